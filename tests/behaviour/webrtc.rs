@@ -178,7 +178,7 @@ fn client_restarts_ice_at_another_address_and_keeps_its_keys() {
     hear(&mut ann, "by another process");
     ann.change_network(&mut gateway, id);
     hear(&mut ann, "at a third address");
-    assert_one_stream(&ann.phone.heard);
+    assert_one_stream(&ann.phone.heard, ann.announced);
 }
 
 #[test]
@@ -199,16 +199,21 @@ fn later_offer_turns_the_media() {
         phones[0].heard.len() >= heard + 10
     });
     assert!(refused(&mut gateway) > 0);
+    ann.turn(&mut gateway, id, "inactive");
+    let before = refused(&mut gateway);
+    talk(&mut [&mut ann.phone, &mut bob.phone], "she is on hold", |_| {
+        refused(&mut gateway) >= before + 20
+    });
     let again = ann.turn(&mut gateway, id, "sendrecv");
     assert_eq!(again.ufrag, credentials.ufrag, "no restart of ICE");
     let heard = bob.phone.heard.len();
     talk(&mut [&mut ann.phone, &mut bob.phone], "both hear again", |phones| {
         phones[1].heard.len() >= heard + 10
     });
-    assert_one_stream(&ann.phone.heard);
+    assert_one_stream(&ann.phone.heard, ann.announced);
     let shown = gateway.metrics();
     for counted in [
-        "evenkeel_renegotiations_total{evenkeel_outcome=\"streams\"} 2",
+        "evenkeel_renegotiations_total{evenkeel_outcome=\"streams\"} 3",
         "evenkeel_handshakes_total{evenkeel_outcome=\"done\"} 2",
     ] {
         assert!(shown.lines().any(|line| line == counted), "{counted} is not in {shown}");
@@ -222,8 +227,9 @@ fn later_offer_turns_the_media() {
     assert_eq!(answer.status, 409, "{answer:?}");
 }
 
-/// Asserts that the packets of a stream have one SSRC, and that no number is used twice or jumps by 3,000 (RFC 3550, appendix A.1).
-fn assert_one_stream(heard: &[Heard]) {
+/// Asserts that the packets of a stream have the SSRC of the answer, and that no number is used twice or jumps by 3,000 (RFC 3550, appendix A.1).
+fn assert_one_stream(heard: &[Heard], announced: Option<u32>) {
+    assert_eq!(heard.first().map(|first| first.header.ssrc), announced);
     for pair in heard.windows(2) {
         let (before, after) = (&pair[0].header, &pair[1].header);
         assert_eq!(before.ssrc, after.ssrc, "{pair:?}");
@@ -263,7 +269,7 @@ fn webrtc_call_survives_two_takeovers_without_a_handshake() {
     standby.process.signal(Signal::SIGKILL).unwrap();
     hear(&mut ann, "packets arrive once more");
     assert_eq!(ids(&mut owner), opened);
-    assert_one_stream(&ann.heard);
+    assert_one_stream(&ann.heard, ann.heard.first().map(|first| first.header.ssrc));
 }
 
 #[test]

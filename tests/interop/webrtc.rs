@@ -110,6 +110,7 @@ pub(crate) fn survives_node_death(
         let other = connected.find(|states| states[0] != "connected");
         assert_eq!(other, None, "end {end} was connected, and then something else");
     }
+    assert!(open >= Some(2), "{open:?} sessions");
     assert_eq!(sessions(stage), open);
     let drops = &stage.read("/v1/status")["drops"];
     for reason in ["srtp-forged", "srtp-replayed", "srtp-index"] {
@@ -237,10 +238,10 @@ fn room_of_three_pages_survives_node_death() {
 fn simulcast_call_survives_node_death() {
     if present("simulcast_call_survives_node_death", Client::Chromium) {
         let browsers = ["--simulcast", "chromium", "chromium"];
-        let [_, after] = call_of_pages("webrtc-simulcast", &browsers);
-        let sent = &after.ends[0]["sent"];
-        let packets = |layer: &str| sent[layer].as_u64().unwrap_or_default();
-        println!("webrtc-simulcast, packets sent: {sent}");
-        assert!(packets("small") > 0 && packets("large") > 0, "{sent}");
+        let [before, after] = call_of_pages("webrtc-simulcast", &browsers);
+        let sent = |report: &ClientReport, layer: &str| report.ends[0]["sent"][layer].as_u64();
+        // On a busy machine Chromium may lack the rate for the large one for a while.
+        assert!(sent(&after, "large") > Some(0), "{}", after.ends[0]);
+        assert!(sent(&after, "small") > sent(&before, "small"), "{}", after.ends[0]);
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_dataplane::worker::SrtpKeying;
+use evenkeel_media::continuity::AnnouncedStreams;
 use evenkeel_model::{
     AcceptedOffer, ClientIdentity, CoreEvent, Decider, FeedbackSupport, Hop, IngressProtocol,
     Labels, MediaDescription, MediaStream, NodeId, Offer, OfferId, OfferRefusal, PayloadType,
@@ -132,8 +133,8 @@ pub struct IceAnswer {
     pub password: Box<str>,
     /// SHA-256 of the gateway's DTLS certificate.
     pub certificate_sha256: [u8; 32],
-    /// Determines the SSRCs of an answer to a later offer; `None` if it is the first.
-    pub ssrc_seed: Option<u32>,
+    /// The streams of an answer to a later offer; `None` if it is the first.
+    pub announced: Option<Arc<AnnouncedStreams>>,
 }
 
 /// Offers that have no answer yet.

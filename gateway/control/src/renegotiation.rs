@@ -71,10 +71,12 @@ impl SessionRegistry {
             if let Some(kind) = added_kind(entry, &streams.media) {
                 return Err(ControlError::OpenedWithout(kind));
             }
-            let announced = AnnouncedStreams {
-                seed: before.announced.seed,
-                sections: offered.1.announced.sections.clone(),
-            };
+            let mut announced = (*offered.1.announced).clone();
+            // A session of an older version has none.
+            if *before.announced != AnnouncedStreams::default() {
+                announced.seed = before.announced.seed;
+                announced.in_sync.clone_from(&before.announced.in_sync);
+            }
             answered = AnsweredMedia {
                 ufrag: before.ufrag.clone(),
                 announced: Arc::new(announced),

@@ -19,7 +19,7 @@
 //! - **RTCP** follows the same mapping in both directions ([`Continuity::rtcp_to_client`],
 //!   [`Continuity::rtcp_to_node`]).
 //! - **Retransmissions** contain the number of the packet that they repair, which
-//!   [`Continuity::original`] translates.
+//!   [`Continuity::pass_retransmission`] translates.
 //!
 //! An [`StreamEpoch`] identifies a hop: each switch begins a new one, even back to an earlier node.
 
@@ -42,7 +42,7 @@ use announced::Placement;
 pub use announced::{AnnouncedSection, AnnouncedStreams};
 pub use feedback::FeedbackDrop;
 pub use numbers::FILLED_WITHIN;
-pub use original::OriginalPacket;
+pub use original::OriginalNumbers;
 pub use protection::Protection;
 use stream::OutgoingStream;
 pub(crate) use stream::STREAMS_MAX;
@@ -99,6 +99,9 @@ pub struct Continuity {
     /// Comes with the session, not with a copy of its state.
     #[serde(skip)]
     announced: Option<Arc<AnnouncedStreams>>,
+    /// Time of the last packet for which the client had no m-line.
+    #[serde(skip)]
+    surplus_at: Option<Instant>,
 }
 
 impl Continuity {
@@ -114,6 +117,7 @@ impl Continuity {
             missed: 0,
             streams: Vec::new(),
             announced: None,
+            surplus_at: None,
         }
     }
 
@@ -183,19 +187,6 @@ impl Continuity {
         self.pass_from(epoch, header, clock_rate, None, now)
     }
 
-    /// Assigns outgoing numbers to a retransmission, as [`pass`](Self::pass) does. `repaired` is the [`original`](Self::original)
-    /// packet, whose stream it repairs.
-    pub fn pass_retransmission(
-        &mut self,
-        epoch: StreamEpoch,
-        header: &rtp::RtpHeader,
-        clock_rate: u32,
-        repaired: OriginalPacket,
-        now: Instant,
-    ) -> Pass {
-        self.pass_from(epoch, header, clock_rate, Some(repaired.ssrc), now)
-    }
-
     fn pass_from(
         &mut self,
         epoch: StreamEpoch,
@@ -211,6 +202,16 @@ impl Continuity {
         let carries = |stream: &OutgoingStream| stream.carries(epoch, header.ssrc);
         let protection = self.protection;
         let pass = match self.streams.iter().position(carries) {
+            Some(index) if self.is_held(index) => {
+                let place = self.place(header, clock_rate, repaired, now);
+                let stream = &mut self.streams[index];
+                if matches!(place, Placement::Surplus) {
+                    stream.withhold(header, now);
+                    return Pass::Surplus;
+                }
+                stream.release();
+                self.join(header, clock_rate, repaired, now)
+            }
             Some(index) => self.streams[index].pass(epoch, header, protection, now),
             None if epoch != self.epoch => return Pass::Stale,
             None => self.join(header, clock_rate, repaired, now),
@@ -294,15 +295,22 @@ impl Continuity {
         let index = match self.place(header, clock_rate, repaired, now) {
             Placement::Continues(index) => index,
             Placement::Begins(ssrc) => return self.begin(ssrc, header, clock_rate, now),
-            Placement::Surplus => return Pass::Surplus,
+            Placement::Surplus => {
+                self.surplus_at = Some(now);
+                return Pass::Surplus;
+            }
         };
         let stream = &mut self.streams[index];
+        stream.clock_rate = clock_rate;
         if stream.epoch() == epoch {
-            return stream.follow_ended(header, now);
+            // A source that ended has lost nothing.
+            let pass = stream.take_over(epoch, header, None, now);
+            stream.previous = None;
+            return pass;
         }
         let paused = left.is_some_and(|(planned, since)| stream.paused(since, planned, now));
         let before = stream.highest;
-        let pass = stream.take_over(epoch, header, lead, now);
+        let pass = stream.take_over(epoch, header, Some(lead), now);
         if !paused {
             stream.note_skipped(before, now);
         }
@@ -327,15 +335,19 @@ impl Continuity {
     }
 
     /// Finds the stream of the previous sender that this source most likely continues.
-    fn orphan(&self, header: &rtp::RtpHeader, clock_rate: u32) -> Option<usize> {
+    /// `may_continue` tells so of an SSRC towards the client.
+    fn orphan(
+        &self,
+        header: &rtp::RtpHeader,
+        clock_rate: u32,
+        may_continue: impl Fn(u32) -> bool,
+    ) -> Option<usize> {
         if self.protection == Protection::Srtp {
             return None;
         }
         let orphans = || {
             let streams = self.streams.iter().enumerate();
-            streams.filter(|(_, stream)| {
-                stream.epoch() != self.epoch && !self.is_announced_retransmission(stream.ssrc)
-            })
+            streams.filter(|(_, stream)| stream.epoch() != self.epoch && may_continue(stream.ssrc))
         };
         let latest = orphans().map(|(_, stream)| stream.last_packet_at).max()?;
         // If some stream has this payload type, an equal clock rate alone proves nothing:
@@ -362,7 +374,8 @@ impl Continuity {
         };
         let stream = OutgoingStream::begin(self.epoch, header, (ssrc, sequence), clock_rate, now);
         let pass = stream.numbers_of(header);
-        if self.streams.len() < STREAMS_MAX {
+        // The SSRCs of announced streams are never used anew, and they are few.
+        if self.streams.len() < STREAMS_MAX || self.announced.is_some() {
             // Reserves one element: most sessions have one or two streams for life.
             self.streams.reserve_exact(1);
             self.streams.push(stream);

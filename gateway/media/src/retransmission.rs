@@ -4,7 +4,7 @@ use crate::rtp::RtpHeader;
 
 /// A number further than this behind the highest one of a stream is of another stream: senders keep about a second, and video
 /// has fewer packets per second.
-const BEHIND_MAX: u16 = 4_096;
+const SENT_WITHIN: u16 = 4_096;
 
 /// Returns the sequence number of the lost packet. `None` for padding, which a sender that probes the path sends.
 pub fn original_sequence(header: &RtpHeader, packet: &[u8]) -> Option<u16> {
@@ -28,7 +28,7 @@ pub fn repaired<Stream>(
     streams: impl Iterator<Item = (Stream, u16)>,
 ) -> Option<Stream> {
     let behind = |highest: u16| highest.wrapping_sub(original);
-    let may_have_sent = streams.filter(|(_, highest)| behind(*highest) <= BEHIND_MAX);
+    let may_have_sent = streams.filter(|(_, highest)| behind(*highest) <= SENT_WITHIN);
     may_have_sent.min_by_key(|(_, highest)| behind(*highest)).map(|(stream, _)| stream)
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct WebrtcPhone {
     identity: WebrtcIdentity,
     /// `sendrecv`, as its offers have it.
     direction: &'static str,
+    /// The SSRC of voice in the last answer that announced one.
+    pub(crate) announced: Option<u32>,
 }
 
 /// Firefox's payload types of Opus and VP8, and those of rooms.
@@ -29,13 +31,15 @@ fn numbers() -> Option<ClientNumbers> {
     ClientNumbers::new(&vec![(109, 111), (120, 96)].into(), &ExtensionMap::default(), None)
 }
 
-/// The address of the gateway and the credentials in an answer of the API.
-fn told(answer: &Value) -> (SocketAddr, Credentials) {
-    let sdp = answer["webrtc"]["answer"].as_str();
-    Credentials::in_answer(sdp.unwrap_or_else(|| panic!("{answer}")))
-}
-
 impl WebrtcPhone {
+    /// Reads an answer of the API: the address of the gateway and the credentials.
+    fn told(&mut self, answer: &Value) -> (SocketAddr, Credentials) {
+        let sdp = answer["webrtc"]["answer"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        let ssrcs = sdp.lines().filter_map(|line| line.strip_prefix("a=ssrc:")?.split(' ').next());
+        self.announced = ssrcs.filter_map(|ssrc| ssrc.parse().ok()).next().or(self.announced);
+        Credentials::in_answer(sdp)
+    }
+
     pub(crate) fn new(number: u64) -> WebrtcPhone {
         WebrtcPhone::on(Phone::new(number))
     }
@@ -44,7 +48,7 @@ impl WebrtcPhone {
         phone.numbers = numbers();
         let identity = WebrtcIdentity::generate(phone.number).unwrap();
         let dtls = DtlsClient::new(&identity.certificate, Instant::now());
-        WebrtcPhone { phone, dtls, identity, direction: "sendrecv" }
+        WebrtcPhone { phone, dtls, identity, direction: "sendrecv", announced: None }
     }
 
     /// The request of a session, as the API reads it from SDP.
@@ -84,19 +88,19 @@ impl WebrtcPhone {
     }
 
     /// Opens a session through the API. Returns the address of the gateway and the credentials.
-    fn open(&self, gateway: &mut GatewayProcess, room: &str) -> (SocketAddr, Credentials) {
+    fn open(&mut self, gateway: &mut GatewayProcess, room: &str) -> (SocketAddr, Credentials) {
         let body = json!({"scenario": "call", "room": room, "webrtc": {"offer": self.sdp()}});
-        told(&gateway.post("/v1/sessions", &body))
+        self.told(&gateway.post("/v1/sessions", &body))
     }
 
     /// Offers again in the session. Returns the address of the gateway and the credentials.
     pub(crate) fn offer_again(
-        &self,
+        &mut self,
         gateway: &mut GatewayProcess,
         id: &str,
     ) -> (SocketAddr, Credentials) {
         let body = json!({"webrtc": {"offer": self.sdp()}});
-        told(&gateway.put(&format!("/v1/sessions/{id}"), &body))
+        self.told(&gateway.put(&format!("/v1/sessions/{id}"), &body))
     }
 
     /// Offers again in this direction.

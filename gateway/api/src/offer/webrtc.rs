@@ -132,16 +132,6 @@ impl WebrtcOffer {
         }
     }
 
-    /// Returns true if the client receives one stream of a kind at most.
-    fn receives_from_one(&self) -> bool {
-        let of = |kind| {
-            let receives =
-                |media: &&AcceptedMedia| media.direction.has_send() && media.kind == kind;
-            self.negotiation.accepted().filter(receives).count()
-        };
-        of(CodecKind::Audio) <= 1 && of(CodecKind::Video) <= 1
-    }
-
     /// The answer of a session with these addresses, best first.
     pub(super) fn answer(
         &self,
@@ -150,27 +140,24 @@ impl WebrtcOffer {
         ice: &IceAnswer,
     ) -> SecretText {
         let credentials = IceCredentials::new(&ice.ufrag, &ice.password);
-        let seed = ice.ssrc_seed.unwrap_or(self.announced.seed);
-        let announced = AnnouncedStreams { seed, sections: self.announced.sections.clone() };
+        let announced = ice.announced.as_ref().unwrap_or(&self.announced);
         let name = session.to_string();
-        // Streams of one id are played in sync: those of one sender only.
-        let is_one_sender = self.receives_from_one();
-        let ids = announced.sections.iter().map(|section| match is_one_sender {
-            true => name.clone(),
-            false => format!("{name}-{}", section.index),
+        // The client plays streams of one id in sync.
+        let ids = announced.sections.iter().map(|section| {
+            let is_in_sync = announced.in_sync.contains(&section.index);
+            if is_in_sync { name.clone() } else { format!("{name}-{}", section.index) }
         });
         let ids: Vec<String> = ids.collect();
-        let sources = announced.sections.iter().zip(&ids).filter_map(|(section, id)| {
+        let sources = announced.sections.iter().zip(&ids).filter_map(|(section, stream)| {
             let index = section.index;
-            let media = self.negotiation.sections[usize::from(index)].outcome.as_ref().ok()?;
-            let (ssrc, again) = (announced.ssrc(index), announced.retransmission(index));
-            let retransmission = section.has_retransmissions.then_some(again);
+            let media = self.negotiation.sections.get(usize::from(index))?.outcome.as_ref().ok()?;
+            let retransmission = announced.retransmission_ssrc(index);
             Some(SentStream {
                 mid: media.mid.as_deref()?,
-                stream: id,
+                stream,
                 cname: &name,
-                ssrc,
-                retransmission,
+                ssrc: announced.ssrc(index),
+                retransmission: section.has_retransmissions.then_some(retransmission),
             })
         });
         let sources: Vec<SentStream<'_>> = sources.collect();
@@ -190,19 +177,24 @@ impl WebrtcOffer {
 fn announced(negotiation: &Negotiation) -> AnnouncedStreams {
     let mut seed = [0; 4];
     fill(&mut seed);
-    let sections = (0..).zip(&negotiation.sections).filter_map(|(index, section)| {
+    let receiving = (0..).zip(&negotiation.sections).filter_map(|(index, section)| {
         let media = section.outcome.as_ref().ok()?;
-        let is_announced = media.mid.is_some() && media.direction.has_send();
-        let repairs = |format: &&MediaFormat| matches!(format.format, Format::Retransmission(_));
-        let codecs = media.formats.iter().filter(|format| !repairs(format));
-        is_announced.then(|| AnnouncedSection {
-            index,
-            payload_types: codecs.map(|format| format.room).collect(),
-            has_retransmissions: media.formats.iter().any(|format| repairs(&format)),
-        })
+        (media.mid.is_some() && media.direction.has_send()).then_some((index, media))
     });
-    let sections = sections.take(AnnouncedStreams::MAX).collect();
-    AnnouncedStreams { seed: u32::from_ne_bytes(seed), sections }
+    let receiving: Vec<(u8, &AcceptedMedia)> = receiving.take(AnnouncedStreams::MAX).collect();
+    let repairs = |format: &&MediaFormat| matches!(format.format, Format::Retransmission(_));
+    let sections = receiving.iter().map(|(index, media)| AnnouncedSection {
+        index: *index,
+        payload_types: media.formats.iter().filter(|it| !repairs(it)).map(|it| it.room).collect(),
+        has_retransmissions: media.formats.iter().any(|format| repairs(&format)),
+    });
+    let sections = sections.collect();
+    // Voice and pictures of one sender. With several m-lines of a kind the senders differ.
+    let of = |kind| receiving.iter().filter(|(_, media)| media.kind == kind).count();
+    let is_one_per_kind = of(CodecKind::Audio) <= 1 && of(CodecKind::Video) <= 1;
+    let indices = receiving.iter().map(|(index, _)| *index);
+    let in_sync = indices.filter(|_| is_one_per_kind).collect();
+    AnnouncedStreams { seed: u32::from_ne_bytes(seed), in_sync, sections }
 }
 
 /// Adds the formats of an m-line to the stream of its kind, with the payload types of the room.

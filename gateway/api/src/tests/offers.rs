@@ -49,7 +49,7 @@ fn later_offer_reaches_control_and_is_answered() {
             ufrag: "EsAw".into(),
             password: "a22characterpassword22".into(),
             certificate_sha256: [7; 32],
-            ssrc_seed: None,
+            announced: None,
         }),
     };
     let asking = put(&world, &json!({"webrtc": {"offer": CHROMIUM, "direction": "view"}}));
@@ -128,7 +128,7 @@ fn udp_answer_has_addresses_and_credentials() {
             ufrag: "EsAw".into(),
             password: "secret".into(),
             certificate_sha256: [7; 32],
-            ssrc_seed: None,
+            announced: None,
         }),
     };
     reply.send(Ok(SessionAnswer { ingress, ..opened(17) })).unwrap();
@@ -155,7 +155,7 @@ fn sdp_offer_is_answered_with_sdp() {
             ufrag: "EsAw".into(),
             password: "a22characterpassword22".into(),
             certificate_sha256: [7; 32],
-            ssrc_seed: None,
+            announced: None,
         }),
     };
     reply.send(Ok(SessionAnswer { ingress, ..opened(17) })).unwrap();

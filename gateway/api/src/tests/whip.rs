@@ -93,7 +93,7 @@ impl WhipWorld {
             ufrag: "gate".into(),
             password: "a22characterpassword22".into(),
             certificate_sha256: [7; 32],
-            ssrc_seed: None,
+            announced: None,
         };
         let addresses = vec![(Ipv4Addr::LOCALHOST, 5004).into()];
         let ingress = IngressAnswer::Udp { addresses, rtcp: Vec::new(), ice: Some(ice) };
@@ -410,7 +410,7 @@ fn other_credentials_restart_ice() {
         ufrag: "next".into(),
         password: "another22characterpass".into(),
         certificate_sha256: [7; 32],
-        ssrc_seed: None,
+        announced: None,
     };
     let addresses = vec![(Ipv4Addr::LOCALHOST, 5004).into()];
     let answer = IngressAnswer::Udp { addresses, rtcp: Vec::new(), ice: Some(ice) };

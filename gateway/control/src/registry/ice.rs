@@ -1,5 +1,7 @@
 //! ICE credentials of sessions (RFC 8839, section 5.4), and their restart.
 
+use std::sync::Arc;
+
 use evenkeel_dataplane::flows::{FlowEntry, FlowKey, Home, PackedKey, Ufrag};
 use evenkeel_dataplane::worker::SrtpKeying;
 use evenkeel_model::SessionId;
@@ -52,7 +54,7 @@ impl SessionRegistry {
             ufrag: ufrag.clone(),
             password: password.clone(),
             certificate_sha256: sha256.unwrap_or_default(),
-            ssrc_seed: None,
+            announced: None,
         }
     }
 
@@ -67,12 +69,12 @@ impl SessionRegistry {
     /// The gateway's part of the session's ICE; `None` if its client has none.
     pub(crate) fn ice_of(&self, session: SessionId) -> Option<IceAnswer> {
         let entry = self.get(session)?;
-        let ssrc_seed = match entry.srtp() {
-            Some(SrtpKeying::Dtls { answered, .. }) => Some(answered.announced.seed),
+        let announced = match entry.srtp() {
+            Some(SrtpKeying::Dtls { answered, .. }) => Some(Arc::clone(&answered.announced)),
             _ => None,
         };
         let answer = self.ice_answer(&self.ice_secret(&entry.key.key())?);
-        Some(IceAnswer { ssrc_seed, ..answer })
+        Some(IceAnswer { announced, ..answer })
     }
 
     /// The user fragments of a WebRTC client.

@@ -10,7 +10,9 @@ use super::stream::STREAMS_MAX;
 pub struct AnnouncedStreams {
     /// Determines the SSRCs. It remains in the answers to later offers.
     pub seed: u32,
-    /// In the order of the m-lines; those above [`AnnouncedStreams::MAX`] get no stream.
+    /// The m-lines whose streams are played in sync. They remain in the answers to later offers.
+    pub in_sync: Vec<u8>,
+    /// The m-lines in their order. Those after the first [`AnnouncedStreams::MAX`] get no stream.
     pub sections: Vec<AnnouncedSection>,
 }
 
@@ -26,7 +28,7 @@ pub struct AnnouncedSection {
 }
 
 impl AnnouncedStreams {
-    /// Each may have a stream of retransmissions.
+    /// Limit of m-lines with a stream: each may have a second stream, of retransmissions.
     pub const MAX: usize = STREAMS_MAX / 2;
 
     /// Returns the SSRC of the m-line at this place.
@@ -35,7 +37,7 @@ impl AnnouncedStreams {
     }
 
     /// Returns the SSRC of retransmissions on the m-line at this place.
-    pub fn retransmission(&self, index: u8) -> u32 {
+    pub fn retransmission_ssrc(&self, index: u8) -> u32 {
         self.ssrc(index).wrapping_add(1)
     }
 
@@ -43,13 +45,15 @@ impl AnnouncedStreams {
         self.sections.iter().take(AnnouncedStreams::MAX)
     }
 
-    pub(super) fn is_retransmission(&self, ssrc: u32) -> bool {
-        self.sections().any(|section| self.retransmission(section.index) == ssrc)
+    /// Returns whether the SSRC is, or was, that of an m-line.
+    pub(super) fn has_announced(&self, ssrc: u32) -> bool {
+        ssrc.wrapping_sub(self.seed) < 2 * (u32::from(u8::MAX) + 1)
     }
 
-    pub(super) fn has(&self, ssrc: u32) -> bool {
-        self.sections().any(|section| self.ssrc(section.index) == ssrc)
-            || self.is_retransmission(ssrc)
+    /// Returns the m-line on which the client receives this SSRC.
+    pub(super) fn section(&self, ssrc: u32) -> Option<&AnnouncedSection> {
+        let index = u8::try_from(ssrc.wrapping_sub(self.seed) / 2).ok()?;
+        self.sections().find(|section| section.index == index)
     }
 }
 

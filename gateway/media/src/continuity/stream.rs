@@ -255,6 +255,12 @@ impl OutgoingStream {
         (-BEHIND_MAX..=AHEAD_MAX).contains(&ahead) && (off <= tolerance || self.clock_rate == 0)
     }
 
+    /// Returns whether this outgoing timestamp is near the latest one.
+    pub(super) fn is_near(&self, timestamp: u32) -> bool {
+        let off = timestamp_ahead(timestamp, self.latest).unsigned_abs();
+        u64::from(off) <= ticks(TIMESTAMP_TOLERANCE, self.clock_rate)
+    }
+
     /// Returns the number of packets missing between the last one and this one, by the sender's
     /// numbers.
     pub(super) fn missing_before(&self, header: &rtp::RtpHeader) -> u32 {
@@ -267,6 +273,15 @@ impl OutgoingStream {
     pub(super) fn go_on(&mut self, epoch: StreamEpoch, previous: Option<StreamEpoch>) {
         self.present.earlier = Some(self.present.epoch).filter(|epoch| Some(*epoch) == previous);
         self.present.epoch = epoch;
+    }
+
+    /// Ends the mapping: the sender continues another stream.
+    pub(super) fn release(&mut self) {
+        let never = StreamEpoch::default();
+        // No node sends the client's SSRC.
+        self.present =
+            Mapping { epoch: never, earlier: None, node_ssrc: self.ssrc, ..self.present };
+        self.previous = None;
     }
 
     /// Notes that numbers above the highest may have been used in another process.
@@ -307,22 +322,24 @@ impl OutgoingStream {
         (self.present.first, self.present.floor) = (number.wrapping_add(1), number);
     }
 
-    /// Continues the stream with another sender, after the lost packets.
+    /// Continues the stream with another sender, after the lost packets. Without a `lead` none is
+    /// lost.
     pub(super) fn take_over(
         &mut self,
         epoch: StreamEpoch,
         header: &rtp::RtpHeader,
-        lead: Duration,
+        lead: Option<Duration>,
         now: Instant,
     ) -> Pass {
         let silence = SilenceSpan {
             since_frame: self.ticks_since(self.latest_at, now),
             since_packet: self.ticks_since(self.last_packet_at, now),
-            lead: ticks(lead, self.clock_rate),
+            lead: ticks(lead.unwrap_or_default(), self.clock_rate),
         };
         let leap = self.pace.leap(silence, self.clock_rate);
         // Withheld packets are not lost.
-        let mut lost = if self.withheld.take().is_some() { 0 } else { leap.lost };
+        let is_lost = self.withheld.take().is_none() && lead.is_some();
+        let mut lost = if is_lost { leap.lost } else { 0 };
         let elsewhere = std::mem::take(&mut self.elsewhere);
         if elsewhere {
             lost = lost.max(self.pace.most_within(silence.since_packet, self.clock_rate));
@@ -388,7 +405,7 @@ impl OutgoingStream {
             self.after_jump = Some(sequence.wrapping_add(1));
             return Pass::Stale;
         }
-        let pass = self.take_over(self.present.epoch, header, Duration::ZERO, now);
+        let pass = self.take_over(self.present.epoch, header, Some(Duration::ZERO), now);
         self.previous = None;
         pass
     }

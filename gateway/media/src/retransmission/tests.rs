@@ -33,7 +33,7 @@ fn stream_that_sent_the_number_last_is_repaired() {
     assert_eq!(of(10), Some("a"));
     assert_eq!(of(11), Some("b"), "a has not sent it yet");
     assert_eq!(of(65_530), Some("a"), "before the wrap");
-    assert_eq!(of(40_000 - BEHIND_MAX), Some("c"));
-    assert_eq!(of(40_000 - BEHIND_MAX - 1), None);
+    assert_eq!(of(40_000 - SENT_WITHIN), Some("c"));
+    assert_eq!(of(40_000 - SENT_WITHIN - 1), None);
     assert_eq!(of(40_001), None);
 }

@@ -58,7 +58,7 @@ fn browser_is_an_ice_client_with_a_certificate() {
         ufrag: "gate".into(),
         password: "a22characterpassword22".into(),
         certificate_sha256: [0xab; 32],
-        ssrc_seed: None,
+        announced: None,
     };
     let addresses = ["192.0.2.1:5000", "[2001:db8::1]:5000"].map(|text| text.parse().unwrap());
     let answer = sdp.unwrap().answer(SessionId(17), &addresses, &ice);
@@ -94,7 +94,7 @@ fn firefox_has_the_payload_types_of_rooms() {
         ufrag: "gate".into(),
         password: "a22characterpassword22".into(),
         certificate_sha256: [0; 32],
-        ssrc_seed: None,
+        announced: None,
     };
     let answer = sdp.unwrap().answer(SessionId(1), &[([192, 0, 2, 1], 5000).into()], &ice);
     assert!(answer.as_str().contains("a=rtpmap:120 VP8/90000\r\n"), "its own numbers");
@@ -112,12 +112,15 @@ fn m_lines_of_a_kind_are_one_stream() {
 }
 
 /// Returns the SSRC, the SSRC of retransmissions and the id of the streams that an answer announces.
-fn announced(sdp: &WebrtcOffer, ssrc_seed: Option<u32>) -> Vec<(u32, Option<u32>, String)> {
+fn announced(
+    sdp: &WebrtcOffer,
+    announced: Option<AnnouncedStreams>,
+) -> Vec<(u32, Option<u32>, String)> {
     let ice = IceAnswer {
         ufrag: "gate".into(),
         password: "a22characterpassword22".into(),
         certificate_sha256: [0; 32],
-        ssrc_seed,
+        announced: announced.map(Arc::new),
     };
     let answer = sdp.answer(SessionId(17), &[([192, 0, 2, 1], 5000).into()], &ice);
     let sections = answer.as_str().split("m=").skip(1).filter_map(|section| {
@@ -131,17 +134,18 @@ fn announced(sdp: &WebrtcOffer, ssrc_seed: Option<u32>) -> Vec<(u32, Option<u32>
 }
 
 #[test]
-fn m_lines_on_which_the_client_receives_have_announced_streams() {
+fn receiving_m_lines_have_announced_streams() {
     let ParsedOffer { wanted, sdp } = parsed(&offer(CHROMIUM)).unwrap();
     let sdp = sdp.unwrap();
     let Some(SrtpKeying::Dtls { answered, .. }) = &wanted.srtp else { panic!("{wanted:?}") };
     let (streams, seed) = (&answered.announced, answered.announced.seed);
-    assert_eq!((streams.ssrc(1), streams.retransmission(1)), (seed + 2, seed + 3));
+    assert_eq!((streams.ssrc(1), streams.retransmission_ssrc(1)), (seed + 2, seed + 3));
     let [audio, video] = &announced(&sdp, None)[..] else { panic!("two m-lines") };
     assert_eq!(*audio, (seed, None, "s17".into()));
     assert_eq!(*video, (seed + 2, Some(seed + 3), "s17".into()), "played in sync with the voice");
-    let later: Vec<u32> = announced(&sdp, Some(7)).iter().map(|(ssrc, ..)| *ssrc).collect();
-    assert_eq!(later, [7, 9], "the seed of the first answer");
+    let first = AnnouncedStreams { seed: 7, in_sync: vec![0], ..(**streams).clone() };
+    let later = announced(&sdp, Some(first));
+    assert_eq!(later, [(7, None, "s17".into()), (9, Some(10), "s17-1".into())]);
     assert!(streams.sections[1].payload_types.contains(&96));
     assert!(!streams.sections[1].payload_types.contains(&97), "of retransmissions");
     let silent = CHROMIUM.replace("a=sendrecv", "a=sendonly");
@@ -149,7 +153,7 @@ fn m_lines_on_which_the_client_receives_have_announced_streams() {
 }
 
 #[test]
-fn pictures_of_several_senders_are_not_played_in_sync() {
+fn several_pictures_are_not_in_sync() {
     let [from, to] = ["m=video", "m=application"].map(|at| CHROMIUM.find(at).unwrap());
     let second = CHROMIUM[from..to].replace("a=mid:1", "a=mid:3");
     let two = (CHROMIUM.to_owned() + &second).replace("BUNDLE 0 1 2", "BUNDLE 0 1 2 3");

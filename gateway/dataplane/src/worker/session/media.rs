@@ -299,6 +299,12 @@ impl SenderFeedback {
         self.asked_hop.clear();
     }
 
+    /// Requests a key frame for this stream of the hop when a packet of it passes: the client lacks those before.
+    pub(crate) fn want_key_frame_of(&mut self, ssrc: u32) {
+        self.wanted = true;
+        self.asked_hop.retain(|asked| *asked != ssrc);
+    }
+
     /// Returns a PLI for this stream of the hop, if a key frame is wanted and the PLI was not sent yet.
     pub(crate) fn key_frame_request(&mut self, ssrc: u32) -> Option<Vec<u8>> {
         let asked = self.asked_hop.contains(&ssrc) || self.asked_hop.len() >= FEEDBACK_SOURCES_MAX;

@@ -1,6 +1,8 @@
 //! Packets of the hop with the client's numbers.
 
-use evenkeel_media::continuity::{OriginalPacket, Pass, StreamEpoch};
+use std::sync::Arc;
+
+use evenkeel_media::continuity::{OriginalNumbers, Pass, StreamEpoch};
 use evenkeel_media::rtcp::RtcpPacket;
 use evenkeel_media::{retransmission, rtcp, rtp};
 use evenkeel_model::forward::DropReason;
@@ -10,9 +12,6 @@ use super::packets::reported_loss;
 use super::{PacketContext, WorkerSession, declared};
 use crate::worker::report::MediaDirection;
 use crate::worker::sockets::RtpSide;
-
-/// The client has no packet that a retransmission could repair.
-struct NoOriginal;
 
 impl WorkerSession {
     pub(super) fn rtp_to_client(
@@ -42,24 +41,34 @@ impl WorkerSession {
         if kind == StreamKind::Audio && repair.is_none() && (hears || merges) {
             state.signs.receive_voice(header, clock_rate, cx.egress.stats.pass_began_us());
         }
-        let original = match repair {
-            Some(RepairKind::Retransmission) => self.original(epoch, header, clock_rate, packet),
-            _ => Ok(None),
-        };
-        let Ok(original) = original else { return cx.egress.count_drop(DropReason::Stale) };
-        let state = self.state();
-        let continuity = &mut state.continuity;
-        let pass = match original {
-            Some(original) => {
-                continuity.pass_retransmission(epoch, header, clock_rate, original, cx.now)
+        let retransmits = repair == Some(RepairKind::Retransmission);
+        let lost = retransmission::original_sequence(header, packet).filter(|_| retransmits);
+        let (pass, original) = match lost.filter(|_| self.media.srtp.is_readable()) {
+            Some(sequence) => {
+                let media = Arc::clone(&self.media);
+                let is_repaired =
+                    |number| declared(&media, number).is_some_and(|(_, other)| !other.repairs());
+                let continuity = &mut self.state().continuity;
+                continuity.pass_retransmission(
+                    epoch,
+                    header,
+                    sequence,
+                    clock_rate,
+                    is_repaired,
+                    cx.now,
+                )
             }
-            None => continuity.pass(epoch, header, clock_rate, cx.now),
+            None => (self.state().continuity.pass(epoch, header, clock_rate, cx.now), None),
         };
+        let state = self.state();
         let rewrite = match pass {
             Pass::Untouched => None,
             Pass::Rewrite { ssrc, sequence, timestamp } => Some((ssrc, sequence, timestamp)),
             Pass::Stale | Pass::Duplicate => return cx.egress.count_drop(DropReason::Stale),
-            Pass::Surplus => return cx.egress.count_drop(DropReason::SurplusStream),
+            Pass::Surplus => {
+                state.feedback.want_key_frame_of(header.ssrc);
+                return cx.egress.count_drop(DropReason::SurplusStream);
+            }
         };
         state.totals.packets_down += 1;
         state.totals.bytes_down += packet.len() as u64;
@@ -84,32 +93,11 @@ impl WorkerSession {
                 rtp::set_sequence(bytes, sequence);
                 rtp::set_timestamp(bytes, timestamp);
             }
-            if let Some(OriginalPacket { sequence, timestamp, .. }) = original {
+            if let Some(OriginalNumbers { sequence, timestamp }) = original {
                 rtp::set_timestamp(bytes, timestamp);
                 retransmission::set_original_sequence(header, bytes, sequence);
             }
         });
-    }
-
-    /// Returns the client's numbers of the packet that a retransmission contains; `None` for padding.
-    ///
-    /// # Errors
-    /// Fails if the client has no such packet.
-    fn original(
-        &self,
-        epoch: StreamEpoch,
-        header: &rtp::RtpHeader,
-        clock_rate: u32,
-        packet: &[u8],
-    ) -> Result<Option<OriginalPacket>, NoOriginal> {
-        let Some(sequence) = retransmission::original_sequence(header, packet) else {
-            return Ok(None);
-        };
-        let is_media =
-            |number| declared(&self.media, number).is_some_and(|(_, other)| !other.repairs());
-        let continuity = &self.state.as_deref().ok_or(NoOriginal)?.continuity;
-        let original = continuity.original(epoch, header, sequence, clock_rate, is_media);
-        original.map(Some).ok_or(NoOriginal)
     }
 
     pub(super) fn rtcp_to_client(

@@ -20,13 +20,15 @@ impl Session {
     }
 
     /// The client's numbers of a frame that `node` sends again.
-    fn original(&self, node: Node, sent: Sent) -> Option<(u16, u32)> {
+    fn original(&mut self, node: Node, sent: Sent) -> Option<(u16, u32)> {
         let lost = node.header(sent);
-        let header = RtpHeader { payload_type: RTX, sequence: 9, ssrc: 0xbeef, ..lost };
-        let is_repaired = |number| number != RTX;
-        let original =
-            self.0.original(node.epoch, &header, lost.sequence, node.clock_rate, is_repaired)?;
-        Some((original.sequence, original.timestamp))
+        let header = RtpHeader { payload_type: RTX, ssrc: 0xbeef, ..lost };
+        let (is_repaired, now) = (|number| number != RTX, at(10_000.0));
+        let (epoch, rate) = (node.epoch, node.clock_rate);
+        let passed =
+            self.0.pass_retransmission(epoch, &header, lost.sequence, rate, is_repaired, now);
+        let (Pass::Untouched | Pass::Rewrite { .. }, Some(numbers)) = passed else { return None };
+        Some((numbers.sequence, numbers.timestamp))
     }
 }
 

@@ -5,6 +5,7 @@ use evenkeel_media::srtp::{
 };
 
 use evenkeel_dtls::{HANDSHAKE_LIFETIME, HandshakeFailure};
+use evenkeel_media::continuity::{AnnouncedSection, AnnouncedStreams, Pass, StreamEpoch};
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::numbering::{ClientNumbers, ExtensionMap};
 
@@ -52,6 +53,7 @@ impl Phone {
 struct Scene {
     bench: Bench,
     phone: Phone,
+    keying: SrtpKeying,
     node: UdpSocket,
     hop: Hop,
 }
@@ -63,8 +65,9 @@ impl Scene {
 
     fn of(phone: Phone) -> Scene {
         let (mut bench, node, hop) = at_node(Srtp::Terminated);
-        bench.session.state().srtp = OwnSrtp::new(SrtpKeying::Sdes(Arc::clone(&phone.keys)));
-        Scene { bench, phone, node, hop }
+        let keying = SrtpKeying::Sdes(Arc::clone(&phone.keys));
+        bench.session.state().srtp = OwnSrtp::new(keying.clone());
+        Scene { bench, phone, keying, node, hop }
     }
 
     /// Delivers a datagram of the phone. Returns what the node receives of it.
@@ -95,7 +98,16 @@ impl Scene {
     fn answer_offer(&mut self, answered: AnsweredMedia) {
         let (fingerprints, keys) = ([].into(), Some(Arc::clone(&self.phone.keys)));
         let keying = SrtpKeying::Dtls { fingerprints, keys, answered: Arc::new(answered) };
-        self.bench.session.state().srtp = OwnSrtp::new(keying);
+        self.keying = keying.clone();
+        let state = self.bench.session.state();
+        state.srtp = OwnSrtp::new(keying);
+        state.srtp.announce(&mut state.continuity);
+    }
+
+    /// The packet that the phone receives of this one of the node, decrypted.
+    fn opened(&mut self, ms: u64, packet: &[u8]) -> Option<Vec<u8>> {
+        let mut datagram = self.answer(ms, packet)?;
+        Some(self.phone.receiver.unprotect_rtp(&mut datagram).unwrap().to_vec())
     }
 
     /// Returns whether the phone receives a packet of the node.
@@ -108,7 +120,7 @@ impl Scene {
         let (client, board) = (self.bench.client.local_addr().unwrap(), &self.bench.board);
         let declared = ClientAddressing::Declared { listener: 0, address: client, rtcp: client };
         let mut session = WorkerSession::new(Install {
-            srtp: Some(SrtpKeying::Sdes(Arc::clone(&self.phone.keys))),
+            srtp: Some(self.keying.clone()),
             route: Arc::clone(&self.bench.session.route),
             state: Some(Box::new(state)),
             ..install(declared, Srtp::Terminated, 0)
@@ -257,9 +269,8 @@ fn numbers_go_on_after_a_long_hold() {
     let mut scene = Scene::new();
     scene.answer_offer(answered(true));
     let sequence = |scene: &mut Scene, ms, number| {
-        let mut datagram = scene.answer(ms, &video(number, 77))?;
-        let packet = scene.phone.receiver.unprotect_rtp(&mut datagram).unwrap();
-        rtp::ssrc_and_sequence(packet).map(|(_, sequence)| sequence)
+        let packet = scene.opened(ms, &video(number, 77))?;
+        rtp::ssrc_and_sequence(&packet).map(|(_, sequence)| sequence)
     };
     assert_eq!(sequence(&mut scene, 1, 100), Some(100));
     let turn = |scene: &mut Scene, may_receive| {
@@ -327,6 +338,57 @@ fn later_offer_changes_streams_and_keeps_keys_and_numbers_of_packets() {
     assert!(scene.bench.session.uncopied);
 }
 
+/// An answer with one m-line of video, of SSRC 1,000.
+fn announcing() -> AnsweredMedia {
+    let section =
+        AnnouncedSection { index: 0, payload_types: vec![96], has_retransmissions: false };
+    let streams = AnnouncedStreams { seed: 1_000, sections: vec![section], ..Default::default() };
+    AnsweredMedia { announced: Arc::new(streams), ..answered(true) }
+}
+
+#[test]
+fn streams_have_the_ssrcs_of_the_answer_at_each_process() {
+    let mut scene = Scene::new();
+    scene.answer_offer(announcing());
+    let ssrc = |packet: &[u8]| rtp::ssrc_and_sequence(packet).unwrap().0;
+    assert_eq!(scene.opened(1, &video(100, 77)).map(|packet| ssrc(&packet)), Some(1_000));
+    assert_eq!(scene.opened(2, &video(500, 78)), None);
+    assert_eq!(scene.bench.drops(DropReason::SurplusStream), 1);
+    let state = scene.bench.session.hand_out(&Flows::new(4));
+    let heard = scene.go_on(state, &[101, 102]);
+    assert!(heard.len() == 2 && heard.iter().all(|packet| ssrc(packet) == 1_000), "{heard:?}");
+    let install = Install {
+        srtp: Some(scene.keying.clone()),
+        ..install(ClientAddressing::Stun, Srtp::Terminated, 0)
+    };
+    let continuity = &mut WorkerSession::new(install).state().continuity.clone();
+    let header = rtp::RtpHeader::parse(&video(1, 77)).unwrap();
+    let pass = continuity.pass(StreamEpoch(1), &header, 90_000, scene.bench.start);
+    assert!(matches!(pass, Pass::Rewrite { ssrc: 1_000, .. }), "{pass:?}");
+}
+
+#[test]
+fn stream_that_gets_an_m_line_is_asked_for_a_key_frame() {
+    let mut scene = Scene::new();
+    scene.answer_offer(announcing());
+    scene.opened(1, &video(100, 77)).unwrap();
+    assert_eq!(scene.opened(2, &video(500, 78)), None);
+    assert_eq!(scene.opened(1_500, &video(501, 78)), None, "the node was silent");
+    scene.opened(1_600, &video(502, 78)).unwrap();
+    let mut request = [0; 256];
+    flush_ports(
+        &mut scene.bench.session,
+        &mut PacketContext {
+            egress: &mut scene.bench.egress,
+            board: &scene.bench.board,
+            now: scene.bench.start,
+        },
+    );
+    let length = scene.node.recv(&mut request).unwrap();
+    let mut asked = rtcp::packets(&request[..length]).map_while(Result::ok);
+    assert!(asked.any(|packet| matches!(packet, rtcp::RtcpPacket::Pli(pli) if pli.media == 78)));
+}
+
 #[test]
 fn retransmission_has_the_clients_numbers_of_the_lost_packet() {
     let mut scene = Scene::new();
@@ -342,9 +404,8 @@ fn retransmission_has_the_clients_numbers_of_the_lost_packet() {
         packet
     };
     let mut payload = |ms, packet: &[u8]| {
-        let mut datagram = scene.answer(ms, packet)?;
-        let packet = scene.phone.receiver.unprotect_rtp(&mut datagram).unwrap();
-        Some(rtp::RtpHeader::parse(packet).unwrap().payload(packet).to_vec())
+        let packet = scene.opened(ms, packet)?;
+        Some(rtp::RtpHeader::parse(&packet).unwrap().payload(&packet).to_vec())
     };
     // The first number of SRTP is below 2^15, so that of the node is changed.
     payload(1, &video(50_000, 77)).unwrap();
