@@ -12,7 +12,7 @@ const SSRC: u32 = 5;
 const OTHER: u32 = 77;
 
 /// A session at a media server that agreed on keys with the gateway.
-struct Scene {
+struct NodeScene {
     bench: Bench,
     hop: Hop,
     node: UdpSocket,
@@ -21,8 +21,8 @@ struct Scene {
     receiver: SrtpReceiver,
 }
 
-impl Scene {
-    fn new() -> Scene {
+impl NodeScene {
+    fn new() -> NodeScene {
         let (mut bench, node, hop) = at_node(Srtp::Plain);
         let key = |byte| SrtpKey::generate(SrtpProfile::AeadAes128Gcm, |bytes| bytes.fill(byte));
         let keys = SrtpKeys { client: key(1), gateway: key(2), tag: None };
@@ -33,7 +33,7 @@ impl Scene {
         let port = NodePort { address, rtcp_port: address.port() };
         let leg = NodeLeg::Srtp(Box::new(SrtpPort { port, keys: Arc::new(keys) }));
         bench.session.attach(hop, leg.clone());
-        Scene { bench, hop, node, leg, sender, receiver }
+        NodeScene { bench, hop, node, leg, sender, receiver }
     }
 
     /// Handles a packet of the client. Returns the datagram that the node receives.
@@ -107,7 +107,7 @@ fn report(ssrc: u32) -> Vec<u8> {
 
 #[test]
 fn packets_are_encrypted_on_the_leg_only() {
-    let mut scene = Scene::new();
+    let mut scene = NodeScene::new();
     let packet = video(1, SSRC);
     let mut datagram = scene.say(&packet).unwrap();
     assert_eq!(datagram.len(), packet.len() + 16);
@@ -124,7 +124,7 @@ fn packets_are_encrypted_on_the_leg_only() {
 
 #[test]
 fn key_frame_request_of_the_gateway_is_encrypted() {
-    let mut scene = Scene::new();
+    let mut scene = NodeScene::new();
     let vp8 = 1 << 96;
     scene.bench.at(0, |session, cx| session.set_plan(Plan { shed: vp8, ..Plan::default() }, cx));
     scene.bench.at(0, |session, cx| session.set_plan(Plan::default(), cx));
@@ -139,7 +139,7 @@ fn key_frame_request_of_the_gateway_is_encrypted() {
 
 #[test]
 fn plain_forged_and_replayed_packets_of_a_node_are_dropped() {
-    let mut scene = Scene::new();
+    let mut scene = NodeScene::new();
     let datagram = scene.protect(&video(1, OTHER));
     for byte in 0..datagram.len() {
         let mut forged = datagram.clone();
@@ -155,7 +155,7 @@ fn plain_forged_and_replayed_packets_of_a_node_are_dropped() {
 
 #[test]
 fn leg_uses_no_index_twice() {
-    let mut scene = Scene::new();
+    let mut scene = NodeScene::new();
     assert_eq!(scene.says(1), Some(1));
     assert_eq!(scene.says(1), None, "the client sent it twice");
     assert_eq!(scene.bench.drops(DropReason::Stale), 1);
@@ -167,7 +167,7 @@ fn leg_uses_no_index_twice() {
 }
 
 /// The hops for which the session has asked for other keys.
-fn asked(scene: &mut Scene) -> Vec<Hop> {
+fn asked(scene: &mut NodeScene) -> Vec<Hop> {
     let reports = std::iter::from_fn(|| scene.bench.reports.try_recv().ok());
     let hops = reports.filter_map(|report| match report {
         WorkerReport::StreamBegunAgain { session: SessionId(1), hop } => Some(hop),
@@ -178,7 +178,7 @@ fn asked(scene: &mut Scene) -> Vec<Hop> {
 
 #[test]
 fn stream_that_begins_again_gets_other_keys() {
-    let mut scene = Scene::new();
+    let mut scene = NodeScene::new();
     assert_eq!(scene.says(30_000), Some(30_000));
     for sequence in 1..u16::from(BEGUN_AGAIN) {
         assert_eq!(scene.says(sequence), None);
@@ -196,7 +196,7 @@ fn stream_that_begins_again_gets_other_keys() {
 
 #[test]
 fn packets_sent_twice_need_no_other_keys() {
-    let mut scene = Scene::new();
+    let mut scene = NodeScene::new();
     for sequence in 1..40 {
         assert_eq!((scene.says(sequence), scene.says(sequence)), (Some(sequence), None));
     }
@@ -208,7 +208,7 @@ fn packets_sent_twice_need_no_other_keys() {
 
 #[test]
 fn next_process_of_the_host_goes_on_above_used_indices() {
-    let mut scene = Scene::new();
+    let mut scene = NodeScene::new();
     let heard = scene.protect(&video(100, OTHER));
     scene.hear(&heard).unwrap();
     assert_eq!((scene.says(1), scene.says(3)), (Some(1), Some(3)));
@@ -226,7 +226,7 @@ fn next_process_of_the_host_goes_on_above_used_indices() {
 
 #[test]
 fn older_copy_of_the_counters_sends_nothing() {
-    let mut scene = Scene::new();
+    let mut scene = NodeScene::new();
     assert_eq!(scene.says(1), Some(1));
     let at = scene.bench.egress.indices.view(scene.bench.start);
     let state = scene.bench.session.copy(&Flows::new(4), None, at);
@@ -238,7 +238,7 @@ fn older_copy_of_the_counters_sends_nothing() {
 
 #[test]
 fn copy_for_a_standby_has_no_leg_with_srtp() {
-    let mut scene = Scene::new();
+    let mut scene = NodeScene::new();
     assert_eq!(scene.says(1), Some(1));
     scene.bench.egress.indices.follow(scene.bench.start);
     let at = scene.bench.egress.indices.view(scene.bench.start);
@@ -251,7 +251,7 @@ fn copy_for_a_standby_has_no_leg_with_srtp() {
 
 #[test]
 fn process_that_handed_out_the_session_sends_nothing() {
-    let mut scene = Scene::new();
+    let mut scene = NodeScene::new();
     scene.bench.egress.is_handed_out = true;
     assert_eq!(scene.says(1), None);
     scene.bench.egress.is_handed_out = false;
