@@ -46,6 +46,10 @@ export async function observe() {
     states: [peer.connectionState, peer.iceConnectionState, transport?.dtlsState],
     // Firefox tells the pair only.
     path: [pair?.id, transport?.selectedCandidatePairChanges, transport?.localCertificateId, transport?.remoteCertificateId],
+    // The time of the statistics: milliseconds since the Unix epoch.
+    at_ms: transport?.timestamp,
+    audio: audio.map((row) => row.ssrc),
+    packets: Object.fromEntries([...audio, ...video].map((row) => [row.ssrc, row.packetsReceived])),
     received: [sum(audio, "packetsReceived"), sum(video, "packetsReceived"), sum(video, "framesDecoded")],
     kbps: Math.round((pair?.availableOutgoingBitrate ?? 0) / 1000),
     // Opus has 48 samples per millisecond.
