@@ -344,6 +344,16 @@ mod tests {
     }
 
     #[test]
+    fn viewers_of_a_live_stream_keep_its_video() {
+        let [call, live] = [Layout::HOT, Layout::LIVE].map(|layout| layout.policies());
+        for (text, scenario) in [(&call, "call"), (&live, "live")] {
+            assert!(text.contains(&format!("[scenario.{scenario}]\nmode = \"hot\"\n")), "{text}");
+            assert!(text.contains(&format!("plugin = \"scenario-{scenario}\"\n")), "{text}");
+        }
+        assert!(call.contains("voice-only") && !live.contains("voice-only"), "{live}");
+    }
+
+    #[test]
     fn only_the_narrow_region_is_narrow() {
         let layout = Layout { narrow: Some(("west", 1_280)), ..Layout::REGIONS };
         assert_eq!((layout.capacity("west"), layout.capacity("east")), (1_280, WIDE));

@@ -25,7 +25,9 @@ use crate::process::Quiet;
 use crate::report::{Control, Played};
 use crate::row::Row;
 use crate::stage::{CROWD, Places, Stage};
-use crate::webrtc::{self, Browsers, CapturedIndices, ClientPacket, Transports};
+use crate::webrtc::{
+    self, Browsers, CapturedIndices, ClientPacket, FRAMES_PER_SECOND_MIN, Transports,
+};
 
 /// Interval at which the control run measures pauses.
 const CONTROL_EVERY: Duration = Duration::from_millis(100);
@@ -81,6 +83,11 @@ pub(crate) async fn play(
     played.of_standby += scene.stage.edges.count_media_of_standby()?;
     if played.control.idle_percent < busy_at {
         return Ok(RowEnd::Busy);
+    }
+    let rate = played.control.frames_per_second;
+    if let Some(rate) = rate.filter(|rate| *rate < FRAMES_PER_SECOND_MIN) {
+        let least = FRAMES_PER_SECOND_MIN;
+        played.unproven.push(format!("a page decoded {rate:.1} frames per second, of {least}"));
     }
     let calm = played.control.longest.marked_down.clone();
     played.marked_down("during the control run", &calm, &[]);
@@ -200,9 +207,9 @@ impl Scene<'_> {
         let mut effect = window.effect_of(&struck.happened);
         if let (Some(browsers), Some(capture)) = (browsers, capture) {
             let span = struck.happened.at_ns..until_ns;
-            let (of_pages, frozen_ms) = browsers.end_observation(capture, span).await?;
-            effect.add(of_pages);
-            played.frozen_ms.extend(frozen_ms);
+            let pages = browsers.end_observation(capture, span).await?;
+            effect.add(pages.effect);
+            played.frozen_ms.extend(pages.frozen_ms);
         }
         if row.layout.is_live() {
             let asked = live::asked_at_once(&crowd.key_frames_asked(), struck.happened.at_ns);
@@ -336,12 +343,13 @@ async fn control(row: &Row, scene: &mut Scene<'_>) -> Result<Control, String> {
     let window = crowd.end_window().await;
     let first = moments.first().copied().unwrap_or(0);
     let mut longest = window.effect_of(&Happened { at_ns: first, scope: Scope::Everybody });
-    let mut frozen_ms = Vec::new();
+    let (mut frozen_ms, mut frames_per_second) = (Vec::new(), None);
     if let (Some(browsers), Some(capture)) = (browsers, capture) {
-        let of_pages;
-        (of_pages, frozen_ms) = browsers.end_observation(capture, first..window.span.end).await?;
-        longest.add(of_pages);
+        let pages = browsers.end_observation(capture, first..window.span.end).await?;
+        longest.add(pages.effect);
+        (frozen_ms, frames_per_second) = (pages.frozen_ms, Some(pages.frames_per_second));
     }
     let up_ns = longest_pauses(&stage.edges.passed(), first, window.span.end);
-    Ok(Control { gaps_ns: window.control(&moments), longest, up_ns, idle_percent, frozen_ms })
+    let gaps_ns = window.control(&moments);
+    Ok(Control { gaps_ns, longest, up_ns, idle_percent, frozen_ms, frames_per_second })
 }

@@ -179,6 +179,8 @@ pub(crate) struct ControlReport {
     idle_percent: f64,
     /// The duration of freezes in each page of a browser, milliseconds.
     frozen_ms: Vec<u64>,
+    /// Frames that the slower page of a browser decoded; null without pages.
+    frames_per_second: Option<f64>,
 }
 
 #[derive(Default)]
@@ -231,6 +233,8 @@ pub(crate) struct Control {
     pub(crate) idle_percent: f64,
     /// The duration of freezes in each page.
     pub(crate) frozen_ms: Vec<u64>,
+    /// Of the page with the lower rate; `None` without pages.
+    pub(crate) frames_per_second: Option<f64>,
 }
 
 impl Played {
@@ -325,6 +329,7 @@ impl RowReport {
                 condemned: control.longest.marked_down.len(),
                 idle_percent: control.idle_percent,
                 frozen_ms: control.frozen_ms,
+                frames_per_second: control.frames_per_second,
             },
             held: misses.is_empty(),
             misses,

@@ -25,6 +25,10 @@ pub(crate) const ZEROS: [(&str, f64); 4] = [
     ("captured_reused_indices", 0.0),
 ];
 
+/// At a lower rate pauses of video are no freezes: they last at least three times as long as between two frames, and 150 ms longer
+/// (W3C webrtc-stats, `freezeCount`).
+pub(crate) const FRAMES_PER_SECOND_MIN: f64 = 15.0;
+
 /// Captures the packets of gateways to clients in the network namespace of this thread. Gateways listen at this port.
 pub(crate) fn capture(port: u16) -> Result<Capture<ClientPacket>, String> {
     // On loopback, too, every datagram is a frame of its own.

@@ -41,6 +41,7 @@ struct PageReport {
     states: Vec<Option<String>>,
     /// The candidate pair, its changes, and both certificates.
     path: Value,
+    /// Packets of audio, packets of video, and frames decoded.
     received: Vec<u64>,
     /// The SSRCs of audio that it receives.
     audio: BTreeSet<u32>,
@@ -136,13 +137,12 @@ impl Browsers {
         Ok(())
     }
 
-    /// Ends an observation. Returns the pauses of audio in this span with the freezes, and how long each page was frozen,
-    /// milliseconds (`totalFreezesDuration`).
+    /// Ends an observation with the pauses of audio in this span.
     pub(crate) async fn end_observation(
         &mut self,
         capture: &Capture<ClientPacket>,
         span: Range<u64>,
-    ) -> Result<(FaultEffect, Vec<u64>), String> {
+    ) -> Result<PageObservation, String> {
         self.renew().await?;
         let mut effect = self.effect(capture, span);
         if effect.hit != PAGES {
@@ -151,7 +151,10 @@ impl Browsers {
         let pages = || self.observed.iter().zip(&self.last);
         effect.freezes = pages().map(|(before, after)| after.freezes - before.freezes).sum();
         let frozen_ms = pages().map(|(before, after)| after.frozen_ms - before.frozen_ms);
-        Ok((effect, frozen_ms.collect()))
+        let frozen_ms = frozen_ms.collect();
+        let rates = pages().map(|(before, after)| frames_per_second(before, after));
+        let frames_per_second = rates.min_by(f64::total_cmp).unwrap_or(0.0);
+        Ok(PageObservation { effect, frozen_ms, frames_per_second })
     }
 
     /// The pauses of the audio at the client's interface in this span.
@@ -185,6 +188,22 @@ impl Browsers {
             states.map(|states| format!("a page was {states:?}")).collect();
         other.into_iter().collect()
     }
+}
+
+/// The pages over some time.
+pub(crate) struct PageObservation {
+    /// The pauses of audio at the interface, and the freezes.
+    pub(crate) effect: FaultEffect,
+    /// How long each page was frozen, milliseconds (`totalFreezesDuration`).
+    pub(crate) frozen_ms: Vec<u64>,
+    /// The rate at which frames were decoded, in the page of the lower one.
+    pub(crate) frames_per_second: f64,
+}
+
+fn frames_per_second(before: &PageReport, after: &PageReport) -> f64 {
+    let frames = |page: &PageReport| page.received.last().copied().unwrap_or(0);
+    let seconds = (after.at_ms - before.at_ms) / 1_000.0;
+    (frames(after).saturating_sub(frames(before))) as f64 / seconds
 }
 
 fn ends(line: &str) -> Option<Vec<PageReport>> {
@@ -277,6 +296,15 @@ mod tests {
         let effect = effect(&all.concat(), &[1, 2, 4].into(), 1_000 * MS..1_600 * MS);
         let gaps: Vec<u64> = effect.gaps_ns.iter().map(|ns| ns / MS).collect();
         assert_eq!((effect.hit, gaps, effect.unheard), (2, vec![420, 580], 1));
+    }
+
+    #[test]
+    fn rate_of_frames_is_that_between_reports() {
+        let page = |at_ms, frames| {
+            let good = page(at_ms, [(1, 0), (2, 0)]);
+            PageReport { received: vec![0, 0, frames], ..good }
+        };
+        assert_eq!(frames_per_second(&page(500.0, 100), &page(2_500.0, 160)), 30.0);
     }
 
     #[test]
