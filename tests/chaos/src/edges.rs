@@ -287,10 +287,12 @@ fn start(
 ) -> Result<Gateway, String> {
     let folder = places.folder.join(name);
     let policies = folder.join("policies");
+    for earlier in [&policies, &folder.join(CACHE)] {
+        // There is none before the first row.
+        let _ = fs::remove_dir_all(earlier);
+    }
     fs::create_dir_all(&policies).map_err(|error| format!("{}: {error}", policies.display()))?;
-    // There is none before the first row.
-    let _ = fs::remove_dir_all(folder.join(CACHE));
-    write(&policies.join("call.toml"), &layout.policies())?;
+    write(&policies.join(format!("{}.toml", layout.scenario)), &layout.policies())?;
     for told in told {
         write_secret(&folder, &told.name)?;
     }

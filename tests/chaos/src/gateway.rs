@@ -22,7 +22,8 @@ pub(crate) struct Gateway {
     folder: PathBuf,
     pub(crate) process: ChildProcess,
     successor: Option<Successor>,
-    place: ApiEndpoint,
+    /// The socket of its API.
+    pub(crate) socket: PathBuf,
     pub(crate) udp: SocketAddr,
 }
 
@@ -52,8 +53,8 @@ impl Gateway {
         let (Some(udp), Some(socket)) = (udp, listening["socket"].as_str()) else {
             return Err(process.error(format!("said {listening}")).into());
         };
-        let place = ApiEndpoint::Unix(socket.into());
-        Ok(Gateway { name, folder, process, successor: None, place, udp })
+        let socket = socket.into();
+        Ok(Gateway { name, folder, process, successor: None, socket, udp })
     }
 
     /// Starts it again with the same files, after it has ended. It has low priority until it is raised.
@@ -73,7 +74,7 @@ impl Gateway {
 
     /// A new client of the admin API.
     pub(crate) fn admin(&self) -> ApiClient {
-        ApiClient::new(self.place.clone())
+        ApiClient::new(ApiEndpoint::Unix(self.socket.clone()))
     }
 
     /// Replaces the process by a new one of the same program.

@@ -10,8 +10,9 @@ use evenkeel_lab::network::{Host, NamespaceNetwork};
 
 pub(crate) use addresses::Addresses;
 use meter::Meter;
-use tap::Tap;
 pub(crate) use tap::{Passed, longest_pauses};
+
+use crate::capture::Capture;
 
 /// The address that belongs to one of the gateways.
 pub(crate) const SHARED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
@@ -31,7 +32,7 @@ pub(crate) const EDGES: [(&str, Ipv4Addr); 3] = [
 
 /// A host for each gateway, one for all nodes, and one for clients: the namespace of this process.
 pub(crate) struct Hosts {
-    tap: Tap,
+    tap: Capture<Passed>,
     addresses: Addresses,
     /// At the clients and at the nodes.
     meters: [Meter; 2],
@@ -53,7 +54,7 @@ impl Hosts {
         let edges = EDGES.iter().take(edges).map(|&(name, at)| network.host(name, at));
         let edges = edges.collect::<Result<Vec<Host>, String>>()?;
         let meters = [Meter::of_listeners(&clients, &edges)?, Meter::of_media(&nodes, &edges)?];
-        let tap = Tap::open(&nodes)?;
+        let tap = tap::open(&nodes)?;
         let addresses = Addresses::watch(&edges)?;
         Ok(Hosts { tap, addresses, meters, edges, nodes, clients, network })
     }

@@ -19,6 +19,7 @@ pub(crate) enum Kind {
 /// The setup of a row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
+    pub(crate) scenario: &'static str,
     pub(crate) mode: &'static str,
     pub(crate) home: &'static str,
     /// Each region with its number of nodes, in two zones.
@@ -72,6 +73,10 @@ pub(crate) struct Told {
 /// Capacity of nodes outside the narrow region, kbit/s: many times that of all sessions.
 const WIDE: u64 = 10_000_000;
 
+/// The scenarios, each of the plugin `scenario-NAME`.
+const CALL: &str = "call";
+const LIVE: &str = "live";
+
 /// The bandwidth of a room with two voices, kbit/s.
 pub(crate) const ROOM_KBPS: u64 = 128;
 
@@ -91,6 +96,7 @@ const HASTE: &str = "\n[detector]\nbase_ejection_time = \"200ms\"\nmax_ejection_
 impl Layout {
     /// Three nodes in the gateway's region.
     pub(crate) const HOT: Layout = Layout {
+        scenario: CALL,
         mode: "hot",
         home: "east",
         regions: &[("east", 3)],
@@ -112,6 +118,9 @@ impl Layout {
         narrow: None,
         breaker_open_s: 10,
     };
+
+    /// A live stream.
+    pub(crate) const LIVE: Layout = Layout { scenario: LIVE, ..Layout::HOT };
 
     /// Both hops carry everything.
     pub(crate) const HITLESS: Layout = Layout { mode: "hitless", ..Layout::HOT };
@@ -160,6 +169,11 @@ impl Layout {
                 (format!("{region}-{zone}{}", number / zones + 1), region, zone)
             })
         })
+    }
+
+    /// True if all sessions are in one room, a publisher and its viewers.
+    pub(crate) fn is_live(&self) -> bool {
+        self.scenario == LIVE
     }
 
     /// The first region with nodes, which sessions ask for.
@@ -278,18 +292,18 @@ impl Layout {
         }
     }
 
-    /// The shipped policy set `call` with equal node costs, so that rooms spread and stay unless quality counts, and
-    /// with spares reviewed soon.
+    /// The policies of the scenario. They are those of the shipped set `call` with equal node costs, so that rooms spread and stay
+    /// unless quality counts, and with spares reviewed soon.
     pub(crate) fn policies(&self) -> String {
         format!(
             r#"
-[scenario.call]
+[scenario.{}]
 mode = "{}"
 {}bitrate = {{ floor = "24 kbit/s", ceiling = "2 Mbit/s" }}
 close_after = "60s"
 
 [resolve]
-plugin = "scenario-call"
+plugin = "scenario-{}"
 settings = {{ floor = 24, ceiling = 2000, priority = 20 }}
 on_fault = "builtin"
 
@@ -305,14 +319,18 @@ on_fault = "native"
 
 [degradation]
 plugin = "degrade-ladder"
-settings = {{ steps = ["cap", "voice-only"], down_at_loss = 0.03, down_after = "600ms", hysteresis = 0.5, up_after = "5s", cap_factor = 0.5 }}
+settings = {{ steps = {}, down_at_loss = 0.03, down_after = "600ms", hysteresis = 0.5, up_after = "5s", cap_factor = 0.5 }}
 on_fault = "hold"
 "#,
+            self.scenario,
             self.mode,
             self.survival(),
+            self.scenario,
             if self.quality { "8.0" } else { "0.0" },
             self.spares.max(1),
             if self.quality { "1s" } else { "1h" },
+            // As shipped: viewers of a live stream keep its video.
+            if self.is_live() { r#"["cap"]"# } else { r#"["cap", "voice-only"]"# },
         )
     }
 }
@@ -326,6 +344,16 @@ mod tests {
         assert_eq!(Layout::REGIONS.fits(), u64::MAX);
         let fits = |kbps| Layout { narrow: Some(("west", kbps)), ..Layout::REGIONS }.fits();
         assert_eq!([127, 128, 255, 256].map(fits), [0, 2, 2, 4]);
+    }
+
+    #[test]
+    fn viewers_of_a_live_stream_keep_its_video() {
+        let [call, live] = [Layout::HOT, Layout::LIVE].map(|layout| layout.policies());
+        for (text, scenario) in [(&call, "call"), (&live, "live")] {
+            assert!(text.contains(&format!("[scenario.{scenario}]\nmode = \"hot\"\n")), "{text}");
+            assert!(text.contains(&format!("plugin = \"scenario-{scenario}\"\n")), "{text}");
+        }
+        assert!(call.contains("voice-only") && !live.contains("voice-only"), "{live}");
     }
 
     #[test]

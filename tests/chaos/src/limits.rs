@@ -54,6 +54,10 @@ pub(crate) struct Limits {
     pub(crate) overlap: bool,
     /// The longest time until the index is correct after its store is back, milliseconds.
     pub(crate) index_within: Option<f64>,
+    /// The longest time for which a page of a browser is frozen at a fault, milliseconds.
+    pub(crate) frozen_max: Option<f64>,
+    /// After a fault the publisher is asked for a key frame, and at most this often at once.
+    pub(crate) key_frames_asked: Option<f64>,
     /// When the fault is undone, no packet of an affected node reaches a client. (None of a standby gateway may anyway.)
     pub(crate) no_old_owner: bool,
 }
@@ -83,6 +87,8 @@ impl Limits {
         damaged: false,
         overlap: false,
         index_within: None,
+        frozen_max: None,
+        key_frames_asked: None,
         no_old_owner: false,
     };
 
@@ -116,6 +122,8 @@ impl Limits {
             ("found_p99_ms", self.found_p99),
             ("left_max_ms", self.left_within),
             ("index_correct_max_ms", self.index_within),
+            ("frozen_max_ms", self.frozen_max),
+            ("key_frames_asked", self.key_frames_asked),
             ("sessions_hit_min", Some(self.hit_min.unwrap_or(1) as f64)),
             ("moves_per_room", self.moves_max),
             ("moves_per_room_min", self.moves_min),
@@ -149,6 +157,12 @@ impl Limits {
         }
         if let Some(within) = self.index_within {
             words.push(format!("index correct within {within} ms"));
+        }
+        if let Some(most) = self.frozen_max {
+            words.push(format!("a page frozen ≤ {most} ms"));
+        }
+        if let Some(most) = self.key_frames_asked {
+            words.push(format!("a key frame asked, at most {most} times at once"));
         }
         if let Some(hit) = self.hit_min {
             words.push(format!("at least {hit} are hit"));
@@ -219,6 +233,10 @@ impl Limits {
         let corrected = GapSpread::of_ns(played.index_ns.clone());
         above("index correct after", corrected.max, self.index_within);
         above("moves", moves(faults), self.moves_max);
+        let frozen = played.frozen_ms.iter().max().copied().unwrap_or(0);
+        above("a page frozen", frozen as f64, self.frozen_max);
+        let most_asked = played.key_frames_asked.iter().max().copied().unwrap_or(0);
+        above("key frames asked at once", most_asked as f64, self.key_frames_asked);
         let when = |is: bool, limit: f64| is.then_some(limit);
         let both = |count: fn(&FaultEffect) -> u64| (count(faults) + count(unfaults)) as f64;
         above("lost", both(|r| r.lost + r.lost_of_others), when(self.none_lost, 0.0));
@@ -249,6 +267,9 @@ impl Limits {
         let hit_min = self.hit_min.unwrap_or(1);
         if faults.hit < hit_min {
             misses.push(format!("{} sessions hit, of at least {hit_min}", faults.hit));
+        }
+        if self.key_frames_asked.is_some() && played.key_frames_asked.contains(&0) {
+            misses.push("after a fault no key frame was asked".to_owned());
         }
         if self.some_left_out {
             misses.extend(played.left_out.misses());
@@ -284,6 +305,8 @@ pub(crate) fn figures(played: &Played) -> BTreeMap<&'static str, f64> {
         ("found_p99_ms", spread(&found).map(|found| found.p99)),
         ("left_max_ms", spread(&faults.left_ns).map(|left| left.max)),
         ("index_correct_max_ms", spread(&played.index_ns).map(|index| index.max)),
+        ("frozen_max_ms", played.frozen_ms.iter().max().map(|most| *most as f64)),
+        ("key_frames_asked", played.key_frames_asked.iter().max().map(|most| *most as f64)),
         ("sessions_hit", Some(faults.hit as f64)),
         ("moves_per_room", Some(moves(faults))),
         ("calls_lost", Some(calls_lost(played) as f64)),
@@ -442,6 +465,8 @@ mod tests {
             none_condemned: true,
             left_within: Some(1.0),
             index_within: Some(1.0),
+            frozen_max: Some(1.0),
+            key_frames_asked: Some(1.0),
             moves_min: Some(1.0),
             moves_max: Some(1.0),
             predicted_min: Some(1.0),
@@ -451,11 +476,40 @@ mod tests {
             vec![NodeDetection { node: "a".to_owned(), after_ms: 1.0, by_witness: [].into() }];
         let faults = FaultEffect { gaps_ns: vec![1], left_ns: vec![1], detections, ..straggled(0) };
         let predicted = Predicted { rooms: 1, equal: 1 };
-        let played = Played { faults, index_ns: vec![1], predicted, ..Played::default() };
+        let played = Played {
+            faults,
+            predicted,
+            index_ns: vec![1],
+            key_frames_asked: vec![1],
+            frozen_ms: vec![1],
+            ..Played::default()
+        };
         let figures = figures(&played);
         for limit in all.by_figure().keys() {
             assert!(figures.contains_key(limit.trim_end_matches("_min")), "{limit}");
         }
+    }
+
+    #[test]
+    fn longest_freeze_of_a_page_is_limited() {
+        let misses = |frozen_ms: &[u64]| {
+            let faults = FaultEffect { hit: 1, ..FaultEffect::default() };
+            let limits = Limits { frozen_max: Some(250.0), ..Limits::NONE };
+            let frozen_ms = frozen_ms.to_vec();
+            limits.misses(&Played { faults, frozen_ms, ..Played::default() }).len()
+        };
+        assert_eq!((misses(&[250, 0]), misses(&[0, 251])), (0, 1));
+    }
+
+    #[test]
+    fn key_frame_is_asked_once_after_each_fault() {
+        let misses = |key_frames_asked: &[usize]| {
+            let faults = FaultEffect { hit: 1, ..FaultEffect::default() };
+            let key_frames_asked = key_frames_asked.to_vec();
+            let limits = Limits { key_frames_asked: Some(1.0), ..Limits::NONE };
+            limits.misses(&Played { faults, key_frames_asked, ..Played::default() }).len()
+        };
+        assert_eq!([&[1, 1], &[1, 0], &[2, 1]].map(|asked| misses(asked)), [0, 1, 1]);
     }
 
     #[test]

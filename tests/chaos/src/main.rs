@@ -5,6 +5,7 @@
 //! could not run · 2 wrong command line.
 
 mod baseline;
+mod capture;
 mod diagnosis;
 mod edges;
 mod fault;
@@ -15,6 +16,7 @@ mod layout;
 mod left_out;
 mod limits;
 mod link;
+mod live;
 mod looks;
 mod moves;
 mod newcomers;
@@ -159,7 +161,7 @@ fn run(choice: &Choice) -> Result<(), String> {
     report.write(&out)?;
     table::head();
     for row in rows {
-        if let Err(reason) = row.layout.requirement() {
+        if let Err(reason) = row.requirement() {
             println!("{} skipped: {reason}", row.id);
             report.add(RowReport::skipped(&row, reason));
             report.write(&out)?;

@@ -12,9 +12,11 @@ use evenkeel_lab::ledger::GapSpread;
 use evenkeel_lab::machine::ProcessorWatch;
 use evenkeel_testkit::namespace::First;
 
+use crate::capture::Capture;
 use crate::fault::Struck;
 use crate::hosts::longest_pauses;
 use crate::left_out::LeftOut;
+use crate::live;
 use crate::looks::Looks;
 use crate::newcomers::{self, Newcomers};
 use crate::offers::{self, Offers};
@@ -23,7 +25,9 @@ use crate::process::Quiet;
 use crate::report::{Control, Played};
 use crate::row::Row;
 use crate::stage::{CROWD, Places, Stage};
-use crate::webrtc::Transports;
+use crate::webrtc::{
+    self, Browsers, CapturedIndices, ClientPacket, FRAMES_PER_SECOND_MIN, Transports,
+};
 
 /// Interval at which the control run measures pauses.
 const CONTROL_EVERY: Duration = Duration::from_millis(100);
@@ -51,8 +55,17 @@ pub(crate) async fn play(
 ) -> Result<RowEnd, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let stage = Stage::set(row.layout, places, seed).await?;
+    let port = stage.gateway().udp.port();
+    let capture = row.webrtc.then(|| webrtc::capture(port)).transpose()?;
+    let browsers = match row.browsers {
+        true => Some(Browsers::start(places, &stage.gateway().socket).await?),
+        false => None,
+    };
     let crowd = Crowd::enter(&plan(row, &stage, seed), || stage.admin()).await;
     let mut crowd = crowd.map_err(|error| stage.gateway().process.error(error.to_string()))?;
+    if row.layout.is_live() {
+        live::slow_video(&crowd);
+    }
     for admin in &stage.edges.admins()[1..] {
         let watched = crowd.watch_also(admin).await;
         watched.map_err(|error| format!("the events of a standby: {error}"))?;
@@ -64,22 +77,33 @@ pub(crate) async fn play(
     let looks = row.limits.some_left_out.then(|| Looks::begin(stage.admin()));
     let home = row.layout.carrying();
     let newcomers = row.newcomers.then(|| Newcomers::begin(stage.admin(), home));
-    let mut scene = Scene { row, stage, crowd, newcomers };
+    let mut scene = Scene { row, stage, crowd, capture, browsers, newcomers };
     scene.stage.edges.count_media_of_standby()?;
-    played.control = control(row, &mut scene).await;
+    played.control = control(row, &mut scene).await?;
     played.of_standby += scene.stage.edges.count_media_of_standby()?;
     if played.control.idle_percent < busy_at {
         return Ok(RowEnd::Busy);
     }
+    let rate = played.control.frames_per_second;
+    if let Some(rate) = rate.filter(|rate| *rate < FRAMES_PER_SECOND_MIN) {
+        let least = FRAMES_PER_SECOND_MIN;
+        played.unproven.push(format!("a page decoded {rate:.1} frames per second, of {least}"));
+    }
     let calm = played.control.longest.marked_down.clone();
     played.marked_down("during the control run", &calm, &[]);
+    let mut outcome = Ok(RowEnd::Played);
     for turn in 0..row.kills {
         let phase = BEFORE_FAULT.mul_f64(rng.f64());
-        let done = scene.strike(turn, phase, played).await?;
-        scene.heal(done, played).await?;
+        let turned = scene.turn(turn, phase, played).await;
         played.seen = looks.as_ref().map(Looks::seen);
+        if let Err(error) = turned {
+            outcome = Err(error);
+            break;
+        }
     }
-    Ok(RowEnd::Played)
+    played.transports = scene.transports();
+    played.unproven.extend(scene.browsers.iter().flat_map(Browsers::misses));
+    outcome
 }
 
 /// The end of a row that was not broken off.
@@ -95,6 +119,9 @@ struct Scene<'a> {
     row: &'a Row,
     stage: Stage,
     crowd: Crowd,
+    /// `None` without WebRTC clients.
+    capture: Option<Capture<ClientPacket>>,
+    browsers: Option<Browsers>,
     newcomers: Option<Newcomers>,
 }
 
@@ -108,6 +135,28 @@ struct Done {
 }
 
 impl Scene<'_> {
+    /// Injects the fault, measures its effect and undoes it.
+    async fn turn(
+        &mut self,
+        turn: u32,
+        phase: Duration,
+        played: &mut Played,
+    ) -> Result<(), String> {
+        let done = self.strike(turn, phase, played).await?;
+        self.heal(done, played).await
+    }
+
+    /// The transports of WebRTC clients so far.
+    fn transports(&self) -> Option<Transports> {
+        let capture = self.capture.as_ref()?;
+        let captured = capture.read(|packets| CapturedIndices::of(packets, capture.lost()));
+        let tally = match &self.browsers {
+            Some(browsers) => capture.read(|packets| browsers.tally(packets)),
+            None => self.crowd.webrtc(),
+        };
+        Some(Transports { sessions: self.row.sessions, tally, captured })
+    }
+
     /// Injects the fault and measures its effect.
     async fn strike(
         &mut self,
@@ -115,8 +164,11 @@ impl Scene<'_> {
         phase: Duration,
         played: &mut Played,
     ) -> Result<Done, String> {
-        let Scene { row, stage, crowd, .. } = self;
+        let Scene { row, stage, crowd, capture, browsers, .. } = self;
         played.unproven.extend(stand_idle(stage, row.idle).await?);
+        if let Some(browsers) = browsers {
+            browsers.begin_observation().await?;
+        }
         crowd.begin_window();
         drop(stage.edges.passed());
         let admins = stage.edges.admins();
@@ -153,6 +205,16 @@ impl Scene<'_> {
             left_out.due = u64::from(row.sessions.div_ceil(2)).saturating_sub(row.layout.fits());
         }
         let mut effect = window.effect_of(&struck.happened);
+        if let (Some(browsers), Some(capture)) = (browsers, capture) {
+            let span = struck.happened.at_ns..until_ns;
+            let pages = browsers.end_observation(capture, span).await?;
+            effect.add(pages.effect);
+            played.frozen_ms.extend(pages.frozen_ms);
+        }
+        if row.layout.is_live() {
+            let asked = live::asked_at_once(&crowd.key_frames_asked(), struck.happened.at_ns);
+            played.key_frames_asked.push(asked);
+        }
         let unproven = row.fault.unproven(stage, &struck, &window, &effect).await?;
         played.unproven.extend(unproven);
         played.offered += offered.len();
@@ -170,7 +232,7 @@ impl Scene<'_> {
 
     /// Undoes the fault and waits for recovery.
     async fn heal(&mut self, done: Done, played: &mut Played) -> Result<(), String> {
-        let Scene { row, stage, crowd, newcomers } = self;
+        let Scene { row, stage, crowd, capture, browsers, newcomers } = self;
         let Done { struck, nowhere, mut left_out, mut events } = done;
         let healed_ns = clock::now_ns();
         row.fault.heal(stage, &struck).await?;
@@ -195,13 +257,14 @@ impl Scene<'_> {
         played.tide = newcomers.as_ref().map(|all| all.tell(&events, fault_ns, healed_ns));
         let healed = Happened { at_ns: healed_ns, scope: struck.happened.scope };
         let mut unfault = unfault(row, &window, &healed);
+        if let (Some(browsers), Some(capture)) = (browsers, capture) {
+            unfault.add(browsers.effect(capture, healed_ns..window.span.end));
+        }
         // Until its repair the fault loses packets.
         let before = std::mem::take(&mut unfault.lost_before);
         unfault.lost -= before;
         played.faults.lost += before;
         played.marked_down("after the fault", &unfault.marked_down, &[]);
-        let (sessions, tally) = (row.sessions, crowd.webrtc());
-        played.transports = row.webrtc.then_some(Transports { sessions, tally });
         played.unfaults.add(unfault);
         Ok(())
     }
@@ -225,9 +288,14 @@ fn plan(row: &Row, stage: &Stage, seed: u64) -> CrowdPlan {
     let region = row.layout.carrying().to_owned();
     let labels = [("region".to_owned(), region)].into();
     let Row { quic, webrtc, webtransport, natted, both_ways, .. } = *row;
-    let rooms = CROWD.to_owned();
+    let (rooms, scenario) = (CROWD.to_owned(), row.layout.scenario.to_owned());
     let clients_at = stage.clients_at();
-    let plan = CrowdPlan::new(row.sessions);
+    // Pages open their own sessions.
+    let mut plan = CrowdPlan::new(if row.browsers { 0 } else { row.sessions });
+    if row.layout.is_live() {
+        (plan.video, plan.feedback) = (true, true);
+        plan.room_size = row.sessions;
+    }
     CrowdPlan {
         both_ways,
         quic,
@@ -236,6 +304,7 @@ fn plan(row: &Row, stage: &Stage, seed: u64) -> CrowdPlan {
         natted,
         stun,
         rooms,
+        scenario,
         labels,
         clients_at,
         seed,
@@ -255,7 +324,11 @@ fn unfault(row: &Row, window: &ObservationWindow, healed: &Happened) -> FaultEff
 }
 
 /// The control run, as long as a fault is observed.
-async fn control(row: &Row, Scene { crowd, stage, .. }: &mut Scene<'_>) -> Control {
+async fn control(row: &Row, scene: &mut Scene<'_>) -> Result<Control, String> {
+    let Scene { crowd, stage, capture, browsers, .. } = scene;
+    if let Some(browsers) = browsers {
+        browsers.begin_observation().await?;
+    }
     crowd.begin_window();
     drop(stage.edges.passed());
     let mut moments = Vec::new();
@@ -270,7 +343,14 @@ async fn control(row: &Row, Scene { crowd, stage, .. }: &mut Scene<'_>) -> Contr
     let idle_percent = processors.idle_percent();
     let window = crowd.end_window().await;
     let first = moments.first().copied().unwrap_or(0);
-    let longest = window.effect_of(&Happened { at_ns: first, scope: Scope::Everybody });
+    let mut longest = window.effect_of(&Happened { at_ns: first, scope: Scope::Everybody });
+    let (mut frozen_ms, mut frames_per_second) = (Vec::new(), None);
+    if let (Some(browsers), Some(capture)) = (browsers, capture) {
+        let pages = browsers.end_observation(capture, first..window.span.end).await?;
+        longest.add(pages.effect);
+        (frozen_ms, frames_per_second) = (pages.frozen_ms, Some(pages.frames_per_second));
+    }
     let up_ns = longest_pauses(&stage.edges.passed(), first, window.span.end);
-    Control { gaps_ns: window.control(&moments), longest, up_ns, idle_percent }
+    let gaps_ns = window.control(&moments);
+    Ok(Control { gaps_ns, longest, up_ns, idle_percent, frozen_ms, frames_per_second })
 }

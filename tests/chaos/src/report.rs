@@ -104,6 +104,10 @@ pub(crate) struct RowReport {
     newcomers: Option<Tide>,
     /// The transports of WebRTC sessions; null without any.
     transports: Option<Transports>,
+    /// The most requests at once of a key frame that reached the publisher of a live stream after each fault.
+    key_frames_asked: Vec<usize>,
+    /// The duration of freezes in each page of a browser at each fault (`totalFreezesDuration`), milliseconds.
+    frozen_ms: Vec<u64>,
     unfault: Unfault,
     pub(crate) control: ControlReport,
     /// Scheduling latency of the machine before and during this row.
@@ -173,6 +177,10 @@ pub(crate) struct ControlReport {
     condemned: usize,
     /// Idle time of the processors, per cent.
     idle_percent: f64,
+    /// The duration of freezes in each page of a browser, milliseconds.
+    frozen_ms: Vec<u64>,
+    /// Frames that the slower page of a browser decoded; null without pages.
+    frames_per_second: Option<f64>,
 }
 
 #[derive(Default)]
@@ -208,6 +216,10 @@ pub(crate) struct Played {
     pub(crate) tide: Option<Tide>,
     /// `None` without WebRTC sessions.
     pub(crate) transports: Option<Transports>,
+    /// The most requests at once of a key frame that reached the publisher of a live stream after each fault.
+    pub(crate) key_frames_asked: Vec<usize>,
+    /// The duration of freezes in each page at each fault.
+    pub(crate) frozen_ms: Vec<u64>,
 }
 
 /// The measurements of the control run.
@@ -219,6 +231,10 @@ pub(crate) struct Control {
     pub(crate) up_ns: Vec<u64>,
     /// Idle time of the processors, per cent.
     pub(crate) idle_percent: f64,
+    /// The duration of freezes in each page.
+    pub(crate) frozen_ms: Vec<u64>,
+    /// Of the page with the lower rate; `None` without pages.
+    pub(crate) frames_per_second: Option<f64>,
 }
 
 impl Played {
@@ -291,6 +307,8 @@ impl RowReport {
             of_standby: played.of_standby,
             newcomers: tide,
             transports: played.transports,
+            key_frames_asked: played.key_frames_asked,
+            frozen_ms: played.frozen_ms,
             unfault: Unfault {
                 gap_ms: of_ns(unfaults.gaps_ns),
                 settle_ms: of_ns(settle_ns),
@@ -310,6 +328,8 @@ impl RowReport {
                 moves: control.longest.rooms_moved,
                 condemned: control.longest.marked_down.len(),
                 idle_percent: control.idle_percent,
+                frozen_ms: control.frozen_ms,
+                frames_per_second: control.frames_per_second,
             },
             held: misses.is_empty(),
             misses,
@@ -362,6 +382,8 @@ impl RowReport {
             of_standby: 0,
             newcomers: None,
             transports: None,
+            key_frames_asked: Vec::new(),
+            frozen_ms: Vec::new(),
             unfault: Unfault::default(),
             control: ControlReport::default(),
             machine: Timeliness::default(),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use evenkeel_testkit::clients::Client;
+
 use crate::Choice;
 use crate::fault::Fault;
 use crate::layout::Layout;
@@ -26,6 +28,8 @@ pub(crate) struct Row {
     pub(crate) webrtc: bool,
     /// All clients use WebTransport.
     pub(crate) webtransport: bool,
+    /// The clients are two pages of Chromium in a call.
+    pub(crate) browsers: bool,
     /// Clients are behind a simulated NAT, which may change their addresses.
     pub(crate) natted: bool,
     pub(crate) kills: u32,
@@ -47,7 +51,7 @@ impl Row {
         let watched = WATCHED;
         let (quic, webrtc, natted, both_ways) = (false, false, false, false);
         let (sessions, kills, idle) = (1_000, 1, Duration::ZERO);
-        let (newcomers, offers, webtransport) = (false, false, false);
+        let (newcomers, offers, webtransport, browsers) = (false, false, false, false);
         Row {
             id,
             layout,
@@ -56,6 +60,7 @@ impl Row {
             quic,
             webrtc,
             webtransport,
+            browsers,
             natted,
             kills,
             idle,
@@ -102,6 +107,11 @@ impl Row {
         Row { webtransport: true, ..self }
     }
 
+    /// With pages of Chromium.
+    pub(crate) const fn browsers(self) -> Row {
+        Row { browsers: true, sessions: 2, both_ways: true, ..self.webrtc() }
+    }
+
     /// With clients behind a NAT.
     pub(crate) const fn natted(self) -> Row {
         Row { natted: true, ..self }
@@ -122,6 +132,12 @@ impl Row {
         Row { watched: Duration::from_secs(seconds), ..self }
     }
 
+    /// The reason why the row cannot run here.
+    pub(crate) fn requirement(&self) -> Result<(), String> {
+        self.layout.requirement()?;
+        if self.browsers { Client::Chromium.require() } else { Ok(()) }
+    }
+
     /// Half the sessions, if both of a room send and there are many.
     pub(crate) fn halved(self) -> Option<Row> {
         let sessions = self.sessions / 2;
@@ -130,7 +146,7 @@ impl Row {
 
     /// With the options of the command line.
     pub(crate) fn scaled(self, choice: &Choice) -> Row {
-        let sessions = choice.sessions.unwrap_or(self.sessions);
+        let sessions = choice.sessions.filter(|_| !self.browsers).unwrap_or(self.sessions);
         let kills = choice.kills.unwrap_or(self.kills);
         let both_ways = choice.both_ways || self.both_ways;
         Row { sessions, kills, both_ways, ..self }

@@ -1,16 +1,40 @@
 //! The transports of WebRTC sessions: one handshake each, and no packet that SRTP refuses, except a copy.
 
+mod browsers;
+mod indices;
+
 use std::collections::BTreeMap;
 
 use evenkeel_lab::client::WebrtcTally;
+use evenkeel_lab::network::ip;
 use serde::Serialize;
 
+pub(crate) use browsers::Browsers;
+pub(crate) use indices::{CapturedIndices, ClientPacket};
+
+use crate::capture::Capture;
+
 /// The limits in words.
-pub(crate) const LIMITS: &str = "1 handshake and 0 restarts of ICE per session, 0 authentication failures, 0 indices with other bytes";
+pub(crate) const LIMITS: &str = "1 handshake and 0 restarts of ICE per session, 0 authentication failures, 0 indices with other bytes at clients and in a capture";
 
 /// The limits of [`Transports::figures`].
-pub(crate) const ZEROS: [(&str, f64); 3] =
-    [("ice_restarts", 0.0), ("authentication_failures", 0.0), ("reused_indices", 0.0)];
+pub(crate) const ZEROS: [(&str, f64); 4] = [
+    ("ice_restarts", 0.0),
+    ("authentication_failures", 0.0),
+    ("reused_indices", 0.0),
+    ("captured_reused_indices", 0.0),
+];
+
+/// At a lower rate pauses of video are no freezes: they last at least three times as long as between two frames, and 150 ms longer
+/// (W3C webrtc-stats, `freezeCount`).
+pub(crate) const FRAMES_PER_SECOND_MIN: f64 = 15.0;
+
+/// Captures the packets of gateways to clients in the network namespace of this thread. Gateways listen at this port.
+pub(crate) fn capture(port: u16) -> Result<Capture<ClientPacket>, String> {
+    // On loopback, too, every datagram is a frame of its own.
+    ip("link set lo gso_max_segs 1")?;
+    Capture::open(move |datagram, packets| packets.extend(ClientPacket::read(datagram, port)))
+}
 
 /// The events of all clients since they joined.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -18,14 +42,21 @@ pub(crate) struct Transports {
     pub(crate) sessions: u32,
     #[serde(flatten)]
     pub(crate) tally: WebrtcTally,
+    pub(crate) captured: CapturedIndices,
 }
 
 impl Transports {
     pub(crate) fn misses(&self) -> Vec<String> {
-        let Transports { sessions, tally } = self;
+        let Transports { sessions, tally, captured } = self;
         let mut misses = Vec::new();
         if tally.handshakes != u64::from(*sessions) {
             misses.push(format!("{} handshakes of {sessions} sessions", tally.handshakes));
+        }
+        if captured.clients != *sessions as usize {
+            misses.push(format!("captured packets to {} of {sessions} clients", captured.clients));
+        }
+        if captured.frames_lost > 0 {
+            misses.push(format!("the capture lost {} frames", captured.frames_lost));
         }
         let zeros = self.figures().into_iter().filter(|(_, count)| *count > 0.0);
         misses.extend(zeros.map(|(name, count)| format!("{name} {count}, 0 is the limit")));
@@ -34,7 +65,8 @@ impl Transports {
 
     pub(crate) fn figures(&self) -> BTreeMap<&'static str, f64> {
         let WebrtcTally { ice_restarts, authentication_failures, reused_indices, .. } = self.tally;
-        let counts = [ice_restarts, authentication_failures, reused_indices];
+        let captured = self.captured.reused as u64;
+        let counts = [ice_restarts, authentication_failures, reused_indices, captured];
         let named = ZEROS.into_iter().zip(counts);
         named.map(|((name, _), count)| (name, count as f64)).collect()
     }
@@ -46,7 +78,9 @@ mod tests {
 
     #[test]
     fn each_event_but_a_replay_is_a_miss() {
-        let misses = |tally: WebrtcTally| Transports { sessions: 2, tally }.misses().len();
+        let all = CapturedIndices { clients: 2, ..CapturedIndices::default() };
+        let misses =
+            |tally: WebrtcTally| Transports { sessions: 2, tally, captured: all }.misses().len();
         let good = WebrtcTally { handshakes: 2, ..WebrtcTally::default() };
         assert_eq!(misses(good), 0);
         assert_eq!(misses(WebrtcTally { replayed: 1, ..good }), 0);
@@ -58,6 +92,14 @@ mod tests {
             WebrtcTally { reused_indices: 1, ..good },
         ] {
             assert_eq!(misses(bad), 1, "{bad:?}");
+        }
+        for bad in [
+            CapturedIndices { clients: 1, ..all },
+            CapturedIndices { frames_lost: 1, ..all },
+            CapturedIndices { reused: 1, ..all },
+        ] {
+            let captured = Transports { sessions: 2, tally: good, captured: bad };
+            assert_eq!(captured.misses().len(), 1, "{bad:?}");
         }
     }
 }

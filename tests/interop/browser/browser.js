@@ -47,6 +47,10 @@ export async function observe(others = 1) {
     states: [peer.connectionState, peer.iceConnectionState, transport?.dtlsState],
     // Firefox tells the pair only.
     path: [pair?.id, transport?.selectedCandidatePairChanges, transport?.localCertificateId, transport?.remoteCertificateId],
+    // The time of the statistics: milliseconds since the Unix epoch.
+    at_ms: transport?.timestamp,
+    audio: audio.map((row) => row.ssrc),
+    packets: Object.fromEntries([...audio, ...video].map((row) => [row.ssrc, row.packetsReceived])),
     received: [least(audio, "packetsReceived"), least(video, "packetsReceived"), least(video, "framesDecoded")],
     // By layer of simulcast.
     sent: Object.fromEntries(find("outbound-rtp", "video").map((row) => [row.rid ?? "", row.packetsSent])),

@@ -96,6 +96,15 @@ pub fn page_packages() -> PathBuf {
 }
 
 impl Client {
+    /// # Errors
+    /// The client is not installed.
+    pub fn require(self) -> Result<(), String> {
+        if self.is_here() {
+            return Ok(());
+        }
+        Err(format!("{} is not installed (run make clients)", self.name()))
+    }
+
     fn name(self) -> &'static str {
         match self {
             Client::GStreamer => "GStreamer",

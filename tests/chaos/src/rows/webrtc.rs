@@ -11,10 +11,15 @@ use crate::limits::Limits;
 use crate::row::Row;
 
 const SESSIONS: u32 = 20;
+/// A publisher and its viewers.
+const AUDIENCE: u32 = 301;
 const FIVE_S: Duration = Duration::from_secs(5);
 const BY_NODE: Limits = Limits { no_freeze: true, ..Limits::gap(60.0, 150.0) };
 const BY_GATEWAY: Limits = Limits { none_condemned: true, ..Limits::gap(80.0, 200.0) };
 const SILENTLY: Limits = Limits { none_condemned: true, ..Limits::gap(100.0, 250.0) };
+const BY_NODE_LIVE: Limits = Limits { key_frames_asked: Some(1.0), ..BY_NODE };
+const PAGES_BY_NODE: Limits = Limits { frozen_max: Some(250.0), ..Limits::gap(60.0, 150.0) };
+const PAGES_BY_GATEWAY: Limits = Limits { frozen_max: Some(350.0), ..BY_GATEWAY };
 const NONE_LOST: Limits =
     Limits { none_lost: true, none_condemned: true, no_freeze: true, ..Limits::NONE };
 
@@ -25,6 +30,16 @@ pub(super) const ROWS: &[Row] = &[
     row("webrtc.upgrade", Layout::HOT, Upgrade, NONE_LOST).times(10),
     // Half of the faults hit each member.
     row("webrtc.gateway-stopped", Layout::GROUP, Owner(Stopped(FIVE_S)), SILENTLY).times(6),
+    Row::new("webrtc.live", Layout::LIVE, Kill(Busiest, Loud), BY_NODE_LIVE)
+        .of(AUDIENCE)
+        .webrtc()
+        .times(10),
+    Row::new("webrtc.browsers.node-kill", Layout::GROUP, Kill(Busiest, Loud), PAGES_BY_NODE)
+        .browsers()
+        .times(6),
+    Row::new("webrtc.browsers.gateway-kill", Layout::GROUP, Owner(Killed), PAGES_BY_GATEWAY)
+        .browsers()
+        .times(6),
 ];
 
 const fn row(id: &'static str, layout: Layout, fault: Fault, limits: Limits) -> Row {
