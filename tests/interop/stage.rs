@@ -50,9 +50,6 @@ pub(crate) struct Node {
     pub(crate) table: String,
 }
 
-/// A sample node rewrites the retransmissions in rooms of WebRTC clients too.
-pub(crate) const REWRITES_RTX: [&str; 2] = ["--rtx", "97,99,107,109,46"];
-
 /// A sample node. It rewrites RTP, unless `more` arguments have it do otherwise.
 pub(crate) fn sample_node(name: &'static str, folder: &Path, more: &[&str]) -> Node {
     let mut command = Command::new(evenkeel());

@@ -13,7 +13,7 @@ use evenkeel_testkit::clients::{
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::stage::{NODES, REWRITES_RTX, Stage, sample_node};
+use crate::stage::{NODES, Stage, sample_node};
 
 const ROOM: &str = "webrtc";
 
@@ -122,7 +122,7 @@ pub(crate) fn survives_node_death(
 /// A call by the clients that the command starts.
 fn call_survives_node_death(test: &str, mut command: Command) -> [ClientReport; 2] {
     let mut stage = Stage::before(test, CONFIGURATION, |folder| {
-        NODES.map(|node| sample_node(node, folder, &REWRITES_RTX)).into()
+        NODES.map(|node| sample_node(node, folder, &["--webrtc"])).into()
     });
     command.arg(stage.folder().join("admin.sock")).arg(ROOM);
     let clients = ChildProcess::start("webrtc-call", &mut command, stage.folder());

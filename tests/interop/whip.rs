@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use ring::hmac;
 use serde_json::{Value, json};
 
-use crate::stage::{NODES, REWRITES_RTX, Stage, sample_node};
+use crate::stage::{NODES, Stage, sample_node};
 use crate::webrtc::{CONFIGURATION, script, survives_node_death, webrtcbin};
 
 const ROOM: &str = "stage";
@@ -64,7 +64,7 @@ fn whip_stream_reaches_whep_page_past_node_death() {
         return;
     }
     let mut stage = Stage::before("whip", &(CONFIGURATION.to_owned() + WEBRTC), |folder| {
-        NODES.map(|node| sample_node(node, folder, &REWRITES_RTX)).into()
+        NODES.map(|node| sample_node(node, folder, &["--webrtc"])).into()
     });
     let (mut command, _certificate) = webrtcbin();
     command.arg("publish");

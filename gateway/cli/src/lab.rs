@@ -13,7 +13,7 @@ use evenkeel_lab::demo::{self, DemoOptions};
 use evenkeel_lab::drill::{
     self, DrillError, DrillFault, DrillPlan, DrillRecordFile, DrillReport, Milliseconds,
 };
-use evenkeel_lab::sample_node::{self, PlainRoom, SampleNodeOptions};
+use evenkeel_lab::sample_node::{self, PlainRoom, SampleNodeOptions, WEBRTC_RETRANSMISSIONS};
 use serde_json::Value;
 
 use crate::command::{
@@ -50,9 +50,9 @@ pub(crate) struct SampleNodeArgs {
     /// Keep SSRCs, sequence numbers, timestamps and payloads, as mode `hitless` needs
     #[arg(long)]
     untouched: bool,
-    /// Payload types of retransmissions (RFC 4588), in which the sequence number of the lost packet is rewritten too
-    #[arg(long, value_name = "NUMBER", value_delimiter = ',')]
-    rtx: Vec<u8>,
+    /// Rewrite the sequence numbers of lost packets in retransmissions (RFC 4588), by the payload types of WebRTC rooms
+    #[arg(long)]
+    webrtc: bool,
     /// Stamp packets that have a test header in spite of `--untouched`, which changes their payloads
     #[arg(long, requires = "untouched")]
     stamp: bool,
@@ -77,7 +77,9 @@ impl SampleNodeArgs {
         let secret = self.secret.as_deref().map(|path| sample_node::read_secret(path, &self.name));
         options.secret = secret.transpose().map_err(failed)?;
         options.untouched = self.untouched;
-        options.retransmissions = self.rtx;
+        if self.webrtc {
+            options.retransmissions = WEBRTC_RETRANSMISSIONS.to_vec();
+        }
         options.stamps = self.stamp || !self.untouched;
         if self.plain_room {
             options.plain_room = PlainRoom::Shared;

@@ -21,7 +21,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::json;
 
 pub use counters::{RefusalCounters, SampleNodeCounters};
-pub use options::{NodeBehaviour, PlainRoom, SampleNodeOptions, number_of};
+pub use options::{NodeBehaviour, PlainRoom, SampleNodeOptions, WEBRTC_RETRANSMISSIONS, number_of};
 use reflector::{BatchClock, Reflector};
 
 use crate::clock;

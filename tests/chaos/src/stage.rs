@@ -405,8 +405,9 @@ fn start_sample(
         Some(_) => (&places.own, "node"),
     };
     let mut words = vec![verb, "--name", name, "--listen", listen, "--secret", &secret, "--json"];
-    if let Some(vice) = vice {
-        words.extend(["--vice", vice.name()]);
+    match vice {
+        Some(vice) => words.extend(["--vice", vice.name()]),
+        None => words.push("--webrtc"),
     }
     if layout.mode == "hitless" {
         words.push("--untouched");

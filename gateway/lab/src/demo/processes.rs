@@ -278,9 +278,6 @@ fn secret(folder: &Path, name: &str) -> Result<String, LabError> {
     Ok(file)
 }
 
-/// The payload types of retransmissions in rooms of WebRTC clients.
-const ROOM_RTX: &str = "97,99,107,109,46";
-
 /// Starts a node. Its first line says where it listens.
 pub(super) fn start_node(
     evenkeel: &Path,
@@ -291,7 +288,7 @@ pub(super) fn start_node(
     let secret = folder.join(secret(folder, name)?).display().to_string();
     let mut words =
         vec!["sample-node", "--name", name, "--listen", listen, "--secret", &secret, "--json"];
-    words.extend(["--rtx", ROOM_RTX]);
+    words.push("--webrtc");
     if name.ends_with("-a1") {
         words.extend(["--untouched", "--stamp"]);
     }
@@ -325,7 +322,7 @@ async fn node_with_agent(evenkeel: &Path, folder: &Path, name: &str) -> Result<D
     let secret = folder.join(&secret_file).display().to_string();
     let evenkeel_at = evenkeel.display().to_string();
     let mut command = vec![&*evenkeel_at, "sample-node", "--name", name, "--listen", &listen];
-    command.extend(["--secret", &secret, "--drills", "--rtx", ROOM_RTX]);
+    command.extend(["--secret", &secret, "--drills", "--webrtc"]);
     if name.ends_with("-a1") {
         command.push("--untouched");
     }

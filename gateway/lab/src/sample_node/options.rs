@@ -16,6 +16,9 @@ pub enum PlainRoom {
     Shared,
 }
 
+/// The payload types of retransmissions in rooms of WebRTC clients.
+pub const WEBRTC_RETRANSMISSIONS: [u8; 5] = [97, 99, 107, 109, 46];
+
 /// The behaviour of a sample node. [`SampleNodeOptions::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct SampleNodeOptions {
