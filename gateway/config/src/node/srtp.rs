@@ -41,7 +41,7 @@ impl NodeSrtp {
     }
 }
 
-/// Checks the key of a node with this driver. Keys travel in messages of a driver that `negotiates`, so nobody else may read these.
+/// Checks the key of a node with this driver. A driver that `negotiates` sends keys in its messages, which must stay on this host.
 pub(super) fn check(
     raw: Option<&Spanned<NodeSrtp>>,
     driver: &str,
