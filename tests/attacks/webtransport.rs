@@ -24,7 +24,7 @@ const EXCESSIVE_LOAD: u32 = 0x107;
 /// A gateway with a page that hears itself.
 struct Stage {
     gateway: Gateway,
-    /// Of the page.
+    /// Destination of the page.
     way: QuicWay,
     fleet: ClientFleet,
     _node: Node,

@@ -9,9 +9,9 @@ use zeroize::Zeroizing;
 /// The certificates of a gateway with their keys.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CertificatesRecord {
-    /// That of DTLS.
+    /// Certificate of DTLS.
     pub dtls: SecretPem,
-    /// Those of WebTransport; `None` with a configured certificate, and without a QUIC listener.
+    /// Certificates of WebTransport; `None` with a configured certificate, and without a QUIC listener.
     #[serde(default)]
     pub webtransport: Option<SecretPem>,
 }
@@ -42,9 +42,9 @@ impl<'de> Deserialize<'de> for SecretPem {
 /// Ends of the channels between the certificates of a gateway and its member of a group.
 #[derive(Clone, Debug)]
 pub struct CertificateChannels {
-    /// Those that clients of this gateway see.
+    /// Certificates that clients of this gateway see.
     pub own: watch::Receiver<CertificatesRecord>,
-    /// Those of the owner, for a standby. `None` until some came.
+    /// Certificates of the owner, for a standby; `None` until some came.
     pub copied: watch::Sender<Option<CertificatesRecord>>,
 }
 

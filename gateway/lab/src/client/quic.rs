@@ -39,7 +39,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 pub enum QuicProtocol {
     /// RTP over QUIC (draft-ietf-avtcore-rtp-over-quic).
     Roq,
-    /// The same in a session of WebTransport, whose token is the flow identifier.
+    /// The same in a session of WebTransport. The flow identifier is its token.
     Webtransport,
 }
 
