@@ -10,7 +10,7 @@ help:
 	  /^[a-z][a-z0-9 -]*:( |$$)/ { sub(/:.*/, ""); sub(/[.:;] .*/, ".", text); if (text) printf "%-34s%s\n", $$0, text } \
 	  !/^[A-Z]+ *[?:]?=/ { text = "" }' Makefile
 
-.PHONY: help demo page test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy bench-diagnosis bench-forecast e2e-telemetry instructions instructions-renew paths clients reference release-contract target llvm-tools
+.PHONY: help demo page test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos interop bench bench-quick bench-policy bench-diagnosis bench-forecast e2e-telemetry instructions instructions-renew paths clients reference release-contract target llvm-tools
 
 # Builds, then plays 40 s: six nodes, 200 sessions, failures.
 demo: target
@@ -150,6 +150,13 @@ paths: target llvm-tools
 	$(CARGO) build --workspace --bin evenkeel-paths
 	$(TARGET)/debug/evenkeel-paths --evenkeel $(TARGET)/paths/debug/evenkeel --path "$(ROW)" \
 	  $(if $(VERBOSE),--verbose) $(if $(RENEW),--renew)
+
+# Calls with browsers, phones and media servers, one after another, as root. Installs them first; those that are missing are skipped by
+# name. Writes target/interop/report.json; the exit status is 0 if the run completed.
+interop: target clients
+	$(CARGO) build -p evenkeel
+	EVENKEEL_BUILT=$(TARGET)/debug/evenkeel python3 tests/interop/report.py $(TARGET)/interop/report.json \
+	  $(CARGO) test -p evenkeel-tests --test interop -- --test-threads 1
 
 # Installs the clients of tests/interop and a compiler for policies in C; tests without them are skipped by name.
 clients:
