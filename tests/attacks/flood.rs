@@ -11,8 +11,8 @@ use evenkeel_media::stun::{BindingBuilder, StunKey, Transaction, Username};
 use evenkeel_model::{ClientIdentity, IngressProtocol};
 
 use crate::harness::{
-    Credentials, Gateway, Node, Nominate, Phone, TIMEOUT, World, declared, offer, talk, udp_of,
-    wait_until,
+    Credentials, Gateway, Node, Nominate, Phone, TIMEOUT, WebrtcPhone, World, declared, offer,
+    talk, udp_of, wait_until,
 };
 
 /// 5,000 packets a second.
@@ -35,7 +35,10 @@ struct Flood {
 
 impl Flood {
     fn start(from: &str, to: SocketAddr, datagrams: Vec<Vec<u8>>) -> Flood {
-        let socket = UdpSocket::bind((from, 0)).unwrap();
+        Flood::through(UdpSocket::bind((from, 0)).unwrap(), to, datagrams)
+    }
+
+    fn through(socket: UdpSocket, to: SocketAddr, datagrams: Vec<Vec<u8>>) -> Flood {
         let ending = Arc::<AtomicBool>::default();
         let ended = Arc::clone(&ending);
         let thread = std::thread::spawn(move || {
@@ -147,6 +150,47 @@ fn flood_from_prefix_spares_newcomers() {
     }
     let late = [by_address, by_ip, by_check];
     assert!(late.iter().all(|late| *late <= UNLUCKY_MAX), "{late:?} of {NEWCOMERS} each were late");
+}
+
+#[test]
+fn client_hello_floods_spare_calls_and_handshakes() {
+    let node = Node::agent("east-a1");
+    let gateway = World::of(&[&node]).with_identities("[\"stun\"]").start();
+    let open = |number, room| {
+        let client = WebrtcPhone::new(number);
+        let opened = gateway.open(client.offer(room));
+        (client, udp_of(&opened), Credentials::of(&opened))
+    };
+    let connected = |number| {
+        let (mut client, to, credentials) = open(number, "room");
+        client.connect(to, &credentials).unwrap();
+        client
+    };
+    let (mut ann, mut bob) = (connected(1), connected(2));
+    // One flood comes from an address that passed a check, the other one from a stranger.
+    let (mut eve, to, credentials) = open(6, "other");
+    eve.phone.set_target(to);
+    credentials.check(&eve.phone, Nominate::Yes);
+    let mut hello = Vec::new();
+    let now = eve.dtls.next_timeout();
+    eve.dtls.handle_timeout(now, &mut |datagram: &[u8]| hello = datagram.to_vec()).unwrap();
+    assert!(!hello.is_empty());
+    let checked = eve.phone.socket.try_clone().unwrap();
+    let _floods = [
+        Flood::through(checked, to, vec![hello.clone()]),
+        Flood::start("127.0.0.250", to, vec![hello]),
+    ];
+    wait_until("strangers are refused", || {
+        gateway.drops("unknown-source") + gateway.drops("limited") > 1_000
+    });
+    let heard = [ann.phone.heard.len(), bob.phone.heard.len()];
+    talk(&mut [&mut ann.phone, &mut bob.phone], "the call goes on", |phones| {
+        (0..2).all(|end| phones[end].heard.len() >= heard[end] + 100)
+    });
+    let mut cid = connected(3);
+    talk(&mut [&mut cid.phone, &mut bob.phone], "a newcomer hears the room", |phones| {
+        phones[0].heard.len() >= 10
+    });
 }
 
 /// The bucket of the prefix `127.second.third.0/24` under a hash without keys, which an attacker can compute.
