@@ -14,7 +14,7 @@ use evenkeel_process::file;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-/// The file of the certificate of DTLS and its key, in the folder of compiled plugins.
+/// The file of the certificate of DTLS and its key.
 const DTLS_FILE: &str = "dtls.pem";
 
 /// The file of WebTransport's certificates and their keys, beside it.
@@ -42,8 +42,18 @@ pub(crate) struct ClientCertificates {
 impl ClientCertificates {
     /// Opens the certificates of the process before, or makes new ones and keeps them for the next process. A file with other content is
     /// renamed. One that other users can read, or that cannot be read, is an error: an operator changed it.
-    pub(crate) fn open(folder: Option<&Path>, has_webtransport: bool) -> io::Result<Self> {
-        let at = |name| folder.map(|folder| folder.join(name));
+    ///
+    /// Gateways with other `socket`s of the API may share the folder.
+    pub(crate) fn open(
+        folder: Option<&Path>,
+        socket: &Path,
+        has_webtransport: bool,
+    ) -> io::Result<Self> {
+        let folder = folder.map(|folder| own_folder(folder, socket));
+        if let Some(Err(error)) = folder.as_deref().map(file::create_private_folder) {
+            tracing::warn!(%error, "no folder for certificates; the next process has others");
+        }
+        let at = |name| folder.as_ref().map(|folder| folder.join(name));
         let dtls = open(
             at(DTLS_FILE),
             "DTLS certificate",
@@ -65,7 +75,7 @@ impl ClientCertificates {
         let webtransport = has_webtransport.then(open_webtransport).transpose()?.map(Arc::new);
         let own = watch::Sender::new(record(&dtls, webtransport.as_deref()));
         let (copied, received) = watch::channel(None);
-        let (dtls, folder) = (watch::Sender::new(dtls), folder.map(Path::to_owned));
+        let dtls = watch::Sender::new(dtls);
         let opened = ClientCertificates { webtransport, dtls, folder, own, copied, received };
         opened.keep_dtls();
         opened.keep_webtransport();
@@ -165,6 +175,11 @@ impl ClientCertificates {
             tracing::warn!(%file, %error, "certificate not kept; the next process has another one");
         }
     }
+}
+
+/// The folder of a gateway's files in the cache folder.
+fn own_folder(folder: &Path, socket: &Path) -> PathBuf {
+    folder.join("certificates").join(file::name_of(socket))
 }
 
 fn record(

@@ -291,7 +291,8 @@ fn assemble(
     let board = gateway.board();
     let grant = Arc::new(IndexGrant::new(workers_count, started));
     let folder = policies.foundry().folder();
-    let certificates = ClientCertificates::open(folder, is_self_made(settings))?;
+    let socket = &settings.admin.socket;
+    let certificates = ClientCertificates::open(folder, socket, is_self_made(settings))?;
     let short_lived = certificates.webtransport.clone();
     let (quic_thread, mut quic_rings) =
         quic(quic_listener, short_lived.clone(), &flows, workers_count, suspended, &lease)?;

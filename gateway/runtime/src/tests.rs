@@ -1,3 +1,4 @@
+use std::path::Path;
 mod start;
 mod suspension;
 
@@ -28,7 +29,7 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
         control: Vital::spawn("control", control).unwrap(),
         workers: vec![Vital::spawn("packets-0", worker).unwrap()],
         quic_thread: None,
-        certificates: ClientCertificates::open(None, false).unwrap(),
+        certificates: ClientCertificates::open(None, Path::new("admin.sock"), false).unwrap(),
         coming: Coming::default(),
         foundry: Foundry::bare(evenkeel_host::Engine::new()),
     }

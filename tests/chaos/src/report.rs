@@ -233,7 +233,7 @@ pub(crate) struct Control {
     pub(crate) idle_percent: f64,
     /// The duration of freezes in each page.
     pub(crate) frozen_ms: Vec<u64>,
-    /// Of the page with the lower rate; `None` without pages.
+    /// The frame rate of the page with the lower one; `None` without pages.
     pub(crate) frames_per_second: Option<f64>,
 }
 

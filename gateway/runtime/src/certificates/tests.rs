@@ -3,9 +3,14 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
+const SOCKET: &str = "/run/evenkeel/admin.sock";
 
 fn open_in(folder: &Path) -> ClientCertificates {
-    ClientCertificates::open(Some(folder), true).unwrap()
+    ClientCertificates::open(Some(folder), Path::new(SOCKET), true).unwrap()
+}
+
+fn at(folder: &Path, name: &str) -> PathBuf {
+    own_folder(folder, Path::new(SOCKET)).join(name)
 }
 
 fn fingerprint(certificates: &ClientCertificates) -> [u8; 32] {
@@ -28,9 +33,9 @@ fn next_process_has_the_certificates() {
     let next = open_in(folder.path());
     assert_eq!((fingerprint(&next), hashes(&next)), (fingerprint(&first), hashes(&first)));
     for name in [DTLS_FILE, WEBTRANSPORT_FILE] {
-        assert_private(&folder.path().join(name));
+        assert_private(&at(folder.path(), name));
     }
-    let other = ClientCertificates::open(None, true).unwrap();
+    let other = ClientCertificates::open(None, Path::new(SOCKET), true).unwrap();
     assert_ne!(fingerprint(&other), fingerprint(&first));
     assert_ne!(hashes(&other), hashes(&first));
 }
@@ -38,7 +43,7 @@ fn next_process_has_the_certificates() {
 #[test]
 fn certificates_of_two_weeks_ago_are_renewed() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(WEBTRANSPORT_FILE);
+    let path = at(folder.path(), WEBTRANSPORT_FILE);
     open_in(folder.path());
     let ago = SystemTime::now() - Duration::from_secs(14 * 24 * 60 * 60);
     let old = ShortLivedCertificates::generate(vec!["localhost".into()], ago).unwrap();
@@ -57,14 +62,14 @@ fn damaged_file_is_renamed_and_made_anew() {
     for damage in ["-----BEGIN CERTIFICATE-----".as_bytes(), b"", &[0xff]] {
         let before = open_in(folder.path());
         for name in [DTLS_FILE, WEBTRANSPORT_FILE] {
-            fs::write(folder.path().join(name), damage).unwrap();
+            fs::write(at(folder.path(), name), damage).unwrap();
         }
         let after = open_in(folder.path());
         assert_ne!(fingerprint(&after), fingerprint(&before));
         assert_ne!(hashes(&after), hashes(&before));
         for name in ["dtls.damaged", "webtransport.damaged"] {
-            assert_eq!(fs::read(folder.path().join(name)).unwrap(), damage);
-            assert_private(&folder.path().join(name));
+            assert_eq!(fs::read(at(folder.path(), name)).unwrap(), damage);
+            assert_private(&at(folder.path(), name));
         }
         assert_eq!(fingerprint(&open_in(folder.path())), fingerprint(&after));
     }
@@ -77,10 +82,12 @@ fn file_that_others_can_read_is_an_error_and_stays() {
     {
         let folder = tempfile::tempdir().unwrap();
         open_in(folder.path());
-        let path = folder.path().join(name);
+        let path = at(folder.path(), name);
         let content = fs::read(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let error = ClientCertificates::open(Some(folder.path()), true).unwrap_err().to_string();
+        let error = ClientCertificates::open(Some(folder.path()), Path::new(SOCKET), true)
+            .unwrap_err()
+            .to_string();
         let expected = format!("{subject} `{}`: found mode 640, expected 600", path.display());
         assert!(error.starts_with(&expected), "{error}");
         assert_eq!(fs::read(&path).unwrap(), content);
@@ -89,12 +96,14 @@ fn file_that_others_can_read_is_an_error_and_stays() {
 
 #[test]
 fn gateway_without_a_writable_folder_has_certificates() {
-    let opened = ClientCertificates::open(Some(Path::new("/nonexistent")), false).unwrap();
+    let opened =
+        ClientCertificates::open(Some(Path::new("/nonexistent")), Path::new(SOCKET), false)
+            .unwrap();
     assert!(opened.webtransport.is_none() && opened.own.borrow().webtransport.is_none());
 }
 
 #[tokio::test]
-async fn standby_shows_and_keeps_the_certificates_of_the_owner() {
+async fn standby_keeps_the_certificates_of_the_owner() {
     let [owner_folder, folder] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let owner = open_in(owner_folder.path());
     let standby = open_in(folder.path());
@@ -115,7 +124,7 @@ async fn standby_shows_and_keeps_the_certificates_of_the_owner() {
         (fingerprint(&owner), hashes(&owner))
     );
     for name in [DTLS_FILE, WEBTRANSPORT_FILE] {
-        assert_private(&folder.path().join(name));
+        assert_private(&at(folder.path(), name));
     }
 }
 
@@ -130,4 +139,14 @@ fn unusable_certificates_of_an_owner_change_nothing() {
     assert_eq!((fingerprint(&standby), hashes(&standby)), before);
     let restarted = open_in(folder.path());
     assert_eq!((fingerprint(&restarted), hashes(&restarted)), before);
+}
+
+#[test]
+fn gateways_that_share_a_folder_have_their_own_certificates() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open_in(folder.path());
+    let socket = Path::new("/run/other/admin.sock");
+    let other = ClientCertificates::open(Some(folder.path()), socket, true).unwrap();
+    assert_ne!(fingerprint(&other), fingerprint(&first));
+    assert_eq!(fingerprint(&open_in(folder.path())), fingerprint(&first));
 }

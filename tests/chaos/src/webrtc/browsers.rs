@@ -37,7 +37,7 @@ const CONNECTED: [&str; 3] = ["connected"; 3];
 /// A page, as `observe` of `tests/interop/browser/browser.js` reports it.
 #[derive(Clone, PartialEq, Deserialize, Debug)]
 struct PageReport {
-    /// Of the connection, of ICE and of DTLS.
+    /// The states of the connection, of ICE and of DTLS.
     states: Vec<Option<String>>,
     /// The candidate pair, its changes, and both certificates.
     path: Value,
@@ -194,7 +194,7 @@ impl Browsers {
 pub(crate) struct PageObservation {
     /// The pauses of audio at the interface, and the freezes.
     pub(crate) effect: FaultEffect,
-    /// How long each page was frozen, milliseconds (`totalFreezesDuration`).
+    /// The time for which each page was frozen, milliseconds (`totalFreezesDuration`).
     pub(crate) frozen_ms: Vec<u64>,
     /// The rate at which frames were decoded, in the page of the lower one.
     pub(crate) frames_per_second: f64,
