@@ -8,7 +8,7 @@ var NONE = {
 // src/webrtc.ts
 var WebrtcMedia = class {
 	#peer = new RTCPeerConnection();
-	/** What comes back. */
+	/** The tracks of the other ends. */
 	received = new MediaStream();
 	/** Sends this media, unless it is absent, and receives if `receives`. */
 	constructor(media, receives) {
@@ -56,8 +56,8 @@ var WebrtcMedia = class {
 	}
 };
 // src/datagrams.ts
-/** The longest time between attempts to connect, milliseconds. */
-var WAIT_MAX = 1e3;
+/** The shortest and the longest time between attempts to connect, milliseconds. */
+var [WAIT_MIN, WAIT_MAX] = [1, 1e3];
 /** A connection, which is opened again whenever it ends. */
 var Datagrams = class {
 	state = "connecting";
@@ -66,9 +66,12 @@ var Datagrams = class {
 	#to;
 	#from;
 	#receive;
+	#failed;
+	#wait = WAIT_MIN;
 	#session;
 	#writer;
-	constructor(destination, receive) {
+	/** `failed` gets the errors of `receive`, and the first of a connection since the last packet. */
+	constructor(destination, receive, failed) {
 		const bytes = (hex) => Uint8Array.from(hex.match(/../g) ?? [], (byte) => parseInt(byte, 16));
 		const hashes = destination.certificates_sha256;
 		this.#url = destination.urls[0];
@@ -78,38 +81,43 @@ var Datagrams = class {
 		})) };
 		this.#to = varint(destination.flow_to_gateway);
 		this.#from = varint(destination.flow_from_gateway);
-		this.#receive = receive;
+		[this.#receive, this.#failed] = [receive, failed];
 		this.#follow();
 	}
-	/** Sends a packet, or drops it while there is no connection. */
+	/** Sends a packet, or drops it while there is no connection or its queue is full. */
 	send(packet) {
+		if (!this.#writer || this.#writer.desiredSize <= -64) return;
 		const datagram = new Uint8Array(this.#to.length + packet.length);
 		datagram.set(this.#to);
 		datagram.set(packet, this.#to.length);
-		this.#writer?.write(datagram).catch(() => {});
+		this.#writer.write(datagram).catch(() => {});
 	}
 	close() {
 		this.state = "closed";
 		this.#session?.close();
 	}
 	async #follow() {
-		let wait = 1;
-		while (this.state !== "closed") {
+		while (!this.#isClosed()) {
 			try {
 				const session = new WebTransport(this.#url, this.#options);
 				this.#session = session;
 				session.closed.catch(() => {});
 				await session.ready;
-				if (this.#isClosed()) return session.close();
-				[this.state, wait] = ["connected", 1];
+				if (this.#isClosed()) return;
+				this.state = "connected";
 				this.#writer = session.datagrams.writable.getWriter();
 				await this.#read(session.datagrams.readable.getReader());
-			} catch {}
-			this.#writer = void 0;
+				throw new Error("the gateway closed the session");
+			} catch (error) {
+				if (!this.#isClosed() && this.#wait === WAIT_MIN) this.#failed(`not connected, trying again: ${error}`);
+			} finally {
+				this.#writer = void 0;
+				this.#session?.close();
+			}
 			if (this.#isClosed()) return;
 			this.state = "connecting";
-			await new Promise((wake) => setTimeout(wake, wait));
-			wait = Math.min(2 * wait, WAIT_MAX);
+			await new Promise((wake) => setTimeout(wake, this.#wait));
+			this.#wait = Math.min(2 * this.#wait, WAIT_MAX);
 		}
 	}
 	#isClosed() {
@@ -118,8 +126,14 @@ var Datagrams = class {
 	async #read(reader) {
 		for (;;) {
 			const { value, done } = await reader.read();
-			if (done) return;
-			if (this.#from.every((byte, at) => value[at] === byte)) this.#receive(value.subarray(this.#from.length));
+			if (done || this.#isClosed()) return;
+			if (!this.#from.every((byte, at) => value[at] === byte)) continue;
+			this.#wait = WAIT_MIN;
+			try {
+				this.#receive(value.subarray(this.#from.length));
+			} catch (error) {
+				this.#failed(error);
+			}
 		}
 	}
 };
@@ -235,12 +249,16 @@ var DELAY_S = .06;
 var FREEZE_MS = 200;
 /** Least time between requests for a key frame. */
 var REQUEST_EVERY_MS = 300;
+/** Video without packets for this long gives way to another stream. */
+var IDLE_MS = 1e3;
+/** Streams at a time. Packets of a further one are dropped, unless another is idle. */
+var STREAMS_MAX = 32;
 var Receiver = class {
 	#figures = { ...NONE };
-	/** The pictures of the last stream that began. */
+	/** The pictures of the stream that began last, or of another while that one is idle. */
 	pictures = new MediaStream();
 	#streams = /* @__PURE__ */ new Map();
-	#voices = [];
+	#shown;
 	#context = new AudioContext({ sampleRate: 48e3 });
 	#generator = new MediaStreamTrackGenerator({ kind: "video" });
 	#writer = this.#generator.writable.getWriter();
@@ -252,19 +270,19 @@ var Receiver = class {
 	}
 	/** A pause that lasts is part of the gap, unless another stream is heard. */
 	figures() {
-		const pause = this.#voices.length ? Math.min(...this.#voices.map((voice) => voice.pauseMs())) : 0;
+		const voices = [...this.#streams.values()].filter((stream) => stream instanceof AudioStream);
+		const pause = voices.length ? Math.min(...voices.map((voice) => voice.pauseMs())) : 0;
 		return {
 			...this.#figures,
 			gapMs: this.#figures.gapMs + pause
 		};
 	}
 	receive(packet) {
-		let stream = this.#streams.get(packet.ssrc);
-		if (!stream) {
-			stream = this.#begin(packet);
-			if (!stream) return;
-			this.#streams.set(packet.ssrc, stream);
-		}
+		const now = performance.now();
+		const stream = this.#streams.get(packet.ssrc) ?? this.#begin(packet, now);
+		if (!stream) return;
+		stream.heardAt = now;
+		if (stream instanceof VideoStream && now > (this.#shown?.heardAt ?? 0) + IDLE_MS) this.#show(stream);
 		stream.receive(packet);
 	}
 	close() {
@@ -272,17 +290,33 @@ var Receiver = class {
 		this.#generator.stop();
 		this.#context.close();
 	}
-	#begin({ type, ssrc }) {
-		if (type === 111) {
-			const voice = new AudioStream(this.#context, this.#figures, this.#failed);
-			this.#voices.push(voice);
-			return voice;
+	#begin({ type, ssrc }, now) {
+		if (type !== 111 && type !== 96) return;
+		if (this.#streams.size === STREAMS_MAX) this.#removeIdle(now);
+		if (this.#streams.size === STREAMS_MAX) return;
+		let stream;
+		if (type === 111) stream = new AudioStream(this.#context, this.#figures, this.#failed);
+		else {
+			const show = (frame) => {
+				this.#writer.write(frame).catch(() => frame.close());
+			};
+			stream = new VideoStream(show, () => this.#requestKeyFrame(ssrc), this.#figures, this.#failed);
+			this.#show(stream);
 		}
-		if (type !== 96) return;
-		const show = (frame) => {
-			this.#writer.write(frame).catch(() => frame.close());
-		};
-		return new VideoStream(show, () => this.#requestKeyFrame(ssrc), this.#figures, this.#failed);
+		this.#streams.set(ssrc, stream);
+		return stream;
+	}
+	#show(stream) {
+		this.#shown?.hide();
+		stream.isShown = true;
+		this.#shown = stream;
+	}
+	#removeIdle(now) {
+		this.#streams.forEach((stream, ssrc) => {
+			if (now <= stream.heardAt + IDLE_MS) return;
+			stream.close();
+			this.#streams.delete(ssrc);
+		});
 	}
 };
 /** Counts received and lost packets by their sequence numbers. */
@@ -308,27 +342,24 @@ var Sequence = class {
 var AudioStream = class {
 	context;
 	figures;
+	failed;
+	heardAt = 0;
 	#decoder;
 	#sequence;
 	/** The time of playing of RTP timestamp 0, seconds. */
 	#origin;
 	#playedUntil;
-	constructor(context, figures, error) {
+	#beganAt;
+	constructor(context, figures, failed) {
 		this.context = context;
 		this.figures = figures;
+		this.failed = failed;
 		this.#sequence = new Sequence(figures);
-		this.#decoder = new AudioDecoder({
-			output: (samples) => this.#play(samples),
-			error
-		});
-		this.#decoder.configure({
-			codec: "opus",
-			sampleRate: 48e3,
-			numberOfChannels: 1
-		});
+		this.#beganAt = context.currentTime;
 	}
 	receive(packet) {
 		if (this.#sequence.next(packet) === void 0) return;
+		if (this.#decoder?.state !== "configured") this.#decoder = this.#open();
 		const timestamp = packet.timestamp * 1e3 / 48;
 		this.#decoder.decode(new EncodedAudioChunk({
 			type: "key",
@@ -337,11 +368,23 @@ var AudioStream = class {
 		}));
 	}
 	close() {
-		if (this.#decoder.state !== "closed") this.#decoder.close();
+		if (this.#decoder?.state === "configured") this.#decoder.close();
 	}
-	/** The time since the end of its audio. */
+	/** The time since the end of its audio, or since its first packet if none was played. */
 	pauseMs() {
-		return 1e3 * Math.max(0, this.context.currentTime - (this.#playedUntil ?? 1e400));
+		return 1e3 * Math.max(0, this.context.currentTime - (this.#playedUntil ?? this.#beganAt));
+	}
+	#open() {
+		const decoder = new AudioDecoder({
+			output: (samples) => this.#play(samples),
+			error: this.failed
+		});
+		decoder.configure({
+			codec: "opus",
+			sampleRate: 48e3,
+			numberOfChannels: 1
+		});
+		return decoder;
 	}
 	#play(samples) {
 		const { numberOfFrames, sampleRate, numberOfChannels, timestamp } = samples;
@@ -371,46 +414,59 @@ var VideoStream = class {
 	show;
 	requestKeyFrame;
 	figures;
+	failed;
+	heardAt = 0;
+	isShown = false;
 	#decoder;
 	#sequence;
 	/** The parts of the frame that is arriving; `undefined` until the next frame begins. */
 	#parts;
-	/** Frames that a missing one leads to are not decoded. */
+	/** Frames that depend on a missing one are not decoded. */
 	#awaitsKeyFrame = true;
 	#requestedAt = 0;
 	#shownAt;
-	constructor(show, requestKeyFrame, figures, error) {
+	constructor(show, requestKeyFrame, figures, failed) {
 		this.show = show;
 		this.requestKeyFrame = requestKeyFrame;
 		this.figures = figures;
+		this.failed = failed;
 		this.#sequence = new Sequence(figures);
-		this.#decoder = new VideoDecoder({
-			output: (frame) => this.#display(frame),
-			error
-		});
-		this.#decoder.configure({
-			codec: "vp8",
-			optimizeForLatency: true
-		});
 	}
 	receive(packet) {
 		const missing = this.#sequence.next(packet);
-		const fragment = missing === void 0 ? void 0 : readFragment(packet.payload);
+		if (missing === void 0 || !this.isShown) return;
+		const isOpen = this.#decoder?.state === "configured";
+		if (missing || !isOpen) [this.#parts, this.#awaitsKeyFrame] = [void 0, true];
+		if (!isOpen) this.#decoder = this.#open();
+		const fragment = readFragment(packet.payload);
 		if (!fragment) return;
-		if (missing) [this.#parts, this.#awaitsKeyFrame] = [void 0, true];
 		if (fragment.starts) this.#parts = [];
 		this.#parts?.push(fragment.part);
 		if (packet.marker && this.#parts) this.#decode(packet.timestamp, this.#parts);
 		if (this.#awaitsKeyFrame) this.#request();
 	}
 	close() {
-		if (this.#decoder.state !== "closed") this.#decoder.close();
+		if (this.#decoder?.state === "configured") this.#decoder.close();
+	}
+	hide() {
+		[this.isShown, this.#shownAt] = [false, void 0];
+		this.close();
+	}
+	#open() {
+		const decoder = new VideoDecoder({
+			output: (frame) => this.#display(frame),
+			error: this.failed
+		});
+		decoder.configure({
+			codec: "vp8",
+			optimizeForLatency: true
+		});
+		return decoder;
 	}
 	#decode(rtpTime, parts) {
 		this.#parts = void 0;
 		const isKey = ((parts[0]?.[0] ?? 1) & 1) === 0;
 		if (this.#awaitsKeyFrame && !isKey) return;
-		this.#awaitsKeyFrame = false;
 		const data = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
 		let at = 0;
 		for (const part of parts) {
@@ -418,11 +474,13 @@ var VideoStream = class {
 			at += part.length;
 		}
 		const timestamp = rtpTime * 1e3 / 90;
+		this.#awaitsKeyFrame = true;
 		this.#decoder.decode(new EncodedVideoChunk({
 			type: isKey ? "key" : "delta",
 			timestamp,
 			data
 		}));
+		this.#awaitsKeyFrame = false;
 	}
 	#request() {
 		const now = performance.now();
@@ -545,10 +603,10 @@ var WebtransportMedia = class {
 	constructor(destination, media, failed) {
 		const send = (packet) => this.#datagrams.send(packet);
 		this.#receiver = new Receiver((ssrc) => send(pictureLoss(ssrc)), failed);
-		this.#datagrams = new Datagrams(destination, (packet) => this.#receive(packet));
+		this.#datagrams = new Datagrams(destination, (packet) => this.#receive(packet), failed);
 		if (media) this.#sender = new Sender(media, send, failed);
 	}
-	/** The pictures that come back. */
+	/** The pictures of one other end. */
 	get received() {
 		return this.#receiver.pictures;
 	}
@@ -574,6 +632,14 @@ var WebtransportMedia = class {
 };
 // src/page.ts
 var REFRESH_MS = 250;
+/** Interfaces of a call by WebTransport. */
+var NEEDED = [...[
+	"WebTransport",
+	"AudioEncoder",
+	"AudioDecoder",
+	"VideoEncoder",
+	"VideoDecoder"
+], ...["MediaStreamTrackProcessor", "MediaStreamTrackGenerator"]];
 /** Time between attempts to call while the gateway starts. */
 var RETRY_MS = 500;
 var element = (id) => document.getElementById(id);
@@ -583,6 +649,7 @@ var remote = element("remote");
 var leaveButton = element("leave");
 var killButtons = ["kill-node", "kill-gateway"].map((id) => element(id));
 var call;
+var said = "";
 /** An error that the gateway or the page's server told. */
 var Refused = class extends Error {
 	status;
@@ -602,7 +669,10 @@ async function ask(method, path, body) {
 	if (!response.ok) throw new Refused(response.status, answer.error ?? text);
 	return answer;
 }
+/** Adds a line to the log, unless it repeats the last one. */
 function say(text) {
+	if (text === said) return;
+	said = text;
 	const line = document.createElement("li");
 	line.textContent = `${(/* @__PURE__ */ new Date()).toLocaleTimeString()}  ${text}`;
 	element("log").prepend(line);
@@ -626,6 +696,7 @@ async function join(role, room, transport) {
 }
 async function joinByWebrtc(role, room, sent) {
 	const media = new WebrtcMedia(sent, role !== "publish");
+	let session;
 	try {
 		remote.srcObject = media.received;
 		const { id, answer } = await ask("POST", "/sessions", {
@@ -633,6 +704,7 @@ async function joinByWebrtc(role, room, sent) {
 			room,
 			offer: await media.offer()
 		});
+		session = id;
 		await media.accept(answer);
 		return {
 			role,
@@ -644,31 +716,42 @@ async function joinByWebrtc(role, room, sent) {
 		};
 	} catch (error) {
 		media.close();
+		if (session) end(session);
 		throw error;
 	}
 }
 async function joinByWebtransport(role, room, sent) {
-	if (!("MediaStreamTrackGenerator" in window)) throw new Error("frames of tracks are missing here; Chromium has them");
+	const missing = NEEDED.filter((name) => !(name in window));
+	if (missing.length) throw new Error(`this browser lacks ${missing.join(", ")}; Chromium has them`);
 	const { id, webtransport } = await ask("POST", "/sessions", {
 		role,
 		room
 	});
-	const media = new WebtransportMedia(webtransport, sent, (error) => say(`${error}`));
-	remote.srcObject = media.received;
-	return {
-		role,
-		room,
-		transport: "webtransport",
-		media,
-		session: id,
-		since: NONE
-	};
+	try {
+		const media = new WebtransportMedia(webtransport, sent, (error) => say(`${error}`));
+		remote.srcObject = media.received;
+		return {
+			role,
+			room,
+			transport: "webtransport",
+			media,
+			session: id,
+			since: NONE
+		};
+	} catch (error) {
+		end(id);
+		throw error;
+	}
+}
+/** Ends a session at the gateway, unless the gateway lost it. */
+function end(session) {
+	ask("DELETE", `/sessions/${session}`).catch(() => {});
 }
 /** Ends the call, and its session unless the gateway lost it. */
 function leave(hasSession) {
 	if (!call) return;
 	call.media.close();
-	if (hasSession) ask("DELETE", `/sessions/${call.session}`).catch(() => {});
+	if (hasSession) end(call.session);
 	call = void 0;
 	leaveButton.disabled = true;
 	killButtons.forEach((button) => button.disabled = true);
@@ -699,7 +782,7 @@ async function refresh(call) {
 	show("gap", `${Math.round(since("gapMs"))} ms`);
 	show("freeze", `${Math.round(since("frozenMs"))} ms`);
 }
-/** Shows what carries the call. Calls again if another process of the gateway runs. */
+/** Shows the node and the gateway of the call. Calls again if another process of the gateway runs. */
 async function locate(now) {
 	let carriers;
 	try {

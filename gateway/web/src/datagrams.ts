@@ -8,8 +8,11 @@ export interface Destination {
   flow_from_gateway: string;
 }
 
-/** The longest time between attempts to connect, milliseconds. */
-const WAIT_MAX = 1000;
+/** The shortest and the longest time between attempts to connect, milliseconds. */
+const [WAIT_MIN, WAIT_MAX] = [1, 1000];
+
+/** Packets that wait for a slow connection, about a key frame; a later one is dropped. */
+const QUEUE_MAX = 64;
 
 /** A connection, which is opened again whenever it ends. */
 export class Datagrams {
@@ -19,26 +22,35 @@ export class Datagrams {
   readonly #to: Uint8Array;
   readonly #from: Uint8Array;
   readonly #receive: (packet: Uint8Array) => void;
+  readonly #failed: (error: unknown) => void;
+  #wait = WAIT_MIN;
   #session?: WebTransport;
   #writer?: WritableStreamDefaultWriter<Uint8Array>;
 
-  constructor(destination: Destination, receive: (packet: Uint8Array) => void) {
+  /** `failed` gets the errors of `receive`, and the first of a connection since the last packet. */
+  constructor(
+    destination: Destination,
+    receive: (packet: Uint8Array) => void,
+    failed: (error: unknown) => void,
+  ) {
     const bytes = (hex: string) => Uint8Array.from(hex.match(/../g) ?? [], (byte) => parseInt(byte, 16));
     const hashes = destination.certificates_sha256;
     this.#url = destination.urls[0]!;
     this.#options = { serverCertificateHashes: hashes.map((hex) => ({ algorithm: "sha-256", value: bytes(hex) })) };
     this.#to = varint(destination.flow_to_gateway);
     this.#from = varint(destination.flow_from_gateway);
-    this.#receive = receive;
+    [this.#receive, this.#failed] = [receive, failed];
     void this.#follow();
   }
 
-  /** Sends a packet, or drops it while there is no connection. */
+  /** Sends a packet, or drops it while there is no connection or its queue is full. */
   send(packet: Uint8Array) {
+    // Chromium lets one packet wait (`desiredSize` is 1 at most), but a frame has several.
+    if (!this.#writer || this.#writer.desiredSize! <= -QUEUE_MAX) return;
     const datagram = new Uint8Array(this.#to.length + packet.length);
     datagram.set(this.#to);
     datagram.set(packet, this.#to.length);
-    this.#writer?.write(datagram).catch(() => {});
+    this.#writer.write(datagram).catch(() => {});
   }
 
   close() {
@@ -47,26 +59,29 @@ export class Datagrams {
   }
 
   async #follow() {
-    let wait = 1;
-    while (this.state !== "closed") {
+    while (!this.#isClosed()) {
       try {
         const session = new WebTransport(this.#url, this.#options);
         this.#session = session;
         // It ends with an error if the gateway does.
         session.closed.catch(() => {});
         await session.ready;
-        if (this.#isClosed()) return session.close();
-        [this.state, wait] = ["connected", 1];
+        if (this.#isClosed()) return;
+        this.state = "connected";
         this.#writer = session.datagrams.writable.getWriter();
         await this.#read(session.datagrams.readable.getReader());
-      } catch {
-        // No gateway serves yet, or the session has ended.
+        throw new Error("the gateway closed the session");
+      } catch (error) {
+        // No gateway serves yet, or the gateway refused or ended the session.
+        if (!this.#isClosed() && this.#wait === WAIT_MIN) this.#failed(`not connected, trying again: ${error}`);
+      } finally {
+        this.#writer = undefined;
+        this.#session?.close();
       }
-      this.#writer = undefined;
       if (this.#isClosed()) return;
       this.state = "connecting";
-      await new Promise((wake) => setTimeout(wake, wait));
-      wait = Math.min(2 * wait, WAIT_MAX);
+      await new Promise((wake) => setTimeout(wake, this.#wait));
+      this.#wait = Math.min(2 * this.#wait, WAIT_MAX);
     }
   }
 
@@ -77,8 +92,14 @@ export class Datagrams {
   async #read(reader: ReadableStreamDefaultReader<Uint8Array>) {
     for (;;) {
       const { value, done } = await reader.read();
-      if (done) return;
-      if (this.#from.every((byte, at) => value[at] === byte)) this.#receive(value.subarray(this.#from.length));
+      if (done || this.#isClosed()) return;
+      if (!this.#from.every((byte, at) => value[at] === byte)) continue;
+      this.#wait = WAIT_MIN;
+      try {
+        this.#receive(value.subarray(this.#from.length));
+      } catch (error) {
+        this.#failed(error);
+      }
     }
   }
 }

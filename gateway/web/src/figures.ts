@@ -1,4 +1,4 @@
-// How a call fares.
+// Figures of a call.
 
 /** Sums over all received streams. */
 export interface Figures {

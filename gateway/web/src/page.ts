@@ -1,4 +1,4 @@
-// Calls through the gateway of the demo, shows how the call fares, and kills what carries it.
+// Calls through the gateway of the demo, shows the figures of the call, and kills its node or the gateway.
 
 import { type CallMedia, type Figures, NONE } from "./figures";
 import { WebrtcMedia } from "./webrtc";
@@ -23,6 +23,12 @@ interface Call {
 
 const REFRESH_MS = 250;
 
+/** Interfaces of a call by WebTransport. */
+const NEEDED = [
+  ...["WebTransport", "AudioEncoder", "AudioDecoder", "VideoEncoder", "VideoDecoder"],
+  ...["MediaStreamTrackProcessor", "MediaStreamTrackGenerator"],
+];
+
 /** Time between attempts to call while the gateway starts. */
 const RETRY_MS = 500;
 
@@ -35,6 +41,7 @@ const leaveButton = element<HTMLButtonElement>("leave");
 const killButtons = ["kill-node", "kill-gateway"].map((id) => element<HTMLButtonElement>(id));
 
 let call: Call | undefined;
+let said = "";
 
 /** An error that the gateway or the page's server told. */
 class Refused extends Error {
@@ -54,7 +61,10 @@ async function ask(method: string, path: string, body?: object): Promise<any> {
   return answer;
 }
 
+/** Adds a line to the log, unless it repeats the last one. */
 function say(text: string) {
+  if (text === said) return;
+  said = text;
   const line = document.createElement("li");
   line.textContent = `${new Date().toLocaleTimeString()}  ${text}`;
   element("log").prepend(line);
@@ -79,30 +89,44 @@ async function join(role: Role, room: string, transport: Transport) {
 
 async function joinByWebrtc(role: Role, room: string, sent?: MediaStream): Promise<Call> {
   const media = new WebrtcMedia(sent, role !== "publish");
+  let session: string | undefined;
   try {
     remote.srcObject = media.received;
     const { id, answer } = await ask("POST", "/sessions", { role, room, offer: await media.offer() });
+    session = id;
     await media.accept(answer);
     return { role, room, transport: "webrtc", media, session: id, since: NONE };
   } catch (error) {
     media.close();
+    if (session) end(session);
     throw error;
   }
 }
 
 async function joinByWebtransport(role: Role, room: string, sent?: MediaStream): Promise<Call> {
-  if (!("MediaStreamTrackGenerator" in window)) throw new Error("frames of tracks are missing here; Chromium has them");
+  const missing = NEEDED.filter((name) => !(name in window));
+  if (missing.length) throw new Error(`this browser lacks ${missing.join(", ")}; Chromium has them`);
   const { id, webtransport } = await ask("POST", "/sessions", { role, room });
-  const media = new WebtransportMedia(webtransport, sent, (error) => say(`${error}`));
-  remote.srcObject = media.received;
-  return { role, room, transport: "webtransport", media, session: id, since: NONE };
+  try {
+    const media = new WebtransportMedia(webtransport, sent, (error) => say(`${error}`));
+    remote.srcObject = media.received;
+    return { role, room, transport: "webtransport", media, session: id, since: NONE };
+  } catch (error) {
+    end(id);
+    throw error;
+  }
+}
+
+/** Ends a session at the gateway, unless the gateway lost it. */
+function end(session: string) {
+  ask("DELETE", `/sessions/${session}`).catch(() => {});
 }
 
 /** Ends the call, and its session unless the gateway lost it. */
 function leave(hasSession: boolean) {
   if (!call) return;
   call.media.close();
-  if (hasSession) ask("DELETE", `/sessions/${call.session}`).catch(() => {});
+  if (hasSession) end(call.session);
   call = undefined;
   leaveButton.disabled = true;
   killButtons.forEach((button) => (button.disabled = true));
@@ -139,7 +163,7 @@ async function refresh(call: Call) {
   show("freeze", `${Math.round(since("frozenMs"))} ms`);
 }
 
-/** Shows what carries the call. Calls again if another process of the gateway runs. */
+/** Shows the node and the gateway of the call. Calls again if another process of the gateway runs. */
 async function locate(now: Call) {
   let carriers: { node: string | null; gateway: number };
   try {

@@ -1,4 +1,4 @@
-// Decodes the streams that come back, plays their audio, and measures both.
+// Decodes the received streams, plays all audio and the newest video, and measures both.
 
 import { NONE } from "./figures";
 import { AUDIO_RATE, AUDIO_TYPE, type Packet, readFragment, VIDEO_RATE, VIDEO_TYPE } from "./rtp";
@@ -12,17 +12,25 @@ const FREEZE_MS = 200;
 /** Least time between requests for a key frame. */
 const REQUEST_EVERY_MS = 300;
 
+/** Video without packets for this long gives way to another stream. */
+const IDLE_MS = 1000;
+
+/** Streams at a time. Packets of a further one are dropped, unless another is idle. */
+const STREAMS_MAX = 32;
+
 interface Stream {
+  /** The time of its last packet. */
+  heardAt: number;
   receive(packet: Packet): void;
   close(): void;
 }
 
 export class Receiver {
   readonly #figures = { ...NONE };
-  /** The pictures of the last stream that began. */
+  /** The pictures of the stream that began last, or of another while that one is idle. */
   readonly pictures = new MediaStream();
   readonly #streams = new Map<number, Stream>();
-  readonly #voices: AudioStream[] = [];
+  #shown?: VideoStream;
   readonly #context = new AudioContext({ sampleRate: 1000 * AUDIO_RATE });
   readonly #generator = new MediaStreamTrackGenerator<VideoFrame>({ kind: "video" });
   readonly #writer = this.#generator.writable.getWriter();
@@ -36,17 +44,17 @@ export class Receiver {
 
   /** A pause that lasts is part of the gap, unless another stream is heard. */
   figures() {
-    const pause = this.#voices.length ? Math.min(...this.#voices.map((voice) => voice.pauseMs())) : 0;
+    const voices = [...this.#streams.values()].filter((stream) => stream instanceof AudioStream);
+    const pause = voices.length ? Math.min(...voices.map((voice) => voice.pauseMs())) : 0;
     return { ...this.#figures, gapMs: this.#figures.gapMs + pause };
   }
 
   receive(packet: Packet) {
-    let stream = this.#streams.get(packet.ssrc);
-    if (!stream) {
-      stream = this.#begin(packet);
-      if (!stream) return;
-      this.#streams.set(packet.ssrc, stream);
-    }
+    const now = performance.now();
+    const stream = this.#streams.get(packet.ssrc) ?? this.#begin(packet, now);
+    if (!stream) return;
+    stream.heardAt = now;
+    if (stream instanceof VideoStream && now > (this.#shown?.heardAt ?? 0) + IDLE_MS) this.#show(stream);
     stream.receive(packet);
   }
 
@@ -56,18 +64,37 @@ export class Receiver {
     void this.#context.close();
   }
 
-  #begin({ type, ssrc }: Packet): Stream | undefined {
+  #begin({ type, ssrc }: Packet, now: number): Stream | undefined {
+    if (type !== AUDIO_TYPE && type !== VIDEO_TYPE) return;
+    if (this.#streams.size === STREAMS_MAX) this.#removeIdle(now);
+    if (this.#streams.size === STREAMS_MAX) return;
+    let stream: AudioStream | VideoStream;
     if (type === AUDIO_TYPE) {
-      const voice = new AudioStream(this.#context, this.#figures, this.#failed);
-      this.#voices.push(voice);
-      return voice;
+      stream = new AudioStream(this.#context, this.#figures, this.#failed);
+    } else {
+      const show = (frame: VideoFrame) => {
+        const shown = this.#writer.write(frame);
+        shown.catch(() => frame.close());
+      };
+      stream = new VideoStream(show, () => this.#requestKeyFrame(ssrc), this.#figures, this.#failed);
+      this.#show(stream);
     }
-    if (type !== VIDEO_TYPE) return;
-    const show = (frame: VideoFrame) => {
-      const shown = this.#writer.write(frame);
-      shown.catch(() => frame.close());
-    };
-    return new VideoStream(show, () => this.#requestKeyFrame(ssrc), this.#figures, this.#failed);
+    this.#streams.set(ssrc, stream);
+    return stream;
+  }
+
+  #show(stream: VideoStream) {
+    this.#shown?.hide();
+    stream.isShown = true;
+    this.#shown = stream;
+  }
+
+  #removeIdle(now: number) {
+    this.#streams.forEach((stream, ssrc) => {
+      if (now <= stream.heardAt + IDLE_MS) return;
+      stream.close();
+      this.#streams.delete(ssrc);
+    });
   }
 }
 
@@ -92,35 +119,44 @@ class Sequence {
 }
 
 class AudioStream implements Stream {
-  readonly #decoder: AudioDecoder;
+  heardAt = 0;
+  #decoder?: AudioDecoder;
   readonly #sequence: Sequence;
   /** The time of playing of RTP timestamp 0, seconds. */
   #origin?: number;
   #playedUntil?: number;
+  readonly #beganAt: number;
 
   constructor(
     readonly context: AudioContext,
     readonly figures: typeof NONE,
-    error: (error: unknown) => void,
+    readonly failed: (error: unknown) => void,
   ) {
     this.#sequence = new Sequence(figures);
-    this.#decoder = new AudioDecoder({ output: (samples) => this.#play(samples), error });
-    this.#decoder.configure({ codec: "opus", sampleRate: 1000 * AUDIO_RATE, numberOfChannels: 1 });
+    this.#beganAt = context.currentTime;
   }
 
   receive(packet: Packet) {
     if (this.#sequence.next(packet) === undefined) return;
+    // An error closes a decoder.
+    if (this.#decoder?.state !== "configured") this.#decoder = this.#open();
     const timestamp = (packet.timestamp * 1000) / AUDIO_RATE;
     this.#decoder.decode(new EncodedAudioChunk({ type: "key", timestamp, data: packet.payload }));
   }
 
   close() {
-    if (this.#decoder.state !== "closed") this.#decoder.close();
+    if (this.#decoder?.state === "configured") this.#decoder.close();
   }
 
-  /** The time since the end of its audio. */
+  /** The time since the end of its audio, or since its first packet if none was played. */
   pauseMs() {
-    return 1000 * Math.max(0, this.context.currentTime - (this.#playedUntil ?? Infinity));
+    return 1000 * Math.max(0, this.context.currentTime - (this.#playedUntil ?? this.#beganAt));
+  }
+
+  #open() {
+    const decoder = new AudioDecoder({ output: (samples) => this.#play(samples), error: this.failed });
+    decoder.configure({ codec: "opus", sampleRate: 1000 * AUDIO_RATE, numberOfChannels: 1 });
+    return decoder;
   }
 
   #play(samples: AudioData) {
@@ -147,11 +183,13 @@ class AudioStream implements Stream {
 }
 
 class VideoStream implements Stream {
-  readonly #decoder: VideoDecoder;
+  heardAt = 0;
+  isShown = false;
+  #decoder?: VideoDecoder;
   readonly #sequence: Sequence;
   /** The parts of the frame that is arriving; `undefined` until the next frame begins. */
   #parts?: Uint8Array[];
-  /** Frames that a missing one leads to are not decoded. */
+  /** Frames that depend on a missing one are not decoded. */
   #awaitsKeyFrame = true;
   #requestedAt = 0;
   #shownAt?: number;
@@ -160,18 +198,20 @@ class VideoStream implements Stream {
     readonly show: (frame: VideoFrame) => void,
     readonly requestKeyFrame: () => void,
     readonly figures: typeof NONE,
-    error: (error: unknown) => void,
+    readonly failed: (error: unknown) => void,
   ) {
     this.#sequence = new Sequence(figures);
-    this.#decoder = new VideoDecoder({ output: (frame) => this.#display(frame), error });
-    this.#decoder.configure({ codec: "vp8", optimizeForLatency: true });
   }
 
   receive(packet: Packet) {
     const missing = this.#sequence.next(packet);
-    const fragment = missing === undefined ? undefined : readFragment(packet.payload);
+    if (missing === undefined || !this.isShown) return;
+    // An error and `hide` close a decoder.
+    const isOpen = this.#decoder?.state === "configured";
+    if (missing || !isOpen) [this.#parts, this.#awaitsKeyFrame] = [undefined, true];
+    if (!isOpen) this.#decoder = this.#open();
+    const fragment = readFragment(packet.payload);
     if (!fragment) return;
-    if (missing) [this.#parts, this.#awaitsKeyFrame] = [undefined, true];
     if (fragment.starts) this.#parts = [];
     this.#parts?.push(fragment.part);
     if (packet.marker && this.#parts) this.#decode(packet.timestamp, this.#parts);
@@ -179,7 +219,18 @@ class VideoStream implements Stream {
   }
 
   close() {
-    if (this.#decoder.state !== "closed") this.#decoder.close();
+    if (this.#decoder?.state === "configured") this.#decoder.close();
+  }
+
+  hide() {
+    [this.isShown, this.#shownAt] = [false, undefined];
+    this.close();
+  }
+
+  #open() {
+    const decoder = new VideoDecoder({ output: (frame) => this.#display(frame), error: this.failed });
+    decoder.configure({ codec: "vp8", optimizeForLatency: true });
+    return decoder;
   }
 
   #decode(rtpTime: number, parts: Uint8Array[]) {
@@ -187,7 +238,6 @@ class VideoStream implements Stream {
     // RFC 6386, section 9.1.
     const isKey = ((parts[0]?.[0] ?? 1) & 1) === 0;
     if (this.#awaitsKeyFrame && !isKey) return;
-    this.#awaitsKeyFrame = false;
     const data = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
     let at = 0;
     for (const part of parts) {
@@ -195,7 +245,10 @@ class VideoStream implements Stream {
       at += part.length;
     }
     const timestamp = (rtpTime * 1000) / VIDEO_RATE;
-    this.#decoder.decode(new EncodedVideoChunk({ type: isKey ? "key" : "delta", timestamp, data }));
+    // It stays true if the decoder refuses the frame.
+    this.#awaitsKeyFrame = true;
+    this.#decoder!.decode(new EncodedVideoChunk({ type: isKey ? "key" : "delta", timestamp, data }));
+    this.#awaitsKeyFrame = false;
   }
 
   #request() {

@@ -4,7 +4,7 @@ import { type CallMedia, NONE } from "./figures";
 
 export class WebrtcMedia implements CallMedia {
   readonly #peer = new RTCPeerConnection();
-  /** What comes back. */
+  /** The tracks of the other ends. */
   readonly received = new MediaStream();
 
   /** Sends this media, unless it is absent, and receives if `receives`. */

@@ -15,11 +15,11 @@ export class WebtransportMedia implements CallMedia {
   constructor(destination: Destination, media: MediaStream | undefined, failed: (error: unknown) => void) {
     const send = (packet: Uint8Array) => this.#datagrams.send(packet);
     this.#receiver = new Receiver((ssrc) => send(pictureLoss(ssrc)), failed);
-    this.#datagrams = new Datagrams(destination, (packet) => this.#receive(packet));
+    this.#datagrams = new Datagrams(destination, (packet) => this.#receive(packet), failed);
     if (media) this.#sender = new Sender(media, send, failed);
   }
 
-  /** The pictures that come back. */
+  /** The pictures of one other end. */
   get received() {
     return this.#receiver.pictures;
   }

@@ -17,20 +17,36 @@ const text = (id) => page.locator(`#${id}`).textContent();
 const press = (name) => page.getByRole("button", { name, exact: true }).click();
 const line = (words) => page.locator("#log li", { hasText: words }).first().waitFor();
 
-/** Waits until ten more pictures of the other end were shown and, by WebTransport, a second of its audio was decoded. */
+/** Waits until ten more pictures were shown and, by WebTransport, a second of audio was decoded for a context that plays. */
 async function watch() {
   const shown = () => page.locator("#remote").evaluate((player) => player.getVideoPlaybackQuality().totalVideoFrames);
-  const decoded = () => page.evaluate(() => decodedVoices);
+  const decoded = () => page.evaluate(() => decodedAudio);
   const [pictures, voices] = [(await shown()) + 10, (await decoded()) + (transport === "webtransport" ? 50 : 0)];
   while ((await shown()) < pictures || (await decoded()) < voices) await pause(50);
+  const state = await page.evaluate(() => contexts.at(-1)?.state);
+  if (transport === "webtransport" && state !== "running") throw new Error(`the AudioContext is ${state}, so no audio is played`);
 }
 
 await page.addInitScript(() => {
-  globalThis.decodedVoices = 0;
-  const { decode } = AudioDecoder.prototype;
-  AudioDecoder.prototype.decode = function (chunk) {
-    globalThis.decodedVoices += 1;
-    return decode.call(this, chunk);
+  Object.assign(globalThis, { decodedAudio: 0, contexts: [], decoders: [] });
+  globalThis.AudioContext = class extends AudioContext {
+    constructor(options) {
+      contexts.push(super(options));
+    }
+  };
+  globalThis.AudioDecoder = class extends AudioDecoder {
+    constructor({ output, error }) {
+      const count = (samples) => {
+        globalThis.decodedAudio += 1;
+        output(samples);
+      };
+      decoders.push(super({ output: count, error }));
+    }
+  };
+  globalThis.VideoDecoder = class extends VideoDecoder {
+    constructor(init) {
+      decoders.push(super(init));
+    }
   };
 });
 
@@ -40,6 +56,15 @@ await press("Call");
 await line("carries the call");
 await watch();
 const killed = await text("node");
+if (transport === "webtransport") {
+  // Each decoder fails and is replaced.
+  await page.evaluate(() => {
+    const faulty = { type: "key", timestamp: 0, data: Uint8Array.of(0xff, 0) };
+    for (const decoder of decoders) decoder.decode(new (decoder instanceof AudioDecoder ? EncodedAudioChunk : EncodedVideoChunk)(faulty));
+  });
+  await line("EncodingError");
+  await watch();
+}
 await press("Kill the node");
 await line(`in place of ${killed}`);
 await watch();
