@@ -376,7 +376,7 @@ impl Control {
             WorkerReport::CopiesDiffer { session, hops } => {
                 self.gateway.handle_unalike(session, hops, now);
             }
-            WorkerReport::StreamBegunAgain { session, hop } => {
+            WorkerReport::StreamRestarted { session, hop } => {
                 self.signalling.drivers.renew_keys(session, hop);
             }
             WorkerReport::Signed { node, message } => {
