@@ -377,7 +377,7 @@ impl Control {
                 self.gateway.handle_unalike(session, hops, now);
             }
             WorkerReport::StreamRestarted { session, hop } => {
-                self.signalling.drivers.renew_keys(session, hop);
+                self.signalling.drivers.renew_keys(session, hop, now);
             }
             WorkerReport::Signed { node, message } => {
                 let action = self.signalling.drivers.handle_signed(node, &message, Clock::read());

@@ -245,10 +245,10 @@ impl Drivers {
         }
     }
 
-    /// Gives the legs of the session's room other keys of SRTP.
-    pub fn renew_keys(&mut self, session: SessionId, hop: Hop) {
+    /// Gives the legs of the session's room other keys of SRTP, at most once a second.
+    pub fn renew_keys(&mut self, session: SessionId, hop: Hop, now: Instant) {
         if let Some(NodeDriver::Rtpengine(engine)) = self.get(hop.node) {
-            engine.renew_keys(session, hop);
+            engine.renew_keys(session, hop, now);
         }
     }
 

@@ -62,6 +62,8 @@ pub(super) struct RtpengineCall {
     pub(super) refresh: Option<Instant>,
     /// Set if the sessions' legs have SRTP.
     pub(super) srtp: Option<CallSrtp>,
+    /// The last renewal of the keys that a session asked for.
+    pub(super) renewed: Option<Instant>,
 }
 
 impl RtpengineCall {
@@ -76,6 +78,7 @@ impl RtpengineCall {
             stale: false,
             refresh: None,
             srtp: None,
+            renewed: None,
         }
     }
 
@@ -107,6 +110,12 @@ impl RtpengineCall {
             place.leg.is_none() && is_over
         };
         self.places.iter_mut().filter_map(move |place| place.take_if(failed))
+    }
+
+    /// The sessions of the sides. `None` if one is not open.
+    pub(super) fn open_sessions(&self) -> Option<[Option<SessionId>; 2]> {
+        let is_open = self.places.iter().flatten().all(|place| place.leg.is_some());
+        is_open.then(|| self.places.each_ref().map(|place| Some(place.as_ref()?.session)))
     }
 
     /// The start of the longest wait of a session to be opened.
