@@ -33,7 +33,7 @@ pub use poster::{
     WebhookMessage,
 };
 use rtpengine::{CallRecord, Rtpengine};
-pub use rtpengine::{Ng, NgSocket};
+pub use rtpengine::{Ng, NgDatagram, NgSocket};
 use serde::{Deserialize, Serialize};
 use session::Asking;
 pub use session::{Brief, Clock, ContinuedSession, DriverAction, LocalSource, OpenRequest};

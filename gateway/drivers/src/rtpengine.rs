@@ -25,7 +25,7 @@ use evenkeel_dataplane::worker::{NodeLeg, NodePort, SrtpPort};
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{Hop, Incarnation, NodeId, RoomId, SessionId};
 use keys::{CallSrtp, CallSrtpRecord, KeyFault};
-pub use ng::{Ng, NgSocket};
+pub use ng::{Ng, NgDatagram, NgSocket};
 use ng::{NgAnswer, NgCommand, NgRequests, NgTimeout};
 use sdp::{SdpPorts, Taken};
 use serde::{Deserialize, Serialize};
@@ -320,12 +320,13 @@ impl Rtpengine {
                 return self.handle_failed(about, busy, reason, now);
             }
         };
-        let taken = description.as_deref().and_then(sdp::read);
+        let description = description.as_deref().map(String::as_str);
+        let taken = description.and_then(sdp::read);
         if let Some(Err(wrong)) = taken.map(|taken| address::checked(taken.rtp)) {
             let reason = format!("the SDP of rtpengine: {wrong}");
             return self.handle_failed(about, false, reason, now);
         }
-        match self.take_keys(about, description.as_deref().unwrap_or_default()) {
+        match self.take_keys(about, description.unwrap_or_default()) {
             Ok(()) => {}
             // rtpengine has restarted, and its call begins with the first index of SRTP.
             Err(KeyFault::Changed) => return self.renew(about.call(), now),
@@ -425,7 +426,7 @@ impl Rtpengine {
         }
     }
 
-    fn send(&self, datagram: Arc<[u8]>) -> DriverAction {
+    fn send(&self, datagram: NgDatagram) -> DriverAction {
         DriverAction::Ng { node: self.node, datagram }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_dataplane::worker::NodeLeg;
 use evenkeel_model::{Hop, Incarnation, MediaDescription, RoomId, SessionId};
+use zeroize::Zeroizing;
 
 use super::bencode::Value;
 use super::keys::CallSrtp;
@@ -153,7 +154,7 @@ impl RtpengineCall {
     }
 
     /// The SDP of a side: the session signalled at the start of the exchange, if still there, else inactive.
-    pub(super) fn sdp(&mut self, side: usize, own: IpAddr) -> String {
+    pub(super) fn sdp(&mut self, side: usize, own: IpAddr) -> Zeroizing<String> {
         let keys = self.srtp.as_mut().and_then(CallSrtp::signalled);
         let crypto = keys.map(|keys| keys.attribute(side).to_value());
         let crypto = crypto.as_ref().map(|crypto| crypto.as_str());
