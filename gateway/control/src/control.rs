@@ -258,6 +258,7 @@ impl Control {
             }
             Some(DriverAction::Changed { session, hop, leg }) => {
                 self.with_home(session, |home| WorkerCommand::Attach { home, hop, leg });
+                self.gateway.records().note_session(session);
             }
             Some(DriverAction::Fenced { node, epoch }) => {
                 self.replication.fencing.handle_refused(node, epoch);

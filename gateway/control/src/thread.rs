@@ -376,8 +376,8 @@ impl Control {
             WorkerReport::CopiesDiffer { session, hops } => {
                 self.gateway.handle_unalike(session, hops, now);
             }
-            WorkerReport::StreamBegunAgain { session, hop } => {
-                self.signalling.drivers.renew_keys(session, hop);
+            WorkerReport::StreamRestarted { session, hop } => {
+                self.signalling.drivers.renew_keys(session, hop, now);
             }
             WorkerReport::Signed { node, message } => {
                 let action = self.signalling.drivers.handle_signed(node, &message, Clock::read());

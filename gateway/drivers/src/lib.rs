@@ -33,7 +33,7 @@ pub use poster::{
     WebhookMessage,
 };
 use rtpengine::{CallRecord, Rtpengine};
-pub use rtpengine::{Ng, NgSocket};
+pub use rtpengine::{Ng, NgDatagram, NgSocket};
 use serde::{Deserialize, Serialize};
 use session::Asking;
 pub use session::{Brief, Clock, ContinuedSession, DriverAction, LocalSource, OpenRequest};
@@ -245,10 +245,10 @@ impl Drivers {
         }
     }
 
-    /// Gives the legs of the session's room other keys of SRTP.
-    pub fn renew_keys(&mut self, session: SessionId, hop: Hop) {
+    /// Gives the legs of the session's room other keys of SRTP, at most once a second.
+    pub fn renew_keys(&mut self, session: SessionId, hop: Hop, now: Instant) {
         if let Some(NodeDriver::Rtpengine(engine)) = self.get(hop.node) {
-            engine.renew_keys(session, hop);
+            engine.renew_keys(session, hop, now);
         }
     }
 

@@ -25,7 +25,7 @@ use evenkeel_dataplane::worker::{NodeLeg, NodePort, SrtpPort};
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{Hop, Incarnation, NodeId, RoomId, SessionId};
 use keys::{CallSrtp, CallSrtpRecord, KeyFault};
-pub use ng::{Ng, NgSocket};
+pub use ng::{Ng, NgDatagram, NgSocket};
 use ng::{NgAnswer, NgCommand, NgRequests, NgTimeout};
 use sdp::{SdpPorts, Taken};
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,9 @@ const ASKED_AT_ONCE: usize = 32;
 
 /// Maximum queued `delete` requests. Further calls are ended by rtpengine's media timeout.
 const ENDS_MAX: usize = 65_536;
+
+/// Least time between two renewals of a call's keys: each takes ports of both sides and interrupts both sessions.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A call, as another process continues it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -117,8 +120,10 @@ pub(crate) struct Rtpengine {
     waiting: VecDeque<u64>,
     /// Calls to refresh, in the order of their times.
     refreshes: VecDeque<(Instant, u64)>,
-    /// Calls to delete. They are handled after all other calls.
+    /// Calls to delete. Each waits for one other call at most, so that rtpengine needs few further ports.
     ends: VecDeque<u64>,
+    /// The last request was a `delete`.
+    ended_last: bool,
     questions: NgRequests,
     acts: VecDeque<DriverAction>,
 }
@@ -135,6 +140,7 @@ impl Rtpengine {
             waiting: VecDeque::new(),
             refreshes: VecDeque::new(),
             ends: VecDeque::new(),
+            ended_last: false,
             questions: NgRequests::default(),
             acts: VecDeque::new(),
         }
@@ -174,7 +180,10 @@ impl Rtpengine {
         self.questions.drawn = draw();
         let mut srtp = match srtp {
             None => None,
-            Some(CallSrtpRecord { keys: Some(keys), .. }) => Some(CallSrtp::restored(keys)),
+            Some(CallSrtpRecord { keys: Some(keys), .. }) => {
+                let open = places.map(|place| Some(place.filter(|it| it.taken.is_some())?.session));
+                Some(CallSrtp::restored(keys, open))
+            }
             Some(CallSrtpRecord { number, keys: None }) => return self.end_at_node(number),
         };
         let recorded = places;
@@ -251,11 +260,17 @@ impl Rtpengine {
         }
     }
 
-    /// Has the session's room be another call with other keys, unless it is being signalled.
-    pub(super) fn renew_keys(&mut self, session: SessionId, hop: Hop) {
+    /// Replaces the call of the session's room by one with other keys, unless it is being signalled or was replaced within
+    /// [`RENEWAL_INTERVAL`].
+    pub(super) fn renew_keys(&mut self, session: SessionId, hop: Hop, now: Instant) {
         let Some(&number) = self.sessions.get(&(session, hop.incarnation)) else { return };
-        let call = self.calls.get_mut(&number).filter(|call| call.stage == CallStage::Resting);
-        if let Some(srtp) = call.and_then(|call| call.srtp.as_mut()) {
+        let is_due = |call: &&mut RtpengineCall| {
+            let is_old = call.renewed.is_none_or(|renewed| renewed + RENEWAL_INTERVAL <= now);
+            call.stage == CallStage::Resting && is_old
+        };
+        let Some(call) = self.calls.get_mut(&number).filter(is_due) else { return };
+        if let Some(srtp) = &mut call.srtp {
+            call.renewed = Some(now);
             srtp.note_changed();
             self.want(number);
         }
@@ -305,12 +320,13 @@ impl Rtpengine {
                 return self.handle_failed(about, busy, reason, now);
             }
         };
-        let taken = description.as_deref().and_then(sdp::read);
+        let description = description.as_deref().map(String::as_str);
+        let taken = description.and_then(sdp::read);
         if let Some(Err(wrong)) = taken.map(|taken| address::checked(taken.rtp)) {
             let reason = format!("the SDP of rtpengine: {wrong}");
             return self.handle_failed(about, false, reason, now);
         }
-        match self.take_keys(about, description.as_deref().unwrap_or_default()) {
+        match self.take_keys(about, description.unwrap_or_default()) {
             Ok(()) => {}
             // rtpengine has restarted, and its call begins with the first index of SRTP.
             Err(KeyFault::Changed) => return self.renew(about.call(), now),
@@ -386,6 +402,11 @@ impl Rtpengine {
                 }
             }
             let out = self.questions.unanswered.len();
+            let ends_max = match self.waiting.is_empty() {
+                true => ASKED_AT_ONCE / 2,
+                false if self.ended_last => 0,
+                false => ASKED_AT_ONCE,
+            };
             if let Some(number) = self.waiting.pop_front_if(|number| {
                 let waits = self.calls.get(number).and_then(RtpengineCall::waits_since);
                 waits.is_some_and(|since| since + OPEN_WITHIN <= now)
@@ -393,17 +414,19 @@ impl Rtpengine {
                 let reason =
                     format!("rtpengine at {} timed out before the request was sent", self.ng);
                 self.handle_failed(NgCommand::Offer(number), false, reason, now);
-            } else if let Some(number) = self.waiting.pop_front_if(|_| out < ASKED_AT_ONCE) {
-                self.signal_first(number, now);
-            } else if let Some(number) = self.ends.pop_front_if(|_| out < ASKED_AT_ONCE / 2) {
+            } else if let Some(number) = self.ends.pop_front_if(|_| out < ends_max) {
+                self.ended_last = true;
                 self.signal_end(number, now);
+            } else if let Some(number) = self.waiting.pop_front_if(|_| out < ASKED_AT_ONCE) {
+                self.ended_last = false;
+                self.signal_first(number, now);
             } else {
                 return None;
             }
         }
     }
 
-    fn send(&self, datagram: Arc<[u8]>) -> DriverAction {
+    fn send(&self, datagram: NgDatagram) -> DriverAction {
         DriverAction::Ng { node: self.node, datagram }
     }
 
@@ -483,7 +506,7 @@ impl Rtpengine {
             call.own = own;
             return self.renew(number, now);
         }
-        if call.srtp.as_ref().is_some_and(CallSrtp::is_overtaken) {
+        if call.srtp.as_ref().is_some_and(CallSrtp::changed_during_refresh) {
             return self.renew(number, now);
         }
         let mut keys = call.srtp.as_mut().and_then(CallSrtp::signalled);
@@ -494,7 +517,8 @@ impl Rtpengine {
                 self.acts.extend(place.open_at(taken, keys));
             }
         }
-        let ended = call.srtp.as_mut().and_then(CallSrtp::complete);
+        let signalled = call.signalled;
+        let ended = call.srtp.as_mut().and_then(|srtp| srtp.complete(signalled));
         self.end_at_node(ended);
         self.end_exchange(number, now);
     }
@@ -516,6 +540,9 @@ impl Rtpengine {
         let Some(call) = self.calls.get_mut(&number) else { return };
         let ended = call.srtp.as_mut().and_then(CallSrtp::abort);
         let opening: Vec<CallLeg> = call.take_failed(now).collect();
+        if let Some(open) = call.open_sessions() {
+            call.srtp.iter_mut().for_each(|srtp| srtp.note_sessions(open));
+        }
         self.end_at_node(ended);
         if opening.is_empty() {
             tracing::debug!(node = ?self.node, %reason, "call not refreshed");

@@ -12,6 +12,8 @@ use evenkeel_dataplane::worker::NodeLeg;
 use evenkeel_media::trunk::message::TrunkQuestion;
 use evenkeel_model::{Hop, Labels, MediaDescription, NodeId, RoomId, SessionId, Srtp};
 
+use crate::rtpengine::NgDatagram;
+
 /// Length limit of a reason that a node reports, characters.
 pub(super) const REASON_CHARS_MAX: usize = 200;
 
@@ -132,7 +134,7 @@ pub enum DriverAction {
         /// The addressee.
         node: NodeId,
         /// Cookie and dictionary.
-        datagram: Arc<[u8]>,
+        datagram: NgDatagram,
     },
     /// Sends a POST request; `number` identifies its response.
     Post {

@@ -49,7 +49,7 @@ fn bandwidth_cost_compares_standbys_with_first_hops() {
             of_sessions,
         });
     }
-    costs.signalled(&DriverAction::Ng { node, datagram: [0; 200].into() });
+    costs.signalled(&DriverAction::Ng { node, datagram: vec![0; 200].into() });
     let hook = Arc::new(WebhookTarget { url: "http://10.0.0.9/".parse().unwrap(), token: None });
     let (body, within) = (vec![0; 300].into(), Duration::ZERO);
     costs.signalled(&DriverAction::Post { node, number: 1, hook, body, session: None, within });

@@ -40,8 +40,9 @@ pub enum WorkerReport {
         /// The leading hop and its twin.
         hops: [Hop; 2],
     },
-    /// A stream of the client has numbers again that the leg's key has protected, so the leg needs another key.
-    StreamBegunAgain {
+    /// A stream of the client restarted with numbers that the leg's key has protected, or the key has as many streams as it
+    /// takes. The leg needs another key.
+    StreamRestarted {
         /// The session of the client.
         session: SessionId,
         /// The hop of the leg.

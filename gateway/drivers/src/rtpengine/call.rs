@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_dataplane::worker::NodeLeg;
 use evenkeel_model::{Hop, Incarnation, MediaDescription, RoomId, SessionId};
+use zeroize::Zeroizing;
 
 use super::bencode::Value;
 use super::keys::CallSrtp;
@@ -62,6 +63,8 @@ pub(super) struct RtpengineCall {
     pub(super) refresh: Option<Instant>,
     /// Set if the sessions' legs have SRTP.
     pub(super) srtp: Option<CallSrtp>,
+    /// The last renewal of the keys that a session asked for.
+    pub(super) renewed: Option<Instant>,
 }
 
 impl RtpengineCall {
@@ -76,6 +79,7 @@ impl RtpengineCall {
             stale: false,
             refresh: None,
             srtp: None,
+            renewed: None,
         }
     }
 
@@ -107,6 +111,12 @@ impl RtpengineCall {
             place.leg.is_none() && is_over
         };
         self.places.iter_mut().filter_map(move |place| place.take_if(failed))
+    }
+
+    /// The sessions of the sides. `None` if one is not open.
+    pub(super) fn open_sessions(&self) -> Option<[Option<SessionId>; 2]> {
+        let is_open = self.places.iter().flatten().all(|place| place.leg.is_some());
+        is_open.then(|| self.places.each_ref().map(|place| Some(place.as_ref()?.session)))
     }
 
     /// The start of the longest wait of a session to be opened.
@@ -144,7 +154,7 @@ impl RtpengineCall {
     }
 
     /// The SDP of a side: the session signalled at the start of the exchange, if still there, else inactive.
-    pub(super) fn sdp(&mut self, side: usize, own: IpAddr) -> String {
+    pub(super) fn sdp(&mut self, side: usize, own: IpAddr) -> Zeroizing<String> {
         let keys = self.srtp.as_mut().and_then(CallSrtp::signalled);
         let crypto = keys.map(|keys| keys.attribute(side).to_value());
         let crypto = crypto.as_ref().map(|crypto| crypto.as_str());

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use evenkeel_media::srtp::{CryptoAttribute, SrtpKey, SrtpKeys, SrtpProfile};
+use evenkeel_model::SessionId;
 use evenkeel_process::random;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +82,8 @@ impl CallKeys {
 pub(super) struct CallSrtp {
     /// The call that has the sessions' legs.
     open: Option<CallKeys>,
+    /// The sessions of the open call.
+    sessions: [Option<SessionId>; 2],
     /// The call of the exchange in progress: the open one, or its successor.
     signalled: Option<CallKeys>,
     /// The sessions are not those of the open call.
@@ -89,13 +92,18 @@ pub(super) struct CallSrtp {
 
 impl CallSrtp {
     /// Continues a call of another process.
-    pub(super) fn restored(open: CallKeys) -> CallSrtp {
-        CallSrtp { open: Some(open), signalled: None, is_stale: false }
+    pub(super) fn restored(open: CallKeys, sessions: [Option<SessionId>; 2]) -> CallSrtp {
+        CallSrtp { open: Some(open), sessions, signalled: None, is_stale: false }
     }
 
     /// Notes that the sessions changed, or that rtpengine lost its keys.
     pub(super) fn note_changed(&mut self) {
         self.is_stale = true;
+    }
+
+    /// Notes the sessions after a failed exchange. If they are those of the open call, no other call is needed.
+    pub(super) fn note_sessions(&mut self, sessions: [Option<SessionId>; 2]) {
+        self.is_stale &= self.sessions != sessions;
     }
 
     /// Begins an exchange: a refresh of the open call, or a new one.
@@ -114,14 +122,15 @@ impl CallSrtp {
     }
 
     /// The sessions have changed during a refresh. One that has come again would begin anew with used keys.
-    pub(super) fn is_overtaken(&self) -> bool {
+    pub(super) fn changed_during_refresh(&self) -> bool {
         let numbers = [&self.open, &self.signalled].map(|call| call.as_ref().map(|it| it.number));
         self.is_stale && numbers[0] == numbers[1]
     }
 
-    /// The signalled call is open. Returns the number of the call before, which ends.
-    pub(super) fn complete(&mut self) -> Option<u64> {
+    /// The signalled call is open, with these sessions. Returns the number of the call before, which ends.
+    pub(super) fn complete(&mut self, sessions: [Option<SessionId>; 2]) -> Option<u64> {
         let opened = self.signalled.take()?;
+        self.sessions = sessions;
         let number = opened.number;
         self.open.replace(opened).map(|before| before.number).filter(|before| *before != number)
     }

@@ -3,6 +3,8 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 use evenkeel_model::NodeId;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use super::bencode::Value;
 use crate::session::{mixed, plain_reason};
@@ -20,6 +23,9 @@ const ANSWER_MAX: usize = 65_535;
 
 /// First retry interval; it doubles with each retry. An idle daemon answers within 1 ms, a busy one within some tens.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Capacity of requests, longer than one with keys: a buffer that grows would leave a copy.
+const REQUEST_CAPACITY: usize = 4_096;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NgCommand {
@@ -38,25 +44,59 @@ impl NgCommand {
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// An NG message of this gateway: a cookie and a dictionary, which may have keys of SRTP.
+#[derive(Clone)]
+pub struct NgDatagram(Arc<Zeroizing<Vec<u8>>>);
+
+impl From<Vec<u8>> for NgDatagram {
+    fn from(bytes: Vec<u8>) -> NgDatagram {
+        NgDatagram(Arc::new(Zeroizing::new(bytes)))
+    }
+}
+
+impl Deref for NgDatagram {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for NgDatagram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NgDatagram({} bytes)", self.len())
+    }
+}
+
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum NgAnswer {
     /// Carries the SDP, if there is one.
-    Done(Option<String>),
+    Done(Option<Zeroizing<String>>),
     /// `busy`: rtpengine accepts no new calls at all.
     Refused { busy: bool, reason: String },
+}
+
+impl fmt::Debug for NgAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NgAnswer::Done(None) => f.write_str("Done"),
+            NgAnswer::Done(Some(sdp)) => write!(f, "Done({} bytes of SDP)", sdp.len()),
+            NgAnswer::Refused { busy, reason } => write!(f, "Refused({busy}, {reason:?})"),
+        }
+    }
 }
 
 /// Result of a timeout.
 #[derive(Debug)]
 pub(super) enum NgTimeout {
-    Again(Arc<[u8]>),
+    Again(NgDatagram),
     Late(NgCommand),
 }
 
 #[derive(Debug)]
 pub(super) struct NgRequest {
     about: NgCommand,
-    datagram: Arc<[u8]>,
+    datagram: NgDatagram,
     again: Instant,
     wait: Duration,
     by: Instant,
@@ -79,15 +119,16 @@ impl NgRequests {
         question: &Value<'_>,
         by: Instant,
         now: Instant,
-    ) -> Arc<[u8]> {
+    ) -> NgDatagram {
         self.count += 1;
         let cookie = mixed(self.drawn, self.count);
-        let mut datagram = format!("{cookie:016x} ").into_bytes();
+        let mut datagram = Vec::with_capacity(REQUEST_CAPACITY);
+        datagram.extend(format!("{cookie:016x} ").into_bytes());
         question.write(&mut datagram);
-        let datagram: Arc<[u8]> = datagram.into();
+        let datagram = NgDatagram::from(datagram);
         let (again, wait) = (now + ASK_AGAIN, ASK_AGAIN);
         self.unanswered
-            .insert(cookie, NgRequest { about, datagram: Arc::clone(&datagram), again, wait, by });
+            .insert(cookie, NgRequest { about, datagram: datagram.clone(), again, wait, by });
         datagram
     }
 
@@ -112,7 +153,7 @@ impl NgRequests {
         }
         asked.wait *= 2;
         asked.again = now + asked.wait;
-        Some(NgTimeout::Again(Arc::clone(&asked.datagram)))
+        Some(NgTimeout::Again(asked.datagram.clone()))
     }
 
     pub(super) fn give_up(&mut self) -> Vec<NgCommand> {
@@ -130,7 +171,7 @@ fn split(datagram: &[u8]) -> Option<(u64, &[u8])> {
 fn read(answer: &Value<'_>) -> Option<NgAnswer> {
     let text = |key| answer.text(key).map(str::to_owned);
     Some(match answer.text("result")? {
-        "ok" => NgAnswer::Done(text("sdp")),
+        "ok" => NgAnswer::Done(text("sdp").map(Zeroizing::new)),
         // Reasons in answers of an rtpengine that reached a limit of calls, load or bandwidth.
         "load limit" => {
             let reason = plain_reason(answer.text("message").unwrap_or("load limit"));
@@ -145,12 +186,21 @@ fn read(answer: &Value<'_>) -> Option<NgAnswer> {
 }
 
 /// What the socket of an rtpengine returned.
-#[derive(PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq)]
 pub enum Ng {
     /// A message of rtpengine.
     Datagram(Box<[u8]>),
     /// ICMP reports that no process listens for the datagrams that begin with these bytes.
     Refused(Vec<Box<[u8]>>),
+}
+
+impl fmt::Debug for Ng {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ng::Datagram(datagram) => write!(f, "Datagram({} bytes)", datagram.len()),
+            Ng::Refused(quotes) => write!(f, "Refused({} quotes)", quotes.len()),
+        }
+    }
 }
 
 /// A connected socket to one rtpengine.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use evenkeel_model::{MediaDescription, MediaStream, PayloadType, StreamKind};
+use zeroize::Zeroizing;
 
 /// Placeholder port (RFC 863) of an empty side.
 const DISCARD: u16 = 9;
@@ -22,12 +23,16 @@ pub(super) fn party(
     ports: SdpPorts,
     media: &MediaDescription,
     crypto: Option<&str>,
-) -> String {
+) -> Zeroizing<String> {
     write(ip, ports, media, crypto, "sendrecv")
 }
 
 /// The SDP of an empty side: inactive.
-pub(super) fn nobody(ip: IpAddr, media: &MediaDescription, crypto: Option<&str>) -> String {
+pub(super) fn nobody(
+    ip: IpAddr,
+    media: &MediaDescription,
+    crypto: Option<&str>,
+) -> Zeroizing<String> {
     write(ip, SdpPorts { rtp: DISCARD, rtcp: Some(DISCARD + 1) }, media, crypto, "inactive")
 }
 
@@ -37,7 +42,7 @@ fn write(
     media: &MediaDescription,
     crypto: Option<&str>,
     direction: &str,
-) -> String {
+) -> Zeroizing<String> {
     let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
     let is_voice = |stream: &MediaStream| stream.kind == StreamKind::Audio;
     let kind = if media.streams.iter().any(is_voice) { "audio" } else { "video" };
@@ -60,11 +65,13 @@ fn write(
         None => sdp.push_str("a=rtcp-mux\r\n"),
         Some(port) => _ = write!(sdp, "a=rtcp:{port}\r\n"),
     }
+    // Once it has the key, the text does not grow: that would leave a copy.
+    sdp.reserve(crypto.map_or(0, str::len) + "a=crypto:\r\na=\r\n".len() + direction.len());
     if let Some(crypto) = crypto {
         _ = write!(sdp, "a=crypto:{crypto}\r\n");
     }
     _ = write!(sdp, "a={direction}\r\n");
-    sdp
+    Zeroizing::new(sdp)
 }
 
 /// Returns true if the codec's name is a valid SDP token (RFC 8866, section 9). Sessions opened by a first packet have

@@ -253,11 +253,14 @@ fn nodes(nodes: &[NodeConfig]) -> BTreeMap<String, String> {
             DriverSettings::Plain { .. } => "plain",
             DriverSettings::Agent { encrypt: false, .. } => "agent",
             DriverSettings::Agent { encrypt: true, .. } => "agent, encrypted,",
-            DriverSettings::Rtpengine if node.srtp == NodeSrtp::Sdes => "rtpengine, with SRTP,",
             DriverSettings::Rtpengine => "rtpengine",
             DriverSettings::Webhook { .. } => "webhook",
         };
-        format!("{driver} {} in {}/{}", node.address, node.region, node.zone)
+        let srtp = match node.srtp {
+            NodeSrtp::Off => String::new(),
+            srtp => format!(" with `srtp = \"{}\"`", srtp.name()),
+        };
+        format!("{driver} {} in {}/{}{srtp}", node.address, node.region, node.zone)
     };
     nodes.iter().map(|node| (node.name.to_string(), facts(node))).collect()
 }

@@ -2,7 +2,7 @@ use std::io::Read as StdRead;
 use std::net::TcpStream as StdStream;
 use std::os::fd::AsRawFd;
 
-use evenkeel_config::NodeConfig;
+use evenkeel_config::{NodeConfig, NodeSrtp};
 use evenkeel_fuzz::Corpus;
 use evenkeel_ownership::PeerId;
 use evenkeel_process::descriptors;
@@ -258,6 +258,20 @@ async fn differing_nodes_are_reported_until_they_agree() {
     right.apply(&pair.settings[1]);
     let equal = |event: &LinkEvent| *event == LinkEvent::Differs(None);
     tokio::join!(until(&mut left, equal), until(&mut right, equal));
+}
+
+#[tokio::test]
+async fn differing_srtp_of_a_node_is_reported() {
+    let mut pair = Pair::sound();
+    pair.settings[0].nodes = nodes(&[("east-a1", 4000)]);
+    pair.settings[1].nodes = nodes(&[("east-a1", 4000)]);
+    pair.settings[1].nodes[0].srtp = NodeSrtp::Passthrough;
+    let [mut left, mut right] = pair.both();
+    let differ = |event: &LinkEvent| matches!(event, LinkEvent::Differs(Some(_)));
+    let (here, _) = tokio::join!(until(&mut left, differ), until(&mut right, differ));
+    let text = "node `east-a1` is plain 10.0.1.11:4000 in east/a here and plain 10.0.1.11:4000 in east/a \
+                with `srtp = \"passthrough\"` there";
+    assert_eq!(here, LinkEvent::Differs(Some(text.to_owned())));
 }
 
 #[tokio::test]

@@ -88,16 +88,17 @@ impl WorkerSession {
             match leg.contexts.protect(side, &mut protected, at) {
                 Ok(()) => {
                     if side == RtpSide::Rtp {
-                        leg.refused.end(packet);
+                        leg.reused.end(packet);
                     }
                     Ok(())
                 }
-                // A client of plain RTP may send a packet twice, and begin a stream again.
-                Err(SrtpError::Reused) => {
-                    if leg.refused.add(packet) {
-                        cx.egress.report(WorkerReport::StreamBegunAgain { session, hop });
+                // A client of plain RTP may send a packet twice, restart a stream, and have any number of streams in turn.
+                Err(error @ (SrtpError::Reused | SrtpError::SourcesFull { .. })) => {
+                    if side == RtpSide::Rtp && leg.reused.add(packet) {
+                        cx.egress.report(WorkerReport::StreamRestarted { session, hop });
                     }
-                    Err(DropReason::Stale)
+                    let is_reused = error == SrtpError::Reused;
+                    Err(if is_reused { DropReason::Stale } else { drop_reason(error) })
                 }
                 Err(error) => Err(drop_reason(error)),
             }

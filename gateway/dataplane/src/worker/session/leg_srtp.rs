@@ -13,9 +13,12 @@ use evenkeel_model::Hop;
 
 use super::srtp::{SessionSrtp, SrtpCounters};
 
-/// Refused packets in sequence after which a stream has begun again: 160 ms of voice. Packets that a client sends twice come among
+/// Refused packets in sequence that are a restart of their stream: 160 ms of voice. Packets that a client sends twice come among
 /// new ones.
-pub(super) const BEGUN_AGAIN: u8 = 8;
+pub(super) const RESTART_PACKETS: u8 = 8;
+
+/// Streams of a client that may restart together: voice, and video with the layers of simulcast and their repairs.
+pub(super) const RUNS_MAX: usize = 8;
 
 /// The contexts of the legs with SRTP. A copy of the state has none: keys come with the legs, and counters with
 /// [`SessionState`](super::SessionState).
@@ -27,32 +30,50 @@ pub(super) struct LegContexts {
     hop: Hop,
     keys: Arc<SrtpKeys>,
     pub(super) contexts: SessionSrtp,
-    pub(super) refused: RefusedRun,
+    pub(super) reused: ReusedRuns,
 }
 
-/// Packets of a client, in sequence, with used indices.
+/// The runs of a client's streams, by SSRC.
 #[derive(Default, Debug)]
-pub(super) struct RefusedRun {
-    /// SSRC and sequence number of the last one.
-    last: Option<(u32, u16)>,
+pub(super) struct ReusedRuns {
+    runs: [ReusedRun; RUNS_MAX],
+    /// The run that a new one replaces.
+    oldest: usize,
+}
+
+/// Packets of a stream, in sequence, with used indices.
+#[derive(Clone, Copy, Default, Debug)]
+struct ReusedRun {
+    ssrc: u32,
+    /// Sequence number of the last packet.
+    last: u16,
+    /// 0: there is no run.
     length: u8,
 }
 
-impl RefusedRun {
-    /// Adds a packet. Returns whether its stream has begun again.
+impl ReusedRuns {
+    /// Adds a packet. Returns whether its stream has restarted.
     #[cold]
     pub(super) fn add(&mut self, packet: &[u8]) -> bool {
         let Some((ssrc, sequence)) = rtp::ssrc_and_sequence(packet) else { return false };
-        let follows = self.last == Some((ssrc, sequence.wrapping_sub(1)));
-        self.last = Some((ssrc, sequence));
-        self.length = if follows { self.length % BEGUN_AGAIN + 1 } else { 1 };
-        self.length == BEGUN_AGAIN
+        let known = self.runs.iter().position(|run| run.length > 0 && run.ssrc == ssrc);
+        let place = known.unwrap_or_else(|| {
+            let place = self.oldest;
+            self.oldest = (place + 1) % RUNS_MAX;
+            place
+        });
+        let ReusedRun { last, length, .. } = self.runs[place];
+        let follows = known.is_some() && last == sequence.wrapping_sub(1);
+        let length = if follows { length % RESTART_PACKETS + 1 } else { 1 };
+        self.runs[place] = ReusedRun { ssrc, last: sequence, length };
+        length == RESTART_PACKETS
     }
 
-    /// Ends the run if this packet of its stream was accepted.
+    /// Ends the run of the stream of this packet, which was accepted.
     pub(super) fn end(&mut self, packet: &[u8]) {
-        let ssrc = |packet| rtp::ssrc_and_sequence(packet).map(|(ssrc, _)| ssrc);
-        self.last.take_if(|(of, _)| ssrc(packet) == Some(*of));
+        let Some((ssrc, _)) = rtp::ssrc_and_sequence(packet) else { return };
+        let runs = self.runs.iter_mut().filter(|run| run.ssrc == ssrc);
+        runs.for_each(|run| run.length = 0);
     }
 }
 
@@ -73,7 +94,7 @@ impl LegSrtp {
     pub(super) fn put(&mut self, hop: Hop, keys: &Arc<SrtpKeys>, contexts: SessionSrtp) {
         self.forget(hop);
         let keys = Arc::clone(keys);
-        self.0.push(LegContexts { hop, keys, contexts, refused: RefusedRun::default() });
+        self.0.push(LegContexts { hop, keys, contexts, reused: ReusedRuns::default() });
     }
 
     pub(super) fn forget(&mut self, hop: Hop) {

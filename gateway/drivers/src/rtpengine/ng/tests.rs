@@ -23,7 +23,7 @@ fn answer_matches_its_cookie_once() {
     let (first, second) = (asked(&mut questions, 1, now), asked(&mut questions, 2, now));
     assert_ne!(first, second);
     let told = |cookie: &str| format!("{cookie} d6:result2:ok3:sdp3:v=0e");
-    let done = NgAnswer::Done(Some("v=0".to_owned()));
+    let done = NgAnswer::Done(Some("v=0".to_owned().into()));
     assert_eq!(questions.answered(b"0000000000000001 d6:result2:oke"), None, "unknown cookie");
     assert_eq!(questions.answered(format!("{second} d6:resul").as_bytes()), None, "cut short");
     assert_eq!(
@@ -88,6 +88,20 @@ fn request_is_retried_with_backoff_and_given_up() {
     });
     assert_eq!((times, late), (vec![100, 300, 700, 1_500], Some(1_800)));
     assert_eq!(questions.unanswered.len(), 0);
+}
+
+#[test]
+fn debug_text_has_no_message() {
+    let now = Instant::now();
+    let mut questions = NgRequests::default();
+    let cookie = asked(&mut questions, 1, now);
+    let requests = format!("{questions:?}");
+    assert!(requests.contains("datagram: NgDatagram(34 bytes)"), "{requests}");
+    let done = format!("{cookie} d6:result2:ok3:sdp3:v=0e");
+    let (_, answer) = questions.answered(done.as_bytes()).unwrap();
+    assert_eq!(format!("{answer:?}"), "Done(3 bytes of SDP)");
+    assert_eq!(format!("{:?}", Ng::Datagram(b"key"[..].into())), "Datagram(3 bytes)");
+    assert_eq!(format!("{:?}", Ng::Refused(vec![b"key"[..].into()])), "Refused(1 quotes)");
 }
 
 #[test]

@@ -169,8 +169,8 @@ fn renewed_keys_are_those_of_another_call() {
     pair.asked.clear();
     let hop = pair.hop(1);
     // The worker repeats its report.
-    pair.engine.renew_keys(SessionId(8), hop);
-    pair.engine.renew_keys(SessionId(7), hop);
+    pair.engine.renew_keys(SessionId(8), hop, pair.now);
+    pair.engine.renew_keys(SessionId(7), hop, pair.now);
     pair.settle();
     assert_eq!(pair.commands(), ["offer", "answer", "delete"]);
     let legs = pair.legs();
@@ -179,6 +179,54 @@ fn renewed_keys_are_those_of_another_call() {
         [(7, true), (8, true)]
     );
     assert!(legs.iter().all(|leg| !before.contains(&leg.keys.gateway)));
+}
+
+#[test]
+fn keys_are_renewed_once_a_second() {
+    let mut pair = protected();
+    pair.open(7, &brief(4_000, None));
+    let (hop, start) = (pair.hop(1), pair.now);
+    let renewed = |pair: &mut Pair, after: Duration| {
+        pair.asked.clear();
+        pair.now = start + after;
+        pair.engine.renew_keys(SessionId(7), hop, pair.now);
+        pair.settle();
+        !pair.commands().is_empty()
+    };
+    assert!(renewed(&mut pair, MS));
+    assert!(!renewed(&mut pair, 2 * MS));
+    assert!(!renewed(&mut pair, RENEWAL_INTERVAL));
+    assert!(renewed(&mut pair, RENEWAL_INTERVAL + MS));
+}
+
+#[test]
+fn refused_join_leaves_the_open_call() {
+    let mut pair = protected();
+    pair.open(7, &brief(4_000, None));
+    let (before, legs) = (pair.sent_keys(), pair.legs());
+    pair.says = Some("d12:error-reason12:Out of ports6:result5:errore");
+    pair.open(8, &brief(5_000, None));
+    assert_eq!((pair.told(), legs.len()), (vec![said(8, "Out of ports")], 1));
+    pair.says = None;
+    pair.asked.clear();
+    pair.pass(15_010);
+    assert_eq!(pair.sent_keys(), before, "a refresh");
+    assert_eq!(pair.legs().len(), 0);
+}
+
+#[test]
+fn failed_renewal_after_a_leave_is_tried_again() {
+    let mut pair = protected();
+    pair.open(7, &brief(4_000, None));
+    pair.open(8, &brief(5_000, None));
+    let before = pair.legs().pop().unwrap().keys;
+    pair.says = Some("d12:error-reason12:Out of ports6:result5:errore");
+    pair.close(7);
+    assert_eq!(pair.legs().len(), 0);
+    pair.says = None;
+    pair.pass(15_010);
+    let [Leg { session: 8, is_changed: true, keys }] = &pair.legs()[..] else { panic!() };
+    assert_ne!(keys.gateway, before.gateway);
 }
 
 #[test]
@@ -234,6 +282,36 @@ fn standby_opens_another_call_with_other_keys() {
     let [Leg { session: 7, is_changed: false, keys }] = &pair.legs()[..] else { panic!() };
     assert_ne!(keys.gateway, before.gateway);
     assert_eq!(pair.calls.len(), 1, "the owner's call is deleted");
+}
+
+#[test]
+fn standby_deletes_calls_while_it_opens_others() {
+    let mut pair = protected();
+    let (hop, sessions, brief) = (pair.hop(1), 1..41, brief(4_000, None));
+    let open = |pair: &mut Pair| {
+        sessions.clone().for_each(|number| pair.open_in(number, number, 1, &brief));
+        pair.settle();
+    };
+    open(&mut pair);
+    let record = |session| pair.engine.record_of(SessionId(session), hop, false).unwrap();
+    let records: Vec<CallRecord> = sessions.clone().map(record).collect();
+    pair.engine = Rtpengine::new(NODE, ng(), pair.engine.source);
+    let known = ContinuedSession { hop: &|_, _| Some(hop), brief: &|_| Some(&brief) };
+    for record in records {
+        pair.engine.restore(record, &known, &mut || 99, pair.now);
+    }
+    pair.asked.clear();
+    let (mut calls, mut most) = (pair.calls.len(), 0);
+    open(&mut pair);
+    for command in pair.commands() {
+        match &*command {
+            "offer" => calls += 1,
+            "delete" => calls -= 1,
+            _ => {}
+        }
+        most = most.max(calls);
+    }
+    assert_eq!((calls, most), (40, 40), "no room has ports of two calls");
 }
 
 #[test]

@@ -117,6 +117,39 @@ async fn replica_equals_the_records_at_a_quiet_moment() {
 }
 
 #[tokio::test]
+async fn replica_has_the_call_with_renewed_keys() {
+    let world = World::with_srtp();
+    let (first, second) = world.gateways().await;
+    let mut client = Client::open_at(&first, "rtpengine", "rtpengine").await;
+    client.talk(20);
+    let mut follower = Follower::of(&first, true).await;
+    follower.follow(Duration::from_millis(200)).await;
+    let (calls, requests) = (world.rtpengine.srtp_calls(), world.rtpengine.requests());
+    // The stream restarts. An offer, an answer and a `delete` follow.
+    client.sent = 0;
+    (0..8).for_each(|_| client.send());
+    wait_until(async || world.rtpengine.requests() == requests + 3).await;
+    assert_eq!(world.rtpengine.srtp_calls(), calls + 1);
+    follower.follow(Duration::from_millis(1_500)).await;
+
+    let suspended = first.handle.suspend().await.unwrap();
+    suspended.guard.stay();
+    while let Ok(batch) = follower.batches.try_recv() {
+        follower.take(&batch);
+    }
+    follower.take(&suspended.batch);
+    first.handle.resume(Continuation::Upgrade).await.unwrap();
+    let again = first.handle.suspend().await.unwrap();
+    let [kept, all] = [follower.replica.snapshot().unwrap(), snapshot_of([again.batch])];
+    assert_eq!(content(&kept.without_left_hops()), content(&all));
+    again.guard.stay();
+    for gateway in [first, second] {
+        gateway.handle.release().await.unwrap();
+        gateway.join().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn last_change_is_for_a_standby_once_that_has_joined() {
     let world = World::new();
     let (gateway, other) = world.gateways().await;

@@ -1,11 +1,11 @@
 //! Legs to nodes with SRTP.
 
 use evenkeel_media::demux;
-use evenkeel_media::srtp::{SrtpKey, SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender};
+use evenkeel_media::srtp::{SOURCES_MAX, SrtpKey, SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender};
 
 use super::*;
 use crate::flows::Flows;
-use crate::worker::session::leg_srtp::BEGUN_AGAIN;
+use crate::worker::session::leg_srtp::{RESTART_PACKETS, RUNS_MAX};
 
 const SSRC: u32 = 5;
 /// A source of the node.
@@ -138,7 +138,7 @@ fn key_frame_request_of_the_gateway_is_encrypted() {
 }
 
 #[test]
-fn plain_forged_and_replayed_packets_of_a_node_are_dropped() {
+fn unauthentic_packets_of_a_node_are_dropped() {
     let mut scene = NodeScene::new();
     let datagram = scene.protect(&video(1, OTHER));
     for byte in 0..datagram.len() {
@@ -170,21 +170,21 @@ fn leg_uses_no_index_twice() {
 fn asked(scene: &mut NodeScene) -> Vec<Hop> {
     let reports = std::iter::from_fn(|| scene.bench.reports.try_recv().ok());
     let hops = reports.filter_map(|report| match report {
-        WorkerReport::StreamBegunAgain { session: SessionId(1), hop } => Some(hop),
+        WorkerReport::StreamRestarted { session: SessionId(1), hop } => Some(hop),
         _ => None,
     });
     hops.collect()
 }
 
 #[test]
-fn stream_that_begins_again_gets_other_keys() {
+fn restarted_stream_gets_other_keys() {
     let mut scene = NodeScene::new();
     assert_eq!(scene.says(30_000), Some(30_000));
-    for sequence in 1..u16::from(BEGUN_AGAIN) {
+    for sequence in 1..u16::from(RESTART_PACKETS) {
         assert_eq!(scene.says(sequence), None);
     }
     assert_eq!(asked(&mut scene), []);
-    assert_eq!(scene.says(BEGUN_AGAIN.into()), None);
+    assert_eq!(scene.says(RESTART_PACKETS.into()), None);
     assert_eq!(asked(&mut scene), [scene.hop]);
     let NodeLeg::Srtp(mut leg) = scene.leg.clone() else { panic!() };
     let other = SrtpKey::generate(SrtpProfile::AeadAes128Gcm, |bytes| bytes.fill(3));
@@ -192,6 +192,39 @@ fn stream_that_begins_again_gets_other_keys() {
     leg.keys = Arc::new(SrtpKeys { gateway: other, ..(*leg.keys).clone() });
     scene.bench.session.attach(scene.hop, NodeLeg::Srtp(leg));
     assert_eq!(scene.says(9), Some(9));
+}
+
+#[test]
+fn streams_restarted_together_get_other_keys() {
+    let mut scene = NodeScene::new();
+    let ssrcs: Vec<u32> = (0..=RUNS_MAX as u32).map(|number| SSRC + number).collect();
+    for ssrc in &ssrcs {
+        assert!(scene.say(&video(30_000, *ssrc)).is_some());
+        assert!(scene.say(&video(1, *ssrc)).is_none(), "a late packet");
+    }
+    let [voice, .., picture] = ssrcs[..] else { panic!() };
+    for sequence in 1..=RESTART_PACKETS.into() {
+        assert_eq!(asked(&mut scene), []);
+        assert!(scene.say(&video(sequence, voice)).is_none());
+        assert!(scene.say(&video(sequence, picture)).is_none());
+    }
+    assert_eq!(asked(&mut scene), [scene.hop; 2]);
+}
+
+#[test]
+fn stream_above_the_limit_gets_other_keys() {
+    let mut scene = NodeScene::new();
+    for ssrc in 0..SOURCES_MAX as u32 {
+        assert!(scene.say(&video(1, ssrc)).is_some(), "{ssrc}");
+    }
+    let further = SOURCES_MAX as u32;
+    for sequence in 1..=RESTART_PACKETS.into() {
+        assert_eq!(asked(&mut scene), []);
+        assert!(scene.say(&video(sequence, further)).is_none());
+        assert!(scene.say(&report(further)).is_none());
+    }
+    assert_eq!(asked(&mut scene), [scene.hop]);
+    assert_eq!(scene.bench.drops(DropReason::Stale), 0);
 }
 
 #[test]
@@ -207,7 +240,7 @@ fn packets_sent_twice_need_no_other_keys() {
 }
 
 #[test]
-fn next_process_of_the_host_goes_on_above_used_indices() {
+fn next_process_goes_on_above_used_indices() {
     let mut scene = NodeScene::new();
     let heard = scene.protect(&video(100, OTHER));
     scene.hear(&heard).unwrap();
