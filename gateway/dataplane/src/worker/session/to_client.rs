@@ -1,6 +1,7 @@
 //! Packets of the hop with the client's numbers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use evenkeel_media::continuity::{OriginalNumbers, Pass, StreamEpoch};
 use evenkeel_media::rtcp::RtcpPacket;
@@ -41,28 +42,16 @@ impl WorkerSession {
         if kind == StreamKind::Audio && repair.is_none() && (hears || merges) {
             state.signs.receive_voice(header, clock_rate, cx.egress.stats.pass_began_us());
         }
-        let retransmits = repair == Some(RepairKind::Retransmission);
-        let lost = retransmission::original_sequence(header, packet).filter(|_| retransmits);
-        let (pass, original) = match lost.filter(|_| self.media.srtp.is_readable()) {
-            Some(sequence) => {
-                let media = Arc::clone(&self.media);
-                let is_repaired =
-                    |number| declared(&media, number).is_some_and(|(_, other)| !other.repairs());
-                let continuity = &mut self.state().continuity;
-                continuity.pass_retransmission(
-                    epoch,
-                    header,
-                    sequence,
-                    clock_rate,
-                    is_repaired,
-                    cx.now,
-                )
+        let (pass, original) = match repair {
+            Some(RepairKind::Retransmission) => {
+                self.repeat(epoch, header, clock_rate, packet, cx.now)
             }
-            None => (self.state().continuity.pass(epoch, header, clock_rate, cx.now), None),
+            _ => (state.continuity.pass(epoch, header, clock_rate, cx.now), None),
         };
         let state = self.state();
         let rewrite = match pass {
-            Pass::Untouched => None,
+            Pass::Untouched if original.is_none() => None,
+            Pass::Untouched => Some((header.ssrc, header.sequence, header.timestamp)),
             Pass::Rewrite { ssrc, sequence, timestamp } => Some((ssrc, sequence, timestamp)),
             Pass::Stale | Pass::Duplicate => return cx.egress.count_drop(DropReason::Stale),
             Pass::Surplus => {
@@ -88,16 +77,35 @@ impl WorkerSession {
             self.counts.get_or_insert_default().note_picture(ssrc, timestamp, cx.now);
         }
         self.send_to_client(RtpSide::Rtp, kind, packet, cx, |bytes| {
-            if let Some((ssrc, sequence, timestamp)) = rewrite {
-                rtp::set_ssrc(bytes, ssrc);
-                rtp::set_sequence(bytes, sequence);
-                rtp::set_timestamp(bytes, timestamp);
-            }
+            let Some((ssrc, sequence, timestamp)) = rewrite else { return };
+            rtp::set_ssrc(bytes, ssrc);
+            rtp::set_sequence(bytes, sequence);
+            rtp::set_timestamp(bytes, timestamp);
             if let Some(OriginalNumbers { sequence, timestamp }) = original {
                 rtp::set_timestamp(bytes, timestamp);
                 retransmission::set_original_sequence(header, bytes, sequence);
             }
         });
+    }
+
+    /// Assigns numbers to a retransmission, and to the packet that it contains.
+    #[cold]
+    fn repeat(
+        &mut self,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
+        clock_rate: u32,
+        packet: &[u8],
+        now: Instant,
+    ) -> (Pass, Option<OriginalNumbers>) {
+        let (media, continuity) = (Arc::clone(&self.media), &mut self.state().continuity);
+        let lost = retransmission::original_sequence(header, packet);
+        let Some(sequence) = lost.filter(|_| media.srtp.is_readable()) else {
+            return (continuity.pass(epoch, header, clock_rate, now), None);
+        };
+        let is_repaired =
+            |number| declared(&media, number).is_some_and(|(_, other)| !other.repairs());
+        continuity.pass_retransmission(epoch, header, sequence, clock_rate, is_repaired, now)
     }
 
     pub(super) fn rtcp_to_client(
