@@ -6,6 +6,7 @@
 
 mod bencode;
 mod call;
+mod datagram;
 mod keys;
 mod ng;
 mod sdp;
@@ -20,12 +21,13 @@ use std::time::{Duration, Instant};
 
 use bencode::Value;
 use call::{CallLeg, CallStage, OPEN_WITHIN, RtpengineCall};
+pub use datagram::NgDatagram;
 use evenkeel_config::{NodeSrtp, address};
 use evenkeel_dataplane::worker::{NodeLeg, NodePort, SrtpPort};
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{Hop, Incarnation, NodeId, RoomId, SessionId};
 use keys::{CallSrtp, CallSrtpRecord, KeyFault};
-pub use ng::{Ng, NgDatagram, NgSocket};
+pub use ng::{Ng, NgSocket};
 use ng::{NgAnswer, NgCommand, NgRequests, NgTimeout};
 use sdp::{SdpPorts, Taken};
 use serde::{Deserialize, Serialize};

@@ -4,9 +4,7 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::NodeId;
@@ -15,6 +13,7 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::bencode::Value;
+use super::datagram::NgDatagram;
 use crate::session::{mixed, plain_reason};
 use crate::socket::{self, LocalTask, Received};
 
@@ -41,30 +40,6 @@ impl NgCommand {
     pub(super) fn call(self) -> u64 {
         let (NgCommand::Offer(call) | NgCommand::Answer(call) | NgCommand::Delete(call)) = self;
         call
-    }
-}
-
-/// An NG message of this gateway: a cookie and a dictionary, which may have keys of SRTP.
-#[derive(Clone)]
-pub struct NgDatagram(Arc<Zeroizing<Vec<u8>>>);
-
-impl From<Vec<u8>> for NgDatagram {
-    fn from(bytes: Vec<u8>) -> NgDatagram {
-        NgDatagram(Arc::new(Zeroizing::new(bytes)))
-    }
-}
-
-impl Deref for NgDatagram {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for NgDatagram {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NgDatagram({} bytes)", self.len())
     }
 }
 
