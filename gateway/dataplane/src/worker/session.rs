@@ -126,7 +126,7 @@ impl NodeLeg {
 /// A node's media address for one session, and the keys of SRTP there (RFC 3711). No other leg has these keys, at any time.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct SrtpPort {
-    /// Where packets are sent.
+    /// The node's address for RTP, and its port for RTCP.
     pub port: NodePort,
     /// The node is the client of these keys.
     pub keys: Arc<SrtpKeys>,

@@ -36,7 +36,8 @@ const FILES: [(&str, &str, &str); 3] = [
 
 const JSON: &str = "application/json";
 
-/// Headers of every response. Nothing comes from elsewhere but WebTransport, whose port is the gateway's; no script or style stands in the page, and no other page frames it.
+/// Headers of every response. The page connects to its own origin and, for WebTransport, to a port of the gateway. It has no inline script or style, and no other
+/// page frames it.
 const HEADERS: [(HeaderName, &str); 4] = [
     (
         CONTENT_SECURITY_POLICY,

@@ -32,7 +32,7 @@ pub struct SampleNodeOptions {
     /// Sequence numbers, timestamps and SSRCs pass unchanged. Otherwise each incoming stream is sent with a new SSRC and
     /// with random first sequence number and timestamp.
     pub untouched: bool,
-    /// Payload types of retransmissions (RFC 4588), whose payload contains a sequence number. Default: none.
+    /// Payload types of retransmissions (RFC 4588). The sequence numbers in their payloads are rewritten too. Default: none.
     pub retransmissions: Vec<u8>,
     /// The node writes its number into the test headers of packets, so that a receiver sees which node carried them.
     /// Default: yes. Without it, two nodes that leave packets untouched deliver identical copies.

@@ -10,9 +10,9 @@ use super::stream::STREAMS_MAX;
 pub struct AnnouncedStreams {
     /// Determines the SSRCs. It remains in the answers to later offers.
     pub seed: u32,
-    /// The m-lines whose streams are played in sync. They remain in the answers to later offers.
+    /// Indices of the m-lines that the client plays in sync. They remain in the answers to later offers.
     pub in_sync: Vec<u8>,
-    /// The m-lines in their order. Those after the first [`AnnouncedStreams::MAX`] get no stream.
+    /// The m-lines in their order. Only the first [`AnnouncedStreams::MAX`] of them have a stream.
     pub sections: Vec<AnnouncedSection>,
 }
 

@@ -21,7 +21,7 @@ const VIDEO_HZ: u32 = 90_000;
 const FRAME: u32 = 960;
 
 /// A clock set by the test; only distances between its instants matter.
-fn at(ms: f64) -> Instant {
+pub(super) fn at(ms: f64) -> Instant {
     #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
     static ORIGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
     *ORIGIN + Duration::from_secs(1_000) + Duration::from_secs_f64(ms / 1_000.0)

@@ -1,4 +1,5 @@
 use super::*;
+use crate::continuity::tests::at;
 use crate::continuity::{Pass, StreamEpoch};
 use crate::instant::tests::handed_over;
 use crate::rtp::RtpHeader;
@@ -32,9 +33,7 @@ impl Client {
     }
 
     fn now(&self) -> Instant {
-        #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
-        static ORIGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-        *ORIGIN + Duration::from_millis(self.at_ms)
+        at(self.at_ms as f64)
     }
 
     fn header(&self, payload_type: u8, ssrc: u32, sequence: u16) -> RtpHeader {
