@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use evenkeel_control::IngressAnswer;
+use evenkeel_control::{IngressAnswer, SessionAnswer};
 use evenkeel_lab::client::{
     ClientFleet, ClientPath, Persona, QuicProtocol, QuicWay, client_config,
 };
@@ -12,24 +12,30 @@ use evenkeel_media::rtp;
 use evenkeel_model::IngressProtocol;
 
 use crate::harness::{
-    Node, Phone, TIMEOUT, World, assert_complete, assert_continuous, declared, offer, quic_of,
-    talk, udp_of, wait_until,
+    Gateway, Node, Phone, TIMEOUT, World, assert_complete, assert_continuous, declared, offer,
+    quic_of, talk, udp_of, wait_until,
 };
 
 fn persona(session: u64) -> Persona {
     Persona { session, seed: session, voice: true, video: true }
 }
 
-#[test]
-fn quic_and_udp_clients_hear_each_other() {
-    let node = Node::agent("east-a1");
-    let gateway = World::of(&[&node]).with_quic().start();
+/// A room at this node with a phone of UDP and a client that connects in this way.
+fn room(node: &Node, way: impl FnOnce(&SessionAnswer) -> QuicWay) -> (Gateway, Phone, ClientFleet) {
+    let gateway = World::of(&[node]).with_quic().start();
     let mut bob = Phone::new(2);
     let by_quic = gateway.open(offer("room", IngressProtocol::Quic));
     let by_udp = gateway.open(offer("room", declared(&bob)));
     bob.set_target(udp_of(&by_udp));
     let fleet = ClientFleet::start(&Books::default()).unwrap();
-    fleet.join(persona(1), ClientPath::Quic(quic_of(&by_quic)));
+    fleet.join(persona(1), ClientPath::Quic(way(&by_quic)));
+    (gateway, bob, fleet)
+}
+
+#[test]
+fn quic_and_udp_clients_hear_each_other() {
+    let node = Node::agent("east-a1");
+    let (gateway, mut bob, fleet) = room(&node, quic_of);
     talk(&mut [&mut bob], "both hear", |phones| {
         let tally = fleet.state(1).unwrap().tally;
         let reports = tally.packets_received >= 20 && tally.reports_received > 0;
@@ -62,19 +68,14 @@ fn quic_clients_hear_each_other() {
 #[test]
 fn webtransport_and_udp_clients_hear_each_other() {
     let node = Node::agent("east-a1");
-    let gateway = World::of(&[&node]).with_quic().start();
-    let mut bob = Phone::new(2);
-    let by_quic = gateway.open(offer("room", IngressProtocol::Quic));
-    let by_udp = gateway.open(offer("room", declared(&bob)));
-    bob.set_target(udp_of(&by_udp));
-    let IngressAnswer::Quic { short_lived_sha256, .. } = &by_quic.ingress else { panic!() };
-    let way = QuicWay {
-        protocol: QuicProtocol::Webtransport,
-        certificate_sha256: short_lived_sha256[0],
-        ..quic_of(&by_quic)
-    };
-    let fleet = ClientFleet::start(&Books::default()).unwrap();
-    fleet.join(persona(1), ClientPath::Quic(way));
+    let (gateway, mut bob, fleet) = room(&node, |opened| {
+        let IngressAnswer::Quic { short_lived_sha256, .. } = &opened.ingress else { panic!() };
+        QuicWay {
+            protocol: QuicProtocol::Webtransport,
+            certificate_sha256: short_lived_sha256[0],
+            ..quic_of(opened)
+        }
+    });
     talk(&mut [&mut bob], "both hear", |phones| {
         let tally = fleet.state(1).unwrap().tally;
         tally.packets_received >= 20 && phones[0].audio_from(1) >= 20

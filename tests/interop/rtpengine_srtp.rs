@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,9 @@ use crate::rtpengine::{GAP_MAX, MEDIA_PORTS, STEP_MS, Talker, before_two, talk};
 use crate::stage::Stage;
 
 const ROOMS: usize = 4;
-const TALK: Duration = Duration::from_secs(2);
+/// Packets of the daemons before and after a fault: a second of all talkers. The capture sees each packet of loopback twice.
+const PACKETS: usize = 2 * 2 * ROOMS * 1_000 / STEP_MS;
+const POLL: Duration = Duration::from_millis(10);
 const SDES: &str = "srtp = \"sdes\"";
 
 /// The payload of a talker's packet.
@@ -72,7 +74,7 @@ impl Legs {
         }
     }
 
-    /// All packets are encrypted, and no index has two packets: the capture sees each packet of loopback twice.
+    /// All packets are encrypted, and no index has two packets.
     fn assert_encrypted(&self) {
         for (stream, packets) in &self.streams {
             let mut sent: BTreeMap<u16, &[u8]> = BTreeMap::new();
@@ -91,8 +93,8 @@ impl Legs {
     }
 }
 
-/// Captures until `ending` is set.
-fn capture(ending: Arc<AtomicBool>) -> JoinHandle<Legs> {
+/// Captures until `ending` is set, and counts the packets of the daemons in `carried`.
+fn capture(ending: Arc<AtomicBool>, carried: Arc<AtomicUsize>) -> JoinHandle<Legs> {
     let opened = socket(
         AddressFamily::Packet,
         SockType::Datagram,
@@ -113,6 +115,7 @@ fn capture(ending: Arc<AtomicBool>) -> JoinHandle<Legs> {
                     Err(error) => panic!("the capture ended: {error}"),
                 }
             }
+            carried.store(legs.to_gateway, Ordering::Relaxed);
         }
         legs
     })
@@ -121,6 +124,7 @@ fn capture(ending: Arc<AtomicBool>) -> JoinHandle<Legs> {
 /// Talkers in their rooms, and the packets of their legs.
 struct Calls {
     ending: Arc<AtomicBool>,
+    carried: Arc<AtomicUsize>,
     talking: JoinHandle<Vec<Talker>>,
     captured: JoinHandle<Legs>,
     node: String,
@@ -129,7 +133,8 @@ struct Calls {
 impl Calls {
     fn begin(stage: &mut Stage) -> Calls {
         let ending = Arc::<AtomicBool>::default();
-        let captured = capture(Arc::clone(&ending));
+        let carried = Arc::<AtomicUsize>::default();
+        let captured = capture(Arc::clone(&ending), Arc::clone(&carried));
         let mut talkers = Vec::new();
         for room in 0..ROOMS {
             let room = format!("room-{room}");
@@ -137,7 +142,17 @@ impl Calls {
         }
         let node = talkers[0].node.clone();
         let talking = talk(talkers, Arc::clone(&ending));
-        Calls { ending, talking, captured, node }
+        Calls { ending, carried, talking, captured, node }
+    }
+
+    /// Waits until the daemons have sent [`PACKETS`] more.
+    fn go_on(&self) {
+        let carried = || self.carried.load(Ordering::Relaxed);
+        let (enough, until) = (carried() + PACKETS, Instant::now() + TIMEOUT);
+        while carried() < enough {
+            assert!(Instant::now() < until, "timed out: {} of {enough} packets", carried());
+            thread::sleep(POLL);
+        }
     }
 
     /// Ends the calls. Each talker must have heard the other one without a gap above this one.
@@ -159,8 +174,7 @@ impl Calls {
             assert!(last.is_some_and(|last| last <= GAP_MAX), "a client hears nothing: {last:?}");
         }
         assert!(gaps.iter().all(|gap| *gap <= gap_max), "{gaps:?}");
-        let sent = 2 * ROOMS * TALK.as_millis() as usize / STEP_MS;
-        assert!(legs.to_daemons > sent && legs.to_gateway > sent, "the capture misses packets");
+        assert!(legs.to_daemons > PACKETS, "the capture misses packets");
         legs.assert_encrypted();
         legs
     }
@@ -174,10 +188,10 @@ fn sdes_legs_are_encrypted_and_survive_a_kill() {
     }
     let mut stage = before_two("rtpengine-srtp", SDES);
     let calls = Calls::begin(&mut stage);
-    thread::sleep(TALK);
+    calls.go_on();
     let node = calls.node.clone();
     stage.kill_under(&node, "room-0");
-    thread::sleep(TALK);
+    calls.go_on();
     calls.end(GAP_MAX);
     let sessions = stage.read("/v1/sessions");
     assert_eq!(sessions["sessions"].as_array().map_or(0, Vec::len), 2 * ROOMS, "no session ended");
@@ -201,7 +215,7 @@ fn sdes_legs_go_on_in_an_upgrade() {
     }
     let mut stage = before_two("rtpengine-srtp-upgrade", SDES);
     let calls = Calls::begin(&mut stage);
-    thread::sleep(TALK);
+    calls.go_on();
     let upgraded = stage.ask(ApiCall {
         method: "POST".parse().expect("a method"),
         body: "{}".into(),
@@ -211,7 +225,7 @@ fn sdes_legs_go_on_in_an_upgrade() {
     let upgraded = upgraded.accepted().expect("the upgrade succeeds");
     let pid = Pid::from_raw(upgraded["pid"].as_i64().expect("a process") as i32);
     let successor = Successor(pid);
-    thread::sleep(TALK);
+    calls.go_on();
     let legs = calls.end(GAP_MAX);
     // The streams before the upgrade are those after it: other ports or keys would need another exchange.
     let goes_on = |packets: &&Vec<(Instant, Vec<u8>)>| {
@@ -221,7 +235,7 @@ fn sdes_legs_go_on_in_an_upgrade() {
     drop(successor);
     let until = Instant::now() + TIMEOUT;
     while kill(pid, None).is_ok() && Instant::now() < until {
-        thread::sleep(Duration::from_millis(10));
+        thread::sleep(POLL);
     }
     assert!(stage.outcome().success(), "the first gateway has ended");
 }
