@@ -24,10 +24,10 @@ const NONE_LOST: Limits =
     Limits { none_lost: true, none_condemned: true, no_freeze: true, ..Limits::NONE };
 
 pub(super) const ROWS: &[Row] = &[
-    row("webrtc.node-kill", Layout::HOT, Kill(Busiest, Loud), BY_NODE).times(20),
+    row("webrtc.node-kill", Layout::HOSTS, Kill(Busiest, Loud), BY_NODE).times(20),
     row("webrtc.gateway-kill", Layout::GROUP, Owner(Killed), BY_GATEWAY).times(10),
     row("webrtc.gateway-silent", Layout::GROUP, Owner(Silent), SILENTLY).times(8),
-    row("webrtc.upgrade", Layout::HOT, Upgrade, NONE_LOST).times(10),
+    row("webrtc.upgrade", Layout::HOSTS, Upgrade, NONE_LOST).times(10),
     // Half of the faults hit each member.
     row("webrtc.gateway-stopped", Layout::GROUP, Owner(Stopped(FIVE_S)), SILENTLY).times(6),
     Row::new("webrtc.live", Layout::LIVE, Kill(Busiest, Loud), BY_NODE_LIVE)
