@@ -269,7 +269,10 @@ impl ClientIngress {
         unprotected.clear();
         unprotected.extend_from_slice(datagram);
         match session.unprotect_srtp(side, &mut unprotected, cx.egress) {
-            Ok(packet) => self.deliver_media(session, arrival, packet, cx),
+            Ok(packet) => {
+                session.renew_consent(arrival.source, cx.now);
+                self.deliver_media(session, arrival, packet, cx);
+            }
             Err(reason) => cx.egress.count_drop(reason),
         }
         self.unprotected = unprotected;

@@ -14,7 +14,7 @@ use crate::address;
 use crate::flows::{self, Home};
 use crate::worker::sockets::SourceKey;
 
-/// Time for which a check of its address keeps media flowing to a client (RFC 7675, 5.1).
+/// Time for which a check of its address, or a verified packet of SRTP from there, keeps media flowing to a client (RFC 7675, 5.1).
 const CONSENT: Duration = Duration::from_secs(30);
 
 /// Limit of checked addresses that may send: after a NAT rebinding the old address remains valid for a moment.
@@ -191,7 +191,7 @@ pub(super) struct MoreAddresses {
     rtcp: Option<SourceKey>,
     /// True if a check carried USE-CANDIDATE. From then on only such checks change the destination.
     pub(super) nominated: bool,
-    /// Time of the last verified check; after a nomination, of the last one from the destination.
+    /// Time of the last verified check, or packet of SRTP; after a nomination, of the last one from the destination.
     pub(super) consent: Option<Instant>,
     /// Addresses that passed a check, newest last.
     pub(super) checked: Vec<SourceKey>,
@@ -308,6 +308,16 @@ impl ClientAddress {
     pub(super) fn has_consent(&self, now: Instant) -> bool {
         let consent = self.more.as_ref().and_then(|more| more.consent);
         consent.is_some_and(|at| now.saturating_duration_since(at) < CONSENT)
+    }
+
+    /// A packet of SRTP from this address was verified. From the destination it proves the same as a check: not every client
+    /// repeats checks, webrtcbin of GStreamer 1.22 for one.
+    pub(super) fn renew_consent(&mut self, from: SourceKey, now: Instant) {
+        let is_destination = self.destination.source() == Some(from);
+        let consent = self.more.as_mut().and_then(|more| more.consent.as_mut());
+        if let Some(consent) = consent.filter(|_| is_destination) {
+            *consent = now;
+        }
     }
 
     pub(super) fn lose(&mut self, from: SourceKey) {

@@ -40,6 +40,11 @@ impl WorkerSession {
         self.srtp().into_iter().for_each(SessionSrtp::await_counters);
     }
 
+    /// A packet of SRTP from this address was verified.
+    pub(crate) fn renew_consent(&mut self, from: SourceKey, now: Instant) {
+        self.address.renew_consent(from, now);
+    }
+
     /// Verifies and decrypts a packet of the client in place. Returns the plain packet, with the numbers of the room.
     pub(crate) fn unprotect_srtp<'a>(
         &mut self,

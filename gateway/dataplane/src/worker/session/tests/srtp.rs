@@ -72,20 +72,21 @@ impl Scene {
 
     /// Delivers a datagram of the phone. Returns what the node receives of it.
     fn deliver(&mut self, kind: ArrivalKind, datagram: &[u8]) -> Option<Vec<u8>> {
-        let (flows, start) = (Arc::new(Flows::new(4)), self.bench.start);
+        self.deliver_at(0, kind, datagram)
+    }
+
+    fn deliver_at(&mut self, ms: u64, kind: ArrivalKind, datagram: &[u8]) -> Option<Vec<u8>> {
+        let (flows, now) = (Arc::new(Flows::new(4)), self.bench.start + Duration::from_millis(ms));
         let home = self.bench.session.home;
         let address = self.bench.client.local_addr().unwrap();
         let source = SourceKey { listener: 0, address };
         flows.insert(FlowKey::Udp { listener: 0, address }, FlowEntry::of(home)).unwrap();
-        let mut ingress = ClientIngress::new(0, flows, vec![false], 100, RandomState::new(), start);
+        let mut ingress = ClientIngress::new(0, flows, vec![false], 100, RandomState::new(), now);
         let mut slots = SessionSlots::default();
         let empty = WorkerSession::new(install(ClientAddressing::Stun, Srtp::Plain, 0));
         slots.put(std::mem::replace(&mut self.bench.session, empty));
-        let cx = &mut PacketContext {
-            egress: &mut self.bench.egress,
-            board: &self.bench.board,
-            now: start,
-        };
+        let cx =
+            &mut PacketContext { egress: &mut self.bench.egress, board: &self.bench.board, now };
         ingress.deliver(&mut slots, home, ClientArrival { source, kind }, datagram, cx);
         slots.with(home, |session| flush_ports(session, cx));
         self.bench.session = *slots.remove(home).unwrap();
@@ -615,4 +616,37 @@ fn session_with_refused_counters_ends() {
         assert_eq!(scene.sends(100), is_known, "{limit}");
         assert_eq!(scene.bench.drops(DropReason::SrtpIndex), u64::from(!is_known), "{limit}");
     }
+}
+
+#[test]
+fn verified_packets_keep_consent() {
+    let mut scene = Scene::new();
+    scene.bench.session.known = ClientKnowledge::Stun;
+    scene.bench.check(0);
+    let ends_at = |scene: &Scene, ms| {
+        let at = |ms| scene.bench.start + Duration::from_millis(ms);
+        let address = &scene.bench.session.address;
+        assert!(address.has_consent(at(ms - 1)), "it ends before {ms}");
+        assert!(!address.has_consent(at(ms)), "it lasts longer than {ms}");
+    };
+    let packet = scene.phone.protect(RtpSide::Rtp, &video(1, SSRC));
+    assert!(scene.deliver_at(20_000, ArrivalKind::Rtp, &packet).is_some());
+    ends_at(&scene, 50_000);
+    let mut forged = scene.phone.protect(RtpSide::Rtp, &video(2, SSRC));
+    forged[12] ^= 1;
+    for (refused, datagram) in [("forged", forged), ("replayed", packet), ("plain", video(3, SSRC))]
+    {
+        assert_eq!(scene.deliver_at(40_000, ArrivalKind::Rtp, &datagram), None, "{refused}");
+        ends_at(&scene, 50_000);
+    }
+    let mut report = Vec::new();
+    rtcp::write_receiver_report(SSRC, &[], &mut report);
+    let report = scene.phone.protect(RtpSide::Rtcp, &report);
+    scene.deliver_at(45_000, ArrivalKind::Rtcp, &report);
+    ends_at(&scene, 75_000);
+    let other = SourceKey { listener: 0, address: "127.0.0.2:9".parse().unwrap() };
+    scene.bench.at(60_000, |session, cx| session.checked(other, true, cx));
+    let packet = scene.phone.protect(RtpSide::Rtp, &video(4, SSRC));
+    assert!(scene.deliver_at(70_000, ArrivalKind::Rtp, &packet).is_some(), "an earlier address");
+    ends_at(&scene, 90_000);
 }
