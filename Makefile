@@ -93,10 +93,11 @@ bench-quick: target
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench quick --evenkeel $(BUILT)/evenkeel
 
-# Breaks nodes, links and regions under a running gateway and measures the gaps of its sessions, as root. Writes
-# target/chaos/report.json, which lists missed targets; the exit status is 0 if the run completed. ROWS=gateway: only rows with
-# this in their id, RUNS=20: each so many times, with the spread; both write target/chaos/part.json.
-chaos: target
+# Breaks nodes, links and regions under a running gateway and measures the gaps of its sessions, as root. Installs the clients of
+# `make interop` first: some rows are of them. Writes target/chaos/report.json, which lists missed targets; the exit status is 0
+# if the run completed. ROWS=gateway: only rows with this in their id, RUNS=20: each so many times, with the spread; both write
+# target/chaos/part.json.
+chaos: target clients
 	tests/chaos/install
 	$(CARGO) build --release -p evenkeel -p evenkeel-chaos
 	$(BUILT)/evenkeel-chaos run --evenkeel $(BUILT)/evenkeel $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS))

@@ -1,4 +1,4 @@
-"""Opens sessions by the admin API."""
+"""Opens sessions by the admin API, for scripts with ends of calls."""
 
 import http.client
 import json
@@ -26,3 +26,18 @@ def open_session(path, room, sdp):
     if response.status != 201:
         sys.exit(f"{response.status}: {body}")
     return json.loads(body)["webrtc"]["answer"]
+
+
+def add_call(parser):
+    """Adds the arguments of ends in calls."""
+    parser.add_argument("--audio", dest="kinds", action="store_const", const=["audio"], default=["audio", "video"], help="no video")
+    parser.add_argument("--rooms", type=int, help="one end in each of the rooms ROOM-1 to ROOM-ROOMS, in place of two ends in ROOM")
+    parser.add_argument("api", help="the socket of the API")
+    parser.add_argument("room")
+
+
+def rooms(options):
+    """The room of each end."""
+    if options.rooms is None:
+        return [options.room] * 2
+    return [f"{options.room}-{number + 1}" for number in range(options.rooms)]

@@ -8,7 +8,7 @@ use std::process::Command;
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::clients::{
-    Client, SYSTEM_PYTHON, browser_packages, pion_call, present, python,
+    Client, SYSTEM_PYTHON, browser_packages, ecdsa_certificate, pion_call, present, python,
 };
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
@@ -155,12 +155,10 @@ fn call_of_libwebrtc_survives_node_death() {
 
 /// webrtcbin with an ECDSA certificate. The file has it and its key.
 pub(crate) fn webrtcbin() -> (Command, NamedTempFile) {
-    let made = rcgen::generate_simple_self_signed(["client".to_owned()]).expect("a valid name");
     let mut file = NamedTempFile::new().expect("a file can be made");
-    write!(file, "{}{}", made.cert.pem(), made.signing_key.serialize_pem())
-        .expect("a file can be written");
+    file.write_all(ecdsa_certificate().as_bytes()).expect("a file can be written");
     let mut command = Command::new(SYSTEM_PYTHON);
-    command.arg(script("webrtc_gstreamer.py")).arg(file.path());
+    command.arg(script("webrtc_gstreamer.py")).arg(file.path()).arg("127.0.0.1");
     (command, file)
 }
 

@@ -1,27 +1,32 @@
-"""Two ends of a WebRTC library in a call. Arguments: the module of the library (aiortc, or webrtc for libwebrtc), the socket of the API, and
-the room.
+"""Ends of a WebRTC library in calls.
 
-Standard output is lines of JSON, four a second: each end with its states, and the packets that it received by kind.
+Standard output is lines of JSON, four a second: each end with its states, the packets that it received by kind and by SSRC, and, by aiortc,
+its candidate pair.
 """
 
+import argparse
 import asyncio
 import importlib
 import json
-import sys
+import time
 
-from admin_api import open_session
+from admin_api import add_call, open_session, rooms
 
-MODULE, API, ROOM = sys.argv[1:4]
+PARSER = argparse.ArgumentParser(description=__doc__)
+PARSER.add_argument("module", choices=["aiortc", "webrtc"], help="webrtc: libwebrtc")
+add_call(PARSER)
+OPTIONS = PARSER.parse_args()
+MODULE, KINDS = OPTIONS.module, OPTIONS.kinds
 LIBRARY = importlib.import_module(MODULE)
-KINDS = ["audio", "video"]
 
 
 def new_peer():
     if MODULE == "aiortc":
         # Its default is a STUN server of the internet.
         peer = LIBRARY.RTCPeerConnection(LIBRARY.RTCConfiguration(iceServers=[]))
-        peer.addTrack(LIBRARY.mediastreams.AudioStreamTrack())
-        peer.addTrack(LIBRARY.mediastreams.VideoStreamTrack())
+        tracks = {"audio": LIBRARY.mediastreams.AudioStreamTrack, "video": LIBRARY.mediastreams.VideoStreamTrack}
+        for kind in KINDS:
+            peer.addTrack(tracks[kind]())
         peer.on("track", lambda track: asyncio.ensure_future(consume(track)))
         return peer
     peer = LIBRARY.RTCPeerConnection()
@@ -63,9 +68,9 @@ def picture(number):
     return LIBRARY.VideoFrame(data, init)
 
 
-async def connect(peer):
+async def connect(peer, room):
     await peer.setLocalDescription(await peer.createOffer())
-    answer = open_session(API, ROOM, peer.localDescription.sdp)
+    answer = open_session(OPTIONS.api, room, peer.localDescription.sdp)
     kind = getattr(LIBRARY, "RTCSessionDescriptionInit", None) or LIBRARY.RTCSessionDescription
     await peer.setRemoteDescription(kind(type="answer", sdp=answer))
 
@@ -74,25 +79,37 @@ def word(value):
     return getattr(value, "value", value)
 
 
-async def received(peer):
-    report = await peer.getStats()
-    inbound = [each for each in report.values() if word(each.type) == "inbound-rtp"]
+def path(peer):
+    """The addresses of the candidate pair in use, and the gateway's user fragment."""
+    connection = peer.getReceivers()[0].transport.transport._connection
+    pairs = [[*pair.local_addr, *pair.remote_addr] for pair in connection._nominated.values()]
+    return [pairs, connection.remote_username]
+
+
+async def report(peer):
+    stats = await peer.getStats()
+    inbound = [each for each in stats.values() if word(each.type) == "inbound-rtp"]
     packets = lambda each: getattr(each, "packetsReceived", None) or getattr(each, "packets_received", None) or 0
-    return [sum(packets(each) for each in inbound if word(each.kind) == kind) for kind in KINDS]
+    end = {
+        "states": [word(peer.connectionState), word(peer.iceConnectionState)],
+        "received": [sum(packets(each) for each in inbound if word(each.kind) == kind) for kind in KINDS],
+        "audio": [each.ssrc for each in inbound if word(each.kind) == "audio"],
+        "packets": {each.ssrc: packets(each) for each in inbound},
+        "at_ms": 1000 * time.time(),
+    }
+    return {**end, "path": path(peer)} if MODULE == "aiortc" else end
 
 
 async def main():
     if MODULE == "webrtc":
         LIBRARY.allow_loopback()
-    peers = [new_peer(), new_peer()]
-    for peer in peers:
-        await connect(peer)
+    peers = []
+    for room in rooms(OPTIONS):
+        peers.append(new_peer())
+        await connect(peers[-1], room)
     while True:
         await asyncio.sleep(0.25)
-        states = [[word(peer.connectionState), word(peer.iceConnectionState)] for peer in peers]
-        counts = [await received(peer) for peer in peers]
-        ends = [{"states": state, "received": count} for state, count in zip(states, counts)]
-        print(json.dumps({"ends": ends}), flush=True)
+        print(json.dumps({"ends": [await report(peer) for peer in peers]}), flush=True)
 
 
 asyncio.run(main())

@@ -1,19 +1,18 @@
-"""webrtcbin elements of GStreamer, with a certificate of their own. Arguments: a PEM file with certificate and key, and
+"""webrtcbin elements of GStreamer, with a certificate of their own.
 
-- `call`, the socket of the API, and a room: two ends of a call;
-- `publish`, a URL of WHIP, and a token: an end that sends, until SIGTERM.
-
-Standard output is lines of JSON, four a second: each end with its states, and the packets that it received by kind. The last line of
-`publish` has the statuses of the answers to its requests.
+Standard output is lines of JSON, four a second: each end with its states, the packets that it received by kind, and those that SRTP accepted
+by SSRC. The last line of `publish` has the statuses of the answers to its requests.
 """
 
+import argparse
 import hashlib
 import http.client
 import json
 import re
 import signal
 import ssl
-import sys
+import time
+from collections import Counter
 from urllib.parse import urlsplit
 
 import gi
@@ -23,19 +22,32 @@ gi.require_version("GstSdp", "1.0")
 gi.require_version("GstWebRTC", "1.0")
 from gi.repository import GLib, Gst, GstSdp, GstWebRTC
 
-from admin_api import open_session
+from admin_api import add_call, open_session, rooms
 
-PEM_FILE, MODE, TARGET, KEY = sys.argv[1:5]
-with open(PEM_FILE) as file:
+PARSER = argparse.ArgumentParser(description=__doc__)
+PARSER.add_argument("certificate", help="a PEM file with certificate and key")
+PARSER.add_argument("address", help="the local address")
+MODES = PARSER.add_subparsers(dest="mode", required=True)
+add_call(MODES.add_parser("call", help="ends of calls"))
+PUBLISH = MODES.add_parser("publish", help="an end that sends by WHIP, until SIGTERM")
+PUBLISH.add_argument("url")
+PUBLISH.add_argument("token")
+PUBLISH.set_defaults(kinds=["audio", "video"])
+OPTIONS = PARSER.parse_args()
+with open(OPTIONS.certificate) as file:
     PEM = file.read()
-KINDS = ["audio", "video"]
+KINDS = OPTIONS.kinds
+PAYLOAD_TYPES = {"audio": 97, "video": 98}
 # After the first key frame the encoder sends one only on request.
-SOURCES = """
+SOURCES = {
+    "audio": """
     audiotestsrc is-live=true wave=pink-noise samplesperbuffer=960 ! audio/x-raw,rate=48000,channels=1
-    ! opusenc ! rtpopuspay pt=97 ! application/x-rtp,media=audio,encoding-name=OPUS,payload=97 ! peer.
+    ! opusenc ! rtpopuspay pt=97 ! application/x-rtp,media=audio,encoding-name=OPUS,payload=97 ! peer.""",
+    "video": """
     videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=240,framerate=25/1
     ! vp8enc deadline=1 cpu-used=8 target-bitrate=300000 keyframe-max-dist=100000 ! rtpvp8pay pt=98
-    ! application/x-rtp,media=video,encoding-name=VP8,payload=98 ! peer."""
+    ! application/x-rtp,media=video,encoding-name=VP8,payload=98 ! peer.""",
+}
 
 
 class End:
@@ -43,24 +55,27 @@ class End:
 
     direction = GstWebRTC.WebRTCRTPTransceiverDirection.SENDRECV
 
-    def __init__(self):
+    def __init__(self, room=None):
+        self.room = room
         self.received = dict.fromkeys(KINDS, 0)
-        self.pipeline = Gst.parse_launch(f"webrtcbin name=peer bundle-policy=max-bundle {SOURCES}")
+        self.accepted = {kind: Counter() for kind in KINDS}
+        sources = "".join(SOURCES[kind] for kind in KINDS)
+        self.pipeline = Gst.parse_launch(f"webrtcbin name=peer bundle-policy=max-bundle {sources}")
         self.peer = self.pipeline.get_by_name("peer")
         for index in range(len(KINDS)):
             self.peer.emit("get-transceiver", index).set_property("direction", self.direction)
-        self.peer.connect("deep-element-added", certify)
+        self.peer.connect("deep-element-added", self.on_element)
         self.peer.connect("pad-added", self.on_pad)
         self.peer.connect("on-negotiation-needed", self.negotiate)
         self.peer.connect("on-ice-candidate", self.on_candidate)
         # The element loses its agent without this reference. libnice skips loopback.
         self.agent = self.peer.get_property("ice-agent")
-        self.agent.emit("add-local-ip-address", "127.0.0.1")
+        self.agent.emit("add-local-ip-address", OPTIONS.address)
         self.pipeline.set_state(Gst.State.PLAYING)
 
     def join(self, offer):
         """Returns the SDP of the answer to an offer."""
-        return open_session(TARGET, KEY, offer)
+        return open_session(OPTIONS.api, self.room, offer)
 
     def on_candidate(self, _peer, index, candidate):
         pass
@@ -93,16 +108,30 @@ class End:
         self.received[kind] += 1
         return Gst.PadProbeReturn.OK
 
+    def on_element(self, _bin, _parent, element):
+        kind = element.__gtype__.name
+        if kind == "GstDtlsSrtpDec":
+            # GStreamer made a certificate with a key for RSA.
+            element.set_property("pem", PEM)
+        elif kind == "GstSrtpDec":
+            element.get_static_pad("rtp_src").add_probe(Gst.PadProbeType.BUFFER, self.accept)
+
+    def accept(self, _pad, info):
+        header = info.get_buffer().extract_dup(0, 12)
+        for kind in KINDS:
+            if header[1] & 0x7F == PAYLOAD_TYPES[kind]:
+                self.accepted[kind][int.from_bytes(header[8:], "big")] += 1
+        return Gst.PadProbeReturn.OK
+
     def state(self):
         names = ["connection-state", "ice-connection-state"]
-        states = [self.peer.get_property(name).value_nick for name in names]
-        return {"states": states, "received": [self.received[kind] for kind in KINDS]}
-
-
-def certify(_bin, _parent, element):
-    """Replaces the certificate that GStreamer made, whose key is for RSA."""
-    if element.__gtype__.name == "GstDtlsSrtpDec":
-        element.set_property("pem", PEM)
+        return {
+            "states": [self.peer.get_property(name).value_nick for name in names],
+            "received": [self.received[kind] for kind in KINDS],
+            "audio": list(self.accepted["audio"]),
+            "packets": dict(sum(self.accepted.values(), Counter())),
+            "at_ms": 1000 * time.time(),
+        }
 
 
 def with_fingerprint(offer):
@@ -122,14 +151,14 @@ class Publisher(End):
         super().__init__()
 
     def request(self, method, url, headers={}, body=None):
-        connection = http.client.HTTPConnection(urlsplit(TARGET).netloc)
-        connection.request(method, url, body, {"Authorization": f"Bearer {KEY}", **headers})
+        connection = http.client.HTTPConnection(urlsplit(OPTIONS.url).netloc)
+        connection.request(method, url, body, {"Authorization": f"Bearer {OPTIONS.token}", **headers})
         response = connection.getresponse()
         self.statuses.append([method, response.status])
         return response, response.read().decode()
 
     def join(self, offer):
-        response, answer = self.request("POST", TARGET, {"Content-Type": "application/sdp"}, offer)
+        response, answer = self.request("POST", OPTIONS.url, {"Content-Type": "application/sdp"}, offer)
         self.location, self.etag = response.headers["Location"], response.headers["ETag"]
         self.sections = offer.split("m=")
         return answer
@@ -155,8 +184,8 @@ def show(ends):
 
 Gst.init(None)
 LOOP = GLib.MainLoop()
-if MODE == "call":
-    ends = [End(), End()]
+if OPTIONS.mode == "call":
+    ends = [End(room) for room in rooms(OPTIONS)]
 else:
     ends = [Publisher()]
     GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGTERM, ends[0].end)

@@ -1,5 +1,6 @@
 //! Faults and how they are undone.
 
+mod flood;
 mod owner;
 mod process;
 mod proof;
@@ -78,6 +79,8 @@ pub(crate) enum Fault {
     Store(Outage),
     /// Packets to the gateway's UDP listener are dropped for this long; QUIC goes on.
     BlockUdp(Duration),
+    /// The gateway gets 10,000 ClientHellos a second for this long.
+    HelloFlood(Duration),
 }
 
 /// A fault that was injected.
@@ -149,7 +152,8 @@ impl Fault {
             | Fault::Upgrade
             | Fault::Store(_)
             | Fault::Rebind
-            | Fault::Reconnect => Ok(()),
+            | Fault::Reconnect
+            | Fault::HelloFlood(_) => Ok(()),
         }
     }
 
@@ -202,6 +206,7 @@ impl Fault {
             Fault::Owner(loss) => loss.go_on(stage).await,
             Fault::Store(outage) => outage.go_on(stage).await,
             Fault::Rebind => crowd.rebind().map_err(|error| error.to_string()),
+            Fault::HelloFlood(long) => flood::flood(stage, long).await,
             Fault::Reconnect => {
                 crowd.reconnect(|| stage.admin()).await.map_err(|error| error.to_string())
             }
@@ -254,7 +259,8 @@ impl Fault {
             | Fault::Move(_)
             | Fault::Upgrade
             | Fault::Rebind
-            | Fault::Reconnect => Ok(()),
+            | Fault::Reconnect
+            | Fault::HelloFlood(_) => Ok(()),
         }
     }
 
@@ -267,7 +273,8 @@ impl Fault {
             | Fault::Upgrade
             | Fault::Rebind
             | Fault::Reconnect
-            | Fault::BlockUdp(_) => return Ok(Vec::new()),
+            | Fault::BlockUdp(_)
+            | Fault::HelloFlood(_) => return Ok(Vec::new()),
             Fault::Owner(Loss::WithNode) => Whom::Busiest,
             Fault::Owner(_) | Fault::Store(_) => return Ok(Vec::new()),
             Fault::Kill(whom, _)

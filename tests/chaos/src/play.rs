@@ -26,7 +26,7 @@ use crate::report::{Control, Played};
 use crate::row::Row;
 use crate::stage::{CROWD, Places, Stage};
 use crate::webrtc::{
-    self, Browsers, CapturedIndices, ClientPacket, FRAMES_PER_SECOND_MIN, Transports,
+    self, CapturedIndices, ClientPacket, FRAMES_PER_SECOND_MIN, ThirdPartyClients, Transports,
 };
 
 /// Interval at which the control run measures pauses.
@@ -57,9 +57,9 @@ pub(crate) async fn play(
     let stage = Stage::set(row.layout, places, seed).await?;
     let port = stage.gateway().udp.port();
     let capture = row.webrtc.then(|| webrtc::capture(port)).transpose()?;
-    let browsers = match row.browsers {
-        true => Some(Browsers::start(places, &stage.gateway().socket).await?),
-        false => None,
+    let others = match row.third_party {
+        Some(clients) => Some(ThirdPartyClients::start(clients, places, &stage).await?),
+        None => None,
     };
     let crowd = Crowd::enter(&plan(row, &stage, seed), || stage.admin()).await;
     let mut crowd = crowd.map_err(|error| stage.gateway().process.error(error.to_string()))?;
@@ -77,7 +77,7 @@ pub(crate) async fn play(
     let looks = row.limits.some_left_out.then(|| Looks::begin(stage.admin()));
     let home = row.layout.carrying();
     let newcomers = row.newcomers.then(|| Newcomers::begin(stage.admin(), home));
-    let mut scene = Scene { row, stage, crowd, capture, browsers, newcomers };
+    let mut scene = Scene { row, stage, crowd, capture, others, newcomers };
     scene.stage.edges.count_media_of_standby()?;
     played.control = control(row, &mut scene).await?;
     played.of_standby += scene.stage.edges.count_media_of_standby()?;
@@ -102,7 +102,7 @@ pub(crate) async fn play(
         }
     }
     played.transports = scene.transports();
-    played.unproven.extend(scene.browsers.iter().flat_map(Browsers::misses));
+    played.unproven.extend(scene.others.iter().flat_map(ThirdPartyClients::misses));
     outcome
 }
 
@@ -121,7 +121,8 @@ struct Scene<'a> {
     crowd: Crowd,
     /// `None` without WebRTC clients.
     capture: Option<Capture<ClientPacket>>,
-    browsers: Option<Browsers>,
+    /// The clients that are other programs.
+    others: Option<ThirdPartyClients>,
     newcomers: Option<Newcomers>,
 }
 
@@ -150,8 +151,8 @@ impl Scene<'_> {
     fn transports(&self) -> Option<Transports> {
         let capture = self.capture.as_ref()?;
         let captured = capture.read(|packets| CapturedIndices::of(packets, capture.lost()));
-        let tally = match &self.browsers {
-            Some(browsers) => capture.read(|packets| browsers.tally(packets)),
+        let tally = match &self.others {
+            Some(others) => capture.read(|packets| others.tally(packets)),
             None => self.crowd.webrtc(),
         };
         Some(Transports { sessions: self.row.sessions, tally, captured })
@@ -164,10 +165,10 @@ impl Scene<'_> {
         phase: Duration,
         played: &mut Played,
     ) -> Result<Done, String> {
-        let Scene { row, stage, crowd, capture, browsers, .. } = self;
+        let Scene { row, stage, crowd, capture, others, .. } = self;
         played.unproven.extend(stand_idle(stage, row.idle).await?);
-        if let Some(browsers) = browsers {
-            browsers.begin_observation().await?;
+        if let Some(others) = others {
+            others.begin_observation().await?;
         }
         crowd.begin_window();
         drop(stage.edges.passed());
@@ -205,11 +206,11 @@ impl Scene<'_> {
             left_out.due = u64::from(row.sessions.div_ceil(2)).saturating_sub(row.layout.fits());
         }
         let mut effect = window.effect_of(&struck.happened);
-        if let (Some(browsers), Some(capture)) = (browsers, capture) {
+        if let (Some(others), Some(capture)) = (others, capture) {
             let span = struck.happened.at_ns..until_ns;
-            let pages = browsers.end_observation(capture, span).await?;
-            effect.add(pages.effect);
-            played.frozen_ms.extend(pages.frozen_ms);
+            let ends = others.end_observation(capture, span).await?;
+            effect.add(ends.effect);
+            played.frozen_ms.extend(ends.frozen_ms);
         }
         if row.layout.is_live() {
             let asked = live::asked_at_once(&crowd.key_frames_asked(), struck.happened.at_ns);
@@ -232,7 +233,7 @@ impl Scene<'_> {
 
     /// Undoes the fault and waits for recovery.
     async fn heal(&mut self, done: Done, played: &mut Played) -> Result<(), String> {
-        let Scene { row, stage, crowd, capture, browsers, newcomers } = self;
+        let Scene { row, stage, crowd, capture, others, newcomers } = self;
         let Done { struck, nowhere, mut left_out, mut events } = done;
         let healed_ns = clock::now_ns();
         row.fault.heal(stage, &struck).await?;
@@ -257,8 +258,8 @@ impl Scene<'_> {
         played.tide = newcomers.as_ref().map(|all| all.tell(&events, fault_ns, healed_ns));
         let healed = Happened { at_ns: healed_ns, scope: struck.happened.scope };
         let mut unfault = unfault(row, &window, &healed);
-        if let (Some(browsers), Some(capture)) = (browsers, capture) {
-            unfault.add(browsers.effect(capture, healed_ns..window.span.end));
+        if let (Some(others), Some(capture)) = (others, capture) {
+            unfault.add(others.effect(capture, healed_ns..window.span.end));
         }
         // Until its repair the fault loses packets.
         let before = std::mem::take(&mut unfault.lost_before);
@@ -290,8 +291,8 @@ fn plan(row: &Row, stage: &Stage, seed: u64) -> CrowdPlan {
     let Row { quic, webrtc, webtransport, natted, both_ways, .. } = *row;
     let (rooms, scenario) = (CROWD.to_owned(), row.layout.scenario.to_owned());
     let clients_at = stage.clients_at();
-    // Pages open their own sessions.
-    let mut plan = CrowdPlan::new(if row.browsers { 0 } else { row.sessions });
+    // Other programs open their own sessions.
+    let mut plan = CrowdPlan::new(if row.third_party.is_some() { 0 } else { row.sessions });
     if row.layout.is_live() {
         (plan.video, plan.feedback) = (true, true);
         plan.room_size = row.sessions;
@@ -325,9 +326,9 @@ fn unfault(row: &Row, window: &ObservationWindow, healed: &Happened) -> FaultEff
 
 /// The control run, as long as a fault is observed.
 async fn control(row: &Row, scene: &mut Scene<'_>) -> Result<Control, String> {
-    let Scene { crowd, stage, capture, browsers, .. } = scene;
-    if let Some(browsers) = browsers {
-        browsers.begin_observation().await?;
+    let Scene { crowd, stage, capture, others, .. } = scene;
+    if let Some(others) = others {
+        others.begin_observation().await?;
     }
     crowd.begin_window();
     drop(stage.edges.passed());
@@ -345,10 +346,10 @@ async fn control(row: &Row, scene: &mut Scene<'_>) -> Result<Control, String> {
     let first = moments.first().copied().unwrap_or(0);
     let mut longest = window.effect_of(&Happened { at_ns: first, scope: Scope::Everybody });
     let (mut frozen_ms, mut frames_per_second) = (Vec::new(), None);
-    if let (Some(browsers), Some(capture)) = (browsers, capture) {
-        let pages = browsers.end_observation(capture, first..window.span.end).await?;
-        longest.add(pages.effect);
-        (frozen_ms, frames_per_second) = (pages.frozen_ms, Some(pages.frames_per_second));
+    if let (Some(others), Some(capture)) = (others, capture) {
+        let ends = others.end_observation(capture, first..window.span.end).await?;
+        longest.add(ends.effect);
+        (frozen_ms, frames_per_second) = (ends.frozen_ms, ends.frames_per_second);
     }
     let up_ns = longest_pauses(&stage.edges.passed(), first, window.span.end);
     let gaps_ns = window.control(&moments);

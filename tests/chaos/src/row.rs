@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use evenkeel_testkit::clients::Client;
-
 use crate::Choice;
 use crate::fault::Fault;
 use crate::layout::Layout;
 use crate::limits::Limits;
+use crate::webrtc::ThirdParty;
 
 /// Default observation time of a fault.
 const WATCHED: Duration = Duration::from_millis(1_200);
@@ -28,8 +27,8 @@ pub(crate) struct Row {
     pub(crate) webrtc: bool,
     /// All clients use WebTransport.
     pub(crate) webtransport: bool,
-    /// The clients are two pages of Chromium in a call.
-    pub(crate) browsers: bool,
+    /// The clients are other programs.
+    pub(crate) third_party: Option<ThirdParty>,
     /// Clients are behind a simulated NAT, which may change their addresses.
     pub(crate) natted: bool,
     pub(crate) kills: u32,
@@ -51,7 +50,7 @@ impl Row {
         let watched = WATCHED;
         let (quic, webrtc, natted, both_ways) = (false, false, false, false);
         let (sessions, kills, idle) = (1_000, 1, Duration::ZERO);
-        let (newcomers, offers, webtransport, browsers) = (false, false, false, false);
+        let (newcomers, offers, webtransport, third_party) = (false, false, false, None);
         Row {
             id,
             layout,
@@ -60,7 +59,7 @@ impl Row {
             quic,
             webrtc,
             webtransport,
-            browsers,
+            third_party,
             natted,
             kills,
             idle,
@@ -107,9 +106,10 @@ impl Row {
         Row { webtransport: true, ..self }
     }
 
-    /// With pages of Chromium.
-    pub(crate) const fn browsers(self) -> Row {
-        Row { browsers: true, sessions: 2, both_ways: true, ..self.webrtc() }
+    /// With clients that are other programs.
+    pub(crate) const fn with_third_party(self, clients: ThirdParty) -> Row {
+        let (third_party, sessions) = (Some(clients), clients.sessions());
+        Row { third_party, sessions, both_ways: true, ..self.webrtc() }
     }
 
     /// With clients behind a NAT.
@@ -135,7 +135,7 @@ impl Row {
     /// The reason why the row cannot run here.
     pub(crate) fn requirement(&self) -> Result<(), String> {
         self.layout.requirement()?;
-        if self.browsers { Client::Chromium.require() } else { Ok(()) }
+        self.third_party.map_or(Ok(()), ThirdParty::require)
     }
 
     /// Half the sessions, if both of a room send and there are many.
@@ -146,7 +146,8 @@ impl Row {
 
     /// With the options of the command line.
     pub(crate) fn scaled(self, choice: &Choice) -> Row {
-        let sessions = choice.sessions.filter(|_| !self.browsers).unwrap_or(self.sessions);
+        let sessions =
+            choice.sessions.filter(|_| self.third_party.is_none()).unwrap_or(self.sessions);
         let kills = choice.kills.unwrap_or(self.kills);
         let both_ways = choice.both_ways || self.both_ways;
         Row { sessions, kills, both_ways, ..self }

@@ -1,7 +1,7 @@
 //! The transports of WebRTC sessions: one handshake each, and no packet that SRTP refuses, except a copy.
 
-mod browsers;
 mod indices;
+mod third_party;
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use evenkeel_lab::client::WebrtcTally;
 use evenkeel_lab::network::ip;
 use serde::Serialize;
 
-pub(crate) use browsers::Browsers;
 pub(crate) use indices::{CapturedIndices, ClientPacket};
+pub(crate) use third_party::{ThirdParty, ThirdPartyClients};
 
 use crate::capture::Capture;
 

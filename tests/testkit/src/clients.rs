@@ -72,6 +72,15 @@ pub fn python() -> PathBuf {
 /// The Python interpreter of the system, with the bindings of GStreamer.
 pub const SYSTEM_PYTHON: &str = "/usr/bin/python3";
 
+/// A certificate with its key, for ECDSA, as PEM.
+///
+/// # Panics
+/// The system has no randomness.
+pub fn ecdsa_certificate() -> String {
+    let made = rcgen::generate_simple_self_signed(["client".to_owned()]).expect("a valid name");
+    made.cert.pem() + &made.signing_key.serialize_pem()
+}
+
 /// Imports of a script that calls with GStreamer.
 const WEBRTCBIN: &str = "import gi
 gi.require_version('Gst', '1.0')

@@ -50,8 +50,8 @@ impl Fault {
                 let home = effect.causes.get("failback").copied().unwrap_or(0);
                 proven(home >= effect.rooms_hit, format!("{home} rooms went home"))
             }
-            // The stall ends by itself; an upgrade without a new process fails.
-            Fault::StallControl(_) | Fault::Upgrade => Ok(()),
+            // The stall ends by itself; an upgrade without a new process fails, and a flood that the gateway does not read.
+            Fault::StallControl(_) | Fault::Upgrade | Fault::HelloFlood(_) => Ok(()),
             // A store that does not fail is found by its own limit.
             Fault::Store(outage) if outage != Outage::DownAtTakeover => Ok(()),
             Fault::Owner(Loss::Parted(_)) => {

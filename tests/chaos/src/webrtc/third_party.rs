@@ -1,0 +1,468 @@
+//! Clients that are other programs, in calls, as their statistics and a capture show them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use evenkeel_lab::client::WebrtcTally;
+use evenkeel_lab::clock;
+use evenkeel_lab::crowd::FaultEffect;
+use evenkeel_lab::process::ChildProcess;
+use evenkeel_testkit::clients::{
+    Client, SYSTEM_PYTHON, browser_packages, ecdsa_certificate, python,
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::indices::{ClientContent, ClientPacket};
+use crate::capture::Capture;
+use crate::process;
+use crate::stage::{CROWD, Places, Stage};
+
+/// Packets and frames that each end receives before its call counts as begun.
+const ENOUGH: u64 = 100;
+/// Programs start and connect within this time, on busy processors too.
+const BEGUN_WITHIN: Duration = Duration::from_secs(60);
+/// Programs report four times a second.
+const REPORTED_WITHIN: Duration = Duration::from_secs(10);
+const ENDED_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A stream without a packet in this time before a fault has ended.
+const RECENTLY_NS: u64 = 500_000_000;
+/// Packets between the interface and the statistics of an end.
+const IN_FLIGHT_MAX: u64 = 20;
+/// The states of a transport that passes packets (W3C webrtc, `RTCIceConnectionState`).
+const CONNECTED: [&str; 2] = ["connected", "completed"];
+/// Ends of each library.
+const ENDS: usize = 10;
+
+/// The programs of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ThirdParty {
+    /// Two pages of Chromium in a call.
+    Pages,
+    /// Calls of voice between an end by aiortc and one by GStreamer.
+    Libraries,
+}
+
+/// A program with its arguments.
+struct ClientCommand {
+    name: &'static str,
+    program: PathBuf,
+    words: Vec<String>,
+    /// The sessions that it opens.
+    ends: usize,
+}
+
+impl ThirdParty {
+    pub(crate) const fn sessions(self) -> u32 {
+        match self {
+            ThirdParty::Pages => 2,
+            ThirdParty::Libraries => 2 * ENDS as u32,
+        }
+    }
+
+    /// # Errors
+    /// A program is not installed.
+    pub(crate) fn require(self) -> Result<(), String> {
+        match self {
+            ThirdParty::Pages => Client::Chromium.require(),
+            ThirdParty::Libraries => {
+                Client::Aiortc.require().and_then(|()| Client::Webrtcbin.require())
+            }
+        }
+    }
+
+    fn commands(self, places: &Places, stage: &Stage) -> Result<Vec<ClientCommand>, String> {
+        let interop = Path::new(env!("CARGO_MANIFEST_DIR")).join("../interop");
+        let text = |path: &Path| path.display().to_string();
+        let api = text(&stage.gateway().socket);
+        if self == ThirdParty::Pages {
+            let script = text(&interop.join("browser/call.js"));
+            let packages = text(&browser_packages());
+            let [one, two] = ["chromium"; 2].map(str::to_owned);
+            let words = vec![script, packages, one, two, api, format!("{CROWD}-1")];
+            return Ok(vec![ClientCommand {
+                name: "pages",
+                program: "node".into(),
+                words,
+                ends: 2,
+            }]);
+        }
+        let certificate = places.folder.join("webrtcbin.pem");
+        let written = fs::write(&certificate, ecdsa_certificate());
+        written.map_err(|error| format!("{}: {error}", certificate.display()))?;
+        let rooms = ENDS.to_string();
+        let options = ["--audio", "--rooms", &rooms].map(str::to_owned);
+        let words = |script: &str, own: Vec<String>| {
+            let rest = [api.clone(), CROWD.to_owned()];
+            [vec![text(&interop.join(script))], own, options.to_vec(), rest.to_vec()].concat()
+        };
+        let by_aiortc = words("webrtc_call.py", vec!["aiortc".to_owned()]);
+        let address = stage.clients_at().to_string();
+        let by_gstreamer =
+            words("webrtc_gstreamer.py", vec![text(&certificate), address, "call".to_owned()]);
+        let command = |name, program, words| ClientCommand { name, program, words, ends: ENDS };
+        Ok(vec![
+            command("aiortc", python(), by_aiortc),
+            command("gstreamer", SYSTEM_PYTHON.into(), by_gstreamer),
+        ])
+    }
+}
+
+/// An end, as `observe` of `tests/interop/browser/browser.js` reports it.
+#[derive(Clone, PartialEq, Deserialize, Debug)]
+struct EndReport {
+    /// The states of the connection, of ICE and, in pages, of DTLS.
+    states: Vec<Option<String>>,
+    /// The candidate pair and its credentials; in pages also its changes, and both certificates. GStreamer does not tell.
+    #[serde(default)]
+    path: Value,
+    /// Packets of audio and, with video, its packets and the frames decoded.
+    received: Vec<u64>,
+    /// The SSRCs of audio that it receives.
+    audio: BTreeSet<u32>,
+    /// Packets of RTP by SSRC, each with those that SRTP accepted.
+    packets: BTreeMap<u32, u64>,
+    /// Time of the report, milliseconds since the Unix epoch.
+    at_ms: f64,
+    /// The time for which video was frozen (`totalFreezesDuration`).
+    frozen_ms: Option<u64>,
+    freezes: Option<u64>,
+}
+
+impl EndReport {
+    fn is_connected(&self) -> bool {
+        let connected = |state: &Option<String>| {
+            state.as_deref().is_some_and(|state| CONNECTED.contains(&state))
+        };
+        !self.states.is_empty() && self.states.iter().all(connected)
+    }
+
+    fn has_begun(&self) -> bool {
+        self.is_connected() && self.received.iter().all(|count| *count >= ENOUGH)
+    }
+
+    fn frames(&self) -> Option<u64> {
+        self.received.get(2).copied()
+    }
+}
+
+/// A running program. Dropping it ends it.
+struct ClientProgram {
+    process: ChildProcess,
+    ends: usize,
+    /// The reports with which its calls began.
+    begun: Vec<EndReport>,
+    /// Its lines of output then.
+    lines_before: usize,
+    /// The reports with which the observation began.
+    observed: Vec<EndReport>,
+    /// The last reports.
+    last: Vec<EndReport>,
+}
+
+impl ClientProgram {
+    fn start(command: ClientCommand, places: &Places) -> Result<ClientProgram, String> {
+        let ClientCommand { name, program, words, ends } = command;
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let process = process::start(name, &program, &words, &places.folder)?;
+        let process = process.with_grace(ENDED_WITHIN);
+        let [begun, observed, last] = [const { Vec::new() }; 3];
+        Ok(ClientProgram { process, ends, begun, lines_before: 0, observed, last })
+    }
+
+    /// Waits until all of its calls have begun.
+    async fn begin(&mut self) -> Result<(), String> {
+        let ends = self.ends;
+        let has_begun = |lines: &[String]| lines.last().is_some_and(|line| begins(line, ends));
+        self.look(BEGUN_WITHIN, has_begun).await?;
+        self.lines_before = self.process.lines().len();
+        self.renew().await?;
+        self.begun.clone_from(&self.last);
+        Ok(())
+    }
+
+    /// Waits for a report that begins after this call.
+    async fn renew(&mut self) -> Result<(), String> {
+        let count = self.process.lines().len() + 2;
+        let lines = self.look(REPORTED_WITHIN, |lines| lines.len() >= count).await?;
+        self.last = lines.last().and_then(|line| ends_of(line)).unwrap_or_default();
+        if self.last.len() == self.ends {
+            return Ok(());
+        }
+        Err(self.process.error(format!("printed {:?}", lines.last())).into())
+    }
+
+    async fn look(
+        &mut self,
+        within: Duration,
+        is_found: impl Fn(&[String]) -> bool,
+    ) -> Result<Vec<String>, String> {
+        let until = Instant::now() + within;
+        loop {
+            let lines = self.process.lines();
+            if is_found(&lines) {
+                return Ok(lines);
+            }
+            if Instant::now() > until || !self.process.is_running() {
+                let problem = format!("after {within:?}, or at its end: {:?}", lines.last());
+                return Err(self.process.error(problem).into());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// The clients of a row.
+pub(crate) struct ThirdPartyClients {
+    programs: Vec<ClientProgram>,
+    /// The time when all calls had begun.
+    begun_ns: u64,
+}
+
+impl ThirdPartyClients {
+    /// Starts them in the network namespace of this thread, and waits until all calls have begun.
+    pub(crate) async fn start(
+        clients: ThirdParty,
+        places: &Places,
+        stage: &Stage,
+    ) -> Result<ThirdPartyClients, String> {
+        let start = |command| ClientProgram::start(command, places);
+        let programs = clients.commands(places, stage)?.into_iter().map(start);
+        let mut programs: Vec<ClientProgram> = programs.collect::<Result<_, _>>()?;
+        for program in &mut programs {
+            program.begin().await?;
+        }
+        Ok(ThirdPartyClients { programs, begun_ns: clock::now_ns() })
+    }
+
+    /// Each end by a report before and the last one.
+    fn since<'a>(
+        &'a self,
+        before: fn(&ClientProgram) -> &[EndReport],
+    ) -> impl Iterator<Item = (&'a EndReport, &'a EndReport)> {
+        self.programs.iter().flat_map(move |program| before(program).iter().zip(&program.last))
+    }
+
+    fn since_begun(&self) -> impl Iterator<Item = (&EndReport, &EndReport)> {
+        self.since(|program| &program.begun)
+    }
+
+    fn since_observed(&self) -> impl Iterator<Item = (&EndReport, &EndReport)> {
+        self.since(|program| &program.observed)
+    }
+
+    /// Begins an observation of all ends.
+    pub(crate) async fn begin_observation(&mut self) -> Result<(), String> {
+        for program in &mut self.programs {
+            program.renew().await?;
+            program.observed.clone_from(&program.last);
+        }
+        Ok(())
+    }
+
+    /// Ends an observation with the pauses of audio in this span.
+    pub(crate) async fn end_observation(
+        &mut self,
+        capture: &Capture<ClientPacket>,
+        span: Range<u64>,
+    ) -> Result<EndObservation, String> {
+        for program in &mut self.programs {
+            program.renew().await?;
+        }
+        let mut effect = self.effect(capture, span);
+        let ends: usize = self.programs.iter().map(|program| program.ends).sum();
+        if effect.hit != ends {
+            return Err(format!("{} of {ends} ends received audio before the fault", effect.hit));
+        }
+        let grown = |figure: fn(&EndReport) -> Option<u64>| {
+            let both = self
+                .since_observed()
+                .map(move |(before, last)| Some(figure(last)? - figure(before)?));
+            both.flatten().collect::<Vec<u64>>()
+        };
+        effect.freezes = grown(|end| end.freezes).into_iter().sum();
+        let frozen_ms = grown(|end| end.frozen_ms);
+        let rates =
+            self.since_observed().filter_map(|(before, last)| frames_per_second(before, last));
+        Ok(EndObservation { effect, frozen_ms, frames_per_second: rates.min_by(f64::total_cmp) })
+    }
+
+    /// The pauses of the audio at the client's interface in this span.
+    pub(crate) fn effect(&self, capture: &Capture<ClientPacket>, span: Range<u64>) -> FaultEffect {
+        let ends = self.programs.iter().flat_map(|program| &program.last);
+        let audio = ends.flat_map(|end| &end.audio).copied().collect();
+        capture.read(|packets| effect(packets, &audio, span))
+    }
+
+    /// The events of all transports since the calls began.
+    pub(crate) fn tally(&self, packets: &[ClientPacket]) -> WebrtcTally {
+        let since = packets.iter().filter(|packet| packet.at_ns >= self.begun_ns);
+        let dtls = since.filter(|packet| packet.content == ClientContent::Dtls).count();
+        let ends = || self.since_begun();
+        WebrtcTally {
+            // A datagram of DTLS in a call that has begun is one of another handshake.
+            handshakes: (ends().count() + dtls) as u64,
+            ice_restarts: ends().filter(|(begun, last)| begun.path != last.path).count() as u64,
+            authentication_failures: ends()
+                .map(|(begun, last)| refused(packets, begun, last))
+                .sum(),
+            ..WebrtcTally::default()
+        }
+    }
+
+    /// The states of a transport without connection that ends reported since the calls began.
+    pub(crate) fn misses(&self) -> Vec<String> {
+        let since =
+            |program: &ClientProgram| program.process.lines().split_off(program.lines_before);
+        let lines: Vec<String> = self.programs.iter().flat_map(since).collect();
+        let ends = lines.iter().filter_map(|line| ends_of(line)).flatten();
+        let states = ends.filter(|end| !end.is_connected()).map(|end| end.states);
+        let other: BTreeSet<String> =
+            states.map(|states| format!("an end was {states:?}")).collect();
+        other.into_iter().collect()
+    }
+}
+
+/// All ends over some time.
+pub(crate) struct EndObservation {
+    /// The pauses of audio at the interface, and the freezes.
+    pub(crate) effect: FaultEffect,
+    /// The time for which the video of each end was frozen, milliseconds.
+    pub(crate) frozen_ms: Vec<u64>,
+    /// The rate at which frames were decoded, in the end of the lowest one. `None` without video.
+    pub(crate) frames_per_second: Option<f64>,
+}
+
+fn frames_per_second(before: &EndReport, after: &EndReport) -> Option<f64> {
+    let seconds = (after.at_ms - before.at_ms) / 1_000.0;
+    Some(after.frames()?.saturating_sub(before.frames()?) as f64 / seconds)
+}
+
+fn ends_of(line: &str) -> Option<Vec<EndReport>> {
+    let mut line: Value = serde_json::from_str(line).ok()?;
+    serde_json::from_value(line["ends"].take()).ok()
+}
+
+fn begins(line: &str, ends: usize) -> bool {
+    ends_of(line)
+        .is_some_and(|reports| reports.len() == ends && reports.iter().all(EndReport::has_begun))
+}
+
+/// The pauses of these SSRCs' streams that end in this span. Its end ends the last pause.
+fn effect(packets: &[ClientPacket], ssrcs: &BTreeSet<u32>, span: Range<u64>) -> FaultEffect {
+    let mut streams: BTreeMap<_, Vec<u64>> = BTreeMap::new();
+    let Range { start: from_ns, end: until_ns } = span;
+    let span = from_ns.saturating_sub(RECENTLY_NS)..until_ns;
+    for ClientPacket { at_ns, client, content } in packets {
+        if let ClientContent::Srtp { ssrc, .. } = content
+            && ssrcs.contains(ssrc)
+            && span.contains(at_ns)
+        {
+            streams.entry((*client, *ssrc)).or_default().push(*at_ns);
+        }
+    }
+    streams.retain(|_, times| times[0] <= from_ns);
+    let mut effect = FaultEffect { hit: streams.len(), ..FaultEffect::default() };
+    for times in streams.values() {
+        let ends = times[1..].iter().chain([&until_ns]);
+        let pauses = times.iter().zip(ends).filter(|(_, end)| **end > from_ns);
+        let longest = pauses.map(|(begin, end)| end - begin).max();
+        effect.gaps_ns.push(longest.unwrap_or(0));
+        let is_silent = times.last().is_none_or(|last| until_ns - last >= RECENTLY_NS);
+        effect.unheard += usize::from(is_silent);
+    }
+    effect
+}
+
+/// Packets that reached the interface between two reports of an end, and that SRTP did not accept there.
+fn refused(packets: &[ClientPacket], begun: &EndReport, last: &EndReport) -> u64 {
+    let [from_ns, until_ns] = [begun, last].map(|page| (page.at_ms * 1e6) as u64);
+    let mut captured: BTreeMap<u32, u64> = BTreeMap::new();
+    for packet in packets.iter().filter(|packet| (from_ns..until_ns).contains(&packet.at_ns)) {
+        if let ClientContent::Srtp { ssrc, .. } = packet.content {
+            *captured.entry(ssrc).or_default() += 1;
+        }
+    }
+    let missing = last.packets.iter().map(|(ssrc, received)| {
+        let before = begun.packets.get(ssrc).copied().unwrap_or(0);
+        let captured = captured.get(ssrc).copied().unwrap_or(0);
+        captured.saturating_sub(received.saturating_sub(before) + IN_FLIGHT_MAX)
+    });
+    missing.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddrV4;
+
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn packets(ssrc: u32, port: u16, times_ms: &[u64]) -> Vec<ClientPacket> {
+        let client = SocketAddrV4::new([10, 0, 0, 1].into(), port);
+        let content = ClientContent::Srtp { ssrc, sequence: 0, end: [0; 16] };
+        times_ms.iter().map(|ms| ClientPacket { at_ns: ms * MS, client, content }).collect()
+    }
+
+    fn page(at_ms: f64, packets: [(u32, u64); 2]) -> EndReport {
+        EndReport {
+            states: CONNECTED.map(|state| Some(state.to_owned())).into(),
+            path: Value::Null,
+            received: vec![ENOUGH; 3],
+            audio: BTreeSet::new(),
+            packets: packets.into(),
+            at_ms,
+            frozen_ms: Some(0),
+            freezes: Some(0),
+        }
+    }
+
+    #[test]
+    fn pauses_of_audio_are_measured_around_a_fault() {
+        let all = [
+            packets(1, 1, &[900, 980, 1_030, 1_100, 1_180]),
+            packets(2, 2, &[400, 900, 950, 1_000, 1_020]),
+            packets(3, 2, &[900, 1_900]),
+            packets(4, 1, &[100, 300]),
+        ];
+        let effect = effect(&all.concat(), &[1, 2, 4].into(), 1_000 * MS..1_600 * MS);
+        let gaps: Vec<u64> = effect.gaps_ns.iter().map(|ns| ns / MS).collect();
+        assert_eq!((effect.hit, gaps, effect.unheard), (2, vec![420, 580], 1));
+    }
+
+    #[test]
+    fn rate_of_frames_is_that_between_reports() {
+        let page = |at_ms, frames| {
+            let good = page(at_ms, [(1, 0), (2, 0)]);
+            EndReport { received: vec![0, 0, frames], ..good }
+        };
+        assert_eq!(frames_per_second(&page(500.0, 100), &page(2_500.0, 160)), Some(30.0));
+        let voice = EndReport { received: vec![ENOUGH], ..page(2_500.0, 160) };
+        assert_eq!(frames_per_second(&voice, &voice), None);
+    }
+
+    #[test]
+    fn packets_that_no_statistics_count_were_refused() {
+        let times: Vec<u64> = (0..200).chain([1_001]).collect();
+        let all = [packets(1, 1, &times), packets(2, 1, &times)].concat();
+        let begun = page(100.0, [(1, 90), (2, 0)]);
+        let refused = |last| refused(&all, &begun, &page(1_000.0, last));
+        assert_eq!(refused([(1, 190), (2, 80)]), 0);
+        assert_eq!(refused([(1, 150), (2, 79)]), 21);
+    }
+
+    #[test]
+    fn call_begins_once_all_is_connected_and_received() {
+        let begun = |page: EndReport| page.has_begun();
+        let good = page(0.0, [(1, 0), (2, 0)]);
+        assert!(begun(good.clone()));
+        assert!(!begun(EndReport { received: vec![ENOUGH, ENOUGH - 1, ENOUGH], ..good.clone() }));
+        let states = vec![good.states[0].clone(), good.states[1].clone(), None];
+        assert!(!begun(EndReport { states, ..good }));
+    }
+}
