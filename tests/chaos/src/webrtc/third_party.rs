@@ -240,10 +240,10 @@ impl ThirdPartyClients {
     }
 
     /// Each end by a report before and the last one.
-    fn since<'a>(
-        &'a self,
+    fn since(
+        &self,
         before: fn(&ClientProgram) -> &[EndReport],
-    ) -> impl Iterator<Item = (&'a EndReport, &'a EndReport)> {
+    ) -> impl Iterator<Item = (&EndReport, &EndReport)> {
         self.programs.iter().flat_map(move |program| before(program).iter().zip(&program.last))
     }
 
