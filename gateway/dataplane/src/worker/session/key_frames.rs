@@ -68,6 +68,12 @@ impl KeyFrameRequests {
         !stream.again
     }
 
+    /// A key frame of the stream answers the requests that wait.
+    pub(super) fn came(&mut self, ssrc: u32) {
+        let streams = self.0.iter_mut().filter(|stream| stream.ssrc == ssrc);
+        streams.for_each(|stream| stream.again = false);
+    }
+
     /// Returns the streams for which a request has waited long enough.
     pub(super) fn due(&mut self, asked_all: Option<Instant>, now: Instant) -> Vec<u32> {
         let is_due = |it: &&mut AskedStream| it.again && !it.is_recent(asked_all, now);

@@ -328,7 +328,12 @@ impl SenderFeedback {
         Some(request)
     }
 
-    /// Returns a request for the streams for which one of a node came too soon after another.
+    /// The client sent a key frame of this stream.
+    pub(crate) fn key_frame_came(&mut self, ssrc: u32) {
+        self.key_frames.came(ssrc);
+    }
+
+    /// Returns a request for the streams for which one of a node came too soon after another, and no key frame since.
     pub(crate) fn due_key_frame_of_client(&mut self, now: Instant) -> Option<Vec<u8>> {
         let streams = self.key_frames.due(self.asked_client, now);
         self.ask_client(&streams)

@@ -96,7 +96,9 @@ impl WorkerSession {
     fn inspect(&mut self, header: &rtp::RtpHeader, packet: &[u8], now: Instant) {
         let declared = declared(&self.media, header.payload_type);
         if let (Some((kind, payload)), Some(state)) = (declared, self.state.as_deref_mut()) {
-            state.signs.inspect(kind, payload, header.payload(packet), now);
+            if state.signs.inspect(kind, payload, header.payload(packet), now) {
+                state.feedback.key_frame_came(header.ssrc);
+            }
         }
     }
 

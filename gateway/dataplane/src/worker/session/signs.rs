@@ -62,29 +62,31 @@ impl MediaSigns {
         }
     }
 
-    /// Looks for sound, or a key frame. Packets of an unknown codec may have them.
+    /// Looks for sound, or a key frame. Packets of an unknown codec may have them. Returns whether the packet begins a key frame.
     pub(super) fn inspect(
         &mut self,
         kind: StreamKind,
         payload_type: &PayloadType,
         payload: &[u8],
         now: Instant,
-    ) {
+    ) -> bool {
         let codec = &payload_type.codec;
         if payload_type.repairs() {
-            return;
+            return false;
         }
         if kind == StreamKind::Audio {
             let is_silent = quality::is_silent(codec, payload) == Some(true);
             let silent = self.silent_voice.filter(|_| is_silent);
             self.silent_voice = silent.map(|packets| packets.saturating_add(1));
-        } else if self.is_repeated(now)
-            && key_frame::begins_key_frame(codec, payload) == Some(false)
-        {
+            return false;
+        }
+        let begins = key_frame::begins_key_frame(codec, payload);
+        if begins == Some(false) && self.is_repeated(now) {
             self.last_video = Some(now);
         } else {
             self.first_request = None;
         }
+        begins == Some(true)
     }
 
     fn is_repeated(&self, now: Instant) -> bool {

@@ -13,6 +13,27 @@ fn asked(compound: &[u8]) -> Vec<u32> {
     asked.collect()
 }
 
+/// The node asks for a key frame of this stream, alone and beside a report.
+fn ask(bench: &mut Bench, ms: u64, media: u32) {
+    let (mut alone, mut whole) = (Vec::new(), Vec::new());
+    rtcp::write_pli(rtcp::Pli { sender: 9, media }, &mut alone);
+    rtcp::write_receiver_report(9, &[], &mut whole);
+    rtcp::write_pli(rtcp::Pli { sender: 9, media }, &mut whole);
+    for packet in [alone, whole] {
+        bench.at(ms, |session, cx| session.handle_node_packet(hop(0), &packet, cx));
+    }
+}
+
+/// The streams for which the client was asked since the last call.
+fn heard(bench: &Bench) -> Vec<u32> {
+    let mut buffer = [0; 256];
+    let mut all = Vec::new();
+    while let Ok(length) = bench.client.recv(&mut buffer) {
+        all.extend(asked(&buffer[..length]));
+    }
+    all
+}
+
 #[test]
 fn stream_is_asked_once_however_many_receivers_ask() {
     let mut bench = call();
@@ -20,23 +41,6 @@ fn stream_is_asked_once_however_many_receivers_ask() {
     for ssrc in [camera, screen] {
         bench.at(0, |session, cx| session.handle_client_rtp(&video(1, ssrc), cx));
     }
-    let ask = |bench: &mut Bench, ms, media| {
-        let (mut alone, mut whole) = (Vec::new(), Vec::new());
-        rtcp::write_pli(rtcp::Pli { sender: 9, media }, &mut alone);
-        rtcp::write_receiver_report(9, &[], &mut whole);
-        rtcp::write_pli(rtcp::Pli { sender: 9, media }, &mut whole);
-        for packet in [alone, whole] {
-            bench.at(ms, |session, cx| session.handle_node_packet(hop(0), &packet, cx));
-        }
-    };
-    let heard = |bench: &Bench| {
-        let mut buffer = [0; 256];
-        let mut all = Vec::new();
-        while let Ok(length) = bench.client.recv(&mut buffer) {
-            all.extend(asked(&buffer[..length]));
-        }
-        all
-    };
     (0..50).for_each(|ms| ask(&mut bench, ms, camera));
     assert_eq!(heard(&bench), [camera]);
     ask(&mut bench, 60, screen);
@@ -52,4 +56,36 @@ fn stream_is_asked_once_however_many_receivers_ask() {
     bench.at(2_000, WorkerSession::request_client_key_frame);
     ask(&mut bench, 2_010, camera);
     assert_eq!(heard(&bench), [camera, screen], "the gateway has asked");
+}
+
+#[test]
+fn key_frame_answers_requests_before_it() {
+    let mut bench = call();
+    let camera = 3;
+    bench.at(0, |session, cx| session.handle_client_rtp(&video(1, camera), cx));
+    let key_frame = |bench: &mut Bench, ms| {
+        let fields = rtp::Fields {
+            payload_type: 96,
+            marker: false,
+            sequence: ms as u16,
+            timestamp: 1,
+            ssrc: camera,
+        };
+        let mut packet = Vec::new();
+        // VP8 (RFC 7741, section 4.2): the start of a key frame.
+        rtp::write(&fields, &[0x10, 0], &mut packet);
+        bench.at(ms, |session, cx| session.handle_client_rtp(&packet, cx));
+    };
+    ask(&mut bench, 0, camera);
+    ask(&mut bench, 10, camera);
+    key_frame(&mut bench, 80);
+    assert_eq!(heard(&bench), [camera]);
+    bench.at(310, WorkerSession::tick);
+    assert_eq!(heard(&bench), [0; 0], "the key frame came");
+    ask(&mut bench, 400, camera);
+    key_frame(&mut bench, 450);
+    ask(&mut bench, 460, camera);
+    assert_eq!(heard(&bench), [camera]);
+    bench.at(710, WorkerSession::tick);
+    assert_eq!(heard(&bench), [camera], "a receiver asked after the key frame");
 }
