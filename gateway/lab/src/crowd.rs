@@ -303,16 +303,6 @@ impl Crowd {
         sum
     }
 
-    /// Arrival times of requests of key frames at these sessions since they joined, nanoseconds since the Unix epoch, in order.
-    pub fn key_frames_asked(&self) -> Vec<u64> {
-        let states = self.sessions.fleet.states();
-        let own = self.by_id().values().filter_map(|session| states.get(session));
-        let mut times: Vec<u64> =
-            own.flat_map(|state| &state.key_frames_asked_ns).copied().collect();
-        times.sort_unstable();
-        times
-    }
-
     /// Begins a window and discards earlier measurements.
     pub fn begin_window(&mut self) {
         drop(self.sessions.books.turn());

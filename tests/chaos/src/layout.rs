@@ -119,8 +119,8 @@ impl Layout {
         breaker_open_s: 10,
     };
 
-    /// A live stream.
-    pub(crate) const LIVE: Layout = Layout { scenario: LIVE, ..Layout::HOT };
+    /// A live stream, with hosts for the gateway, the nodes and the clients.
+    pub(crate) const LIVE: Layout = Layout { scenario: LIVE, ..Layout::HOSTS };
 
     /// Both hops carry everything.
     pub(crate) const HITLESS: Layout = Layout { mode: "hitless", ..Layout::HOT };

@@ -56,7 +56,7 @@ pub(crate) struct Limits {
     pub(crate) index_within: Option<f64>,
     /// The longest time for which a page of a browser is frozen at a fault, milliseconds.
     pub(crate) frozen_max: Option<f64>,
-    /// After a fault the publisher is asked for a key frame, and at most this often at once.
+    /// After a fault the publisher is asked for a key frame, and at most this often.
     pub(crate) key_frames_asked: Option<f64>,
     /// When the fault is undone, no packet of an affected node reaches a client. (None of a standby gateway may anyway.)
     pub(crate) no_old_owner: bool,
@@ -162,7 +162,7 @@ impl Limits {
             words.push(format!("a page frozen ≤ {most} ms"));
         }
         if let Some(most) = self.key_frames_asked {
-            words.push(format!("a key frame asked, at most {most} times at once"));
+            words.push(format!("a key frame asked, at most {most} times"));
         }
         if let Some(hit) = self.hit_min {
             words.push(format!("at least {hit} are hit"));
@@ -236,7 +236,7 @@ impl Limits {
         let frozen = played.frozen_ms.iter().max().copied().unwrap_or(0);
         above("a page frozen", frozen as f64, self.frozen_max);
         let most_asked = played.key_frames_asked.iter().max().copied().unwrap_or(0);
-        above("key frames asked at once", most_asked as f64, self.key_frames_asked);
+        above("key frames asked", most_asked as f64, self.key_frames_asked);
         let when = |is: bool, limit: f64| is.then_some(limit);
         let both = |count: fn(&FaultEffect) -> u64| (count(faults) + count(unfaults)) as f64;
         above("lost", both(|r| r.lost + r.lost_of_others), when(self.none_lost, 0.0));
@@ -503,7 +503,7 @@ mod tests {
 
     #[test]
     fn key_frame_is_asked_once_after_each_fault() {
-        let misses = |key_frames_asked: &[usize]| {
+        let misses = |key_frames_asked: &[u64]| {
             let faults = FaultEffect { hit: 1, ..FaultEffect::default() };
             let key_frames_asked = key_frames_asked.to_vec();
             let limits = Limits { key_frames_asked: Some(1.0), ..Limits::NONE };

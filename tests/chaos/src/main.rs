@@ -16,7 +16,6 @@ mod layout;
 mod left_out;
 mod limits;
 mod link;
-mod live;
 mod looks;
 mod moves;
 mod newcomers;

@@ -16,7 +16,6 @@ use crate::capture::Capture;
 use crate::fault::Struck;
 use crate::hosts::longest_pauses;
 use crate::left_out::LeftOut;
-use crate::live;
 use crate::looks::Looks;
 use crate::newcomers::{self, Newcomers};
 use crate::offers::{self, Offers};
@@ -26,7 +25,8 @@ use crate::report::{Control, Played};
 use crate::row::Row;
 use crate::stage::{CROWD, Places, Stage};
 use crate::webrtc::{
-    self, CapturedIndices, ClientPacket, FRAMES_PER_SECOND_MIN, ThirdPartyClients, Transports,
+    self, CapturedIndices, ClientPacket, FRAMES_PER_SECOND_MIN, ThirdParty, ThirdPartyClients,
+    Transports,
 };
 
 /// Interval at which the control run measures pauses.
@@ -57,15 +57,13 @@ pub(crate) async fn play(
     let stage = Stage::set(row.layout, places, seed).await?;
     let port = stage.gateway().udp.port();
     let capture = row.webrtc.then(|| webrtc::capture(port)).transpose()?;
+    let plan = plan(row, &stage, seed);
+    let crowd = Crowd::enter(&plan, || stage.admin()).await;
+    let mut crowd = crowd.map_err(|error| stage.gateway().process.error(error.to_string()))?;
     let others = match row.third_party {
-        Some(clients) => Some(ThirdPartyClients::start(clients, places, &stage).await?),
+        Some(kind) => Some(ThirdPartyClients::start(kind, plan.sessions, places, &stage).await?),
         None => None,
     };
-    let crowd = Crowd::enter(&plan(row, &stage, seed), || stage.admin()).await;
-    let mut crowd = crowd.map_err(|error| stage.gateway().process.error(error.to_string()))?;
-    if row.layout.is_live() {
-        live::slow_video(&crowd);
-    }
     for admin in &stage.edges.admins()[1..] {
         let watched = crowd.watch_also(admin).await;
         watched.map_err(|error| format!("the events of a standby: {error}"))?;
@@ -151,10 +149,10 @@ impl Scene<'_> {
     fn transports(&self) -> Option<Transports> {
         let capture = self.capture.as_ref()?;
         let captured = capture.read(|packets| CapturedIndices::of(packets, capture.lost()));
-        let tally = match &self.others {
-            Some(others) => capture.read(|packets| others.tally(packets)),
-            None => self.crowd.webrtc(),
-        };
+        let mut tally = self.crowd.webrtc();
+        if let Some(others) = &self.others {
+            tally.add(capture.read(|packets| others.tally(packets)));
+        }
         Some(Transports { sessions: self.row.sessions, tally, captured })
     }
 
@@ -193,7 +191,7 @@ impl Scene<'_> {
         }
         // Until the next window begins, too: what is lost because a gateway lags then is lost in that window.
         let _quiet = Quiet::begin()?;
-        let mut window = crowd.end_window().await;
+        let mut window = end_window(row, crowd).await;
         let until_ns = window.span.end;
         let up_ns = longest_pauses(&stage.edges.passed(), struck.happened.at_ns, until_ns);
         played.gaps_up_ns.extend(up_ns);
@@ -211,10 +209,7 @@ impl Scene<'_> {
             let ends = others.end_observation(capture, span).await?;
             effect.add(ends.effect);
             played.frozen_ms.extend(ends.frozen_ms);
-        }
-        if row.layout.is_live() {
-            let asked = live::asked_at_once(&crowd.key_frames_asked(), struck.happened.at_ns);
-            played.key_frames_asked.push(asked);
+            played.key_frames_asked.extend(ends.key_frames_asked);
         }
         let unproven = row.fault.unproven(stage, &struck, &window, &effect).await?;
         played.unproven.extend(unproven);
@@ -248,7 +243,7 @@ impl Scene<'_> {
         if newcomers.is_some() {
             tokio::time::sleep(AFTERWARDS).await;
         }
-        let mut window = crowd.end_window().await;
+        let mut window = end_window(row, crowd).await;
         played.of_standby += stage.edges.count_media_of_standby()?;
         played.moves.note(&window.events);
         left_out.come_back(&mut window, &nowhere, healed_ns);
@@ -269,6 +264,15 @@ impl Scene<'_> {
         played.unfaults.add(unfault);
         Ok(())
     }
+}
+
+/// Ends a window of the crowd. Its clients hear no stream of another program as their own.
+async fn end_window(row: &Row, crowd: &mut Crowd) -> ObservationWindow {
+    let mut window = crowd.end_window().await;
+    if row.third_party.is_some() {
+        window.forget(&window.by_id.values().copied().collect());
+    }
+    window
 }
 
 /// Checks that no room stays in a region where none belongs.
@@ -292,9 +296,10 @@ fn plan(row: &Row, stage: &Stage, seed: u64) -> CrowdPlan {
     let (rooms, scenario) = (CROWD.to_owned(), row.layout.scenario.to_owned());
     let clients_at = stage.clients_at();
     // Other programs open their own sessions.
-    let mut plan = CrowdPlan::new(if row.third_party.is_some() { 0 } else { row.sessions });
+    let own = row.third_party.map_or(0, ThirdParty::sessions);
+    let mut plan = CrowdPlan::new(row.sessions - own);
     if row.layout.is_live() {
-        (plan.video, plan.feedback) = (true, true);
+        (plan.video, plan.feedback, plan.silent) = (true, true, true);
         plan.room_size = row.sessions;
     }
     CrowdPlan {
@@ -342,7 +347,7 @@ async fn control(row: &Row, scene: &mut Scene<'_>) -> Result<Control, String> {
     // Packets after the last moment are still in flight.
     tokio::time::sleep(CONTROL_EVERY).await;
     let idle_percent = processors.idle_percent();
-    let window = crowd.end_window().await;
+    let window = end_window(row, crowd).await;
     let first = moments.first().copied().unwrap_or(0);
     let mut longest = window.effect_of(&Happened { at_ns: first, scope: Scope::Everybody });
     let (mut frozen_ms, mut frames_per_second) = (Vec::new(), None);

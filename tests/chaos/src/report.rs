@@ -104,8 +104,8 @@ pub(crate) struct RowReport {
     newcomers: Option<Tide>,
     /// The transports of WebRTC sessions; null without any.
     transports: Option<Transports>,
-    /// The most requests at once of a key frame that reached the publisher of a live stream after each fault.
-    key_frames_asked: Vec<usize>,
+    /// Requests for key frames that reached the publisher of a live stream at each fault.
+    key_frames_asked: Vec<u64>,
     /// The duration of freezes in each page of a browser at each fault (`totalFreezesDuration`), milliseconds.
     frozen_ms: Vec<u64>,
     unfault: Unfault,
@@ -216,8 +216,8 @@ pub(crate) struct Played {
     pub(crate) tide: Option<Tide>,
     /// `None` without WebRTC sessions.
     pub(crate) transports: Option<Transports>,
-    /// The most requests at once of a key frame that reached the publisher of a live stream after each fault.
-    pub(crate) key_frames_asked: Vec<usize>,
+    /// Requests for key frames that reached the publisher of a live stream at each fault.
+    pub(crate) key_frames_asked: Vec<u64>,
     /// The duration of freezes in each page at each fault.
     pub(crate) frozen_ms: Vec<u64>,
 }

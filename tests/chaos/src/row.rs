@@ -109,7 +109,7 @@ impl Row {
     /// With clients that are other programs.
     pub(crate) const fn with_third_party(self, clients: ThirdParty) -> Row {
         let (third_party, sessions) = (Some(clients), clients.sessions());
-        Row { third_party, sessions, both_ways: true, ..self.webrtc() }
+        Row { third_party, sessions, ..self.webrtc() }
     }
 
     /// With clients behind a NAT.

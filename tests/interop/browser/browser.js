@@ -34,7 +34,7 @@ export async function newPage(browser) {
   return page;
 }
 
-/** Runs in a page: the state of its `peer`. `received` has the counts of the stream with the fewest among those of `others` ends. */
+/** Runs in a page: the state of its `peer`. `received` has the counts of the stream with the fewest among those of `others` ends, if there are any. */
 export async function observe(others = 1) {
   const report = [...(await peer.getStats()).values()];
   const find = (type, kind) => report.filter((each) => each.type === type && each.kind === kind);
@@ -51,14 +51,15 @@ export async function observe(others = 1) {
     at_ms: transport?.timestamp,
     audio: audio.map((row) => row.ssrc),
     packets: Object.fromEntries([...audio, ...video].map((row) => [row.ssrc, row.packetsReceived])),
-    received: [least(audio, "packetsReceived"), least(video, "packetsReceived"), least(video, "framesDecoded")],
+    received: others > 0 ? [least(audio, "packetsReceived"), least(video, "packetsReceived"), least(video, "framesDecoded")] : [],
     // By layer of simulcast.
     sent: Object.fromEntries(find("outbound-rtp", "video").map((row) => [row.rid ?? "", row.packetsSent])),
+    key_frames_asked: sum(find("outbound-rtp", "video"), "pliCount") + sum(find("outbound-rtp", "video"), "firCount"),
     kbps: Math.round((pair?.availableOutgoingBitrate ?? 0) / 1000),
     // Opus has 48 samples per millisecond.
     concealed_ms: Math.round(sum(audio, "concealedSamples") / 48),
-    frozen_ms: Math.round(sum(video, "totalFreezesDuration") * 1000),
-    freezes: sum(video, "freezeCount"),
+    frozen_ms: others > 0 ? Math.round(sum(video, "totalFreezesDuration") * 1000) : null,
+    freezes: others > 0 ? sum(video, "freezeCount") : null,
   };
 }
 

@@ -1,5 +1,6 @@
-// Pages in a call. Arguments: the folder of `playwright-core`, `--simulcast` if the first page sends its pictures in two sizes, the browser of
-// each page (`chromium` or `firefox`), the socket of the API, and the room.
+// Pages in a call, or one that publishes a stream. Arguments: the folder of `playwright-core`, `--simulcast` if the first page sends its
+// pictures in two sizes, `--publish` for a stream of small pictures, the browser of each page (`chromium` or `firefox`), the socket of
+// the API, and the room.
 //
 // Standard output is lines of JSON, four a second: each end with its states, the packets that it received by kind, the frames that it
 // decoded, and its figures.
@@ -9,15 +10,22 @@ import { launch, newPage, observe, pause } from "./browser.js";
 
 const [packages, ...words] = process.argv.slice(2);
 const [api, room] = words.splice(-2);
-const layers = words[0] === "--simulcast" && words.shift() ? [{ rid: "small", scaleResolutionDownBy: 2 }, { rid: "large" }] : [];
+const option = words[0].startsWith("--") ? words.shift() : "";
 const others = words.length - 1;
+const scenario = option === "--publish" ? "live" : "call";
+/** The pictures of the first page, and their layers. */
+const [pictures, layers] = {
+  "": [true, []],
+  "--simulcast": [true, [{ rid: "small", scaleResolutionDownBy: 2 }, { rid: "large" }]],
+  "--publish": [{ width: 320, height: 240, frameRate: 10 }, [{ maxBitrate: 100_000 }]],
+}[option];
 
 /** Packets that the first page receives before the others join. It hears itself while it is alone. */
 const PACKETS = 100;
 
 /** Sends an offer to the gateway. Returns the SDP of its answer. */
 function openSession(offer) {
-  const body = JSON.stringify({ scenario: "call", room, webrtc: { offer } });
+  const body = JSON.stringify({ scenario, room, webrtc: { offer } });
   const options = { socketPath: api, path: "/v1/sessions", method: "POST", headers: { "content-type": "application/json" } };
   return new Promise((resolve, reject) => {
     const request = http.request(options, async (response) => {
@@ -30,8 +38,8 @@ function openSession(offer) {
 }
 
 /** Runs in a page: calls `others` ends with camera and microphone, and plays one of them. `sendEncodings`: the layers of its pictures. */
-async function call({ others, sendEncodings }) {
-  const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
+async function call({ others, pictures, sendEncodings }) {
+  const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: pictures });
   globalThis.peer = new RTCPeerConnection();
   const player = document.createElement("video");
   player.autoplay = true;
@@ -42,7 +50,8 @@ async function call({ others, sendEncodings }) {
   });
   for (const track of media.getTracks()) {
     const encodings = track.kind === "video" ? sendEncodings : [];
-    peer.addTransceiver(track, { streams: [media], sendEncodings: encodings });
+    const direction = others > 0 ? "sendrecv" : "sendonly";
+    peer.addTransceiver(track, { direction, streams: [media], sendEncodings: encodings });
   }
   for (let other = 1; other < others; other++) {
     for (const kind of ["audio", "video"]) peer.addTransceiver(kind, { direction: "recvonly" });
@@ -60,10 +69,10 @@ for (const name of words) {
 const pages = await Promise.all(words.map((name) => newPage(browsers.get(name))));
 for (const page of pages) await page.exposeFunction("openSession", openSession);
 const [first, ...later] = pages;
-await first.evaluate(call, { others, sendEncodings: layers });
+await first.evaluate(call, { others, pictures, sendEncodings: layers });
 const isHeard = ({ received: [audio, video] }) => audio >= PACKETS && video >= PACKETS;
-while (!isHeard(await first.evaluate(observe))) await pause(50);
-for (const page of later) await page.evaluate(call, { others, sendEncodings: [] });
+while (later.length > 0 && !isHeard(await first.evaluate(observe))) await pause(50);
+for (const page of later) await page.evaluate(call, { others, pictures: true, sendEncodings: [] });
 for (;;) {
   await pause(250);
   console.log(JSON.stringify({ ends: await Promise.all(pages.map((page) => page.evaluate(observe, others))) }));

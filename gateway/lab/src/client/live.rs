@@ -28,9 +28,6 @@ pub struct ClientState {
     pub tally: ClientTally,
     /// Events of a WebRTC client's transport, up to date.
     pub webrtc: WebrtcTally,
-    /// Arrival times of requests of key frames of its video, nanoseconds since the Unix epoch.
-    #[serde(skip)]
-    pub(crate) key_frames_asked_ns: Vec<u64>,
 }
 
 /// States of all clients that have joined, by session. Clients that left stay in it.
@@ -78,15 +75,8 @@ impl LiveClient {
     }
 
     pub(super) fn handle_packet(&mut self, packet: &[u8], at_ns: u64) {
-        let asked_before = self.talker.key_frames_asked;
         let arrival = self.talker.handle_packet(packet, at_ns);
-        let asked = self.talker.key_frames_asked - asked_before;
-        let mut reports = self.reports.borrow_mut();
-        reports.arrived.extend(arrival);
-        if asked > 0 {
-            let times = (0..asked).map(|_| at_ns);
-            reports.tell(self.session, |state| state.key_frames_asked_ns.extend(times));
-        }
+        self.reports.borrow_mut().arrived.extend(arrival);
     }
 
     pub(super) fn send_due<E>(

@@ -20,7 +20,7 @@ const VOICE_BPS: u64 = 57_000;
 pub(crate) const VIDEO_TYPE: u8 = 96;
 pub(super) const VIDEO_CLOCK: u32 = 90_000;
 /// Video bitrate without a cap.
-pub(super) const VIDEO_BPS: u64 = 400_000;
+const VIDEO_BPS: u64 = 400_000;
 pub(super) const FRAMES_PER_SECOND: u64 = 25;
 const SECOND_NS: u64 = 1_000_000_000;
 /// The largest payload of a video packet, so that a frame has several.
@@ -180,8 +180,6 @@ pub(super) struct VideoStream {
     pub(super) cap_bps: Option<u64>,
     shares_with_voice: bool,
     pub(super) frames_per_second: u64,
-    /// The rate without a cap.
-    pub(super) usual_bps: u64,
 }
 
 impl VideoStream {
@@ -196,7 +194,6 @@ impl VideoStream {
             cap_bps: None,
             shares_with_voice,
             frames_per_second: FRAMES_PER_SECOND,
-            usual_bps: VIDEO_BPS,
         }
     }
 
@@ -209,7 +206,7 @@ impl VideoStream {
         let voice = if self.shares_with_voice { VOICE_BPS } else { 0 };
         let allowed =
             self.cap_bps.map_or(u64::MAX, |cap| cap.saturating_sub(voice).max(VIDEO_FLOOR_BPS));
-        self.usual_bps.min(allowed)
+        VIDEO_BPS.min(allowed)
     }
 
     pub(super) fn packet(&mut self, now_ns: u64, rng: &mut Rng, out: &mut Vec<u8>) -> SentPacket {

@@ -7,8 +7,8 @@ use fastrand::Rng;
 use serde::Serialize;
 
 use super::outgoing::{
-    Content, FRAMES_PER_SECOND, VIDEO_BPS, VIDEO_CLOCK, VIDEO_TYPE, VOICE_CLOCK, VOICE_TYPE,
-    VideoStream, VoiceStream,
+    Content, FRAMES_PER_SECOND, VIDEO_CLOCK, VIDEO_TYPE, VOICE_CLOCK, VOICE_TYPE, VideoStream,
+    VoiceStream,
 };
 use crate::TestHeader;
 use crate::ledger::{ReceivedPacket, SentPacket};
@@ -36,8 +36,6 @@ pub struct Persona {
 pub struct DeviceFault {
     /// Frames per second of its video; `None`: the usual rate.
     pub frames_per_second: Option<u64>,
-    /// Rate of its video without a cap, bits per second; `None`: the usual rate.
-    pub video_bps: Option<u64>,
     /// Its microphone is muted: the voice has no sound, and no test header.
     pub is_muted: bool,
     /// It requests a key frame of each video stream every second. Payloads of clients have no key frame of VP8.
@@ -78,8 +76,6 @@ pub(crate) struct Talker {
     heard: Vec<ReceivedStream>,
     report_ns: u64,
     requests_key_frames: bool,
-    /// Requests of key frames of its video.
-    pub(super) key_frames_asked: u64,
     pub(super) tally: ClientTally,
 }
 
@@ -110,7 +106,6 @@ impl Talker {
             heard: Vec::new(),
             report_ns: now_ns,
             requests_key_frames: false,
-            key_frames_asked: 0,
             tally: ClientTally::default(),
         }
     }
@@ -214,7 +209,6 @@ impl Talker {
     pub(super) fn set_device_fault(&mut self, fault: DeviceFault) {
         if let Some(video) = &mut self.video {
             video.frames_per_second = fault.frames_per_second.unwrap_or(FRAMES_PER_SECOND);
-            video.usual_bps = fault.video_bps.unwrap_or(VIDEO_BPS);
         }
         if let Some(voice) = &mut self.voice {
             voice.is_muted = fault.is_muted;
@@ -226,7 +220,6 @@ impl Talker {
     fn asked_for_key(&mut self, media: u32) {
         if let Some(video) = self.video.as_mut().filter(|video| video.track.ssrc == media) {
             video.key_asked = true;
-            self.key_frames_asked += 1;
         }
     }
 

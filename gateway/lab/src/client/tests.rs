@@ -304,21 +304,6 @@ fn other_certificate_is_refused() {
 }
 
 #[test]
-fn requests_of_key_frames_are_recorded() {
-    let (node, _end) = node(false);
-    let rig = Rig::new();
-    rig.fleet.join(persona(1, true), ClientPath::Udp(udp(node)));
-    rig.wait_arrived(ENOUGH);
-    let fault = DeviceFault { requests_key_frames: true, ..DeviceFault::default() };
-    let began_ns = clock::now_ns();
-    // A client that is alone sees its own video, and requests it of itself.
-    rig.fleet.set_device_fault(1, fault);
-    rig.wait("two requests", |rig| rig.state(1).key_frames_asked_ns.len() >= 2);
-    let times = rig.state(1).key_frames_asked_ns;
-    assert!(times.is_sorted() && times[0] >= began_ns, "{times:?} since {began_ns}");
-}
-
-#[test]
 fn reader_of_the_ledger_holds_nobody_up() {
     let (node, _end) = node(false);
     let rig = Rig::new();

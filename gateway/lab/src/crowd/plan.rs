@@ -24,6 +24,8 @@ pub struct CrowdPlan {
     pub room_size: u32,
     /// All sessions of a room send; otherwise the first. All sessions receive.
     pub both_ways: bool,
+    /// No session sends, since another client does.
+    pub silent: bool,
     /// Offers name the RTCP feedback that clients obey: requests of key frames and bit rates.
     pub feedback: bool,
     /// Senders send video as well.
@@ -57,6 +59,7 @@ impl CrowdPlan {
             sessions,
             room_size: 2,
             both_ways: false,
+            silent: false,
             feedback: false,
             video: false,
             scenario: "call".to_owned(),
@@ -83,9 +86,9 @@ impl CrowdPlan {
         if by_quic { PlannedTransport::Quic } else { PlannedTransport::Udp }
     }
 
-    /// The first session of a room always sends.
     fn talks(&self, session: u64) -> bool {
-        self.both_ways || self.room_of(session) != self.room_of(session.saturating_sub(1))
+        let is_first = self.room_of(session) != self.room_of(session.saturating_sub(1));
+        !self.silent && (self.both_ways || is_first)
     }
 
     pub(super) fn persona(&self, session: u64) -> Persona {

@@ -9,7 +9,7 @@ use crate::fault::Whom::Busiest;
 use crate::layout::Layout;
 use crate::limits::Limits;
 use crate::row::Row;
-use crate::webrtc::ThirdParty::{Libraries, Pages};
+use crate::webrtc::ThirdParty::{Libraries, Pages, Publisher};
 
 const SESSIONS: u32 = 20;
 /// A publisher and its viewers.
@@ -36,20 +36,24 @@ pub(super) const ROWS: &[Row] = &[
     // Half of the faults hit each member.
     row("webrtc.gateway-stopped", Layout::GROUP, Owner(Stopped(FIVE_S)), SILENTLY).times(6),
     Row::new("webrtc.live", Layout::LIVE, Kill(Busiest, Loud), BY_NODE_LIVE)
+        .with_third_party(Publisher)
         .of(AUDIENCE)
-        .webrtc()
         .times(10),
     Row::new("webrtc.browsers.node-kill", Layout::GROUP, Kill(Busiest, Loud), PAGES_BY_NODE)
         .with_third_party(Pages)
+        .both_ways()
         .times(6),
     Row::new("webrtc.browsers.gateway-kill", Layout::GROUP, Owner(Killed), PAGES_BY_GATEWAY)
         .with_third_party(Pages)
+        .both_ways()
         .times(6),
     Row::new("webrtc.libraries.node-kill", Layout::GROUP, Kill(Busiest, Loud), BY_NODE)
         .with_third_party(Libraries)
+        .both_ways()
         .times(10),
     Row::new("webrtc.libraries.gateway-kill", Layout::GROUP, Owner(Killed), BY_GATEWAY)
         .with_third_party(Libraries)
+        .both_ways()
         .times(6),
 ];
 

@@ -30,7 +30,7 @@ pub(crate) struct ClientPacket {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ClientContent {
     Dtls,
-    Srtp { ssrc: u32, sequence: u16, end: PacketEnd },
+    Srtp { ssrc: u32, payload_type: u8, sequence: u16, end: PacketEnd },
     Srtcp { ssrc: u32, end: PacketEnd },
 }
 
@@ -44,9 +44,10 @@ impl ClientPacket {
             _ if source.port() != port => return None,
             DatagramKind::Dtls => ClientContent::Dtls,
             DatagramKind::Rtp => {
-                // The sequence number is the lower half of the first word.
-                let sequence = word(0)? as u16;
-                ClientContent::Srtp { ssrc: word(8)?, sequence, end: end()? }
+                // The lower half of the first word is the sequence number.
+                let first = word(0)?;
+                let (payload_type, sequence) = ((first >> 16) as u8 & 0x7f, first as u16);
+                ClientContent::Srtp { ssrc: word(8)?, payload_type, sequence, end: end()? }
             }
             DatagramKind::Rtcp => ClientContent::Srtcp { ssrc: word(4)?, end: end()? },
             _ => return None,
@@ -238,7 +239,7 @@ mod tests {
         let end = [1; 16];
         assert_eq!(
             read(PORT, &srtp(7, 258, 1)),
-            Some(ClientContent::Srtp { ssrc: 7, sequence: 258, end })
+            Some(ClientContent::Srtp { ssrc: 7, payload_type: 96, sequence: 258, end })
         );
     }
 }

@@ -37,6 +37,8 @@ const IN_FLIGHT_MAX: u64 = 20;
 const CONNECTED: [&str; 2] = ["connected", "completed"];
 /// Ends of each library.
 const ENDS: usize = 10;
+/// The payload type of Opus in offers of the lab.
+const VIEWERS_OPUS: u8 = 111;
 
 /// The programs of a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +47,8 @@ pub(crate) enum ThirdParty {
     Pages,
     /// Calls of voice between an end by aiortc and one by GStreamer.
     Libraries,
+    /// A page of Chromium that publishes a stream. Clients of the lab view it.
+    Publisher,
 }
 
 /// A program with its arguments.
@@ -61,6 +65,7 @@ impl ThirdParty {
         match self {
             ThirdParty::Pages => 2,
             ThirdParty::Libraries => 2 * ENDS as u32,
+            ThirdParty::Publisher => 1,
         }
     }
 
@@ -68,7 +73,7 @@ impl ThirdParty {
     /// A program is not installed.
     pub(crate) fn require(self) -> Result<(), String> {
         match self {
-            ThirdParty::Pages => Client::Chromium.require(),
+            ThirdParty::Pages | ThirdParty::Publisher => Client::Chromium.require(),
             ThirdParty::Libraries => {
                 Client::Aiortc.require().and_then(|()| Client::Webrtcbin.require())
             }
@@ -79,17 +84,17 @@ impl ThirdParty {
         let interop = Path::new(env!("CARGO_MANIFEST_DIR")).join("../interop");
         let text = |path: &Path| path.display().to_string();
         let api = text(&stage.gateway().socket);
-        if self == ThirdParty::Pages {
-            let script = text(&interop.join("browser/call.js"));
-            let packages = text(&browser_packages());
-            let [one, two] = ["chromium"; 2].map(str::to_owned);
-            let words = vec![script, packages, one, two, api, format!("{CROWD}-1")];
-            return Ok(vec![ClientCommand {
-                name: "pages",
-                program: "node".into(),
-                words,
-                ends: 2,
-            }]);
+        let pages: &[&str] = match self {
+            ThirdParty::Pages => &["chromium", "chromium"],
+            ThirdParty::Publisher => &["--publish", "chromium"],
+            ThirdParty::Libraries => &[],
+        };
+        if !pages.is_empty() {
+            let first = [text(&interop.join("browser/call.js")), text(&browser_packages())];
+            let pages: Vec<String> = pages.iter().map(|word| (*word).to_owned()).collect();
+            let words = [&first[..], &pages, &[api, format!("{CROWD}-1")]].concat();
+            let ends = self.sessions() as usize;
+            return Ok(vec![ClientCommand { name: "pages", program: "node".into(), words, ends }]);
         }
         let certificate = places.folder.join("webrtcbin.pem");
         let written = fs::write(&certificate, ecdsa_certificate());
@@ -131,6 +136,8 @@ struct EndReport {
     /// The time for which video was frozen (`totalFreezesDuration`).
     frozen_ms: Option<u64>,
     freezes: Option<u64>,
+    /// Requests for key frames of the video that it sends.
+    key_frames_asked: Option<u64>,
 }
 
 impl EndReport {
@@ -218,25 +225,35 @@ impl ClientProgram {
 
 /// The clients of a row.
 pub(crate) struct ThirdPartyClients {
+    kind: ThirdParty,
     programs: Vec<ClientProgram>,
+    /// The sessions that receive audio.
+    receivers: usize,
     /// The time when all calls had begun.
     begun_ns: u64,
 }
 
 impl ThirdPartyClients {
-    /// Starts them in the network namespace of this thread, and waits until all calls have begun.
+    /// Starts them in the network namespace of this thread, and waits until all calls have begun. `viewers`: the sessions of the lab
+    /// that receive their streams.
     pub(crate) async fn start(
-        clients: ThirdParty,
+        kind: ThirdParty,
+        viewers: u32,
         places: &Places,
         stage: &Stage,
     ) -> Result<ThirdPartyClients, String> {
         let start = |command| ClientProgram::start(command, places);
-        let programs = clients.commands(places, stage)?.into_iter().map(start);
+        let programs = kind.commands(places, stage)?.into_iter().map(start);
         let mut programs: Vec<ClientProgram> = programs.collect::<Result<_, _>>()?;
         for program in &mut programs {
             program.begin().await?;
         }
-        Ok(ThirdPartyClients { programs, begun_ns: clock::now_ns() })
+        let receivers = match kind {
+            ThirdParty::Publisher => viewers,
+            ThirdParty::Pages | ThirdParty::Libraries => kind.sessions(),
+        };
+        let (receivers, begun_ns) = (receivers as usize, clock::now_ns());
+        Ok(ThirdPartyClients { kind, programs, receivers, begun_ns })
     }
 
     /// Each end by a report before and the last one.
@@ -274,9 +291,9 @@ impl ThirdPartyClients {
             program.renew().await?;
         }
         let mut effect = self.effect(capture, span);
-        let ends: usize = self.programs.iter().map(|program| program.ends).sum();
-        if effect.hit != ends {
-            return Err(format!("{} of {ends} ends received audio before the fault", effect.hit));
+        let (hit, receivers) = (effect.hit, self.receivers);
+        if hit != receivers {
+            return Err(format!("{hit} of {receivers} receivers got audio before the fault"));
         }
         let grown = |figure: fn(&EndReport) -> Option<u64>| {
             let both = self
@@ -286,16 +303,24 @@ impl ThirdPartyClients {
         };
         effect.freezes = grown(|end| end.freezes).into_iter().sum();
         let frozen_ms = grown(|end| end.frozen_ms);
+        let asked = grown(|end| end.key_frames_asked);
+        let key_frames_asked =
+            asked.first().copied().filter(|_| self.kind == ThirdParty::Publisher);
         let rates =
             self.since_observed().filter_map(|(before, last)| frames_per_second(before, last));
-        Ok(EndObservation { effect, frozen_ms, frames_per_second: rates.min_by(f64::total_cmp) })
+        let frames_per_second = rates.min_by(f64::total_cmp);
+        Ok(EndObservation { effect, frozen_ms, frames_per_second, key_frames_asked })
     }
 
     /// The pauses of the audio at the client's interface in this span.
     pub(crate) fn effect(&self, capture: &Capture<ClientPacket>, span: Range<u64>) -> FaultEffect {
         let ends = self.programs.iter().flat_map(|program| &program.last);
-        let audio = ends.flat_map(|end| &end.audio).copied().collect();
-        capture.read(|packets| effect(packets, &audio, span))
+        let audio: BTreeSet<u32> = ends.flat_map(|end| &end.audio).copied().collect();
+        let is_audio = |ssrc, payload_type| match self.kind {
+            ThirdParty::Publisher => payload_type == VIEWERS_OPUS,
+            ThirdParty::Pages | ThirdParty::Libraries => audio.contains(&ssrc),
+        };
+        capture.read(|packets| effect(packets, is_audio, span))
     }
 
     /// The events of all transports since the calls began.
@@ -335,6 +360,8 @@ pub(crate) struct EndObservation {
     pub(crate) frozen_ms: Vec<u64>,
     /// The rate at which frames were decoded, in the end of the lowest one. `None` without video.
     pub(crate) frames_per_second: Option<f64>,
+    /// Requests for key frames that reached the publisher; `None` without one.
+    pub(crate) key_frames_asked: Option<u64>,
 }
 
 fn frames_per_second(before: &EndReport, after: &EndReport) -> Option<f64> {
@@ -352,14 +379,18 @@ fn begins(line: &str, ends: usize) -> bool {
         .is_some_and(|reports| reports.len() == ends && reports.iter().all(EndReport::has_begun))
 }
 
-/// The pauses of these SSRCs' streams that end in this span. Its end ends the last pause.
-fn effect(packets: &[ClientPacket], ssrcs: &BTreeSet<u32>, span: Range<u64>) -> FaultEffect {
+/// The pauses of streams that end in this span; its end ends the last pause. `is_audio` chooses streams by SSRC and payload type.
+fn effect(
+    packets: &[ClientPacket],
+    is_audio: impl Fn(u32, u8) -> bool,
+    span: Range<u64>,
+) -> FaultEffect {
     let mut streams: BTreeMap<_, Vec<u64>> = BTreeMap::new();
     let Range { start: from_ns, end: until_ns } = span;
     let span = from_ns.saturating_sub(RECENTLY_NS)..until_ns;
     for ClientPacket { at_ns, client, content } in packets {
-        if let ClientContent::Srtp { ssrc, .. } = content
-            && ssrcs.contains(ssrc)
+        if let ClientContent::Srtp { ssrc, payload_type, .. } = content
+            && is_audio(*ssrc, *payload_type)
             && span.contains(at_ns)
         {
             streams.entry((*client, *ssrc)).or_default().push(*at_ns);
@@ -405,7 +436,7 @@ mod tests {
 
     fn packets(ssrc: u32, port: u16, times_ms: &[u64]) -> Vec<ClientPacket> {
         let client = SocketAddrV4::new([10, 0, 0, 1].into(), port);
-        let content = ClientContent::Srtp { ssrc, sequence: 0, end: [0; 16] };
+        let content = ClientContent::Srtp { ssrc, payload_type: 111, sequence: 0, end: [0; 16] };
         times_ms.iter().map(|ms| ClientPacket { at_ns: ms * MS, client, content }).collect()
     }
 
@@ -419,6 +450,7 @@ mod tests {
             at_ms,
             frozen_ms: Some(0),
             freezes: Some(0),
+            key_frames_asked: None,
         }
     }
 
@@ -430,7 +462,8 @@ mod tests {
             packets(3, 2, &[900, 1_900]),
             packets(4, 1, &[100, 300]),
         ];
-        let effect = effect(&all.concat(), &[1, 2, 4].into(), 1_000 * MS..1_600 * MS);
+        let is_audio = |ssrc, payload_type| ssrc != 3 && payload_type == 111;
+        let effect = effect(&all.concat(), is_audio, 1_000 * MS..1_600 * MS);
         let gaps: Vec<u64> = effect.gaps_ns.iter().map(|ns| ns / MS).collect();
         assert_eq!((effect.hit, gaps, effect.unheard), (2, vec![420, 580], 1));
     }

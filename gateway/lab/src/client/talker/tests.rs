@@ -126,12 +126,10 @@ fn key_frame_answers_pli_and_fir_of_its_stream() {
     let video = listen(&mut talker, START, START + S).stream(1).next().unwrap().1.ssrc;
     hear(&mut talker, |out| rtcp::write_pli(Pli { sender: 1, media: video.wrapping_add(1) }, out));
     assert_eq!(listen(&mut talker, START + S, START + 2 * S).keys(), 0);
-    assert_eq!(talker.key_frames_asked, 0);
     hear(&mut talker, |out| rtcp::write_pli(Pli { sender: 1, media: video }, out));
     assert_eq!(listen(&mut talker, START + 2 * S, START + 3 * S).keys(), 1);
     hear(&mut talker, |out| rtcp::write_fir(1, &[FirEntry { media: video, number: 1 }], out));
     assert_eq!(listen(&mut talker, START + 3 * S, START + 4 * S).keys(), 1);
-    assert_eq!(talker.key_frames_asked, 2);
 }
 
 #[test]
@@ -201,20 +199,14 @@ fn stalled_client_skips_no_number() {
 }
 
 #[test]
-fn rates_of_video_are_set_and_restored() {
+fn frame_rate_of_video_is_set_and_restored() {
     let mut talker = talker(true, true);
     let frames = |said: &Said| said.stream(1).filter(|(_, header, _)| header.marker).count();
     assert!((24..=26).contains(&frames(&listen(&mut talker, START, START + S))));
     let fault = DeviceFault { frames_per_second: Some(5), ..DeviceFault::default() };
     talker.set_device_fault(fault);
     assert!((5..=6).contains(&frames(&listen(&mut talker, START + S, START + 2 * S))));
-    talker.set_device_fault(DeviceFault { video_bps: Some(60_000), ..DeviceFault::default() });
-    // The first frame is that of the lower frame rate.
-    let said = listen(&mut talker, START + 2 * S, START + 3 * S);
-    assert!((50_000..=70_000).contains(&said.bits(1)), "{}", said.bits(1));
-    assert_eq!(said.stream(1).count(), frames(&said), "a packet for each frame");
     talker.set_device_fault(DeviceFault::default());
-    let said = listen(&mut talker, START + 3 * S, START + 4 * S);
-    assert!((20..=26).contains(&frames(&said)), "{}", frames(&said));
-    assert!((340_000..=460_000).contains(&said.bits(1)), "{}", said.bits(1));
+    let frames = frames(&listen(&mut talker, START + 2 * S, START + 3 * S));
+    assert!((20..=26).contains(&frames), "{frames}");
 }
