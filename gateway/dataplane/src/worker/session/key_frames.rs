@@ -24,6 +24,9 @@ struct AskedStream {
     at: Instant,
     /// A later request waits for the end of the interval.
     again: bool,
+    /// A key frame has come since.
+    #[serde(default)]
+    answered: bool,
 }
 
 impl AskedStream {
@@ -57,13 +60,13 @@ impl KeyFrameRequests {
                 streams.remove(0);
             }
             let at = now.checked_sub(KEY_FRAME_EVERY).unwrap_or(now);
-            streams.push(AskedStream { ssrc, at, again: false });
+            streams.push(AskedStream { ssrc, at, again: false, answered: true });
             streams.len() - 1
         });
         let stream = &mut streams[index];
         stream.again = stream.is_recent(asked_all, now);
         if !stream.again {
-            stream.at = now;
+            (stream.at, stream.answered) = (now, false);
         }
         !stream.again
     }
@@ -71,14 +74,20 @@ impl KeyFrameRequests {
     /// A key frame of the stream answers the requests that wait.
     pub(super) fn came(&mut self, ssrc: u32) {
         let streams = self.0.iter_mut().filter(|stream| stream.ssrc == ssrc);
-        streams.for_each(|stream| stream.again = false);
+        streams.for_each(|stream| (stream.again, stream.answered) = (false, true));
+    }
+
+    /// Returns whether a key frame of the stream was requested within the interval, and is still to come.
+    pub(super) fn is_awaited(&self, ssrc: u32, now: Instant) -> bool {
+        let stream = self.0.iter().find(|stream| stream.ssrc == ssrc);
+        stream.is_some_and(|stream| stream.is_recent(None, now) && !stream.answered)
     }
 
     /// Returns the streams for which a request has waited long enough.
     pub(super) fn due(&mut self, asked_all: Option<Instant>, now: Instant) -> Vec<u32> {
         let is_due = |it: &&mut AskedStream| it.again && !it.is_recent(asked_all, now);
         let due = self.0.iter_mut().filter(is_due).map(|stream| {
-            (stream.at, stream.again) = (now, false);
+            (stream.at, stream.again, stream.answered) = (now, false, false);
             stream.ssrc
         });
         due.collect()

@@ -316,10 +316,12 @@ impl SenderFeedback {
         Some(self.compound(|out| rtcp::write_pli(pli, out)))
     }
 
-    /// Returns a PLI for each video stream of the client, or a FIR if the client does not support PLI.
+    /// Returns a PLI for each video stream of the client, or a FIR if the client does not support PLI. `None` if key frames of all are
+    /// still to come.
     pub(crate) fn key_frame_of_client(&mut self, now: Instant) -> Option<Vec<u8>> {
         let recently = within(self.asked_client, KEY_FRAME_EVERY, now);
-        if recently || self.video.is_empty() {
+        let is_awaited = |ssrc: &u32| self.key_frames.is_awaited(*ssrc, now);
+        if recently || self.video.iter().all(is_awaited) {
             return None;
         }
         let streams = self.video.clone();

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use evenkeel_media::continuity::{OriginalNumbers, Pass, StreamEpoch};
 use evenkeel_media::rtcp::RtcpPacket;
-use evenkeel_media::{retransmission, rtcp, rtp};
+use evenkeel_media::{key_frame, retransmission, rtcp, rtp};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Hop, RepairKind, StreamKind};
 
@@ -65,8 +65,7 @@ impl WorkerSession {
         if kind == StreamKind::Video
             && let Some(request) = state.feedback.key_frame_request(header.ssrc)
         {
-            cx.egress.stats.asked_key_frame(MediaDirection::ToNode);
-            self.send_to_node(from, RtpSide::Rtcp, StreamKind::Video, &request, cx);
+            self.ask_hop(from, header, packet, &request, cx);
         }
         if let Some(kind) = repair {
             let counts = self.counts.get_or_insert_default();
@@ -140,6 +139,28 @@ impl WorkerSession {
             }
         }
         self.send_to_client(RtpSide::Rtcp, StreamKind::Audio, &packet, cx, |_| {});
+    }
+}
+
+impl WorkerSession {
+    /// Sends a request for a key frame to the hop, unless one begins with this packet.
+    #[cold]
+    fn ask_hop(
+        &mut self,
+        hop: Hop,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        request: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let begins = declared(&self.media, header.payload_type).and_then(|(_, payload)| {
+            key_frame::begins_key_frame(&payload.codec, header.payload(packet))
+        });
+        if begins == Some(true) {
+            return;
+        }
+        cx.egress.stats.asked_key_frame(MediaDirection::ToNode);
+        self.send_to_node(hop, RtpSide::Rtcp, StreamKind::Video, request, cx);
     }
 }
 

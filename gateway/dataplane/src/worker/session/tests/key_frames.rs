@@ -24,6 +24,18 @@ fn ask(bench: &mut Bench, ms: u64, media: u32) {
     }
 }
 
+/// The first bytes of VP8 frames (RFC 6386, section 9.1).
+const KEY: u8 = 0;
+const INTER: u8 = 1;
+
+/// A packet that begins a VP8 frame (RFC 7741, section 4.2).
+fn vp8(sequence: u16, ssrc: u32, frame: u8) -> Vec<u8> {
+    let fields = rtp::Fields { payload_type: 96, marker: false, sequence, timestamp: 1, ssrc };
+    let mut packet = Vec::new();
+    rtp::write(&fields, &[0x10, frame], &mut packet);
+    packet
+}
+
 /// The streams for which the client was asked since the last call.
 fn heard(bench: &Bench) -> Vec<u32> {
     let mut buffer = [0; 256];
@@ -64,16 +76,7 @@ fn key_frame_answers_requests_before_it() {
     let camera = 3;
     bench.at(0, |session, cx| session.handle_client_rtp(&video(1, camera), cx));
     let key_frame = |bench: &mut Bench, ms| {
-        let fields = rtp::Fields {
-            payload_type: 96,
-            marker: false,
-            sequence: ms as u16,
-            timestamp: 1,
-            ssrc: camera,
-        };
-        let mut packet = Vec::new();
-        // VP8 (RFC 7741, section 4.2): the start of a key frame.
-        rtp::write(&fields, &[0x10, 0], &mut packet);
+        let packet = vp8(ms as u16, camera, KEY);
         bench.at(ms, |session, cx| session.handle_client_rtp(&packet, cx));
     };
     ask(&mut bench, 0, camera);
@@ -88,4 +91,23 @@ fn key_frame_answers_requests_before_it() {
     assert_eq!(heard(&bench), [camera]);
     bench.at(710, WorkerSession::tick);
     assert_eq!(heard(&bench), [camera], "a receiver asked after the key frame");
+    bench.at(720, WorkerSession::request_client_key_frame);
+    assert_eq!(heard(&bench), [0; 0], "one is still to come");
+    key_frame(&mut bench, 800);
+    bench.at(810, WorkerSession::request_client_key_frame);
+    assert_eq!(heard(&bench), [camera], "receivers lack packets after it");
+}
+
+#[test]
+fn hop_is_asked_unless_a_key_frame_begins() {
+    for (frame, asks) in [(INTER, true), (KEY, false)] {
+        let (mut bench, node, hop) = at_node(Srtp::Plain);
+        bench.session.state().feedback.want_key_frame();
+        bench.at(0, |session, cx| {
+            session.handle_node_packet(hop, &vp8(1, 9, frame), cx);
+            session.handle_node_packet(hop, &vp8(2, 9, INTER), cx);
+            flush_ports(session, cx);
+        });
+        assert_eq!(node.recv(&mut [0; 128]).is_ok(), asks, "frame {frame}");
+    }
 }
