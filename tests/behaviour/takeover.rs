@@ -2,6 +2,7 @@
 
 mod ng_server;
 mod operator;
+mod rtpengine;
 
 use std::fs::OpenOptions;
 use std::net::{IpAddr, SocketAddr};
