@@ -95,10 +95,10 @@ impl WorkerSession {
     #[cold]
     fn inspect(&mut self, header: &rtp::RtpHeader, packet: &[u8], now: Instant) {
         let declared = declared(&self.media, header.payload_type);
-        if let (Some((kind, payload)), Some(state)) = (declared, self.state.as_deref_mut()) {
-            if state.signs.inspect(kind, payload, header.payload(packet), now) {
-                state.feedback.key_frame_came(header.ssrc);
-            }
+        if let (Some((kind, payload)), Some(state)) = (declared, self.state.as_deref_mut())
+            && state.signs.inspect(kind, payload, header.payload(packet), now)
+        {
+            state.feedback.key_frame_came(header.ssrc);
         }
     }
 
