@@ -239,7 +239,7 @@ mod tests {
         let end = [1; 16];
         assert_eq!(
             read(PORT, &srtp(7, 258, 1)),
-            Some(ClientContent::Srtp { ssrc: 7, payload_type: 96, sequence: 258, end })
+            Some(ClientContent::Srtp { ssrc: 7, payload_type: 111, sequence: 258, end })
         );
     }
 }
