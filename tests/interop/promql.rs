@@ -278,6 +278,12 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
         "2m",
     ),
     (
+        "EvenkeelHandshakesFail",
+        "evenkeel_sessions_closed_total{evenkeel_reason=\"handshake-failed\"}",
+        "0 0 20",
+        "2m",
+    ),
+    (
         "EvenkeelThreadsBehind",
         "media_packets_dropped_total{evenkeel_reason=\"buffer-full\"}",
         "0 0 50 100 150",
@@ -297,6 +303,12 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelNodeFailed", "evenkeel_node_failures_total", "0 0 1", "2m"),
     ("EvenkeelRoleChanged", "evenkeel_group_role", "1 1 4", "2m"),
     ("EvenkeelNodeStaysDrained", "evenkeel_node_draining", "0 1x70", "62m"),
+    (
+        "EvenkeelSrtpRefused",
+        "media_packets_dropped_total{evenkeel_reason=\"srtp-forged\"}",
+        "0 0 3000 6000 9000 12000 15000 18000 21000 24000 27000",
+        "10m",
+    ),
     ("EvenkeelTokensRefused", "evenkeel_api_tokens_refused_total", "0 0 1", "2m"),
     ("EvenkeelTelemetryDropped", "evenkeel_telemetry_dropped_total", "0 0 1", "2m"),
 ];

@@ -180,6 +180,9 @@ rules! {
     Ticket "EvenkeelSessionPanicked":
         increase("evenkeel_sessions_closed_total", minutes(60)).only("evenkeel_reason", &["panicked"]).above(0.0), for Duration::ZERO,
         "a bug of the gateway closed a session: the log has the panic", "operations.md#look";
+    Ticket "EvenkeelHandshakesFail":
+        increase("evenkeel_sessions_closed_total", minutes(10)).only("evenkeel_reason", &["handshake-failed"]).above(10.0), for Duration::ZERO,
+        "handshakes of WebRTC clients fail: evenkeel_handshakes_total has the reasons", "webrtc.md#when-a-call-does-not-begin";
     Ticket "EvenkeelThreadsBehind":
         rate("media_packets_dropped_total", minutes(1)).only("evenkeel_reason", &["ring-full", "buffer-full", "send-failed"]).above(0.0), for minutes(1),
         "packets are dropped because threads do not keep up: {{ $labels.evenkeel_reason }}", "operations.md#look";
@@ -207,6 +210,9 @@ rules! {
         "a gateway of the group started, or its role changed by a hand-over or a takeover", "operations.md#a-group-of-gateways";
     Info "EvenkeelNodeStaysDrained": last("evenkeel_node_draining").is(1.0), for minutes(60),
         "node {{ $labels.evenkeel_node }} is drained for an hour", "operations.md#maintain";
+    Info "EvenkeelSrtpRefused":
+        rate("media_packets_dropped_total", minutes(5)).only("evenkeel_reason", &["srtp-forged", "srtp-index"]).above(10.0), for minutes(5),
+        "packets of SRTP are dropped: {{ $labels.evenkeel_reason }}", "webrtc.md#when-a-call-does-not-begin";
     Info "EvenkeelTokensRefused":
         increase("evenkeel_api_tokens_refused_total", minutes(10)).above(0.0), for Duration::ZERO,
         "requests without the token or with another one: {{ $labels.evenkeel_reason }}", "security.md#api";

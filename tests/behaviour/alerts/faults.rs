@@ -27,11 +27,13 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(90);
 const CLIENTS: u16 = 8;
 
 /// Rules without a fault here. Their proof is the test of each rule by `promtool`, in tests/interop/promql.rs.
-pub(super) const NOT_PLAYED: [(&str, &str); 3] = [
+pub(super) const NOT_PLAYED: [(&str, &str); 5] = [
     (
         "EvenkeelSessionPanicked",
         "a panic is a bug of the gateway, and its binary has no way to cause one",
     ),
+    ("EvenkeelHandshakesFail", "the fleet has no WebRTC clients"),
+    ("EvenkeelSrtpRefused", "the fleet has no clients with SRTP"),
     ("EvenkeelNodeDecays", "a decay is a trend of three hours"),
     ("EvenkeelLossReduces", "the clients send voice, whose bit rate no loss reduces"),
 ];
