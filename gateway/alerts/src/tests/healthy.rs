@@ -63,6 +63,7 @@ impl Series<'_> {
         self.count(Count::SessionsRefused, &["", "unknown-scenario"], count(1_000.0));
         self.count(Count::SessionsClosed, &["call", "requested"], count(300.0));
         self.count(Count::SessionsClosed, &["call", "panicked"], 0.0);
+        self.count(Count::SessionsClosed, &["call", "handshake-failed"], count(0.5));
         let busy = 100.0 + (step % HOUR) as f64 / 10.0;
         self.level(Level::ScenarioSessions, &["call", "east", "a"], busy);
         self.level(Level::ScenarioImpaired, &["call", "leg"], (step % 4) as f64);
@@ -107,7 +108,7 @@ impl Series<'_> {
 
     fn of_the_rest(&mut self, step: u64, process: u64) {
         let count = |per_minute: f64| (process as f64 / MINUTE as f64 * per_minute).floor();
-        let totals: [(Count, &[&str], f64); 12] = [
+        let totals: [(Count, &[&str], f64); 13] = [
             (Count::RoomsStranded, &["node-down"], 0.0),
             (Count::UplinkSuspicions, &[], 0.0),
             (Count::ClusterRefused, &["secret"], 0.0),
@@ -115,6 +116,7 @@ impl Series<'_> {
             (Count::PolicyRollouts, &["call/routing", "rolled-back"], 0.0),
             (Count::PacketsDropped, &["unknown-source"], 9_000.0),
             (Count::PacketsDropped, &["ring-full"], 0.0),
+            (Count::PacketsDropped, &["srtp-forged"], 60.0),
             (Count::OwnStalls, &[], 6.0),
             (Count::NodeMessagesRefused, &["clock"], 0.0),
             (Count::IndexDuplicates, &[], 0.0),
