@@ -154,6 +154,7 @@ fn report(
         }
         HandshakeEvent::Refused(refusal) => {
             stats.dropped(match refusal {
+                HandshakeRefusal::Record => DropReason::DtlsRecord,
                 HandshakeRefusal::SecondAddress => DropReason::DtlsAddress,
                 HandshakeRefusal::Full => DropReason::DtlsFull,
             });

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dimpl::{Config, Dtls, Output, SecurityError};
+use dimpl::{Config, CryptoError, CryptoOperation, Dtls, Output, ProtocolVersion, SecurityError};
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::srtp::{SrtpKey, SrtpKeys, SrtpProfile};
 
 use crate::certificate::DtlsCertificate;
 use crate::hello::{ClientHello, Fragment, SrtpOffer, Version};
 use crate::provider::provider;
+use crate::records::{ClientRecord, ClientRecords};
 
 /// Limit of handshakes in progress. Each takes one or two round trips, so this many allow 4,096 new sessions a second over half a second
-/// of distance. One takes 13 KiB, and 700 KiB if its client fills the queue of the library.
+/// of distance. One takes 13 KiB, and 120 KiB if its client fills the queue of the library.
 pub const HANDSHAKES_MAX: usize = 2_048;
 
 /// Limit of states that are kept after a handshake, each of 14 KiB at most. If there are more, the first ones to connect lose theirs: such a session then ends
@@ -22,6 +23,10 @@ pub const CONNECTED_MAX: usize = 16_384;
 
 /// Time from the first datagram of a handshake to its end. Afterwards the user has given up, and ICE checks of the client have ended.
 pub const HANDSHAKE_LIFETIME: Duration = Duration::from_secs(30);
+
+/// Time for which a handshake waits for the client after a sign of its end that any host can forge. A client that goes on repeats its
+/// flight within this time.
+const DOUBT_FOR: Duration = Duration::from_secs(3);
 
 /// Length limit of an inbound datagram: that of the sockets. Clients send at most the 1,500 bytes of Ethernet.
 pub(crate) const DATAGRAM_MAX: usize = 2_048;
@@ -35,7 +40,7 @@ const HELLO_BYTES_MAX: usize = 8_192;
 /// Limit of datagrams that wait for the rest of a ClientHello.
 const HELLO_DATAGRAMS_MAX: usize = 8;
 
-/// Limit of datagrams that the library keeps until their predecessors arrive: a flight of a client has up to five.
+/// Limit of records that the library keeps until their predecessors arrive: a flight of a client has up to five messages.
 const QUEUE_MAX: usize = 16;
 
 /// First interval of retransmissions for DTLS-SRTP (RFC 9147, section 5.8.2). Each interval is twice the one before.
@@ -88,10 +93,12 @@ pub enum HandshakeEvent {
     Failed(HandshakeFailure),
 }
 
-/// Reason why a ClientHello was dropped.
+/// Reason why a datagram was dropped, or a record of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HandshakeRefusal {
-    /// It is not that of the session's handshake, and comes from another address.
+    /// It belongs to no handshake, is not authentic, or is an alert in plain text.
+    Record,
+    /// A ClientHello that is not that of the session's handshake, and comes from another address.
     SecondAddress,
     /// [`HANDSHAKES_MAX`] handshakes were in progress.
     Full,
@@ -124,11 +131,8 @@ pub enum HandshakeFailure {
     /// The ClientHello cannot be parsed.
     #[error("the ClientHello is malformed")]
     Malformed,
-    /// A limit of lengths or of fragments.
-    #[error(
-        "a datagram has more than {DATAGRAM_MAX} bytes, the ClientHello more than \
-         {HELLO_BYTES_MAX}, or too many fragments arrived without the first one"
-    )]
+    /// The limit of a ClientHello's length.
+    #[error("the ClientHello has more than {HELLO_BYTES_MAX} bytes")]
     Large,
     /// Another process began the handshake.
     #[error("another gateway or process began the handshake; the client must offer again")]
@@ -145,7 +149,6 @@ impl HandshakeFailure {
     pub(crate) fn of(error: dimpl::Error) -> Self {
         match error {
             dimpl::Error::Timeout(_) => Self::Timeout,
-            dimpl::Error::ReceiveQueueFull => Self::Large,
             dimpl::Error::SecurityError(SecurityError::FatalAlert { description }) => {
                 Self::Alert(description)
             }
@@ -203,8 +206,12 @@ impl<K: Copy + Ord, A: Copy + PartialEq> Handshakes<K, A> {
     }
 
     /// Processes a datagram that the demultiplexer classified as DTLS (RFC 7983), from an address that sent a verified ICE check of the
-    /// session. A ClientHello begins a handshake. A later message of a handshake that has no state means that another process began it
-    /// ([`HandshakeFailure::Lost`]). Application data is dropped.
+    /// session. A ClientHello begins a handshake. Application data is dropped.
+    ///
+    /// A host can forge the client's address, so that records which cannot be parsed, are not authentic or belong to no handshake are
+    /// dropped and end nothing. A handshake message without a state, which is a sign that another process began the handshake
+    /// ([`HandshakeFailure::Lost`]), a malformed ClientHello and a fatal alert in plain text end a session by
+    /// [`Self::handle_timeout`] if the client does not go on within [`DOUBT_FOR`].
     ///
     /// `output` sends a datagram of up to 1,200 bytes to the last address of the client.
     pub fn receive(
@@ -218,8 +225,9 @@ impl<K: Copy + Ord, A: Copy + PartialEq> Handshakes<K, A> {
     ) -> Option<HandshakeEvent> {
         let hello = Fragment::all(datagram);
         let random = hello.iter().find_map(Fragment::random);
+        let mut is_lost = false;
         if let Some(state) = self.states.get_mut(&key) {
-            let is_same = hello.is_empty() || random.is_some() && random == state.random;
+            let is_same = hello.is_empty() || state.random.is_none() || random == state.random;
             if source != state.client && !is_same {
                 return Some(HandshakeEvent::Refused(HandshakeRefusal::SecondAddress));
             }
@@ -227,17 +235,23 @@ impl<K: Copy + Ord, A: Copy + PartialEq> Handshakes<K, A> {
             if peer == Peer::Connected {
                 return None;
             }
-            if hello.iter().all(|fragment| fragment.message_seq != 0) {
-                let is_lost = Fragment::has_handshake(datagram);
-                return is_lost.then_some(HandshakeEvent::Failed(HandshakeFailure::Lost));
+            is_lost = hello.iter().all(|fragment| fragment.message_seq != 0);
+            if is_lost && !Fragment::has_handshake(datagram) {
+                return None;
             }
             if self.timers.len() >= HANDSHAKES_MAX {
                 return Some(HandshakeEvent::Refused(HandshakeRefusal::Full));
             }
         }
         let mut state = self.take(key).unwrap_or_else(|| State::new(source, now));
+        if is_lost {
+            state.doubt(HandshakeFailure::Lost, now);
+        }
         state.client = source;
-        state.random = state.random.or(random);
+        state.random = match &state.phase {
+            Phase::Hello(_) => random.or(state.random),
+            _ => state.random,
+        };
         let expected = match peer {
             Peer::Expected(fingerprints) => fingerprints,
             Peer::Connected => &[],
@@ -381,7 +395,16 @@ struct State<A> {
     deadline: Instant,
     /// The next time at which the handshake needs a call.
     timer: Instant,
+    /// The library has a ChangeCipherSpec of DTLS 1.2. Others would fill its queue.
+    has_change_cipher_spec: bool,
+    doubt: Option<Doubt>,
     phase: Phase,
+}
+
+/// A sign of the client's end of the handshake, until the client goes on.
+struct Doubt {
+    failure: HandshakeFailure,
+    until: Instant,
 }
 
 enum Phase {
@@ -402,8 +425,26 @@ enum Phase {
 impl<A: Copy + PartialEq> State<A> {
     fn new(client: A, now: Instant) -> Self {
         let deadline = now + HANDSHAKE_LIFETIME;
-        let phase = Phase::Hello(Vec::new());
-        Self { client, random: None, deadline, timer: deadline, phase }
+        Self {
+            client,
+            random: None,
+            deadline,
+            timer: deadline,
+            has_change_cipher_spec: false,
+            doubt: None,
+            phase: Phase::Hello(Vec::new()),
+        }
+    }
+
+    /// The first sign counts: later ones do not postpone the end.
+    fn doubt(&mut self, failure: HandshakeFailure, now: Instant) {
+        self.doubt.get_or_insert(Doubt { failure, until: now + DOUBT_FOR });
+        self.schedule(self.timer);
+    }
+
+    fn schedule(&mut self, at: Instant) {
+        let until = self.doubt.as_ref().map_or(self.deadline, |doubt| doubt.until);
+        self.timer = at.min(self.deadline).min(until);
     }
 
     fn receive(
@@ -414,27 +455,89 @@ impl<A: Copy + PartialEq> State<A> {
         now: Instant,
         output: &mut impl FnMut(A, &[u8]),
     ) -> Result<Option<HandshakeEvent>, HandshakeFailure> {
+        let dropped = || Some(HandshakeEvent::Refused(HandshakeRefusal::Record));
         if datagram.len() > DATAGRAM_MAX {
-            return Err(HandshakeFailure::Large);
+            return Ok(dropped());
         }
-        let mut earlier = Vec::new();
+        let mut hello = None;
         if let Phase::Hello(datagrams) = &mut self.phase {
-            let Some(version) = complete_hello(datagrams, datagram)? else { return Ok(None) };
-            earlier = std::mem::take(datagrams);
+            let (version, record) = match collect_hello(datagrams, datagram) {
+                Ok(HelloProgress::Unrelated) => return Ok(dropped()),
+                Ok(HelloProgress::Known) => return Ok(None),
+                Ok(HelloProgress::Part) => {
+                    self.doubt = None;
+                    self.schedule(self.deadline);
+                    return Ok(None);
+                }
+                Ok(HelloProgress::Complete { version, record }) => (version, record),
+                Err(failure @ (HandshakeFailure::Malformed | HandshakeFailure::Large)) => {
+                    self.doubt(failure, now);
+                    return Ok(dropped());
+                }
+                Err(failure) => return Err(failure),
+            };
+            hello = Some(record);
             let new = match version {
                 Version::Dtls12 => Dtls::new_12,
                 Version::Dtls13 => Dtls::new_13,
             };
             let dtls = new(Arc::clone(&engine.config), engine.certificate.clone(), now);
+            (self.doubt, self.deadline) = (None, now + HANDSHAKE_LIFETIME);
             self.phase = Phase::Handshake { dtls: Box::new(dtls), is_expected: false };
         }
         if let Some(dtls) = self.phase.dtls() {
             dtls.handle_timeout(now).map_err(HandshakeFailure::of)?;
-            for datagram in earlier.iter().map(AsRef::as_ref).chain([datagram]) {
-                dtls.handle_packet(datagram).map_err(HandshakeFailure::of)?;
+        }
+        let is_whole = self.pass(hello.as_deref().unwrap_or(datagram), now)?;
+        let event = self.poll(engine, expected, output)?;
+        Ok(if is_whole { event } else { event.or_else(dropped) })
+    }
+
+    /// Passes the records of a datagram to the library. Returns false if it dropped one.
+    fn pass(&mut self, datagram: &[u8], now: Instant) -> Result<bool, HandshakeFailure> {
+        let Some(dtls) = self.phase.dtls() else { return Ok(true) };
+        let version = match dtls.protocol_version() {
+            Some(ProtocolVersion::DTLS1_3) => Version::Dtls13,
+            _ => Version::Dtls12,
+        };
+        let (mut is_whole, mut alert) = (true, None);
+        for record in ClientRecords::of(datagram, version) {
+            let (bytes, is_change_cipher_spec) = match record {
+                ClientRecord::Usable(bytes) => (bytes, false),
+                ClientRecord::ChangeCipherSpec(bytes) => (bytes, true),
+                ClientRecord::PlainAlert(description) => {
+                    (is_whole, alert) = (false, Some(description));
+                    continue;
+                }
+                ClientRecord::Invalid => {
+                    is_whole = false;
+                    continue;
+                }
+            };
+            if is_change_cipher_spec && self.has_change_cipher_spec {
+                continue;
+            }
+            match dtls.handle_packet(bytes) {
+                Ok(()) => {
+                    self.has_change_cipher_spec |= is_change_cipher_spec;
+                    self.doubt = None;
+                }
+                // The library has not changed its state.
+                Err(
+                    dimpl::Error::CryptoError(CryptoError::OperationFailed(
+                        CryptoOperation::Decrypt,
+                    ))
+                    | dimpl::Error::ReceiveQueueFull,
+                ) => is_whole = false,
+                Err(error) => return Err(HandshakeFailure::of(error)),
             }
         }
-        self.poll(engine, expected, output)
+        if let Some(description) = alert
+            && matches!(self.phase, Phase::Handshake { .. })
+        {
+            self.doubt(HandshakeFailure::Alert(description), now);
+        }
+        Ok(is_whole)
     }
 
     fn handle_timeout(
@@ -443,6 +546,9 @@ impl<A: Copy + PartialEq> State<A> {
         now: Instant,
         output: &mut impl FnMut(A, &[u8]),
     ) -> Result<Option<HandshakeEvent>, HandshakeFailure> {
+        if let Some(Doubt { failure, .. }) = self.doubt.take_if(|doubt| doubt.until <= now) {
+            return Err(failure);
+        }
         let Some(dtls) = self.phase.dtls() else { return Err(HandshakeFailure::Incomplete) };
         if now >= self.deadline {
             return Err(HandshakeFailure::Timeout);
@@ -476,7 +582,7 @@ impl<A: Copy + PartialEq> State<A> {
                 Output::CloseNotify => closed = true,
                 Output::BufferTooSmall { needed } => engine.buffer.resize(needed, 0),
                 Output::Timeout(at) => {
-                    self.timer = at.min(self.deadline);
+                    self.schedule(at);
                     break;
                 }
                 _ => {}
@@ -512,38 +618,65 @@ impl Phase {
     }
 }
 
-/// Adds a datagram to those with fragments of a ClientHello. Returns the version of the handshake once the ClientHello is complete; the
-/// datagram is not added then.
-fn complete_hello(
+/// What a datagram adds to a ClientHello.
+enum HelloProgress {
+    /// It has no part of one.
+    Unrelated,
+    /// It came before.
+    Known,
+    Part,
+    Complete {
+        version: Version,
+        /// The whole message.
+        record: Vec<u8>,
+    },
+}
+
+/// Adds a datagram to those with fragments of a ClientHello. After [`HandshakeFailure::Large`] and [`HandshakeFailure::Malformed`] a
+/// repetition can still become complete.
+fn collect_hello(
     datagrams: &mut Vec<Box<[u8]>>,
     datagram: &[u8],
-) -> Result<Option<Version>, HandshakeFailure> {
+) -> Result<HelloProgress, HandshakeFailure> {
     let first = |fragment: &Fragment<'_>| fragment.message_seq == 0;
     let new: Vec<_> = Fragment::all(datagram).into_iter().filter(first).collect();
-    let mut all: Vec<_> =
-        datagrams.iter().flat_map(|datagram| Fragment::all(datagram)).filter(first).collect();
-    let is_known = |new: &Fragment<'_>| {
-        all.iter().any(|old| old.offset == new.offset && old.bytes.len() == new.bytes.len())
-    };
-    if new.iter().all(is_known) {
-        return Ok(None);
+    if new.is_empty() {
+        return Ok(HelloProgress::Unrelated);
     }
-    all.extend(&new);
-    if all.iter().any(|fragment| fragment.length > HELLO_BYTES_MAX) {
+    if new.iter().any(|fragment| fragment.length > HELLO_BYTES_MAX) {
         return Err(HandshakeFailure::Large);
     }
-    let Some(message) = Fragment::join(all) else {
+    // Forged fragments that came before do not matter to a message that comes whole.
+    let mut message = Fragment::join(new.clone());
+    if message.is_none() {
+        let mut all: Vec<_> =
+            datagrams.iter().flat_map(|datagram| Fragment::all(datagram)).filter(first).collect();
+        let is_known = |new: &Fragment<'_>| {
+            all.iter().any(|old| old.offset == new.offset && old.bytes.len() == new.bytes.len())
+        };
+        if new.iter().all(is_known) {
+            return Ok(HelloProgress::Known);
+        }
+        all.extend(&new);
+        message = Fragment::join(all);
+    }
+    let Some(message) = message else {
         if datagrams.len() >= HELLO_DATAGRAMS_MAX {
-            return Err(HandshakeFailure::Large);
+            // They never become complete, and the client repeats its own.
+            datagrams.clear();
         }
         datagrams.push(datagram.into());
-        return Ok(None);
+        return Ok(HelloProgress::Part);
     };
+    datagrams.clear();
     let hello = ClientHello::parse(&message).ok_or(HandshakeFailure::Malformed)?;
     match hello.srtp {
         SrtpOffer::None => Err(HandshakeFailure::NoSrtp),
         SrtpOffer::Unsupported => Err(HandshakeFailure::NoCommonProfile),
-        SrtpOffer::Supported => hello.version.ok_or(HandshakeFailure::Version).map(Some),
+        SrtpOffer::Supported => {
+            let version = hello.version.ok_or(HandshakeFailure::Version)?;
+            Ok(HelloProgress::Complete { version, record: Fragment::record(&message) })
+        }
     }
 }
 

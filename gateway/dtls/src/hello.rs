@@ -1,13 +1,13 @@
 //! The ClientHello, read before a handshake has a state of the library: it decides the version, and whether there will be SRTP.
 
 /// Handshake records (RFC 6347, section 4.1).
-const HANDSHAKE: u8 = 22;
+pub(crate) const HANDSHAKE: u8 = 22;
 
 /// First bytes of the records that have a header of DTLS 1.2: ChangeCipherSpec, alert, handshake, application data.
 const RECORD_TYPES: std::ops::RangeInclusive<u8> = 20..=23;
 
 /// Type of the handshake message ClientHello.
-const CLIENT_HELLO: u8 = 1;
+pub(crate) const CLIENT_HELLO: u8 = 1;
 
 /// Extension `use_srtp` (RFC 5764, section 4.1.1).
 const USE_SRTP: u16 = 14;
@@ -54,8 +54,8 @@ impl<'a> Fragment<'a> {
         random.filter(|_| self.offset == 0).copied()
     }
 
-    fn end(&self) -> usize {
-        self.offset + self.bytes.len()
+    pub(crate) fn is_within_message(&self) -> bool {
+        self.offset + self.bytes.len() <= self.length
     }
 
     /// Reads the fragments of ClientHellos in a datagram, up to the first byte that cannot be parsed.
@@ -65,7 +65,7 @@ impl<'a> Fragment<'a> {
         while let Some((kind, mut messages)) = records.record() {
             while kind == Some(HANDSHAKE) && !messages.0.is_empty() {
                 let Some((kind, fragment)) = messages.fragment() else { break };
-                if kind == CLIENT_HELLO && fragment.end() <= fragment.length {
+                if kind == CLIENT_HELLO && fragment.is_within_message() {
                     fragments.push(fragment);
                 }
             }
@@ -90,6 +90,15 @@ impl<'a> Fragment<'a> {
             message.extend(fragment.bytes.iter().skip(known));
         }
         (message.len() == length).then_some(message)
+    }
+
+    /// Writes the first ClientHello of a handshake as one record.
+    pub(crate) fn record(message: &[u8]) -> Vec<u8> {
+        let [_, high, middle, low] = (message.len() as u32).to_be_bytes();
+        let head = [CLIENT_HELLO, high, middle, low, 0, 0, 0, 0, 0, high, middle, low];
+        let length = (head.len() + message.len()) as u16;
+        let [version, length] = [DTLS_1_2, length].map(u16::to_be_bytes);
+        [&[HANDSHAKE][..], &version, &[0; 8], &length, &head, message].concat()
     }
 }
 
@@ -148,7 +157,7 @@ fn numbers(vector: &[u8]) -> Vec<u16> {
     vector.as_chunks().0.iter().map(|number| u16::from_be_bytes(*number)).collect()
 }
 
-struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
@@ -188,7 +197,7 @@ impl<'a> Reader<'a> {
 
     /// Returns the type of a record in plain text and its contents; `None` as type if the record is encrypted. `None` at the end, at
     /// a header of DTLS 1.3 and at a record that is cut.
-    fn record(&mut self) -> Option<(Option<u8>, Reader<'a>)> {
+    pub(crate) fn record(&mut self) -> Option<(Option<u8>, Reader<'a>)> {
         let kind = self.u8().filter(|kind| RECORD_TYPES.contains(kind))?;
         self.u16()?;
         let epoch = self.u16()?;
@@ -198,7 +207,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the type of a handshake message and its fragment.
-    fn fragment(&mut self) -> Option<(u8, Fragment<'a>)> {
+    pub(crate) fn fragment(&mut self) -> Option<(u8, Fragment<'a>)> {
         let kind = self.u8()?;
         let length = self.u24()?;
         let message_seq = self.u16()?;

@@ -28,6 +28,7 @@ mod client;
 mod handshakes;
 mod hello;
 mod provider;
+mod records;
 
 pub use certificate::{CertificateError, DtlsCertificate};
 pub use client::DtlsClient;

@@ -9,6 +9,7 @@ use super::*;
 use ring::digest::{SHA256, SHA512, digest};
 
 pub(crate) mod client;
+mod forged;
 mod loss;
 
 use client::{Client, Link, handle_timeouts, now};
@@ -17,6 +18,11 @@ const SESSION: u64 = 7;
 
 fn sha256(certificate: &[u8]) -> CertificateFingerprint {
     CertificateFingerprint::Sha256(digest(&SHA256, certificate).as_ref().try_into().unwrap())
+}
+
+/// The event of a datagram of which a record was dropped.
+fn dropped() -> HandshakeEvent {
+    HandshakeEvent::Refused(HandshakeRefusal::Record)
 }
 
 #[track_caller]
@@ -52,7 +58,7 @@ fn version_12_is_chosen_if_both_are_offered() {
     let mut link = Link::new(Client::of_both_versions());
     link.run();
     keys(link.events.first());
-    assert_eq!(link.client.dtls.protocol_version(), Some(dimpl::ProtocolVersion::DTLS1_2));
+    assert_eq!(link.client.dtls.protocol_version(), Some(ProtocolVersion::DTLS1_2));
 }
 
 #[test]
@@ -124,10 +130,9 @@ fn hello_without_usable_offer_fails() {
     let extension = [0, 14, 0, 9, 0, 6, 0, 8, 0, 7, 0, 1];
     let none = [0xaa, 0xaa];
     let unknown = [0, 14, 0, 9, 0, 6, 0, 2, 0, 5, 0, 6];
-    let cases: [(&[u8], &[u8], HandshakeFailure, u8); 4] = [
+    let cases: [(&[u8], &[u8], HandshakeFailure, u8); 3] = [
         (&extension, &none, HandshakeFailure::NoSrtp, alert::HANDSHAKE_FAILURE),
         (&extension, &unknown, HandshakeFailure::NoCommonProfile, alert::HANDSHAKE_FAILURE),
-        (&extension, &[0, 14, 0xff], HandshakeFailure::Malformed, alert::DECODE_ERROR),
         (&[0, 0, 0xfe, 0xfd], &[0, 0, 0xfe, 0xff], HandshakeFailure::Version, 70),
     ];
     for (find, replace, failure, description) in cases {
@@ -147,14 +152,21 @@ fn hello_without_usable_offer_fails() {
 }
 
 #[test]
-fn alert_of_the_client_ends_the_handshake() {
+fn plain_alert_ends_a_handshake_that_does_not_go_on() {
     let mut link = Link::new(Client::new(Version::Dtls12));
     let hello = link.client.poll().remove(0);
     link.receive(&hello);
     link.to_client.clear();
     link.receive(&alert_record(46));
-    assert_eq!(link.events, [HandshakeEvent::Failed(HandshakeFailure::Alert(46))]);
-    assert_eq!(link.to_client, VecDeque::<Vec<u8>>::new());
+    assert_eq!(link.events, [dropped()]);
+    let until = now() + DOUBT_FOR;
+    let mut failures = Vec::new();
+    while failures.is_empty() {
+        link.now = link.table.next_timeout().unwrap();
+        failures = handle_timeouts(&mut link.table, link.now, &mut |_, _| {});
+    }
+    assert_eq!((link.now, failures), (until, vec![(SESSION, HandshakeFailure::Alert(46))]));
+    assert_eq!((link.to_client.len(), link.table.in_progress()), (0, 0));
 }
 
 #[test]
@@ -175,7 +187,7 @@ fn forged_alerts_do_not_close_a_session() {
     link.run();
     link.receive(&alert_record(0));
     link.receive(&alert_record(alert::BAD_CERTIFICATE));
-    assert_eq!(link.events.len(), 1);
+    assert_eq!(link.events[1..], [dropped(), dropped()]);
     assert_eq!(link.table.connected(), 1);
 }
 
@@ -212,7 +224,12 @@ fn handshake_of_another_process_is_lost() {
         link.table.remove(SESSION);
         let flight = link.client.poll();
         flight.iter().for_each(|datagram| link.receive(datagram));
-        assert_eq!(link.events[0], HandshakeEvent::Failed(HandshakeFailure::Lost), "{version:?}");
+        assert!(link.events.iter().all(|event| *event == dropped()), "{version:?}");
+        let until = now() + DOUBT_FOR;
+        assert_eq!(link.table.next_timeout(), Some(until));
+        let output = &mut |_, _: &[u8]| panic!("an answer");
+        let failures = handle_timeouts(&mut link.table, until, output);
+        assert_eq!(failures, [(SESSION, HandshakeFailure::Lost)], "{version:?}");
         assert_eq!((link.to_client.len(), link.table.in_progress()), (0, 0));
     }
 }
@@ -291,26 +308,57 @@ fn full_table_refuses_new_handshakes() {
 }
 
 #[test]
-fn limits_of_a_hello_end_the_handshake() {
-    let mut link = Link::new(Client::new(Version::Dtls12));
-    let hello = link.client.poll().remove(0);
+fn unreadable_hello_ends_a_handshake_without_another() {
+    let malformed = |hello: &[u8]| patched(hello.to_vec(), &[0, 14, 0, 9], &[0, 14, 0xff]);
     // The length of the message.
-    let long = patched(hello.clone(), &hello[13..17], &[1, 0, 0x20, 1]);
-    link.receive(&long);
-    let large = || HandshakeEvent::Failed(HandshakeFailure::Large);
-    assert_eq!(link.events.pop(), Some(large()));
-    link.receive(&[hello, vec![0; DATAGRAM_MAX]].concat());
-    assert_eq!(link.events.pop(), Some(large()));
-    for length in 1..=u8::try_from(HELLO_DATAGRAMS_MAX + 1).unwrap() {
-        assert_eq!(link.events, []);
-        // Fragments behind the start, of a message of 200 bytes.
-        let mut datagram = vec![22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12 + length];
-        datagram.extend([1, 0, 0, 200, 0, 0, 0, 0, 100, 0, 0, length]);
-        datagram.extend(vec![0; usize::from(length)]);
-        link.receive(&datagram);
-        link.receive(&datagram);
+    let large = |hello: &[u8]| patched(hello.to_vec(), &hello[13..17], &[1, 0, 0x20, 1]);
+    type Spoil<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+    let cases: [(Spoil<'_>, HandshakeFailure, u8); 2] = [
+        (&malformed, HandshakeFailure::Malformed, alert::DECODE_ERROR),
+        (&large, HandshakeFailure::Large, alert::HANDSHAKE_FAILURE),
+    ];
+    for (spoil, failure, description) in cases {
+        for goes_on in [false, true] {
+            let mut link = Link::new(Client::new(Version::Dtls12));
+            let hello = link.client.poll().remove(0);
+            link.receive(&spoil(&hello));
+            assert_eq!((link.events.pop(), link.to_client.len()), (Some(dropped()), 0));
+            if goes_on {
+                link.receive(&hello);
+                link.run();
+                keys(link.events.first());
+                continue;
+            }
+            let mut sent = Vec::new();
+            let output = &mut |_, datagram: &[u8]| sent.push(datagram.to_vec());
+            let failures = handle_timeouts(&mut link.table, now() + DOUBT_FOR, output);
+            assert_eq!(failures, [(SESSION, failure.clone())]);
+            assert_eq!(
+                (sent, link.table.in_progress()),
+                (vec![alert_record(description).into()], 0)
+            );
+        }
     }
-    assert_eq!(link.events, [large()]);
+}
+
+#[test]
+fn hello_connects_behind_parts_of_another() {
+    for is_split in [false, true] {
+        let mut link = Link::new(Client::new(Version::Dtls12));
+        let hello = link.client.poll().remove(0);
+        for length in 1..=HELLO_DATAGRAMS_MAX as u8 {
+            // Fragments behind the start, of a message of 200 bytes.
+            let mut datagram = vec![22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12 + length];
+            datagram.extend([1, 0, 0, 200, 0, 0, 0, 0, 100, 0, 0, length]);
+            datagram.extend(vec![0; usize::from(length)]);
+            link.receive(&datagram);
+            link.receive(&datagram);
+        }
+        let parts = if is_split { client::split(&hello) } else { vec![hello] };
+        parts.iter().for_each(|part| link.receive(part));
+        link.run();
+        keys(link.events.first());
+    }
 }
 
 #[test]

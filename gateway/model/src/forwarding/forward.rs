@@ -52,6 +52,8 @@ crate::named! {
         DtlsAddress = "dtls-address",
         /// DTLS: too many handshakes are in progress.
         DtlsFull = "dtls-full",
+        /// DTLS: a record that belongs to no handshake of its session, is not authentic, or is an alert in plain text.
+        DtlsRecord = "dtls-record",
         /// The packet's payload type was not declared, or its client only receives or only sends.
         UndeclaredPayload = "undeclared-payload",
         /// The packet exceeds a size limit of the path.
