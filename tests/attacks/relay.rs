@@ -1,9 +1,12 @@
 //! Attacks on the API that the gateways of a group open to each other.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use evenkeel_client::ApiCall;
+use evenkeel_lab::network::Host;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
 use hyper::{Method, Request};
@@ -18,7 +21,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use serde_json::Value;
 use tokio_rustls::TlsConnector;
 
-use crate::harness::{GatewayProcess, Place, await_replica, ids, wait_until};
+use crate::harness::{self, GatewayProcess, Place, await_replica, ids, wait_until};
 
 /// The secret of the harness's groups.
 const SECRET: [u8; 32] = [b'c'; 32];
@@ -26,6 +29,12 @@ const SECRET: [u8; 32] = [b'c'; 32];
 /// PKCS#8 of an Ed25519 key before its 32 bytes (RFC 8410, 7).
 const PKCS8_HEAD: [u8; 16] =
     [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+
+/// An offer with SDES keys.
+const OFFER_WITH_KEYS: &str = r#"{"scenario": "call", "room": "room",
+    "ingress": {"udp": {"identity": "declared", "address": "10.77.0.10:5004"}},
+    "media": [{"kind": "audio", "payload_types": [{"payload_type": 111, "codec": "opus", "clock_rate": 48000}]}],
+    "srtp": {"crypto": ["1 AES_CM_128_HMAC_SHA1_80 inline:PS1uQCVeeCFCanVmcjkpPywjNWhcYD0mXXtxaVBR"]}}"#;
 
 /// An attacker talks to any server.
 #[derive(Debug)]
@@ -132,12 +141,7 @@ fn addresses(place: &Place) -> [SocketAddr; 2] {
 }
 
 fn refused_secrets(gateway: &mut GatewayProcess) -> u64 {
-    let call = evenkeel_client::ApiCall {
-        method: Method::GET,
-        path: "/metrics",
-        headers: &[],
-        body: Bytes::new(),
-    };
+    let call = ApiCall { method: Method::GET, path: "/metrics", headers: &[], body: Bytes::new() };
     let reply = gateway.ask(async |client| client.ask(call).await).unwrap();
     let text = String::from_utf8(reply.body.into()).unwrap();
     let lines = text.lines().filter(|line| line.starts_with("evenkeel_cluster_refused_total{"));
@@ -207,4 +211,44 @@ fn relayed_request_is_not_relayed_again() {
     // The owner answers it, and the standby relays its own clients' requests.
     assert_eq!(ask(&place, at_owner, Some(&SECRET), LIST).unwrap().0, 200);
     assert!(ids(&mut standby).is_empty());
+}
+
+/// Offers a session at this address over TCP. Returns the status line and the body.
+fn offer_over_tcp(from: &Host, to: SocketAddr) -> String {
+    let mut stream = {
+        let _inside = from.enter().unwrap();
+        TcpStream::connect(to).unwrap()
+    };
+    let (token, length) = (str::from_utf8(harness::SECRET).unwrap(), OFFER_WITH_KEYS.len());
+    let head = format!(
+        "POST /v1/sessions HTTP/1.1\r\nhost: x\r\nconnection: close\r\nevenkeel-private: 1\r\n\
+         authorization: Bearer {token}\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream.write_all((head + OFFER_WITH_KEYS).as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn standby_takes_no_keys_from_another_host() {
+    let Some(place) = Place::lay("standby_takes_no_keys_from_another_host") else { return };
+    let node = place.node();
+    let [mut owner, mut standby] = place.group_with(&node.text(), |host, world| {
+        world.admin = format!("tcp = \"{}:7300\"\ntoken_file = \"secret\"\n", host.address());
+    });
+    await_replica(&mut owner);
+    for edge in &place.edges[..2] {
+        let at = (edge.address(), 7300).into();
+        let answer = offer_over_tcp(&place.client, at);
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert!(answer.contains("came over TCP from another host"), "{answer}");
+    }
+    assert!(ids(&mut owner).is_empty());
+    // On the standby's Unix socket nobody else saw them.
+    let body = Bytes::from_static(OFFER_WITH_KEYS.as_bytes());
+    let headers = [];
+    let call = ApiCall { method: Method::POST, path: "/v1/sessions", headers: &headers, body };
+    let opened = standby.ask(async |client| client.ask(call).await.unwrap().accepted()).unwrap();
+    assert_eq!(ids(&mut owner), [opened["id"].as_str().unwrap()]);
 }

@@ -5,10 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
 use evenkeel_config::address::{self, ADDRESS_ALONE, ADDRESS_AND_PORT};
@@ -38,8 +37,8 @@ use self::webrtc::WebrtcOffer;
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, note_retry};
 use super::events;
-use super::listener::TcpPlace;
 use super::object::object;
+use super::relay;
 use super::request::{Share, caller, strict};
 
 mod body;
@@ -63,12 +62,12 @@ const CLOCK_RATE_MAX: u32 = 1_000_000;
 
 pub(super) async fn open(
     State(shared): ApiState,
-    place: Option<Extension<Arc<TcpPlace>>>,
+    extensions: Extensions,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let (body, share) = shared.read(body).await?;
-    let is_private = place.is_none_or(|Extension(place)| place.is_of_this_host);
+    let is_private = relay::is_private(&extensions, &headers);
     let answer = match headers.get("idempotency-key") {
         None => answered(offer(&shared, &headers, &body, is_private).await),
         Some(key) => {
@@ -114,7 +113,7 @@ async fn offer_once(
     })
 }
 
-/// The session, and the body of the answer. `is_private`: only this host saw the offer.
+/// The session, and the body of the answer. `is_private`: no other host than those of the group's gateways saw the offer.
 async fn offer(
     shared: &ApiContext,
     headers: &HeaderMap,
@@ -137,7 +136,7 @@ async fn offer(
     Ok((session, body.expect("an answer is words and numbers")))
 }
 
-/// Keys are accepted only if this host alone saw them (RFC 4568, section 8.3).
+/// Keys are accepted only if no other host saw them (RFC 4568, section 8.3).
 fn check_keys(is_private: bool) -> Result<(), ApiError> {
     if is_private {
         return Ok(());

@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::uri::{Authority, Scheme};
-use axum::http::{HeaderMap, StatusCode, Uri, header, response};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, Uri, header, response};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::error::{ApiError, ApiErrorCode, RETRY_AFTER, no_owner, unknown_path};
+use super::listener::TcpPlace;
 use super::request::{BODY_MAX, BodyBudget, PUSH_BYTES_MAX, PUSHED_WITHIN};
 
 /// Timeout of control's answer. Drivers have 2 s of it to open a session.
@@ -65,6 +66,9 @@ const PING_WITHIN: Duration = Duration::from_secs(2);
 /// Headers of a request that its handlers read.
 const RELAYED_HEADERS: [&str; 5] =
     ["content-type", "from", "idempotency-key", "traceparent", "tracestate"];
+
+/// Says that only the standby's host saw the request before it was relayed. The standby writes it: one of a client is not relayed.
+const PRIVATE: &str = "evenkeel-private";
 
 /// The group, and the connection to the peer's API.
 pub(super) struct PeerRelay {
@@ -257,6 +261,15 @@ fn is_repeatable(parts: &Parts) -> bool {
     parts.method.is_idempotent() || has_key && parts.uri.path() == "/v1/sessions"
 }
 
+/// Returns whether only hosts of this group's gateways saw the request: it came on the Unix socket or from this host, here or at the
+/// standby that relayed it.
+pub(super) fn is_private(extensions: &Extensions, headers: &HeaderMap) -> bool {
+    match extensions.get::<Relayed>() {
+        Some(Relayed) => headers.contains_key(PRIVATE),
+        None => extensions.get::<Arc<TcpPlace>>().is_none_or(|place| place.is_of_this_host),
+    }
+}
+
 fn relayed(parts: &Parts, body: &Bytes) -> hyper::Request<Full<Bytes>> {
     let mut uri = parts.uri.clone().into_parts();
     uri.scheme = Some(Scheme::HTTPS);
@@ -268,6 +281,9 @@ fn relayed(parts: &Parts, body: &Bytes) -> hyper::Request<Full<Bytes>> {
         for value in parts.headers.get_all(name) {
             request.headers_mut().append(name, value.clone());
         }
+    }
+    if is_private(&parts.extensions, &parts.headers) {
+        request.headers_mut().insert(PRIVATE, HeaderValue::from_static("1"));
     }
     request
 }

@@ -29,14 +29,34 @@ fn token_of_the_client_is_not_relayed() {
     let request = relayed(&parts("POST", "/v1/sessions?a=%2F", "k"), &body);
     assert_eq!(request.uri(), "https://evenkeel/v1/sessions?a=%2F");
     let headers: Vec<_> = request.headers().iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(headers, ["idempotency-key", "traceparent"]);
+    assert_eq!(headers, ["idempotency-key", "traceparent", PRIVATE], "no TCP: the Unix socket");
+}
+
+#[test]
+fn owner_learns_whether_another_host_saw_a_request() {
+    let place = |is_of_this_host| {
+        let mut place = TcpPlace::of_a_stranger();
+        place.is_of_this_host = is_of_this_host;
+        Arc::new(place)
+    };
+    for (is_of_this_host, is_private) in [(None, true), (Some(true), true), (Some(false), false)] {
+        let mut parts = parts("POST", "/v1/sessions", "");
+        // A client's own word is not relayed, and not read here.
+        parts.headers.insert(PRIVATE, HeaderValue::from_static("1"));
+        is_of_this_host.map(|of_this| parts.extensions.insert(place(of_this)));
+        assert_eq!(super::is_private(&parts.extensions, &parts.headers), is_private);
+        let mut at_owner = relayed(&parts, &Bytes::new());
+        assert_eq!(at_owner.headers().contains_key(PRIVATE), is_private);
+        at_owner.extensions_mut().insert(Relayed);
+        assert_eq!(super::is_private(at_owner.extensions(), at_owner.headers()), is_private);
+    }
 }
 
 #[test]
 fn declined_request_was_not_executed() {
     let after = |seconds| HeaderMap::from_iter([(header::RETRY_AFTER, seconds)]);
     let is_executed = |seconds: &'static str, body: &str| {
-        let headers = after(header::HeaderValue::from_static(seconds));
+        let headers = after(HeaderValue::from_static(seconds));
         require_executed("edge-1", &headers, body.as_bytes()).is_ok()
     };
     assert!(!is_executed("0", r#"{"error": {"code": "unavailable"}}"#));
