@@ -151,6 +151,7 @@ impl PluginReference {
 pub(super) struct RegistryTable {
     host: Spanned<String>,
     login_file: Option<Spanned<String>>,
+    token_server: Option<Spanned<String>>,
     plain_http: Option<bool>,
 }
 
@@ -161,6 +162,9 @@ pub struct RegistrySettings {
     pub host: Box<str>,
     /// `user:password`. Default: none.
     pub login: Option<SecretFile>,
+    /// Host of the server that gets the login for a token (RFC 6750), with its port if that is not the default. Default: the
+    /// registry's host.
+    pub token_server: Option<Box<str>>,
     /// HTTP without TLS. Default: for hosts on loopback only.
     pub plain_http: Option<bool>,
 }
@@ -168,7 +172,7 @@ pub struct RegistrySettings {
 impl RegistrySettings {
     /// The default of a registry.
     pub fn of(host: &str) -> RegistrySettings {
-        RegistrySettings { host: host.into(), login: None, plain_http: None }
+        RegistrySettings { host: host.into(), login: None, token_server: None, plain_http: None }
     }
 
     /// The registry's root. `None` if the host has not the form of one.
@@ -179,6 +183,19 @@ impl RegistrySettings {
             false => format!("https://{}/", self.host).parse().ok(),
         }
     }
+
+    /// Returns whether the login may be sent to this URL for a token.
+    pub fn trusts_token_server(&self, url: &Url) -> bool {
+        match &self.token_server {
+            Some(server) => url.authority() == &**server,
+            None => self.url().is_some_and(|own| own.host() == url.host()),
+        }
+    }
+}
+
+/// Returns whether a text is a host, with or without a port, and nothing else.
+fn is_host(text: &str) -> bool {
+    format!("https://{text}/").parse().is_ok_and(|url: Url| url.authority() == text)
 }
 
 pub(super) fn check(
@@ -188,14 +205,21 @@ pub(super) fn check(
     check.at_most(raw, REGISTRIES_MAX, "registries");
     let mut known: Vec<RegistrySettings> = Vec::new();
     for raw in raw.iter().map(Spanned::get_ref) {
-        let RegistryTable { host, login_file, plain_http } = raw;
+        let RegistryTable { host, login_file, token_server, plain_http } = raw;
         let login = login_file.as_ref().and_then(|path| check.secret(path));
         if login.as_ref().is_some_and(|login| !login.bytes().contains(&b':')) {
             let span = login_file.as_ref().map_or(host.span(), Spanned::span);
             check.refuse(span, "a login without `:`", "a file with `user:password`");
         }
         let (name, plain_http) = (host.get_ref().as_str(), *plain_http);
-        let registry = RegistrySettings { host: name.into(), login, plain_http };
+        let server = token_server.as_ref().map(|server| server.get_ref().as_str().into());
+        let registry =
+            RegistrySettings { host: name.into(), login, token_server: server, plain_http };
+        if let Some(server) = token_server
+            && !is_host(server.get_ref())
+        {
+            check.refuse_text(server, "the host of a server such as `auth.example`");
+        }
         let Some(url) = registry.url().filter(|url| url.authority() == name) else {
             check.refuse_text(host, "the host of a registry such as `registry.example:5000`");
             continue;

@@ -38,9 +38,8 @@ const REASON_CHARACTERS_MAX: usize = 200;
 /// Talks with one registry.
 pub(crate) struct RegistryClient {
     http: HttpClient,
-    host: Box<str>,
+    settings: RegistrySettings,
     root: Url,
-    login: Option<SecretFile>,
     /// As the last challenge asked for.
     authorization: Mutex<Option<HeaderValue>>,
 }
@@ -73,10 +72,9 @@ fn with(mut request: HttpRequest, name: HeaderName, value: &'static str) -> Http
 
 impl RegistryClient {
     pub(crate) fn new(registry: &RegistrySettings) -> Result<RegistryClient, RegistryError> {
-        let RegistrySettings { host, login, .. } = registry;
-        let root = registry.url().ok_or_else(|| RegistryError::NoHost(host.clone()))?;
+        let root = registry.url().ok_or_else(|| RegistryError::NoHost(registry.host.clone()))?;
         let (http, authorization) = (HttpClient::default(), Mutex::default());
-        Ok(RegistryClient { http, host: host.clone(), root, login: login.clone(), authorization })
+        Ok(RegistryClient { http, settings: registry.clone(), root, authorization })
     }
 
     /// Pulls a manifest (section "Pulling manifests"): by digest, with which it is compared, or by tag.
@@ -156,11 +154,11 @@ impl RegistryClient {
     }
 
     pub(crate) fn no_answer(&self, cause: HttpError) -> RegistryError {
-        RegistryError::NoAnswer { host: self.host.clone(), cause }
+        RegistryError::NoAnswer { host: self.settings.host.clone(), cause }
     }
 
     pub(crate) fn unfit(&self, found: String, expected: &'static str) -> RegistryError {
-        RegistryError::Unfit { host: self.host.clone(), found: found.into(), expected }
+        RegistryError::Unfit { host: self.settings.host.clone(), found: found.into(), expected }
     }
 
     fn compare(&self, bytes: &[u8], digest: &[u8; 32]) -> Result<(), RegistryError> {
@@ -168,7 +166,7 @@ impl RegistryClient {
         if found == *digest {
             return Ok(());
         }
-        let (host, expected) = (self.host.clone(), manifest::text(digest).into());
+        let (host, expected) = (self.settings.host.clone(), manifest::text(digest).into());
         let found = manifest::text(&found).into();
         Err(RegistryError::OtherBytes { host, expected, found, bytes: bytes.len() })
     }
@@ -222,7 +220,7 @@ impl RegistryClient {
         }
         let request = format!("{} {}", asked.method, asked.url.path()).into();
         let reason = reason(answer.body()).into();
-        Err(RegistryError::Refused { host: self.host.clone(), status, request, reason })
+        Err(RegistryError::Refused { host: self.settings.host.clone(), status, request, reason })
     }
 
     /// Sends a request; once more if the registry asks for authentication that this client can give.
@@ -260,11 +258,12 @@ impl RegistryClient {
         if let Some(challenge) = of("bearer") {
             return self.token(challenge).await.map(Some);
         }
-        Ok(of("basic").and(self.login.as_ref()).map(basic))
+        Ok(of("basic").and(self.settings.login.as_ref()).map(basic))
     }
 
     /// Asks the token server of the challenge for a bearer token (RFC 6750; the request is that of the registry's token authentication,
-    /// which distribution-spec leaves to registries).
+    /// which distribution-spec leaves to registries). A registry that is not trusted with the login elsewhere cannot name the server
+    /// that gets it.
     async fn token(&self, challenge: &Challenge) -> Result<HeaderValue, RegistryError> {
         let realm = challenge.get("realm");
         let mut url = realm
@@ -277,7 +276,11 @@ impl RegistryClient {
             }
         }
         let mut asked = request(Method::GET, self.admit(self.parse(&url)?)?);
-        if let Some(login) = &self.login {
+        if let Some(login) = &self.settings.login {
+            if !self.settings.trusts_token_server(&asked.url) {
+                let (host, server) = (self.settings.host.clone(), asked.url.authority().into());
+                return Err(RegistryError::TokenServer { host, server });
+            }
             asked.headers.insert(AUTHORIZATION, basic(login));
         }
         let answer = self.http.request(asked.clone()).await;

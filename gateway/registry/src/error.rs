@@ -61,6 +61,17 @@ pub enum RegistryError {
         /// The form.
         expected: &'static str,
     },
+    /// The challenge names a server that may not get the login.
+    #[error(
+        "the registry {host} asks for a token of {server}, which gets no login: set `token_server = \"{server}\"` in \
+         [[registry]], or --token-server, if it is the registry's"
+    )]
+    TokenServer {
+        /// The registry.
+        host: Box<str>,
+        /// Host and port of the server.
+        server: Box<str>,
+    },
     /// The host of the reference has not the form of one.
     #[error("found `{0}`, expected the host of a registry such as `registry.example:5000`")]
     NoHost(Box<str>),

@@ -191,6 +191,39 @@ async fn token_is_fetched_from_the_realm_of_the_challenge() {
 }
 
 #[tokio::test]
+async fn token_server_of_another_host_gets_no_login() {
+    for token_server in [None, Some("localhost".into())] {
+        // No answer: the server would wait for a request.
+        let (realm, _) = http_server(Vec::new());
+        let server = realm.trim_start_matches("http://").trim_end_matches("/hook").to_owned();
+        let other = server.replace("127.0.0.1", "127.0.0.2");
+        let challenge =
+            format!("401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"http://{other}/hook\"");
+        let mut world = World::answering(vec![says(&challenge, "")]).with_login();
+        world.registry.token_server = token_server;
+        let failed = world.pull().await.unwrap_err();
+        let RegistryError::TokenServer { host, server } = &failed else { panic!("{failed}") };
+        assert_eq!((host, &**server), (&world.registry.host, &*other));
+        let said = failed.to_string();
+        assert!(said.contains(&**host) && said.contains(&other), "{said}");
+        assert_eq!(world.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn named_token_server_gets_the_login() {
+    let (realm, tokens) = http_server(vec![says("200 OK", "{\"token\": \"t0ken\"}")]);
+    let server = realm.trim_start_matches("http://").trim_end_matches("/hook");
+    let challenge = format!("401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"{realm}\"");
+    let answers = vec![says(&challenge, ""), says("200 OK", &manifest()), says("200 OK", PLUGIN)];
+    let mut world = World::answering(answers).with_login();
+    world.registry.token_server = Some(server.into());
+    world.pull().await.unwrap();
+    let asked = tokens.join().unwrap().remove(0);
+    assert!(asked.to_lowercase().contains("authorization: basic y2k6"), "{asked}");
+}
+
+#[tokio::test]
 async fn other_server_gets_no_login() {
     let (elsewhere, others) = http_server(vec![says("200 OK", PLUGIN)]);
     let asks = says("401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"r\"", "");

@@ -62,6 +62,9 @@ struct RegistryAccess {
     /// File with `user:password` for the registry
     #[arg(long, value_name = "FILE")]
     login: Option<PathBuf>,
+    /// Host of the server that gets the login for a token; default: the registry's host
+    #[arg(long, value_name = "HOST", requires = "login")]
+    token_server: Option<Box<str>>,
     /// Speak HTTP without TLS; always done on loopback
     #[arg(long)]
     plain_http: bool,
@@ -91,7 +94,8 @@ impl RegistryAccess {
         });
         let plain_http = self.plain_http.then_some(true);
         let default = RegistrySettings::of(reference.registry());
-        Ok(RegistrySettings { login: login.transpose()?, plain_http, ..default })
+        let (login, token_server) = (login.transpose()?, self.token_server.clone());
+        Ok(RegistrySettings { login, token_server, plain_http, ..default })
     }
 }
 

@@ -54,3 +54,27 @@ fn plain_http_is_for_loopback_unless_configured() {
     assert_eq!(url("registry.example", None), "https://registry.example/");
     assert_eq!(url("10.0.0.7:5000", Some(true)), "http://10.0.0.7:5000/");
 }
+
+#[test]
+fn login_is_for_the_registry_or_the_named_server() {
+    let trusts = |host: &str, server: Option<&str>, url: &str| {
+        let token_server = server.map(Into::into);
+        let registry = RegistrySettings { token_server, ..RegistrySettings::of(host) };
+        registry.trusts_token_server(&url.parse().unwrap())
+    };
+    for (url, is_trusted) in [
+        ("https://registry.example/token", true),
+        ("https://registry.example:8443/token", true),
+        ("https://auth.registry.example/token", false),
+        ("https://example/token", false),
+        ("https://registry.example.org/token", false),
+        ("http://127.0.0.1/token", false),
+    ] {
+        assert_eq!(trusts("registry.example:5000", None, url), is_trusted, "{url}");
+    }
+    let server = Some("auth.example");
+    assert!(trusts("registry.example", server, "https://auth.example/token"));
+    for url in ["https://registry.example/token", "https://auth.example:8443/token"] {
+        assert!(!trusts("registry.example", server, url), "{url}");
+    }
+}
