@@ -160,31 +160,46 @@ fn resident_kib(id: u32) -> u64 {
     memory_kib(id, "VmRSS:")
 }
 
+/// A gateway process with an API on a Unix socket.
+struct OwnProcess {
+    process: ChildProcess,
+    socket: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl OwnProcess {
+    /// Starts it and waits until it is ready.
+    fn start() -> OwnProcess {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("evenkeel.toml");
+        let text = "[gateway]\ncache = \"none\"\npolicies = \"policies\"\n\
+                    [admin]\nsocket = \"admin.sock\"\n\
+                    [[listen]]\nudp = \"127.0.0.1:0\"\n[limits]\nworkers = 1\n";
+        std::fs::write(&config, text).unwrap();
+        std::fs::create_dir(folder.path().join("policies")).unwrap();
+        for set in ["call", "conference", "live"] {
+            let file = folder.path().join(format!("policies/{set}.toml"));
+            std::fs::write(file, format!("[scenario.{set}]\n")).unwrap();
+        }
+        let mut command = Command::new(evenkeel());
+        command.args(["run", "--json", "--config"]).arg(&config);
+        let mut process = ChildProcess::start("gateway", &mut command, folder.path()).unwrap();
+        process.json_line(TIMEOUT).unwrap();
+        let socket = folder.path().join("admin.sock");
+        wait_until("the gateway is ready", || {
+            let mut stream = UnixStream::connect(&socket).unwrap();
+            write!(stream, "GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+            answered(&stream).is_some_and(|line| line.contains("200"))
+        });
+        OwnProcess { process, socket, _folder: folder }
+    }
+}
+
 #[test]
 fn memory_of_ended_uploads_is_returned() {
     const KEPT_MAX_KIB: u64 = 16 << 10;
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("evenkeel.toml");
-    let text = "[gateway]\ncache = \"none\"\npolicies = \"policies\"\n\
-                [admin]\nsocket = \"admin.sock\"\n\
-                [[listen]]\nudp = \"127.0.0.1:0\"\n[limits]\nworkers = 1\n";
-    std::fs::write(&config, text).unwrap();
-    std::fs::create_dir(folder.path().join("policies")).unwrap();
-    for set in ["call", "conference", "live"] {
-        let file = folder.path().join(format!("policies/{set}.toml"));
-        std::fs::write(file, format!("[scenario.{set}]\n")).unwrap();
-    }
-    let mut command = Command::new(evenkeel());
-    command.args(["run", "--json", "--config"]).arg(&config);
-    let mut process = ChildProcess::start("gateway", &mut command, folder.path()).unwrap();
-    process.json_line(TIMEOUT).unwrap();
-    let socket = folder.path().join("admin.sock");
+    let OwnProcess { process, socket, _folder } = OwnProcess::start();
     let id = process.id();
-    wait_until("the gateway is ready", || {
-        let mut stream = UnixStream::connect(&socket).unwrap();
-        write!(stream, "GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-        answered(&stream).is_some_and(|line| line.contains("200"))
-    });
     let before = resident_kib(id);
     // By default the allocator often keeps memory of a size that was freed before.
     for _ in 0..20 {
@@ -192,6 +207,36 @@ fn memory_of_ended_uploads_is_returned() {
         wait_until("the uploads are held", || resident_kib(id) > before + KEPT_MAX_KIB);
         drop(held);
         wait_until("their memory is returned", || resident_kib(id) < before + KEPT_MAX_KIB);
+    }
+}
+
+#[test]
+fn refused_pushes_take_little_memory() {
+    // A body of 31 MiB while its buffer grows, and the largest value that is kept.
+    const TAKEN_MAX_KIB: u64 = 192 << 10;
+    let OwnProcess { process, socket, _folder } = OwnProcess::start();
+    let before = memory_kib(process.id(), "VmHWM:");
+    let many = |part: &str| part.repeat((31 << 20) / part.len());
+    for body in [
+        format!("{{\"settings\": [{}0]}}", many("0,")),
+        format!("{{\"settings\": [{}0]}}", many("{\"\":0},")),
+        format!("{{\"documents\": {{\"tenants\": [{}0]}}}}", many("[],")),
+        format!("{{\"documents\": {{{}\"a\": 0}}}}", many("\"a\":0,")),
+        format!("{{\"documents\": {{{}\"a\": 0}}}}", {
+            (0..2_000_000).map(|number| format!("\"{number}\":0,")).collect::<String>()
+        }),
+        format!("{{\"plugin\": \"{}\"}}", many("A")),
+    ] {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        let head = "PUT /v1/policies/call/routing HTTP/1.1\r\nhost: x\r\n\
+                    content-type: application/json";
+        write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).unwrap();
+        assert!(line.starts_with(b"HTTP/1.1 4"), "{line:?}: {}", &body[..40]);
+        let taken = memory_kib(process.id(), "VmHWM:") - before;
+        assert!(taken < TAKEN_MAX_KIB, "{taken} KiB: {}", &body[..40]);
     }
 }
 

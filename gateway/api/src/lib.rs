@@ -20,6 +20,7 @@ mod object;
 mod offer;
 mod operations;
 mod policies;
+mod push;
 mod recording;
 mod relay;
 mod request;
