@@ -1,6 +1,7 @@
 //! The client: requests, downloads and event streams, by Unix socket or TCP. It speaks only to processes that this user
 //! trusts.
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -40,7 +41,7 @@ pub struct ApiClient {
 }
 
 /// A request to the API.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ApiCall<'a> {
     /// GET, POST, PUT or DELETE.
     pub method: Method,
@@ -60,12 +61,26 @@ impl ApiCall<'_> {
 }
 
 /// The response to a request.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq)]
 pub struct ApiResponse {
     /// The status code.
     pub status: u16,
     /// The whole body.
     pub body: Bytes,
+}
+
+/// Omits the body, which may have keys.
+impl fmt::Debug for ApiCall<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiCall({} {}, {} bytes)", self.method, self.path, self.body.len())
+    }
+}
+
+/// Omits the body, which may have passwords and keys.
+impl fmt::Debug for ApiResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiResponse({}, {} bytes)", self.status, self.body.len())
+    }
 }
 
 /// Why a request failed or was refused.

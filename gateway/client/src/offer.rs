@@ -1,6 +1,7 @@
 //! Session offers and their answers, as JSON of the admin API.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
@@ -40,7 +41,7 @@ pub struct WebrtcOfferRequest {
 }
 
 /// The SDP of a WebRTC client.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct OfferSdp {
     /// SDP (RFC 8866).
     pub offer: String,
@@ -133,7 +134,7 @@ pub struct OfferAnswer {
 }
 
 /// The destination of a UDP client, and its ICE credentials.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct UdpAnswer {
     /// Destinations of RTP, and of RTCP if it is muxed.
     pub addresses: Vec<SocketAddr>,
@@ -164,7 +165,7 @@ pub struct QuicAnswer {
 }
 
 /// The SDP for a WebRTC client.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct AnswerSdp {
     /// SDP (RFC 8866). It contains a password: it must go to the client alone.
     pub answer: String,
@@ -189,6 +190,31 @@ pub struct WebtransportAnswer {
 pub struct RouteHop {
     /// The node's name.
     pub node: String,
+}
+
+/// Omits the SDP, which has the client's password and may have its keys.
+impl fmt::Debug for OfferSdp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OfferSdp({} bytes)", self.offer.len())
+    }
+}
+
+/// Omits the SDP, which has the session's password and may have its keys.
+impl fmt::Debug for AnswerSdp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AnswerSdp({} bytes)", self.answer.len())
+    }
+}
+
+/// Omits the password.
+impl fmt::Debug for UdpAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UdpAnswer")
+            .field("addresses", &self.addresses)
+            .field("rtcp", &self.rtcp)
+            .field("ufrag", &self.ufrag)
+            .finish_non_exhaustive()
+    }
 }
 
 impl OfferAnswer {
@@ -221,3 +247,6 @@ impl WebtransportAnswer {
 fn sha256(hex: &str) -> Option<[u8; 32]> {
     HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()?.try_into().ok()
 }
+
+#[cfg(test)]
+mod tests;

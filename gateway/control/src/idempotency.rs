@@ -27,7 +27,7 @@ pub enum KeyError {
 }
 
 /// The answer to the first request with a key.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct StoredAnswer {
     /// The HTTP status.
     pub status: u16,
@@ -35,6 +35,18 @@ pub struct StoredAnswer {
     pub body: Bytes,
     /// Delay before a retry; None if the answer gives no delay.
     pub retry_after: Option<Duration>,
+}
+
+/// Omits the body, which may hold credentials.
+impl fmt::Debug for StoredAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let StoredAnswer { status, body, retry_after } = self;
+        f.debug_struct("StoredAnswer")
+            .field("status", status)
+            .field("bytes", &body.len())
+            .field("retry_after", retry_after)
+            .finish()
+    }
 }
 
 /// Turn of a request with an idempotency key.

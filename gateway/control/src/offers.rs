@@ -4,6 +4,7 @@
 //! them. On listeners for trusted networks a first packet opens a session without a caller, once per source.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -125,7 +126,7 @@ pub enum IngressAnswer {
 }
 
 /// The gateway's part of ICE and DTLS.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct IceAnswer {
     /// The user fragment of the session.
     pub ufrag: Box<str>,
@@ -135,6 +136,13 @@ pub struct IceAnswer {
     pub certificate_sha256: [u8; 32],
     /// The streams of an answer to a later offer; `None` if it is the first.
     pub announced: Option<Arc<AnnouncedStreams>>,
+}
+
+/// Omits the password.
+impl fmt::Debug for IceAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IceAnswer").field("ufrag", &self.ufrag).finish_non_exhaustive()
+    }
 }
 
 /// Offers that have no answer yet.

@@ -147,3 +147,11 @@ fn follower_gets_answered_keys_once_in_parts() {
     table.unfollow();
     assert_eq!(table.changed(), 0);
 }
+
+#[test]
+fn debug_of_an_answer_shows_no_body() {
+    let body = "{\"password\": \"hush\"}".into();
+    let answer = StoredAnswer { status: 201, body, retry_after: None };
+    let shown = format!("{answer:?}");
+    assert!(shown.contains("201") && !shown.contains("hush"), "{shown}");
+}
