@@ -121,7 +121,7 @@ impl<S: FnMut(DtlsSession, SourceKey, &[u8])> HandshakeThread<S> {
     }
 
     fn receive(&mut self, datagram: &HandshakeDatagram, now: Instant) -> Option<WorkerReport> {
-        let HandshakeDatagram { session, source, fingerprints, is_keyed, bytes } = datagram;
+        let HandshakeDatagram { session, source, fingerprints, is_keyed, bytes, .. } = datagram;
         let peer = if *is_keyed { Peer::Connected } else { Peer::Expected(fingerprints) };
         let HandshakeThread { handshakes, send, stats } = self;
         let output = &mut |to, bytes: &[u8]| send(*session, to, bytes);

@@ -8,6 +8,7 @@ use evenkeel_model::SessionId;
 
 use super::*;
 use crate::flows::Home;
+use crate::worker::dtls::WaitingPlaces;
 use crate::worker::handshake_channel;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -105,6 +106,7 @@ fn of_session(
         fingerprints: Arc::clone(fingerprints),
         is_keyed: false,
         bytes: bytes.into(),
+        _place: WaitingPlaces::default().take().unwrap(),
     }
 }
 

@@ -12,6 +12,9 @@ use crate::flows::Home;
 /// Inputs that wait for the thread. A client repeats a datagram for which there is no room.
 const INPUTS_MAX: usize = 1_024;
 
+/// Datagrams of one session that wait for the thread: a flight of a client has up to five.
+const WAITING_MAX: usize = 16;
+
 /// A session with DTLS.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct DtlsSession {
@@ -40,6 +43,26 @@ pub(crate) struct HandshakeDatagram {
     /// The handshake has ended, perhaps in another process.
     pub(crate) is_keyed: bool,
     pub(crate) bytes: Box<[u8]>,
+    /// Held until the thread has handled the datagram.
+    pub(crate) _place: WaitingPlace,
+}
+
+/// The places of a session's datagrams in the queue, so that it cannot fill the queue of all.
+#[derive(Default, Debug)]
+pub(crate) struct WaitingPlaces(Arc<()>);
+
+/// A place of one datagram, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct WaitingPlace {
+    _counted: Arc<()>,
+}
+
+impl WaitingPlaces {
+    /// `None` if [`WAITING_MAX`] are taken.
+    pub(crate) fn take(&self) -> Option<WaitingPlace> {
+        let taken = Arc::strong_count(&self.0) - 1;
+        (taken < WAITING_MAX).then(|| WaitingPlace { _counted: Arc::clone(&self.0) })
+    }
 }
 
 /// DTLS to a client.

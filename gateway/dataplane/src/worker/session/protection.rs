@@ -127,9 +127,12 @@ impl WorkerSession {
         if !self.address.checked().contains(&source) {
             return cx.egress.count_drop(DropReason::UnknownSource);
         }
+        let Some(_place) = srtp.take_place() else {
+            return cx.egress.count_drop(DropReason::RingFull);
+        };
         let (is_keyed, fingerprints) = (srtp.contexts().is_some(), Arc::clone(fingerprints));
         let bytes = datagram.into();
-        let datagram = HandshakeDatagram { session, source, fingerprints, is_keyed, bytes };
+        let datagram = HandshakeDatagram { session, source, fingerprints, is_keyed, bytes, _place };
         cx.egress.pass_to_handshakes(InputKind::Datagram(datagram));
     }
 

@@ -17,6 +17,7 @@ use evenkeel_media::srtp::{
 use evenkeel_model::forward::DropReason;
 use serde::{Deserialize, Serialize};
 
+use crate::worker::dtls::{WaitingPlace, WaitingPlaces};
 use crate::worker::sockets::RtpSide;
 
 /// The contexts of a session, derived from its keys.
@@ -226,6 +227,8 @@ struct ClientSrtp {
     contexts: Option<SessionSrtp>,
     /// The certificates of the client, if it uses DTLS.
     fingerprints: Option<Arc<[CertificateFingerprint]>>,
+    /// Of its DTLS.
+    waiting: WaitingPlaces,
     /// Keys are awaited from then on.
     awaited_since: Option<Instant>,
     /// Another process may have completed the handshake.
@@ -262,6 +265,11 @@ impl OwnSrtp {
     /// The certificates of the client, if it uses DTLS.
     pub(super) fn fingerprints(&self) -> Option<&Arc<[CertificateFingerprint]>> {
         self.0.as_ref()?.fingerprints.as_ref()
+    }
+
+    /// A place for a datagram of the client's DTLS. `None` if too many wait.
+    pub(super) fn take_place(&self) -> Option<WaitingPlace> {
+        self.0.as_ref()?.waiting.take()
     }
 
     /// Sets the keys on which DTLS agreed, unless the session has some: they do not change.

@@ -506,6 +506,24 @@ fn dtls_of_checked_addresses_is_passed_on() {
 }
 
 #[test]
+fn session_fills_its_share_of_the_handshakes_queue() {
+    let mut scene = Scene::new();
+    let (to_handshakes, inputs) = handshake_channel();
+    scene.bench.egress.to_handshakes = Some(to_handshakes);
+    scene.bench.session.state().srtp = dtls();
+    scene.bench.check(0);
+    for _ in 0..100 {
+        scene.deliver(ArrivalKind::Dtls, b"\x16 and more");
+    }
+    assert_eq!((inputs.len(), scene.bench.drops(DropReason::RingFull)), (16, 84));
+    // The thread has taken one.
+    drop(inputs.recv().unwrap());
+    scene.deliver(ArrivalKind::Dtls, b"\x16 and more");
+    scene.deliver(ArrivalKind::Dtls, b"\x16 and more");
+    assert_eq!((inputs.len(), scene.bench.drops(DropReason::RingFull)), (16, 85));
+}
+
+#[test]
 fn process_that_continues_uses_no_index_twice() {
     let mut scene = Scene::new();
     let first = scene.answer(1, &video(100, 77)).unwrap();
