@@ -27,6 +27,7 @@ use wasmtime::{
 use crate::arguments::{AdmitArguments, PlaceArguments, RerouteArguments, TickArguments};
 use crate::flat::memory::{AnswerReader, ArgumentWriter, FlatError};
 use crate::limits::MEMORY_BYTES_MAX;
+use crate::lookup::InvalidLookup;
 use crate::manifest::Manifest;
 use crate::store::StoreData;
 use crate::store::bindings::evenkeel::policy::data;
@@ -200,11 +201,17 @@ fn lookup(
     let mut reader = AnswerReader::new(bytes, inside.answer_bytes);
     let document = reader.bytes_at(document_at, document_size as usize)?;
     let document = std::str::from_utf8(document)?.to_owned();
+    InvalidLookup::check(path_count as usize, 0)?;
     let size = (path_count as usize).saturating_mul(TEXT_BYTES as usize);
     reader.bytes_at(path_at, size)?;
-    // The list lies within the memory; its addresses have 32 bits.
-    let parts = (0..path_count).map(|part| reader.text(path_at + part * TEXT_BYTES, 0));
-    let path = parts.collect::<wasmtime::Result<_>>()?;
+    let (mut path, mut path_bytes) = (Vec::new(), 0_usize);
+    for part in 0..path_count {
+        // The list lies within the memory; its addresses have 32 bits.
+        let at = path_at + part * TEXT_BYTES;
+        path_bytes = path_bytes.saturating_add(reader.word(at, 4)? as usize);
+        InvalidLookup::check(path.len(), path_bytes)?;
+        path.push(reader.text(at, 0)?);
+    }
     let found = data::Host::lookup(inside, document, path)?;
     let mut written = [0; 12];
     if let Some(text) = found {

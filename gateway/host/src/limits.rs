@@ -31,6 +31,12 @@ pub const DOCUMENT_BYTES_MAX: usize = 1 << 20;
 /// The value that one lookup returns. It is written during the plugin's call, which it could delay otherwise.
 pub const LOOKUP_BYTES_MAX: usize = 64 << 10;
 
+/// Parts of a lookup's path: documents are nested no deeper, as `serde_json` reads them.
+pub const LOOKUP_PARTS_MAX: usize = 128;
+
+/// Bytes of a lookup's path, which are copied during the plugin's call. The longest names that documents have are far shorter.
+pub const LOOKUP_PATH_BYTES_MAX: usize = 64 << 10;
+
 /// Instructions that a lookup counts as, besides one for each byte of its value: about the time that it takes.
 pub(crate) const LOOKUP_INSTRUCTIONS: u64 = 1_000;
 

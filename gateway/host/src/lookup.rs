@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::limits::LOOKUP_BYTES_MAX;
+use crate::limits::{LOOKUP_BYTES_MAX, LOOKUP_PARTS_MAX, LOOKUP_PATH_BYTES_MAX};
 
 /// The documents in which an instance looks up, with defaults filled in. Clones share them.
 #[derive(Clone, Default)]
@@ -44,10 +44,24 @@ impl DocumentTable {
 pub(crate) enum InvalidLookup {
     #[error("lookup in `{0}`: the plugin's manifest declares no document of this name")]
     Undeclared(Box<str>),
+    #[error("lookup: a path has {0} parts, expected {LOOKUP_PARTS_MAX} at most")]
+    Parts(usize),
+    #[error("lookup: the parts of a path have more than {LOOKUP_PATH_BYTES_MAX} bytes")]
+    PathBytes,
     #[error(
         "lookup in `{0}`: the value has more than {LOOKUP_BYTES_MAX} bytes; look up a part of it"
     )]
     TooLong(Box<str>),
+}
+
+impl InvalidLookup {
+    /// Checks a path before its parts are copied or compared.
+    pub(crate) fn check(parts: usize, bytes: usize) -> Result<(), InvalidLookup> {
+        if parts > LOOKUP_PARTS_MAX {
+            return Err(InvalidLookup::Parts(parts));
+        }
+        if bytes > LOOKUP_PATH_BYTES_MAX { Err(InvalidLookup::PathBytes) } else { Ok(()) }
+    }
 }
 
 /// The text of a value up to [`LOOKUP_BYTES_MAX`].

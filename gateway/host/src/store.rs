@@ -11,7 +11,7 @@ use crate::limits::{
     LOOKUP_INSTRUCTIONS, MEMORY_BYTES_MAX, MODULES_MAX, NOTE_KEY_BYTES_MAX, NOTES_MAX,
     TABLE_ENTRIES_MAX, TABLES_MAX,
 };
-use crate::lookup::DocumentTable;
+use crate::lookup::{DocumentTable, InvalidLookup};
 
 /// The host's side of the contract, generated from `plugin-sdk/wit/policy.wit`.
 ///
@@ -193,6 +193,7 @@ impl diag::Host for StoreData {
 
 impl data::Host for StoreData {
     fn lookup(&mut self, document: String, path: Vec<String>) -> wasmtime::Result<Option<String>> {
+        InvalidLookup::check(path.len(), path.iter().map(String::len).sum())?;
         let found = self.documents.lookup(&document, &path)?;
         let bytes = found.as_ref().map_or(0, String::len) as u64;
         self.lookup_instructions += LOOKUP_INSTRUCTIONS + bytes;

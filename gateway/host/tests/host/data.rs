@@ -141,6 +141,43 @@ fn lookup_outside_memory_is_a_fault() {
 }
 
 #[test]
+fn lookup_with_a_long_path_is_a_fault() {
+    // Empty parts, of memory that is zero.
+    let empty = |count: u32| format!("(i32.const 131072) (i32.const {count})");
+    // One part of zeros, whose length stands at 68.
+    let long = |bytes: u32| {
+        format!(
+            "(i32.const 64) (i32.const 1) (i32.store (i32.const 64) (i32.const 131072)) (i32.store (i32.const 68) (i32.const {bytes}))"
+        )
+    };
+    for (path, said) in [
+        (empty(128), None),
+        (empty(129), Some("a path has 129 parts, expected 128 at most")),
+        (empty(40_000), Some("")),
+        (long(64 << 10), None),
+        (long((64 << 10) + 1), Some("the parts of a path have more than 65536 bytes")),
+    ] {
+        let (path, store) = match path.split_once(" (i32.store") {
+            Some((path, store)) => (path.to_owned(), format!("(i32.store{store}")),
+            None => (path, String::new()),
+        };
+        let lookup =
+            format!("{store} (call $lookup (i32.const 16) (i32.const 7) {path} (i32.const 80))");
+        for module in WAYS.map(|exports| module(exports, &lookup)) {
+            let mut policy = installed(roomy(), &module, Some(json!({"acme": "gold"}))).unwrap();
+            let outcome = names(&mut policy, "acme");
+            match said {
+                None => assert_eq!(outcome, Ok(Vec::new()), "{path}"),
+                Some(said) => {
+                    let fault = outcome.unwrap_err().to_string();
+                    assert!(fault.contains(said), "{path}: {fault}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn document_is_part_of_the_revision() {
     let module = module("", LOOKUP);
     let revision = |tenants| installed(roomy(), &module, tenants).unwrap().revision().to_owned();

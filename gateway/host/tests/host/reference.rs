@@ -6,9 +6,9 @@ use std::time::Duration;
 use evenkeel_host::CallBudgets;
 use evenkeel_host::limits::{
     BINARY_BYTES_MAX, DEFAULTS_BYTES_MAX, DIAG_CALLS_MAX, DOCUMENT_BYTES_MAX, DOCUMENTS_MAX,
-    LINE_BYTES_MAX, LINES_BURST, LINES_PER_SECOND, LOOKUP_BYTES_MAX, MANIFEST_BYTES_MAX,
-    MEMO_BYTES_MAX, MEMORY_BYTES_MAX, NOTE_KEY_BYTES_MAX, NOTES_MAX, REASONS_MAX, STATE_BYTES_MAX,
-    TABLE_ENTRIES_MAX,
+    LINE_BYTES_MAX, LINES_BURST, LINES_PER_SECOND, LOOKUP_BYTES_MAX, LOOKUP_PARTS_MAX,
+    LOOKUP_PATH_BYTES_MAX, MANIFEST_BYTES_MAX, MEMO_BYTES_MAX, MEMORY_BYTES_MAX,
+    NOTE_KEY_BYTES_MAX, NOTES_MAX, REASONS_MAX, STATE_BYTES_MAX, TABLE_ENTRIES_MAX,
 };
 use serde_json::{Value, json};
 use wit_bindgen_core::{Files, WorldGenerator};
@@ -280,7 +280,7 @@ fn limits(out: &mut String) {
         row(out, &[call, &format!("{} ms", most.as_millis())]);
     }
     *out += "\n## Space\n\n| of | at most |\n|---|---|\n";
-    let sizes: [(&str, String); 15] = [
+    let sizes: [(&str, String); 16] = [
         ("a plugin's bytes", bytes(BINARY_BYTES_MAX)),
         ("its manifest", bytes(MANIFEST_BYTES_MAX)),
         ("reasons of its own", REASONS_MAX.to_string()),
@@ -288,6 +288,10 @@ fn limits(out: &mut String) {
         ("its data documents", DOCUMENTS_MAX.to_string()),
         ("a data document, as compact JSON", bytes(DOCUMENT_BYTES_MAX)),
         ("the value that a lookup returns", bytes(LOOKUP_BYTES_MAX)),
+        (
+            "the path of a lookup",
+            format!("{LOOKUP_PARTS_MAX} parts, {}", bytes(LOOKUP_PATH_BYTES_MAX)),
+        ),
         ("memory of an instance", bytes(MEMORY_BYTES_MAX)),
         ("entries of a function table", TABLE_ENTRIES_MAX.to_string()),
         ("the state of one session or room", bytes(STATE_BYTES_MAX)),
