@@ -399,6 +399,23 @@ pub struct Replica {
     ports: ReservedPorts,
     /// Tells whether the indices of SRTP in the states hold.
     proof: CopyProof,
+    /// The [suspended time](suspended) at the last batch, during which the proof's clock stood still and the owner's did not.
+    suspended: Duration,
+}
+
+/// Difference of two [suspended times](suspended) that shows a suspension. A shorter one is within the margin of [`CopyProof`], and
+/// the clocks are not read at once.
+const SUSPENSION_MIN: Duration = Duration::from_millis(20);
+
+/// For how long this machine was suspended since it started, which an [`Instant`] does not count (clock_gettime(2)).
+fn suspended() -> Duration {
+    let read = |clock| clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
+    let attempt = || {
+        let with_suspensions = read(ClockId::CLOCK_BOOTTIME);
+        with_suspensions.saturating_sub(read(ClockId::CLOCK_MONOTONIC))
+    };
+    // An interruption between both makes it less.
+    (0..3).map(|_| attempt()).max().unwrap_or_default()
 }
 
 impl Replica {
@@ -474,6 +491,10 @@ impl Replica {
         // An earlier copy of a session with sockets may come before the one with its descriptors.
         let with_sockets = media.iter().filter(|record| record.sockets > 0);
         self.with_sockets = with_sockets.map(|record| record.state.session).collect();
+        if self.was_suspended() {
+            self.proof = CopyProof::default();
+        }
+        self.suspended = suspended();
         let now = Instant::now();
         let received = self.proof.receive(found, batch.echo, now).then_some(now);
         for mut record in media {
@@ -485,6 +506,11 @@ impl Replica {
         let excess = self.idempotency_keys.len().saturating_sub(KEYS_MAX);
         self.idempotency_keys.drain(..excess);
         Ok(())
+    }
+
+    /// The machine was suspended since the last batch: the owner may have sent beyond its limits meanwhile.
+    fn was_suspended(&self) -> bool {
+        suspended().abs_diff(self.suspended) >= SUSPENSION_MIN
     }
 
     fn take_core(&mut self, core: GatewayRecord) {
@@ -512,7 +538,10 @@ impl Replica {
 
     /// The state of a gateway with these records. A session is left out as long as a part of it is missing. `None`
     /// before the first batch.
-    pub fn snapshot(self) -> Option<Snapshot> {
+    pub fn snapshot(mut self) -> Option<Snapshot> {
+        if self.was_suspended() {
+            self.proof = CopyProof::default();
+        }
         let Replica { mut rooms, drivers, trunks, .. } = self;
         let (mut core, registry) = (self.common?, self.registry?);
         let now = Instant::now();

@@ -210,6 +210,29 @@ fn copies_hold_once_the_owner_returns_an_acknowledgement() {
 }
 
 #[test]
+fn copies_from_before_a_suspension_do_not_hold() {
+    let mut replica = Replica::new();
+    let apply = |replica: &mut Replica, number, echo| {
+        let batch = RecordBatch { number, echo, ..fixture("v2") };
+        replica.apply(RecordBatch::decode(&batch.encode(), None).unwrap()).unwrap();
+    };
+    let holding = |replica: &Replica| {
+        let media = replica.clone().snapshot().unwrap().media;
+        media.iter().filter(|it| it.state.holds_until.is_some()).count()
+    };
+    apply(&mut replica, 1, 0);
+    apply(&mut replica, 2, 1);
+    assert_eq!(holding(&replica), 6);
+    // The machine was suspended since the last batch.
+    replica.suspended += SUSPENSION_MIN;
+    assert_eq!(holding(&replica), 0);
+    apply(&mut replica, 3, 2);
+    assert_eq!(holding(&replica), 0, "2 was acknowledged before");
+    apply(&mut replica, 4, 3);
+    assert_eq!(holding(&replica), 6);
+}
+
+#[test]
 fn replica_keeps_breakers_until_nodes_come_again() {
     let (config, now) = (evenkeel_config::GatewayConfig::load(None, None).unwrap(), Instant::now());
     let mut gateway = evenkeel_core::Gateway::new(config.core(), now);
