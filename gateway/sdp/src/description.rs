@@ -3,7 +3,7 @@
 use sdp_types::{Attribute, Media, ParserError, Session};
 
 use crate::error::{SdpError, excerpt};
-use crate::{CANDIDATES_MAX, SDP_BYTES_MAX, SECTIONS_MAX};
+use crate::{CANDIDATES_MAX, LINES_MAX, SDP_BYTES_MAX, SECTIONS_MAX};
 
 /// Attributes that contain a key or a password.
 const SECRET_ATTRIBUTES: [&str; 3] = ["crypto", "ice-pwd", "key-mgmt"];
@@ -36,6 +36,8 @@ impl<'a> Description<'a> {
         if text.len() > SDP_BYTES_MAX {
             return Err(SdpError::TooLong { bytes: text.len() });
         }
+        let lines = text.split_inclusive(|byte| *byte == b'\n').count();
+        SdpError::require_at_most(LINES_MAX, "lines", lines)?;
         let mut public = Vec::with_capacity(text.len());
         let mut secrets = vec![Vec::new()];
         for (index, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -62,14 +64,9 @@ impl<'a> Description<'a> {
         })?;
         let description = Description { session, secrets };
         let sections = description.session.medias.len();
-        if sections > SECTIONS_MAX {
-            return Err(SdpError::TooManySections(sections));
-        }
+        SdpError::require_at_most(SECTIONS_MAX, "m-lines", sections)?;
         let candidates = description.levels().map(|level| level.values("candidate").count());
-        let candidates = candidates.sum();
-        if candidates > CANDIDATES_MAX {
-            return Err(SdpError::TooManyCandidates(candidates));
-        }
+        SdpError::require_at_most(CANDIDATES_MAX, "lines a=candidate", candidates.sum())?;
         Ok(description)
     }
 
@@ -116,6 +113,8 @@ impl<'a> SecretLine<'a> {
 impl<'a> Attributes<'a> {
     /// Returns the values of the attributes of this name; empty for a property.
     pub(crate) fn values(self, name: &str) -> impl Iterator<Item = &'a str> {
+        #[cfg(test)]
+        steps::add(self.lines.len());
         let is_named = move |line: &&Attribute| line.attribute.eq_ignore_ascii_case(name);
         let named = self.lines.iter().filter(is_named);
         named.map(|line| line.value.as_deref().unwrap_or_default())
@@ -123,6 +122,8 @@ impl<'a> Attributes<'a> {
 
     /// Returns the values of one of [`SECRET_ATTRIBUTES`].
     pub(crate) fn secrets(self, name: &str) -> impl Iterator<Item = &'a str> {
+        #[cfg(test)]
+        steps::add(self.secrets.len());
         let named = self.secrets.iter().filter(move |secret| secret.name == name);
         named.map(|secret| secret.value)
     }
@@ -134,7 +135,26 @@ impl<'a> Attributes<'a> {
 
     /// Returns the direction, if there is one.
     pub(crate) fn direction(self) -> Option<sdp_types::Direction> {
+        #[cfg(test)]
+        steps::add(self.lines.len());
         self.lines.iter().find_map(|line| line.attribute.parse().ok())
+    }
+}
+
+/// Counts the lines that searches for attributes read, at most.
+#[cfg(test)]
+pub(crate) mod steps {
+    use std::cell::Cell;
+
+    thread_local!(static LINES: Cell<usize> = const { Cell::new(0) });
+
+    pub(crate) fn add(lines: usize) {
+        LINES.set(LINES.get() + lines);
+    }
+
+    /// The count since the last call.
+    pub(crate) fn take() -> usize {
+        LINES.take()
     }
 }
 

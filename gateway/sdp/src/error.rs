@@ -2,7 +2,7 @@
 
 use evenkeel_media::srtp::SrtpKeyError;
 
-use crate::{CANDIDATES_MAX, SDP_BYTES_MAX, SECTIONS_MAX};
+use crate::SDP_BYTES_MAX;
 
 /// Length limit of an offer's text that an error repeats, in characters.
 const EXCERPT_CHARS_MAX: usize = 80;
@@ -19,12 +19,16 @@ pub enum SdpError {
     /// A line violates the grammar of RFC 8866, section 9.
     #[error("the SDP violates the grammar of RFC 8866: {0}")]
     Grammar(String),
-    /// More than [`SECTIONS_MAX`] m-lines.
-    #[error("the SDP has {0} m-lines, at most {max} are allowed", max = SECTIONS_MAX)]
-    TooManySections(usize),
-    /// More than [`CANDIDATES_MAX`] candidates.
-    #[error("the SDP has {0} lines a=candidate, at most {max} are allowed", max = CANDIDATES_MAX)]
-    TooManyCandidates(usize),
+    /// More lines, or names in a line, than a limit of this crate.
+    #[error("the SDP has {found} {of}, at most {max} are allowed")]
+    TooMany {
+        /// The number of them.
+        found: usize,
+        /// The limited lines or names.
+        of: &'static str,
+        /// The limit.
+        max: usize,
+    },
     /// An offer without m-lines.
     #[error("the offer has no m-line, expected one for each stream")]
     NoSections,
@@ -55,6 +59,15 @@ pub enum SdpError {
 }
 
 impl SdpError {
+    /// Checks a limit.
+    pub(crate) fn require_at_most(
+        max: usize,
+        of: &'static str,
+        found: usize,
+    ) -> Result<(), SdpError> {
+        if found > max { Err(SdpError::TooMany { found, of, max }) } else { Ok(()) }
+    }
+
     /// The value of an attribute does not have the expected form.
     pub(crate) fn attribute(attribute: &'static str, value: &str, expected: &'static str) -> Self {
         SdpError::Attribute { attribute, value: excerpt(value), expected }

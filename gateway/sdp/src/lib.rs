@@ -51,11 +51,20 @@ pub use section::{FeedbackSet, HeaderExtension, MediaFormat, MediaSource, Simulc
 /// Length limit of an offer or fragment: an offer of a browser has up to 4 KiB per m-line.
 pub const SDP_BYTES_MAX: usize = 64 * 1024;
 
+/// Limit of lines. Offers of browsers have about 40 bytes per line, and this allows 16.
+pub const LINES_MAX: usize = SDP_BYTES_MAX / 16;
+
 /// Limit of m-lines, removed ones included.
 pub const SECTIONS_MAX: usize = 64;
 
 /// Limit of a client's candidates in an offer or fragment: browsers send one per address, protocol and m-line.
 pub const CANDIDATES_MAX: usize = 256;
+
+/// Limit of `a=fingerprint` lines at the session level, or of an m-line: a certificate has one per hash function.
+pub const FINGERPRINTS_MAX: usize = 16;
+
+/// Limit of `a=crypto` lines of an m-line; phones offer up to eight.
+pub const CRYPTO_MAX: usize = 16;
 
 /// Limit of the synchronisation sources that an m-line announces; later ones are dropped, and are learned from packets.
 pub const SOURCES_MAX: usize = 32;

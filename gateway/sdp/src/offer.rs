@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use crate::SECTIONS_MAX;
 use crate::codec::CodecKind;
 use crate::description::Description;
 use crate::error::SdpError;
-use crate::section::OfferedSection;
+use crate::section::{InheritedAttributes, OfferedSection};
 
 /// An SDP offer (RFC 8829).
 #[derive(Clone, Debug)]
@@ -26,13 +27,15 @@ impl SdpOffer {
     /// Reads an offer.
     ///
     /// # Errors
-    /// If it is longer than [`SDP_BYTES_MAX`](crate::SDP_BYTES_MAX), violates the grammar of RFC 8866, has no m-line, too many of them or
-    /// too many candidates, repeats a `mid`, or has a malformed `mid`, `rtpmap`, `fingerprint`, `setup`, `ice-ufrag` or `ice-pwd`.
+    /// If it is longer than [`SDP_BYTES_MAX`](crate::SDP_BYTES_MAX), violates the grammar of RFC 8866, has no m-line, exceeds another limit
+    /// of this crate, repeats a `mid`, or has a malformed `mid`, `rtpmap`, `fingerprint`, `setup`, `ice-ufrag` or `ice-pwd`.
     pub fn parse(text: &[u8]) -> Result<SdpOffer, SdpError> {
         let description = Description::parse(text)?;
         let (session, all) = description.session();
+        let inherited = InheritedAttributes::read(all)?;
         let sections = description.sections();
-        let sections = sections.map(|(media, own)| OfferedSection::read(session, all, media, own));
+        let sections =
+            sections.map(|(media, own)| OfferedSection::read(session, &inherited, media, own));
         let sections = sections.collect::<Result<Vec<_>, _>>()?;
         if sections.is_empty() {
             return Err(SdpError::NoSections);
@@ -44,8 +47,10 @@ impl SdpOffer {
             }
         }
         let mut bundles = all.values("group").filter_map(|group| group.strip_prefix("BUNDLE "));
-        let bundle =
+        let bundle: Option<Vec<String>> =
             bundles.next().map(|mids| mids.split_whitespace().map(str::to_owned).collect());
+        let bundled = bundle.as_ref().map_or(0, Vec::len);
+        SdpError::require_at_most(SECTIONS_MAX, "names in a=group:BUNDLE", bundled)?;
         let mut levels = description.sections().map(|(_, own)| own);
         Ok(SdpOffer {
             bundle,

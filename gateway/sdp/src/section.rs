@@ -12,7 +12,7 @@ use crate::description::Attributes;
 use crate::error::{SdpError, excerpt};
 use crate::extensions::room_extension;
 use crate::ice::IceCredentials;
-use crate::{LAYERS_MAX, SOURCES_MAX};
+use crate::{CRYPTO_MAX, FINGERPRINTS_MAX, LAYERS_MAX, SOURCES_MAX};
 
 /// Length limit of `a=mid` and of a RID: the longest element of a header extension of one-byte form is 16 bytes, of two-byte form
 /// 255 (RFC 8285).
@@ -71,6 +71,15 @@ pub(crate) struct OfferedSection {
     pub(crate) sources: Vec<MediaSource>,
     /// The id of the `MediaStream` (RFC 8830).
     pub(crate) stream: Option<String>,
+}
+
+/// The attributes of the session level that m-lines inherit. They are read once: an offer may have many m-lines.
+pub(crate) struct InheritedAttributes {
+    direction: Option<Direction>,
+    ice: Option<IceCredentials>,
+    fingerprints: Vec<CertificateFingerprint>,
+    setup: Setup,
+    extensions: Vec<HeaderExtension>,
 }
 
 /// A payload type.
@@ -138,16 +147,28 @@ pub struct MediaSource {
     pub retransmission: Option<u32>,
 }
 
+impl InheritedAttributes {
+    pub(crate) fn read(all: Attributes<'_>) -> Result<InheritedAttributes, SdpError> {
+        Ok(InheritedAttributes {
+            direction: all.direction(),
+            ice: IceCredentials::read([all])?,
+            fingerprints: read_fingerprints(all)?.unwrap_or_default(),
+            // An absent attribute means `active` (RFC 4145, section 4).
+            setup: read_setup(all)?.unwrap_or(Setup::Active),
+            extensions: read_extensions(Vec::new(), all),
+        })
+    }
+}
+
 impl OfferedSection {
-    /// Reads an m-line. `all` are the attributes of the session level, `own` those of the m-line.
+    /// Reads an m-line with its own attributes.
     pub(crate) fn read(
         session: &Session,
-        all: Attributes<'_>,
+        inherited: &InheritedAttributes,
         media: &Media,
         own: Attributes<'_>,
     ) -> Result<OfferedSection, SdpError> {
         let kinds = [CodecKind::Audio, CodecKind::Video];
-        let nearest = |name| if own.has(name) { own } else { all };
         let address = read_address(session, media);
         let mut section = OfferedSection {
             kind: kinds.into_iter().find(|kind| kind.as_str() == media.media),
@@ -159,16 +180,16 @@ impl OfferedSection {
             bundle_only: own.has("bundle-only"),
             rtcp_mux: own.has("rtcp-mux") || own.has("rtcp-mux-only"),
             rtcp_reduced_size: own.has("rtcp-rsize"),
-            direction: own.direction().or_else(|| all.direction()).unwrap_or_default(),
-            ice: IceCredentials::read([own, all])?,
-            fingerprints: read_fingerprints(nearest("fingerprint"))?,
-            setup: read_setup(nearest("setup"))?,
-            crypto: own.secrets("crypto").map(str::parse).collect(),
+            direction: own.direction().or(inherited.direction).unwrap_or_default(),
+            ice: IceCredentials::read([own])?.or_else(|| inherited.ice.clone()),
+            fingerprints: read_fingerprints(own)?.unwrap_or_else(|| inherited.fingerprints.clone()),
+            setup: read_setup(own)?.unwrap_or_else(|| inherited.setup.clone()),
+            crypto: read_crypto(own)?,
             address,
             rtcp_address: address.and_then(|rtp| read_rtcp_address(own, rtp)),
             formats: Vec::new(),
             unsupported: Vec::new(),
-            extensions: read_extensions(all.values("extmap").chain(own.values("extmap"))),
+            extensions: read_extensions(inherited.extensions.clone(), own),
             layers: read_layers(own),
             sources: read_sources(own),
             stream: own.values("msid").next().map(|msid| first_word(msid).to_owned()),
@@ -246,12 +267,16 @@ fn read_format_lines(own: Attributes<'_>) -> Result<[FormatLines<'_>; 128], SdpE
     for (number, value) in own.values("fmtp").filter_map(numbered) {
         lines[number].parameters = value;
     }
+    let mut of_all = FeedbackSet::default();
     for value in own.values("rtcp-fb") {
         if let Some(kind) = value.strip_prefix("* ") {
-            lines.iter_mut().for_each(|line| line.feedback.add(kind));
+            of_all.add(kind);
         } else if let Some((number, kind)) = numbered(value) {
             lines[number].feedback.add(kind);
         }
+    }
+    for kind in of_all.names() {
+        lines.iter_mut().for_each(|line| line.feedback.add(kind));
     }
     Ok(lines)
 }
@@ -297,11 +322,16 @@ fn read_mid(own: Attributes<'_>) -> Result<Option<String>, SdpError> {
     Ok(Some(mid.to_owned()))
 }
 
-fn read_fingerprints(level: Attributes<'_>) -> Result<Vec<CertificateFingerprint>, SdpError> {
-    let mut found = Vec::new();
+/// Returns `None` if the level has no line.
+fn read_fingerprints(
+    level: Attributes<'_>,
+) -> Result<Option<Vec<CertificateFingerprint>>, SdpError> {
+    let found = level.values("fingerprint").count();
+    SdpError::require_at_most(FINGERPRINTS_MAX, "lines a=fingerprint at one level", found)?;
+    let mut fingerprints = Vec::new();
     for value in level.values("fingerprint") {
         match value.parse() {
-            Ok(fingerprint) => found.push(fingerprint),
+            Ok(fingerprint) => fingerprints.push(fingerprint),
             // A certificate with the same hash by one of the others can be made.
             Err(FingerprintError::Hash) => {}
             Err(FingerprintError::Form) => {
@@ -310,14 +340,21 @@ fn read_fingerprints(level: Attributes<'_>) -> Result<Vec<CertificateFingerprint
             }
         }
     }
-    Ok(found)
+    Ok((found > 0).then_some(fingerprints))
 }
 
-/// An absent attribute means `active` (RFC 4145, section 4).
-fn read_setup(level: Attributes<'_>) -> Result<Setup, SdpError> {
-    let Some(value) = level.values("setup").next() else { return Ok(Setup::Active) };
+fn read_setup(level: Attributes<'_>) -> Result<Option<Setup>, SdpError> {
+    let Some(value) = level.values("setup").next() else { return Ok(None) };
     let malformed = |_| SdpError::attribute("setup", value, "active, passive, actpass or holdconn");
-    value.parse().map_err(malformed)
+    value.parse().map(Some).map_err(malformed)
+}
+
+fn read_crypto(
+    own: Attributes<'_>,
+) -> Result<Vec<Result<CryptoAttribute, SrtpKeyError>>, SdpError> {
+    let found = own.secrets("crypto").count();
+    SdpError::require_at_most(CRYPTO_MAX, "lines a=crypto of one m-line", found)?;
+    Ok(own.secrets("crypto").map(str::parse).collect())
 }
 
 fn read_address(session: &Session, media: &Media) -> Option<SocketAddr> {
@@ -365,9 +402,12 @@ impl FeedbackSet {
     }
 }
 
-fn read_extensions<'a>(values: impl Iterator<Item = &'a str>) -> Vec<HeaderExtension> {
-    let mut extensions: Vec<HeaderExtension> = Vec::new();
-    for value in values {
+/// Adds the extensions of a level to those that it inherits.
+fn read_extensions(
+    mut extensions: Vec<HeaderExtension>,
+    level: Attributes<'_>,
+) -> Vec<HeaderExtension> {
+    for value in level.values("extmap") {
         let Ok(ExtMap { id, direction, uri, .. }) = value.parse() else { continue };
         let Some((room, uri)) = room_extension(&uri) else { continue };
         let is_new = extensions.iter().all(|known| known.id != id && known.room != room);

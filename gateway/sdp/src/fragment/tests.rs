@@ -25,7 +25,10 @@ fn malformed_fragments_are_refused() {
     let error = parse("candidate:1 1 UDP 1 192.0.2.1 9 typ host").unwrap_err().to_string();
     assert!(error.contains("line 2") && error.contains("line 1 is"), "{error}");
     let many = "m=audio 9 RTP/AVP 0\r\n".repeat(SECTIONS_MAX + 1);
-    assert_eq!(parse(&many), Err(SdpError::TooManySections(SECTIONS_MAX + 1)));
+    assert_eq!(
+        parse(&many),
+        Err(SdpError::TooMany { found: SECTIONS_MAX + 1, of: "m-lines", max: SECTIONS_MAX })
+    );
     assert_eq!(parse(&"m=audio 9 RTP/AVP 0\r\n".repeat(SECTIONS_MAX)), Ok(None));
     let long = "a=x\r\n".repeat(SDP_BYTES_MAX / 5 + 1);
     assert_eq!(parse(&long), Err(SdpError::TooLong { bytes: long.len() }));
@@ -39,7 +42,14 @@ fn candidates_are_bounded() {
     };
     assert_eq!(parse(&sections(1, CANDIDATES_MAX - 1)), Ok(None));
     let error = parse(&sections(1, CANDIDATES_MAX)).unwrap_err();
-    assert_eq!(error, SdpError::TooManyCandidates(CANDIDATES_MAX + 1));
+    assert_eq!(
+        error,
+        SdpError::TooMany {
+            found: CANDIDATES_MAX + 1,
+            of: "lines a=candidate",
+            max: CANDIDATES_MAX
+        }
+    );
     assert_eq!(error.to_string(), "the SDP has 257 lines a=candidate, at most 256 are allowed");
 }
 

@@ -4,9 +4,12 @@ use sdp_types::Direction;
 
 use super::*;
 use crate::codec::{Codec, CodecKind, Format, H264Profile};
+use crate::description::steps;
 use crate::section::{FeedbackSet, MediaSource, OfferedSection};
 use crate::tests::{AIORTC, CHROMIUM, FIREFOX, GSTREAMER, PHONE, RECEIVER, SIMULCAST, parse};
-use crate::{CANDIDATES_MAX, LAYERS_MAX, SDP_BYTES_MAX, SECTIONS_MAX, SOURCES_MAX};
+use crate::{
+    CANDIDATES_MAX, CRYPTO_MAX, FINGERPRINTS_MAX, LAYERS_MAX, LINES_MAX, SDP_BYTES_MAX, SOURCES_MAX,
+};
 
 fn formats(section: &OfferedSection) -> Vec<(u8, Format)> {
     section.formats.iter().map(|format| (format.number, format.format)).collect()
@@ -218,6 +221,10 @@ fn payload_types_of_rtcp_are_not_formats() {
     }
 }
 
+fn too_many(found: usize, of: &'static str, max: usize) -> SdpError {
+    SdpError::TooMany { found, of, max }
+}
+
 #[test]
 fn size_and_m_lines_are_bounded() {
     let long = CHROMIUM.to_owned() + &"a=x\r\n".repeat(200_000);
@@ -231,8 +238,72 @@ fn size_and_m_lines_are_bounded() {
     assert!(parse(&padded(SDP_BYTES_MAX + 1)).is_err());
     let sections = |count| format!("v=0\r\n{}", "m=audio 9 RTP/SAVPF 0\r\n".repeat(count));
     assert!(parse(&sections(SECTIONS_MAX)).is_ok());
-    assert_eq!(parse(&sections(65)).unwrap_err(), SdpError::TooManySections(65));
+    assert_eq!(parse(&sections(65)).unwrap_err(), too_many(65, "m-lines", SECTIONS_MAX));
     assert_eq!(parse(&sections(0)).unwrap_err(), SdpError::NoSections);
+}
+
+#[test]
+fn lines_and_names_are_bounded() {
+    type Make<'a> = &'a dyn Fn(usize) -> String;
+    let line = |offer: &'static str, start: &str| {
+        offer.lines().find(|line| line.starts_with(start)).unwrap()
+    };
+    // Replaces the lines of an attribute by repetitions of one, before the last line.
+    let repeated = |offer: &str, line: &str, count: usize| {
+        let (name, _) = line.split_once(':').unwrap();
+        let mut lines: Vec<&str> = offer.lines().filter(|it| !it.starts_with(name)).collect();
+        let last = lines.len() - 1;
+        lines.splice(last..last, std::iter::repeat_n(line, count));
+        lines.join("\r\n") + "\r\n"
+    };
+    let fingerprint = line(CHROMIUM, "a=fingerprint:");
+    let own_fingerprints = |count| repeated(CHROMIUM, fingerprint, count);
+    let fingerprints = |count| {
+        let lines = format!("{fingerprint}\r\n").repeat(count);
+        repeated(CHROMIUM, fingerprint, 0).replacen("m=", &format!("{lines}m="), 1)
+    };
+    let crypto = |count| repeated(PHONE, line(PHONE, "a=crypto:"), count);
+    let names = |count| {
+        let names: Vec<_> = (0..count).map(|number| number.to_string()).collect();
+        let group = line(CHROMIUM, "a=group:BUNDLE");
+        CHROMIUM.replacen(group, &format!("a=group:BUNDLE {}", names.join(" ")), 1)
+    };
+    let lines = |count| CHROMIUM.to_owned() + &"a=x\r\n".repeat(count - CHROMIUM.lines().count());
+    let make: [(Make<'_>, usize, &'static str); 5] = [
+        (&own_fingerprints, FINGERPRINTS_MAX, "lines a=fingerprint at one level"),
+        (&fingerprints, FINGERPRINTS_MAX, "lines a=fingerprint at one level"),
+        (&crypto, CRYPTO_MAX, "lines a=crypto of one m-line"),
+        (&names, SECTIONS_MAX, "names in a=group:BUNDLE"),
+        (&lines, LINES_MAX, "lines"),
+    ];
+    for (make, max, of) in make {
+        assert_eq!(parse(&make(max)).err(), None, "{max} {of}");
+        assert_eq!(parse(&make(max + 1)).err(), Some(too_many(max + 1, of, max)));
+    }
+}
+
+#[test]
+fn work_grows_with_lines_alone() {
+    // Searches that read a line, if each searches the whole level.
+    const SEARCHES_MAX: usize = 32;
+    let sections = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n".repeat(SECTIONS_MAX);
+    let own = |line: &str| {
+        format!("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n{}", line.repeat(55)).repeat(SECTIONS_MAX)
+    };
+    for text in [
+        format!("{}{sections}", "a=x\r\n".repeat(3_500)),
+        format!("{}{sections}", "a=extmap:1 urn:x\r\n".repeat(3_000)),
+        format!("{}{sections}", "a=candidate\r\n".repeat(CANDIDATES_MAX)),
+        own("a=x\r\n"),
+        own("a=ssrc:1 x\r\n"),
+    ] {
+        let text = format!("v=0\r\n{text}");
+        let lines = text.lines().count();
+        steps::take();
+        assert!(parse(&text).is_ok(), "{lines} lines");
+        let steps = steps::take();
+        assert!((1..=SEARCHES_MAX * lines).contains(&steps), "{steps} steps, {lines} lines");
+    }
 }
 
 #[test]
@@ -241,7 +312,8 @@ fn candidates_and_sources_are_bounded() {
     let line = |port: usize| format!("a=candidate:1 1 udp 1 192.0.2.1 {port} typ host\r\n");
     let with = |count: usize| CHROMIUM.to_owned() + &(has..count).map(line).collect::<String>();
     assert!(matches!(parse(&with(10_000)), Err(SdpError::TooLong { .. })));
-    assert_eq!(parse(&with(1_000)).unwrap_err(), SdpError::TooManyCandidates(1_000));
+    let error = parse(&with(1_000)).unwrap_err();
+    assert_eq!(error, too_many(1_000, "lines a=candidate", CANDIDATES_MAX));
     assert!(parse(&with(CANDIDATES_MAX)).is_ok());
     assert!(parse(&with(CANDIDATES_MAX + 1)).is_err());
     let sources = |count: usize| {
