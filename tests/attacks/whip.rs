@@ -42,6 +42,15 @@ impl Whip {
         stream
     }
 
+    /// Sends a request on a connection of its own, which stays open.
+    fn hold(&self, line: &str, token: &str) -> TcpStream {
+        let mut stream = self.connect();
+        let head = format!("{line} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}");
+        // The gateway may have closed the connection.
+        let _ = write!(stream, "{head}\r\ncontent-length: 0\r\n\r\n");
+        stream
+    }
+
     /// Status and text of an answer.
     fn ask(&self, line: &str, token: &str, body: &str) -> (u16, String) {
         let mut stream = self.connect();
@@ -157,4 +166,65 @@ fn forged_whip_requests_open_and_end_nothing() {
         _ => None,
     });
     assert_eq!(reason, CloseReason::Requested);
+}
+
+/// Connections that a flood holds, as many as have places.
+const FLOOD: usize = 2_048;
+
+/// During a flood new offers are answered, and a client ends its session.
+fn assert_clients_get_in(flood_token: &dyn Fn(&Whip) -> (String, String)) {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]).with_identities("[\"stun\"]");
+    world.admin = WEBRTC.into();
+    let gateway = world.start();
+    let whip = Whip::of(&gateway);
+    let sdp = WebrtcPhone::new(1).sdp();
+    let of_ann = token(&claims("ann"));
+    let (status, answer) = whip.ask("POST /whip/call/room", &of_ann, &sdp);
+    assert_eq!(status, 201, "{answer}");
+    let location = answer.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
+
+    let (line, flooding) = flood_token(&whip);
+    let held: Vec<TcpStream> = (0..FLOOD).map(|_| whip.hold(&line, &flooding)).collect();
+    // Each connection is answered, or has given way.
+    for mut stream in &held {
+        let _ = stream.read(&mut [0; 16]);
+    }
+    for number in 0..8 {
+        let sdp = WebrtcPhone::new(2 + number).sdp();
+        let token = token(&claims(&format!("newcomer-{number}")));
+        let (status, answer) = whip.ask("POST /whip/call/room", &token, &sdp);
+        assert_eq!(status, 201, "offer {number}: {answer}");
+    }
+    let (status, answer) = whip.ask(&format!("DELETE {location}"), &of_ann, "");
+    assert_eq!(status, 200, "{answer}");
+    drop(held);
+}
+
+#[test]
+fn expired_token_takes_no_place() {
+    assert_clients_get_in(&|_| {
+        let mut expired = claims("expired");
+        expired["exp"] = 1_000.into();
+        ("DELETE /whip/call/room/s1-0123456789abcdef".to_owned(), token(&expired))
+    });
+}
+
+#[test]
+fn live_token_takes_few_places() {
+    // The offer is refused for its type, after the token.
+    assert_clients_get_in(&|_| ("POST /whip/call/room".to_owned(), token(&claims("flood"))));
+}
+
+#[test]
+fn session_url_takes_few_places() {
+    assert_clients_get_in(&|whip| {
+        let mut expired = claims("mallory");
+        let sdp = WebrtcPhone::new(20).sdp();
+        let (status, answer) = whip.ask("POST /whip/call/room", &token(&expired), &sdp);
+        assert_eq!(status, 201, "{answer}");
+        let location = answer.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
+        expired["exp"] = 1_000.into();
+        (format!("PATCH {location}"), token(&expired))
+    });
 }

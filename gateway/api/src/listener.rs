@@ -1,25 +1,28 @@
 //! The API's listeners: sockets that only the owner may use, bounds of connections, and a gate that holds requests and
 //! connections back while the gateway is handed over to another process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
 use evenkeel_config::AdminSettings;
+use evenkeel_model::SessionId;
 use evenkeel_process::{descriptors, lock};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -44,36 +47,46 @@ const HEADER_WITHIN: Duration = Duration::from_secs(5);
 /// Bounds of the connections of a TCP listener.
 #[derive(Clone, Copy)]
 pub(super) struct ConnectionLimits {
-    /// Connections that have carried no token yet. A new connection is always accepted: the oldest of the source with the
+    /// Connections that have proved no credential yet. A new connection is always accepted: the oldest of the source with the
     /// most connections gives way.
     strangers: usize,
     /// Such connections of one source. For one more, the oldest of the source is closed.
     pub(super) strangers_per_source: usize,
-    /// Connections that have carried a token.
-    trusted: usize,
+    trusted: TrustedLimits,
     /// A connection that would take a descriptor of the reserve, which operators need, is closed.
     leaves_reserve: bool,
 }
 
+/// Bounds of the connections that have proved a credential. For one more, the one that has been idle for longest gives way.
+#[derive(Clone, Copy)]
+struct TrustedLimits {
+    places: usize,
+    /// Those of one source, which is another host.
+    per_source: usize,
+    /// Those of one credential.
+    per_credential: usize,
+}
+
 impl ConnectionLimits {
-    /// Operators and scrapers.
+    /// Operators and scrapers, each with a token that they share.
     pub(super) const OF_API: ConnectionLimits = ConnectionLimits {
         strangers: 256,
         strangers_per_source: 64,
-        trusted: 128,
+        trusted: TrustedLimits { places: 128, per_source: 128, per_credential: 128 },
         leaves_reserve: false,
     };
 
-    /// Clients, many of which may be behind one NAT. A connection stays for [`HEADER_WITHIN`] after its answer.
+    /// Clients, many of which may be behind one NAT. A connection stays for [`HEADER_WITHIN`] after its answer. A client needs one, and
+    /// others for requests that broke off.
     pub(super) const OF_CLIENTS: ConnectionLimits = ConnectionLimits {
         strangers: 512,
         strangers_per_source: 256,
-        trusted: 2_048,
+        trusted: TrustedLimits { places: 2_048, per_source: 512, per_credential: 8 },
         leaves_reserve: true,
     };
 }
 
-/// Retry time while all places for connections with a token are taken; unused ones end after [`HEADER_WITHIN`].
+/// Retry time while requests are answered on all places; unused ones end after [`HEADER_WITHIN`].
 const RETRY_AFTER: Duration = HEADER_WITHIN;
 
 /// Read buffer of a connection, which is also the longest header.
@@ -316,24 +329,23 @@ pub(super) async fn serve_tcp(
     limits: ConnectionLimits,
     router: Router,
 ) {
-    let strangers = Arc::new(Mutex::new(UntrustedConnections::new(limits)));
-    let trusted = Arc::new(Semaphore::new(limits.trusted));
+    let connections = Arc::new(Mutex::new(OpenConnections::new(limits)));
     for number in 0.. {
         let (stream, address) = listener.accept().await;
         if limits.leaves_reserve && descriptors::is_reserved(&stream.io) {
             continue;
         }
-        let connection = Arc::new(TcpPlace {
+        let is_of_this_host = address.ip().to_canonical().is_loopback();
+        let source = source(address.ip());
+        let place = Arc::new(TcpPlace {
             number,
-            is_of_this_host: address.ip().to_canonical().is_loopback(),
-            strangers: Arc::clone(&strangers),
-            trusted: Arc::clone(&trusted),
-            trusted_max: limits.trusted,
-            place: OnceLock::new(),
+            is_of_this_host,
+            source: (!is_of_this_host).then_some(source),
+            connections: Arc::clone(&connections),
         });
-        let conversing = converse(stream, tls.clone(), router.clone(), connection);
+        let conversing = converse(stream, tls.clone(), router.clone(), place);
         let task = tokio::spawn(conversing).abort_handle();
-        let displaced = lock(&strangers).admit(number, source(address.ip()), task);
+        let displaced = lock(&connections).strangers.admit(number, source, task);
         if let Some(displaced) = displaced {
             displaced.abort();
         }
@@ -346,23 +358,28 @@ async fn converse(
     stream: CountedConnection<TcpStream>,
     tls: Option<TlsAcceptor>,
     router: Router,
-    connection: Arc<TcpPlace>,
+    place: Arc<TcpPlace>,
 ) {
-    let Some(tls) = tls else { return answer(stream, router, connection).await };
+    let Some(tls) = tls else { return answer(stream, router, place).await };
     // A connection that breaks off, or misses its deadline, is closed without an answer.
     if let Ok(Ok(stream)) = tokio::time::timeout(HEADER_WITHIN, tls.accept(stream)).await {
-        answer(stream, router, connection).await;
+        answer(stream, router, place).await;
     }
 }
 
-async fn answer<Io>(stream: Io, router: Router, connection: Arc<TcpPlace>)
+async fn answer<Io>(stream: Io, router: Router, place: Arc<TcpPlace>)
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(Arc::clone(&connection));
-        router.call(request)
+        request.extensions_mut().insert(Arc::clone(&place));
+        let request_turn = AnsweringRequest::begin(&place);
+        let answering = router.call(request);
+        async move {
+            let answer = answering.await?;
+            Ok::<_, Infallible>(answer.map(|body| AnswerBody { body, _turn: request_turn }))
+        }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -381,42 +398,193 @@ fn source(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A TCP connection. It is a stranger until a request carries the token.
+/// A TCP connection. It is a stranger until a request proves a credential.
 pub(super) struct TcpPlace {
     number: u64,
     /// The other end is a process of this host.
     pub(super) is_of_this_host: bool,
-    strangers: Arc<Mutex<UntrustedConnections<AbortHandle>>>,
-    trusted: Arc<Semaphore>,
-    trusted_max: usize,
-    place: OnceLock<OwnedSemaphorePermit>,
+    /// `None` for a process of this host, such as a proxy of many clients.
+    pub(super) source: Option<IpAddr>,
+    connections: Arc<Mutex<OpenConnections<AbortHandle>>>,
+}
+
+/// A credential that a request proved.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Credential {
+    /// The token of `token_file` or `read_token_file`.
+    ApiToken,
+    /// The id of a client's token.
+    ClientToken(Box<str>),
+    /// The URL of a live session.
+    SessionUrl(SessionId),
 }
 
 impl TcpPlace {
-    /// A request carried the token.
-    pub(super) fn trust(&self) -> Result<(), ApiError> {
-        if self.place.get().is_some() {
-            return Ok(());
-        }
-        let place = Arc::clone(&self.trusted).try_acquire_owned().map_err(|_| {
-            let most = self.trusted_max;
-            let message = format!("{most} connections are open, which is the limit");
+    /// A request proved a credential. Later ones of the connection need no other place.
+    pub(super) fn trust(&self, credential: Credential) -> Result<(), ApiError> {
+        let displaced = lock(&self.connections).trust(self.number, self.source, credential);
+        let displaced = displaced.map_err(|AllBusy { places }| {
+            let message = format!(
+                "requests are being answered on {places} connections, which is the limit; retry"
+            );
             ApiError::new(ApiErrorCode::Unavailable, message).retry_after(RETRY_AFTER)
         })?;
-        // Requests of one connection come one after the other, so the cell is empty.
-        let _ = self.place.set(place);
-        lock(&self.strangers).remove(self.number);
+        displaced.iter().for_each(AbortHandle::abort);
         Ok(())
     }
 }
 
 impl Drop for TcpPlace {
     fn drop(&mut self) {
-        lock(&self.strangers).remove(self.number);
+        lock(&self.connections).remove(self.number);
     }
 }
 
-/// Connections that have carried no token.
+/// A request that is being answered.
+struct AnsweringRequest(Arc<TcpPlace>);
+
+impl AnsweringRequest {
+    fn begin(place: &Arc<TcpPlace>) -> AnsweringRequest {
+        lock(&place.connections).set_busy(place.number, true);
+        AnsweringRequest(Arc::clone(place))
+    }
+}
+
+impl Drop for AnsweringRequest {
+    fn drop(&mut self) {
+        lock(&self.0.connections).set_busy(self.0.number, false);
+    }
+}
+
+/// The body of an answer, which ends with its last byte.
+struct AnswerBody {
+    body: Body,
+    _turn: AnsweringRequest,
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The connections of a listener.
+struct OpenConnections<T> {
+    strangers: UntrustedConnections<T>,
+    trusted: TrustedConnections<T>,
+    /// The number of answers so far, by which idle connections are ordered.
+    answers: u64,
+}
+
+/// Requests are being answered on as many connections as a limit allows.
+#[derive(PartialEq, Eq, Debug)]
+struct AllBusy {
+    places: usize,
+}
+
+impl<T> OpenConnections<T> {
+    fn new(limits: ConnectionLimits) -> OpenConnections<T> {
+        OpenConnections {
+            strangers: UntrustedConnections::new(limits),
+            trusted: TrustedConnections { limits: limits.trusted, connections: BTreeMap::new() },
+            answers: 0,
+        }
+    }
+
+    /// Moves a connection, on which a request is being answered, from the strangers. Returns those that give way to it.
+    fn trust(
+        &mut self,
+        number: u64,
+        source: Option<IpAddr>,
+        credential: Credential,
+    ) -> Result<Vec<T>, AllBusy> {
+        // It is trusted, or gave way a moment ago.
+        if !self.strangers.connections.contains_key(&number) {
+            return Ok(Vec::new());
+        }
+        let displaced = self.trusted.make_room(source, &credential)?;
+        if let Some(task) = self.strangers.remove(number) {
+            let connection = TrustedConnection { source, credential, idle_since: None, task };
+            self.trusted.connections.insert(number, connection);
+        }
+        Ok(displaced)
+    }
+
+    fn set_busy(&mut self, number: u64, is_busy: bool) {
+        self.answers += u64::from(!is_busy);
+        if let Some(connection) = self.trusted.connections.get_mut(&number) {
+            connection.idle_since = (!is_busy).then_some(self.answers);
+        }
+    }
+
+    fn remove(&mut self, number: u64) {
+        self.strangers.remove(number);
+        self.trusted.connections.remove(&number);
+    }
+}
+
+/// Connections that have proved a credential.
+struct TrustedConnections<T> {
+    limits: TrustedLimits,
+    /// By age.
+    connections: BTreeMap<u64, TrustedConnection<T>>,
+}
+
+struct TrustedConnection<T> {
+    source: Option<IpAddr>,
+    credential: Credential,
+    /// The number of the last answer; `None` while a request is being answered.
+    idle_since: Option<u64>,
+    task: T,
+}
+
+impl<T> TrustedConnections<T> {
+    /// Removes the connections that give way to a new one. The client of a live session is never kept out of its URL: if no connection is
+    /// idle, the oldest one gives way to it.
+    fn make_room(
+        &mut self,
+        source: Option<IpAddr>,
+        credential: &Credential,
+    ) -> Result<Vec<T>, AllBusy> {
+        let TrustedLimits { places, per_source, per_credential } = self.limits;
+        let of_credential = |it: &TrustedConnection<T>| it.credential == *credential;
+        let of_source = |it: &TrustedConnection<T>| source.is_some() && it.source == source;
+        let limits: [(usize, &dyn Fn(&TrustedConnection<T>) -> bool); 3] =
+            [(per_credential, &of_credential), (per_source, &of_source), (places, &|_| true)];
+        let mut leaving = BTreeSet::new();
+        for (places, is_counted) in limits {
+            let staying = self.connections.iter().filter(|(number, it)| {
+                !leaving.contains(*number) && is_counted(it)
+            });
+            if staying.clone().count() < places {
+                continue;
+            }
+            let idle = staying.clone().filter_map(|(number, it)| Some((it.idle_since?, *number)));
+            let idle = idle.min().map(|(_, number)| number);
+            let oldest = matches!(credential, Credential::SessionUrl(_))
+                .then(|| staying.clone().map(|(number, _)| *number).next());
+            leaving.insert(idle.or(oldest.flatten()).ok_or(AllBusy { places })?);
+        }
+        let removed = leaving.iter().filter_map(|number| self.connections.remove(number));
+        Ok(removed.map(|connection| connection.task).collect())
+    }
+}
+
+/// Connections that have proved no credential.
 struct UntrustedConnections<T> {
     limits: ConnectionLimits,
     /// By age, each with its source.

@@ -32,7 +32,9 @@ use super::context::{ApiContext, BODIES_MAX, MetricsText, UPLOADS_MAX};
 use super::error::{ApiError, ApiErrorCode, unknown_path};
 use super::event_feed::EventFeed;
 use super::events::NoticeWriter;
-use super::listener::{self, ConnectionLimits, Entrance, Gate, Gated, SocketFile, TcpPlace};
+use super::listener::{
+    self, ConnectionLimits, Credential, Entrance, Gate, Gated, SocketFile, TcpPlace,
+};
 use super::relay::{self, PeerRelay, RelayLimits, Relayed};
 use super::request::{BodyBudget, bearer};
 use super::whip::tls::{WebrtcCertificateError, WebrtcTls};
@@ -524,7 +526,7 @@ struct TokenGuard {
 
 async fn require_token(
     State(guard): State<Arc<TokenGuard>>,
-    Extension(connection): Extension<Arc<TcpPlace>>,
+    Extension(place): Extension<Arc<TcpPlace>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -535,7 +537,7 @@ async fn require_token(
     let may_read =
         *request.method() == Method::GET && !NOT_FOR_READERS.contains(&request.uri().path());
     let known = if digest == Some(guard.token_sha256) || reads && may_read {
-        connection.trust()
+        place.trust(Credential::ApiToken)
     } else if reads {
         let message = "found the token of `read_token_file`, expected that of `token_file`";
         Err(ApiError::new(ApiErrorCode::Refused, message))

@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use self::cors::AllowedOrigins;
 use self::endpoint::{Endpoint, protocol};
 use super::error::{ApiError, ApiErrorCode, unknown_path};
-use super::listener::TcpPlace;
+use super::listener::{Credential, TcpPlace};
 use super::offer::webrtc::WebrtcOffer;
 use super::request::{BodyBudget, bearer, session_id};
 
@@ -158,7 +158,7 @@ fn link(server: &IceServer) -> HeaderValue {
 async fn open(
     State(whip): State<Arc<WhipContext>>,
     Extension(direction): Extension<ClientDirection>,
-    Extension(connection): Extension<Arc<TcpPlace>>,
+    Extension(place): Extension<Arc<TcpPlace>>,
     Path((scenario, room)): Path<(String, String)>,
     uri: Uri,
     headers: HeaderMap,
@@ -166,7 +166,7 @@ async fn open(
 ) -> Result<Response, WhipError> {
     let endpoint = Endpoint { direction, scenario, room };
     let claims = whip.authorize(&endpoint, &headers, Validity::Now)?;
-    connection.trust()?;
+    place.trust(Credential::ClientToken(claims.id.as_str().into()))?;
     require_type(&headers, SDP)?;
     require_sdp_accepted(&headers)?;
     let (sdp, _share) = whip.bodies.read(body, SDP_BYTES_MAX).await?;
@@ -204,16 +204,16 @@ async fn open(
 async fn trickle(
     State(whip): State<Arc<WhipContext>>,
     Extension(direction): Extension<ClientDirection>,
-    Extension(connection): Extension<Arc<TcpPlace>>,
+    Extension(place): Extension<Arc<TcpPlace>>,
     Path((scenario, room, session)): Path<(String, String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, WhipError> {
     let endpoint = Endpoint { direction, scenario, room };
     whip.authorize(&endpoint, &headers, Validity::Once)?;
-    connection.trust()?;
     require_type(&headers, FRAGMENT)?;
     let ProvedSession { id, ice } = whip.find(&endpoint, &session).await?;
+    place.trust(Credential::SessionUrl(id))?;
     require_match(&headers, &ice.etag())?;
     let (fragment, _share) = whip.bodies.read(body, SDP_BYTES_MAX).await?;
     let wrong = |error: SdpError| ApiError::new(ApiErrorCode::BadRequest, error.to_string());
@@ -234,14 +234,14 @@ async fn trickle(
 async fn end(
     State(whip): State<Arc<WhipContext>>,
     Extension(direction): Extension<ClientDirection>,
-    Extension(connection): Extension<Arc<TcpPlace>>,
+    Extension(place): Extension<Arc<TcpPlace>>,
     Path((scenario, room, session)): Path<(String, String, String)>,
     headers: HeaderMap,
 ) -> Result<StatusCode, WhipError> {
     let endpoint = Endpoint { direction, scenario, room };
     whip.authorize(&endpoint, &headers, Validity::Once)?;
-    connection.trust()?;
     let ProvedSession { id, .. } = whip.find(&endpoint, &session).await?;
+    place.trust(Credential::SessionUrl(id))?;
     let path = format!("/v1/sessions/{id}");
     let (head, body) = whip.ask(Method::DELETE, &path, None, Vec::new()).await;
     if !head.status.is_success() {

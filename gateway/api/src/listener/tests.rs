@@ -7,15 +7,9 @@ use super::*;
 impl TcpPlace {
     /// The only connection of its listener.
     pub(crate) fn of_a_stranger() -> TcpPlace {
-        let limits = ConnectionLimits::OF_CLIENTS;
-        TcpPlace {
-            number: 0,
-            is_of_this_host: false,
-            strangers: Arc::new(Mutex::new(UntrustedConnections::new(limits))),
-            trusted: Arc::new(Semaphore::new(1)),
-            trusted_max: 1,
-            place: OnceLock::new(),
-        }
+        let connections = OpenConnections::new(ConnectionLimits::OF_CLIENTS);
+        let connections = Arc::new(Mutex::new(connections));
+        TcpPlace { number: 0, is_of_this_host: false, source: None, connections }
     }
 }
 
@@ -121,4 +115,96 @@ fn source_is_an_ipv6_network_or_ipv4_address() {
     assert_ne!(of("2001:db8::1"), of("2001:db8:0:100::1"));
     assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
     assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+}
+
+const CLIENTS: ConnectionLimits = ConnectionLimits {
+    strangers: 16,
+    trusted: TrustedLimits { places: 8, per_source: 4, per_credential: 2 },
+    ..ConnectionLimits::OF_CLIENTS
+};
+
+/// Connections of clients: each has its number as its task.
+struct Clients(OpenConnections<u64>);
+
+impl Clients {
+    fn new() -> Clients {
+        Clients(OpenConnections::new(CLIENTS))
+    }
+
+    /// A request on a new connection proves a credential.
+    fn ask(&mut self, number: u64, host: u8, credential: Credential) -> Result<Vec<u64>, AllBusy> {
+        assert_eq!(self.0.strangers.admit(number, address(host), number), None);
+        self.0.set_busy(number, true);
+        self.0.trust(number, Some(address(host)), credential)
+    }
+
+    /// The request of the connection is answered.
+    fn answer(&mut self, number: u64) {
+        self.0.set_busy(number, false);
+    }
+}
+
+fn token(number: u64) -> Credential {
+    Credential::ClientToken(number.to_string().into())
+}
+
+#[test]
+fn longest_idle_connection_gives_way() {
+    let mut clients = Clients::new();
+    for number in 0..8 {
+        assert_eq!(clients.ask(number, number as u8, token(number)), Ok(vec![]));
+    }
+    assert_eq!(clients.ask(8, 8, token(8)), Err(AllBusy { places: 8 }));
+    assert_eq!(clients.0.strangers.connections.len(), 1, "it remains a stranger");
+    clients.answer(5);
+    clients.answer(2);
+    assert_eq!(clients.ask(9, 9, token(9)), Ok(vec![5]));
+    clients.0.set_busy(2, true);
+    assert_eq!(clients.ask(10, 10, token(10)), Err(AllBusy { places: 8 }));
+    clients.0.remove(2);
+    assert_eq!(clients.ask(11, 11, token(11)), Ok(vec![]));
+}
+
+#[test]
+fn token_takes_its_own_places_only() {
+    let mut clients = Clients::new();
+    assert_eq!(clients.ask(0, 0, token(0)), Ok(vec![]));
+    assert_eq!(clients.ask(1, 1, token(1)), Ok(vec![]));
+    assert_eq!(clients.ask(2, 2, token(1)), Ok(vec![]));
+    clients.answer(0);
+    assert_eq!(clients.ask(3, 3, token(1)), Err(AllBusy { places: 2 }));
+    clients.answer(2);
+    assert_eq!(clients.ask(4, 3, token(1)), Ok(vec![2]));
+}
+
+#[test]
+fn source_takes_its_own_places_only() {
+    let mut clients = Clients::new();
+    for number in 0..4 {
+        assert_eq!(clients.ask(number, 1, token(number)), Ok(vec![]));
+    }
+    assert_eq!(clients.ask(4, 2, token(4)), Ok(vec![]));
+    clients.answer(4);
+    assert_eq!(clients.ask(5, 1, token(5)), Err(AllBusy { places: 4 }));
+    clients.answer(3);
+    assert_eq!(clients.ask(6, 1, token(6)), Ok(vec![3]));
+    // A proxy on this host has many clients.
+    for number in 10..14 {
+        assert_eq!(clients.0.strangers.admit(number, address(3), number), None);
+        clients.0.trust(number, None, token(number)).unwrap();
+    }
+}
+
+#[test]
+fn session_url_is_never_kept_out() {
+    let mut clients = Clients::new();
+    for number in 0..8 {
+        assert_eq!(clients.ask(number, number as u8 / 4, token(number)), Ok(vec![]));
+    }
+    let url = Credential::SessionUrl(SessionId(17));
+    assert_eq!(clients.ask(8, 2, url.clone()), Ok(vec![0]), "all are busy");
+    clients.answer(6);
+    assert_eq!(clients.ask(9, 2, url.clone()), Ok(vec![6]), "one is idle");
+    assert_eq!(clients.ask(10, 2, url), Ok(vec![8]), "of its own connections");
+    assert_eq!(clients.0.trusted.connections.len(), 8);
 }
