@@ -1,4 +1,4 @@
-//! The API's thread: start, paths and methods, authentication, shutdown.
+//! The API's threads, for operators and for WebRTC clients: start, paths and methods, authentication, shutdown.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
@@ -21,11 +21,11 @@ use evenkeel_control::{Handle, Inherited, NamedSockets, SocketName, TokensRefuse
 use evenkeel_group::{Access, PeerStream};
 use evenkeel_handover::{RequestGate, Upgrades};
 use evenkeel_index::IndexReader;
-use evenkeel_process::sha256;
+use evenkeel_process::{scheduling, sha256};
 use evenkeel_telemetry::{ExportFailures, Instruments};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::change_log::ChangeLog;
 use super::context::{ApiContext, BODIES_MAX, MetricsText, UPLOADS_MAX};
@@ -91,11 +91,11 @@ pub enum ApiStartError {
     #[error("[webrtc]: {0}")]
     Certificate(#[from] WebrtcCertificateError),
     /// The system provided no thread, or no descriptor for the event loop.
-    #[error("cannot start the API's thread: {0}")]
+    #[error("cannot start a thread of the API: {0}")]
     Thread(io::Error),
 }
 
-/// The running API; it ends when dropped.
+/// The running API; its threads end when it is dropped.
 #[derive(Debug)]
 pub struct ApiThread {
     /// The TCP address, if TCP is configured.
@@ -105,14 +105,15 @@ pub struct ApiThread {
     /// The end of their certificate, if it has one.
     pub webrtc_certificate_ends: Option<SystemTime>,
     gate: watch::Sender<Gate>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// The threads stop once it is dropped.
+    stop: Option<watch::Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
-/// The API's sockets, and the event loop that will serve them.
+/// The API's sockets, and the event loops that will serve them.
 pub struct BoundApi {
     settings: AdminSettings,
-    webrtc: Option<WebrtcSettings>,
+    webrtc: Option<BoundWebrtc>,
     listening: ApiListeners,
     runtime: Runtime,
     /// Counts refused tokens of WebRTC clients.
@@ -121,6 +122,8 @@ pub struct BoundApi {
     pub upgrades: Option<Upgrades>,
     bodies: Arc<BodyBudget>,
     relay: Option<Arc<PeerRelay>>,
+    /// Relays requests of WebRTC clients, on a connection of their own.
+    webrtc_relay: Option<Arc<PeerRelay>>,
     /// Answers requests about sessions of all gateways.
     pub index: Option<IndexReader>,
     /// Answers requests about alerts and dependencies.
@@ -142,9 +145,9 @@ pub fn bind(
     webrtc: Option<WebrtcSettings>,
     inherited: &mut Inherited,
 ) -> Result<BoundApi, ApiStartError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(ApiStartError::Thread)?;
-    let listening = runtime.block_on(listen(&settings, webrtc.as_ref(), inherited))?;
+    let runtime = event_loop()?;
+    let listening = runtime.block_on(listen(&settings, inherited))?;
+    let webrtc = webrtc.map(|settings| BoundWebrtc::new(settings, inherited)).transpose()?;
     let bodies = BodyBudget::new(BODIES_MAX);
     Ok(BoundApi {
         settings,
@@ -155,6 +158,7 @@ pub fn bind(
         upgrades: None,
         bodies,
         relay: None,
+        webrtc_relay: None,
         index: None,
         alerts: None,
         export_failures: ExportFailures::default(),
@@ -162,6 +166,11 @@ pub fn bind(
         cache: None,
         configuration: None,
     })
+}
+
+fn event_loop() -> Result<Runtime, ApiStartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(ApiStartError::Thread)
 }
 
 /// Starts the API on its own thread.
@@ -180,8 +189,9 @@ impl BoundApi {
     pub fn join(&mut self, access: Access, instruments: Arc<Instruments>) {
         let Access { group, peer, streams } = access;
         self.listening.peer = Some(streams);
-        let relay = PeerRelay::new(group, peer, instruments);
-        self.relay = Some(Arc::new(relay));
+        let relay = || PeerRelay::new(group.clone(), peer.clone(), Arc::clone(&instruments));
+        self.webrtc_relay = self.webrtc.is_some().then(|| Arc::new(relay()));
+        self.relay = Some(Arc::new(relay()));
     }
 
     /// Duplicates of the sockets, for the process of an upgrade.
@@ -190,8 +200,7 @@ impl BoundApi {
         let unix = self.listening.unix.as_fd().try_clone_to_owned()?;
         let mut duplicates = vec![(SocketName::ApiUnix { path }, unix)];
         let tcp = tcp.map(|tcp| tcp.address).zip(self.listening.tcp.as_ref());
-        let webrtc = self.listening.webrtc.as_ref().map(|webrtc| &webrtc.listener);
-        let webrtc = self.webrtc.as_ref().map(|webrtc| webrtc.listen).zip(webrtc);
+        let webrtc = self.webrtc.as_ref().map(|it| (it.settings.listen, &it.listener));
         for (address, (listener, _)) in tcp.into_iter().chain(webrtc) {
             let name = SocketName::ApiTcp { address };
             duplicates.push((name, listener.as_fd().try_clone_to_owned()?));
@@ -199,7 +208,7 @@ impl BoundApi {
         Ok(duplicates)
     }
 
-    /// Starts the API's thread, which serves once [`ApiThread::open`] is called. `metrics` renders `/metrics`. The API must
+    /// Starts the API's threads, which serve once [`ApiThread::open`] is called. `metrics` renders `/metrics`. The API must
     /// start before the first session, because notices take room names from earlier events.
     pub fn serve(self, handle: Handle, metrics: MetricsText) -> Result<ApiThread, ApiStartError> {
         let BoundApi { settings, webrtc, listening, runtime, upgrades, bodies, relay, .. } = self;
@@ -207,13 +216,17 @@ impl BoundApi {
         let (index, alerts, configuration) = (self.index, self.alerts, self.configuration);
         let list = relay.as_ref().map(|relay| relay.group.changes()).unwrap_or_default();
         let changes = Arc::new(ChangeLog::of(self.cache.as_deref(), &settings.socket, list));
-        let (stop, stopped) = oneshot::channel();
+        let (stop, stopped) = watch::channel(());
         let gate = watch::Sender::new(Gate::Paused);
         let entrance = Entrance::at(&gate);
-        let address = listening.tcp.as_ref().map(|(_, address)| *address);
-        let webrtc_address = listening.webrtc.as_ref().map(|webrtc| webrtc.listener.1);
-        let tls = listening.webrtc.as_ref().and_then(|webrtc| webrtc.tls.as_ref());
-        let webrtc_certificate_ends = tls.and_then(|tls| tls.ends);
+        let mut api = ApiThread {
+            address: listening.tcp.as_ref().map(|(_, address)| *address),
+            webrtc: webrtc.as_ref().map(|webrtc| webrtc.listener.1),
+            webrtc_certificate_ends: webrtc.as_ref().and_then(|it| it.tls.as_ref()?.ends),
+            gate,
+            stop: Some(stop),
+            threads: Vec::new(),
+        };
         let notices = NoticeWriter::new(handle.names(), alerts.clone());
         let events = handle.events();
         let shared = Arc::new(ApiContext {
@@ -235,27 +248,39 @@ impl BoundApi {
             changes: Arc::clone(&changes),
             closing: Notify::new(),
         });
+        if let Some(webrtc) = webrtc {
+            let sessions = of_owner(&shared, self.webrtc_relay.as_ref());
+            let sessions = sessions.with_state(Arc::clone(&shared));
+            let whip = whip::router(
+                sessions,
+                Arc::clone(&shared.bodies),
+                &webrtc.settings,
+                instruments,
+            );
+            let entrance = Entrance::at(&api.gate);
+            let BoundWebrtc { listener: (listener, _), tls, runtime, .. } = webrtc;
+            let served = serve_webrtc(listener, tls, whip, entrance, stopped.clone());
+            api.threads.push(start_thread("evenkeel-webrtc", move || {
+                // Offers of clients delay no operator.
+                scheduling::run_after_others();
+                runtime.block_on(served);
+            })?);
+        }
         let served = async move {
             tokio::spawn(Arc::clone(&changes).follow_copies());
             tokio::spawn(shared.feed.clone().follow(events, notices, changes));
-            let whip = webrtc.map(|webrtc| {
-                let sessions = of_owner(&shared).with_state(Arc::clone(&shared));
-                whip::router(sessions, Arc::clone(&shared.bodies), &webrtc, instruments)
-            });
-            serve(listening, settings, whip, &shared, entrance, stopped).await;
+            serve(listening, settings, &shared, entrance, stopped).await;
         };
-        let thread = std::thread::Builder::new().name("evenkeel-api".into());
-        let thread =
-            thread.spawn(move || runtime.block_on(served)).map_err(ApiStartError::Thread)?;
-        Ok(ApiThread {
-            address,
-            webrtc: webrtc_address,
-            webrtc_certificate_ends,
-            gate,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        api.threads.push(start_thread("evenkeel-api", move || runtime.block_on(served))?);
+        Ok(api)
     }
+}
+
+fn start_thread(
+    name: &str,
+    serve: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, ApiStartError> {
+    std::thread::Builder::new().name(name.into()).spawn(serve).map_err(ApiStartError::Thread)
 }
 
 impl RequestGate for ApiThread {
@@ -280,14 +305,14 @@ impl ApiThread {
         self.end();
     }
 
-    /// Returns true until the API has ended, such as by a drill.
+    /// Returns true until a thread of the API has ended, such as by a drill.
     pub fn is_running(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+        self.stop.is_some() && !self.threads.iter().any(JoinHandle::is_finished)
     }
 
     fn end(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // The panic was reported already.
             let _ = thread.join();
         }
@@ -303,9 +328,26 @@ impl Drop for ApiThread {
 /// A socket, and the address that it got.
 type BoundTcp = (TcpListener, SocketAddr);
 
-struct WebrtcListener {
+/// The address of WHIP and WHEP, and the event loop that will serve it.
+struct BoundWebrtc {
+    settings: WebrtcSettings,
     listener: BoundTcp,
     tls: Option<WebrtcTls>,
+    runtime: Runtime,
+}
+
+impl BoundWebrtc {
+    fn new(
+        settings: WebrtcSettings,
+        inherited: &mut Inherited,
+    ) -> Result<BoundWebrtc, ApiStartError> {
+        let runtime = event_loop()?;
+        let address = settings.listen;
+        let tls = settings.certificate.as_ref().map(whip::tls::read).transpose()?;
+        let listener = runtime.block_on(listen_on(address, inherited));
+        let listener = listener.map_err(|error| ApiStartError::Webrtc { address, error })?;
+        Ok(BoundWebrtc { settings, listener, tls, runtime })
+    }
 }
 
 struct ApiListeners {
@@ -315,14 +357,12 @@ struct ApiListeners {
     /// Sockets of the replaced process that this one does not use, removed once this one serves.
     obsolete: Vec<PathBuf>,
     tcp: Option<BoundTcp>,
-    webrtc: Option<WebrtcListener>,
     /// Connections of the group's other gateway.
     peer: Option<mpsc::Receiver<PeerStream>>,
 }
 
 async fn listen(
     settings: &AdminSettings,
-    webrtc: Option<&WebrtcSettings>,
     inherited: &mut Inherited,
 ) -> Result<ApiListeners, ApiStartError> {
     let path = &settings.socket;
@@ -340,17 +380,10 @@ async fn listen(
         _ => None,
     });
     let obsolete = obsolete.collect();
-    let mut listening = ApiListeners { unix, file, obsolete, tcp: None, webrtc: None, peer: None };
+    let mut listening = ApiListeners { unix, file, obsolete, tcp: None, peer: None };
     if let Some(AdminTcp { address, .. }) = settings.tcp {
         let listener = listen_on(address, inherited).await;
         listening.tcp = Some(listener.map_err(|error| ApiStartError::Tcp { address, error })?);
-    }
-    if let Some(settings) = webrtc {
-        let address = settings.listen;
-        let tls = settings.certificate.as_ref().map(whip::tls::read).transpose()?;
-        let listener = listen_on(address, inherited).await;
-        let listener = listener.map_err(|error| ApiStartError::Webrtc { address, error })?;
-        listening.webrtc = Some(WebrtcListener { listener, tls });
     }
     Ok(listening)
 }
@@ -365,25 +398,48 @@ async fn listen_on(address: SocketAddr, inherited: &mut Inherited) -> io::Result
     Ok((listener, bound))
 }
 
+/// Accepts connections over TCP, which have limits of their own.
+fn gated(listener: TcpListener, entrance: &Entrance) -> Gated<TcpListener> {
+    let places = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+    Gated { listener, entrance: entrance.clone(), places }
+}
+
+async fn serve_webrtc(
+    listener: TcpListener,
+    tls: Option<WebrtcTls>,
+    whip: Router,
+    entrance: Entrance,
+    mut stopped: watch::Receiver<()>,
+) {
+    let whip = whip.layer(middleware::from_fn_with_state(entrance.clone(), listener::pass));
+    let (listener, tls) = (gated(listener, &entrance), tls.map(|tls| tls.acceptor));
+    tokio::spawn(listener::serve_tcp(listener, tls, ConnectionLimits::OF_CLIENTS, whip));
+    // Fails once it is dropped.
+    let _ = stopped.changed().await;
+    answer_last(&entrance).await;
+}
+
+/// Answers the last requests if another process serves.
+async fn answer_last(entrance: &Entrance) {
+    if entrance.gate() == Gate::Left {
+        tokio::time::sleep(LAST_REQUESTS).await;
+        // Longer answers, such as event streams, are cut off.
+        let _ = tokio::time::timeout(LAST_ANSWERS, entrance.answered()).await;
+    }
+}
+
 async fn serve(
     listening: ApiListeners,
     settings: AdminSettings,
-    whip: Option<Router>,
     shared: &Arc<ApiContext>,
     entrance: Entrance,
-    stopped: oneshot::Receiver<()>,
+    mut stopped: watch::Receiver<()>,
 ) {
-    let ApiListeners { unix, file, obsolete, tcp, webrtc, peer } = listening;
+    let ApiListeners { unix, file, obsolete, tcp, peer } = listening;
     let path = settings.socket;
     let enter = || middleware::from_fn_with_state(entrance.clone(), listener::pass);
-    let places = |most| Arc::new(Semaphore::new(most));
-    // Connections over TCP have limits of their own.
-    let gated = |listener| {
-        let places = places(Semaphore::MAX_PERMITS);
-        Gated { listener, entrance: entrance.clone(), places }
-    };
-    let unix =
-        Gated { listener: unix, entrance: entrance.clone(), places: places(CONNECTIONS_MAX) };
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let unix = Gated { listener: unix, entrance: entrance.clone(), places };
     let local = router(Arc::clone(shared)).layer(enter());
     // All tasks run until this function returns and the runtime ends.
     let local = tokio::spawn(axum::serve(unix, local).into_future());
@@ -397,14 +453,8 @@ async fn serve(
         let guarded = router(Arc::clone(shared))
             .layer(enter())
             .layer(middleware::from_fn_with_state(guard, require_token));
-        let limits = ConnectionLimits::OF_API;
-        tokio::spawn(listener::serve_tcp(gated(listener), None, limits, guarded));
-    }
-    if let (Some(WebrtcListener { listener: (listener, _), tls }), Some(whip)) = (webrtc, whip) {
-        let limits = ConnectionLimits::OF_CLIENTS;
-        let whip = whip.layer(enter());
-        let tls = tls.map(|tls| tls.acceptor);
-        tokio::spawn(listener::serve_tcp(gated(listener), tls, limits, whip));
+        let listener = gated(listener, &entrance);
+        tokio::spawn(listener::serve_tcp(listener, None, ConnectionLimits::OF_API, guarded));
     }
     if let Some(streams) = peer {
         let of_peer = router_of_peer(Arc::clone(shared)).layer(enter());
@@ -416,7 +466,7 @@ async fn serve(
         obsolete.into_iter().map(SocketFile).for_each(drop);
     });
     tokio::select! {
-        _ = stopped => {}
+        _ = stopped.changed() => {}
         () = shared.closing.notified() => tracing::warn!("API closed by a drill"),
         _ = local => {}
     }
@@ -424,17 +474,13 @@ async fn serve(
         Gate::Open => drop(file.unwrap_or(SocketFile(path))),
         // An inherited socket belongs to the process that serves.
         Gate::Paused => drop(file),
-        Gate::Left => {
-            std::mem::forget(file);
-            tokio::time::sleep(LAST_REQUESTS).await;
-            // Longer answers, such as event streams, are cut off.
-            let _ = tokio::time::timeout(LAST_ANSWERS, entrance.answered()).await;
-        }
+        Gate::Left => std::mem::forget(file),
     }
+    answer_last(&entrance).await;
 }
 
 /// The requests that the owner of a group answers, also those to its standby.
-fn of_owner(shared: &ApiContext) -> Router<Arc<ApiContext>> {
+fn of_owner(shared: &ApiContext, relay: Option<&Arc<PeerRelay>>) -> Router<Arc<ApiContext>> {
     let routes = Router::new()
         .route("/v1/sessions", get(sessions::sessions).post(offer::open))
         .route(
@@ -460,7 +506,7 @@ fn of_owner(shared: &ApiContext) -> Router<Arc<ApiContext>> {
     let policies =
         policies.route("/v1/policies/{set}/{target}/data/{name}", get(policies::policy_document));
     let changes = Router::new().route("/v1/changes", get(changes::changes));
-    let relayed = |routes: Router<Arc<ApiContext>>, limits| match &shared.relay {
+    let relayed = |routes: Router<Arc<ApiContext>>, limits| match relay {
         Some(relay) => {
             let state = (Arc::clone(relay), limits);
             routes.route_layer(middleware::from_fn_with_state(state, relay::pass))
@@ -476,7 +522,7 @@ fn of_owner(shared: &ApiContext) -> Router<Arc<ApiContext>> {
 
 /// The part of the API for the group's other gateway.
 fn router_of_peer(shared: Arc<ApiContext>) -> Router {
-    of_owner(&shared)
+    of_owner(&shared, shared.relay.as_ref())
         .fallback(async || unknown_path())
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), changes::pass))
         .layer(Extension(Relayed))
@@ -484,7 +530,7 @@ fn router_of_peer(shared: Arc<ApiContext>) -> Router {
 }
 
 fn router(shared: Arc<ApiContext>) -> Router {
-    of_owner(&shared)
+    of_owner(&shared, shared.relay.as_ref())
         .route("/v1/sessions/history", get(sessions::history))
         .route("/v1/blast", get(blast::blast))
         .route("/v1/modes", get(gateway::modes))

@@ -3,7 +3,8 @@
 //! A request becomes one of the API about `/v1/sessions`, which a standby relays to the owner of its group.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -15,6 +16,7 @@ use axum::routing::{patch, post};
 use bytes::Bytes;
 use evenkeel_config::{IceServer, WebrtcSettings};
 use evenkeel_model::SessionId;
+use evenkeel_process::lock;
 use evenkeel_sdp::{IceCredentials, SDP_BYTES_MAX, SdpError, SdpFragment};
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Attribute, Count};
@@ -27,6 +29,7 @@ use serde_json::{Value, json};
 
 use self::cors::AllowedOrigins;
 use self::endpoint::{Endpoint, protocol};
+use self::rates::OfferRates;
 use super::error::{ApiError, ApiErrorCode, unknown_path};
 use super::listener::{Credential, TcpPlace};
 use super::offer::webrtc::WebrtcOffer;
@@ -34,6 +37,7 @@ use super::request::{BodyBudget, bearer, session_id};
 
 mod cors;
 mod endpoint;
+mod rates;
 mod session_url;
 pub(super) mod tls;
 
@@ -51,6 +55,7 @@ pub(super) struct WhipContext {
     token_key: TokenKey,
     /// Headers `Link` of answers.
     links: Vec<HeaderValue>,
+    rates: Mutex<OfferRates>,
     instruments: Option<Arc<Instruments>>,
 }
 
@@ -116,7 +121,9 @@ pub(super) fn router(
 ) -> Router {
     let links = settings.ice_servers.iter().map(link).collect();
     let token_key = settings.token_key.clone();
-    let whip = Arc::new(WhipContext { sessions, bodies, token_key, links, instruments });
+    let rates = Mutex::new(OfferRates::new());
+    let whip = WhipContext { sessions, bodies, token_key, links, rates, instruments };
+    let whip = Arc::new(whip);
     let mut router = Router::new();
     for direction in [ClientDirection::Publish, ClientDirection::View] {
         let endpoint = format!("/{}/{{scenario}}/{{room}}", protocol(direction));
@@ -166,6 +173,8 @@ async fn open(
 ) -> Result<Response, WhipError> {
     let endpoint = Endpoint { direction, scenario, room };
     let claims = whip.authorize(&endpoint, &headers, Validity::Now)?;
+    let admitted = lock(&whip.rates).admit(&claims.id, place.source, Instant::now());
+    admitted.map_err(|wait| whip.refuse(&TokenRefusal::Rate).retry_after(wait))?;
     place.trust(Credential::ClientToken(claims.id.as_str().into()))?;
     require_type(&headers, SDP)?;
     require_sdp_accepted(&headers)?;
@@ -274,9 +283,10 @@ impl WhipContext {
             | TokenRefusal::Signature
             | TokenRefusal::Expired
             | TokenRefusal::Early => ApiErrorCode::Unauthorized,
-            TokenRefusal::Direction | TokenRefusal::Scenario | TokenRefusal::Room => {
-                ApiErrorCode::Refused
-            }
+            TokenRefusal::Direction
+            | TokenRefusal::Scenario
+            | TokenRefusal::Room
+            | TokenRefusal::Rate => ApiErrorCode::Refused,
             TokenRefusal::Replayed => ApiErrorCode::Conflict,
         };
         if let Some(instruments) = &self.instruments {

@@ -62,6 +62,7 @@ const _: () = assert!(QUIET.as_millis() >= 3 * IDLE_EVERY.as_millis());
 pub type PeerStream = TlsStream<TcpStream>;
 
 /// Connects to the API of the owner.
+#[derive(Clone)]
 pub struct PeerApi {
     cluster: GroupSettings,
     peer: watch::Receiver<LinkedPeer>,

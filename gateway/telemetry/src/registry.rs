@@ -260,7 +260,8 @@ metrics! {
     /// Requests that this standby sent to the owner of its group: `answered` or `failed`.
     ApiRelayed = "evenkeel.api.relayed", "{request}", [Outcome];
     /// Requests by WHIP and WHEP that were refused for their token: it was `missing`, `malformed`, of another `algorithm`, of a wrong
-    /// `signature`, `expired`, `early`, for another `direction`, `scenario` or `room`, or `replayed` with another offer.
+    /// `signature`, `expired`, `early`, for another `direction`, `scenario` or `room`, or `replayed` with another offer; or their `rate`
+    /// was exceeded.
     WebrtcTokensRefused = "evenkeel.webrtc.tokens_refused", "{request}", [Reason];
     /// Questions to a policy.
     PolicyCalls = "evenkeel.policy.calls", "{call}", [Policy, Outcome];

@@ -33,11 +33,14 @@ pub enum TokenRefusal {
     /// The token opened a session with another offer.
     #[error("the token was used with another offer; expected a new token for each session")]
     Replayed,
+    /// More offers than the rate that a token or a source may have.
+    #[error("too many offers with this token or from this address; retry later")]
+    Rate,
 }
 
 impl TokenRefusal {
     /// The names of all reasons, as in metrics.
-    pub const NAMES: [&str; 10] = [
+    pub const NAMES: [&str; 11] = [
         "missing",
         "malformed",
         "algorithm",
@@ -48,6 +51,7 @@ impl TokenRefusal {
         "scenario",
         "room",
         "replayed",
+        "rate",
     ];
 
     /// The name, as in metrics.
@@ -63,6 +67,7 @@ impl TokenRefusal {
             TokenRefusal::Scenario => 7,
             TokenRefusal::Room => 8,
             TokenRefusal::Replayed => 9,
+            TokenRefusal::Rate => 10,
         };
         TokenRefusal::NAMES[place]
     }

@@ -261,6 +261,26 @@ fn refused_offer_does_not_use_up_the_token() {
 }
 
 #[test]
+fn refused_offers_use_up_the_rate_of_their_token() {
+    let mut whip = WhipWorld::start();
+    let token = token(&claims());
+    let mut refused = 0;
+    let mut limited = loop {
+        let mut asking = whip.post("/whip/live/stage", &token, "v=0\r\n");
+        match asking.status() {
+            400 => refused += 1,
+            status => break (status, asking),
+        }
+    };
+    assert!(refused >= 8 && limited.0 == 429, "{refused} refused, then {}", limited.0);
+    limited.1.find("retry-after: 1");
+    assert_eq!(whip.refused("rate"), 1);
+    let mut other = whip.post("/whip/live/stage", &changed("jti", "t2"), CHROMIUM);
+    whip.accept();
+    assert_eq!(other.status(), 201);
+}
+
+#[test]
 fn refused_tokens_are_counted_by_reason() {
     let mut whip = WhipWorld::start();
     let none = signed(&json!({"alg": "none"}), &claims(), SECRET);
@@ -291,7 +311,7 @@ fn refused_tokens_are_counted_by_reason() {
     asking.find("www-authenticate: Bearer");
     assert_eq!(whip.refused("missing"), 1);
     let names: Vec<_> = TokenRefusal::NAMES.iter().filter(|name| whip.refused(name) == 0).collect();
-    assert_eq!(names, [&"replayed"]);
+    assert_eq!(names, [&"replayed", &"rate"]);
     assert!(whip.asks_nothing());
 }
 
