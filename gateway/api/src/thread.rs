@@ -254,6 +254,7 @@ impl BoundApi {
             let whip = whip::router(
                 sessions,
                 Arc::clone(&shared.bodies),
+                Arc::clone(&shared.handle.session_urls),
                 &webrtc.settings,
                 instruments,
             );

@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{patch, post};
 use bytes::Bytes;
 use evenkeel_config::{IceServer, WebrtcSettings};
+use evenkeel_control::SessionUrls;
 use evenkeel_model::SessionId;
 use evenkeel_process::lock;
 use evenkeel_sdp::{IceCredentials, SDP_BYTES_MAX, SdpError, SdpFragment};
@@ -53,6 +54,7 @@ pub(super) struct WhipContext {
     sessions: Router,
     bodies: Arc<BodyBudget>,
     token_key: TokenKey,
+    urls: Arc<SessionUrls>,
     /// Headers `Link` of answers.
     links: Vec<HeaderValue>,
     rates: Mutex<OfferRates>,
@@ -116,13 +118,14 @@ impl IntoResponse for WhipError {
 pub(super) fn router(
     sessions: Router,
     bodies: Arc<BodyBudget>,
+    urls: Arc<SessionUrls>,
     settings: &WebrtcSettings,
     instruments: Option<Arc<Instruments>>,
 ) -> Router {
     let links = settings.ice_servers.iter().map(link).collect();
     let token_key = settings.token_key.clone();
     let rates = Mutex::new(OfferRates::new());
-    let whip = WhipContext { sessions, bodies, token_key, links, rates, instruments };
+    let whip = WhipContext { sessions, bodies, token_key, urls, links, rates, instruments };
     let whip = Arc::new(whip);
     let mut router = Router::new();
     for direction in [ClientDirection::Publish, ClientDirection::View] {
@@ -187,13 +190,12 @@ async fn open(
     parsed.map_err(|error| ApiError { field: None, ..error })?;
     let answer = whip.offer(&endpoint, &claims, &sdp).await?;
     let text = |field: &Value| field.as_str().map(str::to_owned);
-    let (id, trace_id) = (text(&answer["id"]), text(&answer["trace_id"]));
     let (sdp, ufrag) = (text(&answer["webrtc"]["answer"]), text(&answer["ice"]["ufrag"]));
-    let (Some(id), Some(trace_id), Some(sdp), Some(ufrag)) = (id, trace_id, sdp, ufrag) else {
+    let (Some(id), Some(sdp), Some(ufrag)) = (text(&answer["id"]), sdp, ufrag) else {
         let message = "the owner of the group runs another version, which answers no SDP";
         return Err(ApiError::new(ApiErrorCode::Unavailable, message).into());
     };
-    let segment = session_url::segment(session_id(&id)?, &trace_id, &endpoint);
+    let segment = session_url::segment(&whip.urls, session_id(&id)?, &endpoint);
     let location = format!("{}/{segment}", uri.path());
     let value = |text: String| HeaderValue::try_from(text).expect("paths and tags are ASCII");
     let headers = [
@@ -332,7 +334,7 @@ impl WhipContext {
             let message = "there is no such session, or it has ended";
             WhipError::Api(ApiError::new(ApiErrorCode::NotFound, message))
         };
-        let id = session_url::session_in(segment).ok_or_else(unknown)?;
+        let id = session_url::proved(&self.urls, segment, endpoint).ok_or_else(unknown)?;
         let path = format!("/v1/sessions/{id}");
         let (head, body) = self.ask(Method::GET, &path, None, Vec::new()).await;
         match head.status {
@@ -342,10 +344,6 @@ impl WhipContext {
         }
         let mut session: Value = serde_json::from_slice(&body).unwrap_or_default();
         let ice = serde_json::from_value(session["ice"].take()).map_err(|_| unknown())?;
-        let trace_id = session["trace_id"].as_str().ok_or_else(unknown)?;
-        if !session_url::proves(segment, id, trace_id, endpoint) {
-            return Err(unknown());
-        }
         Ok(ProvedSession { id, ice })
     }
 

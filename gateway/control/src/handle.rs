@@ -36,6 +36,7 @@ use crate::records::{OFFERS_WITHIN, Suspended};
 use crate::renegotiation::LaterOffer;
 use crate::reporting::{Continuation, EventRecord, GatewayEvent, ModeView};
 use crate::snapshot::{MediaStates, RecordBatch, Replica, Snapshot};
+use crate::session_urls::SessionUrls;
 use crate::traces::TraceRegistry;
 
 /// Length of a subscriber's event queue. A subscriber that is slower loses the oldest events.
@@ -261,6 +262,8 @@ pub struct Handle {
     pub names: Arc<NodeNames>,
     /// Ids of the traces of sessions.
     pub traces: Arc<TraceRegistry>,
+    /// Codes of the URLs of sessions.
+    pub session_urls: Arc<SessionUrls>,
     /// Counts of refused tokens.
     pub tokens_refused: Arc<TokensRefused>,
     /// Keys of the API, with their answers.
@@ -306,6 +309,7 @@ impl Handle {
             events: broadcast::channel(EVENTS_MAX).0,
             names,
             traces,
+            session_urls: Arc::default(),
             tokens_refused: Arc::default(),
             idempotency_keys: Arc::default(),
             log_filter: LogFilterSender::default(),

@@ -35,6 +35,7 @@ mod requests;
 mod restored;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
+mod session_urls;
 mod signalling;
 mod slo_copies;
 mod snapshot;
@@ -86,6 +87,7 @@ pub use reporting::{
     Continuation, EventRecord, GatewayEvent, GroupChange, MediaPause, ModeView, Recovery,
     TraceCaller,
 };
+pub use session_urls::{SessionUrlSecret, SessionUrls};
 pub use snapshot::{
     MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,
 };

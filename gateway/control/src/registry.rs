@@ -37,6 +37,7 @@ use crate::registry::listener::reaches;
 pub use crate::registry::listener::{
     ListenerAddress, ListenerAddresses, QuicListener, UdpListener,
 };
+use crate::session_urls::SessionUrls;
 use crate::traces::{CallerSpan, TraceIds, TraceRegistry};
 
 #[derive(Debug)]
@@ -152,6 +153,8 @@ pub struct SessionRegistry {
     pub briefs: bool,
     /// Ids of the traces of sessions.
     pub(crate) traces: Arc<TraceRegistry>,
+    /// Codes of the URLs of sessions.
+    pub session_urls: Arc<SessionUrls>,
     /// The spans of trusted callers.
     callers: BTreeMap<SessionId, CallerSpan>,
     entries: IdMap<SessionId, Box<SessionEntry>>,
@@ -199,6 +202,7 @@ impl SessionRegistry {
             port_legs,
             briefs,
             traces,
+            session_urls: Arc::default(),
             callers: BTreeMap::new(),
             entries: IdMap::default(),
             workers,

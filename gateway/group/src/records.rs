@@ -154,6 +154,8 @@ impl RecordExchange {
     /// Has control continue the owner's revisions of policies, so that a takeover finds them loaded, and keep its records of
     /// ended sessions, its operators' decisions and its alerts.
     pub(super) fn pass_on(&mut self, handle: &Handle) {
+        // This gateway relays requests to the URLs of the owner's sessions.
+        self.replica.url_secret().into_iter().for_each(|it| handle.session_urls.resume(it));
         if !self.replica.has_news() {
             return;
         }

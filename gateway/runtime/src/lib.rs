@@ -354,6 +354,7 @@ fn assemble(
     let foundry = policies.foundry().clone();
     let (folder, socket) = (foundry.folder(), &settings.admin.socket);
     registry.dtls_certificate = Some(certificates.dtls());
+    registry.session_urls = Arc::clone(&handle.session_urls);
     let handshakes = HandshakeParts {
         certificate: certificates.dtls(),
         inputs: handshakes,

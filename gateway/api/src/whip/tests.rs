@@ -83,7 +83,10 @@ fn fuzz_whip_request() {
         origins: vec!["https://live.example.org".into()],
         ice_servers: Vec::new(),
     };
-    let router = router(api(&asked), BodyBudget::new(1 << 20), &settings, None);
+    let urls = Arc::new(SessionUrls::default());
+    // The secret of the URLs in the corpus.
+    urls.resume(serde_json::from_value(json!(vec![7; 32])).unwrap());
+    let router = router(api(&asked), BodyBudget::new(1 << 20), urls, &settings, None);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let status = |input: &[u8]| {
         let service = TowerToHyperService::new(router.clone());

@@ -14,6 +14,7 @@ use super::{Brief, EntryDetails, SessionEntry, SessionRegistry, Slots, flow_from
 use crate::messages::SnapshotError;
 use crate::registry::client_record::{ClientRecord, ScopedAddress};
 use crate::registry::ice::IceSecret;
+use crate::session_urls::SessionUrlSecret;
 use crate::traces::CallerSpan;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub(crate) struct RegistryRecord {
     /// The seed of the ids of traces; `None` from an older version.
     #[serde(default)]
     trace_seed: Option<u64>,
+    /// The secret of the URLs of sessions; `None` from an older version.
+    #[serde(default)]
+    pub(crate) url_secret: Option<SessionUrlSecret>,
     pub(crate) sessions: Vec<EntryRecord>,
 }
 
@@ -108,6 +112,7 @@ impl SessionRegistry {
             generations: vec![Vec::new(); self.workers.len()],
             ports_at: self.port_legs.filter(|at| !at.is_unspecified()),
             trace_seed: Some(self.traces.seed()),
+            url_secret: Some(self.session_urls.secret()),
             sessions: sessions.filter_map(record).collect(),
         }
     }
@@ -169,7 +174,14 @@ impl SessionRegistry {
         &mut self,
         record: RegistryRecord,
     ) -> Result<RestoringSessions, SnapshotError> {
-        let RegistryRecord { listeners, generations, sessions, ports_at: _, trace_seed } = record;
+        let RegistryRecord {
+            listeners,
+            generations,
+            sessions,
+            ports_at: _,
+            trace_seed,
+            url_secret,
+        } = record;
         let here = |ScopedAddress(bound): &ScopedAddress| {
             let at = self.udp.iter().position(|listener| listener.bound == *bound);
             at.map(|number| number as u8)
@@ -200,6 +212,7 @@ impl SessionRegistry {
             *slots = Slots { used: used.len() - free.len(), free, generations };
         }
         trace_seed.into_iter().for_each(|seed| self.traces.resume(seed));
+        url_secret.into_iter().for_each(|secret| self.session_urls.resume(secret));
         Ok(RestoringSessions { entries, listeners: listeners_here })
     }
 

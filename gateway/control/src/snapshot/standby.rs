@@ -12,6 +12,7 @@ use crate::alerts::AlertsRecord;
 use crate::history::EndedSession;
 use crate::idempotency::KeyRecord;
 use crate::operations::Operations;
+use crate::session_urls::SessionUrlSecret;
 use crate::{RecordBatch, Replica};
 
 impl RecordBatch {
@@ -101,6 +102,11 @@ impl Replica {
     /// Takes the alerts that are being sent, if they changed, for [`Handle::copy_alerts`](crate::Handle::copy_alerts).
     pub fn take_alerts(&mut self) -> Option<AlertsRecord> {
         self.alerts.take()
+    }
+
+    /// The secret of the URLs of the owner's sessions.
+    pub fn url_secret(&self) -> Option<SessionUrlSecret> {
+        self.registry.as_ref()?.url_secret
     }
 
     /// The bit rate that all sessions need, kbit/s.

@@ -194,6 +194,17 @@ fn replica_gives_changed_decisions_once() {
 }
 
 #[test]
+fn replica_has_the_secret_of_urls() {
+    let urls = crate::SessionUrls::default();
+    let mut batch = fixture("v2");
+    assert_eq!(batch.changed.registry.url_secret, None, "an earlier version sends none");
+    batch.changed.registry.url_secret = Some(urls.secret());
+    let mut replica = Replica::new();
+    replica.apply(RecordBatch::decode(&batch.encode(), None).unwrap()).unwrap();
+    assert_eq!(replica.url_secret(), Some(urls.secret()));
+}
+
+#[test]
 fn copies_hold_once_the_owner_returns_an_acknowledgement() {
     let mut replica = Replica::new();
     let mut holding = |number, echo| {

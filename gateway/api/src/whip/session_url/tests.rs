@@ -2,8 +2,6 @@ use evenkeel_token::ClientDirection;
 
 use super::*;
 
-const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-
 fn endpoint() -> Endpoint {
     let direction = ClientDirection::Publish;
     Endpoint { direction, scenario: "live".into(), room: "stage".into() }
@@ -11,15 +9,14 @@ fn endpoint() -> Endpoint {
 
 #[test]
 fn url_is_proved_for_its_session_and_endpoint_only() {
-    let segment = segment(SessionId(17), TRACE, &endpoint());
+    let urls = SessionUrls::default();
+    let segment = segment(&urls, SessionId(17), &endpoint());
     assert!(segment.starts_with("s17-") && segment.len() == 4 + 32, "{segment}");
-    let proves = |segment: &str, trace: &str, endpoint: &Endpoint| {
-        proves(segment, session_in(segment).unwrap(), trace, endpoint)
-    };
-    assert!(proves(&segment, TRACE, &endpoint()));
-    assert!(!proves(&segment.replace("s17", "s18"), TRACE, &endpoint()));
-    assert!(!proves(&segment.replace("s17", "s017"), TRACE, &endpoint()));
-    assert!(!proves(&segment, &TRACE.replace('4', "5"), &endpoint()));
+    assert_eq!(proved(&urls, &segment, &endpoint()), Some(SessionId(17)));
+    assert_eq!(proved(&SessionUrls::default(), &segment, &endpoint()), None, "another group");
+    for other in [segment.replace("s17", "s18"), segment.replace("s17", "s017")] {
+        assert_eq!(proved(&urls, &other, &endpoint()), None, "{other}");
+    }
     let others = [
         Endpoint { direction: ClientDirection::View, ..endpoint() },
         Endpoint { scenario: "call".into(), ..endpoint() },
@@ -28,14 +25,15 @@ fn url_is_proved_for_its_session_and_endpoint_only() {
         Endpoint { scenario: "livestage".into(), room: String::new(), ..endpoint() },
     ];
     for other in others {
-        assert!(!proves(&segment, TRACE, &other));
+        assert_eq!(proved(&urls, &segment, &other), None);
     }
-    assert!(!proves(&format!("{segment}-{segment}"), TRACE, &endpoint()));
+    assert_eq!(proved(&urls, &format!("{segment}-{segment}"), &endpoint()), None);
 }
 
 #[test]
 fn other_segment_is_none() {
+    let urls = SessionUrls::default();
     for segment in ["", "s17", "17-a", "s-a", "sx-a", "-s17"] {
-        assert_eq!(session_in(segment), None, "{segment}");
+        assert_eq!(proved(&urls, segment, &endpoint()), None, "{segment}");
     }
 }

@@ -227,3 +227,12 @@ fn traces_of_sessions_continue() {
     before.remove(SessionId(1));
     assert_eq!(before.callers().count(), 0);
 }
+
+#[test]
+fn urls_of_sessions_are_those_of_the_process_before() {
+    let (owner, mut next) = (registry(&[5_000], None), registry(&[5_000], None));
+    let code = owner.session_urls.code(&["s17"]);
+    assert_ne!(next.session_urls.code(&["s17"]), code);
+    next.begin_restore(owner.record()).unwrap();
+    assert_eq!(next.session_urls.code(&["s17"]), code);
+}
