@@ -28,6 +28,8 @@ pub(super) struct ApiError {
     pub(super) retry_after: Option<Duration>,
     /// The group that has the offered room.
     pub(super) room_owner: Option<Box<RoomOwner>>,
+    /// The log has the reason by this id.
+    pub(super) request_id: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,7 +106,14 @@ impl ApiErrorCode {
 
 impl ApiError {
     pub(super) fn new(code: ApiErrorCode, message: impl Into<String>) -> ApiError {
-        ApiError { code, message: message.into(), field: None, retry_after: None, room_owner: None }
+        ApiError {
+            code,
+            message: message.into(),
+            field: None,
+            retry_after: None,
+            room_owner: None,
+            request_id: None,
+        }
     }
 
     pub(super) fn field(field: impl Into<String>, message: impl Into<String>) -> ApiError {
@@ -132,7 +141,7 @@ impl ApiError {
         self.retry_after(jitter(SOON))
     }
 
-    /// `{"error": {"code", "message", "field", "retry_after_ms", "group", "gateway", "api"}}`.
+    /// `{"error": {"code", "message", "field", "retry_after_ms", "group", "gateway", "api", "request_id"}}`.
     pub(super) fn body(&self) -> Vec<u8> {
         let error = object! {
             code: self.code.name(),
@@ -142,6 +151,7 @@ impl ApiError {
             group?: self.room_owner.as_ref().map(|owner| &owner.group),
             gateway?: self.room_owner.as_ref().map(|owner| &owner.gateway),
             api?: self.room_owner.as_ref().and_then(|owner| owner.api),
+            request_id?: self.request_id.as_ref(),
         };
         serde_json::to_vec(&object! { error: error }).expect("a reason is words and numbers")
     }

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -14,10 +14,12 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{patch, post};
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use evenkeel_config::{IceServer, WebrtcSettings};
 use evenkeel_control::SessionUrls;
 use evenkeel_model::SessionId;
 use evenkeel_process::lock;
+use evenkeel_process::random::draw;
 use evenkeel_sdp::{IceCredentials, SDP_BYTES_MAX, SdpError, SdpFragment};
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Attribute, Count};
@@ -93,27 +95,6 @@ fn etag(ufrag: &str) -> String {
     format!("\"{ufrag}\"")
 }
 
-/// An error of WHIP, or the API's own.
-enum WhipError {
-    Api(ApiError),
-    Answer(Box<Response>),
-}
-
-impl From<ApiError> for WhipError {
-    fn from(error: ApiError) -> WhipError {
-        WhipError::Api(error)
-    }
-}
-
-impl IntoResponse for WhipError {
-    fn into_response(self) -> Response {
-        match self {
-            WhipError::Api(error) => error.into_response(),
-            WhipError::Answer(answer) => *answer,
-        }
-    }
-}
-
 /// The router of `[webrtc]`. `sessions` has the paths of the API about sessions.
 pub(super) fn router(
     sessions: Router,
@@ -173,7 +154,7 @@ async fn open(
     uri: Uri,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, WhipError> {
+) -> Result<Response, ApiError> {
     let endpoint = Endpoint { direction, scenario, room };
     let claims = whip.authorize(&endpoint, &headers, Validity::Now)?;
     let admitted = lock(&whip.rates).admit(&claims.id, place.source, Instant::now());
@@ -193,7 +174,7 @@ async fn open(
     let (sdp, ufrag) = (text(&answer["webrtc"]["answer"]), text(&answer["ice"]["ufrag"]));
     let (Some(id), Some(sdp), Some(ufrag)) = (text(&answer["id"]), sdp, ufrag) else {
         let message = "the owner of the group runs another version, which answers no SDP";
-        return Err(ApiError::new(ApiErrorCode::Unavailable, message).into());
+        return Err(ApiError::new(ApiErrorCode::Unavailable, message));
     };
     let segment = session_url::segment(&whip.urls, session_id(&id)?, &endpoint);
     let location = format!("{}/{segment}", uri.path());
@@ -219,7 +200,7 @@ async fn trickle(
     Path((scenario, room, session)): Path<(String, String, String)>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, WhipError> {
+) -> Result<Response, ApiError> {
     let endpoint = Endpoint { direction, scenario, room };
     whip.authorize(&endpoint, &headers, Validity::Once)?;
     require_type(&headers, FRAGMENT)?;
@@ -248,7 +229,7 @@ async fn end(
     Extension(place): Extension<Arc<TcpPlace>>,
     Path((scenario, room, session)): Path<(String, String, String)>,
     headers: HeaderMap,
-) -> Result<StatusCode, WhipError> {
+) -> Result<StatusCode, ApiError> {
     let endpoint = Endpoint { direction, scenario, room };
     whip.authorize(&endpoint, &headers, Validity::Once)?;
     let ProvedSession { id, .. } = whip.find(&endpoint, &session).await?;
@@ -256,7 +237,7 @@ async fn end(
     let path = format!("/v1/sessions/{id}");
     let (head, body) = whip.ask(Method::DELETE, &path, None, Vec::new()).await;
     if !head.status.is_success() {
-        return Err(passed(head, body));
+        return Err(refused(head.status, &body));
     }
     Ok(StatusCode::OK)
 }
@@ -304,7 +285,7 @@ impl WhipContext {
         Endpoint { direction, scenario, room }: &Endpoint,
         claims: &TokenClaims,
         sdp: &str,
-    ) -> Result<Value, WhipError> {
+    ) -> Result<Value, ApiError> {
         let offer = json!({
             "scenario": scenario,
             "room": room,
@@ -318,21 +299,21 @@ impl WhipContext {
         match (head.status, answer["error"]["field"].as_str()) {
             (StatusCode::CREATED, _) => Ok(answer),
             (StatusCode::CONFLICT, Some("idempotency-key")) => {
-                Err(self.refuse(&TokenRefusal::Replayed).into())
+                Err(self.refuse(&TokenRefusal::Replayed))
             }
             (StatusCode::BAD_REQUEST, Some("scenario")) => {
                 let message = format!("there is no scenario `{scenario}`");
-                Err(ApiError::new(ApiErrorCode::NotFound, message).into())
+                Err(ApiError::new(ApiErrorCode::NotFound, message))
             }
-            _ => Err(passed(head, body)),
+            _ => Err(refused(head.status, &body)),
         }
     }
 
     /// The live session with this URL.
-    async fn find(&self, endpoint: &Endpoint, segment: &str) -> Result<ProvedSession, WhipError> {
+    async fn find(&self, endpoint: &Endpoint, segment: &str) -> Result<ProvedSession, ApiError> {
         let unknown = || {
             let message = "there is no such session, or it has ended";
-            WhipError::Api(ApiError::new(ApiErrorCode::NotFound, message))
+            ApiError::new(ApiErrorCode::NotFound, message)
         };
         let id = session_url::proved(&self.urls, segment, endpoint).ok_or_else(unknown)?;
         let path = format!("/v1/sessions/{id}");
@@ -340,25 +321,25 @@ impl WhipContext {
         match head.status {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Err(unknown()),
-            _ => return Err(passed(head, body)),
+            _ => return Err(refused(head.status, &body)),
         }
         let mut session: Value = serde_json::from_slice(&body).unwrap_or_default();
         let ice = serde_json::from_value(session["ice"].take()).map_err(|_| unknown())?;
         Ok(ProvedSession { id, ice })
     }
 
-    async fn restart_ice(&self, id: SessionId, ufrag: &str) -> Result<IceRestart, WhipError> {
+    async fn restart_ice(&self, id: SessionId, ufrag: &str) -> Result<IceRestart, ApiError> {
         let path = format!("/v1/sessions/{id}");
         let restart = json!({"webrtc": {"ufrag": ufrag}}).to_string().into_bytes();
         let (head, body) = self.ask(Method::PUT, &path, None, restart).await;
         if head.status != StatusCode::OK {
-            return Err(passed(head, body));
+            return Err(refused(head.status, &body));
         }
         let mut answer: Value = serde_json::from_slice(&body).unwrap_or_default();
         let restart = serde_json::from_value(answer["webrtc"]["ice"].take());
         restart.map_err(|_| {
             let message = "the owner of the group runs another version, which restarts no ICE";
-            ApiError::new(ApiErrorCode::Unavailable, message).into()
+            ApiError::new(ApiErrorCode::Unavailable, message)
         })
     }
 
@@ -386,9 +367,30 @@ impl WhipContext {
     }
 }
 
-/// An answer of the API that the client gets as it is.
-fn passed(head: response::Parts, body: Bytes) -> WhipError {
-    WhipError::Answer(Box::new(Response::from_parts(head, Body::from(body))))
+/// An error of the API, as a client may know it: the API's texts name gateways, nodes, regions, and reasons of drivers and policies. The log
+/// has the text, by the id in the answer.
+fn refused(status: StatusCode, body: &[u8]) -> ApiError {
+    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+    let error = &answer["error"];
+    let (code, reason) = (error["code"].as_str(), error["message"].as_str().unwrap_or_default());
+    let (code, message) = match code {
+        // It is about the client's own offer, and about names and labels in its token.
+        Some("bad-request") => (ApiErrorCode::BadRequest, reason),
+        Some("refused") => (ApiErrorCode::Refused, "the gateway refuses the session"),
+        Some("not-found") => (ApiErrorCode::NotFound, "there is no such session, or it has ended"),
+        Some("conflict") => (ApiErrorCode::Conflict, "the room cannot have the session here"),
+        Some("full") => (ApiErrorCode::Full, "the gateway is full"),
+        Some("draining") => (ApiErrorCode::Draining, "the gateway is shutting down"),
+        Some("starting") => (ApiErrorCode::Starting, "the gateway is starting"),
+        Some("standby") => (ApiErrorCode::Standby, "the gateway does not serve at present"),
+        Some("unconfirmed") => (ApiErrorCode::Unconfirmed, "executed, and may be forgotten"),
+        _ => (ApiErrorCode::Unavailable, "the gateway cannot execute the request at present"),
+    };
+    let request_id = HEXLOWER.encode(&draw().to_be_bytes());
+    tracing::info!(request_id, status = status.as_u16(), reason, "WHIP request refused");
+    let public = ApiError { request_id: Some(request_id), ..ApiError::new(code, message) };
+    let retry_after = error["retry_after_ms"].as_u64().map(Duration::from_millis);
+    ApiError { retry_after, ..public }
 }
 
 fn require_type(headers: &HeaderMap, expected: &str) -> Result<(), ApiError> {

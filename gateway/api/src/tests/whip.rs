@@ -341,6 +341,47 @@ fn bodies_and_types_are_checked_after_the_token() {
 }
 
 #[test]
+fn internal_reasons_are_not_shown_to_clients() {
+    let mut whip = WhipWorld::start();
+    let retry_after = Duration::from_secs(2);
+    let reason = "webhook 10.0.0.9: secret";
+    for (number, (error, status)) in [
+        (ControlError::NotOpened { node: NodeId(0), reason: reason.into() }, 503),
+        (ControlError::Refused(OfferRefusal::NotOpened { node: NodeId(0), retry_after }), 503),
+        (ControlError::Refused(OfferRefusal::Redirected(RegionId(1))), 403),
+        (
+            ControlError::Refused(OfferRefusal::PlacementRefused {
+                reason: Some(reason.into()),
+                retry_after,
+            }),
+            429,
+        ),
+        (ControlError::Refused(OfferRefusal::ScenarioOfRoom("secret".into())), 409),
+        (ControlError::RoomFull { node: "east-a1".into(), most: 2 }, 409),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let token = changed("jti", number.to_string());
+        let asking = whip.post("/whip/live/stage", &token, CHROMIUM);
+        let ControlRequest::Offer(_, reply) = whip.world.request() else { panic!("offer") };
+        reply.send(Err(error)).unwrap();
+        let (found, body) = asking.answer();
+        assert_eq!(found, status, "{body}");
+        let text = body.to_string();
+        for internal in ["east", "west", "10.0.0.9", "secret"] {
+            assert!(!text.contains(internal), "{text}");
+        }
+        assert_eq!(body["error"]["request_id"].as_str().map(str::len), Some(16), "{body}");
+        assert_eq!(
+            body["error"]["retry_after_ms"].is_u64(),
+            [429, 503].contains(&status),
+            "{body}"
+        );
+    }
+}
+
+#[test]
 fn unknown_scenario_is_not_found() {
     let mut whip = WhipWorld::start();
     let asking = whip.post("/whip/live/stage", &token(&claims()), CHROMIUM);

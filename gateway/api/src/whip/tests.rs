@@ -118,3 +118,15 @@ fn fuzz_whip_request() {
         }
     });
 }
+
+#[test]
+fn other_group_is_not_shown_to_clients() {
+    let body = json!({"error": {
+        "code": "conflict", "message": "`stage` is a room of group `west`: offer it to gateway `west-2`",
+        "field": "room", "group": "west", "gateway": "west-2", "api": "10.0.0.9:7000",
+    }});
+    let shown = refused(StatusCode::CONFLICT, body.to_string().as_bytes()).body();
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(!shown.contains("west") && !shown.contains("10.0.0.9"), "{shown}");
+    assert!(shown.contains("conflict") && shown.contains("request_id"), "{shown}");
+}
