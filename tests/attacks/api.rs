@@ -58,9 +58,12 @@ impl Drop for Api {
     }
 }
 
-/// Asks for the status with the token. Returns the status line of the answer.
+/// Asks for the status as an operator. Returns the status line of the answer.
 fn ask_as_owner(stream: &mut TcpStream) -> String {
-    let token = str::from_utf8(SECRET).unwrap();
+    ask_with(stream, str::from_utf8(SECRET).unwrap())
+}
+
+fn ask_with(stream: &mut TcpStream, token: &str) -> String {
     let head = "GET /v1/status HTTP/1.1\r\nhost: x";
     write!(stream, "{head}\r\nauthorization: Bearer {token}\r\n\r\n").unwrap();
     let (mut answer, mut buffer) = (String::new(), [0; 4_096]);
@@ -94,6 +97,23 @@ fn idle_connections_do_not_keep_the_owner_out() {
     assert_eq!(ask_as_owner(&mut before), "HTTP/1.1 200 OK", "an accepted connection stays");
     assert_eq!(ask_as_owner(&mut api.connect()), "HTTP/1.1 200 OK");
     wait_until("idle connections end", || idle.iter().all(is_closed));
+}
+
+#[test]
+fn readers_do_not_keep_the_owner_out() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.admin = format!("{TCP}\nread_token_file = \"cluster.secret\"");
+    let gateway = world.start();
+    let api = Api::of(&gateway);
+    let readers = (0..200).map(|_| {
+        let mut reader = api.connect();
+        assert_eq!(ask_with(&mut reader, &"c".repeat(32)), "HTTP/1.1 200 OK");
+        reader
+    });
+    let readers: Vec<TcpStream> = readers.collect();
+    assert_eq!(ask_as_owner(&mut api.connect()), "HTTP/1.1 200 OK");
+    drop(readers);
 }
 
 #[test]

@@ -61,18 +61,20 @@ pub(super) struct ConnectionLimits {
 #[derive(Clone, Copy)]
 struct TrustedLimits {
     places: usize,
-    /// Those of one source, which is another host.
+    /// Connections of one source, which is another host.
     per_source: usize,
-    /// Those of one credential.
+    /// Connections with one credential.
     per_credential: usize,
+    /// Connections with the token of `read_token_file`.
+    readers: usize,
 }
 
 impl ConnectionLimits {
-    /// Operators and scrapers, each with a token that they share.
+    /// Operators and scrapers. Both have a token that they share, and places of their own.
     pub(super) const OF_API: ConnectionLimits = ConnectionLimits {
         strangers: 256,
         strangers_per_source: 64,
-        trusted: TrustedLimits { places: 128, per_source: 128, per_credential: 128 },
+        trusted: TrustedLimits { places: 160, per_source: 160, per_credential: 128, readers: 32 },
         leaves_reserve: false,
     };
 
@@ -81,7 +83,7 @@ impl ConnectionLimits {
     pub(super) const OF_CLIENTS: ConnectionLimits = ConnectionLimits {
         strangers: 512,
         strangers_per_source: 256,
-        trusted: TrustedLimits { places: 2_048, per_source: 512, per_credential: 8 },
+        trusted: TrustedLimits { places: 2_048, per_source: 512, per_credential: 8, readers: 0 },
         leaves_reserve: true,
     };
 }
@@ -411,8 +413,10 @@ pub(super) struct TcpPlace {
 /// A credential that a request proved.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Credential {
-    /// The token of `token_file` or `read_token_file`.
-    ApiToken,
+    /// The token of `token_file`.
+    OperatorToken,
+    /// The token of `read_token_file`.
+    ReaderToken,
     /// The id of a client's token.
     ClientToken(Box<str>),
     /// The URL of a live session.
@@ -560,16 +564,21 @@ impl<T> TrustedConnections<T> {
         source: Option<IpAddr>,
         credential: &Credential,
     ) -> Result<Vec<T>, AllBusy> {
-        let TrustedLimits { places, per_source, per_credential } = self.limits;
+        let TrustedLimits { places, per_source, per_credential, readers } = self.limits;
+        let per_credential = match credential {
+            Credential::ReaderToken => readers,
+            _ => per_credential,
+        };
         let of_credential = |it: &TrustedConnection<T>| it.credential == *credential;
         let of_source = |it: &TrustedConnection<T>| source.is_some() && it.source == source;
         let limits: [(usize, &dyn Fn(&TrustedConnection<T>) -> bool); 3] =
             [(per_credential, &of_credential), (per_source, &of_source), (places, &|_| true)];
         let mut leaving = BTreeSet::new();
         for (places, is_counted) in limits {
-            let staying = self.connections.iter().filter(|(number, it)| {
-                !leaving.contains(*number) && is_counted(it)
-            });
+            let staying = self
+                .connections
+                .iter()
+                .filter(|(number, it)| !leaving.contains(*number) && is_counted(it));
             if staying.clone().count() < places {
                 continue;
             }

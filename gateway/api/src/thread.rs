@@ -504,8 +504,8 @@ fn of_owner(shared: &ApiContext, relay: Option<&Arc<PeerRelay>>) -> Router<Arc<A
         "/v1/policies/{set}/{target}",
         put(policies::push_policy).post(policies::policy_verb),
     );
-    let policies =
-        policies.route("/v1/policies/{set}/{target}/data/{name}", get(policies::policy_document));
+    let documents = Router::new()
+        .route("/v1/policies/{set}/{target}/data/{name}", get(policies::policy_document));
     let changes = Router::new().route("/v1/changes", get(changes::changes));
     let relayed = |routes: Router<Arc<ApiContext>>, limits| match relay {
         Some(relay) => {
@@ -518,7 +518,9 @@ fn of_owner(shared: &ApiContext, relay: Option<&Arc<PeerRelay>>) -> Router<Arc<A
     let of_changes = RelayLimits::of_changes(Arc::clone(&shared.bodies));
     let of_policies = RelayLimits::of_policies(Arc::clone(&shared.uploads));
     let routes = relayed(routes, of_calls).merge(relayed(changes, of_changes));
-    routes.merge(relayed(policies, of_policies))
+    let policies = relayed(policies, of_policies.clone());
+    // A standby refuses a reader before it relays the request.
+    routes.merge(policies).merge(operators_only(relayed(documents, of_policies)))
 }
 
 /// The part of the API for the group's other gateway.
@@ -531,15 +533,20 @@ fn router_of_peer(shared: Arc<ApiContext>) -> Router {
 }
 
 fn router(shared: Arc<ApiContext>) -> Router {
-    of_owner(&shared, shared.relay.as_ref())
-        .route("/v1/sessions/history", get(sessions::history))
+    // A recording holds one of few places, a blast radius copies the core, and commands and URLs of the configuration may contain
+    // passwords.
+    let for_operators = Router::new()
         .route("/v1/blast", get(blast::blast))
+        .route("/v1/configuration", get(gateway::configuration))
+        .route("/v1/recording", get(recording::record));
+    of_owner(&shared, shared.relay.as_ref())
+        .merge(operators_only(for_operators))
+        .route("/v1/sessions/history", get(sessions::history))
         .route("/v1/modes", get(gateway::modes))
         .route("/v1/nodes", get(operations::nodes))
         .route("/v1/zones", get(operations::zones))
         .route("/v1/regions", get(operations::regions))
         .route("/v1/status", get(gateway::status))
-        .route("/v1/configuration", get(gateway::configuration))
         .route("/v1/configuration:reload", post(gateway::reload))
         .route("/v1/gateway:upgrade", post(gateway::upgrade))
         .route("/v1/gateway:hand-over", post(gateway::hand_over))
@@ -547,7 +554,6 @@ fn router(shared: Arc<ApiContext>) -> Router {
         .route("/v1/gateways", get(gateway::gateways))
         .route("/v1/index/gateways", get(gateway::indexed_gateways))
         .route("/v1/index/sessions/{id}", get(gateway::indexed_session))
-        .route("/v1/recording", get(recording::record))
         .route("/v1/policies/refusals", get(policies::refusals))
         .route("/v1/drill:close-api", post(gateway::close_api))
         .route("/v1/events", get(gateway::follow))
@@ -561,9 +567,31 @@ fn router(shared: Arc<ApiContext>) -> Router {
         .with_state(shared)
 }
 
-/// GET requests that occupy the gateway, since a recording holds one of few places and a blast radius copies the core; and the
-/// configuration, whose commands and URLs may contain passwords.
-const NOT_FOR_READERS: [&str; 3] = ["/v1/blast", "/v1/configuration", "/v1/recording"];
+/// Routes for which the token of `read_token_file` does not suffice.
+fn operators_only(routes: Router<Arc<ApiContext>>) -> Router<Arc<ApiContext>> {
+    routes.route_layer(middleware::from_fn(refuse_reader))
+}
+
+async fn refuse_reader(request: Request, next: Next) -> Response {
+    match request.extensions().get::<ReaderToken>() {
+        Some(ReaderToken) => reader_refused(),
+        None => next.run(request).await,
+    }
+}
+
+fn reader_refused() -> Response {
+    let message = "found the token of `read_token_file`, expected that of `token_file`";
+    closing(ApiError::new(ApiErrorCode::Refused, message))
+}
+
+/// Frees the connection for the next client.
+fn closing(refused: ApiError) -> Response {
+    ([(header::CONNECTION, "close")], refused).into_response()
+}
+
+/// The request has the token of `read_token_file`.
+#[derive(Clone, Copy)]
+struct ReaderToken;
 
 struct TokenGuard {
     token_sha256: [u8; 32],
@@ -574,29 +602,29 @@ struct TokenGuard {
 async fn require_token(
     State(guard): State<Arc<TokenGuard>>,
     Extension(place): Extension<Arc<TcpPlace>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let token = bearer(request.headers());
     // The time to compare digests reveals nothing about the token.
     let digest = token.map(|token| sha256(token.as_bytes()));
-    let reads = digest.is_some() && digest == guard.read_token_sha256;
-    let may_read =
-        *request.method() == Method::GET && !NOT_FOR_READERS.contains(&request.uri().path());
-    let known = if digest == Some(guard.token_sha256) || reads && may_read {
-        place.trust(Credential::ApiToken)
-    } else if reads {
-        let message = "found the token of `read_token_file`, expected that of `token_file`";
-        Err(ApiError::new(ApiErrorCode::Refused, message))
+    let is_get = *request.method() == Method::GET;
+    let credential = if digest == Some(guard.token_sha256) {
+        Credential::OperatorToken
+    } else if digest.is_some() && digest == guard.read_token_sha256 {
+        request.extensions_mut().insert(ReaderToken);
+        Credential::ReaderToken
     } else {
         guard.refused.count(token.is_none());
-        let read = if may_read { " or `read_token_file`" } else { "" };
+        let read = if is_get { " or `read_token_file`" } else { "" };
         let expected = "expected the header `authorization: Bearer` with the token of `token_file`";
-        Err(ApiError::new(ApiErrorCode::Unauthorized, format!("{expected}{read}")))
+        return closing(ApiError::new(ApiErrorCode::Unauthorized, format!("{expected}{read}")));
     };
-    match known {
+    if credential == Credential::ReaderToken && !is_get {
+        return reader_refused();
+    }
+    match place.trust(credential) {
         Ok(()) => next.run(request).await,
-        // Frees the connection for the next client.
-        Err(refused) => ([(header::CONNECTION, "close")], refused).into_response(),
+        Err(refused) => closing(refused),
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors that ports of sessions leave free: 256 for connections over TCP that have carried no token, 128 for those
+/// Descriptors that ports of sessions leave free: 256 for connections over TCP that have carried no token, 160 for those
 /// that have, 32 for POSTs of webhooks, the others for operators, telemetry, reloads and compilers.
 const RESERVED: u64 = 512;
 

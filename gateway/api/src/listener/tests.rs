@@ -119,7 +119,7 @@ fn source_is_an_ipv6_network_or_ipv4_address() {
 
 const CLIENTS: ConnectionLimits = ConnectionLimits {
     strangers: 16,
-    trusted: TrustedLimits { places: 8, per_source: 4, per_credential: 2 },
+    trusted: TrustedLimits { places: 8, per_source: 4, per_credential: 2, readers: 1 },
     ..ConnectionLimits::OF_CLIENTS
 };
 
@@ -207,4 +207,23 @@ fn session_url_is_never_kept_out() {
     assert_eq!(clients.ask(9, 2, url.clone()), Ok(vec![6]), "one is idle");
     assert_eq!(clients.ask(10, 2, url), Ok(vec![8]), "of its own connections");
     assert_eq!(clients.0.trusted.connections.len(), 8);
+}
+
+#[test]
+fn readers_and_operators_have_places_of_their_own() {
+    let TrustedLimits { places, per_credential, readers, .. } = LIMITS.trusted;
+    assert_eq!(places, per_credential + readers);
+    let mut connections = OpenConnections::new(LIMITS);
+    let mut ask = |number: u64, credential: Credential| {
+        assert_eq!(connections.strangers.admit(number, address(1), number), None);
+        connections.trust(number, None, credential)
+    };
+    let limits = [(Credential::ReaderToken, readers), (Credential::OperatorToken, per_credential)];
+    for (number, (credential, most)) in (0..).zip(limits) {
+        let numbers = 1_000 * number..1_000 * number + most as u64;
+        for number in numbers.clone() {
+            assert_eq!(ask(number, credential.clone()), Ok(vec![]));
+        }
+        assert_eq!(ask(numbers.end, credential), Err(AllBusy { places: most }));
+    }
 }
