@@ -1,18 +1,19 @@
 //! Strangers, and clients with tokens, at the address of WHIP and WHEP.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD;
 use evenkeel_control::Inherited;
 use evenkeel_handover::RequestGate;
 use evenkeel_model::{CloseReason, CoreEvent};
+use nix::sys::signal::Signal;
 use ring::hmac;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Credentials, Gateway, Node, Phone, SECRET, TIMEOUT, WebrtcPhone, World, talk,
+    Credentials, Gateway, GatewayProcess, Node, Phone, SECRET, TIMEOUT, WebrtcPhone, World, talk,
 };
 
 /// Follows the lines of `[admin]`.
@@ -23,7 +24,8 @@ const SDP: &str = "content-type: application/sdp";
 /// The address of WHIP and WHEP of a gateway.
 struct Whip {
     address: SocketAddr,
-    _api: evenkeel_api::ApiThread,
+    /// `None` for a gateway in a process of its own.
+    _api: Option<evenkeel_api::ApiThread>,
 }
 
 impl Whip {
@@ -33,7 +35,7 @@ impl Whip {
         let api = evenkeel_api::bind(admin, webrtc, &mut Inherited::default()).unwrap();
         let api = api.serve(gateway.handle.clone(), Box::new(|_| String::new())).unwrap();
         api.open();
-        Whip { address: api.webrtc.unwrap(), _api: api }
+        Whip { address: api.webrtc.unwrap(), _api: Some(api) }
     }
 
     fn connect(&self) -> TcpStream {
@@ -227,4 +229,25 @@ fn session_url_takes_few_places() {
         expired["exp"] = 1_000.into();
         (format!("PATCH {location}"), token(&expired))
     });
+}
+
+#[test]
+fn used_token_opens_nothing_after_a_restart() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]).with_identities("[\"stun\"]");
+    // Free until the gateway binds it.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    world.admin = WEBRTC.replace("127.0.0.1:0", &address.to_string());
+    let mut gateway = GatewayProcess::start(&world);
+    let whip = Whip { address, _api: None };
+    let (sdp, used) = (WebrtcPhone::new(1).sdp(), token(&claims("t1")));
+    let (status, answer) = whip.ask("POST /whip/call/room", &used, &sdp);
+    assert_eq!(status, 201, "{answer}");
+    gateway.process.signal(Signal::SIGKILL).unwrap();
+    gateway.process.wait(TIMEOUT).unwrap();
+    gateway.start_again();
+    let (status, answer) = whip.ask("POST /whip/call/room", &used, &sdp);
+    assert_eq!(status, 409, "{answer}");
+    let (status, answer) = whip.ask("POST /whip/call/room", &token(&claims("t2")), &sdp);
+    assert_eq!(status, 201, "{answer}");
 }

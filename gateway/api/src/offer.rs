@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -13,7 +14,7 @@ use data_encoding::HEXLOWER;
 use evenkeel_config::address::{self, ADDRESS_ALONE, ADDRESS_AND_PORT};
 use evenkeel_control::{
     CallerSpan, IngressAnswer, KeyError, NodeNames, OfferedSession, RequestTurn, SessionAnswer,
-    StoredAnswer, TraceRegistry, is_first_packet_room,
+    StoredAnswer, TOKEN_KEY, TraceRegistry, is_first_packet_room,
 };
 use evenkeel_core::is_session_room_name;
 use evenkeel_dataplane::quic::webtransport_url;
@@ -45,6 +46,9 @@ mod body;
 mod client_media;
 pub(super) mod later;
 pub(super) mod webrtc;
+
+/// Time for the file of used tokens to be written; a slow disk delays no answer for longer.
+const TOKEN_KEPT_WITHIN: Duration = Duration::from_millis(200);
 
 /// Maximum labels of a session; policies read all of them with each decision.
 const LABELS_MAX: usize = 32;
@@ -101,6 +105,11 @@ async fn offer_once(
             let opened = offer(&working, &headers, &body, is_private).await;
             if let (Some(index), Ok((session, _))) = (&working.index, &opened) {
                 index.note_key(*session, &key);
+            }
+            if let (Some(token), Ok(_)) = (key.strip_prefix(TOKEN_KEY), &opened)
+                && let Some(kept) = working.handle.used_tokens.keep([token])
+            {
+                let _ = tokio::time::timeout(TOKEN_KEPT_WITHIN, kept).await;
             }
             let is_elsewhere = opened.as_ref().is_err_and(|error| error.room_owner.is_some());
             working.seen.finish(&key, answered(opened), is_elsewhere);

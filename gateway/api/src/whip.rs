@@ -16,7 +16,7 @@ use axum::routing::{patch, post};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use evenkeel_config::{IceServer, WebrtcSettings};
-use evenkeel_control::SessionUrls;
+use evenkeel_control::{SessionUrls, TOKEN_KEY};
 use evenkeel_model::SessionId;
 use evenkeel_process::lock;
 use evenkeel_process::random::draw;
@@ -292,7 +292,7 @@ impl WhipContext {
             "labels": claims.labels,
             "webrtc": {"offer": sdp, "direction": direction},
         });
-        let key = format!("token:{}", claims.id);
+        let key = format!("{TOKEN_KEY}{}", claims.id);
         let offer = offer.to_string().into_bytes();
         let (head, body) = self.ask(Method::POST, "/v1/sessions", Some(&key), offer).await;
         let answer: Value = serde_json::from_slice(&body).unwrap_or_default();

@@ -35,9 +35,10 @@ use crate::policies::PushRequest;
 use crate::records::{OFFERS_WITHIN, Suspended};
 use crate::renegotiation::LaterOffer;
 use crate::reporting::{Continuation, EventRecord, GatewayEvent, ModeView};
-use crate::snapshot::{MediaStates, RecordBatch, Replica, Snapshot};
 use crate::session_urls::SessionUrls;
+use crate::snapshot::{MediaStates, RecordBatch, Replica, Snapshot};
 use crate::traces::TraceRegistry;
+use crate::used_tokens::UsedTokens;
 
 /// Length of a subscriber's event queue. A subscriber that is slower loses the oldest events.
 const EVENTS_MAX: usize = 8_192;
@@ -264,6 +265,8 @@ pub struct Handle {
     pub traces: Arc<TraceRegistry>,
     /// Codes of the URLs of sessions.
     pub session_urls: Arc<SessionUrls>,
+    /// Tokens that opened sessions.
+    pub used_tokens: Arc<UsedTokens>,
     /// Counts of refused tokens.
     pub tokens_refused: Arc<TokensRefused>,
     /// Keys of the API, with their answers.
@@ -310,6 +313,7 @@ impl Handle {
             names,
             traces,
             session_urls: Arc::default(),
+            used_tokens: Arc::default(),
             tokens_refused: Arc::default(),
             idempotency_keys: Arc::default(),
             log_filter: LogFilterSender::default(),

@@ -15,6 +15,9 @@ pub const KEYS_MAX: usize = 16_384;
 /// Maximum length of a key in bytes.
 const KEY_MAX: usize = 128;
 
+/// Begins the key of an offer with a client's token; the id of the token follows.
+pub const TOKEN_KEY: &str = "token:";
+
 /// A key that cannot be used for this request.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum KeyError {
@@ -181,6 +184,18 @@ impl KeyTable {
         taken.filter_map(|key| by_key.get(&key)?.record(key)).collect()
     }
 
+    /// Refuses the tokens of an earlier process, whose answers are lost.
+    pub fn restore_used(&self, tokens: Vec<Box<str>>) {
+        // No body has this digest.
+        let used = |token| KeyRecord {
+            key: format!("{TOKEN_KEY}{token}").into(),
+            body_sha256: [0; 32],
+            status: 409,
+            answer: Box::default(),
+        };
+        self.restore(tokens.into_iter().map(used).collect());
+    }
+
     /// Remembers answers of another process.
     pub fn restore(&self, records: Vec<KeyRecord>) {
         let mut entries = self.lock();
@@ -199,6 +214,13 @@ impl KeyTable {
     fn lock(&self) -> MutexGuard<'_, KeyEntries> {
         // A poisoned lock is usable: no update leaves the table inconsistent.
         lock(&self.entries)
+    }
+}
+
+impl KeyRecord {
+    /// The id of the token that is the key.
+    pub(crate) fn used_token(&self) -> Option<&str> {
+        self.key.strip_prefix(TOKEN_KEY)
     }
 }
 

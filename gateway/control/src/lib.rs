@@ -42,6 +42,7 @@ mod snapshot;
 mod suspension;
 mod thread;
 mod traces;
+mod used_tokens;
 mod workers;
 
 pub use alerts::{AcknowledgementRecord, AlertRecord, AlertsRecord, NoticeRecord, SentAlertRecord};
@@ -59,7 +60,9 @@ pub use evenkeel_revisions::{
 };
 pub use forecast_part::ForecastPart;
 pub use handle::{ControlRequest, Handle, TokensRefused};
-pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, StoredAnswer};
+pub use idempotency::{
+    KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, StoredAnswer, TOKEN_KEY,
+};
 pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use last_states::LastStatesPart;
 pub use messages::{
@@ -93,4 +96,5 @@ pub use snapshot::{
 };
 pub use thread::{ControlParts, run};
 pub use traces::{CallerSpan, NodeHook, TraceIds, TraceRegistry, TraceShare};
+pub use used_tokens::UsedTokens;
 pub use workers::WorkerLine;

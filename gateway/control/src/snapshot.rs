@@ -394,6 +394,8 @@ pub struct Replica {
     history: Vec<EndedSession>,
     operations: Option<Operations>,
     alerts: Option<AlertsRecord>,
+    /// Not taken yet.
+    used_tokens: Vec<Box<str>>,
     /// Sessions of the last batch with sockets: descriptors follow in this order.
     with_sockets: Vec<SessionId>,
     ports: ReservedPorts,
@@ -502,6 +504,8 @@ impl Replica {
             self.states.insert(record.state.session, record);
         }
         (self.trunks, self.next_offer) = (trunks, next_offer);
+        self.used_tokens
+            .extend(idempotency_keys.iter().filter_map(|it| it.used_token()).map(Box::from));
         self.idempotency_keys.extend(idempotency_keys);
         let excess = self.idempotency_keys.len().saturating_sub(KEYS_MAX);
         self.idempotency_keys.drain(..excess);

@@ -164,6 +164,9 @@ impl RecordExchange {
         let history = handle.copy_history(replica.take_history());
         let operations = handle.copy_operations(replica.take_operations());
         let alerts = handle.copy_alerts(replica.take_alerts());
+        let tokens = replica.take_used_tokens();
+        // Nothing waits for the disk of a standby.
+        drop(handle.used_tokens.keep(tokens.iter().map(|token| &**token)));
         if !policies || !history || !operations || !alerts {
             tracing::error!("decisions or records of the owner not continued: control is busy");
             // The next connection begins with all records.

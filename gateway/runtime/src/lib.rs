@@ -368,6 +368,8 @@ fn assemble(
         Reads::AsStandby => LeftSessions::Elsewhere,
         Reads::AsSuccessor => LeftSessions::Continue,
     };
+    let used = folder.map(|folder| handle.used_tokens.open(folder, socket));
+    handle.idempotency_keys.restore_used(used.unwrap_or_default());
     let history = HistoryWriter::start(folder, socket, name(settings), left)?;
     let operations = OperationLog::open(folder, socket, suspended);
     let operations = operations.telling(handle.log_filter.clone());

@@ -72,12 +72,13 @@ impl Replica {
         self.ports.binds() && self.entries.values().any(|entry| entry.ports.is_some())
     }
 
-    /// Something is to be taken: records of policies or of ended sessions, operations, or alerts.
+    /// Something is to be taken: records of policies or of ended sessions, operations, alerts, or used tokens.
     pub fn has_news(&self) -> bool {
         !self.policies.is_empty()
             || !self.history.is_empty()
             || self.operations.is_some()
             || self.alerts.is_some()
+            || !self.used_tokens.is_empty()
     }
 
     pub(crate) fn keys(&self) -> Vec<KeyRecord> {
@@ -102,6 +103,11 @@ impl Replica {
     /// Takes the alerts that are being sent, if they changed, for [`Handle::copy_alerts`](crate::Handle::copy_alerts).
     pub fn take_alerts(&mut self) -> Option<AlertsRecord> {
         self.alerts.take()
+    }
+
+    /// Takes the ids of tokens that opened sessions, for [`UsedTokens::keep`](crate::UsedTokens::keep).
+    pub fn take_used_tokens(&mut self) -> Vec<Box<str>> {
+        std::mem::take(&mut self.used_tokens)
     }
 
     /// The secret of the URLs of the owner's sessions.

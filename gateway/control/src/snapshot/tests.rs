@@ -194,13 +194,20 @@ fn replica_gives_changed_decisions_once() {
 }
 
 #[test]
-fn replica_has_the_secret_of_urls() {
+fn replica_gives_used_tokens_and_the_secret_of_urls() {
+    let keys = crate::KeyTable::default();
+    keys.follow();
+    keys.restore_used(vec!["t1".into()]);
     let urls = crate::SessionUrls::default();
     let mut batch = fixture("v2");
     assert_eq!(batch.changed.registry.url_secret, None, "an earlier version sends none");
+    batch.changed.idempotency_keys.extend(keys.take_changed(1));
     batch.changed.registry.url_secret = Some(urls.secret());
     let mut replica = Replica::new();
     replica.apply(RecordBatch::decode(&batch.encode(), None).unwrap()).unwrap();
+    assert!(replica.has_news());
+    assert_eq!(replica.take_used_tokens(), ["t1".into()]);
+    assert!(replica.take_used_tokens().is_empty());
     assert_eq!(replica.url_secret(), Some(urls.secret()));
 }
 
