@@ -253,7 +253,6 @@ impl BoundApi {
             let sessions = sessions.with_state(Arc::clone(&shared));
             let whip = whip::router(
                 sessions,
-                Arc::clone(&shared.bodies),
                 Arc::clone(&shared.handle.session_urls),
                 &webrtc.settings,
                 instruments,

@@ -47,6 +47,9 @@ pub(super) mod tls;
 const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
+/// Bytes of all bodies that are held at the same time. Separate from operators' bodies, so that clients cannot keep these out.
+const BODIES_MAX: usize = 256 * SDP_BYTES_MAX;
+
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 
@@ -98,14 +101,13 @@ fn etag(ufrag: &str) -> String {
 /// The router of `[webrtc]`. `sessions` has the paths of the API about sessions.
 pub(super) fn router(
     sessions: Router,
-    bodies: Arc<BodyBudget>,
     urls: Arc<SessionUrls>,
     settings: &WebrtcSettings,
     instruments: Option<Arc<Instruments>>,
 ) -> Router {
     let links = settings.ice_servers.iter().map(link).collect();
     let token_key = settings.token_key.clone();
-    let rates = Mutex::new(OfferRates::new());
+    let (bodies, rates) = (BodyBudget::new(BODIES_MAX), Mutex::new(OfferRates::new()));
     let whip = WhipContext { sessions, bodies, token_key, urls, links, rates, instruments };
     let whip = Arc::new(whip);
     let mut router = Router::new();

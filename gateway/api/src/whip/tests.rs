@@ -86,7 +86,7 @@ fn fuzz_whip_request() {
     let urls = Arc::new(SessionUrls::default());
     // The secret of the URLs in the corpus.
     urls.resume(serde_json::from_value(json!(vec![7; 32])).unwrap());
-    let router = router(api(&asked), BodyBudget::new(1 << 20), urls, &settings, None);
+    let router = router(api(&asked), urls, &settings, None);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let status = |input: &[u8]| {
         let service = TowerToHyperService::new(router.clone());
