@@ -13,7 +13,8 @@ use ring::hmac;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Credentials, Gateway, GatewayProcess, Node, Phone, SECRET, TIMEOUT, WebrtcPhone, World, talk,
+    Credentials, Gateway, GatewayProcess, Node, Phone, Place, SECRET, TIMEOUT, WebrtcPhone, World,
+    await_replica, talk, wait_until,
 };
 
 /// Follows the lines of `[admin]`.
@@ -250,4 +251,41 @@ fn used_token_opens_nothing_after_a_restart() {
     assert_eq!(status, 409, "{answer}");
     let (status, answer) = whip.ask("POST /whip/call/room", &token(&claims("t2")), &sdp);
     assert_eq!(status, 201, "{answer}");
+}
+
+#[test]
+fn session_url_holds_at_standby_and_after_takeover() {
+    let test = "session_url_holds_at_standby_and_after_takeover";
+    let Some(place) = Place::lay(test) else { return };
+    let node = place.node();
+    let [mut owner, _standby] = place.group_with(&node.text(), |_, world| {
+        world.listens = world.listens.replace("declared", "stun");
+        world.admin = WEBRTC.replace("127.0.0.1:0", "127.0.0.1:8443");
+    });
+    let whip = Whip { address: ([127, 0, 0, 1], 8443).into(), _api: None };
+    let ask = |edge: usize, line: &str, token: &str, body: &str| {
+        let _inside = place.edges[edge].enter().unwrap();
+        whip.ask(line, token, body)
+    };
+    await_replica(&mut owner);
+    let open = |edge: usize, id: &str| {
+        let token = token(&claims(id));
+        let sdp = WebrtcPhone::new(1 + edge as u64).sdp();
+        let (status, answer) = ask(edge, "POST /whip/call/room", &token, &sdp);
+        assert_eq!(status, 201, "{answer}");
+        let location = answer.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
+        (format!("DELETE {location}"), token)
+    };
+    let (end_ann, of_ann) = open(0, "t1");
+    let (end_bob, of_bob) = open(1, "t2");
+    let (status, answer) = ask(0, &end_bob, &of_bob, "");
+    assert_eq!(status, 200, "the owner knows a URL that its standby made: {answer}");
+    owner.process.signal(Signal::SIGKILL).unwrap();
+    wait_until("the standby owns the address", || place.has_address(1));
+    let mut answer = (503, String::new());
+    wait_until("the new owner answers", || {
+        answer = ask(1, &end_ann, &of_ann, "");
+        answer.0 != 503
+    });
+    assert_eq!(answer.0, 200, "{}", answer.1);
 }
