@@ -21,9 +21,10 @@ demo: target
 page:
 	cd gateway/web && npm install --silent --no-audit --no-fund && npm run --silent build
 
-# Builds everything and runs all tests; some of them start the binary.
+# Builds everything and runs all tests; some of them start the binary. Ends with the names of tests that were ignored, each with what
+# it needs; with EVENKEEL_REQUIRED=all those fail.
 test: target
-	EVENKEEL_BUILT=$(TARGET)/debug/evenkeel $(CARGO) test --workspace --no-fail-fast
+	EVENKEEL_BUILT=$(TARGET)/debug/evenkeel tests/run $(CARGO) test --workspace --no-fail-fast
 
 # Checks format and lints; a warning is an error.
 lint: target
@@ -132,7 +133,7 @@ e2e-telemetry: target
 	mkdir -p $(TARGET)/e2e-telemetry
 	rm -f $(TARGET)/e2e-telemetry/report.json
 	EVENKEEL_BUILT=$(TARGET)/debug/evenkeel EVENKEEL_REPORT=$(TARGET)/e2e-telemetry/report.json \
-	  $(CARGO) test -p evenkeel-tests --test behaviour -- --nocapture --test-threads 1 backends:: alerts::
+	  $(CARGO) test -p evenkeel-tests --test behaviour -- --nocapture --test-threads 1 --include-ignored backends:: alerts::
 	test -s $(TARGET)/e2e-telemetry/report.json
 
 # Counts the instructions of each step of the packet path under valgrind. Fails if one exceeds
@@ -159,7 +160,7 @@ interop: target clients
 	EVENKEEL_BUILT=$(TARGET)/debug/evenkeel python3 tests/interop/report.py $(TARGET)/interop/report.json \
 	  $(CARGO) test -p evenkeel-tests --test interop -- --test-threads 1
 
-# Installs the clients of tests/interop and a compiler for policies in C; tests without them are skipped by name.
+# Installs the clients of tests/interop and a compiler for policies in C; tests without them are ignored by name.
 clients:
 	tests/interop/install
 

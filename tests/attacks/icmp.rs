@@ -3,7 +3,7 @@
 //! The forger knows the addresses and ports of both ends, and none of the datagrams.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
 use evenkeel_media::trunk::{Bundle, Tag};
 use evenkeel_media::{demux, rtcp, rtp, stun};
 use evenkeel_model::{CoreEvent, EvidenceSource, Health, Hop, Strike};
-use nix::errno::Errno;
+use evenkeel_testkit::required;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
 };
@@ -44,15 +44,9 @@ struct Attack {
 }
 
 impl Forger {
-    /// `None` if the system allows no raw socket, which is printed: the test harness hides the output of passing tests.
-    fn new(test: &str) -> Option<Forger> {
+    fn new() -> Forger {
         let raw =
             socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp);
-        if let Err(Errno::EPERM | Errno::EACCES) = raw {
-            let line = format!("skipped: {test}: raw sockets need root or CAP_NET_RAW\n");
-            let _closed = std::io::stderr().write_all(line.as_bytes());
-            return None;
-        }
         let mut signed = Vec::new();
         let secret = NodeSecret::new(b"a secret that the forger made up", "east-a1").unwrap();
         TrunkQuestion::Probe.write(&secret, 7, 1_700_000_000_000_000, &mut signed);
@@ -76,7 +70,7 @@ impl Forger {
         let guesses = vec![Vec::new(), signed, binding, packet, report, bundle, echo];
         let forger = Forger { raw: raw.unwrap(), guesses };
         forger.assert_effective();
-        Some(forger)
+        forger
     }
 
     /// Asserts that the kernel delivers forged errors to an ordinary connected socket.
@@ -203,9 +197,10 @@ fn assert_none_lost(phone: &mut Phone, other: u64, sent: u64) {
     assert_complete(&heard, heard[0].mark.number, sent);
 }
 
+#[required(RawSockets)]
 #[test]
 fn forged_refusals_mark_no_node_down() {
-    let Some(forger) = Forger::new("forged_refusals_mark_no_node_down") else { return };
+    let forger = Forger::new();
     let mut nodes = ["east-a1", "east-b1"].map(Node::agent);
     let gateway = World::of(&[&nodes[0], &nodes[1]]).start();
     let [mut ann, mut bob] = [1, 2].map(Phone::new);
@@ -236,9 +231,10 @@ fn forged_refusals_mark_no_node_down() {
     assert!(witnesses.contains(&EvidenceSource::KernelError), "{witnesses:?}");
 }
 
+#[required(RawSockets)]
 #[test]
 fn forged_refusals_spare_session_ports() {
-    let Some(forger) = Forger::new("forged_refusals_spare_session_ports") else { return };
+    let forger = Forger::new();
     // The node is a socket of the test, which sees the session's port.
     let node = UdpSocket::bind("127.0.0.1:0").unwrap();
     node.set_nonblocking(true).unwrap();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use evenkeel_testkit::nats::NatsServer;
+use evenkeel_testkit::required;
 use tempfile::tempdir;
 
 use super::memory_kib;
@@ -23,17 +24,12 @@ const GROWTH_MAX_KIB: u64 = 100 << 10;
 /// end the connection.
 const PEAK_MAX_KIB: u64 = 250 << 10;
 
+#[required(Nats)]
 #[test]
 fn forged_index_entries_take_little_memory() {
     let folder = tempdir().unwrap();
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut store = match NatsServer::new(address, folder.path()) {
-        Ok(store) => store,
-        Err(reason) => {
-            eprintln!("forged_index_entries_take_little_memory skipped: {reason}");
-            return;
-        }
-    };
+    let mut store = NatsServer::new(address, folder.path()).unwrap();
     store.start();
     store.create(BUCKET);
     let node = Node::agent("east-a1");

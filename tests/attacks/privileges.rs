@@ -12,6 +12,7 @@ use evenkeel_control::{PushRequest, RolloutOutcome};
 use evenkeel_guests::slow_to_compile;
 use evenkeel_model::{Hook, PolicyName};
 use evenkeel_testkit::binary::evenkeel;
+use evenkeel_testkit::required;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 #[cfg(target_arch = "x86_64")]
@@ -106,14 +107,9 @@ fn sandbox_off_keeps_privileges() {
     assert!(gateway.process.log().contains("sandbox is off"));
 }
 
+#[required(Root)]
 #[test]
 fn low_ports_are_bound_before_the_drop() {
-    if !geteuid().is_root() {
-        eprintln!(
-            "low_ports_are_bound_before_the_drop skipped: needs root to bind a port below 1024"
-        );
-        return;
-    }
     let free = |port: &u16| UdpSocket::bind(("127.0.0.1", *port)).is_ok();
     let ports: Vec<u16> = (600..1_024).rev().filter(free).take(2).collect();
     let node = Node::agent("east-a1");
@@ -132,14 +128,9 @@ fn low_ports_are_bound_before_the_drop() {
 }
 
 /// Without this check the first reload would fail instead.
+#[required(Root)]
 #[test]
 fn file_unreadable_to_reload_is_refused_at_start() {
-    if !geteuid().is_root() {
-        eprintln!(
-            "file_unreadable_to_reload_is_refused_at_start skipped: needs root to give a file away"
-        );
-        return;
-    }
     let node = Node::agent("east-a1");
     let folder = tempfile::tempdir().unwrap();
     let config = World::of(&[&node]).write(folder.path());
@@ -288,6 +279,7 @@ impl Captive {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[required(Ptrace)]
 #[test]
 fn captured_compiler_reaches_no_file_and_no_socket() {
     let node = Node::agent("east-a1");
@@ -300,10 +292,7 @@ fn captured_compiler_reaches_no_file_and_no_socket() {
     let reached = captive.map(|captive| (captive.open(&secret), captive.socket()));
     free.kill().unwrap();
     free.wait().unwrap();
-    let Some((file, socket)) = reached else {
-        eprintln!("captured_compiler_reaches_no_file_and_no_socket skipped: needs ptrace(2)");
-        return;
-    };
+    let (file, socket) = reached.expect("ptrace(2) is allowed");
     assert!(file.unwrap() >= 0 && socket.unwrap() >= 0, "{file:?} {socket:?}");
 
     let compiler = Compiler::start(&gateway);
@@ -437,16 +426,9 @@ fn opens_memory(of: u32) -> bool {
     open.output().unwrap().status.success()
 }
 
+#[required(OpenMemory, Setpriv)]
 #[test]
 fn gateway_hides_its_memory_also_after_an_upgrade() {
-    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
-    let is_open = scope.map_or(true, |scope| scope.trim() == "0");
-    if !is_open || !unprivileged("true").status().is_ok_and(|status| status.success()) {
-        eprintln!(
-            "gateway_hides_its_memory_also_after_an_upgrade skipped: needs setpriv (util-linux), and no Yama"
-        );
-        return;
-    }
     let mut other = unprivileged("sleep").arg("600").spawn().unwrap();
     wait_until("an ordinary process is readable", || opens_memory(other.id()));
     other.kill().unwrap();
@@ -464,20 +446,11 @@ fn gateway_hides_its_memory_also_after_an_upgrade() {
 /// Runs its arguments with loopback alone, which is up.
 const ALONE: &str = "ip link set lo up && exec \"$@\"";
 
-/// `evenkeel` in a network namespace of its own; `None` where that cannot be made.
-fn alone(test: &str) -> Option<Command> {
-    let command = || {
-        let mut command = Command::new("unshare");
-        command.args(["--net", "sh", "-c", ALONE, "sh"]);
-        command
-    };
-    if !geteuid().is_root() || !command().arg("true").status().is_ok_and(|done| done.success()) {
-        eprintln!("{test} skipped: needs root, unshare (util-linux) and ip (iproute2)");
-        return None;
-    }
-    let mut command = command();
-    command.arg(evenkeel());
-    Some(command)
+/// `evenkeel` in a network namespace of its own.
+fn alone() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", ALONE, "sh"]).arg(evenkeel());
+    command
 }
 
 /// A member of a group, with an address at this interface.
@@ -510,9 +483,10 @@ fn address_holder(gateway: u32) -> PathBuf {
 }
 
 /// It outlives an upgrade and signals to the whole service, and ends with the gateway.
+#[required(Namespaces)]
 #[test]
 fn address_holder_keeps_one_capability() {
-    let Some(command) = alone("address_holder_keeps_one_capability") else { return };
+    let command = alone();
     let (node, folder) = (Node::agent("east-a1"), tempfile::tempdir().unwrap());
     let mut gateway = GatewayProcess::start_by(&member(&node, folder.path(), "lo"), command);
     assert_confined(&gateway);
@@ -536,9 +510,10 @@ fn address_holder_keeps_one_capability() {
     wait_until("the holder ends with the gateway", || !runs());
 }
 
+#[required(Namespaces)]
 #[test]
 fn group_address_without_interface_is_refused() {
-    let Some(mut command) = alone("group_address_without_interface_is_refused") else { return };
+    let mut command = alone();
     let (node, folder) = (Node::agent("east-a1"), tempfile::tempdir().unwrap());
     let config = member(&node, folder.path(), "eth9").write(folder.path());
     let output = command.args(["run", "--config"]).arg(config).output().unwrap();

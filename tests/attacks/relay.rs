@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use evenkeel_client::ApiCall;
 use evenkeel_lab::network::Host;
+use evenkeel_testkit::required;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
 use hyper::{Method, Request};
@@ -151,9 +152,10 @@ fn refused_secrets(gateway: &mut GatewayProcess) -> u64 {
 
 const LIST: (Method, &str) = (Method::GET, "/v1/sessions");
 
+#[required(Namespaces)]
 #[test]
 fn strangers_do_not_reach_the_members_api() {
-    let Some(place) = Place::lay("strangers_do_not_reach_the_members_api") else { return };
+    let place = Place::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
@@ -176,9 +178,10 @@ fn strangers_do_not_reach_the_members_api() {
     assert_eq!(ids(&mut standby), opened);
 }
 
+#[required(Namespaces)]
 #[test]
 fn member_reaches_calls_and_policies_only() {
-    let Some(place) = Place::lay("member_reaches_calls_and_policies_only") else { return };
+    let place = Place::lay();
     let node = place.node();
     let [mut owner, _standby] = place.group(&node);
     await_replica(&mut owner);
@@ -197,9 +200,10 @@ fn member_reaches_calls_and_policies_only() {
     assert_eq!(ask(&place, at, Some(&SECRET), LIST).unwrap().0, 200);
 }
 
+#[required(Namespaces)]
 #[test]
 fn relayed_request_is_not_relayed_again() {
-    let Some(place) = Place::lay("relayed_request_is_not_relayed_again") else { return };
+    let place = Place::lay();
     let node = place.node();
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);

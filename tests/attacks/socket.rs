@@ -12,6 +12,7 @@ use evenkeel_client::{ApiClient, ApiEndpoint, ClientError};
 use evenkeel_config::AdminSettings;
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::binary::evenkeel;
+use evenkeel_testkit::required;
 use nix::sys::socket::{Backlog, listen};
 use serde_json::Value;
 use tempfile::tempdir;
@@ -42,14 +43,6 @@ fn lines_of(process: &ChildProcess, word: &str, count: usize) -> Vec<String> {
         (found.len() >= count).then_some(found)
     };
     process.wait_for(word, TIMEOUT, find).unwrap()
-}
-
-fn needs_root(test: &str) -> bool {
-    let is_root = nix::unistd::geteuid().is_root();
-    if !is_root {
-        println!("{test}: skipped, a process of another user needs root");
-    }
-    !is_root
 }
 
 fn gateway(folder: &Path, socket: &Path) -> ChildProcess {
@@ -90,11 +83,9 @@ fn refused(folder: &Path, socket: &Path) -> String {
     process.all_lines(TIMEOUT).join("\n")
 }
 
+#[required(Root)]
 #[test]
 fn squatter_gets_no_byte() {
-    if needs_root("squatter_gets_no_byte") {
-        return;
-    }
     let (ours, shared) = (tempdir().unwrap(), tempdir().unwrap());
     fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o1777)).unwrap();
     let path = shared.path().join("evenkeel.sock");
@@ -179,11 +170,9 @@ fn link_folder_and_file_are_named_and_kept() {
     assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink() && at("folder").is_dir());
 }
 
+#[required(Root)]
 #[test]
 fn squatted_default_folder_is_refused() {
-    if needs_root("squatted_default_folder_is_refused") {
-        return;
-    }
     let logs = tempdir().unwrap();
     let folder = PathBuf::from(format!("/tmp/evenkeel-{OTHER}"));
     let prepared = || {

@@ -10,13 +10,13 @@ mod servers;
 use std::time::{Duration, Instant};
 
 use evenkeel_telemetry::alerts::RULES;
-use evenkeel_testkit::clients::{Client, present};
+use evenkeel_testkit::required;
 use serde_json::{Value, json};
 
-use self::faults::{FaultPlay, NOT_PLAYED, OF_INDEX, PlayedFault, SENT};
+use self::faults::{FaultPlay, NOT_PLAYED, PlayedFault, SENT};
 use self::fleet::{Fleet, LATER, came};
 use self::servers::{Noticed, Servers};
-use crate::harness::{Place, acceptance_row, is_reported, report};
+use crate::harness::{Place, acceptance_row, report};
 
 /// A forecast and a check of losses come a minute after the start, also without a fault.
 const CONTROL: Duration = Duration::from_secs(63);
@@ -53,13 +53,10 @@ fn sent(servers: &Servers<'_>, began: Option<Instant>, sent_at: Option<Instant>)
 }
 
 /// The row of a rule.
-fn row(rule: &str, faults: &[PlayedFault], noticed: &[Noticed], has_store: bool) -> Value {
+fn row(rule: &str, faults: &[PlayedFault], noticed: &[Noticed]) -> Value {
     let id = format!("alert.{rule}");
-    let of_index = OF_INDEX.iter().map(|rule| (*rule, "no NATS: tests/nats/install"));
-    let of_index = of_index.filter(|_| !has_store);
-    let skipped = NOT_PLAYED.into_iter().chain(of_index).find(|(name, _)| *name == rule);
-    if let Some((_, reason)) = skipped {
-        println!("{id} skipped: {reason}");
+    if let Some((_, reason)) = NOT_PLAYED.into_iter().find(|(name, _)| *name == rule) {
+        println!("{id} is not played: {reason}");
         return json!({"id": id, "held": false, "skipped": reason, "figures": {}, "limits": {}});
     }
     let fault = faults.iter().find(|fault| fault.rule == rule);
@@ -69,26 +66,19 @@ fn row(rule: &str, faults: &[PlayedFault], noticed: &[Noticed], has_store: bool)
     acceptance_row(&id, after.is_some(), &figures, &json!({}))
 }
 
+#[required(Namespaces, Nats, Prometheus, Alertmanager)]
 #[test]
+#[ignore = "takes minutes of a quiet machine; `make e2e-telemetry` runs it"]
 fn rules_notice_their_faults_and_stay_silent_without() {
-    let test = "rules_notice_their_faults_and_stay_silent_without";
-    if !is_reported() {
-        eprintln!("{test} skipped: it takes minutes of a quiet machine; run `make e2e-telemetry`");
-        return;
-    }
-    if !present(test, Client::Prometheus) || !present(test, Client::Alertmanager) {
-        return;
-    }
-    let Some(place) = Place::lay(test) else { return };
-    let mut fleet = Fleet::start(test, &place);
+    let place = Place::lay();
+    let mut fleet = Fleet::start(&place);
     let servers = Servers::start(&place, &Fleet::instances(), LATER.parse().unwrap());
     let mut rows = vec![control(&fleet, &servers)];
-    let has_store = fleet.store.is_some();
     let mut play = FaultPlay::new(&mut fleet, &servers);
     play.play();
     let (faults, sent_at) = (play.faults, play.sent_at);
     let noticed = servers.noticed();
-    rows.extend(RULES.iter().map(|rule| row(rule.name, &faults, &noticed, has_store)));
+    rows.extend(RULES.iter().map(|rule| row(rule.name, &faults, &noticed)));
     let of_sent = faults.iter().find(|fault| fault.rule == SENT);
     rows.push(sent(&servers, of_sent.map(|fault| fault.began), sent_at));
     report(&rows);

@@ -1,10 +1,11 @@
 //! Traces in backends of other projects: Phoenix, and the collector rotel before it. `make e2e-telemetry` installs both.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::process::ChildProcess;
+use evenkeel_testkit::need::{phoenix, rotel_agent};
+use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
@@ -27,25 +28,15 @@ const STARTED_WITHIN: Duration = Duration::from_secs(120);
 
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
-fn installed(program: &str) -> Option<PathBuf> {
-    let venv = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/telemetry-venv");
-    let found = std::fs::read_dir(venv.join("lib"))
-        .ok()?
-        .flatten()
-        .map(|python| python.path().join("site-packages/rotel/rotel-agent"));
-    let all = [venv.join("bin").join(program)].into_iter().chain(found);
-    all.filter(|path| path.ends_with(program)).find(|path| path.is_file())
-}
-
 struct Backends {
     _processes: Vec<ChildProcess>,
     _folder: TempDir,
 }
 
 impl Backends {
-    /// Phoenix, and before it rotel; `None` if they are not installed.
-    fn start(place: &Place) -> Option<Backends> {
-        let (phoenix, rotel) = (installed("phoenix")?, installed("rotel-agent")?);
+    /// Phoenix, and before it rotel.
+    fn start(place: &Place) -> Backends {
+        let (phoenix, rotel) = (phoenix().unwrap(), rotel_agent().unwrap());
         let folder = tempdir().unwrap();
         let _inside = place.client.enter().unwrap();
         let mut command = Command::new(phoenix);
@@ -65,7 +56,7 @@ impl Backends {
             assert!(Instant::now() < deadline, "Phoenix did not start: {}", phoenix.log());
             std::thread::park_timeout(ASK_EVERY);
         }
-        Some(Backends { _processes: vec![phoenix, rotel], _folder: folder })
+        Backends { _processes: vec![phoenix, rotel], _folder: folder }
     }
 }
 
@@ -271,16 +262,11 @@ fn deviations(spans: &[Value], moves: usize) -> Vec<String> {
 /// Plays a call with these settings of telemetry.
 type Play = fn(&Place, &str) -> PlayedCall;
 
+#[required(Namespaces, TraceBackends)]
 #[test]
 fn call_is_one_trace_in_other_projects_backends() {
-    let test = "call_is_one_trace_in_other_projects_backends";
-    let Some(place) = Place::lay(test) else { return };
-    let Some(_backends) = Backends::start(&place) else {
-        eprintln!(
-            "{test} skipped: no Phoenix and rotel under target/; run tests/telemetry/install"
-        );
-        return;
-    };
+    let place = Place::lay();
+    let _backends = Backends::start(&place);
     let rows: [(&str, u16, &str, Play); 6] = [
         ("trace.phoenix.grpc", PHOENIX_GRPC, "grpc", call),
         ("trace.phoenix.http", PHOENIX, "http", call),

@@ -1,11 +1,11 @@
 //! The shared index, in a NATS server that fails.
 
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::net::TcpListener;
 
 use evenkeel_client::{ClientError, OfferIdentity, OfferIngress};
 use evenkeel_lab::network::Host;
 use evenkeel_testkit::nats::NatsServer;
+use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
@@ -38,11 +38,10 @@ struct Call {
 }
 
 impl Call {
-    /// `None` without the server.
-    fn lay(test: &str) -> Option<Call> {
+    fn lay() -> Call {
         let folder = tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut store = server(test, address, folder.path())?;
+        let mut store = NatsServer::new(address, folder.path()).unwrap();
         store.start();
         let node = Node::agent("east-a1");
         let mut call = Call {
@@ -53,7 +52,7 @@ impl Call {
             _folder: folder,
         };
         call.gateway.open("room", &mut call.ann);
-        Some(call)
+        call
     }
 
     /// Opens a session without packets.
@@ -106,11 +105,6 @@ fn open(gateway: &mut GatewayProcess, room: &str) -> Result<String, ClientError>
     Ok(gateway.ask(async |client| client.open(&offer).await)?.id)
 }
 
-pub(crate) fn server(test: &str, address: SocketAddr, folder: &Path) -> Option<NatsServer> {
-    let server = NatsServer::new(address, folder);
-    server.inspect_err(|reason| eprintln!("{test} skipped: {reason}")).ok()
-}
-
 pub(crate) fn at<T>(host: &Host, work: impl FnOnce() -> T) -> T {
     let _inside = host.enter().unwrap();
     work()
@@ -128,9 +122,10 @@ fn expect_found(asked: &mut GatewayProcess, session: &str, gateway: &str, key: &
     });
 }
 
+#[required(Nats)]
 #[test]
 fn index_recovers_from_faults_of_its_store() {
-    let Some(mut call) = Call::lay("index_recovers_from_faults_of_its_store") else { return };
+    let mut call = Call::lay();
     let mut open = call.open("room-0");
     call.expect_correct("sessions are listed");
     call.go_on(1, &mut open);
@@ -179,9 +174,10 @@ fn index_recovers_from_faults_of_its_store() {
     assert_complete(&call.ann.heard, 0, call.ann.voice.sent);
 }
 
+#[required(Nats)]
 #[test]
 fn index_names_the_gateway_of_a_session() {
-    let Some(mut call) = Call::lay("index_names_the_gateway_of_a_session") else { return };
+    let mut call = Call::lay();
     call.expect_correct("the session is listed");
     let found = call.gateway.read("/v1/index/sessions/s1");
     let session = &found["sessions"][0];
@@ -199,13 +195,13 @@ fn index_names_the_gateway_of_a_session() {
     });
 }
 
+#[required(Namespaces, Nats)]
 #[test]
 fn takeover_without_the_store_is_listed_later() {
-    let test = "takeover_without_the_store_is_listed_later";
-    let Some(place) = Place::lay(test) else { return };
+    let place = Place::lay();
     let (folder, key) = (tempdir().unwrap(), "key-1");
     let address = (place.client.address(), 4_222).into();
-    let Some(mut store) = server(test, address, folder.path()) else { return };
+    let mut store = NatsServer::new(address, folder.path()).unwrap();
     at(&place.client, || store.start());
     let (node, mut ann) = (place.node(), place.phone());
     let nodes = format!("{}[index]\nservers = [\"{}\"]\n", node.text(), store.url());
@@ -228,10 +224,10 @@ fn takeover_without_the_store_is_listed_later() {
     at(&place.client, || assert_eq!(store.keys(BUCKET, "*.session.*").len(), 1));
 }
 
+#[required(Nats)]
 #[test]
 fn room_that_two_groups_are_offered_is_one_room() {
-    let test = "room_that_two_groups_are_offered_is_one_room";
-    let Some(mut call) = Call::lay(test) else { return };
+    let mut call = Call::lay();
     call.await_state("current");
     let node = Node::agent("east-a2");
     let mut west = GatewayProcess::start(&world("west", &node, &call.store));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use evenkeel_client::{
     ApiCall, ApiClient, ApiResponse, ClientError, OfferIdentity, OfferIngress, OfferRequest,
 };
+use evenkeel_testkit::required;
 use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -40,9 +41,10 @@ pub(crate) fn metric(gateway: &mut GatewayProcess, name: &str, label: &str) -> O
     lines.next().map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64)
 }
 
+#[required(Namespaces)]
 #[test]
 fn standby_answers_as_the_owner() {
-    let Some(place) = Place::lay("standby_answers_as_the_owner") else { return };
+    let place = Place::lay();
     let (node, mut ann, bob) = (place.node(), place.phone(), place.phone());
     let mut gateways = place.group(&node);
     await_replica(&mut gateways[0]);
@@ -99,9 +101,10 @@ fn standby_answers_as_the_owner() {
     assert_eq!(relayed(standby, "failed"), 0);
 }
 
+#[required(Namespaces)]
 #[test]
 fn survivor_answers_what_it_relayed_before() {
-    let Some(place) = Place::lay("survivor_answers_what_it_relayed_before") else { return };
+    let place = Place::lay();
     let (node, mut ann, bob) = (place.node(), place.phone(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
@@ -151,9 +154,10 @@ fn offering(
     })
 }
 
+#[required(Namespaces)]
 #[test]
 fn only_an_offer_with_a_key_is_repeated() {
-    let Some(place) = Place::lay("only_an_offer_with_a_key_is_repeated") else { return };
+    let place = Place::lay();
     let (node, ann, bob) = (place.node(), place.phone(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
@@ -196,9 +200,10 @@ fn offer_until(ended: &AtomicBool, opened: &AtomicUsize, place: &Place, client: 
     }
 }
 
+#[required(Namespaces)]
 #[test]
 fn upgrade_of_the_owner_fails_no_relayed_offer() {
-    let Some(place) = Place::lay("upgrade_of_the_owner_fails_no_relayed_offer") else { return };
+    let place = Place::lay();
     let node = place.node();
     let [mut owner, standby] = place.group(&node);
     await_replica(&mut owner);

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use evenkeel_client::ApiClient;
 use evenkeel_testkit::binary::evenkeel;
+use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -115,12 +116,9 @@ fn start_with_small_disk(world: &World) -> GatewayProcess {
     GatewayProcess::start_by(world, command)
 }
 
+#[required(Mounts)]
 #[test]
 fn decision_with_a_full_disk_is_executed_and_not_acknowledged() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("decision_with_a_full_disk skipped: a file system of its own needs root");
-        return;
-    }
     let node = Node::agent("east-a1");
     let mut gateway = start_with_small_disk(&world(&node));
     push(&mut gateway, 0, "now=true");
@@ -223,9 +221,10 @@ fn file_changed_without_a_process_is_rolled_out() {
 
 /// The documentation of groups, followed: a canary at 20 %, the owner is killed, and the canary continues as planned. With a
 /// single room it waits at 40 % for more.
+#[required(Namespaces)]
 #[test]
 fn canary_continues_at_the_standby() {
-    let Some(place) = Place::lay("canary_continues_at_the_standby") else { return };
+    let place = Place::lay();
     let node = place.node();
     let [mut owner, mut standby] = place.group_with(&node.text(), |_, world| {
         world.hooks = World::of(&[]).routed().hooks;

@@ -10,6 +10,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command};
 
 use evenkeel_testkit::binary::evenkeel;
+use evenkeel_testkit::nats::NatsServer;
+use evenkeel_testkit::required;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -58,12 +60,12 @@ fn await_node(gateway: &mut GatewayProcess) {
     wait_until("the node is up", || gateway.read("/v1/nodes")["nodes"][0]["health"] == "up");
 }
 
-/// Drops each ICMP error that the host of the first gateway sends. False without nftables.
-fn drop_icmp(place: &Place) -> bool {
+/// Drops each ICMP error that the host of the first gateway sends.
+fn drop_icmp(place: &Place) {
     let _inside = place.edges[0].enter().unwrap();
     let words = "add table ip test; add chain ip test out { type filter hook output priority 0; }; \
                  add rule ip test out icmp type destination-unreachable drop";
-    Command::new("nft").arg(words).status().is_ok_and(|status| status.success())
+    assert!(Command::new("nft").arg(words).status().unwrap().success());
 }
 
 /// Opens a session at a media server, kills its gateway, and has the standby continue it.
@@ -119,9 +121,10 @@ fn can_stop(gateway: &GatewayProcess) -> Option<i32> {
     command.args(["gateway", "can-stop", "--api"]).arg(socket).status().unwrap().code()
 }
 
+#[required(Namespaces)]
 #[test]
 fn stopped_owner_hands_its_calls_to_the_standby() {
-    let Some(place) = Place::lay("stopped_owner_hands_its_calls_to_the_standby") else { return };
+    let place = Place::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     owner.open("room", &mut ann);
@@ -144,9 +147,10 @@ fn stopped_owner_hands_its_calls_to_the_standby() {
     assert_eq!(standby.process.wait(TIMEOUT).unwrap().code(), Some(0));
 }
 
+#[required(Namespaces)]
 #[test]
 fn killed_gateway_is_replaced_by_its_standby() {
-    let Some(place) = Place::lay("killed_gateway_is_replaced_by_its_standby") else { return };
+    let place = Place::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     owner.open("room", &mut ann);
@@ -190,14 +194,11 @@ fn killed_gateway_is_replaced_by_its_standby() {
 }
 
 /// No agent is beside the node, so silence replaces no gateway here.
+#[required(Namespaces, Nft)]
 #[test]
 fn agent_shows_an_end_that_icmp_does_not() {
-    let test = "agent_shows_an_end_that_icmp_does_not";
-    let Some(place) = Place::lay(test) else { return };
-    if !drop_icmp(&place) {
-        eprintln!("{test} skipped: needs nft (nftables)");
-        return;
-    }
+    let place = Place::lay();
+    drop_icmp(&place);
     let files = AgentFiles::new();
     let agent = {
         let _inside = place.edges[0].enter().unwrap();
@@ -231,9 +232,10 @@ fn agent_shows_an_end_that_icmp_does_not() {
     });
 }
 
+#[required(Namespaces)]
 #[test]
 fn handed_over_call_continues_at_the_standby() {
-    let Some(place) = Place::lay("handed_over_call_continues_at_the_standby") else { return };
+    let place = Place::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     owner.open("room", &mut ann);
@@ -254,9 +256,10 @@ fn handed_over_call_continues_at_the_standby() {
     assert_continuous(&ann.heard);
 }
 
+#[required(Namespaces)]
 #[test]
 fn refused_hand_over_ends_at_once() {
-    let Some(place) = Place::lay("refused_hand_over_ends_at_once") else { return };
+    let place = Place::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     owner.open("room", &mut ann);
@@ -288,9 +291,10 @@ fn refused_hand_over_ends_at_once() {
     expect_echo(&mut ann, "packets arrive at the owner");
 }
 
+#[required(Namespaces)]
 #[test]
 fn former_owner_is_listed_without_a_copy() {
-    let Some(place) = Place::lay("former_owner_is_listed_without_a_copy") else { return };
+    let place = Place::lay();
     let node = place.node();
     let [mut first, mut second] = place.group(&node);
     await_replica(&mut first);
@@ -314,9 +318,10 @@ fn former_owner_is_listed_without_a_copy() {
     assert!(handing.wait().unwrap().success());
 }
 
+#[required(Namespaces)]
 #[test]
 fn ids_and_answers_continue_without_sessions() {
-    let Some(place) = Place::lay("ids_and_answers_continue_without_sessions") else { return };
+    let place = Place::lay();
     let (node, ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
@@ -333,18 +338,20 @@ fn ids_and_answers_continue_without_sessions() {
     assert_ne!(other["id"], opened["id"]);
 }
 
+#[required(Namespaces)]
 #[test]
 fn port_legs_stay_where_their_address_moves() {
-    let Some(place) = Place::lay("port_legs_stay_where_their_address_moves") else { return };
+    let place = Place::lay();
     let seen = take_over_port_leg(&place, "port_legs = true\n");
     let signalled: Vec<IpAddr> = seen.signalled.iter().map(SocketAddr::ip).collect();
     assert_eq!(signalled, [IpAddr::from(SHARED)], "it is told nothing new");
     assert_eq!(seen.calls.len(), 1);
 }
 
+#[required(Namespaces)]
 #[test]
 fn port_legs_on_other_ports_keep_their_call() {
-    let Some(place) = Place::lay("port_legs_on_other_ports_keep_their_call") else { return };
+    let place = Place::lay();
     let seen = take_over_port_leg(&place, "");
     let signalled: Vec<IpAddr> = seen.signalled.iter().map(SocketAddr::ip).collect();
     let both = [EDGES[0], EDGES[1]].map(|(_, address)| IpAddr::from(address));
@@ -353,9 +360,10 @@ fn port_legs_on_other_ports_keep_their_call() {
 }
 
 /// As the kernel ends it when memory is short.
+#[required(Namespaces)]
 #[test]
 fn killed_holder_moves_the_addresses() {
-    let Some(place) = Place::lay("killed_holder_moves_the_addresses") else { return };
+    let place = Place::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     owner.open("room", &mut ann);
@@ -381,9 +389,10 @@ fn killed_holder_moves_the_addresses() {
     assert!(log.contains("`evenkeel hold-addresses` has ended"), "{log}");
 }
 
+#[required(Namespaces)]
 #[test]
 fn upgrade_to_another_member_is_refused() {
-    let Some(place) = Place::lay("upgrade_to_another_member_is_refused") else { return };
+    let place = Place::lay();
     let node = place.node();
     let [owner, _standby] = place.group(&node);
     let config = owner.folder().join("evenkeel.toml");
@@ -408,9 +417,10 @@ fn expect_replacement([mut owner, mut standby]: [GatewayProcess; 2], ann: &mut P
 }
 
 /// No node has an agent: a witness on a third host decides.
+#[required(Namespaces)]
 #[test]
 fn witness_lets_the_standby_replace_a_silent_owner() {
-    let Some(place) = Place::lay("witness_lets_the_standby_replace_a_silent_owner") else { return };
+    let place = Place::lay();
     let (server, mut ann, files) = (ng_server(&place), place.phone(), AgentFiles::new());
     let witness = {
         let _inside = place.client.enter().unwrap();
@@ -430,13 +440,13 @@ fn witness_lets_the_standby_replace_a_silent_owner() {
 }
 
 /// No node has an agent, and there is no witness: the store of the index decides.
+#[required(Namespaces, Nats)]
 #[test]
 fn store_lets_the_standby_replace_a_silent_owner() {
-    let test = "store_lets_the_standby_replace_a_silent_owner";
-    let Some(place) = Place::lay(test) else { return };
+    let place = Place::lay();
     let folder = tempfile::tempdir().unwrap();
     let address = (place.client.address(), 4_222).into();
-    let Some(mut store) = index::server(test, address, folder.path()) else { return };
+    let mut store = NatsServer::new(address, folder.path()).unwrap();
     index::at(&place.client, || store.start());
     let (server, mut ann) = (ng_server(&place), place.phone());
     let keys =
@@ -459,19 +469,19 @@ fn store_lets_the_standby_replace_a_silent_owner() {
 }
 
 /// A standby that a node answers fences its silent peer and takes over; one that is cut off does not run the program.
+#[required(Namespaces)]
 #[test]
 fn fence_needs_a_node_that_answers() {
-    let Some(place) = Place::lay("fence_needs_a_node_that_answers") else { return };
+    let place = Place::lay();
     let server = ng_server(&place);
     fence_unless_cut_off(&place, &ng_node(&server), "no node answers this gateway");
 }
 
 /// The client's host is the router.
+#[required(Namespaces)]
 #[test]
 fn fence_needs_the_default_router_where_no_node_is_probed() {
-    let Some(place) = Place::lay("fence_needs_the_default_router_where_no_node_is_probed") else {
-        return;
-    };
+    let place = Place::lay();
     let router = place.client.address().to_string();
     for edge in &place.edges {
         let _inside = edge.enter().unwrap();
@@ -509,10 +519,10 @@ fn fence_unless_cut_off(place: &Place, node: &str, refusal: &str) {
     assert_eq!(ids(&mut standby), opened);
 }
 
+#[required(Namespaces)]
 #[test]
 fn lost_redundancy_is_reported() {
-    let test = "lost_redundancy_is_reported";
-    let Some(place) = Place::lay(test) else { return };
+    let place = Place::lay();
     let node = place.node();
     let [mut owner, standby] = place.group(&node);
     await_replica(&mut owner);
@@ -552,9 +562,10 @@ fn lost_redundancy_is_reported() {
     assert_eq!([next(), next()], [warnings, json!([])]);
 }
 
+#[required(Namespaces)]
 #[test]
 fn ended_sessions_are_listed_at_the_next_owner() {
-    let Some(place) = Place::lay("ended_sessions_are_listed_at_the_next_owner") else { return };
+    let place = Place::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
@@ -579,9 +590,10 @@ fn ended_sessions_are_listed_at_the_next_owner() {
     assert_eq!(history(&mut standby), ended);
 }
 
+#[required(Namespaces)]
 #[test]
 fn changes_are_listed_at_the_next_owner() {
-    let Some(place) = Place::lay("changes_are_listed_at_the_next_owner") else { return };
+    let place = Place::lay();
     let node = place.node();
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
@@ -609,9 +621,10 @@ fn changes_are_listed_at_the_next_owner() {
 }
 
 /// A reload that the standby follows later adds a policy; its revision continues after a takeover.
+#[required(Namespaces)]
 #[test]
 fn added_policy_continues_at_the_standby() {
-    let Some(place) = Place::lay("added_policy_continues_at_the_standby") else { return };
+    let place = Place::lay();
     let node = place.node();
     let mut gateways = place.group(&node);
     await_replica(&mut gateways[0]);
@@ -634,9 +647,10 @@ fn added_policy_continues_at_the_standby() {
     wait_until("it goes on with the revision", || revision(standby) == active);
 }
 
+#[required(Namespaces)]
 #[test]
 fn standby_that_reaches_no_node_warns() {
-    let Some(place) = Place::lay("standby_that_reaches_no_node_warns") else { return };
+    let place = Place::lay();
     let mut node = place.node();
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
@@ -647,9 +661,10 @@ fn standby_that_reaches_no_node_warns() {
     });
 }
 
+#[required(Namespaces)]
 #[test]
 fn standby_without_room_at_its_host_warns() {
-    let Some(mut place) = Place::lay("standby_without_room_at_its_host_warns") else { return };
+    let mut place = Place::lay();
     place.limits = "host_sessions = 1\n".to_owned();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
@@ -673,9 +688,10 @@ fn standby_without_room_at_its_host_warns() {
     assert!(!path.exists());
 }
 
+#[required(Namespaces)]
 #[test]
 fn standby_asks_its_owner_to_hand_over() {
-    let Some(place) = Place::lay("standby_asks_its_owner_to_hand_over") else { return };
+    let place = Place::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     owner.open("room", &mut ann);
@@ -688,10 +704,10 @@ fn standby_asks_its_owner_to_hand_over() {
     expect_echo(&mut ann, "packets arrive again");
 }
 
+#[required(Namespaces)]
 #[test]
 fn spare_replaces_the_standby_and_then_the_owner() {
-    let test = "spare_replaces_the_standby_and_then_the_owner";
-    let Some(place) = Place::lay(test) else { return };
+    let place = Place::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, second, third] = place.group_of_three(&node.text());
     owner.open("room", &mut ann);

@@ -13,6 +13,7 @@ use evenkeel_lab::client::{QuicProtocol, QuicWay};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_media::roq;
 use evenkeel_testkit::binary::evenkeel;
+use evenkeel_testkit::required;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -212,12 +213,13 @@ fn listener_that_the_configuration_drops_is_closed() {
 }
 
 /// Sets the soft limit of descriptors of a running process.
-fn limit_descriptors(process: Pid, limit: usize) -> bool {
+fn limit_descriptors(process: Pid, limit: usize) {
     let mut command = Command::new("prlimit");
     command.arg("--pid").arg(process.to_string()).arg(format!("--nofile={limit}:"));
-    command.status().is_ok_and(|status| status.success())
+    assert!(command.status().unwrap().success());
 }
 
+#[required(Prlimit)]
 #[test]
 fn too_few_descriptors_fail_the_upgrade() {
     let node = Node::plain("east-a1", "echo", PlainRoom::Shared);
@@ -225,13 +227,10 @@ fn too_few_descriptors_fail_the_upgrade() {
     let mut calls = Calls::open(&mut gateway, 15);
     let used = fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap().count();
     // Enough for a new process, too few for duplicates of 30 ports.
-    if !limit_descriptors(gateway.pid(), used + 10) {
-        eprintln!("too_few_descriptors_fail_the_upgrade skipped: needs prlimit (util-linux)");
-        return;
-    }
+    limit_descriptors(gateway.pid(), used + 10);
     let refused = calls.talk_over(&mut gateway, own_binary()).unwrap_err().to_string();
     assert!(refused.contains("own port cannot be duplicated"), "{refused}");
-    assert!(limit_descriptors(gateway.pid(), used + 100));
+    limit_descriptors(gateway.pid(), used + 100);
     calls.talk_over(&mut gateway, own_binary()).unwrap();
     calls.assert_whole();
 }
@@ -648,15 +647,6 @@ fn as_first_process() -> Command {
     command
 }
 
-/// Whether processes can have namespaces. Otherwise prints that the test is skipped.
-fn has_namespaces(test: &str) -> bool {
-    let has = as_first_process().arg("true").status().is_ok_and(|status| status.success());
-    if !has {
-        eprintln!("{test} skipped: needs unshare (util-linux) and user namespaces");
-    }
-    has
-}
-
 /// Process 1 of the gateway's namespace.
 fn first_process(gateway: &GatewayProcess) -> Pid {
     let outer = gateway.process.id();
@@ -664,11 +654,9 @@ fn first_process(gateway: &GatewayProcess) -> Pid {
     Pid::from_raw(children.trim().parse().unwrap())
 }
 
+#[required(UserNamespaces)]
 #[test]
 fn signal_to_the_first_process_is_passed_on_at_once() {
-    if !has_namespaces("signal_to_the_first_process_is_passed_on_at_once") {
-        return;
-    }
     let node = Node::agent("east-a1");
     let mut command = as_first_process();
     command.arg(evenkeel());
@@ -681,11 +669,9 @@ fn signal_to_the_first_process_is_passed_on_at_once() {
     assert!(status.success(), "{status}");
 }
 
+#[required(UserNamespaces)]
 #[test]
 fn first_process_stays_until_the_last_ends() {
-    if !has_namespaces("first_process_stays_until_the_last_ends") {
-        return;
-    }
     let node = Node::agent("east-a1");
     let mut command = as_first_process();
     command.arg(evenkeel());

@@ -6,6 +6,7 @@ use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::srtp::SrtpProfile;
 use evenkeel_model::{CloseReason, CoreEvent};
+use evenkeel_testkit::required;
 use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -238,10 +239,10 @@ fn assert_one_stream(heard: &[Heard], announced: Option<u32>) {
     }
 }
 
+#[required(Namespaces)]
 #[test]
 fn webrtc_call_survives_two_takeovers_without_a_handshake() {
-    let test = "webrtc_call_survives_two_takeovers_without_a_handshake";
-    let Some(place) = Place::lay(test) else { return };
+    let place = Place::lay();
     let (node, mut ann) = (place.node(), WebrtcPhone::on(place.phone()));
     let [mut owner, mut standby] = place.group_with(&node.text(), |_, world| {
         world.listens = world.listens.replace("declared", "stun");
@@ -272,10 +273,10 @@ fn webrtc_call_survives_two_takeovers_without_a_handshake() {
     assert_one_stream(&ann.heard, ann.heard.first().map(|first| first.header.ssrc));
 }
 
+#[required(Namespaces)]
 #[test]
 fn takeover_keeps_the_certificates_that_clients_know() {
-    let test = "takeover_keeps_the_certificates_that_clients_know";
-    let Some(place) = Place::lay(test) else { return };
+    let place = Place::lay();
     let (node, mut ann) = (place.node(), WebrtcPhone::on(place.phone()));
     let [mut owner, mut standby] = place.group_with(&node.text(), |_, world| {
         world.listens = world.listens.replace("declared", "stun");

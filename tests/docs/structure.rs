@@ -197,3 +197,19 @@ fn tests_of_one_crate_have_the_features_of_all() {
         );
     }
 }
+
+/// A test that cannot run here is ignored, by `#[required]`.
+#[test]
+fn no_test_prints_that_it_is_skipped() {
+    let folders =
+        ["gateway", "plugin-sdk", "tests/attacks", "tests/bench/tests", "tests/behaviour"];
+    let folders = folders.into_iter().chain(["tests/docs", "tests/interop", "tests/testkit"]);
+    let prints = |path: &PathBuf| {
+        let text = fs::read_to_string(path).unwrap();
+        let mut printed = text.split("println!(").skip(1).map(|rest| rest.split(");").next());
+        printed.any(|words| words.is_some_and(|words| words.contains("skipped")))
+    };
+    let mut files: Vec<PathBuf> = folders.flat_map(|name| sources(&root().join(name))).collect();
+    files.retain(prints);
+    assert!(files.is_empty(), "{files:#?}");
+}

@@ -13,7 +13,7 @@ use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
 use crate::tap::{Lane, Tap};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
-use evenkeel_testkit::clients::{Client, present};
+use evenkeel_testkit::required;
 
 /// Longest accepted interruption; the gateway's own share is measured by the benchmarks.
 const GAP_MAX: Duration = Duration::from_millis(500);
@@ -198,16 +198,14 @@ fn receive(medium: &Medium, at: SocketAddr, stage: &Stage) -> ChildProcess {
     ChildProcess::start("receiver", command, stage.folder()).expect("ffmpeg starts")
 }
 
+#[required(Ffmpeg)]
 #[test]
 fn ffmpeg_opus_continues_when_node_killed() {
-    if present("ffmpeg_opus_continues_when_node_killed", Client::Ffmpeg) {
-        assert_stream_survives_kill(&opus());
-    }
+    assert_stream_survives_kill(&opus());
 }
 
+#[required(Ffmpeg)]
 #[test]
 fn ffmpeg_vp8_continues_when_node_killed() {
-    if present("ffmpeg_vp8_continues_when_node_killed", Client::Ffmpeg) {
-        assert_stream_survives_kill(&vp8());
-    }
+    assert_stream_survives_kill(&vp8());
 }

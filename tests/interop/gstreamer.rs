@@ -12,7 +12,7 @@ use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
 use crate::tap::{Lane, Packet, Tap};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
-use evenkeel_testkit::clients::{Client, present};
+use evenkeel_testkit::required;
 
 /// Video frames decoded before the kill and again after it: two seconds each.
 const PICTURES: usize = 50;
@@ -135,12 +135,9 @@ fn begins_key_frame(packet: &Packet) -> bool {
     }
 }
 
+#[required(GStreamer)]
 #[test]
 fn gstreamer_continues_when_rewriting_node_killed() {
-    let test = "gstreamer_continues_when_rewriting_node_killed";
-    if !present(test, Client::GStreamer) {
-        return;
-    }
     let mut stage = Stage::set("gstreamer", "");
     let moved = assert_decoding_survives_kill(&mut stage, &["node-down"]);
     let standby = stage.end_node(moved["to"].as_str().expect("the room moved"));

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use evenkeel_client::{ApiCall, OfferRequest};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
-use evenkeel_testkit::clients::{Client, present};
+use evenkeel_testkit::required;
 use serde_json::Value;
 
 use crate::gstreamer::{Ports, udp_sink, udp_source};
@@ -178,12 +178,9 @@ fn assert_video_is_refused(stage: &mut Stage) {
     stage.wait_for_log("AudioBridge takes one audio stream; found audio and video");
 }
 
+#[required(Janus, GStreamer)]
 #[test]
 fn janus_killed_call_moves_to_another() {
-    let test = "janus_killed_call_moves_to_another";
-    if !present(test, Client::Janus) || !present(test, Client::GStreamer) {
-        return;
-    }
     let mut webhooks = Webhooks::new();
     let mut stage = Stage::before("janus", CONFIGURATION, |folder| {
         NODES.map(|node| janus(node, folder, &mut webhooks)).into()

@@ -1,7 +1,6 @@
 //! Third-party clients and servers against the `evenkeel` binary, with real media.
 //!
-//! `make clients` installs them. Tests of absent clients are skipped and counted; with `EVENKEEL_CLIENTS=required` they
-//! fail.
+//! `make clients` installs them. Tests of absent clients are ignored by name; with `EVENKEEL_REQUIRED=all` they fail.
 
 mod demo;
 mod ffmpeg;

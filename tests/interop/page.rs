@@ -8,7 +8,8 @@ use std::process::Command;
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::binary::evenkeel;
-use evenkeel_testkit::clients::{Client, browser_packages, page_packages, present};
+use evenkeel_testkit::clients::{browser_packages, page_packages};
+use evenkeel_testkit::required;
 use serde_json::json;
 
 fn repository() -> PathBuf {
@@ -18,20 +19,19 @@ fn repository() -> PathBuf {
 /// The longest time without audio in a death. Browser and demo share the machine with other tests.
 const GAP_MAX_MS: u64 = 1_000;
 
+#[required(Chromium)]
 #[test]
 fn page_calls_and_survives_node_death() {
-    call_through_deaths("page_calls_and_survives_node_death", "webrtc");
+    call_through_deaths("webrtc");
 }
 
+#[required(Chromium)]
 #[test]
 fn page_calls_by_webtransport_through_node_death() {
-    call_through_deaths("page_calls_by_webtransport_through_node_death", "webtransport");
+    call_through_deaths("webtransport");
 }
 
-fn call_through_deaths(test: &str, transport: &str) {
-    if !present(test, Client::Chromium) {
-        return;
-    }
+fn call_through_deaths(transport: &str) {
     let folder =
         std::env::temp_dir().join(format!("evenkeel-page-{transport}-{}", std::process::id()));
     DirBuilder::new().mode(0o700).create(&folder).expect("the temporary folder is ours");
@@ -87,11 +87,9 @@ fn files(folder: &Path) -> Vec<(String, String)> {
     files
 }
 
+#[required(PageTools)]
 #[test]
 fn built_page_is_current() {
-    if !present("built_page_is_current", Client::PageTools) {
-        return;
-    }
     let (sources, built) = (repository().join("gateway/web"), page_packages());
     // Beside the installed packages, so that node finds them.
     copy_sources(&sources, &built);

@@ -14,7 +14,7 @@ use evenkeel_telemetry::alerts::{INHIBITIONS, RULES, inhibit_rules_file, rules_f
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level};
 use evenkeel_telemetry::{MetricSample, Moment};
 use evenkeel_testkit::TIMEOUT;
-use evenkeel_testkit::clients::{Client, present};
+use evenkeel_testkit::required;
 use evenkeel_tests::dashboards::dashboards;
 use serde_json::Value;
 
@@ -135,12 +135,9 @@ impl Prometheus {
     }
 }
 
+#[required(Prometheus)]
 #[test]
 fn prometheus_answers_each_documented_expression() {
-    let test = "prometheus_answers_each_documented_expression";
-    if !present(test, Client::Prometheus) {
-        return;
-    }
     // Spans that are sent become exemplars, whether or not their receiver answers.
     let configuration = format!(
         "{CONFIGURATION}tcp = \"127.0.0.1:0\"\ntoken_file = \"token\"\n\
@@ -382,12 +379,9 @@ fn gateway_evaluates_rules_as_prometheus_does() {
     }
 }
 
+#[required(Prometheus)]
 #[test]
 fn each_alert_fires_at_its_fault_and_stays_silent_without() {
-    let test = "each_alert_fires_at_its_fault_and_stays_silent_without";
-    if !present(test, Client::Prometheus) {
-        return;
-    }
     let exported = exported();
     let named: BTreeSet<&str> = FAULTS.iter().map(|(alert, ..)| *alert).collect();
     let rules: BTreeSet<&str> = RULES.iter().map(|rule| rule.name).collect();
@@ -424,12 +418,9 @@ fn each_alert_fires_at_its_fault_and_stays_silent_without() {
     promtool(&["test", "rules"].into_iter().chain(files).collect::<Vec<_>>());
 }
 
+#[required(Alertmanager)]
 #[test]
 fn alertmanager_accepts_the_inhibitions() {
-    let test = "alertmanager_accepts_the_inhibitions";
-    if !present(test, Client::Alertmanager) {
-        return;
-    }
     let folder = tempfile::tempdir().expect("a folder can be made");
     let file = folder.path().join("alertmanager.yml");
     let rest = "route: {receiver: ops}\nreceivers: [{name: ops}]\n";

@@ -9,22 +9,21 @@ import sys
 
 report, command = pathlib.Path(sys.argv[1]), sys.argv[2:]
 outcome = re.compile(r"^test (\S+) \.\.\. (ok|FAILED)$")
-# The name without its module.
-skipped = re.compile(r"^skipped: (\w+): (.*); \d+ skipped so far$")
+ignored = re.compile(r"^test (\S+) \.\.\. ignored, (.*)$")
 
-rows, reasons, has_ended = [], {}, False
+rows, has_ended = [], False
 run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 for line in run.stdout:
     print(line, end="", flush=True)
     line = line.rstrip()
     has_ended |= line.startswith("test result: ")
-    if found := skipped.match(line):
-        reasons[found[1]] = found[2]
-    elif found := outcome.match(line):
-        name, passed = found[1], found[2] == "ok"
-        reason = reasons.get(name.rsplit("::")[-1])
-        row = {"id": name.replace("::", "."), "held": passed and reason is None, "skipped": reason}
-        rows.append({**row, "figures": {}, "limits": {}})
+    if found := outcome.match(line):
+        row = {"held": found[2] == "ok", "skipped": None}
+    elif found := ignored.match(line):
+        row = {"held": False, "skipped": found[2]}
+    else:
+        continue
+    rows.append({"id": found[1].replace("::", "."), **row, "figures": {}, "limits": {}})
 run.wait()
 if not (has_ended and rows):
     sys.exit("the tests did not end")

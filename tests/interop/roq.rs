@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use crate::stage::{Stage, offer, voice};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
-use evenkeel_testkit::clients::{Client, present, python};
+use evenkeel_testkit::clients::python;
+use evenkeel_testkit::required;
 
 /// Packets of each kind sent by the client, and their SSRC.
 const PACKETS: u64 = 50;
@@ -53,12 +54,9 @@ fn check_media(report: &Value, numbers: impl Iterator<Item = u64>, carrier: &str
     assert!(steps("timestamps", 1 << 32).iter().all(|step| *step == 960), "{report}");
 }
 
+#[required(Aioquic)]
 #[test]
 fn aioquic_media_and_errors_follow_the_draft() {
-    let test = "aioquic_media_and_errors_follow_the_draft";
-    if !present(test, Client::Aioquic) {
-        return;
-    }
     let mut stage = Stage::set("roq", "");
     let (report, status) = play(&mut stage);
     println!("{report}\n{}", status["quic_counts"]);

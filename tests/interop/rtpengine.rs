@@ -16,7 +16,7 @@ use crate::gstreamer::assert_decoding_survives_kill;
 use crate::stage::{CONFIGURATION, NODES, Node, Stage, declared, offer, voice};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
-use evenkeel_testkit::clients::{Client, present};
+use evenkeel_testkit::required;
 
 /// Rooms with two clients each.
 const ROOMS: usize = 40;
@@ -152,12 +152,9 @@ fn quantile(sorted: &[Duration], share: f64) -> Duration {
     sorted[((sorted.len() - 1) as f64 * share).round() as usize]
 }
 
+#[required(Rtpengine)]
 #[test]
 fn rtpengine_killed_calls_move_to_another() {
-    let test = "rtpengine_killed_calls_move_to_another";
-    if !present(test, Client::Rtpengine) {
-        return;
-    }
     let mut stage = before_two("rtpengine", "");
     let mut talkers = Vec::new();
     for room in 0..ROOMS {
@@ -210,12 +207,9 @@ fn rtpengine_killed_calls_move_to_another() {
     stage.end_gateway();
 }
 
+#[required(Rtpengine, GStreamer)]
 #[test]
 fn gstreamer_continues_when_rtpengine_killed() {
-    let test = "gstreamer_continues_when_rtpengine_killed";
-    if !present(test, Client::Rtpengine) || !present(test, Client::GStreamer) {
-        return;
-    }
     let mut stage = before_two("rtpengine-gstreamer", "");
     // The closed ports of a killed daemon move rooms with the cause `link`, unless its pings were refused first.
     assert_decoding_survives_kill(&mut stage, &["link", "node-down"]);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use evenkeel_client::ApiCall;
 use evenkeel_media::rtp;
 use evenkeel_testkit::TIMEOUT;
-use evenkeel_testkit::clients::{Client, present};
+use evenkeel_testkit::required;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -180,12 +180,9 @@ impl Calls {
     }
 }
 
+#[required(Rtpengine)]
 #[test]
 fn sdes_legs_are_encrypted_and_survive_a_kill() {
-    let test = "sdes_legs_are_encrypted_and_survive_a_kill";
-    if !present(test, Client::Rtpengine) {
-        return;
-    }
     let mut stage = before_two("rtpengine-srtp", SDES);
     let calls = Calls::begin(&mut stage);
     calls.go_on();
@@ -207,12 +204,9 @@ impl Drop for Successor {
     }
 }
 
+#[required(Rtpengine)]
 #[test]
 fn sdes_legs_go_on_in_an_upgrade() {
-    let test = "sdes_legs_go_on_in_an_upgrade";
-    if !present(test, Client::Rtpengine) {
-        return;
-    }
     let mut stage = before_two("rtpengine-srtp-upgrade", SDES);
     let calls = Calls::begin(&mut stage);
     calls.go_on();

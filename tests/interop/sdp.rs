@@ -9,7 +9,8 @@ use evenkeel_sdp::{
     AcceptedMedia, AnswerPolicy, IceCredentials, LocalTransport, Negotiation, Rejection, SdpOffer,
     SecretText,
 };
-use evenkeel_testkit::clients::{Client, present, python};
+use evenkeel_testkit::clients::python;
+use evenkeel_testkit::required;
 use serde_json::{Value, json};
 
 /// Answers an offer as a gateway on this address. The certificate is never shown: the test ends before the handshake.
@@ -74,22 +75,18 @@ fn numbers(negotiation: &Negotiation) -> Vec<Vec<u8>> {
     negotiation.accepted().map(numbers).collect()
 }
 
+#[required(Aiortc)]
 #[test]
 fn aiortc_applies_the_answers() {
-    if !present("aiortc_applies_the_answers", Client::Aiortc) {
-        return;
-    }
     let negotiation = negotiate("aiortc");
     let lengths: Vec<_> = numbers(&negotiation).iter().map(Vec::len).collect();
     // Opus and G.711; VP8 and H.264 twice, each with retransmissions.
     assert_eq!(lengths, [3, 6, 6], "{negotiation:?}");
 }
 
+#[required(Libwebrtc)]
 #[test]
 fn libwebrtc_applies_the_answers() {
-    if !present("libwebrtc_applies_the_answers", Client::Libwebrtc) {
-        return;
-    }
     let negotiation = negotiate("webrtc");
     let numbers = numbers(&negotiation);
     // Opus with redundancy, G.711 and events.

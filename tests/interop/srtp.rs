@@ -7,7 +7,8 @@ use std::process::Command;
 use evenkeel_client::{ApiCall, OfferAnswer};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
-use evenkeel_testkit::clients::{Client, present, python};
+use evenkeel_testkit::clients::python;
+use evenkeel_testkit::required;
 use serde_json::{Value, json};
 
 use crate::stage::{CONFIGURATION, NODES, Stage, declared, free_pair, offer, sample_node, voice};
@@ -74,12 +75,9 @@ fn answered(answer: Value) -> OfferAnswer {
     serde_json::from_value(answer).expect("an answer to an offer")
 }
 
+#[required(Pylibsrtp)]
 #[test]
 fn srtp_decrypts_before_and_after_node_death() {
-    let test = "srtp_decrypts_before_and_after_node_death";
-    if !present(test, Client::Pylibsrtp) {
-        return;
-    }
     let mut stage = Stage::before("srtp", CONFIGURATION, |folder| {
         // A header that a node rewrites fails the authentication (RFC 3711, 3.1).
         NODES.map(|node| sample_node(node, folder, &["--untouched"])).into()
@@ -95,12 +93,9 @@ fn srtp_decrypts_before_and_after_node_death() {
     talk_across_node_death(&mut stage, &words, &carries);
 }
 
+#[required(Pylibsrtp)]
 #[test]
 fn sdes_keys_end_at_the_gateway_across_node_death() {
-    let test = "sdes_keys_end_at_the_gateway_across_node_death";
-    if !present(test, Client::Pylibsrtp) {
-        return;
-    }
     for (number, (suite, key)) in SUITES.into_iter().enumerate() {
         let mut stage = Stage::before(&format!("sdes-{number}"), CONFIGURATION, |folder| {
             NODES.map(|node| sample_node(node, folder, &[])).into()

@@ -8,8 +8,9 @@ use std::process::Command;
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::clients::{
-    Client, SYSTEM_PYTHON, browser_packages, ecdsa_certificate, pion_call, present, python,
+    SYSTEM_PYTHON, browser_packages, ecdsa_certificate, pion_call, python,
 };
+use evenkeel_testkit::required;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
@@ -137,20 +138,16 @@ fn library(module: &str) -> Command {
     command
 }
 
+#[required(Aiortc)]
 #[test]
 fn call_of_aiortc_survives_node_death() {
-    let test = "call_of_aiortc_survives_node_death";
-    if present(test, Client::Aiortc) {
-        call_survives_node_death("webrtc-aiortc", library("aiortc"));
-    }
+    call_survives_node_death("webrtc-aiortc", library("aiortc"));
 }
 
+#[required(Libwebrtc)]
 #[test]
 fn call_of_libwebrtc_survives_node_death() {
-    let test = "call_of_libwebrtc_survives_node_death";
-    if present(test, Client::Libwebrtc) {
-        call_survives_node_death("webrtc-libwebrtc", library("webrtc"));
-    }
+    call_survives_node_death("webrtc-libwebrtc", library("webrtc"));
 }
 
 /// webrtcbin with an ECDSA certificate. The file has it and its key.
@@ -162,20 +159,18 @@ pub(crate) fn webrtcbin() -> (Command, NamedTempFile) {
     (command, file)
 }
 
+#[required(Webrtcbin)]
 #[test]
 fn call_of_gstreamer_survives_node_death() {
-    if present("call_of_gstreamer_survives_node_death", Client::Webrtcbin) {
-        let (mut command, _certificate) = webrtcbin();
-        command.arg("call");
-        call_survives_node_death("webrtc-gstreamer", command);
-    }
+    let (mut command, _certificate) = webrtcbin();
+    command.arg("call");
+    call_survives_node_death("webrtc-gstreamer", command);
 }
 
+#[required(Pion)]
 #[test]
 fn call_of_pion_survives_node_death() {
-    if present("call_of_pion_survives_node_death", Client::Pion) {
-        call_survives_node_death("webrtc-pion", Command::new(pion_call()));
-    }
+    call_survives_node_death("webrtc-pion", Command::new(pion_call()));
 }
 
 /// A call of pages, each in this browser. Each page decodes the pictures of all others.
@@ -203,43 +198,37 @@ fn call_of_pages(test: &str, browsers: &[&str]) -> [ClientReport; 2] {
     reports
 }
 
+#[required(Chromium)]
 #[test]
 fn call_of_chromium_survives_node_death() {
-    if present("call_of_chromium_survives_node_death", Client::Chromium) {
-        call_of_pages("webrtc-chromium", &["chromium"; 2]);
-    }
+    call_of_pages("webrtc-chromium", &["chromium"; 2]);
 }
 
+#[required(Firefox)]
 #[test]
 fn call_of_firefox_survives_node_death() {
-    if present("call_of_firefox_survives_node_death", Client::Firefox) {
-        call_of_pages("webrtc-firefox", &["firefox"; 2]);
-    }
+    call_of_pages("webrtc-firefox", &["firefox"; 2]);
 }
 
+#[required(Chromium, Firefox)]
 #[test]
 fn call_of_chromium_and_firefox_survives_node_death() {
-    let test = "call_of_chromium_and_firefox_survives_node_death";
-    if present(test, Client::Chromium) && present(test, Client::Firefox) {
-        call_of_pages("webrtc-mixed", &["chromium", "firefox"]);
-    }
+    call_of_pages("webrtc-mixed", &["chromium", "firefox"]);
 }
 
+#[required(Chromium)]
 #[test]
 fn room_of_three_pages_survives_node_death() {
-    if present("room_of_three_pages_survives_node_death", Client::Chromium) {
-        call_of_pages("webrtc-room", &["chromium"; 3]);
-    }
+    call_of_pages("webrtc-room", &["chromium"; 3]);
 }
 
+#[required(Chromium)]
 #[test]
 fn simulcast_call_survives_node_death() {
-    if present("simulcast_call_survives_node_death", Client::Chromium) {
-        let browsers = ["--simulcast", "chromium", "chromium"];
-        let [before, after] = call_of_pages("webrtc-simulcast", &browsers);
-        let sent = |report: &ClientReport, layer: &str| report.ends[0]["sent"][layer].as_u64();
-        // On a busy machine Chromium may lack the rate for the large one for a while.
-        assert!(sent(&after, "large") > Some(0), "{}", after.ends[0]);
-        assert!(sent(&after, "small") > sent(&before, "small"), "{}", after.ends[0]);
-    }
+    let browsers = ["--simulcast", "chromium", "chromium"];
+    let [before, after] = call_of_pages("webrtc-simulcast", &browsers);
+    let sent = |report: &ClientReport, layer: &str| report.ends[0]["sent"][layer].as_u64();
+    // On a busy machine Chromium may lack the rate for the large one for a while.
+    assert!(sent(&after, "large") > Some(0), "{}", after.ends[0]);
+    assert!(sent(&after, "small") > sent(&before, "small"), "{}", after.ends[0]);
 }

@@ -7,7 +7,8 @@ use std::process::Command;
 use evenkeel_client::{ApiCall, OfferIngress, WebtransportAnswer};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
-use evenkeel_testkit::clients::{Client, browser_packages, present, python};
+use evenkeel_testkit::clients::{browser_packages, python};
+use evenkeel_testkit::required;
 use hyper::Method;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -52,12 +53,9 @@ fn check_death(death: &Value) {
     assert_eq!((&death["ssrcs"], &death["closed"]), (&json!(1), &Value::Null), "{death}");
 }
 
+#[required(Aioquic)]
 #[test]
 fn webtransport_of_aioquic_follows_the_drafts() {
-    let test = "webtransport_of_aioquic_follows_the_drafts";
-    if !present(test, Client::Aioquic) {
-        return;
-    }
     let mut stage = Stage::set("webtransport", "");
     let answer = open(&mut stage, "webtransport");
     let rest = answer.urls[0].strip_prefix("https://").expect("a URL");
@@ -114,12 +112,9 @@ fn webtransport_of_aioquic_follows_the_drafts() {
     }
 }
 
+#[required(Chromium)]
 #[test]
 fn webtransport_of_chromium_survives_deaths() {
-    let test = "webtransport_of_chromium_survives_deaths";
-    if !present(test, Client::Chromium) {
-        return;
-    }
     let mut stage = Stage::set("webtransport-chromium", "");
     let answer = open(&mut stage, "webtransport");
     let mut command = Command::new("node");

@@ -7,7 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use data_encoding::BASE64URL_NOPAD;
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
-use evenkeel_testkit::clients::{Client, browser_packages, present};
+use evenkeel_testkit::clients::browser_packages;
+use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
 use ring::hmac;
 use serde_json::{Value, json};
@@ -57,12 +58,9 @@ fn assert_requests_succeed(client: ChildProcess) {
     assert!(candidates.iter().all(|it| *it == patched) && !candidates.is_empty(), "{last}");
 }
 
+#[required(Webrtcbin, Chromium)]
 #[test]
 fn whip_stream_reaches_whep_page_past_node_death() {
-    let test = "whip_stream_reaches_whep_page_past_node_death";
-    if !(present(test, Client::Webrtcbin) && present(test, Client::Chromium)) {
-        return;
-    }
     let mut stage = Stage::before("whip", &(CONFIGURATION.to_owned() + WEBRTC), |folder| {
         NODES.map(|node| sample_node(node, folder, &["--webrtc"])).into()
     });

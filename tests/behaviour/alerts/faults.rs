@@ -41,9 +41,6 @@ pub(super) const NOT_PLAYED: [(&str, &str); 5] = [
 /// The rule whose alert the busy gateway sends to Alertmanager itself, too, by its own times.
 pub(super) const SENT: &str = "EvenkeelClientBreakerOpen";
 
-/// Rules of the shared index.
-pub(super) const OF_INDEX: [&str; 2] = ["EvenkeelIndexBehind", "EvenkeelRoomDuplicate"];
-
 /// A played fault that this rule has to notice.
 pub(super) struct PlayedFault {
     pub(super) rule: &'static str,
@@ -98,7 +95,6 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
     /// Plays all faults, and returns when all were noticed or are late.
     pub(super) fn play(&mut self) {
         let began = Instant::now();
-        let store = self.fleet.store.is_some();
         let offers = self.start_another();
         self.fail_services();
         self.lose_owner();
@@ -107,9 +103,7 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         self.impair_links();
         self.refuse_beats();
         self.roll_back();
-        if store {
-            self.duplicate_room();
-        }
+        self.duplicate_room();
         self.fill();
         self.end_loss();
         self.stall();
@@ -134,10 +128,8 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         let headers = "Authorization: Bearer another one\r\n";
         let asked = at(&self.fleet.place.client, || http_get(api, "/v1/status", headers));
         assert_eq!(asked.map(|(status, _)| status), Some(401));
-        if let Some(store) = &mut self.fleet.store {
-            at(&self.fleet.place.client, || store.kill());
-            self.begin(BUSY, &["EvenkeelIndexBehind"]);
-        }
+        at(&self.fleet.place.client, || self.fleet.store.kill());
+        self.begin(BUSY, &["EvenkeelIndexBehind"]);
     }
 
     /// Another gateway starts. Its certificate ends soon, and its only node does not start while clients offer sessions.
@@ -308,9 +300,7 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         // The claims end while the index is away, and the second one to claim the room notices it.
         let instances = vec![FULL, BUSY];
         self.faults.push(PlayedFault { rule, instances, began });
-        if let Some(store) = &mut self.fleet.store {
-            at(&self.fleet.place.client, || store.start());
-        }
+        at(&self.fleet.place.client, || self.fleet.store.start());
     }
 
     /// The process gets no processor time again and again.

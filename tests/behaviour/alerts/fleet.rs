@@ -16,7 +16,7 @@ use crate::harness::{
     GatewayProcess, HttpSink, NODE, Node, Phone, Place, World, await_armed, await_replica,
     wait_until,
 };
-use crate::index::{at, server};
+use crate::index::at;
 
 /// The API of each gateway, which is its `instance` in alerts.
 pub(super) const OWNER: &str = "10.77.0.1:7300";
@@ -65,8 +65,7 @@ pub(super) struct Fleet<'a> {
     later: Option<GatewayProcess>,
     pub(super) otlp: Option<HttpSink>,
     pub(super) dependency: Option<HttpSink>,
-    /// `None` without NATS.
-    pub(super) store: Option<NatsServer>,
+    pub(super) store: NatsServer,
     _nodes: Vec<Node>,
     folder: TempDir,
 }
@@ -100,20 +99,14 @@ fn phone(place: &Place, address: Ipv4Addr, number: u64) -> Phone {
 
 impl<'a> Fleet<'a> {
     /// Starts all gateways, and waits until they are healthy.
-    pub(super) fn start(test: &str, place: &'a Place) -> Fleet<'a> {
+    pub(super) fn start(place: &'a Place) -> Fleet<'a> {
         let folder = tempdir().unwrap();
         let client = place.client.address();
         place.client.ip(&format!("addr add {CUT_OFF}/24 dev eth0")).unwrap();
-        let store = server(test, (client, STORE).into(), folder.path()).map(|mut store| {
-            at(&place.client, || store.start());
-            store
-        });
-        let index = |name: &str| match &store {
-            Some(store) => {
-                format!("[index]\nname = \"{name}\"\nservers = [\"{}\"]\n", store.url())
-            }
-            None => String::new(),
-        };
+        let mut store = NatsServer::new((client, STORE).into(), folder.path()).unwrap();
+        at(&place.client, || store.start());
+        let index =
+            |name: &str| format!("[index]\nname = \"{name}\"\nservers = [\"{}\"]\n", store.url());
         let small = ["east-f1", "east-g1"].map(|name| node(place, name));
         let mut full = world(place, FULL, 7_030, &small.each_ref()).routed();
         full.nodes = full.nodes.replace("200 Mbit/s", "1 Mbit/s") + &index("full");
@@ -186,12 +179,10 @@ impl<'a> Fleet<'a> {
             full.ask(async |client| client.close(&id).await).unwrap();
             full.read("/v1/status")["policies_failing"] == json!([])
         });
-        if store.is_some() {
-            for gateway in [&mut busy, &mut full] {
-                wait_until("the index is current", || {
-                    gateway.read("/v1/status")["index"]["state"] == "current"
-                });
-            }
+        for gateway in [&mut busy, &mut full] {
+            wait_until("the index is current", || {
+                gateway.read("/v1/status")["index"]["state"] == "current"
+            });
         }
         let nodes = behind.into_iter().chain(of_group).collect();
         Fleet {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -41,9 +42,10 @@ fn expect_acknowledged(gateway: &mut GatewayProcess) {
     });
 }
 
+#[required(Namespaces)]
 #[test]
 fn takeover_continues_alerts() {
-    let Some(place) = Place::lay("takeover_continues_alerts") else { return };
+    let place = Place::lay();
     let [ops, late] = [9_095, 9_096].map(|port| {
         let address: SocketAddr = (place.client.address(), port).into();
         at(&place.client, || HttpSink::start(address))

@@ -18,11 +18,6 @@ fn path() -> Option<OsString> {
     std::env::var_os("EVENKEEL_REPORT")
 }
 
-/// True in a run of `make e2e-telemetry`.
-pub(crate) fn is_reported() -> bool {
-    path().is_some()
-}
-
 /// Adds rows to the report of this run, if it has one.
 pub(crate) fn report(rows: &[Value]) {
     let Some(path) = path() else { return };

@@ -4,6 +4,7 @@ use std::process::{Command, Output};
 
 use evenkeel_client::ClientError;
 use evenkeel_testkit::binary::evenkeel;
+use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -63,9 +64,10 @@ fn is_ready(at: &mut GatewayProcess) -> bool {
     at.ask(async |client| client.is_ready().await).unwrap()
 }
 
+#[required(Namespaces)]
 #[test]
 fn operator_lets_a_lone_gateway_serve() {
-    let Some(place) = Place::lay("operator_lets_a_lone_gateway_serve") else { return };
+    let place = Place::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut first, mut second] = place.group(&node);
     // Both hosts disappear, and one returns.
@@ -112,9 +114,10 @@ fn operator_lets_a_lone_gateway_serve() {
     expect_echo(&mut ann, "its return changes nothing");
 }
 
+#[required(Namespaces)]
 #[test]
 fn operator_replaces_an_owner_without_a_witness() {
-    let Some(place) = Place::lay("operator_replaces_an_owner_without_a_witness") else { return };
+    let place = Place::lay();
     let (server, mut ann) = (ng_server(&place), place.phone());
     let [mut owner, mut standby] = group_without_agent(&place, &server, "port_legs = true\n");
     owner.open("room", &mut ann);
@@ -139,9 +142,10 @@ fn operator_replaces_an_owner_without_a_witness() {
     expect_echo(&mut ann, "the new owner goes on");
 }
 
+#[required(Namespaces)]
 #[test]
 fn operator_lets_a_doubting_owner_send() {
-    let Some(place) = Place::lay("operator_lets_a_doubting_owner_send") else { return };
+    let place = Place::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, _standby] = place.group(&node);
     owner.open("room", &mut ann);
@@ -160,9 +164,10 @@ fn operator_lets_a_doubting_owner_send() {
     assert_eq!(owner.read("/v1/gateways")["gateways"][0]["role"], "owner");
 }
 
+#[required(Namespaces)]
 #[test]
 fn heard_owner_is_not_replaced_on_request() {
-    let Some(place) = Place::lay("heard_owner_is_not_replaced_on_request") else { return };
+    let place = Place::lay();
     let node = place.node();
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);

@@ -12,7 +12,7 @@ use std::thread;
 
 use evenkeel_lab::network::Host;
 use evenkeel_lab::process::ChildProcess;
-use evenkeel_testkit::clients::{Client, present};
+use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
 
@@ -132,13 +132,10 @@ fn converse(phones: &mut [&mut Phone; 2], what: &str) {
     });
 }
 
+#[required(Rtpengine, Namespaces)]
 #[test]
 fn srtp_legs_at_rtpengine_get_new_keys() {
-    let test = "srtp_legs_at_rtpengine_get_new_keys";
-    if !present(test, Client::Rtpengine) {
-        return;
-    }
-    let Some(place) = Place::lay(test) else { return };
+    let place = Place::lay();
     let folder = tempfile::tempdir().unwrap();
     let _daemon = daemon(&place, folder.path());
     let [first, second] = [0, 1].map(|edge| tunnel(&place.edges[edge]));

@@ -1,23 +1,18 @@
 //! The quick benchmark, with the gateway that the tests built: it measures, and delivers no packet to a wrong session.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
 use evenkeel_testkit::binary::evenkeel;
+use evenkeel_testkit::required;
 use serde_json::Value;
 
 const RELAYS: [&str; 2] = ["ours", "floor"];
 
+#[required(Namespaces)]
 #[test]
 fn each_row_is_measured_for_each_relay() {
-    let isolated = Command::new("unshare").args(["--net", "true"]).output();
-    if !isolated.is_ok_and(|done| done.status.success()) {
-        let line = "skipped: bench: it needs root, for a network namespace of its own\n";
-        let _closed = std::io::stderr().write_all(line.as_bytes());
-        return;
-    }
     let report = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-quick.json");
     let bench = Command::new(env!("CARGO_BIN_EXE_evenkeel-bench"))
         .args(["quick", "--rounds", "1", "--seconds", "0.2", "--relays", &RELAYS.join(",")])

@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use evenkeel_testkit::need::Need;
+
 use crate::hosts::{QUIC, SHARED, UDP};
 use crate::node::Vice;
 
@@ -195,7 +197,7 @@ impl Layout {
 
     /// The reason why the row cannot run here.
     pub(crate) fn requirement(&self) -> Result<(), String> {
-        if self.store { evenkeel_testkit::nats::program().map(drop) } else { Ok(()) }
+        if self.store { Need::Nats.require() } else { Ok(()) }
     }
 
     /// The one-way delay to nodes of this region.

@@ -5,7 +5,13 @@ pub mod clients;
 pub mod http;
 pub mod namespace;
 pub mod nats;
+pub mod need;
 pub mod registry;
+mod required;
+
+/// Marks a test by what it needs.
+pub use evenkeel_testkit_macros::required;
+pub use required::required;
 
 use std::time::Duration;
 

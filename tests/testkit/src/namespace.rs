@@ -4,8 +4,6 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
-use evenkeel_lab::network::ip;
-
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// Set in the process that runs inside.
@@ -16,8 +14,11 @@ pub fn enter() -> Result<Option<i32>, String> {
     if std::env::var_os(INSIDE).is_some() {
         // Fails if the process leads a session already.
         let _leads_already = nix::unistd::setsid();
-        ip("link set lo up")?;
-        return Ok(None);
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        return match up.is_ok_and(|status| status.success()) {
+            true => Ok(None),
+            false => Err("`ip link set lo up` fails; it needs iproute2".to_owned()),
+        };
     }
     if !nix::unistd::geteuid().is_root() {
         return Err("needs root, for a network namespace of its own: run it as root".to_owned());

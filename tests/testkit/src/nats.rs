@@ -10,9 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-/// Installed by `tests/nats/install`.
-const INSTALLED: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/nats-venv/bin/nats-server");
+use crate::need::{Need, nats_server};
 
 /// A server listens within this time, also after its data was damaged.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
@@ -35,9 +33,10 @@ impl NatsServer {
     /// Prepares a server that brings each write to the disk before it is acknowledged.
     ///
     /// # Errors
-    /// The program is missing, which is fatal with `EVENKEEL_CLIENTS=required`.
+    /// The program is missing, or the folder cannot be written.
     pub fn new(address: SocketAddr, folder: &Path) -> Result<NatsServer, String> {
-        let program = program()?;
+        Need::Nats.require()?;
+        let program = nats_server().ok_or("nats-server was removed")?;
         std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
         let folder = folder.to_owned();
         let server = NatsServer { program, address, folder, child: None };
@@ -201,25 +200,6 @@ impl Drop for NatsServer {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// The path of the program.
-///
-/// # Errors
-/// It is missing, which is fatal with `EVENKEEL_CLIENTS=required`.
-pub fn program() -> Result<PathBuf, String> {
-    let installed = PathBuf::from(INSTALLED);
-    let all = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&all).map(|folder| folder.join("nats-server"));
-    if let Some(program) = [installed].into_iter().chain(found).find(|program| program.exists()) {
-        return Ok(program);
-    }
-    let missing = "nats-server is missing; `tests/nats/install` installs it";
-    assert!(
-        std::env::var_os("EVENKEEL_CLIENTS").is_none_or(|word| word != "required"),
-        "{missing}"
-    );
-    Err(missing.to_owned())
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -8,8 +8,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::clients::{Client, present};
-
 /// A registry listens within this time.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
@@ -27,15 +25,11 @@ pub struct RegistryServer {
 }
 
 impl RegistryServer {
-    /// Starts a registry with its data in a folder, and waits until it listens. `None`: the program is absent, which
-    /// [`present`] reports.
+    /// Starts a registry with its data in a folder, and waits until it listens.
     ///
     /// # Panics
-    /// It does not listen, or it is absent and clients are required.
-    pub fn start(test: &str, folder: &Path, asks_for_login: bool) -> Option<RegistryServer> {
-        if !present(test, Client::Registry) {
-            return None;
-        }
+    /// It does not listen.
+    pub fn start(folder: &Path, asks_for_login: bool) -> RegistryServer {
         let folder = folder.to_owned();
         fs::create_dir_all(&folder).expect("a folder can be created");
         let free = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr());
@@ -63,7 +57,7 @@ impl RegistryServer {
             assert!(Instant::now() < deadline, "docker-registry does not listen at {address}");
             std::thread::park_timeout(Duration::from_millis(10));
         }
-        Some(server)
+        server
     }
 
     /// Ends the registry. Its data stays.

@@ -1,10 +1,9 @@
-//! A new project in C of every hook builds and passes its cases, where its compiler is installed.
+//! A new project in C of every hook builds and passes its cases.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use evenkeel_author::case::{self, Case};
 use evenkeel_author::conformance::{self, ConformanceOptions};
@@ -12,32 +11,18 @@ use evenkeel_author::coverage::cover;
 use evenkeel_author::measure::measure;
 use evenkeel_author::{AuthorError, Built, Language, Project, create};
 use evenkeel_model::Hook;
+use evenkeel_testkit::required;
 use serde_json::Value;
 use tempfile::tempdir;
-
-/// Returns true if the compiler is installed; otherwise prints that the test is skipped.
-fn has_clang(test: &str) -> bool {
-    let runs = |program: &str| {
-        let output = Command::new(program).arg("--version").output();
-        output.is_ok_and(|output| output.status.success())
-    };
-    let is_installed = runs("clang") && runs("wasm-ld");
-    if !is_installed {
-        eprintln!("skipped: {test}: not installed: clang and wasm-ld");
-    }
-    is_installed
-}
 
 fn new_project(parent: &Path, hook: Hook) -> Project {
     let name = format!("my-{}", hook.name());
     Project::at(&create(parent, &name, hook, Language::C).unwrap()).unwrap()
 }
 
+#[required(Clang)]
 #[test]
 fn new_projects_in_c_build_and_pass_their_cases() {
-    if !has_clang("new_projects_in_c_build_and_pass_their_cases") {
-        return;
-    }
     for hook in Hook::ALL {
         let parent = tempdir().unwrap();
         let project = new_project(parent.path(), hook);
@@ -58,11 +43,9 @@ fn new_projects_in_c_build_and_pass_their_cases() {
     }
 }
 
+#[required(Clang)]
 #[test]
 fn coverage_has_lines_of_c() {
-    if !has_clang("coverage_has_lines_of_c") {
-        return;
-    }
     let parent = tempdir().unwrap();
     let project = new_project(parent.path(), Hook::Admission);
     let built = Built::for_coverage(&project).unwrap();
@@ -73,11 +56,9 @@ fn coverage_has_lines_of_c() {
     assert!(unreached.keys().all(|file| file.ends_with("policy.c")), "{shown}");
 }
 
+#[required(Clang)]
 #[test]
 fn native_figures_are_of_rust_only() {
-    if !has_clang("native_figures_are_of_rust_only") {
-        return;
-    }
     let parent = tempdir().unwrap();
     let project = new_project(parent.path(), Hook::Scenario);
     let built = Built::of(&project).unwrap();
@@ -85,11 +66,9 @@ fn native_figures_are_of_rust_only() {
     assert_eq!(report.not_native.unwrap(), AuthorError::NotRust.to_string());
 }
 
+#[required(Clang)]
 #[test]
 fn error_in_c_is_the_compilers() {
-    if !has_clang("error_in_c_is_the_compilers") {
-        return;
-    }
     let parent = tempdir().unwrap();
     let project = new_project(parent.path(), Hook::Scenario);
     fs::write(project.folder.join("policy.c"), "this is no C").unwrap();

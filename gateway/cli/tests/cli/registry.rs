@@ -1,4 +1,4 @@
-//! Plugins in a registry of Debian's package `docker-registry`, published, pulled and run by commands. Skipped by name without it.
+//! Plugins in a registry of Debian's package `docker-registry`, published, pulled and run by commands.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::time::Duration;
 use evenkeel_host::shipped;
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::registry::{FailingProxy, LOGIN, ProxyFault, RegistryServer};
+use evenkeel_testkit::required;
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
@@ -75,8 +76,8 @@ impl Home {
     }
 }
 
-fn registry(test: &str, folder: &Path, asks_for_login: bool) -> Option<RegistryServer> {
-    RegistryServer::start(test, &folder.join("registry"), asks_for_login)
+fn registry(folder: &Path, asks_for_login: bool) -> RegistryServer {
+    RegistryServer::start(&folder.join("registry"), asks_for_login)
 }
 
 /// `sha256:…` of a reference.
@@ -84,11 +85,11 @@ fn digest(reference: &str) -> &str {
     reference.split_once('@').unwrap().1
 }
 
+#[required(Registry)]
 #[test]
 fn published_plugin_is_pulled_and_kept() {
     let home = Home::new();
-    let test = "published_plugin_is_pulled_and_kept";
-    let Some(mut server) = registry(test, home.0.path(), false) else { return };
+    let mut server = registry(home.0.path(), false);
     let host = server.address.to_string();
     let reference = home.publish("ops", &host);
     assert_eq!(home.publish("ops", &host), reference, "the same plugin has the same digest");
@@ -110,11 +111,11 @@ fn published_plugin_is_pulled_and_kept() {
     assert!(error.contains(&words), "{error}");
 }
 
+#[required(Registry)]
 #[test]
 fn damaged_or_foreign_plugin_is_not_written() {
     let home = Home::new();
-    let test = "damaged_or_foreign_plugin_is_not_written";
-    let Some(server) = registry(test, home.0.path(), false) else { return };
+    let server = registry(home.0.path(), false);
     let reference = home.publish("ops", &server.address.to_string());
     let pull = ["plugin", "pull", &reference, "--out", "out.wasm"];
     let error = home.fail(1, &[&pull[..], &["--trust", "other.pub"]].concat());
@@ -138,11 +139,11 @@ fn damaged_or_foreign_plugin_is_not_written() {
     home.succeed(&pull);
 }
 
+#[required(Registry)]
 #[test]
 fn passing_faults_of_a_registry_are_survived() {
     let home = Home::new();
-    let test = "passing_faults_of_a_registry_are_survived";
-    let Some(server) = registry(test, home.0.path(), false) else { return };
+    let server = registry(home.0.path(), false);
     let proxy = FailingProxy::start(server.address);
     let reference = home.publish("ops", &proxy.address.to_string());
     let cut = ProxyFault::CutAfter(5_000);
@@ -160,11 +161,11 @@ fn passing_faults_of_a_registry_are_survived() {
     assert!(!home.path("never.wasm").exists());
 }
 
+#[required(Registry)]
 #[test]
 fn registry_with_login_takes_and_gives_with_it() {
     let home = Home::new();
-    let test = "registry_with_login_takes_and_gives_with_it";
-    let Some(server) = registry(test, home.0.path(), true) else { return };
+    let server = registry(home.0.path(), true);
     let place = format!("oci://{}/ops", server.address);
     let publish = ["plugin", "publish", "ops.wasm", &place];
     let error = home.fail(1, &publish);
@@ -200,11 +201,11 @@ fn write_set(home: &Home, reference: &str) {
     fs::write(home.path("policies/by-digest.toml"), set).unwrap();
 }
 
+#[required(Registry)]
 #[test]
 fn gateway_runs_a_plugin_of_a_registry() {
     let home = Home::new();
-    let test = "gateway_runs_a_plugin_of_a_registry";
-    let Some(mut server) = registry(test, home.0.path(), true) else { return };
+    let mut server = registry(home.0.path(), true);
     fs::write(home.path("login"), format!("{LOGIN}\n")).unwrap();
     let host = server.address;
     let publish = |key: &str| {

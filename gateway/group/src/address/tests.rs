@@ -6,8 +6,9 @@ use std::thread;
 use std::time::Instant;
 
 use evenkeel_control::PolicyRecords;
+use evenkeel_testkit::required;
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{Pid, geteuid, gettid};
+use nix::unistd::{Pid, gettid};
 use tokio::runtime::{Builder, Runtime};
 
 use super::holder::Holder;
@@ -115,16 +116,7 @@ struct Link {
     _switch: Host,
 }
 
-/// `None` where the network cannot be made.
-fn link(test: &str) -> Option<Link> {
-    if !geteuid().is_root() {
-        eprintln!("{test} skipped: needs root, for network namespaces");
-        return None;
-    }
-    if Command::new("ip").arg("-V").output().is_err() {
-        eprintln!("{test} skipped: needs ip (iproute2)");
-        return None;
-    }
+fn link() -> Link {
     let switch = Host::new();
     switch.ip("link add br0 type bridge forward_delay 0");
     switch.ip("link set br0 up");
@@ -140,7 +132,7 @@ fn link(test: &str) -> Option<Link> {
         host.ip(&format!("address add 2001:db8::{number}/64 dev eth0 nodad"));
         host
     });
-    Some(Link { one, other, client, _switch: switch })
+    Link { one, other, client, _switch: switch }
 }
 
 fn runtime() -> Runtime {
@@ -156,9 +148,10 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Although the first host still has the address.
+#[required(Namespaces)]
 #[test]
 fn neighbours_follow_the_address() {
-    let Some(link) = link("neighbours_follow_the_address") else { return };
+    let link = link();
     let (runtime, addresses) = (runtime(), ["192.0.2.10/32@eth0", "2001:db8::10/128@eth0"]);
     link.one.ip("address add 192.0.2.10/32 dev eth0");
     link.one.ip("address add 2001:db8::10/128 dev eth0 nodad");
@@ -182,9 +175,10 @@ fn neighbours_follow_the_address() {
 }
 
 /// The kernel keeps packets for a neighbour that does not answer yet.
+#[required(Namespaces)]
 #[test]
 fn packets_that_wait_for_neighbours_are_dropped() {
-    let Some(link) = link("packets_that_wait_for_neighbours_are_dropped") else { return };
+    let link = link();
     let runtime = runtime();
     let mut one = link.one.member(&["192.0.2.10/32@eth0"]);
     runtime.block_on(one.hold()).unwrap();
@@ -210,9 +204,10 @@ fn packets_that_wait_for_neighbours_are_dropped() {
 }
 
 /// An announcement may be lost. The entry of another host is repaired without a packet from the client.
+#[required(Namespaces)]
 #[test]
 fn announcements_are_repeated() {
-    let Some(link) = link("announcements_are_repeated") else { return };
+    let link = link();
     let runtime = runtime();
     let mut one = link.one.member(&["192.0.2.10/32@eth0"]);
     runtime.block_on(one.hold()).unwrap();
@@ -225,9 +220,10 @@ fn announcements_are_repeated() {
     });
 }
 
+#[required(Namespaces)]
 #[test]
 fn address_lapses_unless_it_is_renewed() {
-    let Some(link) = link("address_lapses_unless_it_is_renewed") else { return };
+    let link = link();
     let (runtime, addresses) = (runtime(), ["192.0.2.10/24@eth0", "2001:db8::10/64@eth0"]);
     let mut one = link.one.member(&addresses);
     let is_there = || [V4, V6].map(|address| link.one.has(address));
@@ -248,9 +244,10 @@ fn address_lapses_unless_it_is_renewed() {
     runtime.block_on(one.order(AddressOrder::Renew)).unwrap();
 }
 
+#[required(Namespaces)]
 #[test]
 fn released_addresses_are_removed() {
-    let Some(link) = link("released_addresses_are_removed") else { return };
+    let link = link();
     let (runtime, addresses) = (runtime(), ["192.0.2.10/24@eth0", "2001:db8::10/64@eth0"]);
     let mut one = link.one.member(&addresses);
     let is_there = || [V4, V6].map(|address| link.one.has(address));
@@ -271,9 +268,10 @@ fn released_addresses_are_removed() {
     assert!(link.one.has("192.0.2.1") && link.one.has("2001:db8::1"), "the host keeps its own");
 }
 
+#[required(Namespaces)]
 #[test]
 fn second_host_with_the_address_is_reported() {
-    let Some(link) = link("second_host_with_the_address_is_reported") else { return };
+    let link = link();
     let runtime = runtime();
     let mut one = link.one.member(&["192.0.2.10/32@eth0", "192.0.2.11/32@eth0"]);
     link.other.ip("address add 192.0.2.10/32 dev eth0");
@@ -289,9 +287,10 @@ fn second_host_with_the_address_is_reported() {
     assert!(link.one.has(V4), "it is renewed");
 }
 
+#[required(Namespaces)]
 #[test]
 fn default_router_shows_that_the_link_works() {
-    let Some(link) = link("default_router_shows_that_the_link_works") else { return };
+    let link = link();
     let runtime = runtime();
     let mut one = link.one.member(&["192.0.2.10/24@eth0"]);
     let mut refused =
@@ -306,9 +305,10 @@ fn default_router_shows_that_the_link_works() {
     runtime.block_on(one.hold()).unwrap();
 }
 
+#[required(Namespaces)]
 #[test]
 fn member_starts_without_the_addresses() {
-    let Some(link) = link("member_starts_without_the_addresses") else { return };
+    let link = link();
     link.one.ip("address add 192.0.2.10/24 dev eth0");
     link.one.ip("address add 2001:db8::10/64 dev eth0 nodad");
     let _member = link.one.member(&["192.0.2.10/24@eth0", "2001:db8::10/64@eth0"]);
@@ -316,9 +316,10 @@ fn member_starts_without_the_addresses() {
     assert!(link.one.has("192.0.2.1") && link.one.has("2001:db8::1"), "the host keeps its own");
 }
 
+#[required(Namespaces)]
 #[test]
 fn one_failure_leaves_the_other_addresses() {
-    let Some(link) = link("one_failure_leaves_the_other_addresses") else { return };
+    let link = link();
     let runtime = runtime();
     link.one.ip("link add eth1 type veth peer name eth2");
     let mut one = link.one.member(&["192.0.2.10/32@eth0", "198.51.100.10/32@eth1"]);
@@ -329,9 +330,10 @@ fn one_failure_leaves_the_other_addresses() {
     assert!(link.one.has(V4));
 }
 
+#[required(Namespaces)]
 #[test]
 fn holder_names_the_interfaces_that_it_found() {
-    let Some(link) = link("holder_names_the_interfaces_that_it_found") else { return };
+    let link = link();
     let refused = |address: &str| {
         let address = address.parse().unwrap();
         link.one.run(move || Holder::open(vec![address]).err().unwrap())

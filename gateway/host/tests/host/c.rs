@@ -5,65 +5,54 @@ use std::process::Command;
 
 use evenkeel_host::{BoundPlugin, Component};
 use evenkeel_model::{Hook, HookAnswer, PolicyQuestion};
+use evenkeel_testkit::required;
 use serde_json::json;
 
 use crate::calm::{answers_for_thousands, decides, session};
 use crate::contract::sdk;
 use crate::plugin::roomy;
-use crate::tools::skip;
 
-/// Compiles a policy in C with warnings as errors; `None` without a compiler.
-pub(crate) fn compile(source: &Path, optimise: &str) -> Option<Vec<u8>> {
-    if !has("clang") || !has("wasm-ld") {
-        return None;
-    }
-    let out =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(source.with_extension("wasm").file_name()?);
+/// Compiles a policy in C with warnings as errors.
+pub(crate) fn compile(source: &Path, optimise: &str) -> Vec<u8> {
+    let (folder, name) = (source.parent().unwrap(), source.file_name().unwrap());
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension("wasm");
     let clang = Command::new("clang")
         .args(["--target=wasm32", "-ffreestanding", "-nostdlib", optimise, "-std=c11"])
         .args(["-Wall", "-Wextra", "-Werror", "-Wl,--no-entry", "-Wl,--strip-all", "-o"])
         .arg(&out)
-        .arg(source.file_name()?)
-        .current_dir(source.parent()?)
+        .arg(name)
+        .current_dir(folder)
         .status();
     assert!(clang.unwrap().success(), "{} compiles", source.display());
-    Some(std::fs::read(out).unwrap())
+    std::fs::read(out).unwrap()
 }
 
-fn has(program: &str) -> bool {
-    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+/// The policy of `plugin-sdk/c`.
+fn calm(optimise: &str) -> Component {
+    let module = compile(&sdk().join("c/calm.c"), optimise);
+    Component::vet(roomy(), &module).unwrap()
 }
 
-/// The policy of `plugin-sdk/c`. Without a compiler, `None` and a message.
-fn calm(test: &str, optimise: &str) -> Option<Component> {
-    let Some(module) = compile(&sdk().join("c/calm.c"), optimise) else {
-        skip(test, "clang and wasm-ld");
-        return None;
-    };
-    Some(Component::vet(roomy(), &module).unwrap())
-}
-
+#[required(Clang)]
 #[test]
 fn c_policy_decides_as_documented() {
-    let Some(component) = calm("a_policy_in_c_decides_as_its_source_says", "-O2") else { return };
+    let component = calm("-O2");
     assert_eq!(&*component.manifest().name, "calm-c");
     decides(&component);
 }
 
+#[required(Clang)]
 #[test]
 fn c_policy_answers_for_thousands_of_sessions() {
-    let test = "a_policy_in_c_answers_for_thousands_of_sessions_in_its_memory";
     // A debug build: nothing may depend on the optimiser.
-    let Some(component) = calm(test, "-O0") else { return };
+    let component = calm("-O0");
     answers_for_thousands(&component);
 }
 
+#[required(Clang)]
 #[test]
 fn c_policy_refuses_states_of_unknown_schema() {
-    let Some(component) = calm("a_policy_in_c_refuses_states_of_a_form_that_it_never_had", "-O2")
-    else {
-        return;
-    };
+    let component = calm("-O2");
     let settings = json!({});
     let mut policy =
         BoundPlugin::install(roomy(), &component, Hook::Degradation, settings, vec![], 1).unwrap();
@@ -105,6 +94,7 @@ void ek_resolve(ek_text scenario, ek_labels labels, ek_params *out) {
 }
 "#;
 
+#[required(Clang)]
 #[test]
 fn c_policy_reads_texts_and_fractions() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c-settings");
@@ -117,9 +107,7 @@ fn c_policy_reads_texts_and_fractions() {
         "settings": {"type": "object"},
     });
     std::fs::write(folder.join("settings.json"), manifest.to_string()).unwrap();
-    let Some(module) = compile(&source, "-O2") else {
-        return skip("c_policy_reads_texts_and_fractions", "clang and wasm-ld");
-    };
+    let module = compile(&source, "-O2");
     let component = Component::vet(roomy(), &module).unwrap();
     let read = |settings: serde_json::Value| {
         let hook = Hook::Scenario;

@@ -1,32 +1,24 @@
 //! A policy in JavaScript: contains a whole interpreter and imports nothing but `diag`.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use evenkeel_host::{BoundPlugin, Component};
 use evenkeel_model::{Hook, HookAnswer, PolicyQuestion};
+use evenkeel_testkit::need::policy_packages;
+use evenkeel_testkit::required;
 use serde_json::json;
 
 use crate::calm::{decides, session};
 use crate::contract::sdk;
 use crate::plugin::roomy;
-use crate::tools::skip;
 
-/// Build tools of such a policy, installed by `tests/interop/install`.
-fn workshop() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/policy-js")
-}
-
-/// The policy of `plugin-sdk/js`, built as an author builds it; `None` without the tools.
-fn build() -> Option<Vec<u8>> {
-    let js = workshop().join("js");
-    if !js.join("node_modules/@bytecodealliance/componentize-js").is_dir() {
-        return None;
-    }
+/// The policy of `plugin-sdk/js`, built as an author builds it.
+fn build() -> Vec<u8> {
+    let js = policy_packages().join("js");
     // The build folder is beside the installed packages, so that node finds them.
     for folder in ["js", "wit"] {
-        let to = workshop().join(folder);
+        let to = policy_packages().join(folder);
         std::fs::create_dir_all(&to).unwrap();
         for file in std::fs::read_dir(sdk().join(folder)).unwrap() {
             let file = file.unwrap();
@@ -40,15 +32,13 @@ fn build() -> Option<Vec<u8>> {
         .current_dir(&js)
         .status();
     assert!(node.unwrap().success(), "the policy in JavaScript is built");
-    Some(std::fs::read(js.join("calm.wasm")).unwrap())
+    std::fs::read(js.join("calm.wasm")).unwrap()
 }
 
+#[required(Componentize)]
 #[test]
 fn javascript_policy_decides_as_documented() {
-    let test = "a_policy_in_javascript_decides_as_its_source_says";
-    let Some(bytes) = build() else {
-        return skip(test, "componentize-js, which wants npm");
-    };
+    let bytes = build();
     // Validation fails if the component imports anything but `diag`.
     let component = Component::vet(roomy(), &bytes).unwrap();
     assert_eq!(&*component.manifest().name, "calm-js");

@@ -22,5 +22,4 @@ mod reference;
 mod sandbox;
 mod shipped;
 mod states;
-mod tools;
 mod vetting;

@@ -1,22 +1,17 @@
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use evenkeel_testkit::required;
+
 use super::*;
 
 const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
-fn network(test: &str) -> Option<NamespaceNetwork> {
-    let network = NamespaceNetwork::lay();
-    if let Err(reason) = &network {
-        eprintln!("{test} skipped: {reason}");
-    }
-    network.ok()
-}
-
+#[required(Namespaces)]
 #[test]
 fn datagrams_cross_unless_the_link_is_cut() {
-    let Some(network) = network("datagrams_cross_unless_the_link_is_cut") else { return };
+    let network = NamespaceNetwork::lay().unwrap();
     let near = network.host("near", NEAR).unwrap();
     let far = network.host("far", FAR).unwrap();
     let bind = |host: &Host| {
@@ -37,9 +32,10 @@ fn datagrams_cross_unless_the_link_is_cut() {
     assert!((0..50).any(|_| crosses(100)));
 }
 
+#[required(Namespaces)]
 #[test]
 fn thread_is_back_after_its_visit() {
-    let Some(network) = network("thread_is_back_after_its_visit") else { return };
+    let network = NamespaceNetwork::lay().unwrap();
     let host = network.host("host", NEAR).unwrap();
     let outside = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = outside.local_addr().unwrap();

@@ -10,9 +10,8 @@ use evenkeel_lab::client::WebrtcTally;
 use evenkeel_lab::clock;
 use evenkeel_lab::crowd::FaultEffect;
 use evenkeel_lab::process::ChildProcess;
-use evenkeel_testkit::clients::{
-    Client, SYSTEM_PYTHON, browser_packages, ecdsa_certificate, python,
-};
+use evenkeel_testkit::clients::{SYSTEM_PYTHON, browser_packages, ecdsa_certificate, python};
+use evenkeel_testkit::need::Need;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -73,9 +72,9 @@ impl ThirdParty {
     /// A program is not installed.
     pub(crate) fn require(self) -> Result<(), String> {
         match self {
-            ThirdParty::Pages | ThirdParty::Publisher => Client::Chromium.require(),
+            ThirdParty::Pages | ThirdParty::Publisher => Need::Chromium.require(),
             ThirdParty::Libraries => {
-                Client::Aiortc.require().and_then(|()| Client::Webrtcbin.require())
+                Need::Aiortc.require().and_then(|()| Need::Webrtcbin.require())
             }
         }
     }

@@ -1,3 +1,5 @@
+use evenkeel_testkit::required;
+
 use super::*;
 
 const HARDWARE: [u8; 6] = [0x02, 0x00, 0x5e, 0x10, 0x20, 0x30];
@@ -84,12 +86,10 @@ fn claim_is_read_from_a_packet() {
     assert_eq!(claim(&packet, 7), None);
 }
 
+#[required(RawSockets)]
 #[test]
 fn probes_wait_for_the_previous_owner() {
-    let Ok(mut claims) = Claims::open() else {
-        eprintln!("probes_wait_for_the_previous_owner skipped: needs CAP_NET_RAW");
-        return;
-    };
+    let mut claims = Claims::open().unwrap();
     let now = Instant::now();
     claims.begin(now);
     assert!(!claims.take_probe(now + PROBED_AFTER - Duration::from_nanos(1)));
