@@ -8,6 +8,7 @@ pub mod nats;
 pub mod need;
 pub mod registry;
 mod required;
+pub mod udp;
 
 /// Marks a test by what it needs.
 pub use evenkeel_testkit_macros::required;

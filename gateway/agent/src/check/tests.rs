@@ -1,3 +1,5 @@
+use evenkeel_testkit::udp::await_closed;
+
 use super::*;
 
 const EVERY: Duration = Duration::from_millis(10);
@@ -72,6 +74,7 @@ fn port_is_closed_from_two_refusals_to_an_answer() {
     answer(&server, &mut check, <[u8]>::to_vec);
     let address = server.local_addr().unwrap();
     drop(server);
+    await_closed(address);
     let patience = Instant::now() + Duration::from_secs(10);
     for (refused, port) in [(1, PortState::Up), (2, PortState::Closed)] {
         now += EVERY;

@@ -1,6 +1,8 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use evenkeel_testkit::udp::await_closed;
+
 use super::*;
 
 const EVERY: Duration = Duration::from_millis(5);
@@ -36,7 +38,9 @@ fn connected(address: SocketAddr, peer: SocketAddr) -> UdpSocket {
 
 /// An address with a free port.
 fn free(ip: IpAddr) -> Option<SocketAddr> {
-    UdpSocket::bind((ip, 0)).ok()?.local_addr().ok()
+    let address = UdpSocket::bind((ip, 0)).ok()?.local_addr().ok()?;
+    await_closed(address);
+    Some(address)
 }
 
 #[test]
@@ -50,6 +54,7 @@ fn end_shows_only_after_the_port_was_open() {
         socket.connect(scene.peer).unwrap();
         assert_eq!(scene.look(), PortState::Up);
         drop(socket);
+        await_closed(address);
         assert_eq!([scene.look(), scene.look()], [PortState::Closed; 2]);
         let _started_again = connected(address, scene.peer);
         assert_eq!(scene.look(), PortState::Up);
@@ -65,6 +70,7 @@ fn port_stays_open_while_one_process_has_it() {
     drop(former);
     assert_eq!(scene.look(), PortState::Up, "an upgrade");
     drop(next);
+    await_closed(scene.watch.gateway.address);
     assert_eq!(scene.look(), PortState::Closed);
 }
 

@@ -2,6 +2,7 @@ mod signed;
 
 use std::cell::Cell;
 
+use evenkeel_testkit::udp::await_closed;
 use tokio::task::LocalSet;
 
 use super::socket::{CONNECT_AGAIN, connected};
@@ -226,6 +227,7 @@ fn refusal_must_quote_a_pending_probe() {
 #[tokio::test]
 async fn closed_port_is_reported_with_its_probe() {
     let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    await_closed(gone);
     let (told, mut probed) = mpsc::channel(8);
     let hears = async {
         let prober =

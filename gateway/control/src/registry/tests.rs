@@ -1,10 +1,10 @@
-use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use evenkeel_config::Traceparent;
 use evenkeel_dataplane::quic::ShortLivedCertificates;
 use evenkeel_model::{Labels, Srtp};
+use evenkeel_testkit::udp;
 
 use super::*;
 
@@ -14,15 +14,19 @@ const SESSION: SessionId = SessionId(7);
 
 /// Port numbers that are free at [`ELSEWHERE`].
 fn free_ports() -> (u16, u16) {
-    let [rtp, rtcp] = [0, 0].map(|port| bind(ELSEWHERE, port).unwrap());
-    (rtp.local_addr().unwrap().port(), rtcp.local_addr().unwrap().port())
+    let sockets = [0, 0].map(|port| bind(ELSEWHERE, port).unwrap());
+    let ports = sockets.each_ref().map(|socket| socket.local_addr().unwrap().port());
+    drop(sockets);
+    ports.into_iter().for_each(await_free);
+    ports.into()
 }
 
 fn is_taken(port: u16) -> bool {
-    match bind(ELSEWHERE, port) {
-        Ok(_) => false,
-        Err(error) => error.kind() == ErrorKind::AddrInUse,
-    }
+    udp::is_open((ELSEWHERE, port).into())
+}
+
+fn await_free(port: u16) {
+    udp::await_closed((ELSEWHERE, port).into());
 }
 
 #[test]
@@ -45,11 +49,12 @@ fn reserved_ports_follow_the_records() {
     let mut reserved = ReservedPorts::new(Some(ELSEWHERE));
     reserved.reserve(SESSION, Some(ELSEWHERE), (old, None));
     reserved.reserve(SESSION, Some(ELSEWHERE), (new, None));
-    assert_eq!([is_taken(old), is_taken(new)], [false, true]);
+    await_free(old);
+    assert!(is_taken(new));
     reserved.retain(|session| session == SESSION);
     assert!(is_taken(new));
     reserved.forget(SESSION);
-    assert!(!is_taken(new));
+    await_free(new);
 }
 
 #[test]
@@ -74,6 +79,7 @@ fn taken_port_is_reserved_once_it_is_free() {
     reserved.reserve(SESSION, Some(ELSEWHERE), (rtp, Some(rtcp)));
     assert!(!is_taken(rtp), "a session has all of its ports or none");
     drop(other);
+    await_free(rtcp);
     reserved.reserve(SESSION, Some(ELSEWHERE), (rtp, Some(rtcp)));
     assert_eq!(reserved.take(SESSION).len(), 2);
 }
@@ -86,6 +92,7 @@ fn port_that_is_not_free_is_told() {
     assert!(!reserved.reserve(SESSION, Some(ELSEWHERE), (port, None)));
     assert!(reserved.reserve(SESSION, None, (port, None)), "it is at another address");
     drop(taken);
+    await_free(port);
     assert!(reserved.reserve(SESSION, Some(ELSEWHERE), (port, None)));
 }
 

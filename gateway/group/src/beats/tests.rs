@@ -4,6 +4,7 @@ use std::time::Duration;
 use evenkeel_config::{AddressPlace, GatewayConfig, MovingAddress, PeerSettings, SecretFile};
 use evenkeel_fuzz::Corpus;
 use evenkeel_telemetry::Telemetry;
+use evenkeel_testkit::udp::await_closed;
 
 use super::*;
 
@@ -249,7 +250,9 @@ async fn closed_port_of_the_peer_is_reported() {
     assert_eq!(heard(&mut left).await, BeatInput::Beat(PeerId(0), b"last".to_vec()));
     // The kernel drops datagrams of other hosts before they are read.
     assert_eq!((counted.count("malformed"), counted.count("")), (1, 1));
+    let two = right.socket.local_addr().unwrap();
     drop(right);
+    await_closed(two);
     for _ in 0..2 {
         left.send(PeerId(0), b"owner");
         assert_eq!(heard(&mut left).await, BeatInput::Closed(PeerId(0)));
