@@ -81,7 +81,7 @@ impl Host {
             let socket = Socket::new(Domain::for_address(at), Type::DGRAM, None).unwrap();
             evenkeel_dataplane::freebind::allow(&socket, at).unwrap();
             socket.bind(&at.into()).unwrap();
-            socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
             socket.into()
         })
     }
@@ -168,9 +168,13 @@ fn neighbours_follow_the_address() {
         wait_until("the client's entry follows", || {
             link.client.neighbour(address).as_deref() == Some(OTHER)
         });
-        link.client.knock(address);
-        assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 1, "{address}");
-        assert!(link.one.has(address) && link.other.has(address), "{address}");
+        wait_until("a datagram reaches the other owner", || {
+            // Nothing renews the address meanwhile, and it may have lapsed on a busy machine.
+            runtime.block_on(other.hold()).unwrap();
+            link.client.knock(address);
+            let arrives = matches!(socket.recv(&mut [0; 8]), Ok(1));
+            arrives && link.one.has(address) && link.other.has(address)
+        });
     }
 }
 
@@ -298,7 +302,8 @@ fn default_router_shows_that_the_link_works() {
     let none = "group addresses: no default router at the interfaces of the group's addresses";
     assert_eq!(refused().as_deref(), Some(none));
     link.one.ip("route add default via 192.0.2.3");
-    assert_eq!(refused(), None);
+    // On a busy machine an answer may be late.
+    wait_until("the router answers", || refused().is_none());
     link.client.ip("link set eth0 down");
     let silent = "group addresses: the default router does not answer: 192.0.2.3";
     assert_eq!(refused().as_deref(), Some(silent));
