@@ -234,9 +234,10 @@ fn offer_over_tcp(from: &Host, to: SocketAddr) -> String {
     answer
 }
 
+#[required(Namespaces)]
 #[test]
 fn standby_takes_no_keys_from_another_host() {
-    let Some(place) = Place::lay("standby_takes_no_keys_from_another_host") else { return };
+    let place = Place::lay();
     let node = place.node();
     let [mut owner, mut standby] = place.group_with(&node.text(), |host, world| {
         world.admin = format!("tcp = \"{}:7300\"\ntoken_file = \"secret\"\n", host.address());

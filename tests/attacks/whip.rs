@@ -8,6 +8,7 @@ use data_encoding::BASE64URL_NOPAD;
 use evenkeel_control::Inherited;
 use evenkeel_handover::RequestGate;
 use evenkeel_model::{CloseReason, CoreEvent};
+use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
 use ring::hmac;
 use serde_json::{Value, json};
@@ -253,10 +254,10 @@ fn used_token_opens_nothing_after_a_restart() {
     assert_eq!(status, 201, "{answer}");
 }
 
+#[required(Namespaces)]
 #[test]
 fn session_url_holds_at_standby_and_after_takeover() {
-    let test = "session_url_holds_at_standby_and_after_takeover";
-    let Some(place) = Place::lay(test) else { return };
+    let place = Place::lay();
     let node = place.node();
     let [mut owner, _standby] = place.group_with(&node.text(), |_, world| {
         world.listens = world.listens.replace("declared", "stun");
