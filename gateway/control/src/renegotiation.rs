@@ -62,6 +62,8 @@ impl SessionRegistry {
         let (certificates, before) = dtls(entry.srtp()).ok_or(ControlError::NotWebrtc)?;
         let ice_restarted = before.ufrag != ufrag;
         let mut answered = before.clone();
+        // Without a description, the client's password of a restart is unknown.
+        let mut password = if ice_restarted { Default::default() } else { before.password.clone() };
         let mut media = None;
         if let Some(streams) = streams {
             let offered = dtls(Some(&streams.keying)).ok_or(ControlError::NotWebrtc)?;
@@ -77,8 +79,10 @@ impl SessionRegistry {
                 announced.seed = before.announced.seed;
                 announced.in_sync.clone_from(&before.announced.in_sync);
             }
+            password = offered.1.password.clone();
             answered = AnsweredMedia {
                 ufrag: before.ufrag.clone(),
+                password: before.password.clone(),
                 announced: Arc::new(announced),
                 ..offered.1.clone()
             };
@@ -86,7 +90,7 @@ impl SessionRegistry {
         }
         let streams_changed =
             media.as_ref().is_some_and(|media| *media != present) || answered != *before;
-        answered.ufrag = ufrag;
+        (answered.ufrag, answered.password) = (ufrag, password);
         let home = entry.home;
         let (_, listener) = self.listener(&ClientIdentity::Stun).ok_or(ControlError::NoListener)?;
         let addresses = listener.addresses.rtp_of_client(ClientLabel::Carrier.value(&labels));

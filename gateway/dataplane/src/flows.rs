@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use dashmap::mapref::entry;
 
-/// Time after a check during which no check of another session takes over its address. Clients check every five seconds
-/// on average (RFC 7675, 5.1), so a forged source cannot redirect a live client's packets.
+/// Time after a check during which no check of another session takes over its address, if the client has not proved to receive
+/// there. Clients check every five seconds on average (RFC 7675, 5.1), so a forged source cannot redirect a live client's packets.
 pub const CHECKED_FOR: Duration = Duration::from_secs(6);
 
 /// A session's slot at its home worker.
@@ -88,14 +88,14 @@ pub struct FlowEntry {
     pub home: Home,
     /// The MESSAGE-INTEGRITY password; set for ufrags only.
     pub password: Option<Arc<[u8]>>,
-    /// Time of the last verified check from this address; set for addresses learned by checks only.
-    pub checked: Option<Instant>,
+    /// From then on the check of another session takes the address; set for addresses learned by checks only.
+    pub held_until: Option<Instant>,
 }
 
 impl FlowEntry {
     /// Creates an entry without a password.
     pub fn of(home: Home) -> FlowEntry {
-        FlowEntry { home, password: None, checked: None }
+        FlowEntry { home, password: None, held_until: None }
     }
 }
 
@@ -181,21 +181,22 @@ struct CompactEntry {
 #[derive(Clone, Default)]
 struct CheckedEntry {
     password: Option<Arc<[u8]>>,
-    checked: Option<Instant>,
+    held_until: Option<Instant>,
 }
 
 impl From<FlowEntry> for CompactEntry {
-    fn from(FlowEntry { home, password, checked }: FlowEntry) -> CompactEntry {
-        let has_more = password.is_some() || checked.is_some();
-        let more = has_more.then(|| Box::new(CheckedEntry { password, checked }));
+    fn from(FlowEntry { home, password, held_until }: FlowEntry) -> CompactEntry {
+        let has_more = password.is_some() || held_until.is_some();
+        let more = has_more.then(|| Box::new(CheckedEntry { password, held_until }));
         CompactEntry { home, more }
     }
 }
 
 impl From<&CompactEntry> for FlowEntry {
     fn from(kept: &CompactEntry) -> FlowEntry {
-        let CheckedEntry { password, checked } = kept.more.as_deref().cloned().unwrap_or_default();
-        FlowEntry { home: kept.home, password, checked }
+        let CheckedEntry { password, held_until } =
+            kept.more.as_deref().cloned().unwrap_or_default();
+        FlowEntry { home: kept.home, password, held_until }
     }
 }
 
@@ -270,9 +271,9 @@ impl Flows {
         Ok(())
     }
 
-    /// Assigns the source address of a verified check to the session. If another session learned the address by checks,
-    /// the address moves only when that session's last check is older than [`CHECKED_FOR`]: the client has reconnected
-    /// as this session. Returns the home of the session that lost the address.
+    /// Assigns the source address of a verified check to the session, which holds it until then. If another session learned the
+    /// address by checks, the address moves only when that session no longer holds it: the client has reconnected as this session.
+    /// Returns the home of the session that lost the address.
     ///
     /// # Errors
     ///
@@ -281,18 +282,18 @@ impl Flows {
         &self,
         key: FlowKey,
         home: Home,
+        until: Instant,
         now: Instant,
     ) -> Result<Option<Home>, InsertRefusal> {
-        let entry = FlowEntry { checked: Some(now), ..FlowEntry::of(home) };
+        let entry = FlowEntry { held_until: Some(until), ..FlowEntry::of(home) };
         if let Some(mut standing) = self.entries.get_mut(&PackedKey::of(&key)) {
-            let FlowEntry { home: before, checked, .. } = FlowEntry::from(&*standing);
-            let silent = |at: Instant| now.saturating_duration_since(at) >= CHECKED_FOR;
-            return match checked {
+            let FlowEntry { home: before, held_until, .. } = FlowEntry::from(&*standing);
+            return match held_until {
                 _ if before == home => {
                     *standing = entry.into();
                     Ok(None)
                 }
-                Some(at) if silent(at) => {
+                Some(held) if held <= now => {
                     *standing = entry.into();
                     Ok(Some(before))
                 }
@@ -300,6 +301,16 @@ impl Flows {
             };
         }
         self.insert(key, entry).map(|()| None)
+    }
+
+    /// The session holds a learned address until then: the client was heard there.
+    pub fn hold(&self, key: &FlowKey, home: Home, until: Instant) {
+        if let Some(mut standing) = self.entries.get_mut(&PackedKey::of(key))
+            && standing.home == home
+            && let Some(held) = standing.more.as_mut().and_then(|more| more.held_until.as_mut())
+        {
+            *held = until;
+        }
     }
 
     /// Removes the key if it belongs to the session with this home. Returns whether it did.

@@ -32,7 +32,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::MissedTickBehavior;
 
-pub use ice::Credentials;
+pub use ice::{Credentials, answer_check};
 pub use live::ClientState;
 use live::{ClientReports, Roster, SharedReports};
 pub(crate) use outgoing::{VIDEO_TYPE, VOICE_TYPE};

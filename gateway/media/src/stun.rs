@@ -1,7 +1,7 @@
 //! STUN binding for ICE (RFC 8489, RFC 8445): a request proves knowledge of a password.
 //!
-//! The gateway answers as an ICE-lite agent ([`BindingRequest`], [`write_success`], [`write_unknown`]); its
-//! probes and the lab are clients ([`BindingBuilder`], [`Response`]). Implemented here on ring's
+//! The gateway answers as an ICE-lite agent ([`BindingRequest`], [`write_success`], [`write_unknown`]), and checks addresses at which
+//! its clients have not proved to receive ([`write_check`]); its probes and the lab are clients ([`BindingBuilder`], [`Response`]). Implemented here on ring's
 //! HMAC-SHA1, because binding needs only six attributes and a general crate brings a second set of
 //! hashes.
 
@@ -21,6 +21,12 @@ mod message;
 const BINDING_REQUEST: u16 = 0x0001;
 const BINDING_SUCCESS: u16 = 0x0101;
 const BINDING_ERROR: u16 = 0x0111;
+
+/// The PRIORITY of a check of this gateway: that of a peer-reflexive candidate of component 1 (RFC 8445, section 7.1.1).
+const CHECK_PRIORITY: u32 = (110 << 24) | (65_535 << 8) | 255;
+
+/// The tie-breaker of this gateway: a client that takes the controlled role, too, gives it up (RFC 8445, section 7.3.1.1).
+const TIE_BREAKER: u64 = 0;
 
 /// Limit of unknown attributes listed in a response, to bound its length.
 const UNKNOWN_MAX: usize = 4;
@@ -152,6 +158,20 @@ impl BindingBuilder<'_> {
     }
 }
 
+/// Appends a check of the controlled agent to `out`. `key` is that of the receiver's password.
+pub fn write_check(
+    transaction: Transaction,
+    Username { server_ufrag, client_ufrag }: Username<'_>,
+    key: &StunKey,
+    out: &mut Vec<u8>,
+) {
+    let start = begin(BINDING_REQUEST, transaction, out);
+    append(USERNAME, format!("{server_ufrag}:{client_ufrag}").as_bytes(), out);
+    append(PRIORITY, &CHECK_PRIORITY.to_be_bytes(), out);
+    append(ICE_CONTROLLED, &TIE_BREAKER.to_be_bytes(), out);
+    end(start, Some(key), out);
+}
+
 /// Appends a success response with the sender's address to `out`. Signs it if the request was
 /// verified.
 pub fn write_success(
@@ -179,6 +199,12 @@ pub fn write_unknown(
     let named = attributes.zip(&mut value).map(|(kind, place)| *place = kind.to_be_bytes()).count();
     append(UNKNOWN_ATTRIBUTES, value[..named].as_flattened(), out);
     end(start, key, out);
+}
+
+/// Returns whether a datagram of STUN has the class of a response to a binding request.
+pub fn is_response(datagram: &[u8]) -> bool {
+    let kind = datagram.first_chunk().map(|kind| u16::from_be_bytes(*kind));
+    matches!(kind, Some(BINDING_SUCCESS | BINDING_ERROR))
 }
 
 /// A response to a binding request, parsed in place.

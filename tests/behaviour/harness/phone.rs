@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::TestHeader;
-use evenkeel_lab::client::SrtpEndpoint;
+use evenkeel_lab::client::{SrtpEndpoint, answer_check};
 use evenkeel_media::numbering::ClientNumbers;
 use evenkeel_media::rtcp::{self, ReportBlock};
 use evenkeel_media::{demux, rtp};
@@ -160,11 +160,15 @@ impl Phone {
         self.socket.send_to(&protected.unwrap_or(packet), self.target).unwrap();
     }
 
-    /// Receives what is queued; waits a millisecond for the first packet.
+    /// Receives what is queued; waits a millisecond for the first packet. Answers checks of the gateway.
     pub(crate) fn listen(&mut self) {
         let mut buffer = [0; 4_096];
         while let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
             let kind = demux::classify(&buffer[..length]);
+            if let Some(answer) = answer_check(&buffer[..length], from) {
+                self.socket.send_to(&answer, from).unwrap();
+                continue;
+            }
             let mut bytes = buffer[..length].to_vec();
             if let Some(srtp) = self.srtp.as_mut().filter(|_| is_media(kind)) {
                 bytes = srtp.get_mut().unprotect(&bytes).expect("the gateway's packets verify");

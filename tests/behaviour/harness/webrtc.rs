@@ -8,7 +8,7 @@ use evenkeel_client::{OfferMedia, OfferPayloadType, OfferStreamKind};
 use evenkeel_control::OfferedSession;
 use evenkeel_dataplane::worker::{AnsweredMedia, SrtpKeying};
 use evenkeel_dtls::{DtlsClient, HandshakeFailure};
-use evenkeel_lab::client::{SrtpEndpoint, WebrtcIdentity};
+use evenkeel_lab::client::{SrtpEndpoint, WebrtcIdentity, answer_check};
 use evenkeel_media::demux;
 use evenkeel_media::numbering::{ClientNumbers, ExtensionMap};
 use evenkeel_model::{ClientIdentity, IngressProtocol, MediaDescription, Srtp};
@@ -59,6 +59,7 @@ impl WebrtcPhone {
         wanted.media = Arc::new(media);
         let answered = Arc::new(AnsweredMedia {
             ufrag: self.identity.ufrag().into(),
+            password: Default::default(),
             may_send: true,
             may_receive: true,
             numbers: numbers(),
@@ -184,8 +185,10 @@ impl WebrtcPhone {
             }
             let mut buffer = [0; 2_048];
             let Ok(length) = phone.socket.recv(&mut buffer) else { continue };
-            match demux::classify(&buffer[..length]) {
-                demux::DatagramKind::Dtls => dtls.receive(&buffer[..length], now, send)?,
+            let datagram = &buffer[..length];
+            match (demux::classify(datagram), answer_check(datagram, gateway)) {
+                (_, Some(answer)) => send(&answer),
+                (demux::DatagramKind::Dtls, None) => dtls.receive(datagram, now, send)?,
                 _ => is_checked = true,
             }
         }

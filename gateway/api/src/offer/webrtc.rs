@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use evenkeel_control::IceAnswer;
-use evenkeel_dataplane::worker::{AnsweredMedia, SrtpKeying};
+use evenkeel_dataplane::worker::{AnsweredMedia, ClientPassword, SrtpKeying};
 use evenkeel_media::continuity::{AnnouncedSection, AnnouncedStreams};
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::numbering::ClientNumbers;
@@ -121,6 +121,7 @@ impl WebrtcOffer {
         let mut blocks = formats.filter(|it| matches!(it.format, Format::Redundancy(_)));
         AnsweredMedia {
             ufrag: self.ice.ufrag.as_str().into(),
+            password: ClientPassword(self.ice.password().into()),
             may_send: self.negotiation.accepted().any(|media| media.direction.has_recv()),
             may_receive: self.negotiation.accepted().any(|media| media.direction.has_send()),
             numbers: ClientNumbers::new(

@@ -112,14 +112,19 @@ fn check_takes_silent_addresses_but_not_declared() {
         FlowKey::Udp { listener: 0, address }
     };
     let after = |ms| now + Duration::from_millis(ms);
-    assert_eq!(flows.check(key(1), FIRST, now), Ok(None));
-    assert_eq!(flows.check(key(1), FIRST, after(5_000)), Ok(None), "it goes on checking");
-    assert_eq!(flows.check(key(1), NEXT, after(10_999)), Err(InsertRefusal::Taken(FIRST)));
-    assert_eq!(flows.check(key(1), NEXT, after(11_000)), Ok(Some(FIRST)));
+    let check = |port, home, ms| flows.check(key(port), home, after(ms) + CHECKED_FOR, after(ms));
+    assert_eq!(check(1, FIRST, 0), Ok(None));
+    assert_eq!(check(1, FIRST, 5_000), Ok(None), "it goes on checking");
+    assert_eq!(check(1, NEXT, 10_999), Err(InsertRefusal::Taken(FIRST)));
+    flows.hold(&key(1), NEXT, after(90_000));
+    flows.hold(&key(1), FIRST, after(20_000));
+    assert_eq!(check(1, NEXT, 19_999), Err(InsertRefusal::Taken(FIRST)));
+    assert_eq!(check(1, NEXT, 20_000), Ok(Some(FIRST)), "only its own session holds it");
     assert_eq!(flows.home(&key(1)), Some(NEXT));
     assert!(!flows.remove(&key(1), FIRST), "it is no longer its own");
     flows.insert(key(2), FlowEntry::of(FIRST)).unwrap();
-    assert_eq!(flows.check(key(2), NEXT, after(60_000)), Err(InsertRefusal::Taken(FIRST)));
+    flows.hold(&key(2), FIRST, now);
+    assert_eq!(check(2, NEXT, 60_000), Err(InsertRefusal::Taken(FIRST)));
     assert_eq!(flows.counts().udp, 2);
 }
 

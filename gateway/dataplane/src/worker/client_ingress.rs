@@ -89,6 +89,9 @@ impl ClientIngress {
             demux::DatagramKind::Stun if side == RtpSide::Rtcp => {
                 refuse(egress, DropReason::UnknownSource)
             }
+            demux::DatagramKind::Stun if stun::is_response(datagram) => {
+                self.find(source, ArrivalKind::CheckAnswer, datagram, egress, now)
+            }
             demux::DatagramKind::Stun => self.verify_check(source, datagram, egress, now),
             // An address of a session, which passed a check. Clients of DTLS multiplex RTCP, too.
             demux::DatagramKind::Dtls if side == RtpSide::Rtp => {
@@ -229,6 +232,12 @@ impl ClientIngress {
                 session.handle_dtls(source, datagram, cx);
                 None
             }
+            ArrivalKind::CheckAnswer => {
+                if session.handle_check_answer(source, datagram, cx) {
+                    self.hold(session, source, cx.now);
+                }
+                None
+            }
             ArrivalKind::Check | ArrivalKind::Nomination => {
                 self.answer_check(session, arrival, datagram, cx)
             }
@@ -270,7 +279,9 @@ impl ClientIngress {
         unprotected.extend_from_slice(datagram);
         match session.unprotect_srtp(side, &mut unprotected, cx.egress) {
             Ok(packet) => {
-                session.renew_consent(arrival.source, cx.now);
+                if session.renew_consent(arrival.source, cx.now) {
+                    self.hold(session, arrival.source, cx.now);
+                }
                 self.deliver_media(session, arrival, packet, cx);
             }
             Err(reason) => cx.egress.count_drop(reason),
@@ -294,11 +305,20 @@ impl ClientIngress {
             self.cache.remove(&source);
             return cx.egress.count_drop(DropReason::UnknownSource);
         }
+        session.count_received(source, packet);
         session.heard_from(source);
-        match kind {
-            ArrivalKind::Rtp => session.handle_client_rtp(packet, cx),
-            _ => session.handle_client_rtcp(packet, cx),
+        if kind == ArrivalKind::Rtp {
+            return session.handle_client_rtp(packet, cx);
         }
+        if session.read_reports(source, packet, cx) {
+            self.hold(session, source, cx.now);
+        }
+        session.handle_client_rtcp(packet, cx);
+    }
+
+    /// Keeps an address of the session's client, which was heard there, from other sessions.
+    fn hold(&self, session: &WorkerSession, source: SourceKey, now: Instant) {
+        self.flows.hold(&source.key(), session.home, session.holds_until(source, now));
     }
 
     /// Answers a verified check and learns its source address. A retransmission is answered and changes nothing; a
@@ -313,8 +333,8 @@ impl ClientIngress {
     ) -> Option<Home> {
         let source = arrival.source;
         let request = stun::BindingRequest::parse(datagram).ok()?;
-        let transaction = request.message.transaction();
-        let key = key(&entry(&self.flows, request.username()?)?)?;
+        let (transaction, username) = (request.message.transaction(), request.username()?);
+        let key = key(&entry(&self.flows, username)?)?;
         self.answer.clear();
         if request.unknown().next().is_some() {
             stun::write_unknown(transaction, request.unknown(), Some(&key), &mut self.answer);
@@ -329,7 +349,8 @@ impl ClientIngress {
         };
         let mut previous = None;
         if !is_done {
-            let Ok(loser) = self.flows.check(source.key(), session.home, cx.now) else {
+            let until = session.holds_until(source, cx.now);
+            let Ok(loser) = self.flows.check(source.key(), session.home, until, cx.now) else {
                 return refuse(cx.egress, DropReason::UnknownSource);
             };
             previous = loser;
@@ -339,8 +360,13 @@ impl ClientIngress {
                 self.flows.remove(&oldest.key(), session.home);
             }
         }
+        session.count_received(source, datagram);
         stun::write_success(transaction, source.address, Some(&key), &mut self.answer);
+        session.count_answer(source, &self.answer);
         cx.egress.queue_to_client(source, RtpSide::Rtp, 0, &self.answer);
+        if session.write_check(source, username, key, &mut self.answer) {
+            cx.egress.queue_to_client(source, RtpSide::Rtp, 0, &self.answer);
+        }
         previous
     }
 

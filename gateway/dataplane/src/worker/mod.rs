@@ -48,8 +48,8 @@ pub use report::{
 use report::{Sweep, every};
 use rustix::event::epoll;
 pub use session::{
-    AnsweredMedia, ClientAddressing, DscpMarks, Install, NodeLeg, NodePort, SessionState,
-    SrtpKeying, SrtpPort, tag,
+    AnsweredMedia, ClientAddressing, ClientPassword, DscpMarks, Install, NodeLeg, NodePort,
+    SessionState, SrtpKeying, SrtpPort, tag,
 };
 use session::{PacketContext, SessionSlots};
 pub use sockets::SessionPorts;

@@ -9,6 +9,7 @@ mod leg_srtp;
 mod media;
 mod packets;
 mod protection;
+mod reachability;
 mod sending;
 mod signs;
 mod slots;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use address::CheckReceipt;
-use address::{CHECKED_MAX, ClientAddress};
+use address::ClientAddress;
 use counts::SessionCounts;
 use evenkeel_media::continuity::{Continuity, Protection, StreamEpoch};
 use evenkeel_media::merge::HopPair;
@@ -46,7 +47,7 @@ use serde::{Deserialize, Serialize};
 use signs::MediaSigns;
 pub(crate) use slots::SessionSlots;
 use srtp::OwnSrtp;
-pub use srtp::{AnsweredMedia, SrtpKeying};
+pub use srtp::{AnsweredMedia, ClientPassword, SrtpKeying};
 use tally::FlowTally;
 use validation::AddressValidation;
 
@@ -348,9 +349,7 @@ impl WorkerSession {
         if is_destination || !more.nominated {
             more.consent = Some(cx.now);
         }
-        more.checked.retain(|known| *known != from);
-        more.checked.push(from);
-        (more.checked.len() > CHECKED_MAX).then(|| more.checked.remove(0))
+        self.address.add_checked(from)
     }
 
     /// Opens the way to the declared addresses: a packet came from one of them.

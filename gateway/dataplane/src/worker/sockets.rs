@@ -187,13 +187,22 @@ pub(crate) enum ArrivalKind {
     Check,
     /// A verified connectivity check with USE-CANDIDATE.
     Nomination,
+    /// A response to a check of the gateway.
+    CheckAnswer,
     /// Carries no datagram: a check proved that the source belongs to another session now.
     AddressTaken,
 }
 
 impl ArrivalKind {
-    const ALL: [Self; 6] =
-        [Self::Rtp, Self::Rtcp, Self::Dtls, Self::Check, Self::Nomination, Self::AddressTaken];
+    const ALL: [Self; 7] = [
+        Self::Rtp,
+        Self::Rtcp,
+        Self::Dtls,
+        Self::Check,
+        Self::Nomination,
+        Self::CheckAnswer,
+        Self::AddressTaken,
+    ];
 }
 
 /// Bytes in front of the datagram: kind, listener, address, port.

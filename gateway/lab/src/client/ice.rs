@@ -1,7 +1,10 @@
 //! ICE of a client towards an ICE-lite gateway.
 
+use std::net::SocketAddr;
+
 use evenkeel_media::stun::{
-    BindingBuilder, BindingOutcome, Response, StunKey, Transaction, Username,
+    BindingBuilder, BindingOutcome, BindingRequest, Response, StunKey, Transaction, Username,
+    write_success,
 };
 use fastrand::Rng;
 
@@ -21,6 +24,15 @@ pub struct Credentials {
     pub ufrag: String,
     /// The password.
     pub password: String,
+}
+
+/// Returns the answer to a check of the gateway from this address; `None` for other datagrams. It is not signed, since the gateway
+/// reads its transaction only.
+pub fn answer_check(datagram: &[u8], gateway: SocketAddr) -> Option<Vec<u8>> {
+    let request = BindingRequest::parse(datagram).ok()?;
+    let mut answer = Vec::new();
+    write_success(request.message.transaction(), gateway, None, &mut answer);
+    Some(answer)
 }
 
 /// A client's checks: until one is answered, then consent.

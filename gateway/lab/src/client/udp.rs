@@ -14,7 +14,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::FleetCommand;
-use super::ice::{Credentials, Ice};
+use super::ice::{Credentials, Ice, answer_check};
 use super::live::{ClientReports, LiveClient, SharedReports};
 use super::talker::Persona;
 use super::webrtc::{AnswerTransport, WebrtcIdentity, WebrtcTally, WebrtcTransport, WebrtcWay};
@@ -219,6 +219,10 @@ impl UdpClient {
 
     fn handle_stun(&mut self, datagram: &[u8]) {
         let Some(ice) = &mut self.ice else { return };
+        if let Some(answer) = answer_check(datagram, self.gateway) {
+            let _lost_at_worst = self.socket.send_to(&answer, self.gateway);
+            return;
+        }
         ice.handle(datagram, clock::now_ns());
         if self.live.is_some() {
             return;

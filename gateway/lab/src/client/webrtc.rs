@@ -14,7 +14,7 @@ use super::ice::{self, Credentials};
 use super::srtp::SrtpEndpoint;
 use crate::clock;
 
-/// Length of the ICE password, which an ICE-lite gateway never uses (RFC 8839, section 5.4: at least 22).
+/// Length of the ICE password, by which the gateway signs its checks of the client (RFC 8839, section 5.4: at least 22).
 const PASSWORD_LENGTH: usize = 24;
 
 /// The certificate and the ICE credentials of a WebRTC client.

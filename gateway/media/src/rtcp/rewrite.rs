@@ -72,6 +72,30 @@ pub(crate) fn set_sender_info(packet: &mut [u8], info: &SenderInfo) {
     }
 }
 
+/// Moves the NTP time of each sender report in a compound packet back by `shift` units of 2^-16 s. Passes the middle 32 bits of
+/// each time before and after to `moved`.
+pub fn shift_sender_reports(compound: &mut [u8], shift: u32, mut moved: impl FnMut(u32, u32)) {
+    let middle = |ntp: u64| (ntp >> 16) as u32;
+    let _ = rewrite(compound, |packet| {
+        if let Some(info) = sender_info(packet) {
+            let ntp = info.ntp.wrapping_sub(u64::from(shift) << 16);
+            set_sender_info(packet, &SenderInfo { ntp, ..info });
+            moved(middle(info.ntp), middle(ntp));
+        }
+        packet.len()
+    });
+}
+
+/// Passes the time of the last sender report in each report block of a compound packet to `replace`, which returns another one.
+pub fn replace_last_reports(compound: &mut [u8], mut replace: impl FnMut(u32) -> u32) {
+    let _ = rewrite(compound, |packet| {
+        retain_blocks(packet, |block| {
+            block.last_sr = replace(block.last_sr);
+            true
+        })
+    });
+}
+
 /// Passes each report block of a sender or receiver report to `each`, which may modify it and
 /// returns whether to keep it. Returns the new length.
 pub(crate) fn retain_blocks(

@@ -370,6 +370,38 @@ fn missing_numbers_are_shifted_or_removed() {
 }
 
 #[test]
+fn shifted_times_of_reports_are_restored() {
+    const SHIFT: u32 = 0xc000_0001;
+    let mut compound = bytes(|out| {
+        write_sender_report(&INFO, &[block(1)], out);
+        write_cname(2, b"someone", out);
+        write_sender_report(&SenderInfo { ntp: 0, ..INFO }, &[], out);
+    });
+    let mut moved = Vec::new();
+    rewrite::shift_sender_reports(&mut compound, SHIFT, |from, to| moved.push((from, to)));
+    assert_eq!(moved, [0x0000_8000, 0].map(|from: u32| (from, from.wrapping_sub(SHIFT))));
+    let ntp = INFO.ntp.wrapping_sub(u64::from(SHIFT) << 16);
+    let shifted = bytes(|out| {
+        write_sender_report(&SenderInfo { ntp, ..INFO }, &[block(1)], out);
+        write_cname(2, b"someone", out);
+        let ntp = 0_u64.wrapping_sub(u64::from(SHIFT) << 16);
+        write_sender_report(&SenderInfo { ntp, ..INFO }, &[], out);
+    });
+    assert_eq!(compound, shifted);
+
+    let answer = |last_sr| {
+        bytes(|out| {
+            write_sender_report(&INFO, &[ReportBlock { last_sr, ..block(1) }, block(2)], out);
+            write_receiver_report(9, &[ReportBlock { last_sr, ..block(3) }], out);
+        })
+    };
+    let (from, to) = moved[0];
+    let mut compound = answer(to);
+    rewrite::replace_last_reports(&mut compound, |time| if time == to { from } else { time });
+    assert_eq!(compound, answer(from));
+}
+
+#[test]
 fn padding_is_no_missing_number_or_source() {
     let mut nack = pad(bytes(|out| write_nack(1, 2, &[10, 12], out)));
     let kept = rewrite::retain_missing(&mut nack, |first, mask| (first.wrapping_add(1), mask));

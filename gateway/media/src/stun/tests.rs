@@ -85,6 +85,27 @@ fn written_request_is_read_back() {
 }
 
 #[test]
+fn check_of_the_controlled_agent_is_verified() {
+    let (username, mut bytes) = (Username { server_ufrag: "them", client_ufrag: "us" }, Vec::new());
+    write_check(TRANSACTION, username, &key(), &mut bytes);
+    let request = BindingRequest::parse(&bytes).unwrap();
+    assert_eq!((request.username(), request.unknown().count()), (Some(username), 0));
+    assert_eq!(request.message.transaction(), TRANSACTION);
+    assert_eq!(request.message.attribute(ICE_CONTROLLED), Some(&[0; 8][..]));
+    assert_eq!(request.message.attribute(PRIORITY).map(<[u8]>::len), Some(4));
+    assert!(!request.use_candidate() && request.message.has_fingerprint);
+    assert_eq!(request.message.verify(&key()), Ok(()));
+}
+
+#[test]
+fn responses_are_told_from_requests() {
+    let mut answer = Vec::new();
+    write_unknown(TRANSACTION, std::iter::empty(), None, &mut answer);
+    assert!(is_response(&SAMPLE_RESPONSE) && is_response(&answer));
+    assert!(!is_response(&SAMPLE_REQUEST) && !is_response(&[1]) && !is_response(&[]));
+}
+
+#[test]
 fn plain_probe_has_only_a_transaction() {
     let bytes = written(&BindingBuilder::probe(TRANSACTION));
     let request = BindingRequest::parse(&bytes).unwrap();

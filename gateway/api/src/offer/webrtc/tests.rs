@@ -34,6 +34,7 @@ fn browser_is_an_ice_client_with_a_certificate() {
     let announced = Arc::clone(&answered.announced);
     let expected = AnsweredMedia {
         ufrag: "Zp4k".into(),
+        password: ClientPassword("Ux6zT0kq5mJ9vB3nC8dLw2Rs".into()),
         may_send: true,
         may_receive: true,
         numbers: None,

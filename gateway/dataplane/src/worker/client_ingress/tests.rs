@@ -1,11 +1,12 @@
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
+use evenkeel_media::srtp::{SrtpKeys, SrtpSender};
 use evenkeel_model::{Board, Srtp};
 
 use super::super::session::tests::{egress, install};
 use super::*;
-use crate::worker::session::ClientAddressing;
+use crate::worker::session::{ClientAddressing, Install, SrtpKeying};
 
 /// Two STUN sessions at one home worker, and a client's socket.
 struct Bench {
@@ -93,7 +94,7 @@ impl Bench {
 
     /// Returns whether the client received an answer since the last call.
     fn answered(&self) -> bool {
-        self.client.recv(&mut [0; 256]).is_ok()
+        received(&self.client).iter().any(|datagram| stun::is_response(datagram))
     }
 
     fn holder(&self) -> Option<Home> {
@@ -108,6 +109,12 @@ impl Bench {
     fn drops(&self, reason: DropReason) -> u64 {
         self.egress.stats.drops(reason)
     }
+}
+
+fn received(client: &UdpSocket) -> Vec<Vec<u8>> {
+    let mut buffer = [0; 256];
+    let next = || client.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec());
+    std::iter::from_fn(next).collect()
 }
 
 fn client() -> UdpSocket {
@@ -191,6 +198,63 @@ fn address_moves_to_new_session_when_old_is_silent() {
     assert_eq!([FIRST, SECOND].map(|home| bench.packets_up(home)), [1, 1]);
     let learned = bench.sessions.with(FIRST, |session| session.learned().len());
     assert_eq!(learned, Some(0));
+}
+
+/// The client's answer to the gateway's check.
+fn answer(bench: &Bench) -> Vec<u8> {
+    let datagrams = received(&bench.client);
+    let mut requests = datagrams.iter().filter_map(|it| stun::BindingRequest::parse(it).ok());
+    let request = requests.next().expect("the gateway checks the address");
+    let (mut answer, address) = (Vec::new(), ([127, 0, 0, 1], 1).into());
+    stun::write_success(request.message.transaction(), address, None, &mut answer);
+    answer
+}
+
+#[test]
+fn address_in_use_is_not_taken() {
+    let mut bench = Bench::new();
+    bench.send(0, &check(1));
+    bench.send(1, &answer(&bench));
+    bench.send(10_000, &check(2));
+    assert!(!bench.answered(), "a forged check");
+    assert_eq!(bench.holder(), Some(FIRST));
+    bench.send(11_000, &check_of(8, 1, &password(1)));
+    assert!(bench.answered(), "the client's own check is accepted");
+    bench.send(40_999, &check_of(9, 2, &password(2)));
+    assert_eq!(bench.holder(), Some(FIRST));
+    assert_eq!(bench.send(41_000, &check_of(10, 2, &password(2))), Some(FIRST));
+}
+
+#[test]
+fn address_of_srtp_is_not_taken() {
+    let mut bench = Bench::new();
+    let offered = ["1 AES_CM_128_HMAC_SHA1_80 inline:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"];
+    let keys = SrtpKeys::accept(offered.map(str::parse), |bytes| bytes.fill(9)).unwrap();
+    let mut sender = SrtpSender::new(&keys.client);
+    sender.lease(1, u64::MAX, u64::MAX).unwrap();
+    let srtp = Some(SrtpKeying::Sdes(Arc::new(keys)));
+    let install = Install { srtp, ..install(ClientAddressing::Stun, Srtp::Terminated, FIRST.slot) };
+    bench.sessions.put(WorkerSession::new(install));
+    bench.send(0, &check(1));
+    bench.send(1, &answer(&bench));
+    let packet = media();
+    let mut buffer = [&packet[..], &[0; 20]].concat();
+    let protected = sender.protect_rtp(&mut buffer, packet.len()).unwrap().to_vec();
+    bench.send(20_000, &protected);
+    assert_eq!(bench.packets_up(FIRST), 1);
+    bench.send(49_999, &check(2));
+    assert_eq!(bench.holder(), Some(FIRST), "30 s from the packet on");
+    assert_eq!(bench.send(50_000, &check_of(8, 2, &password(2))), Some(FIRST));
+}
+
+#[test]
+fn response_of_an_unknown_source_is_dropped() {
+    let mut bench = Bench::new();
+    bench.send(0, &check(1));
+    let answer = answer(&bench);
+    bench.move_client();
+    bench.send(1, &answer);
+    assert_eq!(bench.drops(DropReason::UnknownSource), 1);
 }
 
 #[test]

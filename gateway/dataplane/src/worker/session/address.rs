@@ -10,15 +10,19 @@ use evenkeel_media::{instant, stun};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
+use super::reachability::{ShiftedReport, UnprovedAddress};
 use crate::address;
 use crate::flows::{self, Home};
 use crate::worker::sockets::SourceKey;
 
 /// Time for which a check of its address, or a verified packet of SRTP from there, keeps media flowing to a client (RFC 7675, 5.1).
-const CONSENT: Duration = Duration::from_secs(30);
+pub(super) const CONSENT: Duration = Duration::from_secs(30);
+
+/// Interval at which packets of SRTP renew the consent: the flow table, which threads share, is not to be written for each packet.
+const RENEWED_EVERY: Duration = Duration::from_secs(1);
 
 /// Limit of checked addresses that may send: after a NAT rebinding the old address remains valid for a moment.
-pub(super) const CHECKED_MAX: usize = 4;
+const CHECKED_MAX: usize = 4;
 
 /// Checks that a session remembers: those of ten minutes at one every five seconds (RFC 7675, 5.1), and those of the
 /// consent time at four a second. They take 1 KiB.
@@ -43,17 +47,28 @@ impl CheckHash {
             let hash = hmac::sign(key, bytes);
             hash.as_ref().first_chunk().map_or(0, |start| u64::from_be_bytes(*start))
         };
-        let SourceKey { listener, address } = source;
-        let ip = address::as_v6(address.ip());
-        let (port, scope) = (address.port().to_be_bytes(), flows::scope(&address).to_be_bytes());
-        let source = [&[listener][..], &ip.octets(), &port, &scope].concat();
-        let source = hash(&source) >> (u64::BITS - CheckHash::SOURCE_BITS);
+        let source = hash(&bytes_of(source)) >> (u64::BITS - CheckHash::SOURCE_BITS);
         CheckHash(hash(&transaction) << CheckHash::SOURCE_BITS | source)
     }
 
     fn has_transaction_of(self, other: CheckHash) -> bool {
         (self.0 ^ other.0) >> CheckHash::SOURCE_BITS == 0
     }
+}
+
+fn bytes_of(SourceKey { listener, address }: SourceKey) -> Vec<u8> {
+    let ip = address::as_v6(address.ip());
+    let (port, scope) = (address.port().to_be_bytes(), flows::scope(&address).to_be_bytes());
+    [&[listener][..], &ip.octets(), &port, &scope].concat()
+}
+
+/// Numbers that only a receiver at an address of the session can know, since they are sent nowhere else.
+pub(super) struct AddressSecret {
+    /// The transaction of the gateway's check.
+    pub(super) transaction: stun::Transaction,
+    /// The shift of sender reports in units of 2^-16 s: nine hours or more, since receivers discard a jump of hours and
+    /// synchronise anew, and would follow one of seconds.
+    pub(super) shift: u32,
 }
 
 /// The last checks of a session, and the key of their hashes.
@@ -81,6 +96,16 @@ impl Checks {
         }
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.key);
         self.note(CheckHash::new(&key, transaction, source))
+    }
+
+    fn secret(&self, source: SourceKey) -> AddressSecret {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.key);
+        // The length differs from those of the inputs of `CheckHash`.
+        let secret = hmac::sign(&key, &[b"receives at", &*bytes_of(source)].concat());
+        let secret = secret.as_ref().first_chunk::<16>().expect("SHA-256 has 32 bytes");
+        let [transaction @ .., s0, s1, s2, s3] = *secret;
+        let shift = u32::from_be_bytes([s0, s1, s2, s3]) | 1 << 31;
+        AddressSecret { transaction: stun::Transaction(transaction), shift }
     }
 
     fn note(&mut self, check: CheckHash) -> CheckReceipt {
@@ -195,6 +220,10 @@ pub(super) struct MoreAddresses {
     pub(super) consent: Option<Instant>,
     /// Addresses that passed a check, newest last.
     pub(super) checked: Vec<SourceKey>,
+    /// Those of `checked` at which the client has not proved to receive.
+    unproved: Vec<UnprovedAddress>,
+    /// Sender reports to an address that was proved since, for the reports that answer them.
+    shifted: Vec<ShiftedReport>,
     pub(super) checks: Checks,
 }
 
@@ -215,6 +244,10 @@ struct MoreAddressesRecord {
     consent: Option<Instant>,
     checked: Vec<SourceKey>,
     checks: Checks,
+    #[serde(default)]
+    unproved: Vec<UnprovedAddress>,
+    #[serde(default)]
+    shifted: Vec<ShiftedReport>,
 }
 
 impl From<AddressRecord> for ClientAddress {
@@ -222,13 +255,14 @@ impl From<AddressRecord> for ClientAddress {
         let mut address = ClientAddress::default();
         rtp.into_iter().for_each(|rtp| address.set_rtp(rtp));
         let Some(more) = more else { return address };
-        let MoreAddressesRecord { rtcp, awaited, nominated, consent, checked, checks } = more;
+        let MoreAddressesRecord { rtcp, awaited, nominated, consent, checked, .. } = more;
+        let MoreAddressesRecord { unproved, shifted, checks, .. } = more;
         if let Some((rtp, rtcp)) = awaited {
             return ClientAddress::awaited(rtp, rtcp);
         }
         let is_checked =
             nominated || consent.is_some() || !checked.is_empty() || !checks.last.is_empty();
-        let more = MoreAddresses { rtcp, nominated, consent, checked, checks };
+        let more = MoreAddresses { rtcp, nominated, consent, checked, unproved, shifted, checks };
         ClientAddress { more: (is_checked || rtcp.is_some()).then(|| Box::new(more)), ..address }
     }
 }
@@ -242,8 +276,19 @@ impl From<ClientAddress> for AddressRecord {
             return AddressRecord { rtp: None, more: Some(more) };
         }
         let more = more.map(|more| {
-            let MoreAddresses { rtcp, nominated, consent, checked, checks } = *more;
-            MoreAddressesRecord { rtcp, awaited: None, nominated, consent, checked, checks }
+            let MoreAddresses { rtcp, nominated, consent, checked, unproved, shifted, checks } =
+                *more;
+            let awaited = None;
+            MoreAddressesRecord {
+                rtcp,
+                awaited,
+                nominated,
+                consent,
+                checked,
+                checks,
+                unproved,
+                shifted,
+            }
         });
         AddressRecord { rtp, more }
     }
@@ -311,18 +356,73 @@ impl ClientAddress {
     }
 
     /// A packet of SRTP from this address was verified. From the destination it proves the same as a check: not every client
-    /// repeats checks, webrtcbin of GStreamer 1.22 for one.
-    pub(super) fn renew_consent(&mut self, from: SourceKey, now: Instant) {
+    /// repeats checks, webrtcbin of GStreamer 1.22 for one. A client can forge its source, so the address must be proved.
+    /// Returns whether the consent was renewed, at most once a second.
+    #[inline]
+    pub(super) fn renew_consent(&mut self, from: SourceKey, now: Instant) -> bool {
         let is_destination = self.destination.source() == Some(from);
-        let consent = self.more.as_mut().and_then(|more| more.consent.as_mut());
-        if let Some(consent) = consent.filter(|_| is_destination) {
-            *consent = now;
+        let Some(more) = self.more.as_deref_mut().filter(|_| is_destination) else { return false };
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= RENEWED_EVERY;
+        let is_unproved = more.unproved.iter().any(|address| address.source == from);
+        let renews = more.consent.is_some_and(is_due) && !is_unproved;
+        if renews {
+            more.consent = Some(now);
         }
+        renews
+    }
+
+    /// Adds an address that passed a check. Returns the oldest one if the list was full.
+    pub(super) fn add_checked(&mut self, from: SourceKey) -> Option<SourceKey> {
+        let more = self.more.get_or_insert_default();
+        if !more.checked.contains(&from) {
+            more.unproved.push(UnprovedAddress::new(from));
+        }
+        more.checked.retain(|known| *known != from);
+        more.checked.push(from);
+        let oldest = (more.checked.len() > CHECKED_MAX).then(|| more.checked.remove(0));
+        more.unproved.retain(|address| Some(address.source) != oldest);
+        oldest
+    }
+
+    /// The address, if it passed a check and the client has not proved to receive there.
+    #[inline]
+    pub(super) fn unproved(&mut self, source: SourceKey) -> Option<&mut UnprovedAddress> {
+        let unproved = &mut self.more.as_deref_mut()?.unproved;
+        unproved.iter_mut().find(|address| address.source == source)
+    }
+
+    pub(super) fn is_unproved(&self, source: SourceKey) -> bool {
+        let unproved = self.more.as_ref().map_or(&[][..], |more| &more.unproved);
+        unproved.iter().any(|address| address.source == source)
+    }
+
+    /// The client receives at the address.
+    pub(super) fn prove(&mut self, source: SourceKey) {
+        let Some(more) = &mut self.more else { return };
+        if let Some(at) = more.unproved.iter().position(|address| address.source == source) {
+            more.shifted = more.unproved.remove(at).reports;
+        }
+    }
+
+    pub(super) fn secret(&self, source: SourceKey) -> AddressSecret {
+        match &self.more {
+            Some(more) => more.checks.secret(source),
+            None => Checks::default().secret(source),
+        }
+    }
+
+    /// Sender reports whose times were shifted.
+    pub(super) fn shifted(&self) -> impl Iterator<Item = &ShiftedReport> {
+        let more = self.more.as_deref();
+        more.into_iter().flat_map(|more| {
+            more.unproved.iter().flat_map(|address| &address.reports).chain(&more.shifted)
+        })
     }
 
     pub(super) fn lose(&mut self, from: SourceKey) {
         if let Some(more) = &mut self.more {
             more.checked.retain(|known| *known != from);
+            more.unproved.retain(|address| address.source != from);
         }
         if self.destination.source() == Some(from) {
             self.redirect(self.checked().last().copied());
@@ -346,6 +446,11 @@ impl ClientAddress {
         if let Some(more) = &mut self.more {
             more.rtcp = more.rtcp.and_then(&map);
             more.checked = more.checked.drain(..).filter_map(&map).collect();
+            let renamed = |mut address: UnprovedAddress| {
+                address.source = map(address.source)?;
+                Some(address)
+            };
+            more.unproved = more.unproved.drain(..).filter_map(renamed).collect();
         }
     }
 

@@ -108,9 +108,9 @@ pub struct SessionState {
 #[derive(Clone, Copy, Serialize, Deserialize, Debug)]
 pub(crate) struct Learned {
     pub(super) source: SourceKey,
-    /// Time of the last verified check from it.
+    /// From then on the check of another session takes it. Earlier versions gave the time of the last check.
     #[serde(with = "instant::option")]
-    checked: Option<Instant>,
+    held_until: Option<Instant>,
 }
 
 impl SessionState {
@@ -227,7 +227,7 @@ impl WorkerSession {
         let mut learned = Vec::new();
         for &source in self.learned() {
             match flows.entry(&source.key()).filter(|entry| entry.home == self.home) {
-                Some(FlowEntry { checked, .. }) => learned.push(Learned { source, checked }),
+                Some(FlowEntry { held_until, .. }) => learned.push(Learned { source, held_until }),
                 None => address.lose(source),
             }
         }
@@ -336,10 +336,10 @@ impl WorkerSession {
 
     /// Returns an address to the flow table, unless another session has it.
     pub(crate) fn relearn(&mut self, learned: Learned, flows: &Flows) {
-        let Learned { source, checked } = learned;
+        let Learned { source, held_until } = learned;
         let SourceKey { listener, address } = source;
         flows.remove(&FlowKey::DeclaredIp { listener, ip: address.ip() }, self.home);
-        let entry = FlowEntry { checked, ..FlowEntry::of(self.home) };
+        let entry = FlowEntry { held_until, ..FlowEntry::of(self.home) };
         if flows.insert(source.key(), entry).is_err() {
             self.lose_address(source);
         }

@@ -131,6 +131,9 @@ impl WorkerSession {
         };
         // The rewrite may shorten the packet. RTCP is only a few packets a second, so the copy is cheap.
         let mut packet = packet.to_vec();
+        if readable {
+            self.restore_reports(&mut packet);
+        }
         match self.state().continuity.rtcp_to_node(&mut packet) {
             Ok(length) => {
                 packet.truncate(length);
@@ -330,7 +333,7 @@ fn voice_jitter(compound: &[u8], clock_rate: impl Fn(u32) -> Option<u32>) -> Opt
     Some(jitter.try_into().unwrap_or(u32::MAX))
 }
 
-fn reports(compound: &[u8]) -> impl Iterator<Item = rtcp::ReportBlock> {
+pub(super) fn reports(compound: &[u8]) -> impl Iterator<Item = rtcp::ReportBlock> {
     rtcp::packets(compound).map_while(Result::ok).flat_map(|packet| packet.blocks())
 }
 

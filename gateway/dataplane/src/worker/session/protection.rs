@@ -40,9 +40,10 @@ impl WorkerSession {
         self.srtp().into_iter().for_each(SessionSrtp::await_counters);
     }
 
-    /// A packet of SRTP from this address was verified.
-    pub(crate) fn renew_consent(&mut self, from: SourceKey, now: Instant) {
-        self.address.renew_consent(from, now);
+    /// A packet of SRTP from this address was verified. Returns whether it renewed the consent to send there.
+    #[inline]
+    pub(crate) fn renew_consent(&mut self, from: SourceKey, now: Instant) -> bool {
+        self.address.renew_consent(from, now)
     }
 
     /// Verifies and decrypts a packet of the client in place. Returns the plain packet, with the numbers of the room.
@@ -120,8 +121,8 @@ impl WorkerSession {
     ) {
         let session = DtlsSession { id: self.id, home: self.home };
         let srtp = self.state.as_deref().map(|state| &state.srtp);
-        let Some((srtp, fingerprints)) = srtp.and_then(|srtp| Some((srtp, srtp.fingerprints()?)))
-        else {
+        let accepted = srtp.and_then(|srtp| Some((srtp, srtp.fingerprints()?)));
+        let Some((srtp, fingerprints)) = accepted else {
             return cx.egress.count_drop(DropReason::Dtls);
         };
         if !self.address.checked().contains(&source) {
@@ -131,6 +132,7 @@ impl WorkerSession {
             return cx.egress.count_drop(DropReason::RingFull);
         };
         let (is_keyed, fingerprints) = (srtp.contexts().is_some(), Arc::clone(fingerprints));
+        self.count_received(source, datagram);
         let bytes = datagram.into();
         let datagram = HandshakeDatagram { session, source, fingerprints, is_keyed, bytes, _place };
         cx.egress.pass_to_handshakes(InputKind::Datagram(datagram));
@@ -149,8 +151,15 @@ impl WorkerSession {
     pub(crate) fn send_dtls(&mut self, to: SourceKey, datagram: &[u8], cx: &mut PacketContext<'_>) {
         // The client's media may overtake the keys, which come from control.
         self.state().srtp.note_handshake();
-        if self.address.checked().contains(&to) {
+        if !self.address.checked().contains(&to) {
+            return;
+        }
+        // DTLS leaves nothing to RTCP, which comes only after it.
+        let address = self.address.unproved(to);
+        if address.is_none_or(|address| address.may_send(RtpSide::Rtcp, datagram.len())) {
             cx.egress.queue_to_client(to, RtpSide::Rtp, 0, datagram);
+        } else {
+            cx.egress.count_drop(DropReason::Unvalidated);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Sends packets to the client's address or QUIC flow. Encrypts them if the client's SRTP ends here.
 
-use evenkeel_media::srtp::SrtpError;
+use evenkeel_media::srtp::{OVERHEAD_MAX, SrtpError};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{RtcpPort, Srtp, StreamKind};
 
@@ -41,10 +41,14 @@ impl WorkerSession {
             RtpSide::Rtp => self.address.rtp(),
             RtpSide::Rtcp => self.address.rtcp(),
         };
-        let consent = self.known != ClientKnowledge::Stun || self.address.has_consent(cx.now);
+        let is_checked = self.known == ClientKnowledge::Stun;
+        let consent = !is_checked || self.address.has_consent(cx.now);
         let Some(address) = address.filter(|_| consent) else {
             return cx.egress.count_drop(DropReason::NoAddress);
         };
+        if is_checked && !self.may_send(address, side, packet.len()) {
+            return cx.egress.count_drop(DropReason::Unvalidated);
+        }
         let (content, side, dscp) = (side, self.side(side), self.dscp_of(kind));
         let mut validation = self.state.as_deref_mut().and_then(|state| state.validation.as_mut());
         if validation.as_mut().is_some_and(|validation| !validation.may_send(packet, cx.now)) {
@@ -64,6 +68,14 @@ impl WorkerSession {
             }
             None => cx.egress.count_drop(DropReason::NoAddress),
         }
+    }
+
+    /// Returns whether a packet of this length may be sent to a checked address, and counts it then.
+    #[inline]
+    fn may_send(&mut self, to: SourceKey, side: RtpSide, length: usize) -> bool {
+        let overhead = if self.media.srtp == Srtp::Terminated { OVERHEAD_MAX } else { 0 };
+        let address = self.address.unproved(to);
+        address.is_none_or(|address| address.may_send(side, length + overhead))
     }
 
     /// Encrypts a packet to the client and queues it there.

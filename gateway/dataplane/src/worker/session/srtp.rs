@@ -3,6 +3,7 @@
 //! A process that continues the session goes on above the indices that were used ([`evenkeel_media::srtp`]). It sends nothing,
 //! and the session ends, if it cannot know them.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -204,6 +205,19 @@ pub struct AnsweredMedia {
     /// The streams to the client.
     #[serde(default)]
     pub announced: Arc<AnnouncedStreams>,
+    /// The client's ICE password; empty if it is unknown.
+    #[serde(default)]
+    pub password: ClientPassword,
+}
+
+/// The ICE password of a client (RFC 8839, section 5.4). `Debug` omits it, to keep it out of logs.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClientPassword(pub Box<str>);
+
+impl fmt::Debug for ClientPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientPassword(…)")
+    }
 }
 
 impl SrtpKeying {
@@ -270,6 +284,12 @@ impl OwnSrtp {
     /// A place for a datagram of the client's DTLS. `None` if too many wait.
     pub(super) fn take_place(&self) -> Option<WaitingPlace> {
         self.0.as_ref()?.waiting.take()
+    }
+
+    /// The ICE password of the client, if its offer had one.
+    pub(super) fn client_password(&self) -> Option<&str> {
+        let ClientPassword(password) = &self.0.as_ref()?.answered.as_ref()?.password;
+        (!password.is_empty()).then_some(password)
     }
 
     /// Sets the keys on which DTLS agreed, unless the session has some: they do not change.

@@ -23,6 +23,7 @@ mod continued;
 mod hitless;
 mod key_frames;
 mod leg_srtp;
+mod reachability;
 mod signs;
 mod slots;
 mod srtp;
@@ -115,10 +116,18 @@ impl Bench {
         done
     }
 
+    fn source(&self) -> SourceKey {
+        SourceKey { listener: 0, address: self.client.local_addr().unwrap() }
+    }
+
+    /// A check of the client, which receives at its address.
     fn check(&mut self, ms: u64) {
-        let address = self.client.local_addr().unwrap();
-        let from = SourceKey { listener: 0, address };
-        self.at(ms, |session, cx| session.checked(from, true, cx));
+        self.check_from(self.source(), true, ms);
+    }
+
+    fn check_from(&mut self, from: SourceKey, nominated: bool, ms: u64) {
+        self.at(ms, |session, cx| session.checked(from, nominated, cx));
+        self.session.address.prove(from);
     }
 
     /// Returns whether a packet sent at this time reaches the client.
@@ -156,9 +165,7 @@ fn media_follows_checks_after_lost_consent() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let other = SourceKey { listener: 0, address: socket.local_addr().unwrap() };
     bench.check(0);
-    let check = |bench: &mut Bench, from, ms| {
-        bench.at(ms, |session, cx| session.checked(from, false, cx));
-    };
+    let check = |bench: &mut Bench, from, ms| bench.check_from(from, false, ms);
     check(&mut bench, other, 29_999);
     assert!(bench.reaches(29_999), "checks of another address neither move media");
     assert!(!bench.reaches(30_000), "nor prolong consent");

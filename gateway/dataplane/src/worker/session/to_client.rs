@@ -128,6 +128,8 @@ impl WorkerSession {
         let state = self.state();
         state.feedback.limit(&mut packet, cap, cx.now);
         if plain {
+            self.shift_reports(&mut packet);
+            let state = self.state();
             let length = state.feedback.thin_requests(&mut packet, cx.now);
             if length == 0 {
                 return;

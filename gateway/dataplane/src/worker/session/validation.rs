@@ -16,7 +16,7 @@ use super::media::RECENT_MAX;
 const REPORTED_WITHIN: Duration = Duration::from_secs(14);
 
 /// Bytes that may be sent for each byte received.
-const FACTOR: u64 = 3;
+pub(super) const FACTOR: u64 = 3;
 
 /// Limit of remembered streams.
 const STREAMS_MAX: usize = 16;

@@ -280,8 +280,11 @@ impl Stage {
             return;
         }
         let (source, home) = (self.source(), self.bench.session.home);
-        self.flows.check(source.key(), home, now).unwrap();
+        let until = self.bench.session.holds_until(source, now);
+        self.flows.check(source.key(), home, until, now).unwrap();
         self.bench.at(self.ms, |session, cx| session.checked(source, nominated, cx));
+        // Otherwise the times of reports depend on a secret.
+        self.bench.session.address.prove(source);
         let other = SourceKey { listener: 0, address: ([10, 0, 0, 1], 5_000).into() };
         let from = if nominated { source } else { other };
         let transaction = stun::Transaction([transaction as u8; 12]);

@@ -207,6 +207,7 @@ fn forged_and_replayed_packets_reach_no_node() {
 fn answered(may_send: bool) -> AnsweredMedia {
     AnsweredMedia {
         ufrag: "phon".into(),
+        password: ClientPassword::default(),
         may_send,
         may_receive: true,
         numbers: None,
