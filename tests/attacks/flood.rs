@@ -12,7 +12,7 @@ use evenkeel_model::{ClientIdentity, IngressProtocol};
 
 use crate::harness::{
     Credentials, Gateway, Node, Nominate, Phone, TIMEOUT, WebrtcPhone, World, declared, offer,
-    talk, udp_of, wait_until,
+    talk, talk_for, udp_of, wait_until,
 };
 
 /// 5,000 packets a second.
@@ -232,4 +232,26 @@ fn computed_collision_spares_newcomers() {
     talk(&mut [&mut ann, &mut bob], "its sender hears itself", |phones| {
         phones.iter().any(|phone| !phone.heard.is_empty())
     });
+}
+
+#[test]
+fn requests_in_one_packet_are_one_at_the_sender() {
+    let node = Node::agent("east-a1");
+    let gateway = World::of(&[&node]).start();
+    let (mut ann, mut bob) = (Phone::new(1), Phone::new(2));
+    for phone in [&mut ann, &mut bob] {
+        let opened = gateway.open(offer("room", declared(phone)));
+        phone.set_target(udp_of(&opened));
+    }
+    ann.sends_video = true;
+    talk(&mut [&mut ann, &mut bob], "he sees her", |phones| !phones[1].heard_from(1, 1).is_empty());
+    let media = bob.heard_from(1, 1)[0].header.ssrc;
+    let mut requests = Vec::new();
+    rtcp::write_receiver_report(9, &[], &mut requests);
+    (0..90).for_each(|_| rtcp::write_pli(rtcp::Pli { sender: 9, media }, &mut requests));
+    ann.other.clear();
+    bob.send(&requests);
+    talk(&mut [&mut ann, &mut bob], "she is asked", |phones| !phones[0].other.is_empty());
+    talk_for(&mut [&mut ann, &mut bob], 10);
+    assert_eq!(ann.other.len(), 1);
 }

@@ -195,12 +195,14 @@ pub fn limit_rates(compound: &mut [u8], most_bps: u64) -> bool {
 }
 
 /// Removes requests for key frames of which no stream is wanted: PLI and FIR (RFC 4585, section 6.3.1; RFC 5104, section 4.3.1).
-/// Returns the length of the compound packet. Without a request of an unwanted stream it remains unchanged.
+/// Returns the length of the compound packet, 0 if only reports without a block and descriptions remain beside removed requests.
+/// Without a request of an unwanted stream it remains unchanged.
 pub fn retain_key_frame_requests(
     compound: &mut [u8],
     mut is_wanted: impl FnMut(u32) -> bool,
 ) -> usize {
     let length = compound.len();
+    let (mut has_removed, mut has_content) = (false, false);
     let rewritten = rewrite(compound, |packet| {
         let (mut has_some, mut has_wanted) = (false, false);
         let mut see = |media| {
@@ -212,9 +214,18 @@ pub fn retain_key_frame_requests(
             Ok(super::RtcpPacket::Fir(fir)) => fir.entries().for_each(|entry| see(entry.media)),
             Ok(_) | Err(_) => {}
         }
-        if has_some && !has_wanted { 0 } else { packet.len() }
+        if has_some && !has_wanted {
+            has_removed = true;
+            return 0;
+        }
+        has_content |= match payload_type(packet) {
+            RECEIVER_REPORT => count(packet) > 0,
+            SOURCE_DESCRIPTION => false,
+            _ => true,
+        };
+        packet.len()
     });
-    rewritten.unwrap_or(length)
+    if has_removed && !has_content { 0 } else { rewritten.unwrap_or(length) }
 }
 
 /// Passes each source of a BYE to `each`, which renames or removes it. Returns the new length, 0 if

@@ -498,7 +498,9 @@ fn unwanted_key_frame_requests_are_removed() {
     let all: &[&[u8]] = &[&report, &pli, &fir];
     assert_eq!(retained(all, &[5, 6]), all.concat());
     assert_eq!(retained(all, &[6]), [&report[..], &fir].concat());
-    assert_eq!(retained(all, &[]), report);
+    assert_eq!(retained(all, &[]), [0; 0], "an empty report beside removed requests");
+    let full = bytes(|out| write_receiver_report(9, &[block(5)], out));
+    assert_eq!(retained(&[&full, &pli], &[]), full);
     assert_eq!(retained(&[&pli], &[]), [0; 0]);
     assert_eq!(retained(&[&report], &[]), report);
     assert_eq!(retained(&[&pli, &[0x80]], &[]), [&pli[..], &[0x80]].concat(), "malformed");

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 /// Limit of video streams of one client that receive key-frame requests.
 pub(super) const FEEDBACK_SOURCES_MAX: usize = 8;
 
+/// Limit of streams of which one compound packet of a client requests key frames: more than clients show at once, and few
+/// enough that a packet does not become a burst at the senders.
+const REQUESTS_MAX: usize = 32;
+
 /// Minimum interval of requests for a stream. A sender needs about this time to answer, and an earlier request would cause a second
 /// key frame.
 pub(super) const KEY_FRAME_EVERY: Duration = Duration::from_millis(300);
@@ -35,6 +39,19 @@ impl AskedStream {
         let last = asked_all.map_or(self.at, |at| at.max(self.at));
         now.saturating_duration_since(last) < KEY_FRAME_EVERY
     }
+}
+
+/// Removes requests of a client for streams of which an earlier packet of the compound packet requests a key frame, and those of more
+/// than [`REQUESTS_MAX`] streams: a node sends each request on in a datagram of its own. Returns the length of the compound packet.
+pub(super) fn coalesce(compound: &mut [u8]) -> usize {
+    let mut asked = Vec::new();
+    rewrite::retain_key_frame_requests(compound, |media| {
+        let is_wanted = asked.len() < REQUESTS_MAX && !asked.contains(&media);
+        if is_wanted {
+            asked.push(media);
+        }
+        is_wanted
+    })
 }
 
 impl KeyFrameRequests {

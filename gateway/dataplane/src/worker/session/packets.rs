@@ -13,7 +13,7 @@ use evenkeel_media::{demux, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
 use evenkeel_model::{Hop, LeftHop, NodeId, RedundancyMode, StreamKind};
 
-use super::key_frames::FEEDBACK_SOURCES_MAX;
+use super::key_frames::{self, FEEDBACK_SOURCES_MAX};
 use super::{
     ClientKnowledge, MediaState, NodeLeg, NodePort, PacketContext, WorkerSession, declared,
 };
@@ -133,6 +133,8 @@ impl WorkerSession {
         let mut packet = packet.to_vec();
         if readable {
             self.restore_reports(&mut packet);
+            let length = key_frames::coalesce(&mut packet);
+            packet.truncate(length);
         }
         match self.state().continuity.rtcp_to_node(&mut packet) {
             Ok(length) => {

@@ -111,3 +111,35 @@ fn hop_is_asked_unless_a_key_frame_begins() {
         assert_eq!(node.recv(&mut [0; 128]).is_ok(), asks, "frame {frame}");
     }
 }
+
+#[test]
+fn requests_in_one_packet_are_coalesced() {
+    for (streams, asked_for) in [(1, 1), (20, 20), (90, 32)] {
+        let (mut bench, node, _) = at_node(Srtp::Plain);
+        let mut compound = Vec::new();
+        rtcp::write_receiver_report(5, &[], &mut compound);
+        for number in 0..90 {
+            let pli = rtcp::Pli { sender: 5, media: 1_000 + number % streams };
+            rtcp::write_pli(pli, &mut compound);
+        }
+        bench.at(0, |session, cx| {
+            session.handle_client_rtcp(&compound, cx);
+            flush_ports(session, cx);
+        });
+        let mut packet = [0; 2_048];
+        let length = node.recv(&mut packet).unwrap();
+        let expected: Vec<u32> = (0..asked_for).map(|number| 1_000 + number).collect();
+        assert_eq!(asked(&packet[..length]), expected);
+        assert!(node.recv(&mut packet).is_err());
+    }
+}
+
+#[test]
+fn request_that_waits_leaves_no_report() {
+    let mut bench = call();
+    let camera = 3;
+    bench.at(0, |session, cx| session.handle_client_rtp(&video(1, camera), cx));
+    (0..90).for_each(|_| ask(&mut bench, 1, camera));
+    let datagrams = (0..).take_while(|_| bench.client.recv(&mut [0; 256]).is_ok()).count();
+    assert_eq!(datagrams, 1);
+}
