@@ -1,6 +1,10 @@
-//! Gateway path, report file and exit code of commands that measure or accept.
+//! Limits, gateway path, report file and exit code of commands that measure or accept.
 
-use std::collections::BTreeMap;
+mod kept;
+mod limits;
+mod row;
+mod run;
+
 use std::fs;
 use std::io::Error;
 use std::path::{Path, PathBuf};
@@ -8,36 +12,17 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-/// A row of `target/COMMAND/report.json`. All commands that measure or accept write this form.
-#[derive(Clone, PartialEq, Default, Debug, Serialize)]
-pub struct AcceptanceRow {
-    pub id: String,
-    /// False if a limit was exceeded or the row was skipped.
-    pub held: bool,
-    /// The reason for which the row was not measured.
-    pub skipped: Option<String>,
-    pub figures: BTreeMap<String, f64>,
-    /// The upper bound of the figure of the same name. A key that ends in `_min` is a lower bound.
-    pub limits: BTreeMap<String, f64>,
-}
+pub use kept::{KeptReport, LAST};
+pub use limits::{FigureLimit, LimitTable, RowLimits, SAMPLES_MIN, SectionLimits};
+pub use row::AcceptanceRow;
+pub use run::Run;
 
-impl AcceptanceRow {
-    pub fn skipped(id: impl Into<String>, reason: impl Into<String>) -> AcceptanceRow {
-        AcceptanceRow { id: id.into(), skipped: Some(reason.into()), ..AcceptanceRow::default() }
-    }
-
-    /// Measured: the row holds if each figure with a limit is within it.
-    pub fn measured(
-        id: impl Into<String>,
-        figures: BTreeMap<String, f64>,
-        limits: BTreeMap<String, f64>,
-    ) -> AcceptanceRow {
-        let held = limits.iter().all(|(name, limit)| match name.strip_suffix("_min") {
-            Some(name) => figures.get(name).is_none_or(|figure| figure >= limit),
-            None => figures.get(name).is_none_or(|figure| figure <= limit),
-        });
-        AcceptanceRow { id: id.into(), held, skipped: None, figures, limits }
-    }
+/// A report with its run.
+#[derive(Serialize)]
+struct Ran<'a, R> {
+    run: Run,
+    #[serde(flatten)]
+    report: &'a R,
 }
 
 /// Prints an error, and returns the exit code: 0 success, 1 failure.
@@ -68,44 +53,46 @@ pub fn folder(path: &Path) -> Result<PathBuf, String> {
     fs::canonicalize(path).map_err(failed)
 }
 
-/// Writes a report as JSON, and creates its folder. Readers see the old report or the complete new one.
+/// Writes a report as JSON, with its run, and creates its folder. Readers see the old report or the complete new one.
 pub fn write(report: &impl Serialize, path: &Path) -> Result<(), String> {
     let failed = |error: Error| format!("cannot write {}: {error}", path.display());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    let text = serde_json::to_string_pretty(report).map_err(|error| failed(error.into()))?;
+    let report = Ran { run: Run::current(), report };
+    let text = serde_json::to_string_pretty(&report).map_err(|error| failed(error.into()))?;
     let next = path.with_extension("next");
     fs::write(&next, text + "\n").and_then(|()| fs::rename(&next, path)).map_err(failed)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
     use tempfile::tempdir;
 
     use super::*;
-
-    #[test]
-    fn row_holds_within_its_limits() {
-        let row = |figure: f64, limit: &str| {
-            let map = |name: &str, value| BTreeMap::from([(name.to_owned(), value)]);
-            AcceptanceRow::measured("row", map("pps", figure), map(limit, 10.0)).held
-        };
-        assert_eq!([9.0, 10.0, 11.0].map(|figure| row(figure, "pps")), [true, true, false]);
-        assert_eq!([9.0, 10.0, 11.0].map(|figure| row(figure, "pps_min")), [false, true, true]);
-        assert!(!AcceptanceRow::skipped("row", "no peer").held);
-    }
 
     #[test]
     fn report_replaces_the_earlier_one() {
         let folder = tempdir().unwrap();
         let path = folder.path().join("of/this/report.json");
         for rows in [3, 1] {
-            write(&vec![0; rows], &path).unwrap();
-            let read: Vec<u8> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-            assert_eq!(read.len(), rows);
+            write(&json!({"rows": vec![0; rows]}), &path).unwrap();
+            let read: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            assert_eq!(read["rows"].as_array().map(Vec::len), Some(rows));
         }
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn report_names_its_run() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("report.json");
+        write(&json!({"rows": []}), &path).unwrap();
+        let read: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let run: Run = serde_json::from_value(read["run"].clone()).unwrap();
+        assert!(run.date.starts_with("20") && run.date.ends_with('Z'), "{run:?}");
+        assert!(!run.commit.is_empty() && run.machine.contains("Linux"), "{run:?}");
     }
 
     #[test]
