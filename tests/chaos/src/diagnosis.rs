@@ -9,7 +9,7 @@ use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, CrowdPlan, ObservationWindow};
 use evenkeel_lab::relay::{Conditions, Direction};
 use evenkeel_lab::watch::{at_ns, word};
-use evenkeel_report::AcceptanceRow;
+use evenkeel_report::{AcceptanceRow, RowLimits, SectionLimits};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
@@ -21,9 +21,6 @@ use crate::stage::{Places, Stage};
 const NAMED_WITHIN: Duration = Duration::from_secs(5);
 /// Length of a fault.
 const FAULT_LASTS: Duration = Duration::from_secs(8);
-/// Shares of sessions, in per cent.
-const NAMED_MIN: f64 = 95.0;
-const FALSE_MAX: f64 = 2.0;
 /// Loss of a faulty segment, in per cent.
 const LOSS_PERCENT: u32 = 10;
 /// Random delay of packets in a faulty segment, which keep their order: an interarrival jitter of 22 to 37 ms.
@@ -180,9 +177,15 @@ pub(crate) struct DiagnosisReport {
 }
 
 impl DiagnosisReport {
+    /// The ids of all rows.
+    pub(crate) fn ids() -> Vec<&'static str> {
+        FaultySegment::ALL.into_iter().map(FaultySegment::id).collect()
+    }
+
     /// Plays each fault this often.
     pub(crate) async fn measure(
         places: &Places,
+        limits: &SectionLimits,
         sessions: u32,
         rounds: u32,
         seed: u64,
@@ -191,7 +194,7 @@ impl DiagnosisReport {
         for faulty in FaultySegment::ALL {
             let row = match play(faulty, places, sessions, rounds, seed).await {
                 Ok(named) => {
-                    let row = named.row(faulty);
+                    let row = named.row(faulty, &limits.of(faulty.id()));
                     report.named.insert(faulty.id(), named);
                     row
                 }
@@ -205,10 +208,9 @@ impl DiagnosisReport {
 }
 
 fn line(row: &AcceptanceRow) -> String {
-    let held = if row.held { "held" } else { "MISSED" };
     match &row.skipped {
         Some(reason) => format!("{:<22} skipped: {reason}", row.id),
-        None => format!("{:<22} {held:<6} {:?}", row.id, row.figures),
+        None => format!("{:<22} {:<6} {:?}", row.id, row.word(), row.figures),
     }
 }
 
@@ -349,24 +351,24 @@ impl NameCounts {
         }
     }
 
-    fn row(&self, faulty: FaultySegment) -> AcceptanceRow {
+    fn row(&self, faulty: FaultySegment, limits: &RowLimits) -> AcceptanceRow {
         let percent = |part: u32, of: u32| 100.0 * f64::from(part) / f64::from(of.max(1));
-        let mut figures = BTreeMap::from([
-            ("sessions".to_owned(), f64::from(self.all)),
-            ("falsely_percent".to_owned(), percent(self.falsely, self.all)),
-        ]);
-        let mut limits = BTreeMap::from([("falsely_percent".to_owned(), FALSE_MAX)]);
+        let mut row = AcceptanceRow::new(faulty.id());
+        row.set_figure("sessions", Some(f64::from(self.all)));
+        row.set_figure("falsely_percent", Some(percent(self.falsely, self.all)));
+        row.limit_scaled("falsely_percent", limits, "false_names", 100.0);
         if self.hit > 0 {
-            figures.insert("named_percent".to_owned(), percent(self.named, self.hit));
-            limits.insert("named_percent_min".to_owned(), NAMED_MIN);
+            row.set_figure("named_percent", Some(percent(self.named, self.hit)));
+            row.limit_scaled("named_percent", limits, "named_within_5s", 100.0);
             let mut after = self.after_ms.clone();
             after.sort_by(f64::total_cmp);
             for (name, at) in
                 [("named_p50_ms", after.len() / 2), ("named_p95_ms", after.len() * 95 / 100)]
             {
-                figures.extend(after.get(at).map(|after| (name.to_owned(), *after)));
+                row.set_figure(name, after.get(at).copied());
             }
         }
-        AcceptanceRow::measured(faulty.id(), figures, limits)
+        row.judge();
+        row
     }
 }

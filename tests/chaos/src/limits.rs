@@ -1,203 +1,269 @@
-//! The limits of rows.
+//! The limits of rows: the numbers of `tests/limits.toml`, and checks without a number.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use evenkeel_lab::crowd::FaultEffect;
 use evenkeel_lab::ledger::GapSpread;
+use evenkeel_report::{AcceptanceRow, FigureLimit, RowLimits, SAMPLES_MIN, SectionLimits};
 
 use crate::looks::Seen;
-use crate::newcomers::Tide;
-use crate::report::{OverKills, Played, found_ms};
-use crate::webrtc::Transports;
+use crate::report::{Control, OverKills, Played, found_ms};
+use crate::row::Row;
+use crate::webrtc::{ThirdParty, Transports};
 
-/// Longest duration of a make-before-break (failover.md, I1).
-const OVERLAP: Duration = Duration::from_millis(500);
+/// The figures of a row, each with the key of its limit in the table.
+const FIGURES: [(&str, &str); 24] = [
+    ("gap_p99_ms", "p99"),
+    ("gap_max_ms", "max"),
+    ("found_max_ms", "found_max"),
+    ("left_max_ms", "left_within"),
+    ("index_correct_max_ms", "index_within"),
+    ("restored_max_ms", "restored_within"),
+    ("frozen_max_ms", "frozen_max"),
+    ("frozen_p99_ms", "frozen_p99"),
+    ("key_frames_asked", "key_frame_requests_per_death"),
+    ("sessions_hit", "hit"),
+    ("moves_per_room", "moves_max"),
+    ("moves_per_room", "moves_min"),
+    ("calls_lost", "ended"),
+    ("predicted_percent", "predicted"),
+    ("packets_lost", "lost"),
+    ("packets_lost_after", "lost_after"),
+    ("freezes", "freezes"),
+    ("nodes_marked_down", "marked_down"),
+    ("live_nodes_marked_down", "live_nodes_marked_down"),
+    ("handshakes_again", "handshakes_again"),
+    ("ice_restarts", "ice_restarts"),
+    ("authentication_failures", "refused"),
+    ("reused_indices", "index_twice"),
+    ("captured_reused_indices", "index_twice"),
+];
 
-/// Limits of the gap when a fault is undone, milliseconds: 99th percentile and maximum.
-const UNFAULT_GAP: (f64, f64) = (50.0, 150.0);
-
-/// Limits of a row. All rows also require: no receiver without packets, no misdelivered packet, no packet of an old
-/// node after the first of the new one, bounded moves per room, no other node marked down, and no effect on unaffected
-/// sessions.
+/// Checks of a row that have no number. All rows also require: no receiver without packets, no misdelivered packet, no packet of an old
+/// node after the first of the new one, no other node marked down, and no effect on unaffected sessions.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
-pub(crate) struct Limits {
-    /// 99th percentile of gaps, milliseconds.
-    pub(crate) gap_p99: Option<f64>,
-    pub(crate) gap_max: Option<f64>,
-    /// 99th percentile of the time from the fault until the victims are marked down, milliseconds.
-    pub(crate) found_p99: Option<f64>,
-    /// The longest time until affected rooms are on another node, milliseconds.
-    pub(crate) left_within: Option<f64>,
-    /// Minimum number of affected receivers, over all faults of the row.
-    pub(crate) hit_min: Option<usize>,
+pub(crate) struct Checks {
     /// Not all rooms fit elsewhere. Exactly the excess rooms are left out and excluded from other figures; they are
     /// reported and get no packets, and no node exceeds its capacity in any sample.
     pub(crate) some_left_out: bool,
-    pub(crate) none_lost: bool,
-    /// No pause is a freeze.
-    pub(crate) no_freeze: bool,
-    /// No node is marked down.
-    pub(crate) none_condemned: bool,
     /// The reason why unaffected sessions may move, freeze and lose packets; `None` if they may not.
     pub(crate) others_suffer: Option<&'static str>,
-    /// Minimum number of moves of an affected room per fault.
-    pub(crate) moves_min: Option<f64>,
-    pub(crate) moves_max: Option<f64>,
-    /// Minimum share of affected rooms that are where the gateway's blast radius said, in per cent.
-    pub(crate) predicted_min: Option<f64>,
     /// Two nodes carry each room, so that packets of both alternate.
     pub(crate) both_carry: bool,
     /// Packets may be damaged, and then show a wrong session or node.
     pub(crate) damaged: bool,
-    /// Rooms move make-before-break: packets of the old node may arrive for [`OVERLAP`] after the first of the new one.
+    /// Rooms move make-before-break: packets of the old node may arrive for some time after the first of the new one.
     pub(crate) overlap: bool,
-    /// The longest time until the index is correct after its store is back, milliseconds.
-    pub(crate) index_within: Option<f64>,
-    /// The longest time for which a page of a browser is frozen at a fault, milliseconds.
-    pub(crate) frozen_max: Option<f64>,
-    /// After a fault the publisher is asked for a key frame, and at most this often.
-    pub(crate) key_frames_asked: Option<f64>,
     /// When the fault is undone, no packet of an affected node reaches a client. (None of a standby gateway may anyway.)
     pub(crate) no_old_owner: bool,
 }
 
-impl Limits {
-    /// With limits of the gap.
-    pub(crate) const fn gap(p99: f64, max: f64) -> Limits {
-        Limits { gap_p99: Some(p99), gap_max: Some(max), ..Limits::NONE }
-    }
-
-    /// Only the limits of all rows.
-    pub(crate) const NONE: Limits = Limits {
-        gap_p99: None,
-        gap_max: None,
-        found_p99: None,
-        left_within: None,
-        hit_min: None,
+impl Checks {
+    /// Without an exception.
+    pub(crate) const ALL: Checks = Checks {
         some_left_out: false,
-        none_lost: false,
-        no_freeze: false,
-        none_condemned: false,
         others_suffer: None,
-        moves_min: None,
-        moves_max: None,
-        predicted_min: None,
         both_carry: false,
         damaged: false,
         overlap: false,
-        index_within: None,
-        frozen_max: None,
-        key_frames_asked: None,
         no_old_owner: false,
     };
 
-    /// With a limit of detection, milliseconds.
-    pub(crate) const fn found(self, p99: f64) -> Limits {
-        Limits { found_p99: Some(p99), ..self }
-    }
-
-    /// With a comparison of the gateway's blast radius.
-    pub(crate) const fn predicted(self) -> Limits {
-        Limits { predicted_min: Some(99.0), ..self }
-    }
-
     /// With make-before-break moves.
-    pub(crate) const fn gently(self) -> Limits {
-        Limits { overlap: true, ..self }
+    pub(crate) const OVERLAP: Checks = Checks { overlap: true, ..Checks::ALL };
+}
+
+/// The limits and checks of a row.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Limits {
+    table: RowLimits,
+    checks: Checks,
+    /// The row counts packets of each session. Other programs tell no packets.
+    counts_packets: bool,
+    /// Its clients tell the indices of SRTP.
+    counts_indices: bool,
+    /// Its clients tell freezes.
+    counts_freezes: bool,
+}
+
+impl Limits {
+    /// Those of a row.
+    pub(crate) fn of(row: &Row, table: &SectionLimits) -> Limits {
+        Limits {
+            table: table.of(row.id),
+            checks: row.checks,
+            counts_packets: row.third_party.is_none(),
+            counts_indices: row.third_party.is_none_or(ThirdParty::has_lab_viewers),
+            counts_freezes: row.third_party.is_none_or(|kind| kind == ThirdParty::Pages),
+        }
     }
 
-    /// Limits of the gap when the fault is undone, milliseconds: the wider of the default and the row's own.
-    fn unfault_gap(&self) -> (f64, f64) {
-        let (p99, max) = UNFAULT_GAP;
-        (self.gap_p99.unwrap_or(p99).max(p99), self.gap_max.unwrap_or(max).max(max))
+    /// True if the packets of each session are counted.
+    pub(crate) fn counts_packets(&self) -> bool {
+        self.counts_packets
     }
 
-    /// The limits of [`figures`], by name.
-    pub(crate) fn by_figure(&self) -> BTreeMap<&'static str, f64> {
-        let none = |is: bool| is.then_some(0.0);
-        let limits = [
-            ("gap_p99_ms", self.gap_p99),
-            ("gap_max_ms", self.gap_max),
-            ("found_p99_ms", self.found_p99),
-            ("left_max_ms", self.left_within),
-            ("index_correct_max_ms", self.index_within),
-            ("frozen_max_ms", self.frozen_max),
-            ("key_frames_asked", self.key_frames_asked),
-            ("sessions_hit_min", Some(self.hit_min.unwrap_or(1) as f64)),
-            ("moves_per_room", self.moves_max),
-            ("moves_per_room_min", self.moves_min),
-            ("predicted_percent_min", self.predicted_min),
-            ("calls_lost", Some(0.0)),
-            ("packets_lost", none(self.none_lost)),
-            ("freezes", none(self.no_freeze)),
-            ("nodes_marked_down", none(self.none_condemned)),
+    /// The limit under this key, if it is judged.
+    fn judged(&self, key: &str) -> Option<f64> {
+        self.table.judged(key)
+    }
+
+    /// The table's limits for this number of gaps.
+    fn table_for(&self, gaps: usize) -> RowLimits {
+        let mut table = self.table.clone();
+        if gaps < SAMPLES_MIN {
+            table.judge_maximum("p99", "max");
+        }
+        table
+    }
+
+    /// The blast radius is compared.
+    pub(crate) fn predicts(&self) -> bool {
+        self.judged("predicted").is_some()
+    }
+
+    /// The longest time until everything is as before the fault.
+    pub(crate) fn settled_within(&self) -> Duration {
+        Duration::from_secs_f64(self.judged("settled_within").unwrap_or_default() / 1e3)
+    }
+
+    /// The share of a row's runs whose times may exceed a limit.
+    pub(crate) fn runs_exceeded(&self) -> f64 {
+        self.judged("runs_exceeded").unwrap_or_default()
+    }
+
+    /// Limits of the gap when the fault is undone, milliseconds: the wider of those of all rows and the row's own.
+    fn unfault_gap(&self) -> [Option<f64>; 2] {
+        [("unfault_p99", "p99"), ("unfault_max", "max")].map(|(all, own)| {
+            let all = self.judged(all)?;
+            Some(self.judged(own).unwrap_or(all).max(all))
+        })
+    }
+
+    /// The limits of a row's figures, without figures.
+    pub(crate) fn blank(&self, id: String) -> AcceptanceRow {
+        let mut row = AcceptanceRow::new(id);
+        self.put(&mut row, &self.table);
+        row
+    }
+
+    fn put(&self, row: &mut AcceptanceRow, table: &RowLimits) {
+        for (name, key) in FIGURES {
+            let is_counted = self.counts_indices || name != "reused_indices";
+            // A figure that the row never counts has a limit only by an entry of its own.
+            let is_own = table.get(key).is_some_and(|limit| !limit.is_common());
+            if is_counted && (is_own || self.counts_packets || name != "packets_lost_after") {
+                row.limit_by(name, table, key);
+            }
+        }
+    }
+
+    /// The figures of a row with their limits, not judged yet.
+    pub(crate) fn row(&self, id: String, played: &Played) -> AcceptanceRow {
+        let Played { faults, unfaults, .. } = played;
+        let mut row = AcceptanceRow::new(id);
+        self.put(&mut row, &self.table_for(faults.gaps_ns.len()));
+        let longest = |values: &[u64]| values.iter().max().map(|ns| ms(*ns));
+        let gap = (!faults.gaps_ns.is_empty()).then(|| GapSpread::of_ns(faults.gaps_ns.clone()));
+        let p99 = gap.filter(|_| faults.gaps_ns.len() >= SAMPLES_MIN).map(|gap| gap.p99);
+        let packets = |count: u64| self.counts_packets.then_some(count as f64);
+        let lost = faults.lost + faults.lost_of_others + unfaults.lost + unfaults.lost_of_others;
+        let freezes = faults.freezes + unfaults.freezes;
+        let both_ways = [&faults.gaps_ns[..], &played.gaps_up_ns].concat();
+        let greatest = |counts: &[u64]| counts.iter().max().map(|most| *most as f64);
+        let of_webrtc = played.transports.as_ref();
+        let indices = |count: u64| self.counts_indices.then_some(count as f64);
+        let figures = [
+            ("gap_p99_ms", p99),
+            ("gap_max_ms", gap.map(|gap| gap.max)),
+            ("found_max_ms", found_ms(faults).into_iter().max_by(f64::total_cmp)),
+            ("left_max_ms", longest(&faults.left_ns)),
+            ("index_correct_max_ms", longest(&played.index_ns)),
+            ("restored_max_ms", longest(&both_ways)),
+            ("frozen_max_ms", greatest(&played.frozen_ms)),
+            ("key_frames_asked", greatest(&played.key_frames_asked)),
+            ("sessions_hit", Some(faults.hit as f64)),
+            ("moves_per_room", self.counts_packets.then(|| moves(faults))),
+            ("calls_lost", Some(calls_lost(played) as f64)),
+            ("predicted_percent", (played.predicted.rooms > 0).then(|| played.predicted.percent())),
+            ("packets_lost", packets(lost)),
+            ("packets_lost_after", packets(unfaults.lost)),
+            ("freezes", self.counts_freezes.then_some(freezes as f64)),
+            ("nodes_marked_down", Some(faults.marked_down.len() as f64)),
+            ("live_nodes_marked_down", Some(played.strangers.len() as f64)),
+            ("handshakes_again", of_webrtc.map(|it| it.handshakes_again() as f64)),
+            ("ice_restarts", of_webrtc.map(|it| it.tally.ice_restarts as f64)),
+            (
+                "authentication_failures",
+                of_webrtc.map(|it| it.tally.authentication_failures as f64),
+            ),
+            ("reused_indices", of_webrtc.and_then(|it| indices(it.tally.reused_indices))),
+            ("captured_reused_indices", of_webrtc.map(|it| it.captured.reused as f64)),
         ];
-        limits.into_iter().filter_map(|(name, limit)| Some((name, limit?))).collect()
+        for (name, figure) in figures {
+            row.set_figure(name, figure);
+        }
+        // Figures that are not measured yet.
+        for name in row.limits.keys().cloned().collect::<Vec<_>>() {
+            let name = name.trim_end_matches("_min").to_owned();
+            row.figures.entry(name).or_default();
+        }
+        row
     }
 
+    /// The limits in words.
     pub(crate) fn words(&self) -> String {
-        let mut words = Vec::new();
-        if let Some(p99) = self.gap_p99 {
-            words.push(format!("gap p99 ≤ {p99} ms"));
-        }
-        if let Some(max) = self.gap_max {
-            words.push(format!("max ≤ {max} ms"));
-        }
-        if let Some(p99) = self.found_p99 {
-            words.push(format!("found p99 ≤ {p99} ms"));
-        }
-        let (p99, max) = self.unfault_gap();
-        words.push(format!("un-fault p99 ≤ {p99} ms, max ≤ {max} ms"));
-        if self.others_suffer.is_none() && !self.damaged {
-            words.push("0 lost to it".to_owned());
-        }
-        if let Some(within) = self.left_within {
-            words.push(format!("off the node within {within} ms"));
-        }
-        if let Some(within) = self.index_within {
-            words.push(format!("index correct within {within} ms"));
-        }
-        if let Some(most) = self.frozen_max {
-            words.push(format!("a page frozen ≤ {most} ms"));
-        }
-        if let Some(most) = self.key_frames_asked {
-            words.push(format!("a key frame asked, at most {most} times"));
-        }
-        if let Some(hit) = self.hit_min {
-            words.push(format!("at least {hit} are hit"));
-        }
-        if let Some(moves) = self.moves_min {
-            words.push(format!("at least {moves} moves per affected room"));
-        }
-        if let Some(moves) = self.moves_max {
-            words.push(format!("at most {moves} moves per affected room"));
-        }
-        if let Some(share) = self.predicted_min {
-            words.push(format!("at least {share} % of affected rooms where `blast` said"));
-        }
-        if self.some_left_out {
+        let limit = |(key, limit): (&str, &FigureLimit)| {
+            let sign = if limit.is_least() { "≥" } else { "≤" };
+            let later = limit.from().map_or(String::new(), |name| format!(" (from {name})"));
+            Some(format!("{key} {sign} {} {}{later}", limit.limit()?, limit.unit()))
+        };
+        let mut words: Vec<String> = self.table.iter().filter_map(limit).collect();
+        let Checks { some_left_out, others_suffer, both_carry, damaged, overlap, no_old_owner } =
+            self.checks;
+        if some_left_out {
             words.push("all rooms that fit moved, the others reported, without packets, and recovered afterwards".to_owned());
             words.push("no node above its capacity at any look".to_owned());
         }
         let flags = [
-            (self.none_lost, "0 lost"),
-            (self.no_freeze, "0 freezes"),
-            (self.none_condemned, "0 nodes marked down"),
-            (self.no_old_owner, "0 packets of the old owner"),
+            (both_carry, "packets of both nodes may alternate"),
+            (damaged, "packets may be damaged"),
+            (overlap, "make-before-break"),
+            (no_old_owner, "0 packets of the old owner"),
         ];
         words.extend(flags.iter().filter(|(is, _)| *is).map(|(_, word)| (*word).to_owned()));
-        words.push(match self.others_suffer {
+        words.push(match others_suffer {
             None => "unaffected sessions stay, 0 lost, 0 freezes".to_owned(),
             Some(why) => format!("others may suffer, since {why}"),
         });
-        words.push("no other node marked down, 0 calls lost, 0 misdelivered".to_owned());
+        words.push("no other node marked down, 0 misdelivered".to_owned());
         words.join(", ")
+    }
+
+    /// The limit that a control run exceeded without a fault.
+    pub(crate) fn exceeded_without_fault(&self, control: &Control) -> Option<String> {
+        let Control { gaps_ns, longest, .. } = control;
+        // Other programs tell only their longest pauses.
+        let gaps_ns = if gaps_ns.is_empty() { &longest.gaps_ns } else { gaps_ns };
+        let table = self.table_for(gaps_ns.len());
+        let gap = GapSpread::of_ns(gaps_ns.clone());
+        let figures = [
+            ("gap p99", gap.p99, "p99"),
+            ("gap max", gap.max, "max"),
+            ("packets lost", longest.lost as f64, "lost"),
+            ("freezes", longest.freezes as f64, "freezes"),
+        ];
+        figures.into_iter().find_map(|(name, figure, key)| {
+            let limit = table.judged(key).filter(|limit| figure > *limit)?;
+            Some(format!("{name} {figure:.1} without a fault, {limit} is the limit"))
+        })
     }
 
     /// The violated limits: of the control run, of the faults, and after the faults.
     pub(crate) fn misses(&self, played: &Played) -> Vec<String> {
         let Played { faults, unfaults, .. } = played;
+        let Checks { some_left_out, others_suffer, both_carry, damaged, overlap, no_old_owner } =
+            self.checks;
         let strangers = played.strangers.iter();
         let mut misses: Vec<String> =
             strangers.map(|(when, node)| format!("{node} was marked down {when}")).collect();
@@ -206,83 +272,94 @@ impl Limits {
                 misses.push(format!("{what} {found:.1}, {limit} is the limit"));
             }
         };
+        let judged = |key: &str| self.judged(key);
+        let table = self.table_for(faults.gaps_ns.len());
         let gap = GapSpread::of_ns(faults.gaps_ns.clone());
-        above("gap p99", gap.p99, self.gap_p99);
-        above("gap max", gap.max, self.gap_max);
+        above("gap p99", gap.p99, table.judged("p99"));
+        above("gap max", gap.max, table.judged("max"));
         let up = GapSpread::of_ns(played.gaps_up_ns.clone());
-        above("gap p99 at the nodes", up.p99, self.gap_p99);
-        above("gap max at the nodes", up.max, self.gap_max);
+        let table_up = self.table_for(played.gaps_up_ns.len());
+        above("gap p99 at the nodes", up.p99, table_up.judged("p99"));
+        above("gap max at the nodes", up.max, table_up.judged("max"));
+        above("restored after", gap.max.max(up.max), judged("restored_within"));
         let worst = OverKills::of(&played.kills).map_or(0.0, |kills| kills.worst);
-        above("gap p99 of the worst kill", worst, self.gap_max);
+        above("gap p99 of the worst kill", worst, judged("max"));
         for (way, of) in &played.ways {
             let gap = GapSpread::of_ns(of.gaps_ns.clone());
-            above(&format!("gap p99, {way}"), gap.p99, self.gap_p99);
+            above(&format!("gap p99, {way}"), gap.p99, judged("p99"));
         }
-        let mut found = found_ms(faults);
-        found.sort_unstable_by(f64::total_cmp);
-        let rank = (found.len() * 99).div_ceil(100).saturating_sub(1);
-        above("found p99", found.get(rank).copied().unwrap_or(0.0), self.found_p99);
-        let (p99, max) = self.unfault_gap();
+        let found = found_ms(faults).into_iter().max_by(f64::total_cmp);
+        above("found after", found.unwrap_or(0.0), judged("found_max"));
+        let [p99, max] = self.unfault_gap();
         let unfault_gap = GapSpread::of_ns(unfaults.gaps_ns.clone());
-        above("gap p99 of the un-fault", unfault_gap.p99, Some(p99));
-        above("gap max of the un-fault", unfault_gap.max, Some(max));
-        let whole = self.others_suffer.is_none() && !self.damaged;
-        above("lost after the fault", unfaults.lost as f64, whole.then_some(0.0));
+        above("gap p99 of the un-fault", unfault_gap.p99, p99);
+        above("gap max of the un-fault", unfault_gap.max, max);
+        let whole = others_suffer.is_none() && !damaged;
+        above("lost after the fault", unfaults.lost as f64, judged("lost_after").filter(|_| whole));
         let left = GapSpread::of_ns(faults.left_ns.clone());
-        above("off the node after", left.max, self.left_within);
+        above("off the node after", left.max, judged("left_within"));
         let corrected = GapSpread::of_ns(played.index_ns.clone());
-        above("index correct after", corrected.max, self.index_within);
-        above("moves", moves(faults), self.moves_max);
+        above("index correct after", corrected.max, judged("index_within"));
+        above("moves", moves(faults), judged("moves_max"));
+        above(
+            "moves of a room in a minute",
+            played.moves.most() as f64,
+            judged("moves_in_a_minute"),
+        );
         let frozen = played.frozen_ms.iter().max().copied().unwrap_or(0);
-        above("a page frozen", frozen as f64, self.frozen_max);
+        above("a page frozen", frozen as f64, judged("frozen_max"));
+        let requests = judged("key_frame_requests_per_death");
         let most_asked = played.key_frames_asked.iter().max().copied().unwrap_or(0);
-        above("key frames asked", most_asked as f64, self.key_frames_asked);
-        let when = |is: bool, limit: f64| is.then_some(limit);
+        above("key frames asked", most_asked as f64, requests);
+        let zero_when = |is: bool| is.then_some(0.0);
         let both = |count: fn(&FaultEffect) -> u64| (count(faults) + count(unfaults)) as f64;
-        above("lost", both(|r| r.lost + r.lost_of_others), when(self.none_lost, 0.0));
-        above("freezes", both(|r| r.freezes), when(self.no_freeze, 0.0));
-        above("nodes marked down", faults.marked_down.len() as f64, when(self.none_condemned, 0.0));
-        let others = when(self.others_suffer.is_none(), 0.0);
+        above("lost", both(|r| r.lost + r.lost_of_others), judged("lost"));
+        above("freezes", both(|r| r.freezes), judged("freezes"));
+        above("nodes marked down", faults.marked_down.len() as f64, judged("marked_down"));
+        let others = zero_when(others_suffer.is_none());
         above("moves of other rooms", faults.other_rooms_moved as f64, others);
         above("lost of others", faults.lost_of_others as f64, others);
         above("freezes of others", faults.freezes_of_others as f64, others);
-        above("of the old owner", unfaults.of_the_hit as f64, when(self.no_old_owner, 0.0));
+        above("of the old owner", unfaults.of_the_hit as f64, zero_when(no_old_owner));
         above("of a standby", played.of_standby as f64, Some(0.0));
         above("answered offers without a session", played.offered_missing as f64, Some(0.0));
         above(
             "after the new one's first",
             faults.stragglers as f64,
-            when(!self.both_carry && !self.damaged && !self.overlap, 0.0),
+            zero_when(!both_carry && !damaged && !overlap),
         );
         // Rooms go home make-before-break.
-        let overlap_ms = OVERLAP.as_secs_f64() * 1e3;
-        let (fault_ms, unfault_ms) = (ms(faults.straggled_ns), ms(unfaults.straggled_ns));
-        let gently = when(self.overlap, overlap_ms);
-        above("ms of the old node after the new one's first", fault_ms, gently);
-        let at_home = when(!self.both_carry && !self.damaged, overlap_ms);
-        above("ms of the old node after the first at home", unfault_ms, at_home);
-        above("came twice", both(|r| r.twice), when(self.both_carry, 0.0));
-        above("misdelivered", both(|r| r.misdelivered), when(!self.damaged, 0.0));
-        above("calls lost", calls_lost(played) as f64, Some(0.0));
-        let hit_min = self.hit_min.unwrap_or(1);
-        if faults.hit < hit_min {
+        let overlap_ms = judged("overlap");
+        let gently = overlap_ms.filter(|_| overlap);
+        above("ms of the old node after the new one's first", ms(faults.straggled_ns), gently);
+        let at_home = overlap_ms.filter(|_| !both_carry && !damaged);
+        above("ms of the old node after the first at home", ms(unfaults.straggled_ns), at_home);
+        above("came twice", both(|r| r.twice), zero_when(both_carry));
+        above("misdelivered", both(|r| r.misdelivered), zero_when(!damaged));
+        above("calls lost", calls_lost(played) as f64, judged("ended"));
+        let hit_min = judged("hit").unwrap_or_default();
+        if (faults.hit as f64) < hit_min {
             misses.push(format!("{} sessions hit, of at least {hit_min}", faults.hit));
         }
-        if self.key_frames_asked.is_some() && played.key_frames_asked.contains(&0) {
+        if requests.is_some() && played.key_frames_asked.contains(&0) {
             misses.push("after a fault no key frame was asked".to_owned());
         }
-        if self.some_left_out {
+        if played.unsettled > 0 {
+            let (times, within) = (played.unsettled, self.settled_within());
+            misses.push(format!("{times} times it was not as before within {within:?}"));
+        }
+        if some_left_out {
             misses.extend(played.left_out.misses());
         }
         misses.extend(played.seen.iter().flat_map(Seen::misses));
-        misses.extend(played.tide.iter().flat_map(Tide::misses));
-        misses.extend(played.transports.iter().flat_map(Transports::misses));
+        misses.extend(played.tide.iter().flat_map(|tide| tide.misses(&self.table)));
+        misses.extend(played.transports.iter().flat_map(|it| it.misses(&self.table)));
         let predicted = played.predicted.percent();
-        if let Some(least) = self.predicted_min.filter(|least| predicted < *least) {
+        if let Some(least) = judged("predicted").filter(|least| predicted < *least) {
             misses
                 .push(format!("{predicted:.1} % of rooms where `blast` said, of at least {least}"));
         }
-        if let Some(least) = self.moves_min.filter(|least| moves(faults) < *least) {
+        if let Some(least) = judged("moves_min").filter(|least| moves(faults) < *least) {
             misses.push(format!(
                 "{:.2} moves of a room per fault, of at least {least}",
                 moves(faults)
@@ -290,34 +367,6 @@ impl Limits {
         }
         misses
     }
-}
-
-/// The figures of a row that have limits. A distribution without a value is left out.
-pub(crate) fn figures(played: &Played) -> BTreeMap<&'static str, f64> {
-    let Played { faults, unfaults, .. } = played;
-    let spread = |values: &[u64]| (!values.is_empty()).then(|| GapSpread::of_ns(values.to_vec()));
-    let found: Vec<u64> = found_ms(faults).into_iter().map(|ms| (ms * 1e6) as u64).collect();
-    let gap = spread(&faults.gaps_ns);
-    let lost = faults.lost + faults.lost_of_others + unfaults.lost + unfaults.lost_of_others;
-    let figures = [
-        ("gap_p99_ms", gap.map(|gap| gap.p99)),
-        ("gap_max_ms", gap.map(|gap| gap.max)),
-        ("found_p99_ms", spread(&found).map(|found| found.p99)),
-        ("left_max_ms", spread(&faults.left_ns).map(|left| left.max)),
-        ("index_correct_max_ms", spread(&played.index_ns).map(|index| index.max)),
-        ("frozen_max_ms", played.frozen_ms.iter().max().map(|most| *most as f64)),
-        ("key_frames_asked", played.key_frames_asked.iter().max().map(|most| *most as f64)),
-        ("sessions_hit", Some(faults.hit as f64)),
-        ("moves_per_room", Some(moves(faults))),
-        ("calls_lost", Some(calls_lost(played) as f64)),
-        ("predicted_percent", (played.predicted.rooms > 0).then(|| played.predicted.percent())),
-        ("packets_lost", Some(lost as f64)),
-        ("freezes", Some((faults.freezes + unfaults.freezes) as f64)),
-        ("nodes_marked_down", Some(faults.marked_down.len() as f64)),
-    ];
-    let of_webrtc = played.transports.iter().flat_map(Transports::figures);
-    let figures = figures.into_iter().filter_map(|(name, figure)| Some((name, figure?)));
-    figures.chain(of_webrtc).collect()
 }
 
 /// Receivers without any packet after a fault or its repair.
@@ -338,9 +387,103 @@ pub(crate) fn moves(faults: &FaultEffect) -> f64 {
 mod tests {
     use evenkeel_lab::crowd::NodeDetection;
 
+    use evenkeel_report::LimitTable;
+
     use crate::prediction::Predicted;
+    use crate::rows;
 
     use super::*;
+
+    /// The limits of all rows, and these of one row, such as `p99 = 50`.
+    fn limits(own: &str, checks: Checks) -> Limits {
+        let all = include_str!("../../limits.toml");
+        let all = all.split_once("[chaos.").unwrap().0;
+        let own = format!("[chaos.row]\nlimit = {{ {own} }}\nsource = \"code\"\n");
+        let table = LimitTable::parse(&format!("{all}{own}")).unwrap();
+        let table = table.rows_of("chaos", &["row"]).unwrap().of("row");
+        let (counts_packets, counts_indices, counts_freezes) = (true, true, true);
+        Limits { table, checks, counts_packets, counts_indices, counts_freezes }
+    }
+
+    fn with(own: &str) -> Limits {
+        limits(own, Checks::ALL)
+    }
+
+    /// The limits of all rows.
+    fn common() -> Limits {
+        with("hit = 1")
+    }
+
+    #[test]
+    fn each_row_has_limits_and_few_samples_no_p99() {
+        let table = LimitTable::load().unwrap();
+        let rows = rows::all();
+        let ids: Vec<&str> = rows.iter().map(|row| row.id).collect();
+        let table = table.rows_of("chaos", &ids).unwrap();
+        for row in rows {
+            let limits = table.of(row.id);
+            assert!(limits.iter().count() > 0, "{}", row.id);
+            let samples = row.sessions * row.kills;
+            let has_p99 =
+                limits.iter().any(|(key, _)| key.ends_with("p99") && !key.starts_with("unfault"));
+            assert!(samples as usize >= SAMPLES_MIN || !has_p99, "{}: {samples} samples", row.id);
+        }
+    }
+
+    #[test]
+    fn few_gaps_have_a_maximum_and_no_p99() {
+        let row = |gaps: usize| {
+            let faults =
+                FaultEffect { hit: 1, gaps_ns: vec![1_000_000; gaps], ..FaultEffect::default() };
+            with("p99 = 50, max = 60")
+                .row("row".to_owned(), &Played { faults, ..Played::default() })
+        };
+        let (few, many) = (row(99), row(100));
+        assert_eq!((few.figure("gap_p99_ms"), few.figure("gap_max_ms")), (None, Some(1.0)));
+        assert_eq!((few.limits.get("gap_p99_ms"), few.limits["gap_max_ms"]), (None, 50.0));
+        assert_eq!((many.figure("gap_p99_ms"), many.limits["gap_p99_ms"]), (Some(1.0), 50.0));
+        assert_eq!(many.limits["gap_max_ms"], 60.0);
+    }
+
+    #[test]
+    fn figures_of_other_programs_are_null() {
+        let all = rows::all();
+        let table = LimitTable::load().unwrap();
+        let ids: Vec<&str> = all.iter().map(|row| row.id).collect();
+        let table = table.rows_of("chaos", &ids).unwrap();
+        let figures = |id: &str| {
+            let row = all.iter().find(|row| row.id == id).unwrap();
+            let transports = Some(Transports::default());
+            let played = Played { transports, ..Played::default() };
+            Limits::of(row, &table).row(id.to_owned(), &played)
+        };
+        let never =
+            ["packets_lost", "packets_lost_after", "moves_per_room", "freezes", "reused_indices"];
+        for name in never {
+            let row = figures("webrtc.libraries.node-kill");
+            assert_eq!(row.figures.get(name), Some(&None), "{name}");
+            assert!(!row.limits.contains_key(name), "{name}");
+            assert!(figures("webrtc.node-kill").figure(name).is_some(), "{name}");
+        }
+        assert!(figures("webrtc.browsers.node-kill").figure("freezes").is_some());
+        assert!(figures("webrtc.live").figure("reused_indices").is_some(), "of its viewers");
+    }
+
+    #[test]
+    fn control_beyond_a_limit_is_no_measurement() {
+        let said = |limits: Limits, gap_ms: u64, lost: u64| {
+            let longest = FaultEffect { lost, ..FaultEffect::default() };
+            let control =
+                Control { gaps_ns: vec![gap_ms * 1_000_000; 100], longest, ..Control::default() };
+            limits.exceeded_without_fault(&control)
+        };
+        let gap = || with("p99 = 50");
+        assert_eq!(said(gap(), 50, 1), None);
+        let why = "gap p99 51.0 without a fault, 50 is the limit";
+        assert_eq!(said(gap(), 51, 0).as_deref(), Some(why));
+        assert!(said(with("lost = 0"), 20, 1).is_some());
+        assert_eq!(said(with("lost = 0"), 20, 0), None);
+    }
 
     /// An affected receiver that gets packets of the old node for this long after the new node's first packet.
     fn straggled(ms: u64) -> FaultEffect {
@@ -350,7 +493,7 @@ mod tests {
 
     #[test]
     fn rooms_that_are_to_move_may_not_stay() {
-        let limits = Limits { moves_min: Some(1.0), ..Limits::NONE };
+        let limits = with("moves_min = 1");
         let misses = |rooms_moved| {
             let faults =
                 FaultEffect { hit: 2, rooms_hit: 2, rooms_moved, ..FaultEffect::default() };
@@ -365,10 +508,9 @@ mod tests {
             let faults = FaultEffect { hit, ..FaultEffect::default() };
             limits.misses(&Played { faults, ..Played::default() })
         };
-        assert_eq!([0, 1].map(|hit| misses(Limits::NONE, hit).len()), [1, 0]);
-        let limits = Limits { hit_min: Some(2), ..Limits::NONE };
-        assert_eq!(misses(limits, 1), ["1 sessions hit, of at least 2"]);
-        assert_eq!(misses(limits, 2), [""; 0]);
+        assert_eq!([0, 1].map(|hit| misses(common(), hit).len()), [1, 0]);
+        assert_eq!(misses(with("hit = 2"), 1), ["1 sessions hit, of at least 2"]);
+        assert_eq!(misses(with("hit = 2"), 2), [""; 0]);
     }
 
     #[test]
@@ -377,15 +519,15 @@ mod tests {
             let faults = FaultEffect { hit: 1, ..others };
             limits.misses(&Played { faults, ..Played::default() }).len()
         };
-        let excused = Limits { others_suffer: Some("they are cut off"), ..Limits::NONE };
+        let excused = Checks { others_suffer: Some("they are cut off"), ..Checks::ALL };
         let none = FaultEffect::default();
-        assert_eq!(misses(Limits::NONE, none.clone()), 0);
+        assert_eq!(misses(common(), none.clone()), 0);
         let moved = FaultEffect { other_rooms_moved: 1, ..none.clone() };
         let lost = FaultEffect { lost_of_others: 1, ..none.clone() };
         let froze = FaultEffect { freezes_of_others: 1, ..none };
         for others in [moved, lost, froze] {
-            assert_eq!(misses(Limits::NONE, others.clone()), 1);
-            assert_eq!(misses(excused, others), 0);
+            assert_eq!(misses(common(), others.clone()), 1);
+            assert_eq!(misses(limits("hit = 1", excused), others), 0);
         }
     }
 
@@ -397,11 +539,11 @@ mod tests {
         };
         let victims = ["a".to_owned()];
         played.marked_down("during the fault", &["a".to_owned()], &victims);
-        assert_eq!(Limits::NONE.misses(&played), [""; 0]);
+        assert_eq!(common().misses(&played), [""; 0]);
         played.marked_down("during the fault", &["b".to_owned()], &victims);
         played.marked_down("after the fault", &["a".to_owned()], &[]);
         let misses = ["b was marked down during the fault", "a was marked down after the fault"];
-        assert_eq!(Limits::NONE.misses(&played), misses);
+        assert_eq!(common().misses(&played), misses);
     }
 
     #[test]
@@ -411,17 +553,17 @@ mod tests {
             let unfaults = FaultEffect { lost, ..FaultEffect::default() };
             limits.misses(&Played { faults, unfaults, ..Played::default() })
         };
-        assert_eq!(misses(Limits::NONE, 0), [""; 0]);
-        assert_eq!(misses(Limits::NONE, 1), ["lost after the fault 1.0, 0 is the limit"]);
-        let excused = Limits { others_suffer: Some("they are cut off"), ..Limits::NONE };
-        assert_eq!(misses(excused, 1), [""; 0]);
+        assert_eq!(misses(common(), 0), [""; 0]);
+        assert_eq!(misses(common(), 1), ["lost after the fault 1.0, 0 is the limit"]);
+        let excused = Checks { others_suffer: Some("they are cut off"), ..Checks::ALL };
+        assert_eq!(misses(limits("hit = 1", excused), 1), [""; 0]);
     }
 
     #[test]
     fn no_call_is_lost() {
         let misses = |unheard| {
             let faults = FaultEffect { hit: 1, unheard, ..FaultEffect::default() };
-            Limits::NONE.misses(&Played { faults, ..Played::default() })
+            common().misses(&Played { faults, ..Played::default() })
         };
         assert_eq!(misses(0), [""; 0]);
         assert_eq!(misses(1), ["calls lost 1.0, 0 is the limit"]);
@@ -435,9 +577,9 @@ mod tests {
                 FaultEffect { gaps_ns: vec![gap_ms * 1_000_000], ..FaultEffect::default() };
             limits.misses(&Played { faults, unfaults, ..Played::default() }).len()
         };
-        assert_eq!([50, 51, 151].map(|ms| misses(Limits::NONE, ms)), [0, 1, 2]);
-        assert_eq!(misses(Limits::gap(300.0, 1_000.0), 299), 0);
-        assert_eq!(misses(Limits::gap(20.0, 30.0), 50), 0);
+        assert_eq!([50, 51, 151].map(|ms| misses(common(), ms)), [0, 1, 2]);
+        assert_eq!(misses(with("p99 = 300, max = 1000"), 299), 0);
+        assert_eq!(misses(with("p99 = 20, max = 30"), 50), 0);
     }
 
     #[test]
@@ -448,7 +590,7 @@ mod tests {
         };
         let faults = FaultEffect { hit: 1, ..of(40, 1_000) };
         let mut played = Played { faults, ..Played::default() };
-        let limits = Limits::gap(50.0, 150.0);
+        let limits = with("p99 = 50, max = 150");
         assert_eq!(limits.misses(&played), [""; 0]);
         played.ways.insert("hushed", of(60, 1));
         assert_eq!(limits.misses(&played), ["gap p99, hushed 60.0, 50 is the limit"]);
@@ -459,22 +601,15 @@ mod tests {
 
     #[test]
     fn each_limit_names_a_figure() {
-        let all = Limits {
-            none_lost: true,
-            no_freeze: true,
-            none_condemned: true,
-            left_within: Some(1.0),
-            index_within: Some(1.0),
-            frozen_max: Some(1.0),
-            key_frames_asked: Some(1.0),
-            moves_min: Some(1.0),
-            moves_max: Some(1.0),
-            predicted_min: Some(1.0),
-            ..Limits::gap(1.0, 1.0).found(1.0)
-        };
+        let all = with(
+            "p99 = 1, found_max = 1, lost = 0, freezes = 0, marked_down = 0, left_within = 1, \
+             index_within = 1, frozen_max = 1, key_frame_requests_per_death = 1, moves_min = 1, \
+             moves_max = 1, predicted = 1, restored_within = 1",
+        );
         let detections =
             vec![NodeDetection { node: "a".to_owned(), after_ms: 1.0, by_witness: [].into() }];
-        let faults = FaultEffect { gaps_ns: vec![1], left_ns: vec![1], detections, ..straggled(0) };
+        let faults =
+            FaultEffect { gaps_ns: vec![1; 100], left_ns: vec![1], detections, ..straggled(0) };
         let predicted = Predicted { rooms: 1, equal: 1 };
         let played = Played {
             faults,
@@ -484,17 +619,18 @@ mod tests {
             frozen_ms: vec![1],
             ..Played::default()
         };
-        let figures = figures(&played);
-        for limit in all.by_figure().keys() {
-            assert!(figures.contains_key(limit.trim_end_matches("_min")), "{limit}");
-        }
+        let mut row = all.row("row".to_owned(), &played);
+        assert!(row.limits.len() > 15, "{row:?}");
+        assert!(row.figures.values().filter(|figure| figure.is_none()).count() <= 6, "{row:?}");
+        row.judge();
+        assert!(row.held.is_some(), "{row:?}");
     }
 
     #[test]
     fn longest_freeze_of_a_page_is_limited() {
         let misses = |frozen_ms: &[u64]| {
             let faults = FaultEffect { hit: 1, ..FaultEffect::default() };
-            let limits = Limits { frozen_max: Some(250.0), ..Limits::NONE };
+            let limits = with("frozen_max = 250");
             let frozen_ms = frozen_ms.to_vec();
             limits.misses(&Played { faults, frozen_ms, ..Played::default() }).len()
         };
@@ -506,7 +642,7 @@ mod tests {
         let misses = |key_frames_asked: &[u64]| {
             let faults = FaultEffect { hit: 1, ..FaultEffect::default() };
             let key_frames_asked = key_frames_asked.to_vec();
-            let limits = Limits { key_frames_asked: Some(1.0), ..Limits::NONE };
+            let limits = with("key_frame_requests_per_death = 1");
             limits.misses(&Played { faults, key_frames_asked, ..Played::default() }).len()
         };
         assert_eq!([&[1, 1], &[1, 0], &[2, 1]].map(|asked| misses(asked)), [0, 1, 1]);
@@ -516,9 +652,9 @@ mod tests {
     fn gap_at_the_nodes_has_the_limits_of_clients() {
         let played = |ms: u64| {
             let faults = FaultEffect { hit: 1, ..FaultEffect::default() };
-            Played { faults, gaps_up_ns: vec![ms * 1_000_000], ..Played::default() }
+            Played { faults, gaps_up_ns: vec![ms * 1_000_000; 100], ..Played::default() }
         };
-        let limits = Limits::gap(50.0, 150.0);
+        let limits = with("p99 = 50, max = 150");
         assert_eq!([50, 51, 151].map(|ms| limits.misses(&played(ms)).len()), [0, 1, 2]);
     }
 
@@ -529,7 +665,7 @@ mod tests {
         let misses = |after_ms| {
             let detections = vec![found(after_ms)];
             let faults = FaultEffect { hit: 1, detections, ..FaultEffect::default() };
-            Limits::NONE.found(20.0).misses(&Played { faults, ..Played::default() }).len()
+            with("found_max = 20").misses(&Played { faults, ..Played::default() }).len()
         };
         assert_eq!([20.0, 20.1].map(misses), [0, 1]);
     }
@@ -540,11 +676,11 @@ mod tests {
             let (faults, unfaults) = (straggled(fault), straggled(unfault));
             limits.misses(&Played { faults, unfaults, ..Played::default() }).len()
         };
-        assert_eq!(misses(Limits::NONE, 0, 0), 0);
-        assert_eq!(misses(Limits::NONE, 1, 0), 1, "a dead node sends nothing");
-        assert_eq!(misses(Limits::NONE.gently(), 499, 0), 0);
-        assert_eq!(misses(Limits::NONE.gently(), 501, 0), 1);
-        assert_eq!(misses(Limits::NONE, 0, 499), 0, "fail-back is make-before-break");
-        assert_eq!(misses(Limits::NONE, 0, 501), 1);
+        assert_eq!(misses(common(), 0, 0), 0);
+        assert_eq!(misses(common(), 1, 0), 1, "a dead node sends nothing");
+        assert_eq!(misses(limits("hit = 1", Checks::OVERLAP), 499, 0), 0);
+        assert_eq!(misses(limits("hit = 1", Checks::OVERLAP), 501, 0), 1);
+        assert_eq!(misses(common(), 0, 499), 0, "fail-back is make-before-break");
+        assert_eq!(misses(common(), 0, 501), 1);
     }
 }

@@ -35,17 +35,20 @@ mod table;
 mod weather;
 mod webrtc;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use evenkeel_lab::machine::MachineWatch;
+use evenkeel_report::{AcceptanceRow, LimitTable};
 use evenkeel_testkit::namespace;
 
 use diagnosis::DiagnosisReport;
+use limits::Limits;
 use play::RowEnd;
-use report::{Played, Report, RowReport};
+use report::{Played, Report, RowPlayed, RowReport};
 use row::Row;
 use runs::RowRuns;
 use stage::Places;
@@ -93,6 +96,9 @@ struct DiagnosisOptions {
 const ROW_WITHIN: Duration = Duration::from_secs(300);
 /// Time limit of all rows in each run; the rest is skipped. The comparison has its own time.
 const ALL_WITHIN: Duration = Duration::from_secs(50 * 60);
+
+/// A machine that stalls for a moment is no reason to skip a row; one that stalls in each control run cannot measure it.
+const CONTROL_TRIES: u32 = 3;
 
 /// Below this idle time of the processors clients lag behind their clocks when a fault adds work.
 const IDLE_MIN_PERCENT: f64 = 25.0;
@@ -142,6 +148,8 @@ fn main() -> ExitCode {
 
 fn run(choice: &Choice) -> Result<(), String> {
     let mut rows = rows::all();
+    let ids: Vec<&str> = rows.iter().map(|row| row.id).collect();
+    let table = LimitTable::load()?.rows_of("chaos", &ids)?;
     rows.retain(|row| row.id.contains(&choice.rows));
     let with_outage = OUTAGE.contains(&choice.rows);
     let with_keepalived = KEEPALIVED.contains(&choice.rows);
@@ -160,24 +168,29 @@ fn run(choice: &Choice) -> Result<(), String> {
     report.write(&out)?;
     table::head();
     for row in rows {
+        let limits = Limits::of(&row, &table);
         if let Err(reason) = row.requirement() {
             println!("{} skipped: {reason}", row.id);
-            report.add(RowReport::skipped(&row, reason));
+            report.add(RowReport::skipped(&row, &limits, reason));
             report.write(&out)?;
             continue;
         }
         let row = row.scaled(choice);
-        let mut runs = Vec::new();
+        // By id, since a run with fewer sessions has its own.
+        let mut runs: BTreeMap<String, Vec<AcceptanceRow>> = BTreeMap::new();
         for seed in (choice.seed..).take(choice.runs as usize) {
             let left = (ALL_WITHIN * choice.runs).saturating_sub(began.elapsed()).min(ROW_WITHIN);
             let may_halve = choice.sessions.is_none();
-            let run = runtime.block_on(play_row(row, &places, seed, left, may_halve));
-            table::row(&run);
-            runs.push(run.clone());
-            report.add(run);
+            let play = play_row(row, &limits, &places, seed, left, may_halve);
+            for run in runtime.block_on(play) {
+                table::row(&run);
+                runs.entry(run.row.id.clone()).or_default().push(run.row.clone());
+                report.add(run);
+            }
             report.write(&out)?;
         }
-        if let Some(runs) = RowRuns::of(&runs).filter(|_| choice.runs > 1) {
+        for runs in runs.values().filter(|_| choice.runs > 1) {
+            let Some(runs) = RowRuns::of(runs, limits.runs_exceeded()) else { continue };
             table::runs(&runs);
             report.add_runs(runs);
             report.write(&out)?;
@@ -207,7 +220,8 @@ fn diagnose(options: &DiagnosisOptions) -> Result<(), String> {
     let out = Path::new("target/bench-diagnosis/report.json");
     let places = places(&options.evenkeel, "bench-diagnosis")?;
     let DiagnosisOptions { sessions, rounds, seed, .. } = *options;
-    let report = DiagnosisReport::measure(&places, sessions, rounds, seed);
+    let limits = LimitTable::load()?.rows_of("diagnosis", &DiagnosisReport::ids())?;
+    let report = DiagnosisReport::measure(&places, &limits, sessions, rounds, seed);
     let report = runtime()?.block_on(report);
     evenkeel_report::write(&report, out)?;
     println!("written to {}", out.display());
@@ -226,31 +240,57 @@ fn places(evenkeel: &Path, command: &str) -> Result<Places, String> {
     Ok(Places { evenkeel, own, folder })
 }
 
-/// Plays a row. If `may_halve` and the sessions leave too little of the processors idle, the row is played again with half of them:
-/// gateways, nodes and clients share the processors, and the gaps would be those of clients that lag.
+/// Plays a row, and returns its reports. If `may_halve` and the sessions leave too little of the processors idle, the row is not measured, and
+/// played again with half of them under an id of its own: gateways, nodes and clients share the processors, and the gaps would be those of clients
+/// that lag. A row whose control run exceeds a limit is played again, and not measured if it does each time.
 async fn play_row(
-    mut row: Row,
+    asked: Row,
+    limits: &Limits,
     places: &Places,
     seed: u64,
     within: Duration,
     may_halve: bool,
-) -> RowReport {
+) -> Vec<RowReport> {
     let until = tokio::time::Instant::now() + within;
+    let (mut row, mut reports, mut tries) = (asked, Vec::new(), 0);
     loop {
         let mut played = Played::default();
         let machine = MachineWatch::begin();
         let halved = row.halved().filter(|_| may_halve);
         let busy_at = if halved.is_some() { IDLE_MIN_PERCENT } else { 0.0 };
-        let play = play::play(&row, places, seed, busy_at, &mut played);
+        let play = play::play(&row, places, seed, limits, busy_at, &mut played);
         let outcome = tokio::time::timeout_at(until, play).await;
-        if let (Ok(Ok(RowEnd::Busy)), Some(halved)) = (&outcome, halved) {
-            let idle = played.control.idle_percent;
-            println!("{} leaves {idle:.0} % idle; again with {} sessions", row.id, halved.sessions);
-            row = halved;
-            continue;
+        let id = row.report_id();
+        match (&outcome, halved) {
+            (Ok(Ok(RowEnd::Busy)), Some(halved)) => {
+                let (sessions, idle) = (row.sessions, played.control.idle_percent);
+                let reason =
+                    format!("{sessions} sessions leave {idle:.0} % of the processors idle");
+                println!("{id}: {reason}; again with {}", halved.sessions);
+                if reports.is_empty() {
+                    let control = played.control;
+                    reports.push(RowReport::not_measured(&asked, limits, control, reason));
+                }
+                row = halved;
+                continue;
+            }
+            (Ok(Ok(RowEnd::Unfit(reason))), _) => {
+                tries += 1;
+                if tries < CONTROL_TRIES {
+                    println!("{id}: {reason}; again");
+                    continue;
+                }
+                let reason = reason.clone();
+                reports.push(RowReport::not_measured(&row, limits, played.control, reason));
+                return reports;
+            }
+            _ => {}
         }
-        let outcome = outcome.unwrap_or_else(|_| Err(format!("did not end within {within:.0?}")));
-        return RowReport::new(&row, played, machine.so_far(), outcome.err());
+        let ended = outcome.unwrap_or_else(|_| Err(format!("did not end within {within:.0?}")));
+        let (machine, outcome) = (machine.so_far(), ended.map(drop));
+        let run = RowPlayed { row: &row, limits, machine, outcome };
+        reports.push(RowReport::new(run, played));
+        return reports;
     }
 }
 

@@ -1,12 +1,9 @@
-//! Moves per room: at most three per minute, except off a dead node or by an operator (I5).
+//! Moves per room in a minute, except off a dead node or by an operator (failover.md, I5).
 
 use std::collections::BTreeMap;
 
 use evenkeel_client::ServerEvent;
 use evenkeel_lab::watch::{at_ns, word};
-
-/// Moves of one room within a minute.
-pub(crate) const MOVES_MAX: usize = 3;
 
 /// Slightly below a minute, since a move may be reported late.
 const MINUTE_NS: u64 = 59_900_000_000;

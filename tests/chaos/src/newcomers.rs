@@ -10,6 +10,7 @@ use evenkeel_client::{
 };
 use evenkeel_lab::clock;
 use evenkeel_lab::watch::{at_ns, word};
+use evenkeel_report::RowLimits;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -18,10 +19,6 @@ use tokio::task::JoinHandle;
 const COME_EVERY: Duration = Duration::from_millis(50);
 /// Each session closes after this time, so that the region does not fill up.
 const STAY: Duration = Duration::from_secs(2);
-/// The largest share that a half-open breaker may admit, per cent: three times its random share.
-const SHARE_MAX: u64 = 30;
-/// The smallest share that an open region must admit, per cent: an answer may be late when the breaker opens again.
-const AT_HOME_MIN: u64 = 95;
 /// Tolerance between events and answers: a tick and the delay of the API.
 const ABOUT_NS: u64 = 20_000_000;
 
@@ -248,9 +245,16 @@ impl Tide {
         tide
     }
 
-    pub(crate) fn misses(&self) -> Vec<String> {
+    /// The violated limits. `half_open`: the largest share that a half-open breaker may admit, per cent, and `at_home` the smallest share that an
+    /// open region must admit.
+    pub(crate) fn misses(&self, limits: &RowLimits) -> Vec<String> {
         let Tide { before, open, half_open, closed_again, .. } = self;
-        let is_home = |phase: &Phase| phase.at_home * 100 >= phase.came.max(1) * AT_HOME_MIN;
+        let is_home = |phase: &Phase| {
+            let percent = phase.at_home as f64 * 100.0 / phase.came.max(1) as f64;
+            limits.judged("at_home").is_none_or(|least| percent >= least)
+        };
+        let admitted = half_open.at_home as f64 * 100.0 / half_open.came.max(1) as f64;
+        let is_share = limits.judged("half_open").is_none_or(|most| admitted <= most);
         let phases = [before, open, half_open, closed_again];
         let sent_away: u64 = phases.iter().map(|phase| phase.sent_away).sum();
         let held = [
@@ -258,7 +262,7 @@ impl Tide {
             (is_home(before), format!("before the fault newcomers were {before:?}")),
             (open.came > 0 && open.at_home == 0, format!("while it was open: {open:?}")),
             (
-                half_open.at_home > 0 && half_open.at_home * 100 <= half_open.came * SHARE_MAX,
+                half_open.at_home > 0 && is_share,
                 format!("while it was half-open they were {half_open:?}"),
             ),
             (is_home(closed_again), format!("once it was closed they were {closed_again:?}")),
@@ -286,11 +290,17 @@ impl Tide {
 
 #[cfg(test)]
 mod tests {
+    use evenkeel_report::LimitTable;
     use serde_json::json;
 
     use super::*;
 
     const S: u64 = 1_000_000_000;
+
+    fn limits() -> RowLimits {
+        let row = Some("region.brown-out.newcomers");
+        LimitTable::load().unwrap().group("chaos", row).unwrap()
+    }
 
     /// The fault is at 10 s and undone at 20, the breaker opens at 13, half-opens at 23 and closes at 28.
     fn usual() -> Vec<(u64, String)> {
@@ -328,7 +338,7 @@ mod tests {
     #[test]
     fn breaker_admits_none_then_a_share_then_all() {
         let tide = tide(&usual(), as_due);
-        assert_eq!(tide.misses(), [""; 0]);
+        assert_eq!(tide.misses(&limits()), [""; 0]);
         assert_eq!((tide.open.told_later, tide.half_open.at_home), (9, 9));
     }
 
@@ -339,7 +349,7 @@ mod tests {
                 let answer = |second, number| {
                     if seconds.contains(&second) { answer.clone() } else { as_due(second, number) }
                 };
-                tide(turns, answer).misses().len()
+                tide(turns, answer).misses(&limits()).len()
             };
         let (east, west) = (placed("east"), placed("west"));
         let never = Answer::Never("503".to_owned());

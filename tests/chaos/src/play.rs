@@ -16,6 +16,7 @@ use crate::capture::Capture;
 use crate::fault::Struck;
 use crate::hosts::longest_pauses;
 use crate::left_out::LeftOut;
+use crate::limits::Limits;
 use crate::looks::Looks;
 use crate::newcomers::{self, Newcomers};
 use crate::offers::{self, Offers};
@@ -37,12 +38,12 @@ const BEFORE_FAULT: Duration = Duration::from_millis(200);
 const AFTERWARDS: Duration = Duration::from_secs(2);
 /// Interval of checks that a region is idle.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Time limit of recovery.
+/// Time limit of the start.
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Runs a row.
 ///
-/// `busy_at` is the idle time of the processors in the control run, per cent, below which the row ends before its faults.
+/// The row ends before its faults if its control run exceeds a limit. `busy_at` is the idle time of the processors in the control run, per cent, below which the row ends before its faults.
 ///
 /// # Errors
 /// A step failed; `played` has the measurements so far.
@@ -50,6 +51,7 @@ pub(crate) async fn play(
     row: &Row,
     places: &Places,
     seed: u64,
+    limits: &Limits,
     busy_at: f64,
     played: &mut Played,
 ) -> Result<RowEnd, String> {
@@ -72,15 +74,18 @@ pub(crate) async fn play(
     if !stage.settled(SETTLED_WITHIN).await? {
         return Err("rooms have no spares".to_owned());
     }
-    let looks = row.limits.some_left_out.then(|| Looks::begin(stage.admin()));
+    let looks = row.checks.some_left_out.then(|| Looks::begin(stage.admin()));
     let home = row.layout.carrying();
     let newcomers = row.newcomers.then(|| Newcomers::begin(stage.admin(), home));
-    let mut scene = Scene { row, stage, crowd, capture, others, newcomers };
+    let mut scene = Scene { row, limits, stage, crowd, capture, others, newcomers };
     scene.stage.edges.count_media_of_standby()?;
     played.control = control(row, &mut scene).await?;
     played.of_standby += scene.stage.edges.count_media_of_standby()?;
     if played.control.idle_percent < busy_at {
         return Ok(RowEnd::Busy);
+    }
+    if let Some(reason) = limits.exceeded_without_fault(&played.control) {
+        return Ok(RowEnd::Unfit(reason));
     }
     let rate = played.control.frames_per_second;
     if let Some(rate) = rate.filter(|rate| *rate < FRAMES_PER_SECOND_MIN) {
@@ -105,16 +110,19 @@ pub(crate) async fn play(
 }
 
 /// The end of a row that was not broken off.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum RowEnd {
     Played,
     /// The control run took too much of the processors.
     Busy,
+    /// The control run exceeded a limit, with the reason.
+    Unfit(String),
 }
 
 /// The parts of a running row.
 struct Scene<'a> {
     row: &'a Row,
+    limits: &'a Limits,
     stage: Stage,
     crowd: Crowd,
     /// `None` without WebRTC clients.
@@ -163,7 +171,7 @@ impl Scene<'_> {
         phase: Duration,
         played: &mut Played,
     ) -> Result<Done, String> {
-        let Scene { row, stage, crowd, capture, others, .. } = self;
+        let Scene { row, limits, stage, crowd, capture, others, .. } = self;
         played.unproven.extend(stand_idle(stage, row.idle).await?);
         if let Some(others) = others {
             others.begin_observation().await?;
@@ -173,9 +181,9 @@ impl Scene<'_> {
         let admins = stage.edges.admins();
         let offers = row.offers.then(|| Offers::begin(&admins, row.layout.carrying()));
         tokio::time::sleep(BEFORE_FAULT + phase).await;
-        let predicted = match row.limits.predicted_min {
-            Some(_) => Some(prediction::ask(stage, &row.fault.names(stage).await?).await?),
-            None => None,
+        let predicted = match limits.predicts() {
+            true => Some(prediction::ask(stage, &row.fault.names(stage).await?).await?),
+            false => None,
         };
         let struck = row.fault.strike(stage, crowd, turn).await?;
         tokio::time::sleep(row.watched).await;
@@ -185,7 +193,7 @@ impl Scene<'_> {
         let offered = offers.map(Offers::end).unwrap_or_default();
         stage.edges.require()?;
         let (mut nowhere, mut left_out) = (BTreeSet::new(), LeftOut::default());
-        if row.limits.some_left_out {
+        if row.checks.some_left_out {
             left_out.ask(&newcomers::ask(&mut stage.admin(), row.layout.carrying(), 0).await.0);
             nowhere = stage.sessions_nowhere().await?;
         }
@@ -199,7 +207,7 @@ impl Scene<'_> {
             stage.edges.owned_since().map(|since| since.checked_sub(struck.happened.at_ns));
         played.taken_ns.extend(taken_ns.flatten());
         played.moves.note(&window.events);
-        if row.limits.some_left_out {
+        if row.checks.some_left_out {
             left_out.add(LeftOut::part(&mut window, &nowhere, struck.happened.scope.nodes()));
             left_out.due = u64::from(row.sessions.div_ceil(2)).saturating_sub(row.layout.fits());
         }
@@ -228,14 +236,14 @@ impl Scene<'_> {
 
     /// Undoes the fault and waits for recovery.
     async fn heal(&mut self, done: Done, played: &mut Played) -> Result<(), String> {
-        let Scene { row, stage, crowd, capture, others, newcomers } = self;
+        let Scene { row, limits, stage, crowd, capture, others, newcomers } = self;
         let Done { struck, nowhere, mut left_out, mut events } = done;
         let healed_ns = clock::now_ns();
         row.fault.heal(stage, &struck).await?;
         if let Some(store) = &mut stage.store {
             played.index_ns.append(&mut store.corrected_ns);
         }
-        if stage.settled(SETTLED_WITHIN).await? {
+        if stage.settled(limits.settled_within()).await? {
             played.settle_ns.push(clock::now_ns() - healed_ns);
         } else {
             played.unsettled += 1;
@@ -322,7 +330,7 @@ fn plan(row: &Row, stage: &Stage, seed: u64) -> CrowdPlan {
 /// only affected ones count.
 fn unfault(row: &Row, window: &ObservationWindow, healed: &Happened) -> FaultEffect {
     let of_the_hit = window.effect_of(healed);
-    if row.limits.others_suffer.is_some() {
+    if row.checks.others_suffer.is_some() {
         return of_the_hit;
     }
     let everybody = window.effect_of(&Happened { scope: Scope::Everybody, at_ns: healed.at_ns });

@@ -6,19 +6,20 @@ use std::path::Path;
 use evenkeel_lab::crowd::FaultEffect;
 use evenkeel_lab::ledger::GapSpread;
 use evenkeel_lab::machine::Timeliness;
+use evenkeel_report::AcceptanceRow;
 use serde::Serialize;
 
 use crate::baseline::Outage;
 use crate::baseline::keepalived::OwnerDeaths;
 use crate::left_out::LeftOut;
-use crate::limits::{self, moves};
+use crate::limits::{Limits, moves};
 use crate::looks::Seen;
-use crate::moves::{MOVES_MAX, Moves};
+use crate::moves::Moves;
 use crate::newcomers::Tide;
 use crate::prediction::Predicted;
 use crate::row::Row;
 use crate::runs::RowRuns;
-use crate::webrtc::{self, Transports};
+use crate::webrtc::Transports;
 
 #[derive(Default, Debug, Serialize)]
 pub(crate) struct Report {
@@ -45,7 +46,8 @@ pub(crate) struct Distribution {
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct RowReport {
-    pub(crate) id: &'static str,
+    #[serde(flatten)]
+    pub(crate) row: AcceptanceRow,
     pub(crate) mode: &'static str,
     pub(crate) sessions: u32,
     /// The senders of a room.
@@ -72,21 +74,9 @@ pub(crate) struct RowReport {
     by_witness: BTreeMap<String, Distribution>,
     /// From the fault to each affected session's first packet of another node.
     left_ms: Option<Distribution>,
-    /// Packets that affected sessions lost.
-    pub(crate) packets_lost: u64,
-    packets_lost_of_others: u64,
-    packets_sent: u64,
-    freezes: u64,
-    freezes_of_others: u64,
-    twice: u64,
-    misdelivered: u64,
-    /// Packets of an old node after the first of the new one.
-    stragglers: u64,
-    /// The longest time over which stragglers arrived.
-    straggled_ms: f64,
-    /// Moves of an affected room per fault; both sessions of the room move with it.
-    pub(crate) moves_per_session: f64,
-    moves_of_other_rooms: u64,
+    /// The packets of each session; null if they are not counted, as those of other programs.
+    #[serde(flatten)]
+    pub(crate) packets: PacketCounts,
     moves_by_cause: BTreeMap<String, u64>,
     /// The largest number of moves of one room, except off a dead node.
     moves_in_a_minute: usize,
@@ -113,13 +103,45 @@ pub(crate) struct RowReport {
     /// Scheduling latency of the machine before and during this row.
     pub(crate) machine: Timeliness,
     limit: String,
-    pub(crate) held: bool,
     pub(crate) misses: Vec<String>,
-    /// The reason for which the row was not played.
-    skipped: Option<String>,
-    pub(crate) figures: BTreeMap<&'static str, f64>,
-    /// The bound of the figure of the same name; a key that ends in `_min` is a lower bound.
-    pub(crate) limits: BTreeMap<&'static str, f64>,
+}
+
+/// The packets of sessions around faults.
+#[derive(Clone, Copy, Default, Debug, Serialize)]
+pub(crate) struct PacketCounts {
+    /// Packets that affected sessions lost.
+    pub(crate) packets_lost: Option<u64>,
+    packets_lost_of_others: Option<u64>,
+    packets_sent: Option<u64>,
+    freezes: Option<u64>,
+    freezes_of_others: Option<u64>,
+    twice: Option<u64>,
+    misdelivered: Option<u64>,
+    /// Packets of an old node after the first of the new one.
+    stragglers: Option<u64>,
+    /// The longest time over which stragglers arrived.
+    straggled_ms: Option<f64>,
+    /// Moves of an affected room per fault; both sessions of the room move with it.
+    pub(crate) moves_per_session: Option<f64>,
+    moves_of_other_rooms: Option<u64>,
+}
+
+impl PacketCounts {
+    fn of(faults: &FaultEffect, unfaults: &FaultEffect) -> PacketCounts {
+        PacketCounts {
+            packets_lost: Some(faults.lost),
+            packets_lost_of_others: Some(faults.lost_of_others),
+            packets_sent: Some(faults.sent),
+            freezes: Some(faults.freezes),
+            freezes_of_others: Some(faults.freezes_of_others),
+            twice: Some(faults.twice),
+            misdelivered: Some(faults.misdelivered + unfaults.misdelivered),
+            stragglers: Some(faults.stragglers),
+            straggled_ms: Some(faults.straggled_ns as f64 / 1e6),
+            moves_per_session: Some(moves(faults)),
+            moves_of_other_rooms: Some(faults.other_rooms_moved),
+        }
+    }
 }
 
 /// 99th percentile of gaps over the kills of a row, milliseconds.
@@ -153,11 +175,11 @@ struct Unfault {
     settle_ms: Option<Distribution>,
     /// Repairs without recovery in time.
     unsettled: u32,
-    packets_lost: u64,
-    freezes: u64,
+    packets_lost: Option<u64>,
+    freezes: Option<u64>,
     /// Packets that came from affected nodes.
-    of_the_hit: u64,
-    moves: u64,
+    of_the_hit: Option<u64>,
+    moves: Option<u64>,
     condemned: usize,
 }
 
@@ -171,9 +193,9 @@ pub(crate) struct ControlReport {
     longest_ms: Option<Distribution>,
     /// The longest pause of each session's packets at the nodes; null if nodes have no host of their own.
     longest_at_nodes_ms: Option<Distribution>,
-    packets_lost: u64,
-    freezes: u64,
-    moves: u64,
+    packets_lost: Option<u64>,
+    freezes: Option<u64>,
+    moves: Option<u64>,
     condemned: usize,
     /// Idle time of the processors, per cent.
     idle_percent: f64,
@@ -245,29 +267,34 @@ impl Played {
     }
 }
 
+/// The run of a row.
+pub(crate) struct RowPlayed<'a> {
+    pub(crate) row: &'a Row,
+    pub(crate) limits: &'a Limits,
+    pub(crate) machine: Timeliness,
+    /// The error that ended it, if any.
+    pub(crate) outcome: Result<(), String>,
+}
+
 impl RowReport {
-    /// The report of a row, and the error that ended it, if any.
+    /// The report of a row with its measurements.
     pub(crate) fn new(
-        row: &Row,
+        RowPlayed { row, limits, machine, outcome }: RowPlayed<'_>,
         played: Played,
-        machine: Timeliness,
-        broken_off: Option<String>,
     ) -> RowReport {
-        let mut misses: Vec<String> = broken_off.into_iter().collect();
-        misses.extend(row.limits.misses(&played));
-        let figures = limits::figures(&played);
+        let mut misses: Vec<String> = outcome.err().into_iter().collect();
+        misses.extend(limits.misses(&played));
+        let mut judged = limits.row(row.report_id(), &played);
         let Played { control, faults, kills, ways, unproven, unfaults, .. } = played;
         let Played { settle_ns, unsettled, left_out, seen, tide, .. } = played;
         misses.extend(unproven);
         let moves_in_a_minute = played.moves.most();
-        if moves_in_a_minute > MOVES_MAX {
-            misses.push(format!(
-                "a room moved {moves_in_a_minute} times in a minute, {MOVES_MAX} is the limit"
-            ));
+        judged.judge();
+        if !misses.is_empty() {
+            judged.held = Some(false);
         }
-        if unsettled > 0 {
-            misses.push(format!("{unsettled} times it was not as before within 20 s"));
-        }
+        let packets = PacketCounts::of(&faults, &unfaults);
+        let of_sessions = |count: u64| limits.counts_packets().then_some(count);
         let mut by_witness: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for (witness, after_ms) in faults.detections.iter().flat_map(|found| &found.by_witness) {
             by_witness.entry(witness.clone()).or_default().push(*after_ms);
@@ -275,7 +302,8 @@ impl RowReport {
         let by_witness = by_witness.into_iter();
         let by_witness = by_witness.filter_map(|(witness, ms)| Some((witness, of_ms(ms)?)));
         RowReport {
-            figures,
+            row: judged,
+            packets: if limits.counts_packets() { packets } else { PacketCounts::default() },
             gap_ms: of_ns(faults.gaps_ns.clone()),
             gap_at_nodes_ms: of_ns(played.gaps_up_ns),
             taken_over_ms: of_ns(played.taken_ns),
@@ -287,21 +315,10 @@ impl RowReport {
             detect_ms: of_ms(found_ms(&faults)),
             by_witness: by_witness.collect(),
             left_ms: of_ns(faults.left_ns.clone()).filter(|_| !faults.left_ns.is_empty()),
-            packets_lost: faults.lost,
-            packets_lost_of_others: faults.lost_of_others,
-            packets_sent: faults.sent,
-            freezes: faults.freezes,
-            freezes_of_others: faults.freezes_of_others,
-            twice: faults.twice,
-            misdelivered: faults.misdelivered + unfaults.misdelivered,
-            stragglers: faults.stragglers,
-            straggled_ms: faults.straggled_ns as f64 / 1e6,
-            moves_per_session: moves(&faults),
-            moves_of_other_rooms: faults.other_rooms_moved,
             moves_by_cause: by_report_key(faults.causes),
             moves_in_a_minute,
             left_out_back_ms: of_ns(left_out.back_ns.clone()),
-            left_out: row.limits.some_left_out.then_some(left_out),
+            left_out: row.checks.some_left_out.then_some(left_out),
             nodes_seen: seen,
             offered: played.offered,
             of_standby: played.of_standby,
@@ -313,38 +330,41 @@ impl RowReport {
                 gap_ms: of_ns(unfaults.gaps_ns),
                 settle_ms: of_ns(settle_ns),
                 unsettled,
-                packets_lost: unfaults.lost,
-                freezes: unfaults.freezes,
-                of_the_hit: unfaults.of_the_hit,
-                moves: unfaults.rooms_moved,
+                packets_lost: of_sessions(unfaults.lost),
+                freezes: of_sessions(unfaults.freezes),
+                of_the_hit: of_sessions(unfaults.of_the_hit),
+                moves: of_sessions(unfaults.rooms_moved),
                 condemned: unfaults.marked_down.len(),
             },
-            control: ControlReport {
-                gap_ms: of_ns(control.gaps_ns),
-                longest_ms: of_ns(control.longest.gaps_ns),
-                longest_at_nodes_ms: of_ns(control.up_ns),
-                packets_lost: control.longest.lost,
-                freezes: control.longest.freezes,
-                moves: control.longest.rooms_moved,
-                condemned: control.longest.marked_down.len(),
-                idle_percent: control.idle_percent,
-                frozen_ms: control.frozen_ms,
-                frames_per_second: control.frames_per_second,
-            },
-            held: misses.is_empty(),
+            control: ControlReport::of(control, limits),
             misses,
             machine,
-            ..RowReport::blank(row)
+            ..RowReport::blank(row, limits)
         }
     }
 
-    pub(crate) fn skipped(row: &Row, reason: String) -> RowReport {
-        RowReport { skipped: Some(reason), ..RowReport::blank(row) }
+    pub(crate) fn skipped(row: &Row, limits: &Limits, reason: String) -> RowReport {
+        let mut report = RowReport::blank(row, limits);
+        report.row.skipped = Some(reason);
+        report
     }
 
-    fn blank(row: &Row) -> RowReport {
+    /// A report without measurements, with the control run and the reason.
+    pub(crate) fn not_measured(
+        row: &Row,
+        limits: &Limits,
+        control: Control,
+        reason: String,
+    ) -> RowReport {
+        let mut report = RowReport::blank(row, limits);
+        report.row.not_measured = Some(reason);
+        report.control = ControlReport::of(control, limits);
+        report
+    }
+
+    fn blank(row: &Row, limits: &Limits) -> RowReport {
         RowReport {
-            id: row.id,
+            row: limits.blank(row.report_id()),
             mode: row.layout.mode,
             sessions: row.sessions,
             speech: match row.both_ways {
@@ -362,17 +382,7 @@ impl RowReport {
             detect_ms: None,
             by_witness: BTreeMap::new(),
             left_ms: None,
-            packets_lost: 0,
-            packets_lost_of_others: 0,
-            packets_sent: 0,
-            freezes: 0,
-            freezes_of_others: 0,
-            twice: 0,
-            misdelivered: 0,
-            stragglers: 0,
-            straggled_ms: 0.0,
-            moves_per_session: 0.0,
-            moves_of_other_rooms: 0,
+            packets: PacketCounts::default(),
             moves_by_cause: BTreeMap::new(),
             moves_in_a_minute: 0,
             left_out: None,
@@ -387,18 +397,26 @@ impl RowReport {
             unfault: Unfault::default(),
             control: ControlReport::default(),
             machine: Timeliness::default(),
-            limit: match row.webrtc {
-                true => format!("{}, {}", row.limits.words(), webrtc::LIMITS),
-                false => row.limits.words(),
-            },
-            held: false,
+            limit: limits.words(),
             misses: Vec::new(),
-            skipped: None,
-            figures: BTreeMap::new(),
-            limits: match row.webrtc {
-                true => row.limits.by_figure().into_iter().chain(webrtc::ZEROS).collect(),
-                false => row.limits.by_figure(),
-            },
+        }
+    }
+}
+
+impl ControlReport {
+    fn of(control: Control, limits: &Limits) -> ControlReport {
+        let of_sessions = |count: u64| limits.counts_packets().then_some(count);
+        ControlReport {
+            gap_ms: of_ns(control.gaps_ns),
+            packets_lost: of_sessions(control.longest.lost),
+            freezes: of_sessions(control.longest.freezes),
+            moves: of_sessions(control.longest.rooms_moved),
+            condemned: control.longest.marked_down.len(),
+            longest_ms: of_ns(control.longest.gaps_ns),
+            longest_at_nodes_ms: of_ns(control.up_ns),
+            idle_percent: control.idle_percent,
+            frozen_ms: control.frozen_ms,
+            frames_per_second: control.frames_per_second,
         }
     }
 }

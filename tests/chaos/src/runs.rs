@@ -2,26 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use evenkeel_report::AcceptanceRow;
 use serde::Serialize;
-
-use crate::report::RowReport;
-
-/// Runs of a row whose times may exceed a limit, per cent. Limits of zero hold in each run.
-const MAY_EXCEED_PERCENT: usize = 10;
 
 /// The runs of one row.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub(crate) struct RowRuns {
-    pub(crate) id: &'static str,
+    pub(crate) id: String,
     pub(crate) runs: usize,
+    /// Runs with figures of all limits.
+    pub(crate) runs_measured: usize,
     /// Runs within each limit.
     pub(crate) runs_held: usize,
     /// Figures with a limit of zero that exceeded it in a run.
-    pub(crate) above_zero: Vec<&'static str>,
+    pub(crate) above_zero: Vec<String>,
     /// Enough runs held.
     pub(crate) held: bool,
     /// Figures with a limit.
-    pub(crate) spread: BTreeMap<&'static str, Spread>,
+    pub(crate) spread: BTreeMap<String, Spread>,
 }
 
 /// A figure over the runs.
@@ -33,31 +31,33 @@ pub(crate) struct Spread {
 }
 
 impl RowRuns {
-    /// `None` without a run.
-    pub(crate) fn of(runs: &[RowReport]) -> Option<RowRuns> {
+    /// `None` without a run. `may_exceed`: the share of the runs whose times may exceed a limit; limits of zero hold in each run.
+    pub(crate) fn of(runs: &[AcceptanceRow], may_exceed: f64) -> Option<RowRuns> {
         let first = runs.first()?;
-        let runs_held = runs.iter().filter(|run| run.held).count();
+        let runs_held = runs.iter().filter(|run| run.held == Some(true)).count();
+        let runs_measured = runs.iter().filter(|run| run.held.is_some()).count();
         let mut spread = BTreeMap::new();
         let mut above_zero = Vec::new();
         for (name, limit) in &first.limits {
-            let Some(figures) = Spread::of(runs.iter().filter_map(|run| run.figures.get(name)))
-            else {
+            let Some(figures) = Spread::of(runs.iter().filter_map(|run| run.figure(name))) else {
                 continue;
             };
             if *limit == 0.0 && figures.most > 0.0 {
-                above_zero.push(*name);
+                above_zero.push(name.clone());
             }
-            spread.insert(*name, figures);
+            spread.insert(name.clone(), figures);
         }
-        let enough = (runs.len() - runs_held) * 100 <= runs.len() * MAY_EXCEED_PERCENT;
+        let exceeded = (runs_measured - runs_held) as f64;
+        let enough = runs_measured > 0 && exceeded <= runs_measured as f64 * may_exceed;
         let held = enough && above_zero.is_empty();
-        Some(RowRuns { id: first.id, runs: runs.len(), runs_held, above_zero, held, spread })
+        let (id, runs) = (first.id.clone(), runs.len());
+        Some(RowRuns { id, runs, runs_measured, runs_held, above_zero, held, spread })
     }
 }
 
 impl Spread {
-    fn of<'a>(figures: impl Iterator<Item = &'a f64>) -> Option<Spread> {
-        let mut figures: Vec<f64> = figures.copied().collect();
+    fn of(figures: impl Iterator<Item = f64>) -> Option<Spread> {
+        let mut figures: Vec<f64> = figures.collect();
         figures.sort_unstable_by(f64::total_cmp);
         let median = *figures.get(figures.len().saturating_sub(1) / 2)?;
         Some(Spread { least: *figures.first()?, median, most: *figures.last()? })
@@ -67,14 +67,15 @@ impl Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rows;
+
+    const MAY_EXCEED: f64 = 0.1;
 
     /// A run with this figure and this one of a limit of zero.
-    fn run(held: bool, gap_ms: f64, lost: f64) -> RowReport {
-        let mut run = RowReport::skipped(&rows::all()[0], String::new());
-        run.held = held;
-        run.limits = [("gap_ms", 45.0), ("lost", 0.0)].into();
-        run.figures = [("gap_ms", gap_ms), ("lost", lost)].into();
+    fn run(held: bool, gap_ms: f64, lost: f64) -> AcceptanceRow {
+        let named = |[gap, lost]: [f64; 2]| [("gap_ms".to_owned(), gap), ("lost".to_owned(), lost)];
+        let (figures, limits) = (named([gap_ms, lost]).into(), named([45.0, 0.0]).into());
+        let run = AcceptanceRow::measured("row", figures, limits);
+        assert_eq!(run.held, Some(held));
         run
     }
 
@@ -82,18 +83,25 @@ mod tests {
     fn one_run_of_ten_may_exceed_a_time() {
         let mut runs = vec![run(true, 40.0, 0.0); 9];
         runs.push(run(false, 50.0, 0.0));
-        let of = RowRuns::of(&runs).unwrap();
+        let of = RowRuns::of(&runs, MAY_EXCEED).unwrap();
         assert_eq!((of.runs, of.runs_held, of.held), (10, 9, true));
         assert_eq!(of.spread["gap_ms"], Spread { least: 40.0, median: 40.0, most: 50.0 });
         runs.push(run(false, 51.0, 0.0));
-        assert!(!RowRuns::of(&runs).unwrap().held);
+        assert!(!RowRuns::of(&runs, MAY_EXCEED).unwrap().held);
     }
 
     #[test]
     fn no_run_may_exceed_zero() {
         let mut runs = vec![run(true, 40.0, 0.0); 19];
         runs.push(run(false, 40.0, 3.0));
-        let of = RowRuns::of(&runs).unwrap();
-        assert_eq!((of.above_zero, of.held), (vec!["lost"], false));
+        let of = RowRuns::of(&runs, MAY_EXCEED).unwrap();
+        assert_eq!((of.above_zero, of.held), (vec!["lost".to_owned()], false));
+    }
+
+    #[test]
+    fn run_that_was_not_measured_holds_nothing() {
+        let missing = AcceptanceRow::not_measured("row", "busy");
+        let of = RowRuns::of(&[missing.clone(), missing], MAY_EXCEED).unwrap();
+        assert_eq!((of.runs, of.runs_measured, of.held), (2, 0, false));
     }
 }

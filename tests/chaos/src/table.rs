@@ -27,9 +27,15 @@ pub(crate) fn row(row: &RowReport) {
         spread.map_or("–".to_owned(), |spread| format!("{:.1}", figure(&spread)))
     };
     let gap = row.gap_ms;
+    if let Some(reason) = &row.row.not_measured {
+        println!("{:<28}not measured: {reason}", row.row.id);
+        return;
+    }
+    let moves =
+        row.packets.moves_per_session.map_or("–".to_owned(), |moves| format!("{moves:.2}"));
     println!(
-        "{:<28}{:>6}{:>8}{:>8}{:>8}{:>8}{:>10}{:>9}{:>8}{:>7.2}{:>7.1}  {}",
-        row.id,
+        "{:<28}{:>6}{:>8}{:>8}{:>8}{:>8}{:>10}{:>9}{:>8}{:>7}{:>7.1}  {}",
+        row.row.id,
         row.kills,
         gap.map_or(0, |gap| gap.n),
         of(gap, |gap| gap.spread.p50),
@@ -37,10 +43,10 @@ pub(crate) fn row(row: &RowReport) {
         of(gap, |gap| gap.spread.max),
         of(row.control.gap_ms, |gap| gap.spread.p99),
         of(row.detect_ms, |found| found.spread.p50),
-        row.packets_lost,
-        row.moves_per_session,
+        row.packets.packets_lost.map_or("–".to_owned(), |lost| lost.to_string()),
+        moves,
         row.machine.woken_late_ms.p99,
-        if row.held { "yes" } else { "NO" },
+        row.row.word(),
     );
     for miss in &row.misses {
         println!("{:<28}{}", "", miss.lines().next().unwrap_or_default());
@@ -49,9 +55,9 @@ pub(crate) fn row(row: &RowReport) {
 
 /// The runs of a row, with the spread of each figure that has a limit.
 pub(crate) fn runs(runs: &RowRuns) {
-    let RowRuns { id, runs, runs_held, above_zero, held, spread } = runs;
-    let held = if *held { "yes" } else { "NO" };
-    println!("{id:<28}{runs_held} of {runs} runs held: {held}");
+    let RowRuns { id, runs, runs_measured, runs_held, above_zero, held, spread } = runs;
+    let held = if *held { "held" } else { "MISSED" };
+    println!("{id:<28}{runs_held} of {runs_measured} runs held, {runs} were played: {held}");
     for (name, Spread { least, median, most }) in spread {
         let above = if above_zero.contains(name) { ", above zero" } else { "" };
         println!("{:<28}{name} {least:.1} to {most:.1}, median {median:.1}{above}", "");

@@ -68,6 +68,11 @@ impl ThirdParty {
         }
     }
 
+    /// True if clients of the lab view its streams.
+    pub(crate) fn has_lab_viewers(self) -> bool {
+        self == ThirdParty::Publisher
+    }
+
     /// # Errors
     /// A program is not installed.
     pub(crate) fn require(self) -> Result<(), String> {
