@@ -32,6 +32,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use evenkeel_report::LimitTable;
 
 use relay::{Kind, Places};
 use report::Report;
@@ -120,6 +121,7 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     process::pin(process::LOAD_CORE)?;
     let places = choice.places()?;
     let (relays, skipped) = choice.relays(extent, &places)?;
+    let limits = LimitTable::load()?;
     let mut report = Report { skipped, ..Report::default() };
     let mut rows = match extent {
         Extent::Quick => rows::quick(),
@@ -142,7 +144,7 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     }
     let out = choice.out(extent);
     let rows = measuring::rows(&rows, &relays, &places, effort, |so_far| {
-        Report { rows: so_far.to_vec(), ..report.clone() }.write(&out)
+        Report { rows: so_far.to_vec(), ..report.clone() }.write(&out, &limits)
     })?;
     report.rows = rows;
     report.rows.extend(roq::measure(&over_quic, &places, effort)?);
@@ -157,16 +159,16 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     if choice.wants("webrtc") {
         report.webrtc = Some(figures::webrtc::measure(&places)?);
     }
-    report.write(&out)?;
+    report.write(&out, &limits)?;
     if extent == Extent::Full && choice.wants("losing") {
         report.best_peer_limit = losing::measure(&relays, &places)?;
         report.loss_at_best_peer_limit = report.best_peer_limit.as_ref().map(|limit| limit.ours);
     }
-    report.write(&out)?;
+    report.write(&out, &limits)?;
     if extent == Extent::Full && choice.wants("overload") {
         report.overload = Some(overload::measure(&places)?);
     }
-    report.write(&out)?;
+    report.write(&out, &limits)?;
     if extent == Extent::Full && choice.wants("forward") {
         let forward = forward::measure();
         report.forward_ns = Some(forward.ns);
@@ -175,8 +177,8 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     if extent == Extent::Full {
         figures::measure(&mut report, |figure| choice.wants(figure), &places)?;
     }
-    targets::print(&report);
-    report.write(&out)?;
+    targets::print(&targets::judge(&report, &limits)?);
+    report.write(&out, &limits)?;
     println!("written to {}", out.display());
     match report.misdelivered() {
         0 => Ok(()),

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use evenkeel_report::LimitTable;
 
 use crate::namespace;
 use crate::process;
@@ -64,13 +65,13 @@ pub(crate) struct Effort {
 }
 
 impl Effort {
-    /// 20 windows of 3 s make the minute of swaps that the target requires.
+    /// 20 windows of 3 s make the minute of swaps that the limit requires, and 100 rollbacks a 99th percentile.
     const WHOLE: Effort = Effort {
         rounds: 11,
         calls: 20_000,
         windows: 20,
         window: Duration::from_secs(3),
-        drops: 20,
+        drops: 100,
         harms: 5,
         record: Duration::from_secs(10),
     };
@@ -95,8 +96,9 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     let effort = if choice.quick { Effort::QUICK } else { Effort::WHOLE };
     let guests = calls::Guests::read(&choice.guests)?;
     let mut report = Report::default();
+    let limits = LimitTable::load()?;
     calls::measure(&guests, effort, &mut report)?;
-    report.write(&choice.out)?;
+    report.write(&choice.out, &limits)?;
     let places = Places {
         evenkeel: evenkeel_report::gateway(&choice.evenkeel, "bench-policy")?,
         folder: evenkeel_report::folder("target/bench/run".as_ref())?,
@@ -106,18 +108,19 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     let _first = namespace::First::come();
     let mut turns = swaps::Turns::new()?;
     swaps::measure(&mut gateway, &mut turns, effort, &mut report)?;
-    report.write(&choice.out)?;
+    report.write(&choice.out, &limits)?;
     recorded::measure(&mut gateway, &mut turns, &places, effort, &mut report)?;
-    report.write(&choice.out)?;
+    report.write(&choice.out, &limits)?;
     harm::measure(&mut gateway, &guests.harm, effort, &mut report)?;
-    report.write(&choice.out)?;
-    judged::measure(&mut gateway, &guests, choice.quick, &mut report)?;
-    report.write(&choice.out)?;
+    report.write(&choice.out, &limits)?;
+    let of_judged = limits.group("policy", Some("judged"))?;
+    judged::measure(&mut gateway, &guests, choice.quick, &of_judged, &mut report)?;
+    report.write(&choice.out, &limits)?;
     hostile::measure(&mut gateway, choice.quick, &mut report)?;
-    report.write(&choice.out)?;
+    report.write(&choice.out, &limits)?;
     files::measure(&mut gateway, effort, &mut report)?;
-    report.write(&choice.out)?;
-    report.print();
+    report.write(&choice.out, &limits)?;
+    report.print(&limits)?;
     println!("written to {}", choice.out.display());
     match report.misdelivered() {
         0 => Ok(()),

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use evenkeel_lab::ledger::GapSpread;
-use evenkeel_report::AcceptanceRow;
+use evenkeel_report::{AcceptanceRow, LimitTable};
 use serde::Serialize;
 
 use crate::row::{Direction, Leg, Load, Path as MediaPath, Row, Sizes, Suite};
-use crate::targets::{self, Judged};
+use crate::targets;
 
 /// Values by relay name, such as `ours` or `nginx`.
 pub(crate) type ByRelay = BTreeMap<String, f64>;
@@ -301,10 +301,10 @@ impl Report {
             + overload.map(|leg| leg.misdelivered).sum::<u64>()
     }
 
-    pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
+    pub(crate) fn write(&self, path: &Path, limits: &LimitTable) -> Result<(), String> {
         let skipped = self.skipped.iter();
         let skipped = skipped.map(|(relay, reason)| AcceptanceRow::skipped(relay, reason));
-        let rows = targets::judge(self).iter().map(Judged::row).chain(skipped).collect();
+        let rows = targets::judge(self, limits)?.into_iter().chain(skipped).collect();
         evenkeel_report::write(&JudgedReport { rows, report: self }, path)
     }
 }

@@ -20,7 +20,7 @@ use evenkeel_forecast::{
     DecayForecast, DecayParameters, FlapForecast, LOAD_HOLD_MINUTES, LoadForecast, LoadParameters,
     Minute, NODE_HOLD_MINUTES, NodeSample,
 };
-use evenkeel_report::{self as report, AcceptanceRow};
+use evenkeel_report::{self as report, AcceptanceRow, LimitTable, RowLimits, SectionLimits};
 
 use link_days::LinkDays;
 use load_days::{LoadDays, MINUTES_OF_DAY, WARM_UP_DAYS};
@@ -42,22 +42,28 @@ const LOAD_LEAD_MIN: usize = 5;
 /// Rooms leave a node make-before-break within minutes.
 const NODE_LEAD_MIN: usize = 10;
 
-/// Least precision and recall.
-const TARGET: f64 = 0.8;
+/// The ids of all rows.
+const IDS: [&str; 3] = ["forecast.load", "forecast.decay", "forecast.flap"];
 
 fn main() -> ExitCode {
+    report::end("bench-forecast", measure())
+}
+
+fn measure() -> Result<(), String> {
+    let limits = LimitTable::load()?.rows_of("forecast", &IDS)?;
     let rows = std::thread::scope(|scope| {
-        let load = scope.spawn(load_row);
-        let nodes = [decay_row(), flap_row()];
+        let load = scope.spawn(|| load_row(&limits));
+        let nodes = [decay_row(&limits), flap_row(&limits)];
         load.join().map(|load| [vec![load], nodes.into()].concat())
     });
-    let Ok(rows) = rows else { return ExitCode::FAILURE };
+    let rows = rows.map_err(|_| "the row of load ended by a panic")?;
     for row in &rows {
-        println!("{} {}", row.id, if row.held { "held" } else { "MISSED" });
-        row.figures.iter().for_each(|(name, value)| println!("  {name} {value:.2}"));
+        println!("{} {}", row.id, row.word());
+        let figures = row.figures.iter().filter_map(|(name, value)| Some((name, (*value)?)));
+        figures.for_each(|(name, value)| println!("  {name} {value:.2}"));
     }
     let path = Path::new("target/bench-forecast/report.json");
-    report::end("bench-forecast", report::write(&BTreeMap::from([("rows", rows)]), path))
+    report::write(&BTreeMap::from([("rows", rows)]), path)
 }
 
 /// The parameters that have the highest F1 on [`TUNING`], and their score on [`HELD_OUT`].
@@ -91,23 +97,30 @@ impl<P: Copy + Debug> Tuned<P> {
 }
 
 /// A row of a forecast beside rules, which it must beat. `is_shipped`: its parameters are the default of the crate.
-fn row(id: &str, forecast: &Score, is_shipped: bool, rules: &[(&str, &Score)]) -> AcceptanceRow {
+fn row(
+    limits: &RowLimits,
+    id: &str,
+    forecast: &Score,
+    is_shipped: bool,
+    rules: &[(&str, &Score)],
+) -> AcceptanceRow {
     let mut figures = forecast.figures("");
     figures.insert("events".to_owned(), f64::from(forecast.events()));
     figures.insert("is_shipped".to_owned(), f64::from(is_shipped));
     rules.iter().for_each(|(name, score)| figures.extend(score.figures(&format!("{name}_"))));
     let best = rules.iter().map(|(_, score)| score.f1()).fold(0.0, f64::max);
-    let limits = [
-        ("precision_min", TARGET),
-        ("recall_min", TARGET),
-        ("f1_min", best),
-        ("is_shipped_min", 1.0),
-    ];
-    let limits = limits.into_iter().map(|(name, limit)| (name.to_owned(), limit)).collect();
-    AcceptanceRow::measured(id, figures, limits)
+    let mut row = AcceptanceRow::new(id);
+    figures.iter().for_each(|(name, figure)| row.set_figure(name, Some(*figure)));
+    for name in ["precision", "recall", "is_shipped"] {
+        row.limit_by(name, limits, name);
+    }
+    row.limit_scaled("f1", limits, "f1_of_best_rule", best);
+    row.judge();
+    row
 }
 
-fn load_row() -> AcceptanceRow {
+fn load_row(limits: &SectionLimits) -> AcceptanceRow {
+    let [id, ..] = IDS;
     let score = |score: &mut Score, days: &LoadDays, minutes: Vec<bool>| {
         let mut spans = warnings(minutes, LOAD_HOLD_MINUTES);
         spans.retain(|(first, _)| *first >= WARM_UP_DAYS * MINUTES_OF_DAY);
@@ -135,7 +148,7 @@ fn load_row() -> AcceptanceRow {
     });
     let rules =
         [("last_week", &last_week.score), ("linear", &linear.score), ("always", &always.score)];
-    row("forecast.load", &forecast.score, forecast.parameters == shipped, &rules)
+    row(&limits.of(id), id, &forecast.score, forecast.parameters == shipped, &rules)
 }
 
 fn load_warnings(days: &LoadDays, parameters: LoadParameters) -> Vec<bool> {
@@ -148,7 +161,8 @@ fn load_warnings(days: &LoadDays, parameters: LoadParameters) -> Vec<bool> {
     minutes.map(warns).collect()
 }
 
-fn decay_row() -> AcceptanceRow {
+fn decay_row(limits: &SectionLimits) -> AcceptanceRow {
+    let [_, id, _] = IDS;
     let score = |score: &mut Score, days: &NodeDays, minutes: Vec<bool>| {
         let events: Vec<_> = days.failure.into_iter().collect();
         score.add(&events, &warnings(minutes, NODE_HOLD_MINUTES), NODE_LEAD_MIN);
@@ -156,9 +170,10 @@ fn decay_row() -> AcceptanceRow {
     let grid = product(&[2.0, 2.5, 3.0, 3.5, 4.0], &[0.01, 0.015, 0.02, 0.03, 0.05]);
     let grid: Vec<NodeLimits> =
         grid.map(|(delay_factor, loss)| NodeLimits { delay_factor, loss }).collect();
-    let limits = Tuned::choose("node limits", &grid, NodeDays::generate, |sum, limits, days| {
-        score(sum, days, naive::node_limits(&days.samples, limits));
-    });
+    let node_limits =
+        Tuned::choose("node limits", &grid, NodeDays::generate, |sum, limits, days| {
+            score(sum, days, naive::node_limits(&days.samples, limits));
+        });
     let always = Tuned::choose("always", &[()], NodeDays::generate, |sum, (), days| {
         score(sum, days, vec![true; days.samples.len()]);
     });
@@ -170,8 +185,8 @@ fn decay_row() -> AcceptanceRow {
     let forecast = Tuned::choose("decay forecast", &grid, NodeDays::generate, |sum, of, days| {
         score(sum, days, decay_warnings(days, of));
     });
-    let rules = [("limits", &limits.score), ("always", &always.score)];
-    row("forecast.decay", &forecast.score, forecast.parameters == shipped, &rules)
+    let rules = [("limits", &node_limits.score), ("always", &always.score)];
+    row(&limits.of(id), id, &forecast.score, forecast.parameters == shipped, &rules)
 }
 
 fn decay_warnings(days: &NodeDays, parameters: DecayParameters) -> Vec<bool> {
@@ -183,7 +198,8 @@ fn decay_warnings(days: &NodeDays, parameters: DecayParameters) -> Vec<bool> {
 }
 
 /// A threshold, for which there is no simpler rule.
-fn flap_row() -> AcceptanceRow {
+fn flap_row(limits: &SectionLimits) -> AcceptanceRow {
+    let [.., id] = IDS;
     let score = |score: &mut Score, days: &LinkDays, minutes: Vec<bool>| {
         let events: Vec<_> = days.outage.into_iter().collect();
         score.add(&events, &warnings(minutes, NODE_HOLD_MINUTES), NODE_LEAD_MIN);
@@ -197,7 +213,7 @@ fn flap_row() -> AcceptanceRow {
         let warned = changes.map(|(minute, changes)| link.sample(minute, *changes).is_some());
         score(sum, days, warned.collect());
     });
-    row("forecast.flap", &flap.score, true, &[("always", &always.score)])
+    row(&limits.of(id), id, &flap.score, true, &[("always", &always.score)])
 }
 
 /// All pairs of the two lists.

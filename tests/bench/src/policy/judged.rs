@@ -1,10 +1,9 @@
 //! Rollouts of the corpus: each bad revision is to be refused or rolled back soon after its first harm and before it decides for
 //! half of the rooms or sessions, and each good one is to become active.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_report::AcceptanceRow;
+use evenkeel_report::{AcceptanceRow, RowLimits};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -12,19 +11,11 @@ use super::calls::Guests;
 use super::corpus::{self, HarmBegins, TrialRevision};
 use super::gateway::{Api, Gateway, encoded};
 use super::report::Report;
+use super::table::{Bound, Line};
 
-/// Shares of each canary. The last step is due after [`UNDONE_S_MAX`].
+/// Shares of each canary. The last step is due after the limit `stopped_within`.
 const CANARY: &str = "5,25,50";
 const PACE: &str = "6s";
-
-/// A bad revision is not to reach this share, per cent.
-const REACHED_MAX: u64 = 50;
-
-/// A bad revision is to be rolled back within this time after its first harm.
-const UNDONE_S_MAX: f64 = 10.0;
-
-/// Share of the bad revisions that are to be refused, or rolled back in time.
-const UNDONE_MIN: f64 = 0.95;
 
 /// Time limit of one rollout.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -56,56 +47,65 @@ pub(crate) struct JudgedRevision {
 }
 
 impl JudgedRevision {
-    fn is_stopped(&self) -> bool {
-        self.undone_s.is_some_and(|seconds| seconds <= UNDONE_S_MAX)
+    fn is_stopped(&self, limits: &RowLimits) -> bool {
+        let within = limits.judged("stopped_within");
+        self.undone_s.is_some_and(|seconds| within.is_none_or(|limit| seconds <= limit))
     }
 
-    fn row(&self) -> AcceptanceRow {
-        let map = |figures: &[(&str, f64)]| -> BTreeMap<String, f64> {
-            figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
-        };
-        let (reached, held_out) = (self.reached as f64, f64::from(u8::from(self.held_out)));
+    fn is_wide(&self, limits: &RowLimits) -> bool {
+        self.is_bad && limits.judged("bad_reached").is_some_and(|most| self.reached as f64 > most)
+    }
+
+    fn row(&self, limits: &RowLimits) -> AcceptanceRow {
         let kind = if self.is_bad { "bad" } else { "good" };
-        let id = format!("{kind}.{}", self.id);
+        let mut row = AcceptanceRow::new(format!("{kind}.{}", self.id));
+        row.set_figure("percent", Some(self.reached as f64));
+        row.set_figure("held_out", Some(f64::from(u8::from(self.held_out))));
         if self.is_bad {
             let undone = self.undone_s.unwrap_or(PATIENCE.as_secs_f64());
-            let figures = [("percent", reached), ("undone_s", undone), ("held_out", held_out)];
-            let limits = [("percent", REACHED_MAX as f64 - 1.0), ("undone_s", UNDONE_S_MAX)];
-            return AcceptanceRow::measured(id, map(&figures), map(&limits));
+            row.set_figure("undone_s", Some(undone));
+            row.limit_by("percent", limits, "bad_reached");
+            row.limit_by("undone_s", limits, "stopped_within");
+        } else {
+            let rolled_back = f64::from(u8::from(self.undone_s.is_some()));
+            row.set_figure("rolled_back", Some(rolled_back));
+            row.limit_by("percent", limits, "good_reached");
+            row.limit_by("rolled_back", limits, "aborted");
         }
-        let rolled_back = f64::from(u8::from(self.undone_s.is_some()));
-        let figures = [("percent", reached), ("rolled_back", rolled_back), ("held_out", held_out)];
-        let limits = [("percent_min", 100.0), ("rolled_back", 0.0)];
-        AcceptanceRow::measured(id, map(&figures), map(&limits))
+        row.judge();
+        row
     }
 }
 
 impl Report {
     /// A row for each revision of the corpus.
-    pub(crate) fn judged_rows(&self) -> impl Iterator<Item = AcceptanceRow> {
-        self.judged.iter().map(JudgedRevision::row)
+    pub(crate) fn judged_rows(&self, limits: &RowLimits) -> impl Iterator<Item = AcceptanceRow> {
+        self.judged.iter().map(|one| one.row(limits))
     }
 
-    /// The lines of the table: name, count and limit.
-    pub(crate) fn judged_lines(&self) -> Vec<(&'static str, f64, Option<f64>)> {
+    /// The lines of the table.
+    pub(crate) fn judged_lines(&self, limits: &RowLimits) -> Vec<Line> {
         let count =
             |is: &dyn Fn(&&JudgedRevision) -> bool| self.judged.iter().filter(is).count() as f64;
         if self.judged.is_empty() {
             return Vec::new();
         }
         let bad = count(&|one| one.is_bad);
-        let late = count(&|one| one.is_bad && !one.is_stopped());
-        let late_held_out = count(&|one| one.is_bad && one.held_out && !one.is_stopped());
-        let wide = count(&|one| one.is_bad && one.reached >= REACHED_MAX);
+        let late = count(&|one| one.is_bad && !one.is_stopped(limits));
+        let late_held_out = count(&|one| one.is_bad && one.held_out && !one.is_stopped(limits));
+        let wide = count(&|one| one.is_wide(limits));
         let refused = count(&|one| !one.is_bad && one.undone_s.is_some());
         let unfinished = count(&|one| !one.is_bad && one.reached < 100);
+        let least_stopped = limits.judged("stopped_in_time").unwrap_or_default();
+        let most_late = Bound::Computed(bad * (1.0 - least_stopped));
         vec![
-            ("bad revisions", bad, None),
-            ("  that decided for half or more", wide, Some(0.0)),
-            ("  not stopped within 10 s of their harm", late, Some(bad * (1.0 - UNDONE_MIN))),
-            ("  of these, held out", late_held_out, None),
-            ("good revisions, refused or rolled back", refused, Some(0.0)),
-            ("good revisions, not active in the end", unfinished, Some(0.0)),
+            Line::new("bad revisions", Some(bad)),
+            Line::new("  that decided for half or more", Some(wide)).within(Bound::Zero),
+            Line::new("  not stopped within 10 s of their harm", Some(late)).within(most_late),
+            Line::new("  of these, held out", Some(late_held_out)),
+            Line::new("good revisions, refused or rolled back", Some(refused)).within(Bound::Zero),
+            Line::new("good revisions, not active in the end", Some(unfinished))
+                .within(Bound::Zero),
         ]
     }
 }
@@ -116,6 +116,7 @@ pub(crate) fn measure(
     gateway: &mut Gateway,
     guests: &Guests,
     quick: bool,
+    limits: &RowLimits,
     report: &mut Report,
 ) -> Result<(), String> {
     let mut api = gateway.api()?;
@@ -124,7 +125,9 @@ pub(crate) fn measure(
     let (bad, good) = (corpus::bad(guests), corpus::good(guests)?);
     let all = bad.iter().map(|it| (it, true)).chain(good.iter().map(|it| (it, false)));
     for (revision, is_bad) in all.step_by(step) {
-        let (fate, _) = gateway.under_load(|| roll_out(&mut api, revision, is_bad, &mut offers))?;
+        let reached_most = limits.judged("bad_reached").filter(|_| is_bad);
+        let (fate, _) =
+            gateway.under_load(|| roll_out(&mut api, revision, reached_most, &mut offers))?;
         let Fate { reached, undone_s, reason } = fate;
         println!("{:<24} {reached:>3} % {undone_s:?} {reason}", revision.id);
         let (id, held_out) = (revision.id, revision.held_out);
@@ -157,11 +160,12 @@ impl Offers {
     }
 }
 
-/// Pushes the revision as a canary, and follows it to its end. The revision before is active when this returns.
+/// Pushes the revision as a canary, and follows it to its end, or until its share is above `reached_most`. The revision before is active when
+/// this returns.
 fn roll_out(
     api: &mut Api,
     revision: &TrialRevision,
-    is_bad: bool,
+    reached_most: Option<f64>,
     offers: &mut Offers,
 ) -> Result<Fate, String> {
     let policy = format!("call/{}", revision.hook.name());
@@ -193,7 +197,7 @@ fn roll_out(
             let reason = text(&last["reason"]);
             return Ok(Fate { reached, undone_s: Some(undone_s), reason });
         }
-        if is_bad && reached >= REACHED_MAX {
+        if reached_most.is_some_and(|most| reached as f64 > most) {
             break;
         }
         std::thread::sleep(LOOK_EVERY);
@@ -214,7 +218,13 @@ fn has_begun(harm: HarmBegins, rollout: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use evenkeel_report::LimitTable;
+
     use super::*;
+
+    fn limits() -> RowLimits {
+        LimitTable::load().unwrap().group("policy", Some("judged")).unwrap()
+    }
 
     fn judged(is_bad: bool, reached: u64, undone_s: Option<f64>) -> JudgedRevision {
         let (id, held_out, reason) = ("x", false, String::new());
@@ -230,8 +240,8 @@ mod tests {
             (50, Some(1.0), false),
             (25, None, false),
         ] {
-            let row = judged(true, reached, undone_s).row();
-            assert_eq!((&*row.id, row.held), ("bad.x", held), "{reached} {undone_s:?}");
+            let row = judged(true, reached, undone_s).row(&limits());
+            assert_eq!((&*row.id, row.held), ("bad.x", Some(held)), "{reached} {undone_s:?}");
         }
     }
 
@@ -240,8 +250,8 @@ mod tests {
         for (reached, undone_s, held) in
             [(100, None, true), (50, None, false), (5, Some(3.0), false), (0, Some(0.0), false)]
         {
-            let row = judged(false, reached, undone_s).row();
-            assert_eq!((&*row.id, row.held), ("good.x", held), "{reached} {undone_s:?}");
+            let row = judged(false, reached, undone_s).row(&limits());
+            assert_eq!((&*row.id, row.held), ("good.x", Some(held)), "{reached} {undone_s:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use evenkeel_report::{AcceptanceRow, LimitTable};
 use serde::Serialize;
 
 use super::judged::JudgedRevision;
@@ -154,6 +155,11 @@ impl Figure {
         let spread = (!wasm.is_empty()).then(|| spread(wasm.iter().copied()));
         Figure { wasm: of(wasm), native: of(native), spread }
     }
+
+    /// The figure in Wasm, and the native one.
+    pub(crate) fn both(&self) -> [Option<f64>; 2] {
+        [self.wasm, self.native]
+    }
 }
 
 impl Tail {
@@ -175,6 +181,16 @@ impl Tail {
 }
 
 impl Distribution {
+    /// The medians in Wasm, and natively.
+    pub(crate) fn p50(&self) -> [Option<f64>; 2] {
+        [self.wasm.p50, self.native.p50]
+    }
+
+    /// The tails in Wasm, and natively.
+    pub(crate) fn p99(&self) -> [Option<f64>; 2] {
+        [self.wasm.p99, self.native.p99]
+    }
+
     pub(crate) fn of(wasm: &[Tail], native: &[Tail]) -> Distribution {
         let medians = |tails: &[Tail]| {
             let of = |part: fn(&Tail) -> Option<f64>| {
@@ -198,14 +214,14 @@ impl Report {
         swapped + self.hostile.iter().map(|one| one.misdelivered).sum::<u64>()
     }
 
-    pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
-        evenkeel_report::write(&self.json(), path)
+    pub(crate) fn write(&self, path: &Path, limits: &LimitTable) -> Result<(), String> {
+        evenkeel_report::write(&self.json(self.rows(limits)?), path)
     }
 
     /// Wasm figures by name, native figures under `native`, and the spread of rounds under `spread`.
-    fn json(&self) -> serde_json::Value {
+    fn json(&self, rows: Vec<AcceptanceRow>) -> serde_json::Value {
         serde_json::json!({
-            "rows": self.rows(),
+            "rows": rows,
             "empty_ns": self.flat.empty_ns.wasm,
             "place_ns": self.flat.place_ns.wasm,
             "tick_ns": self.flat.tick_ns.wasm,
@@ -260,7 +276,7 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_is_null() {
-        let json = Report::default().json();
+        let json = Report::default().json(Vec::new());
         assert!(json["empty_ns"].is_null() && json["swap"].is_null());
         assert!(json["place_ns"]["p50"].is_null());
     }

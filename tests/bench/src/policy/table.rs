@@ -1,171 +1,191 @@
 //! The printed table of a report, with the limit of each figure.
 
-use std::collections::BTreeMap;
-
-use evenkeel_report::AcceptanceRow;
+use evenkeel_report::{AcceptanceRow, LimitTable, RowLimits};
 
 use super::report::{Hostile, Latency, Report, Tail};
 
-/// A line of the table: name, Wasm, native, limit.
-type Line = (&'static str, Option<f64>, Option<f64>, Option<f64>);
+/// A line of the table: a figure in Wasm, and the native one beside it.
+pub(crate) struct Line {
+    name: &'static str,
+    wasm: Option<f64>,
+    native: Option<f64>,
+    bound: Bound,
+}
+
+/// The limit of a line's figure in Wasm.
+#[derive(Clone, Copy)]
+pub(crate) enum Bound {
+    None,
+    Zero,
+    /// The limit with this key in `[policy]`, or in the group of it.
+    Table(Option<&'static str>, &'static str),
+    /// The limit with this key in `[policy]`, times the native figure.
+    OfNative(&'static str),
+    Computed(f64),
+}
+
+impl Line {
+    pub(crate) fn new(name: &'static str, wasm: Option<f64>) -> Line {
+        Line { name, wasm, native: None, bound: Bound::None }
+    }
+
+    fn beside(self, native: Option<f64>) -> Line {
+        Line { native, ..self }
+    }
+
+    pub(crate) fn within(self, bound: Bound) -> Line {
+        Line { bound, ..self }
+    }
+
+    /// # Errors
+    /// The table lacks the group.
+    fn row(&self, table: &LimitTable) -> Result<AcceptanceRow, String> {
+        let mut row = AcceptanceRow::new(self.name.trim());
+        row.set_figure("wasm", self.wasm);
+        if self.native.is_some() {
+            row.set_figure("native", self.native);
+        }
+        match self.bound {
+            Bound::None => {}
+            Bound::Zero => row.set_limit("wasm", 0.0),
+            Bound::Computed(most) => row.set_limit("wasm", most),
+            Bound::Table(group, key) => row.limit_by("wasm", &table.group("policy", group)?, key),
+            Bound::OfNative(key) => {
+                if let Some(native) = self.native {
+                    row.limit_scaled("wasm", &table.group("policy", None)?, key, native);
+                }
+            }
+        }
+        row.judge();
+        Ok(row)
+    }
+}
 
 impl Report {
-    /// Prints each figure beside its native counterpart and its target.
-    pub(crate) fn print(&self) {
+    /// Prints each figure beside its native counterpart and its limit.
+    ///
+    /// # Errors
+    /// The table of limits lacks a group.
+    pub(crate) fn print(&self, table: &LimitTable) -> Result<(), String> {
         println!("{:<58} {:>10} {:>10} {:>7} {:>9}", "", "Wasm", "native", "ratio", "limit");
-        for (what, wasm, native, most) in self.lines() {
-            let Some(wasm) = wasm else { continue };
+        for line in self.lines(table)? {
+            let Some(wasm) = line.wasm else { continue };
+            let row = line.row(table)?;
             let shown = |value: Option<f64>| value.map_or_else(String::new, figure);
-            let ratio = native.map_or_else(String::new, |native| format!("{:.1}", wasm / native));
-            let judged = match most {
-                None => "",
-                Some(most) if wasm <= most => "held",
-                Some(_) => "MISSED",
-            };
+            let ratio =
+                line.native.map_or_else(String::new, |native| format!("{:.1}", wasm / native));
             println!(
-                "{what:<58} {:>10} {:>10} {ratio:>7} {:>9} {judged}",
+                "{:<58} {:>10} {:>10} {ratio:>7} {:>9} {}",
+                line.name,
                 figure(wasm),
-                shown(native),
-                shown(most)
+                shown(line.native),
+                shown(row.limits.get("wasm").copied()),
+                if row.held.is_some() { row.word() } else { "" },
             );
         }
+        Ok(())
     }
 
     /// The measured lines as rows of the report.
-    pub(crate) fn rows(&self) -> Vec<AcceptanceRow> {
-        let measured = self.lines().into_iter().filter(|(_, wasm, ..)| wasm.is_some());
-        let map = |figures: [(&str, Option<f64>); 2]| -> BTreeMap<String, f64> {
-            let known = |(name, value): (&str, Option<f64>)| Some((name.to_owned(), value?));
-            figures.into_iter().filter_map(known).collect()
-        };
-        let row = |(what, wasm, native, most): Line| {
-            let figures = map([("wasm", wasm), ("native", native)]);
-            AcceptanceRow::measured(what.trim(), figures, map([("wasm", most), ("native", None)]))
-        };
-        measured.map(row).chain(self.judged_rows()).collect()
+    ///
+    /// # Errors
+    /// The table of limits lacks a group.
+    pub(crate) fn rows(&self, table: &LimitTable) -> Result<Vec<AcceptanceRow>, String> {
+        let lines = self.lines(table)?;
+        let measured = lines.iter().filter(|line| line.wasm.is_some());
+        let mut rows: Vec<AcceptanceRow> =
+            measured.map(|line| line.row(table)).collect::<Result<_, _>>()?;
+        rows.extend(self.judged_rows(&table.group("policy", Some("judged"))?));
+        Ok(rows)
     }
 
-    fn lines(&self) -> Vec<Line> {
-        let one = |tail: Tail| tail.p99;
-        let twice = |native: Option<f64>| native.map(|native| 2.0 * native);
+    fn lines(&self, table: &LimitTable) -> Result<Vec<Line>, String> {
+        let own = |key| Bound::Table(None, key);
         let (flat, other) = (&self.flat, &self.component);
-        let mut lines: Vec<Line> = vec![
-            ("call.empty, ns", flat.empty_ns.wasm, flat.empty_ns.native, Some(250.0)),
-            ("call.empty by component, ns", other.empty_ns.wasm, other.empty_ns.native, None),
-            (
-                "call.place of 50 nodes, ns, p50",
-                flat.place_ns.wasm.p50,
-                flat.place_ns.native.p50,
-                twice(flat.place_ns.native.p50),
-            ),
-            (
-                "call.place of 50 nodes, ns, p99",
-                flat.place_ns.wasm.p99,
-                flat.place_ns.native.p99,
-                None,
-            ),
-            (
-                "call.place of 50 nodes by component, ns, p50",
-                other.place_ns.wasm.p50,
-                other.place_ns.native.p50,
-                None,
-            ),
-            (
-                "call.tick of 256: 8 metrics, 64 bytes, ns a session",
-                flat.tick_ns.wasm,
-                flat.tick_ns.native,
-                twice(flat.tick_ns.native),
-            ),
-            (
-                "call.tick of 256 by component, ns a session",
-                other.tick_ns.wasm,
-                other.tick_ns.native,
-                None,
-            ),
-            (
-                "call.ladder of 256, ns a session",
-                flat.ladder_tick_ns.wasm,
-                flat.ladder_tick_ns.native,
-                twice(flat.ladder_tick_ns.native),
-            ),
-            (
-                "call.ladder of 256 by component, ns a session",
-                other.ladder_tick_ns.wasm,
-                other.ladder_tick_ns.native,
-                None,
-            ),
-            ("call.instantiate, µs, p99", one(self.instantiate_us), None, Some(50.0)),
-            ("trap to serving, ms, p99", one(self.trap_to_serving_ms), None, Some(1.0)),
-            ("runaway call beyond its budget, ms, p99", one(self.cut_over_ms), None, Some(2.0)),
-            ("activation, µs, p99", one(self.activate_us), None, Some(100.0)),
-            ("file to active, cold, ms, p50", self.cold_ms.p50, None, Some(500.0)),
-            ("file to active, seen before, ms, p50", self.cached_ms.p50, None, Some(50.0)),
-            ("rollback, ms, p99", one(self.rollback_ms), None, Some(10.0)),
+        let beside = |name, [wasm, native]: [Option<f64>; 2]| Line::new(name, wasm).beside(native);
+        let tail = |name, tail: Tail, key| Line::new(name, tail.p99).within(own(key));
+        let mut lines = vec![
+            beside("call.empty, ns", flat.empty_ns.both()).within(own("empty_ns")),
+            beside("call.empty by component, ns", other.empty_ns.both()),
+            beside("call.place of 50 nodes, ns, p50", flat.place_ns.p50())
+                .within(Bound::OfNative("place_of_native")),
+            beside("call.place of 50 nodes, ns, p99", flat.place_ns.p99()),
+            beside("call.place of 50 nodes by component, ns, p50", other.place_ns.p50()),
+            beside("call.tick of 256: 8 metrics, 64 bytes, ns a session", flat.tick_ns.both())
+                .within(Bound::OfNative("tick_of_native")),
+            beside("call.tick of 256 by component, ns a session", other.tick_ns.both()),
+            beside("call.ladder of 256, ns a session", flat.ladder_tick_ns.both())
+                .within(Bound::OfNative("ladder_of_native")),
+            beside("call.ladder of 256 by component, ns a session", other.ladder_tick_ns.both()),
+            tail("call.instantiate, µs, p99", self.instantiate_us, "instantiate_us_p99"),
+            tail("trap to serving, ms, p99", self.trap_to_serving_ms, "trap_to_serving_ms_p99"),
+            tail("runaway call beyond its budget, ms, p99", self.cut_over_ms, "cut_over_ms_p99"),
+            tail("activation, µs, p99", self.activate_us, "activate_us_p99"),
+            Line::new("file to active, cold, ms, p50", self.cold_ms.p50).within(own("cold_p50")),
+            Line::new("file to active, seen before, ms, p50", self.cached_ms.p50)
+                .within(own("cached_p50")),
+            tail("rollback, ms, p99", self.rollback_ms, "rollback_ms_p99"),
         ];
-        if let Some(swap) = &self.swap {
-            let Latency { with, without, spread } = swap.p999_us;
-            let count = |number: u64| Some(number as f64);
-            let most = without + spread.max(LATENCY_MORE_US);
-            lines.extend([
-                ("swaps every 100 ms: packets lost", count(swap.packets_lost), None, Some(0.0)),
-                ("  without swaps", count(swap.packets_lost_without), None, None),
-                ("  latency p99.9 with, µs", Some(with), None, Some(most)),
-                ("  latency p99.9 without, µs", Some(without), None, None),
-                ("  decisions of two revisions", count(swap.two_revisions as u64), None, Some(0.0)),
-                ("  swaps out of order", count(swap.out_of_order as u64), None, Some(0.0)),
-                ("  failed calls", count(swap.faults), None, Some(0.0)),
-                ("  memory grown, MiB", Some(swap.grown_mib), None, Some(MEMORY_FLAT_MIB)),
-            ]);
-        }
-        self.add_harm(&mut lines);
-        lines
+        self.add_swaps(&mut lines, &table.group("policy", Some("swaps"))?);
+        self.add_harm(&mut lines, &table.group("policy", Some("judged"))?);
+        Ok(lines)
     }
-}
 
-impl Report {
+    fn add_swaps(&self, lines: &mut Vec<Line>, limits: &RowLimits) {
+        let Some(swap) = &self.swap else { return };
+        let Latency { with, without, spread } = swap.p999_us;
+        let of_swaps = |name, count: u64, key| {
+            Line::new(name, Some(count as f64)).within(Bound::Table(Some("swaps"), key))
+        };
+        // Windows without swaps differ as much.
+        let added = limits.judged("swap_latency_added_us").unwrap_or_default();
+        let most = Bound::Computed(without + spread.max(added));
+        lines.extend([
+            Line::new("swaps every 100 ms: packets lost", Some(swap.packets_lost as f64))
+                .within(Bound::Table(None, "swap_lost")),
+            Line::new("  without swaps", Some(swap.packets_lost_without as f64)),
+            Line::new("  latency p99.9 with, µs", Some(with)).within(most),
+            Line::new("  latency p99.9 without, µs", Some(without)),
+            of_swaps("  decisions of two revisions", swap.two_revisions as u64, "swap_mixed"),
+            of_swaps("  swaps out of order", swap.out_of_order as u64, "swap_out_of_order"),
+            of_swaps("  failed calls", swap.faults, "swap_failed"),
+            Line::new("  memory grown, MiB", Some(swap.grown_mib))
+                .within(Bound::Table(Some("swaps"), "swap_grown_mib")),
+        ]);
+    }
+
     /// Adds hostile and harmful plugins, and the replay.
-    fn add_harm(&self, lines: &mut Vec<Line>) {
-        let count = |number: usize| Some(number as f64);
+    fn add_harm(&self, lines: &mut Vec<Line>, limits: &RowLimits) {
+        let in_group = |group, name, count: f64, key| {
+            Line::new(name, Some(count)).within(Bound::Table(Some(group), key))
+        };
         if !self.hostile.is_empty() {
             let lost: u64 = self.hostile.iter().map(|one| one.packets_lost).sum();
-            let those = |is: fn(&&Hostile) -> bool| count(self.hostile.iter().filter(is).count());
+            let those = |is: fn(&&Hostile) -> bool| self.hostile.iter().filter(is).count() as f64;
+            let others = those(|one| !one.others_affected.is_empty());
+            let unexplained = those(|one| one.reason.is_empty());
+            let unexpected = those(|one| !one.expected);
+            let hostile = |name, count, key| in_group("hostile", name, count, key);
             lines.extend([
-                ("hostile plugins", count(self.hostile.len()), None, None),
-                ("  packets lost", Some(lost as f64), None, Some(0.0)),
-                (
-                    "  that affected other policies",
-                    those(|one| !one.others_affected.is_empty()),
-                    None,
-                    Some(0.0),
-                ),
-                ("  without a reason", those(|one| one.reason.is_empty()), None, Some(0.0)),
-                (
-                    "  with another outcome than expected",
-                    those(|one| !one.expected),
-                    None,
-                    Some(0.0),
-                ),
+                Line::new("hostile plugins", Some(self.hostile.len() as f64)),
+                hostile("  packets lost", lost as f64, "hostile_lost"),
+                hostile("  that affected other policies", others, "hostile_affected_others"),
+                hostile("  without a reason", unexplained, "hostile_unexplained"),
+                hostile("  with another outcome than expected", unexpected, "hostile_unexpected"),
             ]);
         }
-        let undone = self.bad_policy_rollback_ms.p99;
-        lines.push(("harmful policy to rollback, ms", undone, None, Some(2_000.0)));
-        let judged = self.judged_lines().into_iter();
-        lines.extend(judged.map(|(what, count, most)| (what, Some(count), None, most)));
+        let undone = Line::new("harmful policy to rollback, ms", self.bad_policy_rollback_ms.p99);
+        lines.push(undone.within(Bound::Table(Some("judged"), "harmful_rollback_ms")));
+        lines.extend(self.judged_lines(limits));
         if let Some(replay) = self.replay {
             let differ = replay.calls - replay.same - replay.not_comparable;
             lines.extend([
-                ("decisions replayed", Some(replay.calls as f64), None, None),
-                ("  that differ", Some(differ as f64), None, Some(0.0)),
+                Line::new("decisions replayed", Some(replay.calls as f64)),
+                in_group("replay", "  that differ", differ as f64, "replay_differ"),
             ]);
         }
     }
 }
-
-/// The latency that swaps may add if the windows without swaps differ by less.
-const LATENCY_MORE_US: f64 = 50.0;
-
-/// Memory that an allocator may keep in a minute; a leaked revision would be hundreds of KiB, 600 times.
-const MEMORY_FLAT_MIB: f64 = 8.0;
 
 /// Formats a figure with enough digits to compare.
 fn figure(value: f64) -> String {
@@ -176,6 +196,18 @@ fn figure(value: f64) -> String {
 mod tests {
     use super::super::report::Swap;
     use super::*;
+
+    #[test]
+    fn each_limit_of_the_table_has_a_row() {
+        let [this, judged] = [include_str!("table.rs"), include_str!("judged.rs")];
+        for (group, limits) in LimitTable::load().unwrap().entries("policy") {
+            for (key, limit) in limits.iter() {
+                let quoted = format!("\"{key}\"");
+                let is_used = this.contains(&quoted) || judged.contains(&quoted);
+                assert!(is_used || limit.from().is_some(), "{group}: {key}");
+            }
+        }
+    }
 
     #[test]
     fn swap_latency_limit_is_at_least_50_us() {
@@ -200,9 +232,10 @@ mod tests {
                 grown_mib: 0.0,
             };
             let report = Report { swap: Some(swap), ..Report::default() };
-            let lines = report.lines();
-            lines.iter().find(|line| line.0.contains("latency p99.9 with,")).unwrap().3
+            let rows = report.rows(&LimitTable::load().unwrap()).unwrap();
+            let row = rows.iter().find(|row| row.id.contains("latency p99.9 with,")).unwrap();
+            row.limits["wasm"]
         };
-        assert_eq!((most(49.0), most(51.0)), (Some(250.0), Some(251.0)));
+        assert_eq!((most(49.0), most(51.0)), (250.0, 251.0));
     }
 }
