@@ -6,8 +6,13 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
+
+# Prints date, commit and machine.
+DESCRIBE_RUN = ["cargo", "run", "--quiet", "--package", "evenkeel-report", "--", "run"]
 
 report, command = pathlib.Path(sys.argv[1]), sys.argv[2:]
+limits = tomllib.loads((pathlib.Path(__file__).parent.parent / "limits.toml").read_text())["interop"]["*"]["limit"]
 outcome = re.compile(r"^test (\S+) \.\.\. (ok|FAILED)$")
 ignored = re.compile(r"^test (\S+) \.\.\. ignored, (.*)$")
 
@@ -18,15 +23,18 @@ for line in run.stdout:
     line = line.rstrip()
     has_ended |= line.startswith("test result: ")
     if found := outcome.match(line):
-        row = {"held": found[2] == "ok", "skipped": None}
+        failed, reason = float(found[2] != "ok"), None
     elif found := ignored.match(line):
-        row = {"held": False, "skipped": found[2]}
+        failed, reason = None, found[2]
     else:
         continue
-    rows.append({"id": found[1].replace("::", "."), **row, "figures": {}, "limits": {}})
+    held = None if reason else failed <= limits["failed"]
+    row = {"id": found[1].replace("::", "."), "held": held, "skipped": reason, "not-measured": None}
+    rows.append({**row, "figures": {"failed": failed}, "limits": limits})
 run.wait()
 if not (has_ended and rows):
     sys.exit("the tests did not end")
 report.parent.mkdir(parents=True, exist_ok=True)
-report.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
-print(f"{sum(row['held'] for row in rows)} of {len(rows)} rows held: {report}")
+described = subprocess.run(DESCRIBE_RUN, stdout=subprocess.PIPE, text=True, check=True).stdout
+report.write_text(json.dumps({"run": json.loads(described), "rows": rows}, indent=2) + "\n")
+print(f"{sum(row['held'] is True for row in rows)} of {len(rows)} rows held: {report}")

@@ -16,12 +16,10 @@ use super::fleet::{
 };
 use super::servers::{Noticed, Servers};
 use crate::harness::{
-    Behaviour, EDGES, GatewayProcess, NODE, http_get, routing_plugin, wait_until,
+    Behaviour, EDGES, GatewayProcess, NODE, http_get, id_of_rule, limit_s, routing_plugin,
+    wait_until,
 };
 use crate::index::at;
-
-/// A fault is noticed within this time, with the minute after which a forecast or a check of losses sees it.
-const NOTICED_WITHIN: Duration = Duration::from_secs(90);
 
 /// Clients that offer sessions at the same time. An offer that no node answers takes 2 s.
 const CLIENTS: u16 = 8;
@@ -85,7 +83,9 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
 
     /// Waits until these rules have noticed their faults. If one does not, its row says so.
     fn await_noticed(&self, rules: &[&str]) {
-        came(NOTICED_WITHIN, || {
+        // Forecasts and checks of losses see it after a minute.
+        let within = rules.iter().map(|rule| limit_s(&id_of_rule(rule), "noticed_within")).max();
+        came(within.expect("rules"), || {
             let noticed = self.servers.noticed();
             let mut of_rules = self.faults.iter().filter(|fault| rules.contains(&fault.rule));
             of_rules.all(|fault| fault.noticed_after(&noticed).is_some())
@@ -270,7 +270,8 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
     /// The client's uplink loses nothing any more, so that the alerts end.
     fn end_loss(&mut self) {
         self.await_noticed(&["EvenkeelVoiceBad", SENT]);
-        let is_listed = came(NOTICED_WITHIN, || self.servers.sends(SENT));
+        let is_listed =
+            came(limit_s(&id_of_rule(SENT), "noticed_within"), || self.servers.sends(SENT));
         self.sent_at = is_listed.then(Instant::now);
         self.fleet.callers.lose(LOSSY, 0);
     }

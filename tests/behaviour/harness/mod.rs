@@ -28,7 +28,7 @@ pub(crate) use phone::{
     Heard, Phone, Track, assert_complete, assert_continuous, talk, talk_by, talk_for,
 };
 pub(crate) use process::{AgentFiles, Server};
-pub(crate) use report::{acceptance_row, report};
+pub(crate) use report::{acceptance_row, id_of_rule, limit_s, report};
 pub(crate) use routing_plugin::{Behaviour, routing_plugin};
 pub(crate) use webrtc::WebrtcPhone;
 

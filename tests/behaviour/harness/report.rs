@@ -1,30 +1,80 @@
 //! Rows of `make e2e-telemetry`.
 
-use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use evenkeel_report::{AcceptanceRow, LimitTable, RowLimits};
+use evenkeel_telemetry::alerts::RULES;
 use serde_json::{Value, json};
 
 /// Tests of one run add to one file.
 static FILE: Mutex<()> = Mutex::new(());
 
-/// A row with a figure, which holds up to its limit.
-pub(crate) fn acceptance_row(id: &str, is_held: bool, figures: &Value, limits: &Value) -> Value {
-    json!({"id": id, "held": is_held, "skipped": null, "figures": figures, "limits": limits})
+/// The rows beside those of alert rules.
+const OTHERS: [&str; 8] = [
+    "alert.control",
+    "alert.sent",
+    "trace.phoenix.grpc",
+    "trace.phoenix.http",
+    "trace.rotel.grpc",
+    "trace.rotel.http",
+    "trace.upgrade",
+    "trace.hand-over",
+];
+
+/// The id of the row of an alert rule.
+pub(crate) fn id_of_rule(rule: &str) -> String {
+    format!("alert.{rule}")
+}
+
+/// The limits of a row.
+fn limits(id: &str) -> RowLimits {
+    let rules: Vec<String> = RULES.iter().map(|rule| id_of_rule(rule.name)).collect();
+    let all: Vec<&str> = rules.iter().map(String::as_str).chain(OTHERS).collect();
+    assert!(all.contains(&id), "{id} is no row of e2e-telemetry");
+    LimitTable::load().and_then(|table| table.rows_of("e2e-telemetry", &all)).unwrap().of(id)
+}
+
+/// A limit in seconds of a row, for which a test waits.
+pub(crate) fn limit_s(id: &str, key: &str) -> Duration {
+    let limit = limits(id).judged(key).unwrap_or_else(|| panic!("{id} has no {key}"));
+    Duration::from_secs_f64(limit)
+}
+
+/// A row with these figures. `figure` is the one with a limit, which has this key; a row that does not hold has missed it.
+pub(crate) fn acceptance_row(
+    id: &str,
+    is_held: bool,
+    figures: &Value,
+    figure: &str,
+    key: &str,
+) -> AcceptanceRow {
+    let mut row = AcceptanceRow::new(id);
+    for (name, value) in figures.as_object().into_iter().flatten() {
+        row.set_figure(name, value.as_f64());
+    }
+    row.limit_by(figure, &limits(id), key);
+    row.judge();
+    if !is_held {
+        row.held = Some(false);
+    }
+    row
 }
 
 /// The report that this run writes.
-fn path() -> Option<OsString> {
-    std::env::var_os("EVENKEEL_REPORT")
+fn path() -> Option<PathBuf> {
+    std::env::var_os("EVENKEEL_REPORT").map(PathBuf::from)
 }
 
 /// Adds rows to the report of this run, if it has one.
-pub(crate) fn report(rows: &[Value]) {
+pub(crate) fn report(rows: &[AcceptanceRow]) {
     let Some(path) = path() else { return };
     let _alone = FILE.lock().unwrap_or_else(PoisonError::into_inner);
     let before = std::fs::read(&path).ok();
     let before = before.and_then(|before| serde_json::from_slice::<Value>(&before).ok());
-    let earlier = before.as_ref().and_then(|before| before["rows"].as_array());
-    let all: Vec<&Value> = earlier.into_iter().flatten().chain(rows).collect();
-    std::fs::write(&path, json!({"rows": all}).to_string()).unwrap();
+    let earlier = before.and_then(|mut before| before["rows"].as_array_mut().map(std::mem::take));
+    let rows = rows.iter().map(|row| json!(row));
+    let all: Vec<Value> = earlier.into_iter().flatten().chain(rows).collect();
+    evenkeel_report::write(&json!({"rows": all}), &path).unwrap();
 }
