@@ -7,7 +7,7 @@ mod open;
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,7 +22,7 @@ use evenkeel_process::{file, lock};
 pub use self::ended::{Carried, EndedMove, EndedSession};
 pub use self::open::LeftSessions;
 pub(crate) use self::open::OpenSession;
-use self::open::{Contents, OpenSessions};
+use self::open::{OpenSessions, SessionsLeft};
 use crate::names::NodeNames;
 
 /// Maximum number of records in memory, about 10 MiB.
@@ -38,7 +38,7 @@ const WAITING_MAX: usize = 16_384;
 /// Records that are written together.
 const BATCH_MAX: usize = 256;
 
-/// Interval at which a file is tried that another process writes, such as the one that this process replaces.
+/// Interval at which a file is tried that cannot be used, or that another process writes, such as the one that this process replaces.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
 /// Precision of the time at which a killed process is known to have lived.
@@ -205,7 +205,7 @@ impl HistoryWriter {
     pub fn next_number(folder: Option<&Path>, socket: &Path) -> u64 {
         let path = folder.map(|folder| LogFiles::of(folder, socket).open);
         let Some(path) = path else { return 0 };
-        let next = Contents::read(&path).map(|contents| contents.next);
+        let next = SessionsLeft::read(&path).map(|left| left.next);
         next.unwrap_or_else(|error| {
             tracing::warn!(file = %path.display(), %error, "ids of sessions begin again");
             0
@@ -269,9 +269,9 @@ impl Drop for HistoryWriter {
 }
 
 enum Disk {
-    /// There is no folder, or the file in it cannot be used.
+    /// There is no folder.
     Off,
-    /// The file was not opened yet, because another process writes it.
+    /// The file was not opened yet, because another process writes it, or it cannot be used.
     Closed(LogFiles),
     Open(LogFile),
 }
@@ -329,9 +329,10 @@ impl Clerk {
                 tracing::info!(file = %path, "another process writes the records of ended sessions; waiting");
                 self.is_reported = true;
             }
+            Err(_) if self.is_reported => {}
             Err(error) => {
-                tracing::warn!(file = %path, %error, "records of ended sessions are kept in memory only");
-                self.disk = Disk::Off;
+                tracing::warn!(file = %path, %error, "records of ended sessions are kept in memory only until the file can be used");
+                self.is_reported = true;
             }
         }
     }
@@ -359,12 +360,7 @@ impl Clerk {
     /// Records the ends of sessions that a killed process had, and opens the file of those that are open. `own`: those of this
     /// process that have ended.
     fn open_sessions(&mut self, path: &Path, own: &[Arc<EndedSession>]) {
-        let opened = OpenSessions::read(path, self.left).and_then(|(left, died)| {
-            let lived_us = left.lived_us();
-            self.end(died.into_iter().map(|it| Box::new(EndedSession::died(it, lived_us))));
-            left.open(path)
-        });
-        match opened {
+        match self.end_left(path).and_then(|it| OpenSessions::open(path, it, self.left)) {
             Ok(open) => {
                 self.open = Some(open);
                 let opened = std::mem::take(&mut self.opened);
@@ -373,6 +369,23 @@ impl Clerk {
             }
             Err(error) => tracing::warn!(%error, "sessions of a killed process leave no record"),
         }
+    }
+
+    /// Records the ends of sessions that a killed process had.
+    fn end_left(&mut self, path: &Path) -> io::Result<SessionsLeft> {
+        let sessions = SessionsLeft::read(path)?;
+        // Further records would be forgotten at once.
+        let mut died = sessions.died(path, self.left, RECORDS_MAX)?.peekable();
+        while died.peek().is_some() {
+            let part = died.by_ref().take(BATCH_MAX);
+            let record = |session| EndedSession::died(session, sessions.lived_us());
+            let mut part: Vec<_> = part.map(|it| it.map(record)).collect::<io::Result<_>>()?;
+            // The process before this one may have been killed after it wrote them.
+            self.history.retain_unknown(&mut part);
+            self.end(part.into_iter().map(Box::new));
+        }
+        drop(died);
+        Ok(sessions)
     }
 
     fn note_life(&mut self) {
@@ -514,14 +527,21 @@ fn open_locked(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Adds the records of a file, if it exists. Returns the length of its whole lines.
+/// Adds the newest records of a file, if it exists. Returns the length of its whole lines.
 fn read(path: &Path, records: &mut Vec<MeasuredRecord>) -> io::Result<u64> {
-    let bytes = match file::read(path, FILE_BYTES_MAX) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        read => read?,
+    let mut file = match file::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        opened => opened?,
     };
-    let (mut length, mut damaged) = (0, 0_u32);
-    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+    // Earlier versions wrote longer files.
+    let skipped = file.metadata()?.len().saturating_sub(FILE_BYTES_MAX);
+    file.seek(SeekFrom::Start(skipped))?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    let cut = bytes.iter().position(|byte| *byte == b'\n').filter(|_| skipped > 0);
+    let cut = cut.map_or(0, |at| at + 1);
+    let (mut length, mut damaged) = (skipped + cut as u64, 0_u32);
+    for line in bytes[cut..].split_inclusive(|byte| *byte == b'\n') {
         let is_whole = line.ends_with(b"\n");
         length += if is_whole { line.len() as u64 } else { 0 };
         match serde_json::from_slice(line) {

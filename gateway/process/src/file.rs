@@ -5,16 +5,23 @@ use std::fs::{
     DirBuilder, File, FileType, Metadata, OpenOptions, read_dir, remove_file, rename,
     symlink_metadata,
 };
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use data_encoding::HEXLOWER;
 
-/// Reads a regular file of at most `max` bytes. Opening a pipe does not wait for its writer, and a device is not read.
-pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+/// Opens a regular file to read it. Opening a pipe does not wait for its writer, and a device is not read.
+pub fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    let facts = require_regular(&file)?;
+    require_regular(&file)?;
+    Ok(file)
+}
+
+/// Reads a regular file of at most `max` bytes, as [`open`] opens it.
+pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
+    let facts = file.metadata()?;
     let mut bytes = Vec::new();
     // The file may grow while it is read, and files of /proc have no length.
     if facts.len() <= max {
@@ -62,8 +69,19 @@ pub fn create_private_folder(folder: &Path) -> io::Result<()> {
 
 /// Replaces a file atomically. It is on the disk when this function returns.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_in_parts(path, |file| file.write_all(content))
+}
+
+/// As [`replace`], with content that is not in memory as a whole.
+pub fn replace_in_parts(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
+) -> io::Result<()> {
     replace_with(path, |file| {
-        file.write_all(content)?;
+        let mut buffer = BufWriter::new(&mut *file);
+        write(&mut buffer)?;
+        buffer.flush()?;
+        drop(buffer);
         file.sync_all()
     })?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());

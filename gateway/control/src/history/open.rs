@@ -3,9 +3,8 @@
 //! The file has a line for each session that opened, and one for each that ended. Its time of modification is the last
 //! moment at which the process is known to have lived.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -16,8 +15,9 @@ use serde::{Deserialize, Serialize};
 /// The file is written anew once it has so many lines more than two for each open session.
 const REWRITTEN_FROM: usize = 4_096;
 
-/// Maximum size, bytes: 200,000 open sessions at 500 bytes, and as many that ended.
-const FILE_BYTES_MAX: u64 = 256 << 20;
+/// Maximum length of a line, bytes: six names of 256 bytes, each of which may be written as `\u0000`. The file may have any length,
+/// and is read line by line.
+const LINE_MAX: u64 = 16 << 10;
 
 /// A session that is open.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -71,18 +71,18 @@ pub(super) struct OpenSessions {
 }
 
 impl OpenSessions {
-    /// Reads the file. Returns the sessions that go on, to open it with, and those that ended with their process.
-    pub(super) fn read(
+    /// Opens the file, which no other process writes, with the sessions that continue.
+    pub(super) fn open(
         path: &Path,
+        mut sessions: SessionsLeft,
         left: LeftSessions,
-    ) -> io::Result<(Contents, Vec<OpenSession>)> {
-        let mut contents = Contents::read(path)?;
-        let gone = match left {
-            LeftSessions::Continue => BTreeMap::new(),
-            LeftSessions::Ended | LeftSessions::Elsewhere => std::mem::take(&mut contents.open),
-        };
-        let died = gone.into_values().filter(|_| left == LeftSessions::Ended);
-        Ok((contents, died.collect()))
+    ) -> io::Result<OpenSessions> {
+        if left != LeftSessions::Continue {
+            sessions.open = IdSet::default();
+        }
+        sessions.write(path)?;
+        let (path, lines, open) = (path.to_owned(), sessions.open.len(), sessions.open);
+        Ok(OpenSessions { file: file::append(&path)?, path, lines, open })
     }
 
     /// Removes the file.
@@ -121,9 +121,9 @@ impl OpenSessions {
 
     /// Replaces the file by one that has lines of open sessions only.
     fn rewrite(&mut self) -> io::Result<()> {
-        let contents = Contents::read(&self.path)?;
-        contents.write(&self.path)?;
-        (self.file, self.lines) = (file::append(&self.path)?, contents.open.len());
+        let left = SessionsLeft::read(&self.path)?;
+        left.write(&self.path)?;
+        (self.file, self.lines) = (file::append(&self.path)?, left.open.len());
         Ok(())
     }
 }
@@ -133,40 +133,36 @@ fn number(id: &str) -> u64 {
     id.strip_prefix('s').and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-/// The file as it is read.
+/// The sessions that the file leaves open. They stay in the file, since there may be hundreds of thousands.
 #[derive(Default, Debug)]
-pub(super) struct Contents {
-    /// By number.
-    open: BTreeMap<u64, OpenSession>,
+pub(super) struct SessionsLeft {
+    /// Their numbers.
+    open: IdSet<u64>,
     /// The next free number of a session.
     pub(super) next: u64,
     lived_us: u64,
 }
 
-impl Contents {
+impl SessionsLeft {
     /// Reads the file, if it exists. A line that was cut is skipped.
-    pub(super) fn read(path: &Path) -> io::Result<Contents> {
-        let bytes = match file::read(path, FILE_BYTES_MAX) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Contents::default());
-            }
-            read => read?,
-        };
-        let lived_us = unix_us(fs::metadata(path)?.modified()?);
-        let mut contents = Contents { lived_us, ..Contents::default() };
-        for line in bytes.split(|byte| *byte == b'\n') {
-            match serde_json::from_slice(line) {
-                Ok(OpenLine::Opened(session)) => {
+    pub(super) fn read(path: &Path) -> io::Result<SessionsLeft> {
+        let mut left = SessionsLeft::default();
+        for line in OpenLines::read(path)? {
+            match line? {
+                OpenLine::Opened(session) => {
                     let number = number(&session.id);
-                    contents.next = contents.next.max(number + 1);
-                    contents.open.insert(number, session);
+                    left.next = left.next.max(number + 1);
+                    left.open.insert(number);
                 }
-                Ok(OpenLine::Ended(id)) => _ = contents.open.remove(&number(&id)),
-                Ok(OpenLine::Next(next)) => contents.next = contents.next.max(next),
-                Err(_) => {}
+                OpenLine::Ended(id) => _ = left.open.remove(number(&id)),
+                OpenLine::Next(next) => left.next = left.next.max(next),
             }
         }
-        Ok(contents)
+        left.lived_us = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            facts => unix_us(facts?.modified()?),
+        };
+        Ok(left)
     }
 
     /// Unix time in microseconds of the last sign of life of the process that wrote the file.
@@ -174,21 +170,73 @@ impl Contents {
         self.lived_us
     }
 
-    /// Replaces the file, which no other process writes, by one with these sessions.
-    pub(super) fn open(self, path: &Path) -> io::Result<OpenSessions> {
-        self.write(path)?;
-        let (path, lines) = (path.to_owned(), self.open.len());
-        let open = self.open.into_keys().collect();
-        Ok(OpenSessions { file: file::append(&path)?, path, lines, open })
+    /// The sessions, in the order in which they opened.
+    fn sessions(&self, path: &Path) -> io::Result<impl Iterator<Item = io::Result<OpenSession>>> {
+        let is_open = |session: &OpenSession| self.open.contains(number(&session.id));
+        Ok(OpenLines::read(path)?.filter_map(move |line| match line {
+            Ok(OpenLine::Opened(session)) => is_open(&session).then_some(Ok(session)),
+            Ok(OpenLine::Ended(_) | OpenLine::Next(_)) => None,
+            Err(error) => Some(Err(error)),
+        }))
+    }
+
+    /// The newest sessions that ended with their process, oldest first.
+    pub(super) fn died(
+        &self,
+        path: &Path,
+        left: LeftSessions,
+        at_most: usize,
+    ) -> io::Result<impl Iterator<Item = io::Result<OpenSession>>> {
+        let died = (left == LeftSessions::Ended).then(|| self.sessions(path)).transpose()?;
+        let older = self.open.len().saturating_sub(at_most);
+        Ok(died.into_iter().flatten().skip(older))
     }
 
     /// Replaces the file by one with these sessions.
     fn write(&self, path: &Path) -> io::Result<()> {
-        let mut lines = OpenLine::Next(self.next).encode();
-        for session in self.open.values() {
-            lines.extend(OpenLine::Opened(session.clone()).encode());
+        file::replace_in_parts(path, |file| {
+            file.write_all(&OpenLine::Next(self.next).encode())?;
+            for session in self.sessions(path)? {
+                file.write_all(&OpenLine::Opened(session?).encode())?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The lines of the file, without those that were cut or damaged.
+struct OpenLines {
+    /// `None`: there is no file.
+    file: Option<BufReader<File>>,
+    line: Vec<u8>,
+}
+
+impl OpenLines {
+    fn read(path: &Path) -> io::Result<OpenLines> {
+        let file = match file::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            opened => Some(BufReader::new(opened?)),
+        };
+        Ok(OpenLines { file, line: Vec::new() })
+    }
+}
+
+impl Iterator for OpenLines {
+    type Item = io::Result<OpenLine>;
+
+    fn next(&mut self) -> Option<io::Result<OpenLine>> {
+        let file = self.file.as_mut()?;
+        loop {
+            self.line.clear();
+            match file.take(LINE_MAX).read_until(b'\n', &mut self.line) {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(error) => return Some(Err(error)),
+            }
+            if let Ok(line) = serde_json::from_slice(&self.line) {
+                return Some(Ok(line));
+            }
         }
-        file::replace(path, &lines)
     }
 }
 

@@ -288,3 +288,91 @@ fn next_process_records_sessions_without_an_end() {
     assert_eq!(HistoryWriter::next_number(folder, socket), 9);
     assert_eq!(HistoryWriter::next_number(None, socket), 0);
 }
+
+/// Opens these sessions, and ends as a killed process does.
+fn die_with(writer: HistoryWriter, numbers: std::ops::Range<u64>) {
+    let waiting = writer.records.clone().unwrap();
+    for number in numbers {
+        while waiting.is_full() {
+            std::thread::yield_now();
+        }
+        writer.open(open::tests::session(number));
+    }
+    drop(waiting);
+}
+
+#[test]
+fn kills_with_100_000_sessions_leave_a_history() {
+    const SESSIONS: u64 = 100_000;
+    let folder = Folder::new();
+    let LogFiles { current, previous, open, .. } = folder.place();
+    let mut next = folder.start();
+    for start in 1..=2 {
+        die_with(next, (start - 1) * SESSIONS..start * SESSIONS);
+        assert!(fs::metadata(&open).unwrap().len() > FILE_BYTES_MAX);
+        next = folder.start();
+        let newest = start * SESSIONS - 1;
+        expect_newest(&next, newest);
+        assert_eq!(ids(&next.history).len(), RECORDS_MAX);
+        let oldest = newest + 1 - RECORDS_MAX as u64;
+        assert_eq!(ids(&next.history)[RECORDS_MAX - 1], format!("s{oldest}"));
+        for path in [&current, &previous] {
+            assert!(fs::metadata(path).unwrap().len() <= FILE_BYTES_MAX);
+        }
+        // The file is used.
+        let later = 10 * SESSIONS + start;
+        send(&next, [later]);
+        drop(next);
+        next = folder.start();
+        expect_newest(&next, later);
+    }
+}
+
+fn expect_newest(writer: &HistoryWriter, number: u64) {
+    let deadline = Instant::now() + WITHIN;
+    let newest = || writer.history.list(u64::MAX, 1, |_| true).pop();
+    let id = format!("s{number}");
+    while newest().is_none_or(|(_, record)| *record.id != *id) {
+        assert!(Instant::now() < deadline, "{:?}", newest());
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// As earlier versions wrote them.
+#[test]
+fn newest_records_of_a_long_file_are_read() {
+    let folder = Folder::new();
+    let LogFiles { current, .. } = folder.place();
+    fs::create_dir(current.parent().unwrap()).unwrap();
+    let lines: Vec<u8> = (0..40_000).flat_map(|number| record(number, "room").line()).collect();
+    assert!(lines.len() as u64 > 2 * FILE_BYTES_MAX);
+    fs::write(&current, lines).unwrap();
+    let next = folder.start();
+    expect_newest(&next, 39_999);
+    let read = ids(&next.history).len();
+    send(&next, [40_000]);
+    drop(next);
+    let next = folder.start();
+    expect_newest(&next, 40_000);
+    assert_eq!(ids(&next.history).len(), read + 1);
+}
+
+#[test]
+fn ends_are_recorded_once_after_two_kills() {
+    let folder = Folder::new();
+    let LogFiles { open, .. } = folder.place();
+    let killed = folder.start();
+    killed.open(open::tests::session(7));
+    drop(killed);
+    let kept = fs::read(&open).unwrap();
+    let modified = fs::metadata(&open).unwrap().modified().unwrap();
+    let next = folder.start();
+    expect_ids(&next, &["s7"]);
+    drop(next);
+    // The second process is killed before it replaces the file.
+    fs::write(&open, kept).unwrap();
+    File::options().append(true).open(&open).unwrap().set_modified(modified).unwrap();
+    let next = folder.start();
+    send(&next, [8]);
+    expect_ids(&next, &["s8", "s7"]);
+}

@@ -17,8 +17,14 @@ impl Folder {
     }
 
     fn open(&self, left: LeftSessions) -> (OpenSessions, Vec<OpenSession>) {
-        let (contents, died) = OpenSessions::read(&self.path(), left).unwrap();
-        (contents.open(&self.path()).unwrap(), died)
+        let (sessions, path) = (self.left(), self.path());
+        let died = sessions.died(&path, left, usize::MAX).unwrap();
+        let died = died.map(Result::unwrap).collect();
+        (OpenSessions::open(&path, sessions, left).unwrap(), died)
+    }
+
+    fn left(&self) -> SessionsLeft {
+        SessionsLeft::read(&self.path()).unwrap()
     }
 
     /// Sets the last moment at which the process is known to have lived.
@@ -57,10 +63,10 @@ fn sessions_of_a_killed_process_are_ended_by_the_next() {
     note(&mut open, &[4], &["s2", "s9"]);
     drop(open);
     folder.set_lived(SystemTime::UNIX_EPOCH + Duration::from_secs(61));
-    assert_eq!(Contents::read(&folder.path()).unwrap().lived_us(), 61_000_000);
+    assert_eq!(folder.left().lived_us(), 61_000_000);
     assert_eq!(ids(&folder.open(LeftSessions::Ended).1), ["s1", "s3", "s4"]);
     assert!(folder.open(LeftSessions::Ended).1.is_empty(), "once");
-    assert_eq!(Contents::read(&folder.path()).unwrap().next, 5);
+    assert_eq!(folder.left().next, 5);
 }
 
 #[test]
@@ -96,5 +102,16 @@ fn file_stays_small() {
     let lines = fs::read(folder.path()).unwrap().split(|byte| *byte == b'\n').count();
     assert!(lines <= REWRITTEN_FROM + 8, "{lines}");
     assert_eq!(ids(&folder.open(LeftSessions::Ended).1), ["s1"]);
-    assert_eq!(Contents::read(&folder.path()).unwrap().next, 10_000);
+    assert_eq!(folder.left().next, 10_000);
+}
+
+#[test]
+fn overlong_line_is_skipped() {
+    let folder = Folder::new();
+    note(&mut folder.open(LeftSessions::Ended).0, &[1], &[]);
+    let mut file = OpenOptions::new().append(true).open(folder.path()).unwrap();
+    file.write_all(&vec![b'x'; 3 * LINE_MAX as usize]).unwrap();
+    file.write_all(b"\n").unwrap();
+    file.write_all(&OpenLine::Opened(session(2)).encode()).unwrap();
+    assert_eq!(ids(&folder.open(LeftSessions::Ended).1), ["s1", "s2"]);
 }
