@@ -258,20 +258,26 @@ fn refused_key(error: &KeyError) -> ApiError {
     let field = ApiError::field("idempotency-key", error.to_string());
     match error {
         KeyError::Length(_) => field,
-        KeyError::OtherBody(_) => ApiError { code: ApiErrorCode::Conflict, ..field },
+        KeyError::OtherBody(_) | KeyError::AnswerDropped { .. } => {
+            ApiError { code: ApiErrorCode::Conflict, ..field }
+        }
     }
 }
 
 fn answered(result: Result<(SessionId, Vec<u8>), ApiError>) -> StoredAnswer {
     match result {
-        Ok((_, body)) => {
-            let status = StatusCode::CREATED.as_u16();
-            StoredAnswer { status, body: body.into(), retry_after: None }
-        }
+        Ok((session, body)) => StoredAnswer {
+            status: StatusCode::CREATED.as_u16(),
+            // Without spare capacity, which the limits do not count.
+            body: body.into_boxed_slice().into(),
+            retry_after: None,
+            session: Some(session),
+        },
         Err(error) => StoredAnswer {
             status: error.status().as_u16(),
             retry_after: error.retry_after,
             body: error.body().into(),
+            session: None,
         },
     }
 }

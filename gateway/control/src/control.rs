@@ -285,6 +285,7 @@ impl Control {
             let home = entry.home;
             self.workers.command(home.worker, WorkerCommand::Remove(home));
         }
+        self.offers.idempotency_keys.end_session(session);
         if reason == CloseReason::NotOpened {
             self.reporting.closing.take(session);
         }

@@ -1,17 +1,23 @@
 //! Idempotency keys: repetitions of a request with the same key get the answer to the first one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use evenkeel_model::SessionId;
 use evenkeel_process::{lock, sha256};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Maximum remembered keys: one minute of some hundreds of offers per second. The oldest is forgotten first.
 pub const KEYS_MAX: usize = 16_384;
+/// Maximum size of the stored answers together, bytes: 2 KiB for each key, where the answer to an offer of a hundred streams has
+/// 130 KiB. The oldest are dropped first. Their keys stay, so that no repetition opens a second session.
+const ANSWERS_MAX: usize = 32 << 20;
+/// The status in the record of a dropped answer: an earlier version that continues the record answers so.
+const DROPPED_STATUS: u16 = 409;
 /// Maximum length of a key in bytes.
 const KEY_MAX: usize = 128;
 
@@ -27,6 +33,27 @@ pub enum KeyError {
     /// Another request had the key.
     #[error("`{0}` was used with another body, expected a new key")]
     OtherBody(Box<str>),
+    /// The request was answered, and the answer was dropped.
+    #[error("{}", dropped(key, *session))]
+    AnswerDropped {
+        /// The key.
+        key: Box<str>,
+        /// The session that the request opened; it may have ended.
+        session: Option<SessionId>,
+    },
+}
+
+fn dropped(key: &str, session: Option<SessionId>) -> String {
+    match session {
+        Some(session) => format!(
+            "`{key}` opened session `{session}`, and the answer is not stored any more; expected a new key"
+        ),
+        None => {
+            format!(
+                "`{key}` was answered, and the answer is not stored any more; expected a new key"
+            )
+        }
+    }
 }
 
 /// The answer to the first request with a key.
@@ -38,16 +65,19 @@ pub struct StoredAnswer {
     pub body: Bytes,
     /// Delay before a retry; None if the answer gives no delay.
     pub retry_after: Option<Duration>,
+    /// The session that the request opened, with which the answer ends.
+    pub session: Option<SessionId>,
 }
 
 /// Omits the body, which may hold credentials.
 impl fmt::Debug for StoredAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let StoredAnswer { status, body, retry_after } = self;
+        let StoredAnswer { status, body, retry_after, session } = self;
         f.debug_struct("StoredAnswer")
             .field("status", status)
             .field("bytes", &body.len())
             .field("retry_after", retry_after)
+            .field("session", session)
             .finish()
     }
 }
@@ -72,6 +102,9 @@ struct KeyEntries {
     /// Keys with the numbers of their entries, because a key may be dropped and used again.
     by_age: VecDeque<(Box<str>, u64)>,
     ever: u64,
+    sizes: AnswerSizes,
+    /// The bytes that are left of the limit `session_data_mib`; `None`: it does not hold here.
+    session_data: Option<Arc<Semaphore>>,
     /// Answered keys that the follower of the records does not have; `None` without one.
     changed: Option<VecDeque<Box<str>>>,
 }
@@ -79,7 +112,49 @@ struct KeyEntries {
 struct KeyEntry {
     number: u64,
     body_sha256: [u8; 32],
-    answer: watch::Sender<Option<StoredAnswer>>,
+    answer: EntryAnswer,
+}
+
+enum EntryAnswer {
+    /// Without a value until the first request is finished.
+    Kept(watch::Sender<Option<StoredAnswer>>),
+    /// The session that it opened.
+    Dropped(Option<SessionId>),
+}
+
+/// The sizes of stored answers, by the numbers of their keys.
+#[derive(Clone, Default, Debug)]
+struct AnswerSizes {
+    by_number: BTreeMap<u64, AnswerSize>,
+    by_session: BTreeMap<SessionId, u64>,
+    bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct AnswerSize {
+    bytes: usize,
+    session: Option<SessionId>,
+}
+
+impl AnswerSizes {
+    fn add(&mut self, number: u64, size: AnswerSize) {
+        self.remove(number);
+        self.bytes += size.bytes;
+        self.by_number.insert(number, size);
+        self.by_session.extend(size.session.map(|session| (session, number)));
+    }
+
+    /// Returns the bytes of the answer; 0 if none is stored.
+    fn remove(&mut self, number: u64) -> usize {
+        let Some(AnswerSize { bytes, session }) = self.by_number.remove(&number) else { return 0 };
+        self.bytes -= bytes;
+        session.map(|session| self.by_session.remove(&session));
+        bytes
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        self.by_number.first_key_value().map(|(number, _)| *number)
+    }
 }
 
 /// An answered key, as another process continues it. Remembered answers carry no retry time.
@@ -88,7 +163,62 @@ pub struct KeyRecord {
     key: Box<str>,
     body_sha256: [u8; 32],
     status: u16,
+    /// Empty once it was dropped.
     answer: Box<str>,
+    #[serde(default)]
+    session: Option<SessionId>,
+}
+
+/// The answered keys of a gateway that another one follows.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct KeyReplica {
+    /// Oldest first.
+    records: VecDeque<KeyRecord>,
+    /// The number of the oldest record.
+    first: u64,
+    sizes: AnswerSizes,
+}
+
+impl KeyReplica {
+    /// Adds records that are newer than all others.
+    pub(crate) fn extend(&mut self, records: Vec<KeyRecord>) {
+        for record in records {
+            let number = self.first + self.records.len() as u64;
+            let (bytes, session) = (record.answer.len(), record.session);
+            self.records.push_back(record);
+            self.sizes.add(number, AnswerSize { bytes, session });
+            if self.records.len() > KEYS_MAX {
+                self.records.pop_front();
+                self.sizes.remove(self.first);
+                self.first += 1;
+            }
+            while self.sizes.bytes > ANSWERS_MAX
+                && let Some(oldest) = self.sizes.oldest()
+            {
+                self.drop_answer(oldest);
+            }
+        }
+    }
+
+    /// Drops the answer that opened this session.
+    pub(crate) fn end_session(&mut self, session: SessionId) {
+        if let Some(number) = self.sizes.by_session.get(&session) {
+            self.drop_answer(*number);
+        }
+    }
+
+    fn drop_answer(&mut self, number: u64) {
+        self.sizes.remove(number);
+        let at = usize::try_from(number - self.first).expect("records are in memory");
+        if let Some(record) = self.records.get_mut(at) {
+            (record.status, record.answer) = (DROPPED_STATUS, Box::default());
+        }
+    }
+
+    /// The records, oldest first.
+    pub(crate) fn records(&self) -> Vec<KeyRecord> {
+        self.records.iter().cloned().collect()
+    }
 }
 
 /// Omits the answers, which hold credentials.
@@ -123,31 +253,63 @@ impl KeyTable {
             if entry.body_sha256 != body_sha256 {
                 return Err(KeyError::OtherBody(key.into()));
             }
-            return Ok(RequestTurn { is_first: false, answer: entry.answer.subscribe() });
+            return match &entry.answer {
+                EntryAnswer::Kept(answer) => {
+                    Ok(RequestTurn { is_first: false, answer: answer.subscribe() })
+                }
+                EntryAnswer::Dropped(session) => {
+                    Err(KeyError::AnswerDropped { key: key.into(), session: *session })
+                }
+            };
         }
         let (answer, waiting) = watch::channel(None);
-        entries.add(key.into(), body_sha256, answer, self.keys_max);
+        entries.add(key.into(), body_sha256, EntryAnswer::Kept(answer), self.keys_max);
         Ok(RequestTurn { is_first: true, answer: waiting })
     }
 
     /// Answers the requests with this key. An answer that a retry may change is not remembered: `is_passing`, 429 and 5xx.
     pub fn finish(&self, key: &str, answer: StoredAnswer, is_passing: bool) {
         let mut entries = self.lock();
-        if is_passing || answer.status == 429 || (500..600).contains(&answer.status) {
-            if let Some(entry) = entries.by_key.remove(key) {
-                entry.answer.send_replace(Some(answer));
-            }
-        } else if let Some(entry) = entries.by_key.get(key) {
-            entry.answer.send_replace(Some(answer));
+        let Some(KeyEntry { number, answer: EntryAnswer::Kept(waiting), .. }) =
+            entries.by_key.get(key)
+        else {
+            return;
+        };
+        let (number, status) = (*number, answer.status);
+        let size = AnswerSize { bytes: answer.body.len(), session: answer.session };
+        waiting.send_replace(Some(answer));
+        if is_passing || status == 429 || (500..600).contains(&status) {
+            entries.by_key.remove(key);
+        } else {
+            entries.count(number, size);
             entries.note_changed(key, self.keys_max);
         }
     }
 
+    /// Sets the limit `session_data_mib`, which sessions and the answers that are stored from now on share.
+    pub(crate) fn share(&self, session_data_bytes: usize) {
+        self.lock().session_data = Some(Arc::new(Semaphore::new(session_data_bytes)));
+    }
+
+    /// Reserves bytes of the limit `session_data_mib` for a session; the oldest answers give way.
+    pub(crate) fn reserve(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        self.lock().reserve(bytes)
+    }
+
+    /// Drops the answer to the request that opened this session.
+    pub(crate) fn end_session(&self, session: SessionId) {
+        let mut entries = self.lock();
+        let number = entries.sizes.by_session.get(&session).copied();
+        number.into_iter().for_each(|number| entries.drop_answer(number));
+    }
+
     /// Returns once the requests that are being executed are answered.
     pub async fn answered(&self) {
-        let unanswered = |entry: &&KeyEntry| entry.answer.borrow().is_none();
-        let answers = |entry: &KeyEntry| entry.answer.subscribe();
-        let waiting: Vec<_> = self.lock().by_key.values().filter(unanswered).map(answers).collect();
+        let unanswered = |entry: &KeyEntry| match &entry.answer {
+            EntryAnswer::Kept(answer) if answer.borrow().is_none() => Some(answer.subscribe()),
+            EntryAnswer::Kept(_) | EntryAnswer::Dropped(_) => None,
+        };
+        let waiting: Vec<_> = self.lock().by_key.values().filter_map(unanswered).collect();
         for mut answer in waiting {
             // Fails only for a key that was forgotten.
             let _ = answer.wait_for(Option::is_some).await;
@@ -190,8 +352,9 @@ impl KeyTable {
         let used = |token| KeyRecord {
             key: format!("{TOKEN_KEY}{token}").into(),
             body_sha256: [0; 32],
-            status: 409,
+            status: DROPPED_STATUS,
             answer: Box::default(),
+            session: None,
         };
         self.restore(tokens.into_iter().map(used).collect());
     }
@@ -199,14 +362,21 @@ impl KeyTable {
     /// Remembers answers of another process.
     pub fn restore(&self, records: Vec<KeyRecord>) {
         let mut entries = self.lock();
-        for KeyRecord { key, body_sha256, status, answer } in records {
+        for KeyRecord { key, body_sha256, status, answer, session } in records {
             // RFC 9110, section 15.
             if !(100..1_000).contains(&status) {
                 continue;
             }
-            let body = String::from(answer).into();
-            let answer = Some(StoredAnswer { status, body, retry_after: None });
-            entries.add(key.clone(), body_sha256, watch::Sender::new(answer), self.keys_max);
+            if answer.is_empty() {
+                let answer = EntryAnswer::Dropped(session);
+                entries.add(key.clone(), body_sha256, answer, self.keys_max);
+            } else {
+                let (bytes, body) = (answer.len(), String::from(answer).into());
+                let answer = Some(StoredAnswer { status, body, retry_after: None, session });
+                let answer = EntryAnswer::Kept(watch::Sender::new(answer));
+                let number = entries.add(key.clone(), body_sha256, answer, self.keys_max);
+                entries.count(number, AnswerSize { bytes, session });
+            }
             entries.note_changed(&key, self.keys_max);
         }
     }
@@ -227,32 +397,88 @@ impl KeyRecord {
 impl KeyEntry {
     /// `None` without an answer.
     fn record(&self, key: Box<str>) -> Option<KeyRecord> {
-        let answer = self.answer.borrow();
-        let StoredAnswer { status, body, .. } = answer.as_ref()?;
-        let (status, body_sha256) = (*status, self.body_sha256);
-        Some(KeyRecord { key, body_sha256, status, answer: str::from_utf8(body).ok()?.into() })
+        let body_sha256 = self.body_sha256;
+        let answer = match &self.answer {
+            EntryAnswer::Kept(answer) => answer.borrow(),
+            EntryAnswer::Dropped(session) => {
+                let (status, answer, session) = (DROPPED_STATUS, Box::default(), *session);
+                return Some(KeyRecord { key, body_sha256, status, answer, session });
+            }
+        };
+        let StoredAnswer { status, body, session, .. } = answer.as_ref()?;
+        let (status, session) = (*status, *session);
+        let answer = str::from_utf8(body).ok()?.into();
+        Some(KeyRecord { key, body_sha256, status, answer, session })
     }
 }
 
 impl KeyEntries {
+    /// Returns the number of the entry.
     fn add(
         &mut self,
         key: Box<str>,
         body_sha256: [u8; 32],
-        answer: watch::Sender<Option<StoredAnswer>>,
+        answer: EntryAnswer,
         keys_max: usize,
-    ) {
+    ) -> u64 {
         self.ever += 1;
         let number = self.ever;
-        self.by_key.insert(key.clone(), KeyEntry { number, body_sha256, answer });
+        let earlier = self.by_key.insert(key.clone(), KeyEntry { number, body_sha256, answer });
+        earlier.into_iter().for_each(|earlier| self.uncount(earlier.number));
         self.by_age.push_back((key, number));
         while self.by_age.len() > keys_max {
             if let Some((key, number)) = self.by_age.pop_front()
                 && self.by_key.get(&key).is_some_and(|entry| entry.number == number)
             {
                 self.by_key.remove(&key);
+                self.uncount(number);
             }
         }
+        number
+    }
+
+    /// Counts a stored answer. Older answers beyond the limits are dropped, or this one if sessions need all of `session_data_mib`.
+    fn count(&mut self, number: u64, size: AnswerSize) {
+        while self.sizes.bytes + size.bytes > ANSWERS_MAX && self.drop_oldest() {}
+        let bytes = u32::try_from(size.bytes).unwrap_or(u32::MAX);
+        let is_counted = match self.session_data {
+            Some(_) => self.reserve(bytes).map(OwnedSemaphorePermit::forget).is_some(),
+            None => true,
+        };
+        self.sizes.add(number, if is_counted { size } else { AnswerSize { bytes: 0, ..size } });
+        if !is_counted {
+            self.drop_answer(number);
+        }
+    }
+
+    /// See [`KeyTable::reserve`]. Drops none if all answers together are too few.
+    fn reserve(&mut self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        let data = Arc::clone(self.session_data.as_ref()?);
+        let suffices = data.available_permits() + self.sizes.bytes >= bytes as usize;
+        while suffices && data.available_permits() < bytes as usize && self.drop_oldest() {}
+        data.try_acquire_many_owned(bytes).ok()
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        let oldest = self.sizes.oldest();
+        oldest.into_iter().for_each(|number| self.drop_answer(number));
+        oldest.is_some()
+    }
+
+    fn drop_answer(&mut self, number: u64) {
+        let session = self.sizes.by_number.get(&number).and_then(|size| size.session);
+        self.uncount(number);
+        // The keys are in the order of their numbers.
+        let at = self.by_age.binary_search_by_key(&number, |(_, number)| *number);
+        let key = at.ok().and_then(|at| self.by_age.get(at)).map(|(key, _)| key);
+        if let Some(entry) = key.and_then(|key| self.by_key.get_mut(key)) {
+            entry.answer = EntryAnswer::Dropped(session);
+        }
+    }
+
+    fn uncount(&mut self, number: u64) {
+        let bytes = self.sizes.remove(number);
+        self.session_data.iter().for_each(|data| data.add_permits(bytes));
     }
 
     fn note_changed(&mut self, key: &str, keys_max: usize) {

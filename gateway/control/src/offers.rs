@@ -16,7 +16,7 @@ use evenkeel_model::{
     Labels, MediaDescription, MediaStream, NodeId, Offer, OfferId, OfferRefusal, PayloadType,
     RoomId, RtcpPort, SessionId, Srtp, StreamKind,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::messages::{ControlError, REQUESTS_MAX};
@@ -149,8 +149,6 @@ impl fmt::Debug for IceAnswer {
 pub(crate) struct OfferQueue {
     pub(crate) idempotency_keys: Arc<IdempotencyKeys>,
     pub(crate) in_progress: BTreeMap<OfferId, OfferInProgress>,
-    /// The bytes that are left for sessions' own data.
-    pub(crate) session_data: Arc<Semaphore>,
     /// The number of the next offer.
     pub(crate) next: u64,
     interner: RequestInterner,
@@ -199,10 +197,10 @@ impl OfferQueue {
         session_data_bytes: usize,
         awaits_policies: bool,
     ) -> OfferQueue {
+        idempotency_keys.share(session_data_bytes);
         OfferQueue {
             idempotency_keys,
             in_progress: BTreeMap::new(),
-            session_data: Arc::new(Semaphore::new(session_data_bytes)),
             next: 1,
             interner: RequestInterner::default(),
             waiting: awaits_policies.then(WaitingOffers::default),
@@ -216,8 +214,7 @@ impl OfferQueue {
         request: &OfferedSession,
     ) -> Result<OwnedSemaphorePermit, ControlError> {
         let bytes = u32::try_from(request.data_bytes()).unwrap_or(u32::MAX);
-        let data = Arc::clone(&self.session_data).try_acquire_many_owned(bytes);
-        data.map_err(|_| ControlError::SessionDataFull)
+        self.idempotency_keys.reserve(bytes).ok_or(ControlError::SessionDataFull)
     }
 
     /// Returns the offer for the core. Its answer is passed to [`OfferQueue::reply`].

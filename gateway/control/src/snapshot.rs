@@ -12,7 +12,7 @@
 
 mod standby;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::iter::Peekable;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use crate::certificates::CertificatesRecord;
 use crate::change_record::ChangeRecord;
 use crate::forecast_part::ForecastPart;
 use crate::history::EndedSession;
-use crate::idempotency::{KEYS_MAX, KeyRecord};
+use crate::idempotency::{KeyRecord, KeyReplica};
 use crate::messages::SnapshotError;
 use crate::offers::RequestInterner;
 use crate::operations::Operations;
@@ -387,7 +387,7 @@ pub struct Replica {
     drivers: DriversReplica,
     trunks: Vec<Vec<TrunkState>>,
     next_offer: u64,
-    idempotency_keys: VecDeque<KeyRecord>,
+    idempotency_keys: KeyReplica,
     /// Not taken yet.
     policies: PolicyRecords,
     /// Not taken yet.
@@ -458,6 +458,7 @@ impl Replica {
             self.states.remove(&id);
             self.drivers.forget(id);
             self.ports.forget(id);
+            self.idempotency_keys.end_session(id);
         }
         for id in dissolved {
             self.rooms.remove(&id);
@@ -507,8 +508,6 @@ impl Replica {
         self.used_tokens
             .extend(idempotency_keys.iter().filter_map(|it| it.used_token()).map(Box::from));
         self.idempotency_keys.extend(idempotency_keys);
-        let excess = self.idempotency_keys.len().saturating_sub(KEYS_MAX);
-        self.idempotency_keys.drain(..excess);
         Ok(())
     }
 
@@ -600,7 +599,7 @@ impl Replica {
             media: media_records,
             trunks,
             next_offer: self.next_offer,
-            idempotency_keys: self.idempotency_keys.into(),
+            idempotency_keys: self.idempotency_keys.records(),
             policies: self.policies,
             core,
         })

@@ -455,7 +455,7 @@ impl Control {
         entry: EntryRecord,
     ) -> Result<(), SnapshotError> {
         let (state, ports) = at_worker.map(|it| (it.state, it.ports)).unzip();
-        let data = Arc::clone(&self.offers.session_data).try_acquire_many_owned(entry.data).ok();
+        let data = self.offers.idempotency_keys.reserve(entry.data);
         let beside = RestoredParts {
             media: Arc::clone(&restored.media),
             ports: ports.flatten(),

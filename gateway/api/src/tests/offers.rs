@@ -290,6 +290,21 @@ fn repeated_offer_opens_once() {
 }
 
 #[test]
+fn repetition_without_a_stored_answer_opens_nothing() {
+    let mut world = World::start();
+    let sha256 = evenkeel_process::sha256(OFFER.as_bytes());
+    let dropped =
+        json!({"key": "k1", "body_sha256": sha256, "status": 409, "answer": "", "session": 17});
+    world.handle.idempotency_keys.restore(vec![serde_json::from_value(dropped).unwrap()]);
+    let key = "POST /v1/sessions\nidempotency-key: k1";
+    let (status, body) = world.ask(key, OFFER).answer();
+    assert_eq!((status, &body["error"]["field"]), (409, &json!("idempotency-key")));
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("`k1` opened session `s17`"), "{message}");
+    assert!(world.requests.try_recv().is_err());
+}
+
+#[test]
 fn answer_survives_the_disconnect_of_its_caller() {
     let mut world = World::start();
     let key = "POST /v1/sessions\nidempotency-key: k1";

@@ -86,7 +86,32 @@ fn first(table: &KeyTable, key: &str) -> bool {
 }
 
 fn answer(status: u16) -> StoredAnswer {
-    StoredAnswer { status, body: Bytes::from_static(b"{}"), retry_after: None }
+    StoredAnswer { status, body: Bytes::from_static(b"{}"), retry_after: None, session: None }
+}
+
+/// The answer to an offer of a hundred streams, as the API stores it.
+fn large_answer(session: u64) -> StoredAnswer {
+    let session = Some(SessionId(session));
+    StoredAnswer { body: vec![b' '; LARGE].into(), session, ..answer(201) }
+}
+
+const LARGE: usize = 130 << 10;
+
+fn open_large(table: &KeyTable, number: u64) {
+    let key = number.to_string();
+    assert!(first(table, &key));
+    table.finish(&key, large_answer(number), false);
+}
+
+/// The session whose answer was dropped; `None` if it is stored.
+fn dropped_of(table: &KeyTable, key: &str) -> Option<SessionId> {
+    match table.begin(key, b"body") {
+        Err(KeyError::AnswerDropped { session, .. }) => session,
+        turn => {
+            assert!(turn.is_ok_and(|turn| !turn.is_first), "{key} opens a second session");
+            None
+        }
+    }
 }
 
 fn repeated(table: &KeyTable) -> watch::Receiver<Option<StoredAnswer>> {
@@ -151,7 +176,112 @@ fn follower_gets_answered_keys_once_in_parts() {
 #[test]
 fn debug_of_an_answer_shows_no_body() {
     let body = "{\"password\": \"hush\"}".into();
-    let answer = StoredAnswer { status: 201, body, retry_after: None };
+    let answer = StoredAnswer { status: 201, body, retry_after: None, session: None };
     let shown = format!("{answer:?}");
     assert!(shown.contains("201") && !shown.contains("hush"), "{shown}");
+}
+
+#[test]
+fn oldest_of_many_large_answers_are_dropped() {
+    let table = KeyTable::default();
+    let kept = ANSWERS_MAX / LARGE;
+    let all = KEYS_MAX as u64;
+    for number in 0..all {
+        open_large(&table, number);
+        assert!(table.lock().sizes.bytes <= ANSWERS_MAX);
+    }
+    let stored = |entry: &&KeyEntry| matches!(entry.answer, EntryAnswer::Kept(_));
+    assert_eq!(table.lock().by_key.values().filter(stored).count(), kept);
+    let oldest = all - kept as u64;
+    for number in [0, oldest - 1] {
+        assert_eq!(dropped_of(&table, &number.to_string()), Some(SessionId(number)));
+        assert!(matches!(table.begin(&number.to_string(), b"other"), Err(KeyError::OtherBody(_))));
+    }
+    for number in [oldest, all - 1] {
+        assert_eq!(dropped_of(&table, &number.to_string()), None);
+    }
+    let text = table.begin("0", b"body").err().unwrap().to_string();
+    assert_eq!(
+        text,
+        "`0` opened session `s0`, and the answer is not stored any more; expected a new key"
+    );
+}
+
+#[test]
+fn answer_is_dropped_with_its_session() {
+    let table = KeyTable::default();
+    table.share(1 << 20);
+    (0..2).for_each(|number| open_large(&table, number));
+    let waiting = table.begin("0", b"body").unwrap().answer;
+    table.end_session(SessionId(0));
+    table.end_session(SessionId(7));
+    assert_eq!(dropped_of(&table, "0"), Some(SessionId(0)));
+    assert_eq!(dropped_of(&table, "1"), None);
+    assert_eq!(*waiting.borrow(), Some(large_answer(0)), "an answer on its way");
+    assert!(table.reserve((1 << 20) - LARGE as u32).is_some(), "its bytes are free");
+}
+
+#[test]
+fn answers_give_session_data_to_sessions() {
+    let table = KeyTable::default();
+    table.share(10 * LARGE);
+    (0..20).for_each(|number| open_large(&table, number));
+    assert_eq!((dropped_of(&table, "9"), dropped_of(&table, "10")), (Some(SessionId(9)), None));
+    let session = table.reserve(LARGE as u32 + 1).unwrap();
+    assert_eq!((dropped_of(&table, "11"), dropped_of(&table, "12")), (Some(SessionId(11)), None));
+    assert!(table.reserve(9 * LARGE as u32).is_none(), "more than all answers have");
+    assert_eq!(dropped_of(&table, "12"), None, "none was dropped in vain");
+    let rest = table.reserve(9 * LARGE as u32 - 1).unwrap();
+    assert_eq!(dropped_of(&table, "19"), Some(SessionId(19)));
+    open_large(&table, 20);
+    assert_eq!(dropped_of(&table, "20"), Some(SessionId(20)), "sessions have all");
+    drop((session, rest));
+    open_large(&table, 21);
+    assert_eq!(dropped_of(&table, "21"), None);
+}
+
+#[test]
+fn dropped_answer_stays_dropped_in_another_process() {
+    let before = KeyTable::default();
+    (0..2).for_each(|number| open_large(&before, number));
+    before.end_session(SessionId(0));
+    before.follow();
+    let after = KeyTable::default();
+    after.restore(before.take_changed(usize::MAX));
+    assert_eq!(dropped_of(&after, "0"), Some(SessionId(0)));
+    assert_eq!(dropped_of(&after, "1"), None);
+    after.end_session(SessionId(1));
+    assert_eq!(dropped_of(&after, "1"), Some(SessionId(1)));
+    assert!(after.begin("1", b"other").is_err_and(|error| matches!(error, KeyError::OtherBody(_))));
+}
+
+#[test]
+fn restored_key_replaces_the_earlier_entry() {
+    let table = KeyTable::default();
+    open_large(&table, 0);
+    table.follow();
+    let records = table.take_changed(1);
+    (0..3).for_each(|_| table.restore(records.clone()));
+    assert_eq!(table.lock().sizes.bytes, LARGE);
+}
+
+#[test]
+fn standby_drops_answers_as_the_owner_does() {
+    let (table, mut replica) = (KeyTable::default(), KeyReplica::default());
+    table.follow();
+    for number in 0..KEYS_MAX as u64 + 2 {
+        open_large(&table, number);
+        replica.extend(table.take_changed(usize::MAX));
+        let bytes = |record: &KeyRecord| record.answer.len();
+        assert!(replica.sizes.bytes <= ANSWERS_MAX);
+        if number % 1_024 == 0 {
+            assert_eq!(replica.records.iter().map(bytes).sum::<usize>(), replica.sizes.bytes);
+        }
+    }
+    let newest = KEYS_MAX as u64 + 1;
+    table.end_session(SessionId(newest));
+    replica.end_session(SessionId(newest));
+    replica.end_session(SessionId(0));
+    table.follow();
+    assert_eq!(replica.records(), table.take_changed(usize::MAX));
 }

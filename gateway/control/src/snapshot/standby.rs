@@ -82,7 +82,7 @@ impl Replica {
     }
 
     pub(crate) fn keys(&self) -> Vec<KeyRecord> {
-        self.idempotency_keys.iter().cloned().collect()
+        self.idempotency_keys.records()
     }
 
     /// Takes the records of policies that changed, for [`Handle::restore_policies`](crate::Handle::restore_policies).

@@ -329,3 +329,21 @@ fn with_slo() -> Scenario {
         on_degradation_fault: DegradeOnFault::Hold,
     }
 }
+
+#[test]
+fn replica_drops_answers_of_ended_sessions() {
+    let mut replica = Replica::new();
+    let mut first = fixture("v2");
+    let (number, session) = (first.number, first.changed.core.sessions[0].id);
+    let key = serde_json::json!(
+        {"key": "k", "body_sha256": vec![7; 32], "status": 201, "answer": "{}", "session": session}
+    );
+    first.changed.idempotency_keys = vec![serde_json::from_value(key).unwrap()];
+    replica.apply(first).unwrap();
+    let keys = |replica: &Replica| serde_json::to_value(replica.keys()).unwrap();
+    assert_eq!(keys(&replica)[0]["answer"], "{}");
+    let ended = RecordBatch { number: number + 1, ended: vec![session], ..fixture("v2") };
+    replica.apply(ended).unwrap();
+    let key = &keys(&replica)[0];
+    assert_eq!((&key["key"], &key["answer"]), (&"k".into(), &"".into()));
+}
