@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use evenkeel_client::ApiClient;
@@ -116,12 +116,8 @@ fn start_with_small_disk(world: &World) -> GatewayProcess {
     GatewayProcess::start_by(world, command)
 }
 
-#[required(Mounts)]
-#[test]
-fn decision_with_a_full_disk_is_executed_and_not_acknowledged() {
-    let node = Node::agent("east-a1");
-    let mut gateway = start_with_small_disk(&world(&node));
-    push(&mut gateway, 0, "now=true");
+/// Fills the disk. Returns the file to remove.
+fn fill_disk(gateway: &GatewayProcess) -> PathBuf {
     // The test sees the disk of the gateway's mount namespace.
     let disk = gateway.folder().join("evenkeel");
     let disk = format!("/proc/{}/root{}", gateway.pid(), disk.display());
@@ -133,10 +129,79 @@ fn decision_with_a_full_disk_is_executed_and_not_acknowledged() {
         .and_then(|mut file| file.write_all(&[0; 4_096]))
         .is_ok()
     {}
+    filler
+}
 
+/// The names of the documents that are not on the disk.
+fn unwritten(gateway: &mut GatewayProcess) -> Vec<String> {
+    let status = gateway.read("/v1/status");
+    let rows = status["unwritten"].as_array().unwrap().iter();
+    let names: Vec<_> = rows.map(|row| row["document"].as_str().unwrap().to_owned()).collect();
+    for name in &names {
+        let warning = format!("{name} not on the disk: ");
+        let mut warnings = status["warnings"].as_array().unwrap().iter();
+        assert!(warnings.any(|it| it.as_str().unwrap().starts_with(&warning)), "{status}");
+    }
+    names
+}
+
+#[required(Mounts)]
+#[test]
+fn push_with_a_full_disk_says_that_it_runs() {
+    let node = Node::agent("east-a1");
+    let mut gateway = start_with_small_disk(&world(&node));
+    push(&mut gateway, 0, "now=true");
+    assert!(unwritten(&mut gateway).is_empty());
+    let filler = fill_disk(&gateway);
+
+    let plugin = gateway.folder().join("pushed.wasm");
+    fs::write(&plugin, routing_plugin(Behaviour::Numbered(1))).unwrap();
+    let mut command = Command::new(evenkeel());
+    command.args(["policy", "push", "call/routing"]).arg(&plugin);
+    command.args(["--canary", "20", "--pace", "1h", "--api"]);
+    let pushed = command.arg(gateway.folder().join("admin.sock")).output().unwrap();
+    let said = String::from_utf8_lossy(&pushed.stdout).into_owned();
+    let error = String::from_utf8_lossy(&pushed.stderr).into_owned();
+    assert_eq!(pushed.status.code(), Some(4), "{said}{error}");
+    assert!(said.contains("call/routing: started, revision "), "{said}");
+    assert!(error.contains("executed, but not written to the disk: "), "{error}");
+    assert!(error.contains("a restart would forget it"), "{error}");
+    assert_eq!(decided(&mut gateway)["percent"], 20);
+    let drain = async |client: &mut ApiClient| {
+        client.post("/v1/nodes/east-a1:drain", &json!({"force": true})).await
+    };
+    gateway.ask(drain).unwrap_err();
+    wait_until("the status names the documents", || {
+        let names = unwritten(&mut gateway);
+        ["changes", "operations", "policies"].iter().all(|name| names.iter().any(|it| it == name))
+    });
+    wait_until("the metric tells", || {
+        let line = "evenkeel_document_unwritten{evenkeel_document=\"policies\"} 1";
+        gateway.metrics().lines().any(|it| it == line)
+    });
+
+    fs::remove_file(&filler).unwrap();
+    wait_until("all documents are written again", || unwritten(&mut gateway).is_empty());
+    let candidate = decided(&mut gateway)["candidate"].as_str().unwrap().to_owned();
+    let mut files = fs::read_dir(filler.with_file_name("policies")).unwrap();
+    assert!(files.any(|file| {
+        fs::read_to_string(file.unwrap().path()).is_ok_and(|text| text.contains(&candidate))
+    }));
+}
+
+#[required(Mounts)]
+#[test]
+fn decision_with_a_full_disk_is_executed_and_not_acknowledged() {
+    let node = Node::agent("east-a1");
+    let mut gateway = start_with_small_disk(&world(&node));
+    push(&mut gateway, 0, "now=true");
+    let filler = fill_disk(&gateway);
     let wasm = routing_plugin(Behaviour::Numbered(1));
     let pushed = gateway.push("routing", &wasm);
-    assert_eq!(pushed["error"]["code"], "unconfirmed");
+    assert_eq!(
+        (&pushed["error"]["code"], &pushed["outcome"]),
+        (&json!("unconfirmed"), &json!("activated"))
+    );
     let active = policy(&mut gateway)["revision"].clone();
     let force = json!({"force": true});
     let drain = async |client: &mut ApiClient| client.post("/v1/nodes/east-a1:drain", &force).await;

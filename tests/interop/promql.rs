@@ -297,6 +297,7 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
         "1209600 1209600 1209599",
         "2m",
     ),
+    ("EvenkeelDocumentUnwritten", "evenkeel_document_unwritten", "0 0 1 1", "3m"),
     ("EvenkeelNodeFailed", "evenkeel_node_failures_total", "0 0 1", "2m"),
     ("EvenkeelRoleChanged", "evenkeel_group_role", "1 1 4", "2m"),
     ("EvenkeelNodeStaysDrained", "evenkeel_node_draining", "0 1x70", "62m"),

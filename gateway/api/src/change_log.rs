@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, Once};
 
 use evenkeel_control::ChangeRecord;
 use evenkeel_group::ChangeList;
+use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments, WRITTEN_AGAIN_WITHIN};
 use evenkeel_process::{file, lock};
 use serde_json::{Value, json};
 
@@ -32,14 +33,20 @@ pub(super) struct ChangeLog {
     unwritten: Arc<Mutex<Option<Vec<u8>>>>,
     /// Held by the one writer.
     writing: Arc<Mutex<()>>,
+    failures: UnwrittenDocuments,
 }
 
 impl ChangeLog {
-    pub(super) fn of(folder: Option<&Path>, socket: &Path, list: Arc<ChangeList>) -> ChangeLog {
+    pub(super) fn of(
+        folder: Option<&Path>,
+        socket: &Path,
+        list: Arc<ChangeList>,
+        failures: UnwrittenDocuments,
+    ) -> ChangeLog {
         let name = format!("{}.json", file::name_of(socket));
         let path = folder.map(|folder| folder.join("changes").join(name));
         let (reading, unwritten, writing) = (Once::new(), Arc::default(), Arc::default());
-        ChangeLog { path, list, reading, unwritten, writing }
+        ChangeLog { path, list, reading, unwritten, writing, failures }
     }
 
     fn list(&self) -> &ChangeList {
@@ -88,14 +95,29 @@ impl ChangeLog {
         let texts: Vec<_> = self.list().since(0).into_iter().map(|change| change.text).collect();
         *lock(&self.unwritten) = Some(format!("[{}]", texts.join(",")).into_bytes());
         let (unwritten, writing) = (Arc::clone(&self.unwritten), Arc::clone(&self.writing));
+        let failures = self.failures.clone();
         // The disk delays no request, and changes that come meanwhile are written together.
         tokio::task::spawn_blocking(move || {
             let _one = lock(&writing);
             let Some(text) = lock(&unwritten).take() else { return };
-            if let Err(error) = write(&path, &text) {
-                tracing::warn!(file = %path.display(), %error, "changes end with the process");
+            let written = write(&path, &text);
+            failures.note(KeptDocument::Changes, &path, &written);
+            if written.is_err() {
+                // Unless later changes came.
+                lock(&unwritten).get_or_insert(text);
             }
         });
+    }
+
+    /// Writes the file again after a failure. Ends with the API.
+    pub(super) async fn repeat(self: Arc<Self>) {
+        let mut every = tokio::time::interval(WRITTEN_AGAIN_WITHIN);
+        loop {
+            every.tick().await;
+            if lock(&self.unwritten).is_some() {
+                self.write();
+            }
+        }
     }
 
     /// The changes since a Unix time, newest first.

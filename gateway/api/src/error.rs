@@ -9,6 +9,8 @@ use evenkeel_core::Impossible;
 use evenkeel_index::RoomOwner;
 use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{NodeId, OfferRefusal, StreamKind};
+use evenkeel_process::documents::WRITTEN_AGAIN_WITHIN;
+use serde::Serialize;
 
 use super::object::{milliseconds, object};
 
@@ -143,7 +145,12 @@ impl ApiError {
 
     /// `{"error": {"code", "message", "field", "retry_after_ms", "group", "gateway", "api", "request_id"}}`.
     pub(super) fn body(&self) -> Vec<u8> {
-        let error = object! {
+        serde_json::to_vec(&object! { error: self.facts() }).expect("a reason is words and numbers")
+    }
+
+    /// The object `error` of an answer.
+    pub(super) fn facts(&self) -> impl Serialize {
+        object! {
             code: self.code.name(),
             message: &self.message,
             field?: self.field.as_ref(),
@@ -152,8 +159,7 @@ impl ApiError {
             gateway?: self.room_owner.as_ref().map(|owner| &owner.gateway),
             api?: self.room_owner.as_ref().and_then(|owner| owner.api),
             request_id?: self.request_id.as_ref(),
-        };
-        serde_json::to_vec(&object! { error: error }).expect("a reason is words and numbers")
+        }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -286,8 +292,10 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
         ControlError::NotReloaded(reason) => not_reloaded(&reason),
         ControlError::NotOwner => no_owner(),
         ControlError::NotWritten(reason) => {
-            let message =
-                format!("executed, but not written to the disk: {reason}; a restart may forget it");
+            let message = format!(
+                "executed, but not written to the disk: {reason}; a restart would forget it: free space or repair the disk, and see `evenkeel status` until it is written, within {} s",
+                WRITTEN_AGAIN_WITHIN.as_secs()
+            );
             ApiError::new(ApiErrorCode::Unconfirmed, message)
         }
         ControlError::Starting => starting(),

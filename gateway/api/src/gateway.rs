@@ -38,7 +38,14 @@ pub(super) async fn modes(State(shared): ApiState) -> Result<Json<impl Serialize
 pub(super) async fn status(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
     let status = shared.ask("", shared.handle.status()).await?;
     let index = shared.index.as_ref().map(IndexReader::status);
+    let unwritten = shared.handle.unwritten.list();
     let warnings = shared.group().map(|group| group.status().warnings).unwrap_or_default();
+    let warnings = warnings.iter().map(ToString::to_string);
+    let warnings: Vec<_> = warnings.chain(unwritten.iter().map(ToString::to_string)).collect();
+    let unwritten = unwritten.into_iter().map(|it| {
+        let (since_us, document) = (unix_us(it.since), it.document.name());
+        object! { document: document, file: it.file, since_us: since_us, reason: it.reason }
+    });
     let reload = status.last_reload.as_ref().map(|(report, at)| {
         object! { at_us: unix_us(*at), #[serde(flatten)] reload: events::reload(report) }
     });
@@ -59,6 +66,8 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<impl Serializ
         index?: index,
         dependencies?: shared.dependencies(),
         export_failures: export_failures.collect::<Vec<_>>(),
+        // Documents whose newest content is not on the disk.
+        unwritten: unwritten.collect::<Vec<_>>(),
         warnings: warnings,
     }))
 }

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use super::context::{ApiContext, ApiState};
-use super::error::{ApiError, ApiErrorCode, no_policy, refused};
+use super::error::{ApiError, ApiErrorCode, no_policy, note_retry, refused};
 use super::events;
 use super::object::{milliseconds, object};
 use super::push::PushedParts;
@@ -230,12 +230,22 @@ pub(super) async fn policy_verb(
 }
 
 async fn rolled_out(shared: &ApiContext, rollout: RolloutReport) -> Result<Response, ApiError> {
-    let is_refused = rollout.outcome == RolloutOutcome::Refused;
-    if !is_refused {
-        shared.confirm_policies().await?;
+    if rollout.outcome == RolloutOutcome::Refused {
+        let refused = Json(events::rollout(rollout));
+        return Ok((StatusCode::BAD_REQUEST, refused).into_response());
     }
-    let status = if is_refused { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-    Ok((status, Json(events::rollout(rollout))).into_response())
+    let confirmed = shared.confirm_policies().await;
+    let status = confirmed.as_ref().map_or_else(ApiError::status, |()| StatusCode::OK);
+    // An executed change has its outcome also if a restart or a takeover may forget it.
+    let answer = object! {
+        #[serde(flatten)]
+        rollout: events::rollout(rollout),
+        error?: confirmed.as_ref().err().map(ApiError::facts),
+    };
+    let mut response = (status, Json(answer)).into_response();
+    let wait = confirmed.as_ref().err().and_then(|error| error.retry_after);
+    wait.into_iter().for_each(|wait| note_retry(response.headers_mut(), wait));
+    Ok(response)
 }
 
 fn policy_status(policy: PolicyView) -> impl Serialize {

@@ -215,7 +215,12 @@ impl BoundApi {
         let instruments = self.instruments;
         let (index, alerts, configuration) = (self.index, self.alerts, self.configuration);
         let list = relay.as_ref().map(|relay| relay.group.changes()).unwrap_or_default();
-        let changes = Arc::new(ChangeLog::of(self.cache.as_deref(), &settings.socket, list));
+        let changes = Arc::new(ChangeLog::of(
+            self.cache.as_deref(),
+            &settings.socket,
+            list,
+            handle.unwritten.clone(),
+        ));
         let (stop, stopped) = watch::channel(());
         let gate = watch::Sender::new(Gate::Paused);
         let entrance = Entrance::at(&gate);
@@ -268,6 +273,8 @@ impl BoundApi {
         }
         let served = async move {
             tokio::spawn(Arc::clone(&changes).follow_copies());
+            tokio::spawn(Arc::clone(&changes).repeat());
+            tokio::spawn(Arc::clone(&shared.handle.used_tokens).repeat());
             tokio::spawn(shared.feed.clone().follow(events, notices, changes));
             serve(listening, settings, &shared, entrance, stopped).await;
         };

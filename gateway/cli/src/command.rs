@@ -34,6 +34,9 @@ impl ConfigArgs {
     }
 }
 
+/// The exit code of a change that was executed, and that a restart or a takeover may forget, or that continues.
+pub(crate) const UNCONFIRMED: u8 = 4;
+
 pub(crate) enum CommandError {
     /// Exit code 1.
     Failed(String),
@@ -41,7 +44,7 @@ pub(crate) enum CommandError {
     Wrong(String),
     /// Exit code 3: no gateway answers.
     NoGateway(String),
-    /// The API refused the request, with a code of its own. Exit code 1, or 3 by [`CommandError::unanswered`].
+    /// The API refused the request, with a code of its own. Exit code 1, 3 by [`CommandError::unanswered`], or [`UNCONFIRMED`].
     Refused { exit: u8, code: String, words: String },
 }
 
@@ -142,7 +145,8 @@ impl ApiArgs {
             )),
             ClientError::Refused { status: 400 | 404, message, .. } => CommandError::Wrong(message),
             ClientError::Refused { ref code, .. } if !code.is_empty() => {
-                CommandError::Refused { exit: 1, code: code.clone(), words: failed.to_string() }
+                let exit = if code == "unconfirmed" { UNCONFIRMED } else { 1 };
+                CommandError::Refused { exit, code: code.clone(), words: failed.to_string() }
             }
             failed => CommandError::Failed(failed.to_string()),
         }

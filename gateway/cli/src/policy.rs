@@ -11,8 +11,8 @@ use evenkeel_host::{DataDocument, DataDocuments};
 use serde_json::{Map, Value, json};
 
 use crate::command::{
-    ApiArgs, CommandError, documents_of, list, named_file, number, read_file, rows, say,
-    settings_of, text,
+    ApiArgs, CommandError, UNCONFIRMED, documents_of, list, named_file, number, read_file, rows,
+    say, settings_of, text,
 };
 use crate::recording;
 use crate::session::{age, period};
@@ -303,10 +303,11 @@ fn line(policy: &Value) -> String {
     )
 }
 
-/// Prints the outcome of a rollout; a refusal fails the command.
+/// Prints the outcome of a rollout. A refusal fails the command, and an outcome that may be forgotten has an exit code of its own.
 pub(crate) fn print_rollout(rollout: &Value, json: bool) -> Result<(), CommandError> {
+    let error = text(&rollout["error"], "message");
+    let unconfirmed = text(&rollout["error"], "code") == "unconfirmed";
     let refused = || {
-        let error = text(&rollout["error"], "message");
         let reason = if error.is_empty() { text(rollout, "reason") } else { error };
         format!("nothing changed: {reason}")
     };
@@ -319,10 +320,19 @@ pub(crate) fn print_rollout(rollout: &Value, json: bool) -> Result<(), CommandEr
         say(rollout);
     }
     let outcome = text(rollout, "outcome");
+    let unconfirmed = match unconfirmed {
+        true => Err(CommandError::Refused {
+            exit: UNCONFIRMED,
+            code: "unconfirmed".to_owned(),
+            words: if json { String::new() } else { error.to_owned() },
+        }),
+        false => Ok(()),
+    };
     match (outcome, json) {
+        ("", _) if unconfirmed.is_err() => return unconfirmed,
         ("" | "refused", true) => return Err(failed(String::new())),
         ("" | "refused", false) => return Err(failed(refused())),
-        (_, true) => return Ok(()),
+        (_, true) => return unconfirmed,
         (_, false) => {}
     }
     let state = match outcome {
@@ -336,7 +346,7 @@ pub(crate) fn print_rollout(rollout: &Value, json: bool) -> Result<(), CommandEr
     {
         say(&format!("  {reason}"));
     }
-    Ok(())
+    unconfirmed
 }
 
 fn show(policy: &Value) {

@@ -15,6 +15,7 @@ use evenkeel_model::{PolicyName, RoomId, SessionId};
 use evenkeel_policies::{
     PluginSource, PolicyRecorder, PolicyRecords, PolicyView, RefusalRecord, TrustRules,
 };
+use evenkeel_process::documents::UnwrittenDocuments;
 use evenkeel_revisions::{RolloutAction, RolloutReport};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
@@ -271,6 +272,8 @@ pub struct Handle {
     pub tokens_refused: Arc<TokensRefused>,
     /// Keys of the API, with their answers.
     pub idempotency_keys: Arc<IdempotencyKeys>,
+    /// Documents of this gateway that cannot be written.
+    pub unwritten: UnwrittenDocuments,
     /// The log filter that an operator set.
     pub log_filter: LogFilterSender,
     /// Another process serves; dropped requests fail with [`ControlError::Replaced`].
@@ -316,6 +319,7 @@ impl Handle {
             used_tokens: Arc::default(),
             tokens_refused: Arc::default(),
             idempotency_keys: Arc::default(),
+            unwritten: UnwrittenDocuments::default(),
             log_filter: LogFilterSender::default(),
             is_replaced: Arc::default(),
             copies: Arc::new(Semaphore::new(1)),

@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{CloseReason, ClosedSession, SessionId};
+use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments};
 use evenkeel_process::{file, lock};
 
 pub use self::ended::{Carried, EndedMove, EndedSession};
@@ -183,19 +184,12 @@ impl HistoryWriter {
         socket: &Path,
         gateway: Box<str>,
         left: LeftSessions,
+        unwritten: UnwrittenDocuments,
     ) -> io::Result<HistoryWriter> {
         let history = Arc::<SessionHistory>::default();
         let (records, told) = crossbeam_channel::bounded(WAITING_MAX);
-        let disk = folder.map_or(Disk::Off, |folder| Disk::Closed(LogFiles::of(folder, socket)));
-        let clerk = Clerk {
-            history: Arc::clone(&history),
-            disk,
-            left,
-            open: None,
-            opened: Vec::new(),
-            is_reported: false,
-            dropped_reported: 0,
-        };
+        let files = folder.map(|folder| LogFiles::of(folder, socket));
+        let clerk = Clerk::new(Arc::clone(&history), files, left, unwritten);
         let thread = std::thread::Builder::new().name("session history".into());
         let thread = Some(thread.spawn(move || clerk.run(&told))?);
         Ok(HistoryWriter { gateway, records: Some(records), history, thread })
@@ -276,24 +270,50 @@ enum Disk {
     Open(LogFile),
 }
 
+/// The list of sessions that are open.
+enum OpenList {
+    /// The file was not opened yet. Contains the sessions that opened since.
+    Closed(Vec<OpenSession>),
+    Open(OpenSessions),
+    /// There is no folder, or the file lacks changes.
+    Off,
+}
+
 struct Clerk {
     history: Arc<SessionHistory>,
     disk: Disk,
     left: LeftSessions,
-    /// Set while the file of records is open.
-    open: Option<OpenSessions>,
-    /// Sessions that opened before that.
-    opened: Vec<OpenSession>,
-    /// The log has the reason for which records are not written now.
+    open: OpenList,
+    /// The last time at which the list could not be opened.
+    tried: Option<Instant>,
+    /// Lines of records that could not be written yet.
+    lines: Vec<u8>,
+    unwritten: UnwrittenDocuments,
+    /// The log has that another process writes the file.
     is_reported: bool,
     dropped_reported: u64,
 }
 
 impl Clerk {
+    fn new(
+        history: Arc<SessionHistory>,
+        files: Option<LogFiles>,
+        left: LeftSessions,
+        unwritten: UnwrittenDocuments,
+    ) -> Clerk {
+        let (disk, open) = match files {
+            Some(files) => (Disk::Closed(files), OpenList::Closed(Vec::new())),
+            None => (Disk::Off, OpenList::Off),
+        };
+        let (tried, lines, is_reported, dropped_reported) = Default::default();
+        Clerk { history, disk, left, open, tried, lines, unwritten, is_reported, dropped_reported }
+    }
+
     /// Keeps records until no further one will come.
     fn run(mut self, records: &Receiver<HistoryRecord>) {
         loop {
             self.open();
+            self.open_list();
             let within =
                 if matches!(self.disk, Disk::Closed(_)) { RETRY_EVERY } else { LIVES_EVERY };
             match records.recv_timeout(within) {
@@ -310,30 +330,26 @@ impl Clerk {
     /// Opens the file, and writes the records that could not be written before.
     fn open(&mut self) {
         let Disk::Closed(place) = &self.disk else { return };
-        let path = place.current.display();
+        let path = &place.current;
         match place.open() {
             Ok(Some((file, earlier))) => {
-                let open = place.open.clone();
                 let own = self.history.add_earlier(earlier);
                 self.disk = Disk::Open(file);
-                self.is_reported = false;
-                self.open_sessions(&open, &own);
+                self.open_list();
                 for records in own.chunks(BATCH_MAX) {
                     self.append(
                         &records.iter().flat_map(|record| record.line()).collect::<Vec<_>>(),
                     );
                 }
+                // Ends an earlier failure also without own records.
+                self.append(&[]);
             }
             Ok(None) if self.is_reported => {}
             Ok(None) => {
-                tracing::info!(file = %path, "another process writes the records of ended sessions; waiting");
+                tracing::info!(file = %path.display(), "another process writes the records of ended sessions; waiting");
                 self.is_reported = true;
             }
-            Err(_) if self.is_reported => {}
-            Err(error) => {
-                tracing::warn!(file = %path, %error, "records of ended sessions are kept in memory only until the file can be used");
-                self.is_reported = true;
-            }
+            Err(error) => self.unwritten.note(KeptDocument::History, path, &Err(error)),
         }
     }
 
@@ -346,28 +362,39 @@ impl Clerk {
                 HistoryRecord::Copied(session) => copied.push(*session),
             }
         }
-        let ids: Vec<Box<str>> = ended.iter().map(|session| session.id.clone()).collect();
+        let ids: HashSet<Box<str>> = ended.iter().map(|session| session.id.clone()).collect();
         self.history.retain_unknown(&mut copied);
         self.end(ended.into_iter().chain(copied.into_iter().map(Box::new)));
-        if matches!(self.disk, Disk::Closed(_)) {
-            let room = WAITING_MAX.saturating_sub(self.opened.len());
-            self.opened.extend(opened.into_iter().take(room));
-            return;
+        match &mut self.open {
+            OpenList::Closed(waiting) => {
+                let room = WAITING_MAX.saturating_sub(waiting.len());
+                waiting.extend(opened.into_iter().take(room));
+                waiting.retain(|session| !ids.contains(&session.id));
+            }
+            OpenList::Open(_) => {
+                self.note(|open| open.note(opened.into_iter(), ids.iter().map(|id| &**id)));
+            }
+            OpenList::Off => {}
         }
-        self.note(|open| open.note(opened.into_iter(), ids.iter().map(|id| &**id)));
     }
 
-    /// Records the ends of sessions that a killed process had, and opens the file of those that are open. `own`: those of this
-    /// process that have ended.
-    fn open_sessions(&mut self, path: &Path, own: &[Arc<EndedSession>]) {
-        match self.end_left(path).and_then(|it| OpenSessions::open(path, it, self.left)) {
+    /// Opens the list once the file of records is open.
+    fn open_list(&mut self) {
+        let (Disk::Open(file), OpenList::Closed(_)) = (&self.disk, &self.open) else { return };
+        if self.tried.is_some_and(|tried| tried.elapsed() < LIVES_EVERY) {
+            return;
+        }
+        let path = file.place.open.clone();
+        match self.end_left(&path).and_then(|it| OpenSessions::open(&path, it, self.left)) {
             Ok(open) => {
-                self.open = Some(open);
-                let opened = std::mem::take(&mut self.opened);
-                let ended = own.iter().map(|session| &*session.id);
-                self.note(|open| open.note(opened.into_iter(), ended));
+                let closed = std::mem::replace(&mut self.open, OpenList::Open(open));
+                let OpenList::Closed(opened) = closed else { return };
+                self.note(|open| open.note(opened.into_iter(), std::iter::empty()));
             }
-            Err(error) => tracing::warn!(%error, "sessions of a killed process leave no record"),
+            Err(error) => {
+                self.tried = Some(Instant::now());
+                self.unwritten.note(KeptDocument::OpenSessions, &path, &Err(error));
+            }
         }
     }
 
@@ -389,16 +416,21 @@ impl Clerk {
     }
 
     fn note_life(&mut self) {
-        self.note(|open| open.note_life());
+        if !self.lines.is_empty() {
+            self.append(&[]);
+        }
+        self.note(OpenSessions::note_life);
     }
 
-    /// Writes to the file of open sessions, and gives it up after an error.
+    /// Writes to the list of open sessions, and gives it up once it lacks changes.
     fn note(&mut self, write: impl FnOnce(&mut OpenSessions) -> io::Result<()>) {
-        let Some(open) = &mut self.open else { return };
-        if let Err(error) = write(open) {
-            tracing::warn!(%error, "sessions that are open now leave no record if the process is killed");
+        let OpenList::Open(open) = &mut self.open else { return };
+        let written = write(open);
+        self.unwritten.note(KeptDocument::OpenSessions, open.path(), &written);
+        if open.is_incomplete() {
+            tracing::warn!("sessions that are open now leave no record if the process is killed");
             // The next process would end sessions that this one has ended.
-            if let Some(open) = self.open.take() {
+            if let OpenList::Open(open) = std::mem::replace(&mut self.open, OpenList::Off) {
                 open.discard();
             }
         }
@@ -422,18 +454,17 @@ impl Clerk {
         }
     }
 
+    /// Writes lines of records, or keeps the newest until they can be written.
     fn append(&mut self, lines: &[u8]) {
         let Disk::Open(file) = &mut self.disk else { return };
-        match file.append(lines) {
-            Ok(()) if self.is_reported => {
-                tracing::info!("records of ended sessions are written again");
-                self.is_reported = false;
-            }
-            Err(error) if !self.is_reported => {
-                tracing::warn!(%error, "records of ended sessions are not written; the newest are kept in memory");
-                self.is_reported = true;
-            }
-            Ok(()) | Err(_) => {}
+        if self.lines.len() + lines.len() > FILE_BYTES_MAX as usize {
+            self.lines.clear();
+        }
+        self.lines.extend_from_slice(lines);
+        let written = file.append(&self.lines);
+        self.unwritten.note(KeptDocument::History, &file.place.current, &written);
+        if written.is_ok() {
+            self.lines.clear();
         }
     }
 }

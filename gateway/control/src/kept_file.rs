@@ -2,8 +2,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
+use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments, WRITTEN_AGAIN_WITHIN};
 use evenkeel_process::{file, lock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,18 +18,24 @@ const BYTES_MAX: u64 = 4 << 20;
 const FILES_MAX: usize = 64;
 
 /// A value, and the file of it.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(crate) struct KeptFile<T> {
     /// `None`: the value ends with the process.
     pub(crate) path: Option<PathBuf>,
-    /// Name of the value in the log.
-    content: &'static str,
+    document: KeptDocument,
+    unwritten: UnwrittenDocuments,
     pub(crate) value: T,
     /// The process that this one replaces may still write the file.
     is_unread: bool,
-    changes: u64,
-    /// The newest change in the file.
-    written: Arc<Mutex<u64>>,
+    changes: Arc<FileChanges>,
+}
+
+/// Numbers of changes of the value.
+#[derive(Default, Debug)]
+struct FileChanges {
+    newest: AtomicU64,
+    /// The newest one in the file.
+    written: Mutex<u64>,
 }
 
 impl<T> KeptFile<T>
@@ -38,16 +46,28 @@ where
     /// it is not read before [`KeptFile::resume`].
     pub(crate) fn open(
         folder: Option<PathBuf>,
-        content: &'static str,
+        document: KeptDocument,
         socket: &Path,
         continues: bool,
     ) -> KeptFile<T> {
         let path = folder.map(|folder| folder.join(format!("{}.json", file::name_of(socket))));
-        let mut kept = KeptFile { is_unread: path.is_some(), path, content, ..KeptFile::default() };
+        let mut kept = KeptFile {
+            is_unread: path.is_some(),
+            path,
+            document,
+            unwritten: UnwrittenDocuments::default(),
+            value: T::default(),
+            changes: Arc::default(),
+        };
         if !continues {
             kept.resume();
         }
         kept
+    }
+
+    /// Reports failures to this owner of them.
+    pub(crate) fn reporting_to(self, unwritten: &UnwrittenDocuments) -> KeptFile<T> {
+        KeptFile { unwritten: unwritten.clone(), ..self }
     }
 
     /// Reads the file, unless it was read: returns true if it is read now. An unreadable file is reported, and replaced at
@@ -57,7 +77,7 @@ where
             return false;
         };
         self.value = read(path).unwrap_or_else(|error| {
-            tracing::warn!(file = %path.display(), %error, "{} cannot be read; starting without", self.content);
+            tracing::warn!(document = %self.document, file = %path.display(), %error, "document cannot be read; starting without");
             T::default()
         });
         true
@@ -76,27 +96,76 @@ where
 
     /// Writes the value, and calls `done` once it is on the disk, or with the reason for which it cannot be written.
     pub(crate) fn write(&mut self, done: impl FnOnce(Result<(), Arc<str>>) + Send + 'static) {
-        self.changes += 1;
+        let change = self.changes.newest.fetch_add(1, Ordering::Relaxed) + 1;
         let Some(path) = self.path.clone() else { return done(Ok(())) };
-        let (value, change, content) = (self.value.clone(), self.changes, self.content);
-        let written = Arc::clone(&self.written);
+        let write = FileWrite {
+            path: path.clone(),
+            value: self.value.clone(),
+            change,
+            changes: Arc::downgrade(&self.changes),
+            document: self.document,
+            unwritten: self.unwritten.clone(),
+        };
         let thread = std::thread::Builder::new().name("operations".into());
         let writing = thread.spawn(move || {
-            let mut newest = lock(&written);
-            // A later change may have been written before.
-            let result = if *newest < change { write(&path, &value) } else { Ok(()) };
-            match &result {
-                Ok(()) => *newest = change.max(*newest),
-                Err(error) => {
-                    tracing::warn!(file = %path.display(), %error, "{content} end with the process");
-                }
-            }
-            drop(newest);
+            let result = write.write();
+            let is_written = result.is_ok();
             done(result.map_err(|error| error.to_string().into()));
+            if !is_written {
+                write.repeat();
+            }
         });
         if let Err(error) = writing {
-            tracing::warn!(%error, "{content} end with the process");
+            self.unwritten.note(self.document, &path, &Err(error));
         }
+    }
+}
+
+/// One change of the value that is to be written.
+struct FileWrite<T> {
+    path: PathBuf,
+    value: T,
+    change: u64,
+    /// Gone once the value is.
+    changes: Weak<FileChanges>,
+    document: KeptDocument,
+    unwritten: UnwrittenDocuments,
+}
+
+impl<T: Serialize> FileWrite<T> {
+    fn write(&self) -> io::Result<()> {
+        let Some(changes) = self.changes.upgrade() else { return write(&self.path, &self.value) };
+        let mut written = lock(&changes.written);
+        // A later change may have been written before.
+        if *written > self.change {
+            return Ok(());
+        }
+        let result = write(&self.path, &self.value);
+        if result.is_ok() {
+            *written = self.change;
+        }
+        if self.is_newest(&changes) {
+            self.unwritten.note(self.document, &self.path, &result);
+        }
+        result
+    }
+
+    /// Tries again until the change is written, or another one follows it.
+    fn repeat(&self) {
+        loop {
+            std::thread::sleep(WRITTEN_AGAIN_WITHIN);
+            match self.changes.upgrade() {
+                Some(changes) if self.is_newest(&changes) => {}
+                Some(_) | None => return,
+            }
+            if self.write().is_ok() {
+                return;
+            }
+        }
+    }
+
+    fn is_newest(&self, changes: &FileChanges) -> bool {
+        changes.newest.load(Ordering::Relaxed) == self.change
     }
 }
 

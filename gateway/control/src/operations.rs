@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use evenkeel_core::Failback;
 use evenkeel_model::{BreakerMode, ClientGroup, FailureScope};
+use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -174,7 +175,7 @@ impl Operations {
 
 /// The operations in force, the nodes that the gateway has started, and the alerts that are being sent, in files that the next
 /// process reads.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct OperationLog {
     file: KeptFile<Operations>,
     alerts: KeptFile<AlertsRecord>,
@@ -182,18 +183,34 @@ pub struct OperationLog {
     log_filter: LogFilterSender,
 }
 
+impl Default for OperationLog {
+    fn default() -> OperationLog {
+        OperationLog::open(None, Path::new(""), false)
+    }
+}
+
 impl OperationLog {
     /// Reads this gateway's files in the folder. With `continues`, another process serves: the one that this one replaces
     /// writes the files until its end, or the owner of the group sends its operations and alerts.
     pub fn open(folder: Option<&Path>, socket: &Path, continues: bool) -> OperationLog {
         let folder = |name| folder.map(|folder| folder.join(name));
-        let (operations, alerts) = ("operators' decisions", "alerts that were sent");
-        let (nodes, started) = (folder("started-nodes"), "names of started nodes");
+        let nodes = folder("started-nodes");
+        let (operations, alerts) = (KeptDocument::Operations, KeptDocument::Alerts);
         OperationLog {
             file: KeptFile::open(folder("operations"), operations, socket, continues),
             alerts: KeptFile::open(folder("alerts"), alerts, socket, continues),
-            started_nodes: KeptFile::open(nodes, started, socket, continues),
+            started_nodes: KeptFile::open(nodes, KeptDocument::StartedNodes, socket, continues),
             log_filter: LogFilterSender::default(),
+        }
+    }
+
+    /// Reports files that cannot be written to this owner of them.
+    pub fn reporting_to(self, unwritten: &UnwrittenDocuments) -> OperationLog {
+        OperationLog {
+            file: self.file.reporting_to(unwritten),
+            alerts: self.alerts.reporting_to(unwritten),
+            started_nodes: self.started_nodes.reporting_to(unwritten),
+            log_filter: self.log_filter,
         }
     }
 

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments, WRITTEN_AGAIN_WITHIN};
 use evenkeel_process::{file, lock};
 use tokio::task::JoinHandle;
 
@@ -15,47 +16,90 @@ const BYTES_MAX: u64 = 2 * KEYS_MAX as u64 * 121;
 /// Maximum number of files in the folder, more than the gateways of one machine.
 const FILES_MAX: usize = 64;
 
+/// Maximum length of the lines that wait for a disk that takes none, bytes.
+const WAITING_MAX: usize = KEYS_MAX * 121;
+
 /// The file of used tokens.
 #[derive(Default, Debug)]
 pub struct UsedTokens {
     /// Without a value ids end with the process.
-    path: OnceLock<PathBuf>,
+    file: OnceLock<Arc<TokenFile>>,
+}
+
+#[derive(Debug)]
+struct TokenFile {
+    path: PathBuf,
     /// Lines that wait to be written.
-    unwritten: Arc<Mutex<Vec<u8>>>,
+    waiting: Mutex<Vec<u8>>,
     /// Held by the one writer.
-    writing: Arc<Mutex<()>>,
+    writing: Mutex<()>,
+    unwritten: UnwrittenDocuments,
 }
 
 impl UsedTokens {
-    /// Keeps ids in the file of the gateway with this API socket, and returns those that are in it, oldest first.
-    pub fn open(&self, folder: &Path, socket: &Path) -> Vec<Box<str>> {
+    /// Keeps ids in the file of the gateway with this API socket, and returns those that are in it, oldest first. A failure to keep
+    /// them is reported to `unwritten`.
+    pub fn open(
+        &self,
+        folder: &Path,
+        socket: &Path,
+        unwritten: UnwrittenDocuments,
+    ) -> Vec<Box<str>> {
         let path = folder.join("used-tokens").join(file::name_of(socket));
         let earlier = read(&path).unwrap_or_else(|error| {
             tracing::warn!(file = %path.display(), %error, "used tokens cannot be read");
             Vec::new()
         });
-        let _ = self.path.set(path);
+        let (waiting, writing) = (Mutex::default(), Mutex::default());
+        let _ = self.file.set(Arc::new(TokenFile { path, waiting, writing, unwritten }));
         earlier
     }
 
     /// Writes ids to the file. The task ends once they are written, and not yet on the disk; `None` without a file, or without ids.
     pub fn keep<'a>(&self, ids: impl IntoIterator<Item = &'a str>) -> Option<JoinHandle<()>> {
-        let path = self.path.get()?.clone();
+        let file = Arc::clone(self.file.get()?);
         let lines: String = ids.into_iter().map(|id| format!("{id}\n")).collect();
         if lines.is_empty() {
             return None;
         }
-        lock(&self.unwritten).extend_from_slice(lines.as_bytes());
-        let (unwritten, writing) = (Arc::clone(&self.unwritten), Arc::clone(&self.writing));
+        lock(&file.waiting).extend_from_slice(lines.as_bytes());
         // Ids that come meanwhile are written together.
-        Some(tokio::task::spawn_blocking(move || {
-            let _one = lock(&writing);
-            let lines = std::mem::take(&mut *lock(&unwritten));
-            if let Err(error) = append(&path, &lines) {
-                let file = path.display();
-                tracing::warn!(%file, %error, "used tokens not written: a restart may forget them");
+        Some(tokio::task::spawn_blocking(move || file.write()))
+    }
+
+    /// Tries again to write ids that the disk did not take.
+    pub async fn repeat(self: Arc<Self>) {
+        let Some(file) = self.file.get() else { return };
+        let mut every = tokio::time::interval(WRITTEN_AGAIN_WITHIN);
+        loop {
+            every.tick().await;
+            if !lock(&file.waiting).is_empty() {
+                let file = Arc::clone(file);
+                // A panic was reported already.
+                let _ = tokio::task::spawn_blocking(move || file.write()).await;
             }
-        }))
+        }
+    }
+}
+
+impl TokenFile {
+    fn write(&self) {
+        let _one = lock(&self.writing);
+        let lines = std::mem::take(&mut *lock(&self.waiting));
+        if lines.is_empty() {
+            return;
+        }
+        let written = append(&self.path, &lines);
+        self.unwritten.note(KeptDocument::UsedTokens, &self.path, &written);
+        if written.is_err() {
+            let mut waiting = lock(&self.waiting);
+            waiting.splice(..0, lines);
+            let older = waiting.len().saturating_sub(WAITING_MAX);
+            let whole = waiting[older..].iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            if older > 0 {
+                waiting.drain(..older + whole);
+            }
+        }
     }
 }
 
@@ -74,9 +118,6 @@ fn read(path: &Path) -> io::Result<Vec<Box<str>>> {
 }
 
 fn append(path: &Path, lines: &[u8]) -> io::Result<()> {
-    if lines.is_empty() {
-        return Ok(());
-    }
     let folder = path.parent().unwrap_or(Path::new("."));
     file::create_private_folder(folder)?;
     let mut open = file::append(path)?;

@@ -31,6 +31,7 @@ use evenkeel_host::{self as host, Component, PluginInputs, PluginRefusal};
 use evenkeel_model::{
     Ask, AskId, CatalogEntry, DecisionOutcome, GatewayLimits, PluginFault, PolicyName,
 };
+use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments};
 use evenkeel_process::lock;
 use evenkeel_recording::RecordedDecision;
 use evenkeel_revisions::{
@@ -208,8 +209,13 @@ impl PolicyThreads {
         self.recorder.clone()
     }
 
-    /// Applies the configured cache, trust rules and memory. Without a cache folder, no facts are kept across restarts.
-    pub fn with_settings(mut self, settings: &GatewayConfig) -> PolicyThreads {
+    /// Applies the configured cache, trust rules and memory. Without a cache folder, no facts are kept across restarts. A failure to
+    /// keep them is reported to `unwritten`.
+    pub fn with_settings(
+        mut self,
+        settings: &GatewayConfig,
+        unwritten: &UnwrittenDocuments,
+    ) -> PolicyThreads {
         if self.foundry.engine().checks_accesses() {
             tracing::warn!(
                 "policies take longer: the process may not reserve 774 GiB of address space (`ulimit -v`), none of which would be used"
@@ -217,10 +223,11 @@ impl PolicyThreads {
         }
         self.foundry = Foundry::of(self.foundry.engine().clone(), settings);
         self.rules = Arc::new(TrustRules::of(settings));
-        let open = |folder: &Path| match RecordFile::open(folder, &settings.admin.socket) {
+        let socket = &settings.admin.socket;
+        let open = |folder: &Path| match RecordFile::open(folder, socket, unwritten.clone()) {
             Ok(memory) => Some(memory),
             Err(error) => {
-                tracing::warn!(folder = %folder.display(), %error, "revisions of policies are not kept beyond a restart");
+                unwritten.note(KeptDocument::Policies, folder, &Err(error));
                 None
             }
         };

@@ -14,10 +14,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use evenkeel_host::BINARY_BYTES_MAX;
 use evenkeel_media::instant;
 use evenkeel_model::PolicyName;
+use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments, WRITTEN_AGAIN_WITHIN};
 use evenkeel_process::{file, lock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -97,7 +98,11 @@ enum WriterMessage {
 impl RecordFile {
     /// Reads this gateway's file in the folder, which only its owner may enter. An unreadable file is moved aside, and
     /// the gateway starts without records.
-    pub(super) fn open(folder: &Path, socket: &Path) -> io::Result<RecordFile> {
+    pub(super) fn open(
+        folder: &Path,
+        socket: &Path,
+        unwritten: UnwrittenDocuments,
+    ) -> io::Result<RecordFile> {
         let folder = folder.join("policies");
         file::create_private_folder(&folder)?;
         let file = RecordPath::of(folder, socket);
@@ -109,7 +114,7 @@ impl RecordFile {
         // One pending message is enough: the thread writes the newest records.
         let (turns, told) = bounded(1);
         let (written, plugins) = (read.clone(), file.plugins.clone());
-        let writer = RecordWriter { file, shared: Arc::clone(&shared), written };
+        let writer = RecordWriter { file, shared: Arc::clone(&shared), written, unwritten };
         let thread = std::thread::Builder::new().name("policy memory".into());
         let thread = Some(thread.spawn(move || writer.run(&told))?);
         Ok(RecordFile { read, plugins, shared, turns, thread })
@@ -199,13 +204,23 @@ struct RecordWriter {
     file: RecordPath,
     shared: Arc<SharedRecords>,
     written: Vec<PolicyRecord>,
+    unwritten: UnwrittenDocuments,
 }
 
 impl RecordWriter {
     fn run(mut self, told: &Receiver<WriterMessage>) {
         // Unchanged records are not written, since after a failed start some policies are missing.
         let mut result = Ok(());
-        for _ in told.iter().take_while(|turn| *turn != WriterMessage::End) {
+        loop {
+            let turn = match result {
+                Ok(()) => told.recv().map_err(RecvTimeoutError::from),
+                // A full disk may have space by then.
+                Err(_) => told.recv_timeout(WRITTEN_AGAIN_WITHIN),
+            };
+            match turn {
+                Ok(WriterMessage::Write) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(WriterMessage::End) | Err(RecvTimeoutError::Disconnected) => break,
+            }
             let waiting = std::mem::take(&mut *lock(&self.shared.waiting));
             let SharedRecords { has_changed, may_write, .. } = &*self.shared;
             if may_write.load(Ordering::Acquire) && has_changed.load(Ordering::Acquire) {
@@ -215,7 +230,6 @@ impl RecordWriter {
             waiting.into_iter().for_each(|reply| _ = reply.send(result.clone()));
         }
         if result.is_err() {
-            // A full disk may have space by now.
             let _ = self.write();
         }
     }
@@ -224,15 +238,13 @@ impl RecordWriter {
         let PolicyRecords { mut records, files } = lock(&self.shared.records).clone();
         records.sort_by(|one, other| one.policy.cmp(&other.policy));
         if records == self.written {
+            self.unwritten.note(KeptDocument::Policies, &self.file.path, &Ok(()));
             return Ok(());
         }
         let written = self.file.write(&records, &files);
-        match &written {
-            Ok(()) => self.written = records,
-            Err(error) => {
-                let file = self.file.path.display();
-                tracing::warn!(%file, %error, "revisions of policies are not kept beyond a restart");
-            }
+        self.unwritten.note(KeptDocument::Policies, &self.file.path, &written);
+        if written.is_ok() {
+            self.written = records;
         }
         written
     }

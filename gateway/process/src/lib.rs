@@ -5,6 +5,7 @@
 
 pub mod allocator;
 pub mod descriptors;
+pub mod documents;
 pub mod file;
 pub mod host;
 pub mod random;

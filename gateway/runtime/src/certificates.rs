@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use evenkeel_control::{CertificateChannels, CertificatesRecord, SecretPem};
 use evenkeel_dataplane::quic::ShortLivedCertificates;
 use evenkeel_dtls::DtlsCertificate;
+use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments, WRITTEN_AGAIN_WITHIN};
 use evenkeel_process::file;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -37,6 +38,7 @@ pub(crate) struct ClientCertificates {
     own: watch::Sender<CertificatesRecord>,
     copied: watch::Sender<Option<CertificatesRecord>>,
     received: watch::Receiver<Option<CertificatesRecord>>,
+    unwritten: UnwrittenDocuments,
 }
 
 impl ClientCertificates {
@@ -48,11 +50,9 @@ impl ClientCertificates {
         folder: Option<&Path>,
         socket: &Path,
         has_webtransport: bool,
+        unwritten: UnwrittenDocuments,
     ) -> io::Result<Self> {
         let folder = folder.map(|folder| own_folder(folder, socket));
-        if let Some(Err(error)) = folder.as_deref().map(file::create_private_folder) {
-            tracing::warn!(%error, "no folder for certificates; the next process has others");
-        }
         let at = |name| folder.as_ref().map(|folder| folder.join(name));
         let dtls = open(
             at(DTLS_FILE),
@@ -76,7 +76,8 @@ impl ClientCertificates {
         let own = watch::Sender::new(record(&dtls, webtransport.as_deref()));
         let (copied, received) = watch::channel(None);
         let dtls = watch::Sender::new(dtls);
-        let opened = ClientCertificates { webtransport, dtls, folder, own, copied, received };
+        let opened =
+            ClientCertificates { webtransport, dtls, folder, own, copied, received, unwritten };
         opened.keep_dtls();
         opened.keep_webtransport();
         opened.renew(SystemTime::now());
@@ -97,9 +98,11 @@ impl ClientCertificates {
     pub(crate) async fn follow(&self) -> std::convert::Infallible {
         let mut received = self.received.clone();
         let mut every = tokio::time::interval(RENEWED_EVERY);
+        let mut again = tokio::time::interval(WRITTEN_AGAIN_WITHIN);
         loop {
             tokio::select! {
                 _ = every.tick() => self.renew(SystemTime::now()),
+                _ = again.tick() => self.keep_unwritten(),
                 Ok(()) = received.changed() => {
                     let copied = received.borrow_and_update().clone();
                     copied.iter().for_each(|copied| self.adopt(copied));
@@ -149,17 +152,29 @@ impl ClientCertificates {
     }
 
     fn keep_dtls(&self) {
-        self.keep(DTLS_FILE, self.dtls.borrow().to_pem());
+        self.keep(KeptDocument::DtlsCertificate, DTLS_FILE, self.dtls.borrow().to_pem());
     }
 
     fn keep_webtransport(&self) {
         if let Some(certificates) = &self.webtransport {
-            self.keep(WEBTRANSPORT_FILE, &certificates.to_pem());
+            let document = KeptDocument::WebTransportCertificates;
+            self.keep(document, WEBTRANSPORT_FILE, &certificates.to_pem());
+        }
+    }
+
+    /// Writes the certificates again that could not be written.
+    fn keep_unwritten(&self) {
+        for unwritten in self.unwritten.list() {
+            match unwritten.document {
+                KeptDocument::DtlsCertificate => self.keep_dtls(),
+                KeptDocument::WebTransportCertificates => self.keep_webtransport(),
+                _ => {}
+            }
         }
     }
 
     /// Writes the text to a file for the next process, unless it is there, and shows it to the member of a group.
-    fn keep(&self, name: &str, pem: &str) {
+    fn keep(&self, document: KeptDocument, name: &str, pem: &str) {
         let record = record(&self.dtls.borrow(), self.webtransport.as_deref());
         self.own.send_if_modified(|own| {
             let differs = *own != record;
@@ -170,10 +185,10 @@ impl ClientCertificates {
         if read(&path).is_ok_and(|kept| kept.is_some_and(|kept| *kept == *pem.as_bytes())) {
             return;
         }
-        if let Err(error) = file::replace(&path, pem.as_bytes()) {
-            let file = path.display();
-            tracing::warn!(%file, %error, "certificate not kept; the next process has another one");
-        }
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let written = file::create_private_folder(folder);
+        let written = written.and_then(|()| file::replace(&path, pem.as_bytes()));
+        self.unwritten.note(document, &path, &written);
     }
 }
 

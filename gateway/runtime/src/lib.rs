@@ -272,8 +272,9 @@ fn assemble(
     let recorder = PolicyRecorder::start(&settings.gateway.region, SystemTime::now())?;
     let started = Instant::now();
     let mut gateway = Gateway::new(core.clone(), started);
+    let unwritten = handle.unwritten.clone();
     let (policies, firsts) =
-        policies(settings, core, &mut gateway, policy_reports_in, recorder, inherited)?;
+        policies(settings, core, &mut gateway, policy_reports_in, recorder, inherited, &unwritten)?;
     // The process that serves decides about revisions.
     if suspended {
         gateway.hold_rollouts();
@@ -292,7 +293,8 @@ fn assemble(
     let grant = Arc::new(IndexGrant::new(workers_count, started));
     let folder = policies.foundry().folder();
     let socket = &settings.admin.socket;
-    let certificates = ClientCertificates::open(folder, socket, is_self_made(settings))?;
+    let certificates =
+        ClientCertificates::open(folder, socket, is_self_made(settings), unwritten.clone())?;
     let short_lived = certificates.webtransport.clone();
     let (quic_thread, mut quic_rings) =
         quic(quic_listener, short_lived.clone(), &flows, workers_count, suspended, &lease)?;
@@ -368,10 +370,10 @@ fn assemble(
         Reads::AsStandby => LeftSessions::Elsewhere,
         Reads::AsSuccessor => LeftSessions::Continue,
     };
-    let used = folder.map(|folder| handle.used_tokens.open(folder, socket));
-    handle.idempotency_keys.restore_used(used.unwrap_or_default());
-    let history = HistoryWriter::start(folder, socket, name(settings), left)?;
-    let operations = OperationLog::open(folder, socket, suspended);
+    let open = |folder| handle.used_tokens.open(folder, socket, unwritten.clone());
+    handle.idempotency_keys.restore_used(folder.map(open).unwrap_or_default());
+    let operations = OperationLog::open(folder, socket, suspended).reporting_to(&unwritten);
+    let history = HistoryWriter::start(folder, socket, name(settings), left, unwritten)?;
     let operations = operations.telling(handle.log_filter.clone());
     let parts = evenkeel_control::ControlParts {
         gateway,

@@ -9,6 +9,7 @@ use evenkeel_control::ControlRequest;
 use evenkeel_core::Gateway;
 use evenkeel_model::{Hook, PolicyName};
 use evenkeel_policies::{PluginSource, PolicyRecords, PolicyThreads, Preparation, RevisionLoad};
+use evenkeel_process::documents::UnwrittenDocuments;
 use evenkeel_process::lock;
 use tokio::sync::mpsc;
 
@@ -25,7 +26,8 @@ pub(super) struct FirstRevision {
     configured: (Preparation, PluginSource),
 }
 
-/// Starts all policies, still without a revision. `inherited`: records of the process that this one replaces.
+/// Starts all policies, still without a revision. `inherited`: records of the process that this one replaces. `unwritten`: to it a
+/// failure to keep records is reported.
 pub(super) fn policies(
     settings: &GatewayConfig,
     core: &evenkeel_model::CoreSettings,
@@ -33,9 +35,10 @@ pub(super) fn policies(
     reports: mpsc::Sender<evenkeel_policies::PolicyReport>,
     recorder: evenkeel_policies::PolicyRecorder,
     inherited: PolicyRecords,
+    unwritten: &UnwrittenDocuments,
 ) -> Result<(PolicyThreads, Firsts), RunError> {
     let policies = PolicyThreads::new(evenkeel_policies::catalog_of(core), &core.limits, reports);
-    let policies = policies.with_settings(settings).recorded_by(recorder);
+    let policies = policies.with_settings(settings, unwritten).recorded_by(recorder);
     let mut policies = policies.inheriting(inherited);
     let mut firsts: Vec<(&PluginLocation, Vec<FirstRevision>)> = Vec::new();
     for set in &settings.sets {

@@ -29,7 +29,13 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
         control: Vital::spawn("control", control).unwrap(),
         workers: vec![Vital::spawn("packets-0", worker).unwrap()],
         quic_thread: None,
-        certificates: ClientCertificates::open(None, Path::new("admin.sock"), false).unwrap(),
+        certificates: ClientCertificates::open(
+            None,
+            Path::new("admin.sock"),
+            false,
+            Default::default(),
+        )
+        .unwrap(),
         coming: Coming::default(),
         foundry: Foundry::bare(evenkeel_host::Engine::new()),
     }

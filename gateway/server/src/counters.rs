@@ -9,6 +9,7 @@ use evenkeel_control::{ControlError, Handle, StatusReport};
 use evenkeel_core::{NodeStanding, SessionStanding, SloStanding, SloWindow};
 use evenkeel_group::{Group, GroupOwnership, GroupRole, GroupStatus};
 use evenkeel_model::{Arm, Measures, Metric, NodeId, PathSegment, RepairKind, SessionId};
+use evenkeel_process::documents::KeptDocument;
 use evenkeel_runtime::RunningGateway;
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level};
 use evenkeel_telemetry::{Instruments, NodeLevel, NodeLoad, PolicyRevision};
@@ -124,6 +125,12 @@ impl CounterFollower {
             let labels = [(Attribute::Credential, *credential)];
             let left = seconds_left(*end, SystemTime::now());
             self.instruments.level(Level::CredentialExpiry, left, &labels);
+        }
+        let unwritten = self.handle.unwritten.list();
+        for document in KeptDocument::ALL {
+            let is_unwritten = unwritten.iter().any(|it| it.document == *document);
+            let labels = [(Attribute::Document, document.name())];
+            self.instruments.level(Level::DocumentUnwritten, f64::from(is_unwritten), &labels);
         }
         for (reason, refused) in self.handle.tokens_refused.by_reason() {
             self.totals.add(Count::ApiTokensRefused, &[(Attribute::Reason, reason)], refused);

@@ -92,7 +92,7 @@ impl ForecastFollower {
             group,
             horizon: settings.forecast.horizon.as_secs() / 60,
             enabled: settings.forecast.enabled,
-            file: ForecastFile::new(folder, &settings.admin.socket),
+            file: ForecastFile::new(folder, &settings.admin.socket, handle.unwritten.clone()),
             table: None,
             events: handle.events(),
             changes: BTreeMap::new(),

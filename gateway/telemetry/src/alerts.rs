@@ -86,11 +86,12 @@ macro_rules! rules {
 }
 
 /// Rules about one member of a group, see [`AlertRule::is_of_member`].
-const OF_MEMBERS: [&str; 4] = [
+const OF_MEMBERS: [&str; 5] = [
     "EvenkeelTakeoverBlocked",
     "EvenkeelGroupWithoutOwner",
     "EvenkeelCredentialEndsSoon",
     "EvenkeelCredentialEnds",
+    "EvenkeelDocumentUnwritten",
 ];
 
 rules! {
@@ -201,6 +202,8 @@ rules! {
         "{{ $labels.evenkeel_dependency }}, which this gateway depends on, does not answer: `evenkeel status` has the reason", "operations.md#dependencies";
     Ticket "EvenkeelCredentialEnds": last("evenkeel_credential_expiry_seconds").below(14.0 * DAY), for Duration::ZERO,
         "{{ $labels.evenkeel_credential }} ends in {{ $value }} s", "operations.md#certificates-and-tokens";
+    Ticket "EvenkeelDocumentUnwritten": last("evenkeel_document_unwritten").is(1.0), for minutes(1),
+        "{{ $labels.evenkeel_document }} cannot be written, and a restart would forget changes: `evenkeel status` has the reason", "operations.md#disk";
     Info "EvenkeelLossReduces": last("evenkeel_loss_reduced").above(0.0), for minutes(10),
         "the loss of one {{ $labels.evenkeel_scope }} would reduce the bit rate of {{ $value }} sessions: `evenkeel blast` shows where", "failover.md#blast-radius";
     Info "EvenkeelNodeFailed":

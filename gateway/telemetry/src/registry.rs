@@ -80,6 +80,8 @@ attributes! {
     Differs = "evenkeel.differs";
     /// `up` from the client, `down` to the client.
     Direction = "evenkeel.direction";
+    /// A document that outlives the process: `policies`, `history`…
+    Document = "evenkeel.document";
     /// Why the operation failed, in one of few words: the `reason` of a refusal or an end, or the kind of a failed policy call.
     ErrorType = "error.type";
     /// Kind of a failed policy call: `deadline`, `trap`…; fault of a drill: `kill`, `hang` or `cut`.
@@ -377,6 +379,8 @@ metrics! {
     /// Time until a certificate that clients are shown, or a token that this gateway uses, ends; negative once it has. Absent for one without
     /// an end.
     CredentialExpiry = "evenkeel.credential.expiry", "s", [Credential];
+    /// 1 while the newest content of a document is not on the disk, such as because that is full or fails; 0 otherwise.
+    DocumentUnwritten = "evenkeel.document.unwritten", "{state}", [Document];
     /// Age of the oldest change that the standby of this owner has not confirmed; 0 if it has all. Grows while no standby follows. Absent at
     /// other members.
     GroupLag = "evenkeel.group.lag", "s", [];

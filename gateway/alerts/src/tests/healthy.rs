@@ -134,6 +134,7 @@ impl Series<'_> {
         self.brief(Level::ProviderBreaker, &["cloud"], 280..291, step);
         self.brief(Level::GroupWarnings, &[], 300..311, step);
         self.brief(Level::PolicyFailing, &["call/routing"], 320..331, step);
+        self.brief(Level::DocumentUnwritten, &["policies"], 330..341, step);
         self.brief(Level::LossUnplaced, &["node"], 340..363, step);
         self.brief(Level::LossReduced, &["zone"], 550..669, step);
         self.brief(Level::ForecastWarnings, &["decay"], 370..393, step);

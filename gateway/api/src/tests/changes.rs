@@ -45,7 +45,7 @@ fn changes_have_time_author_and_request() {
 async fn changes_outlive_the_process() {
     let folder = tempdir().unwrap();
     let socket = std::path::Path::new("/admin.sock");
-    let open = || ChangeLog::of(Some(folder.path()), socket, Arc::default());
+    let open = || ChangeLog::of(Some(folder.path()), socket, Arc::default(), Default::default());
     let log = open();
     for number in 0..1_030 {
         let data = json!({"at_us": number, "by": "file"}).to_string();

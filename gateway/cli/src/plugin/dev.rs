@@ -207,14 +207,14 @@ impl DevArgs {
         };
         let query = vec![("shadow", "true".to_owned())];
         let rollout = parts.push(&self.api, &target.set, &target.hook, query)?;
-        print_rollout(&rollout, self.json)?;
+        let printed = print_rollout(&rollout, self.json);
         if text(&rollout, "stage") == "shadow" {
             let revision = text(&rollout, "revision").to_owned();
             let (counts, counted_at, examples_at) = (Value::Null, None, None);
             *shadow =
                 Some(ShadowRevision { revision, built, settings, counts, counted_at, examples_at });
         }
-        Ok(())
+        printed
     }
 
     /// The policy's status at the gateway.

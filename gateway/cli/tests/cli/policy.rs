@@ -231,3 +231,40 @@ fn refusal_of_the_api_is_shown_during_development() {
     std::fs::write(&plugin, "Dear author,").unwrap();
     assert_eq!(dev.json_line(WITHIN).unwrap()["error"]["code"], "failed", "it goes on");
 }
+
+#[test]
+fn push_that_may_be_forgotten_says_that_it_runs() {
+    let error = json!({"code": "unconfirmed", "message": "executed, but not written to the disk"});
+    let started = json!({
+        "outcome": "started", "policy": "call/routing", "revision": "5f0c", "stage": "canary",
+        "percent": 5, "paused": false, "next_percent": 25, "error": error,
+    });
+    let continues = json!({"error": {"code": "unconfirmed", "message": "the push continues"}});
+    let answers = vec![
+        ("PUT /v1/policies/call/routing?", started),
+        ("PUT /v1/policies/call/routing ", continues.clone()),
+        ("POST /v1/policies/call/routing:pause ", continues),
+    ];
+    let api = Api::start(answers);
+    let plugin = api.folder.path().join("plugin.wasm");
+    std::fs::write(&plugin, "wasm").unwrap();
+    let push = ["policy", "push", "call/routing", plugin.to_str().unwrap()];
+    let canary = [&push[..], &["--canary", "5,25"]].concat();
+    let cases: [(&[&str], &str, &str); 3] = [
+        (&canary, "call/routing: started, revision 5f0c", "executed, but not written to the disk"),
+        (&push, "", "the push continues"),
+        (&["policy", "pause", "call/routing"], "", "the push continues"),
+    ];
+    for (words, out, error) in cases {
+        let output = evenkeel(&api.socket, words);
+        let [said, failed] =
+            [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it).into_owned());
+        assert_eq!(output.status.code(), Some(4), "{words:?}: {failed}");
+        assert!(said.starts_with(out) && said.is_empty() == out.is_empty(), "{words:?}: {said}");
+        assert!(failed.contains(error) && !failed.contains("nothing changed"), "{failed}");
+        let output = evenkeel(&api.socket, &[words, &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(4), "{words:?} --json");
+        let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(object["error"]["code"], "unconfirmed", "{object}");
+    }
+}

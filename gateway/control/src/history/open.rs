@@ -19,6 +19,9 @@ const REWRITTEN_FROM: usize = 4_096;
 /// and is read line by line.
 const LINE_MAX: u64 = 16 << 10;
 
+/// Maximum size of the lines that wait while the disk takes none, bytes: those of 50,000 sessions.
+const UNWRITTEN_MAX: usize = 16 << 20;
+
 /// A session that is open.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub(crate) struct OpenSession {
@@ -65,7 +68,13 @@ pub enum LeftSessions {
 pub(super) struct OpenSessions {
     path: PathBuf,
     file: File,
+    /// Bytes of the file.
+    length: u64,
     lines: usize,
+    /// Lines that could not be written yet.
+    unwritten: Vec<u8>,
+    /// The file at the path is another one.
+    is_moved: bool,
     /// The numbers of sessions that are open.
     open: IdSet<u64>,
 }
@@ -82,7 +91,18 @@ impl OpenSessions {
         }
         sessions.write(path)?;
         let (path, lines, open) = (path.to_owned(), sessions.open.len(), sessions.open);
-        Ok(OpenSessions { file: file::append(&path)?, path, lines, open })
+        let file = file::append(&path)?;
+        let (length, unwritten) = (file.metadata()?.len(), Vec::new());
+        Ok(OpenSessions { path, file, length, lines, unwritten, is_moved: false, open })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file lacks changes that will not be written.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.is_moved || self.unwritten.len() > UNWRITTEN_MAX
     }
 
     /// Removes the file.
@@ -97,33 +117,50 @@ impl OpenSessions {
         opened: impl Iterator<Item = OpenSession>,
         ended: impl Iterator<Item = &'a str>,
     ) -> io::Result<()> {
-        let mut lines = Vec::new();
         for session in opened {
             self.open.insert(number(&session.id));
             self.lines += 1;
-            lines.extend(OpenLine::Opened(session).encode());
+            self.unwritten.extend(OpenLine::Opened(session).encode());
         }
         for id in ended {
             if self.open.remove(number(id)) {
                 self.lines += 1;
-                lines.extend(OpenLine::Ended(id.into()).encode());
+                self.unwritten.extend(OpenLine::Ended(id.into()).encode());
             }
         }
-        self.file.write_all(&lines)?;
+        self.write()
+    }
+
+    /// Notes that the process lives. Without an open session nothing needs to know.
+    pub(super) fn note_life(&mut self) -> io::Result<()> {
+        self.write()?;
+        if self.open.is_empty() { Ok(()) } else { self.file.set_modified(SystemTime::now()) }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if let Err(error) = self.file.write_all(&self.unwritten) {
+            // A part may have been written. If it cannot be cut off, its last line is skipped.
+            let _ = self.file.set_len(self.length);
+            return Err(error);
+        }
+        self.length += self.unwritten.len() as u64;
+        self.unwritten.clear();
         let needed = self.open.len();
         if self.lines > 2 * needed + REWRITTEN_FROM { self.rewrite() } else { Ok(()) }
     }
 
-    /// Notes that the process lives. Without an open session nothing needs to know.
-    pub(super) fn note_life(&self) -> io::Result<()> {
-        if self.open.is_empty() { Ok(()) } else { self.file.set_modified(SystemTime::now()) }
-    }
-
     /// Replaces the file by one that has lines of open sessions only.
     fn rewrite(&mut self) -> io::Result<()> {
-        let left = SessionsLeft::read(&self.path)?;
-        left.write(&self.path)?;
-        (self.file, self.lines) = (file::append(&self.path)?, left.open.len());
+        self.lines = self.open.len();
+        let replaced = SessionsLeft::read(&self.path).and_then(|left| left.write(&self.path));
+        if replaced.is_err() {
+            // The longer file serves until it has as many lines again.
+            return Ok(());
+        }
+        let file = file::append(&self.path);
+        self.is_moved = file.is_err();
+        self.file = file?;
+        self.length = self.file.metadata()?.len();
         Ok(())
     }
 }

@@ -37,7 +37,14 @@ impl Folder {
 }
 
 fn start(folder: Option<&Path>, left: LeftSessions) -> HistoryWriter {
-    HistoryWriter::start(folder, Path::new("/admin.sock"), "host".into(), left).unwrap()
+    HistoryWriter::start(
+        folder,
+        Path::new("/admin.sock"),
+        "host".into(),
+        left,
+        UnwrittenDocuments::default(),
+    )
+    .unwrap()
 }
 
 fn ended(number: u64, room: &str) -> HistoryRecord {
@@ -375,4 +382,60 @@ fn ends_are_recorded_once_after_two_kills() {
     let next = folder.start();
     send(&next, [8]);
     expect_ids(&next, &["s8", "s7"]);
+}
+
+#[test]
+fn records_wait_until_the_disk_takes_them() {
+    let folder = Folder::new();
+    let (place, unwritten) = (folder.place(), UnwrittenDocuments::default());
+    let failing = || unwritten.list().iter().map(|it| it.document).collect::<Vec<_>>();
+    let history = Arc::default();
+    let mut clerk =
+        Clerk::new(history, Some(place.clone()), LeftSessions::Ended, unwritten.clone());
+    let set_file = |clerk: &mut Clerk, with: File| {
+        let Disk::Open(log) = &mut clerk.disk else { panic!("closed") };
+        log.file = with;
+    };
+    clerk.open();
+    // It takes no line.
+    set_file(&mut clerk, File::open(&place.current).unwrap());
+    (1..3).for_each(|number| clerk.keep([ended(number, "room")].into_iter()));
+    assert_eq!(failing(), [KeptDocument::History]);
+    assert_eq!(ids(&clerk.history), ["s2", "s1"], "in memory");
+    set_file(&mut clerk, file::append(&place.current).unwrap());
+    clerk.note_life();
+    assert_eq!(failing(), []);
+    drop(clerk);
+    expect_ids(&folder.start(), &["s2", "s1"]);
+}
+
+#[test]
+fn unusable_folder_is_tried_again() {
+    let folder = Folder::new();
+    let history = folder.0.path().join("history");
+    fs::write(&history, "a file").unwrap();
+    let unwritten = UnwrittenDocuments::default();
+    let socket = Path::new("/admin.sock");
+    let writer = HistoryWriter::start(
+        Some(folder.0.path()),
+        socket,
+        "host".into(),
+        LeftSessions::Ended,
+        unwritten.clone(),
+    );
+    let writer = writer.unwrap();
+    send(&writer, [1]);
+    expect_ids(&writer, &["s1"]);
+    let await_failing = |documents: &[KeptDocument]| {
+        let deadline = Instant::now() + WITHIN;
+        while unwritten.list().iter().map(|it| it.document).ne(documents.iter().copied()) {
+            assert!(Instant::now() < deadline, "{:?}", unwritten.list());
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    };
+    await_failing(&[KeptDocument::History]);
+    fs::remove_file(&history).unwrap();
+    await_failing(&[]);
+    drop(writer);
+    expect_ids(&folder.start(), &["s1"]);
 }

@@ -231,3 +231,20 @@ fn member_without_a_record_reads_its_file() {
     assert!(!member.resume(), "once");
     assert_eq!(member.operations().0, [drain("a", true)]);
 }
+
+#[test]
+fn unwritten_operations_are_reported_until_written() {
+    let folder = tempdir().unwrap();
+    let unwritten = UnwrittenDocuments::default();
+    let mut log = open(&folder).reporting_to(&unwritten);
+    std::fs::write(folder.path().join("operations"), "a file").unwrap();
+    let (done, written) = mpsc::channel();
+    log.keep([drain("a", true)], move |written| done.send(written).unwrap());
+    written.recv_timeout(WITHIN).unwrap().unwrap_err();
+    let failing: Vec<_> = unwritten.list().iter().map(|it| it.document).collect();
+    assert_eq!(failing, [KeptDocument::Operations]);
+    std::fs::remove_file(folder.path().join("operations")).unwrap();
+    keep(&mut log, [drain("b", true)]);
+    assert!(unwritten.list().is_empty());
+    assert_eq!(open(&folder).operations().0, [drain("a", true), drain("b", true)]);
+}

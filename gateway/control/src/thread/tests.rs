@@ -23,8 +23,13 @@ fn control(settings: GatewayConfig, gateway: Gateway) -> (Control, Events) {
     let grant = Arc::new(IndexGrant::new(0, Instant::now()));
     let flows = Arc::new(Flows::new(16));
     let policies = PolicyThreads::new(Vec::new(), &GatewayLimits::default(), mpsc::channel(1).0);
-    let history =
-        HistoryWriter::start(None, Path::new("/admin.sock"), "host".into(), LeftSessions::Ended);
+    let history = HistoryWriter::start(
+        None,
+        Path::new("/admin.sock"),
+        "host".into(),
+        LeftSessions::Ended,
+        Default::default(),
+    );
     let control = Control {
         settings: Arc::new(settings),
         gateway,

@@ -35,7 +35,8 @@ impl Folder {
 
     /// Opens the memory of a gateway that another process still serves.
     fn open_for_later(&self, socket: &str) -> RecordFile {
-        RecordFile::open(self.0.path(), &self.0.path().join(socket)).unwrap()
+        RecordFile::open(self.0.path(), &self.0.path().join(socket), UnwrittenDocuments::default())
+            .unwrap()
     }
 
     fn policies(&self) -> PathBuf {

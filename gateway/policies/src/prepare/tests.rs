@@ -111,7 +111,8 @@ impl World {
 
     /// Starts a gateway with this folder, and this plugin where no earlier revision continues.
     fn begin(folder: &Folder, bytes: Vec<u8>) -> World {
-        let mut world = World::of(|policies| policies.with_settings(&folder.settings()));
+        let mut world =
+            World::of(|policies| policies.with_settings(&folder.settings(), &Default::default()));
         if !world.continue_earlier() {
             let first = world.prepare(PluginSource { origin: "embedded".into(), ..source(bytes) });
             assert_eq!(first.outcome, RolloutOutcome::Activated, "{first:?}");
@@ -479,7 +480,8 @@ fn first_revision_is_begun_whatever_ran_before() {
     world.settle();
     drop(world);
     folder.lose_plugins();
-    let mut world = World::of(|policies| policies.with_settings(&folder.settings()));
+    let mut world =
+        World::of(|policies| policies.with_settings(&folder.settings(), &Default::default()));
     assert!(!world.continue_earlier());
     let preparation = world.preparation();
     std::thread::scope(|scope| {

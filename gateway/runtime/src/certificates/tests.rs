@@ -6,7 +6,8 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 const SOCKET: &str = "/run/evenkeel/admin.sock";
 
 fn open_in(folder: &Path) -> ClientCertificates {
-    ClientCertificates::open(Some(folder), Path::new(SOCKET), true).unwrap()
+    ClientCertificates::open(Some(folder), Path::new(SOCKET), true, UnwrittenDocuments::default())
+        .unwrap()
 }
 
 fn at(folder: &Path, name: &str) -> PathBuf {
@@ -35,7 +36,9 @@ fn next_process_has_the_certificates() {
     for name in [DTLS_FILE, WEBTRANSPORT_FILE] {
         assert_private(&at(folder.path(), name));
     }
-    let other = ClientCertificates::open(None, Path::new(SOCKET), true).unwrap();
+    let other =
+        ClientCertificates::open(None, Path::new(SOCKET), true, UnwrittenDocuments::default())
+            .unwrap();
     assert_ne!(fingerprint(&other), fingerprint(&first));
     assert_ne!(hashes(&other), hashes(&first));
 }
@@ -85,9 +88,14 @@ fn file_that_others_can_read_is_an_error_and_stays() {
         let path = at(folder.path(), name);
         let content = fs::read(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let error = ClientCertificates::open(Some(folder.path()), Path::new(SOCKET), true)
-            .unwrap_err()
-            .to_string();
+        let error = ClientCertificates::open(
+            Some(folder.path()),
+            Path::new(SOCKET),
+            true,
+            UnwrittenDocuments::default(),
+        )
+        .unwrap_err()
+        .to_string();
         let expected = format!("{subject} `{}`: found mode 640, expected 600", path.display());
         assert!(error.starts_with(&expected), "{error}");
         assert_eq!(fs::read(&path).unwrap(), content);
@@ -96,9 +104,13 @@ fn file_that_others_can_read_is_an_error_and_stays() {
 
 #[test]
 fn gateway_without_a_writable_folder_has_certificates() {
-    let opened =
-        ClientCertificates::open(Some(Path::new("/nonexistent")), Path::new(SOCKET), false)
-            .unwrap();
+    let opened = ClientCertificates::open(
+        Some(Path::new("/nonexistent")),
+        Path::new(SOCKET),
+        false,
+        UnwrittenDocuments::default(),
+    )
+    .unwrap();
     assert!(opened.webtransport.is_none() && opened.own.borrow().webtransport.is_none());
 }
 
@@ -146,7 +158,9 @@ fn gateways_that_share_a_folder_have_their_own_certificates() {
     let folder = tempfile::tempdir().unwrap();
     let first = open_in(folder.path());
     let socket = Path::new("/run/other/admin.sock");
-    let other = ClientCertificates::open(Some(folder.path()), socket, true).unwrap();
+    let other =
+        ClientCertificates::open(Some(folder.path()), socket, true, UnwrittenDocuments::default())
+            .unwrap();
     assert_ne!(fingerprint(&other), fingerprint(&first));
     assert_eq!(fingerprint(&open_in(folder.path())), fingerprint(&first));
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use evenkeel_forecast::ForecastTable;
+use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments};
 use evenkeel_process::file;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,7 @@ const FILES_MAX: usize = 64;
 pub(super) struct ForecastFile {
     /// `None`: forecasts end with the process.
     path: Option<PathBuf>,
+    unwritten: UnwrittenDocuments,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -35,9 +37,14 @@ struct FileContent<T> {
 
 impl ForecastFile {
     /// Names the file in the folder.
-    pub(super) fn new(folder: Option<&Path>, socket: &Path) -> ForecastFile {
+    pub(super) fn new(
+        folder: Option<&Path>,
+        socket: &Path,
+        unwritten: UnwrittenDocuments,
+    ) -> ForecastFile {
         let name = format!("{}.json", file::name_of(socket));
-        ForecastFile { path: folder.map(|folder| folder.join("forecasts").join(name)) }
+        let path = folder.map(|folder| folder.join("forecasts").join(name));
+        ForecastFile { path, unwritten }
     }
 
     /// The forecasts of the owner that this gateway replaces, if there is a copy of them, or those of the file.
@@ -61,10 +68,8 @@ impl ForecastFile {
     /// Replaces the file. Returns its content.
     pub(super) fn write(&self, table: &ForecastTable) -> serde_json::Result<String> {
         let content = serde_json::to_string(&FileContent { version: FILE_VERSION, table })?;
-        if let Some(path) = &self.path
-            && let Err(error) = write(path, &content)
-        {
-            tracing::warn!(file = %path.display(), %error, "forecasts end with the process");
+        if let Some(path) = &self.path {
+            self.unwritten.note(KeptDocument::Forecasts, path, &write(path, &content));
         }
         Ok(content)
     }
@@ -116,7 +121,13 @@ mod tests {
     #[test]
     fn next_process_continues_the_forecasts() {
         let folder = tempdir().unwrap();
-        let open = || ForecastFile::new(Some(folder.path()), Path::new("/admin.sock"));
+        let open = || {
+            ForecastFile::new(
+                Some(folder.path()),
+                Path::new("/admin.sock"),
+                UnwrittenDocuments::default(),
+            )
+        };
         let mut table = open().read();
         assert_eq!(table, ForecastTable::default());
         let sample = RegionSample { load_kbps: 100.0, capacity_kbps: 100.0 };
@@ -125,7 +136,8 @@ mod tests {
         let next = open().read();
         assert_eq!(next.forecasts().collect::<Vec<_>>(), table.forecasts().collect::<Vec<_>>());
         assert_eq!(next.forecasts().count(), 1);
-        let standby = ForecastFile::new(None, Path::new("/admin.sock"));
+        let standby =
+            ForecastFile::new(None, Path::new("/admin.sock"), UnwrittenDocuments::default());
         assert_eq!(standby.continued(Some(&content)), next, "the copy of the owner's");
         assert_eq!(standby.continued(None), ForecastTable::default());
         assert_eq!(open().continued(Some("{")), next, "an unreadable copy");
@@ -134,7 +146,11 @@ mod tests {
     #[test]
     fn unreadable_file_is_replaced() {
         let folder = tempdir().unwrap();
-        let file = ForecastFile::new(Some(folder.path()), Path::new("/admin.sock"));
+        let file = ForecastFile::new(
+            Some(folder.path()),
+            Path::new("/admin.sock"),
+            UnwrittenDocuments::default(),
+        );
         file.write(&ForecastTable::default()).unwrap();
         let path = file.path.as_ref().unwrap();
         assert!(read(path).is_ok());
@@ -170,7 +186,11 @@ mod tests {
             table.sample(u64::from(minute), &regions, &nodes, 30);
         }
         let folder = tempdir().unwrap();
-        let file = ForecastFile::new(Some(folder.path()), Path::new("/admin.sock"));
+        let file = ForecastFile::new(
+            Some(folder.path()),
+            Path::new("/admin.sock"),
+            UnwrittenDocuments::default(),
+        );
         file.write(&table).unwrap();
         assert!(file.read().forecasts().eq(table.forecasts()));
         assert!(table.forecasts().count() > 0);

@@ -115,3 +115,30 @@ fn overlong_line_is_skipped() {
     file.write_all(&OpenLine::Opened(session(2)).encode()).unwrap();
     assert_eq!(ids(&folder.open(LeftSessions::Ended).1), ["s1", "s2"]);
 }
+
+#[test]
+fn lines_wait_until_they_can_be_written() {
+    let folder = Folder::new();
+    let (mut open, _) = folder.open(LeftSessions::Ended);
+    note(&mut open, &[1], &[]);
+    // It takes no line.
+    open.file = File::open(folder.path()).unwrap();
+    assert!(open.note([session(2)].into_iter(), ["s1"].into_iter()).is_err());
+    assert!(open.note([session(3)].into_iter(), [].into_iter()).is_err());
+    assert!(open.note_life().is_err() && !open.is_incomplete());
+    open.file = file::append(&folder.path()).unwrap();
+    open.note_life().unwrap();
+    assert_eq!(ids(&folder.open(LeftSessions::Ended).1), ["s2", "s3"]);
+}
+
+#[test]
+fn too_many_lines_that_wait_end_the_list() {
+    let folder = Folder::new();
+    let (mut open, _) = folder.open(LeftSessions::Ended);
+    open.file = File::open(folder.path()).unwrap();
+    let needed = UNWRITTEN_MAX / OpenLine::Opened(session(999_999)).encode().len();
+    let sessions = (100_000..100_000 + needed as u64).map(session);
+    assert!(open.note(sessions, [].into_iter()).is_err() && !open.is_incomplete());
+    assert!(open.note([session(900_000), session(900_001)].into_iter(), [].into_iter()).is_err());
+    assert!(open.is_incomplete());
+}
