@@ -25,7 +25,7 @@ use crate::index::at;
 const CLIENTS: u16 = 8;
 
 /// Rules without a fault here. Their proof is the test of each rule by `promtool`, in tests/interop/promql.rs.
-pub(super) const NOT_PLAYED: [(&str, &str); 5] = [
+pub(super) const NOT_PLAYED: [(&str, &str); 6] = [
     (
         "EvenkeelSessionPanicked",
         "a panic is a bug of the gateway, and its binary has no way to cause one",
@@ -33,6 +33,7 @@ pub(super) const NOT_PLAYED: [(&str, &str); 5] = [
     ("EvenkeelHandshakesFail", "the fleet has no WebRTC clients"),
     ("EvenkeelSrtpRefused", "the fleet has no clients with SRTP"),
     ("EvenkeelNodeDecays", "a decay is a trend of three hours"),
+    ("EvenkeelDocumentUnwritten", "the disk of the fleet is that of the host"),
     ("EvenkeelLossReduces", "the clients send voice, whose bit rate no loss reduces"),
 ];
 
