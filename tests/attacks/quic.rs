@@ -1,4 +1,4 @@
-//! One source with many QUIC connections, beside a client at another address.
+//! A few sources with many QUIC connections, beside a client at another address.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -20,6 +20,50 @@ async fn connect(from: IpAddr, way: QuicWay) -> Result<(Endpoint, Connection), C
     Ok((endpoint, connection))
 }
 
+/// Sends voice until the client hears it.
+async fn hear(connection: &Connection, way: QuicWay) {
+    let mut voice = Phone::new(1).voice;
+    let to = FlowId::new(way.flow_to_gateway).unwrap();
+    let heard = loop {
+        let mut datagram = Vec::new();
+        roq::write_datagram(to, &voice.packet(1), &mut datagram);
+        connection.send_datagram(datagram.into()).unwrap();
+        let pace = Duration::from_millis(20);
+        if let Ok(heard) = tokio::time::timeout(pace, connection.read_datagram()).await {
+            break heard.unwrap();
+        }
+    };
+    let (flow, _) = roq::read_datagram(&heard).unwrap();
+    assert_eq!(flow.number(), way.flow_from_gateway);
+}
+
+#[test]
+fn connections_of_four_sources_leave_room() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]).with_quic();
+    world.limits += "connections_max = 8\nconnections_per_source = 2\n";
+    let gateway = world.start();
+    let [first, second] =
+        ["one", "two"].map(|room| quic_of(&gateway.open(offer(room, IngressProtocol::Quic))));
+    let mut attack = Vec::new();
+    let (_endpoint, live) = gateway.ask(async {
+        let (endpoint, live) = connect(CLIENT, first).await.unwrap();
+        hear(&live, first).await;
+        for number in 0..12 {
+            let from = Ipv4Addr::new(127, 0, 0, 3 + number % 4);
+            attack.push(connect(from.into(), first).await);
+        }
+        (endpoint, live)
+    });
+    assert_eq!(gateway.quic_count("connections"), 8, "all places are held");
+    gateway.ask(async {
+        let (_endpoint, new) = connect(Ipv4Addr::new(127, 0, 0, 9).into(), second).await.unwrap();
+        hear(&new, second).await;
+        hear(&live, first).await;
+    });
+    assert!(gateway.quic_count("displaced") >= 1);
+}
+
 #[test]
 fn connections_of_one_source_leave_room() {
     let node = Node::agent("east-a1");
@@ -39,21 +83,9 @@ fn connections_of_one_source_leave_room() {
     assert!(gateway.quic_count("source-refused") >= 8);
 
     // A client elsewhere connects and hears itself.
-    let mut voice = Phone::new(1).voice;
     gateway.ask(async {
         let (_endpoint, connection) = connect(CLIENT, way).await.unwrap();
-        let to = FlowId::new(way.flow_to_gateway).unwrap();
-        let heard = loop {
-            let mut datagram = Vec::new();
-            roq::write_datagram(to, &voice.packet(1), &mut datagram);
-            connection.send_datagram(datagram.into()).unwrap();
-            let pace = Duration::from_millis(20);
-            if let Ok(heard) = tokio::time::timeout(pace, connection.read_datagram()).await {
-                break heard.unwrap();
-            }
-        };
-        let (flow, _) = roq::read_datagram(&heard).unwrap();
-        assert_eq!(flow.number(), way.flow_from_gateway);
+        hear(&connection, way).await;
     });
     assert!(gateway.quic_count("retries") > 0, "half of the connections are held");
     drop(attack);

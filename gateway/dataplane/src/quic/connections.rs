@@ -16,6 +16,8 @@ const ENTRIES: usize = 4;
 #[derive(Default)]
 pub(super) struct Connections {
     places: Vec<Option<ConnectionSlot>>,
+    /// Connections so far.
+    admitted: u64,
     pub(super) count: usize,
     pub(super) sources: Sources,
     /// First in, first out, so that every connection is driven even if the socket is often full.
@@ -28,6 +30,8 @@ pub(super) struct Connections {
 
 struct ConnectionSlot {
     client: ClientConnection,
+    /// Orders connections by age.
+    number: u64,
     /// The client's first address; it may migrate.
     source: ClientNetwork,
     was_open: bool,
@@ -41,8 +45,10 @@ impl Connections {
             self.places.resize_with(handle.0 + 1, || None);
         }
         let source = ClientNetwork::of(client.connection.remote_address());
+        let number = self.admitted;
         self.places[handle.0] =
-            Some(ConnectionSlot { client, source, was_open: false, touched: false });
+            Some(ConnectionSlot { client, number, source, was_open: false, touched: false });
+        self.admitted += 1;
         self.count += 1;
         self.sources.begin(source);
         self.touch(handle);
@@ -57,6 +63,27 @@ impl Connections {
             self.sources.end(source);
             self.timers.forget(handle.0);
         }
+    }
+
+    /// Returns the connection that gives way to a new one at the limit: of the source with the most connections that carry no session, the
+    /// oldest of these. Among such sources it is the one with the oldest connection. `None` if all carry sessions.
+    ///
+    /// This visits all connections, which takes less time than the handshake that follows.
+    pub(super) fn oldest_of_largest_source(
+        &self,
+        carries_session: impl Fn(ConnectionHandle) -> bool,
+    ) -> Option<ConnectionHandle> {
+        let mut sources = HashMap::<ClientNetwork, (usize, &ConnectionSlot)>::new();
+        let idle = self.places.iter().flatten().filter(|it| !carries_session(it.client.handle));
+        for place in idle {
+            let (count, oldest) = sources.entry(place.source).or_insert((0, place));
+            *count += 1;
+            if place.number < oldest.number {
+                *oldest = place;
+            }
+        }
+        let largest = sources.values().max_by_key(|(count, it)| (*count, Reverse(it.number)));
+        largest.map(|(_, oldest)| oldest.client.handle)
     }
 
     /// Counts the handshake as ended.

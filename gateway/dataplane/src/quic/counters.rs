@@ -24,7 +24,9 @@ counters! {
     connections: "connections";
     /// Sessions with an open connection to their client.
     attached: "attached";
-    /// Connections refused because of the limit.
+    /// Connections without a session that were closed for a new one, because the limit was reached.
+    displaced: "displaced";
+    /// Connections refused because all up to the limit carry sessions, or because the source was not validated at the limit.
     connections_refused: "connections-refused";
     /// Connections refused because their source has too many.
     source_refused: "source-refused";

@@ -245,6 +245,11 @@ impl QuicEndpoint {
         if let Some(client) = self.connections.get_mut(handle) {
             client.end(&mut self.hub);
         }
+        self.forget(handle);
+    }
+
+    /// Forgets an ended connection at once. Its client gets a stateless reset if it sends more.
+    fn forget(&mut self, handle: ConnectionHandle) {
         self.connections.remove(handle);
         self.connections.accessed = None;
         let _ = self.quinn.handle_event(handle, EndpointEvent::drained());
@@ -300,17 +305,18 @@ impl QuicEndpoint {
 
     /// Accepts, retries, ignores or refuses a connection. The limits include connections that are closed but not
     /// forgotten, because they still use memory.
+    ///
+    /// At the limit a client with a validated address displaces a connection without a session, so that clients of a few
+    /// sources cannot hold all places.
     fn accept(&mut self, incoming: Incoming, now: Instant) {
-        let counters = &self.hub.counters;
+        let counters = Arc::clone(&self.hub.counters);
         let (held, most) = (self.connections.count, self.settings.connections_max);
         let of_source = self.connections.sources.of(ClientNetwork::of(incoming.remote_address()));
         let most_of_source = self.settings.connections_per_source;
         self.packet.clear();
-        if held >= most || of_source.connections >= most_of_source {
-            let is_full = held >= most;
-            count(if is_full { &counters.connections_refused } else { &counters.source_refused });
-            let refusal = self.quinn.refuse(incoming, &mut self.packet);
-            return self.respond(&refusal);
+        if of_source.connections >= most_of_source {
+            count(&counters.source_refused);
+            return self.refuse(incoming);
         }
         let unvalidated_max = UNVALIDATED_MAX.min(most_of_source / 2);
         let is_crowded = held >= most / 2 || of_source.handshakes >= unvalidated_max;
@@ -326,6 +332,11 @@ impl QuicEndpoint {
             count(&counters.handshakes_deferred);
             return self.quinn.ignore(incoming);
         }
+        if held >= most && !(incoming.remote_address_validated() && self.displace(now)) {
+            count(&counters.connections_refused);
+            return self.refuse(incoming);
+        }
+        self.packet.clear();
         match self.quinn.accept(incoming, now, &mut self.packet, None) {
             // The client's first packet closed the connection. quinn would keep it until the idle timeout, and such a
             // packet can be sent with a forged source.
@@ -345,6 +356,29 @@ impl QuicEndpoint {
                 }
             }
         }
+    }
+
+    fn refuse(&mut self, incoming: Incoming) {
+        self.packet.clear();
+        let refusal = self.quinn.refuse(incoming, &mut self.packet);
+        self.respond(&refusal);
+    }
+
+    /// Closes a connection without a session for a new one. Returns whether there was one.
+    fn displace(&mut self, now: Instant) -> bool {
+        let QuicEndpoint { connections, hub, .. } = self;
+        let oldest = connections.oldest_of_largest_source(|client| hub.carries_session(client));
+        let Some(oldest) = oldest else { return false };
+        count(&hub.counters.displaced);
+        if let Some(client) = connections.get_mut(oldest) {
+            let why = b"another client needs the place; connect again with a flow of a session";
+            client.close(roq::ErrorCode::General, why, now, hub);
+        }
+        if self.blocked.is_none() {
+            self.transmit(oldest, now);
+        }
+        self.forget(oldest);
+        true
     }
 
     /// Answers a client without a connection. A full socket drops the answer; the client will retry.

@@ -120,6 +120,11 @@ impl Hub {
         self.sessions.get(&home).map(|attachment| attachment.client)
     }
 
+    /// Returns whether a session uses this connection towards its client.
+    pub(super) fn carries_session(&self, client: ConnectionHandle) -> bool {
+        self.connections.get(&client).is_some_and(|presence| !presence.homes.is_empty())
+    }
+
     pub(super) fn wake_workers(&mut self) {
         for worker in &mut self.workers {
             if std::mem::take(&mut worker.loaded) {

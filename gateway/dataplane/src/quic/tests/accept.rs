@@ -1,5 +1,6 @@
 //! Admission of connections near the limit.
 
+use super::super::connections::ClientNetwork;
 use super::raw::{Answer, CLOSE, Raw};
 use super::*;
 
@@ -30,7 +31,7 @@ fn connection_closed_by_its_first_packet_is_freed() {
 }
 
 #[test]
-fn closed_connection_counts_until_forgotten() {
+fn closed_connection_counts_until_it_gives_way() {
     let mut raw = raw(1);
     let knock = |raw: &mut Raw, first: u8| {
         knock_validated(raw, first);
@@ -44,12 +45,47 @@ fn closed_connection_counts_until_forgotten() {
     raw.answer();
 
     raw.knock(&[2; 8], &[], PING);
-    assert_eq!(raw.answer(), Answer::Initial);
-    assert_eq!(raw.count(|counters| &counters.connections_refused), 1);
-    raw.later(Duration::from_secs(60));
-    assert!(raw.endpoint.connections.count == 0);
+    assert!(matches!(raw.answer(), Answer::Retry { .. }), "nothing gives way to a forged source");
+    assert_eq!(raw.count(|counters| &counters.displaced), 0);
     knock(&mut raw, 3);
+    assert_eq!(raw.count(|counters| &counters.displaced), 1);
     assert_eq!(raw.count(|counters| &counters.connections), 1);
+    assert!(raw.endpoint.connections.count == 1);
+    raw.later(Duration::from_secs(5));
+    raw.later(Duration::from_secs(60));
+    assert!(raw.endpoint.connections.count == 0, "the handle was used twice");
+}
+
+#[test]
+fn few_sources_cannot_hold_all_places() {
+    let settings = QuicSettings { connections_max: 8, connections_per_source: 2, ..quiet() };
+    let mut raw = Raw::start(settings);
+    let mut number = 0;
+    let of = |raw: &Raw, host: u8| {
+        let source = ClientNetwork::of(([127, 0, 0, host], 0).into());
+        raw.endpoint.connections.sources.of(source).connections
+    };
+    let mut connect = |raw: &mut Raw, host: u8| {
+        raw.move_to(Ipv4Addr::new(127, 0, 0, host));
+        number += 1;
+        raw.knock(&[number; 8], &[], PING);
+        if let Answer::Retry { id, token } = raw.answer() {
+            raw.knock(&id, &token, PING);
+            assert_eq!(raw.answer(), Answer::Initial);
+        }
+    };
+    for host in [2, 3, 4, 5, 2, 3, 4, 5] {
+        connect(&mut raw, host);
+    }
+    assert_eq!([2, 3, 4, 5].map(|host| of(&raw, host)), [2; 4]);
+    connect(&mut raw, 9);
+    assert_eq!([2, 3, 4, 5, 9].map(|host| of(&raw, host)), [1, 2, 2, 2, 1], "the oldest of all");
+    for host in [2, 3, 4, 2, 5, 3] {
+        connect(&mut raw, host);
+        assert_eq!(of(&raw, 9), 1, "others have more");
+    }
+    assert_eq!(raw.count(|counters| &counters.connections), 8);
+    assert_eq!(raw.count(|counters| &counters.connections_refused), 0);
 }
 
 #[test]
@@ -81,8 +117,6 @@ fn address_validation_starts_at_half_of_the_limit() {
         assert_eq!(raw.count(|counters| &counters.connections), held + 1);
     }
     assert_eq!(raw.count(|counters| &counters.connections_refused), 0);
-    raw.knock(&[5; 8], &[], PING);
-    assert_eq!(raw.count(|counters| &counters.connections_refused), 1);
 }
 
 #[test]

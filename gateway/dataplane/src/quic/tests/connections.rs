@@ -38,14 +38,34 @@ async fn connection_is_closed_after_its_last_session() {
 
 #[tokio::test]
 async fn connection_limit_holds_and_frees() {
-    let world = World::start(QuicSettings { connections_max: 1, ..quiet() });
+    let mut world = World::start(QuicSettings { connections_max: 1, ..quiet() });
     let first = world.client().await;
+    first.send(FLOW, &rtp(1));
+    assert_eq!(world.next_media().await, rtp(1));
     let refused = world.connect(client_config(&world.thread, true)).await.unwrap_err();
     assert!(matches!(refused, ConnectionError::ConnectionClosed(_)), "{refused}");
     assert!(world.count(|counters| &counters.connections_refused) >= 1);
     first.connection.close(VarInt::from_u32(0), b"");
     // Repeats until the endpoint has noticed the close.
     while world.connect(client_config(&world.thread, true)).await.is_err() {}
+}
+
+#[tokio::test]
+async fn connection_without_a_session_gives_way() {
+    let mut world = World::start(QuicSettings { connections_max: 2, ..quiet() });
+    let useful = world.client().await;
+    useful.send(FLOW, &rtp(1));
+    assert_eq!(world.next_media().await, rtp(1));
+    let useless = world.client().await;
+    useless.send(STRANGE_FLOW, &rtp(1));
+    let next = world.client().await;
+    // By the close or, if the client answers it, by a stateless reset.
+    useless.connection.closed().await;
+    next.send(OTHER_FLOW, &rtp(2));
+    assert_eq!(world.next_media().await, rtp(2));
+    assert_eq!(useful.connection.close_reason(), None);
+    assert_eq!(world.count(|counters| &counters.displaced), 1);
+    assert_eq!(world.count(|counters| &counters.connections), 2);
 }
 
 #[tokio::test]
