@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod addresses;
 mod agents;
 mod alerts;
 #[path = "../attacks/mod.rs"]

@@ -290,6 +290,7 @@ fn status(state: &str) -> StatusReport {
         bytes_to_client: 2_000,
         key_frames_to_node: 1,
         key_frames_to_client: 2,
+        from_route: 3,
         scenario_traffic: Default::default(),
         drops: [("unknown-source", 3)].into(),
         messages_refused: [("clock", 1)].into(),

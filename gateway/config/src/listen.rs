@@ -341,6 +341,14 @@ impl ListenSettings {
         }
     }
 
+    /// The key that names the protocol.
+    pub fn protocol(&self) -> &'static str {
+        match self.ingress {
+            ListenIngress::Udp { .. } => "udp",
+            ListenIngress::Quic { .. } => "quic",
+        }
+    }
+
     /// The addresses to bind: RTP, and RTCP on its own port.
     pub fn sockets(&self) -> impl Iterator<Item = SocketAddr> {
         let rtcp = match self.ingress {

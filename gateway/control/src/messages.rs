@@ -266,6 +266,9 @@ pub struct StatusReport {
     pub key_frames_to_node: u64,
     /// Requests for key frames sent to clients.
     pub key_frames_to_client: u64,
+    /// Packets to clients whose local address this host does not have.
+    #[serde(skip)]
+    pub from_route: u64,
     /// Media of the sessions of each scenario, configured or earlier.
     #[serde(skip)]
     pub scenario_traffic: BTreeMap<Arc<str>, ScenarioTraffic>,

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use evenkeel_config::{GatewayConfig, PolicySet};
 use evenkeel_core::{Impossible, RoomStanding, SessionStanding};
-use evenkeel_dataplane::worker::MediaDirection;
+use evenkeel_dataplane::worker::{MediaDirection, WorkerStats};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Health, NodeId, RedundancyMode};
 use evenkeel_revisions::Lifecycle;
@@ -479,6 +479,7 @@ impl Control {
             bytes_to_client: workers.sum(|stats| stats.bytes(ToClient)),
             key_frames_to_node: workers.sum(|stats| stats.key_frames(ToNode)),
             key_frames_to_client: workers.sum(|stats| stats.key_frames(ToClient)),
+            from_route: workers.sum(WorkerStats::from_route),
             scenario_traffic,
             drops: drops.collect(),
             messages_refused: self.probes.messages_refused(),

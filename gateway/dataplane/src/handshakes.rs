@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use crate::worker::dtls::{
     DtlsSession, HandshakeDatagram, HandshakeFlight, HandshakeInput, InputKind,
 };
-use crate::worker::{SourceKey, WorkerCommand, WorkerReport, WorkerStats};
+use crate::worker::{ClientPath, WorkerCommand, WorkerReport, WorkerStats};
 use crate::{Waker, panics};
 
 /// Interval of the looks for timeouts while no handshake has any.
@@ -51,7 +51,7 @@ impl HandshakeParts {
     pub fn run(self) {
         panics::capture_here();
         let HandshakeParts { mut certificate, inputs, workers, reports, stats } = self;
-        let send = |session: DtlsSession, to: SourceKey, bytes: &[u8]| {
+        let send = |session: DtlsSession, to: ClientPath, bytes: &[u8]| {
             let DtlsSession { home, .. } = session;
             let Some(worker) = workers.get(usize::from(home.worker)) else { return };
             let flight = HandshakeFlight { home, to, bytes: bytes.into() };
@@ -83,12 +83,12 @@ impl HandshakeParts {
 
 /// `S` sends a datagram of a session.
 struct HandshakeThread<S> {
-    handshakes: Handshakes<DtlsSession, SourceKey>,
+    handshakes: Handshakes<DtlsSession, ClientPath>,
     send: S,
     stats: Arc<WorkerStats>,
 }
 
-impl<S: FnMut(DtlsSession, SourceKey, &[u8])> HandshakeThread<S> {
+impl<S: FnMut(DtlsSession, ClientPath, &[u8])> HandshakeThread<S> {
     /// Handles an input and the timeouts until `now`.
     fn turn(&mut self, input: Option<InputKind>, now: Instant) -> Vec<WorkerReport> {
         let mut reports = Vec::new();
@@ -121,11 +121,11 @@ impl<S: FnMut(DtlsSession, SourceKey, &[u8])> HandshakeThread<S> {
     }
 
     fn receive(&mut self, datagram: &HandshakeDatagram, now: Instant) -> Option<WorkerReport> {
-        let HandshakeDatagram { session, source, fingerprints, is_keyed, bytes, .. } = datagram;
+        let HandshakeDatagram { session, path, fingerprints, is_keyed, bytes, .. } = datagram;
         let peer = if *is_keyed { Peer::Connected } else { Peer::Expected(fingerprints) };
         let HandshakeThread { handshakes, send, stats } = self;
         let output = &mut |to, bytes: &[u8]| send(*session, to, bytes);
-        let event = handshakes.receive(*session, *source, peer, bytes, now, output)?;
+        let event = handshakes.receive(*session, *path, peer, bytes, now, output)?;
         report(*session, event, stats)
     }
 

@@ -11,7 +11,7 @@
 use std::fmt;
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -31,6 +31,8 @@ pub struct ReceiveBatch {
     slices: Vec<libc::iovec>,
     /// The headers' pointers are written before each call.
     headers: Vec<libc::mmsghdr>,
+    /// Control messages, by datagram. Headers point to them only in calls that read local addresses.
+    controls: Vec<ControlBuffer>,
     /// Datagrams of the last [`fill`](Self::fill) that are not marked [`done`](Self::done).
     left: Range<usize>,
 }
@@ -48,6 +50,7 @@ impl Default for ReceiveBatch {
             names: vec![name; BATCH],
             slices: vec![slice; BATCH],
             headers: vec![header; BATCH],
+            controls: vec![ControlBuffer::default(); BATCH],
             left: 0..0,
         }
     }
@@ -72,6 +75,22 @@ impl ReceiveBatch {
             self.left = 0..self.receive(socket)?;
         }
         Ok(self.left.len())
+    }
+
+    /// Like [`fill`](ReceiveBatch::fill), and reads the local address of each datagram. The socket has to
+    /// [report](report_local_addresses) it.
+    ///
+    /// # Errors
+    /// Same as [`receive`](ReceiveBatch::receive).
+    pub fn fill_with_local(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        if self.left.is_empty() {
+            for (header, control) in self.headers.iter_mut().zip(&mut self.controls) {
+                header.msg_hdr.msg_control = control.bytes.as_mut_ptr().cast();
+                // The previous call wrote the length of the received messages here.
+                header.msg_hdr.msg_controllen = CONTROL_MAX;
+            }
+        }
+        self.fill(socket)
     }
 
     /// Returns the position of the first remaining datagram.
@@ -115,6 +134,14 @@ impl ReceiveBatch {
         usize::try_from(received).map_err(|_| io::Error::last_os_error())
     }
 
+    /// Returns the local address that a datagram of the last batch was sent to, a mapped one as IPv4. `None` if the socket does not
+    /// report it.
+    pub fn local(&self, place: usize) -> Option<IpAddr> {
+        let header = &self.headers[place].msg_hdr;
+        // The kernel wrote the length of the control messages, which is 0 for most sockets.
+        if header.msg_controllen == 0 { None } else { local_address(header) }
+    }
+
     /// Returns bytes and source of a datagram of the last batch. `None` if it was truncated or its address family is
     /// unknown.
     pub fn datagram(&mut self, place: usize) -> Option<(&mut [u8], SocketAddr)> {
@@ -141,6 +168,46 @@ impl Family {
     pub fn of(local: SocketAddr) -> Family {
         if local.is_ipv6() { Family::V6 } else { Family::V4 }
     }
+}
+
+/// Has a socket report the local address of each datagram (ip(7), IP_PKTINFO; RFC 3542, 6.1). An answer from another address of the
+/// host is of no use to a client behind a NAT, or with ICE. Only a socket that is bound to an unspecified address needs it.
+///
+/// # Errors
+/// Returns the error of `setsockopt`.
+pub fn report_local_addresses(socket: BorrowedFd<'_>, family: Family) -> io::Result<()> {
+    match family {
+        Family::V4 => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
+        // Includes mapped addresses.
+        Family::V6 => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+    }
+    Ok(())
+}
+
+/// Reads the address that an answer to the datagram is sent from.
+fn local_address(header: &libc::msghdr) -> Option<IpAddr> {
+    // SAFETY: the kernel filled the control buffer that the header points to; CMSG_* stay within its length.
+    unsafe {
+        let mut control = libc::CMSG_FIRSTHDR(header);
+        while !control.is_null() {
+            let data = libc::CMSG_DATA(control);
+            match ((*control).cmsg_level, (*control).cmsg_type) {
+                (libc::SOL_IP, libc::IP_PKTINFO) => {
+                    let info: libc::in_pktinfo = std::ptr::read_unaligned(data.cast());
+                    let ip = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
+                    return (!ip.is_unspecified()).then_some(ip.into());
+                }
+                (libc::SOL_IPV6, libc::IPV6_PKTINFO) => {
+                    let info: libc::in6_pktinfo = std::ptr::read_unaligned(data.cast());
+                    let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr).to_canonical();
+                    // RFC 3542, 4.1: never a source.
+                    return (!ip.is_multicast()).then_some(ip);
+                }
+                _ => control = libc::CMSG_NXTHDR(header, control),
+            }
+        }
+    }
+    None
 }
 
 /// Converts an address from the kernel. A mapped address becomes IPv4.
@@ -261,6 +328,8 @@ pub struct SendBatch {
     queue: Vec<QueuedDatagrams>,
     datagrams: usize,
     family: Family,
+    /// The local address that the kernel refused as the source in this flush.
+    absent: Option<IpAddr>,
     /// True if segmentation is used.
     segmented: bool,
     class: TrafficClass,
@@ -274,6 +343,8 @@ struct QueuedDatagrams {
     each: usize,
     /// `None` on a connected socket.
     to: Option<SocketAddr>,
+    /// The source address; `None`: that of the route.
+    local: Option<IpAddr>,
     dscp: u8,
 }
 
@@ -283,10 +354,16 @@ impl QueuedDatagrams {
     }
 
     /// Returns whether a datagram of this length can be appended.
-    fn takes(&self, to: Option<SocketAddr>, dscp: u8, length: usize) -> bool {
+    fn takes(
+        &self,
+        to: Option<SocketAddr>,
+        local: Option<IpAddr>,
+        dscp: u8,
+        length: usize,
+    ) -> bool {
         let whole = length > 0 && length <= self.each && self.bytes.len().is_multiple_of(self.each);
         let room = self.bytes.len() + length <= SEGMENTED_MAX && self.datagrams() < SEGMENTS_MAX;
-        whole && room && dscp == self.dscp && to == self.to
+        whole && room && dscp == self.dscp && to == self.to && local == self.local
     }
 }
 
@@ -302,6 +379,8 @@ struct Envelope {
 pub struct SendResult {
     /// Datagrams that the kernel took.
     pub sent: usize,
+    /// Datagrams that were queued with a local address that this host does not have, and left from the address of the route.
+    pub from_route: usize,
     /// Errors of dropped datagrams: the socket's buffer was full, or the datagram could not be sent.
     pub failed: Vec<io::Error>,
 }
@@ -321,6 +400,7 @@ impl SendBatch {
             queue: Vec::new(),
             datagrams: 0,
             family,
+            absent: None,
             segmented: true,
             class: TrafficClass::default(),
         }
@@ -350,16 +430,27 @@ impl SendBatch {
 
     /// Queues a datagram and returns its bytes, to be rewritten in place.
     pub fn push(&mut self, to: Option<SocketAddr>, dscp: u8, datagram: &[u8]) -> &mut [u8] {
+        self.push_from(None, to, dscp, datagram)
+    }
+
+    /// Like [`push`](SendBatch::push), but the datagram leaves from this local address, if the host has it.
+    pub fn push_from(
+        &mut self,
+        local: Option<IpAddr>,
+        to: Option<SocketAddr>,
+        dscp: u8,
+        datagram: &[u8],
+    ) -> &mut [u8] {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(datagram);
         self.datagrams += 1;
         match self.queue.last_mut() {
-            Some(last) if self.segmented && last.takes(to, dscp, datagram.len()) => {
+            Some(last) if self.segmented && last.takes(to, local, dscp, datagram.len()) => {
                 last.bytes.end = self.bytes.len();
             }
             _ => {
                 let bytes = start..self.bytes.len();
-                self.queue.push(QueuedDatagrams { bytes, each: datagram.len(), to, dscp });
+                self.queue.push(QueuedDatagrams { bytes, each: datagram.len(), to, local, dscp });
             }
         }
         &mut self.bytes[start..]
@@ -377,11 +468,19 @@ impl SendBatch {
                     let sent = &self.queue[next..next + sent];
                     next += sent.len();
                     outcome.sent += sent.iter().map(QueuedDatagrams::datagrams).sum::<usize>();
+                    if self.absent.is_some() {
+                        let by_route = sent.iter().filter(|queued| queued.local == self.absent);
+                        outcome.from_route +=
+                            by_route.map(QueuedDatagrams::datagrams).sum::<usize>();
+                    }
                     repeats = 0;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if self.queue[next].datagrams() > 1 && parts(&error) => {
                     self.part(next, &error);
+                }
+                Err(error) if self.source(next).is_some() && lacks_address(&error) => {
+                    self.absent = self.queue[next].local;
                 }
                 Err(error)
                     if error.kind() != io::ErrorKind::WouldBlock && repeats < REPEATS_MAX =>
@@ -398,6 +497,7 @@ impl SendBatch {
                 }
             }
         }
+        self.absent = None;
         self.clear();
         outcome
     }
@@ -405,19 +505,26 @@ impl SendBatch {
     /// Splits a group after its segmentation failed; some devices never support it.
     fn part(&mut self, place: usize, error: &io::Error) {
         self.segmented &= error.raw_os_error() != Some(libc::EIO);
-        let QueuedDatagrams { bytes, each, to, dscp } = self.queue[place].clone();
+        let whole = self.queue[place].clone();
+        let (bytes, each) = (whole.bytes.clone(), whole.each);
         let alone = bytes.clone().step_by(each).map(|start| {
             let bytes = start..bytes.end.min(start + each);
-            QueuedDatagrams { each: bytes.len(), bytes, to, dscp }
+            QueuedDatagrams { each: bytes.len(), bytes, ..whole.clone() }
         });
         self.queue.splice(place..=place, alone);
+    }
+
+    /// The address that these datagrams are sent from; `None`: that of the route.
+    fn source(&self, place: usize) -> Option<IpAddr> {
+        let local = self.queue[place].local;
+        local.filter(|_| local != self.absent)
     }
 
     /// Sends the queue from this position on and returns the number of groups sent.
     fn send(&mut self, socket: BorrowedFd<'_>, from: usize) -> io::Result<usize> {
         let QueuedDatagrams { to, dscp, .. } = self.queue[from];
         let is_alone = from + 1 == self.queue.len() && self.queue[from].datagrams() == 1;
-        if is_alone && self.class.becomes(socket, to, dscp) {
+        if is_alone && self.source(from).is_none() && self.class.becomes(socket, to, dscp) {
             return self.send_alone(socket, from);
         }
         self.send_batch(socket, from)
@@ -456,7 +563,7 @@ impl SendBatch {
             let envelope = envelope.write(Envelope {
                 slice: libc::iovec { iov_base, iov_len },
                 name: MaybeUninit::uninit(),
-                control: ControlBuffer { bytes: [0; 64], used: 0 },
+                control: ControlBuffer::default(),
             });
             // SAFETY: all zeroes is valid for this plain C structure.
             let header = header.write(unsafe { mem::zeroed() });
@@ -470,6 +577,11 @@ impl SendBatch {
                 if !self.class.is(queued.to, queued.dscp) {
                     envelope.control.push_dscp(to, queued.dscp);
                 }
+            }
+            if let Some(local) = queued.local
+                && queued.local != self.absent
+            {
+                envelope.control.push_local(local);
             }
             if queued.bytes.len() > queued.each {
                 // udp(7), UDP_SEGMENT.
@@ -499,6 +611,13 @@ impl SendBatch {
 /// the segments, which IP can still fragment.
 fn parts(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE))
+}
+
+/// Returns whether the host may lack the source address: IPv6 refuses it with EINVAL, IPv4 finds no route or, in older kernels, refuses it
+/// with EINVAL.
+fn lacks_address(error: &io::Error) -> bool {
+    let refusals = [libc::EINVAL, libc::ENETUNREACH, libc::EADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|error| refusals.contains(&error))
 }
 
 /// The traffic class (IP_TOS) set on the socket, as DSCP (RFC 2474). It applies to IPv4 datagrams without a control
@@ -533,12 +652,21 @@ fn goes_by_v4(to: SocketAddr) -> bool {
     }
 }
 
-/// Aligned memory for two control messages with an `int` each, and the number of bytes used.
+/// Three control messages: 24 bytes for each `int`, and 40 bytes for a local address, the largest value.
+const CONTROL_MAX: usize = 24 + 24 + 40;
+
+/// Aligned memory for control messages, and the number of bytes used.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct ControlBuffer {
-    bytes: [u8; 64],
+    bytes: [u8; CONTROL_MAX],
     used: usize,
+}
+
+impl Default for ControlBuffer {
+    fn default() -> ControlBuffer {
+        ControlBuffer { bytes: [0; CONTROL_MAX], used: 0 }
+    }
 }
 
 impl ControlBuffer {
@@ -552,11 +680,29 @@ impl ControlBuffer {
         self.push(level, kind, libc::c_int::from(dscp << 2));
     }
 
+    /// Appends the source address. The route chooses the interface.
+    fn push_local(&mut self, local: IpAddr) {
+        match local {
+            // IPv6 sockets take it for mapped destinations, too.
+            IpAddr::V4(ip) => {
+                let ipi_spec_dst = libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
+                let ipi_addr = libc::in_addr { s_addr: 0 };
+                let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst, ipi_addr };
+                self.push(libc::SOL_IP, libc::IP_PKTINFO, info);
+            }
+            IpAddr::V6(ip) => {
+                let ipi6_addr = libc::in6_addr { s6_addr: ip.octets() };
+                let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: 0 };
+                self.push(libc::SOL_IPV6, libc::IPV6_PKTINFO, info);
+            }
+        }
+    }
+
     fn push<T>(&mut self, level: libc::c_int, kind: libc::c_int, value: T) {
-        const { assert!(size_of::<T>() <= size_of::<libc::c_int>()) };
+        const { assert!(size_of::<T>() <= size_of::<libc::in6_pktinfo>()) };
         let size = size_of::<T>() as u32;
-        // SAFETY: CMSG_SPACE of at most an int is 24 bytes, each message begins behind the one before, at a multiple of
-        // eight, and there are at most two: 48 bytes of the aligned 64.
+        // SAFETY: each message begins behind the one before, at a multiple of eight. There are at most three: a traffic class and a
+        // size of segments, of 24 bytes each, and a local address of at most 40 bytes, which `CONTROL_MAX` holds.
         unsafe {
             let header: *mut libc::cmsghdr = self.bytes.as_mut_ptr().add(self.used).cast();
             (*header).cmsg_level = level;

@@ -16,7 +16,7 @@ use crate::sync::{AtomicBool, Ordering, fence, rtrb};
 pub const PACKET_MAX: usize = 2_048;
 
 /// The longest entry: a packet of [`PACKET_MAX`] behind the header that workers put in front.
-const ENTRY_MAX: usize = PACKET_MAX + 32;
+const ENTRY_MAX: usize = PACKET_MAX + 40;
 
 /// Bytes reserved per slot. Voice needs a quarter of this. With the largest video packets a ring holds about a third of
 /// its slots.

@@ -284,6 +284,7 @@ impl CounterFollower {
             self.totals.add(count, &[(Attribute::Direction, "up")], up);
             self.totals.add(count, &[(Attribute::Direction, "down")], down);
         }
+        self.totals.add(Count::PacketsFromRoute, &[], status.from_route);
         for (scenario, now) in &status.scenario_traffic {
             let scenario = (Attribute::Scenario, &**scenario);
             for (count, direction, total) in [

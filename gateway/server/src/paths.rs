@@ -1,17 +1,19 @@
 //! The files that a gateway serves from: reads and checks them, for a start, a reload and `evenkeel check`.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use evenkeel_config::{
     AddressPlace, Colour, Compiler, DriverSettings, GatewayConfig, InvalidSetting, ListenIngress,
-    NodeConfig,
+    ListenSettings, NodeConfig,
 };
 use evenkeel_handover::SuccessorProgram;
 use evenkeel_policies::{Foundry, PluginSource};
 use evenkeel_process::descriptors::{self, reserve};
 use evenkeel_process::host::INTERFACES;
 use evenkeel_runtime::UpgradeBuffer;
+use nix::ifaddrs::getifaddrs;
 use tokio::runtime::Builder;
 
 /// Descriptors that do not depend on the configuration: standard streams, event loops, the API's sockets, watched files.
@@ -118,6 +120,7 @@ impl ServePaths {
         }
         let mut notes = settings.notes();
         notes.extend(missing_on_this_host(&settings));
+        notes.extend(unheard_addresses(&settings.listens, &addresses_of_host()));
         notes.push(DescriptorCapacity::of(&settings, descriptors::hard_limit()).to_string());
         notes.push(UpgradeBuffer::granted().to_string());
         Ok(notes)
@@ -141,6 +144,43 @@ fn missing_on_this_host(settings: &GatewayConfig) -> Vec<String> {
         missing.push(format!("this host has no folder `{folder}` for `[admin] socket`"));
     }
     missing
+}
+
+/// The addresses of this host's interfaces.
+pub(crate) fn addresses_of_host() -> Vec<IpAddr> {
+    // Without them no warning is possible.
+    let interfaces = getifaddrs().into_iter().flatten();
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|it| IpAddr::from(it.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|it| IpAddr::from(it.ip())))
+    });
+    addresses.collect()
+}
+
+/// Warnings about advertised addresses at which no socket receives: of the other IP version, or another address of this host, which
+/// no NAT translates.
+pub(crate) fn unheard_addresses(listens: &[ListenSettings], of_host: &[IpAddr]) -> Vec<String> {
+    let receives = |listen: &ListenSettings, ip: IpAddr| match listen.address.ip() {
+        IpAddr::V4(bound) if bound.is_unspecified() => ip.is_ipv4(),
+        IpAddr::V6(bound) if bound.is_unspecified() => true,
+        bound => bound == ip,
+    };
+    let mut warnings = Vec::new();
+    for listen in listens {
+        let (bound, protocol) = (listen.address, listen.protocol());
+        for ip in listen.advertise.iter().map(|advertised| advertised.address.ip()) {
+            let mut others = listens.iter().filter(|other| other.protocol() == protocol);
+            let is_not_translated = of_host.contains(&ip) || ip.is_ipv4() != bound.is_ipv4();
+            if is_not_translated && !others.any(|other| receives(other, ip)) {
+                let any = if bound.is_ipv4() && ip.is_ipv4() { "0.0.0.0" } else { "[::]" };
+                warnings.push(format!(
+                    "[[listen]] {protocol}={bound} advertises {ip}, at which it receives nothing; listen on {any}, or add a [[listen]] for {ip}"
+                ));
+            }
+        }
+    }
+    warnings
 }
 
 impl ServeError {

@@ -30,7 +30,7 @@ use super::forecast::ForecastFollower;
 use super::host::HostFollower;
 use super::host_sessions;
 use super::losses::LossFollower;
-use super::paths::{DescriptorCapacity, ServeError, ServePaths};
+use super::paths::{self, DescriptorCapacity, ServeError, ServePaths};
 use super::reload::{self, Applied, ReloadTriggers};
 use super::sandbox::Sandbox;
 
@@ -133,7 +133,8 @@ fn serve_as(
     log_note(&capacity, capacity.is_short());
     let buffer = UpgradeBuffer::granted();
     log_note(&buffer, buffer.is_short());
-    settings.notes().iter().for_each(|note| tracing::warn!("{note}"));
+    let unheard = paths::unheard_addresses(&settings.listens, &paths::addresses_of_host());
+    settings.notes().iter().chain(&unheard).for_each(|note| tracing::warn!("{note}"));
     let pulled = evenkeel_registry::pull_bindings(Arc::make_mut(&mut settings));
     runtime.block_on(pulled).map_err(ServeError::Invalid)?;
     let mut applied = Applied::of(&settings);

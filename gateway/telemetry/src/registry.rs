@@ -309,6 +309,9 @@ metrics! {
     /// Received packets that a network interface dropped: the kernel, or the device without a free buffer. At most 16 interfaces; virtual
     /// ones only on a host without others.
     HostDrops = "evenkeel.host.interface_drops", "{packet}", [Interface];
+    /// Packets to clients that left from the address of the route, because this host does not have the address that the client sent to,
+    /// as after a takeover behind NAT.
+    PacketsFromRoute = "media.packets.from_route", "{packet}", [];
     /// Key frames requested.
     KeyFrameRequests = "media.key_frame_requests", "{request}", [Direction];
     /// Events of the QUIC endpoint, such as `handshakes-failed` or `sent-datagrams`.

@@ -8,6 +8,7 @@ use evenkeel_model::SessionId;
 
 use super::*;
 use crate::flows::Home;
+use crate::worker::SourceKey;
 use crate::worker::dtls::WaitingPlaces;
 use crate::worker::handshake_channel;
 
@@ -68,7 +69,7 @@ impl Scene {
             else {
                 panic!("another command")
             };
-            assert_eq!((flight.home, flight.to), (session(1).home, source(5_000)));
+            assert_eq!((flight.home, flight.to), (session(1).home, source(5_000).path()));
             client.receive(&flight.bytes, Instant::now(), send).unwrap();
         }
     }
@@ -102,7 +103,7 @@ fn of_session(
 ) -> HandshakeDatagram {
     HandshakeDatagram {
         session: session(id),
-        source: source(port),
+        path: source(port).path(),
         fingerprints: Arc::clone(fingerprints),
         is_keyed: false,
         bytes: bytes.into(),
@@ -118,7 +119,7 @@ fn hello(client: &mut DtlsClient) -> Vec<u8> {
 }
 
 /// The thread's part without channels.
-fn thread<S: FnMut(DtlsSession, SourceKey, &[u8])>(send: S) -> HandshakeThread<S> {
+fn thread<S: FnMut(DtlsSession, ClientPath, &[u8])>(send: S) -> HandshakeThread<S> {
     let handshakes = Handshakes::new(&DtlsCertificate::generate().unwrap());
     HandshakeThread { handshakes, send, stats: Arc::new(WorkerStats::new(Instant::now(), 0)) }
 }

@@ -235,3 +235,97 @@ fn each_datagram_has_its_own_class() {
         }
     }
 }
+
+/// A socket at all addresses of the host, and a client of it.
+fn wildcard_and_client(bind: &str, client: &str) -> (UdpSocket, UdpSocket, u16) {
+    let (here, there) = (UdpSocket::bind(bind).unwrap(), UdpSocket::bind(client).unwrap());
+    let bound = here.local_addr().unwrap();
+    report_local_addresses(here.as_fd(), Family::of(bound)).unwrap();
+    (here, there, bound.port())
+}
+
+/// The local addresses that the socket reports of the next datagrams.
+fn locals(here: &UdpSocket, inbox: &mut ReceiveBatch, wanted: usize) -> Vec<Option<IpAddr>> {
+    let mut locals = Vec::new();
+    while locals.len() < wanted {
+        if let Ok(count) = inbox.fill_with_local(here.as_fd()) {
+            locals.extend((0..count).map(|place| inbox.local(place)));
+            (0..count).for_each(|_| inbox.finish_first());
+        }
+    }
+    locals
+}
+
+fn received_from(there: &UdpSocket) -> (Vec<u8>, IpAddr) {
+    let mut bytes = [0; 2_048];
+    let (length, from) = there.recv_from(&mut bytes).unwrap();
+    (bytes[..length].to_vec(), from.ip())
+}
+
+#[test]
+fn answers_leave_from_the_address_sent_to() {
+    for bind in ["0.0.0.0:0", "[::]:0"] {
+        let (here, there, port) = wildcard_and_client(bind, "127.0.0.1:0");
+        here.set_nonblocking(true).unwrap();
+        let to = there.local_addr().unwrap();
+        let addresses = [[127, 0, 0, 1], [127, 0, 0, 9], [127, 0, 0, 2]].map(IpAddr::from);
+        for address in addresses {
+            there.send_to(b"question", (address, port)).unwrap();
+        }
+        let mut inbox = ReceiveBatch::default();
+        assert_eq!(locals(&here, &mut inbox, 3), addresses.map(Some));
+        let mut outbox = SendBatch::new(Family::of(here.local_addr().unwrap()));
+        // Alone, several of one size to be segmented, and with another mark.
+        for (local, dscp, size) in
+            [(1, 0, 9), (1, 0, 9), (1, 0, 5), (2, 46, 9), (0, 0, 9), (2, 46, 7)]
+        {
+            outbox.push_from(Some(addresses[local]), Some(to), dscp, &vec![local as u8; size]);
+        }
+        let outcome = outbox.flush(here.as_fd());
+        assert_eq!((outcome.sent, outcome.from_route, outcome.failed.len()), (6, 0, 0));
+        for (local, size) in [(1, 9), (1, 9), (1, 5), (2, 9), (0, 9), (2, 7)] {
+            assert_eq!(received_from(&there), (vec![local as u8; size], addresses[local]));
+        }
+        outbox.push_from(Some(addresses[1]), Some(to), 0, b"alone");
+        assert_eq!(outbox.flush(here.as_fd()).sent, 1);
+        assert_eq!(received_from(&there), (b"alone".to_vec(), addresses[1]));
+    }
+}
+
+#[test]
+fn absent_local_address_costs_no_datagram() {
+    for (bind, client, absent) in [
+        ("0.0.0.0:0", "127.0.0.1:0", "203.0.113.7"),
+        ("[::]:0", "127.0.0.1:0", "203.0.113.7"),
+        ("[::]:0", "[::1]:0", "2001:db8::7"),
+    ] {
+        let (here, there, _) = wildcard_and_client(bind, client);
+        let (to, absent) = (there.local_addr().unwrap(), absent.parse().unwrap());
+        let mut outbox = SendBatch::new(Family::of(here.local_addr().unwrap()));
+        for (local, size) in [(absent, 9), (absent, 9), (to.ip(), 3), (absent, 4)] {
+            outbox.push_from(Some(local), Some(to), 0, &vec![7; size]);
+        }
+        let outcome = outbox.flush(here.as_fd());
+        let counts = (outcome.sent, outcome.from_route, outcome.failed.len());
+        assert_eq!(counts, (4, 3, 0), "{bind} {client}");
+        for size in [9, 9, 3, 4] {
+            assert_eq!(received_from(&there), (vec![7; size], to.ip()));
+        }
+    }
+}
+
+#[test]
+fn other_sockets_of_a_batch_report_no_local_address() {
+    let (here, there, port) = wildcard_and_client("0.0.0.0:0", "127.0.0.1:0");
+    let one = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut inbox = ReceiveBatch::default();
+    for _ in 0..2 {
+        for _ in 0..3 {
+            there.send_to(b"question", ("127.0.0.9", port)).unwrap();
+        }
+        assert_eq!(locals(&here, &mut inbox, 3), [Some([127, 0, 0, 9].into()); 3]);
+        there.send_to(b"question", one.local_addr().unwrap()).unwrap();
+        assert_eq!(inbox.receive(one.as_fd()).unwrap(), 1);
+        assert_eq!(inbox.local(0), None);
+    }
+}

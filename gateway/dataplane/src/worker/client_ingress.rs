@@ -218,7 +218,7 @@ impl ClientIngress {
         datagram: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
-        let ClientArrival { source, kind } = arrival;
+        let ClientArrival { source, kind, .. } = arrival;
         let delivered = sessions.with(home, |session| match kind {
             ArrivalKind::Rtp | ArrivalKind::Rtcp if session.has_srtp() => {
                 self.deliver_srtp(session, arrival, datagram, cx);
@@ -229,7 +229,7 @@ impl ClientIngress {
                 None
             }
             ArrivalKind::Dtls => {
-                session.handle_dtls(source, datagram, cx);
+                session.handle_dtls(arrival.path(), datagram, cx);
                 None
             }
             ArrivalKind::CheckAnswer => {
@@ -252,7 +252,7 @@ impl ClientIngress {
                 sessions.with(previous, |session| session.lose_address(source));
             }
             Some(Some(previous)) => {
-                let taken = ClientArrival { source, kind: ArrivalKind::AddressTaken };
+                let taken = ClientArrival { kind: ArrivalKind::AddressTaken, ..arrival };
                 cx.egress.relay(previous, taken, &[]);
             }
             None => {
@@ -297,7 +297,7 @@ impl ClientIngress {
         packet: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
-        let ClientArrival { source, kind } = arrival;
+        let ClientArrival { source, kind, .. } = arrival;
         if session.learns() {
             return self.learn(session, arrival, packet, cx);
         }
@@ -306,7 +306,7 @@ impl ClientIngress {
             return cx.egress.count_drop(DropReason::UnknownSource);
         }
         session.count_received(source, packet);
-        session.heard_from(source);
+        session.heard_from(arrival.path());
         if kind == ArrivalKind::Rtp {
             return session.handle_client_rtp(packet, cx);
         }
@@ -338,7 +338,7 @@ impl ClientIngress {
         self.answer.clear();
         if request.unknown().next().is_some() {
             stun::write_unknown(transaction, request.unknown(), Some(&key), &mut self.answer);
-            cx.egress.queue_to_client(source, RtpSide::Rtp, 0, &self.answer);
+            cx.egress.queue_to_client(arrival.path(), RtpSide::Rtp, 0, &self.answer);
             return None;
         }
         let is_done = match session.remember_check(transaction, source, &self.keys) {
@@ -355,7 +355,7 @@ impl ClientIngress {
             };
             previous = loser;
             let nominated = arrival.kind == ArrivalKind::Nomination;
-            if let Some(oldest) = session.checked(source, nominated, cx) {
+            if let Some(oldest) = session.checked(arrival.path(), nominated, cx) {
                 self.cache.remove(&oldest);
                 self.flows.remove(&oldest.key(), session.home);
             }
@@ -363,9 +363,9 @@ impl ClientIngress {
         session.count_received(source, datagram);
         stun::write_success(transaction, source.address, Some(&key), &mut self.answer);
         session.count_answer(source, &self.answer);
-        cx.egress.queue_to_client(source, RtpSide::Rtp, 0, &self.answer);
+        cx.egress.queue_to_client(arrival.path(), RtpSide::Rtp, 0, &self.answer);
         if session.write_check(source, username, key, &mut self.answer) {
-            cx.egress.queue_to_client(source, RtpSide::Rtp, 0, &self.answer);
+            cx.egress.queue_to_client(arrival.path(), RtpSide::Rtp, 0, &self.answer);
         }
         previous
     }
@@ -379,7 +379,7 @@ impl ClientIngress {
         cx: &mut PacketContext<'_>,
     ) {
         let SourceKey { listener, address } = arrival.source;
-        if arrival.kind != ArrivalKind::Rtp || !session.learn(arrival.source, datagram) {
+        if arrival.kind != ArrivalKind::Rtp || !session.learn(arrival.path(), datagram) {
             return cx.egress.count_drop(DropReason::UnknownSource);
         }
         cx.egress.note_changed(session.home);

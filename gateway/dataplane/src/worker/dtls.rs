@@ -6,7 +6,7 @@ use crossbeam_channel::{Receiver, Sender};
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_model::SessionId;
 
-use super::sockets::SourceKey;
+use super::sockets::ClientPath;
 use crate::flows::Home;
 
 /// Inputs that wait for the thread. A client repeats a datagram for which there is no room.
@@ -37,7 +37,7 @@ pub(crate) enum InputKind {
 #[derive(Debug)]
 pub(crate) struct HandshakeDatagram {
     pub(crate) session: DtlsSession,
-    pub(crate) source: SourceKey,
+    pub(crate) path: ClientPath,
     /// The certificates that the client may show.
     pub(crate) fingerprints: Arc<[CertificateFingerprint]>,
     /// The handshake has ended, perhaps in another process.
@@ -69,7 +69,7 @@ impl WaitingPlaces {
 #[derive(Debug)]
 pub struct HandshakeFlight {
     pub(crate) home: Home,
-    pub(crate) to: SourceKey,
+    pub(crate) to: ClientPath,
     pub(crate) bytes: Box<[u8]>,
 }
 

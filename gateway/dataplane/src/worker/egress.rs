@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::dtls::{HandshakeInput, InputKind};
 use super::early::{Early, EarlyLimits};
 use super::report::{WorkerReport, WorkerStats};
-use super::sockets::{ClientArrival, ListenerPort, RtpSide, SourceKey, reason};
+use super::sockets::{ClientArrival, ClientPath, ListenerPort, RtpSide, reason};
 use crate::flows::Home;
 use crate::lease::SendLease;
 use crate::mmsg::{self, DATAGRAM_MAX, Family, SendBatch};
@@ -96,12 +96,12 @@ impl Egress {
     /// Queues a datagram and returns its bytes, to be rewritten in place.
     pub(crate) fn queue_to_client(
         &mut self,
-        to: SourceKey,
+        to: ClientPath,
         side: RtpSide,
         dscp: u8,
         datagram: &[u8],
     ) -> Option<&mut [u8]> {
-        let (rtp, rtcp) = self.listeners.get_mut(usize::from(to.listener))?;
+        let (rtp, rtcp) = self.listeners.get_mut(usize::from(to.source.listener))?;
         let port = match side {
             RtpSide::Rtp => rtp,
             RtpSide::Rtcp => rtcp.as_mut().unwrap_or(rtp),
@@ -109,7 +109,8 @@ impl Egress {
         if port.outbox.is_full() && self.permit.may_send() {
             port.flush(&self.stats);
         }
-        Some(port.outbox.push(Some(to.address), dscp, datagram))
+        let local = to.local.filter(|_| port.reports_local);
+        Some(port.outbox.push_from(local, Some(to.source.address), dscp, datagram))
     }
 
     pub(crate) fn queue_on_trunk(&mut self, node: NodeId, tag: Tag, packet: &[u8]) {

@@ -53,8 +53,8 @@ pub use session::{
 };
 use session::{PacketContext, SessionSlots};
 pub use sockets::SessionPorts;
-pub(crate) use sockets::SourceKey;
 use sockets::{ClientArrival, ListenerPort, RtpSide};
+pub(crate) use sockets::{ClientPath, SourceKey};
 pub use suspension::{Copies, Duplicate, HandedOut, SocketDuplicates};
 use tokio::sync::mpsc;
 
@@ -232,8 +232,8 @@ impl PacketWorker {
             if let Some(rtcp) = &listener.rtcp {
                 watch(&epoll, rtcp, PacketSource::Listener(number, RtpSide::Rtcp))?;
             }
-            let rtcp = listener.rtcp.map(ListenerPort::new).transpose()?;
-            egress.listeners.push((ListenerPort::new(listener.rtp)?, rtcp));
+            let rtcp = listener.rtcp.map(ListenerPort::listen).transpose()?;
+            egress.listeners.push((ListenerPort::listen(listener.rtp)?, rtcp));
         }
         for (number, trunk) in (0..).zip(parts.trunks) {
             if let Some(trunk) = &trunk {
@@ -428,7 +428,7 @@ impl PacketWorker {
                 RtpSide::Rtp => rtp,
                 RtpSide::Rtcp => rtcp.as_ref().unwrap_or(rtp),
             };
-            let Ok(count) = self.inbox.fill(port.socket.as_fd()) else { return };
+            let Ok(count) = port.fill(&mut self.inbox) else { return };
             self.read += count;
             while let Some(place) = self.inbox.first() {
                 self.take_client_datagram(listener, side, place, now);
@@ -442,13 +442,14 @@ impl PacketWorker {
     }
 
     fn take_client_datagram(&mut self, listener: u8, side: RtpSide, place: usize, now: Instant) {
+        let local = self.inbox.local(place);
         let Some((datagram, address)) = self.inbox.datagram(place) else {
             return self.egress.count_drop(DropReason::Oversize);
         };
         let source = SourceKey { listener, address };
         let found = self.ingress.identify(source, side, datagram, &self.egress, now);
         let Some((home, kind)) = found else { return };
-        let arrival = ClientArrival { source, kind };
+        let arrival = ClientArrival { source, local, kind };
         if home.worker != self.number {
             return self.egress.relay(home, arrival, datagram);
         }

@@ -87,7 +87,8 @@ impl PacketPath {
         let found = self.ingress.identify(source, RtpSide::Rtp, packet, &self.egress, now);
         let Some((home, kind)) = found else { return };
         let cx = &mut PacketContext { egress: &mut self.egress, board: &self.board, now };
-        self.ingress.deliver(&mut self.sessions, home, ClientArrival { source, kind }, packet, cx);
+        let arrival = ClientArrival { source, local: None, kind };
+        self.ingress.deliver(&mut self.sessions, home, arrival, packet, cx);
     }
 
     /// Handles a packet for that session from its node: continues its numbers and queues it to the client.

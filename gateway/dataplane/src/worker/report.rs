@@ -186,6 +186,8 @@ pub struct WorkerStats {
     /// Bytes of the forwarded packets, by way.
     bytes: [AtomicU64; 2],
     key_frames: [AtomicU64; 2],
+    /// Datagrams to clients whose local address this host does not have.
+    from_route: AtomicU64,
     recoveries: [Recoveries; RedundancyMode::ALL.len()],
     /// Nanoseconds from the base to the start of the current pass; 0 while the worker waits.
     pass_began: AtomicU64,
@@ -224,6 +226,7 @@ impl WorkerStats {
             passed: Default::default(),
             bytes: Default::default(),
             key_frames: Default::default(),
+            from_route: AtomicU64::new(0),
             recoveries: Default::default(),
             pass_began: AtomicU64::new(0),
             longest_pass: AtomicU64::new(0),
@@ -287,6 +290,11 @@ impl WorkerStats {
     /// Counts a key-frame request.
     pub fn asked_key_frame(&self, way: MediaDirection) {
         add(&self.key_frames[way as usize], 1);
+    }
+
+    /// Counts datagrams that left from the address of the route, because this host does not have the address that the client sent to.
+    pub fn sent_from_route(&self, datagrams: usize) {
+        add(&self.from_route, datagrams as u64);
     }
 
     /// Records how long a client in this mode received nothing after its node died.
@@ -369,6 +377,11 @@ impl WorkerStats {
     /// Returns the number of key-frame requests.
     pub fn key_frames(&self, way: MediaDirection) -> u64 {
         self.key_frames[way as usize].load(Relaxed)
+    }
+
+    /// Returns the number of datagrams to clients whose local address this host does not have.
+    pub fn from_route(&self) -> u64 {
+        self.from_route.load(Relaxed)
     }
 
     fn nanos(&self, now: Instant) -> u64 {

@@ -53,7 +53,7 @@ use validation::AddressValidation;
 
 use super::egress::Egress;
 use super::report::{MediaCounts, MediaDirection, ShedRun, Summary, Totals, WorkerReport};
-use super::sockets::{RtpSide, SessionPorts, SourceKey, reason};
+use super::sockets::{ClientPath, RtpSide, SessionPorts, SourceKey, reason};
 use crate::flows::Home;
 use crate::ring::PathReport;
 
@@ -331,18 +331,24 @@ impl WorkerSession {
     /// full.
     pub(crate) fn checked(
         &mut self,
-        from: SourceKey,
+        path: ClientPath,
         nominated: bool,
         cx: &mut PacketContext<'_>,
     ) -> Option<SourceKey> {
         self.handle_other_input(cx);
+        let from = path.source;
         let before = self.address.rtp();
         if nominated || before.is_none() || !self.address.has_consent(cx.now) {
             self.address.set_rtp(from);
+            self.address.follow(path);
         }
         let is_destination = self.address.rtp() == Some(from);
         if is_destination && before != Some(from) {
             cx.egress.note_changed(self.home);
+        }
+        if is_destination && self.address.local().is_none() {
+            // A process that did not know the local address continued the session.
+            self.address.follow(path);
         }
         let more = self.address.more.get_or_insert_default();
         more.nominated |= nominated;
@@ -371,12 +377,14 @@ impl WorkerSession {
     }
 
     /// Sets the client's port from an RTP packet. Returns whether the packet has a declared payload type.
-    pub(crate) fn learn(&mut self, from: SourceKey, packet: &[u8]) -> bool {
+    pub(crate) fn learn(&mut self, path: ClientPath, packet: &[u8]) -> bool {
+        let from = path.source;
         let is_declared = self
             .parse(packet)
             .is_ok_and(|header| declared(&self.media, header.payload_type).is_some());
         if is_declared {
             self.address.set_rtp(from);
+            self.address.follow(path);
             let more = self.address.more.get_or_insert_default();
             more.checked.push(from);
             if self.media.rtcp == RtcpPort::Own {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::report::WorkerStats;
 use crate::address;
 use crate::flows::FlowKey;
-use crate::mmsg::{self, Family, SendBatch};
+use crate::mmsg::{self, Family, ReceiveBatch, SendBatch};
 
 /// Limit of packets queued per port. Small, because each session holds the memory.
 const QUEUED_MAX: usize = 8;
@@ -30,18 +30,48 @@ pub(crate) enum RtpSide {
 pub(crate) struct ListenerPort {
     pub(crate) socket: UdpSocket,
     pub(crate) outbox: SendBatch,
+    /// True if the socket tells which address of the host a datagram was sent to.
+    pub(super) reports_local: bool,
 }
 
 impl ListenerPort {
     pub(crate) fn new(socket: UdpSocket) -> io::Result<ListenerPort> {
         let outbox = SendBatch::new(Family::of(socket.local_addr()?));
-        Ok(ListenerPort { socket, outbox })
+        Ok(ListenerPort { socket, outbox, reports_local: false })
+    }
+
+    /// Uses the socket of a listener. If it is bound to all addresses of the host, answers leave from the address that the client
+    /// sends to.
+    pub(super) fn listen(socket: UdpSocket) -> io::Result<ListenerPort> {
+        let bound = socket.local_addr()?;
+        let mut port = ListenerPort::new(socket)?;
+        if bound.ip().is_unspecified() {
+            let enabled = mmsg::report_local_addresses(port.socket.as_fd(), Family::of(bound));
+            port.reports_local = enabled.is_ok();
+            if let Err(error) = enabled {
+                tracing::warn!(
+                    listen = %bound, %error,
+                    "kernel does not report local addresses; answers leave from the route's address: listen on one address"
+                );
+            }
+        }
+        Ok(port)
+    }
+
+    /// Receives a batch, as [`ReceiveBatch::fill`].
+    pub(super) fn fill(&self, inbox: &mut ReceiveBatch) -> io::Result<usize> {
+        match self.reports_local {
+            true => inbox.fill_with_local(self.socket.as_fd()),
+            false => inbox.fill(self.socket.as_fd()),
+        }
     }
 
     /// Sends everything in the queue.
     pub(super) fn flush(&mut self, stats: &WorkerStats) {
-        for error in self.outbox.flush(self.socket.as_fd()).failed {
-            stats.dropped(reason(&error));
+        let outcome = self.outbox.flush(self.socket.as_fd());
+        outcome.failed.iter().for_each(|error| stats.dropped(reason(error)));
+        if outcome.from_route > 0 {
+            stats.sent_from_route(outcome.from_route);
         }
     }
 }
@@ -169,11 +199,27 @@ impl SourceKey {
     pub(crate) fn key(self) -> FlowKey {
         FlowKey::Udp { listener: self.listener, address: self.address }
     }
+
+    /// The path from this source to a listener with one address.
+    #[cfg(test)]
+    pub(crate) fn path(self) -> ClientPath {
+        ClientPath { source: self, local: None }
+    }
+}
+
+/// A client's address, and the gateway's address that the client sends to: the two ends of a candidate pair (RFC 8445, 2.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ClientPath {
+    pub(crate) source: SourceKey,
+    /// Of the same family. `None` if the listener has one address, or if it is unknown: the route then determines it.
+    pub(crate) local: Option<IpAddr>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ClientArrival {
     pub(crate) source: SourceKey,
+    /// The local address of its [`ClientPath`].
+    pub(crate) local: Option<IpAddr>,
     pub(crate) kind: ArrivalKind,
 }
 
@@ -205,10 +251,14 @@ impl ArrivalKind {
     ];
 }
 
-/// Bytes in front of the datagram: kind, listener, address, port.
-const HEADER: usize = 1 + 1 + 16 + 2;
+/// Bytes in front of the datagram: kind, listener, address, port, local address.
+const HEADER: usize = 1 + 1 + 16 + 2 + 16;
 
 impl ClientArrival {
+    pub(crate) fn path(&self) -> ClientPath {
+        ClientPath { source: self.source, local: self.local }
+    }
+
     /// Writes header and datagram for a ring between workers.
     pub(crate) fn write(&self, datagram: &[u8], out: &mut Vec<u8>) {
         let SourceKey { listener, address } = self.source;
@@ -216,6 +266,8 @@ impl ClientArrival {
         out.extend_from_slice(&[self.kind as u8, listener]);
         out.extend_from_slice(&address::as_v6(address.ip()).octets());
         out.extend_from_slice(&address.port().to_be_bytes());
+        let local = self.local.map_or(Ipv6Addr::UNSPECIFIED, address::as_v6);
+        out.extend_from_slice(&local.octets());
         out.extend_from_slice(datagram);
     }
 
@@ -224,10 +276,13 @@ impl ClientArrival {
         let (header, datagram) = bytes.split_at_checked(HEADER)?;
         let kind = *ArrivalKind::ALL.get(usize::from(header[0]))?;
         // The kernel's mapped addresses were read as IPv4.
-        let ip = IpAddr::V6(Ipv6Addr::from(*header[2..].first_chunk::<16>()?)).to_canonical();
+        let ip = |bytes: &[u8]| Some(Ipv6Addr::from(*bytes.first_chunk::<16>()?).to_canonical());
+        let local = ip(&header[20..])?;
+        let local = (!local.is_unspecified()).then_some(local);
         let port = u16::from_be_bytes([header[18], header[19]]);
-        let source = SourceKey { listener: header[1], address: SocketAddr::new(ip, port) };
-        Some((ClientArrival { source, kind }, datagram))
+        let source =
+            SourceKey { listener: header[1], address: SocketAddr::new(ip(&header[2..])?, port) };
+        Some((ClientArrival { source, local, kind }, datagram))
     }
 }
 

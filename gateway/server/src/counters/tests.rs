@@ -162,6 +162,7 @@ fn status() -> StatusReport {
         bytes_to_client: 0,
         key_frames_to_node: 0,
         key_frames_to_client: 0,
+        from_route: 0,
         scenario_traffic: [("call".into(), traffic)].into(),
         drops: BTreeMap::new(),
         messages_refused: [("clock", 4)].into(),

@@ -1,3 +1,7 @@
+use std::net::SocketAddr;
+
+use evenkeel_config::AdvertisedAddress;
+
 use super::*;
 
 fn capacity(limit: u64) -> DescriptorCapacity {
@@ -36,4 +40,57 @@ fn unreachable_limit_is_named_with_its_cause() {
 #[test]
 fn range_of_local_ports_is_read() {
     assert!((1..=65_536).contains(&local_ports()));
+}
+
+fn listener(protocol: &str, address: &str, advertise: &[&str]) -> ListenSettings {
+    let advertised = |ip: &&str| {
+        let address = SocketAddr::new(ip.parse().unwrap(), 0);
+        AdvertisedAddress { address, carrier: None }
+    };
+    ListenSettings {
+        address: address.parse().unwrap(),
+        ingress: match protocol {
+            "udp" => ListenIngress::Udp { identities: Vec::new(), open: None, rtcp: None },
+            _ => ListenIngress::Quic { certificate: None },
+        },
+        advertise: advertise.iter().map(advertised).collect(),
+    }
+}
+
+/// The warnings about these listeners on a host with two addresses.
+fn unheard(listens: &[ListenSettings]) -> Vec<String> {
+    unheard_addresses(listens, &["10.0.0.5", "10.0.0.6"].map(|ip| ip.parse().unwrap()))
+}
+
+#[test]
+fn address_without_a_socket_is_warned_of() {
+    let [one, two] = ["10.0.0.5", "10.0.0.6"];
+    for (listens, ip, any) in [
+        (vec![listener("udp", "10.0.0.5:5004", &[one, two])], two, "0.0.0.0"),
+        (vec![listener("udp", "0.0.0.0:5004", &[one, "2001:db8::9"])], "2001:db8::9", "[::]"),
+        (vec![listener("quic", "[2001:db8::5]:1", &["192.0.2.7"])], "192.0.2.7", "[::]"),
+        (
+            vec![listener("quic", "10.0.0.5:1", &[two]), listener("udp", "0.0.0.0:1", &[two])],
+            two,
+            "0.0.0.0",
+        ),
+    ] {
+        let warnings = unheard(&listens);
+        let [warning] = &warnings[..] else { panic!("{listens:?}: {warnings:?}") };
+        let parts = [format!("advertises {ip}, "), format!("listen on {any}, ")];
+        assert!(parts.iter().all(|part| warning.contains(part)), "{warning}");
+    }
+}
+
+#[test]
+fn address_with_a_socket_or_a_nat_is_no_warning() {
+    let [one, two] = ["10.0.0.5", "10.0.0.6"];
+    for listens in [
+        vec![listener("udp", "0.0.0.0:5004", &[one, two, "203.0.113.7"])],
+        vec![listener("udp", "[::]:5004", &[one, two, "2001:db8::5"])],
+        vec![listener("udp", "10.0.0.5:5004", &["203.0.113.7"])],
+        vec![listener("udp", "10.0.0.5:1", &[one, two]), listener("udp", "10.0.0.6:1", &[])],
+    ] {
+        assert_eq!(unheard(&listens), [""; 0], "{listens:?}");
+    }
 }

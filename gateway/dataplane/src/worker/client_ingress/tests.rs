@@ -85,7 +85,7 @@ impl Bench {
         self.ingress.deliver(
             &mut self.sessions,
             home,
-            ClientArrival { source, kind },
+            ClientArrival { source, local: None, kind },
             datagram,
             cx,
         );

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::reachability::{ShiftedReport, UnprovedAddress};
 use crate::address;
 use crate::flows::{self, Home};
-use crate::worker::sockets::SourceKey;
+use crate::worker::sockets::{ClientPath, SourceKey};
 
 /// Time for which a check of its address, or a verified packet of SRTP from there, keeps media flowing to a client (RFC 7675, 5.1).
 pub(super) const CONSENT: Duration = Duration::from_secs(30);
@@ -157,10 +157,13 @@ enum Destination {
     Quic(u64),
     V4 {
         ip: Ipv4Addr,
+        /// The local address that the client sends to; unspecified if it is unknown.
+        local: Ipv4Addr,
         port: u16,
         listener: u8,
         awaited: bool,
     },
+    /// The local address is in [`MoreAddresses`].
     V6 {
         ip: Ipv6Addr,
         scope: u32,
@@ -181,11 +184,11 @@ impl fmt::Debug for Destination {
 impl Destination {
     /// Runs when the destination changes; `#[cold]` keeps it out of the packet path.
     #[cold]
-    fn udp(to: SourceKey, awaited: bool) -> Destination {
+    fn udp(to: SourceKey, awaited: bool, local: Ipv4Addr) -> Destination {
         let SourceKey { listener, address } = to;
         let (port, scope) = (address.port(), flows::scope(&address));
         match address.ip() {
-            IpAddr::V4(ip) => Destination::V4 { ip, port, listener, awaited },
+            IpAddr::V4(ip) => Destination::V4 { ip, local, port, listener, awaited },
             IpAddr::V6(ip) => Destination::V6 { ip, scope, port, listener, awaited },
         }
     }
@@ -202,6 +205,14 @@ impl Destination {
         Some(SourceKey { listener, address })
     }
 
+    /// The local address that an IPv4 client sends to; unspecified if it is unknown.
+    fn local_v4(self) -> Ipv4Addr {
+        match self {
+            Destination::V4 { local, .. } => local,
+            _ => Ipv4Addr::UNSPECIFIED,
+        }
+    }
+
     fn is_awaited(self) -> bool {
         matches!(
             self,
@@ -214,6 +225,8 @@ impl Destination {
 pub(super) struct MoreAddresses {
     /// Destination of RTCP if it differs from that of RTP.
     rtcp: Option<SourceKey>,
+    /// The local address that an IPv6 client sends to.
+    local: Option<Ipv6Addr>,
     /// True if a check carried USE-CANDIDATE. From then on only such checks change the destination.
     pub(super) nominated: bool,
     /// Time of the last verified check, or packet of SRTP; after a nomination, of the last one from the destination.
@@ -232,6 +245,9 @@ pub(super) struct MoreAddresses {
 struct AddressRecord {
     rtp: Option<SourceKey>,
     more: Option<MoreAddressesRecord>,
+    /// The local address that the client sends to.
+    #[serde(default)]
+    local: Option<IpAddr>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -251,9 +267,10 @@ struct MoreAddressesRecord {
 }
 
 impl From<AddressRecord> for ClientAddress {
-    fn from(AddressRecord { rtp, more }: AddressRecord) -> ClientAddress {
+    fn from(AddressRecord { rtp, more, local }: AddressRecord) -> ClientAddress {
         let mut address = ClientAddress::default();
         rtp.into_iter().for_each(|rtp| address.set_rtp(rtp));
+        local.into_iter().for_each(|local| address.set_local(local));
         let Some(more) = more else { return address };
         let MoreAddressesRecord { rtcp, awaited, nominated, consent, checked, .. } = more;
         let MoreAddressesRecord { unproved, shifted, checks, .. } = more;
@@ -262,22 +279,27 @@ impl From<AddressRecord> for ClientAddress {
         }
         let is_checked =
             nominated || consent.is_some() || !checked.is_empty() || !checks.last.is_empty();
-        let more = MoreAddresses { rtcp, nominated, consent, checked, unproved, shifted, checks };
-        ClientAddress { more: (is_checked || rtcp.is_some()).then(|| Box::new(more)), ..address }
+        let local = address.more.take().and_then(|more| more.local);
+        let is_needed = is_checked || rtcp.is_some() || local.is_some();
+        let more =
+            MoreAddresses { rtcp, local, nominated, consent, checked, unproved, shifted, checks };
+        ClientAddress { more: is_needed.then(|| Box::new(more)), ..address }
     }
 }
 
 impl From<ClientAddress> for AddressRecord {
-    fn from(ClientAddress { destination, more }: ClientAddress) -> AddressRecord {
+    fn from(address: ClientAddress) -> AddressRecord {
+        let local = address.local();
+        let ClientAddress { destination, more } = address;
         let rtp = destination.source();
         if let (true, Some(rtp)) = (destination.is_awaited(), rtp) {
             let rtcp = more.and_then(|more| more.rtcp).unwrap_or(rtp);
             let more = MoreAddressesRecord { awaited: Some((rtp, rtcp)), ..Default::default() };
-            return AddressRecord { rtp: None, more: Some(more) };
+            return AddressRecord { rtp: None, more: Some(more), local };
         }
         let more = more.map(|more| {
-            let MoreAddresses { rtcp, nominated, consent, checked, unproved, shifted, checks } =
-                *more;
+            let MoreAddresses { rtcp, nominated, consent, checked, checks, .. } = *more;
+            let MoreAddresses { unproved, shifted, .. } = *more;
             let awaited = None;
             MoreAddressesRecord {
                 rtcp,
@@ -290,7 +312,7 @@ impl From<ClientAddress> for AddressRecord {
                 shifted,
             }
         });
-        AddressRecord { rtp, more }
+        AddressRecord { rtp, more, local }
     }
 }
 
@@ -311,7 +333,7 @@ impl ClientAddress {
 
     /// Declared addresses to which nothing is sent before a packet came from one of them.
     pub(super) fn awaited(rtp: SourceKey, rtcp: SourceKey) -> ClientAddress {
-        let destination = Destination::udp(rtp, true);
+        let destination = Destination::udp(rtp, true, Ipv4Addr::UNSPECIFIED);
         ClientAddress { destination, ..ClientAddress::declared(rtp, rtcp) }
     }
 
@@ -329,7 +351,46 @@ impl ClientAddress {
     }
 
     pub(super) fn set_rtp(&mut self, to: SourceKey) {
-        self.destination = Destination::udp(to, self.is_awaited());
+        self.destination = Destination::udp(to, self.is_awaited(), self.destination.local_v4());
+    }
+
+    /// The local address that the client sends to, of the family of the destination.
+    #[inline]
+    pub(super) fn local(&self) -> Option<IpAddr> {
+        match self.destination {
+            Destination::V4 { local, .. } => (!local.is_unspecified()).then_some(local.into()),
+            Destination::V6 { .. } => self.more.as_ref()?.local.map(IpAddr::V6),
+            Destination::Unknown | Destination::Quic(_) => None,
+        }
+    }
+
+    fn set_local(&mut self, to: IpAddr) {
+        match (&mut self.destination, to) {
+            (Destination::V4 { local, .. }, IpAddr::V4(to)) => *local = to,
+            (Destination::V6 { .. }, IpAddr::V6(to)) => {
+                self.more.get_or_insert_default().local = Some(to);
+            }
+            _ => {}
+        }
+    }
+
+    /// Answers the client from the local address that it sends to. A packet from another address of the client changes nothing: a
+    /// client with ICE may send checks to each address of the gateway.
+    #[inline]
+    pub(super) fn follow(&mut self, path: ClientPath) {
+        if let Some(local) = path.local
+            && self.local() != path.local
+        {
+            self.follow_to(path.source, local);
+        }
+    }
+
+    /// Runs when the local address changes; `#[cold]` keeps it out of the packet path.
+    #[cold]
+    fn follow_to(&mut self, from: SourceKey, local: IpAddr) {
+        if [self.destination.source(), self.rtcp()].contains(&Some(from)) {
+            self.set_local(local);
+        }
     }
 
     pub(super) fn rtcp(&self) -> Option<SourceKey> {
@@ -430,8 +491,9 @@ impl ClientAddress {
     }
 
     fn redirect(&mut self, to: Option<SourceKey>) {
-        let awaited = self.is_awaited();
-        self.destination = to.map_or(Destination::Unknown, |to| Destination::udp(to, awaited));
+        let (awaited, local) = (self.is_awaited(), self.destination.local_v4());
+        self.destination =
+            to.map_or(Destination::Unknown, |to| Destination::udp(to, awaited, local));
     }
 
     pub(super) fn checked(&self) -> &[SourceKey] {

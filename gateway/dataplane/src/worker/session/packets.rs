@@ -19,7 +19,7 @@ use super::{
 };
 use crate::worker::egress::Egress;
 use crate::worker::report::{MediaDirection, ShedRun, WorkerReport};
-use crate::worker::sockets::{RtpSide, SessionPorts, SourceKey};
+use crate::worker::sockets::{ClientPath, RtpSide, SessionPorts, SourceKey};
 
 impl WorkerSession {
     /// Returns whether the client's port is still unknown.
@@ -34,13 +34,14 @@ impl WorkerSession {
     }
 
     /// Handles media from this address, which is an accepted source.
-    pub(crate) fn heard_from(&mut self, from: SourceKey) {
+    pub(crate) fn heard_from(&mut self, from: ClientPath) {
         let nominated = || self.address.more.as_ref().is_some_and(|more| more.nominated);
         if self.known == ClientKnowledge::Awaited {
             self.send_to_declared();
         } else if self.known == ClientKnowledge::Stun && !nominated() {
-            self.address.set_rtp(from);
+            self.address.set_rtp(from.source);
         }
+        self.address.follow(from);
     }
 
     /// Handles RTP from an accepted source of the client.

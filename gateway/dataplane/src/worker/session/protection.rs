@@ -13,7 +13,7 @@ use super::{PacketContext, WorkerSession, voice};
 use crate::worker::dtls::{DtlsSession, HandshakeDatagram, InputKind};
 use crate::worker::egress::Egress;
 use crate::worker::report::WorkerReport;
-use crate::worker::sockets::{RtpSide, SourceKey};
+use crate::worker::sockets::{ClientPath, RtpSide, SourceKey};
 
 impl WorkerSession {
     pub(super) fn srtp(&mut self) -> Option<&mut SessionSrtp> {
@@ -115,7 +115,7 @@ impl WorkerSession {
     #[cold]
     pub(crate) fn handle_dtls(
         &mut self,
-        source: SourceKey,
+        path: ClientPath,
         datagram: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
@@ -125,16 +125,16 @@ impl WorkerSession {
         let Some((srtp, fingerprints)) = accepted else {
             return cx.egress.count_drop(DropReason::Dtls);
         };
-        if !self.address.checked().contains(&source) {
+        if !self.address.checked().contains(&path.source) {
             return cx.egress.count_drop(DropReason::UnknownSource);
         }
         let Some(_place) = srtp.take_place() else {
             return cx.egress.count_drop(DropReason::RingFull);
         };
         let (is_keyed, fingerprints) = (srtp.contexts().is_some(), Arc::clone(fingerprints));
-        self.count_received(source, datagram);
+        self.count_received(path.source, datagram);
         let bytes = datagram.into();
-        let datagram = HandshakeDatagram { session, source, fingerprints, is_keyed, bytes, _place };
+        let datagram = HandshakeDatagram { session, path, fingerprints, is_keyed, bytes, _place };
         cx.egress.pass_to_handshakes(InputKind::Datagram(datagram));
     }
 
@@ -148,14 +148,19 @@ impl WorkerSession {
 
     /// Sends DTLS to the address of the client that it answers.
     #[cold]
-    pub(crate) fn send_dtls(&mut self, to: SourceKey, datagram: &[u8], cx: &mut PacketContext<'_>) {
+    pub(crate) fn send_dtls(
+        &mut self,
+        to: ClientPath,
+        datagram: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
         // The client's media may overtake the keys, which come from control.
         self.state().srtp.note_handshake();
-        if !self.address.checked().contains(&to) {
+        if !self.address.checked().contains(&to.source) {
             return;
         }
         // DTLS leaves nothing to RTCP, which comes only after it.
-        let address = self.address.unproved(to);
+        let address = self.address.unproved(to.source);
         if address.is_none_or(|address| address.may_send(RtpSide::Rtcp, datagram.len())) {
             cx.egress.queue_to_client(to, RtpSide::Rtp, 0, datagram);
         } else {

@@ -7,11 +7,11 @@ use evenkeel_model::{RtcpPort, Srtp, StreamKind};
 use super::srtp::drop_reason;
 use super::{ClientKnowledge, PacketContext, WorkerSession};
 use crate::worker::report::MediaDirection;
-use crate::worker::sockets::{RtpSide, SourceKey};
+use crate::worker::sockets::{ClientPath, RtpSide};
 
-/// The address of a client, the listener's port towards it, and the mark of the packet.
+/// The path to a client, the listener's port towards it, and the mark of the packet.
 struct ClientDestination {
-    address: SourceKey,
+    path: ClientPath,
     side: RtpSide,
     dscp: u8,
 }
@@ -43,22 +43,23 @@ impl WorkerSession {
         };
         let is_checked = self.known == ClientKnowledge::Stun;
         let consent = !is_checked || self.address.has_consent(cx.now);
-        let Some(address) = address.filter(|_| consent) else {
+        let Some(source) = address.filter(|_| consent) else {
             return cx.egress.count_drop(DropReason::NoAddress);
         };
-        if is_checked && !self.may_send(address, side, packet.len()) {
+        if is_checked && !self.may_send(source, side, packet.len()) {
             return cx.egress.count_drop(DropReason::Unvalidated);
         }
+        let path = ClientPath { source, local: self.address.local() };
         let (content, side, dscp) = (side, self.side(side), self.dscp_of(kind));
         let mut validation = self.state.as_deref_mut().and_then(|state| state.validation.as_mut());
         if validation.as_mut().is_some_and(|validation| !validation.may_send(packet, cx.now)) {
             return cx.egress.count_drop(DropReason::Unvalidated);
         }
         if self.media.srtp == Srtp::Terminated {
-            let to = ClientDestination { address, side, dscp };
+            let to = ClientDestination { path, side, dscp };
             return self.protect_to_client(content, to, packet, cx, rewrite);
         }
-        match cx.egress.queue_to_client(address, side, dscp, packet) {
+        match cx.egress.queue_to_client(path, side, dscp, packet) {
             Some(bytes) => {
                 rewrite(bytes);
                 if let Some(validation) = validation {
@@ -82,7 +83,7 @@ impl WorkerSession {
     fn protect_to_client(
         &mut self,
         content: RtpSide,
-        ClientDestination { address, side, dscp }: ClientDestination,
+        ClientDestination { path, side, dscp }: ClientDestination,
         packet: &[u8],
         cx: &mut PacketContext<'_>,
         rewrite: impl FnOnce(&mut [u8]),
@@ -98,7 +99,7 @@ impl WorkerSession {
         rewrite(&mut protected);
         let done = self.protect(content, &mut protected, cx);
         let queued = done.and_then(|()| {
-            let queued = cx.egress.queue_to_client(address, side, dscp, &protected);
+            let queued = cx.egress.queue_to_client(path, side, dscp, &protected);
             queued.map(|_| ()).ok_or(DropReason::NoAddress)
         });
         match queued {

@@ -126,7 +126,7 @@ impl Bench {
     }
 
     fn check_from(&mut self, from: SourceKey, nominated: bool, ms: u64) {
-        self.at(ms, |session, cx| session.checked(from, nominated, cx));
+        self.at(ms, |session, cx| session.checked(from.path(), nominated, cx));
         self.session.address.prove(from);
     }
 
@@ -178,6 +178,25 @@ fn media_follows_checks_after_lost_consent() {
 }
 
 #[test]
+fn media_leaves_from_the_nominated_local_address() {
+    let mut bench = Bench::stun(Srtp::Plain);
+    let source = SourceKey { listener: 0, address: bench.client.local_addr().unwrap() };
+    let path = |last| ClientPath { source, local: Some([10, 0, 0, last].into()) };
+    let check = |bench: &mut Bench, path, nominated, ms| {
+        bench.at(ms, |session, cx| session.checked(path, nominated, cx));
+        bench.session.address.local()
+    };
+    assert_eq!(check(&mut bench, source.path(), false, 0), None);
+    assert_eq!(check(&mut bench, path(1), false, 1), path(1).local, "none was known");
+    assert_eq!(check(&mut bench, path(2), false, 2), path(1).local, "another pair of ICE");
+    assert_eq!(check(&mut bench, path(2), true, 3), path(2).local);
+    assert_eq!(check(&mut bench, path(1), false, 4), path(2).local);
+    assert_eq!(check(&mut bench, source.path(), true, 5), path(2).local, "unknown here");
+    bench.session.heard_from(path(3));
+    assert_eq!(bench.session.address.local(), path(3).local, "media uses the client's pair");
+}
+
+#[test]
 fn declared_address_needs_no_consent() {
     let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     assert!(Bench::new(declared, Srtp::Plain).reaches(1_000_000));
@@ -192,7 +211,7 @@ fn declared_address_awaits_the_first_packet() {
     bench.session = WorkerSession::new(Install { await_first_packet: true, ..install });
     assert!(!bench.reaches(0));
     assert_eq!(bench.drops(DropReason::NoAddress), 1);
-    bench.session.heard_from(SourceKey { listener: 0, address });
+    bench.session.heard_from(SourceKey { listener: 0, address }.path());
     assert!(bench.reaches(1));
     assert_eq!(bench.session.address.rtcp(), Some(SourceKey { listener: 0, address }));
 }
@@ -204,7 +223,7 @@ fn oldest_checked_address_is_replaced() {
         |port| SourceKey { listener: 0, address: SocketAddr::from(([10, 0, 0, 1], port)) };
     let mut gone = Vec::new();
     for port in [1, 2, 3, 1, 4, 5, 6] {
-        gone.extend(bench.at(0, |session, cx| session.checked(address(port), false, cx)));
+        gone.extend(bench.at(0, |session, cx| session.checked(address(port).path(), false, cx)));
     }
     assert_eq!(gone, [address(2), address(3)]);
     assert_eq!(bench.session.learned(), [1, 4, 5, 6].map(address));
@@ -483,9 +502,9 @@ fn learned_port_takes_rtcp_from_the_next_port() {
         rtp::write(&fields, b"frame", &mut packet);
         packet
     };
-    assert!(!bench.session.learn(from(4_000), &packet(5)), "not declared");
+    assert!(!bench.session.learn(from(4_000).path(), &packet(5)), "not declared");
     assert!(bench.session.learns());
-    assert!(bench.session.learn(from(4_000), &packet(96)));
+    assert!(bench.session.learn(from(4_000).path(), &packet(96)));
     assert!(!bench.session.learns());
     let taken = |port| bench.session.takes_from(from(port));
     assert_eq!([3_999, 4_000, 4_001, 4_002].map(taken), [false, true, true, false]);

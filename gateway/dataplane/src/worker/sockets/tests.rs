@@ -38,7 +38,11 @@ fn source(address: &str) -> SourceKey {
 
 #[test]
 fn longest_datagram_fits_behind_its_header() {
-    let arrival = ClientArrival { source: source("[2001:db8::1]:65535"), kind: ArrivalKind::Rtp };
+    let arrival = ClientArrival {
+        source: source("[2001:db8::1]:65535"),
+        local: None,
+        kind: ArrivalKind::Rtp,
+    };
     let mut bytes = Vec::new();
     arrival.write(&[7; DATAGRAM_MAX], &mut bytes);
     let (mut sender, _receiver) = ring::channel(8).unwrap();
@@ -49,7 +53,12 @@ fn longest_datagram_fits_behind_its_header() {
 
 #[test]
 fn arrival_survives_the_ring() {
-    for address in ["10.0.0.9:4000", "[2001:db8::1]:65535"] {
+    let of = |local: &str| Some(local.parse().unwrap());
+    for (address, local) in [
+        ("10.0.0.9:4000", None),
+        ("10.0.0.9:4000", of("10.0.0.2")),
+        ("[2001:db8::1]:65535", of("2001:db8::2")),
+    ] {
         for kind in [
             ArrivalKind::Rtp,
             ArrivalKind::Rtcp,
@@ -57,7 +66,7 @@ fn arrival_survives_the_ring() {
             ArrivalKind::Nomination,
             ArrivalKind::AddressTaken,
         ] {
-            let arrival = ClientArrival { source: source(address), kind };
+            let arrival = ClientArrival { source: source(address), local, kind };
             let mut bytes = vec![9; 4];
             arrival.write(b"packet", &mut bytes);
             assert_eq!(ClientArrival::read(&bytes), Some((arrival, b"packet".as_slice())));

@@ -64,3 +64,40 @@ fn destination_survives_packing() {
     let quic = ClientAddress::quic(7);
     assert_eq!((quic.rtp(), quic.rtcp(), quic.flow()), (None, None, Some(7)));
 }
+
+fn path(port: u16, local: &str) -> ClientPath {
+    ClientPath { source: source(port), local: Some(local.parse().unwrap()) }
+}
+
+#[test]
+fn local_address_is_that_of_the_destination() {
+    let mut client = ClientAddress::declared(source(5_004), source(5_005));
+    assert_eq!(client.local(), None);
+    for (port, local) in [(5_004, "10.0.0.2"), (5_004, "10.0.0.3"), (5_005, "10.0.0.4")] {
+        client.follow(path(port, local));
+        assert_eq!(client.local(), path(port, local).local);
+    }
+    client.follow(path(9, "10.0.0.5"));
+    client.follow(ClientPath { local: None, ..path(5_004, "10.0.0.6") });
+    client.follow(path(5_004, "2001:db8::6"));
+    assert_eq!(client.local(), path(0, "10.0.0.4").local, "of no client, unknown, of IPv6");
+}
+
+#[test]
+fn local_address_survives_its_process() {
+    let v6 = |port| SourceKey { listener: 0, address: ([0x2001; 8], port).into() };
+    for (rtp, rtcp, local) in [
+        (source(5_004), source(5_005), "10.0.0.2"),
+        (source(5_004), source(5_004), "10.0.0.2"),
+        (v6(5_004), v6(5_005), "2001:db8::2"),
+        (v6(5_004), v6(5_004), "2001:db8::2"),
+    ] {
+        let mut client = ClientAddress::declared(rtp, rtcp);
+        let local = Some(local.parse().unwrap());
+        client.follow(ClientPath { source: rtp, local });
+        let bytes = rmp_serde::to_vec_named(&client).unwrap();
+        let restored: ClientAddress = rmp_serde::from_slice(&bytes).unwrap();
+        assert_eq!(restored.local(), local);
+        assert_eq!((restored.rtp(), restored.rtcp()), (Some(rtp), Some(rtcp)));
+    }
+}

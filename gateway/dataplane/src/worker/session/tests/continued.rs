@@ -266,11 +266,11 @@ impl Stage {
         handle: fn(&mut WorkerSession, &[u8], &mut PacketContext<'_>),
     ) {
         let (source, session) = (self.source(), &mut self.bench.session);
-        if session.learns() && session.learn(source, packet) {
+        if session.learns() && session.learn(source.path(), packet) {
             self.flows.insert(source.key(), FlowEntry::of(session.home)).unwrap();
         }
         if session.takes_from(source) {
-            session.heard_from(source);
+            session.heard_from(source.path());
             self.bench.at(self.ms, |session, cx| handle(session, packet, cx));
         }
     }
@@ -282,7 +282,7 @@ impl Stage {
         let (source, home) = (self.source(), self.bench.session.home);
         let until = self.bench.session.holds_until(source, now);
         self.flows.check(source.key(), home, until, now).unwrap();
-        self.bench.at(self.ms, |session, cx| session.checked(source, nominated, cx));
+        self.bench.at(self.ms, |session, cx| session.checked(source.path(), nominated, cx));
         // Otherwise the times of reports depend on a secret.
         self.bench.session.address.prove(source);
         let other = SourceKey { listener: 0, address: ([10, 0, 0, 1], 5_000).into() };
@@ -496,12 +496,12 @@ fn awaited_packet_came_before_the_hand_over() {
     for heard in [false, true] {
         let mut session = WorkerSession::new(install());
         if heard {
-            session.heard_from(from);
+            session.heard_from(from.path());
         }
         let state = Some(Box::new(handed_over(&session.hand_out(&Flows::new(1)))));
         let mut session = WorkerSession::new(Install { state, ..install() });
         assert_eq!(session.address.rtcp(), heard.then_some(to));
-        session.heard_from(from);
+        session.heard_from(from.path());
         assert_eq!(session.address.rtcp(), Some(to));
     }
 }

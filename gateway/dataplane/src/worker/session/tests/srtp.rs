@@ -87,7 +87,13 @@ impl Scene {
         slots.put(std::mem::replace(&mut self.bench.session, empty));
         let cx =
             &mut PacketContext { egress: &mut self.bench.egress, board: &self.bench.board, now };
-        ingress.deliver(&mut slots, home, ClientArrival { source, kind }, datagram, cx);
+        ingress.deliver(
+            &mut slots,
+            home,
+            ClientArrival { source, local: None, kind },
+            datagram,
+            cx,
+        );
         slots.with(home, |session| flush_ports(session, cx));
         self.bench.session = *slots.remove(home).unwrap();
         let mut packet = [0; 256];
@@ -462,7 +468,7 @@ fn media_of_a_client_that_has_keys_of_another_process_ends_the_session() {
     // This process has answered its handshake: the media has overtaken the keys.
     let address = scene.bench.client.local_addr().unwrap();
     let source = SourceKey { listener: 0, address };
-    scene.bench.at(5, |session, cx| session.send_dtls(source, b"flight", cx));
+    scene.bench.at(5, |session, cx| session.send_dtls(source.path(), b"flight", cx));
     assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), None);
     assert_eq!(failure(&mut scene), None);
 }
@@ -484,13 +490,13 @@ fn dtls_of_checked_addresses_is_passed_on() {
     for is_keyed in [false, true] {
         scene.deliver(ArrivalKind::Dtls, RECORD);
         let Some(InputKind::Datagram(datagram)) = next() else { panic!("no datagram") };
-        assert_eq!((&*datagram.bytes, datagram.source), (RECORD, source));
+        assert_eq!((&*datagram.bytes, datagram.path), (RECORD, source.path()));
         assert_eq!((datagram.is_keyed, datagram.fingerprints.len()), (is_keyed, 1));
         scene.bench.session.set_keys(&Phone::new("AEAD_AES_128_GCM", 28).keys);
     }
     let other = SourceKey { address: "192.0.2.1:9".parse().unwrap(), ..source };
     for to in [other, source] {
-        scene.bench.at(1, |session, cx| session.send_dtls(to, RECORD, cx));
+        scene.bench.at(1, |session, cx| session.send_dtls(to.path(), RECORD, cx));
     }
     let mut datagram = [0; 64];
     let length = scene.bench.client.recv(&mut datagram).unwrap();
@@ -664,7 +670,7 @@ fn verified_packets_keep_consent() {
     scene.deliver_at(45_000, ArrivalKind::Rtcp, &report);
     ends_at(&scene, 75_000);
     let other = SourceKey { listener: 0, address: "127.0.0.2:9".parse().unwrap() };
-    scene.bench.at(60_000, |session, cx| session.checked(other, true, cx));
+    scene.bench.at(60_000, |session, cx| session.checked(other.path(), true, cx));
     let packet = scene.phone.protect(RtpSide::Rtp, &video(4, SSRC));
     assert!(scene.deliver_at(70_000, ArrivalKind::Rtp, &packet).is_some(), "an earlier address");
     ends_at(&scene, 90_000);
