@@ -7,7 +7,7 @@ use evenkeel_model::{RtcpPort, Srtp, StreamKind};
 use super::srtp::drop_reason;
 use super::{ClientKnowledge, PacketContext, WorkerSession};
 use crate::worker::report::MediaDirection;
-use crate::worker::sockets::{ClientPath, RtpSide};
+use crate::worker::sockets::{ClientPath, RtpSide, SourceKey};
 
 /// The path to a client, the listener's port towards it, and the mark of the packet.
 struct ClientDestination {

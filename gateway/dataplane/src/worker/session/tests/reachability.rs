@@ -18,7 +18,7 @@ fn checked(srtp: Srtp) -> Bench {
     let route = Route::new(1, RedundancyMode::Hot, [(HOP, HopGrant::Admitted)]);
     bench.session.route = Arc::new(RouteCell::holding(route));
     let source = bench.source();
-    bench.at(0, |session, cx| session.checked(source, true, cx));
+    bench.at(0, |session, cx| session.checked(source.path(), true, cx));
     bench.session.count_received(source, &[0; 100]);
     bench
 }
@@ -116,7 +116,7 @@ fn addresses_have_different_transactions() {
     let mut bench = checked(Srtp::Plain);
     let (source, other) = (bench.source(), UdpSocket::bind("127.0.0.1:0").unwrap());
     let other = SourceKey { listener: 0, address: other.local_addr().unwrap() };
-    bench.at(1, |session, cx| session.checked(other, true, cx));
+    bench.at(1, |session, cx| session.checked(other.path(), true, cx));
     let transaction = bench.session.address.secret(source).transaction;
     let answer = answer(transaction);
     assert!(!bench.at(1, |session, cx| session.handle_check_answer(other, &answer, cx)));
@@ -182,7 +182,7 @@ fn dtls_of_an_unproved_address_is_limited() {
     let source = bench.source();
     let flight = [22; 140];
     for _ in 0..7 {
-        bench.at(1, |session, cx| session.send_dtls(source, &flight, cx));
+        bench.at(1, |session, cx| session.send_dtls(source.path(), &flight, cx));
     }
     assert_eq!(received(&bench).len(), 2);
     assert_eq!(bench.drops(DropReason::Unvalidated), 5);
@@ -214,12 +214,12 @@ fn forgotten_address_is_unproved_again() {
     let mut bench = checked(Srtp::Plain);
     let first = bench.source();
     bench.session.address.prove(first);
-    bench.at(1, |session, cx| session.checked(first, true, cx));
+    bench.at(1, |session, cx| session.checked(first.path(), true, cx));
     assert!(!bench.session.address.is_unproved(first), "another check changes nothing");
     for port in 1..=4 {
         let other = SourceKey { listener: 0, address: ([10, 0, 0, 1], port).into() };
-        bench.at(2, |session, cx| session.checked(other, false, cx));
+        bench.at(2, |session, cx| session.checked(other.path(), false, cx));
     }
-    bench.at(3, |session, cx| session.checked(first, true, cx));
+    bench.at(3, |session, cx| session.checked(first.path(), true, cx));
     assert!(bench.session.address.is_unproved(first));
 }
