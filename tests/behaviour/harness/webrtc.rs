@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_client::{OfferMedia, OfferPayloadType, OfferStreamKind};
 use evenkeel_control::OfferedSession;
@@ -159,8 +159,10 @@ impl WebrtcPhone {
     pub(crate) fn answer(&mut self, flight: &[Vec<u8>]) {
         let WebrtcPhone { phone, dtls, .. } = self;
         let send = &mut |datagram: &[u8]| phone.send(datagram);
+        // The client repeats no ClientHello, however long the flight took: it would begin another handshake.
+        let now = Instant::now().min(dtls.next_timeout() - Duration::from_millis(1));
         for datagram in flight {
-            dtls.receive(datagram, Instant::now(), send).unwrap();
+            dtls.receive(datagram, now, send).unwrap();
         }
     }
 
