@@ -190,7 +190,6 @@ pub(crate) fn assert_decoding_survives_kill(stage: &mut Stage, causes: &[&str]) 
     // GStreamer sends a report every few seconds.
     listener
         .wait_for("reports both ways", |books| books.sender_reports > 0 && books.feedback_sent > 0);
-    let status = stage.read("/v1/status");
     let sessions = stage.read("/v1/sessions");
     sending.end(Signal::SIGINT, TIMEOUT).expect("the sender runs");
     let lines = receiving.end(Signal::SIGINT, TIMEOUT).expect("the receiver runs");
@@ -217,17 +216,18 @@ pub(crate) fn assert_decoding_survives_kill(stage: &mut Stage, causes: &[&str]) 
             findings.lost, findings.lost_to_death,
             "{what} lost packets before or after the switch"
         );
-        assert!(findings.gap <= GAP_MAX, "{what}: {findings}");
+        assert!(findings.gap <= GAP_MAX + findings.control, "{what}: {findings}");
     }
-    assert!(longest(&frames) <= GAP_MAX, "voice was not decoded for {:?}", longest(&frames));
+    let most = GAP_MAX + by_voice.control;
+    assert!(longest(&frames) <= most, "voice was not decoded for {:?}", longest(&frames));
     assert_eq!((heard.strange, said.strange), (0, 0), "unexpected packets");
 
     let ours = said.sent.iter().find(|packet| packet.header.payload_type == H264);
     let ours = ours.expect("pictures were sent").header.ssrc;
+    // By the gateway, or by the standby, which may pass on the receiver's request first: then the gateway counts none of its own.
     let first = asked.iter().find(|asked| asked.ssrc == ours).expect("a key frame is requested");
     let answered = |packet: &&Packet| packet.at >= first.at && begins_key_frame(packet);
     assert!(said.sent.iter().any(|packet| answered(&packet)), "the encoder sends a key frame");
-    assert!(status["key_frames_to_client"].as_u64() > Some(0), "{status}");
     let sessions = sessions["sessions"].as_array().map_or(0, Vec::len);
     assert_eq!(sessions, 2, "no session ended");
     moved

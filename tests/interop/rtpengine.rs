@@ -197,11 +197,12 @@ fn rtpengine_killed_calls_move_to_another() {
         quantile(&control, 1.0),
         lost.iter().max().copied().unwrap_or_default(),
     );
+    let most = GAP_MAX + quantile(&control, 1.0);
     for talker in &talkers {
         let last = talker.heard.last().map(|(at, _)| ended - *at);
-        assert!(last.is_some_and(|last| last <= GAP_MAX), "a client hears nothing since: {last:?}");
+        assert!(last.is_some_and(|last| last <= most), "a client hears nothing since: {last:?}");
     }
-    assert!(quantile(&gaps, 1.0) <= GAP_MAX, "{gaps:?}");
+    assert!(quantile(&gaps, 1.0) <= most, "{gaps:?}");
     let sessions = stage.read("/v1/sessions");
     assert_eq!(sessions["sessions"].as_array().map_or(0, Vec::len), 2 * ROOMS, "no session ended");
     stage.end_gateway();

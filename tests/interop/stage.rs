@@ -167,6 +167,21 @@ impl Stage {
         self.runtime.block_on(self.admin.read(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
     }
 
+    /// Waits until the gateway has counted these events of QUIC. A client hears of the last ones before they are counted.
+    pub(crate) fn await_quic_counts(&mut self, expected: &[(&str, u64)]) {
+        let until = Instant::now() + TIMEOUT;
+        loop {
+            let counts = &self.read("/v1/status")["quic_counts"];
+            let missing: Vec<_> =
+                expected.iter().filter(|(count, expected)| counts[count] != *expected).collect();
+            if missing.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < until, "{missing:?} of {counts}");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
     pub(crate) fn push(
         &mut self,
         set: &str,

@@ -213,7 +213,7 @@ fn status_field(name: &str) -> Option<String> {
 fn has_capability(number: u32) -> bool {
     let effective = status_field("CapEff:");
     let effective = effective.and_then(|digits| u64::from_str_radix(&digits, 16).ok());
-    effective.is_some_and(|effective| effective & 1 << number != 0)
+    effective.is_some_and(|effective| effective & (1 << number) != 0)
 }
 
 /// The kernel asks for the rights of ptrace(2) before it opens another process's memory.
