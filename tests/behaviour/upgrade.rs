@@ -525,7 +525,13 @@ fn offer_with_key_is_answered_once_over_an_upgrade() {
     let upgraded = gateway.upgrade(own_binary()).join().unwrap().unwrap();
     gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
     let again = open(&mut gateway);
-    assert_eq!((again.status, again.body), (201, first.body));
+    assert_eq!((again.status, &again.body), (201, &first.body));
+    // The answer ends with its session, and the key opens no second one.
+    let opened: Value = serde_json::from_slice(&first.body).unwrap();
+    let id = opened["id"].as_str().unwrap();
+    gateway.ask(async |client| client.close(id).await).unwrap();
+    wait_until("the answer is dropped", || open(&mut gateway).status == 409);
+    assert_eq!(gateway.read("/v1/status")["sessions"], 0);
 }
 
 #[test]

@@ -296,8 +296,8 @@ fn next_process_records_sessions_without_an_end() {
     assert_eq!(HistoryWriter::next_number(None, socket), 0);
 }
 
-/// Opens these sessions, and ends as a killed process does.
-fn die_with(writer: HistoryWriter, numbers: std::ops::Range<u64>) {
+/// Opens these sessions, which have no end if the writer is dropped then.
+fn open_all(writer: &HistoryWriter, numbers: std::ops::Range<u64>) {
     let waiting = writer.records.clone().unwrap();
     for number in numbers {
         while waiting.is_full() {
@@ -305,7 +305,6 @@ fn die_with(writer: HistoryWriter, numbers: std::ops::Range<u64>) {
         }
         writer.open(open::tests::session(number));
     }
-    drop(waiting);
 }
 
 #[test]
@@ -315,7 +314,8 @@ fn kills_with_100_000_sessions_leave_a_history() {
     let LogFiles { current, previous, open, .. } = folder.place();
     let mut next = folder.start();
     for start in 1..=2 {
-        die_with(next, (start - 1) * SESSIONS..start * SESSIONS);
+        open_all(&next, (start - 1) * SESSIONS..start * SESSIONS);
+        drop(next);
         assert!(fs::metadata(&open).unwrap().len() > FILE_BYTES_MAX);
         next = folder.start();
         let newest = start * SESSIONS - 1;
