@@ -18,6 +18,7 @@ mod tally;
 #[cfg(test)]
 pub(super) mod tests;
 mod to_client;
+mod unproved;
 mod validation;
 
 use std::hash::RandomState;

@@ -10,7 +10,7 @@ use evenkeel_media::{instant, stun};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use super::reachability::{ShiftedReport, UnprovedAddress};
+use super::unproved::{ShiftedReport, UnprovedAddress};
 use crate::address;
 use crate::flows::{self, Home};
 use crate::worker::sockets::{ClientPath, SourceKey};
