@@ -43,6 +43,7 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::Credential
         | Attribute::Dependency
         | Attribute::Direction
+        | Attribute::Document
         | Attribute::Fault
         | Attribute::From
         | Attribute::Gateway
