@@ -168,7 +168,12 @@ impl Ticks<'_> {
                 session.memory.write(self.questions.state(state), revisions);
             }
         }
-        self.policies.note_conduct(policy, arm, parts.count(), now, &mut self.tables.effects);
+        let last = parts.last_own().map(|(row, rule)| {
+            let session = sessions.get(row as usize).map(|(id, _)| FaultSubject::Session(*id));
+            Placement(self.tables).name_decision(Some(rule), None, session)
+        });
+        let (decided, effects) = (parts.count(), &mut self.tables.effects);
+        self.policies.note_conduct(policy, arm, decided, last, now, effects);
         self.climb_left_out(sessions, beside, now);
         BatchOutcome { outcome: parts.outcome(), parts }
     }

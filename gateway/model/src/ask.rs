@@ -511,7 +511,7 @@ crate::named! {
     /// A native rule that a decision broke.
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
     pub enum GuardRule {
-        /// The decision names a node that does not exist or is down, or names a node twice.
+        /// The decision names a node that the question did not show or showed as down or draining, or names a node twice.
         UnusableNode = "unusable-node",
         /// The first node has no capacity for the room.
         NoCapacity = "no-capacity",
@@ -533,7 +533,7 @@ crate::named! {
         CapUnsupported = "cap-unsupported",
         /// The breaker of a node's zone or region is open.
         BreakerOpen = "breaker-open",
-        /// The subject changed since the question.
+        /// The subject changed since the question; or a node does not take the room, although the question showed one that takes rooms.
         Outdated = "outdated",
         /// A fresh instance of the plugin answered the same question differently.
         HiddenState = "hidden-state",

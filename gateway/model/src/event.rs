@@ -491,6 +491,8 @@ pub enum CoreEvent {
         revision: Arc<str>,
         /// The evidence of harm.
         breach: Breach,
+        /// The last part of it: the broken rule, the node and the room or session.
+        last: Option<Box<str>>,
     },
     /// The gateway admits no more sessions.
     ShuttingDown,

@@ -427,8 +427,9 @@ impl EventRecorder {
                 self.instruments.level(Level::PolicyFailing, failing, &labels);
             }
             // The consequence is recorded as a rollout.
-            CoreEvent::Breached { policy, revision, breach } => {
-                warn!(%policy, %revision, %breach, "revision breached a rollback threshold");
+            CoreEvent::Breached { policy, revision, breach, last } => {
+                let last = last.as_deref();
+                warn!(%policy, %revision, %breach, last, "revision breached a rollback threshold");
             }
             CoreEvent::ShuttingDown => info!("new sessions are refused: shutting down"),
         }

@@ -16,7 +16,7 @@ use crate::effects::Timer;
 use crate::gateway::Gateway;
 use crate::policy::questions::{
     AnswerDetails, BatchOutcome, FaultSubject, PartCounts, PendingQuestion, QuestionSubject,
-    mismatched, reasons_given, turns_away, was_taken,
+    UsableNodes, mismatched, reasons_given, turns_away, was_taken,
 };
 use crate::rooms::moves::Moves;
 use crate::rooms::openings::Openings;
@@ -233,7 +233,7 @@ impl Gateway {
 
     pub(super) fn placed(
         &mut self,
-        (policy, arm): (&PolicyName, Arm),
+        asked: &PendingQuestion,
         id: RoomId,
         answer: Result<HookAnswer, PluginFault>,
         (by, beside): (&Decider, &AnswerDetails),
@@ -253,17 +253,13 @@ impl Gateway {
                 return DecisionOutcome::Applied { differs: !native.is_empty() };
             }
             Ok(HookAnswer::Placed { hops, ttl_ms, state, .. }) => {
-                match Placement(&self.tables).check_placement(id, &hops, now) {
+                match Placement(&self.tables).check_placement(id, &hops, &asked.usable, now) {
                     Err(guard) => DecisionOutcome::Guarded(guard),
                     Ok(()) => {
                         let placement = Placement(&self.tables);
                         let hops = placement.without_inside_spares(id, &hops, |node| *node);
                         let differs = hops != native;
-                        let worse = u32::from(self.spends_redundancy(policy, id, &hops, now));
-                        let (routes, effects) =
-                            (BreachCount { of: 1, worse }, &mut self.tables.effects);
-                        self.policies.note_routes(policy, arm, routes, now, effects);
-                        self.policies.weigh_placement(policy, arm, hops[0], effects);
+                        self.note_placement(asked, id, &hops, now);
                         self.write_room_state(id, state);
                         if let Some(room) = self.tables.rooms.get_mut(&id) {
                             room.ttl_ms = ttl_ms;
@@ -282,15 +278,35 @@ impl Gateway {
         outcome
     }
 
+    /// Counts the placement of a new room for the judges of its revision.
+    fn note_placement(
+        &mut self,
+        asked: &PendingQuestion,
+        id: RoomId,
+        hops: &[NodeId],
+        now: Instant,
+    ) {
+        let PendingQuestion { policy, arm, .. } = asked;
+        let last = self.policies.canary(policy).map(|_| {
+            let room = Some(FaultSubject::Room(id));
+            Placement(&self.tables).name_decision(None, hops.first().copied(), room)
+        });
+        let worse = u32::from(self.spends_redundancy(asked, id, hops, now));
+        let (routes, effects) = (BreachCount { of: 1, worse }, &mut self.tables.effects);
+        self.policies.note_routes(policy, *arm, routes, last.clone(), now, effects);
+        self.policies.weigh_placement(policy, *arm, hops[0], last, effects);
+    }
+
     /// A canary decides, and these nodes leave the room with less redundancy than the native default.
     fn spends_redundancy(
         &self,
-        policy: &PolicyName,
+        asked: &PendingQuestion,
         id: RoomId,
         hops: &[NodeId],
         now: Instant,
     ) -> bool {
-        self.policies.canary(policy).is_some()
+        self.policies.canary(&asked.policy).is_some()
+            && asked.usable.are_left(&self.tables.nodes)
             && Placement(&self.tables).spends_redundancy(id, hops, now)
     }
 
@@ -319,7 +335,11 @@ impl Gateway {
         let budget = if about.is_of_offer() { limits.offer_budget } else { limits.advice_budget };
         let (deadline, effects) = (now + budget, &mut self.tables.effects);
         let id = self.questions.next_id();
-        let asked = PendingQuestion { id, policy, arm, revision, about, at: now };
+        let usable = match about.hook() {
+            Hook::Routing => UsableNodes::of(&self.tables.nodes),
+            Hook::Admission | Hook::Degradation | Hook::Scenario => UsableNodes::default(),
+        };
+        let asked = PendingQuestion { id, policy, arm, revision, about, usable, at: now };
         if let Some(asked) = self.questions.ask(asked, question, deadline, effects) {
             self.conclude(asked, Err(PluginFault::Late), now);
         }
@@ -373,13 +393,13 @@ impl Gateway {
         let rows = asked.about.rows();
         let (session, room) = asked.about.one(&self.tables.sessions);
         let (revision, answer, beside) = AnswerDetails::split(result);
-        let PendingQuestion { id: ask, policy, arm, about, at: asked, .. } = asked;
+        let PendingQuestion { policy, arm, about, .. } = &asked;
         if answer.as_ref().err() == Some(&PluginFault::Late) {
-            self.change_policy(&policy, now, Lifecycle::note_late);
+            self.change_policy(policy, now, Lifecycle::note_late);
         }
-        if arm == Arm::Standing {
+        if *arm == Arm::Standing {
             let fault = answer.as_ref().err();
-            self.questions.note_standing(&policy, fault, now, &mut self.tables.effects);
+            self.questions.note_standing(policy, fault, now, &mut self.tables.effects);
         }
         let by = revision.clone().map_or(Decider::Native, |revision| {
             let policy = policy.clone();
@@ -390,36 +410,45 @@ impl Gateway {
         // The event precedes its consequences.
         let place = self.tables.effects.place();
         let one = BatchOutcome::one;
-        let native = match &about {
+        let native = match about {
             QuestionSubject::Place(id) => Placement(&self.tables).native_hops(*id, &[], now),
             _ => Vec::new(),
         };
-        let whose = (&policy, arm);
-        let BatchOutcome { outcome, parts } = match &about {
+        let unusable = match &answer {
+            Ok(HookAnswer::Placed { hops, .. }) => asked.usable.first_other(hops),
+            _ => None,
+        };
+        let BatchOutcome { outcome, parts } = match about {
             QuestionSubject::Resolve(session) => one(self.resolved(*session, answer, now)),
             QuestionSubject::Admit(session) => {
                 one(self.admission_said(*session, answer, by.clone(), now))
             }
             QuestionSubject::Place(room) => {
-                one(self.placed(whose, *room, answer, (&by, &beside), &native, now))
+                one(self.placed(&asked, *room, answer, (&by, &beside), &native, now))
             }
             QuestionSubject::Reroute(rooms) => {
-                self.rerouted(whose, rooms, answer, (&by, &beside), now)
+                self.rerouted(&asked, rooms, answer, (&by, &beside), now)
             }
             QuestionSubject::Tick(sessions) => {
-                self.ticks().ticked(whose, sessions, answer, (&by, &beside), now)
+                self.ticks().ticked((policy, *arm), sessions, answer, (&by, &beside), now)
             }
         };
         if let Some(revision) = &revision {
             let is_there = |it| FaultSubject::exists(it, &self.tables.sessions, &self.tables.rooms);
             let (apart, effects) = (beside.apart.as_deref(), (now, &mut self.tables.effects));
-            self.subject_history.note_apart(&about, &policy, revision, apart, is_there, effects);
+            self.subject_history.note_apart(about, policy, revision, apart, is_there, effects);
             if about.is_of_offer() {
-                let worse = u32::from(
-                    matches!(&outcome, DecisionOutcome::Guarded(guard) if guard.is_its_own()),
-                );
-                let (decided, effects) = (BreachCount { of: 1, worse }, &mut self.tables.effects);
-                self.policies.note_conduct(&policy, arm, decided, now, effects);
+                let own = match outcome {
+                    DecisionOutcome::Guarded(guard) => Some(guard).filter(|it| it.is_its_own()),
+                    _ => None,
+                };
+                let last = own.map(|rule| {
+                    let state = Placement(&self.tables);
+                    state.name_decision(Some(rule), unusable, about.subject(0))
+                });
+                let decided = BreachCount { of: 1, worse: u32::from(own.is_some()) };
+                let effects = &mut self.tables.effects;
+                self.policies.note_conduct(policy, *arm, decided, last, now, effects);
             }
             let is_of_newcomer =
                 matches!(about, QuestionSubject::Admit(_) | QuestionSubject::Place(_));
@@ -427,15 +456,16 @@ impl Gateway {
                 // A decision that broke a rule turned no client away.
                 let turned_away = turns_away && matches!(outcome, DecisionOutcome::Applied { .. });
                 let (newcomer, effects) =
-                    (AdmissionSample { arm, turned_away }, &mut self.tables.effects);
-                self.policies.weigh_newcomer(&policy, newcomer, now, effects);
+                    (AdmissionSample { arm: *arm, turned_away }, &mut self.tables.effects);
+                self.policies.weigh_newcomer(policy, newcomer, now, effects);
             }
         }
         let said = (&by, &outcome, &parts);
         let is_there = |it| FaultSubject::exists(it, &self.tables.sessions, &self.tables.rooms);
         let history = &mut self.subject_history;
-        let reason = history.note_said(&about, said, &given, &beside, is_there, now);
+        let reason = history.note_said(about, said, &given, &beside, is_there, now);
         let AnswerDetails { notes, took, .. } = beside;
+        let PendingQuestion { id: ask, policy, arm, at: asked, .. } = asked;
         let decided = CoreEvent::Decided {
             ask,
             policy,
@@ -518,12 +548,13 @@ impl Gateway {
     /// Applies the moves of a policy. A room that changed since the question keeps its route and its old state.
     pub(super) fn rerouted(
         &mut self,
-        (policy, arm): (&PolicyName, Arm),
+        asked: &PendingQuestion,
         rooms: &[(RoomId, u64)],
         answer: Result<HookAnswer, PluginFault>,
         (by, beside): (&Decider, &AnswerDetails),
         now: Instant,
     ) -> BatchOutcome {
+        let PendingQuestion { policy, arm, usable, .. } = asked;
         self.tables.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
         rooms.iter().for_each(|(id, _)| self.tables.rooms.changes.note(*id));
         rooms.iter().for_each(|(id, _)| Moves(&mut self.tables).catch_up(*id, now));
@@ -535,18 +566,22 @@ impl Gateway {
                 let fresh: Vec<Option<RoomId>> =
                     rooms.iter().map(|row| state.unchanged(*row)).collect();
                 if fresh.iter().any(Option::is_some) {
-                    memo.into_iter().for_each(|memo| self.policies.keep_memo(policy, arm, memo));
+                    memo.into_iter().for_each(|memo| self.policies.keep_memo(policy, *arm, memo));
                     let (mut seen, mut routes) = (BTreeSet::new(), BreachCount::default());
-                    for step in moves {
+                    let mut last_worse = None;
+                    for step in &moves {
                         let part = match fresh.get(step.row as usize) {
                             Some(_) if !seen.insert(step.row) => Err(GuardRule::UnknownRow),
                             Some(Some(id)) => {
-                                let bare = self.spends_redundancy(policy, *id, &step.hops, now);
+                                let bare = self.spends_redundancy(asked, *id, &step.hops, now);
                                 let part = self.route(now, |tables| {
-                                    Reroutes(tables).take_move(*id, &step, by, now)
+                                    Reroutes(tables).take_move(*id, step, usable, by, now)
                                 });
                                 routes.of += u32::from(part.is_ok());
-                                routes.worse += u32::from(part.is_ok() && bare);
+                                if part.is_ok() && bare {
+                                    routes.worse += 1;
+                                    last_worse = Some((*id, step.hops.first().copied()));
+                                }
                                 part
                             }
                             Some(None) => Err(GuardRule::Outdated),
@@ -555,9 +590,18 @@ impl Gateway {
                         parts.note(step.row, part);
                     }
                     parts.report_broken(policy, &mut self.tables.effects);
+                    let state = Placement(&self.tables);
+                    let last = parts.last_own().map(|(row, rule)| {
+                        let step = moves.iter().rfind(|step| step.row == row);
+                        let node = step.and_then(|step| usable.first_other(&step.hops));
+                        state.name_decision(Some(rule), node, asked.about.subject(row))
+                    });
+                    let last_worse = last_worse.map(|(id, node)| {
+                        state.name_decision(None, node, Some(FaultSubject::Room(id)))
+                    });
                     let (decided, effects) = (parts.count(), &mut self.tables.effects);
-                    self.policies.note_conduct(policy, arm, decided, now, effects);
-                    self.policies.note_routes(policy, arm, routes, now, effects);
+                    self.policies.note_conduct(policy, *arm, decided, last, now, effects);
+                    self.policies.note_routes(policy, *arm, routes, last_worse, now, effects);
                     for (row, state) in states.into_iter().filter(|(row, _)| !parts.refused(*row)) {
                         if let Some(id) = fresh.get(row as usize).copied().flatten() {
                             self.write_room_state(id, state);

@@ -402,12 +402,13 @@ impl Policies {
         self.breached(&policy, Arm::Canary, breach, effects);
     }
 
-    /// Counts decisions of a revision, and how many of them broke a rule.
+    /// Counts decisions of a revision, and how many of them broke a rule. `last` names the last one that did.
     pub(crate) fn note_conduct(
         &mut self,
         policy: &PolicyName,
         arm: Arm,
         decided: BreachCount,
+        last: Option<Box<str>>,
         now: Instant,
         effects: &mut Effects,
     ) {
@@ -419,15 +420,17 @@ impl Policies {
             let breach = conduct.as_mut()?.note(figure, arm, decided, &judging, now);
             breach.filter(|_| matters)
         });
-        self.breached(policy, arm, breach, effects);
+        self.breached_by(policy, arm, breach, last, effects);
     }
 
-    /// Counts routes, and how many of them have less redundancy than the native default would give.
+    /// Counts routes, and how many of them have less redundancy than the native default would give. `last` names the last
+    /// one that has.
     pub(crate) fn note_routes(
         &mut self,
         policy: &PolicyName,
         arm: Arm,
         routes: BreachCount,
+        last: Option<Box<str>>,
         now: Instant,
         effects: &mut Effects,
     ) {
@@ -436,20 +439,21 @@ impl Policies {
             policy.unprotected.as_mut()?.note(figure, arm, routes, &judging, now)
         });
         let breach = breach.filter(|_| arm == Arm::Canary);
-        self.breached(policy, arm, breach, effects);
+        self.breached_by(policy, arm, breach, last, effects);
     }
 
-    /// Counts the placement of a new room.
+    /// Counts the placement of a new room, which `last` names.
     pub(crate) fn weigh_placement(
         &mut self,
         policy: &PolicyName,
         arm: Arm,
         on: NodeId,
+        last: Option<Box<str>>,
         effects: &mut Effects,
     ) {
         let judge = self.all.get_mut(policy).and_then(|policy| policy.judge.as_mut());
         let breach = judge.and_then(|judge| judge.note_placement(arm, on));
-        self.breached(policy, Arm::Canary, breach, effects);
+        self.breached_by(policy, Arm::Canary, breach, last, effects);
     }
 
     /// Counts an admission policy's decision on a newcomer.
@@ -496,12 +500,23 @@ impl Policies {
         }
     }
 
-    /// Reports the first breach of an arm, and removes its revision soon.
     pub(super) fn breached(
         &mut self,
         name: &PolicyName,
         arm: Arm,
         breach: Option<Breach>,
+        effects: &mut Effects,
+    ) {
+        self.breached_by(name, arm, breach, None, effects);
+    }
+
+    /// Reports the first breach of an arm, and removes its revision soon. `last` names the last decision in the count.
+    fn breached_by(
+        &mut self,
+        name: &PolicyName,
+        arm: Arm,
+        breach: Option<Breach>,
+        last: Option<Box<str>>,
         effects: &mut Effects,
     ) {
         let (Some(breach), Some(policy)) = (breach, self.all.get_mut(name)) else { return };
@@ -511,9 +526,13 @@ impl Policies {
         let Some(revision) = policy.life.revisions().of(arm).map(|it| Arc::clone(&it.name)) else {
             return;
         };
-        let (policy, reason) = (name.clone(), breach.to_string().into());
-        effects.event(CoreEvent::Breached { policy, revision: revision.clone(), breach });
-        self.remove_harmful_soon(name, revision, reason, effects);
+        let reason = match &last {
+            Some(last) => format!("{breach}; the last: {last}"),
+            None => breach.to_string(),
+        };
+        let policy = name.clone();
+        effects.event(CoreEvent::Breached { policy, revision: revision.clone(), breach, last });
+        self.remove_harmful_soon(name, revision, reason.into(), effects);
     }
 
     /// Removes the revision with the next timer, after the answer or report in which the breach was found.

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     AdmitVerdict, Apart, Arm, Ask, AskId, BreachCount, CoreEvent, DecisionNote, DecisionOutcome,
-    GuardRule, Hook, HookAnswer, NO_NODE, PluginFault, PluginState, PolicyName, PolicyQuestion,
-    Reasons, RevisionAnswer, RoomId, SessionId,
+    GuardRule, Hook, HookAnswer, NO_NODE, NodeId, PluginFault, PluginState, PolicyName,
+    PolicyQuestion, Reasons, RevisionAnswer, RoomId, SessionId,
 };
+use evenkeel_nodes::{Node, NodeTable};
 
 use crate::collections::Interner;
 use crate::effects::{Effects, GatewayEffect, Timer};
@@ -150,6 +151,29 @@ impl QuestionSubject {
 /// answers at once.
 const ASKS_IN_FLIGHT_MAX: usize = 256;
 
+/// Nodes that take rooms, in the order of their numbers.
+#[derive(Default, Debug)]
+pub(crate) struct UsableNodes(Box<[NodeId]>);
+
+impl UsableNodes {
+    pub(crate) fn of(nodes: &NodeTable) -> UsableNodes {
+        UsableNodes(nodes.iter().filter(|node| node.takes_rooms()).map(|node| node.id).collect())
+    }
+
+    pub(crate) fn contains(&self, node: NodeId) -> bool {
+        self.0.binary_search(&node).is_ok()
+    }
+
+    /// All of them still take rooms: no death or drain since changed what the native default would do.
+    pub(crate) fn are_left(&self, nodes: &NodeTable) -> bool {
+        self.0.iter().all(|node| nodes.get(*node).is_some_and(Node::takes_rooms))
+    }
+
+    pub(crate) fn first_other(&self, nodes: &[NodeId]) -> Option<NodeId> {
+        nodes.iter().copied().find(|node| !self.contains(*node))
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct PendingQuestion {
     pub(crate) id: AskId,
@@ -157,6 +181,8 @@ pub(crate) struct PendingQuestion {
     pub(crate) arm: Arm,
     pub(crate) revision: Option<Arc<str>>,
     pub(crate) about: QuestionSubject,
+    /// Those that a question about rooms showed. Others are no fault of the revision.
+    pub(crate) usable: UsableNodes,
     pub(crate) at: Instant,
 }
 
@@ -413,6 +439,8 @@ pub(crate) struct PartCounts {
     /// Changed rows; true if a part differs from the native default.
     applied: BTreeMap<u32, bool>,
     refused: BTreeMap<u32, GuardRule>,
+    /// The last row with a part that broke a rule by the policy's own fault, and the rule.
+    last_own: Option<(u32, GuardRule)>,
     last_broken: Option<GuardRule>,
     broken: BTreeMap<GuardRule, u32>,
     /// All parts, and how many broke a rule by the policy's own fault.
@@ -433,6 +461,10 @@ impl PartCounts {
         self.count
     }
 
+    pub(crate) fn last_own(&self) -> Option<(u32, GuardRule)> {
+        self.last_own
+    }
+
     pub(crate) fn note(&mut self, row: u32, part: Result<PartOutcome, GuardRule>) {
         self.count.of += 1;
         match part {
@@ -445,7 +477,10 @@ impl PartCounts {
             Err(guard) => {
                 self.refused.insert(row, guard);
                 self.note_broken(guard, 1);
-                self.count.worse += u32::from(guard.is_its_own());
+                if guard.is_its_own() {
+                    self.count.worse += 1;
+                    self.last_own = Some((row, guard));
+                }
             }
         }
     }

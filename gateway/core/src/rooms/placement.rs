@@ -15,6 +15,7 @@ use evenkeel_slo::SloTable;
 
 use crate::capacity::{Capacity, Holding};
 use crate::effects::{Effects, GatewayEffect};
+use crate::policy::questions::{FaultSubject, UsableNodes};
 use crate::rooms::RoomTable;
 use crate::rooms::room::Room;
 use crate::rooms::survey::{PlacementSurvey, Takes};
@@ -242,11 +243,13 @@ impl<'a> Placement<'a> {
         hops.iter().filter(may).copied().collect()
     }
 
-    /// Checks that each hop exists, takes rooms or already has this one, has not just refused it, and occurs once.
+    /// Checks that each hop exists, takes rooms or already has this one, has not just refused it, and occurs once. A revision
+    /// that names only nodes that its question showed as usable could not know better.
     pub(crate) fn check_hops(
         self,
         id: RoomId,
         nodes: &[NodeId],
+        shown: &UsableNodes,
         now: Instant,
     ) -> Result<(), GuardRule> {
         let shunned = self.shunned(id, now);
@@ -258,15 +261,16 @@ impl<'a> Placement<'a> {
         let usable =
             |node: &NodeId| self.0.nodes.get(*node).is_some_and(takes) && !shunned.contains(node);
         let distinct = nodes.iter().collect::<BTreeSet<_>>().len() == nodes.len();
-        let fine =
-            !nodes.is_empty() && nodes.len() <= HOPS_MAX && distinct && nodes.iter().all(usable);
+        let possible = (1..=HOPS_MAX).contains(&nodes.len()) && distinct;
         let kept = |node: &&NodeId| route.as_ref().is_some_and(|r| r.leads_to(**node));
         let shut = |node: &NodeId| !self.0.capacity.may_enter(id, *node, &self.0.nodes);
-        match fine {
+        match nodes.iter().all(usable) {
+            _ if !possible => Err(GuardRule::UnusableNode),
             true if nodes.iter().filter(|node| !kept(node)).any(shut) => {
                 Err(GuardRule::BreakerOpen)
             }
             true => Ok(()),
+            false if nodes.iter().all(|node| shown.contains(*node)) => Err(GuardRule::Outdated),
             false => Err(GuardRule::UnusableNode),
         }
     }
@@ -275,13 +279,33 @@ impl<'a> Placement<'a> {
         self,
         id: RoomId,
         nodes: &[NodeId],
+        shown: &UsableNodes,
         now: Instant,
     ) -> Result<(), GuardRule> {
-        self.check_hops(id, nodes, now)?;
+        self.check_hops(id, nodes, shown, now)?;
         let is_new = self.0.rooms.get(&id).is_some_and(|room| !room.is_placed());
         let is_left = |place: NodeId| !self.0.nodes.pace(place).is_busy();
         let may = !is_new || !self.0.rooms.stranded_go_first() || is_left(nodes[0]);
         if may && self.fits(id, nodes[0]) { Ok(()) } else { Err(GuardRule::NoCapacity) }
+    }
+
+    /// Names a decision in the reason of a rollback: `unusable-node, node fra-2, room support-7`.
+    pub(crate) fn name_decision(
+        self,
+        rule: Option<GuardRule>,
+        node: Option<NodeId>,
+        subject: Option<FaultSubject>,
+    ) -> Box<str> {
+        let node = node.map(|node| match self.0.nodes.get(node) {
+            Some(node) => format!("node {}", node.settings.name),
+            None => format!("unknown node {}", node.0),
+        });
+        let subject = subject.map(|subject| match subject {
+            FaultSubject::Room(room) => format!("room {}", self.0.rooms.name_of(room)),
+            FaultSubject::Session(session) => format!("session {session}"),
+        });
+        let rule = rule.map(|rule| rule.name().to_owned());
+        rule.into_iter().chain(node).chain(subject).collect::<Vec<_>>().join(", ").into()
     }
 
     /// A room as routing policies see it. `reads` is the revision that is asked.

@@ -12,7 +12,7 @@ use evenkeel_model::{
 use evenkeel_nodes::Node;
 
 use crate::effects::Timer;
-use crate::policy::questions::PartOutcome;
+use crate::policy::questions::{PartOutcome, UsableNodes};
 use crate::record::Failback;
 use crate::rooms::moves::{LOOK_AGAIN, Moves};
 use crate::rooms::placement::{CoreTables, Placement};
@@ -268,17 +268,18 @@ impl Reroutes<'_> {
         &mut self,
         id: RoomId,
         step: &RoutingMove,
+        shown: &UsableNodes,
         by: &Decider,
         now: Instant,
     ) -> Result<PartOutcome, GuardRule> {
-        Placement(self.0).check_hops(id, &step.hops, now)?;
+        Placement(self.0).check_hops(id, &step.hops, shown, now)?;
         let room = &self.0.rooms[&id];
         let (stranded, heads) = (room.stranded().is_some(), room.pending.as_ref());
         let heads = heads.and_then(|pending| Some(pending.hops.first()?.node));
         let stands = Placement(self.0).stands_at(id).map(|hop| hop.node);
         // A repeated decision for the hop that the room is already moving to counts as one move.
         if ![stands, heads].contains(&step.hops.first().copied()) {
-            Placement(self.0).check_placement(id, &step.hops, now)?;
+            Placement(self.0).check_placement(id, &step.hops, shown, now)?;
             if !stranded {
                 if Moves(self.0).is_damped(id, now) {
                     return Err(GuardRule::MovedTooOften);

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use evenkeel_model::{
     Arm, Ask, Breach, BreachCount, CoreEvent, CoreSettings, DecisionOutcome, FailureScope, Figure,
-    Hook, HookAnswer, Measures, Metric, NO_NODE, NodeId, PluginFault, PluginState, PolicyName,
-    PolicyQuestion, RedundancyMode, RoutingMove, SessionId,
+    GuardRule, Hook, HookAnswer, Measures, Metric, NO_NODE, NodeId, PluginFault, PluginState,
+    PolicyName, PolicyQuestion, RedundancyMode, RoutingMove, SessionId,
 };
+use evenkeel_nodes::AgentWord;
 use evenkeel_revisions::{
     Judging, Lifecycle, Revision, Revisions, RolloutRules, WallClock, samples as revisions,
 };
@@ -441,6 +442,95 @@ fn broken_rules_are_a_breach_if_replaceable() {
             by.into_iter().map(|by| (by.to_owned(), Figure::Guarded)).collect();
         assert_eq!(found, right);
     }
+}
+
+/// Twenty rooms of a canary that would place and move all of them to the first node.
+fn insisting_canary() -> (World, Vec<SessionId>) {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    turn(&mut world, Hook::Routing, alone());
+    turn(&mut world, Hook::Routing, tried(99));
+    let sessions = (0..20).map(|room| world.open(&room.to_string())).collect();
+    (world, sessions)
+}
+
+/// Moves each room of the question to these nodes.
+fn moves_all(ask: &Ask, hops: &[NodeId]) -> Option<Result<HookAnswer, PluginFault>> {
+    let PolicyQuestion::Reroute { rooms, .. } = &ask.question else { return None };
+    let step = |(_, row)| RoutingMove { row, hops: hops.to_vec(), ttl_ms: 0, reason: 0 };
+    let moves = rooms.iter().zip(0..).map(step).collect();
+    Some(Ok(HookAnswer::Moves { moves, states: Vec::new(), memo: None }))
+}
+
+fn reasons(world: &World) -> Vec<String> {
+    let reason = |output: &crate::GatewayEffect| match output {
+        crate::GatewayEffect::Rollout(report) => report.reason.as_deref().map(str::to_owned),
+        _ => None,
+    };
+    world.outputs.iter().filter_map(reason).collect()
+}
+
+#[test]
+fn node_that_dies_after_the_question_blames_none() {
+    let (mut world, _) = insisting_canary();
+    world.answer_with(|_| None);
+    (100..120).for_each(|room| _ = world.offer(&room.to_string()));
+    let asked: Vec<Ask> = std::mem::take(&mut world.held);
+    // The questions are not late then.
+    let now = world.now;
+    world.gateway.change_nodes(now, |nodes| nodes.handle_agent_word(A, AgentWord::Gone, now));
+    for ask in asked {
+        world.answer(&ask, Ok(placement(&[A, B], 0)));
+        world.settle();
+    }
+    let is_outdated = |event: &&CoreEvent| {
+        let outcome = DecisionOutcome::Guarded(GuardRule::Outdated);
+        matches!(event, CoreEvent::Decided { outcome: found, .. } if *found == outcome)
+    };
+    assert_eq!(world.events().filter(is_outdated).count(), 20);
+    assert_eq!(breaches(&world), []);
+}
+
+#[test]
+fn ports_that_close_before_the_death_blame_none() {
+    let (mut world, sessions) = insisting_canary();
+    world.answer_with(|ask| moves_all(ask, &[A, B]));
+    let hop = world.hop(A);
+    for session in sessions {
+        world.gateway.handle_port_closed(session, hop, world.now);
+        world.settle();
+    }
+    world.kill(A);
+    let guards = world.guards();
+    assert!(guards.len() >= 20, "{guards:?}");
+    assert!(guards.iter().all(|guard| !guard.is_its_own()), "{guards:?}");
+    assert_eq!(breaches(&world), []);
+}
+
+#[test]
+fn node_that_was_down_at_the_question_is_blamed() {
+    let (mut world, _) = insisting_canary();
+    world.kill(A);
+    world.outputs.clear();
+    world.answer_with(place(&[A, B]));
+    (100..103).for_each(|room| _ = world.open(&room.to_string()));
+    world.pass(ms(10));
+    let [(revision, breach)] = &breaches(&world)[..] else { panic!("{:?}", breaches(&world)) };
+    assert_eq!((&**revision, breach.figure), ("new", Figure::Guarded));
+    let [reason] = &reasons(&world)[..] else { panic!("{:?}", reasons(&world)) };
+    assert!(reason.ends_with("; the last: unusable-node, node n0, room 102"), "{reason}");
+}
+
+#[test]
+fn move_to_a_node_that_was_down_is_blamed() {
+    let (mut world, _) = insisting_canary();
+    world.kill(A);
+    world.pass(ms(1_000));
+    world.outputs.clear();
+    world.answer_with(|ask| moves_all(ask, &[A, B]));
+    world.gateway.handle_policy_changed(&policy(Hook::Routing), world.now);
+    world.pass(ms(10));
+    let [reason] = &reasons(&world)[..] else { panic!("{:?}", reasons(&world)) };
+    assert!(reason.contains("; the last: unusable-node, node n0, room "), "{reason}");
 }
 
 /// Places rooms of the canary on these nodes, and those of the rest in turn on each node with another one as its standby.

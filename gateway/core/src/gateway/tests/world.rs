@@ -18,6 +18,7 @@ use evenkeel_nodes::NodeEvidence;
 use super::super::{Gateway, GatewayEffect, Impossible, NotOpened};
 use super::restoring::assert_continued;
 use crate::NodeEffect;
+use crate::policy::questions::UsableNodes;
 use crate::rooms::placement::Placement;
 use crate::{
     ArmStatistics, ChangedRecords, GatewayRecord, HopMap, RoomRecord, SessionRecord, WATCH_EVERY,
@@ -733,7 +734,8 @@ impl World {
         nodes: &[NodeId],
     ) -> Result<(), evenkeel_model::GuardRule> {
         let room = self.room(room);
-        Placement(&self.gateway.tables).check_hops(room, nodes, self.now)
+        let shown = UsableNodes::of(&self.gateway.tables.nodes);
+        Placement(&self.gateway.tables).check_hops(room, nodes, &shown, self.now)
     }
 
     pub(super) fn has_free_node_for(&mut self, room: &str) -> bool {
