@@ -329,13 +329,15 @@ impl NoticeWriter {
                 // The session that showed it.
                 session?: session.map(|session| session.to_string()),
             },
+            // `moved` named the cause.
+            CoreEvent::MoveCauseFound { cause: MoveCause::Link, .. } => return None,
             // The cause of moves that `moved` attributed to the link is known: their node was dead.
-            CoreEvent::MoveCauseFound { hop, cause, rooms, sessions } => notice! {
+            CoreEvent::MoveCauseFound { hop, cause, moves } => notice! {
                 "move-cause", at_us;
                 node: of_hop(*hop),
                 cause: cause.name(),
-                rooms: rooms,
-                sessions: sessions.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                rooms: moves.iter().map(|it| &it.room_name).collect::<Vec<_>>(),
+                sessions: moves.iter().flat_map(|it| &it.sessions).map(ToString::to_string).collect::<Vec<_>>(),
             },
             // Most nodes fell silent at once, so none is marked down for it; or that has ended.
             CoreEvent::Uplink { doubted, silent, of } => notice! {

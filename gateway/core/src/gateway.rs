@@ -238,6 +238,7 @@ impl Gateway {
                 Openings(&mut self.tables).weigh_client_breakers(now);
                 Stops(&mut self.tables).weigh(now);
             }
+            Timer::ClosedPorts => Moves(&mut self.tables).settle_port_moves(now),
             Timer::Cohorts => self.quality.weigh_cohorts(&mut self.tables, now),
             Timer::Flows => self.quality.judge_flows(&mut self.tables, now),
             Timer::Judge => self.policies.turn_judges(now, &mut self.tables.effects),

@@ -13,14 +13,14 @@ pub(crate) mod streams;
 pub(crate) mod survey;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Index};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     Affinity, Board, CoreSettings, Decider, Hop, IdMap, IdSet, NodeId, Offer, OfferRefusal,
-    RegionId, RoomId, Scenario, SessionId,
+    PortMove, RegionId, RoomId, Scenario, SessionId,
 };
 
 use crate::collections::{Changes, Interner};
@@ -32,8 +32,8 @@ use crate::rooms::room::{MoveUnderWay, PendingRoute, Room};
 /// 500 ms by default.
 const PORTS_EXPLAINED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Closed ports of the last two seconds; the moves of others keep the cause `link`.
-const PORT_MOVES_MAX: usize = 1_024;
+/// Interval at which moves off nodes that did not die get their final cause.
+const PORTS_SETTLED_EVERY: Duration = Duration::from_millis(100);
 
 /// Separates the name of a call from the session in the name of a session's own room. It needs no escaping in paths or
 /// queries.
@@ -118,6 +118,14 @@ impl PendingFailover {
     }
 }
 
+/// A room's port at a hop was closed.
+#[derive(Debug)]
+struct ClosedPort {
+    at: Instant,
+    /// The move that it caused. Its cause is the death of the node if that is found in time, else the link.
+    moved: Option<PortMove>,
+}
+
 /// Rooms that are visited in turns.
 #[derive(Default, Debug)]
 struct RoomTurns {
@@ -180,8 +188,8 @@ pub(crate) struct RoomTable {
     /// The room that left last, for each node that loses more than others.
     leave_cursors: BTreeMap<NodeId, RoomId>,
     deciders: Interner<Decider>,
-    /// Rooms that left hops for closed ports, and when.
-    port_moves: VecDeque<(Instant, Hop, RoomId)>,
+    /// Closed ports of the last two seconds.
+    closed_ports: BTreeMap<(Hop, RoomId), ClosedPort>,
     pub(crate) unsettled: Option<Box<Unsettled>>,
     started: Instant,
     /// Rooms with another record.
@@ -211,7 +219,7 @@ impl RoomTable {
             drains: BTreeMap::new(),
             leave_cursors: BTreeMap::new(),
             deciders: Interner::default(),
-            port_moves: VecDeque::new(),
+            closed_ports: BTreeMap::new(),
             unsettled: None,
             started: now,
             changes: Changes::default(),
@@ -317,30 +325,45 @@ impl RoomTable {
         }
     }
 
-    /// The room left a hop for a closed port.
-    fn note_port_move(&mut self, id: RoomId, hop: Hop, now: Instant) {
-        self.port_moves.retain(|(at, ..)| now.duration_since(*at) < PORTS_EXPLAINED_WITHIN);
-        if self.port_moves.len() == PORT_MOVES_MAX {
-            self.port_moves.pop_front();
-        }
-        self.port_moves.push_back((now, hop, id));
+    fn note_port_closed(&mut self, id: RoomId, hop: Hop, now: Instant) {
+        let port = self.closed_ports.entry((hop, id));
+        port.or_insert(ClosedPort { at: now, moved: None }).at = now;
     }
 
-    /// The node is dead: rooms that left it for closed ports a moment ago left it for that. Returns those that moved.
-    fn explain_port_moves(&mut self, dead: Hop, now: Instant) -> BTreeSet<RoomId> {
-        let mut moved = BTreeSet::new();
-        for (at, hop, id) in std::mem::take(&mut self.port_moves) {
-            if hop == dead && now.duration_since(at) < PORTS_EXPLAINED_WITHIN {
-                self.changes.note(id);
-                let room = self.all.get_mut(id);
-                if room.is_some_and(|room| room.explain_port_move(dead)) {
-                    moved.insert(id);
-                }
-            } else {
-                self.port_moves.push_back((at, hop, id));
+    /// Notes the room's move off the hop. Returns false if the room's port was closed there a moment ago: the cause may change.
+    fn note_port_move(&mut self, hop: Hop, moved: PortMove, now: Instant) -> bool {
+        let port = self.closed_ports.get_mut(&(hop, moved.room));
+        let port = port.filter(|port| now.duration_since(port.at) < PORTS_EXPLAINED_WITHIN);
+        let is_final = port.is_none();
+        port.into_iter().for_each(|port| port.moved = Some(moved.clone()));
+        is_final
+    }
+
+    /// The node is dead: rooms that left it for closed ports a moment ago left it for that. Returns their moves.
+    fn explain_port_moves(&mut self, dead: Hop, now: Instant) -> Vec<PortMove> {
+        let of_node = (dead, RoomId(0))..=(dead, RoomId(u64::MAX));
+        let ports = self
+            .closed_ports
+            .extract_if(of_node, |_, port| now.duration_since(port.at) < PORTS_EXPLAINED_WITHIN);
+        let moves: Vec<PortMove> = ports.filter_map(|(_, port)| port.moved).collect();
+        for PortMove { room, .. } in &moves {
+            self.changes.note(*room);
+            self.all.get_mut(*room).into_iter().for_each(|it| it.explain_port_move(dead));
+        }
+        moves
+    }
+
+    /// Takes the moves for closed ports of nodes that did not die in time.
+    fn take_settled_port_moves(&mut self, now: Instant) -> BTreeMap<Hop, Vec<PortMove>> {
+        let is_old =
+            |_: &_, port: &mut ClosedPort| now.duration_since(port.at) >= PORTS_EXPLAINED_WITHIN;
+        let mut settled: BTreeMap<Hop, Vec<PortMove>> = BTreeMap::new();
+        for ((hop, _), port) in self.closed_ports.extract_if(.., is_old) {
+            if let Some(moved) = port.moved {
+                settled.entry(hop).or_default().push(moved);
             }
         }
-        moved
+        settled
     }
 
     fn set_placed_by(&mut self, id: RoomId, by: Decider) {

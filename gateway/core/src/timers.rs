@@ -40,6 +40,8 @@ pub(crate) enum Timer {
     /// The next room returns to its native place.
     Failback,
     Breakers,
+    /// Nodes whose ports were closed have not died in time.
+    ClosedPorts,
     /// Votes about nodes are weighed.
     Cohorts,
     /// Silent sessions are judged.

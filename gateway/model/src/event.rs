@@ -266,6 +266,8 @@ pub enum CoreEvent {
         to: Option<Hop>,
         /// The time at which the move or drain began.
         started: Instant,
+        /// False: a closed port moved the room, and [`CoreEvent::MoveCauseFound`] tells within two seconds whether its node was dead.
+        is_final: bool,
     },
     /// A move was aborted. The room stays at its hop.
     MoveEnded {
@@ -308,17 +310,15 @@ pub enum CoreEvent {
         /// The session that gave the evidence, if it was one session.
         session: Option<SessionId>,
     },
-    /// The cause of moves off this hop is known, whose [`CoreEvent::Moved`] gave the cause `link`: their ports were closed because the
-    /// node was dead. The [`CoreEvent::Node`] of its death follows.
+    /// The cause of moves off this hop is known, whose [`CoreEvent::Moved`] was not final: their ports were closed because the node
+    /// was dead, and the [`CoreEvent::Node`] of its death came before; or it lived on.
     MoveCauseFound {
         /// The node, in one incarnation.
         hop: Hop,
         /// The reason of the moves.
         cause: MoveCause,
-        /// The names of the rooms.
-        rooms: Vec<Arc<str>>,
-        /// The live sessions of the rooms.
-        sessions: Vec<SessionId>,
+        /// The moves.
+        moves: Vec<PortMove>,
     },
     /// A node's health changed.
     Node {
@@ -558,6 +558,21 @@ pub struct BreachCount {
     pub of: u32,
     /// The part that got worse, broke a rule, was turned away, or is on one node.
     pub worse: u32,
+}
+
+/// A room that left a hop for a closed port.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PortMove {
+    /// The number of the room.
+    pub room: RoomId,
+    /// The name that clients requested.
+    pub room_name: Arc<str>,
+    /// The name of the scenario.
+    pub scenario: Arc<str>,
+    /// The live sessions that moved.
+    pub sessions: Vec<SessionId>,
+    /// Time from the start of the move until the room was at its next hop.
+    pub took: Duration,
 }
 
 /// Evidence that a revision does harm.

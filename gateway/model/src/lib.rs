@@ -32,7 +32,7 @@ pub use device::DeviceLimits;
 pub use diagnosis::{Impairment, ImpairmentSign, PathEvidence, PathSegment};
 pub use event::{
     Breach, BreachCount, CloseReason, ClosedMove, ClosedSession, CoreEvent, Figure, ModeChange,
-    MoveCause, MoveOutcome, Strike,
+    MoveCause, MoveOutcome, PortMove, Strike,
 };
 pub use forwarding::{
     AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, LeftHop, Plan, Route, RouteCell,

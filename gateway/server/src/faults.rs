@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use evenkeel_control::{EventRecord, GatewayEvent, LossComparison, LossFigures, PredictedLoss};
-use evenkeel_model::{CoreEvent, Decider, Health, Hop, NodeId, Op, RoomId, SessionId};
+use evenkeel_model::{
+    CoreEvent, Decider, Health, Hop, MoveCause, NodeId, Op, PortMove, RoomId, SessionId,
+};
 use evenkeel_process::unix_us;
 
 /// Time after the first death in which further deaths belong to the same fault, and rooms find other nodes. A copy is played for as
@@ -90,6 +92,14 @@ impl ObservedFault {
             {
                 let hit = || HitRoom { sessions: sessions.clone(), is_placed: false };
                 self.rooms.entry(*room).or_insert_with(hit).is_placed |= to.is_some();
+            }
+            CoreEvent::MoveCauseFound { hop, cause: MoveCause::NodeDown, moves }
+                if self.nodes.contains_key(&hop.node) =>
+            {
+                for PortMove { room, sessions, .. } in moves {
+                    let hit = || HitRoom { sessions: sessions.clone(), is_placed: false };
+                    self.rooms.entry(*room).or_insert_with(hit).is_placed = true;
+                }
             }
             CoreEvent::Degraded { session, op: Op::Cap, arg, by: Decider::Native, .. } => {
                 match arg {

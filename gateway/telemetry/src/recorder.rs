@@ -13,7 +13,7 @@ use evenkeel_control::{
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_model::{
     BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ModeChange, NodeId, PolicyName,
-    StartPhase, StopPhase,
+    PortMove, StartPhase, StopPhase,
 };
 use evenkeel_revisions::RolloutStage;
 use tokio::sync::broadcast::Receiver;
@@ -228,11 +228,14 @@ impl EventRecorder {
             }
             CoreEvent::Closed { .. } => self.closed(event, at),
             CoreEvent::Moved { .. } => self.moved(event, at),
-            CoreEvent::MoveCauseFound { hop, cause, rooms, sessions } => {
-                let (node, cause) = (self.names.of_hop(*hop).node, cause.name());
-                debug!(%node, cause, rooms = rooms.len(), "cause of earlier moves found");
-                if let Some(spans) = &mut self.spans {
-                    spans.cause_found(*hop, sessions);
+            CoreEvent::MoveCauseFound { hop, cause, moves } => {
+                let place = self.names.of_hop(*hop);
+                debug!(node = %place.node, cause = cause.name(), rooms = moves.len(), "cause of earlier moves found");
+                for PortMove { scenario, sessions, took, .. } in moves {
+                    self.count_move(*cause, &Decider::Native, scenario, sessions, &place, *took);
+                    if let Some(spans) = &mut self.spans {
+                        spans.note_failover(*hop, sessions, at);
+                    }
                 }
             }
             CoreEvent::Rerouted { room, hops, by } => {

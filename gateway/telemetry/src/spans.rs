@@ -88,8 +88,6 @@ pub(super) struct SpanWriter {
     /// Decisions about many rooms. These move once their sessions are open at the new node.
     reroutes: Vec<DecisionBatch>,
     failovers: Vec<FailoverSpan>,
-    /// Sessions that left a hop for closed ports. The event of its death follows.
-    port_moves: Option<(Hop, TouchedSessions)>,
     operations: OperationTracks,
     /// The times at which hooks of nodes were called.
     hooks: BTreeMap<(NodeHook, NodeId), SystemTime>,
@@ -157,7 +155,6 @@ impl SpanWriter {
             batch: None,
             reroutes: Vec::new(),
             failovers: Vec::new(),
-            port_moves: None,
             operations: OperationTracks::default(),
             hooks: BTreeMap::new(),
             swept: None,

@@ -6,8 +6,8 @@ use evenkeel_control::samples::closed_session;
 use evenkeel_dataplane::worker::ShedRun;
 use evenkeel_model::{
     BreakerMode, BreakerState, CloseReason, EvidenceSource, Health, Impairment, ImpairmentSign,
-    MoveCause, MoveOutcome, NewcomerAction, Op, PathEvidence, PathSegment, PluginFault, StartPhase,
-    StartRefusal, StopPhase,
+    MoveCause, MoveOutcome, NewcomerAction, Op, PathEvidence, PathSegment, PluginFault, PortMove,
+    StartPhase, StartRefusal, StopPhase,
 };
 
 use super::*;
@@ -52,9 +52,13 @@ fn failure_and_its_moves_have_names_and_witnesses() {
 #[test]
 fn cause_of_earlier_moves_names_their_sessions() {
     let (world, mut listening) = listening();
-    let (cause, sessions) = (MoveCause::NodeDown, vec![SessionId(1), SessionId(2)]);
-    let rooms = vec!["room-1".into()];
-    world.tell(CoreEvent::MoveCauseFound { hop: hop(0), cause, rooms, sessions }, None);
+    let sessions = vec![SessionId(1), SessionId(2)];
+    let (room, room_name, scenario, took) =
+        (RoomId(1), "room-1".into(), "call".into(), Duration::ZERO);
+    let moves = vec![PortMove { room, room_name, scenario, sessions, took }];
+    for cause in [MoveCause::Link, MoveCause::NodeDown] {
+        world.tell(CoreEvent::MoveCauseFound { hop: hop(0), cause, moves: moves.clone() }, None);
+    }
     let mut told = listening.notice("move-cause");
     assert!(told.as_object_mut().unwrap().remove("at_us").is_some());
     let expected = json!({
@@ -159,6 +163,7 @@ fn moved(cause: MoveCause) -> CoreEvent {
         from: hop(0),
         to: Some(hop(1)),
         started: Instant::now(),
+        is_final: true,
     }
 }
 

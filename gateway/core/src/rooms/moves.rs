@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, Decider, GuardRule, Hop, MoveCause, MoveOutcome, NodeId, RedundancyMode, RoomId,
-    SessionId, Strike,
+    CoreEvent, Decider, GuardRule, Hop, MoveCause, MoveOutcome, NodeId, PortMove, RedundancyMode,
+    RoomId, SessionId, Strike,
 };
 
 use crate::effects::{GatewayEffect, RoomNotice, Timer};
 use crate::record::MoveRecord;
-use crate::rooms::RoomTable;
 use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::{PendingRoute, Room};
 use crate::rooms::routes::Routes;
+use crate::rooms::{PORTS_EXPLAINED_WITHIN, PORTS_SETTLED_EVERY, RoomTable};
 
 /// Interval of checks while no room can return to its native place.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -169,6 +169,12 @@ impl Moves<'_> {
         if let Some(session) = sessions.first() {
             self.0.effects.notice(RoomNotice::Enrol(*session));
         }
+        let is_final = cause != MoveCause::Link || to.is_none() || {
+            let (room_name, scenario) = (Arc::clone(&room_name), Arc::clone(&scenario));
+            let (sessions, took) = (sessions.clone(), now.saturating_duration_since(started));
+            let moved = PortMove { room: id, room_name, scenario, sessions, took };
+            self.0.rooms.note_port_move(from, moved, now)
+        };
         self.0.effects.event(CoreEvent::Moved {
             room: id,
             room_name,
@@ -179,6 +185,7 @@ impl Moves<'_> {
             from,
             to,
             started,
+            is_final,
         });
         let counted_max = self.0.settings.limits.moves_per_minute;
         if let Some(room) = self.0.rooms.get_mut(&id)
@@ -246,19 +253,23 @@ impl Moves<'_> {
         }
     }
 
-    /// Gives moves off the dead node for closed ports, a moment ago, its death as their cause.
-    pub(crate) fn explain_port_moves(&mut self, dead: Hop, now: Instant) {
-        let (cause, _) = self.loss_of(dead.node);
-        if cause != MoveCause::NodeDown {
-            return;
+    /// Gives moves off the dead node for closed ports, a moment ago, its death as their cause. Returns them.
+    pub(crate) fn explain_port_moves(&mut self, dead: Hop, now: Instant) -> Vec<PortMove> {
+        match self.loss_of(dead.node).0 {
+            MoveCause::NodeDown => self.0.rooms.explain_port_moves(dead, now),
+            _ => Vec::new(),
         }
-        let moved = self.0.rooms.explain_port_moves(dead, now);
-        if moved.is_empty() {
-            return;
+    }
+
+    /// Moves for closed ports of nodes that did not die in time were due to the link.
+    pub(crate) fn settle_port_moves(&mut self, now: Instant) {
+        for (hop, moves) in self.0.rooms.take_settled_port_moves(now) {
+            let cause = MoveCause::Link;
+            self.0.effects.event(CoreEvent::MoveCauseFound { hop, cause, moves });
         }
-        let rooms = moved.iter().map(|id| self.0.rooms.name_of(*id)).collect();
-        let sessions = moved.iter().flat_map(|id| Placement(self.0).live_sessions(*id)).collect();
-        self.0.effects.event(CoreEvent::MoveCauseFound { hop: dead, cause, rooms, sessions });
+        if !self.0.rooms.closed_ports.is_empty() {
+            self.0.effects.set(Timer::ClosedPorts, now + PORTS_SETTLED_EVERY);
+        }
     }
 
     /// Marks the node down: packets of its rooms take their second hops. The reserves for this death are load from now on.
@@ -410,8 +421,9 @@ impl Moves<'_> {
         {
             node.handle_port_closed(room, now);
         }
+        self.0.rooms.note_port_closed(room, hop, now);
+        self.0.effects.set_if_idle(Timer::ClosedPorts, now + PORTS_EXPLAINED_WITHIN);
         self.drop_hop(room, hop, (Strike::PortClosed, Some(session)), now);
-        self.0.rooms.note_port_move(room, hop, now);
     }
 
     /// The hop does not carry the room although its node is up: it leaves the room's route if there is another hop.

@@ -468,10 +468,15 @@ impl NodeController<'_> {
                 // A node that dies before it ran was ejected.
                 self.0.nodes.start_failed(id, NotStarted::Ejected, now);
                 self.0.effects.take(&mut self.0.nodes);
-                Moves(self.0).explain_port_moves(hop, now);
-                let rooms = Moves(self.0).fail_over(id, now);
+                let moves = Moves(self.0).explain_port_moves(hop, now);
+                let rooms = Moves(self.0).fail_over(id, now) + moves.len() as u32;
                 let event = CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms };
-                return self.0.effects.event(event);
+                self.0.effects.event(event);
+                if !moves.is_empty() {
+                    let cause = MoveCause::NodeDown;
+                    self.0.effects.event(CoreEvent::MoveCauseFound { hop, cause, moves });
+                }
+                return;
             }
             NodeTransition::Returned | NodeTransition::Started { .. } => {
                 self.0.nodes.reincarnate(id);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Board, Decider, HOPS_MAX, Hop, HopGrant, Labels, LeftHop, MoveCause, MoveOutcome, NodeId,
-    RedundancyMode, RegionId, RegionRole, RoomId, Route, RouteCell, SessionId,
+    Board, Decider, HOPS_MAX, Hop, HopGrant, Labels, LeftHop, MoveCause, NodeId, RedundancyMode,
+    RegionId, RegionRole, RoomId, Route, RouteCell, SessionId,
 };
 use evenkeel_nodes::{Node, NodeTable};
 use evenkeel_revisions::StateVersions;
@@ -261,16 +261,13 @@ impl Room {
         struck.filter(move |(_, until)| now < **until).map(|(hop, _)| *hop)
     }
 
-    /// The room left this hop for a closed port, and the node turned out to be dead. True if the cause of a completed move changed.
-    pub(crate) fn explain_port_move(&mut self, dead: Hop) -> bool {
-        let mut is_changed = false;
+    /// The room left this hop for a closed port, and the node turned out to be dead.
+    pub(crate) fn explain_port_move(&mut self, dead: Hop) {
         for record in self.history.iter_mut().flat_map(|history| &mut history.record) {
             if record.from == dead && record.cause == MoveCause::Link {
                 record.cause = MoveCause::NodeDown;
-                is_changed |= record.outcome == MoveOutcome::Done;
             }
         }
-        is_changed
     }
 
     /// Adds a move to the room's record.

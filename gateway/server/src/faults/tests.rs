@@ -39,6 +39,7 @@ fn moved(at_ms: u64, room: u64, from: u32, to: Option<u32>) -> EventRecord {
         from: hop(from),
         to: to.map(hop),
         started: Instant::now(),
+        is_final: true,
     };
     record(at_ms, event)
 }
@@ -95,6 +96,31 @@ fn figures_count_rooms_of_dead_nodes() {
     let right = LossFigures { rooms: 3, sessions: 6, unplaced_sessions: 2, reduced_sessions: 1 };
     assert_eq!((compared.actual, compared.died_us), (right, 1_000_000));
     assert_eq!((compared.nodes, compared.predicted), (vec![hop(0)], Some(predicted(&[0], 3))));
+}
+
+#[test]
+fn rooms_whose_ports_closed_before_count() {
+    let port_move = |room: u64| PortMove {
+        room: RoomId(room),
+        room_name: "room".into(),
+        scenario: "call".into(),
+        sessions: vec![SessionId(2 * room), SessionId(2 * room + 1)],
+        took: Duration::from_millis(1),
+    };
+    let found = |node, cause, room| {
+        let moves = vec![port_move(room)];
+        record(1_000, CoreEvent::MoveCauseFound { hop: hop(node), cause, moves })
+    };
+    let compared = compared(&[
+        moved(999, 1, 0, Some(1)),
+        death(1_000, 0),
+        found(0, MoveCause::NodeDown, 1),
+        found(2, MoveCause::NodeDown, 3),
+        found(0, MoveCause::Link, 4),
+        moved(1_001, 2, 0, Some(1)),
+    ]);
+    let right = LossFigures { rooms: 2, sessions: 4, ..LossFigures::default() };
+    assert_eq!(compared.unwrap().actual, right);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use evenkeel_control::{
 };
 use evenkeel_model::{
     BreakerMode, BreakerState, ClientGroup, ClientLabel, CoreEvent, Decider, Health, Hook,
-    MoveCause, NewcomerAction, NodeId, OfferRefusal, Op, RegionId, SessionId,
+    MoveCause, NewcomerAction, NodeId, OfferRefusal, Op, PortMove, RegionId, RoomId, SessionId,
 };
 use evenkeel_revisions::RolloutStage;
 use evenkeel_telemetry::registry::Attribute;
@@ -302,15 +302,28 @@ fn failover_links_are_bounded() {
 fn failover_is_linked_to_sessions_that_closed_ports_moved_before() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("ports", receiver.address, "grpc", 1.0);
-    let found = |node, sessions: &[u64]| CoreEvent::MoveCauseFound {
+    let link = MoveCause::Link;
+    let found = |node, cause, session| CoreEvent::MoveCauseFound {
         hop: hop(node),
-        cause: MoveCause::NodeDown,
-        rooms: vec!["room".into()],
-        sessions: sessions.iter().copied().map(SessionId).collect(),
+        cause,
+        moves: vec![PortMove {
+            room: RoomId(session),
+            room_name: "room".into(),
+            scenario: "call".into(),
+            sessions: vec![SessionId(session)],
+            took: Duration::from_millis(1),
+        }],
     };
-    hear(&mut recorder, &[moved(1, &[1], MoveCause::Link), moved(2, &[2], MoveCause::Link)]);
-    hear(&mut recorder, &[found(0, &[1]), down(0), down(0)]);
-    hear(&mut recorder, &[found(1, &[2]), down(0)]);
+    hear(&mut recorder, &[moved(1, &[1], link), moved(2, &[2], link)]);
+    let counts = |cause| {
+        let cause = format!("evenkeel_cause=\"{cause}\"");
+        ["evenkeel_rooms_moved_total", "evenkeel_sessions_moved_total"]
+            .map(|metric| counted(&telemetry, metric, &cause))
+    };
+    assert_eq!(["link", "node-down"].map(counts), [[0; 2]; 2]);
+    hear(&mut recorder, &[down(1), found(0, MoveCause::NodeDown, 1)]);
+    hear(&mut recorder, &[down(0), down(0), found(1, link, 2)]);
+    assert_eq!(["link", "node-down"].map(counts), [[1; 2]; 2]);
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
     check_registered(&spans);

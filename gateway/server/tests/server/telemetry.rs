@@ -157,6 +157,7 @@ pub(crate) fn moved(room: u64, sessions: &[u64], cause: MoveCause) -> CoreEvent 
         from: hop(0),
         to: Some(hop(1)),
         started: Instant::now(),
+        is_final: cause != MoveCause::Link,
     }
 }
 

@@ -184,6 +184,7 @@ fn reroute_is_linked_to_the_sessions_that_moved() {
         from: hop(0),
         to: Some(hop(1)),
         started,
+        is_final: true,
     };
     let policy = policy(Hook::Routing);
     let by = |revision: &str| Decider::Policy { policy: policy.clone(), revision: revision.into() };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_control::{MediaPause, NodeName, TraceCaller};
-use evenkeel_model::{CoreEvent, NodeId, SessionId};
+use evenkeel_model::{CoreEvent, Decider, MoveCause, NodeId, SessionId};
 use tracing::{debug, warn};
 
 use super::{EventRecorder, decider_name};
@@ -86,7 +86,18 @@ impl EventRecorder {
     }
 
     pub(super) fn moved(&mut self, event: &CoreEvent, at: Moment) {
-        let CoreEvent::Moved { room, scenario, sessions, cause, by, from, to, started, .. } = event
+        let CoreEvent::Moved {
+            room,
+            scenario,
+            sessions,
+            cause,
+            by,
+            from,
+            to,
+            started,
+            is_final,
+            ..
+        } = event
         else {
             return;
         };
@@ -97,12 +108,29 @@ impl EventRecorder {
         if let Some(spans) = &mut self.spans {
             spans.moved(event, at);
         }
-        let why = (Attribute::Cause, cause.name());
         if to.is_none() {
+            let why = (Attribute::Cause, cause.name());
             return self.instruments.count(Count::RoomsStranded, 1, &[why]);
         }
+        // Counted once its cause is known.
+        if *is_final {
+            self.count_move(*cause, by, scenario, sessions, &place, took);
+        }
+    }
+
+    /// Counts a move off a node.
+    pub(super) fn count_move(
+        &self,
+        cause: MoveCause,
+        by: &Decider,
+        scenario: &str,
+        sessions: &[SessionId],
+        place: &NodeName,
+        took: Duration,
+    ) {
+        let why = (Attribute::Cause, cause.name());
         self.instruments.count(Count::RoomsMoved, 1, &[why, (Attribute::By, &*decider_name(by))]);
-        let [scenario, region, zone] = placed(scenario, &place);
+        let [scenario, region, zone] = placed(scenario, place);
         let labels = [why, scenario, region, zone];
         self.instruments.count(Count::SessionsMoved, sessions.len() as u64, &labels);
         let span = sessions.iter().find_map(|session| self.exemplar(*session));

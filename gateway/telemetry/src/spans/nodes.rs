@@ -32,7 +32,6 @@ impl SpanWriter {
         if to != Health::Down {
             return;
         }
-        let earlier = self.port_moves.take().filter(|(left, _)| *left == hop);
         self.failovers.push(FailoverSpan {
             hop,
             started,
@@ -40,13 +39,13 @@ impl SpanWriter {
             witnesses: witnesses.iter().map(|(witness, _)| *witness).collect(),
             rooms,
             rooms_left: rooms,
-            touched: earlier.map(|(_, touched)| touched).unwrap_or_default(),
+            touched: TouchedSessions::default(),
         });
         self.finish_failovers(at, |failover| failover.rooms_left == 0);
     }
 
-    /// A room moved off a down node.
-    pub(super) fn note_failover(&mut self, from: Hop, sessions: &[SessionId], at: Moment) {
+    /// A room moved off a down node, or had left it before for a closed port.
+    pub(crate) fn note_failover(&mut self, from: Hop, sessions: &[SessionId], at: Moment) {
         let Some(at_hop) = self.failovers.iter().position(|failover| failover.hop == from) else {
             return;
         };
@@ -55,13 +54,6 @@ impl SpanWriter {
         failover.touched.add(sessions.len(), links);
         failover.rooms_left = failover.rooms_left.saturating_sub(1);
         self.finish_failovers(at, |failover| failover.rooms_left == 0);
-    }
-
-    /// Records [`CoreEvent::MoveCauseFound`](evenkeel_model::CoreEvent::MoveCauseFound), before the death of the node.
-    pub(crate) fn cause_found(&mut self, hop: Hop, sessions: &[SessionId]) {
-        let mut touched = TouchedSessions::default();
-        touched.add(sessions.len(), self.links_to(sessions));
-        self.port_moves = Some((hop, touched));
     }
 
     pub(super) fn finish_failovers(&mut self, at: Moment, over: impl Fn(&FailoverSpan) -> bool) {

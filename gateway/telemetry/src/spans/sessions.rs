@@ -288,6 +288,7 @@ impl SpanWriter {
             from,
             to,
             started,
+            is_final: _,
         } = event
         else {
             return;

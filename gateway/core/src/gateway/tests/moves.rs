@@ -1,6 +1,6 @@
 use evenkeel_model::{
-    ClientTransport, ClosedSession, CoreEvent, Decider, DecisionOutcome, GuardRule, Hook,
-    HookAnswer, HopGrant, MoveCause, NodeId, PolicyQuestion, RoutingMove,
+    ClientTransport, ClosedSession, CoreEvent, Decider, DecisionOutcome, GuardRule, Health, Hook,
+    HookAnswer, HopGrant, MoveCause, NodeId, PolicyQuestion, PortMove, RoutingMove,
 };
 
 use super::super::GatewayEffect;
@@ -394,15 +394,55 @@ fn closed_port_of_a_dead_node_is_its_death() {
         world.kill(A);
         assert_eq!(causes(&world, session), [cause]);
         let found = world.events().filter_map(|event| match event {
-            CoreEvent::MoveCauseFound { hop, cause, rooms, sessions } => {
-                assert_eq!((rooms.len(), &*rooms[0]), (1, "r"));
+            CoreEvent::MoveCauseFound { hop, cause, moves } => {
+                let [PortMove { room_name, sessions, .. }] = &moves[..] else { panic!() };
+                assert_eq!(&**room_name, "r");
                 Some((*hop, *cause, sessions.clone()))
             }
             _ => None,
         });
-        let expected = (cause == MoveCause::NodeDown).then(|| (hop, cause, vec![session]));
-        assert_eq!(found.collect::<Vec<_>>(), Vec::from_iter(expected));
+        assert_eq!(found.collect::<Vec<_>>(), [(hop, cause, vec![session])]);
+        let rooms = world.events().filter_map(|event| match event {
+            CoreEvent::Node { to: Health::Down, rooms, .. } => Some(*rooms),
+            _ => None,
+        });
+        assert_eq!(rooms.collect::<Vec<_>>(), [u32::from(cause == MoveCause::NodeDown)]);
     }
+}
+
+/// Nodes with a port per session: the kernel reports the ports of some rooms before three of them accuse the node.
+#[test]
+fn death_counts_rooms_whose_ports_closed_first() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    let sessions: Vec<_> = ["1", "2", "3", "4", "5"]
+        .iter()
+        .flat_map(|room| [world.open(room), world.open(room)])
+        .collect();
+    let hop = world.hop(A);
+    assert!(["1", "2", "3", "4", "5"].iter().all(|room| world.stands(room) == Some(A)));
+    for session in &sessions[..8] {
+        world.gateway.handle_port_closed(*session, hop, world.now);
+        world.settle();
+    }
+    world.kill(A);
+    world.pass(ms(5_000));
+    let (mut rooms, mut lost) = (Vec::new(), Vec::new());
+    for event in world.events() {
+        match event {
+            CoreEvent::Node { to: Health::Down, rooms: count, .. } => rooms.push(*count),
+            CoreEvent::MoveCauseFound { cause, moves, .. } => {
+                assert_eq!(*cause, MoveCause::NodeDown);
+                lost.extend(moves.iter().flat_map(|it| it.sessions.clone()));
+            }
+            CoreEvent::Moved { cause, sessions, is_final: true, .. } => {
+                assert_eq!(*cause, MoveCause::NodeDown);
+                lost.extend(sessions);
+            }
+            _ => {}
+        }
+    }
+    lost.sort_unstable();
+    assert_eq!((rooms, lost), (vec![5], sessions));
 }
 
 #[test]
