@@ -9,7 +9,10 @@ use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_model::NodeId;
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of, wait_until};
+use crate::harness::{
+    Gateway, GatewayProcess, Node, Phone, World, declared, offer, talk, udp_of, wait_until,
+};
+use crate::relay::metric;
 
 /// An operator's server, which records POSTs and gives the same answer to each.
 pub(super) fn operator(
@@ -205,4 +208,102 @@ fn absent_rtpengine_refuses_without_delay() {
         ControlError::NotOpened { reason, .. } if reason.contains(&format!("no NG listener at {unused}"))
     );
     assert!(dead || unanswered, "{refused:?}");
+}
+
+/// Five calls of two before these nodes. The node with most calls is killed. The event `node`, the comparison with the prediction, and
+/// the metrics count as many as clients that hear by the other node from then on.
+fn assert_death_is_counted_alike(mut nodes: [Node; 2], texts: [String; 2]) {
+    let world = World { nodes: texts.concat(), ..World::of(&[]) };
+    let mut gateway = GatewayProcess::start(&world);
+    wait_until("the nodes are heard", || {
+        let nodes = gateway.read("/v1/nodes");
+        let mut nodes = nodes["nodes"].as_array().unwrap().iter();
+        nodes.all(|node| node["health"] == "up" && !node["round_trip_us"].is_null())
+    });
+    let mut events = gateway.client();
+    let mut events = gateway.ask(async |_| events.events().await).unwrap();
+    let mut phones: Vec<Phone> = (1..=10).map(Phone::new).collect();
+    for (room, phone) in (0..10).zip(&mut phones) {
+        gateway.open(&format!("room-{}", room / 2), phone);
+    }
+    let mut phones: Vec<&mut Phone> = phones.iter_mut().collect();
+    talk(&mut phones, "all hear", |phones| phones.iter().all(|phone| phone.heard.len() >= 10));
+    let before: Vec<u32> =
+        phones.iter().map(|phone| phone.heard.last().unwrap().mark.node).collect();
+    let at = |node: &Node| before.iter().filter(|on| **on == node.number()).count() as u64;
+    nodes.sort_by_key(at);
+    let [survivor, victim] = &mut nodes;
+    let sessions = at(victim);
+    assert!(sessions >= 6 && sessions % 2 == 0, "{before:?}");
+    victim.kill();
+    let other = survivor.number();
+    talk(&mut phones, "all hear by the other node", |phones| {
+        phones.iter().all(|phone| phone.last_heard_via(other))
+    });
+
+    let (mut rooms, mut compared) = (Vec::new(), None);
+    while compared.is_none() {
+        let event = gateway.ask(async |_| events.next().await).unwrap().unwrap();
+        match &*event.name {
+            "node" if event.data["to"] == "down" => rooms.push(event.data["rooms"].as_u64()),
+            "loss-compared" => compared = Some(event.data["actual"].clone()),
+            _ => {}
+        }
+    }
+    assert_eq!(rooms, [Some(sessions / 2)]);
+    let compared = compared.unwrap();
+    assert_eq!(
+        (&compared["rooms"], &compared["sessions"]),
+        (&json!(sessions / 2), &json!(sessions))
+    );
+    let mut moved = |what: &str, cause: &str| {
+        let cause = format!("evenkeel_cause=\"{cause}\"");
+        metric(&mut gateway, &format!("evenkeel_{what}_moved_total"), &cause).unwrap_or(0)
+    };
+    let counts = ["rooms", "sessions"].map(|what| [moved(what, "node-down"), moved(what, "link")]);
+    assert_eq!(counts, [[sessions / 2, 0], [sessions, 0]]);
+}
+
+fn media_nodes() -> [Node; 2] {
+    ["east-a1", "east-b1"].map(|name| Node::plain(name, "echo", PlainRoom::Alone))
+}
+
+/// The table of a node that another driver tells of sessions.
+fn table(node: &Node, driver: &str) -> String {
+    let zone = if node.name == "east-a1" { "a" } else { "b" };
+    let driver = driver.replace("MEDIA", &node.address.to_string());
+    format!(
+        "[[node]]\nname = \"{}\"\nregion = \"east\"\nzone = \"{zone}\"\ncapacity = \"200 Mbit/s\"\n{driver}\n",
+        node.name
+    )
+}
+
+#[test]
+fn death_of_a_plain_node_is_counted_alike() {
+    let nodes = media_nodes();
+    let texts = nodes.each_ref().map(Node::text);
+    assert_death_is_counted_alike(nodes, texts);
+}
+
+#[test]
+fn death_of_an_agents_node_is_counted_alike() {
+    let nodes = ["east-a1", "east-b1"].map(Node::agent);
+    let texts = nodes.each_ref().map(Node::text);
+    assert_death_is_counted_alike(nodes, texts);
+}
+
+#[test]
+fn death_of_a_webhooks_node_is_counted_alike() {
+    let nodes = media_nodes();
+    let (texts, _asked): (Vec<_>, Vec<_>) = nodes
+        .iter()
+        .map(|node| {
+            let (url, asked) = operator("200 OK", json!({"address": node.address}).to_string());
+            let driver = format!(
+                "driver = \"webhook\"\naddress = \"MEDIA\"\nprobe = \"echo\"\nwebhook = \"{url}\""
+            );
+            (table(node, &driver), asked)
+        })
+        .unzip();
+    assert_death_is_counted_alike(nodes, texts.try_into().unwrap());
 }
