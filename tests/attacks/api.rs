@@ -12,7 +12,9 @@ use std::time::Duration;
 use evenkeel_client::{ApiClient, ApiEndpoint};
 use evenkeel_control::{ControlError, OfferedSession};
 use evenkeel_lab::process::ChildProcess;
-use evenkeel_model::{ClientIdentity, CoreEvent, Health, IngressProtocol, MediaDescription};
+use evenkeel_model::{
+    ClientIdentity, CoreEvent, Health, IngressProtocol, MediaDescription, SessionId,
+};
 use evenkeel_testkit::binary::evenkeel;
 
 use super::memory_kib;
@@ -306,10 +308,10 @@ fn session_lists_do_not_delay_failover() {
         let mut client = api.client();
         while !ended.load(Ordering::Relaxed) {
             let listed = runtime.block_on(client.list("sessions")).unwrap();
-            let number = |session: &serde_json::Value| -> u64 {
-                session["id"].as_str().unwrap()[1..].parse().unwrap()
+            let id = |session: &serde_json::Value| {
+                SessionId::parse(session["id"].as_str().unwrap()).unwrap()
             };
-            let ids: Vec<u64> = listed.iter().map(number).collect();
+            let ids: Vec<SessionId> = listed.iter().map(id).collect();
             assert!(ids.is_sorted_by(|one, next| one < next) && ids.len() == SESSIONS);
             lists.fetch_add(1, Ordering::Relaxed);
         }

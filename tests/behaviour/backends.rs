@@ -165,7 +165,7 @@ fn call(place: &Place, telemetry: &str) -> PlayedCall {
     talk(&mut [&mut ann], "the call moves home", |_| node_of(&mut standby) == "east-a1");
     await_spans(place, &trace, "session.move", 2);
     expect_echo(&mut ann, "the call goes on at home");
-    standby.ask(async |client| client.close("s1").await).unwrap();
+    close(&mut standby);
     await_spans(place, &trace, "session", 1);
     let spans = spans(place, &trace);
     let mut wrong = deviations(&spans, 2);
@@ -216,6 +216,12 @@ fn handed_over_call(place: &Place, telemetry: &str) -> PlayedCall {
     end_continued(place, &trace, &mut standby, &mut ann, "hand-over")
 }
 
+fn close(gateway: &mut GatewayProcess) {
+    let sessions = gateway.read("/v1/sessions");
+    let id = sessions["sessions"][0]["id"].as_str().unwrap();
+    gateway.ask(async |client| client.close(id).await).unwrap();
+}
+
 /// Ends a call that goes on at this gateway for this cause.
 fn end_continued(
     place: &Place,
@@ -225,7 +231,7 @@ fn end_continued(
     cause: &str,
 ) -> PlayedCall {
     expect_echo(ann, "the call goes on");
-    gateway.ask(async |client| client.close("s1").await).unwrap();
+    close(gateway);
     await_spans(place, trace, "session", 1);
     let spans = spans(place, trace);
     let mut wrong = deviations(&spans, 0);

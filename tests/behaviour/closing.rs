@@ -5,6 +5,7 @@ use std::time::Duration;
 use evenkeel_control::{
     AdmissionState, ControlError, GatewayEvent, ScenarioTraffic, SessionAnswer,
 };
+use evenkeel_core::Impossible;
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{CloseReason, CoreEvent, OfferRefusal};
 
@@ -80,6 +81,27 @@ fn closed_session_forwards_nothing() {
     assert_eq!(gateway.status().rooms, 0);
     drop(gateway);
     assert_eq!(node.kill().closed, 1, "the node was notified");
+}
+
+#[test]
+fn session_of_another_group_is_not_closed() {
+    let node = Node::agent("east-a1");
+    let world = World::of(&[&node]);
+    let gateways = [world.start(), world.start()];
+    let phones = [Phone::new(1), Phone::new(2)];
+    let offers = phones.each_ref().map(|phone| offer("room", declared(phone)));
+    let opened: Vec<_> =
+        gateways.iter().zip(offers).map(|(gateway, wanted)| gateway.open(wanted)).collect();
+    for (gateway, other) in gateways.iter().zip([1, 0]) {
+        let none = gateway.ask(gateway.handle.close(opened[other].session)).unwrap_err();
+        assert!(matches!(none, ControlError::Impossible(Impossible::NoSuchSession)), "{none:?}");
+    }
+    let both = gateways.iter().zip(&opened);
+    assert!(both.clone().all(|(gateway, opened)| gateway.session(opened).is_some()));
+    for (gateway, opened) in both {
+        gateway.ask(gateway.handle.close(opened.session)).unwrap();
+        gateway.ask(gateway.handle.close(opened.session)).expect("a repetition is answered alike");
+    }
 }
 
 #[test]

@@ -182,6 +182,5 @@ fn killed_gateway_leaves_records_of_its_sessions() {
     assert_eq!((&record["reason"], &record["room"]), (&json!("gateway-died"), &json!("room")));
     assert_eq!(record["totals"], Value::Null);
     gateway.open("room", &mut bob);
-    let number = |id: &str| id[1..].parse::<u64>().unwrap();
-    assert!(number(&ids(&mut gateway)[0]) > number(&opened), "no id comes twice");
+    assert_ne!(ids(&mut gateway)[0], opened, "no id comes twice");
 }

@@ -64,6 +64,12 @@ impl Call {
         self.gateway.ask(async |client| client.close(session).await).unwrap();
     }
 
+    /// The id of the one session.
+    fn id(&mut self) -> String {
+        let sessions = self.gateway.ask(async |client| client.list("sessions").await).unwrap();
+        sessions[0]["id"].as_str().unwrap().to_owned()
+    }
+
     fn served(&mut self) -> Vec<String> {
         let sessions = self.gateway.ask(async |client| client.list("sessions").await).unwrap();
         let id = |session: &Value| session["id"].as_str().unwrap().to_owned();
@@ -179,10 +185,11 @@ fn index_recovers_from_faults_of_its_store() {
 fn index_names_the_gateway_of_a_session() {
     let mut call = Call::lay();
     call.expect_correct("the session is listed");
-    let found = call.gateway.read("/v1/index/sessions/s1");
+    let id = call.id();
+    let found = call.gateway.read(&format!("/v1/index/sessions/{id}"));
     let session = &found["sessions"][0];
     let fields = ["group", "gateway", "id", "room", "scenario"].map(|key| &session[key]);
-    assert_eq!(fields, ["edge", "edge", "s1", "room", "call"]);
+    assert_eq!(fields, ["edge", "edge", &id, "room", "call"]);
     let gateways = call.gateway.read("/v1/index/gateways");
     assert_eq!(gateways["gateways"][0]["role"], "owner");
     let none = call.gateway.ask(async |client| client.read("/v1/index/sessions/s9").await);
@@ -261,6 +268,7 @@ fn room_that_two_groups_are_offered_is_one_room() {
     assert_eq!(fields, ["room", "edge", "edge"]);
 
     west.ask(async |client| client.close(&duplicate).await).unwrap();
-    call.close("s1");
+    let id = call.id();
+    call.close(&id);
     wait_until("the room is free", || open(&mut west, "room").is_ok());
 }

@@ -135,8 +135,9 @@ fn wrong(span: &Span) -> Vec<String> {
 }
 
 /// The number in the id of the span's session.
+/// The count in the session's id: `1` of `s4k7mq2-1`.
 fn session(span: &Span) -> &str {
-    text(span, Attribute::Session).rsplit('/').next().unwrap_or_default()
+    text(span, Attribute::Session).rsplit('-').next().unwrap_or_default()
 }
 
 fn text(span: &Span, attribute: Attribute) -> &str {
@@ -296,8 +297,8 @@ fn check_opening(books: &Books, traceparent: &str) {
         .filter(|span| text(span, Attribute::Outcome) == "ok")
         .map(|span| (session(span), span))
         .collect();
-    assert_eq!(opened.keys().copied().collect::<Vec<_>>(), ["s1", "s2"]);
-    let traced = opened["s1"];
+    assert_eq!(opened.keys().copied().collect::<Vec<_>>(), ["1", "2"]);
+    let traced = opened["1"];
     for (session, span) in &opened {
         let life = books.span(&span.trace_id, span.parent.as_deref().expect("a parent"));
         let life = life.unwrap_or_else(|| panic!("{session} has no span"));
@@ -308,7 +309,7 @@ fn check_opening(books: &Books, traceparent: &str) {
         };
         assert_eq!(text(moved, Attribute::Cause), "node-down");
         has(moved, &[Attribute::From, Attribute::Node]);
-        let is_adopted = traceparent == "parent" && *session == "s1";
+        let is_adopted = traceparent == "parent" && *session == "1";
         assert_eq!(life.parent.as_deref(), is_adopted.then_some(CALLER), "{session}");
     }
     if traceparent == "parent" {
@@ -320,7 +321,7 @@ fn check_opening(books: &Books, traceparent: &str) {
             traced.links.iter().map(|link| (&*link.trace_id, &*link.span_id)).collect();
         assert_eq!(links, [(TRACE, CALLER)]);
     }
-    assert!(opened["s2"].links.is_empty());
+    assert!(opened["2"].links.is_empty());
     let is_late = books.spans_named("policy.decide").any(|decision| {
         let fault = decision.attributes.get(Attribute::ErrorType.key());
         text(decision, Attribute::Hook) == "routing" && fault == Some(&Value::Text("late".into()))
@@ -396,7 +397,7 @@ fn check_failover(books: &Books, node: &str) {
             (&*span.name, session(span))
         })
         .collect();
-    assert_eq!(linked, BTreeSet::from([("session", "s1"), ("session", "s2")]));
+    assert_eq!(linked, BTreeSet::from([("session", "1"), ("session", "2")]));
     assert!(failover.start_ns < failover.end_ns, "the failover has a duration");
 }
 

@@ -8,10 +8,12 @@ use axum::extract::State;
 use evenkeel_alerts::{AlertHandle, DependencyView};
 use evenkeel_config::ConfigInForce;
 use evenkeel_control::{ControlError, Handle, KeyTable, LastChange, NodeNames};
+use evenkeel_core::Impossible;
 use evenkeel_group::{Group, GroupOwnership};
 use evenkeel_handover::Upgrades;
 use evenkeel_host::BINARY_BYTES_MAX;
 use evenkeel_index::IndexReader;
+use evenkeel_model::SessionId;
 use evenkeel_telemetry::{ExportFailures, MetricsFormat};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
@@ -61,7 +63,6 @@ pub(super) struct ApiContext {
     /// Alerts and dependencies; `None`: the gateway runs within another program.
     pub(super) alerts: Option<AlertHandle>,
     pub(super) export_failures: ExportFailures,
-    pub(super) session_prefix: String,
     /// `None`: the gateway runs within another program.
     pub(super) configuration: Option<watch::Receiver<ConfigInForce>>,
     pub(super) changes: Arc<ChangeLog>,
@@ -78,12 +79,6 @@ impl ApiContext {
     pub(super) fn dependencies(&self) -> Option<Vec<DependencyView>> {
         let dependencies = self.alerts.as_ref().map(AlertHandle::dependencies);
         dependencies.filter(|dependencies| !dependencies.is_empty())
-    }
-
-    /// `s17` of `east-1/east-2/s17`, the id of a session in traces of this gateway; other ids unchanged.
-    pub(super) fn without_prefix<'a>(&self, id: &'a str) -> &'a str {
-        let number = id.strip_prefix(&*self.session_prefix);
-        number.and_then(|number| number.strip_prefix('/')).unwrap_or(id)
     }
 
     /// Fails at a gateway of a group that sends nothing at present.
@@ -171,7 +166,27 @@ impl ApiContext {
         said: &str,
         asking: impl Future<Output = Result<T, ControlError>>,
     ) -> Result<T, ApiError> {
-        self.answer(asking).await.map_err(|failed| refused(failed, said, &self.names))
+        self.answer(asking).await.map_err(|failed| match (&failed, SessionId::parse(said)) {
+            (ControlError::Impossible(Impossible::NoSuchSession), Some(session)) => {
+                self.no_session(session)
+            }
+            _ => refused(failed, said, &self.names),
+        })
+    }
+
+    /// There is no such session at this gateway. Says if it cannot be one of its group.
+    pub(super) fn no_session(&self, session: SessionId) -> ApiError {
+        let none = ControlError::Impossible(Impossible::NoSuchSession);
+        let mut error = refused(none, &session.to_string(), &self.names);
+        let own = self.handle.traces.group();
+        if own != session.group() {
+            let ids = own.to_string();
+            let begin = ids.trim_end_matches('0');
+            error.message.push_str(&format!(
+                "; it belongs to another group, or to one before the last restart: ids of this group begin with `{begin}`"
+            ));
+        }
+        error
     }
 
     /// Like [`ApiContext::ask`], but returns control's error unchanged.

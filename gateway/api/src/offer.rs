@@ -237,7 +237,7 @@ fn view(
         Some(SrtpKeying::Dtls { .. }) | None => None,
     };
     object! {
-        // `s17`.
+        // `s4k7mq2-17`.
         id: opened.session.to_string(),
         room: Arc::clone(&wanted.room),
         scenario: Arc::clone(&wanted.scenario),

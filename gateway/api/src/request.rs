@@ -271,9 +271,8 @@ pub(super) fn read_deadline(text: &str) -> Result<Duration, ApiError> {
 }
 
 pub(super) fn session_id(text: &str) -> Result<SessionId, ApiError> {
-    let number = text.strip_prefix('s').and_then(|number| number.parse().ok());
-    number.map(SessionId).ok_or_else(|| {
-        let message = format!("there is no session `{text}`; an id looks like `s17`");
+    SessionId::parse(text).ok_or_else(|| {
+        let message = format!("there is no session `{text}`; an id looks like `s4k7mq2-17`");
         ApiError::new(ApiErrorCode::NotFound, message)
     })
 }

@@ -12,10 +12,10 @@ use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
 use evenkeel_config::read_duration;
 use evenkeel_control::history::{Carried, EndedSession};
-use evenkeel_control::{ControlError, NodeNames, SessionView};
+use evenkeel_control::{NodeNames, SessionView};
 use evenkeel_core::{
-    CandidateReason, Explanation, Impossible, MoveRecord, NodeCandidate, NodeStanding,
-    RoomStanding, SessionStanding, SubjectDecision, SubjectQuarantine,
+    CandidateReason, Explanation, MoveRecord, NodeCandidate, NodeStanding, RoomStanding,
+    SessionStanding, SubjectDecision, SubjectQuarantine,
 };
 use evenkeel_model::{
     Decider, DecisionOutcome, EvidenceSource, Hook, Hop, HopGrant, Measures, Metric, RoomId,
@@ -24,8 +24,8 @@ use evenkeel_model::{
 use evenkeel_process::unix_us;
 use serde::{Deserialize, Serialize};
 
-use super::context::{ApiContext, ApiState};
-use super::error::{ApiError, ApiErrorCode, refused};
+use super::context::ApiState;
+use super::error::{ApiError, ApiErrorCode};
 use super::events;
 use super::impairments::impaired;
 use super::object::object;
@@ -49,7 +49,7 @@ pub(super) async fn session(
 ) -> Result<Json<impl Serialize>, ApiError> {
     let session = session_id(&id)?;
     let found = shared.ask(&id, shared.handle.session(session)).await?;
-    let found = found.ok_or_else(|| no_session(&shared, &id))?;
+    let found = found.ok_or_else(|| shared.no_session(session))?;
     Ok(Json(session_view(&found, &shared.names)))
 }
 
@@ -58,23 +58,18 @@ pub(super) async fn explain(
     State(shared): ApiState,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let id = shared.without_prefix(&id);
-    let session = session_id(id)?;
-    let Some(found) = shared.ask(id, shared.handle.explain(session)).await? else {
-        let history = shared.ask(id, shared.handle.history()).await?;
+    let session = session_id(&id)?;
+    let Some(found) = shared.ask(&id, shared.handle.explain(session)).await? else {
+        let history = shared.ask(&id, shared.handle.history()).await?;
         let ended = history.list(u64::MAX, 1, |record| *record.id == *id);
-        let (_, ended) = ended.into_iter().next().ok_or_else(|| no_session(&shared, id))?;
+        let (_, ended) = ended.into_iter().next().ok_or_else(|| shared.no_session(session))?;
         return Ok(Json(object! { id: id, ended: ended }).into_response());
     };
-    let nodes = shared.ask(id, shared.handle.nodes()).await?;
+    let nodes = shared.ask(&id, shared.handle.nodes()).await?;
     // `None`: it ended meanwhile.
-    let view = shared.ask(id, shared.handle.session(session)).await?;
+    let view = shared.ask(&id, shared.handle.session(session)).await?;
     let trace_id = view.map(|view| HEXLOWER.encode(&view.trace.trace_id));
     Ok(Json(explained(&found, &nodes, trace_id, &shared.names)).into_response())
-}
-
-fn no_session(shared: &ApiContext, id: &str) -> ApiError {
-    refused(ControlError::Impossible(Impossible::NoSuchSession), id, &shared.names)
 }
 
 pub(super) async fn close(

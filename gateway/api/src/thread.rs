@@ -130,8 +130,6 @@ pub struct BoundApi {
     pub alerts: Option<AlertHandle>,
     /// Exports that the receiver of telemetry does not take.
     pub export_failures: ExportFailures,
-    /// The part of ids of sessions before their numbers in traces.
-    pub session_prefix: String,
     /// The folder in which changes outlive the process.
     pub cache: Option<PathBuf>,
     /// The configuration in force.
@@ -162,7 +160,6 @@ pub fn bind(
         index: None,
         alerts: None,
         export_failures: ExportFailures::default(),
-        session_prefix: String::new(),
         cache: None,
         configuration: None,
     })
@@ -248,7 +245,6 @@ impl BoundApi {
             index,
             alerts,
             export_failures: self.export_failures,
-            session_prefix: self.session_prefix,
             configuration,
             changes: Arc::clone(&changes),
             closing: Notify::new(),

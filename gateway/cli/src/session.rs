@@ -33,19 +33,19 @@ enum SessionCommand {
     /// Explain a session's node and quality: the deciding policies, the alternatives, and past moves. Of an ended session, show its
     /// record and its moves
     Explain {
-        /// The session: `s17`, or its `session.id` in traces, such as `east-1/east-2/s17`
+        /// The session: `s4k7mq2-17`
         session: String,
     },
     /// Find the gateway that serves a session, of all groups, in the shared index
     Find {
-        /// The session: `s17`
+        /// The session: `s4k7mq2-17`
         session: String,
     },
     /// List ended sessions, newest first, with packets, losses, moves and the reason of the end
     History(HistoryArgs),
     /// Close a session; its client and its nodes are told
     Close {
-        /// The session: `s17`
+        /// The session: `s4k7mq2-17`
         session: String,
     },
 }

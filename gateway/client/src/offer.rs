@@ -114,7 +114,7 @@ pub struct OfferPayloadType {
 /// The body of the answer 201.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct OfferAnswer {
-    /// The session's id: `s17`.
+    /// The session's id: `s4k7mq2-17`.
     pub id: String,
     /// For a UDP client.
     #[serde(default)]
@@ -214,13 +214,6 @@ impl fmt::Debug for UdpAnswer {
             .field("rtcp", &self.rtcp)
             .field("ufrag", &self.ufrag)
             .finish_non_exhaustive()
-    }
-}
-
-impl OfferAnswer {
-    /// The session's number, which is its id without the `s`.
-    pub fn number(&self) -> Option<u64> {
-        self.id.strip_prefix('s')?.parse().ok()
     }
 }
 

@@ -195,17 +195,6 @@ impl HistoryWriter {
         Ok(HistoryWriter { gateway, records: Some(records), history, thread })
     }
 
-    /// The number after those of all sessions of this gateway's earlier processes; 0 if none is known.
-    pub fn next_number(folder: Option<&Path>, socket: &Path) -> u64 {
-        let path = folder.map(|folder| LogFiles::of(folder, socket).open);
-        let Some(path) = path else { return 0 };
-        let next = SessionsLeft::read(&path).map(|left| left.next);
-        next.unwrap_or_else(|error| {
-            tracing::warn!(file = %path.display(), %error, "ids of sessions begin again");
-            0
-        })
-    }
-
     /// The history that the thread writes.
     pub fn history(&self) -> Arc<SessionHistory> {
         Arc::clone(&self.history)

@@ -363,6 +363,7 @@ impl Control {
         let nodes = core.nodes.iter().filter_map(|old| Some((old.hop.node, node(&old.name)?)));
         let nodes: BTreeMap<NodeId, NodeId> = nodes.collect();
         let hops = self.gateway.handle_record(core, node, now)?;
+        self.registry.traces.set_group(self.gateway.next_session());
         let translation = Translation { hops, listeners, nodes };
         // All parts have the order of the sessions.
         let mut entries = entries.into_iter();

@@ -109,10 +109,11 @@ impl TraceShare {
 }
 
 /// Ids of the traces of sessions and of nodes' hooks. Ids of sessions are computed from a seed; the process that continues the
-/// sessions gets the seed.
+/// sessions gets the seed. Beside them the group's part of the sessions' own ids, for those that ask about a session of another group.
 #[derive(Debug)]
 pub struct TraceRegistry {
     seed: AtomicU64,
+    group: AtomicU64,
     trust: Traceparent,
     /// `None` if no spans are sent.
     share: Option<TraceShare>,
@@ -123,7 +124,8 @@ pub struct TraceRegistry {
 impl TraceRegistry {
     /// Draws a seed.
     pub fn new(trust: Traceparent) -> TraceRegistry {
-        TraceRegistry { seed: AtomicU64::new(draw()), trust, share: None, hooks: Mutex::default() }
+        let (seed, group) = (AtomicU64::new(draw()), AtomicU64::default());
+        TraceRegistry { seed, group, trust, share: None, hooks: Mutex::default() }
     }
 
     /// The spans of this share of traces are sent.
@@ -180,6 +182,16 @@ impl TraceRegistry {
         let ids = self.of(session, caller);
         let is_sampled = caller.map_or(share.contains(ids.trace_id), |caller| caller.is_sampled);
         Some(ids.headers(is_sampled, caller.and_then(|caller| caller.state.clone())))
+    }
+
+    /// An id of a session of this group; whether it was given does not matter.
+    pub fn group(&self) -> SessionId {
+        SessionId(self.group.load(Ordering::Acquire))
+    }
+
+    /// Sessions get numbers of this one's group.
+    pub fn set_group(&self, next: SessionId) {
+        self.group.store(next.group().0, Ordering::Release);
     }
 
     pub(crate) fn seed(&self) -> u64 {

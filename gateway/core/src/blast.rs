@@ -33,7 +33,7 @@ const PLAYED: Duration = Duration::from_secs(5);
 const NEVER_SILENT: Duration = Duration::from_secs(86_400);
 
 /// First number of rooms and sessions of a copy that begins without them: none of the copied gateway's has it.
-const FIRST_NUMBER: u64 = 1 << 48;
+const FIRST_NUMBER: u64 = 1 << 63;
 
 /// A copy of a gateway: its settings, nodes and regions, and the rooms that were added.
 #[derive(Clone, Debug)]

@@ -340,8 +340,9 @@ impl Gateway {
     pub fn handle_close(&mut self, id: SessionId, now: Instant) -> Result<(), Impossible> {
         if !self.tables.sessions.contains_key(&id) {
             // The request may be a repetition: the session has ended.
-            let had = 1..self.tables.sessions.next_id().0;
-            return if had.contains(&id.0) { Ok(()) } else { Err(Impossible::NoSuchSession) };
+            let next = self.tables.sessions.next_id();
+            let had = next.group() < id && id < next;
+            return if had { Ok(()) } else { Err(Impossible::NoSuchSession) };
         }
         self.route(now, |tables| Openings(tables).close(id, CloseReason::Requested, now));
         Ok(())
@@ -519,9 +520,14 @@ impl Gateway {
         Ok(())
     }
 
-    /// Gives sessions numbers from this one on, unless they have larger ones.
-    pub fn resume_numbers(&mut self, next: u64) {
+    /// Gives sessions numbers from this one on, unless its group has given larger ones.
+    pub fn resume_numbers(&mut self, next: SessionId) {
         self.tables.sessions.resume_numbers(next);
+    }
+
+    /// The number of the next session.
+    pub fn next_session(&self) -> SessionId {
+        self.tables.sessions.next_id()
     }
 
     /// Returns true while rooms of dead nodes wait to be moved. The next batch moves at the next timeout.

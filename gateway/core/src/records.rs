@@ -272,7 +272,7 @@ impl Records<'_> {
         record.check()?;
         let GatewayRecord { nodes, regions, client_breakers, provider_breakers, .. } = record;
         let GatewayRecord { rooms, sessions, media, memos, .. } = record;
-        self.tables.sessions.resume_numbers(record.next_session);
+        self.tables.sessions.resume_numbers(SessionId(record.next_session));
         self.tables.rooms.resume_numbers(record.next_room);
         // States of policies refer to the time that they saw in the other process.
         self.questions.started = self.questions.started.min(record.started);

@@ -52,13 +52,11 @@ pub(crate) fn session_room_name(call: &str, session: SessionId) -> Arc<str> {
     format!("{call}{APART}{session}").into()
 }
 
-/// Tells if a room's name has the form of a session's own room, `conf~s7`. Clients may not request such names, since
+/// Tells if a room's name has the form of a session's own room, `conf~s4k7mq2-7`. Clients may not request such names, since
 /// they could take another session's place.
 #[must_use]
 pub fn is_session_room_name(room: &str) -> bool {
-    room.rsplit_once(APART)
-        .and_then(|(_, session)| session.strip_prefix('s'))
-        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+    room.rsplit_once(APART).is_some_and(|(_, session)| SessionId::parse(session).is_some())
 }
 
 /// The name of the room that clients requested: without the session, for a session's own room.
@@ -188,7 +186,7 @@ pub(crate) struct RoomTable {
     /// The room that left last, for each node that loses more than others.
     leave_cursors: BTreeMap<NodeId, RoomId>,
     deciders: Interner<Decider>,
-    /// Closed ports of the last two seconds.
+    /// Closed ports of the last two seconds, one for a room and hop.
     closed_ports: BTreeMap<(Hop, RoomId), ClosedPort>,
     pub(crate) unsettled: Option<Box<Unsettled>>,
     started: Instant,

@@ -74,9 +74,10 @@ impl SessionTable {
         self.changes.follow(self.all.keys());
     }
 
-    /// Continues the numbers of another process.
-    pub(crate) fn resume_numbers(&mut self, next: u64) {
-        self.next = self.next.max(next);
+    /// Continues the numbers of another process, or begins those of a group.
+    pub(crate) fn resume_numbers(&mut self, next: SessionId) {
+        let is_same = next.group() == self.next_id().group();
+        self.next = if is_same { self.next.max(next.0) } else { next.0 };
     }
 
     /// Adds a live session of another process under its own number.

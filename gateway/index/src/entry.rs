@@ -14,7 +14,7 @@ const GROUP_MAX: usize = 2_048;
 /// The version of the values.
 pub(super) const VERSION: u32 = 1;
 
-/// `GROUP.session.s17`.
+/// `GROUP.session.s4k7mq2-17`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct IndexedSession {
     pub(super) v: u32,
@@ -141,12 +141,6 @@ pub(super) fn split(key: &str) -> Option<(String, &str)> {
     let (escaped, rest) = key.split_once('.')?;
     let group = unescape(escaped);
     (escape(&group) == escaped).then_some((group, rest.rsplit('.').next()?))
-}
-
-/// `None` for another spelling, such as `s017`.
-pub(super) fn session_id(part: &str) -> Option<SessionId> {
-    let id = SessionId(part.strip_prefix('s')?.parse().ok()?);
-    (id.to_string() == part).then_some(id)
 }
 
 /// Bytes that mean something in a key, or that a key cannot contain, become `=` and two digits.

@@ -16,8 +16,7 @@ use tokio::time::Instant;
 use super::claim::{DueClaim, RoomClaim, RoomOwner, claim_room};
 use super::desired::{Desired, GroupPart};
 use super::entry::{
-    IndexKeys, IndexedSession, MemberEntry, OwnerEntry, RoomEntry, VERSION, decode, encode,
-    session_id, split,
+    IndexKeys, IndexedSession, MemberEntry, OwnerEntry, RoomEntry, VERSION, decode, encode, split,
 };
 use super::store::{Store, StoreChange, StoreError, StoreMark};
 
@@ -229,7 +228,7 @@ impl<S: Store> IndexWriter<S> {
             self.compare_at = Instant::now() + VERIFIED_AFTER;
         }
         for entry in entries {
-            let id = split(&entry.key).and_then(|(_, part)| session_id(part));
+            let id = split(&entry.key).and_then(|(_, part)| SessionId::parse(part));
             match id {
                 Some(id) => drop(listed.insert(id, decode::<IndexedSession>(&entry.value))),
                 None => foreign.push(StoreChange { key: entry.key, value: None, expires: None }),

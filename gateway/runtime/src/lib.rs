@@ -30,7 +30,9 @@ use evenkeel_dataplane::worker::{self, PacketWorker, WorkerStats};
 use evenkeel_dataplane::{SendLease, Waker, quic};
 use evenkeel_drivers::{Drivers, Fencing, group_number};
 use evenkeel_media::srtp::IndexGrant;
+use evenkeel_model::SessionId;
 use evenkeel_policies::{Foundry, PolicyRecorder, PolicyRecords};
+use evenkeel_process::random::draw;
 use evenkeel_process::scheduling;
 use policies::{Coming, Firsts, policies};
 pub use sockets::Sockets;
@@ -283,9 +285,10 @@ fn assemble(
     if reads != Reads::AsSuccessor {
         policies.keep_records();
     }
-    // Ids of sessions in records of earlier processes stay theirs.
-    let folder = policies.foundry().folder();
-    gateway.resume_numbers(HistoryWriter::next_number(folder, &settings.admin.socket));
+    // Replaced by the record of a process that this one continues.
+    let first_session = SessionId::first_of_group(draw());
+    gateway.resume_numbers(first_session);
+    traces.set_group(first_session);
     let nodes_max = core.limits.nodes_max;
     gateway.handle_seed(fastrand::u64(..));
     let hash_keys = RandomState::new();

@@ -106,20 +106,6 @@ pub fn check_log_filter(chosen: &str) -> Result<(), String> {
     }
 }
 
-/// The part of ids of sessions before their numbers: the name in the index, the members of the group, or the host.
-pub fn group_name(settings: &GatewayConfig) -> String {
-    match (&settings.index, &settings.cluster) {
-        (Some(index), _) => index.group.to_string(),
-        (None, Some(cluster)) => {
-            let peers = cluster.peers.iter().map(|peer| &*peer.name);
-            let mut members: Vec<&str> = peers.chain([&*cluster.name]).collect();
-            members.sort_unstable();
-            members.join("/")
-        }
-        (None, None) => host::name(),
-    }
-}
-
 fn all_lines() -> Targets {
     Targets::new().with_default(LevelFilter::TRACE)
 }
@@ -140,8 +126,6 @@ pub struct Telemetry {
     prometheus: Prometheus,
     scenarios: BTreeSet<Arc<str>>,
     sampler: SpanSampler,
-    /// The name of the group in ids of sessions.
-    group: Arc<str>,
     failures: ExportFailures,
     flushes: Vec<Flush>,
 }
@@ -176,7 +160,6 @@ impl Telemetry {
             prometheus,
             scenarios: settings.core().scenarios.into_keys().collect(),
             sampler: SpanSampler { share: TraceShare(settings.telemetry.sample_ratio) },
-            group: group_name(settings).into(),
             failures: ExportFailures::default(),
             flushes: Vec::new(),
         };
@@ -211,7 +194,6 @@ impl Telemetry {
         let pipeline = self.tracers.as_ref().map(|tracers| SpanPipeline {
             tracer: tracers.tracer("evenkeel"),
             sampler: self.sampler.clone(),
-            group: Arc::clone(&self.group),
         });
         let (instruments, scenarios) = (self.instruments(), self.scenarios.clone());
         EventRecorder::new(events, instruments, names, scenarios, traces, pipeline)

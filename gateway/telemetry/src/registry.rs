@@ -161,7 +161,7 @@ attributes! {
     Scope = "evenkeel.scope";
     /// Segment of a session's path: `device`, `uplink`, `leg`, `node`, `gateway`, `downlink` or `unknown`.
     Segment = "evenkeel.segment";
-    /// Id of a session: `a/b/s17`, the [name of its group](#spans) and its number on the gateways of the group.
+    /// Id of a session: `s4k7mq2-17`, as in the API.
     Session = "session.id";
     /// Number of sessions.
     Sessions = "evenkeel.sessions";

@@ -69,15 +69,12 @@ type WriteSpans = Box<dyn FnOnce(&SpanWriter, &Context) + Send + Sync>;
 pub(crate) struct SpanPipeline {
     pub(crate) tracer: SdkTracer,
     pub(crate) sampler: SpanSampler,
-    /// The name of the group in ids of sessions.
-    pub(crate) group: Arc<str>,
 }
 
 #[derive(Debug)]
 pub(super) struct SpanWriter {
     tracer: SdkTracer,
     sampler: SpanSampler,
-    group: Arc<str>,
     names: Arc<NodeNames>,
     traces: Arc<TraceRegistry>,
     sessions: SessionSpans,
@@ -142,11 +139,10 @@ impl SpanWriter {
         names: Arc<NodeNames>,
         traces: Arc<TraceRegistry>,
     ) -> SpanWriter {
-        let SpanPipeline { tracer, sampler, group } = pipeline;
+        let SpanPipeline { tracer, sampler } = pipeline;
         SpanWriter {
             tracer,
             sampler,
-            group,
             names,
             traces,
             sessions: SessionSpans::default(),

@@ -2,12 +2,10 @@
 
 use std::time::Instant;
 
-use evenkeel_control::Inherited;
 use evenkeel_core::{
-    CandidateReason, DegradationLimit, Explanation, MoveRecord, NodeCandidate, SessionStanding,
-    SubjectDecision, SubjectQuarantine,
+    CandidateReason, DegradationLimit, Explanation, Impossible, MoveRecord, NodeCandidate,
+    SessionStanding, SubjectDecision, SubjectQuarantine,
 };
-use evenkeel_handover::RequestGate;
 use evenkeel_model::{
     ClientTransport, DecisionOutcome, EvidenceSource, GuardRule, Hook, HopGrant, Measures,
     MoveCause, MoveOutcome, Plan, PluginFault, RedundancyMode,
@@ -201,27 +199,23 @@ fn reason_of_a_guarded_decision_explains_no_node() {
 }
 
 #[test]
-fn session_is_explained_by_its_name_in_traces() {
-    let (handle, mut requests, _events) = handle(8);
-    let socket = socket_path();
-    let mut api = bind(admin(socket.clone(), None), None, &mut Inherited::default()).unwrap();
-    api.session_prefix = "east-1/east-2".to_owned();
-    let thread = api.serve(handle, Box::new(|_| String::new())).unwrap();
-    thread.open();
-    let ask = |id: &str| {
-        let head = format!("GET /v1/sessions/{id}/explain");
-        Asking::at(UnixStream::connect(&socket).unwrap(), &head, "")
+fn session_of_another_group_is_named_as_such() {
+    let mut world = World::start();
+    let own = SessionId::first_of_group(u64::MAX);
+    world.handle.traces.set_group(own);
+    let other = SessionId::first_of_group(1 << 40);
+    let mut says = |id: SessionId| {
+        let asking = world.ask(&format!("DELETE /v1/sessions/{id}"), "");
+        let ControlRequest::Close(session, reply) = world.request() else { panic!("close") };
+        assert_eq!(session, id);
+        reply.send(Err(ControlError::Impossible(Impossible::NoSuchSession))).unwrap();
+        let (status, body) = asking.answer();
+        assert_eq!(status, 404);
+        body["error"]["message"].as_str().unwrap().to_owned()
     };
-    let asking = ask("east-1%2Feast-2%2Fs17");
-    let Some(ControlRequest::Explain(id, reply)) = requests.blocking_recv() else {
-        panic!("explain")
-    };
-    assert_eq!(id, SessionId(17));
-    reply.send(None).unwrap();
-    let Some(ControlRequest::History(reply)) = requests.blocking_recv() else { panic!("history") };
-    reply.send(Arc::default()).unwrap();
-    assert_eq!(asking.answer().0, 404);
-    let (status, body) = ask("west-1%2Fs17").answer();
-    let message = body["error"]["message"].as_str().unwrap();
-    assert!(status == 404 && message.contains("no session `west-1/s17`"), "{body}");
+    assert_eq!(says(own), format!("there is no such session: {own}"));
+    let message = says(other);
+    let begin = own.to_string();
+    let begin = begin.strip_suffix('1').unwrap();
+    assert!(message.ends_with(&format!("ids of this group begin with `{begin}`")), "{message}");
 }

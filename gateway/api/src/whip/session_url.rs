@@ -8,7 +8,7 @@ use evenkeel_process::sha256;
 use super::endpoint::{Endpoint, protocol};
 use crate::request::session_id;
 
-/// Returns the last segment of the URL of a session, `s17-CODE`. The code proves that the gateway, or another of its group, made the URL.
+/// Returns the last segment of the URL of a session, `s4k7mq2-17-CODE`. The code proves that the gateway, or another of its group, made the URL.
 pub(super) fn segment(urls: &SessionUrls, id: SessionId, endpoint: &Endpoint) -> String {
     let Endpoint { direction, scenario, room } = endpoint;
     let id = id.to_string();

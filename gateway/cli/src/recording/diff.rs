@@ -27,7 +27,7 @@ use crate::command::{CommandError, read_file, say, settings_of};
 /// Each plugin gets the states that it wrote itself, or the recorded ones before its first. Measurements stay as recorded
 /// (open-loop); `evenkeel-simulate --policy` simulates the effect of decisions.
 ///
-/// Recordings identify rooms and sessions by number (`r4`, `s17`). `evenkeel room list` and `session list` at the gateway
+/// Recordings identify rooms and sessions by number (`r4`, `s4k7mq2-17`). `evenkeel room list` and `session list` at the gateway
 /// show their names.
 ///
 /// With --json: `plugins`, both sides by name, version, digest and settings; `calls` of both, `alike`, `different`

@@ -105,7 +105,7 @@ fn offer_and_answer_match_the_api() {
     block_on(async {
         let (mut admin, asked, _) = gateway().await;
         let opened = admin.open(&offer()).await.unwrap();
-        assert_eq!((opened.number(), opened.route[0].node.as_str()), (Some(17), "east-a1"));
+        assert_eq!((&*opened.id, opened.route[0].node.as_str()), ("s17", "east-a1"));
         let quic = opened.quic.unwrap();
         assert_eq!(quic.certificate().unwrap()[31], 0x1f);
         let expected = json!({

@@ -17,7 +17,7 @@ const DIED: &str = "gateway-died";
 /// The record of an ended session, as in the API and in the file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct EndedSession {
-    /// `s17`.
+    /// `s4k7mq2-17`.
     pub id: Box<str>,
     /// The name of the gateway that served the session: that in `[cluster]`, or of its host.
     pub gateway: Box<str>,

@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use evenkeel_model::IdSet;
+use evenkeel_model::{IdSet, SessionId};
 use evenkeel_process::{file, unix_us};
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +40,6 @@ pub(crate) struct OpenSession {
 enum OpenLine {
     Opened(OpenSession),
     Ended(Box<str>),
-    /// The next free number of a session, in a file that was written anew.
-    Next(u64),
 }
 
 impl OpenLine {
@@ -167,7 +165,7 @@ impl OpenSessions {
 
 /// The number of a session's id; 0 for another text.
 fn number(id: &str) -> u64 {
-    id.strip_prefix('s').and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    SessionId::parse(id).map_or(0, |session| session.0)
 }
 
 /// The sessions that the file leaves open. They stay in the file, since there may be hundreds of thousands.
@@ -175,8 +173,6 @@ fn number(id: &str) -> u64 {
 pub(super) struct SessionsLeft {
     /// Their numbers.
     open: IdSet<u64>,
-    /// The next free number of a session.
-    pub(super) next: u64,
     lived_us: u64,
 }
 
@@ -187,12 +183,9 @@ impl SessionsLeft {
         for line in OpenLines::read(path)? {
             match line? {
                 OpenLine::Opened(session) => {
-                    let number = number(&session.id);
-                    left.next = left.next.max(number + 1);
-                    left.open.insert(number);
+                    left.open.insert(number(&session.id));
                 }
                 OpenLine::Ended(id) => _ = left.open.remove(number(&id)),
-                OpenLine::Next(next) => left.next = left.next.max(next),
             }
         }
         left.lived_us = match fs::metadata(path) {
@@ -212,7 +205,7 @@ impl SessionsLeft {
         let is_open = |session: &OpenSession| self.open.contains(number(&session.id));
         Ok(OpenLines::read(path)?.filter_map(move |line| match line {
             Ok(OpenLine::Opened(session)) => is_open(&session).then_some(Ok(session)),
-            Ok(OpenLine::Ended(_) | OpenLine::Next(_)) => None,
+            Ok(OpenLine::Ended(_)) => None,
             Err(error) => Some(Err(error)),
         }))
     }
@@ -232,7 +225,6 @@ impl SessionsLeft {
     /// Replaces the file by one with these sessions.
     fn write(&self, path: &Path) -> io::Result<()> {
         file::replace_in_parts(path, |file| {
-            file.write_all(&OpenLine::Next(self.next).encode())?;
             for session in self.sessions(path)? {
                 file.write_all(&OpenLine::Opened(session?).encode())?;
             }

@@ -6,7 +6,7 @@ fn names_in_keys_are_escaped() {
     assert_eq!(keys.owner(), "edge=2E1/=C3=BCberall.owner");
     assert_eq!(keys.member("a.b"), "edge=2E1/=C3=BCberall.member.a=2Eb");
     let (group, id) = split("edge=2E1/=C3=BCberall.session.s17").unwrap();
-    assert_eq!((&*group, session_id(id)), ("edge.1/überall", Some(SessionId(17))));
+    assert_eq!((&*group, SessionId::parse(id)), ("edge.1/überall", Some(SessionId(17))));
     assert_eq!(split("=65dge.session.s17"), None, "another spelling of `edge`");
 }
 

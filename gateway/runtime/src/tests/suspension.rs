@@ -428,9 +428,10 @@ async fn suspended_gateway_resumes_unchanged() {
     let reason = format!("it names {count} sockets, and 1 came with it");
     assert_eq!(refused, SnapshotError::Malformed(reason));
     let stray = snapshot_of([RecordBatch::decode(&encoded, None).unwrap()]);
-    let stray = stray.with_stray_session(SessionId(999));
+    let unknown = SessionId(u64::MAX);
+    let stray = stray.with_stray_session(unknown);
     let refused = second.handle.restore(stray, descriptors).await.unwrap_err();
-    let reason = "s999 is in one part and not in another".to_owned();
+    let reason = format!("{unknown} is in one part and not in another");
     assert_eq!(refused, SnapshotError::Malformed(reason));
 
     clients.iter_mut().for_each(Client::send);

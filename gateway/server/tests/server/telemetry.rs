@@ -205,12 +205,8 @@ pub(crate) fn word(span: &Received, attribute: Attribute) -> String {
     }
 }
 
-/// The number in the id of the span's session.
 pub(crate) fn session(span: &Received) -> String {
-    let id = word(span, Attribute::Session);
-    let (group, number) = id.rsplit_once('/').expect("a group and a number");
-    assert!(!group.is_empty());
-    number.to_owned()
+    word(span, Attribute::Session)
 }
 
 pub(crate) fn only<'a>(spans: &'a [Received], name: &str) -> &'a Received {

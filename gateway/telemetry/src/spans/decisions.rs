@@ -237,7 +237,7 @@ impl SpanWriter {
             let native = native_decision(policy.hook, room.is_some(), &native);
             attributes.push(is(Attribute::Native, native));
         }
-        attributes.extend(session.map(|id| is(Attribute::Session, self.id_of(id))));
+        attributes.extend(session.map(|id| is(Attribute::Session, id.to_string())));
         attributes.extend(room.map(|id| is(Attribute::Room, id.to_string())));
         attributes.extend(revision.map(|revision| is(Attribute::Revision, revision)));
         attributes.extend(reason.map(|reason| is(Attribute::Reason, reason)));

@@ -41,11 +41,6 @@ fn affects(cause: MoveCause) -> bool {
 }
 
 impl SpanWriter {
-    /// The id of the session, unique over gateways.
-    pub(super) fn id_of(&self, session: SessionId) -> String {
-        format!("{}/{session}", self.group)
-    }
-
     /// The span of the session's life, which is created when that ends.
     fn span_of(&self, session: SessionId) -> SpanContext {
         let caller = self.sessions.callers.get(&session);
@@ -157,7 +152,7 @@ impl SpanWriter {
         };
         let mut attributes = vec![
             is(Attribute::Outcome, WELL),
-            is(Attribute::Session, self.id_of(*session)),
+            is(Attribute::Session, session.to_string()),
             is(Attribute::Room, room.to_string()),
             is(Attribute::RoomName, Arc::clone(room_name)),
             is(Attribute::Scenario, Arc::clone(scenario)),
@@ -253,7 +248,7 @@ impl SpanWriter {
             return;
         }
         let attributes = vec![
-            is(Attribute::Session, self.id_of(*session)),
+            is(Attribute::Session, session.to_string()),
             is(Attribute::Room, room.to_string()),
             is(Attribute::RoomName, Arc::clone(room_name)),
             is(Attribute::Scenario, Arc::clone(&closed.scenario)),
@@ -302,7 +297,7 @@ impl SpanWriter {
             let (cause, from, to) = (*cause, *from, *to);
             self.write(session, 1, move |writer, life| {
                 let mut attributes = vec![
-                    is(Attribute::Session, writer.id_of(session)),
+                    is(Attribute::Session, session.to_string()),
                     is(Attribute::Room, room.to_string()),
                     is(Attribute::RoomName, room_name),
                     is(Attribute::Cause, cause.name()),
@@ -364,12 +359,12 @@ impl SpanWriter {
         let (room_name, scenario) = (Arc::clone(room_name), Arc::clone(scenario));
         self.write(session, 1, move |writer, life| {
             let attributes = vec![
-                is(Attribute::Session, writer.id_of(session)),
+                is(Attribute::Session, session.to_string()),
                 is(Attribute::RoomName, room_name),
                 is(Attribute::Scenario, scenario),
                 is(Attribute::Segment, impairment.segment.name()),
                 is(Attribute::Reason, impairment.sign.name()),
-                is(Attribute::ImpairedBy, writer.id_of(impairment.at)),
+                is(Attribute::ImpairedBy, impairment.at.to_string()),
                 is(Attribute::Loss, f64::from(impairment.loss_ppm) / 1e6),
                 is(Attribute::Confidence, f64::from(impairment.confidence) / 100.0),
             ];
@@ -383,7 +378,7 @@ impl SpanWriter {
         self.write(session, 1, move |writer, life| {
             let Degradation { room_name, op, by, since, steps } = degradation;
             let attributes = vec![
-                is(Attribute::Session, writer.id_of(session)),
+                is(Attribute::Session, session.to_string()),
                 is(Attribute::RoomName, room_name),
                 is(Attribute::Op, op.key()),
                 is(Attribute::By, by),
@@ -435,7 +430,7 @@ impl SpanWriter {
         for session in first(sampled).chain(first(others)) {
             self.write(session, 1, move |writer, life| {
                 let attributes = vec![
-                    is(Attribute::Session, writer.id_of(session)),
+                    is(Attribute::Session, session.to_string()),
                     is(Attribute::Cause, cause.name()),
                 ];
                 builder(Span::SessionContinued, SpanKind::Internal, start, attributes)

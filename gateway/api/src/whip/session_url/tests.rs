@@ -17,6 +17,8 @@ fn url_is_proved_for_its_session_and_endpoint_only() {
     for other in [segment.replace("s17", "s18"), segment.replace("s17", "s017")] {
         assert_eq!(proved(&urls, &other, &endpoint()), None, "{other}");
     }
+    let id = SessionId::first_of_group(u64::MAX);
+    assert_eq!(proved(&urls, &super::segment(&urls, id, &endpoint()), &endpoint()), Some(id));
     let others = [
         Endpoint { direction: ClientDirection::View, ..endpoint() },
         Endpoint { scenario: "call".into(), ..endpoint() },
@@ -33,7 +35,7 @@ fn url_is_proved_for_its_session_and_endpoint_only() {
 #[test]
 fn other_segment_is_none() {
     let urls = SessionUrls::default();
-    for segment in ["", "s17", "17-a", "s-a", "sx-a", "-s17"] {
+    for segment in ["", "s17", "s4k7mq2-17", "17-a", "s-a", "sx-a", "-s17"] {
         assert_eq!(proved(&urls, segment, &endpoint()), None, "{segment}");
     }
 }
