@@ -564,6 +564,7 @@ impl<T> TrustedConnections<T> {
         source: Option<IpAddr>,
         credential: &Credential,
     ) -> Result<Vec<T>, AllBusy> {
+        type IsCounted<'a, T> = &'a dyn Fn(&TrustedConnection<T>) -> bool;
         let TrustedLimits { places, per_source, per_credential, readers } = self.limits;
         let per_credential = match credential {
             Credential::ReaderToken => readers,
@@ -571,7 +572,7 @@ impl<T> TrustedConnections<T> {
         };
         let of_credential = |it: &TrustedConnection<T>| it.credential == *credential;
         let of_source = |it: &TrustedConnection<T>| source.is_some() && it.source == source;
-        let limits: [(usize, &dyn Fn(&TrustedConnection<T>) -> bool); 3] =
+        let limits: [(usize, IsCounted<'_, T>); 3] =
             [(per_credential, &of_credential), (per_source, &of_source), (places, &|_| true)];
         let mut leaving = BTreeSet::new();
         for (places, is_counted) in limits {

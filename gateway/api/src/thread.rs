@@ -186,9 +186,11 @@ impl BoundApi {
     pub fn join(&mut self, access: Access, instruments: Arc<Instruments>) {
         let Access { group, peer, streams } = access;
         self.listening.peer = Some(streams);
-        let relay = || PeerRelay::new(group.clone(), peer.clone(), Arc::clone(&instruments));
-        self.webrtc_relay = self.webrtc.is_some().then(|| Arc::new(relay()));
-        self.relay = Some(Arc::new(relay()));
+        if self.webrtc.is_some() {
+            let relay = PeerRelay::new(group.clone(), peer.clone(), Arc::clone(&instruments));
+            self.webrtc_relay = Some(Arc::new(relay));
+        }
+        self.relay = Some(Arc::new(PeerRelay::new(group, peer, instruments)));
     }
 
     /// Duplicates of the sockets, for the process of an upgrade.
