@@ -80,7 +80,7 @@ crate::named! {
         Replayed = "replayed",
         /// Another gateway may own the session: the lease of this one has ended.
         Fenced = "fenced",
-        /// No client at the declared address has reported its reception, and the limit of bytes to it is reached.
+        /// The client has not proved that it receives at its address, and the limit of bytes to it is reached.
         Unvalidated = "unvalidated",
         /// SRTP or SRTCP with a wrong tag: another key, or a changed packet.
         SrtpForged = "srtp-forged",
