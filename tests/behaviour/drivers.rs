@@ -220,7 +220,7 @@ fn assert_death_is_counted_alike(mut nodes: [Node; 2], texts: [String; 2]) {
         let mut nodes = nodes["nodes"].as_array().unwrap().iter();
         nodes.all(|node| node["health"] == "up" && !node["round_trip_us"].is_null())
     });
-    let mut events = gateway.client();
+    let events = gateway.client();
     let mut events = gateway.ask(async |_| events.events().await).unwrap();
     let mut phones: Vec<Phone> = (1..=10).map(Phone::new).collect();
     for (room, phone) in (0..10).zip(&mut phones) {

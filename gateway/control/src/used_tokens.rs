@@ -95,7 +95,8 @@ impl TokenFile {
             let mut waiting = lock(&self.waiting);
             waiting.splice(..0, lines);
             let older = waiting.len().saturating_sub(WAITING_MAX);
-            let whole = waiting[older..].iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let whole =
+                waiting[older..].iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             if older > 0 {
                 waiting.drain(..older + whole);
             }

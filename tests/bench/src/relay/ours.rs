@@ -13,6 +13,7 @@ use evenkeel_client::{
 };
 use evenkeel_media::srtp::{CryptoAttribute, SrtpKey};
 use evenkeel_media::trunk::message::NodeSecret;
+use evenkeel_model::SessionId;
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -141,10 +142,10 @@ fn open_all(rig: &mut Rig, api: &std::path::Path, stage: Stage) -> Result<(), St
     let opened = rig.serving(|| open(&clients, api, stage)).map_err(system)??;
     for OpenedSession { session, opened, keys } in opened {
         let address = opened.udp.as_ref().and_then(|udp| udp.addresses.first());
-        let (Some(address), Some(number)) = (address, opened.number()) else {
-            return Err(format!("answered without an address or a number: {opened:?}"));
+        let (Some(address), Some(id)) = (address, SessionId::parse(&opened.id)) else {
+            return Err(format!("answered without an address or an id: {opened:?}"));
         };
-        rig.know(number, session);
+        rig.know(id.0, session);
         rig.connect(session, *address).map_err(system)?;
         if let Some([client, relay]) = keys {
             rig.encrypt(session, &client, &relay)?;
