@@ -10,7 +10,7 @@ help:
 	  /^[a-z][a-z0-9 -]*:( |$$)/ { sub(/:.*/, ""); sub(/[.:;] .*/, ".", text); if (text) printf "%-34s%s\n", $$0, text } \
 	  !/^[A-Z]+ *[?:]?=/ { text = "" }' Makefile
 
-.PHONY: help demo page test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos interop bench bench-quick bench-policy bench-diagnosis bench-forecast e2e-telemetry instructions instructions-renew paths clients reference release-contract target llvm-tools
+.PHONY: help demo page test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos interop keep-report bench bench-quick bench-policy bench-diagnosis bench-forecast e2e-telemetry instructions instructions-renew paths clients reference release-contract target llvm-tools
 
 # Builds, then plays 40 s: six nodes, 200 sessions, failures.
 demo: target
@@ -103,6 +103,12 @@ chaos: target clients
 	$(CARGO) build --release -p evenkeel -p evenkeel-chaos
 	$(BUILT)/evenkeel-chaos run --evenkeel $(BUILT)/evenkeel $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS))
 
+# Keeps the report of a finished run, which the tables of docs/benchmarks.md show: COMMAND=bench-quick copies its report.json to
+# tests/report/last/bench-quick.json, and COMMAND=chaos PART=gateway the part.json of chaos to chaos.gateway.json.
+keep-report:
+	$(CARGO) run --quiet -p evenkeel-report -- keep \
+	  $(TARGET)/$(COMMAND)/$(if $(PART),part,report).json $(COMMAND)$(if $(PART),.$(PART))
+
 # Measures policies: calls, faults, swaps under load, dropped files and hostile plugins, beside the same functions in
 # native code, and rolls out 40 bad and 20 good revisions; as root, half an hour, or a few of each with QUICK=1. Writes
 # target/bench-policy/report.json, which lists missed targets; the exit status is 0 if the run completed.
@@ -165,10 +171,11 @@ clients:
 	tests/interop/install
 
 # Writes the generated files: plugin-sdk/REFERENCE.md, the SDK's bindings (src/wit) and the registry for C and JavaScript, from the
-# registry, the WIT and the limits; the tables of docs/telemetry.md, docs/alerts and docs/dashboards, from the registry of telemetry.
+# registry, the WIT and the limits; the tables of docs/telemetry.md, docs/alerts and docs/dashboards, from the registry of telemetry; those of
+# docs/benchmarks.md, from tests/limits.toml and the reports in tests/report/last.
 # Tests fail when they are out of date.
 reference: target
-	EVENKEEL_RENEW=1 $(CARGO) test -q --workspace --test host --test docs -- reference_matches tables_equal_the_registry dashboards_equal_the_registry
+	EVENKEEL_RENEW=1 $(CARGO) test -q --workspace --test host --test docs -- reference_matches tables_equal_the_registry dashboards_equal_the_registry tables_equal_the_reports
 
 # Writes the fixtures of a contract release: plugins compiled against it and their answers, which every later gateway must
 # reproduce. Once per version of plugin-sdk/wit/policy.wit; released fixtures are never changed.

@@ -9,6 +9,7 @@ mod configuration;
 mod dashboards;
 mod examples;
 mod gateway;
+mod limits;
 mod links;
 mod page;
 mod paths;

@@ -61,6 +61,19 @@ impl Page {
         Page { path: path.to_owned(), text: text.unwrap_or_else(|error| panic!("{path}: {error}")) }
     }
 
+    /// The text with each of these tables between the marks of its name.
+    pub(crate) fn with_tables(&self, tables: &[(&str, String)]) -> String {
+        let path = &self.path;
+        tables.iter().fold(self.text.clone(), |text, (name, table)| {
+            let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+            let parts = text
+                .split_once(&begin)
+                .and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
+            let (before, after) = parts.unwrap_or_else(|| panic!("{path}: no {begin}…{end}"));
+            format!("{before}{begin}{table}{end}{after}")
+        })
+    }
+
     /// Lines outside of fenced blocks, numbered from 1.
     pub(crate) fn prose(&self) -> Vec<(Line, &str)> {
         let mut fenced = false;

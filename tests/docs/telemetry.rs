@@ -19,7 +19,7 @@ pub(crate) const RENEW: &str = "EVENKEEL_RENEW";
 
 #[test]
 fn tables_equal_the_registry() {
-    let page = Page::read(PAGE).text;
+    let page = Page::read(PAGE);
     let tables = [
         ("counters", metrics(Count::ALL.iter().map(|metric| metric.described()))),
         ("gauges", metrics(Level::ALL.iter().map(|metric| metric.described()))),
@@ -29,7 +29,7 @@ fn tables_equal_the_registry() {
         ("alerts", alert_rules()),
         ("inhibitions", inhibitions()),
     ];
-    let made = tables.iter().fold(page.clone(), |page, (name, table)| put(&page, name, table));
+    let made = page.with_tables(&tables);
     let files = [(RULES_FILE, rules_file()), (INHIBIT_RULES_FILE, inhibit_rules_file())];
     if std::env::var_os(RENEW).is_some() {
         fs::write(root().join(PAGE), made).unwrap();
@@ -40,9 +40,9 @@ fn tables_equal_the_registry() {
         let is_new = fs::read_to_string(root().join(file)).is_ok_and(|found| found == text);
         assert!(is_new, "{file} is not what the registry says; run `make reference`");
     }
-    let differs = page.lines().zip(made.lines()).find(|(is, should)| is != should);
+    let differs = page.text.lines().zip(made.lines()).find(|(is, should)| is != should);
     assert!(
-        page == made,
+        page.text == made,
         "{PAGE} is not what the registry says; run `make reference`: {differs:?}"
     );
 }
@@ -129,14 +129,6 @@ fn fields(object: &str) -> BTreeSet<String> {
     }
     all.remove("at_us");
     all
-}
-
-/// The page with a table between its marks.
-fn put(page: &str, name: &str, table: &str) -> String {
-    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
-    let (before, rest) = page.split_once(&begin).unwrap_or_else(|| panic!("{PAGE}: no {begin}"));
-    let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{PAGE}: no {end}"));
-    format!("{before}{begin}{table}{end}{after}")
 }
 
 fn metrics(all: impl Iterator<Item = Described>) -> String {
