@@ -1,6 +1,6 @@
 //! The rows of the report: figures with the limits of `tests/limits.toml`. A figure that was not measured has no row.
 
-use evenkeel_report::{AcceptanceRow, LimitTable, RowLimits};
+use evenkeel_report::{AcceptanceRow, FigureLimit, LimitTable, RowLimits};
 
 use crate::report::{Overload, OverloadLeg, Report, RowReport, TelemetryCost, WebrtcSetUp};
 use crate::row::{Direction, Leg, Load, Path};
@@ -60,7 +60,7 @@ impl GroupRows<'_> {
         figure: impl Fn(&RowReport) -> Option<f64>,
     ) {
         let figures = measured.iter().filter_map(|row| Some((figure(row)?, row)));
-        let is_least = self.limits.get(key).is_some_and(|limit| limit.is_least());
+        let is_least = self.limits.get(key).is_some_and(FigureLimit::is_least);
         let worst =
             figures.max_by(
                 |(one, _), (other, _)| {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use evenkeel_report::{LimitTable, SectionLimits};
+use evenkeel_report::{FigureLimit, LimitTable, SectionLimits};
 
 const EARLIER: &str = include_str!("../limits-a3d43ed3.txt");
 
@@ -59,7 +59,7 @@ fn no_limit_is_looser_than_in_code() {
             _ => table.group(section, Some(*entry).filter(|_| !is_of_all)).unwrap(),
         };
         let found = now.judged(table_key).map(|found| found * scale.unwrap());
-        let is_least = now.get(table_key).is_some_and(|found| found.is_least());
+        let is_least = now.get(table_key).is_some_and(FigureLimit::is_least);
         let is_kept = found.is_some_and(|now| if is_least { now >= limit } else { now <= limit });
         // With fewer than 100 samples the maximum has the limit of the 99th percentile.
         let mut of_few = now.clone();
