@@ -9,7 +9,7 @@ use evenkeel_report::{AcceptanceRow, FigureLimit, RowLimits, SAMPLES_MIN, Sectio
 use crate::looks::Seen;
 use crate::report::{Control, OverKills, Played, found_ms};
 use crate::row::Row;
-use crate::webrtc::{ThirdParty, Transports};
+use crate::webrtc::ThirdParty;
 
 /// The figures of a row, each with the key of its limit in the table.
 const FIGURES: [(&str, &str); 24] = [
@@ -391,6 +391,7 @@ mod tests {
 
     use crate::prediction::Predicted;
     use crate::rows;
+    use crate::webrtc::Transports;
 
     use super::*;
 

@@ -215,11 +215,11 @@ impl Report {
     }
 
     pub(crate) fn write(&self, path: &Path, limits: &LimitTable) -> Result<(), String> {
-        evenkeel_report::write(&self.json(self.rows(limits)?), path)
+        evenkeel_report::write(&self.json(&self.rows(limits)?), path)
     }
 
     /// Wasm figures by name, native figures under `native`, and the spread of rounds under `spread`.
-    fn json(&self, rows: Vec<AcceptanceRow>) -> serde_json::Value {
+    fn json(&self, rows: &[AcceptanceRow]) -> serde_json::Value {
         serde_json::json!({
             "rows": rows,
             "empty_ns": self.flat.empty_ns.wasm,
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_is_null() {
-        let json = Report::default().json(Vec::new());
+        let json = Report::default().json(&[]);
         assert!(json["empty_ns"].is_null() && json["swap"].is_null());
         assert!(json["place_ns"]["p50"].is_null());
     }
