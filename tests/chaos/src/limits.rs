@@ -163,6 +163,7 @@ impl Limits {
         let Played { faults, unfaults, .. } = played;
         let mut row = AcceptanceRow::new(id);
         self.put(&mut row, &self.table_for(faults.gaps_ns.len()));
+        let has_fault = !played.kills.is_empty();
         let longest = |values: &[u64]| values.iter().max().map(|ns| ms(*ns));
         let gap = (!faults.gaps_ns.is_empty()).then(|| GapSpread::of_ns(faults.gaps_ns.clone()));
         let p99 = gap.filter(|_| faults.gaps_ns.len() >= SAMPLES_MIN).map(|gap| gap.p99);
@@ -201,7 +202,7 @@ impl Limits {
             ("captured_reused_indices", of_webrtc.map(|it| it.captured.reused as f64)),
         ];
         for (name, figure) in figures {
-            row.set_figure(name, figure);
+            row.set_figure(name, figure.filter(|_| has_fault));
         }
         // Figures that are not measured yet.
         for name in row.limits.keys().cloned().collect::<Vec<_>>() {
@@ -436,14 +437,26 @@ mod tests {
         let row = |gaps: usize| {
             let faults =
                 FaultEffect { hit: 1, gaps_ns: vec![1_000_000; gaps], ..FaultEffect::default() };
-            with("p99 = 50, max = 60")
-                .row("row".to_owned(), &Played { faults, ..Played::default() })
+            with("p99 = 50, max = 60").row("row".to_owned(), &Played { faults, ..with_a_fault() })
         };
         let (few, many) = (row(99), row(100));
         assert_eq!((few.figure("gap_p99_ms"), few.figure("gap_max_ms")), (None, Some(1.0)));
         assert_eq!((few.limits.get("gap_p99_ms"), few.limits["gap_max_ms"]), (None, 50.0));
         assert_eq!((many.figure("gap_p99_ms"), many.limits["gap_p99_ms"]), (Some(1.0), 50.0));
         assert_eq!(many.limits["gap_max_ms"], 60.0);
+    }
+
+    fn with_a_fault() -> Played {
+        Played { kills: vec![GapSpread::of_ns(Vec::new())], ..Played::default() }
+    }
+
+    #[test]
+    fn row_that_broke_off_has_no_figures() {
+        let row = with("lost = 0").row("row".to_owned(), &Played::default());
+        assert_eq!(row.figures.get("packets_lost"), Some(&None));
+        assert!(row.figures.values().all(Option::is_none), "{:?}", row.figures);
+        let row = with("lost = 0").row("row".to_owned(), &with_a_fault());
+        assert_eq!(row.figure("packets_lost"), Some(0.0));
     }
 
     #[test]
@@ -455,7 +468,7 @@ mod tests {
         let figures = |id: &str| {
             let row = all.iter().find(|row| row.id == id).unwrap();
             let transports = Some(Transports::default());
-            let played = Played { transports, ..Played::default() };
+            let played = Played { transports, ..with_a_fault() };
             Limits::of(row, &table).row(id.to_owned(), &played)
         };
         let never =

@@ -294,7 +294,9 @@ impl RowReport {
             judged.held = Some(false);
         }
         let packets = PacketCounts::of(&faults, &unfaults);
-        let of_sessions = |count: u64| limits.counts_packets().then_some(count);
+        // A row that broke off before its first fault counted none.
+        let counts_packets = limits.counts_packets() && !kills.is_empty();
+        let of_sessions = |count: u64| counts_packets.then_some(count);
         let mut by_witness: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for (witness, after_ms) in faults.detections.iter().flat_map(|found| &found.by_witness) {
             by_witness.entry(witness.clone()).or_default().push(*after_ms);
@@ -303,7 +305,7 @@ impl RowReport {
         let by_witness = by_witness.filter_map(|(witness, ms)| Some((witness, of_ms(ms)?)));
         RowReport {
             row: judged,
-            packets: if limits.counts_packets() { packets } else { PacketCounts::default() },
+            packets: if counts_packets { packets } else { PacketCounts::default() },
             gap_ms: of_ns(faults.gaps_ns.clone()),
             gap_at_nodes_ms: of_ns(played.gaps_up_ns),
             taken_over_ms: of_ns(played.taken_ns),
