@@ -194,8 +194,9 @@ impl Egress {
 
     /// Passes an input to the thread of handshakes. A datagram for which there is no room is dropped.
     pub(crate) fn pass_to_handshakes(&self, input: InputKind) {
-        let passed = self.to_handshakes.as_ref().map(|to| to.try_send(HandshakeInput(input)));
-        if !matches!(passed, Some(Ok(()))) {
+        let input = HandshakeInput(input);
+        let passed = self.to_handshakes.as_ref().is_some_and(|to| to.try_send(input).is_ok());
+        if !passed {
             self.stats.dropped(DropReason::RingFull);
         }
     }
