@@ -56,7 +56,7 @@ const ANSWER_MAX: usize = 8 << 20;
 /// Requests that the owner answers at a time; others wait.
 const STREAMS_MAX: u32 = 256;
 
-/// Connections from the peer, which opens one and may have lost another.
+/// Connections from the peer, which opens one for operators and one for WebRTC clients, and may have lost both.
 const CONNECTIONS_MAX: usize = 4;
 
 /// A connection ends if the other end answers no ping for this time.

@@ -355,7 +355,7 @@ impl WhipContext {
     ) -> (response::Parts, Bytes) {
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = method;
-        *request.uri_mut() = path.parse().expect("ids of sessions are letters and digits");
+        *request.uri_mut() = path.parse().expect("ids of sessions are letters, digits and hyphens");
         if let Some(key) = key {
             let key = HeaderValue::from_str(key).expect("ids of tokens are visible ASCII");
             request.headers_mut().insert("idempotency-key", key);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{CloseReason, ClosedSession, SessionId};
-use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments};
+use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments, WRITTEN_AGAIN_WITHIN};
 use evenkeel_process::{file, lock};
 
 pub use self::ended::{Carried, EndedMove, EndedSession};
@@ -370,7 +370,7 @@ impl Clerk {
     /// Opens the list once the file of records is open.
     fn open_list(&mut self) {
         let (Disk::Open(file), OpenList::Closed(_)) = (&self.disk, &self.open) else { return };
-        if self.tried.is_some_and(|tried| tried.elapsed() < LIVES_EVERY) {
+        if self.tried.is_some_and(|tried| tried.elapsed() < WRITTEN_AGAIN_WITHIN) {
             return;
         }
         let path = file.place.open.clone();

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use evenkeel_model::SessionId;
 use evenkeel_process::{lock, sha256};
 use serde::{Deserialize, Serialize};
@@ -90,9 +91,14 @@ pub struct RequestTurn {
     pub answer: watch::Receiver<Option<StoredAnswer>>,
 }
 
-/// Shared by the API's tasks, never locked across an await.
+/// Shared by the API's tasks, never locked across an await. Control does not wait for a task that has the lock, since tasks of clients
+/// run after others.
 pub struct KeyTable {
     entries: Mutex<KeyEntries>,
+    /// The bytes that are left of the limit `session_data_mib`; without a value it does not hold here.
+    session_data: OnceLock<Arc<Semaphore>>,
+    /// Sessions that ended, whose answers the next task with the lock drops.
+    ended: (Sender<SessionId>, Receiver<SessionId>),
     keys_max: usize,
 }
 
@@ -103,7 +109,6 @@ struct KeyEntries {
     by_age: VecDeque<(Box<str>, u64)>,
     ever: u64,
     sizes: AnswerSizes,
-    /// The bytes that are left of the limit `session_data_mib`; `None`: it does not hold here.
     session_data: Option<Arc<Semaphore>>,
     /// Answered keys that the follower of the records does not have; `None` without one.
     changed: Option<VecDeque<Box<str>>>,
@@ -224,7 +229,7 @@ impl KeyReplica {
 /// Omits the answers, which hold credentials.
 impl fmt::Debug for KeyTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").finish_non_exhaustive()
+        f.debug_struct("KeyTable").finish_non_exhaustive()
     }
 }
 
@@ -237,7 +242,12 @@ impl fmt::Debug for KeyRecord {
 
 impl Default for KeyTable {
     fn default() -> Self {
-        KeyTable { entries: Mutex::default(), keys_max: KEYS_MAX }
+        KeyTable {
+            entries: Mutex::default(),
+            session_data: OnceLock::new(),
+            ended: bounded(KEYS_MAX),
+            keys_max: KEYS_MAX,
+        }
     }
 }
 
@@ -288,19 +298,27 @@ impl KeyTable {
 
     /// Sets the limit `session_data_mib`, which sessions and the answers that are stored from now on share.
     pub(crate) fn share(&self, session_data_bytes: usize) {
-        self.lock().session_data = Some(Arc::new(Semaphore::new(session_data_bytes)));
+        let data = self.session_data.get_or_init(|| Arc::new(Semaphore::new(session_data_bytes)));
+        self.lock().session_data = Some(Arc::clone(data));
     }
 
     /// Reserves bytes of the limit `session_data_mib` for a session; the oldest answers give way.
     pub(crate) fn reserve(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
-        self.lock().reserve(bytes)
+        let left = Arc::clone(self.session_data.get()?).try_acquire_many_owned(bytes);
+        left.ok().or_else(|| self.lock().reserve(bytes))
     }
 
     /// Drops the answer to the request that opened this session.
     pub(crate) fn end_session(&self, session: SessionId) {
-        let mut entries = self.lock();
-        let number = entries.sizes.by_session.get(&session).copied();
-        number.into_iter().for_each(|number| entries.drop_answer(number));
+        if self.ended.0.try_send(session).is_err() {
+            self.lock().end_session(session);
+        } else if let Ok(mut entries) = self.entries.try_lock() {
+            self.drop_ended(&mut entries);
+        }
+    }
+
+    fn drop_ended(&self, entries: &mut KeyEntries) {
+        self.ended.1.try_iter().for_each(|session| entries.end_session(session));
     }
 
     /// Returns once the requests that are being executed are answered.
@@ -383,14 +401,17 @@ impl KeyTable {
 
     fn lock(&self) -> MutexGuard<'_, KeyEntries> {
         // A poisoned lock is usable: no update leaves the table inconsistent.
-        lock(&self.entries)
+        let mut entries = lock(&self.entries);
+        self.drop_ended(&mut entries);
+        entries
     }
 }
 
 impl KeyRecord {
-    /// The id of the token that is the key.
+    /// The id of the token that is the key, unless its request was refused.
     pub(crate) fn used_token(&self) -> Option<&str> {
-        self.key.strip_prefix(TOKEN_KEY)
+        let has_opened = self.session.is_some() || self.answer.is_empty();
+        self.key.strip_prefix(TOKEN_KEY).filter(|_| has_opened)
     }
 }
 
@@ -457,6 +478,11 @@ impl KeyEntries {
         let suffices = data.available_permits() + self.sizes.bytes >= bytes as usize;
         while suffices && data.available_permits() < bytes as usize && self.drop_oldest() {}
         data.try_acquire_many_owned(bytes).ok()
+    }
+
+    fn end_session(&mut self, session: SessionId) {
+        let number = self.sizes.by_session.get(&session).copied();
+        number.into_iter().for_each(|number| self.drop_answer(number));
     }
 
     fn drop_oldest(&mut self) -> bool {

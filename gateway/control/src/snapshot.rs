@@ -505,8 +505,8 @@ impl Replica {
             self.states.insert(record.state.session, record);
         }
         (self.trunks, self.next_offer) = (trunks, next_offer);
-        self.used_tokens
-            .extend(idempotency_keys.iter().filter_map(|it| it.used_token()).map(Box::from));
+        let used = idempotency_keys.iter().filter_map(KeyRecord::used_token);
+        self.used_tokens.extend(used.map(Box::from));
         self.idempotency_keys.extend(idempotency_keys);
         Ok(())
     }

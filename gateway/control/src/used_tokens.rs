@@ -122,7 +122,7 @@ fn append(path: &Path, lines: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     file::create_private_folder(folder)?;
     let mut open = file::append(path)?;
-    let length = open.metadata()?.len();
+    let mut length = open.metadata()?.len();
     if length == 0 {
         // The next start tries again.
         let _ = file::trim(folder, path, FILES_MAX);
@@ -131,11 +131,12 @@ fn append(path: &Path, lines: &[u8]) -> io::Result<()> {
         let newest = read(path)?.join("\n") + "\n";
         file::replace(path, newest.as_bytes())?;
         open = file::append(path)?;
+        length = open.metadata()?.len();
     }
     let written = open.write_all(lines);
     if written.is_err() {
         // A part may have been written, which the next line must not continue.
-        let _ = open.set_len(length.min(open.metadata()?.len()));
+        let _ = open.set_len(length);
     }
     written
 }

@@ -53,7 +53,7 @@ impl CallPlan {
 /// A new fact about a session of the call.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct CallChange {
-    /// The id that the gateway assigned: `s7`.
+    /// The id that the gateway assigned: `s4k7mq2-7`.
     pub session: String,
     /// Time since all sessions were open, in milliseconds.
     pub after_ms: u64,
@@ -75,7 +75,7 @@ pub enum CallFact {
 /// A session of the call after its end.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct CallSession {
-    /// The id that the gateway assigned: `s7`.
+    /// The id that the gateway assigned: `s4k7mq2-7`.
     pub session: String,
     /// RTP packets that its client sent.
     pub packets_sent: u64,

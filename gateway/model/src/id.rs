@@ -45,8 +45,8 @@ number!(SessionId);
 number!(RoomId);
 
 id!(
-    /// One participant's media through the gateway, in both directions. The high bits are the group's, drawn at its start: no
-    /// other group, and no later start, gives a session the same number. It is below 2^63, as SDP's session ids are (RFC 9429,
+    /// One participant's media through the gateway, in both directions. The high bits are the group's, drawn at its start: another
+    /// group, or a later start, draws the same ones with a probability of one in 500 million. It is below 2^63, as SDP's session ids are (RFC 9429,
     /// section 5.2.1).
     SessionId(u64)
 );

@@ -12,8 +12,8 @@ use evenkeel_control::{
 };
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_model::{
-    BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ModeChange, NodeId, PolicyName,
-    PortMove, StartPhase, StopPhase,
+    BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ModeChange, MoveCause, NodeId,
+    PolicyName, PortMove, StartPhase, StopPhase,
 };
 use evenkeel_revisions::RolloutStage;
 use tokio::sync::broadcast::Receiver;
@@ -233,7 +233,9 @@ impl EventRecorder {
                 debug!(node = %place.node, cause = cause.name(), rooms = moves.len(), "cause of earlier moves found");
                 for PortMove { scenario, sessions, took, .. } in moves {
                     self.count_move(*cause, &Decider::Native, scenario, sessions, &place, *took);
-                    if let Some(spans) = &mut self.spans {
+                    if *cause == MoveCause::NodeDown
+                        && let Some(spans) = &mut self.spans
+                    {
                         spans.note_failover(*hop, sessions, at);
                     }
                 }

@@ -631,7 +631,7 @@ mod tests {
             index_ns: vec![1],
             key_frames_asked: vec![1],
             frozen_ms: vec![1],
-            ..Played::default()
+            ..with_a_fault()
         };
         let mut row = all.row("row".to_owned(), &played);
         assert!(row.limits.len() > 15, "{row:?}");

@@ -432,15 +432,20 @@ impl ClientAddress {
         renews
     }
 
-    /// Adds an address that passed a check. Returns the oldest one if the list was full.
+    /// Adds an address that passed a check. If the list was full, returns the oldest one without the destination, whose limit
+    /// must not be forgotten while media goes there.
     pub(super) fn add_checked(&mut self, from: SourceKey) -> Option<SourceKey> {
+        let destination = self.destination.source();
         let more = self.more.get_or_insert_default();
         if !more.checked.contains(&from) {
             more.unproved.push(UnprovedAddress::new(from));
         }
         more.checked.retain(|known| *known != from);
         more.checked.push(from);
-        let oldest = (more.checked.len() > CHECKED_MAX).then(|| more.checked.remove(0));
+        let oldest = (more.checked.len() > CHECKED_MAX).then(|| {
+            let oldest = more.checked.iter().position(|known| Some(*known) != destination);
+            more.checked.remove(oldest.unwrap_or(0))
+        });
         more.unproved.retain(|address| Some(address.source) != oldest);
         oldest
     }

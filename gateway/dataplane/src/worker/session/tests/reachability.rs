@@ -216,10 +216,23 @@ fn forgotten_address_is_unproved_again() {
     bench.session.address.prove(first);
     bench.at(1, |session, cx| session.checked(first.path(), true, cx));
     assert!(!bench.session.address.is_unproved(first), "another check changes nothing");
-    for port in 1..=4 {
+    for port in 1..=5 {
         let other = SourceKey { listener: 0, address: ([10, 0, 0, 1], port).into() };
-        bench.at(2, |session, cx| session.checked(other.path(), false, cx));
+        bench.at(2, |session, cx| session.checked(other.path(), true, cx));
     }
     bench.at(3, |session, cx| session.checked(first.path(), true, cx));
     assert!(bench.session.address.is_unproved(first));
+}
+
+#[test]
+fn checks_of_others_do_not_lift_the_limit() {
+    let mut bench = checked(Srtp::Plain);
+    let before = reaching(&mut bench, 1, 0..100);
+    for port in 1..=5 {
+        let other = SourceKey { listener: 0, address: ([10, 0, 0, 1], port).into() };
+        bench.at(2, |session, cx| session.checked(other.path(), false, cx));
+    }
+    assert!(bench.session.address.is_unproved(bench.source()));
+    let after = reaching(&mut bench, 3, 100..200);
+    assert_eq!(after, 0, "{before} packets came before");
 }
