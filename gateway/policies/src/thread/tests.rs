@@ -276,31 +276,42 @@ impl World {
         });
         hidden.collect()
     }
+
+    /// Takes steps until hidden state is found: a slow machine skips checks.
+    fn first_hidden(&mut self, mut step: impl FnMut(&mut World)) -> (Arc<str>, BreachCount) {
+        let deadline = later();
+        loop {
+            step(self);
+            if let Some(found) = self.hidden().pop() {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "no hidden state");
+        }
+    }
 }
 
 #[test]
 fn hidden_state_of_active_and_candidate_is_reported() {
     let hides = evenkeel_guests::hostile().into_iter().find(|guest| guest.name == "hidden state");
     let hides = hides.unwrap().bytes;
-    let found = BreachCount { of: 2, worse: 1 };
     let mut world = World::new();
     let active = world.load_degradation(&hides, false);
-    for _ in 0..2 {
+    let found = world.first_hidden(|world| {
         world.tick(&active);
         world.thread.check_determinism();
-    }
-    assert_eq!(world.hidden(), [(active, found)]);
+    });
+    assert_eq!((found.0, found.1.worse), (active, 1));
 
     let mut world = World::new();
     let honest = evenkeel_guests::module::Module::honest(Hook::Degradation).build();
     let active = world.load_degradation(&honest, false);
     let candidate = world.load_degradation(&hides, true);
-    for _ in 0..2 {
+    let found = world.first_hidden(|world| {
         world.tick(&active);
         let shadowed = world.thread.shadowed.take().unwrap();
         world.thread.compare(&shadowed);
-    }
-    assert_eq!(world.hidden(), [(candidate, found)]);
+    });
+    assert_eq!((found.0, found.1.worse), (candidate, 1));
 }
 
 #[test]
