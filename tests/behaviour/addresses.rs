@@ -6,6 +6,7 @@ use evenkeel_control::{IngressAnswer, SessionAnswer};
 use evenkeel_lab::client::{QuicWay, client_config};
 use evenkeel_lab::network::NamespaceNetwork;
 use evenkeel_model::{ClientIdentity, IngressProtocol};
+use evenkeel_testkit::required;
 
 use crate::harness::{
     Credentials, Gateway, Node, Nominate, Phone, WebrtcPhone, World, declared, offer, quic_of, talk,
@@ -100,15 +101,10 @@ fn alternate_address_serves_clients() {
     call_by_quic(&gateway, to, client);
 }
 
+#[required(Namespaces)]
 #[test]
 fn each_address_of_the_host_serves_clients() {
-    let network = match NamespaceNetwork::lay() {
-        Ok(network) => network,
-        Err(reason) => {
-            eprintln!("each_address_of_the_host_serves_clients skipped: {reason}");
-            return;
-        }
-    };
+    let network = NamespaceNetwork::lay().unwrap();
     let host = |name, address: &str| network.host(name, address.parse().unwrap()).unwrap();
     let (edge, phones) = (host("edge", "10.77.0.1"), host("phones", "10.77.0.10"));
     for address in ["10.77.0.51/24", "fd77::1/64", "fd77::51/64"] {

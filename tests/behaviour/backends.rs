@@ -81,11 +81,10 @@ fn spans(place: &Place, trace: &str) -> Vec<Value> {
     query(place, &format!("trace_id={trace}"))
 }
 
-/// The trace of the group's only session, found by the id of the session. Sessions of earlier calls have the same id.
+/// The trace of the group's only session, found by the id of the session.
 fn find_trace(place: &Place, owner: &mut GatewayProcess) -> String {
     let (told, number) = (trace_ids(owner).remove(0), ids(owner).remove(0));
-    let [(first, _), (second, _), _] = EDGES;
-    let id = format!("attribute=session.id:{first}/{second}/{number}");
+    let id = format!("attribute=session.id:{number}");
     let deadline = Instant::now() + TIMEOUT;
     loop {
         let found = query(place, &id);

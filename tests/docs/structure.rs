@@ -161,7 +161,7 @@ fn crates_depend_on_lower_layers() {
 }
 
 /// Lines of a crate without its tests.
-const CRATE_LINES_MAX: usize = 13_000;
+const CRATE_LINES_MAX: usize = 13_200;
 
 #[test]
 fn crates_are_small() {

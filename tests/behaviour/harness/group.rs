@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use evenkeel_client::{ApiCall, OfferIdentity, OfferIngress};
+use evenkeel_client::{ApiCall, ClientError, OfferIdentity, OfferIngress};
 use evenkeel_lab::network::{Host, INTERFACE, NamespaceNetwork, PREFIX};
 use evenkeel_lab::sample_node::{PlainRoom, SampleNodeOptions};
 use hyper::Method;
@@ -185,10 +185,18 @@ pub(crate) fn await_armed(owner: &GatewayProcess) {
 
 /// Offers a session for this client with a key, and returns the answer's body.
 pub(crate) fn offer_with_key(gateway: &mut GatewayProcess, key: &str, phone: &Phone) -> Value {
+    try_offer_with_key(gateway, key, phone).unwrap()
+}
+
+pub(crate) fn try_offer_with_key(
+    gateway: &mut GatewayProcess,
+    key: &str,
+    phone: &Phone,
+) -> Result<Value, ClientError> {
     let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
     let offer = GatewayProcess::offer("room", OfferIngress::Udp(identity));
     let body = serde_json::to_vec(&offer).unwrap().into();
     let headers = [("idempotency-key", key)];
     let call = ApiCall { method: Method::POST, path: "/v1/sessions", headers: &headers, body };
-    gateway.ask(async |client| client.ask(call).await.unwrap().accepted()).unwrap()
+    gateway.ask(async |client| client.ask(call).await?.accepted())
 }

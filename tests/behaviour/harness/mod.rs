@@ -19,6 +19,7 @@ pub(crate) use gateway::{Gateway, World};
 pub(crate) use gateway_process::GatewayProcess;
 pub(crate) use group::{
     EDGES, NODE, Place, SHARED, await_armed, await_replica, ids, offer_with_key, trace_ids,
+    try_offer_with_key,
 };
 pub(crate) use http::{HttpSink, http_get};
 pub(crate) use ice::{Credentials, Nominate};
