@@ -328,11 +328,23 @@ pub struct SendBatch {
     queue: Vec<QueuedDatagrams>,
     datagrams: usize,
     family: Family,
-    /// The local address that the kernel refused as the source in this flush.
-    absent: Option<IpAddr>,
+    /// The source addresses of queued datagrams.
+    sources: Vec<IpAddr>,
+    /// The source that the kernel refused in this flush.
+    absent: Source,
     /// True if segmentation is used.
     segmented: bool,
     class: TrafficClass,
+}
+
+/// The address that datagrams leave from: its place in [`SendBatch::sources`] plus 1, since a comparison of addresses for each packet
+/// takes longer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Source(u16);
+
+impl Source {
+    /// The address of the route.
+    const ROUTE: Source = Source(0);
 }
 
 /// Consecutive datagrams to one destination.
@@ -343,8 +355,13 @@ struct QueuedDatagrams {
     each: usize,
     /// `None` on a connected socket.
     to: Option<SocketAddr>,
-    /// The source address; `None`: that of the route.
-    local: Option<IpAddr>,
+    marking: Marking,
+}
+
+/// Parts of a header that a control message sets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Marking {
+    source: Source,
     dscp: u8,
 }
 
@@ -354,16 +371,10 @@ impl QueuedDatagrams {
     }
 
     /// Returns whether a datagram of this length can be appended.
-    fn takes(
-        &self,
-        to: Option<SocketAddr>,
-        local: Option<IpAddr>,
-        dscp: u8,
-        length: usize,
-    ) -> bool {
+    fn takes(&self, to: Option<SocketAddr>, marking: Marking, length: usize) -> bool {
         let whole = length > 0 && length <= self.each && self.bytes.len().is_multiple_of(self.each);
         let room = self.bytes.len() + length <= SEGMENTED_MAX && self.datagrams() < SEGMENTS_MAX;
-        whole && room && dscp == self.dscp && to == self.to && local == self.local
+        whole && room && marking == self.marking && to == self.to
     }
 }
 
@@ -400,7 +411,8 @@ impl SendBatch {
             queue: Vec::new(),
             datagrams: 0,
             family,
-            absent: None,
+            sources: Vec::new(),
+            absent: Source::ROUTE,
             segmented: true,
             class: TrafficClass::default(),
         }
@@ -425,32 +437,44 @@ impl SendBatch {
     pub fn clear(&mut self) -> usize {
         self.bytes.clear();
         self.queue.clear();
+        self.sources.clear();
         mem::take(&mut self.datagrams)
     }
 
     /// Queues a datagram and returns its bytes, to be rewritten in place.
+    #[inline]
     pub fn push(&mut self, to: Option<SocketAddr>, dscp: u8, datagram: &[u8]) -> &mut [u8] {
-        self.push_from(None, to, dscp, datagram)
+        self.push_with(Marking { source: Source::ROUTE, dscp }, to, datagram)
     }
 
     /// Like [`push`](SendBatch::push), but the datagram leaves from this local address, if the host has it.
     pub fn push_from(
         &mut self,
-        local: Option<IpAddr>,
+        local: IpAddr,
         to: Option<SocketAddr>,
         dscp: u8,
+        datagram: &[u8],
+    ) -> &mut [u8] {
+        let source = self.source_at(local);
+        self.push_with(Marking { source, dscp }, to, datagram)
+    }
+
+    fn push_with(
+        &mut self,
+        marking: Marking,
+        to: Option<SocketAddr>,
         datagram: &[u8],
     ) -> &mut [u8] {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(datagram);
         self.datagrams += 1;
         match self.queue.last_mut() {
-            Some(last) if self.segmented && last.takes(to, local, dscp, datagram.len()) => {
+            Some(last) if self.segmented && last.takes(to, marking, datagram.len()) => {
                 last.bytes.end = self.bytes.len();
             }
             _ => {
                 let bytes = start..self.bytes.len();
-                self.queue.push(QueuedDatagrams { bytes, each: datagram.len(), to, local, dscp });
+                self.queue.push(QueuedDatagrams { bytes, each: datagram.len(), to, marking });
             }
         }
         &mut self.bytes[start..]
@@ -468,8 +492,9 @@ impl SendBatch {
                     let sent = &self.queue[next..next + sent];
                     next += sent.len();
                     outcome.sent += sent.iter().map(QueuedDatagrams::datagrams).sum::<usize>();
-                    if self.absent.is_some() {
-                        let by_route = sent.iter().filter(|queued| queued.local == self.absent);
+                    if self.absent != Source::ROUTE {
+                        let by_route =
+                            sent.iter().filter(|queued| queued.marking.source == self.absent);
                         outcome.from_route +=
                             by_route.map(QueuedDatagrams::datagrams).sum::<usize>();
                     }
@@ -479,8 +504,11 @@ impl SendBatch {
                 Err(error) if self.queue[next].datagrams() > 1 && parts(&error) => {
                     self.part(next, &error);
                 }
-                Err(error) if self.source(next).is_some() && lacks_address(&error) => {
-                    self.absent = self.queue[next].local;
+                Err(error)
+                    if self.address_of(self.queue[next].marking.source).is_some()
+                        && lacks_address(&error) =>
+                {
+                    self.absent = self.queue[next].marking.source;
                 }
                 Err(error)
                     if error.kind() != io::ErrorKind::WouldBlock && repeats < REPEATS_MAX =>
@@ -497,7 +525,7 @@ impl SendBatch {
                 }
             }
         }
-        self.absent = None;
+        self.absent = Source::ROUTE;
         self.clear();
         outcome
     }
@@ -514,17 +542,26 @@ impl SendBatch {
         self.queue.splice(place..=place, alone);
     }
 
-    /// The address that these datagrams are sent from; `None`: that of the route.
-    fn source(&self, place: usize) -> Option<IpAddr> {
-        let local = self.queue[place].local;
-        local.filter(|_| local != self.absent)
+    /// The address of a source; `None`: that of the route.
+    fn address_of(&self, source: Source) -> Option<IpAddr> {
+        let at = usize::from(source.0).checked_sub(1).filter(|_| source != self.absent)?;
+        self.sources.get(at).copied()
+    }
+
+    fn source_at(&mut self, local: IpAddr) -> Source {
+        let known = self.sources.iter().position(|known| *known == local);
+        let at = known.unwrap_or_else(|| {
+            self.sources.push(local);
+            self.sources.len() - 1
+        });
+        u16::try_from(at + 1).map_or(Source::ROUTE, Source)
     }
 
     /// Sends the queue from this position on and returns the number of groups sent.
     fn send(&mut self, socket: BorrowedFd<'_>, from: usize) -> io::Result<usize> {
-        let QueuedDatagrams { to, dscp, .. } = self.queue[from];
+        let QueuedDatagrams { to, marking: Marking { source, dscp }, .. } = self.queue[from];
         let is_alone = from + 1 == self.queue.len() && self.queue[from].datagrams() == 1;
-        if is_alone && self.source(from).is_none() && self.class.becomes(socket, to, dscp) {
+        if is_alone && self.address_of(source).is_none() && self.class.becomes(socket, to, dscp) {
             return self.send_alone(socket, from);
         }
         self.send_batch(socket, from)
@@ -574,13 +611,11 @@ impl SendBatch {
                 let name = envelope.name.write(self.name(to));
                 header.msg_namelen = name.len();
                 header.msg_name = name.as_ptr().cast_mut().cast();
-                if !self.class.is(queued.to, queued.dscp) {
-                    envelope.control.push_dscp(to, queued.dscp);
+                if !self.class.is(queued.to, queued.marking.dscp) {
+                    envelope.control.push_dscp(to, queued.marking.dscp);
                 }
             }
-            if let Some(local) = queued.local
-                && queued.local != self.absent
-            {
+            if let Some(local) = self.address_of(queued.marking.source) {
                 envelope.control.push_local(local);
             }
             if queued.bytes.len() > queued.each {

@@ -279,14 +279,14 @@ fn answers_leave_from_the_address_sent_to() {
         for (local, dscp, size) in
             [(1, 0, 9), (1, 0, 9), (1, 0, 5), (2, 46, 9), (0, 0, 9), (2, 46, 7)]
         {
-            outbox.push_from(Some(addresses[local]), Some(to), dscp, &vec![local as u8; size]);
+            outbox.push_from(addresses[local], Some(to), dscp, &vec![local as u8; size]);
         }
         let outcome = outbox.flush(here.as_fd());
         assert_eq!((outcome.sent, outcome.from_route, outcome.failed.len()), (6, 0, 0));
         for (local, size) in [(1, 9), (1, 9), (1, 5), (2, 9), (0, 9), (2, 7)] {
             assert_eq!(received_from(&there), (vec![local as u8; size], addresses[local]));
         }
-        outbox.push_from(Some(addresses[1]), Some(to), 0, b"alone");
+        outbox.push_from(addresses[1], Some(to), 0, b"alone");
         assert_eq!(outbox.flush(here.as_fd()).sent, 1);
         assert_eq!(received_from(&there), (b"alone".to_vec(), addresses[1]));
     }
@@ -303,7 +303,7 @@ fn absent_local_address_costs_no_datagram() {
         let (to, absent) = (there.local_addr().unwrap(), absent.parse().unwrap());
         let mut outbox = SendBatch::new(Family::of(here.local_addr().unwrap()));
         for (local, size) in [(absent, 9), (absent, 9), (to.ip(), 3), (absent, 4)] {
-            outbox.push_from(Some(local), Some(to), 0, &vec![7; size]);
+            outbox.push_from(local, Some(to), 0, &vec![7; size]);
         }
         let outcome = outbox.flush(here.as_fd());
         let counts = (outcome.sent, outcome.from_route, outcome.failed.len());

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::dtls::{HandshakeInput, InputKind};
 use super::early::{Early, EarlyLimits};
 use super::report::{WorkerReport, WorkerStats};
-use super::sockets::{ClientArrival, ClientPath, ListenerPort, RtpSide, reason};
+use super::sockets::{ClientArrival, ClientPath, ListenerPort, RtpSide, SourceKey, reason};
 use crate::flows::Home;
 use crate::lease::SendLease;
 use crate::mmsg::{self, DATAGRAM_MAX, Family, SendBatch};
@@ -93,15 +93,18 @@ impl Egress {
         self.stats.dropped(reason);
     }
 
-    /// Queues a datagram and returns its bytes, to be rewritten in place.
-    pub(crate) fn queue_to_client(
+    /// Queues a datagram and returns its bytes, to be rewritten in place. `local`: the local address of its [`ClientPath`], which only
+    /// listeners with several addresses need.
+    #[inline(always)]
+    pub(crate) fn queue_to_source(
         &mut self,
-        to: ClientPath,
+        to: SourceKey,
+        local: impl FnOnce() -> Option<IpAddr>,
         side: RtpSide,
         dscp: u8,
         datagram: &[u8],
     ) -> Option<&mut [u8]> {
-        let (rtp, rtcp) = self.listeners.get_mut(usize::from(to.source.listener))?;
+        let (rtp, rtcp) = self.listeners.get_mut(usize::from(to.listener))?;
         let port = match side {
             RtpSide::Rtp => rtp,
             RtpSide::Rtcp => rtcp.as_mut().unwrap_or(rtp),
@@ -109,8 +112,24 @@ impl Egress {
         if port.outbox.is_full() && self.permit.may_send() {
             port.flush(&self.stats);
         }
-        let local = to.local.filter(|_| port.reports_local);
-        Some(port.outbox.push_from(local, Some(to.source.address), dscp, datagram))
+        let address = Some(to.address);
+        if port.reports_local
+            && let Some(local) = local()
+        {
+            return Some(port.outbox.push_from(local, address, dscp, datagram));
+        }
+        Some(port.outbox.push(address, dscp, datagram))
+    }
+
+    /// Queues a datagram on a path.
+    pub(crate) fn queue_to_client(
+        &mut self,
+        ClientPath { source, local }: ClientPath,
+        side: RtpSide,
+        dscp: u8,
+        datagram: &[u8],
+    ) -> Option<&mut [u8]> {
+        self.queue_to_source(source, || local, side, dscp, datagram)
     }
 
     pub(crate) fn queue_on_trunk(&mut self, node: NodeId, tag: Tag, packet: &[u8]) {

@@ -49,17 +49,18 @@ impl WorkerSession {
         if is_checked && !self.may_send(source, side, packet.len()) {
             return cx.egress.count_drop(DropReason::Unvalidated);
         }
-        let path = ClientPath { source, local: self.address.local() };
         let (content, side, dscp) = (side, self.side(side), self.dscp_of(kind));
         let mut validation = self.state.as_deref_mut().and_then(|state| state.validation.as_mut());
         if validation.as_mut().is_some_and(|validation| !validation.may_send(packet, cx.now)) {
             return cx.egress.count_drop(DropReason::Unvalidated);
         }
         if self.media.srtp == Srtp::Terminated {
+            let path = ClientPath { source, local: self.address.local() };
             let to = ClientDestination { path, side, dscp };
             return self.protect_to_client(content, to, packet, cx, rewrite);
         }
-        match cx.egress.queue_to_client(path, side, dscp, packet) {
+        let local = || self.address.local();
+        match cx.egress.queue_to_source(source, local, side, dscp, packet) {
             Some(bytes) => {
                 rewrite(bytes);
                 if let Some(validation) = validation {
