@@ -197,7 +197,7 @@ fn client_that_answers_reports_only_gets_media() {
     talk(&mut [&mut ann], "media is dropped", |_| gateway.drops("unvalidated") >= 50);
     host.check(&credentials);
     talk(&mut [&mut ann], "a report arrives", |phones| {
-        phones[0].send(&sender_report(&phones[0]));
+        phones[0].send(&sender_report(phones[0]));
         host.listen();
         host.last_report().is_some()
     });

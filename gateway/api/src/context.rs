@@ -174,7 +174,7 @@ impl ApiContext {
         })
     }
 
-    /// There is no such session at this gateway. Says if it cannot be one of its group.
+    /// There is no such session at this gateway. The message says if the id is of another group.
     pub(super) fn no_session(&self, session: SessionId) -> ApiError {
         let none = ControlError::Impossible(Impossible::NoSuchSession);
         let mut error = refused(none, &session.to_string(), &self.names);

@@ -516,7 +516,7 @@ impl<T> OpenConnections<T> {
         source: Option<IpAddr>,
         credential: Credential,
     ) -> Result<Vec<T>, AllBusy> {
-        // It is trusted, or gave way a moment ago.
+        // The connection is trusted already, or was closed a moment ago.
         if !self.strangers.connections.contains_key(&number) {
             return Ok(Vec::new());
         }

@@ -331,10 +331,13 @@ impl RoomTable {
     /// Notes the room's move off the hop. Returns false if the room's port was closed there a moment ago: the cause may change.
     fn note_port_move(&mut self, hop: Hop, moved: PortMove, now: Instant) -> bool {
         let port = self.closed_ports.get_mut(&(hop, moved.room));
-        let port = port.filter(|port| now.duration_since(port.at) < PORTS_EXPLAINED_WITHIN);
-        let is_final = port.is_none();
-        port.into_iter().for_each(|port| port.moved = Some(moved.clone()));
-        is_final
+        match port.filter(|port| now.duration_since(port.at) < PORTS_EXPLAINED_WITHIN) {
+            Some(port) => {
+                port.moved = Some(moved);
+                false
+            }
+            None => true,
+        }
     }
 
     /// The node is dead: rooms that left it for closed ports a moment ago left it for that. Returns their moves.

@@ -241,7 +241,7 @@ struct ClientSrtp {
     contexts: Option<SessionSrtp>,
     /// The certificates of the client, if it uses DTLS.
     fingerprints: Option<Arc<[CertificateFingerprint]>>,
-    /// Of its DTLS.
+    /// Places of its DTLS datagrams in the queue.
     waiting: WaitingPlaces,
     /// Keys are awaited from then on.
     awaited_since: Option<Instant>,

@@ -40,7 +40,7 @@ impl UnprovedAddress {
         self.bytes_received += bytes as u64;
     }
 
-    /// Counts bytes that are sent in any case.
+    /// Counts bytes that the limit does not hold back.
     pub(super) fn note_sent(&mut self, bytes: usize) {
         self.bytes_sent += bytes as u64;
     }
