@@ -210,9 +210,10 @@ fn shadow_candidate_is_compared_in_smaller_batches() {
 fn shadow_candidate_that_faults_is_dropped() {
     let node = Node::agent("east-a1");
     let gateway = calm(&node);
-    let _sessions = four_asked_about(&gateway);
-    // The recorded questions do not contain session 5.
-    shadow(&gateway, capping_plugin(Fault::TrapsOnSession(5)));
+    let sessions = four_asked_about(&gateway);
+    // The recorded questions do not contain the fifth session.
+    let fifth = sessions[3].1.session.0 + 1;
+    shadow(&gateway, capping_plugin(Fault::TrapsOnSession(fifth)));
     let phone = Phone::new(5);
     gateway.open(offer("room-5", declared(&phone)));
     let mut last = None;

@@ -4,12 +4,9 @@ use evenkeel_guests::module::{FREE_ARGUMENTS, Module};
 use evenkeel_model::Hook;
 use serde_json::json;
 
-/// The bits of a session's number that count.
-const COUNT: u64 = (1 << 34) - 1;
-
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
-    /// Traps when the batch contains the session with this count, without the group's part.
+    /// Traps when the batch contains this session.
     TrapsOnSession(u64),
     /// Runs out of memory when the batch has more rows than this.
     MemoryForRows(u32),
@@ -23,8 +20,7 @@ impl Fault {
                 "(local.set $at (local.get 1))
                 (loop $next
                     (if (i32.lt_u (local.get $row) (local.get 2)) (then
-                        (if (i64.eq (i64.const {session}) (i64.and (i64.const {COUNT}) (i64.load (local.get $at))))
-                            (then unreachable))
+                        (if (i64.eq (i64.const {session}) (i64.load (local.get $at))) (then unreachable))
                         (local.set $at (i32.add (local.get $at) (i32.const 8)))
                         (local.set $row (i32.add (local.get $row) (i32.const 1)))
                         (br $next))))
