@@ -16,6 +16,9 @@ use tempfile::NamedTempFile;
 
 use crate::stage::{NODES, Stage, sample_node};
 
+/// Packets that may come to a client of three pages before the answer to the gateway's check, on a busy machine.
+const IN_ROUND_TRIP_MAX: u64 = 30;
+
 const ROOM: &str = "webrtc";
 
 pub(crate) const CONFIGURATION: &str = r#"
@@ -114,10 +117,11 @@ pub(crate) fn survives_node_death(
     assert!(open >= Some(2), "{open:?} sessions");
     assert_eq!(sessions(stage), open);
     let drops = &stage.read("/v1/status")["drops"];
-    // Clients answer the gateway's checks before their media comes.
-    for reason in ["srtp-forged", "srtp-replayed", "srtp-index", "unvalidated"] {
+    for reason in ["srtp-forged", "srtp-replayed", "srtp-index"] {
         assert_eq!(drops[reason].as_u64().unwrap_or_default(), 0, "{drops}");
     }
+    // Clients answered the gateway's checks within a round trip. Without an answer the limit drops hundreds.
+    assert!(drops["unvalidated"].as_u64().unwrap_or_default() <= IN_ROUND_TRIP_MAX, "{drops}");
     [before, after]
 }
 
