@@ -120,7 +120,7 @@ pub(crate) fn survives_node_death(
     for reason in ["srtp-forged", "srtp-replayed", "srtp-index"] {
         assert_eq!(drops[reason].as_u64().unwrap_or_default(), 0, "{drops}");
     }
-    // Clients answered the gateway's checks within a round trip. Without an answer the limit drops hundreds.
+    // Only packets before the clients' answers to the gateway's checks may be held back.
     assert!(drops["unvalidated"].as_u64().unwrap_or_default() <= IN_ROUND_TRIP_MAX, "{drops}");
     [before, after]
 }

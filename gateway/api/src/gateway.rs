@@ -66,7 +66,7 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<impl Serializ
         index?: index,
         dependencies?: shared.dependencies(),
         export_failures: export_failures.collect::<Vec<_>>(),
-        // Documents whose newest content is not on the disk.
+        // The disk lacks the newest content of these documents.
         unwritten: unwritten.collect::<Vec<_>>(),
         warnings: warnings,
     }))

@@ -117,7 +117,7 @@ pub(super) async fn push_policy(
         ));
     }
     let (parts, share) = match is_json {
-        // Off the thread of the API: a body of 32 MiB takes a tenth of a second.
+        // A body of 32 MiB takes a tenth of a second, for which the API must not wait.
         true => {
             let reading = spawn_blocking(move || (PushedParts::read(&bytes), share));
             let (parts, share) =

@@ -97,7 +97,7 @@ pub struct KeyTable {
     entries: Mutex<KeyEntries>,
     /// The bytes that are left of the limit `session_data_mib`; without a value it does not hold here.
     session_data: OnceLock<Arc<Semaphore>>,
-    /// Sessions that ended, whose answers the next task with the lock drops.
+    /// Ended sessions. The next task that has the lock drops their answers.
     ended: (Sender<SessionId>, Receiver<SessionId>),
     keys_max: usize,
 }
@@ -364,7 +364,7 @@ impl KeyTable {
         taken.filter_map(|key| by_key.get(&key)?.record(key)).collect()
     }
 
-    /// Refuses the tokens of an earlier process, whose answers are lost.
+    /// Refuses the tokens of an earlier process. Their answers are lost.
     pub fn restore_used(&self, tokens: Vec<Box<str>>) {
         // No body has this digest.
         let used = |token| KeyRecord {

@@ -40,7 +40,7 @@ pub(crate) enum Timer {
     /// The next room returns to its native place.
     Failback,
     Breakers,
-    /// Nodes whose ports were closed have not died in time.
+    /// Moves for closed ports get the link as their cause.
     ClosedPorts,
     /// Votes about nodes are weighed.
     Cohorts,

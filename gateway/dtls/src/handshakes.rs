@@ -211,7 +211,7 @@ impl<K: Copy + Ord, A: Copy + PartialEq> Handshakes<K, A> {
     /// A host can forge the client's address, so that records which cannot be parsed, are not authentic or belong to no handshake are
     /// dropped and end nothing. A handshake message without a state, which is a sign that another process began the handshake
     /// ([`HandshakeFailure::Lost`]), a malformed ClientHello and a fatal alert in plain text end a session by
-    /// [`Self::handle_timeout`] if the client does not go on within 3 s.
+    /// [`Self::handle_timeout`] if the client does not go on in time.
     ///
     /// `output` sends a datagram of up to 1,200 bytes to the last address of the client.
     pub fn receive(

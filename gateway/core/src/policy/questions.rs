@@ -181,7 +181,7 @@ pub(crate) struct PendingQuestion {
     pub(crate) arm: Arm,
     pub(crate) revision: Option<Arc<str>>,
     pub(crate) about: QuestionSubject,
-    /// Those that a question about rooms showed. Others are no fault of the revision.
+    /// The nodes that a question about rooms showed.
     pub(crate) usable: UsableNodes,
     pub(crate) at: Instant,
 }

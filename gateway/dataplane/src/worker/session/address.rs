@@ -233,7 +233,7 @@ pub(super) struct MoreAddresses {
     pub(super) consent: Option<Instant>,
     /// Addresses that passed a check, newest last.
     pub(super) checked: Vec<SourceKey>,
-    /// Those of `checked` at which the client has not proved to receive.
+    /// The addresses in `checked` at which the client has not proved to receive.
     unproved: Vec<UnprovedAddress>,
     /// Sender reports to an address that was proved since, for the reports that answer them.
     shifted: Vec<ShiftedReport>,
