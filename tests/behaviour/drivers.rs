@@ -2,7 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use evenkeel_control::{ControlError, GatewayEvent};
 use evenkeel_lab::sample_node::PlainRoom;
@@ -120,40 +123,61 @@ fn webhook_refusal_reason_reaches_reply_and_event() {
     });
 }
 
-/// An rtpengine that offers one media address to all clients.
-fn rtpengine(media: SocketAddr) -> (SocketAddr, mpsc::Receiver<String>) {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let ng = socket.local_addr().unwrap();
-    let (sender, received) = mpsc::channel();
-    // The thread ends with the process.
-    std::thread::spawn(move || {
-        let mut datagram = [0; 8_192];
-        loop {
-            let (length, from) = socket.recv_from(&mut datagram).unwrap();
-            let text = String::from_utf8_lossy(&datagram[..length]).into_owned();
-            let cookie = text.split(' ').next().unwrap();
-            let (ip, port) = (media.ip(), media.port());
-            let sdp = format!("v=0\r\nc=IN IP4 {ip}\r\nm=audio {port} RTP/AVP 111\r\n");
-            let answer = if text.contains("7:command4:ping") {
-                "d6:result4:ponge".to_owned()
-            } else if text.contains("7:command6:delete") {
-                "d6:result2:oke".to_owned()
-            } else {
-                format!("d6:result2:ok3:sdp{}:{sdp}e", sdp.len())
-            };
-            let _sent = socket.send_to(format!("{cookie} {answer}").as_bytes(), from);
-            if !text.contains("4:ping") {
-                let _no_receiver = sender.send(text);
+/// An rtpengine that offers one media address to all clients. Its port is closed once this is dropped.
+struct Rtpengine {
+    ng: SocketAddr,
+    asked: mpsc::Receiver<String>,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Rtpengine {
+    fn start(media: SocketAddr) -> Rtpengine {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let ng = socket.local_addr().unwrap();
+        let (sender, asked) = mpsc::channel();
+        let ends = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&ends);
+        let thread = std::thread::spawn(move || {
+            let mut datagram = [0; 8_192];
+            while !ended.load(Ordering::Relaxed) {
+                let Ok((length, from)) = socket.recv_from(&mut datagram) else { continue };
+                let text = String::from_utf8_lossy(&datagram[..length]).into_owned();
+                let cookie = text.split(' ').next().unwrap();
+                let (ip, port) = (media.ip(), media.port());
+                let sdp = format!("v=0\r\nc=IN IP4 {ip}\r\nm=audio {port} RTP/AVP 111\r\n");
+                let answer = if text.contains("7:command4:ping") {
+                    "d6:result4:ponge".to_owned()
+                } else if text.contains("7:command6:delete") {
+                    "d6:result2:oke".to_owned()
+                } else {
+                    format!("d6:result2:ok3:sdp{}:{sdp}e", sdp.len())
+                };
+                let _sent = socket.send_to(format!("{cookie} {answer}").as_bytes(), from);
+                if !text.contains("4:ping") {
+                    let _no_receiver = sender.send(text);
+                }
             }
+        });
+        Rtpengine { ng, asked, ends, thread: Some(thread) }
+    }
+}
+
+impl Drop for Rtpengine {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
         }
-    });
-    (ng, received)
+    }
 }
 
 #[test]
 fn rtpengine_joins_two_and_refuses_a_third() {
     let node = Node::plain("media", "echo", PlainRoom::Shared);
-    let (ng, asked) = rtpengine(node.address);
+    let engine = Rtpengine::start(node.address);
+    let ng = engine.ng;
     let mut gateway = before(&node, &format!("driver = \"rtpengine\"\nng = \"{ng}\""));
     wait_until("its pings are answered", || {
         gateway.ask(gateway.handle.nodes()).unwrap()[0].round_trip.is_some()
@@ -163,7 +187,7 @@ fn rtpengine_joins_two_and_refuses_a_third() {
     let refused = gateway.try_open(offer("room", declared(&carol)));
     assert_eq!(refused, Err(ControlError::RoomFull { node: "east-a1".into(), most: 2 }));
     gateway.end();
-    let messages: Vec<String> = asked.try_iter().collect();
+    let messages: Vec<String> = engine.asked.try_iter().collect();
     let count = |word: &str| messages.iter().filter(|text| text.contains(word)).count();
     // One offer and answer alone, one when joined.
     assert_eq!((count("command5:offer"), count("command6:answer")), (2, 2), "{messages:#?}");
@@ -172,8 +196,8 @@ fn rtpengine_joins_two_and_refuses_a_third() {
 #[test]
 fn third_party_leaves_the_spare_rtpengine_in_the_route() {
     let node = Node::plain("media", "echo", PlainRoom::Shared);
-    let (a, _asked_a) = rtpengine(node.address);
-    let (b, _asked_b) = rtpengine(node.address);
+    let engines = [(); 2].map(|()| Rtpengine::start(node.address));
+    let [a, b] = engines.each_ref().map(|engine| engine.ng);
     let second = format!(
         "driver = \"rtpengine\"\nng = \"{a}\"\n[[node]]\nname = \"east-b1\"\nregion = \"east\"\nzone = \"b\"\n\
          capacity = \"200 Mbit/s\"\ndriver = \"rtpengine\"\nng = \"{b}\""
@@ -212,7 +236,12 @@ fn absent_rtpengine_refuses_without_delay() {
 
 /// Five calls of two before these nodes. The node with most calls is killed. The event `node`, the comparison with the prediction, and
 /// the metrics count as many as clients that hear by the other node from then on.
-fn assert_death_is_counted_alike(mut nodes: [Node; 2], texts: &str) {
+fn assert_death_is_counted_alike(nodes: [Node; 2], texts: &str) {
+    assert_death_with_its_server_is_counted_alike(nodes.map(|node| (node, ())), texts);
+}
+
+/// The server of each node, such as its control port, is dropped once the node is dead.
+fn assert_death_with_its_server_is_counted_alike<T>(mut nodes: [(Node, T); 2], texts: &str) {
     let world = World { nodes: texts.to_owned(), ..World::of(&[]) };
     let mut gateway = GatewayProcess::start(&world);
     wait_until("the nodes are heard", || {
@@ -231,11 +260,12 @@ fn assert_death_is_counted_alike(mut nodes: [Node; 2], texts: &str) {
     let before: Vec<u32> =
         phones.iter().map(|phone| phone.heard.last().unwrap().mark.node).collect();
     let at = |node: &Node| before.iter().filter(|on| **on == node.number()).count() as u64;
-    nodes.sort_by_key(at);
-    let [survivor, victim] = &mut nodes;
-    let sessions = at(victim);
+    nodes.sort_by_key(|(node, _)| at(node));
+    let [(survivor, _its_server), (mut victim, server)] = nodes;
+    let sessions = at(&victim);
     assert!(sessions >= 6 && sessions % 2 == 0, "{before:?}");
     victim.kill();
+    drop(server);
     let other = survivor.number();
     talk(&mut phones, "all hear by the other node", |phones| {
         phones.iter().all(|phone| phone.last_heard_via(other))
@@ -306,4 +336,17 @@ fn death_of_a_webhooks_node_is_counted_alike() {
         })
         .unzip();
     assert_death_is_counted_alike(nodes, &texts.concat());
+}
+
+#[test]
+fn death_of_an_rtpengine_is_counted_alike() {
+    let nodes = media_nodes().map(|node| {
+        let engine = Rtpengine::start(node.address);
+        (node, engine)
+    });
+    let text = |(node, engine): &(Node, Rtpengine)| {
+        table(node, &format!("driver = \"rtpengine\"\nng = \"{}\"", engine.ng))
+    };
+    let texts = nodes.each_ref().map(text).concat();
+    assert_death_with_its_server_is_counted_alike(nodes, &texts);
 }

@@ -56,6 +56,8 @@ pub(crate) struct Checks {
     pub(crate) overlap: bool,
     /// When the fault is undone, no packet of an affected node reaches a client. (None of a standby gateway may anyway.)
     pub(crate) no_old_owner: bool,
+    /// The gateway counts as many rooms and sessions of a dead node as receivers that heard by it.
+    pub(crate) counts_alike: bool,
 }
 
 impl Checks {
@@ -67,6 +69,7 @@ impl Checks {
         damaged: false,
         overlap: false,
         no_old_owner: false,
+        counts_alike: false,
     };
 
     /// With make-before-break moves.
@@ -220,8 +223,8 @@ impl Limits {
             Some(format!("{key} {sign} {} {}{later}", limit.limit()?, limit.unit()))
         };
         let mut words: Vec<String> = self.table.iter().filter_map(limit).collect();
-        let Checks { some_left_out, others_suffer, both_carry, damaged, overlap, no_old_owner } =
-            self.checks;
+        let Checks { some_left_out, others_suffer, both_carry, damaged, .. } = self.checks;
+        let Checks { overlap, no_old_owner, counts_alike, .. } = self.checks;
         if some_left_out {
             words.push("all rooms that fit moved, the others reported, without packets, and recovered afterwards".to_owned());
             words.push("no node above its capacity at any look".to_owned());
@@ -231,6 +234,7 @@ impl Limits {
             (damaged, "packets may be damaged"),
             (overlap, "make-before-break"),
             (no_old_owner, "0 packets of the old owner"),
+            (counts_alike, "events, log, comparison and metrics count the receivers"),
         ];
         words.extend(flags.iter().filter(|(is, _)| *is).map(|(_, word)| (*word).to_owned()));
         words.push(match others_suffer {
@@ -263,8 +267,8 @@ impl Limits {
     /// The violated limits: of the control run, of the faults, and after the faults.
     pub(crate) fn misses(&self, played: &Played) -> Vec<String> {
         let Played { faults, unfaults, .. } = played;
-        let Checks { some_left_out, others_suffer, both_carry, damaged, overlap, no_old_owner } =
-            self.checks;
+        let Checks { some_left_out, others_suffer, both_carry, damaged, .. } = self.checks;
+        let Checks { overlap, no_old_owner, .. } = self.checks;
         let strangers = played.strangers.iter();
         let mut misses: Vec<String> =
             strangers.map(|(when, node)| format!("{node} was marked down {when}")).collect();

@@ -6,6 +6,7 @@
 
 mod baseline;
 mod capture;
+mod death_counts;
 mod diagnosis;
 mod edges;
 mod fault;

@@ -13,6 +13,7 @@ use evenkeel_lab::machine::ProcessorWatch;
 use evenkeel_testkit::namespace::First;
 
 use crate::capture::Capture;
+use crate::death_counts::DeathCounts;
 use crate::fault::Struck;
 use crate::hosts::longest_pauses;
 use crate::left_out::LeftOut;
@@ -185,6 +186,10 @@ impl Scene<'_> {
             true => Some(prediction::ask(stage, &row.fault.names(stage).await?).await?),
             false => None,
         };
+        let counts = match row.checks.counts_alike {
+            true => Some(DeathCounts::before(stage).await?),
+            false => None,
+        };
         let struck = row.fault.strike(stage, crowd, turn).await?;
         tokio::time::sleep(row.watched).await;
         if let Some(targets) = &predicted {
@@ -218,6 +223,11 @@ impl Scene<'_> {
             effect.add(ends.effect);
             played.frozen_ms.extend(ends.frozen_ms);
             played.key_frames_asked.extend(ends.key_frames_asked);
+        }
+        if let Some(counts) = counts {
+            let (names, events) = (&struck.names, &window.events);
+            let differing = counts.differences(stage, names, events, &effect).await?;
+            played.unproven.extend(differing);
         }
         let unproven = row.fault.unproven(stage, &struck, &window, &effect).await?;
         played.unproven.extend(unproven);

@@ -24,9 +24,19 @@ const RTPENGINE: Layout = Layout { kind: Kind::Rtpengine, ..Layout::HOT };
 /// Packets of both nodes alternate.
 const BOTH_CARRY: Checks = Checks { both_carry: true, ..Checks::ALL };
 
+/// The comparison with the prediction comes within 6 s.
+const COUNTED_AFTER: u64 = 7;
+const COUNTED: Checks = Checks { counts_alike: true, ..Checks::ALL };
+
 pub(super) const ROWS: &[Row] = &[
     Row::new("node.kill.hot", Layout::HOT, Kill(Busiest, Loud)).times(30),
     Row::new("node.kill.hot.silent", Layout::HOT, Kill(Busiest, Silent)).times(12),
+    Row::new("node.kill.counts", Layout::HOT, Kill(Busiest, Loud))
+        .of(200)
+        .both_ways()
+        .checked(COUNTED)
+        .times(3)
+        .watched(COUNTED_AFTER),
     Row::new("node.kill.hitless", Layout::HITLESS, Kill(Busiest, Loud))
         .checked(BOTH_CARRY)
         .times(6),
@@ -70,6 +80,12 @@ pub(super) const ROWS: &[Row] = &[
         .of(200)
         .both_ways()
         .times(4),
+    Row::new("rtpengine.kill.counts", RTPENGINE, Kill(Busiest, Loud))
+        .of(200)
+        .both_ways()
+        .checked(COUNTED)
+        .times(3)
+        .watched(COUNTED_AFTER),
     Row::new("drain", Layout::HOT, Drain(Busiest)).times(5).watched(6),
     Row::new("move", Layout::HOT, Move(100)).times(5).watched(3),
 ];
