@@ -1,21 +1,9 @@
-//! Limits on the structure of the source.
+//! The layers of crates, and rules that every test file obeys.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::page::root;
-
-/// More fields of `Gateway` belong to one of its parts.
-const GATEWAY_FIELDS_MAX: usize = 15;
-
-/// `Control` dispatches; its parts own the state.
-const CONTROL_FIELDS_MAX: usize = 12;
-
-/// Inputs, answers of policies, and their revisions. A method of `Gateway` elsewhere belongs to one of its parts.
-const GATEWAY_FILES_MAX: usize = 3;
-
-/// Effects, inputs, requests, and the suspension. A method of `Control` elsewhere belongs to one of its parts.
-const CONTROL_FILES_MAX: usize = 4;
 
 /// Rust files below a folder, without build output.
 pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
@@ -29,50 +17,6 @@ pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
         }
     }
     sources
-}
-
-fn fields(file: &str, name: &str) -> Vec<String> {
-    let source = fs::read_to_string(root().join(file)).unwrap();
-    let body = source.split(&format!("struct {name} {{\n")).nth(1).expect("the struct");
-    let body = body.split("\n}").next().unwrap();
-    let is_field = |line: &&str| !line.trim().starts_with("//") && line.contains(": ");
-    body.lines().filter(is_field).map(str::to_owned).collect()
-}
-
-#[test]
-fn gateway_has_few_fields() {
-    let fields = fields("gateway/core/src/gateway.rs", "Gateway");
-    assert!((1..=GATEWAY_FIELDS_MAX).contains(&fields.len()), "{fields:#?}");
-}
-
-#[test]
-fn control_has_few_fields() {
-    let fields = fields("gateway/control/src/control.rs", "Control");
-    assert!((1..=CONTROL_FIELDS_MAX).contains(&fields.len()), "{fields:#?}");
-}
-
-/// Asserts that the methods of a type stand in few files of a crate.
-#[track_caller]
-fn assert_few_files(crate_name: &str, type_name: &str, files_max: usize) {
-    let head = format!("impl {type_name} {{");
-    let has_impl = |path: &PathBuf| {
-        let is_test = path.components().any(|part| part.as_os_str() == "tests");
-        !is_test && fs::read_to_string(path).unwrap().lines().any(|line| line == head)
-    };
-    let mut files = sources(&root().join("gateway").join(crate_name).join("src"));
-    files.retain(has_impl);
-    let count = files.len();
-    assert!((1..=files_max).contains(&count), "`{head}` in {count} files: {files:#?}");
-}
-
-#[test]
-fn gateway_stands_in_few_files() {
-    assert_few_files("core", "Gateway", GATEWAY_FILES_MAX);
-}
-
-#[test]
-fn control_stands_in_few_files() {
-    assert_few_files("control", "Control", CONTROL_FILES_MAX);
 }
 
 /// Crates of `gateway/` in layers; a crate depends on crates of layers before its own.
