@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use crate::layout::{Kind, Layout};
-use crate::node::Vice;
+use crate::node::Misbehaviour;
 use crate::stage::{Places, Stage};
 
 /// Time within which a fault is to be named.
@@ -145,7 +145,9 @@ impl FaultySegment {
 
     fn layout(self) -> Layout {
         match self {
-            FaultySegment::Node => Layout { kind: Kind::Vicious(Vice::Loses), ..Layout::HOT },
+            FaultySegment::Node => {
+                Layout { kind: Kind::Misbehaving(Misbehaviour::Loses), ..Layout::HOT }
+            }
             _ => Layout::LINKED,
         }
     }

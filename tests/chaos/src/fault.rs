@@ -17,10 +17,10 @@ use evenkeel_lab::relay::RelayTally;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::impairment::Impairment;
 use crate::layout::Kind;
-use crate::node::Vice;
+use crate::node::Misbehaviour;
 use crate::stage::{Stage, numbers};
-use crate::weather::Weather;
 pub(crate) use owner::Loss;
 use process::{limit_files, signal_all, starve, stop_thread};
 pub(crate) use region::Home;
@@ -29,7 +29,7 @@ pub(crate) use way::Way;
 
 /// The nodes that a fault hits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Whom {
+pub(crate) enum Target {
     /// The node that carries most rooms.
     Busiest,
     Region(&'static str),
@@ -41,28 +41,28 @@ pub(crate) enum Whom {
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Fault {
-    Kill(Whom, Way),
+    Kill(Target, Way),
     /// A node is stopped for this long.
-    Sleep(Whom, Duration),
+    Sleep(Target, Duration),
     /// A node gets the processor for 5 ms of each 100 for this long, as under a quota.
-    Starve(Whom, Duration),
+    Starve(Target, Duration),
     /// Neither a node nor the gateway can open files for this long.
-    NoDescriptors(Whom, Duration),
+    NoDescriptors(Target, Duration),
     /// A node dies this many times, each time as soon as it is back.
-    CrashLoop(Whom, u32, Way),
+    CrashLoop(Target, u32, Way),
     /// The gateway is stopped for this long.
     Stall(Duration),
     /// The gateway's control thread is stopped for this long; packet threads go on.
     StallControl(Duration),
     /// A region that was lost in this way returns. The fault ends when its rooms are home.
-    Return(Whom, Way, Home),
+    Return(Target, Way, Home),
     /// Links are impaired, each for this long.
-    Links(Whom, Weather, Duration),
+    Links(Target, Impairment, Duration),
     /// A node misbehaves for this long; receivers with a pause are affected.
-    Vicious(Whom, Duration),
+    Misbehave(Target, Duration),
     /// A node leaks memory until it is killed.
-    Leak(Whom, Duration),
-    Drain(Whom),
+    Leak(Target, Duration),
+    Drain(Target),
     /// A region is drained within this time.
     DrainRegion(&'static str, Duration),
     /// An operator moves this many rooms, one after another.
@@ -119,8 +119,8 @@ impl Fault {
         self.go_on(stage, crowd, &names, turn).await?;
         let nodes = numbers(&names);
         let scope = match self {
-            Fault::Vicious(..) if !silences(stage.layout.kind) => Scope::Nodes(nodes),
-            Fault::Vicious(..) => Scope::Paused(nodes),
+            Fault::Misbehave(..) if !silences(stage.layout.kind) => Scope::Nodes(nodes),
+            Fault::Misbehave(..) => Scope::Paused(nodes),
             Fault::BlockUdp(_) => Scope::Sessions(by_quic(crowd)),
             Fault::Return(..) | Fault::Upgrade | Fault::Owner(_) | Fault::Store(_) => {
                 Scope::Everybody
@@ -139,7 +139,7 @@ impl Fault {
             Fault::Sleep(..) => signal_all(stage, names, Signal::SIGSTOP),
             Fault::Stall(_) => Ok(stage.gateway().process.signal(Signal::SIGSTOP)?),
             Fault::NoDescriptors(..) => limit_files(stage, names, false),
-            Fault::Vicious(..) | Fault::Leak(..) => signal_all(stage, names, Signal::SIGUSR1),
+            Fault::Misbehave(..) | Fault::Leak(..) => signal_all(stage, names, Signal::SIGUSR1),
             Fault::Owner(loss) => loss.begin(stage, names, turn),
             Fault::BlockUdp(_) => stage.firewall.block(stage.gateway().udp.port()),
             Fault::Starve(..)
@@ -168,7 +168,7 @@ impl Fault {
             Fault::Kill(..) => Ok(()),
             Fault::Sleep(_, long)
             | Fault::NoDescriptors(_, long)
-            | Fault::Vicious(_, long)
+            | Fault::Misbehave(_, long)
             | Fault::Leak(_, long)
             | Fault::BlockUdp(long) => {
                 tokio::time::sleep(long).await;
@@ -193,7 +193,7 @@ impl Fault {
                 way.revive(stage, names, turn)?;
                 region::come_back(stage, names, home).await
             }
-            Fault::Links(_, weather, long) => weather.come(stage, names, long).await,
+            Fault::Links(_, impairment, long) => impairment.impair(stage, names, long).await,
             Fault::Drain(_) => drain(stage, names, "drain").await,
             Fault::DrainRegion(region, within) => {
                 let body = json!({"deadline": format!("{}ms", within.as_millis())});
@@ -202,7 +202,7 @@ impl Fault {
                 Ok(())
             }
             Fault::Move(rooms) => stage.move_rooms(rooms, turn as usize * rooms).await,
-            Fault::Upgrade => stage.edges.upgrade().await,
+            Fault::Upgrade => stage.gateways.upgrade().await,
             Fault::Owner(loss) => loss.go_on(stage).await,
             Fault::Store(outage) => outage.go_on(stage).await,
             Fault::Rebind => crowd.rebind().map_err(|error| error.to_string()),
@@ -232,7 +232,7 @@ impl Fault {
             Fault::Leak(..) => stage.restart_the_dead(),
             Fault::NoDescriptors(..) => limit_files(stage, names, true),
             Fault::Return(..) => region::forget(stage, names).await,
-            Fault::Vicious(..) => {
+            Fault::Misbehave(..) => {
                 stage.restart_the_dead()?;
                 signal_all(stage, names, Signal::SIGUSR2)
             }
@@ -266,7 +266,7 @@ impl Fault {
 
     /// The nodes that it hits.
     pub(crate) async fn names(self, stage: &Stage) -> Result<Vec<String>, String> {
-        let whom = match self {
+        let target = match self {
             Fault::Stall(_)
             | Fault::StallControl(_)
             | Fault::Move(_)
@@ -275,35 +275,35 @@ impl Fault {
             | Fault::Reconnect
             | Fault::BlockUdp(_)
             | Fault::HelloFlood(_) => return Ok(Vec::new()),
-            Fault::Owner(Loss::WithNode) => Whom::Busiest,
+            Fault::Owner(Loss::WithNode) => Target::Busiest,
             Fault::Owner(_) | Fault::Store(_) => return Ok(Vec::new()),
-            Fault::Kill(whom, _)
-            | Fault::Sleep(whom, _)
-            | Fault::Starve(whom, _)
-            | Fault::NoDescriptors(whom, _)
-            | Fault::CrashLoop(whom, ..)
-            | Fault::Return(whom, ..)
-            | Fault::Links(whom, ..)
-            | Fault::Vicious(whom, _)
-            | Fault::Leak(whom, _)
-            | Fault::Drain(whom) => whom,
-            Fault::DrainRegion(region, _) => Whom::Region(region),
+            Fault::Kill(target, _)
+            | Fault::Sleep(target, _)
+            | Fault::Starve(target, _)
+            | Fault::NoDescriptors(target, _)
+            | Fault::CrashLoop(target, ..)
+            | Fault::Return(target, ..)
+            | Fault::Links(target, ..)
+            | Fault::Misbehave(target, _)
+            | Fault::Leak(target, _)
+            | Fault::Drain(target) => target,
+            Fault::DrainRegion(region, _) => Target::Region(region),
         };
         let of = |regions: &[&str]| {
             let nodes = stage.nodes.iter().filter(|node| regions.contains(&node.region));
             nodes.map(|node| node.name.clone()).collect()
         };
-        Ok(match whom {
-            Whom::Busiest => vec![stage.busiest().await?],
-            Whom::Region(region) => of(&[region]),
-            Whom::Regions(regions) => of(regions),
-            Whom::BusiestZone => {
+        Ok(match target {
+            Target::Busiest => vec![stage.busiest().await?],
+            Target::Region(region) => of(&[region]),
+            Target::Regions(regions) => of(regions),
+            Target::BusiestZone => {
                 let busiest = stage.node(&stage.busiest().await?)?;
                 let place = (busiest.region, busiest.zone);
                 let nodes = stage.nodes.iter().filter(|node| (node.region, node.zone) == place);
                 nodes.map(|node| node.name.clone()).collect()
             }
-            Whom::All => stage.nodes.iter().map(|node| node.name.clone()).collect(),
+            Target::All => stage.nodes.iter().map(|node| node.name.clone()).collect(),
         })
     }
 }
@@ -315,7 +315,7 @@ fn by_quic(crowd: &Crowd) -> BTreeSet<u64> {
 
 /// Nodes of this kind leave sessions without packets.
 fn silences(kind: Kind) -> bool {
-    !matches!(kind, Kind::Vicious(Vice::Lies | Vice::JumpsAhead))
+    !matches!(kind, Kind::Misbehaving(Misbehaviour::Lies | Misbehaviour::JumpsAhead))
 }
 
 async fn drain(stage: &Stage, names: &[String], verb: &str) -> Result<(), String> {

@@ -24,7 +24,7 @@ pub(crate) const MEMBER: u16 = 7_100;
 
 pub(crate) const CLIENTS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
 const NODES: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 20);
-pub(crate) const EDGES: [(&str, Ipv4Addr); 3] = [
+pub(crate) const GATEWAYS: [(&str, Ipv4Addr); 3] = [
     ("edge-1", Ipv4Addr::new(10, 77, 0, 1)),
     ("edge-2", Ipv4Addr::new(10, 77, 0, 2)),
     ("edge-3", Ipv4Addr::new(10, 77, 0, 3)),
@@ -36,7 +36,7 @@ pub(crate) struct Hosts {
     addresses: Addresses,
     /// At the clients and at the nodes.
     meters: [Meter; 2],
-    pub(crate) edges: Vec<Host>,
+    pub(crate) gateways: Vec<Host>,
     pub(crate) nodes: Host,
     clients: Host,
     network: NamespaceNetwork,
@@ -47,21 +47,22 @@ impl Hosts {
     ///
     /// # Errors
     /// A tool is missing, or the kernel refuses.
-    pub(crate) fn join(edges: usize) -> Result<Hosts, String> {
+    pub(crate) fn join(gateways: usize) -> Result<Hosts, String> {
         let network = NamespaceNetwork::lay()?;
         let clients = network.host_here("clients", CLIENTS)?;
         let nodes = network.host("nodes", NODES)?;
-        let edges = EDGES.iter().take(edges).map(|&(name, at)| network.host(name, at));
-        let edges = edges.collect::<Result<Vec<Host>, String>>()?;
-        let meters = [Meter::of_listeners(&clients, &edges)?, Meter::of_media(&nodes, &edges)?];
+        let gateways = GATEWAYS.iter().take(gateways).map(|&(name, at)| network.host(name, at));
+        let gateways = gateways.collect::<Result<Vec<Host>, String>>()?;
+        let meters =
+            [Meter::of_listeners(&clients, &gateways)?, Meter::of_media(&nodes, &gateways)?];
         let tap = tap::open(&nodes)?;
-        let addresses = Addresses::watch(&edges)?;
-        Ok(Hosts { tap, addresses, meters, edges, nodes, clients, network })
+        let addresses = Addresses::watch(&gateways)?;
+        Ok(Hosts { tap, addresses, meters, gateways, nodes, clients, network })
     }
 
     /// Cuts the link of a gateway's host, or restores it.
-    pub(crate) fn set_link(&self, edge: usize, is_up: bool) -> Result<(), String> {
-        self.network.set_link(&self.edges[edge], is_up)
+    pub(crate) fn set_link(&self, gateway: usize, is_up: bool) -> Result<(), String> {
+        self.network.set_link(&self.gateways[gateway], is_up)
     }
 
     /// The media packets that reached the nodes since the last call.
@@ -77,13 +78,13 @@ impl Hosts {
     pub(crate) fn count_media(&self) -> Result<Vec<u64>, String> {
         let [at_clients, at_nodes] = &self.meters;
         let (at_clients, at_nodes) = (at_clients.read(&self.clients)?, at_nodes.read(&self.nodes)?);
-        let count = |edge: &Host| {
-            let counters = [&at_clients, &at_nodes].map(|read| read.get(edge.name()));
+        let count = |host: &Host| {
+            let counters = [&at_clients, &at_nodes].map(|read| read.get(host.name()));
             let [Some(at_clients), Some(at_nodes)] = counters else {
-                return Err(format!("nft has no counter {}", edge.name()));
+                return Err(format!("nft has no counter {}", host.name()));
             };
             Ok(at_clients + at_nodes)
         };
-        self.edges.iter().map(count).collect()
+        self.gateways.iter().map(count).collect()
     }
 }

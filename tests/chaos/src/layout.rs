@@ -7,13 +7,13 @@ use std::time::Duration;
 use evenkeel_testkit::need::Need;
 
 use crate::hosts::{QUIC, SHARED, UDP};
-use crate::node::Vice;
+use crate::node::Misbehaviour;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Sample,
-    /// A sample node with this vice.
-    Vicious(Vice),
+    /// A sample node with this misbehaviour.
+    Misbehaving(Misbehaviour),
     /// rtpengine, in user space.
     Rtpengine,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Layout {
     pub(crate) regions: &'static [(&'static str, usize)],
     /// The number of gateways, each on a host of its own, with nodes and clients on further hosts; 0 for one gateway with
     /// everything on loopback.
-    pub(crate) edges: usize,
+    pub(crate) gateway_hosts: usize,
     /// True if there is a link in front of each node.
     pub(crate) linked: bool,
     /// The one-way delay to another region, made by links.
@@ -102,7 +102,7 @@ impl Layout {
         mode: "hot",
         home: "east",
         regions: &[("east", 3)],
-        edges: 0,
+        gateway_hosts: 0,
         linked: false,
         far: Duration::ZERO,
         kind: Kind::Sample,
@@ -138,10 +138,10 @@ impl Layout {
     pub(crate) const LINKED: Layout = Layout { linked: true, ..Layout::HOT };
 
     /// [`HOT`](Layout::HOT) with hosts for the gateway, the nodes and the clients.
-    pub(crate) const HOSTS: Layout = Layout { edges: 1, agents: true, ..Layout::HOT };
+    pub(crate) const HOSTS: Layout = Layout { gateway_hosts: 1, agents: true, ..Layout::HOT };
 
     /// Two gateways of a group, each on a host of its own.
-    pub(crate) const GROUP: Layout = Layout { edges: 2, ..Layout::HOSTS };
+    pub(crate) const GROUP: Layout = Layout { gateway_hosts: 2, ..Layout::HOSTS };
 
     /// All nodes in another region than the gateway, 40 ms away each way.
     pub(crate) const ACROSS: Layout = Layout {
@@ -221,7 +221,7 @@ impl Layout {
 
     /// The addresses of a gateway's listeners, by UDP and by QUIC.
     fn listeners(&self) -> [SocketAddr; 2] {
-        if self.edges == 0 {
+        if self.gateway_hosts == 0 {
             [SocketAddr::from(([127, 0, 0, 1], 0)); 2]
         } else {
             [UDP, QUIC].map(|port| (SHARED, port).into())
@@ -232,7 +232,7 @@ impl Layout {
     pub(crate) fn configuration(&self, nodes: &[Told]) -> String {
         let [udp, quic] = self.listeners();
         // The members of a group need the same certificate, except for WebTransport.
-        let certificate = if self.edges > 1 && self.certificate {
+        let certificate = if self.gateway_hosts > 1 && self.certificate {
             format!("certificate = \"../{CERTIFICATE}\"\nkey = \"../{KEY}\"\n")
         } else {
             String::new()
@@ -255,14 +255,14 @@ impl Layout {
             );
             let _whole = match self.kind {
                 Kind::Rtpengine => writeln!(text, "driver = \"rtpengine\"\nng = \"{address}\""),
-                Kind::Sample | Kind::Vicious(_) => {
+                Kind::Sample | Kind::Misbehaving(_) => {
                     writeln!(
                         text,
                         "driver = \"agent\"\naddress = \"{address}\"\nsecret_file = \"{name}.secret\""
                     )
                 }
             };
-            if self.edges > 1 && self.kind != Kind::Rtpengine {
+            if self.gateway_hosts > 1 && self.kind != Kind::Rtpengine {
                 // The media packets of a standby are counted.
                 let _whole = writeln!(text, "canary = false");
             }

@@ -6,7 +6,7 @@ use evenkeel_lab::crowd::FaultEffect;
 use evenkeel_lab::ledger::GapSpread;
 use evenkeel_report::{AcceptanceRow, FigureLimit, RowLimits, SAMPLES_MIN, SectionLimits};
 
-use crate::looks::Seen;
+use crate::node_samples::SampledNodes;
 use crate::report::{Control, OverKills, Played, found_ms};
 use crate::row::Row;
 use crate::webrtc::ThirdParty;
@@ -43,9 +43,9 @@ const FIGURES: [(&str, &str); 24] = [
 /// node after the first of the new one, no other node marked down, and no effect on unaffected sessions.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
 pub(crate) struct Checks {
-    /// Not all rooms fit elsewhere. Exactly the excess rooms are left out and excluded from other figures; they are
+    /// Not all rooms fit elsewhere. Exactly the excess rooms stay without a node and are excluded from other figures; they are
     /// reported and get no packets, and no node exceeds its capacity in any sample.
-    pub(crate) some_left_out: bool,
+    pub(crate) some_unplaced: bool,
     /// The reason why unaffected sessions may move, freeze and lose packets; `None` if they may not.
     pub(crate) others_suffer: Option<&'static str>,
     /// Two nodes carry each room, so that packets of both alternate.
@@ -63,7 +63,7 @@ pub(crate) struct Checks {
 impl Checks {
     /// Without an exception.
     pub(crate) const ALL: Checks = Checks {
-        some_left_out: false,
+        some_unplaced: false,
         others_suffer: None,
         both_carry: false,
         damaged: false,
@@ -223,11 +223,11 @@ impl Limits {
             Some(format!("{key} {sign} {} {}{later}", limit.limit()?, limit.unit()))
         };
         let mut words: Vec<String> = self.table.iter().filter_map(limit).collect();
-        let Checks { some_left_out, others_suffer, both_carry, damaged, .. } = self.checks;
+        let Checks { some_unplaced, others_suffer, both_carry, damaged, .. } = self.checks;
         let Checks { overlap, no_old_owner, counts_alike, .. } = self.checks;
-        if some_left_out {
+        if some_unplaced {
             words.push("all rooms that fit moved, the others reported, without packets, and recovered afterwards".to_owned());
-            words.push("no node above its capacity at any look".to_owned());
+            words.push("no node above its capacity in any sample".to_owned());
         }
         let flags = [
             (both_carry, "packets of both nodes may alternate"),
@@ -267,7 +267,7 @@ impl Limits {
     /// The violated limits: of the control run, of the faults, and after the faults.
     pub(crate) fn misses(&self, played: &Played) -> Vec<String> {
         let Played { faults, unfaults, .. } = played;
-        let Checks { some_left_out, others_suffer, both_carry, damaged, .. } = self.checks;
+        let Checks { some_unplaced, others_suffer, both_carry, damaged, .. } = self.checks;
         let Checks { overlap, no_old_owner, .. } = self.checks;
         let strangers = played.strangers.iter();
         let mut misses: Vec<String> =
@@ -353,10 +353,10 @@ impl Limits {
             let (times, within) = (played.unsettled, self.settled_within());
             misses.push(format!("{times} times it was not as before within {within:?}"));
         }
-        if some_left_out {
-            misses.extend(played.left_out.misses());
+        if some_unplaced {
+            misses.extend(played.unplaced.misses());
         }
-        misses.extend(played.seen.iter().flat_map(Seen::misses));
+        misses.extend(played.sampled.iter().flat_map(SampledNodes::misses));
         misses.extend(played.tide.iter().flat_map(|tide| tide.misses(&self.table)));
         misses.extend(played.transports.iter().flat_map(|it| it.misses(&self.table)));
         let predicted = played.predicted.percent();

@@ -8,19 +8,19 @@ mod baseline;
 mod capture;
 mod death_counts;
 mod diagnosis;
-mod edges;
 mod fault;
 mod firewall;
 mod gateway;
+mod gateways;
 mod hosts;
+mod impairment;
 mod layout;
-mod left_out;
 mod limits;
 mod link;
-mod looks;
 mod moves;
 mod newcomers;
 mod node;
+mod node_samples;
 mod offers;
 mod play;
 mod prediction;
@@ -33,7 +33,7 @@ mod runs;
 mod stage;
 mod store;
 mod table;
-mod weather;
+mod unplaced;
 mod webrtc;
 
 use std::collections::BTreeMap;
@@ -68,7 +68,7 @@ enum Verb {
     Run(Choice),
     /// Break one segment of sessions' paths after another, and count the sessions for which the gateway names it
     Diagnosis(DiagnosisOptions),
-    /// Be a node with a vice
+    /// Run a node that misbehaves
     #[command(hide = true)]
     Node(node::Node),
     /// Be a relay with a health check every 5 s

@@ -1,4 +1,4 @@
-//! A sample node with a vice: a fault of a node that still answers probes.
+//! A sample node that misbehaves but still answers probes.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGUSR1, SIGUSR2};
 
 /// The fault of the node, from SIGUSR1 to SIGUSR2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Vice {
+pub(crate) enum Misbehaviour {
     /// Accepts sessions and packets, and forwards none.
     Drops,
     /// The same for the packets of one in 64 of the sessions that send media meanwhile, always the same ones.
@@ -29,16 +29,16 @@ pub(crate) enum Vice {
     JumpsAhead,
 }
 
-impl Vice {
+impl Misbehaviour {
     /// The name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Vice::Drops => "drops",
-            Vice::DropsFlows => "drops-flows",
-            Vice::Loses => "loses",
-            Vice::Leaks => "leaks",
-            Vice::Lies => "lies",
-            Vice::JumpsAhead => "jumps-ahead",
+            Misbehaviour::Drops => "drops",
+            Misbehaviour::DropsFlows => "drops-flows",
+            Misbehaviour::Loses => "loses",
+            Misbehaviour::Leaks => "leaks",
+            Misbehaviour::Lies => "lies",
+            Misbehaviour::JumpsAhead => "jumps-ahead",
         }
     }
 }
@@ -57,7 +57,7 @@ pub(crate) struct Node {
     #[arg(long)]
     untouched: bool,
     #[arg(long)]
-    vice: Vice,
+    misbehaviour: Misbehaviour,
 }
 
 impl Node {
@@ -66,7 +66,7 @@ impl Node {
         let secret = sample_node::read_secret(&self.secret, &self.name);
         options.secret = Some(secret.map_err(|error| error.to_string())?);
         options.untouched = self.untouched;
-        let faulty = Faulty::new(self.vice, Arc::default());
+        let faulty = Faulty::new(self.misbehaviour, Arc::default());
         faulty.listen().map_err(|error| format!("listening to signals: {error}"))?;
         sample_node::run(options, Box::new(faulty), self.json).map_err(|error| error.to_string())
     }
@@ -94,9 +94,9 @@ const FLOWS: usize = 64;
 /// 160 flows.
 const DROPPED: usize = FLOWS / 2 - 1;
 
-/// A vice and whether it is active.
+/// The misbehaviour of a node, and whether it is active.
 struct Faulty {
-    vice: Vice,
+    misbehaviour: Misbehaviour,
     active: Arc<AtomicBool>,
     leaked: Vec<Vec<u8>>,
     began: Option<Instant>,
@@ -105,8 +105,8 @@ struct Faulty {
 }
 
 impl Faulty {
-    fn new(vice: Vice, active: Arc<AtomicBool>) -> Self {
-        Self { vice, active, leaked: Vec::new(), began: None, flows: HashMap::new() }
+    fn new(misbehaviour: Misbehaviour, active: Arc<AtomicBool>) -> Self {
+        Self { misbehaviour, active, leaked: Vec::new(), began: None, flows: HashMap::new() }
     }
 
     /// SIGUSR1 starts the fault, SIGUSR2 ends it.
@@ -120,24 +120,24 @@ impl Faulty {
         Ok(())
     }
 
-    fn is(&self, vice: Vice) -> bool {
-        self.vice == vice && self.active.load(Ordering::Relaxed)
+    fn is(&self, misbehaviour: Misbehaviour) -> bool {
+        self.misbehaviour == misbehaviour && self.active.load(Ordering::Relaxed)
     }
 }
 
 impl NodeBehaviour for Faulty {
     fn tick(&mut self) {
-        if self.is(Vice::Leaks) {
+        if self.is(Misbehaviour::Leaks) {
             self.leaked.push(vec![1; LEAK]);
         }
     }
 
     fn unix_us(&self, unix_us: u64) -> u64 {
-        unix_us + if self.is(Vice::JumpsAhead) { AHEAD_US } else { 0 }
+        unix_us + if self.is(Misbehaviour::JumpsAhead) { AHEAD_US } else { 0 }
     }
 
     fn load(&mut self, permille: u16, now: Instant) -> u16 {
-        if !self.is(Vice::Lies) {
+        if !self.is(Misbehaviour::Lies) {
             return permille;
         }
         let since = now.saturating_duration_since(*self.began.get_or_insert(now));
@@ -146,11 +146,11 @@ impl NodeBehaviour for Faulty {
 
     /// Flows are numbered in the order of their first packet, so that the number of flows determines the dropped ones.
     fn drops(&mut self, session: u64, kind: DatagramKind) -> bool {
-        if self.is(Vice::Loses) {
+        if self.is(Misbehaviour::Loses) {
             return kind == DatagramKind::Rtp && fastrand::u32(..LOSES) == 0;
         }
-        if !self.is(Vice::DropsFlows) {
-            return self.is(Vice::Drops);
+        if !self.is(Misbehaviour::DropsFlows) {
+            return self.is(Misbehaviour::Drops);
         }
         if kind == DatagramKind::Rtp {
             let before = self.flows.len();

@@ -16,16 +16,16 @@ use crate::capture::Capture;
 use crate::death_counts::DeathCounts;
 use crate::fault::Struck;
 use crate::hosts::longest_pauses;
-use crate::left_out::LeftOut;
 use crate::limits::Limits;
-use crate::looks::Looks;
 use crate::newcomers::{self, Newcomers};
+use crate::node_samples::NodeSampler;
 use crate::offers::{self, Offers};
 use crate::prediction;
 use crate::process::Quiet;
 use crate::report::{Control, Played};
 use crate::row::Row;
 use crate::stage::{CROWD, Places, Stage};
+use crate::unplaced::UnplacedRooms;
 use crate::webrtc::{
     self, CapturedIndices, ClientPacket, FRAMES_PER_SECOND_MIN, ThirdParty, ThirdPartyClients,
     Transports,
@@ -67,7 +67,7 @@ pub(crate) async fn play(
         Some(kind) => Some(ThirdPartyClients::start(kind, plan.sessions, places, &stage).await?),
         None => None,
     };
-    for admin in &stage.edges.admins()[1..] {
+    for admin in &stage.gateways.admins()[1..] {
         let watched = crowd.watch_also(admin).await;
         watched.map_err(|error| format!("the events of a standby: {error}"))?;
     }
@@ -75,13 +75,13 @@ pub(crate) async fn play(
     if !stage.settled(SETTLED_WITHIN).await? {
         return Err("rooms have no spares".to_owned());
     }
-    let looks = row.checks.some_left_out.then(|| Looks::begin(stage.admin()));
+    let sampler = row.checks.some_unplaced.then(|| NodeSampler::begin(stage.admin()));
     let home = row.layout.carrying();
     let newcomers = row.newcomers.then(|| Newcomers::begin(stage.admin(), home));
     let mut scene = Scene { row, limits, stage, crowd, capture, others, newcomers };
-    scene.stage.edges.count_media_of_standby()?;
+    scene.stage.gateways.count_media_of_standby()?;
     played.control = control(row, &mut scene).await?;
-    played.of_standby += scene.stage.edges.count_media_of_standby()?;
+    played.of_standby += scene.stage.gateways.count_media_of_standby()?;
     if played.control.idle_percent < busy_at {
         return Ok(RowEnd::Busy);
     }
@@ -99,7 +99,7 @@ pub(crate) async fn play(
     for turn in 0..row.kills {
         let phase = BEFORE_FAULT.mul_f64(rng.f64());
         let turned = scene.turn(turn, phase, played).await;
-        played.seen = looks.as_ref().map(Looks::seen);
+        played.sampled = sampler.as_ref().map(NodeSampler::sampled);
         if let Err(error) = turned {
             outcome = Err(error);
             break;
@@ -138,7 +138,7 @@ struct Done {
     struck: Struck,
     /// Sessions without a node.
     nowhere: BTreeSet<u64>,
-    left_out: LeftOut,
+    unplaced: UnplacedRooms,
     events: Vec<ServerEvent>,
 }
 
@@ -178,8 +178,8 @@ impl Scene<'_> {
             others.begin_observation().await?;
         }
         crowd.begin_window();
-        drop(stage.edges.passed());
-        let admins = stage.edges.admins();
+        drop(stage.gateways.passed());
+        let admins = stage.gateways.admins();
         let offers = row.offers.then(|| Offers::begin(&admins, row.layout.carrying()));
         tokio::time::sleep(BEFORE_FAULT + phase).await;
         let predicted = match limits.predicts() {
@@ -196,25 +196,25 @@ impl Scene<'_> {
             played.predicted.compare(targets, stage).await?;
         }
         let offered = offers.map(Offers::end).unwrap_or_default();
-        stage.edges.require()?;
-        let (mut nowhere, mut left_out) = (BTreeSet::new(), LeftOut::default());
-        if row.checks.some_left_out {
-            left_out.ask(&newcomers::ask(&mut stage.admin(), row.layout.carrying(), 0).await.0);
+        stage.gateways.require()?;
+        let (mut nowhere, mut unplaced) = (BTreeSet::new(), UnplacedRooms::default());
+        if row.checks.some_unplaced {
+            unplaced.ask(&newcomers::ask(&mut stage.admin(), row.layout.carrying(), 0).await.0);
             nowhere = stage.sessions_nowhere().await?;
         }
         // Until the next window begins, too: what is lost because a gateway lags then is lost in that window.
         let _quiet = Quiet::begin()?;
         let mut window = end_window(row, crowd).await;
         let until_ns = window.span.end;
-        let up_ns = longest_pauses(&stage.edges.passed(), struck.happened.at_ns, until_ns);
+        let up_ns = longest_pauses(&stage.gateways.passed(), struck.happened.at_ns, until_ns);
         played.gaps_up_ns.extend(up_ns);
         let taken_ns =
-            stage.edges.owned_since().map(|since| since.checked_sub(struck.happened.at_ns));
+            stage.gateways.owned_since().map(|since| since.checked_sub(struck.happened.at_ns));
         played.taken_ns.extend(taken_ns.flatten());
         played.moves.note(&window.events);
-        if row.checks.some_left_out {
-            left_out.add(LeftOut::part(&mut window, &nowhere, struck.happened.scope.nodes()));
-            left_out.due = u64::from(row.sessions.div_ceil(2)).saturating_sub(row.layout.fits());
+        if row.checks.some_unplaced {
+            unplaced.add(UnplacedRooms::part(&mut window, &nowhere, struck.happened.scope.nodes()));
+            unplaced.due = u64::from(row.sessions.div_ceil(2)).saturating_sub(row.layout.fits());
         }
         let mut effect = window.effect_of(&struck.happened);
         if let (Some(others), Some(capture)) = (others, capture) {
@@ -241,13 +241,13 @@ impl Scene<'_> {
             played.ways.entry(way).or_default().add(effect.clone());
         }
         played.faults.add(effect);
-        Ok(Done { struck, nowhere, left_out, events: window.events.to_vec() })
+        Ok(Done { struck, nowhere, unplaced, events: window.events.to_vec() })
     }
 
     /// Undoes the fault and waits for recovery.
     async fn heal(&mut self, done: Done, played: &mut Played) -> Result<(), String> {
         let Scene { row, limits, stage, crowd, capture, others, newcomers } = self;
-        let Done { struck, nowhere, mut left_out, mut events } = done;
+        let Done { struck, nowhere, mut unplaced, mut events } = done;
         let healed_ns = clock::now_ns();
         row.fault.heal(stage, &struck).await?;
         if let Some(store) = &mut stage.store {
@@ -262,10 +262,10 @@ impl Scene<'_> {
             tokio::time::sleep(AFTERWARDS).await;
         }
         let mut window = end_window(row, crowd).await;
-        played.of_standby += stage.edges.count_media_of_standby()?;
+        played.of_standby += stage.gateways.count_media_of_standby()?;
         played.moves.note(&window.events);
-        left_out.come_back(&mut window, &nowhere, healed_ns);
-        played.left_out.add(left_out);
+        unplaced.come_back(&mut window, &nowhere, healed_ns);
+        played.unplaced.add(unplaced);
         events.extend_from_slice(&window.events);
         let fault_ns = struck.happened.at_ns;
         played.tide = newcomers.as_ref().map(|all| all.tell(&events, fault_ns, healed_ns));
@@ -354,7 +354,7 @@ async fn control(row: &Row, scene: &mut Scene<'_>) -> Result<Control, String> {
         others.begin_observation().await?;
     }
     crowd.begin_window();
-    drop(stage.edges.passed());
+    drop(stage.gateways.passed());
     let mut moments = Vec::new();
     let processors = ProcessorWatch::begin();
     let until = tokio::time::Instant::now() + row.watched.max(2 * CONTROL_EVERY);
@@ -374,7 +374,7 @@ async fn control(row: &Row, scene: &mut Scene<'_>) -> Result<Control, String> {
         longest.add(ends.effect);
         (frozen_ms, frames_per_second) = (ends.frozen_ms, ends.frames_per_second);
     }
-    let up_ns = longest_pauses(&stage.edges.passed(), first, window.span.end);
+    let up_ns = longest_pauses(&stage.gateways.passed(), first, window.span.end);
     let gaps_ns = window.control(&moments);
     Ok(Control { gaps_ns, longest, up_ns, idle_percent, frozen_ms, frames_per_second })
 }

@@ -11,14 +11,14 @@ use serde::Serialize;
 
 use crate::baseline::Outage;
 use crate::baseline::keepalived::OwnerDeaths;
-use crate::left_out::LeftOut;
 use crate::limits::{Limits, moves};
-use crate::looks::Seen;
 use crate::moves::Moves;
 use crate::newcomers::Tide;
+use crate::node_samples::SampledNodes;
 use crate::prediction::Predicted;
 use crate::row::Row;
 use crate::runs::RowRuns;
+use crate::unplaced::UnplacedRooms;
 use crate::webrtc::Transports;
 
 #[derive(Default, Debug, Serialize)]
@@ -81,11 +81,11 @@ pub(crate) struct RowReport {
     /// The largest number of moves of one room, except off a dead node.
     moves_in_a_minute: usize,
     /// Rooms without capacity elsewhere; null if all fit.
-    left_out: Option<LeftOut>,
-    /// Times from the repair to the next packet of each receiver in a room that was left out.
-    left_out_back_ms: Option<Distribution>,
+    unplaced: Option<UnplacedRooms>,
+    /// Times from the repair to the next packet of each receiver in a room without a node.
+    unplaced_recovered_ms: Option<Distribution>,
     /// Samples of nodes; null if none were taken.
-    nodes_seen: Option<Seen>,
+    nodes_sampled: Option<SampledNodes>,
     /// Sessions that were offered and answered around faults.
     offered: usize,
     /// Media packets from the host of a standby: before faults, and after a former owner is back.
@@ -233,8 +233,8 @@ pub(crate) struct Played {
     pub(crate) unsettled: u32,
     pub(crate) moves: Moves,
     pub(crate) predicted: Predicted,
-    pub(crate) left_out: LeftOut,
-    pub(crate) seen: Option<Seen>,
+    pub(crate) unplaced: UnplacedRooms,
+    pub(crate) sampled: Option<SampledNodes>,
     pub(crate) tide: Option<Tide>,
     /// `None` without WebRTC sessions.
     pub(crate) transports: Option<Transports>,
@@ -286,7 +286,7 @@ impl RowReport {
         misses.extend(limits.misses(&played));
         let mut judged = limits.row(row.report_id(), &played);
         let Played { control, faults, kills, ways, unproven, unfaults, .. } = played;
-        let Played { settle_ns, unsettled, left_out, seen, tide, .. } = played;
+        let Played { settle_ns, unsettled, unplaced, sampled, tide, .. } = played;
         misses.extend(unproven);
         let moves_in_a_minute = played.moves.most();
         judged.judge();
@@ -319,9 +319,9 @@ impl RowReport {
             left_ms: of_ns(faults.left_ns.clone()).filter(|_| !faults.left_ns.is_empty()),
             moves_by_cause: by_report_key(faults.causes),
             moves_in_a_minute,
-            left_out_back_ms: of_ns(left_out.back_ns.clone()),
-            left_out: row.checks.some_left_out.then_some(left_out),
-            nodes_seen: seen,
+            unplaced_recovered_ms: of_ns(unplaced.back_ns.clone()),
+            unplaced: row.checks.some_unplaced.then_some(unplaced),
+            nodes_sampled: sampled,
             offered: played.offered,
             of_standby: played.of_standby,
             newcomers: tide,
@@ -387,9 +387,9 @@ impl RowReport {
             packets: PacketCounts::default(),
             moves_by_cause: BTreeMap::new(),
             moves_in_a_minute: 0,
-            left_out: None,
-            left_out_back_ms: None,
-            nodes_seen: None,
+            unplaced: None,
+            unplaced_recovered_ms: None,
+            nodes_sampled: None,
             offered: 0,
             of_standby: 0,
             newcomers: None,

@@ -56,7 +56,7 @@ impl Row {
     pub(crate) const fn new(id: &'static str, layout: Layout, fault: Fault) -> Row {
         let watched = WATCHED;
         let (quic, webrtc, natted, both_ways) = (false, false, false, false);
-        let sessions = if layout.edges > 0 { SESSIONS_BETWEEN_HOSTS } else { SESSIONS };
+        let sessions = if layout.gateway_hosts > 0 { SESSIONS_BETWEEN_HOSTS } else { SESSIONS };
         let (kills, idle) = (1, Duration::ZERO);
         let (newcomers, offers, webtransport, third_party) = (false, false, false, None);
         Row {
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn rows_between_hosts_have_at_most_500_sessions() {
-        for row in rows::all().iter().filter(|row| row.layout.edges > 0) {
+        for row in rows::all().iter().filter(|row| row.layout.gateway_hosts > 0) {
             assert!(row.sessions <= 500, "{} has {}", row.id, row.sessions);
         }
     }

@@ -14,13 +14,13 @@ use evenkeel_testkit::namespace;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::edges::{Edges, write_secret};
 use crate::firewall::Firewall;
 use crate::gateway::Gateway;
+use crate::gateways::{Gateways, write_secret};
 use crate::hosts::{CLIENTS, Hosts};
 use crate::layout::{Kind, Layout, Told};
 use crate::link::Link;
-use crate::node::Vice;
+use crate::node::Misbehaviour;
 use crate::process;
 use crate::rtpengine;
 use crate::store::Store;
@@ -88,7 +88,7 @@ impl Witness {
 
 /// All processes except clients. Dropping it ends them.
 pub(crate) struct Stage {
-    pub(crate) edges: Edges,
+    pub(crate) gateways: Gateways,
     pub(crate) nodes: Vec<Node>,
     pub(crate) firewall: Firewall,
     /// Of the shared index.
@@ -101,7 +101,8 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) async fn set(layout: Layout, places: &Places, seed: u64) -> Result<Stage, String> {
         let firewall = Firewall::raise()?;
-        let hosts = (layout.edges > 0).then(|| Hosts::join(layout.edges)).transpose()?;
+        let hosts =
+            (layout.gateway_hosts > 0).then(|| Hosts::join(layout.gateway_hosts)).transpose()?;
         let (nodes, told) = {
             let _inside = hosts.as_ref().map(|hosts| hosts.nodes.enter()).transpose()?;
             start_nodes(&layout, places, seed, hosts.as_ref())?
@@ -111,21 +112,26 @@ impl Stage {
             _ => None,
         };
         let store = layout.store.then(|| Store::start(&places.folder)).transpose()?;
-        let edges =
-            Edges::start(&layout, places, &told, witness.as_ref().map(|it| it.link.near()), hosts)
-                .await?;
+        let gateways = Gateways::start(
+            &layout,
+            places,
+            &told,
+            witness.as_ref().map(|it| it.link.near()),
+            hosts,
+        )
+        .await?;
         let places = places.clone();
-        Ok(Stage { edges, nodes, firewall, store, _witness: witness, layout, places })
+        Ok(Stage { gateways, nodes, firewall, store, _witness: witness, layout, places })
     }
 
     /// The gateway that serves.
     pub(crate) fn gateway(&self) -> &Gateway {
-        self.edges.owner()
+        self.gateways.owner()
     }
 
     /// The address of clients.
     pub(crate) fn clients_at(&self) -> IpAddr {
-        if self.layout.edges > 0 { CLIENTS.into() } else { Ipv4Addr::LOCALHOST.into() }
+        if self.layout.gateway_hosts > 0 { CLIENTS.into() } else { Ipv4Addr::LOCALHOST.into() }
     }
 
     /// A new client of the admin API.
@@ -166,7 +172,7 @@ impl Stage {
 
     /// Restarts nodes that have ended, at their old addresses.
     pub(crate) fn restart_the_dead(&mut self) -> Result<(), String> {
-        let _inside = self.edges.hosts().map(|hosts| hosts.nodes.enter()).transpose()?;
+        let _inside = self.gateways.hosts().map(|hosts| hosts.nodes.enter()).transpose()?;
         for node in &mut self.nodes {
             if node.process.as_mut().is_some_and(ChildProcess::is_running) {
                 continue;
@@ -380,7 +386,9 @@ fn start_node(
     let (mut process, at) = match layout.kind {
         Kind::Rtpengine => rtpengine::start(places, name, listen)?,
         Kind::Sample => start_sample(layout, places, name, listen, None)?,
-        Kind::Vicious(vice) => start_sample(layout, places, name, listen, Some(vice))?,
+        Kind::Misbehaving(misbehaviour) => {
+            start_sample(layout, places, name, listen, Some(misbehaviour))?
+        }
     };
     // The agent beside the node, if there is one, reads this file.
     write(&places.folder.join(format!("{name}.pid")), &process.id().to_string())?;
@@ -397,16 +405,16 @@ fn start_sample(
     places: &Places,
     name: &str,
     listen: &str,
-    vice: Option<Vice>,
+    misbehaviour: Option<Misbehaviour>,
 ) -> Result<(ChildProcess, Option<SocketAddr>), String> {
     let secret = write_secret(&places.folder, name)?;
-    let (program, verb) = match vice {
+    let (program, verb) = match misbehaviour {
         None => (&places.evenkeel, "sample-node"),
         Some(_) => (&places.own, "node"),
     };
     let mut words = vec![verb, "--name", name, "--listen", listen, "--secret", &secret, "--json"];
-    match vice {
-        Some(vice) => words.extend(["--vice", vice.name()]),
+    match misbehaviour {
+        Some(misbehaviour) => words.extend(["--misbehaviour", misbehaviour.name()]),
         None => words.push("--webrtc"),
     }
     if layout.mode == "hitless" {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_testkit::nats::NatsServer;
 
-use crate::hosts::{CLIENTS, EDGES};
+use crate::hosts::{CLIENTS, GATEWAYS};
 use crate::process::Quiet;
 use crate::stage::Stage;
 
@@ -67,7 +67,8 @@ impl Stage {
     /// Waits until the index lists the sessions of the gateway that serves, and names it.
     pub(crate) async fn await_index(&mut self) -> Result<(), String> {
         let back = Instant::now();
-        let members: Vec<_> = EDGES.iter().take(self.layout.edges).map(|(name, _)| *name).collect();
+        let members: Vec<_> =
+            GATEWAYS.iter().take(self.layout.gateway_hosts).map(|(name, _)| *name).collect();
         let group = members.join("/");
         loop {
             let listed = self.admin().list("sessions").await;

@@ -105,8 +105,8 @@ impl Pair {
         };
         let (members, places) = (Vec::new(), places.clone());
         let mut pair = Pair { members, owner: 0, _redis: redis, hosts, advert, places };
-        for edge in 0..2 {
-            let member = pair.start_member(edge)?;
+        for gateway in 0..2 {
+            let member = pair.start_member(gateway)?;
             pair.members.push(member);
             pair.await_owner(0).await?;
         }
@@ -114,14 +114,14 @@ impl Pair {
         Ok(pair)
     }
 
-    fn start_member(&self, edge: usize) -> Result<[ChildProcess; 2], String> {
-        let host = &self.hosts.edges[edge];
+    fn start_member(&self, gateway: usize) -> Result<[ChildProcess; 2], String> {
+        let host = &self.hosts.gateways[gateway];
         let (folder, name) = (&self.places.folder, host.name());
         let _inside = host.enter()?;
         // rtpengine binds the address before it is there.
         fs::write("/proc/sys/net/ipv4/ip_nonlocal_bind", "1").map_err(|error| error.to_string())?;
         // Each writes to a database of its own, and reads that of the other.
-        let store = format!("{}:{REDIS}/{}", self.hosts.nodes.address(), edge + 1);
+        let store = format!("{}:{REDIS}/{}", self.hosts.nodes.address(), gateway + 1);
         let words = [
             "--config-file=none".to_owned(),
             format!("--interface={SHARED}"),
@@ -134,7 +134,7 @@ impl Pair {
             "--port-min=10000".to_owned(),
             "--port-max=19999".to_owned(),
             format!("--redis={store}"),
-            format!("--subscribe-keyspace={}", 2 - edge),
+            format!("--subscribe-keyspace={}", 2 - gateway),
             "--redis-num-threads=4".to_owned(),
         ];
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -145,7 +145,7 @@ impl Pair {
             "global_defs {{\n vrrp_version 3\n vrrp_garp_master_repeat 5\n}}\n\
              vrrp_instance shared {{\n state BACKUP\n nopreempt\n interface {INTERFACE}\n virtual_router_id 51\n \
              priority {}\n advert_int {}\n virtual_ipaddress {{\n  {SHARED}/{PREFIX} dev {INTERFACE}\n }}\n}}\n",
-            100 - edge,
+            100 - gateway,
             self.advert.as_secs_f64(),
         );
         write(&file, &text)?;
@@ -160,12 +160,12 @@ impl Pair {
         Ok([rtpengine, keepalived])
     }
 
-    async fn await_owner(&self, edge: usize) -> Result<(), String> {
+    async fn await_owner(&self, gateway: usize) -> Result<(), String> {
         let until = Instant::now() + OWNED_WITHIN;
-        while !self.hosts.addresses().has_it(edge) {
+        while !self.hosts.addresses().has_it(gateway) {
             if Instant::now() > until {
                 let problem = format!("did not take {SHARED} within {OWNED_WITHIN:?}");
-                let [_, keepalived] = &self.members[edge];
+                let [_, keepalived] = &self.members[gateway];
                 return Err(keepalived.error(problem).into());
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -177,7 +177,7 @@ impl Pair {
     fn open_calls(&self) -> Result<Vec<UdpWay>, String> {
         let failed = |error: std::io::Error| format!("opening calls: {error}");
         let control = UdpSocket::bind((CLIENTS, 0)).map_err(failed)?;
-        control.connect((self.hosts.edges[self.owner].address(), NG)).map_err(failed)?;
+        control.connect((self.hosts.gateways[self.owner].address(), NG)).map_err(failed)?;
         control.set_read_timeout(Some(ANSWERED_WITHIN)).map_err(failed)?;
         let mut ways = Vec::new();
         for call in 0..SESSIONS / 2 {
@@ -213,7 +213,7 @@ impl Pair {
         self.owner = 1 - dead;
         self.await_owner(self.owner).await?;
         // keepalived could not remove it.
-        self.hosts.edges[dead].ip(&format!("addr del {SHARED}/{PREFIX} dev {INTERFACE}"))?;
+        self.hosts.gateways[dead].ip(&format!("addr del {SHARED}/{PREFIX} dev {INTERFACE}"))?;
         self.members[dead] = self.start_member(dead)?;
         tokio::time::sleep(JOINED_AFTER).await;
         Ok(())

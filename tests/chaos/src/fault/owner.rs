@@ -33,29 +33,29 @@ impl Loss {
         turn: u32,
     ) -> Result<(), String> {
         match self {
-            Loss::Killed => stage.edges.signal_owner(Signal::SIGKILL),
-            Loss::Silent if cuts(turn) => stage.edges.cut_owner(),
-            Loss::Silent | Loss::Stopped(_) => stage.edges.signal_owner(Signal::SIGSTOP),
+            Loss::Killed => stage.gateways.signal_owner(Signal::SIGKILL),
+            Loss::Silent if cuts(turn) => stage.gateways.cut_owner(),
+            Loss::Silent | Loss::Stopped(_) => stage.gateways.signal_owner(Signal::SIGSTOP),
             Loss::WithNode => {
                 signal_all(stage, names, Signal::SIGKILL)?;
-                stage.edges.signal_owner(Signal::SIGKILL)
+                stage.gateways.signal_owner(Signal::SIGKILL)
             }
             Loss::Parted(_) => {
-                stage.edges.count_media_of_standby()?;
-                stage.edges.part()
+                stage.gateways.count_media_of_standby()?;
+                stage.gateways.part()
             }
         }
     }
 
     pub(super) async fn go_on(self, stage: &mut Stage) -> Result<(), String> {
         match self {
-            Loss::Killed | Loss::Silent | Loss::WithNode => stage.edges.expect_takeover().await,
+            Loss::Killed | Loss::Silent | Loss::WithNode => stage.gateways.expect_takeover().await,
             Loss::Stopped(long) => {
                 let until = tokio::time::Instant::now() + long;
-                stage.edges.expect_takeover().await?;
+                stage.gateways.expect_takeover().await?;
                 tokio::time::sleep_until(until).await;
-                stage.edges.count_media_of_standby()?;
-                stage.edges.signal_former(Signal::SIGCONT)
+                stage.gateways.count_media_of_standby()?;
+                stage.gateways.signal_former(Signal::SIGCONT)
             }
             Loss::Parted(long) => {
                 tokio::time::sleep(long).await;
@@ -68,24 +68,24 @@ impl Loss {
     pub(super) async fn heal(self, stage: &mut Stage, turn: u32) -> Result<(), String> {
         match self {
             Loss::Killed | Loss::WithNode => {
-                stage.edges.count_media_of_standby()?;
+                stage.gateways.count_media_of_standby()?;
                 stage.restart_the_dead()?;
                 // A gateway that starts marks a node down that its agent has not found again.
                 stage.settled(SETTLED_WITHIN).await?;
             }
             Loss::Silent => {
-                stage.edges.count_media_of_standby()?;
+                stage.gateways.count_media_of_standby()?;
                 if cuts(turn) {
-                    stage.edges.restore_former_link()?;
+                    stage.gateways.restore_former_link()?;
                 } else {
-                    stage.edges.signal_former(Signal::SIGCONT)?;
+                    stage.gateways.signal_former(Signal::SIGCONT)?;
                 }
-                stage.edges.await_end_of_former().await?;
+                stage.gateways.await_end_of_former().await?;
             }
-            Loss::Stopped(_) => stage.edges.await_end_of_former().await?,
-            Loss::Parted(_) => stage.edges.join()?,
+            Loss::Stopped(_) => stage.gateways.await_end_of_former().await?,
+            Loss::Parted(_) => stage.gateways.join()?,
         }
-        stage.edges.await_standby(&stage.places).await
+        stage.gateways.await_standby(&stage.places).await
     }
 
     /// The variant of this turn.

@@ -8,10 +8,10 @@ use evenkeel_lab::ledger::GapSpread;
 use serde_json::Value;
 
 use super::{Fault, Loss, Outage, Struck};
+use crate::impairment::Impairment;
 use crate::layout::Kind;
-use crate::node::Vice;
+use crate::node::Misbehaviour;
 use crate::stage::Stage;
-use crate::weather::Weather;
 
 /// A node without descriptors answers no probe in this time.
 const UNANSWERED_FOR: Duration = Duration::from_millis(500);
@@ -37,13 +37,15 @@ impl Fault {
             | Fault::Starve(..)
             | Fault::CrashLoop(..)
             | Fault::Leak(..) => marked_down(struck, effect),
-            Fault::Vicious(..) => match stage.layout.kind {
-                Kind::Vicious(Vice::Lies) => lied(stage, &struck.names).await?,
+            Fault::Misbehave(..) => match stage.layout.kind {
+                Kind::Misbehaving(Misbehaviour::Lies) => lied(stage, &struck.names).await?,
                 // Affected receivers are those with a pause; limits require some.
-                Kind::Vicious(Vice::DropsFlows) => Ok(()),
-                Kind::Vicious(_) | Kind::Sample | Kind::Rtpengine => marked_down(struck, effect),
+                Kind::Misbehaving(Misbehaviour::DropsFlows) => Ok(()),
+                Kind::Misbehaving(_) | Kind::Sample | Kind::Rtpengine => {
+                    marked_down(struck, effect)
+                }
             },
-            Fault::Links(_, weather, _) => spoiled(weather, stage, struck, window, effect)?,
+            Fault::Links(_, impairment, _) => spoiled(impairment, stage, struck, window, effect)?,
             Fault::NoDescriptors(..) => opens_nothing(stage).await,
             Fault::Stall(long) => stood(long, effect),
             Fault::Return(..) => {
@@ -55,7 +57,7 @@ impl Fault {
             // A store that does not fail is found by its own limit.
             Fault::Store(outage) if outage != Outage::DownAtTakeover => Ok(()),
             Fault::Owner(Loss::Parted(_)) => {
-                stage.edges.check_one_owner(struck.happened.at_ns, clock::now_ns()).await
+                stage.gateways.check_one_owner(struck.happened.at_ns, clock::now_ns()).await
             }
             Fault::Owner(_) | Fault::Store(_) => {
                 let missing = stage.count_missing(window.by_id.keys()).await?;
@@ -92,7 +94,7 @@ fn marked_down(struck: &Struck, effect: &FaultEffect) -> Result<(), String> {
 
 /// The links impaired packets as specified.
 fn spoiled(
-    weather: Weather,
+    impairment: Impairment,
     stage: &Stage,
     struck: &Struck,
     window: &ObservationWindow,
@@ -100,25 +102,25 @@ fn spoiled(
 ) -> Result<Result<(), String>, String> {
     let now = stage.tally(&struck.names)?;
     let slowest_ms = window.ledger.slowest_ns(struck.happened.at_ns) / 1_000_000;
-    Ok(match weather {
-        Weather::Cut
-        | Weather::OneWay
-        | Weather::LossRamp(_)
-        | Weather::Loss(_)
-        | Weather::Blackouts
-        | Weather::Mtu(_)
-        | Weather::Rate(_) => {
+    Ok(match impairment {
+        Impairment::Cut
+        | Impairment::OneWay
+        | Impairment::LossRamp(_)
+        | Impairment::Loss(_)
+        | Impairment::Blackouts
+        | Impairment::Mtu(_)
+        | Impairment::Rate(_) => {
             proven(now.dropped > struck.before.dropped, "no packet was dropped".to_owned())
         }
-        Weather::Unsteady => {
+        Impairment::Unsteady => {
             proven(now.copied > struck.before.copied, "no packet was doubled".to_owned())
         }
-        Weather::Corrupt => {
+        Impairment::Corrupt => {
             proven(now.corrupted > struck.before.corrupted, "no packet was damaged".to_owned())
         }
         // The delay exceeds detection, so the rooms have moved.
-        Weather::Later(_) => marked_down(struck, effect),
-        Weather::Jitter(ms) | Weather::Scatter(ms) => {
+        Impairment::Later(_) => marked_down(struck, effect),
+        Impairment::Jitter(ms) | Impairment::Scatter(ms) => {
             proven(slowest_ms >= ms, format!("no packet took longer than {slowest_ms} ms"))
         }
     })

@@ -41,11 +41,11 @@ impl Outage {
         match self {
             Outage::Down => stage.store()?.with(NatsServer::kill).await?,
             Outage::Slow => stage.store()?.with(|server| server.pause(true)).await?,
-            Outage::Split => stage.edges.part_from_store()?,
+            Outage::Split => stage.gateways.part_from_store()?,
             Outage::DownAtTakeover => {
                 stage.store()?.with(NatsServer::kill).await?;
-                stage.edges.signal_owner(Signal::SIGKILL)?;
-                return stage.edges.expect_takeover().await;
+                stage.gateways.signal_owner(Signal::SIGKILL)?;
+                return stage.gateways.expect_takeover().await;
             }
             Outage::Restarted => {
                 stage
@@ -89,7 +89,7 @@ impl Outage {
         match self {
             Outage::Down => stage.store()?.with(NatsServer::start).await?,
             Outage::Slow => stage.store()?.with(|server| server.pause(false)).await?,
-            Outage::Split => stage.edges.join()?,
+            Outage::Split => stage.gateways.join()?,
             Outage::DownAtTakeover => {
                 Loss::Killed.heal(stage, 0).await?;
                 stage.store()?.with(NatsServer::start).await?;
@@ -102,7 +102,7 @@ impl Outage {
 
 /// Opens sessions, and closes some of them.
 async fn change_sessions(stage: &Stage) -> Result<(), String> {
-    let offers = Offers::begin(&stage.edges.admins(), stage.layout.carrying());
+    let offers = Offers::begin(&stage.gateways.admins(), stage.layout.carrying());
     tokio::time::sleep(CHANGES_FOR).await;
     let mut opened = offers.end();
     opened.truncate(opened.len() / 2);

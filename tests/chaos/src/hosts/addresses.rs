@@ -28,15 +28,15 @@ struct Change {
 }
 
 impl Addresses {
-    pub(super) fn watch(edges: &[Host]) -> Result<Addresses, String> {
+    pub(super) fn watch(gateways: &[Host]) -> Result<Addresses, String> {
         let ending = Arc::<AtomicBool>::default();
         let (mut changes, mut threads) = (Vec::new(), Vec::new());
-        for edge in edges {
+        for host in gateways {
             let own = Arc::<Mutex<Vec<Change>>>::default();
             changes.push(Arc::clone(&own));
             let ending = Arc::clone(&ending);
             // The thread stays in the namespace in which it starts.
-            let _inside = edge.enter()?;
+            let _inside = host.enter()?;
             threads.push(std::thread::spawn(move || {
                 while !ending.load(Ordering::Relaxed) {
                     look(&mut own.lock().unwrap_or_else(PoisonError::into_inner));
@@ -48,13 +48,13 @@ impl Addresses {
     }
 
     /// Whether a host has the address now.
-    pub(crate) fn has_it(&self, edge: usize) -> bool {
-        self.since(edge).is_some()
+    pub(crate) fn has_it(&self, gateway: usize) -> bool {
+        self.since(gateway).is_some()
     }
 
     /// The time from which a host has the address: nanoseconds since the Unix epoch.
-    pub(crate) fn since(&self, edge: usize) -> Option<u64> {
-        self.of(edge).last().filter(|change| change.has_it).map(|change| change.at_ns)
+    pub(crate) fn since(&self, gateway: usize) -> Option<u64> {
+        self.of(gateway).last().filter(|change| change.has_it).map(|change| change.at_ns)
     }
 
     /// The time in this span for which two hosts had the address, nanoseconds.
@@ -65,8 +65,8 @@ impl Addresses {
         }
     }
 
-    fn of(&self, edge: usize) -> Vec<Change> {
-        self.changes[edge].lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn of(&self, gateway: usize) -> Vec<Change> {
+        self.changes[gateway].lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -15,23 +15,23 @@ pub(super) struct Meter(());
 
 impl Meter {
     /// Counts datagrams of the gateways' listeners.
-    pub(super) fn of_listeners(host: &Host, edges: &[Host]) -> Result<Meter, String> {
-        Meter::set(host, edges, &format!("udp sport {{ {UDP}, {QUIC} }}"))
+    pub(super) fn of_listeners(host: &Host, gateways: &[Host]) -> Result<Meter, String> {
+        Meter::set(host, gateways, &format!("udp sport {{ {UDP}, {QUIC} }}"))
     }
 
     /// Counts media on trunk legs and on port legs, but no signed messages.
-    pub(super) fn of_media(host: &Host, edges: &[Host]) -> Result<Meter, String> {
+    pub(super) fn of_media(host: &Host, gateways: &[Host]) -> Result<Meter, String> {
         // The first byte of bundles, of encrypted datagrams and of RTP.
-        Meter::set(host, edges, "meta l4proto udp @th,64,8 { 0xe0, 0xe3, 0x80-0xbf }")
+        Meter::set(host, gateways, "meta l4proto udp @th,64,8 { 0xe0, 0xe3, 0x80-0xbf }")
     }
 
-    fn set(host: &Host, edges: &[Host], datagrams: &str) -> Result<Meter, String> {
+    fn set(host: &Host, gateways: &[Host], datagrams: &str) -> Result<Meter, String> {
         let mut rules = format!(
             "add table netdev media\nflush table netdev media\n\
              add chain netdev media in {{ type filter hook ingress device \"{INTERFACE}\" priority 0; }}\n"
         );
-        for edge in edges {
-            let (name, mac) = (edge.name(), edge.mac());
+        for host in gateways {
+            let (name, mac) = (host.name(), host.mac());
             rules += &format!(
                 "add counter netdev media {name}\n\
                  add rule netdev media in ether saddr {mac} {datagrams} counter name {name}\n"

@@ -10,7 +10,7 @@ use crate::row::Row;
 const PORTS: Layout = Layout { port_legs: true, ..OTHER_PORTS };
 /// Sessions get ports of the standby's host.
 const OTHER_PORTS: Layout = Layout { kind: Kind::Rtpengine, ..Layout::GROUP };
-const THREE: Layout = Layout { edges: 3, ..Layout::GROUP };
+const THREE: Layout = Layout { gateway_hosts: 3, ..Layout::GROUP };
 /// No node has an agent: a witness decides, which may be in another region.
 const WITNESSED: Layout = Layout { agents: false, witness: Some(Duration::ZERO), ..PORTS };
 const WITNESSED_FAR: Layout = Layout { witness: Some(Duration::from_millis(20)), ..WITNESSED };

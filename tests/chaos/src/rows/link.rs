@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use crate::fault::Fault::{BlockUdp, Links, Rebind};
-use crate::fault::Whom::{All, Busiest};
+use crate::fault::Target::{All, Busiest};
+use crate::impairment::Impairment::{
+    Blackouts, Corrupt, Cut, Jitter, Later, LossRamp, Mtu, OneWay, Rate, Scatter, Unsteady,
+};
 use crate::layout::Layout;
 use crate::limits::Checks;
 use crate::row::Row;
-use crate::weather::Weather::{
-    Blackouts, Corrupt, Cut, Jitter, Later, LossRamp, Mtu, OneWay, Rate, Scatter, Unsteady,
-};
 
 const AT_ONCE: Duration = Duration::ZERO;
 const FIVE_S: Duration = Duration::from_secs(5);

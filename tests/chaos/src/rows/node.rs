@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 use crate::fault::Fault::{
-    CrashLoop, Drain, Kill, Leak, Move, NoDescriptors, Sleep, Starve, Vicious,
+    CrashLoop, Drain, Kill, Leak, Misbehave, Move, NoDescriptors, Sleep, Starve,
 };
+use crate::fault::Target::{Busiest, Region};
 use crate::fault::Way::{Hushed, Loud, Silent};
-use crate::fault::Whom::{Busiest, Region};
 use crate::layout::{Kind, Layout};
 use crate::limits::Checks;
-use crate::node::Vice;
+use crate::node::Misbehaviour;
 use crate::row::Row;
 
-const LEAKY: Layout = Layout { kind: Kind::Vicious(Vice::Leaks), ..Layout::HOT };
-const DROPS: Layout = Layout { kind: Kind::Vicious(Vice::Drops), ..Layout::HOT };
-const LIES: Layout = Layout { kind: Kind::Vicious(Vice::Lies), ..Layout::HOT };
-const AHEAD: Layout = Layout { kind: Kind::Vicious(Vice::JumpsAhead), ..Layout::HOT };
-const FLOWS: Layout = Layout { kind: Kind::Vicious(Vice::DropsFlows), ..Layout::HOT };
+const LEAKY: Layout = Layout { kind: Kind::Misbehaving(Misbehaviour::Leaks), ..Layout::HOT };
+const DROPS: Layout = Layout { kind: Kind::Misbehaving(Misbehaviour::Drops), ..Layout::HOT };
+const LIES: Layout = Layout { kind: Kind::Misbehaving(Misbehaviour::Lies), ..Layout::HOT };
+const AHEAD: Layout = Layout { kind: Kind::Misbehaving(Misbehaviour::JumpsAhead), ..Layout::HOT };
+const FLOWS: Layout = Layout { kind: Kind::Misbehaving(Misbehaviour::DropsFlows), ..Layout::HOT };
 
 const ATTENDED: Layout = Layout { agents: true, ..Layout::HOT };
 const RTPENGINE: Layout = Layout { kind: Kind::Rtpengine, ..Layout::HOT };
@@ -68,12 +68,12 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("node.crash-loop", Layout::HOT, CrashLoop(Busiest, 5, Loud)),
     // A stopped process does not die again.
     Row::new("node.crash-loop.silent", Layout::HOT, CrashLoop(Busiest, 5, Hushed)),
-    Row::new("node.clock-jump", AHEAD, Vicious(Busiest, Duration::from_secs(3))),
-    Row::new("gray.drops", DROPS, Vicious(Busiest, Duration::from_secs(4))),
+    Row::new("node.clock-jump", AHEAD, Misbehave(Busiest, Duration::from_secs(3))),
+    Row::new("gray.drops", DROPS, Misbehave(Busiest, Duration::from_secs(4))),
     // Once: after a false alarm about a flow the next one needs a steady run eight times as long.
-    Row::new("gray.flows", FLOWS, Vicious(Busiest, Duration::from_secs(4)))
+    Row::new("gray.flows", FLOWS, Misbehave(Busiest, Duration::from_secs(4)))
         .checked(Checks::OVERLAP),
-    Row::new("gray.liar", LIES, Vicious(Busiest, Duration::from_secs(6))),
+    Row::new("gray.liar", LIES, Misbehave(Busiest, Duration::from_secs(6))),
     Row::new("agent.word", ATTENDED, Kill(Busiest, Hushed)).times(10),
     Row::new("rtpengine.kill", RTPENGINE, Kill(Busiest, Loud)).of(200).both_ways().times(4),
     Row::new("rtpengine.kill.silent", RTPENGINE, Kill(Busiest, Silent))

@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::fault::Fault;
 use crate::fault::Fault::{DrainRegion, Kill, Links, Reconnect, Return};
 use crate::fault::Home;
+use crate::fault::Target::{Region, Regions};
 use crate::fault::Way::{Loud, Silent};
-use crate::fault::Whom::{Region, Regions};
+use crate::impairment::Impairment::{Cut, Loss};
 use crate::layout::{Layout, ROOM_KBPS};
 use crate::limits::Checks;
 use crate::row::Row;
-use crate::weather::Weather::{Cut, Loss};
 
 const FAR: Layout = Layout { far: Duration::from_millis(40), ..Layout::REGIONS };
 const PARTED: Layout = Layout { linked: true, ..FAR };
@@ -23,7 +23,7 @@ const THREE: Layout = Layout { regions: &[("east", 2), ("west", 2), ("north", 2)
 /// Deadline of a region's drain.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Only rooms that fit move.
-const ALL_THAT_FIT: Checks = Checks { some_left_out: true, ..Checks::ALL };
+const ALL_THAT_FIT: Checks = Checks { some_unplaced: true, ..Checks::ALL };
 /// 8 % loss each way loses 15 % of a session's packets. A freeze needs nine lost packets in a row: one in 20 million.
 const BROWN_OUT: Fault = Links(Region("east"), Loss(8), Duration::from_secs(10));
 /// The west has capacity for a third, so that most rooms stay and newcomers find the region full. The breaker opens 3

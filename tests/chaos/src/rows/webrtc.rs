@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::fault::Fault::{self, HelloFlood, Kill, Owner, Upgrade};
 use crate::fault::Loss::{Killed, Silent, Stopped};
+use crate::fault::Target::Busiest;
 use crate::fault::Way::Loud;
-use crate::fault::Whom::Busiest;
 use crate::layout::Layout;
 use crate::row::Row;
 use crate::webrtc::ThirdParty::{Libraries, Pages, Publisher};

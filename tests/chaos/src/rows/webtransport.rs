@@ -2,8 +2,8 @@
 
 use crate::fault::Fault::{self, Kill, Owner};
 use crate::fault::Loss::Killed;
+use crate::fault::Target::Busiest;
 use crate::fault::Way::Loud;
-use crate::fault::Whom::Busiest;
 use crate::layout::Layout;
 use crate::row::Row;
 

@@ -1,8 +1,8 @@
 //! Whole zones of a region.
 
 use crate::fault::Fault::Kill;
+use crate::fault::Target::BusiestZone;
 use crate::fault::Way::{Loud, Silent};
-use crate::fault::Whom::BusiestZone;
 use crate::layout::Layout;
 use crate::row::Row;
 

@@ -12,16 +12,16 @@ use tokio::time::MissedTickBehavior;
 
 use crate::layout::ROOM_KBPS;
 
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const SAMPLED_EVERY: Duration = Duration::from_millis(50);
 /// The longest time between two samples. A sample waits for a gateway that handles a region's death on two cores.
-const BLIND_MAX: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// The sampled maxima.
 #[derive(Clone, PartialEq, Default, Debug, Serialize)]
-pub(crate) struct Seen {
-    looks: u64,
+pub(crate) struct SampledNodes {
+    samples: u64,
     /// The longest time between two samples, or from the last sample to the end.
-    blind_ms: f64,
+    pause_ms: f64,
     /// Load and reserves of the fullest node in any sample, as a share of its capacity.
     peak_load: f64,
     /// Number of times that a sample showed a node above its capacity.
@@ -29,10 +29,10 @@ pub(crate) struct Seen {
     first_overfull: Option<String>,
 }
 
-impl Seen {
-    fn look(&mut self, nodes: &[Value], blind: Duration) {
-        self.looks += 1;
-        self.wait(blind);
+impl SampledNodes {
+    fn add(&mut self, nodes: &[Value], pause: Duration) {
+        self.samples += 1;
+        self.note_pause(pause);
         for node in nodes {
             let number = |key: &str| node[key].as_u64().unwrap_or(u64::MAX);
             let (permille, rooms) = (number("load_permille"), number("rooms"));
@@ -48,8 +48,8 @@ impl Seen {
         }
     }
 
-    fn wait(&mut self, blind: Duration) {
-        self.blind_ms = self.blind_ms.max(blind.as_secs_f64() * 1e3);
+    fn note_pause(&mut self, pause: Duration) {
+        self.pause_ms = self.pause_ms.max(pause.as_secs_f64() * 1e3);
     }
 
     pub(crate) fn misses(&self) -> Vec<String> {
@@ -60,11 +60,11 @@ impl Seen {
                 self.overfull
             ));
         }
-        let blind_max = BLIND_MAX.as_secs_f64() * 1e3;
-        if self.looks == 0 || self.blind_ms > blind_max {
-            let Seen { looks, blind_ms, .. } = self;
+        let pause_max = PAUSE_MAX.as_secs_f64() * 1e3;
+        if self.samples == 0 || self.pause_ms > pause_max {
+            let SampledNodes { samples, pause_ms, .. } = self;
             misses.push(format!(
-                "nodes were looked at {looks} times, and not for {blind_ms:.0} ms, {blind_max} is the limit"
+                "nodes were sampled {samples} times, and not for {pause_ms:.0} ms, {pause_max} is the limit"
             ));
         }
         misses
@@ -72,48 +72,48 @@ impl Seen {
 }
 
 /// Takes samples until this is dropped.
-pub(crate) struct Looks {
-    seen: Arc<Mutex<(Seen, Instant)>>,
-    looking: JoinHandle<()>,
+pub(crate) struct NodeSampler {
+    sampled: Arc<Mutex<(SampledNodes, Instant)>>,
+    sampling: JoinHandle<()>,
 }
 
-impl Looks {
-    pub(crate) fn begin(mut admin: ApiClient) -> Looks {
-        let seen = Arc::new(Mutex::new((Seen::default(), Instant::now())));
-        let theirs = Arc::clone(&seen);
-        let looking = tokio::spawn(async move {
-            let mut clock = tokio::time::interval(LOOK_EVERY);
+impl NodeSampler {
+    pub(crate) fn begin(mut admin: ApiClient) -> NodeSampler {
+        let sampled = Arc::new(Mutex::new((SampledNodes::default(), Instant::now())));
+        let theirs = Arc::clone(&sampled);
+        let sampling = tokio::spawn(async move {
+            let mut clock = tokio::time::interval(SAMPLED_EVERY);
             clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
             loop {
                 clock.tick().await;
                 // A failed request leaves a gap between samples.
                 let Ok(nodes) = admin.read("/v1/nodes").await else { continue };
                 let nodes = nodes["nodes"].as_array().map_or(&[][..], Vec::as_slice);
-                let (seen, last) = &mut *lock(&theirs);
-                seen.look(nodes, last.elapsed());
+                let (sampled, last) = &mut *lock(&theirs);
+                sampled.add(nodes, last.elapsed());
                 *last = Instant::now();
             }
         });
-        Looks { seen, looking }
+        NodeSampler { sampled, sampling }
     }
 
     /// The maxima so far.
-    pub(crate) fn seen(&self) -> Seen {
-        let (seen, last) = &*lock(&self.seen);
-        let mut seen = seen.clone();
-        seen.wait(last.elapsed());
-        seen
+    pub(crate) fn sampled(&self) -> SampledNodes {
+        let (sampled, last) = &*lock(&self.sampled);
+        let mut sampled = sampled.clone();
+        sampled.note_pause(last.elapsed());
+        sampled
     }
 }
 
-impl Drop for Looks {
+impl Drop for NodeSampler {
     fn drop(&mut self) {
-        self.looking.abort();
+        self.sampling.abort();
     }
 }
 
-fn lock(seen: &Mutex<(Seen, Instant)>) -> MutexGuard<'_, (Seen, Instant)> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(sampled: &Mutex<(SampledNodes, Instant)>) -> MutexGuard<'_, (SampledNodes, Instant)> {
+    sampled.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -124,28 +124,28 @@ mod tests {
 
     const SOON: Duration = Duration::from_millis(50);
 
-    fn looked_at(load_permille: u64, rooms: u64, blind: Duration) -> Seen {
+    fn sampled(load_permille: u64, rooms: u64, pause: Duration) -> SampledNodes {
         let node = json!({
             "node": "west-a1", "load_permille": load_permille, "rooms": rooms, "capacity_kbps": 1_280
         });
-        let mut seen = Seen::default();
-        seen.look(&[node], blind);
-        seen
+        let mut sampled = SampledNodes::default();
+        sampled.add(&[node], pause);
+        sampled
     }
 
     #[test]
     fn overfull_node_is_a_miss() {
-        assert_eq!(looked_at(1_000, 10, SOON).misses(), [""; 0]);
+        assert_eq!(sampled(1_000, 10, SOON).misses(), [""; 0]);
         let miss =
             "1 times a node exceeded its capacity, first west-a1: 1001 ‰, 10 rooms on 1280 kbit/s";
-        assert_eq!(looked_at(1_001, 10, SOON).misses(), [miss]);
-        assert_eq!(looked_at(1_000, 11, SOON).misses().len(), 1);
+        assert_eq!(sampled(1_001, 10, SOON).misses(), [miss]);
+        assert_eq!(sampled(1_000, 11, SOON).misses().len(), 1);
     }
 
     #[test]
-    fn what_nobody_looked_at_is_a_miss() {
-        assert_eq!(Seen::default().misses().len(), 1);
-        assert_eq!(looked_at(0, 0, BLIND_MAX).misses(), [""; 0]);
-        assert_eq!(looked_at(0, 0, BLIND_MAX + SOON).misses().len(), 1);
+    fn pause_between_samples_is_a_miss() {
+        assert_eq!(SampledNodes::default().misses().len(), 1);
+        assert_eq!(sampled(0, 0, PAUSE_MAX).misses(), [""; 0]);
+        assert_eq!(sampled(0, 0, PAUSE_MAX + SOON).misses().len(), 1);
     }
 }

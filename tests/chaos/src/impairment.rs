@@ -7,12 +7,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::stage::Stage;
 
-/// Update interval of changing weather.
+/// Update interval of an impairment that changes.
 const CHANGES_EVERY: Duration = Duration::from_millis(100);
 
-/// A kind of bad link.
+/// The way in which a link is bad.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Weather {
+pub(crate) enum Impairment {
     Cut,
     /// Packets from the node are dropped.
     OneWay,
@@ -39,9 +39,9 @@ pub(crate) enum Weather {
     Rate(u64),
 }
 
-impl Weather {
+impl Impairment {
     /// Impairs the links of these nodes; they stay impaired after the return.
-    pub(crate) async fn come(
+    pub(crate) async fn impair(
         self,
         stage: &Stage,
         names: &[String],
@@ -57,7 +57,7 @@ impl Weather {
                 for direction in [Direction::Up, Direction::Down] {
                     link.set(direction, self.conditions(clear, direction, past, long));
                 }
-                if let Weather::Mtu(bytes) = self {
+                if let Impairment::Mtu(bytes) = self {
                     link.set_mtu(bytes);
                 }
             }
@@ -79,25 +79,27 @@ impl Weather {
         let percent = |percent: u32| percent * 10_000;
         let share = (past.as_secs_f64() / long.as_secs_f64().max(0.001)).min(1.0);
         match self {
-            Weather::Cut => Conditions { blackout: true, ..clear },
-            Weather::OneWay => Conditions { blackout: direction == Direction::Down, ..clear },
-            Weather::LossRamp(most) => {
+            Impairment::Cut => Conditions { blackout: true, ..clear },
+            Impairment::OneWay => Conditions { blackout: direction == Direction::Down, ..clear },
+            Impairment::LossRamp(most) => {
                 Conditions { loss_ppm: (f64::from(percent(most)) * share) as u32, ..clear }
             }
-            Weather::Loss(loss) => Conditions { loss_ppm: percent(loss), ..clear },
-            Weather::Blackouts => Conditions { blackout: past.as_millis() % 5_000 < 200, ..clear },
-            Weather::Later(later) => Conditions { delay: clear.delay + ms(later), ..clear },
-            Weather::Jitter(most) | Weather::Scatter(most) => Conditions {
+            Impairment::Loss(loss) => Conditions { loss_ppm: percent(loss), ..clear },
+            Impairment::Blackouts => {
+                Conditions { blackout: past.as_millis() % 5_000 < 200, ..clear }
+            }
+            Impairment::Later(later) => Conditions { delay: clear.delay + ms(later), ..clear },
+            Impairment::Jitter(most) | Impairment::Scatter(most) => Conditions {
                 jitter: ms(2 * most).mul_f64((2.0 * share).min(1.0)),
-                overtaking: matches!(self, Weather::Scatter(_)),
+                overtaking: matches!(self, Impairment::Scatter(_)),
                 ..clear
             },
-            Weather::Unsteady => {
+            Impairment::Unsteady => {
                 Conditions { reorder_ppm: percent(10), duplicate_ppm: percent(5), ..clear }
             }
-            Weather::Corrupt => Conditions { corrupt_ppm: percent(1), ..clear },
-            Weather::Mtu(_) => clear,
-            Weather::Rate(bits) => Conditions { rate_bps: Some(bits), ..clear },
+            Impairment::Corrupt => Conditions { corrupt_ppm: percent(1), ..clear },
+            Impairment::Mtu(_) => clear,
+            Impairment::Rate(bits) => Conditions { rate_bps: Some(bits), ..clear },
         }
     }
 }

@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Both members know it.
 const SECRET: &str = "a secret of two gateways and of no others";
 
-pub(crate) struct Edges {
+pub(crate) struct Gateways {
     /// Ended before its hosts.
     gateways: Vec<Gateway>,
     /// The gateway that serves.
@@ -36,7 +36,7 @@ pub(crate) struct Edges {
     hosts: Option<Hosts>,
 }
 
-impl Edges {
+impl Gateways {
     /// Starts all gateways, and waits until one owns the shared address.
     pub(crate) async fn start(
         layout: &Layout,
@@ -44,32 +44,32 @@ impl Edges {
         told: &[Told],
         witness: Option<SocketAddr>,
         hosts: Option<Hosts>,
-    ) -> Result<Edges, String> {
-        if layout.edges > 1 {
+    ) -> Result<Gateways, String> {
+        if layout.gateway_hosts > 1 {
             write_certificate(&places.folder)?;
         }
         let gateways = match &hosts {
             None => vec![start("gateway", layout, places, told, None, None)?],
             Some(hosts) => {
-                let start = |(number, edge): (usize, &Host)| {
-                    if layout.edges == 1 {
-                        edge.ip(&format!("addr add {SHARED}/{PREFIX} dev {INTERFACE}"))?;
+                let start = |(number, host): (usize, &Host)| {
+                    if layout.gateway_hosts == 1 {
+                        host.ip(&format!("addr add {SHARED}/{PREFIX} dev {INTERFACE}"))?;
                     }
-                    let _inside = edge.enter()?;
-                    start(edge.name(), layout, places, told, witness, Some((hosts, number)))
+                    let _inside = host.enter()?;
+                    start(host.name(), layout, places, told, witness, Some((hosts, number)))
                 };
-                hosts.edges.iter().enumerate().map(start).collect::<Result<_, String>>()?
+                hosts.gateways.iter().enumerate().map(start).collect::<Result<_, String>>()?
             }
         };
         let standby = 1 % gateways.len();
-        let mut edges = Edges { gateways, owner: 0, standby, former: standby, hosts };
-        if layout.edges > 0 {
-            edges.expect_owner(0).await?;
+        let mut group = Gateways { gateways, owner: 0, standby, former: standby, hosts };
+        if layout.gateway_hosts > 0 {
+            group.expect_owner(0).await?;
         }
-        if layout.edges > 1 {
-            edges.await_standby(places).await?;
+        if layout.gateway_hosts > 1 {
+            group.await_standby(places).await?;
         }
-        Ok(edges)
+        Ok(group)
     }
 
     /// The gateway that serves.
@@ -126,11 +126,11 @@ impl Edges {
 
     /// Drops all packets between the members from now on.
     pub(crate) fn part(&self) -> Result<(), String> {
-        let edges = &self.own_hosts()?.edges;
-        for edge in edges {
-            let others = edges.iter().filter(|other| other.address() != edge.address());
+        let hosts = &self.own_hosts()?.gateways;
+        for host in hosts {
+            let others = hosts.iter().filter(|other| other.address() != host.address());
             let others: Vec<String> = others.map(|other| other.address().to_string()).collect();
-            drop_at(edge, "input", &format!("ip saddr {{ {} }}", others.join(", ")))?;
+            drop_at(host, "input", &format!("ip saddr {{ {} }}", others.join(", ")))?;
         }
         Ok(())
     }
@@ -139,12 +139,12 @@ impl Edges {
     pub(crate) fn part_from_store(&self) -> Result<(), String> {
         let to = Store::address();
         let rule = format!("ip daddr {} tcp dport {}", to.ip(), to.port());
-        self.own_hosts()?.edges.iter().try_for_each(|edge| drop_at(edge, "output", &rule))
+        self.own_hosts()?.gateways.iter().try_for_each(|host| drop_at(host, "output", &rule))
     }
 
     pub(crate) fn join(&self) -> Result<(), String> {
-        for edge in &self.own_hosts()?.edges {
-            let _inside = edge.enter()?;
+        for host in &self.own_hosts()?.gateways {
+            let _inside = host.enter()?;
             firewall::load("delete table ip parted\n")?;
         }
         Ok(())
@@ -156,16 +156,16 @@ impl Edges {
         self.expect_owner(self.standby).await
     }
 
-    async fn expect_owner(&mut self, edge: usize) -> Result<(), String> {
+    async fn expect_owner(&mut self, gateway: usize) -> Result<(), String> {
         let until = Instant::now() + OWNED_WITHIN;
-        while !self.own_hosts()?.addresses().has_it(edge) {
+        while !self.own_hosts()?.addresses().has_it(gateway) {
             if Instant::now() > until {
                 let problem = format!("does not own {SHARED} within {OWNED_WITHIN:?}");
-                return Err(self.gateways[edge].process.error(problem).into());
+                return Err(self.gateways[gateway].process.error(problem).into());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        self.owner = edge;
+        self.owner = gateway;
         Ok(())
     }
 
@@ -206,7 +206,7 @@ impl Edges {
         if self.gateways[former].is_running() {
             return Ok(());
         }
-        let _inside = self.own_hosts()?.edges[former].enter()?;
+        let _inside = self.own_hosts()?.gateways[former].enter()?;
         self.gateways[former].start_again(places)
     }
 
@@ -262,13 +262,13 @@ impl Edges {
             return Ok(0);
         };
         let counts = hosts.count_media()?;
-        let others = counts.iter().enumerate().filter(|(edge, _)| *edge != self.owner);
+        let others = counts.iter().enumerate().filter(|(gateway, _)| *gateway != self.owner);
         Ok(others.map(|(_, count)| count).sum())
     }
 }
 
-fn drop_at(edge: &Host, hook: &str, packets: &str) -> Result<(), String> {
-    let _inside = edge.enter()?;
+fn drop_at(host: &Host, hook: &str, packets: &str) -> Result<(), String> {
+    let _inside = host.enter()?;
     firewall::load(&format!(
         "add table ip parted\nflush table ip parted\n\
          add chain ip parted cut {{ type filter hook {hook} priority 0; }}\n\
@@ -297,10 +297,10 @@ fn start(
         write_secret(&folder, &told.name)?;
     }
     let mut text = layout.configuration(told);
-    if let Some((hosts, number)) = member.filter(|_| layout.edges > 1) {
+    if let Some((hosts, number)) = member.filter(|_| layout.gateway_hosts > 1) {
         write(&folder.join("cluster.secret"), SECRET)?;
-        let own = &hosts.edges[number];
-        let others = hosts.edges.iter().filter(|other| other.name() != own.name());
+        let own = &hosts.gateways[number];
+        let others = hosts.gateways.iter().filter(|other| other.name() != own.name());
         let peer = |peer: &Host| {
             let (name, address) = (peer.name(), peer.address());
             format!("[[cluster.peer]]\nname = \"{name}\"\naddress = \"{address}:{MEMBER}\"\n\n")
@@ -326,7 +326,7 @@ fn start(
         text += &format!("\n[index]\nservers = [\"nats://{store}\"]\nvotes = {votes}\n");
     }
     write(&folder.join("evenkeel.toml"), &text)?;
-    Gateway::start(name, folder, places, layout.edges > 0)
+    Gateway::start(name, folder, places, layout.gateway_hosts > 0)
 }
 
 fn write_certificate(folder: &Path) -> Result<(), String> {

@@ -13,7 +13,7 @@ const RECENTLY_NS: u64 = 500_000_000;
 
 /// Rooms without a node, over all turns of a fault.
 #[derive(Clone, PartialEq, Default, Debug, Serialize)]
-pub(crate) struct LeftOut {
+pub(crate) struct UnplacedRooms {
     /// Rooms that exceed the capacity of the remaining nodes.
     pub(crate) due: u64,
     /// Rooms without a node at the end of the fault.
@@ -31,14 +31,14 @@ pub(crate) struct LeftOut {
     pub(crate) newcomers_not_told: u64,
 }
 
-impl LeftOut {
+impl UnplacedRooms {
     /// Removes these sessions from the window of a fault that killed the nodes with these numbers. No other figure
     /// includes them.
     pub(crate) fn part(
         window: &mut ObservationWindow,
         sessions: &BTreeSet<u64>,
         dead: &BTreeSet<u32>,
-    ) -> LeftOut {
+    ) -> UnplacedRooms {
         let receivers: Vec<u64> =
             window.ledger.receivers().filter(|receiver| sessions.contains(receiver)).collect();
         let is_served = |receiver: &&u64| {
@@ -59,7 +59,7 @@ impl LeftOut {
         let told = told.intersection(&rooms).count() as u64;
         window.forget(sessions);
         let (rooms, receivers) = (rooms.len() as u64, receivers.len() as u64);
-        LeftOut { rooms, told, receivers, half_served, ..LeftOut::default() }
+        UnplacedRooms { rooms, told, receivers, half_served, ..UnplacedRooms::default() }
     }
 
     /// Also excludes these sessions from the window after the fault, in which each must receive again.
@@ -85,7 +85,7 @@ impl LeftOut {
     }
 
     /// Adds the counts of another turn.
-    pub(crate) fn add(&mut self, other: LeftOut) {
+    pub(crate) fn add(&mut self, other: UnplacedRooms) {
         self.due += other.due;
         self.rooms += other.rooms;
         self.told += other.told;
@@ -102,7 +102,7 @@ impl LeftOut {
                 misses.push(format!("{found} {what}, and not {due}"));
             }
         };
-        differ("rooms were left out", self.rooms, self.due);
+        differ("rooms were without a node", self.rooms, self.due);
         differ("of the rooms without a node were reported", self.told, self.rooms);
         differ("of their receivers got packets", self.half_served, 0);
         differ("of their receivers recovered", self.back_ns.len() as u64, self.receivers);
@@ -118,25 +118,32 @@ impl LeftOut {
 mod tests {
     use super::*;
 
-    fn as_due() -> LeftOut {
+    fn as_due() -> UnplacedRooms {
         let back_ns = vec![1, 2, 3];
-        LeftOut { due: 3, rooms: 3, told: 3, receivers: 3, back_ns, ..LeftOut::default() }
+        UnplacedRooms {
+            due: 3,
+            rooms: 3,
+            told: 3,
+            receivers: 3,
+            back_ns,
+            ..UnplacedRooms::default()
+        }
     }
 
     #[test]
-    fn only_excess_rooms_are_left_out_and_recover() {
+    fn only_excess_rooms_are_unplaced_and_recover() {
         assert_eq!(as_due().misses(), [""; 0]);
         let others = [
-            LeftOut { due: 2, ..as_due() },
-            LeftOut { due: 4, ..as_due() },
-            LeftOut { told: 2, ..as_due() },
-            LeftOut { half_served: 1, ..as_due() },
-            LeftOut { back_ns: vec![1, 2], ..as_due() },
-            LeftOut { newcomers_not_told: 1, ..as_due() },
+            UnplacedRooms { due: 2, ..as_due() },
+            UnplacedRooms { due: 4, ..as_due() },
+            UnplacedRooms { told: 2, ..as_due() },
+            UnplacedRooms { half_served: 1, ..as_due() },
+            UnplacedRooms { back_ns: vec![1, 2], ..as_due() },
+            UnplacedRooms { newcomers_not_told: 1, ..as_due() },
         ];
         for other in others {
             assert_eq!(other.misses().len(), 1, "{other:?}");
         }
-        assert_eq!(LeftOut::default().misses(), ["there was capacity for all rooms"]);
+        assert_eq!(UnplacedRooms::default().misses(), ["there was capacity for all rooms"]);
     }
 }
