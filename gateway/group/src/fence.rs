@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use evenkeel_control::Handle;
 use evenkeel_model::Health;
+use evenkeel_process::program;
 
 use crate::address::RouterCheck;
-use crate::program;
 use crate::records::{PendingChange, finish};
 
 /// A power switch answers within seconds.
@@ -54,7 +54,8 @@ impl Fence {
                 })?,
             }
             tracing::warn!(%peer, program = %words[0], "fencing the silent peer");
-            let fenced = move || program::run(&words, &[&peer], WITHIN);
+            let fenced =
+                move || program::run(&words, &[&peer], WITHIN).map_err(|error| error.to_string());
             tokio::task::spawn_blocking(fenced).await.unwrap_or_else(|error| Err(error.to_string()))
         }));
     }

@@ -21,7 +21,6 @@ mod link;
 mod member;
 mod peer_agent;
 mod preparation;
-mod program;
 mod records;
 mod redundancy;
 mod refusals;

@@ -8,6 +8,7 @@ pub mod descriptors;
 pub mod documents;
 pub mod file;
 pub mod host;
+pub mod program;
 pub mod random;
 pub mod sandbox;
 pub mod scheduling;

@@ -1,8 +1,12 @@
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags, poll};
+
 use super::*;
 
 fn shell(script: &str, within: Duration) -> CommandResult {
     let command = ["/bin/sh", "-c", script].map(String::from);
-    run(&command, vec![("EVENKEEL_ROOM", "7".to_owned())], within)
+    run(&command, &[("EVENKEEL_ROOM", "7".to_owned())], within)
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -13,22 +17,10 @@ fn command_output_and_environment_are_passed() {
 }
 
 #[test]
-fn failed_or_slow_command_is_an_error() {
-    assert!(shell("exit 3", PATIENCE).unwrap_err().contains("failed"));
-    let began = Instant::now();
-    let late = shell("exec sleep 600", Duration::from_millis(50)).unwrap_err();
-    assert!(late.contains("timed out"), "{late}");
-    let late = shell("exec >&-; exec sleep 600", Duration::from_millis(50)).unwrap_err();
-    assert!(late.contains("timed out"), "{late}");
-    assert!(began.elapsed() < Duration::from_secs(300));
-    assert!(run(&["/nowhere/command".to_owned()], Vec::new(), PATIENCE).is_err());
-    assert!(shell("printf '\\377'", PATIENCE).unwrap_err().contains("no valid UTF-8"));
-}
-
-#[test]
-fn output_is_kept_up_to_its_bound() {
-    let output_bytes = shell("head -c 100000 /dev/zero", PATIENCE).unwrap();
-    assert!((1..=2 * OUTPUT_MAX).contains(&output_bytes.len()), "{}", output_bytes.len());
+fn failure_names_the_command() {
+    assert_eq!(shell("exit 3", PATIENCE).unwrap_err(), "`/bin/sh`: exit status: 3");
+    let text = shell("printf '\\377'", PATIENCE).unwrap_err();
+    assert_eq!(text, "`/bin/sh`: printed no valid UTF-8");
 }
 
 #[test]

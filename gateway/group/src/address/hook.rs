@@ -6,9 +6,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
+use evenkeel_process::program;
 use tokio::sync::oneshot;
-
-use crate::program;
 
 /// The times of a hook.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
