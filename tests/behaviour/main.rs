@@ -6,7 +6,6 @@ mod harness;
 mod addresses;
 mod agents;
 mod alerts;
-#[path = "../attacks/mod.rs"]
 mod attacks;
 mod backends;
 mod calls;
@@ -44,4 +43,6 @@ mod starts;
 mod takeover;
 mod upgrade;
 mod webrtc;
+mod webtransport;
+mod whip;
 mod workers;

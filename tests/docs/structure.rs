@@ -101,8 +101,7 @@ fn tests_of_one_crate_have_the_features_of_all() {
 /// A test that cannot run here is ignored, by `#[required]`.
 #[test]
 fn no_test_prints_that_it_is_skipped() {
-    let folders =
-        ["gateway", "plugin-sdk", "tests/attacks", "tests/bench/tests", "tests/behaviour"];
+    let folders = ["gateway", "plugin-sdk", "tests/bench/tests", "tests/behaviour"];
     let folders = folders.into_iter().chain(["tests/docs", "tests/interop", "tests/testkit"]);
     let prints = |path: &PathBuf| {
         let text = fs::read_to_string(path).unwrap();

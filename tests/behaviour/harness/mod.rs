@@ -13,6 +13,8 @@ mod process;
 mod report;
 mod routing_plugin;
 mod webrtc;
+pub(crate) mod webtransport;
+pub(crate) mod whip;
 
 pub(crate) use degradation_plugin::{Fault, capping_plugin};
 pub(crate) use gateway::{Gateway, World};

@@ -6,17 +6,12 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use evenkeel_control::IngressAnswer;
-use evenkeel_lab::client::{
-    ClientFleet, ClientPath, Persona, QuicProtocol, QuicWay, config_for, connect_frame,
-    control_stream,
-};
-use evenkeel_lab::ledger::Books;
+use evenkeel_lab::client::{QuicProtocol, config_for, connect_frame, control_stream};
 use evenkeel_media::roq::{self, FlowId};
-use evenkeel_model::IngressProtocol;
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 
-use crate::harness::{Gateway, Node, Phone, World, offer, quic_of, wait_until};
+use crate::harness::webtransport::{HearingPage, webtransport_session};
+use crate::harness::{Gateway, Node, Phone, World, wait_until};
 
 /// H3_EXCESSIVE_LOAD (RFC 9114, section 8.1).
 const EXCESSIVE_LOAD: u32 = 0x107;
@@ -24,9 +19,7 @@ const EXCESSIVE_LOAD: u32 = 0x107;
 /// A gateway with a page that hears itself.
 struct Stage {
     gateway: Gateway,
-    /// Destination of the page.
-    way: QuicWay,
-    fleet: ClientFleet,
+    victim: HearingPage,
     _node: Node,
 }
 
@@ -41,27 +34,16 @@ impl Stage {
     fn set() -> Stage {
         let node = Node::agent("east-a1");
         let gateway = World::of(&[&node]).with_quic().start();
-        let way = session(&gateway, "room");
-        let fleet = ClientFleet::start(&Books::default()).unwrap();
-        let persona = Persona { session: 1, seed: 1, voice: true, video: false };
-        fleet.join(persona, ClientPath::Quic(way));
-        let stage = Stage { gateway, way, fleet, _node: node };
-        stage.hears();
-        stage
-    }
-
-    /// Waits until the page has heard more of itself.
-    fn hears(&self) {
-        let heard = || self.fleet.state(1).unwrap().tally.packets_received;
-        let before = heard();
-        wait_until("the page hears itself", || heard() >= before + 20);
+        let victim = HearingPage::begin(&gateway, "room");
+        Stage { gateway, victim, _node: node }
     }
 
     async fn page(&self) -> Page {
         let here: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let endpoint = Endpoint::client(here).unwrap();
-        let config = config_for(self.way.certificate_sha256, QuicProtocol::Webtransport);
-        let connecting = endpoint.connect_with(config, self.way.gateway, "evenkeel").unwrap();
+        let way = self.victim.way();
+        let config = config_for(way.certificate_sha256, QuicProtocol::Webtransport);
+        let connecting = endpoint.connect_with(config, way.gateway, "evenkeel").unwrap();
         let connection = connecting.await.unwrap();
         let mut control = connection.open_uni().await.unwrap();
         control.write_all(&control_stream()).await.unwrap();
@@ -83,21 +65,10 @@ impl Page {
     }
 }
 
-/// Opens a session of WebTransport.
-fn session(gateway: &Gateway, room: &str) -> QuicWay {
-    let opened = gateway.open(offer(room, IngressProtocol::Quic));
-    let IngressAnswer::Quic { short_lived_sha256, .. } = &opened.ingress else { panic!() };
-    QuicWay {
-        protocol: QuicProtocol::Webtransport,
-        certificate_sha256: short_lived_sha256[0],
-        ..quic_of(&opened)
-    }
-}
-
 #[test]
 fn guessed_tokens_and_paths_open_no_session() {
     let stage = Stage::set();
-    let token = stage.way.flow_to_gateway;
+    let token = stage.victim.way().flow_to_gateway;
     let neighbours = (1..=50).map(|step| format!("/roq?token={}", token ^ step));
     let paths = [
         "/roq".to_owned(),
@@ -105,7 +76,7 @@ fn guessed_tokens_and_paths_open_no_session() {
         format!("/roq?token={token}x"),
         format!("/roq?token=-{token}"),
         format!("/roq?token={}", u64::MAX),
-        format!("/roq?token={}", stage.way.flow_from_gateway),
+        format!("/roq?token={}", stage.victim.way().flow_from_gateway),
         format!("/roq/?token={token}"),
         format!("/ROQ?token={token}"),
         format!("/?token={token}"),
@@ -120,7 +91,7 @@ fn guessed_tokens_and_paths_open_no_session() {
     });
     assert_eq!(stage.gateway.quic_count("webtransport-refused"), all.len() as u64);
     assert_eq!(stage.gateway.quic_count("webtransport-opened"), 1);
-    stage.hears();
+    stage.victim.hears_on();
 }
 
 #[test]
@@ -138,7 +109,7 @@ fn page_has_two_requests_in_progress() {
         assert!(matches!(polled, Poll::Pending), "{polled:?}");
         drop(held);
     });
-    stage.hears();
+    stage.victim.hears_on();
 }
 
 #[test]
@@ -159,15 +130,15 @@ fn oversized_headers_close_the_connection() {
         }
     });
     assert_eq!(stage.gateway.quic_count("http3-errors"), 20);
-    stage.hears();
+    stage.victim.hears_on();
 }
 
 #[test]
 fn datagrams_of_other_flows_reach_no_session() {
     const DATAGRAMS: u64 = 50;
     let stage = Stage::set();
-    let own = session(&stage.gateway, "other-room");
-    let victim = stage.way;
+    let own = webtransport_session(&stage.gateway, "other-room");
+    let victim = stage.victim.way();
     let mut voice = Phone::new(6).voice;
     let page = stage.gateway.ask(stage.page());
     let mut datagram = |quarter_id: u8, flow: u64| {
@@ -205,7 +176,7 @@ fn datagrams_of_other_flows_reach_no_session() {
     });
     assert_eq!(sessionless(), 2 * DATAGRAMS);
     assert_eq!(stage.gateway.quic_count("unknown-flow-datagrams"), 2 * DATAGRAMS);
-    stage.hears();
-    let tally = stage.fleet.state(1).unwrap().tally;
+    stage.victim.hears_on();
+    let tally = stage.victim.tally();
     assert_eq!((tally.foreign, tally.unreadable), (0, 0));
 }

@@ -1,99 +1,14 @@
 //! Strangers, and clients with tokens, at the address of WHIP and WHEP.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
 
-use data_encoding::BASE64URL_NOPAD;
-use evenkeel_control::Inherited;
-use evenkeel_handover::RequestGate;
 use evenkeel_model::{CloseReason, CoreEvent};
-use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
-use ring::hmac;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::harness::{
-    Credentials, Gateway, GatewayProcess, Node, Phone, Place, SECRET, TIMEOUT, WebrtcPhone, World,
-    await_replica, talk, wait_until,
-};
-
-/// Follows the lines of `[admin]`.
-const WEBRTC: &str = "[webrtc]\nlisten = \"127.0.0.1:0\"\ntoken_key_file = \"secret\"\n";
-
-const SDP: &str = "content-type: application/sdp";
-
-/// The address of WHIP and WHEP of a gateway.
-struct Whip {
-    address: SocketAddr,
-    /// `None` for a gateway in a process of its own.
-    _api: Option<evenkeel_api::ApiThread>,
-}
-
-impl Whip {
-    fn of(gateway: &Gateway) -> Whip {
-        let settings = &gateway.settings;
-        let (admin, webrtc) = (settings.admin.clone(), settings.webrtc.clone());
-        let api = evenkeel_api::bind(admin, webrtc, &mut Inherited::default()).unwrap();
-        let api = api.serve(gateway.handle.clone(), Box::new(|_| String::new())).unwrap();
-        api.open();
-        Whip { address: api.webrtc.unwrap(), _api: Some(api) }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-        stream
-    }
-
-    /// Sends a request on a connection of its own, which stays open.
-    fn hold(&self, line: &str, token: &str) -> TcpStream {
-        let mut stream = self.connect();
-        let head = format!("{line} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}");
-        // The gateway may have closed the connection.
-        let _ = write!(stream, "{head}\r\ncontent-length: 0\r\n\r\n");
-        stream
-    }
-
-    /// Status and text of an answer.
-    fn ask(&self, line: &str, token: &str, body: &str) -> (u16, String) {
-        let mut stream = self.connect();
-        let length = body.len();
-        let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{SDP}");
-        let head = format!("{head}\r\nauthorization: Bearer {token}\r\ncontent-length: {length}");
-        write!(stream, "{head}\r\n\r\n").unwrap();
-        // A body that is refused before it is read may end with a broken pipe.
-        let _ = stream.write_all(body.as_bytes());
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8(answer).unwrap();
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-        (status.unwrap_or_else(|| panic!("no answer: {answer}")), answer)
-    }
-}
-
-fn claims(id: &str) -> Value {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    json!({"scenario": "call", "room": "room", "direction": "publish", "jti": id, "exp": now + 60})
-}
-
-fn signed(header: &str, claims: &Value, secret: &[u8]) -> String {
-    let part = |text: &str| BASE64URL_NOPAD.encode(text.as_bytes());
-    let message = format!("{}.{}", part(header), part(&claims.to_string()));
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-    let signature = hmac::sign(&key, message.as_bytes());
-    format!("{message}.{}", BASE64URL_NOPAD.encode(signature.as_ref()))
-}
-
-fn token(claims: &Value) -> String {
-    signed("{\"alg\":\"HS256\"}", claims, SECRET)
-}
-
-/// The viewer hears the publisher.
-fn hears_on(publisher: &mut Phone, viewer: &mut Phone) {
-    let goal = viewer.heard.len() + 25;
-    talk(&mut [publisher, viewer], "he hears her", |phones| phones[1].heard.len() >= goal);
-}
+use crate::harness::whip::{WEBRTC, Whip, claims, hears_on, location, signed, token};
+use crate::harness::{Credentials, GatewayProcess, Node, SECRET, TIMEOUT, WebrtcPhone, World};
 
 #[test]
 fn forged_whip_requests_open_and_end_nothing() {
@@ -151,7 +66,7 @@ fn forged_whip_requests_open_and_end_nothing() {
     let body = |answer: &str| answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
     assert_eq!(status, 201);
     assert_eq!(body(&again), body(&answer), "the same offer gets the same answer");
-    let location = answer.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
+    let location = location(&answer);
     let (start, code) = location.rsplit_once('-').unwrap();
     let guessed = format!("{start}-{}", code.chars().rev().collect::<String>());
     for (line, token, right) in [
@@ -186,7 +101,7 @@ fn assert_clients_get_in(flood_token: &dyn Fn(&Whip) -> (String, String)) {
     let of_ann = token(&claims("ann"));
     let (status, answer) = whip.ask("POST /whip/call/room", &of_ann, &sdp);
     assert_eq!(status, 201, "{answer}");
-    let location = answer.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
+    let location = location(&answer);
 
     let (line, flooding) = flood_token(&whip);
     let held: Vec<TcpStream> = (0..FLOOD).map(|_| whip.hold(&line, &flooding)).collect();
@@ -227,7 +142,7 @@ fn session_url_takes_few_places() {
         let sdp = WebrtcPhone::new(20).sdp();
         let (status, answer) = whip.ask("POST /whip/call/room", &token(&expired), &sdp);
         assert_eq!(status, 201, "{answer}");
-        let location = answer.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
+        let location = location(&answer);
         expired["exp"] = 1_000.into();
         (format!("PATCH {location}"), token(&expired))
     });
@@ -241,7 +156,7 @@ fn used_token_opens_nothing_after_a_restart() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     world.admin = WEBRTC.replace("127.0.0.1:0", &address.to_string());
     let mut gateway = GatewayProcess::start(&world);
-    let whip = Whip { address, _api: None };
+    let whip = Whip::at(address);
     let (sdp, used) = (WebrtcPhone::new(1).sdp(), token(&claims("t1")));
     let (status, answer) = whip.ask("POST /whip/call/room", &used, &sdp);
     assert_eq!(status, 201, "{answer}");
@@ -252,41 +167,4 @@ fn used_token_opens_nothing_after_a_restart() {
     assert_eq!(status, 409, "{answer}");
     let (status, answer) = whip.ask("POST /whip/call/room", &token(&claims("t2")), &sdp);
     assert_eq!(status, 201, "{answer}");
-}
-
-#[required(Namespaces)]
-#[test]
-fn session_url_holds_at_standby_and_after_takeover() {
-    let place = Place::lay();
-    let node = place.node();
-    let [mut owner, _standby] = place.group_with(&node.text(), |_, world| {
-        world.listens = world.listens.replace("declared", "stun");
-        world.admin = WEBRTC.replace("127.0.0.1:0", "127.0.0.1:8443");
-    });
-    let whip = Whip { address: ([127, 0, 0, 1], 8443).into(), _api: None };
-    let ask = |edge: usize, line: &str, token: &str, body: &str| {
-        let _inside = place.edges[edge].enter().unwrap();
-        whip.ask(line, token, body)
-    };
-    await_replica(&mut owner);
-    let open = |edge: usize, id: &str| {
-        let token = token(&claims(id));
-        let sdp = WebrtcPhone::new(1 + edge as u64).sdp();
-        let (status, answer) = ask(edge, "POST /whip/call/room", &token, &sdp);
-        assert_eq!(status, 201, "{answer}");
-        let location = answer.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
-        (format!("DELETE {location}"), token)
-    };
-    let (end_ann, of_ann) = open(0, "t1");
-    let (end_bob, of_bob) = open(1, "t2");
-    let (status, answer) = ask(0, &end_bob, &of_bob, "");
-    assert_eq!(status, 200, "the owner knows a URL that its standby made: {answer}");
-    owner.process.signal(Signal::SIGKILL).unwrap();
-    wait_until("the standby owns the address", || place.has_address(1));
-    let mut answer = (503, String::new());
-    wait_until("the new owner answers", || {
-        answer = ask(1, &end_ann, &of_ann, "");
-        answer.0 != 503
-    });
-    assert_eq!(answer.0, 200, "{}", answer.1);
 }
