@@ -1,4 +1,4 @@
-//! Merging of the two hops of a hitless room, as `dataplane/src/worker/session/packets.rs` does it.
+//! Merging of the two hops of a hitless room, as `dataplane/src/worker/session.rs` does it.
 
 use std::time::Instant;
 

@@ -100,7 +100,7 @@ impl SessionState {
         Sent::To { hop, standing, tag: leg(hop).map(|leg| leg.tag), copy }
     }
 
-    /// Forwards a packet of a hop to the client, as `dataplane/src/worker/session/packets.rs` does; `None` if dropped.
+    /// Forwards a packet of a hop to the client, as `dataplane/src/worker/session.rs` does; `None` if dropped.
     pub(crate) fn send_to_client(
         &mut self,
         from: Hop,

@@ -14,7 +14,8 @@ use evenkeel_model::forward::DropReason;
 
 use super::egress::Egress;
 use super::report::WorkerReport;
-use super::session::{CheckReceipt, PacketContext, SessionSlots, WorkerSession};
+use super::session::{Admission, CheckReceipt, PacketContext, WorkerSession};
+use super::slots::SessionSlots;
 use super::sockets::{ArrivalKind, ClientArrival, RtpSide, SourceKey};
 use crate::address;
 use crate::flows::{FlowEntry, FlowKey, Flows, Home, Ufrag};
@@ -279,7 +280,7 @@ impl ClientIngress {
         unprotected.extend_from_slice(datagram);
         match session.unprotect_srtp(side, &mut unprotected, cx.egress) {
             Ok(packet) => {
-                if session.renew_consent(arrival.source, cx.now) {
+                if session.client.renew_consent(arrival.source, cx.now) {
                     self.hold(session, arrival.source, cx.now);
                 }
                 self.deliver_media(session, arrival, packet, cx);
@@ -298,15 +299,14 @@ impl ClientIngress {
         cx: &mut PacketContext<'_>,
     ) {
         let ClientArrival { source, kind, .. } = arrival;
-        if session.learns() {
-            return self.learn(session, arrival, packet, cx);
+        match session.client.admit(arrival.path(), packet) {
+            Admission::Accepted => {}
+            Admission::Learns => return self.learn(session, arrival, packet, cx),
+            Admission::Refused => {
+                self.cache.remove(&source);
+                return cx.egress.count_drop(DropReason::UnknownSource);
+            }
         }
-        if !session.takes_from(source) {
-            self.cache.remove(&source);
-            return cx.egress.count_drop(DropReason::UnknownSource);
-        }
-        session.count_received(source, packet);
-        session.heard_from(arrival.path());
         if kind == ArrivalKind::Rtp {
             return session.handle_client_rtp(packet, cx);
         }
@@ -318,7 +318,7 @@ impl ClientIngress {
 
     /// Keeps an address of the session's client, which was heard there, from other sessions.
     fn hold(&self, session: &WorkerSession, source: SourceKey, now: Instant) {
-        self.flows.hold(&source.key(), session.home, session.holds_until(source, now));
+        self.flows.hold(&source.key(), session.home, session.client.holds_until(source, now));
     }
 
     /// Answers a verified check and learns its source address. A retransmission is answered and changes nothing; a
@@ -341,15 +341,16 @@ impl ClientIngress {
             cx.egress.queue_to_client(arrival.path(), RtpSide::Rtp, 0, &self.answer);
             return None;
         }
-        let is_done = match session.remember_check(transaction, source, &self.keys) {
-            CheckReceipt::Never => false,
-            // The address may have belonged to another session at the first time.
-            CheckReceipt::Here => session.takes_from(source),
-            CheckReceipt::Elsewhere => return refuse(cx.egress, DropReason::Replayed),
-        };
+        let is_done =
+            match session.client.remember_check(transaction, source, &self.keys, session.home) {
+                CheckReceipt::Never => false,
+                // The address may have belonged to another session at the first time.
+                CheckReceipt::Here => session.client.takes_from(source),
+                CheckReceipt::Elsewhere => return refuse(cx.egress, DropReason::Replayed),
+            };
         let mut previous = None;
         if !is_done {
-            let until = session.holds_until(source, cx.now);
+            let until = session.client.holds_until(source, cx.now);
             let Ok(loser) = self.flows.check(source.key(), session.home, until, cx.now) else {
                 return refuse(cx.egress, DropReason::UnknownSource);
             };
@@ -360,9 +361,9 @@ impl ClientIngress {
                 self.flows.remove(&oldest.key(), session.home);
             }
         }
-        session.count_received(source, datagram);
+        session.client.count_received(source, datagram);
         stun::write_success(transaction, source.address, Some(&key), &mut self.answer);
-        session.count_answer(source, &self.answer);
+        session.client.count_answer(source, &self.answer);
         cx.egress.queue_to_client(arrival.path(), RtpSide::Rtp, 0, &self.answer);
         if session.write_check(source, username, key, &mut self.answer) {
             cx.egress.queue_to_client(arrival.path(), RtpSide::Rtp, 0, &self.answer);
@@ -384,7 +385,7 @@ impl ClientIngress {
         }
         cx.egress.note_changed(session.home);
         self.flows.remove(&FlowKey::DeclaredIp { listener, ip: address.ip() }, session.home);
-        for source in session.learned() {
+        for source in session.client.learned() {
             // An address that another session declared remains with that session.
             let _ = self.flows.insert(source.key(), FlowEntry::of(session.home));
         }

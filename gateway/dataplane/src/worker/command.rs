@@ -14,9 +14,8 @@ use tokio::sync::mpsc;
 use super::dtls::HandshakeFlight;
 use super::egress::{Trunk, TrunkSocket, TrunkState, trunk_to};
 use super::report::WorkerReport;
-use super::session::{
-    AnsweredMedia, Install, NodeLeg, PacketContext, SessionSlots, SessionState, WorkerSession,
-};
+use super::session::{AnsweredMedia, Install, NodeLeg, PacketContext, SessionState, WorkerSession};
+use super::slots::SessionSlots;
 use super::sockets::RtpSide;
 use super::suspension::{Copies, HandedOut, SocketDuplicates};
 use super::{COMMANDS_MAX, PacketSource, PacketWorker, watch};
@@ -325,7 +324,11 @@ impl PacketWorker {
         let (learned, flows) = (state.take_learned(), &self.flows);
         let begins = self.sessions.with(home, |session| {
             let was_active = session.active;
-            session.learned().iter().for_each(|source| _ = flows.remove(&source.key(), home));
+            session
+                .client
+                .learned()
+                .iter()
+                .for_each(|source| _ = flows.remove(&source.key(), home));
             session.go_on(state);
             learned.into_iter().for_each(|learned| session.relearn(learned, flows));
             session.active && !was_active
@@ -339,15 +342,13 @@ impl PacketWorker {
     fn remove(&mut self, home: Home, now: Instant) {
         let (flows, egress) = (&self.flows, &self.egress);
         self.sessions.with(home, |session| {
-            for source in session.learned() {
+            for source in session.client.learned() {
                 flows.remove(&source.key(), home);
             }
-            if let Some(ports) = &mut session.ports {
-                if egress.permit.may_send() {
-                    ports.flush(&egress.stats, now);
-                }
-                (0..ports.clear()).for_each(|_| egress.count_drop(DropReason::Fenced));
+            if session.nodes.sockets() > 0 && egress.permit.may_send() {
+                session.nodes.flush(&egress.stats, now);
             }
+            (0..session.nodes.clear()).for_each(|_| egress.count_drop(DropReason::Fenced));
             session.end_dtls(egress);
             session.report_shed(egress);
             // Packets still missing count as lost.
@@ -361,7 +362,7 @@ impl PacketWorker {
     /// Nothing was read or sent since the sessions were installed.
     fn forget_restored(&mut self) {
         for session in self.sessions.iter() {
-            for source in session.learned() {
+            for source in session.client.learned() {
                 self.flows.remove(&source.key(), session.home);
             }
         }

@@ -62,8 +62,10 @@ impl Early {
     /// Keeps a client's packet. Returns `false` if too many wait.
     pub(crate) fn keep_outbound(
         &mut self,
-        (home, hop): (Home, Hop),
-        (side, kind): (RtpSide, StreamKind),
+        home: Home,
+        hop: Hop,
+        side: RtpSide,
+        kind: StreamKind,
         packet: &[u8],
         now: Instant,
     ) -> bool {

@@ -19,6 +19,7 @@ mod node_ingress;
 mod packet_path;
 mod report;
 mod session;
+mod slots;
 mod sockets;
 mod suspension;
 
@@ -47,11 +48,13 @@ pub use report::{
 };
 use report::{Sweep, every};
 use rustix::event::epoll;
+use session::PacketContext;
 pub use session::{
     AnsweredMedia, ClientAddressing, ClientPassword, DscpMarks, Install, NodeLeg, NodePort,
-    SessionState, SrtpKeying, SrtpPort, tag,
+    SessionState, SrtpKeying, SrtpPort,
 };
-use session::{PacketContext, SessionSlots};
+use slots::SessionSlots;
+pub use slots::tag;
 pub use sockets::SessionPorts;
 use sockets::{ClientArrival, ListenerPort, RtpSide};
 pub(crate) use sockets::{ClientPath, SourceKey};
@@ -370,7 +373,7 @@ impl PacketWorker {
         let session = culprit.id;
         tracing::error!(%session, panic = message, %location, "packet caused a panic; session ends");
         culprit.end_dtls(&self.egress);
-        for source in culprit.learned() {
+        for source in culprit.client.learned() {
             self.flows.remove(&source.key(), culprit.home);
         }
         self.unreported.push((session, CloseReason::Panicked));
@@ -530,11 +533,7 @@ impl PacketWorker {
     fn flush(&mut self, now: Instant) {
         while !self.egress.ports.is_empty() && self.egress.permit.may_send() {
             let Some(home) = self.egress.ports.pop() else { break };
-            self.sessions.with(home, |session| {
-                if let Some(ports) = &mut session.ports {
-                    ports.flush(&self.egress.stats, now);
-                }
-            });
+            self.sessions.with(home, |session| session.nodes.flush(&self.egress.stats, now));
         }
         self.egress.flush(now);
     }

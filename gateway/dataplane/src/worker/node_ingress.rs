@@ -13,7 +13,8 @@ use rustix::event::epoll;
 use super::early::Outbound;
 use super::egress::is_long;
 use super::report::WorkerReport;
-use super::session::{PacketContext, SessionSlots, WorkerSession};
+use super::session::{PacketContext, WorkerSession};
+use super::slots::SessionSlots;
 use super::sockets::{RtpSide, reason};
 use super::{BATCHES_PER_TURN, PacketSource, PacketWorker};
 use crate::mmsg::{BATCH, ReceiveBatch, drain_errors};
@@ -132,7 +133,7 @@ impl PacketWorker {
         let PacketWorker { inbox, sessions, egress, board, .. } = self;
         let cx = &mut PacketContext { egress, board, now };
         let turn = sessions.with_slot(slot, |session| {
-            let fd = session.ports.as_ref().and_then(|ports| ports.fd(side))?;
+            let fd = session.nodes.fd(side)?;
             // Without flags the read continues an earlier pass. If a panic ended that pass, epoll does not report the
             // errors a second time.
             if flags.is_empty() || flags.contains(epoll::EventFlags::ERR) {
@@ -177,7 +178,7 @@ impl PacketWorker {
     pub(super) fn send_early(&mut self, now: Instant) {
         let PacketWorker { sessions, egress, board, .. } = self;
         let has_leg =
-            |home, hop| sessions.with(home, |session| session.has_leg(hop)).unwrap_or(false);
+            |home, hop| sessions.with(home, |session| session.nodes.has_leg(hop)).unwrap_or(false);
         for _ in 0..egress.early.sort_out(now, has_leg) {
             egress.count_drop(DropReason::NotOpened);
         }

@@ -1,65 +1,62 @@
 //! A session at its home worker, which alone writes its continuity, statistics and client address.
+//!
+//! The whole carries packets between its [`ClientSide`] and its [`NodeSide`], in both directions: only the room's hop passes, and
+//! numbers and timestamps towards the client continue across hops. In hitless mode two hops carry a session in both directions,
+//! and the first copy of a packet is sent to the client. One hop leads, the other is its twin.
 
 mod address;
+mod client;
 mod counts;
-mod install;
-mod key_frames;
-mod leg_protection;
-mod leg_srtp;
-mod media;
-mod packets;
-mod protection;
+mod feedback;
+mod measurements;
+mod node;
 mod reachability;
-mod sending;
-mod signs;
-mod slots;
+mod record;
 mod srtp;
-mod tally;
 #[cfg(test)]
 pub(super) mod tests;
-mod to_client;
-mod unproved;
-mod validation;
 
-use std::hash::RandomState;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use address::CheckReceipt;
-use address::ClientAddress;
+use address::CheckedAddress;
+pub(crate) use client::{Admission, ClientSide};
 use counts::SessionCounts;
-use evenkeel_media::continuity::{Continuity, Protection, StreamEpoch};
-use evenkeel_media::merge::HopPair;
-use evenkeel_media::quality::Codec;
-use evenkeel_media::srtp::SrtpKeys;
-use evenkeel_media::trunk::Tag;
-use evenkeel_media::{instant, rtp, stun};
-use evenkeel_model::forward::ForwardVerdict;
-use evenkeel_model::{
-    Board, FlowCounts, Hop, MediaDescription, PayloadType, Plan, RedundancyMode, RouteCell,
-    RtcpPort, SessionId, Srtp, StreamKind, forward,
+use evenkeel_dtls::HandshakeFailure;
+use evenkeel_media::continuity::{
+    Continuity, FILLED_WITHIN, OriginalNumbers, Pass, Protection, StreamEpoch, SwitchCause,
+    Withheld,
 };
-pub use install::{ClientAddressing, Install, SessionState};
-use leg_srtp::LegSrtp;
-use media::{SenderFeedback, VoiceMeasurements};
+use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
+use evenkeel_media::quality::Codec;
+use evenkeel_media::srtp::{GrantView, SrtpKeys};
+use evenkeel_media::stun::{StunKey, Username};
+use evenkeel_media::{demux, instant, key_frame, retransmission, rtcp, rtp};
+use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
+use evenkeel_model::{
+    Board, FlowCounts, Hop, LeftHop, MediaDescription, PayloadType, Plan, RedundancyMode,
+    RepairKind, RouteCell, SessionId, Srtp, StreamKind,
+};
+use feedback::SenderFeedback;
+use measurements::{FlowTally, MediaSigns, VoiceMeasurements};
+pub(crate) use node::NodeSide;
+pub use node::{NodeLeg, NodePort, SrtpPort};
+use reachability::AddressValidation;
+use record::Learned;
+pub use record::{ClientAddressing, Install, SessionState};
 use serde::{Deserialize, Serialize};
-use signs::MediaSigns;
-pub(crate) use slots::SessionSlots;
-use srtp::OwnSrtp;
+use srtp::SrtpEnds;
 pub use srtp::{AnsweredMedia, ClientPassword, SrtpKeying};
-use tally::FlowTally;
-use validation::AddressValidation;
 
+use super::dtls::{DtlsSession, HandshakeDatagram, InputKind};
 use super::egress::Egress;
 use super::report::{MediaCounts, MediaDirection, ShedRun, Summary, Totals, WorkerReport};
-use super::sockets::{ClientPath, RtpSide, SessionPorts, SourceKey, reason};
-use crate::flows::Home;
+use super::sockets::{ClientPath, RtpSide, SourceKey, reason};
+use crate::flows::{FlowEntry, FlowKey, Flows, Home};
 use crate::ring::PathReport;
-
-/// Random bits of a tag. The 24 bits above them hold the session's slot: 16 million, more than a gateway may hold.
-const RANDOM_BITS: u32 = 40;
 
 /// Interval between reports of shed packets. Receivers of the reports need the count, not the time of each packet.
 const SHED_TOLD_EVERY: Duration = Duration::from_secs(1);
@@ -67,20 +64,16 @@ const SHED_TOLD_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct WorkerSession {
     pub(crate) home: Home,
     pub(crate) id: SessionId,
+    pub(crate) client: ClientSide,
+    pub(crate) nodes: NodeSide,
+    /// The streams that client and room exchange.
     media: Arc<MediaDescription>,
-    known: ClientKnowledge,
+    /// The room's one route.
     route: Arc<RouteCell>,
     plan: Plan,
     dscp: DscpMarks,
-    pub(crate) ports: Option<Box<SessionPorts>>,
-    legs: Box<[(Hop, NodeLeg)]>,
-    address: ClientAddress,
-    /// True if bytes to the declared address are limited until a client there reports its reception.
-    needs_report: bool,
     /// Allocated with the first packet, because most sessions are silent.
-    state: Option<Box<MediaState>>,
-    /// Allocated with the first count.
-    counts: Option<Box<SessionCounts>>,
+    running: Option<Box<RunningMedia>>,
     /// Seeds SSRC, sequence numbers and CNAME.
     seed: u64,
     /// True if the session is summarised.
@@ -103,66 +96,25 @@ pub struct DscpMarks {
     pub video: u8,
 }
 
-/// A session's path to a node and back.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub enum NodeLeg {
-    /// The worker's trunk to the node, with this tag.
-    Trunk(Tag),
-    /// The session's own socket. Boxed, because most legs are trunk legs.
-    Port(Box<NodePort>),
-    /// The session's own socket, with SRTP.
-    Srtp(Box<SrtpPort>),
-}
-
-impl NodeLeg {
-    /// The node's address, if the session has a socket of its own.
-    pub fn port(&self) -> Option<NodePort> {
-        match self {
-            NodeLeg::Trunk(_) => None,
-            NodeLeg::Port(port) => Some(**port),
-            NodeLeg::Srtp(leg) => Some(leg.port),
+impl DscpMarks {
+    fn of(self, kind: StreamKind) -> u8 {
+        match kind {
+            StreamKind::Audio => self.voice,
+            StreamKind::Video => self.video,
         }
     }
 }
 
-/// A node's media address for one session, and the keys of SRTP there (RFC 3711). No other leg has these keys, at any time.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub struct SrtpPort {
-    /// The node's address for RTP, and its port for RTCP.
-    pub port: NodePort,
-    /// The node is the client of these keys.
-    pub keys: Arc<SrtpKeys>,
+/// What a session has once it carries packets or has keys of SRTP.
+#[derive(Debug)]
+struct RunningMedia {
+    state: MediaState,
+    srtp: SrtpEnds,
+    /// Allocated with the first count. No record has them.
+    counts: Option<Box<SessionCounts>>,
 }
 
-/// A node's media address for one session.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub struct NodePort {
-    /// Address for RTP.
-    #[serde(with = "crate::address")]
-    pub address: SocketAddr,
-    /// Port for RTCP at the same IP address; the port of RTP if both share it.
-    pub rtcp_port: u16,
-}
-
-impl NodePort {
-    /// Returns whether the source is this port or its RTCP port.
-    pub fn is_at(&self, source: SocketAddr) -> bool {
-        self.address.ip() == source.ip()
-            && [self.address.port(), self.rtcp_port].contains(&source.port())
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ClientKnowledge {
-    Declared,
-    /// Declared, before the first packet from its addresses.
-    Awaited,
-    DeclaredIp,
-    Stun,
-    Quic,
-}
-
-/// State of a session that has carried packets or has keys of SRTP.
+/// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
 #[derive(Clone, Serialize, Deserialize, Debug)]
 struct MediaState {
     continuity: Continuity,
@@ -186,10 +138,6 @@ struct MediaState {
     validation: Option<Box<AddressValidation>>,
     #[serde(default)]
     signs: MediaSigns,
-    #[serde(skip)]
-    srtp: OwnSrtp,
-    #[serde(skip)]
-    leg_srtp: LegSrtp,
 }
 
 /// The preferred codec of the session's first audio stream.
@@ -207,15 +155,13 @@ fn declared(media: &MediaDescription, number: u8) -> Option<(StreamKind, &Payloa
 }
 
 impl MediaState {
-    /// Runs once per session; `#[cold]` keeps it out of the packet path.
-    #[cold]
-    fn new(seed: u64, media: &MediaDescription, needs_report: bool) -> Box<MediaState> {
+    fn new(seed: u64, media: &MediaDescription, needs_report: bool) -> MediaState {
         let protection = match media.srtp {
             Srtp::Plain => Protection::Clear,
             Srtp::Opaque => Protection::Srtp,
             Srtp::Terminated => Protection::Terminated,
         };
-        Box::new(MediaState {
+        MediaState {
             continuity: Continuity::new(seed, protection),
             measurements: VoiceMeasurements::new(voice(media)),
             feedback: SenderFeedback::new(seed, media),
@@ -228,9 +174,7 @@ impl MediaState {
             shed: None,
             validation: needs_report.then(Box::default),
             signs: MediaSigns::new(media.srtp.is_readable()),
-            srtp: OwnSrtp::default(),
-            leg_srtp: LegSrtp::default(),
-        })
+        }
     }
 
     /// The continuity epoch of the hop that the client hears.
@@ -254,6 +198,64 @@ impl MediaState {
     }
 }
 
+impl RunningMedia {
+    /// Runs once per session; `#[cold]` keeps it out of the packet path.
+    #[cold]
+    fn new(seed: u64, media: &MediaDescription, needs_report: bool) -> Box<RunningMedia> {
+        let state = MediaState::new(seed, media, needs_report);
+        Box::new(RunningMedia { state, srtp: SrtpEnds::default(), counts: None })
+    }
+
+    /// Makes packets of this hop reach the client from now on. `left`: the hop that the room leaves as planned.
+    fn switch_to(
+        &mut self,
+        hop: Hop,
+        mode: RedundancyMode,
+        left: Option<LeftHop>,
+        cx: &PacketContext<'_>,
+    ) {
+        self.record_recovery(hop, mode, cx);
+        let state = &mut self.state;
+        let before = state.set_current_hop(hop);
+        if before.is_some() {
+            state.totals.switches += 1;
+            state.feedback.want_key_frame();
+        }
+        state.switches += 1;
+        let epoch = state.epoch();
+        match left.filter(|left| before == Some(left.hop)) {
+            Some(LeftHop { until, lead, .. }) => {
+                state.continuity.switched(epoch, SwitchCause::Planned { lead });
+                let since = until.checked_sub(FILLED_WITHIN).unwrap_or(until);
+                state.continuity.left(since.min(cx.now), true);
+            }
+            None => {
+                state.continuity.switched(epoch, SwitchCause::Failover);
+                state.continuity.close_previous();
+                // A previous hop that is still up was left by the move before the last.
+                let died = before.and_then(|before| cx.board.died(before));
+                state.continuity.left(died.unwrap_or(cx.now), died.is_none());
+            }
+        }
+    }
+
+    /// Records, when a hop replaces one that died, for how long the client received nothing. A stream that was silent
+    /// before the hop died is skipped: it might have remained silent.
+    fn record_recovery(&mut self, to: Hop, mode: RedundancyMode, cx: &PacketContext<'_>) {
+        let Some(before) = self.state.current_hop.filter(|before| *before != to) else { return };
+        let died = cx.board.died(before);
+        if let Some(last) = died.and_then(|died| self.state.continuity.fell_silent(died)) {
+            let gap = cx.now.saturating_duration_since(last);
+            cx.egress.stats.recovered(mode, gap);
+            self.counts.get_or_insert_default().note_gap(gap);
+        }
+    }
+
+    fn take_counts(&mut self) -> MediaCounts {
+        self.counts.as_deref_mut().map(SessionCounts::take).unwrap_or_default()
+    }
+}
+
 /// State of the worker that a session uses while it handles a packet.
 pub(crate) struct PacketContext<'a> {
     pub(crate) egress: &'a mut Egress,
@@ -262,9 +264,51 @@ pub(crate) struct PacketContext<'a> {
 }
 
 impl WorkerSession {
+    pub(crate) fn new(install: Install) -> WorkerSession {
+        let Install { client, media, await_first_packet, await_report, .. } = &install;
+        let client = ClientSide::new(client, media, *await_first_packet, *await_report);
+        let mut session = WorkerSession {
+            home: install.home,
+            id: install.session,
+            client,
+            nodes: NodeSide::new(install.ports),
+            route: install.route,
+            plan: install.plan,
+            dscp: install.dscp,
+            running: None,
+            seed: install.seed,
+            // The cap is sent before the client's first packet.
+            active: install.plan.send_cap_kbps() > 0,
+            touched: false,
+            uncopied: true,
+            #[cfg(any(test, feature = "fault-injection"))]
+            panics: false,
+            media: install.media,
+        };
+        if let Some(keying) = install.srtp {
+            let RunningMedia { state, srtp, .. } = session.running();
+            srtp.set_client(keying);
+            srtp.announce(&mut state.continuity);
+        }
+        install.state.into_iter().for_each(|state| session.go_on(*state));
+        session
+    }
+
+    fn running(&mut self) -> &mut RunningMedia {
+        let (seed, media, needs_report) = (self.seed, &*self.media, self.client.needs_report());
+        self.running.get_or_insert_with(|| RunningMedia::new(seed, media, needs_report))
+    }
+
     fn state(&mut self) -> &mut MediaState {
-        let (seed, media, needs_report) = (self.seed, &*self.media, self.needs_report);
-        self.state.get_or_insert_with(|| MediaState::new(seed, media, needs_report))
+        &mut self.running().state
+    }
+
+    fn state_ref(&self) -> Option<&MediaState> {
+        self.running.as_deref().map(|running| &running.state)
+    }
+
+    fn counts(&mut self) -> &mut SessionCounts {
+        self.running().counts.get_or_insert_default()
     }
 
     /// Marks a session that handles a packet, so that it is summarised until it is idle.
@@ -296,7 +340,7 @@ impl WorkerSession {
                 && state.measurements.is_quiet(now)
                 && !state.feedback.repeats(cap, now)
         };
-        self.active = touched || !self.state.as_deref().map_or(cap == 0, is_quiet);
+        self.active = touched || !self.state_ref().map_or(cap == 0, is_quiet);
         // The summary took the last counts.
         self.uncopied |= touched || !self.active;
         !self.active
@@ -310,60 +354,8 @@ impl WorkerSession {
 
     pub(crate) fn handle_quic_path(&mut self, path: PathReport, cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
-        self.counts.get_or_insert_default().note_lost(path.lost);
+        self.counts().note_lost(path.lost);
         self.state().measurements.quic_path(path, cx.now);
-    }
-
-    /// Remembers a verified check and returns whether it was received before.
-    pub(crate) fn remember_check(
-        &mut self,
-        transaction: stun::Transaction,
-        source: SourceKey,
-        keys: &RandomState,
-    ) -> CheckReceipt {
-        let checks = &mut self.address.more.get_or_insert_default().checks;
-        checks.remember(transaction, source, (keys, self.home))
-    }
-
-    /// Handles a verified check from this address. Media is sent to the last nominated address or, before any
-    /// nomination, to the last checked address that sent media. When the destination's consent has expired, media goes
-    /// to the next address that passes a check: the client's address may have changed unnoticed, or a check that was
-    /// held back may have nominated another. Returns the address that lost its permission to send, if the list was
-    /// full.
-    pub(crate) fn checked(
-        &mut self,
-        path: ClientPath,
-        nominated: bool,
-        cx: &mut PacketContext<'_>,
-    ) -> Option<SourceKey> {
-        self.handle_other_input(cx);
-        let from = path.source;
-        let before = self.address.rtp();
-        if nominated || before.is_none() || !self.address.has_consent(cx.now) {
-            self.address.set_rtp(from);
-            self.address.follow(path);
-        }
-        let is_destination = self.address.rtp() == Some(from);
-        if is_destination && before != Some(from) {
-            cx.egress.note_changed(self.home);
-        }
-        if is_destination && self.address.local().is_none() {
-            // A process that did not know the local address continued the session.
-            self.address.follow(path);
-        }
-        let more = self.address.more.get_or_insert_default();
-        more.nominated |= nominated;
-        if is_destination || !more.nominated {
-            more.consent = Some(cx.now);
-        }
-        self.address.add_checked(from)
-    }
-
-    /// Opens the way to the declared addresses: a packet came from one of them.
-    #[cold]
-    fn send_to_declared(&mut self) {
-        self.address.heard();
-        self.known = ClientKnowledge::Declared;
     }
 
     /// Parses an RTP packet of this session, or an SRTP packet: its padding is encrypted. Few packets have padding, so its
@@ -377,75 +369,597 @@ impl WorkerSession {
         Ok(header)
     }
 
+    /// Handles RTP from an accepted source of the client.
+    pub(crate) fn handle_client_rtp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
+        self.mark_active(cx);
+        if let Some(validation) = &mut self.state().validation {
+            validation.receive(packet);
+        }
+        let Ok(header) = self.parse(packet) else {
+            return cx.egress.count_drop(DropReason::Malformed);
+        };
+        let Some((kind, payload)) = declared(&self.media, header.payload_type) else {
+            return cx.egress.count_drop(DropReason::UndeclaredPayload);
+        };
+        let (clock_rate, repair) = (payload.clock_rate, payload.repair());
+        if let Some(kind) = repair {
+            self.counts().note_repair(kind, MediaDirection::ToNode, packet.len());
+        }
+        let state = self.state();
+        state.totals.packets_up += 1;
+        state.totals.bytes_up += packet.len() as u64;
+        state.measurements.last_heard = Some(cx.now);
+        state.measurements.bytes_up += packet.len() as u64;
+        state.measurements.sources.receive(&header, packet.len(), clock_rate, cx.now);
+        state.feedback.note_source(header.ssrc);
+        let is_picture = kind == StreamKind::Video && repair.is_none();
+        if is_picture {
+            state.feedback.note_video(header.ssrc);
+        }
+        let hop = match forward::to_node(&self.route, cx.board) {
+            ForwardVerdict::Pass { hop, .. } => hop,
+            ForwardVerdict::Both([hop, twin]) => {
+                self.send_copy(twin, RtpSide::Rtp, kind, packet, cx);
+                hop
+            }
+            ForwardVerdict::Drop(reason) => return cx.egress.count_drop(reason),
+        };
+        let state = self.state();
+        state.flow.sent[kind as usize] += 1;
+        // The marker ends a frame (RFC 6184, 5.1; RFC 7741, 4.1).
+        if is_picture && header.marker && state.feedback.has_one_video() {
+            state.flow.frames += 1;
+        }
+        if state.signs.inspects(kind) {
+            self.inspect(&header, packet, cx.now);
+        }
+        self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
+    }
+
+    /// Few packets are inspected, so `#[cold]` moves this code out of the packet path.
+    #[cold]
+    fn inspect(&mut self, header: &rtp::RtpHeader, packet: &[u8], now: Instant) {
+        let declared = declared(&self.media, header.payload_type);
+        if let (Some((kind, payload)), Some(running)) = (declared, self.running.as_deref_mut())
+            && running.state.signs.inspect(kind, payload, header.payload(packet), now)
+        {
+            running.state.feedback.key_frame_came(header.ssrc);
+        }
+    }
+
+    /// Handles RTCP from an accepted source of the client.
+    pub(crate) fn handle_client_rtcp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
+        self.mark_active(cx);
+        let readable = self.media.srtp.is_readable();
+        let home = self.home;
+        let RunningMedia { state, counts, .. } = self.running();
+        let MediaState { measurements, continuity, validation, flow, totals, .. } = state;
+        let sent = totals.packets_down;
+        measurements.last_heard = Some(cx.now);
+        if let Some(address) = validation {
+            address.receive(packet);
+            if reports(packet).any(|report| address.is_proved_by(&report)) {
+                *validation = None;
+                cx.egress.note_changed(home);
+            }
+        }
+        if readable {
+            measurements.read_reports(packet, |ssrc| continuity.clock_rate(ssrc), cx.now);
+            flow.client_ppm = reported_loss(packet).or(flow.client_ppm);
+            let jitter = voice_jitter(packet, |ssrc| continuity.clock_rate(ssrc));
+            flow.client_jitter_us = jitter.or(flow.client_jitter_us);
+            counts.get_or_insert_default().note_reports(reports(packet), sent);
+        }
+        let (hop, twin) = match forward::to_node(&self.route, cx.board) {
+            ForwardVerdict::Pass { hop, .. } => (hop, None),
+            ForwardVerdict::Both([hop, twin]) => (hop, Some(twin)),
+            ForwardVerdict::Drop(reason) => return cx.egress.count_drop(reason),
+        };
+        // The rewrite may shorten the packet. RTCP is only a few packets a second, so the copy is cheap.
+        let mut packet = packet.to_vec();
+        if readable {
+            self.client.restore_reports(&mut packet);
+            let length = feedback::coalesce(&mut packet);
+            packet.truncate(length);
+        }
+        match self.state().continuity.rtcp_to_node(&mut packet) {
+            Ok(length) => {
+                packet.truncate(length);
+                if readable && self.plan.device_kbps > 0 {
+                    let bps = u64::from(self.plan.device_kbps) * 1_000;
+                    rtcp::rewrite::limit_rates(&mut packet, bps);
+                }
+                let packet = &packet[..];
+                if let Some(twin) = twin {
+                    self.send_copy(twin, RtpSide::Rtcp, StreamKind::Audio, packet, cx);
+                }
+                self.send_to_node(hop, RtpSide::Rtcp, StreamKind::Audio, packet, cx);
+            }
+            Err(_) => cx.egress.count_drop(DropReason::Feedback),
+        }
+    }
+
+    /// Sends a copy to the twin. The copy is dropped if the twin has no leg yet, because the leading hop gets the
+    /// packet.
+    fn send_copy(
+        &mut self,
+        twin: Hop,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        if self.nodes.has_leg(twin) {
+            self.state().totals.bytes_copied += packet.len() as u64;
+            self.send_to_node(twin, side, kind, packet, cx);
+        }
+    }
+
+    pub(crate) fn send_to_node(
+        &mut self,
+        hop: Hop,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let srtp = self.running.as_deref_mut().map(|running| &mut running.srtp);
+        // The next copy must have the counters.
+        self.uncopied |=
+            self.nodes.send(hop, side, kind, packet, self.dscp, self.home, self.id, srtp, cx);
+    }
+
+    /// Handles a packet that a hop sent for the client.
+    pub(crate) fn handle_node_packet(
+        &mut self,
+        from: Hop,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        self.mark_active(cx);
+        let kind = demux::classify(packet);
+        let header = match kind {
+            demux::DatagramKind::Rtp => match self.parse(packet) {
+                Ok(header) => Some(header),
+                Err(_) => return cx.egress.count_drop(DropReason::Malformed),
+            },
+            demux::DatagramKind::Rtcp => None,
+            _ => return cx.egress.count_drop(DropReason::Malformed),
+        };
+        let payload_type = header.as_ref().map(|header| header.payload_type);
+        let verdict =
+            forward::to_client(from, payload_type, &self.plan, &self.route, cx.board, cx.now);
+        let leaving = match verdict {
+            ForwardVerdict::Pass { leaving, .. } => leaving,
+            ForwardVerdict::Both([from, other]) => {
+                return self.merge_to_client(from, Some(other), header.as_ref(), packet, cx);
+            }
+            ForwardVerdict::Drop(reason) => {
+                if let (DropReason::Shed, Some(header)) = (reason, &header) {
+                    self.state().totals.shed += 1;
+                    self.record_shed(from, header, cx);
+                }
+                return cx.egress.count_drop(reason);
+            }
+        };
+        let state = self.state();
+        let hears = state.current_hop == Some(from);
+        if state.pair.is_some() && !leaving {
+            return self.merge_to_client(from, None, header.as_ref(), packet, cx);
+        }
+        if !leaving && !hears {
+            self.switch_to(from, cx);
+        }
+        // Packets of the previous hop belong to the previous epoch.
+        let left = leaving && !hears;
+        let epoch = StreamEpoch(self.state().epoch().0.saturating_sub(u64::from(left)));
+        match header {
+            Some(header) => self.rtp_to_client(from, epoch, &header, packet, cx),
+            None => self.rtcp_to_client(epoch, packet, cx),
+        }
+    }
+
+    /// Makes packets of this hop reach the client from now on.
+    fn switch_to(&mut self, hop: Hop, cx: &PacketContext<'_>) {
+        cx.egress.note_changed(self.home);
+        let route = self.route.load();
+        self.running().switch_to(hop, route.mode, route.left.as_deref().copied(), cx);
+    }
+
+    /// Handles a packet of one of the two hops; `other` is `None` if the other hop is gone. RTCP passes only from the
+    /// leading hop: reports of two nodes about one stream would contradict each other.
+    fn merge_to_client(
+        &mut self,
+        from: Hop,
+        other: Option<Hop>,
+        header: Option<&rtp::RtpHeader>,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        self.settle_twin(from, other, cx);
+        let state = self.state();
+        let (epoch, leads) = (state.epoch(), state.current_hop == Some(from));
+        if !leads {
+            state.totals.bytes_copied += packet.len() as u64;
+        }
+        let Some(header) = header else {
+            return match leads {
+                true => self.rtcp_to_client(epoch, packet, cx),
+                false => cx.egress.count_drop(DropReason::Duplicate),
+            };
+        };
+        let kind = declared(&self.media, header.payload_type).map(|(kind, _)| kind);
+        let state = self.state();
+        let taken = match (kind, state.pair.as_deref_mut()) {
+            (Some(kind), Some(pair)) => {
+                let taken = pair.take(from, header, packet);
+                // The leading hop delivers, even if the other copy arrived first.
+                state.flow.received[kind as usize] += u32::from(leads);
+                taken
+            }
+            _ => MergeOutcome::First,
+        };
+        match taken {
+            MergeOutcome::First => return self.rtp_to_client(from, epoch, header, packet, cx),
+            MergeOutcome::Again => {}
+            MergeOutcome::Unproven => self.report_differing_copies(cx),
+        }
+        cx.egress.count_drop(DropReason::Duplicate);
+    }
+
+    /// Updates the leading hop and its twin after a packet from `from`.
+    fn settle_twin(&mut self, from: Hop, other: Option<Hop>, cx: &PacketContext<'_>) {
+        let hitless = other.is_some() || self.mode() == RedundancyMode::Hitless;
+        let state = self.state();
+        match HopPair::settle(&mut state.pair, state.current_hop, (from, other), hitless) {
+            Settled::Same => {}
+            Settled::Turned(twin) => self.take_lead(twin, cx),
+            Settled::Begins => self.switch_to(from, cx),
+        }
+    }
+
+    /// Makes the twin the leading hop after the leading hop is gone. Its packets are copies, so the client sees no
+    /// change. A twin with a stream that is not a copy counts as a new hop.
+    fn take_lead(&mut self, twin: Hop, cx: &PacketContext<'_>) {
+        let differs = |pair: &HopPair<Hop>| pair.differing().next().is_some();
+        if self.state().pair.as_deref().is_some_and(differs) {
+            return self.switch_to(twin, cx);
+        }
+        let mode = self.mode();
+        self.running().record_recovery(twin, mode, cx);
+        cx.egress.note_changed(self.home);
+        let state = self.state();
+        state.set_current_hop(twin);
+        state.totals.switches += 1;
+        state.continuity.switch_to_copies();
+    }
+
+    /// Reports two hops that deliver different packets for one stream, and repeats the report while they differ. Repair
+    /// streams may differ, because each node numbers them independently.
+    fn report_differing_copies(&mut self, cx: &PacketContext<'_>) {
+        let (id, media) = (self.id, &self.media);
+        let running = self.running.as_deref_mut();
+        let Some(pair) = running.and_then(|running| running.state.pair.as_deref_mut()) else {
+            return;
+        };
+        let matters = |number| declared(media, number).is_some_and(|(_, it)| !it.repairs());
+        if pair.differing().any(matters) && pair.tells(cx.now) {
+            cx.egress.report(WorkerReport::CopiesDiffer { session: id, hops: pair.hops() });
+        }
+    }
+
+    /// Records a shed packet by number, so that it does not count as lost and leaves no gap in the client's sequence
+    /// numbers.
+    fn record_shed(&mut self, from: Hop, header: &rtp::RtpHeader, cx: &mut PacketContext<'_>) {
+        let state = self.state();
+        if state.current_hop != Some(from) {
+            if state.pair.is_some() {
+                // In hitless mode only packets of the leading hop are counted.
+                return;
+            }
+            self.switch_to(from, cx);
+        }
+        let declared = declared(&self.media, header.payload_type)
+            .map(|(kind, payload)| (kind, payload.clock_rate));
+        let state = self.state();
+        if let Some((kind, _)) = declared {
+            state.flow.received[kind as usize] += 1;
+        }
+        let epoch = state.epoch();
+        let Some(Withheld { ssrc, after, ahead }) =
+            declared.and_then(|(_, rate)| state.continuity.withhold(epoch, header, rate, cx.now))
+        else {
+            return;
+        };
+        if let Some((run, _)) = &mut state.shed
+            && (run.ssrc, run.after) == (ssrc, after)
+            && run.first + run.packets == ahead
+        {
+            run.packets += 1;
+            return;
+        }
+        self.report_shed(cx.egress);
+        self.state().shed = Some((ShedRun { ssrc, after, first: ahead, packets: 1 }, cx.now));
+    }
+
+    pub(crate) fn report_shed(&mut self, egress: &Egress) {
+        let running = self.running.as_deref_mut();
+        if let Some((run, _)) = running.and_then(|running| running.state.shed.take()) {
+            egress.report(WorkerReport::Shed { session: self.id, run });
+        }
+    }
+
+    fn rtp_to_client(
+        &mut self,
+        from: Hop,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let Some((kind, payload)) = declared(&self.media, header.payload_type) else {
+            return cx.egress.count_drop(DropReason::UndeclaredPayload);
+        };
+        let (clock_rate, repair) = (payload.clock_rate, payload.repair());
+        let RunningMedia { state, srtp, .. } = self.running();
+        if !srtp.may_receive() {
+            // The client's numbers go on without a gap once it receives.
+            let _withheld = state.continuity.withhold(epoch, header, clock_rate, cx.now);
+            return cx.egress.count_drop(DropReason::UndeclaredPayload);
+        }
+        // `merge_to_client` counts merged packets.
+        let (hears, merges) = (state.current_hop == Some(from), state.pair.is_some());
+        if hears && !merges {
+            state.flow.received[kind as usize] += 1;
+        }
+        // Retransmissions have the timestamps of the lost packets.
+        if kind == StreamKind::Audio && repair.is_none() && (hears || merges) {
+            state.signs.receive_voice(header, clock_rate, cx.egress.stats.pass_began_us());
+        }
+        let (pass, original) = match repair {
+            Some(RepairKind::Retransmission) => {
+                self.repeat(epoch, header, clock_rate, packet, cx.now)
+            }
+            _ => (state.continuity.pass(epoch, header, clock_rate, cx.now), None),
+        };
+        let state = self.state();
+        let rewrite = match pass {
+            Pass::Untouched if original.is_none() => None,
+            Pass::Untouched => Some((header.ssrc, header.sequence, header.timestamp)),
+            Pass::Rewrite { ssrc, sequence, timestamp } => Some((ssrc, sequence, timestamp)),
+            Pass::Stale | Pass::Duplicate => return cx.egress.count_drop(DropReason::Stale),
+            Pass::Surplus => {
+                state.feedback.want_key_frame_of(header.ssrc);
+                return cx.egress.count_drop(DropReason::SurplusStream);
+            }
+        };
+        state.totals.packets_down += 1;
+        state.totals.bytes_down += packet.len() as u64;
+        state.measurements.bytes_down += packet.len() as u64;
+        if kind == StreamKind::Video
+            && let Some(request) = state.feedback.key_frame_request(header.ssrc)
+        {
+            self.ask_hop(from, header, packet, &request, cx);
+        }
+        if let Some(kind) = repair {
+            self.counts().note_repair(kind, MediaDirection::ToClient, packet.len());
+        } else if kind == StreamKind::Video {
+            let (ssrc, timestamp) = rewrite
+                .map_or((header.ssrc, header.timestamp), |(ssrc, _, timestamp)| (ssrc, timestamp));
+            self.counts().note_picture(ssrc, timestamp, cx.now);
+        }
+        self.send_to_client(RtpSide::Rtp, kind, packet, cx, |bytes| {
+            let Some((ssrc, sequence, timestamp)) = rewrite else { return };
+            rtp::set_ssrc(bytes, ssrc);
+            rtp::set_sequence(bytes, sequence);
+            rtp::set_timestamp(bytes, timestamp);
+            if let Some(OriginalNumbers { sequence, timestamp }) = original {
+                rtp::set_timestamp(bytes, timestamp);
+                retransmission::set_original_sequence(header, bytes, sequence);
+            }
+        });
+    }
+
+    /// Assigns numbers to a retransmission, and to the packet that it contains.
+    #[cold]
+    fn repeat(
+        &mut self,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
+        clock_rate: u32,
+        packet: &[u8],
+        now: Instant,
+    ) -> (Pass, Option<OriginalNumbers>) {
+        let (media, continuity) = (Arc::clone(&self.media), &mut self.state().continuity);
+        let lost = retransmission::original_sequence(header, packet);
+        let Some(sequence) = lost.filter(|_| media.srtp.is_readable()) else {
+            return (continuity.pass(epoch, header, clock_rate, now), None);
+        };
+        let is_repaired =
+            |number| declared(&media, number).is_some_and(|(_, other)| !other.repairs());
+        continuity.pass_retransmission(epoch, header, sequence, clock_rate, is_repaired, now)
+    }
+
+    /// Sends a request for a key frame to the hop, unless one begins with this packet.
+    #[cold]
+    fn ask_hop(
+        &mut self,
+        hop: Hop,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        request: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let begins = declared(&self.media, header.payload_type).and_then(|(_, payload)| {
+            key_frame::begins_key_frame(&payload.codec, header.payload(packet))
+        });
+        if begins == Some(true) {
+            return;
+        }
+        cx.egress.stats.asked_key_frame(MediaDirection::ToNode);
+        self.send_to_node(hop, RtpSide::Rtcp, StreamKind::Video, request, cx);
+    }
+
+    fn rtcp_to_client(&mut self, epoch: StreamEpoch, packet: &[u8], cx: &mut PacketContext<'_>) {
+        let plain = self.media.srtp.is_readable();
+        // Reports of the previous hop are not counted.
+        let state = self.state();
+        if plain && epoch == state.epoch() {
+            state.flow.reported_ppm = reported_loss(packet).or(state.flow.reported_ppm);
+        }
+        let mut packet = packet.to_vec();
+        let Ok(length) = self.state().continuity.rtcp_to_client(epoch, &mut packet) else {
+            return cx.egress.count_drop(DropReason::Feedback);
+        };
+        packet.truncate(length);
+        let cap = self.plan.send_cap_kbps();
+        let state = self.state();
+        state.feedback.limit(&mut packet, cap, cx.now);
+        if plain {
+            self.client.shift_reports(&mut packet);
+            let state = self.state();
+            let length = state.feedback.thin_requests(&mut packet, cx.now);
+            if length == 0 {
+                return;
+            }
+            packet.truncate(length);
+            state.measurements.note_sender_report(&packet, cx.now);
+            if state.feedback.is_asked_for_key_frame(&packet) {
+                state.signs.note_key_frame_request(cx.now);
+            }
+        }
+        self.send_to_client(RtpSide::Rtcp, StreamKind::Audio, &packet, cx, |_| {});
+    }
+
+    fn send_to_client(
+        &mut self,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+        rewrite: impl FnOnce(&mut [u8]),
+    ) {
+        // The next copy must have the counters.
+        self.uncopied |= self.has_srtp();
+        let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
+        self.client.send(side, dscp, packet, &self.media, self.home, running, cx, rewrite);
+    }
+
     /// Sets the client's port from an RTP packet. Returns whether the packet has a declared payload type.
     pub(crate) fn learn(&mut self, path: ClientPath, packet: &[u8]) -> bool {
-        let from = path.source;
         let is_declared = self
             .parse(packet)
             .is_ok_and(|header| declared(&self.media, header.payload_type).is_some());
         if is_declared {
-            self.address.set_rtp(from);
-            self.address.follow(path);
-            let more = self.address.more.get_or_insert_default();
-            more.checked.push(from);
-            if self.media.rtcp == RtcpPort::Own {
-                // RFC 3550, 11: RTCP on the next higher port.
-                let SourceKey { listener, address } = from;
-                let address = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
-                let rtcp = SourceKey { listener, address };
-                more.checked.push(rtcp);
-                self.address.set_rtcp(rtcp);
-            }
+            self.client.learn(path, self.media.rtcp);
         }
         is_declared
     }
 
     /// Removes an address that a check has proved to belong to another session's client.
     pub(crate) fn lose_address(&mut self, from: SourceKey) {
-        self.address.lose(from);
+        self.client.lose_address(from);
         self.uncopied = true;
     }
 
-    /// Addresses that this session added to the flow table.
-    pub(crate) fn learned(&self) -> &[SourceKey] {
-        self.address.checked()
+    /// Handles a verified check from this address. Returns the address that lost its permission to send, if the list was full.
+    pub(crate) fn checked(
+        &mut self,
+        path: ClientPath,
+        nominated: bool,
+        cx: &mut PacketContext<'_>,
+    ) -> Option<SourceKey> {
+        self.handle_other_input(cx);
+        let CheckedAddress { is_new_destination, evicted } =
+            self.client.check(path, nominated, cx.now);
+        if is_new_destination {
+            cx.egress.note_changed(self.home);
+        }
+        evicted
+    }
+
+    /// As [`ClientSide::write_check`].
+    pub(crate) fn write_check(
+        &mut self,
+        to: SourceKey,
+        username: Username<'_>,
+        key: StunKey,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let password = self.running.as_deref().and_then(|running| running.srtp.client_password());
+        self.client.write_check(to, username, key, password, out)
+    }
+
+    /// Handles an answer to the gateway's check. Returns whether it proves the address.
+    pub(crate) fn handle_check_answer(
+        &mut self,
+        from: SourceKey,
+        datagram: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) -> bool {
+        match self.client.handle_check_answer(from, datagram) {
+            Ok(is_proved) => {
+                if is_proved {
+                    self.note_proof(cx);
+                }
+                is_proved
+            }
+            Err(reason) => {
+                cx.egress.count_drop(reason);
+                false
+            }
+        }
+    }
+
+    /// Reads the reports in RTCP of the client. Returns whether they prove the address.
+    pub(crate) fn read_reports(
+        &mut self,
+        from: SourceKey,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) -> bool {
+        let is_proved = self.media.srtp.is_readable() && self.client.read_reports(from, packet);
+        if is_proved {
+            self.note_proof(cx);
+        }
+        is_proved
+    }
+
+    /// The client has proved to receive at an address.
+    fn note_proof(&mut self, cx: &PacketContext<'_>) {
+        self.uncopied = true;
+        cx.egress.note_changed(self.home);
     }
 
     pub(crate) fn attach(&mut self, hop: Hop, leg: NodeLeg) {
-        let mut legs = std::mem::take(&mut self.legs).into_vec();
-        legs.retain(|(at, _)| *at != hop);
-        legs.reserve_exact(1);
-        self.set_leg_keys(hop, &leg);
-        legs.push((hop, leg));
-        self.legs = legs.into();
+        match &leg {
+            NodeLeg::Srtp(leg) => self.running().srtp.set_leg(hop, &leg.keys),
+            NodeLeg::Trunk(_) | NodeLeg::Port(_) => self.forget_leg_keys(hop),
+        }
+        self.nodes.attach(hop, leg);
         self.uncopied = true;
     }
 
     pub(crate) fn detach(&mut self, hop: Hop) {
-        let mut legs = std::mem::take(&mut self.legs).into_vec();
-        legs.retain(|(at, _)| *at != hop);
-        self.legs = legs.into();
         self.forget_leg_keys(hop);
+        self.nodes.detach(hop);
         self.uncopied = true;
     }
 
-    pub(crate) fn has_leg(&self, hop: Hop) -> bool {
-        self.legs.iter().any(|(at, _)| *at == hop)
+    fn forget_leg_keys(&mut self, hop: Hop) {
+        if let Some(running) = &mut self.running {
+            running.srtp.forget_leg(hop);
+        }
     }
 
-    pub(crate) fn hop_of(&self, tag: Tag) -> Option<Hop> {
-        let is_it = |leg: &NodeLeg| matches!(leg, NodeLeg::Trunk(own) if *own == tag);
-        self.legs.iter().find(|(_, leg)| is_it(leg)).map(|(hop, _)| *hop)
+    /// Returns whether the session has a leg with SRTP.
+    pub(crate) fn has_srtp_legs(&self) -> bool {
+        self.nodes.srtp_legs().next().is_some()
     }
 
+    /// The hop that sends to the session's own socket from this address.
     pub(crate) fn hop_at(&self, source: SocketAddr, cx: &PacketContext<'_>) -> Option<Hop> {
-        let is_there = |leg: &NodeLeg| match leg {
-            NodeLeg::Port(port) => port.is_at(source),
-            NodeLeg::Srtp(leg) => leg.port.is_at(source),
-            NodeLeg::Trunk(_) => false,
-        };
-        let there = self.legs.iter().filter(|(_, leg)| is_there(leg)).map(|(hop, _)| *hop);
-        there.reduce(|one, other| self.likelier_sender(one, other, cx))
+        self.nodes.hop_at(source, |one, other| self.likelier_sender(one, other, cx))
     }
 
     /// Decides which of two hops at one address sent a packet. Two hops share an address when a new node uses the
@@ -465,108 +979,18 @@ impl WorkerSession {
         if rank(other) > rank(one) { other } else { one }
     }
 
-    pub(crate) fn set_plan(&mut self, plan: Plan, cx: &mut PacketContext<'_>) {
-        let restored = self.plan.shed & !plan.shed != 0;
-        let capped = self.plan.send_cap_kbps() != plan.send_cap_kbps();
-        self.plan = plan;
-        self.wake(cx);
-        if restored {
-            self.report_shed(cx.egress);
-            self.state().feedback.want_key_frame();
+    /// Verifies and decrypts a packet of a node in place, if the leg has SRTP. Returns the plain packet.
+    pub(crate) fn unprotect_from_node<'a>(
+        &mut self,
+        hop: Hop,
+        packet: &'a mut [u8],
+    ) -> Result<&'a mut [u8], DropReason> {
+        if !self.nodes.srtp_legs().any(|(at, _)| at == hop) {
+            return Ok(packet);
         }
-        if capped {
-            self.send_cap(cx);
-        }
-    }
-
-    fn dscp_of(&self, kind: StreamKind) -> u8 {
-        match kind {
-            StreamKind::Audio => self.dscp.voice,
-            StreamKind::Video => self.dscp.video,
-        }
-    }
-
-    /// Requests a key frame for each video stream that the client sends.
-    pub(crate) fn request_client_key_frame(&mut self, cx: &mut PacketContext<'_>) {
-        let request = self.state.as_mut().and_then(|it| it.feedback.key_frame_of_client(cx.now));
-        if let Some(request) = request {
-            self.send_key_frame_request(&request, cx);
-        }
-    }
-
-    fn send_key_frame_request(&mut self, request: &[u8], cx: &mut PacketContext<'_>) {
-        self.state().signs.note_key_frame_request(cx.now);
-        cx.egress.stats.asked_key_frame(MediaDirection::ToClient);
-        self.send_to_client(RtpSide::Rtcp, StreamKind::Video, request, cx, |_| {});
-    }
-
-    /// Sends the current send cap, or the end of the last one.
-    pub(crate) fn send_cap(&mut self, cx: &mut PacketContext<'_>) {
-        if self.state.is_none() && !SenderFeedback::takes_caps(&self.media) {
-            return;
-        }
-        let kbps = self.plan.send_cap_kbps();
-        if let Some(cap) = self.state().feedback.cap(kbps, cx.now) {
-            self.send_to_client(RtpSide::Rtcp, StreamKind::Video, &cap, cx, |_| {});
-        }
-    }
-
-    /// Runs every 100 ms: repeats the cap when due and reports shed packets.
-    pub(crate) fn tick(&mut self, cx: &mut PacketContext<'_>) {
-        let kbps = self.plan.send_cap_kbps();
-        let is_due = |state: &MediaState| state.feedback.cap_is_due(kbps, cx.now);
-        if self.state.as_deref().map_or(kbps > 0, is_due) {
-            self.send_cap(cx);
-        }
-        let due = |since: Instant| cx.now.saturating_duration_since(since) >= SHED_TOLD_EVERY;
-        let shed = self.state.as_deref().and_then(|state| state.shed);
-        if shed.is_some_and(|(_, since)| due(since)) {
-            self.report_shed(cx.egress);
-        }
-        let due = self.state.as_mut().and_then(|it| it.feedback.due_key_frame_of_client(cx.now));
-        if let Some(request) = due {
-            self.send_key_frame_request(&request, cx);
-        }
-        if self.has_srtp() {
-            self.look_for_keys(cx);
-        }
-    }
-
-    /// Returns the session's summary; `None` before its first packet.
-    pub(crate) fn summary(&mut self, now: Instant) -> Option<Summary> {
-        let MediaState { measurements, continuity, flow, signs, missed_told, current_hop, .. } =
-            self.state.as_deref_mut()?;
-        let lost_before = measurements.lost_up;
-        let (measures, last_heard) = (measurements.interval(now), measurements.last_heard);
-        let lost_up = (measurements.lost_up - lost_before) as u32;
-        let (expected, lost) = continuity.arrivals();
-        let missed = continuity.missed_at_switches(now);
-        let missed = missed.saturating_sub(std::mem::replace(missed_told, missed));
-        let flow = FlowCounts {
-            hears: *current_hop,
-            expected,
-            lost,
-            missed,
-            lost_up,
-            jitter_up_us: measurements.jitter_voice_us,
-            round_trip_us: measurements.round_trip_us,
-            ..signs.complete(std::mem::take(flow).into(), now)
-        };
-        let (totals, counts) = (self.totals(now), self.take_counts());
-        Some(Summary { session: self.id, measures, last_heard, flow, totals, counts })
-    }
-
-    /// Returns the counts since the last call.
-    pub(crate) fn take_counts(&mut self) -> MediaCounts {
-        self.counts.as_deref_mut().map(SessionCounts::take).unwrap_or_default()
-    }
-
-    pub(crate) fn mode(&self) -> RedundancyMode {
-        self.route.load().mode
-    }
-
-    pub(crate) fn totals(&self, now: Instant) -> Totals {
-        self.state.as_deref().map_or(Totals::default(), |state| state.totals(now))
+        let packet = self.running().srtp.unprotect_from_node(hop, packet)?;
+        self.uncopied = true;
+        Ok(packet)
     }
 
     /// Handles an error from the error queue of a session's port. `ConnectionRefused` is evidence against the node if
@@ -591,12 +1015,361 @@ impl WorkerSession {
     /// Returns whether these are the first bytes of an RTP packet of the client, which reached the node unchanged.
     fn has_forwarded(&self, start: &[u8]) -> bool {
         rtp::ssrc_and_sequence(start)
-            .zip(self.state.as_deref())
+            .zip(self.state_ref())
             .is_some_and(|((ssrc, sequence), state)| state.measurements.is_recent(ssrc, sequence))
+    }
+
+    /// Returns whether the client encrypts its packets with keys that the session has, or will have.
+    pub(crate) fn has_srtp(&self) -> bool {
+        self.media.srtp == Srtp::Terminated
+    }
+
+    /// Verifies and decrypts a packet of the client in place. Returns the plain packet, with the numbers of the room.
+    pub(crate) fn unprotect_srtp<'a>(
+        &mut self,
+        side: RtpSide,
+        packet: &'a mut [u8],
+        egress: &Egress,
+    ) -> Result<&'a mut [u8], DropReason> {
+        let unprotected = match self.running.as_deref_mut() {
+            Some(running) => running.srtp.unprotect_from_client(side, packet),
+            None => Err(DropReason::SrtpNoKeys),
+        };
+        if matches!(unprotected, Err(DropReason::SrtpNoKeys)) {
+            self.note_media_without_keys(egress);
+        }
+        self.uncopied |= unprotected.is_ok();
+        unprotected
+    }
+
+    /// A client that sends media has keys. If another process agreed on them, they are lost.
+    #[cold]
+    fn note_media_without_keys(&self, egress: &Egress) {
+        if self.running.as_deref().is_some_and(|running| running.srtp.may_have_lost_keys()) {
+            self.report_failure(HandshakeFailure::Lost, egress);
+        }
+    }
+
+    fn report_failure(&self, failure: HandshakeFailure, egress: &Egress) {
+        egress.report(WorkerReport::Handshake { session: self.id, result: Err(failure) });
+    }
+
+    /// Reports that the keys were awaited for too long. Called every 100 ms.
+    fn look_for_keys(&mut self, cx: &PacketContext<'_>) {
+        let running = self.running.as_deref_mut();
+        if running.is_some_and(|running| running.srtp.awaits_too_long(cx.now)) {
+            self.report_failure(HandshakeFailure::Timeout, cx.egress);
+        }
+    }
+
+    /// Sets the keys on which DTLS agreed, unless the session has some: they do not change.
+    pub(crate) fn set_keys(&mut self, keys: &SrtpKeys) {
+        self.running().srtp.set_keys(keys);
+        self.uncopied = true;
+    }
+
+    /// Follows the answer to a later offer. Keys, numbers of packets and the path to the node remain.
+    pub(crate) fn renegotiate(
+        &mut self,
+        media: Arc<MediaDescription>,
+        answered: Arc<AnsweredMedia>,
+    ) {
+        let had_video = self.media.has_video();
+        self.media = media;
+        let media = Arc::clone(&self.media);
+        let RunningMedia { state, srtp, .. } = self.running();
+        let had_media = srtp.may_receive();
+        srtp.set_answered(answered);
+        srtp.announce(&mut state.continuity);
+        if srtp.may_receive() && !(had_media && had_video) {
+            state.feedback.want_key_frame();
+        }
+        state.feedback.follow(&media);
+        state.measurements.voice = voice(&media);
+        self.uncopied = true;
+    }
+
+    /// Passes DTLS of the client to the thread of handshakes, if it comes from an address that passed a check.
+    #[cold]
+    pub(crate) fn handle_dtls(
+        &mut self,
+        path: ClientPath,
+        datagram: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let running = self.running.as_deref();
+        let Some(running) = running.filter(|running| running.srtp.expects_dtls()) else {
+            return cx.egress.count_drop(DropReason::Dtls);
+        };
+        if !self.client.has_checked(path.source) {
+            return cx.egress.count_drop(DropReason::UnknownSource);
+        }
+        let Some(accepted) = running.srtp.accept_dtls() else {
+            return cx.egress.count_drop(DropReason::RingFull);
+        };
+        self.client.count_received(path.source, datagram);
+        let datagram = HandshakeDatagram {
+            session: DtlsSession { id: self.id, home: self.home },
+            path,
+            fingerprints: accepted.fingerprints,
+            is_keyed: accepted.is_keyed,
+            bytes: datagram.into(),
+            _place: accepted.place,
+        };
+        cx.egress.pass_to_handshakes(InputKind::Datagram(datagram));
+    }
+
+    /// Sends DTLS to the address of the client that it answers.
+    #[cold]
+    pub(crate) fn send_dtls(
+        &mut self,
+        to: ClientPath,
+        datagram: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        // The client's media may overtake the keys, which come from control.
+        self.running().srtp.note_handshake();
+        self.client.send_dtls(to, datagram, cx.egress);
+    }
+
+    /// Has the thread of handshakes forget the session, which ends.
+    pub(crate) fn end_dtls(&self, egress: &Egress) {
+        if self.has_srtp() {
+            let session = DtlsSession { id: self.id, home: self.home };
+            egress.pass_to_handshakes(InputKind::Ended(session));
+        }
+    }
+
+    /// Begins to send SRTP. Returns false if the session ends, since indices that another process used are unknown.
+    pub(crate) fn begin_srtp(&mut self, now: Instant) -> bool {
+        self.running.as_deref_mut().is_none_or(|running| running.srtp.begin_to_send(now))
+    }
+
+    /// Sends no SRTP before the counters of another process come, which may have sent some.
+    pub(crate) fn await_srtp_counters(&mut self) {
+        self.running.iter_mut().for_each(|running| running.srtp.await_client_counters());
+    }
+
+    pub(crate) fn set_plan(&mut self, plan: Plan, cx: &mut PacketContext<'_>) {
+        let restored = self.plan.shed & !plan.shed != 0;
+        let capped = self.plan.send_cap_kbps() != plan.send_cap_kbps();
+        self.plan = plan;
+        self.wake(cx);
+        if restored {
+            self.report_shed(cx.egress);
+            self.state().feedback.want_key_frame();
+        }
+        if capped {
+            self.send_cap(cx);
+        }
+    }
+
+    /// Sends the current send cap, or the end of the last one.
+    pub(crate) fn send_cap(&mut self, cx: &mut PacketContext<'_>) {
+        if self.running.is_none() && !SenderFeedback::takes_caps(&self.media) {
+            return;
+        }
+        let kbps = self.plan.send_cap_kbps();
+        if let Some(cap) = self.state().feedback.cap(kbps, cx.now) {
+            self.send_to_client(RtpSide::Rtcp, StreamKind::Video, &cap, cx, |_| {});
+        }
+    }
+
+    /// Requests a key frame for each video stream that the client sends.
+    pub(crate) fn request_client_key_frame(&mut self, cx: &mut PacketContext<'_>) {
+        let running = self.running.as_mut();
+        let request = running.and_then(|it| it.state.feedback.key_frame_of_client(cx.now));
+        if let Some(request) = request {
+            self.send_key_frame_request(&request, cx);
+        }
+    }
+
+    fn send_key_frame_request(&mut self, request: &[u8], cx: &mut PacketContext<'_>) {
+        self.state().signs.note_key_frame_request(cx.now);
+        cx.egress.stats.asked_key_frame(MediaDirection::ToClient);
+        self.send_to_client(RtpSide::Rtcp, StreamKind::Video, request, cx, |_| {});
+    }
+
+    /// Runs every 100 ms: repeats the cap when due and reports shed packets.
+    pub(crate) fn tick(&mut self, cx: &mut PacketContext<'_>) {
+        let kbps = self.plan.send_cap_kbps();
+        let is_due = |state: &MediaState| state.feedback.cap_is_due(kbps, cx.now);
+        if self.state_ref().map_or(kbps > 0, is_due) {
+            self.send_cap(cx);
+        }
+        let due = |since: Instant| cx.now.saturating_duration_since(since) >= SHED_TOLD_EVERY;
+        let shed = self.state_ref().and_then(|state| state.shed);
+        if shed.is_some_and(|(_, since)| due(since)) {
+            self.report_shed(cx.egress);
+        }
+        let running = self.running.as_mut();
+        let due = running.and_then(|it| it.state.feedback.due_key_frame_of_client(cx.now));
+        if let Some(request) = due {
+            self.send_key_frame_request(&request, cx);
+        }
+        if self.has_srtp() {
+            self.look_for_keys(cx);
+        }
+    }
+
+    /// Returns the session's summary; `None` before its first packet.
+    pub(crate) fn summary(&mut self, now: Instant) -> Option<Summary> {
+        let running = self.running.as_deref_mut()?;
+        let MediaState { measurements, continuity, flow, signs, missed_told, current_hop, .. } =
+            &mut running.state;
+        let lost_before = measurements.lost_up;
+        let (measures, last_heard) = (measurements.interval(now), measurements.last_heard);
+        let lost_up = (measurements.lost_up - lost_before) as u32;
+        let (expected, lost) = continuity.arrivals();
+        let missed = continuity.missed_at_switches(now);
+        let missed = missed.saturating_sub(std::mem::replace(missed_told, missed));
+        let flow = FlowCounts {
+            hears: *current_hop,
+            expected,
+            lost,
+            missed,
+            lost_up,
+            jitter_up_us: measurements.jitter_voice_us,
+            round_trip_us: measurements.round_trip_us,
+            ..signs.complete(std::mem::take(flow).into(), now)
+        };
+        let (totals, counts) = (running.state.totals(now), running.take_counts());
+        Some(Summary { session: self.id, measures, last_heard, flow, totals, counts })
+    }
+
+    /// Returns the counts since the last call.
+    pub(crate) fn take_counts(&mut self) -> MediaCounts {
+        self.running.as_deref_mut().map(RunningMedia::take_counts).unwrap_or_default()
+    }
+
+    pub(crate) fn mode(&self) -> RedundancyMode {
+        self.route.load().mode
+    }
+
+    pub(crate) fn totals(&self, now: Instant) -> Totals {
+        self.state_ref().map_or(Totals::default(), |state| state.totals(now))
+    }
+
+    /// Returns a copy of the state. An address that another session has taken over since is not included.
+    pub(crate) fn hand_out(&self, flows: &Flows) -> SessionState {
+        let mut address = self.client.address().clone();
+        let mut learned = Vec::new();
+        for &source in self.client.learned() {
+            match flows.entry(&source.key()).filter(|entry| entry.home == self.home) {
+                Some(FlowEntry { held_until, .. }) => learned.push(Learned { source, held_until }),
+                None => address.lose(source),
+            }
+        }
+        let srtp = self.running.as_deref().map(|running| &running.srtp);
+        SessionState {
+            session: self.id,
+            legs: self.nodes.legs().to_vec(),
+            address,
+            learned,
+            media: self.state_ref().cloned().map(Box::new),
+            seed: self.seed,
+            active: self.active,
+            touched: self.touched,
+            copied: false,
+            srtp: srtp.and_then(SrtpEnds::client_counters),
+            leg_srtp: srtp.map(SrtpEnds::leg_counters).unwrap_or_default(),
+            received: None,
+            holds_until: None,
+        }
+    }
+
+    /// Returns a copy of the state for a process that continues once this one sends no more.
+    pub(crate) fn hand_over(&self, flows: &Flows, at: GrantView<'_>) -> SessionState {
+        let mut state = self.hand_out(flows);
+        if let (Some(counters), Some(running)) = (&mut state.srtp, &self.running) {
+            running.srtp.note_limits(counters, at);
+        }
+        state
+    }
+
+    /// Copies the state of a session that goes on. `number`: that of the worker's copy, for a standby.
+    pub(crate) fn copy(
+        &mut self,
+        flows: &Flows,
+        number: Option<u64>,
+        at: GrantView<'_>,
+    ) -> SessionState {
+        self.uncopied = false;
+        let mut state = SessionState { copied: true, ..self.hand_over(flows, at) };
+        if let Some(number) = number {
+            let running = self.running.as_deref_mut();
+            state.srtp = running.and_then(|running| running.srtp.copy_for_standby(number, at));
+            // This process may go on, so the standby opens these legs again, with other keys.
+            state.legs.retain(|(_, leg)| !matches!(leg, NodeLeg::Srtp(_)));
+            state.leg_srtp.clear();
+        }
+        state
+    }
+
+    /// Returns whether a standby is to get a copy although nothing has changed.
+    pub(crate) fn needs_copy(&self, at: GrantView<'_>) -> bool {
+        self.running.as_deref().is_some_and(|running| running.srtp.needs_copy(at))
+    }
+
+    /// Continues in this state. The session's own SRTP of the client remains, and goes on above the counters.
+    pub(crate) fn go_on(&mut self, state: SessionState) {
+        let SessionState { session: _, legs, address, learned: _, media, .. } = state;
+        let SessionState { seed, active, touched, copied, srtp, leg_srtp, holds_until, .. } = state;
+        self.client.continue_at(address);
+        self.nodes.continue_with(legs);
+        let needs_report = self.client.needs_report();
+        let (mut ends, counts) = match self.running.take() {
+            Some(running) => (running.srtp, running.counts),
+            None => Default::default(),
+        };
+        ends.continue_legs(self.nodes.srtp_legs(), &leg_srtp, copied);
+        if media.is_some() || !ends.is_empty() {
+            let mut state = match media {
+                Some(state) => *state,
+                None => MediaState::new(self.seed, &self.media, needs_report),
+            };
+            ends.continue_client(srtp.as_ref(), copied, holds_until, &mut state.continuity);
+            state.signs.forget_hop();
+            // The setting may have changed.
+            state.validation.take_if(|_| !needs_report);
+            if copied {
+                state.continuity.went_on_elsewhere();
+            }
+            let mut counts = counts.unwrap_or_default();
+            counts.continue_session();
+            self.running = Some(Box::new(RunningMedia { state, srtp: ends, counts: Some(counts) }));
+        }
+        (self.seed, self.touched) = (seed, touched);
+        self.active |= active;
+    }
+
+    /// Returns an address to the flow table, unless another session has it.
+    pub(crate) fn relearn(&mut self, learned: Learned, flows: &Flows) {
+        let Learned { source, held_until } = learned;
+        let SourceKey { listener, address } = source;
+        flows.remove(&FlowKey::DeclaredIp { listener, ip: address.ip() }, self.home);
+        let entry = FlowEntry { held_until, ..FlowEntry::of(self.home) };
+        if flows.insert(source.key(), entry).is_err() {
+            self.lose_address(source);
+        }
     }
 }
 
-/// The tag of a trunk leg: the slot for a fast lookup, and random bits that make it a secret.
-pub fn tag(slot: u32, random: u64) -> Tag {
-    Tag(u64::from(slot) << RANDOM_BITS | random & ((1 << RANDOM_BITS) - 1))
+/// Returns the highest fraction lost that a node or client reports for its received streams, in ppm.
+fn reported_loss(compound: &[u8]) -> Option<u32> {
+    reports(compound).map(|block| u32::from(block.fraction_lost) * 1_000_000 / 256).max()
+}
+
+/// Returns the highest jitter that a client reports for its received voice, in microseconds.
+fn voice_jitter(compound: &[u8], clock_rate: impl Fn(u32) -> Option<u32>) -> Option<u32> {
+    let jitter = |block: rtcp::ReportBlock| {
+        let rate = clock_rate(block.ssrc).filter(|rate| *rate != rtp::VIDEO_CLOCK_HZ)?;
+        (u64::from(block.jitter) * 1_000_000).checked_div(rate.into())
+    };
+    let jitter = reports(compound).filter_map(jitter).max()?;
+    Some(jitter.try_into().unwrap_or(u32::MAX))
+}
+
+fn reports(compound: &[u8]) -> impl Iterator<Item = rtcp::ReportBlock> {
+    rtcp::packets(compound).map_while(Result::ok).flat_map(|packet| packet.blocks())
 }

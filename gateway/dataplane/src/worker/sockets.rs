@@ -140,7 +140,8 @@ impl SessionPorts {
     pub(super) fn queue(
         &mut self,
         side: RtpSide,
-        (node, to): (NodeId, SocketAddr),
+        node: NodeId,
+        to: SocketAddr,
         dscp: u8,
         packet: &[u8],
         flush: impl FnOnce(&mut SessionPorts),

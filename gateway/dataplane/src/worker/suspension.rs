@@ -122,7 +122,7 @@ impl PacketWorker {
         for slot in slots {
             let flows = &self.flows;
             let duplicate: Option<io::Result<_>> = self.sessions.with_slot(slot, |session| {
-                let ports = session.ports.as_ref().map(|ports| ports.try_clone()).transpose()?;
+                let ports = session.nodes.duplicate_sockets()?;
                 let wanted = all || ports.is_some();
                 Ok(wanted.then(|| Duplicate { state: session.copy(flows, number, at), ports }))
             });
@@ -151,7 +151,7 @@ impl PacketWorker {
         for (slot, all) in slots.map(|slot| (slot, all)).chain(changed.map(|slot| (slot, false))) {
             let flows = &self.flows;
             let copied = self.sessions.with_slot(slot, |session| {
-                let sockets = session.ports.as_ref().map_or(0, |ports| ports.sockets());
+                let sockets = session.nodes.sockets();
                 let is_wanted =
                     all || session.uncopied || number.is_some() && session.needs_copy(at);
                 is_wanted.then(|| (session.copy(flows, number, at), sockets))
@@ -223,10 +223,8 @@ impl PacketWorker {
     fn drop_output(&mut self) {
         let mut dropped = self.egress.clear_queues();
         while let Some(home) = self.egress.ports.pop() {
-            let of_session = self
-                .sessions
-                .with(home, |session| session.ports.as_mut().map(|ports| ports.clear()));
-            dropped += of_session.flatten().unwrap_or_default();
+            let of_session = self.sessions.with(home, |session| session.nodes.clear());
+            dropped += of_session.unwrap_or_default();
         }
         (0..dropped).for_each(|_| self.egress.count_drop(DropReason::Fenced));
     }

@@ -196,7 +196,7 @@ fn address_moves_to_new_session_when_old_is_silent() {
     assert_eq!(bench.holder(), Some(SECOND));
     bench.send(6_001, &media());
     assert_eq!([FIRST, SECOND].map(|home| bench.packets_up(home)), [1, 1]);
-    let learned = bench.sessions.with(FIRST, |session| session.learned().len());
+    let learned = bench.sessions.with(FIRST, |session| session.client.learned().len());
     assert_eq!(learned, Some(0));
 }
 
@@ -359,7 +359,8 @@ fn retransmitted_check_is_answered_without_effect() {
     assert!(old.recv(&mut [0; 256]).is_ok() && bench.answered());
     bench.send_from(first, 2, &check(1));
     assert!(old.recv(&mut [0; 256]).is_ok());
-    let newest = bench.sessions.with(FIRST, |session| session.learned().last().copied()).unwrap();
+    let newest =
+        bench.sessions.with(FIRST, |session| session.client.learned().last().copied()).unwrap();
     assert_eq!(newest, Some(bench.source()));
 }
 

@@ -13,7 +13,7 @@ fn early() -> Early {
 }
 
 fn keep(early: &mut Early, slot: u32, byte: u8, now: Instant) -> bool {
-    early.keep_outbound((home(slot), HOP), (RtpSide::Rtp, StreamKind::Audio), &[byte], now)
+    early.keep_outbound(home(slot), HOP, RtpSide::Rtp, StreamKind::Audio, &[byte], now)
 }
 
 #[test]

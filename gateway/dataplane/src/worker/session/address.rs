@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
 use evenkeel_media::{instant, stun};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use super::unproved::{ShiftedReport, UnprovedAddress};
+use super::reachability::{ShiftedReport, UnprovedAddress};
 use crate::address;
 use crate::flows::{self, Home};
 use crate::worker::sockets::{ClientPath, SourceKey};
@@ -76,7 +76,7 @@ pub(super) struct AddressSecret {
 /// The key belongs to the session and is handed out with it. Otherwise the next process would forget the checks, and
 /// an attacker that recorded one could repeat it from another address and receive the client's media there.
 #[derive(Clone, Default, Serialize, Deserialize)]
-pub(super) struct Checks {
+struct Checks {
     key: [u8; 16],
     /// Newest last.
     last: VecDeque<CheckHash>,
@@ -84,11 +84,12 @@ pub(super) struct Checks {
 
 impl Checks {
     /// Remembers a check. `keys` are random; with `home` they give the key of the session's first check.
-    pub(super) fn remember(
+    fn remember(
         &mut self,
         transaction: stun::Transaction,
         source: SourceKey,
-        (keys, home): (&RandomState, Home),
+        keys: &RandomState,
+        home: Home,
     ) -> CheckReceipt {
         if self.last.is_empty() {
             let halves = [0_u8, 1].map(|half| keys.hash_one((home, half)).to_be_bytes());
@@ -130,6 +131,14 @@ impl fmt::Debug for Checks {
     }
 }
 
+/// What a verified check changed.
+pub(super) struct CheckedAddress {
+    /// Media goes to the address of the check from now on, and went elsewhere before.
+    pub(super) is_new_destination: bool,
+    /// The address that lost its permission to send, if the list was full.
+    pub(super) evicted: Option<SourceKey>,
+}
+
 /// Earlier receptions of a check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum CheckReceipt {
@@ -145,7 +154,7 @@ pub(crate) enum CheckReceipt {
 pub(super) struct ClientAddress {
     destination: Destination,
     /// Boxed, because many sessions need none of these fields.
-    pub(super) more: Option<Box<MoreAddresses>>,
+    more: Option<Box<MoreAddresses>>,
 }
 
 /// The destination of RTP to the client. Each session has one, so it is packed into 24 bytes.
@@ -222,22 +231,22 @@ impl Destination {
 }
 
 #[derive(Clone, Default, Debug)]
-pub(super) struct MoreAddresses {
+struct MoreAddresses {
     /// Destination of RTCP if it differs from that of RTP.
     rtcp: Option<SourceKey>,
     /// The local address that an IPv6 client sends to.
     local: Option<Ipv6Addr>,
     /// True if a check carried USE-CANDIDATE. From then on only such checks change the destination.
-    pub(super) nominated: bool,
+    nominated: bool,
     /// Time of the last verified check, or packet of SRTP; after a nomination, of the last one from the destination.
-    pub(super) consent: Option<Instant>,
+    consent: Option<Instant>,
     /// Addresses that passed a check, newest last.
-    pub(super) checked: Vec<SourceKey>,
+    checked: Vec<SourceKey>,
     /// The addresses in `checked` at which the client has not proved to receive.
     unproved: Vec<UnprovedAddress>,
     /// Sender reports to an address that was proved since, for the reports that answer them.
     shifted: Vec<ShiftedReport>,
-    pub(super) checks: Checks,
+    checks: Checks,
 }
 
 /// A [`ClientAddress`] for another process.
@@ -398,7 +407,7 @@ impl ClientAddress {
         rtcp.filter(|_| !self.is_awaited()).or_else(|| self.rtp())
     }
 
-    pub(super) fn set_rtcp(&mut self, to: SourceKey) {
+    fn set_rtcp(&mut self, to: SourceKey) {
         self.more.get_or_insert_default().rtcp = Some(to);
     }
 
@@ -432,9 +441,74 @@ impl ClientAddress {
         renews
     }
 
+    /// Remembers a verified check and returns whether it was received before. `keys` are random keys of this process.
+    pub(super) fn remember_check(
+        &mut self,
+        transaction: stun::Transaction,
+        source: SourceKey,
+        keys: &RandomState,
+        home: Home,
+    ) -> CheckReceipt {
+        let checks = &mut self.more.get_or_insert_default().checks;
+        checks.remember(transaction, source, keys, home)
+    }
+
+    /// Handles a verified check from this address. Media is sent to the last nominated address or, before any
+    /// nomination, to the last checked address that sent media. When the destination's consent has expired, media goes
+    /// to the next address that passes a check: the client's address may have changed unnoticed, or a check that was
+    /// held back may have nominated another.
+    pub(super) fn check(
+        &mut self,
+        path: ClientPath,
+        nominated: bool,
+        now: Instant,
+    ) -> CheckedAddress {
+        let from = path.source;
+        let before = self.rtp();
+        if nominated || before.is_none() || !self.has_consent(now) {
+            self.set_rtp(from);
+            self.follow(path);
+        }
+        let is_destination = self.rtp() == Some(from);
+        if is_destination && self.local().is_none() {
+            // A process that did not know the local address continued the session.
+            self.follow(path);
+        }
+        let more = self.more.get_or_insert_default();
+        more.nominated |= nominated;
+        if is_destination || !more.nominated {
+            more.consent = Some(now);
+        }
+        CheckedAddress {
+            is_new_destination: is_destination && before != Some(from),
+            evicted: self.add_checked(from),
+        }
+    }
+
+    /// Returns whether a check carried USE-CANDIDATE.
+    pub(super) fn is_nominated(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.nominated)
+    }
+
+    /// Sets the client's port. `has_own_rtcp`: RTCP has the next higher port (RFC 3550, 11).
+    pub(super) fn learn(&mut self, path: ClientPath, has_own_rtcp: bool) {
+        let from = path.source;
+        self.set_rtp(from);
+        self.follow(path);
+        let more = self.more.get_or_insert_default();
+        more.checked.push(from);
+        if has_own_rtcp {
+            let SourceKey { listener, address } = from;
+            let address = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
+            let rtcp = SourceKey { listener, address };
+            more.checked.push(rtcp);
+            more.rtcp = Some(rtcp);
+        }
+    }
+
     /// Adds an address that passed a check. If the list was full, returns the oldest one without the destination, whose limit
     /// must not be forgotten while media goes there.
-    pub(super) fn add_checked(&mut self, from: SourceKey) -> Option<SourceKey> {
+    fn add_checked(&mut self, from: SourceKey) -> Option<SourceKey> {
         let destination = self.destination.source();
         let more = self.more.get_or_insert_default();
         if !more.checked.contains(&from) {

@@ -1,4 +1,4 @@
-//! SRTP that ends at this gateway (RFC 3711). A [`SessionSrtp`] decrypts packets of the client and encrypts those to it.
+//! SRTP that ends at this gateway (RFC 3711), towards the client and towards nodes. On the rest of the path packets are plain RTP.
 //!
 //! A process that continues the session goes on above the indices that were used ([`evenkeel_media::srtp`]). It sends nothing,
 //! and the session ends, if it cannot know them.
@@ -15,15 +15,24 @@ use evenkeel_media::srtp::{
     GrantView, LeasedSender, OVERHEAD_MAX, ReceivedIndices, SentIndices, SrtpError, SrtpKeys,
     SrtpReceiver,
 };
+use evenkeel_media::{demux, rtp};
+use evenkeel_model::Hop;
 use evenkeel_model::forward::DropReason;
 use serde::{Deserialize, Serialize};
 
 use crate::worker::dtls::{WaitingPlace, WaitingPlaces};
 use crate::worker::sockets::RtpSide;
 
-/// The contexts of a session, derived from its keys.
+/// Refused packets in sequence that are a restart of their stream: 160 ms of voice. Packets that a client sends twice come among
+/// new ones.
+pub(super) const RESTART_PACKETS: u8 = 8;
+
+/// Streams of a client that may restart together: voice, and video with the layers of simulcast and their repairs.
+pub(super) const RUNS_MAX: usize = 8;
+
+/// The contexts of one end, derived from its keys.
 #[derive(Debug)]
-pub(super) struct SessionSrtp {
+pub(super) struct SrtpContexts {
     receiver: SrtpReceiver,
     sender: LeasedSender,
     indices: UsedIndices,
@@ -55,12 +64,12 @@ pub(super) struct SrtpCounters {
     is_limited: bool,
 }
 
-impl SessionSrtp {
+impl SrtpContexts {
     #[cold]
-    pub(super) fn new(keys: &SrtpKeys) -> SessionSrtp {
+    fn new(keys: &SrtpKeys) -> SrtpContexts {
         let receiver = SrtpReceiver::new(&keys.client);
         let sender = LeasedSender::new(&keys.gateway);
-        SessionSrtp { receiver, sender, indices: UsedIndices::Known }
+        SrtpContexts { receiver, sender, indices: UsedIndices::Known }
     }
 
     /// Sends nothing before counters come.
@@ -68,8 +77,8 @@ impl SessionSrtp {
         self.indices = UsedIndices::Awaited;
     }
 
-    /// Verifies and decrypts a packet of the client in place. Returns the plain packet.
-    pub(super) fn unprotect<'a>(
+    /// Verifies and decrypts a packet in place. Returns the plain packet.
+    fn unprotect<'a>(
         &mut self,
         side: RtpSide,
         packet: &'a mut [u8],
@@ -81,8 +90,8 @@ impl SessionSrtp {
         unprotected.map_err(drop_reason)
     }
 
-    /// Encrypts a packet to the client in place and appends its tag.
-    pub(super) fn protect(
+    /// Encrypts a packet in place and appends its tag.
+    fn protect(
         &mut self,
         side: RtpSide,
         packet: &mut Vec<u8>,
@@ -109,26 +118,6 @@ impl SessionSrtp {
             is_for_standby: false,
             is_limited: false,
         }
-    }
-
-    /// Notes in counters whether a standby limits this process.
-    pub(super) fn note_limits(&self, counters: &mut SrtpCounters, at: GrantView<'_>) {
-        counters.is_limited = self.sender.is_limited(at);
-    }
-
-    /// The counters, for a standby that continues while this process may go on. `copy` is the number of the worker's copy.
-    pub(super) fn copy_for_standby(&mut self, copy: u64, at: GrantView<'_>) -> SrtpCounters {
-        SrtpCounters {
-            received: self.receiver.counters().collect(),
-            sent: self.sender.copy_for_standby(copy, at),
-            is_for_standby: true,
-            is_limited: false,
-        }
-    }
-
-    /// Returns whether the standby is to get a copy although nothing has changed.
-    pub(super) fn needs_copy(&self, at: GrantView<'_>) -> bool {
-        self.sender.needs_copy(at)
     }
 
     /// Goes on above these counters. `is_behind`: the process that they come from may have sent since. `holds_until`: the time
@@ -230,15 +219,19 @@ impl SrtpKeying {
     }
 }
 
-/// The SRTP of a session, if it ends here. It stands in the allocated state, since a silent session has no room for it. A copy
-/// of the state has none: keys come with [`Install`](super::Install), and counters with [`SessionState`](super::SessionState).
+/// The ends of SRTP at this gateway: towards the client, and on the session's legs to nodes. Records have the counters only: the
+/// keys of the client come with [`Install`](super::Install), those of a leg with the leg.
 #[derive(Default, Debug)]
-pub(super) struct OwnSrtp(Option<Box<ClientSrtp>>);
+pub(super) struct SrtpEnds {
+    /// `None` if the client's packets are plain RTP, or if SRTP passes through.
+    client: Option<Box<ClientSrtp>>,
+    legs: Vec<LegContexts>,
+}
 
 #[derive(Default, Debug)]
 struct ClientSrtp {
     /// `None` before the DTLS handshake has ended.
-    contexts: Option<SessionSrtp>,
+    contexts: Option<SrtpContexts>,
     /// The certificates of the client, if it uses DTLS.
     fingerprints: Option<Arc<[CertificateFingerprint]>>,
     /// Places of its DTLS datagrams in the queue.
@@ -250,62 +243,94 @@ struct ClientSrtp {
     answered: Option<Arc<AnsweredMedia>>,
 }
 
-impl Clone for OwnSrtp {
-    fn clone(&self) -> OwnSrtp {
-        OwnSrtp(None)
-    }
+/// A datagram of DTLS that a client may send.
+pub(super) struct AcceptedDtls {
+    pub(super) fingerprints: Arc<[CertificateFingerprint]>,
+    pub(super) place: WaitingPlace,
+    /// The handshake has ended.
+    pub(super) is_keyed: bool,
 }
 
-impl OwnSrtp {
+/// A packet that a leg did not encrypt.
+pub(super) struct RefusedPacket {
+    pub(super) reason: DropReason,
+    /// The packet completes a restart of its stream: the leg needs another key.
+    pub(super) is_restart: bool,
+}
+
+impl SrtpEnds {
+    /// Ends the client's SRTP here.
     #[cold]
-    pub(super) fn new(keying: SrtpKeying) -> OwnSrtp {
-        let contexts = keying.keys().map(|keys| SessionSrtp::new(keys));
+    pub(super) fn set_client(&mut self, keying: SrtpKeying) {
+        let contexts = keying.keys().map(|keys| SrtpContexts::new(keys));
         let (fingerprints, answered) = match keying {
             SrtpKeying::Sdes(_) => (None, None),
             SrtpKeying::Dtls { fingerprints, answered, .. } => (Some(fingerprints), Some(answered)),
         };
         let client = ClientSrtp { contexts, fingerprints, answered, ..ClientSrtp::default() };
-        OwnSrtp(Some(Box::new(client)))
+        self.client = Some(Box::new(client));
     }
 
-    pub(super) fn contexts(&self) -> Option<&SessionSrtp> {
-        self.0.as_ref()?.contexts.as_ref()
+    pub(super) fn is_empty(&self) -> bool {
+        self.client.is_none() && self.legs.is_empty()
     }
 
-    pub(super) fn contexts_mut(&mut self) -> Option<&mut SessionSrtp> {
-        self.0.as_mut()?.contexts.as_mut()
+    fn client_contexts(&self) -> Option<&SrtpContexts> {
+        self.client.as_ref()?.contexts.as_ref()
     }
 
-    /// The certificates of the client, if it uses DTLS.
-    pub(super) fn fingerprints(&self) -> Option<&Arc<[CertificateFingerprint]>> {
-        self.0.as_ref()?.fingerprints.as_ref()
+    pub(super) fn client_contexts_mut(&mut self) -> Option<&mut SrtpContexts> {
+        self.client.as_mut()?.contexts.as_mut()
     }
 
-    /// A place for a datagram of the client's DTLS. `None` if too many wait.
-    pub(super) fn take_place(&self) -> Option<WaitingPlace> {
-        self.0.as_ref()?.waiting.take()
+    fn answered(&self) -> Option<&Arc<AnsweredMedia>> {
+        self.client.as_ref()?.answered.as_ref()
+    }
+
+    /// Returns whether DTLS may come from the client.
+    pub(super) fn expects_dtls(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| client.fingerprints.is_some())
+    }
+
+    /// Accepts a datagram of the client's DTLS. `None` if too many wait.
+    pub(super) fn accept_dtls(&self) -> Option<AcceptedDtls> {
+        let client = self.client.as_ref()?;
+        let fingerprints = Arc::clone(client.fingerprints.as_ref()?);
+        let place = client.waiting.take()?;
+        Some(AcceptedDtls { fingerprints, place, is_keyed: client.contexts.is_some() })
     }
 
     /// The ICE password of the client, if its offer had one.
     pub(super) fn client_password(&self) -> Option<&str> {
-        let ClientPassword(password) = &self.0.as_ref()?.answered.as_ref()?.password;
+        let ClientPassword(password) = &self.answered()?.password;
         (!password.is_empty()).then_some(password)
     }
 
     /// Sets the keys on which DTLS agreed, unless the session has some: they do not change.
     pub(super) fn set_keys(&mut self, keys: &SrtpKeys) {
-        if let Some(client) = &mut self.0 {
-            client.contexts.get_or_insert_with(|| SessionSrtp::new(keys));
+        if let Some(client) = &mut self.client {
+            client.contexts.get_or_insert_with(|| SrtpContexts::new(keys));
         }
     }
 
+    /// Sends no packet to the client before the counters of another process come, which may have sent some.
+    pub(super) fn await_client_counters(&mut self) {
+        self.client_contexts_mut().into_iter().for_each(SrtpContexts::await_counters);
+    }
+
+    /// Begins to send. Returns false if indices that were used are unknown: the session ends.
+    pub(super) fn begin_to_send(&mut self, now: Instant) -> bool {
+        let begins = self.client_contexts_mut().is_none_or(|contexts| contexts.begin_to_send(now));
+        begins & self.legs.iter_mut().all(|leg| leg.contexts.begin_to_send(now))
+    }
+
     /// Verifies and decrypts a packet of the client in place. Returns the plain packet, with the numbers of the room.
-    pub(super) fn unprotect<'a>(
+    pub(super) fn unprotect_from_client<'a>(
         &mut self,
         side: RtpSide,
         packet: &'a mut [u8],
     ) -> Result<&'a mut [u8], DropReason> {
-        let client = self.0.as_deref_mut().ok_or(DropReason::SrtpNoKeys)?;
+        let client = self.client.as_deref_mut().ok_or(DropReason::SrtpNoKeys)?;
         let contexts = client.contexts.as_mut().ok_or(DropReason::SrtpNoKeys)?;
         if side == RtpSide::Rtcp {
             return contexts.unprotect(side, packet);
@@ -323,53 +348,57 @@ impl OwnSrtp {
 
     /// The client may receive media.
     pub(super) fn may_receive(&self) -> bool {
-        let answered = self.0.as_ref().and_then(|client| client.answered.as_ref());
-        answered.is_none_or(|answered| answered.may_receive)
+        self.answered().is_none_or(|answered| answered.may_receive)
     }
 
-    /// Gives a packet to the client the client's numbers.
-    pub(super) fn map_to_client(&self, side: RtpSide, packet: &mut [u8]) -> Result<(), DropReason> {
-        let answered = self.0.as_ref().and_then(|client| client.answered.as_deref());
-        match answered.filter(|_| side == RtpSide::Rtp) {
-            Some(AnsweredMedia { numbers: Some(numbers), .. }) => {
-                numbers.map_to_client(packet).map_err(unmapped)
-            }
-            _ => Ok(()),
+    /// Gives a packet to the client the client's numbers, encrypts it in place and appends its tag.
+    pub(super) fn protect_to_client(
+        &mut self,
+        side: RtpSide,
+        packet: &mut Vec<u8>,
+        at: GrantView<'_>,
+    ) -> Result<(), ProtectError> {
+        let client = self.client.as_deref_mut().ok_or(ProtectError::NO_KEYS)?;
+        let answered = client.answered.as_deref().filter(|_| side == RtpSide::Rtp);
+        if let Some(AnsweredMedia { numbers: Some(numbers), .. }) = answered {
+            numbers
+                .map_to_client(packet)
+                .map_err(|error| ProtectError::Dropped(unmapped(error)))?;
         }
+        let contexts = client.contexts.as_mut().ok_or(ProtectError::NO_KEYS)?;
+        contexts.protect(side, packet, at).map_err(|error| match error {
+            SrtpError::LeaseExhausted { .. } => ProtectError::LeaseExhausted,
+            error => ProtectError::Dropped(drop_reason(error)),
+        })
     }
 
     /// Gives the client's streams the SSRCs that the answer announced.
     pub(super) fn announce(&self, continuity: &mut Continuity) {
-        if let Some(answered) = self.0.as_ref().and_then(|client| client.answered.as_ref()) {
+        if let Some(answered) = self.answered() {
             continuity.announce(Arc::clone(&answered.announced));
         }
     }
 
     /// Follows the answer to a later offer.
     pub(super) fn set_answered(&mut self, answered: Arc<AnsweredMedia>) {
-        if let Some(client) = &mut self.0 {
+        if let Some(client) = &mut self.client {
             client.answered = Some(answered);
         }
     }
 
-    /// The session comes from another process.
-    pub(super) fn note_restored(&mut self) {
-        self.0.iter_mut().for_each(|client| client.is_restored = true);
-    }
-
     /// This process has the handshake of the client, so no other one has its keys.
     pub(super) fn note_handshake(&mut self) {
-        self.0.iter_mut().for_each(|client| client.is_restored = false);
+        self.client.iter_mut().for_each(|client| client.is_restored = false);
     }
 
     /// Returns whether another process may have agreed with the client on keys that this one lacks.
     pub(super) fn may_have_lost_keys(&self) -> bool {
-        self.0.as_ref().is_some_and(|client| client.contexts.is_none() && client.is_restored)
+        self.client.as_ref().is_some_and(|client| client.contexts.is_none() && client.is_restored)
     }
 
     /// Returns whether keys have been awaited for the time of a handshake.
     pub(super) fn awaits_too_long(&mut self, now: Instant) -> bool {
-        let Some(client) = self.0.as_mut().filter(|client| client.contexts.is_none()) else {
+        let Some(client) = self.client.as_mut().filter(|client| client.contexts.is_none()) else {
             return false;
         };
         let since = *client.awaited_since.get_or_insert(now);
@@ -381,8 +410,225 @@ impl OwnSrtp {
         is_due
     }
 
-    pub(super) fn is_some(&self) -> bool {
-        self.0.is_some()
+    /// Sets the keys of a leg. Contexts that exist go on: under one key no index is used twice.
+    #[cold]
+    pub(super) fn set_leg(&mut self, hop: Hop, keys: &Arc<SrtpKeys>) {
+        if !self.legs.iter().any(|leg| leg.hop == hop && leg.keys == *keys) {
+            self.forget_leg(hop);
+            self.legs.push(LegContexts::new(hop, keys));
+        }
+    }
+
+    pub(super) fn forget_leg(&mut self, hop: Hop) {
+        self.legs.retain(|leg| leg.hop != hop);
+    }
+
+    fn leg(&mut self, hop: Hop) -> Result<&mut LegContexts, DropReason> {
+        self.legs.iter_mut().find(|leg| leg.hop == hop).ok_or(DropReason::SrtpNoKeys)
+    }
+
+    /// Verifies and decrypts a packet of a node in place. Returns the plain packet.
+    pub(super) fn unprotect_from_node<'a>(
+        &mut self,
+        hop: Hop,
+        packet: &'a mut [u8],
+    ) -> Result<&'a mut [u8], DropReason> {
+        let side = match demux::classify(packet) {
+            demux::DatagramKind::Rtp => RtpSide::Rtp,
+            demux::DatagramKind::Rtcp => RtpSide::Rtcp,
+            _ => return Err(DropReason::Malformed),
+        };
+        self.leg(hop)?.contexts.unprotect(side, packet)
+    }
+
+    /// Replaces `protected` by the packet, encrypted for a node.
+    pub(super) fn protect_to_node(
+        &mut self,
+        hop: Hop,
+        side: RtpSide,
+        packet: &[u8],
+        protected: &mut Vec<u8>,
+        at: GrantView<'_>,
+    ) -> Result<(), RefusedPacket> {
+        let refused = |reason| RefusedPacket { reason, is_restart: false };
+        let leg = self.leg(hop).map_err(refused)?;
+        protected.clear();
+        protected.extend_from_slice(packet);
+        match leg.contexts.protect(side, protected, at) {
+            Ok(()) => {
+                if side == RtpSide::Rtp {
+                    leg.reused.end(packet);
+                }
+                Ok(())
+            }
+            // A client of plain RTP may send a packet twice, restart a stream, and have any number of streams in turn.
+            Err(error @ (SrtpError::Reused | SrtpError::SourcesFull { .. })) => {
+                let is_restart = side == RtpSide::Rtp && leg.reused.add(packet);
+                let is_reused = error == SrtpError::Reused;
+                let reason = if is_reused { DropReason::Stale } else { drop_reason(error) };
+                Err(RefusedPacket { reason, is_restart })
+            }
+            Err(error) => Err(refused(drop_reason(error))),
+        }
+    }
+
+    /// The counters towards the client, for a process that continues once this one sends no more.
+    pub(super) fn client_counters(&self) -> Option<SrtpCounters> {
+        self.client_contexts().map(SrtpContexts::counters)
+    }
+
+    /// The counters of the legs, for a process that continues once this one sends no more.
+    pub(super) fn leg_counters(&self) -> Vec<(Hop, SrtpCounters)> {
+        self.legs.iter().map(|leg| (leg.hop, leg.contexts.counters())).collect()
+    }
+
+    /// Notes in counters whether a standby limits this process.
+    pub(super) fn note_limits(&self, counters: &mut SrtpCounters, at: GrantView<'_>) {
+        if let Some(contexts) = self.client_contexts() {
+            counters.is_limited = contexts.sender.is_limited(at);
+        }
+    }
+
+    /// The counters towards the client, for a standby that continues while this process may go on. `copy` is the number of the
+    /// worker's copy.
+    pub(super) fn copy_for_standby(
+        &mut self,
+        copy: u64,
+        at: GrantView<'_>,
+    ) -> Option<SrtpCounters> {
+        let contexts = self.client_contexts_mut()?;
+        Some(SrtpCounters {
+            received: contexts.receiver.counters().collect(),
+            sent: contexts.sender.copy_for_standby(copy, at),
+            is_for_standby: true,
+            is_limited: false,
+        })
+    }
+
+    /// Returns whether a standby is to get a copy although nothing has changed.
+    pub(super) fn needs_copy(&self, at: GrantView<'_>) -> bool {
+        self.client_contexts().is_some_and(|contexts| contexts.sender.needs_copy(at))
+    }
+
+    /// Continues the SRTP of the client above the counters of another process, and gives the client's streams numbers above those
+    /// that were used. `is_behind` and `holds_until` as for [`SrtpContexts::go_on`].
+    pub(super) fn continue_client(
+        &mut self,
+        counters: Option<&SrtpCounters>,
+        is_behind: bool,
+        holds_until: Option<Instant>,
+        continuity: &mut Continuity,
+    ) {
+        let Some(client) = &mut self.client else { return };
+        if let Some(contexts) = &mut client.contexts {
+            match counters {
+                Some(counters) => contexts.go_on(counters, is_behind, holds_until),
+                None => contexts.await_counters(),
+            }
+            contexts.skip_used(continuity);
+        }
+        client.is_restored = true;
+        self.announce(continuity);
+    }
+
+    /// Replaces the legs by these, which go on above the counters of another process. `is_behind`: that process may have sent
+    /// since.
+    pub(super) fn continue_legs<'a>(
+        &mut self,
+        legs: impl Iterator<Item = (Hop, &'a Arc<SrtpKeys>)>,
+        counters: &[(Hop, SrtpCounters)],
+        is_behind: bool,
+    ) {
+        let continued = legs.map(|(hop, keys)| {
+            let mut leg = LegContexts::new(hop, keys);
+            match counters.iter().find(|(of, _)| *of == hop) {
+                Some((_, counters)) => leg.contexts.go_on(counters, is_behind, None),
+                None => leg.contexts.await_counters(),
+            }
+            leg
+        });
+        self.legs = continued.collect();
+    }
+}
+
+/// The reason for which a packet to the client was not encrypted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ProtectError {
+    Dropped(DropReason),
+    /// A standby must acknowledge a copy with a higher limit first.
+    LeaseExhausted,
+}
+
+impl ProtectError {
+    const NO_KEYS: ProtectError = ProtectError::Dropped(DropReason::SrtpNoKeys);
+
+    pub(super) fn reason(&self) -> DropReason {
+        match self {
+            ProtectError::Dropped(reason) => *reason,
+            ProtectError::LeaseExhausted => DropReason::SrtpIndex,
+        }
+    }
+}
+
+/// The contexts of a leg. Numbers of packets to a node are those of the client, so a standby could not go on above them. The keys
+/// of a leg belong to one process and the one that an upgrade starts: copies for a standby lack such legs, and after a takeover they
+/// are opened again, with other keys.
+#[derive(Debug)]
+struct LegContexts {
+    hop: Hop,
+    keys: Arc<SrtpKeys>,
+    contexts: SrtpContexts,
+    reused: ReusedRuns,
+}
+
+impl LegContexts {
+    fn new(hop: Hop, keys: &Arc<SrtpKeys>) -> LegContexts {
+        let contexts = SrtpContexts::new(keys);
+        LegContexts { hop, keys: Arc::clone(keys), contexts, reused: ReusedRuns::default() }
+    }
+}
+
+/// The runs of a client's streams, by SSRC.
+#[derive(Default, Debug)]
+struct ReusedRuns {
+    runs: [ReusedRun; RUNS_MAX],
+    /// The run that a new one replaces.
+    oldest: usize,
+}
+
+/// Packets of a stream, in sequence, with used indices.
+#[derive(Clone, Copy, Default, Debug)]
+struct ReusedRun {
+    ssrc: u32,
+    /// Sequence number of the last packet.
+    last: u16,
+    /// 0: there is no run.
+    length: u8,
+}
+
+impl ReusedRuns {
+    /// Adds a packet. Returns whether its stream has restarted.
+    #[cold]
+    fn add(&mut self, packet: &[u8]) -> bool {
+        let Some((ssrc, sequence)) = rtp::ssrc_and_sequence(packet) else { return false };
+        let known = self.runs.iter().position(|run| run.length > 0 && run.ssrc == ssrc);
+        let place = known.unwrap_or_else(|| {
+            let place = self.oldest;
+            self.oldest = (place + 1) % RUNS_MAX;
+            place
+        });
+        let ReusedRun { last, length, .. } = self.runs[place];
+        let follows = known.is_some() && last == sequence.wrapping_sub(1);
+        let length = if follows { length % RESTART_PACKETS + 1 } else { 1 };
+        self.runs[place] = ReusedRun { ssrc, last: sequence, length };
+        length == RESTART_PACKETS
+    }
+
+    /// Ends the run of the stream of this packet, which was accepted.
+    fn end(&mut self, packet: &[u8]) {
+        let Some((ssrc, _)) = rtp::ssrc_and_sequence(packet) else { return };
+        let runs = self.runs.iter_mut().filter(|run| run.ssrc == ssrc);
+        runs.for_each(|run| run.length = 0);
     }
 }
 
@@ -395,7 +641,7 @@ fn unmapped(error: NumberError) -> DropReason {
 }
 
 #[cold]
-pub(super) fn drop_reason(error: SrtpError) -> DropReason {
+fn drop_reason(error: SrtpError) -> DropReason {
     match error {
         SrtpError::Rtp(_) | SrtpError::Rtcp | SrtpError::Short => DropReason::Malformed,
         SrtpError::Long | SrtpError::NoRoom { .. } => DropReason::Oversize,

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::super::early::EarlyLimits;
 use super::super::report::WorkerStats;
-use super::super::sockets::ListenerPort;
+use super::super::sockets::{ListenerPort, SessionPorts};
 use super::*;
 
 mod continued;
@@ -25,7 +25,6 @@ mod key_frames;
 mod leg_srtp;
 mod reachability;
 mod signs;
-mod slots;
 mod srtp;
 mod validation;
 
@@ -127,7 +126,7 @@ impl Bench {
 
     fn check_from(&mut self, from: SourceKey, nominated: bool, ms: u64) {
         self.at(ms, |session, cx| session.checked(from.path(), nominated, cx));
-        self.session.address.prove(from);
+        self.session.client.address_mut().prove(from);
     }
 
     /// Returns whether a packet sent at this time reaches the client.
@@ -184,7 +183,7 @@ fn media_leaves_from_the_nominated_local_address() {
     let path = |last| ClientPath { source, local: Some([10, 0, 0, last].into()) };
     let check = |bench: &mut Bench, path, nominated, ms| {
         bench.at(ms, |session, cx| session.checked(path, nominated, cx));
-        bench.session.address.local()
+        bench.session.client.address().local()
     };
     assert_eq!(check(&mut bench, source.path(), false, 0), None);
     assert_eq!(check(&mut bench, path(1), false, 1), path(1).local, "none was known");
@@ -192,8 +191,12 @@ fn media_leaves_from_the_nominated_local_address() {
     assert_eq!(check(&mut bench, path(2), true, 3), path(2).local);
     assert_eq!(check(&mut bench, path(1), false, 4), path(2).local);
     assert_eq!(check(&mut bench, source.path(), true, 5), path(2).local, "unknown here");
-    bench.session.heard_from(path(3));
-    assert_eq!(bench.session.address.local(), path(3).local, "media uses the client's pair");
+    bench.session.client.admit(path(3), b"");
+    assert_eq!(
+        bench.session.client.address().local(),
+        path(3).local,
+        "media uses the client's pair"
+    );
 }
 
 #[test]
@@ -211,9 +214,9 @@ fn declared_address_awaits_the_first_packet() {
     bench.session = WorkerSession::new(Install { await_first_packet: true, ..install });
     assert!(!bench.reaches(0));
     assert_eq!(bench.drops(DropReason::NoAddress), 1);
-    bench.session.heard_from(SourceKey { listener: 0, address }.path());
+    bench.session.client.admit(SourceKey { listener: 0, address }.path(), b"");
     assert!(bench.reaches(1));
-    assert_eq!(bench.session.address.rtcp(), Some(SourceKey { listener: 0, address }));
+    assert_eq!(bench.session.client.address().rtcp(), Some(SourceKey { listener: 0, address }));
 }
 
 #[test]
@@ -226,7 +229,7 @@ fn oldest_checked_address_is_replaced() {
         gone.extend(bench.at(0, |session, cx| session.checked(address(port).path(), false, cx)));
     }
     assert_eq!(gone, [address(2), address(3)]);
-    assert_eq!(bench.session.learned(), [1, 4, 5, 6].map(address));
+    assert_eq!(bench.session.client.learned(), [1, 4, 5, 6].map(address));
 }
 
 /// Builds a receiver report with a loss of one half.
@@ -334,12 +337,12 @@ fn at_node(srtp: Srtp) -> (Bench, UdpSocket, Hop) {
     let [node, port] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
     node.set_nonblocking(true).unwrap();
     bench.session.attach(hop, port_leg(node.local_addr().unwrap()));
-    bench.session.ports = Some(Box::new(SessionPorts::new(port, None).unwrap()));
+    bench.session.nodes.set_ports(SessionPorts::new(port, None).unwrap());
     (bench, node, hop)
 }
 
 fn flush_ports(session: &mut WorkerSession, cx: &mut PacketContext<'_>) {
-    session.ports.as_mut().unwrap().flush(&cx.egress.stats, cx.now);
+    session.nodes.flush(&cx.egress.stats, cx.now);
 }
 
 #[test]
@@ -503,12 +506,12 @@ fn learned_port_takes_rtcp_from_the_next_port() {
         packet
     };
     assert!(!bench.session.learn(from(4_000).path(), &packet(5)), "not declared");
-    assert!(bench.session.learns());
+    assert_eq!(bench.session.client.admit(from(4_000).path(), b""), Admission::Learns);
     assert!(bench.session.learn(from(4_000).path(), &packet(96)));
-    assert!(!bench.session.learns());
-    let taken = |port| bench.session.takes_from(from(port));
+    assert_eq!(bench.session.client.admit(from(4_000).path(), b""), Admission::Accepted);
+    let taken = |port| bench.session.client.takes_from(from(port));
     assert_eq!([3_999, 4_000, 4_001, 4_002].map(taken), [false, true, true, false]);
-    assert_eq!(bench.session.address.rtcp(), Some(from(4_001)));
+    assert_eq!(bench.session.client.address().rtcp(), Some(from(4_001)));
 }
 
 /// Creates a gateway with a node for each of these round-trip times in milliseconds.
@@ -740,5 +743,5 @@ fn cap_of_a_client_that_obeys_none_allocates_no_media_state() {
     let capped = Plan { cap_kbps: 300, ..Plan::default() };
     bench.at(0, |session, cx| session.set_plan(capped, cx));
     bench.at(100, WorkerSession::tick);
-    assert!(bench.session.state.is_none());
+    assert!(bench.session.running.is_none());
 }

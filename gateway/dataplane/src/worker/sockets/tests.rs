@@ -15,8 +15,8 @@ fn packets_leave_in_order_at_the_end_of_a_pass() {
     let stats = WorkerStats::new(now, 2);
     let mut ports = SessionPorts::new(bind(), None).unwrap();
     let queue = |ports: &mut SessionPorts, node: u32, byte| {
-        let to = (NodeId(node), addresses[node as usize]);
-        ports.queue(RtpSide::Rtp, to, 0, &[byte], |ports| ports.flush(&stats, now))
+        let to = addresses[node as usize];
+        ports.queue(RtpSide::Rtp, NodeId(node), to, 0, &[byte], |ports| ports.flush(&stats, now))
     };
     let came = |socket: &UdpSocket| {
         let mut bytes = [0; 8];

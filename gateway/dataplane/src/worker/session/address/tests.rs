@@ -38,15 +38,15 @@ fn checks_keep_the_key_of_their_session() {
     let (mut checks, keys) = (Checks::default(), RandomState::new());
     let home = Home { worker: 0, slot: 1, generation: 1 };
     let transaction = stun::Transaction([5; 12]);
-    assert_eq!(checks.remember(transaction, source(1), (&keys, home)), CheckReceipt::Never);
+    assert_eq!(checks.remember(transaction, source(1), &keys, home), CheckReceipt::Never);
     let bytes = rmp_serde::to_vec_named(&checks).unwrap();
     let mut restored: Checks = rmp_serde::from_slice(&bytes).unwrap();
     let others = RandomState::new();
     for (port, seen) in [(1, CheckReceipt::Here), (2, CheckReceipt::Elsewhere)] {
-        assert_eq!(restored.remember(transaction, source(port), (&others, home)), seen);
+        assert_eq!(restored.remember(transaction, source(port), &others, home), seen);
     }
     let mut elsewhere = Checks::default();
-    elsewhere.remember(transaction, source(1), (&keys, Home { generation: 2, ..home }));
+    elsewhere.remember(transaction, source(1), &keys, Home { generation: 2, ..home });
     assert_ne!(elsewhere.key, checks.key);
 }
 

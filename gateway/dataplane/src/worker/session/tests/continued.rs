@@ -8,7 +8,7 @@ use evenkeel_media::trunk::Tag;
 use evenkeel_model::Incarnation;
 
 use super::*;
-use crate::flows::{FlowEntry, Flows};
+use crate::flows::Flows;
 use crate::worker::egress::{Trunk, TrunkSocket};
 use crate::worker::report::MediaCounts;
 
@@ -266,11 +266,12 @@ impl Stage {
         handle: fn(&mut WorkerSession, &[u8], &mut PacketContext<'_>),
     ) {
         let (source, session) = (self.source(), &mut self.bench.session);
-        if session.learns() && session.learn(source.path(), packet) {
+        let mut admission = session.client.admit(source.path(), b"");
+        if admission == Admission::Learns && session.learn(source.path(), packet) {
             self.flows.insert(source.key(), FlowEntry::of(session.home)).unwrap();
+            admission = session.client.admit(source.path(), b"");
         }
-        if session.takes_from(source) {
-            session.heard_from(source.path());
+        if admission == Admission::Accepted {
             self.bench.at(self.ms, |session, cx| handle(session, packet, cx));
         }
     }
@@ -280,15 +281,16 @@ impl Stage {
             return;
         }
         let (source, home) = (self.source(), self.bench.session.home);
-        let until = self.bench.session.holds_until(source, now);
+        let until = self.bench.session.client.holds_until(source, now);
         self.flows.check(source.key(), home, until, now).unwrap();
         self.bench.at(self.ms, |session, cx| session.checked(source.path(), nominated, cx));
         // Otherwise the times of reports depend on a secret.
-        self.bench.session.address.prove(source);
+        self.bench.session.client.address_mut().prove(source);
         let other = SourceKey { listener: 0, address: ([10, 0, 0, 1], 5_000).into() };
         let from = if nominated { source } else { other };
         let transaction = stun::Transaction([transaction as u8; 12]);
-        let seen = self.bench.session.remember_check(transaction, from, &RandomState::new());
+        let seen =
+            self.bench.session.client.remember_check(transaction, from, &RandomState::new(), home);
         self.out.push(format!("{seen:?}"));
     }
 
@@ -483,7 +485,7 @@ fn address_of_another_session_is_not_handed_out() {
     stage.flows.insert(key, FlowEntry::of(Home { slot: 9, ..home })).unwrap();
     let state = stage.bench.session.hand_out(&stage.flows);
     assert!(!state.has_address() && state.learned.is_empty());
-    assert!(stage.bench.session.address.rtp().is_some(), "it continues here as before");
+    assert!(stage.bench.session.client.address().rtp().is_some(), "it continues here as before");
 }
 
 #[test]
@@ -496,12 +498,12 @@ fn awaited_packet_came_before_the_hand_over() {
     for heard in [false, true] {
         let mut session = WorkerSession::new(install());
         if heard {
-            session.heard_from(from.path());
+            session.client.admit(from.path(), b"");
         }
         let state = Some(Box::new(handed_over(&session.hand_out(&Flows::new(1)))));
         let mut session = WorkerSession::new(Install { state, ..install() });
-        assert_eq!(session.address.rtcp(), heard.then_some(to));
-        session.heard_from(from.path());
-        assert_eq!(session.address.rtcp(), Some(to));
+        assert_eq!(session.client.address().rtcp(), heard.then_some(to));
+        session.client.admit(from.path(), b"");
+        assert_eq!(session.client.address().rtcp(), Some(to));
     }
 }

@@ -5,7 +5,7 @@ use evenkeel_media::srtp::{SOURCES_MAX, SrtpKey, SrtpKeys, SrtpProfile, SrtpRece
 
 use super::*;
 use crate::flows::Flows;
-use crate::worker::session::leg_srtp::{RESTART_PACKETS, RUNS_MAX};
+use crate::worker::session::srtp::{RESTART_PACKETS, RUNS_MAX};
 
 const SSRC: u32 = 5;
 /// A source of the node.
@@ -90,7 +90,7 @@ impl NodeScene {
         let before = &mut self.bench.session;
         let install = Install {
             route: Arc::clone(&before.route),
-            ports: before.ports.take(),
+            ports: before.nodes.take_ports(),
             state: Some(Box::new(handed_over(state))),
             ..install(declared, Srtp::Plain, 0)
         };

@@ -19,7 +19,7 @@ fn checked(srtp: Srtp) -> Bench {
     bench.session.route = Arc::new(RouteCell::holding(route));
     let source = bench.source();
     bench.at(0, |session, cx| session.checked(source.path(), true, cx));
-    bench.session.count_received(source, &[0; 100]);
+    bench.session.client.count_received(source, &[0; 100]);
     bench
 }
 
@@ -73,7 +73,7 @@ fn unproved_address_gets_three_times_what_came() {
     assert_eq!(reaching(&mut bench, 1, 0..100), 85);
     assert_eq!(bench.drops(DropReason::Unvalidated), 95);
     let source = bench.source();
-    bench.session.count_received(source, &[0; 1_000]);
+    bench.session.client.count_received(source, &[0; 1_000]);
     assert_eq!(reaching(&mut bench, 2, 100..400), 177 * 17);
     let mut rtcp = 0;
     while bench.reaches(3) {
@@ -117,10 +117,10 @@ fn addresses_have_different_transactions() {
     let (source, other) = (bench.source(), UdpSocket::bind("127.0.0.1:0").unwrap());
     let other = SourceKey { listener: 0, address: other.local_addr().unwrap() };
     bench.at(1, |session, cx| session.checked(other.path(), true, cx));
-    let transaction = bench.session.address.secret(source).transaction;
+    let transaction = bench.session.client.address().secret(source).transaction;
     let answer = answer(transaction);
     assert!(!bench.at(1, |session, cx| session.handle_check_answer(other, &answer, cx)));
-    assert!(bench.session.address.is_unproved(other));
+    assert!(bench.session.client.address().is_unproved(other));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn answered_report_ends_the_limit() {
 
     let answer = report_of_client(sent);
     let mut restored = answer.clone();
-    bench.session.restore_reports(&mut restored);
+    bench.session.client.restore_reports(&mut restored);
     assert_eq!(restored, report_of_client(MIDDLE), "the node reads its own time");
 }
 
@@ -161,18 +161,18 @@ fn srtp_renews_consent_of_a_proved_address_only() {
         let mut bench = checked(Srtp::Terminated);
         let (source, start) = (bench.source(), bench.start);
         if proved {
-            bench.session.address.prove(source);
+            bench.session.client.address_mut().prove(source);
         }
         let mut renewed = |ms| {
             let now = start + Duration::from_millis(ms);
-            bench.session.renew_consent(source, now)
+            bench.session.client.renew_consent(source, now)
         };
         let all = [999, 20_000, 20_001, 40_000].map(&mut renewed);
         assert_eq!(all, [false, proved, false, proved], "at most once a second");
         let now = start + Duration::from_millis(45_000);
-        assert_eq!(bench.session.address.has_consent(now), proved);
+        assert_eq!(bench.session.client.address().has_consent(now), proved);
         let held = if proved { CONSENT } else { CHECKED_FOR };
-        assert_eq!(bench.session.holds_until(source, now), now + held);
+        assert_eq!(bench.session.client.holds_until(source, now), now + held);
     }
 }
 
@@ -195,11 +195,11 @@ fn limit_goes_on_in_another_process() {
         assert_eq!(reaching(&mut bench, 1, 0..100), 85);
         let source = bench.source();
         if proved {
-            bench.session.address.prove(source);
+            bench.session.client.address_mut().prove(source);
         }
         let flows = Flows::new(4);
         let home = bench.session.home;
-        let until = bench.session.holds_until(source, bench.start);
+        let until = bench.session.client.holds_until(source, bench.start);
         flows.check(source.key(), home, until, bench.start).unwrap();
         let state = Some(Box::new(handed_over(&bench.session.hand_out(&flows))));
         let route = Arc::clone(&bench.session.route);
@@ -213,15 +213,15 @@ fn limit_goes_on_in_another_process() {
 fn forgotten_address_is_unproved_again() {
     let mut bench = checked(Srtp::Plain);
     let first = bench.source();
-    bench.session.address.prove(first);
+    bench.session.client.address_mut().prove(first);
     bench.at(1, |session, cx| session.checked(first.path(), true, cx));
-    assert!(!bench.session.address.is_unproved(first), "another check changes nothing");
+    assert!(!bench.session.client.address().is_unproved(first), "another check changes nothing");
     for port in 1..=5 {
         let other = SourceKey { listener: 0, address: ([10, 0, 0, 1], port).into() };
         bench.at(2, |session, cx| session.checked(other.path(), true, cx));
     }
     bench.at(3, |session, cx| session.checked(first.path(), true, cx));
-    assert!(bench.session.address.is_unproved(first));
+    assert!(bench.session.client.address().is_unproved(first));
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn checks_of_others_do_not_lift_the_limit() {
         let other = SourceKey { listener: 0, address: ([10, 0, 0, 1], port).into() };
         bench.at(2, |session, cx| session.checked(other.path(), false, cx));
     }
-    assert!(bench.session.address.is_unproved(bench.source()));
+    assert!(bench.session.client.address().is_unproved(bench.source()));
     let after = reaching(&mut bench, 3, 100..200);
     assert_eq!(after, 0, "{before} packets came before");
 }

@@ -1,5 +1,7 @@
 //! Sessions with SRTP that ends at the gateway.
 
+use std::hash::RandomState;
+
 use evenkeel_media::srtp::{
     IndexGrant, IndexLease, ReceivedIndices, SentIndices, SrtpKeys, SrtpReceiver, SrtpSender,
 };
@@ -10,11 +12,11 @@ use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::numbering::{ClientNumbers, ExtensionMap};
 
 use super::*;
-use crate::flows::{FlowEntry, FlowKey, Flows};
 use crate::worker::client_ingress::ClientIngress;
 use crate::worker::dtls::{HandshakeInput, InputKind, handshake_channel};
 use crate::worker::egress::WorkerGrant;
 use crate::worker::session::srtp::{AnsweredMedia, SrtpCounters};
+use crate::worker::slots::SessionSlots;
 use crate::worker::sockets::{ArrivalKind, ClientArrival};
 
 const SSRC: u32 = 5;
@@ -66,7 +68,7 @@ impl Scene {
     fn of(phone: Phone) -> Scene {
         let (mut bench, node, hop) = at_node(Srtp::Terminated);
         let keying = SrtpKeying::Sdes(Arc::clone(&phone.keys));
-        bench.session.state().srtp = OwnSrtp::new(keying.clone());
+        bench.session.running().srtp.set_client(keying.clone());
         Scene { bench, phone, keying, node, hop }
     }
 
@@ -106,9 +108,9 @@ impl Scene {
         let (fingerprints, keys) = ([].into(), Some(Arc::clone(&self.phone.keys)));
         let keying = SrtpKeying::Dtls { fingerprints, keys, answered: Arc::new(answered) };
         self.keying = keying.clone();
-        let state = self.bench.session.state();
-        state.srtp = OwnSrtp::new(keying);
-        state.srtp.announce(&mut state.continuity);
+        let RunningMedia { state, srtp, .. } = self.bench.session.running();
+        srtp.set_client(keying);
+        srtp.announce(&mut state.continuity);
     }
 
     /// The packet that the phone receives of this one of the node, decrypted.
@@ -222,16 +224,16 @@ fn answered(may_send: bool) -> AnsweredMedia {
 }
 
 /// Keys that DTLS has yet to agree on.
-fn dtls() -> OwnSrtp {
+fn dtls() -> SrtpKeying {
     let fingerprints = [CertificateFingerprint::Sha256([7; 32])].into();
     let answered = Arc::new(answered(true));
-    OwnSrtp::new(SrtpKeying::Dtls { fingerprints, keys: None, answered })
+    SrtpKeying::Dtls { fingerprints, keys: None, answered }
 }
 
 #[test]
 fn media_waits_for_the_keys_of_dtls() {
     let mut scene = Scene::new();
-    scene.bench.session.state().srtp = dtls();
+    scene.bench.session.running().srtp.set_client(dtls());
     let datagram = scene.phone.protect(RtpSide::Rtp, &video(1, SSRC));
     assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), None);
     assert_eq!(scene.deliver(ArrivalKind::Rtp, &video(1, SSRC)), None, "plain RTP");
@@ -443,7 +445,7 @@ fn session_without_keys_ends_after_the_time_of_a_handshake() {
     scene.bench.at(5, WorkerSession::tick);
     scene.bench.at(end, WorkerSession::tick);
     assert_eq!(failure(&mut scene), None, "it has keys");
-    scene.bench.session.state().srtp = dtls();
+    scene.bench.session.running().srtp.set_client(dtls());
     for ms in [5, end - 1] {
         scene.bench.at(ms, WorkerSession::tick);
         assert_eq!(failure(&mut scene), None, "{ms}");
@@ -457,7 +459,7 @@ fn media_of_a_client_that_has_keys_of_another_process_ends_the_session() {
     let mut scene = Scene::new();
     let datagram = scene.phone.protect(RtpSide::Rtp, &video(1, SSRC));
     for is_restored in [false, true] {
-        scene.bench.session.state().srtp = dtls();
+        scene.bench.session.running().srtp.set_client(dtls());
         if is_restored {
             let state = handed_over(&scene.bench.session.hand_out(&Flows::new(4)));
             scene.bench.session.go_on(state);
@@ -480,7 +482,7 @@ fn dtls_of_checked_addresses_is_passed_on() {
     let (to_handshakes, inputs) = handshake_channel();
     scene.bench.egress.to_handshakes = Some(to_handshakes);
     let next = || inputs.try_recv().ok().map(|HandshakeInput(input)| input);
-    scene.bench.session.state().srtp = dtls();
+    scene.bench.session.running().srtp.set_client(dtls());
     scene.deliver(ArrivalKind::Dtls, RECORD);
     assert!(next().is_none() && scene.bench.drops(DropReason::UnknownSource) == 1);
 
@@ -506,8 +508,8 @@ fn dtls_of_checked_addresses_is_passed_on() {
         matches!(next(), Some(InputKind::Ended(session)) if session.home == scene.bench.session.home)
     );
 
-    scene.bench.session.state().srtp =
-        OwnSrtp::new(SrtpKeying::Sdes(Arc::clone(&scene.phone.keys)));
+    let sdes = SrtpKeying::Sdes(Arc::clone(&scene.phone.keys));
+    scene.bench.session.running().srtp.set_client(sdes);
     scene.deliver(ArrivalKind::Dtls, RECORD);
     assert!(next().is_none() && scene.bench.drops(DropReason::Dtls) == 1);
 }
@@ -517,7 +519,7 @@ fn session_fills_its_share_of_the_handshakes_queue() {
     let mut scene = Scene::new();
     let (to_handshakes, inputs) = handshake_channel();
     scene.bench.egress.to_handshakes = Some(to_handshakes);
-    scene.bench.session.state().srtp = dtls();
+    scene.bench.session.running().srtp.set_client(dtls());
     scene.bench.check(0);
     for _ in 0..100 {
         scene.deliver(ArrivalKind::Dtls, b"\x16 and more");
@@ -535,7 +537,7 @@ fn process_that_continues_uses_no_index_twice() {
     let mut scene = Scene::new();
     let first = scene.answer(1, &video(100, 77)).unwrap();
     let state = scene.bench.session.hand_out(&Flows::new(4));
-    let dump = format!("{state:?} {:?} {:?}", scene.phone.keys, scene.bench.session.state());
+    let dump = format!("{state:?} {:?} {:?}", scene.phone.keys, scene.bench.session.running());
     for attribute in [&scene.phone.keys.client, &scene.phone.keys.gateway] {
         let key = attribute.to_inline();
         assert!(!dump.contains(&key["inline:".len()..]), "{dump}");
@@ -635,7 +637,7 @@ fn session_with_refused_counters_ends() {
     };
     for (limit, is_known) in [(1, true), (1 << 20, false)] {
         let mut scene = Scene::new();
-        let srtp = scene.bench.session.srtp().unwrap();
+        let srtp = scene.bench.session.running().srtp.client_contexts_mut().unwrap();
         srtp.go_on(&sent(limit), true, Some(scene.bench.start + Duration::from_secs(1)));
         assert_eq!(scene.bench.session.begin_srtp(scene.bench.start), is_known, "{limit}");
         assert_eq!(scene.sends(100), is_known, "{limit}");
@@ -646,11 +648,12 @@ fn session_with_refused_counters_ends() {
 #[test]
 fn verified_packets_keep_consent() {
     let mut scene = Scene::new();
-    scene.bench.session.known = ClientKnowledge::Stun;
+    let media = Arc::clone(&scene.bench.session.media);
+    scene.bench.session.client = ClientSide::new(&ClientAddressing::Stun, &media, false, false);
     scene.bench.check(0);
     let ends_at = |scene: &Scene, ms| {
         let at = |ms| scene.bench.start + Duration::from_millis(ms);
-        let address = &scene.bench.session.address;
+        let address = scene.bench.session.client.address();
         assert!(address.has_consent(at(ms - 1)), "it ends before {ms}");
         assert!(!address.has_consent(at(ms)), "it lasts longer than {ms}");
     };

@@ -17,8 +17,8 @@ fn first_packet(client: fn(SocketAddr) -> ClientAddressing, install: Install) ->
     bench.session.route = Arc::new(RouteCell::holding(route));
     let (source, packet) = (SourceKey { listener: 0, address }, video(1));
     bench.at(0, |session, cx| {
-        assert!(!session.learns() || session.learn(source.path(), &packet));
-        session.heard_from(source.path());
+        let admission = session.client.admit(source.path(), b"");
+        assert!(admission == Admission::Accepted || session.learn(source.path(), &packet));
         session.handle_client_rtp(&packet, cx);
     });
     bench.at(1_000, |session, cx| session.handle_node_packet(HOP, &video(HIGHEST), cx));

@@ -1,10 +1,9 @@
-//! The slots of a worker.
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use evenkeel_model::{Incarnation, Srtp};
 
 use super::*;
+use crate::worker::session::tests::install;
 use crate::worker::{ClientAddressing, NodeLeg};
 
 fn three() -> SessionSlots {

@@ -1,15 +1,13 @@
-//! Measurements of a session for policies and operators, and the RTCP that the gateway generates: key-frame requests in both
-//! directions, and send caps. A value whose measurements have stopped is not reported.
+//! Measurements of a session for its summaries: of the client's reception and sending, of packets between client and node, and signs
+//! of impaired media. A value whose measurements have stopped is not reported.
 
 use std::time::{Duration, Instant};
 
-use evenkeel_media::rtcp::{self, rewrite};
-use evenkeel_media::rtp::Receptions;
-use evenkeel_media::{instant, quality};
-use evenkeel_model::{Measures, MediaDescription, MediaStream, Metric, StreamKind};
+use evenkeel_media::rtp::{ArrivalJitter, Receptions, RtpHeader};
+use evenkeel_media::{instant, key_frame, quality, rtcp};
+use evenkeel_model::{FlowCounts, Hop, Measures, Metric, PayloadType, STREAM_KINDS, StreamKind};
 use serde::{Deserialize, Serialize};
 
-use super::key_frames::{FEEDBACK_SOURCES_MAX, KEY_FRAME_EVERY, KeyFrameRequests};
 use crate::ring::PathReport;
 
 /// Sequence numbers below the highest that count as recent: a second of 4,000 packets/s.
@@ -30,6 +28,9 @@ const DOWN_KEPT: Duration = Duration::from_secs(15);
 
 /// Time for which a report may still answer a sender report, for the round-trip time.
 const REPORT_KEPT: Duration = Duration::from_secs(10);
+
+/// A receiver without a key frame repeats its request within this time; otherwise it needs none any more.
+const REPEATED_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Default, Serialize, Deserialize, Debug)]
 pub(crate) struct VoiceMeasurements {
@@ -220,200 +221,188 @@ impl VoiceMeasurements {
     }
 }
 
-/// Interval at which a cap is repeated. REMB is soft state; senders forget it after some seconds.
-const CAP_EVERY: Duration = Duration::from_secs(1);
+/// The counts of [`FlowCounts`] that packets change.
+#[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
+#[serde(from = "FlowRecord", into = "FlowRecord")]
+pub(super) struct FlowTally {
+    pub(super) sent: [u32; STREAM_KINDS],
+    pub(super) received: [u32; STREAM_KINDS],
+    pub(super) reported_ppm: Option<u32>,
+    pub(super) client_ppm: Option<u32>,
+    pub(super) frames: u32,
+    pub(super) client_jitter_us: Option<u32>,
+}
 
-/// Time for which the end of a cap is repeated, because each packet may be lost.
-const LIFTED_FOR: Duration = Duration::from_secs(5);
-
-/// Bitrate that lifts a cap: more than any client sends.
-const UNCAPPED_BPS: u64 = 1_000_000_000;
-
-#[derive(Clone, Default, Serialize, Deserialize, Debug)]
-pub(crate) struct SenderFeedback {
-    /// The sender SSRC of the generated RTCP.
-    ssrc: u32,
-    /// The CNAME: random, per session (RFC 7022, 4.2).
-    name: u64,
-    takes_pli: bool,
-    takes_fir: bool,
-    takes_remb: bool,
-    takes_tmmbr: bool,
-    /// True if the gateway may generate RTCP. False with SRTP, because the gateway has no keys.
-    may_write: bool,
-    /// SSRCs of the client's video.
-    pub(super) video: Vec<u32>,
-    pub(super) sources: Vec<u32>,
-    /// True if the hop gets a key-frame request with the first packet of each stream.
-    wanted: bool,
-    asked_hop: Vec<u32>,
-    #[serde(with = "instant::option")]
-    asked_client: Option<Instant>,
-    fir_number: u8,
-    /// Time when a cap was last sent.
-    #[serde(with = "instant::option")]
-    cap_sent: Option<Instant>,
-    /// Time when the last cap was lifted.
-    #[serde(with = "instant::option")]
-    lifted: Option<Instant>,
-    /// Requests of nodes.
+/// The layout of records: that of earlier versions, and what they lacked.
+#[derive(Default, Serialize, Deserialize)]
+struct FlowRecord {
+    sent: [u32; STREAM_KINDS],
+    received: [u32; STREAM_KINDS],
+    hears: Option<Hop>,
+    expected: u32,
+    lost: u32,
+    missed: u32,
+    reported_ppm: Option<u32>,
     #[serde(default)]
-    key_frames: KeyFrameRequests,
+    client_ppm: Option<u32>,
+    #[serde(default)]
+    frames: u32,
+    #[serde(default)]
+    client_jitter_us: Option<u32>,
 }
 
-impl SenderFeedback {
-    /// `seed` determines SSRC and CNAME.
-    pub(crate) fn new(seed: u64, media: &MediaDescription) -> SenderFeedback {
-        let mut feedback = SenderFeedback {
-            ssrc: seed as u32,
-            name: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            may_write: media.srtp.is_readable(),
-            ..SenderFeedback::default()
-        };
-        feedback.follow(media);
-        feedback
+impl FlowTally {
+    /// The client hears another hop from now on.
+    pub(super) fn forget_hop(&mut self) {
+        (self.received, self.reported_ppm) = Default::default();
+        (self.client_ppm, self.client_jitter_us) = Default::default();
     }
+}
 
-    /// Sends the feedback that the client takes by this description.
-    pub(crate) fn follow(&mut self, media: &MediaDescription) {
-        let takes = |wanted: fn(&evenkeel_model::FeedbackSupport) -> bool| {
-            let mut streams = media.streams.iter();
-            streams.any(|stream| stream.kind == StreamKind::Video && wanted(&stream.feedback))
-        };
-        self.takes_pli = takes(|feedback| feedback.pli);
-        self.takes_fir = takes(|feedback| feedback.fir);
-        self.takes_remb = media.takes_remb();
-        self.takes_tmmbr = takes(|feedback| feedback.tmmbr);
-    }
-
-    /// The client may obey a REMB or TMMBR.
-    pub(crate) fn takes_caps(media: &MediaDescription) -> bool {
-        let tmmbr =
-            |stream: &MediaStream| stream.kind == StreamKind::Video && stream.feedback.tmmbr;
-        media.takes_remb() || media.srtp.is_readable() && media.streams.iter().any(tmmbr)
-    }
-
-    /// Requests a key frame for each stream to the client when the stream's next packet arrives.
-    pub(crate) fn want_key_frame(&mut self) {
-        self.wanted = true;
-        self.asked_hop.clear();
-    }
-
-    /// Requests a key frame for this stream of the hop when a packet of it passes: the client lacks those before.
-    pub(crate) fn want_key_frame_of(&mut self, ssrc: u32) {
-        self.wanted = true;
-        self.asked_hop.retain(|asked| *asked != ssrc);
-    }
-
-    /// Returns a PLI for this stream of the hop, if a key frame is wanted and the PLI was not sent yet.
-    pub(crate) fn key_frame_request(&mut self, ssrc: u32) -> Option<Vec<u8>> {
-        let asked = self.asked_hop.contains(&ssrc) || self.asked_hop.len() >= FEEDBACK_SOURCES_MAX;
-        if !self.wanted || !self.may_write || asked {
-            return None;
+impl From<FlowTally> for FlowCounts {
+    fn from(tally: FlowTally) -> FlowCounts {
+        let FlowTally { sent, received, reported_ppm, client_ppm, frames, client_jitter_us } =
+            tally;
+        FlowCounts {
+            sent,
+            received,
+            reported_ppm,
+            client_ppm,
+            frames,
+            client_jitter_us,
+            ..FlowCounts::default()
         }
-        self.asked_hop.push(ssrc);
-        let pli = rtcp::Pli { sender: self.ssrc, media: ssrc };
-        Some(self.compound(|out| rtcp::write_pli(pli, out)))
     }
+}
 
-    /// Returns a PLI for each video stream of the client, or a FIR if the client does not support PLI. `None` if key frames of all are
-    /// still to come.
-    pub(crate) fn key_frame_of_client(&mut self, now: Instant) -> Option<Vec<u8>> {
-        let recently = within(self.asked_client, KEY_FRAME_EVERY, now);
-        let is_awaited = |ssrc: &u32| self.key_frames.is_awaited(*ssrc, now);
-        if recently || self.video.iter().all(is_awaited) {
-            return None;
+impl From<FlowTally> for FlowRecord {
+    fn from(tally: FlowTally) -> FlowRecord {
+        let FlowTally { sent, received, reported_ppm, client_ppm, frames, client_jitter_us } =
+            tally;
+        FlowRecord {
+            sent,
+            received,
+            reported_ppm,
+            client_ppm,
+            frames,
+            client_jitter_us,
+            ..FlowRecord::default()
         }
-        let streams = self.video.clone();
-        let request = self.ask_client(&streams)?;
-        self.asked_client = Some(now);
-        Some(request)
+    }
+}
+
+impl From<FlowRecord> for FlowTally {
+    fn from(record: FlowRecord) -> FlowTally {
+        let FlowRecord {
+            sent, received, reported_ppm, client_ppm, frames, client_jitter_us, ..
+        } = record;
+        FlowTally { sent, received, reported_ppm, client_ppm, frames, client_jitter_us }
+    }
+}
+
+/// Signs of impaired media besides loss: jitter of the voice from the hop, key frames that were requested and did not come, and voice
+/// that never had any sound.
+#[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
+pub(super) struct MediaSigns {
+    /// In the time of this worker: a copy begins anew.
+    jitter: ArrivalJitter,
+    /// The first request for a key frame of the client since its last one.
+    #[serde(with = "instant::option")]
+    first_request: Option<Instant>,
+    /// The last such request.
+    #[serde(with = "instant::option")]
+    last_request: Option<Instant>,
+    /// The last video packet of the client since the first request.
+    #[serde(with = "instant::option")]
+    last_video: Option<Instant>,
+    /// Voice packets of the client so far. `None` once one of them has sound, or if that is unknown.
+    silent_voice: Option<u32>,
+}
+
+impl MediaSigns {
+    /// Signs of a new session. `is_readable`: its payload is not encrypted.
+    pub(super) fn new(is_readable: bool) -> MediaSigns {
+        MediaSigns { silent_voice: is_readable.then_some(0), ..MediaSigns::default() }
     }
 
-    /// The client sent a key frame of this stream.
-    pub(crate) fn key_frame_came(&mut self, ssrc: u32) {
-        self.key_frames.came(ssrc);
+    /// The client hears another hop from now on.
+    pub(super) fn forget_hop(&mut self) {
+        self.jitter = ArrivalJitter::default();
     }
 
-    /// Returns a request for the streams for which one of a node came too soon after another, and no key frame since.
-    pub(crate) fn due_key_frame_of_client(&mut self, now: Instant) -> Option<Vec<u8>> {
-        let streams = self.key_frames.due(self.asked_client, now);
-        self.ask_client(&streams)
+    /// Handles a packet of voice from the hop that the client hears, read in the pass that began at `now_us`.
+    #[inline]
+    pub(super) fn receive_voice(&mut self, header: &RtpHeader, clock_rate: u32, now_us: i64) {
+        self.jitter.receive(header, clock_rate, now_us);
     }
 
-    fn ask_client(&mut self, streams: &[u32]) -> Option<Vec<u8>> {
-        let can_ask = self.may_write && (self.takes_pli || self.takes_fir);
-        if !can_ask || streams.is_empty() {
-            return None;
+    /// A key frame of the client was requested.
+    pub(super) fn note_key_frame_request(&mut self, now: Instant) {
+        if self.first_request.is_none() || !self.is_repeated(now) {
+            (self.first_request, self.last_video) = (Some(now), None);
         }
-        if self.takes_pli {
-            let sender = self.ssrc;
-            let plis = streams.iter().map(|&media| rtcp::Pli { sender, media });
-            return Some(self.compound(|out| plis.for_each(|pli| rtcp::write_pli(pli, out))));
-        }
-        self.fir_number = self.fir_number.wrapping_add(1);
-        let number = self.fir_number;
-        let entries: Vec<_> =
-            streams.iter().map(|&media| rtcp::FirEntry { media, number }).collect();
-        Some(self.compound(|out| rtcp::write_fir(self.ssrc, &entries, out)))
+        self.last_request = Some(now);
     }
 
-    /// Removes requests of a node for key frames that come too soon after another. Returns the length of the compound packet.
-    pub(crate) fn thin_requests(&mut self, compound: &mut [u8], now: Instant) -> usize {
-        if !self.takes_pli && !self.takes_fir {
-            // The gateway could not repeat them.
-            return compound.len();
+    /// The next packet of this kind from the client is inspected.
+    #[inline]
+    pub(super) fn inspects(&self, kind: StreamKind) -> bool {
+        match kind {
+            StreamKind::Audio => self.silent_voice.is_some(),
+            StreamKind::Video => self.first_request.is_some(),
         }
-        self.key_frames.thin(compound, &self.video, self.asked_client, now)
     }
 
-    /// Returns a REMB over all streams, or a TMMBR with an equal share for each video stream. 0 lifts the cap.
-    pub(crate) fn cap(&mut self, kbps: u32, now: Instant) -> Option<Vec<u8>> {
-        self.cap_sent = Some(now);
-        self.lifted = if kbps == 0 { self.lifted.or(Some(now)) } else { None };
-        let bps = if kbps == 0 { UNCAPPED_BPS } else { u64::from(kbps) * 1_000 };
-        if !self.may_write {
-            None
-        } else if self.takes_remb {
-            Some(self.compound(|out| rtcp::write_remb(self.ssrc, bps, &self.sources, out)))
-        } else if self.takes_tmmbr && !self.video.is_empty() {
-            let each = bps / self.video.len() as u64;
-            Some(self.compound(|out| rtcp::write_tmmbr(self.ssrc, each, &self.video, out)))
+    /// Looks for sound, or a key frame. Packets of an unknown codec may have them. Returns whether the packet begins a key frame.
+    pub(super) fn inspect(
+        &mut self,
+        kind: StreamKind,
+        payload_type: &PayloadType,
+        payload: &[u8],
+        now: Instant,
+    ) -> bool {
+        let codec = &payload_type.codec;
+        if payload_type.repairs() {
+            return false;
+        }
+        if kind == StreamKind::Audio {
+            let is_silent = quality::is_silent(codec, payload) == Some(true);
+            let silent = self.silent_voice.filter(|_| is_silent);
+            self.silent_voice = silent.map(|packets| packets.saturating_add(1));
+            return false;
+        }
+        let begins = key_frame::begins_key_frame(codec, payload);
+        if begins == Some(false) && self.is_repeated(now) {
+            self.last_video = Some(now);
         } else {
-            None
+            self.first_request = None;
+        }
+        begins == Some(true)
+    }
+
+    fn is_repeated(&self, now: Instant) -> bool {
+        let within = |last: Instant| now.saturating_duration_since(last) <= REPEATED_WITHIN;
+        self.last_request.is_some_and(within)
+    }
+
+    /// Time for which requests and video without a key frame went on.
+    fn key_frame_missing(&self, now: Instant) -> Option<Duration> {
+        let last = self.last_video?.min(self.last_request?);
+        let missing = last.saturating_duration_since(self.first_request?);
+        self.is_repeated(now).then_some(missing)
+    }
+
+    /// Adds these signs to the counts since the last summary.
+    pub(super) fn complete(&self, flow: FlowCounts, now: Instant) -> FlowCounts {
+        let jitter_us = (flow.received[0] > 0).then(|| self.jitter.us());
+        let missing = self.key_frame_missing(now).unwrap_or_default();
+        FlowCounts {
+            jitter_us: jitter_us.map(|us| us.try_into().unwrap_or(u32::MAX)),
+            key_frame_missing_ms: missing.as_millis() as u32,
+            silent_voice: self.silent_voice.unwrap_or(0),
+            ..flow
         }
     }
-
-    /// Returns whether the cap, or its end, must be sent again now.
-    pub(crate) fn cap_is_due(&self, kbps: u32, now: Instant) -> bool {
-        !within(self.cap_sent, CAP_EVERY, now) && self.repeats(kbps, now)
-    }
-
-    /// Returns whether the cap, or its end, is still being repeated.
-    pub(crate) fn repeats(&self, kbps: u32, now: Instant) -> bool {
-        kbps > 0 || within(self.lifted, LIFTED_FOR, now)
-    }
-
-    /// Lowers the node's rate limits to the cap. A packet with such a limit carries the cap, which postpones the
-    /// gateway's next one.
-    pub(crate) fn limit(&mut self, compound: &mut [u8], kbps: u32, now: Instant) {
-        if kbps > 0 && self.may_write && rewrite::limit_rates(compound, u64::from(kbps) * 1_000) {
-            self.cap_sent = Some(now);
-        }
-    }
-
-    /// Builds a compound packet: receiver report, CNAME, then the message (RFC 3550, 6.1).
-    fn compound(&self, say: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-        let mut packet = Vec::new();
-        rtcp::write_receiver_report(self.ssrc, &[], &mut packet);
-        rtcp::write_cname(self.ssrc, format!("{:016x}", self.name).as_bytes(), &mut packet);
-        say(&mut packet);
-        packet
-    }
-}
-
-fn within(at: Option<Instant>, time: Duration, now: Instant) -> bool {
-    at.is_some_and(|at| now.saturating_duration_since(at) < time)
 }
 
 #[cfg(test)]

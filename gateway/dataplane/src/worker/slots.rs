@@ -3,8 +3,11 @@
 use evenkeel_media::trunk::Tag;
 use evenkeel_model::{Hop, NodeId};
 
-use super::{RANDOM_BITS, WorkerSession};
+use super::session::WorkerSession;
 use crate::flows::Home;
+
+/// Random bits of a tag. The 24 bits above them hold the session's slot: 16 million, more than a gateway may hold.
+const RANDOM_BITS: u32 = 40;
 
 /// A worker's sessions, by slot. A session is accessed through a closure, one at a time, so that after a panic the
 /// responsible session is known.
@@ -42,7 +45,7 @@ impl SessionSlots {
         act: impl FnOnce(&mut WorkerSession, Hop) -> T,
     ) -> Option<T> {
         let done = self.with_slot((tag.0 >> RANDOM_BITS) as u32, |session| {
-            let hop = session.hop_of(tag).filter(|hop| hop.node == node)?;
+            let hop = session.nodes.hop_of(tag).filter(|hop| hop.node == node)?;
             Some(act(session, hop))
         });
         done.flatten()
@@ -94,3 +97,11 @@ impl SessionSlots {
         self.slots[self.current.take()? as usize].take()
     }
 }
+
+/// The tag of a trunk leg: the slot for a fast lookup, and random bits that make it a secret.
+pub fn tag(slot: u32, random: u64) -> Tag {
+    Tag(u64::from(slot) << RANDOM_BITS | random & ((1 << RANDOM_BITS) - 1))
+}
+
+#[cfg(test)]
+mod tests;
