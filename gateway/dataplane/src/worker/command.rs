@@ -1,28 +1,18 @@
-//! Commands from control to a worker.
+//! Commands from control to a worker, and the answers to them.
 
 use std::io;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
 
-use evenkeel_media::continuity::FILLED_WITHIN;
-use evenkeel_media::srtp::SrtpKeys;
-use evenkeel_model::forward::DropReason;
-use evenkeel_model::{CloseReason, Hop, MediaDescription, NodeId, Plan};
+use evenkeel_media::srtp::{CopyNumber, SrtpKeys};
+use evenkeel_model::{Hop, MediaDescription, NodeId, Plan};
 use tokio::sync::mpsc;
 
 use super::dtls::HandshakeFlight;
-use super::egress::{Trunk, TrunkSocket, TrunkState, trunk_to};
-use super::report::WorkerReport;
-use super::session::{AnsweredMedia, Install, NodeLeg, PacketContext, SessionState, WorkerSession};
-use super::slots::SessionSlots;
-use super::sockets::RtpSide;
-use super::suspension::{Copies, HandedOut, SocketDuplicates};
-use super::{COMMANDS_MAX, PacketSource, PacketWorker, watch};
+use super::egress::{TrunkSocket, TrunkState};
+use super::session::{AnsweredMedia, Install, NodeLeg, SessionState};
 use crate::flows::Home;
-
-/// Commands handled before packets are read again: about a millisecond.
-const PER_TURN: usize = 1_024;
 
 /// A command of control, run in the order of the channel.
 #[derive(Debug)]
@@ -150,225 +140,55 @@ pub enum WorkerCommand {
     Stop,
 }
 
-impl PacketWorker {
-    /// Runs commands after control has woken the worker.
-    pub(super) fn handle_wake(&mut self, now: Instant) {
-        self.waker.clear();
-        if self.run_commands(PER_TURN, now) {
-            self.mark_unread(PacketSource::Commands);
-        }
-    }
+/// A copy of a session that goes on.
+#[derive(Debug)]
+pub struct Duplicate {
+    /// The state at the time of the copy.
+    pub state: SessionState,
+    /// Duplicates of the session's own sockets for RTP and, if it has a separate port, for RTCP.
+    pub ports: Option<(OwnedFd, Option<OwnedFd>)>,
+}
 
-    /// Runs all commands sent so far. Packets read afterwards may depend on them.
-    pub(super) fn take_commands(&mut self, now: Instant) {
-        self.run_commands(COMMANDS_MAX, now);
-    }
+/// Answer to [`WorkerCommand::Duplicate`](WorkerCommand::Duplicate).
+#[derive(Debug)]
+pub struct SocketDuplicates {
+    /// The copied sessions, by slot.
+    pub sessions: Vec<Duplicate>,
+    /// The number of the worker's slots.
+    pub slots: u32,
+}
 
-    /// Runs up to `most` commands. Returns whether more may be waiting.
-    fn run_commands(&mut self, most: usize, now: Instant) -> bool {
-        let done = (0..most).map_while(|_| {
-            let command = self.commands.try_recv().ok()?;
-            self.run_command(command, now);
-            Some(())
-        });
-        let may_have_more = done.count() == most;
-        // Packets that waited for a leg are sent before later ones.
-        self.send_early(now);
-        may_have_more
-    }
+/// The sessions of a suspended worker, in parts: another worker continues the first while this one hands out the others.
+#[derive(Debug)]
+pub enum HandedOut {
+    /// Up to [`HandedOut::PART`] sessions that have changed since their last copy.
+    Sessions(Vec<SessionState>),
+    /// The last part: the trunks.
+    Trunks {
+        /// Number of the worker.
+        worker: u16,
+        /// The state of each open trunk.
+        trunks: Vec<TrunkState>,
+    },
+}
 
-    fn run_command(&mut self, command: WorkerCommand, now: Instant) {
-        match command {
-            WorkerCommand::Install(install) => self.install(*install, now),
-            WorkerCommand::Attach { home, hop, leg } => {
-                self.sessions.with(home, |session| session.attach(hop, leg));
-                self.egress.note_changed(home);
-            }
-            WorkerCommand::Detach { home, hop } => {
-                self.sessions.with(home, |session| session.detach(hop));
-                self.egress.note_changed(home);
-            }
-            WorkerCommand::Plan { home, plan } => {
-                self.with_session(home, now, |session, cx| session.set_plan(plan, cx));
-            }
-            WorkerCommand::SetKeys { home, keys } => {
-                self.sessions.with(home, |session| session.set_keys(&keys));
-                self.egress.note_changed(home);
-            }
-            WorkerCommand::Renegotiate { home, media, answered } => {
-                self.sessions.with(home, |session| session.renegotiate(media, answered));
-                self.egress.note_changed(home);
-            }
-            WorkerCommand::SendDtls(flight) => {
-                let HandshakeFlight { home, to, bytes } = *flight;
-                self.with_session(home, now, |session, cx| session.send_dtls(to, &bytes, cx));
-            }
-            WorkerCommand::KeyFrame(home) => {
-                self.with_session(home, now, WorkerSession::request_client_key_frame);
-            }
-            #[cfg(any(test, feature = "fault-injection"))]
-            WorkerCommand::Panic(home) => {
-                self.sessions.with(home, |session| session.panics = true);
-            }
-            WorkerCommand::Remove(home) => self.remove(home, now),
-            WorkerCommand::ForgetRestored => self.forget_restored(),
-            WorkerCommand::SendSigned { node, message, sealed } => {
-                self.egress.send_signed(node, &message, sealed);
-            }
-            WorkerCommand::LimitBundles { node, size_max } => {
-                if let Some(trunk) = trunk_to(&mut self.egress.trunks, node) {
-                    trunk.limit_bundles(size_max);
-                }
-            }
-            WorkerCommand::AddTrunk { node, trunk } => self.add_trunk(node, trunk),
-            WorkerCommand::RemoveNode(node) => self.egress.remove_node(node),
-            // Fails only if control waits no longer.
-            WorkerCommand::Duplicate { slots, all, for_standby, done } => {
-                drop(done.send(self.duplicate(slots, all, for_standby, now)));
-            }
-            WorkerCommand::Suspend(to) => self.suspending = Some(to),
-            WorkerCommand::Continue { home, state } => self.continue_session(home, *state, now),
-            // Fails only if control waits no longer.
-            WorkerCommand::Copy { slots, all, for_standby, done } => {
-                drop(done.send(self.copy(slots, all, for_standby, now)));
-            }
-            WorkerCommand::ContinueTrunk(state) => {
-                if let Some(trunk) = trunk_to(&mut self.egress.trunks, state.node) {
-                    trunk.go_on(*state);
-                }
-            }
-            WorkerCommand::Confirm(done) => drop(done.send(())),
-            WorkerCommand::Resume => self.resume(),
-            WorkerCommand::Stop => self.stopped = true,
-        }
-    }
+impl HandedOut {
+    /// Half a millisecond for the process that encodes them, and for the one that reads them.
+    pub const PART: usize = 64;
 
-    fn add_trunk(&mut self, node: NodeId, trunk: TrunkSocket) {
-        let watched = watch(&self.epoll, &trunk.socket, PacketSource::Trunk(node));
-        match watched.and_then(|()| Trunk::new(trunk)) {
-            Ok(trunk) => self.egress.add_trunk(node, trunk),
-            // Probes use another socket and still succeed, so only this line explains the silence.
-            Err(error) => {
-                tracing::error!(%node, %error, "trunk not opened; no packets are exchanged with the node");
-            }
-        }
+    /// The number of parts of a worker with this number of slots, at most.
+    pub fn parts(slots: usize) -> usize {
+        slots.div_ceil(HandedOut::PART) + 1
     }
+}
 
-    fn with_session(
-        &mut self,
-        home: Home,
-        now: Instant,
-        act: impl FnOnce(&mut WorkerSession, &mut PacketContext<'_>),
-    ) {
-        let cx = &mut PacketContext { egress: &mut self.egress, board: &self.board, now };
-        self.sessions.with(home, |session| act(session, cx));
-    }
-
-    fn install(&mut self, mut install: Install, now: Instant) {
-        // Sessions that are installed while nothing is read come from another process.
-        let awaits_counters = self.suspended && install.state.is_none();
-        let is_restored = self.suspended || install.state.is_some();
-        let home = install.home;
-        let learned = install.state.as_deref_mut().map(SessionState::take_learned);
-        let slot = install.home.slot;
-        for side in [RtpSide::Rtp, RtpSide::Rtcp] {
-            let fd = install.ports.as_ref().and_then(|ports| ports.fd(side));
-            if let Some(fd) = fd
-                && let Err(error) = watch(&self.epoll, fd, PacketSource::Port(slot, side))
-            {
-                tracing::warn!(session = %install.session, %error, "port not watched; node packets are not read");
-            }
-        }
-        let mut session = WorkerSession::new(install);
-        if awaits_counters {
-            session.await_srtp_counters();
-        }
-        learned.into_iter().flatten().for_each(|learned| session.relearn(learned, &self.flows));
-        if session.active {
-            self.egress.active.push(session.home);
-        }
-        let (has_srtp, has_srtp_legs) = (session.has_srtp(), session.has_srtp_legs());
-        self.sessions.put(session);
-        if (has_srtp || has_srtp_legs) && is_restored {
-            self.egress.indices.restored.push(home);
-            self.begin_restored(now);
-        } else if has_srtp {
-            // A standby without a copy of the counters cannot continue the session.
-            self.egress.note_changed(home);
-        }
-    }
-
-    /// Begins to send SRTP of restored sessions, unless this worker sends nothing yet. Sessions with unknown used indices end.
-    pub(super) fn begin_restored(&mut self, now: Instant) {
-        if self.suspended {
-            return;
-        }
-        for home in std::mem::take(&mut self.egress.indices.restored) {
-            let lost = self.sessions.with(home, |session| {
-                (!session.begin_srtp(now)).then_some((session.id, CloseReason::SrtpCountersLost))
-            });
-            self.unreported.extend(lost.flatten());
-        }
-        self.report_ends();
-    }
-
-    /// Repeats reports for which control had no room.
-    #[cold]
-    pub(super) fn report_ends(&mut self) {
-        let reports = &self.egress.reports;
-        let report = |&(session, reason): &_| WorkerReport::Ended(session, reason);
-        self.unreported.retain(|ended| reports.try_send(report(ended)).is_err());
-    }
-
-    fn continue_session(&mut self, home: Home, mut state: SessionState, now: Instant) {
-        let (learned, flows) = (state.take_learned(), &self.flows);
-        let begins = self.sessions.with(home, |session| {
-            let was_active = session.active;
-            session
-                .client
-                .learned()
-                .iter()
-                .for_each(|source| _ = flows.remove(&source.key(), home));
-            session.go_on(state);
-            learned.into_iter().for_each(|learned| session.relearn(learned, flows));
-            session.active && !was_active
-        });
-        if begins.unwrap_or_default() {
-            self.egress.active.push(home);
-        }
-        self.begin_restored(now);
-    }
-
-    fn remove(&mut self, home: Home, now: Instant) {
-        let (flows, egress) = (&self.flows, &self.egress);
-        self.sessions.with(home, |session| {
-            for source in session.client.learned() {
-                flows.remove(&source.key(), home);
-            }
-            if session.nodes.sockets() > 0 && egress.permit.may_send() {
-                session.nodes.flush(&egress.stats, now);
-            }
-            (0..session.nodes.clear()).for_each(|_| egress.count_drop(DropReason::Fenced));
-            session.end_dtls(egress);
-            session.report_shed(egress);
-            // Packets still missing count as lost.
-            let (mode, totals) = (session.mode(), session.totals(now + FILLED_WITHIN));
-            let (session, counts) = (session.id, session.take_counts());
-            egress.report(WorkerReport::Removed { session, mode, totals, counts });
-        });
-        self.sessions.remove(home);
-    }
-
-    /// Nothing was read or sent since the sessions were installed.
-    fn forget_restored(&mut self) {
-        for session in self.sessions.iter() {
-            for source in session.client.learned() {
-                self.flows.remove(&source.key(), session.home);
-            }
-        }
-        self.sessions = SessionSlots::default();
-        self.egress.indices.restored.clear();
-        self.egress.active.clear();
-        self.egress.changed.take();
-    }
+/// Copies of sessions that go on.
+#[derive(Debug)]
+pub struct Copies {
+    /// Each with the number of its own sockets.
+    pub sessions: Vec<(SessionState, u8)>,
+    /// The number of the worker's slots.
+    pub slots: u32,
+    /// The number of this copy.
+    pub number: CopyNumber,
 }

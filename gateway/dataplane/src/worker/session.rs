@@ -76,15 +76,23 @@ pub(crate) struct WorkerSession {
     running: Option<Box<RunningMedia>>,
     /// Seeds SSRC, sequence numbers and CNAME.
     seed: u64,
-    /// True if the session is summarised.
-    pub(crate) active: bool,
-    /// True if the session was used since its last summary.
-    touched: bool,
+    activity: Activity,
     /// True if the session has changed since its last copy.
     pub(crate) uncopied: bool,
     /// True if the next packet panics.
     #[cfg(any(test, feature = "fault-injection"))]
     pub(super) panics: bool,
+}
+
+/// Whether the worker summarises a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Activity {
+    /// There is nothing to summarise.
+    Idle,
+    /// The session is summarised, and was not used since its last summary.
+    Quiet,
+    /// The session is summarised, and was used since its last summary.
+    Used,
 }
 
 /// DSCP of packets by kind (RFC 2474).
@@ -277,9 +285,11 @@ impl WorkerSession {
             dscp: install.dscp,
             running: None,
             seed: install.seed,
-            // The cap is sent before the client's first packet.
-            active: install.plan.send_cap_kbps() > 0,
-            touched: false,
+            activity: match install.plan.send_cap_kbps() {
+                0 => Activity::Idle,
+                // The cap is sent before the client's first packet.
+                _ => Activity::Quiet,
+            },
             uncopied: true,
             #[cfg(any(test, feature = "fault-injection"))]
             panics: false,
@@ -311,11 +321,16 @@ impl WorkerSession {
         self.running().counts.get_or_insert_default()
     }
 
+    /// Returns whether the session is summarised.
+    pub(crate) fn is_active(&self) -> bool {
+        self.activity != Activity::Idle
+    }
+
     /// Marks a session that handles a packet, so that it is summarised until it is idle.
     fn mark_active(&mut self, cx: &mut PacketContext<'_>) {
         #[cfg(any(test, feature = "fault-injection"))]
         assert!(!self.panics, "injected panic of {}", self.id);
-        let was_idle = !self.active;
+        let was_idle = !self.is_active();
         let since = &mut self.state().measurements.since;
         if was_idle || since.is_none() {
             *since = Some(cx.now);
@@ -324,26 +339,26 @@ impl WorkerSession {
     }
 
     fn wake(&mut self, cx: &mut PacketContext<'_>) {
-        (self.touched, self.uncopied) = (true, true);
-        if !self.active {
-            self.active = true;
+        self.uncopied = true;
+        if std::mem::replace(&mut self.activity, Activity::Used) == Activity::Idle {
             cx.egress.active.push(self.home);
         }
     }
 
     /// Returns whether the session has nothing left to summarise. Called after each summary.
     pub(crate) fn went_idle(&mut self, now: Instant) -> bool {
-        let touched = std::mem::take(&mut self.touched);
+        let was_used = self.activity == Activity::Used;
         let cap = self.plan.send_cap_kbps();
         let is_quiet = |state: &MediaState| {
             state.shed.is_none()
                 && state.measurements.is_quiet(now)
                 && !state.feedback.repeats(cap, now)
         };
-        self.active = touched || !self.state_ref().map_or(cap == 0, is_quiet);
+        let is_idle = !was_used && self.state_ref().map_or(cap == 0, is_quiet);
+        self.activity = if is_idle { Activity::Idle } else { Activity::Quiet };
         // The summary took the last counts.
-        self.uncopied |= touched || !self.active;
-        !self.active
+        self.uncopied |= was_used || is_idle;
+        is_idle
     }
 
     /// Handles input from the client other than media.
@@ -1268,8 +1283,8 @@ impl WorkerSession {
             learned,
             media: self.state_ref().cloned().map(Box::new),
             seed: self.seed,
-            active: self.active,
-            touched: self.touched,
+            active: self.is_active(),
+            touched: self.activity == Activity::Used,
             copied: false,
             srtp: srtp.and_then(SrtpEnds::client_counters),
             leg_srtp: srtp.map(SrtpEnds::leg_counters).unwrap_or_default(),
@@ -1339,8 +1354,12 @@ impl WorkerSession {
             counts.continue_session();
             self.running = Some(Box::new(RunningMedia { state, srtp: ends, counts: Some(counts) }));
         }
-        (self.seed, self.touched) = (seed, touched);
-        self.active |= active;
+        self.seed = seed;
+        self.activity = match (touched, active || self.is_active()) {
+            (true, _) => Activity::Used,
+            (false, true) => Activity::Quiet,
+            (false, false) => Activity::Idle,
+        };
     }
 
     /// Returns an address to the flow table, unless another session has it.

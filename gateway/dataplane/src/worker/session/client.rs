@@ -424,3 +424,6 @@ fn send_protected(
     }
     cx.egress.protected = protected;
 }
+
+#[cfg(test)]
+mod tests;

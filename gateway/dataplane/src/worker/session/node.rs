@@ -268,3 +268,6 @@ impl NodeSide {
         self.ports = Some(Box::new(ports));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -654,3 +654,6 @@ fn drop_reason(error: SrtpError) -> DropReason {
         | SrtpError::SourcesFull { .. } => DropReason::SrtpIndex,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -685,7 +685,7 @@ fn idle_session_leaves_the_active_sessions() {
         |address| ClientAddressing::Declared { listener: 0, address, rtcp: address },
         Srtp::Plain,
     );
-    assert!(!bench.session.active && bench.session.summary(bench.start).is_none());
+    assert!(!bench.session.is_active() && bench.session.summary(bench.start).is_none());
     let packet = |sequence| {
         let fields =
             rtp::Fields { payload_type: 96, marker: false, sequence, timestamp: 1, ssrc: 1 };

@@ -129,7 +129,7 @@ fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Waits until the node has these packets of the phone, each once and in order.
-fn reach_node(node: &UdpSocket, phone: &Phone, expected: std::ops::Range<u16>) {
+fn reach_node(node: &UdpSocket, phone: &Phone, expected: Range<u16>) {
     let mut all = Vec::new();
     until(|| {
         all.extend(came(node));
@@ -446,7 +446,7 @@ fn port_read_in_part_is_read_on_after_resume() {
 
 fn packets_up(state: SessionState) -> u64 {
     let install = install(ClientAddressing::Stun, Srtp::Plain, 0);
-    let session = session::WorkerSession::new(Install { state: Some(Box::new(state)), ..install });
+    let session = WorkerSession::new(Install { state: Some(Box::new(state)), ..install });
     session.totals(Instant::now()).packets_up
 }
 
