@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use evenkeel_media::{demux, rtp, stun};
 use evenkeel_model::forward::DropReason;
 
-use super::egress::Egress;
+use super::egress::{Egress, PacketContext};
 use super::report::WorkerReport;
-use super::session::{Admission, CheckReceipt, PacketContext, WorkerSession};
+use super::session::{Admission, CheckReceipt, WorkerSession};
 use super::slots::SessionSlots;
 use super::sockets::{ArrivalKind, ClientArrival, RtpSide, SourceKey};
 use crate::address;

@@ -11,8 +11,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use evenkeel_media::srtp::{CopyNumber, GrantView, IndexGrant};
 use evenkeel_media::trunk::seal::{self, SealError};
 use evenkeel_media::trunk::{Bundle, SHARED_MAX, Tag};
-use evenkeel_model::NodeId;
 use evenkeel_model::forward::DropReason;
+use evenkeel_model::{Board, NodeId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -53,6 +53,13 @@ pub(crate) struct Egress {
     pub(crate) protected: Vec<u8>,
     /// Another process continues the sessions, with the counters that they had when this was set.
     pub(crate) is_handed_out: bool,
+}
+
+/// State of the worker that a session uses while it handles a packet.
+pub(crate) struct PacketContext<'a> {
+    pub(crate) egress: &'a mut Egress,
+    pub(crate) board: &'a Board,
+    pub(crate) now: Instant,
 }
 
 impl Egress {

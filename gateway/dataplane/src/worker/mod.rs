@@ -43,7 +43,7 @@ pub use dtls::{HandshakeFlight, HandshakeInput, handshake_channel};
 pub use early::EarlyLimits;
 use early::Outbound;
 pub use egress::{BUNDLE_SIZES, TrunkSocket, TrunkState};
-use egress::{Egress, Permit, Trunk, WorkerGrant, trunk_to};
+use egress::{Egress, PacketContext, Permit, Trunk, WorkerGrant, trunk_to};
 use evenkeel_media::continuity::FILLED_WITHIN;
 use evenkeel_media::srtp::IndexGrant;
 use evenkeel_media::trunk;
@@ -58,11 +58,11 @@ pub use report::{
 };
 use report::{Sweep, every};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use session::WorkerSession;
 pub use session::{
     AnsweredMedia, ClientAddressing, ClientPassword, DscpMarks, Install, NodeLeg, NodePort,
     SessionState, SrtpKeying, SrtpPort,
 };
-use session::{PacketContext, WorkerSession};
 use slots::SessionSlots;
 pub use slots::tag;
 pub use sockets::SessionPorts;

@@ -5,9 +5,9 @@ use evenkeel_media::{demux, trunk};
 use evenkeel_model::NodeId;
 use evenkeel_model::forward::DropReason;
 
-use super::egress::is_long;
+use super::egress::{PacketContext, is_long};
 use super::report::WorkerReport;
-use super::session::{PacketContext, WorkerSession};
+use super::session::WorkerSession;
 use super::slots::SessionSlots;
 use crate::mmsg::ReceiveBatch;
 

@@ -9,6 +9,7 @@ mod client;
 mod counts;
 mod feedback;
 mod measurements;
+mod media;
 mod node;
 mod reachability;
 mod record;
@@ -23,36 +24,31 @@ use std::time::{Duration, Instant};
 
 pub(crate) use address::CheckReceipt;
 use address::CheckedAddress;
-pub(crate) use client::{Admission, ClientSide};
+pub(crate) use client::Admission;
+use client::ClientSide;
 use counts::SessionCounts;
 use evenkeel_dtls::HandshakeFailure;
-use evenkeel_media::continuity::{
-    Continuity, FILLED_WITHIN, OriginalNumbers, Pass, Protection, StreamEpoch, SwitchCause,
-    Withheld,
-};
+use evenkeel_media::continuity::{OriginalNumbers, Pass, StreamEpoch, Withheld};
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
-use evenkeel_media::quality::Codec;
 use evenkeel_media::srtp::{GrantView, SrtpKeys};
 use evenkeel_media::stun::{StunKey, Username};
-use evenkeel_media::{demux, instant, key_frame, retransmission, rtcp, rtp};
+use evenkeel_media::{demux, key_frame, retransmission, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
 use evenkeel_model::{
-    Board, FlowCounts, Hop, LeftHop, MediaDescription, PayloadType, Plan, RedundancyMode,
-    RepairKind, RouteCell, SessionId, Srtp, StreamKind,
+    Hop, MediaDescription, Plan, RedundancyMode, RepairKind, RouteCell, SessionId, Srtp, StreamKind,
 };
 use feedback::SenderFeedback;
-use measurements::{FlowTally, MediaSigns, VoiceMeasurements};
-pub(crate) use node::NodeSide;
+use measurements::{reported_loss, reports, voice_jitter};
+use media::{MediaState, RunningMedia, declared, voice};
+use node::NodeSide;
 pub use node::{NodeLeg, NodePort, SrtpPort};
-use reachability::AddressValidation;
 use record::Learned;
-pub use record::{ClientAddressing, Install, SessionState};
-use serde::{Deserialize, Serialize};
+pub use record::{ClientAddressing, DscpMarks, Install, SessionState};
 use srtp::SrtpEnds;
 pub use srtp::{AnsweredMedia, ClientPassword, SrtpKeying};
 
 use super::dtls::{DtlsSession, HandshakeDatagram, InputKind};
-use super::egress::Egress;
+use super::egress::{Egress, PacketContext};
 use super::report::{MediaCounts, MediaDirection, ShedRun, Summary, Totals, WorkerReport};
 use super::sockets::{ClientPath, RtpSide, SourceKey, reason};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
@@ -93,182 +89,6 @@ enum Activity {
     Quiet,
     /// The session is summarised, and was used since its last summary.
     Used,
-}
-
-/// DSCP of packets by kind (RFC 2474).
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct DscpMarks {
-    /// Voice and its RTCP; 46 is EF.
-    pub voice: u8,
-    /// 34 is AF41.
-    pub video: u8,
-}
-
-impl DscpMarks {
-    fn of(self, kind: StreamKind) -> u8 {
-        match kind {
-            StreamKind::Audio => self.voice,
-            StreamKind::Video => self.video,
-        }
-    }
-}
-
-/// What a session has once it carries packets or has keys of SRTP.
-#[derive(Debug)]
-struct RunningMedia {
-    state: MediaState,
-    srtp: SrtpEnds,
-    /// Allocated with the first count. No record has them.
-    counts: Option<Box<SessionCounts>>,
-}
-
-/// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
-#[derive(Clone, Serialize, Deserialize, Debug)]
-struct MediaState {
-    continuity: Continuity,
-    measurements: VoiceMeasurements,
-    feedback: SenderFeedback,
-    current_hop: Option<Hop>,
-    /// Number of hops so far.
-    switches: u32,
-    /// The two hops that the client hears in hitless mode.
-    pair: Option<Box<HopPair<Hop>>>,
-    totals: Totals,
-    /// Packets between client and node since the last summary.
-    flow: FlowTally,
-    /// Packets missing at switches that earlier summaries included.
-    missed_told: u32,
-    /// Shed packets not reported yet, and the time of the first.
-    #[serde(with = "instant::paired")]
-    shed: Option<(ShedRun, Instant)>,
-    /// Present until a client at the declared address has reported. Boxed, because few sessions need it for long.
-    #[serde(default)]
-    validation: Option<Box<AddressValidation>>,
-    #[serde(default)]
-    signs: MediaSigns,
-}
-
-/// The preferred codec of the session's first audio stream.
-fn voice(media: &MediaDescription) -> Option<Codec> {
-    let voice = media.streams.iter().find(|stream| stream.kind == StreamKind::Audio)?;
-    voice.payload_types.first().map(|payload| Codec::named(&payload.codec))
-}
-
-/// Returns the declared payload type of this number, with the kind of its stream.
-fn declared(media: &MediaDescription, number: u8) -> Option<(StreamKind, &PayloadType)> {
-    media.streams.iter().find_map(|stream| {
-        let found = stream.payload_types.iter().find(|payload| payload.number == number)?;
-        Some((stream.kind, found))
-    })
-}
-
-impl MediaState {
-    fn new(seed: u64, media: &MediaDescription, needs_report: bool) -> MediaState {
-        let protection = match media.srtp {
-            Srtp::Plain => Protection::Clear,
-            Srtp::Opaque => Protection::Srtp,
-            Srtp::Terminated => Protection::Terminated,
-        };
-        MediaState {
-            continuity: Continuity::new(seed, protection),
-            measurements: VoiceMeasurements::new(voice(media)),
-            feedback: SenderFeedback::new(seed, media),
-            current_hop: None,
-            switches: 0,
-            pair: None,
-            totals: Totals::default(),
-            flow: FlowTally::default(),
-            missed_told: 0,
-            shed: None,
-            validation: needs_report.then(Box::default),
-            signs: MediaSigns::new(media.srtp.is_readable()),
-        }
-    }
-
-    /// The continuity epoch of the hop that the client hears.
-    fn epoch(&self) -> StreamEpoch {
-        StreamEpoch(u64::from(self.switches))
-    }
-
-    fn totals(&self, now: Instant) -> Totals {
-        Totals {
-            lost_up: self.measurements.lost_up,
-            lost_at_switches: self.continuity.missed_at_switches(now),
-            ..self.totals
-        }
-    }
-
-    /// Sets the hop and resets its counts. Returns the previous hop.
-    fn set_current_hop(&mut self, hop: Hop) -> Option<Hop> {
-        self.flow.forget_hop();
-        self.signs.forget_hop();
-        self.current_hop.replace(hop)
-    }
-}
-
-impl RunningMedia {
-    /// Runs once per session; `#[cold]` keeps it out of the packet path.
-    #[cold]
-    fn new(seed: u64, media: &MediaDescription, needs_report: bool) -> Box<RunningMedia> {
-        let state = MediaState::new(seed, media, needs_report);
-        Box::new(RunningMedia { state, srtp: SrtpEnds::default(), counts: None })
-    }
-
-    /// Makes packets of this hop reach the client from now on. `left`: the hop that the room leaves as planned.
-    fn switch_to(
-        &mut self,
-        hop: Hop,
-        mode: RedundancyMode,
-        left: Option<LeftHop>,
-        cx: &PacketContext<'_>,
-    ) {
-        self.record_recovery(hop, mode, cx);
-        let state = &mut self.state;
-        let before = state.set_current_hop(hop);
-        if before.is_some() {
-            state.totals.switches += 1;
-            state.feedback.want_key_frame();
-        }
-        state.switches += 1;
-        let epoch = state.epoch();
-        match left.filter(|left| before == Some(left.hop)) {
-            Some(LeftHop { until, lead, .. }) => {
-                state.continuity.switched(epoch, SwitchCause::Planned { lead });
-                let since = until.checked_sub(FILLED_WITHIN).unwrap_or(until);
-                state.continuity.left(since.min(cx.now), true);
-            }
-            None => {
-                state.continuity.switched(epoch, SwitchCause::Failover);
-                state.continuity.close_previous();
-                // A previous hop that is still up was left by the move before the last.
-                let died = before.and_then(|before| cx.board.died(before));
-                state.continuity.left(died.unwrap_or(cx.now), died.is_none());
-            }
-        }
-    }
-
-    /// Records, when a hop replaces one that died, for how long the client received nothing. A stream that was silent
-    /// before the hop died is skipped: it might have remained silent.
-    fn record_recovery(&mut self, to: Hop, mode: RedundancyMode, cx: &PacketContext<'_>) {
-        let Some(before) = self.state.current_hop.filter(|before| *before != to) else { return };
-        let died = cx.board.died(before);
-        if let Some(last) = died.and_then(|died| self.state.continuity.fell_silent(died)) {
-            let gap = cx.now.saturating_duration_since(last);
-            cx.egress.stats.recovered(mode, gap);
-            self.counts.get_or_insert_default().note_gap(gap);
-        }
-    }
-
-    fn take_counts(&mut self) -> MediaCounts {
-        self.counts.as_deref_mut().map(SessionCounts::take).unwrap_or_default()
-    }
-}
-
-/// State of the worker that a session uses while it handles a packet.
-pub(crate) struct PacketContext<'a> {
-    pub(crate) egress: &'a mut Egress,
-    pub(crate) board: &'a Board,
-    pub(crate) now: Instant,
 }
 
 impl WorkerSession {
@@ -518,10 +338,11 @@ impl WorkerSession {
         packet: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
+        let dscp = self.dscp.of(kind);
         let srtp = self.running.as_deref_mut().map(|running| &mut running.srtp);
         // The next copy must have the counters.
         self.uncopied |=
-            self.nodes.send(hop, side, kind, packet, self.dscp, self.home, self.id, srtp, cx);
+            self.nodes.send(hop, side, kind, dscp, packet, self.home, self.id, srtp, cx);
     }
 
     /// Handles a packet that a hop sent for the client.
@@ -1229,27 +1050,8 @@ impl WorkerSession {
 
     /// Returns the session's summary; `None` before its first packet.
     pub(crate) fn summary(&mut self, now: Instant) -> Option<Summary> {
-        let running = self.running.as_deref_mut()?;
-        let MediaState { measurements, continuity, flow, signs, missed_told, current_hop, .. } =
-            &mut running.state;
-        let lost_before = measurements.lost_up;
-        let (measures, last_heard) = (measurements.interval(now), measurements.last_heard);
-        let lost_up = (measurements.lost_up - lost_before) as u32;
-        let (expected, lost) = continuity.arrivals();
-        let missed = continuity.missed_at_switches(now);
-        let missed = missed.saturating_sub(std::mem::replace(missed_told, missed));
-        let flow = FlowCounts {
-            hears: *current_hop,
-            expected,
-            lost,
-            missed,
-            lost_up,
-            jitter_up_us: measurements.jitter_voice_us,
-            round_trip_us: measurements.round_trip_us,
-            ..signs.complete(std::mem::take(flow).into(), now)
-        };
-        let (totals, counts) = (running.state.totals(now), running.take_counts());
-        Some(Summary { session: self.id, measures, last_heard, flow, totals, counts })
+        let session = self.id;
+        self.running.as_deref_mut().map(|running| running.summary(session, now))
     }
 
     /// Returns the counts since the last call.
@@ -1372,23 +1174,4 @@ impl WorkerSession {
             self.lose_address(source);
         }
     }
-}
-
-/// Returns the highest fraction lost that a node or client reports for its received streams, in ppm.
-fn reported_loss(compound: &[u8]) -> Option<u32> {
-    reports(compound).map(|block| u32::from(block.fraction_lost) * 1_000_000 / 256).max()
-}
-
-/// Returns the highest jitter that a client reports for its received voice, in microseconds.
-fn voice_jitter(compound: &[u8], clock_rate: impl Fn(u32) -> Option<u32>) -> Option<u32> {
-    let jitter = |block: rtcp::ReportBlock| {
-        let rate = clock_rate(block.ssrc).filter(|rate| *rate != rtp::VIDEO_CLOCK_HZ)?;
-        (u64::from(block.jitter) * 1_000_000).checked_div(rate.into())
-    };
-    let jitter = reports(compound).filter_map(jitter).max()?;
-    Some(jitter.try_into().unwrap_or(u32::MAX))
-}
-
-fn reports(compound: &[u8]) -> impl Iterator<Item = rtcp::ReportBlock> {
-    rtcp::packets(compound).map_while(Result::ok).flat_map(|packet| packet.blocks())
 }

@@ -11,11 +11,12 @@ use evenkeel_model::forward::DropReason;
 use evenkeel_model::{MediaDescription, RtcpPort, Srtp};
 
 use super::address::{CONSENT, CheckReceipt, CheckedAddress, ClientAddress};
+use super::measurements::reports;
+use super::media::RunningMedia;
 use super::record::ClientAddressing;
 use super::srtp::ProtectError;
-use super::{PacketContext, RunningMedia, reports};
 use crate::flows::{CHECKED_FOR, Home};
-use crate::worker::egress::Egress;
+use crate::worker::egress::{Egress, PacketContext};
 use crate::worker::report::MediaDirection;
 use crate::worker::sockets::{ClientPath, RtpSide, SourceKey};
 

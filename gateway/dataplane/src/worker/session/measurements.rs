@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_media::rtp::{ArrivalJitter, Receptions, RtpHeader};
+use evenkeel_media::rtp::{self, ArrivalJitter, Receptions, RtpHeader};
 use evenkeel_media::{instant, key_frame, quality, rtcp};
 use evenkeel_model::{FlowCounts, Hop, Measures, Metric, PayloadType, STREAM_KINDS, StreamKind};
 use serde::{Deserialize, Serialize};
@@ -403,6 +403,28 @@ impl MediaSigns {
             ..flow
         }
     }
+}
+
+/// Returns the highest fraction lost that a node or client reports for its received streams, in ppm.
+pub(super) fn reported_loss(compound: &[u8]) -> Option<u32> {
+    reports(compound).map(|block| u32::from(block.fraction_lost) * 1_000_000 / 256).max()
+}
+
+/// Returns the highest jitter that a client reports for its received voice, in microseconds.
+pub(super) fn voice_jitter(
+    compound: &[u8],
+    clock_rate: impl Fn(u32) -> Option<u32>,
+) -> Option<u32> {
+    let jitter = |block: rtcp::ReportBlock| {
+        let rate = clock_rate(block.ssrc).filter(|rate| *rate != rtp::VIDEO_CLOCK_HZ)?;
+        (u64::from(block.jitter) * 1_000_000).checked_div(rate.into())
+    };
+    let jitter = reports(compound).filter_map(jitter).max()?;
+    Some(jitter.try_into().unwrap_or(u32::MAX))
+}
+
+pub(super) fn reports(compound: &[u8]) -> impl Iterator<Item = rtcp::ReportBlock> {
+    rtcp::packets(compound).map_while(Result::ok).flat_map(|packet| packet.blocks())
 }
 
 #[cfg(test)]

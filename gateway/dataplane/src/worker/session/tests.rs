@@ -3,14 +3,16 @@ use std::net::UdpSocket;
 
 use evenkeel_core::{Gateway, GatewayEffect, NodeEffect, NodeEvidence};
 use evenkeel_media::continuity::FILLED_WITHIN;
+use evenkeel_media::instant;
 use evenkeel_media::{rtcp, rtp};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{
-    AcceptedOffer, AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, FailureScope,
-    FeedbackSupport as Takes, GatewayLimits, HopGrant, Incarnation, IngressProtocol, LeftHop,
-    MediaStream, NodeId, NodeProbing, NodeSettings, Offer, OfferId, PayloadType, RedundancyMode,
-    RegionId, Route, RtcpPort, Scenario, Srtp, Timings, Zone, ZoneId,
+    AcceptedOffer, AdmitOnFault, Board, CapBounds, ClientIdentity, CoreSettings, FailureScope,
+    FeedbackSupport as Takes, FlowCounts, GatewayLimits, HopGrant, Incarnation, IngressProtocol,
+    LeftHop, MediaStream, NodeId, NodeProbing, NodeSettings, Offer, OfferId, PayloadType,
+    RedundancyMode, RegionId, Route, RtcpPort, Scenario, Srtp, Timings, Zone, ZoneId,
 };
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 

@@ -161,7 +161,7 @@ fn voice_is_silent_until_its_first_sound() {
 #[test]
 fn encrypted_voice_is_not_inspected() {
     let mut bench = call();
-    bench.session.state().signs = MediaSigns::new(false);
+    bench.session.state().signs = measurements::MediaSigns::new(false);
     assert_eq!(speak(&mut bench, &[&[0xff_u8; 160]]).silent_voice, 0);
 }
 

@@ -1,0 +1,205 @@
+//! The media of a session that carries packets: the numbers towards the client across hops, and what was measured.
+
+use std::time::Instant;
+
+use evenkeel_media::continuity::{Continuity, FILLED_WITHIN, Protection, StreamEpoch, SwitchCause};
+use evenkeel_media::instant;
+use evenkeel_media::merge::HopPair;
+use evenkeel_media::quality::Codec;
+use evenkeel_model::{
+    FlowCounts, Hop, LeftHop, MediaDescription, PayloadType, RedundancyMode, SessionId, Srtp,
+    StreamKind,
+};
+use serde::{Deserialize, Serialize};
+
+use super::counts::SessionCounts;
+use super::feedback::SenderFeedback;
+use super::measurements::{FlowTally, MediaSigns, VoiceMeasurements};
+use super::reachability::AddressValidation;
+use super::srtp::SrtpEnds;
+use crate::worker::egress::PacketContext;
+use crate::worker::report::{MediaCounts, ShedRun, Summary, Totals};
+
+/// What a session has once it carries packets or has keys of SRTP.
+#[derive(Debug)]
+pub(super) struct RunningMedia {
+    pub(super) state: MediaState,
+    pub(super) srtp: SrtpEnds,
+    /// Allocated with the first count. No record has them.
+    pub(super) counts: Option<Box<SessionCounts>>,
+}
+
+/// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub(super) struct MediaState {
+    pub(super) continuity: Continuity,
+    pub(super) measurements: VoiceMeasurements,
+    pub(super) feedback: SenderFeedback,
+    pub(super) current_hop: Option<Hop>,
+    /// Number of hops so far.
+    pub(super) switches: u32,
+    /// The two hops that the client hears in hitless mode.
+    pub(super) pair: Option<Box<HopPair<Hop>>>,
+    pub(super) totals: Totals,
+    /// Packets between client and node since the last summary.
+    pub(super) flow: FlowTally,
+    /// Packets missing at switches that earlier summaries included.
+    pub(super) missed_told: u32,
+    /// Shed packets not reported yet, and the time of the first.
+    #[serde(with = "instant::paired")]
+    pub(super) shed: Option<(ShedRun, Instant)>,
+    /// Present until a client at the declared address has reported. Boxed, because few sessions need it for long.
+    #[serde(default)]
+    pub(super) validation: Option<Box<AddressValidation>>,
+    #[serde(default)]
+    pub(super) signs: MediaSigns,
+}
+
+/// The preferred codec of the session's first audio stream.
+pub(super) fn voice(media: &MediaDescription) -> Option<Codec> {
+    let voice = media.streams.iter().find(|stream| stream.kind == StreamKind::Audio)?;
+    voice.payload_types.first().map(|payload| Codec::named(&payload.codec))
+}
+
+/// Returns the declared payload type of this number, with the kind of its stream.
+pub(super) fn declared(media: &MediaDescription, number: u8) -> Option<(StreamKind, &PayloadType)> {
+    media.streams.iter().find_map(|stream| {
+        let found = stream.payload_types.iter().find(|payload| payload.number == number)?;
+        Some((stream.kind, found))
+    })
+}
+
+impl MediaState {
+    pub(super) fn new(seed: u64, media: &MediaDescription, needs_report: bool) -> MediaState {
+        let protection = match media.srtp {
+            Srtp::Plain => Protection::Clear,
+            Srtp::Opaque => Protection::Srtp,
+            Srtp::Terminated => Protection::Terminated,
+        };
+        MediaState {
+            continuity: Continuity::new(seed, protection),
+            measurements: VoiceMeasurements::new(voice(media)),
+            feedback: SenderFeedback::new(seed, media),
+            current_hop: None,
+            switches: 0,
+            pair: None,
+            totals: Totals::default(),
+            flow: FlowTally::default(),
+            missed_told: 0,
+            shed: None,
+            validation: needs_report.then(Box::default),
+            signs: MediaSigns::new(media.srtp.is_readable()),
+        }
+    }
+
+    /// The continuity epoch of the hop that the client hears.
+    pub(super) fn epoch(&self) -> StreamEpoch {
+        StreamEpoch(u64::from(self.switches))
+    }
+
+    pub(super) fn totals(&self, now: Instant) -> Totals {
+        Totals {
+            lost_up: self.measurements.lost_up,
+            lost_at_switches: self.continuity.missed_at_switches(now),
+            ..self.totals
+        }
+    }
+
+    /// Sets the hop and resets its counts. Returns the previous hop.
+    pub(super) fn set_current_hop(&mut self, hop: Hop) -> Option<Hop> {
+        self.flow.forget_hop();
+        self.signs.forget_hop();
+        self.current_hop.replace(hop)
+    }
+}
+
+impl RunningMedia {
+    /// Runs once per session; `#[cold]` keeps it out of the packet path.
+    #[cold]
+    pub(super) fn new(
+        seed: u64,
+        media: &MediaDescription,
+        needs_report: bool,
+    ) -> Box<RunningMedia> {
+        let state = MediaState::new(seed, media, needs_report);
+        Box::new(RunningMedia { state, srtp: SrtpEnds::default(), counts: None })
+    }
+
+    /// Makes packets of this hop reach the client from now on. `left`: the hop that the room leaves as planned.
+    pub(super) fn switch_to(
+        &mut self,
+        hop: Hop,
+        mode: RedundancyMode,
+        left: Option<LeftHop>,
+        cx: &PacketContext<'_>,
+    ) {
+        self.record_recovery(hop, mode, cx);
+        let state = &mut self.state;
+        let before = state.set_current_hop(hop);
+        if before.is_some() {
+            state.totals.switches += 1;
+            state.feedback.want_key_frame();
+        }
+        state.switches += 1;
+        let epoch = state.epoch();
+        match left.filter(|left| before == Some(left.hop)) {
+            Some(LeftHop { until, lead, .. }) => {
+                state.continuity.switched(epoch, SwitchCause::Planned { lead });
+                let since = until.checked_sub(FILLED_WITHIN).unwrap_or(until);
+                state.continuity.left(since.min(cx.now), true);
+            }
+            None => {
+                state.continuity.switched(epoch, SwitchCause::Failover);
+                state.continuity.close_previous();
+                // A previous hop that is still up was left by the move before the last.
+                let died = before.and_then(|before| cx.board.died(before));
+                state.continuity.left(died.unwrap_or(cx.now), died.is_none());
+            }
+        }
+    }
+
+    /// Records, when a hop replaces one that died, for how long the client received nothing. A stream that was silent
+    /// before the hop died is skipped: it might have remained silent.
+    pub(super) fn record_recovery(
+        &mut self,
+        to: Hop,
+        mode: RedundancyMode,
+        cx: &PacketContext<'_>,
+    ) {
+        let Some(before) = self.state.current_hop.filter(|before| *before != to) else { return };
+        let died = cx.board.died(before);
+        if let Some(last) = died.and_then(|died| self.state.continuity.fell_silent(died)) {
+            let gap = cx.now.saturating_duration_since(last);
+            cx.egress.stats.recovered(mode, gap);
+            self.counts.get_or_insert_default().note_gap(gap);
+        }
+    }
+
+    pub(super) fn take_counts(&mut self) -> MediaCounts {
+        self.counts.as_deref_mut().map(SessionCounts::take).unwrap_or_default()
+    }
+
+    /// Returns the summary of the session.
+    pub(super) fn summary(&mut self, session: SessionId, now: Instant) -> Summary {
+        let MediaState { measurements, continuity, flow, signs, missed_told, current_hop, .. } =
+            &mut self.state;
+        let lost_before = measurements.lost_up;
+        let (measures, last_heard) = (measurements.interval(now), measurements.last_heard);
+        let lost_up = (measurements.lost_up - lost_before) as u32;
+        let (expected, lost) = continuity.arrivals();
+        let missed = continuity.missed_at_switches(now);
+        let missed = missed.saturating_sub(std::mem::replace(missed_told, missed));
+        let flow = FlowCounts {
+            hears: *current_hop,
+            expected,
+            lost,
+            missed,
+            lost_up,
+            jitter_up_us: measurements.jitter_voice_us,
+            round_trip_us: measurements.round_trip_us,
+            ..signs.complete(std::mem::take(flow).into(), now)
+        };
+        let (totals, counts) = (self.state.totals(now), self.take_counts());
+        Summary { session, measures, last_heard, flow, totals, counts }
+    }
+}
