@@ -620,7 +620,7 @@ impl PacketWorker {
             match inbox.receive_at_most(PER_PORT, fd) {
                 Ok(count) => {
                     (0..count).for_each(|place| {
-                        node_ingress::deliver_from_port(session, inbox, place, cx)
+                        node_ingress::deliver_from_port(session, inbox, place, cx);
                     });
                     Some((count, count == PER_PORT))
                 }

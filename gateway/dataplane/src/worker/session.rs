@@ -35,11 +35,12 @@ use evenkeel_media::stun::{StunKey, Username};
 use evenkeel_media::{demux, key_frame, retransmission, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
 use evenkeel_model::{
-    Hop, MediaDescription, Plan, RedundancyMode, RepairKind, RouteCell, SessionId, Srtp, StreamKind,
+    Hop, MediaDescription, PayloadType, Plan, RedundancyMode, RepairKind, RouteCell, SessionId,
+    Srtp, StreamKind,
 };
 use feedback::SenderFeedback;
 use measurements::{reported_loss, reports, voice_jitter};
-use media::{MediaState, RunningMedia, declared, voice};
+use media::{MediaState, RunningMedia, voice};
 use node::NodeSide;
 pub use node::{NodeLeg, NodePort, SrtpPort};
 use record::Learned;
@@ -89,6 +90,14 @@ enum Activity {
     Quiet,
     /// The session is summarised, and was used since its last summary.
     Used,
+}
+
+/// Returns the declared payload type of this number, with the kind of its stream.
+fn declared(media: &MediaDescription, number: u8) -> Option<(StreamKind, &PayloadType)> {
+    media.streams.iter().find_map(|stream| {
+        let found = stream.payload_types.iter().find(|payload| payload.number == number)?;
+        Some((stream.kind, found))
+    })
 }
 
 impl WorkerSession {

@@ -131,7 +131,7 @@ impl fmt::Debug for Checks {
     }
 }
 
-/// What a verified check changed.
+/// The changes by a verified check.
 pub(super) struct CheckedAddress {
     /// Media goes to the address of the check from now on, and went elsewhere before.
     pub(super) is_new_destination: bool,

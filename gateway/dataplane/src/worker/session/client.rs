@@ -1,4 +1,4 @@
-//! The client of a session: which datagrams are its own, what its addresses are, and how packets reach it.
+//! The client of a session: its addresses, the admission of its datagrams, and the packets to it.
 
 use std::hash::RandomState;
 use std::mem;

@@ -1,4 +1,4 @@
-//! The media of a session that carries packets: the numbers towards the client across hops, and what was measured.
+//! The media of a session that carries packets: the numbers towards the client across hops, and the measurements.
 
 use std::time::Instant;
 
@@ -7,8 +7,7 @@ use evenkeel_media::instant;
 use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
 use evenkeel_model::{
-    FlowCounts, Hop, LeftHop, MediaDescription, PayloadType, RedundancyMode, SessionId, Srtp,
-    StreamKind,
+    FlowCounts, Hop, LeftHop, MediaDescription, RedundancyMode, SessionId, Srtp, StreamKind,
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +19,7 @@ use super::srtp::SrtpEnds;
 use crate::worker::egress::PacketContext;
 use crate::worker::report::{MediaCounts, ShedRun, Summary, Totals};
 
-/// What a session has once it carries packets or has keys of SRTP.
+/// The part of a session that is allocated once the session carries packets or has keys of SRTP.
 #[derive(Debug)]
 pub(super) struct RunningMedia {
     pub(super) state: MediaState,
@@ -59,14 +58,6 @@ pub(super) struct MediaState {
 pub(super) fn voice(media: &MediaDescription) -> Option<Codec> {
     let voice = media.streams.iter().find(|stream| stream.kind == StreamKind::Audio)?;
     voice.payload_types.first().map(|payload| Codec::named(&payload.codec))
-}
-
-/// Returns the declared payload type of this number, with the kind of its stream.
-pub(super) fn declared(media: &MediaDescription, number: u8) -> Option<(StreamKind, &PayloadType)> {
-    media.streams.iter().find_map(|stream| {
-        let found = stream.payload_types.iter().find(|payload| payload.number == number)?;
-        Some((stream.kind, found))
-    })
 }
 
 impl MediaState {

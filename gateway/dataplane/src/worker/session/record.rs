@@ -1,4 +1,5 @@
-//! What a session is installed from, and the record of its state, which another worker continues, perhaps in another process.
+//! The contents of a session that a worker installs, and the record of its state, which another worker continues, perhaps in another
+//! process.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -9,9 +9,9 @@ fn source(port: u16) -> SourceKey {
     SourceKey { listener: LISTENER, address: SocketAddr::from(([10, 0, 0, 1], port)) }
 }
 
-fn client(client: ClientAddressing, await_first_packet: bool) -> ClientSide {
+fn client(client: &ClientAddressing, await_first_packet: bool) -> ClientSide {
     let media = install(client.clone(), Srtp::Plain, 0).media;
-    ClientSide::new(&client, &media, await_first_packet, true)
+    ClientSide::new(client, &media, await_first_packet, true)
 }
 
 fn admit(client: &mut ClientSide, port: u16) -> Admission {
@@ -20,7 +20,7 @@ fn admit(client: &mut ClientSide, port: u16) -> Admission {
 
 #[test]
 fn source_needs_a_check_before_its_media() {
-    let (mut client, now) = (client(ClientAddressing::Stun, false), Instant::now());
+    let (mut client, now) = (client(&ClientAddressing::Stun, false), Instant::now());
     assert_eq!(admit(&mut client, 1), Admission::Refused);
     assert!(client.check(source(1).path(), false, now).is_new_destination);
     assert_eq!(admit(&mut client, 1), Admission::Accepted);
@@ -37,7 +37,7 @@ fn source_needs_a_check_before_its_media() {
 
 #[test]
 fn port_is_learned_once() {
-    let mut client = client(ClientAddressing::DeclaredIp { listener: LISTENER }, false);
+    let mut client = client(&ClientAddressing::DeclaredIp { listener: LISTENER }, false);
     assert_eq!(admit(&mut client, 4), Admission::Learns);
     client.learn(source(4).path(), RtcpPort::Own);
     let admitted = [4, 5, 6].map(|port| admit(&mut client, port));
@@ -49,7 +49,7 @@ fn port_is_learned_once() {
 fn first_packet_opens_the_way_to_awaited_addresses() {
     let address = source(4).address;
     let declared = ClientAddressing::Declared { listener: LISTENER, address, rtcp: address };
-    let mut client = client(declared, true);
+    let mut client = client(&declared, true);
     assert_eq!(client.address().rtp(), None);
     assert_eq!(admit(&mut client, 4), Admission::Accepted);
     assert_eq!(client.address().rtp(), Some(source(4)));
