@@ -385,6 +385,8 @@ pub(super) struct AddressKeeper {
     router_check: RouterCheck,
     /// Set once the holder has ended.
     ended: watch::Receiver<bool>,
+    /// The member knows that the holder has ended.
+    has_ended: bool,
     task: JoinHandle<()>,
 }
 
@@ -402,7 +404,8 @@ impl AddressKeeper {
                 let _ = keeping.addresses.release().await;
             }
         };
-        AddressKeeper { owns, router_check: RouterCheck(asked), ended, task: tokio::spawn(keeping) }
+        let task = tokio::spawn(keeping);
+        AddressKeeper { owns, router_check: RouterCheck(asked), ended, has_ended: false, task }
     }
 
     pub(super) fn router_check(&self) -> &RouterCheck {
@@ -418,11 +421,17 @@ impl AddressKeeper {
         self.owns.send_modify(|_| {});
     }
 
-    /// Returns once the holder has ended. The kernel removes the addresses within [`VALID_FOR`].
+    /// Returns once the holder has ended, and not again. The kernel removes the addresses within [`VALID_FOR`].
     pub(super) async fn ended(&mut self) {
-        if self.ended.wait_for(|ended| *ended).await.is_err() {
+        if self.has_ended || self.ended.wait_for(|ended| *ended).await.is_err() {
             pending::<()>().await;
         }
+        self.has_ended = true;
+    }
+
+    /// [`AddressKeeper::ended`] has returned.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     /// Removes the addresses, and returns once they are gone.

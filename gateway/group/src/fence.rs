@@ -1,5 +1,6 @@
 //! The program that makes sure that a silent peer is down: the last resort of a standby that no vote lets take over.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use evenkeel_model::Health;
 use evenkeel_process::program;
 
 use crate::address::RouterCheck;
-use crate::records::{PendingChange, finish};
+use crate::task::{Task, outcome};
 
 /// A power switch answers within seconds.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -19,25 +20,31 @@ const AGAIN_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Fence {
     words: Arc<[String]>,
     peer: Arc<str>,
-    running: PendingChange<()>,
-    ended: Option<Instant>,
+    call: FenceCall,
+}
+
+enum FenceCall {
+    None,
+    Running(Task<()>),
+    Ended(Instant),
 }
 
 impl Fence {
     pub(super) fn new(words: Vec<String>, peer: Arc<str>) -> Fence {
-        Fence { words: words.into(), peer, running: None, ended: None }
+        Fence { words: words.into(), peer, call: FenceCall::None }
     }
 
     /// Runs the program, unless it runs or failed a short time ago. A gateway that no node answers may itself be cut off: it
     /// does not run the program. The default router has to answer if no node is probed.
     pub(super) fn begin(&mut self, handle: &Handle, router_check: &RouterCheck, now: Instant) {
-        let is_early = |ended: Instant| now.saturating_duration_since(ended) < AGAIN_AFTER;
-        if self.running.is_some() || self.ended.is_some_and(is_early) {
-            return;
+        match self.call {
+            FenceCall::Running(_) => return,
+            FenceCall::Ended(at) if now.saturating_duration_since(at) < AGAIN_AFTER => return,
+            FenceCall::None | FenceCall::Ended(_) => {}
         }
         let (words, peer) = (Arc::clone(&self.words), Arc::clone(&self.peer));
         let (handle, router_check) = (handle.clone(), router_check.clone());
-        self.running = Some(tokio::spawn(async move {
+        self.call = FenceCall::Running(tokio::spawn(async move {
             let nodes = handle.nodes().await.map_err(|_| "control ended".to_owned())?;
             let nodes = nodes.iter().map(|node| {
                 (node.is_probed, node.health == Health::Up && node.round_trip.is_some())
@@ -60,10 +67,11 @@ impl Fence {
         }));
     }
 
-    /// Returns once the program has ended.
+    /// Returns once the program has ended. May be cancelled without a loss.
     pub(super) async fn ended(&mut self) -> Result<(), String> {
-        let ended = finish(&mut self.running).await;
-        self.ended = Some(Instant::now());
+        let FenceCall::Running(running) = &mut self.call else { return pending().await };
+        let ended = outcome(running).await;
+        self.call = FenceCall::Ended(Instant::now());
         ended
     }
 }

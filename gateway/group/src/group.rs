@@ -360,17 +360,23 @@ pub(super) fn blocked_reason(blocked: Blocked) -> &'static str {
     }
 }
 
+/// To an operator who waits for the result.
+pub(super) type HandOverReply = oneshot::Sender<Result<HandOverResult, HandOverError>>;
+
+/// To an operator who waits for the result.
+pub(super) type TakeOverReply = oneshot::Sender<Result<TakenOver, TakeOverError>>;
+
 #[derive(Debug)]
 pub(super) enum GroupRequest {
     HandOver {
         /// The standby; `None`: whichever gateway is the peer.
         to: Option<String>,
-        reply: oneshot::Sender<Result<HandOverResult, HandOverError>>,
+        reply: HandOverReply,
     },
     TakeOver {
         /// The members that are down, as the operator named them, separated by commas.
         down: String,
-        reply: oneshot::Sender<Result<TakenOver, TakeOverError>>,
+        reply: TakeOverReply,
     },
     /// The standby is not to take over by silence; the reply has what another process continues.
     Rest(oneshot::Sender<OwnershipState>),

@@ -26,6 +26,7 @@ mod redundancy;
 mod refusals;
 mod rehearsal;
 mod store_vote;
+mod task;
 mod unconfirmed;
 mod votes;
 
@@ -54,7 +55,7 @@ pub use group::{
 };
 use link::{Link, LinkedPeer};
 pub use link::{PeerApi, PeerStream};
-use member::{GroupMember, MemberParts};
+use member::GroupMember;
 pub use member::{MemberEnd, MemberGateway};
 use refusals::RefusalLog;
 use store_vote::StoreVoter;
@@ -211,20 +212,24 @@ impl BoundMember {
         let (lost_in, lost) = watch::channel(None);
         let (stop, stopped) = oneshot::channel::<()>();
         let (number, voters) = (group_number(&cluster), VotingAgent::all(&settings));
-        let parts = MemberParts {
-            ownership,
-            gateway,
-            link: link.map_err(ClusterStartError::Thread)?,
-            inbox,
-            instruments,
-            settings: cluster.clone(),
-        };
+        let link = link.map_err(ClusterStartError::Thread)?;
         let serve = async move |is_real_time| {
             let beats = Beats::start(beats, &cluster, refusals.clone())?;
             let votes = Votes::new(number, voters, store_voter)?;
-            let keeper = AddressKeeper::start(addresses, Arc::clone(&parts.gateway.lease));
-            let mut member = GroupMember::new(parts, keeper, beats, votes, refusals)?;
-            member.prepares_takeovers = is_real_time;
+            let keeper = AddressKeeper::start(addresses, Arc::clone(&gateway.lease));
+            let member = GroupMember::new(
+                cluster,
+                ownership,
+                is_real_time,
+                gateway,
+                keeper,
+                beats,
+                link,
+                votes,
+                inbox,
+                refusals,
+                instruments,
+            )?;
             tokio::select! {
                 lost = member.run() => drop(lost_in.send_replace(Some(lost))),
                 _ = stopped => {}

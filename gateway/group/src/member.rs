@@ -1,41 +1,45 @@
 //! The thread of this member: hands inputs to the core's state machine and executes its outputs.
 
-mod operator;
-mod reporting;
-mod takeover_phases;
+mod peer_watch;
+mod state;
+mod takeover;
 
-use std::future::pending;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_config::{GatewayConfig, PeerSettings};
-use evenkeel_control::{CertificateChannels, Continuation, Handle, Suspended, SuspensionGuard};
+use evenkeel_config::{GatewayConfig, GroupSettings, PeerSettings};
+use evenkeel_control::{
+    CertificateChannels, GatewayEvent, GroupChange, Handle, RecordBatch, Suspended,
+};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::Fencing;
 use evenkeel_media::srtp::IndexGrant;
 use evenkeel_ownership::{
-    Beat, BeatRole, Cluster, ClusterOutput, ClusterSettings, ContinuedOwnership, HoldDown, MaySend,
-    PeerId, Reporter, TakeoverCause,
+    Beat, BeatRole, Blocked, Cluster, ClusterEvent, ClusterOutput, ClusterSettings,
+    ContinuedOwnership, HoldDown, MaySend, PeerId, Reporter, TakeoverCause, TakeoverRefusal,
 };
 use evenkeel_telemetry::Instruments;
-use takeover_phases::TakeoverTimes;
+use peer_watch::{PeerSign, PeerWatch};
+pub use state::MemberEnd;
+use state::{MemberState, Rest, StandingBy, TaskEnd};
+use takeover::{HandOverRequest, TakenSessions, Takeover, TakeoverTimes};
 use tokio::sync::{mpsc, oneshot};
 
 use super::address::AddressKeeper;
 use super::beats::{BeatInput, Beats};
-use super::fence::Fence;
 use super::group::{
-    GroupInbox, GroupRequest, GroupRole, HandOverError, HandOverResult, OwnershipState,
-    TakeOverError, TakenOver,
+    GatewayStanding, GroupInbox, GroupRequest, GroupRole, GroupStatus, HandOverError,
+    HandOverReply, HandOverResult, HostWarning, OwnershipState, TakeOverError, TakeOverReply,
+    blocked_reason,
 };
 use super::link::{Link, LinkEvent, LinkFrame, LinkedPeer};
-use super::peer_agent::PeerAgent;
 use super::preparation::TakeoverPreparation;
-use super::records::{PendingChange, RecordExchange, finish};
-use super::redundancy::Redundancy;
+use super::records::{RecordExchange, RecordInput};
+use super::redundancy::{Redundancy, RedundancyLoss};
 use super::refusals::RefusalLog;
-use super::rehearsal::Rehearsal;
+use super::rehearsal::Unready;
 use super::votes::{Votes, VotingAgent};
 
 /// Interval at which the API's view is renewed.
@@ -46,45 +50,6 @@ const BEATS_MEANWHILE: u64 = 10_000;
 
 /// A standby that its owner does not hear for a moment is a spare meanwhile.
 const SPARE_KEEPS_COPY: Duration = Duration::from_secs(1);
-
-/// The next beat of a peer that runs comes sooner.
-const MISSED_AFTER: Duration = Duration::from_millis(7);
-
-/// The reason for which a member ends.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum MemberEnd {
-    /// The peer took over.
-    #[error(
-        "{owner} owns the group's addresses since epoch {epoch}; this process ends, and its supervisor starts it as the standby"
-    )]
-    Replaced {
-        /// The peer's name.
-        owner: Arc<str>,
-        /// Its epoch.
-        epoch: u64,
-    },
-    /// Nothing can keep the addresses.
-    #[error(
-        "`evenkeel hold-addresses` has ended; this process ends, and its supervisor starts both again"
-    )]
-    NoHolder,
-    /// The records could not be continued, for this reason.
-    #[error("sessions of the group not continued: {0}")]
-    NotRestored(String),
-    /// The thread of the group panicked.
-    #[error("the thread of the group ended")]
-    ThreadEnded,
-}
-
-pub(super) struct MemberParts {
-    pub(super) settings: evenkeel_config::GroupSettings,
-    /// Of the process that this one replaces.
-    pub(super) ownership: Option<OwnershipState>,
-    pub(super) gateway: MemberGateway,
-    pub(super) link: Link,
-    pub(super) inbox: GroupInbox,
-    pub(super) instruments: Arc<Instruments>,
-}
 
 /// The parts of a gateway that its member resumes, fences and stops.
 pub struct MemberGateway {
@@ -104,126 +69,91 @@ pub struct MemberGateway {
     pub certificates: CertificateChannels,
 }
 
-type GroupReply<T, E> = oneshot::Sender<Result<T, E>>;
-
 pub(super) struct GroupMember {
-    settings: evenkeel_config::GroupSettings,
-    core: Cluster,
+    settings: GroupSettings,
     incarnation: u64,
+    core: Cluster,
+    state: MemberState,
+    rest: Rest,
     gateway: MemberGateway,
     keeper: AddressKeeper,
     beats: Beats,
+    watch: PeerWatch,
     records: RecordExchange,
     votes: Votes,
-    peer_agent: Option<PeerAgent>,
-    refusals: RefusalLog,
     inbox: GroupInbox,
-    instruments: Arc<Instruments>,
-    /// The last beat of each other member.
-    heard: Vec<Option<Instant>>,
-    /// The last beat of an owner.
-    owner_heard: Option<Instant>,
-    /// Only a real-time thread does: otherwise the work of control would delay beats.
-    pub(super) prepares_takeovers: bool,
-    preparation: TakeoverPreparation,
-    taking: PendingChange<usize>,
-    /// Of the takeover under way.
-    times: Option<TakeoverTimes>,
-    /// Sessions that the last takeover continued.
-    continued: usize,
-    yielding: PendingChange<Suspended>,
-    /// Kept while control is suspended for a hand-over.
-    guard: Option<SuspensionGuard>,
-    hand_over_reply: Option<GroupReply<HandOverResult, HandOverError>>,
-    /// The operator who had this standby ask for the ownership, and the time by which it comes.
-    wanted: Option<(GroupReply<HandOverResult, HandOverError>, Instant)>,
-    /// An operator who made this member the owner.
-    confirmed: Option<GroupReply<TakenOver, TakeOverError>>,
-    /// Another process is to continue this member.
-    rests: bool,
-    resting: Option<oneshot::Sender<OwnershipState>>,
-    lost: Option<MemberEnd>,
-    /// The process that holds the addresses has ended.
-    has_no_holder: bool,
-    fence: Option<Fence>,
-    spare_since: Option<Instant>,
     redundancy: Redundancy,
-    rehearsal: Rehearsal,
-    /// Of the last event.
-    published: Option<(GroupRole, Vec<Arc<str>>)>,
+    instruments: Arc<Instruments>,
 }
 
 impl GroupMember {
+    /// `before`: of the process that this one replaces. Must be called in an event loop.
     pub(super) fn new(
-        parts: MemberParts,
+        settings: GroupSettings,
+        before: Option<OwnershipState>,
+        is_real_time: bool,
+        gateway: MemberGateway,
         keeper: AddressKeeper,
         beats: Beats,
+        link: Link,
         votes: Votes,
+        inbox: GroupInbox,
         refusals: RefusalLog,
+        instruments: Arc<Instruments>,
     ) -> io::Result<GroupMember> {
-        let now = Instant::now();
+        let (now, peers) = (Instant::now(), &settings.peers);
         let started = evenkeel_process::unix_us(SystemTime::now());
-        let before = parts.ownership.as_ref();
-        let incarnation = before.map_or(started, |before| before.incarnation);
-        let (peers, rank) = (&parts.settings.peers, parts.settings.rank());
+        let incarnation = before.as_ref().map_or(started, |before| before.incarnation);
         let of_name = |name: &str| peers.iter().position(|peer| *peer.name == *name).map(PeerId);
-        let continued = parts.ownership.as_ref().map(|before| ContinuedOwnership {
+        let continued = before.as_ref().map(|before| ContinuedOwnership {
             sequence: before.sequence + BEATS_MEANWHILE,
             epoch: before.epoch,
             highest: before.highest,
             takeovers: before.takeovers,
             standby: before.standby.as_deref().and_then(of_name),
         });
-        let (members, preferred) = (peers.len() + 1, parts.settings.preferred);
-        let hold_down =
-            HoldDown { first: parts.settings.hold_down, longest: parts.settings.hold_down_max };
-        if let Some(before) = before {
-            parts.gateway.fencing.set_epoch(before.epoch);
-            keeper.hold();
-        }
-        let settings =
-            ClusterSettings { members, rank, preferred, incarnation, continued, hold_down };
-        let heard = vec![None; peers.len()];
-        let mut member = GroupMember {
-            core: Cluster::new(settings, now),
+        let hold_down = HoldDown { first: settings.hold_down, longest: settings.hold_down_max };
+        let cluster = ClusterSettings {
+            members: peers.len() + 1,
+            rank: settings.rank(),
+            preferred: settings.preferred,
             incarnation,
+            continued,
+            hold_down,
+        };
+        let state = match before {
+            Some(before) => {
+                gateway.fencing.set_epoch(before.epoch);
+                keeper.hold();
+                MemberState::Owning
+            }
+            None => {
+                let preparation = TakeoverPreparation::new(is_real_time);
+                MemberState::StandingBy(StandingBy::new(preparation, now))
+            }
+        };
+        let records = RecordExchange::new(
+            link,
+            &settings,
+            &inbox,
+            Arc::clone(&gateway.grant),
+            gateway.certificates.clone(),
+        );
+        let mut member = GroupMember {
+            watch: PeerWatch::new(peers.len(), refusals),
+            settings,
+            incarnation,
+            core: Cluster::new(cluster, now),
+            state,
+            rest: Rest::Off,
+            gateway,
             keeper,
-            records: RecordExchange::new(
-                parts.link,
-                &parts.settings,
-                &parts.inbox,
-                Arc::clone(&parts.gateway.grant),
-                parts.gateway.certificates.clone(),
-            ),
-            settings: parts.settings,
-            gateway: parts.gateway,
             beats,
+            records,
             votes,
-            peer_agent: None,
-            refusals,
-            inbox: parts.inbox,
-            instruments: parts.instruments,
-            heard,
-            owner_heard: None,
-            prepares_takeovers: false,
-            preparation: TakeoverPreparation::default(),
-            taking: None,
-            times: None,
-            continued: 0,
-            yielding: None,
-            guard: None,
-            hand_over_reply: None,
-            wanted: None,
-            confirmed: None,
-            rests: false,
-            resting: None,
-            lost: None,
-            has_no_holder: false,
-            fence: None,
-            spare_since: None,
+            inbox,
             redundancy: Redundancy::default(),
-            rehearsal: Rehearsal::new(now),
-            published: None,
+            instruments,
         };
         member.watch_peer()?;
         Ok(member)
@@ -235,32 +165,29 @@ impl GroupMember {
     }
 
     fn peer_heard(&self) -> Option<Instant> {
-        self.heard[self.core.peer_id().0]
+        self.watch.heard(self.core.peer_id())
     }
 
     /// Asks the agent beside the peer from now on, and fences this peer.
     fn watch_peer(&mut self) -> io::Result<()> {
-        let peer = self.peer().clone();
-        self.fence = peer.fence.clone().map(|words| Fence::new(words, Arc::clone(&peer.name)));
-        self.peer_agent = None;
-        self.peer_agent = PeerAgent::start(&peer, self.refusals.clone())?;
-        Ok(())
+        self.watch.set_peer(&self.settings.peers[self.core.peer_id().0])
     }
 
     /// Connects the owner and its standby. One that may be appointed again keeps its copy for a while.
     fn link_peer(&mut self) {
-        let (id, now) = (self.core.peer_id(), Instant::now());
-        let before = self.records.link.peer();
-        self.spare_since = self.core.is_spare().then(|| self.spare_since.unwrap_or(now));
-        let lingers = |since: Instant| {
-            before.has_records && before.id == id && now - since < SPARE_KEEPS_COPY
-        };
-        let has_records = self.settings.peers.len() == 1 || self.spare_since.is_none_or(lingers);
-        if self.records.link.set_peer(LinkedPeer { id, has_records }) {
-            tracing::info!(peer = %self.peer().name, has_records, "peer in the group changed");
-            if !self.core.is_owner() {
-                self.records.discard_copy(&mut self.core);
+        let (id, before) = (self.core.peer_id(), self.records.peer());
+        let spare_for = match &mut self.state {
+            MemberState::StandingBy(standby) => {
+                standby.spare_for(self.core.is_spare(), Instant::now())
             }
+            _ => None,
+        };
+        let lingers = |spare_for: Duration| {
+            before.has_records && before.id == id && spare_for < SPARE_KEEPS_COPY
+        };
+        let has_records = self.settings.peers.len() == 1 || spare_for.is_none_or(lingers);
+        if self.records.set_peer(LinkedPeer { id, has_records }, &mut self.core) {
+            tracing::info!(peer = %self.peer().name, has_records, "peer in the group changed");
         }
     }
 
@@ -268,75 +195,39 @@ impl GroupMember {
     pub(super) async fn run(mut self) -> MemberEnd {
         let mut shown = tokio::time::interval(SHOWN_EVERY);
         loop {
-            while let Some(output) = self.core.poll_output() {
-                self.execute(output);
-            }
+            self.execute_outputs();
             self.link_peer();
-            if let Some(lost) = self.lost.take() {
+            if let MemberState::Ended(end) = self.state {
                 self.keeper.release().await;
-                return lost;
+                return end;
             }
-            self.answer_operator();
             let due = tokio::time::Instant::from_std(self.core.poll_timeout());
-            let peer_heard = self.peer_heard();
+            let peer = self.core.peer_id();
             // Input of others is handled before a timeout, so that this member's own lateness is no silence of others.
             tokio::select! {
                 biased;
                 heard = self.beats.recv() => self.handle_heard(heard),
-                () = closed(&mut self.peer_agent, peer_heard) => {
-                    let peer = self.core.peer_id();
-                    self.core.handle_peer_closed(peer, Reporter::Agent, Instant::now());
-                }
+                sign = self.watch.sign(peer) => self.handle_sign(sign),
                 witness = self.votes.recv() => self.core.handle_witness(&witness, Instant::now()),
                 Some(epoch) = self.gateway.refused_epochs.recv() => {
                     self.core.handle_refused_epoch(epoch, Instant::now());
                 }
-                // Records do not delay beats. After each part of them the event loop looks at sockets and timers.
                 () = tokio::time::sleep_until(due) => self.core.handle_timeout(Instant::now()),
-                event = self.records.link.recv() => {
-                    self.handle_link(event);
+                // Records do not delay beats. After each part of them the event loop looks at sockets and timers.
+                input = self.records.input() => {
+                    self.handle_records(input);
                     tokio::task::yield_now().await;
                 }
-                // Each beat looks for room again.
-                batch = next(&mut self.records.batches), if self.records.link.has_room() => {
-                    match batch {
-                        Some(batch) => self.records.send(batch),
-                        // Another follower replaced this one, or this one did not keep up.
-                        None => self.records.batches = None,
-                    }
-                    tokio::task::yield_now().await;
-                }
-                // Fails only if control has ended, and the gateway with it.
-                batches = finish(&mut self.records.following) => self.records.batches = batches.ok(),
-                () = self.keeper.ended(), if !self.has_no_holder => self.handle_holder_ended(),
-                taken = finish(&mut self.taking) => self.handle_taken(taken),
-                yielded = finish(&mut self.yielding) => self.handle_yielded(yielded),
-                fenced = fence_ended(&mut self.fence) => self.handle_fenced(fenced),
-                () = self.rehearsal.ended() => {}
+                () = self.keeper.ended() => self.handle_holder_ended(),
+                end = self.state.task_end() => self.handle_task_end(end),
                 Some(request) = self.inbox.requests.recv() => match request {
-                    GroupRequest::HandOver { to, reply } => self.begin_hand_over(to, reply),
-                    GroupRequest::TakeOver { down, reply } => self.begin_take_over(&down, reply),
+                    GroupRequest::HandOver { to, reply } => self.hand_over(to, reply),
+                    GroupRequest::TakeOver { down, reply } => self.take_over_from(&down, reply),
                     GroupRequest::Reload(settings) => self.reload(&settings),
-                    GroupRequest::Rest(reply) => self.handle_suspend(Some(reply)),
-                    GroupRequest::EndRest => self.handle_suspend(None),
+                    GroupRequest::Rest(reply) => self.begin_rest(reply),
+                    GroupRequest::EndRest => self.end_rest(),
                 },
-                _ = shown.tick() => {
-                    self.records.look_after_copy(peer_heard, &mut self.core);
-                    self.follow_records();
-                    if !self.core.is_owner() && !self.core.is_spare() {
-                        self.records.confirm_copy(&mut self.core);
-                        let replica = &mut self.records.replica;
-                        self.rehearsal.begin(&self.gateway.handle, replica, Instant::now());
-                    }
-                    self.watch_redundancy();
-                    self.fence_peer();
-                    self.give_up_wanted();
-                    // An agent that does not answer is noticed before it is needed.
-                    if let Some(agent) = &mut self.peer_agent {
-                        agent.report_silence(self.core.peer(Instant::now()).is_some());
-                        agent.ask();
-                    }
-                }
+                _ = shown.tick() => self.handle_tick(),
             }
             self.prepare_takeover();
             self.answer_rest();
@@ -345,11 +236,32 @@ impl GroupMember {
         }
     }
 
+    fn handle_tick(&mut self) {
+        let now = Instant::now();
+        self.records.look_after_copy(self.peer_heard(), &mut self.core);
+        self.follow_records();
+        if let MemberState::StandingBy(standby) = &mut self.state
+            && !self.core.is_spare()
+        {
+            self.records.confirm_copy(&mut self.core);
+            standby.rehearse(self.records.copy_mut(), &self.gateway.handle);
+        }
+        self.redundancy.handle(self.redundancy_losses(now), now);
+        self.fence_peer(now);
+        if let Some(request) = self.state.take_late_request(now) {
+            let peer = &self.peer().name;
+            let reason = format!("{peer} did not hand over; its log has the reason");
+            request.refuse(HandOverError::Failed(reason));
+        }
+        self.watch.check_agent(self.core.peer(now).is_some());
+    }
+
     fn prepare_takeover(&mut self) {
-        if !self.core.is_owner() {
-            let (now, replica) = (Instant::now(), &self.records.replica);
-            let misses = self.prepares_takeovers && self.core.misses_owner(now);
-            self.preparation.weigh(misses, replica, &self.gateway.handle, now);
+        if let MemberState::StandingBy(standby) = &mut self.state
+            && !self.core.is_owner()
+        {
+            let misses = self.core.misses_owner(Instant::now());
+            standby.prepare(misses, self.records.copy(), &self.gateway.handle);
         }
     }
 
@@ -359,24 +271,31 @@ impl GroupMember {
             BeatInput::Beat(from, payload) => {
                 // Of another version of the program.
                 let Some(beat) = Beat::decode(&payload) else { return };
-                self.heard[from.0] = Some(now);
-                if beat.role == BeatRole::Owner {
-                    self.owner_heard = Some(now);
-                }
+                self.watch.note_beat(from, beat.role, now);
                 self.core.handle_beat(from, beat, now);
             }
             BeatInput::Closed(of) => self.core.handle_peer_closed(of, Reporter::Kernel, now),
         }
     }
 
-    fn handle_link(&mut self, event: LinkEvent) {
-        if event == LinkEvent::Frame(LinkFrame::HandOver) {
-            return self.handle_wanted();
+    fn handle_sign(&mut self, sign: PeerSign) {
+        let peer = self.core.peer_id();
+        match sign {
+            PeerSign::Closed => {
+                self.core.handle_peer_closed(peer, Reporter::Agent, Instant::now());
+            }
+            PeerSign::Fenced(fenced) => self.handle_fenced(fenced),
         }
-        let is_new = event == LinkEvent::Connected;
-        self.records.handle(event, &mut self.core);
+    }
+
+    fn handle_records(&mut self, input: RecordInput) {
+        if let RecordInput::Link(LinkEvent::Frame(LinkFrame::HandOver)) = input {
+            return self.handle_hand_over_request();
+        }
+        let connects = matches!(input, RecordInput::Link(LinkEvent::Connected));
+        self.records.handle(input, &mut self.core);
         self.records.pass_on(&self.gateway.handle);
-        if is_new {
+        if connects {
             self.follow_records();
         }
     }
@@ -384,11 +303,17 @@ impl GroupMember {
     /// Sends the records to a standby that is heard. One that is not gets none: after a takeover packets need the processor.
     fn follow_records(&mut self) {
         // If this member rests, the next process sends them.
-        let changes =
-            self.rests || self.taking.is_some() || self.yielding.is_some() || self.guard.is_some();
-        let reads = self.core.peer(Instant::now()).is_some();
-        if self.core.is_owner() && reads && !changes {
+        if let MemberState::Owning = self.state
+            && !self.rest.is_on()
+            && self.core.peer(Instant::now()).is_some()
+        {
             self.records.follow(&self.gateway.handle);
+        }
+    }
+
+    fn execute_outputs(&mut self) {
+        while let Some(output) = self.core.poll_output() {
+            self.execute(output);
         }
     }
 
@@ -402,10 +327,8 @@ impl GroupMember {
             }
             ClusterOutput::Send(to, beat) => {
                 self.beats.send(to, &beat.encode());
-                let missed = self.peer_heard().is_none_or(|heard| heard.elapsed() >= MISSED_AFTER);
-                let missed = missed && to == self.core.peer_id();
-                if let Some(agent) = self.peer_agent.as_mut().filter(|_| missed) {
-                    agent.ask();
+                if to == self.core.peer_id() {
+                    self.watch.ask_if_missed(to);
                 }
             }
             ClusterOutput::Ask { to, vote } => self.votes.ask(to, vote),
@@ -413,175 +336,540 @@ impl GroupMember {
             ClusterOutput::MaySend(MaySend::Until(until)) => self.gateway.lease.renew(until),
             ClusterOutput::MaySend(MaySend::Always) => self.gateway.lease.renew_forever(),
             ClusterOutput::Raise(epoch) => self.gateway.fencing.set_epoch(epoch),
-            ClusterOutput::TakeOver { epoch, evidence } => self.take_over(epoch, evidence),
+            ClusterOutput::TakeOver { epoch, evidence: cause } => self.take_over(epoch, cause),
             ClusterOutput::StepDown(epoch) => self.step_down(epoch),
-            ClusterOutput::Yield => self.begin_to_yield(),
+            ClusterOutput::Yield => self.yield_sessions(),
             ClusterOutput::Event(event) => self.report(event),
         }
     }
 
-    fn take_over(&mut self, epoch: u64, evidence: TakeoverCause) {
-        let (since, sessions) = (Instant::now(), self.records.replica.sessions());
-        tracing::warn!(epoch, ?evidence, sessions, "this gateway owns the group's addresses");
+    fn take_over(&mut self, epoch: u64, cause: TakeoverCause) {
+        let copy = self.records.take_copy();
+        let copied = copy.sessions();
+        let (taken, request) = match self.state.take() {
+            MemberState::StandingBy(standby) => {
+                let (preparation, request) = standby.take_over();
+                (TakenSessions::Copied { copy, preparation }, request)
+            }
+            // Control resumes.
+            MemberState::Yielded { .. } => (TakenSessions::Suspended, None),
+            // It has ended.
+            state => return self.state = state,
+        };
+        let owned = Instant::now();
+        tracing::warn!(epoch, evidence = ?cause, sessions = copied, "this gateway owns the group's addresses");
         self.gateway.fencing.set_epoch(epoch);
         self.keeper.hold();
-        let replaces = evidence != TakeoverCause::Start;
-        let times = TakeoverTimes { owner_heard: self.owner_heard, owned: since };
-        self.times = replaces.then_some(times);
-        let (handle, quic) = (self.gateway.handle.clone(), self.gateway.quic.clone());
-        let yielded = self.guard.take().is_some();
-        let cause = match evidence {
-            TakeoverCause::HandOver => Continuation::HandOver,
-            _ => Continuation::Takeover,
-        };
-        let replica = std::mem::take(&mut self.records.replica);
-        let preparation = std::mem::take(&mut self.preparation);
-        self.taking = Some(tokio::spawn(async move {
-            let mut sessions = replica.sessions();
-            if let Some(prepared) = preparation.finish(&replica, &handle).await {
-                sessions = prepared;
-                let resumed = handle.resume_prepared(&replica, cause).await;
-                resumed.map_err(|_| "control ended".to_owned())?;
-            } else if !yielded && replica.number() > 0 {
-                // Without sessions too: ids and answered keys continue.
-                let state = Arc::unwrap_or_clone(replica).snapshot_with_ports();
-                let (snapshot, sockets) = state.ok_or("no record of a node came")?;
-                let restored = handle.take_over(snapshot, sockets, cause).await;
-                sessions = restored.map_err(|error| error.to_string())?.sessions;
-            } else {
-                handle.resume(cause).await.map_err(|_| "control ended".to_owned())?;
-            }
-            quic.iter().for_each(quic::Resumer::resume);
-            let after_us = since.elapsed().as_micros() as u64;
-            tracing::info!(epoch, sessions, after_us, "sessions continue at this gateway");
-            Ok(sessions)
-        }));
-    }
-
-    fn handle_taken(&mut self, taken: Result<usize, String>) {
-        match taken {
-            Ok(sessions) => {
-                self.continued = sessions;
-                if let Some(times) = self.times.take() {
-                    times.record(&self.instruments, Instant::now());
-                }
-                self.follow_records();
-            }
-            Err(reason) => self.lost = Some(MemberEnd::NotRestored(reason)),
-        }
+        let takeover = Takeover::begin(
+            taken,
+            request,
+            epoch,
+            cause,
+            TakeoverTimes { owner_heard: self.watch.owner_heard(), owned },
+            self.gateway.handle.clone(),
+            self.gateway.quic.clone(),
+            Arc::clone(&self.instruments),
+        );
+        self.state = MemberState::TakingOver(takeover);
     }
 
     fn step_down(&mut self, epoch: u64) {
-        let owner = Arc::clone(&self.peer().name);
-        if let Some(guard) = self.guard.take() {
-            guard.stay();
-            self.records.note_handed_over();
-        }
-        if let Some(reply) = self.hand_over_reply.take() {
+        let gateway = Arc::clone(&self.peer().name);
+        let operator = match self.state.take() {
+            MemberState::Yielded { guard, operator } => {
+                guard.stay();
+                self.records.note_handed_over();
+                operator
+            }
+            MemberState::Yielding { operator, .. } => operator,
+            _ => None,
+        };
+        if let Some(operator) = operator {
             // The client may have disconnected.
-            let _ = reply.send(Ok(HandOverResult { gateway: Arc::clone(&owner), epoch }));
+            let _ = operator.send(Ok(HandOverResult { gateway: Arc::clone(&gateway), epoch }));
         }
-        self.lost = Some(MemberEnd::Replaced { owner, epoch });
+        self.state = MemberState::Ended(MemberEnd::Replaced { owner: gateway, epoch });
     }
 
-    /// Keeps the standby disarmed, or ends that. Without ownership the reply is dropped.
-    fn handle_suspend(&mut self, reply: Option<oneshot::Sender<OwnershipState>>) {
-        self.rests = reply.is_some();
-        self.core.set_resting(self.rests, Instant::now());
-        self.resting = reply.filter(|_| self.core.is_owner());
+    /// Stops the workers and sends the last records.
+    fn yield_sessions(&mut self) {
+        self.state = match self.state.take() {
+            MemberState::Owning | MemberState::GivenUp { .. } => {
+                let handle = self.gateway.handle.clone();
+                let suspension = tokio::spawn(async move {
+                    handle.suspend().await.map_err(|error| error.to_string())
+                });
+                MemberState::Yielding { suspension, operator: None }
+            }
+            state => state,
+        };
     }
 
-    fn answer_rest(&mut self) {
-        let continued = self.core.continued(Instant::now());
-        if let Some(ContinuedOwnership { sequence, epoch, highest, takeovers, .. }) = continued
-            && let Some(reply) = self.resting.take()
-        {
-            let (incarnation, standby) = (self.incarnation, Some(self.peer().name.to_string()));
-            let state =
-                OwnershipState { incarnation, sequence, epoch, highest, takeovers, standby };
-            // The upgrade may have been given up.
-            let _ = reply.send(state);
+    fn handle_task_end(&mut self, end: TaskEnd) {
+        match (self.state.take(), end) {
+            (MemberState::TakingOver(takeover), TaskEnd::Continued(Ok(sessions))) => {
+                self.state = MemberState::Owning;
+                self.follow_records();
+                takeover.answer(&self.owner_here(), sessions);
+            }
+            (MemberState::TakingOver(_), TaskEnd::Continued(Err(reason))) => {
+                self.state = MemberState::Ended(MemberEnd::NotRestored(reason));
+            }
+            (MemberState::Yielding { operator, .. }, TaskEnd::Suspended(Ok(suspended))) => {
+                self.send_last_records(*suspended, operator);
+            }
+            (MemberState::Yielding { operator, .. }, TaskEnd::Suspended(Err(reason))) => {
+                self.fail_hand_over(operator, reason, MemberState::Owning);
+                self.core.handle_not_yielded(Instant::now());
+            }
+            (MemberState::GivenUp { .. }, TaskEnd::Suspended(Ok(suspended))) => {
+                // A standby that still follows misses no change. Control resumes.
+                self.send_last_batch(suspended.batch);
+                self.state = MemberState::Owning;
+            }
+            (MemberState::GivenUp { .. }, TaskEnd::Suspended(Err(reason))) => {
+                self.fail_hand_over(None, reason, MemberState::Owning);
+            }
+            (state, _) => self.state = state,
         }
     }
 
     fn reload(&mut self, settings: &GatewayConfig) {
-        self.records.link.apply(settings);
+        self.records.reload(settings);
         for gone in self.votes.set_voters(VotingAgent::all(settings)) {
             self.core.handle_no_witness(gone);
         }
     }
 
+    fn send_last_records(&mut self, suspended: Suspended, operator: Option<HandOverReply>) {
+        let Suspended { batch, descriptors: _, guard } = suspended;
+        let number = batch.number();
+        self.send_last_batch(batch);
+        self.core.handle_yielded(number, Instant::now());
+        if self.core.is_owner() {
+            // Control resumes.
+            drop(guard);
+            self.fail_hand_over(operator, self.not_taken(), MemberState::Owning);
+        } else {
+            self.state = MemberState::Yielded { guard, operator };
+        }
+    }
+
+    fn send_last_batch(&mut self, mut batch: RecordBatch) {
+        batch.precedes_packets();
+        self.records.send(batch);
+    }
+
+    fn not_taken(&self) -> String {
+        format!("{} did not take the sessions", self.peer().name)
+    }
+
+    /// The state is the `next` one, unless the addresses disappear.
+    fn fail_hand_over(
+        &mut self,
+        operator: Option<HandOverReply>,
+        reason: String,
+        next: MemberState,
+    ) {
+        self.state = match self.keeper.has_ended() {
+            true => MemberState::Ended(MemberEnd::NoHolder),
+            false => next,
+        };
+        tracing::error!(peer = %self.peer().name, %reason, "hand-over failed");
+        if let Some(operator) = operator {
+            // The client may have disconnected.
+            let _ = operator.send(Err(HandOverError::Failed(reason)));
+        }
+    }
+
+    /// Keeps the standby disarmed. Without ownership the reply is dropped.
+    fn begin_rest(&mut self, reply: oneshot::Sender<OwnershipState>) {
+        self.core.set_resting(true, Instant::now());
+        self.rest = if self.core.is_owner() { Rest::Begins(reply) } else { Rest::On };
+    }
+
+    fn end_rest(&mut self) {
+        self.rest = Rest::Off;
+        self.core.set_resting(false, Instant::now());
+    }
+
+    fn answer_rest(&mut self) {
+        let Some(continued) = self.core.continued(Instant::now()) else { return };
+        let ContinuedOwnership { sequence, epoch, highest, takeovers, .. } = continued;
+        let (incarnation, standby) =
+            (self.incarnation, &self.settings.peers[self.core.peer_id().0]);
+        self.rest.confirm(|| {
+            let standby = Some(standby.name.to_string());
+            OwnershipState { incarnation, sequence, epoch, highest, takeovers, standby }
+        });
+    }
+
     /// The addresses disappear soon. A standby that has all records gets them before.
     fn handle_holder_ended(&mut self) {
-        self.has_no_holder = true;
         tracing::error!(
             "`evenkeel hold-addresses` has ended: the group's addresses disappear within 2 s"
         );
-        let is_handed_over = self.yielding.is_some()
-            || self.core.is_owner() && self.core.handle_hand_over(Instant::now()).is_ok();
-        if !is_handed_over {
-            self.lost = Some(MemberEnd::NoHolder);
+        let yields = matches!(self.state, MemberState::Yielding { .. });
+        if !yields && self.begin_hand_over().is_err() {
+            self.state = MemberState::Ended(MemberEnd::NoHolder);
         }
     }
 
-    /// Stops the workers and sends the last records.
-    fn begin_to_yield(&mut self) {
-        let handle = self.gateway.handle.clone();
-        self.yielding =
-            Some(tokio::spawn(
-                async move { handle.suspend().await.map_err(|error| error.to_string()) },
-            ));
+    /// Begins to hand over to the standby, unless it has begun. Returns the place of an operator who waits for the result.
+    fn begin_hand_over(&mut self) -> Result<&mut Option<HandOverReply>, HandOverError> {
+        if let MemberState::TakingOver(_)
+        | MemberState::Yielding { operator: Some(_), .. }
+        | MemberState::Yielded { operator: Some(_), .. } = self.state
+        {
+            return Err(HandOverError::UnderWay);
+        }
+        let (peer, silent_for) =
+            (Arc::clone(&self.peer().name), self.peer_heard().map(|heard| heard.elapsed()));
+        let begun = self.core.handle_hand_over(Instant::now());
+        begun.map_err(|refusal| HandOverError::of(refusal, peer, silent_for))?;
+        self.execute_outputs();
+        match &mut self.state {
+            MemberState::Yielding { operator, .. } => Ok(operator),
+            _ => Err(HandOverError::UnderWay),
+        }
     }
 
-    fn handle_yielded(&mut self, yielded: Result<Suspended, String>) {
-        match yielded {
-            Ok(Suspended { mut batch, descriptors: _, guard }) => {
-                batch.precedes_packets();
-                self.guard = Some(guard);
-                let number = batch.number();
-                self.records.send(batch);
-                self.core.handle_yielded(number, Instant::now());
-                if self.core.is_owner() {
-                    // The hand-over was given up: control resumes.
-                    self.guard = None;
-                }
+    /// An operator asks for a hand-over.
+    fn hand_over(&mut self, to: Option<String>, reply: HandOverReply) {
+        let (peer, is_owner) = (Arc::clone(&self.peer().name), self.core.is_owner());
+        let other = if is_owner { &peer } else { &self.settings.name };
+        let to = to.unwrap_or_else(|| other.to_string());
+        let members = self.settings.members();
+        let begun = if *to == *self.settings.name {
+            match is_owner {
+                true => Err(HandOverError::OwnerAlready(to)),
+                false if self.core.is_spare() => Err(HandOverError::NotInSync(to.into())),
+                false => return self.ask_for_hand_over(reply),
             }
-            Err(reason) => {
-                self.fail_hand_over(reason);
-                self.core.handle_not_yielded(Instant::now());
-            }
-        }
-    }
-
-    fn fail_hand_over(&mut self, reason: String) {
-        if self.has_no_holder {
-            self.lost = Some(MemberEnd::NoHolder);
-        }
-        tracing::error!(peer = %self.peer().name, %reason, "hand-over failed");
-        if let Some(reply) = self.hand_over_reply.take() {
+        } else if !members.contains(&&*to) {
+            Err(HandOverError::Unknown { members: members.join(", "), found: to })
+        } else if *to != *peer {
+            Err(match is_owner {
+                true => HandOverError::Spare { found: to, peer },
+                false => HandOverError::NotOwner(peer),
+            })
+        } else if self.core.peer(Instant::now()).is_some_and(|beat| beat.role == BeatRole::Owner) {
+            Err(HandOverError::OwnerAlready(to))
+        } else {
+            self.begin_hand_over()
+        };
+        match begun {
+            Ok(operator) => *operator = Some(reply),
             // The client may have disconnected.
-            let _ = reply.send(Err(HandOverError::Failed(reason)));
+            Err(refused) => _ = reply.send(Err(refused)),
         }
     }
-}
 
-async fn closed(agent: &mut Option<PeerAgent>, heard: Option<Instant>) {
-    match agent {
-        Some(agent) => agent.closed(heard).await,
-        None => pending().await,
+    /// Asks the owner to hand over to this standby. The owner's log has the reason of a refusal.
+    fn ask_for_hand_over(&mut self, reply: HandOverReply) {
+        let (peer, now) = (Arc::clone(&self.peer().name), Instant::now());
+        let owner = self.core.peer(now).filter(|beat| beat.role == BeatRole::Owner);
+        let request = HandOverRequest::new(reply, now);
+        match &mut self.state {
+            MemberState::StandingBy(standby) if standby.has_request() => {
+                request.refuse(HandOverError::UnderWay);
+            }
+            MemberState::StandingBy(standby)
+                if owner.is_some() && self.records.ask_for_hand_over() =>
+            {
+                tracing::info!(%peer, "asking the owner to hand over");
+                standby.await_owner(request);
+            }
+            _ => request.refuse(HandOverError::NotOwner(peer)),
+        }
     }
-}
 
-async fn fence_ended(fence: &mut Option<Fence>) -> Result<(), String> {
-    match fence {
-        Some(fence) => fence.ended().await,
-        None => pending().await,
+    /// The standby asks for the ownership.
+    fn handle_hand_over_request(&mut self) {
+        let peer = Arc::clone(&self.peer().name);
+        match self.begin_hand_over() {
+            Ok(_) => tracing::info!(%peer, "the standby asks for the ownership"),
+            Err(refused) => {
+                tracing::warn!(%peer, %refused, "the standby asks for the ownership in vain");
+            }
+        }
     }
-}
 
-async fn next<T>(receiver: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
-    match receiver {
-        Some(batches) => batches.recv().await,
-        None => pending().await,
+    /// An operator confirms that these members are down.
+    fn take_over_from(&mut self, down: &str, reply: TakeOverReply) {
+        let peer = |name: &str| {
+            let place = self.settings.peers.iter().position(|peer| *peer.name == *name);
+            place.map(PeerId).ok_or_else(|| {
+                let peers = self.settings.peers.iter().map(|peer| format!("`{}`", peer.name));
+                let peers = peers.collect::<Vec<_>>().join(" or ");
+                TakeOverError::NotPeer { found: name.to_owned(), peers }
+            })
+        };
+        let named: Result<Vec<PeerId>, _> = down.split(',').map(|name| peer(name.trim())).collect();
+        if let Err(refused) = named.and_then(|down| self.confirm_down(&down)) {
+            // The client may have disconnected.
+            return drop(reply.send(Err(refused)));
+        }
+        tracing::warn!(%down, "an operator confirms that other gateways are down");
+        self.execute_outputs();
+        let mut takeover = match self.state.take() {
+            MemberState::TakingOver(takeover) => takeover,
+            MemberState::Owning | MemberState::GivenUp { .. } => {
+                Takeover::of_own_sessions(self.gateway.handle.clone())
+            }
+            // It has ended, and drops the reply.
+            state => return self.state = state,
+        };
+        takeover.confirm(reply);
+        self.state = MemberState::TakingOver(takeover);
+    }
+
+    fn confirm_down(&mut self, down: &[PeerId]) -> Result<(), TakeOverError> {
+        let name = |PeerId(id): PeerId| Arc::clone(&self.settings.peers[id].name);
+        let taken = self.core.handle_take_over(down, Instant::now());
+        taken.map_err(|refusal| match refusal {
+            TakeoverRefusal::OwnerAlready => TakeOverError::OwnerAlready,
+            TakeoverRefusal::PeerOwns(peer) => {
+                let here = Arc::clone(&self.settings.name);
+                TakeOverError::PeerOwns { peer: name(peer), here }
+            }
+            TakeoverRefusal::PeerHeard(peer) => TakeOverError::PeerHeard(name(peer)),
+            TakeoverRefusal::Joining(peer) => TakeOverError::Joining(name(peer)),
+            TakeoverRefusal::AgentsHearPeer => {
+                TakeOverError::AgentsHearPeer(Arc::clone(&self.peer().name))
+            }
+            TakeoverRefusal::AlsoSilent(peer) => TakeOverError::AlsoSilent(name(peer)),
+            TakeoverRefusal::HeldElsewhere(holder) => TakeOverError::HeldElsewhere(name(holder)),
+        })
+    }
+
+    fn owner_here(&self) -> HandOverResult {
+        HandOverResult { gateway: Arc::clone(&self.settings.name), epoch: self.core.epoch() }
+    }
+
+    /// No vote lets this standby take over from its silent peer.
+    fn fence_peer(&mut self, now: Instant) {
+        let is_blocked = self.core.blocked().is_some_and(|blocked| blocked != Blocked::Unknown);
+        // A spare holds no records.
+        if is_blocked
+            && !self.core.is_spare()
+            && self.core.takeover_refusal(&[self.core.peer_id()], now).is_none()
+        {
+            self.watch.fence(&self.gateway.handle, self.keeper.router_check(), now);
+        }
+    }
+
+    fn handle_fenced(&mut self, fenced: Result<(), String>) {
+        if self.core.is_owner() {
+            // The end of the peer's process was seen before.
+            return;
+        }
+        let (id, peer) = (self.core.peer_id(), Arc::clone(&self.peer().name));
+        let taken = fenced.and_then(|()| {
+            tracing::warn!(%peer, "the fence says that the peer is down");
+            self.confirm_down(&[id]).map_err(|refused| refused.to_string())
+        });
+        if let Err(reason) = taken {
+            tracing::error!(%peer, %reason, "silent peer not fenced");
+        }
+    }
+
+    fn report(&mut self, event: ClusterEvent) {
+        let peer = Arc::clone(&self.peer().name);
+        match event {
+            ClusterEvent::PeerHeard => tracing::info!(%peer, "peer heard"),
+            ClusterEvent::PeerSilent => tracing::warn!(%peer, "peer silent"),
+            ClusterEvent::PeerEnded(by) => {
+                let reported_by = match by {
+                    Reporter::Kernel => "kernel",
+                    Reporter::Agent => "agent",
+                };
+                tracing::warn!(%peer, reported_by, "peer's process ended");
+            }
+            ClusterEvent::PeerRestarted => tracing::info!(%peer, "peer restarted"),
+            ClusterEvent::Followed(epoch) => {
+                tracing::info!(%peer, epoch, "this gateway is the standby");
+            }
+            ClusterEvent::Armed(voters) => {
+                tracing::info!(%peer, voters = voters.len(), "standby may take over by silence");
+            }
+            ClusterEvent::Disarmed => tracing::info!(%peer, "standby may not take over by silence"),
+            ClusterEvent::Barred => {
+                tracing::warn!(%peer, "agents or witnesses keep the silent peer from taking over");
+            }
+            ClusterEvent::HeldDown(takeovers, left) => tracing::warn!(
+                takeovers,
+                held_s = left.as_secs_f64(),
+                "takeovers by silence follow each other: none follows until the hold-down ends"
+            ),
+            ClusterEvent::LeaseLapsed => {
+                self.keeper.drop_waiting();
+                tracing::warn!(
+                    "neither peer nor agents or witnesses confirm the ownership: nothing is sent"
+                );
+            }
+            ClusterEvent::LeaseRenewed(after) => {
+                let after_ms = after.as_millis() as u64;
+                tracing::info!(after_ms, "ownership confirmed: packets are sent again");
+            }
+            ClusterEvent::HandOverFailed => match self.state.take() {
+                MemberState::Yielding { suspension, operator } => {
+                    let next = MemberState::GivenUp { suspension };
+                    self.fail_hand_over(operator, self.not_taken(), next);
+                }
+                // A takeover follows.
+                MemberState::Yielded { guard, operator } => {
+                    let next = MemberState::Yielded { guard, operator: None };
+                    self.fail_hand_over(operator, self.not_taken(), next);
+                }
+                // Its failure was reported.
+                state => self.state = state,
+            },
+            ClusterEvent::TakeoverBlocked(blocked) => tracing::error!(
+                %peer,
+                reason = blocked_reason(blocked),
+                "peer silent, and not replaced; if it is down, run `evenkeel gateway take-over --confirm-down {peer}`"
+            ),
+        }
+    }
+
+    fn redundancy_losses(&self, now: Instant) -> Vec<RedundancyLoss> {
+        let [here, peer] = [&self.settings.name, &self.peer().name].map(Arc::clone);
+        let is_spare = self.core.is_spare();
+        let votes = self.votes.has_voters() && !self.rest.is_on();
+        let loss = match (self.core.peer(now), self.core.is_owner()) {
+            (None, true) => Some(RedundancyLoss::NoPeer(peer)),
+            (Some(_), true) if !self.core.is_followed(now) => Some(RedundancyLoss::NotInSync(peer)),
+            (Some(_), true) if votes && !self.core.is_standby_armed() => {
+                let is_held_down = !self.core.held_down(now).is_zero();
+                Some(if is_held_down { RedundancyLoss::HeldDown } else { RedundancyLoss::NoVoter })
+            }
+            (Some(_), false) if is_spare => None,
+            (Some(_), false) if !self.records.copy().is_whole() => {
+                Some(RedundancyLoss::NotInSync(here))
+            }
+            (Some(beat), false) if votes && beat.role == BeatRole::Owner => {
+                beat.voters.is_empty().then_some(RedundancyLoss::NotArmed)
+            }
+            // A silent owner is reported as such.
+            _ => None,
+        };
+        let differs = self.records.difference().map(RedundancyLoss::Differs);
+        // After a takeover the check has not run again yet.
+        let applies =
+            |it: &HostWarning| matches!(it, HostWarning::Unchecked(_)) || !self.core.is_owner();
+        let host = self.inbox.host_warning.borrow().clone().filter(applies);
+        let host = host.map(RedundancyLoss::Host);
+        // Of two members, the silent one is the peer.
+        let others = self.settings.peers.iter().enumerate().map(|(at, peer)| (PeerId(at), peer));
+        let silent = others
+            .filter(|(id, _)| *id != self.core.peer_id() && self.core.member(*id, now).is_none());
+        let silent = silent.map(|(_, peer)| RedundancyLoss::Silent(Arc::clone(&peer.name)));
+        loss.into_iter()
+            .chain(differs)
+            .chain(host)
+            .chain(silent)
+            .chain(self.unready().iter().cloned().map(RedundancyLoss::Unready))
+            .collect()
+    }
+
+    fn unready(&self) -> &[Unready] {
+        if self.core.is_owner() { &[] } else { self.state.unready() }
+    }
+
+    /// Sends the event of another role, or of other losses of redundancy.
+    fn publish(&self, role: GroupRole, epoch: u64, warnings: &[Arc<str>]) {
+        {
+            let shown = self.inbox.standing.borrow();
+            let was_role = shown.gateways.first().map(|here| here.role);
+            if was_role == Some(role) && shown.warnings == warnings {
+                return;
+            }
+        }
+        self.gateway.handle.publish(GatewayEvent::Group(GroupChange {
+            gateway: Arc::clone(&self.settings.name),
+            role: role.name(),
+            epoch,
+            warnings: warnings.to_vec(),
+        }));
+    }
+
+    fn show(&mut self) {
+        let now = Instant::now();
+        let (is_owner, epoch) = (self.core.is_owner(), self.core.epoch());
+        let peer = self.core.peer(now);
+        let peer_owns = peer.is_some_and(|beat| beat.role == BeatRole::Owner);
+        let copies = self.records.copy().sessions();
+        let is_doubting = is_owner && !self.gateway.lease.is_held(|| now);
+        let blocked = match self.core.blocked() {
+            _ if is_doubting && peer.is_none() => {
+                Some("neither it nor a majority of the agents and witnesses answers")
+            }
+            blocked => blocked.map(blocked_reason),
+        };
+        let is_restoring = matches!(self.state, MemberState::TakingOver(_));
+        let role = match () {
+            () if is_doubting => GroupRole::Doubting,
+            () if is_owner && is_restoring => GroupRole::Restoring,
+            () if is_owner => GroupRole::Owner,
+            () if epoch == 0 => GroupRole::Joining,
+            () if self.core.is_spare() => GroupRole::Spare,
+            () => GroupRole::Standby,
+        };
+        let here = GatewayStanding {
+            gateway: Arc::clone(&self.settings.name),
+            here: true,
+            role,
+            epoch,
+            sessions: copies,
+            in_sync: is_owner || self.records.copy().is_whole(),
+            armed: !is_owner && peer_owns && peer.is_some_and(|beat| !beat.voters.is_empty()),
+            heard_ms: None,
+            addresses: if is_owner { self.addresses() } else { Vec::new() },
+            refused: None,
+            blocked: blocked.map(|reason| format!("{} is silent: {reason}", self.peer().name)),
+        };
+        let peers = (0..self.settings.peers.len()).map(|at| self.standing_of(PeerId(at), now));
+        let gateways = std::iter::once(here).chain(peers).collect();
+        let warnings = self.redundancy.warnings();
+        self.publish(role, epoch, &warnings);
+        let standing = GroupStatus { gateways, warnings, unready: self.unready().len() };
+        let renew = |shown: &mut GroupStatus| std::mem::replace(shown, standing) != *shown;
+        self.inbox.standing.send_if_modified(renew);
+    }
+
+    /// Another member as this one knows it.
+    fn standing_of(&self, id: PeerId, now: Instant) -> GatewayStanding {
+        let beat = self.core.member(id, now);
+        let (owns, is_peer) =
+            (beat.is_some_and(|beat| beat.role == BeatRole::Owner), id == self.core.peer_id());
+        let copies = self.records.copy().sessions();
+        // A member that does not own knows the standby by its copy.
+        let is_standby = match self.core.is_owner() || self.settings.peers.len() == 1 {
+            true => is_peer,
+            false => beat.is_some_and(|beat| beat.whole),
+        };
+        GatewayStanding {
+            gateway: Arc::clone(&self.settings.peers[id.0].name),
+            here: false,
+            role: match beat {
+                None => GroupRole::Silent,
+                Some(_) if owns => GroupRole::Owner,
+                Some(_) if is_standby => GroupRole::Standby,
+                Some(_) => GroupRole::Spare,
+            },
+            epoch: beat.map_or(0, |beat| beat.epoch),
+            sessions: if owns { copies } else { 0 },
+            in_sync: owns || is_peer && self.core.is_followed(now),
+            armed: is_peer && self.core.is_standby_armed(),
+            heard_ms: self.watch.heard(id).map(|heard| (now - heard).as_millis() as u64),
+            addresses: if owns { self.addresses() } else { Vec::new() },
+            refused: self.records.refused().filter(|_| is_peer),
+            blocked: None,
+        }
+    }
+
+    fn addresses(&self) -> Vec<IpAddr> {
+        self.settings.addresses.iter().map(|moved| moved.address).collect()
     }
 }

@@ -5,45 +5,62 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_config::GroupSettings;
+use evenkeel_config::{GatewayConfig, GroupSettings};
 use evenkeel_control::{CertificateChannels, Handle, RecordBatch, Replica};
 use evenkeel_media::srtp::IndexGrant;
 use evenkeel_ownership::Cluster;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 
 use super::certificates::CertificateExchange;
 use super::changes::ChangeExchange;
 use super::forecasts::ForecastExchange;
 use super::group::{CopyState, GroupInbox};
-use super::link::{Link, LinkEvent, LinkFrame};
+use super::link::{Link, LinkEvent, LinkFrame, LinkedPeer};
+use super::task::{Task, outcome};
 use super::unconfirmed::{SentBatches, UnconfirmedBatches};
 
 /// A copy is incomplete once the owner was heard for this long without a connection to it.
 const STALE_AFTER: Duration = Duration::from_millis(100);
 
-/// A change of control that other inputs do not wait for.
-pub(super) type PendingChange<T> = Option<JoinHandle<Result<T, String>>>;
+/// The connection to the peer.
+enum Connection {
+    /// The copy is not continued since then; `None` once the core knows that it is old.
+    Down {
+        copy_since: Option<Instant>,
+    },
+    Up(Feed),
+}
+
+/// The batches for the peer, while this member owns.
+enum Feed {
+    Off,
+    Begins(Task<mpsc::Receiver<RecordBatch>>),
+    On(mpsc::Receiver<RecordBatch>),
+}
+
+pub(super) enum RecordInput {
+    Link(LinkEvent),
+    /// Control sends batches, or has ended, and the gateway with it.
+    FeedBegan(Option<mpsc::Receiver<RecordBatch>>),
+    /// `None`: another follower replaced this one, or this one did not keep up.
+    Batch(Option<Box<RecordBatch>>),
+}
 
 pub(super) struct RecordExchange {
-    pub(super) link: Link,
+    link: Link,
+    connection: Connection,
     /// The owner's records, while this member is the standby.
-    pub(super) replica: Arc<Replica>,
+    copy: Arc<Replica>,
     port_legs: Option<IpAddr>,
-    /// Batches for the peer, while this member owns and is connected.
-    pub(super) batches: Option<mpsc::Receiver<RecordBatch>>,
-    pub(super) following: PendingChange<mpsc::Receiver<RecordBatch>>,
     unconfirmed: UnconfirmedBatches,
     /// Batches on this connection that the peer has not acknowledged, oldest first.
     sent: SentBatches,
     grant: Arc<IndexGrant>,
-    /// Of the peer.
-    copy: watch::Sender<CopyState>,
+    /// The peer's copy.
+    peer_copy: watch::Sender<CopyState>,
     forecasts: ForecastExchange,
     changes: ChangeExchange,
     certificates: CertificateExchange,
-    connected: bool,
-    disconnected_at: Option<Instant>,
     refusal: Option<String>,
     /// Node lists, scenarios or voters differ.
     difference: Option<String>,
@@ -59,19 +76,16 @@ impl RecordExchange {
     ) -> RecordExchange {
         let records = RecordExchange {
             link,
-            replica: Arc::new(Replica::with_ports_at(settings.port_legs())),
+            connection: Connection::Down { copy_since: None },
+            copy: Arc::new(Replica::with_ports_at(settings.port_legs())),
             port_legs: settings.port_legs(),
-            batches: None,
-            following: None,
             unconfirmed: UnconfirmedBatches::new(Instant::now()),
             sent: SentBatches::default(),
             grant,
-            copy: inbox.copy.clone(),
+            peer_copy: inbox.copy.clone(),
             forecasts: inbox.forecasts.clone(),
             changes: inbox.changes.clone(),
             certificates: CertificateExchange::new(certificates),
-            connected: false,
-            disconnected_at: None,
             refusal: None,
             difference: None,
         };
@@ -79,11 +93,48 @@ impl RecordExchange {
         records
     }
 
-    pub(super) fn handle(&mut self, event: LinkEvent, core: &mut Cluster) {
+    /// Returns the next input. May be cancelled without a loss.
+    pub(super) async fn input(&mut self) -> RecordInput {
+        let has_room = self.link.has_room();
+        let fed = async {
+            match &mut self.connection {
+                Connection::Up(Feed::Begins(begun)) => {
+                    RecordInput::FeedBegan(outcome(begun).await.ok())
+                }
+                Connection::Up(Feed::On(batches)) if has_room => {
+                    RecordInput::Batch(batches.recv().await.map(Box::new))
+                }
+                Connection::Up(_) | Connection::Down { .. } => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            event = self.link.recv() => RecordInput::Link(event),
+            input = fed => input,
+        }
+    }
+
+    pub(super) fn handle(&mut self, input: RecordInput, core: &mut Cluster) {
+        match input {
+            RecordInput::Link(event) => self.handle_link(event, core),
+            RecordInput::FeedBegan(batches) => self.set_feed(batches.map_or(Feed::Off, Feed::On)),
+            RecordInput::Batch(Some(batch)) => self.send(*batch),
+            RecordInput::Batch(None) => self.set_feed(Feed::Off),
+        }
+    }
+
+    /// A feed ends with its connection.
+    fn set_feed(&mut self, next: Feed) {
+        if let Connection::Up(feed) = &mut self.connection {
+            *feed = next;
+        }
+    }
+
+    fn handle_link(&mut self, event: LinkEvent, core: &mut Cluster) {
         match event {
             LinkEvent::Connected => {
-                (self.connected, self.refusal, self.difference) = (true, None, None);
-                self.disconnected_at = None;
+                self.connection = Connection::Up(Feed::Off);
+                (self.refusal, self.difference) = (None, None);
                 if !core.is_owner() {
                     self.unconfirmed.clear();
                 }
@@ -95,13 +146,12 @@ impl RecordExchange {
                 if event == LinkEvent::PeerChanged {
                     self.grant.hold();
                 }
-                (self.connected, self.batches, self.following) = (false, None, None);
+                let now = Instant::now();
+                self.connection = Connection::Down { copy_since: Some(now) };
                 self.sent = SentBatches::default();
                 // The next follower's batches count from 1.
-                self.copy.send_modify(|copy| copy.acknowledged = 0);
-                let now = Instant::now();
+                self.peer_copy.send_modify(|copy| copy.acknowledged = 0);
                 self.unconfirmed.handle_disconnected(now);
-                self.disconnected_at = Some(now);
                 self.forecasts.begin();
                 self.changes.begin();
                 self.certificates.begin();
@@ -117,7 +167,7 @@ impl RecordExchange {
                 if let Some(batch) = self.sent.take_acknowledged(number) {
                     self.grant.acknowledge(&batch, Instant::now());
                 }
-                self.copy.send_modify(|copy| copy.acknowledged = number);
+                self.peer_copy.send_modify(|copy| copy.acknowledged = number);
             }
         }
         self.changes.add_received();
@@ -132,13 +182,12 @@ impl RecordExchange {
         let changes = batch.as_mut().map(|batch| std::mem::take(&mut batch.changes));
         let changes = changes.unwrap_or_default();
         let certificates = batch.as_mut().ok().and_then(|batch| batch.certificates.take());
-        let replica = Arc::make_mut(&mut self.replica);
-        let applied =
-            batch.and_then(|batch| replica.apply(batch).map_err(|error| error.to_string()));
+        let copy = Arc::make_mut(&mut self.copy);
+        let applied = batch.and_then(|batch| copy.apply(batch).map_err(|error| error.to_string()));
         match applied {
             Ok(()) => {
-                let number = self.replica.number();
-                core.handle_replica(self.replica.is_whole(), number, Instant::now());
+                let number = self.copy.number();
+                core.handle_replica(self.copy.is_whole(), number, Instant::now());
                 part.into_iter().for_each(|part| self.forecasts.take(part));
                 self.changes.take(changes);
                 certificates.into_iter().for_each(|taken| self.certificates.take(taken));
@@ -155,11 +204,11 @@ impl RecordExchange {
     /// ended sessions, its operators' decisions and its alerts.
     pub(super) fn pass_on(&mut self, handle: &Handle) {
         // This gateway relays requests to the URLs of the owner's sessions.
-        self.replica.url_secret().into_iter().for_each(|it| handle.session_urls.resume(it));
-        if !self.replica.has_news() {
+        self.copy.url_secret().into_iter().for_each(|it| handle.session_urls.resume(it));
+        if !self.copy.has_news() {
             return;
         }
-        let replica = Arc::make_mut(&mut self.replica);
+        let replica = Arc::make_mut(&mut self.copy);
         let policies = handle.restore_policies(replica.take_policies());
         let history = handle.copy_history(replica.take_history());
         let operations = handle.copy_operations(replica.take_operations());
@@ -176,15 +225,13 @@ impl RecordExchange {
 
     /// Sends all records to a connected peer, and then each that changes.
     pub(super) fn follow(&mut self, handle: &Handle) {
-        if !self.connected || self.batches.is_some() || self.following.is_some() {
-            return;
-        }
+        let Connection::Up(feed @ Feed::Off) = &mut self.connection else { return };
         let handle = handle.clone();
-        // The numbers of batches begin again.
-        self.copy.send_modify(|copy| copy.acknowledged = 0);
-        self.following = Some(tokio::spawn(async move {
+        *feed = Feed::Begins(tokio::spawn(async move {
             handle.follow_records(false).await.map_err(|_| "control ended".to_owned())
         }));
+        // The numbers of batches begin again.
+        self.peer_copy.send_modify(|copy| copy.acknowledged = 0);
     }
 
     pub(super) fn send(&mut self, mut batch: RecordBatch) {
@@ -197,51 +244,90 @@ impl RecordExchange {
         self.sent.note(batch.take_sent());
         if !self.link.send(&LinkFrame::Batch(batch.encode())) {
             // The peer does not read. The connection ends, and the next one begins with all records.
-            self.batches = None;
+            self.set_feed(Feed::Off);
         }
     }
 
     /// Nothing waits for this change.
     fn show_unconfirmed(&self) {
-        self.copy.send_if_modified(|copy| {
+        self.peer_copy.send_if_modified(|copy| {
             copy.unconfirmed_since = self.unconfirmed.oldest();
             false
         });
     }
 
-    /// The copy is that of another owner.
-    pub(super) fn discard_copy(&mut self, core: &mut Cluster) {
-        self.replica = Arc::new(Replica::with_ports_at(self.port_legs));
-        self.disconnected_at = None;
-        core.handle_replica(false, 0, Instant::now());
+    /// The member to which this one is connected, or is to be.
+    pub(super) fn peer(&self) -> LinkedPeer {
+        self.link.peer()
+    }
+
+    /// Connects to this member alone from now on. Returns true if it is another one.
+    pub(super) fn set_peer(&mut self, peer: LinkedPeer, core: &mut Cluster) -> bool {
+        let is_new = self.link.set_peer(peer);
+        if is_new && !core.is_owner() {
+            // The copy is that of another owner.
+            self.copy = Arc::new(Replica::with_ports_at(self.port_legs));
+            if let Connection::Down { copy_since } = &mut self.connection {
+                *copy_since = None;
+            }
+            core.handle_replica(false, 0, Instant::now());
+        }
+        is_new
+    }
+
+    /// Asks the owner to hand over to this standby. Returns false without a connection.
+    pub(super) fn ask_for_hand_over(&mut self) -> bool {
+        self.link.send(&LinkFrame::HandOver)
+    }
+
+    /// Tells the peer of changed nodes, scenarios and voters.
+    pub(super) fn reload(&self, settings: &GatewayConfig) {
+        self.link.apply(settings);
+    }
+
+    /// The owner's records, while this member is the standby.
+    pub(super) fn copy(&self) -> &Arc<Replica> {
+        &self.copy
+    }
+
+    pub(super) fn copy_mut(&mut self) -> &mut Arc<Replica> {
+        &mut self.copy
+    }
+
+    /// The copy is continued here from now on.
+    pub(super) fn take_copy(&mut self) -> Arc<Replica> {
+        std::mem::take(&mut self.copy)
     }
 
     /// The peer owns, with all records.
     pub(super) fn note_handed_over(&self) {
-        self.copy.send_modify(|copy| copy.acknowledged = u64::MAX);
+        self.peer_copy.send_modify(|copy| copy.acknowledged = u64::MAX);
     }
 
     /// No offer waits for a peer that is not heard and cannot take over.
     pub(super) fn note_alone(&self, is_alone: bool) {
-        self.copy
+        self.peer_copy
             .send_if_modified(|copy| std::mem::replace(&mut copy.is_alone, is_alone) != is_alone);
     }
 
     /// Tells the core the state of the copy again, which it forgets while this member is a spare.
     pub(super) fn confirm_copy(&self, core: &mut Cluster) {
-        if self.connected {
-            core.handle_replica(self.replica.is_whole(), self.replica.number(), Instant::now());
+        if let Connection::Up(_) = self.connection {
+            core.handle_replica(self.copy.is_whole(), self.copy.number(), Instant::now());
         }
     }
 
     /// A copy that is not continued while the owner lives grows old. `heard`: the owner's last beat.
     pub(super) fn look_after_copy(&mut self, heard: Option<Instant>, core: &mut Cluster) {
-        let lives = |since: Instant| {
-            since.elapsed() > STALE_AFTER && heard.is_some_and(|heard| heard > since + STALE_AFTER)
+        let lives = |since: &mut Instant| {
+            let is_stale = since.elapsed() > STALE_AFTER;
+            is_stale && heard.is_some_and(|heard| heard > *since + STALE_AFTER)
         };
-        if !core.is_owner() && self.disconnected_at.is_some_and(lives) {
-            self.disconnected_at = None;
-            core.handle_replica(false, self.replica.number(), Instant::now());
+        if let Connection::Down { copy_since } = &mut self.connection
+            && !core.is_owner()
+            && copy_since.take_if(lives).is_some()
+        {
+            core.handle_replica(false, self.copy.number(), Instant::now());
         }
     }
 
@@ -254,12 +340,4 @@ impl RecordExchange {
     pub(super) fn refused(&self) -> Option<String> {
         self.refusal.clone().or_else(|| self.difference.clone())
     }
-}
-
-/// Returns the result of a change once it is there.
-pub(super) async fn finish<T>(change: &mut PendingChange<T>) -> Result<T, String> {
-    let Some(task) = change else { return pending().await };
-    let outcome = task.await.unwrap_or_else(|_| Err("a task panicked".to_owned()));
-    *change = None;
-    outcome
 }

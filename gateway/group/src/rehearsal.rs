@@ -1,12 +1,13 @@
 //! The rehearsal of a standby: what a takeover would need and is not there.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_control::{Handle, Replica, TakeoverReadiness};
 use evenkeel_model::PolicyName;
 
-use crate::records::{PendingChange, finish};
+use crate::task::{Task, outcome};
 
 /// Interval of the questions to control, which answers from memory. The end of a loss is shown within it.
 const EVERY: Duration = Duration::from_secs(2);
@@ -46,7 +47,7 @@ struct RecordNeeds {
 }
 
 pub(super) struct Rehearsal {
-    running: PendingChange<Vec<Unready>>,
+    running: Option<Task<Vec<Unready>>>,
     due: Instant,
     records_due: Instant,
     needs: RecordNeeds,
@@ -90,7 +91,9 @@ impl Rehearsal {
 
     /// Returns once it has ended.
     pub(super) async fn ended(&mut self) {
-        self.losses = finish(&mut self.running).await.unwrap_or_default();
+        let Some(running) = &mut self.running else { return pending().await };
+        self.losses = outcome(running).await.unwrap_or_default();
+        self.running = None;
     }
 
     /// The losses that the last one found.

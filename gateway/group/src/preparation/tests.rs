@@ -37,7 +37,7 @@ fn replica() -> Arc<Replica> {
 #[tokio::test]
 async fn sessions_of_an_owner_that_is_heard_again_are_forgotten() {
     let ((handle, mut requests), replica) = (control(), replica());
-    let (mut preparation, now) = (TakeoverPreparation::default(), Instant::now());
+    let (mut preparation, now) = (TakeoverPreparation::new(true), Instant::now());
     preparation.weigh(false, &replica, &handle, now);
     preparation.weigh(true, &replica, &handle, now);
     assert_eq!(requests.recv().await, Some("prepare"));
@@ -52,7 +52,7 @@ async fn sessions_of_an_owner_that_is_heard_again_are_forgotten() {
 async fn takeover_uses_the_sessions_of_the_last_batch_only() {
     let ((handle, mut requests), replica) = (control(), replica());
     for (changes, prepared) in [(false, Some(6)), (true, None)] {
-        let (mut preparation, mut replica) = (TakeoverPreparation::default(), Arc::clone(&replica));
+        let (mut preparation, mut replica) = (TakeoverPreparation::new(true), Arc::clone(&replica));
         preparation.weigh(true, &replica, &handle, Instant::now());
         if changes {
             Arc::make_mut(&mut replica);
