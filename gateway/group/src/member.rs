@@ -39,7 +39,6 @@ use super::preparation::TakeoverPreparation;
 use super::records::{RecordExchange, RecordInput};
 use super::redundancy::{Redundancy, RedundancyLoss};
 use super::refusals::RefusalLog;
-use super::rehearsal::Unready;
 use super::votes::{Votes, VotingAgent};
 
 /// Interval at which the API's view is renewed.
@@ -195,8 +194,13 @@ impl GroupMember {
     pub(super) async fn run(mut self) -> MemberEnd {
         let mut shown = tokio::time::interval(SHOWN_EVERY);
         loop {
+            // The state is what the core has decided when anything else looks at it.
             self.execute_outputs();
             self.link_peer();
+            self.prepare_takeover();
+            self.answer_rest();
+            self.records.note_alone(self.core.is_alone(Instant::now()));
+            self.show();
             if let MemberState::Ended(end) = self.state {
                 self.keeper.release().await;
                 return end;
@@ -229,10 +233,6 @@ impl GroupMember {
                 },
                 _ = shown.tick() => self.handle_tick(),
             }
-            self.prepare_takeover();
-            self.answer_rest();
-            self.records.note_alone(self.core.is_alone(Instant::now()));
-            self.show();
         }
     }
 
@@ -257,9 +257,7 @@ impl GroupMember {
     }
 
     fn prepare_takeover(&mut self) {
-        if let MemberState::StandingBy(standby) = &mut self.state
-            && !self.core.is_owner()
-        {
+        if let MemberState::StandingBy(standby) = &mut self.state {
             let misses = self.core.misses_owner(Instant::now());
             standby.prepare(misses, self.records.copy(), &self.gateway.handle);
         }
@@ -769,12 +767,8 @@ impl GroupMember {
             .chain(differs)
             .chain(host)
             .chain(silent)
-            .chain(self.unready().iter().cloned().map(RedundancyLoss::Unready))
+            .chain(self.state.unready().iter().cloned().map(RedundancyLoss::Unready))
             .collect()
-    }
-
-    fn unready(&self) -> &[Unready] {
-        if self.core.is_owner() { &[] } else { self.state.unready() }
     }
 
     /// Sends the event of another role, or of other losses of redundancy.
@@ -807,10 +801,9 @@ impl GroupMember {
             }
             blocked => blocked.map(blocked_reason),
         };
-        let is_restoring = matches!(self.state, MemberState::TakingOver(_));
         let role = match () {
             () if is_doubting => GroupRole::Doubting,
-            () if is_owner && is_restoring => GroupRole::Restoring,
+            () if matches!(self.state, MemberState::TakingOver(_)) => GroupRole::Restoring,
             () if is_owner => GroupRole::Owner,
             () if epoch == 0 => GroupRole::Joining,
             () if self.core.is_spare() => GroupRole::Spare,
@@ -833,7 +826,7 @@ impl GroupMember {
         let gateways = std::iter::once(here).chain(peers).collect();
         let warnings = self.redundancy.warnings();
         self.publish(role, epoch, &warnings);
-        let standing = GroupStatus { gateways, warnings, unready: self.unready().len() };
+        let standing = GroupStatus { gateways, warnings, unready: self.state.unready().len() };
         let renew = |shown: &mut GroupStatus| std::mem::replace(shown, standing) != *shown;
         self.inbox.standing.send_if_modified(renew);
     }

@@ -54,7 +54,7 @@ pub(super) enum MemberState {
         /// `None` if the standby asked for the hand-over, or if the addresses disappear.
         operator: Option<HandOverReply>,
     },
-    /// The hand-over took too long. Control resumes once it is suspended.
+    /// The hand-over took too long. Control is still being suspended, and resumes then.
     GivenUp { suspension: Task<Suspended> },
     /// The standby has the last records, and owns as soon as it knows. Control is suspended.
     Yielded { guard: SuspensionGuard, operator: Option<HandOverReply> },
