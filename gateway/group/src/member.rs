@@ -866,3 +866,6 @@ impl GroupMember {
         self.settings.addresses.iter().map(|moved| moved.address).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

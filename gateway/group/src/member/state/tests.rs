@@ -19,7 +19,7 @@ fn ownership() -> OwnershipState {
 }
 
 #[test]
-fn spare_counts_from_the_last_time_that_it_was_the_standby() {
+fn spare_counts_from_its_last_time_as_the_standby() {
     let now = Instant::now();
     let mut standby = standing_by(now);
     assert_eq!(standby.spare_for(false, now), None);
