@@ -1,37 +1,56 @@
-//! `Control` owns the core: it executes the core's effects through its parts, which keep the state.
+//! `Control` owns the core: one thread gives it inputs, and executes its effects after each of them through the owners of sessions,
+//! nodes, policies and continuity.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_config::{GatewayConfig, NodeConfig};
-use evenkeel_core::{Gateway, GatewayEffect, InstalledSession, NodeEffect, NotOpened};
-use evenkeel_dataplane::flows::Home;
-use evenkeel_dataplane::worker::{
-    ClientAddressing, DscpMarks, Install, SessionPorts, SessionState, WorkerCommand,
+use evenkeel_config::{GatewayConfig, PolicySet};
+use evenkeel_core::{
+    Gateway, GatewayEffect, InstalledSession, NodeEffect, NodeEvidence, NotOpened, WATCH_EVERY,
 };
-use evenkeel_drivers::{Clock, DriverAction, OpenRequest, WebhookMessage, set};
-use evenkeel_model::{CloseReason, CoreEvent, Hop, NodeId, Offer, RoomId, RtcpPort, SessionId};
-use evenkeel_process::random::{draw, fill};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use evenkeel_dataplane::worker::{MediaDirection, WorkerCommand, WorkerReport, WorkerStats};
+use evenkeel_dataplane::{SendLease, quic};
+use evenkeel_drivers::{
+    Clock, DriverAction, Drivers, Fencing, Ng, Posted, Poster, TrunkPath, WebhookMessage,
+};
+use evenkeel_dtls::HandshakeFailure;
+use evenkeel_media::srtp::{IndexGrant, SrtpKeys};
+use evenkeel_model::forward::DropReason;
+use evenkeel_model::{
+    CloseReason, CoreEvent, Health, NodeId, Offer, RedundancyMode, SessionId, Stamp,
+};
+use evenkeel_policies::{PolicyReport, PolicyThreads};
+use evenkeel_process::random::draw;
+use evenkeel_revisions::{Lifecycle, WallClock};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 
-use crate::equipment::{Equipment, ListEquipment, equip, has_webhooks, wants_briefs};
-use crate::inherited::Inherited;
-use crate::messages::ControlError;
-use crate::nodes::{
-    ListChange, ListedNode, NodeList, NodeListChange, NodeListUpdate, NodeResources, NotListed,
-    ReloadReport, region_named,
+use crate::continuity::Continuity;
+use crate::equipment::Equipment;
+use crate::handle::ControlRequest;
+use crate::history::HistoryWriter;
+use crate::idempotency::KeyTable as IdempotencyKeys;
+use crate::lists::{ListCopy, PartialList};
+use crate::messages::{
+    AdmissionState, ControlError, NotSuspended, REQUESTS_MAX, Slice, SnapshotError, StatusReport,
+    TakeoverReadiness,
 };
-use crate::offers::{OfferInProgress, OfferQueue, OfferReply, OfferedSession, SessionParts};
+use crate::names::NodeNames;
+use crate::node_hooks::{HookFailed, NodeHooks};
+use crate::node_list::{ListChange, NodeList, NodeListUpdate, NotListed};
+use crate::nodes::{AppliedList, Nodes};
+use crate::offers::{OfferReply, OfferedSession};
+use crate::operations::OperationLog;
 use crate::policies::PolicyRunner;
+use crate::prober::{Mismatch, ProbeEvent, ProbeResult};
 use crate::probes::Probes;
-use crate::records::Replication;
-use crate::registry::{Registered, SessionEntry, SessionRegistry};
-use crate::reporting::{GatewayEvent, Reporting};
+use crate::records::RecordOwners;
+use crate::registry::SessionRegistry;
+use crate::reporting::{Continuation, EventRecord, GatewayEvent, Reporting};
+use crate::sessions::Sessions;
 use crate::signalling::NodeSignalling;
-use crate::traces::NodeHook;
-use crate::workers::WorkerLines;
+use crate::workers::{WorkerLine, WorkerLines};
 
 /// Limit of pending policy calls about offers. All calls may be of one policy, which must answer the last of them
 /// within 2 ms. A plugin that takes 200 µs per call meets that.
@@ -40,38 +59,289 @@ const ASKED_AT_ONCE: usize = 8;
 /// Maximum offers released per turn of control, so that the turn stays short.
 const RELEASED_AT_ONCE: usize = 32;
 
-pub(crate) struct Control {
-    pub(crate) settings: Arc<GatewayConfig>,
-    pub(crate) gateway: Gateway,
-    pub(crate) registry: SessionRegistry,
-    pub(crate) workers: WorkerLines,
-    pub(crate) signalling: NodeSignalling,
-    pub(crate) replication: Replication,
-    pub(crate) nodes: NodeResources,
-    pub(crate) probes: Probes,
-    pub(crate) policies: PolicyRunner,
-    pub(crate) reporting: Reporting,
-    pub(crate) offers: OfferQueue,
-    pub(crate) lifetime: Lifetime,
+/// Rounds in which the last reports of the workers may change their sessions: one is usual.
+const ROUNDS_MAX: usize = 8;
+
+/// Rounds of path probes are this many watches apart: 30 ms.
+const PATHS_EVERY: u64 = 15;
+
+/// Readings of the wall clock are this many watches apart: a second.
+const WALL_CLOCK_EVERY: u64 = 500;
+
+/// Reasons of drops that are this gateway's own fault.
+const OWN_DROPS: [DropReason; 2] = [DropReason::RingFull, DropReason::BufferFull];
+
+/// Answers of nodes that wait for control, of each kind.
+const ANSWERS_MAX: usize = 4_096;
+
+/// The parts of a gateway that control owns or uses.
+pub struct ControlParts {
+    /// The configuration.
+    pub settings: Arc<GatewayConfig>,
+    /// The core.
+    pub gateway: Gateway,
+    /// The packet workers, by number.
+    pub workers: Vec<WorkerLine>,
+    /// The registry of sessions.
+    pub registry: SessionRegistry,
+    /// The drivers of the nodes.
+    pub drivers: Drivers,
+    /// The ownership of a group that nodes are told.
+    pub fencing: Arc<Fencing>,
+    /// The time until which packets may be sent.
+    pub lease: Arc<SendLease>,
+    /// The indices of SRTP that a standby allows.
+    pub grant: Arc<IndexGrant>,
+    /// The configured nodes; their trunks are at the workers.
+    pub equipment: Vec<Equipment>,
+    /// A node uses a webhook.
+    pub posts: bool,
+    /// The threads of the policies.
+    pub policies: PolicyThreads,
+    /// The queue of [`Handle`](crate::Handle).
+    pub requests: mpsc::Receiver<ControlRequest>,
+    /// Reports of the workers.
+    pub reports: mpsc::Receiver<WorkerReport>,
+    /// Answers and reports of the policies.
+    pub policy_reports: mpsc::Receiver<PolicyReport>,
+    /// The channel of events.
+    pub events: broadcast::Sender<Arc<EventRecord>>,
+    /// The history of sessions.
+    pub history: HistoryWriter,
+    /// Operators' decisions.
+    pub operations: OperationLog,
+    /// Names of nodes and regions.
+    pub names: Arc<NodeNames>,
+    /// Keys of the API, with their answers.
+    pub idempotency_keys: Arc<IdempotencyKeys>,
+    /// Set when another process has replaced this one.
+    pub is_replaced: Arc<AtomicBool>,
+    /// Counters of the QUIC endpoint.
+    pub quic_counters: Option<Arc<quic::Counters>>,
+    /// Counts of the thread of handshakes.
+    pub handshakes: Arc<WorkerStats>,
+    /// First revisions are being compiled.
+    pub awaits_policies: bool,
+    /// The start of the gateway.
+    pub started: Instant,
 }
 
-/// Start and end of control.
-pub(crate) struct Lifetime {
-    pub(crate) started: Instant,
-    pub(crate) shutdown_replies: Vec<oneshot::Sender<()>>,
-    /// The core has closed all sessions.
-    pub(crate) core_finished: bool,
-    pub(crate) finished: bool,
-    pub(crate) last_reload: Option<(ReloadReport, SystemTime)>,
-    /// Shared with [`Handle`](crate::Handle).
-    pub(crate) is_replaced: Arc<AtomicBool>,
+/// Runs control on the calling thread until shutdown.
+pub fn run(parts: ControlParts) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, serve(parts))
+}
+
+/// The channels that control reads.
+struct ControlInputs {
+    requests: mpsc::Receiver<ControlRequest>,
+    reports: mpsc::Receiver<WorkerReport>,
+    policy_reports: mpsc::Receiver<PolicyReport>,
+    probe_events: mpsc::Receiver<ProbeEvent>,
+    failed_starts: mpsc::Receiver<HookFailed>,
+    ng_replies: mpsc::Receiver<(NodeId, Ng)>,
+    webhook_replies: mpsc::Receiver<(NodeId, u64, Posted)>,
+}
+
+async fn serve(parts: ControlParts) -> std::io::Result<()> {
+    // The inputs are dropped before control, so that no policy thread blocks on its reports while control joins these threads.
+    let (mut control, mut inputs) = Control::new(parts)?;
+    let mut watch = tokio::time::interval(WATCH_EVERY);
+    watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !control.lifetime.has_ended() {
+        // The watch comes first, so that a flood of reports cannot delay it. Inputs that have arrived are read before
+        // the detector runs.
+        tokio::select! {
+            biased;
+            _ = watch.tick() => {
+                for _ in 0..inputs.probe_events.len() {
+                    inputs.probe_events.try_recv().into_iter().for_each(|event| control.handle_probe(event));
+                }
+                for _ in 0..inputs.reports.len() {
+                    inputs.reports.try_recv().into_iter().for_each(|report| control.handle_report(report));
+                }
+                if !control.is_in_doubt() {
+                    control.watch();
+                }
+            }
+            Some(event) = inputs.probe_events.recv() => control.handle_probe(event),
+            Some(report) = inputs.reports.recv() => control.handle_report(report),
+            Some((node, number, answer)) = inputs.webhook_replies.recv() => {
+                control.nodes.drivers_mut().handle_posted(node, number, answer);
+            }
+            Some((node, ng)) = inputs.ng_replies.recv() => {
+                control.nodes.drivers_mut().handle_ng(node, &ng, Clock::read());
+            }
+            Some(report) = inputs.policy_reports.recv() => {
+                control.handle_policy_report(report);
+            }
+            Some(failed) = inputs.failed_starts.recv() => {
+                if control.nodes.is_start_under_way(failed) {
+                    let now = Instant::now();
+                    control
+                        .gateway
+                        .change_nodes(now, |nodes| nodes.handle_start_failed(failed.node, now));
+                }
+            }
+            Some(request) = inputs.requests.recv() => {
+                control.handle_request(request);
+                // A flood of requests delays no list.
+                control.sessions.continue_list(&control.gateway);
+            }
+            // If nothing else waits, the next rooms of dead nodes move, or the next slice of a list is copied. Tasks that read
+            // sockets run before. It polls during a failover: batches are 250 µs apart, and tokio's timers 1 ms.
+            () = tokio::task::yield_now(), if control.fails_over() => {}
+            () = tokio::task::yield_now(), if control.sessions.has_lists() => {
+                control.sessions.continue_list(&control.gateway);
+            }
+        }
+        if !control.continuity.is_suspended() && !control.is_in_doubt() {
+            control.drain();
+            control.release_some();
+            control.policies.count_some(&control.gateway);
+            let (continuity, mut owners) = control.record_owners();
+            continuity.replication().send_changes(&mut owners, Instant::now());
+            control.suspend_when_idle(&mut inputs.reports);
+        }
+        if control.continuity.is_suspended() {
+            control.serve_suspended(&mut inputs.requests).await;
+            // Answers that came meanwhile are not late.
+            while let Ok(report) = inputs.policy_reports.try_recv() {
+                control.handle_policy_report(report);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How far the gateway is from its end.
+enum Lifetime {
+    Serving,
+    /// The core closes the sessions. Callers wait for the end.
+    ShuttingDown(Vec<oneshot::Sender<()>>),
+    /// The core has closed all sessions. Their final totals may be missing.
+    AllClosed(Vec<oneshot::Sender<()>>),
+    Ended,
+}
+
+impl Lifetime {
+    fn has_ended(&self) -> bool {
+        matches!(self, Lifetime::Ended)
+    }
+
+    /// The reply is sent at the end.
+    fn shut_down(&mut self, reply: oneshot::Sender<()>) {
+        match self {
+            Lifetime::Serving => *self = Lifetime::ShuttingDown(vec![reply]),
+            Lifetime::ShuttingDown(replies) | Lifetime::AllClosed(replies) => replies.push(reply),
+            Lifetime::Ended => {}
+        }
+    }
+
+    fn handle_all_closed(&mut self) {
+        if let Lifetime::ShuttingDown(replies) = self {
+            *self = Lifetime::AllClosed(std::mem::take(replies));
+        }
+    }
+
+    /// Ends the gateway once all sessions are closed.
+    fn end_closed(&mut self) {
+        if let Lifetime::AllClosed(replies) = self {
+            // Fails only for a caller that has gone.
+            replies.drain(..).for_each(|reply| _ = reply.send(()));
+            *self = Lifetime::Ended;
+        }
+    }
+}
+
+/// The owners of a gateway's state.
+struct Control {
+    settings: Arc<GatewayConfig>,
+    gateway: Gateway,
+    sessions: Sessions,
+    nodes: Nodes,
+    policies: PolicyRunner,
+    continuity: Continuity,
+    reporting: Reporting,
+    started: Instant,
+    lifetime: Lifetime,
 }
 
 impl Control {
-    pub(crate) fn execute(&mut self, output: GatewayEffect, clock: Clock) {
+    fn new(parts: ControlParts) -> std::io::Result<(Control, ControlInputs)> {
+        let ControlParts { settings, gateway, registry, events, names, fencing, .. } = parts;
+        let (probe_sender, probe_events) = mpsc::channel(ANSWERS_MAX);
+        // The capacity suffices: there is at most one failure per call, and one call per node.
+        let (failed, failed_starts) = mpsc::channel(evenkeel_config::NODES_MAX);
+        let (ng_sender, ng_replies) = mpsc::channel(ANSWERS_MAX);
+        let (webhook_sender, webhook_replies) = mpsc::channel(ANSWERS_MAX);
+        let poster = parts.posts.then(Poster::start).transpose()?;
+        let signalling = NodeSignalling {
+            drivers: parts.drivers,
+            ng_sockets: Vec::new(),
+            ng_replies: ng_sender,
+            poster: poster.clone(),
+            webhook_replies: webhook_sender,
+            node_hooks: NodeHooks::new(failed, poster, settings.gateway.sandbox),
+        };
+        let probes = Probes::new(probe_sender, Arc::clone(&fencing));
+        let (traces, operations) = (Arc::clone(&registry.traces), parts.operations);
+        let rollouts = evenkeel_config::rollout_settings(&settings.sets);
+        let session_data = (settings.limits.session_data_mib as usize) << 20;
+        let workers = WorkerLines::new(parts.workers, parts.handshakes, parts.quic_counters);
+        let mut control = Control {
+            sessions: Sessions::new(
+                registry,
+                workers,
+                parts.idempotency_keys,
+                session_data,
+                parts.awaits_policies,
+            ),
+            nodes: Nodes::new(Arc::clone(&names), signalling, probes, operations, traces),
+            policies: PolicyRunner::new(parts.policies, rollouts, events.clone()),
+            continuity: Continuity::new(fencing, parts.lease, parts.grant, parts.is_replaced),
+            reporting: Reporting::new(events, parts.history, names),
+            started: parts.started,
+            lifetime: Lifetime::Serving,
+            settings,
+            gateway,
+        };
+        for (id, equipment) in (0..).map(NodeId).zip(parts.equipment) {
+            let node = Arc::new(control.settings.nodes[id.0 as usize].clone());
+            let trunks = control.nodes.equip(id, node, equipment);
+            control.sessions.workers_mut().add_trunks(id, trunks);
+        }
+        let Control { nodes, settings, gateway, .. } = &mut control;
+        nodes.repeat_operations(settings, gateway, Instant::now());
+        let inputs = ControlInputs {
+            requests: parts.requests,
+            reports: parts.reports,
+            policy_reports: parts.policy_reports,
+            probe_events,
+            failed_starts,
+            ng_replies,
+            webhook_replies,
+        };
+        Ok((control, inputs))
+    }
+
+    /// The owner of the follower of records, and the owners of the records.
+    fn record_owners(&mut self) -> (&mut Continuity, RecordOwners<'_>) {
+        let owners = RecordOwners {
+            settings: &self.settings,
+            gateway: &mut self.gateway,
+            sessions: &mut self.sessions,
+            nodes: &mut self.nodes,
+            policies: &mut self.policies,
+            history: self.reporting.history().kept(),
+        };
+        (&mut self.continuity, owners)
+    }
+
+    fn execute(&mut self, output: GatewayEffect, clock: Clock) {
         match output {
             GatewayEffect::Ask(ask) => {
-                if let Err((id, fault)) = self.policies.threads.ask(ask) {
+                if let Err((id, fault)) = self.policies.threads().ask(ask) {
                     self.gateway.handle_answer(id, Err(fault), clock.now);
                 }
             }
@@ -79,198 +349,140 @@ impl Control {
             // Handled by the restore.
             GatewayEffect::Restore(_) => {}
             GatewayEffect::Open { session, room, hop } => {
-                match open_request(&self.registry, &self.nodes, session, room, hop) {
+                let node = self.nodes.listed().config(hop.node).map(|node| &**node);
+                match self.sessions.open_request(session, room, hop, node) {
                     Some(request) => {
-                        let action = self.signalling.drivers.open(&request, &mut draw, clock);
+                        let action = self.nodes.drivers_mut().open(&request, &mut draw, clock);
                         self.act(action);
                     }
                     None => self.gateway.handle_opened(session, hop, Err(NotOpened), clock.now),
                 }
             }
             GatewayEffect::CloseAt { session, hop } => {
-                let act = self.signalling.drivers.close(session, hop, clock);
+                let act = self.nodes.drivers_mut().close(session, hop, clock);
                 self.act(act);
-                self.with_home(session, |home| WorkerCommand::Detach { home, hop });
+                self.sessions.command(session, |home| WorkerCommand::Detach { home, hop });
             }
             GatewayEffect::Reply { offer, result } => {
-                if let Some(session) = self.offers.reply(offer, result) {
+                if let Some(session) = self.sessions.offers_mut().reply(offer, result) {
                     // Fails only if the session has ended.
                     let _ = self.gateway.handle_close(session, Instant::now());
                 }
             }
             GatewayEffect::Plan { session, plan } => {
-                self.with_home(session, |home| WorkerCommand::Plan { home, plan });
+                self.sessions.command(session, |home| WorkerCommand::Plan { home, plan });
             }
             GatewayEffect::KeyFrame(sessions) => {
                 for session in sessions {
-                    self.with_home(session, WorkerCommand::KeyFrame);
+                    self.sessions.command(session, WorkerCommand::KeyFrame);
                 }
             }
             GatewayEffect::End { session, reason } => self.end(session, reason),
             GatewayEffect::Node(NodeEffect::Probe { node, sequence }) => {
-                self.probes.probe(node, sequence, clock);
+                self.nodes.probes().probe(node, sequence, clock);
             }
             GatewayEffect::Node(NodeEffect::Canary { node, sequence }) => {
-                self.probes.send_canary(node, sequence, clock);
+                self.nodes.probes().send_canary(node, sequence, clock);
             }
-            GatewayEffect::Node(NodeEffect::Start(node)) => {
-                let trace = self.registry.traces.begin_hook(NodeHook::Start, node);
-                self.signalling.start(node, self.nodes.config(node), trace);
-            }
+            GatewayEffect::Node(NodeEffect::Start(node)) => self.nodes.start(node),
             GatewayEffect::Node(NodeEffect::EndStart { node, why }) => {
-                self.signalling.end_start(node, self.nodes.config(node), why);
+                self.nodes.end_start(node, why);
             }
-            GatewayEffect::Node(NodeEffect::Stop(node)) => {
-                let trace = self.registry.traces.begin_hook(NodeHook::Stop, node);
-                self.signalling.stop(node, self.nodes.config(node), trace);
-            }
-            GatewayEffect::Node(NodeEffect::EndStop(node)) => {
-                self.signalling.node_hooks.end_stop(node);
-            }
+            GatewayEffect::Node(NodeEffect::Stop(node)) => self.nodes.stop(node),
+            GatewayEffect::Node(NodeEffect::EndStop(node)) => self.nodes.end_stop(node),
             GatewayEffect::Node(NodeEffect::Forget(node)) => self.forget_node(node),
             GatewayEffect::Rollout(rollout) => {
                 self.reporting.send_event(GatewayEvent::Rollout(rollout));
             }
             GatewayEffect::Unload { policy, revision } => {
-                self.policies.threads.unload(&policy, revision);
+                self.policies.threads_mut().unload(&policy, revision);
             }
             GatewayEffect::PolicyChanged(policy) => {
-                self.policies.threads.keep(&policy, &self.gateway);
-                self.replication.note_policy(policy);
+                self.policies.threads().keep(&policy, &self.gateway);
+                self.continuity.replication().note_policy(policy);
             }
             GatewayEffect::Event(event @ CoreEvent::Closed { session, .. }) => {
-                self.reporting.close(session, event, &self.registry);
+                self.reporting.close(session, event, self.sessions.totals(session));
             }
             GatewayEffect::Event(event) => {
                 match &event {
                     CoreEvent::Decided { ask, outcome, .. } => {
-                        self.policies.threads.note_decided(*ask, outcome);
+                        self.policies.threads().note_decided(*ask, outcome);
                     }
                     CoreEvent::Opened { session, .. } => {
                         let mode = self.gateway.views().mode_of(*session);
-                        self.reporting.open(&event, mode, &self.registry);
+                        self.reporting.open(&event, mode, self.sessions.transport(*session));
                     }
                     CoreEvent::Start { .. } | CoreEvent::Stop { .. } => {
                         self.nodes.keep_started(&self.gateway);
                     }
                     _ => {}
                 }
-                self.reporting.send(self.offers.event(event, &self.registry));
+                self.reporting.send(self.sessions.event(event));
             }
-            GatewayEffect::Finished => {
-                self.lifetime.core_finished = true;
-            }
+            GatewayEffect::Finished => self.lifetime.handle_all_closed(),
         }
     }
 
     fn install(&mut self, installed: InstalledSession, offer: &Offer, now: Instant) {
         let session = installed.session;
-        let pending = self.offers.in_progress.get_mut(&offer.id);
-        let SessionParts { nodes, data, caller, srtp } =
-            pending.map(OfferInProgress::take_for_session).unwrap_or_default();
-        let registered = self.registry.register(session, offer, nodes, &mut fill);
-        if let Some(entry) = self.registry.get_mut(session) {
-            entry.data = data;
-            srtp.into_iter().for_each(|keying| entry.set_srtp(keying));
-            self.registry.note_caller(session, caller.as_ref());
+        let scenario = self.settings.scenario(&installed.scenario).map(|(_, scenario)| scenario);
+        if let Err(error) = self.sessions.install(installed, offer, scenario) {
+            self.note_turned_away(&offer.scenario, &error, now);
+            // The client cannot use the session. The refusal carries the reason.
+            let _ = self.gateway.handle_close(session, now);
         }
-        match registered {
-            Ok(Registered { home, client, ports, reached }) => {
-                if let Some(pending) = self.offers.in_progress.get_mut(&offer.id) {
-                    pending.ingress = Some(reached);
-                }
-                self.install_at(home, installed, client, ports, None);
-            }
-            Err(error) => {
-                self.note_turned_away(&offer.scenario, &error, now);
-                if let Some(pending) = self.offers.in_progress.get_mut(&offer.id) {
-                    pending.not_registered = Some(error);
-                }
-                // The client cannot use the session. The refusal carries the reason.
-                let _ = self.gateway.handle_close(session, now);
-            }
-        }
-    }
-
-    /// Gives the session to its worker, with the state that it had in another process.
-    pub(crate) fn install_at(
-        &mut self,
-        home: Home,
-        installed: InstalledSession,
-        client: ClientAddressing,
-        ports: Option<Box<SessionPorts>>,
-        state: Option<Box<SessionState>>,
-    ) {
-        let InstalledSession { session, room: _, route, plan, media, scenario, of_first_packet } =
-            installed;
-        let scenario = self.settings.scenario(&scenario).map(|(_, scenario)| scenario);
-        // The client of a session that a first packet opened has sent.
-        let declared = scenario.filter(|_| !of_first_packet);
-        let srtp = self.registry.get(session).and_then(SessionEntry::srtp).cloned();
-        let install = Install {
-            home,
-            session,
-            media,
-            srtp,
-            client,
-            route,
-            plan,
-            dscp: scenario.map_or(DscpMarks::default(), |scenario| DscpMarks {
-                voice: scenario.dscp.voice,
-                video: scenario.dscp.video,
-            }),
-            ports,
-            await_first_packet: declared.is_some_and(|scenario| scenario.await_first_packet),
-            await_report: declared.is_some_and(|scenario| scenario.await_report),
-            // The state contains the seed.
-            seed: if state.is_some() { 0 } else { draw() },
-            state,
-        };
-        self.workers.command(home.worker, WorkerCommand::Install(Box::new(install)));
     }
 
     /// Executes an effect of the drivers.
-    pub(crate) fn act(&mut self, action: Option<DriverAction>) {
-        action.iter().for_each(|action| self.reporting.costs.signalled(action));
+    fn act(&mut self, action: Option<DriverAction>) {
+        action.iter().for_each(|action| self.reporting.handle_signalled(action));
         match action {
             None => {}
             Some(DriverAction::Sign { worker, node, message, of_sessions: sealed }) => {
-                self.workers.command(worker, WorkerCommand::SendSigned { node, message, sealed });
+                self.sessions
+                    .workers_mut()
+                    .command(worker, WorkerCommand::SendSigned { node, message, sealed });
             }
             Some(DriverAction::LimitBundles { worker, node, size_max }) => {
-                let name = self.nodes.node_name(node);
+                let name = self.nodes.listed().node_name(node);
                 tracing::info!(
                     node = %name,
                     worker,
                     bytes = size_max,
                     "bundle size limit changed"
                 );
-                self.workers.command(worker, WorkerCommand::LimitBundles { node, size_max });
+                self.sessions
+                    .workers_mut()
+                    .command(worker, WorkerCommand::LimitBundles { node, size_max });
             }
-            Some(DriverAction::Ng { node, datagram }) => self.signalling.send_ng(node, &datagram),
+            Some(DriverAction::Ng { node, datagram }) => {
+                self.nodes.signalling().send_ng(node, &datagram)
+            }
             Some(DriverAction::Post { node, number, hook, body, session, within }) => {
-                let trace = session.and_then(|id| self.registry.trace_headers(id));
-                self.signalling.post(node, number, WebhookMessage { hook, body, trace }, within);
+                let trace = session.and_then(|id| self.sessions.registry().trace_headers(id));
+                self.nodes.signalling().post(
+                    node,
+                    number,
+                    WebhookMessage { hook, body, trace },
+                    within,
+                );
             }
             Some(DriverAction::Opened { session, hop, leg }) => {
-                self.with_home(session, |home| WorkerCommand::Attach { home, hop, leg });
+                self.sessions.command(session, |home| WorkerCommand::Attach { home, hop, leg });
                 self.gateway.handle_opened(session, hop, Ok(()), Instant::now());
             }
             Some(DriverAction::Changed { session, hop, leg }) => {
-                self.with_home(session, |home| WorkerCommand::Attach { home, hop, leg });
+                self.sessions.command(session, |home| WorkerCommand::Attach { home, hop, leg });
                 self.gateway.records().note_session(session);
             }
             Some(DriverAction::Fenced { node, epoch }) => {
-                self.replication.fencing.handle_refused(node, epoch);
+                self.continuity.handle_fenced(node, epoch);
             }
             Some(DriverAction::Refused { session, hop, unwilling, reason }) => {
                 let now = Instant::now();
                 let (node, reason) = (hop.node, Box::<str>::from(reason));
-                let offer = self.registry.get(session).map(|entry| entry.offer);
-                let pending = offer.and_then(|offer| self.offers.in_progress.get_mut(&offer));
-                if let Some(pending) = pending {
-                    pending.not_opened = Some((node, reason.clone()));
-                }
+                self.sessions.note_not_opened(session, node, &reason);
                 self.reporting.send_event(GatewayEvent::NotOpened { session, node, reason });
                 if unwilling {
                     self.gateway.change_nodes(now, |nodes| nodes.handle_full(hop.node, now));
@@ -281,36 +493,22 @@ impl Control {
     }
 
     fn end(&mut self, session: SessionId, reason: CloseReason) {
-        if let Some(entry) = self.registry.remove(session) {
-            let home = entry.home;
-            self.workers.command(home.worker, WorkerCommand::Remove(home));
-        }
-        self.offers.idempotency_keys.end_session(session);
+        self.sessions.end(session);
         if reason == CloseReason::NotOpened {
-            self.reporting.closing.take(session);
+            self.reporting.handle_not_opened(session);
         }
     }
 
-    fn with_home(&mut self, session: SessionId, command: impl FnOnce(Home) -> WorkerCommand) {
-        if let Some(home) = self.registry.get(session).map(|entry| entry.home) {
-            self.workers.command(home.worker, command(home));
-        }
-    }
-
-    pub(crate) fn offer(
-        &mut self,
-        mut request: OfferedSession,
-        reply: Option<OfferReply>,
-        now: Instant,
-    ) {
+    fn offer(&mut self, mut request: OfferedSession, reply: Option<OfferReply>, now: Instant) {
         match self.admit(&mut request) {
             Ok(data) => {
-                let offer = self.offers.begin(request, data, reply, now);
+                let offer = self.sessions.offers_mut().begin(request, data, reply, now);
                 self.gateway.handle_offer(offer, now);
             }
             Err(refusal) => {
                 self.note_turned_away(&request.scenario, &refusal, now);
-                self.reporting.send_turned_away(&request, &refusal, now);
+                let event = request.turned_away(&refusal, now);
+                event.into_iter().for_each(|event| self.reporting.send(event));
                 if let Some(reply) = reply {
                     let _ = reply.send(Err(refusal));
                 }
@@ -318,57 +516,38 @@ impl Control {
         }
     }
 
-    /// Checks that a session can be registered. Returns its part of the limit `session_data_mib`.
+    /// Checks that a session can be registered: a listener takes the client, and the node of its room joins a further session. The
+    /// spares of the route would refuse it too, and so leave the route of the sessions that are there. Returns its part of the limit
+    /// `session_data_mib`.
     fn admit(&self, request: &mut OfferedSession) -> Result<OwnedSemaphorePermit, ControlError> {
-        self.admits_client(request)?;
-        let nodes = self.find_named(&mut request.nodes)?;
-        let data = self.offers.reserve_data(request)?;
-        let rtcp_apart = request.media.rtcp == RtcpPort::Own;
-        let leaves = |node| self.nodes.leaves(node);
-        match self.signalling.drivers.shared_address(&nodes, rtcp_apart, leaves) {
-            Some((one, other, address)) => {
-                let nodes = [one, other].map(|node| self.nodes.node_name(node));
-                Err(ControlError::SharedNodeAddress { nodes, address })
-            }
-            None => Ok(data),
+        self.sessions.registry().admits(&request.ingress)?;
+        if let Some((sessions, hop)) = self.gateway.views().occupancy(&request.room) {
+            self.nodes.admits_another(hop, sessions)?;
         }
+        let nodes = self.nodes.find_named(&mut request.nodes, &self.settings)?;
+        let data = self.sessions.reserve_data(request)?;
+        self.nodes.check_addresses(&nodes, request.media.rtcp)?;
+        Ok(data)
     }
 
-    /// Finds the nodes at which an offer names the client's addresses. All sessions share the copy of a name in the node
-    /// list.
-    fn find_named(
-        &self,
-        named: &mut [(Arc<str>, SocketAddr)],
-    ) -> Result<Vec<(NodeId, SocketAddr)>, ControlError> {
-        let mut nodes = Vec::new();
-        for (name, address) in named {
-            let node = self.nodes.node_named(name);
-            let node = node.ok_or_else(|| ControlError::UnknownNode((**name).into()))?;
-            nodes.push((node, *address));
-            if let Some(listed) = self.nodes.config(node) {
-                let networks = &self.settings.gateway.node_networks;
-                let is_own = listed.address.ip().to_canonical() == address.ip().to_canonical();
-                if !is_own && !networks.iter().any(|network| network.contains(address.ip())) {
-                    let (node, address) = ((**name).into(), *address);
-                    return Err(ControlError::OutsideNetworks { node, address });
-                }
-                *name = Arc::clone(&listed.name);
-            }
+    /// Tells the core of a refusal for lack of capacity that it does not see.
+    fn note_turned_away(&mut self, scenario: &str, refusal: &ControlError, now: Instant) {
+        if matches!(refusal, ControlError::Full | ControlError::SessionDataFull) {
+            self.gateway.handle_turned_away(scenario, now);
         }
-        Ok(nodes)
     }
 
     /// Releases a few waiting offers. All offers at once would exceed the policies' time budget, and the native
     /// defaults would decide them.
-    pub(crate) fn release_some(&mut self) {
-        if self.replication.suspension.is_some() {
+    fn release_some(&mut self) {
+        if self.continuity.holds_offers() {
             return;
         }
         for _ in 0..RELEASED_AT_ONCE {
             if self.gateway.offers_asked() >= ASKED_AT_ONCE {
                 return;
             }
-            let Some((request, reply)) = self.offers.next_waiting() else { return };
+            let Some((request, reply)) = self.sessions.offers_mut().next_waiting() else { return };
             self.offer(*request, Some(reply), Instant::now());
             self.drain();
             if self.gateway.fails_over() {
@@ -379,8 +558,19 @@ impl Control {
     }
 
     /// Applies a list, all or nothing, and emits its event.
-    pub(crate) fn list(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
-        let outcome = self.take(list, now);
+    fn list(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
+        let (registry, workers) = (self.sessions.registry(), self.sessions.workers().count());
+        let applied =
+            self.nodes.change_list(list, &self.settings, registry, workers, &mut self.gateway, now);
+        let outcome = applied.map(|AppliedList { change, trunks, changes_catalog }| {
+            for (node, trunks) in trunks {
+                self.sessions.workers_mut().add_trunks(node, trunks);
+            }
+            if changes_catalog {
+                self.teach_policies();
+            }
+            change
+        });
         if !outcome.as_ref().is_ok_and(ListChange::is_empty) {
             let outcome = outcome.clone();
             let update = NodeListUpdate { by: list.by, forced: list.force, outcome };
@@ -389,208 +579,695 @@ impl Control {
         outcome
     }
 
-    /// Sockets are opened last, so that a refused list costs nothing. Control is blocked while many are opened.
-    fn take(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
-        let stands = self.nodes.nodes.iter().flatten().filter(|listed| !listed.leaves);
-        let stands: Vec<_> = stands.map(|listed| Arc::clone(&listed.node)).collect();
-        let held = self.nodes.guard.check(&list.nodes, &stands, now).err();
-        if let Some(shrinks) = held.filter(|_| !list.force) {
-            return Err(shrinks.into());
-        }
-        let steps = NodeListChange::of(list, &self.nodes.nodes);
-        let (adding, room) = (steps.added.len(), self.gateway.node_table().vacancies(now));
-        if adding > room {
-            return Err(NotListed::Full { adding, room });
-        }
-        let equipments = self.equipments(&steps)?;
-        match held {
-            Some(_) => self.nodes.guard.restart(),
-            None => self.nodes.guard.note(stands, now),
-        }
-        Ok(self.take_steps(steps, equipments, list.within, now))
-    }
-
-    /// The resources of added nodes, and of nodes whose agent or canary settings changed, if the existing sockets can
-    /// reach all of them.
-    fn equipments(&self, steps: &NodeListChange) -> Result<ListEquipment, NotListed> {
-        let changed = || steps.changed.iter().map(|(_, node)| &**node);
-        let added = || steps.added.iter().map(|node| &**node);
-        changed().try_for_each(|node| self.fits(node, false))?;
-        added().try_for_each(|node| self.fits(node, true))?;
-        let build = |node: &NodeConfig, workers| {
-            let unfit = |why: String| NotListed::Unfit { node: Arc::clone(&node.name), why };
-            let equipped = equip(&self.settings, node, workers, &mut Inherited::default());
-            equipped.map_err(|failure| unfit(failure.to_string()))
-        };
-        let changed = changed().map(|node| build(node, 0)).collect::<Result<_, _>>()?;
-        let workers = self.workers.lines.len();
-        let added = added().map(|node| build(node, workers)).collect::<Result<_, _>>()?;
-        Ok(ListEquipment { added, changed })
-    }
-
-    /// Checks that the existing sockets can reach the node.
-    fn fits(&self, node: &NodeConfig, is_new: bool) -> Result<(), NotListed> {
-        let name = || Arc::clone(&node.name);
-        if !self.settings.regions.contains(&node.region) {
-            return Err(NotListed::NewRegion { node: name(), region: Arc::clone(&node.region) });
-        }
-        let unfit = |why: &str| Err(NotListed::Unfit { node: name(), why: why.to_owned() });
-        if node.has_port_legs() && is_new && !self.registry.has_ports_to(node.address) {
-            return unfit(
-                "open sessions have no ports towards it: ports are reserved only if a node needs them at start; restart the gateway",
-            );
-        }
-        if wants_briefs(node) && !self.registry.briefs {
-            return unfit(
-                "its driver needs descriptions of sessions, which are kept only if such a node is configured at start; restart the gateway",
-            );
-        }
-        Ok(())
-    }
-
-    fn take_steps(
-        &mut self,
-        steps: NodeListChange,
-        equipments: ListEquipment,
-        within: Option<Duration>,
-        now: Instant,
-    ) -> ListChange {
-        let (mut change, mut is_known_anew) = (ListChange::default(), false);
-        let changing = steps.changed.iter().map(|(_, node)| node);
-        if steps.added.iter().chain(changing).any(|node| has_webhooks(node)) {
-            self.signalling.start_posting();
-        }
-        for (id, node) in steps.kept {
-            // Cannot fail: the node exists and is being removed.
-            let _ = self.gateway.change_nodes(now, |nodes| nodes.handle_node_kept(id, now));
-            change.added.push(Arc::clone(&node.name));
-            set(&mut self.nodes.nodes, id, Some(ListedNode { node, leaves: false }));
-        }
-        for ((id, node), equipment) in steps.changed.into_iter().zip(equipments.changed) {
-            if let Some(core) = self.core(&node) {
-                let _ = self
-                    .gateway
-                    .change_nodes(now, |nodes| nodes.handle_node_changed(id, core, now));
-            }
-            let before = self.nodes.config(id).cloned();
-            let before = before.as_ref().map(|node| (node.agent.clone(), node.canary));
-            if before.as_ref().is_none_or(|(agent, _)| *agent != node.agent) {
-                self.probes.set_agent(id, equipment.agent);
-                self.gateway.change_nodes(now, |nodes| nodes.handle_agent_lost(id, now));
-            }
-            if before.is_none_or(|(_, canary)| canary != node.canary) {
-                self.probes.set_canary(id, equipment.canary);
-            }
-            change.changed.push(Arc::clone(&node.name));
-            self.reporting.names.change(id, &node);
-            is_known_anew = true;
-            set(&mut self.nodes.nodes, id, Some(ListedNode { node, leaves: false }));
-        }
-        // Nodes are added before others are removed, so that displaced rooms can move to the new nodes.
-        for (node, equipment) in steps.added.into_iter().zip(equipments.added) {
-            let Some(core) = self.core(&node) else { continue };
-            // The limit was checked before.
-            let Ok(id) = self.gateway.change_nodes(now, |nodes| nodes.handle_node_added(core, now))
-            else {
-                continue;
-            };
-            change.added.push(Arc::clone(&node.name));
-            if let Some(cell) = self.gateway.board().cell(id) {
-                self.reporting.names.come(Hop { node: id, incarnation: cell.incarnation }, &node);
-            }
-            for old in self.nodes.listed_at(node.address) {
-                // Cannot fail: both nodes exist.
-                let _ = self.gateway.change_nodes(now, |nodes| nodes.handle_same_machine(id, old));
-            }
-            let is_old =
-                |id: &&NodeId| self.nodes.config(**id).is_some_and(|it| it.name == node.name);
-            if let Some(&old) = steps.removed.iter().find(is_old) {
-                // Cannot fail: both nodes exist.
-                let _ =
-                    self.gateway.change_nodes(now, |nodes| nodes.handle_takes_place(id, old, now));
-            }
-            is_known_anew = true;
-            self.equip(id, node, equipment);
-        }
-        for (id, listed) in (0..).map(NodeId).zip(&mut self.nodes.nodes) {
-            let Some(listed) = listed else { continue };
-            let is_removed = steps.removed.contains(&id);
-            listed.leaves |= is_removed;
-            // Nodes that are being removed already get the deadline too.
-            if is_removed || listed.leaves && within.is_some() {
-                change.removed.push(Arc::clone(&listed.node.name));
-                let _ = self
-                    .gateway
-                    .change_nodes(now, |nodes| nodes.handle_node_removed(id, within, now));
-            }
-        }
-        if is_known_anew {
-            self.teach_policies();
-        }
-        change
-    }
-
-    fn core(&mut self, node: &NodeConfig) -> Option<evenkeel_model::NodeSettings> {
-        let region = region_named(&self.settings, &node.region).ok()?;
-        let zone = self.gateway.zone(&node.zone, region).ok()?;
-        Some(node.core(zone))
-    }
-
     /// Releases a node that the core has forgotten.
-    pub(crate) fn forget_node(&mut self, id: NodeId) {
-        self.signalling.unequip(id);
-        self.probes.set_prober(id, None);
-        self.probes.set_agent(id, None);
-        self.probes.set_canary(id, None);
-        set(&mut self.nodes.trunks, id, Vec::new());
-        self.workers.command_all(|| WorkerCommand::RemoveNode(id));
-        if let Some(listed) = self.nodes.nodes.get_mut(id.0 as usize).and_then(Option::take) {
-            let name = Arc::clone(&listed.node.name);
+    fn forget_node(&mut self, id: NodeId) {
+        let listed = self.nodes.forget(id);
+        self.sessions.workers_mut().command_all(|| WorkerCommand::RemoveNode(id));
+        if let Some(name) = listed {
             self.reporting.send_event(GatewayEvent::NodeRemoved { node: id, name });
             self.teach_policies();
         }
     }
 
     fn teach_policies(&mut self) {
-        self.policies.threads.teach(self.nodes.catalog(&self.settings, &self.gateway));
+        let catalog = self.nodes.catalog(&self.settings, &self.gateway);
+        self.policies.threads_mut().teach(catalog);
     }
 
-    /// Installs the resources of a node. Its trunks, if they are new, are given to the workers.
-    pub(crate) fn equip(&mut self, id: NodeId, node: Arc<NodeConfig>, equipment: Equipment) {
-        let Equipment { driver, probe, line, agent, canary, trunks, duplicates } = equipment;
-        set(&mut self.nodes.nodes, id, Some(ListedNode { node, leaves: false }));
-        self.signalling.equip(id, driver, line);
-        self.probes.set_prober(id, probe);
-        self.probes.set_agent(id, agent);
-        self.probes.set_canary(id, canary);
-        set(&mut self.nodes.trunks, id, duplicates);
-        for (worker, trunk) in (0..).zip(trunks) {
-            self.workers.command(worker, WorkerCommand::AddTrunk { node: id, trunk });
+    /// Replaces the policy sets. Sessions keep the bit rates, silence and marks with which they were opened.
+    fn change_sets(&mut self, sets: Vec<PolicySet>, now: Instant) -> std::io::Result<()> {
+        self.policies.change_sets(&self.settings.sets, &sets, &mut self.gateway, now)?;
+        self.gateway.handle_scenarios(&self.settings.scenarios_of(&sets), now);
+        self.settings = Arc::new(GatewayConfig { sets, ..(*self.settings).clone() });
+        Ok(())
+    }
+
+    fn handle_policy_report(&mut self, report: PolicyReport) {
+        let (threads, gateway) = (self.policies.threads_mut(), &mut self.gateway);
+        threads.handle_report(report, gateway, Instant::now());
+    }
+
+    /// Executes outputs until there are none left, then wakes the workers that got commands. Returns whether there are
+    /// such workers.
+    fn drain(&mut self) -> bool {
+        let mut clock = Clock::read();
+        // The event of a node's death, for example, does not wait until timers have moved rooms.
+        self.execute_outputs(clock);
+        // Once: further batches of rooms wait until inputs are read, which may report another death.
+        self.gateway.handle_timeout(clock.now);
+        loop {
+            self.execute_outputs(clock);
+            clock = Clock::read();
+            let Some(action) = self.nodes.drivers_mut().handle_timeout(clock) else { break };
+            self.act(Some(action));
+        }
+        self.sessions.workers_mut().wake_workers()
+    }
+
+    fn execute_outputs(&mut self, clock: Clock) {
+        while let Some(output) = self.gateway.poll_output() {
+            self.execute(output, clock);
         }
     }
-}
 
-fn open_request<'a>(
-    registry: &'a SessionRegistry,
-    nodes: &NodeResources,
-    session: SessionId,
-    room: RoomId,
-    hop: Hop,
-) -> Option<OpenRequest<'a>> {
-    let entry = registry.get(session)?;
-    let node = nodes.config(hop.node);
-    let address = node.and_then(|node| entry.address_at(&node.name));
-    Some(OpenRequest {
-        session,
-        home: entry.home,
-        room,
-        hop,
-        address,
-        rtcp_apart: entry.rtcp == RtcpPort::Own,
-        client_srtp: entry.client_srtp,
-        srtp: node.map(|node| node.srtp).unwrap_or_default(),
-        brief: entry.brief(),
-    })
+    /// Rooms of dead nodes wait to be moved, and control may decide.
+    fn fails_over(&self) -> bool {
+        self.gateway.fails_over() && !self.continuity.is_suspended() && !self.is_in_doubt()
+    }
+
+    /// An owner without the lease may have been replaced, for example while it was stopped. Until it knows, control
+    /// decides nothing, as if it were stalled: sessions that fell silent here may live at another gateway. One that
+    /// hands over or shuts down knows.
+    fn is_in_doubt(&self) -> bool {
+        self.continuity.lacks_lease() && matches!(self.lifetime, Lifetime::Serving)
+    }
+
+    fn handle_probe(&mut self, event: ProbeEvent) {
+        if let Some(result) = event.if_current() {
+            self.handle_probe_result(result);
+        }
+    }
+
+    fn handle_probe_result(&mut self, result: ProbeResult) {
+        let event = self.nodes.handle_probe_result(result, &mut self.gateway);
+        event.into_iter().for_each(|event| self.reporting.send_event(event));
+    }
+
+    /// Every 2 ms: workers' statistics and timers. Ends control once the core has finished and all sessions' ends were
+    /// reported.
+    fn watch(&mut self) {
+        let mut stamps = vec![Stamp::default(); self.nodes.listed().numbers()];
+        let mut late = Duration::ZERO;
+        let workers = self.sessions.workers();
+        for stats in workers.stats() {
+            stats.merge_into(&mut stamps);
+            late = late.max(stats.take_lateness(Instant::now()));
+        }
+        let now = Instant::now();
+        let within = workers.stats().map(WorkerStats::sums_up_within).max();
+        self.gateway.handle_summaries_within(within.unwrap_or_default());
+        // Between two watches the tasks that read answers may not have run.
+        for node in self.gateway.node_table().overdue(now) {
+            for result in self.nodes.probes().read_waiting(node) {
+                self.handle_probe_result(result);
+            }
+        }
+        self.gateway.handle_watch(&stamps, late, now);
+        let workers = self.sessions.workers();
+        let dropped = OWN_DROPS.map(|reason| workers.sum(|stats| stats.drops(reason)));
+        self.gateway.handle_own_drops(dropped.iter().sum(), now);
+        let watches = self.nodes.probes().watches();
+        if watches.is_multiple_of(PATHS_EVERY) {
+            // Path MTU discovery.
+            for (worker, stats) in (0..).zip(self.sessions.workers().stats()) {
+                for node in stats.take_long() {
+                    let path = TrunkPath { node, worker };
+                    self.nodes.drivers_mut().sent_long(path, &mut draw, now);
+                }
+            }
+            self.nodes.drivers_mut().look_at_paths(now);
+        }
+        if watches.is_multiple_of(WALL_CLOCK_EVERY) {
+            self.gateway.handle_wall_clock(WallClock { instant: now, time: SystemTime::now() });
+        }
+        self.nodes.watch();
+        self.reporting.send_late_closings(now);
+        if !self.reporting.awaits_totals() {
+            self.lifetime.end_closed();
+        }
+    }
+
+    fn handle_report(&mut self, report: WorkerReport) {
+        let now = Instant::now();
+        match report {
+            WorkerReport::Refused(node) => {
+                self.gateway.handle_evidence(node, NodeEvidence::KernelError, now);
+            }
+            WorkerReport::Unreadable(node) => {
+                self.nodes.note_mismatch(node, Mismatch::Encryption, now);
+            }
+            WorkerReport::PortClosed { session, hop } => {
+                self.gateway.handle_port_closed(session, hop, now);
+            }
+            WorkerReport::CopiesDiffer { session, hops } => {
+                self.gateway.handle_unalike(session, hops, now);
+            }
+            WorkerReport::StreamRestarted { session, hop } => {
+                self.nodes.drivers_mut().renew_keys(session, hop, now);
+            }
+            WorkerReport::Signed { node, message } => {
+                let action = self.nodes.drivers_mut().handle_signed(node, &message, Clock::read());
+                self.act(action);
+            }
+            WorkerReport::FirstPacket { listener, source, payload_type } => {
+                // The source's next packet is reported again.
+                if !self.continuity.holds_offers()
+                    && let Some(request) =
+                        self.sessions.first_packet(listener, source, payload_type, now)
+                {
+                    self.offer(request, None, now);
+                }
+            }
+            WorkerReport::Summaries(summaries) => {
+                let mut pauses = Vec::new();
+                for summary in summaries {
+                    self.gateway.handle_summary(
+                        summary.session,
+                        summary.measures,
+                        summary.last_heard,
+                    );
+                    self.gateway.handle_flow(summary.session, &summary.flow, now);
+                    let before = self.sessions.note_totals(summary.session, summary.totals);
+                    let Some(before) = before else { continue };
+                    let views = self.gateway.views();
+                    if let Some((mode, legs)) = views.mode_of(summary.session)
+                        && let Some(scenario) = views.scenario_of(summary.session)
+                    {
+                        let pause = (self.reporting)
+                            .handle_summary(&summary, &before, mode, legs, scenario);
+                        pauses.extend(pause);
+                    }
+                }
+                if !pauses.is_empty() {
+                    self.reporting.send_event(GatewayEvent::MediaPaused(pauses));
+                }
+            }
+            WorkerReport::Shed { session, run } => {
+                self.reporting.send_event(GatewayEvent::Shed { session, run });
+            }
+            WorkerReport::Ended(session, reason) => {
+                self.gateway.handle_session_end(session, reason, now);
+            }
+            WorkerReport::Handshake { session, result } => {
+                self.handle_handshake(session, result, now);
+            }
+            WorkerReport::Removed { session, mode, totals, counts } => {
+                self.reporting.handle_removed(session, mode, totals, &counts);
+            }
+        }
+    }
+
+    /// Gives the keys to the session's record and to its worker, or ends the session.
+    fn handle_handshake(
+        &mut self,
+        session: SessionId,
+        result: Result<Arc<SrtpKeys>, HandshakeFailure>,
+        now: Instant,
+    ) {
+        if self.sessions.registry().get(session).is_none() {
+            return;
+        }
+        let told = result.as_ref().map(|keys| keys.profile()).map_err(Clone::clone);
+        self.reporting.send_event(GatewayEvent::Handshake { session, result: told });
+        match result {
+            Ok(keys) => {
+                self.sessions.set_keys(session, keys);
+                self.gateway.records().note_session(session);
+            }
+            Err(failure) => {
+                let reason = match failure {
+                    HandshakeFailure::Lost => CloseReason::HandshakeLost,
+                    _ => CloseReason::HandshakeFailed,
+                };
+                self.gateway.handle_session_end(session, reason, now);
+            }
+        }
+    }
+
+    fn handle_request(&mut self, request: ControlRequest) {
+        let now = Instant::now();
+        // Replies fail only for a caller that has gone.
+        match request {
+            ControlRequest::Offer(request, reply) => {
+                if self.sessions.offers().is_holding() || self.continuity.holds_offers() {
+                    self.sessions.offers_mut().hold(request, reply);
+                } else {
+                    self.offer(*request, Some(reply), now);
+                }
+            }
+            ControlRequest::RestorePolicies(records) => {
+                self.policies.restore(records, &mut self.gateway, now);
+            }
+            ControlRequest::CopyHistory(records) => self.reporting.history().copy(records),
+            ControlRequest::CopyOperations(operations) => {
+                self.nodes.operations_mut().replace(operations);
+            }
+            ControlRequest::CopyAlerts(alerts) => {
+                self.nodes.operations_mut().replace_alerts(alerts);
+            }
+            ControlRequest::KeepAlerts(alerts, reply) => {
+                let (done, written) = oneshot::channel();
+                let done = move |result| _ = done.send(result);
+                self.nodes.operations_mut().keep_alerts(alerts, done);
+                self.continuity.replication().note_alerts();
+                let _ = reply.send(written);
+            }
+            ControlRequest::KeptAlerts(reply) => {
+                let _ = reply.send(self.nodes.operations().alerts().clone());
+            }
+            ControlRequest::PolicyRecords(reply) => {
+                _ = reply.send(self.policies.threads().records(&self.gateway));
+            }
+            ControlRequest::PoliciesKept(reply) => self.policies.threads().await_kept(reply),
+            ControlRequest::ConfiguredPolicies(reply) => {
+                _ = reply.send(self.policies.threads().configured());
+            }
+            ControlRequest::PoliciesStand => self.sessions.offers_mut().handle_policies_active(),
+            ControlRequest::AwaitPolicies(reply) => {
+                self.sessions.offers_mut().await_policies(reply);
+            }
+            ControlRequest::Close(session, reply) => {
+                let closed = self.gateway.handle_close(session, now);
+                let _ = reply.send(closed.map_err(ControlError::Impossible));
+            }
+            ControlRequest::Renegotiate(offer, reply) => {
+                let followed = match self.continuity.holds_offers() {
+                    true => Err(ControlError::Unavailable),
+                    false => self.sessions.renegotiate(*offer, &mut self.gateway, now),
+                };
+                let _ = reply.send(followed.map(|(ingress, event)| {
+                    event.into_iter().for_each(|event| self.reporting.send_event(event));
+                    ingress
+                }));
+            }
+            #[cfg(feature = "fault-injection")]
+            ControlRequest::Panic(session, reply) => {
+                let panicking = self.sessions.registry().get(session).map(|_| ());
+                self.sessions.command(session, WorkerCommand::Panic);
+                let none = ControlError::Impossible(evenkeel_core::Impossible::NoSuchSession);
+                let _ = reply.send(panicking.ok_or(none));
+            }
+            ControlRequest::Move(room, node, reply) => {
+                let (settings, gateway) = (&self.settings, &mut self.gateway);
+                let _ = reply.send(self.nodes.move_room(&room, &node, settings, gateway, now));
+            }
+            ControlRequest::Operate(operation, reply) => {
+                match self.nodes.operate(operation, &self.settings, &mut self.gateway, now) {
+                    Ok(lasting) => {
+                        let done = move |written: Result<(), Arc<str>>| {
+                            _ = reply.send(written.map_err(ControlError::NotWritten));
+                        };
+                        self.nodes.operations_mut().keep(lasting, done);
+                        self.continuity.replication().note_operation();
+                    }
+                    Err(refused) => _ = reply.send(Err(refused)),
+                }
+            }
+            ControlRequest::Order(node, order, reply) => {
+                let event = self.nodes.order(&node, order, reply, now);
+                event.into_iter().for_each(|event| self.reporting.send_event(event));
+            }
+            ControlRequest::Explain(session, reply) => {
+                _ = reply.send(self.gateway.views().explain(session, now));
+            }
+            ControlRequest::CreatesRoom(scenario, room, reply) => {
+                let _ = reply.send(self.gateway.views().creates_room(&scenario, &room));
+            }
+            ControlRequest::Regions(reply) => {
+                _ = reply.send(self.gateway.views().regions(now).collect());
+            }
+            ControlRequest::Sessions(after, limit, reply) => {
+                let list = PartialList::new(after, limit, reply);
+                self.sessions.begin_list(ListCopy::Sessions(list));
+            }
+            ControlRequest::Session(session, reply) => {
+                let standing = self.gateway.views().session(session, now);
+                let _ = reply.send(standing.map(|standing| self.sessions.view(standing)));
+            }
+            ControlRequest::Rooms(after, limit, reply) => {
+                let list = PartialList::new(after, limit, reply);
+                self.sessions.begin_list(ListCopy::Rooms(list));
+            }
+            ControlRequest::CopyNodes(reply) => {
+                let _ = reply.send(Box::new(self.gateway.records().copy_nodes()));
+            }
+            ControlRequest::CopyRooms { after, reply } => {
+                let _ = reply.send(Slice::of(self.gateway.records().copy_rooms(after, now), |_| 1));
+            }
+            ControlRequest::CopySessions { after, reply } => {
+                let _ = reply.send(Slice::of(self.gateway.records().copy_sessions(after), |_| 1));
+            }
+            ControlRequest::Nodes(reply) => _ = reply.send(self.gateway.views().nodes().collect()),
+            ControlRequest::Govern(rules, reply) => {
+                self.policies.threads_mut().govern(*rules, &mut self.gateway, now);
+                let _ = reply.send(());
+            }
+            ControlRequest::NoteReload(report, reply) => {
+                let event = self.nodes.note_reload(*report);
+                event.into_iter().for_each(|event| self.reporting.send_event(event));
+                let _ = reply.send(());
+            }
+            ControlRequest::NoteForecasts(report, reply) => {
+                let (settings, gateway) = (&self.settings, &mut self.gateway);
+                let events = self.nodes.note_forecasts(*report, settings, gateway, now);
+                events.for_each(|event| self.reporting.send_event(event));
+                let _ = reply.send(());
+            }
+            ControlRequest::NoteRefusal(refusal) => {
+                self.policies.threads().ledger().refuse(refusal)
+            }
+            ControlRequest::Refusals(reply) => {
+                _ = reply.send(self.policies.threads().ledger().refusals());
+            }
+            ControlRequest::Policies(reply) => self.policies.view(reply),
+            ControlRequest::Recorder(reply) => _ = reply.send(self.policies.threads().recorder()),
+            ControlRequest::History(reply) => _ = reply.send(self.reporting.history().history()),
+            ControlRequest::Status(reply) => _ = reply.send(self.status(now)),
+            ControlRequest::Readiness(reply) => _ = reply.send(self.readiness()),
+            ControlRequest::Modes(reply) => {
+                let workers = self.sessions.workers();
+                let view = |mode| self.reporting.mode_view(mode, &self.gateway, workers);
+                let _ = reply.send(RedundancyMode::ALL.into_iter().map(view).collect());
+            }
+            ControlRequest::Sets(sets, reply) => _ = reply.send(self.change_sets(sets, now)),
+            ControlRequest::List(list, reply) => _ = reply.send(self.list(&list, now)),
+            ControlRequest::Reload(reload) => self.nodes.pass_on(reload),
+            ControlRequest::FollowReloads(reloader) => self.nodes.follow_reloads(reloader),
+            ControlRequest::Push { reply, .. }
+            | ControlRequest::RollOut(.., reply)
+            | ControlRequest::ActOnRollout(.., reply)
+            | ControlRequest::Rollback(.., reply)
+                if self.gateway.holds_rollouts() =>
+            {
+                let _ = reply.send(Err(ControlError::NotOwner));
+            }
+            // A further revision would supersede the policy's first one, and then the gateway might refuse it.
+            ControlRequest::Push { reply, .. } | ControlRequest::RollOut(.., reply)
+                if self.sessions.offers().awaits_policies() =>
+            {
+                let _ = reply.send(Err(ControlError::Starting));
+            }
+            // The record of another process would replace the decision.
+            ControlRequest::Push { policy, reply, .. }
+            | ControlRequest::RollOut(policy, _, reply)
+            | ControlRequest::ActOnRollout(policy, _, reply)
+            | ControlRequest::Rollback(policy, _, reply)
+                if self.policies.threads().is_restoring(&policy) =>
+            {
+                let _ = reply.send(Err(ControlError::Starting));
+            }
+            ControlRequest::Push { policy, bytes, settings, push, reply } => {
+                match self.policies.pushed(&policy, bytes, settings, push, &self.gateway) {
+                    Ok(source) => {
+                        self.policies.roll_out(&policy, source, reply, &mut self.gateway);
+                    }
+                    Err(refused) => _ = reply.send(Err(refused)),
+                }
+            }
+            ControlRequest::RollOut(policy, source, reply) => {
+                self.policies.roll_out(&policy, *source, reply, &mut self.gateway);
+            }
+            ControlRequest::ActOnRollout(policy, action, reply) => {
+                let act = |life: &mut Lifecycle| life.handle_action(action, now);
+                let _ = reply.send(self.policies.change(&policy, &mut self.gateway, now, act));
+            }
+            ControlRequest::Rollback(policy, force, reply) => {
+                let starting =
+                    self.sessions.offers().awaits_policies() && self.policies.is_known(&policy);
+                let _ = reply.send(if starting {
+                    Err(ControlError::Starting)
+                } else {
+                    let act = |life: &mut Lifecycle| life.handle_rollback(force, now);
+                    self.policies.change(&policy, &mut self.gateway, now, act)
+                });
+            }
+            ControlRequest::Stop(policy, reply) => {
+                let stopped = self.policies.threads_mut().stop(&policy);
+                let _ = reply.send(stopped.then_some(()).ok_or(ControlError::NoPolicy(policy)));
+            }
+            ControlRequest::Shutdown(within, done) => {
+                self.lifetime.shut_down(done);
+                self.gateway.handle_shutdown(within, now);
+            }
+            ControlRequest::Trunks(reply) => _ = reply.send(self.nodes.duplicate_trunks()),
+            ControlRequest::RecordsSent(reply) => {
+                let (continuity, mut owners) = self.record_owners();
+                let _ = reply.send(continuity.replication().last_change(&mut owners));
+            }
+            ControlRequest::FollowRecords(hands_over, reply) => {
+                let (continuity, mut owners) = self.record_owners();
+                let batches = continuity.replication().follow(hands_over, &mut owners, now);
+                let _ = reply.send(batches);
+            }
+            ControlRequest::Suspend(reply) => {
+                let awaits_policies = self.sessions.offers().awaits_policies();
+                let is_admitting = self.gateway.is_admitting();
+                self.continuity.begin_suspension(reply, is_admitting, awaits_policies, now);
+            }
+            // Packets of a gateway that is not suspended go on.
+            ControlRequest::SuspendPackets(reply) => {
+                let is_suspended = self.continuity.is_suspended();
+                let states = is_suspended.then(|| self.sessions.suspend_packets());
+                let _ = reply.send(states.ok_or(NotSuspended::Unavailable));
+            }
+            ControlRequest::ContinueMedia { states, last } => {
+                let (continuity, mut owners) = self.record_owners();
+                continuity.continue_media(*states, last, &mut owners);
+            }
+            ControlRequest::Resume(cause, done) => self.resume(cause, || _ = done.send(())),
+            ControlRequest::Restore { snapshot, descriptors, resume, reply } => {
+                let (continuity, mut owners) = self.record_owners();
+                match (continuity.restore(*snapshot, descriptors, &mut owners), resume) {
+                    (Ok(restored), Some(cause)) => {
+                        self.resume(cause, || _ = reply.send(Ok(restored)));
+                    }
+                    (restored, _) => _ = reply.send(restored),
+                }
+            }
+            ControlRequest::Prepare(replica, reply) => {
+                let snapshot = Arc::unwrap_or_clone(replica).snapshot();
+                let empty = || SnapshotError::malformed("no record of a node came");
+                let prepared = snapshot.ok_or_else(empty);
+                let (continuity, mut owners) = self.record_owners();
+                let prepared = prepared
+                    .and_then(|snapshot| continuity.prepare(snapshot, Vec::new(), &mut owners));
+                if prepared.is_err() {
+                    self.forget_restored();
+                }
+                let _ = reply.send(prepared);
+            }
+            ControlRequest::ForgetRestored(done) => {
+                self.forget_restored();
+                let _ = done.send(());
+            }
+            // The sessions of a gateway that is not suspended belong to no other process.
+            ControlRequest::Release(_) if !self.continuity.is_suspended() => {}
+            ControlRequest::Release(done) => {
+                self.nodes.give_up_orders();
+                self.continuity.note_replaced();
+                self.release();
+                let _ = done.send(());
+            }
+            ControlRequest::Abandon(done) => {
+                self.release();
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Suspends the gateway once no offer is in flight, or once the time for offers is over.
+    fn suspend_when_idle(&mut self, reports: &mut mpsc::Receiver<WorkerReport>) {
+        let is_idle = self.sessions.offers().is_idle();
+        if !self.continuity.is_suspension_due(is_idle) {
+            return;
+        }
+        let handed_out = if is_idle {
+            self.settle_reports(reports);
+            let (continuity, mut owners) = self.record_owners();
+            continuity.hand_out(&mut owners)
+        } else {
+            Err(NotSuspended::Busy)
+        };
+        if !self.continuity.suspend(handed_out) {
+            self.resume(Continuation::Upgrade, || {});
+        }
+    }
+
+    /// Handles the last reports of the workers, until none of them changes a session.
+    fn settle_reports(&mut self, reports: &mut mpsc::Receiver<WorkerReport>) {
+        for _ in 0..ROUNDS_MAX {
+            while let Ok(report) = reports.try_recv() {
+                self.handle_report(report);
+            }
+            if !self.drain() {
+                break;
+            }
+        }
+    }
+
+    /// Handles only requests that end the suspension, among them a shutdown, and the restore. Other requests wait.
+    async fn serve_suspended(&mut self, requests: &mut mpsc::Receiver<ControlRequest>) {
+        let mut held = Vec::new();
+        while !self.lifetime.has_ended() && self.continuity.is_suspended() {
+            let request = tokio::select! {
+                biased;
+                request = requests.recv() => request,
+                () = self.continuity.guard_dropped() => {
+                    tracing::warn!("the upgrade ended without a result; packets are read again");
+                    self.resume(Continuation::Upgrade, || {});
+                    continue;
+                }
+            };
+            match request {
+                Some(ControlRequest::Offer(offer, reply)) => {
+                    self.sessions.offers_mut().hold(offer, reply)
+                }
+                Some(
+                    request @ (ControlRequest::Suspend(_)
+                    | ControlRequest::SuspendPackets(_)
+                    | ControlRequest::ContinueMedia { .. }
+                    | ControlRequest::Resume(..)
+                    | ControlRequest::Restore { .. }
+                    | ControlRequest::Prepare(..)
+                    | ControlRequest::ForgetRestored(_)
+                    | ControlRequest::Release(_)
+                    | ControlRequest::Abandon(_)),
+                ) => self.handle_request(request),
+                // Control forgets prepared sessions, since the owner may live, and closes those of an upgrade under way.
+                Some(request @ ControlRequest::Shutdown(..)) => {
+                    self.forget_restored();
+                    if self.continuity.is_suspended() {
+                        self.resume(Continuation::Upgrade, || {});
+                    }
+                    self.handle_request(request);
+                }
+                Some(other) if held.len() < REQUESTS_MAX => held.push(other),
+                // Too many wait: the caller gets an error, as with a full queue.
+                Some(_) => {}
+                // No caller is left that could end the suspension.
+                None => self.lifetime = Lifetime::Ended,
+            }
+        }
+        if !self.lifetime.has_ended() {
+            held.into_iter().for_each(|request| self.handle_request(request));
+        }
+    }
+
+    /// Continues after a suspension, or starts workers that were suspended from the start. `served` is called once
+    /// packets are served, before anything is decided. `cause` is that of restored sessions.
+    fn resume(&mut self, cause: Continuation, served: impl FnOnce()) {
+        let (continuity, mut owners) = self.record_owners();
+        continuity.restore_unshared(&mut owners);
+        self.resume_packets();
+        served();
+        self.resume_decisions(cause);
+    }
+
+    fn resume_packets(&mut self) {
+        let clock = Clock::read();
+        // Packets wait. Agents drop those that come before a signed message from the same address. Other drivers have
+        // their turn in `drain`, after the core's outputs: a call with sessions that are opened again would be deleted
+        // before.
+        while let Some(act) = self.nodes.drivers_mut().handle_agents_timeout(clock) {
+            self.act(Some(act));
+            self.sessions.workers_mut().wake_workers();
+        }
+        self.sessions.workers_mut().command_all(|| WorkerCommand::Resume);
+        self.sessions.workers_mut().wake_workers();
+    }
+
+    fn resume_decisions(&mut self, cause: Continuation) {
+        self.policies.threads().keep_records();
+        let is_read = self.nodes.operations_mut().resume();
+        if self.continuity.is_restored() {
+            // Restored nodes are as the operations left them.
+            self.nodes.keep_started(&self.gateway);
+        } else if is_read {
+            self.nodes.repeat_operations(&self.settings, &mut self.gateway, Instant::now());
+        }
+        self.gateway.release_rollouts(Instant::now());
+        if let Some(since) = self.continuity.restored_since() {
+            self.reporting.send_event(self.sessions.continued(cause, since));
+        }
+        // Some records were sent for the last time.
+        let (continuity, mut owners) = self.record_owners();
+        continuity.replication().unfollow(&mut owners);
+        if let Some(effects) = continuity.end_suspension() {
+            let clock = Clock::read();
+            effects.into_iter().for_each(|effect| self.execute(effect, clock));
+            self.gateway.settle_restored(clock.now);
+        }
+    }
+
+    /// Forgets prepared sessions of a process that goes on, and ends the suspension.
+    fn forget_restored(&mut self) {
+        let (continuity, mut owners) = self.record_owners();
+        let effects = continuity.forget_restored(&mut owners);
+        let clock = Clock::read();
+        effects.into_iter().for_each(|effect| self.execute(effect, clock));
+    }
+
+    /// Ends control; another process has the sessions. Callers that wait get an error.
+    fn release(&mut self) {
+        self.reporting.send_all_closings();
+        self.nodes.leave_running();
+        self.sessions.offers_mut().drop_waiting();
+        self.lifetime = Lifetime::Ended;
+    }
+
+    fn readiness(&self) -> TakeoverReadiness {
+        let mut nodes = self.gateway.views().nodes().peekable();
+        let is_empty = nodes.peek().is_none();
+        let living: Vec<u64> = (nodes
+            .filter(|node| node.health != Health::Down && !node.draining && !node.ejected))
+        .map(|node| node.capacity_kbps)
+        .collect();
+        let not_loaded = self.policies.threads().not_loaded();
+        TakeoverReadiness {
+            has_node: is_empty || !living.is_empty(),
+            capacity_kbps: living.iter().fold(0, |sum: u64, kbps| sum.saturating_add(*kbps)),
+            sessions_max: self.settings.limits.sessions as usize,
+            not_loaded: not_loaded
+                .map(|(policy, revision)| (policy.clone(), Arc::clone(revision)))
+                .collect(),
+        }
+    }
+
+    fn status(&self, now: Instant) -> StatusReport {
+        use MediaDirection::{ToClient, ToNode};
+        let (workers, registry) = (self.sessions.workers(), self.sessions.registry());
+        let drops = DropReason::ALL.into_iter().filter_map(|reason| {
+            let sum = workers.sum(|stats| stats.drops(reason));
+            (sum > 0).then_some((reason.name(), sum))
+        });
+        let mut scenario_traffic = self.reporting.scenario_traffic();
+        for (scenario, _) in self.gateway.scenarios() {
+            scenario_traffic.entry(Arc::clone(scenario)).or_default();
+        }
+        StatusReport {
+            state: match (self.gateway.is_admitting(), self.sessions.offers().awaits_policies()) {
+                (true, true) => AdmissionState::Starting,
+                (true, false) => AdmissionState::Serving,
+                (false, _) => AdmissionState::Draining,
+            },
+            version: env!("CARGO_PKG_VERSION"),
+            region: Arc::clone(&self.settings.gateway.region),
+            uptime_ms: now.saturating_duration_since(self.started).as_millis() as u64,
+            last_reload: self.nodes.last_reload().cloned(),
+            sessions: self.gateway.live(),
+            rooms: self.gateway.standing_rooms(),
+            uplink_suspect: self.gateway.node_table().doubts_uplink(),
+            policies_failing: self.policies.failing(&self.gateway, now),
+            slos: self.gateway.views().slos(now).collect(),
+            client_breakers: self.gateway.views().client_breakers(now).collect(),
+            provider_breakers: self.gateway.views().provider_breakers(now).collect(),
+            forecasts: self.nodes.forecasts().to_vec(),
+            packets_to_node: workers.sum(|stats| stats.packets(ToNode)),
+            packets_to_client: workers.sum(|stats| stats.packets(ToClient)),
+            bytes_to_node: workers.sum(|stats| stats.bytes(ToNode)),
+            bytes_to_client: workers.sum(|stats| stats.bytes(ToClient)),
+            key_frames_to_node: workers.sum(|stats| stats.key_frames(ToNode)),
+            key_frames_to_client: workers.sum(|stats| stats.key_frames(ToClient)),
+            from_route: workers.sum(WorkerStats::from_route),
+            scenario_traffic,
+            drops: drops.collect(),
+            messages_refused: self.nodes.probes().messages_refused(),
+            udp: registry.udp.iter().map(|it| it.addresses.default.rtp).collect(),
+            quic: registry.quic.as_ref().map(|quic| quic.addresses.default.rtp),
+            carriers: registry.carriers(),
+            quic_counts: workers.quic_counts(),
+        }
+    }
 }
 
 #[cfg(test)]

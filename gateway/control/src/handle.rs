@@ -1,25 +1,28 @@
 //! The requests to control, and its interface for other threads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_config::PolicySet;
 use evenkeel_core::{
-    Explanation, GatewayCopy, NodeStanding, RegionStanding, RoomRecord, RoomStanding, SessionCopy,
+    BlastRadius, Explanation, GatewayCopy, ModePrediction, NodeStanding, RegionStanding,
+    RestoreError, RoomRecord, RoomStanding, SessionCopy,
 };
-use evenkeel_model::{PolicyName, RoomId, SessionId};
+use evenkeel_model::{ClientLabel, NodeId, PolicyName, RedundancyMode, RoomId, SessionId};
 use evenkeel_policies::{
     PluginSource, PolicyRecorder, PolicyRecords, PolicyView, RefusalRecord, TrustRules,
 };
 use evenkeel_process::documents::UnwrittenDocuments;
+use evenkeel_process::scheduling;
 use evenkeel_revisions::{RolloutAction, RolloutReport};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use crate::alerts::AlertsRecord;
+use crate::continuity::{OFFERS_WITHIN, Suspended};
 use crate::history::{EndedSession, SessionHistory};
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::inherited::NamedSockets;
@@ -29,12 +32,11 @@ use crate::messages::{
     SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness,
 };
 use crate::names::NodeNames;
-use crate::nodes::{ListChange, NodeList, NotListed, ReloadReport, ReloadRequest, Reloaded};
-use crate::offers::{IngressAnswer, OfferedSession, SessionAnswer};
+use crate::node_list::{ListChange, NodeList, NotListed, ReloadReport, ReloadRequest, Reloaded};
+use crate::offers::{LaterOffer, OfferedSession, SessionAnswer};
 use crate::operations::{LogFilterSender, Operation, OperationTarget, Operations};
 use crate::policies::PushRequest;
-use crate::records::{OFFERS_WITHIN, Suspended};
-use crate::renegotiation::LaterOffer;
+use crate::registry::IngressAnswer;
 use crate::reporting::{Continuation, EventRecord, GatewayEvent, ModeView};
 use crate::session_urls::SessionUrls;
 use crate::snapshot::{MediaStates, RecordBatch, Replica, Snapshot};
@@ -513,6 +515,99 @@ impl Handle {
         self.ask(|reply| ControlRequest::Restore { snapshot, descriptors, resume, reply })
             .await
             .map_err(|_| SnapshotError::Unavailable)?
+    }
+
+    /// Computes the effect of each of these losses from one copy of the core: nodes first, then rooms and sessions in
+    /// slices, each as it is then. Other callers wait meanwhile.
+    ///
+    /// # Errors
+    /// Control is gone, the copied parts contradict each other, or no thread plays them.
+    pub async fn blast(
+        &self,
+        losses: Vec<BTreeSet<NodeId>>,
+    ) -> Result<Vec<BlastRadius>, ControlError> {
+        self.play_copy(move |copy, now| losses.iter().map(|lost| copy.lose(lost, now)).collect())
+            .await
+    }
+
+    /// Computes the spares, capacity, bandwidth and the effect of a loss in each redundancy mode, if all rooms had it, from one
+    /// copy of the core.
+    ///
+    /// # Errors
+    /// As [`Handle::blast`].
+    pub async fn predict_modes(
+        &self,
+        lost: BTreeSet<NodeId>,
+    ) -> Result<Vec<ModePrediction>, ControlError> {
+        self.play_copy(move |copy, now| {
+            let modes = RedundancyMode::ALL.into_iter();
+            modes.map(|mode| copy.lose_in_mode(mode, &lost, now)).collect()
+        })
+        .await
+    }
+
+    /// Plays a copy of the core on a thread of its own.
+    async fn play_copy<T: Send + 'static>(
+        &self,
+        play: impl FnOnce(&GatewayCopy, Instant) -> Result<T, RestoreError> + Send + 'static,
+    ) -> Result<T, ControlError> {
+        let unavailable = || ControlError::Unavailable;
+        let turn = Arc::clone(&self.copies).acquire_owned().await.map_err(|_| unavailable())?;
+        let copy = self.copy().await?;
+        let (done, played) = oneshot::channel();
+        let run = move || {
+            // A caller that gave up frees no turn for another copy.
+            let _turn = turn;
+            scheduling::run_after_others();
+            let _ = done.send(play(&copy, Instant::now()));
+        };
+        let thread = std::thread::Builder::new().name("blast".into()).spawn(run);
+        thread.map_err(|_| unavailable())?;
+        played.await.map_err(|_| unavailable())?.map_err(ControlError::NotCopied)
+    }
+
+    /// For each of these carriers, the live sessions of its clients with their rooms.
+    ///
+    /// # Errors
+    /// Control is gone.
+    pub async fn clients_of<'a>(
+        &self,
+        carriers: &BTreeSet<&'a str>,
+    ) -> Result<BTreeMap<&'a str, BTreeMap<SessionId, RoomId>>, ControlError> {
+        let mut found: BTreeMap<&str, BTreeMap<_, _>> =
+            carriers.iter().map(|carrier| (*carrier, BTreeMap::new())).collect();
+        let mut after = Some(SessionId(0));
+        while let Some(session) = after {
+            let request = |reply| ControlRequest::CopySessions { after: session, reply };
+            let Slice { items, last } = self.ask(request).await?;
+            for session in items.iter().map(SessionCopy::record) {
+                let carrier = ClientLabel::Carrier.value(&session.labels);
+                if let Some(clients) = carrier.and_then(|carrier| found.get_mut(carrier)) {
+                    clients.insert(session.id, session.room);
+                }
+            }
+            after = last;
+        }
+        Ok(found)
+    }
+
+    async fn copy(&self) -> Result<GatewayCopy, ControlError> {
+        let mut copy = self.copy_nodes().await?;
+        let mut after = Some(RoomId(0));
+        while let Some(room) = after {
+            let request = |reply| ControlRequest::CopyRooms { after: room, reply };
+            let Slice { items, last } = self.ask(request).await?;
+            items.into_iter().for_each(|room| copy.add_room(room));
+            after = last;
+        }
+        let mut after = Some(SessionId(0));
+        while let Some(session) = after {
+            let request = |reply| ControlRequest::CopySessions { after: session, reply };
+            let Slice { items, last } = self.ask(request).await?;
+            items.into_iter().for_each(|session| copy.add_session(session));
+            after = last;
+        }
+        Ok(*copy)
     }
 
     /// Names of nodes and regions, including those that recent events mention.

@@ -7,14 +7,15 @@ use tokio::sync::mpsc;
 
 use crate::messages::NotSuspended;
 use crate::snapshot::{MediaRecord, MediaStates};
+use crate::workers::WORKERS_WITHIN;
 
 /// The last states of a gateway that stops its packets, as the workers hand them out.
 #[derive(Debug)]
 pub struct LastStates {
-    pub(crate) parts: mpsc::Receiver<HandedOut>,
+    parts: mpsc::Receiver<HandedOut>,
     /// Of each worker that has handed out its sessions.
-    pub(crate) trunks: Vec<Option<Vec<TrunkState>>>,
-    pub(crate) until: Instant,
+    trunks: Vec<Option<Vec<TrunkState>>>,
+    until: Instant,
 }
 
 /// A part of the last states.
@@ -27,6 +28,12 @@ pub struct LastStatesPart {
 }
 
 impl LastStates {
+    /// The states that this number of workers hand out from now on.
+    pub(crate) fn new(parts: mpsc::Receiver<HandedOut>, workers: usize) -> LastStates {
+        let trunks = (0..workers).map(|_| None).collect();
+        LastStates { parts, trunks, until: Instant::now() + WORKERS_WITHIN }
+    }
+
     pub async fn next(&mut self) -> Result<LastStatesPart, NotSuspended> {
         loop {
             let part = tokio::time::timeout_at(self.until.into(), self.parts.recv()).await;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use evenkeel_core::{
-    ClientBreakerStanding, Impossible, ProviderBreakerStanding, RestoreError, SessionStanding,
-    SloStanding,
+    BlastRadius, ClientBreakerStanding, Impossible, ProviderBreakerStanding, RestoreError,
+    SessionStanding, SloStanding,
 };
 use evenkeel_dataplane::worker::{RepairCounts, Totals};
 use evenkeel_forecast::{Forecast, ForecastChange};
@@ -17,7 +17,7 @@ use evenkeel_model::{
 };
 use serde::Serialize;
 
-use crate::nodes::{NotReloaded, ReloadReport};
+use crate::node_list::{NotReloaded, ReloadReport};
 use crate::traces::TraceIds;
 use crate::workers::WORKERS_WITHIN;
 
@@ -360,6 +360,17 @@ pub struct LossFigures {
     pub unplaced_sessions: u32,
     /// Sessions with a lower bit rate than before.
     pub reduced_sessions: u32,
+}
+
+impl From<&BlastRadius> for LossFigures {
+    fn from(radius: &BlastRadius) -> LossFigures {
+        LossFigures {
+            rooms: radius.rooms.len() as u32,
+            sessions: radius.sessions(),
+            unplaced_sessions: radius.unplaced().map(|room| room.sessions).sum(),
+            reduced_sessions: radius.rooms.iter().map(|room| room.reduced).sum(),
+        }
+    }
 }
 
 /// Nodes that died together, with the figures of a check before.

@@ -1,69 +1,317 @@
-//! The listed nodes, lists of nodes and reloads: the steps from one list to the next, and
-//! the guard against lists that shrink.
+//! The nodes: the listed ones, what was installed to reach them, operators' decisions on them, and what is known of them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use data_encoding::HEXLOWER;
 use evenkeel_config::{DriverSettings, GatewayConfig, NodeConfig, NodeSrtp};
 use evenkeel_core::{Gateway, GatewayRecord, Impossible};
-use evenkeel_model::{CatalogEntry, NodeId, PolicyName, RegionId};
+use evenkeel_dataplane::worker::TrunkSocket;
+use evenkeel_drivers::{Drivers, set};
+use evenkeel_forecast::Forecast;
+use evenkeel_model::{
+    CatalogEntry, FailureDomain, Hop, NodeId, NotStarted, RegionId, RtcpPort, Zone, ZoneId,
+};
 use evenkeel_process::sha256;
-use evenkeel_revisions::Actor;
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::inherited::{NamedSockets, SocketName};
-use crate::operations::OperationLog;
+use crate::equipment::{Equipment, ListEquipment, equip, has_webhooks, wants_briefs};
+use crate::inherited::{Inherited, NamedSockets, SocketName};
+use crate::messages::{ControlError, ForecastReport, NodeOrder, OrderStep};
+use crate::names::NodeNames;
+use crate::node_hooks::HookFailed;
+use crate::node_list::{
+    ListChange, ListedNode, ListedNodes, NodeList, NodeListChange, NotListed, NotReloaded,
+    ReloadReport, ReloadRequest, Reloaded,
+};
+use crate::operations::{BreakerTarget, Operation, OperationLog, OperationTarget};
+use crate::prober::{Mismatch, ProbeResult};
+use crate::probes::Probes;
+use crate::registry::SessionRegistry;
+use crate::reporting::GatewayEvent;
+use crate::signalling::NodeSignalling;
+use crate::traces::{NodeHook, TraceRegistry};
 
-/// The listed nodes, and what was installed to reach them.
-#[derive(Default)]
-pub(crate) struct NodeResources {
-    /// Indexed by node.
-    pub(crate) nodes: Vec<Option<ListedNode>>,
-    pub(crate) guard: DownstreamGuard,
-    /// The task that reloads the configuration.
-    pub(crate) reloader: Option<mpsc::Sender<ReloadRequest>>,
+/// The nodes of this gateway.
+pub(crate) struct Nodes {
+    listed: ListedNodes,
+    names: Arc<NodeNames>,
+    signalling: NodeSignalling,
+    probes: Probes,
     /// Duplicates of the trunks' sockets, by node and worker.
-    pub(crate) trunks: Vec<Vec<OwnedFd>>,
+    trunks: Vec<Vec<OwnedFd>>,
     /// Operators' decisions, which outlive the process.
-    pub(crate) operations: OperationLog,
+    operations: OperationLog,
+    /// Traces of starts and stops.
+    traces: Arc<TraceRegistry>,
+    /// The task that reloads the configuration.
+    reloader: Option<mpsc::Sender<ReloadRequest>>,
+    /// The last reload that had an effect or was refused.
+    last_reload: Option<(ReloadReport, SystemTime)>,
+    /// The warnings in force.
+    forecasts: Vec<Forecast>,
 }
 
-impl NodeResources {
-    pub(crate) fn config(&self, id: NodeId) -> Option<&Arc<NodeConfig>> {
-        self.nodes.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
+/// A list that was applied, and what others do for it.
+pub(crate) struct AppliedList {
+    pub(crate) change: ListChange,
+    /// New trunks, for the workers.
+    pub(crate) trunks: Vec<(NodeId, Vec<TrunkSocket>)>,
+    /// Policies are told of the nodes.
+    pub(crate) changes_catalog: bool,
+}
+
+impl Nodes {
+    /// No node is listed.
+    pub(crate) fn new(
+        names: Arc<NodeNames>,
+        signalling: NodeSignalling,
+        probes: Probes,
+        operations: OperationLog,
+        traces: Arc<TraceRegistry>,
+    ) -> Nodes {
+        Nodes {
+            listed: ListedNodes::default(),
+            names,
+            signalling,
+            probes,
+            trunks: Vec::new(),
+            operations,
+            traces,
+            reloader: None,
+            last_reload: None,
+            forecasts: Vec::new(),
+        }
     }
 
-    pub(crate) fn leaves(&self, id: NodeId) -> bool {
-        self.nodes.get(id.0 as usize).and_then(Option::as_ref).is_some_and(|listed| listed.leaves)
+    pub(crate) fn listed(&self) -> &ListedNodes {
+        &self.listed
     }
 
-    /// The node's name; its number, if the node is gone.
-    pub(crate) fn node_name(&self, id: NodeId) -> Box<str> {
-        self.config(id).map_or_else(|| id.to_string().into(), |node| (*node.name).into())
+    pub(crate) fn signalling(&self) -> &NodeSignalling {
+        &self.signalling
     }
 
-    /// The node with this name. A node that is being removed is returned only if no other node has the name.
-    pub(crate) fn node_named(&self, name: &str) -> Option<NodeId> {
-        let nodes = (0..).map(NodeId).zip(&self.nodes);
-        let named = nodes.filter_map(|(id, listed)| {
-            let listed = listed.as_ref().filter(|listed| *listed.node.name == *name)?;
-            Some((listed.leaves, id))
-        });
-        named.min().map(|(_, id)| id)
+    pub(crate) fn drivers(&self) -> &Drivers {
+        &self.signalling.drivers
     }
 
-    /// Nodes at this address, including nodes that are being removed.
-    pub(crate) fn listed_at(&self, address: SocketAddr) -> Vec<NodeId> {
-        let is_it = |listed: &ListedNode| canonical(listed.node.address) == canonical(address);
-        let listed = (0..).map(NodeId).zip(&self.nodes);
-        let there = listed.filter(|(_, listed)| listed.as_ref().is_some_and(is_it));
-        there.map(|(id, _)| id).collect()
+    pub(crate) fn drivers_mut(&mut self) -> &mut Drivers {
+        &mut self.signalling.drivers
+    }
+
+    pub(crate) fn probes(&self) -> &Probes {
+        &self.probes
+    }
+
+    pub(crate) fn operations(&self) -> &OperationLog {
+        &self.operations
+    }
+
+    pub(crate) fn operations_mut(&mut self) -> &mut OperationLog {
+        &mut self.operations
+    }
+
+    pub(crate) fn last_reload(&self) -> Option<&(ReloadReport, SystemTime)> {
+        self.last_reload.as_ref()
+    }
+
+    pub(crate) fn forecasts(&self) -> &[Forecast] {
+        &self.forecasts
+    }
+
+    /// Installs the resources of a node. Returns its trunks, for the workers.
+    pub(crate) fn equip(
+        &mut self,
+        id: NodeId,
+        node: Arc<NodeConfig>,
+        equipment: Equipment,
+    ) -> Vec<TrunkSocket> {
+        let Equipment { driver, probe, line, agent, canary, trunks, duplicates } = equipment;
+        self.listed.put(id, node);
+        self.signalling.equip(id, driver, line);
+        self.probes.set_prober(id, probe);
+        self.probes.set_agent(id, agent);
+        self.probes.set_canary(id, canary);
+        set(&mut self.trunks, id, duplicates);
+        trunks
+    }
+
+    /// Releases a node that the core has forgotten. Returns its name, if it was listed.
+    pub(crate) fn forget(&mut self, id: NodeId) -> Option<Arc<str>> {
+        self.signalling.unequip(id);
+        self.probes.set_prober(id, None);
+        self.probes.set_agent(id, None);
+        self.probes.set_canary(id, None);
+        set(&mut self.trunks, id, Vec::new());
+        self.listed.take(id).map(|node| Arc::clone(&node.name))
+    }
+
+    /// Checks that the node of a room with this many sessions accepts a further one.
+    pub(crate) fn admits_another(&self, hop: Hop, sessions: usize) -> Result<(), ControlError> {
+        let node = self.listed.config(hop.node);
+        match node.and_then(|node| Some((&node.name, node.driver.sessions_per_room()?))) {
+            Some((node, most)) if sessions >= most => {
+                Err(ControlError::RoomFull { node: (**node).into(), most })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Finds the nodes at which an offer names the client's addresses. All sessions share the copy of a name in the node
+    /// list.
+    pub(crate) fn find_named(
+        &self,
+        named: &mut [(Arc<str>, SocketAddr)],
+        settings: &GatewayConfig,
+    ) -> Result<Vec<(NodeId, SocketAddr)>, ControlError> {
+        let mut nodes = Vec::new();
+        for (name, address) in named {
+            let node = self.listed.node_named(name);
+            let node = node.ok_or_else(|| ControlError::UnknownNode((**name).into()))?;
+            nodes.push((node, *address));
+            if let Some(listed) = self.listed.config(node) {
+                let networks = &settings.gateway.node_networks;
+                let is_own = listed.address.ip().to_canonical() == address.ip().to_canonical();
+                if !is_own && !networks.iter().any(|network| network.contains(address.ip())) {
+                    let (node, address) = ((**name).into(), *address);
+                    return Err(ControlError::OutsideNetworks { node, address });
+                }
+                *name = Arc::clone(&listed.name);
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// Checks that no two nodes share one of the client's addresses.
+    pub(crate) fn check_addresses(
+        &self,
+        nodes: &[(NodeId, SocketAddr)],
+        rtcp: RtcpPort,
+    ) -> Result<(), ControlError> {
+        let (drivers, leaves) = (&self.signalling.drivers, |node| self.listed.leaves(node));
+        match drivers.shared_address(nodes, rtcp == RtcpPort::Own, leaves) {
+            Some((one, other, address)) => {
+                let nodes = [one, other].map(|node| self.listed.node_name(node));
+                Err(ControlError::SharedNodeAddress { nodes, address })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Applies a list, all or nothing. Sockets are opened last, so that a refused list costs nothing. Control is blocked while
+    /// many are opened.
+    pub(crate) fn change_list(
+        &mut self,
+        list: &NodeList,
+        settings: &GatewayConfig,
+        registry: &SessionRegistry,
+        workers: usize,
+        gateway: &mut Gateway,
+        now: Instant,
+    ) -> Result<AppliedList, NotListed> {
+        let held = self.listed.check(&list.nodes, now).err();
+        if let Some(shrinks) = held.filter(|_| !list.force) {
+            return Err(shrinks.into());
+        }
+        let steps = self.listed.steps_to(list);
+        let (adding, room) = (steps.added.len(), gateway.node_table().vacancies(now));
+        if adding > room {
+            return Err(NotListed::Full { adding, room });
+        }
+        let changed = || steps.changed.iter().map(|(_, node)| &**node);
+        let added = || steps.added.iter().map(|node| &**node);
+        changed().try_for_each(|node| fits(node, false, settings, registry))?;
+        added().try_for_each(|node| fits(node, true, settings, registry))?;
+        let build = |node: &NodeConfig, workers| {
+            let unfit = |why: String| NotListed::Unfit { node: Arc::clone(&node.name), why };
+            let equipped = equip(settings, node, workers, &mut Inherited::default());
+            equipped.map_err(|failure| unfit(failure.to_string()))
+        };
+        let changed = changed().map(|node| build(node, 0)).collect::<Result<_, _>>()?;
+        let added = added().map(|node| build(node, workers)).collect::<Result<_, _>>()?;
+        self.listed.replace(held.is_some(), now);
+        let equipments = ListEquipment { added, changed };
+        Ok(self.take_steps(steps, equipments, list.within, settings, gateway, now))
+    }
+
+    fn take_steps(
+        &mut self,
+        steps: NodeListChange,
+        equipments: ListEquipment,
+        within: Option<Duration>,
+        settings: &GatewayConfig,
+        gateway: &mut Gateway,
+        now: Instant,
+    ) -> AppliedList {
+        let (mut change, mut changes_catalog) = (ListChange::default(), false);
+        let mut trunks = Vec::new();
+        let changing = steps.changed.iter().map(|(_, node)| node);
+        if steps.added.iter().chain(changing).any(|node| has_webhooks(node)) {
+            self.signalling.start_posting();
+        }
+        for (id, node) in steps.kept {
+            // Cannot fail: the node exists and is being removed.
+            let _ = gateway.change_nodes(now, |nodes| nodes.handle_node_kept(id, now));
+            change.added.push(Arc::clone(&node.name));
+            self.listed.put(id, node);
+        }
+        for ((id, node), equipment) in steps.changed.into_iter().zip(equipments.changed) {
+            if let Some(core) = core(&node, settings, gateway) {
+                let _ = gateway.change_nodes(now, |nodes| nodes.handle_node_changed(id, core, now));
+            }
+            let before = self.listed.config(id).cloned();
+            let before = before.as_ref().map(|node| (node.agent.clone(), node.canary));
+            if before.as_ref().is_none_or(|(agent, _)| *agent != node.agent) {
+                self.probes.set_agent(id, equipment.agent);
+                gateway.change_nodes(now, |nodes| nodes.handle_agent_lost(id, now));
+            }
+            if before.is_none_or(|(_, canary)| canary != node.canary) {
+                self.probes.set_canary(id, equipment.canary);
+            }
+            change.changed.push(Arc::clone(&node.name));
+            self.names.change(id, &node);
+            changes_catalog = true;
+            self.listed.put(id, node);
+        }
+        // Nodes are added before others are removed, so that displaced rooms can move to the new nodes.
+        for (node, equipment) in steps.added.into_iter().zip(equipments.added) {
+            let Some(core) = core(&node, settings, gateway) else { continue };
+            // The limit was checked before.
+            let Ok(id) = gateway.change_nodes(now, |nodes| nodes.handle_node_added(core, now))
+            else {
+                continue;
+            };
+            change.added.push(Arc::clone(&node.name));
+            if let Some(cell) = gateway.board().cell(id) {
+                self.names.come(Hop { node: id, incarnation: cell.incarnation }, &node);
+            }
+            for old in self.listed.listed_at(node.address) {
+                // Cannot fail: both nodes exist.
+                let _ = gateway.change_nodes(now, |nodes| nodes.handle_same_machine(id, old));
+            }
+            let is_old =
+                |id: &&NodeId| self.listed.config(**id).is_some_and(|it| it.name == node.name);
+            if let Some(&old) = steps.removed.iter().find(is_old) {
+                // Cannot fail: both nodes exist.
+                let _ = gateway.change_nodes(now, |nodes| nodes.handle_takes_place(id, old, now));
+            }
+            changes_catalog = true;
+            trunks.push((id, self.equip(id, node, equipment)));
+        }
+        for (id, node) in self.listed.begin_removal(&steps.removed) {
+            // Nodes that are being removed already get the deadline too.
+            if steps.removed.contains(&id) || within.is_some() {
+                change.removed.push(Arc::clone(&node.name));
+                let _ =
+                    gateway.change_nodes(now, |nodes| nodes.handle_node_removed(id, within, now));
+            }
+        }
+        AppliedList { change, trunks, changes_catalog }
     }
 
     /// Regions, zones and nodes, as policies know them.
@@ -71,16 +319,16 @@ impl NodeResources {
         let regions = settings.regions.iter().map(|name| &**name);
         let table = gateway.node_table();
         let zones = table.zones().iter().map(|zone| (zone.region, &*zone.name));
-        let listed = table.iter().filter(|node| self.config(node.id).is_some());
+        let listed = table.iter().filter(|node| self.listed.config(node.id).is_some());
         let nodes = listed.map(|node| (node.id, &node.settings));
         evenkeel_policies::catalog(table.home(), regions, zones, nodes)
     }
 
     pub(crate) fn duplicate_trunks(&self) -> io::Result<NamedSockets> {
         let mut duplicates = NamedSockets::new();
-        for (listed, trunks) in self.nodes.iter().zip(&self.trunks) {
-            let Some(ListedNode { node, leaves: false }) = listed else { continue };
-            for (worker, trunk) in trunks.iter().enumerate() {
+        for (id, ListedNode { node, .. }) in self.listed.iter().filter(|(_, it)| !it.leaves) {
+            let trunks = self.trunks.get(id.0 as usize).into_iter().flatten();
+            for (worker, trunk) in trunks.enumerate() {
                 let (node, address) = (Arc::clone(&node.name), node.address);
                 let name = SocketName::Trunk { node, address, worker };
                 duplicates.push((name, trunk.try_clone()?));
@@ -90,7 +338,7 @@ impl NodeResources {
     }
 
     /// Passes a reload to the task that reads the configuration.
-    pub(crate) fn pass_on(&mut self, reload: ReloadRequest) {
+    pub(crate) fn pass_on(&self, reload: ReloadRequest) {
         let Some(reloader) = &self.reloader else {
             let _ = reload.reply.send(Err(NotReloaded::NoReloader));
             return;
@@ -102,7 +350,7 @@ impl NodeResources {
     /// Names the nodes as another process identifies them.
     pub(crate) fn name_nodes(&self, core: &mut GatewayRecord) {
         for node in &mut core.nodes {
-            if let Some(listed) = self.config(node.hop.node) {
+            if let Some(listed) = self.listed.config(node.hop.node) {
                 node.name = identity(listed).into();
             }
         }
@@ -110,26 +358,415 @@ impl NodeResources {
 
     /// The nodes that stay, by their identities.
     pub(crate) fn by_identity(&self) -> BTreeMap<String, NodeId> {
-        let nodes = (0..).map(NodeId).zip(&self.nodes);
-        let stays = nodes.filter_map(|(id, listed)| Some((id, listed.as_ref()?)));
-        let stays = stays.filter(|(_, listed)| !listed.leaves);
+        let stays = self.listed.iter().filter(|(_, listed)| !listed.leaves);
         stays.map(|(id, listed)| (identity(&listed.node), id)).collect()
+    }
+
+    /// Registers the task that reloads the configuration.
+    pub(crate) fn follow_reloads(&mut self, reloader: mpsc::Sender<ReloadRequest>) {
+        self.reloader = Some(reloader);
+    }
+
+    /// Notes a reload. Returns its event, if it had an effect or was refused: files are touched often, and a reload without effect
+    /// would hide a refusal in the status.
+    pub(crate) fn note_reload(&mut self, report: ReloadReport) -> Option<GatewayEvent> {
+        if report.outcome.as_ref().is_ok_and(Reloaded::is_empty) {
+            return None;
+        }
+        self.last_reload = Some((report.clone(), SystemTime::now()));
+        Some(GatewayEvent::Reload(report))
+    }
+
+    /// Notes forecasts, and tells the core what is expected. Returns the events of warnings that begin or end.
+    pub(crate) fn note_forecasts(
+        &mut self,
+        report: ForecastReport,
+        settings: &GatewayConfig,
+        gateway: &mut Gateway,
+        now: Instant,
+    ) -> impl Iterator<Item = GatewayEvent> + use<> {
+        let ForecastReport { forecasts, changes, exhausted, expected, decays } = report;
+        self.forecasts = forecasts;
+        gateway.change_nodes(now, |nodes| {
+            decays.iter().for_each(|(node, permille)| nodes.handle_decay(*node, *permille));
+        });
+        for (region, kbps) in expected {
+            if let Ok(region) = region_named(settings, &region) {
+                gateway.change_nodes(now, |nodes| nodes.handle_expected_load(region, kbps, now));
+            }
+        }
+        for region in exhausted {
+            if let Ok(region) = region_named(settings, &region) {
+                gateway.change_nodes(now, |nodes| nodes.handle_exhaustion(region, now));
+            }
+        }
+        changes.into_iter().map(GatewayEvent::Forecast)
+    }
+
+    /// Calls the hook that starts the node.
+    pub(crate) fn start(&mut self, node: NodeId) {
+        let trace = self.traces.begin_hook(NodeHook::Start, node);
+        self.signalling.start(node, self.listed.config(node), trace);
+    }
+
+    pub(crate) fn end_start(&mut self, node: NodeId, why: NotStarted) {
+        self.signalling.end_start(node, self.listed.config(node), why);
+    }
+
+    /// Calls the hook that stops the node.
+    pub(crate) fn stop(&mut self, node: NodeId) {
+        let trace = self.traces.begin_hook(NodeHook::Stop, node);
+        self.signalling.stop(node, self.listed.config(node), trace);
+    }
+
+    pub(crate) fn end_stop(&mut self, node: NodeId) {
+        self.signalling.node_hooks.end_stop(node);
+    }
+
+    /// Returns true for a failure of the node's current start.
+    pub(crate) fn is_start_under_way(&self, failed: HookFailed) -> bool {
+        self.signalling.node_hooks.is_under_way(failed)
+    }
+
+    /// Leaves the programs that started nodes running, for the process that continues the sessions.
+    pub(crate) fn leave_running(&mut self) {
+        self.signalling.node_hooks.leave_running();
+    }
+
+    /// Answers all orders as after their deadline: agents may have executed them.
+    pub(crate) fn give_up_orders(&mut self) {
+        self.probes.give_up_orders(&self.listed);
+    }
+
+    /// Takes the answer of a node, or of the agent beside it. Returns the event of an order.
+    pub(crate) fn handle_probe_result(
+        &mut self,
+        result: ProbeResult,
+        gateway: &mut Gateway,
+    ) -> Option<GatewayEvent> {
+        match result {
+            ProbeResult::Evidence { node, evidence, at } => {
+                gateway.handle_evidence(node, evidence, at);
+            }
+            ProbeResult::State { node, beside, load, at } => {
+                if !beside {
+                    self.signalling.drivers.handle_sessions(node, load.sessions, at);
+                }
+                self.probes.handle_state_report(node, beside, load, gateway, at);
+            }
+            ProbeResult::Order { node, nonce, outcome } => {
+                let answered = self.probes.handle_order_answer(node, nonce, outcome, &self.listed);
+                let event = |(order, step)| GatewayEvent::NodeOrdered { node, order, step };
+                return answered.map(event);
+            }
+            ProbeResult::Process { node, nonce, report, at } => {
+                self.probes.handle_process(node, nonce, report, gateway, at);
+            }
+            ProbeResult::Mismatch { node, mismatch } => {
+                self.note_mismatch(node, mismatch, Instant::now());
+            }
+            ProbeResult::Fenced { node, epoch } => self.probes.handle_fenced(node, epoch),
+        }
+        None
+    }
+
+    /// Counts a datagram of a node that was refused.
+    pub(crate) fn note_mismatch(&mut self, node: NodeId, mismatch: Mismatch, now: Instant) {
+        self.probes.note_mismatch(node, mismatch, &self.listed, now);
+    }
+
+    /// Polls the agents whose turn it is, and repeats or gives up orders; called with each watch.
+    pub(crate) fn watch(&mut self) {
+        self.probes.ask_agents();
+        self.probes.repeat_orders(&self.listed);
+    }
+
+    /// Sends an order to the agent of a node; the reply is sent with its answer. Returns the event of an order that is sent.
+    pub(crate) fn order(
+        &mut self,
+        node: &str,
+        order: NodeOrder,
+        reply: oneshot::Sender<Result<(), ControlError>>,
+        now: Instant,
+    ) -> Option<GatewayEvent> {
+        let Some(node) = self.listed.node_named(node) else {
+            // Fails only for a caller that has gone.
+            let _ = reply.send(Err(self.no_such_node()));
+            return None;
+        };
+        let is_sent = self.probes.order(node, order, reply, &self.listed, now);
+        is_sent.then_some(GatewayEvent::NodeOrdered { node, order, step: OrderStep::Sent })
+    }
+
+    /// Executes an operation. Returns the operations that have the same effect at the next process.
+    pub(crate) fn operate(
+        &self,
+        operation: Operation,
+        settings: &GatewayConfig,
+        gateway: &mut Gateway,
+        now: Instant,
+    ) -> Result<Vec<Operation>, ControlError> {
+        let lasting = self.lasting(operation.clone(), settings, gateway);
+        match self.execute(operation, settings, gateway, now) {
+            Ok(()) => Ok(lasting),
+            Err(reason) => Err(self.why_impossible(reason, None, settings, gateway)),
+        }
+    }
+
+    /// Moves a room to a node, make-before-break.
+    pub(crate) fn move_room(
+        &self,
+        room: &Arc<str>,
+        node: &str,
+        settings: &GatewayConfig,
+        gateway: &mut Gateway,
+        now: Instant,
+    ) -> Result<(), ControlError> {
+        let node = self.listed.node_named(node).ok_or_else(|| self.no_such_node())?;
+        let moved = gateway.handle_move(room, node, now);
+        moved.map_err(|reason| self.why_impossible(reason, Some(node), settings, gateway))
+    }
+
+    /// Executes the operations of an earlier process on nodes, zones and regions that are still configured, and continues the
+    /// nodes that it started.
+    pub(crate) fn repeat_operations(
+        &mut self,
+        settings: &GatewayConfig,
+        gateway: &mut Gateway,
+        now: Instant,
+    ) {
+        let mut operations = std::mem::take(&mut self.operations);
+        operations.retain(|operation| {
+            let executed = self.execute(operation.clone(), settings, gateway, now).is_ok();
+            if executed {
+                tracing::info!(?operation, "operator's decision continues");
+            }
+            executed
+        });
+        self.operations = operations;
+        for node in
+            self.operations.started_nodes().iter().filter_map(|name| self.listed.node_named(name))
+        {
+            gateway.change_nodes(now, |nodes| nodes.handle_started(node));
+        }
+    }
+
+    /// Keeps the names of the nodes that the gateway has started for the next process.
+    pub(crate) fn keep_started(&mut self, gateway: &Gateway) {
+        let started = gateway.node_table().iter().filter(|node| node.is_started());
+        let names = started.map(|node| self.listed.node_name(node.id)).collect();
+        self.operations.keep_started_nodes(names);
+    }
+
+    /// Executes an operation.
+    fn execute(
+        &self,
+        operation: Operation,
+        settings: &GatewayConfig,
+        gateway: &mut Gateway,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        let node = |name: &str| self.listed.node_named(name).ok_or(Impossible::NoSuchNode);
+        match operation {
+            Operation::Drain { place: OperationTarget::Node(name), draining, within } => {
+                let node = node(&name)?;
+                gateway.change_nodes(now, |nodes| nodes.handle_drain(node, draining, within, now))
+            }
+            Operation::Drain { place: OperationTarget::Region(name), draining, within } => {
+                let region = region_named(settings, &name)?;
+                let domain = FailureDomain::Region(region);
+                gateway.change_nodes(now, |nodes| {
+                    nodes.handle_drain_domain(domain, draining, within, now)
+                })
+            }
+            Operation::Drain { place: OperationTarget::Zone(name), draining, within } => {
+                let domain = FailureDomain::Zone(self.zone_named(&name, settings, gateway)?);
+                gateway.change_nodes(now, |nodes| {
+                    nodes.handle_drain_domain(domain, draining, within, now)
+                })
+            }
+            Operation::EjectZone(name) => {
+                let zone = self.zone_named(&name, settings, gateway)?;
+                gateway.change_nodes(now, |nodes| nodes.handle_eject_zone(zone, now))
+            }
+            Operation::ReturnZone(name) => {
+                let zone = self.zone_named(&name, settings, gateway)?;
+                gateway.change_nodes(now, |nodes| nodes.handle_return_zone(zone))
+            }
+            Operation::Eject(name) => {
+                let node = node(&name)?;
+                gateway.change_nodes(now, |nodes| nodes.handle_eject(node, now))
+            }
+            Operation::Return(name) => {
+                let node = node(&name)?;
+                gateway.change_nodes(now, |nodes| nodes.handle_return(node))
+            }
+            Operation::Failback(name, failback) => {
+                let region = name.map(|name| region_named(settings, &name)).transpose()?;
+                gateway.handle_failback(region, failback, now)
+            }
+            Operation::Breaker(BreakerTarget::Region(name), mode) => {
+                let region = region_named(settings, &name)?;
+                gateway.hold_breaker(FailureDomain::Region(region), mode, now)
+            }
+            Operation::Breaker(BreakerTarget::Zone(name), mode) => {
+                let zone = self.zone_named(&name, settings, gateway)?;
+                gateway.hold_breaker(FailureDomain::Zone(zone), mode, now)
+            }
+            Operation::Breaker(BreakerTarget::Clients(group), mode) => {
+                gateway.hold_client_breaker(&group, mode, now)
+            }
+            // The log of operations tells the server.
+            Operation::LogFilter(_) => Ok(()),
+        }
+    }
+
+    /// The operations that have the same effect at the next process. An operation on a zone names its region, and the ejection
+    /// of a zone is that of each node, which may return alone.
+    fn lasting(
+        &self,
+        operation: Operation,
+        settings: &GatewayConfig,
+        gateway: &Gateway,
+    ) -> Vec<Operation> {
+        let found = |name: &str| self.zone_named(name, settings, gateway).ok();
+        let of_nodes = |name: &str, of_node: fn(Box<str>) -> Operation| {
+            let zone = found(name).map(FailureDomain::Zone).into_iter();
+            let nodes = zone.flat_map(|zone| gateway.node_table().in_domain(zone));
+            nodes.map(|node| of_node(self.listed.node_name(node.id))).collect()
+        };
+        let full = |name: Box<str>| match found(&name) {
+            None => name,
+            Some(id) => {
+                let zone = &gateway.node_table().zones()[id.0 as usize];
+                let region = &settings.regions[zone.region.0 as usize];
+                format!("{region}/{}", zone.name).into()
+            }
+        };
+        match operation {
+            Operation::EjectZone(name) => of_nodes(&name, Operation::Eject),
+            Operation::ReturnZone(name) => of_nodes(&name, Operation::Return),
+            Operation::Drain { place: OperationTarget::Zone(name), draining, within } => {
+                vec![Operation::Drain {
+                    place: OperationTarget::Zone(full(name)),
+                    draining,
+                    within,
+                }]
+            }
+            Operation::Breaker(BreakerTarget::Zone(name), mode) => {
+                vec![Operation::Breaker(BreakerTarget::Zone(full(name)), mode)]
+            }
+            other => vec![other],
+        }
+    }
+
+    fn zone_named(
+        &self,
+        name: &str,
+        settings: &GatewayConfig,
+        gateway: &Gateway,
+    ) -> Result<ZoneId, Impossible> {
+        let (region, zone) = match name.split_once('/') {
+            Some((region, zone)) => (Some(region_named(settings, region)?), zone),
+            None => (None, name),
+        };
+        let table = gateway.node_table();
+        let zones = (0..).map(ZoneId).zip(table.zones());
+        let is_it = |(id, known): &(ZoneId, &Zone)| {
+            *known.name == *zone
+                && region.is_none_or(|region| region == known.region)
+                && table.in_domain(FailureDomain::Zone(*id)).next().is_some()
+        };
+        let mut found = zones.filter(is_it).map(|(id, _)| id);
+        found.next().filter(|_| found.next().is_none()).ok_or(Impossible::NoSuchZone)
+    }
+
+    fn no_such_node(&self) -> ControlError {
+        let known = self.listed.iter().map(|(_, listed)| (*listed.node.name).into()).collect();
+        ControlError::Unfound { reason: Impossible::NoSuchNode, known }
+    }
+
+    /// The error of an operation, with the facts that its caller needs.
+    fn why_impossible(
+        &self,
+        reason: Impossible,
+        node: Option<NodeId>,
+        settings: &GatewayConfig,
+        gateway: &Gateway,
+    ) -> ControlError {
+        match reason {
+            Impossible::NoSuchNode => self.no_such_node(),
+            Impossible::NoSuchRegion => {
+                let regions = settings.regions.iter();
+                ControlError::Unfound {
+                    reason,
+                    known: regions.map(|name| (**name).into()).collect(),
+                }
+            }
+            Impossible::NoSuchZone => {
+                let nodes = self.listed.iter().map(|(_, listed)| &listed.node);
+                let zones = nodes.map(|node| format!("{}/{}", node.region, node.zone).into());
+                let known: BTreeSet<Box<str>> = zones.collect();
+                ControlError::Unfound { reason, known: known.into_iter().collect() }
+            }
+            Impossible::NodeUnfit => {
+                let standing =
+                    gateway.views().nodes().find(|standing| Some(standing.hop.node) == node);
+                standing.map_or(ControlError::Impossible(reason), |standing| ControlError::Unfit {
+                    health: standing.health,
+                    draining: standing.draining,
+                    load_permille: standing.load_permille,
+                    capacity_kbps: standing.capacity_kbps,
+                })
+            }
+            reason => ControlError::Impossible(reason),
+        }
     }
 }
 
-pub(crate) fn region_named(settings: &GatewayConfig, name: &str) -> Result<RegionId, Impossible> {
+fn core(
+    node: &NodeConfig,
+    settings: &GatewayConfig,
+    gateway: &mut Gateway,
+) -> Option<evenkeel_model::NodeSettings> {
+    let region = region_named(settings, &node.region).ok()?;
+    let zone = gateway.zone(&node.zone, region).ok()?;
+    Some(node.core(zone))
+}
+
+/// Checks that the existing sockets can reach the node.
+fn fits(
+    node: &NodeConfig,
+    is_new: bool,
+    settings: &GatewayConfig,
+    registry: &SessionRegistry,
+) -> Result<(), NotListed> {
+    let name = || Arc::clone(&node.name);
+    if !settings.regions.contains(&node.region) {
+        return Err(NotListed::NewRegion { node: name(), region: Arc::clone(&node.region) });
+    }
+    let unfit = |why: &str| Err(NotListed::Unfit { node: name(), why: why.to_owned() });
+    if node.has_port_legs() && is_new && !registry.has_ports_to(node.address) {
+        return unfit(
+            "open sessions have no ports towards it: ports are reserved only if a node needs them at start; restart the gateway",
+        );
+    }
+    if wants_briefs(node) && !registry.briefs {
+        return unfit(
+            "its driver needs descriptions of sessions, which are kept only if such a node is configured at start; restart the gateway",
+        );
+    }
+    Ok(())
+}
+
+fn region_named(settings: &GatewayConfig, name: &str) -> Result<RegionId, Impossible> {
     let place = settings.regions.iter().position(|known| **known == *name);
     place.map(|place| RegionId(place as u32)).ok_or(Impossible::NoSuchRegion)
 }
 
-/// The canonical form of an address that can be written in two ways.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
 /// The properties of a node on which its sessions depend, as one text. A node of another process with the same text has
 /// the sessions of this one.
-pub(crate) fn identity(node: &NodeConfig) -> String {
+fn identity(node: &NodeConfig) -> String {
     let (driver, facts) = match &node.driver {
         DriverSettings::Plain { .. } => ("plain", Vec::new()),
         DriverSettings::Agent { secret, encrypt } => {
@@ -144,354 +781,6 @@ pub(crate) fn identity(node: &NodeConfig) -> String {
         srtp => format!(" srtp {}", srtp.name()),
     };
     format!("{} {} {driver} {facts}{srtp}", node.name, node.address)
-}
-
-/// Limit of nodes removed within [`WITHIN`], per cent.
-const LIMIT_PERCENT: usize = 30;
-
-/// Removals within this time are added up, so that many small steps reach the limit too.
-const WITHIN: Duration = Duration::from_secs(60);
-
-/// The guard keeps one list per this time, which bounds memory.
-const TOGETHER: Duration = Duration::from_secs(1);
-
-/// A node of the list, until the core has forgotten it.
-#[derive(Clone, Debug)]
-pub(crate) struct ListedNode {
-    pub(crate) node: Arc<NodeConfig>,
-    /// The node is missing from the list, and its rooms move.
-    pub(crate) leaves: bool,
-}
-
-/// A new list of nodes.
-#[derive(Clone, PartialEq, Debug)]
-pub struct NodeList {
-    /// All nodes.
-    pub nodes: Vec<NodeConfig>,
-    /// Allows more removed nodes than the guard does.
-    pub force: bool,
-    /// Deadline for draining removed nodes; without one their rooms move as others can take them.
-    pub within: Option<Duration>,
-    /// The author of the list.
-    pub by: Actor,
-}
-
-/// Result of a list: names in the order of the list. A node with another address, driver, region or secret is removed
-/// and added, and so named twice. A node that was being removed and returns with other settings is named in `added` and
-/// `changed`.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
-pub struct ListChange {
-    /// Added nodes, and nodes that were being removed and stay.
-    pub added: Vec<Arc<str>>,
-    /// Nodes to drain and remove. Nodes that are being removed already get the new deadline.
-    pub removed: Vec<Arc<str>>,
-    /// Nodes that stay with other settings.
-    pub changed: Vec<Arc<str>>,
-}
-
-impl ListChange {
-    /// Nothing changes.
-    pub fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
-    }
-}
-
-/// A list that was applied or refused.
-#[derive(Clone, PartialEq, Debug)]
-pub struct NodeListUpdate {
-    /// The author of the list.
-    pub by: Actor,
-    /// More removed nodes than usual were allowed.
-    pub forced: bool,
-    /// The changes, or the reason of the refusal.
-    pub outcome: Result<ListChange, NotListed>,
-}
-
-/// Why a list was refused. A refused list changes nothing.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NotListed {
-    /// Too many nodes would be removed.
-    #[error(transparent)]
-    Shrinks(#[from] Shrinks),
-    /// There are too many nodes.
-    #[error(
-        "{adding} nodes would come, and there is room for {room}: with those that are leaving, or left within the last 10 s, there may be 1,024"
-    )]
-    Full {
-        /// Nodes that would be added.
-        adding: usize,
-        /// Nodes that the limit still allows.
-        room: usize,
-    },
-    /// A node is in a region that is not configured.
-    #[error("region `{region}` of node `{node}` is new: new regions need a restart")]
-    NewRegion {
-        /// The name of the node.
-        node: Arc<str>,
-        /// The name of the region.
-        region: Arc<str>,
-    },
-    /// The existing sockets cannot reach a node.
-    #[error("node `{node}`: {why}")]
-    Unfit {
-        /// The name of the node.
-        node: Arc<str>,
-        /// The reason and the remedy.
-        why: String,
-    },
-}
-
-/// A request to reload the configuration.
-#[derive(Debug)]
-pub struct ReloadRequest {
-    /// Allows more removed nodes than the guard does.
-    pub force: bool,
-    /// Deadline for draining removed nodes; without one their rooms move as others can take them.
-    pub within: Option<Duration>,
-    /// Replies with the changes.
-    pub reply: oneshot::Sender<Result<Reloaded, NotReloaded>>,
-}
-
-/// The changes of a reload.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
-pub struct Reloaded {
-    /// The changes of the list of nodes.
-    #[serde(flatten)]
-    pub nodes: ListChange,
-    /// Changed keys that need a restart.
-    #[serde(rename = "requires_restart")]
-    pub waiting: Vec<String>,
-    /// Policies that were not replaced.
-    pub refused: Vec<PolicyRefused>,
-}
-
-impl Reloaded {
-    /// Nothing changed, and nothing waits or was refused.
-    pub fn is_empty(&self) -> bool {
-        *self == Reloaded::default()
-    }
-}
-
-/// A reload, after it has ended.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ReloadReport {
-    /// Its cause.
-    pub by: Actor,
-    /// The time that it took.
-    pub took: Duration,
-    /// The changes, or the reason for which nothing changed, in one line.
-    pub outcome: Result<Reloaded, Box<str>>,
-}
-
-/// A policy that a reload did not replace.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct PolicyRefused {
-    /// The policy, by set and hook.
-    #[serde(serialize_with = "evenkeel_process::as_text")]
-    pub policy: PolicyName,
-    /// The reason of the refusal.
-    pub reason: String,
-}
-
-/// Why the configuration was not reloaded.
-#[derive(Clone, PartialEq, Debug, thiserror::Error)]
-pub enum NotReloaded {
-    /// Errors in the files, each with its place.
-    #[error("{rendered}")]
-    Invalid {
-        /// All of them, for a terminal.
-        rendered: String,
-        /// The first one, in one line.
-        first: Box<str>,
-    },
-    /// The dry run failed for a reason other than the files.
-    #[error("dry run of the saved configuration failed, nothing changed: {0}")]
-    Untried(String),
-    /// The list of nodes was refused.
-    #[error(transparent)]
-    NodeList(#[from] NotListed),
-    /// The system gives no thread.
-    #[error("nodes reloaded, policy sets kept: no thread for a new policy: {0}")]
-    NoThread(String),
-    /// No task reads the configuration.
-    #[error("this gateway has no configuration to reload")]
-    NoReloader,
-}
-
-impl NotReloaded {
-    /// The reason in one line.
-    pub fn summary(&self) -> Box<str> {
-        match self {
-            NotReloaded::Invalid { first, .. } => first.clone(),
-            other => other.to_string().into(),
-        }
-    }
-}
-
-/// The difference of a list from the listed nodes.
-#[derive(Default)]
-pub(crate) struct NodeListChange {
-    pub(crate) added: Vec<Arc<NodeConfig>>,
-    /// Listed again while they are being removed.
-    pub(crate) kept: Vec<(NodeId, Arc<NodeConfig>)>,
-    pub(crate) removed: Vec<NodeId>,
-    pub(crate) changed: Vec<(NodeId, Arc<NodeConfig>)>,
-}
-
-impl NodeListChange {
-    pub(crate) fn of(list: &NodeList, listed: &[Option<ListedNode>]) -> NodeListChange {
-        let mut steps = NodeListChange::default();
-        let mut standing: BTreeMap<&Arc<str>, (NodeId, &Arc<NodeConfig>)> = BTreeMap::new();
-        let mut leaving: Vec<(NodeId, &Arc<NodeConfig>)> = Vec::new();
-        for (id, listed) in (0..).map(NodeId).zip(listed) {
-            match listed {
-                Some(ListedNode { node, leaves: false }) => {
-                    _ = standing.insert(&node.name, (id, node));
-                }
-                Some(ListedNode { node, leaves: true }) => leaving.push((id, node)),
-                None => {}
-            }
-        }
-        for node in &list.nodes {
-            match standing.remove(&node.name) {
-                Some((_, before)) if **before == *node => continue,
-                Some((id, before)) if stays(before, node) => {
-                    steps.changed.push((id, Arc::new(node.clone())));
-                    continue;
-                }
-                Some((id, _)) => steps.removed.push(id),
-                None => {}
-            }
-            match leaving.iter().position(|(_, left)| stays(left, node)) {
-                Some(place) => {
-                    let (id, left) = leaving.swap_remove(place);
-                    steps.kept.push((id, Arc::clone(left)));
-                    if **left != *node {
-                        steps.changed.push((id, Arc::new(node.clone())));
-                    }
-                }
-                None => steps.added.push(Arc::new(node.clone())),
-            }
-        }
-        steps.removed.extend(standing.into_values().map(|(id, _)| id));
-        steps
-    }
-}
-
-/// Returns true if address, driver, region and secret are the same, so that the node keeps running with the new
-/// settings.
-fn stays(before: &NodeConfig, now: &NodeConfig) -> bool {
-    // All fields are listed, so that a new setting causes a compiler error here.
-    let NodeConfig {
-        name,
-        address,
-        region,
-        zone: _,
-        carrier: _,
-        driver,
-        capacity: _,
-        canary: _,
-        standby: _,
-        start,
-        agent: _,
-        srtp,
-    } = before;
-    (name, address, region, driver) == (&now.name, &now.address, &now.region, &now.driver)
-        && *srtp == now.srtp
-        && start.is_some() == now.start.is_some()
-}
-
-/// Guard against shrinking node lists. A list without most nodes may be a truncated file or a failed discovery, so more
-/// than a limit is removed only with `--force`.
-#[derive(Default, Debug)]
-pub(crate) struct DownstreamGuard {
-    lately: VecDeque<PastNodeList>,
-}
-
-/// A list, and until when it was current.
-#[derive(Debug)]
-struct PastNodeList {
-    until: Instant,
-    nodes: Vec<Arc<NodeConfig>>,
-}
-
-/// A list that lacks too many nodes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error(
-    "{removing} of {of} nodes would be removed{} or reached in another way, more than {LIMIT_PERCENT} % within a minute; nothing changed. Nodes missing from a list may still be running; to remove them, run `evenkeel reload --force`",
-    .before.checked_sub(1).map_or(String::new(), |_| format!(" after {before} removed before"))
-)]
-pub struct Shrinks {
-    /// Nodes that the refused list would remove.
-    pub removing: usize,
-    /// Nodes that were removed within the last minute and not added again.
-    pub before: usize,
-    /// The largest number of nodes within the last minute.
-    pub of: usize,
-}
-
-impl DownstreamGuard {
-    /// Checks whether a list may replace the current one. Of the list a minute ago, and of the largest list since, at
-    /// most [`LIMIT_PERCENT`] of the nodes may be missing. A node is missing if its address is gone or has another
-    /// driver or secret, because the gateway does not know yet whether the node answers in the new way. A node with a
-    /// new name or region is not missing.
-    pub(crate) fn check(
-        &mut self,
-        list: &[NodeConfig],
-        stands: &[Arc<NodeConfig>],
-        now: Instant,
-    ) -> Result<(), Shrinks> {
-        let lately = |stood: &PastNodeList| now.saturating_duration_since(stood.until) < WITHIN;
-        self.lately.retain(lately);
-        let (listed, standing) =
-            (KnownDrivers::of(list), KnownDrivers::of(stands.iter().map(|node| &**node)));
-        let stood = || self.lately.iter().map(|stood| &stood.nodes[..]).chain([stands]);
-        let most = stood().rev().max_by_key(|nodes| nodes.len());
-        for nodes in stood().take(1).chain(most) {
-            let missing = nodes.iter().filter(|node| !listed.has(node));
-            let (removing, before): (Vec<_>, Vec<_>) = missing.partition(|node| standing.has(node));
-            let (removing, before, of) = (removing.len(), before.len(), nodes.len());
-            if removing > 0 && (removing + before) * 100 > of * LIMIT_PERCENT {
-                return Err(Shrinks { removing, before, of });
-            }
-        }
-        Ok(())
-    }
-
-    /// Records that a list replaces the current one.
-    pub(crate) fn note(&mut self, stands: Vec<Arc<NodeConfig>>, now: Instant) {
-        let is_second = self.lately.len() < 2;
-        match self.lately.back_mut() {
-            // The first entry was current a minute ago, and stays.
-            Some(last) if !is_second && now.saturating_duration_since(last.until) < TOGETHER => {
-                if stands.len() > last.nodes.len() {
-                    last.nodes = stands;
-                }
-            }
-            _ => self.lately.push_back(PastNodeList { until: now, nodes: stands }),
-        }
-    }
-
-    /// Forgets earlier removals after a forced change.
-    pub(crate) fn restart(&mut self) {
-        self.lately.clear();
-    }
-}
-
-struct KnownDrivers<'a>(BTreeMap<SocketAddr, Vec<&'a DriverSettings>>);
-
-impl<'a> KnownDrivers<'a> {
-    fn of(nodes: impl IntoIterator<Item = &'a NodeConfig>) -> KnownDrivers<'a> {
-        let mut known = KnownDrivers(BTreeMap::new());
-        for node in nodes {
-            known.0.entry(node.address).or_default().push(&node.driver);
-        }
-        known
-    }
-
-    fn has(&self, node: &NodeConfig) -> bool {
-        self.0.get(&node.address).is_some_and(|drivers| drivers.contains(&&node.driver))
-    }
 }
 
 #[cfg(test)]

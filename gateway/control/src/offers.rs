@@ -4,13 +4,11 @@
 //! them. On listeners for trusted networks a first packet opens a session without a caller, once per source.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_dataplane::worker::SrtpKeying;
-use evenkeel_media::continuity::AnnouncedStreams;
 use evenkeel_model::{
     AcceptedOffer, ClientIdentity, CoreEvent, Decider, FeedbackSupport, Hop, IngressProtocol,
     Labels, MediaDescription, MediaStream, NodeId, Offer, OfferId, OfferRefusal, PayloadType,
@@ -18,9 +16,8 @@ use evenkeel_model::{
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::messages::{ControlError, REQUESTS_MAX};
-use crate::registry::SessionRegistry;
+use crate::registry::IngressAnswer;
 use crate::reporting::{EventRecord, GatewayEvent, TraceCaller};
 use crate::traces::CallerSpan;
 
@@ -78,6 +75,41 @@ impl OfferedSession {
             + size_of_val(&*self.nodes)
             + self.srtp.as_ref().map_or(0, |_| SRTP_BYTES)
     }
+
+    /// The event of a refusal before the core had the offer, if the refusal has one.
+    pub(crate) fn turned_away(
+        &self,
+        refusal: &ControlError,
+        arrived: Instant,
+    ) -> Option<EventRecord> {
+        let (reason, scenario) = (refusal.turned_away()?, self.scenario.clone());
+        let event = GatewayEvent::TurnedAway { scenario, reason, session: None };
+        Some(EventRecord { caller: Some(self.caller(arrived)), ..EventRecord::now(event) })
+    }
+
+    fn caller(&self, arrived: Instant) -> TraceCaller {
+        TraceCaller { arrived, span: self.caller.clone() }
+    }
+}
+
+/// A later offer of a WebRTC client.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LaterOffer {
+    /// The number of the session.
+    pub session: SessionId,
+    /// The client's ICE user fragment. Another one than before restarts ICE (RFC 8839, section 4.4.1.1.1).
+    pub ufrag: Box<str>,
+    /// The streams; `None` if they remain.
+    pub streams: Option<LaterStreams>,
+}
+
+/// The streams of a [`LaterOffer`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct LaterStreams {
+    /// Replaces the description of the session.
+    pub media: Arc<MediaDescription>,
+    /// The certificates and the answer. The certificates are those of the first offer.
+    pub keying: SrtpKeying,
 }
 
 /// The answer to an accepted offer.
@@ -97,76 +129,27 @@ pub struct SessionAnswer {
     pub routed_by: Decider,
 }
 
-/// The addresses at which one client reaches the gateway.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum IngressAnswer {
-    /// RTP over UDP.
-    Udp {
-        /// Destinations of RTP, best first: that of the client's carrier, and an alternate of another one.
-        addresses: Vec<SocketAddr>,
-        /// Destinations of RTCP, if they differ, in the same order.
-        rtcp: Vec<SocketAddr>,
-        /// `None` for clients without ICE.
-        ice: Option<IceAnswer>,
-    },
-    /// RTP over QUIC.
-    Quic {
-        /// Addresses of the endpoint, in the same order.
-        addresses: Vec<SocketAddr>,
-        /// SHA-256 of the endpoint's certificate.
-        certificate_sha256: [u8; 32],
-        /// SHA-256 of the certificates that browsers accept by it, the one in use first. Empty: they accept the endpoint's by its
-        /// issuer.
-        short_lived_sha256: Vec<[u8; 32]>,
-        /// The flow that the client sends with.
-        flow_to_gateway: u64,
-        /// The flow that the client receives.
-        flow_from_gateway: u64,
-    },
-}
-
-/// The gateway's part of ICE and DTLS.
-#[derive(Clone, PartialEq, Eq)]
-pub struct IceAnswer {
-    /// The user fragment of the session.
-    pub ufrag: Box<str>,
-    /// The password of the session.
-    pub password: Box<str>,
-    /// SHA-256 of the gateway's DTLS certificate.
-    pub certificate_sha256: [u8; 32],
-    /// The streams of an answer to a later offer; `None` if it is the first.
-    pub announced: Option<Arc<AnnouncedStreams>>,
-}
-
-/// Omits the password.
-impl fmt::Debug for IceAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IceAnswer").field("ufrag", &self.ufrag).finish_non_exhaustive()
-    }
-}
-
 /// Offers that have no answer yet.
 pub(crate) struct OfferQueue {
-    pub(crate) idempotency_keys: Arc<IdempotencyKeys>,
-    pub(crate) in_progress: BTreeMap<OfferId, OfferInProgress>,
+    in_progress: BTreeMap<OfferId, OfferInProgress>,
     /// The number of the next offer.
-    pub(crate) next: u64,
+    next: u64,
     interner: RequestInterner,
     /// `None` after the last waiting offer was released.
-    pub(crate) waiting: Option<WaitingOffers>,
+    waiting: Option<WaitingOffers>,
     first_packets: FirstPackets,
 }
 
-pub(crate) struct OfferInProgress {
-    pub(crate) request: OfferedSession,
+struct OfferInProgress {
+    request: OfferedSession,
     /// The request's part of the limit `session_data_mib`; moves to the session.
-    pub(crate) data: Option<OwnedSemaphorePermit>,
+    data: Option<OwnedSemaphorePermit>,
     arrived: Instant,
-    pub(crate) ingress: Option<IngressAnswer>,
+    ingress: Option<IngressAnswer>,
     /// Why the session was not registered.
-    pub(crate) not_registered: Option<ControlError>,
+    not_registered: Option<ControlError>,
     /// The last node that did not open the session, with the reason.
-    pub(crate) not_opened: Option<(NodeId, Box<str>)>,
+    not_opened: Option<(NodeId, Box<str>)>,
     reply: Option<OfferReply>,
 }
 
@@ -179,27 +162,9 @@ pub(crate) struct SessionParts {
     pub(crate) srtp: Option<SrtpKeying>,
 }
 
-impl OfferInProgress {
-    pub(crate) fn take_for_session(&mut self) -> SessionParts {
-        let OfferInProgress { request, data, .. } = self;
-        SessionParts {
-            nodes: std::mem::take(&mut request.nodes),
-            data: data.take(),
-            caller: request.caller.clone(),
-            srtp: request.srtp.take(),
-        }
-    }
-}
-
 impl OfferQueue {
-    pub(crate) fn new(
-        idempotency_keys: Arc<IdempotencyKeys>,
-        session_data_bytes: usize,
-        awaits_policies: bool,
-    ) -> OfferQueue {
-        idempotency_keys.share(session_data_bytes);
+    pub(crate) fn new(awaits_policies: bool) -> OfferQueue {
         OfferQueue {
-            idempotency_keys,
             in_progress: BTreeMap::new(),
             next: 1,
             interner: RequestInterner::default(),
@@ -208,13 +173,19 @@ impl OfferQueue {
         }
     }
 
-    /// Reserves the request's part of the limit `session_data_mib`.
-    pub(crate) fn reserve_data(
-        &self,
-        request: &OfferedSession,
-    ) -> Result<OwnedSemaphorePermit, ControlError> {
-        let bytes = u32::try_from(request.data_bytes()).unwrap_or(u32::MAX);
-        self.idempotency_keys.reserve(bytes).ok_or(ControlError::SessionDataFull)
+    /// Returns true if the core has answered all offers.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_progress.is_empty()
+    }
+
+    /// The number of the next offer.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next
+    }
+
+    /// Continues the numbers of another process.
+    pub(crate) fn number_from(&mut self, next: u64) {
+        self.next = self.next.max(next);
     }
 
     /// Returns the offer for the core. Its answer is passed to [`OfferQueue::reply`].
@@ -249,17 +220,51 @@ impl OfferQueue {
         offer
     }
 
-    /// Returns the request of a session for RTP from an unknown source at an open listener, once per source.
+    /// Returns the request of a session of this scenario for RTP from an unknown source, once per source.
     pub(crate) fn first_packet(
         &mut self,
-        registry: &SessionRegistry,
-        (listener, source): (u8, SocketAddr),
+        scenario: Arc<str>,
+        listener: u8,
+        source: SocketAddr,
         payload_type: u8,
         now: Instant,
     ) -> Option<OfferedSession> {
-        let scenario = registry.udp.get(usize::from(listener))?.open.clone()?;
         let is_new = self.first_packets.is_new(listener, source, now);
         is_new.then(|| first_packet_request(scenario, listener, source, payload_type))
+    }
+
+    /// The parts of an offer that its session keeps.
+    pub(crate) fn take_for_session(&mut self, offer: OfferId) -> SessionParts {
+        let Some(OfferInProgress { request, data, .. }) = self.in_progress.get_mut(&offer) else {
+            return SessionParts::default();
+        };
+        SessionParts {
+            nodes: std::mem::take(&mut request.nodes),
+            data: data.take(),
+            caller: request.caller.clone(),
+            srtp: request.srtp.take(),
+        }
+    }
+
+    /// The addresses for the reply to an offer.
+    pub(crate) fn note_ingress(&mut self, offer: OfferId, ingress: IngressAnswer) {
+        if let Some(pending) = self.in_progress.get_mut(&offer) {
+            pending.ingress = Some(ingress);
+        }
+    }
+
+    /// The error for the reply to an offer.
+    pub(crate) fn note_not_registered(&mut self, offer: OfferId, error: &ControlError) {
+        if let Some(pending) = self.in_progress.get_mut(&offer) {
+            pending.not_registered = Some(error.clone());
+        }
+    }
+
+    /// The answer of a node for the reply to an offer that no node accepts.
+    pub(crate) fn note_not_opened(&mut self, offer: OfferId, node: NodeId, reason: &str) {
+        if let Some(pending) = self.in_progress.get_mut(&offer) {
+            pending.not_opened = Some((node, reason.into()));
+        }
     }
 
     /// Answers the caller. Returns the session if the caller has gone and will not use it.
@@ -309,29 +314,34 @@ impl OfferQueue {
         }
     }
 
-    /// The event of an offer or session for subscribers, with its caller.
-    pub(crate) fn event(&self, event: CoreEvent, registry: &SessionRegistry) -> EventRecord {
-        let (event, pending) = match event {
-            CoreEvent::Opened { session, .. } => {
-                let pending = registry.get(session).map(|entry| entry.offer);
-                let pending = pending.and_then(|offer| self.in_progress.get(&offer));
-                (GatewayEvent::Core(event), pending)
+    /// The event of an offer or session for subscribers, with the caller of this offer.
+    pub(crate) fn event(&self, event: CoreEvent, offer: Option<OfferId>) -> EventRecord {
+        let pending = offer.and_then(|offer| self.in_progress.get(&offer));
+        let event = match event {
+            CoreEvent::Refused { session, ref scenario, .. } => {
+                let error = pending.and_then(|pending| pending.not_registered.as_ref());
+                match error.and_then(ControlError::turned_away) {
+                    Some(reason) => {
+                        let scenario = scenario.clone();
+                        GatewayEvent::TurnedAway { scenario, reason, session }
+                    }
+                    None => GatewayEvent::Core(event),
+                }
             }
-            CoreEvent::Refused { offer, session, ref scenario, .. } => {
-                let pending = self.in_progress.get(&offer);
-                let reason = pending
-                    .and_then(|it| it.not_registered.as_ref())
-                    .and_then(ControlError::turned_away);
-                let turned_away = reason.map(|reason| {
-                    let scenario = scenario.clone();
-                    GatewayEvent::TurnedAway { scenario, reason, session }
-                });
-                (turned_away.unwrap_or(GatewayEvent::Core(event)), pending)
-            }
-            event => (GatewayEvent::Core(event), None),
+            event => GatewayEvent::Core(event),
         };
-        let caller = pending.map(|pending| TraceCaller::of(&pending.request, pending.arrived));
+        let caller = pending.map(|pending| pending.request.caller(pending.arrived));
         EventRecord { caller, ..EventRecord::now(event) }
+    }
+
+    /// Returns true if offers wait for the policies, or for the end of a suspension.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Drops the offers that wait. Their callers get an error.
+    pub(crate) fn drop_waiting(&mut self) {
+        self.waiting = None;
     }
 
     /// Keeps an offer until the suspension ends or the policies are active.
@@ -373,7 +383,7 @@ impl OfferQueue {
 
 /// Waiting offers in order, bounded like control's own queue.
 #[derive(Default)]
-pub(crate) struct WaitingOffers {
+struct WaitingOffers {
     offers: VecDeque<(Box<OfferedSession>, OfferReply)>,
     /// Callers that wait for the policies without an offer: at most one reload.
     policy_waiters: Vec<oneshot::Sender<()>>,

@@ -72,7 +72,7 @@ impl PushRequest {
 
 /// Threads of policies and their rollouts.
 pub(crate) struct PolicyRunner {
-    pub(crate) threads: PolicyThreads,
+    threads: PolicyThreads,
     counting: Option<CohortCount>,
     /// Threads that prepare revisions, by policy set; from the first rollout of the set on.
     preparations: BTreeMap<Arc<str>, Sender<PendingPreparation>>,
@@ -95,6 +95,14 @@ impl PolicyRunner {
         events: broadcast::Sender<Arc<EventRecord>>,
     ) -> PolicyRunner {
         PolicyRunner { threads, counting: None, preparations: BTreeMap::new(), events, settings }
+    }
+
+    pub(crate) fn threads(&self) -> &PolicyThreads {
+        &self.threads
+    }
+
+    pub(crate) fn threads_mut(&mut self) -> &mut PolicyThreads {
+        &mut self.threads
     }
 
     /// The queue of the thread that prepares revisions of this set; the thread ends with control.

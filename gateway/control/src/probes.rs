@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::canary::{CanaryNode, CanaryProbe};
 use crate::messages::{AgentError, ControlError, NodeOrder, OrderStep};
-use crate::nodes::NodeResources;
+use crate::node_list::ListedNodes;
 use crate::prober::{Mismatch, ProbeEvent, ProbeMethod, ProbeResult, Prober};
 
 /// Watches per poll of an agent: 100 ms. Deaths come as notices; polling covers lost notices and tells agents where to
@@ -49,7 +49,7 @@ pub(crate) struct Probes {
     /// Datagrams refused by either end, and when that was last logged.
     mismatches: BTreeMap<(Mismatch, NodeId), (u64, Option<Instant>)>,
     /// Watches so far: agents beside nodes are asked in turn.
-    pub(crate) watches: u64,
+    watches: u64,
     orders: Vec<PendingOrder>,
     /// Nonce of the questions about processes.
     process_nonce: u64,
@@ -68,7 +68,7 @@ struct PendingOrder {
 
 impl PendingOrder {
     /// The agent may have executed it.
-    fn give_up(self, nodes: &NodeResources) {
+    fn give_up(self, nodes: &ListedNodes) {
         let node = nodes.node_name(self.node);
         // Fails only for a caller that has gone.
         let _ = self.reply.send(Err(ControlError::Agent { node, why: AgentError::Silent }));
@@ -133,6 +133,16 @@ impl Probes {
         }
     }
 
+    /// Watches so far.
+    pub(crate) fn watches(&self) -> u64 {
+        self.watches
+    }
+
+    /// A node refused a message because its group has this newer epoch.
+    pub(crate) fn handle_fenced(&self, node: NodeId, epoch: u64) {
+        self.fencing.handle_refused(node, epoch);
+    }
+
     /// Polls the agents whose turn it is; called with each watch.
     pub(crate) fn ask_agents(&mut self) {
         self.watches += 1;
@@ -158,7 +168,8 @@ impl Probes {
     pub(crate) fn handle_process(
         &self,
         node: NodeId,
-        (nonce, report): (u64, ProcessReport),
+        nonce: u64,
+        report: ProcessReport,
         gateway: &mut Gateway,
         at: Instant,
     ) {
@@ -175,7 +186,7 @@ impl Probes {
         &mut self,
         node: NodeId,
         mismatch: Mismatch,
-        nodes: &NodeResources,
+        nodes: &ListedNodes,
         now: Instant,
     ) {
         let (count, logged) = self.mismatches.entry((mismatch, node)).or_insert((0, None));
@@ -246,7 +257,7 @@ impl Probes {
         node: NodeId,
         order: NodeOrder,
         reply: oneshot::Sender<Result<(), ControlError>>,
-        nodes: &NodeResources,
+        nodes: &ListedNodes,
         now: Instant,
     ) -> bool {
         let refusal = if self.agent_for(node, order).is_none() {
@@ -265,7 +276,7 @@ impl Probes {
     }
 
     /// Repeats or gives up pending orders; called with each watch.
-    pub(crate) fn repeat_orders(&mut self, nodes: &NodeResources) {
+    pub(crate) fn repeat_orders(&mut self, nodes: &ListedNodes) {
         let clock = Clock::read();
         let late = self.orders.extract_if(.., |pending| pending.until <= clock.now);
         late.for_each(|pending| pending.give_up(nodes));
@@ -282,7 +293,7 @@ impl Probes {
     }
 
     /// Answers all pending orders as after their deadline.
-    pub(crate) fn give_up_orders(&mut self, nodes: &NodeResources) {
+    pub(crate) fn give_up_orders(&mut self, nodes: &ListedNodes) {
         self.orders.drain(..).for_each(|pending| pending.give_up(nodes));
     }
 
@@ -292,7 +303,7 @@ impl Probes {
         node: NodeId,
         nonce: u64,
         outcome: OrderOutcome,
-        nodes: &NodeResources,
+        nodes: &ListedNodes,
     ) -> Option<(NodeOrder, OrderStep)> {
         let own = |pending: &PendingOrder| pending.nonce == nonce && pending.node == node;
         let place = self.orders.iter().position(own)?;

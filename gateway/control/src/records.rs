@@ -6,31 +6,24 @@
 //! second.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::TryRecvError;
-use evenkeel_core::{ChangedRecords, Gateway, GatewayEffect, GatewayRecord};
-use evenkeel_dataplane::SendLease;
+use evenkeel_config::GatewayConfig;
+use evenkeel_core::{ChangedRecords, Gateway, GatewayRecord, SloRecord};
 use evenkeel_dataplane::worker::{Copies, WorkerCommand};
-use evenkeel_drivers::{Drivers, Fencing};
 use evenkeel_media::srtp::{CopyNumber, IndexGrant};
 use evenkeel_model::PolicyName;
 use evenkeel_policies::{PolicyRecord, PolicyRecords};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::history::SessionHistory;
-use crate::messages::{LastChange, NotSuspended, SnapshotError};
-use crate::nodes::NodeResources;
-use crate::offers::OfferQueue;
+use crate::messages::LastChange;
+use crate::nodes::Nodes;
 use crate::policies::PolicyRunner;
-use crate::registry::SessionRegistry;
-use crate::restored::RestoredRecords;
-use crate::slo_copies::SloCopies;
+use crate::sessions::Sessions;
 use crate::snapshot::{MediaRecord, RecordBatch, Snapshot};
-use crate::workers::WorkerLines;
 
 /// Sessions and rooms in a batch for the next process of this machine: less than a millisecond of control's time.
 const HAND_OVER_SLICE: usize = 128;
@@ -52,9 +45,6 @@ pub(crate) const SLOTS: u32 = 128;
 /// Batches that wait for the follower. Changes beyond them wait to be collected.
 const BATCHES_MAX: usize = 64;
 
-/// Time for offers to be answered. The core gives a driver 2 s.
-pub(crate) const OFFERS_WITHIN: Duration = Duration::from_millis(2_500);
-
 /// A follower whose queue is full for this time is dropped.
 const LAGS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -75,65 +65,19 @@ const CHECKPOINT: Duration = Duration::from_secs(1);
 /// Interval of the records of nodes and regions, which change with each load report.
 const NODES_EVERY: Duration = Duration::from_millis(100);
 
-/// The ownership of this gateway, and the follower of its records.
+/// Interval of copies of one scenario's windows of service level objectives each, up to 5 KiB: so no batch is large.
+const SLO_EVERY: Duration = Duration::from_secs(1);
+
+/// Sends the records to a follower.
 pub(crate) struct Replication {
-    pub(crate) fencing: Arc<Fencing>,
-    pub(crate) lease: Arc<SendLease>,
-    pub(crate) grant: Arc<IndexGrant>,
-    /// Set from the request for a suspension to its end.
-    pub(crate) suspension: Option<Suspension>,
+    /// The indices of SRTP that a standby allows.
+    grant: Arc<IndexGrant>,
     follower: Option<RecordFollower>,
     /// The number of the record of an ended session from which the next standby continues.
     history_next: u64,
 }
 
-/// A suspended gateway.
-#[derive(Debug)]
-pub struct Suspended {
-    /// The records of all sessions, or the last batch of a follower.
-    pub batch: RecordBatch,
-    /// Duplicates of sessions' own ports, to which the batch refers.
-    pub descriptors: Vec<OwnedFd>,
-    /// Ends the suspension when it is dropped.
-    pub guard: SuspensionGuard,
-}
-
-/// Control resumes when it is dropped: its owner can end the suspension no more.
-#[derive(Debug)]
-pub struct SuspensionGuard(oneshot::Sender<Infallible>);
-
-impl SuspensionGuard {
-    pub(crate) fn new() -> (SuspensionGuard, oneshot::Receiver<Infallible>) {
-        let (guard, gone) = oneshot::channel();
-        (SuspensionGuard(guard), gone)
-    }
-
-    /// Lets control stay suspended until it is released: another process serves.
-    pub fn stay(self) {
-        std::mem::forget(self.0);
-    }
-}
-
-pub(crate) enum Suspension {
-    /// Offers are being answered; new ones wait.
-    Begins { reply: oneshot::Sender<Result<Suspended, NotSuspended>>, by: Instant },
-    /// Nothing is decided; the workers are suspended later. `outputs` are executed afterwards. `guard` is set if the
-    /// suspension ends with the party that asked for it, `restored` if the sessions are those of another process: the
-    /// error, once a part of them was refused. They are prepared as long as there are `unshared` records.
-    Stands {
-        outputs: Vec<GatewayEffect>,
-        guard: Option<oneshot::Receiver<Infallible>>,
-        restored: Option<Result<Box<RestoredRecords>, SnapshotError>>,
-    },
-}
-
-impl Suspension {
-    pub(crate) fn of_own_sessions(guard: oneshot::Receiver<Infallible>) -> Suspension {
-        Suspension::Stands { outputs: Vec::new(), guard: Some(guard), restored: None }
-    }
-}
-
-pub(crate) struct RecordFollower {
+struct RecordFollower {
     to: mpsc::Sender<RecordBatch>,
     /// The next process of this machine follows, until the gateway is suspended.
     hands_over: bool,
@@ -184,10 +128,10 @@ impl RecordFollower {
         to: mpsc::Sender<RecordBatch>,
         standby: Option<u64>,
         history_next: u64,
-        source: &RecordSource<'_>,
+        owners: &RecordOwners<'_>,
         now: Instant,
     ) -> RecordFollower {
-        let workers = source.workers.lines.len();
+        let workers = owners.sessions.workers().count();
         RecordFollower {
             to,
             hands_over: standby.is_none(),
@@ -203,7 +147,7 @@ impl RecordFollower {
             nodes_last: None,
             slos: SloCopies::new(now),
             states: Vec::new(),
-            policies: source.policies.threads.names().cloned().collect(),
+            policies: owners.policies.threads().names().cloned().collect(),
             operations: true,
             alerts: true,
             sent_records: BTreeMap::new(),
@@ -277,10 +221,10 @@ impl RecordFollower {
         Some((from..copying.next, !copying.whole))
     }
 
-    fn ask_for_copies(&mut self, grant: &IndexGrant, source: &mut RecordSource<'_>, now: Instant) {
-        let RecordSource { gateway, workers, registry, .. } = source;
-        let count = workers.lines.len();
-        let most = (0..count).map(|worker| registry.slots_of(worker)).max();
+    fn ask_for_copies(&mut self, grant: &IndexGrant, owners: &mut RecordOwners<'_>, now: Instant) {
+        let RecordOwners { gateway, sessions, .. } = owners;
+        let count = sessions.workers().count();
+        let most = (0..count).map(|worker| sessions.registry().slots_of(worker)).max();
         let every = CHECKPOINT / parts(most.unwrap_or(0)) as u32;
         let part = now.saturating_duration_since(self.part_last) >= every;
         if part {
@@ -288,43 +232,44 @@ impl RecordFollower {
             gateway.records().release_deferred();
         }
         for worker in 0..count {
-            if let Some((slots, all)) = self.next_slots(worker, registry.slots_of(worker), part) {
+            let used = sessions.registry().slots_of(worker);
+            if let Some((slots, all)) = self.next_slots(worker, used, part) {
                 let (done, answer) = crossbeam_channel::bounded(1);
                 let for_standby = !self.hands_over;
                 let command = WorkerCommand::Copy { slots, all, for_standby, done };
                 self.copying[worker].echo = grant.batch();
                 self.copying[worker].answer = Some(answer);
-                workers.command(worker as u16, command);
+                sessions.workers_mut().command(worker as u16, command);
             }
         }
-        workers.wake_workers();
+        sessions.workers_mut().wake_workers();
     }
 
     /// The records of up to this many sessions and rooms that changed, or of all.
     fn next_batch(
         &mut self,
         grant: &IndexGrant,
-        source: &mut RecordSource<'_>,
+        owners: &mut RecordOwners<'_>,
         at_most: Option<usize>,
-        nodes: bool,
+        with_nodes: bool,
         now: Instant,
     ) -> RecordBatch {
-        let policies = self.take_policies(source, at_most.is_none());
-        let RecordSource { gateway, registry, offers, .. } = source;
+        let policies = self.take_policies(owners, at_most.is_none());
+        let RecordOwners { gateway, sessions, nodes, .. } = owners;
         let mut records = gateway.records();
         let ChangedRecords { mut core, ended, dissolved, whole } =
             records.take_changed(at_most, now);
-        if nodes {
+        if with_nodes {
             let GatewayRecord { rooms, sessions, media, .. } = core;
             core = GatewayRecord { rooms, sessions, media, ..gateway.records().of_nodes() };
-            source.nodes.name_nodes(&mut core);
+            nodes.name_nodes(&mut core);
             self.nodes_last = Some(now);
         }
         core.slo = self.slos.next(gateway, at_most.is_none(), now);
-        let sessions: Vec<_> = core.sessions.iter().collect();
-        let entries = registry.record_of(sessions.iter().map(|session| session.id));
-        let drivers = source.drivers.record_of(&sessions, self.hands_over);
-        let keys = &offers.idempotency_keys;
+        let changed: Vec<_> = core.sessions.iter().collect();
+        let entries = sessions.registry().record_of(changed.iter().map(|session| session.id));
+        let drivers = nodes.drivers().record_of(&changed, self.hands_over);
+        let keys = sessions.idempotency_keys();
         let idempotency_keys = keys.take_changed(at_most.unwrap_or(usize::MAX));
         self.number += 1;
         self.whole |= whole
@@ -332,13 +277,14 @@ impl RecordFollower {
             && self.policies.is_empty()
             && self.copying.iter().all(|copying| copying.whole);
         // A session may have ended since it was copied.
+        let registry = sessions.registry();
         let stands = |state: &MediaRecord| registry.get(state.state.session).is_some();
         let media = std::mem::take(&mut self.states).into_iter().filter(stands).collect();
-        let (history_next, history) = source
+        let (history_next, history) = owners
             .history
             .records_from(self.history_next, at_most.map_or(HAND_OVER_SLICE, |_| HISTORY_SLICE));
         self.history_next = history_next;
-        let kept = &source.nodes.operations;
+        let kept = owners.nodes.operations();
         let operations = std::mem::take(&mut self.operations).then(|| kept.operations().clone());
         let alerts = std::mem::take(&mut self.alerts).then(|| kept.alerts().clone());
         RecordBatch {
@@ -352,7 +298,7 @@ impl RecordFollower {
                 drivers,
                 media,
                 trunks: Vec::new(),
-                next_offer: offers.next,
+                next_offer: owners.sessions.offers().next_number(),
                 idempotency_keys,
                 policies,
                 core,
@@ -371,12 +317,12 @@ impl RecordFollower {
 
     /// The next part of the changed records, or all parts: a plugin that the follower lacks, or the record of a policy whose
     /// plugins it has.
-    fn take_policies(&mut self, source: &RecordSource<'_>, all: bool) -> PolicyRecords {
-        let (threads, mut taken) = (&source.policies.threads, PolicyRecords::default());
+    fn take_policies(&mut self, owners: &RecordOwners<'_>, all: bool) -> PolicyRecords {
+        let (threads, mut taken) = (&owners.policies.threads(), PolicyRecords::default());
         while (all || taken.is_empty())
             && let Some(policy) = self.policies.first()
         {
-            let record = threads.record(policy, source.gateway);
+            let record = threads.record(policy, owners.gateway);
             let lacks = |digest: &&Arc<str>| !self.sent_files.contains(*digest);
             let missing = record.as_ref().and_then(|record| record.digests().find(lacks).cloned());
             if let Some(digest) = missing {
@@ -398,8 +344,8 @@ impl RecordFollower {
     }
 
     /// The number of batches that bring the changed records of policies.
-    fn policy_batches(&self, source: &RecordSource<'_>) -> usize {
-        let record = |policy| source.policies.threads.record(policy, source.gateway);
+    fn policy_batches(&self, owners: &RecordOwners<'_>) -> usize {
+        let record = |policy| owners.policies.threads().record(policy, owners.gateway);
         let records: Vec<_> = self.policies.iter().filter_map(record).collect();
         let digests: BTreeSet<_> = records.iter().flat_map(PolicyRecord::digests).collect();
         records.len() + digests.into_iter().filter(|it| !self.sent_files.contains(*it)).count()
@@ -411,37 +357,61 @@ fn parts(used: usize) -> usize {
     used.div_ceil(SLOTS as usize).max(PARTS_MIN)
 }
 
+/// The scenario whose windows of service level objectives were copied last.
+pub(crate) struct SloCopies {
+    scenario: Option<Arc<str>>,
+    last: Instant,
+}
+
+impl SloCopies {
+    pub(crate) fn new(now: Instant) -> SloCopies {
+        SloCopies { scenario: None, last: now }
+    }
+
+    /// The windows of the next scenario once they are due, or those of all.
+    pub(crate) fn next(
+        &mut self,
+        gateway: &mut Gateway,
+        all: bool,
+        now: Instant,
+    ) -> Option<SloRecord> {
+        let records = gateway.records();
+        if all {
+            return records.slo_record();
+        }
+        if now.saturating_duration_since(self.last) < SLO_EVERY {
+            return None;
+        }
+        self.last = now;
+        records.next_slo_record(&mut self.scenario)
+    }
+}
+
 /// The owners of the records.
-pub(crate) struct RecordSource<'a> {
+pub(crate) struct RecordOwners<'a> {
+    pub(crate) settings: &'a GatewayConfig,
     pub(crate) gateway: &'a mut Gateway,
-    pub(crate) workers: &'a mut WorkerLines,
-    pub(crate) registry: &'a SessionRegistry,
-    pub(crate) drivers: &'a Drivers,
-    pub(crate) nodes: &'a NodeResources,
-    pub(crate) offers: &'a OfferQueue,
-    pub(crate) policies: &'a PolicyRunner,
+    pub(crate) sessions: &'a mut Sessions,
+    pub(crate) nodes: &'a mut Nodes,
+    pub(crate) policies: &'a mut PolicyRunner,
     pub(crate) history: &'a SessionHistory,
 }
 
-impl RecordSource<'_> {
+impl RecordOwners<'_> {
     /// The greatest number of changed records of one kind; a batch takes some of each.
     fn changed(&mut self) -> usize {
-        self.gateway.records().changed().max(self.offers.idempotency_keys.changed())
+        self.gateway.records().changed().max(self.sessions.idempotency_keys().changed())
     }
 }
 
 impl Replication {
-    pub(crate) fn new(
-        fencing: Arc<Fencing>,
-        lease: Arc<SendLease>,
-        grant: Arc<IndexGrant>,
-    ) -> Replication {
-        Replication { fencing, lease, grant, suspension: None, follower: None, history_next: 0 }
+    pub(crate) fn new(grant: Arc<IndexGrant>) -> Replication {
+        Replication { grant, follower: None, history_next: 0 }
     }
 
-    /// Returns true while nothing is decided.
-    pub(crate) fn is_suspended(&self) -> bool {
-        matches!(self.suspension, Some(Suspension::Stands { .. }))
+    /// The standby of a process that ends may still take over the sessions that this one continues.
+    pub(crate) fn inherit_grant(&self, now: Instant) {
+        self.grant.inherit(now);
     }
 
     /// Follows the records from now on, in place of an earlier follower. During a hand-over the channel of another
@@ -449,19 +419,19 @@ impl Replication {
     pub(crate) fn follow(
         &mut self,
         hands_over: bool,
-        source: &mut RecordSource<'_>,
+        owners: &mut RecordOwners<'_>,
         now: Instant,
     ) -> mpsc::Receiver<RecordBatch> {
         let (to, batches) = mpsc::channel(BATCHES_MAX);
         let is_kept = |it: &RecordFollower| it.hands_over && !hands_over && !it.to.is_closed();
         if !self.follower.as_ref().is_some_and(is_kept) {
-            source.gateway.records().follow();
-            source.offers.idempotency_keys.follow();
+            owners.gateway.records().follow();
+            owners.sessions.idempotency_keys().follow();
             self.end_follower();
             // The next process of this machine reads the file of ended sessions.
             let history_next = if hands_over { u64::MAX } else { self.history_next };
             let standby = (!hands_over).then(|| self.grant.begin(now));
-            let follower = RecordFollower::new(to, standby, history_next, source, now);
+            let follower = RecordFollower::new(to, standby, history_next, owners, now);
             self.follower = Some(follower);
         }
         batches
@@ -475,19 +445,19 @@ impl Replication {
         }
     }
 
-    pub(crate) fn unfollow(&mut self, gateway: &mut Gateway, offers: &OfferQueue) {
+    pub(crate) fn unfollow(&mut self, owners: &mut RecordOwners<'_>) {
         self.end_follower();
-        gateway.records().unfollow();
-        offers.idempotency_keys.unfollow();
+        owners.gateway.records().unfollow();
+        owners.sessions.idempotency_keys().unfollow();
     }
 
     /// The last change. `None` without a follower.
-    pub(crate) fn last_change(&self, source: &mut RecordSource<'_>) -> Option<LastChange> {
+    pub(crate) fn last_change(&self, owners: &mut RecordOwners<'_>) -> Option<LastChange> {
         let follower = self.follower.as_ref()?;
-        let changed = source.changed().max((follower.operations || follower.alerts).into());
+        let changed = owners.changed().max((follower.operations || follower.alerts).into());
         // A turn through the changes may end with a batch that is not full.
         let batches = if changed == 0 { 0 } else { changed / follower.slice() + 1 };
-        let batches = follower.policy_batches(source).max(batches);
+        let batches = follower.policy_batches(owners).max(batches);
         let number = follower.number + batches as u64;
         Some(LastChange { number, is_for_standby: follower.whole && !follower.hands_over })
     }
@@ -527,10 +497,10 @@ impl Replication {
     }
 
     /// Sends the follower a batch of the records that changed.
-    pub(crate) fn send_changes(&mut self, source: &mut RecordSource<'_>, now: Instant) {
+    pub(crate) fn send_changes(&mut self, owners: &mut RecordOwners<'_>, now: Instant) {
         let Some(follower) = &mut self.follower else { return };
         if follower.is_lost(now) {
-            return self.unfollow(source.gateway, source.offers);
+            return self.unfollow(owners);
         }
         follower.take_copies();
         let is_due = now.saturating_duration_since(follower.copied_last) >= COPIED_EVERY;
@@ -538,7 +508,7 @@ impl Replication {
         let is_urgent = follower.hands_over && !follower.whole;
         if is_due || is_urgent {
             follower.copied_last = now;
-            follower.ask_for_copies(&self.grant, source, now);
+            follower.ask_for_copies(&self.grant, owners, now);
         }
         let since = |last: Instant| now.saturating_duration_since(last);
         let nodes = follower.nodes_last.is_none_or(|last| since(last) >= NODES_EVERY);
@@ -549,16 +519,16 @@ impl Replication {
         if !is_turn {
             return;
         }
-        let changed = source.changed() > 0
+        let changed = owners.changed() > 0
             || nodes
             || !follower.states.is_empty()
             || !follower.policies.is_empty()
             || follower.alerts
-            || source.history.has_number(follower.history_next);
+            || owners.history.has_number(follower.history_next);
         if changed && follower.to.capacity() > 0 {
             follower.sent_last = now;
             let at_most = Some(follower.slice());
-            let batch = follower.next_batch(&self.grant, source, at_most, nodes, now);
+            let batch = follower.next_batch(&self.grant, owners, at_most, nodes, now);
             // Fails only for a follower that has gone.
             let _ = follower.to.try_send(batch);
         }
@@ -568,28 +538,28 @@ impl Replication {
     /// that are answered yet are added to it.
     pub(crate) fn last_batch(
         &mut self,
-        source: &mut RecordSource<'_>,
+        owners: &mut RecordOwners<'_>,
         media: Vec<MediaRecord>,
         now: Instant,
     ) -> RecordBatch {
         let Some(follower) = self.follower.as_mut().filter(|follower| follower.whole) else {
-            self.unfollow(source.gateway, source.offers);
-            source.offers.idempotency_keys.follow();
-            let mut core = source.gateway.record(now);
-            source.nodes.name_nodes(&mut core);
+            self.unfollow(owners);
+            owners.sessions.idempotency_keys().follow();
+            let mut core = owners.gateway.record(now);
+            owners.nodes.name_nodes(&mut core);
             return RecordBatch::whole(Snapshot {
                 core,
-                registry: source.registry.record(),
-                drivers: source.drivers.record(),
+                registry: owners.sessions.registry().record(),
+                drivers: owners.nodes.drivers().record(),
                 media,
                 trunks: Vec::new(),
-                next_offer: source.offers.next,
+                next_offer: owners.sessions.offers().next_number(),
                 idempotency_keys: Vec::new(),
-                policies: source.policies.threads.records(source.gateway),
+                policies: owners.policies.threads().records(owners.gateway),
             });
         };
         follower.take_copies();
-        let mut batch = follower.next_batch(&self.grant, source, None, true, now);
+        let mut batch = follower.next_batch(&self.grant, owners, None, true, now);
         // These copies replace earlier ones; descriptors follow in their order.
         batch.changed.media.iter_mut().for_each(|record| record.sockets = 0);
         batch.changed.media.extend(media);

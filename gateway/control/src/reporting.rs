@@ -1,6 +1,6 @@
 //! Events for subscribers, the history of sessions, and cost and benefit of each mode as measured on this gateway.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,7 +8,7 @@ use evenkeel_core::Gateway;
 use evenkeel_dataplane::worker::{Distribution, MediaCounts, ShedRun, Summary, Totals};
 use evenkeel_drivers::DriverAction;
 use evenkeel_dtls::HandshakeFailure;
-use evenkeel_forecast::{Forecast, ForecastChange};
+use evenkeel_forecast::ForecastChange;
 use evenkeel_media::srtp::SrtpProfile;
 use evenkeel_model::{
     ClientTransport, CloseReason, CoreEvent, Hop, NodeId, RedundancyMode, RoomId, SessionId,
@@ -19,15 +19,9 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::history::{HistoryWriter, OpenSession};
-use crate::lists::ListCopy;
-use crate::messages::{
-    ControlError, LossComparison, NodeOrder, OrderStep, REQUESTS_MAX, ScenarioTraffic,
-    UncoveredLoss,
-};
+use crate::messages::{LossComparison, NodeOrder, OrderStep, ScenarioTraffic, UncoveredLoss};
 use crate::names::NodeNames;
-use crate::nodes::{NodeListUpdate, ReloadReport};
-use crate::offers::OfferedSession;
-use crate::registry::{SessionEntry, SessionRegistry};
+use crate::node_list::{NodeListUpdate, ReloadReport};
 use crate::traces::CallerSpan;
 use crate::workers::WorkerLines;
 
@@ -61,12 +55,6 @@ pub struct TraceCaller {
     pub arrived: Instant,
     /// From its `traceparent`.
     pub span: Option<CallerSpan>,
-}
-
-impl TraceCaller {
-    pub(crate) fn of(wanted: &OfferedSession, arrived: Instant) -> TraceCaller {
-        TraceCaller { arrived, span: wanted.caller.clone() }
-    }
 }
 
 evenkeel_model::named! {
@@ -201,7 +189,7 @@ pub struct MediaPause {
 
 impl MediaPause {
     /// `None` if the client hears no hop, or if media to it did not pause.
-    pub(crate) fn of(summary: &Summary, scenario: &Arc<str>) -> Option<MediaPause> {
+    fn of(summary: &Summary, scenario: &Arc<str>) -> Option<MediaPause> {
         let MediaCounts { gap, freezes, .. } = summary.counts;
         let (session, scenario) = (summary.session, Arc::clone(scenario));
         let pause = MediaPause { session, scenario, hop: summary.flow.hears?, gap, freezes };
@@ -222,28 +210,27 @@ pub struct GroupChange {
     pub warnings: Vec<Arc<str>>,
 }
 
-/// Maximum sessions that an event names: packets need the processor after a takeover.
-const CONTINUED_MAX: usize = 10_000;
-
-/// Events, history and names, for the API and telemetry.
+/// Sends events, keeps the history of sessions, and measures the modes.
 pub(crate) struct Reporting {
-    pub(crate) events: broadcast::Sender<Arc<EventRecord>>,
-    pub(crate) history: HistoryWriter,
-    pub(crate) names: Arc<NodeNames>,
-    pub(crate) closing: Closings,
-    pub(crate) costs: Costs,
-    /// The warnings in force.
-    pub(crate) forecasts: Vec<Forecast>,
-    /// They are copied in turns.
-    pub(crate) lists: VecDeque<ListCopy>,
+    events: broadcast::Sender<Arc<EventRecord>>,
+    history: HistoryWriter,
+    names: Arc<NodeNames>,
+    closings: Closings,
+    costs: Costs,
 }
 
 impl Reporting {
-    /// Copies the list in turns with others. If too many do, its caller gets an error, as with a full queue.
-    pub(crate) fn begin_list(&mut self, list: ListCopy) {
-        if self.lists.len() < REQUESTS_MAX {
-            self.lists.push_back(list);
-        }
+    pub(crate) fn new(
+        events: broadcast::Sender<Arc<EventRecord>>,
+        history: HistoryWriter,
+        names: Arc<NodeNames>,
+    ) -> Reporting {
+        let (closings, costs) = (Closings::default(), Costs::default());
+        Reporting { events, history, names, closings, costs }
+    }
+
+    pub(crate) fn history(&self) -> &HistoryWriter {
+        &self.history
     }
 
     pub(crate) fn send(&self, record: EventRecord) {
@@ -255,49 +242,17 @@ impl Reporting {
         self.send(EventRecord::now(event));
     }
 
-    /// Sends the event of restored sessions.
-    pub(crate) fn send_continued(
-        &self,
-        registry: &SessionRegistry,
-        cause: Continuation,
-        took: Duration,
-    ) {
-        self.send_event(GatewayEvent::Continued {
-            cause,
-            sessions: registry.sessions().count(),
-            oldest: registry.sessions().take(CONTINUED_MAX).collect(),
-            callers: registry.callers().collect(),
-            took,
-        });
-    }
-
-    /// Sends the event of an offer that control refused before the core received it, if the refusal has one.
-    pub(crate) fn send_turned_away(
-        &self,
-        request: &OfferedSession,
-        refusal: &ControlError,
-        arrived: Instant,
-    ) {
-        let Some(reason) = refusal.turned_away() else { return };
-        let scenario = request.scenario.clone();
-        let event = GatewayEvent::TurnedAway { scenario, reason, session: None };
-        let caller = Some(TraceCaller::of(request, arrived));
-        self.send(EventRecord { caller, ..EventRecord::now(event) });
-    }
-
     /// Notes the session of this event as open.
     pub(crate) fn open(
         &self,
         event: &CoreEvent,
         mode: Option<(RedundancyMode, usize)>,
-        registry: &SessionRegistry,
+        transport: ClientTransport,
     ) {
         let CoreEvent::Opened { session, room_name, scenario, offered, admitted_by, .. } = event
         else {
             return;
         };
-        let is_quic = registry.get(*session).is_some_and(SessionEntry::is_quic);
-        let transport = if is_quic { ClientTransport::Quic } else { ClientTransport::Udp };
         let ago = offered.elapsed().as_micros() as u64;
         self.history.open(OpenSession {
             id: session.to_string().into(),
@@ -311,20 +266,15 @@ impl Reporting {
         });
     }
 
-    /// Sends the event of a session's end once its worker has reported the final totals.
-    pub(crate) fn close(
-        &mut self,
-        session: SessionId,
-        event: CoreEvent,
-        registry: &SessionRegistry,
-    ) {
-        let totals = registry.get(session).map(SessionEntry::totals);
+    /// Sends the event of a session's end once its worker has reported the final totals. `totals`: those of the last summary, if
+    /// the session was registered.
+    pub(crate) fn close(&mut self, session: SessionId, event: CoreEvent, totals: Option<Totals>) {
         match totals {
             // A worker that panicked over the session has removed it and reports no totals.
             Some(totals)
                 if !matches!(event, CoreEvent::Closed { reason: CloseReason::Panicked, .. }) =>
             {
-                self.closing.hold(session, event, totals, Instant::now());
+                self.closings.hold(session, event, totals, Instant::now());
             }
             totals => self.send_closed(event, totals),
         }
@@ -346,7 +296,7 @@ impl Reporting {
         totals: Totals,
         counts: &MediaCounts,
     ) {
-        if let Some((closed, before)) = self.closing.take(session) {
+        if let Some((closed, before)) = self.closings.take(session) {
             // The session has no legs any more.
             if let CoreEvent::Closed { closed: session, .. } = &closed {
                 self.costs.carried(mode, 0, &session.scenario, &before, &totals);
@@ -356,15 +306,49 @@ impl Reporting {
         }
     }
 
+    /// Sends no event of the end of a session that was not opened.
+    pub(crate) fn handle_not_opened(&mut self, session: SessionId) {
+        self.closings.take(session);
+    }
+
+    /// Counts the session's media since its last summary. Returns its pauses.
+    pub(crate) fn handle_summary(
+        &mut self,
+        summary: &Summary,
+        before: &Totals,
+        mode: RedundancyMode,
+        legs: usize,
+        scenario: &Arc<str>,
+    ) -> Option<MediaPause> {
+        self.costs.carried(mode, legs, scenario, before, &summary.totals);
+        self.costs.count(scenario, &summary.counts);
+        MediaPause::of(summary, scenario)
+    }
+
+    /// Counts the bytes of signalling to a node or to its webhook.
+    pub(crate) fn handle_signalled(&mut self, action: &DriverAction) {
+        self.costs.signalled(action);
+    }
+
+    /// Media of the sessions of each scenario.
+    pub(crate) fn scenario_traffic(&self) -> BTreeMap<Arc<str>, ScenarioTraffic> {
+        self.costs.scenarios.clone()
+    }
+
+    /// Ended sessions wait for final totals.
+    pub(crate) fn awaits_totals(&self) -> bool {
+        !self.closings.is_empty()
+    }
+
     /// Sends the events of all ended sessions, with the totals that are known.
     pub(crate) fn send_all_closings(&mut self) {
-        for closing in std::mem::take(&mut self.closing).0.into_values() {
+        for closing in std::mem::take(&mut self.closings).0.into_values() {
             self.send_closed(closing.event, Some(closing.totals));
         }
     }
 
     pub(crate) fn send_late_closings(&mut self, now: Instant) {
-        for (event, totals) in self.closing.late(now) {
+        for (event, totals) in self.closings.late(now) {
             self.send_closed(event, Some(totals));
         }
     }
@@ -376,8 +360,7 @@ impl Reporting {
         workers: &WorkerLines,
     ) -> ModeView {
         let scenarios = gateway.scenarios().filter(|(_, scenario)| scenario.mode == mode);
-        let recoveries =
-            Distribution::of(workers.lines.iter().map(|worker| worker.stats.recoveries(mode)));
+        let recoveries = Distribution::of(workers.stats().map(|stats| stats.recoveries(mode)));
         let times = recoveries.within(500).zip(recoveries.within(990)).zip(recoveries.longest());
         let ms = |time: Duration| time.as_micros() as f64 / 1_000.0;
         ModeView {
@@ -397,7 +380,7 @@ impl Reporting {
 
 /// Ended sessions that wait for final totals from their workers.
 #[derive(Default)]
-pub(crate) struct Closings(BTreeMap<SessionId, Closing>);
+struct Closings(BTreeMap<SessionId, Closing>);
 
 struct Closing {
     event: CoreEvent,
@@ -412,7 +395,7 @@ impl Closings {
     }
 
     /// Takes a session whose worker has reported the final totals.
-    pub(crate) fn take(&mut self, session: SessionId) -> Option<(CoreEvent, Totals)> {
+    fn take(&mut self, session: SessionId) -> Option<(CoreEvent, Totals)> {
         self.0.remove(&session).map(|closing| (closing.event, closing.totals))
     }
 
@@ -426,19 +409,19 @@ impl Closings {
         late.map(|(_, closing)| (closing.event, closing.totals)).collect()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 #[derive(Default)]
-pub(crate) struct Costs {
+struct Costs {
     /// Bytes of signalling to nodes: signed messages, NG messages and webhook bodies.
     signalling_bytes: u64,
     /// The number of legs, first hops included, added up over all summaries.
     legs: u64,
     modes: [ModeCost; RedundancyMode::ALL.len()],
-    pub(crate) scenarios: BTreeMap<Arc<str>, ScenarioTraffic>,
+    scenarios: BTreeMap<Arc<str>, ScenarioTraffic>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -481,8 +464,7 @@ pub struct Recovery {
 }
 
 impl Costs {
-    /// Counts the bytes of signalling to a node or to its webhook.
-    pub(crate) fn signalled(&mut self, action: &DriverAction) {
+    fn signalled(&mut self, action: &DriverAction) {
         self.signalling_bytes += match action {
             DriverAction::Sign { message, of_sessions: true, .. } => message.len() as u64,
             DriverAction::Ng { datagram, .. } => datagram.len() as u64,
@@ -497,7 +479,7 @@ impl Costs {
     }
 
     /// Counts a session's traffic since its last summary.
-    pub(crate) fn carried(
+    fn carried(
         &mut self,
         mode: RedundancyMode,
         legs: usize,
@@ -523,7 +505,7 @@ impl Costs {
     }
 
     /// Adds what a session of this scenario counted since its last summary.
-    pub(crate) fn count(&mut self, scenario: &Arc<str>, counts: &MediaCounts) {
+    fn count(&mut self, scenario: &Arc<str>, counts: &MediaCounts) {
         let MediaCounts { repairs, lost_down, .. } = counts;
         let traffic = self.scenarios.entry(Arc::clone(scenario)).or_default();
         traffic.lost_down += u64::from(*lost_down);

@@ -8,8 +8,8 @@ use evenkeel_model::{
     ClientTransport, CloseReason, ClosedSession, Decider, RedundancyMode, SessionId,
 };
 
+use crate::NodeNames;
 use crate::history::EndedSession;
-use crate::{NodeNames, RecordBatch, Snapshot};
 
 /// A session that ended as soon as it was offered.
 pub fn closed_session(now: Instant) -> ClosedSession {
@@ -30,48 +30,4 @@ pub fn ended_session(number: u64, room: &str) -> EndedSession {
     let closed = closed_session(Instant::now());
     let (totals, names) = (Totals::default(), NodeNames::default());
     EndedSession::of("host", session, room, reason, &closed, &totals, &names)
-}
-
-impl Snapshot {
-    /// With the worker's state of the first session under this id.
-    pub fn with_stray_session(mut self, id: SessionId) -> Snapshot {
-        self.media[0].state.session = id;
-        self
-    }
-
-    /// The sessions to which descriptors belong, in their order.
-    pub fn with_sockets(&self) -> Vec<SessionId> {
-        let with_sockets = self.media.iter().filter(|record| record.sockets > 0);
-        with_sockets.map(|record| record.state.session).collect()
-    }
-
-    /// Leaves out the hops that rooms have left since they were recorded.
-    pub fn without_left_hops(mut self) -> Snapshot {
-        let now = Instant::now();
-        for room in &mut self.core.rooms {
-            room.leaving = room.leaving.filter(|(_, until)| now < *until);
-        }
-        self
-    }
-}
-
-impl RecordBatch {
-    /// The sessions to which descriptors belong, in their order.
-    pub fn with_sockets(&self) -> Vec<SessionId> {
-        self.changed.with_sockets()
-    }
-
-    /// The states of policies in the records of sessions.
-    pub fn policy_states(&self) -> Vec<String> {
-        let states = self.changed.core.sessions.iter().map(|session| {
-            let text = format!("{session:?}");
-            text[text.find("memory:").expect("a record has states of policies")..].to_owned()
-        });
-        states.collect()
-    }
-
-    /// The number of sessions with a record or a state.
-    pub fn sessions(&self) -> usize {
-        self.changed.core.sessions.len().max(self.changed.media.len())
-    }
 }

@@ -10,11 +10,10 @@
 //! The functions that read and write MessagePack are `#[inline]`: their code, a third of this crate's, is made in the crates that
 //! call them, which are built for size, since no packet waits for it.
 
-mod standby;
-
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::iter::Peekable;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord, SloRecord};
 use evenkeel_dataplane::worker::{SessionState, TrunkState};
 use evenkeel_drivers::{DriversRecord, DriversReplica};
 use evenkeel_media::instant;
-use evenkeel_media::srtp::{CopyNumber, CopyProof};
+use evenkeel_media::srtp::{CopyNumber, CopyProof, SentBatch};
 use evenkeel_model::{MediaDescription, RoomId, SessionId};
 use evenkeel_policies::PolicyRecords;
 use nix::time::{ClockId, clock_gettime};
@@ -31,15 +30,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::alerts::AlertsRecord;
 use crate::certificates::CertificatesRecord;
-use crate::change_record::ChangeRecord;
-use crate::forecast_part::ForecastPart;
 use crate::history::EndedSession;
 use crate::idempotency::{KeyRecord, KeyReplica};
 use crate::messages::SnapshotError;
 use crate::offers::RequestInterner;
 use crate::operations::Operations;
-use crate::registry::ReservedPorts;
-use crate::registry::record::{EntryRecord, RegistryRecord};
+use crate::registry::{EntryRecord, RegistryRecord, ReservedPorts};
+use crate::session_urls::SessionUrlSecret;
 
 /// The first bytes of an encoded snapshot.
 const MAGIC: &[u8; 8] = b"evenkeel";
@@ -132,6 +129,26 @@ impl MediaStates {
     }
 }
 
+/// A part of the forecasts of a gateway, which travels with a batch of records.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ForecastPart {
+    /// Bytes before it.
+    pub at: u32,
+    /// Bytes of all parts.
+    pub of: u32,
+    /// The content.
+    pub text: String,
+}
+
+/// A change by an operator, a file or a rollout, which travels with a batch of records. Control does not read it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChangeRecord {
+    /// Its Unix time in microseconds.
+    pub at_us: u64,
+    /// The change as JSON, as `GET /v1/changes` shows it.
+    pub text: Box<str>,
+}
+
 /// Records that changed since the last batch.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RecordBatch {
@@ -222,6 +239,34 @@ impl RecordBatch {
     pub fn decode(encoded: &[u8], arrived: Option<Instant>) -> Result<RecordBatch, SnapshotError> {
         decode(encoded, arrived)
     }
+
+    /// The parts of the batch that its acknowledgement acknowledges.
+    pub fn take_sent(&mut self) -> SentBatch {
+        let copies = std::mem::take(&mut self.copies);
+        SentBatch { follower: self.standby, number: self.number, copies }
+    }
+
+    /// The sessions to which descriptors belong, in their order.
+    #[cfg(any(test, feature = "samples"))]
+    pub fn with_sockets(&self) -> Vec<SessionId> {
+        self.changed.with_sockets()
+    }
+
+    /// The states of policies in the records of sessions.
+    #[cfg(any(test, feature = "samples"))]
+    pub fn policy_states(&self) -> Vec<String> {
+        let states = self.changed.core.sessions.iter().map(|session| {
+            let text = format!("{session:?}");
+            text[text.find("memory:").expect("a record has states of policies")..].to_owned()
+        });
+        states.collect()
+    }
+
+    /// The number of sessions with a record or a state.
+    #[cfg(any(test, feature = "samples"))]
+    pub fn sessions(&self) -> usize {
+        self.changed.core.sessions.len().max(self.changed.media.len())
+    }
 }
 
 impl Snapshot {
@@ -239,6 +284,48 @@ impl Snapshot {
             let lost: Vec<_> = lost.map(|(hop, _)| hop).collect();
             session.legs.iter_mut().for_each(|leg| leg.open &= !lost.contains(&leg.hop));
         }
+    }
+
+    /// Gives sessions at workers these sockets, RTP before RTCP, and returns all in the order of the sessions.
+    fn take_ports(
+        &mut self,
+        mut take: impl FnMut(SessionId, (u16, Option<u16>)) -> Vec<OwnedFd>,
+    ) -> Vec<OwnedFd> {
+        let entries = self.registry.sessions.iter();
+        let numbers = entries.filter_map(|entry| Some((entry.session, entry.ports?)));
+        let numbers: BTreeMap<SessionId, (u16, Option<u16>)> = numbers.collect();
+        let mut descriptors = Vec::new();
+        for MediaRecord { state, sockets } in &mut self.media {
+            let numbers = numbers.get(&state.session);
+            let own = numbers.map_or_else(Vec::new, |numbers| take(state.session, *numbers));
+            *sockets = own.len() as u8;
+            descriptors.extend(own);
+        }
+        descriptors
+    }
+
+    /// With the worker's state of the first session under this id.
+    #[cfg(any(test, feature = "samples"))]
+    pub fn with_stray_session(mut self, id: SessionId) -> Snapshot {
+        self.media[0].state.session = id;
+        self
+    }
+
+    /// The sessions to which descriptors belong, in their order.
+    #[cfg(any(test, feature = "samples"))]
+    pub fn with_sockets(&self) -> Vec<SessionId> {
+        let with_sockets = self.media.iter().filter(|record| record.sockets > 0);
+        with_sockets.map(|record| record.state.session).collect()
+    }
+
+    /// Leaves out the hops that rooms have left since they were recorded.
+    #[cfg(any(test, feature = "samples"))]
+    pub fn without_left_hops(mut self) -> Snapshot {
+        let now = Instant::now();
+        for room in &mut self.core.rooms {
+            room.leaving = room.leaving.filter(|(_, until)| now < *until);
+        }
+        self
     }
 }
 
@@ -603,6 +690,91 @@ impl Replica {
             policies: self.policies,
             core,
         })
+    }
+
+    /// The state of a gateway with these records, and the sockets of its sessions. A session has none if its ports are
+    /// not free here.
+    pub fn snapshot_with_ports(mut self) -> Option<(Snapshot, Vec<OwnedFd>)> {
+        let mut ports = std::mem::take(&mut self.ports);
+        let at = self.registry.as_ref()?.ports_at;
+        let mut snapshot = self.snapshot()?;
+        let descriptors = snapshot.take_ports(|session, numbers| {
+            ports.reserve(session, at, numbers);
+            ports.take(session)
+        });
+        Some((snapshot, descriptors))
+    }
+
+    /// The number of sessions.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Returns whether all records have come.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Sessions have ports that are to be bound here: a clone reserves none.
+    pub fn has_ports(&self) -> bool {
+        self.ports.binds() && self.entries.values().any(|entry| entry.ports.is_some())
+    }
+
+    /// Something is to be taken: records of policies or of ended sessions, operations, alerts, or used tokens.
+    pub fn has_news(&self) -> bool {
+        !self.policies.is_empty()
+            || !self.history.is_empty()
+            || self.operations.is_some()
+            || self.alerts.is_some()
+            || !self.used_tokens.is_empty()
+    }
+
+    pub(crate) fn keys(&self) -> Vec<KeyRecord> {
+        self.idempotency_keys.records()
+    }
+
+    /// Takes the records of policies that changed, for [`Handle::restore_policies`](crate::Handle::restore_policies).
+    pub fn take_policies(&mut self) -> PolicyRecords {
+        std::mem::take(&mut self.policies)
+    }
+
+    /// Takes the records of ended sessions that came, for [`Handle::copy_history`](crate::Handle::copy_history).
+    pub fn take_history(&mut self) -> Vec<EndedSession> {
+        std::mem::take(&mut self.history)
+    }
+
+    /// Takes the operations in force, if they changed, for [`Handle::copy_operations`](crate::Handle::copy_operations).
+    pub fn take_operations(&mut self) -> Option<Operations> {
+        self.operations.take()
+    }
+
+    /// Takes the alerts that are being sent, if they changed, for [`Handle::copy_alerts`](crate::Handle::copy_alerts).
+    pub fn take_alerts(&mut self) -> Option<AlertsRecord> {
+        self.alerts.take()
+    }
+
+    /// Takes the ids of tokens that opened sessions, for [`UsedTokens::keep`](crate::UsedTokens::keep).
+    pub fn take_used_tokens(&mut self) -> Vec<Box<str>> {
+        std::mem::take(&mut self.used_tokens)
+    }
+
+    /// The secret of the URLs of the owner's sessions.
+    pub fn url_secret(&self) -> Option<SessionUrlSecret> {
+        self.registry.as_ref()?.url_secret
+    }
+
+    /// The bit rate that all sessions need, kbit/s.
+    pub fn need_kbps(&self) -> u64 {
+        self.sessions.values().map(|(session, media)| session.need_kbps(media)).sum()
+    }
+
+    /// Tries to bind the sessions' own ports that were not free here. Returns the lowest of those that are not free yet.
+    pub fn taken_port(&mut self) -> Option<u16> {
+        let at = self.registry.as_ref()?.ports_at;
+        let entries = self.entries.values();
+        let ports = entries.filter_map(|entry| Some((entry.session, entry.ports?)));
+        let taken = ports.filter(|(session, numbers)| !self.ports.reserve(*session, at, *numbers));
+        taken.map(|(_, (rtp, _))| rtp).min()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_dataplane::worker::{TrunkState, WorkerCommand, WorkerStats};
+use evenkeel_dataplane::worker::{TrunkSocket, TrunkState, WorkerCommand, WorkerStats};
 use evenkeel_dataplane::{Waker, quic};
 use evenkeel_model::NodeId;
 
@@ -29,18 +29,42 @@ impl Drop for WorkerLine {
     }
 }
 
+/// Control's ends of all workers' channels, and the counters of other threads of packets.
 pub(crate) struct WorkerLines {
-    pub(crate) lines: Vec<WorkerLine>,
+    lines: Vec<WorkerLine>,
     /// Counts of the thread of handshakes.
-    pub(crate) handshakes: Arc<WorkerStats>,
-    pub(crate) quic_counters: Option<Arc<quic::Counters>>,
-    pub(crate) to_wake: BTreeSet<u16>,
+    handshakes: Arc<WorkerStats>,
+    quic_counters: Option<Arc<quic::Counters>>,
+    to_wake: BTreeSet<u16>,
 }
 
 impl WorkerLines {
+    pub(crate) fn new(
+        lines: Vec<WorkerLine>,
+        handshakes: Arc<WorkerStats>,
+        quic_counters: Option<Arc<quic::Counters>>,
+    ) -> WorkerLines {
+        WorkerLines { lines, handshakes, quic_counters, to_wake: BTreeSet::new() }
+    }
+
+    /// The number of packet workers.
+    pub(crate) fn count(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The counters and stamps of the packet workers, by number.
+    pub(crate) fn stats(&self) -> impl Iterator<Item = &WorkerStats> {
+        self.lines.iter().map(|line| &*line.stats)
+    }
+
+    /// The sum of a counter over all threads of packets.
     pub(crate) fn sum(&self, counter: impl Fn(&WorkerStats) -> u64) -> u64 {
-        let workers = self.lines.iter().map(|worker| &worker.stats);
-        workers.chain([&self.handshakes]).map(|stats| counter(stats)).sum()
+        self.stats().chain([&*self.handshakes]).map(counter).sum()
+    }
+
+    /// Counters of the QUIC endpoint, by name.
+    pub(crate) fn quic_counts(&self) -> BTreeMap<&'static str, u64> {
+        self.quic_counters.iter().flat_map(|counters| counters.read()).collect()
     }
 
     /// Wakes the workers that got commands. Returns whether there are such workers.
@@ -59,6 +83,13 @@ impl WorkerLines {
     pub(crate) fn command_all(&mut self, command: impl Fn() -> WorkerCommand) {
         for worker in 0..self.lines.len() as u16 {
             self.command(worker, command());
+        }
+    }
+
+    /// Gives the workers their trunks to a node, by number.
+    pub(crate) fn add_trunks(&mut self, node: NodeId, trunks: Vec<TrunkSocket>) {
+        for (worker, trunk) in (0..).zip(trunks) {
+            self.command(worker, WorkerCommand::AddTrunk { node, trunk });
         }
     }
 

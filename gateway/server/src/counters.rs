@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_control::{ControlError, Handle, StatusReport};
+use evenkeel_control::{ControlError, Handle, LossLevels, StatusReport, WorstLoss};
 use evenkeel_core::{NodeStanding, SessionStanding, SloStanding, SloWindow};
 use evenkeel_group::{Group, GroupOwnership, GroupRole, GroupStatus};
 use evenkeel_model::{Arm, Measures, Metric, NodeId, PathSegment, RepairKind, SessionId};
@@ -385,6 +385,18 @@ struct ScenarioCount {
 
 fn labels_of<'a>(scenario: &'a str, (region, zone): &'a Place) -> [(Attribute, &'a str); 3] {
     [(Attribute::Scenario, scenario), (Attribute::Region, &**region), (Attribute::Zone, &**zone)]
+}
+
+/// Measures the losses that were checked.
+pub(super) fn measure_losses(instruments: &Instruments, levels: &LossLevels) {
+    for worst in &levels.worst {
+        let WorstLoss { scope, unplaced_sessions, reduced_sessions, unprotected_rooms } = worst;
+        let labels = [(Attribute::Scope, scope.name())];
+        instruments.level(Level::LossUnplaced, f64::from(*unplaced_sessions), &labels);
+        instruments.level(Level::LossReduced, f64::from(*reduced_sessions), &labels);
+        instruments.level(Level::LossUnprotected, f64::from(*unprotected_rooms), &labels);
+    }
+    instruments.level(Level::RoomsUnprotected, f64::from(levels.rooms_unprotected), &[]);
 }
 
 #[cfg(test)]

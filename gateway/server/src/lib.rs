@@ -3,11 +3,9 @@
 #![deny(missing_docs)]
 
 mod counters;
-mod faults;
 mod forecast;
 mod host;
 mod host_sessions;
-mod losses;
 mod paths;
 mod reload;
 mod sandbox;

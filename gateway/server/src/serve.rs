@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use evenkeel_alerts::AlertChannels;
 use evenkeel_config::{AddressPlace, GatewayConfig, GroupSettings, ListenIngress};
-use evenkeel_control::{Continuation, Handle, Inherited, SocketName};
+use evenkeel_control::{Continuation, Handle, Inherited, LossFollower, SocketName};
 use evenkeel_group::{Group, GroupOwnership, MemberEnd};
 use evenkeel_handover::{
     ReplacedGateway, RequestGate, Successor, UpgradeRequest, Upgrader, Upgrades,
@@ -29,7 +29,6 @@ use super::counters::{self, CounterFollower};
 use super::forecast::ForecastFollower;
 use super::host::HostFollower;
 use super::host_sessions;
-use super::losses::LossFollower;
 use super::paths::{self, DescriptorCapacity, ServeError, ServePaths};
 use super::reload::{self, Applied, ReloadTriggers};
 use super::sandbox::Sandbox;
@@ -488,7 +487,8 @@ async fn attend(
     counters.begin().await;
     let cache = gateway.foundry.folder().map(PathBuf::from);
     let mut host = HostFollower::new(telemetry.instruments(), cache);
-    let mut losses = LossFollower::new(handle.clone(), telemetry.instruments());
+    let instruments = telemetry.instruments();
+    let mut losses = LossFollower::new(handle.clone());
     // Requests that it holds are dropped after the release, so that they are repeated at the next process.
     let mut reloading = pin!(reloading);
     let ending = end.ending.clone();
@@ -512,7 +512,7 @@ async fn attend(
         () = recorder.follow() => Ok(()),
         () = counters.follow() => Ok(()),
         never = host.follow() => match never {},
-        () = losses.follow() => Ok(()),
+        () = losses.follow(|levels| counters::measure_losses(&instruments, levels)) => Ok(()),
         () = &mut reloading => Ok(()),
         () = end.come(handle) => Ok(()),
         result = gateway.ends() => result.map_err(ServeError::from),

@@ -1,58 +1,110 @@
-use std::net::SocketAddr;
+//! Parts of a turn of control, without workers and nodes.
 
-use evenkeel_config::{ConfigBitRate, DriverSettings, NodeConfig, ProbeKind};
+use std::net::Ipv4Addr;
+use std::path::Path;
+
 use evenkeel_dataplane::flows::Flows;
-use evenkeel_model::{Incarnation, IngressProtocol, MediaDescription, OfferId, Srtp};
+use evenkeel_drivers::LocalSource;
+use evenkeel_model::{
+    CoreEvent, DecisionOutcome, GatewayLimits, IngressProtocol, MediaDescription, Offer, OfferId,
+    PluginFault, RtcpPort, Srtp,
+};
 
 use super::*;
-use crate::{ListenerAddress, ListenerAddresses};
+use crate::history::LeftSessions;
 
-fn listed(name: &str, region: &str) -> Option<ListedNode> {
-    let node = NodeConfig {
-        name: name.into(),
-        address: ([10, 0, 0, 9], 9).into(),
-        region: region.into(),
-        zone: "a".into(),
-        carrier: None,
-        driver: DriverSettings::Plain { probe: ProbeKind::Stun },
-        capacity: ConfigBitRate(1_000_000),
-        canary: false,
-        standby: false,
-        start: None,
-        agent: None,
-        srtp: evenkeel_config::NodeSrtp::Off,
+type Events = broadcast::Receiver<Arc<EventRecord>>;
+
+/// Control of this core, on which no policy runs, and its events.
+fn control(settings: GatewayConfig, gateway: Gateway) -> (Control, Events) {
+    let (events, told) = broadcast::channel(64);
+    let (fencing, lease) = (Arc::<Fencing>::default(), Arc::new(SendLease::forever()));
+    let grant = Arc::new(IndexGrant::new(0, Instant::now()));
+    let flows = Arc::new(Flows::new(16));
+    let policies = PolicyThreads::new(Vec::new(), &GatewayLimits::default(), mpsc::channel(1).0);
+    let history = HistoryWriter::start(
+        None,
+        Path::new("/admin.sock"),
+        "host".into(),
+        LeftSessions::Ended,
+        Default::default(),
+    );
+    let registry = SessionRegistry::new(Vec::new(), None, flows, None, false, 1, Arc::default());
+    let source = LocalSource::Bound(Ipv4Addr::LOCALHOST.into());
+    let parts = ControlParts {
+        settings: Arc::new(settings),
+        gateway,
+        workers: Vec::new(),
+        registry,
+        drivers: Drivers::new(source, Arc::clone(&fencing)),
+        fencing,
+        lease,
+        grant,
+        equipment: Vec::new(),
+        posts: false,
+        policies,
+        requests: mpsc::channel(1).1,
+        reports: mpsc::channel(1).1,
+        policy_reports: mpsc::channel(1).1,
+        events,
+        history: history.unwrap(),
+        operations: OperationLog::default(),
+        names: Arc::default(),
+        idempotency_keys: Arc::default(),
+        is_replaced: Arc::default(),
+        quic_counters: None,
+        handshakes: Arc::new(WorkerStats::new(Instant::now(), 0)),
+        awaits_policies: false,
+        started: Instant::now(),
     };
-    Some(ListedNode { node: Arc::new(node), leaves: false })
+    (Control::new(parts).unwrap().0, told)
 }
 
+/// The question's time is over when control comes to execute it.
 #[test]
-fn offered_address_follows_the_node_name() {
-    let at = ListenerAddress { rtp: ([127, 0, 0, 1], 1).into(), rtcp: None, carrier: None };
-    let addresses = ListenerAddresses { default: at, others: Vec::new() };
-    let quic = crate::QuicListener { addresses, certificate_sha256: [0; 32], short_lived: None };
-    let flows = Arc::new(Flows::new(16));
-    let traces = Arc::new(crate::TraceRegistry::new(evenkeel_config::Traceparent::Link));
-    let mut registry = SessionRegistry::new(Vec::new(), Some(quic), flows, None, false, 1, traces);
-    let (session, own) = (SessionId(1), SocketAddr::from(([10, 0, 0, 1], 40_112)));
+fn outputs_are_executed_before_timers() {
+    let settings = GatewayConfig::load(None, None).unwrap();
+    let asked = Instant::now() - Duration::from_secs(1);
+    let mut gateway = Gateway::new(settings.core(), asked);
     let media = MediaDescription { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
     let offer = Offer {
         id: OfferId(1),
+        // Its embedded policy set has policies.
         scenario: "call".into(),
         room: "r".into(),
         labels: Vec::new().into(),
         ingress: IngressProtocol::Quic,
         media: Arc::new(media),
     };
-    let nodes = vec![("sfu-1".into(), own)];
-    registry.register(session, &offer, nodes, &mut |bytes| bytes.fill(1)).unwrap();
-    let address = |listed: &[_], node| {
-        let nodes = NodeResources { nodes: listed.to_vec(), ..NodeResources::default() };
-        let hop = Hop { node: NodeId(node), incarnation: Incarnation(1) };
-        open_request(&registry, &nodes, session, RoomId(1), hop).unwrap().address
+    gateway.handle_offer(offer, asked);
+    let (mut control, mut told) = control(settings, gateway);
+    control.drain();
+    let records = std::iter::from_fn(|| told.try_recv().ok());
+    let mut outcomes = records.filter_map(|record| match &record.event {
+        GatewayEvent::Core(CoreEvent::Decided { outcome, .. }) => Some(outcome.clone()),
+        _ => None,
+    });
+    let absent = DecisionOutcome::Faulted(PluginFault::Absent);
+    assert_eq!(outcomes.next(), Some(absent), "and not late");
+}
+
+#[test]
+fn gateway_ends_once_all_sessions_are_closed() {
+    let mut lifetime = Lifetime::Serving;
+    lifetime.handle_all_closed();
+    lifetime.end_closed();
+    assert!(!lifetime.has_ended(), "no shutdown was asked for");
+    let ask = |lifetime: &mut Lifetime| {
+        let (reply, ended) = oneshot::channel();
+        lifetime.shut_down(reply);
+        ended
     };
-    assert_eq!(address(&[listed("sfu-1", "east")], 0), Some(own));
-    let goes_and_comes = [listed("sfu-1", "east"), listed("sfu-1", "west")];
-    assert_eq!(address(&goes_and_comes, 1), Some(own), "same node");
-    let taken_again = [listed("sfu-9", "east")];
-    assert_eq!(address(&taken_again, 0), None, "reused number");
+    let mut first = ask(&mut lifetime);
+    lifetime.end_closed();
+    assert!(!lifetime.has_ended() && first.try_recv().is_err(), "the core has sessions");
+    lifetime.handle_all_closed();
+    let mut second = ask(&mut lifetime);
+    lifetime.end_closed();
+    assert!(lifetime.has_ended());
+    assert_eq!((first.try_recv(), second.try_recv()), (Ok(()), Ok(())));
 }

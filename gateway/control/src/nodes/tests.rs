@@ -1,5 +1,3 @@
-mod listing;
-
 use evenkeel_config::GatewayConfig;
 
 use super::*;

@@ -88,16 +88,3 @@ fn equal_parts_are_shared_and_bounded() {
     assert_eq!(values.0.len(), SHARED_MAX);
     assert!(!Arc::ptr_eq(&values.share("voice".into()), &first), "it gave way");
 }
-
-#[test]
-fn debug_of_an_answer_shows_no_password() {
-    let ice = IceAnswer {
-        ufrag: "gate".into(),
-        password: "hush".into(),
-        certificate_sha256: [7; 32],
-        announced: None,
-    };
-    let answer = IngressAnswer::Udp { addresses: Vec::new(), rtcp: Vec::new(), ice: Some(ice) };
-    let shown = format!("{answer:?}");
-    assert!(shown.contains("gate") && !shown.contains("hush"), "{shown}");
-}

@@ -41,9 +41,9 @@ fn process_is_taken_from_answers_to_own_questions() {
     let report = ProcessReport { memory_permille: 420, age_s: 7 };
     let process = |gateway: &Gateway| gateway.views().nodes().next().unwrap().process;
     let other = probes.process_nonce.wrapping_add(1);
-    probes.handle_process(NodeId(0), (other, report), &mut gateway, now);
+    probes.handle_process(NodeId(0), other, report, &mut gateway, now);
     assert_eq!(process(&gateway), None, "another gateway's question");
-    probes.handle_process(NodeId(0), (probes.process_nonce, report), &mut gateway, now);
+    probes.handle_process(NodeId(0), probes.process_nonce, report, &mut gateway, now);
     let started = now - Duration::from_secs(7);
     assert_eq!(process(&gateway), Some(ProcessState { memory_permille: 420, started }));
 }

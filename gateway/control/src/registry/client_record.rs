@@ -1,12 +1,44 @@
-//! The identification of a client in a record.
+//! The identification of a client in a record, and the ICE credentials of sessions (RFC 8839, section 5.4).
 
 use std::net::{IpAddr, SocketAddr};
 
-use evenkeel_dataplane::flows::{FlowEntry, FlowKey, Home};
+use evenkeel_dataplane::flows::{FlowEntry, FlowKey, Home, Ufrag};
 use evenkeel_dataplane::worker::ClientAddressing;
 use serde::{Deserialize, Serialize};
 
-use super::ice::IceSecret;
+/// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
+const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// 48 random bits distinguish sessions. A guessed ufrag is useless without the password.
+const UFRAG_LENGTH: usize = 8;
+
+/// 144 random bits; RFC 8445, 5.3 requires 128.
+const PASSWORD_LENGTH: usize = 24;
+
+/// The gateway's credentials of a session. No `Debug`: the password is secret.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct IceSecret {
+    pub(super) ufrag: Box<str>,
+    pub(super) password: Box<str>,
+}
+
+impl IceSecret {
+    pub(super) fn draw(random: &mut dyn FnMut(&mut [u8])) -> IceSecret {
+        let mut text = |length| {
+            let mut bytes = vec![0; length];
+            random(&mut bytes);
+            bytes.into_iter().map(|byte| char::from(ICE_CHARS[usize::from(byte & 63)])).collect()
+        };
+        IceSecret { ufrag: text(UFRAG_LENGTH), password: text(PASSWORD_LENGTH) }
+    }
+
+    /// The key and the entry in the flow table. `None` if the ufrag is too long.
+    pub(super) fn pair(&self, home: Home) -> Option<FlowPair> {
+        let key = FlowKey::Ufrag(Ufrag::new(self.ufrag.as_bytes())?);
+        let password = Some(self.password.as_bytes().into());
+        Some((key, FlowEntry { password, ..FlowEntry::of(home) }))
+    }
+}
 
 /// An address with its scope.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -1,9 +1,11 @@
-//! The listeners, and the addresses by which clients reach them.
+//! The listeners, the addresses by which clients reach them, and the answer to a client.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use evenkeel_dataplane::quic::ShortLivedCertificates;
+use evenkeel_media::continuity::AnnouncedStreams;
 
 /// The addresses of a listener that clients are told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -88,4 +90,52 @@ pub struct QuicListener {
     pub certificate_sha256: [u8; 32],
     /// The certificates that browsers accept by their SHA-256. `None`: they accept that of the listener by its issuer.
     pub short_lived: Option<Arc<ShortLivedCertificates>>,
+}
+
+/// The addresses at which one client reaches the gateway.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum IngressAnswer {
+    /// RTP over UDP.
+    Udp {
+        /// Destinations of RTP, best first: that of the client's carrier, and an alternate of another one.
+        addresses: Vec<SocketAddr>,
+        /// Destinations of RTCP, if they differ, in the same order.
+        rtcp: Vec<SocketAddr>,
+        /// `None` for clients without ICE.
+        ice: Option<IceAnswer>,
+    },
+    /// RTP over QUIC.
+    Quic {
+        /// Addresses of the endpoint, in the same order.
+        addresses: Vec<SocketAddr>,
+        /// SHA-256 of the endpoint's certificate.
+        certificate_sha256: [u8; 32],
+        /// SHA-256 of the certificates that browsers accept by it, the one in use first. Empty: they accept the endpoint's by its
+        /// issuer.
+        short_lived_sha256: Vec<[u8; 32]>,
+        /// The flow that the client sends with.
+        flow_to_gateway: u64,
+        /// The flow that the client receives.
+        flow_from_gateway: u64,
+    },
+}
+
+/// The gateway's part of ICE and DTLS.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IceAnswer {
+    /// The user fragment of the session.
+    pub ufrag: Box<str>,
+    /// The password of the session.
+    pub password: Box<str>,
+    /// SHA-256 of the gateway's DTLS certificate.
+    pub certificate_sha256: [u8; 32],
+    /// The streams of an answer to a later offer; `None` if it is the first.
+    pub announced: Option<Arc<AnnouncedStreams>>,
+}
+
+/// Omits the password.
+impl fmt::Debug for IceAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IceAnswer").field("ufrag", &self.ufrag).finish_non_exhaustive()
+    }
 }

@@ -1,3 +1,6 @@
+mod ice;
+mod record;
+
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 

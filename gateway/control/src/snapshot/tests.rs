@@ -4,7 +4,7 @@ use evenkeel_model::{
 };
 
 use super::*;
-use crate::slo_copies::SloCopies;
+use crate::records::SloCopies;
 use crate::{RecordBatch, Replica};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");

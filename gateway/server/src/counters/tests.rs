@@ -5,8 +5,8 @@ use evenkeel_control::{
     ScenarioTraffic, SessionView, TraceIds,
 };
 use evenkeel_model::{
-    BreakerMode, BreakerState, ClientTransport, CloseReason, CoreEvent, Health, Hook, Hop,
-    Impairment, ImpairmentSign, Incarnation, NodeId, NodeProbing, NodeSettings, PathEvidence,
+    BreakerMode, BreakerState, ClientTransport, CloseReason, CoreEvent, FailureScope, Health, Hook,
+    Hop, Impairment, ImpairmentSign, Incarnation, NodeId, NodeProbing, NodeSettings, PathEvidence,
     PathSegment, Plan, PolicyName, RedundancyMode, RegionId, RegionRole, RoomId, SessionId,
     SloIndicator, Starts, Zone, ZoneId,
 };
@@ -52,6 +52,25 @@ fn pending_events_are_recorded_at_the_end() {
     recorder.finish();
     says(&telemetry, "evenkeel_sessions_closed_total", "shutdown", "300");
     says(&telemetry, "evenkeel_sessions_active", "", "0");
+}
+
+#[test]
+fn checked_losses_are_measured_by_scope() {
+    let telemetry = telemetry();
+    let worst = |scope, reduced_sessions| WorstLoss {
+        scope,
+        unplaced_sessions: 1,
+        reduced_sessions,
+        unprotected_rooms: 2,
+    };
+    let worst = [worst(FailureScope::Node, 3), worst(FailureScope::Zone, 4)];
+    measure_losses(&telemetry.instruments(), &LossLevels { worst, rooms_unprotected: 5 });
+    for (scope, reduced) in [("scope=\"node\"", "3"), ("scope=\"zone\"", "4")] {
+        says(&telemetry, "evenkeel_loss_unplaced", scope, "1");
+        says(&telemetry, "evenkeel_loss_reduced", scope, reduced);
+        says(&telemetry, "evenkeel_loss_unprotected", scope, "2");
+    }
+    says(&telemetry, "evenkeel_rooms_unprotected", "", "5");
 }
 
 #[test]

@@ -1,16 +1,12 @@
 use std::sync::Arc;
 
 use evenkeel_config::Traceparent;
-use evenkeel_dataplane::flows::Flows;
+use evenkeel_dataplane::flows::{Flows, Ufrag};
 use evenkeel_model::{
     ClientIdentity, IngressProtocol, MediaDescription, Offer, OfferId, RtcpPort, Srtp,
 };
 
-use super::*;
-use crate::offers::IngressAnswer;
-use crate::registry::record::RestoredParts;
-use crate::registry::{ListenerAddress, ListenerAddresses, UdpListener};
-use crate::traces::TraceRegistry;
+use crate::registry::*;
 
 const SESSION: SessionId = SessionId(7);
 
@@ -99,4 +95,17 @@ fn record_has_the_credentials_before_and_after_a_restart() {
     assert_eq!(next.ice_of(SESSION), registry.ice_of(SESSION));
     restart(&mut next, 3);
     assert!(!has(&next, &first) && has(&next, &second));
+}
+
+#[test]
+fn debug_of_an_answer_shows_no_password() {
+    let ice = IceAnswer {
+        ufrag: "gate".into(),
+        password: "hush".into(),
+        certificate_sha256: [7; 32],
+        announced: None,
+    };
+    let answer = IngressAnswer::Udp { addresses: Vec::new(), rtcp: Vec::new(), ice: Some(ice) };
+    let shown = format!("{answer:?}");
+    assert!(shown.contains("gate") && !shown.contains("hush"), "{shown}");
 }

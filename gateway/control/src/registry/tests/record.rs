@@ -4,9 +4,7 @@ use evenkeel_config::Traceparent;
 use evenkeel_dataplane::flows::Flows;
 use evenkeel_model::{ClientIdentity, IngressProtocol, Offer, RtcpPort, Srtp};
 
-use super::*;
-use crate::TraceRegistry;
-use crate::registry::{ListenerAddress, ListenerAddresses, QuicListener, Registered, UdpListener};
+use crate::registry::*;
 
 const WORKERS: usize = 2;
 
@@ -40,7 +38,7 @@ fn register(
     registry: &mut SessionRegistry,
     session: u64,
     ingress: IngressProtocol,
-) -> Result<Registered, crate::ControlError> {
+) -> Result<Registered, ControlError> {
     let offer = Offer {
         id: OfferId(session + 100),
         scenario: "call".into(),

@@ -1,7 +1,6 @@
 //! Checks of losses against a core with rooms, whose thread the test plays.
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_control::{ControlRequest, NodeNames, Slice};
 use evenkeel_core::{Gateway, GatewayEffect};
 use evenkeel_model::{
     ClientIdentity, CoreEvent, CoreSettings, Health, Hop, Incarnation, IngressProtocol,
@@ -9,10 +8,10 @@ use evenkeel_model::{
     RedundancyMode, RegionId, RegionRole, RtcpPort, SessionId, Srtp, Starts, StreamKind, Zone,
     ZoneId,
 };
-use evenkeel_telemetry::Telemetry;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::{ControlRequest, NodeNames, Slice};
 
 /// Two zones with a node for one voice session each. Rooms have no spare.
 fn settings() -> CoreSettings {
@@ -110,31 +109,28 @@ async fn answer(
     }
 }
 
-async fn check(follower: &mut LossFollower) {
+async fn check(follower: &mut LossFollower) -> LossLevels {
     let nodes = follower.handle.nodes().await.unwrap();
-    follower.check(&nodes).await.unwrap();
-}
-
-fn telemetry() -> Telemetry {
-    Telemetry::start(&GatewayConfig::load(None, None).unwrap(), "test").unwrap()
+    follower.check(&nodes).await.unwrap()
 }
 
 /// A follower after its first check.
 struct Checked {
     follower: LossFollower,
+    levels: LossLevels,
     events: Receiver<Arc<EventRecord>>,
     close: mpsc::Sender<SessionId>,
     control: tokio::task::JoinHandle<()>,
 }
 
-async fn checked(telemetry: &Telemetry, settings: CoreSettings) -> Checked {
+async fn checked(settings: CoreSettings) -> Checked {
     let (handle, requests) = Handle::new(Arc::new(NodeNames::of(&settings)), Arc::default());
     let events = handle.events.subscribe();
     let (close, closing) = mpsc::channel(1);
     let control = tokio::spawn(answer(settings, requests, closing));
-    let mut follower = LossFollower::new(handle, telemetry.instruments());
-    check(&mut follower).await;
-    Checked { follower, events, close, control }
+    let mut follower = LossFollower::new(handle);
+    let levels = check(&mut follower).await;
+    Checked { follower, levels, events, close, control }
 }
 
 #[test]
@@ -151,24 +147,20 @@ async fn lost_spares_are_reported() {
     let mut settings = settings();
     settings.nodes.iter_mut().for_each(|node| node.capacity_kbps = 1_000);
     settings.scenarios.values_mut().for_each(|scenario| scenario.mode = RedundancyMode::Hot);
-    let telemetry = telemetry();
-    let mut checked = checked(&telemetry, settings).await;
+    let mut checked = checked(settings).await;
     let record = checked.events.try_recv().unwrap();
     let GatewayEvent::LossesUncovered(losses) = &record.event else { panic!("{record:?}") };
     let harms: Vec<[u32; 3]> = losses.iter().map(harm).collect();
     assert!(!harms.is_empty() && harms.iter().all(|harm| *harm == [0, 0, 2]), "{losses:?}");
-    let text = telemetry.prometheus().render();
-    let levels = text.lines().filter(|line| line.starts_with("evenkeel_loss_unprotected{"));
-    assert_eq!(levels.filter(|line| line.ends_with(" 2")).count(), 2, "for a node and a zone");
+    let worst = checked.levels.worst;
+    assert_eq!(worst.map(|worst| worst.unprotected_rooms), [2, 2], "for a node and a zone");
     drop(checked.follower);
     checked.control.await.unwrap();
 }
 
 #[tokio::test]
 async fn death_is_compared_with_the_check_before() {
-    let telemetry = telemetry();
-    let Checked { mut follower, mut events, close, control } =
-        checked(&telemetry, settings()).await;
+    let Checked { mut follower, mut events, close, control, .. } = checked(settings()).await;
     let death = CoreEvent::Node {
         hop: Hop { node: NodeId(0), incarnation: Incarnation(1) },
         from: Health::Up,
@@ -201,9 +193,7 @@ async fn death_is_compared_with_the_check_before() {
 
 #[tokio::test]
 async fn uncovered_loss_is_reported_once() {
-    let telemetry = telemetry();
-    let Checked { mut follower, mut events, close, control } =
-        checked(&telemetry, settings()).await;
+    let Checked { mut follower, levels, mut events, close, control } = checked(settings()).await;
     let mut reported = || match events.try_recv() {
         Ok(record) => match &record.event {
             GatewayEvent::LossesUncovered(losses) => Some(losses.clone()),
@@ -220,9 +210,8 @@ async fn uncovered_loss_is_reported_once() {
     assert_eq!(places, right);
     let figures = LossFigures { rooms: 1, sessions: 1, unplaced_sessions: 1, reduced_sessions: 0 };
     assert!(found.iter().all(|loss| loss.figures == figures), "{found:?}");
-    let unplaced = telemetry.prometheus().render();
-    let unplaced = unplaced.lines().filter(|line| line.starts_with("evenkeel_loss_unplaced{"));
-    assert_eq!(unplaced.filter(|line| line.ends_with(" 1")).count(), 2, "for a node and a zone");
+    let unplaced = levels.worst.map(|worst| worst.unplaced_sessions);
+    assert_eq!(unplaced, [1, 1], "for a node and a zone");
     check(&mut follower).await;
     assert_eq!(reported(), None, "the same losses");
     close.send(SessionId(1)).await.unwrap();

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use evenkeel_control::{EventRecord, GatewayEvent, LossComparison, LossFigures, PredictedLoss};
 use evenkeel_model::{
     CoreEvent, Decider, Health, Hop, MoveCause, NodeId, Op, PortMove, RoomId, SessionId,
 };
 use evenkeel_process::unix_us;
+
+use crate::messages::{LossComparison, LossFigures, PredictedLoss};
+use crate::reporting::{EventRecord, GatewayEvent};
 
 /// Time after the first death in which further deaths belong to the same fault, and rooms find other nodes. A copy is played for as
 /// long.

@@ -6,20 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use evenkeel_control::{
-    ControlError, EventRecord, GatewayEvent, Handle, LossComparison, LossFigures, NodeName,
-    PredictedLoss, UncoveredLoss, by_load,
-};
 use evenkeel_core::{BlastRadius, NodeStanding};
-use evenkeel_model::{FailureScope, NodeId};
+use evenkeel_model::{FailureScope, Health, NodeId};
 use evenkeel_process::unix_us;
-use evenkeel_telemetry::Instruments;
-use evenkeel_telemetry::registry::{Attribute, Level};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, timeout_at};
 
 use crate::faults::FaultObserver;
+use crate::handle::Handle;
+use crate::messages::{ControlError, LossComparison, LossFigures, PredictedLoss, UncoveredLoss};
+use crate::names::NodeName;
+use crate::reporting::{EventRecord, GatewayEvent};
 
 const CHECKED_EVERY: Duration = Duration::from_secs(60);
 
@@ -39,10 +37,31 @@ const CASES_MAX: usize = 8;
 /// Interval at which the end of a fault is looked for.
 const FAULT_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
 
+/// The worst of the losses that were checked, for metrics.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LossLevels {
+    /// The worst loss of one node, and that of one zone.
+    pub worst: [WorstLoss; 2],
+    /// Rooms that have no spare.
+    pub rooms_unprotected: u32,
+}
+
+/// The greatest figures of all losses of a scope, each of some loss.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WorstLoss {
+    /// A node or a zone.
+    pub scope: FailureScope,
+    /// Sessions in rooms that no node has capacity for.
+    pub unplaced_sessions: u32,
+    /// Sessions with a lower bit rate than before.
+    pub reduced_sessions: u32,
+    /// Rooms that would lose their spare.
+    pub unprotected_rooms: u32,
+}
+
 /// Checks losses, and reports those that the fleet could not bear.
-pub(super) struct LossFollower {
+pub struct LossFollower {
     handle: Handle,
-    instruments: Arc<Instruments>,
     reported: Vec<UncoveredLoss>,
     events: Receiver<Arc<EventRecord>>,
     faults: FaultObserver,
@@ -57,20 +76,21 @@ struct LossCase {
 }
 
 impl LossFollower {
-    pub(super) fn new(handle: Handle, instruments: Arc<Instruments>) -> LossFollower {
+    /// Follows faults from now on.
+    pub fn new(handle: Handle) -> LossFollower {
         let events = handle.events();
-        let faults = FaultObserver::default();
-        LossFollower { handle, instruments, reported: Vec::new(), events, faults }
+        LossFollower { handle, reported: Vec::new(), events, faults: FaultObserver::default() }
     }
 
-    /// Returns when control has ended.
-    pub(super) async fn follow(&mut self) {
+    /// Checks again and again, and measures each check. Returns when control has ended.
+    pub async fn follow(&mut self, measure: impl Fn(&LossLevels)) {
         loop {
             let began = Instant::now();
             let Ok(nodes) = self.handle.nodes().await else { return };
             match self.check(&nodes).await {
+                Ok(levels) => measure(&levels),
                 // Another process continues the sessions, or rooms changed meanwhile.
-                Ok(()) | Err(ControlError::Replaced | ControlError::NotCopied(_)) => {}
+                Err(ControlError::Replaced | ControlError::NotCopied(_)) => {}
                 Err(error) => tracing::warn!(?error, "losses of nodes were not checked"),
             }
             let pause = pause(began.elapsed(), rooms(&nodes));
@@ -80,7 +100,7 @@ impl LossFollower {
         }
     }
 
-    pub(super) async fn check(&mut self, nodes: &[NodeStanding]) -> Result<(), ControlError> {
+    async fn check(&mut self, nodes: &[NodeStanding]) -> Result<LossLevels, ControlError> {
         // A standby has no rooms.
         let cases = if rooms(nodes) == 0 { Vec::new() } else { self.cases(nodes) };
         let mut radii = Vec::new();
@@ -99,8 +119,7 @@ impl LossFollower {
             figures: LossFigures::from(radius),
         };
         self.faults.predict(cases.iter().zip(&radii).map(predicted).collect());
-        self.report(&cases, &radii);
-        Ok(())
+        Ok(self.report(&cases, &radii))
     }
 
     /// Follows faults until then. Returns false if there are no more events.
@@ -177,10 +196,8 @@ impl LossFollower {
         busiest.chain(zones).collect()
     }
 
-    fn report(&mut self, cases: &[LossCase], radii: &[BlastRadius]) {
-        // Sessions without a node, sessions with a lower bit rate, rooms without a spare.
-        let mut worst =
-            BTreeMap::from([(FailureScope::Node, [0; 3]), (FailureScope::Zone, [0; 3])]);
+    fn report(&mut self, cases: &[LossCase], radii: &[BlastRadius]) -> LossLevels {
+        let mut worst = [FailureScope::Node, FailureScope::Zone].map(WorstLoss::none);
         let mut uncovered = Vec::new();
         for (LossCase { scope, place, .. }, radius) in cases.iter().zip(radii) {
             let loss = UncoveredLoss {
@@ -189,22 +206,18 @@ impl LossFollower {
                 figures: LossFigures::from(radius),
                 unprotected_rooms: radius.unprotected.saturating_sub(radius.unprotected_before),
             };
-            let figures = harm(&loss);
-            let most = worst.entry(*scope).or_default();
-            *most = std::array::from_fn(|at| figures[at].max(most[at]));
-            if figures != [0; 3] {
+            worst.iter_mut().for_each(|worst| worst.add(&loss));
+            if harm(&loss) != [0; 3] {
                 uncovered.push(loss);
             }
         }
-        for (scope, figures) in worst {
-            let labels = [(Attribute::Scope, scope.name())];
-            let levels = [Level::LossUnplaced, Level::LossReduced, Level::LossUnprotected];
-            for (level, figure) in levels.into_iter().zip(figures) {
-                self.instruments.level(level, f64::from(figure), &labels);
-            }
-        }
-        let unprotected = radii.first().map_or(0, |radius| radius.unprotected_before);
-        self.instruments.level(Level::RoomsUnprotected, f64::from(unprotected), &[]);
+        let rooms_unprotected = radii.first().map_or(0, |radius| radius.unprotected_before);
+        self.report_changed(uncovered);
+        LossLevels { worst, rooms_unprotected }
+    }
+
+    /// Reports losses of other nodes or zones, or of another kind, than those that were reported.
+    fn report_changed(&mut self, uncovered: Vec<UncoveredLoss>) {
         let kinds = |losses: &[UncoveredLoss]| -> BTreeSet<(FailureScope, Arc<str>, [bool; 3])> {
             let kind = |loss: &UncoveredLoss| {
                 (loss.scope, Arc::clone(&loss.place), harm(loss).map(|figure| figure > 0))
@@ -235,6 +248,29 @@ impl LossFollower {
         self.reported.clone_from(&uncovered);
         self.handle.publish(GatewayEvent::LossesUncovered(uncovered));
     }
+}
+
+impl WorstLoss {
+    fn none(scope: FailureScope) -> WorstLoss {
+        WorstLoss { scope, unplaced_sessions: 0, reduced_sessions: 0, unprotected_rooms: 0 }
+    }
+
+    fn add(&mut self, loss: &UncoveredLoss) {
+        if self.scope == loss.scope {
+            let LossFigures { unplaced_sessions, reduced_sessions, .. } = loss.figures;
+            self.unplaced_sessions = self.unplaced_sessions.max(unplaced_sessions);
+            self.reduced_sessions = self.reduced_sessions.max(reduced_sessions);
+            self.unprotected_rooms = self.unprotected_rooms.max(loss.unprotected_rooms);
+        }
+    }
+}
+
+/// The running nodes, those that carry most first.
+pub fn by_load(nodes: &[NodeStanding]) -> Vec<NodeId> {
+    let runs = |node: &&NodeStanding| !matches!(node.health, Health::Down | Health::Cold);
+    let mut running: Vec<&NodeStanding> = nodes.iter().filter(runs).collect();
+    running.sort_by_key(|node| Reverse((node.carried_kbps, node.rooms)));
+    running.into_iter().map(|node| node.hop.node).collect()
 }
 
 /// Sessions without a node, sessions with a lower bit rate, and rooms without a spare.

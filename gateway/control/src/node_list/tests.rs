@@ -1,6 +1,6 @@
-use evenkeel_config::{ConfigBitRate, DriverSettings, ProbeKind};
+use evenkeel_config::{ConfigBitRate, DriverSettings, NodeSrtp, ProbeKind};
 
-use super::super::*;
+use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -165,4 +165,20 @@ fn error_names_count_limit_and_remedy() {
     assert!(said(0).starts_with("2 of 4 nodes would be removed or reached in another way, more"));
     assert!(said(1).starts_with("2 of 4 nodes would be removed after 1 removed before or"));
     assert!(said(0).ends_with("run `evenkeel reload --force`"));
+}
+
+#[test]
+fn name_is_of_the_node_that_stays() {
+    let mut listed = ListedNodes::default();
+    listed.put(NodeId(0), Arc::new(node("a", 1)));
+    let leaving = listed.begin_removal(&[NodeId(0)]);
+    assert_eq!(leaving.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [NodeId(0)]);
+    assert_eq!(listed.node_named("a"), Some(NodeId(0)), "no other node has the name");
+    listed.put(NodeId(1), Arc::new(node("a", 2)));
+    assert_eq!(listed.node_named("a"), Some(NodeId(1)));
+    assert_eq!((listed.leaves(NodeId(0)), listed.leaves(NodeId(1))), (true, false));
+    assert_eq!(listed.begin_removal(&[]).len(), 1, "the first is still being removed");
+    assert_eq!(&*listed.take(NodeId(0)).unwrap().name, "a");
+    assert!(listed.begin_removal(&[]).is_empty());
+    assert_eq!(listed.config(NodeId(0)), None);
 }
