@@ -47,6 +47,7 @@ use crate::prober::{Mismatch, ProbeEvent, ProbeResult};
 use crate::probes::Probes;
 use crate::records::RecordOwners;
 use crate::registry::SessionRegistry;
+use crate::reloads::Reloads;
 use crate::reporting::{Continuation, EventRecord, GatewayEvent, Reporting};
 use crate::sessions::Sessions;
 use crate::signalling::NodeSignalling;
@@ -263,6 +264,7 @@ struct Control {
     policies: PolicyRunner,
     continuity: Continuity,
     reporting: Reporting,
+    reloads: Reloads,
     started: Instant,
     lifetime: Lifetime,
 }
@@ -301,6 +303,7 @@ impl Control {
             policies: PolicyRunner::new(parts.policies, rollouts, events.clone()),
             continuity: Continuity::new(fencing, parts.lease, parts.grant, parts.is_replaced),
             reporting: Reporting::new(events, parts.history, names),
+            reloads: Reloads::default(),
             started: parts.started,
             lifetime: Lifetime::Serving,
             settings,
@@ -457,7 +460,7 @@ impl Control {
                     .command(worker, WorkerCommand::LimitBundles { node, size_max });
             }
             Some(DriverAction::Ng { node, datagram }) => {
-                self.nodes.signalling().send_ng(node, &datagram)
+                self.nodes.signalling().send_ng(node, &datagram);
             }
             Some(DriverAction::Post { node, number, hook, body, session, within }) => {
                 let trace = session.and_then(|id| self.sessions.registry().trace_headers(id));
@@ -913,8 +916,9 @@ impl Control {
                 let _ = reply.send(());
             }
             ControlRequest::NoteReload(report, reply) => {
-                let event = self.nodes.note_reload(*report);
-                event.into_iter().for_each(|event| self.reporting.send_event(event));
+                if self.reloads.note(&report) {
+                    self.reporting.send_event(GatewayEvent::Reload(*report));
+                }
                 let _ = reply.send(());
             }
             ControlRequest::NoteForecasts(report, reply) => {
@@ -924,7 +928,7 @@ impl Control {
                 let _ = reply.send(());
             }
             ControlRequest::NoteRefusal(refusal) => {
-                self.policies.threads().ledger().refuse(refusal)
+                self.policies.threads().ledger().refuse(refusal);
             }
             ControlRequest::Refusals(reply) => {
                 _ = reply.send(self.policies.threads().ledger().refusals());
@@ -941,8 +945,8 @@ impl Control {
             }
             ControlRequest::Sets(sets, reply) => _ = reply.send(self.change_sets(sets, now)),
             ControlRequest::List(list, reply) => _ = reply.send(self.list(&list, now)),
-            ControlRequest::Reload(reload) => self.nodes.pass_on(reload),
-            ControlRequest::FollowReloads(reloader) => self.nodes.follow_reloads(reloader),
+            ControlRequest::Reload(reload) => self.reloads.pass_on(reload),
+            ControlRequest::FollowReloads(reloader) => self.reloads.follow(reloader),
             ControlRequest::Push { reply, .. }
             | ControlRequest::RollOut(.., reply)
             | ControlRequest::ActOnRollout(.., reply)
@@ -1110,7 +1114,7 @@ impl Control {
             };
             match request {
                 Some(ControlRequest::Offer(offer, reply)) => {
-                    self.sessions.offers_mut().hold(offer, reply)
+                    self.sessions.offers_mut().hold(offer, reply);
                 }
                 Some(
                     request @ (ControlRequest::Suspend(_)
@@ -1243,7 +1247,7 @@ impl Control {
             version: env!("CARGO_PKG_VERSION"),
             region: Arc::clone(&self.settings.gateway.region),
             uptime_ms: now.saturating_duration_since(self.started).as_millis() as u64,
-            last_reload: self.nodes.last_reload().cloned(),
+            last_reload: self.reloads.last().cloned(),
             sessions: self.gateway.live(),
             rooms: self.gateway.standing_rooms(),
             uplink_suspect: self.gateway.node_table().doubts_uplink(),

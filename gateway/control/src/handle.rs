@@ -32,11 +32,12 @@ use crate::messages::{
     SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness,
 };
 use crate::names::NodeNames;
-use crate::node_list::{ListChange, NodeList, NotListed, ReloadReport, ReloadRequest, Reloaded};
+use crate::node_list::{ListChange, NodeList, NotListed};
 use crate::offers::{LaterOffer, OfferedSession, SessionAnswer};
 use crate::operations::{LogFilterSender, Operation, OperationTarget, Operations};
 use crate::policies::PushRequest;
 use crate::registry::IngressAnswer;
+use crate::reloads::{ReloadReport, ReloadRequest, Reloaded};
 use crate::reporting::{Continuation, EventRecord, GatewayEvent, ModeView};
 use crate::session_urls::SessionUrls;
 use crate::snapshot::{MediaStates, RecordBatch, Replica, Snapshot};

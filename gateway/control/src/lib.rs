@@ -29,6 +29,7 @@ mod prober;
 mod probes;
 mod records;
 mod registry;
+mod reloads;
 mod reporting;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
@@ -67,10 +68,7 @@ pub use messages::{
     UncoveredLoss,
 };
 pub use names::{NodeName, NodeNames};
-pub use node_list::{
-    ListChange, NodeList, NodeListUpdate, NotListed, NotReloaded, PolicyRefused, ReloadReport,
-    ReloadRequest, Reloaded, Shrinks,
-};
+pub use node_list::{ListChange, NodeList, NodeListUpdate, NotListed, Shrinks};
 pub use offers::{LaterOffer, LaterStreams, OfferedSession, SessionAnswer, is_first_packet_room};
 pub use operations::{
     BreakerTarget, LogFilterSender, Operation, OperationLog, OperationTarget, Operations,
@@ -80,6 +78,7 @@ pub use registry::{
     IceAnswer, IngressAnswer, ListenerAddress, ListenerAddresses, QuicListener, SessionRegistry,
     UdpListener,
 };
+pub use reloads::{NotReloaded, PolicyRefused, ReloadReport, ReloadRequest, Reloaded};
 pub use reporting::{
     Continuation, EventRecord, GatewayEvent, GroupChange, MediaPause, ModeView, Recovery,
     TraceCaller,

@@ -17,7 +17,7 @@ use evenkeel_model::{
 };
 use serde::Serialize;
 
-use crate::node_list::{NotReloaded, ReloadReport};
+use crate::reloads::{NotReloaded, ReloadReport};
 use crate::traces::TraceIds;
 use crate::workers::WORKERS_WITHIN;
 

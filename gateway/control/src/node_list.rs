@@ -1,4 +1,4 @@
-//! Lists of nodes, the guard against lists that shrink, and reloads.
+//! Lists of nodes, and the guard against lists that shrink.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::{DriverSettings, NodeConfig};
 use evenkeel_drivers::set;
-use evenkeel_model::{NodeId, PolicyName};
+use evenkeel_model::NodeId;
 use evenkeel_revisions::Actor;
 use serde::Serialize;
-use tokio::sync::oneshot;
 
 /// Limit of nodes removed within [`WITHIN`], per cent.
 const LIMIT_PERCENT: usize = 30;
@@ -200,93 +199,6 @@ pub enum NotListed {
         /// The reason and the remedy.
         why: String,
     },
-}
-
-/// A request to reload the configuration.
-#[derive(Debug)]
-pub struct ReloadRequest {
-    /// Allows more removed nodes than the guard does.
-    pub force: bool,
-    /// Deadline for draining removed nodes; without one their rooms move as others can take them.
-    pub within: Option<Duration>,
-    /// Replies with the changes.
-    pub reply: oneshot::Sender<Result<Reloaded, NotReloaded>>,
-}
-
-/// The changes of a reload.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
-pub struct Reloaded {
-    /// The changes of the list of nodes.
-    #[serde(flatten)]
-    pub nodes: ListChange,
-    /// Changed keys that need a restart.
-    #[serde(rename = "requires_restart")]
-    pub waiting: Vec<String>,
-    /// Policies that were not replaced.
-    pub refused: Vec<PolicyRefused>,
-}
-
-impl Reloaded {
-    /// Nothing changed, and nothing waits or was refused.
-    pub fn is_empty(&self) -> bool {
-        *self == Reloaded::default()
-    }
-}
-
-/// A reload, after it has ended.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ReloadReport {
-    /// Its cause.
-    pub by: Actor,
-    /// The time that it took.
-    pub took: Duration,
-    /// The changes, or the reason for which nothing changed, in one line.
-    pub outcome: Result<Reloaded, Box<str>>,
-}
-
-/// A policy that a reload did not replace.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct PolicyRefused {
-    /// The policy, by set and hook.
-    #[serde(serialize_with = "evenkeel_process::as_text")]
-    pub policy: PolicyName,
-    /// The reason of the refusal.
-    pub reason: String,
-}
-
-/// Why the configuration was not reloaded.
-#[derive(Clone, PartialEq, Debug, thiserror::Error)]
-pub enum NotReloaded {
-    /// Errors in the files, each with its place.
-    #[error("{rendered}")]
-    Invalid {
-        /// All of them, for a terminal.
-        rendered: String,
-        /// The first one, in one line.
-        first: Box<str>,
-    },
-    /// The dry run failed for a reason other than the files.
-    #[error("dry run of the saved configuration failed, nothing changed: {0}")]
-    Untried(String),
-    /// The list of nodes was refused.
-    #[error(transparent)]
-    NodeList(#[from] NotListed),
-    /// The system gives no thread.
-    #[error("nodes reloaded, policy sets kept: no thread for a new policy: {0}")]
-    NoThread(String),
-    /// No task reads the configuration.
-    #[error("this gateway has no configuration to reload")]
-    NoReloader,
-}
-
-impl NotReloaded {
-    /// The reason in one line.
-    pub fn summary(&self) -> Box<str> {
-        match self {
-            NotReloaded::Invalid { first, .. } => first.clone(),
-            other => other.to_string().into(),
-        }
-    }
 }
 
 /// The difference of a list from the listed nodes.

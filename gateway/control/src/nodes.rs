@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use evenkeel_config::{DriverSettings, GatewayConfig, NodeConfig, NodeSrtp};
@@ -17,17 +17,14 @@ use evenkeel_model::{
     CatalogEntry, FailureDomain, Hop, NodeId, NotStarted, RegionId, RtcpPort, Zone, ZoneId,
 };
 use evenkeel_process::sha256;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::equipment::{Equipment, ListEquipment, equip, has_webhooks, wants_briefs};
 use crate::inherited::{Inherited, NamedSockets, SocketName};
 use crate::messages::{ControlError, ForecastReport, NodeOrder, OrderStep};
 use crate::names::NodeNames;
 use crate::node_hooks::HookFailed;
-use crate::node_list::{
-    ListChange, ListedNode, ListedNodes, NodeList, NodeListChange, NotListed, NotReloaded,
-    ReloadReport, ReloadRequest, Reloaded,
-};
+use crate::node_list::{ListChange, ListedNode, ListedNodes, NodeList, NodeListChange, NotListed};
 use crate::operations::{BreakerTarget, Operation, OperationLog, OperationTarget};
 use crate::prober::{Mismatch, ProbeResult};
 use crate::probes::Probes;
@@ -48,10 +45,6 @@ pub(crate) struct Nodes {
     operations: OperationLog,
     /// Traces of starts and stops.
     traces: Arc<TraceRegistry>,
-    /// The task that reloads the configuration.
-    reloader: Option<mpsc::Sender<ReloadRequest>>,
-    /// The last reload that had an effect or was refused.
-    last_reload: Option<(ReloadReport, SystemTime)>,
     /// The warnings in force.
     forecasts: Vec<Forecast>,
 }
@@ -82,8 +75,6 @@ impl Nodes {
             trunks: Vec::new(),
             operations,
             traces,
-            reloader: None,
-            last_reload: None,
             forecasts: Vec::new(),
         }
     }
@@ -114,10 +105,6 @@ impl Nodes {
 
     pub(crate) fn operations_mut(&mut self) -> &mut OperationLog {
         &mut self.operations
-    }
-
-    pub(crate) fn last_reload(&self) -> Option<&(ReloadReport, SystemTime)> {
-        self.last_reload.as_ref()
     }
 
     pub(crate) fn forecasts(&self) -> &[Forecast] {
@@ -337,16 +324,6 @@ impl Nodes {
         Ok(duplicates)
     }
 
-    /// Passes a reload to the task that reads the configuration.
-    pub(crate) fn pass_on(&self, reload: ReloadRequest) {
-        let Some(reloader) = &self.reloader else {
-            let _ = reload.reply.send(Err(NotReloaded::NoReloader));
-            return;
-        };
-        // If the queue is full the caller gets an error.
-        let _ = reloader.try_send(reload);
-    }
-
     /// Names the nodes as another process identifies them.
     pub(crate) fn name_nodes(&self, core: &mut GatewayRecord) {
         for node in &mut core.nodes {
@@ -360,21 +337,6 @@ impl Nodes {
     pub(crate) fn by_identity(&self) -> BTreeMap<String, NodeId> {
         let stays = self.listed.iter().filter(|(_, listed)| !listed.leaves);
         stays.map(|(id, listed)| (identity(&listed.node), id)).collect()
-    }
-
-    /// Registers the task that reloads the configuration.
-    pub(crate) fn follow_reloads(&mut self, reloader: mpsc::Sender<ReloadRequest>) {
-        self.reloader = Some(reloader);
-    }
-
-    /// Notes a reload. Returns its event, if it had an effect or was refused: files are touched often, and a reload without effect
-    /// would hide a refusal in the status.
-    pub(crate) fn note_reload(&mut self, report: ReloadReport) -> Option<GatewayEvent> {
-        if report.outcome.as_ref().is_ok_and(Reloaded::is_empty) {
-            return None;
-        }
-        self.last_reload = Some((report.clone(), SystemTime::now()));
-        Some(GatewayEvent::Reload(report))
     }
 
     /// Notes forecasts, and tells the core what is expected. Returns the events of warnings that begin or end.

@@ -100,7 +100,8 @@ impl Prober {
     /// runtime. `connect` returns a socket like [`socket::connected`]; `first` is random.
     pub(crate) fn start(
         node: NodeId,
-        (method, fencing): (ProbeMethod, Arc<Fencing>),
+        method: ProbeMethod,
+        fencing: Arc<Fencing>,
         first: u64,
         events: mpsc::Sender<ProbeEvent>,
         connect: impl Fn() -> std::io::Result<std::net::UdpSocket> + 'static,

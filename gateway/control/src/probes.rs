@@ -92,12 +92,12 @@ impl Probes {
 
     /// Probes a node from now on; without a method, no longer.
     pub(crate) fn set_prober(&mut self, id: NodeId, probe: Option<(SocketAddr, ProbeMethod)>) {
-        let prober = probe.map(|probe| self.prober(id, probe));
+        let prober = probe.map(|(address, method)| self.prober(id, address, method));
         set(&mut self.probers, id, prober);
     }
 
     pub(crate) fn set_agent(&mut self, id: NodeId, agent: Option<(SocketAddr, ProbeMethod)>) {
-        let agent = agent.map(|agent| self.prober(id, agent));
+        let agent = agent.map(|(address, method)| self.prober(id, address, method));
         set(&mut self.agents, id, agent);
     }
 
@@ -108,9 +108,9 @@ impl Probes {
         set(&mut self.canaries, id, canary);
     }
 
-    fn prober(&self, id: NodeId, (address, method): (SocketAddr, ProbeMethod)) -> Prober {
-        let method = (method, Arc::clone(&self.fencing));
-        Prober::start(id, method, draw(), self.events.clone(), move || connected(address))
+    fn prober(&self, id: NodeId, address: SocketAddr, method: ProbeMethod) -> Prober {
+        let (fencing, events) = (Arc::clone(&self.fencing), self.events.clone());
+        Prober::start(id, method, fencing, draw(), events, move || connected(address))
     }
 
     pub(crate) fn probe(&self, node: NodeId, sequence: u64, clock: Clock) {

@@ -21,7 +21,8 @@ use tokio::sync::broadcast;
 use crate::history::{HistoryWriter, OpenSession};
 use crate::messages::{LossComparison, NodeOrder, OrderStep, ScenarioTraffic, UncoveredLoss};
 use crate::names::NodeNames;
-use crate::node_list::{NodeListUpdate, ReloadReport};
+use crate::node_list::NodeListUpdate;
+use crate::reloads::ReloadReport;
 use crate::traces::CallerSpan;
 use crate::workers::WorkerLines;
 

@@ -26,7 +26,7 @@ async fn node_is_probed_once_a_route_exists() {
     tasks
         .run_until(async {
             let prober =
-                Prober::start(NodeId(3), (ProbeMethod::Echo, Arc::default()), 0, told, connect);
+                Prober::start(NodeId(3), ProbeMethod::Echo, Arc::default(), 0, told, connect);
             let clock = Clock::read();
             prober.probe(7, [7; 12], clock);
             tokio::time::sleep(CONNECT_AGAIN * 4).await;
@@ -58,8 +58,8 @@ async fn waiting_answer_is_read_without_the_task() {
     let address = node.local_addr().unwrap();
     let (told, _probed) = mpsc::channel(8);
     let heard = async {
-        let method = (ProbeMethod::Echo, Arc::default());
-        let prober = Prober::start(NodeId(3), method, 0, told, move || connected(address));
+        let (method, fencing) = (ProbeMethod::Echo, Arc::default());
+        let prober = Prober::start(NodeId(3), method, fencing, 0, told, move || connected(address));
         let (mut buffer, mut sequence) = ([0; 64], 0);
         // The event loop does not know at first that the socket takes a datagram.
         let (length, from) = loop {
@@ -98,7 +98,8 @@ async fn event_of_a_replaced_prober_is_dropped() {
         let start = move || {
             Prober::start(
                 NodeId(3),
-                (ProbeMethod::Echo, Arc::default()),
+                ProbeMethod::Echo,
+                Arc::default(),
                 0,
                 told.clone(),
                 move || connected(address),
@@ -231,7 +232,7 @@ async fn closed_port_is_reported_with_its_probe() {
     let (told, mut probed) = mpsc::channel(8);
     let hears = async {
         let prober =
-            Prober::start(NodeId(3), (ProbeMethod::Echo, Arc::default()), 0, told, move || {
+            Prober::start(NodeId(3), ProbeMethod::Echo, Arc::default(), 0, told, move || {
                 connected(gone)
             });
         tokio::task::yield_now().await;
