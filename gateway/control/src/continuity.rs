@@ -403,13 +403,14 @@ fn restore_all(
     policies.restore(records, gateway, now);
     let at_workers = at_workers(media, descriptors)?;
     let RestoringSessions { entries, listeners } = sessions.begin_restore(registry)?;
-    let mut briefs = if sessions.registry().briefs { briefs(&core) } else { BTreeMap::new() };
+    let mut briefs =
+        if sessions.registry().keeps_briefs() { briefs(&core) } else { BTreeMap::new() };
     let here = nodes.by_identity();
     let node = |identity: &str| here.get(identity).copied();
     let numbers = core.nodes.iter().filter_map(|old| Some((old.hop.node, node(&old.name)?)));
     let numbers: BTreeMap<NodeId, NodeId> = numbers.collect();
     let hops = gateway.handle_record(core, node, now)?;
-    sessions.registry().traces.set_group(gateway.next_session());
+    sessions.registry().traces().set_group(gateway.next_session());
     let translation = Translation { hops, listeners, nodes: numbers };
     // All parts have the order of the sessions.
     let mut entries = entries.into_iter();

@@ -287,7 +287,7 @@ impl Control {
             node_hooks: NodeHooks::new(failed, poster, settings.gateway.sandbox),
         };
         let probes = Probes::new(probe_sender, Arc::clone(&fencing));
-        let (traces, operations) = (Arc::clone(&registry.traces), parts.operations);
+        let (traces, operations) = (Arc::clone(registry.traces()), parts.operations);
         let rollouts = evenkeel_config::rollout_settings(&settings.sets);
         let session_data = (settings.limits.session_data_mib as usize) << 20;
         let workers = WorkerLines::new(parts.workers, parts.handshakes, parts.quic_counters);
@@ -1266,8 +1266,8 @@ impl Control {
             scenario_traffic,
             drops: drops.collect(),
             messages_refused: self.nodes.probes().messages_refused(),
-            udp: registry.udp.iter().map(|it| it.addresses.default.rtp).collect(),
-            quic: registry.quic.as_ref().map(|quic| quic.addresses.default.rtp),
+            udp: registry.udp_addresses(),
+            quic: registry.quic_address(),
             carriers: registry.carriers(),
             quic_counts: workers.quic_counts(),
         }

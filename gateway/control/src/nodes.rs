@@ -713,7 +713,7 @@ fn fits(
             "open sessions have no ports towards it: ports are reserved only if a node needs them at start; restart the gateway",
         );
     }
-    if wants_briefs(node) && !registry.briefs {
+    if wants_briefs(node) && !registry.keeps_briefs() {
         return unfit(
             "its driver needs descriptions of sessions, which are kept only if such a node is configured at start; restart the gateway",
         );

@@ -139,21 +139,21 @@ impl SessionEntry {
 /// The sessions of this gateway, by number.
 pub struct SessionRegistry {
     /// The UDP listeners, by number.
-    pub udp: Vec<UdpListener>,
+    udp: Vec<UdpListener>,
     /// The QUIC listener.
-    pub quic: Option<QuicListener>,
+    quic: Option<QuicListener>,
     /// The certificate that DTLS clients see; `None` without handshakes.
-    pub dtls_certificate: Option<watch::Receiver<DtlsCertificate>>,
+    dtls_certificate: Option<watch::Receiver<DtlsCertificate>>,
     /// The flow table, which workers read.
-    pub flows: Arc<Flows>,
+    flows: Arc<Flows>,
     /// The address of sessions' own ports, which another host may have if it is one; `None` if no node needs any.
     port_legs: Option<IpAddr>,
     /// A driver needs [`Brief`]s of sessions.
-    pub briefs: bool,
+    briefs: bool,
     /// Ids of the traces of sessions.
-    pub(crate) traces: Arc<TraceRegistry>,
+    traces: Arc<TraceRegistry>,
     /// Codes of the URLs of sessions.
-    pub session_urls: Arc<SessionUrls>,
+    session_urls: Arc<SessionUrls>,
     /// The spans of trusted callers.
     callers: BTreeMap<SessionId, CallerSpan>,
     entries: IdMap<SessionId, Box<SessionEntry>>,
@@ -285,6 +285,46 @@ impl SessionRegistry {
             entries: IdMap::default(),
             workers,
         }
+    }
+
+    /// With the certificate that DTLS clients see.
+    #[must_use]
+    pub fn with_certificate(
+        self,
+        certificate: watch::Receiver<DtlsCertificate>,
+    ) -> SessionRegistry {
+        SessionRegistry { dtls_certificate: Some(certificate), ..self }
+    }
+
+    /// With the codes of the URLs of sessions.
+    #[must_use]
+    pub fn with_session_urls(self, session_urls: Arc<SessionUrls>) -> SessionRegistry {
+        SessionRegistry { session_urls, ..self }
+    }
+
+    /// Ids of the traces of sessions.
+    pub(crate) fn traces(&self) -> &Arc<TraceRegistry> {
+        &self.traces
+    }
+
+    /// A driver needs [`Brief`]s of sessions.
+    pub(crate) fn keeps_briefs(&self) -> bool {
+        self.briefs
+    }
+
+    /// The default addresses of the UDP listeners.
+    pub(crate) fn udp_addresses(&self) -> Vec<SocketAddr> {
+        self.udp.iter().map(|udp| udp.addresses.default.rtp).collect()
+    }
+
+    /// The default address of the QUIC listener.
+    pub(crate) fn quic_address(&self) -> Option<SocketAddr> {
+        self.quic.as_ref().map(|quic| quic.addresses.default.rtp)
+    }
+
+    /// The scenario of sessions that a first packet at this listener opens.
+    pub(crate) fn open_scenario(&self, listener: u8) -> Option<&Arc<str>> {
+        self.udp.get(usize::from(listener))?.open.as_ref()
     }
 
     /// Returns the entry of a session, if present.

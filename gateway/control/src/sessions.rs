@@ -121,7 +121,7 @@ impl Sessions {
         payload_type: u8,
         now: Instant,
     ) -> Option<OfferedSession> {
-        let scenario = self.registry.udp.get(usize::from(listener))?.open.clone()?;
+        let scenario = Arc::clone(self.registry.open_scenario(listener)?);
         self.offers.first_packet(scenario, listener, source, payload_type, now)
     }
 

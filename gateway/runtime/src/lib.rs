@@ -343,7 +343,7 @@ fn assemble(
         lines.push(WorkerLine { commands: commands_in, waker, stats });
     }
 
-    let mut registry = SessionRegistry::new(
+    let registry = SessionRegistry::new(
         udp.clone(),
         quic_thread.as_ref().map(|quic| QuicListener {
             addresses: advertised_quic(settings, quic.address),
@@ -355,11 +355,11 @@ fn assemble(
         briefs(settings),
         workers_count,
         traces,
-    );
+    )
+    .with_certificate(certificates.dtls())
+    .with_session_urls(Arc::clone(&handle.session_urls));
     let foundry = policies.foundry().clone();
     let (folder, socket) = (foundry.folder(), &settings.admin.socket);
-    registry.dtls_certificate = Some(certificates.dtls());
-    registry.session_urls = Arc::clone(&handle.session_urls);
     let handshakes = HandshakeParts {
         certificate: certificates.dtls(),
         inputs: handshakes,
