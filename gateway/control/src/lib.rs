@@ -1,4 +1,8 @@
 //! Control: one thread owns the core. Its bounded input channels carry events and summaries, never packets.
+//!
+//! `Control` gives each input to its owner and does what the owner returns: `Sessions` (offers, registry, workers), `Nodes` (the list,
+//! drivers, probes, operators' decisions), `PolicyRunner` (threads and rollouts) and `Continuity` (the follower of records, suspension,
+//! the sessions of another process). `Reporting` sends events and keeps the history.
 
 #![deny(missing_docs)]
 
