@@ -12,7 +12,7 @@ use evenkeel_media::srtp::{CopyNumber, GrantView, IndexGrant};
 use evenkeel_media::trunk::seal::{self, SealError};
 use evenkeel_media::trunk::{Bundle, SHARED_MAX, Tag};
 use evenkeel_model::forward::DropReason;
-use evenkeel_model::{Board, NodeId};
+use evenkeel_model::{Board, NodeId, StreamKind};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -53,6 +53,25 @@ pub(crate) struct Egress {
     pub(crate) protected: Vec<u8>,
     /// Another process continues the sessions, with the counters that they had when this was set.
     pub(crate) is_handed_out: bool,
+}
+
+/// DSCP of packets by kind (RFC 2474).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct DscpMarks {
+    /// Voice and its RTCP; 46 is EF.
+    pub voice: u8,
+    /// 34 is AF41.
+    pub video: u8,
+}
+
+impl DscpMarks {
+    #[inline]
+    pub(super) fn of(self, kind: StreamKind) -> u8 {
+        match kind {
+            StreamKind::Audio => self.voice,
+            StreamKind::Video => self.video,
+        }
+    }
 }
 
 /// State of the worker that a session uses while it handles a packet.

@@ -42,7 +42,7 @@ pub use command::{Copies, Duplicate, HandedOut, SocketDuplicates, WorkerCommand}
 pub use dtls::{HandshakeFlight, HandshakeInput, handshake_channel};
 pub use early::EarlyLimits;
 use early::Outbound;
-pub use egress::{BUNDLE_SIZES, TrunkSocket, TrunkState};
+pub use egress::{BUNDLE_SIZES, DscpMarks, TrunkSocket, TrunkState};
 use egress::{Egress, PacketContext, Permit, Trunk, WorkerGrant, trunk_to};
 use evenkeel_media::continuity::FILLED_WITHIN;
 use evenkeel_media::srtp::IndexGrant;
@@ -60,8 +60,8 @@ use report::{Sweep, every};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use session::WorkerSession;
 pub use session::{
-    AnsweredMedia, ClientAddressing, ClientPassword, DscpMarks, Install, NodeLeg, NodePort,
-    SessionState, SrtpKeying, SrtpPort,
+    AnsweredMedia, ClientAddressing, ClientPassword, Install, NodeLeg, NodePort, SessionState,
+    SrtpKeying, SrtpPort,
 };
 use slots::SessionSlots;
 pub use slots::tag;

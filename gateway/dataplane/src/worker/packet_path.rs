@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 
 use super::client_ingress::ClientIngress;
 use super::early::EarlyLimits;
-use super::egress::{Egress, PacketContext, Trunk, TrunkSocket};
+use super::egress::{DscpMarks, Egress, PacketContext, Trunk, TrunkSocket};
 use super::report::{MediaDirection, WorkerStats};
-use super::session::{ClientAddressing, DscpMarks, Install, NodeLeg, WorkerSession};
+use super::session::{ClientAddressing, Install, NodeLeg, WorkerSession};
 use super::slots::SessionSlots;
 use super::sockets::{ClientArrival, ListenerPort, RtpSide, SourceKey};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};

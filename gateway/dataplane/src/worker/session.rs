@@ -44,12 +44,12 @@ use media::{MediaState, RunningMedia, voice};
 use node::NodeSide;
 pub use node::{NodeLeg, NodePort, SrtpPort};
 use record::Learned;
-pub use record::{ClientAddressing, DscpMarks, Install, SessionState};
+pub use record::{ClientAddressing, Install, SessionState};
 use srtp::SrtpEnds;
 pub use srtp::{AnsweredMedia, ClientPassword, SrtpKeying};
 
 use super::dtls::{DtlsSession, HandshakeDatagram, InputKind};
-use super::egress::{Egress, PacketContext};
+use super::egress::{DscpMarks, Egress, PacketContext};
 use super::report::{MediaCounts, MediaDirection, ShedRun, Summary, Totals, WorkerReport};
 use super::sockets::{ClientPath, RtpSide, SourceKey, reason};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
@@ -347,11 +347,10 @@ impl WorkerSession {
         packet: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
-        let dscp = self.dscp.of(kind);
         let srtp = self.running.as_deref_mut().map(|running| &mut running.srtp);
         // The next copy must have the counters.
         self.uncopied |=
-            self.nodes.send(hop, side, kind, dscp, packet, self.home, self.id, srtp, cx);
+            self.nodes.send(hop, side, kind, self.dscp, packet, self.home, self.id, srtp, cx);
     }
 
     /// Handles a packet that a hop sent for the client.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::srtp::{RefusedPacket, SrtpEnds};
 use crate::flows::Home;
-use crate::worker::egress::PacketContext;
+use crate::worker::egress::{DscpMarks, PacketContext};
 use crate::worker::report::{MediaDirection, WorkerReport, WorkerStats};
 use crate::worker::sockets::{RtpSide, SessionPorts};
 
@@ -141,7 +141,7 @@ impl NodeSide {
         hop: Hop,
         side: RtpSide,
         kind: StreamKind,
-        dscp: u8,
+        dscp: DscpMarks,
         packet: &[u8],
         home: Home,
         id: SessionId,
@@ -162,12 +162,12 @@ impl NodeSide {
             }
             NodeLeg::Port(port) => {
                 let port = **port;
-                self.queue(hop.node, port, side, dscp, packet, home, cx);
+                self.queue(hop.node, port, side, dscp.of(kind), packet, home, cx);
                 false
             }
             NodeLeg::Srtp(leg) => {
                 let port = leg.port;
-                self.send_protected(hop, port, side, dscp, packet, home, id, srtp, cx);
+                self.send_protected(hop, port, side, dscp.of(kind), packet, home, id, srtp, cx);
                 true
             }
         }

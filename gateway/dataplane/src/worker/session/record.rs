@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_media::instant;
-use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, SessionId, StreamKind};
+use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::address::ClientAddress;
@@ -14,6 +14,7 @@ use super::media::MediaState;
 use super::node::NodeLeg;
 use super::srtp::{SrtpCounters, SrtpKeying};
 use crate::flows::Home;
+use crate::worker::egress::DscpMarks;
 use crate::worker::report::Totals;
 use crate::worker::sockets::{SessionPorts, SourceKey};
 
@@ -47,24 +48,6 @@ pub struct Install {
     /// The state in which another worker left the session. It returns the learned addresses to the flow table; before
     /// any worker reads, [`WorkerCommand::Confirm`](crate::worker::WorkerCommand::Confirm) tells that they are all there.
     pub state: Option<Box<SessionState>>,
-}
-
-/// DSCP of packets by kind (RFC 2474).
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct DscpMarks {
-    /// Voice and its RTCP; 46 is EF.
-    pub voice: u8,
-    /// 34 is AF41.
-    pub video: u8,
-}
-
-impl DscpMarks {
-    pub(super) fn of(self, kind: StreamKind) -> u8 {
-        match kind {
-            StreamKind::Audio => self.voice,
-            StreamKind::Video => self.video,
-        }
-    }
 }
 
 /// Identification and addresses of a client.

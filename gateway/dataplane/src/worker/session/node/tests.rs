@@ -55,7 +55,17 @@ fn sent(leg: Option<NodeLeg>, reasons: [DropReason; 2]) -> (bool, [u64; 2]) {
     nodes.srtp_legs().for_each(|(hop, keys)| ends.set_leg(hop, keys));
     let (side, kind, id) = (RtpSide::Rtp, StreamKind::Audio, SessionId(1));
     let packet = [0x80, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 5, 1];
-    let used = nodes.send(hop(0), side, kind, 0, &packet, HOME, id, Some(&mut ends), cx);
+    let used = nodes.send(
+        hop(0),
+        side,
+        kind,
+        DscpMarks::default(),
+        &packet,
+        HOME,
+        id,
+        Some(&mut ends),
+        cx,
+    );
     (used, reasons.map(|reason| cx.egress.stats.drops(reason)))
 }
 
