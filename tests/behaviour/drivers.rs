@@ -61,7 +61,7 @@ fn before(node: &Node, driver: &str) -> Gateway {
     world.start()
 }
 
-fn assert_two_clients_hear(gateway: &Gateway) {
+pub(super) fn assert_two_clients_hear(gateway: &Gateway) {
     let (mut ann, mut bob) = (Phone::new(1), Phone::new(2));
     for phone in [&mut ann, &mut bob] {
         let opened = gateway.open(offer("room", declared(phone)));

@@ -29,6 +29,7 @@ mod newcomers;
 mod offers;
 mod outages;
 mod outcomes;
+mod own_driver;
 mod policies;
 mod ports;
 mod recordings;

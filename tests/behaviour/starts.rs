@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use evenkeel_config::{GatewayConfig, ListenIngress};
 use evenkeel_control::AdmissionState;
+use evenkeel_drivers::DRIVERS;
 use evenkeel_model::Health;
 use evenkeel_runtime::{RunError, RunningGateway};
 
@@ -34,7 +35,7 @@ fn second_gateway_on_same_port_is_refused() {
     let gateway = World::of(&[&node]).start();
     let mut second = GatewayConfig::clone(&gateway.settings);
     second.listens[0].address = gateway.status().udp[0];
-    let failure = evenkeel_runtime::start(&Arc::new(second)).unwrap_err();
+    let failure = evenkeel_runtime::start(&Arc::new(second), DRIVERS).unwrap_err();
     let message = failure.to_string();
     assert!(matches!(failure, RunError::Listen { .. }), "{message}");
     assert!(message.contains("is another gateway running"), "{message}");
@@ -47,11 +48,11 @@ fn late_start_failure_releases_sockets() {
     let [udp, quic] = &settings.listens[..] else { panic!("{:?}", settings.listens) };
     // UDP is bound before QUIC finds its port taken.
     let rival = UdpSocket::bind(quic.address).unwrap();
-    let failure = evenkeel_runtime::start(&settings).unwrap_err();
+    let failure = evenkeel_runtime::start(&settings, DRIVERS).unwrap_err();
     assert!(matches!(failure, RunError::Quic(_)), "{failure}");
     UdpSocket::bind(udp.address).unwrap();
     drop(rival);
-    let running = evenkeel_runtime::start(&settings).unwrap();
+    let running = evenkeel_runtime::start(&settings, DRIVERS).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(running.handle.shut_down(std::time::Duration::ZERO)).unwrap();
     runtime.block_on(running.ends()).unwrap();
@@ -81,7 +82,7 @@ fn broken(world: &World) -> Arc<GatewayConfig> {
 fn invalid_policy_prevents_start() {
     let node = Node::agent("east-a1");
     let settings = broken(&World::of(&[&node]).routed());
-    let failure = evenkeel_runtime::start(&settings).unwrap_err();
+    let failure = evenkeel_runtime::start(&settings, DRIVERS).unwrap_err();
     assert!(matches!(failure, RunError::Policy { .. }), "{failure}");
     UdpSocket::bind(settings.listens[0].address).unwrap();
 }
@@ -91,7 +92,7 @@ fn invalid_policy_ends_forwarding_gateway() {
     let node = Node::agent("east-a1");
     let settings = broken(&World::of(&[&node]).routed());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let running = evenkeel_runtime::begin(&settings).unwrap();
+    let running = evenkeel_runtime::begin(&settings, DRIVERS).unwrap();
     let failure = runtime.block_on(running.ends()).unwrap_err();
     assert!(failure.to_string().starts_with("policy call/routing: "), "{failure}");
     runtime.block_on(running.handle.shut_down(std::time::Duration::ZERO)).unwrap();
@@ -104,7 +105,7 @@ fn offers_before_policies_wait_for_them() {
     let settings = Arc::new(fixed(&World::of(&[&node]).routed()));
     let phone = Phone::new(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let running = evenkeel_runtime::begin(&settings).unwrap();
+    let running = evenkeel_runtime::begin(&settings, DRIVERS).unwrap();
     runtime.block_on(running.handle.offer(offer("r", declared(&phone)))).unwrap();
     // A policy that has no processor answers too late, so the decision may be native.
     assert_eq!(runtime.block_on(running.handle.status()).unwrap().state, AdmissionState::Serving);
@@ -124,7 +125,7 @@ fn started_node_counts_after_a_restart() {
     world.gateway = format!("cache = \"{}\"\n", cache.path().join("cache").display());
     let settings = Arc::new(fixed(&world));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let begin = || evenkeel_runtime::start(&settings).unwrap();
+    let begin = || evenkeel_runtime::start(&settings, DRIVERS).unwrap();
     let end = |running: RunningGateway| {
         runtime.block_on(running.handle.shut_down(std::time::Duration::ZERO)).unwrap();
         running.join().unwrap();

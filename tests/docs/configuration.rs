@@ -79,6 +79,25 @@ fn ranges_equal_the_parsers() {
     assert!(wrong.is_empty(), "{PAGE} has ranges that do not hold:\n{}", wrong.join("\n"));
 }
 
+/// The page of drivers has a row for each, and the key `driver` takes their names.
+#[test]
+fn drivers_equal_the_table() {
+    let names: Vec<&str> = evenkeel_drivers::DRIVERS.iter().map(|driver| driver.name()).collect();
+    let page = Page::read("docs/nodes-and-drivers.md");
+    let rows = page
+        .prose()
+        .into_iter()
+        .map(|(_, line)| line)
+        .skip_while(|line| !line.starts_with("| driver |"));
+    let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
+    let listed: Vec<String> = rows.map(|row| quoted(&cells(row)[0])[0].to_owned()).collect();
+    assert_eq!(listed, names, "docs/nodes-and-drivers.md");
+    let page = Page::read(PAGE);
+    let mut lines = page.prose().into_iter().map(|(_, line)| line);
+    let row = lines.find(|line| line.starts_with("| `driver` |"));
+    assert_eq!(quoted(&cells(row.unwrap())[4]), names, "{PAGE}");
+}
+
 /// The required keys of `[cluster]`.
 const CLUSTER: &str = "name = \"a\"\nsecret_file = \"cluster.secret\"\nlisten = \"10.0.0.1:7100\"\n\
     peer = { name = \"b\", address = \"10.0.0.2:7100\" }\n\
@@ -274,11 +293,15 @@ fn load(file: File, text: &str) -> Result<String, String> {
     match file {
         File::Gateway => {
             fs::write(&config, text).unwrap();
-            read(GatewayConfig::load(Some(&config), None))
+            read(GatewayConfig::load(
+                Some(&config),
+                None,
+                &evenkeel_drivers::kinds(evenkeel_drivers::DRIVERS),
+            ))
         }
         File::Set => {
             fs::write(&set, text).unwrap();
-            read(GatewayConfig::load(None, Some(&sets)))
+            read(GatewayConfig::load(None, Some(&sets), &[]))
         }
         File::Agent => {
             let config = folder.join("agent.toml");

@@ -87,7 +87,11 @@ fn parse(block: &Block) -> Result<(), String> {
     match block.info.as_str() {
         "evenkeel.toml" => {
             fs::write(&file, &block.text).unwrap();
-            let loaded = GatewayConfig::load(Some(&file), Some(&sets));
+            let loaded = GatewayConfig::load(
+                Some(&file),
+                Some(&sets),
+                &evenkeel_drivers::kinds(evenkeel_drivers::DRIVERS),
+            );
             loaded.map(|_| ()).map_err(|invalid| InvalidSetting::render(&invalid, Colour::Plain))
         }
         "agent.toml" => {

@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::address::Url;
 use super::check::ConfigCheck;
-use super::node::{self, WebhookTarget};
+use super::webhook::{WebhookTarget, hook_at};
 
 /// Maximum number of receivers.
 pub(super) const RECEIVERS_MAX: usize = 16;
@@ -134,7 +134,7 @@ fn receiver(raw: &AlertTable, check: &mut ConfigCheck) -> Option<AlertReceiver> 
         }
         (None, None) => None,
     };
-    let mut target = node::hook_at(&raw.url, raw.token_file.as_ref(), URL, check)?;
+    let mut target = hook_at(&raw.url, raw.token_file.as_ref(), URL, check)?;
     if raw.kind == AlertReceiverKind::Alertmanager {
         target.url = alertmanager(&raw.url, &target.url, check)?;
     }

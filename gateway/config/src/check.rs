@@ -526,11 +526,18 @@ impl Diagnostic for InvalidSetting {
 }
 
 /// Rewords a parser error.
+pub(super) fn from_parser(source: &Arc<ConfigSource>, error: &toml::de::Error) -> InvalidSetting {
+    from_parser_at(source, error.span().unwrap_or(0..0), error.message())
+}
+
+/// Rewords what the parser said of this place.
 ///
 /// The parser only offers sentences such as `unknown field `x`, expected `a` or `b``.
-pub(super) fn from_parser(source: &Arc<ConfigSource>, error: &toml::de::Error) -> InvalidSetting {
-    let span = error.span().unwrap_or(0..0);
-    let message = error.message();
+pub(super) fn from_parser_at(
+    source: &Arc<ConfigSource>,
+    span: Range<usize>,
+    message: &str,
+) -> InvalidSetting {
     let (left, right) = message.split_once(", expected ").unwrap_or((message, ""));
     let invalid =
         |found: String, expected: String| InvalidSetting::at(source, span.clone(), found, expected);

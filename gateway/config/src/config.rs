@@ -18,6 +18,7 @@ use super::alert::{self, AlertReceiver, AlertTable};
 use super::check::{self, ConfigCheck, ConfigSource, InvalidSetting, quoted};
 use super::cluster::{self, ClusterTable, GroupSettings, WitnessSettings};
 use super::dependency::{self, DependencySettings, DependencyTable};
+use super::driver::{self, DriverKind};
 use super::elastic::ElasticTable;
 use super::forecast::{ForecastConfig, ForecastSettings};
 use super::gateway::{
@@ -26,7 +27,7 @@ use super::gateway::{
 };
 use super::index::{self, IndexSettings, IndexTable};
 use super::listen::{self, ListenIdentity, ListenIngress, ListenSettings, ListenTable};
-use super::node::{self, DriverSettings, NODES_MAX, NodeConfig, NodeEntry};
+use super::node::{self, NODES_MAX, NodeConfig, NodeEntry};
 use super::plugin::{self, Compiler, PolicyBinding, SetOrigin, TrustSettings, TrustTable};
 use super::registry::{self, RegistrySettings, RegistryTable};
 use super::set::{self, CheckedSet, PolicySet, SHIPPED_SETS, ScenarioSettings, SetTable};
@@ -133,10 +134,12 @@ impl GatewayConfig {
     ///
     /// Without a file: UDP and QUIC on loopback, no nodes. Files in `policies`, or else in the folder that the file
     /// names, replace the shipped policy sets of the same name.
+    /// `drivers` are those that `[[node]]` may name.
     /// Returns all errors with their places; only the first if a file cannot be parsed.
     pub fn load(
         config: Option<&Path>,
         policies: Option<&Path>,
+        drivers: &[&dyn DriverKind],
     ) -> Result<GatewayConfig, Vec<InvalidSetting>> {
         let mut invalid = Vec::new();
         let (raw, mut check) = match config.map(read).transpose() {
@@ -144,7 +147,7 @@ impl GatewayConfig {
                 let folder = config.and_then(Path::parent).unwrap_or(Path::new(""));
                 let source =
                     source.unwrap_or_else(|| check::source(Path::new("evenkeel.toml"), ""));
-                (parse::<ConfigFile>(&source, &mut invalid), ConfigCheck::new(source, folder))
+                (parse_file(&source, drivers, &mut invalid), ConfigCheck::new(source, folder))
             }
             Err(unreadable) => {
                 invalid.push(*unreadable);
@@ -169,7 +172,7 @@ impl GatewayConfig {
             .into_iter()
             .map(|(checked, source)| (checked.set, (source, checked.places)))
             .unzip();
-        let mut settings = GatewayConfig::check(&raw, gateway, sets, &mut check);
+        let mut settings = GatewayConfig::check(&raw, gateway, sets, drivers, &mut check);
         settings.written = WrittenConfig::of(config, check.source.inner());
         invalid.extend(check_survival(&settings, &places));
         invalid.extend(check.into_invalid());
@@ -180,6 +183,7 @@ impl GatewayConfig {
         raw: &ConfigFile,
         mut gateway: GatewaySettings,
         sets: Vec<PolicySet>,
+        drivers: &[&dyn DriverKind],
         check: &mut ConfigCheck,
     ) -> GatewayConfig {
         let mut regions = regions(raw, check);
@@ -196,10 +200,11 @@ impl GatewayConfig {
         if regions.is_empty() {
             regions.push(gateway.region.clone());
         }
-        node::duplicates(&raw.node, check);
+        node::duplicates(&raw.node, drivers, check);
         check.at_most(&raw.node, NODES_MAX, "nodes");
         check.at_most(&raw.listen, listen::LISTENS_MAX, "listeners");
-        let nodes: Vec<_> = raw.node.iter().filter_map(|raw| node::check(raw, check)).collect();
+        let nodes = raw.node.iter().filter_map(|raw| node::check(raw, drivers, check));
+        let nodes: Vec<_> = nodes.collect();
         node::shared_secrets(&raw.node, &nodes, raw.admin.drills, check);
         let listens = listens(raw, &sets, check);
         let member = raw.cluster.as_ref();
@@ -365,6 +370,26 @@ fn read(path: &Path) -> Result<Arc<ConfigSource>, Box<InvalidSetting>> {
         return Err(refuse(format!("the control character U+{found:04X} in line {line}")));
     }
     Ok(check::source(path, &text))
+}
+
+/// Parses `evenkeel.toml`, with the keys of these drivers.
+fn parse_file(
+    source: &Arc<ConfigSource>,
+    drivers: &[&dyn DriverKind],
+    invalid: &mut Vec<InvalidSetting>,
+) -> ConfigFile {
+    let keys = match driver::keys(source, drivers) {
+        Ok(keys) => keys,
+        Err(unknown) => {
+            invalid.push(*unknown);
+            return ConfigFile::default();
+        }
+    };
+    let mut file: ConfigFile = parse(source, invalid);
+    for (node, keys) in file.node.iter_mut().zip(keys) {
+        node.get_mut().keys = keys;
+    }
+    file
 }
 
 fn parse<T: Default + serde::de::DeserializeOwned>(
@@ -580,15 +605,18 @@ fn of_sessions_apart(
     place: &Range<usize>,
     check: &mut ConfigCheck,
 ) {
-    let mut refuse = |node: &NodeConfig, is: &str, expected| {
+    let mut refuse = |node: &NodeConfig, is: &str, expected: &str| {
         let found =
             format!("affinity `session` of scenario `{name}` with node `{}`{is}", node.name);
         check.refuse(place.clone(), found, expected);
     };
     let mut nodes = settings.nodes.iter();
-    if let Some(node) = nodes.clone().find(|node| node.driver == DriverSettings::Rtpengine) {
-        let expected = "affinity `room`: rtpengines do not forward to each other";
-        refuse(node, ", which has driver `rtpengine`", expected);
+    let unmeshed = |node: &&NodeConfig| node.driver.unmeshed.is_some();
+    if let Some(node) = nodes.clone().find(unmeshed)
+        && let Some(why) = node.driver.unmeshed
+    {
+        let is = format!(", which has driver `{}`", node.driver.name);
+        refuse(node, &is, &format!("affinity `room`: {why}"));
     }
     if let Some(node) = nodes.find(|node| node.probed() == NodeProbing::No) {
         let expected = "affinity `room`, or a probe: a node with a single session sends no media";

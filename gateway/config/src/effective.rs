@@ -18,7 +18,7 @@ use super::config::GatewayConfig;
 use super::dependency::DependencySettings;
 use super::gateway::Traceparent;
 use super::listen::ListenIngress;
-use super::node::{DriverSettings, NodeConfig, ProbeKind};
+use super::node::NodeConfig;
 use super::plugin::SetOrigin;
 
 /// The configuration in force, and where it came from.
@@ -331,20 +331,9 @@ fn node(node: &NodeConfig) -> Value {
     let mut keys = Table::new();
     keys.insert("standby".to_owned(), node.standby.into());
     keys.insert("srtp".to_owned(), node.srtp.name().into());
-    match &node.driver {
-        DriverSettings::Plain { probe } | DriverSettings::Webhook { probe, .. } => {
-            let probe = match probe {
-                ProbeKind::Stun => "stun",
-                ProbeKind::Echo => "echo",
-                ProbeKind::None => "none",
-            };
-            keys.insert("probe".to_owned(), probe.into());
-        }
-        DriverSettings::Agent { encrypt, .. } => {
-            keys.insert("canary".to_owned(), node.canary.into());
-            keys.insert("encrypt".to_owned(), (*encrypt).into());
-        }
-        DriverSettings::Rtpengine => {}
+    keys.extend(node.driver.keys.clone());
+    if node.trunk().is_some() {
+        keys.insert("canary".to_owned(), node.canary.into());
     }
     if let Some(start) = &node.start {
         keys.insert("start".to_owned(), table([("timeout", spell(start.within).into())]));

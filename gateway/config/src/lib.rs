@@ -8,6 +8,7 @@ mod check;
 mod cluster;
 mod config;
 mod dependency;
+mod driver;
 mod effective;
 mod elastic;
 mod forecast;
@@ -21,6 +22,7 @@ mod set;
 mod slo;
 mod source_file;
 mod telemetry;
+mod webhook;
 mod webrtc;
 
 pub use address::{NetworkPrefix, NoUrl, Url};
@@ -29,6 +31,7 @@ pub use check::{Colour, ConfigBitRate, InvalidSetting, SecretFile, read_duration
 pub use cluster::{AddressPlace, GroupSettings, MovingAddress, PeerSettings, WitnessSettings};
 pub use config::GatewayConfig;
 pub use dependency::{DependencySettings, DependencyTarget};
+pub use driver::{DriverKey, DriverKeys, DriverKind, DriverSettings, NodeProbe, Signalling};
 pub use effective::ConfigInForce;
 pub use forecast::ForecastSettings;
 pub use gateway::{
@@ -38,10 +41,7 @@ pub use index::{IndexSettings, Login};
 pub use listen::{
     AdvertisedAddress, CertificateFiles, ListenIdentity, ListenIngress, ListenSettings,
 };
-pub use node::{
-    DriverSettings, NODES_MAX, NodeConfig, NodeSrtp, ProbeKind, StartBy, StartHook, WatchingAgent,
-    WebhookTarget,
-};
+pub use node::{NODES_MAX, NodeConfig, NodeSrtp, StartBy, StartHook, WatchingAgent};
 pub use plugin::{
     Compiler, KeptPlugin, OnFault, PluginLimits, PluginLocation, PolicyBinding, RegistryPlugin,
     SetOrigin, TrustSettings,
@@ -50,4 +50,5 @@ pub use registry::{BadReference, PluginReference, RegistrySettings};
 pub use set::{DscpSettings, PolicySet, RolloutSettings, ScenarioSettings, rollout_settings};
 pub use source_file::WrittenConfig;
 pub use telemetry::{Otlp, OtlpProtocol, Signal, TelemetrySettings};
+pub use webhook::WebhookTarget;
 pub use webrtc::{IceServer, IceServerLogin, WebrtcSettings};

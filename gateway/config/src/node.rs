@@ -11,37 +11,51 @@ use evenkeel_model::{HookTerms, NodeProbing, NodeSettings, RegionRole, Starts, Z
 use evenkeel_process::setting_text::{BitRateText, DurationText};
 use serde::Deserialize;
 pub use srtp::NodeSrtp;
-use toml::Spanned;
+use toml::{Spanned, Value};
 
-use super::address::{self, ADDRESS_AND_PORT, NotOneHost, Url};
-use super::check::{ConfigBitRate, ConfigCheck, SecretFile, quoted};
+use super::address::{self, ADDRESS_AND_PORT, NotOneHost};
+use super::check::{ConfigBitRate, ConfigCheck, SecretFile, nearest, quoted};
+use super::driver::{
+    self, DriverKeys, DriverKind, DriverSettings, NodeKeys, NodeProbe, Signalling,
+};
 use super::listen;
+use super::webhook::{WebhookTarget, hook_at};
 
 /// The board is an array with one cell per node.
 pub const NODES_MAX: usize = 1_024;
 
+/// The keys of every node. [`driver::keys`] refuses unknown ones.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(expecting = "a table")]
 pub(super) struct NodeEntry {
     name: Spanned<String>,
-    address: Option<Spanned<String>>,
     pub(super) region: Spanned<String>,
     zone: Spanned<String>,
     carrier: Option<Spanned<String>>,
-    driver: Spanned<DriverKind>,
+    driver: Spanned<String>,
     capacity: Spanned<BitRateText>,
-    secret_file: Option<Spanned<String>>,
-    probe: Option<Spanned<ProbeKind>>,
     #[serde(default)]
     standby: bool,
     start: Option<Spanned<StartTable>>,
-    ng: Option<Spanned<String>>,
-    webhook: Option<Spanned<String>>,
-    token_file: Option<Spanned<String>>,
     agent: Option<Spanned<String>>,
+    secret_file: Option<Spanned<String>>,
     canary: Option<Spanned<bool>>,
-    encrypt: Option<Spanned<bool>>,
     srtp: Option<Spanned<NodeSrtp>>,
+    /// Those that only some drivers take.
+    #[serde(skip)]
+    pub(super) keys: NodeKeys,
+}
+
+impl NodeEntry {
+    fn kind<'a>(&self, drivers: &[&'a dyn DriverKind]) -> Option<&'a dyn DriverKind> {
+        drivers.iter().copied().find(|kind| kind.name() == self.driver.get_ref())
+    }
+
+    /// A text of the driver's.
+    fn text(&self, key: &str) -> Option<Spanned<&str>> {
+        let value = self.keys.get(key)?;
+        Some(Spanned::new(value.span(), value.get_ref().as_str()?))
+    }
 }
 
 #[derive(Deserialize)]
@@ -90,16 +104,24 @@ pub struct NodeConfig {
 impl NodeConfig {
     /// The address and the secret of the node's agent, or of the agent beside it.
     pub fn voter(&self) -> Option<(SocketAddr, &SecretFile)> {
-        let address = match self.driver {
-            DriverSettings::Agent { .. } => self.address,
-            _ => self.agent.as_ref()?.address,
-        };
-        Some((address, self.secret()?))
+        match (self.trunk(), &self.agent) {
+            (Some((secret, _)), _) => Some((self.address, secret)),
+            (None, Some(agent)) => Some((agent.address, &agent.secret)),
+            (None, None) => None,
+        }
+    }
+
+    /// The secret of the trunk that all sessions at the node share, and whether it is encrypted.
+    pub fn trunk(&self) -> Option<(&SecretFile, bool)> {
+        match &self.driver.signalling {
+            Signalling::Trunk { secret, encrypt } => Some((secret, *encrypt)),
+            Signalling::None | Signalling::Datagrams | Signalling::Posts(_) => None,
+        }
     }
 
     /// Returns true if each session has ports of its own towards the node.
     pub fn has_port_legs(&self) -> bool {
-        !matches!(self.driver, DriverSettings::Agent { .. })
+        self.trunk().is_none()
     }
 
     /// The node's settings in the core, with its zone as a number.
@@ -119,19 +141,15 @@ impl NodeConfig {
     }
 
     pub(super) fn probed(&self) -> NodeProbing {
-        match self.driver {
-            DriverSettings::Plain { probe: ProbeKind::None }
-            | DriverSettings::Webhook { probe: ProbeKind::None, .. } => NodeProbing::No,
+        match self.driver.probe {
+            NodeProbe::None => NodeProbing::No,
             _ => NodeProbing::Yes,
         }
     }
 
     /// The secret shared with the node, or with the agent beside it.
     pub(super) fn secret(&self) -> Option<&SecretFile> {
-        match &self.driver {
-            DriverSettings::Agent { secret, .. } => Some(secret),
-            _ => self.agent.as_ref().map(|agent| &agent.secret),
-        }
+        self.voter().map(|(_, secret)| secret)
     }
 }
 
@@ -173,95 +191,38 @@ pub struct WatchingAgent {
     pub secret: SecretFile,
 }
 
-/// The protocol by which sessions are opened at a node.
-#[derive(Clone, PartialEq, Debug)]
-pub enum DriverSettings {
-    /// No signalling: any media server; sessions are separated by address.
-    Plain {
-        /// Default `stun`.
-        probe: ProbeKind,
-    },
-    /// Authenticated datagrams, to `evenkeel agent` or `evenkeel sample-node`.
-    Agent {
-        /// Shared with the node.
-        secret: SecretFile,
-        /// The trunk is encrypted. Default false.
-        encrypt: bool,
-    },
-    /// rtpengine's NG protocol: rooms of two sessions, each on ports that rtpengine chooses.
-    Rtpengine,
-    /// POSTs of JSON: the media server answers with the address of a session.
-    Webhook {
-        /// The target of announcements of sessions.
-        hook: Arc<WebhookTarget>,
-        /// Default `stun`.
-        probe: ProbeKind,
-    },
-}
-
-impl DriverSettings {
-    /// The number of sessions of a room that the node joins; `None`: any.
-    pub fn sessions_per_room(&self) -> Option<usize> {
-        (*self == DriverSettings::Rtpengine).then_some(2)
-    }
-}
-
-/// The target of a node's webhooks.
-#[derive(Clone, PartialEq, Debug)]
-pub struct WebhookTarget {
-    /// `http` or `https`.
-    pub url: Url,
-    /// Bearer token for the `Authorization` header.
-    pub token: Option<SecretFile>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum DriverKind {
-    Plain,
-    Agent,
-    Rtpengine,
-    Webhook,
-}
-
-impl DriverKind {
-    fn name(self) -> &'static str {
-        match self {
-            DriverKind::Plain => "plain",
-            DriverKind::Agent => "agent",
-            DriverKind::Rtpengine => "rtpengine",
-            DriverKind::Webhook => "webhook",
-        }
-    }
-}
-
-/// The probe of a node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ProbeKind {
-    /// A STUN binding request (RFC 8489).
-    Stun,
-    /// A datagram that is returned unchanged.
-    Echo,
-    /// No probe: only kernel errors and silence show that the node is down.
-    None,
-}
-
-pub(super) fn check(raw: &Spanned<NodeEntry>, check: &mut ConfigCheck) -> Option<NodeConfig> {
+pub(super) fn check(
+    raw: &Spanned<NodeEntry>,
+    drivers: &[&dyn DriverKind],
+    check: &mut ConfigCheck,
+) -> Option<NodeConfig> {
     let raw = raw.get_ref();
     let name = check.name(&raw.name);
     let region = check.name(&raw.region);
     let zone = check.name(&raw.zone);
     let carrier = raw.carrier.as_ref().map(|name| listen::carrier(name, check));
     let capacity = check.bit_rate(&raw.capacity);
-    let driver = driver(raw, check);
-    let address = address(raw, check);
-    let agent = agent(raw, driver.as_ref(), check);
-    let canary = canary(raw, check);
-    let kind = *raw.driver.get_ref();
-    let negotiates = kind == DriverKind::Rtpengine;
-    let srtp = srtp::check(raw.srtp.as_ref(), kind.name(), negotiates, address, check);
-    let start = raw.start.as_ref().and_then(|start| self::start(start, raw, check));
+    let Some(kind) = raw.kind(drivers) else {
+        let known = drivers.iter().map(|kind| kind.name());
+        let expected = format!("one of {}", quoted(known.clone()));
+        check.refuse_text(&raw.driver, expected).help = nearest(raw.driver.get_ref(), known);
+        return None;
+    };
+    misplaced(raw, kind, drivers, check);
+    let address = address(raw, kind, check);
+    let driver = kind.read(&mut DriverKeys {
+        driver: &raw.driver,
+        keys: &raw.keys,
+        address,
+        secret_file: raw.secret_file.as_ref(),
+        srtp: raw.srtp.as_ref(),
+        check,
+    });
+    let agent = agent(raw, kind, driver.as_ref(), check);
+    let canary = canary(raw, kind, drivers, check);
+    let srtp = srtp(raw.srtp.as_ref(), kind, drivers, check);
+    let probe = driver.as_ref().map(|driver| driver.probe);
+    let start = raw.start.as_ref().and_then(|start| self::start(start, probe, check));
     Some(NodeConfig {
         name,
         address: address?,
@@ -279,21 +240,15 @@ pub(super) fn check(raw: &Spanned<NodeEntry>, check: &mut ConfigCheck) -> Option
 }
 
 /// The address of the node; each driver has its own key for it.
-fn address(raw: &NodeEntry, check: &mut ConfigCheck) -> Option<SocketAddr> {
-    let kind = *raw.driver.get_ref();
-    let (key, given, example) = match kind {
-        DriverKind::Plain | DriverKind::Agent | DriverKind::Webhook => {
-            ("address", &raw.address, "10.0.1.11:4000")
-        }
-        DriverKind::Rtpengine => ("ng", &raw.ng, "10.0.1.11:2223"),
-    };
-    let Some(given) = given else {
+fn address(raw: &NodeEntry, kind: &dyn DriverKind, check: &mut ConfigCheck) -> Option<SocketAddr> {
+    let (key, example) = kind.address_key();
+    let Some(given) = raw.keys.get(key) else {
         let found = format!("driver `{}` without `{key}`", kind.name());
         let expected = format!("`{key} = \"{example}\"`");
         check.refuse(raw.driver.span(), found, expected);
         return None;
     };
-    reachable(given, example, check)
+    reachable(&driver::read(given, check)?, example, check)
 }
 
 /// A unicast address and port.
@@ -316,11 +271,12 @@ pub(super) fn reachable(
 
 fn agent(
     raw: &NodeEntry,
+    kind: &dyn DriverKind,
     driver: Option<&DriverSettings>,
     check: &mut ConfigCheck,
 ) -> Option<WatchingAgent> {
     let at = raw.agent.as_ref()?;
-    if raw.address.as_ref().is_some_and(|address| address.get_ref() == at.get_ref()) {
+    if raw.text("address").is_some_and(|address| *address.get_ref() == at.get_ref()) {
         let found = format!("`{}`, the address of the node", at.get_ref());
         check.refuse(at.span(), found, "the agent's own address").help = Some(
             "if the agent ends the trunk of the node, use driver `agent` without the key `agent`"
@@ -328,10 +284,10 @@ fn agent(
         );
     }
     let address = reachable(at, "10.0.1.11:4001", check);
-    let secret = match (driver, &raw.secret_file) {
-        (Some(DriverSettings::Agent { secret, .. }), _) => Some(secret.clone()),
+    let secret = match (driver.map(|driver| &driver.signalling), &raw.secret_file) {
+        (Some(Signalling::Trunk { secret, .. }), _) => Some(secret.clone()),
         // The missing secret was reported already.
-        (_, _) if *raw.driver.get_ref() == DriverKind::Agent => None,
+        (_, _) if takes(kind, "secret_file") => None,
         (_, Some(path)) => check.secret(path),
         (_, None) => {
             let expected = "`secret_file`, the file of the secret shared with the agent";
@@ -343,110 +299,79 @@ fn agent(
 }
 
 /// Canary sessions need a driver that can open them.
-fn canary(raw: &NodeEntry, check: &mut ConfigCheck) -> bool {
-    let opens = *raw.driver.get_ref() == DriverKind::Agent;
+fn canary(
+    raw: &NodeEntry,
+    kind: &dyn DriverKind,
+    drivers: &[&dyn DriverKind],
+    check: &mut ConfigCheck,
+) -> bool {
+    let opens = takes(kind, "canary");
     if let Some(canary) = raw.canary.as_ref().filter(|_| !opens) {
-        let expected = "`canary` with driver `agent` only, which can open sessions";
-        check.refuse(canary.span(), "`canary` without driver `agent`", expected);
+        let able = quoted(takers(drivers, "canary"));
+        let expected = format!("`canary` with driver {able} only, which can open sessions");
+        check.refuse(canary.span(), format!("`canary` without driver {able}"), expected);
     }
     raw.canary.as_ref().map_or(opens, |canary| *canary.get_ref())
 }
 
-fn driver(raw: &NodeEntry, check: &mut ConfigCheck) -> Option<DriverSettings> {
-    let kind = *raw.driver.get_ref();
-    misplaced(raw, kind, check);
-    let probe = raw.probe.as_ref().map_or(ProbeKind::Stun, |probe| *probe.get_ref());
-    match kind {
-        DriverKind::Plain => Some(DriverSettings::Plain { probe }),
-        DriverKind::Agent => {
-            let Some(path) = &raw.secret_file else {
-                let found = "driver `agent` without `secret_file`";
-                let expected = "`secret_file`, the file of the secret shared with the agent";
-                check.refuse(raw.driver.span(), found, expected);
-                return None;
-            };
-            let encrypt = raw.encrypt.as_ref().is_some_and(|encrypt| *encrypt.get_ref());
-            Some(DriverSettings::Agent { secret: check.secret(path)?, encrypt })
-        }
-        DriverKind::Rtpengine => Some(DriverSettings::Rtpengine),
-        DriverKind::Webhook => {
-            Some(DriverSettings::Webhook { hook: Arc::new(hook(raw, check)?), probe })
-        }
-    }
+fn takes(kind: &dyn DriverKind, key: &str) -> bool {
+    kind.keys().iter().any(|known| known.name == key)
 }
 
-/// The webhook that opens sessions.
-fn hook(raw: &NodeEntry, check: &mut ConfigCheck) -> Option<WebhookTarget> {
-    let expected = "a URL such as `http://10.0.1.11:8080/sessions`";
-    let Some(url) = &raw.webhook else {
-        check.refuse(raw.driver.span(), "driver `webhook` without `webhook`", expected);
-        return None;
-    };
-    hook_at(url, raw.token_file.as_ref(), expected, check)
+/// The names of the drivers that take this key.
+fn takers<'a>(drivers: &[&'a dyn DriverKind], key: &str) -> impl Iterator<Item = &'a str> {
+    drivers.iter().filter(move |kind| takes(**kind, key)).map(|kind| kind.name())
 }
 
-pub(super) fn hook_at(
-    url: &Spanned<String>,
-    token_file: Option<&Spanned<String>>,
-    expected: &str,
+/// Checks the key of a node with this driver.
+fn srtp(
+    raw: Option<&Spanned<NodeSrtp>>,
+    kind: &dyn DriverKind,
+    drivers: &[&dyn DriverKind],
     check: &mut ConfigCheck,
-) -> Option<WebhookTarget> {
-    let token = token_file.map(|path| check.secret(path));
-    let (span, url): (_, Url) = (url.span(), check.parse(url, expected)?);
-    if token.is_some() && url.crosses_in_clear_text() {
-        let found = format!("`{url}`, to which `token_file` is sent in clear text");
-        check.warn(span, found, "an `https` URL");
+) -> NodeSrtp {
+    let Some(raw) = raw else { return NodeSrtp::Off };
+    let srtp = *raw.get_ref();
+    if srtp == NodeSrtp::Sdes && !kind.agrees_on_keys() {
+        let found = format!("`srtp = \"sdes\"` with driver `{}`", kind.name());
+        let able = drivers.iter().filter(|kind| kind.agrees_on_keys()).map(|kind| kind.name());
+        let able = quoted(able);
+        let expected = format!("`srtp = \"sdes\"` with driver {able} only, which agrees on keys");
+        let help = kind.instead_of("srtp").map(str::to_owned);
+        check.refuse(raw.span(), found, expected).help = help;
     }
-    match token {
-        Some(None) => None,
-        token => Some(WebhookTarget { url, token: token.flatten() }),
-    }
+    srtp
 }
 
 /// Refuses keys of other drivers.
-fn misplaced(raw: &NodeEntry, kind: DriverKind, check: &mut ConfigCheck) {
-    use DriverKind::{Agent, Plain, Rtpengine, Webhook};
-    let span = |text: &Option<Spanned<String>>| text.as_ref().map(Spanned::span);
-    let probe = raw.probe.as_ref().map(Spanned::span);
+fn misplaced(
+    raw: &NodeEntry,
+    kind: &dyn DriverKind,
+    drivers: &[&dyn DriverKind],
+    check: &mut ConfigCheck,
+) {
+    // An option of another driver that is off does no harm.
+    let given = raw.keys.iter().filter(|(_, value)| *value.get_ref() != Value::Boolean(false));
+    let given = given.map(|(key, value)| (key.get_ref().as_str(), value.span()));
     // The agent beside the node also uses the secret.
-    let secret = span(&raw.secret_file).filter(|_| raw.agent.is_none());
-    let address = span(&raw.address);
-    let encrypt = raw.encrypt.as_ref().filter(|encrypt| *encrypt.get_ref()).map(Spanned::span);
-    let keys: [(&str, _, &[DriverKind], _); 7] = [
-        ("address", address, &[Plain, Agent, Webhook], "its address is the key `ng`"),
-        ("secret_file", secret, &[Agent], "or beside `agent`"),
-        ("encrypt", encrypt, &[Agent], "only trunk legs can be encrypted"),
-        ("probe", probe, &[Plain, Webhook], probed(kind)),
-        ("ng", span(&raw.ng), &[Rtpengine], ""),
-        ("webhook", span(&raw.webhook), &[Webhook], ""),
-        ("token_file", span(&raw.token_file), &[Webhook], ""),
-    ];
-    for (key, given, takes, help) in keys {
-        let Some(given) = given.filter(|_| !takes.contains(&kind)) else {
-            continue;
-        };
+    let secret = raw.secret_file.as_ref().filter(|_| raw.agent.is_none());
+    let secret = secret.map(|path| ("secret_file", path.span()));
+    for (key, place) in given.chain(secret).filter(|(key, _)| !takes(kind, key)) {
         let found = format!("`{key}` with driver `{}`", kind.name());
-        let of = quoted(takes.iter().map(|kind| kind.name()));
-        let expected = format!("`{key}` with driver {of} only");
-        let invalid = check.refuse(given, found, expected);
-        invalid.help = (!help.is_empty()).then(|| help.to_owned());
-    }
-}
-
-fn probed(kind: DriverKind) -> &'static str {
-    match kind {
-        DriverKind::Plain | DriverKind::Webhook => "",
-        DriverKind::Agent => "an agent is always probed, by signed datagrams",
-        DriverKind::Rtpengine => "rtpengine is always probed, by pings of its NG protocol",
+        let expected = format!("`{key}` with driver {} only", quoted(takers(drivers, key)));
+        let mut owners = drivers.iter().flat_map(|kind| kind.keys());
+        let only = || owners.find(|known| known.name == key)?.only;
+        let help = kind.instead_of(key).or_else(only);
+        check.refuse(place, found, expected).help = help.map(str::to_owned);
     }
 }
 
 fn start(
     raw: &Spanned<StartTable>,
-    node: &NodeEntry,
+    probe: Option<NodeProbe>,
     check: &mut ConfigCheck,
 ) -> Option<StartHook> {
-    if node.probe.as_ref().is_some_and(|probe| *probe.get_ref() == ProbeKind::None) {
+    if probe == Some(NodeProbe::None) {
         let found = "`start` with `probe = \"none\"`";
         let expected = "another `probe`: its answer shows that the node runs";
         check.refuse(raw.span(), found, expected);
@@ -523,13 +448,21 @@ fn start_by(raw: &Spanned<StartTable>, check: &mut ConfigCheck) -> Option<StartB
 }
 
 /// Refuses names and addresses that two nodes share.
-pub(super) fn duplicates(raw: &[Spanned<NodeEntry>], check: &mut ConfigCheck) {
+pub(super) fn duplicates(
+    raw: &[Spanned<NodeEntry>],
+    drivers: &[&dyn DriverKind],
+    check: &mut ConfigCheck,
+) {
     let (mut names, mut addresses) = (BTreeMap::new(), BTreeMap::new());
     for node in raw {
         let node = node.get_ref();
-        let address = node.address.as_ref().or(node.ng.as_ref());
-        let at = address.map(|address| (address, canonical(address.get_ref())));
-        let name = Some((&node.name, node.name.get_ref().clone()));
+        let address = node.kind(drivers).and_then(|kind| node.text(kind.address_key().0));
+        let at = address.map(|address| {
+            let canonical = canonical(address.get_ref());
+            (address, canonical)
+        });
+        let name = Spanned::new(node.name.span(), node.name.get_ref().as_str());
+        let name = Some((name, node.name.get_ref().clone()));
         for (what, value, seen) in [("name", name, &mut names), ("address", at, &mut addresses)] {
             let Some((value, canonical)) = value else { continue };
             if let Some(first) = seen.insert(canonical, value.span()) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use evenkeel_config::{GatewayConfig, PolicySet};
 use evenkeel_core::{
     Gateway, GatewayEffect, InstalledSession, NodeEffect, NodeEvidence, NotOpened, WATCH_EVERY,
@@ -12,7 +13,7 @@ use evenkeel_core::{
 use evenkeel_dataplane::worker::{MediaDirection, WorkerCommand, WorkerReport, WorkerStats};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::{
-    Clock, DriverAction, Drivers, Fencing, Ng, Posted, Poster, TrunkPath, WebhookMessage,
+    Clock, DriverAction, Drivers, Fencing, NodeInput, Poster, Transport, WebhookMessage,
 };
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::srtp::{IndexGrant, SrtpKeys};
@@ -63,7 +64,7 @@ const RELEASED_AT_ONCE: usize = 32;
 /// Rounds in which the last reports of the workers may change their sessions: one is usual.
 const ROUNDS_MAX: usize = 8;
 
-/// Rounds of path probes are this many watches apart: 30 ms.
+/// Drivers are told of long bundles after this many watches, 30 ms: they probe the paths so often.
 const PATHS_EVERY: u64 = 15;
 
 /// Readings of the wall clock are this many watches apart: a second.
@@ -140,8 +141,8 @@ struct ControlInputs {
     policy_reports: mpsc::Receiver<PolicyReport>,
     probe_events: mpsc::Receiver<ProbeEvent>,
     failed_starts: mpsc::Receiver<HookFailed>,
-    ng_replies: mpsc::Receiver<(NodeId, Ng)>,
-    webhook_replies: mpsc::Receiver<(NodeId, u64, Posted)>,
+    /// Of drivers.
+    node_inputs: mpsc::Receiver<(NodeId, NodeInput)>,
 }
 
 async fn serve(parts: ControlParts) -> std::io::Result<()> {
@@ -167,11 +168,9 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             }
             Some(event) = inputs.probe_events.recv() => control.handle_probe(event),
             Some(report) = inputs.reports.recv() => control.handle_report(report),
-            Some((node, number, answer)) = inputs.webhook_replies.recv() => {
-                control.nodes.drivers_mut().handle_posted(node, number, answer);
-            }
-            Some((node, ng)) = inputs.ng_replies.recv() => {
-                control.nodes.drivers_mut().handle_ng(node, &ng, Clock::read());
+            Some((node, input)) = inputs.node_inputs.recv() => {
+                let action = control.nodes.handle_driver_input(node, input);
+                control.act(action);
             }
             Some(report) = inputs.policy_reports.recv() => {
                 control.handle_policy_report(report);
@@ -275,15 +274,13 @@ impl Control {
         let (probe_sender, probe_events) = mpsc::channel(ANSWERS_MAX);
         // The capacity suffices: there is at most one failure per call, and one call per node.
         let (failed, failed_starts) = mpsc::channel(evenkeel_config::NODES_MAX);
-        let (ng_sender, ng_replies) = mpsc::channel(ANSWERS_MAX);
-        let (webhook_sender, webhook_replies) = mpsc::channel(ANSWERS_MAX);
+        let (input_sender, node_inputs) = mpsc::channel(ANSWERS_MAX);
         let poster = parts.posts.then(Poster::start).transpose()?;
         let signalling = NodeSignalling {
             drivers: parts.drivers,
-            ng_sockets: Vec::new(),
-            ng_replies: ng_sender,
+            sockets: Vec::new(),
             poster: poster.clone(),
-            webhook_replies: webhook_sender,
+            inputs: input_sender,
             node_hooks: NodeHooks::new(failed, poster, settings.gateway.sandbox),
         };
         let probes = Probes::new(probe_sender, Arc::clone(&fencing));
@@ -322,8 +319,7 @@ impl Control {
             policy_reports: parts.policy_reports,
             probe_events,
             failed_starts,
-            ng_replies,
-            webhook_replies,
+            node_inputs,
         };
         Ok((control, inputs))
     }
@@ -442,11 +438,21 @@ impl Control {
         action.iter().for_each(|action| self.reporting.handle_signalled(action));
         match action {
             None => {}
-            Some(DriverAction::Sign { worker, node, message, of_sessions: sealed }) => {
-                self.sessions
-                    .workers_mut()
-                    .command(worker, WorkerCommand::SendSigned { node, message, sealed });
-            }
+            Some(DriverAction::Send { node, transport, bytes }) => match transport {
+                Transport::Trunk { worker, of_sessions: sealed } => {
+                    let message = bytes[..].into();
+                    self.sessions
+                        .workers_mut()
+                        .command(worker, WorkerCommand::SendSigned { node, message, sealed });
+                }
+                Transport::Datagram => self.nodes.signalling().send_datagram(node, &bytes),
+                Transport::Post { number, hook, session, within } => {
+                    let trace = session.and_then(|id| self.sessions.registry().trace_headers(id));
+                    let body = Bytes::from_owner(bytes);
+                    let message = WebhookMessage { hook, body, trace };
+                    self.nodes.signalling().post(node, number, message, within);
+                }
+            },
             Some(DriverAction::LimitBundles { worker, node, size_max }) => {
                 let name = self.nodes.listed().node_name(node);
                 tracing::info!(
@@ -458,18 +464,6 @@ impl Control {
                 self.sessions
                     .workers_mut()
                     .command(worker, WorkerCommand::LimitBundles { node, size_max });
-            }
-            Some(DriverAction::Ng { node, datagram }) => {
-                self.nodes.signalling().send_ng(node, &datagram);
-            }
-            Some(DriverAction::Post { node, number, hook, body, session, within }) => {
-                let trace = session.and_then(|id| self.sessions.registry().trace_headers(id));
-                self.nodes.signalling().post(
-                    node,
-                    number,
-                    WebhookMessage { hook, body, trace },
-                    within,
-                );
             }
             Some(DriverAction::Opened { session, hop, leg }) => {
                 self.sessions.command(session, |home| WorkerCommand::Attach { home, hop, leg });
@@ -621,7 +615,7 @@ impl Control {
         loop {
             self.execute_outputs(clock);
             clock = Clock::read();
-            let Some(action) = self.nodes.drivers_mut().handle_timeout(clock) else { break };
+            let Some(action) = self.nodes.drivers_mut().poll(clock) else { break };
             self.act(Some(action));
         }
         self.sessions.workers_mut().wake_workers()
@@ -681,14 +675,11 @@ impl Control {
         self.gateway.handle_own_drops(dropped.iter().sum(), now);
         let watches = self.nodes.probes().watches();
         if watches.is_multiple_of(PATHS_EVERY) {
-            // Path MTU discovery.
             for (worker, stats) in (0..).zip(self.sessions.workers().stats()) {
                 for node in stats.take_long() {
-                    let path = TrunkPath { node, worker };
-                    self.nodes.drivers_mut().sent_long(path, &mut draw, now);
+                    self.nodes.handle_driver_input(node, NodeInput::LongBundle { worker });
                 }
             }
-            self.nodes.drivers_mut().look_at_paths(now);
         }
         if watches.is_multiple_of(WALL_CLOCK_EVERY) {
             self.gateway.handle_wall_clock(WallClock { instant: now, time: SystemTime::now() });
@@ -716,10 +707,12 @@ impl Control {
                 self.gateway.handle_unalike(session, hops, now);
             }
             WorkerReport::StreamRestarted { session, hop } => {
-                self.nodes.drivers_mut().renew_keys(session, hop, now);
+                let input = NodeInput::StreamRestarted { session, hop };
+                let action = self.nodes.handle_driver_input(hop.node, input);
+                self.act(action);
             }
             WorkerReport::Signed { node, message } => {
-                let action = self.nodes.drivers_mut().handle_signed(node, &message, Clock::read());
+                let action = self.nodes.handle_driver_input(node, NodeInput::Signed(message));
                 self.act(action);
             }
             WorkerReport::FirstPacket { listener, source, payload_type } => {
@@ -1162,9 +1155,11 @@ impl Control {
         // Packets wait. Agents drop those that come before a signed message from the same address. Other drivers have
         // their turn in `drain`, after the core's outputs: a call with sessions that are opened again would be deleted
         // before.
-        while let Some(act) = self.nodes.drivers_mut().handle_agents_timeout(clock) {
-            self.act(Some(act));
-            self.sessions.workers_mut().wake_workers();
+        for node in self.nodes.drivers_mut().announcing() {
+            while let Some(action) = self.nodes.drivers_mut().poll_node(node, clock) {
+                self.act(Some(action));
+                self.sessions.workers_mut().wake_workers();
+            }
         }
         self.sessions.workers_mut().command_all(|| WorkerCommand::Resume);
         self.sessions.workers_mut().wake_workers();

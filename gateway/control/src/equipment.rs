@@ -5,12 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use evenkeel_config::{
-    DriverSettings, GatewayConfig, GroupSettings, NodeConfig, SecretFile, StartBy,
-};
+use evenkeel_config::{GatewayConfig, GroupSettings, NodeConfig, NodeProbe, SecretFile, StartBy};
 use evenkeel_dataplane::buffers;
 use evenkeel_dataplane::worker::TrunkSocket;
-use evenkeel_drivers::{DriverConfig, LocalSource};
+use evenkeel_drivers::LocalSource;
 use evenkeel_media::trunk::message::NodeSecret;
 use evenkeel_media::trunk::seal;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -25,12 +23,8 @@ pub const SOCKET_BUFFER: usize = 512 << 10;
 
 /// Resources to reach a node.
 pub struct Equipment {
-    /// Settings of the protocol by which sessions are opened at the node.
-    pub driver: DriverConfig,
     /// Address and method of health probes; `None` if the node is not probed.
     pub probe: Option<(SocketAddr, ProbeMethod)>,
-    /// Address of the NG protocol, for rtpengine.
-    pub line: Option<SocketAddr>,
     /// Address and method of probes of the agent beside the node; `None` without an agent.
     pub agent: Option<(SocketAddr, ProbeMethod)>,
     /// Set if the node has canary sessions.
@@ -84,9 +78,7 @@ pub fn equip(
     let duplicates = duplicates.collect::<std::io::Result<_>>()?;
     let agent = node.agent.as_ref();
     Ok(Equipment {
-        driver: driver(node),
         probe: probe(node),
-        line: (node.driver == DriverSettings::Rtpengine).then_some(node.address),
         agent: agent.map(|agent| {
             (agent.address, ProbeMethod::Signed(secret(node, &agent.secret), ProbedEnd::Beside))
         }),
@@ -125,7 +117,7 @@ fn trunk(
     dscp: u8,
     inherited: Option<OwnedFd>,
 ) -> Result<Option<TrunkSocket>, EquipError> {
-    if !matches!(node.driver, DriverSettings::Agent { .. }) {
+    if node.trunk().is_none() {
         return Ok(None);
     }
     let connect = || -> std::io::Result<TrunkSocket> {
@@ -177,26 +169,13 @@ fn secret(node: &NodeConfig, secret: &SecretFile) -> NodeSecret {
     NodeSecret::new(secret.bytes(), &node.name).expect("the settings refuse a shorter secret")
 }
 
-fn driver(node: &NodeConfig) -> DriverConfig {
-    match &node.driver {
-        DriverSettings::Plain { .. } => DriverConfig::Plain(node.address),
-        DriverSettings::Agent { secret: shared, .. } => DriverConfig::Agent(secret(node, shared)),
-        DriverSettings::Rtpengine => DriverConfig::Rtpengine(node.address),
-        DriverSettings::Webhook { hook, .. } => {
-            let (name, hook) = (Arc::clone(&node.name), Arc::clone(hook));
-            DriverConfig::Webhook { name, address: node.address, hook }
-        }
-    }
-}
-
-/// Returns true if sessions of a node are opened through rtpengine or a webhook.
+/// Returns true if a driver describes sessions to its nodes.
 pub fn briefs(settings: &GatewayConfig) -> bool {
     settings.nodes.iter().any(wants_briefs)
 }
 
 pub(crate) fn wants_briefs(node: &NodeConfig) -> bool {
-    use evenkeel_config::DriverSettings::{Rtpengine, Webhook};
-    matches!(node.driver, Rtpengine | Webhook { .. })
+    node.driver.signalling.describes_sessions()
 }
 
 /// Returns true if a node uses a webhook.
@@ -206,7 +185,7 @@ pub fn posts(settings: &GatewayConfig) -> bool {
 
 pub(crate) fn has_webhooks(node: &NodeConfig) -> bool {
     let starts = node.start.as_ref().is_some_and(|start| matches!(start.by, StartBy::Webhook(_)));
-    starts || matches!(node.driver, DriverSettings::Webhook { .. })
+    starts || node.driver.signalling.hook().is_some()
 }
 
 /// The local address from which packets to `other` leave.
@@ -216,39 +195,29 @@ fn towards(other: SocketAddr) -> Option<IpAddr> {
 }
 
 fn probe(node: &NodeConfig) -> Option<(SocketAddr, ProbeMethod)> {
-    let way = match &node.driver {
-        DriverSettings::Plain { probe } | DriverSettings::Webhook { probe, .. } => match probe {
-            evenkeel_config::ProbeKind::None => return None,
-            evenkeel_config::ProbeKind::Stun => ProbeMethod::Stun,
-            evenkeel_config::ProbeKind::Echo => ProbeMethod::Echo,
-        },
-        DriverSettings::Agent { secret: shared, .. } => {
+    let method = match node.driver.probe {
+        NodeProbe::None => return None,
+        NodeProbe::Stun => ProbeMethod::Stun,
+        NodeProbe::Echo => ProbeMethod::Echo,
+        NodeProbe::Ping => ProbeMethod::Ping,
+        NodeProbe::Signed => {
+            let (shared, _) = node.trunk()?;
             ProbeMethod::Signed(secret(node, shared), ProbedEnd::Node)
         }
-        DriverSettings::Rtpengine => ProbeMethod::Ping,
     };
-    Some((node.address, way))
+    Some((node.address, method))
 }
 
 fn canary(node: &NodeConfig) -> Option<CanaryNode> {
-    match &node.driver {
-        DriverSettings::Agent { secret: shared, .. } if node.canary => {
-            let secret = secret(node, shared);
-            Some(CanaryNode { address: node.address, secret, seal: seal(node) })
-        }
-        _ => None,
-    }
+    let (shared, _) = node.trunk().filter(|_| node.canary)?;
+    Some(CanaryNode { address: node.address, secret: secret(node, shared), seal: seal(node) })
 }
 
 /// The gateway's end of an encrypted trunk. Each socket needs its own.
 fn seal(node: &NodeConfig) -> Option<seal::GatewaySeal> {
-    match &node.driver {
-        DriverSettings::Agent { secret: shared, encrypt: true } => {
-            let salt = evenkeel_process::random::draw();
-            Some(seal::GatewaySeal::new(secret(node, shared), salt))
-        }
-        _ => None,
-    }
+    let (shared, _) = node.trunk().filter(|(_, encrypt)| *encrypt)?;
+    let salt = evenkeel_process::random::draw();
+    Some(seal::GatewaySeal::new(secret(node, shared), salt))
 }
 
 #[cfg(test)]

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
-use evenkeel_config::{DriverSettings, GatewayConfig, NodeConfig, NodeSrtp};
+use evenkeel_config::{GatewayConfig, NodeConfig, NodeSrtp};
 use evenkeel_core::{Gateway, GatewayRecord, Impossible};
 use evenkeel_dataplane::worker::TrunkSocket;
-use evenkeel_drivers::{Drivers, set};
+use evenkeel_drivers::{Clock, DriverAction, Drivers, NodeInput, set};
 use evenkeel_forecast::Forecast;
 use evenkeel_model::{
     CatalogEntry, FailureDomain, Hop, NodeId, NotStarted, RegionId, RtcpPort, Zone, ZoneId,
 };
+use evenkeel_process::random::draw;
 use evenkeel_process::sha256;
 use tokio::sync::oneshot;
 
@@ -118,9 +119,9 @@ impl Nodes {
         node: Arc<NodeConfig>,
         equipment: Equipment,
     ) -> Vec<TrunkSocket> {
-        let Equipment { driver, probe, line, agent, canary, trunks, duplicates } = equipment;
+        let Equipment { probe, agent, canary, trunks, duplicates } = equipment;
+        self.signalling.equip(id, &node);
         self.listed.put(id, node);
-        self.signalling.equip(id, driver, line);
         self.probes.set_prober(id, probe);
         self.probes.set_agent(id, agent);
         self.probes.set_canary(id, canary);
@@ -138,10 +139,19 @@ impl Nodes {
         self.listed.take(id).map(|node| Arc::clone(&node.name))
     }
 
+    /// Handles an input of a node's driver.
+    pub(crate) fn handle_driver_input(
+        &mut self,
+        node: NodeId,
+        input: NodeInput,
+    ) -> Option<DriverAction> {
+        self.signalling.handle(node, input)
+    }
+
     /// Checks that the node of a room with this many sessions accepts a further one.
     pub(crate) fn admits_another(&self, hop: Hop, sessions: usize) -> Result<(), ControlError> {
         let node = self.listed.config(hop.node);
-        match node.and_then(|node| Some((&node.name, node.driver.sessions_per_room()?))) {
+        match node.and_then(|node| Some((&node.name, node.driver.sessions_per_room?))) {
             Some((node, most)) if sessions >= most => {
                 Err(ControlError::RoomFull { node: (**node).into(), most })
             }
@@ -412,7 +422,9 @@ impl Nodes {
             }
             ProbeResult::State { node, beside, load, at } => {
                 if !beside {
-                    self.signalling.drivers.handle_sessions(node, load.sessions, at);
+                    let clock = Clock { now: at, ..Clock::read() };
+                    let sessions = NodeInput::Sessions(load.sessions);
+                    self.signalling.drivers.handle(node, sessions, &mut draw, clock);
                 }
                 self.probes.handle_state_report(node, beside, load, gateway, at);
             }
@@ -729,15 +741,8 @@ fn region_named(settings: &GatewayConfig, name: &str) -> Result<RegionId, Imposs
 /// The properties of a node on which its sessions depend, as one text. A node of another process with the same text has
 /// the sessions of this one.
 fn identity(node: &NodeConfig) -> String {
-    let (driver, facts) = match &node.driver {
-        DriverSettings::Plain { .. } => ("plain", Vec::new()),
-        DriverSettings::Agent { secret, encrypt } => {
-            ("agent", [secret.bytes(), &[u8::from(*encrypt)]].concat())
-        }
-        DriverSettings::Rtpengine => ("rtpengine", Vec::new()),
-        DriverSettings::Webhook { hook, .. } => ("webhook", hook.url.to_string().into_bytes()),
-    };
-    let facts = HEXLOWER.encode(&sha256(&facts)[..8]);
+    let driver = node.driver.name;
+    let facts = HEXLOWER.encode(&sha256(&node.driver.facts())[..8]);
     let srtp = match node.srtp {
         NodeSrtp::Off => String::new(),
         srtp => format!(" srtp {}", srtp.name()),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::Gateway;
 use evenkeel_dataplane::worker::{Distribution, MediaCounts, ShedRun, Summary, Totals};
-use evenkeel_drivers::DriverAction;
+use evenkeel_drivers::{DriverAction, Transport};
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_forecast::ForecastChange;
 use evenkeel_media::srtp::SrtpProfile;
@@ -467,11 +467,11 @@ pub struct Recovery {
 impl Costs {
     fn signalled(&mut self, action: &DriverAction) {
         self.signalling_bytes += match action {
-            DriverAction::Sign { message, of_sessions: true, .. } => message.len() as u64,
-            DriverAction::Ng { datagram, .. } => datagram.len() as u64,
-            DriverAction::Post { body, .. } => body.len() as u64,
-            DriverAction::Sign { of_sessions: false, .. }
-            | DriverAction::LimitBundles { .. }
+            DriverAction::Send {
+                transport: Transport::Trunk { of_sessions: false, .. }, ..
+            } => 0,
+            DriverAction::Send { bytes, .. } => bytes.len() as u64,
+            DriverAction::LimitBundles { .. }
             | DriverAction::Opened { .. }
             | DriverAction::Changed { .. }
             | DriverAction::Refused { .. }

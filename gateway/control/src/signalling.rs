@@ -1,43 +1,44 @@
 //! Drivers, and the sockets and clients through which they reach nodes.
 
-use evenkeel_config::NodeConfig;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_config::{NodeConfig, Signalling};
 use evenkeel_drivers::socket::connected;
 use evenkeel_drivers::{
-    DriverConfig, Drivers, Effort, HttpError, Ng, NgSocket, Posted, Poster, TraceHeaders,
+    Clock, DriverAction, Drivers, Effort, HttpError, NodeInput, NodeSocket, Poster, TraceHeaders,
     WebhookMessage, set,
 };
 use evenkeel_model::{NodeId, NotStarted};
 use evenkeel_process::random::draw;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::node_hooks::NodeHooks;
 
 pub(crate) struct NodeSignalling {
     pub(crate) drivers: Drivers,
-    pub(crate) ng_sockets: Vec<Option<NgSocket>>,
-    pub(crate) ng_replies: mpsc::Sender<(NodeId, Ng)>,
-    /// The webhook client, with the channel of its responses.
+    /// Sockets to the nodes whose drivers send datagrams.
+    pub(crate) sockets: Vec<Option<NodeSocket>>,
     pub(crate) poster: Option<Poster>,
-    pub(crate) webhook_replies: mpsc::Sender<(NodeId, u64, Posted)>,
+    /// The inputs of drivers from sockets and responses.
+    pub(crate) inputs: mpsc::Sender<(NodeId, NodeInput)>,
     pub(crate) node_hooks: NodeHooks,
 }
 
 impl NodeSignalling {
-    /// Signals to a node by its driver; `ng`: the address of its NG protocol, if it has one.
-    pub(crate) fn equip(&mut self, id: NodeId, driver: DriverConfig, ng: Option<SocketAddr>) {
-        self.drivers.put(id, Some(driver));
-        let socket =
-            ng.map(|ng| NgSocket::start(id, self.ng_replies.clone(), move || connected(ng)));
-        set(&mut self.ng_sockets, id, socket);
+    /// Signals to a node by its driver.
+    pub(crate) fn equip(&mut self, id: NodeId, node: &NodeConfig) {
+        self.drivers.put(id, Some(node));
+        let address = node.address;
+        let socket = (node.driver.signalling == Signalling::Datagrams)
+            .then(|| NodeSocket::start(id, self.inputs.clone(), move || connected(address)));
+        set(&mut self.sockets, id, socket);
     }
 
     pub(crate) fn unequip(&mut self, id: NodeId) {
         self.drivers.put(id, None);
         self.node_hooks.release(id);
-        set(&mut self.ng_sockets, id, None);
+        set(&mut self.sockets, id, None);
     }
 
     /// Calls the hook that starts the node.
@@ -97,8 +98,13 @@ impl NodeSignalling {
         }
     }
 
-    pub(crate) fn send_ng(&self, node: NodeId, datagram: &[u8]) {
-        if let Some(Some(socket)) = self.ng_sockets.get(node.0 as usize) {
+    /// Handles an input of a node's driver.
+    pub(crate) fn handle(&mut self, node: NodeId, input: NodeInput) -> Option<DriverAction> {
+        self.drivers.handle(node, input, &mut draw, Clock::read())
+    }
+
+    pub(crate) fn send_datagram(&self, node: NodeId, datagram: &[u8]) {
+        if let Some(Some(socket)) = self.sockets.get(node.0 as usize) {
             socket.send(datagram);
         }
     }
@@ -111,15 +117,15 @@ impl NodeSignalling {
         message: WebhookMessage,
         within: Duration,
     ) {
-        let (poster, replies) = (self.poster.clone(), self.webhook_replies.clone());
+        let (poster, inputs) = (self.poster.clone(), self.inputs.clone());
         tokio::task::spawn_local(async move {
-            let answer = match poster {
+            let response = match poster {
                 Some(poster) => poster.post(message, Effort::of_session(within)).await,
                 None => Err(HttpError::Busy),
             };
-            let answer = answer.map_err(|failed| failed.to_string());
+            let response = response.map_err(|failed| failed.to_string());
             // Fails only if control has ended.
-            let _ = replies.send((node, number, answer)).await;
+            let _ = inputs.send((node, NodeInput::Posted { number, response })).await;
         });
     }
 }

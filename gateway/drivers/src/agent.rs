@@ -2,56 +2,91 @@
 //! sessions that the node has lost are opened again.
 
 mod paths;
+mod record;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_config::{
+    DriverKey, DriverKeys, DriverKind, DriverSettings, NodeConfig, NodeProbe, SecretFile,
+    Signalling,
+};
 use evenkeel_dataplane::worker::{NodeLeg, tag};
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::{
     KEEP_MAX, NodeSecret, OpenStatus, TrunkAnswer, TrunkQuestion,
 };
-use evenkeel_model::{Hop, IdMap, NodeId, RoomId, SessionId};
-use paths::Paths;
-pub use paths::TrunkPath;
-use serde::{Deserialize, Serialize};
+use evenkeel_model::{Hop, IdMap, NodeId, SessionId};
+use paths::{Asking, Paths, TrunkPath};
+pub(crate) use record::AgentsRecord;
+use record::LeaseRecord;
 
-use super::session::{Asking, Clock, DriverAction, OpenRequest, mixed};
+use crate::driver::{Driver, DriverContext, NodeDriver, NodeInput, RecordScope};
+use crate::fencing::Fencing;
+use crate::record::DriversRecord;
+use crate::session::{Clock, ContinuedSession, DriverAction, OpenRequest, RoomNames, Transport};
 
-/// The leases of all nodes, for another process.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct AgentsRecord {
-    pub(super) names: Option<u64>,
-    leases: Vec<LeaseRecord>,
-}
+pub(crate) struct Agent;
 
-impl AgentsRecord {
-    pub(super) fn by_session(self) -> BTreeMap<SessionId, AgentsRecord> {
-        let mut by_session: BTreeMap<SessionId, AgentsRecord> = BTreeMap::new();
-        for lease in self.leases {
-            let new = || AgentsRecord { names: self.names, leases: Vec::new() };
-            by_session.entry(lease.session).or_insert_with(new).leases.push(lease);
+impl DriverKind for Agent {
+    fn name(&self) -> &'static str {
+        "agent"
+    }
+
+    fn keys(&self) -> &'static [DriverKey] {
+        const {
+            &[
+                DriverKey::new("address"),
+                DriverKey::only("secret_file", "or beside `agent`"),
+                DriverKey::new("canary"),
+                DriverKey::only("encrypt", "only trunk legs can be encrypted"),
+            ]
         }
-        by_session
     }
 
-    pub(super) fn joined(
-        names: Option<u64>,
-        records: impl Iterator<Item = AgentsRecord>,
-    ) -> AgentsRecord {
-        AgentsRecord { names, leases: records.flat_map(|record| record.leases).collect() }
+    fn instead_of(&self, key: &str) -> Option<&'static str> {
+        match key {
+            "probe" => Some("an agent is always probed, by signed datagrams"),
+            "srtp" => {
+                Some("`encrypt = true` encrypts the trunk of driver `agent` with all its packets")
+            }
+            _ => None,
+        }
+    }
+
+    fn read(&self, keys: &mut DriverKeys<'_>) -> Option<DriverSettings> {
+        let encrypt = keys.get("encrypt").is_some_and(|encrypt| *encrypt.get_ref());
+        let trunk = Signalling::Trunk { secret: keys.secret()?, encrypt };
+        let settings = DriverSettings::new(self.name(), NodeProbe::Signed, trunk);
+        Some(settings.showing("encrypt", encrypt))
     }
 }
 
-#[derive(Default)]
-pub(super) struct AgentDriver {
+impl Driver for Agent {
+    fn start(
+        &self,
+        node: NodeId,
+        config: &NodeConfig,
+        context: &DriverContext,
+    ) -> Box<dyn NodeDriver> {
+        let (secret, _) = config.trunk().expect("the driver reads the secret of a trunk");
+        Box::new(AgentNode::new(node, &config.name, secret, context))
+    }
+}
+
+/// A node whose sessions are on its trunk.
+struct AgentNode {
+    node: NodeId,
+    secret: NodeSecret,
+    fencing: Arc<Fencing>,
+    room_names: Arc<RoomNames>,
     leases: Leases,
-    /// Seeds the room names used towards nodes. Random, because other gateways count rooms from 1 too and may share a
-    /// node.
-    names: Option<u64>,
-    pub(super) paths: Paths,
-    reports: BTreeMap<NodeId, SessionReport>,
+    paths: Paths,
+    /// The next look at the paths.
+    look: Option<Instant>,
+    report: Option<SessionReport>,
 }
 
 /// The number of sessions that a node reported last.
@@ -63,52 +98,116 @@ struct SessionReport {
     counted: Option<Instant>,
 }
 
-impl AgentDriver {
-    pub(super) fn open(
+impl NodeDriver for AgentNode {
+    fn open(
         &mut self,
-        wish: &OpenRequest<'_>,
+        request: &OpenRequest<'_>,
         draw: &mut dyn FnMut() -> u64,
-        now: Instant,
-    ) -> Asking {
-        let &OpenRequest { session, home, room: RoomId(room), hop, .. } = wish;
+        clock: Clock,
+    ) -> Option<DriverAction> {
+        let &OpenRequest { session, home, room, hop, .. } = request;
         self.leases.end(session, hop);
-        let names = *self.names.get_or_insert_with(&mut *draw);
-        let (room, tag, drawn) = (mixed(names, room), tag(home.slot, draw()), draw());
+        let room = self.room_names.name(room, draw);
+        let (tag, drawn) = (tag(home.slot, draw()), draw());
         let record = LeaseRecord { session, hop, room, tag, drawn, worker: home.worker };
         let lease = self.leases.begin(record, LeaseState::Opening);
-        self.ask(&lease, now)
+        let asking = self.ask(&lease, clock.now);
+        Some(self.sign(&asking, clock))
     }
 
-    pub(super) fn record_of(&self, sessions: impl Iterator<Item = SessionId>) -> AgentsRecord {
-        let leases = sessions.flat_map(|session| self.leases.record_of(session));
-        AgentsRecord { names: self.names, leases: leases.collect() }
+    fn close(&mut self, session: SessionId, hop: Hop, clock: Clock) -> Option<DriverAction> {
+        let TrunkLease { tag, worker, nonce, .. } = self.leases.end(session, hop)?;
+        let asking =
+            Asking { node: hop.node, worker, question: TrunkQuestion::Close { tag }, nonce };
+        Some(self.sign(&asking, clock))
     }
 
-    pub(super) fn record(&self) -> AgentsRecord {
-        AgentsRecord { names: self.names, leases: self.leases.record() }
-    }
-
-    /// Continues the leases of another process at these hops, and refreshes them at once.
-    pub(super) fn restore(
+    fn handle(
         &mut self,
-        record: AgentsRecord,
-        hop: impl Fn(SessionId, Hop) -> Option<Hop>,
-        now: Instant,
-    ) {
-        self.names = record.names.or(self.names);
-        for lease in record.leases {
-            if let Some(hop) = hop(lease.session, lease.hop) {
-                self.leases.begin(LeaseRecord { hop, ..lease }, LeaseState::Open);
+        input: NodeInput,
+        draw: &mut dyn FnMut() -> u64,
+        clock: Clock,
+    ) -> Option<DriverAction> {
+        match input {
+            NodeInput::Signed(message) => return self.handle_signed(&message, clock),
+            NodeInput::Sessions(sessions) => self.handle_sessions(sessions, clock.now),
+            NodeInput::LongBundle { worker } => {
+                self.paths.used(TrunkPath { node: self.node, worker }, draw, clock.now);
+            }
+            NodeInput::Datagram(_)
+            | NodeInput::Unreachable(_)
+            | NodeInput::Posted { .. }
+            | NodeInput::StreamRestarted { .. } => {}
+        }
+        None
+    }
+
+    fn poll(&mut self, clock: Clock) -> Option<DriverAction> {
+        let asking = self.due(clock.now)?;
+        Some(self.sign(&asking, clock))
+    }
+
+    fn record(&self, scope: RecordScope, record: &mut DriversRecord) {
+        match scope {
+            RecordScope::All => record.agents.leases.extend(self.leases.record()),
+            RecordScope::Session { session, hop, .. } => {
+                record.agents.leases.extend(self.leases.record_of(session, hop));
             }
         }
+    }
+
+    fn restore(
+        &mut self,
+        record: DriversRecord,
+        _known: &ContinuedSession<'_>,
+        _draw: &mut dyn FnMut() -> u64,
+        _now: Instant,
+    ) {
+        for lease in record.agents.leases {
+            self.leases.begin(lease, LeaseState::Open);
+        }
+    }
+
+    fn refresh(&mut self, now: Instant) {
         self.leases.refresh_all(now);
+    }
+
+    /// The node sends to the source of the last message.
+    fn announces_source(&self) -> bool {
+        true
+    }
+}
+
+impl AgentNode {
+    fn new(node: NodeId, name: &str, secret: &SecretFile, context: &DriverContext) -> AgentNode {
+        AgentNode {
+            node,
+            secret: NodeSecret::new(secret.bytes(), name)
+                .expect("the settings refuse a shorter secret"),
+            fencing: Arc::clone(&context.fencing),
+            room_names: Arc::clone(&context.room_names),
+            leases: Leases::default(),
+            paths: Paths::default(),
+            look: None,
+            report: None,
+        }
+    }
+
+    fn sign(&self, asking: &Asking, clock: Clock) -> DriverAction {
+        let &Asking { node, worker, ref question, nonce } = asking;
+        let mut message = Vec::new();
+        let owner = self.fencing.owner();
+        question.write_for(owner, &self.secret, nonce, clock.unix_us, &mut message);
+        let of_sessions = !matches!(question, TrunkQuestion::Path { .. });
+        let transport = Transport::Trunk { worker, of_sessions };
+        DriverAction::Send { node, transport, bytes: message.into() }
     }
 
     /// Handles the number of sessions that a node reports, other gateways' sessions included. A node with fewer sessions than
     /// leases has lost some, as by a restart: its leases are refreshed, and its answers tell which to open again.
-    pub(super) fn handle_sessions(&mut self, node: NodeId, sessions: u32, now: Instant) {
+    fn handle_sessions(&mut self, sessions: u32, now: Instant) {
         let new = || SessionReport { sessions, fell: false, counted: None };
-        let report = self.reports.entry(node).or_insert_with(new);
+        let report = self.report.get_or_insert_with(new);
         report.fell |= sessions < report.sessions;
         report.sessions = sessions;
         let lately = |at| now.saturating_duration_since(at) < COUNT_EVERY;
@@ -116,8 +215,8 @@ impl AgentDriver {
             return;
         }
         (report.fell, report.counted) = (false, Some(now));
-        if self.leases.open_at(node) > sessions as usize {
-            self.leases.refresh(|lease| lease.hop.node == node, now);
+        if self.leases.open_count() > sessions as usize {
+            self.leases.refresh(now);
         }
     }
 
@@ -130,49 +229,33 @@ impl AgentDriver {
         Asking { node: hop.node, worker, question, nonce }
     }
 
-    /// If the message is lost, the lease expires.
-    pub(super) fn close(&mut self, session: SessionId, hop: Hop) -> Option<Asking> {
-        let TrunkLease { tag, worker, nonce, .. } = self.leases.end(session, hop)?;
-        Some(Asking { node: hop.node, worker, question: TrunkQuestion::Close { tag }, nonce })
-    }
-
-    pub(super) fn handle_signed(
-        &mut self,
-        node: NodeId,
-        secret: &NodeSecret,
-        message: &[u8],
-        clock: Clock,
-    ) -> Option<DriverAction> {
-        let verified = TrunkAnswer::read(message, secret, clock.unix_us).ok()?;
+    fn handle_signed(&mut self, message: &[u8], clock: Clock) -> Option<DriverAction> {
+        let verified = TrunkAnswer::read(message, &self.secret, clock.unix_us).ok()?;
         match verified.message {
-            TrunkAnswer::Open { tag, status } => self.answered(node, verified.nonce, tag, status),
+            TrunkAnswer::Open { tag, status } => self.answered(verified.nonce, tag, status),
             TrunkAnswer::Keep { unknown } => {
-                self.leases.refreshed(node, verified.nonce, &unknown, clock.now);
+                self.leases.refreshed(verified.nonce, &unknown, clock.now);
                 None
             }
             TrunkAnswer::Path { .. } => {
-                let changed = self.paths.answered(node, verified.nonce, clock.now);
+                let changed = self.paths.answered(self.node, verified.nonce, clock.now);
                 changed.map(|(TrunkPath { node, worker }, size_max)| DriverAction::LimitBundles {
                     worker,
                     node,
                     size_max,
                 })
             }
-            TrunkAnswer::Superseded { epoch } => Some(DriverAction::Fenced { node, epoch }),
+            TrunkAnswer::Superseded { epoch } => {
+                Some(DriverAction::Fenced { node: self.node, epoch })
+            }
             _ => None,
         }
     }
 
-    fn answered(
-        &mut self,
-        node: NodeId,
-        nonce: u64,
-        tag: Tag,
-        status: OpenStatus,
-    ) -> Option<DriverAction> {
+    fn answered(&mut self, nonce: u64, tag: Tag, status: OpenStatus) -> Option<DriverAction> {
         let lease = self.leases.by_nonce(nonce)?;
         let TrunkLease { session, hop, state, .. } = *lease;
-        if hop.node != node || tag != lease.tag {
+        if tag != lease.tag {
             return None;
         }
         let (unwilling, reason) = match status {
@@ -191,7 +274,11 @@ impl AgentDriver {
         Some(DriverAction::Refused { session, hop, unwilling, reason: reason.into() })
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Asking> {
+    fn due(&mut self, now: Instant) -> Option<Asking> {
+        if self.look.is_none_or(|look| look <= now) {
+            self.look = Some(now + LOOK_EVERY);
+            self.paths.look(now);
+        }
         if let Some(asking) = self.paths.due() {
             return Some(asking);
         }
@@ -204,6 +291,9 @@ impl AgentDriver {
         Some(Asking { node, worker, question, nonce })
     }
 }
+
+/// Interval of path MTU discovery.
+const LOOK_EVERY: Duration = Duration::from_millis(30);
 
 /// A node may forget a session after this time without a refresh. The time covers three refreshes, so that two in a row
 /// may be lost.
@@ -251,18 +341,6 @@ impl LeaseLink {
     }
 }
 
-/// A lease, as another process continues it.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct LeaseRecord {
-    session: SessionId,
-    hop: Hop,
-    room: u64,
-    tag: Tag,
-    /// The upper half of the nonce.
-    drawn: u64,
-    worker: u16,
-}
-
 impl TrunkLease {
     fn path(&self) -> TrunkPath {
         TrunkPath { node: self.hop.node, worker: self.worker }
@@ -303,7 +381,7 @@ struct PendingRefresh {
     places: Vec<u32>,
 }
 
-/// All leases. There are several per session, so each is small and found without a search: messages carry the lease's
+/// The leases at a node. There are several per session at all nodes, so each is small and found without a search: messages carry the lease's
 /// index, and refreshes proceed by index.
 #[derive(Default)]
 struct Leases {
@@ -361,8 +439,8 @@ impl Leases {
 
     /// Takes the answer to a refresh, which schedules leases that the node does not know to be opened again. If the message
     /// about a lease is lost, the node reports the lease again at the next refresh.
-    fn refreshed(&mut self, node: NodeId, nonce: u64, tags: &[Tag], now: Instant) {
-        if self.by_nonce(nonce).is_none_or(|first| first.hop.node != node) {
+    fn refreshed(&mut self, nonce: u64, tags: &[Tag], now: Instant) {
+        if self.by_nonce(nonce).is_none() {
             return;
         }
         self.pending.retain(|(_, pending), _| *pending != nonce);
@@ -372,8 +450,7 @@ impl Leases {
         // The indices follow the first one closely; lower indices belong to the next round.
         let (before, behind) = self.places.split_at_mut(nonce as u32 as usize);
         let places = behind.iter_mut().chain(before).flatten();
-        let named =
-            places.filter(|lease| lease.hop.node == node && tags.binary_search(&lease.tag).is_ok());
+        let named = places.filter(|lease| tags.binary_search(&lease.tag).is_ok());
         for lease in named.take(tags.len()).filter(|lease| lease.state == LeaseState::Open) {
             lease.state = LeaseState::Reopening;
             self.unanswered.push_front((now, lease.nonce));
@@ -471,11 +548,12 @@ impl Leases {
         self.places.iter().flatten().filter_map(TrunkLease::record).collect()
     }
 
-    /// The open leases of this session.
-    fn record_of(&self, session: SessionId) -> impl Iterator<Item = LeaseRecord> {
+    /// The session's open lease at this hop.
+    fn record_of(&self, session: SessionId, hop: Hop) -> Option<LeaseRecord> {
         let at = |link: LeaseLink| self.places[link.place() as usize].as_ref();
         let first = self.firsts.get(session).and_then(|link| at(*link));
-        std::iter::successors(first, move |lease| at(lease.next?)).filter_map(TrunkLease::record)
+        let mut leases = std::iter::successors(first, move |lease| at(lease.next?));
+        leases.find(|lease| lease.hop == hop)?.record()
     }
 
     /// Refreshes all leases at once, before a new round. Nodes send to the source of the last refresh, so each is repeated,
@@ -484,21 +562,18 @@ impl Leases {
         self.gathered.clear();
         self.pending.clear();
         (self.round, self.turn, self.gathering) = (Some(now), 0, None);
-        self.refresh(|_| true, now);
+        self.refresh(now);
     }
 
-    fn open_at(&self, node: NodeId) -> usize {
-        let is_open =
-            |lease: &&TrunkLease| lease.hop.node == node && lease.state == LeaseState::Open;
-        self.places.iter().flatten().filter(is_open).count()
+    fn open_count(&self) -> usize {
+        self.places.iter().flatten().filter(|lease| lease.state == LeaseState::Open).count()
     }
 
-    /// Refreshes these leases at once, and again until the node answers.
-    fn refresh(&mut self, of: impl Fn(&TrunkLease) -> bool, now: Instant) {
+    /// Refreshes the leases at once, and again until the node answers.
+    fn refresh(&mut self, now: Instant) {
         let mut by_path: BTreeMap<TrunkPath, Vec<u32>> = BTreeMap::new();
         for (place, lease) in (0..).zip(&self.places) {
-            let is_due = |lease: &TrunkLease| lease.state == LeaseState::Open && of(lease);
-            if let Some(lease) = lease.filter(is_due) {
+            if let Some(lease) = lease.filter(|lease| lease.state == LeaseState::Open) {
                 by_path.entry(lease.path()).or_default().push(place);
             }
         }

@@ -6,9 +6,9 @@
 
 mod bencode;
 mod call;
-mod datagram;
 mod keys;
 mod ng;
+mod record;
 mod sdp;
 #[cfg(test)]
 mod tests;
@@ -21,18 +21,25 @@ use std::time::{Duration, Instant};
 
 use bencode::Value;
 use call::{CallLeg, CallStage, OPEN_WITHIN, RtpengineCall};
-pub use datagram::NgDatagram;
-use evenkeel_config::{NodeSrtp, address};
+use evenkeel_config::{
+    DriverKey, DriverKeys, DriverKind, DriverSettings, NodeConfig, NodeProbe, NodeSrtp, Signalling,
+    address,
+};
 use evenkeel_dataplane::worker::{NodeLeg, NodePort, SrtpPort};
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{Hop, Incarnation, NodeId, RoomId, SessionId};
 use keys::{CallSrtp, CallSrtpRecord, KeyFault};
-pub use ng::{Ng, NgSocket};
 use ng::{NgAnswer, NgCommand, NgRequests, NgTimeout};
+pub(crate) use record::CallRecord;
+use record::PlaceRecord;
 use sdp::{SdpPorts, Taken};
-use serde::{Deserialize, Serialize};
 
-use super::session::{Brief, ContinuedSession, DriverAction, LocalSource, OpenRequest};
+use crate::driver::{Driver, DriverContext, NodeDriver, NodeInput, RecordScope};
+use crate::message::DriverMessage;
+use crate::record::DriversRecord;
+use crate::session::{
+    Brief, Clock, ContinuedSession, DriverAction, LocalSource, OpenRequest, Transport,
+};
 
 /// Interval of refreshes. rtpengine forgets a call without media after 60 s unless it is signalled, so two refreshes in
 /// a row may be lost. A refresh causes no media packets.
@@ -50,68 +57,68 @@ const ENDS_MAX: usize = 65_536;
 /// Least time between two renewals of a call's keys: each takes ports of both sides and interrupts both sessions.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A call, as another process continues it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct CallRecord {
-    pub(super) number: u64,
-    room: RoomId,
-    places: [Option<PlaceRecord>; 2],
-    own: Option<IpAddr>,
-    #[serde(with = "evenkeel_media::instant::option")]
-    pub(super) refresh: Option<Instant>,
-    /// Set if the sessions' legs have SRTP.
-    #[serde(default)]
-    srtp: Option<CallSrtpRecord>,
-}
+pub(crate) struct Rtpengine;
 
-impl CallRecord {
-    /// `None` without sessions.
-    fn of(number: u64, call: &RtpengineCall) -> Option<CallRecord> {
-        let places = call.places.each_ref().map(|place| {
-            let CallLeg { session, hop, leg, .. } = place.as_ref()?;
-            let taken = leg.as_ref().and_then(NodeLeg::port);
-            Some(PlaceRecord { session: *session, hop: *hop, taken })
-        });
-        let (room, _) = call.room;
-        let srtp = call.srtp.as_ref().map(CallSrtp::record);
-        let record =
-            CallRecord { number, room, places, own: call.own, refresh: call.refresh, srtp };
-        (!call.is_empty()).then_some(record)
+impl DriverKind for Rtpengine {
+    fn name(&self) -> &'static str {
+        "rtpengine"
     }
 
-    /// Notes that other sessions than these have other ports.
-    pub(super) fn lose_ports(&mut self, keeps: impl Fn(SessionId) -> bool) {
-        for place in self.places.iter_mut().flatten().filter(|place| !keeps(place.session)) {
-            (place.taken, self.own) = (None, None);
+    fn keys(&self) -> &'static [DriverKey] {
+        const { &[DriverKey::new("ng")] }
+    }
+
+    fn address_key(&self) -> (&'static str, &'static str) {
+        ("ng", "10.0.1.11:2223")
+    }
+
+    fn instead_of(&self, key: &str) -> Option<&'static str> {
+        match key {
+            "address" => Some("its address is the key `ng`"),
+            "probe" => Some("rtpengine is always probed, by pings of its NG protocol"),
+            _ => None,
         }
     }
 
-    /// Leaves the core time to open the sessions again if none is open. A call that stays empty is deleted then.
-    pub(super) fn await_openings(&mut self, now: Instant) {
-        if self.places.iter().flatten().all(|place| place.taken.is_none()) {
-            self.refresh = Some(now + TELL_AGAIN);
+    fn agrees_on_keys(&self) -> bool {
+        true
+    }
+
+    /// Messages with keys of SRTP must stay on this host.
+    fn read(&self, keys: &mut DriverKeys<'_>) -> Option<DriverSettings> {
+        let is_remote = |address: SocketAddr| !address.ip().to_canonical().is_loopback();
+        if let Some(srtp) = keys.srtp()
+            && *srtp.get_ref() == NodeSrtp::Sdes
+            && keys.address().is_some_and(is_remote)
+        {
+            let place = srtp.span();
+            let found = "`srtp = \"sdes\"` with `ng` on another host";
+            let expected = "`ng` on a loopback address such as `127.0.0.1:2223`";
+            let help = "messages of the NG protocol are not encrypted, and they contain the keys; a tunnel that is encrypted \
+                        may begin at the loopback address";
+            keys.refuse(place, found, expected, Some(help));
         }
-    }
-
-    pub(super) fn leave(&mut self, session: SessionId) {
-        self.places.iter_mut().for_each(|place| _ = place.take_if(|it| it.session == session));
-    }
-
-    pub(super) fn hops(&self) -> impl Iterator<Item = (SessionId, Hop)> {
-        self.places.iter().flatten().map(|place| (place.session, place.hop))
+        let rtpengine = DriverSettings::new(self.name(), NodeProbe::Ping, Signalling::Datagrams);
+        Some(DriverSettings {
+            sessions_per_room: Some(2),
+            unmeshed: Some("rtpengines do not forward to each other"),
+            ..rtpengine
+        })
     }
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct PlaceRecord {
-    session: SessionId,
-    hop: Hop,
-    /// `None` if the core opens the session again. rtpengine has the call and keeps its ports, if it is signalled under the
-    /// same number; under another one it would have both calls for a minute, and might run out of ports.
-    taken: Option<NodePort>,
+impl Driver for Rtpengine {
+    fn start(
+        &self,
+        node: NodeId,
+        config: &NodeConfig,
+        context: &DriverContext,
+    ) -> Box<dyn NodeDriver> {
+        Box::new(RtpengineNode::new(node, config.address, context.source))
+    }
 }
 
-pub(crate) struct Rtpengine {
+struct RtpengineNode {
     node: NodeId,
     ng: SocketAddr,
     source: LocalSource,
@@ -130,9 +137,145 @@ pub(crate) struct Rtpengine {
     acts: VecDeque<DriverAction>,
 }
 
-impl Rtpengine {
-    pub(crate) fn new(node: NodeId, ng: SocketAddr, source: LocalSource) -> Rtpengine {
-        Rtpengine {
+impl NodeDriver for RtpengineNode {
+    fn open(
+        &mut self,
+        request: &OpenRequest<'_>,
+        draw: &mut dyn FnMut() -> u64,
+        clock: Clock,
+    ) -> Option<DriverAction> {
+        let &OpenRequest { session, room, hop, brief, .. } = request;
+        let Brief { media, ports: (rtp, rtcp), .. } = brief?;
+        let number = *self.rooms.entry((room, hop.incarnation)).or_insert_with(|| {
+            let number = draw();
+            self.calls.insert(number, RtpengineCall::new((room, hop.incarnation)));
+            self.questions.drawn = draw();
+            number
+        });
+        let call = self.calls.get_mut(&number)?;
+        let Some(place) = call.place_for(session) else {
+            let reason = "rtpengine joins two sessions of a room, and there are two".into();
+            return Some(DriverAction::Refused { session, hop, unwilling: false, reason });
+        };
+        let ports = SdpPorts { rtp: *rtp, rtcp: *rtcp };
+        let media = Arc::clone(media);
+        *place = Some(CallLeg { session, hop, ports, media, since: clock.now, leg: None });
+        if request.srtp == NodeSrtp::Sdes {
+            call.srtp.get_or_insert_default().note_changed();
+        }
+        self.sessions.insert((session, hop.incarnation), number);
+        self.want(number);
+        None
+    }
+
+    fn close(&mut self, session: SessionId, hop: Hop, _clock: Clock) -> Option<DriverAction> {
+        let number = self.sessions.remove(&(session, hop.incarnation))?;
+        let call = self.calls.get_mut(&number)?;
+        if call.leave(session) {
+            call.srtp.iter_mut().for_each(CallSrtp::note_changed);
+            self.want(number);
+        }
+        None
+    }
+
+    fn handle(
+        &mut self,
+        input: NodeInput,
+        _draw: &mut dyn FnMut() -> u64,
+        clock: Clock,
+    ) -> Option<DriverAction> {
+        match input {
+            NodeInput::Datagram(datagram) => self.handle_datagram(&datagram, clock.now),
+            NodeInput::Unreachable(quotes) => self.handle_unreachable(&quotes, clock.now),
+            NodeInput::StreamRestarted { session, hop } => {
+                self.renew_keys(session, hop, clock.now);
+            }
+            NodeInput::Posted { .. }
+            | NodeInput::Signed(_)
+            | NodeInput::Sessions(_)
+            | NodeInput::LongBundle { .. } => {}
+        }
+        None
+    }
+
+    fn poll(&mut self, clock: Clock) -> Option<DriverAction> {
+        let now = clock.now;
+        loop {
+            if let Some(act) = self.acts.pop_front() {
+                return Some(act);
+            }
+            match self.questions.due(now) {
+                Some(NgTimeout::Again(datagram)) => return Some(self.send(datagram)),
+                Some(NgTimeout::Late(about)) => {
+                    let reason = format!("rtpengine at {} did not answer in time", self.ng);
+                    self.handle_failed(about, false, reason, now);
+                    continue;
+                }
+                None => {}
+            }
+            while let Some((_, number)) = self.refreshes.pop_front_if(|(due, _)| *due <= now) {
+                let due = |call: &&mut RtpengineCall| call.refresh.is_some_and(|due| due <= now);
+                if let Some(call) = self.calls.get_mut(&number).filter(due) {
+                    call.refresh = None;
+                    self.want(number);
+                }
+            }
+            let out = self.questions.unanswered.len();
+            let ends_max = match self.waiting.is_empty() {
+                true => ASKED_AT_ONCE / 2,
+                false if self.ended_last => 0,
+                false => ASKED_AT_ONCE,
+            };
+            if let Some(number) = self.waiting.pop_front_if(|number| {
+                let waits = self.calls.get(number).and_then(RtpengineCall::waits_since);
+                waits.is_some_and(|since| since + OPEN_WITHIN <= now)
+            }) {
+                let reason =
+                    format!("rtpengine at {} timed out before the request was sent", self.ng);
+                self.handle_failed(NgCommand::Offer(number), false, reason, now);
+            } else if let Some(number) = self.ends.pop_front_if(|_| out < ends_max) {
+                self.ended_last = true;
+                self.signal_end(number, now);
+            } else if let Some(number) = self.waiting.pop_front_if(|_| out < ASKED_AT_ONCE) {
+                self.ended_last = false;
+                self.signal_first(number, now);
+            } else {
+                return None;
+            }
+        }
+    }
+
+    /// A `delete` that was not sent is not recorded: rtpengine's media timeout ends that call.
+    fn record(&self, scope: RecordScope, record: &mut DriversRecord) {
+        match scope {
+            RecordScope::All => {
+                let calls = self.calls.iter();
+                let calls = calls.filter_map(|(number, call)| CallRecord::of(*number, call));
+                record.calls.extend(calls);
+            }
+            RecordScope::Session { session, hop, with_keys } => {
+                record.calls.extend(self.record_of(session, hop, with_keys));
+            }
+        }
+    }
+
+    fn restore(
+        &mut self,
+        record: DriversRecord,
+        known: &ContinuedSession<'_>,
+        draw: &mut dyn FnMut() -> u64,
+        now: Instant,
+    ) {
+        let mut calls = record.calls;
+        calls.iter_mut().for_each(|call| call.await_openings(TELL_AGAIN, now));
+        calls.sort_unstable_by_key(|call| call.refresh);
+        calls.into_iter().for_each(|call| self.restore_call(call, known, draw, now));
+    }
+}
+
+impl RtpengineNode {
+    fn new(node: NodeId, ng: SocketAddr, source: LocalSource) -> RtpengineNode {
+        RtpengineNode {
             node,
             ng,
             source,
@@ -148,19 +291,8 @@ impl Rtpengine {
         }
     }
 
-    /// The calls with sessions, for another process. A `delete` that was not sent is not recorded: rtpengine's
-    /// media timeout ends that call.
-    pub(super) fn record(&self) -> impl Iterator<Item = CallRecord> {
-        self.calls.iter().filter_map(|(number, call)| CallRecord::of(*number, call))
-    }
-
     /// The session's call at this hop.
-    pub(super) fn record_of(
-        &self,
-        session: SessionId,
-        hop: Hop,
-        with_keys: bool,
-    ) -> Option<CallRecord> {
+    fn record_of(&self, session: SessionId, hop: Hop, with_keys: bool) -> Option<CallRecord> {
         let number = *self.sessions.get(&(session, hop.incarnation))?;
         let mut record = CallRecord::of(number, self.calls.get(&number)?)?;
         record.srtp.iter_mut().filter(|_| !with_keys).for_each(|srtp| srtp.keys = None);
@@ -169,7 +301,7 @@ impl Rtpengine {
 
     /// Continues a call of another process. A call that was being signalled is signalled again at once. Calls come in
     /// the order of their refreshes.
-    pub(super) fn restore(
+    fn restore_call(
         &mut self,
         record: CallRecord,
         known: &ContinuedSession<'_>,
@@ -219,52 +351,9 @@ impl Rtpengine {
         self.refreshes.push_back((due, number));
     }
 
-    pub(super) fn open(
-        &mut self,
-        wish: &OpenRequest<'_>,
-        draw: &mut dyn FnMut() -> u64,
-        now: Instant,
-    ) -> Option<DriverAction> {
-        let &OpenRequest { session, room, hop, brief, .. } = wish;
-        let Brief { media, ports: (rtp, rtcp), .. } = brief?;
-        let number = *self.rooms.entry((room, hop.incarnation)).or_insert_with(|| {
-            let number = draw();
-            self.calls.insert(number, RtpengineCall::new((room, hop.incarnation)));
-            self.questions.drawn = draw();
-            number
-        });
-        let call = self.calls.get_mut(&number)?;
-        let Some(place) = call.place_for(session) else {
-            let reason = "rtpengine joins two sessions of a room, and there are two".into();
-            return Some(DriverAction::Refused { session, hop, unwilling: false, reason });
-        };
-        let ports = SdpPorts { rtp: *rtp, rtcp: *rtcp };
-        let media = Arc::clone(media);
-        *place = Some(CallLeg { session, hop, ports, media, since: now, leg: None });
-        if wish.srtp == NodeSrtp::Sdes {
-            call.srtp.get_or_insert_default().note_changed();
-        }
-        self.sessions.insert((session, hop.incarnation), number);
-        self.want(number);
-        None
-    }
-
-    pub(super) fn close(&mut self, session: SessionId, hop: Hop) {
-        let number = self.sessions.remove(&(session, hop.incarnation));
-        let Some((number, call)) =
-            number.and_then(|number| Some((number, self.calls.get_mut(&number)?)))
-        else {
-            return;
-        };
-        if call.leave(session) {
-            call.srtp.iter_mut().for_each(CallSrtp::note_changed);
-            self.want(number);
-        }
-    }
-
     /// Replaces the call of the session's room by one with other keys, unless it is being signalled or was replaced within
     /// [`RENEWAL_INTERVAL`].
-    pub(super) fn renew_keys(&mut self, session: SessionId, hop: Hop, now: Instant) {
+    fn renew_keys(&mut self, session: SessionId, hop: Hop, now: Instant) {
         let Some(&number) = self.sessions.get(&(session, hop.incarnation)) else { return };
         let is_due = |call: &&mut RtpengineCall| {
             let is_old = call.renewed.is_none_or(|renewed| renewed + RENEWAL_INTERVAL <= now);
@@ -291,27 +380,25 @@ impl Rtpengine {
         }
     }
 
-    pub(super) fn handle_ng(&mut self, told: &Ng, now: Instant) {
-        match told {
-            Ng::Datagram(datagram) => {
-                if let Some((about, answer)) = self.questions.answered(datagram) {
-                    self.handle_answer(about, answer, now);
-                }
-            }
-            Ng::Refused(quotes) => {
-                // Any other error may be forged.
-                if !quotes.iter().any(|quoted| self.questions.is_pending(quoted)) {
-                    return;
-                }
-                let reason = format!("no NG listener at {}", self.ng);
-                for about in self.questions.give_up() {
-                    self.handle_failed(about, false, reason.clone(), now);
-                }
-                // No process listens, so no calls exist there.
-                for number in std::mem::take(&mut self.ends) {
-                    self.calls.remove(&number);
-                }
-            }
+    fn handle_datagram(&mut self, datagram: &[u8], now: Instant) {
+        if let Some((about, answer)) = self.questions.answered(datagram) {
+            self.handle_answer(about, answer, now);
+        }
+    }
+
+    /// Handles that no process listens for the datagrams that begin with these bytes.
+    fn handle_unreachable(&mut self, quotes: &[Box<[u8]>], now: Instant) {
+        // Any other error may be forged.
+        if !quotes.iter().any(|quoted| self.questions.is_pending(quoted)) {
+            return;
+        }
+        let reason = format!("no NG listener at {}", self.ng);
+        for about in self.questions.give_up() {
+            self.handle_failed(about, false, reason.clone(), now);
+        }
+        // No process listens, so no calls exist there.
+        for number in std::mem::take(&mut self.ends) {
+            self.calls.remove(&number);
         }
     }
 
@@ -382,54 +469,8 @@ impl Rtpengine {
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<DriverAction> {
-        loop {
-            if let Some(act) = self.acts.pop_front() {
-                return Some(act);
-            }
-            match self.questions.due(now) {
-                Some(NgTimeout::Again(datagram)) => return Some(self.send(datagram)),
-                Some(NgTimeout::Late(about)) => {
-                    let reason = format!("rtpengine at {} did not answer in time", self.ng);
-                    self.handle_failed(about, false, reason, now);
-                    continue;
-                }
-                None => {}
-            }
-            while let Some((_, number)) = self.refreshes.pop_front_if(|(due, _)| *due <= now) {
-                let due = |call: &&mut RtpengineCall| call.refresh.is_some_and(|due| due <= now);
-                if let Some(call) = self.calls.get_mut(&number).filter(due) {
-                    call.refresh = None;
-                    self.want(number);
-                }
-            }
-            let out = self.questions.unanswered.len();
-            let ends_max = match self.waiting.is_empty() {
-                true => ASKED_AT_ONCE / 2,
-                false if self.ended_last => 0,
-                false => ASKED_AT_ONCE,
-            };
-            if let Some(number) = self.waiting.pop_front_if(|number| {
-                let waits = self.calls.get(number).and_then(RtpengineCall::waits_since);
-                waits.is_some_and(|since| since + OPEN_WITHIN <= now)
-            }) {
-                let reason =
-                    format!("rtpengine at {} timed out before the request was sent", self.ng);
-                self.handle_failed(NgCommand::Offer(number), false, reason, now);
-            } else if let Some(number) = self.ends.pop_front_if(|_| out < ends_max) {
-                self.ended_last = true;
-                self.signal_end(number, now);
-            } else if let Some(number) = self.waiting.pop_front_if(|_| out < ASKED_AT_ONCE) {
-                self.ended_last = false;
-                self.signal_first(number, now);
-            } else {
-                return None;
-            }
-        }
-    }
-
-    fn send(&self, datagram: NgDatagram) -> DriverAction {
-        DriverAction::Ng { node: self.node, datagram }
+    fn send(&self, bytes: DriverMessage) -> DriverAction {
+        DriverAction::Send { node: self.node, transport: Transport::Datagram, bytes }
     }
 
     fn ask(&mut self, about: NgCommand, question: &Value<'_>, by: Instant, now: Instant) {

@@ -3,16 +3,15 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use evenkeel_config::{NodeSrtp, WebhookTarget};
 use evenkeel_dataplane::flows::Home;
 use evenkeel_dataplane::worker::NodeLeg;
-use evenkeel_media::trunk::message::TrunkQuestion;
 use evenkeel_model::{Hop, Labels, MediaDescription, NodeId, RoomId, SessionId, Srtp};
 
-use crate::rtpengine::NgDatagram;
+use crate::message::DriverMessage;
 
 /// Length limit of a reason that a node reports, characters.
 pub(super) const REASON_CHARS_MAX: usize = 200;
@@ -94,31 +93,17 @@ impl Clock {
     }
 }
 
-/// A message to a node's agent, to be signed.
-#[derive(Debug)]
-pub(super) struct Asking {
-    pub(super) node: NodeId,
-    /// The home worker of the message's sessions, which sends the message.
-    pub(super) worker: u16,
-    pub(super) question: TrunkQuestion,
-    pub(super) nonce: u64,
-}
-
 /// An effect of the drivers: a message to send, or the outcome of an opening.
 #[derive(Debug)]
 pub enum DriverAction {
-    /// Sends a signed message on the node's trunk. With `of_sessions` the message is about sessions and leaves from
-    /// their home worker, because the node sends their packets to the source of the message. Otherwise the message is
-    /// about the path.
-    Sign {
-        /// The worker whose socket sends it.
-        worker: u16,
+    /// Sends a message to the node.
+    Send {
         /// The addressee.
         node: NodeId,
-        /// Its body.
-        message: Box<[u8]>,
-        /// It is about sessions.
-        of_sessions: bool,
+        /// How it is sent.
+        transport: Transport,
+        /// The message.
+        bytes: DriverMessage,
     },
     /// Limits the size of trunk datagrams (bundles) from this worker to the node.
     LimitBundles {
@@ -128,28 +113,6 @@ pub enum DriverAction {
         node: NodeId,
         /// Bytes of a datagram.
         size_max: u16,
-    },
-    /// Sends an NG message.
-    Ng {
-        /// The addressee.
-        node: NodeId,
-        /// Cookie and dictionary.
-        datagram: NgDatagram,
-    },
-    /// Sends a POST request; `number` identifies its response.
-    Post {
-        /// The addressee.
-        node: NodeId,
-        /// The request's number.
-        number: u64,
-        /// Where it is sent.
-        hook: Arc<WebhookTarget>,
-        /// JSON.
-        body: Bytes,
-        /// The session that it opens or ends.
-        session: Option<SessionId>,
-        /// The time limit.
-        within: Duration,
     },
     /// The session is open at the hop.
     Opened {
@@ -189,6 +152,32 @@ pub enum DriverAction {
     },
 }
 
+/// How a message of a driver is sent.
+#[derive(Debug)]
+pub enum Transport {
+    /// On the node's trunk. A message about sessions leaves from their home worker, because the node sends their packets to
+    /// the source of the message. Its answer is a [`NodeInput::Signed`](crate::NodeInput::Signed).
+    Trunk {
+        /// The worker whose socket sends it.
+        worker: u16,
+        /// It is about sessions, and not about the path.
+        of_sessions: bool,
+    },
+    /// As a datagram to the node's address. Its answer is a [`NodeInput::Datagram`](crate::NodeInput::Datagram).
+    Datagram,
+    /// As a POST of JSON. Its answer is a [`NodeInput::Posted`](crate::NodeInput::Posted).
+    Post {
+        /// The request's number.
+        number: u64,
+        /// Where it is sent.
+        hook: Arc<WebhookTarget>,
+        /// The session that it opens or ends.
+        session: Option<SessionId>,
+        /// The time limit.
+        within: Duration,
+    },
+}
+
 /// The source address of packets from sessions' own ports.
 #[derive(Clone, Copy, Debug)]
 pub enum LocalSource {
@@ -213,6 +202,42 @@ pub struct ContinuedSession<'a> {
     pub hop: &'a dyn Fn(SessionId, Hop) -> Option<Hop>,
     /// Descriptions of sessions, for the drivers that need them.
     pub brief: &'a dyn Fn(SessionId) -> Option<&'a Brief>,
+}
+
+/// The names of rooms towards nodes. They are random, because other gateways count rooms from 1 too and may share a node;
+/// all nodes are told the same one.
+#[derive(Default)]
+pub(crate) struct RoomNames {
+    /// 0: none was drawn.
+    seed: AtomicU64,
+}
+
+impl RoomNames {
+    pub(crate) fn name(&self, room: RoomId, draw: &mut dyn FnMut() -> u64) -> u64 {
+        let seed = self.seed().unwrap_or_else(|| {
+            let drawn = draw().max(1);
+            self.continue_from(Some(drawn));
+            drawn
+        });
+        mixed(seed, room.0)
+    }
+
+    pub(crate) fn seed(&self) -> Option<u64> {
+        Some(self.seed.load(Ordering::Relaxed)).filter(|seed| *seed != 0)
+    }
+
+    /// Names rooms as another process did.
+    pub(crate) fn continue_from(&self, seed: Option<u64>) {
+        if let Some(seed) = seed {
+            self.seed.store(seed, Ordering::Relaxed);
+        }
+    }
+}
+
+/// RTP and RTCP addresses of a node: one port, or RTCP on the next one.
+pub(crate) fn ports(address: SocketAddr, rtcp_apart: bool) -> (SocketAddr, SocketAddr) {
+    let next = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
+    (address, if rtcp_apart { next } else { address })
 }
 
 /// Unpredictable, distinct numbers from a counter, by a bijective mixer (SplitMix64).

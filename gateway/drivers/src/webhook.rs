@@ -3,6 +3,7 @@
 //! over.
 
 mod messages;
+mod record;
 #[cfg(test)]
 mod tests;
 
@@ -12,15 +13,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use evenkeel_config::WebhookTarget;
+use evenkeel_config::{
+    DriverKey, DriverKeys, DriverKind, DriverSettings, NodeConfig, Signalling, WebhookTarget,
+};
 use evenkeel_dataplane::worker::{NodeLeg, NodePort};
 use evenkeel_model::{Hop, NodeId, SessionId};
 use messages::WebhookAnswer;
-use serde::{Deserialize, Serialize};
+pub(crate) use record::WebhookLeaseRecord;
 
-use super::poster::Posted;
-use super::session::{Brief, DriverAction, LocalSource, OpenRequest};
+use crate::driver::{Driver, DriverContext, NodeDriver, NodeInput, RecordScope};
+use crate::message::DriverMessage;
+use crate::poster::Posted;
+use crate::record::DriversRecord;
+use crate::session::{
+    Brief, Clock, ContinuedSession, DriverAction, LocalSource, OpenRequest, Transport,
+};
 
 /// Lifetime of a session without a refresh. It covers three refreshes, so two in a row may be lost.
 const LEASE: Duration = Duration::from_secs(30);
@@ -38,21 +45,11 @@ struct WebhookLease {
     session: SessionId,
     hop: Hop,
     /// The opening request, repeated if the server has lost the session.
-    opens: Bytes,
+    opens: DriverMessage,
     rtcp_apart: bool,
     taken: Option<NodePort>,
     /// The session's lease on other ports, which ends once this one is open.
     before: Option<u64>,
-}
-
-/// A lease, as another process continues it.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct WebhookLeaseRecord {
-    nonce: u64,
-    pub(super) session: SessionId,
-    pub(super) hop: Hop,
-    /// `None` if the session has other ports since: the core opens it again.
-    pub(super) taken: Option<NodePort>,
 }
 
 enum WebhookCall {
@@ -61,7 +58,46 @@ enum WebhookCall {
     Close,
 }
 
-pub(crate) struct Webhook {
+pub(crate) struct Webhook;
+
+impl DriverKind for Webhook {
+    fn name(&self) -> &'static str {
+        "webhook"
+    }
+
+    fn keys(&self) -> &'static [DriverKey] {
+        const {
+            &[
+                DriverKey::new("address"),
+                DriverKey::new("probe"),
+                DriverKey::new("webhook"),
+                DriverKey::new("token_file"),
+            ]
+        }
+    }
+
+    fn read(&self, keys: &mut DriverKeys<'_>) -> Option<DriverSettings> {
+        let probe = keys.probe();
+        let hook = keys.hook("webhook", "a URL such as `http://10.0.1.11:8080/sessions`")?;
+        let posts = Signalling::Posts(Arc::new(hook));
+        let settings = DriverSettings::new(self.name(), probe, posts);
+        Some(settings.showing("probe", probe.name()))
+    }
+}
+
+impl Driver for Webhook {
+    fn start(
+        &self,
+        node: NodeId,
+        config: &NodeConfig,
+        context: &DriverContext,
+    ) -> Box<dyn NodeDriver> {
+        let hook = config.driver.signalling.hook().expect("the driver reads a target of POSTs");
+        Box::new(WebhookNode::new(node, config, Arc::clone(hook), context.source))
+    }
+}
+
+struct WebhookNode {
     node: NodeId,
     name: Arc<str>,
     address: SocketAddr,
@@ -76,14 +112,102 @@ pub(crate) struct Webhook {
     acts: VecDeque<DriverAction>,
 }
 
-impl Webhook {
-    pub(crate) fn new(
-        (node, name): (NodeId, Arc<str>),
-        address: SocketAddr,
+impl NodeDriver for WebhookNode {
+    fn open(
+        &mut self,
+        request: &OpenRequest<'_>,
+        draw: &mut dyn FnMut() -> u64,
+        clock: Clock,
+    ) -> Option<DriverAction> {
+        let &OpenRequest { session, hop, brief, rtcp_apart, .. } = request;
+        let brief: &Brief = brief?;
+        let Some(own) = self.source.towards(self.address) else {
+            let reason = format!("no route to {}", self.address).into();
+            return Some(DriverAction::Refused { session, hop, unwilling: false, reason });
+        };
+        let nonce = draw();
+        let opens: DriverMessage =
+            messages::open(&self.name, session, nonce, brief, own, LEASE).into();
+        let before = self.nonces.insert((session, hop), nonce);
+        before.iter().for_each(|before| _ = self.leases.remove(before));
+        let lease =
+            WebhookLease { session, hop, opens: opens.clone(), rtcp_apart, taken: None, before };
+        self.leases.insert(nonce, lease);
+        self.refresh.get_or_insert(clock.now + REFRESH_EVERY);
+        Some(self.post(WebhookCall::Open(nonce), Some(session), opens, OPEN_WITHIN))
+    }
+
+    fn close(&mut self, session: SessionId, hop: Hop, _clock: Clock) -> Option<DriverAction> {
+        let nonce = self.nonces.remove(&(session, hop))?;
+        self.leases.remove(&nonce)?;
+        let body = messages::close(&self.name, session, nonce);
+        Some(self.post(WebhookCall::Close, Some(session), body.into(), SAY_WITHIN))
+    }
+
+    fn handle(
+        &mut self,
+        input: NodeInput,
+        _draw: &mut dyn FnMut() -> u64,
+        _clock: Clock,
+    ) -> Option<DriverAction> {
+        if let NodeInput::Posted { number, response } = input {
+            self.handle_posted(number, response);
+        }
+        None
+    }
+
+    fn poll(&mut self, clock: Clock) -> Option<DriverAction> {
+        let now = clock.now;
+        if self.refresh.is_some_and(|due| due <= now) {
+            let open = self.leases.iter().filter(|(_, lease)| lease.taken.is_some());
+            let open: Vec<(SessionId, u64)> =
+                open.map(|(nonce, lease)| (lease.session, *nonce)).collect();
+            for some in open.chunks(REFRESHED_AT_ONCE) {
+                let body = messages::refresh(&self.name, some, LEASE);
+                let act = self.post(WebhookCall::Refresh, None, body.into(), SAY_WITHIN);
+                self.acts.push_back(act);
+            }
+            self.refresh = (!self.leases.is_empty()).then(|| now + REFRESH_EVERY);
+        }
+        self.acts.pop_front()
+    }
+
+    fn record(&self, scope: RecordScope, record: &mut DriversRecord) {
+        match scope {
+            RecordScope::All => {
+                record.webhooks.extend(self.leases.keys().filter_map(|nonce| self.lease(*nonce)));
+            }
+            RecordScope::Session { session, hop, .. } => {
+                let nonce = self.nonces.get(&(session, hop));
+                record.webhooks.extend(nonce.and_then(|nonce| self.lease(*nonce)));
+            }
+        }
+    }
+
+    fn restore(
+        &mut self,
+        record: DriversRecord,
+        known: &ContinuedSession<'_>,
+        _draw: &mut dyn FnMut() -> u64,
+        now: Instant,
+    ) {
+        for lease in record.webhooks {
+            if let Some(brief) = (known.brief)(lease.session) {
+                self.restore_lease(lease, brief, now);
+            }
+        }
+    }
+}
+
+impl WebhookNode {
+    fn new(
+        node: NodeId,
+        config: &NodeConfig,
         hook: Arc<WebhookTarget>,
         source: LocalSource,
-    ) -> Webhook {
-        Webhook {
+    ) -> WebhookNode {
+        let (name, address) = (Arc::clone(&config.name), config.address);
+        WebhookNode {
             node,
             name,
             address,
@@ -98,53 +222,15 @@ impl Webhook {
         }
     }
 
-    pub(super) fn open(
-        &mut self,
-        wish: &OpenRequest<'_>,
-        draw: &mut dyn FnMut() -> u64,
-        now: Instant,
-    ) -> Option<DriverAction> {
-        let &OpenRequest { session, hop, brief, rtcp_apart, .. } = wish;
-        let brief: &Brief = brief?;
-        let Some(own) = self.source.towards(self.address) else {
-            let reason = format!("no route to {}", self.address).into();
-            return Some(DriverAction::Refused { session, hop, unwilling: false, reason });
-        };
-        let nonce = draw();
-        let opens: Bytes = messages::open(&self.name, session, nonce, brief, own, LEASE).into();
-        let before = self.nonces.insert((session, hop), nonce);
-        before.iter().for_each(|before| _ = self.leases.remove(before));
-        let lease =
-            WebhookLease { session, hop, opens: opens.clone(), rtcp_apart, taken: None, before };
-        self.leases.insert(nonce, lease);
-        self.refresh.get_or_insert(now + REFRESH_EVERY);
-        Some(self.post(WebhookCall::Open(nonce), Some(session), opens, OPEN_WITHIN))
-    }
-
-    /// The open leases, for another process.
-    pub(super) fn record(&self) -> impl Iterator<Item = WebhookLeaseRecord> {
-        self.leases.iter().filter_map(|(nonce, lease)| {
-            let (nonce, &WebhookLease { session, hop, taken, .. }) = (*nonce, lease);
-            taken.map(|_| WebhookLeaseRecord { nonce, session, hop, taken })
-        })
-    }
-
-    /// The session's open lease at this hop.
-    pub(super) fn record_of(&self, session: SessionId, hop: Hop) -> Option<WebhookLeaseRecord> {
-        let nonce = *self.nonces.get(&(session, hop))?;
-        let taken = self.leases.get(&nonce)?.taken;
+    /// The record of a lease, if it is open.
+    fn lease(&self, nonce: u64) -> Option<WebhookLeaseRecord> {
+        let &WebhookLease { session, hop, taken, .. } = self.leases.get(&nonce)?;
         taken.map(|_| WebhookLeaseRecord { nonce, session, hop, taken })
     }
 
-    /// Continues a lease of another process at this hop.
-    pub(super) fn restore(
-        &mut self,
-        record: WebhookLeaseRecord,
-        hop: Hop,
-        brief: &Brief,
-        now: Instant,
-    ) {
-        let WebhookLeaseRecord { nonce, session, taken, .. } = record;
+    /// Continues a lease of another process.
+    fn restore_lease(&mut self, record: WebhookLeaseRecord, brief: &Brief, now: Instant) {
+        let WebhookLeaseRecord { nonce, session, hop, taken } = record;
         // Without a route the session cannot be opened again, and its lease ends.
         let Some(own) = self.source.towards(self.address) else { return };
         let opens = messages::open(&self.name, session, nonce, brief, own, LEASE).into();
@@ -155,27 +241,21 @@ impl Webhook {
         self.refresh.get_or_insert(now + REFRESH_EVERY);
     }
 
-    pub(super) fn close(&mut self, session: SessionId, hop: Hop) -> Option<DriverAction> {
-        let nonce = self.nonces.remove(&(session, hop))?;
-        self.leases.remove(&nonce)?;
-        let body = messages::close(&self.name, session, nonce);
-        Some(self.post(WebhookCall::Close, Some(session), body.into(), SAY_WITHIN))
-    }
-
     fn post(
         &mut self,
         call: WebhookCall,
         session: Option<SessionId>,
-        body: Bytes,
+        body: DriverMessage,
         within: Duration,
     ) -> DriverAction {
         self.posts += 1;
         self.unanswered.insert(self.posts, call);
-        let (node, number, hook) = (self.node, self.posts, Arc::clone(&self.hook));
-        DriverAction::Post { node, number, hook, body, session, within }
+        let (number, hook) = (self.posts, Arc::clone(&self.hook));
+        let transport = Transport::Post { number, hook, session, within };
+        DriverAction::Send { node: self.node, transport, bytes: body }
     }
 
-    pub(super) fn handle_posted(&mut self, number: u64, posted: Posted) {
+    fn handle_posted(&mut self, number: u64, posted: Posted) {
         match self.unanswered.remove(&number) {
             Some(WebhookCall::Open(nonce)) => self.opened(nonce, posted),
             Some(WebhookCall::Refresh) => self.refreshed(posted),
@@ -232,20 +312,5 @@ impl Webhook {
                 self.acts.push_back(act);
             }
         }
-    }
-
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<DriverAction> {
-        if self.refresh.is_some_and(|due| due <= now) {
-            let open = self.leases.iter().filter(|(_, lease)| lease.taken.is_some());
-            let open: Vec<(SessionId, u64)> =
-                open.map(|(nonce, lease)| (lease.session, *nonce)).collect();
-            for some in open.chunks(REFRESHED_AT_ONCE) {
-                let body = messages::refresh(&self.name, some, LEASE);
-                let act = self.post(WebhookCall::Refresh, None, body.into(), SAY_WITHIN);
-                self.acts.push_back(act);
-            }
-            self.refresh = (!self.leases.is_empty()).then(|| now + REFRESH_EVERY);
-        }
-        self.acts.pop_front()
     }
 }

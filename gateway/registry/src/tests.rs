@@ -303,7 +303,8 @@ fn configuration(world: &World, cache: &str) -> GatewayConfig {
     let config = folder.join("evenkeel.toml");
     let text = format!("[gateway]\ncache = \"{cache}\"\npolicies = \"policies\"\n");
     std::fs::write(&config, text).unwrap();
-    GatewayConfig::load(Some(&config), None).unwrap()
+    GatewayConfig::load(Some(&config), None, &evenkeel_drivers::kinds(evenkeel_drivers::DRIVERS))
+        .unwrap()
 }
 
 /// The plugin that the set `by-digest` has.

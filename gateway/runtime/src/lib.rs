@@ -28,7 +28,7 @@ use evenkeel_dataplane::flows::Flows;
 use evenkeel_dataplane::handshakes::{HandshakeParts, HandshakeWorker};
 use evenkeel_dataplane::worker::{self, PacketWorker, WorkerStats};
 use evenkeel_dataplane::{SendLease, Waker, quic};
-use evenkeel_drivers::{Drivers, Fencing, group_number};
+use evenkeel_drivers::{DriverTable, Drivers, Fencing, group_number};
 use evenkeel_media::srtp::IndexGrant;
 use evenkeel_model::SessionId;
 use evenkeel_policies::{Foundry, PolicyRecorder, PolicyRecords};
@@ -194,9 +194,13 @@ impl RunningGateway {
     }
 }
 
-/// Starts a gateway, and returns once its policies are active. On an error nothing is left running.
-pub fn start(settings: &Arc<GatewayConfig>) -> Result<RunningGateway, RunError> {
-    let running = begin(settings)?;
+/// Starts a gateway, and returns once its policies are active. `drivers` are those with which its settings were read. On an
+/// error nothing is left running.
+pub fn start(
+    settings: &Arc<GatewayConfig>,
+    drivers: DriverTable,
+) -> Result<RunningGateway, RunError> {
+    let running = begin(settings, drivers)?;
     match running.coming.wait() {
         Ok(()) => Ok(running),
         Err(failure) => {
@@ -209,18 +213,24 @@ pub fn start(settings: &Arc<GatewayConfig>) -> Result<RunningGateway, RunError> 
 /// Starts a gateway. It forwards as soon as this returns, while its policies are being compiled: sessions opened by a
 /// first packet are served natively, offers wait for the policies. [`RunningGateway::ends`] reports a policy that fails.
 /// On an error nothing is left running.
-pub fn begin(settings: &Arc<GatewayConfig>) -> Result<RunningGateway, RunError> {
-    begin_with(settings, Sockets::open(settings)?, Reads::Now, PolicyRecords::default())
+pub fn begin(
+    settings: &Arc<GatewayConfig>,
+    drivers: DriverTable,
+) -> Result<RunningGateway, RunError> {
+    let sockets = Sockets::open(settings)?;
+    begin_with(settings, drivers, sockets, Reads::Now, PolicyRecords::default())
 }
 
 /// Starts a gateway, as [`begin`], with the sockets of its settings, and the policies of the process that it replaces.
 pub fn begin_with(
     settings: &Arc<GatewayConfig>,
+    drivers: DriverTable,
     sockets: Sockets,
     reads: Reads,
     inherited: PolicyRecords,
 ) -> Result<RunningGateway, RunError> {
-    let (running, firsts) = assemble(settings, &settings.core(), sockets, reads, inherited)?;
+    let core = settings.core();
+    let (running, firsts) = assemble(settings, drivers, &core, sockets, reads, inherited)?;
     match Coming::begin(firsts, running.handle.requests.clone()) {
         Ok(coming) => Ok(RunningGateway { coming, ..running }),
         Err(error) => {
@@ -250,6 +260,7 @@ pub enum Reads {
 /// A gateway that forwards, and the first revisions of its policies, which it waits for.
 fn assemble(
     settings: &Arc<GatewayConfig>,
+    drivers: DriverTable,
     core: &evenkeel_model::CoreSettings,
     sockets: Sockets,
     reads: Reads,
@@ -382,7 +393,7 @@ fn assemble(
         gateway,
         workers: lines,
         registry,
-        drivers: Drivers::new(source_of_ports(settings), Arc::clone(&fencing)),
+        drivers: Drivers::new(drivers, source_of_ports(settings), Arc::clone(&fencing)),
         fencing: Arc::clone(&fencing),
         lease: Arc::clone(&lease),
         grant: Arc::clone(&grant),

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use evenkeel_config::{
-    AddressPlace, Colour, Compiler, DriverSettings, GatewayConfig, InvalidSetting, ListenIngress,
-    ListenSettings, NodeConfig,
+    AddressPlace, Colour, Compiler, GatewayConfig, InvalidSetting, ListenIngress, ListenSettings,
+    NodeConfig,
 };
 use evenkeel_handover::SuccessorProgram;
 use evenkeel_policies::{Foundry, PluginSource};
@@ -83,7 +83,9 @@ pub struct ServePaths {
 impl ServePaths {
     /// Reads and checks the configuration.
     pub(crate) fn load(&self) -> Result<GatewayConfig, ServeError> {
-        let settings = GatewayConfig::load(self.config.as_deref(), self.policies.as_deref());
+        let drivers = evenkeel_drivers::kinds(evenkeel_drivers::DRIVERS);
+        let (config, policies) = (self.config.as_deref(), self.policies.as_deref());
+        let settings = GatewayConfig::load(config, policies, &drivers);
         let settings = settings.map_err(ServeError::Invalid)?;
         if settings.index.is_some() && !evenkeel_index::HAS_STORE {
             return Err(ServeError::NoStore);
@@ -270,10 +272,10 @@ fn used(settings: &GatewayConfig, workers: u64) -> u64 {
         // Socket and duplicates, event loop and waker; a ring to and from each worker.
         ListenIngress::Quic { .. } => 5 + 2 * workers,
     });
-    let nodes = settings.nodes.iter().map(|node| {
-        let is_trunk = matches!(node.driver, DriverSettings::Agent { .. });
-        PER_NODE + if is_trunk { 2 * workers } else { 0 }
-    });
+    let nodes = settings
+        .nodes
+        .iter()
+        .map(|node| PER_NODE + if node.trunk().is_some() { 2 * workers } else { 0 });
     // Each worker has an event loop, a waker, and a ring from each other worker.
     BASE + workers * (workers + 1) + listeners.sum::<u64>() + nodes.sum::<u64>()
 }

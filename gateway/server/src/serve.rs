@@ -11,6 +11,7 @@ use std::time::Duration;
 use evenkeel_alerts::AlertChannels;
 use evenkeel_config::{AddressPlace, GatewayConfig, GroupSettings, ListenIngress};
 use evenkeel_control::{Continuation, Handle, Inherited, LossFollower, SocketName};
+use evenkeel_drivers::DRIVERS;
 use evenkeel_group::{Group, GroupOwnership, MemberEnd};
 use evenkeel_handover::{
     ReplacedGateway, RequestGate, Successor, UpgradeRequest, Upgrader, Upgrades,
@@ -142,7 +143,7 @@ fn serve_as(
         (None, Some(_)) => Reads::AsStandby,
         (None, None) => Reads::Now,
     };
-    let mut gateway = evenkeel_runtime::begin_with(&settings, sockets, reads, policies)?;
+    let mut gateway = evenkeel_runtime::begin_with(&settings, DRIVERS, sockets, reads, policies)?;
     applied.foundry = Some(gateway.foundry.clone());
     let triggers = runtime.block_on(ReloadTriggers::listen(&gateway.handle))?;
     let (events, names) = (gateway.events(), gateway.handle.names());

@@ -11,6 +11,7 @@ use evenkeel_control::{
     ControlError, EventRecord, GatewayEvent, Handle, OfferedSession, SessionAnswer, SessionView,
     StatusReport,
 };
+use evenkeel_drivers::{DRIVERS, DriverTable, kinds};
 use evenkeel_model::CoreEvent;
 use evenkeel_runtime::{RunError, RunningGateway};
 use tokio::runtime::Runtime;
@@ -50,6 +51,7 @@ pub(crate) struct World {
     pub(crate) detector: String,
     /// Compiles pushed plugins; without it they are compiled in this process.
     pub(crate) compiler: Option<Compiler>,
+    pub(crate) drivers: DriverTable,
 }
 
 impl World {
@@ -69,6 +71,7 @@ impl World {
             probe_timeout: "400ms",
             detector: String::new(),
             compiler: None,
+            drivers: DRIVERS,
         }
     }
 
@@ -100,7 +103,7 @@ impl World {
             .join(format!("gateway-{}-{number}", std::process::id()));
         let settings = self.settings(&folder);
         let slot = Slot::take();
-        let running = evenkeel_runtime::start(&settings)?;
+        let running = evenkeel_runtime::start(&settings, self.drivers)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let events = running.handle.events();
         Ok(Gateway {
@@ -126,7 +129,7 @@ impl World {
     }
 
     fn settings(&self, folder: &Path) -> Arc<GatewayConfig> {
-        match GatewayConfig::load(Some(&self.write(folder)), None) {
+        match GatewayConfig::load(Some(&self.write(folder)), None, &kinds(self.drivers)) {
             Ok(settings) => Arc::new(GatewayConfig { compiler: self.compiler.clone(), ..settings }),
             Err(invalid) => panic!("{}", InvalidSetting::render(&invalid, Colour::Plain)),
         }

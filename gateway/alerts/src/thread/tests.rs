@@ -34,7 +34,7 @@ fn control(settings: &GatewayConfig) -> Handle {
 
 /// A sender with an alert of `EvenkeelRoomsStranded` while `idp` is down, and the telemetry that has its metrics.
 fn sender(receivers: &[AlertReceiver]) -> (AlertSender, Telemetry) {
-    let settings = GatewayConfig::load(None, None).unwrap();
+    let settings = GatewayConfig::load(None, None, &[]).unwrap();
     let telemetry = Telemetry::start(&settings, "1").unwrap();
     let (instruments, metrics) = (telemetry.instruments(), telemetry.prometheus());
     let labels = [(Attribute::Cause, "node-down")];

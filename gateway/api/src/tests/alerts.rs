@@ -54,7 +54,7 @@ fn fault_names_the_dependencies_that_are_down() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let target = DependencyTarget::Tcp { host: "127.0.0.1".into(), port: closed.port() };
     let (every, timeout) = (Duration::from_secs(3_600), Duration::from_secs(30));
-    let mut settings = GatewayConfig::load(None, None).unwrap();
+    let mut settings = GatewayConfig::load(None, None, &[]).unwrap();
     settings.dependencies = vec![DependencySettings { name: "idp".into(), target, every, timeout }];
     let telemetry = Telemetry::start(&settings, "1").unwrap();
     let (metrics, instruments) = (telemetry.prometheus(), telemetry.instruments());

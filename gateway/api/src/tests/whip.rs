@@ -54,7 +54,7 @@ impl WhipWorld {
         let (handle, requests, events) = handle(64);
         let socket = socket_path();
         let telemetry =
-            Telemetry::start(&GatewayConfig::load(None, None).unwrap(), "test").unwrap();
+            Telemetry::start(&GatewayConfig::load(None, None, &[]).unwrap(), "test").unwrap();
         let admin = admin(socket.clone(), None);
         let mut api = bind(admin, Some(settings), &mut Inherited::default()).unwrap();
         api.instruments = Some(telemetry.instruments());

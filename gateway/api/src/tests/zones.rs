@@ -117,7 +117,7 @@ fn blast_radius_is_asked_by_name() {
 fn gateway_with(carriers: &[&str]) -> Gateway {
     let now = std::time::Instant::now();
     let mut settings = settings();
-    settings.scenarios = GatewayConfig::load(None, None).unwrap().core().scenarios;
+    settings.scenarios = GatewayConfig::load(None, None, &[]).unwrap().core().scenarios;
     settings.scenarios.values_mut().for_each(|scenario| scenario.bound.fill(false));
     let mut gateway = Gateway::new(settings, now);
     for (number, carrier) in (1..).zip(carriers) {

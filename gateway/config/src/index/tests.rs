@@ -12,7 +12,7 @@ fn load(text: &str) -> GatewayConfig {
     fs::write(folder.path().join("cluster.secret"), [b'c'; 32]).unwrap();
     let file = folder.path().join("evenkeel.toml");
     fs::write(&file, text).unwrap();
-    GatewayConfig::load(Some(&file), None).unwrap()
+    GatewayConfig::load(Some(&file), None, &[]).unwrap()
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn servers_have_a_scheme_and_no_password() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), format!("[index]\nname = \"a\"\nservers = [\"{server}\"]\n"))
             .unwrap();
-        let invalid = GatewayConfig::load(Some(file.path()), None).unwrap_err();
+        let invalid = GatewayConfig::load(Some(file.path()), None, &[]).unwrap_err();
         invalid[0].to_string()
     };
     for server in ["10.0.0.5:4222", "http://10.0.0.5:4222", "nats://", "nats://a:0", "nats://[::1"]

@@ -22,7 +22,7 @@ fn load(lines: &str) -> Result<GatewayConfig, String> {
     let folder = folder();
     let file = folder.path().join("evenkeel.toml");
     fs::write(&file, format!("[webrtc]\ntoken_key_file = \"token.pem\"\n{lines}")).unwrap();
-    GatewayConfig::load(Some(&file), None)
+    GatewayConfig::load(Some(&file), None, &[])
         .map_err(|invalid| invalid.iter().map(|one| format!("{one}\n")).collect())
 }
 
@@ -101,7 +101,7 @@ fn unusable_token_key_is_refused() {
     ] {
         let text = format!("[webrtc]\n{LOOPBACK}token_key_file = \"{key}\"\n");
         fs::write(&file, text).unwrap();
-        let invalid = GatewayConfig::load(Some(&file), None).unwrap_err();
+        let invalid = GatewayConfig::load(Some(&file), None, &[]).unwrap_err();
         assert!(invalid[0].to_string().contains(found), "{}", invalid[0]);
     }
 }
@@ -114,6 +114,6 @@ fn shown_table_has_empty_lists_and_no_credential() {
     let shown = ConfigInForce::at_start(&load(&lines).unwrap()).configuration;
     assert_eq!(shown["webrtc"]["origins"].as_array().map(Vec::len), Some(0));
     assert_eq!(shown["webrtc"]["ice_server"][0]["credential_file"].as_str(), Some("turn.secret"));
-    let without = ConfigInForce::at_start(&GatewayConfig::load(None, None).unwrap());
+    let without = ConfigInForce::at_start(&GatewayConfig::load(None, None, &[]).unwrap());
     assert!(!without.configuration.contains_key("webrtc"));
 }

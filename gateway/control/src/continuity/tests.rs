@@ -32,7 +32,7 @@ fn refusal(mut answer: SuspensionAnswer) -> NotSuspended {
 
 /// The records of a gateway without sessions.
 fn batch() -> RecordBatch {
-    let settings = GatewayConfig::load(None, None).unwrap();
+    let settings = GatewayConfig::load(None, None, &[]).unwrap();
     let now = Instant::now();
     let flows = Arc::new(Flows::new(16));
     let registry = SessionRegistry::new(Vec::new(), None, flows, None, false, 1, Arc::default());
@@ -40,7 +40,7 @@ fn batch() -> RecordBatch {
     RecordBatch::whole(Snapshot {
         core: Gateway::new(settings.core(), now).record(now),
         registry: registry.record(),
-        drivers: Drivers::new(source, Arc::default()).record(),
+        drivers: Drivers::new(evenkeel_drivers::DRIVERS, source, Arc::default()).record(),
         media: Vec::new(),
         trunks: Vec::new(),
         next_offer: 1,

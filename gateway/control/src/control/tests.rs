@@ -36,7 +36,7 @@ fn control(settings: GatewayConfig, gateway: Gateway) -> (Control, Events) {
         gateway,
         workers: Vec::new(),
         registry,
-        drivers: Drivers::new(source, Arc::clone(&fencing)),
+        drivers: Drivers::new(evenkeel_drivers::DRIVERS, source, Arc::clone(&fencing)),
         fencing,
         lease,
         grant,
@@ -63,7 +63,7 @@ fn control(settings: GatewayConfig, gateway: Gateway) -> (Control, Events) {
 /// The question's time is over when control comes to execute it.
 #[test]
 fn outputs_are_executed_before_timers() {
-    let settings = GatewayConfig::load(None, None).unwrap();
+    let settings = GatewayConfig::load(None, None, &[]).unwrap();
     let asked = Instant::now() - Duration::from_secs(1);
     let mut gateway = Gateway::new(settings.core(), asked);
     let media = MediaDescription { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain };

@@ -15,7 +15,7 @@ use crate::{ControlRequest, NodeNames, Slice};
 
 /// Two zones with a node for one voice session each. Rooms have no spare.
 fn settings() -> CoreSettings {
-    let mut settings = GatewayConfig::load(None, None).unwrap().core();
+    let mut settings = GatewayConfig::load(None, None, &[]).unwrap().core();
     let zone = |name: &str| Zone { name: name.into(), region: RegionId(0) };
     let node = |zone: u32| NodeSettings {
         name: format!("n{zone}").into(),

@@ -1,4 +1,4 @@
-use evenkeel_config::{ConfigBitRate, DriverSettings, ProbeKind};
+use evenkeel_config::{ConfigBitRate, DriverSettings, NodeProbe, Signalling};
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn node(name: &str) -> evenkeel_config::NodeConfig {
         region: "east".into(),
         zone: "a".into(),
         carrier: None,
-        driver: DriverSettings::Plain { probe: ProbeKind::None },
+        driver: DriverSettings::new("plain", NodeProbe::None, Signalling::None),
         capacity: ConfigBitRate(1_000_000),
         canary: false,
         standby: false,

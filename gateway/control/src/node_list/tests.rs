@@ -1,4 +1,4 @@
-use evenkeel_config::{ConfigBitRate, DriverSettings, NodeSrtp, ProbeKind};
+use evenkeel_config::{ConfigBitRate, DriverSettings, NodeProbe, NodeSrtp, Signalling};
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn node(name: &str, at: u32) -> NodeConfig {
         region: "east".into(),
         zone: "a".into(),
         carrier: None,
-        driver: DriverSettings::Plain { probe: ProbeKind::None },
+        driver: DriverSettings::new("plain", NodeProbe::None, Signalling::None),
         capacity: ConfigBitRate(1_000_000),
         canary: false,
         standby: false,
@@ -124,9 +124,9 @@ fn node_with_another_driver_is_missing() {
     let gone = Shrinks { removing: 4, before: 0, of: 4 };
     assert_eq!(Listed::of(0..4).held(&readdressed(4), 0), Some(gone), "the names are all there");
     let mut probed = nodes(0..4);
-    probed[..2]
-        .iter_mut()
-        .for_each(|node| node.driver = DriverSettings::Plain { probe: ProbeKind::Stun });
+    probed[..2].iter_mut().for_each(|node| {
+        node.driver = DriverSettings::new("plain", NodeProbe::Stun, Signalling::None);
+    });
     assert!(Listed::of(0..4).held(&probed, 0).is_some());
 }
 

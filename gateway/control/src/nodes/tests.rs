@@ -11,7 +11,12 @@ fn nodes(text: &str) -> Vec<String> {
     let tables = text.split("---").map(|node| format!("[[node]]\n{places}{node}\n"));
     let tables: String = tables.collect();
     std::fs::write(&config, format!("{tables}[gateway]\nregion = \"east\"\n")).unwrap();
-    let settings = GatewayConfig::load(Some(&config), None).unwrap();
+    let settings = GatewayConfig::load(
+        Some(&config),
+        None,
+        &evenkeel_drivers::kinds(evenkeel_drivers::DRIVERS),
+    )
+    .unwrap();
     settings.nodes.iter().map(identity).collect()
 }
 

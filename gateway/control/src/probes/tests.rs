@@ -35,7 +35,12 @@ fn process_is_taken_from_answers_to_own_questions() {
     let node = "[[region]]\nname = \"east\"\n[[node]]\nname = \"a\"\naddress = \"192.0.2.1:4000\"\n\
         region = \"east\"\nzone = \"a\"\ndriver = \"plain\"\ncapacity = \"1 Mbit/s\"\n";
     std::fs::write(&file, node).unwrap();
-    let settings = GatewayConfig::load(Some(file.as_path()), None).unwrap();
+    let settings = GatewayConfig::load(
+        Some(file.as_path()),
+        None,
+        &evenkeel_drivers::kinds(evenkeel_drivers::DRIVERS),
+    )
+    .unwrap();
     let now = Instant::now() + Duration::from_secs(60);
     let (mut gateway, probes) = (Gateway::new(settings.core(), now), probes());
     let report = ProcessReport { memory_permille: 420, age_s: 7 };

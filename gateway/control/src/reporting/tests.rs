@@ -41,18 +41,17 @@ fn bandwidth_cost_compares_standbys_with_first_hops() {
     assert_eq!(costs.bandwidth(RedundancyMode::Hot), Some(0.0));
     // Six legs: hot has two at standbys, hitless one.
     let node = NodeId(0);
-    for of_sessions in [true, false] {
-        costs.signalled(&DriverAction::Sign {
-            worker: 0,
-            node,
-            message: [0; 100].into(),
-            of_sessions,
-        });
-    }
-    costs.signalled(&DriverAction::Ng { node, datagram: vec![0; 200].into() });
     let hook = Arc::new(WebhookTarget { url: "http://10.0.0.9/".parse().unwrap(), token: None });
-    let (body, within) = (vec![0; 300].into(), Duration::ZERO);
-    costs.signalled(&DriverAction::Post { node, number: 1, hook, body, session: None, within });
+    let post = Transport::Post { number: 1, hook, session: None, within: Duration::ZERO };
+    for (transport, length) in [
+        (Transport::Trunk { worker: 0, of_sessions: true }, 100),
+        (Transport::Trunk { worker: 0, of_sessions: false }, 100),
+        (Transport::Datagram, 200),
+        (post, 300),
+    ] {
+        let bytes = vec![0; length].into();
+        costs.signalled(&DriverAction::Send { node, transport, bytes });
+    }
     assert_eq!(costs.bandwidth(RedundancyMode::Hitless), Some(1.1));
     assert_eq!(costs.bandwidth(RedundancyMode::Hot), Some(0.1));
     assert_eq!(costs.bandwidth(RedundancyMode::Cold), Some(0.0));

@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use evenkeel_config::{ConfigBitRate, DriverSettings, NodeConfig, ProbeKind};
+use evenkeel_config::{ConfigBitRate, DriverSettings, NodeConfig, NodeProbe, Signalling};
 use evenkeel_dataplane::flows::Flows;
 use evenkeel_dataplane::worker::WorkerStats;
 use evenkeel_model::{Incarnation, IngressProtocol, MediaDescription, OfferId, Srtp};
@@ -15,7 +15,7 @@ fn node(name: &str, region: &str) -> NodeConfig {
         region: region.into(),
         zone: "a".into(),
         carrier: None,
-        driver: DriverSettings::Plain { probe: ProbeKind::Stun },
+        driver: DriverSettings::new("plain", NodeProbe::Stun, Signalling::None),
         capacity: ConfigBitRate(1_000_000),
         canary: false,
         standby: false,

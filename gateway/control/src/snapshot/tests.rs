@@ -1,3 +1,4 @@
+use evenkeel_drivers::{DriversRecord, DriversReplica};
 use evenkeel_model::{
     AdmitOnFault, Affinity, BreakerMode, CapBounds, ClientGroup, ClientLabel, DegradeOnFault,
     FailureScope, RedundancyMode, Scenario, ServiceObjective, SessionId,
@@ -250,9 +251,31 @@ fn copies_from_before_a_suspension_do_not_hold() {
     assert_eq!(holding(&replica), 6);
 }
 
+/// Sessions at nodes with an agent, an rtpengine and a webhook, as a3d43ed3 encodes them: processes of both versions continue
+/// sessions of each other.
+#[test]
+fn records_of_drivers_keep_their_bytes() {
+    let encoded = std::fs::read(format!("{FIXTURES}/drivers/a3d43ed3")).unwrap();
+    let (again, record) = instant::relative_to(Instant::now(), || {
+        let record: DriversRecord = rmp_serde::from_slice(&encoded).unwrap();
+        let mut again = Vec::new();
+        record.serialize(&mut rmp_serde::Serializer::new(&mut again).with_struct_map()).unwrap();
+        (again, record)
+    });
+    assert!(record.leases().is_empty());
+    assert!(again == encoded, "{record:?}");
+    let mut replica = DriversReplica::default();
+    replica.apply(record, std::iter::empty());
+    for session in (1..=6).map(SessionId) {
+        assert!(format!("{replica:?}").contains(&format!("{session:?}")));
+        replica.forget(session);
+    }
+}
+
 #[test]
 fn replica_keeps_breakers_until_nodes_come_again() {
-    let (config, now) = (evenkeel_config::GatewayConfig::load(None, None).unwrap(), Instant::now());
+    let (config, now) =
+        (evenkeel_config::GatewayConfig::load(None, None, &[]).unwrap(), Instant::now());
     let mut gateway = evenkeel_core::Gateway::new(config.core(), now);
     let group = ClientGroup { label: ClientLabel::Carrier, value: "ct".into() };
     gateway.hold_client_breaker(&group, BreakerMode::Closed, now).unwrap();
@@ -285,7 +308,7 @@ fn replica_keeps_breakers_until_nodes_come_again() {
 #[test]
 fn replica_keeps_windows_between_their_copies() {
     let now = Instant::now();
-    let mut settings = evenkeel_config::GatewayConfig::load(None, None).unwrap().core();
+    let mut settings = evenkeel_config::GatewayConfig::load(None, None, &[]).unwrap().core();
     settings.scenarios.insert("call".into(), with_slo());
     let mut gateway = evenkeel_core::Gateway::new(settings, now);
     let mut copies = SloCopies::new(now);

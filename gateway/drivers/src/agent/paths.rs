@@ -13,8 +13,6 @@ use evenkeel_dataplane::worker::BUNDLE_SIZES;
 use evenkeel_media::trunk::message::{PATH_LEN_MIN, TrunkQuestion};
 use evenkeel_model::NodeId;
 
-use crate::session::Asking;
-
 /// Probe interval for a longer size.
 const RAISE_EVERY: Duration = Duration::from_secs(1);
 
@@ -36,11 +34,21 @@ const PAIRS_MAX: usize = 32;
 
 /// The path of a trunk's datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct TrunkPath {
+pub(crate) struct TrunkPath {
     /// The node at its end.
-    pub node: NodeId,
+    pub(crate) node: NodeId,
     /// The number of the worker that sends.
-    pub worker: u16,
+    pub(crate) worker: u16,
+}
+
+/// A message to a node's agent, to be signed.
+#[derive(Debug)]
+pub(super) struct Asking {
+    pub(super) node: NodeId,
+    /// The home worker of the message's sessions, which sends the message.
+    pub(super) worker: u16,
+    pub(super) question: TrunkQuestion,
+    pub(super) nonce: u64,
 }
 
 /// All paths that have carried long bundles.
@@ -75,11 +83,6 @@ impl Paths {
     pub(crate) fn used(&mut self, path: TrunkPath, draw: &mut dyn FnMut() -> u64, now: Instant) {
         let mtu = self.paths.entry(path).or_insert_with(|| PathMtu::new(draw(), now));
         mtu.used_until = now + USED_FOR;
-    }
-
-    pub(crate) fn forget(&mut self, node: NodeId) {
-        self.paths.retain(|path, _| path.node != node);
-        self.asking.retain(|asking| asking.node != node);
     }
 
     pub(crate) fn look(&mut self, now: Instant) {

@@ -1,6 +1,7 @@
 use evenkeel_model::{Incarnation, NodeId};
 
 use super::*;
+use crate::session::LocalSource;
 
 fn hop(node: u32) -> Hop {
     Hop { node: NodeId(node), incarnation: Incarnation(1) }
@@ -132,11 +133,10 @@ fn ended_lease_is_not_refreshed() {
 fn unknown_leases_are_opened_again_at_once() {
     let (now, mut leases) = (Instant::now(), Leases::default());
     let nonces: Vec<u64> = (0..9).map(|session| begin_open(&mut leases, session, 0)).collect();
-    let other = begin_open(&mut leases, 20, 1);
     begin(&mut leases, 21, 0);
-    let named = [Tag(800), Tag(100), Tag(2_001), Tag(2_100), Tag(77), Tag(100)];
-    let mut unknown = |node, nonce| {
-        leases.refreshed(node, nonce, &named, now);
+    let named = [Tag(800), Tag(100), Tag(2_100), Tag(77), Tag(100)];
+    let mut unknown = |nonce| {
+        leases.refreshed(nonce, &named, now);
         let mut sessions: Vec<u64> = std::iter::from_fn(|| leases.due_to_open(now))
             .map(|lease| {
                 assert_eq!(lease.state, LeaseState::Reopening);
@@ -146,11 +146,9 @@ fn unknown_leases_are_opened_again_at_once() {
         sessions.sort_unstable();
         sessions
     };
-    assert_eq!(unknown(NodeId(1), nonces[4]), [0; 0], "another node was asked");
-    assert_eq!(unknown(NodeId(0), nonces[4] + (1 << 32)), [0; 0], "no request has this nonce");
-    assert_eq!(unknown(NodeId(0), nonces[4]), [1, 8], "before the first and behind it");
-    assert_eq!(unknown(NodeId(0), nonces[4]), [0; 0], "their opens are pending");
-    assert_eq!(unknown(NodeId(1), other), [20]);
+    assert_eq!(unknown(nonces[4] + (1 << 32)), [0; 0], "no request has this nonce");
+    assert_eq!(unknown(nonces[4]), [1, 8], "before the first and behind it");
+    assert_eq!(unknown(nonces[4]), [0; 0], "their opens are pending");
 }
 
 #[test]
@@ -192,8 +190,9 @@ fn refresh_of_all_is_repeated_until_answered() {
     let keeps = kept(&mut leases, now);
     assert_eq!(sizes(&keeps), [(0, 6), (0, KEEP_MAX), (1, 6), (1, KEEP_MAX)]);
     let full = keeps.iter().filter(|keep| keep.tags.len() == KEEP_MAX);
-    // Only node 0 answers for its own leases.
-    full.for_each(|keep| leases.refreshed(NodeId(0), keep.nonce, &[], now));
+    // Only one is answered.
+    let full = full.filter(|keep| keep.path.node == NodeId(0));
+    full.for_each(|keep| leases.refreshed(keep.nonce, &[], now));
     for wait in [ASK_AGAIN, 2 * ASK_AGAIN, 4 * ASK_AGAIN] {
         assert_eq!(kept(&mut leases, now + wait - Duration::from_millis(1)).len(), 0);
         now += wait;
@@ -205,8 +204,8 @@ fn refresh_of_all_is_repeated_until_answered() {
 fn answered_refresh_of_all_is_not_repeated() {
     let now = Instant::now();
     let mut leases = refreshing_all(6, now);
-    for LeaseRefresh { path: TrunkPath { node, .. }, nonce, .. } in kept(&mut leases, now) {
-        leases.refreshed(node, nonce, &[], now);
+    for LeaseRefresh { nonce, .. } in kept(&mut leases, now) {
+        leases.refreshed(nonce, &[], now);
     }
     let until_round = (1..140).map(|turn| turn * ASK_AGAIN);
     let repeated = until_round.map(|later| kept(&mut leases, now + later));
@@ -233,45 +232,54 @@ fn late_answer_for_an_ended_lease_changes_nothing() {
     let mut leases = refreshing_all(6, now);
     let keeps = kept(&mut leases, now);
     leases.end(SessionId(0), hop(0)).unwrap();
-    leases.refreshed(NodeId(0), keeps[0].nonce, &[Tag(200)], now);
+    leases.refreshed(keeps[0].nonce, &[Tag(200)], now);
     let again = kept(&mut leases, now + ASK_AGAIN);
     assert_eq!(sizes(&again), [(0, 5), (1, 6)], "the rest is asked again");
     let of_rest = again.iter().find(|keep| keep.path.node == NodeId(0)).unwrap().nonce;
-    leases.refreshed(NodeId(0), of_rest, &[], now);
+    leases.refreshed(of_rest, &[], now);
     assert_eq!(sizes(&kept(&mut leases, now + 3 * ASK_AGAIN)), [(1, 6)]);
 }
 
+fn agent_node(number: u32) -> AgentNode {
+    let source = LocalSource::Routed(|_| None);
+    let context = DriverContext { source, fencing: Arc::default(), room_names: Arc::default() };
+    AgentNode::new(NodeId(number), "east-a1", &SecretFile::new(vec![b'x'; 32]), &context)
+}
+
 /// The tags that are refreshed at this time.
-fn refreshed(driver: &mut AgentDriver, now: Instant) -> Vec<Tag> {
-    kept(&mut driver.leases, now).into_iter().flat_map(|keep| keep.tags).collect()
+fn refreshed(node: &mut AgentNode, now: Instant) -> Vec<Tag> {
+    kept(&mut node.leases, now).into_iter().flat_map(|keep| keep.tags).collect()
 }
 
 #[test]
 fn restarted_node_is_asked_for_its_sessions_at_once() {
-    let (start, mut driver) = (Instant::now(), AgentDriver::default());
-    for node in 0..2 {
-        (0..3).for_each(|session| _ = begin_open(&mut driver.leases, session, node));
+    let (start, mut nodes) = (Instant::now(), [agent_node(0), agent_node(1)]);
+    for (number, node) in (0..).zip(&mut nodes) {
+        (0..3).for_each(|session| _ = begin_open(&mut node.leases, session, number));
     }
     let at = |ms| start + Duration::from_millis(ms);
     for (node, sessions, ms) in [(0, 3, 0), (1, 4, 0), (0, 3, 20), (1, 3, 20)] {
-        driver.handle_sessions(NodeId(node), sessions, at(ms));
+        nodes[node].handle_sessions(sessions, at(ms));
     }
-    assert_eq!(refreshed(&mut driver, at(20)), [], "each has as many as before, or as leases");
-    driver.handle_sessions(NodeId(0), 0, at(40));
-    assert_eq!(refreshed(&mut driver, at(40)), [0, 100, 200].map(Tag));
-    driver.handle_sessions(NodeId(0), 0, at(60));
-    assert_eq!(refreshed(&mut driver, at(60)), [], "asked already");
+    for node in &mut nodes {
+        assert_eq!(refreshed(node, at(20)), [], "each has as many as before, or as leases");
+    }
+    nodes[0].handle_sessions(0, at(40));
+    assert_eq!(refreshed(&mut nodes[0], at(40)), [0, 100, 200].map(Tag));
+    assert_eq!(refreshed(&mut nodes[1], at(40)), []);
+    nodes[0].handle_sessions(0, at(60));
+    assert_eq!(refreshed(&mut nodes[0], at(60)), [], "asked already");
 }
 
 #[test]
 fn second_restart_is_noticed_after_the_interval() {
-    let (start, mut driver) = (Instant::now(), AgentDriver::default());
-    let nonce = begin_open(&mut driver.leases, 1, 0);
+    let (start, mut node) = (Instant::now(), agent_node(0));
+    let nonce = begin_open(&mut node.leases, 1, 0);
     let at = |ms| start + Duration::from_millis(ms);
     let mut report = |sessions, ms| {
-        driver.handle_sessions(NodeId(0), sessions, at(ms));
-        let asked = refreshed(&mut driver, at(ms)).len();
-        driver.leases.refreshed(NodeId(0), nonce, &[], at(ms));
+        node.handle_sessions(sessions, at(ms));
+        let asked = refreshed(&mut node, at(ms)).len();
+        node.leases.refreshed(nonce, &[], at(ms));
         asked
     };
     let asked = [(1, 0), (0, 20), (1, 40), (0, 60), (0, 269), (0, 270)];

@@ -1,24 +1,15 @@
-//! The socket of an rtpengine, and pending NG requests by cookie. A retry has the same cookie, for which rtpengine
+//! Pending NG requests by cookie. A retry has the same cookie, for which rtpengine
 //! repeats its answer without acting twice.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use evenkeel_model::NodeId;
-use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::bencode::Value;
-use super::datagram::NgDatagram;
+use crate::message::DriverMessage;
 use crate::session::{mixed, plain_reason};
-use crate::socket::{self, LocalTask, Received};
-
-/// Buffer size, longer than any answer of rtpengine.
-const ANSWER_MAX: usize = 65_535;
 
 /// First retry interval; it doubles with each retry. An idle daemon answers within 1 ms, a busy one within some tens.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -64,14 +55,14 @@ impl fmt::Debug for NgAnswer {
 /// Result of a timeout.
 #[derive(Debug)]
 pub(super) enum NgTimeout {
-    Again(NgDatagram),
+    Again(DriverMessage),
     Late(NgCommand),
 }
 
 #[derive(Debug)]
 pub(super) struct NgRequest {
     about: NgCommand,
-    datagram: NgDatagram,
+    datagram: DriverMessage,
     again: Instant,
     wait: Duration,
     by: Instant,
@@ -94,13 +85,13 @@ impl NgRequests {
         question: &Value<'_>,
         by: Instant,
         now: Instant,
-    ) -> NgDatagram {
+    ) -> DriverMessage {
         self.count += 1;
         let cookie = mixed(self.drawn, self.count);
         let mut datagram = Vec::with_capacity(REQUEST_CAPACITY);
         datagram.extend(format!("{cookie:016x} ").into_bytes());
         question.write(&mut datagram);
-        let datagram = NgDatagram::from(datagram);
+        let datagram = DriverMessage::from(datagram);
         let (again, wait) = (now + ASK_AGAIN, ASK_AGAIN);
         self.unanswered
             .insert(cookie, NgRequest { about, datagram: datagram.clone(), again, wait, by });
@@ -158,71 +149,6 @@ fn read(answer: &Value<'_>) -> Option<NgAnswer> {
             NgAnswer::Refused { busy: false, reason: plain_reason(&reason) }
         }
     })
-}
-
-/// What the socket of an rtpengine returned.
-#[derive(PartialEq, Eq)]
-pub enum Ng {
-    /// A message of rtpengine.
-    Datagram(Box<[u8]>),
-    /// ICMP reports that no process listens for the datagrams that begin with these bytes.
-    Refused(Vec<Box<[u8]>>),
-}
-
-impl fmt::Debug for Ng {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Ng::Datagram(datagram) => write!(f, "Datagram({} bytes)", datagram.len()),
-            Ng::Refused(quotes) => write!(f, "Refused({} quotes)", quotes.len()),
-        }
-    }
-}
-
-/// A connected socket to one rtpengine.
-pub struct NgSocket {
-    _reading: LocalTask,
-    /// Set once the system has a route to the address.
-    socket: Rc<OnceCell<UdpSocket>>,
-}
-
-impl NgSocket {
-    /// Starts a task that connects as soon as a route exists and forwards answers to control. Must be called on
-    /// control's runtime.
-    pub fn start(
-        node: NodeId,
-        told: mpsc::Sender<(NodeId, Ng)>,
-        connect: impl Fn() -> std::io::Result<std::net::UdpSocket> + 'static,
-    ) -> NgSocket {
-        let socket = Rc::new(OnceCell::new());
-        socket::fill(&socket, node, connect());
-        let connected = Rc::clone(&socket);
-        let reading = LocalTask::spawn(async move {
-            let socket = socket::connect_in_time(&connected, node, connect).await;
-            forward(socket, node, &told).await;
-        });
-        NgSocket { _reading: reading, socket }
-    }
-
-    /// Sends a request. A request that cannot be sent is retried as if unanswered.
-    pub fn send(&self, datagram: &[u8]) {
-        if let Some(socket) = self.socket.get() {
-            let _lost_at_worst = socket::send(socket, datagram);
-        }
-    }
-}
-
-async fn forward(socket: &UdpSocket, node: NodeId, told: &mpsc::Sender<(NodeId, Ng)>) {
-    let mut buffer = vec![0; ANSWER_MAX];
-    loop {
-        let word = match socket::receive(socket, &mut buffer).await {
-            Ok(Received::Datagram(length, _)) => Ng::Datagram(buffer[..length].into()),
-            Ok(Received::Refused(quotes)) => Ng::Refused(quotes),
-            Err(_) => continue,
-        };
-        if told.send((node, word)).await.is_err() {
-            return;
-        }
-    }
 }
 
 #[cfg(test)]

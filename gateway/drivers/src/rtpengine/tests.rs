@@ -37,7 +37,7 @@ fn brief(rtp: u16, rtcp: Option<u16>) -> Brief {
 }
 
 struct Pair {
-    engine: Rtpengine,
+    engine: RtpengineNode,
     start: Instant,
     now: Instant,
     drawn: u64,
@@ -61,11 +61,21 @@ struct Pair {
     crypto: [Vec<String>; 2],
 }
 
+fn clock(now: Instant) -> Clock {
+    Clock { now, unix_us: 0 }
+}
+
+fn recorded(engine: &RtpengineNode) -> Vec<CallRecord> {
+    let mut record = DriversRecord::new(None);
+    engine.record(RecordScope::All, &mut record);
+    record.calls
+}
+
 impl Pair {
     fn new() -> Pair {
         let start = Instant::now();
         Pair {
-            engine: Rtpengine::new(NODE, ng(), LocalSource::Routed(towards)),
+            engine: RtpengineNode::new(NODE, ng(), LocalSource::Routed(towards)),
             start,
             now: start,
             drawn: 0,
@@ -104,7 +114,7 @@ impl Pair {
             *drawn += 1;
             *drawn
         };
-        let told = self.engine.open(&wish, &mut draw, self.now);
+        let told = self.engine.open(&wish, &mut draw, clock(self.now));
         self.told.extend(told);
     }
 
@@ -115,18 +125,18 @@ impl Pair {
 
     fn close(&mut self, session: u64) {
         let hop = self.hop(1);
-        self.engine.close(SessionId(session), hop);
+        self.engine.close(SessionId(session), hop, clock(self.now));
         self.settle();
     }
 
     /// Runs until no action is due.
     fn settle(&mut self) {
-        while let Some(act) = self.engine.handle_timeout(self.now) {
+        while let Some(act) = self.engine.poll(clock(self.now)) {
             match act {
-                DriverAction::Ng { node: NODE, datagram } => {
-                    self.sent.push((*datagram).into());
-                    if let Some(answer) = self.daemon(&datagram) {
-                        self.engine.handle_ng(&Ng::Datagram(answer), self.now);
+                DriverAction::Send { node: NODE, transport: Transport::Datagram, bytes } => {
+                    self.sent.push((*bytes).into());
+                    if let Some(answer) = self.daemon(&bytes) {
+                        self.engine.handle_datagram(&answer, self.now);
                     }
                 }
                 told => self.told.push(told),
@@ -135,8 +145,8 @@ impl Pair {
     }
 
     /// The kernel reports that these datagrams met no listener.
-    fn refuse(&mut self, quotes: Vec<Box<[u8]>>) {
-        self.engine.handle_ng(&Ng::Refused(quotes), self.now);
+    fn refuse(&mut self, quotes: &[Box<[u8]>]) {
+        self.engine.handle_unreachable(quotes, self.now);
         self.settle();
     }
 
@@ -269,7 +279,7 @@ fn reopened_room_is_another_call() {
     let mut pair = Pair::new();
     pair.open(7, &brief(4_000, None));
     // The end of one call is still in progress when the next begins.
-    pair.engine.close(SessionId(7), pair.hop(1));
+    pair.engine.close(SessionId(7), pair.hop(1), clock(pair.now));
     pair.open(8, &brief(4_000, None));
     let names: BTreeSet<&String> = pair.asked.iter().map(|(_, call, _)| call).collect();
     assert_eq!((names.len(), pair.calls.len()), (2, 1));
@@ -309,18 +319,18 @@ fn call_continues_in_another_process() {
     pair.settle();
     pair.mute = false;
     pair.asked.clear();
-    let mut records: Vec<CallRecord> = pair.engine.record().collect();
-    records.iter_mut().for_each(|record| record.await_openings(pair.now));
+    let mut records = recorded(&pair.engine);
+    records.iter_mut().for_each(|record| record.await_openings(TELL_AGAIN, pair.now));
     records.sort_by_key(|record| record.refresh);
     assert_eq!(records.len(), 2);
-    pair.engine = Rtpengine::new(NODE, ng(), LocalSource::Routed(towards));
+    pair.engine = RtpengineNode::new(NODE, ng(), LocalSource::Routed(towards));
     let (hop, briefs) = (pair.hop(3), [brief(4_000, None), brief(5_000, None)]);
     let known = ContinuedSession {
         hop: &|_, _| Some(hop),
         brief: &|session| briefs.get(session.0 as usize - 7),
     };
     for record in records {
-        pair.engine.restore(record, &known, &mut || 99, pair.now);
+        pair.engine.restore_call(record, &known, &mut || 99, pair.now);
     }
     pair.told();
     pair.pass(9_980);
@@ -330,8 +340,8 @@ fn call_continues_in_another_process() {
     assert!(last.2.contains("m=audio 5000 ") && last.2.contains("10.7.0.1"), "{last:?}");
     assert_eq!(pair.commands(), ["offer", "answer"], "at its usual time");
     assert_eq!((pair.told(), pair.calls.len()), (vec![], 1), "the same call, unchanged");
-    pair.engine.close(SessionId(7), hop);
-    pair.engine.close(SessionId(8), hop);
+    pair.engine.close(SessionId(7), hop, clock(pair.now));
+    pair.engine.close(SessionId(8), hop, clock(pair.now));
     pair.settle();
     assert!(pair.commands().contains(&"delete".to_owned()));
 }
@@ -341,14 +351,14 @@ fn sessions_on_other_ports_stay_in_their_call() {
     let mut pair = Pair::new();
     pair.open(7, &brief(4_000, None));
     pair.open(8, &brief(5_000, None));
-    let mut records: Vec<CallRecord> = pair.engine.record().collect();
+    let mut records = recorded(&pair.engine);
     // Their refresh is due.
     pair.now += TELL_AGAIN;
     for record in &mut records {
         record.lose_ports(|_| false);
-        record.await_openings(pair.now);
+        record.await_openings(TELL_AGAIN, pair.now);
     }
-    pair.engine = Rtpengine::new(NODE, ng(), LocalSource::Bound([10, 7, 0, 2].into()));
+    pair.engine = RtpengineNode::new(NODE, ng(), LocalSource::Bound([10, 7, 0, 2].into()));
     let (hop, now) = (pair.hop(3), [brief(4_100, None), brief(5_100, None)]);
     let known = ContinuedSession {
         hop: &|_, _| Some(hop),
@@ -356,7 +366,7 @@ fn sessions_on_other_ports_stay_in_their_call() {
     };
     records
         .into_iter()
-        .for_each(|record| pair.engine.restore(record, &known, &mut || 99, pair.now));
+        .for_each(|record| pair.engine.restore_call(record, &known, &mut || 99, pair.now));
     pair.told();
     pair.asked.clear();
     pair.settle();
@@ -465,14 +475,14 @@ fn closed_port_fails_openings_and_drops_calls() {
     pair.told();
     let mut forged = pair.sent.last().unwrap().clone();
     forged[0] ^= 1;
-    pair.refuse(vec![forged, Box::default(), b"00000000000000ff d7:command".as_slice().into()]);
+    pair.refuse(&[forged, Box::default(), b"00000000000000ff d7:command".as_slice().into()]);
     assert_eq!(pair.told(), []);
     let quotes = std::mem::take(&mut pair.sent);
-    pair.refuse(quotes);
+    pair.refuse(&quotes);
     assert_eq!(pair.told(), [said(8, "no NG listener at 10.0.0.9:2223")]);
     assert!(pair.engine.sessions.is_empty() && pair.engine.rooms.is_empty());
     let quotes = std::mem::take(&mut pair.sent);
-    pair.refuse(quotes);
+    pair.refuse(&quotes);
     assert!(pair.engine.calls.is_empty(), "{:?}", pair.engine.calls);
 }
 

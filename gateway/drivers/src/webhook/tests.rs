@@ -1,5 +1,6 @@
 //! Sessions behind a simulated webhook under a virtual clock.
 
+use evenkeel_config::{ConfigBitRate, NodeProbe, NodeSrtp};
 use evenkeel_dataplane::flows::Home;
 use evenkeel_fuzz::Corpus;
 use evenkeel_model::{
@@ -32,18 +33,37 @@ fn brief() -> Brief {
     }
 }
 
-fn webhook() -> Webhook {
+fn webhook() -> WebhookNode {
     let hook = Arc::new(WebhookTarget { url: "http://10.0.0.9/".parse().unwrap(), token: None });
-    let address = "10.0.0.9:4000".parse().unwrap();
-    Webhook::new(
-        (HOP.node, "east-a1".into()),
-        address,
-        hook,
-        LocalSource::Bound([10, 0, 0, 1].into()),
-    )
+    let posts = Signalling::Posts(Arc::clone(&hook));
+    let config = NodeConfig {
+        name: "east-a1".into(),
+        address: "10.0.0.9:4000".parse().unwrap(),
+        region: "east".into(),
+        zone: "a".into(),
+        carrier: None,
+        driver: DriverSettings::new("webhook", NodeProbe::Stun, posts),
+        capacity: ConfigBitRate(1_000_000),
+        canary: false,
+        standby: false,
+        start: None,
+        agent: None,
+        srtp: NodeSrtp::Off,
+    };
+    WebhookNode::new(HOP.node, &config, hook, LocalSource::Bound([10, 0, 0, 1].into()))
 }
 
-fn open(webhook: &mut Webhook, session: u64, nonce: u64, now: Instant) -> (u64, Value) {
+fn clock(now: Instant) -> Clock {
+    Clock { now, unix_us: 0 }
+}
+
+fn recorded(webhook: &WebhookNode) -> Vec<WebhookLeaseRecord> {
+    let mut record = DriversRecord::new(None);
+    webhook.record(RecordScope::All, &mut record);
+    record.webhooks
+}
+
+fn open(webhook: &mut WebhookNode, session: u64, nonce: u64, now: Instant) -> (u64, Value) {
     let brief = brief();
     let wish = OpenRequest {
         session: SessionId(session),
@@ -53,25 +73,30 @@ fn open(webhook: &mut Webhook, session: u64, nonce: u64, now: Instant) -> (u64, 
         address: None,
         rtcp_apart: true,
         client_srtp: Srtp::Plain,
-        srtp: evenkeel_config::NodeSrtp::Off,
+        srtp: NodeSrtp::Off,
         brief: Some(&brief),
     };
-    post(webhook.open(&wish, &mut || nonce, now))
+    post(webhook.open(&wish, &mut || nonce, clock(now)))
 }
 
 fn post(act: Option<DriverAction>) -> (u64, Value) {
-    let Some(DriverAction::Post { node: NodeId(3), number, body, .. }) = act else {
+    let Some(DriverAction::Send {
+        node: NodeId(3),
+        transport: Transport::Post { number, .. },
+        bytes,
+    }) = act
+    else {
         panic!("{act:?}")
     };
-    (number, serde_json::from_slice(&body).unwrap())
+    (number, serde_json::from_slice(&bytes).unwrap())
 }
 
 fn says(status: u16, body: &str) -> Posted {
     Ok(HttpAnswer { status, body: body.to_owned().into() })
 }
 
-fn told(webhook: &mut Webhook, now: Instant) -> Option<String> {
-    Some(match webhook.handle_timeout(now)? {
+fn told(webhook: &mut WebhookNode, now: Instant) -> Option<String> {
+    Some(match webhook.poll(clock(now))? {
         DriverAction::Opened { leg: NodeLeg::Port(port), .. } => {
             format!("{}/{}", port.address, port.rtcp_port)
         }
@@ -164,21 +189,21 @@ fn refresh_reopens_forgotten_sessions() {
             told(&mut webhook, start).unwrap();
         }
     }
-    assert!(webhook.handle_timeout(start + 8_999 * MS).is_none());
-    let (number, body) = post(webhook.handle_timeout(start + 9_000 * MS));
+    assert!(webhook.poll(clock(start + 8_999 * MS)).is_none());
+    let (number, body) = post(webhook.poll(clock(start + 9_000 * MS)));
     let named = |session: u64| json!({"session": SessionId(session).to_string(), "nonce": format!("{session:016x}")});
     let refresh = json!({
         "verb": "refresh", "node": "east-a1", "sessions": [named(1), named(2)], "lease_s": 30,
     });
     assert_eq!(body, refresh, "the third is not open");
     webhook.handle_posted(number, says(200, "{\"unknown\":[\"0000000000000002\",\"77\"]}"));
-    let (number, body) = post(webhook.handle_timeout(start + 9_010 * MS));
+    let (number, body) = post(webhook.poll(clock(start + 9_010 * MS)));
     assert_eq!((&body["verb"], &body["nonce"]), (&json!("open"), &json!("0000000000000002")));
     webhook.handle_posted(number, Err("no answer in time".to_owned()));
     assert_eq!(told(&mut webhook, start + 9_020 * MS), None, "it may come back");
-    let (number, _) = post(webhook.handle_timeout(start + 18_000 * MS));
+    let (number, _) = post(webhook.poll(clock(start + 18_000 * MS)));
     webhook.handle_posted(number, says(200, "{\"unknown\":[\"0000000000000002\"]}"));
-    let (number, _) = post(webhook.handle_timeout(start + 18_010 * MS));
+    let (number, _) = post(webhook.poll(clock(start + 18_010 * MS)));
     webhook.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:6000\"}"));
     assert_eq!(told(&mut webhook, start + 18_020 * MS).unwrap(), "now 10.0.0.9:6000/6001");
 }
@@ -187,13 +212,13 @@ fn refresh_reopens_forgotten_sessions() {
 fn closed_session_is_not_refreshed() {
     let (mut webhook, now) = (webhook(), Instant::now());
     let (number, _) = open(&mut webhook, 7, 0xab, now);
-    let (_, body) = post(webhook.close(SessionId(7), HOP));
+    let (_, body) = post(webhook.close(SessionId(7), HOP, clock(now)));
     let session = SessionId(7).to_string();
     let close = json!({"verb": "close", "node": "east-a1", "session": session, "nonce": "00000000000000ab"});
     assert_eq!(body, close);
     webhook.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:5000\"}"));
-    assert!(webhook.handle_timeout(now + 60_000 * MS).is_none(), "a late answer is ignored");
-    assert!(webhook.close(SessionId(7), HOP).is_none());
+    assert!(webhook.poll(clock(now + 60_000 * MS)).is_none(), "a late answer is ignored");
+    assert!(webhook.close(SessionId(7), HOP, clock(now)).is_none());
 }
 
 #[test]
@@ -207,28 +232,28 @@ fn sessions_of_another_process_stay_open() {
     }
     let hop = Hop { node: HOP.node, incarnation: Incarnation(4) };
     let mut now = webhook();
-    for record in before.record() {
-        now.restore(record, hop, &brief(), start);
+    for lease in recorded(&before) {
+        now.restore_lease(WebhookLeaseRecord { hop, ..lease }, &brief(), start);
     }
-    assert!(now.handle_timeout(start + 8_999 * MS).is_none());
-    let (number, body) = post(now.handle_timeout(start + 9_000 * MS));
+    assert!(now.poll(clock(start + 8_999 * MS)).is_none());
+    let (number, body) = post(now.poll(clock(start + 9_000 * MS)));
     let nonces: Vec<&Value> =
         body["sessions"].as_array().unwrap().iter().map(|session| &session["nonce"]).collect();
     assert_eq!(nonces, ["0000000000000001", "0000000000000002"], "the third was not open");
     now.handle_posted(number, says(200, "{\"unknown\":[\"0000000000000002\"]}"));
-    let (number, again) = post(now.handle_timeout(start + 9_010 * MS));
+    let (number, again) = post(now.poll(clock(start + 9_010 * MS)));
     let (_, first) = open(&mut webhook(), 2, 2, start);
     assert_eq!(again, first, "the server lost it");
     now.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:6000\"}"));
     assert_eq!(told(&mut now, start + 9_020 * MS).unwrap(), "now 10.0.0.9:6000/6001");
-    assert!(now.close(SessionId(1), hop).is_some());
-    assert!(now.close(SessionId(1), HOP).is_none(), "the hop has a new number");
+    assert!(now.close(SessionId(1), hop, clock(start)).is_some());
+    assert!(now.close(SessionId(1), HOP, clock(start)).is_none(), "the hop has a new number");
 }
 
 #[test]
 fn fuzz_webhook_answer() {
     Corpus::of("webhook").check(|body| {
-        let says = |status| Ok(HttpAnswer { status, body: Bytes::copy_from_slice(body) });
+        let says = |status| Ok(HttpAnswer { status, body: body.to_vec().into() });
         for (status, rtcp_apart) in [(200, false), (200, true), (409, false), (503, false)] {
             match messages::opened(says(status), rtcp_apart) {
                 WebhookAnswer::At(port) => assert!(status == 200 && port.address.port() != 0),
@@ -250,14 +275,13 @@ fn lease_on_other_ports_is_replaced() {
     let (mut before, now) = (webhook(), Instant::now());
     let (number, _) = open(&mut before, 7, 0xab, now);
     before.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:5000\",\"rtcp\":5007}"));
-    let mut record = before.record_of(SessionId(7), HOP).unwrap();
-    record.taken = None;
+    let lease = WebhookLeaseRecord { taken: None, ..recorded(&before)[0] };
     let mut webhook = webhook();
-    webhook.restore(record, HOP, &brief(), now);
+    webhook.restore_lease(lease, &brief(), now);
     let (number, body) = open(&mut webhook, 7, 0xcd, now);
     assert_eq!(body["nonce"], "00000000000000cd");
     webhook.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:6000\",\"rtcp\":6007}"));
-    let (_, close) = post(webhook.handle_timeout(now));
+    let (_, close) = post(webhook.poll(clock(now)));
     assert_eq!((&close["verb"], &close["nonce"]), (&json!("close"), &json!("00000000000000ab")));
     assert_eq!(told(&mut webhook, now).unwrap(), "10.0.0.9:6000/6007");
     assert_eq!(webhook.leases.len(), 1);

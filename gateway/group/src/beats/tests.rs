@@ -47,7 +47,7 @@ pub(crate) struct Counted {
 impl Default for Counted {
     fn default() -> Counted {
         let telemetry =
-            Telemetry::start(&GatewayConfig::load(None, None).unwrap(), "test").unwrap();
+            Telemetry::start(&GatewayConfig::load(None, None, &[]).unwrap(), "test").unwrap();
         let refusals = RefusalLog::new(telemetry.instruments());
         Counted { telemetry, refusals }
     }

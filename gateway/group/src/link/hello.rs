@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_config::{
-    DriverSettings, GatewayConfig, GroupSettings, ListenIngress, ListenSettings, NodeConfig,
-    NodeSrtp, PolicyBinding, PolicySet,
+    GatewayConfig, GroupSettings, ListenIngress, ListenSettings, NodeConfig, NodeSrtp,
+    PolicyBinding, PolicySet,
 };
 use evenkeel_ownership::PeerId;
 use serde::{Deserialize, Serialize};
@@ -249,12 +249,10 @@ fn listener(listen: &ListenSettings) -> String {
 
 fn nodes(nodes: &[NodeConfig]) -> BTreeMap<String, String> {
     let facts = |node: &NodeConfig| {
-        let driver = match &node.driver {
-            DriverSettings::Plain { .. } => "plain",
-            DriverSettings::Agent { encrypt: false, .. } => "agent",
-            DriverSettings::Agent { encrypt: true, .. } => "agent, encrypted,",
-            DriverSettings::Rtpengine => "rtpengine",
-            DriverSettings::Webhook { .. } => "webhook",
+        let name = node.driver.name;
+        let driver = match node.trunk() {
+            Some((_, true)) => format!("{name}, encrypted,"),
+            Some((_, false)) | None => name.to_owned(),
         };
         let srtp = match node.srtp {
             NodeSrtp::Off => String::new(),

@@ -70,7 +70,7 @@ impl Pair {
 }
 
 fn settings() -> GatewayConfig {
-    GatewayConfig::load(None, None).unwrap()
+    GatewayConfig::load(None, None, &[]).unwrap()
 }
 
 /// Settings with these nodes.
@@ -84,7 +84,9 @@ fn nodes(text: &[(&str, u16)]) -> Vec<NodeConfig> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("evenkeel.toml");
     std::fs::write(&file, text.iter().map(node).collect::<String>()).unwrap();
-    GatewayConfig::load(Some(&file), None).unwrap().nodes
+    GatewayConfig::load(Some(&file), None, &evenkeel_drivers::kinds(evenkeel_drivers::DRIVERS))
+        .unwrap()
+        .nodes
 }
 
 async fn next(link: &mut Link) -> LinkEvent {

@@ -21,7 +21,7 @@ struct TestMember {
 }
 
 fn test_member(before: Option<OwnershipState>) -> TestMember {
-    let configured = GatewayConfig::load(None, None).unwrap();
+    let configured = GatewayConfig::load(None, None, &[]).unwrap();
     let instruments = Telemetry::start(&configured, "test").unwrap().instruments();
     let refusals = RefusalLog::new(Arc::clone(&instruments));
     let mut settings = settings_of(["edge-1", "edge-2"], [LOOPBACK; 2], &["a"]);

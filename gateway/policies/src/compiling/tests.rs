@@ -25,7 +25,7 @@ impl Folder {
     }
 
     fn settings(&self, cache: CacheFolder) -> GatewayConfig {
-        let mut settings = GatewayConfig::load(None, None).unwrap();
+        let mut settings = GatewayConfig::load(None, None, &[]).unwrap();
         settings.gateway.cache = cache;
         settings
     }

@@ -97,7 +97,7 @@ impl Folder {
     }
 
     fn settings(&self) -> GatewayConfig {
-        let mut settings = GatewayConfig::load(None, None).unwrap();
+        let mut settings = GatewayConfig::load(None, None, &[]).unwrap();
         settings.gateway.cache = CacheFolder::Folder(self.0.path().join("cache"));
         settings.admin.socket = self.0.path().join("admin.sock");
         settings
@@ -136,7 +136,7 @@ impl World {
 
     fn of(configured: impl FnOnce(PolicyThreads) -> PolicyThreads) -> World {
         let (words_in, words) = mpsc::channel(64);
-        let settings = GatewayConfig::load(None, None).unwrap();
+        let settings = GatewayConfig::load(None, None, &[]).unwrap();
         let mut gateway = Gateway::new(settings.core(), Instant::now());
         let mut policies =
             configured(PolicyThreads::new(Vec::new(), &GatewayLimits::default(), words_in));
@@ -250,7 +250,7 @@ impl World {
 
     /// Accepts plugins signed with these keys, except revoked keys.
     fn trust(&mut self, keys: &[(&str, &host::SecretKey)], revoked: &[&host::SecretKey]) {
-        let mut settings = GatewayConfig::load(None, None).unwrap();
+        let mut settings = GatewayConfig::load(None, None, &[]).unwrap();
         keys.iter().for_each(|(name, key)| settings.trust.keys.know((*name).into(), key.public()));
         revoked.iter().for_each(|key| settings.trust.keys.revoke_key(key.public()));
         self.govern(&settings);
@@ -499,7 +499,7 @@ fn first_revision_is_begun_whatever_ran_before() {
 fn trust_applies_to_later_pushes() {
     let mut world = World::start();
     assert_eq!(world.push(of_version("0.2.0")), None, "no signature is required yet");
-    let mut settings = GatewayConfig::load(None, None).unwrap();
+    let mut settings = GatewayConfig::load(None, None, &[]).unwrap();
     settings.trust.unsigned = host::Unsigned::Refuse;
     world.govern(&settings);
     assert_eq!(world.push(of_version("0.3.0")), Some("unsigned"));
@@ -650,7 +650,7 @@ fn untrusted_revision_of_the_owner_is_left_out() {
     owner.push_harmful_after(with_spares(1), of_version("0.2.0"));
     owner.try_out(of_version("0.3.0"));
     let own = standby.prepare(with_spares(5)).revision;
-    let mut settings = GatewayConfig::load(None, None).unwrap();
+    let mut settings = GatewayConfig::load(None, None, &[]).unwrap();
     settings.trust.unsigned = host::Unsigned::Refuse;
     standby.govern(&settings);
     standby.restore(owner.records());
@@ -696,7 +696,7 @@ fn plugin_of_a_registry_is_read_from_its_file() {
     let reference = format!("oci://registry.example/my-route@sha256:{}", "0".repeat(64));
     let set = format!("[scenario.by-digest]\n[routing]\nplugin = \"{reference}\"\n");
     std::fs::write(folder.path().join("by-digest.toml"), set).unwrap();
-    let mut settings = GatewayConfig::load(None, Some(folder.path())).unwrap();
+    let mut settings = GatewayConfig::load(None, Some(folder.path()), &[]).unwrap();
     let set = settings.sets.iter_mut().find(|set| &*set.name == "by-digest").unwrap();
     let binding = &mut set.bindings[0];
     let found = |binding: &PolicyBinding| PluginSource::read(binding).unwrap_err().found;

@@ -211,7 +211,7 @@ fn only_answered_questions_prove_the_next_revision() {
 #[test]
 fn policy_is_stopped_without_waiting() {
     let (words_in, words) = mpsc::channel(1);
-    let settings = evenkeel_config::GatewayConfig::load(None, None).unwrap();
+    let settings = evenkeel_config::GatewayConfig::load(None, None, &[]).unwrap();
     let mut gateway = evenkeel_core::Gateway::new(settings.core(), Instant::now());
     let mut policies = PolicyThreads::new(Vec::new(), &GatewayLimits::default(), words_in);
     let rules = evenkeel_config::RolloutSettings::default().rules();

@@ -12,7 +12,7 @@ use super::*;
 
 /// Three nodes in two zones.
 fn settings() -> CoreSettings {
-    let mut settings = GatewayConfig::load(None, None).unwrap().core();
+    let mut settings = GatewayConfig::load(None, None, &[]).unwrap().core();
     let region = settings.home;
     settings.zones = ["a", "b"].map(|name| Zone { name: name.into(), region }).into();
     let node = |number: u32| NodeSettings {

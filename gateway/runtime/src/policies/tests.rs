@@ -19,7 +19,7 @@ fn source(bytes: Vec<u8>) -> PluginSource {
 #[test]
 fn failed_first_revision_stops_the_others() {
     let (words, mut read) = mpsc::channel(64);
-    let settings = GatewayConfig::load(None, None).unwrap();
+    let settings = GatewayConfig::load(None, None, &[]).unwrap();
     let mut gateway = Gateway::new(settings.core(), Instant::now());
     let mut policies = PolicyThreads::new(Vec::new(), &GatewayLimits::default(), words);
     let routing = evenkeel_host::shipped().iter().find(|one| one.name == "route-nearest").unwrap();

@@ -29,7 +29,14 @@ fn settings() -> Arc<GatewayConfig> {
     std::fs::write(folder.path().join("policies/live.toml"), "[scenario.live]\n").unwrap();
     let config = folder.path().join("evenkeel.toml");
     std::fs::write(&config, CONFIG).unwrap();
-    Arc::new(GatewayConfig::load(Some(&config), None).unwrap())
+    Arc::new(
+        GatewayConfig::load(
+            Some(&config),
+            None,
+            &evenkeel_drivers::kinds(evenkeel_drivers::DRIVERS),
+        )
+        .unwrap(),
+    )
 }
 
 /// Starts a gateway, with waiting times for a busy machine.
@@ -39,6 +46,7 @@ fn start() -> (RunningGateway, Firsts) {
     core.limits.offer_budget = Duration::from_secs(60);
     assemble(
         &settings,
+        evenkeel_drivers::DRIVERS,
         &core,
         Sockets::open(&settings).unwrap(),
         Reads::Now,

@@ -11,6 +11,7 @@ use evenkeel_control::{
     STATES, SessionAnswer, Snapshot, SnapshotError, Suspended,
 };
 use evenkeel_dataplane::worker::{ListenerParts, TrunkSocket};
+use evenkeel_drivers::{DRIVERS, kinds};
 use evenkeel_model::{
     ClientIdentity, CoreEvent, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream,
     PayloadType, RtcpPort, SessionId, Srtp, StreamKind,
@@ -80,7 +81,7 @@ impl World {
         std::fs::write(folder.path().join("secret"), SECRET).unwrap();
         let path = folder.path().join("evenkeel.toml");
         std::fs::write(&path, config.concat()).unwrap();
-        let settings = Arc::new(GatewayConfig::load(Some(&path), None).unwrap());
+        let settings = Arc::new(GatewayConfig::load(Some(&path), None, &kinds(DRIVERS)).unwrap());
         World { agent, operator, rtpengine, settings, folder }
     }
 
@@ -90,7 +91,7 @@ impl World {
         let text = std::fs::read_to_string(&set).unwrap();
         std::fs::write(&set, text + "[degradation]\nplugin = \"degrade-ladder\"\n").unwrap();
         let file = self.folder.path().join("evenkeel.toml");
-        self.settings = Arc::new(GatewayConfig::load(Some(&file), None).unwrap());
+        self.settings = Arc::new(GatewayConfig::load(Some(&file), None, &kinds(DRIVERS)).unwrap());
     }
 
     /// Starts a gateway, and a second one that reads nothing.
@@ -99,7 +100,8 @@ impl World {
         let duplicates = self.duplicates(&sockets);
         let start = |sockets| {
             let running =
-                begin_with(&self.settings, sockets, Reads::Now, PolicyRecords::default()).unwrap();
+                begin_with(&self.settings, DRIVERS, sockets, Reads::Now, PolicyRecords::default())
+                    .unwrap();
             running.coming.wait().unwrap();
             running
         };

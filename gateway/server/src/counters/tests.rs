@@ -17,7 +17,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::*;
 
 fn telemetry() -> Telemetry {
-    Telemetry::start(&GatewayConfig::load(None, None).unwrap(), "test").unwrap()
+    Telemetry::start(&GatewayConfig::load(None, None, &[]).unwrap(), "test").unwrap()
 }
 
 fn closed(number: u64) -> Arc<EventRecord> {
@@ -216,7 +216,7 @@ fn names() -> NodeNames {
         hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
-    let mut settings = GatewayConfig::load(None, None).unwrap().core();
+    let mut settings = GatewayConfig::load(None, None, &[]).unwrap().core();
     settings.zones = vec![Zone { name: "a".into(), region: RegionId(0) }];
     settings.nodes = vec![node];
     NodeNames::of(&settings)

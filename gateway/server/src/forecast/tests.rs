@@ -44,7 +44,12 @@ impl Scene {
         let folder = tempdir().unwrap();
         let file = folder.path().join("evenkeel.toml");
         std::fs::write(&file, format!("{CONFIGURATION}{lines}")).unwrap();
-        let settings = GatewayConfig::load(Some(file.as_path()), None).unwrap();
+        let settings = GatewayConfig::load(
+            Some(file.as_path()),
+            None,
+            &evenkeel_drivers::kinds(evenkeel_drivers::DRIVERS),
+        )
+        .unwrap();
         let telemetry = Telemetry::start(&settings, "test").unwrap();
         let names = Arc::new(NodeNames::of(&settings.core()));
         let (handle, requests) = Handle::new(names, Arc::default());

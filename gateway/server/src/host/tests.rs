@@ -4,7 +4,7 @@ use evenkeel_telemetry::Telemetry;
 use super::*;
 
 fn telemetry() -> Telemetry {
-    Telemetry::start(&GatewayConfig::load(None, None).unwrap(), "test").unwrap()
+    Telemetry::start(&GatewayConfig::load(None, None, &[]).unwrap(), "test").unwrap()
 }
 
 /// The series of the host and of this process, as Prometheus text.

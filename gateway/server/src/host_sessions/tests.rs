@@ -99,7 +99,7 @@ fn file_of_another_program_stays() {
 #[tokio::test(start_paused = true)]
 async fn failed_check_is_repeated() {
     let folder = tempdir().unwrap();
-    let mut settings = GatewayConfig::load(None, None).unwrap();
+    let mut settings = GatewayConfig::load(None, None, &[]).unwrap();
     settings.limits.host_sessions = Some(1);
     settings.admin.socket = folder.path().join("own.sock");
     let (handle, mut requests) = Handle::new(Arc::default(), Arc::default());

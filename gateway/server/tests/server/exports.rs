@@ -81,7 +81,8 @@ fn settings_of(name: &str, keys: &str, certificate: &str) -> GatewayConfig {
     let file = folder.join("evenkeel.toml");
     fs::write(&file, format!("[telemetry]\n{keys}metrics_interval = \"1h\"\n"))
         .expect("the target folder can be written");
-    GatewayConfig::load(Some(&file), None).expect("these settings are right")
+    GatewayConfig::load(Some(&file), None, &evenkeel_drivers::kinds(evenkeel_drivers::DRIVERS))
+        .expect("these settings are right")
 }
 
 #[test]

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evenkeel_config::{
-    AddressPlace, Colour, DriverSettings, GatewayConfig, InvalidSetting, ListenIdentity,
-    ListenIngress, ListenSettings, OtlpProtocol, PluginLocation, ProbeKind, SecretFile, SetOrigin,
-    Traceparent,
+    AddressPlace, Colour, GatewayConfig, InvalidSetting, ListenIdentity, ListenIngress,
+    ListenSettings, NodeProbe, OtlpProtocol, PluginLocation, SecretFile, SetOrigin, Traceparent,
 };
+use evenkeel_drivers::{DRIVERS, kinds};
 use evenkeel_host::{Provenance, Unsigned};
 use evenkeel_model::{
     AdmitOnFault, DegradeOnFault, FailureScope, Hook, Metric, NodeProbing, RegionId, Timings,
@@ -42,9 +42,11 @@ fn broken_examples_have_expected_errors() {
     files.sort();
     assert!(files.len() >= 15, "{files:?}");
     let mut seen = String::new();
+    // Texts list drivers and their keys: these are the drivers of the expected ones.
+    let drivers = &kinds(DRIVERS)[..4];
     for file in files {
         let invalid =
-            GatewayConfig::load(Some(&file), None).expect_err(&file.display().to_string());
+            GatewayConfig::load(Some(&file), None, drivers).expect_err(&file.display().to_string());
         seen += &format!("# {}\n", file.file_name().unwrap().display());
         for invalid in invalid {
             seen += &format!("{}\n", told(&invalid));
@@ -84,13 +86,13 @@ fn drivers_load_their_keys() {
     "#;
     let file = folder.join("evenkeel.toml");
     fs::write(&file, text).unwrap();
-    let settings = GatewayConfig::load(Some(&file), None).unwrap();
+    let settings = GatewayConfig::load(Some(&file), None, &kinds(DRIVERS)).unwrap();
     let [rtpengine, webhook] = &settings.nodes[..] else { panic!("{:?}", settings.nodes) };
-    assert_eq!(rtpengine.driver, DriverSettings::Rtpengine);
+    assert_eq!((rtpengine.driver.name, rtpengine.driver.probe), ("rtpengine", NodeProbe::Ping));
+    assert_eq!(rtpengine.driver.sessions_per_room, Some(2));
     assert_eq!(rtpengine.address.to_string(), "10.0.1.11:2223");
-    let DriverSettings::Webhook { hook, probe: ProbeKind::None } = &webhook.driver else {
-        panic!("{webhook:?}")
-    };
+    assert_eq!(webhook.driver.probe, NodeProbe::None);
+    let hook = webhook.driver.signalling.hook().unwrap();
     assert_eq!(hook.url.to_string(), "https://media.example/sessions");
     assert_eq!(hook.token.as_ref().unwrap().bytes(), b"a token of many letters");
     let core = settings.core();
@@ -129,7 +131,7 @@ fn cluster_loads_both_secrets() {
     let (new, previous) = ("n".repeat(32), "p".repeat(32));
     fs::write(&secret, format!("{new}\r\n{previous}\n\n")).unwrap();
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
-    let settings = GatewayConfig::load(Some(&file), None).unwrap();
+    let settings = GatewayConfig::load(Some(&file), None, &kinds(DRIVERS)).unwrap();
     let Some(cluster) = &settings.cluster else { panic!("{settings:?}") };
     let secrets: Vec<_> = cluster.secrets.iter().map(SecretFile::bytes).collect();
     assert_eq!(secrets, [new.as_bytes(), previous.as_bytes()]);
@@ -161,7 +163,7 @@ fn unfit_cluster_secrets_are_refused() {
         (format!("{a}\n{b}\n{c}"), "with 3 secrets"),
     ] {
         fs::write(folder.join("cluster.secret"), &secrets).unwrap();
-        let invalid = GatewayConfig::load(Some(&file), None).unwrap_err();
+        let invalid = GatewayConfig::load(Some(&file), None, &kinds(DRIVERS)).unwrap_err();
         assert!(invalid.iter().all(|invalid| invalid.found.contains(found)), "{invalid:?}");
     }
 }
@@ -175,7 +177,7 @@ fn agent_beside_the_peer_has_its_own_secret() {
     let load = |keys: &str| {
         let peer = "address = \"10.0.0.2:7100\"\n";
         fs::write(&file, CLUSTER.replace(peer, &format!("{peer}{keys}"))).unwrap();
-        GatewayConfig::load(Some(&file), None)
+        GatewayConfig::load(Some(&file), None, &kinds(DRIVERS))
     };
     let agent = "agent = \"10.0.0.2:7200\"\n";
     let secret = "secret_file = \"agent.secret\"\n";
@@ -233,7 +235,7 @@ fn weaknesses_are_noted() {
             fs::write(&path, "a token of many letters\n").unwrap();
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         }
-        GatewayConfig::load(Some(&file), None).unwrap().notes()
+        GatewayConfig::load(Some(&file), None, &kinds(DRIVERS)).unwrap().notes()
     };
     let weak = notes(text, 0o644);
     for (count, words) in
@@ -262,7 +264,7 @@ fn configured_key_refuses_unsigned_plugins() {
     let load = |trust: &str| {
         let file = folder.join("evenkeel.toml");
         fs::write(&file, text(trust)).unwrap();
-        GatewayConfig::load(Some(&file), None).unwrap()
+        GatewayConfig::load(Some(&file), None, &kinds(DRIVERS)).unwrap()
     };
     let known = format!("keys = [{{ name = \"ops\", public = \"{}\" }}]", key.public());
     for (trust, unsigned, noted) in [
@@ -295,7 +297,7 @@ fn configured_key_refuses_unsigned_plugins() {
 #[test]
 fn error_renders_as_text_and_json() {
     let file = broken().join("unknown-key.toml");
-    let invalid = GatewayConfig::load(Some(&file), None).unwrap_err();
+    let invalid = GatewayConfig::load(Some(&file), None, &kinds(DRIVERS)).unwrap_err();
     let drawn = InvalidSetting::render(&invalid, Colour::Plain);
     for part in ["unknown-key.toml:9:1", "capcity = \"400 Mbit/s\"", "did you mean `capacity`?"] {
         assert!(drawn.contains(part), "{part} is not in\n{drawn}");
@@ -313,7 +315,7 @@ fn error_renders_as_text_and_json() {
 fn unreadable_file_is_named() {
     let folder = folder("unreadable");
     let drawn = |config: Option<&Path>, policies: Option<&Path>| {
-        let invalid = GatewayConfig::load(config, policies).unwrap_err();
+        let invalid = GatewayConfig::load(config, policies, &kinds(DRIVERS)).unwrap_err();
         InvalidSetting::render(&invalid, Colour::Plain)
     };
     let missing = drawn(Some(&folder.join("nosuch.toml")), None);
@@ -335,13 +337,13 @@ fn editor_files_are_no_policy_sets() {
     fs::write(folder.join("webinar.toml"), "[scenario.webinar]\n").unwrap();
     fs::write(folder.join(".webinar.toml"), "[scenario.webi").unwrap();
     std::os::unix::fs::symlink("nobody@nowhere.1", folder.join(".#webinar.toml")).unwrap();
-    let settings = GatewayConfig::load(None, Some(&folder)).unwrap();
+    let settings = GatewayConfig::load(None, Some(&folder), &[]).unwrap();
     assert!(settings.scenario("webinar").is_some());
 }
 
 #[test]
 fn missing_file_means_loopback_and_shipped_sets() {
-    let settings = GatewayConfig::load(None, None).unwrap();
+    let settings = GatewayConfig::load(None, None, &[]).unwrap();
     assert!(settings.listens.iter().all(|listen| listen.address.ip().is_loopback()));
     assert!(settings.listens.iter().any(|l| matches!(l.ingress, ListenIngress::Udp { .. })));
     assert!(settings.listens.iter().any(|l| matches!(l.ingress, ListenIngress::Quic { .. })));
@@ -358,7 +360,7 @@ fn missing_file_means_loopback_and_shipped_sets() {
 
 #[test]
 fn detector_defaults_fit_the_failover_budget() {
-    let timings = GatewayConfig::load(None, None).unwrap().core().timings;
+    let timings = GatewayConfig::load(None, None, &[]).unwrap().core().timings;
     assert_eq!(timings, Timings::default());
     let ms = Duration::from_millis;
     assert_eq!((timings.probe_every_near, timings.probe_every_far), (ms(10), ms(50)));
@@ -444,7 +446,7 @@ fn every_key_is_loaded() {
         "#,
     )
     .unwrap();
-    let settings = GatewayConfig::load(Some(&file), None).unwrap();
+    let settings = GatewayConfig::load(Some(&file), None, &kinds(DRIVERS)).unwrap();
     assert_eq!(&*settings.gateway.region, "west");
     assert_eq!(settings.gateway.drain_timeout, Duration::from_secs(90));
     let [open, chosen, quic] = &settings.listens[..] else { panic!("{:?}", settings.listens) };
@@ -474,15 +476,13 @@ fn every_key_is_loaded() {
     });
     let secret = &b"0123456789abcdef"[..];
     assert_eq!(beside, [("10.0.1.11:4001".into(), secret), ("[::1]:4001".into(), secret)]);
-    let DriverSettings::Agent { secret, encrypt: true } = &agent.driver else {
-        panic!("{agent:?}")
-    };
+    let Some((secret, true)) = agent.trunk() else { panic!("{agent:?}") };
     assert_eq!(secret.bytes(), b"0123456789abcdef");
     assert!(!format!("{settings:?}").contains("0123456789abcdef"), "a secret shows");
     assert!(
         settings.notes().iter().any(|note| note.contains("share a secret: east-a1 and west-b1"))
     );
-    assert!(matches!(plain.driver, DriverSettings::Plain { probe: ProbeKind::Echo }));
+    assert_eq!((plain.driver.name, plain.driver.probe), ("plain", NodeProbe::Echo));
     assert_eq!((agent.canary, plain.canary), (true, false));
     assert_eq!(settings.detector.panic_percent, 70);
     assert_eq!(settings.detector.panic_for, Duration::from_secs(2));
@@ -516,7 +516,7 @@ fn read_token_is_another_one_for_tcp() {
         ),
     ] {
         fs::write(&file, format!("[admin]\n{keys}")).unwrap();
-        let invalid = GatewayConfig::load(Some(&file), None).unwrap_err();
+        let invalid = GatewayConfig::load(Some(&file), None, &kinds(DRIVERS)).unwrap_err();
         assert!(invalid.iter().any(|invalid| invalid.found.contains(found)), "{invalid:?}");
     }
 }
@@ -530,7 +530,7 @@ fn folder_replaces_and_adds_policy_sets() {
     fs::write(folder.join("call.toml"), call).unwrap();
     fs::write(folder.join("webinar.toml"), "[scenario.webinar]\npriority = 3\n").unwrap();
     fs::write(folder.join("notes.txt"), "not a policy set").unwrap();
-    let settings = GatewayConfig::load(None, Some(&folder)).unwrap();
+    let settings = GatewayConfig::load(None, Some(&folder), &[]).unwrap();
     let names: Vec<_> = settings.sets.iter().map(|set| &*set.name).collect();
     assert_eq!(names, ["call", "conference", "live", "webinar"]);
     let (set, scenario) = settings.scenario("call").unwrap();
@@ -567,7 +567,9 @@ fn core_settings_use_ids() {
     let sets = folder.join("policies");
     fs::create_dir(&sets).unwrap();
     fs::write(sets.join("call.toml"), call).unwrap();
-    let settings = GatewayConfig::load(Some(&folder.join("evenkeel.toml")), Some(&sets)).unwrap();
+    let settings =
+        GatewayConfig::load(Some(&folder.join("evenkeel.toml")), Some(&sets), &kinds(DRIVERS))
+            .unwrap();
     let core = settings.core();
     assert_eq!(core.regions, ["east".into(), "west".into()]);
     assert_eq!(core.home, RegionId(1));

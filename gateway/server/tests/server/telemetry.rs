@@ -57,7 +57,8 @@ pub(crate) fn settings(
         .expect("writing into a string cannot fail");
     }
     fs::write(&file, text).expect("the target folder can be written");
-    GatewayConfig::load(Some(&file), None).expect("these settings are right")
+    GatewayConfig::load(Some(&file), None, &evenkeel_drivers::kinds(evenkeel_drivers::DRIVERS))
+        .expect("these settings are right")
 }
 
 pub(crate) fn start(
@@ -624,7 +625,7 @@ fn spans_of_a_large_failover_fit_into_the_queue() {
 
 #[test]
 fn every_event_changes_a_metric() {
-    let settings = GatewayConfig::load(None, None).unwrap();
+    let settings = GatewayConfig::load(None, None, &[]).unwrap();
     let telemetry = Telemetry::start(&settings, "test").unwrap();
     let mut recorder = recorder(&telemetry, &settings, Traceparent::Link);
     let (room, native) = (RoomId(1), Decider::Native);
@@ -771,7 +772,7 @@ fn unclaimed_decision_is_a_root_span() {
 
 #[test]
 fn missing_receiver_still_counts() {
-    let settings = GatewayConfig::load(None, None).unwrap();
+    let settings = GatewayConfig::load(None, None, &[]).unwrap();
     let telemetry = Telemetry::start(&settings, "test").unwrap();
     let mut recorder = recorder(&telemetry, &settings, Traceparent::Link);
     hear(&mut recorder, &[opened(1, 1)]);

@@ -12,7 +12,8 @@ fn settings() -> GatewayConfig {
     let node = "[[node]]\nname = \"east-a1\"\naddress = \"10.0.1.11:5000\"\nregion = \"east\"\nzone = \"a\"\n\
                 driver = \"plain\"\ncapacity = \"1 Mbit/s\"\nstart = { command = [\"/bin/media\"] }\n";
     std::fs::write(&file, node).unwrap();
-    GatewayConfig::load(Some(&file), None).unwrap()
+    GatewayConfig::load(Some(&file), None, &evenkeel_drivers::kinds(evenkeel_drivers::DRIVERS))
+        .unwrap()
 }
 
 #[test]

@@ -1,8 +1,7 @@
-mod ng_socket;
-
 use evenkeel_fuzz::Corpus;
 
 use super::*;
+use crate::driver::NodeInput;
 use crate::session::REASON_CHARS_MAX;
 
 const MS: Duration = Duration::from_millis(1);
@@ -96,12 +95,15 @@ fn debug_text_has_no_message() {
     let mut questions = NgRequests::default();
     let cookie = asked(&mut questions, 1, now);
     let requests = format!("{questions:?}");
-    assert!(requests.contains("datagram: NgDatagram(34 bytes)"), "{requests}");
+    assert!(requests.contains("datagram: DriverMessage(34 bytes)"), "{requests}");
     let done = format!("{cookie} d6:result2:ok3:sdp3:v=0e");
     let (_, answer) = questions.answered(done.as_bytes()).unwrap();
     assert_eq!(format!("{answer:?}"), "Done(3 bytes of SDP)");
-    assert_eq!(format!("{:?}", Ng::Datagram(b"key"[..].into())), "Datagram(3 bytes)");
-    assert_eq!(format!("{:?}", Ng::Refused(vec![b"key"[..].into()])), "Refused(1 quotes)");
+    assert_eq!(format!("{:?}", NodeInput::Datagram(b"key"[..].into())), "Datagram(3 bytes)");
+    assert_eq!(
+        format!("{:?}", NodeInput::Unreachable(vec![b"key"[..].into()])),
+        "Unreachable(1 quotes)"
+    );
 }
 
 #[test]

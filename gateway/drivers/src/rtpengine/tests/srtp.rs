@@ -73,9 +73,9 @@ impl Pair {
         let record = evenkeel_media::instant::relative_to(self.now, || {
             serde_json::from_slice(&bytes).unwrap()
         });
-        self.engine = Rtpengine::new(NODE, ng(), self.engine.source);
+        self.engine = RtpengineNode::new(NODE, ng(), self.engine.source);
         let known = ContinuedSession { hop: &|_, _| Some(hop), brief: &|_| Some(&brief) };
-        self.engine.restore(record, &known, &mut || 99, self.now);
+        self.engine.restore_call(record, &known, &mut || 99, self.now);
         self.asked.clear();
     }
 }
@@ -235,13 +235,13 @@ fn session_reopened_during_a_refresh_gets_new_keys() {
     pair.open(7, &brief(4_000, None));
     let before = pair.legs().remove(0).keys;
     pair.now += TELL_AGAIN;
-    let Some(DriverAction::Ng { datagram, .. }) = pair.engine.handle_timeout(pair.now) else {
+    let Some(DriverAction::Send { bytes: datagram, .. }) = pair.engine.poll(clock(pair.now)) else {
         panic!()
     };
-    pair.engine.close(SessionId(7), pair.hop(1));
+    pair.engine.close(SessionId(7), pair.hop(1), clock(pair.now));
     pair.open_in(1, 7, 1, &brief(4_000, None));
     let answer = pair.daemon(&datagram).unwrap();
-    pair.engine.handle_ng(&Ng::Datagram(answer), pair.now);
+    pair.engine.handle_datagram(&answer, pair.now);
     pair.settle();
     let [Leg { session: 7, is_changed: false, keys }] = &pair.legs()[..] else { panic!() };
     assert_ne!(keys.gateway, before.gateway);
@@ -295,10 +295,10 @@ fn standby_deletes_calls_while_it_opens_others() {
     open(&mut pair);
     let record = |session| pair.engine.record_of(SessionId(session), hop, false).unwrap();
     let records: Vec<CallRecord> = sessions.clone().map(record).collect();
-    pair.engine = Rtpengine::new(NODE, ng(), pair.engine.source);
+    pair.engine = RtpengineNode::new(NODE, ng(), pair.engine.source);
     let known = ContinuedSession { hop: &|_, _| Some(hop), brief: &|_| Some(&brief) };
     for record in records {
-        pair.engine.restore(record, &known, &mut || 99, pair.now);
+        pair.engine.restore_call(record, &known, &mut || 99, pair.now);
     }
     pair.asked.clear();
     let (mut calls, mut most) = (pair.calls.len(), 0);

@@ -15,7 +15,8 @@ fn value(text: &str, part: &str, phase: &str) -> Option<f64> {
 
 #[test]
 fn phases_add_up_from_the_last_beat_to_the_sessions() {
-    let telemetry = Telemetry::start(&GatewayConfig::load(None, None).unwrap(), "test").unwrap();
+    let telemetry =
+        Telemetry::start(&GatewayConfig::load(None, None, &[]).unwrap(), "test").unwrap();
     let (instruments, start) = (telemetry.instruments(), Instant::now());
     let owned = start + Duration::from_millis(25);
     let now = owned + Duration::from_millis(5);
@@ -45,7 +46,8 @@ fn control() -> (Handle, mpsc::UnboundedReceiver<Continuation>) {
 }
 
 async fn takeover(taken: TakenSessions, cause: TakeoverCause, handle: &Handle) -> Takeover {
-    let telemetry = Telemetry::start(&GatewayConfig::load(None, None).unwrap(), "test").unwrap();
+    let telemetry =
+        Telemetry::start(&GatewayConfig::load(None, None, &[]).unwrap(), "test").unwrap();
     let times = TakeoverTimes { owner_heard: None, owned: Instant::now() };
     let instruments = telemetry.instruments();
     let mut takeover =

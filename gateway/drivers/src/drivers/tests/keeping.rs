@@ -29,7 +29,7 @@ impl Pair {
     /// Starts with all sessions open.
     fn new() -> Pair {
         let mut pair = Pair {
-            drivers: driven(vec![DriverConfig::Agent(secret())]),
+            drivers: driven(&[agent()]),
             start: Instant::now(),
             ms: 0,
             known: BTreeMap::new(),
@@ -57,11 +57,11 @@ impl Pair {
         pair
     }
 
-    /// Calls `handle_timeout` as often as control does, until this time.
+    /// Calls `poll` as often as control does, until this time.
     fn run_until(&mut self, ms: u64) {
         while self.ms < ms {
             self.ms += 2;
-            while let Some(act) = self.drivers.handle_timeout(self.clock()) {
+            while let Some(act) = self.drivers.poll(self.clock()) {
                 self.act(act);
             }
             let now = self.clock().now;
@@ -76,7 +76,9 @@ impl Pair {
     }
 
     fn act(&mut self, act: DriverAction) {
-        let DriverAction::Sign { message, .. } = act else { return self.told.push_back(act) };
+        let DriverAction::Send { bytes: message, .. } = act else {
+            return self.told.push_back(act);
+        };
         assert!(message.len() <= 1_200);
         if self.questions_lost.contains(&self.ms) {
             return;
@@ -91,7 +93,7 @@ impl Pair {
         self.reply(asked.message).write(&secret(), asked.nonce, clock.unix_us, &mut answer);
         assert!(answer.len() <= message.len());
         if !self.answers_lost.contains(&self.ms) {
-            let act = self.drivers.handle_signed(HOP.node, &answer, clock);
+            let act = signed(&mut self.drivers, HOP.node, &answer, clock);
             act.into_iter().for_each(|act| self.act(act));
         }
     }
@@ -201,7 +203,7 @@ fn leases_of_another_process_are_refreshed() {
     // The answer is lost, so the core opens this one again.
     assert!(pair.drivers.open(&wish, &mut || 1 << 50, pair.clock()).is_some());
     let record = pair.drivers.record();
-    pair.drivers = driven(vec![DriverConfig::Agent(secret())]);
+    pair.drivers = driven(&[agent()]);
     let known = ContinuedSession { hop: &|_, hop| Some(hop), brief: &|_| None };
     let now = pair.clock().now;
     pair.drivers.restore(record, &known, &mut || 1, now);
@@ -223,7 +225,7 @@ fn lost_refresh_of_another_process_is_repeated() {
     let mut pair = Pair::new();
     pair.run_until(40_000);
     let record = pair.drivers.record();
-    pair.drivers = driven(vec![DriverConfig::Agent(secret())]);
+    pair.drivers = driven(&[agent()]);
     let known = ContinuedSession { hop: &|_, hop| Some(hop), brief: &|_| None };
     pair.questions_lost = pair.ms..pair.ms + 3;
     pair.drivers.restore(record, &known, &mut || 1, pair.clock().now);
@@ -239,13 +241,10 @@ fn leases_follow_the_number_of_their_node() {
     let start = Instant::now();
     let (mut before, tag, nonce) = opening(start);
     let opened = answer(OpenStatus::Ok, tag, nonce, at(start, 1));
-    before.handle_signed(HOP.node, &opened, at(start, 1)).unwrap();
+    signed(&mut before, HOP.node, &opened, at(start, 1)).unwrap();
     let moved = Hop { node: NodeId(1), incarnation: Incarnation(5) };
     for hop in [Some(moved), None] {
-        let mut now = driven(vec![
-            DriverConfig::Plain(([10, 0, 0, 1], 9).into()),
-            DriverConfig::Agent(secret()),
-        ]);
+        let mut now = driven(&[plain(([10, 0, 0, 1], 9).into()), agent()]);
         let known = ContinuedSession { hop: &|_, _| hop, brief: &|_| None };
         now.restore(before.record(), &known, &mut || 1, start);
         let closed = now.close(SESSION, moved, at(start, 2));

@@ -14,7 +14,7 @@ async fn answers_and_refusals_are_passed_on() {
     let ng = daemon.local_addr().unwrap();
     let (told, mut heard) = mpsc::channel(8);
     let hears = async {
-        let line = NgSocket::start(NodeId(3), told, move || socket::connected(ng));
+        let line = NodeSocket::start(NodeId(3), told, move || socket::connected(ng));
         let mut question = [0; 64];
         let (length, from) = loop {
             line.send(b"cookie question");
@@ -24,7 +24,7 @@ async fn answers_and_refusals_are_passed_on() {
         };
         assert_eq!(&question[..length], b"cookie question");
         daemon.send_to(b"cookie answer", from).await.unwrap();
-        let answer = Ng::Datagram(b"cookie answer"[..].into());
+        let answer = NodeInput::Datagram(b"cookie answer"[..].into());
         assert_eq!(heard.recv().await, Some((NodeId(3), answer)));
         drop(daemon);
         let word = loop {
@@ -33,7 +33,7 @@ async fn answers_and_refusals_are_passed_on() {
                 break word;
             }
         };
-        let Some((NodeId(3), Ng::Refused(quotes))) = word else { panic!("{word:?}") };
+        let Some((NodeId(3), NodeInput::Unreachable(quotes))) = word else { panic!("{word:?}") };
         assert!(quotes.iter().all(|quoted| **quoted == *b"cookie question"), "{quotes:?}");
     };
     LocalSet::new().run_until(hears).await;
