@@ -1,27 +1,23 @@
-//! Capacity of nodes: the ledger of what rooms use and reserve, the measured capacity of each node, sessions with a smaller
-//! share, and the circuit breakers of regions, zones and clients.
+//! Capacity of nodes: the ledger of what rooms use and reserve, the measured capacity of each node, and the circuit breakers of regions, zones and clients.
 
 mod breaker;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use evenkeel_breakers::{ClientBreakers, DomainBreakers};
 use evenkeel_model::{
     CoreSettings, FailureDomain, FailureScope, GuardRule, Measures, Metric, NodeId, NodeNeed,
-    RegionId, Row, SessionId,
+    RegionId, Row,
 };
 use evenkeel_nodes::{Node, NodeTable};
 use serde::{Deserialize, Serialize};
 
 use crate::collections::SmallSet;
+use crate::shares::ReducedSessions;
 
 /// The churn limit counts sessions moved by policies within this time.
 const CHURN_WITHIN: Duration = Duration::from_secs(1);
-
-/// Reduced sessions checked per call, which bounds the call's duration.
-const REDUCED_AT_ONCE: usize = 256;
 
 /// Load of a region, in thousandths, from which a refusal by a policy may be for lack of capacity.
 const SHORT_FROM: u64 = 900;
@@ -31,9 +27,7 @@ pub(crate) struct Capacity {
     pub(crate) ledger: CapacityLedger,
     pub(crate) domain_breakers: DomainBreakers,
     pub(crate) client_breakers: ClientBreakers,
-    /// Sessions that get less than they need, with the time since when.
-    pub(crate) reduced: BTreeMap<SessionId, Instant>,
-    reduced_last: SessionId,
+    pub(crate) reduced: ReducedSessions,
     /// Moves by policies within [`CHURN_WITHIN`]: time, and number of sessions moved.
     churn: VecDeque<(Instant, usize)>,
 }
@@ -46,32 +40,13 @@ impl Capacity {
             ),
             domain_breakers: DomainBreakers::new(settings, now),
             client_breakers: ClientBreakers::new(settings, now),
-            reduced: BTreeMap::new(),
-            reduced_last: SessionId(0),
+            reduced: ReducedSessions::default(),
             churn: VecDeque::new(),
         }
     }
 
     pub(crate) fn ledger(&self) -> LedgerView<'_> {
         self.ledger.view()
-    }
-
-    pub(crate) fn set_reduced(&mut self, session: SessionId, since: Option<Instant>) {
-        match since {
-            Some(since) => _ = self.reduced.insert(session, since),
-            None => _ = self.reduced.remove(&session),
-        }
-    }
-
-    /// The next sessions that have been reduced for at least `after`.
-    pub(crate) fn next_reduced(&mut self, after: Duration, now: Instant) -> Vec<SessionId> {
-        let from = (Bound::Excluded(self.reduced_last), Bound::Unbounded);
-        let turn: Vec<(SessionId, Instant)> =
-            self.reduced.range(from).take(REDUCED_AT_ONCE).map(|(id, at)| (*id, *at)).collect();
-        let goes_on = turn.last().filter(|_| turn.len() == REDUCED_AT_ONCE);
-        self.reduced_last = goes_on.map_or(SessionId(0), |(id, _)| *id);
-        let due = |since: Instant| now.saturating_duration_since(since) >= after;
-        turn.into_iter().filter(|(_, since)| due(*since)).map(|(id, _)| id).collect()
     }
 
     /// Counts sessions that a policy moves, if it may move them now. One room may always move, whatever its size.
@@ -242,7 +217,7 @@ pub(crate) struct CapacityLedger {
     /// By standby.
     reserved: BTreeMap<(NodeId, ReservedFor), u64>,
     /// Dead nodes until all their rooms have moved. The packets of these rooms take the second hops.
-    pub(crate) dead: BTreeSet<NodeId>,
+    dead: BTreeSet<NodeId>,
 }
 
 impl CapacityLedger {
@@ -265,6 +240,16 @@ impl CapacityLedger {
 
     pub(crate) fn without(&self, holding: Holding) -> LedgerView<'_> {
         LedgerView { ledger: self, without: holding }
+    }
+
+    /// The reserves for this death are load from now on.
+    pub(crate) fn note_death(&mut self, dead: NodeId) {
+        self.dead.insert(dead);
+    }
+
+    /// All rooms of dead nodes have moved.
+    pub(crate) fn forget_deaths(&mut self) {
+        self.dead.clear();
     }
 
     /// Adds a node with its configured capacity.

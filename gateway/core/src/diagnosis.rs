@@ -11,9 +11,11 @@ use evenkeel_diagnosis::{
 use evenkeel_model::{
     CoreEvent, FlowCounts, Impairment, ImpairmentSign, NodeProbing, PathSegment, RoomId, SessionId,
 };
+use evenkeel_nodes::NodeTable;
 
 use crate::effects::Effects;
-use crate::rooms::placement::CoreTables;
+use crate::rooms::RoomTable;
+use crate::sessions::SessionTable;
 
 /// The shortest slot: two of them have 100 packets of voice.
 const SLOT: Duration = Duration::from_secs(1);
@@ -126,10 +128,13 @@ impl Diagnosis {
         &mut self,
         id: SessionId,
         flow: &FlowCounts,
-        tables: &mut CoreTables,
+        sessions: &SessionTable,
+        rooms: &RoomTable,
+        nodes: &NodeTable,
+        effects: &mut Effects,
         now: Instant,
     ) {
-        let Some(session) = tables.sessions.get(&id) else { return };
+        let Some(session) = sessions.get(&id) else { return };
         let (slot, room) = (self.slot_of(now), session.room);
         let path = self.paths.entry(id).or_default();
         if slot > path.slot {
@@ -141,12 +146,13 @@ impl Diagnosis {
             {
                 self.uplinks.entry(room).or_default().note(ended, uplink);
             }
-            self.judge(id, room, now, tables);
+            let change = self.judge(id, room, rooms, nodes, now);
+            change.into_iter().for_each(|it| report(id, it, sessions, rooms, effects));
         }
         self.own.note_packets(slot, flow.packets());
         let Some(path) = self.paths.get_mut(&id) else { return };
         if let Some(change) = path.add(flow) {
-            report(id, change, tables);
+            report(id, change, sessions, rooms, effects);
         }
     }
 
@@ -156,12 +162,19 @@ impl Diagnosis {
             as u64
     }
 
-    fn judge(&mut self, id: SessionId, room: RoomId, now: Instant, tables: &mut CoreTables) {
+    fn judge(
+        &mut self,
+        id: SessionId,
+        room: RoomId,
+        rooms: &RoomTable,
+        nodes: &NodeTable,
+        now: Instant,
+    ) -> Option<ImpairmentChange> {
         let slot = self.slot_of(now);
-        let Some(path) = self.paths.get_mut(&id) else { return };
-        let in_room = tables.rooms.get(&room);
-        let on = in_room.and_then(|room| room.stands_at(tables.nodes.board()));
-        let node = on.and_then(|hop| tables.nodes.get(hop.node));
+        let path = self.paths.get_mut(&id)?;
+        let in_room = rooms.get(&room);
+        let on = in_room.and_then(|room| room.stands_at(nodes.board()));
+        let node = on.and_then(|hop| nodes.get(hop.node));
         let node = node.filter(|node| node.settings.probed == NodeProbing::Yes);
         let found = path.judge(&PathContext {
             id,
@@ -172,15 +185,19 @@ impl Diagnosis {
                 round_trip: node.detector.round_trip_deviation(),
             }),
             own: self.own.lately(slot),
-            is_call: in_room.is_some_and(|room| room.sessions.len() <= CALL_SESSIONS),
+            is_call: in_room.is_some_and(|room| room.sessions().len() <= CALL_SESSIONS),
         });
-        if let Some(change) = path.take_finding(found, now) {
-            report(id, change, tables);
-        }
+        path.take_finding(found, now)
     }
 
     /// Forgets the next idle paths. The impairment of a session without packets ends.
-    pub(crate) fn forget_idle(&mut self, tables: &mut CoreTables, now: Instant) {
+    pub(crate) fn forget_idle(
+        &mut self,
+        sessions: &SessionTable,
+        rooms: &RoomTable,
+        effects: &mut Effects,
+        now: Instant,
+    ) {
         let slot = self.slot_of(now);
         let after = (Bound::Excluded(self.swept), Bound::Unbounded);
         let turn: Vec<SessionId> =
@@ -195,24 +212,31 @@ impl Diagnosis {
                 continue;
             }
             let Some(path) = self.paths.remove(&id) else { continue };
-            if let Some(session) = tables.sessions.get(&id)
+            if let Some(session) = sessions.get(&id)
                 && self.uplinks.get(&session.room).is_some_and(|it| it.is_idle_since(idle_since))
             {
                 self.uplinks.remove(&session.room);
             }
             if path.impairment.is_some() {
-                report(id, ImpairmentChange { ended: path.impairment, now: None }, tables);
+                let ended = ImpairmentChange { ended: path.impairment, now: None };
+                report(id, ended, sessions, rooms, effects);
             }
         }
     }
 }
 
-fn report(id: SessionId, change: ImpairmentChange, tables: &mut CoreTables) {
-    let Some(session) = tables.sessions.get(&id) else { return };
-    let Some(room) = tables.rooms.get(&session.room) else { return };
-    let (scenario, room_name) = (session.request.scenario.clone(), room.name.clone());
+fn report(
+    id: SessionId,
+    change: ImpairmentChange,
+    sessions: &SessionTable,
+    rooms: &RoomTable,
+    effects: &mut Effects,
+) {
+    let Some(session) = sessions.get(&id) else { return };
+    let Some(room) = rooms.get(&session.room) else { return };
+    let (scenario, room_name) = (session.request.scenario.clone(), room.name().clone());
     let ended = change.ended.map(|ended| (Box::new(ended.impairment), ended.since));
     let (session, impairment) = (id, change.now.map(Box::new));
     let event = CoreEvent::Impaired { session, room_name, scenario, impairment, ended };
-    tables.effects.event(event);
+    effects.event(event);
 }

@@ -1,59 +1,141 @@
-//! The state machine: `handle_*` takes inputs, `poll_*` returns outputs and the next timeout.
+//! The state machine: `handle_*` takes inputs, `poll_*` returns outputs and the next timeout. After every input, drain the
+//! outputs.
 //!
-//! After every input, drain the outputs. This module dispatches inputs to the parts; `answers` applies policy answers.
+//! The parts own their state, change themselves, and return what changed. This type dispatches inputs to them and applies the
+//! consequences. In this order: inputs, sessions from their offer to their end, the routes of rooms, moves, failover and
+//! rescue, other reasons to move, nodes, legs and shares, and the application of changes.
 
-mod answers;
+pub(crate) mod blast;
+pub(crate) mod copy;
+mod hooks;
+pub(crate) mod records;
 mod revisions;
+pub(crate) mod views;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_breakers::WINDOW;
 use evenkeel_model::{
-    Arm, Board, BreakerMode, ClientGroup, CloseReason, CoreEvent, CoreSettings, FailureDomain,
-    FlowCounts, Hook, Hop, Impossible, Measures, NodeId, NotStarted, PluginFault, RegionId, RoomId,
-    Scenario, SessionId, Stamp, ZoneId,
+    AcceptedOffer, Arm, Board, BreakerMode, ClientGroup, CloseReason, ClosedMove, ClosedSession,
+    CoreEvent, CoreSettings, Decider, DecisionOutcome, FailureDomain, FailureScope, FlowCounts,
+    GuardRule, Health, Hook, Hop, Impossible, LeftHop, Measures, MediaDescription, ModeChange,
+    MoveCause, MoveOutcome, NewcomerAction, NodeId, NodeNeed, NodeSettings, NotStarted, Offer,
+    OfferRefusal, Op, Param, PluginFault, PolicyName, PortMove, RedundancyMode, RegionId, RoomId,
+    RoutingMove, Scenario, SessionId, Stamp, StartPhase, Starts, Strike, ZoneId,
 };
-use evenkeel_nodes::{NodeEvidence, NodeTable, OpeningWindow};
+use evenkeel_nodes::{
+    ANSWERED_IN_TIME, AgentWord, Node, NodeChange, NodeEvidence, NodeTable, NodeTransition,
+    NodeUse, QueuePosition, StopStep,
+};
 use evenkeel_slo::SloTable;
 
 use crate::capacity::Capacity;
+use crate::degradation::{DegradationTurns, Replans};
 use crate::diagnosis::Diagnosis;
+use crate::drains::Drains;
 use crate::effects::{Effects, GatewayEffect, RoomNotice, Timer};
+use crate::flow::FlowTracker;
+use crate::legs::{LeftLeg, LegState};
 use crate::policy::policies::Policies;
-use crate::policy::questions::{FaultSubject, QuestionsInFlight};
+use crate::policy::questions::{FaultSubject, PartOutcome, QuestionsInFlight};
 use crate::policy::subjects::{SubjectHistory, Subjects};
-use crate::quality::Quality;
-use crate::record::{Failback, GatewayRecord, HopMap, RestoreError};
-use crate::records::Records;
+use crate::quality::{FlowVerdict, Quality};
+use crate::record::{Failback, GatewayRecord, HopMap, RestoreError, Unsettled};
 use crate::rooms::RoomTable;
-use crate::rooms::moves::{LOST_EVERY, Moves};
-use crate::rooms::node_controller::NodeController;
-use crate::rooms::openings::{NotOpened, Openings};
-use crate::rooms::placement::CoreTables;
-use crate::rooms::reroutes::Reroutes;
-use crate::rooms::room::{MoveUnderWay, Room};
-use crate::rooms::routes::{Routes, WEIGH_EVERY};
-use crate::rooms::stops::Stops;
-use crate::sessions::SessionTable;
-use crate::ticks::{DegradationTurns, Ticks};
-use crate::views::{TableSizes, Views};
+use crate::rooms::placement::{self, Placement, UsableNodes};
+use crate::rooms::room::{
+    MoveStep, MoveUnderWay, PendingRoute, Room, RoomChange, RoomNeed, RoomScales,
+};
+use crate::rooms::worklists::{Death, PORTS_EXPLAINED_WITHIN, Worklists};
+use crate::sessions::{Session, SessionPhase, SessionTable};
+use crate::shares::{STEPS, Share, WHOLE, raised};
 
 /// Interval between two sweeps for silent sessions, and between two parts of one sweep.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_GOES_ON: Duration = Duration::from_millis(50);
 
+/// Interval at which rooms without a reserve are weighed again.
+const WEIGH_EVERY: Duration = Duration::from_millis(500);
+
+/// Maximum rooms weighed again per batch, which bounds the call's duration.
+const WEIGHED_AGAIN_MAX: usize = 256;
+
+/// Maximum rooms per batch whose reserve covers less than their scenario wants. Without a node elsewhere these are all rooms.
+const COVERED_AGAIN_MAX: usize = 64;
+
+/// Interval to the next batch if there are many rooms and weighing helps.
+const WEIGH_GOES_ON: Duration = Duration::from_millis(50);
+
+/// Interval of checks while no room can return to its native place.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// The time for which a room avoids a hop that did not take it.
+const KEEP_AWAY: Duration = Duration::from_secs(10);
+
+/// Time after which a hop that a room cannot leave is asked again to open the room's sessions.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Interval between batches of rooms that fail over, which leaves time for other work, such as finding another death.
+const LOST_EVERY: Duration = Duration::from_micros(250);
+
+const RESCUE_EVERY: Duration = Duration::from_millis(50);
+
+/// Longest wait of a stranded room for the next search, which those of several batches share.
+const RESCUE_WITHIN: Duration = Duration::from_millis(5);
+
+/// Interval at which moves off nodes that did not die get their final cause.
+const PORTS_SETTLED_EVERY: Duration = Duration::from_millis(100);
+
+/// Maximum rooms per batch that take changed scenario settings, so that one wake-up stays short.
+const CHANGED_AT_ONCE: usize = 256;
+
+/// Interval between batches, which leaves time for other work.
+const CHANGE_EVERY: Duration = Duration::from_millis(1);
+
+/// Legs at a left node are closed after `leave_within`, and gone for certain after this additional time.
+const GONE_AFTER: Duration = Duration::from_millis(100);
+
+/// Highest load of a region after a stop, per cent of the capacity that is left.
+const QUIET_PERCENT: u64 = 80;
+
+/// The same once the node drains, so that a small change of the load does not end the drain. With more load, a refused offer
+/// would start the node again.
+const DRAINING_PERCENT: u64 = 90;
+
+const RETRY_SOON: Duration = Duration::from_secs(2);
+
+/// Retry time while stranded rooms are being rescued.
+const RETRY_DURING_FAILOVER: Duration = Duration::from_secs(5);
+
+/// Maximum retry time for an open breaker.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// The driver could not open a session at a hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotOpened;
+
 /// The state machine of one gateway.
 #[derive(Debug)]
 pub struct Gateway {
-    tables: CoreTables,
+    settings: CoreSettings,
+    sessions: SessionTable,
+    rooms: RoomTable,
+    worklists: Worklists,
+    drains: Drains,
+    nodes: NodeTable,
+    capacity: Capacity,
+    slos: SloTable,
+    effects: Effects,
     quality: Quality,
     diagnosis: Diagnosis,
     degradation: DegradationTurns,
     questions: QuestionsInFlight,
     subject_history: SubjectHistory,
     policies: Policies,
+    /// The record of another process, before its rooms are settled.
+    unsettled: Option<Box<Unsettled>>,
     shutting_down: bool,
     finished: bool,
 }
@@ -72,55 +154,36 @@ impl Gateway {
             let policy = Arc::new(scenario.policy(Hook::Degradation));
             effects.set_if_idle(Timer::Tick(policy), now + settings.limits.tick_every);
         }
-        let tables = CoreTables {
+        Gateway {
             sessions: SessionTable::new(),
-            rooms: RoomTable::new(&settings, now),
+            rooms: RoomTable::new(now),
+            worklists: Worklists::new(settings.nodes.len(), settings.regions.len()),
+            drains: Drains::default(),
             nodes,
             capacity: Capacity::new(&settings, now),
             slos: SloTable::new(now),
             effects,
             settings,
-        };
-        Gateway {
-            tables,
             quality: Quality::default(),
             diagnosis: Diagnosis::new(now),
             degradation: DegradationTurns::default(),
             questions: QuestionsInFlight::new(now),
             subject_history: SubjectHistory::default(),
             policies: Policies::default(),
+            unsettled: None,
             shutting_down: false,
             finished: false,
         }
     }
 
-    /// Passes the notices of `act` to the other parts.
-    fn route<T>(&mut self, now: Instant, act: impl FnOnce(&mut CoreTables) -> T) -> T {
-        let done = act(&mut self.tables);
-        self.take_notices(now);
-        done
-    }
-
-    fn ticks(&mut self) -> Ticks<'_> {
-        Ticks {
-            tables: &mut self.tables,
-            degradation: &mut self.degradation,
-            policies: &mut self.policies,
-            questions: &mut self.questions,
-            subject_history: &self.subject_history,
-        }
-    }
-
     fn with_nodes<T>(&mut self, change: impl FnOnce(&mut NodeTable) -> T) -> T {
-        let changed = change(&mut self.tables.nodes);
-        self.tables.effects.take(&mut self.tables.nodes);
+        let changed = change(&mut self.nodes);
+        self.effects.take(&mut self.nodes);
         changed
     }
 
     fn judge<T>(&mut self, act: impl FnOnce(&mut Policies, Subjects, &mut Effects) -> T) -> T {
-        let Gateway {
-            tables: CoreTables { settings, sessions, rooms, effects, .. }, policies, ..
-        } = self;
+        let Gateway { settings, sessions, rooms, effects, policies, .. } = self;
         act(policies, Subjects { settings, sessions, rooms }, effects)
     }
 
@@ -129,76 +192,70 @@ impl Gateway {
     }
 
     fn take_notices(&mut self, now: Instant) {
-        while let Some(notice) = self.tables.effects.notices.pop_front() {
-            let CoreTables { settings, rooms, effects, .. } = &mut self.tables;
+        while let Some(notice) = self.effects.notices.pop_front() {
             match notice {
                 RoomNotice::Reroute(room) => self.want_reroute(room, now),
                 RoomNotice::Enrol(session) => self.enrol(session),
                 RoomNotice::MoveCounted(room) => {
-                    if let Some(room) = rooms.get_mut(&room) {
+                    if let Some(room) = self.rooms.get_mut(&room) {
+                        let Gateway { settings, effects, .. } = self;
                         self.policies.weigh_moves(room, settings, now, effects);
                     }
                 }
                 RoomNotice::Ended { session, room, scenario } => {
                     let ended = FaultSubject::Session(session);
-                    self.policies.leave(ended, &scenario, settings);
-                    self.quality.silent.remove(&(room, session));
+                    self.policies.leave(ended, &scenario, &self.settings);
+                    self.quality.forget_session(room, session);
                     self.degradation.climbs.remove(&session);
-                    self.diagnosis.end_session(session, &mut self.tables.effects);
+                    self.diagnosis.end_session(session, &mut self.effects);
                     self.subject_history.forget(ended);
                 }
                 RoomNotice::Dissolved { room, scenario } => {
-                    self.policies.leave(FaultSubject::Room(room), &scenario, settings);
+                    self.policies.leave(FaultSubject::Room(room), &scenario, &self.settings);
                     self.subject_history.forget(FaultSubject::Room(room));
                     self.questions.forget_room(room);
                     self.diagnosis.forget_room(room);
                 }
             }
         }
-        if self.shutting_down && self.tables.sessions.is_empty() && !self.finished {
+        if self.shutting_down && self.sessions.is_empty() && !self.finished {
             self.finished = true;
-            self.tables.effects.cancel(&Timer::ShutdownEnds);
-            self.tables.effects.push(GatewayEffect::Finished);
+            self.effects.cancel(&Timer::ShutdownEnds);
+            self.effects.push(GatewayEffect::Finished);
         }
     }
 
     fn subjects(&self) -> Subjects<'_> {
-        let CoreTables { settings, sessions, rooms, .. } = &self.tables;
+        let Gateway { settings, sessions, rooms, .. } = self;
         Subjects { settings, sessions, rooms }
-    }
-
-    /// Read-only views of sessions, rooms, nodes and regions.
-    pub fn views(&self) -> Views<'_> {
-        let Gateway { tables, subject_history, diagnosis, .. } = self;
-        Views { tables, subject_history, diagnosis }
     }
 
     /// Seeds the jitter of retry times. The default seed is 0.
     pub fn handle_seed(&mut self, seed: u64) {
-        self.tables.sessions.rng = fastrand::Rng::with_seed(seed);
+        self.sessions.rng = fastrand::Rng::with_seed(seed);
     }
 
     /// The board that workers read for each packet.
     pub fn board(&self) -> Arc<Board> {
-        Arc::clone(self.tables.nodes.board())
+        Arc::clone(self.nodes.board())
     }
 
     /// The next output. Drain the outputs after every `handle_*`.
     pub fn poll_output(&mut self) -> Option<GatewayEffect> {
-        self.tables.effects.pop().or_else(|| {
+        self.effects.pop().or_else(|| {
             // A session of a record is new in the caches of the processor when its output is executed.
-            self.records().restore_session().then(|| self.tables.effects.pop()).flatten()
+            self.records().restore_session().then(|| self.effects.pop()).flatten()
         })
     }
 
     /// The time of the next [`handle_timeout`](Gateway::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.tables.effects.timers.next_at()
+        self.effects.timers.next_at()
     }
 
     /// Handles all timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(timer) = self.tables.effects.timers.pop(now) {
+        while let Some(timer) = self.effects.timers.pop(now) {
             self.handle_timer(timer, now);
             self.take_notices(now);
         }
@@ -209,55 +266,38 @@ impl Gateway {
             Timer::Probe(node) => self.with_nodes(|nodes| nodes.probe(node, now)),
             Timer::Canary(node) => self.with_nodes(|nodes| nodes.send_canary(node, now)),
             Timer::AskLate(ask) => self.handle_answer(ask, Err(PluginFault::Late), now),
-            Timer::OpenLate(id) => Openings(&mut self.tables).open_late(id, now),
-            Timer::LeavingEnds(id) => Routes(&mut self.tables).close_left_hops(id, now),
-            Timer::RoomDue(id) => Moves(&mut self.tables).room_due(id, now),
+            Timer::OpenLate(id) => self.open_late(id, now),
+            Timer::LeavingEnds(id) => self.close_left_hops(id, now),
+            Timer::RoomDue(id) => self.room_due(id, now),
             // Rooms get new spares once all rooms of dead nodes have moved.
-            Timer::Reroute(_) if self.fails_over() => {
-                self.tables.effects.set(timer, now + LOST_EVERY);
-            }
+            Timer::Reroute(_) if self.fails_over() => self.effects.set(timer, now + LOST_EVERY),
             Timer::Reroute(policy) => {
                 Arm::ALL.into_iter().for_each(|arm| self.ask_reroute(&policy, arm, now));
             }
             Timer::Tick(policy) => self.ask_tick(&policy, now),
-            Timer::Drain(node) => NodeController(&mut self.tables).drain(node, now),
-            Timer::Forget(node) => {
-                if NodeController(&mut self.tables).forget_node(node, now) {
-                    self.quality.forget_node(node);
-                }
-            }
-            Timer::Failover => Moves(&mut self.tables).fail_over_some(now),
-            Timer::Rescue => Moves(&mut self.tables).rescue_stranded(now),
-            Timer::Change => Reroutes(&mut self.tables).change_some(now),
+            Timer::Drain(node) => self.drain_some(node, now),
+            Timer::Forget(node) => self.forget_node(node, now),
+            Timer::Failover => self.fail_over_some(now),
+            Timer::Rescue => self.rescue_stranded(now),
+            Timer::Change => self.change_some(now),
             Timer::StartLate(node) => {
                 self.with_nodes(|nodes| nodes.start_failed(node, NotStarted::Late, now));
             }
-            Timer::Failback => Reroutes(&mut self.tables).failback(now),
+            Timer::Failback => self.fail_back(now),
             Timer::Breakers => {
-                Routes(&mut self.tables).weigh_breakers(now);
-                Openings(&mut self.tables).weigh_client_breakers(now);
-                Stops(&mut self.tables).weigh(now);
+                self.weigh_breakers(now);
+                self.weigh_client_breakers(now);
+                self.weigh_stops(now);
             }
-            Timer::ClosedPorts => Moves(&mut self.tables).settle_port_moves(now),
-            Timer::Cohorts => self.quality.weigh_cohorts(&mut self.tables, now),
-            Timer::Flows => self.quality.judge_flows(&mut self.tables, now),
-            Timer::Judge => self.policies.turn_judges(now, &mut self.tables.effects),
+            Timer::ClosedPorts => self.settle_port_moves(now),
+            Timer::Cohorts => self.weigh_cohorts(now),
+            Timer::Flows => self.judge_flows(now),
+            Timer::Judge => self.policies.turn_judges(now, &mut self.effects),
             Timer::Rollouts => self.poll_rollouts(now),
             Timer::Sweep => self.sweep(now),
-            Timer::Weigh => Routes(&mut self.tables).weigh_unreserved(now),
-            Timer::ShutdownEnds => Openings(&mut self.tables).close_all(CloseReason::Shutdown, now),
+            Timer::Weigh => self.weigh_unprotected(now),
+            Timer::ShutdownEnds => self.close_all(CloseReason::Shutdown, now),
         }
-    }
-
-    /// Returns the records as they change.
-    pub fn records(&mut self) -> Records<'_> {
-        let Gateway { tables, policies, questions, .. } = self;
-        Records { tables, policies, questions }
-    }
-
-    /// All live sessions with their rooms, and the state of nodes and regions.
-    pub fn record(&mut self, now: Instant) -> GatewayRecord {
-        self.records().all(now)
     }
 
     /// Continues the sessions of another process's record. For each a [`GatewayEffect::Restore`](crate::GatewayEffect::Restore)
@@ -277,13 +317,21 @@ impl Gateway {
 
     /// Forgets the sessions of another process's record, which goes on with them, instead of [`Gateway::settle_restored`].
     pub fn forget_restored(&mut self) {
-        self.tables.effects.notices.clear();
-        self.tables.rooms.forget_restored(&mut self.tables.effects);
-        self.tables.sessions.forget_restored();
+        self.effects.notices.clear();
+        for room in self.rooms.forget_restored() {
+            self.effects.cancel(&Timer::RoomDue(room));
+        }
+        // Their owner drains the nodes.
+        for node in self.drains.forget_restored() {
+            self.effects.cancel(&Timer::Drain(node));
+        }
+        self.worklists.forget_restored();
+        self.unsettled = None;
+        self.sessions.forget_restored();
         self.with_nodes(NodeTable::forget_restored);
-        self.tables.capacity.reduced.clear();
-        self.tables.capacity.client_breakers.forget_sessions();
-        self.tables.slos.forget_restored(&mut self.policies.activations);
+        self.capacity.reduced.clear();
+        self.capacity.client_breakers.forget_sessions();
+        self.slos.forget_restored(&mut self.policies.activations);
     }
 
     /// Decides about the restored sessions, while their packets are served: weighs and publishes the routes, and moves
@@ -300,29 +348,32 @@ impl Gateway {
         }
         if !self.shutting_down {
             self.shutting_down = true;
-            self.tables.nodes.start_no_more();
-            self.tables.effects.event(CoreEvent::ShuttingDown);
+            self.nodes.start_no_more();
+            self.effects.event(CoreEvent::ShuttingDown);
         }
-        self.tables.effects.set(Timer::ShutdownEnds, now + within);
+        self.effects.set(Timer::ShutdownEnds, now + within);
         self.take_notices(now);
     }
 
     fn sweep(&mut self, now: Instant) {
-        let (silent, goes_on) = self.tables.sessions.sweep(now);
-        self.route(now, |tables| Openings(tables).close_silent(silent, now));
-        let CoreTables { settings, sessions, rooms, .. } = &mut self.tables;
+        let (silent, goes_on) = self.sessions.sweep(now);
+        self.close_silent(silent, now);
+        self.take_notices(now);
+        let Gateway { settings, sessions, rooms, .. } = self;
         self.policies.forget_older_states(goes_on, settings, sessions, rooms);
-        self.tables.sessions.swept_last = goes_on.unwrap_or(SessionId(0));
-        self.diagnosis.forget_idle(&mut self.tables, now);
-        self.questions.end_old_failures(now, &mut self.tables.effects);
+        self.sessions.swept_last = goes_on.unwrap_or(SessionId(0));
+        let Gateway { sessions, rooms, effects, .. } = self;
+        self.diagnosis.forget_idle(sessions, rooms, effects, now);
+        self.questions.end_old_failures(now, &mut self.effects);
         let after = if goes_on.is_some() { SWEEP_GOES_ON } else { SWEEP_EVERY };
-        self.tables.effects.set(Timer::Sweep, now + after);
+        self.effects.set(Timer::Sweep, now + after);
     }
 
     /// Changes the named scenarios, and adds those that are new. Other scenarios stay. Rooms take
     /// the change in batches without packet loss; affinity applies to new rooms.
     pub fn handle_scenarios(&mut self, scenarios: &BTreeMap<Arc<str>, Scenario>, now: Instant) {
-        self.route(now, |tables| Reroutes(tables).take_scenarios(scenarios, now));
+        self.take_scenarios(scenarios, now);
+        self.take_notices(now);
     }
 
     /// The driver opened the session at a hop, or failed. Ignored if [`GatewayEffect::CloseAt`] gave up the hop meanwhile.
@@ -333,24 +384,26 @@ impl Gateway {
         result: Result<(), NotOpened>,
         now: Instant,
     ) {
-        self.route(now, |tables| Openings(tables).handle_opened(id, hop, result, now));
+        self.leg_answered(id, hop, result, now);
+        self.take_notices(now);
     }
 
     /// Ends a session through the API, or has ended it before.
     pub fn handle_close(&mut self, id: SessionId, now: Instant) -> Result<(), Impossible> {
-        if !self.tables.sessions.contains_key(&id) {
+        if !self.sessions.contains_key(&id) {
             // The request may be a repetition: the session has ended.
-            let next = self.tables.sessions.next_id();
+            let next = self.sessions.next_id();
             let had = next.group() < id && id < next;
             return if had { Ok(()) } else { Err(Impossible::NoSuchSession) };
         }
-        self.route(now, |tables| Openings(tables).close(id, CloseReason::Requested, now));
+        self.handle_session_end(id, CloseReason::Requested, now);
         Ok(())
     }
 
     /// The data plane ended this session.
     pub fn handle_session_end(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
-        self.route(now, |tables| Openings(tables).close(id, reason, now));
+        self.close(id, reason, now);
+        self.take_notices(now);
     }
 
     /// Moves a room for an operator, make-before-break. Fails if the room is already there, or the node cannot take it.
@@ -360,23 +413,27 @@ impl Gateway {
         to: NodeId,
         now: Instant,
     ) -> Result<(), Impossible> {
-        self.route(now, |tables| Reroutes(tables).handle_move(name, to, now))
+        let moved = self.move_by_operator(name, to, now);
+        self.take_notices(now);
+        moved
     }
 
     /// The kernel reports that no process listens at a node's port that serves one room: the hop leaves its route.
     pub fn handle_port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
-        self.route(now, |tables| Moves(tables).handle_port_closed(session, hop, now));
+        self.port_closed(session, hop, now);
+        self.take_notices(now);
     }
 
     /// A worker found that the packets of two hops are no copies of each other. The room continues as in hot mode with
     /// the first hop of its route, while it is on these two hops.
     pub fn handle_unalike(&mut self, session: SessionId, hops: [Hop; 2], now: Instant) {
-        self.route(now, |tables| Reroutes(tables).handle_unalike(session, hops, now));
+        self.copies_differ(session, hops, now);
+        self.take_notices(now);
     }
 
     /// Sets the maximum age of the workers' last report on a session.
     pub fn handle_summaries_within(&mut self, within: Duration) {
-        self.tables.sessions.told_within = within;
+        self.sessions.told_within = within;
         self.diagnosis.note_reports_within(within);
     }
 
@@ -388,15 +445,15 @@ impl Gateway {
         last_heard: Option<Instant>,
     ) {
         self.enrol(id);
-        if let Some(session) = self.tables.sessions.unrecorded_mut(&id) {
+        if let Some(session) = self.sessions.unrecorded_mut(&id) {
             session.media.get_or_insert_default().measures = measures;
             session.last_heard = session.last_heard.max(last_heard.unwrap_or(session.last_heard));
-            let room = self.tables.rooms.get(&session.room);
-            if let Some(on) = room.and_then(|room| room.holding.on)
-                && let Some(node) = self.tables.nodes.get(on)
+            let room = self.rooms.get(&session.room);
+            if let Some(on) = room.and_then(|room| room.holding().on)
+                && let Some(node) = self.nodes.get(on)
             {
                 let (zone, judged) = (node.settings.zone, &mut session.domain_judged);
-                self.tables.capacity.domain_breakers.judge(zone, judged, &measures);
+                self.capacity.domain_breakers.judge(zone, judged, &measures);
             }
             self.judge(|policies, subjects, effects| {
                 policies.weigh_measures(id, subjects, effects);
@@ -406,24 +463,25 @@ impl Gateway {
 
     /// The server refused an offer of this scenario for lack of capacity.
     pub fn handle_turned_away(&mut self, scenario: &str, now: Instant) {
-        self.tables.slos.note_turned_away(scenario, &self.tables.settings, now);
+        self.slos.note_turned_away(scenario, &self.settings, now);
     }
 
     /// Counts packets between a session and its node since the last report.
     pub fn handle_flow(&mut self, id: SessionId, flow: &FlowCounts, now: Instant) {
-        let Some(flow) = self.quality.handle_flow(id, flow, &mut self.tables, now) else { return };
-        self.diagnosis.handle_flow(id, &flow, &mut self.tables, now);
+        let Gateway { sessions, rooms, nodes, effects, .. } = self;
+        let flow = self.quality.handle_flow(id, flow, sessions, rooms, nodes, effects, now);
+        let Some(flow) = flow else { return };
+        self.diagnosis.handle_flow(id, &flow, sessions, rooms, nodes, effects, now);
         let loses_by_client = self.diagnosis.loses_by_client(id);
-        let CoreTables { settings, sessions, slos, capacity, .. } = &mut self.tables;
-        if let Some(session) = sessions.unrecorded_mut(&id) {
+        if let Some(session) = self.sessions.unrecorded_mut(&id) {
             let (labels, judged) = (&session.request.labels, &mut session.client_judged);
             if let Some(is_impaired) = loses_by_client {
-                capacity.client_breakers.judge(labels, judged, is_impaired, now);
+                self.capacity.client_breakers.judge(labels, judged, is_impaired, now);
             }
-            if let Some((scenario, slo)) = settings.slo(&session.request.scenario) {
+            if let Some((scenario, slo)) = self.settings.slo(&session.request.scenario) {
                 let misses = session.misses(slo, flow.missed);
-                if slos.note_media(scenario, &mut session.slo_marks, misses, now) {
-                    sessions.changes.defer(id);
+                if self.slos.note_media(scenario, &mut session.slo_marks, misses, now) {
+                    self.sessions.changes.defer(id);
                 }
             }
         }
@@ -447,37 +505,36 @@ impl Gateway {
     pub fn handle_watch(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
         let (late, changes) = self.with_nodes(|nodes| nodes.watch(stamps, workers_late, now));
         if let Some(late) = late {
-            self.quality.excuse_flows(late, &mut self.tables.sessions);
+            self.quality.excuse_flows(late, &mut self.sessions);
             self.diagnosis.note_late(late, now);
         }
-        self.route(now, |tables| NodeController(tables).nodes_changed(changes, now));
+        self.nodes_changed(changes, now);
+        self.take_notices(now);
     }
 
     /// Returns the table of nodes.
     pub fn node_table(&self) -> &NodeTable {
-        &self.tables.nodes
+        &self.nodes
     }
 
     /// Takes evidence about a node.
     pub fn handle_evidence(&mut self, id: NodeId, evidence: NodeEvidence, now: Instant) {
-        if let Some(node) = self.tables.nodes.get_mut(id) {
+        if let Some(node) = self.nodes.get_mut(id) {
             node.handle_evidence(evidence, now);
         }
     }
 
-    /// Changes nodes, or the list of nodes, and moves their rooms.
-    pub fn change_nodes<T>(
-        &mut self,
-        now: Instant,
-        change: impl FnOnce(&mut NodeController) -> T,
-    ) -> T {
-        self.route(now, |tables| change(&mut NodeController(tables)))
+    /// Changes nodes, or the list of nodes, and moves their rooms. Policies are told of the rooms after the last change.
+    pub fn change_nodes<T>(&mut self, now: Instant, change: impl FnOnce(&mut Gateway) -> T) -> T {
+        let changed = change(self);
+        self.take_notices(now);
+        changed
     }
 
     /// Returns the zone of this name in a region. A new zone takes the number of a zone without nodes, or the next
     /// number. Add a node to it at once, or the number may be reused.
     pub fn zone(&mut self, name: &str, region: RegionId) -> Result<ZoneId, Impossible> {
-        let CoreTables { capacity, nodes, effects, .. } = &mut self.tables;
+        let Gateway { capacity, nodes, effects, .. } = self;
         if !nodes.zones().iter().any(|zone| *zone.name == *name && zone.region == region) {
             capacity.forget_empty_zones(nodes, effects);
         }
@@ -491,7 +548,13 @@ impl Gateway {
         failback: Failback,
         now: Instant,
     ) -> Result<(), Impossible> {
-        Reroutes(&mut self.tables).handle_failback(region, failback, now)
+        if !self.worklists.away.set_failback(region, failback) {
+            return Err(Impossible::NoSuchRegion);
+        }
+        if !self.worklists.away.is_empty() {
+            self.effects.set(Timer::Failback, now);
+        }
+        Ok(())
     }
 
     /// Holds the breaker of a region or zone for an operator, or lets it judge again.
@@ -501,10 +564,9 @@ impl Gateway {
         mode: BreakerMode,
         now: Instant,
     ) -> Result<(), Impossible> {
-        self.tables.nodes.check_domain(place)?;
-        let CoreTables { capacity, nodes, effects, .. } = &mut self.tables;
-        let event = capacity.domain_breakers.hold(place, mode, nodes.zones(), now);
-        event.into_iter().for_each(|event| effects.event(event));
+        self.nodes.check_domain(place)?;
+        let event = self.capacity.domain_breakers.hold(place, mode, self.nodes.zones(), now);
+        event.into_iter().for_each(|event| self.effects.event(event));
         Ok(())
     }
 
@@ -515,49 +577,49 @@ impl Gateway {
         mode: BreakerMode,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let event = self.tables.capacity.client_breakers.hold(group, mode, now)?;
-        event.into_iter().for_each(|event| self.tables.effects.event(event));
+        let event = self.capacity.client_breakers.hold(group, mode, now)?;
+        event.into_iter().for_each(|event| self.effects.event(event));
         Ok(())
     }
 
     /// Gives sessions numbers from this one on, unless its group has given larger ones.
     pub fn resume_numbers(&mut self, next: SessionId) {
-        self.tables.sessions.resume_numbers(next);
+        self.sessions.resume_numbers(next);
     }
 
     /// The number of the next session.
     pub fn next_session(&self) -> SessionId {
-        self.tables.sessions.next_id()
+        self.sessions.next_id()
     }
 
     /// Returns true while rooms of dead nodes wait to be moved. The next batch moves at the next timeout.
     pub fn fails_over(&self) -> bool {
-        self.tables.rooms.failover.is_some()
+        self.worklists.failover.is_under_way()
     }
 
     /// Returns the number of live sessions.
     pub fn live(&self) -> usize {
-        self.tables.sessions.live()
+        self.sessions.live()
     }
 
     /// Returns the scenarios by their names.
     pub fn scenarios(&self) -> impl Iterator<Item = (&Arc<str>, &Scenario)> {
-        self.tables.settings.scenarios.iter()
+        self.settings.scenarios.iter()
     }
 
     /// Returns the number of rooms that a node carries.
     pub fn standing_rooms(&self) -> usize {
-        self.tables.rooms.placed
+        self.rooms.placed()
     }
 
     /// Returns the name of the room; `None` if the room is gone.
     pub fn room_name(&self, room: RoomId) -> Option<Arc<str>> {
-        self.tables.rooms.get(&room).map(|room| room.name.clone())
+        self.rooms.get(&room).map(|room| Arc::clone(room.name()))
     }
 
     /// All moves in progress. Each ends with a [`CoreEvent::Moved`] to its target, or with an [`CoreEvent::MoveEnded`].
     pub fn moves_under_way(&self) -> impl Iterator<Item = MoveUnderWay> {
-        self.tables.rooms.moves_under_way()
+        self.rooms.moves_under_way()
     }
 
     /// Unanswered questions about offers.
@@ -570,31 +632,2389 @@ impl Gateway {
         !self.shutting_down
     }
 
-    /// Sizes of everything that grows with clients. Visits every session and room.
-    pub fn table_sizes(&self) -> TableSizes {
-        let Gateway { tables, quality, diagnosis, policies, questions, .. } = self;
-        let CoreTables { sessions, rooms, nodes, capacity, effects, .. } = tables;
-        let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
-        let paces = || nodes.opening_windows().map(OpeningWindow::counts);
-        let (silent, ticked) = (quality.silent.len(), sessions.most_ticked());
-        let listed = [capacity.reduced.len(), silent, ticked, diagnosis.len()];
-        TableSizes {
-            sessions: sessions.len(),
-            rooms: rooms.len(),
-            calls: rooms.calls.len(),
-            rooms_listed: rooms.most_listed().max(questions.most_rerouted()),
-            sessions_listed: most(&mut listed.into_iter().chain([policies.most_judged()])),
-            asks: questions.in_flight().len(),
-            legs: most(&mut sessions.values().map(|session| session.legs.iter().count())),
-            opening: most(&mut paces().map(|(under_way, _)| under_way as usize)),
-            waiting: paces().map(|(_, waiting)| waiting).sum(),
-            moves: most(&mut rooms.values().map(|room| room.records().count())),
-            damped: most(&mut rooms.values().map(Room::moves_noted)),
-            ballots: quality.ballots.len(),
-            drains: rooms.drains.len(),
-            slots: nodes.slots(),
-            timers: effects.timers.len(),
+    // Sessions, from their offer to their end.
+
+    /// A client offers other streams for its session, which is live. Its room stays on its node, and the load of the node
+    /// follows.
+    ///
+    /// # Errors
+    /// If there is no such session.
+    pub fn handle_streams(
+        &mut self,
+        id: SessionId,
+        media: Arc<MediaDescription>,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        let live = self.sessions.get(&id).filter(|it| it.phase == SessionPhase::Live);
+        let session = live.ok_or(Impossible::NoSuchSession)?;
+        if session.request.media != media {
+            let room = session.room;
+            let plan = self.sessions.change_streams(id, media);
+            plan.into_iter().for_each(|plan| self.effects.push(plan));
+            self.settle_peer_caps(room);
+            self.regrant(room);
         }
+        self.take_notices(now);
+        Ok(())
+    }
+
+    /// A client requests a session. [`GatewayEffect::Reply`](crate::GatewayEffect::Reply) follows, at once or after policies.
+    pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
+        // Sessions of a room share one copy of its name.
+        let room = self.rooms.named(&offer.room).map(|(name, id)| (Arc::clone(name), id));
+        let (name, room) = room.unzip();
+        let offer = Arc::new(Offer { room: name.unwrap_or(offer.room), ..offer });
+        if let Some(room) = room {
+            self.catch_up(room, now);
+            self.take_notices(now);
+        }
+        let begun = match self.shutting_down {
+            true => Err(OfferRefusal::Draining),
+            false => {
+                let begun = self.begin_session(&offer, now);
+                self.take_notices(now);
+                begun
+            }
+        };
+        match begun {
+            Err(reason) => self.refuse(&offer, None, reason, now),
+            Ok(id) if self.sessions[&id].of_first_packet => {
+                self.admit(id, None, Decider::Native, now);
+            }
+            Ok(id) => self.ask_scenario(id, now),
+        }
+    }
+
+    /// Begins the session. Fails if there are too many sessions, or the scenario or room does not match.
+    fn begin_session(
+        &mut self,
+        offer: &Arc<Offer>,
+        now: Instant,
+    ) -> Result<SessionId, OfferRefusal> {
+        if self.sessions.len() >= self.settings.limits.sessions_max {
+            return Err(OfferRefusal::Full { retry_after: self.retry_after(now) });
+        }
+        let Some(scenario) = self.settings.scenarios.get(&offer.scenario) else {
+            return Err(OfferRefusal::UnknownScenario(offer.scenario.clone()));
+        };
+        let mut session = self.sessions.offered(offer, scenario, now);
+        let id = session.id;
+        let region = session.region(&self.settings.regions).unwrap_or(self.nodes.home());
+        session.room = self.rooms.enter(id, offer, scenario, region)?;
+        self.sessions.insert(session);
+        Ok(id)
+    }
+
+    /// Applies a scenario plugin's parameters, which override those of the configuration within its bounds.
+    fn take_params(&mut self, id: SessionId, params: &[(Box<str>, i64)]) -> DecisionOutcome {
+        let Some(session) = self.sessions.get_mut(&id) else { return DecisionOutcome::Stale };
+        let mut request = session.request.as_ref().clone();
+        let mut room = self.rooms.get_mut(&session.room).filter(|room| !room.is_placed());
+        let of_room = room.as_ref().map(|room| (room.spares(), room.priority()));
+        let (mut spares, mut priority) = of_room.unwrap_or_default();
+        let mut known_one = false;
+        let known = params.iter().filter_map(|(key, value)| Some((Param::from_key(key)?, *value)));
+        for (param, value) in known {
+            match param {
+                Param::Spares => spares = param.within(value) as u8,
+                Param::Priority => priority = param.within(value),
+                Param::BitrateFloor | Param::BitrateCeiling | Param::CloseAfter => {
+                    request.take_param(param, value, session.request.bounds);
+                }
+            }
+            known_one = true;
+        }
+        request.bounds.ceiling_kbps = request.bounds.ceiling_kbps.max(request.bounds.floor_kbps);
+        if let Some(room) = &mut room {
+            room.prefer(spares, priority);
+        }
+        let differs = request != *session.request
+            || of_room != room.map(|room| (room.spares(), room.priority()));
+        let request = self.sessions.requests.intern(request);
+        if let Some(session) = self.sessions.unrecorded_mut(&id) {
+            session.request = request;
+        }
+        if known_one { DecisionOutcome::Applied { differs } } else { DecisionOutcome::Abstained }
+    }
+
+    /// Admits the session if its room's current and pending nodes have capacity. Returns its room if that must be
+    /// placed first. Stranded rooms go before new sessions.
+    fn admit_to_room(
+        &mut self,
+        id: SessionId,
+        cap_kbps: Option<u32>,
+        by: Decider,
+        now: Instant,
+    ) -> Option<RoomId> {
+        let room = self.sessions.get(&id)?.room;
+        self.catch_up(room, now);
+        let by = self.sessions.deciders.intern(by);
+        let session = self.sessions.get_mut(&id)?;
+        session.admitted_by = by;
+        session.plan.cap_kbps = cap_kbps.unwrap_or(0);
+        session.phase = SessionPhase::Placing;
+        match self.capacity.client_breakers.limit(&session.request.labels, id) {
+            Some((NewcomerAction::Refuse, group)) => {
+                self.turn_away_clients(id, group, now);
+                return None;
+            }
+            Some((NewcomerAction::VoiceOnly, group)) if session.has_video() => {
+                session.voice_only_for = Some(Box::new(group.clone()));
+                self.capacity.client_breakers.note_voice_only(id, group);
+            }
+            Some((NewcomerAction::VoiceOnly | NewcomerAction::Admit, _)) | None => {}
+        }
+        if self.rooms.get(&room).is_some_and(Room::is_placed) {
+            if self.make_room_for(id, now) {
+                self.open_session(id, now);
+            } else {
+                self.turn_away(id, now);
+            }
+            return None;
+        }
+        if self.worklists.stranded.go_first() && !self.worklists.stranded.is_paced() {
+            // The stranded rooms have no place yet.
+            self.turn_away(id, now);
+            return None;
+        }
+        Some(room)
+    }
+
+    /// Opens the session at the hops of its room's current and pending routes.
+    fn open_session(&mut self, id: SessionId, now: Instant) {
+        let open_by = now + self.settings.limits.open_within;
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(room) = self.rooms.get_mut(&session.room) else { return };
+        let Some(opening) = session.opening.as_deref_mut() else { return };
+        session.phase = SessionPhase::Opening;
+        opening.by = Some(open_by);
+        self.effects.set_if_idle(Timer::OpenLate(id), open_by);
+        let offer = Arc::clone(&opening.offer);
+        self.effects.push(GatewayEffect::Install(session.installed(room), offer));
+        room.await_session(id);
+        let (hops, room) = (room.hops_to_open(), room.id());
+        for hop in hops {
+            self.open_at(id, hop, now);
+        }
+        self.regrant(room);
+    }
+
+    /// The driver answered about a leg.
+    fn leg_answered(
+        &mut self,
+        id: SessionId,
+        hop: Hop,
+        result: Result<(), NotOpened>,
+        now: Instant,
+    ) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let room = session.room;
+        // Recorded before the room continues, so that a leg that the driver refused is not closed as well.
+        match result {
+            Ok(()) => {
+                let Some(before) = session.legs.opened(hop) else { return };
+                self.leg_opened(before, hop, now);
+                self.catch_up(room, now);
+                self.live_if_open(id, now);
+                if self.rooms.get_mut(&room).is_some_and(|room| room.opened_at(id, hop)) {
+                    self.publish_heading_if_open(room, now);
+                }
+            }
+            Err(NotOpened) => {
+                let Some(before) = session.legs.failed(hop) else { return };
+                self.leg_failed(before, hop, now);
+                self.not_opened(id, hop, now);
+            }
+        }
+        self.open_next(hop.node, now);
+    }
+
+    /// Refuses a new session that the carrying hop did not take, if other sessions are live. Any other hop leaves the
+    /// room's route; so does the carrying hop while no session is live there, and the next hop is tried.
+    fn not_opened(&mut self, id: SessionId, hop: Hop, now: Instant) {
+        if let Some(room) = self.sessions.get(&id).map(|session| session.room) {
+            self.catch_up(room, now);
+        }
+        let Some(session) = self.sessions.get(&id) else { return };
+        let (room, phase) = (session.room, session.phase);
+        let carries = phase == SessionPhase::Opening && self.stands_at(room) == Some(hop);
+        if carries && !self.live_sessions(room).is_empty() {
+            let retry_after = self.retry_after(now);
+            self.give_up(id, OfferRefusal::NotOpened { node: hop.node, retry_after }, now);
+        } else {
+            self.drop_hop(room, hop, Strike::NotOpened, Some(id), now);
+            self.give_up_without_hop(room, hop, now);
+        }
+    }
+
+    /// Refuses the room's sessions at once, instead of at their timeout, if no session is live, the carrying hop took
+    /// none of them and no other hop is pending.
+    fn give_up_without_hop(&mut self, id: RoomId, refused: Hop, now: Instant) {
+        let Some(room) = self.rooms.get(&id).filter(|room| room.heading().is_none()) else {
+            return;
+        };
+        let Some(on) = room.stands_at(self.nodes.board()) else { return };
+        let lost = |id: &SessionId| {
+            let opening = self.sessions.get(id).filter(|s| s.phase == SessionPhase::Opening);
+            opening.is_some_and(|session| !session.legs.contains(&on))
+        };
+        let sessions: Vec<SessionId> = room.sessions().iter().copied().filter(lost).collect();
+        for session in sessions {
+            let retry_after = self.retry_after(now);
+            self.give_up(session, OfferRefusal::NotOpened { node: refused.node, retry_after }, now);
+        }
+    }
+
+    /// Handles the opening timeout: legs not open by now count as failed, and an offer that is not live, because no hop
+    /// carries its room, is refused.
+    fn open_late(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let late = session.legs.late(now);
+        let late_at = late.first().map(|hop| hop.node);
+        for hop in late {
+            let Some(session) = self.sessions.get_mut(&id) else { return };
+            if let Some(leg) = session.legs.give_up(hop) {
+                self.effects.push(GatewayEffect::CloseAt { session: id, hop });
+                self.leg_failed(leg, hop, now);
+                self.not_opened(id, hop, now);
+                self.open_next(hop.node, now);
+            }
+        }
+        let Some(session) = self.sessions.get(&id) else { return };
+        let by = session.opening.as_ref().and_then(|opening| opening.by);
+        if by.is_some_and(|by| by <= now) {
+            let retry_after = self.retry_after(now);
+            let refused = late_at.map_or(OfferRefusal::NoNode { retry_after }, |node| {
+                OfferRefusal::NotOpened { node, retry_after }
+            });
+            self.give_up(id, refused, now);
+        } else if let Some(next) = session.legs.next_late().into_iter().chain(by).min() {
+            self.effects.set(Timer::OpenLate(id), next);
+        }
+    }
+
+    /// Sets the session live if it is open at the hop that carries its room.
+    fn live_if_open(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get(&id).filter(|s| s.phase == SessionPhase::Opening)
+        else {
+            return;
+        };
+        let room = &self.rooms[&session.room];
+        let is_open = |hop: &Hop| session.legs.is_open(hop);
+        let Some(hop) = room.stands_at(self.nodes.board()).filter(is_open) else { return };
+        let accepted = AcceptedOffer {
+            session: id,
+            room: room.id(),
+            route: Arc::clone(room.cell()),
+            plan: session.plan_in_force(),
+            admitted_by: (*session.admitted_by).clone(),
+            routed_by: room.placed_by().clone(),
+        };
+        let opened = CoreEvent::Opened {
+            session: id,
+            room: room.id(),
+            room_name: Arc::clone(room.name()),
+            scenario: Arc::clone(room.scenario()),
+            hop,
+            offered: session.offered,
+            admitted_by: (*session.admitted_by).clone(),
+            routed_by: room.placed_by().clone(),
+        };
+        let took = now.saturating_duration_since(session.offered);
+        self.slos.note_opened(room.scenario(), took, &self.settings, now);
+        self.effects.event(opened);
+        let ticks = self.degradation_policy(&session.request.scenario);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            if let Some(opening) = session.opening.take() {
+                let (offer, result) = (opening.offer.id, Ok(accepted));
+                self.effects.push(GatewayEffect::Reply { offer, result });
+            }
+            session.last_heard = now;
+            let room = session.room;
+            self.sessions.set_live(id, ticks);
+            // A room is recorded from its first live session on.
+            self.rooms.note_changed(room);
+            self.settle_peer_caps(room);
+            self.effects.notice(RoomNotice::Enrol(id));
+        }
+    }
+
+    /// Sets sessions live that are open at the hop that carries the room.
+    fn activate_open(&mut self, id: RoomId, now: Instant) {
+        for session in self.sessions_of(id) {
+            self.live_if_open(session, now);
+        }
+    }
+
+    fn give_up(&mut self, id: SessionId, reason: OfferRefusal, now: Instant) {
+        self.want_node(id, &reason, now);
+        self.reply_refused(id, reason, now);
+        self.remove_session(id, CloseReason::NotOpened, now);
+    }
+
+    /// With `early_start`, an offer for a region without capacity starts a node there. A policy may have refused it before
+    /// it was placed.
+    fn want_node(&mut self, id: SessionId, reason: &OfferRefusal, now: Instant) {
+        let session = self.sessions.get(&id);
+        let room = session.and_then(|session| self.rooms.get(&session.room));
+        let early = self.settings.limits.early_start;
+        let Some(region) = room.map(Room::region).filter(|_| early) else { return };
+        let is_short = match reason {
+            OfferRefusal::NoNode { .. }
+            | OfferRefusal::PlacementRefused { .. }
+            | OfferRefusal::Rejected { .. } => self.capacity.is_short(region, &self.nodes),
+            _ => false,
+        };
+        if is_short {
+            self.with_nodes(|nodes| nodes.start_in_region(region, now));
+        }
+    }
+
+    fn reply_refused(&mut self, id: SessionId, reason: OfferRefusal, now: Instant) {
+        if let Some(session) = self.sessions.get(&id)
+            && let Some(opening) = &session.opening
+        {
+            let (offer, room) = (Arc::clone(&opening.offer), session.room);
+            self.refuse(&offer, Some((id, room)), reason, now);
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        offer: &Offer,
+        session: Option<(SessionId, RoomId)>,
+        reason: OfferRefusal,
+        now: Instant,
+    ) {
+        self.slos.note_refused(&offer.scenario, &reason, &self.settings, now);
+        let (offer, scenario, result) = (offer.id, offer.scenario.clone(), Err(reason.clone()));
+        self.effects.event(CoreEvent::Refused { offer, session, scenario, reason });
+        self.effects.push(GatewayEffect::Reply { offer, result });
+    }
+
+    /// Refuses a new session because there is no capacity now.
+    fn turn_away(&mut self, id: SessionId, now: Instant) {
+        let retry_after = self.retry_after(now);
+        self.give_up(id, OfferRefusal::NoNode { retry_after }, now);
+    }
+
+    /// Refuses a new session while the breaker of its clients is open, at least until it is half-open.
+    fn turn_away_clients(&mut self, id: SessionId, group: ClientGroup, now: Instant) {
+        let wait = self.capacity.client_breakers.admits_in(&group, now);
+        let retry_after = self.sessions.jittered(wait.clamp(RETRY_SOON, RETRY_MAX));
+        self.give_up(id, OfferRefusal::ClientsImpaired { group, retry_after }, now);
+    }
+
+    /// Retry time for clients without capacity, with jitter: 2 s; 5 s while rooms are stranded; or, if no node
+    /// accepts new rooms, until the first one does, at most 60 s.
+    fn retry_after(&mut self, now: Instant) -> Duration {
+        let is_busy = self.fails_over() || !self.worklists.stranded.is_empty();
+        let wait = if is_busy { RETRY_DURING_FAILOVER } else { RETRY_SOON };
+        let opens = self.capacity.admit_in(&self.nodes, now);
+        self.sessions.jittered(wait.max(opens.min(RETRY_MAX)))
+    }
+
+    fn close(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let room = self.rooms.get(&session.room).filter(|_| session.phase == SessionPhase::Live);
+        if let Some(room) = room {
+            let closed = Box::new(closed(session, room, now));
+            let (room, room_name) = (room.id(), Arc::clone(room.name()));
+            let closed = CoreEvent::Closed { session: id, room, room_name, reason, closed };
+            self.effects.event(closed);
+        } else {
+            let refused = match reason {
+                CloseReason::Shutdown => OfferRefusal::Draining,
+                CloseReason::Requested
+                | CloseReason::MediaTimeout
+                | CloseReason::NotOpened
+                | CloseReason::Panicked
+                | CloseReason::ClientClosed
+                | CloseReason::HandshakeFailed
+                | CloseReason::HandshakeLost
+                | CloseReason::SrtpCountersLost => OfferRefusal::Closed,
+            };
+            self.reply_refused(id, refused, now);
+        }
+        self.remove_session(id, reason, now);
+    }
+
+    fn close_all(&mut self, reason: CloseReason, now: Instant) {
+        let all: Vec<SessionId> = self.sessions.keys().collect();
+        for session in all {
+            self.close(session, reason, now);
+        }
+    }
+
+    /// Closes the silent sessions, except in rooms that wait for a node to start.
+    fn close_silent(&mut self, mut sessions: Vec<SessionId>, now: Instant) {
+        let is_held = |id: &SessionId| {
+            self.rooms.get(&self.sessions[id].room).is_some_and(|room| room.is_held(now))
+        };
+        sessions.retain(|id| !is_held(id));
+        for session in sessions {
+            self.close(session, CloseReason::MediaTimeout, now);
+        }
+    }
+
+    fn remove_session(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
+        let Some(session) = self.sessions.remove(id) else { return };
+        let room = session.room;
+        if let Some(group) = &session.voice_only_for {
+            self.capacity.client_breakers.forget(id, group);
+        }
+        self.slos.leave(&session.request.scenario, &session.slo_marks, now);
+        self.effects.cancel(&Timer::OpenLate(id));
+        self.capacity.reduced.set(id, None);
+        for leg in session.legs.all() {
+            self.leave_leg(id, leg);
+        }
+        if session.phase >= SessionPhase::Opening {
+            self.effects.push(GatewayEffect::End { session: id, reason });
+        }
+        self.leave_room(room, id, now);
+        session.legs.all().for_each(|leg| self.open_next(leg.hop.node, now));
+        if session.track().is_some_and(FlowTracker::sends) {
+            self.forget_heard(room);
+        }
+        let scenario = Arc::clone(&session.request.scenario);
+        self.effects.notice(RoomNotice::Ended { session: id, room, scenario });
+    }
+
+    /// A sender left, so sessions that heard it may rightly become silent.
+    fn forget_heard(&mut self, id: RoomId) {
+        for session in self.sessions_of(id) {
+            let session = self.sessions.get_mut(&session);
+            if let Some(track) = session.and_then(Session::track_mut) {
+                track.forget();
+            }
+        }
+    }
+
+    fn leave_room(&mut self, id: RoomId, session: SessionId, now: Instant) {
+        self.catch_up(id, now);
+        let Some(room) = self.rooms.get_mut(&id) else { return };
+        if room.leave(session) {
+            self.dissolve(id, now);
+        } else {
+            self.regrant(id);
+            self.publish_heading_if_open(id, now);
+            self.settle_peer_caps(id);
+        }
+    }
+
+    fn dissolve(&mut self, id: RoomId, now: Instant) {
+        self.alter_room(id, |room| room.stay(MoveOutcome::Closed, now));
+        if let Some(room) = self.rooms.remove(id) {
+            self.worklists.forget(&room);
+            self.capacity.ledger.release(room.holding());
+            self.effects.cancel(&Timer::RoomDue(id));
+            self.effects.cancel(&Timer::LeavingEnds(id));
+            let scenario = Arc::clone(room.scenario());
+            self.effects.notice(RoomNotice::Dissolved { room: id, scenario });
+        }
+    }
+
+    /// Ends a window of the breakers of clients. Sessions of clients that have recovered get their video back.
+    fn weigh_client_breakers(&mut self, now: Instant) {
+        let changes = self.capacity.client_breakers.weigh(now);
+        changes.into_iter().for_each(|change| self.effects.event(change));
+        for session in self.capacity.client_breakers.restore_video() {
+            self.restore_video(session);
+        }
+    }
+
+    fn restore_video(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.voice_only_for = None;
+        let (room, plan) = (session.room, session.plan_now());
+        let is_opened = session.phase >= SessionPhase::Opening;
+        if is_opened {
+            let in_force = session.plan_in_force();
+            self.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
+        }
+        self.settle_peer_caps(room);
+        if plan.shed != 0 {
+            // A policy drops the video as well.
+            return;
+        }
+        if is_opened {
+            self.request_key_frames(room, &[id]);
+        }
+        let (op, arg, rung) = (Op::VoiceOnly, 0, plan.rung());
+        let (room_name, by) = (self.rooms.name_of(room), Decider::Native);
+        self.effects.event(CoreEvent::Degraded { session: id, room_name, op, arg, rung, by });
+    }
+
+    /// Requests key frames from the senders in a room for sessions that receive its video again.
+    fn request_key_frames(&mut self, room: RoomId, receivers: &[SessionId]) {
+        let mut senders = self.live_sessions(room);
+        // No session receives its own media.
+        senders.retain(|sender| *receivers != [*sender]);
+        if !senders.is_empty() {
+            self.effects.push(GatewayEffect::KeyFrame(senders));
+        }
+    }
+
+    /// Puts the changed plans of an answer in force, once per session and room, however many plans it changed: rooms may be
+    /// as large as a batch.
+    fn put_in_force(&mut self, replans: Replans, by: &Decider) {
+        let (mut capped, mut see_again) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
+        for replanned in replans.put_in_force(&mut self.sessions) {
+            let (session, room, plan) = (replanned.session, replanned.room, replanned.plan);
+            self.effects.push(GatewayEffect::Plan { session, plan: replanned.in_force });
+            let room_name = self.rooms.name_of(room);
+            for (op, arg) in replanned.actions {
+                let (room_name, rung, by) = (room_name.clone(), plan.rung(), by.clone());
+                self.effects.event(CoreEvent::Degraded { session, room_name, op, arg, rung, by });
+            }
+            if replanned.cap_differs {
+                capped.insert(room);
+            }
+            if replanned.sees_again {
+                see_again.entry(room).or_default().push(session);
+            }
+        }
+        for room in capped {
+            self.settle_peer_caps(room);
+        }
+        for (room, receivers) in see_again {
+            self.request_key_frames(room, &receivers);
+        }
+    }
+
+    // The first routes of rooms.
+
+    fn place_natively(&mut self, id: RoomId, now: Instant) {
+        let busy = self.nodes.busy();
+        let Some(placement) = self.placement(id, now) else { return };
+        let mut nodes = placement.native_hops_but(&[], &busy);
+        // Stranded rooms wait for the busy nodes, so a new room only takes others.
+        let waits = if self.worklists.stranded.go_first() { &busy[..] } else { &[] };
+        if nodes.is_empty() && !busy.is_empty() && waits.is_empty() {
+            nodes = placement.native_hops(&[]);
+        }
+        if nodes.is_empty() {
+            nodes = self.place_with_less(id, waits, now);
+        }
+        self.settle(id, &nodes, Decider::Native, now);
+    }
+
+    /// Publishes the room's first route and opens its sessions.
+    fn settle(&mut self, id: RoomId, nodes: &[NodeId], by: Decider, now: Instant) {
+        let hops = self.nodes.hops(nodes);
+        let waiting = self.waiting_for_placement(id);
+        if hops.is_empty() {
+            self.want_start(id, now);
+            for session in waiting {
+                self.turn_away(session, now);
+            }
+            return;
+        }
+        let unchosen = by == Decider::Native;
+        self.set_placed_by(id, by);
+        self.admit_at(id, &hops, None);
+        self.note_away(id, nodes.first().copied().filter(|_| unchosen), now);
+        self.set_due(id, now);
+        for session in waiting {
+            self.open_session(session, now);
+        }
+    }
+
+    /// Refuses the sessions of a room to which the routing policy gives no node, for `wait_ms`; 0: as without capacity.
+    fn refuse_room(&mut self, id: RoomId, reason: Option<&Arc<str>>, wait_ms: u32, now: Instant) {
+        for session in self.waiting_for_placement(id) {
+            let retry_after = match wait_ms {
+                0 => self.retry_after(now),
+                wait_ms => self.sessions.jittered(Duration::from_millis(wait_ms.into())),
+            };
+            let reason = reason.cloned();
+            self.give_up(session, OfferRefusal::PlacementRefused { reason, retry_after }, now);
+        }
+    }
+
+    fn set_placed_by(&mut self, id: RoomId, by: Decider) {
+        let by = self.rooms.intern(by);
+        if let Some(room) = self.rooms.get_mut(&id) {
+            room.set_placed_by(by);
+        }
+    }
+
+    /// Sets the time of the policy's next review of the room.
+    fn set_due(&mut self, id: RoomId, now: Instant) {
+        let began = self.rooms.began();
+        if let Some(due) = self.rooms.get(&id).and_then(|room| room.due(began, now)) {
+            self.effects.set(Timer::RoomDue(id), due);
+        }
+    }
+
+    // The routes of rooms.
+
+    /// Places the room at the first of these hops. The caller has checked or reserved the capacity.
+    fn admit_at(&mut self, id: RoomId, hops: &[Hop], left: Option<LeftHop>) {
+        let left = self.with_lead(left, hops.first());
+        self.change_room(id, |room, scales| room.admit_at(hops, left, scales));
+    }
+
+    /// Publishes a route, or for a stranded room what remains of its route.
+    fn publish(&mut self, id: RoomId, hops: &[Hop], left: Option<LeftHop>) {
+        let left = self.with_lead(left, hops.first());
+        self.change_room(id, |room, scales| room.publish(hops, left, scales));
+    }
+
+    /// Weighs the same hops again, because the room's sessions, its target or the capacity of its nodes changed.
+    fn regrant(&mut self, id: RoomId) {
+        self.change_room(id, Room::regrant);
+    }
+
+    fn with_lead(&self, left: Option<LeftHop>, first: Option<&Hop>) -> Option<Box<LeftHop>> {
+        let within = self.settings.limits.leave_within;
+        left.map(|left| {
+            let lead = |to: &Hop| placement::lead(left.hop.node, to.node, &self.nodes, within);
+            Box::new(LeftHop { lead: first.map(lead).unwrap_or_default(), ..left })
+        })
+    }
+
+    /// A hop that is left now: its packets pass for a while.
+    fn leaving(&self, hop: Hop, now: Instant) -> LeftHop {
+        let until = now + self.settings.limits.leave_within;
+        LeftHop { hop, until, lead: Duration::ZERO }
+    }
+
+    /// Removes this hop from the room's route, if it contains it.
+    fn drop_spare(&mut self, id: RoomId, gone: Hop) {
+        let route = self.rooms[&id].route();
+        let hops: Vec<Hop> =
+            route.hops.iter().map(|(hop, _)| *hop).filter(|hop| *hop != gone).collect();
+        if hops.len() < route.hops.len() {
+            let left = route.left.as_deref().filter(|left| left.hop != gone);
+            self.publish(id, &hops, left.copied());
+        } else {
+            self.regrant(id);
+        }
+    }
+
+    /// Gates second hops of other nodes' rooms as far as the new load has used their reserves, until those rooms have others. A node
+    /// to which rooms fail over is checked once all have arrived.
+    fn gate_unfit_reserves(&mut self, node: NodeId) {
+        if self.worklists.failover.concerns(node) || self.capacity.ledger().fits(node, 0) {
+            return;
+        }
+        for id in self.holders_of(node) {
+            self.regrant(id);
+            if self.rooms[&id].holding().reserve.is_none() {
+                self.effects.want_reroute(id);
+            }
+        }
+    }
+
+    /// Gates second hops at the standby of rooms of the dead node, until the standby can carry the others.
+    fn gate_excess(&mut self, standby: NodeId, dead: NodeId) {
+        let carries = |gateway: &Gateway| gateway.capacity.ledger().carries(standby, 0);
+        if carries(self) {
+            return;
+        }
+        for id in self.holders_of(standby) {
+            if carries(self) {
+                return;
+            }
+            if self.rooms[&id].holding().on == Some(dead) {
+                self.regrant(id);
+            }
+        }
+    }
+
+    /// Rooms of other nodes with a reserve at this one, lowest priority first.
+    fn holders_of(&self, node: NodeId) -> Vec<RoomId> {
+        let there = self.worklists.by_node.at(node).iter().filter_map(|id| self.rooms.get(&id));
+        let mut holders: Vec<&Room> =
+            there.filter(|room| room.holding().reserve == Some(node)).collect();
+        holders.sort_unstable_by_key(|room| (room.priority(), std::cmp::Reverse(room.id())));
+        holders.into_iter().map(Room::id).collect()
+    }
+
+    /// Capacity may have become free: weighs the next rooms whose second hop packets may not take, and some of those whose
+    /// reserve covers less than their scenario wants.
+    fn weigh_unprotected(&mut self, now: Instant) {
+        let turn = self.worklists.unreserved.next(WEIGHED_AGAIN_MAX);
+        let uncovered = self.worklists.uncovered.next(COVERED_AGAIN_MAX);
+        let goes_on = turn.len() == WEIGHED_AGAIN_MAX;
+        self.capacity.ledger.recover(now);
+        self.raise_shares(now);
+        let before = self.worklists.unreserved.len();
+        for id in turn.into_iter().chain(uncovered) {
+            self.regrant(id);
+            if self.worklists.is_unprotected(id) && self.can_gain_reserve(id, now) {
+                self.effects.want_reroute(id);
+            }
+        }
+        let helps = goes_on && self.worklists.unreserved.len() < before;
+        let next = if helps { WEIGH_GOES_ON } else { WEIGH_EVERY };
+        self.effects.set(Timer::Weigh, now + next);
+    }
+
+    fn can_gain_reserve(&self, id: RoomId, now: Instant) -> bool {
+        self.placement(id, now).is_some_and(|placement| {
+            let scenario = self.settings.scenarios.get(placement.room.scenario());
+            placement.can_gain_reserve(scenario.is_some_and(|it| it.binds(Hook::Routing)))
+        })
+    }
+
+    fn weigh_breakers(&mut self, now: Instant) {
+        if self.capacity.weigh_breakers(&self.nodes, now, &mut self.effects) {
+            self.want_reroute_of_short_rooms();
+        }
+    }
+
+    /// A node may take spares again, so rooms with too few are rerouted.
+    fn want_reroute_of_short_rooms(&mut self) {
+        for room in self.rooms.values().filter(|room| room.is_short_of_spares()) {
+            self.effects.want_reroute(room.id());
+        }
+    }
+
+    /// Notes that the room is away from its native place without anyone's choice, so that it returns when possible.
+    fn note_away(&mut self, id: RoomId, on: Option<NodeId>, now: Instant) {
+        let Some(room) = self.rooms.get(&id) else { return };
+        let is_away = on.is_some_and(|on| room.is_away(on, &self.nodes));
+        self.set_away(id, is_away);
+        if is_away {
+            self.effects.set_if_idle(Timer::Failback, now + LOOK_AGAIN);
+        }
+    }
+
+    fn set_away(&mut self, id: RoomId, is_away: bool) {
+        let Some(room) = self.rooms.get(&id) else { return };
+        self.worklists.away.set(id, room.region(), is_away);
+        self.rooms.note_changed(id);
+    }
+
+    // Moves, make-before-break.
+
+    /// Gives the room this route: its sessions are opened at the new hops, and then the route is published. Does nothing if
+    /// `nodes` is empty.
+    fn head_for(
+        &mut self,
+        id: RoomId,
+        nodes: &[NodeId],
+        cause: MoveCause,
+        by: Decider,
+        now: Instant,
+    ) {
+        let hops = self.nodes.hops(nodes);
+        if hops.is_empty() {
+            return;
+        }
+        let (stands, by) = (self.stands_at(id), self.rooms.intern(by));
+        self.alter_room(id, |room| room.head_for(hops, cause, by, stands, now));
+        self.open_heading(id, now);
+        self.regrant(id);
+        self.close_left_hops(id, now);
+        self.publish_heading_if_open(id, now);
+    }
+
+    /// Opens the room's sessions at the hops for which it heads; the route waits for the awaited ones.
+    fn open_heading(&mut self, id: RoomId, now: Instant) {
+        let Some(room) = self.rooms.get(&id) else { return };
+        let Some(heading) = room.heading() else { return };
+        let opened = if room.mode().opens_ahead() { heading.hops().len() } else { 1 };
+        let (hops, awaited) = (heading.hops()[..opened].to_vec(), heading.awaited().clone());
+        let mut waiting = Vec::new();
+        for session in self.sessions_from(id, SessionPhase::Opening) {
+            for &hop in &hops {
+                if self.open_at(session, hop, now) != Some(LegState::Open) && awaited.contains(&hop)
+                {
+                    waiting.push((session, hop));
+                }
+            }
+        }
+        if let Some(room) = self.rooms.unrecorded_mut(&id) {
+            room.await_openings(waiting);
+        }
+    }
+
+    /// Publishes the pending route once all sessions are open. Packets from the old hop still pass.
+    fn publish_heading_if_open(&mut self, id: RoomId, now: Instant) {
+        if !self.rooms.get(&id).is_some_and(Room::is_opened) {
+            return;
+        }
+        let (from, damped) = (self.stands_at(id), self.is_damped(id, now));
+        let Some(room) = self.rooms.get_mut(&id) else { return };
+        let Some(heading) = room.take_opened() else { return };
+        let (stranded, route, target) = (room.stranded(), room.route(), heading.target());
+        if from == Some(target) {
+            let (hops, by) = (heading.hops().to_vec(), Decider::clone(heading.by()));
+            self.admit_at(id, &hops, route.left.as_deref().copied());
+            self.effects.event(CoreEvent::Rerouted { room: id, hops, by });
+            self.close_left_hops(id, now);
+            self.activate_open(id, now);
+            return;
+        }
+        if stranded.is_none() && **heading.by() != Decider::Operator && damped {
+            self.end_damped_move(id, heading, now);
+            return;
+        }
+        let lost = stranded.map(|stranded| stranded.lost);
+        let Some(left) = from.or(lost) else { return };
+        let (cause, started) = match stranded {
+            Some(stranded) => (self.loss_of(stranded.lost.node), stranded.since),
+            None => (heading.cause(), heading.started()),
+        };
+        let by = Arc::clone(heading.by());
+        self.set_placed_by(id, Decider::clone(&by));
+        self.admit_at(id, heading.hops(), from.map(|from| self.leaving(from, now)));
+        self.moved(id, MoveStep { cause, by, from: left, to: Some(target), started }, now);
+        self.close_left_hops(id, now);
+    }
+
+    /// The room has moved too often to take the route that it headed for.
+    fn end_damped_move(&mut self, id: RoomId, heading: PendingRoute, now: Instant) {
+        if let Decider::Policy { policy, .. } = &**heading.by() {
+            let (policy, guard) = (policy.clone(), GuardRule::MovedTooOften);
+            self.effects.event(CoreEvent::Guarded { policy, guard, times: 1 });
+        }
+        self.alter_room(id, |room| room.end_move(heading, MoveOutcome::Damped, now));
+        self.regrant(id);
+        self.close_left_hops(id, now);
+    }
+
+    /// Completes a move: asks the room's senders for key frames, and sets sessions live that waited for this hop.
+    fn moved(&mut self, id: RoomId, step: MoveStep, now: Instant) {
+        let MoveStep { cause, ref by, from, to, started } = step;
+        let by = Decider::clone(by);
+        let sessions = self.live_sessions(id);
+        if to.is_some() && cause.is_loss() {
+            self.renew_last_heard(id, now);
+        }
+        if to.is_some() && !sessions.is_empty() {
+            self.effects.push(GatewayEffect::KeyFrame(sessions.clone()));
+        }
+        let outcome = if to.is_some() { MoveOutcome::Done } else { MoveOutcome::Stranded };
+        let Some(room) = self.rooms.get_mut(&id) else { return };
+        room.record(step, outcome, now);
+        let (room_name, scenario) = (Arc::clone(room.name()), Arc::clone(room.scenario()));
+        // A move by a policy or an operator is deliberate.
+        let unchosen = cause.is_loss() || matches!(cause, MoveCause::Link | MoveCause::Drain);
+        self.note_away(id, to.map(|to| to.node).filter(|_| unchosen), now);
+        if let Some(session) = sessions.first() {
+            self.effects.notice(RoomNotice::Enrol(*session));
+        }
+        let is_final = cause != MoveCause::Link || to.is_none() || {
+            let (room_name, scenario) = (Arc::clone(&room_name), Arc::clone(&scenario));
+            let (sessions, took) = (sessions.clone(), now.saturating_duration_since(started));
+            let moved = PortMove { room: id, room_name, scenario, sessions, took };
+            self.worklists.closed_ports.note_move(from, moved, now)
+        };
+        self.effects.event(CoreEvent::Moved {
+            room: id,
+            room_name,
+            scenario,
+            sessions,
+            cause,
+            by,
+            from,
+            to,
+            started,
+            is_final,
+        });
+        let counted_max = self.settings.limits.moves_per_minute;
+        if let Some(room) = self.rooms.get_mut(&id)
+            && !cause.is_loss()
+        {
+            room.note_move(now, counted_max);
+            self.effects.notice(RoomNotice::MoveCounted(id));
+        }
+        self.activate_open(id, now);
+    }
+
+    /// The room has reached its limit of moves: only the death of its node, or a hop that did not open a live session, may move it.
+    fn is_damped(&mut self, id: RoomId, now: Instant) -> bool {
+        let limit = self.settings.limits.moves_per_minute;
+        let reached = self.rooms.get_mut(&id).is_some_and(|room| room.recent_moves(now) >= limit);
+        reached && self.stands_at(id).is_none_or(|hop| self.has_all_legs(id, hop))
+    }
+
+    /// All live sessions of the room are open at the hop, or are being opened there.
+    fn has_all_legs(&self, id: RoomId, hop: Hop) -> bool {
+        self.live_sessions(id).iter().all(|id| self.sessions[id].legs.contains(&hop))
+    }
+
+    /// Restarts the silence timeout of the room's sessions, since the room has a node again.
+    fn renew_last_heard(&mut self, id: RoomId, now: Instant) {
+        let room = self.rooms.get(&id).filter(|room| room.mode() == RedundancyMode::Cold);
+        for session in room.into_iter().flat_map(|room| room.sessions().iter()) {
+            if let Some(session) = self.sessions.get_mut(session) {
+                session.last_heard = session.last_heard.max(now);
+            }
+        }
+    }
+
+    // Hops that are lost: dead nodes, closed ports, legs that are not opened.
+
+    /// Marks the node down: packets of its rooms take their second hops. The reserves for this death are load from now on.
+    /// Before, second hops are gated at a standby that lacks capacity because it carries rooms of other dead nodes.
+    fn mark_down(&mut self, dead: Hop, since: Instant, now: Instant) {
+        let standbys = self.capacity.ledger().standbys_of(dead.node);
+        self.capacity.ledger.note_death(dead.node);
+        for standby in &standbys {
+            self.gate_excess(*standby, dead.node);
+        }
+        self.nodes.mark_down(dead, since);
+        self.worklists.failover.note_death(Death { hop: dead, at: now }, standbys);
+    }
+
+    /// Fails the rooms of a dead node over in batches. Their packets have taken their second hops since the node was marked
+    /// down. Returns the number of rooms that the node carried.
+    fn fail_over(&mut self, dead: NodeId, now: Instant) -> u32 {
+        self.worklists.failover.begin(dead);
+        self.effects.set_if_idle(Timer::Failover, now);
+        self.capacity.ledger().rooms(dead)
+    }
+
+    /// Fails over the next rooms of dead nodes. Between batches the control thread reads its inputs, which may report
+    /// another death.
+    fn fail_over_some(&mut self, now: Instant) {
+        let Worklists { failover, by_node, .. } = &mut self.worklists;
+        failover.list_next(by_node, |id| self.rooms.get(&id), self.nodes.board());
+        for _ in 0..self.settings.limits.lost_at_once {
+            if !self.fails_over() {
+                return;
+            }
+            match self.worklists.failover.next() {
+                Some(id) => self.leave_dead_hops(id, now),
+                None if self.worklists.failover.is_listed() => return self.end_failover(),
+                None => break,
+            }
+        }
+        self.effects.set(Timer::Failover, now + LOST_EVERY);
+    }
+
+    /// All rooms of the dead nodes have failed over.
+    fn end_failover(&mut self) {
+        let standbys = self.worklists.failover.end();
+        self.capacity.ledger.forget_deaths();
+        for standby in standbys {
+            self.gate_unfit_reserves(standby);
+        }
+    }
+
+    /// Fails the room over now if it still waits for that, because something else is about to change it.
+    fn catch_up(&mut self, id: RoomId, now: Instant) {
+        let Some(room) = self.rooms.get(&id) else { return };
+        if self.worklists.failover.waits(room) {
+            self.worklists.failover.unlist(room);
+            self.leave_dead_hops(id, now);
+        }
+    }
+
+    fn leave_dead_hops(&mut self, id: RoomId, now: Instant) {
+        for death in self.worklists.failover.deaths() {
+            self.fail_over_room(id, death, now);
+        }
+    }
+
+    /// Moves the room off the dead hop. If it is at another hop that died meanwhile, it fails over with that one.
+    fn fail_over_room(&mut self, id: RoomId, death: Death, now: Instant) {
+        let dead = death.hop;
+        let Some(room) = self.rooms.get(&id).filter(|room| room.leads_to(dead)) else { return };
+        let stood_there = room.holding().on == Some(dead.node);
+        let route = room.route();
+        self.alter_room(id, |room| room.lose_hop(dead, MoveOutcome::TargetLost, now));
+        if stood_there {
+            let next = route.first_usable(self.nodes.board()).map(|(hop, _)| hop);
+            let others = route.hops.iter().map(|(hop, _)| *hop);
+            let others = others.filter(|hop| Some(*hop) != next && self.nodes.is_up(*hop));
+            let hops: Vec<Hop> = next.into_iter().chain(others).collect();
+            match next {
+                Some(_) => self.admit_at(id, &hops, None),
+                None => self.strand(id, death, &hops, now),
+            }
+            self.want_start(id, now);
+            let (cause, by) = (self.loss_of(dead.node), self.author_of_loss(dead.node));
+            let by = self.rooms.intern(by);
+            let step = MoveStep { cause, by, from: dead, to: next, started: death.at };
+            self.moved(id, step, now);
+        } else {
+            self.drop_spare(id, dead);
+        }
+        self.close_left_hops(id, now);
+        let first = self.rooms.get(&id).filter(|room| room.stranded().is_none());
+        let first = first.and_then(|room| room.route().hops.first().map(|(hop, _)| *hop));
+        // A room at another dead hop fails over with that one.
+        if first.is_none_or(|hop| self.nodes.is_up(hop)) {
+            self.publish_heading_if_open(id, now);
+        }
+        self.effects.want_reroute(id);
+    }
+
+    /// The cause of moves off this node, which is lost.
+    fn loss_of(&self, node: NodeId) -> MoveCause {
+        let is_ejected = self.nodes.get(node).is_some_and(|node| node.trust.ejected);
+        if is_ejected { MoveCause::Ejected } else { MoveCause::NodeDown }
+    }
+
+    fn author_of_loss(&self, node: NodeId) -> Decider {
+        match self.loss_of(node) {
+            MoveCause::Ejected => Decider::Operator,
+            _ => Decider::Native,
+        }
+    }
+
+    /// Marks the room stranded: no hop is left that its packets may take, and the core searches for one.
+    fn strand(&mut self, id: RoomId, death: Death, hops: &[Hop], now: Instant) {
+        self.change_room(id, |room, scales| room.strand(death.hop, death.at, hops, scales));
+        let due = self.effects.timers.due(&Timer::Rescue);
+        let next = due.map_or(now, |due| due.min(now + RESCUE_WITHIN));
+        self.effects.set(Timer::Rescue, next);
+    }
+
+    fn port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
+        let Some(room) = self.sessions.get(&session).map(|session| session.room) else { return };
+        self.catch_up(room, now);
+        if !self.rooms[&room].leads_to(hop) {
+            return;
+        }
+        if let Some(node) = self.nodes.get_mut(hop.node)
+            && node.hop() == hop
+        {
+            node.handle_port_closed(room, now);
+        }
+        self.worklists.closed_ports.note(room, hop, now);
+        self.effects.set_if_idle(Timer::ClosedPorts, now + PORTS_EXPLAINED_WITHIN);
+        self.drop_hop(room, hop, Strike::PortClosed, Some(session), now);
+    }
+
+    /// Gives moves off the dead node for closed ports, a moment ago, its death as their cause. Returns them.
+    fn explain_port_moves(&mut self, dead: Hop, now: Instant) -> Vec<PortMove> {
+        if self.loss_of(dead.node) != MoveCause::NodeDown {
+            return Vec::new();
+        }
+        let moves = self.worklists.closed_ports.take_explained(dead, now);
+        for PortMove { room, .. } in &moves {
+            self.rooms.get_mut(room).into_iter().for_each(|room| room.explain_port_move(dead));
+        }
+        moves
+    }
+
+    /// Moves for closed ports of nodes that did not die in time were due to the link.
+    fn settle_port_moves(&mut self, now: Instant) {
+        for (hop, moves) in self.worklists.closed_ports.take_settled(now) {
+            let cause = MoveCause::Link;
+            self.effects.event(CoreEvent::MoveCauseFound { hop, cause, moves });
+        }
+        if !self.worklists.closed_ports.is_empty() {
+            self.effects.set(Timer::ClosedPorts, now + PORTS_SETTLED_EVERY);
+        }
+    }
+
+    /// The hop does not carry the room although its node is up: it leaves the room's route if there is another hop.
+    fn drop_hop(
+        &mut self,
+        id: RoomId,
+        hop: Hop,
+        why: Strike,
+        session: Option<SessionId>,
+        now: Instant,
+    ) {
+        let stands = self.stands_at(id);
+        let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(hop)) else {
+            return;
+        };
+        let news = room.keep_away(hop, now + KEEP_AWAY, now);
+        let room_name = Arc::clone(room.name());
+        self.alter_room(id, |room| room.lose_hop(hop, MoveOutcome::NotOpened, now));
+        if news {
+            self.effects.event(CoreEvent::HopRemoved { room: id, room_name, hop, why, session });
+            self.effects.set_if_idle(Timer::RoomDue(id), now + KEEP_AWAY);
+            self.effects.want_reroute(id);
+        }
+        if stands == Some(hop) {
+            self.regrant(id);
+            self.leave_carrying_hop(id, hop, why, now);
+        } else {
+            self.drop_spare(id, hop);
+        }
+        self.close_left_hops(id, now);
+        self.publish_heading_if_open(id, now);
+    }
+
+    /// The carrying hop does not carry all of the room although its node is up, so the room leaves it. Packets from it
+    /// still pass for a while.
+    fn leave_carrying_hop(&mut self, id: RoomId, hop: Hop, why: Strike, now: Instant) {
+        if self.is_damped(id, now) {
+            return;
+        }
+        let Some(placement) = self.placement(id, now) else { return };
+        let (cause, by) = (MoveCause::Link, Decider::Native);
+        let own = placement.own_next(Some(hop.node));
+        if let Some(nodes) = own.filter(|_| placement.room.mode().opens_ahead()) {
+            let hops = self.nodes.hops(&nodes);
+            let left = (why == Strike::FlowLost).then(|| self.leaving(hop, now));
+            self.admit_at(id, &hops, left);
+            let (to, by) = (hops.first().copied(), self.rooms.intern(by));
+            self.moved(id, MoveStep { cause, by, from: hop, to, started: now }, now);
+        } else if placement.room.heading().is_none() {
+            let nodes = placement.native_hops(&[]);
+            if nodes.is_empty() {
+                self.want_start(id, now);
+                let (timer, again) = (Timer::RoomDue(id), now + OPEN_AGAIN);
+                if self.effects.timers.due(&timer).is_none_or(|due| due > again) {
+                    self.effects.set(timer, again);
+                }
+            }
+            self.head_for(id, &nodes, cause, by, now);
+        }
+    }
+
+    // Stranded rooms.
+
+    /// Moves stranded rooms to a hop of their route where they are open, else natively to any node with capacity, at
+    /// the pace at which it opens sessions. A room that waits for one node's queue does not block nodes without a queue: if
+    /// a whole batch only waits, the next batch starts after it.
+    fn rescue_stranded(&mut self, now: Instant) {
+        let batch = self.worklists.stranded.begin_batch();
+        let mut none_left = false;
+        for id in batch.rooms() {
+            if self.take_own_hop(id, now) {
+                continue;
+            }
+            let is_paced = self.worklists.stranded.is_paced();
+            let has_free = || placement::has_free_node(1, &[], &self.nodes, &self.capacity);
+            none_left = none_left || is_paced && !has_free();
+            let has_free = || self.placement(id, now).is_some_and(Placement::has_free_node);
+            if none_left || is_paced && !has_free() {
+                continue;
+            }
+            match self.rescue(id, now) {
+                true => self.alter_room(id, Room::count_attempt),
+                false => self.worklists.stranded.pace(),
+            }
+        }
+        // If only nodes with queues are left, the first rooms have the next turn.
+        self.worklists.stranded.end_batch(&batch, none_left);
+        if !self.worklists.stranded.is_empty() {
+            self.effects.set(Timer::Rescue, now + RESCUE_EVERY);
+        }
+    }
+
+    /// Moves the room to a hop of its route where its sessions are open, which needs no queue. Returns true if it
+    /// moved.
+    fn take_own_hop(&mut self, id: RoomId, now: Instant) -> bool {
+        let Some(placement) = self.placement(id, now) else { return false };
+        let Some(lost) = placement.room.stranded() else { return false };
+        if !placement.room.mode().opens_ahead() {
+            return false;
+        }
+        let Some(nodes) = placement.own_next(None) else { return false };
+        self.alter_room(id, |room| room.stay(MoveOutcome::Superseded, now));
+        let hops = self.nodes.hops(&nodes);
+        self.admit_at(id, &hops, None);
+        let (from, to) = (lost.lost, hops.first().copied());
+        let (cause, by) = (self.loss_of(from.node), self.rooms.intern(Decider::Native));
+        self.moved(id, MoveStep { cause, by, from, to, started: lost.since }, now);
+        self.close_left_hops(id, now);
+        self.effects.want_reroute(id);
+        true
+    }
+
+    /// Returns false if every node with capacity for the room has a full queue of openings.
+    fn rescue(&mut self, id: RoomId, now: Instant) -> bool {
+        let Some(placement) = self.placement(id, now) else { return true };
+        if placement.room.stranded().is_none() || placement.room.heading().is_some() {
+            return true;
+        }
+        let busy = self.nodes.busy();
+        let mut nodes = placement.native_hops_but(&[], &busy);
+        if nodes.is_empty() && !placement.native_hops(&[]).is_empty() {
+            return false;
+        }
+        if nodes.is_empty() {
+            nodes = placement.hops_of_reserves(&busy);
+        }
+        if nodes.is_empty() {
+            nodes = self.place_with_less(id, &busy, now);
+        }
+        if nodes.is_empty() {
+            self.want_start(id, now);
+        }
+        self.head_for(id, &nodes, MoveCause::NodeDown, Decider::Native, now);
+        if let Some(taken) = nodes.first() {
+            self.gate_unfit_reserves(*taken);
+        }
+        true
+    }
+
+    /// The room lost its node, must leave it, or found none. In cold mode this starts the node nearest to its region,
+    /// if some session in the room is not silent.
+    fn want_start(&mut self, id: RoomId, now: Instant) {
+        let Some(room) = self.rooms.get(&id).filter(|room| room.mode() == RedundancyMode::Cold)
+        else {
+            return;
+        };
+        let region = room.region();
+        let sessions = room.sessions().iter().filter_map(|id| self.sessions.get(id));
+        let is_heard = |it: &Session| !it.is_silent(now, self.sessions.told_within);
+        let are_heard = sessions.into_iter().any(is_heard);
+        if are_heard {
+            self.with_nodes(|nodes| nodes.start_nearest(region, now));
+        }
+    }
+
+    // Moves off hops that work: asked for by policies, operators, loss, failback and changed modes.
+
+    /// The room's policy asked for a review, or the room has avoided a refusing hop long enough. Requests a reroute and
+    /// opens missing sessions.
+    fn room_due(&mut self, id: RoomId, now: Instant) {
+        self.rooms.note_changed(id);
+        self.catch_up(id, now);
+        let Some(room) = self.rooms.get(&id).filter(|room| room.is_placed()) else { return };
+        let hops = room.hops_to_open();
+        for session in self.sessions_from(id, SessionPhase::Opening) {
+            for &hop in &hops {
+                self.open_at(session, hop, now);
+            }
+        }
+        self.effects.want_reroute(id);
+    }
+
+    /// The next rooms leave a node that loses more than others.
+    fn leave_worse(&mut self, node: NodeId, now: Instant) {
+        for id in self.worklists.by_node.next_to_leave(node) {
+            self.catch_up(id, now);
+            let stands = self.stands_at(id).is_some_and(|hop| hop.node == node);
+            if !stands || self.rooms[&id].heading().is_some() || self.is_damped(id, now) {
+                continue;
+            }
+            let nodes = self.native_hops(id, &[], now);
+            let sound = |node: &NodeId| self.nodes.get(*node).is_some_and(Node::is_sound);
+            if nodes.first().is_some_and(|first| *first != node && sound(first)) {
+                self.head_for(id, &nodes, MoveCause::Link, Decider::Native, now);
+            }
+        }
+    }
+
+    /// Weighs the votes about nodes, and lets rooms leave worse nodes.
+    fn weigh_cohorts(&mut self, now: Instant) {
+        for node in self.quality.weigh_cohorts(&mut self.nodes, now) {
+            self.leave_worse(node, now);
+        }
+        self.quality.weigh_again(&self.nodes, &mut self.effects, now);
+    }
+
+    /// Judges the sessions that receive nothing any more. Rooms leave hops that do not deliver.
+    fn judge_flows(&mut self, now: Instant) {
+        for (room, session) in self.quality.take_silent() {
+            self.catch_up(room, now);
+            let Gateway { sessions, rooms, nodes, .. } = self;
+            let verdict = self.quality.judge_flow(room, session, sessions, rooms, nodes, now);
+            if let FlowVerdict::Lost(hop) = verdict {
+                self.drop_hop(room, hop, Strike::FlowLost, Some(session), now);
+            }
+        }
+        self.quality.judge_again(&mut self.effects, now);
+    }
+
+    /// Returns the next room to its native place, if one can go.
+    fn fail_back(&mut self, now: Instant) {
+        let turn = self.worklists.away.turn();
+        let found = turn.iter().copied().find(|id| self.send_back(*id, now));
+        let is_whole = self.worklists.away.end_turn(&turn, found);
+        if !self.worklists.away.is_empty() {
+            let every = Duration::from_secs(1) / self.settings.limits.failbacks_per_second.max(1);
+            let next = if is_whole { every.max(LOOK_AGAIN) } else { every };
+            self.effects.set(Timer::Failback, now + next);
+        }
+    }
+
+    /// Moves the room back make-before-break if its limits allow it and a node has capacity.
+    fn send_back(&mut self, id: RoomId, now: Instant) -> bool {
+        self.catch_up(id, now);
+        let Some(room) = self.rooms.get(&id).filter(|room| room.heading().is_none()) else {
+            return false;
+        };
+        let (region, stands) = (room.region(), room.stands_at(self.nodes.board()));
+        if stands.is_some_and(|hop| !room.is_away(hop.node, &self.nodes)) {
+            self.set_away(id, false);
+            return false;
+        }
+        let abroad = stands.is_some_and(|hop| self.nodes.region_of(hop.node) != region);
+        let home = FailureDomain::Region(region);
+        let shut = abroad && !self.capacity.domain_breakers.admits(home, id.0);
+        let failback = self.worklists.away.failback(region);
+        let by = match failback {
+            Failback::Forbid => return false,
+            Failback::Auto if shut || self.is_damped(id, now) => return false,
+            Failback::Auto => Decider::Native,
+            Failback::Force => Decider::Operator,
+        };
+        let forced = failback == Failback::Force;
+        let trusted = |node: &Node| match node.health() {
+            Health::Up => forced || !node.loses(),
+            Health::Wary => forced,
+            Health::Suspect | Health::Down | Health::Cold => false,
+        };
+        let Some(placement) = self.placement(id, now) else { return false };
+        let unfit = |node: &&Node| {
+            placement.room.is_away(node.id, &self.nodes)
+                || !trusted(node)
+                || self.nodes.pace(node.id).is_busy()
+        };
+        let but: Vec<NodeId> = self.nodes.iter().filter(unfit).map(|node| node.id).collect();
+        if stands.is_none() || but.len() == self.nodes.count() {
+            return false;
+        }
+        let Some(home) = placement.native_hops_but(&[], &but).first().copied() else {
+            return false;
+        };
+        let nodes = placement.native_hops(&[home]);
+        self.head_for(id, &nodes, MoveCause::Failback, by, now);
+        true
+    }
+
+    /// Applies changed settings of scenarios and adds new ones. Rooms follow in batches with their mode, regions and spares;
+    /// bit rates, silence and priority are those of the rooms and sessions that open later.
+    fn take_scenarios(&mut self, scenarios: &BTreeMap<Arc<str>, Scenario>, now: Instant) {
+        for (name, new) in scenarios {
+            let old = self.settings.scenarios.insert(Arc::clone(name), new.clone());
+            if new.binds(Hook::Degradation) {
+                let policy = Arc::new(new.policy(Hook::Degradation));
+                let next = now + self.settings.limits.tick_every;
+                self.effects.set_if_idle(Timer::Tick(policy), next);
+            }
+            let Some(old) = old else { continue };
+            let redundancy = |it: &Scenario| {
+                (it.mode, it.regions.clone(), it.spares, it.reserve, it.spares_outside)
+            };
+            if redundancy(&old) != redundancy(new) {
+                let spares = (old.spares != new.spares).then_some(new.spares);
+                self.worklists.changing.extend(self.rooms.scenario_changed(name, spares));
+            }
+        }
+        self.change_some(now);
+    }
+
+    fn change_some(&mut self, now: Instant) {
+        for _ in 0..CHANGED_AT_ONCE {
+            let Some(id) = self.worklists.changing.pop_first() else { return };
+            self.catch_up(id, now);
+            self.change_mode(id, now);
+        }
+        self.effects.set(Timer::Change, now + CHANGE_EVERY);
+    }
+
+    /// Applies the scenario's current mode to the room: spares are opened before packets may take them, and closed when
+    /// they may not.
+    fn change_mode(&mut self, id: RoomId, now: Instant) {
+        let Some(room) = self.rooms.get(&id) else { return };
+        let Some(scenario) = self.settings.scenarios.get(room.scenario()) else { return };
+        let mode = scenario.mode;
+        self.renew_last_heard(id, now);
+        let Some(room) = self.rooms.get_mut(&id) else { return };
+        room.take_mode(mode);
+        if room.is_placed() {
+            let unchosen = *room.placed_by() == Decider::Native;
+            self.renew(id, ModeChange::Scenario, now);
+            self.publish_heading_if_open(id, now);
+            self.effects.want_reroute(id);
+            if let Some(hop) = self.stands_at(id).filter(|_| unchosen) {
+                self.note_away(id, Some(hop.node), now);
+            }
+        }
+    }
+
+    /// Applies another mode to the same hops. Hops behind the first that were not opened ahead are removed, since
+    /// packets may not take a hop that is not open; a reroute adds spares again. Packets from the second hop of a
+    /// hitless room pass for a moment.
+    fn renew(&mut self, id: RoomId, why: ModeChange, now: Instant) {
+        let room = &self.rooms[&id];
+        let before = room.route();
+        let mut hops: Vec<Hop> = before.hops.iter().map(|(hop, _)| *hop).collect();
+        if room.mode().opens_ahead() && !before.mode.opens_ahead() {
+            hops.truncate(1);
+        }
+        let is_left = |twin| {
+            room.mode_over(&hops) != RedundancyMode::Hitless && room.holding().on != Some(twin)
+        };
+        let twin = room.holding().twin.filter(|twin| is_left(*twin));
+        let twin = hops.iter().find(|hop| Some(hop.node) == twin);
+        let left = before.left.as_deref().filter(|left| now < left.until).copied();
+        let left = left.or(twin.map(|twin| self.leaving(*twin, now)));
+        self.publish(id, &hops, left);
+        self.close_left_hops(id, now);
+        let room = &self.rooms[&id];
+        let (from, to) = (before.mode, room.route().mode);
+        if from != to {
+            let room_name = Arc::clone(room.name());
+            self.effects.event(CoreEvent::Mode { room: id, room_name, from, to, why });
+            let kept = room.kept(RedundancyMode::Hitless);
+            kept.into_iter().for_each(|kept| self.effects.event(kept));
+        }
+    }
+
+    fn copies_differ(&mut self, session: SessionId, hops: [Hop; 2], now: Instant) {
+        let Some(id) = self.sessions.get(&session).map(|session| session.room) else { return };
+        self.catch_up(id, now);
+        let Some(room) = self.rooms.get_mut(&id) else { return };
+        let (route, holding) = (room.route(), room.holding());
+        let carries =
+            |hop: &Hop| route.holds(*hop) && [holding.on, holding.twin].contains(&Some(hop.node));
+        if route.mode == RedundancyMode::Hitless
+            && hops.iter().all(carries)
+            && room.note_unalike(hops)
+        {
+            self.renew(id, ModeChange::CopiesDiffer { hops }, now);
+        }
+    }
+
+    fn move_by_operator(
+        &mut self,
+        name: &Arc<str>,
+        to: NodeId,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        let (_, id) = self.rooms.named(name).ok_or(Impossible::NoSuchRoom)?;
+        self.catch_up(id, now);
+        let placement = self.placement(id, now).filter(|it| it.room.is_placed());
+        let placement = placement.ok_or(Impossible::NoSuchRoom)?;
+        let node = self.nodes.get(to).ok_or(Impossible::NoSuchNode)?;
+        if self.stands_at(id).is_some_and(|hop| hop.node == to) {
+            return Err(Impossible::AlreadyThere);
+        }
+        if !node.takes_rooms() || !placement.fits(to) {
+            return Err(Impossible::NodeUnfit);
+        }
+        let nodes = placement.native_hops(&[to]);
+        self.head_for(id, &nodes, MoveCause::Manual, Decider::Operator, now);
+        Ok(())
+    }
+
+    /// Applies a policy's move. Moves off a dead node bypass damping.
+    fn take_move(
+        &mut self,
+        id: RoomId,
+        step: &RoutingMove,
+        shown: &UsableNodes,
+        by: &Decider,
+        now: Instant,
+    ) -> Result<PartOutcome, GuardRule> {
+        let Some(placement) = self.placement(id, now) else { return Ok(PartOutcome::Kept) };
+        placement.check_hops(&step.hops, shown)?;
+        let is_stranded = placement.room.stranded().is_some();
+        let heads = placement.room.heading().map(|heading| heading.target().node);
+        let stands = self.stands_at(id).map(|hop| hop.node);
+        // A repeated decision for the hop that the room is already moving to counts as one move.
+        if ![stands, heads].contains(&step.hops.first().copied()) {
+            placement.check(&step.hops, shown, self.worklists.stranded.go_first())?;
+            if !is_stranded {
+                if self.is_damped(id, now) {
+                    return Err(GuardRule::MovedTooOften);
+                }
+                let sessions = self.rooms[&id].sessions().len();
+                let percent = self.settings.limits.churn_percent as usize;
+                let allowed = self.sessions.live() * percent / 100;
+                self.capacity.count_churn(sessions, allowed, now)?;
+            }
+        }
+        if let Some(room) = self.rooms.get_mut(&id) {
+            room.review_after(step.ttl_ms);
+        }
+        let Some(placement) = self.placement(id, now) else { return Ok(PartOutcome::Kept) };
+        let hops = placement.without_inside_spares(&step.hops);
+        let same = match placement.room.heading() {
+            None => placement.room.nodes_of_route() == hops,
+            Some(heading) => heading.hops().iter().map(|hop| hop.node).eq(hops.iter().copied()),
+        };
+        if same {
+            return Ok(PartOutcome::Kept);
+        }
+        let differs = hops != placement.native_route();
+        let cause = if is_stranded { MoveCause::NodeDown } else { MoveCause::Quality };
+        self.head_for(id, &hops, cause, by.clone(), now);
+        Ok(PartOutcome::Applied { differs })
+    }
+
+    /// The native default never moves a placed room and keeps its spares. It adds spares, and puts one that reserves
+    /// capacity before those that do not.
+    fn reroute_natively(&mut self, id: RoomId, now: Instant) {
+        self.catch_up(id, now);
+        let Some(placement) = self.placement(id, now) else { return };
+        if self.stands_at(id).is_none() || placement.room.heading().is_some() {
+            return;
+        }
+        let nodes = placement.native_route();
+        if placement.room.nodes_of_route() != nodes {
+            self.head_for(id, &nodes, MoveCause::Quality, Decider::Native, now);
+        }
+    }
+
+    // Nodes: drains, ejections, changes of the list, stops, and the rooms that follow.
+
+    /// Begins or ends an operator's drain. A draining node takes no new rooms, and its rooms move within the given
+    /// time. Rooms that fit on no other node stay until they do. [`CoreEvent::Drained`] reports that the node is empty, or
+    /// the number of rooms left at the deadline.
+    ///
+    /// A drain does not end while the node is being removed ([`Impossible::NodeLeaves`]), or while its agent drains it
+    /// ([`Impossible::NodeDrains`]).
+    pub fn handle_drain(
+        &mut self,
+        node: NodeId,
+        draining: bool,
+        within: Option<Duration>,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        let found = self.nodes.get_mut(node).ok_or(Impossible::NoSuchNode)?;
+        if found.trust.removed && !draining {
+            return Err(Impossible::NodeLeaves);
+        }
+        found.trust.draining = draining;
+        found.trust.elastic.stopping &= draining;
+        // The node would repeat its request with its next answer.
+        if found.trust.leaving && !draining {
+            return Err(Impossible::NodeDrains);
+        }
+        match within {
+            // The node list may have set a deadline.
+            None if draining && found.trust.removed => self.drain_some(node, now),
+            Some(_) | None => self.set_drain(node, draining, within, now),
+        }
+        Ok(())
+    }
+
+    /// Starts or ends the drain of a node.
+    fn set_drain(&mut self, node: NodeId, draining: bool, within: Option<Duration>, now: Instant) {
+        self.effects.event(CoreEvent::Draining { node, draining });
+        if draining {
+            self.drains.begin(node, within, now);
+            self.drain_some(node, now);
+        } else {
+            self.effects.cancel(&Timer::Drain(node));
+            self.drains.end(node);
+            self.want_reroute_of_short_rooms();
+        }
+    }
+
+    /// Changes a reason to drain, and starts or ends the drain if the outcome changes.
+    fn decide_drain(&mut self, id: NodeId, change: impl FnOnce(&mut Node), now: Instant) {
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        let before = node.drains();
+        change(node);
+        let drains = node.drains();
+        if before != drains {
+            self.set_drain(id, drains, None, now);
+        }
+    }
+
+    /// Begins or ends the drain of a zone or region: of all its nodes, including those that are added later. Nodes that
+    /// an agent drains stay drained.
+    pub fn handle_drain_domain(
+        &mut self,
+        domain: FailureDomain,
+        draining: bool,
+        within: Option<Duration>,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        self.nodes.check_domain(domain)?;
+        let mut nodes: Vec<NodeId> = self.nodes.in_domain(domain).map(|node| node.id).collect();
+        self.nodes.set_drained(domain, draining);
+        nodes.retain(|node| draining || !self.nodes[*node].trust.removed);
+        // All nodes are marked first, so that rooms do not move from one to another.
+        for node in &nodes {
+            self.nodes[*node].trust.draining = draining;
+        }
+        for node in nodes {
+            match self.handle_drain(node, draining, within, now) {
+                Ok(()) | Err(Impossible::NodeDrains) => {}
+                Err(impossible) => return Err(impossible),
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the next rooms away from the node and schedules the rest.
+    fn drain_some(&mut self, node: NodeId, now: Instant) {
+        let there = self.worklists.by_node.at(node);
+        let Some(batch) = self.drains.next_batch(node, there, now) else { return };
+        batch.ended.into_iter().for_each(|ended| self.effects.event(ended));
+        match batch.next {
+            Some(next) => self.effects.set(Timer::Drain(node), next),
+            None => self.forget_soon(node, now),
+        }
+        for id in batch.rooms {
+            self.catch_up(id, now);
+            self.leave_draining_node(id, node, now);
+        }
+    }
+
+    fn leave_draining_node(&mut self, id: RoomId, node: NodeId, now: Instant) {
+        let stands = self.stands_at(id).map(|hop| hop.node);
+        let by = match self.nodes.get(node).map(|node| node.trust) {
+            Some(trust) if trust.draining || trust.removed => Decider::Operator,
+            Some(trust) if trust.elastic.stopping => Decider::Native,
+            Some(_) | None => Decider::Node,
+        };
+        if by == Decider::Node && stands == Some(node) && self.is_damped(id, now) {
+            return;
+        }
+        let Some(placement) = self.placement(id, now) else { return };
+        let room = placement.room;
+        let heads_there =
+            |heading: &PendingRoute| heading.hops().iter().any(|hop| hop.node == node);
+        if room.heading().is_some_and(|heading| !heads_there(heading)) {
+            return;
+        }
+        let nodes = if stands == Some(node) {
+            let own = placement.own_next(Some(node)).filter(|_| room.mode().opens_ahead());
+            placement.native_hops(&own.unwrap_or_default())
+        } else {
+            let standing = room.nodes_of_route().into_iter();
+            let stays: Vec<NodeId> = standing.filter(|on| *on != node).collect();
+            match stands {
+                Some(_) => placement.native_hops(&stays),
+                // The rescue will find a place, and knows that the node takes no rooms.
+                None => Vec::new(),
+            }
+        };
+        if nodes.is_empty() {
+            self.want_start(id, now);
+        }
+        self.head_for(id, &nodes, MoveCause::Drain, by, now);
+    }
+
+    /// Adds a node as a new incarnation. It is Down until it answers, then Wary. A node that a hook starts is Cold.
+    ///
+    /// Nodes that are being removed, or were removed within the last 10 s, count towards the limit
+    /// ([`Impossible::NoRoomForNodes`]).
+    pub fn handle_node_added(
+        &mut self,
+        settings: NodeSettings,
+        now: Instant,
+    ) -> Result<NodeId, Impossible> {
+        let kbps = settings.capacity_kbps;
+        let (id, drained) = self.nodes.add(settings, now)?;
+        self.effects.take(&mut self.nodes);
+        self.capacity.ledger.add(id, kbps);
+        self.worklists.by_node.add_node(id);
+        if drained {
+            self.decide_drain(id, |node| node.trust.draining = true, now);
+        }
+        Ok(id)
+    }
+
+    /// A node that was just added replaces one that is about to be removed, as after a change of key or address. An
+    /// operator's drain or eject of the old node applies to the new one, and so does its start by the gateway.
+    pub fn handle_takes_place(
+        &mut self,
+        new: NodeId,
+        old: NodeId,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        let before = self.nodes.get(old).ok_or(Impossible::NoSuchNode)?.trust;
+        self.nodes.get_mut(new).ok_or(Impossible::NoSuchNode)?.take_place(&before);
+        if before.draining {
+            self.decide_drain(new, |node| node.trust.draining = true, now);
+        }
+        if before.ejected {
+            self.handle_eject(new, now)?;
+        }
+        Ok(())
+    }
+
+    /// An earlier process of this gateway started the node, if a hook still starts it.
+    pub fn handle_started(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(id);
+        if let Some(node) = node.filter(|node| node.settings.starts != Starts::ByItself) {
+            node.resume_start();
+        }
+    }
+
+    /// An operator ejects the node. Its rooms leave it at once, and it stays Down until
+    /// [`handle_return`](Self::handle_return). Fails if the node is already ejected.
+    pub fn handle_eject(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
+        let node = self.nodes.get(id).ok_or(Impossible::NoSuchNode)?;
+        if node.trust.ejected {
+            return Err(Impossible::AlreadyEjected);
+        }
+        let change = self.nodes.eject(id, now);
+        self.nodes_changed(change.into_iter().collect(), now);
+        Ok(())
+    }
+
+    /// An operator ejects all nodes of the zone at once, so that no room moves from one to another. Fails if all are
+    /// ejected already.
+    pub fn handle_eject_zone(&mut self, zone: ZoneId, now: Instant) -> Result<(), Impossible> {
+        let nodes = self.nodes_of_zone(zone, |node| !node.trust.ejected)?;
+        if nodes.is_empty() {
+            return Err(Impossible::AlreadyEjected);
+        }
+        let changes = nodes.into_iter().filter_map(|id| self.nodes.eject(id, now)).collect();
+        self.nodes_changed(changes, now);
+        Ok(())
+    }
+
+    /// Ends the ejection of the zone's nodes. Fails if none is ejected.
+    pub fn handle_return_zone(&mut self, zone: ZoneId) -> Result<(), Impossible> {
+        let nodes = self.nodes_of_zone(zone, |node| node.trust.ejected)?;
+        if nodes.is_empty() {
+            return Err(Impossible::NotDown);
+        }
+        nodes.into_iter().try_for_each(|id| self.handle_return(id))
+    }
+
+    fn nodes_of_zone(
+        &self,
+        zone: ZoneId,
+        matches: impl Fn(&Node) -> bool,
+    ) -> Result<Vec<NodeId>, Impossible> {
+        let zone = FailureDomain::Zone(zone);
+        self.nodes.check_domain(zone)?;
+        let nodes = self.nodes.in_domain(zone).filter(|node| matches(node));
+        Ok(nodes.map(|node| node.id).collect())
+    }
+
+    /// Ends the ejection of a node that is Down. The node is Wary as soon as it answers.
+    pub fn handle_return(&mut self, id: NodeId) -> Result<(), Impossible> {
+        let node = self.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
+        if node.health() != Health::Down {
+            return Err(Impossible::NotDown);
+        }
+        node.let_back();
+        Ok(())
+    }
+
+    /// The nodes die in one moment, by certain evidence such as the reports of their agents, so that no room moves from one to
+    /// another. Returns those that ran.
+    pub fn lose(
+        &mut self,
+        nodes: impl IntoIterator<Item = NodeId>,
+        now: Instant,
+    ) -> BTreeSet<NodeId> {
+        let changes = nodes.into_iter().filter_map(|id| self.nodes.handle_gone(id, now));
+        let changes: Vec<NodeChange> = changes.collect();
+        let died = changes.iter().map(|change| change.node).collect();
+        self.nodes_changed(changes, now);
+        died
+    }
+
+    /// A node that was just added is the machine of another node under a new name. The load of the old node counts
+    /// against the capacity of both.
+    pub fn handle_same_machine(&mut self, new: NodeId, old: NodeId) -> Result<(), Impossible> {
+        let there = [new, old].iter().all(|id| self.nodes.get(*id).is_some());
+        if new == old || !there {
+            return Err(Impossible::NoSuchNode);
+        }
+        self.capacity.ledger.is_one_machine([new, old]);
+        Ok(())
+    }
+
+    /// Changes a node's capacity, zone within its region, role, hook or canary. No room leaves the node. If its load
+    /// exceeds the new capacity, only reservations are given up.
+    pub fn handle_node_changed(
+        &mut self,
+        id: NodeId,
+        settings: NodeSettings,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        let (capacity, zone) = (settings.capacity_kbps, settings.zone);
+        let before = self.nodes.change(id, settings, now)?;
+        self.effects.take(&mut self.nodes);
+        if before.zone != zone {
+            // Reserves may not cover the new zone. A drain of the old one goes on.
+            let Worklists { changing, by_node, .. } = &mut self.worklists;
+            changing.extend(by_node.at(id).iter());
+            self.effects.set_if_idle(Timer::Change, now);
+            // A drain of the region reached the node in its old zone, unless an operator ended it there.
+            if self.nodes.is_drained(FailureDomain::Zone(zone)) {
+                self.decide_drain(id, |node| node.trust.draining = true, now);
+            }
+        }
+        if before.capacity_kbps != capacity {
+            self.capacity.ledger.gauge_mut(id).claim(capacity);
+            self.gate_unfit_reserves(id);
+        }
+        self.want_reroute_of_short_rooms();
+        Ok(())
+    }
+
+    /// Removes a node. The node is drained, whatever its agent or an operator says, and forgotten with
+    /// [`NodeEffect::Forget`](crate::NodeEffect::Forget) when it is empty. A drain in progress continues unless there is a new deadline.
+    pub fn handle_node_removed(
+        &mut self,
+        id: NodeId,
+        within: Option<Duration>,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        let node = self.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
+        node.trust.removed = true;
+        match within {
+            None if self.drains.get(id).is_some() => self.drain_some(id, now),
+            Some(_) | None => self.set_drain(id, true, within, now),
+        }
+        Ok(())
+    }
+
+    /// Cancels the removal of a node. It takes rooms again unless it drains for another reason. Fails if the node is
+    /// gone, or is not being removed.
+    pub fn handle_node_kept(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
+        let removed = |node: &&Node| node.trust.removed;
+        self.nodes.get(id).filter(removed).ok_or(Impossible::NoSuchNode)?;
+        self.effects.cancel(&Timer::Forget(id));
+        self.decide_drain(id, |node| node.trust.removed = false, now);
+        Ok(())
+    }
+
+    /// Forgets the node after its legs had time to close, since no room leads there any more.
+    fn forget_soon(&mut self, id: NodeId, now: Instant) {
+        if self.nodes.get(id).is_some_and(|node| node.trust.removed) {
+            let after = self.settings.limits.leave_within + GONE_AFTER;
+            self.effects.set(Timer::Forget(id), now + after);
+        }
+    }
+
+    /// Forgets the node unless something leads there again.
+    fn forget_node(&mut self, id: NodeId, now: Instant) {
+        if !self.nodes.get(id).is_some_and(|node| node.trust.removed) {
+            return;
+        }
+        if !self.worklists.by_node.at(id).is_empty() {
+            return self.drain_some(id, now);
+        }
+        if !self.is_settled(id) {
+            return self.forget_soon(id, now);
+        }
+        self.drains.end(id);
+        self.worklists.by_node.forget_node(id);
+        self.capacity.ledger.forget(id);
+        self.with_nodes(|nodes| nodes.forget(id, now));
+        self.quality.forget_node(id);
+    }
+
+    /// No session is being opened at the node, and no failover concerns it.
+    fn is_settled(&self, id: NodeId) -> bool {
+        self.nodes.pace(id).counts() == (0, 0) && !self.worklists.failover.concerns(id)
+    }
+
+    /// A node reported its load in thousandths of its capacity; valid for 5 s. The report corrects the measured
+    /// capacity, up to the configured one. A draining node's measured capacity is unchanged.
+    pub fn handle_load(&mut self, id: NodeId, permille: u16, now: Instant) {
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        node.handle_load(permille, now);
+        if node.drains() {
+            return self.capacity.ledger.gauge_mut(id).hold(now);
+        }
+        self.capacity.ledger.handle_load(id, permille, now);
+        self.gate_unfit_reserves(id);
+    }
+
+    /// A node refused a session because it is full. Its present load counts as its capacity for now. A draining node
+    /// refuses sessions because it drains, so its capacity is unchanged.
+    pub fn handle_full(&mut self, id: NodeId, now: Instant) {
+        let Some(node) = self.nodes.get(id) else { return };
+        if !node.drains() {
+            self.capacity.ledger.handle_full(id, now);
+            self.gate_unfit_reserves(id);
+        }
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.handle_willing(false, now);
+        }
+    }
+
+    /// An agent reported the state of its node. [`AgentWord::Gone`] marks the node down at once. The other reports
+    /// withdraw that evidence, and begin or end the agent's drain.
+    pub fn handle_agent_word(&mut self, id: NodeId, word: AgentWord, now: Instant) {
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        if word == AgentWord::Gone {
+            self.lose([id], now);
+            return;
+        }
+        node.detector.handle_agent(true, now);
+        let leaving = word == AgentWord::Draining;
+        self.decide_drain(id, |node| node.trust.leaving = leaving, now);
+    }
+
+    /// The connection to the node's agent is lost. All reports of the agent are withdrawn.
+    pub fn handle_agent_lost(&mut self, id: NodeId, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.detector.handle_agent(true, now);
+        }
+        self.decide_drain(id, |node| node.trust.leaving = false, now);
+    }
+
+    /// Takes the changes of nodes. All dead nodes are marked down on the board before any room fails over, since a node
+    /// that died in the same watch is no target.
+    fn nodes_changed(&mut self, changes: Vec<NodeChange>, now: Instant) {
+        for NodeChange { node, change, since, .. } in &changes {
+            if let NodeTransition::Died { .. } = change {
+                let hop = self.nodes[*node].hop();
+                self.mark_down(hop, *since, now);
+            }
+        }
+        for change in changes {
+            self.node_changed(change, now);
+        }
+    }
+
+    fn node_changed(&mut self, changed: NodeChange, now: Instant) {
+        let NodeChange { node: id, change, witnesses, .. } = changed;
+        let node = &mut self.nodes[id];
+        let last_heard = node.detector.last_heard();
+        let (from, to) = match change {
+            NodeTransition::Health { from, to } => (from, to),
+            NodeTransition::Died { from } => (from, Health::Down),
+            NodeTransition::Returned => (Health::Down, node.health()),
+            NodeTransition::Started { to, .. } => (Health::Cold, to),
+        };
+        match change {
+            NodeTransition::Health { .. } => {}
+            NodeTransition::Died { .. } => {
+                let hop = node.hop();
+                node.detector.absolve();
+                // A node that dies before it ran was ejected.
+                self.with_nodes(|nodes| nodes.start_failed(id, NotStarted::Ejected, now));
+                let moves = self.explain_port_moves(hop, now);
+                let rooms = self.fail_over(id, now) + moves.len() as u32;
+                let event = CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms };
+                self.effects.event(event);
+                if !moves.is_empty() {
+                    let cause = MoveCause::NodeDown;
+                    self.effects.event(CoreEvent::MoveCauseFound { hop, cause, moves });
+                }
+                return;
+            }
+            NodeTransition::Returned | NodeTransition::Started { .. } => {
+                self.nodes.reincarnate(id);
+            }
+        }
+        let hop = self.nodes[id].hop();
+        self.effects.event(CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms: 0 });
+        if let NodeTransition::Started { after, .. } = change {
+            self.node_started(id, after, now);
+        }
+        if matches!(change, NodeTransition::Returned | NodeTransition::Started { .. }) {
+            // The node's request to drain was made by its previous incarnation.
+            self.decide_drain(id, |node| node.trust.leaving = false, now);
+        }
+        if matches!(to, Health::Wary | Health::Up) && from != Health::Suspect {
+            self.want_reroute_of_short_rooms();
+        }
+    }
+
+    /// The node is running, so stranded rooms are tried again.
+    fn node_started(&mut self, id: NodeId, after: Option<Duration>, now: Instant) {
+        self.effects.cancel(&Timer::StartLate(id));
+        self.effects.set(Timer::Probe(id), now);
+        if let Some(took) = after {
+            self.effects.event(CoreEvent::Start { node: id, step: StartPhase::Done { took } });
+        }
+        if !self.worklists.stranded.is_empty() {
+            self.effects.set(Timer::Rescue, now);
+        }
+    }
+
+    /// The capacity of the region will be exhausted: with `early_start`, starts one of its nodes, unless a node is being
+    /// started.
+    pub fn handle_exhaustion(&mut self, region: RegionId, now: Instant) {
+        if self.settings.limits.early_start {
+            self.with_nodes(|nodes| nodes.start_in_region(region, now));
+        }
+    }
+
+    /// The highest load that is expected in the region within the horizon of forecasts: nodes that it needs are not stopped.
+    pub fn handle_expected_load(&mut self, region: RegionId, kbps: u64, now: Instant) {
+        self.nodes.note_expected_load(region, kbps, now);
+    }
+
+    /// The trend of the node reaches its limit, in thousandths; 0: it has none.
+    pub fn handle_decay(&mut self, id: NodeId, permille: u16) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.decay_permille = permille;
+        }
+    }
+
+    /// The hook that starts the node failed. It is called again later if the node is still needed.
+    pub fn handle_start_failed(&mut self, id: NodeId, now: Instant) {
+        self.with_nodes(|nodes| nodes.start_failed(id, NotStarted::Hook, now));
+    }
+
+    /// Drains nodes that the gateway started and that have not been needed for long enough, stops them once they are empty,
+    /// and replaces dead ones.
+    fn weigh_stops(&mut self, now: Instant) {
+        let settled_for = self.settings.limits.leave_within + GONE_AFTER;
+        // A reload may have ended `stop_after`.
+        let is_weighed = |node: &&Node| {
+            node.settings.hook.stop_after.is_some() || node.need.is_some() || node.is_stopping()
+        };
+        let stoppable = self.nodes.iter().filter(is_weighed);
+        let stoppable: Vec<NodeId> = stoppable.map(|node| node.id).collect();
+        for id in stoppable {
+            let used = self.use_of(id, now);
+            match self.nodes[id].weigh_stop(used, settled_for, now) {
+                StopStep::Wait => {}
+                StopStep::Drain => self.set_stopping(id, true, now),
+                StopStep::Keep => self.set_stopping(id, false, now),
+                StopStep::Stop => self.stop(id, now),
+            }
+        }
+        self.with_nodes(|nodes| nodes.turn_hooks(now));
+    }
+
+    fn use_of(&self, id: NodeId, now: Instant) -> NodeUse {
+        let is_stopping = self.nodes[id].trust.elastic.stopping;
+        let percent = if is_stopping { DRAINING_PERCENT } else { QUIET_PERCENT };
+        // Other nodes of a spare's region are outside the region of its room, as the spare is.
+        let rules = self.settings.scenarios.values().map(|scenario| scenario.spares_outside);
+        let outside = rules.filter(|rule| *rule == FailureScope::Zone).max().unwrap_or_default();
+        let need = match self.worklists.stranded.is_empty() {
+            true => self.capacity.need_of(id, &self.nodes, percent, outside, now),
+            false => Some(NodeNeed::Stranded),
+        };
+        let is_empty = self.worklists.by_node.at(id).is_empty() && self.is_settled(id);
+        NodeUse { need, is_empty }
+    }
+
+    fn set_stopping(&mut self, id: NodeId, stopping: bool, now: Instant) {
+        self.decide_drain(id, |node| node.trust.elastic.stopping = stopping, now);
+    }
+
+    fn stop(&mut self, id: NodeId, now: Instant) {
+        let node = &self.nodes[id];
+        let (hop, from, last_heard) = (node.hop(), node.health(), node.detector.last_heard());
+        self.set_stopping(id, false, now);
+        self.with_nodes(|nodes| nodes.stop(id, now));
+        let (to, witnesses) = (Health::Cold, Vec::new());
+        self.effects.event(CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms: 0 });
+    }
+
+    // Legs, at the pace of each node.
+
+    /// Opens the session at a hop as soon as the node's window allows it, unless this was requested before. Returns the
+    /// state of the leg.
+    fn open_at(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<LegState> {
+        let session = self.sessions.get(&id)?;
+        if let Some(leg) = session.legs.get(&hop) {
+            self.sessions.note_changed(id);
+            return Some(leg);
+        }
+        let turn = self.opening_turn(session, hop);
+        self.sessions.get_mut(&id)?.legs.wait(hop);
+        let goes = self.nodes.pace_mut(hop.node).begin(turn, id, hop);
+        if goes { self.open_now(id, hop, now) } else { Some(LegState::Waiting) }
+    }
+
+    /// Order of openings, by the need of the session's room; calls before streams.
+    fn opening_turn(&self, session: &Session, hop: Hop) -> QueuePosition {
+        let drawn = self.nodes.pace(hop.node).drawn();
+        let room = &self.rooms[&session.room];
+        let class = room.opening_class(hop, session.phase == SessionPhase::Live);
+        (class, std::cmp::Reverse(room.priority()), drawn)
+    }
+
+    fn open_now(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<LegState> {
+        let until = now + self.settings.limits.open_within;
+        let session = self.sessions.get_mut(&id)?;
+        let room = self.rooms.get(&session.room)?.call();
+        session.legs.begin(hop, until);
+        self.effects.push(GatewayEffect::Open { session: id, room, hop });
+        self.effects.set_if_idle(Timer::OpenLate(id), until);
+        Some(LegState::Opening(until))
+    }
+
+    /// An opening at the node ended: opens the next waiting sessions, then tries stranded rooms.
+    fn open_next(&mut self, node: NodeId, now: Instant) {
+        while let Some((id, hop)) = self.nodes.pace_mut(node).start_next() {
+            let waits = |session: &Session| session.legs.get(&hop) == Some(LegState::Waiting);
+            if self.sessions.get(&id).is_some_and(waits) {
+                self.open_now(id, hop, now);
+            } else {
+                self.nodes.pace_mut(node).end();
+            }
+        }
+        if !self.nodes.pace(node).is_busy() && self.worklists.stranded.take_free_queue() {
+            self.effects.set(Timer::Rescue, now);
+        }
+    }
+
+    fn leg_opened(&mut self, before: LegState, hop: Hop, now: Instant) {
+        let LegState::Opening(until) = before else { return };
+        let in_time = until - self.settings.limits.open_within + ANSWERED_IN_TIME;
+        let pace = self.nodes.pace_mut(hop.node);
+        pace.end();
+        if now <= in_time {
+            pace.faster();
+        } else {
+            pace.slower(now);
+        }
+        self.capacity.note_opening(hop.node, &self.nodes, true);
+    }
+
+    /// The driver failed to open the leg, or was too late.
+    fn leg_failed(&mut self, leg: LegState, hop: Hop, now: Instant) {
+        if let LegState::Opening(_) = leg {
+            let pace = self.nodes.pace_mut(hop.node);
+            pace.end();
+            pace.slower(now);
+            self.capacity.note_opening(hop.node, &self.nodes, false);
+        }
+    }
+
+    /// Ends a leg that is no longer needed; the driver closes it if it was asked to open it.
+    fn leave_leg(&mut self, id: SessionId, LeftLeg { hop, state }: LeftLeg) {
+        let pace = self.nodes.pace_mut(hop.node);
+        match state {
+            LegState::Waiting => return pace.forget(id, hop),
+            LegState::Opening(_) => pace.end(),
+            LegState::Open => {}
+        }
+        self.effects.push(GatewayEffect::CloseAt { session: id, hop });
+    }
+
+    /// Closes the room's sessions at hops that are in none of its routes any more.
+    fn close_left_hops(&mut self, id: RoomId, now: Instant) {
+        let Some(room) = self.rooms.get(&id) else { return };
+        let used = room.hops_in_use(now);
+        let mut left = Vec::new();
+        for session in room.sessions().iter() {
+            let Some(session) = self.sessions.get_mut(session) else { continue };
+            let legs = session.legs.leave_unused(|hop| used.contains(hop)).into_iter();
+            left.extend(legs.map(|leg| (session.id, leg)));
+        }
+        for (session, leg) in &left {
+            self.leave_leg(*session, *leg);
+        }
+        for (_, leg) in left {
+            self.open_next(leg.hop.node, now);
+        }
+    }
+
+    // Shares: when capacity is short, sessions that obey caps get smaller ones before new sessions are refused.
+
+    /// The native placement. If no node has enough capacity, the room's sessions are reduced to smaller shares.
+    fn place_with_less(&mut self, id: RoomId, but: &[NodeId], now: Instant) -> Vec<NodeId> {
+        let sessions = self.sessions_from(id, SessionPhase::Placing);
+        let before = self.sessions.shares(&sessions);
+        for permille in STEPS {
+            if self.sessions.reduce(&sessions, permille) {
+                let placement = self.placement(id, now);
+                let nodes = placement.map(|it| it.native_hops_but(&[], but)).unwrap_or_default();
+                if !nodes.is_empty() {
+                    for Share { session, permille } in before {
+                        if self.sessions.get(&session).is_some_and(|it| it.share != permille) {
+                            self.report_share(session, now);
+                        }
+                    }
+                    return nodes;
+                }
+            }
+        }
+        self.sessions.set_shares(&before);
+        Vec::new()
+    }
+
+    /// Frees capacity for the new session at its room's current and pending nodes, with smaller shares if necessary.
+    fn make_room_for(&mut self, id: SessionId, now: Instant) -> bool {
+        if self.fits_its_room(id, now) {
+            return true;
+        }
+        for permille in STEPS {
+            if self.sessions.reduce(&[id], permille) && self.fits_its_room(id, now) {
+                self.report_share(id, now);
+                return true;
+            }
+        }
+        self.sessions.set_shares(&[Share { session: id, permille: WHOLE }]);
+        false
+    }
+
+    fn fits_its_room(&self, id: SessionId, now: Instant) -> bool {
+        let Some(session) = self.sessions.get(&id) else { return false };
+        self.placement(session.room, now).is_some_and(|it| it.takes_session(session.kbps()))
+    }
+
+    fn report_share(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let (room, plan) = (session.room, session.plan_now());
+        let reduced = session.share < WHOLE;
+        self.capacity.reduced.set(id, reduced.then_some(now));
+        if session.phase >= SessionPhase::Opening {
+            let in_force = session.plan_in_force();
+            self.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
+        }
+        let (op, arg, rung) = (Op::Cap, u64::from(plan.cap_kbps), plan.rung());
+        let (room_name, by) = (self.rooms.name_of(room), Decider::Native);
+        self.effects.event(CoreEvent::Degraded { session: id, room_name, op, arg, rung, by });
+        self.settle_peer_caps(room);
+    }
+
+    /// Raises sessions that were reduced long enough ago by one step, if no room is stranded.
+    fn raise_shares(&mut self, now: Instant) {
+        if self.worklists.stranded.is_empty() && !self.fails_over() {
+            for id in self.capacity.reduced.next_due(now) {
+                self.raise_share(id, now);
+            }
+        }
+    }
+
+    fn raise_share(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&id).filter(|session| session.share < WHOLE)
+        else {
+            return;
+        };
+        let (before, had) = (session.share, session.kbps());
+        session.share = raised(before);
+        let (room, more) = (session.room, session.kbps() - had);
+        if self.placement(room, now).is_some_and(|it| it.leaves_room_for(more)) {
+            self.regrant(room);
+            self.report_share(id, now);
+        } else if let Some(session) = self.sessions.get_mut(&id) {
+            session.share = before;
+        }
+    }
+
+    /// In a room of two, each session receives what the other sends, so the limit of either limits what the other sends. In a larger
+    /// room, senders are not limited for one listener.
+    fn settle_peer_caps(&mut self, room: RoomId) {
+        let live = self.live_sessions(room);
+        for plan in self.sessions.settle_peer_caps(&live) {
+            self.effects.push(plan);
+        }
+    }
+
+    // Rooms with their sessions and scenarios.
+
+    /// The hop that the room's packets take now.
+    fn stands_at(&self, id: RoomId) -> Option<Hop> {
+        self.rooms.get(&id)?.stands_at(self.nodes.board())
+    }
+
+    fn sessions_of(&self, id: RoomId) -> Vec<SessionId> {
+        let room = self.rooms.get(&id);
+        room.map_or_else(Vec::new, |room| room.sessions().iter().copied().collect())
+    }
+
+    fn sessions_from(&self, id: RoomId, phase: SessionPhase) -> Vec<SessionId> {
+        let mut sessions = self.sessions_of(id);
+        sessions.retain(|id| self.sessions.get(id).is_some_and(|it| it.phase >= phase));
+        sessions
+    }
+
+    fn live_sessions(&self, id: RoomId) -> Vec<SessionId> {
+        self.sessions_from(id, SessionPhase::Live)
+    }
+
+    fn waiting_for_placement(&self, id: RoomId) -> Vec<SessionId> {
+        let mut sessions = self.sessions_from(id, SessionPhase::Placing);
+        sessions.retain(|id| self.sessions[id].phase == SessionPhase::Placing);
+        sessions
+    }
+
+    /// The need of a room, by its sessions and its scenario.
+    fn need_of(&self, room: &Room) -> RoomNeed<'_> {
+        need_of(room, &self.sessions, &self.settings)
+    }
+
+    /// The choice of nodes for a room.
+    fn placement(&self, id: RoomId, now: Instant) -> Option<Placement<'_>> {
+        let room = self.rooms.get(&id)?;
+        let (need, nodes, capacity) = (self.need_of(room), &self.nodes, &self.capacity);
+        Some(Placement { room, need, nodes, capacity, now })
+    }
+
+    fn native_hops(&self, id: RoomId, standing: &[NodeId], now: Instant) -> Vec<NodeId> {
+        self.placement(id, now).map_or_else(Vec::new, |it| it.native_hops(standing))
+    }
+
+    /// The degradation policy of a scenario that binds one.
+    fn degradation_policy(&self, scenario: &str) -> Option<PolicyName> {
+        let scenario = self.settings.scenarios.get(scenario)?;
+        scenario.binds(Hook::Degradation).then(|| scenario.policy(Hook::Degradation))
+    }
+
+    /// An endpoint obeys caps on the session: its own endpoint or, in a room of two, the other one.
+    fn obeys_caps(&self, session: &Session) -> bool {
+        let room = self.rooms.get(&session.room);
+        self.sessions.obey_caps(session, room.into_iter().flat_map(|room| room.sessions().iter()))
+    }
+
+    // Consequences.
+
+    /// Changes a room by what it is weighed against.
+    fn change_room(
+        &mut self,
+        id: RoomId,
+        change: impl FnOnce(&mut Room, &RoomScales) -> RoomChange,
+    ) {
+        let Some(room) = self.rooms.get(&id) else { return };
+        let scales = RoomScales {
+            need: need_of(room, &self.sessions, &self.settings),
+            takes_reserves: !self.worklists.stranded.go_before(id),
+            nodes: &self.nodes,
+            ledger: &self.capacity.ledger,
+        };
+        let Some(room) = self.rooms.unrecorded_mut(&id) else { return };
+        let changed = change(room, &scales);
+        self.apply(id, changed);
+    }
+
+    fn alter_room(&mut self, id: RoomId, change: impl FnOnce(&mut Room) -> RoomChange) {
+        let Some(room) = self.rooms.unrecorded_mut(&id) else { return };
+        let changed = change(room);
+        self.apply(id, changed);
+    }
+
+    /// Applies the consequences of a room's change to the ledger, the lists of rooms, the marks of changed records, the events
+    /// and the timers.
+    fn apply(&mut self, id: RoomId, change: RoomChange) {
+        if change.is_recorded {
+            self.rooms.note_changed(id);
+        }
+        change.move_ended.into_iter().for_each(|ended| self.effects.event(ended));
+        if change.is_first_route {
+            self.rooms.note_placed();
+        }
+        if let Some(capacity) = change.capacity {
+            self.capacity.ledger.release(capacity.released);
+            self.capacity.ledger.hold(capacity.held);
+            self.worklists.set_protection(id, capacity.protection);
+        }
+        let Some(room) = self.rooms.unrecorded_mut(&id) else { return };
+        if let Some(rescue) = change.rescue {
+            self.worklists.stranded.apply(room, rescue);
+        }
+        if change.hops_differ
+            && let Some(relisted) = room.relist()
+        {
+            self.worklists.by_node.relist(id, &relisted);
+        }
+        change.kept.into_iter().for_each(|kept| self.effects.event(kept));
+        if let Some(until) = change.leaves_until {
+            self.effects.set(Timer::LeavingEnds(id), until);
+        }
+    }
+}
+
+fn need_of<'a>(room: &Room, sessions: &SessionTable, settings: &'a CoreSettings) -> RoomNeed<'a> {
+    RoomNeed::new(sessions.load(room.sessions()), settings.scenarios.get(room.scenario()))
+}
+
+fn closed(session: &Session, room: &Room, now: Instant) -> ClosedSession {
+    let moves = room
+        .records()
+        .filter(|record| record.outcome == MoveOutcome::Done && record.ended >= session.offered);
+    ClosedSession {
+        scenario: Arc::clone(&session.request.scenario),
+        mode: room.route().mode,
+        transport: session.transport,
+        admitted_by: Arc::clone(&session.admitted_by),
+        offered: session.offered,
+        ended: now,
+        moves: moves
+            .map(|record| ClosedMove {
+                cause: record.cause,
+                by: Arc::clone(&record.by),
+                from: record.from,
+                to: record.to,
+                ended: record.ended,
+            })
+            .collect(),
     }
 }
 

@@ -5,26 +5,23 @@
 // Tests start their virtual clock at the current time.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
-mod blast;
 mod capacity;
 mod collections;
+mod degradation;
 mod diagnosis;
+mod drains;
 mod effects;
 mod flow;
 mod gateway;
+mod legs;
 mod policy;
 mod quality;
 mod record;
-mod records;
 mod rooms;
 mod sessions;
-mod ticks;
+mod shares;
 mod timers;
-mod views;
 
-pub use blast::{
-    BlastRadius, ExpectedOutage, GatewayCopy, LoadChange, ModePrediction, RoomLoss, SessionCopy,
-};
 pub use effects::{GatewayEffect, InstalledSession};
 pub use evenkeel_breakers::ClientBreakerStanding;
 pub use evenkeel_model::Impossible;
@@ -32,18 +29,18 @@ pub use evenkeel_nodes::{
     AgentWord, NodeEffect, NodeEvidence, ProcessState, ProviderBreakerStanding, WATCH_EVERY,
 };
 pub use evenkeel_slo::{SloRecord, SloStanding, SloWindow};
-pub use gateway::Gateway;
+pub use gateway::blast::{BlastRadius, ExpectedOutage, LoadChange, ModePrediction, RoomLoss};
+pub use gateway::copy::{GatewayCopy, SessionCopy};
+pub use gateway::records::Records;
+pub use gateway::views::{
+    CandidateReason, DegradationLimit, Explanation, Heading, NodeCandidate, NodeStanding,
+    RegionStanding, RoomStanding, SessionStanding, TableSizes, Views,
+};
+pub use gateway::{Gateway, NotOpened};
 pub use policy::subjects::{ArmStatistics, ArmTally, SubjectDecision, SubjectQuarantine};
 pub use record::{
     ChangedRecords, Failback, GatewayRecord, HopMap, LegRecord, MemoRecord, MoveRecord, NodeRecord,
     RegionRecord, RestoreError, RoomRecord, SessionRecord,
 };
-pub use records::Records;
-pub use rooms::node_controller::NodeController;
-pub use rooms::openings::NotOpened;
 pub use rooms::room::MoveUnderWay;
 pub use rooms::{is_session_room_name, requested_room_name};
-pub use views::{
-    CandidateReason, DegradationLimit, Explanation, Heading, NodeCandidate, NodeStanding,
-    RegionStanding, RoomStanding, SessionStanding, TableSizes, Views,
-};

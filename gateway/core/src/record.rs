@@ -23,7 +23,8 @@ use evenkeel_slo::{SessionMarks, SloRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::Gauge;
-use crate::sessions::{WHOLE, need_kbps};
+use crate::sessions::need_kbps;
+use crate::shares::WHOLE;
 
 /// The record of a gateway.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]

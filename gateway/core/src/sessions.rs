@@ -7,15 +7,19 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::JudgedWindow;
 use evenkeel_model::{
-    CapBounds, ClientGroup, ClientLabel, ClientTransport, Decider, DeviceLimits, Hop, IdMap, IdSet,
-    Labels, Measures, MediaDescription, Metric, Offer, Op, Plan, PolicyName, RegionId, RoomId,
-    ServiceObjective, SessionId, StreamKind,
+    CapBounds, ClientGroup, ClientIdentity, ClientLabel, ClientTransport, Decider, DeviceLimits,
+    IdMap, IdSet, IngressProtocol, Labels, Measures, MediaDescription, Metric, Offer, Op, Param,
+    Plan, PolicyName, RegionId, RoomId, Scenario, ServiceObjective, SessionId, StreamKind,
 };
 use evenkeel_revisions::StateVersions;
 use evenkeel_slo::{SessionMarks, SessionMisses};
 
-use crate::collections::{Changes, Interner, SmallMap};
+use crate::collections::{Changes, Interner, SmallSet};
+use crate::effects::{GatewayEffect, InstalledSession};
 use crate::flow::FlowTracker;
+use crate::legs::Legs;
+use crate::rooms::room::Room;
+use crate::shares::{Share, WHOLE};
 
 /// Maximum sessions checked for silence at a time: 20,000 per second, the rate at which workers report that many.
 const SWEPT_AT_ONCE: usize = 1_024;
@@ -64,7 +68,48 @@ impl SessionTable {
         SessionId(self.next)
     }
 
-    /// Adds the session under the [next number](Sessions::next_id).
+    /// The session of an offer, under the next number. Its room is chosen by the caller.
+    pub(crate) fn offered(
+        &mut self,
+        offer: &Arc<Offer>,
+        scenario: &Scenario,
+        now: Instant,
+    ) -> Session {
+        let mut request = SessionRequest::new(
+            offer.scenario.clone(),
+            offer.labels.clone(),
+            offer.media.clone(),
+            scenario.bounds,
+            scenario.close_after,
+        );
+        request.bounds = request.device.lowered(scenario.bounds);
+        let is_of_first_packet =
+            matches!(offer.ingress, IngressProtocol::Udp(ClientIdentity::Open { .. }));
+        Session {
+            id: self.next_id(),
+            room: RoomId(0),
+            request: self.requests.intern(request),
+            transport: offer.ingress.transport(),
+            of_first_packet: is_of_first_packet,
+            opening: Some(Box::new(SessionOpening { offer: Arc::clone(offer), by: None })),
+            offered: now,
+            phase: SessionPhase::Resolving,
+            plan: Plan::default(),
+            plans: 0,
+            share: WHOLE,
+            domain_judged: JudgedWindow::default(),
+            client_judged: JudgedWindow::default(),
+            voice_only_for: None,
+            slo_marks: SessionMarks::default(),
+            admitted_by: self.deciders.intern(Decider::Native),
+            legs: Legs::default(),
+            media: None,
+            last_heard: now,
+            memory: StateVersions::default(),
+        }
+    }
+
+    /// Adds the session under the [next number](Self::next_id).
     pub(crate) fn insert(&mut self, session: Session) {
         self.next += 1;
         self.all.insert(session.id, Box::new(session));
@@ -114,6 +159,96 @@ impl SessionTable {
         }
     }
 
+    /// Replaces the streams of a session. Returns its plan.
+    pub(crate) fn change_streams(
+        &mut self,
+        id: SessionId,
+        media: Arc<MediaDescription>,
+    ) -> Option<GatewayEffect> {
+        let session = self.get(&id)?;
+        let SessionRequest { scenario, labels, bounds, close_after, .. } = &*session.request;
+        let (scenario, labels) = (Arc::clone(scenario), labels.clone());
+        let request = SessionRequest::new(scenario, labels, media, *bounds, *close_after);
+        let mut plan = session.plan;
+        if plan.shed != 0 {
+            let voice_only = plan.after(Op::VoiceOnly, 1, &request.media, request.bounds);
+            plan = voice_only.unwrap_or(plan);
+        }
+        let request = self.requests.intern(request);
+        let session = self.get_mut(&id)?;
+        (session.request, session.plan) = (request, plan);
+        Some(GatewayEffect::Plan { session: id, plan: session.plan_in_force() })
+    }
+
+    /// The load of a room's sessions, from their admission on.
+    pub(crate) fn load(&self, sessions: &SmallSet<SessionId>) -> u64 {
+        let admitted = sessions.iter().filter_map(|id| self.get(id));
+        admitted.filter(|it| it.phase >= SessionPhase::Placing).map(Session::kbps).sum()
+    }
+
+    pub(crate) fn shares(&self, sessions: &[SessionId]) -> Vec<Share> {
+        let shares = sessions.iter().filter_map(|id| self.get(id));
+        shares.map(|it| Share { session: it.id, permille: it.share }).collect()
+    }
+
+    pub(crate) fn set_shares(&mut self, shares: &[Share]) {
+        for Share { session, permille } in shares {
+            if let Some(session) = self.get_mut(session) {
+                session.share = *permille;
+            }
+        }
+    }
+
+    /// Reduces the sessions to a share. Returns true if any of them could be reduced.
+    pub(crate) fn reduce(&mut self, sessions: &[SessionId], permille: u16) -> bool {
+        let mut any = false;
+        for id in sessions {
+            if let Some(session) = self.get_mut(id)
+                && session.can_do_with_less()
+                && session.share > permille
+            {
+                session.share = permille;
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Limits what the live sessions of a room send, if there are two: each to what the other takes. Returns changed plans.
+    pub(crate) fn settle_peer_caps(&mut self, live: &[SessionId]) -> Vec<GatewayEffect> {
+        let cap = |id: &SessionId| self[id].receives_kbps();
+        let peer_caps: Vec<u32> = match live {
+            [first, second] => vec![cap(second), cap(first)],
+            others => vec![0; others.len()],
+        };
+        let mut plans = Vec::new();
+        for (id, peer_cap_kbps) in live.iter().zip(peer_caps) {
+            let Some(session) = self.get_mut(id) else { continue };
+            if session.plan.peer_cap_kbps != peer_cap_kbps {
+                session.plan.peer_cap_kbps = peer_cap_kbps;
+                plans.push(GatewayEffect::Plan { session: *id, plan: session.plan_in_force() });
+            }
+        }
+        plans
+    }
+
+    /// An endpoint obeys caps on the session: its own endpoint or, in a room of two, the other one.
+    pub(crate) fn obey_caps<'a>(
+        &self,
+        session: &Session,
+        in_room: impl Iterator<Item = &'a SessionId>,
+    ) -> bool {
+        if session.request.media.takes_remb() {
+            return true;
+        }
+        let live = in_room.filter_map(|id| self.get(id));
+        let live = live.filter(|other| other.phase == SessionPhase::Live).take(3);
+        let (count, taking) = live.fold((0, false), |(count, taking), other| {
+            (count + 1, taking || other.request.media.takes_remb())
+        });
+        count == 2 && taking
+    }
+
     pub(crate) fn live(&self) -> usize {
         self.live
     }
@@ -139,6 +274,11 @@ impl SessionTable {
 
     pub(crate) fn get(&self, id: &SessionId) -> Option<&Session> {
         self.all.get(*id).map(|session| &**session)
+    }
+
+    /// Another part of the session's record differs.
+    pub(crate) fn note_changed(&mut self, id: SessionId) {
+        self.changes.note(id);
     }
 
     /// For a change of the session's record.
@@ -209,9 +349,6 @@ impl Index<&SessionId> for SessionTable {
 /// Bit rate in kbit/s of a voice stream that declares none: Opus at 40, with headers.
 const VOICE_KBPS: u32 = 64;
 
-/// The whole of a session's need, in thousandths.
-pub(crate) const WHOLE: u16 = 1_000;
-
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) id: SessionId,
@@ -236,8 +373,7 @@ pub(crate) struct Session {
     pub(crate) voice_only_for: Option<Box<ClientGroup>>,
     pub(crate) slo_marks: SessionMarks,
     pub(crate) admitted_by: Arc<Decider>,
-    /// Hops where the driver was asked to open the session and not yet to close it.
-    pub(crate) legs: SmallMap<Hop, LegState>,
+    pub(crate) legs: Legs,
     /// Present from the workers' first report on.
     pub(crate) media: Option<Box<SessionMedia>>,
     pub(crate) last_heard: Instant,
@@ -275,6 +411,20 @@ impl SessionRequest {
         let device = DeviceLimits::new(&labels, &media);
         SessionRequest { scenario, labels, media, device, bounds, close_after }
     }
+
+    /// Takes a parameter of a scenario plugin, within the scenario's bounds.
+    pub(crate) fn take_param(&mut self, param: Param, value: i64, within: CapBounds) {
+        let CapBounds { floor_kbps, ceiling_kbps } = within;
+        let kbps = u32::try_from(value).ok().map(|kbps| kbps.clamp(floor_kbps, ceiling_kbps));
+        match param {
+            Param::BitrateFloor => self.bounds.floor_kbps = kbps.unwrap_or(floor_kbps),
+            Param::BitrateCeiling => self.bounds.ceiling_kbps = kbps.unwrap_or(ceiling_kbps),
+            Param::CloseAfter => {
+                self.close_after = Duration::from_millis(param.within(value) as u64);
+            }
+            Param::Spares | Param::Priority => {}
+        }
+    }
 }
 
 /// Data of a session that is not live yet.
@@ -283,15 +433,6 @@ pub(crate) struct SessionOpening {
     pub(crate) offer: Arc<Offer>,
     /// The session is refused if it is not live by then; `None` before its room has a route.
     pub(crate) by: Option<Instant>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum LegState {
-    /// Waiting for the node's window; the driver has not been asked yet.
-    Waiting,
-    /// The driver is opening it; after this time it counts as failed.
-    Opening(Instant),
-    Open,
 }
 
 /// The phase of a session's life. A closed session is removed.
@@ -320,20 +461,17 @@ pub(crate) fn need_kbps(media: &MediaDescription, bounds: CapBounds) -> u64 {
 }
 
 impl Session {
-    /// Hops that the driver has not opened in time.
-    pub(crate) fn late_legs(&self, now: Instant) -> Vec<Hop> {
-        let late = |leg: &LegState| matches!(leg, LegState::Opening(until) if *until <= now);
-        self.legs.iter().filter(|(_, leg)| late(leg)).map(|(hop, _)| *hop).collect()
-    }
-
-    /// The time of the next opening timeout; `None` if no opening is awaited.
-    pub(crate) fn next_late(&self) -> Option<Instant> {
-        let opening = self.opening.as_ref().and_then(|opening| opening.by);
-        let legs = self.legs.values().filter_map(|leg| match leg {
-            LegState::Opening(until) => Some(*until),
-            LegState::Open | LegState::Waiting => None,
-        });
-        legs.chain(opening).min()
+    /// The facts that its worker needs.
+    pub(crate) fn installed(&self, room: &Room) -> InstalledSession {
+        InstalledSession {
+            session: self.id,
+            room: room.id(),
+            route: Arc::clone(room.cell()),
+            plan: self.plan_in_force(),
+            media: Arc::clone(&self.request.media),
+            scenario: Arc::clone(&self.request.scenario),
+            of_first_packet: self.of_first_packet,
+        }
     }
 
     /// The session's load: its share of its need.

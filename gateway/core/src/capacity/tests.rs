@@ -14,16 +14,3 @@ fn churn_beyond_allowance_is_refused_for_a_second() {
     assert_eq!(capacity.count_churn(1, 51, now + ms(999)), Err(GuardRule::Churn));
     assert_eq!(capacity.count_churn(1, 51, now + ms(1_000)), Ok(()));
 }
-
-#[test]
-fn reduced_sessions_are_due_after_their_time() {
-    let now = Instant::now();
-    let mut capacity = Capacity::new(&settings(), now);
-    capacity.set_reduced(SessionId(1), Some(now));
-    capacity.set_reduced(SessionId(2), Some(now + ms(5)));
-    capacity.set_reduced(SessionId(3), Some(now));
-    capacity.set_reduced(SessionId(3), None);
-    assert_eq!(capacity.next_reduced(ms(10), now + ms(9)), []);
-    assert_eq!(capacity.next_reduced(ms(10), now + ms(10)), [SessionId(1)]);
-    assert_eq!(capacity.reduced.len(), 2);
-}

@@ -9,8 +9,8 @@ use evenkeel_revisions::{
     CohortSize, Effect, Lifecycle, LifecycleRecord, Revision, Revisions, RolloutRules, WallClock,
 };
 
-use super::Gateway;
 use crate::effects::{GatewayEffect, Timer};
+use crate::gateway::Gateway;
 use crate::policy::policies::HarmfulRevision;
 use crate::policy::subjects::{ArmStatistics, ArmTally};
 use crate::rooms::room::Room;
@@ -35,7 +35,7 @@ impl Gateway {
         is_loaded: impl Fn(&Revision) -> bool,
         now: Instant,
     ) {
-        let effects = &mut self.tables.effects;
+        let effects = &mut self.effects;
         let follows = self.policies.restore(policy, record, is_loaded, now, effects);
         self.follow(policy, follows, now);
     }
@@ -48,7 +48,7 @@ impl Gateway {
     /// Takes the steps of rollouts from now on.
     pub fn release_rollouts(&mut self, now: Instant) {
         self.policies.are_held = false;
-        self.tables.effects.set_if_idle(Timer::Rollouts, now);
+        self.effects.set_if_idle(Timer::Rollouts, now);
     }
 
     /// Returns true if another process decides about revisions.
@@ -73,8 +73,7 @@ impl Gateway {
         now: Instant,
         change: impl FnOnce(&mut Lifecycle) -> T,
     ) -> Option<T> {
-        let (result, follows) =
-            self.policies.change(policy, now, &mut self.tables.effects, change)?;
+        let (result, follows) = self.policies.change(policy, now, &mut self.effects, change)?;
         self.follow(policy, follows, now);
         Some(result)
     }
@@ -83,15 +82,16 @@ impl Gateway {
         for effect in effects {
             match effect {
                 Effect::Report(rollout) => {
-                    self.policies.note_report(&rollout, &self.tables, now);
-                    self.tables.effects.push(GatewayEffect::Rollout(rollout));
+                    let Gateway { policies, slos, settings, nodes, .. } = self;
+                    policies.note_report(&rollout, slos, settings, nodes, now);
+                    self.effects.push(GatewayEffect::Rollout(rollout));
                 }
                 Effect::RecordChanged => {
-                    self.tables.effects.push(GatewayEffect::PolicyChanged(policy.clone()));
+                    self.effects.push(GatewayEffect::PolicyChanged(policy.clone()));
                 }
                 Effect::Unload(name) => {
                     let (unloaded, revision) = (policy.clone(), Arc::clone(&name));
-                    self.tables.effects.push(GatewayEffect::Unload { policy: unloaded, revision });
+                    self.effects.push(GatewayEffect::Unload { policy: unloaded, revision });
                     self.ask_again(policy, &name, now);
                 }
                 Effect::CanaryChanged => {
@@ -111,7 +111,7 @@ impl Gateway {
         differs: Box<str>,
         answers: BreachCount,
     ) {
-        let effects = &mut self.tables.effects;
+        let effects = &mut self.effects;
         self.policies.handle_hidden_state(policy, revision, differs, answers, effects);
     }
 
@@ -129,10 +129,10 @@ impl Gateway {
             let (Some(before), Some(after)) = (before, self.policies.revisions(policy)) else {
                 return true;
             };
-            before.name_for(room.id.0) != after.name_for(room.id.0)
+            before.name_for(room.id().0) != after.name_for(room.id().0)
         };
         let placed = self.subjects().rooms_of(policy).filter(|room| room.is_placed());
-        let concerned: Vec<RoomId> = placed.filter(is_concerned).map(|room| room.id).collect();
+        let concerned: Vec<RoomId> = placed.filter(is_concerned).map(Room::id).collect();
         for room in concerned {
             self.want_reroute(room, now);
         }
@@ -140,14 +140,15 @@ impl Gateway {
 
     /// Removes harmful revisions, takes rollout steps that are due, and ends rollback windows.
     pub(super) fn poll_rollouts(&mut self, now: Instant) {
-        self.policies.judge_activations(&mut self.tables, now);
+        let Gateway { policies, slos, settings, nodes, effects, .. } = self;
+        policies.judge_activations(slos, settings, nodes, effects, now);
         for HarmfulRevision { policy, revision, reason } in
             std::mem::take(&mut self.policies.harmful)
         {
             self.change_policy(&policy, now, |life| life.remove_harmful(&revision, &reason, now));
         }
         for policy in self.policies.changing() {
-            let follows = self.policies.poll(&policy, now, &mut self.tables.effects);
+            let follows = self.policies.poll(&policy, now, &mut self.effects);
             self.follow(&policy, follows, now);
         }
     }

@@ -4,20 +4,22 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_model::{Arm, Health, PolicyName};
-use evenkeel_nodes::Node;
+use evenkeel_model::{Arm, CoreSettings, Health, PolicyName};
+use evenkeel_nodes::{Node, NodeTable};
 use evenkeel_revisions::{RolloutOutcome, RolloutReport};
-use evenkeel_slo::ActivationBreach;
+use evenkeel_slo::{ActivationBreach, SloTable};
 
+use crate::effects::Effects;
 use crate::policy::policies::Policies;
-use crate::rooms::placement::CoreTables;
 
 impl Policies {
     /// Has a revision that replaced another one judged.
     pub(crate) fn note_report(
         &mut self,
         report: &RolloutReport,
-        tables: &CoreTables,
+        slos: &SloTable,
+        settings: &CoreSettings,
+        nodes: &NodeTable,
         now: Instant,
     ) {
         if report.outcome == RolloutOutcome::Activated
@@ -25,15 +27,20 @@ impl Policies {
             && let Some(revision) = &report.revision
         {
             let (policy, revision) = (report.policy.clone(), Arc::clone(revision));
-            let CoreTables { slos, settings, .. } = tables;
-            self.activations.begin(policy, revision, slos, settings, nodes_up(tables), now);
+            self.activations.begin(policy, revision, slos, settings, nodes_up(nodes), now);
         }
     }
 
     /// Finds revisions that burn an error budget fast, and can be rolled back.
-    pub(crate) fn judge_activations(&mut self, tables: &mut CoreTables, now: Instant) {
-        let (up, with_canary) = (nodes_up(tables), self.sets_with_canary());
-        let CoreTables { slos, settings, effects, .. } = tables;
+    pub(crate) fn judge_activations(
+        &mut self,
+        slos: &mut SloTable,
+        settings: &CoreSettings,
+        nodes: &NodeTable,
+        effects: &mut Effects,
+        now: Instant,
+    ) {
+        let (up, with_canary) = (nodes_up(nodes), self.sets_with_canary());
         for found in self.activations.judge(slos, settings, up, &with_canary, now) {
             let ActivationBreach { policy, revision, breach } = found;
             let is_active = self
@@ -52,7 +59,7 @@ impl Policies {
 }
 
 /// The nodes that are up and not drained, as by an operator: without one, offers may be refused.
-fn nodes_up(tables: &CoreTables) -> usize {
+fn nodes_up(nodes: &NodeTable) -> usize {
     let is_up = |node: &&Node| node.health() == Health::Up && node.takes_rooms();
-    tables.nodes.iter().filter(is_up).count()
+    nodes.iter().filter(is_up).count()
 }

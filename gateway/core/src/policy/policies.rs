@@ -290,10 +290,10 @@ impl Policies {
                 session.memory.settle(active);
             }
             if let Some(room) = rooms.get_mut(&session.room)
-                && room.memory.keeps_other()
+                && room.memory().keeps_other()
                 && let Some(active) = settled(&scenario.policy(Hook::Routing))
             {
-                room.memory.settle(active);
+                room.settle_memory(active);
             }
         }
     }
@@ -370,7 +370,7 @@ impl Policies {
             let bad = bad(session, judge.judging());
             let unit = unit(policy.hook, session.room, id);
             let breach = judge.note(unit, bad);
-            let on = subjects.rooms.get(&session.room).and_then(|room| room.holding.on);
+            let on = subjects.rooms.get(&session.room).and_then(|room| room.holding().on);
             let on = on.filter(|_| policy.hook == Hook::Routing);
             let breach = breach.or_else(|| judge.note_node(unit, on?));
             breaches.extend(breach.map(|breach| (policy.clone(), breach)));
@@ -392,12 +392,12 @@ impl Policies {
             return;
         }
         let moves = room.recent_moves(now);
-        let Some(scenario) = settings.scenarios.get(&room.scenario) else { return };
+        let Some(scenario) = settings.scenarios.get(room.scenario()) else { return };
         let policy = scenario.policy(Hook::Routing);
         let judge = self.all.get_mut(&policy).and_then(|policy| policy.judge.as_mut());
         let breach = judge.and_then(|judge| {
             let often = moves >= judge.judging().moves_per_minute as usize;
-            judge.note(room.id.0, Bad::default().with(Figure::Moves, often))
+            judge.note(room.id().0, Bad::default().with(Figure::Moves, often))
         });
         self.breached(&policy, Arm::Canary, breach, effects);
     }

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     AdmitVerdict, Apart, Arm, Ask, AskId, BreachCount, CoreEvent, DecisionNote, DecisionOutcome,
-    GuardRule, Hook, HookAnswer, NO_NODE, NodeId, PluginFault, PluginState, PolicyName,
-    PolicyQuestion, Reasons, RevisionAnswer, RoomId, SessionId,
+    GuardRule, Hook, HookAnswer, NO_NODE, PluginFault, PluginState, PolicyName, PolicyQuestion,
+    Reasons, RevisionAnswer, RoomId, SessionId,
 };
-use evenkeel_nodes::{Node, NodeTable};
 
 use crate::collections::Interner;
 use crate::effects::{Effects, GatewayEffect, Timer};
 use crate::rooms::RoomTable;
+use crate::rooms::placement::UsableNodes;
 use crate::sessions::SessionTable;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -150,29 +150,6 @@ impl QuestionSubject {
 /// Maximum questions in flight: enough for every hook of a few sets and a burst of offers. Beyond it the native default
 /// answers at once.
 const ASKS_IN_FLIGHT_MAX: usize = 256;
-
-/// Nodes that take rooms, in the order of their numbers.
-#[derive(Default, Debug)]
-pub(crate) struct UsableNodes(Box<[NodeId]>);
-
-impl UsableNodes {
-    pub(crate) fn of(nodes: &NodeTable) -> UsableNodes {
-        UsableNodes(nodes.iter().filter(|node| node.takes_rooms()).map(|node| node.id).collect())
-    }
-
-    pub(crate) fn contains(&self, node: NodeId) -> bool {
-        self.0.binary_search(&node).is_ok()
-    }
-
-    /// All of them still take rooms: no death or drain since changed what the native default would do.
-    pub(crate) fn are_left(&self, nodes: &NodeTable) -> bool {
-        self.0.iter().all(|node| nodes.get(*node).is_some_and(Node::takes_rooms))
-    }
-
-    pub(crate) fn first_other(&self, nodes: &[NodeId]) -> Option<NodeId> {
-        nodes.iter().copied().find(|node| !self.contains(*node))
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct PendingQuestion {

@@ -58,7 +58,7 @@ impl<'a> Subjects<'a> {
 
     /// Rooms of the policy's set.
     pub(crate) fn rooms_of(self, policy: &PolicyName) -> impl Iterator<Item = &'a Room> {
-        self.rooms.values().filter(move |room| self.set(&room.scenario) == Some(&policy.set))
+        self.rooms.values().filter(move |room| self.set(room.scenario()) == Some(&policy.set))
     }
 
     /// The session misses a limit of its scenario's objective. `missed` packets were missing when another hop took over.
@@ -98,7 +98,7 @@ impl<'a> Subjects<'a> {
     /// The baseline of a room: the worst of its sessions.
     fn bad_room(self, id: RoomId, judging: &Judging) -> Bad {
         let Some(room) = self.rooms.get(&id) else { return Bad::default() };
-        let sessions = room.sessions.iter().filter_map(|id| self.sessions.get(id));
+        let sessions = room.sessions().iter().filter_map(|id| self.sessions.get(id));
         let bad = sessions
             .fold(Bad::default(), |bad, session| bad.and(self.bad_before(session, judging)));
         bad.with(Figure::Moves, room.moves_noted() >= judging.moves_per_minute as usize)
@@ -116,7 +116,7 @@ impl<'a> Subjects<'a> {
             return;
         }
         // A room counts with its first session.
-        let is_first = |room: &Room| room.sessions.iter().next() == Some(&session.id);
+        let is_first = |room: &Room| room.sessions().iter().next() == Some(&session.id);
         let counts = is_by_room(policy.hook) && self.rooms.get(&session.room).is_some_and(is_first);
         let arm = revisions.arm(unit(policy.hook, session.room, session.id));
         let sums = &mut tally.0[arm as usize];

@@ -1,19 +1,20 @@
-//! Rooms: sessions that are placed and moved together, with the route they share.
+//! A room: its sessions, its route, where it goes, and its past. It changes itself and returns the consequences.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Board, Decider, HOPS_MAX, Hop, HopGrant, Labels, LeftHop, MoveCause, NodeId, RedundancyMode,
-    RegionId, RegionRole, RoomId, Route, RouteCell, SessionId,
+    Board, CoreEvent, Decider, FailureDomain, FailureScope, FlowCounts, HOPS_MAX, Hop, HopGrant,
+    Labels, LeftHop, ModeChange, MoveCause, MoveOutcome, NodeId, PluginState, RedundancyMode,
+    RegionId, RegionRole, RoomId, Route, RouteCell, Scenario, SessionId,
 };
-use evenkeel_nodes::{Node, NodeTable};
-use evenkeel_revisions::StateVersions;
+use evenkeel_nodes::{Node, NodeTable, OpeningClass};
+use evenkeel_revisions::{Revision, Revisions, StateVersions};
 
-use crate::capacity::Holding;
+use crate::capacity::{CapacityLedger, Holding};
 use crate::collections::SmallSet;
-use crate::quality::RoomTally;
+use crate::quality::ballots::RoomTally;
 use crate::record::{HopMap, MoveRecord, RecordedInstant, RoomRecord, Stranded, Struck};
 
 /// Maximum entries in a room's record of moves; the oldest is dropped.
@@ -22,46 +23,135 @@ const RECORDED_MAX: usize = 8;
 /// The limit of moves counts those within this time.
 const MOVES_WITHIN: Duration = Duration::from_secs(60);
 
+/// Minimum interval of questions about one room, whatever its policy requests.
+const TTL_MIN: Duration = Duration::from_millis(100);
+
+/// Rooms due within this time are asked about together.
+const DUE_GRAIN_MAX: Duration = Duration::from_millis(100);
+
+/// Silent sessions are kept this long while their room waits for a node: as long as the longest start may take.
+const HELD_FOR: Duration = Duration::from_secs(600);
+
 #[derive(Debug)]
 pub(crate) struct Room {
-    pub(crate) id: RoomId,
-    pub(crate) name: Arc<str>,
-    pub(crate) scenario: Arc<str>,
+    id: RoomId,
+    name: Arc<str>,
+    scenario: Arc<str>,
     /// Labels of the room's first session.
-    pub(crate) labels: Labels,
+    labels: Labels,
     /// The region of the room's first session, else the gateway's.
-    pub(crate) region: RegionId,
-    pub(crate) spares: u8,
-    pub(crate) mode: RedundancyMode,
+    region: RegionId,
+    spares: u8,
+    mode: RedundancyMode,
     /// The room's number at nodes. All sessions of a call share one, even if each has its own room here.
-    pub(crate) call: RoomId,
+    call: RoomId,
     /// Order of rescues; higher goes first.
-    pub(crate) priority: i64,
-    pub(crate) sessions: SmallSet<SessionId>,
-    pub(crate) cell: Arc<RouteCell>,
-    pub(crate) placed_by: Arc<Decider>,
+    priority: i64,
+    sessions: SmallSet<SessionId>,
+    cell: Arc<RouteCell>,
+    placement: Placement,
+    placed_by: Arc<Decider>,
     /// The capacity that the room uses.
-    pub(crate) holding: Holding,
-    /// A route whose hops are being opened.
-    pub(crate) pending: Option<Box<PendingRoute>>,
-    /// A question to the routing policy about its placement is open.
-    pub(crate) placing: bool,
+    holding: Holding,
     /// State of the routing policy for this room.
-    pub(crate) memory: StateVersions,
+    memory: StateVersions,
     /// Milliseconds until the routing policy is asked again; 0: never.
-    pub(crate) ttl_ms: u32,
+    ttl_ms: u32,
     /// Packets at the current hop since the room last voted.
-    pub(crate) tally: Option<Box<RoomTally>>,
-    /// The nodes under which `RoomTable` lists the room.
-    pub(crate) nodes: Box<[NodeId]>,
+    tally: Option<Box<RoomTally>>,
+    /// The nodes under which the room is listed.
+    nodes: Box<[NodeId]>,
     /// Rarely used fields.
     history: Option<Box<RoomHistory>>,
 }
 
+/// Where the room is, and where it goes.
+#[derive(Debug)]
+enum Placement {
+    /// The room has no route yet. `asked`: a question to the routing policy is open.
+    Nowhere { asked: bool },
+    /// The room's packets take the first usable hop of its route.
+    At,
+    /// The same, until the sessions are open at the hops of another route.
+    Moving(Box<PendingRoute>),
+    /// No hop is left that the room's packets may take.
+    Stranded(Box<StrandedRoom>),
+}
+
+#[derive(Debug)]
+struct StrandedRoom {
+    loss: Stranded,
+    heading: Option<PendingRoute>,
+}
+
+impl Placement {
+    fn heading(&self) -> Option<&PendingRoute> {
+        match self {
+            Placement::Nowhere { .. } | Placement::At => None,
+            Placement::Moving(heading) => Some(heading),
+            Placement::Stranded(room) => room.heading.as_ref(),
+        }
+    }
+
+    fn heading_mut(&mut self) -> Option<&mut PendingRoute> {
+        match self {
+            Placement::Nowhere { .. } | Placement::At => None,
+            Placement::Moving(heading) => Some(heading),
+            Placement::Stranded(room) => room.heading.as_mut(),
+        }
+    }
+
+    fn loss(&self) -> Option<&Stranded> {
+        match self {
+            Placement::Stranded(room) => Some(&room.loss),
+            Placement::Nowhere { .. } | Placement::At | Placement::Moving(_) => None,
+        }
+    }
+
+    /// The room heads for this route instead of the one before. An unplaced room heads nowhere: its first route is published at once.
+    fn head_for(self, heading: PendingRoute) -> Placement {
+        match self {
+            Placement::Nowhere { .. } => self,
+            Placement::At | Placement::Moving(_) => Placement::Moving(Box::new(heading)),
+            Placement::Stranded(mut room) => {
+                room.heading = Some(heading);
+                Placement::Stranded(room)
+            }
+        }
+    }
+
+    /// The room heads nowhere any more.
+    fn stay(self) -> (Placement, Option<PendingRoute>) {
+        match self {
+            Placement::Nowhere { .. } | Placement::At => (self, None),
+            Placement::Moving(heading) => (Placement::At, Some(*heading)),
+            Placement::Stranded(mut room) => {
+                let heading = room.heading.take();
+                (Placement::Stranded(room), heading)
+            }
+        }
+    }
+
+    /// A hop carries the room.
+    fn arrive(self) -> Placement {
+        match self {
+            Placement::Nowhere { .. } | Placement::At => Placement::At,
+            Placement::Moving(_) => self,
+            Placement::Stranded(room) => {
+                room.heading.map_or(Placement::At, |heading| Placement::Moving(Box::new(heading)))
+            }
+        }
+    }
+
+    /// The room has lost its last hop.
+    fn strand(self, loss: Stranded) -> Placement {
+        let heading = self.stay().1;
+        Placement::Stranded(Box::new(StrandedRoom { loss, heading }))
+    }
+}
+
 #[derive(PartialEq, Default, Debug)]
 struct RoomHistory {
-    /// Set while no hop is left that the room's packets may take.
-    stranded: Option<Stranded>,
     /// Hops that did not take the room, with the time until which it avoids them.
     struck: BTreeMap<Hop, Instant>,
     moves: VecDeque<Instant>,
@@ -75,13 +165,51 @@ struct RoomHistory {
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct PendingRoute {
     /// Best first; never empty.
-    pub(crate) hops: Vec<Hop>,
+    hops: Vec<Hop>,
     /// Hops where all sessions must be open first: the target of a move, else the new spares.
-    pub(crate) awaited: BTreeSet<Hop>,
-    pub(crate) waiting: BTreeSet<(SessionId, Hop)>,
-    pub(crate) cause: MoveCause,
-    pub(crate) by: Decider,
-    pub(crate) started: Instant,
+    awaited: BTreeSet<Hop>,
+    waiting: BTreeSet<(SessionId, Hop)>,
+    cause: MoveCause,
+    by: Arc<Decider>,
+    started: Instant,
+}
+
+impl PendingRoute {
+    pub(crate) fn target(&self) -> Hop {
+        self.hops[0]
+    }
+
+    pub(crate) fn hops(&self) -> &[Hop] {
+        &self.hops
+    }
+
+    pub(crate) fn awaited(&self) -> &BTreeSet<Hop> {
+        &self.awaited
+    }
+
+    pub(crate) fn cause(&self) -> MoveCause {
+        self.cause
+    }
+
+    pub(crate) fn by(&self) -> &Arc<Decider> {
+        &self.by
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The number of openings that the route waits for.
+    pub(crate) fn waits_for(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// An operator, the node itself, the loss of a hop or a bad link caused the move: a policy may not change it.
+    fn is_beyond_policies(&self) -> bool {
+        matches!(*self.by, Decider::Operator | Decider::Node)
+            || self.cause.is_loss()
+            || self.cause == MoveCause::Link
+    }
 }
 
 /// A move whose sessions are being opened at the target.
@@ -101,8 +229,133 @@ pub struct MoveUnderWay {
     pub started: Instant,
 }
 
+/// A move that has ended, or a part of one.
+#[derive(Clone, Debug)]
+pub(crate) struct MoveStep {
+    pub(crate) cause: MoveCause,
+    pub(crate) by: Arc<Decider>,
+    pub(crate) from: Hop,
+    pub(crate) to: Option<Hop>,
+    pub(crate) started: Instant,
+}
+
+/// The facts by which a room is weighed, made of its sessions and its scenario.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RoomNeed<'a> {
+    /// The load of its sessions.
+    pub(crate) kbps: u64,
+    /// The deaths that the first spare should cover.
+    pub(crate) reserve: FailureScope,
+    /// The spares are outside this domain of the first node.
+    pub(crate) spares_outside: FailureScope,
+    /// In regional mode: the regions that the room tries next, in order.
+    pub(crate) regions: &'a [RegionId],
+}
+
+impl<'a> RoomNeed<'a> {
+    pub(crate) fn new(kbps: u64, scenario: Option<&'a Scenario>) -> RoomNeed<'a> {
+        RoomNeed {
+            kbps,
+            reserve: scenario.map_or(FailureScope::Node, |scenario| scenario.reserve),
+            spares_outside: scenario.map_or(FailureScope::Node, |scenario| scenario.spares_outside),
+            regions: scenario.map_or(&[], |scenario| &scenario.regions),
+        }
+    }
+
+    /// The zone or region of `on` whose death the room's scenario names in `reserve`. `None`: the death of the node alone, or
+    /// `standby` would die as well.
+    pub(crate) fn covers(
+        &self,
+        on: NodeId,
+        standby: NodeId,
+        nodes: &NodeTable,
+    ) -> Option<FailureDomain> {
+        let domain = nodes.domain_of(on, self.reserve)?;
+        (nodes.domain_of(standby, self.reserve) != Some(domain)).then_some(domain)
+    }
+
+    /// The hops without spares in the first one's domain that the scenario names in `spares_outside`.
+    pub(crate) fn without_inside_spares<T: Copy>(
+        &self,
+        hops: &[T],
+        node: impl Fn(&T) -> NodeId,
+        nodes: &NodeTable,
+    ) -> Vec<T> {
+        let Some(first) = hops.first().map(&node) else { return Vec::new() };
+        let may = |hop: &&T| {
+            let spare = node(hop);
+            spare == first || !nodes.share_domain(first, spare, self.spares_outside)
+        };
+        hops.iter().filter(may).copied().collect()
+    }
+}
+
+/// What a room is weighed against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RoomScales<'a> {
+    pub(crate) need: RoomNeed<'a>,
+    /// The room may take new reserves: no stranded room may need the capacity.
+    pub(crate) takes_reserves: bool,
+    pub(crate) nodes: &'a NodeTable,
+    pub(crate) ledger: &'a CapacityLedger,
+}
+
+/// The second node of a room that is open ahead at it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) enum Protection {
+    /// The room needs none, or has all that its scenario names.
+    #[default]
+    Whole,
+    /// The death of its node would strand the room.
+    Unreserved,
+    /// The death of its node is covered, and not that of the zone or region which its scenario names.
+    Uncovered,
+}
+
+/// The consequences of a change of a room, for the tables beside it.
+#[must_use = "the gateway applies it"]
+#[derive(Default, Debug)]
+pub(crate) struct RoomChange {
+    /// The room's record differs.
+    pub(crate) is_recorded: bool,
+    /// A move that ended without a change of the route.
+    pub(crate) move_ended: Option<CoreEvent>,
+    /// Hops of the current or the pending route differ.
+    pub(crate) hops_differ: bool,
+    /// The room has its first route.
+    pub(crate) is_first_route: bool,
+    pub(crate) capacity: Option<CapacityChange>,
+    pub(crate) rescue: Option<RescueChange>,
+    /// A hitless room is carried by one hop alone from now on, or by both again.
+    pub(crate) kept: Option<CoreEvent>,
+    /// The time at which the hop that the room leaves is closed.
+    pub(crate) leaves_until: Option<Instant>,
+}
+
+/// The nodes under which a room is listed now, and no more.
+#[derive(Debug)]
+pub(crate) struct Relisted {
+    pub(crate) added: Vec<NodeId>,
+    pub(crate) removed: Vec<NodeId>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CapacityChange {
+    pub(crate) released: Holding,
+    pub(crate) held: Holding,
+    pub(crate) protection: Protection,
+}
+
+/// A room is stranded, was tried in vain, or has a hop again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RescueChange {
+    /// The attempts by which the room was listed.
+    pub(crate) before: Option<u32>,
+    pub(crate) after: Option<u32>,
+}
+
 impl Room {
-    /// A room without a route. Its redundancy and priority are set by the caller, from the scenario or a record.
+    /// A room without a route, with the redundancy and the priority of its scenario.
     pub(crate) fn new(
         id: RoomId,
         name: Arc<str>,
@@ -123,16 +376,77 @@ impl Room {
             priority: 0,
             sessions: SmallSet::default(),
             cell: Arc::default(),
+            placement: Placement::Nowhere { asked: false },
             placed_by: Arc::new(Decider::Native),
             holding: Holding::default(),
-            pending: None,
-            placing: false,
             memory: StateVersions::default(),
             ttl_ms: 0,
             tally: None,
             nodes: Box::default(),
             history: None,
         }
+    }
+
+    pub(crate) fn id(&self) -> RoomId {
+        self.id
+    }
+
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(crate) fn scenario(&self) -> &Arc<str> {
+        &self.scenario
+    }
+
+    pub(crate) fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    pub(crate) fn region(&self) -> RegionId {
+        self.region
+    }
+
+    /// The room's number at nodes.
+    pub(crate) fn call(&self) -> RoomId {
+        self.call
+    }
+
+    pub(crate) fn spares(&self) -> u8 {
+        self.spares
+    }
+
+    pub(crate) fn mode(&self) -> RedundancyMode {
+        self.mode
+    }
+
+    pub(crate) fn priority(&self) -> i64 {
+        self.priority
+    }
+
+    pub(crate) fn sessions(&self) -> &SmallSet<SessionId> {
+        &self.sessions
+    }
+
+    pub(crate) fn cell(&self) -> &Arc<RouteCell> {
+        &self.cell
+    }
+
+    pub(crate) fn placed_by(&self) -> &Decider {
+        &self.placed_by
+    }
+
+    pub(crate) fn holding(&self) -> Holding {
+        self.holding
+    }
+
+    /// The route whose hops are being opened.
+    pub(crate) fn heading(&self) -> Option<&PendingRoute> {
+        self.placement.heading()
+    }
+
+    pub(crate) fn memory(&self) -> &StateVersions {
+        &self.memory
     }
 
     pub(crate) fn route(&self) -> Arc<Route> {
@@ -146,17 +460,11 @@ impl Room {
 
     /// Set while no hop is left that the room's packets may take.
     pub(crate) fn stranded(&self) -> Option<Stranded> {
-        self.history.as_ref()?.stranded
-    }
-
-    pub(crate) fn set_stranded(&mut self, stranded: Option<Stranded>) {
-        if stranded.is_some() || self.history.is_some() {
-            self.history.get_or_insert_default().stranded = stranded;
-        }
+        self.placement.loss().copied()
     }
 
     pub(crate) fn is_placed(&self) -> bool {
-        self.route().version > 0
+        !matches!(self.placement, Placement::Nowhere { .. })
     }
 
     /// The nodes of the room's route, best first.
@@ -165,11 +473,7 @@ impl Room {
     }
 
     pub(crate) fn leads_to(&self, hop: Hop) -> bool {
-        self.route().holds(hop) || self.heads_for(hop)
-    }
-
-    pub(crate) fn heads_for(&self, hop: Hop) -> bool {
-        self.pending.as_ref().is_some_and(|pending| pending.hops.contains(&hop))
+        self.route().holds(hop) || self.heading().is_some_and(|heading| heading.hops.contains(&hop))
     }
 
     /// Hops where the room's sessions are opened: those of its current and pending routes, or only the first of each if
@@ -177,46 +481,15 @@ impl Room {
     pub(crate) fn hops_to_open(&self) -> Vec<Hop> {
         let each = if self.mode.opens_ahead() { HOPS_MAX } else { 1 };
         let route = self.route();
-        let pending = self.pending.iter().flat_map(|pending| pending.hops.iter().take(each));
+        let heading = self.heading().into_iter().flat_map(|heading| heading.hops.iter().take(each));
         let standing = if self.stranded().is_some() && each == 1 { 0 } else { each };
-        route.hops.iter().map(|(hop, _)| hop).take(standing).chain(pending).copied().collect()
-    }
-
-    /// Changes the room's survival mode. Pending spares that the old mode did not open are dropped if the new mode
-    /// opens spares.
-    pub(crate) fn take_mode(&mut self, mode: RedundancyMode) {
-        if let Some(pending) = self.pending.as_mut()
-            && mode.opens_ahead()
-            && !self.mode.opens_ahead()
-        {
-            pending.hops.truncate(1);
-        }
-        self.mode = mode;
-        if let Some(history) = &mut self.history {
-            // The new mode gives these hops another chance.
-            history.unalike = None;
-        }
-    }
-
-    /// Stops the pending route from waiting for hops that the mode does not open.
-    pub(crate) fn await_what_is_opened(&mut self) {
-        if let Some(pending) = self.pending.as_mut().filter(|_| !self.mode.opens_ahead()) {
-            let first = pending.hops[0];
-            pending.awaited.retain(|hop| *hop == first);
-            pending.waiting.retain(|(_, hop)| *hop == first);
-        }
+        route.hops.iter().map(|(hop, _)| hop).take(standing).chain(heading).copied().collect()
     }
 
     /// Every hop where the room's sessions should be open at this time.
     pub(crate) fn hops_in_use(&self, now: Instant) -> BTreeSet<Hop> {
         let leaving = self.route().leaving().filter(|(_, until)| now < *until).map(|(hop, _)| hop);
         self.hops_to_open().into_iter().chain(leaving).collect()
-    }
-
-    /// Notes that packets of these hops are no copies of each other. Returns true if that is new.
-    pub(crate) fn note_unalike(&mut self, hops: [Hop; 2]) -> bool {
-        let known = self.history.get_or_insert_default().unalike.replace(hops);
-        known != Some(hops) && known != Some([hops[1], hops[0]])
     }
 
     /// The room's mode over these hops: hitless only while no worker reported that their packets are no copies.
@@ -237,23 +510,79 @@ impl Room {
         self.stranded().map(|stranded| stranded.lost).or_else(first)
     }
 
-    /// Removes a hop from the pending route. Returns the pending route, cancelled, if that was its first hop.
-    pub(crate) fn cut_pending(&mut self, gone: Hop) -> Option<Box<PendingRoute>> {
-        if self.pending.as_ref()?.hops[0] == gone {
-            return self.pending.take();
-        }
-        let pending = self.pending.as_mut()?;
-        pending.hops.retain(|hop| *hop != gone);
-        pending.awaited.remove(&gone);
-        pending.waiting.retain(|(_, hop)| *hop != gone);
-        None
+    /// The move under way, if the room moves to another hop.
+    pub(crate) fn move_under_way(&self) -> Option<MoveUnderWay> {
+        let PendingRoute { cause, by, started, .. } = self.heading()?;
+        let to = self.heading()?.target();
+        let from = self.stood().filter(|from| *from != to)?;
+        let (cause, by, started) = (*cause, Decider::clone(by), *started);
+        Some(MoveUnderWay { room: self.id, cause, by, from, to, started })
     }
 
-    /// Makes the room avoid the hop until that time. Returns true if that is new.
-    pub(crate) fn keep_away(&mut self, hop: Hop, until: Instant, now: Instant) -> bool {
-        let struck = &mut self.history.get_or_insert_default().struck;
-        struck.retain(|_, until| now < *until);
-        struck.insert(hop, until).is_none()
+    /// The room has no spare at all. A missing policy answer must not leave it so.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.is_placed() && self.heading().is_none() && self.route().hops.len() < 2
+    }
+
+    /// The room has fewer spares than its scenario wants.
+    pub(crate) fn is_short_of_spares(&self) -> bool {
+        self.is_placed() && self.route().hops.len() <= usize::from(self.spares)
+    }
+
+    /// The route still has this version and neither an operator nor a rescue is moving the room.
+    pub(crate) fn awaits_policy_since(&self, version: u64) -> bool {
+        self.route().version == version
+            && !self.heading().is_some_and(PendingRoute::is_beyond_policies)
+    }
+
+    /// The room waits for a node to start, so its silent sessions are kept for a while.
+    pub(crate) fn is_held(&self, now: Instant) -> bool {
+        self.mode == RedundancyMode::Cold
+            && self
+                .stranded()
+                .is_some_and(|stranded| now.saturating_duration_since(stranded.since) < HELD_FOR)
+    }
+
+    /// The region that carries the room, or carried it before its node died.
+    pub(crate) fn region_now(&self, nodes: &NodeTable) -> Option<RegionId> {
+        let on = self.holding.on.or(self.stranded().map(|stranded| stranded.lost.node))?;
+        Some(nodes.region_of(on))
+    }
+
+    /// The room has a second node with capacity for the death that its scenario names. True of a room without a node.
+    pub(crate) fn is_covered(&self, need: RoomNeed, nodes: &NodeTable) -> bool {
+        let Holding { on, reserve, covers, twin, .. } = self.holding;
+        let Some(on) = on else { return true };
+        let is_wide = need.reserve != FailureScope::Node;
+        match (twin, reserve) {
+            (Some(twin), _) => !is_wide || need.covers(on, twin, nodes).is_some(),
+            (None, Some(_)) => !is_wide || covers.is_some(),
+            (None, None) => false,
+        }
+    }
+
+    /// Order of openings: sessions of stranded rooms before those of live ones, then new sessions, then spares.
+    pub(crate) fn opening_class(&self, hop: Hop, is_live: bool) -> OpeningClass {
+        let carries = self.heading().is_some_and(|heading| heading.target() == hop)
+            || self.route().is_first(hop);
+        match (carries, self.stranded(), is_live) {
+            (false, ..) => OpeningClass::Spare,
+            (true, Some(_), _) => OpeningClass::Stranded,
+            (true, None, true) => OpeningClass::Moving,
+            (true, None, false) => OpeningClass::Newcomer,
+        }
+    }
+
+    /// The time of the policy's next review of the room, delayed by up to an eighth, so that thousands of due rooms need
+    /// few questions. `None`: the policy asked for none.
+    pub(crate) fn due(&self, began: Instant, now: Instant) -> Option<Instant> {
+        if self.ttl_ms == 0 {
+            return None;
+        }
+        let ttl = Duration::from_millis(u64::from(self.ttl_ms)).max(TTL_MIN);
+        let grain = (ttl / 8).min(DUE_GRAIN_MAX).as_nanos() as u64;
+        let due = (now + ttl).saturating_duration_since(began).as_nanos() as u64;
+        Some(now + ttl + Duration::from_nanos(due.next_multiple_of(grain) - due))
     }
 
     pub(crate) fn shunned(&self, now: Instant) -> impl Iterator<Item = Hop> {
@@ -261,49 +590,10 @@ impl Room {
         struck.filter(move |(_, until)| now < **until).map(|(hop, _)| *hop)
     }
 
-    /// The room left this hop for a closed port, and the node turned out to be dead.
-    pub(crate) fn explain_port_move(&mut self, dead: Hop) {
-        for record in self.history.iter_mut().flat_map(|history| &mut history.record) {
-            if record.from == dead && record.cause == MoveCause::Link {
-                record.cause = MoveCause::NodeDown;
-            }
-        }
-    }
-
-    /// Adds a move to the room's record.
-    pub(crate) fn record(&mut self, record: MoveRecord) {
-        let records = &mut self.history.get_or_insert_default().record;
-        if records.len() == RECORDED_MAX {
-            records.pop_front();
-        }
-        records.push_back(record);
-    }
-
-    /// The room's last moves, oldest first.
-    pub(crate) fn records(&self) -> impl Iterator<Item = &MoveRecord> {
-        self.history.iter().flat_map(|history| &history.record)
-    }
-
-    /// Counts a move towards the limit. Only `counted_max` moves are kept.
-    pub(crate) fn note_move(&mut self, now: Instant, counted_max: usize) {
-        let moves = &mut self.history.get_or_insert_default().moves;
-        moves.push_back(now);
-        while moves.len() > counted_max {
-            moves.pop_front();
-        }
-    }
-
-    /// Number of stored move times, including expired ones.
-    pub(crate) fn moves_noted(&self) -> usize {
-        self.history.as_ref().map_or(0, |history| history.moves.len())
-    }
-
-    /// Number of moves within the last minute.
-    pub(crate) fn recent_moves(&mut self, now: Instant) -> usize {
-        let Some(history) = &mut self.history else { return 0 };
-        let past = |at: &mut Instant| now.saturating_duration_since(*at) >= MOVES_WITHIN;
-        while history.moves.pop_front_if(past).is_some() {}
-        history.moves.len()
+    /// Nodes that the room avoids. Another incarnation of an avoided node is not avoided.
+    pub(crate) fn shunned_nodes(&self, nodes: &NodeTable, now: Instant) -> Vec<NodeId> {
+        let is_there = |hop: &Hop| nodes.get(hop.node).is_some_and(|node| node.hop() == *hop);
+        self.shunned(now).filter(is_there).map(|hop| hop.node).collect()
     }
 
     /// The node is not the room's native place: it is in another region, or is a standby.
@@ -317,10 +607,460 @@ impl Room {
         self.mode.leaves_standbys() && node.settings.role == RegionRole::Standby
     }
 
-    /// Nodes that the room avoids. Another incarnation of an avoided node is not avoided.
-    pub(crate) fn shunned_nodes(&self, nodes: &NodeTable, now: Instant) -> Vec<NodeId> {
-        let is_there = |hop: &Hop| nodes.get(hop.node).is_some_and(|node| node.hop() == *hop);
-        self.shunned(now).filter(is_there).map(|hop| hop.node).collect()
+    /// The room's last moves, oldest first.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &MoveRecord> {
+        self.history.iter().flat_map(|history| &history.record)
+    }
+
+    /// Number of stored move times, including expired ones.
+    pub(crate) fn moves_noted(&self) -> usize {
+        self.history.as_ref().map_or(0, |history| history.moves.len())
+    }
+
+    pub(crate) fn join(&mut self, session: SessionId) {
+        self.sessions.insert(session);
+    }
+
+    /// The session ended. Returns true if it was the last one.
+    pub(crate) fn leave(&mut self, session: SessionId) -> bool {
+        self.sessions.remove(&session);
+        if let Some(heading) = self.placement.heading_mut() {
+            heading.waiting.retain(|(waits, _)| *waits != session);
+        }
+        self.sessions.is_empty()
+    }
+
+    /// Sets the number of spares and the priority, before the room is placed.
+    pub(crate) fn prefer(&mut self, spares: u8, priority: i64) {
+        (self.spares, self.priority) = (spares, priority);
+    }
+
+    /// Takes the redundancy and the priority of its scenario.
+    pub(crate) fn take_scenario(&mut self, scenario: &Scenario) {
+        (self.spares, self.mode, self.priority) =
+            (scenario.spares, scenario.mode, scenario.priority);
+    }
+
+    pub(crate) fn set_spares(&mut self, spares: u8) {
+        self.spares = spares;
+    }
+
+    /// Applies the scenario's survival mode. Pending spares that the old mode did not open are dropped if the new mode
+    /// opens spares, and a pending route does not wait for hops that the mode does not open.
+    pub(crate) fn take_mode(&mut self, mode: RedundancyMode) {
+        let before = std::mem::replace(&mut self.mode, mode);
+        if before != mode {
+            if let Some(heading) = self.placement.heading_mut()
+                && mode.opens_ahead()
+                && !before.opens_ahead()
+            {
+                heading.hops.truncate(1);
+            }
+            if let Some(history) = &mut self.history {
+                // The new mode gives these hops another chance.
+                history.unalike = None;
+            }
+        }
+        if let Some(heading) = self.placement.heading_mut().filter(|_| !mode.opens_ahead()) {
+            let first = heading.hops[0];
+            heading.awaited.retain(|hop| *hop == first);
+            heading.waiting.retain(|(_, hop)| *hop == first);
+        }
+    }
+
+    /// Returns true if the routing policy may be asked to place the room: no such question is open.
+    pub(crate) fn ask_placement(&mut self) -> bool {
+        match &mut self.placement {
+            Placement::Nowhere { asked } => !std::mem::replace(asked, true),
+            Placement::At | Placement::Moving(_) | Placement::Stranded(_) => false,
+        }
+    }
+
+    /// The question about the room's placement is over.
+    pub(crate) fn placement_answered(&mut self) {
+        if let Placement::Nowhere { asked } = &mut self.placement {
+            *asked = false;
+        }
+    }
+
+    pub(crate) fn set_placed_by(&mut self, by: Arc<Decider>) {
+        self.placed_by = by;
+    }
+
+    /// The policy reviews the room after this time.
+    pub(crate) fn review_after(&mut self, ttl_ms: u32) {
+        self.ttl_ms = ttl_ms;
+    }
+
+    /// Keeps the state that the routing policy wrote about the room.
+    pub(crate) fn remember(&mut self, state: Arc<PluginState>, revisions: Option<&Revisions>) {
+        self.memory.write(state, revisions);
+    }
+
+    /// Forgets states of other revisions.
+    pub(crate) fn settle_memory(&mut self, active: &Revision) {
+        self.memory.settle(active);
+    }
+
+    /// Counts one session's flow towards the room's vote about its hop. Returns the packets of a vote that is due.
+    pub(crate) fn tally(&mut self, hop: Hop, flow: &FlowCounts, now: Instant) -> Option<RoomTally> {
+        let tally = self.tally.get_or_insert_with(|| Box::new(RoomTally::new(hop, now)));
+        tally.stands_at(hop, now);
+        if !tally.add(flow, now) {
+            return None;
+        }
+        let next = tally.anew(now);
+        Some(std::mem::replace(&mut **tally, next))
+    }
+
+    /// Notes that packets of these hops are no copies of each other. Returns true if that is new.
+    pub(crate) fn note_unalike(&mut self, hops: [Hop; 2]) -> bool {
+        let known = self.history.get_or_insert_default().unalike.replace(hops);
+        known != Some(hops) && known != Some([hops[1], hops[0]])
+    }
+
+    /// Makes the room avoid the hop until that time. Returns true if that is new.
+    pub(crate) fn keep_away(&mut self, hop: Hop, until: Instant, now: Instant) -> bool {
+        let struck = &mut self.history.get_or_insert_default().struck;
+        struck.retain(|_, until| now < *until);
+        struck.insert(hop, until).is_none()
+    }
+
+    /// The room left this hop for a closed port, and the node turned out to be dead.
+    pub(crate) fn explain_port_move(&mut self, dead: Hop) {
+        for record in self.history.iter_mut().flat_map(|history| &mut history.record) {
+            if record.from == dead && record.cause == MoveCause::Link {
+                record.cause = MoveCause::NodeDown;
+            }
+        }
+    }
+
+    /// Adds a move to the room's record.
+    pub(crate) fn record(&mut self, step: MoveStep, outcome: MoveOutcome, now: Instant) {
+        let MoveStep { cause, by, from, to, started } = step;
+        let records = &mut self.history.get_or_insert_default().record;
+        if records.len() == RECORDED_MAX {
+            records.pop_front();
+        }
+        records.push_back(MoveRecord { cause, by, from, to, started, ended: now, outcome });
+    }
+
+    /// Counts a move towards the limit. Only `counted_max` moves are kept.
+    pub(crate) fn note_move(&mut self, now: Instant, counted_max: usize) {
+        let moves = &mut self.history.get_or_insert_default().moves;
+        moves.push_back(now);
+        while moves.len() > counted_max {
+            moves.pop_front();
+        }
+    }
+
+    /// Number of moves within the last minute.
+    pub(crate) fn recent_moves(&mut self, now: Instant) -> usize {
+        let Some(history) = &mut self.history else { return 0 };
+        let past = |at: &mut Instant| now.saturating_duration_since(*at) >= MOVES_WITHIN;
+        while history.moves.pop_front_if(past).is_some() {}
+        history.moves.len()
+    }
+
+    /// The room heads for this route; `stands` is the hop that carries it. A moving room does not wait for its spares; if
+    /// its mode opens none ahead, they are not opened.
+    pub(crate) fn head_for(
+        &mut self,
+        hops: Vec<Hop>,
+        cause: MoveCause,
+        by: Arc<Decider>,
+        stands: Option<Hop>,
+        now: Instant,
+    ) -> RoomChange {
+        let moves = stands != Some(hops[0]);
+        let awaited = match (moves, self.mode.opens_ahead()) {
+            (false, true) => hops.len(),
+            _ => 1,
+        };
+        let awaited = hops.iter().take(awaited).copied().collect();
+        let before = self.take_heading();
+        let (same, other) = match before {
+            Some(before) if before.hops[0] == hops[0] => (Some(before), None),
+            other => (None, other),
+        };
+        let started = same.map_or(now, |before| before.started);
+        let ended = other.map(|other| self.end_move(other, MoveOutcome::Superseded, now));
+        let waiting = BTreeSet::new();
+        let heading = PendingRoute { hops, awaited, waiting, cause, by, started };
+        self.change_placement(|placement| placement.head_for(heading));
+        RoomChange { is_recorded: true, hops_differ: true, ..ended.unwrap_or_default() }
+    }
+
+    /// The pending route waits for these openings.
+    pub(crate) fn await_openings(&mut self, openings: impl IntoIterator<Item = (SessionId, Hop)>) {
+        if let Some(heading) = self.placement.heading_mut() {
+            heading.waiting.extend(openings);
+        }
+    }
+
+    /// A new session is opened at the hops that the pending route waits for.
+    pub(crate) fn await_session(&mut self, session: SessionId) {
+        if let Some(PendingRoute { awaited, waiting, .. }) = self.placement.heading_mut() {
+            waiting.extend(awaited.iter().map(|hop| (session, *hop)));
+        }
+    }
+
+    /// The session is open at the hop. Returns true if the room heads for another route.
+    pub(crate) fn opened_at(&mut self, session: SessionId, hop: Hop) -> bool {
+        let Some(heading) = self.placement.heading_mut() else { return false };
+        heading.waiting.remove(&(session, hop));
+        true
+    }
+
+    /// All sessions are open that the pending route waits for.
+    pub(crate) fn is_opened(&self) -> bool {
+        self.heading().is_some_and(|heading| heading.waiting.is_empty())
+    }
+
+    /// Takes the pending route if all sessions are open that it waits for.
+    pub(crate) fn take_opened(&mut self) -> Option<PendingRoute> {
+        if self.is_opened() { self.take_heading() } else { None }
+    }
+
+    /// The room heads nowhere any more.
+    pub(crate) fn stay(&mut self, outcome: MoveOutcome, now: Instant) -> RoomChange {
+        let heading = self.take_heading();
+        heading.map(|heading| self.end_move(heading, outcome, now)).unwrap_or_default()
+    }
+
+    /// Removes a hop from the pending route. Without its first hop, the room heads nowhere any more.
+    pub(crate) fn lose_hop(&mut self, gone: Hop, outcome: MoveOutcome, now: Instant) -> RoomChange {
+        let Some(heading) = self.placement.heading_mut() else { return RoomChange::default() };
+        if heading.hops[0] == gone {
+            return self.stay(outcome, now);
+        }
+        heading.hops.retain(|hop| *hop != gone);
+        heading.awaited.remove(&gone);
+        heading.waiting.retain(|(_, hop)| *hop != gone);
+        RoomChange { is_recorded: true, hops_differ: true, ..RoomChange::default() }
+    }
+
+    /// Ends a move that does not take place. Nothing is reported if the route would not have moved the room.
+    pub(crate) fn end_move(
+        &mut self,
+        heading: PendingRoute,
+        outcome: MoveOutcome,
+        now: Instant,
+    ) -> RoomChange {
+        let PendingRoute { hops, cause, by, started, .. } = heading;
+        let mut change =
+            RoomChange { is_recorded: true, hops_differ: true, ..RoomChange::default() };
+        let to = hops[0];
+        if let Some(from) = self.stood().filter(|from| *from != to) {
+            let step = MoveStep { cause, by: Arc::clone(&by), from, to: Some(to), started };
+            self.record(step, outcome, now);
+            let (room, room_name, by) = (self.id, Arc::clone(&self.name), Decider::clone(&by));
+            let ended =
+                CoreEvent::MoveEnded { room, room_name, cause, by, from, to, started, outcome };
+            change.move_ended = Some(ended);
+        }
+        change
+    }
+
+    /// Publishes a route whose first hop carries the room. The caller has checked or reserved the capacity.
+    pub(crate) fn admit_at(
+        &mut self,
+        hops: &[Hop],
+        left: Option<Box<LeftHop>>,
+        scales: &RoomScales,
+    ) -> RoomChange {
+        let before = self.stranded().map(|stranded| stranded.attempts);
+        let is_first_route = !self.is_placed();
+        self.change_placement(Placement::arrive);
+        let rescue = before.map(|before| RescueChange { before: Some(before), after: None });
+        RoomChange { is_first_route, rescue, ..self.publish(hops, left, scales) }
+    }
+
+    /// No hop is left that the room's packets may take. Publishes what remains of its route.
+    pub(crate) fn strand(
+        &mut self,
+        lost: Hop,
+        since: Instant,
+        hops: &[Hop],
+        scales: &RoomScales,
+    ) -> RoomChange {
+        let before = self.stranded().map(|stranded| stranded.attempts);
+        self.change_placement(|it| it.strand(Stranded { lost, since, attempts: 0 }));
+        let rescue = Some(RescueChange { before, after: Some(0) });
+        RoomChange { rescue, ..self.publish(hops, None, scales) }
+    }
+
+    /// A stranded room found no node.
+    pub(crate) fn count_attempt(&mut self) -> RoomChange {
+        let Placement::Stranded(room) = &mut self.placement else { return RoomChange::default() };
+        let before = room.loss.attempts;
+        room.loss.attempts = before.saturating_add(1);
+        let rescue = RescueChange { before: Some(before), after: Some(room.loss.attempts) };
+        RoomChange { is_recorded: true, rescue: Some(rescue), ..RoomChange::default() }
+    }
+
+    /// Publishes a route, or for a stranded room what remains of its route.
+    pub(crate) fn publish(
+        &mut self,
+        hops: &[Hop],
+        left: Option<Box<LeftHop>>,
+        scales: &RoomScales,
+    ) -> RoomChange {
+        // A stranded room keeps all hops, since it may continue at any.
+        let hops = match self.stranded() {
+            Some(_) => hops.to_vec(),
+            None => scales.need.without_inside_spares(hops, |hop| hop.node, scales.nodes),
+        };
+        let (grants, capacity) = self.weigh(&hops, scales);
+        let before = self.route();
+        let (version, mode) = (before.version + 1, self.mode_over(&hops));
+        let leaves_until = left.as_ref().map(|left| left.until);
+        let hops = hops.into_iter().zip(grants).collect();
+        self.cell.publish(Route { version, mode, hops, left });
+        RoomChange {
+            is_recorded: true,
+            hops_differ: true,
+            capacity: Some(capacity),
+            kept: self.kept_since(&before),
+            leaves_until,
+            ..RoomChange::default()
+        }
+    }
+
+    /// Weighs the same hops again, because the room's sessions, its target or the capacity of its nodes changed.
+    pub(crate) fn regrant(&mut self, scales: &RoomScales) -> RoomChange {
+        if !self.is_placed() {
+            return RoomChange::default();
+        }
+        let before = self.route();
+        let hops: Vec<Hop> = before.hops.iter().map(|(hop, _)| *hop).collect();
+        let (after, capacity) = self.weigh(&hops, scales);
+        let mut change = RoomChange {
+            is_recorded: capacity.released.covers != capacity.held.covers,
+            capacity: Some(capacity),
+            ..RoomChange::default()
+        };
+        if before.hops.iter().map(|(_, grant)| *grant).ne(after.iter().copied()) {
+            let hops = hops.into_iter().zip(after).collect();
+            self.cell.publish(Route { version: before.version + 1, hops, ..(*before).clone() });
+            change = RoomChange { is_recorded: true, kept: self.kept_since(&before), ..change };
+        }
+        change
+    }
+
+    /// The room of a record holds the capacity that its grants say. `covers`: its reserve covers a zone or region.
+    pub(crate) fn resume_holding(&mut self, covers: bool, scales: &RoomScales) -> RoomChange {
+        let granted = self.granted(scales.need.kbps);
+        let reserved = granted.on.zip(granted.reserve).filter(|_| covers);
+        let covers = reserved.and_then(|(on, at)| scales.need.covers(on, at, scales.nodes));
+        let released = std::mem::replace(&mut self.holding, Holding { covers, ..granted });
+        let protection = Protection::Whole;
+        let capacity = CapacityChange { released, held: self.holding, protection };
+        RoomChange { is_recorded: true, capacity: Some(capacity), ..RoomChange::default() }
+    }
+
+    /// Updates the room's holding and returns the grant of each hop. The first is admitted; the second is reserved if
+    /// capacity is kept for it. In hitless mode both are admitted if both can carry the room. Spares that are not
+    /// opened ahead are gated.
+    fn weigh(&mut self, hops: &[Hop], scales: &RoomScales) -> (Vec<HopGrant>, CapacityChange) {
+        let RoomScales { need, takes_reserves, nodes, ledger } = *scales;
+        let kbps = need.kbps;
+        let mode = self.mode_over(hops);
+        let before = self.holding;
+        let ledger = ledger.without(before);
+        let on = hops.first().map(|hop| hop.node).filter(|_| self.stranded().is_none());
+        let heading = self.heading().map(|heading| heading.hops[0].node);
+        let second = hops.get(1).filter(|_| mode.opens_ahead()).map(|hop| hop.node);
+        let twin =
+            second.filter(|_| mode == RedundancyMode::Hitless && on.is_some()).filter(|second| {
+                let had = before.twin == Some(*second);
+                let fits = (had || takes_reserves) && ledger.fits(*second, kbps);
+                heading == Some(*second) || fits
+            });
+        let reserved = on.zip(second).filter(|_| twin.is_none()).and_then(|(on, second)| {
+            let had = before.reserve == Some(second) && before.on == Some(on);
+            let fits = |covers: Option<FailureDomain>| {
+                let had = had && (covers.is_none() || covers == before.covers);
+                let fits = (had || takes_reserves) && ledger.fits_reserve(second, on, covers, kbps);
+                heading == Some(second) || fits
+            };
+            // The death of the node alone is covered if capacity for that of its zone is missing.
+            let wanted = need.covers(on, second, nodes);
+            let covers = wanted.filter(|wanted| fits(Some(*wanted)));
+            (covers.is_some() || fits(None)).then_some((second, covers))
+        });
+        let (reserve, covers) = (reserved.map(|(at, _)| at), reserved.and_then(|(_, it)| it));
+        self.holding = Holding { on, reserve, covers, heading, twin, kbps };
+        let provided = if mode == RedundancyMode::Hitless { twin } else { reserve };
+        let protection = match (on.is_some() && mode.opens_ahead(), provided) {
+            (true, None) => Protection::Unreserved,
+            (true, Some(_)) if !self.is_covered(need, nodes) => Protection::Uncovered,
+            _ => Protection::Whole,
+        };
+        let grant = |place| match place {
+            0 if on.is_some() => HopGrant::Admitted,
+            1 if twin.is_some() => HopGrant::Admitted,
+            1 if reserve.is_some() => HopGrant::Reserved,
+            _ => HopGrant::Gated,
+        };
+        let capacity = CapacityChange { released: before, held: self.holding, protection };
+        ((0..hops.len()).map(grant).collect(), capacity)
+    }
+
+    /// The start and the end of a time in which one hop alone carries a hitless room.
+    fn kept_since(&self, before: &Route) -> Option<CoreEvent> {
+        match (before.version, before.mode) {
+            (0, _) => self.kept(RedundancyMode::Hitless),
+            (_, RedundancyMode::Hitless) => self.kept(before.effective_mode()),
+            // The change to hitless emits its own event first.
+            _ => None,
+        }
+    }
+
+    /// The event for a hitless room that capacity keeps in another mode than `from`.
+    pub(crate) fn kept(&self, from: RedundancyMode) -> Option<CoreEvent> {
+        let route = self.route();
+        let to = route.effective_mode();
+        (route.mode == RedundancyMode::Hitless && from != to).then(|| {
+            let (room_name, why) = (Arc::clone(&self.name), ModeChange::Capacity);
+            CoreEvent::Mode { room: self.id, room_name, from, to, why }
+        })
+    }
+
+    /// Takes the nodes under which the room is to be listed. Returns those of before, if they differ.
+    pub(crate) fn relist(&mut self) -> Option<Relisted> {
+        let route = self.route();
+        let heading = self.heading().into_iter().flat_map(|heading| &heading.hops);
+        let hops = route.hops.iter().map(|(hop, _)| hop).chain(heading);
+        let mut nodes: Vec<NodeId> = hops.map(|hop| hop.node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        if *nodes == *self.nodes {
+            return None;
+        }
+        let before = std::mem::replace(&mut self.nodes, nodes.into());
+        let is_new = |node: &NodeId| !before.contains(node);
+        let added = self.nodes.iter().copied().filter(is_new).collect();
+        let is_gone = |node: &NodeId| !self.nodes.contains(node);
+        let removed = before.iter().copied().filter(is_gone).collect();
+        Some(Relisted { added, removed })
+    }
+
+    /// The nodes under which the room is listed.
+    pub(crate) fn listed_at(&self) -> &[NodeId] {
+        &self.nodes
+    }
+
+    fn take_heading(&mut self) -> Option<PendingRoute> {
+        let nowhere = Placement::Nowhere { asked: false };
+        let (placement, heading) = std::mem::replace(&mut self.placement, nowhere).stay();
+        self.placement = placement;
+        heading
+    }
+
+    fn change_placement(&mut self, change: impl FnOnce(Placement) -> Placement) {
+        let nowhere = Placement::Nowhere { asked: false };
+        self.placement = change(std::mem::replace(&mut self.placement, nowhere));
     }
 
     /// The room's record, without the facts that `RoomTable` and the timers hold.
@@ -348,7 +1088,7 @@ impl Room {
             memory: self.memory.clone(),
             ttl_ms: self.ttl_ms,
             due: None,
-            waits: self.pending.is_some(),
+            waits: self.heading().is_some(),
             struck: struck.map(|(hop, until)| Struck { hop: *hop, until: *until }).collect(),
             unalike: history.and_then(|history| history.unalike),
             counted: history
@@ -375,7 +1115,6 @@ impl Room {
             (None, _) => None,
         };
         let history = RoomHistory {
-            stranded,
             struck: (record.struck.iter())
                 .filter_map(|struck| Some((hops.map(struck.hop)?, struck.until)))
                 .collect(),
@@ -398,6 +1137,10 @@ impl Room {
             placed_by: Arc::new(record.placed_by),
             memory: record.memory,
             ttl_ms: record.ttl_ms,
+            placement: match stranded {
+                Some(loss) => Placement::Stranded(Box::new(StrandedRoom { loss, heading: None })),
+                None => Placement::At,
+            },
             history: (history != RoomHistory::default()).then(|| Box::new(history)),
             ..Room::new(record.id, record.name, record.scenario, record.labels, region, record.call)
         };
@@ -413,7 +1156,7 @@ impl Room {
     }
 
     /// The capacity that the grants of the room's route say it uses.
-    pub(crate) fn granted(&self, kbps: u64) -> Holding {
+    fn granted(&self, kbps: u64) -> Holding {
         let route = self.route();
         let (on, second) = match self.stranded() {
             Some(_) => (None, None),
@@ -430,3 +1173,6 @@ impl Room {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

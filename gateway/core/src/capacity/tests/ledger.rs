@@ -1,5 +1,11 @@
 use super::super::*;
 
+impl CapacityLedger {
+    pub(crate) fn has_no_dead(&self) -> bool {
+        self.dead.is_empty()
+    }
+}
+
 impl LedgerView<'_> {
     /// Checks that the ledger equals the sum of these holdings and stays within every node's capacity.
     pub(crate) fn audit(self, holdings: impl Iterator<Item = Holding>) -> Result<(), String> {
@@ -82,7 +88,7 @@ fn reserve_is_load_after_death() {
     let mut ledger = CapacityLedger::new(vec![100, 100, 100]);
     ledger.hold(holding(A, C, 40));
     ledger.hold(holding(B, C, 30));
-    ledger.dead.insert(A);
+    ledger.note_death(A);
     let at_c = |ledger: &CapacityLedger| (ledger.view().carried(C), ledger.view().reserve(C));
     assert_eq!(at_c(&ledger), (40, 30));
     assert_eq!((ledger.view().fits(C, 30), ledger.view().fits(C, 31)), (true, false));

@@ -11,7 +11,7 @@ use evenkeel_nodes::NodeEvidence;
 use super::super::NotOpened;
 use super::world::{Driver, VOICE};
 use super::*;
-use crate::sessions::LegState;
+use crate::legs::LegState;
 
 /// A driver that answers after a delay, with the time of each unanswered opening.
 struct Slow {
@@ -68,7 +68,7 @@ fn dead_region_is_admitted_at_pace_and_limits() {
     let mut settings = settings_of(&nodes);
     settings.limits.lost_at_once = 256;
     let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
-    for scenario in world.gateway.tables.settings.scenarios.values_mut() {
+    for scenario in world.gateway.settings.scenarios.values_mut() {
         scenario.bounds.floor_kbps = VOICE as u32;
     }
     for number in 0..ROOMS {
@@ -82,16 +82,15 @@ fn dead_region_is_admitted_at_pace_and_limits() {
     let mut slow = Slow::new();
     slow.pass(&mut world, ms(3_000), ms(5));
     assert!(slow.most <= 2 * 1_024, "{}", slow.most);
-    let on = |node| {
-        world.gateway.tables.rooms.values().filter(|room| room.holding.on == Some(node)).count()
-    };
+    let on =
+        |node| world.gateway.rooms.values().filter(|room| room.holding().on == Some(node)).count();
     assert_eq!((on(B) + on(C)) as u64, ROOMS - 100);
     // All calls are admitted before any stream.
     let left: Vec<&str> = (0..ROOMS)
         .map(|number| world.room(&number.to_string()))
-        .map(|id| &world.gateway.tables.rooms[&id])
+        .map(|id| &world.gateway.rooms[&id])
         .filter(|room| room.stranded().is_some())
-        .map(|room| &*room.scenario)
+        .map(|room| &**room.scenario())
         .collect();
     assert_eq!(left, ["stream"; 100]);
 }
@@ -114,10 +113,10 @@ fn new_sessions_wait_behind_stranded_ones() {
     assert!((ms(5_000)..ms(10_000)).contains(&retry), "some wait for their turn: {retry:?}");
     let hop = world.hop(B);
     let of = |world: &World, name: &str| {
-        *world.gateway.tables.rooms[&world.room(name)].sessions.iter().next().unwrap()
+        *world.gateway.rooms[&world.room(name)].sessions().iter().next().unwrap()
     };
     let z = of(&world, "z");
-    assert_eq!(world.gateway.tables.sessions[&z].legs.get(&hop), Some(&LegState::Waiting));
+    assert_eq!(world.gateway.sessions[&z].legs.get(&hop), Some(LegState::Waiting));
     let mut order = Vec::new();
     while let Some((session, hop)) = world.opening.pop_first() {
         world.gateway.handle_opened(session, hop, Ok(()), world.now);
@@ -165,7 +164,7 @@ fn waiting_session_precedes_new_one() {
     world.pass(ms(10));
     // Rooms of two wait for B, because they are too large for C.
     let last = world.room("alone");
-    assert!(world.gateway.tables.rooms[&last].heads_for(world.hop(C)));
+    assert!(world.gateway.rooms[&last].heading().unwrap().hops().contains(&world.hop(C)));
     let late = world.offer("late");
     assert!((ms(5_000)..ms(10_000)).contains(&retry(&world, late)), "nothing else is left");
 }
@@ -180,7 +179,7 @@ fn refused_openings_slow_only_their_node() {
         world.offer(&number.to_string());
     }
     assert_eq!(world.opening.len(), 64);
-    let pace = |world: &World, node: NodeId| world.gateway.tables.nodes.pace(node).counts();
+    let pace = |world: &World, node: NodeId| world.gateway.nodes.pace(node).counts();
     for number in 0..65 {
         let (session, hop) = world.opening.pop_first().unwrap();
         world.gateway.handle_opened(session, hop, Err(NotOpened), world.now);
@@ -272,7 +271,7 @@ fn nearly_full_node_is_believed() {
         world.open(&number.to_string());
     }
     let on = |world: &World, node| {
-        world.gateway.tables.rooms.values().filter(|room| room.holding.on == Some(node)).count()
+        world.gateway.rooms.values().filter(|room| room.holding().on == Some(node)).count()
     };
     assert!(on(&world, A) <= 2, "{}", on(&world, A));
     // The node reports no load any more, and is tried again.

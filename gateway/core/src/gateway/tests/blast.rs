@@ -99,7 +99,7 @@ fn blast_radius_equals_the_loss() {
         let shares_after = shares(&world);
         for room in &predicted.rooms {
             assert_eq!(room.to, taken.get(&room.room).copied(), "seed {seed}: {room:?}");
-            let sessions = &world.gateway.tables.rooms[&room.room].sessions;
+            let sessions = &world.gateway.rooms[&room.room].sessions();
             let fewer = sessions.iter().filter(|id| shares_after[*id] < shares_before[*id]).count();
             assert_eq!(room.reduced as usize, fewer, "seed {seed}: {room:?}");
             rooms += 1;
@@ -122,12 +122,12 @@ fn taken(world: &World) -> BTreeMap<RoomId, NodeId> {
 }
 
 fn carriers(world: &World) -> BTreeMap<RoomId, NodeId> {
-    let rooms = world.gateway.tables.rooms.values();
-    rooms.filter_map(|room| Some((room.id, world.gateway.stands_at(room.id)?.node))).collect()
+    let rooms = world.gateway.rooms.values();
+    rooms.filter_map(|room| Some((room.id(), world.gateway.stands_at(room.id())?.node))).collect()
 }
 
 fn shares(world: &World) -> BTreeMap<SessionId, u16> {
-    world.gateway.tables.sessions.values().map(|session| (session.id, session.share)).collect()
+    world.gateway.sessions.values().map(|session| (session.id, session.share)).collect()
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn copy_has_the_pace_of_openings() {
     drain(&mut world, false);
     for _ in 0..4 {
         world.pass(ms(200));
-        world.gateway.tables.nodes.pace_mut(B).slower(world.now);
+        world.gateway.nodes.pace_mut(B).slower(world.now);
     }
     let predicted = blast(&mut world, &[A]);
     assert_eq!(predicted.rooms.len(), 12);
@@ -309,7 +309,7 @@ fn modes_differ_in_spares_bandwidth_and_outage() {
     let mut world = rooms_at_a(4, 640);
     // An answer of B after 80 ms, which the smoothed round trip takes an eighth of.
     let (now, sequence) = (world.now, u64::MAX);
-    let detector = &mut world.gateway.tables.nodes.get_mut(B).unwrap().detector;
+    let detector = &mut world.gateway.nodes.get_mut(B).unwrap().detector;
     detector.handle_probe_sent(sequence, now - ms(80));
     detector.handle_probe_answered(sequence, now);
     let opened = detector.round_trip().unwrap().0;

@@ -82,7 +82,7 @@ fn scenario_stays_within_device() {
             Some(Ok(HookAnswer::Params(params.map(|(key, kbps)| (key.into(), kbps)).into())))
         });
         let session = open(&mut world, &[("max-bitrate", limit)], 1);
-        let session = &world.gateway.tables.sessions[&session];
+        let session = &world.gateway.sessions[&session];
         let kept = session.request.bounds;
         assert_eq!((kept.floor_kbps, kept.ceiling_kbps), bounds, "{limit}");
         let measures = session.measures(world.now);
@@ -101,7 +101,7 @@ fn peer_sends_within_device_without_policy() {
 
     // A lower cap counts; a lifted one leaves the device's limit.
     for (cap, sends) in [(600, 600), (0, 700)] {
-        world.gateway.act(small, Op::Cap, cap);
+        world.gateway.degrade(small, Op::Cap, cap);
         world.settle();
         assert_eq!(sent(&world, large).send_cap_kbps(), sends);
         assert_eq!(sent(&world, small).device_kbps, 700);
@@ -134,7 +134,7 @@ fn undecodable_video_is_withheld() {
         let session = open(&mut world, &[("codec", codec)], 1);
         assert_eq!(sent(&world, session).sheds(VIDEO), withheld, "{codec}");
         assert!(!sent(&world, session).sheds(111));
-        let measures = world.gateway.tables.sessions[&session].measures(world.now);
+        let measures = world.gateway.sessions[&session].measures(world.now);
         assert_eq!(measures.measured(Metric::Video), Some(u32::from(!withheld)));
         assert_eq!(measures.measured(Metric::Rung), Some(0), "the device is not degraded");
 
@@ -158,7 +158,7 @@ fn native_ladder_stays_within_device() {
     });
     let session = open(&mut world, &[("max-bitrate", "700")], 1);
     let lossy = |world: &mut World, ppm| {
-        let session = world.gateway.tables.sessions.get_mut(&session).unwrap();
+        let session = world.gateway.sessions.get_mut(&session).unwrap();
         let measures = &mut session.media.get_or_insert_default().measures;
         measures.set(Metric::LossDown, ppm);
     };

@@ -7,7 +7,6 @@ use evenkeel_nodes::NodeEvidence;
 use super::super::GatewayEffect;
 use super::world::{Driver, VOICE};
 use super::*;
-use crate::rooms::placement::Placement;
 
 /// Rooms `1`, `2`… placed on these nodes by a policy that never moves them.
 fn placed(nodes: &[(u32, u64)], rooms: &'static [&'static [NodeId]]) -> World {
@@ -24,7 +23,7 @@ fn packets_fail_over_at_flip_then_event() {
     let mut world = World::new(settings());
     let session = world.open("r");
     let listener = world.open("r");
-    let route = world.gateway.tables.rooms[&world.room("r")].route();
+    let route = world.gateway.rooms[&world.room("r")].route();
     assert_eq!(world.route("r"), [(A, HopGrant::Admitted), (B, HopGrant::Reserved)]);
     world.outputs.clear();
     world.kill(A);
@@ -82,7 +81,7 @@ fn failing_policy_keeps_a_spare() {
 fn returned_node_is_on_no_old_route() {
     let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
     world.open("r");
-    let old = world.gateway.tables.rooms[&world.room("r")].route();
+    let old = world.gateway.rooms[&world.room("r")].route();
     world.kill(A);
     assert_eq!(world.route("r"), [(B, HopGrant::Admitted)]);
     world.revive(A);
@@ -91,7 +90,7 @@ fn returned_node_is_on_no_old_route() {
     assert_eq!(old.first_usable(&board).map(|(hop, _)| hop.node), Some(B));
     // The node may be a spare again after its sessions are opened anew.
     world.pass(ms(1));
-    let route = world.gateway.tables.rooms[&world.room("r")].route();
+    let route = world.gateway.rooms[&world.room("r")].route();
     assert_eq!(route.hops[1].0, world.hop(A));
     let opened =
         |o: &&GatewayEffect| matches!(o, GatewayEffect::Open { hop, .. } if *hop == world.hop(A));
@@ -166,7 +165,7 @@ fn stranded_room_uses_reserved_capacity() {
 fn stranded_room_recovers_with_capacity() {
     let nodes = [(0, 1_000), (1, 1_000), (0, VOICE)];
     let mut world = placed(&nodes, &[&[A, C], &[B, C]]);
-    let first = world.gateway.tables.sessions.keys().next().unwrap();
+    let first = world.gateway.sessions.keys().next().unwrap();
     world.kill(A);
     world.kill(B);
     world.pass(ms(200));
@@ -198,8 +197,7 @@ fn stranded_room_prefers_its_open_hop() {
     world.pass(ms(200));
     assert_eq!(world.stands("3"), None, "there is room for nobody");
     for room in ["1", "2"] {
-        let session =
-            *world.gateway.tables.rooms[&world.room(room)].sessions.iter().next().unwrap();
+        let session = *world.gateway.rooms[&world.room(room)].sessions().iter().next().unwrap();
         world.close(session);
     }
     world.pass(ms(50));
@@ -220,15 +218,10 @@ fn avoided_node_stays_free_for_other_rooms() {
     world.drive_with(|_, hop| if hop.node == B { Driver::Waits } else { Driver::Opens });
     world.kill(A);
     world.pass(ms(200));
-    let (now, left) = (world.now, world.room("0"));
-    assert!(
-        Placement(&world.gateway.tables).shunned(left, now).contains(&C),
-        "it did not take them"
-    );
-    assert!(
-        !Placement(&world.gateway.tables).has_free_node_for(left, now),
-        "not worth looking for"
-    );
+    let left = &world.gateway.rooms[&world.room("0")];
+    let shunned = left.shunned_nodes(&world.gateway.nodes, world.now);
+    assert!(shunned.contains(&C), "it did not take them");
+    assert!(!world.has_free_node_for("0"), "not worth looking for");
     assert!(world.has_free_node_for("last"));
     assert_eq!(world.stands("last"), Some(C));
 }
@@ -241,7 +234,7 @@ fn stranded_room_is_opened_before_moving() {
     world.kill(A);
     world.pass(ms(10));
     assert_eq!(world.stands("1"), None);
-    let to = world.gateway.tables.rooms[&world.room("1")].pending.as_ref().unwrap().hops[0].node;
+    let to = world.gateway.rooms[&world.room("1")].heading().unwrap().hops()[0].node;
     world.finish_opening(to, Ok(()));
     assert_eq!(world.stands("1"), Some(to), "it does not wait for its spare");
     assert_eq!(world.moves(), [(A, None), (A, Some(to))]);
@@ -338,7 +331,7 @@ fn a_move_goes_on_when_only_its_spare_dies() {
     world.drive_with(|_, hop| if hop.node == D { Driver::Waits } else { Driver::Opens });
     world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
     world.settle();
-    let spare = world.gateway.tables.rooms[&world.room("r")].pending.as_ref().unwrap().hops[1].node;
+    let spare = world.gateway.rooms[&world.room("r")].heading().unwrap().hops()[1].node;
     world.kill(spare);
     world.finish_opening(D, Ok(()));
     assert_eq!(world.stands("r"), Some(D));
@@ -349,7 +342,7 @@ fn freed_capacity_reserves_gated_spare() {
     let nodes = [(0, 1_000), (1, VOICE)];
     let mut world = placed(&nodes, &[&[A, B], &[A, B]]);
     assert_eq!(world.route("2")[1], (B, HopGrant::Gated));
-    let first = world.gateway.tables.sessions.keys().next().unwrap();
+    let first = world.gateway.sessions.keys().next().unwrap();
     world.close(first);
     world.pass(ms(500));
     assert_eq!(world.route("2")[1], (B, HopGrant::Reserved));
@@ -440,7 +433,7 @@ fn suspended_time_is_no_evidence() {
         world.stamp(ms(0));
     }
     assert!(world.events().any(|e| matches!(e, CoreEvent::OwnStall { .. })));
-    assert_eq!(world.gateway.tables.nodes.get(A).unwrap().detector.witnesses(), []);
+    assert_eq!(world.gateway.nodes.get(A).unwrap().detector.witnesses(), []);
 }
 
 #[test]
@@ -467,7 +460,7 @@ fn flip_cost_is_independent_of_other_nodes() {
     world.answer_with(place(&[B]));
     world.open("lonely");
     world.kill(B);
-    assert_eq!(world.gateway.tables.rooms.at()[1].len(), 0);
+    assert_eq!(world.gateway.worklists.by_node.at(B).len(), 0);
     let touched = |e: &CoreEvent| matches!(e, CoreEvent::Node { to: Health::Down, rooms: 1, .. });
     assert!(world.events().any(touched));
 }

@@ -285,14 +285,14 @@ fn camera_that_started_within_a_slot_is_named() {
 #[test]
 fn camera_whose_cap_ended_within_a_slot_is_named() {
     let mut call = Call::new();
-    call.world.gateway.act(call.sessions[0], Op::Cap, 100);
+    call.world.gateway.degrade(call.sessions[0], Op::Cap, 100);
     for rest in [900, 900, 600] {
         call.frames = 1;
         call.goes_on(100);
         call.frames = 0;
         call.goes_on(rest);
     }
-    call.world.gateway.act(call.sessions[0], Op::Cap, 0);
+    call.world.gateway.degrade(call.sessions[0], Op::Cap, 0);
     call.frames = 3;
     call.goes_on(2_300);
     call.sends_few_frames();
@@ -302,7 +302,7 @@ fn camera_whose_cap_ended_within_a_slot_is_named() {
 #[test]
 fn fewer_frames_under_cap_name_no_device() {
     let mut call = Call::new();
-    call.world.gateway.act(call.sessions[0], Op::Cap, 100);
+    call.world.gateway.degrade(call.sessions[0], Op::Cap, 100);
     call.world.settle();
     call.world.outputs.clear();
     call.sends_few_frames();

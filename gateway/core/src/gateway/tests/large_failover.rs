@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_model::{
-    ClientIdentity, CoreEvent, Health, Hook, HookAnswer, HopGrant, IngressProtocol, NodeId,
+    ClientIdentity, CoreEvent, Health, Hook, HookAnswer, Hop, HopGrant, IngressProtocol, NodeId,
     PolicyName, PolicyQuestion, RoomId, RoutingMove, StreamKind,
 };
 
@@ -13,6 +13,12 @@ use super::*;
 
 /// Enough that they do not go on without their node in one call.
 const MANY: usize = 2_000;
+
+/// The dead hops that the room has not left yet.
+fn dead_hops(world: &World, room: RoomId) -> Vec<Hop> {
+    let deaths = world.gateway.worklists.failover.deaths().into_iter().map(|death| death.hop);
+    deaths.filter(|dead| world.gateway.rooms[&room].leads_to(*dead)).collect()
+}
 
 pub(super) fn crowd() -> World {
     let mut world = World::new(settings_of(&[(0, 1_000_000), (1, 1_000_000), (0, 1_000_000)]));
@@ -33,22 +39,22 @@ fn failover_recovers_in_turns_packets_at_flip() {
     assert!(there.len() > 200, "{}", there.len());
     world.kill(A);
     let waiting = |world: &World| {
-        there.iter().filter(|room| world.gateway.tables.rooms[room].holding.on == Some(A)).count()
+        there.iter().filter(|room| world.gateway.rooms[room].holding().on == Some(A)).count()
     };
     assert!(waiting(&world) > 0, "not all in one call");
     let stand = |room: &RoomId| world.gateway.stands_at(*room).is_some_and(|hop| hop.node != A);
     assert!(there.iter().all(stand), "their packets do not wait for it");
     // A room with an input does not wait for its turn.
     let last = *there.last().unwrap();
-    let name = world.gateway.tables.rooms[&last].name.clone();
-    assert_eq!(world.gateway.tables.rooms[&last].holding.on, Some(A));
+    let name = world.gateway.rooms[&last].name().clone();
+    assert_eq!(world.gateway.rooms[&last].holding().on, Some(A));
     world.open(&name);
-    assert_ne!(world.gateway.tables.rooms[&last].holding.on, Some(A));
+    assert_ne!(world.gateway.rooms[&last].holding().on, Some(A));
     world.pass(ms(50));
     assert_eq!(waiting(&world), 0);
     assert!(!world.gateway.fails_over());
-    let holdings = world.gateway.tables.rooms.values().map(|room| room.holding);
-    world.gateway.tables.capacity.ledger().audit(holdings).unwrap();
+    let holdings = world.gateway.rooms.values().map(|room| room.holding());
+    world.gateway.capacity.ledger().audit(holdings).unwrap();
 }
 
 /// Rooms that stand at one node and have their reserve at another, and others the other way round; both keep away from `C`
@@ -97,8 +103,8 @@ fn second_death_flips_during_failover() {
                 assert!(stands == Some(C) || stands == Some(D), "{room}: {stands:?}");
             }
         }
-        let holdings = world.gateway.tables.rooms.values().map(|room| room.holding);
-        world.gateway.tables.capacity.ledger().audit(holdings).unwrap();
+        let holdings = world.gateway.rooms.values().map(|room| room.holding());
+        world.gateway.capacity.ledger().audit(holdings).unwrap();
     }
 }
 
@@ -124,7 +130,7 @@ fn lose(world: &mut World, node: NodeId) {
 }
 
 fn rooms_of(world: &World, nodes: [NodeId; 3]) -> [u32; 3] {
-    nodes.map(|node| world.gateway.tables.capacity.ledger().rooms(node))
+    nodes.map(|node| world.gateway.capacity.ledger().rooms(node))
 }
 
 #[test]
@@ -152,7 +158,7 @@ fn both_deaths_switch_before_rooms_move() {
     assert!(world.asked(Hook::Routing) > 0);
     assert_eq!(rooms_of(&world, [A, B, C]), [0, 0, 40]);
     assert_eq!(world.moves().len(), 40);
-    assert!(world.gateway.tables.capacity.ledger.dead.is_empty());
+    assert!(world.gateway.capacity.ledger.has_no_dead());
     world.audit();
 }
 
@@ -175,7 +181,7 @@ fn second_death_takes_no_capacity_of_the_first() {
     let names = rooms.map(|(name, ..)| name);
     let stand = names.map(|name| world.stands(name));
     assert_eq!(stand, [Some(C), Some(C), Some(C), None, Some(C), None], "by priority");
-    assert_eq!(world.gateway.tables.capacity.ledger().carried(C), 4 * VOICE);
+    assert_eq!(world.gateway.capacity.ledger().carried(C), 4 * VOICE);
     assert_eq!(rooms_of(&world, [A, B, C]), [3, 3, 0], "no room has moved");
     world.pass(ms(200));
     let stand = names.map(|name| world.stands(name));
@@ -254,9 +260,9 @@ fn room_avoids_node_that_died_second() {
     world.pass(ms(1));
     world.answer_with(place(&[C]));
     let last = world.room("last");
-    assert!(world.gateway.tables.rooms[&last].heads_for(world.hop(A)));
+    assert!(world.gateway.rooms[&last].heading().unwrap().hops().contains(&world.hop(A)));
     world.kill(A);
-    assert_eq!(world.gateway.tables.rooms.dead_hops(&last), [world.hop(A)]);
+    assert_eq!(dead_hops(&world, last), [world.hop(A)]);
     world.kill(B);
     assert!(world.moves().iter().all(|(_, to)| *to != Some(B)));
     assert_eq!(world.stands("last"), Some(C));
@@ -276,7 +282,7 @@ const DURING_FAILOVER: [(&str, Step, Step); 11] = [
         |_| {},
         |world| {
             let session =
-                *world.gateway.tables.rooms[&world.room("last")].sessions.iter().next().unwrap();
+                *world.gateway.rooms[&world.room("last")].sessions().iter().next().unwrap();
             let hop = world.hop(B);
             world.gateway.handle_port_closed(session, hop, world.now);
         },
@@ -307,7 +313,7 @@ const DURING_FAILOVER: [(&str, Step, Step); 11] = [
         |_| {},
         |world| {
             let session =
-                *world.gateway.tables.rooms[&world.room("last")].sessions.iter().next().unwrap();
+                *world.gateway.rooms[&world.room("last")].sessions().iter().next().unwrap();
             world.close(session);
         },
     ),
@@ -364,8 +370,8 @@ fn room_recovers_before_other_changes() {
         world.kill(A);
         let last = world.room("last");
         let waits = |world: &World| {
-            let rooms = &world.gateway.tables.rooms;
-            rooms.contains_key(&last) && !rooms.dead_hops(&last).is_empty()
+            let rooms = &world.gateway.rooms;
+            rooms.contains_key(&last) && !dead_hops(world, last).is_empty()
         };
         assert!(waits(&world), "{what}");
         after(&mut world);

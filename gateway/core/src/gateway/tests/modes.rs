@@ -19,7 +19,7 @@ pub(super) fn in_mode(mode: RedundancyMode, mut settings: CoreSettings) -> CoreS
 
 /// Changes the scenario.
 pub(super) fn change(world: &mut World, to: impl Fn(&mut Scenario)) {
-    let mut scenarios = world.gateway.tables.settings.scenarios.clone();
+    let mut scenarios = world.gateway.settings.scenarios.clone();
     scenarios.values_mut().for_each(to);
     world.outputs.clear();
     world.gateway.handle_scenarios(&scenarios, world.now);
@@ -91,7 +91,7 @@ fn hitless_pair_is_restored_after_death() {
         settings.scenarios.values_mut().for_each(|scenario| scenario.spares = 2);
         let mut world = World::new(settings);
         world.open("r");
-        let route = world.gateway.tables.rooms[&world.room("r")].route();
+        let route = world.gateway.rooms[&world.room("r")].route();
         world.kill(dead);
         let other = if dead == A { B } else { A };
         let (hop, _) = route.first_usable(&world.gateway.board()).unwrap();
@@ -195,7 +195,7 @@ fn unequal_copies_turn_hitless_to_hot() {
     };
     assert_eq!(world.events().filter(told).count(), 1, "told once");
     // Packets from the second hop pass for a moment.
-    let route = world.gateway.tables.rooms[&world.room("r")].route();
+    let route = world.gateway.rooms[&world.room("r")].route();
     assert_eq!(route.leaving().map(|(hop, _)| hop), Some(hops[1]));
     world.kill(B);
     world.pass(ms(5));
@@ -433,7 +433,7 @@ fn meshed_sessions_are_rooms_with_one_id() {
     assert_eq!(world.stands(&moved), Some(to));
     assert_eq!(world.stands(&room(&sessions[1])), Some(stands[1]), "the others stay");
     sessions.into_iter().for_each(|session| world.close(session));
-    assert!(world.gateway.tables.rooms.calls.is_empty());
+    assert!(world.gateway.rooms.calls() == 0);
 }
 
 #[test]
@@ -453,11 +453,8 @@ fn mode_change_keeps_carrying_hop() {
             assert_eq!(world.events().filter(told).count(), 1, "{why}");
             world.pass(ms(600));
             let second = world.route("r").get(1).map(|(_, grant)| *grant);
-            let open: Vec<NodeId> = world.gateway.tables.sessions[&session]
-                .legs
-                .iter()
-                .map(|(hop, _)| hop.node)
-                .collect();
+            let open: Vec<NodeId> =
+                world.gateway.sessions[&session].legs.iter().map(|(hop, _)| hop.node).collect();
             match to {
                 RedundancyMode::Hitless => {
                     assert_eq!((second, open.len()), (Some(HopGrant::Admitted), 2), "{why}");
@@ -484,7 +481,7 @@ fn unopened_spare_carries_no_packets() {
     {
         let mut world = World::new(in_mode(from, settings()));
         world.open("r");
-        let mut scenarios = world.gateway.tables.settings.scenarios.clone();
+        let mut scenarios = world.gateway.settings.scenarios.clone();
         scenarios.values_mut().for_each(|scenario| scenario.mode = to);
         world.gateway.handle_scenarios(&scenarios, world.now);
         let usable = |world: &World| {
@@ -546,10 +543,10 @@ fn cold_waiting_time_survives_mode_change() {
     let session = world.open("r");
     world.kill(A);
     world.pass(ms(40_000));
-    assert!(world.gateway.tables.sessions.contains_key(&session), "it is held");
+    assert!(world.gateway.sessions.contains_key(&session), "it is held");
     change(&mut world, |scenario| scenario.mode = RedundancyMode::Hot);
     world.pass(ms(20_000));
-    assert!(world.gateway.tables.sessions.contains_key(&session), "it had 20 s of 30");
+    assert!(world.gateway.sessions.contains_key(&session), "it had 20 s of 30");
 }
 
 #[test]
@@ -557,7 +554,7 @@ fn ended_second_hop_delivers_briefly() {
     let mut world = World::new(in_mode(RedundancyMode::Hitless, settings()));
     world.open("r");
     change(&mut world, |scenario| scenario.mode = RedundancyMode::Cold);
-    let route = world.gateway.tables.rooms[&world.room("r")].route();
+    let route = world.gateway.rooms[&world.room("r")].route();
     let (leaving, until) = route.leaving().expect("a make-before-break");
     assert_eq!(leaving, world.hop(B));
     assert!(until <= world.now + ms(500), "no longer than that");
@@ -582,10 +579,10 @@ fn a_change_of_many_rooms_is_done_in_turns() {
     for room in 0..600 {
         world.open(&room.to_string());
     }
-    let mut scenarios = world.gateway.tables.settings.scenarios.clone();
+    let mut scenarios = world.gateway.settings.scenarios.clone();
     scenarios.values_mut().for_each(|scenario| scenario.mode = RedundancyMode::Cold);
     world.gateway.handle_scenarios(&scenarios, world.now);
-    assert_eq!(world.gateway.tables.rooms.changing().len(), 600 - 256);
+    assert_eq!(world.gateway.worklists.changing.len(), 600 - 256);
     world.pass(ms(2));
-    assert!(world.gateway.tables.rooms.changing().is_empty());
+    assert!(world.gateway.worklists.changing.is_empty());
 }

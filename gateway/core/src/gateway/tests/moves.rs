@@ -62,7 +62,7 @@ fn session_joining_a_move_moves_too() {
     world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
     world.settle();
     let late = world.open("r");
-    let first = world.gateway.tables.sessions.keys().next().unwrap();
+    let first = world.gateway.sessions.keys().next().unwrap();
     let hop = world.hop(D);
     world.gateway.handle_opened(first, hop, Ok(()), world.now);
     world.settle();
@@ -78,7 +78,7 @@ fn left_hop_finishes_then_closes() {
     let session = world.open("r");
     world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
     world.settle();
-    let route = world.gateway.tables.rooms[&world.room("r")].route();
+    let route = world.gateway.rooms[&world.room("r")].route();
     let (left, until) = route.leaving().unwrap();
     assert_eq!((left.node, until), (A, world.now + ms(500)));
     let spare = world.route("r")[1].0;
@@ -222,7 +222,7 @@ fn policy_moves_room_3_times_a_minute() {
 fn keep_talking(world: &mut World, time: std::time::Duration) {
     let end = world.now + time;
     while world.now < end {
-        let sessions: Vec<_> = world.gateway.tables.sessions.keys().collect();
+        let sessions: Vec<_> = world.gateway.sessions.keys().collect();
         for session in sessions {
             world.gateway.handle_summary(
                 session,
@@ -282,7 +282,7 @@ fn invalid_moves_are_dropped_rest_applied() {
     for room in 0..3 {
         world.open(&room.to_string());
     }
-    world.gateway.tables.settings.limits.churn_percent = 100;
+    world.gateway.settings.limits.churn_percent = 100;
     let hostile = vec![
         step(0, &[]),
         step(1, &[B, B]),
@@ -316,8 +316,7 @@ fn move_to_full_node_is_refused_with_state() {
     };
     advise(&mut world, answer(&[B], b"refused"));
     assert_eq!(world.guards(), [GuardRule::NoCapacity]);
-    let memory =
-        |world: &World| world.gateway.tables.rooms[&world.room("r")].memory.read(None).cloned();
+    let memory = |world: &World| world.gateway.rooms[&world.room("r")].memory().read(None).cloned();
     assert_eq!(memory(&world), Some(state(b"placed").into()));
     advise(&mut world, answer(&[A], b"kept"));
     assert_eq!(memory(&world), Some(state(b"kept").into()));
@@ -341,7 +340,7 @@ fn answer_for_moved_room_is_stale() {
     assert_eq!(outcome(&world), DecisionOutcome::Stale);
     assert_eq!(world.stands("r"), Some(D));
     assert_eq!(
-        world.gateway.tables.rooms[&world.room("r")].memory.read(None).cloned(),
+        world.gateway.rooms[&world.room("r")].memory().read(None).cloned(),
         Some(state(b"placed").into())
     );
     assert!(world.gateway.policies.keeps_no_memo());
@@ -499,7 +498,7 @@ fn session_opens_at_a_hop_once() {
     world.settle();
     let opens = world.outputs.iter().filter(|o| matches!(o, GatewayEffect::Open { .. })).count();
     let closes = world.closed_at().len();
-    let open = world.gateway.tables.sessions.values().next().unwrap().legs.iter().count();
+    let open = world.gateway.sessions.values().next().unwrap().legs.iter().count();
     assert_eq!(opens - closes, open, "opened once for each time it was closed");
 }
 
@@ -540,7 +539,7 @@ fn move_reports_delay_difference() {
     for (from, to, late, lead) in [(A, B, 0, 38), (B, A, 0, 0), (A, B, 10, 48), (B, A, 10, 0)] {
         let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
         for (node, round_trip) in [(A, ms(40)), (B, ms(2))] {
-            let detector = &mut world.gateway.tables.nodes[node].detector;
+            let detector = &mut world.gateway.nodes[node].detector;
             for sequence in 1_000_000..1_000_200 {
                 detector.handle_probe_sent(sequence, world.now);
                 let late = if node == A && sequence % 2 == 0 { ms(late) } else { ms(0) };
@@ -554,7 +553,7 @@ fn move_reports_delay_difference() {
         }
         world.gateway.handle_move(&"r".into(), to, world.now).unwrap();
         world.settle();
-        let route = world.gateway.tables.rooms[&world.room("r")].route();
+        let route = world.gateway.rooms[&world.room("r")].route();
         assert_eq!(route.leaving().map(|(hop, _)| hop.node), Some(from));
         let found = route.left.as_ref().unwrap().lead;
         assert!(found.abs_diff(ms(lead)) < ms(2), "{found:?}");

@@ -10,7 +10,7 @@ use evenkeel_nodes::NodeEvidence;
 use super::super::{GatewayEffect, NotOpened};
 use super::world::Driver;
 use super::*;
-use crate::sessions::LegState;
+use crate::legs::LegState;
 
 const US: Duration = Duration::from_micros(1);
 
@@ -69,7 +69,7 @@ fn policy_places_room_with_state() {
     assert_eq!(world.stands("r"), Some(C));
     assert!(matches!(world.accepted(offer).routed_by, Decider::Policy { .. }));
     assert_eq!(
-        world.gateway.tables.rooms[&world.room("r")].memory.read(None).cloned(),
+        world.gateway.rooms[&world.room("r")].memory().read(None).cloned(),
         Some(state(b"placed").into())
     );
 }
@@ -84,7 +84,7 @@ fn invalid_placement_is_dropped_with_state() {
         });
         let offer = world.offer("r");
         assert_eq!(world.accepted(offer).routed_by, Decider::Native);
-        assert_eq!(world.gateway.tables.rooms[&world.room("r")].memory.read(None).cloned(), None);
+        assert_eq!(world.gateway.rooms[&world.room("r")].memory().read(None).cloned(), None);
     }
 }
 
@@ -168,7 +168,7 @@ fn idle_room_moves_to_next_hop() {
     world.drive_with(|_, _| Driver::Refuses);
     let offer = world.offer("r");
     assert!(matches!(denied(world.replies.get(&offer)), Some(OfferRefusal::NotOpened { .. })));
-    assert!(world.gateway.tables.rooms.len() == 0);
+    assert!(world.gateway.rooms.len() == 0);
 }
 
 #[test]
@@ -179,10 +179,10 @@ fn live_session_is_opened_again_at_the_only_node() {
     world.drive_with(|_, _| Driver::Refuses);
     world.gateway.handle_opened(session, hop, Err(NotOpened), world.now);
     world.pass(ms(2_500));
-    assert_eq!(world.gateway.tables.sessions[&session].legs.get(&hop), None);
+    assert_eq!(world.gateway.sessions[&session].legs.get(&hop), None);
     world.drive_with(|_, _| Driver::Opens);
     world.pass(ms(1_000));
-    assert_eq!(world.gateway.tables.sessions[&session].legs.get(&hop), Some(&LegState::Open));
+    assert_eq!(world.gateway.sessions[&session].legs.get(&hop), Some(LegState::Open));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn failing_admission_uses_scenario_default() {
     let mut world = failing_admission(AdmitOnFault::Reject);
     let offer = world.offer("r");
     assert!(matches!(denied(world.replies.get(&offer)), Some(OfferRefusal::Rejected { .. })));
-    assert!(world.gateway.tables.rooms.len() == 0);
+    assert!(world.gateway.rooms.len() == 0);
 }
 
 fn failing_admission(on_fault: AdmitOnFault) -> World {
@@ -278,12 +278,12 @@ fn scenario_plugin_stays_in_bounds() {
     };
     let mut world = params(&[("bitrate-floor", 1), ("bitrate-ceiling", 9_000), ("spares", 9)]);
     let session = world.open("r");
-    let bounds = world.gateway.tables.sessions[&session].request.bounds;
+    let bounds = world.gateway.sessions[&session].request.bounds;
     assert_eq!((bounds.floor_kbps, bounds.ceiling_kbps), (24, 2_000));
     assert_eq!(world.route("r").len(), 4);
     let mut world = params(&[("close-after", 5), ("spares", -1), ("unheard-of", 1)]);
     let session = world.open("r");
-    assert_eq!(world.gateway.tables.sessions[&session].request.close_after, ms(1_000));
+    assert_eq!(world.gateway.sessions[&session].request.close_after, ms(1_000));
     assert_eq!(world.route("r").len(), 2);
 }
 
@@ -310,7 +310,7 @@ fn scenario_difference_is_counted_exactly() {
             _ => None,
         });
         assert_eq!(decided, Some(outcome), "{key} {value}");
-        let priority = world.gateway.tables.rooms[&world.room("r")].priority;
+        let priority = world.gateway.rooms[&world.room("r")].priority();
         assert!((0..=100).contains(&priority), "{priority}");
     }
 }
@@ -399,7 +399,7 @@ fn close_while_opening_closes_all_hops() {
     let mut world = World::new(settings());
     world.drive_with(|_, _| Driver::Waits);
     let offer = world.offer("r");
-    let session = world.gateway.tables.sessions.keys().next().unwrap();
+    let session = world.gateway.sessions.keys().next().unwrap();
     world.close(session);
     assert_eq!(denied(world.replies.get(&offer)), Some(OfferRefusal::Closed));
     let hops: Vec<_> = world.opening.iter().map(|(session, hop)| (*session, hop.node)).collect();
@@ -408,7 +408,7 @@ fn close_while_opening_closes_all_hops() {
     world.finish_opening(A, Ok(()));
     world.finish_opening(B, Err(NotOpened));
     assert_eq!(world.outputs.len(), before, "late words change nothing");
-    assert!(world.gateway.tables.rooms.len() == 0);
+    assert!(world.gateway.rooms.len() == 0);
     let again = world.gateway.handle_close(session, world.now);
     assert_eq!(again, Ok(()), "a repeated request");
 }
@@ -435,7 +435,7 @@ fn impossible_offer_is_refused_with_reason() {
     world.open("r");
     let full = world.offer("r");
     assert!(matches!(denied(world.replies.get(&full)), Some(OfferRefusal::Full { .. })));
-    world.gateway.tables.settings.limits.sessions_max = 2;
+    world.gateway.settings.limits.sessions_max = 2;
     let other = world.offer_as("r", "stream");
     let named = OfferRefusal::ScenarioOfRoom("call".into());
     assert_eq!(denied(world.replies.get(&other)), Some(named));
@@ -463,10 +463,10 @@ fn session_closes_after_scenario_inactivity() {
     world.pass(ms(29_000));
     world.gateway.handle_summary(chatty, evenkeel_model::Measures::default(), Some(world.now));
     world.pass(ms(499));
-    assert_eq!(world.gateway.tables.sessions.len(), 2);
+    assert_eq!(world.gateway.sessions.len(), 2);
     world.pass(ms(1_000));
-    assert!(!world.gateway.tables.sessions.contains_key(&quiet));
-    assert!(world.gateway.tables.sessions.contains_key(&chatty));
+    assert!(!world.gateway.sessions.contains_key(&quiet));
+    assert!(world.gateway.sessions.contains_key(&chatty));
     let silent =
         |e: &CoreEvent| matches!(e, CoreEvent::Closed { reason: CloseReason::MediaTimeout, .. });
     assert!(world.events().any(silent));
@@ -515,7 +515,7 @@ fn shutdown_ends_sessions_at_deadline() {
     let opening = world.offer("r");
     world.gateway.handle_shutdown(ms(1_000), world.now);
     world.pass(ms(999));
-    assert_eq!(world.gateway.tables.sessions.len(), 2);
+    assert_eq!(world.gateway.sessions.len(), 2);
     world.pass(ms(1));
     assert_eq!(denied(world.replies.get(&opening)), Some(OfferRefusal::Draining));
     let ended = |o: &GatewayEffect| matches!(o, GatewayEffect::End { session, reason: CloseReason::Shutdown } if *session == live);

@@ -36,7 +36,7 @@ fn world() -> World {
 }
 
 fn plan(world: &World, session: SessionId) -> Plan {
-    world.gateway.tables.sessions[&session].plan
+    world.gateway.sessions[&session].plan
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn state_and_decision_apply_together() {
     let states = vec![(0, state(b"0")), (1, state(b"1")), (2, state(b"2"))];
     let actions = vec![act(0, Op::Cap as u32, 1), act(1, Op::Cap as u32, 100)];
     tick(&mut world, actions, states);
-    let memory = |id: SessionId| world.gateway.tables.sessions[&id].memory.read(None).cloned();
+    let memory = |id: SessionId| world.gateway.sessions[&id].memory.read(None).cloned();
     assert_eq!((memory(refused), memory(taken)), (None, Some(Arc::new(state(b"1")))));
     world.answer_with(|_| None);
     world.pass(ms(200));
@@ -229,7 +229,7 @@ fn unsupported_cap_is_refused_and_visible() {
         let mut world = world();
         let sessions = [video(&mut world, 1), video(&mut world, 2)];
         for (id, remb) in sessions.into_iter().zip(remb) {
-            let session = world.gateway.tables.sessions.get_mut(&id).unwrap();
+            let session = world.gateway.sessions.get_mut(&id).unwrap();
             let request = Arc::make_mut(&mut session.request);
             let media = Arc::make_mut(&mut request.media);
             media.srtp = srtp;

@@ -33,8 +33,7 @@ fn reserve_of_zone_is_the_sum_over_its_nodes() {
         let mut world = World::new(settings);
         (0..8).for_each(|room| _ = world.open(&format!("r{room}")));
         world.pass(ms(1_000));
-        let holdings: Vec<_> =
-            world.gateway.tables.rooms.values().map(|room| room.holding).collect();
+        let holdings: Vec<_> = world.gateway.rooms.values().map(|room| room.holding()).collect();
         assert!(
             holdings.iter().all(|holding| holding.reserve == Some(C)),
             "for the death of a node"
@@ -49,7 +48,7 @@ fn reserve_of_zone_is_the_sum_over_its_nodes() {
 fn spare_in_the_same_zone_covers_the_node_alone() {
     let mut world = reserving(FailureScope::Zone, &[(0, 1_000), (0, 1_000)]);
     world.open("r");
-    let holding = |world: &World| world.gateway.tables.rooms[&world.room("r")].holding;
+    let holding = |world: &World| world.gateway.rooms[&world.room("r")].holding();
     assert_eq!(world.route("r")[1], (B, HopGrant::Reserved), "better than none");
     assert_eq!(holding(&world).covers, None);
     // A node of another zone takes the spare, and covers the zone.
@@ -66,12 +65,12 @@ fn room_without_a_spare_gets_one_for_its_node() {
     let mut world = reserving(FailureScope::Zone, &[(0, VOICE * 2), (0, VOICE * 2)]);
     (0..4).for_each(|room| _ = world.offer(&format!("r{room}")));
     world.pass(ms(1_000));
-    let bare = world.gateway.tables.rooms.unprotected();
+    let bare = world.gateway.worklists.unprotected();
     let small = NodeSettings { capacity_kbps: VOICE * 2, ..listed(1) };
     world.add(small).unwrap();
     world.pass(ms(6_000));
-    let reserved = world.gateway.tables.rooms.values();
-    assert!(bare > 0 && reserved.filter(|room| room.holding.reserve.is_none()).count() == 0);
+    let reserved = world.gateway.rooms.values();
+    assert!(bare > 0 && reserved.filter(|room| room.holding().reserve.is_none()).count() == 0);
 }
 
 #[test]
@@ -82,7 +81,7 @@ fn hitless_room_moves_its_twin_to_a_node_with_capacity() {
     world.open("r");
     world.open("s");
     let twins = |world: &World| {
-        world.gateway.tables.rooms.values().filter(|room| room.holding.twin.is_some()).count()
+        world.gateway.rooms.values().filter(|room| room.holding().twin.is_some()).count()
     };
     assert!(twins(&world) < 2);
     world.add(listed(1)).unwrap();
@@ -108,7 +107,7 @@ fn required_spare_is_never_in_the_zone_of_its_room() {
     let mut world = World::new(outside(&[0, 0], 1));
     world.open("r");
     world.pass(ms(2_000));
-    let unprotected = |world: &World| world.gateway.tables.rooms.unprotected();
+    let unprotected = |world: &World| world.gateway.worklists.unprotected();
     assert_eq!((hops(&world), unprotected(&world)), (vec![A], 1));
     let elsewhere = world.add(listed(1)).unwrap();
     world.pass(ms(5_000));
@@ -192,9 +191,9 @@ fn death_of_a_zone_leaves_no_room_without_a_hop() {
         world.pass(ms(2_000));
         world.audit();
         let is_covered = |room: &crate::rooms::room::Room| {
-            crate::rooms::placement::Placement(&world.gateway.tables).is_covered(room)
+            room.is_covered(world.gateway.need_of(room), &world.gateway.nodes)
         };
-        if !world.gateway.tables.rooms.values().all(is_covered) {
+        if !world.gateway.rooms.values().all(is_covered) {
             continue;
         }
         worlds += 1;
@@ -202,7 +201,7 @@ fn death_of_a_zone_leaves_no_room_without_a_hop() {
         let lost: Vec<NodeId> =
             world.gateway.node_table().in_domain(dead).map(|node| node.id).collect();
         lose(&mut world, &lost);
-        let rooms: Vec<_> = world.gateway.tables.rooms.values().map(|room| room.id).collect();
+        let rooms: Vec<_> = world.gateway.rooms.values().map(|room| room.id()).collect();
         let stand = |world: &World| rooms.iter().all(|id| world.gateway.stands_at(*id).is_some());
         assert!(stand(&world), "seed {seed}: packets");
         world.pass(ms(20));

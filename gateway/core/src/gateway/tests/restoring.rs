@@ -11,7 +11,7 @@ use evenkeel_model::{
 use super::super::GatewayEffect;
 use super::world::Driver;
 use super::*;
-use crate::rooms::moves::Moves;
+use crate::gateway::Gateway;
 use crate::{Failback, GatewayRecord, HopMap, InstalledSession, RestoreError};
 
 /// Asserts that the second record continues the first. Legs that were not open, and routes that capacity limited, may
@@ -120,7 +120,7 @@ fn second_record_equals_the_first() {
         world.pass(ms(300));
         let before = world.gateway.record(world.now);
         let loads = |world: &World| -> Vec<u64> {
-            let ledger = world.gateway.tables.capacity.ledger();
+            let ledger = world.gateway.capacity.ledger();
             [A, B, C, D].iter().map(|node| ledger.permille(*node)).collect()
         };
         let carried = loads(&world);
@@ -146,7 +146,7 @@ fn packets_follow_the_record_until_rooms_settle() {
     let was = record.rooms[0].version;
     world.restart(Duration::ZERO);
     let names: Vec<Box<str>> =
-        world.gateway.tables.nodes.iter().map(|node| node.settings.name.clone()).collect();
+        world.gateway.nodes.iter().map(|node| node.settings.name.clone()).collect();
     let named = |name: &str| (0..).map(NodeId).zip(&names).find(|(_, it)| ***it == *name);
     let node = |name: &str| named(name).map(|(id, _)| id);
     world.gateway.handle_record(record, node, world.now).unwrap();
@@ -154,13 +154,13 @@ fn packets_follow_the_record_until_rooms_settle() {
     else {
         panic!("the session continues first")
     };
-    let carrier = || route.carriers(world.gateway.tables.nodes.board()).map(|(hop, _)| hop.node);
+    let carrier = || route.carriers(world.gateway.nodes.board()).map(|(hop, _)| hop.node);
     assert_eq!((carrier(), route.load().version), (Some(stood), was));
-    assert_eq!(world.gateway.tables.capacity.ledger().rooms(stood), 0);
+    assert_eq!(world.gateway.capacity.ledger().rooms(stood), 0);
     world.gateway.settle_restored(world.now);
-    let carrier = || route.carriers(world.gateway.tables.nodes.board()).map(|(hop, _)| hop.node);
+    let carrier = || route.carriers(world.gateway.nodes.board()).map(|(hop, _)| hop.node);
     assert_eq!((carrier(), route.load().version), (Some(stood), was + 1));
-    assert_eq!(world.gateway.tables.capacity.ledger().rooms(stood), 1);
+    assert_eq!(world.gateway.capacity.ledger().rooms(stood), 1);
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn down_node_stays_down_until_it_answers() {
     world.restart(Duration::ZERO);
     assert!(world.gateway.board().cell(on).unwrap().up);
     world.restore(&record);
-    let health = |world: &World| world.gateway.tables.nodes.get(on).unwrap().health();
+    let health = |world: &World| world.gateway.nodes.get(on).unwrap().health();
     assert_eq!(health(&world), Health::Down);
     let told = |event: &CoreEvent| matches!(event, CoreEvent::Node { to: Health::Down, hop, .. } if hop.node == on);
     assert!(world.events().any(told));
@@ -245,7 +245,7 @@ fn new_node_is_trusted_by_the_record() {
     world.open("r");
     assert_eq!(world.stands("r"), Some(added));
     let record = world.gateway.record(world.now);
-    let settings = world.gateway.tables.nodes.get(added).unwrap().settings.clone();
+    let settings = world.gateway.nodes.get(added).unwrap().settings.clone();
     let mut fresh = World::begin(settings_of(&[(0, 100_000)]), world.now - ms(3_000));
     let again = fresh.add(settings).unwrap();
     fresh.restore(&record);
@@ -263,7 +263,7 @@ fn rooms_of_unlisted_node_are_rescued() {
         let mut world = World::new(settings);
         world.open("r");
         let on = world.stands("r").unwrap();
-        let name = world.gateway.tables.nodes.get(on).unwrap().settings.name.clone();
+        let name = world.gateway.nodes.get(on).unwrap().settings.name.clone();
         let mut record = world.gateway.record(world.now);
         record.nodes.retain(|node| node.name != name);
         world.restart(Duration::ZERO);
@@ -450,8 +450,8 @@ fn sessions_of_a_call_share_its_number() {
     let (first, second) = (world.open("conf"), world.open("conf"));
     world.close(first);
     let number = |world: &World, session| {
-        let tables = &world.gateway.tables;
-        tables.rooms[&tables.sessions[session].room].call
+        let Gateway { rooms, sessions, .. } = &world.gateway;
+        rooms[&sessions[session].room].call()
     };
     let before = number(&world, &second);
     world.hand_over(Duration::ZERO);
@@ -459,7 +459,7 @@ fn sessions_of_a_call_share_its_number() {
     assert_eq!(number(&world, &third), before);
     world.close(second);
     world.close(third);
-    assert_eq!(world.gateway.tables.rooms.calls.len(), 0);
+    assert_eq!(world.gateway.rooms.calls(), 0);
 }
 
 #[test]
@@ -472,10 +472,10 @@ fn limit_of_moves_is_kept() {
     }
     let room = world.room("r");
     let now = world.now;
-    let damped = Moves(&mut world.gateway.tables).is_damped(room, now);
+    let damped = world.gateway.is_damped(room, now);
     world.hand_over(Duration::ZERO);
-    assert_eq!(Moves(&mut world.gateway.tables).is_damped(room, now), damped);
-    assert_eq!(world.gateway.tables.rooms[&room].records().count(), world.moves().len());
+    assert_eq!(world.gateway.is_damped(room, now), damped);
+    assert_eq!(world.gateway.rooms[&room].records().count(), world.moves().len());
 }
 
 #[test]
@@ -487,7 +487,7 @@ fn changed_mode_of_the_scenario_applies() {
     fresh.restore(&record);
     fresh.pass(ms(200));
     let room = fresh.room("r");
-    assert_eq!(fresh.gateway.tables.rooms[&room].route().mode, RedundancyMode::Hitless);
+    assert_eq!(fresh.gateway.rooms[&room].route().mode, RedundancyMode::Hitless);
 }
 
 #[test]
@@ -525,7 +525,7 @@ fn forgotten_sessions_leave_nothing_and_may_continue_later() {
     world.restart(Duration::ZERO);
     let empty = world.gateway.table_sizes();
     let names: Vec<Box<str>> =
-        world.gateway.tables.nodes.iter().map(|node| node.settings.name.clone()).collect();
+        world.gateway.nodes.iter().map(|node| node.settings.name.clone()).collect();
     let node = |name: &str| names.iter().position(|it| **it == *name).map(|at| NodeId(at as u32));
     for _ in 0..2 {
         world.gateway.handle_record(record.clone(), node, world.now).unwrap();

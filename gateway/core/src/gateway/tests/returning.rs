@@ -24,7 +24,7 @@ fn home_and_away(rooms: u32) -> World {
 }
 
 fn at(world: &World, node: NodeId) -> usize {
-    world.gateway.tables.rooms.values().filter(|room| room.holding.on == Some(node)).count()
+    world.gateway.rooms.values().filter(|room| room.holding().on == Some(node)).count()
 }
 
 fn back(world: &World) -> Vec<Decider> {
@@ -53,7 +53,7 @@ fn rooms_failback_gradually_when_trusted() {
     world.pass(ms(4_000));
     assert_eq!(at(&world, A), 60);
     assert_eq!(back(&world), vec![Decider::Native; 60]);
-    assert!(world.gateway.tables.rooms.away().is_empty());
+    assert!(world.gateway.worklists.away.is_empty());
 }
 
 #[test]
@@ -99,10 +99,10 @@ fn going_back_is_make_before_break() {
     world.drive_with(|_, hop| if hop.node == A { Driver::Waits } else { Driver::Opens });
     world.pass(ms(2_900));
     assert_ne!(world.stands("0"), Some(A));
-    assert_eq!(world.gateway.tables.rooms[&world.room("0")].holding.heading, Some(A));
+    assert_eq!(world.gateway.rooms[&world.room("0")].holding().heading, Some(A));
     world.finish_opening(A, Ok(()));
     assert_eq!(world.stands("0"), Some(A));
-    assert!(world.gateway.tables.rooms[&world.room("0")].route().left.is_some());
+    assert!(world.gateway.rooms[&world.room("0")].route().left.is_some());
 }
 
 fn drained(world: &World) -> Vec<(NodeId, u32)> {
@@ -148,7 +148,7 @@ fn rooms_left_at_deadline_are_reported() {
     world.pass(ms(600));
     let left = drained(&world);
     assert!(matches!(left[..], [(A, 1..)]), "{left:?}");
-    assert_eq!(world.gateway.tables.rooms.len(), 5, "nobody is hung up");
+    assert_eq!(world.gateway.rooms.len(), 5, "nobody is hung up");
     world
         .gateway
         .change_nodes(world.now, |nodes| nodes.handle_drain(A, false, None, world.now))

@@ -12,7 +12,6 @@ use super::judging::take_over;
 use super::revising::{alone, breaches, policy, tried, turn};
 use super::world::Driver;
 use super::*;
-use crate::rooms::placement::Placement;
 
 const LIMITS: ServiceObjective = ServiceObjective {
     objective: 0.99,
@@ -39,7 +38,7 @@ fn report(world: &mut World, sessions: &[SessionId], seconds: u32, r: u64, misse
     for number in (0..=10 * seconds).rev() {
         world.pass(ms(100));
         for session in sessions {
-            let room = world.gateway.tables.sessions[session].room;
+            let room = world.gateway.sessions[session].room;
             let hears = world.gateway.stands_at(room);
             let mut measures = Measures::default();
             let (r, missed) = if number == 0 { (r, missed) } else { (9_000, 0) };
@@ -179,7 +178,8 @@ fn policies_read_the_burn_rate_of_their_scenario() {
         let mut sessions: Vec<_> = world.held.iter().map(of_session).collect();
         sessions.sort();
         let of_room = |room: &str| {
-            let row = Placement(&world.gateway.tables).room_row(world.room(room), None, world.now);
+            let room = &world.gateway.rooms[&world.room(room)];
+            let row = world.gateway.room_row(room, None, world.now);
             row.row.measures.measured(Metric::SloBurn)
         };
         assert_eq!([of_room("a"), of_room("b")], [sessions[0].1, sessions[1].1]);

@@ -31,7 +31,7 @@ fn rooms_leave_standby_when_active_returns() {
         world.revive(A);
         world.pass(ms(5_000));
         assert_eq!(world.stands("r"), Some(back), "{mode:?}");
-        assert!(world.gateway.tables.rooms.away().is_empty());
+        assert!(world.gateway.worklists.away.is_empty());
     }
 }
 
@@ -144,9 +144,9 @@ fn mode_change_drops_unopened_spares() {
     world.drive_with(|_, hop| if hop.node == C { Driver::Waits } else { Driver::Opens });
     world.kill(B);
     world.pass(ms(10));
-    assert!(world.gateway.tables.rooms[&world.room("r")].pending.is_some());
+    assert!(world.gateway.rooms[&world.room("r")].heading().is_some());
     change(&mut world, |scenario| scenario.mode = RedundancyMode::Cold);
-    assert!(world.gateway.tables.rooms[&world.room("r")].pending.is_none());
+    assert!(world.gateway.rooms[&world.room("r")].heading().is_none());
     assert_eq!(opened_at(&world), []);
 }
 

@@ -18,8 +18,7 @@ use evenkeel_nodes::NodeEvidence;
 use super::super::{Gateway, GatewayEffect, Impossible, NotOpened};
 use super::restoring::assert_continued;
 use crate::NodeEffect;
-use crate::policy::questions::UsableNodes;
-use crate::rooms::placement::Placement;
+use crate::rooms::placement::UsableNodes;
 use crate::{
     ArmStatistics, ChangedRecords, GatewayRecord, HopMap, RoomRecord, SessionRecord, WATCH_EVERY,
 };
@@ -423,12 +422,12 @@ impl World {
 
     /// Replaces the gateway by one without sessions, which runs for this time.
     pub(super) fn restart(&mut self, alone: Duration) {
-        let listed = self.gateway.tables.nodes.iter().filter(|node| !node.trust.removed);
+        let listed = self.gateway.nodes.iter().filter(|node| !node.trust.removed);
         let (fakes, nodes) = listed
             .map(|node| (self.fakes[node.id.0 as usize], node.settings.clone()))
             .unzip::<_, _, Vec<_>, Vec<_>>();
         let zones = self.gateway.node_table().zones().to_vec();
-        let settings = CoreSettings { nodes, zones, ..self.gateway.tables.settings.clone() };
+        let settings = CoreSettings { nodes, zones, ..self.gateway.settings.clone() };
         self.gateway = Gateway::new(settings, self.now);
         self.followed.clear();
         self.followed_rooms.clear();
@@ -490,13 +489,8 @@ impl World {
             rmp_serde::from_slice(&encoded).unwrap()
         });
         assert_eq!(decoded, *record);
-        let nodes: BTreeMap<Box<str>, NodeId> = self
-            .gateway
-            .tables
-            .nodes
-            .iter()
-            .map(|node| (node.settings.name.clone(), node.id))
-            .collect();
+        let nodes: BTreeMap<Box<str>, NodeId> =
+            self.gateway.nodes.iter().map(|node| (node.settings.name.clone(), node.id)).collect();
         let named = |name: &str| nodes.get(name).copied();
         let hops = self.gateway.handle_record(decoded, named, self.now).unwrap();
         self.gateway.settle_restored(self.now);
@@ -592,12 +586,12 @@ impl World {
     }
 
     pub(super) fn room(&self, name: &str) -> RoomId {
-        self.gateway.tables.rooms.by_name()[name]
+        self.gateway.rooms.named(name).unwrap().1
     }
 
     /// Nodes of the room's route with their grants.
     pub(super) fn route(&self, room: &str) -> Vec<(NodeId, HopGrant)> {
-        let route = self.gateway.tables.rooms[&self.room(room)].route();
+        let route = self.gateway.rooms[&self.room(room)].route();
         route.hops.iter().map(|(hop, grant)| (hop.node, *grant)).collect()
     }
 
@@ -614,16 +608,15 @@ impl World {
 
     /// The session's sending cap in kbit/s; 0: no cap.
     pub(super) fn cap(&self, session: SessionId) -> u32 {
-        self.gateway.tables.sessions[&session].plan_now().cap_kbps
+        self.gateway.sessions[&session].plan_now().cap_kbps
     }
 
     /// Checks that the ledger is the sum of its rooms, and that no node exceeds its capacity.
     pub(super) fn audit(&self) {
         self.gateway
-            .tables
             .capacity
             .ledger()
-            .audit(self.gateway.tables.rooms.values().map(|room| room.holding))
+            .audit(self.gateway.rooms.values().map(|room| room.holding()))
             .unwrap();
     }
 
@@ -708,14 +701,9 @@ pub(super) fn denied(reply: Option<&Result<AcceptedOffer, OfferRefusal>>) -> Opt
 }
 
 impl Gateway {
-    pub(super) fn stands_at(&self, id: RoomId) -> Option<Hop> {
-        self.tables.rooms.get(&id)?.stands_at(self.tables.nodes.board())
-    }
-
-    /// Applies one action.
-    pub(super) fn act(&mut self, id: SessionId, op: evenkeel_model::Op, arg: u64) {
-        let mut ticks = self.ticks();
-        ticks.act(id, (op as u32, arg), &evenkeel_model::Decider::Operator).unwrap();
+    /// Applies an operator's action.
+    pub(super) fn degrade(&mut self, id: SessionId, op: evenkeel_model::Op, arg: u64) {
+        self.act(id, op as u32, arg, &evenkeel_model::Decider::Operator).unwrap();
     }
 }
 
@@ -734,12 +722,12 @@ impl World {
         nodes: &[NodeId],
     ) -> Result<(), evenkeel_model::GuardRule> {
         let room = self.room(room);
-        let shown = UsableNodes::of(&self.gateway.tables.nodes);
-        Placement(&self.gateway.tables).check_hops(room, nodes, &shown, self.now)
+        let shown = UsableNodes::of(&self.gateway.nodes);
+        self.gateway.placement(room, self.now).unwrap().check_hops(nodes, &shown)
     }
 
     pub(super) fn has_free_node_for(&mut self, room: &str) -> bool {
         let room = self.room(room);
-        Placement(&self.gateway.tables).has_free_node_for(room, self.now)
+        self.gateway.placement(room, self.now).unwrap().has_free_node()
     }
 }

@@ -60,7 +60,7 @@ fn a_room_has_one_vote_for_two_seconds() {
 #[test]
 fn client_side_loss_is_not_the_nodes() {
     let now = Instant::now();
-    let hop = Hop { node: NodeId(0), incarnation: evenkeel_model::Incarnation(1) };
+    let hop = Hop { node: evenkeel_model::NodeId(0), incarnation: evenkeel_model::Incarnation(1) };
     let mut tally = RoomTally::new(hop, now);
     let seen = |lost, reported_ppm| FlowCounts {
         expected: 20,

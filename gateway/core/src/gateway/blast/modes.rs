@@ -7,6 +7,7 @@ use evenkeel_model::{NodeId, RedundancyMode};
 use evenkeel_nodes::Node;
 
 use super::{BlastRadius, GatewayCopy, LossSurvey, LossTrial, PLAYED, RoomLoss};
+use crate::gateway::Gateway;
 use crate::record::RestoreError;
 
 /// Maximum virtual time in which rooms take the mode.
@@ -58,33 +59,33 @@ impl GatewayCopy {
         lost: &BTreeSet<NodeId>,
         now: Instant,
     ) -> Result<ModePrediction, RestoreError> {
-        let mut settings = self.settings.clone();
+        let mut settings = self.settings().clone();
         settings.scenarios.values_mut().for_each(|scenario| scenario.mode = mode);
         let mut trial = LossTrial::begin(self, settings, now)?;
-        trial.opens_within = self.nodes.iter().map(|node| node.round_trip).collect();
-        while !trial.tables().rooms.changing.is_empty() && trial.now < now + CHANGED_WITHIN {
+        trial.opens_within = self.nodes().iter().map(|node| node.round_trip).collect();
+        while !trial.gateway.worklists.changing.is_empty() && trial.now < now + CHANGED_WITHIN {
             trial.play(trial.now + CHANGE_STEP);
         }
         trial.play(trial.now + PLAYED);
         let before = trial.survey();
-        let tables = trial.tables();
+        let Gateway { rooms: table, nodes, capacity, worklists, .. } = &trial.gateway;
         let placed = || before.holdings.values().filter(|holding| holding.on.is_some());
         let rooms = placed().count() as u32;
         let media_kbps = placed().map(|holding| holding.kbps).sum();
         let doubled = placed().filter(|holding| holding.twin.is_some());
         let copied_kbps = doubled.map(|holding| holding.kbps).sum();
         let rooms_without_spare = match mode.opens_ahead() {
-            true => tables.rooms.unprotected() as u32,
+            true => worklists.unprotected() as u32,
             false => rooms,
         };
-        let unprotected = tables.rooms.unprotected_rooms();
-        let needed_kbps = unprotected.map(|room| room.holding.kbps).sum();
-        let ledger = tables.capacity.ledger();
+        let unprotected = worklists.unprotected_rooms().filter_map(|id| table.get(&id));
+        let needed_kbps = unprotected.map(|room| room.holding().kbps).sum();
+        let ledger = capacity.ledger();
         // The capacity of a machine with two names exists once.
-        let takes = |id: &NodeId| tables.nodes.get(*id).is_some_and(Node::welcomes_rooms);
+        let takes = |id: &NodeId| nodes.get(*id).is_some_and(Node::welcomes_rooms);
         let is_one =
             |node: &&Node| ledger.beside(node.id).filter(takes).all(|other| other > node.id);
-        let takers = tables.nodes.iter().filter(|node| node.welcomes_rooms()).filter(is_one);
+        let takers = nodes.iter().filter(|node| node.welcomes_rooms()).filter(is_one);
         let free = |node: &Node| {
             let used = ledger.carried(node.id) + ledger.reserve(node.id);
             ledger.capacity(node.id).saturating_sub(used)
@@ -115,9 +116,9 @@ impl GatewayCopy {
     ) -> Option<ExpectedOutage> {
         let of_room = |room: &RoomLoss| {
             let holding = before.holdings.get(&room.room)?;
-            let carrier = self.nodes.get(holding.on?.0 as usize)?;
+            let carrier = self.nodes().get(holding.on?.0 as usize)?;
             let survives = |spare: Option<NodeId>| {
-                let spare = spare.and_then(|spare| self.nodes.get(spare.0 as usize));
+                let spare = spare.and_then(|spare| self.nodes().get(spare.0 as usize));
                 spare.is_some_and(|spare| !lost.contains(&spare.id))
             };
             if survives(holding.twin) {

@@ -13,88 +13,93 @@ use evenkeel_model::{
 use evenkeel_nodes::Node;
 use evenkeel_slo::SloRecord;
 
-use crate::capacity::Holding;
-use crate::collections::SmallMap;
 use crate::effects::{GatewayEffect, RoomNotice, Timer};
-use crate::policy::policies::Policies;
-use crate::policy::questions::QuestionsInFlight;
+use crate::gateway::Gateway;
+use crate::legs::{LegState, Legs};
 use crate::record::{
     ChangedRecords, GatewayRecord, HopMap, LegRecord, MemoRecord, NodeRecord, RegionRecord,
-    RestoreError, RoomRecord, SessionRecord, Unsettled,
+    RestoreError, RoomRecord, SessionRecord, Stranded, Unsettled,
 };
-use crate::rooms::moves::{MoveStep, Moves};
-use crate::rooms::node_controller::NodeController;
-use crate::rooms::openings::installed;
-use crate::rooms::placement::{CoreTables, Placement};
-use crate::rooms::room::Room;
-use crate::rooms::routes::Routes;
-use crate::sessions::{LegState, Session, SessionPhase, SessionRequest};
+use crate::rooms::room::{MoveStep, RescueChange, Room};
+use crate::sessions::{Session, SessionPhase, SessionRequest};
 
 /// The records of a gateway as they change, and those of another process that continue here.
 #[derive(Debug)]
 pub struct Records<'a> {
-    pub(crate) tables: &'a mut CoreTables,
-    pub(crate) policies: &'a mut Policies,
-    pub(crate) questions: &'a mut QuestionsInFlight,
+    pub(super) gateway: &'a mut Gateway,
+}
+
+impl Gateway {
+    /// Returns the records as they change.
+    pub fn records(&mut self) -> Records<'_> {
+        Records { gateway: self }
+    }
+
+    /// All live sessions with their rooms, and the state of nodes and regions.
+    pub fn record(&mut self, now: Instant) -> GatewayRecord {
+        self.records().all(now)
+    }
 }
 
 impl Records<'_> {
     /// Makes [`Records::take_changed`] return all records, and then those that change.
     pub fn follow(&mut self) {
-        self.tables.sessions.follow();
-        self.tables.rooms.follow();
+        self.gateway.sessions.follow();
+        self.gateway.rooms.follow();
     }
 
     /// Stops noting changes, since no process takes them.
     pub fn unfollow(&mut self) {
-        self.tables.sessions.changes.unfollow();
-        self.tables.rooms.changes.unfollow();
+        self.gateway.sessions.changes.unfollow();
+        self.gateway.rooms.unfollow();
     }
 
     /// The number of changed sessions or rooms, whichever is greater: [`Records::take_changed`] takes both side by side.
     pub fn changed(&self) -> usize {
-        self.tables.sessions.changes.len().max(self.tables.rooms.changes.len())
+        self.gateway.sessions.changes.len().max(self.gateway.rooms.changes().len())
     }
 
     /// Notes that another part of the session's record changed.
     pub fn note_session(&mut self, session: SessionId) {
-        self.tables.sessions.changes.note(session);
+        self.gateway.sessions.changes.note(session);
     }
 
     /// Releases the next part of the deferred changes: new states of policies. Called each 20 ms, it releases each within
     /// a second.
     pub fn release_deferred(&mut self) {
-        self.tables.sessions.changes.release();
+        self.gateway.sessions.changes.release();
     }
 
     /// Takes the records of up to this many sessions and rooms that changed, or of all.
     pub fn take_changed(&mut self, at_most: Option<usize>, now: Instant) -> ChangedRecords {
-        let sessions = self.tables.sessions.changes.take(at_most);
-        let changed = self.tables.rooms.changes.take(at_most);
+        let sessions = self.gateway.sessions.changes.take(at_most);
+        let changed = self.gateway.rooms.take_changed(at_most);
         let (mut live, mut ended) = (Vec::new(), Vec::new());
         for id in sessions {
-            match self.tables.sessions.get(&id) {
+            match self.gateway.sessions.get(&id) {
                 Some(session) if session.phase == SessionPhase::Live => live.push(id),
                 // It has never been live.
                 Some(_) => {}
                 None => ended.push(id),
             }
         }
-        let waiting = if changed.is_empty() { BTreeSet::new() } else { self.questions.waiting() };
+        let waiting =
+            if changed.is_empty() { BTreeSet::new() } else { self.gateway.questions.waiting() };
         let (mut rooms, mut dissolved) = (Vec::new(), Vec::new());
         for id in changed {
             let is_live = |session: &SessionId| {
-                self.tables.sessions.get(session).is_some_and(|it| it.phase == SessionPhase::Live)
+                self.gateway.sessions.get(session).is_some_and(|it| it.phase == SessionPhase::Live)
             };
             let stands =
-                self.tables.rooms.get(&id).is_some_and(|room| room.sessions.iter().any(is_live));
+                self.gateway.rooms.get(&id).is_some_and(|room| room.sessions().iter().any(is_live));
             match stands.then(|| self.room(id, &waiting, now)).flatten() {
                 Some(room) => rooms.push(room),
                 None => dissolved.push(id),
             }
         }
-        let (sessions, media) = self.sessions(live.iter().map(|id| &self.tables.sessions[id]));
-        let whole = self.tables.sessions.changes.is_whole() && self.tables.rooms.changes.is_whole();
+        let (sessions, media) = self.sessions(live.iter().map(|id| &self.gateway.sessions[id]));
+        let whole =
+            self.gateway.sessions.changes.is_whole() && self.gateway.rooms.changes().is_whole();
         let core = GatewayRecord { rooms, sessions, media, ..self.numbers() };
         ChangedRecords { core, ended, dissolved, whole }
     }
@@ -102,9 +107,9 @@ impl Records<'_> {
     /// Returns the record of all live sessions with their rooms, and of the nodes and regions.
     pub(crate) fn all(&self, now: Instant) -> GatewayRecord {
         let live =
-            || self.tables.sessions.values().filter(|session| session.phase == SessionPhase::Live);
+            || self.gateway.sessions.values().filter(|session| session.phase == SessionPhase::Live);
         let rooms: BTreeSet<RoomId> = live().map(|session| session.room).collect();
-        let waiting = self.questions.waiting();
+        let waiting = self.gateway.questions.waiting();
         let rooms = rooms.iter().filter_map(|id| self.room(*id, &waiting, now)).collect();
         let (sessions, media) = self.sessions(live());
         let slo = self.slo_record();
@@ -113,12 +118,12 @@ impl Records<'_> {
 
     /// Returns the windows of all service level objectives, and the revisions that are judged by them.
     pub fn slo_record(&self) -> Option<SloRecord> {
-        self.tables.slos.record(&self.policies.activations)
+        self.gateway.slos.record(&self.gateway.policies.activations)
     }
 
     /// Returns the windows of the scenario after `last`, to which it sets `last`, and the judged revisions.
     pub fn next_slo_record(&self, last: &mut Option<Arc<str>>) -> Option<SloRecord> {
-        self.tables.slos.next_record(last, &self.policies.activations)
+        self.gateway.slos.next_record(last, &self.gateway.policies.activations)
     }
 
     /// Returns the record of nodes and regions alone.
@@ -126,15 +131,15 @@ impl Records<'_> {
         GatewayRecord {
             nodes: self.nodes(),
             regions: self.regions(),
-            client_breakers: self.tables.capacity.client_breakers.records(),
-            provider_breakers: self.tables.nodes.provider_records(),
+            client_breakers: self.gateway.capacity.client_breakers.records(),
+            provider_breakers: self.gateway.nodes.provider_records(),
             ..self.numbers()
         }
     }
 
     /// Returns the record without rooms and sessions.
     pub fn of_nodes(&self) -> GatewayRecord {
-        let memos = self.policies.memos();
+        let memos = self.gateway.policies.memos();
         let memos = memos
             .map(|(policy, memos)| MemoRecord { policy: policy.clone(), memos: memos.clone() });
         GatewayRecord { memos: memos.collect(), ..self.of_places() }
@@ -151,9 +156,9 @@ impl Records<'_> {
             media: Vec::new(),
             memos: Vec::new(),
             slo: None,
-            next_session: self.tables.sessions.next_id().0,
-            next_room: self.tables.rooms.next,
-            started: self.questions.started,
+            next_session: self.gateway.sessions.next_id().0,
+            next_room: self.gateway.rooms.next_number(),
+            started: self.gateway.questions.started,
         }
     }
 
@@ -175,30 +180,30 @@ impl Records<'_> {
     }
 
     fn nodes(&self) -> Vec<NodeRecord> {
-        let nodes = self.tables.nodes.iter().map(|node| NodeRecord {
+        let nodes = self.gateway.nodes.iter().map(|node| NodeRecord {
             hop: node.hop(),
             name: node.settings.name.clone(),
             trust: node.trust_record(),
-            drain: self.tables.rooms.drains.get(&node.id).copied(),
-            gauge: self.tables.capacity.ledger().gauge(node.id).clone(),
+            drain: self.gateway.drains.get(node.id),
+            gauge: self.gateway.capacity.ledger().gauge(node.id).clone(),
         });
         nodes.collect()
     }
 
     fn regions(&self) -> Vec<RegionRecord> {
-        let regions = self.tables.nodes.regions().zip(&self.tables.settings.regions);
-        let breakers = &self.tables.capacity.domain_breakers;
+        let regions = self.gateway.nodes.regions().zip(&self.gateway.settings.regions);
+        let breakers = &self.gateway.capacity.domain_breakers;
         let breaker = |place| breakers.get(place).cloned();
         let records = regions.filter_map(|(region, name)| {
             Some(RegionRecord {
                 name: name.clone(),
-                drained: self.tables.nodes.is_drained(FailureDomain::Region(region)),
+                drained: self.gateway.nodes.is_drained(FailureDomain::Region(region)),
                 drained_zones: self
                     .zones_of(region)
-                    .filter(|(zone, _)| self.tables.nodes.is_drained(*zone))
+                    .filter(|(zone, _)| self.gateway.nodes.is_drained(*zone))
                     .map(|(_, name)| name.into())
                     .collect(),
-                failback: self.tables.rooms.failbacks[region.0 as usize],
+                failback: self.gateway.worklists.away.failback(region),
                 breaker: breaker(FailureDomain::Region(region))?,
                 zone_breakers: self
                     .zones_of(region)
@@ -211,7 +216,7 @@ impl Records<'_> {
     }
 
     fn zones_of(&self, region: RegionId) -> impl Iterator<Item = (FailureDomain, &str)> {
-        let zones = (0..).map(ZoneId).zip(self.tables.nodes.zones());
+        let zones = (0..).map(ZoneId).zip(self.gateway.nodes.zones());
         let there = zones.filter(move |(_, zone)| zone.region == region);
         there.map(|(id, zone)| (FailureDomain::Zone(id), &*zone.name))
     }
@@ -222,10 +227,10 @@ impl Records<'_> {
         waiting: &BTreeSet<RoomId>,
         now: Instant,
     ) -> Option<RoomRecord> {
-        let record = self.tables.rooms.get(&id)?.to_record(now);
+        let record = self.gateway.rooms.get(&id)?.to_record(now);
         Some(RoomRecord {
-            away: self.tables.rooms.away.contains(&id),
-            due: self.tables.effects.timers.due(&Timer::RoomDue(id)),
+            away: self.gateway.worklists.away.contains(id),
+            due: self.gateway.effects.timers.due(&Timer::RoomDue(id)),
             waits: record.waits || waiting.contains(&id),
             ..record
         })
@@ -249,7 +254,7 @@ impl Records<'_> {
             close_after: session.request.close_after,
             plan: session.plan,
             share: session.share,
-            reduced: self.tables.capacity.reduced.get(&session.id).copied(),
+            reduced: self.gateway.capacity.reduced.since(session.id),
             voice_only_for: session.voice_only_for.clone(),
             slo_marks: session.slo_marks,
             admitted_by: (*session.admitted_by).clone(),
@@ -266,29 +271,29 @@ impl Records<'_> {
         node: impl Fn(&str) -> Option<NodeId>,
         now: Instant,
     ) -> Result<HopMap, RestoreError> {
-        if !self.tables.sessions.is_empty() {
+        if !self.gateway.sessions.is_empty() {
             return Err(RestoreError::HasSessions);
         }
         record.check()?;
         let GatewayRecord { nodes, regions, client_breakers, provider_breakers, .. } = record;
         let GatewayRecord { rooms, sessions, media, memos, .. } = record;
-        self.tables.sessions.resume_numbers(SessionId(record.next_session));
-        self.tables.rooms.resume_numbers(record.next_room);
+        self.gateway.sessions.resume_numbers(SessionId(record.next_session));
+        self.gateway.rooms.resume_numbers(record.next_room);
         // States of policies refer to the time that they saw in the other process.
-        self.questions.started = self.questions.started.min(record.started);
+        self.gateway.questions.started = self.gateway.questions.started.min(record.started);
         for MemoRecord { policy, memos } in memos {
-            self.policies.restore_memos(policy, memos);
+            self.gateway.policies.restore_memos(policy, memos);
         }
         let older = sessions.iter().any(|session| session.memory.keeps_other())
             || rooms.iter().any(|room| room.memory.keeps_other());
-        self.policies.keeps_older |= older;
+        self.gateway.policies.keeps_older |= older;
         // Notices wait for the rooms to be settled.
         let regions = self.restore_regions(&regions, now);
-        let CoreTables { slos, settings, .. } = &mut *self.tables;
-        slos.restore(record.slo, &mut self.policies.activations, settings, now);
-        self.tables.nodes.restore_providers(provider_breakers);
-        let events = self.tables.capacity.client_breakers.restore(client_breakers, now);
-        events.into_iter().for_each(|event| self.tables.effects.event(event));
+        let Gateway { slos, settings, policies, .. } = &mut *self.gateway;
+        slos.restore(record.slo, &mut policies.activations, settings, now);
+        self.gateway.nodes.restore_providers(provider_breakers);
+        let events = self.gateway.capacity.client_breakers.restore(client_breakers, now);
+        events.into_iter().for_each(|event| self.gateway.effects.event(event));
         let hops = self.restore_nodes(nodes, node, now);
         self.restore_rooms(rooms, sessions, media, &hops, &regions, now);
         Ok(hops)
@@ -302,14 +307,14 @@ impl Records<'_> {
     ) -> Vec<RegionId> {
         let mut found = Vec::new();
         for record in regions {
-            let place = self.tables.settings.regions.iter().position(|name| *name == record.name);
+            let place = self.gateway.settings.regions.iter().position(|name| *name == record.name);
             let Some(place) = place else {
-                found.push(self.tables.nodes.home());
+                found.push(self.gateway.nodes.home());
                 continue;
             };
             let region = RegionId(place as u32);
-            self.tables.rooms.failbacks[place] = record.failback;
-            let CoreTables { capacity, effects, nodes, .. } = &mut *self.tables;
+            self.gateway.worklists.away.set_failback(Some(region), record.failback);
+            let Gateway { capacity, effects, nodes, .. } = &mut *self.gateway;
             let (breakers, names) = (&mut capacity.domain_breakers, nodes.zones());
             let mut restore = |place, breaker: Option<&Breaker>| {
                 let event = breakers.restore(place, breaker, names, now);
@@ -320,13 +325,13 @@ impl Records<'_> {
                 let found = record.zone_breakers.iter().find(|(name, _)| *name == zone.name);
                 restore(FailureDomain::Zone(id), found.map(|(_, breaker)| breaker));
             }
-            self.tables.nodes.set_drained(FailureDomain::Region(region), record.drained);
-            let zones = (0..).map(ZoneId).zip(self.tables.nodes.zones());
+            self.gateway.nodes.set_drained(FailureDomain::Region(region), record.drained);
+            let zones = (0..).map(ZoneId).zip(self.gateway.nodes.zones());
             let drained = zones.filter(|(_, zone)| {
                 zone.region == region && record.drained_zones.contains(&zone.name)
             });
             for zone in drained.map(|(id, _)| id).collect::<Vec<ZoneId>>() {
-                self.tables.nodes.set_drained(FailureDomain::Zone(zone), true);
+                self.gateway.nodes.set_drained(FailureDomain::Zone(zone), true);
             }
             found.push(region);
         }
@@ -342,20 +347,21 @@ impl Records<'_> {
     ) -> HopMap {
         let kept = nodes.iter().filter(|record| !record.trust.removed);
         let kept: BTreeSet<Box<str>> = kept.map(|record| record.name.clone()).collect();
-        let mut hops = HopMap::new(self.tables.settings.limits.nodes_max as u32);
+        let mut hops = HopMap::new(self.gateway.settings.limits.nodes_max as u32);
         for NodeRecord { hop, name, trust, drain, gauge } in nodes {
             // The name of a removed node may have gone to another one.
             let replaced = trust.removed && kept.contains(&name);
             let id = node(&name).filter(|id| !replaced && !hops.leads_to(*id));
-            let Some(id) = id.filter(|id| self.tables.nodes.get(*id).is_some()) else { continue };
-            let (from, drained) = (self.tables.nodes[id].health(), self.tables.nodes[id].drains());
-            self.tables.nodes.resume(id, &trust);
-            self.tables.capacity.ledger.gauge_mut(id).resume(&gauge);
-            let node = &self.tables.nodes[id];
+            let Some(id) = id.filter(|id| self.gateway.nodes.get(*id).is_some()) else { continue };
+            let (from, drained) =
+                (self.gateway.nodes[id].health(), self.gateway.nodes[id].drains());
+            self.gateway.nodes.resume(id, &trust);
+            self.gateway.capacity.ledger.gauge_mut(id).resume(&gauge);
+            let node = &self.gateway.nodes[id];
             let (to, last_heard) = (node.health(), node.detector.last_heard());
             if from != to {
                 let (hop, witnesses) = (node.hop(), Vec::new());
-                self.tables.effects.event(CoreEvent::Node {
+                self.gateway.effects.event(CoreEvent::Node {
                     hop,
                     from,
                     to,
@@ -365,14 +371,14 @@ impl Records<'_> {
                 });
             }
             if node.drains() && !drained {
-                self.tables.effects.event(CoreEvent::Draining { node: id, draining: true });
+                self.gateway.effects.event(CoreEvent::Draining { node: id, draining: true });
             }
             if let Some(drain) = drain.filter(|_| node.drains()) {
-                self.tables.rooms.drains.insert(id, drain);
-                self.tables.effects.set(Timer::Drain(id), now);
+                self.gateway.drains.resume(id, drain);
+                self.gateway.effects.set(Timer::Drain(id), now);
             }
             if node.loses_more_than_others() {
-                self.tables.effects.set_if_idle(Timer::Cohorts, now);
+                self.gateway.effects.set_if_idle(Timer::Cohorts, now);
             }
             hops.renumber(hop.node, id);
             // The incarnation of a cold node ended with it, even if the node was started meanwhile.
@@ -381,10 +387,10 @@ impl Records<'_> {
             }
         }
         let is_new = |id: &NodeId| !hops.leads_to(*id);
-        let drained = |id: &NodeId| self.tables.nodes.is_in_drained(*id);
-        let new = self.tables.nodes.iter().map(|node| node.id).filter(is_new);
+        let drained = |id: &NodeId| self.gateway.nodes.is_in_drained(*id);
+        let new = self.gateway.nodes.iter().map(|node| node.id).filter(is_new);
         for id in new.filter(drained).collect::<Vec<NodeId>>() {
-            NodeController(self.tables).decide_drain(id, |node| node.trust.draining = true, now);
+            self.gateway.decide_drain(id, |node| node.trust.draining = true, now);
         }
         hops
     }
@@ -408,20 +414,20 @@ impl Records<'_> {
         let covered = rooms.iter().filter(|room| room.covers).map(|room| room.id).collect();
         for room in rooms {
             let region = regions.get(room.region.0 as usize).copied();
-            self.restore_room(room, region.unwrap_or(self.tables.nodes.home()), hops, now);
+            self.restore_room(room, region.unwrap_or(self.gateway.nodes.home()), hops, now);
         }
         let (sessions, hops) = (sessions.into_iter(), hops.clone());
-        self.tables.rooms.unsettled =
+        self.gateway.unsettled =
             Some(Box::new(Unsettled { sessions, media, hops, lost, covered, now }));
     }
 
     /// Continues the next session. Returns true if there was one.
     pub(crate) fn restore_session(&mut self) -> bool {
-        let Some(mut unsettled) = self.tables.rooms.unsettled.take() else { return false };
+        let Some(mut unsettled) = self.gateway.unsettled.take() else { return false };
         let session = unsettled.sessions.next();
         let found = session.is_some();
         session.into_iter().for_each(|session| self.continue_session(session, &unsettled));
-        self.tables.rooms.unsettled = Some(unsettled);
+        self.gateway.unsettled = Some(unsettled);
         found
     }
 
@@ -429,74 +435,79 @@ impl Records<'_> {
     /// the rooms' priority. Rooms leave hops that died or disappeared meanwhile as they always do.
     pub(crate) fn settle_restored(&mut self, now: Instant) {
         while self.restore_session() {}
-        let Some(unsettled) = self.tables.rooms.unsettled.take() else { return };
-        let mut ids: Vec<RoomId> = self.tables.rooms.all.keys().collect();
+        let Some(unsettled) = self.gateway.unsettled.take() else { return };
+        let mut ids: Vec<RoomId> = self.gateway.rooms.keys().collect();
         // A driver serves openings in their order.
-        ids.sort_by_cached_key(|id| Reverse(self.tables.rooms[id].priority));
+        ids.sort_by_cached_key(|id| Reverse(self.gateway.rooms[id].priority()));
         // All rooms hold their capacity before any is weighed, so that none takes the reserve of another.
         for id in &ids {
-            let kbps = Placement(self.tables).room_kbps(*id);
-            let Some(room) = self.tables.rooms.get(id) else { continue };
-            let granted = room.granted(kbps);
-            let reserved =
-                granted.on.zip(granted.reserve).filter(|_| unsettled.covered.contains(id));
-            let covers = reserved.and_then(|(on, at)| Placement(self.tables).covers(room, on, at));
-            if let Some(room) = self.tables.rooms.get_mut(id) {
-                room.holding = Holding { covers, ..granted };
-                self.tables.capacity.ledger.hold(room.holding);
-            }
+            let covers = unsettled.covered.contains(id);
+            self.gateway.change_room(*id, |room, scales| room.resume_holding(covers, scales));
         }
         for id in &ids {
-            let route = self.tables.rooms[id].route();
+            let route = self.gateway.rooms[id].route();
             let order: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
-            Routes(self.tables).publish(*id, &order, route.leaving());
+            self.gateway.publish(*id, &order, route.left.as_deref().copied());
         }
         for id in unsettled.lost {
             self.report_lost(id, now);
         }
-        let dead: Vec<Hop> = (self.tables.nodes.iter().map(Node::hop))
+        let dead: Vec<Hop> = (self.gateway.nodes.iter().map(Node::hop))
             .filter(|hop| {
-                !self.tables.nodes.is_up(*hop)
-                    && !self.tables.rooms.at[hop.node.0 as usize].is_empty()
+                !self.gateway.nodes.is_up(*hop)
+                    && !self.gateway.worklists.by_node.at(hop.node).is_empty()
             })
             .collect();
         for hop in &dead {
-            Moves(self.tables).mark_down(*hop, now, now);
+            self.gateway.mark_down(*hop, now, now);
         }
         for hop in dead {
-            Moves(self.tables).fail_over(hop.node, now);
+            self.gateway.fail_over(hop.node, now);
         }
         for id in ids {
-            Routes(self.tables).close_left_hops(id, now);
-            Routes(self.tables).open_again(id, now);
+            self.gateway.close_left_hops(id, now);
+            self.open_again(id, now);
         }
-        if !self.tables.rooms.stranded.is_empty() {
-            self.tables.effects.set(Timer::Rescue, now);
+        if !self.gateway.worklists.stranded.is_empty() {
+            self.gateway.effects.set(Timer::Rescue, now);
         }
-        if !self.tables.rooms.changing.is_empty() {
-            self.tables.effects.set(Timer::Change, now);
+        if !self.gateway.worklists.changing.is_empty() {
+            self.gateway.effects.set(Timer::Change, now);
         }
-        if !self.tables.rooms.away.is_empty() {
-            self.tables.effects.set_if_idle(Timer::Failback, now);
+        if !self.gateway.worklists.away.is_empty() {
+            self.gateway.effects.set_if_idle(Timer::Failback, now);
+        }
+    }
+
+    /// Opens the room's sessions at hops that are up and where they are not open.
+    fn open_again(&mut self, id: RoomId, now: Instant) {
+        let mut hops = self.gateway.rooms.get(&id).map(Room::hops_to_open).unwrap_or_default();
+        hops.retain(|hop| self.gateway.nodes.is_up(*hop));
+        for session in self.gateway.live_sessions(id) {
+            for &hop in &hops {
+                self.gateway.open_at(session, hop, now);
+            }
         }
     }
 
     fn restore_room(&mut self, record: RoomRecord, region: RegionId, hops: &HopMap, now: Instant) {
         let (id, away, due, waits) = (record.id, record.away, record.due, record.waits);
         let room = Room::of_record(record, region, hops, now);
-        if Placement(self.tables)
-            .scenario_of(&room)
-            .is_some_and(|scenario| scenario.mode != room.mode)
-        {
-            self.tables.rooms.changing.insert(id);
+        let scenario = self.gateway.settings.scenarios.get(room.scenario());
+        if scenario.is_some_and(|scenario| scenario.mode != room.mode()) {
+            self.gateway.worklists.changing.insert(id);
         }
-        self.tables.rooms.restore(room);
-        self.tables.rooms.set_away(id, away);
+        if let Some(Stranded { attempts, .. }) = room.stranded() {
+            let rescue = RescueChange { before: None, after: Some(attempts) };
+            self.gateway.worklists.stranded.apply(&room, rescue);
+        }
+        self.gateway.rooms.restore(room);
+        self.gateway.set_away(id, away);
         if let Some(due) = due {
-            self.tables.effects.set(Timer::RoomDue(id), due);
+            self.gateway.effects.set(Timer::RoomDue(id), due);
         }
         if waits {
-            self.tables.effects.want_reroute(id);
+            self.gateway.effects.want_reroute(id);
         }
     }
 
@@ -504,25 +515,25 @@ impl Records<'_> {
         let Unsettled { media, hops, now, .. } = unsettled;
         let id = record.id;
         let media = media.get(record.media as usize);
-        let room = self.tables.rooms.all.get_mut(record.room);
+        let room = self.gateway.rooms.unrecorded_mut(&record.room);
         let (Some(media), Some(room)) = (media, room) else { return };
-        room.sessions.insert(id);
-        let mut legs = SmallMap::default();
+        room.join(id);
+        let mut legs = Legs::default();
         for leg in &record.legs {
             let Some(hop) = hops.map(leg.hop) else { continue };
             // An opening under way is repeated, or closed where the room does not go any more.
             if leg.open || !room.hops_in_use(*now).contains(&hop) {
-                legs.insert(hop, LegState::Open);
+                legs.resume(hop);
             }
         }
-        let (labels, scenario) = (record.labels, Arc::clone(&room.scenario));
-        let slo_marks = self.tables.slos.resume(&scenario, record.slo_marks, *now);
+        let (labels, scenario) = (record.labels, Arc::clone(room.scenario()));
+        let slo_marks = self.gateway.slos.resume(&scenario, record.slo_marks, *now);
         let (media, bounds) = (Arc::clone(media), record.bounds);
         let request = SessionRequest::new(scenario, labels, media, bounds, record.close_after);
         let session = Session {
             id,
-            room: room.id,
-            request: self.tables.sessions.requests.intern(request),
+            room: room.id(),
+            request: self.gateway.sessions.requests.intern(request),
             transport: record.transport,
             of_first_packet: record.of_first_packet,
             opening: None,
@@ -535,32 +546,32 @@ impl Records<'_> {
             client_judged: JudgedWindow::default(),
             voice_only_for: record.voice_only_for,
             slo_marks,
-            admitted_by: self.tables.sessions.deciders.intern(record.admitted_by),
+            admitted_by: self.gateway.sessions.deciders.intern(record.admitted_by),
             legs,
             media: None,
             last_heard: record.last_heard,
             memory: record.memory,
         };
-        let restored = installed(&session, room);
-        self.tables.effects.push(GatewayEffect::Restore(restored));
-        self.tables.capacity.set_reduced(id, record.reduced);
+        let restored = session.installed(room);
+        self.gateway.effects.push(GatewayEffect::Restore(restored));
+        self.gateway.capacity.reduced.set(id, record.reduced);
         if let Some(group) = session.voice_only_for.as_deref() {
-            self.tables.capacity.client_breakers.note_voice_only(id, group.clone());
+            self.gateway.capacity.client_breakers.note_voice_only(id, group.clone());
         }
-        self.tables.sessions.restore(session);
-        let ticks = Placement(self.tables).ticks(id);
-        self.tables.sessions.set_live(id, ticks);
-        self.tables.effects.notice(RoomNotice::Enrol(id));
+        self.gateway.sessions.restore(session);
+        let ticks = self.gateway.degradation_policy(&self.gateway.sessions[&id].request.scenario);
+        self.gateway.sessions.set_live(id, ticks);
+        self.gateway.effects.notice(RoomNotice::Enrol(id));
     }
 
     /// The room's node is not listed here: reports that the room is stranded.
     fn report_lost(&mut self, id: RoomId, now: Instant) {
-        let Some(stranded) = self.tables.rooms.get(&id).and_then(Room::stranded) else {
+        let Some(stranded) = self.gateway.rooms.get(&id).and_then(Room::stranded) else {
             return;
         };
-        Moves(self.tables).want_start(id, now);
-        let (cause, by) = (MoveCause::NodeDown, Decider::Native);
+        self.gateway.want_start(id, now);
+        let (cause, by) = (MoveCause::NodeDown, self.gateway.rooms.intern(Decider::Native));
         let step = MoveStep { cause, by, from: stranded.lost, to: None, started: stranded.since };
-        Moves(self.tables).moved(id, step, now);
+        self.gateway.moved(id, step, now);
     }
 }

@@ -11,16 +11,16 @@ use evenkeel_model::{
     Metric, MoveCause, NodeNeed, NodeProbing, Plan, RedundancyMode, RegionId, RoomId, Scenario,
     SessionId,
 };
-use evenkeel_nodes::{Node, ProcessState, ProviderBreakerStanding};
+use evenkeel_nodes::{Node, OpeningWindow, ProcessState, ProviderBreakerStanding};
 use evenkeel_slo::SloStanding;
 
-use crate::diagnosis::Diagnosis;
+use crate::gateway::Gateway;
 use crate::policy::questions::FaultSubject;
-use crate::policy::subjects::{SubjectDecision, SubjectHistory, SubjectQuarantine};
+use crate::policy::subjects::{SubjectDecision, SubjectQuarantine};
 use crate::record::{Failback, MoveRecord};
-use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
-use crate::sessions::{Session, SessionPhase, WHOLE};
+use crate::sessions::{Session, SessionPhase};
+use crate::shares::WHOLE;
 
 /// A live session.
 #[derive(Clone, PartialEq, Debug)]
@@ -301,29 +301,61 @@ pub struct TableSizes {
 /// Views of the state at one time.
 #[derive(Clone, Copy)]
 pub struct Views<'a> {
-    pub(crate) tables: &'a CoreTables,
-    pub(crate) subject_history: &'a SubjectHistory,
-    pub(crate) diagnosis: &'a Diagnosis,
+    pub(super) gateway: &'a Gateway,
+}
+
+impl Gateway {
+    /// Read-only views of sessions, rooms, nodes and regions.
+    pub fn views(&self) -> Views<'_> {
+        Views { gateway: self }
+    }
+
+    /// Sizes of everything that grows with clients. Visits every session and room.
+    pub fn table_sizes(&self) -> TableSizes {
+        let Gateway { sessions, rooms, nodes, capacity, effects, .. } = self;
+        let Gateway { worklists, quality, diagnosis, policies, questions, .. } = self;
+        let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
+        let paces = || nodes.opening_windows().map(OpeningWindow::counts);
+        let (silent, ticked) = (quality.silent(), sessions.most_ticked());
+        let listed = [capacity.reduced.len(), silent, ticked, diagnosis.len()];
+        TableSizes {
+            sessions: sessions.len(),
+            rooms: rooms.len(),
+            calls: rooms.calls(),
+            rooms_listed: worklists.longest().max(rooms.len()).max(questions.most_rerouted()),
+            sessions_listed: most(&mut listed.into_iter().chain([policies.most_judged()])),
+            asks: questions.in_flight().len(),
+            legs: most(&mut sessions.values().map(|session| session.legs.iter().count())),
+            opening: most(&mut paces().map(|(under_way, _)| under_way as usize)),
+            waiting: paces().map(|(_, waiting)| waiting).sum(),
+            moves: most(&mut rooms.values().map(|room| room.records().count())),
+            damped: most(&mut rooms.values().map(Room::moves_noted)),
+            ballots: quality.ballots(),
+            drains: self.drains.len(),
+            slots: nodes.slots(),
+            timers: effects.timers.len(),
+        }
+    }
 }
 
 impl<'a> Views<'a> {
     /// Returns the view of a live session.
     pub fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
         let session =
-            self.tables.sessions.get(&id).filter(|session| session.phase == SessionPhase::Live)?;
-        let room = self.tables.rooms.get(&session.room)?;
+            self.gateway.sessions.get(&id).filter(|session| session.phase == SessionPhase::Live)?;
+        let room = self.gateway.rooms.get(&session.room)?;
         let route = room.route();
         Some(SessionStanding {
             session: session.id,
-            room: room.name.clone(),
+            room: room.name().clone(),
             scenario: session.request.scenario.clone(),
             mode: route.mode,
             kept: route.effective_mode(),
             transport: session.transport,
-            hop: room.stands_at(self.tables.nodes.board()),
+            hop: room.stands_at(self.gateway.nodes.board()),
             plan: session.plan_now(),
             measures: session.measures(now),
-            impairment: self.diagnosis.impairment(id),
+            impairment: self.gateway.diagnosis.impairment(id),
             age: now.saturating_duration_since(session.offered),
         })
     }
@@ -334,7 +366,7 @@ impl<'a> Views<'a> {
         after: SessionId,
         now: Instant,
     ) -> impl Iterator<Item = (SessionId, Option<SessionStanding>)> + use<'a> {
-        let rest = self.tables.sessions.range((Bound::Excluded(after), Bound::Unbounded));
+        let rest = self.gateway.sessions.range((Bound::Excluded(after), Bound::Unbounded));
         rest.map(move |(id, _)| (id, self.session(id, now)))
     }
 
@@ -343,27 +375,27 @@ impl<'a> Views<'a> {
         self,
         after: RoomId,
     ) -> impl Iterator<Item = (RoomId, Option<RoomStanding>)> + use<'a> {
-        let rest = self.tables.rooms.after(after);
-        rest.map(move |room| (room.id, room.is_placed().then(|| self.room(room))))
+        let rest = self.gateway.rooms.after(after);
+        rest.map(move |room| (room.id(), room.is_placed().then(|| self.room(room))))
     }
 
     /// Tells if an offer with these names creates a room that sessions share.
     pub fn creates_room(self, scenario: &str, room: &str) -> bool {
         let shared = |scenario: &Scenario| scenario.affinity == Affinity::Room;
-        self.tables.settings.scenarios.get(scenario).is_some_and(shared)
-            && self.tables.rooms.named(room).is_none()
+        self.gateway.settings.scenarios.get(scenario).is_some_and(shared)
+            && self.gateway.rooms.named(room).is_none()
     }
 
     /// The number of sessions in the room with this name, live or opening, and the hop that carries it.
     pub fn occupancy(self, room: &str) -> Option<(usize, Hop)> {
-        let (_, id) = self.tables.rooms.named(room)?;
-        let room = self.tables.rooms.get(&id)?;
-        Some((room.sessions.len(), room.stands_at(self.tables.nodes.board())?))
+        let (_, id) = self.gateway.rooms.named(room)?;
+        let room = self.gateway.rooms.get(&id)?;
+        Some((room.sessions().len(), room.stands_at(self.gateway.nodes.board())?))
     }
 
     /// Returns the indicators of all scenarios that have a service level objective.
     pub fn slos(self, now: Instant) -> impl Iterator<Item = SloStanding> + use<'a> {
-        self.tables.slos.standings(&self.tables.settings, now)
+        self.gateway.slos.standings(&self.gateway.settings, now)
     }
 
     /// Returns the breakers of clients that are not closed, or held, or that have sessions with voice only.
@@ -371,7 +403,7 @@ impl<'a> Views<'a> {
         self,
         now: Instant,
     ) -> impl Iterator<Item = ClientBreakerStanding> + use<'a> {
-        self.tables.capacity.client_breakers.standings(now)
+        self.gateway.capacity.client_breakers.standings(now)
     }
 
     /// Returns the breakers of providers of nodes that are not closed.
@@ -379,56 +411,56 @@ impl<'a> Views<'a> {
         self,
         now: Instant,
     ) -> impl Iterator<Item = ProviderBreakerStanding> + use<'a> {
-        self.tables.nodes.provider_breakers(now)
+        self.gateway.nodes.provider_breakers(now)
     }
 
     /// Returns all nodes in the order of their numbers.
     pub fn nodes(self) -> impl Iterator<Item = NodeStanding> + use<'a> {
-        self.tables.nodes.iter().map(move |node| self.node(node))
+        self.gateway.nodes.iter().map(move |node| self.node(node))
     }
 
     /// Returns all regions in the order of their numbers.
     pub fn regions(self, now: Instant) -> impl Iterator<Item = RegionStanding> + use<'a> {
-        self.tables.nodes.regions().map(move |id| self.region(id, now))
+        self.gateway.nodes.regions().map(move |id| self.region(id, now))
     }
 
     /// The mode in force for a session, and the number of hops at which it is open or opening.
     pub fn mode_of(&self, id: SessionId) -> Option<(RedundancyMode, usize)> {
-        let session = self.tables.sessions.get(&id)?;
-        Some((self.tables.rooms.get(&session.room)?.route().mode, session.legs.iter().count()))
+        let session = self.gateway.sessions.get(&id)?;
+        Some((self.gateway.rooms.get(&session.room)?.route().mode, session.legs.iter().count()))
     }
 
     /// The labels of a session, and the streams of its client.
     pub fn streams(self, id: SessionId) -> Option<(&'a Labels, &'a Arc<MediaDescription>)> {
-        let session = self.tables.sessions.get(&id)?;
+        let session = self.gateway.sessions.get(&id)?;
         Some((&session.request.labels, &session.request.media))
     }
 
     /// The scenario of a session.
     pub fn scenario_of(self, id: SessionId) -> Option<&'a Arc<str>> {
-        self.tables.sessions.get(&id).map(|session| &session.request.scenario)
+        self.gateway.sessions.get(&id).map(|session| &session.request.scenario)
     }
 
     pub(crate) fn room(&self, room: &Room) -> RoomStanding {
         let route = room.route();
         RoomStanding {
-            room: room.id,
-            name: room.name.clone(),
-            scenario: room.scenario.clone(),
+            room: room.id(),
+            name: room.name().clone(),
+            scenario: room.scenario().clone(),
             mode: route.mode,
             kept: route.effective_mode(),
-            sessions: room.sessions.iter().copied().collect(),
+            sessions: room.sessions().iter().copied().collect(),
             route: route.hops.iter().map(|(hop, _)| *hop).collect(),
-            hop: room.stands_at(self.tables.nodes.board()),
-            placed_by: (*room.placed_by).clone(),
+            hop: room.stands_at(self.gateway.nodes.board()),
+            placed_by: room.placed_by().clone(),
         }
     }
 
     pub(crate) fn node(&self, node: &Node) -> NodeStanding {
-        let (opening, waiting) = self.tables.nodes.pace(node.id).counts();
-        let ledger = self.tables.capacity.ledger();
+        let (opening, waiting) = self.gateway.nodes.pace(node.id).counts();
+        let ledger = self.gateway.capacity.ledger();
         let (breakers, zone) =
-            (&self.tables.capacity.domain_breakers, FailureDomain::Zone(node.settings.zone));
+            (&self.gateway.capacity.domain_breakers, FailureDomain::Zone(node.settings.zone));
         NodeStanding {
             hop: node.hop(),
             health: node.health(),
@@ -456,56 +488,56 @@ impl<'a> Views<'a> {
     }
 
     pub(crate) fn region(&self, region: RegionId, now: Instant) -> RegionStanding {
-        let nodes = || self.tables.nodes.in_domain(FailureDomain::Region(region));
+        let nodes = || self.gateway.nodes.in_domain(FailureDomain::Region(region));
         let (breakers, place) =
-            (&self.tables.capacity.domain_breakers, FailureDomain::Region(region));
-        let (load, capacity_kbps) = self.tables.capacity.region_load(region, &self.tables.nodes);
+            (&self.gateway.capacity.domain_breakers, FailureDomain::Region(region));
+        let (load, capacity_kbps) = self.gateway.capacity.region_load(region, &self.gateway.nodes);
         RegionStanding {
             region,
             breaker: breakers.state(place),
             breaker_mode: breakers.mode(place),
             half_open_in: breakers.get(place).and_then(|breaker| breaker.half_open_in(now)),
-            failback: self.tables.rooms.failbacks[region.0 as usize],
+            failback: self.gateway.worklists.away.failback(region),
             nodes: nodes().count() as u32,
             nodes_up: nodes().filter(|node| node.takes_rooms()).count() as u32,
             nodes_draining: nodes().filter(|node| node.drains()).count() as u32,
             capacity_kbps,
             load_kbps: capacity_kbps * load / 1_000,
-            rooms: nodes().map(|node| self.tables.capacity.ledger().rooms(node.id)).sum(),
-            away: self.tables.rooms.away_from(region) as u32,
+            rooms: nodes().map(|node| self.gateway.capacity.ledger().rooms(node.id)).sum(),
+            away: self.gateway.worklists.away.of_region(region) as u32,
         }
     }
 
     /// Explains the placement of a live session.
     pub fn explain(&self, id: SessionId, now: Instant) -> Option<Explanation> {
         let standing = self.session(id, now)?;
-        let session = self.tables.sessions.get(&id)?;
-        let room = self.tables.rooms.get(&session.room)?;
+        let session = self.gateway.sessions.get(&id)?;
+        let room = self.gateway.rooms.get(&session.room)?;
         let on = standing.hop.map(|hop| hop.node);
         let since = |at: Instant| now.saturating_duration_since(at);
         let witnesses =
-            on.and_then(|on| self.tables.nodes.get(on)).map(|node| node.detector.witnesses());
+            on.and_then(|on| self.gateway.nodes.get(on)).map(|node| node.detector.witnesses());
         let witnesses = witnesses.into_iter().flatten().map(|(witness, at)| (witness, since(at)));
-        let subjects = [FaultSubject::Session(id), FaultSubject::Room(room.id)];
-        let others = self.tables.nodes.iter().filter(|node| Some(node.id) != on);
+        let subjects = [FaultSubject::Session(id), FaultSubject::Room(room.id())];
+        let others = self.gateway.nodes.iter().filter(|node| Some(node.id) != on);
         Some(Explanation {
             admitted_by: (*session.admitted_by).clone(),
-            placed_by: (*room.placed_by).clone(),
-            priority: room.priority,
+            placed_by: room.placed_by().clone(),
+            priority: room.priority(),
             route: room.route().hops.to_vec(),
             share_permille: session.share.min(WHOLE),
             witnesses: witnesses.collect(),
-            heading: room.pending.as_ref().map(|pending| Heading {
-                to: pending.hops[0],
-                cause: pending.cause,
-                by: pending.by.clone(),
-                since: since(pending.started),
-                waiting: pending.waiting.len(),
+            heading: room.heading().map(|heading| Heading {
+                to: heading.target(),
+                cause: heading.cause(),
+                by: Decider::clone(heading.by()),
+                since: since(heading.started()),
+                waiting: heading.waits_for(),
             }),
             candidates: others.map(|node| self.candidate(room, node, now)).collect(),
             moves: room.records().cloned().collect(),
-            decisions: self.subject_history.decisions(&subjects, now),
-            quarantines: self.subject_history.quarantines(&subjects, now),
+            decisions: self.gateway.subject_history.decisions(&subjects, now),
+            quarantines: self.gateway.subject_history.quarantines(&subjects, now),
             degradation_limits: self.degradation_limits(session),
             voice_only_for: session.voice_only_for.as_deref().cloned(),
             state: standing,
@@ -513,7 +545,7 @@ impl<'a> Views<'a> {
     }
 
     fn degradation_limits(&self, session: &Session) -> Vec<DegradationLimit> {
-        let scenario = self.tables.settings.scenarios.get(&session.request.scenario);
+        let scenario = self.gateway.settings.scenarios.get(&session.request.scenario);
         if !scenario.is_some_and(|scenario| scenario.binds(Hook::Degradation)) {
             return vec![DegradationLimit::NoPolicy];
         }
@@ -524,7 +556,7 @@ impl<'a> Views<'a> {
         };
         let is_at_floor =
             kbps.is_some_and(|kbps| kbps > 0 && kbps <= session.request.bounds.floor_kbps);
-        let cap = match Placement(self.tables).obeys_caps(session) {
+        let cap = match self.gateway.obeys_caps(session) {
             false => Some(DegradationLimit::CapUnsupported),
             true => is_at_floor.then_some(DegradationLimit::CapAtFloor),
         };
@@ -536,7 +568,7 @@ impl<'a> Views<'a> {
     }
 
     fn candidate(&self, room: &Room, node: &Node, now: Instant) -> NodeCandidate {
-        let ledger = self.tables.capacity.ledger();
+        let ledger = self.gateway.capacity.ledger();
         let why = self.why_not(room, node, now);
         let load_permille = ledger.permille(node.id) as u32;
         let carried_permille = ledger.carried_permille(node.id) as u32;
@@ -544,31 +576,31 @@ impl<'a> Views<'a> {
     }
 
     fn why_not(&self, room: &Room, node: &Node, now: Instant) -> CandidateReason {
-        let ledger = self.tables.capacity.ledger();
-        let stays = room.holding.on.is_some_and(|on| {
-            let reserved = [room.holding.reserve, room.holding.twin].contains(&Some(node.id));
-            reserved && ledger.fits_reserve(node.id, on, room.holding.covers, 0)
+        let ledger = self.gateway.capacity.ledger();
+        let stays = room.holding().on.is_some_and(|on| {
+            let reserved = [room.holding().reserve, room.holding().twin].contains(&Some(node.id));
+            reserved && ledger.fits_reserve(node.id, on, room.holding().covers, 0)
         });
-        let fits = stays || ledger.fits(node.id, room.holding.kbps);
+        let fits = stays || ledger.fits(node.id, room.holding().kbps);
         match node.health() {
             Health::Down => CandidateReason::Down,
             _ if node.is_stopping() => CandidateReason::Stopping,
             Health::Cold => CandidateReason::Cold,
             _ if node.drains() => CandidateReason::Draining,
             _ if !node.welcomes_rooms() => CandidateReason::NodeRefused,
-            _ if room.shunned_nodes(&self.tables.nodes, now).contains(&node.id) => {
+            _ if room.shunned_nodes(&self.gateway.nodes, now).contains(&node.id) => {
                 CandidateReason::BackingOff
             }
             _ if room.nodes_of_route().contains(&node.id) => CandidateReason::Spare,
-            _ if !self.tables.capacity.may_enter(room.id, node.id, &self.tables.nodes) => {
+            _ if !self.gateway.capacity.may_enter(room.id(), node.id, &self.gateway.nodes) => {
                 CandidateReason::BreakerOpen
             }
             _ if !fits => CandidateReason::Full,
-            _ if matches!(*room.placed_by, Decider::Policy { .. }) => CandidateReason::NotChosen,
+            _ if matches!(room.placed_by(), Decider::Policy { .. }) => CandidateReason::NotChosen,
             Health::Suspect | Health::Wary => CandidateReason::Unhealthy,
             Health::Up if node.loses() => CandidateReason::Unhealthy,
             Health::Up if room.leaves_to_others(node) => CandidateReason::Standby,
-            Health::Up if room.is_away(node.id, &self.tables.nodes) => {
+            Health::Up if room.is_away(node.id, &self.gateway.nodes) => {
                 CandidateReason::OutsideRegion
             }
             Health::Up => CandidateReason::EqualCost,

@@ -1,0 +1,233 @@
+//! Degradation: the turns of sessions that policies are asked about, the changes of plans by an answer, and the native ladder
+//! that replaces a policy which fails.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use evenkeel_model::{
+    Arm, CapBounds, GuardRule, IdSet, Metric, Op, Plan, PolicyName, RoomId, SessionId,
+};
+
+use crate::sessions::{Session, SessionTable};
+
+/// Maximum sessions in one question; the others follow with the next tick.
+const SESSIONS_PER_ASK: usize = 4_096;
+
+/// Maximum sessions scanned for one question to a canary, most of which are outside its cohort.
+const SESSIONS_PASSED: usize = 16_384;
+
+/// The next sessions that degradation policies are asked about, and the sessions on the native ladder.
+#[derive(Default, Debug)]
+pub(crate) struct DegradationTurns {
+    pub(crate) tick_cursors: BTreeMap<(PolicyName, Arm), SessionId>,
+    /// Sessions that no policy answers for.
+    pub(crate) climbs: BTreeMap<SessionId, NativeLadder>,
+}
+
+impl DegradationTurns {
+    /// The next sessions of `ours` for a question to one arm of a degradation policy.
+    pub(crate) fn next_ticked(
+        &mut self,
+        cursor: (PolicyName, Arm),
+        ours: &IdSet<SessionId>,
+        asks: impl Fn(SessionId) -> bool,
+    ) -> Vec<SessionId> {
+        let from = self.tick_cursors.get(&cursor).copied().unwrap_or(SessionId(0));
+        let (mut ids, mut next) = (Vec::new(), SessionId(0));
+        for (passed, id) in ours.range(from..).enumerate() {
+            if ids.len() == SESSIONS_PER_ASK || passed == SESSIONS_PASSED {
+                next = id;
+                break;
+            }
+            if asks(id) {
+                ids.push(id);
+            }
+        }
+        self.tick_cursors.insert(cursor, next);
+        ids
+    }
+}
+
+/// The plans that an answer changes.
+#[derive(Default)]
+pub(crate) struct Replans(BTreeMap<SessionId, Replan>);
+
+struct Replan {
+    before: Plan,
+    /// The last action of each kind, in the order given.
+    last: Vec<(Op, u64)>,
+}
+
+/// A plan that an answer changed.
+pub(crate) struct Replanned {
+    pub(crate) session: SessionId,
+    pub(crate) room: RoomId,
+    /// The plan by policies, and the one that workers follow.
+    pub(crate) plan: Plan,
+    pub(crate) in_force: Plan,
+    /// The last action of each kind that had an effect.
+    pub(crate) actions: Vec<(Op, u64)>,
+    pub(crate) cap_differs: bool,
+    /// The session receives video again.
+    pub(crate) sees_again: bool,
+}
+
+impl Replans {
+    /// The session's plan after the action if it differs, or the rule that the action violates.
+    pub(crate) fn after(
+        session: &Session,
+        op: u32,
+        arg: u64,
+        obeys_caps: impl FnOnce() -> bool,
+    ) -> Result<Option<(Op, Plan)>, GuardRule> {
+        let op = Replans::known(op)?;
+        if session.exceeds_device(op, arg) {
+            return Err(GuardRule::AboveDevice);
+        }
+        let plan = session
+            .plan
+            .after(op, arg, &session.request.media, session.request.bounds)
+            .ok_or(GuardRule::CapOutOfBounds)?;
+        if plan == session.plan {
+            return Ok(None);
+        }
+        if op == Op::Cap && plan.cap_kbps > 0 && !obeys_caps() {
+            return Err(GuardRule::CapUnsupported);
+        }
+        Ok(Some((op, plan)))
+    }
+
+    /// The action of this number.
+    pub(crate) fn known(op: u32) -> Result<Op, GuardRule> {
+        Op::from_number(op).ok_or(GuardRule::UnknownAction)
+    }
+
+    /// Changes the session's plan without its consequences.
+    pub(crate) fn replan(&mut self, session: &mut Session, op: Op, arg: u64, plan: Plan) {
+        let new = Replan { before: session.plan, last: Vec::new() };
+        let last = &mut self.0.entry(session.id).or_insert(new).last;
+        last.retain(|(other, _)| *other != op);
+        last.push((op, arg));
+        session.plan = plan;
+    }
+
+    /// Returns each changed plan once, however many actions changed it.
+    pub(crate) fn put_in_force(self, sessions: &mut SessionTable) -> Vec<Replanned> {
+        let mut replanned = Vec::new();
+        for (id, Replan { before, last }) in self.0 {
+            let Some(session) = sessions.get_mut(&id).filter(|it| it.plan != before) else {
+                continue;
+            };
+            session.plans = session.plans.wrapping_add(1);
+            let kept = session.plan;
+            let cap_differs = before.cap_kbps != kept.cap_kbps;
+            let has_effect = |(op, _): &(Op, u64)| match op {
+                Op::Cap => cap_differs,
+                Op::VoiceOnly => before.shed != kept.shed,
+            };
+            replanned.push(Replanned {
+                session: id,
+                room: session.room,
+                plan: session.plan_now(),
+                in_force: session.plan_in_force(),
+                actions: last.into_iter().filter(has_effect).collect(),
+                cap_differs,
+                sees_again: before.shed != 0 && kept.shed == 0,
+            });
+        }
+        replanned
+    }
+}
+
+/// Loss in ppm from which the native ladder steps down: 5 %, where speech begins to suffer.
+const DOWN_AT_PPM: u32 = 50_000;
+
+/// Loss in ppm up to which it climbs. Loss between the thresholds changes nothing, so a session that a rung helps stays
+/// on it.
+const UP_BELOW_PPM: u32 = 20_000;
+
+/// Interval between two steps down, in which a cap takes effect and its loss is measured.
+const DOWN_EVERY: Duration = Duration::from_secs(1);
+
+/// Time of low loss before each step up. Climbing too early costs as much as it gains.
+const UP_AFTER: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LadderInput {
+    pub(crate) plan: Plan,
+    /// The higher loss of both directions; `None` without a measurement.
+    pub(crate) loss_ppm: Option<u32>,
+    pub(crate) bounds: CapBounds,
+    pub(crate) caps: bool,
+    pub(crate) video: bool,
+}
+
+impl LadderInput {
+    pub(crate) fn of(session: &Session, caps: bool) -> LadderInput {
+        LadderInput {
+            plan: session.plan,
+            loss_ppm: session.measured(Metric::LossDown).max(session.measured(Metric::LossUp)),
+            bounds: session.request.bounds,
+            caps,
+            video: session.has_video(),
+        }
+    }
+}
+
+/// A session on the native ladder. Each step down halves its rate to the floor; the last one removes its video. Steps
+/// up reverse this slowly.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NativeLadder {
+    /// The earliest time of the next step down.
+    down_from: Instant,
+    /// The time since which loss is low and the rung unchanged.
+    calm_since: Option<Instant>,
+}
+
+impl NativeLadder {
+    pub(crate) fn begin(now: Instant) -> NativeLadder {
+        NativeLadder { down_from: now, calm_since: None }
+    }
+
+    pub(crate) fn step(&mut self, look: LadderInput, now: Instant) -> Option<(Op, u64)> {
+        let loss_ppm = look.loss_ppm?;
+        if loss_ppm > UP_BELOW_PPM {
+            self.calm_since = None;
+            if loss_ppm < DOWN_AT_PPM || now < self.down_from {
+                return None;
+            }
+            self.down_from = now + DOWN_EVERY;
+            return look.down();
+        }
+        let calm_since = *self.calm_since.get_or_insert(now);
+        if now.saturating_duration_since(calm_since) < UP_AFTER {
+            return None;
+        }
+        self.calm_since = Some(now);
+        look.up()
+    }
+}
+
+impl LadderInput {
+    fn down(self) -> Option<(Op, u64)> {
+        let CapBounds { floor_kbps, ceiling_kbps } = self.bounds;
+        let from = if self.plan.cap_kbps == 0 { ceiling_kbps } else { self.plan.cap_kbps };
+        let to = (from / 2).max(floor_kbps);
+        if self.caps && to < from {
+            return Some((Op::Cap, u64::from(to)));
+        }
+        (self.video && self.plan.shed == 0).then_some((Op::VoiceOnly, 1))
+    }
+
+    fn up(self) -> Option<(Op, u64)> {
+        if self.plan.shed != 0 {
+            return Some((Op::VoiceOnly, 0));
+        }
+        let to = u64::from(self.plan.cap_kbps) * 2;
+        let lifted = if to >= u64::from(self.bounds.ceiling_kbps) { 0 } else { to };
+        (self.plan.cap_kbps > 0).then_some((Op::Cap, lifted))
+    }
+}
+
+#[cfg(test)]
+mod tests;

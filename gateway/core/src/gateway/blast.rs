@@ -1,0 +1,284 @@
+//! The blast radius of a loss: a copy of the gateway loses nodes in virtual time. The decisions are those of the core; nodes open
+//! sessions at once, and no policy is asked.
+
+mod modes;
+
+pub use modes::{ExpectedOutage, ModePrediction};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_model::{CoreEvent, CoreSettings, Hop, NodeId, RoomId, SessionId};
+
+use crate::NodeEffect;
+use crate::capacity::Holding;
+use crate::effects::GatewayEffect;
+use crate::gateway::Gateway;
+use crate::gateway::copy::GatewayCopy;
+use crate::record::RestoreError;
+use crate::shares::WHOLE;
+
+/// Virtual time after the loss for which the copy is played: rooms have found nodes and spares by then, or will not.
+const PLAYED: Duration = Duration::from_secs(5);
+
+/// The effect of a loss of nodes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct BlastRadius {
+    /// The lost nodes that were not down before.
+    pub nodes: Vec<NodeId>,
+    /// The rooms that these nodes carry, in order of their ids.
+    pub rooms: Vec<RoomLoss>,
+    /// Sessions of these rooms by label. Names and values come from clients.
+    pub labels: BTreeMap<(Box<str>, Box<str>), u32>,
+    /// Rooms of the gateway that are not covered against the death that their scenario names, before the loss.
+    pub unprotected_before: u32,
+    /// The same after it.
+    pub unprotected: u32,
+    /// The names of the rooms that are covered before the loss and not after it.
+    pub without_spare: Vec<Arc<str>>,
+    /// The other nodes.
+    pub loads: Vec<LoadChange>,
+    /// Cold nodes whose start hook would be called.
+    pub started: Vec<NodeId>,
+}
+
+/// A room of a lost node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RoomLoss {
+    /// The number of the room.
+    pub room: RoomId,
+    /// The unique name.
+    pub name: Arc<str>,
+    /// The name of the scenario.
+    pub scenario: Arc<str>,
+    /// The number of live sessions.
+    pub sessions: u32,
+    /// The lost node.
+    pub from: NodeId,
+    /// The first node after the loss; `None` if no node has capacity for the room. It may fail back from there.
+    pub to: Option<NodeId>,
+    /// The time from the detection until packets take the new node, without the time in which it opens sessions.
+    pub after: Option<Duration>,
+    /// Sessions that get a smaller share of their bit rate, since capacity is short.
+    pub reduced: u32,
+}
+
+/// The load of a node that stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LoadChange {
+    /// The number of the node.
+    pub node: NodeId,
+    /// Load and reservations before the loss, thousandths of the capacity.
+    pub before_permille: u32,
+    /// The same after it.
+    pub after_permille: u32,
+}
+
+impl BlastRadius {
+    /// The number of sessions in the rooms of lost nodes.
+    pub fn sessions(&self) -> u32 {
+        self.rooms.iter().map(|room| room.sessions).sum()
+    }
+
+    /// The rooms that no node takes.
+    pub fn unplaced(&self) -> impl Iterator<Item = &RoomLoss> {
+        self.rooms.iter().filter(|room| room.to.is_none())
+    }
+}
+
+impl GatewayCopy {
+    /// Plays the loss of these nodes at once.
+    ///
+    /// # Errors
+    /// If the copied parts contradict each other: the gateway changed after the first was copied and before the last was.
+    pub fn lose(&self, lost: &BTreeSet<NodeId>, now: Instant) -> Result<BlastRadius, RestoreError> {
+        let mut trial = LossTrial::begin(self, self.settings().clone(), now)?;
+        let before = trial.survey();
+        trial.lose(lost);
+        trial.play(now + PLAYED);
+        Ok(trial.compare(self, &before))
+    }
+}
+
+/// A gateway that continues a copy in virtual time.
+struct LossTrial {
+    gateway: Gateway,
+    /// The numbers of the nodes at the copied gateway.
+    ids: Vec<NodeId>,
+    /// The lost nodes, by their numbers here.
+    lost: BTreeSet<NodeId>,
+    /// The lost nodes that ran.
+    died: BTreeSet<NodeId>,
+    started: BTreeSet<NodeId>,
+    /// The first new node of each room, with the time.
+    found: BTreeMap<RoomId, (NodeId, Instant)>,
+    /// The time that each node takes to open a session, by their numbers here; none without an entry.
+    opens_within: Vec<Duration>,
+    openings: BTreeSet<(Instant, SessionId, Hop)>,
+    lost_at: Instant,
+    now: Instant,
+}
+
+/// The facts before the loss.
+struct LossSurvey {
+    /// The capacity that rooms use.
+    holdings: BTreeMap<RoomId, Holding>,
+    shares: BTreeMap<SessionId, u16>,
+    permille: BTreeMap<NodeId, u32>,
+    /// Rooms that are not covered.
+    unprotected: BTreeSet<RoomId>,
+}
+
+impl LossTrial {
+    fn begin(
+        copy: &GatewayCopy,
+        settings: CoreSettings,
+        now: Instant,
+    ) -> Result<LossTrial, RestoreError> {
+        let mut trial = LossTrial {
+            gateway: copy.start(settings, now)?,
+            ids: copy.nodes().iter().map(|node| node.id).collect(),
+            lost: BTreeSet::new(),
+            died: BTreeSet::new(),
+            started: BTreeSet::new(),
+            found: BTreeMap::new(),
+            opens_within: Vec::new(),
+            openings: BTreeSet::new(),
+            lost_at: now,
+            now,
+        };
+        trial.take_outputs();
+        for (timer, at) in copy.reviews() {
+            trial.gateway.effects.set(timer.clone(), *at);
+        }
+        // The restore asks for reviews of rooms that the gateway itself has reviewed.
+        trial.play(now);
+        Ok(trial)
+    }
+
+    fn survey(&self) -> LossSurvey {
+        let Gateway { rooms, sessions, nodes, capacity, worklists, .. } = &self.gateway;
+        let holdings = rooms.values().map(|room| (room.id(), room.holding()));
+        let shares = sessions.values().map(|session| (session.id, session.share));
+        let ledger = capacity.ledger();
+        let permille = nodes.iter().map(|node| (node.id, ledger.permille(node.id) as u32));
+        LossSurvey {
+            holdings: holdings.collect(),
+            shares: shares.collect(),
+            permille: permille.collect(),
+            unprotected: worklists.unprotected_rooms().collect(),
+        }
+    }
+
+    fn lose(&mut self, lost: &BTreeSet<NodeId>) {
+        let places = (0..).map(NodeId).zip(&self.ids);
+        self.lost = places.filter(|(_, id)| lost.contains(*id)).map(|(here, _)| here).collect();
+        // The restore has moved rooms and started nodes as the gateway itself would have.
+        self.found.clear();
+        self.started.clear();
+        let (lost, now) = (self.lost.clone(), self.now);
+        self.lost_at = now;
+        self.died = self.gateway.change_nodes(now, |nodes| {
+            for id in &lost {
+                // A cold node of the place is lost, too.
+                if let Some(node) = nodes.nodes.get_mut(*id).filter(|node| !node.runs()) {
+                    node.trust.draining = true;
+                }
+            }
+            nodes.lose(lost, now)
+        });
+        self.take_outputs();
+    }
+
+    fn play(&mut self, until: Instant) {
+        loop {
+            let opening = self.openings.first().map(|(at, ..)| *at);
+            let next = self.gateway.poll_timeout().into_iter().chain(opening).min();
+            let Some(next) = next.filter(|next| *next <= until) else { break };
+            self.now = self.now.max(next);
+            while self.openings.first().is_some_and(|(at, ..)| *at <= self.now)
+                && let Some((_, session, hop)) = self.openings.pop_first()
+            {
+                self.gateway.handle_opened(session, hop, Ok(()), self.now);
+            }
+            self.gateway.handle_timeout(self.now);
+            self.take_outputs();
+        }
+        self.now = self.now.max(until);
+    }
+
+    fn take_outputs(&mut self) {
+        while let Some(output) = self.gateway.poll_output() {
+            match output {
+                GatewayEffect::Open { session, hop, .. } => {
+                    let within = self.opens_within.get(hop.node.0 as usize);
+                    match within.filter(|within| !within.is_zero()) {
+                        Some(within) => {
+                            self.openings.insert((self.now + *within, session, hop));
+                        }
+                        None => self.gateway.handle_opened(session, hop, Ok(()), self.now),
+                    }
+                }
+                GatewayEffect::Node(NodeEffect::Start(node)) => _ = self.started.insert(node),
+                GatewayEffect::Event(CoreEvent::Moved { room, to: Some(to), .. }) => {
+                    self.found.entry(room).or_insert((to.node, self.now));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn compare(self, copy: &GatewayCopy, before: &LossSurvey) -> BlastRadius {
+        let Gateway { rooms, sessions, nodes, capacity, worklists, .. } = &self.gateway;
+        let listed = |here: &NodeId| self.ids[here.0 as usize];
+        let carriers = before.holdings.iter().filter_map(|(room, it)| Some((*room, it.on?)));
+        let hit: BTreeMap<RoomId, NodeId> =
+            carriers.filter(|(_, on)| self.died.contains(on)).collect();
+        let losses = hit.iter().filter_map(|(id, on)| {
+            let room = rooms.get(id)?;
+            let found = self.found.get(id);
+            let after = found.map(|(_, at)| at.saturating_duration_since(self.lost_at));
+            let reduced = room.sessions().iter().filter(|id| {
+                let share = sessions.get(id).map_or(WHOLE, |session| session.share);
+                before.shares.get(*id).is_some_and(|before| share < *before)
+            });
+            Some(RoomLoss {
+                room: *id,
+                name: Arc::clone(room.name()),
+                scenario: Arc::clone(room.scenario()),
+                sessions: room.sessions().len() as u32,
+                from: listed(on),
+                to: found.map(|(to, _)| listed(to)),
+                after,
+                reduced: reduced.count() as u32,
+            })
+        });
+        let losses = losses.collect();
+        let mut labels = BTreeMap::new();
+        for session in copy.sessions().iter().filter(|session| hit.contains_key(&session.room)) {
+            for label in session.labels.iter() {
+                *labels.entry(label.clone()).or_insert(0) += 1;
+            }
+        }
+        let bare = worklists.unprotected_rooms().filter(|id| !before.unprotected.contains(id));
+        let bare = bare.filter_map(|id| rooms.get(&id));
+        let ledger = capacity.ledger();
+        let stay = nodes.iter().filter(|node| !self.lost.contains(&node.id));
+        let loads = stay.map(|node| LoadChange {
+            node: listed(&node.id),
+            before_permille: before.permille.get(&node.id).copied().unwrap_or(0),
+            after_permille: ledger.permille(node.id) as u32,
+        });
+        BlastRadius {
+            nodes: self.died.iter().map(listed).collect(),
+            rooms: losses,
+            labels,
+            unprotected_before: copy.unprotected(),
+            unprotected: worklists.unprotected() as u32,
+            without_spare: bare.map(|room| Arc::clone(room.name())).collect(),
+            loads: loads.collect(),
+            started: self.started.iter().map(listed).collect(),
+        }
+    }
+}

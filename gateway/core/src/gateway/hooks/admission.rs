@@ -1,0 +1,168 @@
+//! The hook `admission`: whether a session is admitted, capped, redirected or rejected.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_model::{
+    AdmitOnFault, AdmitVerdict, Decider, DecisionOutcome, GuardRule, Hook, HookAnswer,
+    OfferRefusal, Op, PluginFault, PolicyQuestion, RegionId, SessionId,
+};
+use evenkeel_revisions::unit;
+
+use crate::gateway::Gateway;
+use crate::gateway::hooks::routing::PlacementQuestion;
+use crate::gateway::hooks::{Answer, Question};
+use crate::policy::questions::{BatchOutcome, QuestionSubject, mismatched};
+use crate::sessions::SessionPhase;
+
+/// Retry time of clients that are refused because their admission policy failed.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+pub(super) struct AdmissionQuestion {
+    pub(super) session: SessionId,
+}
+
+impl Question for AdmissionQuestion {
+    fn ask(self, gateway: &mut Gateway, now: Instant) {
+        let id = self.session;
+        let Some(session) = gateway.sessions.get_mut(&id) else { return };
+        session.phase = SessionPhase::Admitting;
+        let (room, request) = (session.room, Arc::clone(&session.request));
+        let Some(scenario) = gateway.settings.scenarios.get(&request.scenario).cloned() else {
+            return;
+        };
+        if !scenario.binds(Hook::Admission) {
+            return gateway.admit(id, None, Decider::Native, now);
+        }
+        let standing = gateway.rooms.get(&room).and_then(|room| room.region_now(&gateway.nodes));
+        let question = PolicyQuestion::Admit {
+            session: id,
+            room,
+            standing,
+            scenario: request.scenario.clone(),
+            labels: request.labels.clone(),
+            regions: gateway.capacity.region_rows(&gateway.nodes),
+        };
+        let unit = unit(Hook::Admission, room, id);
+        let arm = gateway.policies.arm(&scenario.policy(Hook::Admission), unit);
+        gateway.ask(&scenario.set, arm, QuestionSubject::Admit(id), question, now);
+    }
+
+    fn apply(self, gateway: &mut Gateway, given: Answer, now: Instant) -> BatchOutcome {
+        BatchOutcome::one(self.take(gateway, given.answer, given.by, now))
+    }
+}
+
+impl AdmissionQuestion {
+    fn take(
+        self,
+        gateway: &mut Gateway,
+        answer: Result<HookAnswer, PluginFault>,
+        by: &Decider,
+        now: Instant,
+    ) -> DecisionOutcome {
+        let id = self.session;
+        let Some(session) = gateway.sessions.get(&id) else { return DecisionOutcome::Stale };
+        let bounds = session.request.bounds;
+        let verdict = match answer {
+            Ok(HookAnswer::Admit { verdict, .. }) => verdict,
+            Ok(_) => return self.failed(gateway, mismatched(), now),
+            Err(fault) => return self.failed(gateway, DecisionOutcome::Faulted(fault), now),
+        };
+        let guarded = match verdict {
+            AdmitVerdict::Abstain => {
+                gateway.admit(id, None, Decider::Native, now);
+                return DecisionOutcome::Abstained;
+            }
+            AdmitVerdict::Accept => {
+                gateway.admit(id, None, by.clone(), now);
+                return DecisionOutcome::Applied { differs: false };
+            }
+            AdmitVerdict::AcceptCapped(kbps) if session.exceeds_device(Op::Cap, kbps.into()) => {
+                GuardRule::AboveDevice
+            }
+            AdmitVerdict::AcceptCapped(kbps)
+                if kbps >= bounds.floor_kbps && kbps <= bounds.ceiling_kbps =>
+            {
+                gateway.admit(id, Some(kbps), by.clone(), now);
+                return DecisionOutcome::Applied { differs: true };
+            }
+            AdmitVerdict::AcceptCapped(_) => GuardRule::CapOutOfBounds,
+            AdmitVerdict::Redirect(region) if self.may_redirect(gateway, region) => {
+                gateway.give_up(id, OfferRefusal::Redirected(region), now);
+                gateway.take_notices(now);
+                return DecisionOutcome::Applied { differs: true };
+            }
+            AdmitVerdict::Redirect(_) => GuardRule::UnusableRegion,
+            AdmitVerdict::Reject(retry_after_ms) => {
+                let wait = Duration::from_millis(u64::from(retry_after_ms));
+                let retry_after = gateway.sessions.jittered(wait);
+                gateway.give_up(id, OfferRefusal::Rejected { retry_after }, now);
+                gateway.take_notices(now);
+                return DecisionOutcome::Applied { differs: true };
+            }
+        };
+        self.failed(gateway, DecisionOutcome::Guarded(guarded), now)
+    }
+
+    /// A new session may be redirected to the region: its room is not placed, and the region is another one of this
+    /// gateway.
+    fn may_redirect(&self, gateway: &Gateway, region: RegionId) -> bool {
+        let session = gateway.sessions.get(&self.session);
+        let room = session.and_then(|session| gateway.rooms.get(&session.room));
+        let standing = room.and_then(|room| room.region_now(&gateway.nodes));
+        standing.is_none()
+            && (region.0 as usize) < gateway.settings.regions.len()
+            && region != gateway.nodes.home()
+    }
+
+    /// The admission policy failed, or its answer broke a rule. The scenario's settings decide on the session.
+    fn failed(
+        self,
+        gateway: &mut Gateway,
+        outcome: DecisionOutcome,
+        now: Instant,
+    ) -> DecisionOutcome {
+        let id = self.session;
+        let Some(session) = gateway.sessions.get(&id) else { return outcome };
+        let scenario = gateway.settings.scenarios.get(&session.request.scenario);
+        match scenario.map_or(AdmitOnFault::Admit, |scenario| scenario.on_admission_fault) {
+            AdmitOnFault::Admit => gateway.admit(id, None, Decider::Native, now),
+            AdmitOnFault::AdmitCapped => {
+                let floor = session.request.bounds.floor_kbps;
+                gateway.admit(id, Some(floor), Decider::Native, now);
+            }
+            AdmitOnFault::Reject => {
+                let retry_after = gateway.sessions.jittered(RETRY_AFTER);
+                gateway.give_up(id, OfferRefusal::Rejected { retry_after }, now);
+                gateway.take_notices(now);
+            }
+        }
+        outcome
+    }
+}
+
+impl Gateway {
+    /// The session is admitted, as far as capacity allows it. Asks the routing policy about a room that is not placed.
+    pub(in crate::gateway) fn admit(
+        &mut self,
+        id: SessionId,
+        cap_kbps: Option<u32>,
+        by: Decider,
+        now: Instant,
+    ) {
+        if self.shutting_down {
+            self.give_up(id, OfferRefusal::Draining, now);
+            return self.take_notices(now);
+        }
+        let room = self.admit_to_room(id, cap_kbps, by, now);
+        self.take_notices(now);
+        let Some(room) = room else { return };
+        if self.sessions[&id].of_first_packet {
+            self.place_natively(room, now);
+            self.take_notices(now);
+        } else {
+            PlacementQuestion { room }.ask(self, now);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The hook `degradation`: actions on sessions, in batches. A native ladder replaces a policy that fails.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use evenkeel_model::{
+    Arm, Decider, DecisionOutcome, DegradeOnFault, GuardRule, Hook, HookAnswer, Measures, Metric,
+    PluginState, PolicyName, PolicyQuestion, Row, SessionId, SessionRow,
+};
+
+use crate::degradation::{LadderInput, NativeLadder, Replans};
+use crate::gateway::Gateway;
+use crate::gateway::hooks::{Answer, Question};
+use crate::policy::questions::{
+    AnswerDetails, BatchOutcome, FaultSubject, PartCounts, PartOutcome, QuestionSubject, mismatched,
+};
+use crate::sessions::{Session, SessionPhase};
+
+/// Sessions keep their plans while their degradation policy fails for less than this.
+const FAILING_FOR: Duration = Duration::from_secs(2);
+
+/// The next sessions of one arm of a policy.
+pub(super) struct DegradationQuestion<'a> {
+    pub(super) policy: &'a PolicyName,
+    pub(super) arm: Arm,
+}
+
+impl Question for DegradationQuestion<'_> {
+    fn ask(self, gateway: &mut Gateway, now: Instant) {
+        let DegradationQuestion { policy, arm } = self;
+        let is_tick = |about: &_| matches!(about, QuestionSubject::Tick(_));
+        if gateway.questions.is_asking(policy, arm, is_tick) {
+            return;
+        }
+        let ours = gateway.sessions.ticked(policy).filter(|ours| !ours.is_empty());
+        let Some(ours) = ours else { return };
+        let asks = |id: SessionId| gateway.policies.arm(policy, id.0) == arm;
+        let ids = gateway.degradation.next_ticked((policy.clone(), arm), ours, asks);
+        let reads = gateway.policies.revision(policy, arm);
+        let Gateway { slos, settings, .. } = &*gateway;
+        let scenarios = settings.scenarios.keys();
+        let burns: BTreeMap<_, _> = scenarios
+            .filter_map(|name| Some((name, slos.burn_centi(name, settings, now)?)))
+            .collect();
+        let of = ids.iter().filter_map(|id| gateway.sessions.get(id));
+        let sessions: Vec<SessionRow> = of
+            .map(|session| {
+                let mut measures = gateway.session_measures(session, now);
+                if let Some(burn) = burns.get(&session.request.scenario) {
+                    measures.set(Metric::SloBurn, *burn);
+                }
+                SessionRow {
+                    row: Row { id: session.id.0, measures },
+                    room: session.room,
+                    scenario: session.request.scenario.clone(),
+                    labels: session.request.labels.clone(),
+                    state: session.memory.read(reads).map(|state| PluginState::clone(state)),
+                }
+            })
+            .collect();
+        if sessions.is_empty() {
+            return;
+        }
+        let version = |id| gateway.sessions.get(&id).map_or(0, |session| session.plans);
+        let ids = sessions.iter().map(|row| SessionId(row.row.id)).map(|id| (id, version(id)));
+        let about = QuestionSubject::Tick(ids.collect());
+        let memo = gateway.policies.memo(policy, arm);
+        gateway.ask(&policy.set, arm, about, PolicyQuestion::Tick { sessions, memo }, now);
+    }
+
+    /// Applies the actions of a policy. Sessions without a decision, because the policy failed or was not asked about
+    /// them, keep their plans or take the native ladder after a while. Actions on a session with a changed plan are
+    /// outdated.
+    fn apply(self, gateway: &mut Gateway, given: Answer, now: Instant) -> BatchOutcome {
+        let DegradationQuestion { policy, arm } = self;
+        let QuestionSubject::Tick(sessions) = &given.asked.about else {
+            return BatchOutcome::one(mismatched());
+        };
+        let (actions, states, memo) = match given.answer {
+            Ok(HookAnswer::Actions { actions, states, memo }) => (actions, states, memo),
+            Ok(_) => return BatchOutcome::one(mismatched()),
+            Err(fault) => {
+                self.climb_natively(gateway, sessions, now);
+                return BatchOutcome::one(DecisionOutcome::Faulted(fault));
+            }
+        };
+        let fresh = sessions.iter().map(|(id, plans)| {
+            gateway.sessions.get(id).filter(|session| session.plans == *plans).map(|_| *id)
+        });
+        let fresh: Vec<Option<SessionId>> = fresh.collect();
+        if !fresh.iter().any(Option::is_some) {
+            return BatchOutcome::one(DecisionOutcome::Stale);
+        }
+        memo.into_iter().for_each(|memo| gateway.policies.keep_memo(policy, arm, memo));
+        let (mut parts, mut replans) = (PartCounts::default(), Replans::default());
+        for action in actions {
+            let part = match fresh.get(action.row as usize) {
+                Some(Some(id)) => gateway.replan(*id, action.op, action.arg, &mut replans),
+                Some(None) => Err(GuardRule::Outdated),
+                None => Err(GuardRule::UnknownRow),
+            };
+            parts.note(action.row, part);
+        }
+        gateway.put_in_force(replans, given.by);
+        parts.note_ungranted(given.beside.ungranted);
+        parts.report_broken(policy, &mut gateway.effects);
+        // A session keeps its old state if all its actions were rejected.
+        let revisions = gateway.policies.revisions(policy);
+        for (row, state) in states {
+            let id = fresh.get(row as usize).copied().flatten();
+            let kept = id.filter(|_| parts.keeps_state(row));
+            if let Some(session) = kept.and_then(|id| gateway.sessions.deferred_mut(&id)) {
+                session.memory.write(gateway.questions.state(state), revisions);
+            }
+        }
+        let last = parts.last_own().map(|(row, rule)| {
+            let session = sessions.get(row as usize).map(|(id, _)| FaultSubject::Session(*id));
+            gateway.name_decision(Some(rule), None, session)
+        });
+        let Gateway { policies, effects, .. } = &mut *gateway;
+        policies.note_conduct(policy, arm, parts.count(), last, now, effects);
+        gateway.climb_left_out(sessions, given.beside, now);
+        BatchOutcome { outcome: parts.outcome(), parts }
+    }
+}
+
+impl DegradationQuestion<'_> {
+    /// The policy faulted on these sessions. If their scenario says so, the native ladder takes them after a while.
+    fn climb_natively(&self, gateway: &mut Gateway, sessions: &[(SessionId, u32)], now: Instant) {
+        let failure = gateway.questions.failing.get(self.policy);
+        if failure.is_some_and(|it| now.saturating_duration_since(it.since) >= FAILING_FOR) {
+            for (session, _) in sessions {
+                gateway.climb(*session, now);
+            }
+        }
+    }
+}
+
+impl Gateway {
+    /// Sessions that the policy was not asked about may take the native ladder. The others leave it.
+    fn climb_left_out(
+        &mut self,
+        sessions: &[(SessionId, u32)],
+        beside: &AnswerDetails,
+        now: Instant,
+    ) {
+        if beside.apart.is_none() && self.degradation.climbs.is_empty() {
+            return;
+        }
+        for (row, (session, _)) in (0..).zip(sessions) {
+            if !beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row)) {
+                self.degradation.climbs.remove(session);
+                continue;
+            }
+            let subject = FaultSubject::Session(*session);
+            let since = self.subject_history.quarantined_since(subject, Hook::Degradation);
+            if since.is_some_and(|since| now.saturating_duration_since(since) >= FAILING_FOR) {
+                self.climb(*session, now);
+            }
+        }
+    }
+
+    fn climb(&mut self, id: SessionId, now: Instant) {
+        let session = self.sessions.get(&id).filter(|it| it.phase == SessionPhase::Live);
+        let Some(session) = session else { return };
+        let scenario = self.settings.scenarios.get(&session.request.scenario);
+        if scenario.is_none_or(|s| s.on_degradation_fault != DegradeOnFault::NativeLadder) {
+            return;
+        }
+        let look = LadderInput::of(session, self.obeys_caps(session));
+        let ladder = self.degradation.climbs.entry(id).or_insert_with(|| NativeLadder::begin(now));
+        if let Some((op, arg)) = ladder.step(look, now) {
+            // The ladder respects the bounds and the node's support for caps. An action that breaks a rule has no effect.
+            let _ = self.act(id, op as u32, arg, &Decider::Native);
+        }
+    }
+
+    /// Applies one action.
+    pub(in crate::gateway) fn act(
+        &mut self,
+        id: SessionId,
+        op: u32,
+        arg: u64,
+        by: &Decider,
+    ) -> Result<PartOutcome, GuardRule> {
+        let mut replans = Replans::default();
+        let part = self.replan(id, op, arg, &mut replans)?;
+        self.put_in_force(replans, by);
+        Ok(part)
+    }
+
+    /// Returns the effect of the action, or the rule that it broke. `differs` is true, since the native default changes
+    /// no session's quality.
+    fn replan(
+        &mut self,
+        id: SessionId,
+        op: u32,
+        arg: u64,
+        replans: &mut Replans,
+    ) -> Result<PartOutcome, GuardRule> {
+        let Some(session) = self.sessions.get(&id) else {
+            return Replans::known(op).map(|_| PartOutcome::Kept);
+        };
+        let after = Replans::after(session, op, arg, || self.obeys_caps(session))?;
+        let Some((op, plan)) = after else { return Ok(PartOutcome::Kept) };
+        self.enrol(id);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            replans.replan(session, op, arg, plan);
+        }
+        Ok(PartOutcome::Applied { differs: true })
+    }
+
+    /// If no endpoint supports caps, the minimum cap that policies see is 0, no cap.
+    fn session_measures(&self, session: &Session, now: Instant) -> Measures {
+        let mut measures = session.measures(now);
+        if let Some(room) = self.rooms.get(&session.room) {
+            measures.set(Metric::Sessions, room.sessions().len() as u64);
+        }
+        if !self.obeys_caps(session) {
+            measures.set(Metric::Floor, u64::from(session.request.bounds.ceiling_kbps));
+        }
+        measures
+    }
+}

@@ -1,0 +1,340 @@
+//! The hook `routing`: the nodes of a new room, and moves of rooms, in batches.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_model::{
+    Arm, BreachCount, DecisionOutcome, GuardRule, Hook, HookAnswer, Measures, Metric, NO_NODE,
+    NodeId, PluginState, PolicyName, PolicyQuestion, RoomId, RoomRow, RoutingMove, Row,
+};
+use evenkeel_revisions::Revision;
+
+use crate::effects::Timer;
+use crate::gateway::Gateway;
+use crate::gateway::hooks::{Answer, Question};
+use crate::policy::questions::{
+    BatchOutcome, FaultSubject, PartCounts, PendingQuestion, QuestionSubject, mismatched,
+};
+use crate::rooms::room::Room;
+
+/// Maximum rooms in one question. The other rooms follow in the next question.
+const ROOMS_PER_ASK: usize = 256;
+
+/// The nodes of a room whose first session was admitted.
+pub(super) struct PlacementQuestion {
+    pub(super) room: RoomId,
+}
+
+impl Question for PlacementQuestion {
+    fn ask(self, gateway: &mut Gateway, now: Instant) {
+        let id = self.room;
+        let Some(room) = gateway.rooms.get_mut(&id) else { return };
+        let (scenario, labels) = (room.scenario().clone(), room.labels().clone());
+        let Some(settings) = gateway.settings.scenarios.get(&scenario) else { return };
+        if !settings.binds(Hook::Routing) {
+            gateway.place_natively(id, now);
+            gateway.take_notices(now);
+        } else if room.ask_placement() {
+            let set = settings.set.clone();
+            let arm = gateway.policies.arm(&settings.policy(Hook::Routing), id.0);
+            let nodes = gateway.capacity.node_rows(&gateway.nodes);
+            let question = PolicyQuestion::Place { room: id, scenario, labels, nodes };
+            gateway.ask(&set, arm, QuestionSubject::Place(id), question, now);
+        }
+    }
+
+    fn apply(self, gateway: &mut Gateway, given: Answer, now: Instant) -> BatchOutcome {
+        BatchOutcome::one(self.take(gateway, given, now))
+    }
+}
+
+impl PlacementQuestion {
+    fn take(self, gateway: &mut Gateway, given: Answer, now: Instant) -> DecisionOutcome {
+        let id = self.room;
+        let Some(room) = gateway.rooms.get_mut(&id) else { return DecisionOutcome::Stale };
+        room.placement_answered();
+        if room.is_placed() || gateway.waiting_for_placement(id).is_empty() {
+            return DecisionOutcome::Stale;
+        }
+        let Answer { asked, answer, by, beside, native } = given;
+        let outcome = match answer {
+            Ok(HookAnswer::Placed { hops, .. }) if hops.is_empty() => DecisionOutcome::Abstained,
+            Ok(HookAnswer::Placed { hops, ttl_ms, reason, .. }) if hops == [NO_NODE] => {
+                let reason = Some(reason).filter(|it| *it != 0).map(|it| beside.word_for(it));
+                gateway.refuse_room(id, reason.as_ref(), ttl_ms, now);
+                gateway.take_notices(now);
+                return DecisionOutcome::Applied { differs: !native.is_empty() };
+            }
+            Ok(HookAnswer::Placed { hops, ttl_ms, state, .. }) => {
+                match gateway.check_placement(id, &hops, asked, now) {
+                    Err(guard) => DecisionOutcome::Guarded(guard),
+                    Ok(hops) => {
+                        let differs = hops != native;
+                        gateway.note_placement(asked, id, &hops, now);
+                        gateway.write_room_state(id, state);
+                        if let Some(room) = gateway.rooms.get_mut(&id) {
+                            room.review_after(ttl_ms);
+                        }
+                        gateway.settle(id, &hops, by.clone(), now);
+                        gateway.take_notices(now);
+                        return DecisionOutcome::Applied { differs };
+                    }
+                }
+            }
+            Ok(_) => mismatched(),
+            Err(fault) => DecisionOutcome::Faulted(fault),
+        };
+        gateway.place_natively(id, now);
+        gateway.take_notices(now);
+        outcome
+    }
+}
+
+/// Other routes for rooms of one arm of a policy.
+pub(super) struct RerouteQuestion<'a> {
+    pub(super) policy: &'a PolicyName,
+    pub(super) arm: Arm,
+}
+
+impl Question for RerouteQuestion<'_> {
+    fn ask(self, gateway: &mut Gateway, now: Instant) {
+        let RerouteQuestion { policy, arm } = self;
+        let is_reroute = |about: &_| matches!(about, QuestionSubject::Reroute(_));
+        if gateway.questions.is_asking(policy, arm, is_reroute) {
+            return;
+        }
+        let batch = self.waiting(gateway, now);
+        if batch.is_empty() {
+            return;
+        }
+        let mut scenarios = gateway.settings.scenarios.values();
+        if !scenarios.any(|it| it.set == policy.set && it.binds(Hook::Routing)) {
+            for id in batch {
+                gateway.reroute_natively(id, now);
+                gateway.take_notices(now);
+            }
+            gateway.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
+            return;
+        }
+        let reads = gateway.policies.revision(policy, arm);
+        let rooms = || batch.iter().filter_map(|id| gateway.rooms.get(id));
+        let versions = rooms().map(|room| (room.id(), room.route().version)).collect();
+        let rooms = rooms().map(|room| gateway.room_row(room, reads, now)).collect();
+        let memo = gateway.policies.memo(policy, arm);
+        let nodes = gateway.capacity.node_rows(&gateway.nodes);
+        let question = PolicyQuestion::Reroute { nodes, rooms, memo };
+        gateway.ask(&policy.set, arm, QuestionSubject::Reroute(versions), question, now);
+    }
+
+    /// Applies the moves of a policy. A room that changed since the question keeps its route and its old state.
+    fn apply(self, gateway: &mut Gateway, given: Answer, now: Instant) -> BatchOutcome {
+        let QuestionSubject::Reroute(rooms) = &given.asked.about else {
+            return BatchOutcome::one(mismatched());
+        };
+        let timer = Timer::Reroute(Arc::new(self.policy.clone()));
+        gateway.effects.set(timer, now);
+        rooms.iter().for_each(|(id, _)| gateway.rooms.note_changed(*id));
+        rooms.iter().for_each(|(id, _)| gateway.catch_up(*id, now));
+        gateway.take_notices(now);
+        let mut parts = PartCounts::default();
+        let beside = given.beside;
+        let outcome = match &given.answer {
+            Ok(HookAnswer::Moves { moves, states, memo }) => {
+                let fresh = |(id, version): &(RoomId, u64)| {
+                    let room = gateway.rooms.get(id)?;
+                    room.awaits_policy_since(*version).then_some(*id)
+                };
+                let fresh: Vec<Option<RoomId>> = rooms.iter().map(fresh).collect();
+                if fresh.iter().any(Option::is_some) {
+                    if let Some(memo) = memo {
+                        gateway.policies.keep_memo(self.policy, self.arm, memo.clone());
+                    }
+                    self.take_moves(gateway, moves, &fresh, &given, &mut parts, now);
+                    let refused = |row: &u32| parts.refused(*row);
+                    for (row, state) in states.iter().filter(|(row, _)| !refused(row)) {
+                        if let Some(id) = fresh.get(*row as usize).copied().flatten() {
+                            gateway.write_room_state(id, state.clone());
+                        }
+                    }
+                    parts.outcome()
+                } else {
+                    DecisionOutcome::Stale
+                }
+            }
+            Ok(_) => mismatched(),
+            Err(fault) => DecisionOutcome::Faulted(fault.clone()),
+        };
+        let failed = matches!(outcome, DecisionOutcome::Faulted(_));
+        let left_out = |row| beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row));
+        for (row, &(id, _)) in (0..).zip(rooms) {
+            gateway.rerouted(id, failed || left_out(row), now);
+            gateway.take_notices(now);
+        }
+        BatchOutcome { outcome, parts }
+    }
+}
+
+impl RerouteQuestion<'_> {
+    /// The next rooms that wait for this arm. Rooms that now belong to the other arm are queued there.
+    fn waiting(&self, gateway: &mut Gateway, now: Instant) -> Vec<RoomId> {
+        let RerouteQuestion { policy, arm } = *self;
+        let mut batch = Vec::new();
+        let place = (policy.clone(), arm);
+        while batch.len() < ROOMS_PER_ASK
+            && let Some(id) = gateway.questions.next_reroute(&place)
+        {
+            gateway.rooms.note_changed(id);
+            let belongs = gateway.policies.arm(policy, id.0);
+            if !gateway.rooms.get(&id).is_some_and(Room::is_placed) {
+                continue;
+            }
+            if belongs == arm {
+                batch.push(id);
+            } else {
+                gateway.questions.want_reroute(policy, belongs, id);
+                gateway.effects.set_if_idle(Timer::Reroute(Arc::new(policy.clone())), now);
+            }
+        }
+        batch
+    }
+
+    /// `fresh`: by row, the rooms that have not changed since the question.
+    fn take_moves(
+        &self,
+        gateway: &mut Gateway,
+        moves: &[RoutingMove],
+        fresh: &[Option<RoomId>],
+        given: &Answer,
+        parts: &mut PartCounts,
+        now: Instant,
+    ) {
+        let (asked, usable) = (given.asked, &given.asked.usable);
+        let (mut seen, mut routes) = (BTreeSet::new(), BreachCount::default());
+        let mut last_worse = None;
+        for step in moves {
+            let part = match fresh.get(step.row as usize) {
+                Some(_) if !seen.insert(step.row) => Err(GuardRule::UnknownRow),
+                Some(Some(id)) => {
+                    let bare = gateway.spends_redundancy(asked, *id, &step.hops, now);
+                    let part = gateway.take_move(*id, step, usable, given.by, now);
+                    gateway.take_notices(now);
+                    routes.of += u32::from(part.is_ok());
+                    if part.is_ok() && bare {
+                        routes.worse += 1;
+                        last_worse = Some((*id, step.hops.first().copied()));
+                    }
+                    part
+                }
+                Some(None) => Err(GuardRule::Outdated),
+                None => Err(GuardRule::UnknownRow),
+            };
+            parts.note(step.row, part);
+        }
+        parts.report_broken(self.policy, &mut gateway.effects);
+        let last = parts.last_own().map(|(row, rule)| {
+            let step = moves.iter().rfind(|step| step.row == row);
+            let node = step.and_then(|step| usable.first_other(&step.hops));
+            gateway.name_decision(Some(rule), node, asked.about.subject(row))
+        });
+        let last_worse = last_worse
+            .map(|(id, node)| gateway.name_decision(None, node, Some(FaultSubject::Room(id))));
+        let Gateway { policies, effects, .. } = gateway;
+        policies.note_conduct(self.policy, self.arm, parts.count(), last, now, effects);
+        policies.note_routes(self.policy, self.arm, routes, last_worse, now, effects);
+    }
+}
+
+impl Gateway {
+    /// The hops of a placement without spares that the scenario rules out, or the rule that it breaks.
+    fn check_placement(
+        &self,
+        id: RoomId,
+        hops: &[NodeId],
+        asked: &PendingQuestion,
+        now: Instant,
+    ) -> Result<Vec<NodeId>, GuardRule> {
+        let placement = self.placement(id, now).ok_or(GuardRule::Outdated)?;
+        placement.check(hops, &asked.usable, self.worklists.stranded.go_first())?;
+        Ok(placement.without_inside_spares(hops))
+    }
+
+    /// Counts the placement of a new room for the judges of its revision.
+    fn note_placement(
+        &mut self,
+        asked: &PendingQuestion,
+        id: RoomId,
+        hops: &[NodeId],
+        now: Instant,
+    ) {
+        let PendingQuestion { policy, arm, .. } = asked;
+        let last = self.policies.canary(policy).map(|_| {
+            let room = Some(FaultSubject::Room(id));
+            self.name_decision(None, hops.first().copied(), room)
+        });
+        let worse = u32::from(self.spends_redundancy(asked, id, hops, now));
+        let (routes, effects) = (BreachCount { of: 1, worse }, &mut self.effects);
+        self.policies.note_routes(policy, *arm, routes, last.clone(), now, effects);
+        self.policies.weigh_placement(policy, *arm, hops[0], last, effects);
+    }
+
+    /// A canary decides, and these nodes leave the room with less redundancy than the native default.
+    fn spends_redundancy(
+        &self,
+        asked: &PendingQuestion,
+        id: RoomId,
+        hops: &[NodeId],
+        now: Instant,
+    ) -> bool {
+        self.policies.canary(&asked.policy).is_some()
+            && asked.usable.are_left(&self.nodes)
+            && self.placement(id, now).is_some_and(|it| it.spends_redundancy(hops))
+    }
+
+    /// The policy answered about the room. `apart`: it failed, or left this room out.
+    fn rerouted(&mut self, id: RoomId, apart: bool, now: Instant) {
+        let Some(room) = self.rooms.get(&id) else { return };
+        let natively = apart || room.is_bare();
+        self.set_due(id, now);
+        if natively {
+            self.reroute_natively(id, now);
+        }
+    }
+
+    /// A room as routing policies see it. `reads` is the revision that is asked.
+    pub(in crate::gateway) fn room_row(
+        &self,
+        room: &Room,
+        reads: Option<&Revision>,
+        now: Instant,
+    ) -> RoomRow {
+        let mut measures = Measures::default();
+        measures.set(Metric::Sessions, room.sessions().len() as u64);
+        let sessions = || room.sessions().iter().filter_map(|id| self.sessions.get(id));
+        let worst = [
+            Metric::LossUp,
+            Metric::LossDown,
+            Metric::JitterUp,
+            Metric::JitterDown,
+            Metric::RttClient,
+        ];
+        for metric in worst {
+            if let Some(value) = sessions().filter_map(|session| session.measured(metric)).max() {
+                measures.set(metric, u64::from(value));
+            }
+        }
+        if let Some(first) = sessions().map(|session| session.offered).min() {
+            measures.set(Metric::Age, now.saturating_duration_since(first).as_millis() as u64);
+        }
+        if let Some(burn) = self.slos.burn_centi(room.scenario(), &self.settings, now) {
+            measures.set(Metric::SloBurn, burn);
+        }
+        RoomRow {
+            row: Row { id: room.id().0, measures },
+            scenario: room.scenario().clone(),
+            labels: room.labels().clone(),
+            standing: room.nodes_of_route(),
+            state: room.memory().read(reads).map(|state| PluginState::clone(state)),
+        }
+    }
+}
