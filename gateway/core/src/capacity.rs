@@ -1,11 +1,12 @@
-//! Capacity of nodes: the ledger of what rooms use and reserve, the measured capacity of each node, and the circuit breakers of regions, zones and clients.
+//! Capacity of nodes: the ledger of what rooms use and reserve, the measured capacity of each node, sessions with a smaller
+//! share, and the circuit breakers of regions and zones.
 
 mod breaker;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use evenkeel_breakers::{ClientBreakers, DomainBreakers};
+use evenkeel_breakers::DomainBreakers;
 use evenkeel_model::{
     CoreSettings, FailureDomain, FailureScope, GuardRule, Measures, Metric, NodeId, NodeNeed,
     RegionId, Row,
@@ -26,7 +27,6 @@ const SHORT_FROM: u64 = 900;
 pub(crate) struct Capacity {
     pub(crate) ledger: CapacityLedger,
     pub(crate) domain_breakers: DomainBreakers,
-    pub(crate) client_breakers: ClientBreakers,
     pub(crate) reduced: ReducedSessions,
     /// Moves by policies within [`CHURN_WITHIN`]: time, and number of sessions moved.
     churn: VecDeque<(Instant, usize)>,
@@ -39,7 +39,6 @@ impl Capacity {
                 settings.nodes.iter().map(|node| node.capacity_kbps).collect(),
             ),
             domain_breakers: DomainBreakers::new(settings, now),
-            client_breakers: ClientBreakers::new(settings, now),
             reduced: ReducedSessions::default(),
             churn: VecDeque::new(),
         }

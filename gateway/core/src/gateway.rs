@@ -31,6 +31,7 @@ use evenkeel_nodes::{
 };
 use evenkeel_slo::SloTable;
 
+use crate::admission::Admission;
 use crate::capacity::Capacity;
 use crate::degradation::{DegradationTurns, Replans};
 use crate::diagnosis::Diagnosis;
@@ -104,14 +105,6 @@ const QUIET_PERCENT: u64 = 80;
 /// would start the node again.
 const DRAINING_PERCENT: u64 = 90;
 
-const RETRY_SOON: Duration = Duration::from_secs(2);
-
-/// Retry time while stranded rooms are being rescued.
-const RETRY_DURING_FAILOVER: Duration = Duration::from_secs(5);
-
-/// Maximum retry time for an open breaker.
-const RETRY_MAX: Duration = Duration::from_secs(60);
-
 /// The driver could not open a session at a hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotOpened;
@@ -124,6 +117,7 @@ pub struct Gateway {
     rooms: RoomTable,
     worklists: Worklists,
     drains: Drains,
+    admission: Admission,
     nodes: NodeTable,
     capacity: Capacity,
     slos: SloTable,
@@ -136,8 +130,6 @@ pub struct Gateway {
     policies: Policies,
     /// The record of another process, before its rooms are settled.
     unsettled: Option<Box<Unsettled>>,
-    shutting_down: bool,
-    finished: bool,
 }
 
 impl Gateway {
@@ -159,6 +151,7 @@ impl Gateway {
             rooms: RoomTable::new(now),
             worklists: Worklists::new(settings.nodes.len(), settings.regions.len()),
             drains: Drains::default(),
+            admission: Admission::new(&settings, now),
             nodes,
             capacity: Capacity::new(&settings, now),
             slos: SloTable::new(now),
@@ -171,8 +164,6 @@ impl Gateway {
             subject_history: SubjectHistory::default(),
             policies: Policies::default(),
             unsettled: None,
-            shutting_down: false,
-            finished: false,
         }
     }
 
@@ -218,8 +209,7 @@ impl Gateway {
                 }
             }
         }
-        if self.shutting_down && self.sessions.is_empty() && !self.finished {
-            self.finished = true;
+        if self.sessions.is_empty() && self.admission.finish() {
             self.effects.cancel(&Timer::ShutdownEnds);
             self.effects.push(GatewayEffect::Finished);
         }
@@ -232,7 +222,7 @@ impl Gateway {
 
     /// Seeds the jitter of retry times. The default seed is 0.
     pub fn handle_seed(&mut self, seed: u64) {
-        self.sessions.rng = fastrand::Rng::with_seed(seed);
+        self.admission.seed(seed);
     }
 
     /// The board that workers read for each packet.
@@ -330,7 +320,7 @@ impl Gateway {
         self.sessions.forget_restored();
         self.with_nodes(NodeTable::forget_restored);
         self.capacity.reduced.clear();
-        self.capacity.client_breakers.forget_sessions();
+        self.admission.client_breakers.forget_sessions();
         self.slos.forget_restored(&mut self.policies.activations);
     }
 
@@ -343,11 +333,10 @@ impl Gateway {
 
     /// Admits no more sessions. The gateway finishes when the last session ends, or after this time.
     pub fn handle_shutdown(&mut self, within: Duration, now: Instant) {
-        if self.finished {
+        if self.admission.is_finished() {
             return;
         }
-        if !self.shutting_down {
-            self.shutting_down = true;
+        if self.admission.shut_down() {
             self.nodes.start_no_more();
             self.effects.event(CoreEvent::ShuttingDown);
         }
@@ -476,7 +465,7 @@ impl Gateway {
         if let Some(session) = self.sessions.unrecorded_mut(&id) {
             let (labels, judged) = (&session.request.labels, &mut session.client_judged);
             if let Some(is_impaired) = loses_by_client {
-                self.capacity.client_breakers.judge(labels, judged, is_impaired, now);
+                self.admission.client_breakers.judge(labels, judged, is_impaired, now);
             }
             if let Some((scenario, slo)) = self.settings.slo(&session.request.scenario) {
                 let misses = session.misses(slo, flow.missed);
@@ -577,7 +566,7 @@ impl Gateway {
         mode: BreakerMode,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let event = self.capacity.client_breakers.hold(group, mode, now)?;
+        let event = self.admission.client_breakers.hold(group, mode, now)?;
         event.into_iter().for_each(|event| self.effects.event(event));
         Ok(())
     }
@@ -629,7 +618,7 @@ impl Gateway {
 
     /// Returns false once a shutdown has begun.
     pub fn is_admitting(&self) -> bool {
-        !self.shutting_down
+        self.admission.is_open()
     }
 
     // Sessions, from their offer to their end.
@@ -668,13 +657,12 @@ impl Gateway {
             self.catch_up(room, now);
             self.take_notices(now);
         }
-        let begun = match self.shutting_down {
-            true => Err(OfferRefusal::Draining),
-            false => {
-                let begun = self.begin_session(&offer, now);
-                self.take_notices(now);
-                begun
-            }
+        let begun = if self.admission.is_open() {
+            let begun = self.begin_session(&offer, now);
+            self.take_notices(now);
+            begun
+        } else {
+            Err(OfferRefusal::Draining)
         };
         match begun {
             Err(reason) => self.refuse(&offer, None, reason, now),
@@ -753,14 +741,14 @@ impl Gateway {
         session.admitted_by = by;
         session.plan.cap_kbps = cap_kbps.unwrap_or(0);
         session.phase = SessionPhase::Placing;
-        match self.capacity.client_breakers.limit(&session.request.labels, id) {
+        match self.admission.client_breakers.limit(&session.request.labels, id) {
             Some((NewcomerAction::Refuse, group)) => {
                 self.turn_away_clients(id, group, now);
                 return None;
             }
             Some((NewcomerAction::VoiceOnly, group)) if session.has_video() => {
                 session.voice_only_for = Some(Box::new(group.clone()));
-                self.capacity.client_breakers.note_voice_only(id, group);
+                self.admission.client_breakers.note_voice_only(id, group);
             }
             Some((NewcomerAction::VoiceOnly | NewcomerAction::Admit, _)) | None => {}
         }
@@ -1000,18 +988,15 @@ impl Gateway {
 
     /// Refuses a new session while the breaker of its clients is open, at least until it is half-open.
     fn turn_away_clients(&mut self, id: SessionId, group: ClientGroup, now: Instant) {
-        let wait = self.capacity.client_breakers.admits_in(&group, now);
-        let retry_after = self.sessions.jittered(wait.clamp(RETRY_SOON, RETRY_MAX));
+        let retry_after = self.admission.retry_of_clients(&group, now);
         self.give_up(id, OfferRefusal::ClientsImpaired { group, retry_after }, now);
     }
 
-    /// Retry time for clients without capacity, with jitter: 2 s; 5 s while rooms are stranded; or, if no node
-    /// accepts new rooms, until the first one does, at most 60 s.
+    /// Retry time for clients without capacity.
     fn retry_after(&mut self, now: Instant) -> Duration {
         let is_busy = self.fails_over() || !self.worklists.stranded.is_empty();
-        let wait = if is_busy { RETRY_DURING_FAILOVER } else { RETRY_SOON };
         let opens = self.capacity.admit_in(&self.nodes, now);
-        self.sessions.jittered(wait.max(opens.min(RETRY_MAX)))
+        self.admission.retry_after(is_busy, opens)
     }
 
     fn close(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
@@ -1061,7 +1046,7 @@ impl Gateway {
         let Some(session) = self.sessions.remove(id) else { return };
         let room = session.room;
         if let Some(group) = &session.voice_only_for {
-            self.capacity.client_breakers.forget(id, group);
+            self.admission.client_breakers.forget(id, group);
         }
         self.slos.leave(&session.request.scenario, &session.slo_marks, now);
         self.effects.cancel(&Timer::OpenLate(id));
@@ -1117,9 +1102,9 @@ impl Gateway {
 
     /// Ends a window of the breakers of clients. Sessions of clients that have recovered get their video back.
     fn weigh_client_breakers(&mut self, now: Instant) {
-        let changes = self.capacity.client_breakers.weigh(now);
+        let changes = self.admission.client_breakers.weigh(now);
         changes.into_iter().for_each(|change| self.effects.event(change));
-        for session in self.capacity.client_breakers.restore_video() {
+        for session in self.admission.client_breakers.restore_video() {
             self.restore_video(session);
         }
     }
@@ -1154,6 +1139,41 @@ impl Gateway {
         if !senders.is_empty() {
             self.effects.push(GatewayEffect::KeyFrame(senders));
         }
+    }
+
+    /// Applies one action.
+    fn act(
+        &mut self,
+        id: SessionId,
+        op: u32,
+        arg: u64,
+        by: &Decider,
+    ) -> Result<PartOutcome, GuardRule> {
+        let mut replans = Replans::default();
+        let part = self.replan(id, op, arg, &mut replans)?;
+        self.put_in_force(replans, by);
+        Ok(part)
+    }
+
+    /// Returns the effect of the action, or the rule that it broke. `differs` is true, since the native default changes
+    /// no session's quality.
+    fn replan(
+        &mut self,
+        id: SessionId,
+        op: u32,
+        arg: u64,
+        replans: &mut Replans,
+    ) -> Result<PartOutcome, GuardRule> {
+        let Some(session) = self.sessions.get(&id) else {
+            return Replans::known(op).map(|_| PartOutcome::Kept);
+        };
+        let after = Replans::after(session, op, arg, || self.obeys_caps(session))?;
+        let Some((op, plan)) = after else { return Ok(PartOutcome::Kept) };
+        self.enrol(id);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            replans.replan(session, op, arg, plan);
+        }
+        Ok(PartOutcome::Applied { differs: true })
     }
 
     /// Puts the changed plans of an answer in force, once per session and room, however many plans it changed: rooms may be
@@ -1226,7 +1246,7 @@ impl Gateway {
         for session in self.waiting_for_placement(id) {
             let retry_after = match wait_ms {
                 0 => self.retry_after(now),
-                wait_ms => self.sessions.jittered(Duration::from_millis(wait_ms.into())),
+                wait_ms => self.admission.jittered(Duration::from_millis(wait_ms.into())),
             };
             let reason = reason.cloned();
             self.give_up(session, OfferRefusal::PlacementRefused { reason, retry_after }, now);
@@ -1377,16 +1397,10 @@ impl Gateway {
     fn note_away(&mut self, id: RoomId, on: Option<NodeId>, now: Instant) {
         let Some(room) = self.rooms.get(&id) else { return };
         let is_away = on.is_some_and(|on| room.is_away(on, &self.nodes));
-        self.set_away(id, is_away);
+        self.alter_room(id, |room| room.set_away(is_away));
         if is_away {
             self.effects.set_if_idle(Timer::Failback, now + LOOK_AGAIN);
         }
-    }
-
-    fn set_away(&mut self, id: RoomId, is_away: bool) {
-        let Some(room) = self.rooms.get(&id) else { return };
-        self.worklists.away.set(id, room.region(), is_away);
-        self.rooms.note_changed(id);
     }
 
     // Moves, make-before-break.
@@ -1934,7 +1948,7 @@ impl Gateway {
         };
         let (region, stands) = (room.region(), room.stands_at(self.nodes.board()));
         if stands.is_some_and(|hop| !room.is_away(hop.node, &self.nodes)) {
-            self.set_away(id, false);
+            self.alter_room(id, |room| room.set_away(false));
             return false;
         }
         let abroad = stands.is_some_and(|hop| self.nodes.region_of(hop.node) != region);
@@ -2978,6 +2992,9 @@ impl Gateway {
         let Some(room) = self.rooms.unrecorded_mut(&id) else { return };
         if let Some(rescue) = change.rescue {
             self.worklists.stranded.apply(room, rescue);
+        }
+        if let Some(is_away) = change.away {
+            self.worklists.away.set(id, room.region(), is_away);
         }
         if change.hops_differ
             && let Some(relisted) = room.relist()

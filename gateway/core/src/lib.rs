@@ -5,6 +5,7 @@
 // Tests start their virtual clock at the current time.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+mod admission;
 mod capacity;
 mod collections;
 mod degradation;

@@ -23,8 +23,7 @@ use evenkeel_slo::{SessionMarks, SloRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::Gauge;
-use crate::sessions::need_kbps;
-use crate::shares::WHOLE;
+use crate::shares::{WHOLE, need_kbps};
 
 /// The record of a gateway.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]

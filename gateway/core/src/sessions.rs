@@ -9,7 +9,7 @@ use evenkeel_breakers::JudgedWindow;
 use evenkeel_model::{
     CapBounds, ClientGroup, ClientIdentity, ClientLabel, ClientTransport, Decider, DeviceLimits,
     IdMap, IdSet, IngressProtocol, Labels, Measures, MediaDescription, Metric, Offer, Op, Param,
-    Plan, PolicyName, RegionId, RoomId, Scenario, ServiceObjective, SessionId, StreamKind,
+    Plan, PolicyName, RegionId, RoomId, Scenario, ServiceObjective, SessionId,
 };
 use evenkeel_revisions::StateVersions;
 use evenkeel_slo::{SessionMarks, SessionMisses};
@@ -19,7 +19,7 @@ use crate::effects::{GatewayEffect, InstalledSession};
 use crate::flow::FlowTracker;
 use crate::legs::Legs;
 use crate::rooms::room::Room;
-use crate::shares::{Share, WHOLE};
+use crate::shares::{Share, WHOLE, need_kbps};
 
 /// Maximum sessions checked for silence at a time: 20,000 per second, the rate at which workers report that many.
 const SWEPT_AT_ONCE: usize = 1_024;
@@ -39,8 +39,6 @@ pub(crate) struct SessionTable {
     ticked: BTreeMap<PolicyName, IdSet<SessionId>>,
     /// Sessions with another record.
     pub(crate) changes: Changes<SessionId>,
-    /// Random source for the jitter of retry times.
-    pub(crate) rng: fastrand::Rng,
 }
 
 impl SessionTable {
@@ -55,13 +53,7 @@ impl SessionTable {
             told_within: Duration::ZERO,
             ticked: BTreeMap::new(),
             changes: Changes::default(),
-            rng: fastrand::Rng::with_seed(0),
         }
-    }
-
-    /// `wait` extended at random up to twice its length, so that clients refused together do not return together.
-    pub(crate) fn jittered(&mut self, wait: Duration) -> Duration {
-        wait.saturating_add(wait.mul_f64(self.rng.f64()))
     }
 
     pub(crate) fn next_id(&self) -> SessionId {
@@ -346,9 +338,6 @@ impl Index<&SessionId> for SessionTable {
     }
 }
 
-/// Bit rate in kbit/s of a voice stream that declares none: Opus at 40, with headers.
-const VOICE_KBPS: u32 = 64;
-
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) id: SessionId,
@@ -446,18 +435,6 @@ pub(crate) enum SessionPhase {
     /// The driver opens it at the node that carries the room.
     Opening,
     Live,
-}
-
-/// The bit rate that a session of these streams needs, kbit/s.
-pub(crate) fn need_kbps(media: &MediaDescription, bounds: CapBounds) -> u64 {
-    let need = |stream: &evenkeel_model::MediaStream| {
-        stream.bitrate_kbps.unwrap_or(match stream.kind {
-            StreamKind::Audio => VOICE_KBPS,
-            StreamKind::Video => bounds.ceiling_kbps,
-        })
-    };
-    let sum: u32 = media.streams.iter().map(need).fold(0, u32::saturating_add);
-    u64::from(sum.min(bounds.ceiling_kbps))
 }
 
 impl Session {

@@ -1,13 +1,16 @@
-//! Shares: sessions that get less than they need while capacity is short, and their way back.
+//! Shares: the bit rate that a session needs, and sessions that get less while capacity is short, with their way back.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use evenkeel_model::SessionId;
+use evenkeel_model::{CapBounds, MediaDescription, MediaStream, SessionId, StreamKind};
 
 /// The whole of a session's need, in thousandths.
 pub(crate) const WHOLE: u16 = 1_000;
+
+/// Bit rate in kbit/s of a voice stream that declares none: Opus at 40, with headers.
+const VOICE_KBPS: u32 = 64;
 
 /// Steps of reduction: shares of a session's need above its scenario's floor, in thousandths.
 pub(crate) const STEPS: [u16; 2] = [500, 0];
@@ -17,6 +20,18 @@ const RAISED_AFTER: Duration = Duration::from_secs(8);
 
 /// Reduced sessions checked per call, which bounds the call's duration.
 const REDUCED_AT_ONCE: usize = 256;
+
+/// The bit rate that a session of these streams needs, kbit/s.
+pub(crate) fn need_kbps(media: &MediaDescription, bounds: CapBounds) -> u64 {
+    let need = |stream: &MediaStream| {
+        stream.bitrate_kbps.unwrap_or(match stream.kind {
+            StreamKind::Audio => VOICE_KBPS,
+            StreamKind::Video => bounds.ceiling_kbps,
+        })
+    };
+    let sum: u32 = media.streams.iter().map(need).fold(0, u32::saturating_add);
+    u64::from(sum.min(bounds.ceiling_kbps))
+}
 
 /// The step above this share.
 pub(crate) fn raised(share: u16) -> u16 {

@@ -2,6 +2,7 @@
 
 mod admission;
 mod degradation;
+mod question;
 mod routing;
 mod scenario;
 
@@ -10,15 +11,16 @@ use std::time::Instant;
 
 use evenkeel_model::{
     Arm, AskId, BreachCount, CoreEvent, Decider, DecisionOutcome, GuardRule, Hook, HookAnswer,
-    NodeId, PluginFault, PluginState, PolicyName, PolicyQuestion, RevisionAnswer, RoomId,
-    SessionId,
+    Measures, Metric, NodeId, OfferRefusal, PluginFault, PluginState, PolicyName, PolicyQuestion,
+    RevisionAnswer, RoomId, RoomRow, Row, SessionId,
 };
-use evenkeel_revisions::{AdmissionSample, Lifecycle};
+use evenkeel_revisions::{AdmissionSample, Lifecycle, Revision};
 
 use crate::effects::Timer;
 use crate::gateway::Gateway;
 use crate::gateway::hooks::admission::AdmissionQuestion;
 use crate::gateway::hooks::degradation::DegradationQuestion;
+use crate::gateway::hooks::question::{Answer, Question};
 use crate::gateway::hooks::routing::{PlacementQuestion, RerouteQuestion};
 use crate::gateway::hooks::scenario::ScenarioQuestion;
 use crate::policy::questions::{
@@ -26,30 +28,35 @@ use crate::policy::questions::{
     turns_away, was_taken,
 };
 use crate::rooms::placement::UsableNodes;
-
-/// A question to a policy about a session, a room or a batch of them.
-trait Question {
-    /// Asks the policy, or decides natively if the scenario binds none.
-    fn ask(self, gateway: &mut Gateway, now: Instant);
-
-    /// Applies the answer, as far as it holds in the state of now.
-    fn apply(self, gateway: &mut Gateway, given: Answer, now: Instant) -> BatchOutcome;
-}
-
-/// The answer to a question, and its author.
-struct Answer<'a> {
-    asked: &'a PendingQuestion,
-    answer: Result<HookAnswer, PluginFault>,
-    by: &'a Decider,
-    beside: &'a AnswerDetails,
-    /// For a question about a placement: the native default.
-    native: &'a [NodeId],
-}
+use crate::rooms::room::Room;
 
 impl Gateway {
     /// Asks the scenario plugin, if there is one, for the parameters of the session.
     pub(super) fn ask_scenario(&mut self, session: SessionId, now: Instant) {
         ScenarioQuestion { session }.ask(self, now);
+    }
+
+    /// The session is admitted, as far as capacity allows it. Asks the routing policy about a room that is not placed.
+    pub(super) fn admit(
+        &mut self,
+        id: SessionId,
+        cap_kbps: Option<u32>,
+        by: Decider,
+        now: Instant,
+    ) {
+        if !self.admission.is_open() {
+            self.give_up(id, OfferRefusal::Draining, now);
+            return self.take_notices(now);
+        }
+        let room = self.admit_to_room(id, cap_kbps, by, now);
+        self.take_notices(now);
+        let Some(room) = room else { return };
+        if self.sessions[&id].of_first_packet {
+            self.place_natively(room, now);
+            self.take_notices(now);
+        } else {
+            PlacementQuestion { room }.ask(self, now);
+        }
     }
 
     /// Asks a routing policy about the rooms that wait for it.
@@ -268,6 +275,38 @@ impl Gateway {
         {
             let revisions = self.policies.revisions(&scenario.policy(Hook::Routing));
             room.remember(self.questions.state(state), revisions);
+        }
+    }
+
+    /// A room as routing policies see it. `reads` is the revision that is asked.
+    pub(super) fn room_row(&self, room: &Room, reads: Option<&Revision>, now: Instant) -> RoomRow {
+        let mut measures = Measures::default();
+        measures.set(Metric::Sessions, room.sessions().len() as u64);
+        let sessions = || room.sessions().iter().filter_map(|id| self.sessions.get(id));
+        let worst = [
+            Metric::LossUp,
+            Metric::LossDown,
+            Metric::JitterUp,
+            Metric::JitterDown,
+            Metric::RttClient,
+        ];
+        for metric in worst {
+            if let Some(value) = sessions().filter_map(|session| session.measured(metric)).max() {
+                measures.set(metric, u64::from(value));
+            }
+        }
+        if let Some(first) = sessions().map(|session| session.offered).min() {
+            measures.set(Metric::Age, now.saturating_duration_since(first).as_millis() as u64);
+        }
+        if let Some(burn) = self.slos.burn_centi(room.scenario(), &self.settings, now) {
+            measures.set(Metric::SloBurn, burn);
+        }
+        RoomRow {
+            row: Row { id: room.id().0, measures },
+            scenario: room.scenario().clone(),
+            labels: room.labels().clone(),
+            standing: room.nodes_of_route(),
+            state: room.memory().read(reads).map(|state| PluginState::clone(state)),
         }
     }
 }

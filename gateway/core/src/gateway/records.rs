@@ -131,7 +131,7 @@ impl Records<'_> {
         GatewayRecord {
             nodes: self.nodes(),
             regions: self.regions(),
-            client_breakers: self.gateway.capacity.client_breakers.records(),
+            client_breakers: self.gateway.admission.client_breakers.records(),
             provider_breakers: self.gateway.nodes.provider_records(),
             ..self.numbers()
         }
@@ -292,7 +292,7 @@ impl Records<'_> {
         let Gateway { slos, settings, policies, .. } = &mut *self.gateway;
         slos.restore(record.slo, &mut policies.activations, settings, now);
         self.gateway.nodes.restore_providers(provider_breakers);
-        let events = self.gateway.capacity.client_breakers.restore(client_breakers, now);
+        let events = self.gateway.admission.client_breakers.restore(client_breakers, now);
         events.into_iter().for_each(|event| self.gateway.effects.event(event));
         let hops = self.restore_nodes(nodes, node, now);
         self.restore_rooms(rooms, sessions, media, &hops, &regions, now);
@@ -502,7 +502,7 @@ impl Records<'_> {
             self.gateway.worklists.stranded.apply(&room, rescue);
         }
         self.gateway.rooms.restore(room);
-        self.gateway.set_away(id, away);
+        self.gateway.alter_room(id, |room| room.set_away(away));
         if let Some(due) = due {
             self.gateway.effects.set(Timer::RoomDue(id), due);
         }
@@ -556,7 +556,7 @@ impl Records<'_> {
         self.gateway.effects.push(GatewayEffect::Restore(restored));
         self.gateway.capacity.reduced.set(id, record.reduced);
         if let Some(group) = session.voice_only_for.as_deref() {
-            self.gateway.capacity.client_breakers.note_voice_only(id, group.clone());
+            self.gateway.admission.client_breakers.note_voice_only(id, group.clone());
         }
         self.gateway.sessions.restore(session);
         let ticks = self.gateway.degradation_policy(&self.gateway.sessions[&id].request.scenario);

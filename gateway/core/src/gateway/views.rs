@@ -403,7 +403,7 @@ impl<'a> Views<'a> {
         self,
         now: Instant,
     ) -> impl Iterator<Item = ClientBreakerStanding> + use<'a> {
-        self.gateway.capacity.client_breakers.standings(now)
+        self.gateway.admission.client_breakers.standings(now)
     }
 
     /// Returns the breakers of providers of nodes that are not closed.

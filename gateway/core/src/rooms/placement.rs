@@ -151,15 +151,10 @@ impl<'a> Placement<'a> {
         let mut shunned = self.shunned();
         shunned.extend(but);
         let survey = PlacementSurvey {
-            region: self.room.region(),
+            room: self.room,
+            need: self.need,
             carrier: ClientLabel::Carrier.value(self.room.labels()),
-            mode: self.room.mode(),
-            regions: self.need.regions,
-            kbps: self.need.kbps,
             takes,
-            spares: self.room.spares(),
-            reserve: self.need.reserve,
-            spares_outside: self.need.spares_outside,
             current: standing,
             shunned: &shunned,
             nodes: self.nodes,

@@ -326,6 +326,8 @@ pub(crate) struct RoomChange {
     pub(crate) is_first_route: bool,
     pub(crate) capacity: Option<CapacityChange>,
     pub(crate) rescue: Option<RescueChange>,
+    /// The room is outside its native place without anyone's choice, or is not any more.
+    pub(crate) away: Option<bool>,
     /// A hitless room is carried by one hop alone from now on, or by both again.
     pub(crate) kept: Option<CoreEvent>,
     /// The time at which the hop that the room leaves is closed.
@@ -711,6 +713,11 @@ impl Room {
         }
         let next = tally.anew(now);
         Some(std::mem::replace(&mut **tally, next))
+    }
+
+    /// The room is outside its native place without anyone's choice, or is not any more.
+    pub(crate) fn set_away(&mut self, is_away: bool) -> RoomChange {
+        RoomChange { is_recorded: true, away: Some(is_away), ..RoomChange::default() }
     }
 
     /// Notes that packets of these hops are no copies of each other. Returns true if that is new.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use evenkeel_model::{FailureScope, HOPS_MAX, NodeId, RedundancyMode, RegionId, RegionRole};
+use evenkeel_model::{HOPS_MAX, NodeId, RedundancyMode, RegionId};
 use evenkeel_nodes::{Node, NodeTable};
 
 use crate::capacity::LedgerView;
+use crate::rooms::room::{Room, RoomNeed};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Takes {
@@ -18,21 +19,12 @@ pub(crate) enum Takes {
 /// The nodes that a room may take, by soundness, then nodes that are no standbys (if the mode uses standbys), then the room's
 /// region, then the carrier of its clients, then the least load.
 pub(crate) struct PlacementSurvey<'a> {
-    pub(crate) region: RegionId,
+    pub(crate) room: &'a Room,
+    pub(crate) need: RoomNeed<'a>,
     /// The carrier that the room's label names.
     pub(crate) carrier: Option<&'a str>,
-    pub(crate) mode: RedundancyMode,
-    /// In regional mode: the regions that the room tries next, in order.
-    pub(crate) regions: &'a [RegionId],
-    pub(crate) kbps: u64,
     /// The capacity that the room's first node may use.
     pub(crate) takes: Takes,
-    /// Number of spares that the room should have.
-    pub(crate) spares: u8,
-    /// The deaths that the first spare should cover.
-    pub(crate) reserve: FailureScope,
-    /// The spares are outside this domain of the first node.
-    pub(crate) spares_outside: FailureScope,
     /// The current node, where the room stays, and its existing spares; empty if the room is not placed.
     pub(crate) current: &'a [NodeId],
     /// Nodes that recently refused the room.
@@ -48,14 +40,14 @@ impl PlacementSurvey<'_> {
         let Some(first) = self.current.first().copied().or_else(|| self.first()) else {
             return Vec::new();
         };
-        let spares = match self.mode {
+        let spares = match self.room.mode() {
             RedundancyMode::Hitless | RedundancyMode::Hot | RedundancyMode::ActiveActive => {
                 self.spares(&self.nodes[first])
             }
             RedundancyMode::Regional => self.next_regions(&self.nodes[first]),
             RedundancyMode::Cold => Vec::new(),
         };
-        let spares = spares.into_iter().take(usize::from(self.spares).min(HOPS_MAX - 1));
+        let spares = spares.into_iter().take(usize::from(self.room.spares()).min(HOPS_MAX - 1));
         std::iter::once(first).chain(spares).collect()
     }
 
@@ -73,7 +65,7 @@ impl PlacementSurvey<'_> {
     /// reserves at a node do not keep rooms from it.
     fn rank(&self, node: &Node) -> (bool, u64, NodeId) {
         let is_foreign = self.carrier.is_some() && node.settings.carrier.as_deref() != self.carrier;
-        let load = match self.mode {
+        let load = match self.room.mode() {
             RedundancyMode::ActiveActive => self.ledger.carried_ppb(node.id),
             RedundancyMode::Hitless
             | RedundancyMode::Hot
@@ -85,15 +77,15 @@ impl PlacementSurvey<'_> {
 
     /// The node is a standby to be avoided while other nodes can take the room.
     fn stands_by(&self, node: &Node) -> bool {
-        self.mode.leaves_standbys() && node.settings.role == RegionRole::Standby
+        self.room.leaves_to_others(node)
     }
 
     /// Distance of a region from `from`. In most modes 0 or 1; in regional mode the position in the scenario's cyclic
     /// order after `from`. Regions not in that order come last.
     fn distance(&self, region: RegionId, from: RegionId) -> usize {
-        let order = self.regions;
+        let order = self.need.regions;
         let place = |region| order.iter().position(|listed| *listed == region);
-        match (self.mode, place(region)) {
+        match (self.room.mode(), place(region)) {
             _ if region == from => 0,
             (RedundancyMode::Regional, None) => order.len() + 1,
             (RedundancyMode::Regional, Some(at)) => {
@@ -112,7 +104,7 @@ impl PlacementSurvey<'_> {
 
     fn first(&self) -> Option<NodeId> {
         let fits = |node: &&Node| {
-            let (id, kbps) = (node.id, self.kbps);
+            let (id, kbps) = (node.id, self.need.kbps);
             let fits = match self.takes {
                 Takes::Free => self.ledger.fits(id, kbps),
                 Takes::Reserves => self.ledger.carries(id, kbps),
@@ -121,7 +113,7 @@ impl PlacementSurvey<'_> {
         };
         let cost = |node: &Node| {
             let unsound = !node.is_sound();
-            let far = self.distance(self.region(node), self.region);
+            let far = self.distance(self.region(node), self.room.region());
             (unsound, self.stands_by(node), far, self.rank(node))
         };
         self.nodes.iter().filter(fits).min_by_key(|node| cost(node)).map(|node| node.id)
@@ -131,13 +123,14 @@ impl PlacementSurvey<'_> {
     /// existing spares; of the former those that survive the death that the scenario wants covered. Other zones come before
     /// the same zone, and standbys before other nodes.
     fn spares(&self, first: &Node) -> Vec<NodeId> {
-        let PlacementSurvey { kbps, current: standing, mode, region, .. } = *self;
-        let domain = self.nodes.domain_of(first.id, self.reserve);
+        let PlacementSurvey { current: standing, need, .. } = *self;
+        let (kbps, mode, region) = (need.kbps, self.room.mode(), self.room.region());
+        let domain = self.nodes.domain_of(first.id, need.reserve);
         let reserves =
             |node: &Node, covers| self.ledger.fits_reserve(node.id, first.id, covers, kbps);
         let may = |node: &&Node| {
             let kept = standing.contains(&node.id);
-            let is_outside = !self.nodes.share_domain(first.id, node.id, self.spares_outside);
+            let is_outside = !self.nodes.share_domain(first.id, node.id, need.spares_outside);
             let may = node.id != first.id && self.takes(node) && is_outside;
             may && (kept || reserves(node, None))
         };
@@ -149,7 +142,7 @@ impl PlacementSurvey<'_> {
                 RedundancyMode::Hitless => self.ledger.fits(node.id, kbps),
                 _ => reserves(node, None),
             };
-            let survives = self.nodes.domain_of(node.id, self.reserve) != domain;
+            let survives = self.nodes.domain_of(node.id, need.reserve) != domain;
             let covers = domain.is_none()
                 || survives && (mode == RedundancyMode::Hitless || reserves(node, domain));
             let kept = standing.iter().position(|standing| *standing == node.id);
@@ -174,7 +167,9 @@ impl PlacementSurvey<'_> {
             (turn, self.region(node), new, unsound, self.rank(node))
         };
         let fits = |node: &&Node| {
-            self.region(node) != here && self.takes(node) && self.ledger.fits(node.id, self.kbps)
+            self.region(node) != here
+                && self.takes(node)
+                && self.ledger.fits(node.id, self.need.kbps)
         };
         let mut nodes: Vec<&Node> = self.nodes.iter().filter(fits).collect();
         nodes.sort_by_key(cost);

@@ -10,8 +10,7 @@ use evenkeel_model::{
 use evenkeel_revisions::unit;
 
 use crate::gateway::Gateway;
-use crate::gateway::hooks::routing::PlacementQuestion;
-use crate::gateway::hooks::{Answer, Question};
+use crate::gateway::hooks::question::{Answer, Question};
 use crate::policy::questions::{BatchOutcome, QuestionSubject, mismatched};
 use crate::sessions::SessionPhase;
 
@@ -96,7 +95,7 @@ impl AdmissionQuestion {
             AdmitVerdict::Redirect(_) => GuardRule::UnusableRegion,
             AdmitVerdict::Reject(retry_after_ms) => {
                 let wait = Duration::from_millis(u64::from(retry_after_ms));
-                let retry_after = gateway.sessions.jittered(wait);
+                let retry_after = gateway.admission.jittered(wait);
                 gateway.give_up(id, OfferRefusal::Rejected { retry_after }, now);
                 gateway.take_notices(now);
                 return DecisionOutcome::Applied { differs: true };
@@ -133,36 +132,11 @@ impl AdmissionQuestion {
                 gateway.admit(id, Some(floor), Decider::Native, now);
             }
             AdmitOnFault::Reject => {
-                let retry_after = gateway.sessions.jittered(RETRY_AFTER);
+                let retry_after = gateway.admission.jittered(RETRY_AFTER);
                 gateway.give_up(id, OfferRefusal::Rejected { retry_after }, now);
                 gateway.take_notices(now);
             }
         }
         outcome
-    }
-}
-
-impl Gateway {
-    /// The session is admitted, as far as capacity allows it. Asks the routing policy about a room that is not placed.
-    pub(in crate::gateway) fn admit(
-        &mut self,
-        id: SessionId,
-        cap_kbps: Option<u32>,
-        by: Decider,
-        now: Instant,
-    ) {
-        if self.shutting_down {
-            self.give_up(id, OfferRefusal::Draining, now);
-            return self.take_notices(now);
-        }
-        let room = self.admit_to_room(id, cap_kbps, by, now);
-        self.take_notices(now);
-        let Some(room) = room else { return };
-        if self.sessions[&id].of_first_packet {
-            self.place_natively(room, now);
-            self.take_notices(now);
-        } else {
-            PlacementQuestion { room }.ask(self, now);
-        }
     }
 }

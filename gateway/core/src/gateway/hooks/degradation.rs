@@ -10,9 +10,9 @@ use evenkeel_model::{
 
 use crate::degradation::{LadderInput, NativeLadder, Replans};
 use crate::gateway::Gateway;
-use crate::gateway::hooks::{Answer, Question};
+use crate::gateway::hooks::question::{Answer, Question};
 use crate::policy::questions::{
-    AnswerDetails, BatchOutcome, FaultSubject, PartCounts, PartOutcome, QuestionSubject, mismatched,
+    AnswerDetails, BatchOutcome, FaultSubject, PartCounts, QuestionSubject, mismatched,
 };
 use crate::sessions::{Session, SessionPhase};
 
@@ -45,7 +45,7 @@ impl Question for DegradationQuestion<'_> {
         let of = ids.iter().filter_map(|id| gateway.sessions.get(id));
         let sessions: Vec<SessionRow> = of
             .map(|session| {
-                let mut measures = gateway.session_measures(session, now);
+                let mut measures = session_measures(gateway, session, now);
                 if let Some(burn) = burns.get(&session.request.scenario) {
                     measures.set(Metric::SloBurn, *burn);
                 }
@@ -119,7 +119,7 @@ impl Question for DegradationQuestion<'_> {
         });
         let Gateway { policies, effects, .. } = &mut *gateway;
         policies.note_conduct(policy, arm, parts.count(), last, now, effects);
-        gateway.climb_left_out(sessions, given.beside, now);
+        self.climb_left_out(gateway, sessions, given.beside, now);
         BatchOutcome { outcome: parts.outcome(), parts }
     }
 }
@@ -130,95 +130,60 @@ impl DegradationQuestion<'_> {
         let failure = gateway.questions.failing.get(self.policy);
         if failure.is_some_and(|it| now.saturating_duration_since(it.since) >= FAILING_FOR) {
             for (session, _) in sessions {
-                gateway.climb(*session, now);
+                climb(gateway, *session, now);
+            }
+        }
+    }
+
+    /// Sessions that the policy was not asked about may take the native ladder. The others leave it.
+    fn climb_left_out(
+        &self,
+        gateway: &mut Gateway,
+        sessions: &[(SessionId, u32)],
+        beside: &AnswerDetails,
+        now: Instant,
+    ) {
+        if beside.apart.is_none() && gateway.degradation.climbs.is_empty() {
+            return;
+        }
+        for (row, (session, _)) in (0..).zip(sessions) {
+            if !beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row)) {
+                gateway.degradation.climbs.remove(session);
+                continue;
+            }
+            let subject = FaultSubject::Session(*session);
+            let since = gateway.subject_history.quarantined_since(subject, Hook::Degradation);
+            if since.is_some_and(|since| now.saturating_duration_since(since) >= FAILING_FOR) {
+                climb(gateway, *session, now);
             }
         }
     }
 }
 
-impl Gateway {
-    /// Sessions that the policy was not asked about may take the native ladder. The others leave it.
-    fn climb_left_out(
-        &mut self,
-        sessions: &[(SessionId, u32)],
-        beside: &AnswerDetails,
-        now: Instant,
-    ) {
-        if beside.apart.is_none() && self.degradation.climbs.is_empty() {
-            return;
-        }
-        for (row, (session, _)) in (0..).zip(sessions) {
-            if !beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row)) {
-                self.degradation.climbs.remove(session);
-                continue;
-            }
-            let subject = FaultSubject::Session(*session);
-            let since = self.subject_history.quarantined_since(subject, Hook::Degradation);
-            if since.is_some_and(|since| now.saturating_duration_since(since) >= FAILING_FOR) {
-                self.climb(*session, now);
-            }
-        }
+/// The native ladder changes the session's plan, if its scenario says so.
+fn climb(gateway: &mut Gateway, id: SessionId, now: Instant) {
+    let session = gateway.sessions.get(&id).filter(|it| it.phase == SessionPhase::Live);
+    let Some(session) = session else { return };
+    let scenario = gateway.settings.scenarios.get(&session.request.scenario);
+    if scenario.is_none_or(|s| s.on_degradation_fault != DegradeOnFault::NativeLadder) {
+        return;
     }
+    let look = LadderInput::of(session, gateway.obeys_caps(session));
+    let ladder = gateway.degradation.climbs.entry(id).or_insert_with(|| NativeLadder::begin(now));
+    if let Some((op, arg)) = ladder.step(look, now) {
+        // The ladder respects the bounds and the node's support for caps. An action that breaks a rule has no effect.
+        let _ = gateway.act(id, op as u32, arg, &Decider::Native);
+    }
+}
 
-    fn climb(&mut self, id: SessionId, now: Instant) {
-        let session = self.sessions.get(&id).filter(|it| it.phase == SessionPhase::Live);
-        let Some(session) = session else { return };
-        let scenario = self.settings.scenarios.get(&session.request.scenario);
-        if scenario.is_none_or(|s| s.on_degradation_fault != DegradeOnFault::NativeLadder) {
-            return;
-        }
-        let look = LadderInput::of(session, self.obeys_caps(session));
-        let ladder = self.degradation.climbs.entry(id).or_insert_with(|| NativeLadder::begin(now));
-        if let Some((op, arg)) = ladder.step(look, now) {
-            // The ladder respects the bounds and the node's support for caps. An action that breaks a rule has no effect.
-            let _ = self.act(id, op as u32, arg, &Decider::Native);
-        }
+/// If no endpoint supports caps, the minimum cap that policies see is 0, no cap.
+fn session_measures(gateway: &Gateway, session: &Session, now: Instant) -> Measures {
+    let mut measures = session.measures(now);
+    if let Some(room) = gateway.rooms.get(&session.room) {
+        measures.set(Metric::Sessions, room.sessions().len() as u64);
     }
-
-    /// Applies one action.
-    pub(in crate::gateway) fn act(
-        &mut self,
-        id: SessionId,
-        op: u32,
-        arg: u64,
-        by: &Decider,
-    ) -> Result<PartOutcome, GuardRule> {
-        let mut replans = Replans::default();
-        let part = self.replan(id, op, arg, &mut replans)?;
-        self.put_in_force(replans, by);
-        Ok(part)
+    if !gateway.obeys_caps(session) {
+        measures.set(Metric::Floor, u64::from(session.request.bounds.ceiling_kbps));
     }
-
-    /// Returns the effect of the action, or the rule that it broke. `differs` is true, since the native default changes
-    /// no session's quality.
-    fn replan(
-        &mut self,
-        id: SessionId,
-        op: u32,
-        arg: u64,
-        replans: &mut Replans,
-    ) -> Result<PartOutcome, GuardRule> {
-        let Some(session) = self.sessions.get(&id) else {
-            return Replans::known(op).map(|_| PartOutcome::Kept);
-        };
-        let after = Replans::after(session, op, arg, || self.obeys_caps(session))?;
-        let Some((op, plan)) = after else { return Ok(PartOutcome::Kept) };
-        self.enrol(id);
-        if let Some(session) = self.sessions.get_mut(&id) {
-            replans.replan(session, op, arg, plan);
-        }
-        Ok(PartOutcome::Applied { differs: true })
-    }
-
-    /// If no endpoint supports caps, the minimum cap that policies see is 0, no cap.
-    fn session_measures(&self, session: &Session, now: Instant) -> Measures {
-        let mut measures = session.measures(now);
-        if let Some(room) = self.rooms.get(&session.room) {
-            measures.set(Metric::Sessions, room.sessions().len() as u64);
-        }
-        if !self.obeys_caps(session) {
-            measures.set(Metric::Floor, u64::from(session.request.bounds.ceiling_kbps));
-        }
-        measures
-    }
+    measures
 }

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_model::{
-    Arm, BreachCount, DecisionOutcome, GuardRule, Hook, HookAnswer, Measures, Metric, NO_NODE,
-    NodeId, PluginState, PolicyName, PolicyQuestion, RoomId, RoomRow, RoutingMove, Row,
+    Arm, BreachCount, DecisionOutcome, GuardRule, Hook, HookAnswer, NO_NODE, NodeId, PolicyName,
+    PolicyQuestion, RoomId, RoutingMove,
 };
-use evenkeel_revisions::Revision;
 
 use crate::effects::Timer;
 use crate::gateway::Gateway;
-use crate::gateway::hooks::{Answer, Question};
+use crate::gateway::hooks::question::{Answer, Question};
 use crate::policy::questions::{
     BatchOutcome, FaultSubject, PartCounts, PendingQuestion, QuestionSubject, mismatched,
 };
@@ -50,7 +49,7 @@ impl Question for PlacementQuestion {
 }
 
 impl PlacementQuestion {
-    fn take(self, gateway: &mut Gateway, given: Answer, now: Instant) -> DecisionOutcome {
+    fn take(&self, gateway: &mut Gateway, given: Answer, now: Instant) -> DecisionOutcome {
         let id = self.room;
         let Some(room) = gateway.rooms.get_mut(&id) else { return DecisionOutcome::Stale };
         room.placement_answered();
@@ -67,11 +66,11 @@ impl PlacementQuestion {
                 return DecisionOutcome::Applied { differs: !native.is_empty() };
             }
             Ok(HookAnswer::Placed { hops, ttl_ms, state, .. }) => {
-                match gateway.check_placement(id, &hops, asked, now) {
+                match self.check(gateway, &hops, asked, now) {
                     Err(guard) => DecisionOutcome::Guarded(guard),
                     Ok(hops) => {
                         let differs = hops != native;
-                        gateway.note_placement(asked, id, &hops, now);
+                        self.note(gateway, asked, &hops, now);
                         gateway.write_room_state(id, state);
                         if let Some(room) = gateway.rooms.get_mut(&id) {
                             room.review_after(ttl_ms);
@@ -88,6 +87,32 @@ impl PlacementQuestion {
         gateway.place_natively(id, now);
         gateway.take_notices(now);
         outcome
+    }
+
+    /// The hops of a placement without spares that the scenario rules out, or the rule that it breaks.
+    fn check(
+        &self,
+        gateway: &Gateway,
+        hops: &[NodeId],
+        asked: &PendingQuestion,
+        now: Instant,
+    ) -> Result<Vec<NodeId>, GuardRule> {
+        let placement = gateway.placement(self.room, now).ok_or(GuardRule::Outdated)?;
+        placement.check(hops, &asked.usable, gateway.worklists.stranded.go_first())?;
+        Ok(placement.without_inside_spares(hops))
+    }
+
+    /// Counts the placement of a new room for the judges of its revision.
+    fn note(&self, gateway: &mut Gateway, asked: &PendingQuestion, hops: &[NodeId], now: Instant) {
+        let PendingQuestion { policy, arm, .. } = asked;
+        let last = gateway.policies.canary(policy).map(|_| {
+            let room = Some(FaultSubject::Room(self.room));
+            gateway.name_decision(None, hops.first().copied(), room)
+        });
+        let worse = u32::from(spends_redundancy(gateway, asked, self.room, hops, now));
+        let (routes, effects) = (BreachCount { of: 1, worse }, &mut gateway.effects);
+        gateway.policies.note_routes(policy, *arm, routes, last.clone(), now, effects);
+        gateway.policies.weigh_placement(policy, *arm, hops[0], last, effects);
     }
 }
 
@@ -168,7 +193,7 @@ impl Question for RerouteQuestion<'_> {
         let failed = matches!(outcome, DecisionOutcome::Faulted(_));
         let left_out = |row| beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row));
         for (row, &(id, _)) in (0..).zip(rooms) {
-            gateway.rerouted(id, failed || left_out(row), now);
+            self.answered(gateway, id, failed || left_out(row), now);
             gateway.take_notices(now);
         }
         BatchOutcome { outcome, parts }
@@ -216,7 +241,7 @@ impl RerouteQuestion<'_> {
             let part = match fresh.get(step.row as usize) {
                 Some(_) if !seen.insert(step.row) => Err(GuardRule::UnknownRow),
                 Some(Some(id)) => {
-                    let bare = gateway.spends_redundancy(asked, *id, &step.hops, now);
+                    let bare = spends_redundancy(gateway, asked, *id, &step.hops, now);
                     let part = gateway.take_move(*id, step, usable, given.by, now);
                     gateway.take_notices(now);
                     routes.of += u32::from(part.is_ok());
@@ -243,98 +268,27 @@ impl RerouteQuestion<'_> {
         policies.note_conduct(self.policy, self.arm, parts.count(), last, now, effects);
         policies.note_routes(self.policy, self.arm, routes, last_worse, now, effects);
     }
-}
-
-impl Gateway {
-    /// The hops of a placement without spares that the scenario rules out, or the rule that it breaks.
-    fn check_placement(
-        &self,
-        id: RoomId,
-        hops: &[NodeId],
-        asked: &PendingQuestion,
-        now: Instant,
-    ) -> Result<Vec<NodeId>, GuardRule> {
-        let placement = self.placement(id, now).ok_or(GuardRule::Outdated)?;
-        placement.check(hops, &asked.usable, self.worklists.stranded.go_first())?;
-        Ok(placement.without_inside_spares(hops))
-    }
-
-    /// Counts the placement of a new room for the judges of its revision.
-    fn note_placement(
-        &mut self,
-        asked: &PendingQuestion,
-        id: RoomId,
-        hops: &[NodeId],
-        now: Instant,
-    ) {
-        let PendingQuestion { policy, arm, .. } = asked;
-        let last = self.policies.canary(policy).map(|_| {
-            let room = Some(FaultSubject::Room(id));
-            self.name_decision(None, hops.first().copied(), room)
-        });
-        let worse = u32::from(self.spends_redundancy(asked, id, hops, now));
-        let (routes, effects) = (BreachCount { of: 1, worse }, &mut self.effects);
-        self.policies.note_routes(policy, *arm, routes, last.clone(), now, effects);
-        self.policies.weigh_placement(policy, *arm, hops[0], last, effects);
-    }
-
-    /// A canary decides, and these nodes leave the room with less redundancy than the native default.
-    fn spends_redundancy(
-        &self,
-        asked: &PendingQuestion,
-        id: RoomId,
-        hops: &[NodeId],
-        now: Instant,
-    ) -> bool {
-        self.policies.canary(&asked.policy).is_some()
-            && asked.usable.are_left(&self.nodes)
-            && self.placement(id, now).is_some_and(|it| it.spends_redundancy(hops))
-    }
 
     /// The policy answered about the room. `apart`: it failed, or left this room out.
-    fn rerouted(&mut self, id: RoomId, apart: bool, now: Instant) {
-        let Some(room) = self.rooms.get(&id) else { return };
+    fn answered(&self, gateway: &mut Gateway, id: RoomId, apart: bool, now: Instant) {
+        let Some(room) = gateway.rooms.get(&id) else { return };
         let natively = apart || room.is_bare();
-        self.set_due(id, now);
+        gateway.set_due(id, now);
         if natively {
-            self.reroute_natively(id, now);
+            gateway.reroute_natively(id, now);
         }
     }
+}
 
-    /// A room as routing policies see it. `reads` is the revision that is asked.
-    pub(in crate::gateway) fn room_row(
-        &self,
-        room: &Room,
-        reads: Option<&Revision>,
-        now: Instant,
-    ) -> RoomRow {
-        let mut measures = Measures::default();
-        measures.set(Metric::Sessions, room.sessions().len() as u64);
-        let sessions = || room.sessions().iter().filter_map(|id| self.sessions.get(id));
-        let worst = [
-            Metric::LossUp,
-            Metric::LossDown,
-            Metric::JitterUp,
-            Metric::JitterDown,
-            Metric::RttClient,
-        ];
-        for metric in worst {
-            if let Some(value) = sessions().filter_map(|session| session.measured(metric)).max() {
-                measures.set(metric, u64::from(value));
-            }
-        }
-        if let Some(first) = sessions().map(|session| session.offered).min() {
-            measures.set(Metric::Age, now.saturating_duration_since(first).as_millis() as u64);
-        }
-        if let Some(burn) = self.slos.burn_centi(room.scenario(), &self.settings, now) {
-            measures.set(Metric::SloBurn, burn);
-        }
-        RoomRow {
-            row: Row { id: room.id().0, measures },
-            scenario: room.scenario().clone(),
-            labels: room.labels().clone(),
-            standing: room.nodes_of_route(),
-            state: room.memory().read(reads).map(|state| PluginState::clone(state)),
-        }
-    }
+/// A canary decides, and these nodes leave the room with less redundancy than the native default.
+fn spends_redundancy(
+    gateway: &Gateway,
+    asked: &PendingQuestion,
+    id: RoomId,
+    hops: &[NodeId],
+    now: Instant,
+) -> bool {
+    gateway.policies.canary(&asked.policy).is_some()
+        && asked.usable.are_left(&gateway.nodes)
+        && gateway.placement(id, now).is_some_and(|it| it.spends_redundancy(hops))
 }

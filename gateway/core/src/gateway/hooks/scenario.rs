@@ -8,7 +8,7 @@ use evenkeel_revisions::unit;
 
 use crate::gateway::Gateway;
 use crate::gateway::hooks::admission::AdmissionQuestion;
-use crate::gateway::hooks::{Answer, Question};
+use crate::gateway::hooks::question::{Answer, Question};
 use crate::policy::questions::{BatchOutcome, QuestionSubject, mismatched};
 
 pub(super) struct ScenarioQuestion {
