@@ -45,7 +45,7 @@ use crate::policy::subjects::{SubjectHistory, Subjects};
 use crate::quality::{FlowVerdict, Quality};
 use crate::record::{Failback, GatewayRecord, HopMap, RestoreError, Unsettled};
 use crate::rooms::RoomTable;
-use crate::rooms::placement::{self, Placement, UsableNodes};
+use crate::rooms::placement::{self, NodeChoice, UsableNodes};
 use crate::rooms::room::{
     MoveStep, MoveUnderWay, PendingRoute, Room, RoomChange, RoomNeed, RoomScales,
 };
@@ -1207,7 +1207,7 @@ impl Gateway {
 
     fn place_natively(&mut self, id: RoomId, now: Instant) {
         let busy = self.nodes.busy();
-        let Some(placement) = self.placement(id, now) else { return };
+        let Some(placement) = self.node_choice(id, now) else { return };
         let mut nodes = placement.native_hops_but(&[], &busy);
         // Stranded rooms wait for the busy nodes, so a new room only takes others.
         let waits = if self.worklists.stranded.go_first() { &busy[..] } else { &[] };
@@ -1374,7 +1374,7 @@ impl Gateway {
     }
 
     fn can_gain_reserve(&self, id: RoomId, now: Instant) -> bool {
-        self.placement(id, now).is_some_and(|placement| {
+        self.node_choice(id, now).is_some_and(|placement| {
             let scenario = self.settings.scenarios.get(placement.room.scenario());
             placement.can_gain_reserve(scenario.is_some_and(|it| it.binds(Hook::Routing)))
         })
@@ -1758,7 +1758,7 @@ impl Gateway {
         if self.is_damped(id, now) {
             return;
         }
-        let Some(placement) = self.placement(id, now) else { return };
+        let Some(placement) = self.node_choice(id, now) else { return };
         let (cause, by) = (MoveCause::Link, Decider::Native);
         let own = placement.own_next(Some(hop.node));
         if let Some(nodes) = own.filter(|_| placement.room.mode().opens_ahead()) {
@@ -1795,7 +1795,7 @@ impl Gateway {
             let is_paced = self.worklists.stranded.is_paced();
             let has_free = || placement::has_free_node(1, &[], &self.nodes, &self.capacity);
             none_left = none_left || is_paced && !has_free();
-            let has_free = || self.placement(id, now).is_some_and(Placement::has_free_node);
+            let has_free = || self.node_choice(id, now).is_some_and(NodeChoice::has_free_node);
             if none_left || is_paced && !has_free() {
                 continue;
             }
@@ -1814,7 +1814,7 @@ impl Gateway {
     /// Moves the room to a hop of its route where its sessions are open, which needs no queue. Returns true if it
     /// moved.
     fn take_own_hop(&mut self, id: RoomId, now: Instant) -> bool {
-        let Some(placement) = self.placement(id, now) else { return false };
+        let Some(placement) = self.node_choice(id, now) else { return false };
         let Some(lost) = placement.room.stranded() else { return false };
         if !placement.room.mode().opens_ahead() {
             return false;
@@ -1833,7 +1833,7 @@ impl Gateway {
 
     /// Returns false if every node with capacity for the room has a full queue of openings.
     fn rescue(&mut self, id: RoomId, now: Instant) -> bool {
-        let Some(placement) = self.placement(id, now) else { return true };
+        let Some(placement) = self.node_choice(id, now) else { return true };
         if placement.room.stranded().is_none() || placement.room.heading().is_some() {
             return true;
         }
@@ -1866,10 +1866,8 @@ impl Gateway {
             return;
         };
         let region = room.region();
-        let sessions = room.sessions().iter().filter_map(|id| self.sessions.get(id));
         let is_heard = |it: &Session| !it.is_silent(now, self.sessions.told_within);
-        let are_heard = sessions.into_iter().any(is_heard);
-        if are_heard {
+        if room.sessions().iter().filter_map(|id| self.sessions.get(id)).any(is_heard) {
             self.with_nodes(|nodes| nodes.start_nearest(region, now));
         }
     }
@@ -1967,7 +1965,7 @@ impl Gateway {
             Health::Wary => forced,
             Health::Suspect | Health::Down | Health::Cold => false,
         };
-        let Some(placement) = self.placement(id, now) else { return false };
+        let Some(placement) = self.node_choice(id, now) else { return false };
         let unfit = |node: &&Node| {
             placement.room.is_away(node.id, &self.nodes)
                 || !trusted(node)
@@ -2088,7 +2086,7 @@ impl Gateway {
     ) -> Result<(), Impossible> {
         let (_, id) = self.rooms.named(name).ok_or(Impossible::NoSuchRoom)?;
         self.catch_up(id, now);
-        let placement = self.placement(id, now).filter(|it| it.room.is_placed());
+        let placement = self.node_choice(id, now).filter(|it| it.room.is_placed());
         let placement = placement.ok_or(Impossible::NoSuchRoom)?;
         let node = self.nodes.get(to).ok_or(Impossible::NoSuchNode)?;
         if self.stands_at(id).is_some_and(|hop| hop.node == to) {
@@ -2111,7 +2109,7 @@ impl Gateway {
         by: &Decider,
         now: Instant,
     ) -> Result<PartOutcome, GuardRule> {
-        let Some(placement) = self.placement(id, now) else { return Ok(PartOutcome::Kept) };
+        let Some(placement) = self.node_choice(id, now) else { return Ok(PartOutcome::Kept) };
         placement.check_hops(&step.hops, shown)?;
         let is_stranded = placement.room.stranded().is_some();
         let heads = placement.room.heading().map(|heading| heading.target().node);
@@ -2132,7 +2130,7 @@ impl Gateway {
         if let Some(room) = self.rooms.get_mut(&id) {
             room.review_after(step.ttl_ms);
         }
-        let Some(placement) = self.placement(id, now) else { return Ok(PartOutcome::Kept) };
+        let Some(placement) = self.node_choice(id, now) else { return Ok(PartOutcome::Kept) };
         let hops = placement.without_inside_spares(&step.hops);
         let same = match placement.room.heading() {
             None => placement.room.nodes_of_route() == hops,
@@ -2151,7 +2149,7 @@ impl Gateway {
     /// capacity before those that do not.
     fn reroute_natively(&mut self, id: RoomId, now: Instant) {
         self.catch_up(id, now);
-        let Some(placement) = self.placement(id, now) else { return };
+        let Some(placement) = self.node_choice(id, now) else { return };
         if self.stands_at(id).is_none() || placement.room.heading().is_some() {
             return;
         }
@@ -2269,7 +2267,7 @@ impl Gateway {
         if by == Decider::Node && stands == Some(node) && self.is_damped(id, now) {
             return;
         }
-        let Some(placement) = self.placement(id, now) else { return };
+        let Some(placement) = self.node_choice(id, now) else { return };
         let room = placement.room;
         let heads_there =
             |heading: &PendingRoute| heading.hops().iter().any(|hop| hop.node == node);
@@ -2807,7 +2805,7 @@ impl Gateway {
         let before = self.sessions.shares(&sessions);
         for permille in STEPS {
             if self.sessions.reduce(&sessions, permille) {
-                let placement = self.placement(id, now);
+                let placement = self.node_choice(id, now);
                 let nodes = placement.map(|it| it.native_hops_but(&[], but)).unwrap_or_default();
                 if !nodes.is_empty() {
                     for Share { session, permille } in before {
@@ -2840,7 +2838,7 @@ impl Gateway {
 
     fn fits_its_room(&self, id: SessionId, now: Instant) -> bool {
         let Some(session) = self.sessions.get(&id) else { return false };
-        self.placement(session.room, now).is_some_and(|it| it.takes_session(session.kbps()))
+        self.node_choice(session.room, now).is_some_and(|it| it.takes_session(session.kbps()))
     }
 
     fn report_share(&mut self, id: SessionId, now: Instant) {
@@ -2875,7 +2873,7 @@ impl Gateway {
         let (before, had) = (session.share, session.kbps());
         session.share = raised(before);
         let (room, more) = (session.room, session.kbps() - had);
-        if self.placement(room, now).is_some_and(|it| it.leaves_room_for(more)) {
+        if self.node_choice(room, now).is_some_and(|it| it.leaves_room_for(more)) {
             self.regrant(room);
             self.report_share(id, now);
         } else if let Some(session) = self.sessions.get_mut(&id) {
@@ -2926,14 +2924,14 @@ impl Gateway {
     }
 
     /// The choice of nodes for a room.
-    fn placement(&self, id: RoomId, now: Instant) -> Option<Placement<'_>> {
+    fn node_choice(&self, id: RoomId, now: Instant) -> Option<NodeChoice<'_>> {
         let room = self.rooms.get(&id)?;
         let (need, nodes, capacity) = (self.need_of(room), &self.nodes, &self.capacity);
-        Some(Placement { room, need, nodes, capacity, now })
+        Some(NodeChoice { room, need, nodes, capacity, now })
     }
 
     fn native_hops(&self, id: RoomId, standing: &[NodeId], now: Instant) -> Vec<NodeId> {
-        self.placement(id, now).map_or_else(Vec::new, |it| it.native_hops(standing))
+        self.node_choice(id, now).map_or_else(Vec::new, |it| it.native_hops(standing))
     }
 
     /// The degradation policy of a scenario that binds one.

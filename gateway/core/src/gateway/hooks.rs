@@ -122,7 +122,7 @@ impl Gateway {
                 QuestionSubject::Admit(session) => AdmissionQuestion { session }.ask(self, now),
                 QuestionSubject::Place(id) => {
                     let room = self.rooms.get_mut(&id);
-                    room.into_iter().for_each(|room| room.placement_answered());
+                    room.into_iter().for_each(Room::placement_answered);
                     if self.rooms.get(&id).is_some_and(|room| !room.is_placed()) {
                         PlacementQuestion { room: id }.ask(self, now);
                     }

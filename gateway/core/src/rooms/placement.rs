@@ -74,7 +74,7 @@ pub(crate) fn lead(
 
 /// Nodes for one room.
 #[derive(Clone, Copy)]
-pub(crate) struct Placement<'a> {
+pub(crate) struct NodeChoice<'a> {
     pub(crate) room: &'a Room,
     pub(crate) need: RoomNeed<'a>,
     pub(crate) nodes: &'a NodeTable,
@@ -82,7 +82,7 @@ pub(crate) struct Placement<'a> {
     pub(crate) now: Instant,
 }
 
-impl<'a> Placement<'a> {
+impl<'a> NodeChoice<'a> {
     /// The ledger without the room's own holding.
     fn ledger(self) -> LedgerView<'a> {
         self.capacity.ledger.without(self.room.holding())

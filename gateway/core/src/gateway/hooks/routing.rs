@@ -97,7 +97,7 @@ impl PlacementQuestion {
         asked: &PendingQuestion,
         now: Instant,
     ) -> Result<Vec<NodeId>, GuardRule> {
-        let placement = gateway.placement(self.room, now).ok_or(GuardRule::Outdated)?;
+        let placement = gateway.node_choice(self.room, now).ok_or(GuardRule::Outdated)?;
         placement.check(hops, &asked.usable, gateway.worklists.stranded.go_first())?;
         Ok(placement.without_inside_spares(hops))
     }
@@ -290,5 +290,5 @@ fn spends_redundancy(
 ) -> bool {
     gateway.policies.canary(&asked.policy).is_some()
         && asked.usable.are_left(&gateway.nodes)
-        && gateway.placement(id, now).is_some_and(|it| it.spends_redundancy(hops))
+        && gateway.node_choice(id, now).is_some_and(|it| it.spends_redundancy(hops))
 }

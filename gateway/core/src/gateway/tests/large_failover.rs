@@ -10,6 +10,7 @@ use evenkeel_model::{
 use super::super::{GatewayEffect, NotOpened};
 use super::world::{Driver, VOICE};
 use super::*;
+use crate::rooms::room::Room;
 
 /// Enough that they do not go on without their node in one call.
 const MANY: usize = 2_000;
@@ -53,7 +54,7 @@ fn failover_recovers_in_turns_packets_at_flip() {
     world.pass(ms(50));
     assert_eq!(waiting(&world), 0);
     assert!(!world.gateway.fails_over());
-    let holdings = world.gateway.rooms.values().map(|room| room.holding());
+    let holdings = world.gateway.rooms.values().map(Room::holding);
     world.gateway.capacity.ledger().audit(holdings).unwrap();
 }
 
@@ -103,7 +104,7 @@ fn second_death_flips_during_failover() {
                 assert!(stands == Some(C) || stands == Some(D), "{room}: {stands:?}");
             }
         }
-        let holdings = world.gateway.rooms.values().map(|room| room.holding());
+        let holdings = world.gateway.rooms.values().map(Room::holding);
         world.gateway.capacity.ledger().audit(holdings).unwrap();
     }
 }

@@ -9,6 +9,7 @@ use fastrand::Rng;
 
 use super::world::VOICE;
 use super::*;
+use crate::rooms::room::Room;
 
 /// Nodes by zone and capacity; rooms reserve capacity for deaths of this scope.
 fn reserving(scope: FailureScope, nodes: &[(u32, u64)]) -> World {
@@ -33,7 +34,7 @@ fn reserve_of_zone_is_the_sum_over_its_nodes() {
         let mut world = World::new(settings);
         (0..8).for_each(|room| _ = world.open(&format!("r{room}")));
         world.pass(ms(1_000));
-        let holdings: Vec<_> = world.gateway.rooms.values().map(|room| room.holding()).collect();
+        let holdings: Vec<_> = world.gateway.rooms.values().map(Room::holding).collect();
         assert!(
             holdings.iter().all(|holding| holding.reserve == Some(C)),
             "for the death of a node"
@@ -190,9 +191,8 @@ fn death_of_a_zone_leaves_no_room_without_a_hop() {
         }
         world.pass(ms(2_000));
         world.audit();
-        let is_covered = |room: &crate::rooms::room::Room| {
-            room.is_covered(world.gateway.need_of(room), &world.gateway.nodes)
-        };
+        let is_covered =
+            |room: &Room| room.is_covered(world.gateway.need_of(room), &world.gateway.nodes);
         if !world.gateway.rooms.values().all(is_covered) {
             continue;
         }
@@ -201,7 +201,7 @@ fn death_of_a_zone_leaves_no_room_without_a_hop() {
         let lost: Vec<NodeId> =
             world.gateway.node_table().in_domain(dead).map(|node| node.id).collect();
         lose(&mut world, &lost);
-        let rooms: Vec<_> = world.gateway.rooms.values().map(|room| room.id()).collect();
+        let rooms: Vec<_> = world.gateway.rooms.values().map(Room::id).collect();
         let stand = |world: &World| rooms.iter().all(|id| world.gateway.stands_at(*id).is_some());
         assert!(stand(&world), "seed {seed}: packets");
         world.pass(ms(20));

@@ -20,6 +20,7 @@ use crate::Failback;
 use crate::NodeEffect;
 use crate::effects::Timer;
 use crate::legs::LegState;
+use crate::rooms::room::Room;
 use crate::sessions::SessionPhase;
 
 const SEEDS: u64 = 200;
@@ -449,7 +450,7 @@ impl Swarm {
         let gateway = &self.world.gateway;
         let seen = &mut self.seen;
         seen.failover |= gateway.fails_over();
-        match gateway.capacity.ledger().audit(gateway.rooms.values().map(|room| room.holding())) {
+        match gateway.capacity.ledger().audit(gateway.rooms.values().map(Room::holding)) {
             // While a failover is under way, standbys carry what they kept free for one death, and still keep for others.
             Err(wrong) if gateway.fails_over() && wrong.contains("over its capacity") => {}
             right => right.unwrap(),
@@ -483,7 +484,7 @@ impl Swarm {
                 assert!(hops.iter().all(up), "a dead hop on {hops:?}");
             }
             let nodes: Vec<NodeId> = hops.iter().map(|hop| hop.node).collect();
-            let allowed = gateway.placement(room.id(), self.world.now).unwrap();
+            let allowed = gateway.node_choice(room.id(), self.world.now).unwrap();
             let allowed = allowed.without_inside_spares(&nodes);
             let changes = gateway.worklists.changing.contains(&room.id());
             assert!(nodes == allowed || changes, "a spare beside the first of {hops:?}");

@@ -19,6 +19,7 @@ use super::super::{Gateway, GatewayEffect, Impossible, NotOpened};
 use super::restoring::assert_continued;
 use crate::NodeEffect;
 use crate::rooms::placement::UsableNodes;
+use crate::rooms::room::Room;
 use crate::{
     ArmStatistics, ChangedRecords, GatewayRecord, HopMap, RoomRecord, SessionRecord, WATCH_EVERY,
 };
@@ -616,7 +617,7 @@ impl World {
         self.gateway
             .capacity
             .ledger()
-            .audit(self.gateway.rooms.values().map(|room| room.holding()))
+            .audit(self.gateway.rooms.values().map(Room::holding))
             .unwrap();
     }
 
@@ -723,11 +724,11 @@ impl World {
     ) -> Result<(), evenkeel_model::GuardRule> {
         let room = self.room(room);
         let shown = UsableNodes::of(&self.gateway.nodes);
-        self.gateway.placement(room, self.now).unwrap().check_hops(nodes, &shown)
+        self.gateway.node_choice(room, self.now).unwrap().check_hops(nodes, &shown)
     }
 
     pub(super) fn has_free_node_for(&mut self, room: &str) -> bool {
         let room = self.room(room);
-        self.gateway.placement(room, self.now).unwrap().has_free_node()
+        self.gateway.node_choice(room, self.now).unwrap().has_free_node()
     }
 }

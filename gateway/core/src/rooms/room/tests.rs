@@ -112,7 +112,7 @@ fn stranded_room_keeps_its_heading_and_counts_attempts() {
     let found = table.weigh(|room, scales| room.admit_at(&[hop(B)], None, scales));
     assert_eq!(found.rescue.map(|it| (it.before, it.after)), Some((Some(1), None)));
     assert!(!found.is_first_route && table.room.stranded().is_none());
-    assert_eq!(table.room.count_attempt().rescue.is_none(), true);
+    assert!(table.room.count_attempt().rescue.is_none());
 }
 
 #[test]
