@@ -32,7 +32,7 @@ pub trait DriverKind: Sync {
         ("address", "10.0.1.11:4000")
     }
 
-    /// What a user does instead who gives this key, which the driver does not take.
+    /// The advice to a user who gives this key, which the driver does not take.
     fn instead_of(&self, _key: &str) -> Option<&'static str> {
         None
     }

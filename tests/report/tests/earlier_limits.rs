@@ -36,10 +36,15 @@ fn earlier() -> Vec<EarlierLimit<'static>> {
     all
 }
 
-/// The limits of the rows of a section.
+/// The limits of the earlier rows of a section, and of those that came since. The entry of all rows has an empty key.
 fn limits_of_rows(table: &LimitTable, section: &str, all: &[EarlierLimit<'_>]) -> SectionLimits {
-    let of_section = all.iter().filter(|it| it.section == section && it.row != "*");
-    let rows: Vec<&str> = of_section.map(|it| it.row).collect();
+    let earlier = all.iter().filter(|it| it.section == section && it.row != "*");
+    let entries = table.entries(section);
+    let own = entries
+        .iter()
+        .map(|(key, _)| key.as_str())
+        .filter(|key| !key.is_empty() && !key.contains('*'));
+    let rows: Vec<&str> = earlier.map(|it| it.row).chain(own).collect();
     table.rows_of(section, &rows).unwrap()
 }
 
