@@ -62,7 +62,7 @@ pub enum GatewayEffect {
         /// The cause of the end.
         reason: CloseReason,
     },
-    /// Carry out an instruction about a node. A failed start returns through [`crate::NodeController::handle_start_failed`].
+    /// Carry out an instruction about a node. A failed start returns through [`crate::Gateway::handle_start_failed`].
     Node(NodeEffect),
     /// An event in the rollout of a policy's revision, for subscribers.
     Rollout(RolloutReport),
