@@ -11,7 +11,7 @@ use crate::page::root;
 use crate::structure::sources;
 
 /// Circles inside crates of `gateway/`.
-const CIRCLES_MAX: usize = 3;
+const CIRCLES_MAX: usize = 0;
 
 /// Renamed imports of a module, by name: the imported path.
 type Imports = BTreeMap<String, Vec<String>>;

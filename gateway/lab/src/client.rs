@@ -34,7 +34,7 @@ use tokio::time::MissedTickBehavior;
 
 pub use ice::{Credentials, answer_check};
 pub use live::ClientState;
-use live::{ClientReports, Roster, SharedReports};
+use live::{ClientReports, FleetCommand, Roster, SharedReports};
 pub(crate) use outgoing::{VIDEO_TYPE, VOICE_TYPE};
 pub use quic::{QuicProtocol, QuicWay, client_config, config_for};
 pub use srtp::SrtpEndpoint;
@@ -154,13 +154,6 @@ impl ClientFleet {
     pub fn state(&self, session: u64) -> Option<ClientState> {
         lock(&self.roster).get(&session).cloned()
     }
-}
-
-/// A command to a thread of clients. `W` is the way of their packets.
-enum FleetCommand<W> {
-    Join(Persona, W),
-    Leave(u64),
-    DeviceFault(u64, DeviceFault),
 }
 
 /// A thread of clients. Dropping it ends them.

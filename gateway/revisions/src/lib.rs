@@ -23,12 +23,12 @@ pub use judge::{AdmissionSample, Bad, Judge, JudgeRecord, RuleBreaches};
 pub use judging::Judging;
 pub use lifecycle::Lifecycle;
 pub use progress::{
-    CohortSize, RolloutAction, RolloutProgress, RolloutRequest, RolloutRules, RolloutStage,
+    Actor, CohortSize, RolloutAction, RolloutProgress, RolloutRequest, RolloutRules, RolloutStage,
     Strategy,
 };
 pub use record::LifecycleRecord;
 pub use report::{
-    AcceptedRevision, Actor, CandidateCalls, CandidateStatus, Effect, LastRollout, PolicyStatus,
+    AcceptedRevision, CandidateCalls, CandidateStatus, Effect, LastRollout, PolicyStatus,
     QuarantinedRevision, Remembered, RevisionRefusal, RevokedRevision, RolloutOutcome,
     RolloutReport, Staged, WallClock, age_text,
 };

@@ -25,11 +25,11 @@ use evenkeel_model::{Hook, PolicyName};
 use crate::calls::{CallRecord, Compared, PolicyCallResult};
 use crate::judging::Judging;
 use crate::progress::{
-    CohortSize, RolloutAction, RolloutProgress, RolloutRequest, RolloutRules, RolloutStep,
+    Actor, CohortSize, RolloutAction, RolloutProgress, RolloutRequest, RolloutRules, RolloutStep,
 };
 use crate::record::{LifecycleRecord, Stuck};
 use crate::report::{
-    Actor, Effect, LastRollout, QuarantinedRevision, Remembered, RevisionRefusal, RevokedRevision,
+    Effect, LastRollout, QuarantinedRevision, Remembered, RevisionRefusal, RevokedRevision,
     RolloutOutcome, RolloutReport, WallClock, age_text,
 };
 use crate::revision::{CandidateRevision, Previous, Revision, Revisions};

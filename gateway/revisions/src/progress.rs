@@ -7,7 +7,21 @@ use evenkeel_media::instant;
 use serde::{Deserialize, Serialize};
 
 use crate::judging::Judging;
-use crate::report::Actor;
+
+evenkeel_model::named! {
+    /// The author of a change of revisions.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum Actor {
+        /// A changed file.
+        File = "file",
+        /// SIGHUP.
+        Signal = "signal",
+        /// A person, by command or API.
+        Operator = "operator",
+        /// The gateway itself.
+        Gateway = "gateway",
+    }
+}
 
 /// A step whose cohort is too small to judge is prolonged to this many times its duration. Then its share grows, so that a
 /// gateway with few sessions reaches one that can be judged.

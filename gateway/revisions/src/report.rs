@@ -7,23 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_model::{PluginFault, PolicyName};
 use serde::{Deserialize, Serialize};
 
-use crate::progress::{RolloutProgress, RolloutStage};
+use crate::progress::{Actor, RolloutProgress, RolloutStage};
 use crate::revision::{Revision, Revisions, Version};
-
-evenkeel_model::named! {
-    /// The author of a change of revisions.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub enum Actor {
-        /// A changed file.
-        File = "file",
-        /// SIGHUP.
-        Signal = "signal",
-        /// A person, by command or API.
-        Operator = "operator",
-        /// The gateway itself.
-        Gateway = "gateway",
-    }
-}
 
 /// The stage of a candidate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

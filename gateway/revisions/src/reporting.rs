@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::lifecycle::Lifecycle;
-use crate::report::{
-    Actor, Effect, LastRollout, RevokedRevision, RolloutOutcome, RolloutReport, Staged,
-};
+use crate::progress::Actor;
+use crate::report::{Effect, LastRollout, RevokedRevision, RolloutOutcome, RolloutReport, Staged};
 
 impl Lifecycle {
     pub(crate) fn staged(&self, now: Instant) -> Option<Staged> {

@@ -11,10 +11,17 @@ use evenkeel_process::lock;
 use serde::Serialize;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::talker::{ClientTally, Persona, Talker, Transmit};
+use super::talker::{ClientTally, DeviceFault, Persona, Talker, Transmit};
 use super::webrtc::WebrtcTally;
 use crate::clock;
 use crate::ledger::{Books, ReceivedPacket, SentPacket};
+
+/// A command to a thread of clients. `W` is the way of their packets.
+pub(super) enum FleetCommand<W> {
+    Join(Persona, W),
+    Leave(u64),
+    DeviceFault(u64, DeviceFault),
+}
 
 /// A client as its thread last reported it.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]

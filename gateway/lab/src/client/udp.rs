@@ -13,9 +13,8 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
-use super::FleetCommand;
 use super::ice::{Credentials, Ice, answer_check};
-use super::live::{ClientReports, LiveClient, SharedReports};
+use super::live::{ClientReports, FleetCommand, LiveClient, SharedReports};
 use super::talker::Persona;
 use super::webrtc::{AnswerTransport, WebrtcIdentity, WebrtcTally, WebrtcTransport, WebrtcWay};
 use crate::clock;
