@@ -1,4 +1,4 @@
-//! What the configuration knows of drivers. The drivers are in `evenkeel-drivers`, which is above this crate: their table is
+//! The keys of drivers, as the configuration reads them. The drivers are in `evenkeel-drivers`, which is above this crate: their table is
 //! an argument of [`GatewayConfig::load`](crate::GatewayConfig::load).
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub(super) struct NodeEntry {
     secret_file: Option<Spanned<String>>,
     canary: Option<Spanned<bool>>,
     srtp: Option<Spanned<NodeSrtp>>,
-    /// Those that only some drivers take.
+    /// The keys that only some drivers take.
     #[serde(skip)]
     pub(super) keys: NodeKeys,
 }

@@ -169,7 +169,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             Some(event) = inputs.probe_events.recv() => control.handle_probe(event),
             Some(report) = inputs.reports.recv() => control.handle_report(report),
             Some((node, input)) = inputs.node_inputs.recv() => {
-                let action = control.nodes.handle_driver_input(node, input);
+                let action = control.nodes.handle_driver_input(node, input, Clock::read());
                 control.act(action);
             }
             Some(report) = inputs.policy_reports.recv() => {
@@ -646,6 +646,12 @@ impl Control {
     }
 
     fn handle_probe_result(&mut self, result: ProbeResult) {
+        if let ProbeResult::State { node, beside: false, load, at } = &result {
+            let clock = Clock { now: *at, ..Clock::read() };
+            let sessions = NodeInput::Sessions(load.sessions);
+            let action = self.nodes.handle_driver_input(*node, sessions, clock);
+            self.act(action);
+        }
         let event = self.nodes.handle_probe_result(result, &mut self.gateway);
         event.into_iter().for_each(|event| self.reporting.send_event(event));
     }
@@ -675,10 +681,14 @@ impl Control {
         self.gateway.handle_own_drops(dropped.iter().sum(), now);
         let watches = self.nodes.probes().watches();
         if watches.is_multiple_of(PATHS_EVERY) {
+            let mut long = Vec::new();
             for (worker, stats) in (0..).zip(self.sessions.workers().stats()) {
-                for node in stats.take_long() {
-                    self.nodes.handle_driver_input(node, NodeInput::LongBundle { worker });
-                }
+                long.extend(stats.take_long().map(|node| (node, worker)));
+            }
+            for (node, worker) in long {
+                let input = NodeInput::LongBundle { worker };
+                let action = self.nodes.handle_driver_input(node, input, Clock::read());
+                self.act(action);
             }
         }
         if watches.is_multiple_of(WALL_CLOCK_EVERY) {
@@ -708,11 +718,12 @@ impl Control {
             }
             WorkerReport::StreamRestarted { session, hop } => {
                 let input = NodeInput::StreamRestarted { session, hop };
-                let action = self.nodes.handle_driver_input(hop.node, input);
+                let action = self.nodes.handle_driver_input(hop.node, input, Clock::read());
                 self.act(action);
             }
             WorkerReport::Signed { node, message } => {
-                let action = self.nodes.handle_driver_input(node, NodeInput::Signed(message));
+                let input = NodeInput::Signed(message);
+                let action = self.nodes.handle_driver_input(node, input, Clock::read());
                 self.act(action);
             }
             WorkerReport::FirstPacket { listener, source, payload_type } => {

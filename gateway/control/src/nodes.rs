@@ -16,7 +16,6 @@ use evenkeel_forecast::Forecast;
 use evenkeel_model::{
     CatalogEntry, FailureDomain, Hop, NodeId, NotStarted, RegionId, RtcpPort, Zone, ZoneId,
 };
-use evenkeel_process::random::draw;
 use evenkeel_process::sha256;
 use tokio::sync::oneshot;
 
@@ -144,8 +143,9 @@ impl Nodes {
         &mut self,
         node: NodeId,
         input: NodeInput,
+        clock: Clock,
     ) -> Option<DriverAction> {
-        self.signalling.handle(node, input)
+        self.signalling.handle(node, input, clock)
     }
 
     /// Checks that the node of a room with this many sessions accepts a further one.
@@ -421,11 +421,6 @@ impl Nodes {
                 gateway.handle_evidence(node, evidence, at);
             }
             ProbeResult::State { node, beside, load, at } => {
-                if !beside {
-                    let clock = Clock { now: at, ..Clock::read() };
-                    let sessions = NodeInput::Sessions(load.sessions);
-                    self.signalling.drivers.handle(node, sessions, &mut draw, clock);
-                }
                 self.probes.handle_state_report(node, beside, load, gateway, at);
             }
             ProbeResult::Order { node, nonce, outcome } => {
@@ -449,7 +444,7 @@ impl Nodes {
         self.probes.note_mismatch(node, mismatch, &self.listed, now);
     }
 
-    /// Polls the agents whose turn it is, and repeats or gives up orders; called with each watch.
+    /// Polls the next agents, and repeats or gives up orders; called with each watch.
     pub(crate) fn watch(&mut self) {
         self.probes.ask_agents();
         self.probes.repeat_orders(&self.listed);

@@ -17,7 +17,7 @@ use crate::node_hooks::NodeHooks;
 
 pub(crate) struct NodeSignalling {
     pub(crate) drivers: Drivers,
-    /// Sockets to the nodes whose drivers send datagrams.
+    /// Sockets of drivers that send datagrams, by node.
     pub(crate) sockets: Vec<Option<NodeSocket>>,
     pub(crate) poster: Option<Poster>,
     /// The inputs of drivers from sockets and responses.
@@ -99,8 +99,13 @@ impl NodeSignalling {
     }
 
     /// Handles an input of a node's driver.
-    pub(crate) fn handle(&mut self, node: NodeId, input: NodeInput) -> Option<DriverAction> {
-        self.drivers.handle(node, input, &mut draw, Clock::read())
+    pub(crate) fn handle(
+        &mut self,
+        node: NodeId,
+        input: NodeInput,
+        clock: Clock,
+    ) -> Option<DriverAction> {
+        self.drivers.handle(node, input, &mut draw, clock)
     }
 
     pub(crate) fn send_datagram(&self, node: NodeId, datagram: &[u8]) {

@@ -27,7 +27,7 @@ pub(crate) struct Drains {
 #[derive(Debug)]
 pub(crate) struct DrainBatch {
     pub(crate) rooms: Vec<RoomId>,
-    /// The event of a node that is empty, or whose deadline is over.
+    /// The event at the end of a drain: the node is empty, or the deadline is over.
     pub(crate) ended: Option<CoreEvent>,
     /// The time of the next batch; `None` while the node is empty.
     pub(crate) next: Option<Instant>,

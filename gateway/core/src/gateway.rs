@@ -63,7 +63,7 @@ const WEIGH_EVERY: Duration = Duration::from_millis(500);
 /// Maximum rooms weighed again per batch, which bounds the call's duration.
 const WEIGHED_AGAIN_MAX: usize = 256;
 
-/// Maximum rooms per batch whose reserve covers less than their scenario wants. Without a node elsewhere these are all rooms.
+/// Maximum rooms per batch with a reserve that covers less than their scenario wants. Without a node elsewhere these are all rooms.
 const COVERED_AGAIN_MAX: usize = 64;
 
 /// Interval to the next batch if there are many rooms and weighing helps.
@@ -1353,8 +1353,8 @@ impl Gateway {
         holders.into_iter().map(Room::id).collect()
     }
 
-    /// Capacity may have become free: weighs the next rooms whose second hop packets may not take, and some of those whose
-    /// reserve covers less than their scenario wants.
+    /// Capacity may have become free: weighs the next rooms without a usable second hop, and some with a reserve that
+    /// covers less than their scenario wants.
     fn weigh_unprotected(&mut self, now: Instant) {
         let turn = self.worklists.unreserved.next(WEIGHED_AGAIN_MAX);
         let uncovered = self.worklists.uncovered.next(COVERED_AGAIN_MAX);

@@ -58,8 +58,8 @@ impl Legs {
         self.0.insert(hop, LegState::Open);
     }
 
-    /// The driver has opened the leg. Returns its state before; `None` for a leg that waits, whose answer belongs to an
-    /// earlier opening.
+    /// The driver has opened the leg. Returns its state before; `None` for a leg that waits: the answer belongs to
+    /// an earlier opening.
     pub(crate) fn opened(&mut self, hop: Hop) -> Option<LegState> {
         let leg = self.0.get_mut(&hop).filter(|leg| **leg != LegState::Waiting)?;
         Some(std::mem::replace(leg, LegState::Open))

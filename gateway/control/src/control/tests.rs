@@ -3,11 +3,18 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use evenkeel_config::{
+    DriverKey, DriverKeys, DriverKind, DriverSettings, NodeConfig, NodeProbe, Signalling,
+};
 use evenkeel_dataplane::flows::Flows;
-use evenkeel_drivers::LocalSource;
+use evenkeel_drivers::{
+    ContinuedSession, Driver, DriverContext, DriverTable, DriversRecord, LocalSource, NodeDriver,
+    OpenRequest, RecordScope, kinds,
+};
+use evenkeel_media::trunk::message::{NodeLoad, ServingState};
 use evenkeel_model::{
-    CoreEvent, DecisionOutcome, GatewayLimits, IngressProtocol, MediaDescription, Offer, OfferId,
-    PluginFault, RtcpPort, Srtp,
+    CoreEvent, DecisionOutcome, GatewayLimits, Hop, Incarnation, IngressProtocol, MediaDescription,
+    Offer, OfferId, PluginFault, RtcpPort, Srtp,
 };
 
 use super::*;
@@ -17,6 +24,15 @@ type Events = broadcast::Receiver<Arc<EventRecord>>;
 
 /// Control of this core, on which no policy runs, and its events.
 fn control(settings: GatewayConfig, gateway: Gateway) -> (Control, Events) {
+    control_with(evenkeel_drivers::DRIVERS, settings, gateway)
+}
+
+/// The same with these drivers.
+fn control_with(
+    drivers: DriverTable,
+    settings: GatewayConfig,
+    gateway: Gateway,
+) -> (Control, Events) {
     let (events, told) = broadcast::channel(64);
     let (fencing, lease) = (Arc::<Fencing>::default(), Arc::new(SendLease::forever()));
     let grant = Arc::new(IndexGrant::new(0, Instant::now()));
@@ -36,7 +52,7 @@ fn control(settings: GatewayConfig, gateway: Gateway) -> (Control, Events) {
         gateway,
         workers: Vec::new(),
         registry,
-        drivers: Drivers::new(evenkeel_drivers::DRIVERS, source, Arc::clone(&fencing)),
+        drivers: Drivers::new(drivers, source, Arc::clone(&fencing)),
         fencing,
         lease,
         grant,
@@ -86,6 +102,107 @@ fn outputs_are_executed_before_timers() {
     });
     let absent = DecisionOutcome::Faulted(PluginFault::Absent);
     assert_eq!(outcomes.next(), Some(absent), "and not late");
+}
+
+/// A driver that answers the number of sessions that an agent reports.
+struct Counting;
+
+/// The session at which it answers.
+const LOST: SessionId = SessionId(7);
+
+impl DriverKind for Counting {
+    fn name(&self) -> &'static str {
+        "counting"
+    }
+
+    fn keys(&self) -> &'static [DriverKey] {
+        const { &[DriverKey::new("address")] }
+    }
+
+    fn read(&self, _keys: &mut DriverKeys<'_>) -> Option<DriverSettings> {
+        Some(DriverSettings::new(self.name(), NodeProbe::None, Signalling::None))
+    }
+}
+
+impl Driver for Counting {
+    fn start(
+        &self,
+        node: NodeId,
+        _config: &NodeConfig,
+        _context: &DriverContext,
+    ) -> Box<dyn NodeDriver> {
+        Box::new(CountingNode(Hop { node, incarnation: Incarnation(0) }))
+    }
+}
+
+struct CountingNode(Hop);
+
+impl NodeDriver for CountingNode {
+    fn open(
+        &mut self,
+        _request: &OpenRequest<'_>,
+        _draw: &mut dyn FnMut() -> u64,
+        _clock: Clock,
+    ) -> Option<DriverAction> {
+        None
+    }
+
+    fn close(&mut self, _session: SessionId, _hop: Hop, _clock: Clock) -> Option<DriverAction> {
+        None
+    }
+
+    fn handle(
+        &mut self,
+        input: NodeInput,
+        _draw: &mut dyn FnMut() -> u64,
+        _clock: Clock,
+    ) -> Option<DriverAction> {
+        let (session, hop, reason) = (LOST, self.0, "lost".into());
+        let refused = DriverAction::Refused { session, hop, unwilling: false, reason };
+        (input == NodeInput::Sessions(3)).then_some(refused)
+    }
+
+    fn poll(&mut self, _clock: Clock) -> Option<DriverAction> {
+        None
+    }
+
+    fn record(&self, _scope: RecordScope, _record: &mut DriversRecord) {}
+
+    fn restore(
+        &mut self,
+        _record: DriversRecord,
+        _known: &ContinuedSession<'_>,
+        _draw: &mut dyn FnMut() -> u64,
+        _now: Instant,
+    ) {
+    }
+}
+
+#[test]
+fn action_after_reported_sessions_is_executed() {
+    const DRIVERS: DriverTable = &[&Counting];
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("evenkeel.toml");
+    let node = "[[node]]\nname = \"n1\"\nregion = \"local\"\nzone = \"a\"\ncapacity = \"1 Mbit/s\"\ndriver = \"counting\"\naddress = \"10.0.0.9:9\"\n";
+    std::fs::write(&file, node).unwrap();
+    let settings = GatewayConfig::load(Some(&file), None, &kinds(DRIVERS)).unwrap();
+    let (node, now) = (settings.nodes[0].clone(), Instant::now());
+    let gateway = Gateway::new(settings.core(), now);
+    let (mut control, mut told) = control_with(DRIVERS, settings, gateway);
+    let (probe, agent, canary) = (None, None, None);
+    let equipment = Equipment { probe, agent, canary, trunks: Vec::new(), duplicates: Vec::new() };
+    control.nodes.equip(NodeId(0), Arc::new(node), equipment);
+    let load = NodeLoad { permille: 0, state: ServingState::Serving, sessions: 3, vouched: true };
+    let state = |beside| ProbeResult::State { node: NodeId(0), beside, load, at: now };
+    control.handle_probe_result(state(true));
+    assert!(told.try_recv().is_err(), "sessions beside the node are no input of its driver");
+    control.handle_probe_result(state(false));
+    let event = told.try_recv().unwrap();
+    assert!(
+        matches!(&event.event, GatewayEvent::NotOpened { session: LOST, .. }),
+        "{:?}",
+        event.event
+    );
 }
 
 #[test]

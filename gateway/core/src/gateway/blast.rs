@@ -39,7 +39,7 @@ pub struct BlastRadius {
     pub without_spare: Vec<Arc<str>>,
     /// The other nodes.
     pub loads: Vec<LoadChange>,
-    /// Cold nodes whose start hook would be called.
+    /// Cold nodes that would be started by their hooks.
     pub started: Vec<NodeId>,
 }
 

@@ -20,7 +20,7 @@ use crate::rooms::room::Room;
 /// Maximum rooms in one question. The other rooms follow in the next question.
 const ROOMS_PER_ASK: usize = 256;
 
-/// The nodes of a room whose first session was admitted.
+/// The nodes of a room after the admission of its first session.
 pub(super) struct PlacementQuestion {
     pub(super) room: RoomId,
 }
