@@ -10,7 +10,7 @@ help:
 	  /^[a-z][a-z0-9 -]*:( |$$)/ { sub(/:.*/, ""); sub(/[.:;] .*/, ".", text); if (text) printf "%-34s%s\n", $$0, text } \
 	  !/^[A-Z]+ *[?:]?=/ { text = "" }' Makefile
 
-.PHONY: help demo page test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos interop keep-report bench bench-quick bench-policy bench-diagnosis bench-forecast e2e-telemetry instructions instructions-renew paths clients reference release-contract target llvm-tools
+.PHONY: help demo page test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos interop keep-report bench bench-quick bench-policy bench-diagnosis bench-forecast e2e-telemetry instructions instructions-renew clients reference release-contract target
 
 # Builds, then plays 40 s: six nodes, 200 sessions, failures.
 demo: target
@@ -149,16 +149,6 @@ instructions instructions-renew: target
 	$(CARGO) build --release -p evenkeel-instructions
 	$(BUILT)/evenkeel-instructions $(if $(filter %-renew,$@),--renew)
 
-# Plays each path through the gateway (a packet, an offer, a node's death…) with counters and prints the files and functions
-# that it enters, beside those before paths were shortened; ROW=offer plays one, VERBOSE=1 lists functions, RENEW=1 writes
-# the lists of docs/contributing/paths.md. A takeover needs root. Writes target/paths/report.json.
-paths: target llvm-tools
-	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/paths/rustc CARGO_BUILD_BUILD_DIR=$(TARGET) CARGO_TARGET_DIR=$(TARGET)/paths \
-	  $(CARGO) build --workspace --bin evenkeel
-	$(CARGO) build --workspace --bin evenkeel-paths
-	$(TARGET)/debug/evenkeel-paths --evenkeel $(TARGET)/paths/debug/evenkeel --path "$(ROW)" \
-	  $(if $(VERBOSE),--verbose) $(if $(RENEW),--renew)
-
 # Calls with browsers, phones and media servers, one after another, as root. Installs them first; those that are missing are skipped by
 # name. Writes target/interop/report.json; the exit status is 0 if the run completed.
 interop: target clients
@@ -185,6 +175,3 @@ release-contract: target
 # The build compiles plugins to Wasm.
 target:
 	@rustup target list --installed | grep -qx $(WASM) || rustup target add $(WASM)
-
-llvm-tools:
-	@rustup component list --installed | grep -q ^llvm-tools || rustup component add llvm-tools

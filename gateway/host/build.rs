@@ -8,7 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
-use evenkeel_toolchain::TARGET;
+use toolchain::TARGET;
+
+#[path = "src/toolchain.rs"]
+#[allow(unreachable_pub, reason = "public in the library")]
+mod toolchain;
 
 /// Beginnings of variables by which cargo tells a build script of the outer build.
 const OUTER: [&str; 15] = [
@@ -52,8 +56,7 @@ fn build() -> Result<(), String> {
     for source in sdk.into_iter().chain(of_plugins).chain(workspace) {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
-    // The build script of the crate ran once; the target may be gone since.
-    evenkeel_toolchain::check_target().map_err(|error| error.to_string())?;
+    toolchain::check_target().map_err(|error| error.to_string())?;
     // OUT_DIR is target/PROFILE/build/PACKAGE/out.
     let target = out.ancestors().nth(4).ok_or("OUT_DIR is not below a target folder")?;
     let modules = compile(&root, &plugins, &target.join("plugins"))?;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use evenkeel_control::GatewayEvent;
 use evenkeel_lab::crowd::{Crowd, CrowdPlan};
-use evenkeel_lab::relay::{Conditions, Direction};
+use evenkeel_lab::links::Conditions;
+use evenkeel_lab::relay::Direction;
 use evenkeel_model::{CoreEvent, Hop, Metric, Plan};
 use tokio::runtime::Runtime;
 

@@ -21,8 +21,7 @@ pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
 
 /// Crates of `gateway/` in layers; a crate depends on crates of layers before its own.
 const LAYERS: &[&[&str]] = &[
-    &["toolchain"],
-    &["client", "forecast", "links", "media", "model", "process"],
+    &["client", "forecast", "media", "model", "process"],
     &[
         "agent",
         "breakers",
@@ -36,7 +35,6 @@ const LAYERS: &[&[&str]] = &[
         "revisions",
         "sdp",
         "slo",
-        "token",
     ],
     &["config", "core"],
     &["drivers", "policies"],
@@ -71,31 +69,6 @@ fn crates_depend_on_lower_layers() {
         }
     }
     assert_eq!(crates, listed, "crates of `gateway/`");
-}
-
-#[test]
-fn tests_of_one_crate_have_the_features_of_all() {
-    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
-    let features = read("tests/features/Cargo.toml");
-    let workspace = read("Cargo.toml");
-    let section = workspace.split("\n[workspace.dependencies]\n").nth(1).unwrap();
-    let names = section.split("\n[").next().unwrap().lines();
-    let names = names.filter_map(|line| line.split_once(" = ").map(|(name, _)| name));
-    // Loom has flags of its own.
-    let mut external: Vec<&str> =
-        names.filter(|name| !name.starts_with("evenkeel-") && *name != "loom").collect();
-    assert!(external.len() > 50, "{external:?}");
-    external
-        .retain(|name| !features.lines().any(|line| line.split(['.', ' ']).next() == Some(name)));
-    assert!(external.is_empty(), "tests/features/Cargo.toml lacks {external:?}");
-    for name in LAYERS.iter().copied().flatten().filter(|name| **name != "toolchain") {
-        let manifest = read(&format!("gateway/{name}/Cargo.toml"));
-        let (_, dev) = manifest.split_once("dev-dependencies]\n").expect("dev-dependencies");
-        assert!(
-            dev.contains("\nevenkeel-features.") || dev.starts_with("evenkeel-features."),
-            "{name}"
-        );
-    }
 }
 
 /// A test that cannot run here is ignored, by `#[required]`.

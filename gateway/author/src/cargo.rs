@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use evenkeel_toolchain::TARGET;
+use evenkeel_host::toolchain::TARGET;
 use serde_json::Value;
 
 use crate::failed::AuthorError;
@@ -51,7 +51,7 @@ impl Project {
 
     /// Compiles the plugin, and returns the path of cargo's module.
     pub(crate) fn cargo_build(&self, profile: &[&str]) -> Result<PathBuf, AuthorError> {
-        evenkeel_toolchain::check_target()?;
+        evenkeel_host::toolchain::check_target()?;
         let mut cargo = self.cargo("build");
         cargo
             .args(profile)

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use evenkeel_host::PluginRefusal;
-use evenkeel_toolchain::ToolchainError;
+use evenkeel_host::toolchain::ToolchainError;
 
 use crate::case::CaseError;
 

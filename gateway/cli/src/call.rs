@@ -7,7 +7,7 @@ use clap::Args;
 use evenkeel_lab::LabError;
 use evenkeel_lab::call::{self, CallChange, CallFact, CallPlan, CallSession};
 use evenkeel_lab::crowd::CrowdPlan;
-use evenkeel_lab::relay::Conditions;
+use evenkeel_lab::links::Conditions;
 use serde_json::{Value, json};
 
 use crate::command::{ApiArgs, CommandError, runtime, say, verdict};

@@ -22,6 +22,7 @@ mod set;
 mod slo;
 mod source_file;
 mod telemetry;
+pub mod token;
 mod webhook;
 mod webrtc;
 

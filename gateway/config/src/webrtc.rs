@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use evenkeel_token::TokenKey;
+use crate::token::TokenKey;
 use serde::Deserialize;
 use toml::Spanned;
 

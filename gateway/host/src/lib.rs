@@ -24,6 +24,7 @@ mod policy;
 mod refusal;
 mod schema;
 mod store;
+pub mod toolchain;
 mod trust;
 
 pub use documents::{DataDocument, DataDocuments, PluginInputs};

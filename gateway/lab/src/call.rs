@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep};
 use crate::crowd::{Crowd, CrowdPlan, ObservationWindow};
 use crate::error::LabError;
 use crate::interruption::until_interrupted;
-use crate::relay::{Conditions, Direction};
+use crate::links::Conditions;
+use crate::relay::Direction;
 use crate::watch::word;
 
 /// Packets are counted, and their records removed, at this interval.

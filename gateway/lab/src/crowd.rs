@@ -25,7 +25,8 @@ use crate::client::{ClientFleet, ClientPath, DeviceFault, UdpWay, WebrtcIdentity
 use crate::clock;
 use crate::error::LabError;
 use crate::ledger::{Books, RoomParticipant};
-use crate::relay::{Conditions, Direction, ImpairmentRelay};
+use crate::links::Conditions;
+use crate::relay::{Direction, ImpairmentRelay};
 use crate::watch::{EventLog, Watch};
 use evenkeel_client::{
     ApiClient, OfferIdentity, OfferIngress, OfferRequest, OfferSdp, WebrtcOfferRequest,

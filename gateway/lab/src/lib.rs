@@ -13,6 +13,7 @@ pub mod drill;
 mod error;
 mod interruption;
 pub mod ledger;
+pub mod links;
 pub mod machine;
 mod mark;
 pub mod network;

@@ -14,7 +14,7 @@ use std::time::Instant;
 use evenkeel_media::rtp;
 use nix::sys::epoll::Epoll;
 
-pub use evenkeel_links::{Bursts, Conditions, Fate, Impairment, ImpairmentCause};
+use crate::links::{Conditions, Fate, Impairment, ImpairmentCause};
 use pump::{Late, Pump};
 
 use crate::TestHeader;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use evenkeel_config::token::TokenRefusal;
 use evenkeel_config::{GatewayConfig, NodeConfig, PolicySet};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{
     CloseReason, EvidenceSource, GuardRule, MoveCause, MoveOutcome, PathSegment, PolicyName,
     RedundancyMode, RepairKind, Strike,
 };
-use evenkeel_token::TokenRefusal;
 
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use evenkeel_lab::relay::{Conditions, Direction};
+use evenkeel_lab::links::Conditions;
+use evenkeel_lab::relay::Direction;
 use tokio::time::{Instant, sleep};
 
 use crate::stage::Stage;

@@ -6,8 +6,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
 
 use evenkeel_lab::datagrams::DatagramInbox;
+use evenkeel_lab::links::{Conditions, Fate, Impairment};
 use evenkeel_lab::relay::pump::{self, DATAGRAM, Late, Pump};
-use evenkeel_lab::relay::{Conditions, Direction, Fate, Impairment, RelayTally};
+use evenkeel_lab::relay::{Direction, RelayTally};
 use nix::sys::epoll::Epoll;
 
 /// A gateway has a socket for each worker, one for probes, and one for each session on port legs. Packets of further

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use evenkeel_client::ApiClient;
-use evenkeel_lab::relay::{Conditions, RelayTally};
+use evenkeel_lab::links::Conditions;
+use evenkeel_lab::relay::RelayTally;
 use evenkeel_lab::sample_node::number_of;
 use evenkeel_testkit::namespace;
 use nix::sys::signal::Signal;

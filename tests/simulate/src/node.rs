@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::AgentWord;
-use evenkeel_links::{Conditions, Impairment};
+use evenkeel_lab::links::{Conditions, Impairment};
 use evenkeel_model::{EvidenceSource, StreamKind};
 
 use crate::packet::{Numbers, Packet};

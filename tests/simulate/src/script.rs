@@ -11,7 +11,7 @@ use draw::{
     draw_backends, draw_faults, draw_gauges, draw_joins, draw_lists, draw_modes, draw_reserves,
     draw_settings, draw_sleepers,
 };
-use evenkeel_links::Conditions;
+use evenkeel_lab::links::Conditions;
 use evenkeel_model::{
     AdmitOnFault, Affinity, CapBounds, CoreSettings, DegradeOnFault, FailureScope, GatewayLimits,
     NodeProbing, NodeSettings, RedundancyMode, RegionId, RegionRole, Scenario, Starts, Timings,

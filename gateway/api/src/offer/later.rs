@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
+use evenkeel_config::token::ClientDirection;
 use evenkeel_control::{IngressAnswer, LaterOffer, LaterStreams};
-use evenkeel_token::ClientDirection;
 use serde::{Deserialize, Serialize};
 
 use super::webrtc::WebrtcOffer;

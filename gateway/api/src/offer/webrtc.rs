@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use evenkeel_config::token::ClientDirection;
 use evenkeel_control::IceAnswer;
 use evenkeel_dataplane::worker::{AnsweredMedia, ClientPassword, SrtpKeying};
 use evenkeel_media::continuity::{AnnouncedSection, AnnouncedStreams};
@@ -18,7 +19,6 @@ use evenkeel_sdp::{
     LocalTransport, MediaFormat, Negotiation, PeerPath, PeerTransport, SdpError, SdpOffer,
     SecretText, SentStream,
 };
-use evenkeel_token::ClientDirection;
 
 use super::client_media::ClientMedia;
 use crate::error::ApiError;

@@ -4,13 +4,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::UNIX_EPOCH;
 
 use data_encoding::BASE64URL_NOPAD;
+use evenkeel_config::token::{TokenKey, TokenRefusal};
 use evenkeel_config::{GatewayConfig, IceServer, IceServerLogin, WebrtcSettings};
 use evenkeel_control::{IceFragments, Inherited, LaterOffer, SessionView};
 use evenkeel_dataplane::worker::SrtpKeying;
 use evenkeel_handover::RequestGate;
 use evenkeel_model::OfferRefusal;
 use evenkeel_telemetry::Telemetry;
-use evenkeel_token::{TokenKey, TokenRefusal};
 use ring::hmac;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, RootCertStore, StreamOwned};

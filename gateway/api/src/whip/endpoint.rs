@@ -1,6 +1,6 @@
 //! The paths of WHIP and WHEP.
 
-use evenkeel_token::ClientDirection;
+use evenkeel_config::token::ClientDirection;
 
 /// The room of a request, and the use of it.
 pub(super) struct Endpoint {

@@ -20,8 +20,9 @@ use crate::clock;
 use crate::crowd::{OpenSessions, PlannedSession, PlannedTransport};
 use crate::error::LabError;
 use crate::ledger::PacketLedger;
+use crate::links::Conditions;
 use crate::machine::{MachineWatch, Timeliness};
-use crate::relay::{Conditions, RelayDrop};
+use crate::relay::RelayDrop;
 use crate::stranger::{Stranger, knock_quic};
 use crate::watch::{self, Watch};
 

@@ -319,7 +319,8 @@ fn spread_takes_the_nearest_rank() {
 #[test]
 fn relay_drops_excuse_by_direction() {
     use crate::TestHeader;
-    use crate::relay::{Direction, ImpairmentCause, RelayDrop};
+    use crate::links::ImpairmentCause;
+    use crate::relay::{Direction, RelayDrop};
     let mark = |number| Some(TestHeader { session: 1, number, sent_ns: 0, node: 0, stream: 2 });
     let dropped =
         |lane, direction, mark| RelayDrop { lane, direction, cause: ImpairmentCause::Loss, mark };

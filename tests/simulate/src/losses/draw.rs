@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use evenkeel_links::Conditions;
+use evenkeel_lab::links::Conditions;
 use evenkeel_model::{
     FailureScope, NodeId, RedundancyMode, RegionId, RegionRole, Scenario, Timings,
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_links::Conditions;
+use evenkeel_lab::links::Conditions;
 use evenkeel_model::{Hook, Timings};
 use fastrand::Rng;
 

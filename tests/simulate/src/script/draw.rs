@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_links::{Bursts, Conditions};
+use evenkeel_lab::links::{Bursts, Conditions};
 use evenkeel_model::{
     Affinity, CoreSettings, FailureScope, NodeProbing, NodeSettings, RedundancyMode, RegionId,
     RegionRole, Scenario, Starts,

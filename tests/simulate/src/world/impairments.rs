@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_links::{Bursts, Conditions};
+use evenkeel_lab::links::{Bursts, Conditions};
 use evenkeel_model::{EvidenceSource, NodeProbing};
 
 use super::World;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_core::NotOpened;
-use evenkeel_links::Fate;
+use evenkeel_lab::links::Fate;
 use evenkeel_model::{Hop, RoomId, SessionId};
 
 use super::{Event, Message, World};

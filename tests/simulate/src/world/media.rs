@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_links::Fate;
+use evenkeel_lab::links::Fate;
 use evenkeel_model::{Affinity, NodeId, SessionId, StreamKind};
 
 use super::{Event, Message, World};

@@ -1,4 +1,4 @@
-use evenkeel_token::ClientDirection;
+use evenkeel_config::token::ClientDirection;
 
 use super::*;
 

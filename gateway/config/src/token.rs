@@ -2,8 +2,6 @@
 //!
 //! A [`TokenKey`] has one algorithm, which its kind determines. The header of a token chooses none (RFC 8725, section 3.1).
 
-#![deny(missing_docs)]
-
 mod claims;
 mod key;
 mod refusal;

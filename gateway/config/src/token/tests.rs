@@ -10,7 +10,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
 use serde_json::{Value, json};
 
-use crate::{ClientDirection, TokenClaims, TokenKey, TokenRefusal, Validity};
+use crate::token::{ClientDirection, TokenClaims, TokenKey, TokenRefusal, Validity};
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 

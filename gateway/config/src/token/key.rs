@@ -8,9 +8,9 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
 
-use crate::claims::TokenClaims;
-use crate::refusal::TokenRefusal;
-use crate::verifier;
+use crate::token::claims::TokenClaims;
+use crate::token::refusal::TokenRefusal;
+use crate::token::verifier;
 
 /// Least length of a shared secret: that of the hash (RFC 7518, section 3.2).
 const SECRET_BYTES_MIN: usize = 32;

@@ -2,8 +2,6 @@
 //!
 //! The relay applies it to real datagrams, the simulator in virtual time.
 
-#![deny(missing_docs)]
-
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;

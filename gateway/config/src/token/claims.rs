@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::refusal::TokenRefusal;
+use crate::token::refusal::TokenRefusal;
 
 /// Length limit of `jti` in bytes; a UUID has 36.
 const ID_BYTES_MAX: usize = 120;
@@ -58,7 +58,7 @@ impl TokenClaims {
         }
     }
 
-    pub(crate) fn check_id(&self) -> Result<(), TokenRefusal> {
+    pub(super) fn check_id(&self) -> Result<(), TokenRefusal> {
         let is_visible = self.id.bytes().all(|byte| byte.is_ascii_graphic());
         if is_visible && (1..=ID_BYTES_MAX).contains(&self.id.len()) {
             return Ok(());

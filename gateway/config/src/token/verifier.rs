@@ -14,7 +14,7 @@ static PROVIDER: CryptoProvider = CryptoProvider {
 };
 
 /// Has `jsonwebtoken` verify by ring.
-pub(crate) fn install() {
+pub(super) fn install() {
     // Fails if it is installed already.
     let _ = PROVIDER.install_default();
 }
