@@ -1,14 +1,21 @@
 //! Strangers, and clients with tokens, at the address of WHIP and WHEP.
 
-use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
+use evenkeel_lab::network::Host;
 use evenkeel_model::{CloseReason, CoreEvent};
+use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tempfile::tempdir;
 
-use crate::harness::whip::{WEBRTC, Whip, claims, hears_on, location, signed, token};
-use crate::harness::{Credentials, GatewayProcess, Node, SECRET, TIMEOUT, WebrtcPhone, World};
+use crate::harness::whip::{
+    Connection, FRAGMENT, SDP, WEBRTC, Whip, certificate, claims, hears_on, location, signed, token,
+};
+use crate::harness::{
+    Credentials, GatewayProcess, Node, Place, SECRET, TIMEOUT, WebrtcPhone, World,
+};
+use crate::index::at;
 
 #[test]
 fn forged_whip_requests_open_and_end_nothing() {
@@ -17,7 +24,7 @@ fn forged_whip_requests_open_and_end_nothing() {
     world.admin = WEBRTC.into();
     let gateway = world.start();
     let whip = Whip::of(&gateway);
-    let idle: Vec<TcpStream> = (0..300).map(|_| whip.connect()).collect();
+    let idle: Vec<_> = (0..300).map(|_| whip.connect()).collect();
     let mut ann = WebrtcPhone::new(1);
     let (sdp, of_ann) = (ann.sdp(), token(&claims("t1")));
     let (status, answer) = whip.ask("POST /whip/call/room", &of_ann, &sdp);
@@ -87,76 +94,140 @@ fn forged_whip_requests_open_and_end_nothing() {
     assert_eq!(reason, CloseReason::Requested);
 }
 
-/// Connections that a flood holds, as many as have places.
+/// Connections of a flood: as many as have places.
 const FLOOD: usize = 2_048;
 
-/// During a flood new offers are answered, and a client ends its session.
-fn assert_clients_get_in(flood_token: &dyn Fn(&Whip) -> (String, String)) {
-    let node = Node::agent("east-a1");
-    let mut world = World::of(&[&node]).with_identities("[\"stun\"]");
-    world.admin = WEBRTC.into();
-    let gateway = world.start();
-    let whip = Whip::of(&gateway);
-    let sdp = WebrtcPhone::new(1).sdp();
-    let of_ann = token(&claims("ann"));
-    let (status, answer) = whip.ask("POST /whip/call/room", &of_ann, &sdp);
-    assert_eq!(status, 201, "{answer}");
-    let location = location(&answer);
+/// Attackers that open connections at the same time.
+const ATTACKERS: usize = 4;
 
-    let (line, flooding) = flood_token(&whip);
-    let held: Vec<TcpStream> = (0..FLOOD).map(|_| whip.hold(&line, &flooding)).collect();
-    // Each connection is answered, or has given way.
-    for mut stream in &held {
-        let _ = stream.read(&mut [0; 16]);
+/// An idle connection is closed after this time.
+const IDLE_FOR: Duration = Duration::from_secs(5);
+
+/// A flood of requests with this first line, headers about the content, and token.
+struct ConnectionFlood {
+    line: String,
+    kind: &'static str,
+    token: String,
+    /// The length of the bodies, which do not come.
+    body: u32,
+}
+
+impl ConnectionFlood {
+    /// Opens the connections. Each has been answered, if it has no body, or has given way.
+    fn open(&self, whip: &Whip, from: Option<&Host>) -> Vec<Box<dyn Connection>> {
+        let ConnectionFlood { line, kind, token, body } = self;
+        let attack = || {
+            let _inside = from.map(|host| host.enter().unwrap());
+            let opened = (0..FLOOD / ATTACKERS).map(|_| {
+                let mut stream = whip.hold(line, kind, token, *body);
+                if *body == 0 {
+                    let _ = stream.read(&mut [0; 16]);
+                }
+                stream
+            });
+            opened.collect::<Vec<_>>()
+        };
+        std::thread::scope(|scope| {
+            let attackers: Vec<_> = (0..ATTACKERS).map(|_| scope.spawn(attack)).collect();
+            attackers.into_iter().flat_map(|attacker| attacker.join().unwrap()).collect()
+        })
     }
+}
+
+/// A client that opened a session with this token.
+struct Member {
+    token: String,
+    location: String,
+}
+
+impl Member {
+    fn join(whip: &Whip, id: &str) -> Member {
+        let token = token(&claims(id));
+        let (status, answer) = whip.ask("POST /whip/call/room", &token, &WebrtcPhone::new(1).sdp());
+        assert_eq!(status, 201, "{id}: {answer}");
+        Member { token, location: location(&answer).to_owned() }
+    }
+
+    /// The client's requests about its own session are answered.
+    fn leave(&self, whip: &Whip) {
+        let Member { token, location } = self;
+        let patch = format!("PATCH {location}");
+        let (status, answer) = whip.ask_of(&patch, FRAGMENT, token, "a=end-of-candidates\r\n");
+        assert_eq!(status, 204, "{answer}");
+        let (status, answer) = whip.ask(&format!("DELETE {location}"), token, "");
+        assert_eq!(status, 200, "{answer}");
+    }
+}
+
+/// Clients join and leave.
+fn assert_clients_get_in(whip: &Whip, member: &Member, round: usize) {
     for number in 0..8 {
-        let sdp = WebrtcPhone::new(2 + number).sdp();
-        let token = token(&claims(&format!("newcomer-{number}")));
-        let (status, answer) = whip.ask("POST /whip/call/room", &token, &sdp);
-        assert_eq!(status, 201, "offer {number}: {answer}");
+        Member::join(whip, &format!("newcomer-{round}-{number}"));
     }
-    let (status, answer) = whip.ask(&format!("DELETE {location}"), &of_ann, "");
-    assert_eq!(status, 200, "{answer}");
-    drop(held);
+    member.leave(whip);
 }
 
 #[test]
 fn expired_token_takes_no_place() {
-    assert_clients_get_in(&|_| {
-        let mut expired = claims("expired");
-        expired["exp"] = 1_000.into();
-        ("DELETE /whip/call/room/s1-0123456789abcdef".to_owned(), token(&expired))
+    let node = Node::agent("east-a1");
+    let (_gateway, whip) = Whip::of_process(&node);
+    let mut expired = claims("expired");
+    expired["exp"] = 1_000.into();
+    let line = "DELETE /whip/call/room/s1-0123456789abcdef".to_owned();
+    let flood = ConnectionFlood { line, kind: SDP, token: token(&expired), body: 0 };
+    // A round counts if no connection of the flood was closed because it was idle.
+    let counts = (0..5).any(|round| {
+        let ann = Member::join(&whip, &format!("ann-{round}"));
+        let began = Instant::now();
+        let held = flood.open(&whip, None);
+        assert_clients_get_in(&whip, &ann, round);
+        drop(held);
+        began.elapsed() < IDLE_FOR
     });
+    assert!(counts, "the machine is too slow to attack");
 }
 
 #[test]
 fn live_token_takes_few_places() {
-    // The offer is refused for its type, after the token.
-    assert_clients_get_in(&|_| ("POST /whip/call/room".to_owned(), token(&claims("flood"))));
+    let node = Node::agent("east-a1");
+    let (_gateway, whip) = Whip::of_process(&node);
+    let ann = Member::join(&whip, "ann");
+    let (line, token) = ("POST /whip/call/room".to_owned(), token(&claims("flood")));
+    let held = ConnectionFlood { line, kind: SDP, token, body: 100 }.open(&whip, None);
+    assert_clients_get_in(&whip, &ann, 0);
+    drop(held);
 }
 
+/// The flood comes over TLS from another host than the clients.
+#[required(Namespaces)]
 #[test]
 fn session_url_takes_few_places() {
-    assert_clients_get_in(&|whip| {
-        let mut expired = claims("mallory");
-        let sdp = WebrtcPhone::new(20).sdp();
-        let (status, answer) = whip.ask("POST /whip/call/room", &token(&expired), &sdp);
-        assert_eq!(status, 201, "{answer}");
-        let location = location(&answer);
-        expired["exp"] = 1_000.into();
-        (format!("PATCH {location}"), token(&expired))
-    });
+    let (place, folder) = (Place::lay(), tempdir().unwrap());
+    let node = place.node();
+    let [own, attacker, _] = &place.edges[..] else { panic!("three hosts") };
+    let (certificate, lines) = certificate(folder.path());
+    let mut world = World::of(&[&node]);
+    world.listens =
+        format!("[[listen]]\nudp = \"{}:7000\"\nidentity = [\"stun\"]\n", own.address());
+    let address = (own.address(), 8_443).into();
+    world.admin = WEBRTC.replace("127.0.0.1:0", &format!("{address}")) + &lines;
+    let _gateway = at(own, || GatewayProcess::start(&world));
+    let whip = Whip::secure(address, certificate);
+    let mut mallory = claims("mallory");
+    let session = at(attacker, || Member::join(&whip, "mallory"));
+    mallory["exp"] = 1_000.into();
+    let (line, token) = (format!("PATCH {}", session.location), token(&mallory));
+    let flood = ConnectionFlood { line, kind: FRAGMENT, token, body: 100 };
+    let ann = at(&place.client, || Member::join(&whip, "ann"));
+    let held = flood.open(&whip, Some(attacker));
+    at(&place.client, || assert_clients_get_in(&whip, &ann, 0));
+    drop(held);
 }
 
 #[test]
 fn used_token_opens_nothing_after_a_restart() {
     let node = Node::agent("east-a1");
-    let mut world = World::of(&[&node]).with_identities("[\"stun\"]");
-    // Free until the gateway binds it.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    world.admin = WEBRTC.replace("127.0.0.1:0", &address.to_string());
-    let mut gateway = GatewayProcess::start(&world);
-    let whip = Whip::at(address);
+    let (mut gateway, whip) = Whip::of_process(&node);
     let (sdp, used) = (WebrtcPhone::new(1).sdp(), token(&claims("t1")));
     let (status, answer) = whip.ask("POST /whip/call/room", &used, &sdp);
     assert_eq!(status, 201, "{answer}");

@@ -1,27 +1,51 @@
 //! WHIP (RFC 9725) and WHEP over HTTP, and the tokens of their clients.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD;
 use evenkeel_control::Inherited;
 use evenkeel_handover::RequestGate;
 use ring::hmac;
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 
-use super::{Gateway, Phone, SECRET, TIMEOUT, talk};
+use super::{Gateway, GatewayProcess, Node, Phone, SECRET, TIMEOUT, World, talk};
 
 /// Follows the lines of `[admin]`.
 pub(crate) const WEBRTC: &str = "[webrtc]\nlisten = \"127.0.0.1:0\"\ntoken_key_file = \"secret\"\n";
 
-const SDP: &str = "content-type: application/sdp";
+pub(crate) const SDP: &str = "content-type: application/sdp";
+/// Of a restart of ICE, or of candidates.
+pub(crate) const FRAGMENT: &str = "content-type: application/trickle-ice-sdpfrag\r\nif-match: *";
 
 /// The address of WHIP and WHEP of a gateway.
 pub(crate) struct Whip {
     address: SocketAddr,
+    /// `None` for plain HTTP.
+    tls: Option<Arc<ClientConfig>>,
     /// `None` for a gateway in a process of its own.
     _api: Option<evenkeel_api::ApiThread>,
+}
+
+/// A connection over HTTP or HTTPS.
+pub(crate) trait Connection: Read + Write + Send {}
+
+impl<C: Read + Write + Send> Connection for C {}
+
+/// Writes a certificate and its key to the folder. Returns the certificate, and the lines of `[webrtc]` that name the files.
+pub(crate) fn certificate(folder: &Path) -> (CertificateDer<'static>, String) {
+    let made = rcgen::generate_simple_self_signed(["evenkeel".to_owned()]).unwrap();
+    let [certificate, key] = ["whip.pem", "whip.key"].map(|name| folder.join(name));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let lines = format!("certificate = {certificate:?}\nkey = {key:?}\n");
+    (made.cert.der().clone(), lines)
 }
 
 impl Whip {
@@ -31,34 +55,69 @@ impl Whip {
         let api = evenkeel_api::bind(admin, webrtc, &mut Inherited::default()).unwrap();
         let api = api.serve(gateway.handle.clone(), Box::new(|_| String::new())).unwrap();
         api.open();
-        Whip { address: api.webrtc.unwrap(), _api: Some(api) }
+        Whip { address: api.webrtc.unwrap(), tls: None, _api: Some(api) }
     }
 
     /// That of a gateway in a process of its own.
     pub(crate) fn at(address: SocketAddr) -> Whip {
-        Whip { address, _api: None }
+        Whip { address, tls: None, _api: None }
     }
 
-    pub(crate) fn connect(&self) -> TcpStream {
+    /// Starts a gateway in a process of its own, for clients behind a proxy on its host.
+    pub(crate) fn of_process(node: &Node) -> (GatewayProcess, Whip) {
+        let mut world = World::of(&[node]).with_identities("[\"declared\", \"stun\"]");
+        // Free until the gateway binds it.
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        world.admin = WEBRTC.replace("127.0.0.1:0", &address.to_string());
+        (GatewayProcess::start(&world), Whip::at(address))
+    }
+
+    /// That of a gateway in a process of its own with this certificate.
+    pub(crate) fn secure(address: SocketAddr, certificate: CertificateDer<'static>) -> Whip {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Whip { tls: Some(Arc::new(config)), ..Whip::at(address) }
+    }
+
+    pub(crate) fn connect(&self) -> Box<dyn Connection> {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-        stream
+        let Some(config) = &self.tls else { return Box::new(stream) };
+        let name = ServerName::try_from("evenkeel").unwrap();
+        let client = ClientConnection::new(Arc::clone(config), name).unwrap();
+        Box::new(StreamOwned::new(client, stream))
     }
 
-    /// Sends a request on a connection of its own, which stays open.
-    pub(crate) fn hold(&self, line: &str, token: &str) -> TcpStream {
+    /// Sends the head of a request with a body of this length on a connection of its own, which stays open.
+    pub(crate) fn hold(
+        &self,
+        line: &str,
+        kind: &str,
+        token: &str,
+        length: u32,
+    ) -> Box<dyn Connection> {
         let mut stream = self.connect();
-        let head = format!("{line} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}");
+        let head = format!("{line} HTTP/1.1\r\nhost: x\r\n{kind}\r\nauthorization: Bearer {token}");
         // The gateway may have closed the connection.
-        let _ = write!(stream, "{head}\r\ncontent-length: 0\r\n\r\n");
+        let _ = write!(stream, "{head}\r\ncontent-length: {length}\r\n\r\n");
         stream
     }
 
     /// Status and text of an answer.
     pub(crate) fn ask(&self, line: &str, token: &str, body: &str) -> (u16, String) {
+        self.ask_of(line, SDP, token, body)
+    }
+
+    /// Status and text of the answer to a request with these headers about its content.
+    pub(crate) fn ask_of(&self, line: &str, kind: &str, token: &str, body: &str) -> (u16, String) {
         let mut stream = self.connect();
         let length = body.len();
-        let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{SDP}");
+        let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{kind}");
         let head = format!("{head}\r\nauthorization: Bearer {token}\r\ncontent-length: {length}");
         write!(stream, "{head}\r\n\r\n").unwrap();
         // A body that is refused before it is read may end with a broken pipe.
