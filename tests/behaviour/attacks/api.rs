@@ -17,7 +17,7 @@ use evenkeel_model::{
 };
 use evenkeel_testkit::binary::evenkeel;
 
-use super::memory_kib;
+use super::{Ending, memory_kib};
 use crate::harness::{
     Behaviour, Gateway, Node, Phone, SECRET, TIMEOUT, World, declared, offer, routing_plugin, talk,
     udp_of, wait_until,
@@ -232,14 +232,33 @@ fn memory_of_ended_uploads_is_returned() {
     }
 }
 
+/// Asks again and again whether the gateway lives, on one connection, and counts the answers.
+fn ask_alive(socket: &Path, ended: &AtomicBool, answers: &AtomicUsize) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    while !ended.load(Ordering::Relaxed) {
+        write!(stream, "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let (mut answer, mut buffer) = (String::new(), [0; 1_024]);
+        while !answer.ends_with("alive\n") {
+            let length = stream.read(&mut buffer).unwrap();
+            assert!(length > 0, "the connection ended: {answer}");
+            answer.push_str(str::from_utf8(&buffer[..length]).unwrap());
+        }
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answers.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 #[test]
-fn refused_pushes_take_little_memory() {
+fn refused_pushes_take_little_memory_and_delay_nobody() {
     // A body of 31 MiB while its buffer grows, and the largest value that is kept.
     const TAKEN_MAX_KIB: u64 = 192 << 10;
+    // Of all pushes together. An answer takes a tenth of a millisecond, and each body a tenth of a second.
+    const ANSWERS_MIN: usize = 200;
     let OwnProcess { process, socket, _folder } = OwnProcess::start();
     let before = memory_kib(process.id(), "VmHWM:");
     let many = |part: &str| part.repeat((31 << 20) / part.len());
-    for body in [
+    let bodies = [
         format!("{{\"settings\": [{}0]}}", many("0,")),
         format!("{{\"settings\": [{}0]}}", many("{\"\":0},")),
         format!("{{\"documents\": {{\"tenants\": [{}0]}}}}", many("[],")),
@@ -248,18 +267,28 @@ fn refused_pushes_take_little_memory() {
             (0..2_000_000).map(|number| format!("\"{number}\":0,")).collect::<String>()
         }),
         format!("{{\"plugin\": \"{}\"}}", many("A")),
-    ] {
-        let mut stream = UnixStream::connect(&socket).unwrap();
-        let head = "PUT /v1/policies/call/routing HTTP/1.1\r\nhost: x\r\n\
-                    content-type: application/json";
-        write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
-        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-        let mut line = [0; 12];
-        stream.read_exact(&mut line).unwrap();
-        assert!(line.starts_with(b"HTTP/1.1 4"), "{line:?}: {}", &body[..40]);
-        let taken = memory_kib(process.id(), "VmHWM:") - before;
-        assert!(taken < TAKEN_MAX_KIB, "{taken} KiB: {}", &body[..40]);
-    }
+    ];
+    let (ended, answers) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let mut answered = 0;
+    std::thread::scope(|scope| {
+        let _ending = Ending(&ended);
+        scope.spawn(|| ask_alive(&socket, &ended, &answers));
+        for body in bodies {
+            let mut stream = UnixStream::connect(&socket).unwrap();
+            let head = "PUT /v1/policies/call/routing HTTP/1.1\r\nhost: x\r\n\
+                        content-type: application/json";
+            write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+            let arrived = answers.load(Ordering::Relaxed);
+            stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+            let mut line = [0; 12];
+            stream.read_exact(&mut line).unwrap();
+            answered += answers.load(Ordering::Relaxed) - arrived;
+            assert!(line.starts_with(b"HTTP/1.1 4"), "{line:?}: {}", &body[..40]);
+            let taken = memory_kib(process.id(), "VmHWM:") - before;
+            assert!(taken < TAKEN_MAX_KIB, "{taken} KiB: {}", &body[..40]);
+        }
+    });
+    assert!(answered >= ANSWERS_MIN, "{answered} answers while bodies were read");
 }
 
 /// A session with audio only and an address and room of its own.
@@ -270,15 +299,6 @@ fn audio(number: u16) -> OfferedSession {
     let MediaDescription { streams, rtcp, srtp } = &*wanted.media;
     let media = MediaDescription { streams: streams[..1].to_vec(), rtcp: *rtcp, srtp: *srtp };
     OfferedSession { media: Arc::new(media), ..wanted }
-}
-
-/// Ends the clients of a test, also when it fails.
-struct Ending<'a>(&'a AtomicBool);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]
