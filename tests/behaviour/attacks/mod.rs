@@ -9,6 +9,7 @@ mod files;
 mod flood;
 mod icmp;
 mod index;
+mod offers;
 mod panics;
 mod privileges;
 mod quic;
