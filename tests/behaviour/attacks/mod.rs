@@ -18,6 +18,7 @@ mod socket;
 mod strangers;
 mod stun;
 mod trunk;
+mod webrtc;
 mod webtransport;
 mod whip;
 mod witness;

@@ -89,7 +89,11 @@ impl WebrtcPhone {
     }
 
     /// Opens a session through the API. Returns the address of the gateway and the credentials.
-    fn open(&mut self, gateway: &mut GatewayProcess, room: &str) -> (SocketAddr, Credentials) {
+    pub(crate) fn open(
+        &mut self,
+        gateway: &mut GatewayProcess,
+        room: &str,
+    ) -> (SocketAddr, Credentials) {
         let body = json!({"scenario": "call", "room": room, "webrtc": {"offer": self.sdp()}});
         self.told(&gateway.post("/v1/sessions", &body))
     }
@@ -172,13 +176,21 @@ impl WebrtcPhone {
         gateway: SocketAddr,
         credentials: &Credentials,
     ) -> Result<(), HandshakeFailure> {
+        self.phone.set_target(gateway);
+        credentials.check(&self.phone, Nominate::Yes);
+        self.complete(false)
+    }
+
+    /// Completes a handshake that has begun. The phone encrypts from then on.
+    pub(crate) fn complete_handshake(&mut self) -> Result<(), HandshakeFailure> {
+        self.complete(true)
+    }
+
+    fn complete(&mut self, mut is_checked: bool) -> Result<(), HandshakeFailure> {
         let WebrtcPhone { phone, dtls, .. } = self;
-        phone.set_target(gateway);
-        credentials.check(phone, Nominate::Yes);
         let deadline = Instant::now() + TIMEOUT;
-        let socket = phone.socket.try_clone().unwrap();
+        let (socket, gateway) = (phone.socket.try_clone().unwrap(), phone.target);
         let send = &mut |datagram: &[u8]| _ = socket.send_to(datagram, gateway).unwrap();
-        let mut is_checked = false;
         while dtls.keys().is_none() {
             let now = Instant::now();
             assert!(now < deadline, "no keys in time");
