@@ -2,8 +2,12 @@
 
 use std::net::TcpListener;
 
-use evenkeel_client::{ClientError, OfferIdentity, OfferIngress};
+use evenkeel_client::{
+    ApiClient, ApiEndpoint, ClientError, OfferIdentity, OfferIngress, OfferRequest,
+};
 use evenkeel_lab::network::Host;
+use evenkeel_model::PolicyQuestion;
+use evenkeel_recording::{RecordingEntry, RecordingReader};
 use evenkeel_testkit::nats::NatsServer;
 use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
@@ -11,8 +15,8 @@ use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
 use crate::harness::{
-    GatewayProcess, Node, Phone, Place, SHARED, World, assert_complete, await_replica,
-    offer_with_key, talk, talk_for, wait_until,
+    GatewayProcess, HttpSink, Node, Phone, Place, SECRET, SHARED, World, assert_complete,
+    await_replica, ids, offer_with_key, talk, talk_for, wait_until,
 };
 
 const BUCKET: &str = "evenkeel";
@@ -25,6 +29,9 @@ fn world(gateway: &str, node: &Node, store: &NatsServer) -> World {
     let mut world = World::of(&[node]);
     world.gateway = "drain_timeout = \"0s\"\n".into();
     world.nodes += &format!("[index]\nname = \"{gateway}\"\nservers = [\"{}\"]\n", store.url());
+    // Free until the gateway binds it.
+    let api = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    world.admin = format!("tcp = \"{api}\"\ntoken_file = \"secret\"\n");
     world
 }
 
@@ -103,11 +110,15 @@ impl Call {
     }
 }
 
-fn open(gateway: &mut GatewayProcess, room: &str) -> Result<String, ClientError> {
+fn offer(room: &str) -> OfferRequest {
     // Another address for each: 127.0.0.1 has one session of a declared address.
     let phone = Phone::new(2);
     let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
-    let offer = GatewayProcess::offer(room, OfferIngress::Udp(identity));
+    GatewayProcess::offer(room, OfferIngress::Udp(identity))
+}
+
+fn open(gateway: &mut GatewayProcess, room: &str) -> Result<String, ClientError> {
+    let offer = offer(room);
     Ok(gateway.ask(async |client| client.open(&offer).await)?.id)
 }
 
@@ -249,6 +260,15 @@ fn room_that_two_groups_are_offered_is_one_room() {
     let refused = open(&mut west, "room").unwrap_err().to_string();
     let expected = "409 conflict: `room` is a room of group `edge`: offer it to gateway `edge`";
     assert_eq!(refused, expected);
+    let offer = offer("room");
+    let refused = west.ask(async |client| client.ask_to_open(&offer).await).unwrap();
+    let refused: Value = serde_json::from_slice(&refused.body).unwrap();
+    let api = refused["error"]["api"].as_str().unwrap_or_else(|| panic!("{refused}"));
+    let edge = ApiClient::new(ApiEndpoint::Tcp(api.parse().unwrap()));
+    let mut edge = edge.with_token(str::from_utf8(SECRET).unwrap());
+    let followed = west.ask(async |_| edge.open(&offer).await).unwrap().id;
+    assert!(ids(&mut call.gateway).contains(&followed));
+    call.close(&followed);
     open(&mut west, "other").unwrap();
 
     call.store.kill();
@@ -271,4 +291,71 @@ fn room_that_two_groups_are_offered_is_one_room() {
     let id = call.id();
     call.close(&id);
     wait_until("the room is free", || open(&mut west, "room").is_ok());
+}
+
+/// The sessions that a gateway's admission policy was asked about, by its recording.
+fn recorded(gateway: &mut GatewayProcess) -> Vec<String> {
+    let bytes = gateway.ask(async |client| {
+        let (mut download, mut bytes) =
+            (client.download("/v1/recording?last=true").await?, Vec::new());
+        while let Some(piece) = download.next().await? {
+            bytes.extend(piece);
+        }
+        Ok::<_, ClientError>(bytes)
+    });
+    let bytes = bytes.unwrap();
+    let entries = RecordingReader::open(&bytes[..]).unwrap();
+    let admitted = entries.filter_map(|entry| match entry {
+        RecordingEntry::Call(call) => match *call.question {
+            PolicyQuestion::Admit { session, .. } => Some(session.to_string()),
+            _ => None,
+        },
+        _ => None,
+    });
+    admitted.collect()
+}
+
+/// Two groups without an index: each has its own numbers.
+#[test]
+fn id_of_a_session_is_of_one_gateway_everywhere() {
+    let node = Node::agent("east-a1");
+    let receivers = [0, 1].map(|_| HttpSink::start(([127, 0, 0, 1], 0).into()));
+    let mut gateways = receivers.each_ref().map(|receiver| {
+        let mut world = World::of(&[&node]);
+        world.hooks = "[admission]\nplugin = \"admit-capacity\"\n".into();
+        let otlp = receiver.address;
+        world.nodes += &format!("[telemetry]\notlp = \"http://{otlp}\"\nprotocol = \"http\"\n");
+        GatewayProcess::start(&world)
+    });
+    let mut events =
+        gateways.each_mut().map(|it| it.ask(async |client| client.events().await.unwrap()));
+    let opened = gateways.each_mut().map(|gateway| open(gateway, "room").unwrap());
+    for ((gateway, events), id) in gateways.iter_mut().zip(&mut events).zip(&opened) {
+        let event = gateway.ask(async |_| {
+            loop {
+                let event = events.next().await.unwrap().unwrap();
+                if event.name == "opened" {
+                    return event.data;
+                }
+            }
+        });
+        assert_eq!(event["session"], **id);
+        assert_eq!(recorded(gateway), [id.clone()]);
+    }
+    for (gateway, other) in gateways.iter_mut().zip([1, 0]) {
+        let refused = gateway.ask(async |client| client.close(&opened[other]).await).unwrap_err();
+        assert!(refused.to_string().starts_with("404 "), "{refused}");
+    }
+    for (gateway, id) in gateways.iter_mut().zip(&opened) {
+        assert_eq!(ids(gateway), [id.clone()]);
+        gateway.ask(async |client| client.close(id).await).unwrap();
+    }
+    let names = |receiver: &HttpSink, id: &str| {
+        let mut bodies = receiver.bodies().into_iter();
+        bodies.any(|body| body.bytes.windows(id.len()).any(|text| text == id.as_bytes()))
+    };
+    for ((own, other), id) in [(0, 1), (1, 0)].into_iter().zip(&opened) {
+        wait_until("the trace is exported", || names(&receivers[own], id));
+        assert!(!names(&receivers[other], id));
+    }
 }
