@@ -533,7 +533,8 @@ crate::named! {
         CapUnsupported = "cap-unsupported",
         /// The breaker of a node's zone or region is open.
         BreakerOpen = "breaker-open",
-        /// The subject changed since the question; or a node does not take the room, although the question showed one that takes rooms.
+        /// The subject changed since the question; or a node takes no rooms any more, or no endpoint obeys caps any more, although the
+        /// question showed one that did.
         Outdated = "outdated",
         /// A fresh instance of the plugin answered the same question differently.
         HiddenState = "hidden-state",

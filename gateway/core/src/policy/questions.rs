@@ -40,8 +40,28 @@ pub(crate) enum QuestionSubject {
     Place(RoomId),
     /// Rooms with the versions of their routes, sorted by id.
     Reroute(Vec<(RoomId, u64)>),
-    /// Sessions with the versions of their plans, sorted by id.
-    Tick(Vec<(SessionId, u32)>),
+    /// Sorted by id.
+    Tick(Vec<TickedSession>),
+}
+
+/// A session, as a question showed it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TickedSession {
+    pub(crate) session: SessionId,
+    /// The version of its plan.
+    pub(crate) plans: u32,
+    /// An endpoint obeyed caps on it.
+    pub(crate) obeys_caps: bool,
+}
+
+impl TickedSession {
+    /// A revision that was shown support for caps could not know better.
+    pub(crate) fn rule_of(&self, broken: GuardRule) -> GuardRule {
+        match broken {
+            GuardRule::CapUnsupported if self.obeys_caps => GuardRule::Outdated,
+            broken => broken,
+        }
+    }
 }
 
 #[derive(Default, Debug)]
@@ -118,7 +138,7 @@ impl QuestionSubject {
                 rooms.get(row as usize).map(|(room, _)| FaultSubject::Room(*room))
             }
             QuestionSubject::Tick(sessions) => {
-                sessions.get(row as usize).map(|(session, _)| FaultSubject::Session(*session))
+                sessions.get(row as usize).map(|row| FaultSubject::Session(row.session))
             }
         }
     }
@@ -130,7 +150,7 @@ impl QuestionSubject {
                 rooms.binary_search_by_key(&room, |(room, _)| *room)
             }
             (QuestionSubject::Tick(sessions), FaultSubject::Session(session)) => {
-                sessions.binary_search_by_key(&session, |(session, _)| *session)
+                sessions.binary_search_by_key(&session, |row| row.session)
             }
             _ => return None,
         };

@@ -12,7 +12,8 @@ use crate::degradation::{LadderInput, NativeLadder, Replans};
 use crate::gateway::Gateway;
 use crate::gateway::hooks::question::{Answer, Question};
 use crate::policy::questions::{
-    AnswerDetails, BatchOutcome, FaultSubject, PartCounts, QuestionSubject, mismatched,
+    AnswerDetails, BatchOutcome, FaultSubject, PartCounts, QuestionSubject, TickedSession,
+    mismatched,
 };
 use crate::sessions::{Session, SessionPhase};
 
@@ -61,9 +62,13 @@ impl Question for DegradationQuestion<'_> {
         if sessions.is_empty() {
             return;
         }
-        let version = |id| gateway.sessions.get(&id).map_or(0, |session| session.plans);
-        let ids = sessions.iter().map(|row| SessionId(row.row.id)).map(|id| (id, version(id)));
-        let about = QuestionSubject::Tick(ids.collect());
+        let of = sessions.iter().filter_map(|row| gateway.sessions.get(&SessionId(row.row.id)));
+        let shown = of.map(|session| TickedSession {
+            session: session.id,
+            plans: session.plans,
+            obeys_caps: gateway.obeys_caps(session),
+        });
+        let about = QuestionSubject::Tick(shown.collect());
         let memo = gateway.policies.memo(policy, arm);
         gateway.ask(&policy.set, arm, about, PolicyQuestion::Tick { sessions, memo }, now);
     }
@@ -84,10 +89,11 @@ impl Question for DegradationQuestion<'_> {
                 return BatchOutcome::one(DecisionOutcome::Faulted(fault));
             }
         };
-        let fresh = sessions.iter().map(|(id, plans)| {
-            gateway.sessions.get(id).filter(|session| session.plans == *plans).map(|_| *id)
+        let fresh = sessions.iter().map(|shown| {
+            let session = gateway.sessions.get(&shown.session);
+            session.filter(|session| session.plans == shown.plans).map(|_| shown)
         });
-        let fresh: Vec<Option<SessionId>> = fresh.collect();
+        let fresh: Vec<Option<&TickedSession>> = fresh.collect();
         if !fresh.iter().any(Option::is_some) {
             return BatchOutcome::one(DecisionOutcome::Stale);
         }
@@ -95,7 +101,9 @@ impl Question for DegradationQuestion<'_> {
         let (mut parts, mut replans) = (PartCounts::default(), Replans::default());
         for action in actions {
             let part = match fresh.get(action.row as usize) {
-                Some(Some(id)) => gateway.replan(*id, action.op, action.arg, &mut replans),
+                Some(Some(shown)) => gateway
+                    .replan(shown.session, action.op, action.arg, &mut replans)
+                    .map_err(|rule| shown.rule_of(rule)),
                 Some(None) => Err(GuardRule::Outdated),
                 None => Err(GuardRule::UnknownRow),
             };
@@ -107,15 +115,14 @@ impl Question for DegradationQuestion<'_> {
         // A session keeps its old state if all its actions were rejected.
         let revisions = gateway.policies.revisions(policy);
         for (row, state) in states {
-            let id = fresh.get(row as usize).copied().flatten();
-            let kept = id.filter(|_| parts.keeps_state(row));
+            let shown = fresh.get(row as usize).copied().flatten();
+            let kept = shown.filter(|_| parts.keeps_state(row)).map(|shown| shown.session);
             if let Some(session) = kept.and_then(|id| gateway.sessions.deferred_mut(&id)) {
                 session.memory.write(gateway.questions.state(state), revisions);
             }
         }
         let last = parts.last_own().map(|(row, rule)| {
-            let session = sessions.get(row as usize).map(|(id, _)| FaultSubject::Session(*id));
-            gateway.name_decision(Some(rule), None, session)
+            gateway.name_decision(Some(rule), None, given.asked.about.subject(row))
         });
         let Gateway { policies, effects, .. } = &mut *gateway;
         policies.note_conduct(policy, arm, parts.count(), last, now, effects);
@@ -126,10 +133,10 @@ impl Question for DegradationQuestion<'_> {
 
 impl DegradationQuestion<'_> {
     /// The policy faulted on these sessions. If their scenario says so, the native ladder takes them after a while.
-    fn climb_natively(&self, gateway: &mut Gateway, sessions: &[(SessionId, u32)], now: Instant) {
+    fn climb_natively(&self, gateway: &mut Gateway, sessions: &[TickedSession], now: Instant) {
         let failure = gateway.questions.failing.get(self.policy);
         if failure.is_some_and(|it| now.saturating_duration_since(it.since) >= FAILING_FOR) {
-            for (session, _) in sessions {
+            for TickedSession { session, .. } in sessions {
                 climb(gateway, *session, now);
             }
         }
@@ -139,14 +146,14 @@ impl DegradationQuestion<'_> {
     fn climb_left_out(
         &self,
         gateway: &mut Gateway,
-        sessions: &[(SessionId, u32)],
+        sessions: &[TickedSession],
         beside: &AnswerDetails,
         now: Instant,
     ) {
         if beside.apart.is_none() && gateway.degradation.climbs.is_empty() {
             return;
         }
-        for (row, (session, _)) in (0..).zip(sessions) {
+        for (row, TickedSession { session, .. }) in (0..).zip(sessions) {
             if !beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row)) {
                 gateway.degradation.climbs.remove(session);
                 continue;

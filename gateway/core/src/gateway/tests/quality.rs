@@ -248,6 +248,24 @@ fn unsupported_cap_is_refused_and_visible() {
 }
 
 #[test]
+fn session_that_joins_after_the_question_blames_none() {
+    let mut world = world();
+    world.takes_remb = false;
+    let first = video(&mut world, 1);
+    world.takes_remb = true;
+    video(&mut world, 2);
+    world.pass(ms(200));
+    let asked = std::mem::take(&mut world.held);
+    // Senders in a room of three are not limited for one listener.
+    video(&mut world, 3);
+    let actions = vec![act(0, Op::Cap as u32, 100)];
+    let answer = HookAnswer::Actions { actions, states: Vec::new(), memo: None };
+    world.answer(&asked[0], Ok(answer));
+    world.settle();
+    assert_eq!((plan(&world, first).cap_kbps, world.guards()), (0, vec![GuardRule::Outdated]));
+}
+
+#[test]
 fn explanation_names_the_limits_of_degradation() {
     let limits = |world: &World, id| {
         let explained = world.gateway.views().explain(id, world.now).unwrap();
