@@ -1694,6 +1694,7 @@ impl Gateway {
             node.handle_port_closed(room, now);
         }
         self.worklists.closed_ports.note(room, hop, now);
+        self.rooms.note_changed(room);
         self.effects.set_if_idle(Timer::ClosedPorts, now + PORTS_EXPLAINED_WITHIN);
         self.drop_hop(room, hop, Strike::PortClosed, Some(session), now);
     }
@@ -1713,6 +1714,7 @@ impl Gateway {
     /// Moves for closed ports of nodes that did not die in time were due to the link.
     fn settle_port_moves(&mut self, now: Instant) {
         for (hop, moves) in self.worklists.closed_ports.take_settled(now) {
+            moves.iter().for_each(|moved| self.rooms.note_changed(moved.room));
             let cause = MoveCause::Link;
             self.effects.event(CoreEvent::MoveCauseFound { hop, cause, moves });
         }

@@ -130,6 +130,20 @@ pub struct RoomRecord {
     /// Times of moves that count towards the limit.
     pub(crate) counted: Vec<RecordedInstant>,
     pub(crate) moves: Vec<MoveRecord>,
+    /// Moves of the last two seconds whose cause is not final.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) port_moves: Vec<PortMoveRecord>,
+}
+
+/// A move off a hop where the room's port was closed. It is counted once the node was found dead, or was not.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub(crate) struct PortMoveRecord {
+    pub(crate) hop: Hop,
+    /// The time at which the port was closed.
+    #[serde(with = "instant")]
+    pub(crate) closed: Instant,
+    pub(crate) sessions: Vec<SessionId>,
+    pub(crate) took: Duration,
 }
 
 /// A hop that did not take the room.

@@ -17,10 +17,11 @@ use crate::effects::{GatewayEffect, RoomNotice, Timer};
 use crate::gateway::Gateway;
 use crate::legs::{LegState, Legs};
 use crate::record::{
-    ChangedRecords, GatewayRecord, HopMap, LegRecord, MemoRecord, NodeRecord, RegionRecord,
-    RestoreError, RoomRecord, SessionRecord, Stranded, Unsettled,
+    ChangedRecords, GatewayRecord, HopMap, LegRecord, MemoRecord, MoveRecord, NodeRecord,
+    PortMoveRecord, RegionRecord, RestoreError, RoomRecord, SessionRecord, Stranded, Unsettled,
 };
 use crate::rooms::room::{MoveStep, RescueChange, Room};
+use crate::rooms::worklists::PORTS_EXPLAINED_WITHIN;
 use crate::sessions::{Session, SessionPhase, SessionRequest};
 
 /// The records of a gateway as they change, and those of another process that continue here.
@@ -228,7 +229,15 @@ impl Records<'_> {
         now: Instant,
     ) -> Option<RoomRecord> {
         let record = self.gateway.rooms.get(&id)?.to_record(now);
+        let mut left: Vec<Hop> = Vec::new();
+        for MoveRecord { from, .. } in &record.moves {
+            if !left.contains(from) {
+                left.push(*from);
+            }
+        }
+        let ports = &self.gateway.worklists.closed_ports;
         Some(RoomRecord {
+            port_moves: left.into_iter().filter_map(|hop| ports.record(id, hop)).collect(),
             away: self.gateway.worklists.away.contains(id),
             due: self.gateway.effects.timers.due(&Timer::RoomDue(id)),
             waits: record.waits || waiting.contains(&id),
@@ -490,9 +499,22 @@ impl Records<'_> {
         }
     }
 
-    fn restore_room(&mut self, record: RoomRecord, region: RegionId, hops: &HopMap, now: Instant) {
+    fn restore_room(
+        &mut self,
+        mut record: RoomRecord,
+        region: RegionId,
+        hops: &HopMap,
+        now: Instant,
+    ) {
         let (id, away, due, waits) = (record.id, record.away, record.due, record.waits);
+        let port_moves = std::mem::take(&mut record.port_moves);
         let room = Room::of_record(record, region, hops, now);
+        for port in port_moves {
+            let port = PortMoveRecord { hop: hops.past(port.hop), ..port };
+            self.gateway.worklists.closed_ports.restore(&room, port);
+            let settled = now + PORTS_EXPLAINED_WITHIN;
+            self.gateway.effects.set_if_idle(Timer::ClosedPorts, settled);
+        }
         let scenario = self.gateway.settings.scenarios.get(room.scenario());
         if scenario.is_some_and(|scenario| scenario.mode != room.mode()) {
             self.gateway.worklists.changing.insert(id);

@@ -1104,6 +1104,7 @@ impl Room {
                 .map(|at| RecordedInstant(*at))
                 .collect(),
             moves: self.records().cloned().collect(),
+            port_moves: Vec::new(),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{Board, Hop, IdSet, NodeId, PortMove, RegionId, RoomId};
 
-use crate::record::Failback;
+use crate::record::{Failback, PortMoveRecord};
 use crate::rooms::room::{Protection, Relisted, RescueChange, Room};
 
 /// Rooms of dead nodes that are listed at once, which bounds the call's duration.
@@ -525,6 +525,21 @@ impl ClosedPorts {
             }
             None => true,
         }
+    }
+
+    /// The room's move off the hop, if its cause may change.
+    pub(crate) fn record(&self, id: RoomId, hop: Hop) -> Option<PortMoveRecord> {
+        let ClosedPort { at, moved } = self.ports.get(&(hop, id))?;
+        let PortMove { sessions, took, .. } = moved.as_ref()?;
+        Some(PortMoveRecord { hop, closed: *at, sessions: sessions.clone(), took: *took })
+    }
+
+    /// Continues a move of another process's record.
+    pub(crate) fn restore(&mut self, room: &Room, record: PortMoveRecord) {
+        let PortMoveRecord { hop, closed, sessions, took } = record;
+        let (room_name, scenario) = (room.name().clone(), room.scenario().clone());
+        let moved = Some(PortMove { room: room.id(), room_name, scenario, sessions, took });
+        self.ports.insert((hop, room.id()), ClosedPort { at: closed, moved });
     }
 
     /// The node is dead: takes the moves of rooms that left it for closed ports a moment ago.

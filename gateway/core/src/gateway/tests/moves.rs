@@ -410,8 +410,7 @@ fn closed_port_of_a_dead_node_is_its_death() {
 }
 
 /// Nodes with a port per session: the kernel reports the ports of some rooms before three of them accuse the node.
-#[test]
-fn death_counts_rooms_whose_ports_closed_first() {
+fn assert_death_counts_all(between: impl FnOnce(&mut World)) {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
     let sessions: Vec<_> = ["1", "2", "3", "4", "5"]
         .iter()
@@ -423,6 +422,7 @@ fn death_counts_rooms_whose_ports_closed_first() {
         world.gateway.handle_port_closed(*session, hop, world.now);
         world.settle();
     }
+    between(&mut world);
     world.kill(A);
     world.pass(ms(5_000));
     let (mut rooms, mut lost) = (Vec::new(), Vec::new());
@@ -442,6 +442,37 @@ fn death_counts_rooms_whose_ports_closed_first() {
     }
     lost.sort_unstable();
     assert_eq!((rooms, lost), (vec![5], sessions));
+}
+
+#[test]
+fn death_counts_rooms_whose_ports_closed_first() {
+    assert_death_counts_all(|_| {});
+}
+
+#[test]
+fn death_after_a_handover_counts_rooms_alike() {
+    assert_death_counts_all(|world| {
+        world.pass(ms(500));
+        world.hand_over(ms(500));
+    });
+}
+
+#[test]
+fn handover_settles_port_moves_of_a_live_node() {
+    let mut world = World::new(settings());
+    let session = world.open("r");
+    let hop = world.hop(A);
+    world.gateway.handle_port_closed(session, hop, world.now);
+    world.pass(ms(500));
+    world.hand_over(ms(100));
+    world.pass(ms(5_000));
+    world.hand_over(ms(100));
+    world.pass(ms(5_000));
+    let found = world.events().filter_map(|event| match event {
+        CoreEvent::MoveCauseFound { cause, moves, .. } => Some((*cause, moves.len())),
+        _ => None,
+    });
+    assert_eq!(found.collect::<Vec<_>>(), [(MoveCause::Link, 1)]);
 }
 
 #[test]

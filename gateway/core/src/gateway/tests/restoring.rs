@@ -73,6 +73,7 @@ fn moved(record: &GatewayRecord, hops: &HopMap) -> GatewayRecord {
         room.struck.iter_mut().for_each(|struck| struck.hop = hops.past(struck.hop));
         let pair = |[one, other]: [Hop; 2]| Some([hops.map(one)?, hops.map(other)?]);
         room.unalike = room.unalike.and_then(pair);
+        room.port_moves.iter_mut().for_each(|port| port.hop = hops.past(port.hop));
         for step in &mut room.moves {
             step.from = hops.past(step.from);
             step.to = step.to.map(|to| hops.past(to));
