@@ -44,7 +44,7 @@ fn admission_plugin_caps_sessions_when_full() {
         .into();
     let gateway = world.start();
     let (mut ann, opened) = until(&gateway, "a session is capped", |gateway, opened| {
-        gateway.session(opened).is_some_and(|session| session.state.plan.cap_kbps == 300)
+        gateway.session(opened).is_some_and(|session| session.state.plan.cap_kbps() == 300)
     });
     assert!(matches!(opened.admitted_by, Decider::Policy { .. }), "{opened:?}");
     ann.sends_video = true;

@@ -6,7 +6,7 @@ use evenkeel_control::GatewayEvent;
 use evenkeel_lab::crowd::{Crowd, CrowdPlan};
 use evenkeel_lab::links::Conditions;
 use evenkeel_lab::relay::Direction;
-use evenkeel_model::{CoreEvent, Hop, Metric, Plan};
+use evenkeel_model::{CoreEvent, Hop, Metric, Op, Plan};
 use tokio::runtime::Runtime;
 
 use crate::crowd::Api;
@@ -137,23 +137,23 @@ fn same_faults_hit_call_and_live_differently() {
     let delay = Duration::from_millis(150);
     impair(&crowds, Conditions { delay, ..Conditions::default() });
     wait_within(REPORTED_WITHIN, "the call is capped", || {
-        plans(&gateway, "call").iter().any(|plan| plan.cap_kbps > 0)
+        plans(&gateway, "call").iter().any(|plan| plan.cap_kbps() > 0)
     });
     wait_within(REPORTED_WITHIN, "the delay of the stream is measured", || {
         round_trips(&gateway, "live").iter().all(|trip| *trip > 2 * quick)
     });
     let streamed = plans(&gateway, "live");
     assert!(streamed.iter().all(|plan| plan.rung() == 0), "delay caps no stream: {streamed:?}");
-    assert!(plans(&gateway, "call").iter().all(|plan| plan.shed == 0), "delay drops no video");
+    assert!(plans(&gateway, "call").iter().all(|plan| plan.arg(Op::VoiceOnly) == 0), "delay drops no video");
 
     impair(&crowds, Conditions::loss_percent(20));
     wait_within(REPORTED_WITHIN, "the call has voice only, the publisher its floor", || {
-        plans(&gateway, "call").iter().all(|plan| plan.shed != 0)
-            && plans(&gateway, "live").iter().any(|plan| plan.cap_kbps == 300)
+        plans(&gateway, "call").iter().all(|plan| plan.arg(Op::VoiceOnly) > 0)
+            && plans(&gateway, "live").iter().any(|plan| plan.cap_kbps() == 300)
     });
     let streamed = plans(&gateway, "live");
-    assert!(streamed.iter().all(|plan| plan.shed == 0), "the stream keeps its video: {streamed:?}");
-    let capped = streamed.iter().filter(|plan| plan.cap_kbps > 0).count();
+    assert!(streamed.iter().all(|plan| plan.arg(Op::VoiceOnly) == 0), "the stream keeps its video: {streamed:?}");
+    let capped = streamed.iter().filter(|plan| plan.cap_kbps() > 0).count();
     assert_eq!(capped, 1, "viewers are not capped: {streamed:?}");
     for crowd in crowds {
         runtime.block_on(crowd.leave(&mut api.admin())).unwrap();

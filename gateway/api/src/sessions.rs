@@ -18,8 +18,8 @@ use evenkeel_core::{
     SessionStanding, SubjectDecision, SubjectQuarantine,
 };
 use evenkeel_model::{
-    Decider, DecisionOutcome, EvidenceSource, Hook, Hop, HopGrant, Measures, Metric, RoomId,
-    SessionId,
+    Decider, DecisionOutcome, EvidenceSource, Hook, Hop, HopGrant, Measures, Metric, Plan,
+    RoomId, SessionId,
 };
 use evenkeel_process::unix_us;
 use serde::{Deserialize, Serialize};
@@ -140,6 +140,11 @@ fn measured(measures: &Measures) -> BTreeMap<&'static str, u32> {
     known.map(|(metric, value)| (metric.key(), value)).collect()
 }
 
+/// Arguments of the degradation actions in force, by name.
+fn actions(plan: &Plan) -> BTreeMap<&'static str, u32> {
+    plan.actions().in_force().map(|(op, arg)| (op.key(), arg)).collect()
+}
+
 fn session_view(view: &SessionView, names: &NodeNames) -> impl Serialize + use<> {
     let session = &view.state;
     object! {
@@ -151,7 +156,9 @@ fn session_view(view: &SessionView, names: &NodeNames) -> impl Serialize + use<>
         // The hop that carries the session's packets; null without one.
         hop: session.hop.map(|hop| events::hop(hop, names)),
         rung: session.plan.rung(),
-        cap_kbps: Some(session.plan.cap_kbps).filter(|&cap| cap > 0),
+        cap_kbps: Some(session.plan.cap_kbps()).filter(|&cap| cap > 0),
+        // The degradation actions in force, each with its argument.
+        actions: actions(&session.plan),
         measures: measured(&session.measures),
         impairment?: session.impairment.as_ref().map(impaired),
         // The username of the client's connectivity checks is `ufrag:client_ufrag`.
@@ -274,7 +281,8 @@ fn explained(
         // The room's move in progress.
         pending_move?: pending_move,
         rung: standing.plan.rung(),
-        cap_kbps: Some(standing.plan.cap_kbps).filter(|&cap| cap > 0),
+        cap_kbps: Some(standing.plan.cap_kbps()).filter(|&cap| cap > 0),
+        actions: actions(&standing.plan),
         measures: measured(&standing.measures),
         // The segment of the path that impairs the session's media.
         impairment?: standing.impairment.as_ref().map(impaired),

@@ -278,7 +278,7 @@ fn act(sessions: &[SessionRow], action: &DegradationAction) -> Option<Violation>
             let fine = (u64::from(floor)..=u64::from(ceiling)).contains(&kbps);
             (!fine).then_some(Violation::CapOutOfBounds { row, kbps, floor, ceiling })
         }
-        (Op::Cap | Op::VoiceOnly, _) => None,
+        _ => None,
     }
 }
 

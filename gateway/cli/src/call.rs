@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::command::{ApiArgs, CommandError, runtime, say, verdict};
 use crate::lab::await_gateway;
-use crate::session::{cap, decision};
+use crate::session::{decision, degradation};
 
 /// Sessions of all rooms together. Each one is explained every second.
 const SESSIONS_MAX: i64 = 500;
@@ -171,7 +171,7 @@ fn state_line(state: &Value) -> String {
         Some(reason) => format!("ended: {reason}"),
         None => {
             let node = state["node"].as_str().unwrap_or("no node");
-            format!("at {node}, rung {}{}", state["rung"], cap(state))
+            format!("at {node}, rung {}{}", state["rung"], degradation(state))
         }
     }
 }

@@ -246,7 +246,7 @@ fn line(session: &Value) -> String {
         text(session, "ingress"),
         session["hop"]["node"].as_str().unwrap_or("no node"),
         session["rung"],
-        cap(session),
+        degradation(session),
     )
 }
 
@@ -293,8 +293,15 @@ pub(crate) fn period(time: Duration) -> String {
     }
 }
 
-pub(crate) fn cap(session: &Value) -> String {
-    session["cap_kbps"].as_u64().map_or(String::new(), |cap| format!(", capped at {cap} kbit/s"))
+/// `, capped at 300 kbit/s, voice-only`: the degradation actions in force.
+pub(crate) fn degradation(session: &Value) -> String {
+    let cap = session["cap_kbps"].as_u64().map(|cap| format!(", capped at {cap} kbit/s"));
+    let actions = session["actions"].as_object().into_iter().flatten();
+    let others = actions.filter(|(name, _)| *name != "cap").map(|(name, arg)| match arg.as_u64() {
+        Some(1) => format!(", {name}"),
+        _ => format!(", {name} {arg}"),
+    });
+    cap.into_iter().chain(others).collect()
 }
 
 /// The record of an ended session, with its moves.
@@ -352,7 +359,7 @@ fn explain(said: &Value) {
     }
     let share = said["share_permille"].as_u64().unwrap_or(1_000);
     let less = if share < 1_000 { ", for lack of capacity" } else { "" };
-    say(&format!("  rung {}{}{less}", said["rung"], cap(said)));
+    say(&format!("  rung {}{}{less}", said["rung"], degradation(said)));
     let limits: Vec<String> = texts(said, "degradation_limits").into_iter().map(limit).collect();
     if !limits.is_empty() {
         say(&format!("  degradation is limited: {}", limits.join("; ")));

@@ -368,8 +368,8 @@ impl Control {
                     let _ = self.gateway.handle_close(session, Instant::now());
                 }
             }
-            GatewayEffect::Plan { session, plan } => {
-                self.sessions.command(session, |home| WorkerCommand::Plan { home, plan });
+            GatewayEffect::Plan { session, plan: _, limits } => {
+                self.sessions.command(session, |home| WorkerCommand::Limit { home, limits });
             }
             GatewayEffect::KeyFrame(sessions) => {
                 for session in sessions {

@@ -157,7 +157,7 @@ impl Sessions {
         state: Option<Box<SessionState>>,
         scenario: Option<&ScenarioSettings>,
     ) {
-        let InstalledSession { session, room: _, route, plan, media, scenario: _, of_first_packet } =
+        let InstalledSession { session, room: _, route, plan: _, limits, media, scenario: _, of_first_packet } =
             installed;
         // The client of a session that a first packet opened has sent.
         let declared = scenario.filter(|_| !of_first_packet);
@@ -169,7 +169,7 @@ impl Sessions {
             srtp,
             client,
             route,
-            plan,
+            limits,
             dscp: scenario.map_or(DscpMarks::default(), |scenario| DscpMarks {
                 voice: scenario.dscp.voice,
                 video: scenario.dscp.video,

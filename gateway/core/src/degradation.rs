@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Arm, CapBounds, GuardRule, IdSet, Metric, Op, Plan, PolicyName, RoomId, SessionId,
+    Arm, DegradedSession, GuardRule, IdSet, MediaLimits, Metric, Op, Plan, PolicyName, RoomId, SessionId, actions,
 };
 
 use crate::sessions::{Session, SessionTable};
@@ -62,9 +62,8 @@ struct Replan {
 pub(crate) struct Replanned {
     pub(crate) session: SessionId,
     pub(crate) room: RoomId,
-    /// The plan by policies, and the one that workers follow.
     pub(crate) plan: Plan,
-    pub(crate) in_force: Plan,
+    pub(crate) limits: MediaLimits,
     /// The last action of each kind that had an effect.
     pub(crate) actions: Vec<(Op, u64)>,
     pub(crate) cap_differs: bool,
@@ -81,17 +80,11 @@ impl Replans {
         obeys_caps: impl FnOnce() -> bool,
     ) -> Result<Option<(Op, Plan)>, GuardRule> {
         let op = Replans::known(op)?;
-        if session.exceeds_device(op, arg) {
-            return Err(GuardRule::AboveDevice);
-        }
-        let plan = session
-            .plan
-            .after(op, arg, &session.request.media, session.request.bounds)
-            .ok_or(GuardRule::CapOutOfBounds)?;
+        let plan = session.plan.after(op, arg, &session.request.facts())?;
         if plan == session.plan {
             return Ok(None);
         }
-        if op == Op::Cap && plan.cap_kbps > 0 && !obeys_caps() {
+        if plan.arg(op) > 0 && actions::of(op).needs_obedience() && !obeys_caps() {
             return Err(GuardRule::CapUnsupported);
         }
         Ok(Some((op, plan)))
@@ -120,19 +113,16 @@ impl Replans {
             };
             session.plans = session.plans.wrapping_add(1);
             let kept = session.plan;
-            let cap_differs = before.cap_kbps != kept.cap_kbps;
-            let has_effect = |(op, _): &(Op, u64)| match op {
-                Op::Cap => cap_differs,
-                Op::VoiceOnly => before.shed != kept.shed,
-            };
+            let limits = |plan: &Plan| plan.limits(&session.request.facts());
+            let has_effect = |(op, _): &(Op, u64)| before.arg(*op) != kept.arg(*op);
             replanned.push(Replanned {
                 session: id,
                 room: session.room,
                 plan: session.plan_now(),
-                in_force: session.plan_in_force(),
+                limits: session.limits(),
                 actions: last.into_iter().filter(has_effect).collect(),
-                cap_differs,
-                sees_again: before.shed != 0 && kept.shed == 0,
+                cap_differs: before.cap_kbps() != kept.cap_kbps(),
+                sees_again: limits(&kept).restores(&limits(&before)),
             });
         }
         replanned
@@ -152,30 +142,25 @@ const DOWN_EVERY: Duration = Duration::from_secs(1);
 /// Time of low loss before each step up. Climbing too early costs as much as it gains.
 const UP_AFTER: Duration = Duration::from_secs(10);
 
+/// A session at a time, for the native ladder.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LadderInput {
-    pub(crate) plan: Plan,
+pub(crate) struct LadderInput<'a> {
+    pub(crate) session: DegradedSession<'a>,
     /// The higher loss of both directions; `None` without a measurement.
     pub(crate) loss_ppm: Option<u32>,
-    pub(crate) bounds: CapBounds,
-    pub(crate) caps: bool,
-    pub(crate) video: bool,
 }
 
-impl LadderInput {
-    pub(crate) fn of(session: &Session, caps: bool) -> LadderInput {
+impl LadderInput<'_> {
+    pub(crate) fn of(session: &Session, obeys_caps: bool) -> LadderInput<'_> {
         LadderInput {
-            plan: session.plan,
+            session: session.degraded(obeys_caps),
             loss_ppm: session.measured(Metric::LossDown).max(session.measured(Metric::LossUp)),
-            bounds: session.request.bounds,
-            caps,
-            video: session.has_video(),
         }
     }
 }
 
-/// A session on the native ladder. Each step down halves its rate to the floor; the last one removes its video. Steps
-/// up reverse this slowly.
+/// A session on the native ladder. It takes the actions in the order of their numbers, each to its end: caps halve its rate to
+/// the floor, then its video is removed. Steps up reverse this slowly.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NativeLadder {
     /// The earliest time of the next step down.
@@ -189,7 +174,7 @@ impl NativeLadder {
         NativeLadder { down_from: now, calm_since: None }
     }
 
-    pub(crate) fn step(&mut self, look: LadderInput, now: Instant) -> Option<(Op, u64)> {
+    pub(crate) fn step(&mut self, look: LadderInput<'_>, now: Instant) -> Option<(Op, u64)> {
         let loss_ppm = look.loss_ppm?;
         if loss_ppm > UP_BELOW_PPM {
             self.calm_since = None;
@@ -208,24 +193,15 @@ impl NativeLadder {
     }
 }
 
-impl LadderInput {
-    fn down(self) -> Option<(Op, u64)> {
-        let CapBounds { floor_kbps, ceiling_kbps } = self.bounds;
-        let from = if self.plan.cap_kbps == 0 { ceiling_kbps } else { self.plan.cap_kbps };
-        let to = (from / 2).max(floor_kbps);
-        if self.caps && to < from {
-            return Some((Op::Cap, u64::from(to)));
-        }
-        (self.video && self.plan.shed == 0).then_some((Op::VoiceOnly, 1))
+impl LadderInput<'_> {
+    fn down(&self) -> Option<(Op, u64)> {
+        let step = |op| Some((op, u64::from(actions::of(op).lower(&self.session)?)));
+        Op::ALL.into_iter().find_map(step)
     }
 
-    fn up(self) -> Option<(Op, u64)> {
-        if self.plan.shed != 0 {
-            return Some((Op::VoiceOnly, 0));
-        }
-        let to = u64::from(self.plan.cap_kbps) * 2;
-        let lifted = if to >= u64::from(self.bounds.ceiling_kbps) { 0 } else { to };
-        (self.plan.cap_kbps > 0).then_some((Op::Cap, lifted))
+    fn up(&self) -> Option<(Op, u64)> {
+        let step = |op| Some((op, u64::from(actions::of(op).raise(&self.session)?)));
+        Op::ALL.into_iter().rev().find_map(step)
     }
 }
 

@@ -140,7 +140,7 @@ impl Diagnosis {
         if slot > path.slot {
             let ended = path.slot;
             path.begin_slot(slot);
-            path.note_frames(self.slot_length, session.plan_now().send_cap_kbps() > 0);
+            path.note_frames(self.slot_length, session.limits().send_kbps > 0);
             if ended + 1 == slot
                 && let Some(uplink) = path.uplink(id)
             {

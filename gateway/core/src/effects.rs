@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_model::{
-    AcceptedOffer, Ask, CloseReason, CoreEvent, Hop, MediaDescription, Offer, OfferId,
+    AcceptedOffer, Ask, CloseReason, CoreEvent, Hop, MediaDescription, MediaLimits, Offer, OfferId,
     OfferRefusal, Plan, PolicyName, RoomId, RouteCell, SessionId,
 };
 use evenkeel_nodes::{NodeEffect, NodeOutput, NodeTable};
@@ -50,8 +50,10 @@ pub enum GatewayEffect {
     Plan {
         /// The number of the session.
         session: SessionId,
-        /// The degradation decision in force.
+        /// The degradation in force.
         plan: Plan,
+        /// The limits that workers follow.
+        limits: MediaLimits,
     },
     /// Ask these senders for a key frame of each of their video streams.
     KeyFrame(Vec<SessionId>),
@@ -90,8 +92,10 @@ pub struct InstalledSession {
     pub room: RoomId,
     /// The cell of the route, which packets read.
     pub route: Arc<RouteCell>,
-    /// The degradation decision in force.
+    /// The degradation in force.
     pub plan: Plan,
+    /// The limits that workers follow.
+    pub limits: MediaLimits,
     /// The streams of the client.
     pub media: Arc<MediaDescription>,
     /// The name of the scenario.

@@ -739,7 +739,7 @@ impl Gateway {
         let by = self.sessions.deciders.intern(by);
         let session = self.sessions.get_mut(&id)?;
         session.admitted_by = by;
-        session.plan.cap_kbps = cap_kbps.unwrap_or(0);
+        session.plan = session.plan.capped(cap_kbps.unwrap_or(0));
         session.phase = SessionPhase::Placing;
         match self.admission.client_breakers.limit(&session.request.labels, id) {
             Some((NewcomerAction::Refuse, group)) => {
@@ -894,7 +894,7 @@ impl Gateway {
             session: id,
             room: room.id(),
             route: Arc::clone(room.cell()),
-            plan: session.plan_in_force(),
+            plan: session.plan_now(),
             admitted_by: (*session.admitted_by).clone(),
             routed_by: room.placed_by().clone(),
         };
@@ -1115,11 +1115,10 @@ impl Gateway {
         let (room, plan) = (session.room, session.plan_now());
         let is_opened = session.phase >= SessionPhase::Opening;
         if is_opened {
-            let in_force = session.plan_in_force();
-            self.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
+            self.effects.push(session.replanned());
         }
         self.settle_peer_caps(room);
-        if plan.shed != 0 {
+        if plan.arg(Op::VoiceOnly) > 0 {
             // A policy drops the video as well.
             return;
         }
@@ -1182,7 +1181,7 @@ impl Gateway {
         let (mut capped, mut see_again) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
         for replanned in replans.put_in_force(&mut self.sessions) {
             let (session, room, plan) = (replanned.session, replanned.room, replanned.plan);
-            self.effects.push(GatewayEffect::Plan { session, plan: replanned.in_force });
+            self.effects.push(GatewayEffect::Plan { session, plan, limits: replanned.limits });
             let room_name = self.rooms.name_of(room);
             for (op, arg) in replanned.actions {
                 let (room_name, rung, by) = (room_name.clone(), plan.rung(), by.clone());
@@ -2849,10 +2848,9 @@ impl Gateway {
         let reduced = session.share < WHOLE;
         self.capacity.reduced.set(id, reduced.then_some(now));
         if session.phase >= SessionPhase::Opening {
-            let in_force = session.plan_in_force();
-            self.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
+            self.effects.push(session.replanned());
         }
-        let (op, arg, rung) = (Op::Cap, u64::from(plan.cap_kbps), plan.rung());
+        let (op, arg, rung) = (Op::Cap, u64::from(plan.arg(Op::Cap)), plan.rung());
         let (room_name, by) = (self.rooms.name_of(room), Decider::Native);
         self.effects.event(CoreEvent::Degraded { session: id, room_name, op, arg, rung, by });
         self.settle_peer_caps(room);

@@ -34,7 +34,7 @@ pub use gateway::blast::{BlastRadius, ExpectedOutage, LoadChange, ModePrediction
 pub use gateway::copy::{GatewayCopy, SessionCopy};
 pub use gateway::records::Records;
 pub use gateway::views::{
-    CandidateReason, DegradationLimit, Explanation, Heading, NodeCandidate, NodeStanding,
+    CandidateReason, Explanation, Heading, NodeCandidate, NodeStanding,
     RegionStanding, RoomStanding, SessionStanding, TableSizes, Views,
 };
 pub use gateway::{Gateway, NotOpened};

@@ -14,7 +14,7 @@ use evenkeel_breakers::{Breaker, ClientBreakerRecord};
 use evenkeel_media::instant;
 use evenkeel_model::{
     CapBounds, ClientGroup, ClientTransport, Decider, HOPS_MAX, Hop, HopGrant, Incarnation, Labels,
-    MediaDescription, MoveCause, MoveOutcome, NodeId, Plan, PolicyName, RedundancyMode, RegionId,
+    MediaDescription, MoveCause, MoveOutcome, NodeId, PlanRecord, PolicyName, RedundancyMode, RegionId,
     RoomId, SessionId,
 };
 use evenkeel_nodes::{NodeTrust, ProviderBreaker};
@@ -175,7 +175,7 @@ pub struct SessionRecord {
     pub(crate) bounds: CapBounds,
     pub(crate) close_after: Duration,
     /// The plan by policies, before the share applies.
-    pub(crate) plan: Plan,
+    pub(crate) plan: PlanRecord,
     /// The granted share of the need above the floor, in thousandths.
     pub(crate) share: u16,
     /// The time since which the share is below the whole.

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::JudgedWindow;
 use evenkeel_model::{
-    CapBounds, ClientGroup, ClientIdentity, ClientLabel, ClientTransport, Decider, DeviceLimits,
-    IdMap, IdSet, IngressProtocol, Labels, Measures, MediaDescription, Metric, Offer, Op, Param,
-    Plan, PolicyName, RegionId, RoomId, Scenario, ServiceObjective, SessionId,
+    ActionFacts, CapBounds, ClientGroup, ClientIdentity, ClientLabel, ClientTransport, Decider,
+    DegradedSession, DeviceLimits,
+    IdMap, IdSet, IngressProtocol, Labels, Measures, MediaDescription, MediaLimits, Metric, Offer, Op, Param,
+    Plan, PolicyName, RegionId, RoomId, Scenario, ServiceObjective, SessionId, actions,
+    lower_cap,
 };
 use evenkeel_revisions::StateVersions;
 use evenkeel_slo::{SessionMarks, SessionMisses};
@@ -161,15 +163,11 @@ impl SessionTable {
         let SessionRequest { scenario, labels, bounds, close_after, .. } = &*session.request;
         let (scenario, labels) = (Arc::clone(scenario), labels.clone());
         let request = SessionRequest::new(scenario, labels, media, *bounds, *close_after);
-        let mut plan = session.plan;
-        if plan.shed != 0 {
-            let voice_only = plan.after(Op::VoiceOnly, 1, &request.media, request.bounds);
-            plan = voice_only.unwrap_or(plan);
-        }
+        let plan = session.plan.on(&request.media);
         let request = self.requests.intern(request);
         let session = self.get_mut(&id)?;
         (session.request, session.plan) = (request, plan);
-        Some(GatewayEffect::Plan { session: id, plan: session.plan_in_force() })
+        Some(session.replanned())
     }
 
     /// The load of a room's sessions, from their admission on.
@@ -214,11 +212,10 @@ impl SessionTable {
             others => vec![0; others.len()],
         };
         let mut plans = Vec::new();
-        for (id, peer_cap_kbps) in live.iter().zip(peer_caps) {
+        for (id, peer_cap) in live.iter().zip(peer_caps) {
             let Some(session) = self.get_mut(id) else { continue };
-            if session.plan.peer_cap_kbps != peer_cap_kbps {
-                session.plan.peer_cap_kbps = peer_cap_kbps;
-                plans.push(GatewayEffect::Plan { session: *id, plan: session.plan_in_force() });
+            if session.plan.set_peer_cap(peer_cap) {
+                plans.push(session.replanned());
             }
         }
         plans
@@ -401,6 +398,11 @@ impl SessionRequest {
         SessionRequest { scenario, labels, media, device, bounds, close_after }
     }
 
+    /// The facts that bound the session's actions.
+    pub(crate) fn facts(&self) -> ActionFacts<'_> {
+        ActionFacts { media: &self.media, bounds: self.bounds, device: &self.device }
+    }
+
     /// Takes a parameter of a scenario plugin, within the scenario's bounds.
     pub(crate) fn take_param(&mut self, param: Param, value: i64, within: CapBounds) {
         let CapBounds { floor_kbps, ceiling_kbps } = within;
@@ -444,7 +446,8 @@ impl Session {
             session: self.id,
             room: room.id(),
             route: Arc::clone(room.cell()),
-            plan: self.plan_in_force(),
+            plan: self.plan_now(),
+            limits: self.limits(),
             media: Arc::clone(&self.request.media),
             scenario: Arc::clone(&self.request.scenario),
             of_first_packet: self.of_first_packet,
@@ -468,41 +471,53 @@ impl Session {
     /// sending is capped at the floor, which leaves no room for video.
     pub(crate) fn plan_now(&self) -> Plan {
         let SessionRequest { media, bounds, .. } = &*self.request;
-        let voice_only = || self.plan.after(Op::VoiceOnly, 1, media, *bounds);
-        let shed = self.voice_only_for.as_ref().and_then(|_| voice_only());
-        let shed = shed.map_or(self.plan.shed, |plan| plan.shed);
-        let share = if self.share < WHOLE { self.kbps() as u32 } else { 0 };
-        let is_floor = self.voice_only_for.is_some() && media.takes_remb();
-        let floor = if is_floor { bounds.floor_kbps } else { 0 };
-        let caps = [self.plan.cap_kbps, share, floor].into_iter().filter(|cap| *cap > 0);
-        Plan { cap_kbps: caps.min().unwrap_or(0), shed, ..self.plan }
+        let mut plan = self.plan;
+        if self.share < WHOLE {
+            plan = plan.capped(self.kbps() as u32);
+        }
+        if self.voice_only_for.is_some() {
+            plan = plan.with(Op::VoiceOnly, 1, media);
+            if media.takes_remb() {
+                plan = plan.capped(bounds.floor_kbps);
+            }
+        }
+        plan
     }
 
-    /// The plan that workers follow: within the limits of the session's device.
-    pub(crate) fn plan_in_force(&self) -> Plan {
-        self.plan_now().within(&self.request.device)
+    /// The limits that workers follow.
+    pub(crate) fn limits(&self) -> MediaLimits {
+        self.plan_now().limits(&self.request.facts())
+    }
+
+    /// The effect of a changed plan.
+    pub(crate) fn replanned(&self) -> GatewayEffect {
+        GatewayEffect::Plan { session: self.id, plan: self.plan_now(), limits: self.limits() }
     }
 
     /// The highest rate to the session in kbit/s, by its cap and its device; 0: no limit.
     pub(crate) fn receives_kbps(&self) -> u32 {
-        match (self.plan_now().cap_kbps, self.request.device.kbps) {
-            (0, limit) => limit.unwrap_or(0),
-            (cap, limit) => limit.map_or(cap, |limit| cap.min(limit)),
-        }
+        lower_cap(self.plan_now().cap_kbps(), self.request.device.kbps.unwrap_or(0))
     }
 
     /// The action would send the device more than the labels allow.
     pub(crate) fn exceeds_device(&self, op: Op, arg: u64) -> bool {
-        let device = &self.request.device;
-        match op {
-            Op::Cap => device.kbps.is_some_and(|limit| arg > u64::from(limit)),
-            Op::VoiceOnly => device.voice_only && arg == 0,
+        actions::of(op).exceeds_device(arg, &self.request.device)
+    }
+
+    /// The session for steps of its degradation. `obeys_caps`: an endpoint obeys caps on it.
+    pub(crate) fn degraded(&self, obeys_caps: bool) -> DegradedSession<'_> {
+        DegradedSession {
+            facts: self.request.facts(),
+            decided: self.plan.actions(),
+            in_force: self.plan_now().actions(),
+            obeys_caps,
+            sent_kbps: self.measured(Metric::BitrateUp),
         }
     }
 
     /// The session carries video that its device can decode.
     pub(crate) fn has_video(&self) -> bool {
-        self.request.media.has_video() && !self.request.device.voice_only
+        self.request.facts().has_video()
     }
 
     /// The need of the session's streams, within the scenario's bounds.
@@ -548,13 +563,18 @@ impl Session {
     pub(crate) fn measures(&self, now: Instant) -> Measures {
         let mut measures =
             self.media.as_ref().map_or_else(Measures::default, |media| media.measures);
+        let plan = self.plan_now();
         measures
-            .set(Metric::Rung, u64::from(self.plan_now().rung()))
-            .set(Metric::Cap, u64::from(self.plan_now().cap_kbps))
+            .set(Metric::Rung, u64::from(plan.rung()))
             .set(Metric::Age, now.saturating_duration_since(self.offered).as_millis() as u64)
             .set(Metric::Video, u64::from(self.has_video()))
             .set(Metric::Floor, u64::from(self.request.bounds.floor_kbps))
             .set(Metric::Ceiling, u64::from(self.request.bounds.ceiling_kbps));
+        for op in Op::ALL {
+            if let Some(metric) = actions::of(op).metric() {
+                measures.set(metric, u64::from(plan.arg(op)));
+            }
+        }
         measures
     }
 }

@@ -67,7 +67,7 @@ pub struct CallChange {
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CallFact {
-    /// Its `node`, `rung` and `cap_kbps`, or the reason for which it has `ended`.
+    /// Its `node`, `rung`, `cap_kbps` and `actions`, or the reason for which it has `ended`.
     State(Value),
     /// A policy's answer, as in `policy_answers` of `GET /v1/sessions/ID/explain`.
     Answer(Value),
@@ -210,6 +210,7 @@ fn state(explained: &Value) -> Value {
             "node": explained["hop"]["node"],
             "rung": explained["rung"],
             "cap_kbps": explained["cap_kbps"],
+            "actions": explained["actions"],
         }),
         ended => json!({"ended": ended["reason"]}),
     }

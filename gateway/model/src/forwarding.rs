@@ -1,4 +1,4 @@
-//! The state that the packet path reads: the board of nodes, the route of a room and the plan of a session.
+//! The state that the packet path reads: the board of nodes and the route of a room.
 
 pub mod forward;
 
@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::DeviceLimits;
 use crate::id::{Incarnation, NodeId, RoomId, SessionId};
-use crate::offer::{Decider, MediaDescription, StreamKind};
-use crate::registry::Op;
-use crate::settings::{CapBounds, RedundancyMode};
+use crate::offer::Decider;
+use crate::plan::Plan;
+use crate::settings::RedundancyMode;
 use crate::sync::{ArcSwap, AtomicU64, Guard, Ordering};
 
 /// One step of a route: a node in one of its incarnations.
@@ -215,7 +214,7 @@ pub struct AcceptedOffer {
     pub room: RoomId,
     /// The cell of the room's route, which the packet path reads.
     pub route: Arc<RouteCell>,
-    /// The degradation decision in force.
+    /// The degradation in force.
     pub plan: Plan,
     /// The author of the admission.
     pub admitted_by: Decider,
@@ -331,87 +330,6 @@ impl Board {
             cell.store(change(now).pack(), Ordering::Release);
         }
     }
-}
-
-/// The decision in force for one session. Packed, because the alignment of `shed` would add 16 bytes to each session.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
-#[repr(Rust, packed(4))]
-pub struct Plan {
-    /// Cap on the session's rate in kbit/s; 0: none.
-    pub cap_kbps: u32,
-    /// The cap of the other session in a room of two, which also limits this session's sending; 0: none.
-    pub peer_cap_kbps: u32,
-    /// Limit of the device on the rate to the session in kbit/s; 0: none. Follows from the labels, so it is in no record.
-    #[serde(skip)]
-    pub device_kbps: u32,
-    /// Payload types withheld from the session, as a bit set.
-    pub shed: u128,
-}
-
-impl Plan {
-    /// Packets of this payload type are not forwarded to the session.
-    pub fn sheds(&self, payload_type: u8) -> bool {
-        self.shed >> (payload_type & 0x7f) & 1 == 1
-    }
-
-    /// Cap on its sending rate, kbit/s: the lower of both caps; 0: none.
-    pub fn send_cap_kbps(&self) -> u32 {
-        match (self.cap_kbps, self.peer_cap_kbps) {
-            (0, cap) | (cap, 0) => cap,
-            (own, peer) => own.min(peer),
-        }
-    }
-
-    /// The plan within the device's limits, as workers follow it.
-    #[must_use]
-    pub fn within(&self, device: &DeviceLimits) -> Plan {
-        Plan {
-            device_kbps: device.kbps.unwrap_or(0),
-            shed: self.shed | device.undecodable,
-            ..*self
-        }
-    }
-
-    /// Number of rungs down the ladder: a cap counts one, voice only another; 0 is undegraded.
-    pub fn rung(&self) -> u8 {
-        u8::from(self.cap_kbps > 0) + u8::from(self.shed != 0)
-    }
-
-    /// The plan after an action; `None` if the argument is out of bounds.
-    ///
-    /// A cap lies within `bounds` (kbit/s), or is 0 to lift it. Voice only is 1 or 0.
-    #[must_use]
-    pub fn after(
-        &self,
-        op: Op,
-        arg: u64,
-        media: &MediaDescription,
-        bounds: CapBounds,
-    ) -> Option<Plan> {
-        match op {
-            Op::Cap => {
-                let cap_kbps = u32::try_from(arg).ok()?;
-                let fits =
-                    cap_kbps == 0 || (bounds.floor_kbps..=bounds.ceiling_kbps).contains(&cap_kbps);
-                fits.then_some(Plan { cap_kbps, ..*self })
-            }
-            Op::VoiceOnly => match arg {
-                0 => Some(Plan { shed: 0, ..*self }),
-                1 => Some(Plan { shed: video_payload_types(media), ..*self }),
-                _ => None,
-            },
-        }
-    }
-}
-
-/// Every payload type of every video stream, as a bit set.
-fn video_payload_types(media: &MediaDescription) -> u128 {
-    media
-        .streams
-        .iter()
-        .filter(|stream| stream.kind == StreamKind::Video)
-        .flat_map(|stream| &stream.payload_types)
-        .fold(0, |bits, payload| bits | 1 << (payload.number & 0x7f))
 }
 
 #[cfg(test)]

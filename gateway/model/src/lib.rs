@@ -4,6 +4,8 @@
 // Tests start their virtual clock at the current time.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+mod action;
+pub mod actions;
 mod ask;
 mod bytes;
 mod clients;
@@ -16,10 +18,14 @@ mod health;
 mod id;
 mod id_map;
 mod offer;
+mod plan;
 mod registry;
 mod settings;
 mod sync;
 
+pub use action::{
+    Action, ActionArguments, ActionFacts, DegradationLimit, DegradedSession, MediaLimits, lower_cap,
+};
 pub use ask::{
     AdmitVerdict, Apart, Arm, Ask, DecisionNote, DecisionOutcome, DegradationAction, GuardRule,
     Hook, HookAnswer, Labels, NO_NODE, PluginFault, PluginState, Poisoned, PolicyName,
@@ -35,7 +41,7 @@ pub use event::{
     MoveCause, MoveOutcome, PortMove, Strike,
 };
 pub use forwarding::{
-    AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, LeftHop, Plan, Route, RouteCell,
+    AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, LeftHop, Route, RouteCell,
     forward,
 };
 pub use health::{
@@ -49,6 +55,7 @@ pub use offer::{
     MediaDescription, MediaStream, Offer, OfferRefusal, PayloadType, RepairKind, RtcpPort, Srtp,
     StreamKind,
 };
+pub use plan::{Plan, PlanRecord};
 pub use registry::{
     COMMON_REASONS_FROM, CatalogEntry, CommonReason, EntryKind, Measures, Metric, Op, Param, Row,
     UNMEASURED,

@@ -256,9 +256,9 @@ impl<'a> Trial<'a> {
                 GatewayEffect::Reply { result: Ok(accepted), .. } => {
                     self.sessions.push(accepted.session);
                 }
-                GatewayEffect::Plan { session, plan } => {
+                GatewayEffect::Plan { session, plan, .. } => {
                     let rate = self.rates.entry(session).or_default();
-                    rate.note(plan.cap_kbps);
+                    rate.note(plan.cap_kbps());
                     if rate.turns > TURNS_OF_RATE_MAX {
                         return Err(ProofFailure::Flaps { times: rate.turns, of: TURNS * TURN });
                     }

@@ -8,7 +8,7 @@ use evenkeel_config::GatewayConfig;
 use evenkeel_control::{ControlError, Handle, LossLevels, StatusReport, WorstLoss};
 use evenkeel_core::{NodeStanding, SessionStanding, SloStanding, SloWindow};
 use evenkeel_group::{Group, GroupOwnership, GroupRole, GroupStatus};
-use evenkeel_model::{Arm, Measures, Metric, NodeId, PathSegment, RepairKind, SessionId};
+use evenkeel_model::{Arm, Measures, Metric, NodeId, Op, PathSegment, RepairKind, SessionId};
 use evenkeel_process::documents::KeptDocument;
 use evenkeel_runtime::RunningGateway;
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level};
@@ -227,6 +227,9 @@ impl CounterFollower {
                 if let Some(rung) = plan.rung().checked_sub(1) {
                     rungs[usize::from(rung)] += 1;
                 }
+                for (op, sessions) in Op::ALL.into_iter().zip(&mut count.actions) {
+                    *sessions += u32::from(plan.arg(op) > 0);
+                }
                 if let Some(impairment) = impairment {
                     count.impaired[impairment.segment as usize] += 1;
                 }
@@ -235,16 +238,22 @@ impl CounterFollower {
         self.scenarios.extend(counts.keys().cloned());
         self.places.extend(counts.values().flat_map(|count| count.places.keys().cloned()));
         for scenario in &self.scenarios {
-            let ScenarioCount { places, impaired } = counts.remove(scenario).unwrap_or_default();
+            let ScenarioCount { places, actions, impaired } =
+                counts.remove(scenario).unwrap_or_default();
             for place in &self.places {
                 let [sessions, rungs @ ..] = places.get(place).copied().unwrap_or_default();
                 let labels = labels_of(scenario, place);
                 self.instruments.level(Level::ScenarioSessions, f64::from(sessions), &labels);
                 let [scenario, region, zone] = labels;
-                for (name, sessions) in RUNGS.into_iter().zip(rungs) {
-                    let labels = [scenario, region, zone, (Attribute::Rung, name)];
+                for (rung, sessions) in (1..=RUNGS).zip(rungs) {
+                    let rung = rung.to_string();
+                    let labels = [scenario, region, zone, (Attribute::Rung, &rung)];
                     self.instruments.level(Level::ScenarioDegraded, f64::from(sessions), &labels);
                 }
+            }
+            for (op, sessions) in Op::ALL.into_iter().zip(actions) {
+                let labels = [(Attribute::Scenario, &**scenario), (Attribute::Op, op.key())];
+                self.instruments.level(Level::ScenarioActions, f64::from(sessions), &labels);
             }
             for (segment, impaired) in PathSegment::ALL.into_iter().zip(impaired) {
                 let labels =
@@ -371,14 +380,16 @@ fn seconds_left(end: SystemTime, now: SystemTime) -> f64 {
     }
 }
 
-/// The rungs of a degraded session: a cap or voice only, and both.
-const RUNGS: [&str; 2] = ["1", "2"];
+/// The rungs of a degraded session: each action in force is one.
+const RUNGS: usize = Op::ALL.len();
 
 /// The sessions of a scenario.
 #[derive(Default)]
 struct ScenarioCount {
-    /// Of each place all sessions, and those on each of [`RUNGS`].
-    places: BTreeMap<Place, [u32; 1 + RUNGS.len()]>,
+    /// Of each place all sessions, and those on each rung.
+    places: BTreeMap<Place, [u32; 1 + RUNGS]>,
+    /// In the order of [`Op::ALL`].
+    actions: [u32; Op::ALL.len()],
     /// In the order of [`PathSegment::ALL`].
     impaired: [u32; PathSegment::ALL.len()],
 }

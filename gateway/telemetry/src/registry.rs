@@ -121,7 +121,7 @@ attributes! {
     Nodes = "evenkeel.nodes";
     /// A plugin's note about a decision; the note's key is appended.
     Note = "evenkeel.note";
-    /// Degradation action: `cap`, `voice-only`.
+    /// Degradation action, such as `voice-only`.
     Op = "evenkeel.op";
     /// Outcome.
     Outcome = "evenkeel.outcome";
@@ -336,6 +336,8 @@ metrics! {
     ScenarioSessions = "evenkeel.scenario.sessions", "{session}", [Scenario, Region, Zone];
     /// Sessions of a scenario on a rung above 0, by rung. Read every 10 s.
     ScenarioDegraded = "evenkeel.scenario.degraded", "{session}", [Scenario, Region, Zone, Rung];
+    /// Sessions of a scenario under a degradation action. Read every 10 s.
+    ScenarioActions = "evenkeel.scenario.actions", "{session}", [Scenario, Op];
     /// Sessions of a scenario with impaired media, by the segment of the path that causes it. Read every 10 s.
     ScenarioImpaired = "evenkeel.scenario.impaired", "{session}", [Scenario, Segment];
     /// Share of a scenario's sessions in the window that missed the objective, as a multiple of the share that may miss it. 0 while there

@@ -6,7 +6,7 @@ use evenkeel_config::token::TokenRefusal;
 use evenkeel_config::{GatewayConfig, NodeConfig, PolicySet};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{
-    CloseReason, EvidenceSource, GuardRule, MoveCause, MoveOutcome, PathSegment, PolicyName,
+    CloseReason, EvidenceSource, GuardRule, MoveCause, MoveOutcome, Op, PathSegment, PolicyName,
     RedundancyMode, RepairKind, Strike,
 };
 
@@ -114,7 +114,7 @@ fn known(metric: Count, label: Attribute, settings: &GatewayConfig) -> Option<Ve
         (_, Attribute::Mode) => words(&RedundancyMode::ALL.map(RedundancyMode::name)),
         (_, Attribute::Witness) => words(&EvidenceSource::ALL.map(EvidenceSource::name)),
         (_, Attribute::Guard) => words(&GuardRule::ALL.map(GuardRule::name)),
-        (_, Attribute::Op) => words(&["cap", "voice-only"]),
+        (_, Attribute::Op) => words(&Op::ALL.map(Op::key)),
         (_, Attribute::Fault) => {
             words(&["deadline", "trap", "out-of-memory", "malformed", "late", "absent"])
         }

@@ -99,16 +99,16 @@ impl Digest {
         match output {
             GatewayEffect::Ask(ask) => self.add(&[1, at, ask.id.0]),
             GatewayEffect::Install(InstalledSession { session, room, plan, .. }, _) => {
-                self.add(&[2, at, session.0, room.0, u64::from(plan.cap_kbps)]);
+                self.add(&[2, at, session.0, room.0, u64::from(plan.cap_kbps())]);
             }
             GatewayEffect::Open { session, hop: to, .. } => self.add(&[3, at, session.0, hop(to)]),
             GatewayEffect::CloseAt { session, hop: to } => self.add(&[4, at, session.0, hop(to)]),
             GatewayEffect::Reply { offer, result } => {
                 self.add(&[5, at, offer.0, u64::from(result.is_ok())]);
             }
-            GatewayEffect::Plan { session, plan } => {
+            GatewayEffect::Plan { session, plan, .. } => {
                 let rung = u64::from(plan.rung());
-                self.add(&[6, at, session.0, u64::from(plan.cap_kbps), rung]);
+                self.add(&[6, at, session.0, u64::from(plan.cap_kbps()), rung]);
             }
             GatewayEffect::KeyFrame(sessions) => {
                 self.add(&[7, at]);

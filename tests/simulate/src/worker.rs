@@ -8,7 +8,7 @@ use evenkeel_media::merge::HopPair;
 use evenkeel_media::rtp;
 use evenkeel_model::forward::ForwardVerdict;
 use evenkeel_model::{
-    Board, Epoch as Standing, FlowCounts, Hop, Measures, Plan, RoomId, RouteCell, SessionId,
+    Board, Epoch as Standing, FlowCounts, Hop, Measures, MediaLimits, RoomId, RouteCell, SessionId,
     StreamKind, forward,
 };
 
@@ -20,7 +20,7 @@ pub(crate) struct SessionState {
     pub(crate) room: RoomId,
     pub(crate) client: u32,
     pub(crate) route: Arc<RouteCell>,
-    pub(crate) plan: Plan,
+    pub(crate) limits: MediaLimits,
     /// Hops where the session is open or being opened.
     pub(crate) legs: Vec<Leg>,
     pub(crate) last_heard: Option<Instant>,
@@ -64,14 +64,14 @@ impl SessionState {
         room: RoomId,
         client: u32,
         route: Arc<RouteCell>,
-        plan: Plan,
+        limits: MediaLimits,
     ) -> SessionState {
         SessionState {
             id,
             room,
             client,
             route,
-            plan,
+            limits,
             legs: Vec::new(),
             last_heard: None,
             measures: Measures::default(),
@@ -112,7 +112,7 @@ impl SessionState {
         let number = payload_type(packet.kind);
         let rate = clock_rate(packet.kind);
         let leaving =
-            match forward::to_client(from, Some(number), &self.plan, &self.route, board, now) {
+            match forward::to_client(from, Some(number), &self.limits, &self.route, board, now) {
                 ForwardVerdict::Pass { leaving, .. } => leaving,
                 ForwardVerdict::Both([from, other]) => {
                     return self.merge(from, Some(other), &header, packet, now);

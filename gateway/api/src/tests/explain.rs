@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use evenkeel_core::{
-    CandidateReason, DegradationLimit, Explanation, Impossible, MoveRecord, NodeCandidate,
+    CandidateReason, Explanation, Impossible, MoveRecord, NodeCandidate,
     SessionStanding, SubjectDecision, SubjectQuarantine,
 };
 use evenkeel_model::{
-    ClientTransport, DecisionOutcome, EvidenceSource, GuardRule, Hook, HopGrant, Measures,
-    MoveCause, MoveOutcome, Plan, PluginFault, RedundancyMode,
+    ClientTransport, DecisionOutcome, DegradationLimit, EvidenceSource, GuardRule, Hook, HopGrant,
+    Measures, MoveCause, MoveOutcome, Plan, PluginFault, RedundancyMode,
 };
 
 use super::*;
@@ -25,7 +25,7 @@ fn explanation(id: SessionId) -> Explanation {
         kept: RedundancyMode::Cold,
         transport: ClientTransport::Udp,
         hop: Some(hop(0)),
-        plan: Plan { cap_kbps: 44, ..Plan::default() },
+        plan: Plan::default().capped(44),
         measures: Measures::default(),
         impairment: Some(events::impairment()),
         age: Duration::from_secs(3),
@@ -137,7 +137,7 @@ fn session_is_explained() {
             merge(east.clone(), json!({"grant": "admitted"})),
             merge(west, json!({"grant": "gated"})),
         ],
-        "rung": 1, "cap_kbps": 44, "measures": {}, "degradation_limits": ["no-video"], "share_permille": 500,
+        "rung": 1, "cap_kbps": 44, "actions": {"cap": 44}, "measures": {}, "degradation_limits": ["no-video"], "share_permille": 500,
         "voice_only_for": {"label": "carrier", "value": "ct"},
         "impairment": events::impairment_json(),
         "candidates": [

@@ -13,8 +13,9 @@ use evenkeel_core::{
 };
 use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{
-    Arm, BreachCount, BreakerMode, BreakerState, ClientTransport, EvidenceSource, Figure, Health,
-    Measures, Metric, Plan, PluginFault, RedundancyMode,
+    Arm, BreachCount, BreakerMode, BreakerState, ClientTransport, EvidenceSource, FeedbackSupport,
+    Figure, Health, Measures, MediaDescription, MediaStream, Metric, Op, PayloadType, Plan,
+    PluginFault, RedundancyMode, RtcpPort, Srtp, StreamKind,
 };
 use evenkeel_process::unix_us;
 use evenkeel_revisions::{CandidateCalls, CandidateStatus, CohortSize, PolicyStatus, RolloutStage};
@@ -79,6 +80,7 @@ fn session_is_shown_and_closed_by_id() {
             assert_eq!(body["ingress"], "udp");
             assert_eq!((&body["hop"]["node"], &body["mode"]), (&json!("east-a1"), &json!("hot")));
             assert_eq!((&body["rung"], &body["cap_kbps"]), (&json!(1), &json!(null)));
+            assert_eq!(body["actions"], json!({"voice-only": 1}));
             assert_eq!(body["measures"], json!({"loss-up": 1_000}));
             assert_eq!((&body["totals"]["shed"], &body["age_ms"]), (&json!(4), &json!(2_000)));
             assert_eq!(body["trace_id"], "ab".repeat(16));
@@ -580,6 +582,17 @@ fn modes_show_measurements_or_null() {
     assert_eq!(asking.answer().1, right);
 }
 
+fn voice_only() -> Plan {
+    let video = MediaStream {
+        kind: StreamKind::Video,
+        payload_types: vec![PayloadType { number: 96, codec: "VP8".into(), clock_rate: 90_000 }],
+        feedback: FeedbackSupport::default(),
+        bitrate_kbps: None,
+    };
+    let media = MediaDescription { streams: vec![video], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+    Plan::default().with(Op::VoiceOnly, 1, &media)
+}
+
 pub(super) fn session(number: u64) -> SessionView {
     let mut measures = Measures::default();
     measures.set(Metric::LossUp, 1_000);
@@ -591,7 +604,7 @@ pub(super) fn session(number: u64) -> SessionView {
         kept: RedundancyMode::Hot,
         transport: ClientTransport::Udp,
         hop: Some(hop(0)),
-        plan: Plan { shed: 1, ..Plan::default() },
+        plan: voice_only(),
         measures,
         impairment: None,
         age: Duration::from_secs(2),

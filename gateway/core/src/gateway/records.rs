@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use evenkeel_breakers::{Breaker, JudgedWindow};
 use evenkeel_model::{
-    CoreEvent, Decider, FailureDomain, Hop, MediaDescription, MoveCause, NodeId, RegionId, RoomId,
+    CoreEvent, Decider, FailureDomain, Hop, MediaDescription, MoveCause, NodeId, PlanRecord, RegionId, RoomId,
     SessionId, ZoneId,
 };
 use evenkeel_nodes::Node;
@@ -261,7 +261,7 @@ impl Records<'_> {
             offered: session.offered,
             bounds: session.request.bounds,
             close_after: session.request.close_after,
-            plan: session.plan,
+            plan: PlanRecord::new(session.plan, &session.request.media),
             share: session.share,
             reduced: self.gateway.capacity.reduced.since(session.id),
             voice_only_for: session.voice_only_for.clone(),
@@ -561,7 +561,7 @@ impl Records<'_> {
             opening: None,
             offered: record.offered,
             phase: SessionPhase::Opening,
-            plan: record.plan,
+            plan: record.plan.plan(),
             plans: 0,
             share: record.share,
             domain_judged: JudgedWindow::default(),

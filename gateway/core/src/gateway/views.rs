@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::ClientBreakerStanding;
 use evenkeel_model::{
-    Affinity, BreakerMode, BreakerState, ClientGroup, ClientTransport, Decider, EvidenceSource,
-    FailureDomain, Health, Hook, Hop, HopGrant, Impairment, Labels, Measures, MediaDescription,
-    Metric, MoveCause, NodeNeed, NodeProbing, Plan, RedundancyMode, RegionId, RoomId, Scenario,
-    SessionId,
+    Affinity, BreakerMode, BreakerState, ClientGroup, ClientTransport, Decider, DegradationLimit,
+    EvidenceSource, FailureDomain, Health, Hook, Hop, HopGrant, Impairment, Labels, Measures,
+    MediaDescription, MoveCause, NodeNeed, NodeProbing, Op, Plan, RedundancyMode, RegionId, RoomId,
+    Scenario, SessionId, actions,
 };
 use evenkeel_nodes::{Node, OpeningWindow, ProcessState, ProviderBreakerStanding};
 use evenkeel_slo::SloStanding;
@@ -214,23 +214,6 @@ evenkeel_model::named! {
         NotChosen = "not-chosen",
         /// The node is as good; the native default preferred the other one.
         EqualCost = "equal-cost",
-    }
-}
-
-evenkeel_model::named! {
-    /// A limit of degradation.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub enum DegradationLimit {
-        /// The scenario binds no degradation policy.
-        NoPolicy = "no-policy",
-        /// No endpoint takes a cap.
-        CapUnsupported = "cap-unsupported",
-        /// The cap, or what the client sends, is at the scenario's floor.
-        CapAtFloor = "cap-at-floor",
-        /// The session has no video that could be dropped.
-        NoVideo = "no-video",
-        /// Its video is dropped already.
-        VideoDropped = "video-dropped",
     }
 }
 
@@ -549,22 +532,8 @@ impl<'a> Views<'a> {
         if !scenario.is_some_and(|scenario| scenario.binds(Hook::Degradation)) {
             return vec![DegradationLimit::NoPolicy];
         }
-        let plan = session.plan;
-        let kbps = match plan.cap_kbps {
-            0 => session.measured(Metric::BitrateUp),
-            cap => Some(cap),
-        };
-        let is_at_floor =
-            kbps.is_some_and(|kbps| kbps > 0 && kbps <= session.request.bounds.floor_kbps);
-        let cap = match self.gateway.obeys_caps(session) {
-            false => Some(DegradationLimit::CapUnsupported),
-            true => is_at_floor.then_some(DegradationLimit::CapAtFloor),
-        };
-        let video = match session.has_video() {
-            false => Some(DegradationLimit::NoVideo),
-            true => (session.plan_now().shed != 0).then_some(DegradationLimit::VideoDropped),
-        };
-        cap.into_iter().chain(video).collect()
+        let session = session.degraded(self.gateway.obeys_caps(session));
+        Op::ALL.into_iter().filter_map(|op| actions::of(op).exhausted(&session)).collect()
     }
 
     fn candidate(&self, room: &Room, node: &Node, now: Instant) -> NodeCandidate {

@@ -1,6 +1,6 @@
 use super::*;
 
 #[test]
-fn session_takes_184_bytes() {
-    assert_eq!(size_of::<Session>(), 184, "a gateway has very many");
+fn session_takes_168_bytes() {
+    assert_eq!(size_of::<Session>(), 168, "a gateway has very many");
 }

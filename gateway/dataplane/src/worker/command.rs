@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use evenkeel_media::srtp::{CopyNumber, SrtpKeys};
-use evenkeel_model::{Hop, MediaDescription, NodeId, Plan};
+use evenkeel_model::{Hop, MediaDescription, MediaLimits, NodeId};
 use tokio::sync::mpsc;
 
 use super::dtls::HandshakeFlight;
@@ -35,12 +35,12 @@ pub enum WorkerCommand {
         /// The hop of the leg.
         hop: Hop,
     },
-    /// Sets the degradation decision in force for a session.
-    Plan {
+    /// Sets the limits of a session's media.
+    Limit {
         /// Worker and slot of the session.
         home: Home,
-        /// Replaces the earlier plan.
-        plan: Plan,
+        /// Replace the earlier ones.
+        limits: MediaLimits,
     },
     /// Sets the keys on which the client's DTLS handshake agreed.
     SetKeys {

@@ -739,8 +739,8 @@ impl PacketWorker {
                 self.sessions.with(home, |session| session.detach(hop));
                 self.egress.note_changed(home);
             }
-            WorkerCommand::Plan { home, plan } => {
-                self.with_session(home, now, |session, cx| session.set_plan(plan, cx));
+            WorkerCommand::Limit { home, limits } => {
+                self.with_session(home, now, |session, cx| session.set_limits(limits, cx));
             }
             WorkerCommand::SetKeys { home, keys } => {
                 self.sessions.with(home, |session| session.set_keys(&keys));

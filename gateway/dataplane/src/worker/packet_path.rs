@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::Tag;
 use evenkeel_model::{
-    Board, Hop, HopGrant, Incarnation, MediaDescription, MediaStream, NodeId, PayloadType, Plan,
+    Board, Hop, HopGrant, Incarnation, MediaDescription, MediaLimits, MediaStream, NodeId, PayloadType,
     Route, RouteCell, RtcpPort, SessionId, Srtp, StreamKind,
 };
 use tokio::sync::mpsc;
@@ -130,7 +130,7 @@ fn install(home: Home, media: &MediaDescription) -> Install {
         media: Arc::new(media.clone()),
         client: ClientAddressing::Declared { listener: 0, address, rtcp: address },
         route: Arc::new(RouteCell::holding(route)),
-        plan: Plan::default(),
+        limits: MediaLimits::default(),
         dscp: DscpMarks { voice: 46, video: 34 },
         srtp: None,
         ports: None,

@@ -35,7 +35,7 @@ use evenkeel_media::stun::{StunKey, Username};
 use evenkeel_media::{demux, key_frame, retransmission, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
 use evenkeel_model::{
-    Hop, MediaDescription, PayloadType, Plan, RedundancyMode, RepairKind, RouteCell, SessionId,
+    Hop, MediaDescription, MediaLimits, PayloadType, RedundancyMode, RepairKind, RouteCell, SessionId,
     Srtp, StreamKind,
 };
 use feedback::SenderFeedback;
@@ -67,7 +67,7 @@ pub(crate) struct WorkerSession {
     media: Arc<MediaDescription>,
     /// The room's one route.
     route: Arc<RouteCell>,
-    plan: Plan,
+    limits: MediaLimits,
     dscp: DscpMarks,
     /// Allocated with the first packet, because most sessions are silent.
     running: Option<Box<RunningMedia>>,
@@ -110,11 +110,11 @@ impl WorkerSession {
             client,
             nodes: NodeSide::new(install.ports),
             route: install.route,
-            plan: install.plan,
+            limits: install.limits,
             dscp: install.dscp,
             running: None,
             seed: install.seed,
-            activity: match install.plan.send_cap_kbps() {
+            activity: match install.limits.send_kbps {
                 0 => Activity::Idle,
                 // The cap is sent before the client's first packet.
                 _ => Activity::Quiet,
@@ -177,7 +177,7 @@ impl WorkerSession {
     /// Returns whether the session has nothing left to summarise. Called after each summary.
     pub(crate) fn went_idle(&mut self, now: Instant) -> bool {
         let was_used = self.activity == Activity::Used;
-        let cap = self.plan.send_cap_kbps();
+        let cap = self.limits.send_kbps;
         let is_quiet = |state: &MediaState| {
             state.shed.is_none()
                 && state.measurements.is_quiet(now)
@@ -309,8 +309,8 @@ impl WorkerSession {
         match self.state().continuity.rtcp_to_node(&mut packet) {
             Ok(length) => {
                 packet.truncate(length);
-                if readable && self.plan.device_kbps > 0 {
-                    let bps = u64::from(self.plan.device_kbps) * 1_000;
+                if readable && self.limits.receive_kbps > 0 {
+                    let bps = u64::from(self.limits.receive_kbps) * 1_000;
                     rtcp::rewrite::limit_rates(&mut packet, bps);
                 }
                 let packet = &packet[..];
@@ -372,7 +372,7 @@ impl WorkerSession {
         };
         let payload_type = header.as_ref().map(|header| header.payload_type);
         let verdict =
-            forward::to_client(from, payload_type, &self.plan, &self.route, cx.board, cx.now);
+            forward::to_client(from, payload_type, &self.limits, &self.route, cx.board, cx.now);
         let leaving = match verdict {
             ForwardVerdict::Pass { leaving, .. } => leaving,
             ForwardVerdict::Both([from, other]) => {
@@ -656,7 +656,7 @@ impl WorkerSession {
             return cx.egress.count_drop(DropReason::Feedback);
         };
         packet.truncate(length);
-        let cap = self.plan.send_cap_kbps();
+        let cap = self.limits.send_kbps;
         let state = self.state();
         state.feedback.limit(&mut packet, cap, cx.now);
         if plain {
@@ -812,8 +812,8 @@ impl WorkerSession {
     #[cold]
     fn likelier_sender(&self, one: Hop, other: Hop, cx: &PacketContext<'_>) -> Hop {
         let rank = |hop: Hop| {
-            let (plan, route) = (&self.plan, &self.route);
-            let carries = match forward::to_client(hop, None, plan, route, cx.board, cx.now) {
+            let (limits, route) = (&self.limits, &self.route);
+            let carries = match forward::to_client(hop, None, limits, route, cx.board, cx.now) {
                 ForwardVerdict::Pass { leaving: false, .. } | ForwardVerdict::Both(_) => 2,
                 ForwardVerdict::Pass { leaving: true, .. } => 1,
                 ForwardVerdict::Drop(_) => 0,
@@ -994,10 +994,10 @@ impl WorkerSession {
         self.running.iter_mut().for_each(|running| running.srtp.await_client_counters());
     }
 
-    pub(crate) fn set_plan(&mut self, plan: Plan, cx: &mut PacketContext<'_>) {
-        let restored = self.plan.shed & !plan.shed != 0;
-        let capped = self.plan.send_cap_kbps() != plan.send_cap_kbps();
-        self.plan = plan;
+    pub(crate) fn set_limits(&mut self, limits: MediaLimits, cx: &mut PacketContext<'_>) {
+        let restored = limits.restores(&self.limits);
+        let capped = self.limits.send_kbps != limits.send_kbps;
+        self.limits = limits;
         self.wake(cx);
         if restored {
             self.report_shed(cx.egress);
@@ -1013,7 +1013,7 @@ impl WorkerSession {
         if self.running.is_none() && !SenderFeedback::takes_caps(&self.media) {
             return;
         }
-        let kbps = self.plan.send_cap_kbps();
+        let kbps = self.limits.send_kbps;
         if let Some(cap) = self.state().feedback.cap(kbps, cx.now) {
             self.send_to_client(RtpSide::Rtcp, StreamKind::Video, &cap, cx, |_| {});
         }
@@ -1036,7 +1036,7 @@ impl WorkerSession {
 
     /// Runs every 100 ms: repeats the cap when due and reports shed packets.
     pub(crate) fn tick(&mut self, cx: &mut PacketContext<'_>) {
-        let kbps = self.plan.send_cap_kbps();
+        let kbps = self.limits.send_kbps;
         let is_due = |state: &MediaState| state.feedback.cap_is_due(kbps, cx.now);
         if self.state_ref().map_or(kbps > 0, is_due) {
             self.send_cap(cx);

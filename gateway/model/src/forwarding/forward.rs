@@ -1,9 +1,10 @@
-//! The forwarding verdict on a packet: a pure function of the packet, the session's plan, the room's route and the
+//! The forwarding verdict on a packet: a pure function of the packet, the session's limits, the room's route and the
 //! board.
 
 use std::time::Instant;
 
-use crate::forwarding::{Board, Hop, Plan, RouteCell};
+use crate::action::MediaLimits;
+use crate::forwarding::{Board, Hop, RouteCell};
 
 // Almost every packet takes the first hop. `#[inline]` here and in the route and the board has the data plane, another
 // crate, decide that without a call.
@@ -118,13 +119,13 @@ fn to_second(route: &RouteCell, board: &Board) -> ForwardVerdict {
 }
 
 /// Passes a node's packet to the client only from the hop that carries the room, or briefly from the hop that a
-/// make-before-break is leaving, and only as the plan allows. In hitless mode packets of both hops pass. `payload_type`
+/// make-before-break is leaving, and only within the session's limits. In hitless mode packets of both hops pass. `payload_type`
 /// is `None` for RTCP.
 #[inline]
 pub fn to_client(
     from: Hop,
     payload_type: Option<u8>,
-    plan: &Plan,
+    limits: &MediaLimits,
     route: &RouteCell,
     board: &Board,
     now: Instant,
@@ -136,7 +137,7 @@ pub fn to_client(
     };
     match verdict {
         ForwardVerdict::Drop(_) => verdict,
-        _ if payload_type.is_some_and(|number| plan.sheds(number)) => {
+        _ if payload_type.is_some_and(|number| limits.withholds(number)) => {
             ForwardVerdict::Drop(DropReason::Shed)
         }
         _ => verdict,

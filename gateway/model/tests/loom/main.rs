@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::forward::{self, ForwardVerdict};
 use evenkeel_model::{
-    Board, Hop, HopGrant, Incarnation, NodeId, Plan, RedundancyMode, Route, RouteCell,
+    Board, Hop, HopGrant, Incarnation, MediaLimits, NodeId, RedundancyMode, Route, RouteCell,
 };
 use loom::thread;
 
@@ -35,9 +35,9 @@ fn left_hop_is_never_heard_again() {
         let board = Arc::new(Board::new(2));
         let cell = Arc::new(RouteCell::holding(route(1, &[(A, HopGrant::Admitted)])));
         let written = Arc::clone(&cell);
-        let (plan, now) = (Plan::default(), Instant::now());
+        let (limits, now) = (MediaLimits::default(), Instant::now());
         let passes = move |from| {
-            let verdict = forward::to_client(from, None, &plan, &cell, &board, now);
+            let verdict = forward::to_client(from, None, &limits, &cell, &board, now);
             matches!(verdict, ForwardVerdict::Pass { .. })
         };
         beside(

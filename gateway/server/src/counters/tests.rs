@@ -5,10 +5,10 @@ use evenkeel_control::{
     ScenarioTraffic, SessionView, TraceIds,
 };
 use evenkeel_model::{
-    BreakerMode, BreakerState, ClientTransport, CloseReason, CoreEvent, FailureScope, Health, Hook,
-    Hop, Impairment, ImpairmentSign, Incarnation, NodeId, NodeProbing, NodeSettings, PathEvidence,
-    PathSegment, Plan, PolicyName, RedundancyMode, RegionId, RegionRole, RoomId, SessionId,
-    SloIndicator, Starts, Zone, ZoneId,
+    BreakerMode, BreakerState, ClientTransport, CloseReason, CoreEvent, FailureScope, FeedbackSupport, Health, Hook,
+    Hop, Impairment, ImpairmentSign, Incarnation, MediaDescription, MediaStream, NodeId, NodeProbing, NodeSettings, Op, PathEvidence,
+    PathSegment, PayloadType, Plan, PolicyName, RedundancyMode, RegionId, RegionRole, RoomId, RtcpPort, SessionId,
+    SloIndicator, Srtp, Starts, StreamKind, Zone, ZoneId,
 };
 use evenkeel_revisions::PolicyStatus;
 use evenkeel_telemetry::Telemetry;
@@ -293,6 +293,21 @@ async fn initial_state_is_reported_without_events() {
     control.await.unwrap();
 }
 
+/// Voice only on the first rung, and a cap beside it on the second.
+fn degraded(rung: u8) -> Plan {
+    let video = PayloadType { number: 96, codec: "VP8".into(), clock_rate: 90_000 };
+    let stream = MediaStream {
+        kind: StreamKind::Video,
+        payload_types: vec![video],
+        feedback: FeedbackSupport::default(),
+        bitrate_kbps: None,
+    };
+    let media =
+        MediaDescription { streams: vec![stream], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+    let voice_only = Plan::default().with(Op::VoiceOnly, u32::from(rung > 0), &media);
+    voice_only.capped(if rung > 1 { 300 } else { 0 })
+}
+
 /// A session at the node of [`names`].
 fn view(session: u64, rung: u8, metrics: &[(Metric, u64)]) -> SessionView {
     let mut measures = Measures::default();
@@ -307,11 +322,7 @@ fn view(session: u64, rung: u8, metrics: &[(Metric, u64)]) -> SessionView {
         mode: RedundancyMode::Hot,
         kept: RedundancyMode::Hot,
         hop: Some(Hop { node: NodeId(0), incarnation: Incarnation(1) }),
-        plan: Plan {
-            shed: u8::from(rung > 0).into(),
-            cap_kbps: if rung > 1 { 300 } else { 0 },
-            ..Plan::default()
-        },
+        plan: degraded(rung),
         measures,
         impairment: None,
         age: Duration::ZERO,
@@ -359,6 +370,8 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
     for (rung, place, sessions) in [(1, "a", "0"), (2, "a", "1"), (1, "", "1"), (2, "", "0")] {
         says(&telemetry, "evenkeel_scenario_degraded", &on(rung, place), sessions);
     }
+    says(&telemetry, "evenkeel_scenario_actions", "evenkeel_op=\"cap\"", "1");
+    says(&telemetry, "evenkeel_scenario_actions", "evenkeel_op=\"voice-only\"", "2");
     assert_eq!(reader.sessions_at, Some([(NodeId(0), 2)].into()));
     says(&telemetry, "evenkeel_scenario_impaired", "leg", "1");
     says(&telemetry, "evenkeel_scenario_impaired", "node", "0");

@@ -114,7 +114,7 @@ impl Scene {
                 seen.need += need;
             }
             // A session capped for lack of capacity counts with its cap.
-            GatewayEffect::Plan { session, plan } => {
+            GatewayEffect::Plan { session, plan, .. } => {
                 let Some(seen) = self.sessions.get_mut(session) else { return };
                 let kbps = within(seen.need, plan);
                 if let Some(room) = self.rooms.get_mut(&seen.room) {
@@ -217,7 +217,7 @@ impl Scene {
 }
 
 fn within(need: u64, plan: &Plan) -> u64 {
-    if plan.cap_kbps > 0 { need.min(plan.cap_kbps.into()) } else { need }
+    if plan.cap_kbps() > 0 { need.min(plan.cap_kbps().into()) } else { need }
 }
 
 fn kbps(offer: &Offer) -> u64 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::{
-    Hop, HopGrant, Incarnation, NodeId, Plan, RedundancyMode, RoomId, Route, RouteCell, SessionId,
+    Hop, HopGrant, Incarnation, MediaLimits, NodeId, RedundancyMode, RoomId, Route, RouteCell, SessionId,
 };
 
 use super::{Event, World};
@@ -82,7 +82,7 @@ impl World<'_> {
                 RoomId(u64::from(room) + 1),
                 client,
                 Arc::default(),
-                Plan::default(),
+                MediaLimits::default(),
             );
             self.sessions[place] = Some(Box::new(state));
         }

@@ -33,14 +33,14 @@ impl World<'_> {
     fn execute(&mut self, output: GatewayEffect) {
         match output {
             GatewayEffect::Ask(ask) => self.ask(&ask),
-            GatewayEffect::Install(InstalledSession { session, room, route, plan, .. }, offer) => {
+            GatewayEffect::Install(InstalledSession { session, room, route, limits, .. }, offer) => {
                 let client = self.by_offer[offer.id.0 as usize];
                 let place = session.0 as usize;
                 if self.sessions.len() <= place {
                     self.sessions.resize_with(place + 1, || None);
                 }
                 self.sessions[place] =
-                    Some(Box::new(SessionState::new(session, room, client, route, plan)));
+                    Some(Box::new(SessionState::new(session, room, client, route, limits)));
             }
             GatewayEffect::Open { session, room, hop } => self.open(session, room, hop),
             GatewayEffect::CloseAt { session, hop } => self.close_at(session, hop),
@@ -51,9 +51,9 @@ impl World<'_> {
                     Err(_) => self.refused(client),
                 }
             }
-            GatewayEffect::Plan { session, plan } => {
+            GatewayEffect::Plan { session, limits, .. } => {
                 if let Some(state) = self.session(session) {
-                    state.plan = plan;
+                    state.limits = limits;
                 }
             }
             GatewayEffect::KeyFrame(_)

@@ -104,7 +104,7 @@ impl Carriers {
 
     /// The session is sent no video.
     fn is_voice_only(&self, session: SessionId) -> bool {
-        self.world.gateway.sessions[&session].plan_in_force().sheds(96)
+        self.world.gateway.sessions[&session].limits().withholds(96)
     }
 }
 
@@ -177,7 +177,7 @@ fn voice_only_newcomers_get_video_once_recovered() {
     assert!(!carriers.is_voice_only(other) && !carriers.is_voice_only(established));
     let send_caps = |carriers: &Carriers| {
         let sessions = &carriers.world.gateway.sessions;
-        [limited, other, sender].map(|id| sessions[&id].plan_in_force().send_cap_kbps())
+        [limited, other, sender].map(|id| sessions[&id].limits().send_kbps)
     };
     assert_eq!(
         send_caps(&carriers),
@@ -194,7 +194,9 @@ fn voice_only_newcomers_get_video_once_recovered() {
     assert!(!carriers.is_voice_only(limited));
     assert_eq!(send_caps(&carriers), [0; 3]);
     let shows = |output: &GatewayEffect| match output {
-        GatewayEffect::Plan { session, plan } => *session == limited && !plan.sheds(96),
+        GatewayEffect::Plan { session, limits, .. } => {
+            *session == limited && !limits.withholds(96)
+        }
         _ => false,
     };
     assert!(carriers.world.outputs.iter().any(shows), "its worker is told");

@@ -2,7 +2,7 @@
 
 use evenkeel_model::{
     AdmitVerdict, ClientIdentity, CoreEvent, DecisionOutcome, DegradationAction, DegradeOnFault,
-    GuardRule, Hook, HookAnswer, IngressProtocol, Metric, Op, Plan, PluginFault, PolicyQuestion,
+    GuardRule, Hook, HookAnswer, IngressProtocol, MediaLimits, Metric, Op, PluginFault, PolicyQuestion,
     SessionId, StreamKind,
 };
 
@@ -30,13 +30,13 @@ fn degrade(world: &mut World, op: Op, arg: u64) {
     world.pass(ms(200));
 }
 
-/// The session's plan that workers follow.
-fn sent(world: &World, session: SessionId) -> Plan {
+/// The session's limits that workers follow.
+fn sent(world: &World, session: SessionId) -> MediaLimits {
     let told = |output: &GatewayEffect| match output {
         GatewayEffect::Install(installed, _) if installed.session == session => {
-            Some(installed.plan)
+            Some(installed.limits)
         }
-        GatewayEffect::Plan { session: of, plan } if *of == session => Some(*plan),
+        GatewayEffect::Plan { session: of, limits, .. } if *of == session => Some(*limits),
         _ => None,
     };
     world.outputs.iter().filter_map(told).next_back().unwrap()
@@ -70,7 +70,7 @@ fn admission_cap_above_device_is_refused() {
         });
         assert_eq!(decided, Some(outcome));
         assert_eq!(world.cap(session), if cap == 500 { 500 } else { 0 });
-        assert_eq!(sent(&world, session).device_kbps, 500, "with a cap and without one");
+        assert_eq!({ sent(&world, session).receive_kbps }, 500, "with a cap and without one");
     }
 }
 
@@ -94,23 +94,23 @@ fn scenario_stays_within_device() {
 fn peer_sends_within_device_without_policy() {
     let mut world = World::new(settings());
     let small = open(&mut world, &[("max-bitrate", "700")], 1);
-    assert_eq!(sent(&world, small).send_cap_kbps(), 0, "the device may send more than it receives");
+    assert_eq!({ sent(&world, small).send_kbps }, 0, "the device may send more than it receives");
     let large = open(&mut world, &[], 2);
-    assert_eq!(sent(&world, large).send_cap_kbps(), 700);
-    assert_eq!((sent(&world, small).send_cap_kbps(), sent(&world, large).device_kbps), (0, 0));
+    assert_eq!({ sent(&world, large).send_kbps }, 700);
+    assert_eq!((sent(&world, small).send_kbps, sent(&world, large).receive_kbps), (0, 0));
 
     // A lower cap counts; a lifted one leaves the device's limit.
     for (cap, sends) in [(600, 600), (0, 700)] {
         world.gateway.degrade(small, Op::Cap, cap);
         world.settle();
-        assert_eq!(sent(&world, large).send_cap_kbps(), sends);
-        assert_eq!(sent(&world, small).device_kbps, 700);
+        assert_eq!({ sent(&world, large).send_kbps }, sends);
+        assert_eq!({ sent(&world, small).receive_kbps }, 700);
     }
 
     // In a larger room the node selects; it reads the limit in the client's own feedback.
     open(&mut world, &[], 3);
-    assert_eq!(sent(&world, large).send_cap_kbps(), 0);
-    assert_eq!(sent(&world, small).device_kbps, 700);
+    assert_eq!({ sent(&world, large).send_kbps }, 0);
+    assert_eq!({ sent(&world, small).receive_kbps }, 700);
 }
 
 #[test]
@@ -119,12 +119,12 @@ fn device_survives_its_gateway() {
     let session = open(&mut world, &[("max-bitrate", "700"), ("codec", "y")], 1);
     world.hand_over(ms(0));
     let restored = world.outputs.iter().find_map(|output| match output {
-        GatewayEffect::Restore(installed) if installed.session == session => Some(installed.plan),
+        GatewayEffect::Restore(installed) if installed.session == session => Some(installed.limits),
         _ => None,
     });
-    let plan = restored.unwrap();
-    assert!(plan.sheds(VIDEO));
-    assert_eq!(plan.device_kbps, 700);
+    let limits = restored.unwrap();
+    assert!(limits.withholds(VIDEO));
+    assert_eq!({ limits.receive_kbps }, 700);
 }
 
 #[test]
@@ -132,16 +132,16 @@ fn undecodable_video_is_withheld() {
     for (codec, withheld) in [("x", false), ("y, X", false), ("y", true)] {
         let mut world = World::with_policy(settings(), &[Hook::Degradation], |_| None);
         let session = open(&mut world, &[("codec", codec)], 1);
-        assert_eq!(sent(&world, session).sheds(VIDEO), withheld, "{codec}");
-        assert!(!sent(&world, session).sheds(111));
+        assert_eq!(sent(&world, session).withholds(VIDEO), withheld, "{codec}");
+        assert!(!sent(&world, session).withholds(111));
         let measures = world.gateway.sessions[&session].measures(world.now);
         assert_eq!(measures.measured(Metric::Video), Some(u32::from(!withheld)));
         assert_eq!(measures.measured(Metric::Rung), Some(0), "the device is not degraded");
 
         degrade(&mut world, Op::VoiceOnly, 1);
-        assert!(sent(&world, session).sheds(VIDEO));
+        assert!(sent(&world, session).withholds(VIDEO));
         degrade(&mut world, Op::VoiceOnly, 0);
-        assert_eq!(sent(&world, session).sheds(VIDEO), withheld, "{codec}");
+        assert_eq!(sent(&world, session).withholds(VIDEO), withheld, "{codec}");
         assert_eq!(world.guards(), vec![GuardRule::AboveDevice; usize::from(withheld)]);
     }
 }
@@ -168,6 +168,6 @@ fn native_ladder_stays_within_device() {
     lossy(&mut world, 0);
     world.pass(ms(12_000));
     assert_eq!(world.cap(session), 0, "700 is the device's limit");
-    assert_eq!(sent(&world, session).device_kbps, 700);
+    assert_eq!({ sent(&world, session).receive_kbps }, 700);
     assert!(world.guards().is_empty());
 }

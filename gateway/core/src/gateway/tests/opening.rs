@@ -211,7 +211,7 @@ fn failing_admission_uses_scenario_default() {
         let mut world = failing_admission(on_fault);
         let offer = world.offer("r");
         let accepted = world.accepted(offer);
-        assert_eq!((accepted.plan.cap_kbps, &accepted.admitted_by), (cap, &Decider::Native));
+        assert_eq!((accepted.plan.cap_kbps(), &accepted.admitted_by), (cap, &Decider::Native));
     }
     let mut world = failing_admission(AdmitOnFault::Reject);
     let offer = world.offer("r");
@@ -238,7 +238,7 @@ fn admission_cap_stays_in_bounds() {
     for (asked, cap) in [(23, 0), (24, 24), (2_000, 2_000), (2_001, 0)] {
         let mut world = with_verdict(AdmitVerdict::AcceptCapped(asked));
         let offer = world.offer("r");
-        assert_eq!(world.accepted(offer).plan.cap_kbps, cap);
+        assert_eq!(world.accepted(offer).plan.cap_kbps(), cap);
     }
 }
 
@@ -332,7 +332,7 @@ fn invalid_admission_counts_as_fault() {
             });
             let offer = world.offer("r");
             let reply = world.replies[&offer].as_ref().ok();
-            assert_eq!(reply.map(|accepted| accepted.plan.cap_kbps), cap, "{on_fault:?}");
+            assert_eq!(reply.map(|accepted| accepted.plan.cap_kbps()), cap, "{on_fault:?}");
         }
     }
 }

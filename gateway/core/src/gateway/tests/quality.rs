@@ -88,7 +88,7 @@ fn failing_policy_changes_no_quality() {
     let session = video(&mut world, 1);
     tick(&mut world, vec![act(0, Op::Cap as u32, 100)], Vec::new());
     let before = plan(&world, session);
-    assert_eq!(before.cap_kbps, 100);
+    assert_eq!(before.cap_kbps(), 100);
     for fault in [PluginFault::Deadline, PluginFault::Trap("x".into()), PluginFault::OutOfMemory] {
         world.answer_with(move |_| Some(Err(fault.clone())));
         world.pass(ms(200));
@@ -104,8 +104,9 @@ fn video_resume_requests_key_frames() {
     let mut world = world();
     let [session, other] = [video(&mut world, 1), video(&mut world, 2)];
     tick(&mut world, vec![act(0, Op::VoiceOnly as u32, 1)], Vec::new());
-    assert!(plan(&world, session).sheds(96) && !plan(&world, session).sheds(111));
-    assert!(!plan(&world, other).sheds(96));
+    let limits = |session| world.gateway.sessions[&session].limits();
+    assert!(limits(session).withholds(96) && !limits(session).withholds(111));
+    assert!(!limits(other).withholds(96));
     let keys = |world: &World| {
         let keys = |o: &GatewayEffect| match o {
             GatewayEffect::KeyFrame(sessions) => Some(sessions.clone()),
@@ -122,7 +123,7 @@ fn video_resume_requests_key_frames() {
 fn cap_in_pair_is_lifted_by_third_listener() {
     let mut world = world();
     let [capped, other] = [video(&mut world, 1), video(&mut world, 1)];
-    let cap = |world: &World, session| plan(world, session).send_cap_kbps();
+    let cap = |world: &World, session| world.gateway.sessions[&session].limits().send_kbps;
     tick(&mut world, vec![act(0, Op::Cap as u32, 100)], Vec::new());
     assert_eq!([cap(&world, capped), cap(&world, other)], [100, 100]);
     assert_eq!(plan(&world, other).rung(), 0, "it is not the one that is degraded");
@@ -195,7 +196,7 @@ fn invalid_actions_are_dropped_rest_applied() {
         act(0, Op::Cap as u32, 24),
     ];
     tick(&mut world, actions, Vec::new());
-    assert_eq!(plan(&world, session).cap_kbps, 24);
+    assert_eq!(plan(&world, session).cap_kbps(), 24);
     let bounds = GuardRule::CapOutOfBounds;
     let broken = [GuardRule::UnknownRow, GuardRule::UnknownAction, bounds, bounds, bounds];
     assert_eq!(world.guards(), broken);
@@ -238,7 +239,7 @@ fn unsupported_cap_is_refused_and_visible() {
         let actions = (0..2).map(|row| act(row, Op::Cap as u32, 100)).collect();
         tick(&mut world, actions, Vec::new());
         let refused = usize::from(capped == [0, 0]) * 2;
-        assert_eq!(sessions.map(|id| plan(&world, id).cap_kbps), capped);
+        assert_eq!(sessions.map(|id| plan(&world, id).cap_kbps()), capped);
         assert_eq!(world.guards(), vec![GuardRule::CapUnsupported; refused]);
         world.pass(ms(200));
         let PolicyQuestion::Tick { sessions: rows, .. } = &world.held[0].question else { panic!() };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evenkeel_model::{Impossible, IngressProtocol, MediaDescription, Plan, SessionId, StreamKind};
+use evenkeel_model::{Impossible, IngressProtocol, MediaDescription, MediaLimits, SessionId, StreamKind};
 
 use super::super::GatewayEffect;
 use super::*;
@@ -19,9 +19,9 @@ fn load(world: &World) -> u64 {
     world.gateway.views().nodes().map(|node| node.carried_kbps).sum()
 }
 
-fn plan(world: &World, session: SessionId) -> Option<Plan> {
+fn limits(world: &World, session: SessionId) -> Option<MediaLimits> {
     world.outputs.iter().rev().find_map(|output| match output {
-        GatewayEffect::Plan { session: of, plan } if *of == session => Some(*plan),
+        GatewayEffect::Plan { session: of, limits, .. } if *of == session => Some(*limits),
         _ => None,
     })
 }
@@ -41,8 +41,8 @@ fn load_follows_the_streams() {
     world.gateway.handle_streams(voice, Arc::clone(&large), world.now).unwrap();
     world.settle();
     assert_eq!(load(&world), 2 * added);
-    let changed = plan(&world, voice);
-    assert!(changed.is_some_and(|plan| !plan.sheds(96)), "{changed:?}");
+    let changed = limits(&world, voice);
+    assert!(changed.is_some_and(|limits| !limits.withholds(96)), "{changed:?}");
     world.gateway.handle_streams(voice, small, world.now).unwrap();
     world.settle();
     assert_eq!(load(&world), before + added);

@@ -609,7 +609,7 @@ impl World {
 
     /// The session's sending cap in kbit/s; 0: no cap.
     pub(super) fn cap(&self, session: SessionId) -> u32 {
-        self.gateway.sessions[&session].plan_now().cap_kbps
+        self.gateway.sessions[&session].plan_now().cap_kbps()
     }
 
     /// Checks that the ledger is the sum of its rooms, and that no node exceeds its capacity.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_media::instant;
-use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, SessionId};
+use evenkeel_model::{Hop, MediaDescription, MediaLimits, RouteCell, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::address::ClientAddress;
@@ -31,8 +31,8 @@ pub struct Install {
     pub client: ClientAddressing,
     /// The room's one route.
     pub route: Arc<RouteCell>,
-    /// The degradation decision in force.
-    pub plan: Plan,
+    /// The limits of its media.
+    pub limits: MediaLimits,
     /// Marks of packets to client and node.
     pub dscp: DscpMarks,
     /// The origin of the keys of the client's SRTP, if it ends here.

@@ -75,7 +75,7 @@ pub(in crate::worker) fn install(client: ClientAddressing, srtp: Srtp, slot: u32
         media: Arc::new(MediaDescription { streams: vec![video], rtcp: RtcpPort::Mux, srtp }),
         client,
         route: Arc::new(RouteCell::default()),
-        plan: Plan::default(),
+        limits: MediaLimits::default(),
         dscp: DscpMarks::default(),
         srtp: None,
         ports: None,
@@ -363,7 +363,7 @@ fn node_hears_at_most_the_limit_of_the_device() {
         (Srtp::Opaque, 500, 2_000_000, 2_000_000),
     ] {
         let (mut bench, node, _) = at_node(srtp);
-        bench.session.plan.device_kbps = limit_kbps;
+        bench.session.limits.receive_kbps = limit_kbps;
         bench.at(0, |session, cx| {
             session.handle_client_rtcp(&word(says), cx);
             flush_ports(session, cx);
@@ -377,16 +377,16 @@ fn node_hears_at_most_the_limit_of_the_device() {
 #[test]
 fn restored_part_of_video_asks_for_key_frame() {
     let (vp8, h264) = (1 << 96, 1 << 97);
-    for (shed, asks) in [(0, true), (h264, true), (vp8 | h264, false)] {
+    for (withheld, asks) in [(0, true), (h264, true), (vp8 | h264, false)] {
         let (mut bench, node, hop) = at_node(Srtp::Plain);
-        let all = Plan { shed: vp8 | h264, ..Plan::default() };
-        bench.at(0, |session, cx| session.set_plan(all, cx));
+        let all = MediaLimits { withheld: vp8 | h264, ..MediaLimits::default() };
+        bench.at(0, |session, cx| session.set_limits(all, cx));
         bench.at(20, |session, cx| {
-            session.set_plan(Plan { shed, ..Plan::default() }, cx);
+            session.set_limits(MediaLimits { withheld, ..MediaLimits::default() }, cx);
             session.handle_node_packet(hop, &video(1, 9), cx);
             flush_ports(session, cx);
         });
-        assert_eq!(node.recv(&mut [0; 128]).is_ok(), asks, "{shed:x}");
+        assert_eq!(node.recv(&mut [0; 128]).is_ok(), asks, "{withheld:x}");
     }
 }
 
@@ -721,15 +721,15 @@ fn session_with_a_cap_stays_active() {
         |address| ClientAddressing::Declared { listener: 0, address, rtcp: address },
         Srtp::Plain,
     );
-    let capped = Plan { cap_kbps: 300, ..Plan::default() };
-    bench.at(0, |session, cx| session.set_plan(capped, cx));
+    let capped = MediaLimits { send_kbps: 300, ..MediaLimits::default() };
+    bench.at(0, |session, cx| session.set_limits(capped, cx));
     assert_eq!(bench.egress.active.len(), 1);
     for second in 1..10 {
         assert!(!bench.session.went_idle(bench.start + Duration::from_secs(second)));
         bench.at(second * 1_000, WorkerSession::tick);
         assert!(bench.client.recv(&mut [0; 64]).is_ok(), "repeated");
     }
-    bench.at(10_000, |session, cx| session.set_plan(Plan::default(), cx));
+    bench.at(10_000, |session, cx| session.set_limits(MediaLimits::default(), cx));
     bench.session.went_idle(bench.start + Duration::from_secs(10));
     assert!(
         !bench.session.went_idle(bench.start + Duration::from_secs(11)),
@@ -742,8 +742,8 @@ fn session_with_a_cap_stays_active() {
 fn cap_of_a_client_that_obeys_none_allocates_no_media_state() {
     let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Opaque);
-    let capped = Plan { cap_kbps: 300, ..Plan::default() };
-    bench.at(0, |session, cx| session.set_plan(capped, cx));
+    let capped = MediaLimits { send_kbps: 300, ..MediaLimits::default() };
+    bench.at(0, |session, cx| session.set_limits(capped, cx));
     bench.at(100, WorkerSession::tick);
     assert!(bench.session.running.is_none());
 }

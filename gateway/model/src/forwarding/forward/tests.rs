@@ -14,10 +14,10 @@ fn on(hop: Hop, leaving: Option<(Hop, Instant)>) -> RouteCell {
 
 #[test]
 fn hitless_hops_carry_until_one_dies() {
-    let (now, plan, board) = (Instant::now(), Plan::default(), Board::new(3));
+    let (now, limits, board) = (Instant::now(), MediaLimits::default(), Board::new(3));
     let hops = [(OLD, HopGrant::Admitted), (NEW, HopGrant::Admitted)];
     let cell = RouteCell::holding(Route::new(1, RedundancyMode::Hitless, hops));
-    let back = |from| to_client(from, Some(111), &plan, &cell, &board, now);
+    let back = |from| to_client(from, Some(111), &limits, &cell, &board, now);
     assert_eq!(to_node(&cell, &board), ForwardVerdict::Both([OLD, NEW]));
     assert_eq!(
         [back(OLD), back(NEW)],
@@ -34,7 +34,7 @@ fn hitless_hops_carry_until_one_dies() {
 #[test]
 fn packet_of_left_hop_never_reaches_client() {
     let verdict =
-        to_client(OLD, Some(111), &Plan::default(), &on(NEW, None), &Board::new(2), Instant::now());
+        to_client(OLD, Some(111), &MediaLimits::default(), &on(NEW, None), &Board::new(2), Instant::now());
     assert_eq!(verdict, ForwardVerdict::Drop(DropReason::StaleHop));
 }
 
@@ -44,7 +44,7 @@ fn planned_move_lets_old_hop_finish() {
     let route = on(NEW, Some((OLD, now + Duration::from_millis(500))));
     let board = Board::new(2);
     let at = |ms| {
-        to_client(OLD, Some(111), &Plan::default(), &route, &board, now + Duration::from_millis(ms))
+        to_client(OLD, Some(111), &MediaLimits::default(), &route, &board, now + Duration::from_millis(ms))
     };
     assert!(matches!(at(499), ForwardVerdict::Pass { leaving: true, .. }));
     assert_eq!(at(500), ForwardVerdict::Drop(DropReason::StaleHop));
@@ -54,9 +54,9 @@ fn planned_move_lets_old_hop_finish() {
 
 #[test]
 fn shed_packets_are_dropped_others_pass() {
-    let plan = Plan { shed: 1 << 96, ..Plan::default() };
+    let limits = MediaLimits { withheld: 1 << 96, ..MediaLimits::default() };
     let (route, board) = (on(NEW, None), Board::new(2));
-    let with = |payload| to_client(NEW, payload, &plan, &route, &board, Instant::now());
+    let with = |payload| to_client(NEW, payload, &limits, &route, &board, Instant::now());
     assert_eq!(with(Some(96)), ForwardVerdict::Drop(DropReason::Shed));
     assert!(matches!(with(Some(111)), ForwardVerdict::Pass { .. }));
     assert!(matches!(with(None), ForwardVerdict::Pass { .. }));

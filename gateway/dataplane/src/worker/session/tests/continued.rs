@@ -233,10 +233,10 @@ impl Stage {
                 self.gateway.change_nodes(now, |nodes| nodes.handle_eject(act.hop().node, now)),
             ),
             PLAN => {
-                let shed = [0, 1 << PICTURE | 1 << REPAIR, 1 << VOICE, 0][usize::from(act.payload)];
-                let cap_kbps = u32::from(act.ssrc) * 100;
-                let plan = Plan { cap_kbps, shed, ..Plan::default() };
-                self.bench.at(ms, |session, cx| session.set_plan(plan, cx));
+                let withheld = [0, 1 << PICTURE | 1 << REPAIR, 1 << VOICE, 0][usize::from(act.payload)];
+                let send_kbps = u32::from(act.ssrc) * 100;
+                let limits = MediaLimits { send_kbps, withheld, ..MediaLimits::default() };
+                self.bench.at(ms, |session, cx| session.set_limits(limits, cx));
             }
             SUMMARY => {
                 self.bench.at(ms, WorkerSession::tick);
@@ -317,7 +317,7 @@ impl Stage {
         let mut continued = WorkerSession::new(Install {
             media: Arc::clone(&session.media),
             route: Arc::clone(&session.route),
-            plan: session.plan,
+            limits: session.limits,
             await_first_packet: true,
             await_report: true,
             seed: 99,

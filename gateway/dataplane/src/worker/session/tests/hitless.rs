@@ -237,8 +237,8 @@ fn rtcp_comes_from_the_leading_hop_and_goes_to_both() {
 fn packets_shed_from_the_twin_are_not_reported() {
     let mut scene = Scene::hitless();
     scene.copies(0..10);
-    let shed = Plan { shed: 1 << VOICE, ..Plan::default() };
-    scene.bench.at(200, |session, cx| session.set_plan(shed, cx));
+    let shed = MediaLimits { withheld: 1 << VOICE, ..MediaLimits::default() };
+    scene.bench.at(200, |session, cx| session.set_limits(shed, cx));
     scene.totals(200);
     for number in 10..20 {
         assert!(!scene.passes(1, (VOICE, 7), number));

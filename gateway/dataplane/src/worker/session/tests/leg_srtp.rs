@@ -125,9 +125,9 @@ fn packets_are_encrypted_on_the_leg_only() {
 #[test]
 fn key_frame_request_of_the_gateway_is_encrypted() {
     let mut scene = NodeScene::new();
-    let vp8 = 1 << 96;
-    scene.bench.at(0, |session, cx| session.set_plan(Plan { shed: vp8, ..Plan::default() }, cx));
-    scene.bench.at(0, |session, cx| session.set_plan(Plan::default(), cx));
+    let voice_only = MediaLimits { withheld: 1 << 96, ..MediaLimits::default() };
+    scene.bench.at(0, |session, cx| session.set_limits(voice_only, cx));
+    scene.bench.at(0, |session, cx| session.set_limits(MediaLimits::default(), cx));
     let datagram = scene.protect(&video(1, OTHER));
     scene.hear(&datagram).unwrap();
     scene.bench.at(1, flush_ports);

@@ -607,8 +607,8 @@ fn report_of_the_gateway_is_in_the_next_copy() {
     let mut scene = Scene::new();
     let datagram = scene.phone.protect(RtpSide::Rtp, &video(1, SSRC));
     scene.deliver(ArrivalKind::Rtp, &datagram).unwrap();
-    let plan = Plan { cap_kbps: 100, ..Plan::default() };
-    scene.bench.at(1, |session, cx| session.set_plan(plan, cx));
+    let capped = MediaLimits { send_kbps: 100, ..MediaLimits::default() };
+    scene.bench.at(1, |session, cx| session.set_limits(capped, cx));
     let heard = |scene: &Scene| scene.bench.client.recv(&mut [0; 256]).is_ok();
     assert!(heard(&scene), "the cap");
     let at = scene.bench.egress.indices.view(scene.bench.start);

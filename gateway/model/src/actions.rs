@@ -1,0 +1,15 @@
+//! The degradation actions of the contract, each in a file of its own.
+
+mod cap;
+mod voice_only;
+
+use crate::action::Action;
+use crate::registry::Op;
+
+/// The action of this number of the contract. The native ladder steps down in the order of the numbers, and up in reverse.
+pub fn of(op: Op) -> &'static dyn Action {
+    match op {
+        Op::Cap => &cap::Cap,
+        Op::VoiceOnly => &voice_only::VoiceOnly,
+    }
+}
