@@ -144,7 +144,10 @@ fn same_faults_hit_call_and_live_differently() {
     });
     let streamed = plans(&gateway, "live");
     assert!(streamed.iter().all(|plan| plan.rung() == 0), "delay caps no stream: {streamed:?}");
-    assert!(plans(&gateway, "call").iter().all(|plan| plan.arg(Op::VoiceOnly) == 0), "delay drops no video");
+    assert!(
+        plans(&gateway, "call").iter().all(|plan| plan.arg(Op::VoiceOnly) == 0),
+        "delay drops no video"
+    );
 
     impair(&crowds, Conditions::loss_percent(20));
     wait_within(REPORTED_WITHIN, "the call has voice only, the publisher its floor", || {
@@ -152,7 +155,10 @@ fn same_faults_hit_call_and_live_differently() {
             && plans(&gateway, "live").iter().any(|plan| plan.cap_kbps() == 300)
     });
     let streamed = plans(&gateway, "live");
-    assert!(streamed.iter().all(|plan| plan.arg(Op::VoiceOnly) == 0), "the stream keeps its video: {streamed:?}");
+    assert!(
+        streamed.iter().all(|plan| plan.arg(Op::VoiceOnly) == 0),
+        "the stream keeps its video: {streamed:?}"
+    );
     let capped = streamed.iter().filter(|plan| plan.cap_kbps() > 0).count();
     assert_eq!(capped, 1, "viewers are not capped: {streamed:?}");
     for crowd in crowds {

@@ -18,8 +18,8 @@ use evenkeel_core::{
     SessionStanding, SubjectDecision, SubjectQuarantine,
 };
 use evenkeel_model::{
-    Decider, DecisionOutcome, EvidenceSource, Hook, Hop, HopGrant, Measures, Metric, Plan,
-    RoomId, SessionId,
+    Decider, DecisionOutcome, EvidenceSource, Hook, Hop, HopGrant, Measures, Metric, Plan, RoomId,
+    SessionId,
 };
 use evenkeel_process::unix_us;
 use serde::{Deserialize, Serialize};

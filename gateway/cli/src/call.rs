@@ -20,7 +20,7 @@ const SESSIONS_MAX: i64 = 500;
 /// Open test sessions at a running gateway, send media, and show the decisions of policies about them
 ///
 /// The sessions have the scenario and labels of a real call. The first one of each room sends voice, and the others receive it. Their
-/// node, rung, cap and the answers of policies are printed when they change. The call ends after --seconds or with Ctrl-C;
+/// node, rung, degradation actions and the answers of policies are printed when they change. The call ends after --seconds or with Ctrl-C;
 /// its sessions are closed then.
 ///
 /// The sessions send from addresses that their offers declare: on the gateway's machine from 127.0.0.1, or from --from. The gateway

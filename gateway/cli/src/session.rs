@@ -28,7 +28,7 @@ pub(crate) struct SessionArgs {
 
 #[derive(Subcommand)]
 enum SessionCommand {
-    /// List sessions with room, node, quality, rung and cap
+    /// List sessions with room, node, quality, rung and degradation actions
     List(ListArgs),
     /// Explain a session's node and quality: the deciding policies, the alternatives, and past moves. Of an ended session, show its
     /// record and its moves

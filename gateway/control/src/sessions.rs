@@ -157,8 +157,16 @@ impl Sessions {
         state: Option<Box<SessionState>>,
         scenario: Option<&ScenarioSettings>,
     ) {
-        let InstalledSession { session, room: _, route, plan: _, limits, media, scenario: _, of_first_packet } =
-            installed;
+        let InstalledSession {
+            session,
+            room: _,
+            route,
+            plan: _,
+            limits,
+            media,
+            scenario: _,
+            of_first_packet,
+        } = installed;
         // The client of a session that a first packet opened has sent.
         let declared = scenario.filter(|_| !of_first_packet);
         let srtp = self.registry.get(session).and_then(SessionEntry::srtp).cloned();

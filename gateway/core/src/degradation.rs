@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Arm, DegradedSession, GuardRule, IdSet, MediaLimits, Metric, Op, Plan, PolicyName, RoomId, SessionId, actions,
+    Arm, DegradedSession, GuardRule, IdSet, MediaLimits, Metric, Op, Plan, PolicyName, RoomId,
+    SessionId, actions,
 };
 
 use crate::sessions::{Session, SessionTable};

@@ -34,8 +34,8 @@ pub use gateway::blast::{BlastRadius, ExpectedOutage, LoadChange, ModePrediction
 pub use gateway::copy::{GatewayCopy, SessionCopy};
 pub use gateway::records::Records;
 pub use gateway::views::{
-    CandidateReason, Explanation, Heading, NodeCandidate, NodeStanding,
-    RegionStanding, RoomStanding, SessionStanding, TableSizes, Views,
+    CandidateReason, Explanation, Heading, NodeCandidate, NodeStanding, RegionStanding,
+    RoomStanding, SessionStanding, TableSizes, Views,
 };
 pub use gateway::{Gateway, NotOpened};
 pub use policy::subjects::{ArmStatistics, ArmTally, SubjectDecision, SubjectQuarantine};

@@ -14,8 +14,8 @@ use evenkeel_breakers::{Breaker, ClientBreakerRecord};
 use evenkeel_media::instant;
 use evenkeel_model::{
     CapBounds, ClientGroup, ClientTransport, Decider, HOPS_MAX, Hop, HopGrant, Incarnation, Labels,
-    MediaDescription, MoveCause, MoveOutcome, NodeId, PlanRecord, PolicyName, RedundancyMode, RegionId,
-    RoomId, SessionId,
+    MediaDescription, MoveCause, MoveOutcome, NodeId, PlanRecord, PolicyName, RedundancyMode,
+    RegionId, RoomId, SessionId,
 };
 use evenkeel_nodes::{NodeTrust, ProviderBreaker};
 use evenkeel_revisions::{Memos, StateVersions};

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 use evenkeel_breakers::JudgedWindow;
 use evenkeel_model::{
     ActionFacts, CapBounds, ClientGroup, ClientIdentity, ClientLabel, ClientTransport, Decider,
-    DegradedSession, DeviceLimits,
-    IdMap, IdSet, IngressProtocol, Labels, Measures, MediaDescription, MediaLimits, Metric, Offer, Op, Param,
-    Plan, PolicyName, RegionId, RoomId, Scenario, ServiceObjective, SessionId, actions,
-    lower_cap,
+    DegradedSession, DeviceLimits, IdMap, IdSet, IngressProtocol, Labels, Measures,
+    MediaDescription, MediaLimits, Metric, Offer, Op, Param, Plan, PolicyName, RegionId, RoomId,
+    Scenario, ServiceObjective, SessionId, actions, lower_cap,
 };
 use evenkeel_revisions::StateVersions;
 use evenkeel_slo::{SessionMarks, SessionMisses};

@@ -41,8 +41,7 @@ pub use event::{
     MoveCause, MoveOutcome, PortMove, Strike,
 };
 pub use forwarding::{
-    AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, LeftHop, Route, RouteCell,
-    forward,
+    AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, LeftHop, Route, RouteCell, forward,
 };
 pub use health::{
     BreakerMode, BreakerState, EvidenceSource, Health, NodeNeed, NotStarted, StartPhase,

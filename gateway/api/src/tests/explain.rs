@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use evenkeel_core::{
-    CandidateReason, Explanation, Impossible, MoveRecord, NodeCandidate,
-    SessionStanding, SubjectDecision, SubjectQuarantine,
+    CandidateReason, Explanation, Impossible, MoveRecord, NodeCandidate, SessionStanding,
+    SubjectDecision, SubjectQuarantine,
 };
 use evenkeel_model::{
     ClientTransport, DecisionOutcome, DegradationLimit, EvidenceSource, GuardRule, Hook, HopGrant,

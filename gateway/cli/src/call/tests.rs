@@ -70,6 +70,12 @@ fn changes_are_lines() {
         line(1_250, CallFact::State(state)),
         "     1.2 s  s7     at east-a1, rung 1, capped at 300 kbit/s"
     );
+    let actions = json!({"cap": 300, "layer": 2, "voice-only": 1});
+    let state = json!({"node": "east-a1", "rung": 3, "cap_kbps": 300, "actions": actions});
+    assert_eq!(
+        line(0, CallFact::State(state)),
+        "     0.0 s  s7     at east-a1, rung 3, capped at 300 kbit/s, layer 2, voice-only"
+    );
     let ended = CallFact::State(json!({"ended": "closed"}));
     assert_eq!(line(0, ended), "     0.0 s  s7     ended: closed");
     let answer = json!({"hook": "degradation", "reason": "lossy", "outcome": "applied", "ago_ms": 40,

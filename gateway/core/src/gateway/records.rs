@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use evenkeel_breakers::{Breaker, JudgedWindow};
 use evenkeel_model::{
-    CoreEvent, Decider, FailureDomain, Hop, MediaDescription, MoveCause, NodeId, PlanRecord, RegionId, RoomId,
-    SessionId, ZoneId,
+    CoreEvent, Decider, FailureDomain, Hop, MediaDescription, MoveCause, NodeId, PlanRecord,
+    RegionId, RoomId, SessionId, ZoneId,
 };
 use evenkeel_nodes::Node;
 use evenkeel_slo::SloRecord;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::Tag;
 use evenkeel_model::{
-    Board, Hop, HopGrant, Incarnation, MediaDescription, MediaLimits, MediaStream, NodeId, PayloadType,
-    Route, RouteCell, RtcpPort, SessionId, Srtp, StreamKind,
+    Board, Hop, HopGrant, Incarnation, MediaDescription, MediaLimits, MediaStream, NodeId,
+    PayloadType, Route, RouteCell, RtcpPort, SessionId, Srtp, StreamKind,
 };
 use tokio::sync::mpsc;
 

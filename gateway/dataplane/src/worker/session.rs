@@ -35,8 +35,8 @@ use evenkeel_media::stun::{StunKey, Username};
 use evenkeel_media::{demux, key_frame, retransmission, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
 use evenkeel_model::{
-    Hop, MediaDescription, MediaLimits, PayloadType, RedundancyMode, RepairKind, RouteCell, SessionId,
-    Srtp, StreamKind,
+    Hop, MediaDescription, MediaLimits, PayloadType, RedundancyMode, RepairKind, RouteCell,
+    SessionId, Srtp, StreamKind,
 };
 use feedback::SenderFeedback;
 use measurements::{reported_loss, reports, voice_jitter};

@@ -69,7 +69,8 @@ async fn each_change_of_a_decision_is_told_once() {
 fn ended_session_is_told_with_its_reason() {
     let mut known = KnownFacts::default();
     let actions = json!({"cap": 300});
-    let running = json!({"hop": {"node": "east-a1"}, "rung": 0, "cap_kbps": 300, "actions": actions});
+    let running =
+        json!({"hop": {"node": "east-a1"}, "rung": 0, "cap_kbps": 300, "actions": actions});
     let state = json!({"node": "east-a1", "rung": 0, "cap_kbps": 300, "actions": actions});
     assert_eq!(known.changes("s1", &running), [CallFact::State(state)]);
     assert_eq!(known.changes("s1", &running), []);

@@ -5,9 +5,10 @@ use evenkeel_control::{
     ScenarioTraffic, SessionView, TraceIds,
 };
 use evenkeel_model::{
-    BreakerMode, BreakerState, ClientTransport, CloseReason, CoreEvent, FailureScope, FeedbackSupport, Health, Hook,
-    Hop, Impairment, ImpairmentSign, Incarnation, MediaDescription, MediaStream, NodeId, NodeProbing, NodeSettings, Op, PathEvidence,
-    PathSegment, PayloadType, Plan, PolicyName, RedundancyMode, RegionId, RegionRole, RoomId, RtcpPort, SessionId,
+    BreakerMode, BreakerState, ClientTransport, CloseReason, CoreEvent, FailureScope,
+    FeedbackSupport, Health, Hook, Hop, Impairment, ImpairmentSign, Incarnation, MediaDescription,
+    MediaStream, NodeId, NodeProbing, NodeSettings, Op, PathEvidence, PathSegment, PayloadType,
+    Plan, PolicyName, RedundancyMode, RegionId, RegionRole, RoomId, RtcpPort, SessionId,
     SloIndicator, Srtp, Starts, StreamKind, Zone, ZoneId,
 };
 use evenkeel_revisions::PolicyStatus;
@@ -302,8 +303,7 @@ fn degraded(rung: u8) -> Plan {
         feedback: FeedbackSupport::default(),
         bitrate_kbps: None,
     };
-    let media =
-        MediaDescription { streams: vec![stream], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+    let media = MediaDescription { streams: vec![stream], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
     let voice_only = Plan::default().with(Op::VoiceOnly, u32::from(rung > 0), &media);
     voice_only.capped(if rung > 1 { 300 } else { 0 })
 }

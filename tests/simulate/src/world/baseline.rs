@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::{
-    Hop, HopGrant, Incarnation, MediaLimits, NodeId, RedundancyMode, RoomId, Route, RouteCell, SessionId,
+    Hop, HopGrant, Incarnation, MediaLimits, NodeId, RedundancyMode, RoomId, Route, RouteCell,
+    SessionId,
 };
 
 use super::{Event, World};

@@ -33,7 +33,10 @@ impl World<'_> {
     fn execute(&mut self, output: GatewayEffect) {
         match output {
             GatewayEffect::Ask(ask) => self.ask(&ask),
-            GatewayEffect::Install(InstalledSession { session, room, route, limits, .. }, offer) => {
+            GatewayEffect::Install(
+                InstalledSession { session, room, route, limits, .. },
+                offer,
+            ) => {
                 let client = self.by_offer[offer.id.0 as usize];
                 let place = session.0 as usize;
                 if self.sessions.len() <= place {

@@ -194,9 +194,7 @@ fn voice_only_newcomers_get_video_once_recovered() {
     assert!(!carriers.is_voice_only(limited));
     assert_eq!(send_caps(&carriers), [0; 3]);
     let shows = |output: &GatewayEffect| match output {
-        GatewayEffect::Plan { session, limits, .. } => {
-            *session == limited && !limits.withholds(96)
-        }
+        GatewayEffect::Plan { session, limits, .. } => *session == limited && !limits.withholds(96),
         _ => false,
     };
     assert!(carriers.world.outputs.iter().any(shows), "its worker is told");

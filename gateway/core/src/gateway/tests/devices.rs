@@ -2,8 +2,8 @@
 
 use evenkeel_model::{
     AdmitVerdict, ClientIdentity, CoreEvent, DecisionOutcome, DegradationAction, DegradeOnFault,
-    GuardRule, Hook, HookAnswer, IngressProtocol, MediaLimits, Metric, Op, PluginFault, PolicyQuestion,
-    SessionId, StreamKind,
+    GuardRule, Hook, HookAnswer, IngressProtocol, MediaLimits, Metric, Op, PluginFault,
+    PolicyQuestion, SessionId, StreamKind,
 };
 
 use super::super::GatewayEffect;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use evenkeel_model::{Impossible, IngressProtocol, MediaDescription, MediaLimits, SessionId, StreamKind};
+use evenkeel_model::{
+    Impossible, IngressProtocol, MediaDescription, MediaLimits, SessionId, StreamKind,
+};
 
 use super::super::GatewayEffect;
 use super::*;

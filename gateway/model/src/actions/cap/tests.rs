@@ -68,7 +68,8 @@ fn cap_saves_nothing_at_the_floor() {
     };
     assert_eq!(limit(24, true, None), Some(DegradationLimit::CapAtFloor));
     assert_eq!(limit(25, true, Some(24)), None);
-    for (sent, exhausted) in [(None, false), (Some(0), false), (Some(24), true), (Some(25), false)] {
+    for (sent, exhausted) in [(None, false), (Some(0), false), (Some(24), true), (Some(25), false)]
+    {
         assert_eq!(limit(0, true, sent).is_some(), exhausted, "{sent:?}");
     }
     assert_eq!(limit(24, false, None), Some(DegradationLimit::CapUnsupported));

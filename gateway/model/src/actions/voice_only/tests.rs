@@ -17,8 +17,7 @@ fn stream(kind: StreamKind, numbers: &[u8]) -> MediaStream {
 }
 
 fn media(video: bool) -> MediaDescription {
-    let mut streams =
-        vec![stream(StreamKind::Audio, &[111]), stream(StreamKind::Video, &[96, 97])];
+    let mut streams = vec![stream(StreamKind::Audio, &[111]), stream(StreamKind::Video, &[96, 97])];
     streams.truncate(1 + usize::from(video));
     MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain }
 }

@@ -33,8 +33,14 @@ fn hitless_hops_carry_until_one_dies() {
 
 #[test]
 fn packet_of_left_hop_never_reaches_client() {
-    let verdict =
-        to_client(OLD, Some(111), &MediaLimits::default(), &on(NEW, None), &Board::new(2), Instant::now());
+    let verdict = to_client(
+        OLD,
+        Some(111),
+        &MediaLimits::default(),
+        &on(NEW, None),
+        &Board::new(2),
+        Instant::now(),
+    );
     assert_eq!(verdict, ForwardVerdict::Drop(DropReason::StaleHop));
 }
 
@@ -44,7 +50,14 @@ fn planned_move_lets_old_hop_finish() {
     let route = on(NEW, Some((OLD, now + Duration::from_millis(500))));
     let board = Board::new(2);
     let at = |ms| {
-        to_client(OLD, Some(111), &MediaLimits::default(), &route, &board, now + Duration::from_millis(ms))
+        to_client(
+            OLD,
+            Some(111),
+            &MediaLimits::default(),
+            &route,
+            &board,
+            now + Duration::from_millis(ms),
+        )
     };
     assert!(matches!(at(499), ForwardVerdict::Pass { leaving: true, .. }));
     assert_eq!(at(500), ForwardVerdict::Drop(DropReason::StaleHop));

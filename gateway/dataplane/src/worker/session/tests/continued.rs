@@ -233,7 +233,8 @@ impl Stage {
                 self.gateway.change_nodes(now, |nodes| nodes.handle_eject(act.hop().node, now)),
             ),
             PLAN => {
-                let withheld = [0, 1 << PICTURE | 1 << REPAIR, 1 << VOICE, 0][usize::from(act.payload)];
+                let withheld =
+                    [0, 1 << PICTURE | 1 << REPAIR, 1 << VOICE, 0][usize::from(act.payload)];
                 let send_kbps = u32::from(act.ssrc) * 100;
                 let limits = MediaLimits { send_kbps, withheld, ..MediaLimits::default() };
                 self.bench.at(ms, |session, cx| session.set_limits(limits, cx));
