@@ -133,7 +133,7 @@ fn fields(object: &str) -> BTreeSet<String> {
 
 fn metrics(all: impl Iterator<Item = Described>) -> String {
     let mut table = "| metric | unit | attributes | meaning |\n|---|---|---|---|\n".to_owned();
-    for Described { name, unit, doc, attributes } in all {
+    for Described { name, unit, doc, attributes, .. } in all {
         let keys = keys(attributes);
         writeln!(table, "| `{name}` | `{unit}` | {keys} | {} |", cell(doc)).unwrap();
     }

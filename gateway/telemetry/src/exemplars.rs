@@ -53,7 +53,7 @@ impl ExemplarTable {
         let labels = labels.iter();
         let labels: SeriesLabels =
             labels.map(|(label, value)| (label.prometheus_label(), (*value).to_owned())).collect();
-        let bounds = metric.bounds();
+        let bounds = metric.described().bounds;
         let bucket = bounds.partition_point(|bound| *bound < value);
         let mut series = self.lock();
         let key = (metric, labels);

@@ -61,10 +61,9 @@ impl MeterInstruments {
             (!is_observed).then(gauge)
         });
         let histograms = Histogram::ALL.iter().map(|metric| {
-            let Described { name, unit, doc, .. } = metric.described();
-            let bounds = metric.bounds().to_vec();
+            let Described { name, unit, doc, bounds, .. } = metric.described();
             let histogram = meter.f64_histogram(name).with_unit(unit).with_description(doc);
-            histogram.with_boundaries(bounds).build()
+            histogram.with_boundaries(bounds.to_vec()).build()
         });
         let (counts, levels) = (counts.collect(), levels.collect());
         MeterInstruments { counts, levels, histograms: histograms.collect() }

@@ -14,6 +14,21 @@ use super::registry::{Attribute, Described, Level};
 /// Bytes in 1,000 bit.
 const BYTES_PER_KBIT: f64 = 125.0;
 
+/// Reads a gauge of a node; `None` if it is absent.
+type NodeValue = fn(&NodeLevel) -> Option<f64>;
+
+/// The gauges of each node.
+const NODE_LEVELS: &[(Level, NodeValue)] = &[
+    (Level::NodeHealth, |it| Some(f64::from(it.health as u32))),
+    (Level::NodeDraining, |it| Some(it.draining.into())),
+    (Level::NodeRoundTrip, |it| Some(it.load?.round_trip?.as_secs_f64())),
+    (Level::NodeLoss, |it| Some(it.load?.loss)),
+    (Level::NodeLoad, |it| Some(it.load?.share)),
+    (Level::NodeCapacity, |it| Some(it.load?.capacity_kbps as f64 * BYTES_PER_KBIT)),
+    (Level::NodeRooms, |it| Some(it.load?.rooms.into())),
+    (Level::NodeSessions, |it| Some(it.load?.sessions?.into())),
+];
+
 /// A node as gauges show it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeLevel {
@@ -99,33 +114,13 @@ impl NodeLevels {
 
     /// The level is observed by this callback.
     pub(super) fn has(level: Level) -> bool {
-        matches!(
-            level,
-            Level::NodeHealth
-                | Level::NodeDraining
-                | Level::NodeRoundTrip
-                | Level::NodeLoss
-                | Level::NodeLoad
-                | Level::NodeCapacity
-                | Level::NodeRooms
-                | Level::NodeSessions
-                | Level::ZoneCapacityLeft
-        )
+        level == Level::ZoneCapacityLeft || NODE_LEVELS.iter().any(|(own, _)| *own == level)
     }
 
     pub(super) fn observed_by(&self, meter: &Meter) {
-        self.observe(meter, Level::NodeHealth, |level| Some(f64::from(level.health as u32)));
-        self.observe(meter, Level::NodeDraining, |level| Some(level.draining.into()));
-        self.observe(meter, Level::NodeRoundTrip, |level| {
-            Some(level.load?.round_trip?.as_secs_f64())
-        });
-        self.observe(meter, Level::NodeLoss, |level| Some(level.load?.loss));
-        self.observe(meter, Level::NodeLoad, |level| Some(level.load?.share));
-        self.observe(meter, Level::NodeCapacity, |level| {
-            Some(level.load?.capacity_kbps as f64 * BYTES_PER_KBIT)
-        });
-        self.observe(meter, Level::NodeRooms, |level| Some(level.load?.rooms.into()));
-        self.observe(meter, Level::NodeSessions, |level| Some(level.load?.sessions?.into()));
+        for (level, value) in NODE_LEVELS {
+            self.observe(meter, *level, *value);
+        }
         self.observe_all(meter, Level::ZoneCapacityLeft, |own, observer| {
             let mut zones: BTreeMap<(Arc<str>, Arc<str>), f64> = BTreeMap::new();
             for level in own.by_name().into_values() {
@@ -138,7 +133,7 @@ impl NodeLevels {
         });
     }
 
-    fn observe(&self, meter: &Meter, level: Level, value: fn(&NodeLevel) -> Option<f64>) {
+    fn observe(&self, meter: &Meter, level: Level, value: NodeValue) {
         self.observe_all(meter, level, move |own, observer| {
             for level in own.by_name().into_values() {
                 if let Some(value) = value(&level) {

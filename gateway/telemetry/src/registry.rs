@@ -3,8 +3,18 @@
 //! Attributes have the names of OpenTelemetry's semantic conventions where one exists. None exist for media gateways: other names
 //! begin with `evenkeel.`, or with `media.` if they would fit any gateway. Units are UCUM base units.
 
-/// A metric as the reference shows it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+use evenkeel_config::token::TokenRefusal;
+use evenkeel_model::forward::DropReason;
+use evenkeel_model::{
+    CloseReason, EvidenceSource, GuardRule, MoveCause, MoveOutcome, Op, PathSegment,
+    RedundancyMode, RepairKind, Strike,
+};
+
+/// All values of a label that this program knows.
+pub type LabelWords = fn() -> Vec<&'static str>;
+
+/// The row of a metric.
+#[derive(Clone, Copy, Debug)]
 pub struct Described {
     /// As exported: `evenkeel.rooms.moved`.
     pub name: &'static str,
@@ -14,9 +24,18 @@ pub struct Described {
     pub doc: &'static str,
     /// The complete set of its labels.
     pub attributes: &'static [Attribute],
+    /// Of a histogram the upper bounds of its buckets, in the unit.
+    pub bounds: &'static [f64],
+    words: &'static [(Attribute, LabelWords)],
 }
 
 impl Described {
+    /// All values of this label; `None` if they depend on the configuration or on clients.
+    pub fn words(self, label: Attribute) -> Option<Vec<&'static str>> {
+        let own = self.words.iter().find(|(attribute, _)| *attribute == label);
+        own.map(|(_, words)| *words).or(label.words()).map(|words| words())
+    }
+
     /// Its name in Prometheus, without the ending of counters and of a histogram's parts: `evenkeel_rooms_moved`.
     pub fn prometheus_name(self) -> String {
         let unit = match self.unit {
@@ -32,8 +51,17 @@ impl Described {
     }
 }
 
+macro_rules! optional {
+    () => {
+        None
+    };
+    ($words:expr) => {
+        Some($words)
+    };
+}
+
 macro_rules! attributes {
-    ($($(#[doc = $doc:literal])+ $name:ident = $key:literal;)*) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $key:literal $(in $words:expr)?;)*) => {
         /// An attribute of spans or a label of metrics.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Attribute { $($(#[doc = $doc])+ $name,)* }
@@ -50,6 +78,11 @@ macro_rules! attributes {
             /// The meaning, for the reference.
             pub const fn doc(self) -> &'static str {
                 match self { $(Attribute::$name => concat!($($doc,)+).trim_ascii(),)* }
+            }
+
+            /// All values of the label, if they are the same in all metrics that do not list their own.
+            const fn words(self) -> Option<LabelWords> {
+                match self { $(Attribute::$name => optional!($($words)?),)* }
             }
 
             /// The label in Prometheus: `evenkeel_scenario`.
@@ -69,7 +102,7 @@ attributes! {
     By = "evenkeel.by";
     /// Cause of a move: `node-down`, `ejected`, `link`, `quality`…; why sessions continue at another process: `upgrade`, `hand-over` or
     /// `takeover`.
-    Cause = "evenkeel.cause";
+    Cause = "evenkeel.cause" in || MoveCause::ALL.map(MoveCause::name).to_vec();
     /// Certainty of a finding, as a share.
     Confidence = "evenkeel.confidence";
     /// A certificate or token with an end: `quic-certificate`, `webrtc-certificate` or `index-token`.
@@ -79,19 +112,19 @@ attributes! {
     /// Whether the native default would have decided otherwise.
     Differs = "evenkeel.differs";
     /// `up` from the client, `down` to the client.
-    Direction = "evenkeel.direction";
+    Direction = "evenkeel.direction" in || vec!["up", "down"];
     /// A document that outlives the process: `policies`, `history`…
     Document = "evenkeel.document";
     /// Why the operation failed, in one of few words: the `reason` of a refusal or an end, or the kind of a failed policy call.
     ErrorType = "error.type";
     /// Kind of a failed policy call: `deadline`, `trap`…; fault of a drill: `kill`, `hang` or `cut`.
-    Fault = "evenkeel.fault";
+    Fault = "evenkeel.fault" in || vec!["deadline", "trap", "out-of-memory", "malformed", "late", "absent"];
     /// Name of the node that a room left.
     From = "evenkeel.from";
     /// Name of a gateway of the group.
     Gateway = "evenkeel.gateway";
     /// The native rule that a decision broke: `churn`…
-    Guard = "evenkeel.guard";
+    Guard = "evenkeel.guard" in || GuardRule::ALL.map(GuardRule::name).to_vec();
     /// The kind of question: `routing`…
     Hook = "evenkeel.hook";
     /// Id of the session with the device, uplink or downlink that impairs media.
@@ -111,7 +144,7 @@ attributes! {
     /// Loss in a segment of a path, as a share of its packets.
     Loss = "evenkeel.loss";
     /// Mode of a room: `hot`, `hitless`…
-    Mode = "evenkeel.mode";
+    Mode = "evenkeel.mode" in || RedundancyMode::ALL.map(RedundancyMode::name).to_vec();
     /// Decision of the native default: `configured` parameters of a scenario, `accept` a session, names of a new room's nodes or
     /// `none`, `keep` rooms where they are and sessions in their quality.
     Native = "evenkeel.native";
@@ -122,7 +155,7 @@ attributes! {
     /// A plugin's note about a decision; the note's key is appended.
     Note = "evenkeel.note";
     /// Degradation action, such as `voice-only`.
-    Op = "evenkeel.op";
+    Op = "evenkeel.op" in || Op::ALL.map(Op::key).to_vec();
     /// Outcome.
     Outcome = "evenkeel.outcome";
     /// Phase of a takeover: `decision`, from the owner's last beat to the ownership, or `continuation`, until its sessions go on.
@@ -140,7 +173,7 @@ attributes! {
     /// Name of a region.
     Region = "evenkeel.region";
     /// Kind of packets that repair others: `rtx`, retransmissions (RFC 4588), or `fec` (RFC 5109, RFC 8627).
-    Repair = "evenkeel.repair";
+    Repair = "evenkeel.repair" in || RepairKind::ALL.map(RepairKind::name).to_vec();
     /// Revision of a policy: the first 12 hexadecimal digits of its digest.
     Revision = "evenkeel.revision";
     /// Number of a room on this gateway: `r7`.
@@ -160,7 +193,7 @@ attributes! {
     /// The nodes that fail together: `node` or `zone`.
     Scope = "evenkeel.scope";
     /// Segment of a session's path: `device`, `uplink`, `leg`, `node`, `gateway`, `downlink` or `unknown`.
-    Segment = "evenkeel.segment";
+    Segment = "evenkeel.segment" in || PathSegment::ALL.map(PathSegment::name).to_vec();
     /// Id of a session: `s4k7mq2-17`, as in the API.
     Session = "session.id";
     /// Number of sessions.
@@ -168,7 +201,7 @@ attributes! {
     /// Indicator of a service level objective: `refusals`, `set-up`, `gap` or `r-factor`.
     Slo = "evenkeel.slo";
     /// `spans`, `logs`, `metrics` or `events`.
-    Signal = "evenkeel.signal";
+    Signal = "evenkeel.signal" in || vec!["spans", "logs", "metrics"];
     /// Time in the plugin, in seconds.
     Duration = "evenkeel.duration";
     /// Name of a counted event.
@@ -176,14 +209,24 @@ attributes! {
     /// Window of a burn rate: `5m`, `1h` or `6h`.
     Window = "evenkeel.window";
     /// Source of evidence about a node: `probe`, `silence`…
-    Witness = "evenkeel.witness";
+    Witness = "evenkeel.witness" in || EvidenceSource::ALL.map(EvidenceSource::name).to_vec();
     /// Name of a zone.
     Zone = "evenkeel.zone";
 }
 
+macro_rules! bounds {
+    () => {
+        &[]
+    };
+    ($bounds:expr) => {
+        $bounds
+    };
+}
+
+/// Rows of metrics: name, unit, labels, and the buckets of a histogram. `Reason in || …`: all values that the label has in this metric.
 macro_rules! metrics {
     ($(#[$enum_doc:meta])* $enum:ident;
-     $($(#[doc = $doc:literal])+ $name:ident = $key:literal, $unit:literal, [$($attribute:ident),*];)*) => {
+     $($(#[doc = $doc:literal])+ $name:ident = $key:literal, $unit:literal, [$($attribute:ident $(in $words:expr)?),*] $(, $bounds:expr)?;)*) => {
         $(#[$enum_doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum $enum { $($(#[doc = $doc])+ $name,)* }
@@ -192,7 +235,7 @@ macro_rules! metrics {
             /// In the order of their numbers.
             pub const ALL: &[$enum] = &[$($enum::$name,)*];
 
-            /// Name, unit, meaning and labels.
+            /// Its row.
             pub const fn described(self) -> Described {
                 match self {
                     $($enum::$name => Described {
@@ -200,6 +243,8 @@ macro_rules! metrics {
                         unit: $unit,
                         doc: concat!($($doc,)+).trim_ascii(),
                         attributes: &[$(Attribute::$attribute,)*],
+                        bounds: bounds!($($bounds)?),
+                        words: &[$($((Attribute::$attribute, $words),)?)*],
                     },)*
                 }
             }
@@ -207,16 +252,45 @@ macro_rules! metrics {
     };
 }
 
+/// Reasons of refusals of offers of a known scenario.
+const REFUSALS: [&str; 14] = [
+    "scenario-of-room",
+    "full",
+    "draining",
+    "rejected",
+    "redirected",
+    "no-node",
+    "clients-impaired",
+    "closed",
+    "not-opened",
+    "no-listener",
+    "address-taken",
+    "room-full",
+    "unknown-node",
+    "outside-networks",
+];
+
+/// Buckets of delays that users notice, in seconds.
+const DELAYS: &[f64] =
+    &[1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 4e-2, 6e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+
+/// Buckets of times in a plugin, in seconds.
+const PLUGIN_TIMES: &[f64] =
+    &[1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2];
+
+/// Buckets of starts of nodes, in seconds.
+const START_TIMES: &[f64] = &[0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 300.0];
+
 metrics! {
     /// A counter.
     Count;
     /// Sessions opened.
     SessionsOpened = "evenkeel.sessions.opened", "{session}", [Scenario];
     /// Offers refused.
-    SessionsRefused = "evenkeel.sessions.refused", "{session}", [Scenario, Reason];
+    SessionsRefused = "evenkeel.sessions.refused", "{session}", [Scenario, Reason in || REFUSALS.to_vec()];
     /// Sessions ended: completed (`requested`, `client-closed`), abandoned at set-up (`not-opened`, `handshake-failed`, `handshake-lost`),
     /// or by a fault (`media-timeout`, `panicked`, [`srtp-counters-lost`](operations.md#srtp-in-a-group)).
-    SessionsClosed = "evenkeel.sessions.closed", "{session}", [Scenario, Reason];
+    SessionsClosed = "evenkeel.sessions.closed", "{session}", [Scenario, Reason in || CloseReason::ALL.map(CloseReason::name).to_vec()];
     /// DTLS handshakes of clients that ended: `done`, or the reason of the failure.
     Handshakes = "evenkeel.handshakes", "{handshake}", [Outcome];
     /// Later offers of WebRTC clients that changed their session: `streams`, `ice`, or `both`.
@@ -229,25 +303,25 @@ metrics! {
     /// Rooms moved to another hop.
     RoomsMoved = "evenkeel.rooms.moved", "{room}", [Cause, By];
     /// Moves that were aborted, by outcome such as `target-lost` or `superseded`.
-    MovesAborted = "evenkeel.moves.aborted", "{move}", [Cause, Outcome];
+    MovesAborted = "evenkeel.moves.aborted", "{move}", [Cause, Outcome in || MoveOutcome::ALL.map(MoveOutcome::name).to_vec()];
     /// Rooms without a usable hop.
     RoomsStranded = "evenkeel.rooms.stranded", "{room}", [Cause];
     /// Changes of the spares of a room.
     RoomsRerouted = "evenkeel.rooms.rerouted", "{room}", [By];
     /// Changes of a room's mode, by the new mode.
-    RoomModes = "evenkeel.rooms.mode_changes", "{room}", [Mode, Reason];
+    RoomModes = "evenkeel.rooms.mode_changes", "{room}", [Mode, Reason in || vec!["scenario", "copies-differ", "capacity"]];
     /// Hops removed from a route while their node was up: not opened there, port closed, flow lost.
-    HopsRemoved = "evenkeel.hops.removed", "{hop}", [Node, Reason];
+    HopsRemoved = "evenkeel.hops.removed", "{hop}", [Node, Reason in || Strike::ALL.map(Strike::name).to_vec()];
     /// Nodes marked down.
     NodeFailures = "evenkeel.node.failures", "{failure}", [Node];
     /// Starts of nodes by their hooks: `starting`, `failed`, `ready`, `refused`.
-    NodeStarts = "evenkeel.node.starts", "{start}", [Node, Outcome];
+    NodeStarts = "evenkeel.node.starts", "{start}", [Node, Outcome in || vec!["starting", "failed", "ready", "refused"]];
     /// Stops of nodes that are no longer needed: `stopping`, `failed`, `stopped`.
-    NodeStops = "evenkeel.node.stops", "{stop}", [Node, Outcome];
+    NodeStops = "evenkeel.node.stops", "{stop}", [Node, Outcome in || vec!["stopping", "failed", "stopped"]];
     /// Witnesses against a node when it was marked down.
     NodeWitnesses = "evenkeel.node.witnesses", "{witness}", [Node, Witness];
     /// Signed messages and encrypted datagrams refused by the gateway or by a node: `clock`, `secret` or `encryption`.
-    NodeMessagesRefused = "evenkeel.node.messages_refused", "{message}", [Reason];
+    NodeMessagesRefused = "evenkeel.node.messages_refused", "{message}", [Reason in || vec!["clock", "secret", "encryption"]];
     /// Refused beats and connections of the group's other gateway, refused answers of the agent beside it, and lists of
     /// nodes that differ: `secret`, `forged`, `clock`, `replayed`, `unknown-peer`, `configuration`, among others.
     ClusterRefused = "evenkeel.cluster.refused", "{refusal}", [Reason];
@@ -258,15 +332,15 @@ metrics! {
     /// Rooms of this gateway that turned out to be at another group as well.
     IndexDuplicates = "evenkeel.index.duplicates", "{room}", [];
     /// Requests to the API over TCP that were refused: their token was `missing` or `wrong`.
-    ApiTokensRefused = "evenkeel.api.tokens_refused", "{request}", [Reason];
+    ApiTokensRefused = "evenkeel.api.tokens_refused", "{request}", [Reason in || vec!["missing", "wrong"]];
     /// Requests that this standby sent to the owner of its group: `answered` or `failed`.
-    ApiRelayed = "evenkeel.api.relayed", "{request}", [Outcome];
+    ApiRelayed = "evenkeel.api.relayed", "{request}", [Outcome in || vec!["answered", "failed"]];
     /// Requests by WHIP and WHEP that were refused for their token: it was `missing`, `malformed`, of another `algorithm`, of a wrong
     /// `signature`, `expired`, `early`, for another `direction`, `scenario` or `room`, or `replayed` with another offer; or their `rate`
     /// was exceeded.
-    WebrtcTokensRefused = "evenkeel.webrtc.tokens_refused", "{request}", [Reason];
+    WebrtcTokensRefused = "evenkeel.webrtc.tokens_refused", "{request}", [Reason in || TokenRefusal::NAMES.to_vec()];
     /// Questions to a policy.
-    PolicyCalls = "evenkeel.policy.calls", "{call}", [Policy, Outcome];
+    PolicyCalls = "evenkeel.policy.calls", "{call}", [Policy, Outcome in || vec!["applied", "abstained", "kept", "guarded", "stale", "faulted"]];
     /// Decisions that differ from the native default's.
     PolicyDiffers = "evenkeel.policy.differs", "{decision}", [Policy];
     /// Failed policy calls.
@@ -276,7 +350,7 @@ metrics! {
     /// Sessions and rooms quarantined for a revision, by the fault.
     PolicyQuarantined = "evenkeel.policy.quarantined", "{subject}", [Policy, Fault];
     /// Steps of rollouts, such as `started`, `advanced`, `activated`, `rolled-back` by the gateway, `reverted` by an operator or a newer revision.
-    PolicyRollouts = "evenkeel.policy.rollouts", "{rollout}", [Policy, Outcome];
+    PolicyRollouts = "evenkeel.policy.rollouts", "{rollout}", [Policy, Outcome in || vec!["activated", "rolled-back", "refused"]];
     /// Refused plugins, by code such as `unsigned` or `proof-failed`.
     PolicyRefusals = "evenkeel.policy.refusals", "{rollout}", [Policy, Reason];
     /// Impairments of sessions' media, by the segment of the path that causes each.
@@ -292,7 +366,7 @@ metrics! {
     /// Bytes of the media packets forwarded.
     Bytes = "media.traffic", "By", [Direction];
     /// Packets not forwarded.
-    PacketsDropped = "media.packets.dropped", "{packet}", [Reason];
+    PacketsDropped = "media.packets.dropped", "{packet}", [Reason in || DropReason::ALL.iter().copied().map(DropReason::name).collect()];
     /// RTP packets of a scenario's sessions, up to the last report of each session's worker.
     ScenarioPackets = "evenkeel.scenario.packets", "{packet}", [Scenario, Direction];
     /// Bytes of the RTP packets of a scenario's sessions.
@@ -320,9 +394,9 @@ metrics! {
     TelemetrySent = "evenkeel.telemetry.sent", "{item}", [Signal];
     /// Spans, log lines and metric collections dropped because the queue was full or the receiver did not accept them;
     /// events dropped because too many came at once.
-    TelemetryDropped = "evenkeel.telemetry.dropped", "{item}", [Signal, Reason];
+    TelemetryDropped = "evenkeel.telemetry.dropped", "{item}", [Signal in || vec!["spans", "logs", "metrics", "events"], Reason in || vec!["queue-full", "not-taken", "behind"]];
     /// Notices of alerts that this gateway posted to a receiver of `[[alert]]`: `delivered` or `failed`.
-    AlertDeliveries = "evenkeel.alert.deliveries", "{delivery}", [Receiver, Outcome];
+    AlertDeliveries = "evenkeel.alert.deliveries", "{delivery}", [Receiver, Outcome in || vec!["delivered", "failed"]];
     /// Failed exports.
     TelemetryFailures = "evenkeel.telemetry.failures", "{attempt}", [Signal];
 }
@@ -446,30 +520,37 @@ metrics! {
     /// A histogram.
     Histogram;
     /// From an offer to the open session, by the place of its node.
-    SessionOpen = "evenkeel.session.open.duration", "s", [Scenario, Region, Zone];
+    SessionOpen = "evenkeel.session.open.duration", "s", [Scenario, Region, Zone], DELAYS;
     /// From the last packet of a node that died to the first one of the next node, of each session that received media, by the place of
     /// the next node.
-    SessionGap = "evenkeel.session.gap.duration", "s", [Scenario, Region, Zone];
+    SessionGap = "evenkeel.session.gap.duration", "s", [Scenario, Region, Zone], DELAYS;
     /// From the start of a move, or from the death of the node, until the room is at its new hop.
-    RoomMove = "evenkeel.rooms.move.duration", "s", [Cause];
+    RoomMove = "evenkeel.rooms.move.duration", "s", [Cause], DELAYS;
     /// Phases of a takeover by this gateway.
-    Takeover = "evenkeel.group.takeover.duration", "s", [Phase];
+    Takeover = "evenkeel.group.takeover.duration", "s", [Phase], DELAYS;
     /// Time in the plugin for one question.
-    PolicyCall = "evenkeel.policy.call.duration", "s", [Policy];
+    PolicyCall = "evenkeel.policy.call.duration", "s", [Policy], PLUGIN_TIMES;
     /// From the switch to a new revision until its first answer.
-    PolicyActivate = "evenkeel.policy.activate.duration", "s", [Policy];
+    PolicyActivate = "evenkeel.policy.activate.duration", "s", [Policy], PLUGIN_TIMES;
     /// From the last packet of a node until it was marked down.
-    Detection = "evenkeel.node.detection.duration", "s", [Node];
+    Detection = "evenkeel.node.detection.duration", "s", [Node], DELAYS;
     /// From the call of a `start` hook until the node answered.
-    NodeStart = "evenkeel.node.start.duration", "s", [Node];
+    NodeStart = "evenkeel.node.start.duration", "s", [Node], START_TIMES;
     /// Length of an event-loop stall.
-    OwnStall = "evenkeel.event_loop.stall.duration", "s", [];
+    OwnStall = "evenkeel.event_loop.stall.duration", "s", [], DELAYS;
     /// R-factor (ITU-T G.107) of each session with measured voice, every 10 s.
-    SessionR = "evenkeel.session.r_factor", "{R}", [Scenario, Region, Zone];
+    SessionR = "evenkeel.session.r_factor", "{R}", [Scenario, Region, Zone], &[30.0, 50.0, 60.0, 65.0, 70.0, 75.0, 80.0, 85.0, 90.0];
     /// Share of packets lost on the way from or to the client before repair, of each session, every 10 s.
-    SessionLoss = "evenkeel.session.loss", "1", [Scenario, Region, Zone, Direction];
+    SessionLoss = "evenkeel.session.loss", "1", [Scenario, Region, Zone, Direction], &[0.0, 1e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5];
     /// Interarrival jitter (RFC 3550, 6.4.1), of each session, every 10 s.
-    SessionJitter = "evenkeel.session.jitter", "s", [Scenario, Region, Zone, Direction];
+    SessionJitter = "evenkeel.session.jitter", "s", [Scenario, Region, Zone, Direction], &[1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2, 0.1, 0.2];
+}
+
+impl Count {
+    /// The counter of this name, as exported.
+    pub fn of_name(name: &str) -> Option<Count> {
+        Count::ALL.iter().copied().find(|it| it.described().name == name)
+    }
 }
 
 impl Histogram {
@@ -481,29 +562,6 @@ impl Histogram {
     /// OTLP has times as exponential histograms, of any range; Prometheus has the same buckets in all versions.
     pub(crate) fn is_exponential(self) -> bool {
         self.described().unit == "s"
-    }
-
-    /// Upper bounds of the buckets, in the unit.
-    pub(crate) const fn bounds(self) -> &'static [f64] {
-        match self {
-            Histogram::PolicyCall | Histogram::PolicyActivate => {
-                &[1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
-            }
-            Histogram::NodeStart => {
-                &[0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 300.0]
-            }
-            Histogram::SessionR => &[30.0, 50.0, 60.0, 65.0, 70.0, 75.0, 80.0, 85.0, 90.0],
-            Histogram::SessionLoss => &[0.0, 1e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5],
-            Histogram::SessionJitter => &[1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2, 0.1, 0.2],
-            Histogram::SessionOpen
-            | Histogram::SessionGap
-            | Histogram::RoomMove
-            | Histogram::Takeover
-            | Histogram::Detection
-            | Histogram::OwnStall => {
-                &[1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 4e-2, 6e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
-            }
-        }
     }
 }
 

@@ -2,37 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use evenkeel_config::token::TokenRefusal;
 use evenkeel_config::{GatewayConfig, NodeConfig, PolicySet};
-use evenkeel_model::forward::DropReason;
-use evenkeel_model::{
-    CloseReason, EvidenceSource, GuardRule, MoveCause, MoveOutcome, Op, PathSegment, PolicyName,
-    RedundancyMode, RepairKind, Strike,
-};
+use evenkeel_model::{CloseReason, PolicyName};
 
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count};
 
 /// Series of a metric that begin so: the SDK merges those of a metric beyond 2,000.
 const SERIES_MAX: usize = 1_000;
-
-/// Reasons of refusals of offers of a known scenario.
-const REFUSALS: [&str; 14] = [
-    "scenario-of-room",
-    "full",
-    "draining",
-    "rejected",
-    "redirected",
-    "no-node",
-    "clients-impaired",
-    "closed",
-    "not-opened",
-    "no-listener",
-    "address-taken",
-    "room-full",
-    "unknown-node",
-    "outside-networks",
-];
 
 /// Labels that have their values together: those of a zone and its region.
 type LabelValues = Vec<(Attribute, String)>;
@@ -85,7 +62,6 @@ fn places(settings: &GatewayConfig) -> Vec<LabelValues> {
 
 /// All values of a metric's label; `None` if they are not known.
 fn known(metric: Count, label: Attribute, settings: &GatewayConfig) -> Option<Vec<String>> {
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let scenarios = || settings.sets.iter().flat_map(|set| &set.scenarios);
     let policies = |set: &PolicySet| {
         let name = |hook| PolicyName { set: set.name.clone(), hook }.to_string();
@@ -96,10 +72,6 @@ fn known(metric: Count, label: Attribute, settings: &GatewayConfig) -> Option<Ve
             let with_hook = settings.nodes.iter().filter(|node| node.start.is_some());
             with_hook.map(|node| node.name.to_string()).collect()
         }
-        (Count::NodeStarts, Attribute::Outcome) => {
-            words(&["starting", "failed", "ready", "refused"])
-        }
-        (Count::NodeStops, Attribute::Outcome) => words(&["stopping", "failed", "stopped"]),
         (_, Attribute::Node) => settings.nodes.iter().map(|node| node.name.to_string()).collect(),
         (_, Attribute::Region) => settings.regions.iter().map(ToString::to_string).collect(),
         (_, Attribute::Policy) => settings.sets.iter().flat_map(policies).collect(),
@@ -107,61 +79,18 @@ fn known(metric: Count, label: Attribute, settings: &GatewayConfig) -> Option<Ve
         (_, Attribute::Receiver) => {
             settings.alerts.iter().map(|receiver| receiver.name.to_string()).collect()
         }
-        (_, Attribute::Direction) => words(&["up", "down"]),
-        (_, Attribute::Segment) => words(&PathSegment::ALL.map(PathSegment::name)),
-        (_, Attribute::Cause) => words(&MoveCause::ALL.map(MoveCause::name)),
-        (_, Attribute::Repair) => words(&RepairKind::ALL.map(RepairKind::name)),
-        (_, Attribute::Mode) => words(&RedundancyMode::ALL.map(RedundancyMode::name)),
-        (_, Attribute::Witness) => words(&EvidenceSource::ALL.map(EvidenceSource::name)),
-        (_, Attribute::Guard) => words(&GuardRule::ALL.map(GuardRule::name)),
-        (_, Attribute::Op) => words(&Op::ALL.map(Op::key)),
-        (_, Attribute::Fault) => {
-            words(&["deadline", "trap", "out-of-memory", "malformed", "late", "absent"])
-        }
         // Without revisions.
         (_, Attribute::By) => {
             let policies = settings.sets.iter().flat_map(policies);
-            policies.chain(words(&["native", "operator", "node"])).collect()
+            policies.chain(["native", "operator", "node"].map(str::to_owned)).collect()
         }
         // Of many scenarios only the series of an alert begin.
         (Count::SessionsClosed, Attribute::Reason)
             if scenarios().count() * CloseReason::ALL.len() > SERIES_MAX =>
         {
-            words(&[CloseReason::Panicked.name()])
+            vec![CloseReason::Panicked.name().to_owned()]
         }
-        (Count::SessionsClosed, Attribute::Reason) => {
-            words(&CloseReason::ALL.map(CloseReason::name))
-        }
-        (Count::SessionsRefused, Attribute::Reason) => words(&REFUSALS),
-        (Count::RoomModes, Attribute::Reason) => words(&["scenario", "copies-differ", "capacity"]),
-        (Count::HopsRemoved, Attribute::Reason) => words(&Strike::ALL.map(Strike::name)),
-        (Count::PacketsDropped, Attribute::Reason) => {
-            DropReason::ALL.into_iter().map(|reason| reason.name().to_owned()).collect()
-        }
-        (Count::NodeMessagesRefused, Attribute::Reason) => {
-            words(&["clock", "secret", "encryption"])
-        }
-        (Count::TelemetryDropped, Attribute::Signal) => {
-            words(&["spans", "logs", "metrics", "events"])
-        }
-        (_, Attribute::Signal) => words(&["spans", "logs", "metrics"]),
-        (Count::TelemetryDropped, Attribute::Reason) => {
-            words(&["queue-full", "not-taken", "behind"])
-        }
-        (Count::ApiTokensRefused, Attribute::Reason) => words(&["missing", "wrong"]),
-        (Count::WebrtcTokensRefused, Attribute::Reason) => words(&TokenRefusal::NAMES),
-        (Count::AlertDeliveries, Attribute::Outcome) => words(&["delivered", "failed"]),
-        (Count::ApiRelayed, Attribute::Outcome) => words(&["answered", "failed"]),
-        (Count::MovesAborted, Attribute::Outcome) => {
-            words(&MoveOutcome::ALL.map(MoveOutcome::name))
-        }
-        (Count::PolicyCalls, Attribute::Outcome) => {
-            words(&["applied", "abstained", "kept", "guarded", "stale", "faulted"])
-        }
-        (Count::PolicyRollouts, Attribute::Outcome) => {
-            words(&["activated", "rolled-back", "refused"])
-        }
-        _ => return None,
+        _ => metric.described().words(label)?.into_iter().map(str::to_owned).collect(),
     })
 }
 
