@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 
+use evenkeel_control::GatewayEvent;
 use evenkeel_model::forward::DropReason;
+use evenkeel_model::{CoreEvent, ListedEvent, NoticeFields, NoticeRow};
 use evenkeel_telemetry::alerts::{INHIBITIONS, RULES, inhibit_rules_file, rules_file};
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level, Sampled, Span};
 
@@ -26,6 +28,7 @@ fn tables_equal_the_registry() {
         ("histograms", metrics(Histogram::ALL.iter().map(|metric| metric.described()))),
         ("spans", spans()),
         ("attributes", attributes()),
+        ("events", events()),
         ("alerts", alert_rules()),
         ("inhibitions", inhibitions()),
     ];
@@ -97,7 +100,47 @@ fn sent() -> BTreeMap<String, BTreeSet<String>> {
     for rest in source.split("EventNotice{name:\"").skip(1) {
         events.entry(rest.split('"').next().unwrap().to_owned()).or_default();
     }
+    for NoticeRow { name, fields } in notices().map(|(_, notice)| notice) {
+        if let NoticeFields::Listed(fields) = fields {
+            let fields = fields.iter().map(|field| (*field).to_owned());
+            events.entry(name.to_owned()).or_default().extend(fields);
+        }
+    }
     events
+}
+
+/// The events of `GET /v1/events` with their meanings.
+fn notices() -> impl Iterator<Item = (&'static str, NoticeRow)> {
+    let rows = CoreEvent::rows().iter().chain(GatewayEvent::rows());
+    rows.filter_map(|row| Some((row.doc, row.notice?)))
+}
+
+fn events() -> String {
+    let mut table = "| event | meaning | fields |\n|---|---|---|\n".to_owned();
+    let mut names: Vec<&str> = Vec::new();
+    for (_, NoticeRow { name, .. }) in notices() {
+        if names.contains(&name) {
+            continue;
+        }
+        names.push(name);
+        let of_name = || notices().filter(|(_, notice)| notice.name == name);
+        let docs: Vec<&str> = of_name().map(|(doc, _)| doc).collect();
+        let fields = of_name().map(|(_, notice)| match notice.fields {
+            NoticeFields::Listed(fields) => {
+                let fields: Vec<String> = fields.iter().map(|it| format!("`{it}`")).collect();
+                fields.join(", ")
+            }
+            NoticeFields::Computed(text) => text.to_owned(),
+        });
+        writeln!(
+            table,
+            "| `{name}` | {} | {} |",
+            cell(&docs.join(" ")),
+            fields.collect::<String>()
+        )
+        .unwrap();
+    }
+    table + "| `missed` | This listener was too slow. | `notices`: how many events it missed |\n"
 }
 
 /// The fields of an object up to its closing brace, without the time that all have. An object that is flattened into it

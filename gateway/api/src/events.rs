@@ -11,11 +11,12 @@ use evenkeel_control::{
 };
 use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_model::{
-    CoreEvent, Decider, EvidenceSource, Health, Hop, Incarnation, ModeChange, MoveCause, NodeId,
-    PluginFault, StartPhase, StopPhase,
+    CoreEvent, Decider, EventValue, EvidenceSource, Health, Hop, Incarnation, ListedEvent,
+    ModeChange, MoveCause, NodeId, NoticeFields, NoticeRow, PluginFault, StartPhase, StopPhase,
 };
 use evenkeel_process::unix_us;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::impairments::impaired;
 use super::object::{milliseconds, object};
@@ -54,6 +55,15 @@ macro_rules! notice {
     }};
 }
 
+/// The fields of an event, in the order of its row.
+struct ListedFields(Vec<(&'static str, Value)>);
+
+impl Serialize for ListedFields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
 /// A witness, and how long it has accused the node.
 #[derive(Clone, Copy, Serialize)]
 struct Accusation {
@@ -79,10 +89,6 @@ impl NoticeWriter {
         let at_us = unix_us(record.at);
         Some(match &record.event {
             GatewayEvent::Core(event) => return self.core_notice(event, record),
-            // For telemetry alone.
-            GatewayEvent::TurnedAway { .. }
-            | GatewayEvent::MediaPaused(_)
-            | GatewayEvent::NodeOrdered { .. } => return None,
             GatewayEvent::Rollout(report) => notice! {
                 "policy", at_us;
                 #[serde(flatten)]
@@ -181,13 +187,6 @@ impl NoticeWriter {
                 evidence: &forecast.evidence,
                 over: *is_over,
             },
-            // A room of this gateway is at another group as well.
-            GatewayEvent::RoomDuplicate { room, group, gateway } => notice! {
-                "room-duplicate", at_us;
-                room: room,
-                group: group,
-                gateway: gateway,
-            },
             // Consecutive RTP packets of a stream that a rung dropped.
             GatewayEvent::Shed { session, run } => notice! {
                 "shed", at_us;
@@ -199,7 +198,33 @@ impl NoticeWriter {
                 first: run.first,
                 packets: run.packets,
             },
+            event => return self.listed(event, record.at),
         })
+    }
+
+    /// An event with the fields of its row; `None` if it is for telemetry alone.
+    fn listed(&self, event: &impl ListedEvent, at: SystemTime) -> Option<EventNotice> {
+        let NoticeRow { name, fields: NoticeFields::Listed(fields) } = event.row().notice? else {
+            return None;
+        };
+        let values = event.noticed();
+        let values = values.iter().map(|value| match value {
+            EventValue::Absent => None,
+            EventValue::Number(number) => Some(Value::from(*number)),
+            EventValue::Flag(flag) => Some(Value::from(*flag)),
+            EventValue::Word(word) => Some(Value::from(&**word)),
+            EventValue::Shown(shown) => Some(Value::from(shown.to_string())),
+            EventValue::Time(time) => Some(Value::from(time.as_micros() as u64)),
+            EventValue::Since(then) => Some(Value::from(since(*then, at))),
+            EventValue::Node(node) => Some(Value::from(&*self.names.of_node(*node).node)),
+            EventValue::Hop(hop) => Some(Value::from(&*self.names.of_hop(*hop).node)),
+            EventValue::By(by) => Some(Value::from(by.to_string())),
+        });
+        let fields = fields.iter().zip(values);
+        let fields = fields.filter_map(|(name, value)| Some((*name, value?)));
+        let fields = [("at_us", Value::from(unix_us(at)))].into_iter().chain(fields);
+        let body = ListedFields(fields.collect());
+        Some(EventNotice { name, data: serde_json::to_string(&body).expect("words and numbers") })
     }
 
     fn core_notice(&mut self, event: &CoreEvent, record: &EventRecord) -> Option<EventNotice> {
@@ -443,8 +468,7 @@ impl NoticeWriter {
                     nodes?: nodes,
                 }
             }
-            // The others are for telemetry alone.
-            _ => return None,
+            event => return self.listed(event, record.at),
         })
     }
 

@@ -71,106 +71,127 @@ evenkeel_model::named! {
     }
 }
 
-/// An event of the core or of control.
-#[derive(Clone, PartialEq, Debug)]
-pub enum GatewayEvent {
-    /// An event of the core.
-    Core(CoreEvent),
-    /// An offer was refused because no listener accepts it, or because of a node that it names.
-    TurnedAway {
-        /// The name of the scenario.
-        scenario: Arc<str>,
-        /// The reason: `no-listener`, `address-taken`, `full`, `room-full`, `unknown-node` or `outside-networks`.
-        reason: &'static str,
-        /// The session and its room, if they were created.
-        session: Option<(SessionId, RoomId)>,
-    },
-    /// A revision advanced, was refused or was rolled back.
-    Rollout(RolloutReport),
-    /// A node did not open a session.
-    NotOpened {
-        /// The number of the session.
-        session: SessionId,
-        /// The number of the node.
-        node: NodeId,
-        /// The answer of the node.
-        reason: Box<str>,
-    },
-    /// The DTLS handshake of a session's client has ended.
-    Handshake {
-        /// The number of the session.
-        session: SessionId,
-        /// The profile of SRTP, or the reason of the failure.
-        result: Result<SrtpProfile, HandshakeFailure>,
-    },
-    /// A session follows a later offer of its WebRTC client.
-    Renegotiated {
-        /// The number of the session.
-        session: SessionId,
-        /// The streams, their direction or their numbers are others.
-        streams_changed: bool,
-        /// Both sides have new ICE credentials.
-        ice_restarted: bool,
-    },
-    /// The node list changed, or a change was refused.
-    NodeList(NodeListUpdate),
-    /// A reload had an effect or was refused.
-    Reload(ReloadReport),
-    /// A removed node is empty and forgotten.
-    NodeRemoved {
-        /// The node's number, which may be reused.
-        node: NodeId,
-        /// The name of the node.
-        name: Arc<str>,
-    },
-    /// This process continues the sessions of another one.
-    Continued {
-        /// The reason.
-        cause: Continuation,
-        /// The number of sessions.
-        sessions: usize,
-        /// The oldest of them, at most 10,000.
-        oldest: Vec<SessionId>,
-        /// The spans of trusted callers.
-        callers: Vec<(SessionId, CallerSpan)>,
-        /// The time since restoring began. A standby begins it in advance.
-        took: Duration,
-    },
-    /// This member of a group has another role, or the group lost or regained redundancy.
-    Group(GroupChange),
-    /// The set of checked losses that would leave rooms without a node or a spare, or sessions with a lower bit rate, changed.
-    LossesUncovered(Vec<UncoveredLoss>),
-    /// Nodes died; their rooms have found other nodes, or will not soon.
-    LossCompared(Box<LossComparison>),
-    /// A warning of what is expected begins or ends.
-    Forecast(ForecastChange),
-    /// A room of this gateway is at another group as well.
-    RoomDuplicate {
-        /// The name of the room.
-        room: Arc<str>,
-        /// The name of the other group.
-        group: Arc<str>,
-        /// The gateway of that group that serves it.
-        gateway: Arc<str>,
-    },
-    /// Media to these clients paused.
-    MediaPaused(Vec<MediaPause>),
-    /// A step of an order to the agent of a node.
-    NodeOrdered {
-        /// The number of the node.
-        node: NodeId,
-        /// The order.
-        order: NodeOrder,
-        /// The step that was reached.
-        step: OrderStep,
-    },
-    /// The rung of a session withheld packets from its client.
-    Shed {
-        /// The number of the session.
-        session: SessionId,
-        /// The withheld packets.
-        run: ShedRun,
-    },
+evenkeel_model::events! {
+    /// An event of the core or of control.
+    #[derive(Clone, PartialEq, Debug)]
+    pub enum GatewayEvent {
+        /// An event of the core.
+        Core(event: CoreEvent)
+        /// An offer was refused because no listener accepts it, or because of a node that it names.
+        TurnedAway {
+            /// The name of the scenario.
+            scenario: Arc<str>,
+            /// The reason: `no-listener`, `address-taken`, `full`, `room-full`, `unknown-node` or `outside-networks`.
+            reason: &'static str,
+            /// The session and its room, if they were created.
+            session: Option<(SessionId, RoomId)>,
+        }
+        /// A revision took a step of its rollout, or was refused or rolled back.
+        Rollout(report: RolloutReport)
+            sends "policy" with "`policy`, `outcome`, `revision`, `previous`, `code`, `reason`, `by`, `stage`, `percent` and others";
+        /// A node did not open a session.
+        NotOpened {
+            /// The number of the session.
+            session: SessionId,
+            /// The number of the node.
+            node: NodeId,
+            /// The answer of the node.
+            reason: Box<str>,
+        }
+            sends "not-opened" with "`session`, `node`, `reason`";
+        /// The DTLS handshake of a session's client has ended.
+        Handshake {
+            /// The number of the session.
+            session: SessionId,
+            /// The profile of SRTP, or the reason of the failure.
+            result: Result<SrtpProfile, HandshakeFailure>,
+        }
+            sends "handshake" with "`session`, `profile`: the crypto suite, or `reason`";
+        /// A session follows a [later offer](api.md#later-offers) of its WebRTC client.
+        Renegotiated {
+            /// The number of the session.
+            session: SessionId,
+            /// The streams, their direction or their numbers are others.
+            streams_changed: bool,
+            /// Both sides have new ICE credentials.
+            ice_restarted: bool,
+        }
+            sends "renegotiated" with "`session`, `streams_changed`, `ice_restarted`";
+        /// The node list was reloaded, or a reload of it was refused.
+        NodeList(update: NodeListUpdate)
+            sends "node-list" with "`by`, `forced`, `added`, `removed`, `changed`, `reason`";
+        /// A reload had an effect or was refused.
+        Reload(report: ReloadReport)
+            sends "reload" with "`by`: `file`, `signal` or `operator`; `took_us`; `added`, `removed`, `changed` (nodes), `requires_restart`, \
+                                 `refused` (policies), or `reason` if nothing changed";
+        /// A removed node is empty and forgotten.
+        NodeRemoved {
+            /// The node's number, which may be reused.
+            node: NodeId,
+            /// The name of the node.
+            name: Arc<str>,
+        }
+            sends "node-removed" with "`node`";
+        /// This process continues the sessions of another one.
+        Continued {
+            /// The reason.
+            cause: Continuation,
+            /// The number of sessions.
+            sessions: usize,
+            /// The oldest of them, at most 10,000.
+            oldest: Vec<SessionId>,
+            /// The spans of trusted callers.
+            callers: Vec<(SessionId, CallerSpan)>,
+            /// The time since restoring began. A standby begins it in advance.
+            took: Duration,
+        }
+            sends "continued" with "`cause` (upgrade, hand-over or takeover), `sessions`, `took_us`";
+        /// This member of a group has another role, or the group [lost or regained redundancy](operations.md#lost-redundancy).
+        Group(change: GroupChange)
+            sends "group" with "`gateway`, `role`, `epoch`, `warnings`";
+        /// The set of [checked losses](failover.md#blast-radius) that would leave rooms without a node or a spare, or sessions with a lower
+        /// bit rate, changed.
+        LossesUncovered(losses: Vec<UncoveredLoss>)
+            sends "losses-uncovered" with "`losses`: scope and place of each, its rooms and sessions, sessions without a node, those with a lower \
+                                           bit rate, and rooms that would lose their spare";
+        /// Five seconds ago nodes died that carried rooms: the effect beside its [prediction](failover.md#blast-radius).
+        LossCompared(comparison: Box<LossComparison>)
+            sends "loss-compared" with "`nodes`, `died_us`, `predicted`: time, scope and place of the check and its figures, null if this loss was \
+                                        not checked; `actual`: rooms, sessions, sessions without a node, and those with a lower bit rate";
+        /// A [warning of what is expected](operations.md#forecasts) begins or ends (`over`).
+        Forecast(change: ForecastChange)
+            sends "forecast" with "`kind`: load, decay or flap; `subject`, the region or node; `expected_us`; `evidence`: its \
+                                   [facts](operations.md#forecasts); `over`";
+        /// A room turned out to be at another group as well: `group` and `gateway` are the other ones.
+        RoomDuplicate {
+            /// The name of the room.
+            room: Arc<str>,
+            /// The name of the other group.
+            group: Arc<str>,
+            /// The gateway of that group that serves it.
+            gateway: Arc<str>,
+        }
+            sends "room-duplicate" [room, group, gateway];
+        /// Media to these clients paused.
+        MediaPaused(pauses: Vec<MediaPause>)
+        /// A step of an order to the agent of a node.
+        NodeOrdered {
+            /// The number of the node.
+            node: NodeId,
+            /// The order.
+            order: NodeOrder,
+            /// The step that was reached.
+            step: OrderStep,
+        }
+        /// A rung left out a run of packets to a client.
+        Shed {
+            /// The number of the session.
+            session: SessionId,
+            /// The withheld packets.
+            run: ShedRun,
+        }
+            sends "shed" with "`session`, `ssrc`, `after`, `first`, `packets`";
+    }
 }
 
 /// Pauses of the media to a client.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ask::{Arm, DecisionNote, DecisionOutcome, GuardRule, Hook, PluginFault, PolicyName};
 use crate::clients::ClientGroup;
 use crate::diagnosis::Impairment;
+use crate::event_rows::EventValue;
 use crate::forwarding::Hop;
 use crate::health::{BreakerMode, BreakerState, EvidenceSource, Health, StartPhase, StopPhase};
 use crate::id::{AskId, NodeId, OfferId, RegionId, RoomId, SessionId};
@@ -140,362 +141,423 @@ impl ModeChange {
     }
 }
 
-/// An event of the core. Fields of the same name have the same meaning in all events.
-#[derive(Clone, PartialEq, Debug)]
-pub enum CoreEvent {
-    /// A question to a policy was decided.
-    Decided {
-        /// The question that was answered.
-        ask: AskId,
-        /// The policy, by set and hook.
-        policy: PolicyName,
-        /// The arm whose revision was asked.
-        arm: Arm,
-        /// The revision that answered; `None` after a fault.
-        revision: Option<Arc<str>>,
-        /// The result after validation.
-        outcome: DecisionOutcome,
-        /// The reason that the plugin gave, for a question about one subject.
-        reason: Option<Arc<str>>,
-        /// The session of a question about one session.
-        session: Option<SessionId>,
-        /// The room of a question about one room.
-        room: Option<RoomId>,
-        /// The number of subjects of the question.
-        rows: u32,
-        /// The time of the question.
-        asked: Instant,
-        /// Time in the plugin; zero after a fault.
-        took: Duration,
-        /// Notes of the plugin on subjects of the question.
-        notes: Vec<DecisionNote>,
-        /// The nodes of the native default for a placement; empty for other questions.
-        native: Vec<NodeId>,
-    },
-    /// Part of a decision broke a rule and was not applied.
-    Guarded {
-        /// The policy, by set and hook.
-        policy: PolicyName,
-        /// The native rule that was broken.
-        guard: GuardRule,
-        /// How often it was broken in one answer.
-        times: u32,
-    },
-    /// A revision faults on a session or room and is no longer asked about it. The subject stays as it is.
-    Quarantined {
-        /// The policy, by set and hook.
-        policy: PolicyName,
-        /// The revision that faults. Other revisions are still asked.
-        revision: Arc<str>,
-        /// The session; `None` if the subject is a room.
-        session: Option<SessionId>,
-        /// The room; `None` if the subject is a session.
-        room: Option<RoomId>,
-        /// The failure of the plugin.
-        fault: PluginFault,
-    },
-    /// A plugin answered differently from a fresh instance of it, so it keeps state between questions.
-    HiddenState {
-        /// The policy, by set and hook.
-        policy: PolicyName,
-        /// The name of the revision: a hash of plugin and settings.
-        revision: Arc<str>,
-        /// The difference between the answers.
-        differs: Box<str>,
-    },
-    /// A session is open.
-    Opened {
-        /// The number of the session.
-        session: SessionId,
-        /// The number of the room.
-        room: RoomId,
-        /// The name that clients requested; the number of a room that is gone.
-        room_name: Arc<str>,
-        /// The name of the scenario.
-        scenario: Arc<str>,
-        /// The node, in one incarnation.
-        hop: Hop,
-        /// The arrival of the offer.
-        offered: Instant,
-        /// The author of the admission.
-        admitted_by: Decider,
-        /// The author of the placement.
-        routed_by: Decider,
-    },
-    /// An offer was turned down.
-    Refused {
-        /// The offer that is answered.
-        offer: OfferId,
-        /// The session and room of the offer, if they were created.
-        session: Option<(SessionId, RoomId)>,
-        /// The name of the scenario.
-        scenario: Arc<str>,
-        /// The reason of the refusal.
-        reason: OfferRefusal,
-    },
-    /// A session ended.
-    Closed {
-        /// The number of the session.
-        session: SessionId,
-        /// The number of the room.
-        room: RoomId,
-        /// The name that clients requested; the number of a room that is gone.
-        room_name: Arc<str>,
-        /// The cause of the end.
-        reason: CloseReason,
-        /// The facts of the session for its history.
-        closed: Box<ClosedSession>,
-    },
-    /// A room moved to another hop.
-    Moved {
-        /// The number of the room.
-        room: RoomId,
-        /// The name that clients requested; the number of a room that is gone.
-        room_name: Arc<str>,
-        /// The name of the scenario.
-        scenario: Arc<str>,
-        /// The live sessions of the room.
-        sessions: Vec<SessionId>,
-        /// The reason of the move.
-        cause: MoveCause,
-        /// The author of the decision.
-        by: Decider,
-        /// The hop before the move.
-        from: Hop,
-        /// `None` if no hop was usable; the core keeps looking.
-        to: Option<Hop>,
-        /// The time at which the move or drain began.
-        started: Instant,
-        /// False: a closed port moved the room, and [`CoreEvent::MoveCauseFound`] tells within two seconds whether its node was dead.
-        is_final: bool,
-    },
-    /// A move was aborted. The room stays at its hop.
-    MoveEnded {
-        /// The number of the room.
-        room: RoomId,
-        /// The name that clients requested; the number of a room that is gone.
-        room_name: Arc<str>,
-        /// Why the move began.
-        cause: MoveCause,
-        /// The author of the decision.
-        by: Decider,
-        /// The hop before the move.
-        from: Hop,
-        /// The hop after the move.
-        to: Hop,
-        /// The time at which the move or drain began.
-        started: Instant,
-        /// Why the move was aborted.
-        outcome: MoveOutcome,
-    },
-    /// A standby of a room changed. The first hop stays.
-    Rerouted {
-        /// The number of the room.
-        room: RoomId,
-        /// The hops, best first.
-        hops: Vec<Hop>,
-        /// The author of the decision.
-        by: Decider,
-    },
-    /// A hop left the route of a room although its node is up.
-    HopRemoved {
-        /// The number of the room.
-        room: RoomId,
-        /// The name that clients requested; the number of a room that is gone.
-        room_name: Arc<str>,
-        /// The node, in one incarnation.
-        hop: Hop,
-        /// The reason why the hop left the route.
-        why: Strike,
-        /// The session that gave the evidence, if it was one session.
-        session: Option<SessionId>,
-    },
-    /// The cause of moves off this hop is known, whose [`CoreEvent::Moved`] was not final: their ports were closed because the node
-    /// was dead, and the [`CoreEvent::Node`] of its death came before; or it lived on.
-    MoveCauseFound {
-        /// The node, in one incarnation.
-        hop: Hop,
-        /// The reason of the moves.
-        cause: MoveCause,
-        /// The moves.
-        moves: Vec<PortMove>,
-    },
-    /// A node's health changed.
-    Node {
-        /// The node and its incarnation.
-        hop: Hop,
-        /// The health before.
-        from: Health,
-        /// The health after.
-        to: Health,
-        /// Evidence against the node, with its time.
-        witnesses: Vec<(EvidenceSource, Instant)>,
-        /// The time of the last packet; `None` before the first.
-        last_heard: Option<Instant>,
-        /// Rooms at the node.
-        rooms: u32,
-    },
-    /// A step in the start of a cold node.
-    Start {
-        /// The number of the node.
-        node: NodeId,
-        /// The step that was reached.
-        step: StartPhase,
-    },
-    /// A step in the stop of a node that is no longer needed.
-    Stop {
-        /// The number of the node.
-        node: NodeId,
-        /// The step that was reached.
-        step: StopPhase,
-    },
-    /// The state of the breaker of a provider of nodes changed.
-    ProviderBreaker {
-        /// The program or host that starts nodes.
-        provider: Arc<str>,
-        /// The state before.
-        from: BreakerState,
-        /// The state after.
-        to: BreakerState,
-        /// Failed starts in a row.
-        failures: u32,
-    },
-    /// The mode of a room changed.
-    Mode {
-        /// The number of the room.
-        room: RoomId,
-        /// The name that clients requested; the number of a room that is gone.
-        room_name: Arc<str>,
-        /// The mode before.
-        from: RedundancyMode,
-        /// The mode it has now.
-        to: RedundancyMode,
-        /// The reason of the change.
-        why: ModeChange,
-    },
-    /// The drain of a node began or ended.
-    Draining {
-        /// The number of the node.
-        node: NodeId,
-        /// True at the start of the drain, false at its end.
-        draining: bool,
-    },
-    /// A draining node is empty, or its deadline passed.
-    Drained {
-        /// The number of the node.
-        node: NodeId,
-        /// Rooms that fit on no other node. They stay until they do.
-        left: u32,
-        /// The time at which the move or drain began.
-        started: Instant,
-    },
-    /// The state of the breaker of a region or zone changed, or is that of the process which this one continues.
-    Breaker {
-        /// The number of the region.
-        region: RegionId,
-        /// The name of the zone; `None`: the breaker is that of the region.
-        zone: Option<Arc<str>>,
-        /// The state before.
-        from: BreakerState,
-        /// The state after.
-        to: BreakerState,
-        /// How the state was decided.
-        mode: BreakerMode,
-        /// Sessions measured within the last second.
-        sessions: u32,
-        /// Sessions with bad media.
-        bad: u32,
-        /// Sessions opened there within the last second.
-        opened: u32,
-        /// Sessions that failed to open within the last second.
-        failed: u32,
-    },
-    /// The state of the breaker of a group of clients changed, or is that of the process which this one continues.
-    ClientBreaker {
-        /// The clients.
-        group: ClientGroup,
-        /// The configuration has the group's name. Other names come from clients.
-        is_configured: bool,
-        /// Groups of the label that the configuration does not name and that have a breaker that is not closed.
-        others_open: u32,
-        /// The treatment of newcomers while the breaker is open.
-        action: NewcomerAction,
-        /// The state before.
-        from: BreakerState,
-        /// The state after.
-        to: BreakerState,
-        /// How the state was decided.
-        mode: BreakerMode,
-        /// Sessions of the group that were measured within the last second.
-        sessions: u32,
-        /// Sessions that their uplink or downlink impairs.
-        bad: u32,
-    },
-    /// The quality of a session changed.
-    Degraded {
-        /// The number of the session.
-        session: SessionId,
-        /// The name that clients requested; the number of a room that is gone.
-        room_name: Arc<str>,
-        /// The kind of the action.
-        op: Op,
-        /// The argument of the action: kbit/s for a cap.
-        arg: u64,
-        /// The rung after the change; 0 is undegraded.
-        rung: u8,
-        /// The author of the decision.
-        by: Decider,
-    },
-    /// The media of a session is impaired from now on, or no longer, or by another segment of its path.
-    Impaired {
-        /// The number of the session.
-        session: SessionId,
-        /// The name that clients requested; the number of a room that is gone.
-        room_name: Arc<str>,
-        /// The name of the scenario.
-        scenario: Arc<str>,
-        /// `None` if the impairment ended.
-        impairment: Option<Box<Impairment>>,
-        /// The impairment before, with its start.
-        ended: Option<(Box<Impairment>, Instant)>,
-    },
-    /// The control loop stalled. Every deadline moved by `late`, and no node was marked down.
-    OwnStall {
-        /// The time for which this process did not run.
-        late: Duration,
-    },
-    /// Most nodes fell silent at once, so the uplink of the gateway is suspected and no node is marked down for silence;
-    /// or the suspicion ended.
-    Uplink {
-        /// True if the gateway doubts its own uplink from now on.
-        doubted: bool,
-        /// The number of nodes that fell silent together.
-        silent: u32,
-        /// Nodes that were heard before.
-        of: u32,
-    },
-    /// A policy began to fail, or no longer does.
-    Standing {
-        /// The question that the policy answers.
-        hook: Hook,
-        /// The policy, by set and hook.
-        policy: PolicyName,
-        /// The fault; `None` if the policy answers again, or had none for five minutes.
-        fault: Option<PluginFault>,
-    },
-    /// A candidate, or an active revision that can be rolled back, exceeded a threshold of its judge.
-    Breached {
-        /// The policy, by set and hook.
-        policy: PolicyName,
-        /// The name of the revision: a hash of plugin and settings.
-        revision: Arc<str>,
-        /// The evidence of harm.
-        breach: Breach,
-        /// The last part of it: the broken rule, the node and the room or session.
-        last: Option<Box<str>>,
-    },
-    /// The gateway admits no more sessions.
-    ShuttingDown,
+crate::events! {
+    /// An event of the core. Fields of the same name have the same meaning in all events.
+    #[derive(Clone, PartialEq, Debug)]
+    pub enum CoreEvent {
+        /// A question to a policy was decided.
+        Decided {
+            /// The question that was answered.
+            ask: AskId,
+            /// The policy, by set and hook.
+            policy: PolicyName,
+            /// The arm whose revision was asked.
+            arm: Arm,
+            /// The revision that answered; `None` after a fault.
+            revision: Option<Arc<str>>,
+            /// The result after validation.
+            outcome: DecisionOutcome,
+            /// The reason that the plugin gave, for a question about one subject.
+            reason: Option<Arc<str>>,
+            /// The session of a question about one session.
+            session: Option<SessionId>,
+            /// The room of a question about one room.
+            room: Option<RoomId>,
+            /// The number of subjects of the question.
+            rows: u32,
+            /// The time of the question.
+            asked: Instant,
+            /// Time in the plugin; zero after a fault.
+            took: Duration,
+            /// Notes of the plugin on subjects of the question.
+            notes: Vec<DecisionNote>,
+            /// The nodes of the native default for a placement; empty for other questions.
+            native: Vec<NodeId>,
+        }
+            logs Debug "policy decided" [ask, policy, arm = arm.name(), outcome = outcome.name(), rows, took];
+            counts "evenkeel.policy.calls" [policy, outcome = outcome.name()];
+        /// Part of a decision broke a rule and was not applied.
+        Guarded {
+            /// The policy, by set and hook.
+            policy: PolicyName,
+            /// The native rule that was broken.
+            guard: GuardRule,
+            /// How often it was broken in one answer.
+            times: u32,
+        }
+            logs Debug "parts of a decision rejected by a guard" [policy, guard = guard.name(), times];
+            counts "evenkeel.policy.guarded" [policy, guard = guard.name()] times *times;
+        /// A revision faults on a session or room and is no longer asked about it. The subject stays as it is.
+        Quarantined {
+            /// The policy, by set and hook.
+            policy: PolicyName,
+            /// The revision that faults. Other revisions are still asked.
+            revision: Arc<str>,
+            /// The session; `None` if the subject is a room.
+            session: Option<SessionId>,
+            /// The room; `None` if the subject is a session.
+            room: Option<RoomId>,
+            /// The failure of the plugin.
+            fault: PluginFault,
+        }
+            logs Warn "subject quarantined: this revision faults on it"
+                [policy, revision, about = quarantined(*session, *room), fault = EventValue::Shown(fault)];
+            counts "evenkeel.policy.quarantined" [policy, fault = fault.name()];
+        /// A plugin answered differently from a fresh instance of it, so it keeps state between questions.
+        HiddenState {
+            /// The policy, by set and hook.
+            policy: PolicyName,
+            /// The name of the revision: a hash of plugin and settings.
+            revision: Arc<str>,
+            /// The difference between the answers.
+            differs: Box<str>,
+        }
+            logs Warn "answer differs from that of a fresh instance: the plugin has hidden state" [policy, revision, differs];
+        /// A session is open.
+        Opened {
+            /// The number of the session.
+            session: SessionId,
+            /// The number of the room.
+            room: RoomId,
+            /// The name that clients requested; the number of a room that is gone.
+            room_name: Arc<str>,
+            /// The name of the scenario.
+            scenario: Arc<str>,
+            /// The node, in one incarnation.
+            hop: Hop,
+            /// The arrival of the offer.
+            offered: Instant,
+            /// The author of the admission.
+            admitted_by: Decider,
+            /// The author of the placement.
+            routed_by: Decider,
+        }
+            counts "evenkeel.sessions.opened" [scenario];
+            sends "opened" with "`session`, `room`, `scenario`, `hop`, `decided_by`";
+        /// An offer was turned down.
+        Refused {
+            /// The offer that is answered.
+            offer: OfferId,
+            /// The session and room of the offer, if they were created.
+            session: Option<(SessionId, RoomId)>,
+            /// The name of the scenario.
+            scenario: Arc<str>,
+            /// The reason of the refusal.
+            reason: OfferRefusal,
+        }
+        /// A session ended.
+        Closed {
+            /// The number of the session.
+            session: SessionId,
+            /// The number of the room.
+            room: RoomId,
+            /// The name that clients requested; the number of a room that is gone.
+            room_name: Arc<str>,
+            /// The cause of the end.
+            reason: CloseReason,
+            /// The facts of the session for its history.
+            closed: Box<ClosedSession>,
+        }
+            counts "evenkeel.sessions.closed" [scenario = &closed.scenario, reason = reason.name()];
+            sends "closed" with "`session`, `room`, `reason`, `totals`";
+        /// A room moved to another hop.
+        Moved {
+            /// The number of the room.
+            room: RoomId,
+            /// The name that clients requested; the number of a room that is gone.
+            room_name: Arc<str>,
+            /// The name of the scenario.
+            scenario: Arc<str>,
+            /// The live sessions of the room.
+            sessions: Vec<SessionId>,
+            /// The reason of the move.
+            cause: MoveCause,
+            /// The author of the decision.
+            by: Decider,
+            /// The hop before the move.
+            from: Hop,
+            /// `None` if no hop was usable; the core keeps looking.
+            to: Option<Hop>,
+            /// The time at which the move or drain began.
+            started: Instant,
+            /// False: a closed port moved the room, and [`CoreEvent::MoveCauseFound`] tells within two seconds whether its node was dead.
+            is_final: bool,
+        }
+            sends "moved" with "`room`, `sessions`, `cause`, `by`, `from`, `to`, `witnesses`, `detect_us`, `took_us`";
+        /// A move was aborted. The room stays where it is.
+        MoveEnded {
+            /// The number of the room.
+            room: RoomId,
+            /// The name that clients requested; the number of a room that is gone.
+            room_name: Arc<str>,
+            /// Why the move began.
+            cause: MoveCause,
+            /// The author of the decision.
+            by: Decider,
+            /// The hop before the move.
+            from: Hop,
+            /// The hop after the move.
+            to: Hop,
+            /// The time at which the move or drain began.
+            started: Instant,
+            /// Why the move was aborted.
+            outcome: MoveOutcome,
+        }
+            logs Debug "move aborted" [room, cause = cause.name(), by, from, to, outcome = outcome.name(), took = started];
+            counts "evenkeel.moves.aborted" [cause = cause.name(), outcome = outcome.name()];
+            sends "move-ended" with "`room`, `cause`, `by`, `from`, `to`, `outcome`, `took_us`";
+        /// A standby of a room changed. The first hop stays.
+        Rerouted {
+            /// The number of the room.
+            room: RoomId,
+            /// The hops, best first.
+            hops: Vec<Hop>,
+            /// The author of the decision.
+            by: Decider,
+        }
+            logs Debug "spares changed" [room, hops = hops.len(), by];
+            counts "evenkeel.rooms.rerouted" [by];
+        /// A hop left the route of a room although its node is up.
+        HopRemoved {
+            /// The number of the room.
+            room: RoomId,
+            /// The name that clients requested; the number of a room that is gone.
+            room_name: Arc<str>,
+            /// The node, in one incarnation.
+            hop: Hop,
+            /// The reason why the hop left the route.
+            why: Strike,
+            /// The session that gave the evidence, if it was one session.
+            session: Option<SessionId>,
+        }
+            logs Debug "hop removed from a route" [room, node = hop, why = why.name()];
+            counts "evenkeel.hops.removed" [node = hop, reason = why.name()];
+            sends "hop-removed" with "`room`, `node`, `reason`, `session`";
+        /// The cause of moves that `moved` gave as `link` is known: their ports were closed because the node was dead. It follows the
+        /// event `node`, which includes them in `rooms`.
+        MoveCauseFound {
+            /// The node, in one incarnation.
+            hop: Hop,
+            /// The reason of the moves.
+            cause: MoveCause,
+            /// The moves.
+            moves: Vec<PortMove>,
+        }
+            logs Debug "cause of earlier moves found" [node = hop, cause = cause.name(), rooms = moves.len()];
+            sends "move-cause" with "`node`, `cause`, `rooms`, `sessions`";
+        /// A node's health changed.
+        Node {
+            /// The node and its incarnation.
+            hop: Hop,
+            /// The health before.
+            from: Health,
+            /// The health after.
+            to: Health,
+            /// Evidence against the node, with its time.
+            witnesses: Vec<(EvidenceSource, Instant)>,
+            /// The time of the last packet; `None` before the first.
+            last_heard: Option<Instant>,
+            /// Rooms at the node.
+            rooms: u32,
+        }
+            sends "node" with "`node`, `incarnation`, `from`, `to`, `witnesses`, `detect_us`, `rooms`, `dependencies_down`";
+        /// A node is being started, fails to, has started, or is not started because of a [limit](elastic.md#budget) (`step` is `refused`).
+        Start {
+            /// The number of the node.
+            node: NodeId,
+            /// The step that was reached.
+            step: StartPhase,
+        }
+            counts "evenkeel.node.starts" [node, outcome = step.name()];
+            sends "start" with "`node`, `step`, `attempt`, `reason`, `retry_after_us`, `took_us`";
+        /// A node that is [no longer needed](elastic.md#stops) is told to stop, has stopped, or fails to.
+        Stop {
+            /// The number of the node.
+            node: NodeId,
+            /// The step that was reached.
+            step: StopPhase,
+        }
+            counts "evenkeel.node.stops" [node, outcome = step.name()];
+            sends "stop" with "`node`, `step` (stopping, stopped or failed), `took_us`";
+        /// The state of the [breaker of a provider of nodes](elastic.md#providers) changed.
+        ProviderBreaker {
+            /// The program or host that starts nodes.
+            provider: Arc<str>,
+            /// The state before.
+            from: BreakerState,
+            /// The state after.
+            to: BreakerState,
+            /// Failed starts in a row.
+            failures: u32,
+        }
+            logs Warn "breaker of a provider of nodes changed" [provider, was = from.name(), is = to.name(), failures];
+            sends "provider-breaker" with "`provider`, `from`, `to`, `failures`";
+        /// A room continues in another mode, or keeps more or less of its own.
+        Mode {
+            /// The number of the room.
+            room: RoomId,
+            /// The name that clients requested; the number of a room that is gone.
+            room_name: Arc<str>,
+            /// The mode before.
+            from: RedundancyMode,
+            /// The mode it has now.
+            to: RedundancyMode,
+            /// The reason of the change.
+            why: ModeChange,
+        }
+            counts "evenkeel.rooms.mode_changes" [mode = to.name(), reason = why.name()];
+            sends "mode" with "`room`, `from`, `to`, `reason`, `nodes`";
+        /// The drain of a node began or ended.
+        Draining {
+            /// The number of the node.
+            node: NodeId,
+            /// True at the start of the drain, false at its end.
+            draining: bool,
+        }
+            sends "draining" with "`node`, `draining`";
+        /// A drained node is empty, or its deadline passed.
+        Drained {
+            /// The number of the node.
+            node: NodeId,
+            /// Rooms that fit on no other node. They stay until they do.
+            left: u32,
+            /// The time at which the move or drain began.
+            started: Instant,
+        }
+            sends "drained" with "`node`, `rooms_left`, `took_us`";
+        /// The state of the [breaker of a region or zone](failover.md#breakers-of-regions-and-zones) changed, or is that of the process
+        /// which this one continues.
+        Breaker {
+            /// The number of the region.
+            region: RegionId,
+            /// The name of the zone; `None`: the breaker is that of the region.
+            zone: Option<Arc<str>>,
+            /// The state before.
+            from: BreakerState,
+            /// The state after.
+            to: BreakerState,
+            /// How the state was decided.
+            mode: BreakerMode,
+            /// Sessions measured within the last second.
+            sessions: u32,
+            /// Sessions with bad media.
+            bad: u32,
+            /// Sessions opened there within the last second.
+            opened: u32,
+            /// Sessions that failed to open within the last second.
+            failed: u32,
+        }
+            sends "breaker" with "`region`, `zone` (absent: that of the region), `from`, `to`, `mode` (auto, or open or closed if an operator \
+                                  holds it), `sessions`, `bad`, `opened`, `failed`, `dependencies_down`";
+        /// The state of the [breaker of a group of clients](failover.md#client-breaker) changed, or is that of the process which this one
+        /// continues.
+        ClientBreaker {
+            /// The clients.
+            group: ClientGroup,
+            /// The configuration has the group's name. Other names come from clients.
+            is_configured: bool,
+            /// Groups of the label that the configuration does not name and that have a breaker that is not closed.
+            others_open: u32,
+            /// The treatment of newcomers while the breaker is open.
+            action: NewcomerAction,
+            /// The state before.
+            from: BreakerState,
+            /// The state after.
+            to: BreakerState,
+            /// How the state was decided.
+            mode: BreakerMode,
+            /// Sessions of the group that were measured within the last second.
+            sessions: u32,
+            /// Sessions that their uplink or downlink impairs.
+            bad: u32,
+        }
+            sends "client-breaker" with "`label`, `value`, `action`, `from`, `to`, `mode`, `sessions`, `bad`, `dependencies_down`";
+        /// The cap or rung of a session changed.
+        Degraded {
+            /// The number of the session.
+            session: SessionId,
+            /// The name that clients requested; the number of a room that is gone.
+            room_name: Arc<str>,
+            /// The kind of the action.
+            op: Op,
+            /// The argument of the action: kbit/s for a cap.
+            arg: u64,
+            /// The rung after the change; 0 is undegraded.
+            rung: u8,
+            /// The author of the decision.
+            by: Decider,
+        }
+            logs Debug "quality changed" [session, op = op.key(), arg, rung, by];
+            counts "evenkeel.degradations" [op = op.key(), by];
+            sends "degraded" with "`session`, `room`, `op`, `arg`, `rung`, `by`";
+        /// Another [segment of its path](operations.md#impaired-media) impairs a session's media, or none does any more.
+        Impaired {
+            /// The number of the session.
+            session: SessionId,
+            /// The name that clients requested; the number of a room that is gone.
+            room_name: Arc<str>,
+            /// The name of the scenario.
+            scenario: Arc<str>,
+            /// `None` if the impairment ended.
+            impairment: Option<Box<Impairment>>,
+            /// The impairment before, with its start.
+            ended: Option<(Box<Impairment>, Instant)>,
+        }
+            logs Debug "impairment changed"
+                [session, scenario = &**scenario, segment = impairment.as_ref().map(|it| it.segment.name())];
+            sends "impaired" with "`session`, `room`, `scenario`, `impairment` as an explanation of the session has it, absent at the end; the sign \
+                                   is that of the beginning: a change of it alone is no event";
+        /// The control loop stalled. Every deadline moved by `late`, and no node was marked down.
+        OwnStall {
+            /// The time for which this process did not run.
+            late: Duration,
+        }
+            counts "evenkeel.event_loop.stalls" [];
+        /// Most nodes fell silent at once, so the uplink of the gateway is suspected and no node is marked down for silence;
+        /// or the suspicion ended.
+        Uplink {
+            /// True if the gateway doubts its own uplink from now on.
+            doubted: bool,
+            /// The number of nodes that fell silent together.
+            silent: u32,
+            /// Nodes that were heard before.
+            of: u32,
+        }
+            sends "uplink" with "`suspect`, `silent`, `of`, `dependencies_down`";
+        /// A policy began to fail, or no longer does.
+        Standing {
+            /// The question that the policy answers.
+            hook: Hook,
+            /// The policy, by set and hook.
+            policy: PolicyName,
+            /// The fault; `None` if the policy answers again, or had none for five minutes.
+            fault: Option<PluginFault>,
+        }
+            sends "policy";
+        /// A candidate, or an active revision that can be rolled back, exceeded a threshold of its judge.
+        Breached {
+            /// The policy, by set and hook.
+            policy: PolicyName,
+            /// The name of the revision: a hash of plugin and settings.
+            revision: Arc<str>,
+            /// The evidence of harm.
+            breach: Breach,
+            /// The last part of it: the broken rule, the node and the room or session.
+            last: Option<Box<str>>,
+        }
+            logs Warn "revision breached a rollback threshold"
+                [policy, revision, breach = EventValue::Shown(breach), last = last.as_deref()];
+        /// The gateway shuts down and admits no more sessions; then `node` is absent.
+        ShuttingDown
+            logs Info "new sessions are refused: shutting down" [];
+            sends "draining";
+    }
+}
+
+/// The subject of a quarantine.
+fn quarantined(session: Option<SessionId>, room: Option<RoomId>) -> String {
+    let session = session.map(|session| session.to_string());
+    session.or(room.map(|room| room.to_string())).unwrap_or_default()
 }
 
 crate::named! {

@@ -13,6 +13,7 @@ mod counters;
 mod device;
 mod diagnosis;
 mod event;
+mod event_rows;
 mod forwarding;
 mod health;
 mod id;
@@ -39,6 +40,9 @@ pub use diagnosis::{Impairment, ImpairmentSign, PathEvidence, PathSegment};
 pub use event::{
     Breach, BreachCount, CloseReason, ClosedMove, ClosedSession, CoreEvent, Figure, ModeChange,
     MoveCause, MoveOutcome, PortMove, Strike,
+};
+pub use event_rows::{
+    CountRow, EventRow, EventValue, ListedEvent, LogLevel, LogRow, NoticeFields, NoticeRow,
 };
 pub use forwarding::{
     AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, LeftHop, Route, RouteCell, forward,

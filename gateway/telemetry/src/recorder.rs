@@ -1,5 +1,6 @@
 //! Turns events into metrics, log lines and spans.
 
+mod rows;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,10 +13,11 @@ use evenkeel_control::{
 };
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_model::{
-    BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ModeChange, MoveCause, NodeId,
-    PolicyName, PortMove, StartPhase, StopPhase,
+    BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ListedEvent, ModeChange, MoveCause,
+    NodeId, PortMove, StartPhase, StopPhase,
 };
 use evenkeel_revisions::RolloutStage;
+use rows::{CORE_ROWS, GATEWAY_ROWS};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tracing::{debug, info, warn};
@@ -100,7 +102,9 @@ impl EventRecorder {
         {
             spans.end_batch(None, at);
         }
-        match &told.event {
+        let event = &told.event;
+        GATEWAY_ROWS[event.number()].record(event, &self.instruments, &self.names, at);
+        match event {
             GatewayEvent::Core(event) => self.handle_event(event, caller, at),
             GatewayEvent::TurnedAway { scenario, reason: word, session } => {
                 let session = *session;
@@ -151,14 +155,9 @@ impl EventRecorder {
                     spans.ordered(*node, *order, *step, at);
                 }
             }
-            // Workers count shed packets; the event is for observers of single packets.
-            // The member logs its own changes, the index its duplicates, the check of losses what it finds, and the forecast its warnings.
-            GatewayEvent::Shed { .. }
-            | GatewayEvent::Group(_)
-            | GatewayEvent::LossesUncovered(_)
-            | GatewayEvent::LossCompared(_)
-            | GatewayEvent::Forecast(_)
-            | GatewayEvent::RoomDuplicate { .. } => {}
+            // The row has everything, or the sender has logged it: the member its changes, the index its duplicates, the check of losses what
+            // it finds, and the forecast its warnings.
+            _ => {}
         }
     }
 
@@ -167,9 +166,10 @@ impl EventRecorder {
         if let Some(spans) = &mut self.spans {
             spans.end_batch(Some(event), at);
         }
+        CORE_ROWS[event.number()].record(event, &self.instruments, &self.names, at);
         match event {
             CoreEvent::Decided {
-                ask,
+                ask: _,
                 policy,
                 arm,
                 revision,
@@ -183,7 +183,6 @@ impl EventRecorder {
                 notes,
                 native,
             } => {
-                debug!(%ask, %policy, arm = arm.name(), outcome = outcome.name(), rows, ?took, "policy decided");
                 let decision = DecisionSpan {
                     policy: policy.clone(),
                     arm: *arm,
@@ -204,23 +203,6 @@ impl EventRecorder {
                     spans.decided(decision, at);
                 }
             }
-            CoreEvent::Guarded { policy, guard, times } => {
-                debug!(%policy, guard = guard.name(), times, "parts of a decision rejected by a guard");
-                let policy = policy.to_string();
-                let labels = [(Attribute::Policy, &*policy), (Attribute::Guard, guard.name())];
-                self.instruments.count(Count::PolicyGuarded, u64::from(*times), &labels);
-            }
-            CoreEvent::Quarantined { policy, revision, session, room, fault } => {
-                let about = session.map(|session| session.to_string());
-                let about = about.or(room.map(|room| room.to_string())).unwrap_or_default();
-                warn!(%policy, %revision, about, %fault, "subject quarantined: this revision faults on it");
-                let policy = policy.to_string();
-                let labels = [(Attribute::Policy, &*policy), (Attribute::Fault, fault.name())];
-                self.instruments.count(Count::PolicyQuarantined, 1, &labels);
-            }
-            CoreEvent::HiddenState { policy, revision, differs } => {
-                warn!(%policy, %revision, %differs, "answer differs from that of a fresh instance: the plugin has hidden state");
-            }
             CoreEvent::Opened { .. } => self.opened(event, caller, at),
             CoreEvent::Refused { offer: _, session, scenario, reason } => {
                 let (word, reason, session) = (refusal(reason), Some(reason), *session);
@@ -230,7 +212,6 @@ impl EventRecorder {
             CoreEvent::Moved { .. } => self.moved(event, at),
             CoreEvent::MoveCauseFound { hop, cause, moves } => {
                 let place = self.names.of_hop(*hop);
-                debug!(node = %place.node, cause = cause.name(), rooms = moves.len(), "cause of earlier moves found");
                 for PortMove { scenario, sessions, took, .. } in moves {
                     self.count_move(*cause, &Decider::Native, scenario, sessions, &place, *took);
                     if *cause == MoveCause::NodeDown
@@ -239,17 +220,6 @@ impl EventRecorder {
                         spans.note_failover(*hop, sessions, at);
                     }
                 }
-            }
-            CoreEvent::Rerouted { room, hops, by } => {
-                debug!(%room, hops = hops.len(), %by, "spares changed");
-                let labels = [(Attribute::By, &*decider_name(by))];
-                self.instruments.count(Count::RoomsRerouted, 1, &labels);
-            }
-            CoreEvent::HopRemoved { room, room_name: _, hop, why, session: _ } => {
-                let (node, why) = (self.names.of_hop(*hop).node, why.name());
-                debug!(%room, %node, why, "hop removed from a route");
-                let labels = [(Attribute::Node, &*node), (Attribute::Reason, why)];
-                self.instruments.count(Count::HopsRemoved, 1, &labels);
             }
             CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms } => {
                 let earliest = witnesses.iter().map(|(_, since)| *since).min();
@@ -282,7 +252,7 @@ impl EventRecorder {
             }
             CoreEvent::Start { node, step } => self.start(*node, *step, at),
             CoreEvent::Mode { room, room_name: _, from, to, why } => {
-                let (from, to, reason) = (from.name(), to.name(), why.name());
+                let (from, to) = (from.name(), to.name());
                 match why {
                     ModeChange::Scenario => debug!(%room, from, to, "mode changed"),
                     ModeChange::Capacity => {
@@ -293,8 +263,6 @@ impl EventRecorder {
                         warn!(%room, from, to, ?nodes, "mode changed: the nodes alter SSRC, sequence number or payload");
                     }
                 }
-                let labels = [(Attribute::Mode, to), (Attribute::Reason, reason)];
-                self.instruments.count(Count::RoomModes, 1, &labels);
             }
             CoreEvent::Draining { node, draining } => {
                 let name = self.names.of_node(*node);
@@ -303,14 +271,6 @@ impl EventRecorder {
                 if let Some(spans) = &mut self.spans {
                     spans.draining(*node, *draining);
                 }
-            }
-            CoreEvent::MoveEnded { room, room_name: _, cause, by, from, to, started, outcome } => {
-                let (node, to_node) = (self.names.of_hop(*from).node, self.names.of_hop(*to).node);
-                let (cause, outcome) = (cause.name(), outcome.name());
-                let took = at.now.saturating_duration_since(*started);
-                debug!(%room, cause, %by, from = %node, to = %to_node, outcome, ?took, "move aborted");
-                let labels = [(Attribute::Cause, cause), (Attribute::Outcome, outcome)];
-                self.instruments.count(Count::MovesAborted, 1, &labels);
             }
             CoreEvent::Drained { node, left, started } => {
                 let name = self.names.of_node(*node).node;
@@ -373,25 +333,19 @@ impl EventRecorder {
                     spans.client_breaker(group, *to, at);
                 }
             }
-            CoreEvent::ProviderBreaker { provider, from, to, failures } => {
-                let (was, is) = (from.name(), to.name());
-                warn!(%provider, was, is, failures, "breaker of a provider of nodes changed");
+            CoreEvent::ProviderBreaker { provider, from: _, to, failures: _ } => {
                 let labels = [(Attribute::Provider, &**provider)];
                 self.instruments.level(Level::ProviderBreaker, f64::from(*to as u32), &labels);
             }
             CoreEvent::Stop { node, step } => self.stop(*node, *step, at),
-            CoreEvent::Degraded { session, room_name: _, op, arg, rung, by } => {
-                debug!(%session, op = op.key(), arg, rung, %by, "quality changed");
-                let labels = [(Attribute::Op, op.key()), (Attribute::By, &*decider_name(by))];
-                self.instruments.count(Count::Degradations, 1, &labels);
+            CoreEvent::Degraded { .. } => {
                 if let Some(spans) = &mut self.spans {
                     spans.degraded(event, at);
                 }
             }
-            CoreEvent::Impaired { session, room_name: _, scenario, impairment, ended: _ } => {
-                let segment = impairment.as_ref().map(|impairment| impairment.segment.name());
-                debug!(%session, scenario = &**scenario, segment, "impairment changed");
-                if let Some(segment) = segment {
+            CoreEvent::Impaired { scenario, impairment, .. } => {
+                if let Some(impairment) = impairment {
+                    let segment = impairment.segment.name();
                     let labels =
                         [(Attribute::Scenario, &**scenario), (Attribute::Segment, segment)];
                     self.instruments.count(Count::Impairments, 1, &labels);
@@ -407,7 +361,6 @@ impl EventRecorder {
                 } else {
                     debug!(?late, "event loop stalled; failure detection skipped");
                 }
-                self.instruments.count(Count::OwnStalls, 1, &[]);
                 self.instruments.time(Histogram::OwnStall, *late, &[]);
             }
             CoreEvent::Uplink { doubted, silent, of } => {
@@ -431,12 +384,8 @@ impl EventRecorder {
                 let labels = [(Attribute::Policy, &*policy.to_string())];
                 self.instruments.level(Level::PolicyFailing, failing, &labels);
             }
-            // The consequence is recorded as a rollout.
-            CoreEvent::Breached { policy, revision, breach, last } => {
-                let last = last.as_deref();
-                warn!(%policy, %revision, %breach, last, "revision breached a rollback threshold");
-            }
-            CoreEvent::ShuttingDown => info!("new sessions are refused: shutting down"),
+            // The row has everything.
+            _ => {}
         }
     }
 
@@ -513,8 +462,6 @@ impl EventRecorder {
     fn decided(&self, decision: &DecisionSpan) {
         let name = decision.policy.to_string();
         let policy = (Attribute::Policy, &*name);
-        let outcome = (Attribute::Outcome, decision.outcome.name());
-        self.instruments.count(Count::PolicyCalls, 1, &[policy, outcome]);
         match &decision.outcome {
             DecisionOutcome::Faulted(fault) => {
                 let labels = [policy, (Attribute::Fault, fault.name())];
@@ -550,8 +497,6 @@ impl EventRecorder {
                 warn!(node = %name, limit = why.name(), "node not started");
             }
         }
-        let labels = [(Attribute::Node, &*name), (Attribute::Outcome, step.name())];
-        self.instruments.count(Count::NodeStarts, 1, &labels);
         if let Some(spans) = &mut self.spans {
             spans.start(node, step, at);
         }
@@ -564,8 +509,6 @@ impl EventRecorder {
             StopPhase::Done { took } => info!(node = %name, ?took, "node stopped"),
             StopPhase::Failed => warn!(node = %name, "node still answers; stop given up"),
         }
-        let labels = [(Attribute::Node, &*name), (Attribute::Outcome, step.name())];
-        self.instruments.count(Count::NodeStops, 1, &labels);
         if let Some(spans) = &mut self.spans {
             spans.stop(node, step, at);
         }
@@ -579,13 +522,5 @@ fn log_node_list(told: &NodeListUpdate) {
             info!(by, forced, ?added, ?removed, ?changed, "node list changed");
         }
         Err(reason) => warn!(by, forced, %reason, "node list refused; nothing changed"),
-    }
-}
-
-/// The decider without its revision, to bound the number of label values.
-fn decider_name(by: &Decider) -> String {
-    match by {
-        Decider::Policy { policy, .. } => PolicyName::to_string(policy),
-        Decider::Native | Decider::Operator | Decider::Node => by.to_string(),
     }
 }

@@ -108,6 +108,16 @@ fn rollouts_faults_and_drains_are_published() {
 }
 
 #[test]
+fn listed_event_has_the_fields_of_its_row() {
+    let (world, mut listening) = listening();
+    let (room, group, gateway) = ("room-1".into(), "west".into(), "west-1".into());
+    world.happen(GatewayEvent::RoomDuplicate { room, group, gateway }, None);
+    let mut told = listening.notice("room-duplicate");
+    assert!(told.as_object_mut().unwrap().remove("at_us").is_some());
+    assert_eq!(told, json!({"room": "room-1", "group": "west", "gateway": "west-1"}));
+}
+
+#[test]
 fn slow_listener_gets_missed_count() {
     let world = World::with(1);
     let mut listening = world.ask("GET /v1/events", "");

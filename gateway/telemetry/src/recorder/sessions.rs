@@ -6,7 +6,8 @@ use evenkeel_control::{MediaPause, NodeName, TraceCaller};
 use evenkeel_model::{CoreEvent, Decider, MoveCause, NodeId, SessionId};
 use tracing::{debug, warn};
 
-use super::{EventRecorder, decider_name};
+use super::EventRecorder;
+use super::rows::decider_name;
 use crate::exemplars::SampledSpan;
 use crate::registry::{Attribute, Count, Histogram};
 use crate::spans::{Moment, Turned};
@@ -32,7 +33,6 @@ impl EventRecorder {
         let CoreEvent::Opened { session, room, scenario, hop, offered, .. } = event else { return };
         let place = self.names.of_hop(*hop);
         debug!(%session, %room, scenario = &**scenario, node = %place.node, "session opened");
-        self.instruments.count(Count::SessionsOpened, 1, &[(Attribute::Scenario, &**scenario)]);
         if let Some(spans) = &mut self.spans {
             spans.opened(event, caller, at);
         }
@@ -76,10 +76,8 @@ impl EventRecorder {
     }
 
     pub(super) fn closed(&mut self, event: &CoreEvent, at: Moment) {
-        let CoreEvent::Closed { session, room, reason, closed, .. } = event else { return };
+        let CoreEvent::Closed { session, room, reason, .. } = event else { return };
         debug!(%session, %room, reason = reason.name(), "session closed");
-        let labels = [(Attribute::Scenario, &*closed.scenario), (Attribute::Reason, reason.name())];
-        self.instruments.count(Count::SessionsClosed, 1, &labels);
         if let Some(spans) = &mut self.spans {
             spans.closed(event, at);
         }
