@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::process::Command;
-use std::thread;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,10 +46,36 @@ fn machine() -> String {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         line.split_once(':').map_or("", |(_, value)| value.trim()).to_owned()
     };
-    let processors = thread::available_parallelism().map_or(0, usize::from);
+    // All of the machine: a command may have pinned this thread to a few.
+    let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let processors = processors.lines().filter(|line| line.starts_with("processor")).count();
     let model = field("/proc/cpuinfo", "model name");
     let memory = field("/proc/meminfo", "MemTotal");
     let memory: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{processors} × {model}, {} MiB, Linux {}", memory / 1024, kernel.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+    use nix::unistd::Pid;
+
+    use super::*;
+
+    #[test]
+    fn pinned_thread_reports_all_processors() {
+        let all = machine();
+        let pinned = std::thread::spawn(|| {
+            let this = Pid::from_raw(0);
+            let allowed = sched_getaffinity(this).unwrap();
+            let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap()).unwrap();
+            let mut one = CpuSet::new();
+            one.set(first).unwrap();
+            sched_setaffinity(this, &one).unwrap();
+            machine()
+        });
+        assert_eq!(pinned.join().unwrap(), all);
+        assert!(!all.starts_with('0'), "{all}");
+    }
 }
