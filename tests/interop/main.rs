@@ -22,3 +22,13 @@ mod telemetry;
 mod webrtc;
 mod webtransport;
 mod whip;
+
+#[test]
+fn each_row_of_a3d43ed3_is_there() {
+    let program = std::env::current_exe().expect("a path");
+    let list = std::process::Command::new(program).arg("--list").output().expect("it runs");
+    let list = String::from_utf8_lossy(&list.stdout).replace("::tests::", "::").replace("::", ".");
+    let now = list.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+    let gone: Vec<_> = evenkeel_report::earlier_rows("interop").difference(&now).copied().collect();
+    assert!(gone.is_empty(), "{gone:?}");
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use evenkeel_report::{AcceptanceRow, LimitTable, RowLimits};
+use evenkeel_report::{AcceptanceRow, LimitTable, RowLimits, earlier_rows};
 use evenkeel_telemetry::alerts::RULES;
 use serde_json::{Value, json};
 
@@ -28,10 +28,16 @@ pub(crate) fn id_of_rule(rule: &str) -> String {
     format!("alert.{rule}")
 }
 
+/// The ids of all rows.
+fn ids() -> Vec<String> {
+    let rules = RULES.iter().map(|rule| id_of_rule(rule.name));
+    rules.chain(OTHERS.map(str::to_owned)).collect()
+}
+
 /// The limits of a row.
 fn limits(id: &str) -> RowLimits {
-    let rules: Vec<String> = RULES.iter().map(|rule| id_of_rule(rule.name)).collect();
-    let all: Vec<&str> = rules.iter().map(String::as_str).chain(OTHERS).collect();
+    let all = ids();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
     assert!(all.contains(&id), "{id} is no row of e2e-telemetry");
     LimitTable::load().and_then(|table| table.rows_of("e2e-telemetry", &all)).unwrap().of(id)
 }
@@ -77,4 +83,12 @@ pub(crate) fn report(rows: &[AcceptanceRow]) {
     let rows = rows.iter().map(|row| json!(row));
     let all: Vec<Value> = earlier.into_iter().flatten().chain(rows).collect();
     evenkeel_report::write(&json!({"rows": all}), &path).unwrap();
+}
+
+#[test]
+fn each_row_of_a3d43ed3_is_there() {
+    let now = ids();
+    let now = now.iter().map(String::as_str).collect();
+    let gone: Vec<_> = earlier_rows("e2e-telemetry").difference(&now).copied().collect();
+    assert!(gone.is_empty(), "{gone:?}");
 }

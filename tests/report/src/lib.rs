@@ -1,5 +1,6 @@
 //! Limits, gateway path, report file and exit code of commands that measure or accept.
 
+mod earlier;
 mod kept;
 mod limits;
 mod row;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+pub use earlier::earlier_rows;
 pub use kept::{KeptReport, LAST};
 pub use limits::{FigureLimit, LimitTable, RowLimits, SAMPLES_MIN, SectionLimits};
 pub use row::AcceptanceRow;

@@ -2,8 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 
 use evenkeel_report::{FigureLimit, LimitTable, SectionLimits};
 
@@ -76,49 +74,4 @@ fn no_limit_is_looser_than_in_code() {
         }
     }
     assert!(looser.is_empty(), "{looser:#?}");
-}
-
-/// The sources that name the rows of a section.
-fn sources(section: &str, row: &str) -> Vec<String> {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let files: Vec<String> = match section {
-        "chaos" => {
-            let rows = fs::read_dir(tests.join("chaos/src/rows")).unwrap();
-            let name = |file: fs::DirEntry| file.file_name().into_string().unwrap();
-            rows.map(|file| format!("chaos/src/rows/{}", name(file.unwrap()))).collect()
-        }
-        "bench" | "telemetry" => {
-            ["targets.rs", "srtp.rs"].map(|it| format!("bench/src/{it}")).into()
-        }
-        "policy" => {
-            ["table.rs", "judged.rs", "corpus.rs"].map(|it| format!("bench/src/policy/{it}")).into()
-        }
-        "diagnosis" => vec!["chaos/src/diagnosis.rs".to_owned()],
-        "forecast" => vec!["forecast/src/main.rs".to_owned()],
-        "e2e-telemetry" => vec![
-            "behaviour/harness/report.rs".to_owned(),
-            "../gateway/telemetry/src/alerts.rs".to_owned(),
-        ],
-        "interop" => vec![format!("interop/{}.rs", row.split('.').next().unwrap())],
-        _ => panic!("no section {section}"),
-    };
-    files.iter().map(|file| fs::read_to_string(tests.join(file)).unwrap()).collect()
-}
-
-#[test]
-fn no_row_disappears() {
-    let mut gone = Vec::new();
-    for EarlierLimit { section, row, .. } in earlier() {
-        let name = ["bad.", "good.", "alert."].iter().find_map(|kind| row.strip_prefix(kind));
-        let name = name.filter(|_| !["alert.control", "alert.sent"].contains(&row)).unwrap_or(row);
-        let text = match section {
-            "interop" => format!("fn {}(", row.split_once('.').unwrap().1),
-            _ if row.starts_with("srtp.") => "srtp.{}.{call}".to_owned(),
-            _ => format!("{name}\""),
-        };
-        if row != "*" && !sources(section, row).iter().any(|source| source.contains(&text)) {
-            gone.push(format!("{section} {row}"));
-        }
-    }
-    assert!(gone.is_empty(), "{gone:#?}");
 }
