@@ -91,6 +91,8 @@ pub(crate) struct Struck {
     /// Counters of the links before the fault.
     before: RelayTally,
     turn: u32,
+    /// The part of a stranger's ClientHellos that the gateway read, per cent; `None` for other faults.
+    pub(crate) hellos_read: Option<f64>,
 }
 
 /// The name of the gateway's control thread.
@@ -116,6 +118,10 @@ impl Fault {
         let before = stage.tally(&names)?;
         let at_ns = clock::now_ns();
         self.begin(stage, &names, turn)?;
+        let hellos_read = match self {
+            Fault::HelloFlood(long) => Some(flood::flood(stage, long).await?),
+            _ => None,
+        };
         self.go_on(stage, crowd, &names, turn).await?;
         let nodes = numbers(&names);
         let scope = match self {
@@ -130,7 +136,7 @@ impl Fault {
             _ if names.is_empty() || names.len() == stage.nodes.len() => Scope::Everybody,
             _ => Scope::Nodes(nodes),
         };
-        Ok(Struck { happened: Happened { at_ns, scope }, names, before, turn })
+        Ok(Struck { happened: Happened { at_ns, scope }, names, before, turn, hellos_read })
     }
 
     fn begin(self, stage: &mut Stage, names: &[String], turn: u32) -> Result<(), String> {
@@ -165,7 +171,7 @@ impl Fault {
         turn: u32,
     ) -> Result<(), String> {
         match self {
-            Fault::Kill(..) => Ok(()),
+            Fault::Kill(..) | Fault::HelloFlood(_) => Ok(()),
             Fault::Sleep(_, long)
             | Fault::NoDescriptors(_, long)
             | Fault::Misbehave(_, long)
@@ -206,7 +212,6 @@ impl Fault {
             Fault::Owner(loss) => loss.go_on(stage).await,
             Fault::Store(outage) => outage.go_on(stage).await,
             Fault::Rebind => crowd.rebind().map_err(|error| error.to_string()),
-            Fault::HelloFlood(long) => flood::flood(stage, long).await,
             Fault::Reconnect => {
                 crowd.reconnect(|| stage.admin()).await.map_err(|error| error.to_string())
             }

@@ -33,10 +33,12 @@ mod runs;
 mod stage;
 mod store;
 mod table;
+mod tries;
 mod unplaced;
 mod webrtc;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -48,11 +50,10 @@ use evenkeel_testkit::namespace;
 
 use diagnosis::DiagnosisReport;
 use limits::Limits;
-use play::RowEnd;
-use report::{Played, Report, RowPlayed, RowReport};
-use row::Row;
+use report::{Played, Report, RowReport};
 use runs::RowRuns;
 use stage::Places;
+use tries::Tries;
 
 /// Inject faults into a running gateway and measure the effect on its sessions
 #[derive(Parser)]
@@ -97,12 +98,6 @@ struct DiagnosisOptions {
 const ROW_WITHIN: Duration = Duration::from_secs(300);
 /// Time limit of all rows in each run; the rest is skipped. The comparison has its own time.
 const ALL_WITHIN: Duration = Duration::from_secs(50 * 60);
-
-/// A machine that stalls for a moment is no reason to skip a row; one that stalls in each control run cannot measure it.
-const CONTROL_TRIES: u32 = 3;
-
-/// Below this idle time of the processors clients lag behind their clocks when a fault adds work.
-const IDLE_MIN_PERCENT: f64 = 25.0;
 
 /// The names of the comparisons on the command line.
 const OUTAGE: &str = "outage";
@@ -181,8 +176,8 @@ fn run(choice: &Choice) -> Result<(), String> {
         let mut runs: BTreeMap<String, Vec<AcceptanceRow>> = BTreeMap::new();
         for seed in (choice.seed..).take(choice.runs as usize) {
             let left = (ALL_WITHIN * choice.runs).saturating_sub(began.elapsed()).min(ROW_WITHIN);
-            let may_halve = choice.sessions.is_none();
-            let play = play_row(row, &limits, &places, seed, left, may_halve);
+            let tries = Tries::begin(row, &limits, choice.sessions.is_none());
+            let play = play_row(tries, &places, seed, left);
             for run in runtime.block_on(play) {
                 table::row(&run);
                 runs.entry(run.row.id.clone()).or_default().push(run.row.clone());
@@ -241,57 +236,25 @@ fn places(evenkeel: &Path, command: &str) -> Result<Places, String> {
     Ok(Places { evenkeel, own, folder })
 }
 
-/// Plays a row, and returns its reports. If `may_halve` and the sessions leave too little of the processors idle, the row is not measured, and
-/// played again with half of them under an id of its own: gateways, nodes and clients share the processors, and the gaps would be those of clients
-/// that lag. A row whose control run exceeds a limit is played again, and not measured if it does each time.
+/// Plays a row, again if a run measured nothing, and returns its reports.
 async fn play_row(
-    asked: Row,
-    limits: &Limits,
+    mut tries: Tries<'_>,
     places: &Places,
     seed: u64,
     within: Duration,
-    may_halve: bool,
 ) -> Vec<RowReport> {
     let until = tokio::time::Instant::now() + within;
-    let (mut row, mut reports, mut tries) = (asked, Vec::new(), 0);
     loop {
         let mut played = Played::default();
         let machine = MachineWatch::begin();
-        let halved = row.halved().filter(|_| may_halve);
-        let busy_at = if halved.is_some() { IDLE_MIN_PERCENT } else { 0.0 };
-        let play = play::play(&row, places, seed, limits, busy_at, &mut played);
+        let (row, limits) = (*tries.row(), tries.limits());
+        let play = play::play(&row, places, seed, limits, tries.busy_at(), &mut played);
         let outcome = tokio::time::timeout_at(until, play).await;
-        let id = row.report_id();
-        match (&outcome, halved) {
-            (Ok(Ok(RowEnd::Busy)), Some(halved)) => {
-                let (sessions, idle) = (row.sessions, played.control.idle_percent);
-                let reason =
-                    format!("{sessions} sessions leave {idle:.0} % of the processors idle");
-                println!("{id}: {reason}; again with {}", halved.sessions);
-                if reports.is_empty() {
-                    let control = played.control;
-                    reports.push(RowReport::not_measured(&asked, limits, control, reason));
-                }
-                row = halved;
-                continue;
-            }
-            (Ok(Ok(RowEnd::Unfit(reason))), _) => {
-                tries += 1;
-                if tries < CONTROL_TRIES {
-                    println!("{id}: {reason}; again");
-                    continue;
-                }
-                let reason = reason.clone();
-                reports.push(RowReport::not_measured(&row, limits, played.control, reason));
-                return reports;
-            }
-            _ => {}
+        let outcome = outcome.unwrap_or_else(|_| Err(format!("did not end within {within:.0?}")));
+        match tries.after(outcome, played, machine.so_far()) {
+            ControlFlow::Continue(next) => tries = next,
+            ControlFlow::Break(reports) => return reports,
         }
-        let ended = outcome.unwrap_or_else(|_| Err(format!("did not end within {within:.0?}")));
-        let (machine, outcome) = (machine.so_far(), ended.map(drop));
-        let run = RowPlayed { row: &row, limits, machine, outcome };
-        reports.push(RowReport::new(run, played));
-        return reports;
     }
 }
 

@@ -10,7 +10,6 @@ use evenkeel_client::{
 };
 use evenkeel_lab::clock;
 use evenkeel_lab::watch::{at_ns, word};
-use evenkeel_report::RowLimits;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -191,6 +190,10 @@ impl Phase {
             Answer::Never(_) => self.sent_away += 1,
         }
     }
+
+    fn at_home_percent(&self) -> Option<f64> {
+        (self.came > 0).then(|| self.at_home as f64 * 100.0 / self.came as f64)
+    }
 }
 
 /// Newcomers before, during and after the fault.
@@ -245,27 +248,28 @@ impl Tide {
         tide
     }
 
-    /// The violated limits. `half_open`: the largest share that a half-open breaker may admit, per cent, and `at_home` the smallest share that an
-    /// open region must admit.
-    pub(crate) fn misses(&self, limits: &RowLimits) -> Vec<String> {
+    /// The share that a half-open breaker admitted.
+    pub(crate) fn half_open_percent(&self) -> Option<f64> {
+        self.half_open.at_home_percent()
+    }
+
+    /// The share that an open region admitted, before the fault or after it.
+    pub(crate) fn at_home_percent(&self) -> Option<f64> {
+        let both = [self.before.at_home_percent()?, self.closed_again.at_home_percent()?];
+        both.into_iter().min_by(f64::total_cmp)
+    }
+
+    /// The violated checks without a number.
+    pub(crate) fn misses(&self) -> Vec<String> {
         let Tide { before, open, half_open, closed_again, .. } = self;
-        let is_home = |phase: &Phase| {
-            let percent = phase.at_home as f64 * 100.0 / phase.came.max(1) as f64;
-            limits.judged("at_home").is_none_or(|least| percent >= least)
-        };
-        let admitted = half_open.at_home as f64 * 100.0 / half_open.came.max(1) as f64;
-        let is_share = limits.judged("half_open").is_none_or(|most| admitted <= most);
         let phases = [before, open, half_open, closed_again];
         let sent_away: u64 = phases.iter().map(|phase| phase.sent_away).sum();
         let held = [
             (self.turned_in_time(), format!("its breaker was {:?}", self.breaker)),
-            (is_home(before), format!("before the fault newcomers were {before:?}")),
+            (before.came > 0, "nobody came before the fault".to_owned()),
             (open.came > 0 && open.at_home == 0, format!("while it was open: {open:?}")),
-            (
-                half_open.at_home > 0 && is_share,
-                format!("while it was half-open they were {half_open:?}"),
-            ),
-            (is_home(closed_again), format!("once it was closed they were {closed_again:?}")),
+            (half_open.at_home > 0, format!("while it was half-open they were {half_open:?}")),
+            (closed_again.came > 0, "nobody came once it was closed".to_owned()),
             (
                 sent_away == 0,
                 format!("refused without a retry time: {sent_away}, {:?}", self.first_sent_away),
@@ -290,16 +294,21 @@ impl Tide {
 
 #[cfg(test)]
 mod tests {
-    use evenkeel_report::LimitTable;
+    use evenkeel_report::{AcceptanceRow, LimitTable};
     use serde_json::json;
 
     use super::*;
 
     const S: u64 = 1_000_000_000;
 
-    fn limits() -> RowLimits {
+    /// The violated checks and limits.
+    fn misses(tide: &Tide) -> usize {
         let row = Some("region.brown-out.newcomers");
-        LimitTable::load().unwrap().group("chaos", row).unwrap()
+        let limits = LimitTable::load().unwrap().group("chaos", row).unwrap();
+        let half_open = limits.row("row", "half_open", "half_open", tide.half_open_percent());
+        let at_home = limits.row("row", "at_home", "at_home", tide.at_home_percent());
+        let exceeded = [half_open, at_home].iter().flat_map(AcceptanceRow::exceeded).count();
+        tide.misses().len() + exceeded
     }
 
     /// The fault is at 10 s and undone at 20, the breaker opens at 13, half-opens at 23 and closes at 28.
@@ -338,7 +347,7 @@ mod tests {
     #[test]
     fn breaker_admits_none_then_a_share_then_all() {
         let tide = tide(&usual(), as_due);
-        assert_eq!(tide.misses(&limits()), [""; 0]);
+        assert_eq!(misses(&tide), 0);
         assert_eq!((tide.open.told_later, tide.half_open.at_home), (9, 9));
     }
 
@@ -349,7 +358,7 @@ mod tests {
                 let answer = |second, number| {
                     if seconds.contains(&second) { answer.clone() } else { as_due(second, number) }
                 };
-                tide(turns, answer).misses(&limits()).len()
+                misses(&tide(turns, answer))
             };
         let (east, west) = (placed("east"), placed("west"));
         let never = Answer::Never("503".to_owned());

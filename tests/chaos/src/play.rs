@@ -27,8 +27,7 @@ use crate::row::Row;
 use crate::stage::{CROWD, Places, Stage};
 use crate::unplaced::UnplacedRooms;
 use crate::webrtc::{
-    self, CapturedIndices, ClientPacket, FRAMES_PER_SECOND_MIN, ThirdParty, ThirdPartyClients,
-    Transports,
+    self, CapturedIndices, ClientPacket, ThirdParty, ThirdPartyClients, TransportCounts, Transports,
 };
 
 /// Interval at which the control run measures pauses.
@@ -87,11 +86,6 @@ pub(crate) async fn play(
     }
     if let Some(reason) = limits.exceeded_without_fault(&played.control) {
         return Ok(RowEnd::Unfit(reason));
-    }
-    let rate = played.control.frames_per_second;
-    if let Some(rate) = rate.filter(|rate| *rate < FRAMES_PER_SECOND_MIN) {
-        let least = FRAMES_PER_SECOND_MIN;
-        played.unproven.push(format!("a page decoded {rate:.1} frames per second, of {least}"));
     }
     let calm = played.control.longest.marked_down.clone();
     played.marked_down("during the control run", &calm, &[]);
@@ -158,11 +152,13 @@ impl Scene<'_> {
     fn transports(&self) -> Option<Transports> {
         let capture = self.capture.as_ref()?;
         let captured = capture.read(|packets| CapturedIndices::of(packets, capture.lost()));
-        let mut tally = self.crowd.webrtc();
-        if let Some(others) = &self.others {
-            tally.add(capture.read(|packets| others.tally(packets)));
-        }
-        Some(Transports { sessions: self.row.sessions, tally, captured })
+        let of_lab = TransportCounts::from(self.crowd.webrtc());
+        let in_flight = self.limits.in_flight();
+        let counts = self.others.as_ref().map_or(of_lab, |others| {
+            let theirs = capture.read(|packets| others.counts(packets, in_flight));
+            if others.has_lab_viewers() { of_lab.with(theirs) } else { theirs }
+        });
+        Some(Transports { sessions: self.row.sessions, counts, captured })
     }
 
     /// Injects the fault and measures its effect.
@@ -191,6 +187,7 @@ impl Scene<'_> {
             false => None,
         };
         let struck = row.fault.strike(stage, crowd, turn).await?;
+        played.hellos_read.extend(struck.hellos_read);
         tokio::time::sleep(row.watched).await;
         if let Some(targets) = &predicted {
             played.predicted.compare(targets, stage).await?;

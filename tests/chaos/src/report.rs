@@ -52,8 +52,8 @@ pub(crate) struct RowReport {
     pub(crate) sessions: u32,
     /// The senders of a room.
     speech: &'static str,
-    /// Number of injected faults.
-    pub(crate) kills: u32,
+    /// Number of injected faults; null if the row was not played, as all that follows from them.
+    pub(crate) kills: Option<usize>,
     /// Gaps of each affected session at each fault.
     pub(crate) gap_ms: Option<Distribution>,
     /// Gaps of each session's packets at the nodes at each fault; null if nodes have no host of their own.
@@ -79,17 +79,17 @@ pub(crate) struct RowReport {
     pub(crate) packets: PacketCounts,
     moves_by_cause: BTreeMap<String, u64>,
     /// The largest number of moves of one room, except off a dead node.
-    moves_in_a_minute: usize,
+    moves_in_a_minute: Option<usize>,
     /// Rooms without capacity elsewhere; null if all fit.
     unplaced: Option<UnplacedRooms>,
     /// Times from the repair to the next packet of each receiver in a room without a node.
     unplaced_recovered_ms: Option<Distribution>,
     /// Samples of nodes; null if none were taken.
     nodes_sampled: Option<SampledNodes>,
-    /// Sessions that were offered and answered around faults.
-    offered: usize,
-    /// Media packets from the host of a standby: before faults, and after a former owner is back.
-    of_standby: u64,
+    /// Sessions that were offered and answered around faults; null if none are offered.
+    offered: Option<usize>,
+    /// Media packets from the host of a standby: before faults, and after a former owner is back; null without a standby.
+    of_standby: Option<u64>,
     /// New sessions; null if none were opened.
     newcomers: Option<Tide>,
     /// The transports of WebRTC sessions; null without any.
@@ -98,12 +98,11 @@ pub(crate) struct RowReport {
     key_frames_asked: Vec<u64>,
     /// The duration of freezes in each page of a browser at each fault (`totalFreezesDuration`), milliseconds.
     frozen_ms: Vec<u64>,
-    unfault: Unfault,
-    pub(crate) control: ControlReport,
+    unfault: Option<Unfault>,
+    pub(crate) control: Option<ControlReport>,
     /// Scheduling latency of the machine before and during this row.
-    pub(crate) machine: Timeliness,
+    machine: Option<Timeliness>,
     limit: String,
-    pub(crate) misses: Vec<String>,
 }
 
 /// The packets of sessions around faults.
@@ -168,7 +167,7 @@ struct OneWay {
 }
 
 /// The time from the repair to recovery.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 struct Unfault {
     /// The longest pause of each receiver after each repair.
     gap_ms: Option<Distribution>,
@@ -185,7 +184,7 @@ struct Unfault {
 
 /// The control run before the first fault, as long as a fault is observed: 1.2 s in most rows, whatever the length of
 /// the fault.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct ControlReport {
     /// Pauses at ten moments per second.
     pub(crate) gap_ms: Option<Distribution>,
@@ -242,6 +241,8 @@ pub(crate) struct Played {
     pub(crate) key_frames_asked: Vec<u64>,
     /// The duration of freezes in each page at each fault.
     pub(crate) frozen_ms: Vec<u64>,
+    /// The part of a stranger's ClientHellos that the gateway read in each flood, per cent.
+    pub(crate) hellos_read: Vec<f64>,
 }
 
 /// The measurements of the control run.
@@ -290,9 +291,7 @@ impl RowReport {
         misses.extend(unproven);
         let moves_in_a_minute = played.moves.most();
         judged.judge();
-        if !misses.is_empty() {
-            judged.held = Some(false);
-        }
+        judged.miss(misses);
         let packets = PacketCounts::of(&faults, &unfaults);
         // A row that broke off before its first fault counted none.
         let counts_packets = limits.counts_packets() && !kills.is_empty();
@@ -310,7 +309,7 @@ impl RowReport {
             gap_at_nodes_ms: of_ns(played.gaps_up_ns),
             taken_over_ms: of_ns(played.taken_ns),
             index_correct_ms: of_ns(played.index_ns),
-            kills: kills.len() as u32,
+            kills: Some(kills.len()),
             gap_p99_over_kills: OverKills::of(&kills),
             gap_ms_of_kills: kills,
             by_way: ways.into_iter().map(|(way, of)| (way, OneWay::new(of))).collect(),
@@ -318,17 +317,17 @@ impl RowReport {
             by_witness: by_witness.collect(),
             left_ms: of_ns(faults.left_ns.clone()).filter(|_| !faults.left_ns.is_empty()),
             moves_by_cause: by_report_key(faults.causes),
-            moves_in_a_minute,
+            moves_in_a_minute: Some(moves_in_a_minute),
             unplaced_recovered_ms: of_ns(unplaced.back_ns.clone()),
             unplaced: row.checks.some_unplaced.then_some(unplaced),
             nodes_sampled: sampled,
-            offered: played.offered,
-            of_standby: played.of_standby,
+            offered: limits.has_offers().then_some(played.offered),
+            of_standby: limits.has_standby().then_some(played.of_standby),
             newcomers: tide,
             transports: played.transports,
             key_frames_asked: played.key_frames_asked,
             frozen_ms: played.frozen_ms,
-            unfault: Unfault {
+            unfault: Some(Unfault {
                 gap_ms: of_ns(unfaults.gaps_ns),
                 settle_ms: of_ns(settle_ns),
                 unsettled,
@@ -337,12 +336,21 @@ impl RowReport {
                 of_the_hit: of_sessions(unfaults.of_the_hit),
                 moves: of_sessions(unfaults.rooms_moved),
                 condemned: unfaults.marked_down.len(),
-            },
-            control: ControlReport::of(control, limits),
-            misses,
-            machine,
+            }),
+            control: Some(ControlReport::of(control, limits)),
+            machine: Some(machine),
             ..RowReport::blank(row, limits)
         }
+    }
+
+    /// True if the machine was late.
+    fn is_late(&self) -> bool {
+        self.machine.is_some_and(|machine| machine.is_late())
+    }
+
+    /// The p99 of the wake-up delays of the machine, milliseconds.
+    pub(crate) fn woken_late_ms(&self) -> Option<f64> {
+        self.machine.map(|machine| machine.woken_late_ms.p99)
     }
 
     pub(crate) fn skipped(row: &Row, limits: &Limits, reason: String) -> RowReport {
@@ -360,7 +368,7 @@ impl RowReport {
     ) -> RowReport {
         let mut report = RowReport::blank(row, limits);
         report.row.not_measured = Some(reason);
-        report.control = ControlReport::of(control, limits);
+        report.control = Some(ControlReport::of(control, limits));
         report
     }
 
@@ -373,7 +381,7 @@ impl RowReport {
                 false => "one way",
                 true => "both ways",
             },
-            kills: 0,
+            kills: None,
             gap_ms: None,
             gap_at_nodes_ms: None,
             taken_over_ms: None,
@@ -386,21 +394,20 @@ impl RowReport {
             left_ms: None,
             packets: PacketCounts::default(),
             moves_by_cause: BTreeMap::new(),
-            moves_in_a_minute: 0,
+            moves_in_a_minute: None,
             unplaced: None,
             unplaced_recovered_ms: None,
             nodes_sampled: None,
-            offered: 0,
-            of_standby: 0,
+            offered: None,
+            of_standby: None,
             newcomers: None,
             transports: None,
             key_frames_asked: Vec::new(),
             frozen_ms: Vec::new(),
-            unfault: Unfault::default(),
-            control: ControlReport::default(),
-            machine: Timeliness::default(),
+            unfault: None,
+            control: None,
+            machine: None,
             limit: limits.words(),
-            misses: Vec::new(),
         }
     }
 }
@@ -440,7 +447,7 @@ impl Report {
 
     /// Number of rows in which the machine was late.
     pub(crate) fn late(&self) -> usize {
-        self.rows.iter().filter(|row| row.machine.is_late()).count()
+        self.rows.iter().filter(|row| row.is_late()).count()
     }
 
     pub(crate) fn compare(&mut self, outage: Result<Outage, String>) {
@@ -483,4 +490,31 @@ fn of_ns(values: Vec<u64>) -> Option<Distribution> {
 
 fn of_ms(values: Vec<f64>) -> Option<Distribution> {
     of_ns(values.into_iter().map(|ms| (ms.max(0.0) * 1e6) as u64).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_report::LimitTable;
+    use serde_json::Value;
+
+    use crate::rows;
+
+    use super::*;
+
+    #[test]
+    fn row_that_was_not_played_has_no_zeros() {
+        let all = rows::all();
+        let ids: Vec<&str> = all.iter().map(|row| row.id).collect();
+        let table = LimitTable::load().unwrap().rows_of("chaos", &ids).unwrap();
+        let row = all.iter().find(|row| row.id == "gateway.kill").unwrap();
+        let report = RowReport::skipped(row, &Limits::of(row, &table), "no root".to_owned());
+        let report = serde_json::to_value(&report).unwrap();
+        let is_zero = |value: &Value| value.as_f64() == Some(0.0) || *value == Value::Bool(false);
+        let zeros = report.as_object().unwrap().iter().filter(|(_, value)| is_zero(value));
+        let zeros: Vec<&String> = zeros.map(|(name, _)| name).collect();
+        assert!(zeros.is_empty(), "{zeros:?}");
+        for name in ["kills", "unfault", "control", "machine", "moves_in_a_minute"] {
+            assert!(report[name].is_null(), "{name}");
+        }
+    }
 }

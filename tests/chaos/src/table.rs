@@ -36,19 +36,19 @@ pub(crate) fn row(row: &RowReport) {
     println!(
         "{:<28}{:>6}{:>8}{:>8}{:>8}{:>8}{:>10}{:>9}{:>8}{:>7}{:>7.1}  {}",
         row.row.id,
-        row.kills,
+        row.kills.unwrap_or_default(),
         gap.map_or(0, |gap| gap.n),
         of(gap, |gap| gap.spread.p50),
         of(gap, |gap| gap.spread.p99),
         of(gap, |gap| gap.spread.max),
-        of(row.control.gap_ms, |gap| gap.spread.p99),
+        of(row.control.as_ref().and_then(|it| it.gap_ms), |gap| gap.spread.p99),
         of(row.detect_ms, |found| found.spread.p50),
         row.packets.packets_lost.map_or("–".to_owned(), |lost| lost.to_string()),
         moves,
-        row.machine.woken_late_ms.p99,
+        row.woken_late_ms().unwrap_or_default(),
         row.row.word(),
     );
-    for miss in &row.misses {
+    for miss in &row.row.misses {
         println!("{:<28}{}", "", miss.lines().next().unwrap_or_default());
     }
 }

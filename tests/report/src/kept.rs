@@ -95,10 +95,14 @@ mod tests {
 
     #[test]
     fn kept_report_has_rows_and_shown_measurements() {
-        let row = json!({"id": "row", "held": true, "figures": {"p99": 41.0, "lost": null}});
+        let misses = json!(["a node was marked down"]);
+        let row = json!({
+            "id": "row", "held": false, "figures": {"p99": 41.0, "lost": null}, "misses": misses
+        });
         let kept = read(&json!({"rows": [row], "measurements": [1], "overload": {"peak": 2}}));
         assert_eq!(kept.rows[0].figure("p99"), Some(41.0));
         assert_eq!(kept.rows[0].figures.get("lost"), Some(&None));
+        assert_eq!(json!(kept.rows[0].misses), misses);
         assert_eq!(kept.measurements.keys().collect::<Vec<_>>(), ["measurements"]);
         assert!(!kept.run.date.is_empty());
     }

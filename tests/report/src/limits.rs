@@ -141,6 +141,14 @@ impl RowLimits {
         of_max.aim = stricter(of_p99.aim, of_max.aim);
     }
 
+    /// Raises the limit of a figure to that of another one, if that is higher and judged.
+    pub fn widen(&mut self, figure: &str, other: &str) {
+        let Some(other) = self.judged(other) else { return };
+        if let Some(limit) = self.0.get_mut(figure).and_then(|found| found.limit.as_mut()) {
+            *limit = limit.max(other);
+        }
+    }
+
     pub fn get(&self, figure: &str) -> Option<&FigureLimit> {
         self.0.get(figure)
     }

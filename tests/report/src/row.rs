@@ -31,6 +31,25 @@ pub struct AcceptanceRow {
     /// Limits that are not judged until a later issue, with its name.
     #[serde(default)]
     pub from: BTreeMap<String, String>,
+    /// The reasons for which the row did not hold, if the command tells them: limits that were exceeded, and checks without a number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub misses: Vec<String>,
+}
+
+/// A figure beside its limit.
+struct Judged<'a> {
+    name: &'a str,
+    figure: Option<f64>,
+    limit: f64,
+    is_least: bool,
+}
+
+impl Judged<'_> {
+    /// `None` without a measurement.
+    fn is_within(&self) -> Option<bool> {
+        let figure = self.figure?;
+        Some(if self.is_least { figure >= self.limit } else { figure <= self.limit })
+    }
 }
 
 /// The end of the key of a lower bound.
@@ -101,17 +120,41 @@ impl AcceptanceRow {
         self.held = self.verdict();
     }
 
+    /// A row with misses did not hold.
+    pub fn miss(&mut self, misses: Vec<String>) {
+        if !misses.is_empty() {
+            self.held = Some(false);
+        }
+        self.misses = misses;
+    }
+
+    /// Each judged limit with its figure; `None` if the figure was not measured.
+    fn judged(&self) -> impl Iterator<Item = Judged<'_>> {
+        let judged = self.limits.iter().filter(|(name, _)| !self.from.contains_key(*name));
+        judged.map(|(name, limit)| {
+            let least = name.strip_suffix(LEAST);
+            let name = least.unwrap_or(name);
+            Judged { name, figure: self.figure(name), limit: *limit, is_least: least.is_some() }
+        })
+    }
+
+    /// The figures beyond their limits.
+    pub fn exceeded(&self) -> impl Iterator<Item = String> {
+        self.judged().filter(|judged| judged.is_within() == Some(false)).map(|judged| {
+            let Judged { name, limit, is_least, .. } = judged;
+            let figure = judged.figure.unwrap_or_default();
+            match is_least {
+                true => format!("{name} {figure:.1}, of at least {limit}"),
+                false => format!("{name} {figure:.1}, {limit} is the limit"),
+            }
+        })
+    }
+
     fn verdict(&self) -> Option<bool> {
         if self.skipped.is_some() || self.not_measured.is_some() {
             return None;
         }
-        let judged = self.limits.iter().filter(|(name, _)| !self.from.contains_key(*name));
-        let each: Vec<Option<bool>> = judged
-            .map(|(name, limit)| match name.strip_suffix(LEAST) {
-                Some(name) => self.figure(name).map(|figure| figure >= *limit),
-                None => self.figure(name).map(|figure| figure <= *limit),
-            })
-            .collect();
+        let each: Vec<Option<bool>> = self.judged().map(|judged| judged.is_within()).collect();
         if each.contains(&Some(false)) {
             return Some(false);
         }
@@ -147,6 +190,17 @@ mod tests {
         let held = |figure, limit| row(Some(figure), limit).held.unwrap();
         assert_eq!([9.0, 10.0, 11.0].map(|figure| held(figure, "pps")), [true, true, false]);
         assert_eq!([9.0, 10.0, 11.0].map(|figure| held(figure, "pps_min")), [false, true, true]);
+    }
+
+    #[test]
+    fn exceeded_limits_are_named() {
+        let named = |figure, limit| row(figure, limit).exceeded().collect::<Vec<_>>();
+        assert_eq!(named(Some(11.0), "pps"), ["pps 11.0, 10 is the limit"]);
+        assert_eq!(named(Some(9.0), "pps_min"), ["pps 9.0, of at least 10"]);
+        assert_eq!(named(None, "pps"), [""; 0]);
+        let mut missed = row(Some(9.0), "pps");
+        missed.miss(vec!["a node was marked down".to_owned()]);
+        assert_eq!((missed.held, missed.misses.len()), (Some(false), 1));
     }
 
     #[test]

@@ -211,8 +211,13 @@ mod tests {
     fn death_is_proven_by_marking_down() {
         let happened = Happened { at_ns: 0, scope: Scope::Everybody };
         let names = vec!["a".to_owned(), "b".to_owned()];
-        let struck =
-            Struck { happened, names: names.clone(), before: RelayTally::default(), turn: 0 };
+        let struck = Struck {
+            happened,
+            names: names.clone(),
+            before: RelayTally::default(),
+            turn: 0,
+            hellos_read: None,
+        };
         let one = FaultEffect { marked_down: names[..1].to_vec(), ..FaultEffect::default() };
         let both = FaultEffect { marked_down: names, ..FaultEffect::default() };
         assert!(marked_down(&struck, &one).is_err());

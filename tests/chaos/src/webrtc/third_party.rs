@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::client::WebrtcTally;
 use evenkeel_lab::clock;
 use evenkeel_lab::crowd::FaultEffect;
 use evenkeel_lab::process::ChildProcess;
@@ -15,6 +14,7 @@ use evenkeel_testkit::need::Need;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::TransportCounts;
 use super::indices::{ClientContent, ClientPacket};
 use crate::capture::Capture;
 use crate::process;
@@ -30,8 +30,6 @@ const ENDED_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A stream without a packet in this time before a fault has ended.
 const RECENTLY_NS: u64 = 500_000_000;
-/// Packets between the interface and the statistics of an end.
-const IN_FLIGHT_MAX: u64 = 20;
 /// The states of a transport that passes packets (W3C webrtc, `RTCIceConnectionState`).
 const CONNECTED: [&str; 2] = ["connected", "completed"];
 /// Ends of each library.
@@ -71,6 +69,11 @@ impl ThirdParty {
     /// True if clients of the lab view its streams.
     pub(crate) fn has_lab_viewers(self) -> bool {
         self == ThirdParty::Publisher
+    }
+
+    /// True if each program tells its candidate pair. GStreamer does not.
+    pub(crate) fn tells_paths(self) -> bool {
+        self != ThirdParty::Libraries
     }
 
     /// # Errors
@@ -327,19 +330,26 @@ impl ThirdPartyClients {
         capture.read(|packets| effect(packets, is_audio, span))
     }
 
-    /// The events of all transports since the calls began.
-    pub(crate) fn tally(&self, packets: &[ClientPacket]) -> WebrtcTally {
+    /// True if clients of the lab view its streams.
+    pub(crate) fn has_lab_viewers(&self) -> bool {
+        self.kind.has_lab_viewers()
+    }
+
+    /// The events of all transports since the calls began. `in_flight`: packets of a stream that an end may not have counted yet.
+    pub(crate) fn counts(&self, packets: &[ClientPacket], in_flight: u64) -> TransportCounts {
         let since = packets.iter().filter(|packet| packet.at_ns >= self.begun_ns);
         let dtls = since.filter(|packet| packet.content == ClientContent::Dtls).count();
         let ends = || self.since_begun();
-        WebrtcTally {
+        let restarts = || ends().filter(|(begun, last)| begun.path != last.path).count() as u64;
+        TransportCounts {
             // A datagram of DTLS in a call that has begun is one of another handshake.
             handshakes: (ends().count() + dtls) as u64,
-            ice_restarts: ends().filter(|(begun, last)| begun.path != last.path).count() as u64,
+            ice_restarts: self.kind.tells_paths().then(restarts),
             authentication_failures: ends()
-                .map(|(begun, last)| refused(packets, begun, last))
+                .map(|(begun, last)| refused(packets, begun, last, in_flight))
                 .sum(),
-            ..WebrtcTally::default()
+            replayed: None,
+            reused_indices: None,
         }
     }
 
@@ -413,8 +423,9 @@ fn effect(
     effect
 }
 
-/// Packets that reached the interface between two reports of an end, and that SRTP did not accept there.
-fn refused(packets: &[ClientPacket], begun: &EndReport, last: &EndReport) -> u64 {
+/// Packets that reached the interface between two reports of an end, and that SRTP did not accept there. `in_flight`: packets of each stream
+/// between the interface and the statistics.
+fn refused(packets: &[ClientPacket], begun: &EndReport, last: &EndReport, in_flight: u64) -> u64 {
     let [from_ns, until_ns] = [begun, last].map(|page| (page.at_ms * 1e6) as u64);
     let mut captured: BTreeMap<u32, u64> = BTreeMap::new();
     for packet in packets.iter().filter(|packet| (from_ns..until_ns).contains(&packet.at_ns)) {
@@ -425,7 +436,7 @@ fn refused(packets: &[ClientPacket], begun: &EndReport, last: &EndReport) -> u64
     let missing = last.packets.iter().map(|(ssrc, received)| {
         let before = begun.packets.get(ssrc).copied().unwrap_or(0);
         let captured = captured.get(ssrc).copied().unwrap_or(0);
-        captured.saturating_sub(received.saturating_sub(before) + IN_FLIGHT_MAX)
+        captured.saturating_sub(received.saturating_sub(before) + in_flight)
     });
     missing.sum()
 }
@@ -488,7 +499,7 @@ mod tests {
         let times: Vec<u64> = (0..200).chain([1_001]).collect();
         let all = [packets(1, 1, &times), packets(2, 1, &times)].concat();
         let begun = page(100.0, [(1, 90), (2, 0)]);
-        let refused = |last| refused(&all, &begun, &page(1_000.0, last));
+        let refused = |last| refused(&all, &begun, &page(1_000.0, last), 20);
         assert_eq!(refused([(1, 190), (2, 80)]), 0);
         assert_eq!(refused([(1, 150), (2, 79)]), 21);
     }
