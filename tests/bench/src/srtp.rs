@@ -49,14 +49,18 @@ pub(crate) fn measure(mut peer: Option<Libsrtp>) -> Result<SrtpReport, String> {
                 theirs.push(peer.round(profile)?);
             }
         }
-        for (place, call) in ["protect", "unprotect"].into_iter().enumerate() {
-            let name = format!("srtp.{}.{call}", profile.name());
+        for (place, name) in row_names(profile).into_iter().enumerate() {
             let cost = cost(place, &ours, &theirs);
             println!("{}", line(&name, &cost));
             rows.insert(name, cost);
         }
     }
     Ok(SrtpReport { libsrtp: peer.map(|peer| peer.version().to_owned()), rows })
+}
+
+/// The rows of a profile, in the order of a [`Round`].
+pub(crate) fn row_names(profile: SrtpProfile) -> [String; 2] {
+    ["protect", "unprotect"].map(|call| format!("srtp.{}.{call}", profile.name()))
 }
 
 /// The cost of the call at this place of a round. Ratios are those of neighbouring rounds.

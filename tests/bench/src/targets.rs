@@ -1,9 +1,11 @@
-//! The rows of the report: figures with the limits of `tests/limits.toml`. A figure that was not measured has no row.
+//! The rows of the report: figures with the limits of `tests/limits.toml`. A figure that was not measured is null.
 
+use evenkeel_media::srtp::SrtpProfile;
 use evenkeel_report::{AcceptanceRow, FigureLimit, LimitTable, RowLimits};
 
 use crate::report::{Overload, OverloadLeg, Report, RowReport, TelemetryCost, WebrtcSetUp};
 use crate::row::{Direction, Leg, Load, Path};
+use crate::srtp;
 
 /// The figure of each row: the worst that was measured for its limit.
 const WORST: &str = "worst";
@@ -13,7 +15,7 @@ pub(crate) fn print(rows: &[AcceptanceRow]) {
     if !rows.is_empty() {
         println!("limits");
     }
-    for row in rows {
+    for row in rows.iter().filter(|row| row.figure(WORST).is_some()) {
         let bound = |(name, limit): (&String, &f64)| {
             let word = if name == WORST { "at most" } else { "at least" };
             format!("({word} {})", figure(*limit))
@@ -36,16 +38,15 @@ struct GroupRows<'a> {
 }
 
 impl GroupRows<'_> {
-    /// Adds the row of a figure that was measured.
+    /// Adds the row of a figure.
     fn add(&mut self, id: &str, key: &str, found: Option<f64>) {
         self.add_scaled(id, key, 1.0, found);
     }
 
     /// `scale`: this many of the figure's unit are one of the limit's.
     fn add_scaled(&mut self, id: &str, key: &str, scale: f64, found: Option<f64>) {
-        let Some(found) = found else { return };
         let mut row = AcceptanceRow::new(id);
-        row.set_figure(WORST, Some(found));
+        row.set_figure(WORST, found);
         row.limit_scaled(WORST, &self.limits, key, scale);
         row.judge();
         self.rows.push(row);
@@ -67,13 +68,14 @@ impl GroupRows<'_> {
                     if is_least { other.total_cmp(one) } else { one.total_cmp(other) }
                 },
             );
-        if let Some((found, row)) = worst {
-            self.add(&format!("{id} [{}]", row.title()), key, Some(found));
+        match worst {
+            Some((found, row)) => self.add(&format!("{id} [{}]", row.title()), key, Some(found)),
+            None => self.add(id, key, None),
         }
     }
 }
 
-/// The rows of the figures that were measured.
+/// The rows of all figures.
 ///
 /// # Errors
 /// The table lacks a group of limits.
@@ -193,13 +195,17 @@ fn add_overload(rows: &mut GroupRows<'_>, overload: Option<&Overload>) {
 }
 
 fn add_srtp(rows: &mut GroupRows<'_>, report: &Report) {
-    for (row, cost) in report.srtp.iter().flat_map(|srtp| &srtp.rows) {
-        let key = if row.contains("GCM") { "gcm_ns" } else { "cm_ns" };
-        rows.add(row, key, Some(cost.ours_ns));
-        let peer = report.srtp.as_ref().and_then(|srtp| srtp.libsrtp.as_deref());
-        let with_openssl = peer.is_some_and(|peer| peer.contains("OpenSSL"));
-        let key = if with_openssl { "of_libsrtp_openssl" } else { "of_libsrtp" };
-        rows.add(&format!("{row}, of libsrtp"), key, cost.ratio);
+    let peer = report.srtp.as_ref().and_then(|srtp| srtp.libsrtp.as_deref());
+    let with_openssl = peer.is_some_and(|peer| peer.contains("OpenSSL"));
+    let of_libsrtp = if with_openssl { "of_libsrtp_openssl" } else { "of_libsrtp" };
+    for profile in SrtpProfile::ALL {
+        for row in srtp::row_names(profile) {
+            let cost = report.srtp.as_ref().and_then(|srtp| srtp.rows.get(&row));
+            let key = if row.contains("GCM") { "gcm_ns" } else { "cm_ns" };
+            rows.add(&row, key, cost.map(|cost| cost.ours_ns));
+            let ratio = cost.and_then(|cost| cost.ratio);
+            rows.add(&format!("{row}, of libsrtp"), of_libsrtp, ratio);
+        }
     }
     for (leg, key, id) in [
         (Leg::Port, "port_leg_of_rtpengine", "SRTP clients, port legs, saturated, of rtpengine"),
@@ -271,6 +277,10 @@ impl RowReport {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use evenkeel_report::earlier_rows;
+
     use super::*;
     use crate::row::{Row, Suite};
 
@@ -343,10 +353,29 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_not_judged() {
-        assert_eq!(judged(&Report::default()), []);
-        let judged = judged(&Report { start_ms: Some(51.0), ..Report::default() });
-        assert_eq!((judged.len(), judged[0].held), (1, Some(false)));
+    fn what_was_not_measured_is_null() {
+        let rows = judged(&Report::default());
+        let is_null = |row: &AcceptanceRow| row.figures.get(WORST) == Some(&None);
+        assert!(rows.iter().all(|row| is_null(row) && row.held.is_none()), "{rows:?}");
+        let rows = judged(&Report { start_ms: Some(51.0), ..Report::default() });
+        let held: Vec<bool> = rows.iter().filter_map(|row| row.held).collect();
+        assert_eq!(held, [false]);
+    }
+
+    #[test]
+    fn each_row_of_a3d43ed3_is_there() {
+        let rows = judged(&Report::default());
+        let ids: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+        let earlier = ["bench", "telemetry"].into_iter().flat_map(earlier_rows);
+        // The templates of that commit.
+        let is_template = |row: &str| row.contains('{');
+        let gone: Vec<&str> =
+            earlier.filter(|row| !is_template(row) && !ids.contains(row)).collect();
+        assert!(gone.is_empty(), "{gone:?}");
+        let of_srtp = |end: &str| {
+            ids.iter().filter(|id| id.starts_with("srtp.") && id.ends_with(end)).count()
+        };
+        assert_eq!((of_srtp("protect"), of_srtp(", of libsrtp")), (10, 10));
     }
 
     #[test]
@@ -357,7 +386,7 @@ mod tests {
             list_ms: [("nodes", 1.0), ("sessions", 90.0)].into(),
         };
         let judged = judged(&Report { telemetry: Some(cost), ..Report::default() });
-        let found = judged.iter().map(|row| (row.figure(WORST).unwrap(), row.held.unwrap()));
+        let found = judged.iter().filter_map(|row| Some((row.figure(WORST)?, row.held?)));
         let found: Vec<(f64, bool)> = found.collect();
         assert_eq!(found, [(1.5, true), (1.5, false), (9.0, true), (90.0, true)]);
     }

@@ -96,23 +96,27 @@ impl<P: Copy + Debug> Tuned<P> {
     }
 }
 
-/// A row of a forecast beside rules, which it must beat. `is_shipped`: its parameters are the default of the crate.
+/// A row of a forecast beside rules, which it must beat. `is_shipped`: the best parameters are the default of the crate; `None` for a forecast
+/// without parameters.
 fn row(
     limits: &RowLimits,
     id: &str,
     forecast: &Score,
-    is_shipped: bool,
+    is_shipped: Option<bool>,
     rules: &[(&str, &Score)],
 ) -> AcceptanceRow {
     let mut figures = forecast.figures("");
     figures.insert("events".to_owned(), f64::from(forecast.events()));
-    figures.insert("is_shipped".to_owned(), f64::from(is_shipped));
     rules.iter().for_each(|(name, score)| figures.extend(score.figures(&format!("{name}_"))));
     let best = rules.iter().map(|(_, score)| score.f1()).fold(0.0, f64::max);
     let mut row = AcceptanceRow::new(id);
     figures.iter().for_each(|(name, figure)| row.set_figure(name, Some(*figure)));
-    for name in ["precision", "recall", "is_shipped"] {
+    row.set_figure("is_shipped", is_shipped.map(f64::from));
+    for name in ["precision", "recall"] {
         row.limit_by(name, limits, name);
+    }
+    if is_shipped.is_some() {
+        row.limit_by("is_shipped", limits, "is_shipped");
     }
     row.limit_scaled("f1", limits, "f1_of_best_rule", best);
     row.judge();
@@ -148,7 +152,7 @@ fn load_row(limits: &SectionLimits) -> AcceptanceRow {
     });
     let rules =
         [("last_week", &last_week.score), ("linear", &linear.score), ("always", &always.score)];
-    row(&limits.of(id), id, &forecast.score, forecast.parameters == shipped, &rules)
+    row(&limits.of(id), id, &forecast.score, Some(forecast.parameters == shipped), &rules)
 }
 
 fn load_warnings(days: &LoadDays, parameters: LoadParameters) -> Vec<bool> {
@@ -186,7 +190,7 @@ fn decay_row(limits: &SectionLimits) -> AcceptanceRow {
         score(sum, days, decay_warnings(days, of));
     });
     let rules = [("limits", &node_limits.score), ("always", &always.score)];
-    row(&limits.of(id), id, &forecast.score, forecast.parameters == shipped, &rules)
+    row(&limits.of(id), id, &forecast.score, Some(forecast.parameters == shipped), &rules)
 }
 
 fn decay_warnings(days: &NodeDays, parameters: DecayParameters) -> Vec<bool> {
@@ -213,7 +217,7 @@ fn flap_row(limits: &SectionLimits) -> AcceptanceRow {
         let warned = changes.map(|(minute, changes)| link.sample(minute, *changes).is_some());
         score(sum, days, warned.collect());
     });
-    row(&limits.of(id), id, &flap.score, true, &[("always", &always.score)])
+    row(&limits.of(id), id, &flap.score, None, &[("always", &always.score)])
 }
 
 /// All pairs of the two lists.
@@ -223,7 +227,27 @@ fn product<A: Copy, B: Copy>(first: &[A], second: &[B]) -> impl Iterator<Item = 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use evenkeel_report::earlier_rows;
+
     use super::*;
+
+    #[test]
+    fn each_row_of_a3d43ed3_is_there() {
+        let now: BTreeSet<&str> = IDS.into();
+        assert_eq!(earlier_rows("forecast").difference(&now).next(), None);
+    }
+
+    #[test]
+    fn forecast_without_parameters_has_no_shipped_ones() {
+        let limits = LimitTable::load().unwrap().rows_of("forecast", &IDS).unwrap().of(IDS[2]);
+        let of = |is_shipped| row(&limits, "row", &Score::default(), is_shipped, &[]);
+        let (none, other) = (of(None), of(Some(false)));
+        assert_eq!(none.figures.get("is_shipped"), Some(&None));
+        assert!(!none.limits.contains_key("is_shipped_min"), "{none:?}");
+        assert_eq!((other.figure("is_shipped"), other.held), (Some(0.0), Some(false)));
+    }
 
     #[test]
     fn days_repeat_with_their_seed() {

@@ -62,8 +62,7 @@ impl JudgedRevision {
         row.set_figure("percent", Some(self.reached as f64));
         row.set_figure("held_out", Some(f64::from(u8::from(self.held_out))));
         if self.is_bad {
-            let undone = self.undone_s.unwrap_or(PATIENCE.as_secs_f64());
-            row.set_figure("undone_s", Some(undone));
+            row.set_figure("undone_s", self.undone_s);
             row.limit_by("percent", limits, "bad_reached");
             row.limit_by("undone_s", limits, "stopped_within");
         } else {
@@ -73,6 +72,9 @@ impl JudgedRevision {
             row.limit_by("rolled_back", limits, "aborted");
         }
         row.judge();
+        if self.is_bad && self.undone_s.is_none() {
+            row.miss(vec!["it was neither refused nor rolled back".to_owned()]);
+        }
         row
     }
 }
@@ -85,11 +87,10 @@ impl Report {
 
     /// The lines of the table.
     pub(crate) fn judged_lines(&self, limits: &RowLimits) -> Vec<Line> {
-        let count =
-            |is: &dyn Fn(&&JudgedRevision) -> bool| self.judged.iter().filter(is).count() as f64;
-        if self.judged.is_empty() {
-            return Vec::new();
-        }
+        let count = |is: &dyn Fn(&&JudgedRevision) -> bool| {
+            let count = self.judged.iter().filter(is).count() as f64;
+            (!self.judged.is_empty()).then_some(count)
+        };
         let bad = count(&|one| one.is_bad);
         let late = count(&|one| one.is_bad && !one.is_stopped(limits));
         let late_held_out = count(&|one| one.is_bad && one.held_out && !one.is_stopped(limits));
@@ -97,15 +98,17 @@ impl Report {
         let refused = count(&|one| !one.is_bad && one.undone_s.is_some());
         let unfinished = count(&|one| !one.is_bad && one.reached < 100);
         let least_stopped = limits.judged("stopped_in_time").unwrap_or_default();
-        let most_late = Bound::Computed(bad * (1.0 - least_stopped));
+        let most_late = bad.map(|bad| bad * (1.0 - least_stopped));
+        let most_late = most_late.map_or(Bound::None, Bound::Computed);
+        let within = |key| Bound::Table(Some("judged"), key);
         vec![
-            Line::new("bad revisions", Some(bad)),
-            Line::new("  that decided for half or more", Some(wide)).within(Bound::Zero),
-            Line::new("  not stopped within 10 s of their harm", Some(late)).within(most_late),
-            Line::new("  of these, held out", Some(late_held_out)),
-            Line::new("good revisions, refused or rolled back", Some(refused)).within(Bound::Zero),
-            Line::new("good revisions, not active in the end", Some(unfinished))
-                .within(Bound::Zero),
+            Line::new("bad revisions", bad),
+            Line::new("  that decided for half or more", wide).within(within("bad_wide")),
+            Line::new("  not stopped within 10 s of their harm", late).within(most_late),
+            Line::new("  of these, held out", late_held_out),
+            Line::new("good revisions, refused or rolled back", refused).within(within("aborted")),
+            Line::new("good revisions, not active in the end", unfinished)
+                .within(within("good_unfinished")),
         ]
     }
 }
@@ -242,6 +245,7 @@ mod tests {
         ] {
             let row = judged(true, reached, undone_s).row(&limits());
             assert_eq!((&*row.id, row.held), ("bad.x", Some(held)), "{reached} {undone_s:?}");
+            assert_eq!(row.figure("undone_s"), undone_s);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use evenkeel_report::{AcceptanceRow, LimitTable, RowLimits};
 
-use super::report::{Hostile, Latency, Report, Tail};
+use super::report::{Hostile, Latency, Report, Swap, Tail};
 
 /// A line of the table: a figure in Wasm, and the native one beside it.
 pub(crate) struct Line {
@@ -16,7 +16,6 @@ pub(crate) struct Line {
 #[derive(Clone, Copy)]
 pub(crate) enum Bound {
     None,
-    Zero,
     /// The limit with this key in `[policy]`, or in the group of it.
     Table(Option<&'static str>, &'static str),
     /// The limit with this key in `[policy]`, times the native figure.
@@ -47,7 +46,6 @@ impl Line {
         }
         match self.bound {
             Bound::None => {}
-            Bound::Zero => row.set_limit("wasm", 0.0),
             Bound::Computed(most) => row.set_limit("wasm", most),
             Bound::Table(group, key) => row.limit_by("wasm", &table.group("policy", group)?, key),
             Bound::OfNative(key) => {
@@ -86,15 +84,14 @@ impl Report {
         Ok(())
     }
 
-    /// The measured lines as rows of the report.
+    /// The lines as rows of the report.
     ///
     /// # Errors
     /// The table of limits lacks a group.
     pub(crate) fn rows(&self, table: &LimitTable) -> Result<Vec<AcceptanceRow>, String> {
         let lines = self.lines(table)?;
-        let measured = lines.iter().filter(|line| line.wasm.is_some());
         let mut rows: Vec<AcceptanceRow> =
-            measured.map(|line| line.row(table)).collect::<Result<_, _>>()?;
+            lines.iter().map(|line| line.row(table)).collect::<Result<_, _>>()?;
         rows.extend(self.judged_rows(&table.group("policy", Some("judged"))?));
         Ok(rows)
     }
@@ -132,58 +129,58 @@ impl Report {
     }
 
     fn add_swaps(&self, lines: &mut Vec<Line>, limits: &RowLimits) {
-        let Some(swap) = &self.swap else { return };
-        let Latency { with, without, spread } = swap.p999_us;
-        let of_swaps = |name, count: u64, key| {
-            Line::new(name, Some(count as f64)).within(Bound::Table(Some("swaps"), key))
+        let figure = |figure: fn(&Swap) -> f64| self.swap.as_ref().map(figure);
+        let of_swaps = |name, found: fn(&Swap) -> f64, key| {
+            Line::new(name, figure(found)).within(Bound::Table(Some("swaps"), key))
         };
         // Windows without swaps differ as much.
         let added = limits.judged("swap_latency_added_us").unwrap_or_default();
-        let most = Bound::Computed(without + spread.max(added));
+        let latency = self.swap.as_ref().map(|swap| swap.p999_us);
+        let most = latency.map(|Latency { without, spread, .. }| without + spread.max(added));
         lines.extend([
-            Line::new("swaps every 100 ms: packets lost", Some(swap.packets_lost as f64))
+            Line::new("swaps every 100 ms: packets lost", figure(|it| it.packets_lost as f64))
                 .within(Bound::Table(None, "swap_lost")),
-            Line::new("  without swaps", Some(swap.packets_lost_without as f64)),
-            Line::new("  latency p99.9 with, µs", Some(with)).within(most),
-            Line::new("  latency p99.9 without, µs", Some(without)),
-            of_swaps("  decisions of two revisions", swap.two_revisions as u64, "swap_mixed"),
-            of_swaps("  swaps out of order", swap.out_of_order as u64, "swap_out_of_order"),
-            of_swaps("  failed calls", swap.faults, "swap_failed"),
-            Line::new("  memory grown, MiB", Some(swap.grown_mib))
-                .within(Bound::Table(Some("swaps"), "swap_grown_mib")),
+            Line::new("  without swaps", figure(|swap| swap.packets_lost_without as f64)),
+            Line::new("  latency p99.9 with, µs", latency.map(|latency| latency.with))
+                .within(most.map_or(Bound::None, Bound::Computed)),
+            Line::new("  latency p99.9 without, µs", latency.map(|latency| latency.without)),
+            of_swaps("  decisions of two revisions", |it| it.two_revisions as f64, "swap_mixed"),
+            of_swaps("  swaps out of order", |it| it.out_of_order as f64, "swap_out_of_order"),
+            of_swaps("  failed calls", |swap| swap.faults as f64, "swap_failed"),
+            of_swaps("  memory grown, MiB", |swap| swap.grown_mib, "swap_grown_mib"),
         ]);
     }
 
     /// Adds hostile and harmful plugins, and the replay.
     fn add_harm(&self, lines: &mut Vec<Line>, limits: &RowLimits) {
-        let in_group = |group, name, count: f64, key| {
-            Line::new(name, Some(count)).within(Bound::Table(Some(group), key))
+        let in_group = |group, name, count: Option<f64>, key| {
+            Line::new(name, count).within(Bound::Table(Some(group), key))
         };
-        if !self.hostile.is_empty() {
-            let lost: u64 = self.hostile.iter().map(|one| one.packets_lost).sum();
-            let those = |is: fn(&&Hostile) -> bool| self.hostile.iter().filter(is).count() as f64;
-            let others = those(|one| !one.others_affected.is_empty());
-            let unexplained = those(|one| one.reason.is_empty());
-            let unexpected = those(|one| !one.expected);
-            let hostile = |name, count, key| in_group("hostile", name, count, key);
-            lines.extend([
-                Line::new("hostile plugins", Some(self.hostile.len() as f64)),
-                hostile("  packets lost", lost as f64, "hostile_lost"),
-                hostile("  that affected other policies", others, "hostile_affected_others"),
-                hostile("  without a reason", unexplained, "hostile_unexplained"),
-                hostile("  with another outcome than expected", unexpected, "hostile_unexpected"),
-            ]);
-        }
+        let hostile = (!self.hostile.is_empty()).then_some(&self.hostile);
+        let those = |is: fn(&&Hostile) -> bool| {
+            hostile.map(|hostile| hostile.iter().filter(is).count() as f64)
+        };
+        let lost: Option<u64> =
+            hostile.map(|hostile| hostile.iter().map(|one| one.packets_lost).sum());
+        let others = those(|one| !one.others_affected.is_empty());
+        let unexplained = those(|one| one.reason.is_empty());
+        let unexpected = those(|one| !one.expected);
+        let of_hostile = |name, count, key| in_group("hostile", name, count, key);
+        lines.extend([
+            Line::new("hostile plugins", those(|_| true)),
+            of_hostile("  packets lost", lost.map(|lost| lost as f64), "hostile_lost"),
+            of_hostile("  that affected other policies", others, "hostile_affected_others"),
+            of_hostile("  without a reason", unexplained, "hostile_unexplained"),
+            of_hostile("  with another outcome than expected", unexpected, "hostile_unexpected"),
+        ]);
         let undone = Line::new("harmful policy to rollback, ms", self.bad_policy_rollback_ms.p99);
         lines.push(undone.within(Bound::Table(Some("judged"), "harmful_rollback_ms")));
         lines.extend(self.judged_lines(limits));
-        if let Some(replay) = self.replay {
-            let differ = replay.calls - replay.same - replay.not_comparable;
-            lines.extend([
-                Line::new("decisions replayed", Some(replay.calls as f64)),
-                in_group("replay", "  that differ", differ as f64, "replay_differ"),
-            ]);
-        }
+        let differ = self.replay.map(|it| (it.calls - it.same - it.not_comparable) as f64);
+        lines.extend([
+            Line::new("decisions replayed", self.replay.map(|replay| replay.calls as f64)),
+            in_group("replay", "  that differ", differ, "replay_differ"),
+        ]);
     }
 }
 
@@ -194,8 +191,26 @@ fn figure(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::Swap;
+    use std::collections::BTreeSet;
+
+    use evenkeel_report::earlier_rows;
+
+    use super::super::calls::Guests;
+    use super::super::corpus;
     use super::*;
+
+    #[test]
+    fn each_row_of_a3d43ed3_is_there() {
+        let rows = Report::default().rows(&LimitTable::load().unwrap()).unwrap();
+        assert!(rows.iter().all(|row| row.held.is_none()), "{rows:?}");
+        let mut ids: BTreeSet<String> = rows.into_iter().map(|row| row.id).collect();
+        let guests = Guests::default();
+        ids.extend(corpus::bad(&guests).iter().map(|it| format!("bad.{}", it.id)));
+        ids.extend(corpus::good(&guests).unwrap().iter().map(|it| format!("good.{}", it.id)));
+        let gone: Vec<_> =
+            earlier_rows("policy").into_iter().filter(|row| !ids.contains(*row)).collect();
+        assert!(gone.is_empty(), "{gone:?}");
+    }
 
     #[test]
     fn each_limit_of_the_table_has_a_row() {
