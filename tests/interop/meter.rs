@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use evenkeel_report::LimitTable;
+use evenkeel_testkit::{figure, not_measured};
+
 use crate::tap::Packet;
 
 /// Tolerated error of sequence numbers: two frames of these videos, or 240 ms of audio.
@@ -13,6 +16,52 @@ const TIMESTAMP_OFF_MAX: Duration = Duration::from_millis(160);
 
 /// Packets that a node received this long before its death may be lost: its processing time and one batch.
 const IN_FLIGHT: Duration = Duration::from_millis(40);
+
+/// A limit of a test in `tests/limits.toml`.
+pub(crate) fn limit(tests: &str, key: &str) -> f64 {
+    let limits = LimitTable::load().and_then(|table| table.group("interop", Some(tests)));
+    let limits = limits.unwrap_or_else(|error| panic!("{error}"));
+    limits.judged(key).unwrap_or_else(|| panic!("{tests} has no {key}"))
+}
+
+/// A limit in milliseconds.
+pub(crate) fn limit_ms(tests: &str, key: &str) -> Duration {
+    Duration::from_secs_f64(limit(tests, key) / 1e3)
+}
+
+/// A gap beside its limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum GapVerdict {
+    Held,
+    Missed,
+    /// Gaps were beyond the limit without a fault, too.
+    NotMeasured,
+}
+
+impl GapVerdict {
+    fn of(gap: Duration, control: Duration, limit: Duration) -> GapVerdict {
+        match (control > limit, gap > limit) {
+            (true, _) => GapVerdict::NotMeasured,
+            (false, true) => GapVerdict::Missed,
+            (false, false) => GapVerdict::Held,
+        }
+    }
+}
+
+/// Judges the longest gap around a fault by the limit. `control`: the longest gap before it. A machine on which that one is beyond the limit
+/// measures nothing.
+pub(crate) fn judge_gap(what: &str, gap: Duration, control: Duration, limit: Duration) {
+    figure(&format!("gap of {what}, ms"), gap.as_secs_f64() * 1e3);
+    match GapVerdict::of(gap, control, limit) {
+        GapVerdict::Held => {}
+        GapVerdict::Missed => panic!("{what}: a gap of {gap:.1?}, {limit:.1?} is the limit"),
+        GapVerdict::NotMeasured => {
+            not_measured(&format!(
+                "{what}: a gap of {control:.1?} without a fault, {limit:.1?} is the limit"
+            ));
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Death {
@@ -235,6 +284,23 @@ mod tests {
     fn breaks(missing: &[u16], after: (u16, u32)) -> usize {
         let (sent, came, death) = voice(missing, after);
         Stream::of(&came, 111, 48_000, death).follow(&sent).breaks.len()
+    }
+
+    #[test]
+    fn gap_without_a_fault_widens_no_limit() {
+        let ms = Duration::from_millis;
+        let of = |gap, control| GapVerdict::of(ms(gap), ms(control), ms(500));
+        assert_eq!(of(500, 500), GapVerdict::Held);
+        assert_eq!(of(501, 500), GapVerdict::Missed);
+        assert_eq!(of(501, 501), GapVerdict::NotMeasured);
+        assert_eq!(of(20, 501), GapVerdict::NotMeasured);
+    }
+
+    #[test]
+    #[should_panic(expected = "picture: a gap of 501.0ms, 500.0ms is the limit")]
+    fn gap_beyond_the_limit_fails() {
+        let ms = Duration::from_millis;
+        judge_gap("picture", ms(501), ms(400), ms(500));
     }
 
     #[test]

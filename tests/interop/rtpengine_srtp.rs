@@ -19,7 +19,8 @@ use nix::sys::socket::{
 };
 use nix::unistd::Pid;
 
-use crate::rtpengine::{GAP_MAX, MEDIA_PORTS, STEP_MS, Talker, before_two, talk};
+use crate::meter::limit_ms;
+use crate::rtpengine::{MEDIA_PORTS, STEP_MS, Talker, before_two, talk};
 use crate::stage::Stage;
 
 const ROOMS: usize = 4;
@@ -155,8 +156,9 @@ impl Calls {
         }
     }
 
-    /// Ends the calls. Each talker must have heard the other one without a gap above this one.
-    fn end(self, gap_max: Duration) -> Legs {
+    /// Ends the calls. Each talker must have heard the other one without a gap above the limit.
+    fn end(self) -> Legs {
+        let gap_max = limit_ms("rtpengine_srtp.*", "gap_max");
         let ended = Instant::now();
         self.ending.store(true, Ordering::Relaxed);
         let talkers = self.talking.join().expect("the talking thread ends");
@@ -171,7 +173,7 @@ impl Calls {
         );
         for talker in &talkers {
             let last = talker.heard.last().map(|(at, _)| ended - *at);
-            assert!(last.is_some_and(|last| last <= GAP_MAX), "a client hears nothing: {last:?}");
+            assert!(last.is_some_and(|last| last <= gap_max), "a client hears nothing: {last:?}");
         }
         assert!(gaps.iter().all(|gap| *gap <= gap_max), "{gaps:?}");
         assert!(legs.to_daemons > PACKETS, "the capture misses packets");
@@ -189,7 +191,7 @@ fn sdes_legs_are_encrypted_and_survive_a_kill() {
     let node = calls.node.clone();
     stage.kill_under(&node, "room-0");
     calls.go_on();
-    calls.end(GAP_MAX);
+    calls.end();
     let sessions = stage.read("/v1/sessions");
     assert_eq!(sessions["sessions"].as_array().map_or(0, Vec::len), 2 * ROOMS, "no session ended");
     stage.end_gateway();
@@ -220,7 +222,7 @@ fn sdes_legs_go_on_in_an_upgrade() {
     let pid = Pid::from_raw(upgraded["pid"].as_i64().expect("a process") as i32);
     let successor = Successor(pid);
     calls.go_on();
-    let legs = calls.end(GAP_MAX);
+    let legs = calls.end();
     // The streams before the upgrade are those after it: other ports or keys would need another exchange.
     let goes_on = |packets: &&Vec<(Instant, Vec<u8>)>| {
         packets.iter().any(|(sent, _)| *sent < at) && packets.iter().any(|(sent, _)| *sent > at)

@@ -54,6 +54,8 @@ pub(crate) struct Books {
     pub(crate) sender_reports: usize,
     /// RTCP packets from the program.
     pub(crate) feedback_sent: usize,
+    /// Times of the program's own requests for key frames.
+    pub(crate) key_frames_asked: Vec<Instant>,
     /// Packets that are neither RTP nor RTCP, or that come from another source than the gateway.
     pub(crate) strange: usize,
 }
@@ -199,6 +201,9 @@ impl Line {
             }
             (DatagramKind::Rtcp, rtcp) => {
                 books.feedback_sent += 1;
+                if asks_for_key_frame(datagram) {
+                    books.key_frames_asked.push(Instant::now());
+                }
                 match rtcp {
                     Some(rtcp) => send(&self.tap.outside_rtcp, datagram, rtcp),
                     None => send(&self.tap.outside, datagram, self.gateway),
@@ -247,6 +252,11 @@ fn note_feedback(books: &mut Books, compound: &[u8]) {
             Err(_) => books.strange += 1,
         }
     }
+}
+
+fn asks_for_key_frame(compound: &[u8]) -> bool {
+    let mut packets = rtcp::packets(compound);
+    packets.any(|packet| matches!(packet, Ok(rtcp::RtcpPacket::Pli(_) | rtcp::RtcpPacket::Fir(_))))
 }
 
 fn packet(datagram: &[u8]) -> Option<Packet> {

@@ -3,6 +3,7 @@
 pub mod binary;
 pub mod clients;
 pub mod http;
+mod measured;
 pub mod namespace;
 pub mod nats;
 pub mod need;
@@ -12,6 +13,7 @@ pub mod udp;
 
 /// Marks a test by what it needs.
 pub use evenkeel_testkit_macros::required;
+pub use measured::{figure, not_measured};
 pub use required::required;
 
 use std::time::Duration;

@@ -1,0 +1,32 @@
+//! Figures of a test, for the report of its command and the closing lines of `make test`.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::thread;
+
+/// Names the file to which tests add lines: the test, the name of a figure, and the figure, separated by tabs.
+const FILE: &str = "EVENKEEL_FIGURES";
+
+/// The figure of a test that is no measurement: the reason.
+const NOT_MEASURED: &str = "not-measured";
+
+/// Adds a figure of the running test.
+pub fn figure(name: &str, value: f64) {
+    add(name, &value.to_string());
+}
+
+/// Says that the machine did not let the running test measure what it judges: the test is no success, and shows no fault of its subject.
+pub fn not_measured(reason: &str) {
+    println!("{NOT_MEASURED}: {reason}");
+    add(NOT_MEASURED, reason);
+}
+
+fn add(name: &str, value: &str) {
+    let Some(path) = std::env::var_os(FILE) else { return };
+    let thread = thread::current();
+    let line = format!("{}\t{name}\t{}\n", thread.name().unwrap_or("?"), value.replace('\n', " "));
+    // Tests of several processes add at once: one write each.
+    let file = OpenOptions::new().create(true).append(true).open(&path);
+    let added = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    added.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
