@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use syn::visit::Visit;
+use syn::{Attribute, ExprAsync, ExprClosure, ExprIf, ExprReturn, Ident, ItemFn};
+
 use crate::page::root;
 
 /// Rust files below a folder, without build output.
@@ -69,6 +72,91 @@ fn crates_depend_on_lower_layers() {
         }
     }
     assert_eq!(crates, listed, "crates of `gateway/`");
+}
+
+/// The identifiers of an expression.
+#[derive(Default)]
+struct Names(Vec<Ident>);
+
+impl<'a> Visit<'a> for Names {
+    fn visit_ident(&mut self, name: &'a Ident) {
+        self.0.push(name.clone());
+    }
+}
+
+/// Test functions that return before their end.
+#[derive(Default)]
+struct EarlyReturns {
+    /// The test that is visited.
+    test: Option<String>,
+    found: Vec<String>,
+}
+
+impl<'a> Visit<'a> for EarlyReturns {
+    fn visit_item_fn(&mut self, item: &'a ItemFn) {
+        let is_test = |attribute: &Attribute| {
+            attribute.path().segments.last().is_some_and(|name| name.ident == "test")
+        };
+        let name = item.sig.ident.to_string();
+        // Input without a meaning ends a fuzzed test.
+        let is_test = item.attrs.iter().any(is_test) && !name.starts_with("fuzz_");
+        let outside = std::mem::replace(&mut self.test, is_test.then_some(name));
+        syn::visit::visit_item_fn(self, item);
+        self.test = outside;
+    }
+
+    fn visit_expr_if(&mut self, item: &'a ExprIf) {
+        // A test that writes a page has nothing to compare.
+        let mut names = Names::default();
+        names.visit_expr(&item.cond);
+        if !names.0.iter().any(|name| name == "RENEW") {
+            syn::visit::visit_expr_if(self, item);
+        }
+    }
+
+    fn visit_expr_closure(&mut self, _: &'a ExprClosure) {}
+
+    fn visit_expr_async(&mut self, _: &'a ExprAsync) {}
+
+    fn visit_expr_return(&mut self, item: &'a ExprReturn) {
+        if item.expr.is_none() {
+            self.found.extend(self.test.clone());
+        }
+    }
+}
+
+/// The folders of tests.
+fn folders_of_tests() -> impl Iterator<Item = PathBuf> {
+    let folders = ["gateway", "plugin-sdk", "plugins", "tests"];
+    folders.into_iter().map(|name| root().join(name))
+}
+
+#[test]
+fn no_test_returns_early() {
+    let files = folders_of_tests().flat_map(|folder| sources(&folder));
+    let mut found = Vec::new();
+    for file in files {
+        let mut returns = EarlyReturns::default();
+        returns.visit_file(&syn::parse_file(&fs::read_to_string(&file).unwrap()).unwrap());
+        found.extend(returns.found.iter().map(|test| format!("{}: {test}", file.display())));
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn early_return_of_a_test_is_found() {
+    let found = |body: &str| {
+        let text = format!(
+            "#[tokio::test] async fn one() {{ {body} }} #[test] fn fuzz_it() {{ return; }}"
+        );
+        let mut returns = EarlyReturns::default();
+        returns.visit_file(&syn::parse_file(&text).unwrap());
+        returns.found.len()
+    };
+    assert_eq!(found("let Ok(entries) = list() else { return };"), 1);
+    assert_eq!(found("for at in 0..3 { if at > 1 { return; } }"), 1);
+    assert_eq!(found("let read = |it| { if it { return; } };"), 0);
+    assert_eq!(found("if std::env::var_os(RENEW).is_some() { return; }"), 0);
 }
 
 /// A test that cannot run here is ignored, by `#[required]`.

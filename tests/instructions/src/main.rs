@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode};
 use clap::{Args, Parser, Subcommand};
 use evenkeel_instructions::{PIECES, Piece};
 use evenkeel_report::{self as report, AcceptanceRow};
+use evenkeel_testkit::need::Need;
 
 /// Instructions per packet and step, checked in.
 const BASELINE: &str = "tests/instructions/baseline.json";
@@ -68,14 +69,7 @@ fn act(Repetition { piece: name, times }: &Repetition) -> Result<(), String> {
 
 /// Fails if a step exceeds the baseline, or counting failed.
 fn compare(renew: bool) -> Result<(), String> {
-    if Command::new("valgrind").arg("--version").output().is_err() {
-        let why = "instructions are not counted without valgrind";
-        if std::env::var_os("EVENKEEL_REQUIRED").is_some_and(|word| word == "all") {
-            return Err(why.to_owned());
-        }
-        println!("skipped: {why}");
-        return write_rows(vec![AcceptanceRow::skipped("instructions", why)]);
-    }
+    Need::Valgrind.require()?;
     let counted = PIECES.iter().filter(|piece| !CRYPTOGRAPHY.contains(&piece.name));
     let counts = counted.map(|piece| Ok((piece.name.to_owned(), count(piece)?)));
     let counts: BTreeMap<_, _> = counts.collect::<Result<_, String>>()?;

@@ -42,6 +42,7 @@ needs! {
     Setpriv = "setpriv (util-linux)",
     Prlimit = "prlimit (util-linux)",
     Nft = "nft (nftables)",
+    Valgrind = "valgrind (tests/bench/install count)",
     Clang = "clang and wasm-ld (make clients)",
     Componentize = "node and componentize-js (make clients)",
     PageTools = "npm, TypeScript and Vite (make clients)",
@@ -167,6 +168,7 @@ impl Need {
             Need::Setpriv => works("setpriv", &["--dump"]),
             Need::Prlimit => works("prlimit", &["--nofile"]),
             Need::Nft => works("unshare", &["--net", "nft", "add table ip test"]),
+            Need::Valgrind => works("valgrind", &["--version"]),
             Need::Clang => ["clang", "wasm-ld"].iter().all(|name| works(name, &["--version"])),
             Need::Componentize => {
                 let package = "js/node_modules/@bytecodealliance/componentize-js";
