@@ -46,7 +46,7 @@ loom:
 	  $(CARGO) test --target-dir $(TARGET)/loom -p evenkeel-model -p evenkeel-dataplane --test loom
 
 # Interprets tests under Miri, which detects undefined behaviour and data races: the model, the ring and the flow table.
-# Skipped by name without a nightly toolchain that has Miri.
+# Skipped without a nightly toolchain that has Miri; `.ci/run` ends with its name then.
 miri:
 	.ci/miri
 
@@ -88,7 +88,7 @@ bench: target
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench full --evenkeel $(BUILT)/evenkeel
 
-# The same with few repetitions, in about two minutes. Writes target/bench-quick/report.json.
+# The same with few repetitions, in about five minutes. Writes target/bench-quick/report.json.
 bench-quick: target
 	tests/bench/install quick
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
@@ -150,7 +150,7 @@ instructions instructions-renew: target
 	$(BUILT)/evenkeel-instructions $(if $(filter %-renew,$@),--renew)
 
 # Calls with browsers, phones and media servers, one after another, as root. Installs them first; those that are missing are skipped by
-# name. Writes target/interop/report.json; the exit status is 0 if the run completed.
+# name, and a test whose machine is too busy is not measured. Writes target/interop/report.json; the exit status is 0 if the run completed.
 interop: target clients
 	$(CARGO) build -p evenkeel
 	EVENKEEL_BUILT=$(TARGET)/debug/evenkeel python3 tests/interop/report.py $(TARGET)/interop/report.json \

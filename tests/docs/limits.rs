@@ -60,14 +60,24 @@ fn reports(commands: &[&str]) -> Vec<KeptReport> {
 fn run(report: &KeptReport) -> String {
     let KeptReport { run, .. } = report;
     let date = run.date.split('T').next().unwrap_or_default();
-    format!("{date}, commit `{}`, {}", run.commit, run.machine)
+    // Rows may be those of a part.
+    let part = run.arguments.iter().position(|word| word == "--rows");
+    let part = part.and_then(|at| run.arguments.get(at + 1));
+    let part = part.map_or(String::new(), |rows| format!(", rows with `{rows}` in their id"));
+    format!("{date}, commit `{}`, {}{part}", run.commit, run.machine)
 }
 
 /// The limits of a section beside the figures of the last run of each row.
 fn limits(table: &LimitTable, section: &str, commands: &[&str]) -> String {
     let reports = reports(commands);
     let mut last: BTreeMap<&str, &AcceptanceRow> = BTreeMap::new();
-    for row in reports.iter().flat_map(|report| &report.rows) {
+    let says_nothing = |row: &AcceptanceRow| {
+        row.skipped.is_none()
+            && row.not_measured.is_none()
+            && row.misses.is_empty()
+            && row.figures.values().all(Option::is_none)
+    };
+    for row in reports.iter().flat_map(|report| &report.rows).filter(|row| !says_nothing(row)) {
         last.insert(&row.id, row);
     }
     let mut text = String::new();
@@ -120,17 +130,21 @@ fn bounds(limits: &RowLimits, bound: fn(&FigureLimit) -> Option<f64>) -> String 
     all.collect::<Vec<_>>().join(", ")
 }
 
-/// The figures of a row that have a limit or an aim, and the verdict.
+/// The figures of a row that have a limit or an aim, and the verdict. A figure of 0 with a limit of 0 holds it, as the verdict says.
 fn figures(row: &AcceptanceRow) -> String {
     let names = row.limits.keys().chain(row.aims.keys());
     let mut names: Vec<&str> = names.map(|name| name.trim_end_matches("_min")).collect();
     names.sort_unstable();
     names.dedup();
-    let measured = names.into_iter().filter_map(|name| Some((name, row.figure(name)?)));
+    let is_zero = |name: &str| row.figure(name) == Some(0.0) && row.limits.get(name) == Some(&0.0);
+    let measured = names.into_iter().filter(|name| !is_zero(name));
+    let measured = measured.filter_map(|name| Some((name, row.figure(name)?)));
     let mut words: Vec<String> =
         measured.map(|(name, figure)| format!("{name} {}", number(figure))).collect();
     let reason = row.not_measured.as_ref().or(row.skipped.as_ref());
     let verdict = row.word();
+    let why = row.misses.join("; ");
+    let reason = reason.or((!why.is_empty()).then_some(&why));
     words.push(reason.map_or(verdict.to_owned(), |reason| format!("{verdict}: {reason}")));
     words.join(", ").replace('|', "\\|").replace('\n', " ")
 }
