@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Arm, DegradedSession, GuardRule, IdSet, MediaLimits, Metric, Op, Plan, PolicyName, RoomId,
-    SessionId, actions,
+    Arm, DegradedSession, GuardRule, IdSet, Metric, Op, Plan, PolicyName, RoomId, SessionId,
+    actions,
 };
 
-use crate::sessions::{Session, SessionTable};
+use crate::sessions::{PlanInForce, Session, SessionTable};
 
 /// Maximum sessions in one question; the others follow with the next tick.
 const SESSIONS_PER_ASK: usize = 4_096;
@@ -63,8 +63,7 @@ struct Replan {
 pub(crate) struct Replanned {
     pub(crate) session: SessionId,
     pub(crate) room: RoomId,
-    pub(crate) plan: Plan,
-    pub(crate) limits: MediaLimits,
+    pub(crate) in_force: PlanInForce,
     /// The last action of each kind that had an effect.
     pub(crate) actions: Vec<(Op, u64)>,
     pub(crate) cap_differs: bool,
@@ -81,8 +80,8 @@ impl Replans {
         obeys_caps: impl FnOnce() -> bool,
     ) -> Result<Option<(Op, Plan)>, GuardRule> {
         let op = Replans::known(op)?;
-        let plan = session.plan.after(op, arg, &session.request.facts())?;
-        if plan == session.plan {
+        let plan = session.plan().after(op, arg, &session.facts())?;
+        if plan == session.plan() {
             return Ok(None);
         }
         if plan.arg(op) > 0 && actions::of(op).needs_obedience() && !obeys_caps() {
@@ -98,29 +97,28 @@ impl Replans {
 
     /// Changes the session's plan without its consequences.
     pub(crate) fn replan(&mut self, session: &mut Session, op: Op, arg: u64, plan: Plan) {
-        let new = Replan { before: session.plan, last: Vec::new() };
-        let last = &mut self.0.entry(session.id).or_insert(new).last;
+        let new = Replan { before: session.plan(), last: Vec::new() };
+        let last = &mut self.0.entry(session.id()).or_insert(new).last;
         last.retain(|(other, _)| *other != op);
         last.push((op, arg));
-        session.plan = plan;
+        session.replan(plan);
     }
 
     /// Returns each changed plan once, however many actions changed it.
     pub(crate) fn put_in_force(self, sessions: &mut SessionTable) -> Vec<Replanned> {
         let mut replanned = Vec::new();
         for (id, Replan { before, last }) in self.0 {
-            let Some(session) = sessions.get_mut(&id).filter(|it| it.plan != before) else {
+            let Some(session) = sessions.get_mut(&id).filter(|it| it.plan() != before) else {
                 continue;
             };
-            session.plans = session.plans.wrapping_add(1);
-            let kept = session.plan;
-            let limits = |plan: &Plan| plan.limits(&session.request.facts());
+            session.confirm_plan();
+            let kept = session.plan();
+            let limits = |plan: &Plan| plan.limits(&session.facts());
             let has_effect = |(op, _): &(Op, u64)| before.arg(*op) != kept.arg(*op);
             replanned.push(Replanned {
                 session: id,
-                room: session.room,
-                plan: session.plan_now(),
-                limits: session.limits(),
+                room: session.room(),
+                in_force: session.plan_in_force(),
                 actions: last.into_iter().filter(has_effect).collect(),
                 cap_differs: before.cap_kbps() != kept.cap_kbps(),
                 sees_again: limits(&kept).restores(&limits(&before)),

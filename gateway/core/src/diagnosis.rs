@@ -35,7 +35,7 @@ const CALL_SESSIONS: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Diagnosis {
     began: Instant,
-    pub(crate) slot_length: Duration,
+    slot_length: Duration,
     /// Sessions with packets lately.
     paths: BTreeMap<SessionId, Box<SessionPath>>,
     /// The senders' uplinks of rooms, for listeners.
@@ -135,12 +135,12 @@ impl Diagnosis {
         now: Instant,
     ) {
         let Some(session) = sessions.get(&id) else { return };
-        let (slot, room) = (self.slot_of(now), session.room);
+        let (slot, room) = (self.slot_of(now), session.room());
         let path = self.paths.entry(id).or_default();
         if slot > path.slot {
             let ended = path.slot;
             path.begin_slot(slot);
-            path.note_frames(self.slot_length, session.limits().send_kbps > 0);
+            path.note_frames(self.slot_length, session.plan_in_force().limits.send_kbps > 0);
             if ended + 1 == slot
                 && let Some(uplink) = path.uplink(id)
             {
@@ -154,6 +154,11 @@ impl Diagnosis {
         if let Some(change) = path.add(flow) {
             report(id, change, sessions, rooms, effects);
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn slot_length(&self) -> Duration {
+        self.slot_length
     }
 
     fn slot_of(&self, now: Instant) -> u64 {
@@ -213,9 +218,9 @@ impl Diagnosis {
             }
             let Some(path) = self.paths.remove(&id) else { continue };
             if let Some(session) = sessions.get(&id)
-                && self.uplinks.get(&session.room).is_some_and(|it| it.is_idle_since(idle_since))
+                && self.uplinks.get(&session.room()).is_some_and(|it| it.is_idle_since(idle_since))
             {
-                self.uplinks.remove(&session.room);
+                self.uplinks.remove(&session.room());
             }
             if path.impairment.is_some() {
                 let ended = ImpairmentChange { ended: path.impairment, now: None };
@@ -233,8 +238,8 @@ fn report(
     effects: &mut Effects,
 ) {
     let Some(session) = sessions.get(&id) else { return };
-    let Some(room) = rooms.get(&session.room) else { return };
-    let (scenario, room_name) = (session.request.scenario.clone(), room.name().clone());
+    let Some(room) = rooms.get(&session.room()) else { return };
+    let (scenario, room_name) = (session.scenario().clone(), room.name().clone());
     let ended = change.ended.map(|ended| (Box::new(ended.impairment), ended.since));
     let (session, impairment) = (id, change.now.map(Box::new));
     let event = CoreEvent::Impaired { session, room_name, scenario, impairment, ended };

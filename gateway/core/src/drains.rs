@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
+use evenkeel_media::instant;
 use evenkeel_model::{CoreEvent, IdSet, NodeId, RoomId};
-
-use crate::record::NodeDrain;
+use serde::{Deserialize, Serialize};
 
 /// Maximum rooms that leave a draining node at once, so that one wake-up stays short and no node gets all at once.
 const DRAINS_AT_ONCE: usize = 256;
@@ -21,6 +21,20 @@ const KEPT_FOR_ARRIVAL: u32 = 5;
 #[derive(Default, Debug)]
 pub(crate) struct Drains {
     under_way: BTreeMap<NodeId, NodeDrain>,
+}
+
+/// The progress of a node's drain.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
+pub(crate) struct NodeDrain {
+    #[serde(with = "instant")]
+    started: Instant,
+    /// `None` if rooms leave as soon as other nodes can take them, and after the deadline's event was emitted.
+    #[serde(with = "instant::option")]
+    deadline: Option<Instant>,
+    /// The last room that was moved away.
+    last: RoomId,
+    /// The event that reports the node empty was emitted.
+    empty: bool,
 }
 
 /// The next rooms that leave a draining node.

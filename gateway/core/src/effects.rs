@@ -127,8 +127,8 @@ pub(crate) enum RoomNotice {
 #[derive(Default, Debug)]
 pub(crate) struct Effects {
     outputs: VecDeque<GatewayEffect>,
-    pub(crate) notices: VecDeque<RoomNotice>,
-    pub(crate) timers: TimerQueue,
+    notices: VecDeque<RoomNotice>,
+    timers: TimerQueue,
 }
 
 impl Effects {
@@ -189,6 +189,15 @@ impl Effects {
         self.notices.push_back(notice);
     }
 
+    pub(crate) fn take_notice(&mut self) -> Option<RoomNotice> {
+        self.notices.pop_front()
+    }
+
+    /// Drops the notices about rooms and sessions that go on at another process.
+    pub(crate) fn forget_notices(&mut self) {
+        self.notices.clear();
+    }
+
     /// The room's routing policy should look at the room soon.
     pub(crate) fn want_reroute(&mut self, room: RoomId) {
         self.notice(RoomNotice::Reroute(room));
@@ -200,12 +209,37 @@ impl Effects {
 
     /// Sets the timer unless it is already set for any time.
     pub(crate) fn set_if_idle(&mut self, timer: Timer, at: Instant) {
-        if self.timers.due(&timer).is_none() {
+        if self.due(&timer).is_none() {
             self.timers.set(timer, at);
         }
     }
 
     pub(crate) fn cancel(&mut self, timer: &Timer) {
         self.timers.cancel(timer);
+    }
+
+    /// The time of this timer, if it is set.
+    pub(crate) fn due(&self, timer: &Timer) -> Option<Instant> {
+        self.timers.due(timer)
+    }
+
+    /// The time of the next timer.
+    pub(crate) fn next_timer_at(&self) -> Option<Instant> {
+        self.timers.next_at()
+    }
+
+    /// Takes the next timer that is due.
+    pub(crate) fn take_timer(&mut self, now: Instant) -> Option<Timer> {
+        self.timers.pop(now)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn timers(&self) -> &TimerQueue {
+        &self.timers
+    }
+
+    /// The number of timers that are set.
+    pub(crate) fn timers_set(&self) -> usize {
+        self.timers.len()
     }
 }

@@ -18,18 +18,18 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::WINDOW;
 use evenkeel_model::{
-    AcceptedOffer, Arm, Board, BreakerMode, ClientGroup, CloseReason, ClosedMove, ClosedSession,
-    CoreEvent, CoreSettings, Decider, DecisionOutcome, FailureDomain, FailureScope, FlowCounts,
-    GuardRule, Health, Hook, Hop, Impossible, LeftHop, Measures, MediaDescription, ModeChange,
-    MoveCause, MoveOutcome, NewcomerAction, NodeId, NodeNeed, NodeSettings, NotStarted, Offer,
-    OfferRefusal, Op, Param, PluginFault, PolicyName, PortMove, RedundancyMode, RegionId, RoomId,
-    RoutingMove, Scenario, SessionId, Stamp, StartPhase, Starts, Strike, ZoneId,
+    AcceptedOffer, Arm, Board, BreakerMode, ClientGroup, ClientLabel, CloseReason, CoreEvent,
+    CoreSettings, Decider, FailureDomain, FailureScope, FlowCounts, GuardRule, Health, Hook, Hop,
+    Impossible, LeftHop, Measures, MediaDescription, ModeChange, MoveCause, MoveOutcome,
+    NewcomerAction, NodeId, NodeNeed, NodeSettings, NotStarted, Offer, OfferRefusal, Op,
+    PluginFault, PolicyName, PortMove, RedundancyMode, RegionId, RoomId, Scenario, SessionId,
+    Stamp, StartPhase, Starts, Strike, ZoneId,
 };
 use evenkeel_nodes::{
     ANSWERED_IN_TIME, AgentWord, Node, NodeChange, NodeEvidence, NodeTable, NodeTransition,
     NodeUse, QueuePosition, StopStep,
 };
-use evenkeel_slo::SloTable;
+use evenkeel_slo::{ActivationJudges, SloTable};
 
 use crate::admission::Admission;
 use crate::capacity::Capacity;
@@ -38,20 +38,21 @@ use crate::diagnosis::Diagnosis;
 use crate::drains::Drains;
 use crate::effects::{Effects, GatewayEffect, RoomNotice, Timer};
 use crate::flow::FlowTracker;
+use crate::hop_map::HopMap;
 use crate::legs::{LeftLeg, LegState};
 use crate::policy::policies::Policies;
 use crate::policy::questions::{FaultSubject, PartOutcome, QuestionsInFlight};
 use crate::policy::subjects::{SubjectHistory, Subjects};
 use crate::quality::{FlowVerdict, Quality};
-use crate::record::{Failback, GatewayRecord, HopMap, RestoreError, Unsettled};
+use crate::record::{Failback, GatewayRecord, RestoreError, Unsettled};
 use crate::rooms::RoomTable;
-use crate::rooms::placement::{self, NodeChoice, UsableNodes};
+use crate::rooms::placement::{self, NodeChoice};
 use crate::rooms::room::{
     MoveStep, MoveUnderWay, PendingRoute, Room, RoomChange, RoomNeed, RoomScales,
 };
 use crate::rooms::worklists::{Death, PORTS_EXPLAINED_WITHIN, Worklists};
-use crate::sessions::{Session, SessionPhase, SessionTable};
-use crate::shares::{STEPS, Share, WHOLE, raised};
+use crate::sessions::{PlanInForce, Session, SessionChange, SessionTable, ShareChange, Sweep};
+use crate::shares::STEPS;
 
 /// Interval between two sweeps for silent sessions, and between two parts of one sweep.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -121,6 +122,8 @@ pub struct Gateway {
     nodes: NodeTable,
     capacity: Capacity,
     slos: SloTable,
+    /// Revisions that replaced another one.
+    activations: ActivationJudges,
     effects: Effects,
     quality: Quality,
     diagnosis: Diagnosis,
@@ -155,6 +158,7 @@ impl Gateway {
             nodes,
             capacity: Capacity::new(&settings, now),
             slos: SloTable::new(now),
+            activations: ActivationJudges::default(),
             effects,
             settings,
             quality: Quality::default(),
@@ -183,7 +187,7 @@ impl Gateway {
     }
 
     fn take_notices(&mut self, now: Instant) {
-        while let Some(notice) = self.effects.notices.pop_front() {
+        while let Some(notice) = self.effects.take_notice() {
             match notice {
                 RoomNotice::Reroute(room) => self.want_reroute(room, now),
                 RoomNotice::Enrol(session) => self.enrol(session),
@@ -240,12 +244,12 @@ impl Gateway {
 
     /// The time of the next [`handle_timeout`](Gateway::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.effects.timers.next_at()
+        self.effects.next_timer_at()
     }
 
     /// Handles all timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(timer) = self.effects.timers.pop(now) {
+        while let Some(timer) = self.effects.take_timer(now) {
             self.handle_timer(timer, now);
             self.take_notices(now);
         }
@@ -307,7 +311,7 @@ impl Gateway {
 
     /// Forgets the sessions of another process's record, which goes on with them, instead of [`Gateway::settle_restored`].
     pub fn forget_restored(&mut self) {
-        self.effects.notices.clear();
+        self.effects.forget_notices();
         for room in self.rooms.forget_restored() {
             self.effects.cancel(&Timer::RoomDue(room));
         }
@@ -321,7 +325,7 @@ impl Gateway {
         self.with_nodes(NodeTable::forget_restored);
         self.capacity.reduced.clear();
         self.admission.client_breakers.forget_sessions();
-        self.slos.forget_restored(&mut self.policies.activations);
+        self.slos.forget_restored(&mut self.activations);
     }
 
     /// Decides about the restored sessions, while their packets are served: weighs and publishes the routes, and moves
@@ -345,16 +349,15 @@ impl Gateway {
     }
 
     fn sweep(&mut self, now: Instant) {
-        let (silent, goes_on) = self.sessions.sweep(now);
+        let Sweep { silent, checked, goes_on } = self.sessions.sweep(now);
         self.close_silent(silent, now);
         self.take_notices(now);
         let Gateway { settings, sessions, rooms, .. } = self;
-        self.policies.forget_older_states(goes_on, settings, sessions, rooms);
-        self.sessions.swept_last = goes_on.unwrap_or(SessionId(0));
+        self.policies.forget_older_states(checked, settings, sessions, rooms);
         let Gateway { sessions, rooms, effects, .. } = self;
         self.diagnosis.forget_idle(sessions, rooms, effects, now);
         self.questions.end_old_failures(now, &mut self.effects);
-        let after = if goes_on.is_some() { SWEEP_GOES_ON } else { SWEEP_EVERY };
+        let after = if goes_on { SWEEP_GOES_ON } else { SWEEP_EVERY };
         self.effects.set(Timer::Sweep, now + after);
     }
 
@@ -422,7 +425,7 @@ impl Gateway {
 
     /// Sets the maximum age of the workers' last report on a session.
     pub fn handle_summaries_within(&mut self, within: Duration) {
-        self.sessions.told_within = within;
+        self.sessions.note_reports_within(within);
         self.diagnosis.note_reports_within(within);
     }
 
@@ -435,14 +438,12 @@ impl Gateway {
     ) {
         self.enrol(id);
         if let Some(session) = self.sessions.unrecorded_mut(&id) {
-            session.media.get_or_insert_default().measures = measures;
-            session.last_heard = session.last_heard.max(last_heard.unwrap_or(session.last_heard));
-            let room = self.rooms.get(&session.room);
+            session.take_summary(measures, last_heard);
+            let room = self.rooms.get(&session.room());
             if let Some(on) = room.and_then(|room| room.holding().on)
                 && let Some(node) = self.nodes.get(on)
             {
-                let (zone, judged) = (node.settings.zone, &mut session.domain_judged);
-                self.capacity.domain_breakers.judge(zone, judged, &measures);
+                session.judge_zone(node.settings.zone, &mut self.capacity.domain_breakers);
             }
             self.judge(|policies, subjects, effects| {
                 policies.weigh_measures(id, subjects, effects);
@@ -462,18 +463,13 @@ impl Gateway {
         let Some(flow) = flow else { return };
         self.diagnosis.handle_flow(id, &flow, sessions, rooms, nodes, effects, now);
         let loses_by_client = self.diagnosis.loses_by_client(id);
-        if let Some(session) = self.sessions.unrecorded_mut(&id) {
-            let (labels, judged) = (&session.request.labels, &mut session.client_judged);
-            if let Some(is_impaired) = loses_by_client {
-                self.admission.client_breakers.judge(labels, judged, is_impaired, now);
-            }
-            if let Some((scenario, slo)) = self.settings.slo(&session.request.scenario) {
-                let misses = session.misses(slo, flow.missed);
-                if self.slos.note_media(scenario, &mut session.slo_marks, misses, now) {
-                    self.sessions.changes.defer(id);
-                }
-            }
+        if let Some(is_impaired) = loses_by_client
+            && let Some(session) = self.sessions.unrecorded_mut(&id)
+        {
+            session.judge_clients(is_impaired, &mut self.admission.client_breakers, now);
         }
+        let Gateway { sessions, settings, slos, .. } = self;
+        sessions.judge_objective(id, flow.missed, settings, slos, now);
         self.judge(|policies, subjects, effects| {
             policies.weigh_flow(id, flow.missed, subjects, now, effects);
         });
@@ -634,14 +630,14 @@ impl Gateway {
         media: Arc<MediaDescription>,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let live = self.sessions.get(&id).filter(|it| it.phase == SessionPhase::Live);
+        let live = self.sessions.get(&id).filter(|session| session.is_live());
         let session = live.ok_or(Impossible::NoSuchSession)?;
-        if session.request.media != media {
-            let room = session.room;
-            let plan = self.sessions.change_streams(id, media);
-            plan.into_iter().for_each(|plan| self.effects.push(plan));
+        if *session.media() != media {
+            let room = session.room();
+            let change = self.sessions.change_streams(id, media);
+            self.apply_to_session(id, change);
             self.settle_peer_caps(room);
-            self.regrant(room);
+            self.change_room(room, Room::regrant);
         }
         self.take_notices(now);
         Ok(())
@@ -666,7 +662,7 @@ impl Gateway {
         };
         match begun {
             Err(reason) => self.refuse(&offer, None, reason, now),
-            Ok(id) if self.sessions[&id].of_first_packet => {
+            Ok(id) if self.sessions[&id].is_of_first_packet() => {
                 self.admit(id, None, Decider::Native, now);
             }
             Ok(id) => self.ask_scenario(id, now),
@@ -685,44 +681,14 @@ impl Gateway {
         let Some(scenario) = self.settings.scenarios.get(&offer.scenario) else {
             return Err(OfferRefusal::UnknownScenario(offer.scenario.clone()));
         };
-        let mut session = self.sessions.offered(offer, scenario, now);
-        let id = session.id;
-        let region = session.region(&self.settings.regions).unwrap_or(self.nodes.home());
-        session.room = self.rooms.enter(id, offer, scenario, region)?;
-        self.sessions.insert(session);
+        let id = self.sessions.next_id();
+        let named = ClientLabel::Region.value(&offer.labels);
+        let named = named
+            .and_then(|named| self.settings.regions.iter().position(|region| **region == *named));
+        let region = named.map_or(self.nodes.home(), |place| RegionId(place as u32));
+        let room = self.rooms.enter(id, offer, scenario, region)?;
+        self.sessions.begin(offer, scenario, room, now);
         Ok(id)
-    }
-
-    /// Applies a scenario plugin's parameters, which override those of the configuration within its bounds.
-    fn take_params(&mut self, id: SessionId, params: &[(Box<str>, i64)]) -> DecisionOutcome {
-        let Some(session) = self.sessions.get_mut(&id) else { return DecisionOutcome::Stale };
-        let mut request = session.request.as_ref().clone();
-        let mut room = self.rooms.get_mut(&session.room).filter(|room| !room.is_placed());
-        let of_room = room.as_ref().map(|room| (room.spares(), room.priority()));
-        let (mut spares, mut priority) = of_room.unwrap_or_default();
-        let mut known_one = false;
-        let known = params.iter().filter_map(|(key, value)| Some((Param::from_key(key)?, *value)));
-        for (param, value) in known {
-            match param {
-                Param::Spares => spares = param.within(value) as u8,
-                Param::Priority => priority = param.within(value),
-                Param::BitrateFloor | Param::BitrateCeiling | Param::CloseAfter => {
-                    request.take_param(param, value, session.request.bounds);
-                }
-            }
-            known_one = true;
-        }
-        request.bounds.ceiling_kbps = request.bounds.ceiling_kbps.max(request.bounds.floor_kbps);
-        if let Some(room) = &mut room {
-            room.prefer(spares, priority);
-        }
-        let differs = request != *session.request
-            || of_room != room.map(|room| (room.spares(), room.priority()));
-        let request = self.sessions.requests.intern(request);
-        if let Some(session) = self.sessions.unrecorded_mut(&id) {
-            session.request = request;
-        }
-        if known_one { DecisionOutcome::Applied { differs } } else { DecisionOutcome::Abstained }
     }
 
     /// Admits the session if its room's current and pending nodes have capacity. Returns its room if that must be
@@ -734,20 +700,16 @@ impl Gateway {
         by: Decider,
         now: Instant,
     ) -> Option<RoomId> {
-        let room = self.sessions.get(&id)?.room;
+        let room = self.sessions.get(&id)?.room();
         self.catch_up(room, now);
-        let by = self.sessions.deciders.intern(by);
-        let session = self.sessions.get_mut(&id)?;
-        session.admitted_by = by;
-        session.plan = session.plan.capped(cap_kbps.unwrap_or(0));
-        session.phase = SessionPhase::Placing;
-        match self.admission.client_breakers.limit(&session.request.labels, id) {
+        let session = self.sessions.admit(id, cap_kbps, by)?;
+        match self.admission.client_breakers.limit(session.labels(), id) {
             Some((NewcomerAction::Refuse, group)) => {
                 self.turn_away_clients(id, group, now);
                 return None;
             }
             Some((NewcomerAction::VoiceOnly, group)) if session.has_video() => {
-                session.voice_only_for = Some(Box::new(group.clone()));
+                session.limit_to_voice(group.clone());
                 self.admission.client_breakers.note_voice_only(id, group);
             }
             Some((NewcomerAction::VoiceOnly | NewcomerAction::Admit, _)) | None => {}
@@ -772,19 +734,16 @@ impl Gateway {
     fn open_session(&mut self, id: SessionId, now: Instant) {
         let open_by = now + self.settings.limits.open_within;
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(room) = self.rooms.get_mut(&session.room) else { return };
-        let Some(opening) = session.opening.as_deref_mut() else { return };
-        session.phase = SessionPhase::Opening;
-        opening.by = Some(open_by);
+        let Some(room) = self.rooms.get_mut(&session.room()) else { return };
+        let Some(offer) = session.open(open_by) else { return };
         self.effects.set_if_idle(Timer::OpenLate(id), open_by);
-        let offer = Arc::clone(&opening.offer);
         self.effects.push(GatewayEffect::Install(session.installed(room), offer));
         room.await_session(id);
         let (hops, room) = (room.hops_to_open(), room.id());
         for hop in hops {
             self.open_at(id, hop, now);
         }
-        self.regrant(room);
+        self.change_room(room, Room::regrant);
     }
 
     /// The driver answered about a leg.
@@ -796,11 +755,11 @@ impl Gateway {
         now: Instant,
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let room = session.room;
+        let room = session.room();
         // Recorded before the room continues, so that a leg that the driver refused is not closed as well.
         match result {
             Ok(()) => {
-                let Some(before) = session.legs.opened(hop) else { return };
+                let Some(before) = session.legs_mut().opened(hop) else { return };
                 self.leg_opened(before, hop, now);
                 self.catch_up(room, now);
                 self.live_if_open(id, now);
@@ -809,7 +768,7 @@ impl Gateway {
                 }
             }
             Err(NotOpened) => {
-                let Some(before) = session.legs.failed(hop) else { return };
+                let Some(before) = session.legs_mut().failed(hop) else { return };
                 self.leg_failed(before, hop, now);
                 self.not_opened(id, hop, now);
             }
@@ -820,13 +779,14 @@ impl Gateway {
     /// Refuses a new session that the carrying hop did not take, if other sessions are live. Any other hop leaves the
     /// room's route; so does the carrying hop while no session is live there, and the next hop is tried.
     fn not_opened(&mut self, id: SessionId, hop: Hop, now: Instant) {
-        if let Some(room) = self.sessions.get(&id).map(|session| session.room) {
+        if let Some(room) = self.sessions.get(&id).map(Session::room) {
             self.catch_up(room, now);
         }
         let Some(session) = self.sessions.get(&id) else { return };
-        let (room, phase) = (session.room, session.phase);
-        let carries = phase == SessionPhase::Opening && self.stands_at(room) == Some(hop);
-        if carries && !self.live_sessions(room).is_empty() {
+        let room = session.room();
+        let stands = self.rooms.get(&room).and_then(|room| room.stands_at(self.nodes.board()));
+        let carries = session.is_opening() && stands == Some(hop);
+        if carries && !self.sessions_of(room, Session::is_live).is_empty() {
             let retry_after = self.retry_after(now);
             self.give_up(id, OfferRefusal::NotOpened { node: hop.node, retry_after }, now);
         } else {
@@ -843,8 +803,8 @@ impl Gateway {
         };
         let Some(on) = room.stands_at(self.nodes.board()) else { return };
         let lost = |id: &SessionId| {
-            let opening = self.sessions.get(id).filter(|s| s.phase == SessionPhase::Opening);
-            opening.is_some_and(|session| !session.legs.contains(&on))
+            let opening = self.sessions.get(id).filter(|session| session.is_opening());
+            opening.is_some_and(|session| !session.legs().contains(&on))
         };
         let sessions: Vec<SessionId> = room.sessions().iter().copied().filter(lost).collect();
         for session in sessions {
@@ -856,12 +816,12 @@ impl Gateway {
     /// Handles the opening timeout: legs not open by now count as failed, and an offer that is not live, because no hop
     /// carries its room, is refused.
     fn open_late(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let late = session.legs.late(now);
+        let Some(session) = self.sessions.get(&id) else { return };
+        let late = session.legs().late(now);
         let late_at = late.first().map(|hop| hop.node);
         for hop in late {
             let Some(session) = self.sessions.get_mut(&id) else { return };
-            if let Some(leg) = session.legs.give_up(hop) {
+            if let Some(leg) = session.legs_mut().give_up(hop) {
                 self.effects.push(GatewayEffect::CloseAt { session: id, hop });
                 self.leg_failed(leg, hop, now);
                 self.not_opened(id, hop, now);
@@ -869,33 +829,31 @@ impl Gateway {
             }
         }
         let Some(session) = self.sessions.get(&id) else { return };
-        let by = session.opening.as_ref().and_then(|opening| opening.by);
+        let by = session.opens_by();
         if by.is_some_and(|by| by <= now) {
             let retry_after = self.retry_after(now);
             let refused = late_at.map_or(OfferRefusal::NoNode { retry_after }, |node| {
                 OfferRefusal::NotOpened { node, retry_after }
             });
             self.give_up(id, refused, now);
-        } else if let Some(next) = session.legs.next_late().into_iter().chain(by).min() {
+        } else if let Some(next) = session.legs().next_late().into_iter().chain(by).min() {
             self.effects.set(Timer::OpenLate(id), next);
         }
     }
 
     /// Sets the session live if it is open at the hop that carries its room.
     fn live_if_open(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get(&id).filter(|s| s.phase == SessionPhase::Opening)
-        else {
-            return;
-        };
-        let room = &self.rooms[&session.room];
-        let is_open = |hop: &Hop| session.legs.is_open(hop);
+        let opening = self.sessions.get(&id).filter(|session| session.is_opening());
+        let Some(session) = opening else { return };
+        let room = &self.rooms[&session.room()];
+        let is_open = |hop: &Hop| session.legs().is_open(hop);
         let Some(hop) = room.stands_at(self.nodes.board()).filter(is_open) else { return };
         let accepted = AcceptedOffer {
             session: id,
             room: room.id(),
             route: Arc::clone(room.cell()),
             plan: session.plan_now(),
-            admitted_by: (*session.admitted_by).clone(),
+            admitted_by: Decider::clone(session.admitted_by()),
             routed_by: room.placed_by().clone(),
         };
         let opened = CoreEvent::Opened {
@@ -904,33 +862,21 @@ impl Gateway {
             room_name: Arc::clone(room.name()),
             scenario: Arc::clone(room.scenario()),
             hop,
-            offered: session.offered,
-            admitted_by: (*session.admitted_by).clone(),
+            offered: session.offered(),
+            admitted_by: Decider::clone(session.admitted_by()),
             routed_by: room.placed_by().clone(),
         };
-        let took = now.saturating_duration_since(session.offered);
+        let took = now.saturating_duration_since(session.offered());
         self.slos.note_opened(room.scenario(), took, &self.settings, now);
         self.effects.event(opened);
-        let ticks = self.degradation_policy(&session.request.scenario);
-        if let Some(session) = self.sessions.get_mut(&id) {
-            if let Some(opening) = session.opening.take() {
-                let (offer, result) = (opening.offer.id, Ok(accepted));
-                self.effects.push(GatewayEffect::Reply { offer, result });
-            }
-            session.last_heard = now;
-            let room = session.room;
-            self.sessions.set_live(id, ticks);
+        let (room, ticks) = (room.id(), self.degradation_policy(session.scenario()));
+        if let Some(offer) = self.sessions.go_live(id, ticks, now) {
+            let (offer, result) = (offer.id, Ok(accepted));
+            self.effects.push(GatewayEffect::Reply { offer, result });
             // A room is recorded from its first live session on.
-            self.rooms.note_changed(room);
+            self.apply(room, RoomChange::of_record());
             self.settle_peer_caps(room);
             self.effects.notice(RoomNotice::Enrol(id));
-        }
-    }
-
-    /// Sets sessions live that are open at the hop that carries the room.
-    fn activate_open(&mut self, id: RoomId, now: Instant) {
-        for session in self.sessions_of(id) {
-            self.live_if_open(session, now);
         }
     }
 
@@ -944,7 +890,7 @@ impl Gateway {
     /// it was placed.
     fn want_node(&mut self, id: SessionId, reason: &OfferRefusal, now: Instant) {
         let session = self.sessions.get(&id);
-        let room = session.and_then(|session| self.rooms.get(&session.room));
+        let room = session.and_then(|session| self.rooms.get(&session.room()));
         let early = self.settings.limits.early_start;
         let Some(region) = room.map(Room::region).filter(|_| early) else { return };
         let is_short = match reason {
@@ -960,9 +906,9 @@ impl Gateway {
 
     fn reply_refused(&mut self, id: SessionId, reason: OfferRefusal, now: Instant) {
         if let Some(session) = self.sessions.get(&id)
-            && let Some(opening) = &session.opening
+            && let Some(offer) = session.offer()
         {
-            let (offer, room) = (Arc::clone(&opening.offer), session.room);
+            let (offer, room) = (Arc::clone(offer), session.room());
             self.refuse(&offer, Some((id, room)), reason, now);
         }
     }
@@ -1001,9 +947,9 @@ impl Gateway {
 
     fn close(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
         let Some(session) = self.sessions.get(&id) else { return };
-        let room = self.rooms.get(&session.room).filter(|_| session.phase == SessionPhase::Live);
+        let room = self.rooms.get(&session.room()).filter(|_| session.is_live());
         if let Some(room) = room {
-            let closed = Box::new(closed(session, room, now));
+            let closed = Box::new(session.closed(room, now));
             let (room, room_name) = (room.id(), Arc::clone(room.name()));
             let closed = CoreEvent::Closed { session: id, room, room_name, reason, closed };
             self.effects.event(closed);
@@ -1034,7 +980,7 @@ impl Gateway {
     /// Closes the silent sessions, except in rooms that wait for a node to start.
     fn close_silent(&mut self, mut sessions: Vec<SessionId>, now: Instant) {
         let is_held = |id: &SessionId| {
-            self.rooms.get(&self.sessions[id].room).is_some_and(|room| room.is_held(now))
+            self.rooms.get(&self.sessions[id].room()).is_some_and(|room| room.is_held(now))
         };
         sessions.retain(|id| !is_held(id));
         for session in sessions {
@@ -1044,51 +990,40 @@ impl Gateway {
 
     fn remove_session(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
         let Some(session) = self.sessions.remove(id) else { return };
-        let room = session.room;
-        if let Some(group) = &session.voice_only_for {
+        let room = session.room();
+        if let Some(group) = session.voice_only_for() {
             self.admission.client_breakers.forget(id, group);
         }
-        self.slos.leave(&session.request.scenario, &session.slo_marks, now);
+        session.leave_objective(&mut self.slos, now);
         self.effects.cancel(&Timer::OpenLate(id));
         self.capacity.reduced.set(id, None);
-        for leg in session.legs.all() {
+        for leg in session.legs().all() {
             self.leave_leg(id, leg);
         }
-        if session.phase >= SessionPhase::Opening {
+        if session.is_installed() {
             self.effects.push(GatewayEffect::End { session: id, reason });
         }
         self.leave_room(room, id, now);
-        session.legs.all().for_each(|leg| self.open_next(leg.hop.node, now));
-        if session.track().is_some_and(FlowTracker::sends) {
-            self.forget_heard(room);
+        session.legs().all().for_each(|leg| self.open_next(leg.hop.node, now));
+        if session.track().is_some_and(FlowTracker::sends)
+            && let Some(room) = self.rooms.get(&room)
+        {
+            self.sessions.forget_heard(room);
         }
-        let scenario = Arc::clone(&session.request.scenario);
+        let scenario = Arc::clone(session.scenario());
         self.effects.notice(RoomNotice::Ended { session: id, room, scenario });
     }
 
-    /// A sender left, so sessions that heard it may rightly become silent.
-    fn forget_heard(&mut self, id: RoomId) {
-        for session in self.sessions_of(id) {
-            let session = self.sessions.get_mut(&session);
-            if let Some(track) = session.and_then(Session::track_mut) {
-                track.forget();
-            }
-        }
-    }
-
+    /// The session leaves its room, which is dissolved after the last one.
     fn leave_room(&mut self, id: RoomId, session: SessionId, now: Instant) {
         self.catch_up(id, now);
         let Some(room) = self.rooms.get_mut(&id) else { return };
-        if room.leave(session) {
-            self.dissolve(id, now);
-        } else {
-            self.regrant(id);
+        if !room.leave(session) {
+            self.change_room(id, Room::regrant);
             self.publish_heading_if_open(id, now);
             self.settle_peer_caps(id);
+            return;
         }
-    }
-
-    fn dissolve(&mut self, id: RoomId, now: Instant) {
         self.alter_room(id, |room| room.stay(MoveOutcome::Closed, now));
         if let Some(room) = self.rooms.remove(id) {
             self.worklists.forget(&room);
@@ -1111,18 +1046,16 @@ impl Gateway {
 
     fn restore_video(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.voice_only_for = None;
-        let (room, plan) = (session.room, session.plan_now());
-        let is_opened = session.phase >= SessionPhase::Opening;
-        if is_opened {
-            self.effects.push(session.replanned());
-        }
+        let change = session.lift_voice_only();
+        let (room, plan, is_installed) =
+            (session.room(), session.plan_now(), session.is_installed());
+        self.apply_to_session(id, change);
         self.settle_peer_caps(room);
         if plan.arg(Op::VoiceOnly) > 0 {
             // A policy drops the video as well.
             return;
         }
-        if is_opened {
+        if is_installed {
             self.request_key_frames(room, &[id]);
         }
         let (op, arg, rung) = (Op::VoiceOnly, 0, plan.rung());
@@ -1132,7 +1065,7 @@ impl Gateway {
 
     /// Requests key frames from the senders in a room for sessions that receive its video again.
     fn request_key_frames(&mut self, room: RoomId, receivers: &[SessionId]) {
-        let mut senders = self.live_sessions(room);
+        let mut senders = self.sessions_of(room, Session::is_live);
         // No session receives its own media.
         senders.retain(|sender| *receivers != [*sender]);
         if !senders.is_empty() {
@@ -1180,8 +1113,10 @@ impl Gateway {
     fn put_in_force(&mut self, replans: Replans, by: &Decider) {
         let (mut capped, mut see_again) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
         for replanned in replans.put_in_force(&mut self.sessions) {
-            let (session, room, plan) = (replanned.session, replanned.room, replanned.plan);
-            self.effects.push(GatewayEffect::Plan { session, plan, limits: replanned.limits });
+            let (session, room) = (replanned.session, replanned.room);
+            let plan = replanned.in_force.plan;
+            let change = SessionChange::to_plan(replanned.in_force);
+            self.apply_to_session(session, change);
             let room_name = self.rooms.name_of(room);
             for (op, arg) in replanned.actions {
                 let (room_name, rung, by) = (room_name.clone(), plan.rung(), by.clone());
@@ -1202,63 +1137,6 @@ impl Gateway {
         }
     }
 
-    // The first routes of rooms.
-
-    fn place_natively(&mut self, id: RoomId, now: Instant) {
-        let busy = self.nodes.busy();
-        let Some(placement) = self.node_choice(id, now) else { return };
-        let mut nodes = placement.native_hops_but(&[], &busy);
-        // Stranded rooms wait for the busy nodes, so a new room only takes others.
-        let waits = if self.worklists.stranded.go_first() { &busy[..] } else { &[] };
-        if nodes.is_empty() && !busy.is_empty() && waits.is_empty() {
-            nodes = placement.native_hops(&[]);
-        }
-        if nodes.is_empty() {
-            nodes = self.place_with_less(id, waits, now);
-        }
-        self.settle(id, &nodes, Decider::Native, now);
-    }
-
-    /// Publishes the room's first route and opens its sessions.
-    fn settle(&mut self, id: RoomId, nodes: &[NodeId], by: Decider, now: Instant) {
-        let hops = self.nodes.hops(nodes);
-        let waiting = self.waiting_for_placement(id);
-        if hops.is_empty() {
-            self.want_start(id, now);
-            for session in waiting {
-                self.turn_away(session, now);
-            }
-            return;
-        }
-        let unchosen = by == Decider::Native;
-        self.set_placed_by(id, by);
-        self.admit_at(id, &hops, None);
-        self.note_away(id, nodes.first().copied().filter(|_| unchosen), now);
-        self.set_due(id, now);
-        for session in waiting {
-            self.open_session(session, now);
-        }
-    }
-
-    /// Refuses the sessions of a room to which the routing policy gives no node, for `wait_ms`; 0: as without capacity.
-    fn refuse_room(&mut self, id: RoomId, reason: Option<&Arc<str>>, wait_ms: u32, now: Instant) {
-        for session in self.waiting_for_placement(id) {
-            let retry_after = match wait_ms {
-                0 => self.retry_after(now),
-                wait_ms => self.admission.jittered(Duration::from_millis(wait_ms.into())),
-            };
-            let reason = reason.cloned();
-            self.give_up(session, OfferRefusal::PlacementRefused { reason, retry_after }, now);
-        }
-    }
-
-    fn set_placed_by(&mut self, id: RoomId, by: Decider) {
-        let by = self.rooms.intern(by);
-        if let Some(room) = self.rooms.get_mut(&id) {
-            room.set_placed_by(by);
-        }
-    }
-
     /// Sets the time of the policy's next review of the room.
     fn set_due(&mut self, id: RoomId, now: Instant) {
         let began = self.rooms.began();
@@ -1269,48 +1147,10 @@ impl Gateway {
 
     // The routes of rooms.
 
-    /// Places the room at the first of these hops. The caller has checked or reserved the capacity.
-    fn admit_at(&mut self, id: RoomId, hops: &[Hop], left: Option<LeftHop>) {
-        let left = self.with_lead(left, hops.first());
-        self.change_room(id, |room, scales| room.admit_at(hops, left, scales));
-    }
-
-    /// Publishes a route, or for a stranded room what remains of its route.
-    fn publish(&mut self, id: RoomId, hops: &[Hop], left: Option<LeftHop>) {
-        let left = self.with_lead(left, hops.first());
-        self.change_room(id, |room, scales| room.publish(hops, left, scales));
-    }
-
-    /// Weighs the same hops again, because the room's sessions, its target or the capacity of its nodes changed.
-    fn regrant(&mut self, id: RoomId) {
-        self.change_room(id, Room::regrant);
-    }
-
-    fn with_lead(&self, left: Option<LeftHop>, first: Option<&Hop>) -> Option<Box<LeftHop>> {
-        let within = self.settings.limits.leave_within;
-        left.map(|left| {
-            let lead = |to: &Hop| placement::lead(left.hop.node, to.node, &self.nodes, within);
-            Box::new(LeftHop { lead: first.map(lead).unwrap_or_default(), ..left })
-        })
-    }
-
     /// A hop that is left now: its packets pass for a while.
     fn leaving(&self, hop: Hop, now: Instant) -> LeftHop {
         let until = now + self.settings.limits.leave_within;
         LeftHop { hop, until, lead: Duration::ZERO }
-    }
-
-    /// Removes this hop from the room's route, if it contains it.
-    fn drop_spare(&mut self, id: RoomId, gone: Hop) {
-        let route = self.rooms[&id].route();
-        let hops: Vec<Hop> =
-            route.hops.iter().map(|(hop, _)| *hop).filter(|hop| *hop != gone).collect();
-        if hops.len() < route.hops.len() {
-            let left = route.left.as_deref().filter(|left| left.hop != gone);
-            self.publish(id, &hops, left.copied());
-        } else {
-            self.regrant(id);
-        }
     }
 
     /// Gates second hops of other nodes' rooms as far as the new load has used their reserves, until those rooms have others. A node
@@ -1320,7 +1160,7 @@ impl Gateway {
             return;
         }
         for id in self.holders_of(node) {
-            self.regrant(id);
+            self.change_room(id, Room::regrant);
             if self.rooms[&id].holding().reserve.is_none() {
                 self.effects.want_reroute(id);
             }
@@ -1338,7 +1178,7 @@ impl Gateway {
                 return;
             }
             if self.rooms[&id].holding().on == Some(dead) {
-                self.regrant(id);
+                self.change_room(id, Room::regrant);
             }
         }
     }
@@ -1362,21 +1202,20 @@ impl Gateway {
         self.raise_shares(now);
         let before = self.worklists.unreserved.len();
         for id in turn.into_iter().chain(uncovered) {
-            self.regrant(id);
-            if self.worklists.is_unprotected(id) && self.can_gain_reserve(id, now) {
+            self.change_room(id, Room::regrant);
+            let Some(room) = self.rooms.get(&id).filter(|_| self.worklists.is_unprotected(id))
+            else {
+                continue;
+            };
+            let scenario = self.settings.scenarios.get(room.scenario());
+            let policy_decides = scenario.is_some_and(|it| it.binds(Hook::Routing));
+            if self.node_choice(room, now).can_gain_reserve(policy_decides) {
                 self.effects.want_reroute(id);
             }
         }
         let helps = goes_on && self.worklists.unreserved.len() < before;
         let next = if helps { WEIGH_GOES_ON } else { WEIGH_EVERY };
         self.effects.set(Timer::Weigh, now + next);
-    }
-
-    fn can_gain_reserve(&self, id: RoomId, now: Instant) -> bool {
-        self.node_choice(id, now).is_some_and(|placement| {
-            let scenario = self.settings.scenarios.get(placement.room.scenario());
-            placement.can_gain_reserve(scenario.is_some_and(|it| it.binds(Hook::Routing)))
-        })
     }
 
     fn weigh_breakers(&mut self, now: Instant) {
@@ -1418,10 +1257,11 @@ impl Gateway {
         if hops.is_empty() {
             return;
         }
-        let (stands, by) = (self.stands_at(id), self.rooms.intern(by));
+        let by = self.rooms.intern(by);
+        let stands = self.rooms.get(&id).and_then(|room| room.stands_at(self.nodes.board()));
         self.alter_room(id, |room| room.head_for(hops, cause, by, stands, now));
         self.open_heading(id, now);
-        self.regrant(id);
+        self.change_room(id, Room::regrant);
         self.close_left_hops(id, now);
         self.publish_heading_if_open(id, now);
     }
@@ -1433,7 +1273,7 @@ impl Gateway {
         let opened = if room.mode().opens_ahead() { heading.hops().len() } else { 1 };
         let (hops, awaited) = (heading.hops()[..opened].to_vec(), heading.awaited().clone());
         let mut waiting = Vec::new();
-        for session in self.sessions_from(id, SessionPhase::Opening) {
+        for session in self.sessions_of(id, Session::is_installed) {
             for &hop in &hops {
                 if self.open_at(session, hop, now) != Some(LegState::Open) && awaited.contains(&hop)
                 {
@@ -1448,19 +1288,21 @@ impl Gateway {
 
     /// Publishes the pending route once all sessions are open. Packets from the old hop still pass.
     fn publish_heading_if_open(&mut self, id: RoomId, now: Instant) {
-        if !self.rooms.get(&id).is_some_and(Room::is_opened) {
-            return;
-        }
-        let (from, damped) = (self.stands_at(id), self.is_damped(id, now));
+        let Some(room) = self.rooms.get(&id).filter(|room| room.is_opened()) else { return };
+        let from = room.stands_at(self.nodes.board());
+        let damped = self.is_damped(id, now);
         let Some(room) = self.rooms.get_mut(&id) else { return };
         let Some(heading) = room.take_opened() else { return };
         let (stranded, route, target) = (room.stranded(), room.route(), heading.target());
         if from == Some(target) {
             let (hops, by) = (heading.hops().to_vec(), Decider::clone(heading.by()));
-            self.admit_at(id, &hops, route.left.as_deref().copied());
+            let left = route.left.as_deref().copied();
+            self.change_room(id, |room, scales| room.admit_at(&hops, left, scales));
             self.effects.event(CoreEvent::Rerouted { room: id, hops, by });
             self.close_left_hops(id, now);
-            self.activate_open(id, now);
+            for session in self.sessions_of(id, Session::is_opening) {
+                self.live_if_open(session, now);
+            }
             return;
         }
         if stranded.is_none() && **heading.by() != Decider::Operator && damped {
@@ -1474,8 +1316,8 @@ impl Gateway {
             None => (heading.cause(), heading.started()),
         };
         let by = Arc::clone(heading.by());
-        self.set_placed_by(id, Decider::clone(&by));
-        self.admit_at(id, heading.hops(), from.map(|from| self.leaving(from, now)));
+        let (placed_by, leaving) = (Arc::clone(&by), from.map(|from| self.leaving(from, now)));
+        self.change_room(id, |room, scales| room.place(placed_by, heading.hops(), leaving, scales));
         self.moved(id, MoveStep { cause, by, from: left, to: Some(target), started }, now);
         self.close_left_hops(id, now);
     }
@@ -1487,7 +1329,7 @@ impl Gateway {
             self.effects.event(CoreEvent::Guarded { policy, guard, times: 1 });
         }
         self.alter_room(id, |room| room.end_move(heading, MoveOutcome::Damped, now));
-        self.regrant(id);
+        self.change_room(id, Room::regrant);
         self.close_left_hops(id, now);
     }
 
@@ -1495,9 +1337,12 @@ impl Gateway {
     fn moved(&mut self, id: RoomId, step: MoveStep, now: Instant) {
         let MoveStep { cause, ref by, from, to, started } = step;
         let by = Decider::clone(by);
-        let sessions = self.live_sessions(id);
-        if to.is_some() && cause.is_loss() {
-            self.renew_last_heard(id, now);
+        let sessions = self.sessions_of(id, Session::is_live);
+        if to.is_some()
+            && cause.is_loss()
+            && let Some(room) = self.rooms.get(&id)
+        {
+            self.sessions.renew_silence(room, now);
         }
         if to.is_some() && !sessions.is_empty() {
             self.effects.push(GatewayEffect::KeyFrame(sessions.clone()));
@@ -1537,29 +1382,18 @@ impl Gateway {
             room.note_move(now, counted_max);
             self.effects.notice(RoomNotice::MoveCounted(id));
         }
-        self.activate_open(id, now);
+        for session in self.sessions_of(id, Session::is_opening) {
+            self.live_if_open(session, now);
+        }
     }
 
     /// The room has reached its limit of moves: only the death of its node, or a hop that did not open a live session, may move it.
     fn is_damped(&mut self, id: RoomId, now: Instant) -> bool {
         let limit = self.settings.limits.moves_per_minute;
         let reached = self.rooms.get_mut(&id).is_some_and(|room| room.recent_moves(now) >= limit);
-        reached && self.stands_at(id).is_none_or(|hop| self.has_all_legs(id, hop))
-    }
-
-    /// All live sessions of the room are open at the hop, or are being opened there.
-    fn has_all_legs(&self, id: RoomId, hop: Hop) -> bool {
-        self.live_sessions(id).iter().all(|id| self.sessions[id].legs.contains(&hop))
-    }
-
-    /// Restarts the silence timeout of the room's sessions, since the room has a node again.
-    fn renew_last_heard(&mut self, id: RoomId, now: Instant) {
-        let room = self.rooms.get(&id).filter(|room| room.mode() == RedundancyMode::Cold);
-        for session in room.into_iter().flat_map(|room| room.sessions().iter()) {
-            if let Some(session) = self.sessions.get_mut(session) {
-                session.last_heard = session.last_heard.max(now);
-            }
-        }
+        let Some(room) = self.rooms.get(&id).filter(|_| reached) else { return false };
+        let stands = room.stands_at(self.nodes.board());
+        stands.is_none_or(|hop| self.sessions.are_all_at(room, hop))
     }
 
     // Hops that are lost: dead nodes, closed ports, legs that are not opened.
@@ -1639,8 +1473,16 @@ impl Gateway {
             let others = others.filter(|hop| Some(*hop) != next && self.nodes.is_up(*hop));
             let hops: Vec<Hop> = next.into_iter().chain(others).collect();
             match next {
-                Some(_) => self.admit_at(id, &hops, None),
-                None => self.strand(id, death, &hops, now),
+                Some(_) => {
+                    self.change_room(id, |room, scales| room.admit_at(&hops, None, scales));
+                }
+                None => {
+                    let Death { hop, at } = death;
+                    self.change_room(id, |room, scales| room.strand(hop, at, &hops, scales));
+                    let due = self.effects.due(&Timer::Rescue);
+                    let next = due.map_or(now, |due| due.min(now + RESCUE_WITHIN));
+                    self.effects.set(Timer::Rescue, next);
+                }
             }
             self.want_start(id, now);
             let (cause, by) = (self.loss_of(dead.node), self.author_of_loss(dead.node));
@@ -1648,7 +1490,7 @@ impl Gateway {
             let step = MoveStep { cause, by, from: dead, to: next, started: death.at };
             self.moved(id, step, now);
         } else {
-            self.drop_spare(id, dead);
+            self.change_room(id, |room, scales| room.drop_spare(dead, scales));
         }
         self.close_left_hops(id, now);
         let first = self.rooms.get(&id).filter(|room| room.stranded().is_none());
@@ -1673,16 +1515,8 @@ impl Gateway {
         }
     }
 
-    /// Marks the room stranded: no hop is left that its packets may take, and the core searches for one.
-    fn strand(&mut self, id: RoomId, death: Death, hops: &[Hop], now: Instant) {
-        self.change_room(id, |room, scales| room.strand(death.hop, death.at, hops, scales));
-        let due = self.effects.timers.due(&Timer::Rescue);
-        let next = due.map_or(now, |due| due.min(now + RESCUE_WITHIN));
-        self.effects.set(Timer::Rescue, next);
-    }
-
     fn port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
-        let Some(room) = self.sessions.get(&session).map(|session| session.room) else { return };
+        let Some(room) = self.sessions.get(&session).map(Session::room) else { return };
         self.catch_up(room, now);
         if !self.rooms[&room].leads_to(hop) {
             return;
@@ -1731,10 +1565,10 @@ impl Gateway {
         session: Option<SessionId>,
         now: Instant,
     ) {
-        let stands = self.stands_at(id);
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(hop)) else {
             return;
         };
+        let stands = room.stands_at(self.nodes.board());
         let news = room.keep_away(hop, now + KEEP_AWAY, now);
         let room_name = Arc::clone(room.name());
         self.alter_room(id, |room| room.lose_hop(hop, MoveOutcome::NotOpened, now));
@@ -1744,10 +1578,10 @@ impl Gateway {
             self.effects.want_reroute(id);
         }
         if stands == Some(hop) {
-            self.regrant(id);
+            self.change_room(id, Room::regrant);
             self.leave_carrying_hop(id, hop, why, now);
         } else {
-            self.drop_spare(id, hop);
+            self.change_room(id, |room, scales| room.drop_spare(hop, scales));
         }
         self.close_left_hops(id, now);
         self.publish_heading_if_open(id, now);
@@ -1759,21 +1593,22 @@ impl Gateway {
         if self.is_damped(id, now) {
             return;
         }
-        let Some(placement) = self.node_choice(id, now) else { return };
+        let Some(room) = self.rooms.get(&id) else { return };
+        let choice = self.node_choice(room, now);
         let (cause, by) = (MoveCause::Link, Decider::Native);
-        let own = placement.own_next(Some(hop.node));
-        if let Some(nodes) = own.filter(|_| placement.room.mode().opens_ahead()) {
+        let own = choice.own_next(Some(hop.node));
+        if let Some(nodes) = own.filter(|_| room.mode().opens_ahead()) {
             let hops = self.nodes.hops(&nodes);
             let left = (why == Strike::FlowLost).then(|| self.leaving(hop, now));
-            self.admit_at(id, &hops, left);
+            self.change_room(id, |room, scales| room.admit_at(&hops, left, scales));
             let (to, by) = (hops.first().copied(), self.rooms.intern(by));
             self.moved(id, MoveStep { cause, by, from: hop, to, started: now }, now);
-        } else if placement.room.heading().is_none() {
-            let nodes = placement.native_hops(&[]);
+        } else if room.heading().is_none() {
+            let nodes = choice.native_hops(&[]);
             if nodes.is_empty() {
                 self.want_start(id, now);
                 let (timer, again) = (Timer::RoomDue(id), now + OPEN_AGAIN);
-                if self.effects.timers.due(&timer).is_none_or(|due| due > again) {
+                if self.effects.due(&timer).is_none_or(|due| due > again) {
                     self.effects.set(timer, again);
                 }
             }
@@ -1796,7 +1631,8 @@ impl Gateway {
             let is_paced = self.worklists.stranded.is_paced();
             let has_free = || placement::has_free_node(1, &[], &self.nodes, &self.capacity);
             none_left = none_left || is_paced && !has_free();
-            let has_free = || self.node_choice(id, now).is_some_and(NodeChoice::has_free_node);
+            let room = self.rooms.get(&id);
+            let has_free = || room.is_some_and(|room| self.node_choice(room, now).has_free_node());
             if none_left || is_paced && !has_free() {
                 continue;
             }
@@ -1815,15 +1651,13 @@ impl Gateway {
     /// Moves the room to a hop of its route where its sessions are open, which needs no queue. Returns true if it
     /// moved.
     fn take_own_hop(&mut self, id: RoomId, now: Instant) -> bool {
-        let Some(placement) = self.node_choice(id, now) else { return false };
-        let Some(lost) = placement.room.stranded() else { return false };
-        if !placement.room.mode().opens_ahead() {
-            return false;
-        }
-        let Some(nodes) = placement.own_next(None) else { return false };
+        let opens_ahead = |room: &&Room| room.mode().opens_ahead();
+        let Some(room) = self.rooms.get(&id).filter(opens_ahead) else { return false };
+        let Some(lost) = room.stranded() else { return false };
+        let Some(nodes) = self.node_choice(room, now).own_next(None) else { return false };
         self.alter_room(id, |room| room.stay(MoveOutcome::Superseded, now));
         let hops = self.nodes.hops(&nodes);
-        self.admit_at(id, &hops, None);
+        self.change_room(id, |room, scales| room.admit_at(&hops, None, scales));
         let (from, to) = (lost.lost, hops.first().copied());
         let (cause, by) = (self.loss_of(from.node), self.rooms.intern(Decider::Native));
         self.moved(id, MoveStep { cause, by, from, to, started: lost.since }, now);
@@ -1834,17 +1668,15 @@ impl Gateway {
 
     /// Returns false if every node with capacity for the room has a full queue of openings.
     fn rescue(&mut self, id: RoomId, now: Instant) -> bool {
-        let Some(placement) = self.node_choice(id, now) else { return true };
-        if placement.room.stranded().is_none() || placement.room.heading().is_some() {
-            return true;
-        }
-        let busy = self.nodes.busy();
-        let mut nodes = placement.native_hops_but(&[], &busy);
-        if nodes.is_empty() && !placement.native_hops(&[]).is_empty() {
+        let waits = |room: &&Room| room.stranded().is_some() && room.heading().is_none();
+        let Some(room) = self.rooms.get(&id).filter(waits) else { return true };
+        let (choice, busy) = (self.node_choice(room, now), self.nodes.busy());
+        let mut nodes = choice.native_hops_but(&[], &busy);
+        if nodes.is_empty() && !choice.native_hops(&[]).is_empty() {
             return false;
         }
         if nodes.is_empty() {
-            nodes = placement.hops_of_reserves(&busy);
+            nodes = choice.hops_of_reserves(&busy);
         }
         if nodes.is_empty() {
             nodes = self.place_with_less(id, &busy, now);
@@ -1867,7 +1699,7 @@ impl Gateway {
             return;
         };
         let region = room.region();
-        let is_heard = |it: &Session| !it.is_silent(now, self.sessions.told_within);
+        let is_heard = |it: &Session| !self.sessions.is_silent(it, now);
         if room.sessions().iter().filter_map(|id| self.sessions.get(id)).any(is_heard) {
             self.with_nodes(|nodes| nodes.start_nearest(region, now));
         }
@@ -1878,11 +1710,11 @@ impl Gateway {
     /// The room's policy asked for a review, or the room has avoided a refusing hop long enough. Requests a reroute and
     /// opens missing sessions.
     fn room_due(&mut self, id: RoomId, now: Instant) {
-        self.rooms.note_changed(id);
+        self.apply(id, RoomChange::of_record());
         self.catch_up(id, now);
         let Some(room) = self.rooms.get(&id).filter(|room| room.is_placed()) else { return };
         let hops = room.hops_to_open();
-        for session in self.sessions_from(id, SessionPhase::Opening) {
+        for session in self.sessions_of(id, Session::is_installed) {
             for &hop in &hops {
                 self.open_at(session, hop, now);
             }
@@ -1894,11 +1726,14 @@ impl Gateway {
     fn leave_worse(&mut self, node: NodeId, now: Instant) {
         for id in self.worklists.by_node.next_to_leave(node) {
             self.catch_up(id, now);
-            let stands = self.stands_at(id).is_some_and(|hop| hop.node == node);
-            if !stands || self.rooms[&id].heading().is_some() || self.is_damped(id, now) {
+            let stands = |room: &&Room| {
+                let hop = room.stands_at(self.nodes.board());
+                hop.is_some_and(|hop| hop.node == node) && room.heading().is_none()
+            };
+            if self.rooms.get(&id).filter(stands).is_none() || self.is_damped(id, now) {
                 continue;
             }
-            let nodes = self.native_hops(id, &[], now);
+            let nodes = self.node_choice(&self.rooms[&id], now).native_hops(&[]);
             let sound = |node: &NodeId| self.nodes.get(*node).is_some_and(Node::is_sound);
             if nodes.first().is_some_and(|first| *first != node && sound(first)) {
                 self.head_for(id, &nodes, MoveCause::Link, Decider::Native, now);
@@ -1966,9 +1801,9 @@ impl Gateway {
             Health::Wary => forced,
             Health::Suspect | Health::Down | Health::Cold => false,
         };
-        let Some(placement) = self.node_choice(id, now) else { return false };
+        let room = &self.rooms[&id];
         let unfit = |node: &&Node| {
-            placement.room.is_away(node.id, &self.nodes)
+            room.is_away(node.id, &self.nodes)
                 || !trusted(node)
                 || self.nodes.pace(node.id).is_busy()
         };
@@ -1976,10 +1811,11 @@ impl Gateway {
         if stands.is_none() || but.len() == self.nodes.count() {
             return false;
         }
-        let Some(home) = placement.native_hops_but(&[], &but).first().copied() else {
+        let choice = self.node_choice(room, now);
+        let Some(home) = choice.native_hops_but(&[], &but).first().copied() else {
             return false;
         };
-        let nodes = placement.native_hops(&[home]);
+        let nodes = choice.native_hops(&[home]);
         self.head_for(id, &nodes, MoveCause::Failback, by, now);
         true
     }
@@ -2021,7 +1857,7 @@ impl Gateway {
         let Some(room) = self.rooms.get(&id) else { return };
         let Some(scenario) = self.settings.scenarios.get(room.scenario()) else { return };
         let mode = scenario.mode;
-        self.renew_last_heard(id, now);
+        self.sessions.renew_silence(room, now);
         let Some(room) = self.rooms.get_mut(&id) else { return };
         room.take_mode(mode);
         if room.is_placed() {
@@ -2029,7 +1865,8 @@ impl Gateway {
             self.renew(id, ModeChange::Scenario, now);
             self.publish_heading_if_open(id, now);
             self.effects.want_reroute(id);
-            if let Some(hop) = self.stands_at(id).filter(|_| unchosen) {
+            let stands = self.rooms[&id].stands_at(self.nodes.board());
+            if let Some(hop) = stands.filter(|_| unchosen) {
                 self.note_away(id, Some(hop.node), now);
             }
         }
@@ -2052,7 +1889,7 @@ impl Gateway {
         let twin = hops.iter().find(|hop| Some(hop.node) == twin);
         let left = before.left.as_deref().filter(|left| now < left.until).copied();
         let left = left.or(twin.map(|twin| self.leaving(*twin, now)));
-        self.publish(id, &hops, left);
+        self.change_room(id, |room, scales| room.publish(&hops, left, scales));
         self.close_left_hops(id, now);
         let room = &self.rooms[&id];
         let (from, to) = (before.mode, room.route().mode);
@@ -2065,7 +1902,7 @@ impl Gateway {
     }
 
     fn copies_differ(&mut self, session: SessionId, hops: [Hop; 2], now: Instant) {
-        let Some(id) = self.sessions.get(&session).map(|session| session.room) else { return };
+        let Some(id) = self.sessions.get(&session).map(Session::room) else { return };
         self.catch_up(id, now);
         let Some(room) = self.rooms.get_mut(&id) else { return };
         let (route, holding) = (room.route(), room.holding());
@@ -2087,77 +1924,19 @@ impl Gateway {
     ) -> Result<(), Impossible> {
         let (_, id) = self.rooms.named(name).ok_or(Impossible::NoSuchRoom)?;
         self.catch_up(id, now);
-        let placement = self.node_choice(id, now).filter(|it| it.room.is_placed());
-        let placement = placement.ok_or(Impossible::NoSuchRoom)?;
+        let room = self.rooms.get(&id).filter(|room| room.is_placed());
+        let room = room.ok_or(Impossible::NoSuchRoom)?;
         let node = self.nodes.get(to).ok_or(Impossible::NoSuchNode)?;
-        if self.stands_at(id).is_some_and(|hop| hop.node == to) {
+        if room.stands_at(self.nodes.board()).is_some_and(|hop| hop.node == to) {
             return Err(Impossible::AlreadyThere);
         }
-        if !node.takes_rooms() || !placement.fits(to) {
+        let choice = self.node_choice(room, now);
+        if !node.takes_rooms() || !choice.fits(to) {
             return Err(Impossible::NodeUnfit);
         }
-        let nodes = placement.native_hops(&[to]);
+        let nodes = choice.native_hops(&[to]);
         self.head_for(id, &nodes, MoveCause::Manual, Decider::Operator, now);
         Ok(())
-    }
-
-    /// Applies a policy's move. Moves off a dead node bypass damping.
-    fn take_move(
-        &mut self,
-        id: RoomId,
-        step: &RoutingMove,
-        shown: &UsableNodes,
-        by: &Decider,
-        now: Instant,
-    ) -> Result<PartOutcome, GuardRule> {
-        let Some(placement) = self.node_choice(id, now) else { return Ok(PartOutcome::Kept) };
-        placement.check_hops(&step.hops, shown)?;
-        let is_stranded = placement.room.stranded().is_some();
-        let heads = placement.room.heading().map(|heading| heading.target().node);
-        let stands = self.stands_at(id).map(|hop| hop.node);
-        // A repeated decision for the hop that the room is already moving to counts as one move.
-        if ![stands, heads].contains(&step.hops.first().copied()) {
-            placement.check(&step.hops, shown, self.worklists.stranded.go_first())?;
-            if !is_stranded {
-                if self.is_damped(id, now) {
-                    return Err(GuardRule::MovedTooOften);
-                }
-                let sessions = self.rooms[&id].sessions().len();
-                let percent = self.settings.limits.churn_percent as usize;
-                let allowed = self.sessions.live() * percent / 100;
-                self.capacity.count_churn(sessions, allowed, now)?;
-            }
-        }
-        if let Some(room) = self.rooms.get_mut(&id) {
-            room.review_after(step.ttl_ms);
-        }
-        let Some(placement) = self.node_choice(id, now) else { return Ok(PartOutcome::Kept) };
-        let hops = placement.without_inside_spares(&step.hops);
-        let same = match placement.room.heading() {
-            None => placement.room.nodes_of_route() == hops,
-            Some(heading) => heading.hops().iter().map(|hop| hop.node).eq(hops.iter().copied()),
-        };
-        if same {
-            return Ok(PartOutcome::Kept);
-        }
-        let differs = hops != placement.native_route();
-        let cause = if is_stranded { MoveCause::NodeDown } else { MoveCause::Quality };
-        self.head_for(id, &hops, cause, by.clone(), now);
-        Ok(PartOutcome::Applied { differs })
-    }
-
-    /// The native default never moves a placed room and keeps its spares. It adds spares, and puts one that reserves
-    /// capacity before those that do not.
-    fn reroute_natively(&mut self, id: RoomId, now: Instant) {
-        self.catch_up(id, now);
-        let Some(placement) = self.node_choice(id, now) else { return };
-        if self.stands_at(id).is_none() || placement.room.heading().is_some() {
-            return;
-        }
-        let nodes = placement.native_route();
-        if placement.room.nodes_of_route() != nodes {
-            self.head_for(id, &nodes, MoveCause::Quality, Decider::Native, now);
-        }
     }
 
     // Nodes: drains, ejections, changes of the list, stops, and the rooms that follow.
@@ -2259,7 +2038,8 @@ impl Gateway {
     }
 
     fn leave_draining_node(&mut self, id: RoomId, node: NodeId, now: Instant) {
-        let stands = self.stands_at(id).map(|hop| hop.node);
+        let Some(room) = self.rooms.get(&id) else { return };
+        let stands = room.stands_at(self.nodes.board()).map(|hop| hop.node);
         let by = match self.nodes.get(node).map(|node| node.trust) {
             Some(trust) if trust.draining || trust.removed => Decider::Operator,
             Some(trust) if trust.elastic.stopping => Decider::Native,
@@ -2268,21 +2048,21 @@ impl Gateway {
         if by == Decider::Node && stands == Some(node) && self.is_damped(id, now) {
             return;
         }
-        let Some(placement) = self.node_choice(id, now) else { return };
-        let room = placement.room;
+        let room = &self.rooms[&id];
+        let choice = self.node_choice(room, now);
         let heads_there =
             |heading: &PendingRoute| heading.hops().iter().any(|hop| hop.node == node);
         if room.heading().is_some_and(|heading| !heads_there(heading)) {
             return;
         }
         let nodes = if stands == Some(node) {
-            let own = placement.own_next(Some(node)).filter(|_| room.mode().opens_ahead());
-            placement.native_hops(&own.unwrap_or_default())
+            let own = choice.own_next(Some(node)).filter(|_| room.mode().opens_ahead());
+            choice.native_hops(&own.unwrap_or_default())
         } else {
             let standing = room.nodes_of_route().into_iter();
             let stays: Vec<NodeId> = standing.filter(|on| *on != node).collect();
             match stands {
-                Some(_) => placement.native_hops(&stays),
+                Some(_) => choice.native_hops(&stays),
                 // The rescue will find a place, and knows that the node takes no rooms.
                 None => Vec::new(),
             }
@@ -2703,12 +2483,11 @@ impl Gateway {
     /// state of the leg.
     fn open_at(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<LegState> {
         let session = self.sessions.get(&id)?;
-        if let Some(leg) = session.legs.get(&hop) {
-            self.sessions.note_changed(id);
+        if let Some(leg) = session.legs().get(&hop) {
             return Some(leg);
         }
         let turn = self.opening_turn(session, hop);
-        self.sessions.get_mut(&id)?.legs.wait(hop);
+        self.sessions.get_mut(&id)?.legs_mut().wait(hop);
         let goes = self.nodes.pace_mut(hop.node).begin(turn, id, hop);
         if goes { self.open_now(id, hop, now) } else { Some(LegState::Waiting) }
     }
@@ -2716,16 +2495,16 @@ impl Gateway {
     /// Order of openings, by the need of the session's room; calls before streams.
     fn opening_turn(&self, session: &Session, hop: Hop) -> QueuePosition {
         let drawn = self.nodes.pace(hop.node).drawn();
-        let room = &self.rooms[&session.room];
-        let class = room.opening_class(hop, session.phase == SessionPhase::Live);
+        let room = &self.rooms[&session.room()];
+        let class = room.opening_class(hop, session.is_live());
         (class, std::cmp::Reverse(room.priority()), drawn)
     }
 
     fn open_now(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<LegState> {
         let until = now + self.settings.limits.open_within;
         let session = self.sessions.get_mut(&id)?;
-        let room = self.rooms.get(&session.room)?.call();
-        session.legs.begin(hop, until);
+        let room = self.rooms.get(&session.room())?.call();
+        session.legs_mut().begin(hop, until);
         self.effects.push(GatewayEffect::Open { session: id, room, hop });
         self.effects.set_if_idle(Timer::OpenLate(id), until);
         Some(LegState::Opening(until))
@@ -2734,7 +2513,7 @@ impl Gateway {
     /// An opening at the node ended: opens the next waiting sessions, then tries stranded rooms.
     fn open_next(&mut self, node: NodeId, now: Instant) {
         while let Some((id, hop)) = self.nodes.pace_mut(node).start_next() {
-            let waits = |session: &Session| session.legs.get(&hop) == Some(LegState::Waiting);
+            let waits = |session: &Session| session.legs().get(&hop) == Some(LegState::Waiting);
             if self.sessions.get(&id).is_some_and(waits) {
                 self.open_now(id, hop, now);
             } else {
@@ -2787,8 +2566,8 @@ impl Gateway {
         let mut left = Vec::new();
         for session in room.sessions().iter() {
             let Some(session) = self.sessions.get_mut(session) else { continue };
-            let legs = session.legs.leave_unused(|hop| used.contains(hop)).into_iter();
-            left.extend(legs.map(|leg| (session.id, leg)));
+            let legs = session.legs_mut().leave_unused(|hop| used.contains(hop)).into_iter();
+            left.extend(legs.map(|leg| (session.id(), leg)));
         }
         for (session, leg) in &left {
             self.leave_leg(*session, *leg);
@@ -2802,23 +2581,21 @@ impl Gateway {
 
     /// The native placement. If no node has enough capacity, the room's sessions are reduced to smaller shares.
     fn place_with_less(&mut self, id: RoomId, but: &[NodeId], now: Instant) -> Vec<NodeId> {
-        let sessions = self.sessions_from(id, SessionPhase::Placing);
+        let sessions = self.sessions_of(id, Session::is_admitted);
         let before = self.sessions.shares(&sessions);
         for permille in STEPS {
             if self.sessions.reduce(&sessions, permille) {
-                let placement = self.node_choice(id, now);
-                let nodes = placement.map(|it| it.native_hops_but(&[], but)).unwrap_or_default();
+                let Some(room) = self.rooms.get(&id) else { break };
+                let nodes = self.node_choice(room, now).native_hops_but(&[], but);
                 if !nodes.is_empty() {
-                    for Share { session, permille } in before {
-                        if self.sessions.get(&session).is_some_and(|it| it.share != permille) {
-                            self.report_share(session, now);
-                        }
+                    for session in self.sessions.with_other_shares(&before) {
+                        self.report_share(session, now);
                     }
                     return nodes;
                 }
             }
         }
-        self.sessions.set_shares(&before);
+        self.sessions.restore_shares(&before);
         Vec::new()
     }
 
@@ -2827,29 +2604,27 @@ impl Gateway {
         if self.fits_its_room(id, now) {
             return true;
         }
+        let before = self.sessions.shares(&[id]);
         for permille in STEPS {
             if self.sessions.reduce(&[id], permille) && self.fits_its_room(id, now) {
                 self.report_share(id, now);
                 return true;
             }
         }
-        self.sessions.set_shares(&[Share { session: id, permille: WHOLE }]);
+        self.sessions.restore_shares(&before);
         false
     }
 
     fn fits_its_room(&self, id: SessionId, now: Instant) -> bool {
         let Some(session) = self.sessions.get(&id) else { return false };
-        self.node_choice(session.room, now).is_some_and(|it| it.takes_session(session.kbps()))
+        let room = self.rooms.get(&session.room());
+        room.is_some_and(|room| self.node_choice(room, now).takes_session(session.kbps()))
     }
 
     fn report_share(&mut self, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get(&id) else { return };
-        let (room, plan) = (session.room, session.plan_now());
-        let reduced = session.share < WHOLE;
-        self.capacity.reduced.set(id, reduced.then_some(now));
-        if session.phase >= SessionPhase::Opening {
-            self.effects.push(session.replanned());
-        }
+        let (room, plan, change) = (session.room(), session.plan_now(), session.reshared(now));
+        self.apply_to_session(id, change);
         let (op, arg, rung) = (Op::Cap, u64::from(plan.arg(Op::Cap)), plan.rung());
         let (room_name, by) = (self.rooms.name_of(room), Decider::Native);
         self.effects.event(CoreEvent::Degraded { session: id, room_name, op, arg, rung, by });
@@ -2866,56 +2641,31 @@ impl Gateway {
     }
 
     fn raise_share(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get_mut(&id).filter(|session| session.share < WHOLE)
-        else {
-            return;
-        };
-        let (before, had) = (session.share, session.kbps());
-        session.share = raised(before);
-        let (room, more) = (session.room, session.kbps() - had);
-        if self.node_choice(room, now).is_some_and(|it| it.leaves_room_for(more)) {
-            self.regrant(room);
+        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(more) = session.raise_adds() else { return };
+        let Some(room) = self.rooms.get(&session.room()) else { return };
+        if self.node_choice(room, now).leaves_room_for(more) {
+            let room = room.id();
+            self.sessions.get_mut(&id).into_iter().for_each(Session::raise);
+            self.change_room(room, Room::regrant);
             self.report_share(id, now);
-        } else if let Some(session) = self.sessions.get_mut(&id) {
-            session.share = before;
         }
     }
 
     /// In a room of two, each session receives what the other sends, so the limit of either limits what the other sends. In a larger
     /// room, senders are not limited for one listener.
     fn settle_peer_caps(&mut self, room: RoomId) {
-        let live = self.live_sessions(room);
-        for plan in self.sessions.settle_peer_caps(&live) {
-            self.effects.push(plan);
+        let live = self.sessions_of(room, Session::is_live);
+        for (session, change) in self.sessions.settle_peer_caps(&live) {
+            self.apply_to_session(session, change);
         }
     }
 
     // Rooms with their sessions and scenarios.
 
-    /// The hop that the room's packets take now.
-    fn stands_at(&self, id: RoomId) -> Option<Hop> {
-        self.rooms.get(&id)?.stands_at(self.nodes.board())
-    }
-
-    fn sessions_of(&self, id: RoomId) -> Vec<SessionId> {
-        let room = self.rooms.get(&id);
-        room.map_or_else(Vec::new, |room| room.sessions().iter().copied().collect())
-    }
-
-    fn sessions_from(&self, id: RoomId, phase: SessionPhase) -> Vec<SessionId> {
-        let mut sessions = self.sessions_of(id);
-        sessions.retain(|id| self.sessions.get(id).is_some_and(|it| it.phase >= phase));
-        sessions
-    }
-
-    fn live_sessions(&self, id: RoomId) -> Vec<SessionId> {
-        self.sessions_from(id, SessionPhase::Live)
-    }
-
-    fn waiting_for_placement(&self, id: RoomId) -> Vec<SessionId> {
-        let mut sessions = self.sessions_from(id, SessionPhase::Placing);
-        sessions.retain(|id| self.sessions[id].phase == SessionPhase::Placing);
-        sessions
+    fn sessions_of(&self, id: RoomId, matches: impl Fn(&Session) -> bool) -> Vec<SessionId> {
+        let room = self.rooms.get(&id).into_iter().flat_map(|room| room.sessions().iter());
+        room.copied().filter(|id| self.sessions.get(id).is_some_and(&matches)).collect()
     }
 
     /// The need of a room, by its sessions and its scenario.
@@ -2924,14 +2674,8 @@ impl Gateway {
     }
 
     /// The choice of nodes for a room.
-    fn node_choice(&self, id: RoomId, now: Instant) -> Option<NodeChoice<'_>> {
-        let room = self.rooms.get(&id)?;
-        let (need, nodes, capacity) = (self.need_of(room), &self.nodes, &self.capacity);
-        Some(NodeChoice { room, need, nodes, capacity, now })
-    }
-
-    fn native_hops(&self, id: RoomId, standing: &[NodeId], now: Instant) -> Vec<NodeId> {
-        self.node_choice(id, now).map_or_else(Vec::new, |it| it.native_hops(standing))
+    fn node_choice<'a>(&'a self, room: &'a Room, now: Instant) -> NodeChoice<'a> {
+        NodeChoice::new(room, self.need_of(room), &self.nodes, &self.capacity, now)
     }
 
     /// The degradation policy of a scenario that binds one.
@@ -2942,7 +2686,7 @@ impl Gateway {
 
     /// An endpoint obeys caps on the session: its own endpoint or, in a room of two, the other one.
     fn obeys_caps(&self, session: &Session) -> bool {
-        let room = self.rooms.get(&session.room);
+        let room = self.rooms.get(&session.room());
         self.sessions.obey_caps(session, room.into_iter().flat_map(|room| room.sessions().iter()))
     }
 
@@ -2960,6 +2704,7 @@ impl Gateway {
             takes_reserves: !self.worklists.stranded.go_before(id),
             nodes: &self.nodes,
             ledger: &self.capacity.ledger,
+            leave_within: self.settings.limits.leave_within,
         };
         let Some(room) = self.rooms.unrecorded_mut(&id) else { return };
         let changed = change(room, &scales);
@@ -3004,33 +2749,22 @@ impl Gateway {
             self.effects.set(Timer::LeavingEnds(id), until);
         }
     }
+
+    /// Applies the consequences of a session's change to the list of reduced sessions and to its worker.
+    fn apply_to_session(&mut self, id: SessionId, change: SessionChange) {
+        match change.share {
+            Some(ShareChange::ReducedAt(since)) => self.capacity.reduced.set(id, Some(since)),
+            Some(ShareChange::Whole) => self.capacity.reduced.set(id, None),
+            None => {}
+        }
+        if let Some(PlanInForce { plan, limits }) = change.plan {
+            self.effects.push(GatewayEffect::Plan { session: id, plan, limits });
+        }
+    }
 }
 
 fn need_of<'a>(room: &Room, sessions: &SessionTable, settings: &'a CoreSettings) -> RoomNeed<'a> {
     RoomNeed::new(sessions.load(room.sessions()), settings.scenarios.get(room.scenario()))
-}
-
-fn closed(session: &Session, room: &Room, now: Instant) -> ClosedSession {
-    let moves = room
-        .records()
-        .filter(|record| record.outcome == MoveOutcome::Done && record.ended >= session.offered);
-    ClosedSession {
-        scenario: Arc::clone(&session.request.scenario),
-        mode: room.route().mode,
-        transport: session.transport,
-        admitted_by: Arc::clone(&session.admitted_by),
-        offered: session.offered,
-        ended: now,
-        moves: moves
-            .map(|record| ClosedMove {
-                cause: record.cause,
-                by: Arc::clone(&record.by),
-                from: record.from,
-                to: record.to,
-                ended: record.ended,
-            })
-            .collect(),
-    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod drains;
 mod effects;
 mod flow;
 mod gateway;
+mod hop_map;
 mod legs;
 mod policy;
 mod quality;
@@ -38,10 +39,11 @@ pub use gateway::views::{
     RoomStanding, SessionStanding, TableSizes, Views,
 };
 pub use gateway::{Gateway, NotOpened};
+pub use hop_map::HopMap;
 pub use policy::subjects::{ArmStatistics, ArmTally, SubjectDecision, SubjectQuarantine};
 pub use record::{
-    ChangedRecords, Failback, GatewayRecord, HopMap, LegRecord, MemoRecord, MoveRecord, NodeRecord,
-    RegionRecord, RestoreError, RoomRecord, SessionRecord,
+    ChangedRecords, Failback, GatewayRecord, MemoRecord, NodeRecord, RegionRecord, RestoreError,
 };
-pub use rooms::room::MoveUnderWay;
+pub use rooms::room::{MoveRecord, MoveUnderWay, RoomRecord};
 pub use rooms::{is_session_room_name, requested_room_name};
+pub use sessions::{LegRecord, SessionRecord};

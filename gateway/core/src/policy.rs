@@ -1,6 +1,5 @@
 //! Questions to policies, the state kept of their answers, and the lifecycle of their revisions.
 
-mod activations;
 pub(crate) mod policies;
 pub(crate) mod questions;
 pub(crate) mod subjects;

@@ -39,7 +39,7 @@ use crate::flow::{FlowTracker, SendingState};
 use crate::quality::ballots::{CohortVerdict, NodeBallot, VoteCount, weigh};
 use crate::rooms::RoomTable;
 use crate::rooms::room::Room;
-use crate::sessions::{Session, SessionPhase, SessionTable};
+use crate::sessions::{Session, SessionTable};
 
 #[derive(Default, Debug)]
 pub(crate) struct Quality {
@@ -113,16 +113,12 @@ impl Quality {
         now: Instant,
     ) -> Option<FlowCounts> {
         let slack = slack(sessions);
-        let session = sessions.unrecorded_mut(&id).filter(|s| s.phase == SessionPhase::Live)?;
-        let room = rooms.unrecorded_mut(&session.room)?;
+        let session = sessions.unrecorded_mut(&id).filter(|session| session.is_live())?;
+        let room = rooms.unrecorded_mut(&session.room())?;
         let (first, other) = room.cell().carriers(nodes.board())?;
         // With two carrying hops, the client receives from the leading one.
         let hop = other.filter(|other| flow.hears == Some(*other)).unwrap_or(first);
-        let media = session.media.get_or_insert_default();
-        let track = media.track.get_or_insert_with(|| FlowTracker::new(hop, now));
-        if track.hop() != hop {
-            track.goes_to(hop, now);
-        }
+        let track = session.track_at(hop, now);
         if flow.received != [0; 2]
             && let Some(from) = flow.hears
             && let Some(node) = nodes.get_mut(from.node)
@@ -191,7 +187,7 @@ impl Quality {
 }
 
 fn slack(sessions: &SessionTable) -> Duration {
-    sessions.told_within.saturating_sub(TOLD_WITHIN)
+    sessions.reports_within().saturating_sub(TOLD_WITHIN)
 }
 
 fn with_track(

@@ -3,7 +3,6 @@
 
 pub(crate) mod placement;
 pub(crate) mod room;
-pub(crate) mod survey;
 pub(crate) mod worklists;
 
 use std::collections::BTreeMap;

@@ -1,26 +1,30 @@
-//! Sessions from their offer to their end: the table, the phases of each, its plan and its share.
+//! Sessions from their offer to their end: the table, the steps of an offer, the plan and the share of each, and its record.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, Index, RangeBounds};
+use std::ops::{Bound, Index, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_breakers::JudgedWindow;
+use evenkeel_breakers::{ClientBreakers, DomainBreakers, JudgedWindow};
+use evenkeel_media::instant;
 use evenkeel_model::{
-    ActionFacts, CapBounds, ClientGroup, ClientIdentity, ClientLabel, ClientTransport, Decider,
-    DegradedSession, DeviceLimits, IdMap, IdSet, IngressProtocol, Labels, Measures,
-    MediaDescription, MediaLimits, Metric, Offer, Op, Param, Plan, PolicyName, RegionId, RoomId,
-    Scenario, ServiceObjective, SessionId, actions, lower_cap,
+    ActionFacts, CapBounds, ClientGroup, ClientIdentity, ClientTransport, ClosedMove,
+    ClosedSession, CoreSettings, Decider, DegradedSession, DeviceLimits, Hop, IdMap, IdSet,
+    IngressProtocol, Labels, Measures, MediaDescription, MediaLimits, Metric, MoveOutcome, Offer,
+    Op, Param, Plan, PlanRecord, PluginState, PolicyName, RedundancyMode, RoomId, Scenario,
+    ServiceObjective, SessionId, ZoneId, actions, lower_cap,
 };
-use evenkeel_revisions::StateVersions;
-use evenkeel_slo::{SessionMarks, SessionMisses};
+use evenkeel_revisions::{Revision, Revisions, StateVersions};
+use evenkeel_slo::{SessionMarks, SessionMisses, SloTable};
+use serde::{Deserialize, Serialize};
 
 use crate::collections::{Changes, Interner, SmallSet};
-use crate::effects::{GatewayEffect, InstalledSession};
+use crate::effects::InstalledSession;
 use crate::flow::FlowTracker;
-use crate::legs::Legs;
+use crate::hop_map::HopMap;
+use crate::legs::{LegState, Legs};
 use crate::rooms::room::Room;
-use crate::shares::{Share, WHOLE, need_kbps};
+use crate::shares::{WHOLE, need_kbps, raised};
 
 /// Maximum sessions checked for silence at a time: 20,000 per second, the rate at which workers report that many.
 const SWEPT_AT_ONCE: usize = 1_024;
@@ -30,17 +34,30 @@ pub(crate) struct SessionTable {
     all: IdMap<SessionId, Box<Session>>,
     next: u64,
     live: usize,
-    pub(crate) requests: Interner<SessionRequest>,
-    pub(crate) deciders: Interner<Decider>,
+    requests: Interner<SessionRequest>,
+    deciders: Interner<Decider>,
     /// The last session that was checked for silence.
-    pub(crate) swept_last: SessionId,
+    swept_last: SessionId,
     /// Maximum age of the workers' last report on a session.
-    pub(crate) told_within: Duration,
+    reports_within: Duration,
     /// Live sessions by their degradation policy.
     ticked: BTreeMap<PolicyName, IdSet<SessionId>>,
     /// Sessions with another record.
-    pub(crate) changes: Changes<SessionId>,
+    changes: Changes<SessionId>,
 }
+
+/// Sessions that were checked for silence.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    pub(crate) silent: Vec<SessionId>,
+    pub(crate) checked: RangeInclusive<SessionId>,
+    /// The sweep has not reached the last session.
+    pub(crate) goes_on: bool,
+}
+
+/// The shares of sessions at one time.
+#[derive(Debug)]
+pub(crate) struct Shares(Vec<(SessionId, u16)>);
 
 impl SessionTable {
     pub(crate) fn new() -> SessionTable {
@@ -51,7 +68,7 @@ impl SessionTable {
             requests: Interner::default(),
             deciders: Interner::default(),
             swept_last: SessionId(0),
-            told_within: Duration::ZERO,
+            reports_within: Duration::ZERO,
             ticked: BTreeMap::new(),
             changes: Changes::default(),
         }
@@ -61,13 +78,14 @@ impl SessionTable {
         SessionId(self.next)
     }
 
-    /// The session of an offer, under the next number. Its room is chosen by the caller.
-    pub(crate) fn offered(
+    /// Begins the session of an offer in this room, under the [next number](Self::next_id).
+    pub(crate) fn begin(
         &mut self,
         offer: &Arc<Offer>,
         scenario: &Scenario,
+        room: RoomId,
         now: Instant,
-    ) -> Session {
+    ) {
         let mut request = SessionRequest::new(
             offer.scenario.clone(),
             offer.labels.clone(),
@@ -76,19 +94,23 @@ impl SessionTable {
             scenario.close_after,
         );
         request.bounds = request.device.lowered(scenario.bounds);
-        let is_of_first_packet =
-            matches!(offer.ingress, IngressProtocol::Udp(ClientIdentity::Open { .. }));
-        Session {
-            id: self.next_id(),
-            room: RoomId(0),
+        let id = self.next_id();
+        let session = Session {
+            id,
+            room,
             request: self.requests.intern(request),
             transport: offer.ingress.transport(),
-            of_first_packet: is_of_first_packet,
-            opening: Some(Box::new(SessionOpening { offer: Arc::clone(offer), by: None })),
+            of_first_packet: matches!(
+                offer.ingress,
+                IngressProtocol::Udp(ClientIdentity::Open { .. })
+            ),
+            stage: Stage::Offered(Box::new(OfferedSession {
+                offer: Arc::clone(offer),
+                step: OfferStep::Scenario,
+            })),
             offered: now,
-            phase: SessionPhase::Resolving,
             plan: Plan::default(),
-            plans: 0,
+            plan_version: 0,
             share: WHOLE,
             domain_judged: JudgedWindow::default(),
             client_judged: JudgedWindow::default(),
@@ -99,28 +121,109 @@ impl SessionTable {
             media: None,
             last_heard: now,
             memory: StateVersions::default(),
+        };
+        self.next += 1;
+        self.all.insert(id, Box::new(session));
+    }
+
+    /// Takes the parameters of a scenario plugin. Returns true if they change the session's request.
+    pub(crate) fn resolve(&mut self, id: SessionId, params: &[(Param, i64)]) -> bool {
+        let Some(session) = self.get_mut(&id) else { return false };
+        let before = Arc::clone(&session.request);
+        let request = self.requests.intern(before.resolved(params));
+        let differs = *request != *before;
+        if let Some(session) = self.unrecorded_mut(&id) {
+            session.request = request;
+        }
+        differs
+    }
+
+    /// The offer is admitted, with this cap.
+    pub(crate) fn admit(
+        &mut self,
+        id: SessionId,
+        cap_kbps: Option<u32>,
+        by: Decider,
+    ) -> Option<&mut Session> {
+        let by = self.deciders.intern(by);
+        let session = self.get_mut(&id)?;
+        session.admitted_by = by;
+        session.plan = session.plan.capped(cap_kbps.unwrap_or(0));
+        session.take_step(OfferStep::admit);
+        Some(session)
+    }
+
+    /// The session is live, and its policy is asked about it from now on. Returns its offer.
+    pub(crate) fn go_live(
+        &mut self,
+        id: SessionId,
+        ticks: Option<PolicyName>,
+        now: Instant,
+    ) -> Option<Arc<Offer>> {
+        let session = self.get_mut(&id)?;
+        let offer = session.go_live(now)?;
+        self.count_live(id, ticks);
+        Some(offer)
+    }
+
+    fn count_live(&mut self, id: SessionId, ticks: Option<PolicyName>) {
+        self.live += 1;
+        if let Some(policy) = ticks {
+            self.ticked.entry(policy).or_default().insert(id);
         }
     }
 
-    /// Adds the session under the [next number](Self::next_id).
-    pub(crate) fn insert(&mut self, session: Session) {
-        self.next += 1;
-        self.all.insert(session.id, Box::new(session));
-    }
-
-    pub(crate) fn follow(&mut self) {
-        self.changes.follow(self.all.keys());
-    }
-
-    /// Continues the numbers of another process, or begins those of a group.
-    pub(crate) fn resume_numbers(&mut self, next: SessionId) {
-        let is_same = next.group() == self.next_id().group();
-        self.next = if is_same { self.next.max(next.0) } else { next.0 };
+    /// Makes the live session of a record, for [`Self::restore`].
+    pub(crate) fn of_record(
+        &mut self,
+        record: SessionRecord,
+        media: Arc<MediaDescription>,
+        room: &Room,
+        hops: &HopMap,
+        slos: &mut SloTable,
+        now: Instant,
+    ) -> Session {
+        let mut legs = Legs::default();
+        for leg in &record.legs {
+            let Some(hop) = hops.map(leg.hop) else { continue };
+            // An opening under way is repeated, or closed where the room does not go any more.
+            if leg.open || !room.hops_in_use(now).contains(&hop) {
+                legs.resume(hop);
+            }
+        }
+        let (scenario, labels) = (Arc::clone(room.scenario()), record.labels);
+        let slo_marks = slos.resume(&scenario, record.slo_marks, now);
+        let (bounds, close_after) = (record.bounds, record.close_after);
+        let request = SessionRequest::new(scenario, labels, media, bounds, close_after);
+        Session {
+            id: record.id,
+            room: room.id(),
+            request: self.requests.intern(request),
+            transport: record.transport,
+            of_first_packet: record.of_first_packet,
+            stage: Stage::Live,
+            offered: record.offered,
+            plan: record.plan.plan(),
+            plan_version: 0,
+            share: record.share,
+            domain_judged: JudgedWindow::default(),
+            client_judged: JudgedWindow::default(),
+            voice_only_for: record.voice_only_for,
+            slo_marks,
+            admitted_by: self.deciders.intern(record.admitted_by),
+            legs,
+            media: None,
+            last_heard: record.last_heard,
+            memory: record.memory,
+        }
     }
 
     /// Adds a live session of another process under its own number.
-    pub(crate) fn restore(&mut self, session: Session) {
-        self.all.insert(session.id, Box::new(session));
+    pub(crate) fn restore(&mut self, session: Session, ticks: Option<PolicyName>) {
+        let id = session.id;
+        self.all.insert(id, Box::new(session));
+        self.changes.note(id);
+        self.count_live(id, ticks);
     }
 
     /// Removes all sessions. They go on at another process.
@@ -130,62 +233,90 @@ impl SessionTable {
         self.live = 0;
     }
 
+    /// Continues the numbers of another process, or begins those of a group.
+    pub(crate) fn resume_numbers(&mut self, next: SessionId) {
+        let is_same = next.group() == self.next_id().group();
+        self.next = if is_same { self.next.max(next.0) } else { next.0 };
+    }
+
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Box<Session>> {
         let session = self.all.remove(id)?;
         self.changes.note(id);
-        if session.phase == SessionPhase::Live {
+        if session.is_live() {
             self.live -= 1;
             self.ticked.values_mut().for_each(|ours| _ = ours.remove(id));
         }
         Some(session)
     }
 
-    /// Marks the session live and adds it to its policy's ticks.
-    pub(crate) fn set_live(&mut self, id: SessionId, ticks: Option<PolicyName>) {
-        self.changes.note(id);
-        if let Some(session) = self.all.get_mut(id) {
-            session.phase = SessionPhase::Live;
-            self.live += 1;
-            if let Some(policy) = ticks {
-                self.ticked.entry(policy).or_default().insert(id);
-            }
-        }
-    }
-
-    /// Replaces the streams of a session. Returns its plan.
+    /// Replaces the streams of a session.
     pub(crate) fn change_streams(
         &mut self,
         id: SessionId,
         media: Arc<MediaDescription>,
-    ) -> Option<GatewayEffect> {
-        let session = self.get(&id)?;
+    ) -> SessionChange {
+        let Some(session) = self.get(&id) else { return SessionChange::default() };
         let SessionRequest { scenario, labels, bounds, close_after, .. } = &*session.request;
         let (scenario, labels) = (Arc::clone(scenario), labels.clone());
         let request = SessionRequest::new(scenario, labels, media, *bounds, *close_after);
-        let plan = session.plan.on(&request.media);
         let request = self.requests.intern(request);
-        let session = self.get_mut(&id)?;
-        (session.request, session.plan) = (request, plan);
-        Some(session.replanned())
+        let session = self.get_mut(&id);
+        session.map(|session| session.take_request(request)).unwrap_or_default()
+    }
+
+    /// The room has a node again. In cold mode its sessions were kept while they were silent, so their silence counts from now.
+    pub(crate) fn renew_silence(&mut self, room: &Room, now: Instant) {
+        if room.mode() != RedundancyMode::Cold {
+            return;
+        }
+        for id in room.sessions().iter() {
+            if let Some(session) = self.get_mut(id) {
+                session.excuse_silence(now);
+            }
+        }
+    }
+
+    /// A sender left the room, so sessions that heard it may rightly become silent.
+    pub(crate) fn forget_heard(&mut self, room: &Room) {
+        for id in room.sessions().iter() {
+            if let Some(track) = self.unrecorded_mut(id).and_then(Session::track_mut) {
+                track.forget();
+            }
+        }
+    }
+
+    /// All live sessions of the room are open at the hop, or are being opened there.
+    pub(crate) fn are_all_at(&self, room: &Room, hop: Hop) -> bool {
+        let sessions = room.sessions().iter().filter_map(|id| self.get(id));
+        sessions.filter(|session| session.is_live()).all(|session| session.legs.contains(&hop))
     }
 
     /// The load of a room's sessions, from their admission on.
     pub(crate) fn load(&self, sessions: &SmallSet<SessionId>) -> u64 {
         let admitted = sessions.iter().filter_map(|id| self.get(id));
-        admitted.filter(|it| it.phase >= SessionPhase::Placing).map(Session::kbps).sum()
+        admitted.filter(|it| it.is_admitted()).map(Session::kbps).sum()
     }
 
-    pub(crate) fn shares(&self, sessions: &[SessionId]) -> Vec<Share> {
+    pub(crate) fn shares(&self, sessions: &[SessionId]) -> Shares {
         let shares = sessions.iter().filter_map(|id| self.get(id));
-        shares.map(|it| Share { session: it.id, permille: it.share }).collect()
+        Shares(shares.map(|it| (it.id, it.share)).collect())
     }
 
-    pub(crate) fn set_shares(&mut self, shares: &[Share]) {
-        for Share { session, permille } in shares {
-            if let Some(session) = self.get_mut(session) {
-                session.share = *permille;
+    /// Gives the sessions the shares that they had.
+    pub(crate) fn restore_shares(&mut self, Shares(before): &Shares) {
+        for (id, share) in before {
+            if let Some(session) = self.get_mut(id) {
+                session.share = *share;
             }
         }
+    }
+
+    /// The sessions that have other shares now.
+    pub(crate) fn with_other_shares(&self, Shares(before): &Shares) -> Vec<SessionId> {
+        let differs = |(id, share): &&(SessionId, u16)| {
+            self.get(id).is_some_and(|session| session.share != *share)
+        };
+        before.iter().filter(differs).map(|(id, _)| *id).collect()
     }
 
     /// Reduces the sessions to a share. Returns true if any of them could be reduced.
@@ -203,21 +334,24 @@ impl SessionTable {
         any
     }
 
-    /// Limits what the live sessions of a room send, if there are two: each to what the other takes. Returns changed plans.
-    pub(crate) fn settle_peer_caps(&mut self, live: &[SessionId]) -> Vec<GatewayEffect> {
+    /// Limits what the live sessions of a room send, if there are two: each to what the other takes. Returns the changes.
+    pub(crate) fn settle_peer_caps(
+        &mut self,
+        live: &[SessionId],
+    ) -> Vec<(SessionId, SessionChange)> {
         let cap = |id: &SessionId| self[id].receives_kbps();
         let peer_caps: Vec<u32> = match live {
             [first, second] => vec![cap(second), cap(first)],
             others => vec![0; others.len()],
         };
-        let mut plans = Vec::new();
+        let mut changes = Vec::new();
         for (id, peer_cap) in live.iter().zip(peer_caps) {
             let Some(session) = self.get_mut(id) else { continue };
             if session.plan.set_peer_cap(peer_cap) {
-                plans.push(session.replanned());
+                changes.push((*id, session.replanned()));
             }
         }
-        plans
+        changes
     }
 
     /// An endpoint obeys caps on the session: its own endpoint or, in a room of two, the other one.
@@ -230,7 +364,7 @@ impl SessionTable {
             return true;
         }
         let live = in_room.filter_map(|id| self.get(id));
-        let live = live.filter(|other| other.phase == SessionPhase::Live).take(3);
+        let live = live.filter(|other| other.is_live()).take(3);
         let (count, taking) = live.fold((0, false), |(count, taking), other| {
             (count + 1, taking || other.request.media.takes_remb())
         });
@@ -250,23 +384,54 @@ impl SessionTable {
         self.ticked.values().map(IdSet::len).max().unwrap_or(0)
     }
 
-    /// The next silent sessions to handle, and the session where the sweep continues.
-    pub(crate) fn sweep(&self, now: Instant) -> (Vec<SessionId>, Option<SessionId>) {
+    /// Sets the maximum age of the workers' last report on a session.
+    pub(crate) fn note_reports_within(&mut self, within: Duration) {
+        self.reports_within = within;
+    }
+
+    pub(crate) fn reports_within(&self) -> Duration {
+        self.reports_within
+    }
+
+    /// The session was silent for its scenario's limit, and a packet would have been reported by now.
+    pub(crate) fn is_silent(&self, session: &Session, now: Instant) -> bool {
+        let limit = session.request.close_after + self.reports_within;
+        session.is_live() && now.saturating_duration_since(session.last_heard) >= limit
+    }
+
+    /// Checks the next sessions for silence.
+    pub(crate) fn sweep(&mut self, now: Instant) -> Sweep {
         let after = (Bound::Excluded(self.swept_last), Bound::Unbounded);
         let turn: Vec<&Session> =
             self.range(after).take(SWEPT_AT_ONCE).map(|(_, session)| session).collect();
-        let goes_on = (turn.len() == SWEPT_AT_ONCE).then(|| turn[SWEPT_AT_ONCE - 1].id);
-        let silent = turn.into_iter().filter(|session| session.is_silent(now, self.told_within));
-        (silent.map(|session| session.id).collect(), goes_on)
+        let last = turn.last().map(|last| last.id).filter(|_| turn.len() == SWEPT_AT_ONCE);
+        let silent = turn.into_iter().filter(|session| self.is_silent(session, now));
+        let silent = silent.map(|session| session.id).collect();
+        let first = SessionId(self.swept_last.0.saturating_add(1));
+        self.swept_last = last.unwrap_or(SessionId(0));
+        let checked = first..=last.unwrap_or(SessionId(u64::MAX));
+        Sweep { silent, checked, goes_on: last.is_some() }
+    }
+
+    /// Counts a session's media for the objective of its scenario. The mark in its record is deferred.
+    pub(crate) fn judge_objective(
+        &mut self,
+        id: SessionId,
+        missed: u32,
+        settings: &CoreSettings,
+        slos: &mut SloTable,
+        now: Instant,
+    ) {
+        let Some(session) = self.unrecorded_mut(&id) else { return };
+        let Some((scenario, slo)) = settings.slo(&session.request.scenario) else { return };
+        let misses = session.misses(slo, missed);
+        if slos.note_media(scenario, &mut session.slo_marks, misses, now) {
+            self.changes.defer(id);
+        }
     }
 
     pub(crate) fn get(&self, id: &SessionId) -> Option<&Session> {
         self.all.get(*id).map(|session| &**session)
-    }
-
-    /// Another part of the session's record differs.
-    pub(crate) fn note_changed(&mut self, id: SessionId) {
-        self.changes.note(id);
     }
 
     /// For a change of the session's record.
@@ -324,6 +489,34 @@ impl SessionTable {
     pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
+
+    pub(crate) fn follow(&mut self) {
+        self.changes.follow(self.all.keys());
+    }
+
+    pub(crate) fn unfollow(&mut self) {
+        self.changes.unfollow();
+    }
+
+    /// Sessions with another record than the one that was taken last.
+    pub(crate) fn changes(&self) -> &Changes<SessionId> {
+        &self.changes
+    }
+
+    /// A part of the session's record differs that is not in the session.
+    pub(crate) fn note_changed(&mut self, id: SessionId) {
+        self.changes.note(id);
+    }
+
+    /// Has the deferred changes of the next turn taken.
+    pub(crate) fn release_deferred(&mut self) {
+        self.changes.release();
+    }
+
+    /// Takes up to this many sessions with another record, or all.
+    pub(crate) fn take_changed(&mut self, at_most: Option<usize>) -> Vec<SessionId> {
+        self.changes.take(at_most)
+    }
 }
 
 impl Index<&SessionId> for SessionTable {
@@ -334,59 +527,19 @@ impl Index<&SessionId> for SessionTable {
     }
 }
 
-#[derive(Debug)]
-pub(crate) struct Session {
-    pub(crate) id: SessionId,
-    pub(crate) room: RoomId,
-    pub(crate) request: Arc<SessionRequest>,
-    pub(crate) transport: ClientTransport,
-    /// The session was opened by its first packet on a listener for trusted networks. No policy is asked then.
-    pub(crate) of_first_packet: bool,
-    /// Present until the session is live.
-    pub(crate) opening: Option<Box<SessionOpening>>,
-    pub(crate) offered: Instant,
-    pub(crate) phase: SessionPhase,
-    /// The plan by policies, before the share applies.
-    pub(crate) plan: Plan,
-    pub(crate) plans: u32,
-    /// The granted share of the session's need above its floor, in thousandths; below 1,000 if capacity is short.
-    pub(crate) share: u16,
-    /// The last window in which the breakers of zones and regions counted the session, and that of the breakers of clients.
-    pub(crate) domain_judged: JudgedWindow,
-    pub(crate) client_judged: JudgedWindow,
-    /// The group of clients by which the session was admitted with voice only; `None` once its breaker is closed.
-    pub(crate) voice_only_for: Option<Box<ClientGroup>>,
-    pub(crate) slo_marks: SessionMarks,
-    pub(crate) admitted_by: Arc<Decider>,
-    pub(crate) legs: Legs,
-    /// Present from the workers' first report on.
-    pub(crate) media: Option<Box<SessionMedia>>,
-    pub(crate) last_heard: Instant,
-    /// State of the degradation policy for this session.
-    pub(crate) memory: StateVersions,
-}
-
-/// The workers' reports on a session.
-#[derive(Default, Debug)]
-pub(crate) struct SessionMedia {
-    /// Values of the last report.
-    pub(crate) measures: Measures,
-    pub(crate) track: Option<FlowTracker>,
-}
-
 /// The request of a session, with the parameters of its scenario; many sessions share an equal one.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct SessionRequest {
-    pub(crate) scenario: Arc<str>,
-    pub(crate) labels: Labels,
-    pub(crate) media: Arc<MediaDescription>,
-    pub(crate) device: DeviceLimits,
-    pub(crate) bounds: CapBounds,
-    pub(crate) close_after: Duration,
+struct SessionRequest {
+    scenario: Arc<str>,
+    labels: Labels,
+    media: Arc<MediaDescription>,
+    device: DeviceLimits,
+    bounds: CapBounds,
+    close_after: Duration,
 }
 
 impl SessionRequest {
-    pub(crate) fn new(
+    fn new(
         scenario: Arc<str>,
         labels: Labels,
         media: Arc<MediaDescription>,
@@ -398,47 +551,306 @@ impl SessionRequest {
     }
 
     /// The facts that bound the session's actions.
-    pub(crate) fn facts(&self) -> ActionFacts<'_> {
+    fn facts(&self) -> ActionFacts<'_> {
         ActionFacts { media: &self.media, bounds: self.bounds, device: &self.device }
     }
 
-    /// Takes a parameter of a scenario plugin, within the scenario's bounds.
-    pub(crate) fn take_param(&mut self, param: Param, value: i64, within: CapBounds) {
-        let CapBounds { floor_kbps, ceiling_kbps } = within;
-        let kbps = u32::try_from(value).ok().map(|kbps| kbps.clamp(floor_kbps, ceiling_kbps));
-        match param {
-            Param::BitrateFloor => self.bounds.floor_kbps = kbps.unwrap_or(floor_kbps),
-            Param::BitrateCeiling => self.bounds.ceiling_kbps = kbps.unwrap_or(ceiling_kbps),
-            Param::CloseAfter => {
-                self.close_after = Duration::from_millis(param.within(value) as u64);
+    /// The request with parameters of a scenario plugin, within the scenario's bounds.
+    fn resolved(&self, params: &[(Param, i64)]) -> SessionRequest {
+        let mut request = self.clone();
+        let CapBounds { floor_kbps, ceiling_kbps } = self.bounds;
+        for &(param, value) in params {
+            let kbps = u32::try_from(value).ok().map(|kbps| kbps.clamp(floor_kbps, ceiling_kbps));
+            match param {
+                Param::BitrateFloor => request.bounds.floor_kbps = kbps.unwrap_or(floor_kbps),
+                Param::BitrateCeiling => {
+                    request.bounds.ceiling_kbps = kbps.unwrap_or(ceiling_kbps);
+                }
+                Param::CloseAfter => {
+                    request.close_after = Duration::from_millis(param.within(value) as u64);
+                }
+                Param::Spares | Param::Priority => {}
             }
-            Param::Spares | Param::Priority => {}
+        }
+        request.bounds.ceiling_kbps = request.bounds.ceiling_kbps.max(request.bounds.floor_kbps);
+        request
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    id: SessionId,
+    room: RoomId,
+    request: Arc<SessionRequest>,
+    transport: ClientTransport,
+    /// The session was opened by its first packet on a listener for trusted networks. No policy is asked then.
+    of_first_packet: bool,
+    stage: Stage,
+    offered: Instant,
+    /// The plan by policies, before the share applies.
+    plan: Plan,
+    plan_version: u32,
+    /// The granted share of the session's need above its floor, in thousandths; below 1,000 if capacity is short.
+    share: u16,
+    /// The last window in which the breakers of zones and regions counted the session, and that of the breakers of clients.
+    domain_judged: JudgedWindow,
+    client_judged: JudgedWindow,
+    /// The group of clients by which the session was admitted with voice only; `None` once its breaker is closed.
+    voice_only_for: Option<Box<ClientGroup>>,
+    slo_marks: SessionMarks,
+    admitted_by: Arc<Decider>,
+    legs: Legs,
+    /// Present from the workers' first report on.
+    media: Option<Box<SessionMedia>>,
+    last_heard: Instant,
+    /// State of the degradation policy for this session.
+    memory: StateVersions,
+}
+
+/// The stage of a session's life. A closed session is removed.
+#[derive(Debug)]
+enum Stage {
+    Offered(Box<OfferedSession>),
+    Live,
+}
+
+impl Stage {
+    /// The session is open at the hop that carries its room. Returns its offer, if it was being opened.
+    fn go_live(self) -> (Stage, Option<Arc<Offer>>) {
+        match self {
+            Stage::Offered(offered) if matches!(offered.step, OfferStep::Opening { .. }) => {
+                (Stage::Live, Some(offered.offer))
+            }
+            Stage::Offered(_) | Stage::Live => (self, None),
         }
     }
 }
 
-/// Data of a session that is not live yet.
 #[derive(Debug)]
-pub(crate) struct SessionOpening {
-    pub(crate) offer: Arc<Offer>,
-    /// The session is refused if it is not live by then; `None` before its room has a route.
-    pub(crate) by: Option<Instant>,
+struct OfferedSession {
+    offer: Arc<Offer>,
+    step: OfferStep,
 }
 
-/// The phase of a session's life. A closed session is removed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum SessionPhase {
-    /// The scenario policy is asked for parameters.
-    Resolving,
-    /// The admission policy is asked.
-    Admitting,
-    Placing,
-    /// The driver opens it at the node that carries the room.
-    Opening,
-    Live,
+/// What an offer waits for, in this order.
+#[derive(Debug)]
+enum OfferStep {
+    /// The parameters of the scenario policy.
+    Scenario,
+    /// The admission policy.
+    Admission,
+    /// The route of the room.
+    Route,
+    /// The driver, which opens the session at the node that carries the room. After this time, the offer is refused.
+    Opening { by: Instant },
+}
+
+impl OfferStep {
+    /// The session has its parameters. A repeated question changes nothing.
+    fn ask_admission(self) -> OfferStep {
+        match self {
+            OfferStep::Scenario | OfferStep::Admission => OfferStep::Admission,
+            OfferStep::Route | OfferStep::Opening { .. } => self,
+        }
+    }
+
+    /// The session is admitted. Without a policy, admission was not asked about.
+    fn admit(self) -> OfferStep {
+        match self {
+            OfferStep::Scenario | OfferStep::Admission | OfferStep::Route => OfferStep::Route,
+            OfferStep::Opening { .. } => self,
+        }
+    }
+
+    /// The room has a route.
+    fn open(self, by: Instant) -> OfferStep {
+        match self {
+            OfferStep::Scenario | OfferStep::Admission => self,
+            OfferStep::Route | OfferStep::Opening { .. } => OfferStep::Opening { by },
+        }
+    }
+}
+
+/// The workers' reports on a session.
+#[derive(Default, Debug)]
+struct SessionMedia {
+    /// Values of the last report.
+    measures: Measures,
+    track: Option<FlowTracker>,
+}
+
+/// The consequences of a change of a session, for the tables beside it.
+#[must_use = "the gateway applies it"]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct SessionChange {
+    pub(crate) plan: Option<PlanInForce>,
+    pub(crate) share: Option<ShareChange>,
+}
+
+/// A plan, and the limits that workers follow from now on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlanInForce {
+    pub(crate) plan: Plan,
+    pub(crate) limits: MediaLimits,
+}
+
+/// The session has another share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ShareChange {
+    ReducedAt(Instant),
+    Whole,
+}
+
+impl SessionChange {
+    pub(crate) fn to_plan(in_force: PlanInForce) -> SessionChange {
+        SessionChange { plan: Some(in_force), ..SessionChange::default() }
+    }
 }
 
 impl Session {
+    pub(crate) fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The number of the room.
+    pub(crate) fn room(&self) -> RoomId {
+        self.room
+    }
+
+    pub(crate) fn scenario(&self) -> &Arc<str> {
+        &self.request.scenario
+    }
+
+    pub(crate) fn labels(&self) -> &Labels {
+        &self.request.labels
+    }
+
+    pub(crate) fn media(&self) -> &Arc<MediaDescription> {
+        &self.request.media
+    }
+
+    /// The bounds of bit rates, by the scenario and its policy.
+    pub(crate) fn bounds(&self) -> CapBounds {
+        self.request.bounds
+    }
+
+    pub(crate) fn transport(&self) -> ClientTransport {
+        self.transport
+    }
+
+    /// The session was opened by its first packet, so no policy is asked.
+    pub(crate) fn is_of_first_packet(&self) -> bool {
+        self.of_first_packet
+    }
+
+    /// The time of the offer.
+    pub(crate) fn offered(&self) -> Instant {
+        self.offered
+    }
+
+    pub(crate) fn admitted_by(&self) -> &Arc<Decider> {
+        &self.admitted_by
+    }
+
+    pub(crate) fn legs(&self) -> &Legs {
+        &self.legs
+    }
+
+    pub(crate) fn legs_mut(&mut self) -> &mut Legs {
+        &mut self.legs
+    }
+
+    /// State of the degradation policy for this session.
+    pub(crate) fn memory(&self) -> &StateVersions {
+        &self.memory
+    }
+
+    /// Keeps the state that the degradation policy wrote about the session.
+    pub(crate) fn remember(&mut self, state: Arc<PluginState>, revisions: Option<&Revisions>) {
+        self.memory.write(state, revisions);
+    }
+
+    /// Forgets states of other revisions.
+    pub(crate) fn settle_memory(&mut self, active: &Revision) {
+        self.memory.settle(active);
+    }
+
+    // The offer.
+
+    /// The offer, until the session is live.
+    pub(crate) fn offer(&self) -> Option<&Arc<Offer>> {
+        match &self.stage {
+            Stage::Offered(offered) => Some(&offered.offer),
+            Stage::Live => None,
+        }
+    }
+
+    fn step(&self) -> Option<&OfferStep> {
+        match &self.stage {
+            Stage::Offered(offered) => Some(&offered.step),
+            Stage::Live => None,
+        }
+    }
+
+    /// The session counts as load: it is admitted.
+    pub(crate) fn is_admitted(&self) -> bool {
+        !matches!(self.step(), Some(OfferStep::Scenario | OfferStep::Admission))
+    }
+
+    /// The session is admitted, and its room has no route yet.
+    pub(crate) fn awaits_route(&self) -> bool {
+        matches!(self.step(), Some(OfferStep::Route))
+    }
+
+    /// The session is not live, and is being opened at nodes.
+    pub(crate) fn is_opening(&self) -> bool {
+        matches!(self.step(), Some(OfferStep::Opening { .. }))
+    }
+
+    /// A worker has the session: it is being opened at nodes, or live.
+    pub(crate) fn is_installed(&self) -> bool {
+        matches!(self.step(), None | Some(OfferStep::Opening { .. }))
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.stage, Stage::Live)
+    }
+
+    /// The offer is refused if the session is not live by then; `None` before it is opened, and once it is live.
+    pub(crate) fn opens_by(&self) -> Option<Instant> {
+        match self.step()? {
+            OfferStep::Opening { by } => Some(*by),
+            OfferStep::Scenario | OfferStep::Admission | OfferStep::Route => None,
+        }
+    }
+
+    fn take_step(&mut self, change: impl FnOnce(OfferStep) -> OfferStep) {
+        if let Stage::Offered(offered) = &mut self.stage {
+            offered.step = change(std::mem::replace(&mut offered.step, OfferStep::Scenario));
+        }
+    }
+
+    /// The session has its parameters.
+    pub(crate) fn ask_admission(&mut self) {
+        self.take_step(OfferStep::ask_admission);
+    }
+
+    /// The room has a route, at whose hops the session is opened. Returns the offer; `None` if the session is live.
+    pub(crate) fn open(&mut self, by: Instant) -> Option<Arc<Offer>> {
+        self.take_step(|step| step.open(by));
+        self.offer().map(Arc::clone)
+    }
+
+    /// The session is open at the hop that carries its room. Returns its offer, if it was being opened.
+    fn go_live(&mut self, now: Instant) -> Option<Arc<Offer>> {
+        let (stage, offer) = std::mem::replace(&mut self.stage, Stage::Live).go_live();
+        self.stage = stage;
+        if offer.is_some() {
+            self.last_heard = now;
+        }
+        offer
+    }
+
     /// The facts that its worker needs.
     pub(crate) fn installed(&self, room: &Room) -> InstalledSession {
         InstalledSession {
@@ -446,24 +858,107 @@ impl Session {
             room: room.id(),
             route: Arc::clone(room.cell()),
             plan: self.plan_now(),
-            limits: self.limits(),
+            limits: self.plan_in_force().limits,
             media: Arc::clone(&self.request.media),
             scenario: Arc::clone(&self.request.scenario),
             of_first_packet: self.of_first_packet,
         }
     }
 
+    // Load, shares and plans.
+
     /// The session's load: its share of its need.
     pub(crate) fn kbps(&self) -> u64 {
+        self.kbps_of(self.share)
+    }
+
+    fn kbps_of(&self, share: u16) -> u64 {
         let need = self.need_kbps();
         let floor = u64::from(self.request.bounds.floor_kbps).min(need);
-        floor + (need - floor) * u64::from(self.share) / u64::from(WHOLE)
+        floor + (need - floor) * u64::from(share) / u64::from(WHOLE)
+    }
+
+    /// The need of the session's streams, within the scenario's bounds.
+    fn need_kbps(&self) -> u64 {
+        need_kbps(&self.request.media, self.request.bounds)
     }
 
     /// The session can be reduced: its endpoint obeys caps, and its scenario allows one.
-    pub(crate) fn can_do_with_less(&self) -> bool {
+    fn can_do_with_less(&self) -> bool {
         let SessionRequest { media, bounds, .. } = &*self.request;
         media.takes_remb() && self.need_kbps() > u64::from(bounds.floor_kbps)
+    }
+
+    /// The granted share of the session's need above its floor, in thousandths.
+    pub(crate) fn share_permille(&self) -> u16 {
+        self.share
+    }
+
+    /// The load that the next larger share adds; `None` for a session that is not reduced.
+    pub(crate) fn raise_adds(&self) -> Option<u64> {
+        (self.share < WHOLE).then(|| self.kbps_of(raised(self.share)) - self.kbps())
+    }
+
+    /// Raises a reduced session by one step.
+    pub(crate) fn raise(&mut self) {
+        self.share = raised(self.share);
+    }
+
+    /// The consequences of another share.
+    pub(crate) fn reshared(&self, now: Instant) -> SessionChange {
+        let plan = self.is_installed().then(|| self.plan_in_force());
+        let is_reduced = self.share < WHOLE;
+        let share = if is_reduced { ShareChange::ReducedAt(now) } else { ShareChange::Whole };
+        SessionChange { plan, share: Some(share) }
+    }
+
+    /// The consequences of another plan.
+    fn replanned(&self) -> SessionChange {
+        SessionChange::to_plan(self.plan_in_force())
+    }
+
+    /// The client changes its streams. Actions in force hold for the new ones as well.
+    fn take_request(&mut self, request: Arc<SessionRequest>) -> SessionChange {
+        self.plan = self.plan.on(&request.media);
+        self.request = request;
+        self.replanned()
+    }
+
+    /// The session is admitted with voice only, while the breaker of this group of clients is open.
+    pub(crate) fn limit_to_voice(&mut self, group: ClientGroup) {
+        self.voice_only_for = Some(Box::new(group));
+    }
+
+    /// The group of clients by which the session was admitted with voice only, until its breaker is closed.
+    pub(crate) fn voice_only_for(&self) -> Option<&ClientGroup> {
+        self.voice_only_for.as_deref()
+    }
+
+    /// The breaker of the session's clients is closed.
+    pub(crate) fn lift_voice_only(&mut self) -> SessionChange {
+        self.voice_only_for = None;
+        let plan = self.is_installed().then(|| self.plan_in_force());
+        SessionChange { plan, ..SessionChange::default() }
+    }
+
+    /// The plan by policies, before the share applies.
+    pub(crate) fn plan(&self) -> Plan {
+        self.plan
+    }
+
+    /// Takes a policy's plan, whose consequences follow with [`Self::confirm_plan`].
+    pub(crate) fn replan(&mut self, plan: Plan) {
+        self.plan = plan;
+    }
+
+    /// Policies that were asked about the plan before answer too late.
+    pub(crate) fn confirm_plan(&mut self) {
+        self.plan_version = self.plan_version.wrapping_add(1);
+    }
+
+    /// The number of policies' changes of the plan.
+    pub(crate) fn plan_version(&self) -> u32 {
+        self.plan_version
     }
 
     /// The plan by policies, limited by the share and by the breaker of the client's group: with voice only, the client's
@@ -483,18 +978,19 @@ impl Session {
         plan
     }
 
-    /// The limits that workers follow.
-    pub(crate) fn limits(&self) -> MediaLimits {
-        self.plan_now().limits(&self.request.facts())
+    /// The plan of now, with the limits that workers follow.
+    pub(crate) fn plan_in_force(&self) -> PlanInForce {
+        let plan = self.plan_now();
+        PlanInForce { plan, limits: plan.limits(&self.facts()) }
     }
 
-    /// The effect of a changed plan.
-    pub(crate) fn replanned(&self) -> GatewayEffect {
-        GatewayEffect::Plan { session: self.id, plan: self.plan_now(), limits: self.limits() }
+    /// The facts that bound the session's actions.
+    pub(crate) fn facts(&self) -> ActionFacts<'_> {
+        self.request.facts()
     }
 
     /// The highest rate to the session in kbit/s, by its cap and its device; 0: no limit.
-    pub(crate) fn receives_kbps(&self) -> u32 {
+    fn receives_kbps(&self) -> u32 {
         lower_cap(self.plan_now().cap_kbps(), self.request.device.kbps.unwrap_or(0))
     }
 
@@ -519,22 +1015,39 @@ impl Session {
         self.request.facts().has_video()
     }
 
-    /// The need of the session's streams, within the scenario's bounds.
-    fn need_kbps(&self) -> u64 {
-        need_kbps(&self.request.media, self.request.bounds)
+    // Media and measures.
+
+    /// Takes the measures of the workers, and the time at which the client was last heard.
+    pub(crate) fn take_summary(&mut self, measures: Measures, last_heard: Option<Instant>) {
+        self.media.get_or_insert_default().measures = measures;
+        last_heard.into_iter().for_each(|heard| self.excuse_silence(heard));
     }
 
-    /// The session was silent for its scenario's limit, and a packet would have been reported by now.
-    pub(crate) fn is_silent(&self, now: Instant, told_within: Duration) -> bool {
-        let limit = self.request.close_after + told_within;
-        self.phase == SessionPhase::Live && now.saturating_duration_since(self.last_heard) >= limit
+    /// The silence of the client counts from this time on.
+    pub(crate) fn excuse_silence(&mut self, until: Instant) {
+        self.last_heard = self.last_heard.max(until);
     }
 
-    /// The region that the label `region` names, if any.
-    pub(crate) fn region(&self, regions: &[Box<str>]) -> Option<RegionId> {
-        let named = ClientLabel::Region.value(&self.request.labels)?;
-        let at = regions.iter().position(|region| **region == *named)?;
-        Some(RegionId(at as u32))
+    /// Counts the measures at the breakers of the zone that carries the session.
+    pub(crate) fn judge_zone(&mut self, zone: ZoneId, breakers: &mut DomainBreakers) {
+        if let Some(media) = &self.media {
+            breakers.judge(zone, &mut self.domain_judged, &media.measures);
+        }
+    }
+
+    /// Counts at the breakers of its clients whether the session loses packets on their side.
+    pub(crate) fn judge_clients(
+        &mut self,
+        is_impaired: bool,
+        breakers: &mut ClientBreakers,
+        now: Instant,
+    ) {
+        breakers.judge(&self.request.labels, &mut self.client_judged, is_impaired, now);
+    }
+
+    /// The session ended: it leaves the windows of its scenario's objective.
+    pub(crate) fn leave_objective(&self, slos: &mut SloTable, now: Instant) {
+        slos.leave(&self.request.scenario, &self.slo_marks, now);
     }
 
     /// A value of the workers' last report.
@@ -548,6 +1061,16 @@ impl Session {
 
     pub(crate) fn track_mut(&mut self) -> Option<&mut FlowTracker> {
         self.media.as_mut()?.track.as_mut()
+    }
+
+    /// Tracks the media from the hop that carries the session.
+    pub(crate) fn track_at(&mut self, hop: Hop, now: Instant) -> &mut FlowTracker {
+        let media = self.media.get_or_insert_default();
+        let track = media.track.get_or_insert_with(|| FlowTracker::new(hop, now));
+        if track.hop() != hop {
+            track.goes_to(hop, now);
+        }
+        track
     }
 
     /// Judges the gap and the R-factor. `missed` packets were missing when another hop took over.
@@ -575,6 +1098,129 @@ impl Session {
             }
         }
         measures
+    }
+
+    // The end, and records.
+
+    /// The facts of a live session for the event of its end.
+    pub(crate) fn closed(&self, room: &Room, now: Instant) -> ClosedSession {
+        let moves = room
+            .records()
+            .filter(|record| record.outcome == MoveOutcome::Done && record.ended >= self.offered);
+        ClosedSession {
+            scenario: Arc::clone(&self.request.scenario),
+            mode: room.route().mode,
+            transport: self.transport,
+            admitted_by: Arc::clone(&self.admitted_by),
+            offered: self.offered,
+            ended: now,
+            moves: moves
+                .map(|record| ClosedMove {
+                    cause: record.cause,
+                    by: Arc::clone(&record.by),
+                    from: record.from,
+                    to: record.to,
+                    ended: record.ended,
+                })
+                .collect(),
+        }
+    }
+
+    /// The session's record. `media` is the place of its streams, `reduced` the time since which its share is below the whole.
+    pub(crate) fn to_record(&self, media: u32, reduced: Option<Instant>) -> SessionRecord {
+        let legs = self.legs.iter().filter_map(|(hop, leg)| match leg {
+            LegState::Waiting => None,
+            LegState::Opening(_) => Some(LegRecord { hop: *hop, open: false }),
+            LegState::Open => Some(LegRecord { hop: *hop, open: true }),
+        });
+        SessionRecord {
+            id: self.id,
+            room: self.room,
+            labels: Arc::clone(&self.request.labels),
+            media,
+            transport: self.transport,
+            of_first_packet: self.of_first_packet,
+            offered: self.offered,
+            bounds: self.request.bounds,
+            close_after: self.request.close_after,
+            plan: PlanRecord::new(self.plan, &self.request.media),
+            share: self.share,
+            reduced,
+            voice_only_for: self.voice_only_for.clone(),
+            slo_marks: self.slo_marks,
+            admitted_by: (*self.admitted_by).clone(),
+            legs: legs.collect(),
+            last_heard: self.last_heard,
+            memory: self.memory.clone(),
+        }
+    }
+}
+
+/// A live session.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct SessionRecord {
+    /// The number, which the other process continues.
+    pub id: SessionId,
+    /// The number of the room.
+    pub room: RoomId,
+    /// Labels of the offer, which policies may read.
+    pub labels: Labels,
+    /// Index in [`GatewayRecord::media`](crate::GatewayRecord::media).
+    pub media: u32,
+    transport: ClientTransport,
+    of_first_packet: bool,
+    #[serde(with = "instant")]
+    offered: Instant,
+    bounds: CapBounds,
+    close_after: Duration,
+    /// The plan by policies, before the share applies.
+    plan: PlanRecord,
+    /// The granted share of the need above the floor, in thousandths.
+    share: u16,
+    /// The time since which the share is below the whole.
+    #[serde(with = "instant::option")]
+    reduced: Option<Instant>,
+    /// The group of clients by which the session was admitted with voice only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    voice_only_for: Option<Box<ClientGroup>>,
+    #[serde(default, skip_serializing_if = "SessionMarks::are_empty")]
+    slo_marks: SessionMarks,
+    admitted_by: Decider,
+    /// The hops where the session is open or opening.
+    pub legs: Vec<LegRecord>,
+    /// The time of the last packet of the client.
+    #[serde(with = "instant")]
+    pub last_heard: Instant,
+    memory: StateVersions,
+}
+
+/// A hop where the driver was asked to open the session and not yet to close it.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct LegRecord {
+    /// The node, in one incarnation.
+    pub hop: Hop,
+    /// The driver has opened it. Otherwise the session is opened there again, or closed.
+    pub open: bool,
+}
+
+impl SessionRecord {
+    /// The bit rate that the session of these streams needs, kbit/s.
+    pub fn need_kbps(&self, media: &MediaDescription) -> u64 {
+        need_kbps(media, self.bounds)
+    }
+
+    /// The time since which the session has less than its need.
+    pub(crate) fn reduced_since(&self) -> Option<Instant> {
+        self.reduced
+    }
+
+    pub(crate) fn has_share_within_whole(&self) -> bool {
+        self.share <= WHOLE
+    }
+
+    /// States of revisions that are no longer loaded may be among those of the policy.
+    pub(crate) fn keeps_other_states(&self) -> bool {
+        self.memory.keeps_other()
     }
 }
 

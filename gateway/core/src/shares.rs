@@ -38,13 +38,6 @@ pub(crate) fn raised(share: u16) -> u16 {
     STEPS.into_iter().filter(|step| *step > share).min().unwrap_or(WHOLE)
 }
 
-/// The share of one session.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Share {
-    pub(crate) session: SessionId,
-    pub(crate) permille: u16,
-}
-
 /// Sessions with a reduced share, with the time since when.
 #[derive(Debug)]
 pub(crate) struct ReducedSessions {

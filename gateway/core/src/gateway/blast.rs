@@ -17,6 +17,7 @@ use crate::effects::GatewayEffect;
 use crate::gateway::Gateway;
 use crate::gateway::copy::GatewayCopy;
 use crate::record::RestoreError;
+use crate::sessions::Session;
 use crate::shares::WHOLE;
 
 /// Virtual time after the loss for which the copy is played: rooms have found nodes and spares by then, or will not.
@@ -160,7 +161,7 @@ impl LossTrial {
     fn survey(&self) -> LossSurvey {
         let Gateway { rooms, sessions, nodes, capacity, worklists, .. } = &self.gateway;
         let holdings = rooms.values().map(|room| (room.id(), room.holding()));
-        let shares = sessions.values().map(|session| (session.id, session.share));
+        let shares = sessions.values().map(|session| (session.id(), session.share_permille()));
         let ledger = capacity.ledger();
         let permille = nodes.iter().map(|node| (node.id, ledger.permille(node.id) as u32));
         LossSurvey {
@@ -240,7 +241,7 @@ impl LossTrial {
             let found = self.found.get(id);
             let after = found.map(|(_, at)| at.saturating_duration_since(self.lost_at));
             let reduced = room.sessions().iter().filter(|id| {
-                let share = sessions.get(id).map_or(WHOLE, |session| session.share);
+                let share = sessions.get(id).map_or(WHOLE, Session::share_permille);
                 before.shares.get(*id).is_some_and(|before| share < *before)
             });
             Some(RoomLoss {

@@ -15,8 +15,9 @@ use evenkeel_nodes::{Node, OpeningWindow};
 use crate::effects::Timer;
 use crate::gateway::Gateway;
 use crate::gateway::records::Records;
-use crate::record::{GatewayRecord, RestoreError, RoomRecord, SessionRecord};
-use crate::sessions::SessionPhase;
+use crate::record::{GatewayRecord, RestoreError};
+use crate::rooms::room::RoomRecord;
+use crate::sessions::SessionRecord;
 
 /// No session of a copy ends for silence: its clients are not heard there.
 const NEVER_SILENT: Duration = Duration::from_secs(86_400);
@@ -101,7 +102,7 @@ impl Records<'_> {
             // A restored node is listed again.
             node.trust.draining |= node.trust.removed;
         }
-        let due = |timer: Timer| self.gateway.effects.timers.due(&timer).map(|at| (timer, at));
+        let due = |timer: Timer| self.gateway.effects.due(&timer).map(|at| (timer, at));
         GatewayCopy {
             settings,
             record,
@@ -129,10 +130,9 @@ impl Records<'_> {
     ) -> impl Iterator<Item = (SessionId, Option<SessionCopy>)> {
         let rest = self.gateway.sessions.range((Bound::Excluded(after), Bound::Unbounded));
         rest.map(|(id, session)| {
-            let is_live = session.phase == SessionPhase::Live;
-            let copy = is_live.then(|| SessionCopy {
+            let copy = session.is_live().then(|| SessionCopy {
                 session: self.session(session, 0),
-                media: Arc::clone(&session.request.media),
+                media: Arc::clone(session.media()),
             });
             (id, copy)
         })
@@ -206,15 +206,15 @@ impl GatewayCopy {
 
     /// Adds a room.
     pub fn add_room(&mut self, room: RoomRecord) {
-        self.record.next_room = self.record.next_room.max(room.id.0.max(room.call.0) + 1);
+        self.record.next_room = self.record.next_room.max(room.largest_number() + 1);
         self.record.rooms.push(room);
     }
 
     /// Adds a session. It is left out if its room was not added.
-    pub fn add_session(&mut self, SessionCopy { session, media }: SessionCopy) {
+    pub fn add_session(&mut self, SessionCopy { mut session, media }: SessionCopy) {
         self.record.next_session = self.record.next_session.max(session.id.0 + 1);
-        let place = self.record.media.len() as u32;
-        self.record.sessions.push(SessionRecord { media: place, ..session });
+        session.media = self.record.media.len() as u32;
+        self.record.sessions.push(session);
         self.record.media.push(media);
     }
 

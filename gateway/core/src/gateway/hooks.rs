@@ -28,7 +28,8 @@ use crate::policy::questions::{
     turns_away, was_taken,
 };
 use crate::rooms::placement::UsableNodes;
-use crate::rooms::room::Room;
+use crate::rooms::room::{Room, RoomChange};
+use crate::sessions::Session;
 
 impl Gateway {
     /// Asks the scenario plugin, if there is one, for the parameters of the session.
@@ -51,8 +52,8 @@ impl Gateway {
         let room = self.admit_to_room(id, cap_kbps, by, now);
         self.take_notices(now);
         let Some(room) = room else { return };
-        if self.sessions[&id].of_first_packet {
-            self.place_natively(room, now);
+        if self.sessions[&id].is_of_first_packet() {
+            PlacementQuestion { room }.place_natively(self, now);
             self.take_notices(now);
         } else {
             PlacementQuestion { room }.ask(self, now);
@@ -81,7 +82,7 @@ impl Gateway {
         let policy = scenario.policy(Hook::Routing);
         let arm = self.policies.arm(&policy, id.0);
         self.questions.want_reroute(&policy, arm, id);
-        self.rooms.note_changed(id);
+        self.apply(id, RoomChange::of_record());
         self.effects.set_if_idle(Timer::Reroute(Arc::new(policy)), now);
     }
 
@@ -174,7 +175,10 @@ impl Gateway {
         // The event precedes its consequences.
         let place = self.effects.place();
         let native = match about {
-            QuestionSubject::Place(id) => self.native_hops(*id, &[], now),
+            QuestionSubject::Place(id) => {
+                let room = self.rooms.get(id);
+                room.map(|room| self.node_choice(room, now).native_hops(&[])).unwrap_or_default()
+            }
             _ => Vec::new(),
         };
         let unusable = match &answer {
@@ -268,16 +272,6 @@ impl Gateway {
         rule.into_iter().chain(node).chain(subject).collect::<Vec<_>>().join(", ").into()
     }
 
-    /// Keeps the state that the routing policy wrote about the room.
-    fn write_room_state(&mut self, id: RoomId, state: PluginState) {
-        if let Some(room) = self.rooms.get_mut(&id)
-            && let Some(scenario) = self.settings.scenarios.get(room.scenario())
-        {
-            let revisions = self.policies.revisions(&scenario.policy(Hook::Routing));
-            room.remember(self.questions.state(state), revisions);
-        }
-    }
-
     /// A room as routing policies see it. `reads` is the revision that is asked.
     pub(super) fn room_row(&self, room: &Room, reads: Option<&Revision>, now: Instant) -> RoomRow {
         let mut measures = Measures::default();
@@ -295,7 +289,7 @@ impl Gateway {
                 measures.set(metric, u64::from(value));
             }
         }
-        if let Some(first) = sessions().map(|session| session.offered).min() {
+        if let Some(first) = sessions().map(Session::offered).min() {
             measures.set(Metric::Age, now.saturating_duration_since(first).as_millis() as u64);
         }
         if let Some(burn) = self.slos.burn_centi(room.scenario(), &self.settings, now) {

@@ -5,24 +5,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_breakers::{Breaker, JudgedWindow};
+use evenkeel_breakers::Breaker;
 use evenkeel_model::{
-    CoreEvent, Decider, FailureDomain, Hop, MediaDescription, MoveCause, NodeId, PlanRecord,
-    RegionId, RoomId, SessionId, ZoneId,
+    CoreEvent, Decider, FailureDomain, Hop, MediaDescription, MoveCause, NodeId, RegionId, RoomId,
+    SessionId, ZoneId,
 };
 use evenkeel_nodes::Node;
 use evenkeel_slo::SloRecord;
 
 use crate::effects::{GatewayEffect, RoomNotice, Timer};
 use crate::gateway::Gateway;
-use crate::legs::{LegState, Legs};
+use crate::hop_map::HopMap;
 use crate::record::{
-    ChangedRecords, GatewayRecord, HopMap, LegRecord, MemoRecord, MoveRecord, NodeRecord,
-    PortMoveRecord, RegionRecord, RestoreError, RoomRecord, SessionRecord, Stranded, Unsettled,
+    ChangedRecords, GatewayRecord, MemoRecord, NodeRecord, RegionRecord, RestoreError, Unsettled,
 };
-use crate::rooms::room::{MoveStep, RescueChange, Room};
+use crate::rooms::room::{MoveStep, PortMoveRecord, RescueChange, Room, RoomRecord, Stranded};
 use crate::rooms::worklists::PORTS_EXPLAINED_WITHIN;
-use crate::sessions::{Session, SessionPhase, SessionRequest};
+use crate::sessions::{Session, SessionRecord};
 
 /// The records of a gateway as they change, and those of another process that continue here.
 #[derive(Debug)]
@@ -51,34 +50,34 @@ impl Records<'_> {
 
     /// Stops noting changes, since no process takes them.
     pub fn unfollow(&mut self) {
-        self.gateway.sessions.changes.unfollow();
+        self.gateway.sessions.unfollow();
         self.gateway.rooms.unfollow();
     }
 
     /// The number of changed sessions or rooms, whichever is greater: [`Records::take_changed`] takes both side by side.
     pub fn changed(&self) -> usize {
-        self.gateway.sessions.changes.len().max(self.gateway.rooms.changes().len())
+        self.gateway.sessions.changes().len().max(self.gateway.rooms.changes().len())
     }
 
     /// Notes that another part of the session's record changed.
     pub fn note_session(&mut self, session: SessionId) {
-        self.gateway.sessions.changes.note(session);
+        self.gateway.sessions.note_changed(session);
     }
 
     /// Releases the next part of the deferred changes: new states of policies. Called each 20 ms, it releases each within
     /// a second.
     pub fn release_deferred(&mut self) {
-        self.gateway.sessions.changes.release();
+        self.gateway.sessions.release_deferred();
     }
 
     /// Takes the records of up to this many sessions and rooms that changed, or of all.
     pub fn take_changed(&mut self, at_most: Option<usize>, now: Instant) -> ChangedRecords {
-        let sessions = self.gateway.sessions.changes.take(at_most);
+        let sessions = self.gateway.sessions.take_changed(at_most);
         let changed = self.gateway.rooms.take_changed(at_most);
         let (mut live, mut ended) = (Vec::new(), Vec::new());
         for id in sessions {
             match self.gateway.sessions.get(&id) {
-                Some(session) if session.phase == SessionPhase::Live => live.push(id),
+                Some(session) if session.is_live() => live.push(id),
                 // It has never been live.
                 Some(_) => {}
                 None => ended.push(id),
@@ -89,7 +88,7 @@ impl Records<'_> {
         let (mut rooms, mut dissolved) = (Vec::new(), Vec::new());
         for id in changed {
             let is_live = |session: &SessionId| {
-                self.gateway.sessions.get(session).is_some_and(|it| it.phase == SessionPhase::Live)
+                self.gateway.sessions.get(session).is_some_and(Session::is_live)
             };
             let stands =
                 self.gateway.rooms.get(&id).is_some_and(|room| room.sessions().iter().any(is_live));
@@ -100,16 +99,15 @@ impl Records<'_> {
         }
         let (sessions, media) = self.sessions(live.iter().map(|id| &self.gateway.sessions[id]));
         let whole =
-            self.gateway.sessions.changes.is_whole() && self.gateway.rooms.changes().is_whole();
+            self.gateway.sessions.changes().is_whole() && self.gateway.rooms.changes().is_whole();
         let core = GatewayRecord { rooms, sessions, media, ..self.numbers() };
         ChangedRecords { core, ended, dissolved, whole }
     }
 
     /// Returns the record of all live sessions with their rooms, and of the nodes and regions.
     pub(crate) fn all(&self, now: Instant) -> GatewayRecord {
-        let live =
-            || self.gateway.sessions.values().filter(|session| session.phase == SessionPhase::Live);
-        let rooms: BTreeSet<RoomId> = live().map(|session| session.room).collect();
+        let live = || self.gateway.sessions.values().filter(|session| session.is_live());
+        let rooms: BTreeSet<RoomId> = live().map(Session::room).collect();
         let waiting = self.gateway.questions.waiting();
         let rooms = rooms.iter().filter_map(|id| self.room(*id, &waiting, now)).collect();
         let (sessions, media) = self.sessions(live());
@@ -119,12 +117,12 @@ impl Records<'_> {
 
     /// Returns the windows of all service level objectives, and the revisions that are judged by them.
     pub fn slo_record(&self) -> Option<SloRecord> {
-        self.gateway.slos.record(&self.gateway.policies.activations)
+        self.gateway.slos.record(&self.gateway.activations)
     }
 
     /// Returns the windows of the scenario after `last`, to which it sets `last`, and the judged revisions.
     pub fn next_slo_record(&self, last: &mut Option<Arc<str>>) -> Option<SloRecord> {
-        self.gateway.slos.next_record(last, &self.gateway.policies.activations)
+        self.gateway.slos.next_record(last, &self.gateway.activations)
     }
 
     /// Returns the record of nodes and regions alone.
@@ -171,8 +169,8 @@ impl Records<'_> {
         let mut places: BTreeMap<&Arc<MediaDescription>, u32> = BTreeMap::new();
         let mut media = Vec::new();
         let records = sessions.map(|session| {
-            let place = *places.entry(&session.request.media).or_insert_with(|| {
-                media.push(Arc::clone(&session.request.media));
+            let place = *places.entry(session.media()).or_insert_with(|| {
+                media.push(Arc::clone(session.media()));
                 media.len() as u32 - 1
             });
             self.session(session, place)
@@ -228,49 +226,16 @@ impl Records<'_> {
         waiting: &BTreeSet<RoomId>,
         now: Instant,
     ) -> Option<RoomRecord> {
-        let record = self.gateway.rooms.get(&id)?.to_record(now);
-        let mut left: Vec<Hop> = Vec::new();
-        for MoveRecord { from, .. } in &record.moves {
-            if !left.contains(from) {
-                left.push(*from);
-            }
-        }
-        let ports = &self.gateway.worklists.closed_ports;
-        Some(RoomRecord {
-            port_moves: left.into_iter().filter_map(|hop| ports.record(id, hop)).collect(),
-            away: self.gateway.worklists.away.contains(id),
-            due: self.gateway.effects.timers.due(&Timer::RoomDue(id)),
-            waits: record.waits || waiting.contains(&id),
-            ..record
-        })
+        let room = self.gateway.rooms.get(&id)?;
+        let is_away = self.gateway.worklists.away.contains(id);
+        let due = self.gateway.effects.due(&Timer::RoomDue(id));
+        let mut record = room.to_record(is_away, due, waiting.contains(&id), now);
+        record.port_moves = self.gateway.worklists.closed_ports.records(room);
+        Some(record)
     }
 
     pub(crate) fn session(&self, session: &Session, media: u32) -> SessionRecord {
-        let legs = session.legs.iter().filter_map(|(hop, leg)| match leg {
-            LegState::Waiting => None,
-            LegState::Opening(_) => Some(LegRecord { hop: *hop, open: false }),
-            LegState::Open => Some(LegRecord { hop: *hop, open: true }),
-        });
-        SessionRecord {
-            id: session.id,
-            room: session.room,
-            labels: Arc::clone(&session.request.labels),
-            media,
-            transport: session.transport,
-            of_first_packet: session.of_first_packet,
-            offered: session.offered,
-            bounds: session.request.bounds,
-            close_after: session.request.close_after,
-            plan: PlanRecord::new(session.plan, &session.request.media),
-            share: session.share,
-            reduced: self.gateway.capacity.reduced.since(session.id),
-            voice_only_for: session.voice_only_for.clone(),
-            slo_marks: session.slo_marks,
-            admitted_by: (*session.admitted_by).clone(),
-            legs: legs.collect(),
-            last_heard: session.last_heard,
-            memory: session.memory.clone(),
-        }
+        session.to_record(media, self.gateway.capacity.reduced.since(session.id()))
     }
 
     /// See [`Gateway::handle_record`](crate::Gateway::handle_record).
@@ -293,13 +258,15 @@ impl Records<'_> {
         for MemoRecord { policy, memos } in memos {
             self.gateway.policies.restore_memos(policy, memos);
         }
-        let older = sessions.iter().any(|session| session.memory.keeps_other())
-            || rooms.iter().any(|room| room.memory.keeps_other());
-        self.gateway.policies.keeps_older |= older;
+        let older = sessions.iter().any(SessionRecord::keeps_other_states)
+            || rooms.iter().any(RoomRecord::keeps_other_states);
+        if older {
+            self.gateway.policies.expect_older_states();
+        }
         // Notices wait for the rooms to be settled.
         let regions = self.restore_regions(&regions, now);
-        let Gateway { slos, settings, policies, .. } = &mut *self.gateway;
-        slos.restore(record.slo, &mut policies.activations, settings, now);
+        let Gateway { slos, activations, settings, .. } = &mut *self.gateway;
+        slos.restore(record.slo, activations, settings, now);
         self.gateway.nodes.restore_providers(provider_breakers);
         let events = self.gateway.admission.client_breakers.restore(client_breakers, now);
         events.into_iter().for_each(|event| self.gateway.effects.event(event));
@@ -415,27 +382,22 @@ impl Records<'_> {
         regions: &[RegionId],
         now: Instant,
     ) {
-        let lost = |room: &RoomRecord| {
-            let first = room.hops.first().map(|(hop, _)| *hop);
-            first.filter(|hop| room.stranded.is_none() && hops.map(*hop).is_none())
-        };
-        let lost = rooms.iter().filter(|room| lost(room).is_some()).map(|room| room.id).collect();
-        let covered = rooms.iter().filter(|room| room.covers).map(|room| room.id).collect();
+        let unsettled = Unsettled::new(&rooms, sessions, media, hops.clone(), now);
         for room in rooms {
-            let region = regions.get(room.region.0 as usize).copied();
+            let region = regions.get(room.region().0 as usize).copied();
             self.restore_room(room, region.unwrap_or(self.gateway.nodes.home()), hops, now);
         }
-        let (sessions, hops) = (sessions.into_iter(), hops.clone());
-        self.gateway.unsettled =
-            Some(Box::new(Unsettled { sessions, media, hops, lost, covered, now }));
+        self.gateway.unsettled = Some(Box::new(unsettled));
     }
 
     /// Continues the next session. Returns true if there was one.
     pub(crate) fn restore_session(&mut self) -> bool {
         let Some(mut unsettled) = self.gateway.unsettled.take() else { return false };
-        let session = unsettled.sessions.next();
-        let found = session.is_some();
-        session.into_iter().for_each(|session| self.continue_session(session, &unsettled));
+        let next = unsettled.next_session();
+        let found = next.is_some();
+        if let Some((session, media)) = next {
+            self.continue_session(session, media, &unsettled);
+        }
         self.gateway.unsettled = Some(unsettled);
         found
     }
@@ -450,16 +412,14 @@ impl Records<'_> {
         ids.sort_by_cached_key(|id| Reverse(self.gateway.rooms[id].priority()));
         // All rooms hold their capacity before any is weighed, so that none takes the reserve of another.
         for id in &ids {
-            let covers = unsettled.covered.contains(id);
+            let covers = unsettled.covers(*id);
             self.gateway.change_room(*id, |room, scales| room.resume_holding(covers, scales));
         }
         for id in &ids {
-            let route = self.gateway.rooms[id].route();
-            let order: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
-            self.gateway.publish(*id, &order, route.left.as_deref().copied());
+            self.gateway.change_room(*id, Room::republish);
         }
-        for id in unsettled.lost {
-            self.report_lost(id, now);
+        for id in unsettled.lost() {
+            self.report_lost(*id, now);
         }
         let dead: Vec<Hop> = (self.gateway.nodes.iter().map(Node::hop))
             .filter(|hop| {
@@ -475,7 +435,14 @@ impl Records<'_> {
         }
         for id in ids {
             self.gateway.close_left_hops(id, now);
-            self.open_again(id, now);
+            // An opening under way at the other process is repeated.
+            let mut hops = self.gateway.rooms.get(&id).map(Room::hops_to_open).unwrap_or_default();
+            hops.retain(|hop| self.gateway.nodes.is_up(*hop));
+            for session in self.gateway.sessions_of(id, Session::is_live) {
+                for &hop in &hops {
+                    self.gateway.open_at(session, hop, now);
+                }
+            }
         }
         if !self.gateway.worklists.stranded.is_empty() {
             self.gateway.effects.set(Timer::Rescue, now);
@@ -488,17 +455,6 @@ impl Records<'_> {
         }
     }
 
-    /// Opens the room's sessions at hops that are up and where they are not open.
-    fn open_again(&mut self, id: RoomId, now: Instant) {
-        let mut hops = self.gateway.rooms.get(&id).map(Room::hops_to_open).unwrap_or_default();
-        hops.retain(|hop| self.gateway.nodes.is_up(*hop));
-        for session in self.gateway.live_sessions(id) {
-            for &hop in &hops {
-                self.gateway.open_at(session, hop, now);
-            }
-        }
-    }
-
     fn restore_room(
         &mut self,
         mut record: RoomRecord,
@@ -506,7 +462,8 @@ impl Records<'_> {
         hops: &HopMap,
         now: Instant,
     ) {
-        let (id, away, due, waits) = (record.id, record.away, record.due, record.waits);
+        let (id, away) = (record.id, record.is_away());
+        let (due, waits) = (record.due(), record.awaits_policy());
         let port_moves = std::mem::take(&mut record.port_moves);
         let room = Room::of_record(record, region, hops, now);
         for port in port_moves {
@@ -533,56 +490,26 @@ impl Records<'_> {
         }
     }
 
-    fn continue_session(&mut self, record: SessionRecord, unsettled: &Unsettled) {
-        let Unsettled { media, hops, now, .. } = unsettled;
+    fn continue_session(
+        &mut self,
+        record: SessionRecord,
+        media: Arc<MediaDescription>,
+        unsettled: &Unsettled,
+    ) {
         let id = record.id;
-        let media = media.get(record.media as usize);
-        let room = self.gateway.rooms.unrecorded_mut(&record.room);
-        let (Some(media), Some(room)) = (media, room) else { return };
+        let Gateway { sessions, rooms, slos, .. } = &mut *self.gateway;
+        let Some(room) = rooms.unrecorded_mut(&record.room) else { return };
         room.join(id);
-        let mut legs = Legs::default();
-        for leg in &record.legs {
-            let Some(hop) = hops.map(leg.hop) else { continue };
-            // An opening under way is repeated, or closed where the room does not go any more.
-            if leg.open || !room.hops_in_use(*now).contains(&hop) {
-                legs.resume(hop);
-            }
-        }
-        let (labels, scenario) = (record.labels, Arc::clone(room.scenario()));
-        let slo_marks = self.gateway.slos.resume(&scenario, record.slo_marks, *now);
-        let (media, bounds) = (Arc::clone(media), record.bounds);
-        let request = SessionRequest::new(scenario, labels, media, bounds, record.close_after);
-        let session = Session {
-            id,
-            room: room.id(),
-            request: self.gateway.sessions.requests.intern(request),
-            transport: record.transport,
-            of_first_packet: record.of_first_packet,
-            opening: None,
-            offered: record.offered,
-            phase: SessionPhase::Opening,
-            plan: record.plan.plan(),
-            plans: 0,
-            share: record.share,
-            domain_judged: JudgedWindow::default(),
-            client_judged: JudgedWindow::default(),
-            voice_only_for: record.voice_only_for,
-            slo_marks,
-            admitted_by: self.gateway.sessions.deciders.intern(record.admitted_by),
-            legs,
-            media: None,
-            last_heard: record.last_heard,
-            memory: record.memory,
-        };
+        let (hops, reduced) = (unsettled.hops(), record.reduced_since());
+        let session = sessions.of_record(record, media, room, hops, slos, unsettled.restored());
         let restored = session.installed(room);
         self.gateway.effects.push(GatewayEffect::Restore(restored));
-        self.gateway.capacity.reduced.set(id, record.reduced);
-        if let Some(group) = session.voice_only_for.as_deref() {
+        self.gateway.capacity.reduced.set(id, reduced);
+        if let Some(group) = session.voice_only_for() {
             self.gateway.admission.client_breakers.note_voice_only(id, group.clone());
         }
-        self.gateway.sessions.restore(session);
-        let ticks = self.gateway.degradation_policy(&self.gateway.sessions[&id].request.scenario);
-        self.gateway.sessions.set_live(id, ticks);
+        let ticks = self.gateway.degradation_policy(session.scenario());
+        self.gateway.sessions.restore(session, ticks);
         self.gateway.effects.notice(RoomNotice::Enrol(id));
     }
 

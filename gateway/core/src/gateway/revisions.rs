@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_model::{Arm, BreachCount, Hook, PolicyName, RoomId, SessionId};
+use evenkeel_model::{Arm, BreachCount, Health, Hook, PolicyName, RoomId, SessionId};
+use evenkeel_nodes::{Node, NodeTable};
 use evenkeel_revisions::{
-    CohortSize, Effect, Lifecycle, LifecycleRecord, Revision, Revisions, RolloutRules, WallClock,
+    CohortSize, Effect, Lifecycle, LifecycleRecord, Revision, Revisions, RolloutOutcome,
+    RolloutReport, RolloutRules, WallClock,
 };
 
 use crate::effects::{GatewayEffect, Timer};
 use crate::gateway::Gateway;
-use crate::policy::policies::HarmfulRevision;
 use crate::policy::subjects::{ArmStatistics, ArmTally};
 use crate::rooms::room::Room;
 
@@ -42,18 +43,18 @@ impl Gateway {
 
     /// Another process decides about revisions until [`Gateway::release_rollouts`]: no step of a rollout is taken here.
     pub fn hold_rollouts(&mut self) {
-        self.policies.are_held = true;
+        self.policies.hold();
     }
 
     /// Takes the steps of rollouts from now on.
     pub fn release_rollouts(&mut self, now: Instant) {
-        self.policies.are_held = false;
+        self.policies.release();
         self.effects.set_if_idle(Timer::Rollouts, now);
     }
 
     /// Returns true if another process decides about revisions.
     pub fn holds_rollouts(&self) -> bool {
-        self.policies.are_held
+        self.policies.are_held()
     }
 
     /// Follows steps of the wall clock. Changes from now on are stamped by this clock.
@@ -82,8 +83,7 @@ impl Gateway {
         for effect in effects {
             match effect {
                 Effect::Report(rollout) => {
-                    let Gateway { policies, slos, settings, nodes, .. } = self;
-                    policies.note_report(&rollout, slos, settings, nodes, now);
+                    self.judge_activation(&rollout, now);
                     self.effects.push(GatewayEffect::Rollout(rollout));
                 }
                 Effect::RecordChanged => {
@@ -99,6 +99,18 @@ impl Gateway {
                 }
                 Effect::DecidersChanged(before) => self.reroute_all(policy, Some(&before), now),
             }
+        }
+    }
+
+    /// Has a revision that replaced another one judged by the objectives of its scenarios.
+    fn judge_activation(&mut self, report: &RolloutReport, now: Instant) {
+        if report.outcome == RolloutOutcome::Activated
+            && report.previous.is_some()
+            && let Some(revision) = &report.revision
+        {
+            let Gateway { activations, slos, settings, nodes, .. } = self;
+            let (policy, revision) = (report.policy.clone(), Arc::clone(revision));
+            activations.begin(policy, revision, slos, settings, nodes_up(nodes), now);
         }
     }
 
@@ -140,12 +152,13 @@ impl Gateway {
 
     /// Removes harmful revisions, takes rollout steps that are due, and ends rollback windows.
     pub(super) fn poll_rollouts(&mut self, now: Instant) {
-        let Gateway { policies, slos, settings, nodes, effects, .. } = self;
-        policies.judge_activations(slos, settings, nodes, effects, now);
-        for HarmfulRevision { policy, revision, reason } in
-            std::mem::take(&mut self.policies.harmful)
-        {
-            self.change_policy(&policy, now, |life| life.remove_harmful(&revision, &reason, now));
+        let Gateway { policies, activations, slos, settings, nodes, effects, .. } = self;
+        let with_canary = policies.sets_with_canary();
+        for breach in activations.judge(slos, settings, nodes_up(nodes), &with_canary, now) {
+            policies.activation_breached(breach, effects);
+        }
+        for harmful in self.policies.take_harmful() {
+            self.change_policy(harmful.policy(), now, |life| harmful.remove_from(life, now));
         }
         for policy in self.policies.changing() {
             let follows = self.policies.poll(&policy, now, &mut self.effects);
@@ -172,4 +185,10 @@ impl Gateway {
     pub fn cohorts(&self, policy: &PolicyName, tally: &ArmTally) -> Option<[ArmStatistics; 2]> {
         self.policies.cohorts(policy, tally)
     }
+}
+
+/// The nodes that are up and not drained, as by an operator: without one, offers may be refused.
+fn nodes_up(nodes: &NodeTable) -> usize {
+    let is_up = |node: &&Node| node.health() == Health::Up && node.takes_rooms();
+    nodes.iter().filter(is_up).count()
 }

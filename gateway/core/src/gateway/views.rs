@@ -17,10 +17,9 @@ use evenkeel_slo::SloStanding;
 use crate::gateway::Gateway;
 use crate::policy::questions::FaultSubject;
 use crate::policy::subjects::{SubjectDecision, SubjectQuarantine};
-use crate::record::{Failback, MoveRecord};
-use crate::rooms::room::Room;
-use crate::sessions::{Session, SessionPhase};
-use crate::shares::WHOLE;
+use crate::record::Failback;
+use crate::rooms::room::{MoveRecord, Room};
+use crate::sessions::Session;
 
 /// A live session.
 #[derive(Clone, PartialEq, Debug)]
@@ -308,7 +307,7 @@ impl Gateway {
             rooms_listed: worklists.longest().max(rooms.len()).max(questions.most_rerouted()),
             sessions_listed: most(&mut listed.into_iter().chain([policies.most_judged()])),
             asks: questions.in_flight().len(),
-            legs: most(&mut sessions.values().map(|session| session.legs.iter().count())),
+            legs: most(&mut sessions.values().map(|session| session.legs().iter().count())),
             opening: most(&mut paces().map(|(under_way, _)| under_way as usize)),
             waiting: paces().map(|(_, waiting)| waiting).sum(),
             moves: most(&mut rooms.values().map(|room| room.records().count())),
@@ -316,7 +315,7 @@ impl Gateway {
             ballots: quality.ballots(),
             drains: self.drains.len(),
             slots: nodes.slots(),
-            timers: effects.timers.len(),
+            timers: effects.timers_set(),
         }
     }
 }
@@ -324,22 +323,21 @@ impl Gateway {
 impl<'a> Views<'a> {
     /// Returns the view of a live session.
     pub fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
-        let session =
-            self.gateway.sessions.get(&id).filter(|session| session.phase == SessionPhase::Live)?;
-        let room = self.gateway.rooms.get(&session.room)?;
+        let session = self.gateway.sessions.get(&id).filter(|session| session.is_live())?;
+        let room = self.gateway.rooms.get(&session.room())?;
         let route = room.route();
         Some(SessionStanding {
-            session: session.id,
+            session: session.id(),
             room: room.name().clone(),
-            scenario: session.request.scenario.clone(),
+            scenario: session.scenario().clone(),
             mode: route.mode,
             kept: route.effective_mode(),
-            transport: session.transport,
+            transport: session.transport(),
             hop: room.stands_at(self.gateway.nodes.board()),
             plan: session.plan_now(),
             measures: session.measures(now),
             impairment: self.gateway.diagnosis.impairment(id),
-            age: now.saturating_duration_since(session.offered),
+            age: now.saturating_duration_since(session.offered()),
         })
     }
 
@@ -410,18 +408,18 @@ impl<'a> Views<'a> {
     /// The mode in force for a session, and the number of hops at which it is open or opening.
     pub fn mode_of(&self, id: SessionId) -> Option<(RedundancyMode, usize)> {
         let session = self.gateway.sessions.get(&id)?;
-        Some((self.gateway.rooms.get(&session.room)?.route().mode, session.legs.iter().count()))
+        Some((self.gateway.rooms.get(&session.room())?.route().mode, session.legs().iter().count()))
     }
 
     /// The labels of a session, and the streams of its client.
     pub fn streams(self, id: SessionId) -> Option<(&'a Labels, &'a Arc<MediaDescription>)> {
         let session = self.gateway.sessions.get(&id)?;
-        Some((&session.request.labels, &session.request.media))
+        Some((session.labels(), session.media()))
     }
 
     /// The scenario of a session.
     pub fn scenario_of(self, id: SessionId) -> Option<&'a Arc<str>> {
-        self.gateway.sessions.get(&id).map(|session| &session.request.scenario)
+        self.gateway.sessions.get(&id).map(Session::scenario)
     }
 
     pub(crate) fn room(&self, room: &Room) -> RoomStanding {
@@ -495,7 +493,7 @@ impl<'a> Views<'a> {
     pub fn explain(&self, id: SessionId, now: Instant) -> Option<Explanation> {
         let standing = self.session(id, now)?;
         let session = self.gateway.sessions.get(&id)?;
-        let room = self.gateway.rooms.get(&session.room)?;
+        let room = self.gateway.rooms.get(&session.room())?;
         let on = standing.hop.map(|hop| hop.node);
         let since = |at: Instant| now.saturating_duration_since(at);
         let witnesses =
@@ -504,11 +502,11 @@ impl<'a> Views<'a> {
         let subjects = [FaultSubject::Session(id), FaultSubject::Room(room.id())];
         let others = self.gateway.nodes.iter().filter(|node| Some(node.id) != on);
         Some(Explanation {
-            admitted_by: (*session.admitted_by).clone(),
+            admitted_by: Decider::clone(session.admitted_by()),
             placed_by: room.placed_by().clone(),
             priority: room.priority(),
             route: room.route().hops.to_vec(),
-            share_permille: session.share.min(WHOLE),
+            share_permille: session.share_permille(),
             witnesses: witnesses.collect(),
             heading: room.heading().map(|heading| Heading {
                 to: heading.target(),
@@ -522,13 +520,13 @@ impl<'a> Views<'a> {
             decisions: self.gateway.subject_history.decisions(&subjects, now),
             quarantines: self.gateway.subject_history.quarantines(&subjects, now),
             degradation_limits: self.degradation_limits(session),
-            voice_only_for: session.voice_only_for.as_deref().cloned(),
+            voice_only_for: session.voice_only_for().cloned(),
             state: standing,
         })
     }
 
     fn degradation_limits(&self, session: &Session) -> Vec<DegradationLimit> {
-        let scenario = self.gateway.settings.scenarios.get(&session.request.scenario);
+        let scenario = self.gateway.settings.scenarios.get(session.scenario());
         if !scenario.is_some_and(|scenario| scenario.binds(Hook::Degradation)) {
             return vec![DegradationLimit::NoPolicy];
         }

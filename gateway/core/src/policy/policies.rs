@@ -1,7 +1,7 @@
 //! All policies: the revisions of each, the memos of their plugins, and the judges that find harmful revisions.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use evenkeel_revisions::{
     AdmissionSample, Bad, CandidateRevision, CohortSize, Effect, Judge, Judging, Lifecycle,
     LifecycleRecord, Memos, Revision, Revisions, RuleBreaches, WallClock, is_by_room, unit,
 };
-use evenkeel_slo::ActivationJudges;
+use evenkeel_slo::ActivationBreach;
 
 use crate::effects::{Effects, GatewayEffect, Timer};
 use crate::policy::questions::FaultSubject;
@@ -38,12 +38,11 @@ const HIDDEN_MAX: u32 = 2;
 pub(crate) struct Policies {
     all: BTreeMap<PolicyName, Policy>,
     memos: BTreeMap<PolicyName, Memos>,
-    pub(crate) activations: ActivationJudges,
-    pub(crate) harmful: Vec<HarmfulRevision>,
+    harmful: Vec<HarmfulRevision>,
     /// Sessions and rooms may keep states of revisions that are no longer loaded.
-    pub(crate) keeps_older: bool,
+    keeps_older: bool,
     /// Another process decides about revisions.
-    pub(crate) are_held: bool,
+    are_held: bool,
 }
 
 #[derive(Debug)]
@@ -61,9 +60,20 @@ struct Policy {
 /// A harmful revision that is still to be removed.
 #[derive(Debug)]
 pub(crate) struct HarmfulRevision {
-    pub(crate) policy: PolicyName,
-    pub(crate) revision: Arc<str>,
-    pub(crate) reason: Box<str>,
+    policy: PolicyName,
+    revision: Arc<str>,
+    reason: Box<str>,
+}
+
+impl HarmfulRevision {
+    pub(crate) fn policy(&self) -> &PolicyName {
+        &self.policy
+    }
+
+    /// Removes the revision from those of its policy.
+    pub(crate) fn remove_from(&self, life: &mut Lifecycle, now: Instant) {
+        life.remove_harmful(&self.revision, &self.reason, now);
+    }
 }
 
 impl Policies {
@@ -177,6 +187,44 @@ impl Policies {
         Some((result, self.follow(policy, before, now, effects)))
     }
 
+    /// Another process decides about revisions: no step of a rollout is taken.
+    pub(crate) fn hold(&mut self) {
+        self.are_held = true;
+    }
+
+    pub(crate) fn release(&mut self) {
+        self.are_held = false;
+    }
+
+    pub(crate) fn are_held(&self) -> bool {
+        self.are_held
+    }
+
+    /// Sessions and rooms of a record keep states of revisions that may not be loaded here.
+    pub(crate) fn expect_older_states(&mut self) {
+        self.keeps_older = true;
+    }
+
+    pub(crate) fn take_harmful(&mut self) -> Vec<HarmfulRevision> {
+        std::mem::take(&mut self.harmful)
+    }
+
+    /// An active revision burns an error budget fast. It is reported if it can be rolled back.
+    pub(crate) fn activation_breached(&mut self, found: ActivationBreach, effects: &mut Effects) {
+        let ActivationBreach { policy, revision, breach } = found;
+        let is_active = self
+            .revisions(&policy)
+            .is_some_and(|it| it.is_active(&revision) && it.previous.is_some());
+        if is_active {
+            self.breached(&policy, Arm::Standing, Some(breach), effects);
+        }
+    }
+
+    pub(crate) fn sets_with_canary(&self) -> BTreeSet<Arc<str>> {
+        let decides = |policy: &PolicyName| self.canary(policy).is_some();
+        self.changing().into_iter().filter(decides).map(|policy| policy.set).collect()
+    }
+
     /// Policies with a candidate or a rollback window.
     pub(crate) fn changing(&self) -> Vec<PolicyName> {
         let changing = self.all.iter().filter(|(_, policy)| policy.life.revisions().are_changing());
@@ -261,18 +309,15 @@ impl Policies {
         follows
     }
 
-    /// Runs with each part of the sweep: sessions up to `until`, and their rooms, keep only states that a revision may
-    /// still read.
+    /// Runs with each part of the sweep: these sessions, and their rooms, keep only states that a revision may still read.
     pub(crate) fn forget_older_states(
         &self,
-        until: Option<SessionId>,
+        swept: RangeInclusive<SessionId>,
         settings: &CoreSettings,
         sessions: &mut SessionTable,
         rooms: &mut RoomTable,
     ) {
-        let from = SessionId(sessions.swept_last.0.saturating_add(1));
-        let until = until.unwrap_or(SessionId(u64::MAX));
-        if !self.keeps_older || from > until {
+        if !self.keeps_older || swept.is_empty() {
             return;
         }
         let settled = |policy: &PolicyName| {
@@ -280,16 +325,16 @@ impl Policies {
             let over = revisions.previous.is_none() && revisions.canary().is_none();
             revisions.active.as_ref().filter(|_| over)
         };
-        for (_, session) in sessions.range_mut(from..=until) {
-            let Some(scenario) = settings.scenarios.get(&session.request.scenario) else {
+        for (_, session) in sessions.range_mut(swept) {
+            let Some(scenario) = settings.scenarios.get(session.scenario()) else {
                 continue;
             };
-            if session.memory.keeps_other()
+            if session.memory().keeps_other()
                 && let Some(active) = settled(&scenario.policy(Hook::Degradation))
             {
-                session.memory.settle(active);
+                session.settle_memory(active);
             }
-            if let Some(room) = rooms.get_mut(&session.room)
+            if let Some(room) = rooms.get_mut(&session.room())
                 && room.memory().keeps_other()
                 && let Some(active) = settled(&scenario.policy(Hook::Routing))
             {
@@ -368,9 +413,9 @@ impl Policies {
         for (policy, revisions, judge) in self.judges(set) {
             subjects.enrol(session, policy.hook, revisions, judge);
             let bad = bad(session, judge.judging());
-            let unit = unit(policy.hook, session.room, id);
+            let unit = unit(policy.hook, session.room(), id);
             let breach = judge.note(unit, bad);
-            let on = subjects.rooms.get(&session.room).and_then(|room| room.holding().on);
+            let on = subjects.rooms.get(&session.room()).and_then(|room| room.holding().on);
             let on = on.filter(|_| policy.hook == Hook::Routing);
             let breach = breach.or_else(|| judge.note_node(unit, on?));
             breaches.extend(breach.map(|breach| (policy.clone(), breach)));
@@ -595,7 +640,7 @@ impl Policies {
             let tally = tallies.entry(policy.clone()).or_default();
             turn.iter().for_each(|it| subjects.tally(policy, revisions, it, tally));
         }
-        turn.get(TALLIED_AT_ONCE - 1).map(|last| last.id)
+        turn.get(TALLIED_AT_ONCE - 1).map(|last| last.id())
     }
 
     /// Statistics of both cohorts during a canary, from a complete tally.

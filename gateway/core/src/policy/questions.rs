@@ -15,7 +15,7 @@ use crate::collections::Interner;
 use crate::effects::{Effects, GatewayEffect, Timer};
 use crate::rooms::RoomTable;
 use crate::rooms::placement::UsableNodes;
-use crate::sessions::SessionTable;
+use crate::sessions::{Session, SessionTable};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum FaultSubject {
@@ -113,7 +113,7 @@ impl QuestionSubject {
     pub(crate) fn one(&self, sessions: &SessionTable) -> (Option<SessionId>, Option<RoomId>) {
         match *self {
             QuestionSubject::Resolve(session) | QuestionSubject::Admit(session) => {
-                (Some(session), sessions.get(&session).map(|session| session.room))
+                (Some(session), sessions.get(&session).map(Session::room))
             }
             QuestionSubject::Place(room) => (None, Some(room)),
             QuestionSubject::Reroute(_) | QuestionSubject::Tick(_) => (None, None),
@@ -211,8 +211,8 @@ const FAILURE_ENDS_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// A policy without an answer since its last good one.
 #[derive(Debug)]
-pub(crate) struct PolicyFailure {
-    pub(crate) since: Instant,
+struct PolicyFailure {
+    since: Instant,
     last: Instant,
     is_reported: bool,
 }
@@ -226,7 +226,7 @@ pub(crate) struct QuestionsInFlight {
     pub(crate) started: Instant,
     /// Rooms to ask about, by routing policy and arm, also where the set binds no routing policy.
     reroutes: BTreeMap<(PolicyName, Arm), BTreeSet<RoomId>>,
-    pub(crate) failing: BTreeMap<PolicyName, PolicyFailure>,
+    failing: BTreeMap<PolicyName, PolicyFailure>,
     states: Interner<PluginState>,
 }
 
@@ -320,6 +320,11 @@ impl QuestionsInFlight {
             let (hook, policy) = (policy.hook, policy.clone());
             effects.event(CoreEvent::Standing { hook, policy, fault: fault.cloned() });
         }
+    }
+
+    /// The time since which the policy fails.
+    pub(crate) fn fails_since(&self, policy: &PolicyName) -> Option<Instant> {
+        self.failing.get(policy).map(|failure| failure.since)
     }
 
     /// Ends failures without a recent fault.

@@ -53,7 +53,7 @@ impl<'a> Subjects<'a> {
     /// The session, and the policy set of its scenario.
     pub(super) fn session(self, id: SessionId) -> Option<(&'a Session, &'a Arc<str>)> {
         let session = self.sessions.get(&id)?;
-        Some((session, self.set(&session.request.scenario)?))
+        Some((session, self.set(session.scenario())?))
     }
 
     /// Rooms of the policy's set.
@@ -63,7 +63,7 @@ impl<'a> Subjects<'a> {
 
     /// The session misses a limit of its scenario's objective. `missed` packets were missing when another hop took over.
     pub(super) fn misses_slo(self, session: &Session, missed: u32) -> bool {
-        let slo = self.settings.slo(&session.request.scenario);
+        let slo = self.settings.slo(session.scenario());
         slo.is_some_and(|(_, slo)| session.misses(slo, missed).contains(&Some(true)))
     }
 
@@ -84,11 +84,11 @@ impl<'a> Subjects<'a> {
         revisions: &Revisions,
         judge: &mut Judge,
     ) {
-        let unit = unit(hook, session.room, session.id);
+        let unit = unit(hook, session.room(), session.id());
         if !judge.knows(unit) {
             let judging = judge.judging();
             let bad = match is_by_room(hook) {
-                true => self.bad_room(session.room, judging),
+                true => self.bad_room(session.room(), judging),
                 false => self.bad_before(session, judging),
             };
             judge.enrol(unit, revisions.arm(unit), bad);
@@ -112,13 +112,14 @@ impl<'a> Subjects<'a> {
         session: &Session,
         tally: &mut ArmTally,
     ) {
-        if self.set(&session.request.scenario) != Some(&policy.set) {
+        if self.set(session.scenario()) != Some(&policy.set) {
             return;
         }
         // A room counts with its first session.
-        let is_first = |room: &Room| room.sessions().iter().next() == Some(&session.id);
-        let counts = is_by_room(policy.hook) && self.rooms.get(&session.room).is_some_and(is_first);
-        let arm = revisions.arm(unit(policy.hook, session.room, session.id));
+        let is_first = |room: &Room| room.sessions().iter().next() == Some(&session.id());
+        let counts =
+            is_by_room(policy.hook) && self.rooms.get(&session.room()).is_some_and(is_first);
+        let arm = revisions.arm(unit(policy.hook, session.room(), session.id()));
         let sums = &mut tally.0[arm as usize];
         sums.sessions += 1;
         sums.rooms += u32::from(counts);

@@ -120,8 +120,8 @@ impl RoomTally {
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct VoteCount {
-    pub(crate) bad: u32,
-    pub(crate) good: u32,
+    bad: u32,
+    good: u32,
 }
 
 impl VoteCount {

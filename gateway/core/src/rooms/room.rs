@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_media::instant;
 use evenkeel_model::{
     Board, CoreEvent, Decider, FailureDomain, FailureScope, FlowCounts, HOPS_MAX, Hop, HopGrant,
-    Labels, LeftHop, ModeChange, MoveCause, MoveOutcome, NodeId, PluginState, RedundancyMode,
-    RegionId, RegionRole, RoomId, Route, RouteCell, Scenario, SessionId,
+    Labels, LeftHop, ModeChange, MoveCause, MoveOutcome, NodeId, Param, PluginState,
+    RedundancyMode, RegionId, RegionRole, RoomId, Route, RouteCell, Scenario, SessionId,
 };
 use evenkeel_nodes::{Node, NodeTable, OpeningClass};
 use evenkeel_revisions::{Revision, Revisions, StateVersions};
+use serde::{Deserialize, Serialize};
 
 use crate::capacity::{CapacityLedger, Holding};
 use crate::collections::SmallSet;
+use crate::hop_map::HopMap;
 use crate::quality::ballots::RoomTally;
-use crate::record::{HopMap, MoveRecord, RecordedInstant, RoomRecord, Stranded, Struck};
 
 /// Maximum entries in a room's record of moves; the oldest is dropped.
 const RECORDED_MAX: usize = 8;
@@ -28,6 +30,9 @@ const TTL_MIN: Duration = Duration::from_millis(100);
 
 /// Rooms due within this time are asked about together.
 const DUE_GRAIN_MAX: Duration = Duration::from_millis(100);
+
+/// Round trips that differ by less count as equal: sequence numbers reserved in vain look like loss.
+const LEAD_MIN: Duration = Duration::from_millis(2);
 
 /// Silent sessions are kept this long while their room waits for a node: as long as the longest start may take.
 const HELD_FOR: Duration = Duration::from_secs(600);
@@ -229,6 +234,37 @@ pub struct MoveUnderWay {
     pub started: Instant,
 }
 
+/// A room without a hop that its packets may take.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub(crate) struct Stranded {
+    pub(crate) lost: Hop,
+    #[serde(with = "instant")]
+    pub(crate) since: Instant,
+    /// Rooms with fewer attempts go first.
+    pub(crate) attempts: u32,
+}
+
+/// One entry in a room's record of moves.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct MoveRecord {
+    /// The reason of the move.
+    pub cause: MoveCause,
+    /// The author of the decision.
+    pub by: Arc<Decider>,
+    /// The hop before the move.
+    pub from: Hop,
+    /// `None`: no hop was left for the room.
+    pub to: Option<Hop>,
+    /// The time of the decision.
+    #[serde(with = "instant")]
+    pub started: Instant,
+    /// The time at which the move ended.
+    #[serde(with = "instant")]
+    pub ended: Instant,
+    /// How the move ended.
+    pub outcome: MoveOutcome,
+}
+
 /// A move that has ended, or a part of one.
 #[derive(Clone, Debug)]
 pub(crate) struct MoveStep {
@@ -290,6 +326,19 @@ impl<'a> RoomNeed<'a> {
     }
 }
 
+/// The difference of round trips by which the new hop delivers sooner, plus the variation of both. Sequence numbers are
+/// reserved for packets of the old hop that arrive within this time, at most `leave_within`.
+fn lead(old: NodeId, new: NodeId, nodes: &NodeTable, leave_within: Duration) -> Duration {
+    let round_trip = |id| nodes.get(id)?.detector.round_trip_seen();
+    let Some(((old, late), (new, soon))) = round_trip(old).zip(round_trip(new)) else {
+        return Duration::ZERO;
+    };
+    match old.saturating_sub(new) {
+        sooner if sooner < LEAD_MIN => Duration::ZERO,
+        sooner => (sooner + late + soon.min(new)).min(leave_within),
+    }
+}
+
 /// What a room is weighed against.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RoomScales<'a> {
@@ -298,6 +347,8 @@ pub(crate) struct RoomScales<'a> {
     pub(crate) takes_reserves: bool,
     pub(crate) nodes: &'a NodeTable,
     pub(crate) ledger: &'a CapacityLedger,
+    /// Packets of a hop that a move leaves pass for this time.
+    pub(crate) leave_within: Duration,
 }
 
 /// The second node of a room that is open ahead at it.
@@ -332,6 +383,14 @@ pub(crate) struct RoomChange {
     pub(crate) kept: Option<CoreEvent>,
     /// The time at which the hop that the room leaves is closed.
     pub(crate) leaves_until: Option<Instant>,
+}
+
+impl RoomChange {
+    /// A part of the room's record differs that is not in the room: its next review, its wait for a policy, or its first live
+    /// session, from which on it is recorded.
+    pub(crate) fn of_record() -> RoomChange {
+        RoomChange { is_recorded: true, ..RoomChange::default() }
+    }
 }
 
 /// The nodes under which a room is listed now, and no more.
@@ -632,9 +691,17 @@ impl Room {
         self.sessions.is_empty()
     }
 
-    /// Sets the number of spares and the priority, before the room is placed.
-    pub(crate) fn prefer(&mut self, spares: u8, priority: i64) {
-        (self.spares, self.priority) = (spares, priority);
+    /// Takes the parameters of a scenario plugin, before the room is placed. Returns true if they change it.
+    pub(crate) fn resolve(&mut self, params: &[(Param, i64)]) -> bool {
+        let before = (self.spares, self.priority);
+        for &(param, value) in params {
+            match param {
+                Param::Spares => self.spares = param.within(value) as u8,
+                Param::Priority => self.priority = param.within(value),
+                Param::BitrateFloor | Param::BitrateCeiling | Param::CloseAfter => {}
+            }
+        }
+        before != (self.spares, self.priority)
     }
 
     /// Takes the redundancy and the priority of its scenario.
@@ -683,10 +750,6 @@ impl Room {
         if let Placement::Nowhere { asked } = &mut self.placement {
             *asked = false;
         }
-    }
-
-    pub(crate) fn set_placed_by(&mut self, by: Arc<Decider>) {
-        self.placed_by = by;
     }
 
     /// The policy reviews the room after this time.
@@ -869,11 +932,23 @@ impl Room {
         change
     }
 
+    /// The author of this route places the room anew.
+    pub(crate) fn place(
+        &mut self,
+        by: Arc<Decider>,
+        hops: &[Hop],
+        left: Option<LeftHop>,
+        scales: &RoomScales,
+    ) -> RoomChange {
+        self.placed_by = by;
+        self.admit_at(hops, left, scales)
+    }
+
     /// Publishes a route whose first hop carries the room. The caller has checked or reserved the capacity.
     pub(crate) fn admit_at(
         &mut self,
         hops: &[Hop],
-        left: Option<Box<LeftHop>>,
+        left: Option<LeftHop>,
         scales: &RoomScales,
     ) -> RoomChange {
         let before = self.stranded().map(|stranded| stranded.attempts);
@@ -910,9 +985,14 @@ impl Room {
     pub(crate) fn publish(
         &mut self,
         hops: &[Hop],
-        left: Option<Box<LeftHop>>,
+        left: Option<LeftHop>,
         scales: &RoomScales,
     ) -> RoomChange {
+        let RoomScales { nodes, leave_within, .. } = *scales;
+        let left = left.map(|left| {
+            let lead = |to: &Hop| lead(left.hop.node, to.node, nodes, leave_within);
+            Box::new(LeftHop { lead: hops.first().map(lead).unwrap_or_default(), ..left })
+        });
         // A stranded room keeps all hops, since it may continue at any.
         let hops = match self.stranded() {
             Some(_) => hops.to_vec(),
@@ -932,6 +1012,25 @@ impl Room {
             leaves_until,
             ..RoomChange::default()
         }
+    }
+
+    /// Publishes the route of a record.
+    pub(crate) fn republish(&mut self, scales: &RoomScales) -> RoomChange {
+        let route = self.route();
+        let hops: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
+        self.publish(&hops, route.left.as_deref().copied(), scales)
+    }
+
+    /// Removes this hop from the room's route, if it contains it.
+    pub(crate) fn drop_spare(&mut self, gone: Hop, scales: &RoomScales) -> RoomChange {
+        let route = self.route();
+        let hops = route.hops.iter().map(|(hop, _)| *hop);
+        let hops: Vec<Hop> = hops.filter(|hop| *hop != gone).collect();
+        if hops.len() == route.hops.len() {
+            return self.regrant(scales);
+        }
+        let left = route.left.as_deref().filter(|left| left.hop != gone);
+        self.publish(&hops, left.copied(), scales)
     }
 
     /// Weighs the same hops again, because the room's sessions, its target or the capacity of its nodes changed.
@@ -970,7 +1069,7 @@ impl Room {
     /// capacity is kept for it. In hitless mode both are admitted if both can carry the room. Spares that are not
     /// opened ahead are gated.
     fn weigh(&mut self, hops: &[Hop], scales: &RoomScales) -> (Vec<HopGrant>, CapacityChange) {
-        let RoomScales { need, takes_reserves, nodes, ledger } = *scales;
+        let RoomScales { need, takes_reserves, nodes, ledger, .. } = *scales;
         let kbps = need.kbps;
         let mode = self.mode_over(hops);
         let before = self.holding;
@@ -1070,8 +1169,14 @@ impl Room {
         self.placement = change(std::mem::replace(&mut self.placement, nowhere));
     }
 
-    /// The room's record, without the facts that `RoomTable` and the timers hold.
-    pub(crate) fn to_record(&self, now: Instant) -> RoomRecord {
+    /// The room's record, with facts that lists and timers hold. `waits`: the routing policy is asked about the room.
+    pub(crate) fn to_record(
+        &self,
+        is_away: bool,
+        due: Option<Instant>,
+        waits: bool,
+        now: Instant,
+    ) -> RoomRecord {
         let route = self.route();
         let history = self.history.as_deref();
         let struck = history.into_iter().flat_map(|history| &history.struck);
@@ -1091,11 +1196,11 @@ impl Room {
             leaving: route.leaving().filter(|(_, until)| now < *until),
             placed_by: (*self.placed_by).clone(),
             stranded: self.stranded(),
-            away: false,
+            away: is_away,
             memory: self.memory.clone(),
             ttl_ms: self.ttl_ms,
-            due: None,
-            waits: self.heading().is_some(),
+            due,
+            waits: waits || self.heading().is_some(),
             struck: struck.map(|(hop, until)| Struck { hop: *hop, until: *until }).collect(),
             unalike: history.and_then(|history| history.unalike),
             counted: history
@@ -1181,6 +1286,125 @@ impl Room {
         }
     }
 }
+
+/// A room with a live session.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct RoomRecord {
+    /// The number, which the other process continues.
+    pub id: RoomId,
+    /// The name by which the other process finds it.
+    pub name: Arc<str>,
+    scenario: Arc<str>,
+    labels: Labels,
+    /// The room's native region.
+    region: RegionId,
+    spares: u8,
+    mode: RedundancyMode,
+    /// The room's number at nodes.
+    call: RoomId,
+    /// The order of rescues; higher goes first.
+    priority: i64,
+    /// The version of the route. The restored route has a higher one.
+    version: u64,
+    /// The route, best first, with its grants.
+    hops: Vec<(Hop, HopGrant)>,
+    /// The reserve at the second hop covers the zone or region that the scenario wants covered.
+    #[serde(default)]
+    covers: bool,
+    /// The hop that a move left, until its packets are refused.
+    #[serde(with = "instant::paired")]
+    pub leaving: Option<(Hop, Instant)>,
+    placed_by: Decider,
+    stranded: Option<Stranded>,
+    /// The room is outside its native place without anyone's choice.
+    away: bool,
+    memory: StateVersions,
+    /// Milliseconds between reviews by the policy; 0: none.
+    ttl_ms: u32,
+    #[serde(with = "instant::option")]
+    due: Option<Instant>,
+    /// The room was moving, or waited for its routing policy. The policy is asked again.
+    waits: bool,
+    struck: Vec<Struck>,
+    unalike: Option<[Hop; 2]>,
+    /// Times of moves that count towards the limit.
+    counted: Vec<RecordedInstant>,
+    moves: Vec<MoveRecord>,
+    /// Moves of the last two seconds whose cause is not final.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) port_moves: Vec<PortMoveRecord>,
+}
+
+impl RoomRecord {
+    /// The largest number of a room in the record: its own or that at nodes.
+    pub(crate) fn largest_number(&self) -> u64 {
+        self.id.0.max(self.call.0)
+    }
+
+    /// The room has a route that leads somewhere, or is stranded.
+    pub(crate) fn has_route(&self) -> bool {
+        let places = usize::from(self.stranded.is_none())..=HOPS_MAX;
+        self.version > 0 && places.contains(&self.hops.len())
+    }
+
+    /// The hop that carries the room leads nowhere here.
+    pub(crate) fn lost_carrier(&self, hops: &HopMap) -> bool {
+        let first = self.hops.first().map(|(hop, _)| *hop);
+        self.stranded.is_none() && first.is_some_and(|hop| hops.map(hop).is_none())
+    }
+
+    /// The reserve at the second hop covers the zone or region that the scenario wants covered.
+    pub(crate) fn is_covered(&self) -> bool {
+        self.covers
+    }
+
+    /// The room is outside its native place without anyone's choice.
+    pub(crate) fn is_away(&self) -> bool {
+        self.away
+    }
+
+    /// The time of the next review by the policy.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// The room's native region, by its number in the record.
+    pub(crate) fn region(&self) -> RegionId {
+        self.region
+    }
+
+    /// The room was moving, or waited for its routing policy.
+    pub(crate) fn awaits_policy(&self) -> bool {
+        self.waits
+    }
+
+    /// States of revisions that are no longer loaded may be among those of the policy.
+    pub(crate) fn keeps_other_states(&self) -> bool {
+        self.memory.keeps_other()
+    }
+}
+
+/// A move off a hop where the room's port was closed. It is counted once the node was found dead, or was not.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub(crate) struct PortMoveRecord {
+    pub(crate) hop: Hop,
+    /// The time at which the port was closed.
+    #[serde(with = "instant")]
+    pub(crate) closed: Instant,
+    pub(crate) sessions: Vec<SessionId>,
+    pub(crate) took: Duration,
+}
+
+/// A hop that did not take the room.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
+struct Struck {
+    hop: Hop,
+    #[serde(with = "instant")]
+    until: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
+struct RecordedInstant(#[serde(with = "instant")] Instant);
 
 #[cfg(test)]
 mod tests;

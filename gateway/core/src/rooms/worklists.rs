@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{Board, Hop, IdSet, NodeId, PortMove, RegionId, RoomId};
 
-use crate::record::{Failback, PortMoveRecord};
-use crate::rooms::room::{Protection, Relisted, RescueChange, Room};
+use crate::record::Failback;
+use crate::rooms::room::{PortMoveRecord, Protection, Relisted, RescueChange, Room};
 
 /// Rooms of dead nodes that are listed at once, which bounds the call's duration.
 const LISTED_AT_ONCE: usize = 256;
@@ -527,11 +527,15 @@ impl ClosedPorts {
         }
     }
 
-    /// The room's move off the hop, if its cause may change.
-    pub(crate) fn record(&self, id: RoomId, hop: Hop) -> Option<PortMoveRecord> {
-        let ClosedPort { at, moved } = self.ports.get(&(hop, id))?;
-        let PortMove { sessions, took, .. } = moved.as_ref()?;
-        Some(PortMoveRecord { hop, closed: *at, sessions: sessions.clone(), took: *took })
+    /// The room's moves whose cause may change.
+    pub(crate) fn records(&self, room: &Room) -> Vec<PortMoveRecord> {
+        let left: BTreeSet<Hop> = room.records().map(|moved| moved.from).collect();
+        let ports = left.into_iter().filter_map(|hop| {
+            let ClosedPort { at, moved } = self.ports.get(&(hop, room.id()))?;
+            let PortMove { sessions, took, .. } = moved.as_ref()?;
+            Some(PortMoveRecord { hop, closed: *at, sessions: sessions.clone(), took: *took })
+        });
+        ports.collect()
     }
 
     /// Continues a move of another process's record.

@@ -12,7 +12,6 @@ use evenkeel_revisions::unit;
 use crate::gateway::Gateway;
 use crate::gateway::hooks::question::{Answer, Question};
 use crate::policy::questions::{BatchOutcome, QuestionSubject, mismatched};
-use crate::sessions::SessionPhase;
 
 /// Retry time of clients that are refused because their admission policy failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -25,9 +24,10 @@ impl Question for AdmissionQuestion {
     fn ask(self, gateway: &mut Gateway, now: Instant) {
         let id = self.session;
         let Some(session) = gateway.sessions.get_mut(&id) else { return };
-        session.phase = SessionPhase::Admitting;
-        let (room, request) = (session.room, Arc::clone(&session.request));
-        let Some(scenario) = gateway.settings.scenarios.get(&request.scenario).cloned() else {
+        session.ask_admission();
+        let (room, labels) = (session.room(), session.labels().clone());
+        let Some((name, scenario)) = gateway.settings.scenarios.get_key_value(session.scenario())
+        else {
             return;
         };
         if !scenario.binds(Hook::Admission) {
@@ -38,13 +38,14 @@ impl Question for AdmissionQuestion {
             session: id,
             room,
             standing,
-            scenario: request.scenario.clone(),
-            labels: request.labels.clone(),
+            scenario: Arc::clone(name),
+            labels,
             regions: gateway.capacity.region_rows(&gateway.nodes),
         };
         let unit = unit(Hook::Admission, room, id);
         let arm = gateway.policies.arm(&scenario.policy(Hook::Admission), unit);
-        gateway.ask(&scenario.set, arm, QuestionSubject::Admit(id), question, now);
+        let set = Arc::clone(&scenario.set);
+        gateway.ask(&set, arm, QuestionSubject::Admit(id), question, now);
     }
 
     fn apply(self, gateway: &mut Gateway, given: Answer, now: Instant) -> BatchOutcome {
@@ -62,7 +63,7 @@ impl AdmissionQuestion {
     ) -> DecisionOutcome {
         let id = self.session;
         let Some(session) = gateway.sessions.get(&id) else { return DecisionOutcome::Stale };
-        let bounds = session.request.bounds;
+        let bounds = session.bounds();
         let verdict = match answer {
             Ok(HookAnswer::Admit { verdict, .. }) => verdict,
             Ok(_) => return self.failed(gateway, mismatched(), now),
@@ -108,7 +109,7 @@ impl AdmissionQuestion {
     /// gateway.
     fn may_redirect(&self, gateway: &Gateway, region: RegionId) -> bool {
         let session = gateway.sessions.get(&self.session);
-        let room = session.and_then(|session| gateway.rooms.get(&session.room));
+        let room = session.and_then(|session| gateway.rooms.get(&session.room()));
         let standing = room.and_then(|room| room.region_now(&gateway.nodes));
         standing.is_none()
             && (region.0 as usize) < gateway.settings.regions.len()
@@ -124,11 +125,11 @@ impl AdmissionQuestion {
     ) -> DecisionOutcome {
         let id = self.session;
         let Some(session) = gateway.sessions.get(&id) else { return outcome };
-        let scenario = gateway.settings.scenarios.get(&session.request.scenario);
+        let scenario = gateway.settings.scenarios.get(session.scenario());
         match scenario.map_or(AdmitOnFault::Admit, |scenario| scenario.on_admission_fault) {
             AdmitOnFault::Admit => gateway.admit(id, None, Decider::Native, now),
             AdmitOnFault::AdmitCapped => {
-                let floor = session.request.bounds.floor_kbps;
+                let floor = session.bounds().floor_kbps;
                 gateway.admit(id, Some(floor), Decider::Native, now);
             }
             AdmitOnFault::Reject => {

@@ -15,7 +15,7 @@ use crate::policy::questions::{
     AnswerDetails, BatchOutcome, FaultSubject, PartCounts, QuestionSubject, TickedSession,
     mismatched,
 };
-use crate::sessions::{Session, SessionPhase};
+use crate::sessions::Session;
 
 /// Sessions keep their plans while their degradation policy fails for less than this.
 const FAILING_FOR: Duration = Duration::from_secs(2);
@@ -47,15 +47,15 @@ impl Question for DegradationQuestion<'_> {
         let sessions: Vec<SessionRow> = of
             .map(|session| {
                 let mut measures = session_measures(gateway, session, now);
-                if let Some(burn) = burns.get(&session.request.scenario) {
+                if let Some(burn) = burns.get(session.scenario()) {
                     measures.set(Metric::SloBurn, *burn);
                 }
                 SessionRow {
-                    row: Row { id: session.id.0, measures },
-                    room: session.room,
-                    scenario: session.request.scenario.clone(),
-                    labels: session.request.labels.clone(),
-                    state: session.memory.read(reads).map(|state| PluginState::clone(state)),
+                    row: Row { id: session.id().0, measures },
+                    room: session.room(),
+                    scenario: session.scenario().clone(),
+                    labels: session.labels().clone(),
+                    state: session.memory().read(reads).map(|state| PluginState::clone(state)),
                 }
             })
             .collect();
@@ -64,8 +64,8 @@ impl Question for DegradationQuestion<'_> {
         }
         let of = sessions.iter().filter_map(|row| gateway.sessions.get(&SessionId(row.row.id)));
         let shown = of.map(|session| TickedSession {
-            session: session.id,
-            plans: session.plans,
+            session: session.id(),
+            plans: session.plan_version(),
             obeys_caps: gateway.obeys_caps(session),
         });
         let about = QuestionSubject::Tick(shown.collect());
@@ -91,7 +91,7 @@ impl Question for DegradationQuestion<'_> {
         };
         let fresh = sessions.iter().map(|shown| {
             let session = gateway.sessions.get(&shown.session);
-            session.filter(|session| session.plans == shown.plans).map(|_| shown)
+            session.filter(|session| session.plan_version() == shown.plans).map(|_| shown)
         });
         let fresh: Vec<Option<&TickedSession>> = fresh.collect();
         if !fresh.iter().any(Option::is_some) {
@@ -118,7 +118,7 @@ impl Question for DegradationQuestion<'_> {
             let shown = fresh.get(row as usize).copied().flatten();
             let kept = shown.filter(|_| parts.keeps_state(row)).map(|shown| shown.session);
             if let Some(session) = kept.and_then(|id| gateway.sessions.deferred_mut(&id)) {
-                session.memory.write(gateway.questions.state(state), revisions);
+                session.remember(gateway.questions.state(state), revisions);
             }
         }
         let last = parts.last_own().map(|(row, rule)| {
@@ -134,8 +134,8 @@ impl Question for DegradationQuestion<'_> {
 impl DegradationQuestion<'_> {
     /// The policy faulted on these sessions. If their scenario says so, the native ladder takes them after a while.
     fn climb_natively(&self, gateway: &mut Gateway, sessions: &[TickedSession], now: Instant) {
-        let failure = gateway.questions.failing.get(self.policy);
-        if failure.is_some_and(|it| now.saturating_duration_since(it.since) >= FAILING_FOR) {
+        let since = gateway.questions.fails_since(self.policy);
+        if since.is_some_and(|since| now.saturating_duration_since(since) >= FAILING_FOR) {
             for TickedSession { session, .. } in sessions {
                 climb(gateway, *session, now);
             }
@@ -169,9 +169,9 @@ impl DegradationQuestion<'_> {
 
 /// The native ladder changes the session's plan, if its scenario says so.
 fn climb(gateway: &mut Gateway, id: SessionId, now: Instant) {
-    let session = gateway.sessions.get(&id).filter(|it| it.phase == SessionPhase::Live);
+    let session = gateway.sessions.get(&id).filter(|it| it.is_live());
     let Some(session) = session else { return };
-    let scenario = gateway.settings.scenarios.get(&session.request.scenario);
+    let scenario = gateway.settings.scenarios.get(session.scenario());
     if scenario.is_none_or(|s| s.on_degradation_fault != DegradeOnFault::NativeLadder) {
         return;
     }
@@ -186,11 +186,11 @@ fn climb(gateway: &mut Gateway, id: SessionId, now: Instant) {
 /// If no endpoint supports caps, the minimum cap that policies see is 0, no cap.
 fn session_measures(gateway: &Gateway, session: &Session, now: Instant) -> Measures {
     let mut measures = session.measures(now);
-    if let Some(room) = gateway.rooms.get(&session.room) {
+    if let Some(room) = gateway.rooms.get(&session.room()) {
         measures.set(Metric::Sessions, room.sessions().len() as u64);
     }
     if !gateway.obeys_caps(session) {
-        measures.set(Metric::Floor, u64::from(session.request.bounds.ceiling_kbps));
+        measures.set(Metric::Floor, u64::from(session.bounds().ceiling_kbps));
     }
     measures
 }

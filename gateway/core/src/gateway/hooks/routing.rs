@@ -2,20 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Arm, BreachCount, DecisionOutcome, GuardRule, Hook, HookAnswer, NO_NODE, NodeId, PolicyName,
-    PolicyQuestion, RoomId, RoutingMove,
+    Arm, BreachCount, Decider, DecisionOutcome, GuardRule, Hook, HookAnswer, MoveCause, NO_NODE,
+    NodeId, OfferRefusal, PluginState, PolicyName, PolicyQuestion, RoomId, RoutingMove,
 };
 
 use crate::effects::Timer;
 use crate::gateway::Gateway;
 use crate::gateway::hooks::question::{Answer, Question};
 use crate::policy::questions::{
-    BatchOutcome, FaultSubject, PartCounts, PendingQuestion, QuestionSubject, mismatched,
+    BatchOutcome, FaultSubject, PartCounts, PartOutcome, PendingQuestion, QuestionSubject,
+    mismatched,
 };
-use crate::rooms::room::Room;
+use crate::rooms::room::{Room, RoomChange};
+use crate::sessions::Session;
 
 /// Maximum rooms in one question. The other rooms follow in the next question.
 const ROOMS_PER_ASK: usize = 256;
@@ -32,7 +34,7 @@ impl Question for PlacementQuestion {
         let (scenario, labels) = (room.scenario().clone(), room.labels().clone());
         let Some(settings) = gateway.settings.scenarios.get(&scenario) else { return };
         if !settings.binds(Hook::Routing) {
-            gateway.place_natively(id, now);
+            self.place_natively(gateway, now);
             gateway.take_notices(now);
         } else if room.ask_placement() {
             let set = settings.set.clone();
@@ -53,7 +55,7 @@ impl PlacementQuestion {
         let id = self.room;
         let Some(room) = gateway.rooms.get_mut(&id) else { return DecisionOutcome::Stale };
         room.placement_answered();
-        if room.is_placed() || gateway.waiting_for_placement(id).is_empty() {
+        if room.is_placed() || gateway.sessions_of(id, Session::awaits_route).is_empty() {
             return DecisionOutcome::Stale;
         }
         let Answer { asked, answer, by, beside, native } = given;
@@ -61,7 +63,7 @@ impl PlacementQuestion {
             Ok(HookAnswer::Placed { hops, .. }) if hops.is_empty() => DecisionOutcome::Abstained,
             Ok(HookAnswer::Placed { hops, ttl_ms, reason, .. }) if hops == [NO_NODE] => {
                 let reason = Some(reason).filter(|it| *it != 0).map(|it| beside.word_for(it));
-                gateway.refuse_room(id, reason.as_ref(), ttl_ms, now);
+                self.refuse(gateway, reason.as_ref(), ttl_ms, now);
                 gateway.take_notices(now);
                 return DecisionOutcome::Applied { differs: !native.is_empty() };
             }
@@ -71,11 +73,11 @@ impl PlacementQuestion {
                     Ok(hops) => {
                         let differs = hops != native;
                         self.note(gateway, asked, &hops, now);
-                        gateway.write_room_state(id, state);
+                        remember(gateway, id, state);
                         if let Some(room) = gateway.rooms.get_mut(&id) {
                             room.review_after(ttl_ms);
                         }
-                        gateway.settle(id, &hops, by.clone(), now);
+                        self.settle(gateway, &hops, by.clone(), now);
                         gateway.take_notices(now);
                         return DecisionOutcome::Applied { differs };
                     }
@@ -84,9 +86,60 @@ impl PlacementQuestion {
             Ok(_) => mismatched(),
             Err(fault) => DecisionOutcome::Faulted(fault),
         };
-        gateway.place_natively(id, now);
+        self.place_natively(gateway, now);
         gateway.take_notices(now);
         outcome
+    }
+
+    /// Places the room where the native default does.
+    pub(super) fn place_natively(&self, gateway: &mut Gateway, now: Instant) {
+        let busy = gateway.nodes.busy();
+        let Some(room) = gateway.rooms.get(&self.room) else { return };
+        let choice = gateway.node_choice(room, now);
+        let mut nodes = choice.native_hops_but(&[], &busy);
+        // Stranded rooms wait for the busy nodes, so a new room only takes others.
+        let waits = if gateway.worklists.stranded.go_first() { &busy[..] } else { &[] };
+        if nodes.is_empty() && !busy.is_empty() && waits.is_empty() {
+            nodes = choice.native_hops(&[]);
+        }
+        if nodes.is_empty() {
+            nodes = gateway.place_with_less(self.room, waits, now);
+        }
+        self.settle(gateway, &nodes, Decider::Native, now);
+    }
+
+    /// Publishes the room's first route and opens its sessions.
+    fn settle(&self, gateway: &mut Gateway, nodes: &[NodeId], by: Decider, now: Instant) {
+        let id = self.room;
+        let hops = gateway.nodes.hops(nodes);
+        let waiting = gateway.sessions_of(id, Session::awaits_route);
+        if hops.is_empty() {
+            gateway.want_start(id, now);
+            for session in waiting {
+                gateway.turn_away(session, now);
+            }
+            return;
+        }
+        let unchosen = by == Decider::Native;
+        let by = gateway.rooms.intern(by);
+        gateway.change_room(id, |room, scales| room.place(by, &hops, None, scales));
+        gateway.note_away(id, nodes.first().copied().filter(|_| unchosen), now);
+        gateway.set_due(id, now);
+        for session in waiting {
+            gateway.open_session(session, now);
+        }
+    }
+
+    /// Refuses the room's sessions, to which the policy gives no node, for `wait_ms`; 0: as without capacity.
+    fn refuse(&self, gateway: &mut Gateway, reason: Option<&Arc<str>>, wait_ms: u32, now: Instant) {
+        for session in gateway.sessions_of(self.room, Session::awaits_route) {
+            let retry_after = match wait_ms {
+                0 => gateway.retry_after(now),
+                wait_ms => gateway.admission.jittered(Duration::from_millis(wait_ms.into())),
+            };
+            let reason = reason.cloned();
+            gateway.give_up(session, OfferRefusal::PlacementRefused { reason, retry_after }, now);
+        }
     }
 
     /// The hops of a placement without spares that the scenario rules out, or the rule that it breaks.
@@ -97,9 +150,10 @@ impl PlacementQuestion {
         asked: &PendingQuestion,
         now: Instant,
     ) -> Result<Vec<NodeId>, GuardRule> {
-        let placement = gateway.node_choice(self.room, now).ok_or(GuardRule::Outdated)?;
-        placement.check(hops, &asked.usable, gateway.worklists.stranded.go_first())?;
-        Ok(placement.without_inside_spares(hops))
+        let room = gateway.rooms.get(&self.room).ok_or(GuardRule::Outdated)?;
+        let choice = gateway.node_choice(room, now);
+        choice.check(hops, &asked.usable, gateway.worklists.stranded.go_first())?;
+        Ok(choice.without_inside_spares(hops))
     }
 
     /// Counts the placement of a new room for the judges of its revision.
@@ -136,7 +190,7 @@ impl Question for RerouteQuestion<'_> {
         let mut scenarios = gateway.settings.scenarios.values();
         if !scenarios.any(|it| it.set == policy.set && it.binds(Hook::Routing)) {
             for id in batch {
-                gateway.reroute_natively(id, now);
+                reroute_natively(gateway, id, now);
                 gateway.take_notices(now);
             }
             gateway.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
@@ -159,7 +213,7 @@ impl Question for RerouteQuestion<'_> {
         };
         let timer = Timer::Reroute(Arc::new(self.policy.clone()));
         gateway.effects.set(timer, now);
-        rooms.iter().for_each(|(id, _)| gateway.rooms.note_changed(*id));
+        rooms.iter().for_each(|(id, _)| gateway.apply(*id, RoomChange::of_record()));
         rooms.iter().for_each(|(id, _)| gateway.catch_up(*id, now));
         gateway.take_notices(now);
         let mut parts = PartCounts::default();
@@ -179,7 +233,7 @@ impl Question for RerouteQuestion<'_> {
                     let refused = |row: &u32| parts.refused(*row);
                     for (row, state) in states.iter().filter(|(row, _)| !refused(row)) {
                         if let Some(id) = fresh.get(*row as usize).copied().flatten() {
-                            gateway.write_room_state(id, state.clone());
+                            remember(gateway, id, state.clone());
                         }
                     }
                     parts.outcome()
@@ -209,7 +263,7 @@ impl RerouteQuestion<'_> {
         while batch.len() < ROOMS_PER_ASK
             && let Some(id) = gateway.questions.next_reroute(&place)
         {
-            gateway.rooms.note_changed(id);
+            gateway.apply(id, RoomChange::of_record());
             let belongs = gateway.policies.arm(policy, id.0);
             if !gateway.rooms.get(&id).is_some_and(Room::is_placed) {
                 continue;
@@ -242,7 +296,7 @@ impl RerouteQuestion<'_> {
                 Some(_) if !seen.insert(step.row) => Err(GuardRule::UnknownRow),
                 Some(Some(id)) => {
                     let bare = spends_redundancy(gateway, asked, *id, &step.hops, now);
-                    let part = gateway.take_move(*id, step, usable, given.by, now);
+                    let part = take_move(gateway, *id, step, given, now);
                     gateway.take_notices(now);
                     routes.of += u32::from(part.is_ok());
                     if part.is_ok() && bare {
@@ -275,7 +329,7 @@ impl RerouteQuestion<'_> {
         let natively = apart || room.is_bare();
         gateway.set_due(id, now);
         if natively {
-            gateway.reroute_natively(id, now);
+            reroute_natively(gateway, id, now);
         }
     }
 }
@@ -290,5 +344,77 @@ fn spends_redundancy(
 ) -> bool {
     gateway.policies.canary(&asked.policy).is_some()
         && asked.usable.are_left(&gateway.nodes)
-        && gateway.node_choice(id, now).is_some_and(|it| it.spends_redundancy(hops))
+        && gateway
+            .rooms
+            .get(&id)
+            .is_some_and(|room| gateway.node_choice(room, now).spends_redundancy(hops))
+}
+
+/// Applies a policy's move. Moves off a dead node bypass damping.
+fn take_move(
+    gateway: &mut Gateway,
+    id: RoomId,
+    step: &RoutingMove,
+    given: &Answer,
+    now: Instant,
+) -> Result<PartOutcome, GuardRule> {
+    let shown = &given.asked.usable;
+    let Some(room) = gateway.rooms.get(&id) else { return Ok(PartOutcome::Kept) };
+    let choice = gateway.node_choice(room, now);
+    choice.check_hops(&step.hops, shown)?;
+    let is_stranded = room.stranded().is_some();
+    let heads = room.heading().map(|heading| heading.target().node);
+    let stands = room.stands_at(gateway.nodes.board()).map(|hop| hop.node);
+    // A repeated decision for the hop that the room is already moving to counts as one move.
+    if ![stands, heads].contains(&step.hops.first().copied()) {
+        choice.check(&step.hops, shown, gateway.worklists.stranded.go_first())?;
+        if !is_stranded {
+            let sessions = room.sessions().len();
+            if gateway.is_damped(id, now) {
+                return Err(GuardRule::MovedTooOften);
+            }
+            let percent = gateway.settings.limits.churn_percent as usize;
+            let allowed = gateway.sessions.live() * percent / 100;
+            gateway.capacity.count_churn(sessions, allowed, now)?;
+        }
+    }
+    let Some(room) = gateway.rooms.get_mut(&id) else { return Ok(PartOutcome::Kept) };
+    room.review_after(step.ttl_ms);
+    let room = &gateway.rooms[&id];
+    let choice = gateway.node_choice(room, now);
+    let hops = choice.without_inside_spares(&step.hops);
+    let same = match room.heading() {
+        None => room.nodes_of_route() == hops,
+        Some(heading) => heading.hops().iter().map(|hop| hop.node).eq(hops.iter().copied()),
+    };
+    if same {
+        return Ok(PartOutcome::Kept);
+    }
+    let differs = hops != choice.native_route();
+    let cause = if is_stranded { MoveCause::NodeDown } else { MoveCause::Quality };
+    gateway.head_for(id, &hops, cause, given.by.clone(), now);
+    Ok(PartOutcome::Applied { differs })
+}
+
+/// The native default never moves a placed room and keeps its spares. It adds spares, and puts one that reserves
+/// capacity before those that do not.
+fn reroute_natively(gateway: &mut Gateway, id: RoomId, now: Instant) {
+    gateway.catch_up(id, now);
+    let moves_nowhere =
+        |room: &&Room| room.stands_at(gateway.nodes.board()).is_some() && room.heading().is_none();
+    let Some(room) = gateway.rooms.get(&id).filter(moves_nowhere) else { return };
+    let nodes = gateway.node_choice(room, now).native_route();
+    if room.nodes_of_route() != nodes {
+        gateway.head_for(id, &nodes, MoveCause::Quality, Decider::Native, now);
+    }
+}
+
+/// Keeps the state that the routing policy wrote about the room.
+fn remember(gateway: &mut Gateway, id: RoomId, state: PluginState) {
+    if let Some(room) = gateway.rooms.get_mut(&id)
+        && let Some(scenario) = gateway.settings.scenarios.get(room.scenario())
+    {
+        let revisions = gateway.policies.revisions(&scenario.policy(Hook::Routing));
+        room.remember(gateway.questions.state(state), revisions);
+    }
 }

@@ -116,7 +116,7 @@ fn new_sessions_wait_behind_stranded_ones() {
         *world.gateway.rooms[&world.room(name)].sessions().iter().next().unwrap()
     };
     let z = of(&world, "z");
-    assert_eq!(world.gateway.sessions[&z].legs.get(&hop), Some(LegState::Waiting));
+    assert_eq!(world.gateway.sessions[&z].legs().get(&hop), Some(LegState::Waiting));
     let mut order = Vec::new();
     while let Some((session, hop)) = world.opening.pop_first() {
         world.gateway.handle_opened(session, hop, Ok(()), world.now);

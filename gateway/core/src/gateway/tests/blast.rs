@@ -127,7 +127,12 @@ fn carriers(world: &World) -> BTreeMap<RoomId, NodeId> {
 }
 
 fn shares(world: &World) -> BTreeMap<SessionId, u16> {
-    world.gateway.sessions.values().map(|session| (session.id, session.share)).collect()
+    world
+        .gateway
+        .sessions
+        .values()
+        .map(|session| (session.id(), session.share_permille()))
+        .collect()
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use evenkeel_model::{
     AdmitVerdict, ClientIdentity, CoreEvent, DecisionOutcome, DegradationAction, DegradeOnFault,
-    GuardRule, Hook, HookAnswer, IngressProtocol, MediaLimits, Metric, Op, PluginFault,
+    GuardRule, Hook, HookAnswer, IngressProtocol, Measures, MediaLimits, Metric, Op, PluginFault,
     PolicyQuestion, SessionId, StreamKind,
 };
 
@@ -83,7 +83,7 @@ fn scenario_stays_within_device() {
         });
         let session = open(&mut world, &[("max-bitrate", limit)], 1);
         let session = &world.gateway.sessions[&session];
-        let kept = session.request.bounds;
+        let kept = session.bounds();
         assert_eq!((kept.floor_kbps, kept.ceiling_kbps), bounds, "{limit}");
         let measures = session.measures(world.now);
         assert_eq!(measures.measured(Metric::Ceiling), Some(bounds.1), "policies see the limit");
@@ -159,8 +159,9 @@ fn native_ladder_stays_within_device() {
     let session = open(&mut world, &[("max-bitrate", "700")], 1);
     let lossy = |world: &mut World, ppm| {
         let session = world.gateway.sessions.get_mut(&session).unwrap();
-        let measures = &mut session.media.get_or_insert_default().measures;
+        let mut measures = Measures::default();
         measures.set(Metric::LossDown, ppm);
+        session.take_summary(measures, None);
     };
     lossy(&mut world, 100_000);
     world.pass(ms(2_600));

@@ -379,7 +379,7 @@ fn slots_follow_number_of_sessions() {
     let mut lengths = Vec::new();
     for within in [200, 251, 500, 501, 260, 240, 100, 60] {
         call.world.gateway.diagnosis.note_reports_within(ms(within));
-        lengths.push(call.world.gateway.diagnosis.slot_length.as_secs());
+        lengths.push(call.world.gateway.diagnosis.slot_length().as_secs());
     }
     assert_eq!(lengths, [1, 2, 2, 4, 4, 2, 1, 1]);
 }

@@ -41,7 +41,7 @@ fn added_node_takes_rooms_after_answer() {
     assert_eq!(world.stands("3"), Some(new));
     world.pass(ms(2_100));
     assert_eq!(health(&world, new), Some(Health::Up));
-    assert_eq!(world.gateway.sessions[&session].phase, crate::sessions::SessionPhase::Live);
+    assert!(world.gateway.sessions[&session].is_live());
     world.audit();
 }
 
@@ -135,7 +135,7 @@ fn removed_node_is_left_make_before_break() {
     world.outputs.clear();
     world.pass(ms(2_000));
     world.audit();
-    assert!(world.gateway.effects.timers.iter().all(|timer| timer != Timer::Probe(node)));
+    assert!(world.gateway.effects.timers().iter().all(|timer| timer != Timer::Probe(node)));
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn removed_node_with_unplaceable_rooms_stays() {
     let new = world.add(listed(0)).unwrap();
     world.pass(ms(2_000));
     assert_eq!((world.stands("1"), forgotten(&world)), (Some(new), vec![A]));
-    assert_eq!(world.gateway.sessions[&session].phase, crate::sessions::SessionPhase::Live);
+    assert!(world.gateway.sessions[&session].is_live());
     world.audit();
 }
 
@@ -439,7 +439,7 @@ fn empty_zone_number_is_reused() {
 fn many_changes_leak_no_slots() {
     let mut world = World::new(settings());
     let session = world.open("1");
-    let standing = world.gateway.effects.timers.len();
+    let standing = world.gateway.effects.timers_set();
     let mut last = BTreeSet::new();
     for round in 0..2_000 {
         let zone = world.gateway.zone(&format!("zone {round}"), RegionId(0)).unwrap();
@@ -463,7 +463,7 @@ fn many_changes_leak_no_slots() {
     assert!(last.iter().any(|hop| hop.incarnation > Incarnation(100)));
     assert_eq!(world.gateway.nodes.count(), 4);
     assert_eq!(world.gateway.node_table().zones().len(), 4);
-    assert!(world.gateway.effects.timers.len() <= standing);
+    assert!(world.gateway.effects.timers_set() <= standing);
     assert!(world.gateway.drains.len() == 0 && world.gateway.worklists.by_node.has_left_none());
     world.audit();
 }

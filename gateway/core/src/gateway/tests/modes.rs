@@ -454,7 +454,7 @@ fn mode_change_keeps_carrying_hop() {
             world.pass(ms(600));
             let second = world.route("r").get(1).map(|(_, grant)| *grant);
             let open: Vec<NodeId> =
-                world.gateway.sessions[&session].legs.iter().map(|(hop, _)| hop.node).collect();
+                world.gateway.sessions[&session].legs().iter().map(|(hop, _)| hop.node).collect();
             match to {
                 RedundancyMode::Hitless => {
                     assert_eq!((second, open.len()), (Some(HopGrant::Admitted), 2), "{why}");

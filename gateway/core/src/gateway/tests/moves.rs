@@ -529,7 +529,7 @@ fn session_opens_at_a_hop_once() {
     world.settle();
     let opens = world.outputs.iter().filter(|o| matches!(o, GatewayEffect::Open { .. })).count();
     let closes = world.closed_at().len();
-    let open = world.gateway.sessions.values().next().unwrap().legs.iter().count();
+    let open = world.gateway.sessions.values().next().unwrap().legs().iter().count();
     assert_eq!(opens - closes, open, "opened once for each time it was closed");
 }
 

@@ -179,10 +179,10 @@ fn live_session_is_opened_again_at_the_only_node() {
     world.drive_with(|_, _| Driver::Refuses);
     world.gateway.handle_opened(session, hop, Err(NotOpened), world.now);
     world.pass(ms(2_500));
-    assert_eq!(world.gateway.sessions[&session].legs.get(&hop), None);
+    assert_eq!(world.gateway.sessions[&session].legs().get(&hop), None);
     world.drive_with(|_, _| Driver::Opens);
     world.pass(ms(1_000));
-    assert_eq!(world.gateway.sessions[&session].legs.get(&hop), Some(LegState::Open));
+    assert_eq!(world.gateway.sessions[&session].legs().get(&hop), Some(LegState::Open));
 }
 
 #[test]
@@ -278,12 +278,12 @@ fn scenario_plugin_stays_in_bounds() {
     };
     let mut world = params(&[("bitrate-floor", 1), ("bitrate-ceiling", 9_000), ("spares", 9)]);
     let session = world.open("r");
-    let bounds = world.gateway.sessions[&session].request.bounds;
+    let bounds = world.gateway.sessions[&session].bounds();
     assert_eq!((bounds.floor_kbps, bounds.ceiling_kbps), (24, 2_000));
     assert_eq!(world.route("r").len(), 4);
     let mut world = params(&[("close-after", 5), ("spares", -1), ("unheard-of", 1)]);
     let session = world.open("r");
-    assert_eq!(world.gateway.sessions[&session].request.close_after, ms(1_000));
+    assert_eq!(world.gateway.sessions[&session].close_after(), ms(1_000));
     assert_eq!(world.route("r").len(), 2);
 }
 

@@ -151,7 +151,7 @@ fn changed_subject_is_not_decided() {
     reply(&mut world, answered(actions(vec![cap(0, 100), cap(1, 100)])));
     assert_eq!([ids[0], ids[1]].map(|id| world.cap(id)), [500, 100]);
     assert_eq!(world.guards(), [GuardRule::Outdated]);
-    let memory = |world: &World, id| world.gateway.sessions[&id].memory.read(None).cloned();
+    let memory = |world: &World, id| world.gateway.sessions[&id].memory().read(None).cloned();
     assert_eq!(memory(&world, ids[0]), None, "nor is its state kept");
     assert_eq!(memory(&world, ids[1]), Some(Arc::new(state(b"new"))));
     // The next question contains the changed cap.

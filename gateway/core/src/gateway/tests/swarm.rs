@@ -21,7 +21,7 @@ use crate::NodeEffect;
 use crate::effects::Timer;
 use crate::legs::LegState;
 use crate::rooms::room::Room;
-use crate::sessions::SessionPhase;
+use crate::sessions::Session;
 
 const SEEDS: u64 = 200;
 const STEPS: usize = 300;
@@ -252,7 +252,7 @@ impl Swarm {
             }
             16 => {
                 if let Some(session) = session {
-                    let legs = &world.gateway.sessions[&session].legs;
+                    let legs = world.gateway.sessions[&session].legs();
                     let hops: Vec<Hop> = legs.iter().map(|(hop, _)| *hop).collect();
                     if let Some(hop) = rng.choice(&hops) {
                         world.gateway.handle_port_closed(session, *hop, world.now);
@@ -281,7 +281,7 @@ impl Swarm {
             }
             26 => {
                 if let Some(session) = session {
-                    let room = world.gateway.sessions[&session].room;
+                    let room = world.gateway.sessions[&session].room();
                     let route = world.gateway.rooms[&room].route();
                     let hops: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
                     if let [first, second, ..] = hops[..] {
@@ -374,8 +374,8 @@ impl Swarm {
         }
         let nodes: BTreeMap<NodeId, Hop> =
             gateway.nodes.iter().map(|node| (node.id, node.hop())).collect();
-        let live = gateway.sessions.values().filter(|session| session.phase == SessionPhase::Live);
-        let live: BTreeSet<SessionId> = live.map(|session| session.id).collect();
+        let live = gateway.sessions.values().filter(|session| session.is_live());
+        let live: BTreeSet<SessionId> = live.map(Session::id).collect();
         let alone = if self.upgrades.bool() { 0 } else { self.upgrades.u64(1..300) };
         let hops = self.world.hand_over(ms(alone));
         let seen = &mut self.seen;
@@ -457,7 +457,7 @@ impl Swarm {
         }
         seen.stands.retain(|id, _| gateway.rooms.contains_key(id));
         seen.epochs.retain(|id, _| gateway.rooms.contains_key(id));
-        let live = gateway.sessions.values().filter(|session| session.phase == SessionPhase::Live);
+        let live = gateway.sessions.values().filter(|session| session.is_live());
         assert_eq!(gateway.live(), live.count());
         for region in gateway.nodes.regions() {
             let away = gateway
@@ -471,7 +471,7 @@ impl Swarm {
         for room in gateway.rooms.values() {
             assert_eq!(gateway.rooms.named(room.name()), Some((room.name(), room.id())));
             assert!(!room.sessions().is_empty());
-            assert!(room.sessions().iter().all(|id| gateway.sessions[id].room == room.id()));
+            assert!(room.sessions().iter().all(|id| gateway.sessions[id].room() == room.id()));
             let route = room.route();
             let dead = gateway.worklists.failover.deaths().into_iter().map(|death| death.hop);
             let dead: Vec<Hop> = dead.filter(|dead| room.leads_to(*dead)).collect();
@@ -484,7 +484,7 @@ impl Swarm {
                 assert!(hops.iter().all(up), "a dead hop on {hops:?}");
             }
             let nodes: Vec<NodeId> = hops.iter().map(|hop| hop.node).collect();
-            let allowed = gateway.node_choice(room.id(), self.world.now).unwrap();
+            let allowed = gateway.node_choice(room, self.world.now);
             let allowed = allowed.without_inside_spares(&nodes);
             let changes = gateway.worklists.changing.contains(&room.id());
             assert!(nodes == allowed || changes, "a spare beside the first of {hops:?}");
@@ -528,15 +528,18 @@ impl Swarm {
             assert!(places.map(|(at, _)| NodeId(at as u32)).eq(listed));
         }
         for session in gateway.sessions.values() {
-            let told = session.legs.iter().filter(|(_, leg)| **leg != LegState::Waiting);
-            assert!(told.map(|(hop, _)| hop).all(|hop| seen.legs.contains(&(session.id, *hop))));
-            let used = gateway.rooms[&session.room].hops_in_use(self.world.now);
+            let told = session.legs().iter().filter(|(_, leg)| **leg != LegState::Waiting);
+            assert!(told.map(|(hop, _)| hop).all(|hop| seen.legs.contains(&(session.id(), *hop))));
+            let used = gateway.rooms[&session.room()].hops_in_use(self.world.now);
             assert!(
-                session.legs.iter().all(|(hop, _)| used.contains(hop)),
+                session.legs().iter().all(|(hop, _)| used.contains(hop)),
                 "a leg was left behind: {session:?} {used:?}"
             );
             let there = |hop: &Hop| gateway.nodes.get(hop.node).is_some();
-            assert!(session.legs.iter().all(|(hop, _)| there(hop)), "a leg at a node that is gone");
+            assert!(
+                session.legs().iter().all(|(hop, _)| there(hop)),
+                "a leg at a node that is gone"
+            );
         }
         assert_eq!(
             gateway.standing_rooms(),
@@ -548,7 +551,7 @@ impl Swarm {
             }
         }
         for (place, pace) in gateway.nodes.opening_windows().enumerate() {
-            let legs = gateway.sessions.values().flat_map(|session| session.legs.iter());
+            let legs = gateway.sessions.values().flat_map(|session| session.legs().iter());
             let here = legs.filter(|(hop, _)| hop.node.0 as usize == place);
             let (waiting, asked): (Vec<_>, Vec<_>) = here
                 .filter(|(_, leg)| **leg != LegState::Open)
@@ -561,7 +564,7 @@ impl Swarm {
             + sessions
             + rooms * 2
             + 8;
-        assert!(gateway.effects.timers.len() <= bound);
+        assert!(gateway.effects.timers_set() <= bound);
         assert!(
             gateway.worklists.stranded.len() <= rooms && gateway.worklists.unprotected() <= rooms
         );
@@ -591,7 +594,7 @@ impl Swarm {
             of_nodes
                 || matches!(timer, Timer::Sweep | Timer::Weigh | Timer::Tick(_) | Timer::Breakers)
         };
-        assert!(gateway.effects.timers.iter().all(|timer| endless(&timer)));
+        assert!(gateway.effects.timers().iter().all(|timer| endless(&timer)));
         assert_eq!(self.seen.finished, 1);
         assert!(self.seen.installed.is_empty() && self.seen.legs.is_empty());
         assert!(self.offers.iter().all(|offer| self.world.replies.contains_key(offer)));

@@ -452,7 +452,7 @@ impl World {
         let ChangedRecords { core, ended, dissolved, .. } = changed;
         let session = |record: SessionRecord| {
             let media = Arc::clone(&core.media[record.media as usize]);
-            (record.id, (SessionRecord { media: 0, ..record }, media))
+            (record.id, (record, media))
         };
         self.followed.extend(core.sessions.into_iter().map(session));
         self.followed_rooms.extend(core.rooms.into_iter().map(|room| (room.id, room)));
@@ -465,14 +465,15 @@ impl World {
         let sessions = record.sessions.iter().map(|session| {
             let (followed, media) = &self.followed[&session.id];
             assert_eq!(*media, record.media[session.media as usize]);
-            let (media, last_heard) = (session.media, session.last_heard);
-            assert_eq!(SessionRecord { media, last_heard, ..followed.clone() }, *session);
+            let mut followed = followed.clone();
+            (followed.media, followed.last_heard) = (session.media, session.last_heard);
+            assert_eq!(followed, *session);
         });
         assert_eq!(sessions.count(), self.followed.len());
         let rooms = record.rooms.iter().map(|room| {
-            let followed = self.followed_rooms[&room.id].clone();
-            let leaving = followed.leaving.filter(|(_, until)| self.now < *until);
-            assert_eq!(RoomRecord { leaving, ..followed }, *room);
+            let mut followed = self.followed_rooms[&room.id].clone();
+            followed.leaving = followed.leaving.filter(|(_, until)| self.now < *until);
+            assert_eq!(followed, *room);
         });
         assert_eq!(rooms.count(), self.followed_rooms.len());
     }
@@ -702,6 +703,11 @@ pub(super) fn denied(reply: Option<&Result<AcceptedOffer, OfferRefusal>>) -> Opt
 }
 
 impl Gateway {
+    /// The hop that the room's packets take now.
+    pub(super) fn stands_at(&self, room: RoomId) -> Option<Hop> {
+        self.rooms.get(&room)?.stands_at(self.nodes.board())
+    }
+
     /// Applies an operator's action.
     pub(super) fn degrade(&mut self, id: SessionId, op: evenkeel_model::Op, arg: u64) {
         self.act(id, op as u32, arg, &evenkeel_model::Decider::Operator).unwrap();
@@ -724,11 +730,11 @@ impl World {
     ) -> Result<(), evenkeel_model::GuardRule> {
         let room = self.room(room);
         let shown = UsableNodes::of(&self.gateway.nodes);
-        self.gateway.node_choice(room, self.now).unwrap().check_hops(nodes, &shown)
+        self.gateway.node_choice(&self.gateway.rooms[&room], self.now).check_hops(nodes, &shown)
     }
 
     pub(super) fn has_free_node_for(&mut self, room: &str) -> bool {
         let room = self.room(room);
-        self.gateway.node_choice(room, self.now).unwrap().has_free_node()
+        self.gateway.node_choice(&self.gateway.rooms[&room], self.now).has_free_node()
     }
 }

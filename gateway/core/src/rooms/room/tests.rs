@@ -10,6 +10,64 @@ fn hop(node: NodeId) -> Hop {
     Hop { node, incarnation: Incarnation(1) }
 }
 
+/// For tests of records.
+impl RoomRecord {
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(crate) fn route(&self) -> &[(Hop, HopGrant)] {
+        &self.hops
+    }
+
+    pub(crate) fn opens_ahead(&self) -> bool {
+        self.mode.opens_ahead()
+    }
+
+    pub(crate) fn uses(&self, hop: Hop) -> bool {
+        self.leaving.is_some_and(|(left, _)| left == hop)
+            || self.hops.iter().any(|(on, _)| *on == hop)
+    }
+
+    pub(crate) fn lose_route(&mut self) {
+        self.hops.clear();
+    }
+
+    /// The second record continues this one. Capacity may have limited its route.
+    pub(crate) fn assert_continued(&self, is: &RoomRecord) {
+        assert!(is.version > self.version);
+        assert!(is.waits || !self.waits);
+        let order =
+            |hops: &[(Hop, HopGrant)]| -> Vec<Hop> { hops.iter().map(|(hop, _)| *hop).collect() };
+        assert_eq!(order(&self.hops), order(&is.hops));
+        let same = RoomRecord {
+            version: is.version,
+            waits: is.waits,
+            hops: is.hops.clone(),
+            covers: is.covers,
+            ..self.clone()
+        };
+        assert_eq!(same, *is);
+    }
+
+    /// Takes the hops of the other gateway.
+    pub(crate) fn translate(&mut self, hops: &HopMap) {
+        self.hops.iter_mut().for_each(|(hop, _)| *hop = hops.map(*hop).unwrap());
+        self.leaving = self.leaving.and_then(|(hop, until)| Some((hops.map(hop)?, until)));
+        if let Some(stranded) = &mut self.stranded {
+            stranded.lost = hops.past(stranded.lost);
+        }
+        self.struck.retain(|struck| hops.map(struck.hop).is_some());
+        self.struck.iter_mut().for_each(|struck| struck.hop = hops.past(struck.hop));
+        let pair = |[one, other]: [Hop; 2]| Some([hops.map(one)?, hops.map(other)?]);
+        self.unalike = self.unalike.and_then(pair);
+        for step in &mut self.moves {
+            step.from = hops.past(step.from);
+            step.to = step.to.map(|to| hops.past(to));
+        }
+    }
+}
+
 struct Table {
     room: Room,
     nodes: NodeTable,
@@ -24,7 +82,7 @@ impl Table {
         let labels = Arc::from(Vec::new());
         let (name, scenario) = (Arc::from("r"), Arc::from("call"));
         let mut room = Room::new(RoomId(1), name, scenario, labels, RegionId(0), RoomId(1));
-        room.prefer(1, 0);
+        room.resolve(&[(Param::Spares, 1)]);
         room.join(SessionId(1));
         let nodes = NodeTable::new(&mut settings(), now);
         let ledger = CapacityLedger::new(vec![100; nodes.count()]);
@@ -40,6 +98,7 @@ impl Table {
             takes_reserves: true,
             nodes: &self.nodes,
             ledger: &self.ledger,
+            leave_within: Duration::ZERO,
         };
         let change = act(&mut self.room, &scales);
         if let Some(CapacityChange { released, held, .. }) = change.capacity {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use evenkeel_model::{Decider, HopGrant, Incarnation, MoveCause, Route};
+use evenkeel_model::{Decider, HopGrant, Incarnation, MoveCause, Param, Route};
 use evenkeel_nodes::NodeTable;
 
 use super::*;
@@ -40,7 +40,7 @@ fn room(id: u64, priority: i64, hops: &[NodeId]) -> Room {
     let (name, scenario) = (Arc::from(id.to_string()), Arc::from("call"));
     let labels = Arc::from(Vec::new());
     let mut room = Room::new(RoomId(id), name, scenario, labels, RegionId(0), RoomId(id));
-    room.prefer(1, priority);
+    room.resolve(&[(Param::Spares, 1), (Param::Priority, priority)]);
     let hops = hops.iter().map(|node| (hop(*node), HopGrant::Admitted)).collect::<Vec<_>>();
     room.cell().publish(Route::new(1, room.mode(), hops));
     room
