@@ -141,7 +141,7 @@ const DOWN_EVERY: Duration = Duration::from_secs(1);
 /// Time of low loss before each step up. Climbing too early costs as much as it gains.
 const UP_AFTER: Duration = Duration::from_secs(10);
 
-/// A session at a time, for the native ladder.
+/// The state of a session at a step of the native ladder.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LadderInput<'a> {
     pub(crate) session: DegradedSession<'a>,

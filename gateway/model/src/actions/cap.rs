@@ -65,4 +65,91 @@ impl Action for Cap {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::action::ActionArguments;
+    use crate::offer::{RtcpPort, Srtp};
+    use crate::settings::CapBounds;
+    use crate::{GuardRule, Plan};
+
+    const BOUNDS: CapBounds = CapBounds { floor_kbps: 24, ceiling_kbps: 2_000 };
+
+    fn media() -> MediaDescription {
+        MediaDescription { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain }
+    }
+
+    /// Asks about a session with a cap, of which an endpoint obeys caps.
+    fn at<T>(cap: u32, ask: impl Fn(DegradedSession<'_>) -> T) -> T {
+        let (media, device) = (media(), DeviceLimits::default());
+        let mut decided = ActionArguments::default();
+        decided.set(Op::Cap, cap);
+        let facts = ActionFacts { media: &media, bounds: BOUNDS, device: &device };
+        let session = DegradedSession {
+            facts,
+            decided,
+            in_force: decided,
+            obeys_caps: true,
+            sent_kbps: None,
+        };
+        ask(session)
+    }
+
+    fn after(arg: u64, device_kbps: Option<u32>) -> Result<u32, GuardRule> {
+        let (media, device) =
+            (media(), DeviceLimits { kbps: device_kbps, ..DeviceLimits::default() });
+        let facts = ActionFacts { media: &media, bounds: BOUNDS, device: &device };
+        let plan = Plan::default().after(Op::Cap, arg, &facts)?;
+        assert_eq!(plan.rung(), u8::from(arg > 0));
+        Ok(plan.limits(&facts).send_kbps)
+    }
+
+    #[test]
+    fn cap_stays_within_bounds_and_zero_lifts_it() {
+        for (arg, kbps) in [(0, Some(0)), (23, None), (24, Some(24)), (2_000, Some(2_000))] {
+            assert_eq!(after(arg, None).ok(), kbps, "{arg}");
+        }
+        assert_eq!(after(2_001, None), Err(GuardRule::CapOutOfBounds));
+        assert_eq!(after(1 << 32 | 300, None), Err(GuardRule::CapOutOfBounds));
+    }
+
+    #[test]
+    fn cap_above_the_device_is_refused() {
+        assert_eq!(after(700, Some(700)), Ok(700));
+        assert_eq!(after(701, Some(700)), Err(GuardRule::AboveDevice));
+        assert_eq!(after(0, Some(700)), Ok(0));
+    }
+
+    #[test]
+    fn ladder_halves_to_floor_and_doubles_to_ceiling() {
+        for (cap, lower, raise) in [
+            (0, Some(1_000), None),
+            (1_000, Some(500), Some(0)),
+            (999, Some(499), Some(1_998)),
+            (49, Some(24), Some(98)),
+            (47, Some(24), Some(94)),
+            (24, None, Some(48)),
+        ] {
+            assert_eq!(at(cap, |session| Cap.lower(&session)), lower, "{cap}");
+            assert_eq!(at(cap, |session| Cap.raise(&session)), raise, "{cap}");
+        }
+        assert_eq!(
+            at(0, |session| Cap.lower(&DegradedSession { obeys_caps: false, ..session })),
+            None
+        );
+    }
+
+    #[test]
+    fn cap_saves_nothing_at_the_floor() {
+        let limit = |cap, obeys_caps, sent_kbps| {
+            at(cap, |session| Cap.exhausted(&DegradedSession { obeys_caps, sent_kbps, ..session }))
+        };
+        assert_eq!(limit(24, true, None), Some(DegradationLimit::CapAtFloor));
+        assert_eq!(limit(25, true, Some(24)), None);
+        for (sent, exhausted) in
+            [(None, false), (Some(0), false), (Some(24), true), (Some(25), false)]
+        {
+            assert_eq!(limit(0, true, sent).is_some(), exhausted, "{sent:?}");
+        }
+        assert_eq!(limit(24, false, None), Some(DegradationLimit::CapUnsupported));
+    }
+}
