@@ -250,7 +250,7 @@ fn ask_alive(socket: &Path, ended: &AtomicBool, answers: &AtomicUsize) {
 }
 
 #[test]
-fn refused_pushes_take_little_memory_and_delay_nobody() {
+fn refused_pushes_take_little_memory_and_time() {
     // A body of 31 MiB while its buffer grows, and the largest value that is kept.
     const TAKEN_MAX_KIB: u64 = 192 << 10;
     // Of all pushes together. An answer takes a tenth of a millisecond, and each body a tenth of a second.

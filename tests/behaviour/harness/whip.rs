@@ -21,7 +21,7 @@ use super::{Gateway, GatewayProcess, Node, Phone, SECRET, TIMEOUT, World, talk};
 pub(crate) const WEBRTC: &str = "[webrtc]\nlisten = \"127.0.0.1:0\"\ntoken_key_file = \"secret\"\n";
 
 pub(crate) const SDP: &str = "content-type: application/sdp";
-/// Of a restart of ICE, or of candidates.
+/// The headers of candidates, or of a restart of ICE.
 pub(crate) const FRAGMENT: &str = "content-type: application/trickle-ice-sdpfrag\r\nif-match: *";
 
 /// The address of WHIP and WHEP of a gateway.
