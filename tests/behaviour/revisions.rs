@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,9 +12,10 @@ use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::harness::whip::{WEBRTC, Whip, claims, token};
 use crate::harness::{
-    Behaviour, GatewayProcess, Node, Phone, Place, TIMEOUT, World, await_replica, routing_plugin,
-    wait_until,
+    Behaviour, GatewayProcess, Node, Phone, Place, TIMEOUT, WebrtcPhone, World, await_replica, ids,
+    routing_plugin, wait_until,
 };
 
 /// The policy `call/routing` as the gateway shows it.
@@ -107,21 +109,27 @@ fn canary_continues_after_a_kill() {
     assert_eq!(decided(&mut gateway)["active"], active, "a rollback is possible still");
 }
 
-/// Starts the gateway with a cache of 1 MiB that nothing else uses.
-fn start_with_small_disk(world: &World) -> GatewayProcess {
+/// Starts the gateway with a cache of 1 MiB that nothing else uses, after this command in its folder.
+fn start_with_small_disk(world: &World, before: &str) -> GatewayProcess {
     let mut command = Command::new("unshare");
-    let mount = "mkdir -p \"$XDG_CACHE_HOME/evenkeel\" && chmod 700 \"$XDG_CACHE_HOME/evenkeel\" && \
-        mount -t tmpfs -o size=1m,mode=700 tmpfs \"$XDG_CACHE_HOME/evenkeel\" && exec \"$0\" \"$@\"";
-    command.args(["--mount", "sh", "-c", mount]).arg(evenkeel());
+    let mount = format!(
+        "mkdir -p \"$XDG_CACHE_HOME/evenkeel\" && chmod 700 \"$XDG_CACHE_HOME/evenkeel\" && \
+         mount -t tmpfs -o size=1m,mode=700 tmpfs \"$XDG_CACHE_HOME/evenkeel\" && \
+         (cd \"$XDG_CACHE_HOME/evenkeel\" && {before}) && exec \"$0\" \"$@\""
+    );
+    command.args(["--mount", "sh", "-c", &mount]).arg(evenkeel());
     GatewayProcess::start_by(world, command)
+}
+
+/// The file of [`fill_disk`], as the test sees it in the gateway's mount namespace.
+fn filler(gateway: &GatewayProcess) -> PathBuf {
+    let disk = gateway.folder().join("evenkeel");
+    Path::new(&format!("/proc/{}/root{}", gateway.pid(), disk.display())).join("filler")
 }
 
 /// Fills the disk. Returns the file to remove.
 fn fill_disk(gateway: &GatewayProcess) -> PathBuf {
-    // The test sees the disk of the gateway's mount namespace.
-    let disk = gateway.folder().join("evenkeel");
-    let disk = format!("/proc/{}/root{}", gateway.pid(), disk.display());
-    let filler = Path::new(&disk).join("filler");
+    let filler = filler(gateway);
     while OpenOptions::new()
         .create(true)
         .append(true)
@@ -149,7 +157,7 @@ fn unwritten(gateway: &mut GatewayProcess) -> Vec<String> {
 #[test]
 fn push_with_a_full_disk_says_that_it_runs() {
     let node = Node::agent("east-a1");
-    let mut gateway = start_with_small_disk(&world(&node));
+    let mut gateway = start_with_small_disk(&world(&node), "true");
     push(&mut gateway, 0, "now=true");
     assert!(unwritten(&mut gateway).is_empty());
     let filler = fill_disk(&gateway);
@@ -191,9 +199,42 @@ fn push_with_a_full_disk_says_that_it_runs() {
 
 #[required(Mounts)]
 #[test]
+fn full_disk_at_the_start_is_in_the_status() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]).with_identities("[\"declared\", \"stun\"]").with_quic();
+    // Free until the gateway binds it.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    world.admin = WEBRTC.replace("127.0.0.1:0", &address.to_string());
+    // An earlier process of the gateway left its key.
+    let before = "umask 077 && head -c 32 /dev/urandom > key && ! head -c 2M /dev/zero > filler";
+    let mut gateway = start_with_small_disk(&world, before);
+    let (offer, token) = (WebrtcPhone::new(1).sdp(), token(&claims("t1")));
+    let (status, answer) = Whip::at(address).ask("POST /whip/call/room", &token, &offer);
+    assert_eq!(status, 201, "{answer}");
+    gateway.open("room", &mut Phone::new(2));
+    let [session, _] = &ids(&mut gateway)[..] else { panic!("two sessions") };
+    gateway.ask(async |client| client.close(session).await).unwrap();
+    let expected = [
+        "alerts",
+        "dtls-certificate",
+        "history",
+        "open-sessions",
+        "used-tokens",
+        "webtransport-certificates",
+    ];
+    wait_until("the status names the documents", || {
+        let names = unwritten(&mut gateway);
+        expected.iter().all(|name| names.iter().any(|it| it == name))
+    });
+    fs::remove_file(filler(&gateway)).unwrap();
+    wait_until("all documents are written", || unwritten(&mut gateway).is_empty());
+}
+
+#[required(Mounts)]
+#[test]
 fn decision_with_a_full_disk_is_executed_and_not_acknowledged() {
     let node = Node::agent("east-a1");
-    let mut gateway = start_with_small_disk(&world(&node));
+    let mut gateway = start_with_small_disk(&world(&node), "true");
     push(&mut gateway, 0, "now=true");
     let filler = fill_disk(&gateway);
     let wasm = routing_plugin(Behaviour::Numbered(1));
