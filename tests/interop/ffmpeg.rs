@@ -8,15 +8,14 @@ use std::time::{Duration, Instant};
 use evenkeel_client::{OfferMedia, OfferRequest};
 use nix::sys::signal::Signal;
 
-use crate::meter::{Death, Findings, Stream, judge_gap, limit_ms};
+use crate::meter::{Death, Findings, GapLimits, Stream};
 use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
 use crate::tap::{Lane, Tap};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::required;
 
-/// The key of these tests in `tests/limits.toml`.
-const TESTS: &str = "ffmpeg.*";
+const LIMITS: GapLimits = GapLimits("ffmpeg.*");
 
 /// A stream with its ffmpeg arguments.
 struct Medium {
@@ -175,9 +174,8 @@ fn assert_stream_survives_kill(medium: &Medium) {
 
     assert_eq!(findings.breaks, [""; 0]);
     assert_eq!(findings.ssrcs.len(), 1, "the SSRC is unchanged");
-    judge_gap(room, findings.gap, findings.control, limit_ms(TESTS, "gap_max"));
-    let shown = format!("{room}, decoded");
-    judge_gap(&shown, longest, findings.control, limit_ms(TESTS, "shown_gap_max"));
+    LIMITS.judge(room, findings.gap, findings.control);
+    LIMITS.judge_shown(room, longest, findings.control);
     assert_eq!(books.strange, 0, "unexpected packets");
     assert_eq!(sessions["sessions"].as_array().map_or(0, Vec::len), 2, "no session ended");
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::meter::{Death, Stream, judge_gap, limit_ms};
+use crate::meter::{Death, GapLimits, Stream};
 use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
 use crate::tap::{Lane, Packet, Tap};
 use evenkeel_lab::process::ChildProcess;
@@ -18,8 +18,7 @@ use evenkeel_testkit::required;
 const PICTURES: usize = 50;
 /// Audio frames decoded before the kill and again after it: two seconds each.
 const VOICE: usize = 100;
-/// The key of these tests in `tests/limits.toml`.
-const TESTS: &str = "gstreamer.*";
+const LIMITS: GapLimits = GapLimits("gstreamer.*");
 
 const OPUS: u8 = 111;
 const H264: u8 = 96;
@@ -216,10 +215,9 @@ pub(crate) fn assert_decoding_survives_kill(stage: &mut Stage, causes: &[&str]) 
             findings.lost, findings.lost_to_death,
             "{what} lost packets before or after the switch"
         );
-        judge_gap(what, findings.gap, findings.control, limit_ms(TESTS, "gap_max"));
+        LIMITS.judge(what, findings.gap, findings.control);
     }
-    let shown_max = limit_ms(TESTS, "shown_gap_max");
-    judge_gap("voice, decoded", longest(&frames), by_voice.control, shown_max);
+    LIMITS.judge_shown("voice", longest(&frames), by_voice.control);
     assert_eq!((heard.strange, said.strange), (0, 0), "unexpected packets");
 
     let ours = said.sent.iter().find(|packet| packet.header.payload_type == H264);

@@ -48,17 +48,31 @@ impl GapVerdict {
     }
 }
 
-/// Judges the longest gap around a fault by the limit. `control`: the longest gap before it. A machine on which that one is beyond the limit
-/// measures nothing.
-pub(crate) fn judge_gap(what: &str, gap: Duration, control: Duration, limit: Duration) {
-    figure(&format!("gap of {what}, ms"), gap.as_secs_f64() * 1e3);
-    match GapVerdict::of(gap, control, limit) {
-        GapVerdict::Held => {}
-        GapVerdict::Missed => panic!("{what}: a gap of {gap:.1?}, {limit:.1?} is the limit"),
-        GapVerdict::NotMeasured => {
-            not_measured(&format!(
-                "{what}: a gap of {control:.1?} without a fault, {limit:.1?} is the limit"
-            ));
+/// The limits of gaps of some tests: their key in `tests/limits.toml`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GapLimits(pub(crate) &'static str);
+
+impl GapLimits {
+    /// Judges the longest gap between packets around a fault. `control`: the longest one before it. A machine on which that is beyond the limit
+    /// measures nothing.
+    pub(crate) fn judge(self, what: &str, gap: Duration, control: Duration) {
+        self.judge_by("gap_max", what, gap, control);
+    }
+
+    /// The same between decoded frames.
+    pub(crate) fn judge_shown(self, what: &str, gap: Duration, control: Duration) {
+        self.judge_by("shown_gap_max", what, gap, control);
+    }
+
+    fn judge_by(self, key: &str, what: &str, gap: Duration, control: Duration) {
+        figure(key, gap.as_secs_f64() * 1e3);
+        let limit = limit_ms(self.0, key);
+        match GapVerdict::of(gap, control, limit) {
+            GapVerdict::Held => {}
+            GapVerdict::Missed => panic!("{what}: {key} {gap:.1?}, {limit:.1?} is the limit"),
+            GapVerdict::NotMeasured => not_measured(&format!(
+                "{what}: {key} {control:.1?} without a fault, {limit:.1?} is the limit"
+            )),
         }
     }
 }
@@ -297,10 +311,10 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "picture: a gap of 501.0ms, 500.0ms is the limit")]
+    #[should_panic(expected = "picture: gap_max 501.0ms, 500.0ms is the limit")]
     fn gap_beyond_the_limit_fails() {
         let ms = Duration::from_millis;
-        judge_gap("picture", ms(501), ms(400), ms(500));
+        GapLimits("gstreamer.*").judge("picture", ms(501), ms(400));
     }
 
     #[test]

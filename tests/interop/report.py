@@ -1,6 +1,7 @@
 """Runs the interop tests one after another, and writes a row for each to a report. Arguments: the report's path, and the command that
 runs the tests. The exit status is 0 if the run completed."""
 
+import fnmatch
 import json
 import os
 import pathlib
@@ -14,9 +15,16 @@ import tomllib
 DESCRIBE_RUN = ["cargo", "run", "--quiet", "--package", "evenkeel-report", "--", "run"]
 
 report, command = pathlib.Path(sys.argv[1]), sys.argv[2:]
-limits = tomllib.loads((pathlib.Path(__file__).parent.parent / "limits.toml").read_text())["interop"]["*"]["limit"]
+table = tomllib.loads((pathlib.Path(__file__).parent.parent / "limits.toml").read_text())["interop"]
 outcome = re.compile(r"^test (\S+) \.\.\. (ok|FAILED)$")
 ignored = re.compile(r"^test (\S+) \.\.\. ignored, (.*)$")
+
+
+def limits_of(row):
+    """Those of the most specific key: the most characters before its `*`."""
+    keys = [key for key in table if fnmatch.fnmatchcase(row, key)]
+    return table[max(keys, key=lambda key: len(key.split("*")[0]))]["limit"]
+
 
 rows, has_ended = [], False
 # Tests add lines here: the test, a figure's name, and the figure or the reason for which it was not measured.
@@ -38,8 +46,10 @@ for line in run.stdout:
         failed, reason = None, found[2]
     else:
         continue
+    test = found[1].replace("::", ".")
+    limits = {"failed": limits_of(test)["failed"]}
     held = None if reason else failed <= limits["failed"]
-    row = {"id": found[1].replace("::", "."), "held": held, "skipped": reason, "not-measured": None}
+    row = {"id": test, "held": held, "skipped": reason, "not-measured": None}
     rows.append({**row, "figures": {"failed": failed}, "limits": limits})
 run.wait()
 if not (has_ended and rows):
@@ -47,13 +57,19 @@ if not (has_ended and rows):
 by_id = {row["id"]: row for row in rows}
 for line in measured:
     test, name, value = line.rstrip("\n").split("\t")
-    row = by_id[test.replace("::", ".")]
+    row = by_id.get(test.replace("::", "."))
+    # libtest prints another line for a test that is to panic.
+    if row is None:
+        continue
     if name == "not-measured":
         # A test that failed has missed another limit.
         row["not-measured"] = value
         row["held"] = None if row["held"] else row["held"]
     else:
         row["figures"][name] = max(float(value), row["figures"].get(name, 0.0))
+        limits = limits_of(row["id"])
+        if name in limits:
+            row["limits"][name] = limits[name]
 report.parent.mkdir(parents=True, exist_ok=True)
 described = subprocess.run(DESCRIBE_RUN, stdout=subprocess.PIPE, text=True, check=True).stdout
 report.write_text(json.dumps({"run": json.loads(described), "rows": rows}, indent=2) + "\n")

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::gstreamer::assert_decoding_survives_kill;
-use crate::meter::{judge_gap, limit_ms};
+use crate::meter::GapLimits;
 use crate::stage::{CONFIGURATION, NODES, Node, Stage, declared, offer, voice};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
@@ -25,8 +25,7 @@ const ROOMS: usize = 40;
 const TALK: Duration = Duration::from_secs(3);
 /// Packet interval of a client.
 pub(crate) const STEP_MS: usize = 20;
-/// The key of these tests in `tests/limits.toml`.
-const TESTS: &str = "rtpengine.*";
+const LIMITS: GapLimits = GapLimits("rtpengine.*");
 
 /// The ports of all daemons for media, outside of the kernel's ephemeral range.
 pub(crate) const MEDIA_PORTS: RangeInclusive<u16> = 20_000..=29_999;
@@ -198,12 +197,12 @@ fn rtpengine_killed_calls_move_to_another() {
         quantile(&control, 1.0),
         lost.iter().max().copied().unwrap_or_default(),
     );
-    let (control, most) = (quantile(&control, 1.0), limit_ms(TESTS, "gap_max"));
+    let control = quantile(&control, 1.0);
     for talker in &talkers {
         let (last, _) = talker.heard.last().expect("each client hears packets");
-        judge_gap("a client, to the end", ended - *last, control, most);
+        LIMITS.judge("a client, to the end", ended - *last, control);
     }
-    judge_gap("a client", quantile(&gaps, 1.0), control, most);
+    LIMITS.judge("a client", quantile(&gaps, 1.0), control);
     let sessions = stage.read("/v1/sessions");
     assert_eq!(sessions["sessions"].as_array().map_or(0, Vec::len), 2 * ROOMS, "no session ended");
     stage.end_gateway();

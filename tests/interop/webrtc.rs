@@ -10,7 +10,7 @@ use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::clients::{
     SYSTEM_PYTHON, browser_packages, ecdsa_certificate, pion_call, python,
 };
-use evenkeel_testkit::required;
+use evenkeel_testkit::{figure, required};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
@@ -120,6 +120,7 @@ pub(crate) fn survives_node_death(
     }
     // Only packets before the clients' answers to the gateway's checks may be held back.
     let held_back = drops["unvalidated"].as_f64().unwrap_or_default();
+    figure("in_round_trip", held_back);
     assert!(held_back <= limit("webrtc.*", "in_round_trip"), "{drops}");
     [before, after]
 }

@@ -8,7 +8,7 @@ use evenkeel_client::{ApiCall, OfferIngress, WebtransportAnswer};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::clients::{browser_packages, python};
-use evenkeel_testkit::required;
+use evenkeel_testkit::{figure, required};
 use hyper::Method;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -47,6 +47,7 @@ fn report_through_node_death(stage: &mut Stage, client: &mut ChildProcess, room:
 /// The longest time without a packet around the death of a node or the end of a process is within its limit.
 fn check_gap(figures: &Value) {
     let gap = figures["longest_gap_ms"].as_f64().expect("a gap");
+    figure("gap_max", gap);
     assert!(gap <= limit("webtransport.*", "gap_max"), "{figures}");
 }
 
