@@ -32,6 +32,7 @@ const LAYERS: &[&[&str]] = &[
         "diagnosis",
         "dtls",
         "host",
+        "kept",
         "nodes",
         "ownership",
         "recording",

@@ -10,6 +10,7 @@ use evenkeel_config::{AlertReceiver, DependencySettings, GatewayConfig};
 use evenkeel_control::{ControlError, Handle};
 use evenkeel_drivers::{HttpClient, WebhookMessage};
 use evenkeel_group::{Group, GroupOwnership};
+use evenkeel_kept::Encoded;
 use evenkeel_process::host;
 use evenkeel_telemetry::registry::{Attribute, Count};
 use evenkeel_telemetry::{Instruments, Moment, Prometheus};
@@ -253,6 +254,8 @@ impl AlertSender {
         let is_owner = (self.is_owner)();
         if is_owner && !self.is_restored {
             let record = self.control.kept_alerts().await?;
+            let record =
+                record.map_or_else(Default::default, |row| row.decode().unwrap_or_default());
             self.alerts.restore(&record, Moment::now());
             self.is_restored = true;
         }
@@ -268,7 +271,7 @@ impl AlertSender {
     /// Has control keep the alerts, before receivers get them: a gateway that is suspended sends none.
     async fn keep(&mut self) -> Result<(), ControlError> {
         let Some(record) = self.alerts.take_changed_record(Moment::now()) else { return Ok(()) };
-        let written = self.control.keep_alerts(record).await?;
+        let written = self.control.keep_alerts(Encoded::new("", &record)).await?;
         let acknowledged = std::mem::take(&mut self.acknowledged);
         if !acknowledged.is_empty() {
             tokio::spawn(async move {

@@ -43,7 +43,7 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<impl Serializ
     let warnings = warnings.iter().map(ToString::to_string);
     let warnings: Vec<_> = warnings.chain(unwritten.iter().map(ToString::to_string)).collect();
     let unwritten = unwritten.into_iter().map(|it| {
-        let (since_us, document) = (unix_us(it.since), it.document.name());
+        let (since_us, document) = (unix_us(it.since), it.document);
         object! { document: document, file: it.file, since_us: since_us, reason: it.reason }
     });
     let reload = status.last_reload.as_ref().map(|(report, at)| {

@@ -1,7 +1,9 @@
 //! The alerts that a gateway sends, as the process that continues it reads them. Control keeps them, and does not read them.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
+use evenkeel_kept::{Document, FollowerCopy, Kind};
 use serde::{Deserialize, Serialize};
 
 /// The alerts that fire, ended alerts that receivers have not heard of, and the last notices. Times are Unix times in microseconds.
@@ -11,6 +13,15 @@ pub struct AlertsRecord {
     pub alerts: Vec<AlertRecord>,
     /// The last delivered notice of each rule at each receiver.
     pub notices: Vec<NoticeRecord>,
+}
+
+impl Document for AlertsRecord {
+    const KIND: Kind =
+        Kind { name: "alerts", version: 1, rows_max: 1, copy: FollowerCopy::Replaces };
+
+    fn earlier_files(name: &str) -> Vec<PathBuf> {
+        vec![Path::new("alerts").join(format!("{name}.json"))]
+    }
 }
 
 /// An alert.

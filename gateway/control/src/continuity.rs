@@ -17,6 +17,7 @@ use evenkeel_dataplane::worker::{
     Duplicate, SessionPorts, SessionState, SocketDuplicates, TrunkState, WorkerCommand,
 };
 use evenkeel_drivers::{ContinuedSession, DriversRecord, Fencing};
+use evenkeel_kept::Store;
 use evenkeel_media::srtp::IndexGrant;
 use evenkeel_model::{Labels, NodeId, SessionId};
 use evenkeel_process::random::draw;
@@ -132,9 +133,10 @@ impl Continuity {
         fencing: Arc<Fencing>,
         lease: Arc<SendLease>,
         grant: Arc<IndexGrant>,
+        kept: Store,
         is_replaced: Arc<AtomicBool>,
     ) -> Continuity {
-        let replication = Replication::new(grant);
+        let replication = Replication::new(grant, kept);
         Continuity { fencing, lease, replication, suspension: None, is_replaced }
     }
 

@@ -16,6 +16,7 @@ use evenkeel_drivers::{
     Clock, DriverAction, Drivers, Fencing, NodeInput, Poster, Transport, WebhookMessage,
 };
 use evenkeel_dtls::HandshakeFailure;
+use evenkeel_kept::Store;
 use evenkeel_media::srtp::{IndexGrant, SrtpKeys};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{
@@ -112,6 +113,8 @@ pub struct ControlParts {
     pub history: HistoryWriter,
     /// Operators' decisions.
     pub operations: OperationLog,
+    /// Documents that outlive the process.
+    pub kept: Store,
     /// Names of nodes and regions.
     pub names: Arc<NodeNames>,
     /// Keys of the API, with their answers.
@@ -298,7 +301,13 @@ impl Control {
             ),
             nodes: Nodes::new(Arc::clone(&names), signalling, probes, operations, traces),
             policies: PolicyRunner::new(parts.policies, rollouts, events.clone()),
-            continuity: Continuity::new(fencing, parts.lease, parts.grant, parts.is_replaced),
+            continuity: Continuity::new(
+                fencing,
+                parts.lease,
+                parts.grant,
+                parts.kept,
+                parts.is_replaced,
+            ),
             reporting: Reporting::new(events, parts.history, names),
             reloads: Reloads::default(),
             started: parts.started,
@@ -816,21 +825,15 @@ impl Control {
                 self.policies.restore(records, &mut self.gateway, now);
             }
             ControlRequest::CopyHistory(records) => self.reporting.history().copy(records),
-            ControlRequest::CopyOperations(operations) => {
-                self.nodes.operations_mut().replace(operations);
-            }
-            ControlRequest::CopyAlerts(alerts) => {
-                self.nodes.operations_mut().replace_alerts(alerts);
-            }
+            ControlRequest::ReadKept => self.nodes.operations_mut().read(),
             ControlRequest::KeepAlerts(alerts, reply) => {
                 let (done, written) = oneshot::channel();
                 let done = move |result| _ = done.send(result);
                 self.nodes.operations_mut().keep_alerts(alerts, done);
-                self.continuity.replication().note_alerts();
                 let _ = reply.send(written);
             }
             ControlRequest::KeptAlerts(reply) => {
-                let _ = reply.send(self.nodes.operations().alerts().clone());
+                let _ = reply.send(self.nodes.operations().alerts());
             }
             ControlRequest::PolicyRecords(reply) => {
                 _ = reply.send(self.policies.threads().records(&self.gateway));

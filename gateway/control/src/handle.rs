@@ -12,6 +12,7 @@ use evenkeel_core::{
     BlastRadius, Explanation, GatewayCopy, ModePrediction, NodeStanding, RegionStanding,
     RestoreError, RoomRecord, RoomStanding, SessionCopy,
 };
+use evenkeel_kept::{Encoded, KeptPart, Row, Store};
 use evenkeel_model::{ClientLabel, NodeId, PolicyName, RedundancyMode, RoomId, SessionId};
 use evenkeel_policies::{
     PluginSource, PolicyRecorder, PolicyRecords, PolicyView, RefusalRecord, TrustRules,
@@ -34,7 +35,7 @@ use crate::messages::{
 use crate::names::NodeNames;
 use crate::node_list::{ListChange, NodeList, NotListed};
 use crate::offers::{LaterOffer, OfferedSession, SessionAnswer};
-use crate::operations::{LogFilterSender, Operation, OperationTarget, Operations};
+use crate::operations::{LogFilterSender, Operation, OperationTarget};
 use crate::policies::PushRequest;
 use crate::registry::IngressAnswer;
 use crate::reloads::{ReloadReport, ReloadRequest, Reloaded};
@@ -132,9 +133,9 @@ requests! {
         note_forecasts(report: Box<ForecastReport>) = NoteForecasts -> ();
         /// Keeps the alerts that are being sent for the process that continues this one. The reply comes once control has them, from
         /// a suspended gateway once it goes on, and then that they are on the disk, or the reason for which they cannot be written.
-        keep_alerts(alerts: AlertsRecord) = KeepAlerts -> oneshot::Receiver<Result<(), Arc<str>>>;
+        keep_alerts(alerts: Encoded<AlertsRecord>) = KeepAlerts -> oneshot::Receiver<Result<(), Arc<str>>>;
         /// The alerts that this gateway, or the one that it continues, is sending.
-        kept_alerts() = KeptAlerts -> AlertsRecord;
+        kept_alerts() = KeptAlerts -> Option<Row<AlertsRecord>>;
         /// Returns once the first revisions of all policies are active.
         policies_stand() = AwaitPolicies -> ();
         /// Refuses new sessions. Returns when the last session has ended or was closed at the deadline.
@@ -223,10 +224,8 @@ requests! {
         RestorePolicies(PolicyRecords),
         /// Records of ended sessions of the group's owner.
         CopyHistory(Vec<EndedSession>),
-        /// Operations in force at the group's owner.
-        CopyOperations(Operations),
-        /// Alerts that the group's owner, or the process that this one replaces, is sending.
-        CopyAlerts(AlertsRecord),
+        /// Reads the documents of the process that this one follows.
+        ReadKept,
         /// The first revisions of all policies are active.
         PoliciesStand,
         /// Duplicates the trunks' sockets.
@@ -277,6 +276,8 @@ pub struct Handle {
     pub idempotency_keys: Arc<IdempotencyKeys>,
     /// Documents of this gateway that cannot be written.
     pub unwritten: UnwrittenDocuments,
+    /// Documents that outlive the process.
+    pub kept: Store,
     /// The log filter that an operator set.
     pub log_filter: LogFilterSender,
     /// Another process serves; dropped requests fail with [`ControlError::Replaced`].
@@ -323,6 +324,7 @@ impl Handle {
             tokens_refused: Arc::default(),
             idempotency_keys: Arc::default(),
             unwritten: UnwrittenDocuments::default(),
+            kept: Store::default(),
             log_filter: LogFilterSender::default(),
             is_replaced: Arc::default(),
             copies: Arc::new(Semaphore::new(1)),
@@ -364,18 +366,11 @@ impl Handle {
         records.is_empty() || self.requests.try_send(ControlRequest::CopyHistory(records)).is_ok()
     }
 
-    /// Keeps the operations in force at the group's owner, which this gateway executes again if it starts without a record of
-    /// its nodes. Returns false if control is busy or gone.
-    pub fn copy_operations(&self, operations: Option<Operations>) -> bool {
-        operations.is_none_or(|operations| {
-            self.requests.try_send(ControlRequest::CopyOperations(operations)).is_ok()
-        })
-    }
-
-    /// Keeps the alerts that the process that this one continues is sending. Returns false if control is busy or gone.
-    pub fn copy_alerts(&self, alerts: Option<AlertsRecord>) -> bool {
-        alerts
-            .is_none_or(|alerts| self.requests.try_send(ControlRequest::CopyAlerts(alerts)).is_ok())
+    /// Keeps documents of the process that this one follows. Returns false if control is busy or gone.
+    pub fn copy_kept(&self, parts: Vec<KeptPart>) -> bool {
+        let is_empty = parts.is_empty();
+        parts.into_iter().for_each(|part| self.kept.add_part(part));
+        is_empty || self.requests.try_send(ControlRequest::ReadKept).is_ok()
     }
 
     /// Begins or ends the drain of a node, without a deadline.

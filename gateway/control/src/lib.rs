@@ -17,7 +17,6 @@ mod handle;
 pub mod history;
 mod idempotency;
 mod inherited;
-mod kept_file;
 mod last_states;
 mod lists;
 mod losses;

@@ -513,9 +513,8 @@ impl Nodes {
             executed
         });
         self.operations = operations;
-        for node in
-            self.operations.started_nodes().iter().filter_map(|name| self.listed.node_named(name))
-        {
+        let started = self.operations.started_nodes();
+        for node in started.iter().filter_map(|name| self.listed.node_named(name)) {
             gateway.change_nodes(now, |nodes| nodes.handle_started(node));
         }
     }

@@ -1,20 +1,19 @@
 //! Operators' operations on nodes, zones, regions, breakers and the log. Operations in force, the nodes that the gateway has started,
-//! and the alerts that are being sent are kept in files, and continue after a restart.
+//! and the alerts that are being sent continue after a restart.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::Failback;
+use evenkeel_kept::{Document, Documents, Encoded, FollowerCopy, Kind, Row, Store};
 use evenkeel_model::{BreakerMode, ClientGroup, FailureScope};
-use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::alerts::AlertsRecord;
-use crate::kept_file::KeptFile;
 
 /// Sends the log filter that operators set; `None` while there is none.
 pub type LogFilterSender = watch::Sender<Option<Box<str>>>;
@@ -173,74 +172,93 @@ impl Operations {
     }
 }
 
-/// The operations in force, the nodes that the gateway has started, and the alerts that are being sent, in files that the next
-/// process reads.
+impl Document for Operations {
+    const KIND: Kind =
+        Kind { name: "operations", version: 1, rows_max: 1, copy: FollowerCopy::Replaces };
+
+    fn earlier_files(name: &str) -> Vec<PathBuf> {
+        vec![Path::new("operations").join(format!("{name}.json"))]
+    }
+}
+
+/// The names of the nodes that the gateway has started.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+#[serde(transparent)]
+struct StartedNodes(BTreeSet<Box<str>>);
+
+impl Document for StartedNodes {
+    const KIND: Kind =
+        Kind { name: "started-nodes", version: 1, rows_max: 1, copy: FollowerCopy::Replaces };
+
+    fn earlier_files(name: &str) -> Vec<PathBuf> {
+        vec![Path::new("started-nodes").join(format!("{name}.json"))]
+    }
+}
+
+/// Each kind has one row, with this key.
+const ONE: &str = "";
+
+/// Start, takeover and upgrade wait for the disk for this time; without documents they go on.
+const READ_WITHIN: Duration = Duration::from_secs(5);
+
+/// The operations in force, the nodes that the gateway has started, and the alerts that are being sent, as the next process reads
+/// them.
 #[derive(Debug)]
 pub struct OperationLog {
-    file: KeptFile<Operations>,
-    alerts: KeptFile<AlertsRecord>,
-    started_nodes: KeptFile<BTreeSet<Box<str>>>,
+    operations: Operations,
+    kept: Documents<Operations>,
+    alerts: Documents<AlertsRecord>,
+    started_nodes: Documents<StartedNodes>,
     log_filter: LogFilterSender,
 }
 
 impl Default for OperationLog {
     fn default() -> OperationLog {
-        OperationLog::open(None, Path::new(""), false)
+        OperationLog::of(&Store::default())
     }
 }
 
 impl OperationLog {
-    /// Reads this gateway's files in the folder. With `continues`, another process serves: the one that this one replaces
-    /// writes the files until its end, or the owner of the group sends its operations and alerts.
-    pub fn open(folder: Option<&Path>, socket: &Path, continues: bool) -> OperationLog {
-        let folder = |name| folder.map(|folder| folder.join(name));
-        let nodes = folder("started-nodes");
-        let (operations, alerts) = (KeptDocument::Operations, KeptDocument::Alerts);
+    /// The documents in this store.
+    pub fn of(store: &Store) -> OperationLog {
         OperationLog {
-            file: KeptFile::open(folder("operations"), operations, socket, continues),
-            alerts: KeptFile::open(folder("alerts"), alerts, socket, continues),
-            started_nodes: KeptFile::open(nodes, KeptDocument::StartedNodes, socket, continues),
+            operations: Operations::default(),
+            kept: store.documents(),
+            alerts: store.documents(),
+            started_nodes: store.documents(),
             log_filter: LogFilterSender::default(),
         }
     }
 
-    /// Reports files that cannot be written to this owner of them.
-    pub fn reporting_to(self, unwritten: &UnwrittenDocuments) -> OperationLog {
-        OperationLog {
-            file: self.file.reporting_to(unwritten),
-            alerts: self.alerts.reporting_to(unwritten),
-            started_nodes: self.started_nodes.reporting_to(unwritten),
-            log_filter: self.log_filter,
-        }
-    }
-
     /// Sends the log filter in force to this channel, also at a standby, where the owner's filter holds.
-    pub fn telling(self, log_filter: LogFilterSender) -> OperationLog {
-        let log = OperationLog { log_filter, ..self };
-        log.tell_log_filter();
-        log
+    pub fn telling(mut self, log_filter: LogFilterSender) -> OperationLog {
+        self.log_filter = log_filter;
+        self.tell_log_filter();
+        self
     }
 
     fn tell_log_filter(&self) {
-        let filter = self.file.value.log_filter();
+        let filter = self.operations.log_filter();
         self.log_filter
             .send_if_modified(|known| std::mem::replace(known, filter.clone()) != filter);
     }
 
-    /// Reads the files, unless they were read: returns true if the operations are read now.
-    pub(crate) fn resume(&mut self) -> bool {
-        self.alerts.resume();
-        self.started_nodes.resume();
-        let is_read = self.file.resume();
-        if is_read {
-            self.tell_log_filter();
-        }
+    /// This process owns the documents from now on: returns true if they are read from the disk now.
+    pub fn resume(&mut self) -> bool {
+        let is_read = self.kept.store().begin(READ_WITHIN);
+        self.read();
         is_read
+    }
+
+    /// Reads the operations of the process that this one follows.
+    pub(crate) fn read(&mut self) {
+        self.operations = self.kept.get(ONE).unwrap_or_default();
+        self.tell_log_filter();
     }
 
     /// Forgets operations on nodes, zones and regions that are gone.
     pub(crate) fn retain(&mut self, is_known: impl FnMut(&Operation) -> bool) {
-        self.file.value.0.retain(is_known);
+        self.operations.0.retain(is_known);
     }
 
     /// Keeps operations that were executed, and calls `done` once they are on the disk, or with the reason for which it cannot be
@@ -250,51 +268,33 @@ impl OperationLog {
         operations: impl IntoIterator<Item = Operation>,
         done: impl FnOnce(Result<(), Arc<str>>) + Send + 'static,
     ) {
-        operations.into_iter().for_each(|operation| self.file.value.add(operation));
+        operations.into_iter().for_each(|operation| self.operations.add(operation));
         self.tell_log_filter();
-        self.file.write(done);
-    }
-
-    /// Replaces the operations of this process by those of the one that it continues.
-    pub(crate) fn replace(&mut self, operations: Operations) {
-        if self.file.replace(operations) {
-            self.tell_log_filter();
-        }
-    }
-
-    /// Returns the operations in force.
-    pub(crate) fn operations(&self) -> &Operations {
-        &self.file.value
+        self.kept.put_and(Encoded::new(ONE, &self.operations), done);
     }
 
     /// Replaces the names of the nodes that this process, or the one that it continues, has started.
     pub(crate) fn keep_started_nodes(&mut self, nodes: BTreeSet<Box<str>>) {
-        self.started_nodes.replace(nodes);
+        self.started_nodes.put(ONE, &StartedNodes(nodes));
     }
 
     /// Returns the names of the nodes that the gateway has started.
-    pub(crate) fn started_nodes(&self) -> &BTreeSet<Box<str>> {
-        &self.started_nodes.value
+    pub(crate) fn started_nodes(&self) -> BTreeSet<Box<str>> {
+        self.started_nodes.get(ONE).unwrap_or_default().0
     }
 
     /// Keeps the alerts that are being sent, and calls `done` as [`OperationLog::keep`] does.
     pub(crate) fn keep_alerts(
         &mut self,
-        alerts: AlertsRecord,
+        alerts: Encoded<AlertsRecord>,
         done: impl FnOnce(Result<(), Arc<str>>) + Send + 'static,
     ) {
-        self.alerts.value = alerts;
-        self.alerts.write(done);
-    }
-
-    /// Replaces the alerts of this process by those of the one that it continues.
-    pub(crate) fn replace_alerts(&mut self, alerts: AlertsRecord) {
-        self.alerts.replace(alerts);
+        self.alerts.put_and(alerts, done);
     }
 
     /// Returns the alerts that are being sent.
-    pub(crate) fn alerts(&self) -> &AlertsRecord {
-        &self.alerts.value
+    pub(crate) fn alerts(&self) -> Option<Row<AlertsRecord>> {
+        self.alerts.row(ONE)
     }
 }
 

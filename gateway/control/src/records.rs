@@ -13,6 +13,7 @@ use crossbeam_channel::TryRecvError;
 use evenkeel_config::GatewayConfig;
 use evenkeel_core::{ChangedRecords, Gateway, GatewayRecord, SloRecord};
 use evenkeel_dataplane::worker::{Copies, WorkerCommand};
+use evenkeel_kept::{Follower, Store};
 use evenkeel_media::srtp::{CopyNumber, IndexGrant};
 use evenkeel_model::PolicyName;
 use evenkeel_policies::{PolicyRecord, PolicyRecords};
@@ -34,6 +35,9 @@ const SLICE: usize = 32;
 
 /// Records of ended sessions in a batch: a standby that joins gets 16,384 of them within a minute, beside all else.
 const HISTORY_SLICE: usize = 8;
+
+/// Bytes of documents in a batch, so that none delays a beat. A longer row is sent alone.
+const KEPT_BYTES: usize = 16 << 10;
 
 /// Sessions and rooms of a standby's first copy in each [`COPIED_EVERY`], and slots of each worker: 3,200 sessions a second,
 /// for an eighth of a processor. It may come when the gateway has just taken over, and packets need the rest.
@@ -72,6 +76,7 @@ const SLO_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Replication {
     /// The indices of SRTP that a standby allows.
     grant: Arc<IndexGrant>,
+    kept: Store,
     follower: Option<RecordFollower>,
     /// The number of the record of an ended session from which the next standby continues.
     history_next: u64,
@@ -100,9 +105,8 @@ struct RecordFollower {
     states: Vec<MediaRecord>,
     /// Policies whose records are to be sent.
     policies: BTreeSet<PolicyName>,
-    /// The operations in force, and the alerts, are to be sent.
-    operations: bool,
-    alerts: bool,
+    /// The documents that it has.
+    kept: Follower,
     /// The plugins that the last record of each policy names.
     sent_records: BTreeMap<PolicyName, Vec<Arc<str>>>,
     /// The plugins that the follower has.
@@ -148,8 +152,7 @@ impl RecordFollower {
             slos: SloCopies::new(now),
             states: Vec::new(),
             policies: owners.policies.threads().names().cloned().collect(),
-            operations: true,
-            alerts: true,
+            kept: Follower::default(),
             sent_records: BTreeMap::new(),
             sent_files: BTreeSet::new(),
             history_next,
@@ -249,6 +252,7 @@ impl RecordFollower {
     fn next_batch(
         &mut self,
         grant: &IndexGrant,
+        kept: &Store,
         owners: &mut RecordOwners<'_>,
         at_most: Option<usize>,
         with_nodes: bool,
@@ -271,8 +275,10 @@ impl RecordFollower {
         let drivers = nodes.drivers().record_of(&changed, self.hands_over);
         let keys = sessions.idempotency_keys();
         let idempotency_keys = keys.take_changed(at_most.unwrap_or(usize::MAX));
+        let kept = kept.next_part(&mut self.kept, at_most.map_or(usize::MAX, |_| KEPT_BYTES));
         self.number += 1;
         self.whole |= whole
+            && self.kept.is_whole()
             && keys.changed() == 0
             && self.policies.is_empty()
             && self.copying.iter().all(|copying| copying.whole);
@@ -284,9 +290,6 @@ impl RecordFollower {
             .history
             .records_from(self.history_next, at_most.map_or(HAND_OVER_SLICE, |_| HISTORY_SLICE));
         self.history_next = history_next;
-        let kept = owners.nodes.operations();
-        let operations = std::mem::take(&mut self.operations).then(|| kept.operations().clone());
-        let alerts = std::mem::take(&mut self.alerts).then(|| kept.alerts().clone());
         RecordBatch {
             number: self.number,
             whole: self.whole,
@@ -304,8 +307,10 @@ impl RecordFollower {
                 core,
             },
             history,
-            operations,
-            alerts,
+            // A standby of an earlier version reads these.
+            operations: kept.as_ref().and_then(|part| part.document("")),
+            alerts: kept.as_ref().and_then(|part| part.document("")),
+            kept,
             forecasts: None,
             changes: Vec::new(),
             certificates: None,
@@ -405,8 +410,8 @@ impl RecordOwners<'_> {
 }
 
 impl Replication {
-    pub(crate) fn new(grant: Arc<IndexGrant>) -> Replication {
-        Replication { grant, follower: None, history_next: 0 }
+    pub(crate) fn new(grant: Arc<IndexGrant>, kept: Store) -> Replication {
+        Replication { grant, kept, follower: None, history_next: 0 }
     }
 
     /// The standby of a process that ends may still take over the sessions that this one continues.
@@ -454,10 +459,11 @@ impl Replication {
     /// The last change. `None` without a follower.
     pub(crate) fn last_change(&self, owners: &mut RecordOwners<'_>) -> Option<LastChange> {
         let follower = self.follower.as_ref()?;
-        let changed = owners.changed().max((follower.operations || follower.alerts).into());
+        let changed = owners.changed();
         // A turn through the changes may end with a batch that is not full.
         let batches = if changed == 0 { 0 } else { changed / follower.slice() + 1 };
-        let batches = follower.policy_batches(owners).max(batches);
+        let parts = self.kept.parts_left(&follower.kept, KEPT_BYTES);
+        let batches = follower.policy_batches(owners).max(parts).max(batches);
         let number = follower.number + batches as u64;
         Some(LastChange { number, is_for_standby: follower.whole && !follower.hands_over })
     }
@@ -469,16 +475,11 @@ impl Replication {
         }
     }
 
-    /// Has the follower get the operations in force, and the nodes that they changed, with the next batch.
+    /// Has the follower get the nodes that an operation changed with the next batch.
     pub(crate) fn note_operation(&mut self) {
         if let Some(follower) = &mut self.follower {
-            (follower.operations, follower.nodes_last) = (true, None);
+            follower.nodes_last = None;
         }
-    }
-
-    /// Has the follower get the alerts that are being sent with the next batch.
-    pub(crate) fn note_alerts(&mut self) {
-        self.follower.iter_mut().for_each(|follower| follower.alerts = true);
     }
 
     /// Notes that copies for the last batch are being made. Returns whether they are for a standby.
@@ -523,12 +524,12 @@ impl Replication {
             || nodes
             || !follower.states.is_empty()
             || !follower.policies.is_empty()
-            || follower.alerts
+            || self.kept.has_part(&follower.kept)
             || owners.history.has_number(follower.history_next);
         if changed && follower.to.capacity() > 0 {
             follower.sent_last = now;
             let at_most = Some(follower.slice());
-            let batch = follower.next_batch(&self.grant, owners, at_most, nodes, now);
+            let batch = follower.next_batch(&self.grant, &self.kept, owners, at_most, nodes, now);
             // Fails only for a follower that has gone.
             let _ = follower.to.try_send(batch);
         }
@@ -547,7 +548,8 @@ impl Replication {
             owners.sessions.idempotency_keys().follow();
             let mut core = owners.gateway.record(now);
             owners.nodes.name_nodes(&mut core);
-            return RecordBatch::whole(Snapshot {
+            let kept = self.kept.next_part(&mut Follower::default(), usize::MAX);
+            let snapshot = Snapshot {
                 core,
                 registry: owners.sessions.registry().record(),
                 drivers: owners.nodes.drivers().record(),
@@ -556,10 +558,11 @@ impl Replication {
                 next_offer: owners.sessions.offers().next_number(),
                 idempotency_keys: Vec::new(),
                 policies: owners.policies.threads().records(owners.gateway),
-            });
+            };
+            return RecordBatch { kept, ..RecordBatch::whole(snapshot) };
         };
         follower.take_copies();
-        let mut batch = follower.next_batch(&self.grant, owners, None, true, now);
+        let mut batch = follower.next_batch(&self.grant, &self.kept, owners, None, true, now);
         // These copies replace earlier ones; descriptors follow in their order.
         batch.changed.media.iter_mut().for_each(|record| record.sockets = 0);
         batch.changed.media.extend(media);

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord, SloRecord};
 use evenkeel_dataplane::worker::{SessionState, TrunkState};
 use evenkeel_drivers::{DriversRecord, DriversReplica};
+use evenkeel_kept::KeptPart;
 use evenkeel_media::instant;
 use evenkeel_media::srtp::{CopyNumber, CopyProof, SentBatch};
 use evenkeel_model::{MediaDescription, RoomId, SessionId};
@@ -165,10 +166,13 @@ pub struct RecordBatch {
     /// Records of ended sessions, each once, oldest first.
     #[serde(default)]
     pub(crate) history: Vec<EndedSession>,
-    /// Operators' operations in force, if they changed since the last batch.
+    /// Documents that changed since the last batch.
+    #[serde(default)]
+    pub(crate) kept: Option<KeptPart>,
+    /// Operators' operations in force, if they changed since the last batch: earlier versions have no other documents.
     #[serde(default)]
     pub(crate) operations: Option<Operations>,
-    /// The alerts that are being sent, if they changed since the last batch.
+    /// The alerts that are being sent, as `operations`.
     #[serde(default)]
     pub(crate) alerts: Option<AlertsRecord>,
     /// A part of the forecasts.
@@ -202,6 +206,7 @@ impl RecordBatch {
             dissolved: Vec::new(),
             changed: snapshot,
             history: Vec::new(),
+            kept: None,
             operations: None,
             alerts: None,
             forecasts: None,
@@ -479,8 +484,10 @@ pub struct Replica {
     policies: PolicyRecords,
     /// Not taken yet.
     history: Vec<EndedSession>,
-    operations: Option<Operations>,
-    alerts: Option<AlertsRecord>,
+    /// Not taken yet.
+    kept: Vec<KeptPart>,
+    /// The owner sends no documents but operations and alerts.
+    is_of_earlier_version: bool,
     /// Not taken yet.
     used_tokens: Vec<Box<str>>,
     /// Sessions of the last batch with sockets: descriptors follow in this order.
@@ -562,8 +569,13 @@ impl Replica {
         } = changed;
         self.policies.extend(policies);
         self.history.extend(batch.history);
-        self.operations = batch.operations.or(self.operations.take());
-        self.alerts = batch.alerts.or(self.alerts.take());
+        self.is_of_earlier_version |= found == 1 && batch.kept.is_none();
+        self.kept.extend(batch.kept);
+        if self.is_of_earlier_version {
+            let operations = batch.operations.iter().map(|it| KeptPart::of_document("", it));
+            let alerts = batch.alerts.iter().map(|it| KeptPart::of_document("", it));
+            self.kept.extend(operations.chain(alerts));
+        }
         self.drivers.apply(drivers, core.sessions.iter().map(|session| session.id));
         self.take_core(core);
         let mut registry = registry;
@@ -720,12 +732,11 @@ impl Replica {
         self.ports.binds() && self.entries.values().any(|entry| entry.ports.is_some())
     }
 
-    /// Something is to be taken: records of policies or of ended sessions, operations, alerts, or used tokens.
+    /// Something is to be taken: records of policies or of ended sessions, documents, or used tokens.
     pub fn has_news(&self) -> bool {
         !self.policies.is_empty()
             || !self.history.is_empty()
-            || self.operations.is_some()
-            || self.alerts.is_some()
+            || !self.kept.is_empty()
             || !self.used_tokens.is_empty()
     }
 
@@ -743,14 +754,9 @@ impl Replica {
         std::mem::take(&mut self.history)
     }
 
-    /// Takes the operations in force, if they changed, for [`Handle::copy_operations`](crate::Handle::copy_operations).
-    pub fn take_operations(&mut self) -> Option<Operations> {
-        self.operations.take()
-    }
-
-    /// Takes the alerts that are being sent, if they changed, for [`Handle::copy_alerts`](crate::Handle::copy_alerts).
-    pub fn take_alerts(&mut self) -> Option<AlertsRecord> {
-        self.alerts.take()
+    /// Takes the documents that changed, for [`Handle::copy_kept`](crate::Handle::copy_kept).
+    pub fn take_kept(&mut self) -> Vec<KeptPart> {
+        std::mem::take(&mut self.kept)
     }
 
     /// Takes the ids of tokens that opened sessions, for [`UsedTokens::keep`](crate::UsedTokens::keep).

@@ -201,7 +201,7 @@ impl RecordExchange {
     }
 
     /// Has control continue the owner's revisions of policies, so that a takeover finds them loaded, and keep its records of
-    /// ended sessions, its operators' decisions and its alerts.
+    /// ended sessions and its documents.
     pub(super) fn pass_on(&mut self, handle: &Handle) {
         // This gateway relays requests to the URLs of the owner's sessions.
         self.copy.url_secret().into_iter().for_each(|it| handle.session_urls.resume(it));
@@ -211,12 +211,11 @@ impl RecordExchange {
         let replica = Arc::make_mut(&mut self.copy);
         let policies = handle.restore_policies(replica.take_policies());
         let history = handle.copy_history(replica.take_history());
-        let operations = handle.copy_operations(replica.take_operations());
-        let alerts = handle.copy_alerts(replica.take_alerts());
+        let kept = handle.copy_kept(replica.take_kept());
         let tokens = replica.take_used_tokens();
         // Nothing waits for the disk of a standby.
         drop(handle.used_tokens.keep(tokens.iter().map(|token| &**token)));
-        if !policies || !history || !operations || !alerts {
+        if !policies || !history || !kept {
             tracing::error!("decisions or records of the owner not continued: control is busy");
             // The next connection begins with all records.
             self.link.restart();

@@ -148,7 +148,7 @@ impl Successor {
                 other => return Err(other.unexpected(OLD)),
             }
         };
-        let alerts = records.take_alerts();
+        let kept = records.take_kept();
         let snapshot = records.snapshot().ok_or("no records were sent")?;
         let restored = handle.restore(snapshot, ports).await;
         let sessions = restored.map_err(|error| error.to_string())?.sessions;
@@ -171,8 +171,8 @@ impl Successor {
         self.send(HandoverMessage::Continued).await?;
         match self.hear().await?.0 {
             HandoverMessage::Go => {
-                // Of a busy control the file has them.
-                handle.copy_alerts(alerts);
+                // Control reads them as it resumes.
+                handle.copy_kept(kept);
                 Ok(sessions)
             }
             other => Err(other.unexpected(OLD)),

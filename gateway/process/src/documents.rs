@@ -1,6 +1,6 @@
 //! Documents that outlive the process, and those that cannot be written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,12 @@ documents! {
     WebTransportCertificates = "webtransport-certificates";
 }
 
+impl From<KeptDocument> for &'static str {
+    fn from(document: KeptDocument) -> &'static str {
+        document.name()
+    }
+}
+
 impl fmt::Display for KeptDocument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -66,7 +72,7 @@ impl fmt::Display for KeptDocument {
 #[derive(Clone, Debug)]
 pub struct UnwrittenDocument {
     /// The document.
-    pub document: KeptDocument,
+    pub document: &'static str,
     /// Its file.
     pub file: PathBuf,
     /// The time of the first failure since the document was last written.
@@ -85,12 +91,19 @@ impl fmt::Display for UnwrittenDocument {
 
 /// All documents that cannot be written. Each writer reports to it.
 #[derive(Clone, Default, Debug)]
-pub struct UnwrittenDocuments(Arc<Mutex<BTreeMap<KeptDocument, UnwrittenDocument>>>);
+pub struct UnwrittenDocuments(Arc<Mutex<DocumentStates>>);
+
+#[derive(Default, Debug)]
+struct DocumentStates {
+    known: BTreeSet<&'static str>,
+    unwritten: BTreeMap<&'static str, UnwrittenDocument>,
+}
 
 impl UnwrittenDocuments {
     /// Notes whether the disk has the newest content of a document. The log has the first failure, and its end.
-    pub fn note(&self, document: KeptDocument, file: &Path, written: &io::Result<()>) {
-        let mut unwritten = lock(&self.0);
+    pub fn note(&self, document: impl Into<&'static str>, file: &Path, written: &io::Result<()>) {
+        let document = document.into();
+        let unwritten = &mut lock(&self.0).unwritten;
         match written {
             Ok(()) => {
                 if unwritten.remove(&document).is_some() {
@@ -111,7 +124,18 @@ impl UnwrittenDocuments {
 
     /// The documents by name.
     pub fn list(&self) -> Vec<UnwrittenDocument> {
-        lock(&self.0).values().cloned().collect()
+        lock(&self.0).unwritten.values().cloned().collect()
+    }
+
+    /// Names a document that may be reported.
+    pub fn register(&self, document: &'static str) {
+        lock(&self.0).known.insert(document);
+    }
+
+    /// The names of all documents.
+    pub fn documents(&self) -> BTreeSet<&'static str> {
+        let own = KeptDocument::ALL.iter().map(|document| document.name());
+        lock(&self.0).known.iter().copied().chain(own).collect()
     }
 }
 
@@ -132,7 +156,7 @@ mod tests {
         note(KeptDocument::History, Ok(()));
         note(KeptDocument::Alerts, Ok(()));
         let [failure] = &unwritten.list()[..] else { panic!("one") };
-        assert_eq!((failure.document, failure.since), (KeptDocument::Policies, since));
+        assert_eq!((failure.document, failure.since), ("policies", since));
         let text =
             "policies not on the disk: /cache/a.json: disk failed; a restart would forget changes";
         assert_eq!(failure.to_string(), text);

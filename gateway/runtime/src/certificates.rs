@@ -165,10 +165,10 @@ impl ClientCertificates {
     /// Writes the certificates again that could not be written.
     fn keep_unwritten(&self) {
         for unwritten in self.unwritten.list() {
-            match unwritten.document {
-                KeptDocument::DtlsCertificate => self.keep_dtls(),
-                KeptDocument::WebTransportCertificates => self.keep_webtransport(),
-                _ => {}
+            if unwritten.document == KeptDocument::DtlsCertificate.name() {
+                self.keep_dtls();
+            } else if unwritten.document == KeptDocument::WebTransportCertificates.name() {
+                self.keep_webtransport();
             }
         }
     }

@@ -29,6 +29,7 @@ use evenkeel_dataplane::handshakes::{HandshakeParts, HandshakeWorker};
 use evenkeel_dataplane::worker::{self, PacketWorker, WorkerStats};
 use evenkeel_dataplane::{SendLease, Waker, quic};
 use evenkeel_drivers::{DriverTable, Drivers, Fencing, group_number};
+use evenkeel_kept::StoreThread;
 use evenkeel_media::srtp::IndexGrant;
 use evenkeel_model::SessionId;
 use evenkeel_policies::{Foundry, PolicyRecorder, PolicyRecords};
@@ -77,6 +78,7 @@ pub struct RunningGateway {
     workers: Vec<Vital>,
     quic_thread: Option<quic::QuicThread>,
     certificates: ClientCertificates,
+    kept: StoreThread,
     coming: Coming,
     /// Compiles the gateway's policies.
     pub foundry: Foundry,
@@ -190,6 +192,8 @@ impl RunningGateway {
             }
             Some(_) | None => Ok(()),
         };
+        // Writes the last documents of control.
+        drop(self.kept);
         control.and(workers).and(endpoint)
     }
 }
@@ -386,7 +390,12 @@ fn assemble(
     };
     let open = |folder| handle.used_tokens.open(folder, socket, unwritten.clone());
     handle.idempotency_keys.restore_used(folder.map(open).unwrap_or_default());
-    let operations = OperationLog::open(folder, socket, suspended).reporting_to(&unwritten);
+    let mut operations = OperationLog::of(&handle.kept);
+    let kept = handle.kept.open(folder, socket, &unwritten)?;
+    // Another process has the documents.
+    if !suspended {
+        operations.resume();
+    }
     let history = HistoryWriter::start(folder, socket, name(settings), left, unwritten)?;
     let operations = operations.telling(handle.log_filter.clone());
     let parts = evenkeel_control::ControlParts {
@@ -406,6 +415,7 @@ fn assemble(
         events: handle.events.clone(),
         history,
         operations,
+        kept: handle.kept.clone(),
         names: handle.names(),
         idempotency_keys: Arc::clone(&handle.idempotency_keys),
         is_replaced: Arc::clone(&handle.is_replaced),
@@ -432,6 +442,7 @@ fn assemble(
         workers,
         quic_thread,
         certificates,
+        kept,
         coming: Coming::default(),
         foundry,
     };

@@ -16,7 +16,9 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
         Ok(())
     };
     let (handle, _) = Handle::new(Arc::default(), Arc::default());
+    let kept = handle.kept.open(None, Path::new("admin.sock"), &handle.unwritten).unwrap();
     RunningGateway {
+        kept,
         told: handle.events(),
         handle,
         duplicates: Vec::new(),

@@ -9,7 +9,6 @@ use evenkeel_control::{ControlError, Handle, LossLevels, StatusReport, WorstLoss
 use evenkeel_core::{NodeStanding, SessionStanding, SloStanding, SloWindow};
 use evenkeel_group::{Group, GroupOwnership, GroupRole, GroupStatus};
 use evenkeel_model::{Arm, Measures, Metric, NodeId, Op, PathSegment, RepairKind, SessionId};
-use evenkeel_process::documents::KeptDocument;
 use evenkeel_runtime::RunningGateway;
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level};
 use evenkeel_telemetry::{Instruments, NodeLevel, NodeLoad, PolicyRevision};
@@ -126,10 +125,11 @@ impl CounterFollower {
             let left = seconds_left(*end, SystemTime::now());
             self.instruments.level(Level::CredentialExpiry, left, &labels);
         }
+        self.handle.kept.report_slow_disk();
         let unwritten = self.handle.unwritten.list();
-        for document in KeptDocument::ALL {
-            let is_unwritten = unwritten.iter().any(|it| it.document == *document);
-            let labels = [(Attribute::Document, document.name())];
+        for document in self.handle.unwritten.documents() {
+            let is_unwritten = unwritten.iter().any(|it| it.document == document);
+            let labels = [(Attribute::Document, document)];
             self.instruments.level(Level::DocumentUnwritten, f64::from(is_unwritten), &labels);
         }
         for (reason, refused) in self.handle.tokens_refused.by_reason() {

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 
 use evenkeel_config::Url;
 use evenkeel_control::{AlertsRecord, ControlRequest, NodeNames};
+use evenkeel_kept::Store;
 use evenkeel_telemetry::Telemetry;
 use evenkeel_telemetry::registry::Level;
 use evenkeel_testkit::http::{http_answer, http_server};
@@ -16,12 +17,12 @@ fn control(settings: &GatewayConfig) -> Handle {
     let names = Arc::new(NodeNames::of(&settings.core()));
     let (handle, mut requests) = Handle::new(names, Arc::default());
     std::thread::spawn(move || {
-        let mut kept = AlertsRecord::default();
+        let kept = Store::default().documents::<AlertsRecord>();
         while let Some(request) = requests.blocking_recv() {
             match request {
-                ControlRequest::KeptAlerts(reply) => _ = reply.send(kept.clone()),
+                ControlRequest::KeptAlerts(reply) => _ = reply.send(kept.row("")),
                 ControlRequest::KeepAlerts(alerts, reply) => {
-                    kept = alerts;
+                    kept.put_encoded(alerts);
                     let (done, written) = oneshot::channel();
                     let _ = (done.send(Ok(())), reply.send(written));
                 }
@@ -115,7 +116,7 @@ async fn standby_sends_alerts_about_itself_without_a_record() {
     assert_eq!(sender.posts.len(), 1);
     let not_kept = AcknowledgeError::NotWritten("this gateway does not own its group".into());
     assert_eq!(answer.await.unwrap(), Err(not_kept));
-    assert_eq!(sender.control.kept_alerts().await, Ok(AlertsRecord::default()));
+    assert_eq!(sender.control.kept_alerts().await, Ok(None));
 }
 
 #[tokio::test]
@@ -141,7 +142,7 @@ async fn alerts_are_kept_before_they_are_posted() {
     let control = std::mem::replace(&mut sender.control, ended);
     sender.send().await.unwrap_err();
     assert!(sender.posts.is_empty(), "another process may send them");
-    assert_eq!(control.kept_alerts().await, Ok(AlertsRecord::default()));
+    assert_eq!(control.kept_alerts().await, Ok(None));
 }
 
 #[tokio::test]
@@ -153,7 +154,7 @@ async fn acknowledgement_is_answered_once_it_is_kept() {
     answer.try_recv().unwrap_err();
     sender.keep().await.unwrap();
     assert_eq!(answer.await.unwrap(), Ok(()));
-    let kept = sender.control.kept_alerts().await.unwrap();
+    let kept = sender.control.kept_alerts().await.unwrap().unwrap().decode().unwrap();
     assert!(kept.alerts[0].acknowledged.is_some());
 }
 

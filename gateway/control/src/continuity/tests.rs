@@ -12,7 +12,13 @@ type SuspensionAnswer = oneshot::Receiver<Result<Suspended, NotSuspended>>;
 
 fn continuity() -> Continuity {
     let (lease, grant) = (SendLease::forever(), IndexGrant::new(0, Instant::now()));
-    Continuity::new(Arc::default(), Arc::new(lease), Arc::new(grant), Arc::default())
+    Continuity::new(
+        Arc::default(),
+        Arc::new(lease),
+        Arc::new(grant),
+        Store::default(),
+        Arc::default(),
+    )
 }
 
 fn begin(

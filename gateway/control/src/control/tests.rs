@@ -65,6 +65,7 @@ fn control_with(
         events,
         history: history.unwrap(),
         operations: OperationLog::default(),
+        kept: Store::default(),
         names: Arc::default(),
         idempotency_keys: Arc::default(),
         is_replaced: Arc::default(),

@@ -1,14 +1,47 @@
 use std::sync::mpsc;
 
+use evenkeel_kept::{Follower, KeptPart, StoreThread};
 use evenkeel_model::ClientLabel;
+use evenkeel_process::documents::UnwrittenDocuments;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
 
 const WITHIN: Duration = Duration::from_secs(20);
 
-fn open(folder: &TempDir) -> OperationLog {
-    OperationLog::open(Some(folder.path()), Path::new("/admin.sock"), false)
+/// The documents of a process, with the thread that writes them.
+struct Process {
+    log: OperationLog,
+    unwritten: UnwrittenDocuments,
+    _thread: StoreThread,
+}
+
+impl Process {
+    /// A process that does not own the documents yet.
+    fn following(folder: Option<&Path>) -> Process {
+        let (store, unwritten) = (Store::default(), UnwrittenDocuments::default());
+        let log = OperationLog::of(&store);
+        let _thread = store.open(folder, Path::new("/admin.sock"), &unwritten).unwrap();
+        Process { log, unwritten, _thread }
+    }
+
+    /// Copies all documents of another process, as the standby of a group does.
+    fn copy(&mut self, of: &Process) {
+        let part = of.log.kept.store().next_part(&mut Follower::default(), usize::MAX);
+        self.log.kept.store().add_part(part.unwrap());
+        self.log.read();
+    }
+}
+
+fn open(folder: &TempDir) -> Process {
+    let mut process = Process::following(Some(folder.path()));
+    process.log.resume();
+    process
+}
+
+/// The operations that a process that starts now reads.
+fn kept(folder: &TempDir) -> Vec<Operation> {
+    open(folder).log.operations.0
 }
 
 fn drain(node: &str, draining: bool) -> Operation {
@@ -20,10 +53,10 @@ fn drain_region(draining: bool) -> Operation {
     Operation::Drain { place, draining, within }
 }
 
-fn keep(log: &mut OperationLog, operations: impl IntoIterator<Item = Operation>) {
+fn keep(process: &mut Process, operations: impl IntoIterator<Item = Operation>) {
     for operation in operations {
         let (done, written) = mpsc::channel();
-        log.keep([operation], move |written| done.send(written).unwrap());
+        process.log.keep([operation], move |written| done.send(written).unwrap());
         written.recv_timeout(WITHIN).unwrap().unwrap();
     }
 }
@@ -34,12 +67,12 @@ fn operations_in_force_are_read_by_the_next_process() {
     let mut log = open(&folder);
     keep(&mut log, [drain("a", true), Operation::Eject("b".into()), drain_region(true)]);
     let in_force = [drain("a", true), Operation::Eject("b".into()), drain_region(true)];
-    assert_eq!(open(&folder).operations().0, in_force);
+    assert_eq!(kept(&folder), in_force);
     keep(&mut log, [drain("a", false), Operation::Return("b".into())]);
     let in_force = [drain_region(true), drain("a", false)];
-    assert_eq!(open(&folder).operations().0, in_force, "the node may be in that region");
+    assert_eq!(kept(&folder), in_force, "the node may be in that region");
     keep(&mut log, [drain_region(false), drain("a", false)]);
-    assert_eq!(open(&folder).operations().0, []);
+    assert_eq!(kept(&folder), []);
 }
 
 #[test]
@@ -48,28 +81,34 @@ fn log_filter_outlives_the_process_until_it_is_reset() {
     let filter = |text: &str| Operation::LogFilter(Some(text.into()));
     let mut log = open(&folder);
     keep(&mut log, [filter("debug"), drain("a", true), filter("warn")]);
-    assert_eq!(open(&folder).operations().0, [drain("a", true), filter("warn")]);
+    assert_eq!(kept(&folder), [drain("a", true), filter("warn")]);
     let told = LogFilterSender::default();
-    let mut next = open(&folder).telling(told.clone());
+    let mut next = open(&folder);
+    next.log = next.log.telling(told.clone());
     assert_eq!(told.borrow().as_deref(), Some("warn"));
-    next.replace(Operations(vec![filter("info")]));
+    let of_owner = KeptPart::of_document(ONE, &Operations(vec![filter("info")]));
+    next.log.kept.store().add_part(of_owner);
+    next.log.read();
     assert_eq!(told.borrow().as_deref(), Some("info"), "that of the group's owner");
     keep(&mut next, [Operation::LogFilter(None)]);
-    assert_eq!((told.borrow().as_deref(), open(&folder).file.value.0), (None, vec![]));
+    assert_eq!((told.borrow().as_deref(), kept(&folder)), (None, vec![]));
 }
 
 #[test]
 fn operation_that_cannot_be_written_is_an_error() {
     let folder = tempdir().unwrap();
-    let mut log = open(&folder);
-    let path = log.file.path.clone().unwrap();
-    std::fs::create_dir_all(path.join("in the way")).unwrap();
+    let in_the_way = folder.path().join("kept");
+    std::fs::write(&in_the_way, "a file").unwrap();
+    let mut process = open(&folder);
     let (done, written) = mpsc::channel();
-    log.keep([drain("a", true)], move |written| done.send(written).unwrap());
+    process.log.keep([drain("a", true)], move |written| done.send(written).unwrap());
     written.recv_timeout(WITHIN).unwrap().unwrap_err();
-    std::fs::remove_dir_all(&path).unwrap();
-    keep(&mut log, [Operation::Eject("b".into())]);
-    assert_eq!(open(&folder).operations().0, [drain("a", true), Operation::Eject("b".into())]);
+    let failing: Vec<_> = process.unwritten.list().iter().map(|it| it.document).collect();
+    assert_eq!(failing, ["operations"]);
+    std::fs::remove_file(&in_the_way).unwrap();
+    keep(&mut process, [Operation::Eject("b".into())]);
+    assert!(process.unwritten.list().is_empty());
+    assert_eq!(kept(&folder), [drain("a", true), Operation::Eject("b".into())]);
 }
 
 #[test]
@@ -96,11 +135,11 @@ fn failback_of_all_regions_replaces_that_of_one() {
     let west = Operation::Failback(Some("west".into()), Failback::Forbid);
     let all = Operation::Failback(None, Failback::Force);
     keep(&mut open(&folder), [west.clone(), all.clone()]);
-    assert_eq!(open(&folder).operations().0, std::slice::from_ref(&all));
+    assert_eq!(kept(&folder), std::slice::from_ref(&all));
     keep(&mut open(&folder), [west.clone()]);
-    assert_eq!(open(&folder).operations().0, [all, west]);
+    assert_eq!(kept(&folder), [all, west]);
     keep(&mut open(&folder), [Operation::Failback(None, Failback::Auto)]);
-    assert_eq!(open(&folder).operations().0, []);
+    assert_eq!(kept(&folder), []);
 }
 
 #[test]
@@ -116,22 +155,71 @@ fn held_breakers_outlive_the_process() {
         [clients(BreakerMode::Open), region(BreakerMode::Closed), zone(BreakerMode::Open)];
     keep(&mut open(&folder), [region(BreakerMode::Open)]);
     keep(&mut open(&folder), in_force.clone());
-    assert_eq!(open(&folder).operations().0, in_force);
+    assert_eq!(kept(&folder), in_force);
     let auto = BreakerMode::Auto;
     keep(&mut open(&folder), [clients(auto), region(auto), zone(auto)]);
-    assert_eq!(open(&folder).operations().0, []);
+    assert_eq!(kept(&folder), []);
 }
 
 #[test]
 fn next_process_of_an_upgrade_repeats_nothing() {
     let folder = tempdir().unwrap();
-    let mut next = OperationLog::open(Some(folder.path()), Path::new("/admin.sock"), true);
-    assert_eq!(next.operations().0, []);
+    let mut old = open(&folder);
+    let mut next = Process::following(Some(folder.path()));
+    assert_eq!(next.log.operations.0, []);
     // The process that serves is asked during the upgrade.
-    keep(&mut open(&folder), [drain("a", true)]);
-    next.resume();
+    keep(&mut old, [drain("a", true)]);
+    next.copy(&old);
+    assert!(!next.log.resume(), "its nodes are as the operations left them");
     keep(&mut next, [Operation::Eject("b".into())]);
-    assert_eq!(open(&folder).operations().0, [drain("a", true), Operation::Eject("b".into())]);
+    drop(old);
+    assert_eq!(kept(&folder), [drain("a", true), Operation::Eject("b".into())]);
+}
+
+#[test]
+fn files_of_earlier_versions_are_read_once() {
+    let folder = tempdir().unwrap();
+    let name = evenkeel_process::file::name_of(Path::new("/admin.sock"));
+    let write = |document: &str, text: &str| {
+        let file = folder.path().join(document).join(format!("{name}.json"));
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    // As version 0.1.0 at a3d43ed3 wrote them.
+    let operations =
+        r#"[{"drain":{"place":{"node":"a"},"draining":true,"within":null}},{"eject":"b"}]"#;
+    let alerts =
+        r#"{"alerts":[],"notices":[{"receiver":"ops","alert":"EvenkeelNodeDown","at_us":7}]}"#;
+    let files = [
+        write("operations", operations),
+        write("alerts", alerts),
+        write("started-nodes", r#"["a"]"#),
+    ];
+    let mut process = open(&folder);
+    let in_force = [drain("a", true), Operation::Eject("b".into())];
+    assert_eq!(process.log.operations.0, in_force);
+    assert_eq!(process.log.started_nodes(), BTreeSet::from(["a".into()]));
+    assert_eq!(process.log.alerts().unwrap().decode().unwrap().notices[0].at_us, 7);
+    keep(&mut process, [Operation::Return("b".into())]);
+    drop(process);
+    assert!(files.iter().all(|file| !file.exists() && file.with_extension("json.moved").exists()));
+    assert_eq!(kept(&folder), [drain("a", true)], "those of the file are older");
+}
+
+#[test]
+fn damaged_file_of_an_earlier_version_is_replaced() {
+    let folder = tempdir().unwrap();
+    let name = evenkeel_process::file::name_of(Path::new("/admin.sock"));
+    let file = folder.path().join("operations").join(format!("{name}.json"));
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "[{\"drain\":").unwrap();
+    let mut process = open(&folder);
+    assert_eq!(process.log.operations.0, []);
+    keep(&mut process, [drain("b", true)]);
+    assert_eq!(kept(&folder), [drain("b", true)]);
+    drop(process);
+    assert!(!file.exists());
 }
 
 #[test]
@@ -161,90 +249,53 @@ fn operations_travel_with_records() {
 }
 
 #[test]
-fn damaged_file_is_replaced() {
-    let folder = tempdir().unwrap();
-    keep(&mut open(&folder), [drain("a", true)]);
-    let path = open(&folder).file.path.unwrap();
-    std::fs::write(&path, "[{\"drain\":").unwrap();
-    let mut log = open(&folder);
-    assert_eq!(log.operations().0, []);
-    keep(&mut log, [drain("b", true)]);
-    assert_eq!(open(&folder).operations().0, [drain("b", true)]);
-}
-
-#[test]
 fn without_a_folder_operations_are_answered() {
-    let mut log = OperationLog::open(None, Path::new("/admin.sock"), false);
-    keep(&mut log, [drain("a", true)]);
+    keep(&mut Process::following(None), [drain("a", true)]);
 }
 
 #[test]
 fn undrained_region_undrains_its_nodes_again() {
     let folder = tempdir().unwrap();
     keep(&mut open(&folder), [drain("a", true), drain_region(false)]);
-    assert_eq!(open(&folder).operations().0, [drain("a", true), drain_region(false)]);
+    assert_eq!(kept(&folder), [drain("a", true), drain_region(false)]);
     keep(&mut open(&folder), [drain("a", false), drain_region(false)]);
-    assert_eq!(open(&folder).operations().0, []);
+    assert_eq!(kept(&folder), []);
 }
 
 #[test]
 fn operations_of_the_owner_replace_those_of_the_standby() {
-    let folder = tempdir().unwrap();
+    let [folder, of_owner] = [tempdir().unwrap(), tempdir().unwrap()];
     keep(&mut open(&folder), [drain("a", true)]);
-    let mut standby = OperationLog::open(Some(folder.path()), Path::new("/admin.sock"), true);
-    let mut of_owner = Operations::default();
-    of_owner.add(drain("b", true));
-    standby.replace(of_owner.clone());
-    assert!(!standby.resume(), "its own file is not read");
+    let mut owner = open(&of_owner);
+    keep(&mut owner, [drain("b", true)]);
+    let mut standby = Process::following(Some(folder.path()));
+    standby.copy(&owner);
+    assert!(!standby.log.resume(), "its own disk does not count");
     keep(&mut standby, [Operation::Eject("c".into())]);
-    assert_eq!(open(&folder).operations().0, [drain("b", true), Operation::Eject("c".into())]);
+    assert_eq!(kept(&folder), [drain("b", true), Operation::Eject("c".into())]);
 }
 
 #[test]
 fn started_nodes_are_read_by_the_next_process() {
     let folder = tempdir().unwrap();
     let nodes = |names: &[&str]| names.iter().map(|name| Box::from(*name)).collect();
-    let written = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
-    let mut log = open(&folder);
-    let path = log.started_nodes.path.clone().unwrap();
-    log.keep_started_nodes(nodes(&["a", "b"]));
-    while !written(&path).contains('b') {
-        std::thread::yield_now();
-    }
-    assert_eq!(*open(&folder).started_nodes(), nodes(&["a", "b"]));
-    // A standby that takes over has none, by the record of its owner.
-    let mut standby = OperationLog::open(Some(folder.path()), Path::new("/admin.sock"), true);
-    standby.resume();
-    standby.keep_started_nodes(BTreeSet::new());
-    while written(&path).contains('b') {
-        std::thread::yield_now();
-    }
-    assert_eq!(*open(&folder).started_nodes(), BTreeSet::new());
+    let mut process = open(&folder);
+    process.log.keep_started_nodes(nodes(&["a", "b"]));
+    // The thread writes it before it ends.
+    drop(process);
+    assert_eq!(open(&folder).log.started_nodes(), nodes(&["a", "b"]));
+    let mut next = open(&folder);
+    next.log.keep_started_nodes(BTreeSet::new());
+    drop(next);
+    assert_eq!(open(&folder).log.started_nodes(), BTreeSet::new());
 }
 
 #[test]
-fn member_without_a_record_reads_its_file() {
+fn member_without_a_record_reads_its_disk() {
     let folder = tempdir().unwrap();
     keep(&mut open(&folder), [drain("a", true)]);
-    let mut member = OperationLog::open(Some(folder.path()), Path::new("/admin.sock"), true);
-    assert!(member.resume());
-    assert!(!member.resume(), "once");
-    assert_eq!(member.operations().0, [drain("a", true)]);
-}
-
-#[test]
-fn unwritten_operations_are_reported_until_written() {
-    let folder = tempdir().unwrap();
-    let unwritten = UnwrittenDocuments::default();
-    let mut log = open(&folder).reporting_to(&unwritten);
-    std::fs::write(folder.path().join("operations"), "a file").unwrap();
-    let (done, written) = mpsc::channel();
-    log.keep([drain("a", true)], move |written| done.send(written).unwrap());
-    written.recv_timeout(WITHIN).unwrap().unwrap_err();
-    let failing: Vec<_> = unwritten.list().iter().map(|it| it.document).collect();
-    assert_eq!(failing, [KeptDocument::Operations]);
-    std::fs::remove_file(folder.path().join("operations")).unwrap();
-    keep(&mut log, [drain("b", true)]);
-    assert!(unwritten.list().is_empty());
-    assert_eq!(open(&folder).operations().0, [drain("a", true), drain("b", true)]);
+    let mut member = Process::following(Some(folder.path()));
+    assert!(member.log.resume());
+    assert!(!member.log.resume(), "once");
+    assert_eq!(member.log.operations.0, [drain("a", true)]);
 }

@@ -1,4 +1,5 @@
 use evenkeel_drivers::{DriversRecord, DriversReplica};
+use evenkeel_kept::KeptPart;
 use evenkeel_model::{
     AdmitOnFault, Affinity, BreakerMode, CapBounds, ClientGroup, ClientLabel, DegradeOnFault,
     FailureScope, RedundancyMode, Scenario, ServiceObjective, SessionId,
@@ -179,19 +180,25 @@ fn replica_gives_changed_decisions_once() {
     let mut operations = Operations::default();
     operations.add(crate::Operation::Eject("a".into()));
     let mut replica = Replica::new();
-    let changed = RecordBatch {
+    let earlier = RecordBatch {
         operations: Some(operations.clone()),
         alerts: Some(alerts()),
         ..fixture("v2")
     };
+    let part = KeptPart::of_document("", &operations);
+    let changed = RecordBatch { kept: Some(part), ..fixture("v2") };
     let changed = RecordBatch::decode(&changed.encode(), None).unwrap();
     let number = changed.number;
     replica.apply(changed).unwrap();
     let unchanged = RecordBatch { number: number + 1, ..fixture("v2") };
     replica.apply(unchanged).unwrap();
-    assert_eq!(replica.take_operations(), Some(operations));
-    assert_eq!(replica.take_operations(), None);
-    assert_eq!((replica.take_alerts(), replica.take_alerts()), (Some(alerts()), None));
+    let kept: [KeptPart; 1] = replica.take_kept().try_into().unwrap();
+    assert_eq!(kept[0].document(""), Some(operations.clone()));
+    assert!(replica.take_kept().is_empty());
+    // An owner of an earlier version sends them apart.
+    replica.apply(RecordBatch { number: 1, ..earlier }).unwrap();
+    let kept: [KeptPart; 2] = replica.take_kept().try_into().unwrap();
+    assert_eq!((kept[0].document(""), kept[1].document("")), (Some(operations), Some(alerts())));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::task::{Context, Wake, Waker};
 
 use crossbeam_channel::bounded;
 use evenkeel_control::{AlertsRecord, Continuation, EventRecord, NoticeRecord};
+use evenkeel_kept::Encoded;
 use evenkeel_model::CloseReason;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -181,24 +182,25 @@ async fn alerts_that_were_kept_follow() {
     let (first, second) = world.gateways().await;
     let mut follower = Follower::of(&first, false).await;
     follower.follow(Duration::ZERO).await;
-    follower.replica.take_alerts().expect("a new follower gets them");
+    assert!(!follower.replica.take_kept().is_empty(), "a new follower gets all documents");
     let (receiver, alert) = ("ops".into(), "EvenkeelNodeDown".into());
     let notices = vec![NoticeRecord { receiver, alert, at_us: 7 }];
     let alerts = AlertsRecord { notices, ..AlertsRecord::default() };
-    let written = first.handle.keep_alerts(alerts.clone()).await.unwrap();
-    assert_eq!(first.handle.kept_alerts().await.as_ref(), Ok(&alerts));
+    let written = first.handle.keep_alerts(Encoded::new("", &alerts)).await.unwrap();
+    let kept = first.handle.kept_alerts().await.unwrap().unwrap();
+    assert_eq!(kept.decode().as_ref(), Ok(&alerts));
     let last = first.handle.records_sent().await.unwrap().unwrap();
     while follower.replica.number() < last.number {
         let batch = tokio::time::timeout(TIMEOUT, follower.batches.recv()).await.unwrap().unwrap();
         follower.take(&batch);
     }
-    assert_eq!(follower.replica.take_alerts(), Some(alerts));
+    let kept = follower.replica.take_kept();
+    assert_eq!(kept.iter().find_map(|part| part.document("")), Some(alerts));
     written.await.unwrap().unwrap();
 
     first.handle.suspend().await.unwrap().guard.stay();
-    let handle = first.handle.clone();
-    let held =
-        tokio::spawn(async move { handle.keep_alerts(AlertsRecord::default()).await.map(drop) });
+    let (handle, none) = (first.handle.clone(), Encoded::new("", &AlertsRecord::default()));
+    let held = tokio::spawn(async move { handle.keep_alerts(none).await.map(drop) });
     tokio::task::yield_now().await;
     wait_until(async || first.handle.requests.capacity() == first.handle.requests.max_capacity())
         .await;

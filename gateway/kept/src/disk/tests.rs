@@ -1,0 +1,110 @@
+use tempfile::tempdir;
+
+use super::*;
+use crate::document::{FollowerCopy, Kind};
+use crate::table::Table;
+
+const KIND: Kind =
+    Kind { name: "note", version: 1, rows_max: 10_000, copy: FollowerCopy::Replaces };
+
+fn table(rows: usize) -> Table {
+    let mut table = Table::default();
+    for number in 0..rows {
+        table.put(KIND, &number.to_string().into(), Some("x".repeat(1_000).into()), 7);
+    }
+    table
+}
+
+#[test]
+fn full_disk_takes_none_of_a_batch() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a.sqlite");
+    let (mut disk, rows) = Disk::open(&path).unwrap();
+    assert!(rows.is_empty());
+    disk.connection.pragma_update_and_check(None, "max_page_count", 15, |_| Ok(())).unwrap();
+    let table = table(100);
+    let error = disk.write(&table.batch(usize::MAX)).unwrap_err();
+    assert_eq!(error.to_string(), "database or disk is full");
+    assert_eq!(disk.rows().unwrap().len(), 0);
+    disk.connection.pragma_update_and_check(None, "max_page_count", 3_000, |_| Ok(())).unwrap();
+    disk.write(&table.batch(usize::MAX)).unwrap();
+    drop(disk);
+    assert_eq!(Disk::open(&path).unwrap().1.len(), 100);
+}
+
+#[test]
+fn rows_are_in_the_order_of_their_changes() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a.sqlite");
+    let mut table = table(3);
+    table.put(KIND, &"0".into(), Some("again".into()), 8);
+    table.put(KIND, &"1".into(), None, 9);
+    Disk::open(&path).unwrap().0.write(&table.batch(usize::MAX)).unwrap();
+    let rows = Disk::open(&path).unwrap().1;
+    let rows: Vec<_> =
+        rows.iter().map(|row| (&*row.key, row.change, row.at_us, row.value.is_some())).collect();
+    assert_eq!(rows, [("2", 3, 7, true), ("0", 4, 8, true), ("1", 5, 9, false)]);
+}
+
+#[test]
+fn only_this_user_may_read() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("kept").join("a.sqlite");
+    let (mut disk, _) = Disk::open(&path).unwrap();
+    disk.write(&table(1).batch(usize::MAX)).unwrap();
+    for ending in ["", "-wal", "-shm"] {
+        let file = folder.path().join("kept").join(format!("a.sqlite{ending}"));
+        assert_eq!(fs::metadata(file).unwrap().mode() & 0o777, 0o600, "{ending}");
+    }
+    assert_eq!(fs::metadata(folder.path().join("kept")).unwrap().mode() & 0o777, 0o700);
+    drop(disk);
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    drop(Disk::open(&path).unwrap());
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn newer_database_is_refused_with_both_versions() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a.sqlite");
+    Disk::open(&path).unwrap().0.connection.pragma_update(None, "user_version", 2).unwrap();
+    let error = Disk::open(&path).unwrap_err();
+    assert_eq!(error.to_string(), "it has version 2, this gateway reads version 1");
+    assert!(path.exists());
+}
+
+#[test]
+fn file_that_is_no_database_is_moved_aside() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a.sqlite");
+    fs::write(&path, "no database".repeat(100)).unwrap();
+    assert!(Disk::open(&path).unwrap().1.is_empty());
+    let aside = folder.path().join("a.sqlite.damaged");
+    assert!(fs::read_to_string(aside).unwrap().starts_with("no database"));
+    // A folder is no damaged database.
+    let folder = folder.path().join("folder.sqlite");
+    fs::create_dir(&folder).unwrap();
+    assert_eq!(Disk::open(&folder).unwrap_err().to_string(), "it is not a regular file");
+}
+
+#[test]
+fn operators_read_names_times_and_json() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a.sqlite");
+    let mut table = Table::default();
+    table.put(KIND, &"b".into(), Some(r#"{"by":"ops"}"#.into()), 1_700_000_000_250_000);
+    table.put(KIND, &"a".into(), Some("{}".into()), 1);
+    table.put(KIND, &"a".into(), None, 2);
+    let (mut disk, _) = Disk::open(&path).unwrap();
+    disk.write(&table.batch(usize::MAX)).unwrap();
+    let reader = Connection::open(&path).unwrap();
+    let columns = "SELECT kind || ' ' || key || ' ' || at || ' ' || (value ->> 'by') FROM kept";
+    let rows: Vec<String> = reader
+        .prepare(columns)
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    assert_eq!(rows, ["note b 2023-11-14T22:13:20.250Z ops"]);
+}

@@ -1,0 +1,71 @@
+//! The exchange with a follower: the standby of a group, or the process that replaces this one.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::document::{Document, decode};
+
+/// The rows that a follower has.
+#[derive(Clone, Default, Debug)]
+pub struct Follower {
+    /// The table of which it has rows.
+    pub(crate) generation: u64,
+    /// It has the rows up to this change.
+    pub(crate) change: u64,
+    /// It has had all rows.
+    pub(crate) is_whole: bool,
+}
+
+impl Follower {
+    /// It has had all rows, and gets changes only.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+}
+
+/// The next rows for a follower.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeptPart {
+    /// Earlier parts are void: all rows follow.
+    pub(crate) first: bool,
+    /// The rows up to this part are all rows.
+    pub(crate) whole: bool,
+    /// In the order of their changes.
+    pub(crate) rows: Vec<KeptRow>,
+}
+
+/// A row in a part.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeptRow {
+    pub(crate) kind: Box<str>,
+    pub(crate) key: Arc<str>,
+    pub(crate) change: u64,
+    pub(crate) at_us: u64,
+    pub(crate) version: u32,
+    /// `None`: it was removed.
+    pub(crate) value: Option<Arc<str>>,
+}
+
+impl KeptPart {
+    /// A row of an owner that sends no parts.
+    pub fn of_document<D: Document>(key: &str, document: &D) -> KeptPart {
+        let encoded = super::Encoded::new(key, document);
+        let row = KeptRow {
+            kind: D::KIND.name.into(),
+            key: encoded.key,
+            change: 0,
+            at_us: evenkeel_process::unix_us(std::time::SystemTime::now()),
+            version: D::KIND.version,
+            value: Some(encoded.value),
+        };
+        KeptPart { first: false, whole: false, rows: vec![row] }
+    }
+
+    /// The row of this kind with this key, if the part has it.
+    pub fn document<D: Document>(&self, key: &str) -> Option<D> {
+        let is_it = |row: &&KeptRow| *row.kind == *D::KIND.name && *row.key == *key;
+        let row = self.rows.iter().rfind(is_it)?;
+        decode(row.version, row.value.as_ref()?).ok()
+    }
+}

@@ -1,0 +1,22 @@
+//! Documents that outlive the process: one table in memory, and its followers.
+//!
+//! Each change of a row gets the next number. A follower has all rows up to a number, and gets those with later ones: the disk, the
+//! standby of a group, and the process that replaces this one. A row that changes twice meanwhile is sent once.
+//!
+//! A caller puts a row into the table and goes on. One thread with one connection writes the rows to an SQLite database, and
+//! acknowledges those that someone waits for. A disk that is full, slow or broken is reported, and delays nobody else.
+//!
+//! The database is in WAL mode with `synchronous = FULL`: a transaction is on the disk once it is acknowledged, also after a loss of
+//! power. `kill -9` or a loss of power lose the changes of the last [`GATHERED_FOR`], or those that a slow disk has not taken yet,
+//! and none of these was acknowledged. Rows without an acknowledgement are gathered, so that the disk is synchronized ten times a
+//! second at most.
+
+mod disk;
+mod document;
+mod exchange;
+mod store;
+mod table;
+
+pub use self::document::{Document, Encoded, FollowerCopy, Kind, NotDecoded, Row};
+pub use self::exchange::{Follower, KeptPart, KeptRow};
+pub use self::store::{Documents, GATHERED_FOR, Store, StoreThread};

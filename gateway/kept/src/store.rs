@@ -1,0 +1,544 @@
+//! The one owner of the table, and its thread.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use evenkeel_process::documents::{UnwrittenDocuments, WRITTEN_AGAIN_WITHIN};
+use evenkeel_process::{file, lock, unix_us};
+use serde_json::Value;
+
+use super::disk::{Disk, DiskError};
+use super::document::{Document, Encoded, Kind, Row};
+use super::exchange::{Follower, KeptPart};
+use super::table::{Batch, Table};
+
+/// Rows that nobody waits for are written together with those of this time.
+pub const GATHERED_FOR: Duration = Duration::from_millis(100);
+
+/// Rows of a transaction: some milliseconds of the disk, so that the next acknowledgement does not wait longer.
+const WRITTEN_TOGETHER: usize = 1_024;
+
+/// A disk that has not answered for this time is reported.
+const SLOW_AFTER: Duration = Duration::from_secs(2);
+
+/// Maximum size of a file of an earlier version, bytes: that of forecasts.
+const EARLIER_BYTES_MAX: u64 = 16 << 20;
+
+/// Called once a row is on the disk, or with the reason for which it is not.
+type Done = Box<dyn FnOnce(Result<(), Arc<str>>) + Send>;
+
+/// Reads the files of earlier versions.
+type EarlierKind =
+    (Kind, fn(&str) -> Vec<PathBuf>, fn(&[u8]) -> io::Result<Vec<(Box<str>, Value)>>);
+
+/// All documents of a gateway. Before [`Store::open`], and without a folder, they are in memory only.
+#[derive(Clone, Default)]
+pub struct Store(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Notified of changes of the state.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    table: Table,
+    earlier: Vec<EarlierKind>,
+    /// Callers that wait for changes up to these.
+    waiting: Vec<(u64, Done)>,
+    /// `None`: documents end with the process.
+    place: Option<Place>,
+    unwritten: UnwrittenDocuments,
+    /// The first change that is not being written.
+    changed_since: Option<Instant>,
+    writing_since: Option<Instant>,
+    /// This process owns the documents.
+    is_begun: bool,
+    /// The rows of the disk are in the table, or cannot be read.
+    is_looked: bool,
+    is_read: bool,
+    ends: bool,
+}
+
+/// The place of the database.
+#[derive(Clone, Debug)]
+struct Place {
+    cache: PathBuf,
+    /// The name of the gateway's files.
+    name: String,
+    path: PathBuf,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+/// The thread that writes. Dropping it waits until the disk has all rows, or has refused them.
+#[derive(Debug)]
+pub struct StoreThread {
+    store: Store,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for StoreThread {
+    fn drop(&mut self) {
+        self.store.lock().ends = true;
+        self.store.0.changed.notify_all();
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// The documents of a kind.
+pub struct Documents<D> {
+    store: Store,
+    kind: PhantomData<fn() -> D>,
+}
+
+impl<D> Clone for Documents<D> {
+    fn clone(&self) -> Documents<D> {
+        Documents { store: self.store.clone(), kind: PhantomData }
+    }
+}
+
+impl<D> fmt::Debug for Documents<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Documents").finish_non_exhaustive()
+    }
+}
+
+impl<D: Document> Documents<D> {
+    /// Puts a row.
+    pub fn put(&self, key: &str, value: &D) {
+        self.put_encoded(Encoded::new(key, value));
+    }
+
+    /// As [`Documents::put`].
+    pub fn put_encoded(&self, row: Encoded<D>) {
+        self.change(&row.key, Some(row.value), None);
+    }
+
+    /// Puts a row, and calls `done` once it is on the disk, or with the reason for which it is not. It is written later then. Without
+    /// a disk it is called at once.
+    pub fn put_and(
+        &self,
+        row: Encoded<D>,
+        done: impl FnOnce(Result<(), Arc<str>>) + Send + 'static,
+    ) {
+        self.change(&row.key, Some(row.value), Some(Box::new(done)));
+    }
+
+    /// Removes a row.
+    pub fn remove(&self, key: &str) {
+        self.change(&key.into(), None, None);
+    }
+
+    /// The row with this key.
+    pub fn row(&self, key: &str) -> Option<Row<D>> {
+        let state = self.store.lock();
+        let row = state.table.row(D::KIND.name, key)?;
+        let (at_us, version, value) = (row.at_us, row.version, row.value.clone()?);
+        Some(Row { key: key.into(), at_us, version, value, document: PhantomData })
+    }
+
+    /// The document with this key. One that cannot be read is reported.
+    pub fn get(&self, key: &str) -> Option<D> {
+        self.row(key).and_then(read)
+    }
+
+    /// All rows, in the order of their changes.
+    pub fn rows(&self) -> Vec<Row<D>> {
+        let state = self.store.lock();
+        let rows = state.table.rows(D::KIND.name).filter_map(|(key, row)| {
+            let (at_us, version, value) = (row.at_us, row.version, row.value.clone()?);
+            Some(Row { key: Arc::clone(key), at_us, version, value, document: PhantomData })
+        });
+        rows.collect()
+    }
+
+    /// All documents, in the order of their changes. Those that cannot be read are reported.
+    pub fn all(&self) -> Vec<D> {
+        self.rows().into_iter().filter_map(read).collect()
+    }
+
+    /// The store of these documents.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn change(&self, key: &Arc<str>, value: Option<Arc<str>>, done: Option<Done>) {
+        let mut state = self.store.lock();
+        let change = state.table.put(D::KIND, key, value, unix_us(SystemTime::now()));
+        let may_write = state.may_write();
+        let answered = match done {
+            Some(done) if state.place.is_some() => {
+                state.waiting.push((change, done));
+                None
+            }
+            done => done,
+        };
+        if may_write && !state.table.is_written() {
+            state.changed_since.get_or_insert_with(Instant::now);
+        }
+        drop(state);
+        self.store.0.changed.notify_all();
+        answered.into_iter().for_each(|done| done(Ok(())));
+    }
+}
+
+fn read<D: Document>(row: Row<D>) -> Option<D> {
+    row.decode().map_err(|error| {
+        tracing::warn!(document = D::KIND.name, key = %row.key, %error, "document cannot be read; continuing without");
+    }).ok()
+}
+
+impl Store {
+    /// The documents of a kind.
+    pub fn documents<D: Document>(&self) -> Documents<D> {
+        let mut state = self.lock();
+        state.table.register(D::KIND);
+        state.unwritten.register(D::KIND.name);
+        if !state.earlier.iter().any(|(kind, ..)| kind.name == D::KIND.name) {
+            state.earlier.push((D::KIND, D::earlier_files, D::read_earlier));
+        }
+        drop(state);
+        Documents { store: self.clone(), kind: PhantomData }
+    }
+
+    /// Keeps the documents in the database of the gateway with this API socket, from [`Store::begin`] on, or from the first whole copy
+    /// of another process's documents on.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn open(
+        &self,
+        cache: Option<&Path>,
+        socket: &Path,
+        unwritten: &UnwrittenDocuments,
+    ) -> io::Result<StoreThread> {
+        let name = file::name_of(socket);
+        let mut state = self.lock();
+        state.earlier.iter().for_each(|(kind, ..)| unwritten.register(kind.name));
+        state.unwritten = unwritten.clone();
+        state.place = cache.map(|cache| {
+            let path = cache.join("kept").join(format!("{name}.sqlite"));
+            Place { cache: cache.to_owned(), name, path }
+        });
+        let Some(place) = state.place.clone() else {
+            return Ok(StoreThread { store: self.clone(), thread: None });
+        };
+        drop(state);
+        let writer =
+            Writer { store: self.clone(), place, disk: None, tried: None, earlier: Vec::new() };
+        let thread = std::thread::Builder::new().name("kept".into()).spawn(move || writer.run())?;
+        Ok(StoreThread { store: self.clone(), thread: Some(thread) })
+    }
+
+    /// This process owns the documents from now on. Without a whole copy of those of another process it continues those of the disk;
+    /// it waits for them for this time. Returns true if it has read them now.
+    pub fn begin(&self, within: Duration) -> bool {
+        let mut state = self.lock();
+        let (was_read, is_copied) = (state.is_read, state.table.is_copied());
+        state.table.begin();
+        if std::mem::replace(&mut state.is_begun, true) || state.place.is_none() {
+            return false;
+        }
+        self.0.changed.notify_all();
+        let until = Instant::now() + within;
+        while !state.is_looked && !is_copied {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                tracing::warn!("the disk does not answer; starting without documents");
+                break;
+            }
+            let waited = self.0.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        !was_read && state.is_read && !is_copied
+    }
+
+    /// The next part of the documents for a follower; `None` if it has all rows.
+    pub fn next_part(&self, follower: &mut Follower, bytes_max: usize) -> Option<KeptPart> {
+        self.lock().table.next_part(follower, bytes_max)
+    }
+
+    /// The number of parts that bring a follower all rows.
+    pub fn parts_left(&self, follower: &Follower, bytes_max: usize) -> usize {
+        self.lock().table.parts_left(follower, bytes_max)
+    }
+
+    /// Returns whether there is a part for the follower.
+    pub fn has_part(&self, follower: &Follower) -> bool {
+        self.lock().table.has_news(follower)
+    }
+
+    /// Adds a part of the documents of another process, which this one follows.
+    pub fn add_part(&self, part: KeptPart) {
+        let mut state = self.lock();
+        state.table.add_part(part);
+        if state.may_write() {
+            state.changed_since.get_or_insert_with(Instant::now);
+        }
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// Reports a disk that has not answered for some time.
+    pub fn report_slow_disk(&self) {
+        let state = self.lock();
+        let since = state.writing_since.map(|since| since.elapsed());
+        if let (Some(since), Some(place)) =
+            (since.filter(|since| *since > SLOW_AFTER), &state.place)
+        {
+            let slow =
+                || io::Error::other(format!("the disk has not answered for {} s", since.as_secs()));
+            let kinds = kinds(&state.table.batch(usize::MAX));
+            kinds.iter().for_each(|kind| state.unwritten.note(*kind, &place.path, &Err(slow())));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A poisoned lock is usable: no panic is between two changes of the table.
+        lock(&self.0.state)
+    }
+}
+
+impl State {
+    /// Rows that came from another process are written once all are here.
+    fn may_write(&self) -> bool {
+        self.is_begun || self.table.is_copied()
+    }
+
+    fn take_waiting(&mut self, up_to: u64) -> Vec<Done> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let (over, left): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|(change, _)| *change <= up_to);
+        self.waiting = left;
+        over.into_iter().map(|(_, done)| done).collect()
+    }
+}
+
+fn kinds(batch: &Batch) -> Vec<&'static str> {
+    let mut kinds: Vec<_> = batch.rows.iter().map(|((kind, _), _)| *kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
+}
+
+/// The thread, with the one connection.
+struct Writer {
+    store: Store,
+    place: Place,
+    disk: Option<Disk>,
+    /// The time of the last attempt that failed.
+    tried: Option<Instant>,
+    /// Files of earlier versions of which the rows are in the table.
+    earlier: Vec<PathBuf>,
+}
+
+enum Turn {
+    Open,
+    Write(Batch),
+    End,
+}
+
+impl Writer {
+    fn run(mut self) {
+        loop {
+            match self.next_turn() {
+                Turn::Open => self.open(),
+                Turn::Write(batch) => self.write(&batch),
+                Turn::End => return self.end(),
+            }
+        }
+    }
+
+    /// Tries for the last time to write rows that the disk did not take.
+    fn end(&mut self) {
+        if self.tried.is_none() {
+            return;
+        }
+        if self.disk.is_none() {
+            self.open();
+        }
+        let batch = self.store.lock().table.batch(usize::MAX);
+        self.write(&batch);
+    }
+
+    fn next_turn(&self) -> Turn {
+        let mut state = self.store.lock();
+        loop {
+            let again = self.tried.map(|tried| {
+                (tried + WRITTEN_AGAIN_WITHIN).saturating_duration_since(Instant::now())
+            });
+            let gathered = state
+                .changed_since
+                .map(|since| (since + GATHERED_FOR).saturating_duration_since(Instant::now()));
+            let is_urgent = !state.waiting.is_empty();
+            let is_pending = state.may_write()
+                && (self.disk.is_none() || !state.table.is_written() || is_urgent);
+            let wait = match again {
+                _ if !is_pending => None,
+                Some(_) if state.ends => return Turn::End,
+                _ if is_urgent || state.ends => Some(Duration::ZERO),
+                Some(again) => Some(again),
+                None if self.disk.is_none() => Some(Duration::ZERO),
+                None => Some(gathered.unwrap_or_default()),
+            };
+            let changed = &self.store.0.changed;
+            state = match wait {
+                Some(wait) if wait.is_zero() => {
+                    if self.disk.is_none() {
+                        return Turn::Open;
+                    }
+                    state.changed_since = None;
+                    state.writing_since = Some(Instant::now());
+                    return Turn::Write(state.table.batch(WRITTEN_TOGETHER));
+                }
+                Some(wait) => {
+                    changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None if state.ends => return Turn::End,
+                None => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Opens the database, and adds its rows and those of files of earlier versions to the table.
+    fn open(&mut self) {
+        let opened = Disk::open(&self.place.path);
+        let earlier = if opened.is_ok() { self.read_earlier() } else { Vec::new() };
+        let store = self.store.clone();
+        let mut state = store.lock();
+        let batch = state.table.batch(usize::MAX);
+        state.is_looked = true;
+        match opened {
+            Ok((disk, rows)) => {
+                self.disk = Some(disk);
+                self.tried = None;
+                let is_new = !std::mem::replace(&mut state.is_read, true);
+                if is_new {
+                    state.table.add_kept(rows, earlier, unix_us(SystemTime::now()));
+                } else {
+                    state.table.note_other_disk();
+                }
+                // Their changes have other numbers now.
+                let newest = state.table.newest();
+                state.waiting.iter_mut().for_each(|(change, _)| *change = newest);
+                drop(state);
+            }
+            Err(error) => {
+                let file = self.place.path.display();
+                if self.tried.is_none() {
+                    tracing::warn!(%file, %error, "database cannot be opened; documents are kept in memory");
+                }
+                self.fail(state, &batch, &error);
+            }
+        }
+        self.store.0.changed.notify_all();
+    }
+
+    fn read_earlier(&mut self) -> Vec<(Kind, Vec<(Arc<str>, Arc<str>)>)> {
+        let kinds = self.store.lock().earlier.clone();
+        let mut found = Vec::new();
+        for (kind, files, parse) in kinds {
+            for path in files(&self.place.name).into_iter().map(|path| self.place.cache.join(path))
+            {
+                let rows = match file::read(&path, EARLIER_BYTES_MAX) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    read => read.and_then(|bytes| parse(&bytes)),
+                };
+                match rows {
+                    Ok(rows) => {
+                        let text = |(key, value): (Box<str>, Value)| {
+                            (Arc::from(key), value.to_string().into())
+                        };
+                        found.push((kind, rows.into_iter().map(text).collect()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(document = kind.name, file = %path.display(), %error, "file of an earlier version cannot be read; continuing without");
+                    }
+                }
+                self.earlier.push(path);
+            }
+        }
+        found
+    }
+
+    fn write(&mut self, batch: &Batch) {
+        let Some(disk) = &mut self.disk else { return };
+        if disk.is_moved() {
+            self.disk = None;
+            self.store.lock().writing_since = None;
+            return;
+        }
+        let written = disk.write(batch);
+        let store = self.store.clone();
+        let mut state = store.lock();
+        state.writing_since = None;
+        match written {
+            Ok(()) => {
+                self.tried = None;
+                state.table.note_written(batch);
+                let done = state.take_waiting(batch.change);
+                kinds(batch)
+                    .iter()
+                    .for_each(|kind| state.unwritten.note(*kind, &self.place.path, &Ok(())));
+                let has_all = state.table.is_written();
+                drop(state);
+                done.into_iter().for_each(|done| done(Ok(())));
+                if has_all {
+                    self.move_earlier_aside();
+                }
+            }
+            Err(error) => {
+                if error.is_damage() {
+                    self.disk = None;
+                    Disk::set_aside(&self.place.path, &error);
+                }
+                self.fail(state, batch, &error);
+            }
+        }
+    }
+
+    /// Reports that rows are not on the disk. They are written later.
+    fn fail(&mut self, mut state: MutexGuard<'_, State>, batch: &Batch, error: &DiskError) {
+        self.tried = Some(Instant::now());
+        let reason: Arc<str> = error.to_string().into();
+        let failed = || io::Error::other(reason.to_string());
+        kinds(batch)
+            .iter()
+            .for_each(|kind| state.unwritten.note(*kind, &self.place.path, &Err(failed())));
+        let waiting = state.take_waiting(u64::MAX);
+        drop(state);
+        waiting.into_iter().for_each(|done| done(Err(Arc::clone(&reason))));
+    }
+
+    /// The database has the rows of these files.
+    fn move_earlier_aside(&mut self) {
+        for path in std::mem::take(&mut self.earlier) {
+            let mut aside = path.clone().into_os_string();
+            aside.push(".moved");
+            match fs::rename(&path, &aside) {
+                Ok(()) => {
+                    tracing::info!(file = %path.display(), database = %self.place.path.display(), "file moved into the database")
+                }
+                Err(error) => {
+                    tracing::warn!(file = %path.display(), %error, "file of an earlier version not moved; the next start reads it again");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,417 @@
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+use tempfile::{TempDir, tempdir};
+
+use super::*;
+use crate::document::{FollowerCopy, NotDecoded};
+
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// A kind with few rows, of which followers have copies.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+struct Note(u64);
+
+impl Document for Note {
+    const KIND: Kind = Kind { name: "note", version: 2, rows_max: 4, copy: FollowerCopy::Replaces };
+
+    fn migrate(version: u32, row: Value) -> Result<Value, NotDecoded> {
+        match version {
+            // It was a text.
+            1 => Ok(row
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .map_or(Value::Null, |number: u64| number.into())),
+            found => Err(NotDecoded::Version { found, known: 2 }),
+        }
+    }
+}
+
+/// A kind with many rows, which followers add to their own.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+struct Call(String);
+
+impl Document for Call {
+    const KIND: Kind =
+        Kind { name: "call", version: 1, rows_max: 100_000, copy: FollowerCopy::Adds };
+}
+
+struct Process {
+    notes: Documents<Note>,
+    calls: Documents<Call>,
+    store: Store,
+    unwritten: UnwrittenDocuments,
+    thread: StoreThread,
+}
+
+impl Process {
+    fn following(folder: &Path) -> Process {
+        let (store, unwritten) = (Store::default(), UnwrittenDocuments::default());
+        let (notes, calls) = (store.documents(), store.documents());
+        let thread = store.open(Some(folder), Path::new("/admin.sock"), &unwritten).unwrap();
+        Process { notes, calls, store, unwritten, thread }
+    }
+
+    fn start(folder: &Path) -> Process {
+        let process = Process::following(folder);
+        process.store.begin(WITHIN);
+        process
+    }
+
+    /// Puts a note, and waits until it is written or refused.
+    fn put(&self, key: &str, note: u64) -> Result<(), Arc<str>> {
+        let (done, written) = mpsc::channel();
+        self.notes
+            .put_and(Encoded::new(key, &Note(note)), move |result| done.send(result).unwrap());
+        written.recv_timeout(WITHIN).unwrap()
+    }
+
+    fn notes(&self) -> Vec<(String, u64)> {
+        let rows = self.notes.rows();
+        rows.iter().map(|row| (row.key.to_string(), row.decode().unwrap().0)).collect()
+    }
+
+    fn copy(&self, follower: &mut Follower, to: &Process, bytes_max: usize) {
+        while let Some(part) = self.store.next_part(follower, bytes_max) {
+            to.store.add_part(part);
+        }
+    }
+
+    fn unwritten(&self) -> Vec<&'static str> {
+        self.unwritten.list().iter().map(|it| it.document).collect()
+    }
+}
+
+fn database(folder: &TempDir) -> PathBuf {
+    folder.path().join("kept").join(format!("{}.sqlite", file::name_of(Path::new("/admin.sock"))))
+}
+
+fn named(notes: &[(&str, u64)]) -> Vec<(String, u64)> {
+    notes.iter().map(|(key, note)| ((*key).to_owned(), *note)).collect()
+}
+
+#[test]
+fn documents_outlive_the_process() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    for (key, note) in [("a", 1), ("b", 2), ("c", 3), ("a", 4)] {
+        process.notes.put(key, &Note(note));
+    }
+    process.notes.remove("b");
+    process.calls.put("1", &Call("ended".into()));
+    // The thread writes them before it ends.
+    drop(process);
+    let next = Process::start(folder.path());
+    assert_eq!(next.notes(), named(&[("c", 3), ("a", 4)]));
+    assert_eq!(next.notes.get("a"), Some(Note(4)));
+    assert_eq!(next.calls.all(), [Call("ended".into())]);
+    assert!(!next.store.begin(WITHIN), "once");
+}
+
+#[test]
+fn acknowledged_row_is_on_the_disk() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    process.put("a", 1).unwrap();
+    let reader = Connection::open(database(&folder)).unwrap();
+    let value: String = reader.query_row("SELECT value FROM kept", [], |row| row.get(0)).unwrap();
+    assert_eq!(value, "1");
+    // The row is the same.
+    process.put("a", 1).unwrap();
+    let change: i64 =
+        reader.query_row("SELECT change FROM document", [], |row| row.get(0)).unwrap();
+    assert_eq!(change, 1);
+}
+
+#[test]
+fn rows_beyond_the_bound_are_dropped_oldest_first() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    (0..6).for_each(|note| process.notes.put(&note.to_string(), &Note(note)));
+    process.put("3", 33).unwrap();
+    process.put("6", 6).unwrap();
+    let newest = named(&[("4", 4), ("5", 5), ("3", 33), ("6", 6)]);
+    assert_eq!(process.notes(), newest);
+    let reader = Connection::open(database(&folder)).unwrap();
+    let count = || {
+        reader.query_row("SELECT count(*) FROM document", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!(count(), 4);
+    (0..1_000).for_each(|note| process.notes.remove(&note.to_string()));
+    (0..1_000).for_each(|note| {
+        process.notes.put("x", &Note(note));
+        process.notes.remove("x");
+    });
+    process.put("6", 6).unwrap();
+    assert_eq!((process.notes(), count() < 10), (named(&[("6", 6)]), true));
+}
+
+#[test]
+fn follower_gets_changes_since_its_last_part() {
+    let folders = [tempdir().unwrap(), tempdir().unwrap()];
+    let [owner, standby] = [0, 1].map(|at| Process::following(folders[at].path()));
+    owner.store.begin(WITHIN);
+    let mut follower = Follower::default();
+    ["a", "b", "c"].iter().zip(1..).for_each(|(key, note)| owner.notes.put(key, &Note(note)));
+    assert_eq!(owner.store.parts_left(&follower, 1), 4);
+    // Each part has a row at least.
+    owner.copy(&mut follower, &standby, 1);
+    assert!(follower.is_whole() && !owner.store.has_part(&follower));
+    assert_eq!(standby.notes(), owner.notes());
+    owner.notes.remove("b");
+    owner.notes.put("a", &Note(5));
+    assert_eq!(owner.store.parts_left(&follower, 1_000), 1);
+    let part = owner.store.next_part(&mut follower, usize::MAX).unwrap();
+    assert_eq!((part.first, part.whole, part.rows.len()), (false, false, 2));
+    standby.store.add_part(part);
+    assert_eq!(standby.notes(), named(&[("c", 3), ("a", 5)]));
+    assert_eq!(owner.store.next_part(&mut follower, usize::MAX), None);
+    // It replaces the owner.
+    assert!(!standby.store.begin(WITHIN));
+    standby.put("d", 6).unwrap();
+    drop(standby);
+    let next = Process::start(folders[1].path());
+    assert_eq!(next.notes(), named(&[("c", 3), ("a", 5), ("d", 6)]));
+}
+
+#[test]
+fn follower_that_missed_a_removal_begins_again() {
+    let folder = tempdir().unwrap();
+    let [owner, standby] =
+        [Process::start(folder.path()), Process::following(Path::new("/dev/null"))];
+    owner.notes.put("first", &Note(1));
+    let mut follower = Follower::default();
+    owner.copy(&mut follower, &standby, usize::MAX);
+    owner.notes.remove("first");
+    (0..300).for_each(|note: u64| {
+        owner.notes.put(&note.to_string(), &Note(note));
+        owner.notes.remove(&note.to_string());
+    });
+    owner.notes.put("last", &Note(2));
+    owner.copy(&mut follower, &standby, usize::MAX);
+    assert_eq!(standby.notes(), named(&[("last", 2)]));
+}
+
+#[test]
+fn part_of_a_copy_does_not_replace_the_disk() {
+    let folders = [tempdir().unwrap(), tempdir().unwrap()];
+    Process::start(folders[1].path()).put("mine", 1).unwrap();
+    let owner = Process::start(folders[0].path());
+    owner.notes.put("a", &Note(1));
+    owner.notes.put("b", &Note(2));
+    let (mut follower, standby) = (Follower::default(), Process::following(folders[1].path()));
+    standby.store.add_part(owner.store.next_part(&mut follower, 1).unwrap());
+    drop(standby);
+    let standby = Process::following(folders[1].path());
+    let mut follower = Follower::default();
+    standby.store.add_part(owner.store.next_part(&mut follower, 1).unwrap());
+    // The owner dies now.
+    assert!(standby.store.begin(WITHIN));
+    assert_eq!(standby.notes(), named(&[("mine", 1), ("a", 1)]));
+    drop(standby);
+    let standby = Process::following(folders[1].path());
+    owner.copy(&mut Follower::default(), &standby, usize::MAX);
+    drop(standby);
+    let again = Process::start(folders[1].path());
+    assert_eq!(again.notes(), named(&[("a", 1), ("b", 2)]), "a whole copy does");
+}
+
+#[test]
+fn copies_of_calls_are_added_to_own_ones() {
+    let folders = [tempdir().unwrap(), tempdir().unwrap()];
+    Process::start(folders[1].path()).calls.put("own", &Call("own".into()));
+    let owner = Process::start(folders[0].path());
+    owner.calls.put("1", &Call("copied".into()));
+    let standby = Process::following(folders[1].path());
+    for _ in 0..2 {
+        owner.copy(&mut Follower::default(), &standby, usize::MAX);
+    }
+    assert_eq!(standby.calls.all().len(), 1);
+    standby.store.begin(WITHIN);
+    standby.calls.put("2", &Call("later".into()));
+    drop(standby);
+    let calls = Process::start(folders[1].path()).calls.all();
+    let calls: Vec<_> = calls.iter().map(|call| &*call.0).collect();
+    assert_eq!(calls, ["own", "copied", "later"]);
+}
+
+#[test]
+fn replaced_process_overwrites_nothing() {
+    let folder = tempdir().unwrap();
+    let [old, new] = [Process::start(folder.path()), Process::following(folder.path())];
+    old.put("a", 1).unwrap();
+    old.copy(&mut Follower::default(), &new, usize::MAX);
+    new.store.begin(WITHIN);
+    new.put("a", 2).unwrap();
+    // A write that was under way.
+    old.notes.put("b", &Note(9));
+    new.put("b", 3).unwrap();
+    old.put("c", 4).unwrap();
+    drop(old);
+    drop(new);
+    assert_eq!(Process::start(folder.path()).notes.get("b"), Some(Note(3)));
+}
+
+#[test]
+fn row_of_another_version_is_migrated_or_refused() {
+    let folder = tempdir().unwrap();
+    Process::start(folder.path()).put("a", 1).unwrap();
+    let writer = Connection::open(database(&folder)).unwrap();
+    let set = |version, value| {
+        writer
+            .execute(
+                "UPDATE document SET version = ?1, value = ?2",
+                rusqlite::params![version, value],
+            )
+            .unwrap();
+    };
+    set(1, "\"7\"");
+    assert_eq!(Process::start(folder.path()).notes.get("a"), Some(Note(7)));
+    set(3, "{}");
+    let process = Process::start(folder.path());
+    assert_eq!(process.notes.get("a"), None);
+    let refused = process.notes.row("a").unwrap().decode().unwrap_err();
+    assert_eq!(refused.to_string(), "it has version 3, this gateway reads version 2");
+    drop(process);
+    let value: String =
+        writer.query_row("SELECT value FROM document", [], |row| row.get(0)).unwrap();
+    assert_eq!(value, "{}", "the version that wrote it may come back");
+}
+
+#[test]
+fn disk_that_fails_is_reported_and_stops_nothing() {
+    let folder = tempdir().unwrap();
+    let in_the_way = folder.path().join("kept");
+    fs::write(&in_the_way, "a file").unwrap();
+    let process = Process::start(folder.path());
+    assert!(process.unwritten().is_empty(), "nothing is lost yet");
+    process.put("a", 1).unwrap_err();
+    assert_eq!((process.unwritten(), process.notes()), (vec!["note"], named(&[("a", 1)])));
+    fs::remove_file(&in_the_way).unwrap();
+    process.put("b", 2).unwrap();
+    assert!(process.unwritten().is_empty());
+    assert_eq!(Process::start(folder.path()).notes(), named(&[("a", 1), ("b", 2)]));
+}
+
+#[test]
+fn late_disk_keeps_its_rows() {
+    let folder = tempdir().unwrap();
+    Process::start(folder.path()).put("before", 1).unwrap();
+    let (kept, away) = (folder.path().join("kept"), folder.path().join("away"));
+    fs::rename(&kept, &away).unwrap();
+    fs::write(&kept, "a file").unwrap();
+    let process = Process::start(folder.path());
+    process.put("now", 2).unwrap_err();
+    fs::remove_file(&kept).unwrap();
+    fs::rename(&away, &kept).unwrap();
+    process.put("now", 3).unwrap();
+    assert_eq!(process.notes(), named(&[("before", 1), ("now", 3)]));
+    drop(process);
+    assert_eq!(Process::start(folder.path()).notes(), named(&[("before", 1), ("now", 3)]));
+}
+
+#[test]
+fn removed_file_is_written_again() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    process.put("a", 1).unwrap();
+    fs::remove_dir_all(folder.path().join("kept")).unwrap();
+    process.put("b", 2).unwrap();
+    assert_eq!(Process::start(folder.path()).notes(), named(&[("a", 1), ("b", 2)]));
+}
+
+#[test]
+fn disk_that_does_not_answer_is_reported() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    process.put("a", 1).unwrap();
+    let other = Connection::open(database(&folder)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    process.notes.put("b", &Note(2));
+    let until = Instant::now() + WITHIN;
+    while process.unwritten().is_empty() {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(10));
+        process.store.report_slow_disk();
+    }
+    assert!(process.unwritten.list()[0].reason.starts_with("the disk has not answered for "));
+    assert_eq!(process.notes(), named(&[("a", 1), ("b", 2)]), "readers do not wait");
+    other.execute_batch("COMMIT").unwrap();
+    process.put("c", 3).unwrap();
+    assert!(process.unwritten().is_empty());
+}
+
+/// The child of `killed_process_has_what_it_acknowledged`: puts notes and calls until it is killed.
+#[test]
+#[ignore = "runs as a child of another test"]
+fn puts_until_it_is_killed() {
+    let Some(folder) = std::env::var_os("KEPT_CHILD") else { return };
+    let process = Process::start(Path::new(&folder));
+    for note in 0.. {
+        (0..20)
+            .for_each(|call| process.calls.put(&format!("{note}-{call}"), &Call("x".repeat(300))));
+        process.put("newest", note).unwrap();
+        println!("acknowledged {note}");
+    }
+}
+
+#[test]
+fn killed_process_has_what_it_acknowledged() {
+    let folder = tempdir().unwrap();
+    for round in 1..=5 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::tests::puts_until_it_is_killed", "--ignored", "--nocapture"])
+            .env("KEPT_CHILD", folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let acknowledged = |line: String| line.rsplit_once("acknowledged ")?.1.parse::<u64>().ok();
+        lines.by_ref().filter_map(acknowledged).nth(10 * round).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let last = lines.filter_map(acknowledged).last().unwrap_or(10 * round as u64);
+        let process = Process::start(folder.path());
+        let newest = process.notes.get("newest").unwrap().0;
+        assert!(newest >= last, "{newest} is kept, {last} was acknowledged");
+        let calls = process.calls.rows();
+        let whole = (0..=newest)
+            .all(|note| (0..20).all(|call| process.calls.row(&format!("{note}-{call}")).is_some()));
+        assert!(whole && calls.iter().all(|row| row.decode().unwrap().0.len() == 300));
+        drop(process);
+        let check = Connection::open(database(&folder)).unwrap();
+        let intact: String =
+            check.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(intact, "ok");
+    }
+}
+
+/// `cargo test --release -p evenkeel-kept -- --ignored --nocapture cost`
+#[test]
+#[ignore = "measures"]
+fn cost_of_100_000_records() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    let call = Call("x".repeat(400));
+    let began = Instant::now();
+    (0..100_000).for_each(|number| process.calls.put(&number.to_string(), &call));
+    let put = began.elapsed();
+    process.put("a", 1).unwrap();
+    let written = began.elapsed();
+    let began = Instant::now();
+    (0..100).for_each(|note| process.put("a", note).unwrap());
+    let acknowledged = began.elapsed() / 100;
+    drop(process);
+    let bytes = fs::metadata(database(&folder)).unwrap().len();
+    let began = Instant::now();
+    let process = Process::start(folder.path());
+    let read = began.elapsed();
+    assert_eq!(process.calls.rows().len(), 100_000);
+    println!(
+        "put {put:?}, written after {written:?}, {bytes} bytes, read in {read:?}; one acknowledged in {acknowledged:?}"
+    );
+    drop(process.thread);
+}

@@ -1,0 +1,398 @@
+//! The rows in memory, in the order of their changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::document::{FollowerCopy, Kind};
+use super::exchange::{Follower, KeptPart, KeptRow};
+
+/// Maximum number of removed rows of a kind that followers are told of. One that missed more begins again.
+const REMOVED_MAX: usize = 256;
+
+/// The name of a kind, and the key of a row.
+type Place = (&'static str, Arc<str>);
+
+#[derive(Clone, Debug)]
+pub(crate) struct TableRow {
+    pub(crate) change: u64,
+    pub(crate) at_us: u64,
+    pub(crate) version: u32,
+    /// `None`: it was removed.
+    pub(crate) value: Option<Arc<str>>,
+}
+
+/// The rows of a kind.
+#[derive(Debug)]
+struct Rows {
+    kind: Kind,
+    by_key: BTreeMap<Arc<str>, TableRow>,
+    /// Keys by change.
+    live: BTreeMap<u64, Arc<str>>,
+    removed: BTreeMap<u64, Arc<str>>,
+}
+
+impl Rows {
+    fn set(&mut self, key: &Arc<str>, row: TableRow) -> Option<TableRow> {
+        let (change, is_live) = (row.change, row.value.is_some());
+        let earlier = self.by_key.insert(Arc::clone(key), row);
+        if let Some(earlier) = &earlier {
+            self.live.remove(&earlier.change);
+            self.removed.remove(&earlier.change);
+        }
+        let order = if is_live { &mut self.live } else { &mut self.removed };
+        order.insert(change, Arc::clone(key));
+        earlier
+    }
+
+    fn forget(&mut self, key: &str) -> Option<TableRow> {
+        let row = self.by_key.remove(key)?;
+        self.live.remove(&row.change);
+        self.removed.remove(&row.change);
+        Some(row)
+    }
+
+    /// The key of a row beyond the bounds, and whether it is one that was removed.
+    fn beyond(&self) -> Option<(Arc<str>, bool)> {
+        let oldest = |order: &BTreeMap<u64, Arc<str>>| order.values().next().cloned();
+        if self.live.len() > self.kind.rows_max {
+            return Some((oldest(&self.live)?, false));
+        }
+        if self.removed.len() > REMOVED_MAX {
+            return Some((oldest(&self.removed)?, true));
+        }
+        None
+    }
+}
+
+/// The origin of the rows.
+#[derive(Debug)]
+enum Origin {
+    /// This process, and those before it on this disk.
+    Own,
+    /// The first copy of another process is under way. Rows at these places were not in it yet.
+    Copying { not_copied: BTreeSet<Place> },
+    /// Another process.
+    Copied,
+}
+
+/// The rows that are to be written.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) rows: Vec<(Place, TableRow)>,
+    /// Rows of these kinds are removed from the disk before.
+    pub(crate) replaced: Vec<&'static str>,
+    /// The disk may drop rows of a kind that changed before these: the oldest one that is there, and the oldest that was removed.
+    pub(crate) bounds: Vec<(&'static str, u64, u64)>,
+    pub(crate) change: u64,
+    copies: u64,
+}
+
+/// All rows.
+#[derive(Debug)]
+pub(crate) struct Table {
+    kinds: BTreeMap<&'static str, Rows>,
+    /// Places by change.
+    order: BTreeMap<u64, Place>,
+    newest: u64,
+    /// Increased when rows get earlier changes than those that followers have, or when they were not told of a removal.
+    generation: u64,
+    origin: Origin,
+    /// The disk has the rows up to this change.
+    written: u64,
+    /// The number of whole copies of other processes, and how many the disk had when it was last written.
+    copies: u64,
+    copies_written: u64,
+}
+
+impl Default for Table {
+    fn default() -> Table {
+        Table {
+            kinds: BTreeMap::new(),
+            order: BTreeMap::new(),
+            newest: 0,
+            // That of a new follower is 0.
+            generation: 1,
+            origin: Origin::Own,
+            written: 0,
+            copies: 0,
+            copies_written: 0,
+        }
+    }
+}
+
+impl Table {
+    pub(crate) fn register(&mut self, kind: Kind) {
+        let rows = || Rows {
+            kind,
+            by_key: BTreeMap::new(),
+            live: BTreeMap::new(),
+            removed: BTreeMap::new(),
+        };
+        self.kinds.entry(kind.name).or_insert_with(rows);
+    }
+
+    /// The rows of a kind that were not removed, in the order of their changes.
+    pub(crate) fn rows(
+        &self,
+        kind: &str,
+    ) -> impl DoubleEndedIterator<Item = (&Arc<str>, &TableRow)> {
+        let rows = self.kinds.get(kind);
+        let keys = rows.into_iter().flat_map(|rows| rows.live.values().map(move |key| (rows, key)));
+        keys.filter_map(|(rows, key)| Some((key, rows.by_key.get(key)?)))
+    }
+
+    pub(crate) fn row(&self, kind: &str, key: &str) -> Option<&TableRow> {
+        self.kinds.get(kind)?.by_key.get(key).filter(|row| row.value.is_some())
+    }
+
+    /// Puts or removes a row, and returns the number of the change. A row that is equal already keeps its number.
+    pub(crate) fn put(
+        &mut self,
+        kind: Kind,
+        key: &Arc<str>,
+        value: Option<Arc<str>>,
+        at_us: u64,
+    ) -> u64 {
+        self.register(kind);
+        let known = self.kinds.get(kind.name).and_then(|rows| rows.by_key.get(key));
+        match known {
+            Some(row) if row.value == value && row.version == kind.version => return row.change,
+            None if value.is_none() => return self.newest,
+            Some(_) | None => {}
+        }
+        let row = TableRow { change: self.newest + 1, at_us, version: kind.version, value };
+        self.set(kind.name, key, row);
+        self.newest
+    }
+
+    /// Sets a row that has the newest change.
+    fn set(&mut self, kind: &'static str, key: &Arc<str>, row: TableRow) {
+        let Some(rows) = self.kinds.get_mut(kind) else { return };
+        self.newest = self.newest.max(row.change);
+        self.order.insert(row.change, (kind, Arc::clone(key)));
+        if let Some(earlier) = rows.set(key, row) {
+            self.order.remove(&earlier.change);
+        }
+        while let Some((key, is_removed)) = rows.beyond() {
+            let row = rows.forget(&key);
+            row.into_iter().for_each(|row| _ = self.order.remove(&row.change));
+            // Followers drop the oldest rows themselves.
+            self.generation += u64::from(is_removed);
+        }
+    }
+
+    fn forget(&mut self, (kind, key): &Place) {
+        let row = self.kinds.get_mut(kind).and_then(|rows| rows.forget(key));
+        row.into_iter().for_each(|row| _ = self.order.remove(&row.change));
+    }
+
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    fn after(&self, change: u64) -> impl Iterator<Item = (&Place, &TableRow)> {
+        let places = self.order.range(change.saturating_add(1)..);
+        places
+            .filter_map(|(_, place)| Some((place, self.kinds.get(place.0)?.by_key.get(&place.1)?)))
+    }
+
+    // The disk.
+
+    /// Adds the rows of the disk, in the order of their changes, and those of files of earlier versions. Rows that are here already
+    /// stand: they are newer, or those of the process that this one continues.
+    pub(crate) fn add_kept(
+        &mut self,
+        kept: Vec<KeptRow>,
+        earlier: Vec<(Kind, Vec<(Arc<str>, Arc<str>)>)>,
+        at_us: u64,
+    ) {
+        let is_copy = matches!(self.origin, Origin::Copied);
+        let stands = |rows: &Rows, key: &str| {
+            is_copy && rows.kind.copy == FollowerCopy::Replaces || rows.by_key.contains_key(key)
+        };
+        let here: Vec<(Place, TableRow)> =
+            self.after(0).map(|(place, row)| (place.clone(), row.clone())).collect();
+        let mut of_disk = Vec::new();
+        for row in kept {
+            let Some(rows) = self.kinds.get(&*row.kind) else { continue };
+            let replaced_by_file =
+                |(kind, rows): &(Kind, Vec<_>)| *kind.name == *row.kind && !rows.is_empty();
+            if !stands(rows, &row.key) && !earlier.iter().any(replaced_by_file) {
+                of_disk.push((rows.kind.name, row));
+            }
+        }
+        let of_files: Vec<_> = earlier
+            .into_iter()
+            .flat_map(|(kind, rows)| rows.into_iter().map(move |row| (kind, row)))
+            .filter(|(kind, (key, _))| {
+                self.kinds.get(kind.name).is_some_and(|rows| !stands(rows, key))
+            })
+            .collect();
+        here.iter().for_each(|(place, _)| self.forget(place));
+        for (kind, KeptRow { key, change, at_us, version, value, .. }) in of_disk {
+            self.set(kind, &key, TableRow { change, at_us, version, value });
+        }
+        self.written = self.newest;
+        for (kind, (key, value)) in of_files {
+            self.put(kind, &key, Some(value), at_us);
+        }
+        for ((kind, key), row) in here {
+            self.set(kind, &key, TableRow { change: self.newest + 1, ..row });
+        }
+        self.generation += 1;
+        if is_copy {
+            self.written = 0;
+        }
+    }
+
+    /// This process owns the rows from now on.
+    pub(crate) fn begin(&mut self) {
+        if let Origin::Copying { .. } = self.origin {
+            self.origin = Origin::Own;
+        }
+    }
+
+    /// All rows came from another process, and hold in place of those of the disk.
+    pub(crate) fn is_copied(&self) -> bool {
+        matches!(self.origin, Origin::Copied)
+    }
+
+    pub(crate) fn is_written(&self) -> bool {
+        self.written == self.newest && !self.is_disk_replaced()
+    }
+
+    /// The disk has rows of another origin.
+    fn is_disk_replaced(&self) -> bool {
+        self.copies != self.copies_written
+    }
+
+    /// The disk has another file now, whose rows do not count.
+    pub(crate) fn note_other_disk(&mut self) {
+        self.written = 0;
+        self.copies += 1;
+    }
+
+    /// Up to this many rows that the disk lacks.
+    pub(crate) fn batch(&self, rows_max: usize) -> Batch {
+        let is_replaced = self.is_disk_replaced();
+        let from = if is_replaced { 0 } else { self.written };
+        // Rows of another origin are replaced at once, or not at all.
+        let rows_max = if is_replaced { usize::MAX } else { rows_max };
+        let rows = self.after(from).take(rows_max);
+        let rows: Vec<(Place, TableRow)> =
+            rows.map(|(place, row)| (place.clone(), row.clone())).collect();
+        let is_all = rows.len() < rows_max;
+        let last = rows.last().map_or(self.newest, |(_, row)| row.change);
+        let oldest =
+            |order: &BTreeMap<u64, Arc<str>>| order.keys().next().copied().unwrap_or(u64::MAX);
+        let bounds = self
+            .kinds
+            .values()
+            .map(|rows| (rows.kind.name, oldest(&rows.live), oldest(&rows.removed)));
+        let replaces = |rows: &&Rows| rows.kind.copy == FollowerCopy::Replaces;
+        let replaced = self.kinds.values().filter(replaces).map(|rows| rows.kind.name);
+        Batch {
+            rows,
+            replaced: if is_replaced { replaced.collect() } else { Vec::new() },
+            bounds: if is_all { bounds.collect() } else { Vec::new() },
+            change: if is_all { self.newest } else { last },
+            copies: self.copies,
+        }
+    }
+
+    pub(crate) fn note_written(&mut self, batch: &Batch) {
+        self.copies_written = batch.copies;
+        self.written = self.written.max(batch.change).min(self.newest);
+    }
+
+    // Followers.
+
+    /// The next part for a follower; `None` if it has all rows.
+    pub(crate) fn next_part(&self, follower: &mut Follower, bytes_max: usize) -> Option<KeptPart> {
+        let first = follower.generation != self.generation;
+        if first {
+            *follower = Follower { generation: self.generation, ..Follower::default() };
+        }
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let mut left = self.after(follower.change).peekable();
+        while bytes < bytes_max
+            && let Some(((kind, key), row)) = left.next()
+        {
+            bytes += row_bytes(key, row);
+            rows.push(KeptRow {
+                kind: (*kind).into(),
+                key: Arc::clone(key),
+                change: row.change,
+                at_us: row.at_us,
+                version: row.version,
+                value: row.value.clone(),
+            });
+        }
+        let has_all = left.peek().is_none();
+        let whole = has_all && !follower.is_whole;
+        follower.change = rows.last().map_or(follower.change, |row| row.change);
+        follower.is_whole |= has_all;
+        (first || whole || !rows.is_empty()).then_some(KeptPart { first, whole, rows })
+    }
+
+    /// The number of parts that bring a follower all rows.
+    pub(crate) fn parts_left(&self, follower: &Follower, bytes_max: usize) -> usize {
+        let is_new = follower.generation != self.generation;
+        let from = if is_new { 0 } else { follower.change };
+        let (mut parts, mut bytes) = (usize::from(is_new), 0);
+        for ((_, key), row) in self.after(from) {
+            if bytes == 0 {
+                parts += 1;
+            }
+            bytes += row_bytes(key, row);
+            if bytes >= bytes_max {
+                bytes = 0;
+            }
+        }
+        parts
+    }
+
+    pub(crate) fn has_news(&self, follower: &Follower) -> bool {
+        follower.generation != self.generation
+            || self.order.range(follower.change.saturating_add(1)..).next().is_some()
+    }
+
+    /// Adds a part of another process.
+    pub(crate) fn add_part(&mut self, part: KeptPart) {
+        if part.first {
+            let replaced =
+                self.kinds.values().filter(|rows| rows.kind.copy == FollowerCopy::Replaces);
+            let places = replaced
+                .flat_map(|rows| rows.live.values().map(|key| (rows.kind.name, Arc::clone(key))));
+            self.origin = Origin::Copying { not_copied: places.collect() };
+        }
+        for KeptRow { kind, key, change, at_us, version, value } in part.rows {
+            // A kind that this version lacks ends with the owner.
+            let Some(rows) = self.kinds.get(&*kind) else { continue };
+            let (name, is_known) =
+                (rows.kind.name, rows.by_key.get(&key).is_some_and(|row| row.value == value));
+            if let Origin::Copying { not_copied } = &mut self.origin {
+                not_copied.remove(&(name, Arc::clone(&key)));
+            }
+            if is_known {
+                continue;
+            }
+            // A late write of the process that sent it does not replace it on the disk.
+            let change = change.max(self.newest + 1);
+            self.set(name, &key, TableRow { change, at_us, version, value });
+        }
+        if part.whole {
+            if let Origin::Copying { not_copied } =
+                std::mem::replace(&mut self.origin, Origin::Copied)
+            {
+                not_copied.iter().for_each(|place| self.forget(place));
+                self.generation += u64::from(!not_copied.is_empty());
+            }
+            self.copies += 1;
+        }
+    }
+}
+
+fn row_bytes(key: &str, row: &TableRow) -> usize {
+    key.len() + row.value.as_ref().map_or(0, |value| value.len()) + 64
+}
