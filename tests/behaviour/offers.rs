@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
+use evenkeel_client::{ApiCall, OfferIdentity, OfferIngress};
 use evenkeel_control::ControlError;
 use evenkeel_model::{ClientIdentity, IngressProtocol, OfferRefusal};
 
-use crate::harness::{Node, Phone, World, declared, offer, talk, udp_of, wait_until};
+use nix::sys::signal::Signal;
+
+use crate::harness::{
+    GatewayProcess, Node, Phone, TIMEOUT, World, declared, offer, talk, udp_of, wait_until,
+};
 
 #[test]
 fn address_has_one_session_at_a_time() {
@@ -156,4 +161,34 @@ fn port_of_another_gateway_is_refused() {
         failure.contains(&taken.to_string()) && failure.contains("another gateway"),
         "{failure}"
     );
+}
+
+/// Its session ended with the process, and its answer with the session.
+#[test]
+fn key_opens_no_second_session_after_a_kill() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&World::of(&[&node]));
+    let identity = OfferIdentity::Declared { address: Phone::new(1).address(), rtcp: None };
+    let offer = GatewayProcess::offer("room", OfferIngress::Udp(identity));
+    let body = serde_json::to_vec(&offer).unwrap();
+    let open = |gateway: &mut GatewayProcess, key: &str| {
+        let call = ApiCall {
+            method: hyper::Method::POST,
+            path: "/v1/sessions",
+            headers: &[("idempotency-key", key)],
+            body: body.clone().into(),
+        };
+        gateway.ask(async |client| client.ask(call).await).unwrap()
+    };
+    assert_eq!(open(&mut gateway, "only-once").status, 201);
+    wait_until("the key is on the disk", || {
+        let files = std::fs::read_dir(gateway.folder().join("evenkeel/kept")).unwrap();
+        let mut files = files.map(|file| std::fs::read(file.unwrap().path()).unwrap_or_default());
+        files.any(|bytes| bytes.windows(9).any(|text| text == b"only-once"))
+    });
+    gateway.process.signal(Signal::SIGKILL).unwrap();
+    gateway.process.wait(TIMEOUT).unwrap();
+    gateway.start_again();
+    assert_eq!(open(&mut gateway, "only-once").status, 409);
+    assert_eq!(open(&mut gateway, "another").status, 201);
 }

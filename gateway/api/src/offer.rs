@@ -14,7 +14,7 @@ use data_encoding::HEXLOWER;
 use evenkeel_config::address::{self, ADDRESS_ALONE, ADDRESS_AND_PORT};
 use evenkeel_control::{
     CallerSpan, IngressAnswer, KeyError, NodeNames, OfferedSession, RequestTurn, SessionAnswer,
-    StoredAnswer, TOKEN_KEY, TraceRegistry, is_first_packet_room,
+    StoredAnswer, TraceRegistry, is_first_packet_room,
 };
 use evenkeel_core::is_session_room_name;
 use evenkeel_dataplane::quic::webtransport_url;
@@ -47,7 +47,7 @@ mod client_media;
 pub(super) mod later;
 pub(super) mod webrtc;
 
-/// Time for the file of used tokens to be written; a slow disk delays no answer for longer.
+/// Time for a used token to be written; a slow disk delays no answer for longer.
 const TOKEN_KEPT_WITHIN: Duration = Duration::from_millis(200);
 
 /// Maximum labels of a session; policies read all of them with each decision.
@@ -106,8 +106,8 @@ async fn offer_once(
             if let (Some(index), Ok((session, _))) = (&working.index, &opened) {
                 index.note_key(*session, &key);
             }
-            if let (Some(token), Ok(_)) = (key.strip_prefix(TOKEN_KEY), &opened)
-                && let Some(kept) = working.handle.used_tokens.keep([token])
+            if let Ok((session, _)) = &opened
+                && let Some(kept) = working.seen.keep(&key, *session)
             {
                 let _ = tokio::time::timeout(TOKEN_KEPT_WITHIN, kept).await;
             }

@@ -272,7 +272,6 @@ impl BoundApi {
         let served = async move {
             tokio::spawn(Arc::clone(&changes).follow_copies());
             tokio::spawn(Arc::clone(&changes).repeat());
-            tokio::spawn(Arc::clone(&shared.handle.used_tokens).repeat());
             tokio::spawn(shared.feed.clone().follow(events, notices, changes));
             serve(listening, settings, &shared, entrance, stopped).await;
         };

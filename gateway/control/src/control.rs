@@ -1182,6 +1182,9 @@ impl Control {
     fn resume_decisions(&mut self, cause: Continuation) {
         self.policies.threads().keep_records();
         let is_read = self.nodes.operations_mut().resume();
+        if is_read {
+            self.sessions.idempotency_keys().read_kept();
+        }
         if self.continuity.is_restored() {
             // Restored nodes are as the operations left them.
             self.nodes.keep_started(&self.gateway);

@@ -43,7 +43,6 @@ use crate::reporting::{Continuation, EventRecord, GatewayEvent, ModeView};
 use crate::session_urls::SessionUrls;
 use crate::snapshot::{MediaStates, RecordBatch, Replica, Snapshot};
 use crate::traces::TraceRegistry;
-use crate::used_tokens::UsedTokens;
 
 /// Length of a subscriber's event queue. A subscriber that is slower loses the oldest events.
 const EVENTS_MAX: usize = 8_192;
@@ -268,8 +267,6 @@ pub struct Handle {
     pub traces: Arc<TraceRegistry>,
     /// Codes of the URLs of sessions.
     pub session_urls: Arc<SessionUrls>,
-    /// Tokens that opened sessions.
-    pub used_tokens: Arc<UsedTokens>,
     /// Counts of refused tokens.
     pub tokens_refused: Arc<TokensRefused>,
     /// Keys of the API, with their answers.
@@ -314,17 +311,17 @@ impl Handle {
         traces: Arc<TraceRegistry>,
     ) -> (Handle, mpsc::Receiver<ControlRequest>) {
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
+        let kept = Store::default();
         let handle = Handle {
             requests,
             events: broadcast::channel(EVENTS_MAX).0,
             names,
             traces,
             session_urls: Arc::default(),
-            used_tokens: Arc::default(),
             tokens_refused: Arc::default(),
-            idempotency_keys: Arc::default(),
+            idempotency_keys: Arc::new(IdempotencyKeys::keeping(&kept)),
             unwritten: UnwrittenDocuments::default(),
-            kept: Store::default(),
+            kept,
             log_filter: LogFilterSender::default(),
             is_replaced: Arc::default(),
             copies: Arc::new(Semaphore::new(1)),

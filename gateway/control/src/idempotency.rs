@@ -2,15 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use data_encoding::HEXLOWER;
+use evenkeel_kept::{Document, Documents, Encoded, FollowerCopy, Kind, Store};
 use evenkeel_model::SessionId;
 use evenkeel_process::{lock, sha256};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 /// Maximum remembered keys: one minute of some hundreds of offers per second. The oldest is forgotten first.
 pub const KEYS_MAX: usize = 16_384;
@@ -100,6 +105,7 @@ pub struct KeyTable {
     /// Ended sessions. The next task that has the lock drops their answers.
     ended: (Sender<SessionId>, Receiver<SessionId>),
     keys_max: usize,
+    kept: Documents<OpenedKey>,
 }
 
 #[derive(Default)]
@@ -159,6 +165,43 @@ impl AnswerSizes {
 
     fn oldest(&self) -> Option<u64> {
         self.by_number.first_key_value().map(|(number, _)| *number)
+    }
+}
+
+/// A key that opened a session, as the next process reads it. The answer ends with the session: it has keys of media.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct OpenedKey {
+    /// The digest of the body, in hexadecimal digits.
+    body_sha256: Box<str>,
+    session: Option<Box<str>>,
+}
+
+impl OpenedKey {
+    fn new(body_sha256: [u8; 32], session: Option<SessionId>) -> OpenedKey {
+        let session = session.map(|session| session.to_string().into());
+        OpenedKey { body_sha256: HEXLOWER.encode(&body_sha256).into(), session }
+    }
+}
+
+impl Document for OpenedKey {
+    const KIND: Kind =
+        Kind { name: "idempotency-keys", version: 1, rows_max: KEYS_MAX, copy: FollowerCopy::Adds };
+
+    /// Ids of tokens.
+    fn earlier_files(name: &str) -> Vec<PathBuf> {
+        vec![Path::new("used-tokens").join(name)]
+    }
+
+    fn read_earlier(bytes: &[u8]) -> io::Result<Vec<(Box<str>, Value)>> {
+        // A line that was cut is none. No body has this digest.
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let lines = bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let tokens = lines.filter_map(|line| str::from_utf8(line).ok());
+        let row = |token| {
+            let used = serde_json::to_value(OpenedKey::new([0; 32], None))?;
+            Ok((format!("{TOKEN_KEY}{token}").into(), used))
+        };
+        tokens.map(row).collect()
     }
 }
 
@@ -242,16 +285,40 @@ impl fmt::Debug for KeyRecord {
 
 impl Default for KeyTable {
     fn default() -> Self {
+        KeyTable::keeping(&Store::default())
+    }
+}
+
+impl KeyTable {
+    /// A table without keys, which keeps those that open sessions in this store.
+    pub fn keeping(store: &Store) -> KeyTable {
         KeyTable {
             entries: Mutex::default(),
             session_data: OnceLock::new(),
             ended: bounded(KEYS_MAX),
             keys_max: KEYS_MAX,
+            kept: store.documents(),
         }
     }
-}
 
-impl KeyTable {
+    /// Keeps a key that opened a session. For a token it returns a channel that tells that it is on the disk, or closes if it is not.
+    pub fn keep(&self, key: &str, session: SessionId) -> Option<oneshot::Receiver<()>> {
+        let digest = self.lock().by_key.get(key).map(|entry| entry.body_sha256)?;
+        let row = Encoded::new(key, &OpenedKey::new(digest, Some(session)));
+        if !key.starts_with(TOKEN_KEY) {
+            self.kept.put_encoded(row);
+            return None;
+        }
+        let (done, written) = oneshot::channel();
+        self.kept.put_and(row, move |result| {
+            if result.is_ok() {
+                // The request may have stopped waiting.
+                let _ = done.send(());
+            }
+        });
+        Some(written)
+    }
+
     /// Begins a request with this key and body.
     pub fn begin(&self, key: &str, body: &[u8]) -> Result<RequestTurn, KeyError> {
         if key.is_empty() || key.len() > KEY_MAX {
@@ -364,17 +431,20 @@ impl KeyTable {
         taken.filter_map(|key| by_key.get(&key)?.record(key)).collect()
     }
 
-    /// Refuses the tokens of an earlier process. Their answers are lost.
-    pub fn restore_used(&self, tokens: Vec<Box<str>>) {
-        // No body has this digest.
-        let used = |token| KeyRecord {
-            key: format!("{TOKEN_KEY}{token}").into(),
-            body_sha256: [0; 32],
-            status: DROPPED_STATUS,
-            answer: Box::default(),
-            session: None,
-        };
-        self.restore(tokens.into_iter().map(used).collect());
+    /// Remembers the keys that an earlier process kept. Their answers are lost.
+    pub fn read_kept(&self) {
+        let kept = self.kept.rows();
+        let mut entries = self.lock();
+        for row in kept {
+            let Ok(OpenedKey { body_sha256, session }) = row.decode() else { continue };
+            let digest = HEXLOWER.decode(body_sha256.as_bytes()).ok();
+            let digest = digest.and_then(|digest| digest.try_into().ok()).unwrap_or_default();
+            if !entries.by_key.contains_key(&*row.key) {
+                let session = session.and_then(|session| SessionId::parse(&session));
+                let dropped = EntryAnswer::Dropped(session);
+                entries.add((*row.key).into(), digest, dropped, self.keys_max);
+            }
+        }
     }
 
     /// Remembers answers of another process.
@@ -408,10 +478,10 @@ impl KeyTable {
 }
 
 impl KeyRecord {
-    /// The id of the token that is the key, unless its request was refused.
-    pub(crate) fn used_token(&self) -> Option<&str> {
+    /// The key with what is kept of it, unless its request was refused.
+    pub(crate) fn opened(&self) -> Option<(&str, OpenedKey)> {
         let has_opened = self.session.is_some() || self.answer.is_empty();
-        self.key.strip_prefix(TOKEN_KEY).filter(|_| has_opened)
+        has_opened.then(|| (&*self.key, OpenedKey::new(self.body_sha256, self.session)))
     }
 }
 

@@ -41,7 +41,6 @@ mod sessions;
 mod signalling;
 mod snapshot;
 mod traces;
-mod used_tokens;
 mod workers;
 
 pub use alerts::{AcknowledgementRecord, AlertRecord, AlertsRecord, NoticeRecord, SentAlertRecord};
@@ -59,7 +58,7 @@ pub use evenkeel_revisions::{
 };
 pub use handle::{ControlRequest, Handle, TokensRefused};
 pub use idempotency::{
-    KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, StoredAnswer, TOKEN_KEY,
+    KEYS_MAX, KeyError, KeyRecord, KeyTable, OpenedKey, RequestTurn, StoredAnswer, TOKEN_KEY,
 };
 pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use last_states::LastStatesPart;
@@ -92,5 +91,4 @@ pub use snapshot::{
     decode_policies, encode_policies,
 };
 pub use traces::{CallerSpan, NodeHook, TraceIds, TraceRegistry, TraceShare};
-pub use used_tokens::UsedTokens;
 pub use workers::WorkerLine;

@@ -488,8 +488,6 @@ pub struct Replica {
     kept: Vec<KeptPart>,
     /// The owner sends no documents but operations and alerts.
     is_of_earlier_version: bool,
-    /// Not taken yet.
-    used_tokens: Vec<Box<str>>,
     /// Sessions of the last batch with sockets: descriptors follow in this order.
     with_sockets: Vec<SessionId>,
     ports: ReservedPorts,
@@ -557,6 +555,15 @@ impl Replica {
         for id in dissolved {
             self.rooms.remove(&id);
         }
+        self.is_of_earlier_version |= found == 1 && batch.kept.is_none();
+        self.kept.extend(batch.kept);
+        if self.is_of_earlier_version {
+            let operations = batch.operations.iter().map(|it| KeptPart::of_document("", it));
+            let alerts = batch.alerts.iter().map(|it| KeptPart::of_document("", it));
+            let opened = changed.idempotency_keys.iter().filter_map(KeyRecord::opened);
+            let keys = opened.map(|(key, opened)| KeptPart::of_document(key, &opened));
+            self.kept.extend(operations.chain(alerts).chain(keys));
+        }
         let Snapshot {
             core,
             registry,
@@ -569,13 +576,6 @@ impl Replica {
         } = changed;
         self.policies.extend(policies);
         self.history.extend(batch.history);
-        self.is_of_earlier_version |= found == 1 && batch.kept.is_none();
-        self.kept.extend(batch.kept);
-        if self.is_of_earlier_version {
-            let operations = batch.operations.iter().map(|it| KeptPart::of_document("", it));
-            let alerts = batch.alerts.iter().map(|it| KeptPart::of_document("", it));
-            self.kept.extend(operations.chain(alerts));
-        }
         self.drivers.apply(drivers, core.sessions.iter().map(|session| session.id));
         self.take_core(core);
         let mut registry = registry;
@@ -604,8 +604,6 @@ impl Replica {
             self.states.insert(record.state.session, record);
         }
         (self.trunks, self.next_offer) = (trunks, next_offer);
-        let used = idempotency_keys.iter().filter_map(KeyRecord::used_token);
-        self.used_tokens.extend(used.map(Box::from));
         self.idempotency_keys.extend(idempotency_keys);
         Ok(())
     }
@@ -732,12 +730,9 @@ impl Replica {
         self.ports.binds() && self.entries.values().any(|entry| entry.ports.is_some())
     }
 
-    /// Something is to be taken: records of policies or of ended sessions, documents, or used tokens.
+    /// Something is to be taken: records of policies or of ended sessions, or documents.
     pub fn has_news(&self) -> bool {
-        !self.policies.is_empty()
-            || !self.history.is_empty()
-            || !self.kept.is_empty()
-            || !self.used_tokens.is_empty()
+        !self.policies.is_empty() || !self.history.is_empty() || !self.kept.is_empty()
     }
 
     pub(crate) fn keys(&self) -> Vec<KeyRecord> {
@@ -757,11 +752,6 @@ impl Replica {
     /// Takes the documents that changed, for [`Handle::copy_kept`](crate::Handle::copy_kept).
     pub fn take_kept(&mut self) -> Vec<KeptPart> {
         std::mem::take(&mut self.kept)
-    }
-
-    /// Takes the ids of tokens that opened sessions, for [`UsedTokens::keep`](crate::UsedTokens::keep).
-    pub fn take_used_tokens(&mut self) -> Vec<Box<str>> {
-        std::mem::take(&mut self.used_tokens)
     }
 
     /// The secret of the URLs of the owner's sessions.

@@ -212,9 +212,6 @@ impl RecordExchange {
         let policies = handle.restore_policies(replica.take_policies());
         let history = handle.copy_history(replica.take_history());
         let kept = handle.copy_kept(replica.take_kept());
-        let tokens = replica.take_used_tokens();
-        // Nothing waits for the disk of a standby.
-        drop(handle.used_tokens.keep(tokens.iter().map(|token| &**token)));
         if !policies || !history || !kept {
             tracing::error!("decisions or records of the owner not continued: control is busy");
             // The next connection begins with all records.

@@ -18,8 +18,11 @@ const SCHEMA: u32 = 1;
 /// A tool that writes, or the process that this one replaces, may hold the database for so long.
 const BUSY_FOR: Duration = Duration::from_secs(10);
 
-/// The log is cut to this length after it has been longer.
-const WAL_BYTES: i64 = 4 << 20;
+/// Pages of the log after which it is copied into the database. A small disk has room for both.
+const WAL_PAGES: i64 = 100;
+
+/// The log is cut to this length then.
+const WAL_BYTES: i64 = WAL_PAGES * 4_096;
 
 /// Maximum number of files in the folder, more than three for each gateway of one machine.
 const FILES_MAX: usize = 192;
@@ -105,6 +108,7 @@ impl Disk {
         }
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", WAL_PAGES, |_| Ok(()))?;
         connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES, |_| Ok(()))?;
         if found < SCHEMA {
             let begin = "BEGIN IMMEDIATE";
@@ -143,6 +147,15 @@ impl Disk {
 
     /// Writes all rows, or none.
     pub(crate) fn write(&mut self, batch: &Batch) -> Result<(), DiskError> {
+        let written = self.write_all(batch);
+        if written.is_err() {
+            // The next attempt begins the log anew, for which a full disk has space. It tells if this one failed.
+            let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)");
+        }
+        Ok(written?)
+    }
+
+    fn write_all(&mut self, batch: &Batch) -> rusqlite::Result<()> {
         let write = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for kind in &batch.replaced {
             write.execute("DELETE FROM document WHERE kind = ?1", [kind])?;
@@ -175,7 +188,7 @@ impl Disk {
             drop_older.execute(params![kind, signed(*oldest), signed(*oldest_removed)])?;
         }
         drop(drop_older);
-        Ok(write.commit()?)
+        write.commit()
     }
 
     /// Renames a damaged database.

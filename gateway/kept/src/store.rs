@@ -179,19 +179,19 @@ impl<D: Document> Documents<D> {
         let mut state = self.store.lock();
         let change = state.table.put(D::KIND, key, value, unix_us(SystemTime::now()));
         let may_write = state.may_write();
-        let answered = match done {
-            Some(done) if state.place.is_some() => {
-                state.waiting.push((change, done));
-                None
+        let (mut answered, mut answer) = (done, Ok(()));
+        if state.place.is_some() {
+            match may_write {
+                true => state.waiting.extend(answered.take().map(|done| (change, done))),
+                false => answer = Err("another process owns the documents".into()),
             }
-            done => done,
-        };
+        }
         if may_write && !state.table.is_written() {
             state.changed_since.get_or_insert_with(Instant::now);
         }
         drop(state);
         self.store.0.changed.notify_all();
-        answered.into_iter().for_each(|done| done(Ok(())));
+        answered.into_iter().for_each(|done| done(answer.clone()));
     }
 }
 

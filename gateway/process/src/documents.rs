@@ -32,8 +32,6 @@ macro_rules! documents {
 }
 
 documents! {
-    /// The alerts that receivers were sent.
-    Alerts = "alerts";
     /// Changes by operators, saved files and rollouts.
     Changes = "changes";
     /// The certificate that DTLS clients see.
@@ -44,14 +42,8 @@ documents! {
     History = "history";
     /// Sessions that are open.
     OpenSessions = "open-sessions";
-    /// Operators' decisions.
-    Operations = "operations";
     /// Revisions of policies and their rollouts.
     Policies = "policies";
-    /// Nodes that the gateway has started.
-    StartedNodes = "started-nodes";
-    /// Ids of clients' tokens that opened sessions.
-    UsedTokens = "used-tokens";
     /// The certificates that pages see.
     WebTransportCertificates = "webtransport-certificates";
 }
@@ -154,7 +146,7 @@ mod tests {
         let since = unwritten.list()[1].since;
         note(KeptDocument::Policies, Err(io::Error::other("disk failed")));
         note(KeptDocument::History, Ok(()));
-        note(KeptDocument::Alerts, Ok(()));
+        note(KeptDocument::Changes, Ok(()));
         let [failure] = &unwritten.list()[..] else { panic!("one") };
         assert_eq!((failure.document, failure.since), ("policies", since));
         let text =

@@ -388,13 +388,12 @@ fn assemble(
         Reads::AsStandby => LeftSessions::Elsewhere,
         Reads::AsSuccessor => LeftSessions::Continue,
     };
-    let open = |folder| handle.used_tokens.open(folder, socket, unwritten.clone());
-    handle.idempotency_keys.restore_used(folder.map(open).unwrap_or_default());
     let mut operations = OperationLog::of(&handle.kept);
     let kept = handle.kept.open(folder, socket, &unwritten)?;
     // Another process has the documents.
     if !suspended {
         operations.resume();
+        handle.idempotency_keys.read_kept();
     }
     let history = HistoryWriter::start(folder, socket, name(settings), left, unwritten)?;
     let operations = operations.telling(handle.log_filter.clone());

@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use evenkeel_kept::StoreThread;
+
 use super::*;
 use crate::{ControlRequest, Handle};
 
@@ -253,6 +255,57 @@ fn dropped_answer_stays_dropped_in_another_process() {
     after.end_session(SessionId(1));
     assert_eq!(dropped_of(&after, "1"), Some(SessionId(1)));
     assert!(after.begin("1", b"other").is_err_and(|error| matches!(error, KeyError::OtherBody(_))));
+}
+
+/// A table in the store of a process, with the thread that writes it.
+fn kept_in(folder: &Path) -> (KeyTable, StoreThread) {
+    let store = Store::default();
+    let table = KeyTable::keeping(&store);
+    let thread = store.open(Some(folder), Path::new("/admin.sock"), &Default::default()).unwrap();
+    store.begin(Duration::from_secs(20));
+    table.read_kept();
+    (table, thread)
+}
+
+#[test]
+fn keys_that_opened_sessions_outlive_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let (before, thread) = kept_in(folder.path());
+    assert!(["k", "token:t1", "refused"].iter().all(|key| first(&before, key)));
+    assert!(before.keep("k", SessionId(7)).is_none(), "nothing waits for it");
+    before.keep("token:t1", SessionId(8)).unwrap().blocking_recv().unwrap();
+    before.finish("refused", answer(422), false);
+    // The thread writes them before it ends.
+    drop(thread);
+    let (after, thread) = kept_in(folder.path());
+    assert_eq!(dropped_of(&after, "k"), Some(SessionId(7)));
+    assert_eq!(dropped_of(&after, "token:t1"), Some(SessionId(8)));
+    let other = after.begin("token:t1", b"other").map(drop);
+    assert_eq!(other, Err(KeyError::OtherBody("token:t1".into())));
+    assert!(first(&after, "refused"), "it opened none");
+    drop(thread);
+    let text = std::fs::read_dir(folder.path().join("kept")).unwrap().map(|file| {
+        String::from_utf8_lossy(&std::fs::read(file.unwrap().path()).unwrap()).into_owned()
+    });
+    assert!(!text.collect::<String>().contains("answer"), "it may have keys");
+}
+
+#[test]
+fn used_tokens_of_an_earlier_version_stay_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("used-tokens");
+    std::fs::create_dir(&file).unwrap();
+    let file = file.join(evenkeel_process::file::name_of(Path::new("/admin.sock")));
+    std::fs::write(&file, "t1\nt2\ncut").unwrap();
+    for _ in 0..2 {
+        let (table, _thread) = kept_in(folder.path());
+        for used in ["token:t1", "token:t2"] {
+            let begun = table.begin(used, b"offer").map(drop);
+            assert_eq!(begun, Err(KeyError::OtherBody(used.into())));
+        }
+        assert!(first(&table, "token:cut"));
+    }
+    assert!(!file.exists());
 }
 
 #[test]

@@ -203,6 +203,8 @@ fn part_of_a_copy_does_not_replace_the_disk() {
     owner.notes.put("a", &Note(1));
     owner.notes.put("b", &Note(2));
     let (mut follower, standby) = (Follower::default(), Process::following(folders[1].path()));
+    let reason = standby.put("b", 3).unwrap_err();
+    assert_eq!(&*reason, "another process owns the documents");
     standby.store.add_part(owner.store.next_part(&mut follower, 1).unwrap());
     drop(standby);
     let standby = Process::following(folders[1].path());
