@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::disk::{Disk, DiskError};
 use super::document::{Document, Encoded, Kind, Row};
 use super::exchange::{Follower, KeptPart};
-use super::table::{Batch, Table};
+use super::table::{Batch, EarlierRows, Table};
 
 /// Rows that nobody waits for are written together with those of this time.
 pub const GATHERED_FOR: Duration = Duration::from_millis(100);
@@ -152,7 +152,7 @@ impl<D: Document> Documents<D> {
 
     /// The document with this key. One that cannot be read is reported.
     pub fn get(&self, key: &str) -> Option<D> {
-        self.row(key).and_then(read)
+        self.row(key).as_ref().and_then(read)
     }
 
     /// All rows, in the order of their changes.
@@ -167,7 +167,7 @@ impl<D: Document> Documents<D> {
 
     /// All documents, in the order of their changes. Those that cannot be read are reported.
     pub fn all(&self) -> Vec<D> {
-        self.rows().into_iter().filter_map(read).collect()
+        self.rows().iter().filter_map(read).collect()
     }
 
     /// The store of these documents.
@@ -195,7 +195,7 @@ impl<D: Document> Documents<D> {
     }
 }
 
-fn read<D: Document>(row: Row<D>) -> Option<D> {
+fn read<D: Document>(row: &Row<D>) -> Option<D> {
     row.decode().map_err(|error| {
         tracing::warn!(document = D::KIND.name, key = %row.key, %error, "document cannot be read; continuing without");
     }).ok()
@@ -447,7 +447,7 @@ impl Writer {
         self.store.0.changed.notify_all();
     }
 
-    fn read_earlier(&mut self) -> Vec<(Kind, Vec<(Arc<str>, Arc<str>)>)> {
+    fn read_earlier(&mut self) -> Vec<EarlierRows> {
         let kinds = self.store.lock().earlier.clone();
         let mut found = Vec::new();
         for (kind, files, parse) in kinds {
@@ -462,7 +462,7 @@ impl Writer {
                         let text = |(key, value): (Box<str>, Value)| {
                             (Arc::from(key), value.to_string().into())
                         };
-                        found.push((kind, rows.into_iter().map(text).collect()));
+                        found.push(EarlierRows { kind, rows: rows.into_iter().map(text).collect() });
                     }
                     Err(error) => {
                         tracing::warn!(document = kind.name, file = %path.display(), %error, "file of an earlier version cannot be read; continuing without");
@@ -530,7 +530,7 @@ impl Writer {
             aside.push(".moved");
             match fs::rename(&path, &aside) {
                 Ok(()) => {
-                    tracing::info!(file = %path.display(), database = %self.place.path.display(), "file moved into the database")
+                    tracing::info!(file = %path.display(), database = %self.place.path.display(), "file moved into the database");
                 }
                 Err(error) => {
                     tracing::warn!(file = %path.display(), %error, "file of an earlier version not moved; the next start reads it again");

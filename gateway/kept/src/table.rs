@@ -75,6 +75,13 @@ enum Origin {
     Copied,
 }
 
+/// The rows of a file of an earlier version: keys and values.
+#[derive(Debug)]
+pub(crate) struct EarlierRows {
+    pub(crate) kind: Kind,
+    pub(crate) rows: Vec<(Arc<str>, Arc<str>)>,
+}
+
 /// The rows that are to be written.
 #[derive(Debug)]
 pub(crate) struct Batch {
@@ -203,7 +210,7 @@ impl Table {
     pub(crate) fn add_kept(
         &mut self,
         kept: Vec<KeptRow>,
-        earlier: Vec<(Kind, Vec<(Arc<str>, Arc<str>)>)>,
+        earlier: Vec<EarlierRows>,
         at_us: u64,
     ) {
         let is_copy = matches!(self.origin, Origin::Copied);
@@ -216,24 +223,23 @@ impl Table {
         for row in kept {
             let Some(rows) = self.kinds.get(&*row.kind) else { continue };
             let replaced_by_file =
-                |(kind, rows): &(Kind, Vec<_>)| *kind.name == *row.kind && !rows.is_empty();
+                |file: &EarlierRows| *file.kind.name == *row.kind && !file.rows.is_empty();
             if !stands(rows, &row.key) && !earlier.iter().any(replaced_by_file) {
                 of_disk.push((rows.kind.name, row));
             }
         }
-        let of_files: Vec<_> = earlier
-            .into_iter()
-            .flat_map(|(kind, rows)| rows.into_iter().map(move |row| (kind, row)))
-            .filter(|(kind, (key, _))| {
-                self.kinds.get(kind.name).is_some_and(|rows| !stands(rows, key))
-            })
-            .collect();
+        let mut of_files = Vec::new();
+        for EarlierRows { kind, rows } in earlier {
+            let Some(here) = self.kinds.get(kind.name) else { continue };
+            let newer = rows.into_iter().filter(|(key, _)| !stands(here, key));
+            of_files.extend(newer.map(|(key, value)| (kind, key, value)));
+        }
         here.iter().for_each(|(place, _)| self.forget(place));
         for (kind, KeptRow { key, change, at_us, version, value, .. }) in of_disk {
             self.set(kind, &key, TableRow { change, at_us, version, value });
         }
         self.written = self.newest;
-        for (kind, (key, value)) in of_files {
+        for (kind, key, value) in of_files {
             self.put(kind, &key, Some(value), at_us);
         }
         for ((kind, key), row) in here {
