@@ -27,7 +27,7 @@ const WAL_BYTES: i64 = WAL_PAGES * 4_096;
 /// Maximum number of files in the folder, more than three for each gateway of one machine.
 const FILES_MAX: usize = 192;
 
-/// `document` is what the gateway reads and writes, `kept` is for operators.
+/// The gateway reads and writes `document`; operators read `kept`.
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS document (
         kind TEXT NOT NULL,

@@ -49,7 +49,7 @@ pub struct Kind {
     pub copy: FollowerCopy,
 }
 
-/// What the rows of an owner do to those of the gateway that follows it.
+/// The effect of an owner's rows on those of the gateway that follows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FollowerCopy {
     /// They replace them.
@@ -74,7 +74,7 @@ pub enum NotDecoded {
     Malformed(Box<str>),
 }
 
-/// A row whose JSON was made by its owner's thread, so that the thread that puts it does not have to.
+/// A row in JSON. Its owner encodes it on a thread of its own, if another thread puts it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Encoded<D> {
     pub(crate) key: Arc<str>,

@@ -4,7 +4,7 @@
 //! standby of a group, and the process that replaces this one. A row that changes twice meanwhile is sent once.
 //!
 //! A caller puts a row into the table and goes on. One thread with one connection writes the rows to an SQLite database, and
-//! acknowledges those that someone waits for. A disk that is full, slow or broken is reported, and delays nobody else.
+//! acknowledges those for which a caller waits. A disk that is full, slow or broken is reported, and delays no other thread.
 //!
 //! The database is in WAL mode with `synchronous = FULL`: a transaction is on the disk once it is acknowledged, also after a loss of
 //! power. `kill -9` or a loss of power lose the changes of the last [`GATHERED_FOR`], or those that a slow disk has not taken yet,

@@ -18,7 +18,7 @@ use super::document::{Document, Encoded, Kind, Row};
 use super::exchange::{Follower, KeptPart};
 use super::table::{Batch, EarlierRows, Table};
 
-/// Rows that nobody waits for are written together with those of this time.
+/// Rows without an acknowledgement are written together with those of this time.
 pub const GATHERED_FOR: Duration = Duration::from_millis(100);
 
 /// Rows of a transaction: some milliseconds of the disk, so that the next acknowledgement does not wait longer.
@@ -462,7 +462,8 @@ impl Writer {
                         let text = |(key, value): (Box<str>, Value)| {
                             (Arc::from(key), value.to_string().into())
                         };
-                        found.push(EarlierRows { kind, rows: rows.into_iter().map(text).collect() });
+                        found
+                            .push(EarlierRows { kind, rows: rows.into_iter().map(text).collect() });
                     }
                     Err(error) => {
                         tracing::warn!(document = kind.name, file = %path.display(), %error, "file of an earlier version cannot be read; continuing without");

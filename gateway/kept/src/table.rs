@@ -10,7 +10,7 @@ use super::exchange::{Follower, KeptPart, KeptRow};
 const REMOVED_MAX: usize = 256;
 
 /// The name of a kind, and the key of a row.
-type Place = (&'static str, Arc<str>);
+type RowPlace = (&'static str, Arc<str>);
 
 #[derive(Clone, Debug)]
 pub(crate) struct TableRow {
@@ -70,7 +70,7 @@ enum Origin {
     /// This process, and those before it on this disk.
     Own,
     /// The first copy of another process is under way. Rows at these places were not in it yet.
-    Copying { not_copied: BTreeSet<Place> },
+    Copying { not_copied: BTreeSet<RowPlace> },
     /// Another process.
     Copied,
 }
@@ -85,7 +85,7 @@ pub(crate) struct EarlierRows {
 /// The rows that are to be written.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    pub(crate) rows: Vec<(Place, TableRow)>,
+    pub(crate) rows: Vec<(RowPlace, TableRow)>,
     /// Rows of these kinds are removed from the disk before.
     pub(crate) replaced: Vec<&'static str>,
     /// The disk may drop rows of a kind that changed before these: the oldest one that is there, and the oldest that was removed.
@@ -99,7 +99,7 @@ pub(crate) struct Batch {
 pub(crate) struct Table {
     kinds: BTreeMap<&'static str, Rows>,
     /// Places by change.
-    order: BTreeMap<u64, Place>,
+    order: BTreeMap<u64, RowPlace>,
     newest: u64,
     /// Increased when rows get earlier changes than those that followers have, or when they were not told of a removal.
     generation: u64,
@@ -188,7 +188,7 @@ impl Table {
         }
     }
 
-    fn forget(&mut self, (kind, key): &Place) {
+    fn forget(&mut self, (kind, key): &RowPlace) {
         let row = self.kinds.get_mut(kind).and_then(|rows| rows.forget(key));
         row.into_iter().for_each(|row| _ = self.order.remove(&row.change));
     }
@@ -197,7 +197,7 @@ impl Table {
         self.newest
     }
 
-    fn after(&self, change: u64) -> impl Iterator<Item = (&Place, &TableRow)> {
+    fn after(&self, change: u64) -> impl Iterator<Item = (&RowPlace, &TableRow)> {
         let places = self.order.range(change.saturating_add(1)..);
         places
             .filter_map(|(_, place)| Some((place, self.kinds.get(place.0)?.by_key.get(&place.1)?)))
@@ -207,17 +207,12 @@ impl Table {
 
     /// Adds the rows of the disk, in the order of their changes, and those of files of earlier versions. Rows that are here already
     /// stand: they are newer, or those of the process that this one continues.
-    pub(crate) fn add_kept(
-        &mut self,
-        kept: Vec<KeptRow>,
-        earlier: Vec<EarlierRows>,
-        at_us: u64,
-    ) {
+    pub(crate) fn add_kept(&mut self, kept: Vec<KeptRow>, earlier: Vec<EarlierRows>, at_us: u64) {
         let is_copy = matches!(self.origin, Origin::Copied);
         let stands = |rows: &Rows, key: &str| {
             is_copy && rows.kind.copy == FollowerCopy::Replaces || rows.by_key.contains_key(key)
         };
-        let here: Vec<(Place, TableRow)> =
+        let here: Vec<(RowPlace, TableRow)> =
             self.after(0).map(|(place, row)| (place.clone(), row.clone())).collect();
         let mut of_disk = Vec::new();
         for row in kept {
@@ -285,7 +280,7 @@ impl Table {
         // Rows of another origin are replaced at once, or not at all.
         let rows_max = if is_replaced { usize::MAX } else { rows_max };
         let rows = self.after(from).take(rows_max);
-        let rows: Vec<(Place, TableRow)> =
+        let rows: Vec<(RowPlace, TableRow)> =
             rows.map(|(place, row)| (place.clone(), row.clone())).collect();
         let is_all = rows.len() < rows_max;
         let last = rows.last().map_or(self.newest, |(_, row)| row.change);
