@@ -2,9 +2,8 @@
 
 use std::net::TcpListener;
 
-use evenkeel_client::{
-    ApiClient, ApiEndpoint, ClientError, OfferIdentity, OfferIngress, OfferRequest,
-};
+use evenkeel_client::{ApiClient, ApiEndpoint, ClientError};
+use evenkeel_contract::offers::{OfferIngress, OfferRequest};
 use evenkeel_lab::network::Host;
 use evenkeel_model::PolicyQuestion;
 use evenkeel_recording::{RecordingEntry, RecordingReader};
@@ -113,8 +112,8 @@ impl Call {
 fn offer(room: &str) -> OfferRequest {
     // Another address for each: 127.0.0.1 has one session of a declared address.
     let phone = Phone::new(2);
-    let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
-    GatewayProcess::offer(room, OfferIngress::Udp(identity))
+    let ingress = OfferIngress::declared(phone.address());
+    GatewayProcess::offer(room, ingress)
 }
 
 fn open(gateway: &mut GatewayProcess, room: &str) -> Result<String, ClientError> {

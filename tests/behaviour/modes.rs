@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use evenkeel_config::ScenarioSettings;
-use evenkeel_control::{GatewayEvent, ModeView, SessionAnswer};
+use evenkeel_contract::gateway::Mode;
+use evenkeel_control::{GatewayEvent, SessionAnswer};
 use evenkeel_model::{
     CoreEvent, Health, ModeChange, NodeId, NotStarted, RedundancyMode, StartPhase,
 };
@@ -72,7 +73,7 @@ impl Call {
     }
 }
 
-fn view(gateway: &Gateway, mode: RedundancyMode) -> ModeView {
+fn view(gateway: &Gateway, mode: RedundancyMode) -> Mode {
     let modes = gateway.ask(gateway.handle.modes()).unwrap();
     modes.into_iter().find(|view| view.mode == mode.name()).unwrap()
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use evenkeel_client::{ApiCall, OfferIdentity, OfferIngress};
+use evenkeel_client::ApiCall;
+use evenkeel_contract::offers::OfferIngress;
 use evenkeel_control::ControlError;
 use evenkeel_model::{ClientIdentity, IngressProtocol, OfferRefusal};
 
@@ -168,8 +169,8 @@ fn port_of_another_gateway_is_refused() {
 fn key_opens_no_second_session_after_a_kill() {
     let node = Node::agent("east-a1");
     let mut gateway = GatewayProcess::start(&World::of(&[&node]));
-    let identity = OfferIdentity::Declared { address: Phone::new(1).address(), rtcp: None };
-    let offer = GatewayProcess::offer("room", OfferIngress::Udp(identity));
+    let ingress = OfferIngress::declared(Phone::new(1).address());
+    let offer = GatewayProcess::offer("room", ingress);
     let body = serde_json::to_vec(&offer).unwrap();
     let open = |gateway: &mut GatewayProcess, key: &str| {
         let call = ApiCall {

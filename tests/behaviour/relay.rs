@@ -3,9 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use evenkeel_client::{
-    ApiCall, ApiClient, ApiResponse, ClientError, OfferIdentity, OfferIngress, OfferRequest,
-};
+use evenkeel_client::{ApiCall, ApiClient, ApiResponse, ClientError};
+use evenkeel_contract::offers::{OfferIngress, OfferRequest};
 use evenkeel_testkit::required;
 use hyper::Method;
 use nix::sys::signal::Signal;
@@ -16,8 +15,8 @@ use crate::harness::{
 };
 
 fn offer(phone: &Phone) -> OfferRequest {
-    let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
-    GatewayProcess::offer("room", OfferIngress::Udp(identity))
+    let ingress = OfferIngress::declared(phone.address());
+    GatewayProcess::offer("room", ingress)
 }
 
 /// The status and body of an answer.

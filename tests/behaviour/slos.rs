@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use evenkeel_client::{OfferIdentity, OfferIngress};
+use evenkeel_contract::offers::OfferIngress;
 use evenkeel_testkit::binary::evenkeel;
 use serde_json::json;
 
@@ -17,9 +17,9 @@ fn refused_offers_burn_the_error_budget() {
     let mut gateway = GatewayProcess::start(&world);
     let phones: Vec<Phone> = (1..=12).map(Phone::new).collect();
     let opened = phones.iter().filter(|phone| {
-        let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
+        let ingress = OfferIngress::declared(phone.address());
         let room = format!("room-{}", phone.number);
-        let offer = GatewayProcess::offer(&room, OfferIngress::Udp(identity));
+        let offer = GatewayProcess::offer(&room, ingress);
         gateway.ask(async |client| client.open(&offer).await).is_ok()
     });
     assert_eq!(opened.count(), 8);

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use evenkeel_client::{ApiCall, ClientError, OfferIdentity, OfferIngress};
+use evenkeel_client::{ApiCall, ClientError};
+use evenkeel_contract::offers::OfferIngress;
 use evenkeel_lab::client::{QuicProtocol, QuicWay};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_media::roq;
@@ -413,7 +414,7 @@ fn sigterm_ends_an_upgrade_and_drains() {
 fn quic_client_connects_again_with_its_flows() {
     let node = Node::agent("east-a1");
     let mut gateway = GatewayProcess::start(&World::of(&[&node]).with_quic());
-    let offer = GatewayProcess::offer("room", OfferIngress::Quic {});
+    let offer = GatewayProcess::offer("room", OfferIngress::quic());
     let opened = gateway.ask(async |client| client.open(&offer).await).unwrap().quic.unwrap();
     let digest: Vec<u8> = (0..32)
         .map(|at| u8::from_str_radix(&opened.certificate_sha256[2 * at..2 * at + 2], 16).unwrap())
@@ -476,8 +477,8 @@ fn api_answers_throughout_an_upgrade() {
         let status = gateway.ask(async |client| client.another().read("/v1/status").await);
         assert_eq!(status.unwrap()["state"], "serving");
         let phone = Phone::new(100 + asked);
-        let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
-        let offer = GatewayProcess::offer(&format!("room-{asked}"), OfferIngress::Udp(identity));
+        let ingress = OfferIngress::declared(phone.address());
+        let offer = GatewayProcess::offer(&format!("room-{asked}"), ingress);
         match gateway.ask(async |client| client.another().open(&offer).await) {
             Ok(answer) => opened.push((answer.id, phone)),
             // With a time for the next attempt.
@@ -508,8 +509,8 @@ fn offer_with_key_is_answered_once_over_an_upgrade() {
     let node = Node::agent("east-a1");
     let mut gateway = GatewayProcess::start(&World::of(&[&node]));
     let phone = Phone::new(1);
-    let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
-    let offer = GatewayProcess::offer("room", OfferIngress::Udp(identity));
+    let ingress = OfferIngress::declared(phone.address());
+    let offer = GatewayProcess::offer("room", ingress);
     let body = serde_json::to_vec(&offer).unwrap();
     let open = |gateway: &mut GatewayProcess| {
         let call = ApiCall {
@@ -603,8 +604,8 @@ fn policy_sets_are_reloaded_in_place() {
     active.sort_unstable();
     assert_eq!(active, ["live/admission", "opera/admission"]);
     let phone = Phone::new(9);
-    let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
-    let mut offer = GatewayProcess::offer("aria", OfferIngress::Udp(identity));
+    let ingress = OfferIngress::declared(phone.address());
+    let mut offer = GatewayProcess::offer("aria", ingress);
     offer.scenario = "opera".into();
     gateway.ask(async |client| client.open(&offer).await).unwrap();
     // Its rooms and sessions need the scenario.

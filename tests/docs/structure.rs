@@ -24,10 +24,11 @@ pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
 
 /// Crates of `gateway/` in layers; a crate depends on crates of layers before its own.
 const LAYERS: &[&[&str]] = &[
-    &["client", "forecast", "media", "model", "process"],
+    &["contract", "forecast", "media", "model", "process"],
     &[
         "agent",
         "breakers",
+        "client",
         "dataplane",
         "diagnosis",
         "dtls",

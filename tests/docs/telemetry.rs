@@ -6,7 +6,7 @@ use std::fs;
 
 use evenkeel_control::GatewayEvent;
 use evenkeel_model::forward::DropReason;
-use evenkeel_model::{CoreEvent, ListedEvent, NoticeFields, NoticeRow};
+use evenkeel_model::{CoreEvent, ListedEvent, NoticeRow};
 use evenkeel_telemetry::alerts::{INHIBITIONS, RULES, inhibit_rules_file, rules_file};
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level, Sampled, Span};
 
@@ -54,7 +54,7 @@ fn tables_equal_the_registry() {
 fn events_equal_those_of_the_api() {
     let listed = Page::read(PAGE).names_under("## Events");
     let sent: BTreeSet<String> = sent().into_keys().collect();
-    assert_eq!(listed, sent, "{PAGE}: left, the events listed; right, those in api/*.rs");
+    assert_eq!(listed, sent, "{PAGE}: left, the events listed; right, those of the contract");
 }
 
 #[test]
@@ -66,8 +66,8 @@ fn fields_of_events_equal_those_of_the_api() {
         let Some(fields) = quoted(&cells[0]).first().and_then(|name| sent.get(*name)) else {
             continue;
         };
-        // The fields of a rollout, of a reload, and those of `missed`, stand in other structs.
-        let is_elsewhere = fields.contains("rollout") || fields.contains("reload");
+        // The fields of a rollout and of a reload stand in other structs.
+        let is_elsewhere = fields.contains("rollout") || fields.contains("changes");
         if cells.len() != 3 || fields.is_empty() || is_elsewhere {
             continue;
         }
@@ -87,24 +87,23 @@ fn drop_reasons_equal_the_core() {
     assert_eq!(listed, known, "{PAGE}: left, the reasons listed; right, those of the core");
 }
 
-/// Server-sent events with their fields, by how `api` words them.
+/// Server-sent events with their fields, without the time that all have, by the contract.
 fn sent() -> BTreeMap<String, BTreeSet<String>> {
-    let source = fs::read_to_string(root().join("gateway/api/src/events.rs")).unwrap();
-    let lines = source.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let source: String = lines.flat_map(str::split_whitespace).collect();
+    let read =
+        |file: &str| fs::read_to_string(root().join("gateway/contract/src").join(file)).unwrap();
+    let source = read("events.rs");
+    let types = source.clone() + &read("policies.rs") + &read("gateway.rs");
+    let (_, listed) = source.split_once("\nnames! {\n").unwrap();
+    let (listed, _) = listed.split_once("\n}\n").unwrap();
     let mut events: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for notice in source.split("notice!{\"").skip(1) {
-        let (name, object) = notice.split_once("\",at_us;").unwrap();
-        events.entry(name.to_owned()).or_default().extend(fields(object));
-    }
-    for rest in source.split("EventNotice{name:\"").skip(1) {
-        events.entry(rest.split('"').next().unwrap().to_owned()).or_default();
-    }
-    for NoticeRow { name, fields } in notices().map(|(_, notice)| notice) {
-        if let NoticeFields::Listed(fields) = fields {
-            let fields = fields.iter().map(|field| (*field).to_owned());
-            events.entry(name.to_owned()).or_default().extend(fields);
-        }
+    for line in listed.lines() {
+        let (data, name) = line.trim().trim_end_matches(',').split_once(" = ").unwrap();
+        let (_, body) = types.split_once(&format!("\npub struct {data} {{\n")).unwrap();
+        let (body, _) = body.split_once("\n}\n").unwrap();
+        let fields = body.lines().filter_map(|line| line.trim().strip_prefix("pub "));
+        let fields = fields.filter_map(|line| line.split(':').next());
+        let fields = fields.filter(|field| *field != "at_us").map(str::to_owned);
+        events.entry(name.trim_matches('"').to_owned()).or_default().extend(fields);
     }
     events
 }
@@ -125,53 +124,10 @@ fn events() -> String {
         names.push(name);
         let of_name = || notices().filter(|(_, notice)| notice.name == name);
         let docs: Vec<&str> = of_name().map(|(doc, _)| doc).collect();
-        let fields = of_name().map(|(_, notice)| match notice.fields {
-            NoticeFields::Listed(fields) => {
-                let fields: Vec<String> = fields.iter().map(|it| format!("`{it}`")).collect();
-                fields.join(", ")
-            }
-            NoticeFields::Computed(text) => text.to_owned(),
-        });
-        writeln!(
-            table,
-            "| `{name}` | {} | {} |",
-            cell(&docs.join(" ")),
-            fields.collect::<String>()
-        )
-        .unwrap();
+        let fields: String = of_name().map(|(_, notice)| notice.fields).collect();
+        writeln!(table, "| `{name}` | {} | {fields} |", cell(&docs.join(" "))).unwrap();
     }
     table + "| `missed` | This listener was too slow. | `notices`: how many events it missed |\n"
-}
-
-/// The fields of an object up to its closing brace, without the time that all have. An object that is flattened into it
-/// stands for its own.
-fn fields(object: &str) -> BTreeSet<String> {
-    let (mut depth, mut field, mut all) = (0, String::new(), BTreeSet::new());
-    for c in object.chars() {
-        match c {
-            '{' | '(' | '[' => depth += 1,
-            '}' | ')' | ']' => depth -= 1,
-            _ => {}
-        }
-        if depth > 0 || depth == 0 && c != ',' {
-            field.push(c);
-            continue;
-        }
-        let field = std::mem::take(&mut field);
-        let flattened = field.strip_prefix("#[serde(flatten)]");
-        match flattened.and_then(|part| part.split_once("object!{")) {
-            Some((_, inner)) => all.extend(fields(inner)),
-            None => {
-                let named = flattened.unwrap_or(&field).split_once(':');
-                all.extend(named.map(|(name, _)| name.trim_end_matches('?').to_owned()));
-            }
-        }
-        if depth < 0 {
-            break;
-        }
-    }
-    all.remove("at_us");
-    all
 }
 
 fn metrics(all: impl Iterator<Item = Described>) -> String {

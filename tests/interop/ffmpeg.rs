@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use evenkeel_client::{OfferMedia, OfferRequest};
+use evenkeel_contract::offers::{OfferMedia, OfferRequest, OfferRtcp};
 use nix::sys::signal::Signal;
 
 use crate::meter::{Death, Findings, GapLimits, Stream};
@@ -95,7 +95,7 @@ fn vp8() -> Medium {
 }
 
 fn own_port(mut offer: OfferRequest) -> OfferRequest {
-    offer.rtcp = Some("own-port".to_owned());
+    offer.rtcp = Some(OfferRtcp::OwnPort);
     offer
 }
 
@@ -122,7 +122,7 @@ fn assert_stream_survives_kill(medium: &Medium) {
     let tap = Tap::bind();
     let ingress = declared(tap.rtp(), Some(tap.rtcp()));
     let incoming = stage.open(&own_port(offer(room, ingress, media())));
-    let node = outgoing.route[0].node.clone();
+    let node = outgoing.route[0].place.node.to_string();
 
     let (rtp_in, rtcp_in) = free_pair();
     let lane = Lane { payload_type: medium.payload_type, rtp: rtp_in, rtcp: rtcp_in };

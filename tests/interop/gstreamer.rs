@@ -152,8 +152,8 @@ pub(crate) fn assert_decoding_survives_kill(stage: &mut Stage, causes: &[&str]) 
     let media = || vec![voice(), picture("h264")];
     let outgoing = stage.open(&offer("studio", declared(talker.rtp(), None), media()));
     let incoming = stage.open(&offer("studio", declared(listener.rtp(), None), media()));
-    let node = outgoing.route[0].node.clone();
-    assert_eq!(incoming.route[0].node, node, "both are at one node");
+    let node = outgoing.route[0].place.node.to_string();
+    assert_eq!(*incoming.route[0].place.node, *node, "both are at one node");
 
     let (picture_in, voice_in) = (Ports::free(), Ports::free());
     let pipeline = receiver(listener.inside(), picture_in, voice_in);

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use evenkeel_client::{ApiCall, OfferRequest};
+use evenkeel_client::ApiCall;
+use evenkeel_contract::offers::{OfferRequest, OfferRtcp};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::required;
@@ -129,7 +130,7 @@ impl Phone {
         let pipeline = ChildProcess::start(wave, &mut command, stage.folder());
         Phone {
             session: opened.id,
-            node: opened.route[0].node.clone(),
+            node: opened.route[0].place.node.to_string(),
             tap,
             pipeline: pipeline.expect("GStreamer starts"),
             // AudioBridge leaves a participant's own audio out.
@@ -190,7 +191,7 @@ fn janus_killed_call_moves_to_another() {
         offer(ROOM, declared(tap.rtp(), None), vec![voice()])
     });
     let listener = Phone::join(&mut stage, "silence", |tap| OfferRequest {
-        rtcp: Some("own-port".to_owned()),
+        rtcp: Some(OfferRtcp::OwnPort),
         ..offer(ROOM, declared(tap.rtp(), Some(tap.rtcp())), vec![voice()])
     });
     let (phones, node) = ([&talker, &listener], talker.node.clone());

@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use evenkeel_alerts::Alerts;
-use evenkeel_client::{ApiClient, ApiEndpoint, OfferIngress};
+use evenkeel_client::{ApiClient, ApiEndpoint};
+use evenkeel_contract::offers::OfferIngress;
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_telemetry::alerts::{INHIBITIONS, RULES, inhibit_rules_file, rules_file};
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level};
@@ -146,7 +147,7 @@ fn prometheus_answers_each_documented_expression() {
     let mut stage = Stage::of("promql", &configuration, |folder| {
         fs::write(folder.join("token"), "a token for Prometheus").expect("a file can be written");
     });
-    let opened = stage.open(&offer("promql", OfferIngress::Quic {}, vec![voice()]));
+    let opened = stage.open(&offer("promql", OfferIngress::quic(), vec![voice()]));
     let prometheus = Prometheus::start(stage.api(), stage.folder());
     let until = Instant::now() + TIMEOUT;
     let series = loop {

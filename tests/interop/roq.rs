@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use evenkeel_client::OfferIngress;
+use evenkeel_contract::offers::OfferIngress;
 use evenkeel_media::roq::ErrorCode;
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ const SSRC: u64 = 0x0EC0_FFEE;
 
 /// Runs `roq_client.py`, and returns its report.
 fn play(stage: &mut Stage) -> Value {
-    let opened = stage.open(&offer("roq", OfferIngress::Quic {}, vec![voice()]));
+    let opened = stage.open(&offer("roq", OfferIngress::quic(), vec![voice()]));
     let quic = opened.quic.expect("by QUIC");
     assert_eq!(quic.alpn, "roq-14");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/roq_client.py");

@@ -82,7 +82,7 @@ impl Talker {
         let address = socket.local_addr().expect("a bound socket has an address");
         let opened = stage.open(&offer(room, declared(address, None), vec![voice()]));
         let gateway = opened.udp.expect("by UDP").addresses[0];
-        Talker { socket, gateway, node: opened.route[0].node.clone(), heard: Vec::new() }
+        Talker { socket, gateway, node: opened.route[0].place.node.to_string(), heard: Vec::new() }
     }
 
     /// The longest gap within these bounds; `None` with fewer than two packets.

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use evenkeel_client::{ApiCall, OfferAnswer};
+use evenkeel_client::ApiCall;
+use evenkeel_contract::offers::OfferAnswer;
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::clients::python;
@@ -86,7 +87,7 @@ fn srtp_decrypts_before_and_after_node_death() {
     let (mut words, mut carries) = (Vec::new(), String::new());
     for client in [here, there] {
         let opened = answered(open(&mut stage, client, true.into()));
-        carries.clone_from(&opened.route[0].node);
+        carries = opened.route[0].place.node.to_string();
         let gateway = opened.udp.expect("by UDP").addresses[0];
         words.extend([client.to_string(), gateway.to_string()]);
     }
@@ -109,7 +110,7 @@ fn sdes_keys_end_at_the_gateway_across_node_death() {
             let crypto = answer["srtp"]["crypto"][0].as_str().expect("an attribute").to_owned();
             let own = crypto.strip_prefix(&format!("1 {suite} inline:")).expect("the suite");
             let opened = answered(answer);
-            carries.clone_from(&opened.route[0].node);
+            carries = opened.route[0].place.node.to_string();
             let gateway = opened.udp.expect("by UDP").addresses[0];
             words.extend([client.to_string(), gateway.to_string(), key.to_owned(), own.to_owned()]);
         }

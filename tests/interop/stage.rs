@@ -11,8 +11,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use evenkeel_client::{
-    ApiCall, ApiClient, ApiEndpoint, ApiResponse, ClientError, Events, OfferAnswer, OfferIdentity,
-    OfferIngress, OfferMedia, OfferPayloadType, OfferRequest, OfferStreamKind, ServerEvent,
+    ApiCall, ApiClient, ApiEndpoint, ApiResponse, ClientError, Events, ServerEvent,
+};
+use evenkeel_contract::offers::{
+    OfferAnswer, OfferFeedback, OfferIngress, OfferMedia, OfferPayloadType, OfferRequest,
+    OfferStreamKind,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -286,16 +289,18 @@ pub(crate) fn offer(room: &str, ingress: OfferIngress, media: Vec<OfferMedia>) -
     OfferRequest {
         scenario: "call".to_owned(),
         room: room.to_owned(),
-        labels: BTreeMap::new(),
-        ingress,
-        media,
-        rtcp: None,
+        ingress: Some(ingress),
+        media: Some(media),
+        ..OfferRequest::default()
     }
 }
 
 /// A UDP client identified by its declared addresses.
 pub(crate) fn declared(rtp: SocketAddr, rtcp: Option<SocketAddr>) -> OfferIngress {
-    OfferIngress::Udp(OfferIdentity::Declared { address: rtp, rtcp })
+    match rtcp {
+        Some(rtcp) => OfferIngress::declared_with_rtcp(rtp, rtcp),
+        None => OfferIngress::declared(rtp),
+    }
 }
 
 pub(crate) fn voice() -> OfferMedia {
@@ -303,7 +308,7 @@ pub(crate) fn voice() -> OfferMedia {
 }
 
 pub(crate) fn picture(codec: &str) -> OfferMedia {
-    media(OfferStreamKind::Video, 96, codec, 90_000, &["pli"])
+    media(OfferStreamKind::Video, 96, codec, 90_000, &[OfferFeedback::Pli])
 }
 
 fn media(
@@ -311,12 +316,12 @@ fn media(
     payload_type: u8,
     codec: &str,
     clock_rate: u32,
-    feedback: &[&str],
+    feedback: &[OfferFeedback],
 ) -> OfferMedia {
     OfferMedia {
         kind,
         payload_types: vec![OfferPayloadType { payload_type, codec: codec.to_owned(), clock_rate }],
-        feedback: feedback.iter().map(|&word| word.to_owned()).collect(),
+        feedback: feedback.to_vec(),
         bitrate: None,
     }
 }

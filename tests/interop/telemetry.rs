@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use evenkeel_client::{ApiCall, OfferIngress};
+use evenkeel_client::ApiCall;
+use evenkeel_contract::offers::OfferIngress;
 use evenkeel_telemetry::registry;
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level};
 
@@ -175,7 +176,7 @@ fn assert_matches_registry(protocol: &str, traceparent: &str) {
     );
     let mut stage = Stage::set(&format!("telemetry-{protocol}"), &more);
 
-    let quic = || OfferIngress::Quic {};
+    let quic = || OfferIngress::quic();
     let first = offer("traced", quic(), vec![voice()]);
     let body = serde_json::to_vec(&first).expect("an offer serialises").into();
     let header = format!("00-{TRACE}-{CALLER}-01");

@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use evenkeel_client::{ApiCall, OfferIngress, WebtransportAnswer};
+use evenkeel_client::ApiCall;
+use evenkeel_contract::offers::{OfferIngress, WebtransportAnswer};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::clients::{browser_packages, python};
@@ -21,7 +22,7 @@ use crate::stage::{Stage, offer, voice};
 const PACKETS: u64 = 50;
 
 fn open(stage: &mut Stage, room: &str) -> WebtransportAnswer {
-    let opened = stage.open(&offer(room, OfferIngress::Webtransport {}, vec![voice()]));
+    let opened = stage.open(&offer(room, OfferIngress::webtransport(), vec![voice()]));
     let answer = opened.webtransport.expect("by WebTransport");
     assert_eq!(answer.certificates_sha256.len(), 2, "{answer:?}");
     assert!(answer.urls[0].ends_with(&format!("/roq?token={}", answer.flow_to_gateway)));

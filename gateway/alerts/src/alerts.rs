@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_config::AlertReceiver;
+use evenkeel_contract::alerts::{self as contract, Alert, AlertList};
 use evenkeel_control::{AlertRecord, AlertsRecord};
 use evenkeel_process::unix_us;
-use evenkeel_telemetry::alerts::{AlertRule, RULES, SeriesLabels};
+use evenkeel_telemetry::alerts::{AlertRule, RULES};
 use evenkeel_telemetry::{MetricSample, Moment};
-use serde::Serialize;
 
 use super::active::{AcknowledgeError, ActiveAlerts, AlertId, FiringAlert};
 use super::outbox::{AlertNotice, Outbox};
@@ -32,51 +32,6 @@ pub struct AlertDelivery {
     /// The receiver.
     pub receiver: AlertReceiver,
     pub(crate) notice: AlertNotice,
-}
-
-/// An alert that fires.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct AlertView {
-    /// Such as `EvenkeelNodeDown`.
-    pub alert: &'static str,
-    /// `page`, `ticket` or `info`.
-    pub severity: &'static str,
-    /// Labels of the series.
-    pub labels: SeriesLabels,
-    /// One line.
-    pub summary: String,
-    /// The value at the last evaluation.
-    pub value: f64,
-    /// Since when it fires, Unix time in microseconds.
-    pub since_us: u64,
-    /// An operator acknowledged it.
-    pub acknowledged: bool,
-    /// The user of the request, unverified.
-    pub acknowledged_by: Option<Arc<str>>,
-    /// Another alert that fires explains it, so that it is not sent.
-    pub inhibited: bool,
-    /// The section that says what to do.
-    pub runbook: String,
-}
-
-/// A receiver as operators see it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct AlertReceiverView {
-    /// Its name.
-    pub receiver: Arc<str>,
-    /// Failed deliveries since the last success.
-    pub failures: u32,
-    /// Alerts that it was sent without an answer so far, and those that ended since it was sent them.
-    pub waiting: usize,
-}
-
-/// Alerts that fire, the most urgent first, and all receivers.
-#[derive(Clone, PartialEq, Debug, Default, Serialize)]
-pub struct AlertsView {
-    /// Alerts that fire.
-    pub alerts: Vec<AlertView>,
-    /// All receivers.
-    pub receivers: Vec<AlertReceiverView>,
 }
 
 impl Alerts {
@@ -243,12 +198,12 @@ impl Alerts {
     }
 
     /// Alerts and receivers as operators see them.
-    pub fn view(&self) -> AlertsView {
+    pub fn view(&self) -> AlertList {
         let alerts = self.active.firing().map(|alert| {
             let FiringAlert { id, rule, fired, value, acknowledged, is_inhibited } = alert;
-            AlertView {
-                alert: rule.name,
-                severity: rule.tier.name(),
+            Alert {
+                alert: rule.name.into(),
+                severity: rule.tier.name().into(),
                 labels: id.labels.clone(),
                 summary: rule.summarize(&id.labels, value),
                 value,
@@ -259,12 +214,12 @@ impl Alerts {
                 runbook: runbook(rule),
             }
         });
-        let receivers = self.outboxes.iter().map(|outbox| AlertReceiverView {
+        let receivers = self.outboxes.iter().map(|outbox| contract::AlertReceiver {
             receiver: Arc::clone(&outbox.receiver.name),
             failures: outbox.failures,
             waiting: outbox.waiting(),
         });
-        AlertsView { alerts: alerts.collect(), receivers: receivers.collect() }
+        AlertList { alerts: alerts.collect(), receivers: receivers.collect() }
     }
 }
 

@@ -5,32 +5,18 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use evenkeel_config::{DependencySettings, DependencyTarget};
+use evenkeel_contract::alerts::Dependency;
 use evenkeel_drivers::HttpClient;
 use evenkeel_process::unix_us;
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Attribute, Level};
-use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// The outcome of the last check of a dependency.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct DependencyView {
-    /// Its name.
-    pub dependency: Arc<str>,
-    /// It answered.
-    pub up: bool,
-    /// Since when it is so, Unix time in microseconds.
-    pub since_us: u64,
-    /// Why it counts as down.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
 /// The last checks by name. One that was not checked yet is missing.
-pub(crate) type DependencyViews = BTreeMap<Arc<str>, DependencyView>;
+pub(crate) type DependencyViews = BTreeMap<Arc<str>, Dependency>;
 
 /// Names of the dependencies that did not answer their last check.
 pub(crate) fn down(views: &DependencyViews) -> Vec<Arc<str>> {
@@ -144,7 +130,7 @@ impl DependencyReport {
         }
         self.views.send_modify(|views| {
             let since_us = unix_us(SystemTime::now());
-            let view = DependencyView { dependency: Arc::clone(name), up, since_us, reason };
+            let view = Dependency { dependency: Arc::clone(name), up, since_us, reason };
             match views.get_mut(name) {
                 Some(before) if before.up == up => before.reason = view.reason,
                 _ => _ = views.insert(Arc::clone(name), view),

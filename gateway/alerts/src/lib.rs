@@ -19,6 +19,5 @@ mod tests;
 mod thread;
 
 pub use active::AcknowledgeError;
-pub use alerts::{AlertDelivery, AlertReceiverView, AlertView, Alerts, AlertsView};
-pub use dependencies::DependencyView;
+pub use alerts::{AlertDelivery, Alerts};
 pub use thread::{AlertChannels, AlertHandle, AlertRequest, AlertThread};

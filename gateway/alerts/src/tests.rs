@@ -285,7 +285,7 @@ fn acknowledged_alert_is_not_escalated() {
     world.acknowledge("EvenkeelNodeDown").unwrap();
     let view = world.alerts.view().alerts.remove(0);
     assert_eq!((view.acknowledged, view.acknowledged_by.as_deref()), (true, Some("ann")));
-    assert_eq!((view.alert, &*view.summary), ("EvenkeelNodeDown", "node a1 is down"));
+    assert_eq!((&*view.alert, &*view.summary), ("EvenkeelNodeDown", "node a1 is down"));
     assert_eq!(shown(&world.pass(seconds(3_600))), [""; 0]);
     // One that begins later is another alert.
     world.set(HEALTH, "a2", 3.0);
@@ -463,7 +463,7 @@ fn record_of_another_version_is_read_as_far_as_it_is_known() {
     world.kept.alerts.insert(0, unknown);
     world.alerts = Alerts::new(&ops);
     world.alerts.restore(&world.kept, world.at);
-    let alerts: Vec<&str> = world.alerts.view().alerts.iter().map(|it| it.alert).collect();
+    let alerts: Vec<_> = world.alerts.view().alerts.into_iter().map(|it| it.alert).collect();
     assert_eq!(alerts, ["EvenkeelNodeDown"]);
     assert_eq!(shown(&world.pass(seconds(300))), [""; 0]);
 }
@@ -520,7 +520,7 @@ fn explained_alert_is_not_sent() {
     let inhibited = world.alerts.view().alerts.into_iter().filter(|alert| alert.inhibited);
     let inhibited: Vec<_> = inhibited.map(|it| (it.alert, it.labels)).collect();
     let a1: SeriesLabels = [("evenkeel_node".to_owned(), "a1".to_owned())].into();
-    let right = ["EvenkeelNodeFlaps", "EvenkeelNodeFailed"].map(|alert| (alert, a1.clone()));
+    let right = ["EvenkeelNodeFlaps", "EvenkeelNodeFailed"].map(|alert| (alert.into(), a1.clone()));
     assert_eq!(inhibited, right);
     // The explanation ends before they do.
     world.set(HEALTH, "a1", 0.0);

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::{AlertReceiver, DependencySettings, GatewayConfig};
+use evenkeel_contract::alerts::{AlertList, Dependency};
 use evenkeel_control::{ControlError, Handle};
 use evenkeel_drivers::{HttpClient, WebhookMessage};
 use evenkeel_group::{Group, GroupOwnership};
@@ -19,8 +20,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::active::AcknowledgeError;
-use super::alerts::{AlertDelivery, Alerts, AlertsView};
-use super::dependencies::{DependencyChecks, DependencyView, DependencyViews, down};
+use super::alerts::{AlertDelivery, Alerts};
+use super::dependencies::{DependencyChecks, DependencyViews, down};
 
 /// Interval of evaluations. Rules hold for 10 s or longer before they fire, or look at minutes.
 const EVALUATED_EVERY: Duration = Duration::from_secs(5);
@@ -34,7 +35,7 @@ const REQUESTS_MAX: usize = 64;
 /// A request to the thread.
 pub enum AlertRequest {
     /// Alerts and receivers; `None` without a receiver.
-    List(oneshot::Sender<Option<AlertsView>>),
+    List(oneshot::Sender<Option<AlertList>>),
     /// Ends the escalation of the alerts of a name that fire.
     Acknowledge {
         /// Such as `EvenkeelNodeDown`.
@@ -57,7 +58,7 @@ pub struct AlertHandle {
 
 impl AlertHandle {
     /// Alerts and receivers; `None` without a receiver, or if the thread has ended.
-    pub async fn list(&self) -> Option<AlertsView> {
+    pub async fn list(&self) -> Option<AlertList> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(AlertRequest::List(reply)).await.ok()?;
         answer.await.ok()?
@@ -84,7 +85,7 @@ impl AlertHandle {
     }
 
     /// The last check of each dependency, by name.
-    pub fn dependencies(&self) -> Vec<DependencyView> {
+    pub fn dependencies(&self) -> Vec<Dependency> {
         self.dependencies.borrow().values().cloned().collect()
     }
 

@@ -6,17 +6,19 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use evenkeel_alerts::{AcknowledgeError, AlertHandle, AlertsView};
+use evenkeel_alerts::{AcknowledgeError, AlertHandle};
+use evenkeel_contract::alerts::AlertList;
+use evenkeel_contract::errors::ErrorCode;
 use evenkeel_control::ControlError;
 
 use super::changes::user;
 use super::context::{ApiContext, ApiState};
-use super::error::{ApiError, ApiErrorCode};
+use super::error::ApiError;
 use super::relay::ANSWER_WITHIN;
 use super::request::{unknown_verb, verb};
 
 /// Alerts that fire, and the receivers.
-pub(super) async fn alerts(State(shared): ApiState) -> Result<Json<AlertsView>, ApiError> {
+pub(super) async fn alerts(State(shared): ApiState) -> Result<Json<AlertList>, ApiError> {
     Ok(Json(handle(&shared)?.list().await.ok_or_else(no_receivers)?))
 }
 
@@ -38,9 +40,9 @@ pub(super) async fn alert_verb(
         Ok(()) => Ok(()),
         Err(AcknowledgeError::NotWritten(reason)) => Err(ControlError::NotWritten(reason)),
         Err(silent @ AcknowledgeError::Silent(_)) => {
-            return refused(ApiErrorCode::Conflict, silent);
+            return refused(ErrorCode::Conflict, silent);
         }
-        Err(unknown) => return refused(ApiErrorCode::NotFound, unknown),
+        Err(unknown) => return refused(ErrorCode::NotFound, unknown),
     };
     shared.decide(name, ready(kept)).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -51,5 +53,5 @@ fn handle(shared: &ApiContext) -> Result<&AlertHandle, ApiError> {
 }
 
 fn no_receivers() -> ApiError {
-    ApiError::new(ApiErrorCode::NotFound, AcknowledgeError::NoReceiver.to_string())
+    ApiError::new(ErrorCode::NotFound, AcknowledgeError::NoReceiver.to_string())
 }

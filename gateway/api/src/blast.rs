@@ -1,9 +1,7 @@
 //! The blast radius of a loss that an operator asks about, computed by a copy of the core.
 
 mod gateway;
-mod modes;
 mod policies;
-mod room_count;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,16 +13,19 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use evenkeel_alerts::AlertHandle;
-use evenkeel_control::{ControlError, NodeName, NodeNames, by_load};
-use evenkeel_core::{BlastRadius, Impossible, RoomLoss};
+use evenkeel_contract::blast::{
+    Blast, BlastQuery, CarrierLoss, ExpectedOutage, LabelLoss, LoadChange, ModePrediction,
+    NodesLoss, RoomCount, RoomLoss, ScenarioLoss,
+};
+use evenkeel_contract::errors::ErrorCode;
+use evenkeel_control::{ControlError, LossFigures, NodeName, NodeNames, by_load};
+use evenkeel_core::{BlastRadius, Impossible};
 use evenkeel_model::NodeId;
-use serde::{Deserialize, Serialize};
 
+use super::answers::{self, milliseconds};
 use super::context::{ApiContext, ApiState};
-use super::error::{ApiError, ApiErrorCode, refused};
-use super::object::{milliseconds, object};
+use super::error::{ApiError, refused};
 use super::operations::is_zone;
-use room_count::RoomCount;
 
 /// Maximum number of labels in an answer. The labels with the most sessions come first.
 const LABELS_MAX: usize = 20;
@@ -32,52 +33,19 @@ const LABELS_MAX: usize = 20;
 /// Time to copy and play a gateway with all its sessions, and for the check of each minute that may run before.
 const PLAYED_WITHIN: Duration = Duration::from_secs(50);
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct BlastQuery {
-    /// Names of nodes, separated by commas.
-    #[serde(default)]
-    nodes: String,
-    /// Names of zones: `a`, or `eu/a` if several regions have a zone of the name.
-    #[serde(default)]
-    zones: String,
-    #[serde(default)]
-    regions: String,
-    /// Carriers of clients, of advertised addresses and of nodes.
-    #[serde(default)]
-    carriers: String,
-    /// A member of the group; this gateway, if it is empty.
-    gateway: Option<String>,
-    /// Names of policies: `call/routing`.
-    #[serde(default)]
-    policies: String,
-    /// This many nodes with most load, beside those that are named.
-    #[serde(default)]
-    busiest: usize,
-    /// Further losses: `nodes=-1,zone=b`.
-    #[serde(default)]
-    what_if: String,
-    /// Lists each room.
-    #[serde(default)]
-    rooms: bool,
-    /// Adds the loss in each redundancy mode, if all rooms had it.
-    #[serde(default)]
-    modes: bool,
-}
-
 pub(super) async fn blast(
     State(shared): ApiState,
     query: Result<Query<BlastQuery>, QueryRejection>,
-) -> Result<Json<impl Serialize>, ApiError> {
-    let Query(mut query) =
-        query.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
-    query.read_what_if()?;
+) -> Result<Json<Blast>, ApiError> {
+    let Query(query) =
+        query.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))?;
+    let query = with_what_if(query)?;
     // Each member knows its group.
     let gateway = match &query.gateway {
         Some(name) => Some(gateway::lost_gateway(&shared, name).await?),
         None => None,
     };
-    if gateway.is_none() || query.names_calls() {
+    if gateway.is_none() || names_calls(&query) {
         shared.require_owner()?;
     }
     let lost = lost_nodes(&shared, &query).await?;
@@ -91,22 +59,14 @@ pub(super) async fn blast(
         loss = Some(blast_view(&radii.swap_remove(0), query.rooms, &shared.names));
         if query.modes {
             let predicted = played(&shared, shared.handle.predict_modes(lost)).await?;
-            modes = Some(predicted.iter().map(modes::view).collect::<Vec<_>>());
+            modes = Some(predicted.iter().map(mode_view).collect());
         }
     }
     let carriers = (!carriers.is_empty()).then_some(carriers);
     let policies = (!policies.is_empty()).then_some(policies);
     // Services beside the nodes that calls would miss as well.
-    let down = shared.alerts.as_ref().and_then(AlertHandle::dependencies_down);
-    Ok(Json(object! {
-        carriers?: carriers,
-        gateway?: gateway,
-        policies?: policies,
-        dependencies_down?: down,
-        #[serde(flatten)]
-        loss: loss,
-        modes?: modes,
-    }))
+    let dependencies_down = shared.alerts.as_ref().and_then(AlertHandle::dependencies_down);
+    Ok(Json(Blast { carriers, gateway, policies, dependencies_down, loss, modes }))
 }
 
 /// Waits for a copy of the gateway that is played.
@@ -125,7 +85,7 @@ async fn lost_nodes(shared: &ApiContext, query: &BlastQuery) -> Result<BTreeSet<
     let listed: Vec<_> =
         nodes.iter().map(|node| (node.hop.node, shared.names.of_node(node.hop.node))).collect();
     let mut lost = BTreeSet::new();
-    for NamedPlaces { names, reason, is_at, shown } in query.places() {
+    for NamedPlaces { names, reason, is_at, shown } in places_of(query) {
         for name in names.split(',').filter(|name| !name.is_empty()) {
             let found = listed.iter().filter(|(_, at)| is_at(at, name));
             let found: BTreeMap<NodeId, String> = found.map(|(id, at)| (*id, shown(at))).collect();
@@ -139,37 +99,20 @@ async fn lost_nodes(shared: &ApiContext, query: &BlastQuery) -> Result<BTreeSet<
             lost.extend(found.into_keys());
         }
     }
-    let carriers: BTreeSet<&str> = query.lost_carriers().collect();
+    let carriers = carriers_of(query);
     let is_lost = |at: &NodeName| at.carrier.as_deref().is_some_and(|it| carriers.contains(it));
     lost.extend(listed.iter().filter(|(_, at)| is_lost(at)).map(|(id, _)| *id));
     let others = by_load(&nodes).into_iter().filter(|node| !lost.contains(node));
     let busiest: Vec<NodeId> = others.take(query.busiest).collect();
     lost.extend(busiest);
     if lost.is_empty() && query.busiest > 0 {
-        return Err(ApiError::new(ApiErrorCode::NotFound, "no node runs"));
+        return Err(ApiError::new(ErrorCode::NotFound, "no node runs"));
     }
-    if query.gateway.is_none() && !query.names_calls() {
+    if query.gateway.is_none() && !names_calls(query) {
         let right = "expected a name in `nodes`, `zones`, `regions`, `carriers`, `gateway` or `policies`, or a number in `busiest`";
-        return Err(ApiError::new(ApiErrorCode::BadRequest, right));
+        return Err(ApiError::new(ErrorCode::BadRequest, right));
     }
     Ok(lost)
-}
-
-/// The loss of a carrier's network, and of the nodes and addresses in it.
-#[derive(Serialize)]
-struct CarrierLoss {
-    carrier: String,
-    nodes: Vec<Arc<str>>,
-    /// Rooms of clients of the carrier.
-    rooms: usize,
-    sessions: usize,
-    /// The addresses that clients of the carrier are told first.
-    addresses: BTreeSet<SocketAddr>,
-    /// The addresses of all listeners that stay, of which one is the alternate of its clients.
-    other_addresses: BTreeSet<SocketAddr>,
-    /// Ids of the sessions.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<Vec<String>>,
 }
 
 async fn lost_carriers(
@@ -178,7 +121,7 @@ async fn lost_carriers(
     lost: &BTreeSet<NodeId>,
 ) -> Result<Vec<CarrierLoss>, ApiError> {
     let mut losses = Vec::new();
-    let carriers: BTreeSet<&str> = query.lost_carriers().collect();
+    let carriers = carriers_of(query);
     if carriers.is_empty() {
         return Ok(losses);
     }
@@ -194,7 +137,7 @@ async fn lost_carriers(
             let message = format!(
                 "no node and no address in `advertise` has the carrier `{carrier}`, and no session has it as its label"
             );
-            return Err(ApiError::new(ApiErrorCode::NotFound, message));
+            return Err(ApiError::new(ErrorCode::NotFound, message));
         }
         let addresses: BTreeSet<SocketAddr> = addresses.into_iter().flatten().copied().collect();
         let ids = || clients.keys().map(ToString::to_string).collect();
@@ -221,154 +164,145 @@ struct NamedPlaces<'a> {
     shown: fn(&NodeName) -> String,
 }
 
-impl BlastQuery {
-    /// Adds the losses of `what_if` to those of the other keys.
-    fn read_what_if(&mut self) -> Result<(), ApiError> {
-        for part in std::mem::take(&mut self.what_if).split(',').filter(|part| !part.is_empty()) {
-            let wrong = || {
-                let right = "`nodes=-1`, `node=NAME`, `zone=NAME`, `region=NAME` or `carrier=NAME`";
-                ApiError::field("what_if", format!("found `{part}`, expected {right}"))
-            };
-            let (key, value) = part.split_once('=').ok_or_else(wrong)?;
-            let names = match key {
-                "nodes" => {
-                    let fewer = value.strip_prefix('-').and_then(|fewer| fewer.parse::<u16>().ok());
-                    let fewer = usize::from(fewer.ok_or_else(wrong)?);
-                    self.busiest = self.busiest.saturating_add(fewer);
-                    continue;
-                }
-                "node" => &mut self.nodes,
-                "zone" => &mut self.zones,
-                "region" => &mut self.regions,
-                "carrier" => &mut self.carriers,
-                _ => return Err(wrong()),
-            };
-            names.push(',');
-            names.push_str(value);
-        }
-        Ok(())
+/// Adds the losses of `what_if` to those of the other keys.
+fn with_what_if(mut query: BlastQuery) -> Result<BlastQuery, ApiError> {
+    for part in std::mem::take(&mut query.what_if).split(',').filter(|part| !part.is_empty()) {
+        let wrong = || {
+            let right = "`nodes=-1`, `node=NAME`, `zone=NAME`, `region=NAME` or `carrier=NAME`";
+            ApiError::field("what_if", format!("found `{part}`, expected {right}"))
+        };
+        let (key, value) = part.split_once('=').ok_or_else(wrong)?;
+        let names = match key {
+            "nodes" => {
+                let fewer = value.strip_prefix('-').and_then(|fewer| fewer.parse::<u16>().ok());
+                let fewer = usize::from(fewer.ok_or_else(wrong)?);
+                query.busiest = query.busiest.saturating_add(fewer);
+                continue;
+            }
+            "node" => &mut query.nodes,
+            "zone" => &mut query.zones,
+            "region" => &mut query.regions,
+            "carrier" => &mut query.carriers,
+            _ => return Err(wrong()),
+        };
+        names.push(',');
+        names.push_str(value);
     }
-
-    /// It names more than a gateway.
-    fn names_calls(&self) -> bool {
-        let lists = [&self.nodes, &self.zones, &self.regions, &self.carriers, &self.policies];
-        let is_named = |names: &&String| names.split(',').any(|name| !name.is_empty());
-        self.busiest > 0 || lists.iter().any(is_named)
-    }
-
-    fn lost_carriers(&self) -> impl Iterator<Item = &str> {
-        self.carriers.split(',').filter(|name| !name.is_empty())
-    }
-
-    fn places(&self) -> [NamedPlaces<'_>; 3] {
-        [
-            NamedPlaces {
-                names: &self.nodes,
-                reason: Impossible::NoSuchNode,
-                is_at: |at, name| *at.node == *name,
-                shown: |at| at.node.to_string(),
-            },
-            NamedPlaces {
-                names: &self.zones,
-                reason: Impossible::NoSuchZone,
-                is_at: is_zone,
-                shown: |at| format!("{}/{}", at.region, at.zone),
-            },
-            NamedPlaces {
-                names: &self.regions,
-                reason: Impossible::NoSuchRegion,
-                is_at: |at, name| *at.region == *name,
-                shown: |at| at.region.to_string(),
-            },
-        ]
-    }
+    Ok(query)
 }
 
-/// The losses of one scenario.
-#[derive(Default, Serialize)]
-struct ScenarioLoss {
-    #[serde(flatten)]
-    hit: RoomCount,
-    unplaced: RoomCount,
-    /// Sessions that get less bit rate.
-    reduced_sessions: u32,
+/// The query names more than a gateway.
+fn names_calls(query: &BlastQuery) -> bool {
+    let BlastQuery { nodes, zones, regions, carriers, policies, busiest, .. } = query;
+    let is_named = |names: &String| names.split(',').any(|name| !name.is_empty());
+    *busiest > 0 || [nodes, zones, regions, carriers, policies].into_iter().any(is_named)
 }
 
-fn blast_view(blast: &BlastRadius, lists_rooms: bool, names: &NodeNames) -> impl Serialize + use<> {
+fn carriers_of(query: &BlastQuery) -> BTreeSet<&str> {
+    query.carriers.split(',').filter(|name| !name.is_empty()).collect()
+}
+
+fn places_of(query: &BlastQuery) -> [NamedPlaces<'_>; 3] {
+    [
+        NamedPlaces {
+            names: &query.nodes,
+            reason: Impossible::NoSuchNode,
+            is_at: |at, name| *at.node == *name,
+            shown: |at| at.node.to_string(),
+        },
+        NamedPlaces {
+            names: &query.zones,
+            reason: Impossible::NoSuchZone,
+            is_at: is_zone,
+            shown: |at| format!("{}/{}", at.region, at.zone),
+        },
+        NamedPlaces {
+            names: &query.regions,
+            reason: Impossible::NoSuchRegion,
+            is_at: |at, name| *at.region == *name,
+            shown: |at| at.region.to_string(),
+        },
+    ]
+}
+
+fn blast_view(blast: &BlastRadius, lists_rooms: bool, names: &NodeNames) -> NodesLoss {
     let mut scenarios: BTreeMap<Arc<str>, ScenarioLoss> = BTreeMap::new();
     let mut targets: BTreeMap<NodeId, RoomCount> = BTreeMap::new();
+    let (mut hit, mut unplaced) = (RoomCount::default(), RoomCount::default());
     for room in &blast.rooms {
         let of_scenario = scenarios.entry(Arc::clone(&room.scenario)).or_default();
         of_scenario.hit.add(room.sessions);
         of_scenario.reduced_sessions += room.reduced;
+        hit.add(room.sessions);
         match room.to {
             Some(to) => targets.entry(to).or_default().add(room.sessions),
             None => of_scenario.unplaced.add(room.sessions),
         }
     }
-    let loads: Vec<_> = blast
-        .loads
-        .iter()
-        .map(|load| {
-            object! {
-                #[serde(flatten)]
-                node: names.of_node(load.node),
-                #[serde(flatten)]
-                takes: targets.get(&load.node).copied().unwrap_or_default(),
-                // Load and reservations, thousandths of the capacity.
-                load_permille: load.after_permille,
-                load_permille_before: load.before_permille,
-            }
-        })
-        .collect();
+    blast.unplaced().for_each(|room| unplaced.add(room.sessions));
+    let loads = blast.loads.iter().map(|load| LoadChange {
+        place: answers::place(names.of_node(load.node)),
+        takes: targets.get(&load.node).copied().unwrap_or_default(),
+        load_permille: load.after_permille,
+        load_permille_before: load.before_permille,
+    });
     let mut labels: Vec<_> = blast.labels.iter().collect();
     labels.sort_by_key(|(label, sessions)| (Reverse(**sessions), *label));
-    let labels: Vec<_> = labels
-        .into_iter()
-        .take(LABELS_MAX)
-        .map(|((name, value), sessions)| {
-            object! { label: name.clone(), value: value.clone(), sessions: *sessions }
-        })
-        .collect();
+    let labels = labels.into_iter().take(LABELS_MAX).map(|((label, value), sessions)| LabelLoss {
+        label: label.clone(),
+        value: value.clone(),
+        sessions: *sessions,
+    });
     let named = |nodes: &[NodeId]| -> Vec<Arc<str>> {
         nodes.iter().map(|node| names.of_node(*node).node).collect()
     };
     let slowest: Option<Duration> = blast.rooms.iter().filter_map(|room| room.after).max();
-    let rooms = lists_rooms
-        .then(|| blast.rooms.iter().map(|room| room_view(room, names)).collect::<Vec<_>>());
-    object! {
-        // The nodes that would be lost.
+    NodesLoss {
         nodes: named(&blast.nodes),
-        #[serde(flatten)]
-        hit: RoomCount::of(blast.rooms.iter()),
-        // Rooms that no node has capacity for.
-        unplaced: RoomCount::of(blast.unplaced()),
-        reduced_sessions: blast.rooms.iter().map(|room| room.reduced).sum::<u32>(),
-        // From the detection until the last room has a node, without the time in which it opens sessions.
+        hit,
+        unplaced,
+        reduced_sessions: blast.rooms.iter().map(|room| room.reduced).sum(),
         slowest_ms: milliseconds(slowest),
-        // Rooms with a mode that keeps a spare, and without one that packets may take, after the loss and before it.
         unprotected_rooms: blast.unprotected,
         unprotected_rooms_before: blast.unprotected_before,
-        scenarios: scenarios,
-        // The other nodes, with the rooms that they would take.
-        loads: loads,
-        labels: labels,
-        // Cold nodes whose start would begin.
+        scenarios,
+        loads: loads.collect(),
+        labels: labels.collect(),
         started_nodes: named(&blast.started),
-        details?: rooms,
-        without_spare?: lists_rooms.then(|| blast.without_spare.clone()),
+        details: lists_rooms
+            .then(|| blast.rooms.iter().map(|room| room_view(room, names)).collect()),
+        without_spare: lists_rooms.then(|| blast.without_spare.clone()),
     }
 }
 
-fn room_view(room: &RoomLoss, names: &NodeNames) -> impl Serialize + use<> {
-    object! {
+fn room_view(room: &evenkeel_core::RoomLoss, names: &NodeNames) -> RoomLoss {
+    RoomLoss {
         room: Arc::clone(&room.name),
         scenario: Arc::clone(&room.scenario),
         sessions: room.sessions,
         from: names.of_node(room.from).node,
-        // Null: no node has capacity for the room.
         to: room.to.map(|to| names.of_node(to).node),
         after_ms: milliseconds(room.after),
         reduced_sessions: room.reduced,
+    }
+}
+
+/// A loss in a redundancy mode, if all rooms had it.
+fn mode_view(predicted: &evenkeel_core::ModePrediction) -> ModePrediction {
+    let evenkeel_core::ModePrediction { media_kbps, copied_kbps, .. } = *predicted;
+    let figures = LossFigures::from(&predicted.loss);
+    let ms = |time: Duration| time.as_micros() as f64 / 1_000.0;
+    ModePrediction {
+        mode: predicted.mode.name().into(),
+        rooms: predicted.rooms,
+        rooms_without_spare: predicted.rooms_without_spare,
+        needed_kbps: predicted.needed_kbps,
+        free_kbps: predicted.free_kbps,
+        bandwidth_cost: (media_kbps > 0).then(|| copied_kbps as f64 / media_kbps as f64),
+        unplaced_sessions: figures.unplaced_sessions,
+        reduced_sessions: figures.reduced_sessions,
+        outage_ms: predicted
+            .outage
+            .map(|outage| ExpectedOutage { p50: ms(outage.median), max: ms(outage.longest) }),
     }
 }

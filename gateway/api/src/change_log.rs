@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once};
 
+use evenkeel_contract::operations::RequestChange;
 use evenkeel_control::ChangeRecord;
 use evenkeel_group::ChangeList;
 use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments, WRITTEN_AGAIN_WITHIN};
@@ -77,7 +78,13 @@ impl ChangeLog {
         self.note(&change);
     }
 
-    pub(super) fn note(&self, change: &Value) {
+    /// Keeps a request that changed something.
+    pub(super) fn note_request(&self, change: &RequestChange) {
+        let change = serde_json::to_value(change).expect("words and numbers");
+        self.note(&change);
+    }
+
+    fn note(&self, change: &Value) {
         self.list().add([record(change)]);
         self.write();
     }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use evenkeel_alerts::{AlertHandle, DependencyView};
+use evenkeel_alerts::AlertHandle;
 use evenkeel_config::ConfigInForce;
+use evenkeel_contract::alerts::Dependency;
+use evenkeel_contract::errors::ErrorCode;
 use evenkeel_control::{ControlError, Handle, KeyTable, LastChange, NodeNames};
 use evenkeel_core::Impossible;
 use evenkeel_group::{Group, GroupOwnership};
@@ -19,7 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
 use super::change_log::ChangeLog;
-use super::error::{ApiError, ApiErrorCode, no_owner, not_relayed, refused};
+use super::error::{ApiError, no_owner, not_relayed, refused};
 use super::event_feed::EventFeed;
 use super::relay::{ANSWER_WITHIN, PeerRelay};
 use super::request::{BODY_MAX, BodyBudget, Share, strict};
@@ -76,7 +78,7 @@ impl ApiContext {
     }
 
     /// The last check of each dependency; `None` without any.
-    pub(super) fn dependencies(&self) -> Option<Vec<DependencyView>> {
+    pub(super) fn dependencies(&self) -> Option<Vec<Dependency>> {
         let dependencies = self.alerts.as_ref().map(AlertHandle::dependencies);
         dependencies.filter(|dependencies| !dependencies.is_empty())
     }
@@ -91,7 +93,7 @@ impl ApiContext {
             return Ok(());
         }
         Err(ApiError::new(
-            ApiErrorCode::Refused,
+            ErrorCode::Refused,
             "drills are not allowed here: set `drills = true` in [admin]",
         ))
     }
@@ -224,7 +226,7 @@ async fn confirm_sessions<F: Future<Output = bool>>(
         return Ok(());
     }
     let message = "executed, but this gateway lost the ownership before the standby confirmed it: it may be forgotten";
-    Err(ApiError::new(ApiErrorCode::Unconfirmed, message))
+    Err(ApiError::new(ErrorCode::Unconfirmed, message))
 }
 
 /// False without a follower, since there is no standby then that could take over.
@@ -232,7 +234,7 @@ async fn is_confirmed<F: Future<Output = bool>>(
     handle: &Handle,
     confirmed: impl FnOnce(u64) -> F,
 ) -> Result<bool, ApiError> {
-    let unconfirmed = |message: String| ApiError::new(ApiErrorCode::Unconfirmed, message);
+    let unconfirmed = |message: String| ApiError::new(ErrorCode::Unconfirmed, message);
     let follows = |sent: Result<Option<LastChange>, ControlError>| {
         sent.map_err(|_| {
             unconfirmed("executed, but the gateway ends: a takeover may forget it".into())

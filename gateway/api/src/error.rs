@@ -1,18 +1,19 @@
 //! Error answers of the API, and the errors of control as such answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use evenkeel_contract::errors::{ErrorAnswer, ErrorCode, ErrorFacts};
 use evenkeel_control::{AgentError, ControlError, NodeNames, NodeOrder, NotReloaded};
 use evenkeel_core::Impossible;
 use evenkeel_index::RoomOwner;
 use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{NodeId, OfferRefusal, StreamKind};
 use evenkeel_process::documents::WRITTEN_AGAIN_WITHIN;
-use serde::Serialize;
 
-use super::object::{milliseconds, object};
+use super::answers::milliseconds;
 
 /// Default retry time.
 const SOON: Duration = Duration::from_secs(2);
@@ -22,7 +23,7 @@ const NAMED_MAX: usize = 8;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct ApiError {
-    pub(super) code: ApiErrorCode,
+    pub(super) code: ErrorCode,
     /// The invalid value, and what is expected.
     pub(super) message: String,
     /// The part of the request: `media[0].payload_types`.
@@ -34,80 +35,8 @@ pub(super) struct ApiError {
     pub(super) request_id: Option<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ApiErrorCode {
-    /// 400: the request is malformed, or contains a name that cannot exist.
-    BadRequest,
-    /// 403: denied by a policy or rule; 429 with a retry time.
-    Refused,
-    /// 503: no capacity.
-    Full,
-    /// 503: the gateway is shutting down.
-    Draining,
-    /// 503: the first policies are still being compiled.
-    Starting,
-    /// 503: another gateway of the group owns the addresses.
-    Standby,
-    NotFound,
-    /// 409: conflicts with the current state.
-    Conflict,
-    /// 503: temporarily impossible.
-    Unavailable,
-    /// 503: executed, but a takeover or a restart may forget it; or accepted, and not done yet.
-    Unconfirmed,
-    /// 401: missing or wrong token.
-    Unauthorized,
-    TooLarge,
-    MethodNotAllowed,
-    /// 406: the client takes no answer in SDP.
-    NotAcceptable,
-    /// 412: the request is about an earlier state.
-    PreconditionFailed,
-    /// 415: the body has another type.
-    UnsupportedMediaType,
-    /// 428: the request lacks `If-Match`.
-    PreconditionRequired,
-}
-
-impl ApiErrorCode {
-    pub(super) fn name(self) -> &'static str {
-        self.facts().0
-    }
-
-    /// The name in answers, and the status.
-    fn facts(self) -> (&'static str, StatusCode) {
-        match self {
-            ApiErrorCode::BadRequest => ("bad-request", StatusCode::BAD_REQUEST),
-            ApiErrorCode::Refused => ("refused", StatusCode::FORBIDDEN),
-            ApiErrorCode::Full => ("full", StatusCode::SERVICE_UNAVAILABLE),
-            ApiErrorCode::Draining => ("draining", StatusCode::SERVICE_UNAVAILABLE),
-            ApiErrorCode::Starting => ("starting", StatusCode::SERVICE_UNAVAILABLE),
-            ApiErrorCode::Standby => ("standby", StatusCode::SERVICE_UNAVAILABLE),
-            ApiErrorCode::NotFound => ("not-found", StatusCode::NOT_FOUND),
-            ApiErrorCode::Conflict => ("conflict", StatusCode::CONFLICT),
-            ApiErrorCode::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE),
-            ApiErrorCode::Unconfirmed => ("unconfirmed", StatusCode::SERVICE_UNAVAILABLE),
-            ApiErrorCode::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED),
-            ApiErrorCode::TooLarge => ("too-large", StatusCode::PAYLOAD_TOO_LARGE),
-            ApiErrorCode::MethodNotAllowed => {
-                ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED)
-            }
-            ApiErrorCode::NotAcceptable => ("not-acceptable", StatusCode::NOT_ACCEPTABLE),
-            ApiErrorCode::PreconditionFailed => {
-                ("precondition-failed", StatusCode::PRECONDITION_FAILED)
-            }
-            ApiErrorCode::UnsupportedMediaType => {
-                ("unsupported-media-type", StatusCode::UNSUPPORTED_MEDIA_TYPE)
-            }
-            ApiErrorCode::PreconditionRequired => {
-                ("precondition-required", StatusCode::PRECONDITION_REQUIRED)
-            }
-        }
-    }
-}
-
 impl ApiError {
-    pub(super) fn new(code: ApiErrorCode, message: impl Into<String>) -> ApiError {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> ApiError {
         ApiError {
             code,
             message: message.into(),
@@ -119,7 +48,7 @@ impl ApiError {
     }
 
     pub(super) fn field(field: impl Into<String>, message: impl Into<String>) -> ApiError {
-        ApiError { field: Some(field.into()), ..ApiError::new(ApiErrorCode::BadRequest, message) }
+        ApiError { field: Some(field.into()), ..ApiError::new(ErrorCode::BadRequest, message) }
     }
 
     /// The room of an offer is at another group.
@@ -128,7 +57,7 @@ impl ApiError {
         let message =
             format!("`{room}` is a room of group `{group}`: offer it to gateway `{gateway}`");
         ApiError {
-            code: ApiErrorCode::Conflict,
+            code: ErrorCode::Conflict,
             room_owner: Some(Box::new(owner)),
             ..ApiError::field("room", message)
         }
@@ -143,29 +72,30 @@ impl ApiError {
         self.retry_after(jitter(SOON))
     }
 
-    /// `{"error": {"code", "message", "field", "retry_after_ms", "group", "gateway", "api", "request_id"}}`.
     pub(super) fn body(&self) -> Vec<u8> {
-        serde_json::to_vec(&object! { error: self.facts() }).expect("a reason is words and numbers")
+        let answer = ErrorAnswer { error: self.facts() };
+        serde_json::to_vec(&answer).expect("a reason is words and numbers")
     }
 
     /// The object `error` of an answer.
-    pub(super) fn facts(&self) -> impl Serialize {
-        object! {
-            code: self.code.name(),
-            message: &self.message,
-            field?: self.field.as_ref(),
-            retry_after_ms?: milliseconds(self.retry_after),
-            group?: self.room_owner.as_ref().map(|owner| &owner.group),
-            gateway?: self.room_owner.as_ref().map(|owner| &owner.gateway),
-            api?: self.room_owner.as_ref().and_then(|owner| owner.api),
-            request_id?: self.request_id.as_ref(),
+    pub(super) fn facts(&self) -> ErrorFacts {
+        let owner = self.room_owner.as_ref();
+        ErrorFacts {
+            code: self.code.name().into(),
+            message: self.message.clone(),
+            field: self.field.clone(),
+            retry_after_ms: milliseconds(self.retry_after),
+            group: owner.map(|owner| owner.group.clone()),
+            gateway: owner.map(|owner| Arc::clone(&owner.gateway)),
+            api: owner.and_then(|owner| owner.api),
+            request_id: self.request_id.clone(),
         }
     }
 
     pub(super) fn status(&self) -> StatusCode {
         match self.code {
-            ApiErrorCode::Refused if self.retry_after.is_some() => StatusCode::TOO_MANY_REQUESTS,
-            code => code.facts().1,
+            ErrorCode::Refused if self.retry_after.is_some() => StatusCode::TOO_MANY_REQUESTS,
+            code => StatusCode::from_u16(code.status()).expect("a code has a status of HTTP"),
         }
     }
 }
@@ -178,7 +108,7 @@ impl IntoResponse for ApiError {
         if let Some(wait) = self.retry_after {
             note_retry(response.headers_mut(), wait);
         }
-        if self.code == ApiErrorCode::Unauthorized {
+        if self.code == ErrorCode::Unauthorized {
             let bearer = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
         }
@@ -197,7 +127,7 @@ pub(super) fn note_retry(headers: &mut HeaderMap, wait: Duration) {
 
 pub(super) fn no_policy(name: &str) -> ApiError {
     ApiError::new(
-        ApiErrorCode::NotFound,
+        ErrorCode::NotFound,
         format!(
             "there is no policy `{name}`; one looks like `call/routing`, and `evenkeel policy list` names all"
         ),
@@ -229,7 +159,7 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
         }
         ControlError::NotCopied(reason) => {
             let message = format!("the gateway changed while it was copied, try again: {reason}");
-            ApiError::new(ApiErrorCode::Conflict, message).soon()
+            ApiError::new(ErrorCode::Conflict, message).soon()
         }
         ControlError::NoListener => {
             let message =
@@ -238,7 +168,7 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
         }
         ControlError::SessionDataFull => {
             let message = "labels, media and addresses of all sessions have reached `session_data_mib` of [limits]";
-            ApiError::new(ApiErrorCode::Full, message).soon()
+            ApiError::new(ErrorCode::Full, message).soon()
         }
         ControlError::AddressTaken(address) => {
             let message = format!("{address} belongs to another session");
@@ -284,11 +214,11 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
         }
         ControlError::Full => {
             let message = "no descriptor or local port is left for another session; see `LimitNOFILE` and `[limits] sessions`";
-            ApiError::new(ApiErrorCode::Full, message).soon()
+            ApiError::new(ErrorCode::Full, message).soon()
         }
         ControlError::Agent { node, why } => agent(&node, why),
         ControlError::NoPolicy(policy) => no_policy(&policy.to_string()),
-        ControlError::Policy(reason) => ApiError::new(ApiErrorCode::Conflict, reason),
+        ControlError::Policy(reason) => ApiError::new(ErrorCode::Conflict, reason),
         ControlError::NotReloaded(reason) => not_reloaded(&reason),
         ControlError::NotOwner => no_owner(),
         ControlError::NotWritten(reason) => {
@@ -296,12 +226,12 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
                 "executed, but not written to the disk: {reason}; a restart would forget it: free space or repair the disk, and see `evenkeel status` until it is written, within {} s",
                 WRITTEN_AGAIN_WITHIN.as_secs()
             );
-            ApiError::new(ApiErrorCode::Unconfirmed, message)
+            ApiError::new(ErrorCode::Unconfirmed, message)
         }
         ControlError::Starting => starting(),
         ControlError::Replaced => replaced(),
         ControlError::Unavailable => {
-            ApiError::new(ApiErrorCode::Unavailable, "the gateway did not answer").soon()
+            ApiError::new(ErrorCode::Unavailable, "the gateway did not answer").soon()
         }
     }
 }
@@ -312,43 +242,43 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// No gateway of the group is known to own the addresses.
 pub(super) fn no_owner() -> ApiError {
     let message = "no gateway of the group owns its addresses at present";
-    ApiError::new(ApiErrorCode::Standby, message).retry_after(RETRY_AFTER)
+    ApiError::new(ErrorCode::Standby, message).retry_after(RETRY_AFTER)
 }
 
 /// Other versions recognise an unknown path by the message.
 pub(super) fn unknown_path() -> ApiError {
-    ApiError::new(ApiErrorCode::NotFound, "unknown path")
+    ApiError::new(ErrorCode::NotFound, "unknown path")
 }
 
 /// The request is one that the owner alone answers.
 pub(super) fn not_relayed(owner: &str) -> ApiError {
     let message = format!("ask `{owner}`, which owns the addresses of the group");
-    ApiError::new(ApiErrorCode::Standby, message)
+    ApiError::new(ErrorCode::Standby, message)
 }
 
 fn not_reloaded(reason: &NotReloaded) -> ApiError {
     let code = match reason {
-        NotReloaded::Invalid { .. } => ApiErrorCode::BadRequest,
-        NotReloaded::Untried(_) | NotReloaded::NoThread(_) => ApiErrorCode::Unavailable,
-        NotReloaded::NodeList(_) => ApiErrorCode::Conflict,
-        NotReloaded::NoReloader => ApiErrorCode::NotFound,
+        NotReloaded::Invalid { .. } => ErrorCode::BadRequest,
+        NotReloaded::Untried(_) | NotReloaded::NoThread(_) => ErrorCode::Unavailable,
+        NotReloaded::NodeList(_) => ErrorCode::Conflict,
+        NotReloaded::NoReloader => ErrorCode::NotFound,
     };
     ApiError::new(code, reason.to_string())
 }
 
 pub(super) fn starting() -> ApiError {
     let message = "the first policies are still being compiled";
-    ApiError::new(ApiErrorCode::Starting, message).soon()
+    ApiError::new(ErrorCode::Starting, message).soon()
 }
 
 /// The next process serves already, and the request may be repeated there.
 pub(super) fn replaced() -> ApiError {
     let message = "another process serves since an upgrade; connect and ask again";
-    ApiError::new(ApiErrorCode::Unavailable, message).retry_after(Duration::ZERO)
+    ApiError::new(ErrorCode::Unavailable, message).retry_after(Duration::ZERO)
 }
 
 pub(super) fn draining() -> ApiError {
-    ApiError::new(ApiErrorCode::Draining, "the gateway is shutting down")
+    ApiError::new(ErrorCode::Draining, "the gateway is shutting down")
 }
 
 fn refused_offer(refusal: OfferRefusal, names: &NodeNames) -> ApiError {
@@ -361,35 +291,35 @@ fn refused_offer(refusal: OfferRefusal, names: &NodeNames) -> ApiError {
         }
         OfferRefusal::Full { retry_after } => {
             let message = "the gateway has reached its session limit";
-            ApiError::new(ApiErrorCode::Full, message).retry_after(retry_after)
+            ApiError::new(ErrorCode::Full, message).retry_after(retry_after)
         }
         OfferRefusal::Draining => draining(),
         OfferRefusal::Rejected { retry_after } => {
-            ApiError::new(ApiErrorCode::Refused, "rejected by admission").retry_after(retry_after)
+            ApiError::new(ErrorCode::Refused, "rejected by admission").retry_after(retry_after)
         }
         OfferRefusal::Redirected(region) => {
             let region = names.of_region(region);
             ApiError::new(
-                ApiErrorCode::Refused,
+                ErrorCode::Refused,
                 format!("redirected by admission: try the region `{region}`"),
             )
         }
         OfferRefusal::Closed => {
-            ApiError::new(ApiErrorCode::Conflict, "the session was closed before it was open")
+            ApiError::new(ErrorCode::Conflict, "the session was closed before it was open")
         }
         OfferRefusal::NoNode { retry_after } => {
             let message = "no node is available for the room";
-            ApiError::new(ApiErrorCode::Unavailable, message).retry_after(retry_after)
+            ApiError::new(ErrorCode::Unavailable, message).retry_after(retry_after)
         }
         OfferRefusal::PlacementRefused { reason, retry_after } => {
             let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
             let message = format!("the routing policy gives the room no node{reason}");
-            ApiError::new(ApiErrorCode::Refused, message).retry_after(retry_after)
+            ApiError::new(ErrorCode::Refused, message).retry_after(retry_after)
         }
         OfferRefusal::ClientsImpaired { group, retry_after } => {
             let message =
                 format!("breaker of clients with {group} is open: their media is impaired");
-            ApiError::new(ApiErrorCode::Unavailable, message).retry_after(retry_after)
+            ApiError::new(ErrorCode::Unavailable, message).retry_after(retry_after)
         }
         OfferRefusal::NotOpened { node, retry_after } => not_opened(node, "", retry_after, names),
     }
@@ -398,7 +328,7 @@ fn refused_offer(refusal: OfferRefusal, names: &NodeNames) -> ApiError {
 fn not_opened(node: NodeId, why: &str, retry_after: Duration, names: &NodeNames) -> ApiError {
     let node = names.of_node(node).node;
     let message = format!("the node `{node}` did not open the session{why}");
-    ApiError::new(ApiErrorCode::Unavailable, message).retry_after(retry_after)
+    ApiError::new(ErrorCode::Unavailable, message).retry_after(retry_after)
 }
 
 /// The known names, up to [`NAMED_MAX`].
@@ -416,36 +346,34 @@ fn there_are(known: &[Box<str>]) -> String {
 
 fn impossible(reason: Impossible, said: &str) -> ApiError {
     let (code, message) = match reason {
-        Impossible::NoSuchSession => (ApiErrorCode::NotFound, "there is no such session"),
-        Impossible::NoSuchRoom => (ApiErrorCode::NotFound, "there is no such room"),
-        Impossible::NoSuchNode => (ApiErrorCode::NotFound, "there is no such node"),
-        Impossible::AlreadyThere => (ApiErrorCode::Conflict, "the room is already at this node"),
-        Impossible::NodeUnfit => (ApiErrorCode::Conflict, "the node is down, draining or full"),
-        Impossible::NoSuchRegion => (ApiErrorCode::NotFound, "there is no such region"),
+        Impossible::NoSuchSession => (ErrorCode::NotFound, "there is no such session"),
+        Impossible::NoSuchRoom => (ErrorCode::NotFound, "there is no such room"),
+        Impossible::NoSuchNode => (ErrorCode::NotFound, "there is no such node"),
+        Impossible::AlreadyThere => (ErrorCode::Conflict, "the room is already at this node"),
+        Impossible::NodeUnfit => (ErrorCode::Conflict, "the node is down, draining or full"),
+        Impossible::NoSuchRegion => (ErrorCode::NotFound, "there is no such region"),
         Impossible::NoSuchZone => (
-            ApiErrorCode::NotFound,
+            ErrorCode::NotFound,
             "no zone has this name, or several regions have one: write `region/zone`",
         ),
-        Impossible::AlreadyEjected => {
-            (ApiErrorCode::Conflict, "the node or zone is ejected already")
-        }
+        Impossible::AlreadyEjected => (ErrorCode::Conflict, "the node or zone is ejected already"),
         Impossible::NodeLeaves => {
-            (ApiErrorCode::Conflict, "the node was removed from the configuration; add it again")
+            (ErrorCode::Conflict, "the node was removed from the configuration; add it again")
         }
         Impossible::NodeDrains => (
-            ApiErrorCode::Conflict,
+            ErrorCode::Conflict,
             "the agent of the node requested the drain; end it by SIGUSR2 to the agent",
         ),
-        Impossible::NoRoomForNodes => (ApiErrorCode::Conflict, "the limit of nodes is reached"),
+        Impossible::NoRoomForNodes => (ErrorCode::Conflict, "the limit of nodes is reached"),
         Impossible::NoBreakerAction => (
-            ApiErrorCode::Conflict,
+            ErrorCode::Conflict,
             "`action` in [breaker.clients] is `none`, so that an open breaker limits no newcomer",
         ),
         Impossible::NoRoomForBreakers => {
-            (ApiErrorCode::Conflict, "the limit of breakers of clients is reached")
+            (ErrorCode::Conflict, "the limit of breakers of clients is reached")
         }
         Impossible::NotDown => {
-            (ApiErrorCode::Conflict, "the node is not down, or no node of the zone is ejected")
+            (ErrorCode::Conflict, "the node is not down, or no node of the zone is ejected")
         }
     };
     ApiError::new(code, format!("{message}: {said}"))
@@ -455,7 +383,7 @@ fn agent(node: &str, why: AgentError) -> ApiError {
     let message = match why {
         AgentError::Silent => {
             let message = format!("the agent beside `{node}` did not answer");
-            return ApiError::new(ApiErrorCode::Unavailable, message);
+            return ApiError::new(ErrorCode::Unavailable, message);
         }
         AgentError::NoAgent => format!(
             "`{node}` has no agent: run `evenkeel agent` beside it, and name it by `agent` in [[node]]"
@@ -479,11 +407,11 @@ fn agent(node: &str, why: AgentError) -> ApiError {
             format!("`{how}` cannot be done at `{node}`: no agent watches a running process there")
         }
     };
-    ApiError::new(ApiErrorCode::Conflict, message)
+    ApiError::new(ErrorCode::Conflict, message)
 }
 
 fn conflict(field: &str, message: String) -> ApiError {
-    ApiError { field: Some(field.to_owned()), ..ApiError::new(ApiErrorCode::Conflict, message) }
+    ApiError { field: Some(field.to_owned()), ..ApiError::new(ErrorCode::Conflict, message) }
 }
 
 /// Adds up to half of the time, so that refused clients do not retry at once.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::sse::{Event, KeepAlive, KeepAliveStream, Sse};
+use evenkeel_contract::errors::ErrorCode;
 use evenkeel_control::EventRecord;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
@@ -13,7 +14,7 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::{Stream, StreamExt};
 
 use super::change_log::ChangeLog;
-use super::error::{ApiError, ApiErrorCode};
+use super::error::ApiError;
 use super::events::{EventNotice, NoticeWriter, missing};
 
 const LISTENERS_MAX: usize = 64;
@@ -70,7 +71,7 @@ impl EventFeed {
     {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             let message = format!("{LISTENERS_MAX} listeners are connected, which is the limit");
-            ApiError::new(ApiErrorCode::Unavailable, message).retry_after(COMMENT_EVERY)
+            ApiError::new(ErrorCode::Unavailable, message).retry_after(COMMENT_EVERY)
         })?;
         let stream = BroadcastStream::new(self.notices.subscribe()).map(move |notice| {
             // The permit is released when the stream is dropped.

@@ -1,44 +1,32 @@
-//! The events of `GET /v1/events`, and the JSON objects that events and answers share.
+//! The events of `GET /v1/events`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_alerts::AlertHandle;
-use evenkeel_control::history::Carried;
-use evenkeel_control::{
-    EventRecord, GatewayEvent, GroupChange, NodeNames, ReloadReport, RolloutReport,
+use evenkeel_contract::events::{
+    BreakerChanged, ClientBreakerChanged, Closed, Continued, Degraded, Drained, Draining,
+    EventData, ForecastChanged, GroupChanged, HandshakeEnded, HopRemoved, ImpairmentChanged,
+    LossCompared, LossesUncovered, Missed, ModeChanged, MoveCauseFound, MoveEnded, Moved,
+    NodeHealth, NodeListChanged, NodeRemoved, NodeStart, NodeStop, NotOpened, Opened, PacketsShed,
+    PolicyHealth, PredictedLoss, ProviderBreakerChanged, Renegotiated, RoomDuplicate,
+    UncoveredLoss, UplinkSuspected, Witness,
 };
-use evenkeel_forecast::{Forecast, ForecastChange};
+use evenkeel_contract::policies::TimedRollout;
+use evenkeel_control::history::Carried;
+use evenkeel_control::{EventRecord, GatewayEvent, GroupChange, NodeNames};
+use evenkeel_forecast::ForecastChange;
 use evenkeel_model::{
-    CoreEvent, Decider, EventValue, EvidenceSource, Health, Hop, Incarnation, ListedEvent,
-    ModeChange, MoveCause, NodeId, NoticeFields, NoticeRow, PluginFault, StartPhase, StopPhase,
+    CoreEvent, EvidenceSource, Health, Hop, Incarnation, ModeChange, MoveCause, NodeId, StartPhase,
+    StopPhase,
 };
 use evenkeel_process::unix_us;
-use serde::{Serialize, Serializer};
-use serde_json::Value;
 
-use super::impairments::impaired;
-use super::object::{milliseconds, object};
-
-/// A reload: its cause, its changes or, if it was refused, the reason.
-pub(super) fn reload(report: &ReloadReport) -> impl Serialize + use<> {
-    let (changes, reason) = match &report.outcome {
-        Ok(changes) => (Some(changes.clone()), None),
-        Err(reason) => (None, Some(reason.clone())),
-    };
-    object! {
-        // `file`, `signal` or `operator`.
-        by: report.by.name(),
-        took_us: report.took.as_micros() as u64,
-        #[serde(flatten)]
-        changes: changes,
-        reason?: reason,
-    }
-}
+use super::answers;
 
 pub(super) fn missing(notices: u64) -> EventNotice {
-    EventNotice { name: "missed", data: format!("{{\"notices\":{notices}}}") }
+    EventNotice::of(&Missed { notices })
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,28 +35,11 @@ pub(super) struct EventNotice {
     pub(super) data: String,
 }
 
-/// A notice with the time of its event, Unix time in microseconds, and these fields.
-macro_rules! notice {
-    ($name:literal, $at_us:expr; $($fields:tt)*) => {{
-        let body = object! { at_us: $at_us, $($fields)* };
-        EventNotice { name: $name, data: serde_json::to_string(&body).expect("words and numbers") }
-    }};
-}
-
-/// The fields of an event, in the order of its row.
-struct ListedFields(Vec<(&'static str, Value)>);
-
-impl Serialize for ListedFields {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+impl EventNotice {
+    fn of<E: EventData>(event: &E) -> EventNotice {
+        let data = serde_json::to_string(event).expect("words and numbers");
+        EventNotice { name: E::NAME, data }
     }
-}
-
-/// A witness, and how long it has accused the node.
-#[derive(Clone, Copy, Serialize)]
-struct Accusation {
-    witness: &'static str,
-    for_us: u64,
 }
 
 /// Turns events into notices. It remembers why nodes went down for the moves that follow.
@@ -77,7 +48,7 @@ pub(super) struct NoticeWriter {
     /// Knows dependencies that a fault may affect as well.
     alerts: Option<AlertHandle>,
     /// The last failure of each node.
-    deaths: HashMap<NodeId, (Incarnation, Vec<Accusation>, Option<u64>)>,
+    deaths: HashMap<NodeId, (Incarnation, Vec<Witness>, Option<u64>)>,
 }
 
 impl NoticeWriter {
@@ -87,453 +58,355 @@ impl NoticeWriter {
 
     pub(super) fn notice(&mut self, record: &EventRecord) -> Option<EventNotice> {
         let at_us = unix_us(record.at);
+        let node_name = |node: NodeId| self.names.of_node(node).node;
         Some(match &record.event {
             GatewayEvent::Core(event) => return self.core_notice(event, record),
-            GatewayEvent::Rollout(report) => notice! {
-                "policy", at_us;
-                #[serde(flatten)]
-                rollout: rollout(report.clone()),
-            },
-            // The list of nodes changed, or a change was refused for `reason`.
+            // For telemetry alone.
+            GatewayEvent::TurnedAway { .. }
+            | GatewayEvent::MediaPaused(_)
+            | GatewayEvent::NodeOrdered { .. } => return None,
+            GatewayEvent::Rollout(report) => {
+                EventNotice::of(&TimedRollout { at_us, rollout: answers::rollout(report.clone()) })
+            }
             GatewayEvent::NodeList(update) => {
                 let list = update.outcome.clone().unwrap_or_default();
-                notice! {
-                    "node-list", at_us;
-                    // `file`, `signal` or `operator`.
-                    by: update.by.name(),
-                    // With `--force`.
+                EventNotice::of(&NodeListChanged {
+                    at_us,
+                    by: update.by.name().into(),
                     forced: update.forced,
                     added: list.added,
                     removed: list.removed,
                     changed: list.changed,
-                    reason?: update.outcome.as_ref().err().map(ToString::to_string),
-                }
+                    reason: update.outcome.as_ref().err().map(ToString::to_string),
+                })
             }
-            // A node that was removed from the list is empty, and forgotten.
             GatewayEvent::NodeRemoved { node, name } => {
                 self.deaths.remove(node);
-                notice! { "node-removed", at_us; node: name }
+                EventNotice::of(&NodeRemoved { at_us, node: Arc::clone(name) })
             }
-            // A reload had an effect, or was refused for `reason`.
-            GatewayEvent::Reload(report) => notice! {
-                "reload", at_us;
-                #[serde(flatten)]
-                reload: reload(report),
-            },
-            // A node did not open a session.
-            GatewayEvent::NotOpened { session, node, reason } => notice! {
-                "not-opened", at_us;
+            GatewayEvent::Reload(report) => EventNotice::of(&answers::reload(report, record.at)),
+            GatewayEvent::NotOpened { session, node, reason } => EventNotice::of(&NotOpened {
+                at_us,
                 session: session.to_string(),
-                node: self.names.of_node(*node).node,
-                reason: reason,
-            },
-            // The DTLS handshake of a session's client has ended.
-            GatewayEvent::Handshake { session, result } => notice! {
-                "handshake", at_us;
+                node: node_name(*node),
+                reason: reason.clone(),
+            }),
+            GatewayEvent::Handshake { session, result } => EventNotice::of(&HandshakeEnded {
+                at_us,
                 session: session.to_string(),
-                // The crypto suite (RFC 4568), or the reason of the failure.
-                profile?: result.as_ref().ok().map(|profile| profile.name()),
-                reason?: result.as_ref().err().map(ToString::to_string),
-            },
-            // A session follows a later offer of its WebRTC client.
-            GatewayEvent::Renegotiated { session, streams_changed, ice_restarted } => notice! {
-                "renegotiated", at_us;
-                session: session.to_string(),
-                streams_changed: streams_changed,
-                ice_restarted: ice_restarted,
-            },
-            // A member of a group has another role, or the group lost or regained redundancy.
-            GatewayEvent::Group(GroupChange { gateway, role, epoch, warnings }) => notice! {
-                "group", at_us;
-                gateway: gateway,
-                role: role,
-                epoch: epoch,
-                // The losses of redundancy that have lasted, each a sentence.
-                warnings: warnings,
-            },
-            // This process continues the sessions of another one.
-            GatewayEvent::Continued { cause, sessions, took, .. } => notice! {
-                "continued", at_us;
-                // `upgrade`, `hand-over` or `takeover`.
-                cause: cause.name(),
-                sessions: sessions,
+                profile: result.as_ref().ok().map(|profile| profile.name().into()),
+                reason: result.as_ref().err().map(ToString::to_string),
+            }),
+            GatewayEvent::Renegotiated { session, streams_changed, ice_restarted } => {
+                EventNotice::of(&Renegotiated {
+                    at_us,
+                    session: session.to_string(),
+                    streams_changed: *streams_changed,
+                    ice_restarted: *ice_restarted,
+                })
+            }
+            GatewayEvent::Group(GroupChange { gateway, role, epoch, warnings }) => {
+                EventNotice::of(&GroupChanged {
+                    at_us,
+                    gateway: Arc::clone(gateway),
+                    role: (*role).into(),
+                    epoch: *epoch,
+                    warnings: warnings.clone(),
+                })
+            }
+            GatewayEvent::Continued { cause, sessions, took, .. } => EventNotice::of(&Continued {
+                at_us,
+                cause: cause.name().into(),
+                sessions: *sessions,
                 took_us: took.as_micros() as u64,
-            },
-            // The set of checked losses that would leave rooms without a node or a spare, or sessions with a lower bit rate, changed.
-            GatewayEvent::LossesUncovered(losses) => notice! {
-                "losses-uncovered", at_us;
-                // Empty once other nodes have capacity for each of them.
-                losses: losses,
-            },
-            // Nodes died some seconds ago: the effect beside its prediction.
-            GatewayEvent::LossCompared(compared) => notice! {
-                "loss-compared", at_us;
-                nodes: compared.nodes.iter().map(|hop| self.names.of_hop(*hop).node).collect::<Vec<_>>(),
-                // The time of the first death.
-                died_us: compared.died_us,
-                // Null: this loss was not checked before.
-                predicted: &compared.predicted,
-                actual: compared.actual,
-            },
-            // A warning of what is expected begins or ends.
-            GatewayEvent::Forecast(ForecastChange { forecast, is_over }) => notice! {
-                "forecast", at_us;
-                // `load`, `decay` or `flap`.
-                kind: forecast.evidence.kind(),
-                // The name of the region or node.
-                subject: &forecast.subject,
-                // The time at which the limit is expected to be reached.
-                expected_us: forecast.expected_us,
-                evidence: &forecast.evidence,
-                over: *is_over,
-            },
-            // Consecutive RTP packets of a stream that a rung dropped.
-            GatewayEvent::Shed { session, run } => notice! {
-                "shed", at_us;
+            }),
+            GatewayEvent::LossesUncovered(losses) => {
+                let losses = losses.iter().map(|loss| UncoveredLoss {
+                    scope: loss.scope.name().into(),
+                    place: Arc::clone(&loss.place),
+                    figures: answers::loss_figures(&loss.figures),
+                    unprotected_rooms: loss.unprotected_rooms,
+                });
+                EventNotice::of(&LossesUncovered { at_us, losses: losses.collect() })
+            }
+            GatewayEvent::LossCompared(compared) => {
+                let predicted = compared.predicted.as_ref().map(|predicted| PredictedLoss {
+                    at_us: predicted.at_us,
+                    scope: predicted.scope.name().into(),
+                    place: Arc::clone(&predicted.place),
+                    figures: answers::loss_figures(&predicted.figures),
+                });
+                EventNotice::of(&LossCompared {
+                    at_us,
+                    nodes: compared.nodes.iter().map(|hop| self.names.of_hop(*hop).node).collect(),
+                    died_us: compared.died_us,
+                    predicted,
+                    actual: answers::loss_figures(&compared.actual),
+                })
+            }
+            GatewayEvent::Forecast(ForecastChange { forecast, is_over }) => {
+                EventNotice::of(&ForecastChanged {
+                    at_us,
+                    kind: forecast.evidence.kind().into(),
+                    subject: Arc::clone(&forecast.subject),
+                    expected_us: forecast.expected_us,
+                    evidence: answers::forecast_evidence(&forecast.evidence),
+                    over: *is_over,
+                })
+            }
+            GatewayEvent::RoomDuplicate { room, group, gateway } => {
+                EventNotice::of(&RoomDuplicate {
+                    at_us,
+                    room: Arc::clone(room),
+                    group: Arc::clone(group),
+                    gateway: Arc::clone(gateway),
+                })
+            }
+            GatewayEvent::Shed { session, run } => EventNotice::of(&PacketsShed {
+                at_us,
                 session: session.to_string(),
                 ssrc: run.ssrc,
-                // Sequence number of the last packet before them that was sent to the client.
                 after: run.after,
-                // Position of the first one behind it, from 1.
                 first: run.first,
                 packets: run.packets,
-            },
-            event => return self.listed(event, record.at),
+            }),
         })
-    }
-
-    /// An event with the fields of its row; `None` if it is for telemetry alone.
-    fn listed(&self, event: &impl ListedEvent, at: SystemTime) -> Option<EventNotice> {
-        let NoticeRow { name, fields: NoticeFields::Listed(fields) } = event.row().notice? else {
-            return None;
-        };
-        let values = event.noticed();
-        let values = values.iter().map(|value| match value {
-            EventValue::Absent => None,
-            EventValue::Number(number) => Some(Value::from(*number)),
-            EventValue::Flag(flag) => Some(Value::from(*flag)),
-            EventValue::Word(word) => Some(Value::from(&**word)),
-            EventValue::Shown(shown) => Some(Value::from(shown.to_string())),
-            EventValue::Time(time) => Some(Value::from(time.as_micros() as u64)),
-            EventValue::Since(then) => Some(Value::from(since(*then, at))),
-            EventValue::Node(node) => Some(Value::from(&*self.names.of_node(*node).node)),
-            EventValue::Hop(hop) => Some(Value::from(&*self.names.of_hop(*hop).node)),
-            EventValue::By(by) => Some(Value::from(by.to_string())),
-        });
-        let fields = fields.iter().zip(values);
-        let fields = fields.filter_map(|(name, value)| Some((*name, value?)));
-        let fields = [("at_us", Value::from(unix_us(at)))].into_iter().chain(fields);
-        let body = ListedFields(fields.collect());
-        Some(EventNotice { name, data: serde_json::to_string(&body).expect("words and numbers") })
     }
 
     fn core_notice(&mut self, event: &CoreEvent, record: &EventRecord) -> Option<EventNotice> {
         let at_us = unix_us(record.at);
         let since = |then: Instant| since(then, record.at);
         let of_hop = |hop: Hop| self.names.of_hop(hop).node;
+        let node_name = |node: NodeId| self.names.of_node(node).node;
         let down = || self.alerts.as_ref().and_then(AlertHandle::dependencies_down);
+        let us = |time: Duration| time.as_micros() as u64;
         Some(match event {
             CoreEvent::Opened {
                 session, room_name, scenario, hop, admitted_by, routed_by, ..
-            } => notice! {
-                "opened", at_us;
+            } => EventNotice::of(&Opened {
+                at_us,
                 session: session.to_string(),
-                room: room_name,
-                scenario: scenario,
-                hop: self::hop(*hop, &self.names),
-                decided_by: decided_by(admitted_by, routed_by),
-            },
-            CoreEvent::Closed { session, room_name, reason, .. } => notice! {
-                "closed", at_us;
+                room: Arc::clone(room_name),
+                scenario: Arc::clone(scenario),
+                hop: answers::hop(*hop, &self.names),
+                decided_by: answers::decided_by(admitted_by, routed_by),
+            }),
+            CoreEvent::Closed { session, room_name, reason, .. } => EventNotice::of(&Closed {
+                at_us,
                 session: session.to_string(),
-                room: room_name,
-                reason: reason.name(),
-                totals?: record.totals.as_ref().map(Carried::from),
-            },
+                room: Arc::clone(room_name),
+                reason: reason.name().into(),
+                totals: record.totals.as_ref().map(|it| answers::traffic(&Carried::from(it))),
+            }),
             CoreEvent::Moved { room_name, sessions, cause, by, from, to, started, .. } => {
                 let (witnesses, detect_us) = self.death(*cause, *from);
-                let witnesses = (!witnesses.is_empty()).then_some(witnesses);
-                notice! {
-                    "moved", at_us;
-                    room: room_name,
-                    sessions: sessions.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                    cause: cause.name(),
+                EventNotice::of(&Moved {
+                    at_us,
+                    room: Arc::clone(room_name),
+                    sessions: sessions.iter().map(ToString::to_string).collect(),
+                    cause: cause.name().into(),
                     by: by.to_string(),
                     from: of_hop(*from),
-                    // Null: no hop was left.
                     to: to.map(of_hop),
-                    // Evidence against the node it left, if that is down.
-                    witnesses?: witnesses,
-                    // From that node's last packet until it was marked down.
-                    detect_us?: detect_us,
-                    // From the start of the move until this event.
+                    witnesses: (!witnesses.is_empty()).then_some(witnesses),
+                    detect_us,
                     took_us: since(*started),
-                }
+                })
             }
             CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms } => {
-                let accuse = |&(witness, then): &(EvidenceSource, Instant)| Accusation {
-                    witness: witness.name(),
+                let accuse = |&(witness, then): &(EvidenceSource, Instant)| Witness {
+                    witness: witness.name().into(),
                     for_us: since(then),
                 };
                 let witnesses: Vec<_> = witnesses.iter().map(accuse).collect();
                 let detect_us = last_heard.map(since);
                 let node = of_hop(*hop);
+                let dependencies_down = down();
                 if *to == Health::Down {
                     let death = (hop.incarnation, witnesses.clone(), detect_us);
                     self.deaths.insert(hop.node, death);
                 }
-                notice! {
-                    "node", at_us;
-                    node: node,
+                EventNotice::of(&NodeHealth {
+                    at_us,
+                    node,
                     incarnation: hop.incarnation.0,
-                    from: from.name(),
-                    to: to.name(),
-                    witnesses: witnesses,
-                    // From its last packet.
-                    detect_us?: detect_us,
+                    from: from.name().into(),
+                    to: to.name().into(),
+                    witnesses,
+                    detect_us,
                     rooms: *rooms,
-                    // Omitted without any dependency, here and below.
-                    dependencies_down?: down(),
-                }
+                    dependencies_down,
+                })
             }
-            // An aborted move: the room stays where it was.
             CoreEvent::MoveEnded { room_name, cause, by, from, to, started, outcome, .. } => {
-                notice! {
-                    "move-ended", at_us;
-                    room: room_name,
-                    cause: cause.name(),
+                EventNotice::of(&MoveEnded {
+                    at_us,
+                    room: Arc::clone(room_name),
+                    cause: cause.name().into(),
                     by: by.to_string(),
                     from: of_hop(*from),
                     to: of_hop(*to),
-                    outcome: outcome.name(),
+                    outcome: outcome.name().into(),
                     took_us: since(*started),
-                }
+                })
             }
-            // A drained node is empty, or its deadline passed.
-            CoreEvent::Drained { node, left, started } => notice! {
-                "drained", at_us;
-                node: self.names.of_node(*node).node,
+            CoreEvent::Drained { node, left, started } => EventNotice::of(&Drained {
+                at_us,
+                node: node_name(*node),
                 rooms_left: *left,
                 took_us: since(*started),
-            },
+            }),
             CoreEvent::Breaker { region, zone, from, to, mode, sessions, bad, opened, failed } => {
-                notice! {
-                    "breaker", at_us;
+                EventNotice::of(&BreakerChanged {
+                    at_us,
                     region: self.names.of_region(*region),
-                    zone?: zone.clone(),
-                    from: from.name(),
-                    to: to.name(),
-                    mode: mode.name(),
+                    zone: zone.clone(),
+                    from: from.name().into(),
+                    to: to.name().into(),
+                    mode: mode.name().into(),
                     sessions: *sessions,
                     bad: *bad,
                     opened: *opened,
                     failed: *failed,
-                    dependencies_down?: down(),
-                }
+                    dependencies_down: down(),
+                })
             }
             CoreEvent::ClientBreaker { group, action, from, to, mode, sessions, bad, .. } => {
-                notice! {
-                    "client-breaker", at_us;
-                    label: group.label.name(),
+                EventNotice::of(&ClientBreakerChanged {
+                    at_us,
+                    label: group.label.name().into(),
                     value: Arc::clone(&group.value),
-                    action: action.name(),
-                    from: from.name(),
-                    to: to.name(),
-                    mode: mode.name(),
+                    action: action.name().into(),
+                    from: from.name().into(),
+                    to: to.name().into(),
+                    mode: mode.name().into(),
                     sessions: *sessions,
                     bad: *bad,
-                    dependencies_down?: down(),
-                }
+                    dependencies_down: down(),
+                })
             }
-            // A hop was removed from one room's route while its node was up.
-            CoreEvent::HopRemoved { room_name, hop, why, session, .. } => notice! {
-                "hop-removed", at_us;
-                room: room_name,
-                node: of_hop(*hop),
-                reason: why.name(),
-                // The session that showed it.
-                session?: session.map(|session| session.to_string()),
-            },
+            CoreEvent::HopRemoved { room_name, hop, why, session, .. } => {
+                EventNotice::of(&HopRemoved {
+                    at_us,
+                    room: Arc::clone(room_name),
+                    node: of_hop(*hop),
+                    reason: why.name().into(),
+                    session: session.map(|session| session.to_string()),
+                })
+            }
             // `moved` named the cause.
             CoreEvent::MoveCauseFound { cause: MoveCause::Link, .. } => return None,
-            // The cause of moves that `moved` attributed to the link is known: their node was dead.
-            CoreEvent::MoveCauseFound { hop, cause, moves } => notice! {
-                "move-cause", at_us;
-                node: of_hop(*hop),
-                cause: cause.name(),
-                rooms: moves.iter().map(|it| &it.room_name).collect::<Vec<_>>(),
-                sessions: moves.iter().flat_map(|it| &it.sessions).map(ToString::to_string).collect::<Vec<_>>(),
-            },
-            // Most nodes fell silent at once, so none is marked down for it; or that has ended.
-            CoreEvent::Uplink { doubted, silent, of } => notice! {
-                "uplink", at_us;
+            CoreEvent::MoveCauseFound { hop, cause, moves } => {
+                let sessions = moves.iter().flat_map(|it| &it.sessions);
+                EventNotice::of(&MoveCauseFound {
+                    at_us,
+                    node: of_hop(*hop),
+                    cause: cause.name().into(),
+                    rooms: moves.iter().map(|it| Arc::clone(&it.room_name)).collect(),
+                    sessions: sessions.map(ToString::to_string).collect(),
+                })
+            }
+            CoreEvent::Uplink { doubted, silent, of } => EventNotice::of(&UplinkSuspected {
+                at_us,
                 suspect: *doubted,
                 silent: *silent,
                 of: *of,
-                dependencies_down?: down(),
-            },
-            CoreEvent::Degraded { session, room_name, op, arg, rung, by } => notice! {
-                "degraded", at_us;
-                session: session.to_string(),
-                room: room_name,
-                op: op.key(),
-                arg: *arg,
-                rung: *rung,
-                by: by.to_string(),
-            },
-            // Another segment of the path impairs the session's media.
-            CoreEvent::Impaired { session, room_name, scenario, impairment, ended: _ } => notice! {
-                "impaired", at_us;
-                session: session.to_string(),
-                room: room_name,
-                scenario: scenario,
-                // Omitted if none does any more.
-                impairment?: impairment.as_deref().map(impaired),
-            },
-            CoreEvent::Standing { policy, fault, .. } => notice! {
-                "policy", at_us;
+                dependencies_down: down(),
+            }),
+            CoreEvent::Degraded { session, room_name, op, arg, rung, by } => {
+                EventNotice::of(&Degraded {
+                    at_us,
+                    session: session.to_string(),
+                    room: Arc::clone(room_name),
+                    op: op.key().into(),
+                    arg: *arg,
+                    rung: *rung,
+                    by: by.to_string(),
+                })
+            }
+            CoreEvent::Impaired { session, room_name, scenario, impairment, ended: _ } => {
+                EventNotice::of(&ImpairmentChanged {
+                    at_us,
+                    session: session.to_string(),
+                    room: Arc::clone(room_name),
+                    scenario: Arc::clone(scenario),
+                    impairment: impairment.as_deref().map(answers::impairment),
+                })
+            }
+            CoreEvent::Standing { policy, fault, .. } => EventNotice::of(&PolicyHealth {
+                at_us,
                 policy: policy.to_string(),
-                outcome: if fault.is_some() { "failing" } else { "recovered" },
-                reason?: fault.as_ref().map(PluginFault::name),
-            },
-            CoreEvent::Draining { node, draining } => notice! {
-                "draining", at_us;
-                node: self.names.of_node(*node).node,
+                outcome: if fault.is_some() { "failing" } else { "recovered" }.into(),
+                reason: fault.as_ref().map(|fault| fault.name().into()),
+            }),
+            CoreEvent::Draining { node, draining } => EventNotice::of(&Draining {
+                at_us,
+                node: Some(node_name(*node)),
                 draining: *draining,
-            },
-            // The gateway itself.
-            CoreEvent::ShuttingDown => notice! { "draining", at_us; draining: true },
-            // A `start` hook.
+            }),
+            CoreEvent::ShuttingDown => {
+                EventNotice::of(&Draining { at_us, node: None, draining: true })
+            }
             CoreEvent::Start { node, step } => {
-                let us = |time: Duration| time.as_micros() as u64;
-                let (attempt, failed, took) = match step {
-                    StartPhase::Begun { attempt } => (Some(*attempt), None, None),
-                    StartPhase::Failed { why, again } => {
-                        (None, Some((why.name(), Some(us(*again)))), None)
+                let started = NodeStart {
+                    at_us,
+                    node: node_name(*node),
+                    step: step.name().into(),
+                    ..NodeStart::default()
+                };
+                EventNotice::of(&match step {
+                    StartPhase::Begun { attempt } => {
+                        NodeStart { attempt: Some(*attempt), ..started }
                     }
-                    StartPhase::Done { took } => (None, None, Some(us(*took))),
-                    StartPhase::Refused { why } => (None, Some((why.name(), None)), None),
-                };
-                notice! {
-                    "start", at_us;
-                    node: self.names.of_node(*node).node,
-                    // `starting`, `failed`, `ready` or `refused`.
-                    step: step.name(),
-                    // With `starting`, from 1.
-                    attempt?: attempt,
-                    // With `failed`: `hook-failed`, `late`, `ejected` or `removed`, and the time until the next attempt.
-                    // With `refused`: `max-nodes`, `budget` or `provider-breaker`.
-                    reason?: failed.map(|(why, _)| why),
-                    retry_after_us?: failed.and_then(|(_, again)| again),
-                    // With `ready`: since the hook was called.
-                    took_us?: took,
-                }
+                    StartPhase::Failed { why, again } => NodeStart {
+                        reason: Some(why.name().into()),
+                        retry_after_us: Some(us(*again)),
+                        ..started
+                    },
+                    StartPhase::Done { took } => NodeStart { took_us: Some(us(*took)), ..started },
+                    StartPhase::Refused { why } => {
+                        NodeStart { reason: Some(why.name().into()), ..started }
+                    }
+                })
             }
-            // A node that is no longer needed.
-            CoreEvent::Stop { node, step } => {
-                let took = match step {
-                    StopPhase::Done { took } => Some(took.as_micros() as u64),
+            CoreEvent::Stop { node, step } => EventNotice::of(&NodeStop {
+                at_us,
+                node: node_name(*node),
+                step: step.name().into(),
+                took_us: match step {
+                    StopPhase::Done { took } => Some(us(*took)),
                     StopPhase::Begun | StopPhase::Failed => None,
-                };
-                notice! {
-                    "stop", at_us;
-                    node: self.names.of_node(*node).node,
-                    // `stopping`, `failed` or `stopped`.
-                    step: step.name(),
-                    // With `stopped`: since the node was told to stop.
-                    took_us?: took,
-                }
+                },
+            }),
+            CoreEvent::ProviderBreaker { provider, from, to, failures } => {
+                EventNotice::of(&ProviderBreakerChanged {
+                    at_us,
+                    provider: Arc::clone(provider),
+                    from: from.name().into(),
+                    to: to.name().into(),
+                    failures: *failures,
+                })
             }
-            CoreEvent::ProviderBreaker { provider, from, to, failures } => notice! {
-                "provider-breaker", at_us;
-                provider: Arc::clone(provider),
-                from: from.name(),
-                to: to.name(),
-                failures: *failures,
-            },
-            // The mode of a room, or for `capacity` its effective mode, changed.
-            CoreEvent::Mode { room_name, from, to, why, .. } => {
-                let nodes = match why {
+            CoreEvent::Mode { room_name, from, to, why, .. } => EventNotice::of(&ModeChanged {
+                at_us,
+                room: Arc::clone(room_name),
+                from: from.name().into(),
+                to: to.name().into(),
+                reason: why.name().into(),
+                nodes: match why {
                     ModeChange::Scenario | ModeChange::Capacity => None,
-                    ModeChange::CopiesDiffer { hops } => Some(hops.map(of_hop)),
-                };
-                notice! {
-                    "mode", at_us;
-                    room: room_name,
-                    from: from.name(),
-                    to: to.name(),
-                    // `scenario`, `copies-differ` or `capacity`.
-                    reason: why.name(),
-                    // With `copies-differ`.
-                    nodes?: nodes,
-                }
-            }
-            event => return self.listed(event, record.at),
+                    ModeChange::CopiesDiffer { hops } => Some(hops.map(of_hop).into()),
+                },
+            }),
+            // The others are for telemetry alone.
+            _ => return None,
         })
     }
 
-    fn death(&self, cause: MoveCause, from: Hop) -> (Vec<Accusation>, Option<u64>) {
+    fn death(&self, cause: MoveCause, from: Hop) -> (Vec<Witness>, Option<u64>) {
         let known = self.deaths.get(&from.node).filter(|_| cause.is_loss());
         let known = known.filter(|(incarnation, ..)| *incarnation == from.incarnation);
         known.map_or_else(Default::default, |(_, witnesses, took)| (witnesses.clone(), *took))
-    }
-}
-
-/// The decider by hook, for a policy with its revision: `call/routing@5f0c5f0c5f0c`.
-pub(super) fn decided_by(
-    admitted_by: &Decider,
-    routed_by: &Decider,
-) -> BTreeMap<&'static str, String> {
-    BTreeMap::from([("admission", admitted_by.to_string()), ("routing", routed_by.to_string())])
-}
-
-pub(super) fn hop(hop: Hop, names: &NodeNames) -> impl Serialize + use<> {
-    object! { #[serde(flatten)] name: names.of_hop(hop), incarnation: hop.incarnation.0 }
-}
-
-/// A warning of what is expected.
-pub(super) fn forecast(forecast: &Forecast) -> impl Serialize + use<> {
-    let Forecast { subject, since_us, expected_us, evidence } = forecast.clone();
-    object! {
-        kind: evidence.kind(),
-        subject: subject,
-        since_us: since_us,
-        expected_us: expected_us,
-        evidence: evidence,
-    }
-}
-
-pub(super) fn route(hops: &[Hop], names: &NodeNames) -> impl Serialize + use<> {
-    hops.iter().map(|&it| hop(it, names)).collect::<Vec<_>>()
-}
-
-/// The outcome of a push, a step or a rollback.
-pub(super) fn rollout(rollout: RolloutReport) -> impl Serialize {
-    let stage = rollout.stage.map(|staged| {
-        object! {
-            // `shadow` or `canary`.
-            stage: staged.stage.name(),
-            percent: staged.stage.percent(),
-            paused: staged.paused,
-            // The next share; at 100 the revision is active.
-            next_percent: staged.next,
-            // Minimum time until the next share; omitted if the rollout needs `promote`.
-            next_in_ms?: milliseconds(staged.next_in),
-        }
-    });
-    object! {
-        outcome: rollout.outcome.name(),
-        policy: rollout.policy.to_string(),
-        revision: rollout.revision,
-        previous: rollout.previous,
-        // Code of a refusal: `import`, `unsigned`.
-        code?: rollout.code,
-        reason?: rollout.reason,
-        activate_us: rollout.activate.as_micros() as u64,
-        // `file`, `signal`, `operator` or `gateway`.
-        by: rollout.by.name(),
-        #[serde(flatten)]
-        stage: stage,
     }
 }
 

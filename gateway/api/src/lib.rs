@@ -6,6 +6,7 @@
 #![deny(missing_docs)]
 
 mod alerts;
+mod answers;
 mod blast;
 mod change_log;
 mod changes;
@@ -14,9 +15,7 @@ mod error;
 mod event_feed;
 mod events;
 mod gateway;
-mod impairments;
 mod listener;
-mod object;
 mod offer;
 mod operations;
 mod policies;

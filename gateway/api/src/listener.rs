@@ -20,6 +20,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
 use evenkeel_config::AdminSettings;
+use evenkeel_contract::errors::ErrorCode;
 use evenkeel_model::SessionId;
 use evenkeel_process::{descriptors, lock};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -35,7 +36,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 
-use super::error::{ApiError, ApiErrorCode, replaced};
+use super::error::{ApiError, replaced};
 
 /// A connection without an answer for this time is closed. The time is longer than a rollout on a slow machine, and
 /// longer than the interval of comments to event listeners.
@@ -431,7 +432,7 @@ impl TcpPlace {
             let message = format!(
                 "requests are being answered on {places} connections, which is the limit; retry"
             );
-            ApiError::new(ApiErrorCode::Unavailable, message).retry_after(RETRY_AFTER)
+            ApiError::new(ErrorCode::Unavailable, message).retry_after(RETRY_AFTER)
         })?;
         displaced.iter().for_each(AbortHandle::abort);
         Ok(())

@@ -12,6 +12,14 @@ use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
 use evenkeel_config::address::{self, ADDRESS_ALONE, ADDRESS_AND_PORT};
+use evenkeel_config::token::ClientDirection;
+use evenkeel_contract::errors::ErrorCode;
+use evenkeel_contract::offers::{
+    AnswerSdp, CryptoAnswer, OfferAnswer, OfferCrypto, OfferDirection, OfferFeedback,
+    OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferQuic, OfferRequest, OfferRtcp,
+    OfferSrtp, OfferStreamKind, OrderedPairs, QuicAnswer, UdpAnswer, WebtransportAnswer,
+};
+use evenkeel_contract::sessions::IceFragments;
 use evenkeel_control::{
     CallerSpan, IngressAnswer, KeyError, NodeNames, OfferedSession, RequestTurn, SessionAnswer,
     StoredAnswer, TraceRegistry, is_first_packet_room,
@@ -24,25 +32,18 @@ use evenkeel_media::roq;
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{
     ClientIdentity, DeviceLimits, FeedbackSupport, IngressProtocol, Labels, MediaDescription,
-    MediaStream, PayloadType, RtcpPort, SessionId, Srtp,
+    MediaStream, PayloadType, RtcpPort, SessionId, Srtp, StreamKind,
 };
 use evenkeel_process::random::fill;
-use serde::Serialize;
 
-use self::body::{
-    CryptoBody, FeedbackBody, IdentityBody, IngressBody, OfferBody, OrderedPairs, PayloadTypeBody,
-    QuicBody, RtcpBody, SrtpBody, StreamBody,
-};
 use self::client_media::ClientMedia;
 use self::webrtc::WebrtcOffer;
+use super::answers;
 use super::context::{ApiContext, ApiState};
-use super::error::{ApiError, ApiErrorCode, note_retry};
-use super::events;
-use super::object::object;
+use super::error::{ApiError, note_retry};
 use super::relay;
 use super::request::{Share, caller, strict};
 
-mod body;
 mod client_media;
 pub(super) mod later;
 pub(super) mod webrtc;
@@ -118,7 +119,7 @@ async fn offer_once(
     }
     let answer = answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
     answer.ok_or_else(|| {
-        ApiError::new(ApiErrorCode::Unavailable, "the first request with this key got no answer")
+        ApiError::new(ErrorCode::Unavailable, "the first request with this key got no answer")
     })
 }
 
@@ -175,26 +176,20 @@ fn view(
     sdp: Option<&WebrtcOffer>,
     names: &NodeNames,
     traces: &TraceRegistry,
-) -> impl Serialize + use<> {
+) -> OfferAnswer {
     let trace = traces.of(opened.session, wanted.caller.as_ref());
     let (mut webrtc, mut ice_view, mut webtransport) = (None, None, None);
     let (udp, quic) = match (opened.ingress, sdp) {
         (IngressAnswer::Udp { addresses, ice: Some(ice), .. }, Some(sdp)) => {
             let answer = sdp.answer(opened.session, &addresses, &ice);
-            webrtc = Some(object! { answer: answer.as_str().to_owned() });
-            ice_view = Some(object! { ufrag: ice.ufrag, client_ufrag: sdp.ice.ufrag.clone() });
+            webrtc = Some(AnswerSdp { answer: answer.as_str().to_owned() });
+            let (ufrag, client_ufrag) = (ice.ufrag.into(), sdp.ice.ufrag.clone());
+            ice_view = Some(IceFragments { ufrag, client_ufrag });
             (None, None)
         }
         (IngressAnswer::Udp { addresses, rtcp, ice }, _) => {
-            let (ufrag, password) = ice.map(|ice| (ice.ufrag, ice.password)).unzip();
-            let udp = object! {
-                // Best first.
-                addresses: addresses,
-                rtcp?: Some(rtcp).filter(|rtcp| !rtcp.is_empty()),
-                ufrag?: ufrag,
-                password?: password,
-            };
-            (Some(udp), None)
+            let (ufrag, password) = ice.map(|ice| (ice.ufrag.into(), ice.password.into())).unzip();
+            (Some(UdpAnswer { addresses, rtcp, ufrag, password }), None)
         }
         (
             IngressAnswer::Quic {
@@ -206,24 +201,23 @@ fn view(
             },
             _,
         ) => {
-            // Decimal text: JavaScript numbers have 53 bits, flow identifiers 62.
             let [flow_to, flow_from] =
                 [flow_to_gateway, flow_from_gateway].map(|it| it.to_string());
             if wanted.ingress == IngressProtocol::WebTransport {
                 let urls = addresses.iter().map(|at| webtransport_url(*at, flow_to_gateway));
                 let hashes = short_lived_sha256.iter().map(|sha256| HEXLOWER.encode(sha256));
-                webtransport = Some(object! {
-                    // Best first.
-                    urls: urls.collect::<Vec<_>>(),
-                    certificates_sha256: hashes.collect::<Vec<_>>(),
+                webtransport = Some(WebtransportAnswer {
+                    urls: urls.collect(),
+                    certificates_sha256: hashes.collect(),
                     flow_to_gateway: flow_to,
                     flow_from_gateway: flow_from,
                 });
                 (None, None)
             } else {
-                let quic = object! {
-                    addresses: addresses,
-                    alpn: str::from_utf8(roq::ALPN).expect("a protocol's name is ASCII"),
+                let alpn = str::from_utf8(roq::ALPN).expect("a protocol's name is ASCII");
+                let quic = QuicAnswer {
+                    addresses,
+                    alpn: alpn.to_owned(),
                     certificate_sha256: HEXLOWER.encode(&certificate_sha256),
                     flow_to_gateway: flow_to,
                     flow_from_gateway: flow_from,
@@ -233,23 +227,23 @@ fn view(
         }
     };
     let srtp = match &wanted.srtp {
-        Some(SrtpKeying::Sdes(keys)) => keys.answer().map(|answer| object! { crypto: [answer] }),
+        Some(SrtpKeying::Sdes(keys)) => {
+            keys.answer().map(|answer| CryptoAnswer { crypto: vec![answer.to_value().to_string()] })
+        }
         Some(SrtpKeying::Dtls { .. }) | None => None,
     };
-    object! {
-        // `s4k7mq2-17`.
+    OfferAnswer {
         id: opened.session.to_string(),
         room: Arc::clone(&wanted.room),
         scenario: Arc::clone(&wanted.scenario),
-        udp?: udp,
-        quic?: quic,
-        webtransport?: webtransport,
-        webrtc?: webrtc,
-        ice?: ice_view,
-        srtp?: srtp,
-        // Best first.
-        route: events::route(&opened.route, names),
-        decided_by: events::decided_by(&opened.admitted_by, &opened.routed_by),
+        udp,
+        quic,
+        webtransport,
+        webrtc,
+        ice: ice_view,
+        srtp,
+        route: answers::route(&opened.route, names),
+        decided_by: answers::decided_by(&opened.admitted_by, &opened.routed_by),
         trace_id: HEXLOWER.encode(&trace.trace_id),
     }
 }
@@ -259,7 +253,7 @@ fn refused_key(error: &KeyError) -> ApiError {
     match error {
         KeyError::Length(_) => field,
         KeyError::OtherBody(_) | KeyError::AnswerDropped { .. } => {
-            ApiError { code: ApiErrorCode::Conflict, ..field }
+            ApiError { code: ErrorCode::Conflict, ..field }
         }
     }
 }
@@ -301,7 +295,7 @@ struct ParsedOffer {
 
 /// Parses an offer of this caller. The error names the first invalid field.
 fn parse(body: &[u8], caller: Option<CallerSpan>) -> Result<ParsedOffer, ApiError> {
-    let raw: OfferBody = strict(body)?;
+    let raw: OfferRequest = strict(body)?;
     let (client, sdp) = match &raw.webrtc {
         Some(webrtc) => {
             if let Some(field) = raw.beside_sdp() {
@@ -310,7 +304,7 @@ fn parse(body: &[u8], caller: Option<CallerSpan>) -> Result<ParsedOffer, ApiErro
                     "is given beside `webrtc`, whose SDP determines it",
                 ));
             }
-            let sdp = WebrtcOffer::parse(&webrtc.offer, webrtc.direction)?;
+            let sdp = WebrtcOffer::parse(&webrtc.offer, webrtc.direction.map(direction))?;
             (sdp.client(), Some(sdp))
         }
         None => (described(raw.ingress, raw.media, raw.rtcp, raw.srtp)?, None),
@@ -330,19 +324,26 @@ fn parse(body: &[u8], caller: Option<CallerSpan>) -> Result<ParsedOffer, ApiErro
     Ok(ParsedOffer { wanted, sdp })
 }
 
+fn direction(direction: OfferDirection) -> ClientDirection {
+    match direction {
+        OfferDirection::Publish => ClientDirection::Publish,
+        OfferDirection::View => ClientDirection::View,
+    }
+}
+
 /// Reads a client that is described field by field.
 fn described(
-    ingress: Option<IngressBody>,
-    media: Option<Vec<StreamBody>>,
-    rtcp: Option<RtcpBody>,
-    srtp: Option<SrtpBody>,
+    ingress: Option<OfferIngress>,
+    media: Option<Vec<OfferMedia>>,
+    rtcp: Option<OfferRtcp>,
+    srtp: Option<OfferSrtp>,
 ) -> Result<ClientMedia, ApiError> {
     let missing = |field: &str| ApiError::field(field, "is missing, and there is no `webrtc`");
     let (ingress, media) =
         (ingress.ok_or_else(|| missing("ingress"))?, media.ok_or_else(|| missing("media"))?);
     let rtcp = match rtcp.unwrap_or_default() {
-        RtcpBody::Mux => RtcpPort::Mux,
-        RtcpBody::OwnPort => RtcpPort::Own,
+        OfferRtcp::Mux => RtcpPort::Mux,
+        OfferRtcp::OwnPort => RtcpPort::Own,
     };
     let (srtp, keying) = self::srtp(&srtp.unwrap_or_default(), &ingress)?;
     let media = MediaDescription { streams: streams(media)?, rtcp, srtp };
@@ -402,13 +403,13 @@ fn nodes(
 }
 
 /// Accepts the first attribute that the gateway supports, and draws the gateway's own key. No error quotes a key.
-fn srtp(raw: &SrtpBody, ingress: &IngressBody) -> Result<(Srtp, Option<SrtpKeying>), ApiError> {
+fn srtp(raw: &OfferSrtp, ingress: &OfferIngress) -> Result<(Srtp, Option<SrtpKeying>), ApiError> {
     let crypto = match raw {
-        SrtpBody::AtNode(false) => return Ok((Srtp::Plain, None)),
-        SrtpBody::AtNode(true) => return Ok((Srtp::Opaque, None)),
-        SrtpBody::Terminated(CryptoBody { crypto }) => crypto,
+        OfferSrtp::AtNode(false) => return Ok((Srtp::Plain, None)),
+        OfferSrtp::AtNode(true) => return Ok((Srtp::Opaque, None)),
+        OfferSrtp::Terminated(OfferCrypto { crypto }) => crypto,
     };
-    if matches!(ingress, IngressBody::Quic(_) | IngressBody::Webtransport(_)) {
+    if matches!(ingress, OfferIngress::Quic(_) | OfferIngress::Webtransport(_)) {
         let message = "has keys, but QUIC encrypts the packets; expected no `srtp`";
         return Err(ApiError::field("srtp", message));
     }
@@ -447,22 +448,22 @@ fn next_port(field: &str, address: SocketAddr) -> Result<(), ApiError> {
     }
 }
 
-fn ingress(raw: IngressBody, rtcp: RtcpPort) -> Result<IngressProtocol, ApiError> {
+fn ingress(raw: OfferIngress, rtcp: RtcpPort) -> Result<IngressProtocol, ApiError> {
     let raw = match raw {
-        IngressBody::Quic(_) | IngressBody::Webtransport(_) if rtcp == RtcpPort::Own => {
+        OfferIngress::Quic(_) | OfferIngress::Webtransport(_) if rtcp == RtcpPort::Own => {
             let message = "found `own-port`, expected `mux`: a QUIC flow carries RTP and RTCP";
             return Err(ApiError::field("rtcp", message));
         }
-        IngressBody::Quic(QuicBody {}) => return Ok(IngressProtocol::Quic),
-        IngressBody::Webtransport(QuicBody {}) => return Ok(IngressProtocol::WebTransport),
-        IngressBody::Udp(raw) => raw,
+        OfferIngress::Quic(OfferQuic {}) => return Ok(IngressProtocol::Quic),
+        OfferIngress::Webtransport(OfferQuic {}) => return Ok(IngressProtocol::WebTransport),
+        OfferIngress::Udp(raw) => raw,
     };
     let needed = |right: &str| {
         let message = format!("is missing, expected {right}");
         raw.address.as_deref().ok_or_else(|| ApiError::field("ingress.udp.address", message))
     };
     let identity = match raw.identity {
-        IdentityBody::Declared => {
+        OfferIdentity::Declared => {
             let address = address_and_port("ingress.udp.address", needed(ADDRESS_AND_PORT)?)?;
             let own = raw.rtcp.as_deref().map(|text| rtcp_of(address, text)).transpose()?;
             if own.is_none() && rtcp == RtcpPort::Own {
@@ -470,19 +471,19 @@ fn ingress(raw: IngressBody, rtcp: RtcpPort) -> Result<IngressProtocol, ApiError
             }
             ClientIdentity::Declared { address, rtcp: own.map(Box::new) }
         }
-        IdentityBody::DeclaredIp => ClientIdentity::DeclaredIp(address_alone(
+        OfferIdentity::DeclaredIp => ClientIdentity::DeclaredIp(address_alone(
             "ingress.udp.address",
             needed(ADDRESS_ALONE)?,
         )?),
-        IdentityBody::Stun => ClientIdentity::Stun,
+        OfferIdentity::Stun => ClientIdentity::Stun,
     };
     let unused = |field: &str, is: bool, of: &str| {
         let message = format!("is only for the identity {of}");
         if is { Err(ApiError::field(field, message)) } else { Ok(()) }
     };
-    let stun = raw.identity == IdentityBody::Stun;
+    let stun = raw.identity == OfferIdentity::Stun;
     unused("ingress.udp.address", stun && raw.address.is_some(), "`declared` or `declared-ip`")?;
-    let declared = raw.identity == IdentityBody::Declared;
+    let declared = raw.identity == OfferIdentity::Declared;
     unused("ingress.udp.rtcp", !declared && raw.rtcp.is_some(), "`declared`")?;
     if stun && rtcp == RtcpPort::Own {
         let message =
@@ -508,7 +509,7 @@ fn rtcp_of(rtp: SocketAddr, text: &str) -> Result<SocketAddr, ApiError> {
     Ok(rtcp)
 }
 
-fn streams(raw: Vec<StreamBody>) -> Result<Vec<MediaStream>, ApiError> {
+fn streams(raw: Vec<OfferMedia>) -> Result<Vec<MediaStream>, ApiError> {
     at_least_one("media", raw.len(), "stream")?;
     at_most("media", raw.len(), STREAMS_MAX)?;
     let mut seen = BTreeSet::new();
@@ -530,7 +531,10 @@ fn streams(raw: Vec<StreamBody>) -> Result<Vec<MediaStream>, ApiError> {
         let rate = |text: &String| kbps(&format!("media[{at}].bitrate"), text);
         let bitrate_kbps = raw.bitrate.as_ref().map(rate).transpose()?;
         streams.push(MediaStream {
-            kind: raw.kind,
+            kind: match raw.kind {
+                OfferStreamKind::Audio => StreamKind::Audio,
+                OfferStreamKind::Video => StreamKind::Video,
+            },
             payload_types,
             feedback: feedback(&raw.feedback),
             bitrate_kbps,
@@ -539,7 +543,7 @@ fn streams(raw: Vec<StreamBody>) -> Result<Vec<MediaStream>, ApiError> {
     Ok(streams)
 }
 
-fn payload_type(raw: &PayloadTypeBody, field: &str) -> Result<PayloadType, ApiError> {
+fn payload_type(raw: &OfferPayloadType, field: &str) -> Result<PayloadType, ApiError> {
     let number = raw.payload_type;
     if number > 127 {
         let message = format!("found {number}, expected 0 to 127");
@@ -560,14 +564,14 @@ fn payload_type(raw: &PayloadTypeBody, field: &str) -> Result<PayloadType, ApiEr
     Ok(PayloadType { number, codec, clock_rate })
 }
 
-fn feedback(raw: &[FeedbackBody]) -> FeedbackSupport {
+fn feedback(raw: &[OfferFeedback]) -> FeedbackSupport {
     let mut feedback = FeedbackSupport::default();
     for kind in raw {
         match kind {
-            FeedbackBody::Pli => feedback.pli = true,
-            FeedbackBody::Fir => feedback.fir = true,
-            FeedbackBody::Remb => feedback.remb = true,
-            FeedbackBody::Tmmbr => feedback.tmmbr = true,
+            OfferFeedback::Pli => feedback.pli = true,
+            OfferFeedback::Fir => feedback.fir = true,
+            OfferFeedback::Remb => feedback.remb = true,
+            OfferFeedback::Tmmbr => feedback.tmmbr = true,
         }
     }
     feedback

@@ -8,28 +8,26 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use evenkeel_contract::errors::ErrorCode;
+use evenkeel_contract::gateway::{LogFilter, LogRequest};
+use evenkeel_contract::nodes::{Node, NodeList, Region, RegionList, Zone, ZoneList};
+use evenkeel_contract::operations::{
+    BreakRequest, BreakerMode, BreakerRequest, DrainRequest, EjectRequest, FailbackRequest,
+    MoveRequest, NodeFault,
+};
 use evenkeel_control::{
     BreakerTarget, ControlError, NodeName, NodeNames, NodeOrder, Operation, OperationTarget,
 };
 use evenkeel_core::{Failback, Impossible, NodeStanding, RegionStanding};
-use evenkeel_media::trunk::message::NodeFault;
-use evenkeel_model::{BreakerMode, ClientGroup, ClientLabel, EvidenceSource, Health, NodeNeed};
+use evenkeel_model::{ClientGroup, ClientLabel, EvidenceSource, Health};
 use evenkeel_process::unix_us;
 use evenkeel_telemetry::check_log_filter;
-use serde::{Deserialize, Serialize};
 
+use super::answers::{self, milliseconds};
 use super::context::{ApiContext, ApiState};
-use super::error::{ApiError, ApiErrorCode, refused};
-use super::events;
-use super::object::{milliseconds, object};
+use super::error::{ApiError, refused};
 use super::offer::NAME_MAX;
 use super::request::{read_deadline, unknown_verb, verb};
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MoveBody {
-    node: Box<str>,
-}
 
 pub(super) async fn room_verb(
     State(shared): ApiState,
@@ -39,7 +37,7 @@ pub(super) async fn room_verb(
     let (room, verb) = verb(&target)?;
     match verb {
         "move" => {
-            let MoveBody { node } = shared.parse(body).await?;
+            let MoveRequest { node } = shared.parse(body).await?;
             let moved = shared.answer(shared.handle.move_room(room.into(), node.clone())).await;
             moved.map_err(|failed| {
                 let said = concerned(&failed, room, &node);
@@ -60,27 +58,10 @@ fn concerned(failed: &ControlError, room: &str, node: &str) -> String {
     }
 }
 
-pub(super) async fn nodes(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
+pub(super) async fn nodes(State(shared): ApiState) -> Result<Json<NodeList>, ApiError> {
     let all = shared.ask("", shared.handle.nodes()).await?;
-    let nodes: Vec<_> = all.iter().map(|node| node_view(node, &shared.names)).collect();
-    Ok(Json(object! { nodes: nodes }))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BreakNode {
-    #[serde(with = "FaultBody")]
-    how: NodeFault,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", remote = "NodeFault")]
-enum FaultBody {
-    Kill,
-    Hang,
-    Wake,
-    Cut,
-    Heal,
+    let nodes = all.iter().map(|node| node_view(node, &shared.names)).collect();
+    Ok(Json(NodeList { nodes }))
 }
 
 pub(super) async fn node_verb(
@@ -92,7 +73,7 @@ pub(super) async fn node_verb(
     let handle = &shared.handle;
     match verb {
         "drain" => {
-            let DrainBody { deadline, force } = shared.parse_if_any(body).await?;
+            let DrainRequest { deadline, force } = shared.parse_if_any(body).await?;
             let within = deadline.as_deref().map(read_deadline).transpose()?;
             require_another(&shared, force, |at| *at.node == *name).await?;
             let operation = Operation::Drain {
@@ -104,7 +85,7 @@ pub(super) async fn node_verb(
         }
         "undrain" => shared.decide(name, handle.drain_node(name.into(), false)).await?,
         "eject" => {
-            let ForceBody { force } = shared.parse_if_any(body).await?;
+            let EjectRequest { force } = shared.parse_if_any(body).await?;
             require_another(&shared, force, |at| *at.node == *name).await?;
             shared.decide(name, handle.operate(Operation::Eject(name.into()))).await?;
         }
@@ -112,8 +93,9 @@ pub(super) async fn node_verb(
         "start" => shared.ask(name, handle.order(name.into(), NodeOrder::Start)).await?,
         "break" => {
             shared.require_drills()?;
-            let BreakNode { how } = shared.parse(body).await?;
-            shared.ask(name, handle.order(name.into(), NodeOrder::Break(how))).await?;
+            let BreakRequest { how } = shared.parse(body).await?;
+            let order = NodeOrder::Break(fault(how));
+            shared.ask(name, handle.order(name.into(), order)).await?;
         }
         other => {
             let right = "`drain`, `undrain`, `eject`, `uneject`, `start` or `break`";
@@ -123,10 +105,10 @@ pub(super) async fn node_verb(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn regions(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
+pub(super) async fn regions(State(shared): ApiState) -> Result<Json<RegionList>, ApiError> {
     let all = shared.ask("", shared.handle.regions()).await?;
-    let regions: Vec<_> = all.iter().map(|region| region_view(region, &shared.names)).collect();
-    Ok(Json(object! { regions: regions }))
+    let regions = all.iter().map(|region| region_view(region, &shared.names)).collect();
+    Ok(Json(RegionList { regions }))
 }
 
 pub(super) async fn region_verb(
@@ -138,7 +120,7 @@ pub(super) async fn region_verb(
     let place = OperationTarget::Region(name.into());
     let operation = match verb {
         "drain" => {
-            let DrainBody { deadline, force } = shared.parse_if_any(body).await?;
+            let DrainRequest { deadline, force } = shared.parse_if_any(body).await?;
             let within = deadline.as_deref().map(read_deadline).transpose()?;
             require_another(&shared, force, |at| *at.region == *name).await?;
             Operation::Drain { place, draining: true, within }
@@ -146,8 +128,8 @@ pub(super) async fn region_verb(
         "undrain" => Operation::Drain { place, draining: false, within: None },
         "failback" => Operation::Failback(Some(name.into()), failback(&shared, body).await?),
         "breaker" => {
-            let BreakerBody { mode } = shared.parse(body).await?;
-            Operation::Breaker(BreakerTarget::Region(name.into()), mode)
+            let BreakerRequest { mode } = shared.parse(body).await?;
+            Operation::Breaker(BreakerTarget::Region(name.into()), breaker_mode(mode))
         }
         other => {
             return Err(unknown_verb(other, "`drain`, `undrain`, `failback` or `breaker`"));
@@ -170,19 +152,16 @@ pub(super) async fn client_verb(
     let known = ClientLabel::ALL.into_iter().find(|known| known.name() == label);
     let label = known.filter(|_| (1..=NAME_MAX).contains(&value.len())).ok_or_else(|| {
         let right = format!("`carrier` or `region`, and a value of 1 to {NAME_MAX} bytes");
-        ApiError::new(
-            ApiErrorCode::NotFound,
-            format!("found `{label}` `{value}`, expected {right}"),
-        )
+        ApiError::new(ErrorCode::NotFound, format!("found `{label}` `{value}`, expected {right}"))
     })?;
-    let BreakerBody { mode } = shared.parse(body).await?;
+    let BreakerRequest { mode } = shared.parse(body).await?;
     let group = ClientGroup { label, value: value.into() };
-    let operation = Operation::Breaker(BreakerTarget::Clients(group), mode);
+    let operation = Operation::Breaker(BreakerTarget::Clients(group), breaker_mode(mode));
     shared.decide(value, shared.handle.operate(operation)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn zones(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
+pub(super) async fn zones(State(shared): ApiState) -> Result<Json<ZoneList>, ApiError> {
     let all = shared.ask("", shared.handle.nodes()).await?;
     let mut zones: BTreeMap<(Arc<str>, Arc<str>), Vec<&NodeStanding>> = BTreeMap::new();
     for node in &all {
@@ -190,8 +169,7 @@ pub(super) async fn zones(State(shared): ApiState) -> Result<Json<impl Serialize
         zones.entry((region, zone)).or_default().push(node);
     }
     let zones = zones.iter().map(|((region, zone), nodes)| zone_view(region, zone, nodes));
-    let zones: Vec<_> = zones.collect();
-    Ok(Json(object! { zones: zones }))
+    Ok(Json(ZoneList { zones: zones.collect() }))
 }
 
 pub(super) async fn zone_verb(
@@ -204,21 +182,21 @@ pub(super) async fn zone_verb(
     let is_there = |at: &NodeName| is_zone(at, name);
     let operation = match verb {
         "drain" => {
-            let DrainBody { deadline, force } = shared.parse_if_any(body).await?;
+            let DrainRequest { deadline, force } = shared.parse_if_any(body).await?;
             let within = deadline.as_deref().map(read_deadline).transpose()?;
             require_another(&shared, force, is_there).await?;
             Operation::Drain { place, draining: true, within }
         }
         "undrain" => Operation::Drain { place, draining: false, within: None },
         "eject" => {
-            let ForceBody { force } = shared.parse_if_any(body).await?;
+            let EjectRequest { force } = shared.parse_if_any(body).await?;
             require_another(&shared, force, is_there).await?;
             Operation::EjectZone(name.into())
         }
         "uneject" => Operation::ReturnZone(name.into()),
         "breaker" => {
-            let BreakerBody { mode } = shared.parse(body).await?;
-            Operation::Breaker(BreakerTarget::Zone(name.into()), mode)
+            let BreakerRequest { mode } = shared.parse(body).await?;
+            Operation::Breaker(BreakerTarget::Zone(name.into()), breaker_mode(mode))
         }
         other => {
             let known = "`drain`, `undrain`, `eject`, `uneject` or `breaker`";
@@ -243,37 +221,16 @@ pub(super) async fn failback_everywhere(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn log(State(shared): ApiState) -> Json<impl Serialize> {
-    // Null: as the environment of the process says.
-    Json(object! { filter: shared.handle.log_filter.borrow().clone() })
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LogBody {
-    filter: Option<Box<str>>,
+pub(super) async fn log(State(shared): ApiState) -> Json<LogFilter> {
+    Json(LogFilter { filter: shared.handle.log_filter.borrow().clone() })
 }
 
 pub(super) async fn set_log(State(shared): ApiState, body: Body) -> Result<StatusCode, ApiError> {
-    let LogBody { filter } = shared.parse(body).await?;
+    let LogRequest { filter } = shared.parse(body).await?;
     let checked = filter.as_deref().map(check_log_filter).transpose();
     checked.map_err(|wrong| ApiError::field("filter", wrong))?;
     shared.decide("", shared.handle.operate(Operation::LogFilter(filter))).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DrainBody {
-    deadline: Option<String>,
-    #[serde(default)]
-    force: bool,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ForceBody {
-    force: bool,
 }
 
 /// Refuses a request that leaves no node that takes rooms. `leaves`: the nodes of the request.
@@ -296,64 +253,59 @@ async fn require_another(
         Some(last) if kept.is_empty() => {
             let found = format!("no other node than `{}` takes rooms", last.node);
             let right = "offers would be refused; `force` (`--force`) does it all the same";
-            Err(ApiError::new(ApiErrorCode::Conflict, format!("{found}: {right}")))
+            Err(ApiError::new(ErrorCode::Conflict, format!("{found}: {right}")))
         }
         _ => Ok(()),
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BreakerBody {
-    mode: BreakerMode,
+fn fault(how: NodeFault) -> evenkeel_media::trunk::message::NodeFault {
+    use evenkeel_media::trunk::message::NodeFault as Fault;
+    match how {
+        NodeFault::Kill => Fault::Kill,
+        NodeFault::Hang => Fault::Hang,
+        NodeFault::Wake => Fault::Wake,
+        NodeFault::Cut => Fault::Cut,
+        NodeFault::Heal => Fault::Heal,
+    }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ModeBody {
-    mode: String,
+fn breaker_mode(mode: BreakerMode) -> evenkeel_model::BreakerMode {
+    match mode {
+        BreakerMode::Auto => evenkeel_model::BreakerMode::Auto,
+        BreakerMode::Open => evenkeel_model::BreakerMode::Open,
+        BreakerMode::Closed => evenkeel_model::BreakerMode::Closed,
+    }
 }
 
 async fn failback(shared: &ApiContext, body: Body) -> Result<Failback, ApiError> {
-    let ModeBody { mode } = shared.parse(body).await?;
+    let FailbackRequest { mode } = shared.parse(body).await?;
     let found = Failback::ALL.into_iter().find(|known| known.name() == mode);
     found.ok_or_else(|| {
         ApiError::field("mode", format!("found `{mode}`, expected `auto`, `force` or `forbid`"))
     })
 }
 
-fn node_view(node: &NodeStanding, names: &NodeNames) -> impl Serialize + use<> {
+fn node_view(node: &NodeStanding, names: &NodeNames) -> Node {
     let witnesses = EvidenceSource::ALL.into_iter().zip(node.suspected_by);
     let accusing = witnesses.filter_map(|(witness, accuses)| accuses.then_some(witness.name()));
-    object! {
-        #[serde(flatten)]
-        hop: events::hop(node.hop, names),
-        health: node.health.name(),
-        // `probe`, `cohort`…
-        suspected_by: accusing.collect::<Vec<_>>(),
+    Node {
+        hop: answers::hop(node.hop, names),
+        health: node.health.name().into(),
+        suspected_by: accusing.map(Into::into).collect(),
         draining: node.draining,
-        // The node was removed from the list; the gateway forgets it once it carries no room.
         leaving: node.leaves,
-        // An operator ejected the node; `:uneject` ends that.
         ejected: node.ejected,
-        // The gateway starts it, or started it: it counts in the budget of `[elastic]`.
         started: node.started,
-        // It drains in order to be stopped, or was told to stop.
         stopping: node.stopping,
-        // Of a node with `stop_after` that the gateway started: `rooms`, `stranded-rooms`, `load` or `reserves`.
-        needed_for?: node.need.map(NodeNeed::name),
-        // Measured capacity, kbit/s.
+        needed_for: node.need.map(|need| need.name().into()),
         capacity_kbps: node.capacity_kbps,
         opening: node.opening,
         queued: node.waiting,
         load_permille: node.load_permille,
-        // Without reserves.
         carried_permille: (1_000 * node.carried_kbps).checked_div(node.capacity_kbps).unwrap_or(0),
-        // Load reported by the node, thousandths.
         reported_permille: node.reported_permille,
-        // Memory of the node's process, thousandths of the memory that it may use. Null if no agent reports it.
         memory_permille: node.process.map(|process| process.memory_permille),
-        // The start of that process, to a second.
         process_started_us: node.process.map(|process| {
             let age_us = process.started.elapsed().as_micros() as u64;
             unix_us(SystemTime::now()).saturating_sub(age_us)
@@ -363,50 +315,39 @@ fn node_view(node: &NodeStanding, names: &NodeNames) -> impl Serialize + use<> {
     }
 }
 
-fn zone_view(
-    region: &Arc<str>,
-    zone: &Arc<str>,
-    nodes: &[&NodeStanding],
-) -> impl Serialize + use<> {
+fn zone_view(region: &Arc<str>, zone: &Arc<str>, nodes: &[&NodeStanding]) -> Zone {
     let takes_rooms = |node: &&&NodeStanding| {
         !matches!(node.health, Health::Down | Health::Cold) && !node.draining
     };
     let capacity: u64 = nodes.iter().map(|node| node.capacity_kbps).sum();
     let load: u64 =
         nodes.iter().map(|node| node.capacity_kbps * u64::from(node.load_permille)).sum();
-    object! {
+    Zone {
         region: Arc::clone(region),
         zone: Arc::clone(zone),
         nodes: nodes.len(),
-        // Nodes that accept rooms.
         nodes_up: nodes.iter().filter(takes_rooms).count(),
         nodes_draining: nodes.iter().filter(|node| node.draining).count(),
         nodes_ejected: nodes.iter().filter(|node| node.ejected).count(),
-        // As of a region.
-        breaker: nodes.first().map(|node| node.zone_breaker.name()),
-        breaker_mode: nodes.first().map(|node| node.zone_breaker_mode.name()),
-        rooms: nodes.iter().map(|node| node.rooms).sum::<u32>(),
+        breaker: nodes.first().map(|node| node.zone_breaker.name().into()),
+        breaker_mode: nodes.first().map(|node| node.zone_breaker_mode.name().into()),
+        rooms: nodes.iter().map(|node| node.rooms).sum(),
         capacity_kbps: capacity,
         load_permille: load.checked_div(capacity).unwrap_or(0),
     }
 }
 
-fn region_view(region: &RegionStanding, names: &NodeNames) -> impl Serialize + use<> {
-    object! {
+fn region_view(region: &RegionStanding, names: &NodeNames) -> Region {
+    Region {
         region: names.of_region(region.region),
-        // `closed`, `open` or `half-open`.
-        breaker: region.breaker.name(),
-        // `auto`, or `open` or `closed` if an operator holds it.
-        breaker_mode: region.breaker_mode.name(),
-        half_open_in_ms?: milliseconds(region.half_open_in),
-        // `auto`, `force` or `forbid`.
-        failback: region.failback.name(),
+        breaker: region.breaker.name().into(),
+        breaker_mode: region.breaker_mode.name().into(),
+        half_open_in_ms: milliseconds(region.half_open_in),
+        failback: region.failback.name().into(),
         nodes: region.nodes,
-        // Nodes that accept rooms.
         nodes_up: region.nodes_up,
         nodes_draining: region.nodes_draining,
         rooms: region.rooms,
-        // Rooms of this home region that are in other regions or at standby nodes.
         rooms_displaced: region.away,
     }
 }

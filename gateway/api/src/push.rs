@@ -5,13 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use data_encoding::BASE64;
+use evenkeel_contract::errors::ErrorCode;
 use evenkeel_host::limits::{BINARY_BYTES_MAX, DOCUMENT_BYTES_MAX, DOCUMENTS_MAX};
 use evenkeel_host::{DataDocument, DataDocuments};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::error::{ApiError, ApiErrorCode};
+use super::error::ApiError;
 use super::request::strict;
 
 /// Settings as JSON: as many as facts in a data document. A plugin reads them within its memory of 16 MiB.
@@ -48,14 +49,14 @@ impl PushedParts {
             Some(PluginText::Decoded(bytes)) if bytes.len() <= BINARY_BYTES_MAX => Some(bytes),
             Some(PluginText::Decoded(_) | PluginText::TooLarge) => {
                 let message = format!("the plugin is larger than {BINARY_BYTES_MAX} bytes");
-                return Err(ApiError::new(ApiErrorCode::TooLarge, message));
+                return Err(ApiError::new(ErrorCode::TooLarge, message));
             }
         };
         let (settings, documents) = (settings.map(|settings| settings.0), documents.0);
         if plugin.is_none() && settings.is_none() && documents.is_empty() {
             let message =
                 "found neither `plugin`, `settings` nor `documents`, expected one of them";
-            return Err(ApiError::new(ApiErrorCode::BadRequest, message));
+            return Err(ApiError::new(ErrorCode::BadRequest, message));
         }
         Ok(PushedParts { plugin, settings, documents })
     }

@@ -10,15 +10,16 @@ use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use evenkeel_contract::errors::ErrorCode;
+use evenkeel_contract::policies::RecordingQuery;
 use evenkeel_policies::{ChunkListener, Export, ExportOptions};
-use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::context::ApiState;
-use super::error::{ApiError, ApiErrorCode};
+use super::error::ApiError;
 use super::request::policy_name;
 
 /// Maximum concurrent recordings. Each one decompresses and compresses on separate threads.
@@ -32,45 +33,31 @@ const PIECES_MAX: usize = 4;
 static PLACES: LazyLock<Arc<Semaphore>> =
     LazyLock::new(|| Arc::new(Semaphore::new(RECORDINGS_MAX)));
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RecordingQuery {
-    /// Records this long from now on.
-    seconds: Option<u64>,
-    /// Returns the calls that the recorder has kept.
-    #[serde(default)]
-    last: bool,
-    #[serde(default)]
-    addresses: bool,
-    policy: Option<String>,
-}
-
-impl RecordingQuery {
-    /// The time to record from now on; `None` for the past.
-    fn read(self) -> Result<(Option<Duration>, ExportOptions), ApiError> {
-        let next = match (self.seconds, self.last) {
-            (None, true) => None,
-            (Some(seconds), false) if (1..=SECONDS_MAX).contains(&seconds) => {
-                Some(Duration::from_secs(seconds))
-            }
-            (Some(seconds), false) => {
-                let message = format!("found {seconds}, expected 1 to {SECONDS_MAX}");
-                return Err(ApiError::field("seconds", message));
-            }
-            (None, false) | (Some(_), true) => {
-                let message = "expected either `seconds` (from now on) or `last=true` (the past)";
-                return Err(ApiError::field("seconds", message));
-            }
-        };
-        let policy = self.policy.map(|name| match name.split_once('/') {
-            Some((set, hook)) => policy_name(set, hook),
-            None => {
-                let message = format!("found `{name}`, expected a policy such as `call/routing`");
-                Err(ApiError::field("policy", message))
-            }
-        });
-        Ok((next, ExportOptions { addresses: self.addresses, policy: policy.transpose()? }))
-    }
+/// The time to record from now on, `None` for the past, and what is recorded.
+fn read(query: RecordingQuery) -> Result<(Option<Duration>, ExportOptions), ApiError> {
+    let RecordingQuery { seconds, last, addresses, policy } = query;
+    let next = match (seconds, last) {
+        (None, true) => None,
+        (Some(seconds), false) if (1..=SECONDS_MAX).contains(&seconds) => {
+            Some(Duration::from_secs(seconds))
+        }
+        (Some(seconds), false) => {
+            let message = format!("found {seconds}, expected 1 to {SECONDS_MAX}");
+            return Err(ApiError::field("seconds", message));
+        }
+        (None, false) | (Some(_), true) => {
+            let message = "expected either `seconds` (from now on) or `last=true` (the past)";
+            return Err(ApiError::field("seconds", message));
+        }
+    };
+    let policy = policy.map(|name| match name.split_once('/') {
+        Some((set, hook)) => policy_name(set, hook),
+        None => {
+            let message = format!("found `{name}`, expected a policy such as `call/routing`");
+            Err(ApiError::field("policy", message))
+        }
+    });
+    Ok((next, ExportOptions { addresses, policy: policy.transpose()? }))
 }
 
 pub(super) async fn record(
@@ -78,14 +65,14 @@ pub(super) async fn record(
     query: Result<Query<RecordingQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(asked) =
-        query.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
-    let (next, wish) = asked.read()?;
+        query.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))?;
+    let (next, wish) = read(asked)?;
     let place = Arc::clone(&PLACES).try_acquire_owned().map_err(|_| {
         let message = format!("{RECORDINGS_MAX} recordings are running, which is the limit");
-        ApiError::new(ApiErrorCode::Unavailable, message).retry_after(Duration::from_secs(10))
+        ApiError::new(ErrorCode::Unavailable, message).retry_after(Duration::from_secs(10))
     })?;
     let recorder = shared.ask("", shared.handle.recorder()).await?;
-    let gone = || ApiError::new(ApiErrorCode::Unavailable, "this gateway records no policy calls");
+    let gone = || ApiError::new(ErrorCode::Unavailable, "this gateway records no policy calls");
     let recorder = recorder.ok_or_else(gone)?;
     let export = Export::new(recorder.header(wish.addresses), wish);
     let chunks = match next {

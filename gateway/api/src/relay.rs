@@ -15,6 +15,7 @@ use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, Uri, header, re
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use evenkeel_contract::errors::{ErrorAnswer, ErrorCode};
 use evenkeel_group::{Group, GroupOwnership, PeerApi, PeerStream};
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Attribute, Count};
@@ -23,12 +24,11 @@ use hyper::client::conn::http2::{self as client, SendRequest};
 use hyper::server::conn::http2 as server;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::error::{ApiError, ApiErrorCode, RETRY_AFTER, no_owner, unknown_path};
+use super::error::{ApiError, RETRY_AFTER, no_owner, unknown_path};
 use super::listener::TcpPlace;
 use super::request::{BODY_MAX, BodyBudget, PUSH_BYTES_MAX, PUSHED_WITHIN};
 
@@ -302,7 +302,7 @@ fn answer_of(
             let message = format!(
                 "{owner}, the owner, runs another version, which does not answer {method} {path} to its standby; ask it directly, or upgrade it"
             );
-            return Ok(ApiError::new(ApiErrorCode::Unavailable, message).into_response());
+            return Ok(ApiError::new(ErrorCode::Unavailable, message).into_response());
         }
         _ => {}
     }
@@ -313,8 +313,8 @@ fn answer_of(
 }
 
 fn is_unknown_path(body: &[u8]) -> bool {
-    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
-    answer["error"]["message"] == unknown_path().message
+    let answer: ErrorAnswer = serde_json::from_slice(body).unwrap_or_default();
+    answer.error.message == unknown_path().message
 }
 
 /// Fails if the gateway is not the owner any more, or if another process has replaced it.
@@ -322,8 +322,8 @@ fn require_executed(owner: &str, headers: &HeaderMap, body: &[u8]) -> Result<(),
     if headers.get(header::RETRY_AFTER).is_some_and(|after| after == "0") {
         return Err(not_executed(owner, &"another process replaces it"));
     }
-    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
-    match answer["error"]["code"] == ApiErrorCode::Standby.name() {
+    let answer: ErrorAnswer = serde_json::from_slice(body).unwrap_or_default();
+    match answer.error.code == ErrorCode::Standby.name() {
         true => Err(RelayError::NotExecuted(no_owner())),
         false => Ok(()),
     }
@@ -331,17 +331,13 @@ fn require_executed(owner: &str, headers: &HeaderMap, body: &[u8]) -> Result<(),
 
 fn not_executed(owner: &str, reason: &dyn Display) -> RelayError {
     let message = format!("{owner}, the owner, cannot be reached: {reason}; nothing was executed");
-    RelayError::NotExecuted(
-        ApiError::new(ApiErrorCode::Unavailable, message).retry_after(RETRY_AFTER),
-    )
+    RelayError::NotExecuted(ApiError::new(ErrorCode::Unavailable, message).retry_after(RETRY_AFTER))
 }
 
 fn unanswered(owner: &str, reason: &dyn Display) -> RelayError {
     let message =
         format!("{owner}, the owner, did not answer: {reason}; the request may have been executed");
-    RelayError::Unanswered(
-        ApiError::new(ApiErrorCode::Unavailable, message).retry_after(RETRY_AFTER),
-    )
+    RelayError::Unanswered(ApiError::new(ErrorCode::Unavailable, message).retry_after(RETRY_AFTER))
 }
 
 /// Answers the requests that the peer relays, until the runtime ends.

@@ -11,6 +11,8 @@ use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use axum::http::{HeaderMap, header};
 use evenkeel_config::read_duration;
+use evenkeel_contract::errors::ErrorCode;
+use evenkeel_contract::sessions::PageQuery;
 use evenkeel_control::CallerSpan;
 use evenkeel_host::BINARY_BYTES_MAX;
 use evenkeel_model::{Hook, PolicyName, RoomId, SessionId};
@@ -21,7 +23,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use tokio::sync::Notify;
 
-use super::error::{ApiError, ApiErrorCode, no_policy};
+use super::error::{ApiError, no_policy};
 
 /// Maximum JSON body in bytes, twice the largest valid offer.
 pub(super) const BODY_MAX: usize = 128 * 1_024;
@@ -77,9 +79,8 @@ impl BodyBudget {
         mut body: Body,
         most: usize,
     ) -> Result<(Vec<u8>, Share), ApiError> {
-        let too_large = || {
-            ApiError::new(ApiErrorCode::TooLarge, format!("the body is larger than {most} bytes"))
-        };
+        let too_large =
+            || ApiError::new(ErrorCode::TooLarge, format!("the body is larger than {most} bytes"));
         let (share, mut bytes) = (self.share(), Vec::<u8>::new());
         loop {
             let frame = tokio::select! {
@@ -88,7 +89,7 @@ impl BodyBudget {
             };
             let Some(frame) = frame else { break };
             let broken = |error| {
-                ApiError::new(ApiErrorCode::BadRequest, format!("cannot read the body: {error}"))
+                ApiError::new(ErrorCode::BadRequest, format!("cannot read the body: {error}"))
             };
             // Trailers are ignored.
             let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
@@ -121,7 +122,7 @@ impl BodyBudget {
     fn exhausted(&self) -> ApiError {
         let mib = self.bytes_max >> 20;
         let message = format!("request bodies have reached their limit of {mib} MiB in all; retry");
-        ApiError::new(ApiErrorCode::Unavailable, message).retry_after(RETRY_AFTER)
+        ApiError::new(ErrorCode::Unavailable, message).retry_after(RETRY_AFTER)
     }
 }
 
@@ -183,11 +184,11 @@ pub(super) fn strict<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
         let field = error.path().to_string();
         let message = error.inner().to_string();
         match field.as_str() {
-            "." | "?" => ApiError::new(ApiErrorCode::BadRequest, message),
+            "." | "?" => ApiError::new(ErrorCode::BadRequest, message),
             _ => ApiError::field(field, message),
         }
     })?;
-    reader.end().map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.to_string()))?;
+    reader.end().map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
     Ok(parsed.0)
 }
 
@@ -220,13 +221,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PageQuery {
-    pub(super) after: Option<String>,
-    pub(super) limit: Option<usize>,
-}
-
 pub(super) struct Page<Id> {
     /// The last entry of the page before.
     pub(super) after: Id,
@@ -240,7 +234,7 @@ impl<Id> Page<Id> {
         id: impl FnOnce(&str) -> Result<Id, ApiError>,
     ) -> Result<Page<Id>, ApiError> {
         let Query(PageQuery { after, limit }) =
-            query.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
+            query.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))?;
         let limit = limit.unwrap_or(PAGE_MAX);
         if limit == 0 || limit > PAGE_MAX {
             let message = format!("found {limit}, expected 1 to {PAGE_MAX}");
@@ -273,7 +267,7 @@ pub(super) fn read_deadline(text: &str) -> Result<Duration, ApiError> {
 pub(super) fn session_id(text: &str) -> Result<SessionId, ApiError> {
     SessionId::parse(text).ok_or_else(|| {
         let message = format!("there is no session `{text}`; an id looks like `s4k7mq2-17`");
-        ApiError::new(ApiErrorCode::NotFound, message)
+        ApiError::new(ErrorCode::NotFound, message)
     })
 }
 
@@ -295,12 +289,12 @@ pub(super) fn verb(target: &str) -> Result<(&str, &str), ApiError> {
     target.rsplit_once(':').ok_or_else(|| {
         let message =
             format!("found `{target}`, expected a name and a verb such as `{target}:drain`");
-        ApiError::new(ApiErrorCode::NotFound, message)
+        ApiError::new(ErrorCode::NotFound, message)
     })
 }
 
 pub(super) fn unknown_verb(found: &str, right: &str) -> ApiError {
-    ApiError::new(ApiErrorCode::NotFound, format!("found the verb `{found}`, expected {right}"))
+    ApiError::new(ErrorCode::NotFound, format!("found the verb `{found}`, expected {right}"))
 }
 
 /// Reads the span of the caller. Ignores a malformed `traceparent`, and one that occurs more than once.

@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use evenkeel_alerts::AlertHandle;
 use evenkeel_config::{AdminSettings, AdminTcp, ConfigInForce, WebrtcSettings};
+use evenkeel_contract::errors::ErrorCode;
 use evenkeel_control::{Handle, Inherited, NamedSockets, SocketName, TokensRefused};
 use evenkeel_group::{Access, PeerStream};
 use evenkeel_handover::{RequestGate, Upgrades};
@@ -29,7 +30,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::change_log::ChangeLog;
 use super::context::{ApiContext, BODIES_MAX, MetricsText, UPLOADS_MAX};
-use super::error::{ApiError, ApiErrorCode, unknown_path};
+use super::error::{ApiError, unknown_path};
 use super::event_feed::EventFeed;
 use super::events::NoticeWriter;
 use super::listener::{
@@ -564,7 +565,7 @@ fn router(shared: Arc<ApiContext>) -> Router {
         .route("/metrics", get(gateway::metrics))
         .fallback(async || unknown_path())
         .method_not_allowed_fallback(async || {
-            ApiError::new(ApiErrorCode::MethodNotAllowed, "method not allowed at this path")
+            ApiError::new(ErrorCode::MethodNotAllowed, "method not allowed at this path")
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), changes::pass))
         .with_state(shared)
@@ -584,7 +585,7 @@ async fn refuse_reader(request: Request, next: Next) -> Response {
 
 fn reader_refused() -> Response {
     let message = "found the token of `read_token_file`, expected that of `token_file`";
-    closing(ApiError::new(ApiErrorCode::Refused, message))
+    closing(ApiError::new(ErrorCode::Refused, message))
 }
 
 /// Frees the connection for the next client.
@@ -621,7 +622,7 @@ async fn require_token(
         guard.refused.count(token.is_none());
         let read = if is_get { " or `read_token_file`" } else { "" };
         let expected = "expected the header `authorization: Bearer` with the token of `token_file`";
-        return closing(ApiError::new(ApiErrorCode::Unauthorized, format!("{expected}{read}")));
+        return closing(ApiError::new(ErrorCode::Unauthorized, format!("{expected}{read}")));
     };
     if credential == Credential::ReaderToken && !is_get {
         return reader_refused();

@@ -2,7 +2,6 @@
 //!
 //! A request becomes one of the API about `/v1/sessions`, which a standby relays to the owner of its group.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,12 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use evenkeel_config::token::{ClientDirection, TokenClaims, TokenKey, TokenRefusal, Validity};
 use evenkeel_config::{IceServer, WebrtcSettings};
+use evenkeel_contract::errors::{ErrorAnswer, ErrorCode, ErrorFacts};
+use evenkeel_contract::offers::{
+    AnswerSdp, IceRestart, LaterAnswer, LaterRequest, LaterSdp, OfferAnswer, OfferDirection,
+    OfferRequest, OfferSdp,
+};
+use evenkeel_contract::sessions::{IceFragments, Session};
 use evenkeel_control::{SessionUrls, TOKEN_KEY};
 use evenkeel_model::SessionId;
 use evenkeel_process::lock;
@@ -27,13 +32,11 @@ use evenkeel_telemetry::registry::{Attribute, Count};
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use serde::Deserialize;
-use serde_json::{Value, json};
 
 use self::cors::AllowedOrigins;
 use self::endpoint::{Endpoint, protocol};
 use self::rates::OfferRates;
-use super::error::{ApiError, ApiErrorCode, unknown_path};
+use super::error::{ApiError, unknown_path};
 use super::listener::{Credential, TcpPlace};
 use super::offer::webrtc::WebrtcOffer;
 use super::request::{BodyBudget, bearer, session_id};
@@ -69,31 +72,10 @@ pub(super) struct WhipContext {
 /// A live session. Its URL is one that the gateway answered with.
 struct ProvedSession {
     id: SessionId,
-    ice: IceView,
+    ice: IceFragments,
 }
 
-/// The user fragments of a session's ICE, by the API.
-#[derive(Deserialize)]
-struct IceView {
-    ufrag: String,
-    client_ufrag: String,
-}
-
-/// The answer to a restart of ICE, by the API.
-#[derive(Deserialize)]
-struct IceRestart {
-    ufrag: String,
-    password: String,
-    addresses: Vec<SocketAddr>,
-}
-
-impl IceView {
-    /// The strong entity tag of the ICE session (RFC 9725, section 4.3.1).
-    fn etag(&self) -> String {
-        etag(&self.ufrag)
-    }
-}
-
+/// The strong entity tag of the ICE session (RFC 9725, section 4.3.1).
 fn etag(ufrag: &str) -> String {
     format!("\"{ufrag}\"")
 }
@@ -126,7 +108,7 @@ pub(super) fn router(
     router
         .fallback(async || unknown_path())
         .method_not_allowed_fallback(async || {
-            ApiError::new(ApiErrorCode::MethodNotAllowed, "method not allowed at this path")
+            ApiError::new(ErrorCode::MethodNotAllowed, "method not allowed at this path")
         })
         .layer(middleware::from_fn_with_state(origins, cors::pass))
         .with_state(whip)
@@ -165,18 +147,17 @@ async fn open(
     require_type(&headers, SDP)?;
     require_sdp_accepted(&headers)?;
     let (sdp, _share) = whip.bodies.read(body, SDP_BYTES_MAX).await?;
-    let wrong = |message: String| ApiError::new(ApiErrorCode::BadRequest, message);
+    let wrong = |message: String| ApiError::new(ErrorCode::BadRequest, message);
     let sdp =
         String::from_utf8(sdp).map_err(|error| wrong(format!("the SDP is no UTF-8: {error}")))?;
     // An offer that is refused here does not use up the token.
     let parsed = WebrtcOffer::parse(&sdp, Some(direction));
     parsed.map_err(|error| ApiError { field: None, ..error })?;
     let answer = whip.offer(&endpoint, &claims, &sdp).await?;
-    let text = |field: &Value| field.as_str().map(str::to_owned);
-    let (sdp, ufrag) = (text(&answer["webrtc"]["answer"]), text(&answer["ice"]["ufrag"]));
-    let (Some(id), Some(sdp), Some(ufrag)) = (text(&answer["id"]), sdp, ufrag) else {
+    let OfferAnswer { id, webrtc: Some(AnswerSdp { answer: sdp }), ice: Some(ice), .. } = answer
+    else {
         let message = "the owner of the group runs another version, which answers no SDP";
-        return Err(ApiError::new(ApiErrorCode::Unavailable, message));
+        return Err(ApiError::new(ErrorCode::Unavailable, message));
     };
     let segment = session_url::segment(&whip.urls, session_id(&id)?, &endpoint);
     let location = format!("{}/{segment}", uri.path());
@@ -184,7 +165,7 @@ async fn open(
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(SDP)),
         (header::LOCATION, value(location)),
-        (header::ETAG, value(etag(&ufrag))),
+        (header::ETAG, value(etag(&ice.ufrag))),
         (ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT)),
     ];
     let mut response = (StatusCode::CREATED, headers, sdp).into_response();
@@ -208,9 +189,9 @@ async fn trickle(
     require_type(&headers, FRAGMENT)?;
     let ProvedSession { id, ice } = whip.find(&endpoint, &session).await?;
     place.trust(Credential::SessionUrl(id))?;
-    require_match(&headers, &ice.etag())?;
+    require_match(&headers, &etag(&ice.ufrag))?;
     let (fragment, _share) = whip.bodies.read(body, SDP_BYTES_MAX).await?;
-    let wrong = |error: SdpError| ApiError::new(ApiErrorCode::BadRequest, error.to_string());
+    let wrong = |error: SdpError| ApiError::new(ErrorCode::BadRequest, error.to_string());
     let fragment = SdpFragment::new(&fragment).map_err(wrong)?;
     let offered = fragment.credentials().map_err(wrong)?;
     let Some(restart) = offered.filter(|offered| offered.ufrag != ice.client_ufrag) else {
@@ -267,12 +248,12 @@ impl WhipContext {
             | TokenRefusal::Algorithm
             | TokenRefusal::Signature
             | TokenRefusal::Expired
-            | TokenRefusal::Early => ApiErrorCode::Unauthorized,
+            | TokenRefusal::Early => ErrorCode::Unauthorized,
             TokenRefusal::Direction
             | TokenRefusal::Scenario
             | TokenRefusal::Room
-            | TokenRefusal::Rate => ApiErrorCode::Refused,
-            TokenRefusal::Replayed => ApiErrorCode::Conflict,
+            | TokenRefusal::Rate => ErrorCode::Refused,
+            TokenRefusal::Replayed => ErrorCode::Conflict,
         };
         if let Some(instruments) = &self.instruments {
             let reason = [(Attribute::Reason, refusal.name())];
@@ -287,25 +268,32 @@ impl WhipContext {
         Endpoint { direction, scenario, room }: &Endpoint,
         claims: &TokenClaims,
         sdp: &str,
-    ) -> Result<Value, ApiError> {
-        let offer = json!({
-            "scenario": scenario,
-            "room": room,
-            "labels": claims.labels,
-            "webrtc": {"offer": sdp, "direction": direction},
-        });
+    ) -> Result<OfferAnswer, ApiError> {
+        let direction = match direction {
+            ClientDirection::Publish => OfferDirection::Publish,
+            ClientDirection::View => OfferDirection::View,
+        };
+        let offer = OfferRequest {
+            scenario: scenario.clone(),
+            room: room.clone(),
+            labels: claims.labels.iter().collect(),
+            webrtc: Some(OfferSdp { offer: sdp.to_owned(), direction: Some(direction) }),
+            ..OfferRequest::default()
+        };
         let key = format!("{TOKEN_KEY}{}", claims.id);
+        // A value sorts the members, as all versions do: the key has the digest of these bytes.
+        let offer = serde_json::to_value(&offer).expect("texts");
         let offer = offer.to_string().into_bytes();
         let (head, body) = self.ask(Method::POST, "/v1/sessions", Some(&key), offer).await;
-        let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-        match (head.status, answer["error"]["field"].as_str()) {
-            (StatusCode::CREATED, _) => Ok(answer),
+        let ErrorFacts { field, .. } = error_of(&body);
+        match (head.status, field.as_deref()) {
+            (StatusCode::CREATED, _) => Ok(serde_json::from_slice(&body).unwrap_or_default()),
             (StatusCode::CONFLICT, Some("idempotency-key")) => {
                 Err(self.refuse(&TokenRefusal::Replayed))
             }
             (StatusCode::BAD_REQUEST, Some("scenario")) => {
                 let message = format!("there is no scenario `{scenario}`");
-                Err(ApiError::new(ApiErrorCode::NotFound, message))
+                Err(ApiError::new(ErrorCode::NotFound, message))
             }
             _ => Err(refused(head.status, &body)),
         }
@@ -315,7 +303,7 @@ impl WhipContext {
     async fn find(&self, endpoint: &Endpoint, segment: &str) -> Result<ProvedSession, ApiError> {
         let unknown = || {
             let message = "there is no such session, or it has ended";
-            ApiError::new(ApiErrorCode::NotFound, message)
+            ApiError::new(ErrorCode::NotFound, message)
         };
         let id = session_url::proved(&self.urls, segment, endpoint).ok_or_else(unknown)?;
         let path = format!("/v1/sessions/{id}");
@@ -325,23 +313,22 @@ impl WhipContext {
             StatusCode::NOT_FOUND => return Err(unknown()),
             _ => return Err(refused(head.status, &body)),
         }
-        let mut session: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let ice = serde_json::from_value(session["ice"].take()).map_err(|_| unknown())?;
-        Ok(ProvedSession { id, ice })
+        let Session { ice, .. } = serde_json::from_slice(&body).unwrap_or_default();
+        Ok(ProvedSession { id, ice: ice.ok_or_else(unknown)? })
     }
 
     async fn restart_ice(&self, id: SessionId, ufrag: &str) -> Result<IceRestart, ApiError> {
         let path = format!("/v1/sessions/{id}");
-        let restart = json!({"webrtc": {"ufrag": ufrag}}).to_string().into_bytes();
+        let webrtc = LaterSdp { ufrag: Some(ufrag.to_owned()), ..LaterSdp::default() };
+        let restart = serde_json::to_vec(&LaterRequest { webrtc }).expect("texts");
         let (head, body) = self.ask(Method::PUT, &path, None, restart).await;
         if head.status != StatusCode::OK {
             return Err(refused(head.status, &body));
         }
-        let mut answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let restart = serde_json::from_value(answer["webrtc"]["ice"].take());
-        restart.map_err(|_| {
+        let answer: LaterAnswer = serde_json::from_slice(&body).unwrap_or_default();
+        answer.webrtc.ice.ok_or_else(|| {
             let message = "the owner of the group runs another version, which restarts no ICE";
-            ApiError::new(ApiErrorCode::Unavailable, message)
+            ApiError::new(ErrorCode::Unavailable, message)
         })
     }
 
@@ -372,27 +359,31 @@ impl WhipContext {
 /// An error of the API, as a client may know it: the API's texts name gateways, nodes, regions, and reasons of drivers and policies. The log
 /// has the text, by the id in the answer.
 fn refused(status: StatusCode, body: &[u8]) -> ApiError {
-    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
-    let error = &answer["error"];
-    let (code, reason) = (error["code"].as_str(), error["message"].as_str().unwrap_or_default());
-    let (code, message) = match code {
+    let ErrorFacts { code, message: reason, retry_after_ms, .. } = error_of(body);
+    let (code, message) = match ErrorCode::of(&code) {
         // It is about the client's own offer, and about names and labels in its token.
-        Some("bad-request") => (ApiErrorCode::BadRequest, reason),
-        Some("refused") => (ApiErrorCode::Refused, "the gateway refuses the session"),
-        Some("not-found") => (ApiErrorCode::NotFound, "there is no such session, or it has ended"),
-        Some("conflict") => (ApiErrorCode::Conflict, "the room cannot have the session here"),
-        Some("full") => (ApiErrorCode::Full, "the gateway is full"),
-        Some("draining") => (ApiErrorCode::Draining, "the gateway is shutting down"),
-        Some("starting") => (ApiErrorCode::Starting, "the gateway is starting"),
-        Some("standby") => (ApiErrorCode::Standby, "the gateway does not serve at present"),
-        Some("unconfirmed") => (ApiErrorCode::Unconfirmed, "executed, and may be forgotten"),
-        _ => (ApiErrorCode::Unavailable, "the gateway cannot execute the request at present"),
+        Some(ErrorCode::BadRequest) => (ErrorCode::BadRequest, &*reason),
+        Some(ErrorCode::Refused) => (ErrorCode::Refused, "the gateway refuses the session"),
+        Some(ErrorCode::NotFound) => {
+            (ErrorCode::NotFound, "there is no such session, or it has ended")
+        }
+        Some(ErrorCode::Conflict) => (ErrorCode::Conflict, "the room cannot have the session here"),
+        Some(ErrorCode::Full) => (ErrorCode::Full, "the gateway is full"),
+        Some(ErrorCode::Draining) => (ErrorCode::Draining, "the gateway is shutting down"),
+        Some(ErrorCode::Starting) => (ErrorCode::Starting, "the gateway is starting"),
+        Some(ErrorCode::Standby) => (ErrorCode::Standby, "the gateway does not serve at present"),
+        Some(ErrorCode::Unconfirmed) => (ErrorCode::Unconfirmed, "executed, and may be forgotten"),
+        _ => (ErrorCode::Unavailable, "the gateway cannot execute the request at present"),
     };
     let request_id = HEXLOWER.encode(&draw().to_be_bytes());
     tracing::info!(request_id, status = status.as_u16(), reason, "WHIP request refused");
     let public = ApiError { request_id: Some(request_id), ..ApiError::new(code, message) };
-    let retry_after = error["retry_after_ms"].as_u64().map(Duration::from_millis);
+    let retry_after = retry_after_ms.map(Duration::from_millis);
     ApiError { retry_after, ..public }
+}
+
+fn error_of(body: &[u8]) -> ErrorFacts {
+    serde_json::from_slice::<ErrorAnswer>(body).unwrap_or_default().error
 }
 
 fn require_type(headers: &HeaderMap, expected: &str) -> Result<(), ApiError> {
@@ -403,7 +394,7 @@ fn require_type(headers: &HeaderMap, expected: &str) -> Result<(), ApiError> {
         return Ok(());
     }
     let message = format!("found content type `{found}`, expected `{expected}`");
-    Err(ApiError::new(ApiErrorCode::UnsupportedMediaType, message))
+    Err(ApiError::new(ErrorCode::UnsupportedMediaType, message))
 }
 
 /// Checks that the client takes an answer in SDP (RFC 9110, section 12.5.1).
@@ -421,7 +412,7 @@ fn require_sdp_accepted(headers: &HeaderMap) -> Result<(), ApiError> {
         return Ok(());
     }
     let message = format!("the answer is `{SDP}`, which the header `accept` excludes");
-    Err(ApiError::new(ApiErrorCode::NotAcceptable, message))
+    Err(ApiError::new(ErrorCode::NotAcceptable, message))
 }
 
 /// Checks `If-Match` (RFC 9725, section 4.3.1).
@@ -429,14 +420,14 @@ fn require_match(headers: &HeaderMap, etag: &str) -> Result<(), ApiError> {
     let Some(wanted) = headers.get(header::IF_MATCH) else {
         let message =
             format!("expected the header `if-match` with {etag}, the `etag` of the answer");
-        return Err(ApiError::new(ApiErrorCode::PreconditionRequired, message));
+        return Err(ApiError::new(ErrorCode::PreconditionRequired, message));
     };
     let wanted = String::from_utf8_lossy(wanted.as_bytes());
     if wanted.split(',').map(str::trim).any(|tag| matches!(tag, "*" | "\"*\"") || tag == etag) {
         return Ok(());
     }
     let message = format!("found `if-match` {wanted}, expected {etag}");
-    Err(ApiError::new(ApiErrorCode::PreconditionFailed, message))
+    Err(ApiError::new(ErrorCode::PreconditionFailed, message))
 }
 
 #[cfg(test)]

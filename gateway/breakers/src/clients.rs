@@ -60,10 +60,9 @@ pub struct ClientBreakerRecord {
 }
 
 /// A breaker of clients that is not closed, or held, or that has sessions with voice only.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientBreakerStanding {
     /// The clients.
-    #[serde(flatten)]
     pub group: ClientGroup,
     /// The state: `open`.
     pub breaker: &'static str,

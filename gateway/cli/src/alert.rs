@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use evenkeel_client::escape;
+use evenkeel_contract::alerts::{Alert, AlertList, AlertReceiver};
 use evenkeel_process::unix_us;
-use serde_json::Value;
 
-use crate::command::{ApiArgs, CommandError, number, print_done, rows, say, text};
+use crate::command::{ApiArgs, CommandError, print_done, say, typed};
 use crate::status::spell;
 
 /// List and acknowledge alerts that the gateway sends without Prometheus
@@ -44,14 +44,15 @@ impl AlertArgs {
                     return Ok(());
                 }
                 let now_us = unix_us(SystemTime::now());
-                for alert in rows(&answer, "alerts") {
+                let AlertList { alerts, receivers } = typed(&answer)?;
+                for alert in &alerts {
                     say(&alert_line(alert, now_us));
                 }
-                rows(&answer, "receivers").iter().filter_map(receiver_line).for_each(|it| say(&it));
+                receivers.iter().filter_map(receiver_line).for_each(|it| say(&it));
             }
             AlertCommand::Acknowledge { name } => {
                 let path = format!("/v1/alerts/{}:acknowledge", escape(&name));
-                self.api.post(&path, &Value::Null)?;
+                self.api.post(&path, &())?;
                 print_done(self.json, format!("{name} is acknowledged: it is not escalated"));
             }
         }
@@ -59,61 +60,56 @@ impl AlertArgs {
     }
 }
 
-fn alert_line(alert: &Value, now_us: u64) -> String {
-    let ago = Duration::from_micros(now_us.saturating_sub(number(alert, "since_us")));
-    let acknowledged = match (alert["acknowledged"].as_bool(), &alert["acknowledged_by"]) {
-        (Some(true), Value::String(by)) => format!(", acknowledged by {by}"),
-        (Some(true), _) => ", acknowledged".to_owned(),
-        _ => String::new(),
+fn alert_line(alert: &Alert, now_us: u64) -> String {
+    let ago = Duration::from_micros(now_us.saturating_sub(alert.since_us));
+    let acknowledged = match (alert.acknowledged, &alert.acknowledged_by) {
+        (true, Some(by)) => format!(", acknowledged by {by}"),
+        (true, None) => ", acknowledged".to_owned(),
+        (false, _) => String::new(),
     };
-    let inhibited = if alert["inhibited"] == true { ", explained by another" } else { "" };
-    format!(
-        "{:<7} {:<28} {}, for {}{acknowledged}{inhibited}",
-        text(alert, "severity"),
-        text(alert, "alert"),
-        text(alert, "summary"),
-        spell(ago),
-    )
+    let inhibited = if alert.inhibited { ", explained by another" } else { "" };
+    let Alert { severity, alert, summary, .. } = alert;
+    format!("{severity:<7} {alert:<28} {summary}, for {}{acknowledged}{inhibited}", spell(ago),)
 }
 
 /// A receiver that does not take alerts.
-fn receiver_line(receiver: &Value) -> Option<String> {
-    let (failures, waiting) = (number(receiver, "failures"), number(receiver, "waiting"));
-    let name = text(receiver, "receiver");
-    (failures > 0).then(|| {
+fn receiver_line(receiver: &AlertReceiver) -> Option<String> {
+    let AlertReceiver { receiver: name, failures, waiting } = receiver;
+    (*failures > 0).then(|| {
         format!("receiver {name} fails: {failures} attempts, {waiting} alerts wait for it")
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn alert_shows_who_acknowledged_it() {
-        let mut alert = json!({
-            "alert": "EvenkeelNodeDown", "severity": "ticket", "summary": "node a1 is down",
-            "since_us": 1_000_000, "acknowledged": false, "acknowledged_by": null, "inhibited": false,
-        });
+        let mut alert = Alert {
+            alert: "EvenkeelNodeDown".into(),
+            severity: "ticket".into(),
+            summary: "node a1 is down".to_owned(),
+            since_us: 1_000_000,
+            ..Alert::default()
+        };
         let line = alert_line(&alert, 61_000_000);
         assert!(line.starts_with("ticket  EvenkeelNodeDown"), "{line}");
         assert!(
             line.contains(" node a1 is down, for ") && !line.contains("acknowledged"),
             "{line}"
         );
-        alert["acknowledged"] = json!(true);
+        alert.acknowledged = true;
         assert!(alert_line(&alert, 0).ends_with(", acknowledged"));
-        alert["acknowledged_by"] = json!("ann");
+        alert.acknowledged_by = Some("ann".into());
         assert!(alert_line(&alert, 0).ends_with(", acknowledged by ann"));
-        alert["inhibited"] = json!(true);
+        alert.inhibited = true;
         assert!(alert_line(&alert, 0).ends_with(", explained by another"));
     }
 
     #[test]
     fn receiver_is_shown_if_it_fails() {
-        let receiver = |failures| json!({"receiver": "ops", "failures": failures, "waiting": 2});
+        let receiver = |failures| AlertReceiver { receiver: "ops".into(), failures, waiting: 2 };
         assert_eq!(receiver_line(&receiver(0)), None);
         let right = "receiver ops fails: 3 attempts, 2 alerts wait for it";
         assert_eq!(receiver_line(&receiver(3)).as_deref(), Some(right));

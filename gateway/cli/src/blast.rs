@@ -2,9 +2,9 @@
 
 use clap::Args;
 use evenkeel_client::escape;
-use serde_json::Value;
+use evenkeel_contract::blast::{Blast, CarrierLoss, GatewayLoss, NodesLoss, PolicyLoss};
 
-use crate::command::{ApiArgs, CommandError, number, rows, say, say_lines, text, texts, verdict};
+use crate::command::{ApiArgs, CommandError, say, say_lines, typed, verdict};
 
 /// Show which rooms a loss of nodes would hit, and where they would go
 ///
@@ -81,24 +81,22 @@ impl BlastArgs {
                 path += &format!("&{key}={}", escape(value));
             }
         }
-        let blast = self.api.read(&path).map_err(CommandError::unanswered)?;
+        let answer = self.api.read(&path).map_err(CommandError::unanswered)?;
+        let blast: Blast = typed(&answer)?;
         if self.json {
-            say(&blast);
+            say(&answer);
         } else {
             say_lines(&shown(&blast));
         }
-        let unplaced = number(&blast["unplaced"], "rooms");
-        let is_cut_off = |loss: &&Value| {
-            number(loss, "sessions") > 0 && rows(&loss["other_addresses"], "").is_empty()
-        };
-        let cut_off = rows(&blast["carriers"], "").iter().find(is_cut_off);
-        let found = match (unplaced, cut_off) {
-            (0, None) => blast["gateway"]["continues"]
-                .as_bool()
-                .filter(|continues| !continues)
-                .map(|_| format!("{} sessions would end", number(&blast["gateway"], "sessions"))),
+        let unplaced = blast.loss.as_ref().map_or(0, |loss| loss.unplaced.rooms);
+        let is_cut_off = |loss: &&CarrierLoss| loss.sessions > 0 && loss.other_addresses.is_empty();
+        let found = match (unplaced, blast.carriers.iter().flatten().find(is_cut_off)) {
+            (0, None) => blast
+                .gateway
+                .filter(|loss| !loss.continues)
+                .map(|loss| format!("{} sessions would end", loss.sessions)),
             (0, Some(loss)) => {
-                Some(format!("clients of {} would have no other address", text(loss, "carrier")))
+                Some(format!("clients of {} would have no other address", loss.carrier))
             }
             (unplaced, _) => Some(format!("{unplaced} rooms would have no node")),
         };
@@ -106,158 +104,142 @@ impl BlastArgs {
     }
 }
 
+fn joined<T: ToString>(all: impl IntoIterator<Item = T>, separator: &str) -> String {
+    all.into_iter().map(|one| one.to_string()).collect::<Vec<_>>().join(separator)
+}
+
 /// The loss of a carrier.
-fn carrier(loss: &Value) -> Vec<String> {
-    let or_none = |texts: Vec<&str>| match texts.is_empty() {
-        true => "none".to_owned(),
-        false => texts.join(", "),
-    };
+fn carrier(loss: &CarrierLoss) -> Vec<String> {
+    let or_none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
     let mut lines = vec![
         format!(
             "loss of carrier {}: clients of {} sessions in {} rooms",
-            text(loss, "carrier"),
-            number(loss, "sessions"),
-            number(loss, "rooms"),
+            loss.carrier, loss.sessions, loss.rooms,
         ),
         format!(
             "  lost nodes: {}; lost addresses: {}; other addresses: {}",
-            or_none(texts(loss, "nodes")),
-            or_none(texts(loss, "addresses")),
-            or_none(texts(loss, "other_addresses")),
+            or_none(joined(&loss.nodes, ", ")),
+            or_none(joined(&loss.addresses, ", ")),
+            or_none(joined(&loss.other_addresses, ", ")),
         ),
     ];
-    let sessions = texts(loss, "details");
-    if !sessions.is_empty() {
+    if let Some(sessions) = loss.details.as_ref().filter(|sessions| !sessions.is_empty()) {
         lines.push(format!("  sessions: {}", sessions.join(", ")));
     }
     lines
 }
 
 /// The loss of a gateway.
-fn gateway(loss: &Value) -> Vec<String> {
-    let name = loss["gateway"].as_str().unwrap_or("this gateway");
-    let mut lines = vec![format!(
-        "loss of {name}, {}: {} sessions",
-        text(loss, "role"),
-        number(loss, "sessions")
-    )];
-    for listener in rows(&loss["listeners"], "") {
-        let addresses = texts(listener, "addresses").join(", ");
-        let (kind, sessions) = (text(listener, "listener"), number(listener, "sessions"));
-        lines.push(format!("  {kind} {addresses}: {sessions} sessions"));
+fn gateway(loss: &GatewayLoss) -> Vec<String> {
+    let name = loss.gateway.as_deref().unwrap_or("this gateway");
+    let mut lines = vec![format!("loss of {name}, {}: {} sessions", loss.role, loss.sessions)];
+    if let Some(served) = &loss.served {
+        for listener in &served.listeners {
+            let addresses = joined(&listener.addresses, ", ");
+            let (kind, sessions) = (&listener.listener, listener.sessions);
+            lines.push(format!("  {kind} {addresses}: {sessions} sessions"));
+        }
+        for (scenario, sessions) in &served.scenarios {
+            lines.push(format!("  {scenario}: {sessions} sessions"));
+        }
     }
-    for (scenario, sessions) in loss["scenarios"].as_object().into_iter().flatten() {
-        lines.push(format!("  {scenario}: {sessions} sessions"));
+    if let Some(successor) = &loss.successor {
+        lines.push(format!("  {successor} holds copies of {} sessions", loss.copied_sessions));
     }
-    if let Some(successor) = loss["successor"].as_str() {
-        let copies = number(loss, "copied_sessions");
-        lines.push(format!("  {successor} holds copies of {copies} sessions"));
-    }
-    lines.push(match loss["continues"].as_bool() {
-        Some(true) => "  no session would end".to_owned(),
-        _ => format!("  sessions would end: {}", texts(loss, "reasons").join("; ")),
+    lines.push(match loss.continues {
+        true => "  no session would end".to_owned(),
+        false => format!("  sessions would end: {}", loss.reasons.join("; ")),
     });
-    lines.extend(texts(loss, "warnings").into_iter().map(|warning| format!("  {warning}")));
+    lines.extend(loss.warnings.iter().map(|warning| format!("  {warning}")));
     lines
 }
 
 /// The loss of a policy.
-fn policy(loss: &Value) -> Vec<String> {
-    let count = |loss: &Value| {
-        format!("{} rooms, {} sessions", number(loss, "rooms"), number(loss, "sessions"))
-    };
+fn policy(loss: &PolicyLoss) -> Vec<String> {
     let mut lines = vec![format!(
-        "loss of policy {}: the native default would decide about {}",
-        text(loss, "policy"),
-        count(loss)
+        "loss of policy {}: the native default would decide about {} rooms, {} sessions",
+        loss.policy, loss.hit.rooms, loss.hit.sessions
     )];
-    for (scenario, hit) in loss["scenarios"].as_object().into_iter().flatten() {
-        lines.push(format!("  {scenario}: {}", count(hit)));
+    for (scenario, hit) in &loss.scenarios {
+        lines.push(format!("  {scenario}: {} rooms, {} sessions", hit.rooms, hit.sessions));
     }
-    for revision in rows(&loss["revisions"], "") {
-        let name = revision["revision"].as_str().unwrap_or("native default");
-        let (arm, sessions) = (text(revision, "arm"), number(revision, "sessions"));
-        lines.push(format!("  {arm} {name}: {sessions} sessions"));
+    for revision in &loss.revisions {
+        let name = revision.revision.as_deref().unwrap_or("native default");
+        lines.push(format!("  {} {name}: {} sessions", revision.arm, revision.sessions));
     }
     lines
 }
 
-fn shown(blast: &Value) -> String {
-    let mut lines: Vec<String> = rows(&blast["carriers"], "").iter().flat_map(carrier).collect();
-    if blast["gateway"].is_object() {
-        lines.extend(gateway(&blast["gateway"]));
-    }
-    lines.extend(rows(&blast["policies"], "").iter().flat_map(policy));
-    for name in texts(blast, "dependencies_down") {
+fn shown(blast: &Blast) -> String {
+    let mut lines: Vec<String> = blast.carriers.iter().flatten().flat_map(carrier).collect();
+    lines.extend(blast.gateway.iter().flat_map(gateway));
+    lines.extend(blast.policies.iter().flatten().flat_map(policy));
+    for name in blast.dependencies_down.iter().flatten() {
         lines.push(format!("dependency {name} is down already"));
     }
-    if rows(&blast["nodes"], "").is_empty() && !lines.is_empty() {
-        return lines.join("\n");
-    }
-    lines.push(format!(
-        "loss of {}: {} rooms, {} sessions",
-        texts(blast, "nodes").join(", "),
-        number(blast, "rooms"),
-        number(blast, "sessions"),
-    ));
-    let unplaced = &blast["unplaced"];
-    lines.push(format!(
-        "  without a node: {} rooms, {} sessions; with a lower bit rate: {} sessions",
-        number(unplaced, "rooms"),
-        number(unplaced, "sessions"),
-        number(blast, "reduced_sessions"),
-    ));
-    lines.push(format!(
-        "  without a spare afterwards: {} rooms (now {})",
-        number(blast, "unprotected_rooms"),
-        number(blast, "unprotected_rooms_before"),
-    ));
-    for (scenario, loss) in blast["scenarios"].as_object().into_iter().flatten() {
+    // Absent members are empty.
+    let loss = blast.loss.as_ref().filter(|loss| !loss.nodes.is_empty() || lines.is_empty());
+    lines.extend(loss.into_iter().flat_map(nodes));
+    lines.join("\n")
+}
+
+/// The loss of nodes.
+fn nodes(loss: &NodesLoss) -> Vec<String> {
+    let mut lines = vec![
+        format!(
+            "loss of {}: {} rooms, {} sessions",
+            joined(&loss.nodes, ", "),
+            loss.hit.rooms,
+            loss.hit.sessions,
+        ),
+        format!(
+            "  without a node: {} rooms, {} sessions; with a lower bit rate: {} sessions",
+            loss.unplaced.rooms, loss.unplaced.sessions, loss.reduced_sessions,
+        ),
+        format!(
+            "  without a spare afterwards: {} rooms (now {})",
+            loss.unprotected_rooms, loss.unprotected_rooms_before,
+        ),
+    ];
+    for (scenario, loss) in &loss.scenarios {
         lines.push(format!(
             "  {scenario}: {} rooms, {} sessions, {} rooms without a node, {} sessions with a lower bit rate",
-            number(loss, "rooms"),
-            number(loss, "sessions"),
-            number(&loss["unplaced"], "rooms"),
-            number(loss, "reduced_sessions"),
+            loss.hit.rooms, loss.hit.sessions, loss.unplaced.rooms, loss.reduced_sessions,
         ));
     }
-    for load in rows(&blast["loads"], "") {
+    for load in &loss.loads {
         lines.push(format!(
             "  {:<16} takes {} rooms, {} sessions: {} % of its capacity, now {} %",
-            text(load, "node"),
-            number(load, "rooms"),
-            number(load, "sessions"),
-            number(load, "load_permille") / 10,
-            number(load, "load_permille_before") / 10,
+            load.place.node,
+            load.takes.rooms,
+            load.takes.sessions,
+            load.load_permille / 10,
+            load.load_permille_before / 10,
         ));
     }
-    let labels: Vec<String> = rows(&blast["labels"], "")
-        .iter()
-        .map(|row| {
-            format!("{}={} {}", text(row, "label"), text(row, "value"), number(row, "sessions"))
-        })
-        .collect();
+    let labels =
+        loss.labels.iter().map(|row| format!("{}={} {}", row.label, row.value, row.sessions));
+    let labels: Vec<String> = labels.collect();
     if !labels.is_empty() {
         lines.push(format!("  sessions by label: {}", labels.join(", ")));
     }
-    let started = texts(blast, "started_nodes");
-    if !started.is_empty() {
-        lines.push(format!("  nodes to start: {}", started.join(", ")));
+    if !loss.started_nodes.is_empty() {
+        lines.push(format!("  nodes to start: {}", joined(&loss.started_nodes, ", ")));
     }
-    for room in rows(&blast["details"], "") {
+    for room in loss.details.iter().flatten() {
         lines.push(format!(
             "  {:<24} {:<10} {:>3} sessions, {} to {}",
-            text(room, "room"),
-            text(room, "scenario"),
-            number(room, "sessions"),
-            text(room, "from"),
-            room["to"].as_str().unwrap_or("no node"),
+            room.room,
+            room.scenario,
+            room.sessions,
+            room.from,
+            room.to.as_deref().unwrap_or("no node"),
         ));
     }
-    for room in texts(blast, "without_spare") {
+    for room in loss.without_spare.iter().flatten() {
         lines.push(format!("  {room:<24} without a spare"));
     }
-    lines.join("\n")
+    lines
 }
 
 #[cfg(test)]
@@ -269,7 +251,7 @@ mod tests {
     #[test]
     fn rooms_that_lose_their_spare_are_listed() {
         let blast = json!({"nodes": ["n1"], "unprotected_rooms": 1, "without_spare": ["r"]});
-        let shown = shown(&blast);
+        let shown = shown(&typed(&blast).ok().unwrap());
         let last: Vec<&str> = shown.lines().last().unwrap().split_whitespace().collect();
         assert_eq!(last, ["r", "without", "a", "spare"]);
     }
@@ -286,6 +268,6 @@ mod tests {
             "  lost nodes: n1; lost addresses: none; other addresses: 192.0.2.2:5004",
             "dependency idp is down already",
         ];
-        assert_eq!(shown(&blast).lines().collect::<Vec<_>>(), right);
+        assert_eq!(shown(&typed(&blast).ok().unwrap()).lines().collect::<Vec<_>>(), right);
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 use evenkeel_lab::LabError;
-use evenkeel_lab::call::{self, CallChange, CallFact, CallPlan, CallSession};
+use evenkeel_lab::call::{self, CallChange, CallFact, CallPlan, CallSession, CallState};
 use evenkeel_lab::crowd::CrowdPlan;
 use evenkeel_lab::links::Conditions;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::command::{ApiArgs, CommandError, runtime, say, verdict};
 use crate::lab::await_gateway;
@@ -166,12 +166,12 @@ fn change_line(change: &CallChange) -> String {
     format!("{:>6}.{} s  {session:<6} {shown}", after_ms / 1_000, after_ms / 100 % 10)
 }
 
-fn state_line(state: &Value) -> String {
-    match state["ended"].as_str() {
-        Some(reason) => format!("ended: {reason}"),
-        None => {
-            let node = state["node"].as_str().unwrap_or("no node");
-            format!("at {node}, rung {}{}", state["rung"], degradation(state))
+fn state_line(state: &CallState) -> String {
+    match state {
+        CallState::Ended { ended } => format!("ended: {ended}"),
+        CallState::Live { node, rung, actions, .. } => {
+            let node = node.as_deref().unwrap_or("no node");
+            format!("at {node}, rung {rung}{}", degradation(actions))
         }
     }
 }

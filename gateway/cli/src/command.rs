@@ -12,6 +12,8 @@ use evenkeel_config::Compiler;
 use evenkeel_host::{DataDocument, DataDocuments};
 use evenkeel_process::{escape, escape_lines};
 use evenkeel_server::ServePaths;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -95,8 +97,13 @@ impl ApiArgs {
         self.operate(async |admin| admin.read(path).await)
     }
 
-    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, CommandError> {
+    pub(crate) fn post(&self, path: &str, body: &impl Serialize) -> Result<Value, CommandError> {
         self.operate(async |admin| admin.post(path, body).await)
+    }
+
+    /// Reads an answer that is not printed as JSON.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandError> {
+        self.operate(async |admin| admin.get(path).await)
     }
 
     /// Speaks with the gateway. An unknown name counts as a wrong command line.
@@ -238,12 +245,25 @@ pub(crate) fn show_lines(json: bool, answer: &Value, words: impl FnOnce() -> Str
     }
 }
 
-pub(crate) fn list(json: bool, answer: &Value, name: &str, line: impl Fn(&Value) -> String) {
+/// Prints a list: as the gateway answered, or a line for each row.
+pub(crate) fn list<L: DeserializeOwned, R>(
+    json: bool,
+    answer: &Value,
+    rows: impl FnOnce(L) -> Vec<R>,
+    line: impl Fn(&R) -> String,
+) -> Result<(), CommandError> {
     if json {
         say(answer);
     } else {
-        rows(answer, name).iter().for_each(|row| say(&line(row)));
+        rows(typed(answer)?).iter().for_each(|row| say(&line(row)));
     }
+    Ok(())
+}
+
+/// An answer of this type.
+pub(crate) fn typed<T: DeserializeOwned>(answer: &Value) -> Result<T, CommandError> {
+    T::deserialize(answer)
+        .map_err(|error| CommandError::Failed(format!("not the answer expected: {error}")))
 }
 
 /// Prints that an operation was accepted and continues.
@@ -262,25 +282,6 @@ pub(crate) fn verdict(json: bool, words: Option<String>) -> Result<(), CommandEr
         None => Ok(()),
         Some(words) => Err(CommandError::Failed(if json { String::new() } else { words })),
     }
-}
-
-/// The rows of a list: the array itself, or the member of this name.
-pub(crate) fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
-    value.as_array().or_else(|| value[name].as_array()).map_or(&[], Vec::as_slice)
-}
-
-pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or("")
-}
-
-/// The texts of a list: the array itself, or the member of this name.
-pub(crate) fn texts<'a>(value: &'a Value, name: &str) -> Vec<&'a str> {
-    rows(value, name).iter().filter_map(Value::as_str).collect()
-}
-
-/// A number of the API; 0 if it is missing.
-pub(crate) fn number(value: &Value, key: &str) -> u64 {
-    value[key].as_u64().unwrap_or(0)
 }
 
 pub(crate) fn read_file(file: &Path) -> Result<Vec<u8>, CommandError> {

@@ -3,9 +3,10 @@
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
+use evenkeel_contract::gateway::Configuration;
 
-use crate::command::{ApiArgs, CommandError, show_lines};
-use crate::status::origin;
+use crate::command::{ApiArgs, CommandError, show_lines, typed};
+use crate::status;
 
 /// Show the configuration of a running gateway
 #[derive(Args)]
@@ -32,17 +33,15 @@ impl ConfigurationArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
         let ConfigurationCommand::Show = self.verb;
         let answer = self.api.read("/v1/configuration")?;
-        let tables: toml::Table = serde_json::from_value(answer["configuration"].clone())
-            .map_err(|error| CommandError::Failed(error.to_string()))?;
+        let Configuration { origin, policies, configuration } = typed(&answer)?;
+        let tables: toml::Table = typed(&configuration.into())?;
         let tables = toml::to_string(&tables);
         let tables = tables.map_err(|error| CommandError::Failed(error.to_string()))?;
         show_lines(self.json, &answer, || {
-            let sets = answer["policies"].as_object().into_iter().flatten();
-            let sets = sets.map(|(set, file)| {
-                format!("# policy set {set}: {}\n", file.as_str().unwrap_or_default())
-            });
+            let sets = policies.iter().map(|(set, file)| format!("# policy set {set}: {file}\n"));
             let sets: String = sets.collect();
-            format!("# {}\n{sets}\n{}", origin(&answer, SystemTime::now()), tables.trim_end())
+            let origin = status::origin(&origin, SystemTime::now());
+            format!("# {origin}\n{sets}\n{}", tables.trim_end())
         });
         Ok(())
     }

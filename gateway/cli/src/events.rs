@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use evenkeel_client::escape;
+use evenkeel_contract::operations::ChangeList;
 use serde_json::Value;
 
-use crate::command::{ApiArgs, CommandError, list, number, say};
+use crate::command::{ApiArgs, CommandError, list, say};
 use crate::status::spell;
 
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -119,13 +120,12 @@ impl ChangesArgs {
         };
         let query = self.since.map(hours).map(|since| format!("?since={}", escape(&since)));
         let path = format!("/v1/changes{}", query.unwrap_or_default());
-        list(self.json, &self.api.read(&path)?, "changes", change_line);
-        Ok(())
+        list(self.json, &self.api.read(&path)?, |list: ChangeList| list.changes, change_line)
     }
 }
 
 fn change_line(change: &Value) -> String {
-    let at = Duration::from_micros(number(change, "at_us"));
+    let at = Duration::from_micros(at_us(change));
     let ago = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + at).unwrap_or_default();
     let mut fields = change.clone();
     let name = fields.as_object_mut().and_then(|fields| fields.remove("event"));
@@ -151,7 +151,7 @@ fn print(name: &str, mut fields: Value, json: bool) {
 
 /// `09:41:07.031 moved room=team cause=node-down from=east-a1 to=east-a2`.
 fn line(name: &str, fields: &Value) -> String {
-    let at_ms = fields["at_us"].as_u64().unwrap_or(0) / 1_000;
+    let at_ms = at_us(fields) / 1_000;
     let (seconds, ms) = (at_ms / 1_000 % 86_400, at_ms % 1_000);
     let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
     let mut line = format!("{hours:02}:{minutes:02}:{seconds:02}.{ms:03} {name}");
@@ -161,6 +161,11 @@ fn line(name: &str, fields: &Value) -> String {
         }
     }
     line
+}
+
+/// The member that all events and changes have.
+fn at_us(fields: &Value) -> u64 {
+    fields["at_us"].as_u64().unwrap_or(0)
 }
 
 /// A hop is its node; texts without spaces have no quotes.

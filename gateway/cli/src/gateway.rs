@@ -4,11 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use evenkeel_contract::gateway::{
+    Gateway, GatewayList, HandOverRequest, IndexedGateway, IndexedGatewayList, LogFilter,
+    LogRequest, NewOwner, ReloadRequest, Reloaded, Status, TakeOverRequest, TakenOver,
+    UpgradeRequest, Upgraded,
+};
 use serde_json::{Value, json};
 
-use crate::command::{
-    ApiArgs, CommandError, list, number, print_done, rows, say, show, text, texts,
-};
+use crate::command::{ApiArgs, CommandError, list, print_done, say, show, typed};
 
 /// List the gateways of a group, and hand its addresses and calls over
 #[derive(Args)]
@@ -67,37 +70,38 @@ enum GatewayCommand {
 impl GatewayArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
         match self.verb {
-            GatewayCommand::List { all } => {
-                let (path, line): (_, fn(&Value) -> String) = if all {
-                    ("/v1/index/gateways", indexed_line)
-                } else {
-                    ("/v1/gateways", member_line)
-                };
-                let gateways = self.api.read(path)?;
-                list(self.json, &gateways, "gateways", line);
-                if let Some(peer) = silent_peers(rows(&gateways, "gateways"))
+            GatewayCommand::List { all: true } => {
+                let answer = self.api.read("/v1/index/gateways")?;
+                let rows = |list: IndexedGatewayList| list.gateways;
+                list(self.json, &answer, rows, indexed_line)?;
+            }
+            GatewayCommand::List { all: false } => {
+                let answer = self.api.read("/v1/gateways")?;
+                let GatewayList { gateways, warnings } = typed(&answer)?;
+                list(self.json, &answer, |list: GatewayList| list.gateways, member_line)?;
+                if let Some(peer) = silent_peers(&gateways)
                     && !self.json
                 {
                     say(&format!(
                         "if {peer} is down, let this gateway serve: evenkeel gateway take-over --confirm-down {peer}"
                     ));
                 }
-                let warnings = texts(&gateways, "warnings");
                 if !warnings.is_empty() {
                     let words = if self.json { String::new() } else { warnings.join("\n") };
                     return Err(CommandError::Failed(words));
                 }
             }
             GatewayCommand::HandOver { to } => {
-                let owner = self.api.post("/v1/gateway:hand-over", &json!({"to": to}))?;
-                show(self.json, &owner, || owns(&owner));
+                let answer = self.api.post("/v1/gateway:hand-over", &HandOverRequest { to })?;
+                let owner: NewOwner = typed(&answer)?;
+                show(self.json, &answer, || owns(&owner));
             }
             GatewayCommand::CanStop => return self.can_stop(),
             GatewayCommand::TakeOver { confirm_down } => {
-                let body = json!({"confirm_down": confirm_down});
-                let owner = self.api.post("/v1/gateway:take-over", &body)?;
-                show(self.json, &owner, || {
-                    let sessions = number(&owner, "sessions");
+                let body = TakeOverRequest { confirm_down };
+                let answer = self.api.post("/v1/gateway:take-over", &body)?;
+                let TakenOver { owner, sessions } = typed(&answer)?;
+                show(self.json, &answer, || {
                     format!("{}; sessions that continue: {sessions}", owns(&owner))
                 });
             }
@@ -106,14 +110,13 @@ impl GatewayArgs {
     }
 
     fn can_stop(&self) -> Result<(), CommandError> {
-        let gateways = self.api.read("/v1/gateways");
-        let verdict = match &gateways {
-            Ok(gateways) => stops_member(rows(gateways, "gateways")),
+        let verdict = match self.api.get::<GatewayList>("/v1/gateways") {
+            Ok(list) => stops_member(&list.gateways),
             // 404: the gateway belongs to no group.
             Err(CommandError::Wrong(_)) => {
-                stops_alone(number(&self.api.read("/v1/status")?, "sessions"))
+                stops_alone(self.api.get::<Status>("/v1/status")?.sessions)
             }
-            Err(_) => return gateways.map(drop),
+            Err(failed) => return Err(failed),
         };
         let (can_stop, reason) = match &verdict {
             Ok(reason) => (true, reason),
@@ -126,7 +129,7 @@ impl GatewayArgs {
 }
 
 /// Why a gateway without a group may be stopped, or not.
-fn stops_alone(sessions: u64) -> Result<String, String> {
+fn stops_alone(sessions: usize) -> Result<String, String> {
     match sessions {
         0 => Ok("it has no session".to_owned()),
         _ => Err(format!("it has no standby, and {sessions} sessions would end with it")),
@@ -134,18 +137,18 @@ fn stops_alone(sessions: u64) -> Result<String, String> {
 }
 
 /// Why a member of a group may be stopped, or not.
-fn stops_member(gateways: &[Value]) -> Result<String, String> {
-    let here = gateways.iter().find(|gateway| gateway["here"] == true);
-    let others = || gateways.iter().filter(|gateway| gateway["here"] == false);
+fn stops_member(gateways: &[Gateway]) -> Result<String, String> {
+    let here = gateways.iter().find(|gateway| gateway.here);
+    let others = || gateways.iter().filter(|gateway| !gateway.here);
     // Beside the owner and its standby there may be spares.
-    let serves = |gateway: &&Value| matches!(text(gateway, "role"), "owner" | "standby");
+    let serves = |gateway: &&Gateway| matches!(&*gateway.role, "owner" | "standby");
     let peer = others().find(serves).or_else(|| others().next());
     let (Some(here), Some(peer)) = (here, peer) else {
         return Err("the group has not begun".to_owned());
     };
-    let (name, sessions) = (text(peer, "gateway"), number(here, "sessions"));
-    match (text(here, "role"), text(peer, "role")) {
-        ("owner", "standby") if peer["in_sync"] == true => {
+    let (name, sessions) = (&peer.gateway, here.sessions);
+    match (&*here.role, &*peer.role) {
+        ("owner", "standby") if peer.in_sync => {
             Ok(format!("{name} continues its {sessions} sessions"))
         }
         ("owner", "standby") => Err(format!("{name} does not hold all records yet")),
@@ -159,50 +162,39 @@ fn stops_member(gateways: &[Value]) -> Result<String, String> {
     }
 }
 
-fn owns(owner: &Value) -> String {
-    let (name, epoch) = (text(owner, "gateway"), number(owner, "epoch"));
-    format!("{name} owns the addresses in epoch {epoch}")
+fn owns(NewOwner { gateway, epoch }: &NewOwner) -> String {
+    format!("{gateway} owns the addresses in epoch {epoch}")
 }
 
 /// The names of the silent gateways, if this one does not serve because of them.
-fn silent_peers(gateways: &[Value]) -> Option<String> {
-    gateways.iter().find(|gateway| gateway["blocked"].is_string())?;
-    let silent = gateways.iter().filter(|gateway| gateway["role"] == "silent");
-    Some(silent.map(|gateway| text(gateway, "gateway")).collect::<Vec<_>>().join(","))
+fn silent_peers(gateways: &[Gateway]) -> Option<String> {
+    gateways.iter().find(|gateway| gateway.blocked.is_some())?;
+    let silent = gateways.iter().filter(|gateway| gateway.role == "silent");
+    Some(silent.map(|gateway| &*gateway.gateway).collect::<Vec<_>>().join(","))
 }
 
-fn member_line(gateway: &Value) -> String {
-    let sync = match (text(gateway, "role"), &gateway["in_sync"], &gateway["armed"]) {
-        ("standby", Value::Bool(true), Value::Bool(false)) => {
-            ", in sync, takes over only if the owner's process ends"
-        }
-        ("standby", Value::Bool(true), _) => ", in sync",
-        ("standby", ..) => ", not in sync",
+fn member_line(member: &Gateway) -> String {
+    let sync = match (&*member.role, member.in_sync, member.armed) {
+        ("standby", true, false) => ", in sync, takes over only if the owner's process ends",
+        ("standby", true, true) => ", in sync",
+        ("standby", false, _) => ", not in sync",
         _ => "",
     };
-    let heard = gateway["heard_ms"].as_u64().map(|ms| format!(", heard {ms} ms ago"));
-    let [refused, blocked] = ["refused", "blocked"]
-        .map(|key| gateway[key].as_str().map(|reason| format!(", {reason}")).unwrap_or_default());
-    let here = if gateway["here"] == Value::Bool(true) { " (this one)" } else { "" };
+    let heard = member.heard_ms.map(|ms| format!(", heard {ms} ms ago"));
+    let [refused, blocked] = [&member.refused, &member.blocked]
+        .map(|reason| reason.as_ref().map(|reason| format!(", {reason}")).unwrap_or_default());
+    let here = if member.here { " (this one)" } else { "" };
+    let Gateway { gateway, role, epoch, sessions, .. } = member;
     format!(
-        "{:<16} {:<8} epoch {}, {} sessions{sync}{}{refused}{blocked}{here}",
-        text(gateway, "gateway"),
-        text(gateway, "role"),
-        number(gateway, "epoch"),
-        number(gateway, "sessions"),
+        "{gateway:<16} {role:<8} epoch {epoch}, {sessions} sessions{sync}{}{refused}{blocked}{here}",
         heard.unwrap_or_default(),
     )
 }
 
-fn indexed_line(gateway: &Value) -> String {
-    format!(
-        "{:<16} {:<8} epoch {}, group {}{}",
-        text(gateway, "gateway"),
-        text(gateway, "role"),
-        number(gateway, "epoch"),
-        text(gateway, "group"),
-        gateway["api"].as_str().map(|api| format!(", API at {api}")).unwrap_or_default(),
-    )
+fn indexed_line(indexed: &IndexedGateway) -> String {
+    let api = indexed.api.map(|api| format!(", API at {api}")).unwrap_or_default();
+    let IndexedGateway { gateway, role, epoch, group, .. } = indexed;
+    format!("{gateway:<16} {role:<8} epoch {epoch}, group {group}{api}")
 }
 
 /// Reload nodes, witnesses and policy sets from the configuration
@@ -238,61 +230,69 @@ pub(crate) struct ReloadArgs {
 
 impl ReloadArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
-        let body = json!({"force": self.force, "deadline": self.deadline});
-        let mut reloaded = self.api.post("/v1/configuration:reload", &body)?;
-        let not_upgraded = match self.upgrade(&mut reloaded) {
+        let body = ReloadRequest { force: self.force, deadline: self.deadline.clone() };
+        let mut answer = self.api.post("/v1/configuration:reload", &body)?;
+        let reloaded: Reloaded = typed(&answer)?;
+        let upgraded = match self.upgrade(&reloaded) {
             Err(CommandError::Failed(reason) | CommandError::Refused { words: reason, .. }) => {
-                Some(reason)
+                Err(reason)
             }
-            other => other.map(|()| None)?,
+            other => Ok(other?),
         };
-        let refused = rows(&reloaded, "refused");
         if self.json {
-            say(&reloaded);
-            return match not_upgraded {
-                None if refused.is_empty() => Ok(()),
-                reason => Err(CommandError::Failed(reason.unwrap_or_default())),
+            if let Ok(Some((upgraded, _))) = &upgraded {
+                answer["upgraded"] = upgraded.clone();
+                answer["upgraded"]["keys"] = answer["requires_restart"].take();
+                answer["requires_restart"] = json!([]);
+            }
+            say(&answer);
+            return match upgraded {
+                Ok(_) if reloaded.refused.is_empty() => Ok(()),
+                reason => Err(CommandError::Failed(reason.err().unwrap_or_default())),
             };
         }
-        let nodes = |key: &&'static str| {
-            let nodes = texts(&reloaded, key).into_iter();
-            nodes.map(|node| format!("node {node} {key}")).collect::<Vec<_>>()
-        };
-        let changes: Vec<String> = ["added", "removed", "changed"].iter().flat_map(nodes).collect();
+        let lists = [
+            ("added", &reloaded.added),
+            ("removed", &reloaded.removed),
+            ("changed", &reloaded.changed),
+        ];
+        let changes = lists.into_iter().flat_map(|(change, nodes)| {
+            nodes.iter().map(move |node| format!("node {node} {change}"))
+        });
+        let changes: Vec<String> = changes.collect();
         if changes.is_empty() {
             say(&"node list unchanged");
         }
         changes.iter().for_each(say);
-        for key in texts(&reloaded, "requires_restart") {
-            say(&format!("{key} takes effect after a restart"));
+        let keys = &reloaded.requires_restart;
+        match &upgraded {
+            Ok(Some((_, upgraded))) => {
+                keys.iter().for_each(|key| say(&format!("{key} changed")));
+                say(&sentence(*upgraded));
+            }
+            Ok(None) | Err(_) => {
+                keys.iter().for_each(|key| say(&format!("{key} takes effect after a restart")));
+            }
         }
-        if let Some(upgraded) = reloaded.get("upgraded") {
-            texts(upgraded, "keys").iter().for_each(|key| say(&format!("{key} changed")));
-            say(&sentence(upgraded));
-        }
-        let lines = refused.iter().map(|one| {
-            let (policy, reason) = (text(one, "policy"), text(one, "reason"));
-            format!("policy {policy} refused, active revision kept: {reason}")
+        let lines = reloaded.refused.iter().map(|one| {
+            format!("policy {} refused, active revision kept: {}", one.policy, one.reason)
         });
-        let lines: Vec<_> = lines.chain(not_upgraded).collect();
+        let lines: Vec<_> = lines.chain(upgraded.err()).collect();
         if lines.is_empty() { Ok(()) } else { Err(CommandError::Failed(lines.join("\n"))) }
     }
 
-    /// Replaces the process if changed keys need that, and notes the new one in the answer.
-    fn upgrade(&self, reloaded: &mut Value) -> Result<(), CommandError> {
-        let keys = reloaded["requires_restart"].clone();
-        if self.keep_process || rows(&keys, "").is_empty() {
-            return Ok(());
+    /// Replaces the process if changed keys need that. Returns the answer, as JSON too.
+    fn upgrade(&self, reloaded: &Reloaded) -> Result<Option<(Value, Upgraded)>, CommandError> {
+        if self.keep_process || reloaded.requires_restart.is_empty() {
+            return Ok(None);
         }
-        match request_upgrade(&self.api, &json!({})) {
-            Ok(mut upgraded) => {
-                upgraded["keys"] = keys;
-                reloaded["requires_restart"] = json!([]);
-                reloaded["upgraded"] = upgraded;
-                Ok(())
+        match request_upgrade(&self.api, &UpgradeRequest::default()) {
+            Ok(answer) => {
+                let upgraded = typed(&answer)?;
+                Ok(Some((answer, upgraded)))
             }
             // The gateway runs within another program, or its version has no upgrades.
-            Err(CommandError::Wrong(_)) => Ok(()),
+            Err(CommandError::Wrong(_)) => Ok(None),
             Err(failed) => Err(failed),
         }
     }
@@ -321,13 +321,15 @@ pub(crate) struct LogLevelArgs {
 impl LogLevelArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
         if self.reset || self.filter.is_some() {
-            self.api.post("/v1/log", &json!({"filter": self.filter}))?;
+            let filter = self.filter.as_deref().map(Into::into);
+            self.api.post("/v1/log", &LogRequest { filter })?;
             let filter = self.filter.as_deref().unwrap_or("that of EVENKEEL_LOG");
             print_done(self.json, format!("log filter: {filter}"));
             return Ok(());
         }
         let log = self.api.read("/v1/log")?;
-        show(self.json, &log, || match log["filter"].as_str() {
+        let LogFilter { filter } = typed(&log)?;
+        show(self.json, &log, || match filter {
             Some(filter) => format!("log filter: {filter}, set by an operator"),
             None => "log filter: that of EVENKEEL_LOG".to_owned(),
         });
@@ -361,20 +363,20 @@ impl UpgradeArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
         let binary = self.binary.map(std::path::absolute).transpose();
         let binary = binary.map_err(|error| CommandError::Wrong(format!("BINARY: {error}")))?;
-        let body = json!({"binary": binary, "deadline": self.deadline});
-        let upgraded = request_upgrade(&self.api, &body)?;
-        show(self.json, &upgraded, || sentence(&upgraded));
+        let body = UpgradeRequest { binary, deadline: self.deadline };
+        let answer = request_upgrade(&self.api, &body)?;
+        let upgraded = typed(&answer)?;
+        show(self.json, &answer, || sentence(upgraded));
         Ok(())
     }
 }
 
-fn request_upgrade(api: &ApiArgs, body: &Value) -> Result<Value, CommandError> {
+fn request_upgrade(api: &ApiArgs, body: &UpgradeRequest) -> Result<Value, CommandError> {
     api.waiting_longer(MARGIN).post("/v1/gateway:upgrade", body)
 }
 
-fn sentence(upgraded: &Value) -> String {
-    let (pid, sessions) = (number(upgraded, "pid"), number(upgraded, "sessions"));
-    let paused = number(upgraded, "paused_us") as f64 / 1_000.0;
+fn sentence(Upgraded { pid, sessions, paused_us }: Upgraded) -> String {
+    let paused = paused_us as f64 / 1_000.0;
     format!("process {pid} serves {sessions} sessions; packets waited {paused:.1} ms")
 }
 

@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use evenkeel_client::{ClientError, Rising};
 use evenkeel_config::AdminSettings;
+use evenkeel_contract::gateway::Status;
 use evenkeel_lab::LabError;
 use evenkeel_lab::demo::{self, DemoOptions};
 use evenkeel_lab::drill::{
     self, DrillError, DrillFault, DrillPlan, DrillRecordFile, DrillReport, Milliseconds,
 };
 use evenkeel_lab::sample_node::{self, PlainRoom, SampleNodeOptions, WEBRTC_RETRANSMISSIONS};
+use serde::Deserialize;
 use serde_json::Value;
 
-use crate::command::{
-    ApiArgs, CommandError, number, runtime, say, say_lines, text, texts, verdict,
-};
+use crate::command::{ApiArgs, CommandError, runtime, say, say_lines, verdict};
 
 pub(crate) fn run_demo(options: &DemoOptions) -> Result<(), CommandError> {
     let failed = |error: &dyn Display| CommandError::Failed(error.to_string());
@@ -218,18 +218,33 @@ fn list(json: bool, all: Vec<Value>, record: &DrillRecordFile) {
     if all.is_empty() {
         say(&format!("no drills recorded in {}", record.0.display()));
     }
-    for drill in &all {
-        let nodes = texts(drill, "nodes");
-        let at_s = number(drill, "at_us") / 1_000_000;
+    for drill in all.iter().map(RecordedDrill::read) {
+        let RecordedDrill { at_us, drill, nodes, sessions, gap_ms, packets_lost } = drill;
         say(&format!(
-            "{at_s}  {:<12} {:<24} {} sessions, gap p99 {} ms, max {} ms, {} packets lost",
-            text(drill, "drill"),
+            "{}  {drill:<12} {:<24} {sessions} sessions, gap p99 {} ms, max {} ms, {packets_lost} packets lost",
+            at_us / 1_000_000,
             nodes.join(", "),
-            drill["sessions"],
-            tenths(drill["gap_ms"]["p99"].as_f64()),
-            tenths(drill["gap_ms"]["max"].as_f64()),
-            drill["packets_lost"],
+            tenths(gap_ms.p99),
+            tenths(gap_ms.max),
         ));
+    }
+}
+
+/// A line of the record of drills, also of another version.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RecordedDrill {
+    at_us: u64,
+    drill: String,
+    nodes: Vec<String>,
+    sessions: u32,
+    gap_ms: Milliseconds,
+    packets_lost: u64,
+}
+
+impl RecordedDrill {
+    fn read(line: &Value) -> RecordedDrill {
+        RecordedDrill::deserialize(line).unwrap_or_default()
     }
 }
 
@@ -237,7 +252,7 @@ fn list(json: bool, all: Vec<Value>, record: &DrillRecordFile) {
 pub(crate) fn last_drill_us() -> Result<Option<u64>, CommandError> {
     let drills =
         DrillRecordFile(drill::default_place()).all().map_err(|failed| failure(&failed))?;
-    Ok(drills.iter().map(|drill| number(drill, "at_us")).max())
+    Ok(drills.iter().map(|drill| RecordedDrill::read(drill).at_us).max())
 }
 
 impl DrillCommand {
@@ -323,8 +338,8 @@ pub(crate) fn await_gateway(api: &ApiArgs) -> Result<(), CommandError> {
     let began = Instant::now();
     loop {
         let rises = Rising::is_at(&socket);
-        let status = api.read("/v1/status");
-        let starting = |status: &Value| rises || status["state"] == "starting";
+        let status = api.get::<Status>("/v1/status");
+        let starting = |status: &Status| rises || status.state == "starting";
         let (within, outcome) = match status {
             Ok(status) if starting(&status) => (STARTS_WITHIN, Ok(())),
             Ok(_) => return Ok(()),

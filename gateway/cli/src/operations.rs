@@ -2,9 +2,15 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use evenkeel_client::escape;
+use evenkeel_contract::nodes::{Node, NodeList, NodePlace, Region, RegionList, Zone, ZoneList};
+use evenkeel_contract::operations::{
+    BreakerMode, BreakerRequest, DrainRequest, EjectRequest, FailbackRequest, MoveRequest,
+};
+use evenkeel_contract::sessions::{Room, RoomPage};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::command::{ApiArgs, CommandError, list, number, print_accepted, print_done, rows, text};
+use crate::command::{ApiArgs, CommandError, list, print_accepted, print_done};
 
 /// List, drain, eject and return nodes.
 #[derive(Args)]
@@ -59,14 +65,14 @@ impl NodeArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
         let (node, verb, body) = match self.verb {
             NodeCommand::List => {
-                list(self.json, &self.api.read("/v1/nodes")?, "nodes", node_line);
-                return Ok(());
+                let rows = |list: NodeList| list.nodes;
+                return list(self.json, &self.api.read("/v1/nodes")?, rows, node_line);
             }
             NodeCommand::Drain { node, deadline, force } => {
-                (node, "drain", body_of(deadline.as_deref(), force))
+                (node, "drain", drain_body(deadline, force))
             }
             NodeCommand::Undrain { node } => (node, "undrain", Value::Null),
-            NodeCommand::Eject { node, force } => (node, "eject", body_of(None, force)),
+            NodeCommand::Eject { node, force } => (node, "eject", eject_body(force)),
             NodeCommand::Uneject { node } => (node, "uneject", Value::Null),
         };
         self.api.post(&format!("/v1/nodes/{}:{verb}", escape(&node)), &body)?;
@@ -85,42 +91,47 @@ impl NodeArgs {
     }
 }
 
-/// Without the keys at their defaults, which a gateway of the last release may not know.
-fn body_of(deadline: Option<&str>, force: bool) -> Value {
-    let mut body = serde_json::Map::new();
-    body.extend(deadline.map(|deadline| ("deadline".to_owned(), deadline.into())));
-    body.extend(force.then(|| ("force".to_owned(), true.into())));
-    if body.is_empty() { Value::Null } else { body.into() }
+fn drain_body(deadline: Option<String>, force: bool) -> Value {
+    body(&DrainRequest { deadline, force })
+}
+
+fn eject_body(force: bool) -> Value {
+    body(&EjectRequest { force })
+}
+
+/// Null without a key, so that none is sent.
+fn body(request: &impl Serialize) -> Value {
+    let body = json!(request);
+    if body == json!({}) { Value::Null } else { body }
 }
 
 const DRAINS: &str = "takes no new rooms and is being emptied; `evenkeel node list` shows how many rooms are \
     left, and the event `drained` reports the end";
 
-fn node_line(node: &Value) -> String {
-    let flag = |key: &str, word| if node[key] == Value::Bool(true) { word } else { "" };
-    let opening = match (number(node, "opening"), number(node, "queued")) {
+fn node_line(node: &Node) -> String {
+    let flag = |is: bool, word| if is { word } else { "" };
+    let opening = match (node.opening, node.queued) {
         (0, 0) => String::new(),
         (opening, waiting) => format!(", opening {opening}, {waiting} queued"),
     };
-    let trip = node["round_trip_us"].as_u64();
+    let trip = node.round_trip_us;
     let trip =
         trip.map_or(String::new(), |us| format!(", {}.{} ms away", us / 1_000, us % 1_000 / 100));
-    let carrier = node["carrier"].as_str();
-    let carrier = carrier.map_or(String::new(), |carrier| format!(", carrier {carrier}"));
-    let need = node["needed_for"].as_str();
+    let NodePlace { node: name, carrier, .. } = &node.hop.place;
+    let carrier = carrier.as_ref().map_or(String::new(), |carrier| format!(", carrier {carrier}"));
+    let need = node.needed_for.as_ref();
     let need = need.map_or(String::new(), |need| format!(", needed for {need}"));
     format!(
-        "{:<16} {:<16} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{carrier}{trip}{opening}{}{}{}{}{need}",
-        text(node, "node"),
-        format!("{}/{}", text(node, "region"), text(node, "zone")),
-        text(node, "health"),
-        number(node, "rooms"),
-        number(node, "load_permille") / 10,
-        number(node, "capacity_kbps"),
-        flag("draining", ", draining"),
-        flag("stopping", ", stopping"),
-        flag("leaving", ", leaving"),
-        flag("ejected", ", ejected"),
+        "{name:<16} {:<16} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{carrier}{trip}{opening}{}{}{}{}{need}",
+        node.hop.place.full_zone(),
+        node.health,
+        node.rooms,
+        node.load_permille / 10,
+        node.capacity_kbps,
+        flag(node.draining, ", draining"),
+        flag(node.stopping, ", stopping"),
+        flag(node.leaving, ", leaving"),
+        flag(node.ejected, ", ejected"),
     )
 }
 
@@ -179,14 +190,14 @@ impl ZoneArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
         let (zone, verb, body) = match self.verb {
             ZoneCommand::List => {
-                list(self.json, &self.api.read("/v1/zones")?, "zones", zone_line);
-                return Ok(());
+                let rows = |list: ZoneList| list.zones;
+                return list(self.json, &self.api.read("/v1/zones")?, rows, zone_line);
             }
             ZoneCommand::Drain { zone, deadline, force } => {
-                (zone, "drain", body_of(deadline.as_deref(), force))
+                (zone, "drain", drain_body(deadline, force))
             }
             ZoneCommand::Undrain { zone } => (zone, "undrain", Value::Null),
-            ZoneCommand::Eject { zone, force } => (zone, "eject", body_of(None, force)),
+            ZoneCommand::Eject { zone, force } => (zone, "eject", eject_body(force)),
             ZoneCommand::Uneject { zone } => (zone, "uneject", Value::Null),
         };
         self.api.post(&format!("/v1/zones/{}:{verb}", escape(&zone)), &body)?;
@@ -206,23 +217,23 @@ impl ZoneArgs {
     }
 }
 
-fn zone_line(zone: &Value) -> String {
-    let count = |key: &str, word: &str| match number(zone, key) {
+fn zone_line(zone: &Zone) -> String {
+    let count = |nodes: usize, word: &str| match nodes {
         0 => String::new(),
         nodes => format!(", {nodes} {word}"),
     };
     format!(
         "{:<24} breaker {}{}, {} of {} nodes take rooms, {} rooms, {} % of {} kbit/s{}{}",
-        format!("{}/{}", text(zone, "region"), text(zone, "zone")),
-        text(zone, "breaker"),
-        held(zone),
-        number(zone, "nodes_up"),
-        number(zone, "nodes"),
-        number(zone, "rooms"),
-        number(zone, "load_permille") / 10,
-        number(zone, "capacity_kbps"),
-        count("nodes_draining", "draining"),
-        count("nodes_ejected", "ejected"),
+        format!("{}/{}", zone.region, zone.zone),
+        zone.breaker.as_deref().unwrap_or_default(),
+        held(zone.breaker_mode.as_deref().unwrap_or_default()),
+        zone.nodes_up,
+        zone.nodes,
+        zone.rooms,
+        zone.load_permille / 10,
+        zone.capacity_kbps,
+        count(zone.nodes_draining, "draining"),
+        count(zone.nodes_ejected, "ejected"),
     )
 }
 
@@ -296,11 +307,11 @@ impl RegionArgs {
         let at = |region: &str, verb| format!("/v1/regions/{}:{verb}", escape(region));
         let (path, body, words) = match self.verb {
             RegionCommand::List => {
-                list(self.json, &self.api.read("/v1/regions")?, "regions", region_line);
-                return Ok(());
+                let rows = |list: RegionList| list.regions;
+                return list(self.json, &self.api.read("/v1/regions")?, rows, region_line);
             }
             RegionCommand::Drain { region, deadline, force } => {
-                self.api.post(&at(&region, "drain"), &body_of(deadline.as_deref(), force))?;
+                self.api.post(&at(&region, "drain"), &drain_body(deadline, force))?;
                 print_accepted(self.json, format!("{region} {DRAINS}"));
                 return Ok(());
             }
@@ -314,7 +325,7 @@ impl RegionArgs {
                     format!("rooms of {} {how}", region.as_deref().unwrap_or("all regions"));
                 let all = || "/v1/regions:failback".to_owned();
                 let path = region.map_or_else(all, |region| at(&region, "failback"));
-                (path, json!({"mode": mode}), words)
+                (path, json!(FailbackRequest { mode: mode.to_owned() }), words)
             }
         };
         self.api.post(&path, &body)?;
@@ -323,26 +334,26 @@ impl RegionArgs {
     }
 }
 
-fn region_line(region: &Value) -> String {
-    let opens = match region["half_open_in_ms"].as_u64() {
+fn region_line(region: &Region) -> String {
+    let opens = match region.half_open_in_ms {
         Some(ms) => format!(" for {} s", ms.div_ceil(1_000)),
-        None => held(region).to_owned(),
+        None => held(&region.breaker_mode).to_owned(),
     };
     format!(
         "{:<16} breaker {}{opens}, {} of {} nodes take rooms, {} rooms, {} displaced, failback {}",
-        text(region, "region"),
-        text(region, "breaker"),
-        number(region, "nodes_up"),
-        number(region, "nodes"),
-        number(region, "rooms"),
-        number(region, "rooms_displaced"),
-        text(region, "failback"),
+        region.region,
+        region.breaker,
+        region.nodes_up,
+        region.nodes,
+        region.rooms,
+        region.rooms_displaced,
+        region.failback,
     )
 }
 
-/// Says that an operator holds a breaker.
-pub(crate) fn held(breaker: &Value) -> &'static str {
-    match text(breaker, "breaker_mode") {
+/// Says that an operator holds a breaker in this mode.
+pub(crate) fn held(breaker_mode: &str) -> &'static str {
+    match breaker_mode {
         "open" | "closed" => ", held by an operator",
         _ => "",
     }
@@ -395,9 +406,9 @@ struct BreakerOwner {
 impl BreakerArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
         let (owner, mode, how) = match self.verb {
-            BreakerCommand::Open(owner) => (owner, "open", "is held open"),
-            BreakerCommand::Close(owner) => (owner, "closed", "is held closed"),
-            BreakerCommand::Auto(owner) => (owner, "auto", "judges again"),
+            BreakerCommand::Open(owner) => (owner, BreakerMode::Open, "is held open"),
+            BreakerCommand::Close(owner) => (owner, BreakerMode::Closed, "is held closed"),
+            BreakerCommand::Auto(owner) => (owner, BreakerMode::Auto, "judges again"),
         };
         let BreakerOwner { region, zone, carrier, client_region } = owner;
         let owners = [
@@ -409,7 +420,7 @@ impl BreakerArgs {
         for (folder, kind, name) in owners {
             let Some(name) = name else { continue };
             let path = format!("/v1/{folder}/{}:breaker", escape(&name));
-            self.api.post(&path, &json!({"mode": mode}))?;
+            self.api.post(&path, &BreakerRequest { mode })?;
             print_done(self.json, format!("the breaker of {kind} {name} {how}"));
         }
         Ok(())
@@ -448,11 +459,12 @@ impl RoomArgs {
         match self.verb {
             RoomCommand::List => {
                 let rooms = self.api.operate(async |admin| admin.list("rooms").await)?;
-                list(self.json, &json!({"rooms": rooms}), "rooms", room_line);
+                let rows = |page: RoomPage| page.rooms;
+                list(self.json, &json!({"rooms": rooms}), rows, room_line)?;
             }
             RoomCommand::Move { room, node } => {
                 let path = format!("/v1/rooms/{}:move", escape(&room));
-                self.api.post(&path, &json!({"node": node}))?;
+                self.api.post(&path, &MoveRequest { node: node.as_str().into() })?;
                 print_accepted(
                     self.json,
                     format!(
@@ -465,18 +477,17 @@ impl RoomArgs {
     }
 }
 
-fn room_line(room: &Value) -> String {
-    let route = rows(&room["route"], "");
-    let nodes: Vec<&str> = route.iter().map(|hop| text(hop, "node")).collect();
+fn room_line(room: &Room) -> String {
+    let nodes: Vec<&str> = room.route.iter().map(|hop| &*hop.place.node).collect();
     format!(
         "{:<24} {:<6} {:<10} {:>3} sessions at {}, route {}, placed by {}",
-        text(room, "room"),
-        text(room, "id"),
-        text(room, "scenario"),
-        rows(&room["sessions"], "").len(),
-        room["hop"]["node"].as_str().unwrap_or("no node"),
+        room.room,
+        room.id,
+        room.scenario,
+        room.sessions.len(),
+        room.hop.as_ref().map_or("no node", |hop| &hop.place.node),
         nodes.join(" "),
-        text(room, "placed_by"),
+        room.placed_by,
     )
 }
 

@@ -7,12 +7,16 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use data_encoding::BASE64;
 use evenkeel_client::{ApiClient, ClientError, escape};
+use evenkeel_contract::policies::{
+    Cohort, Policy, PolicyDocument, PolicyList, PushRequest, Rollout, RolloutAnswer, RolloutStage,
+    RolloutStatus, ShadowCounts,
+};
 use evenkeel_host::{DataDocument, DataDocuments};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::command::{
-    ApiArgs, CommandError, UNCONFIRMED, documents_of, list, named_file, number, read_file, rows,
-    say, settings_of, text,
+    ApiArgs, CommandError, UNCONFIRMED, documents_of, list, named_file, read_file, say,
+    settings_of, typed,
 };
 use crate::recording;
 use crate::session::{age, period};
@@ -140,8 +144,8 @@ impl PolicyArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
         match &self.verb {
             PolicyCommand::List => {
-                list(self.json, &self.api.read("/v1/policies")?, "policies", line);
-                Ok(())
+                let rows = |list: PolicyList| list.policies;
+                list(self.json, &self.api.read("/v1/policies")?, rows, line)
             }
             PolicyCommand::Push { revision, steps } => self.push(revision, steps),
             PolicyCommand::Record(record) => record.act(&self.api, self.json),
@@ -190,25 +194,27 @@ impl PolicyArgs {
     fn tell(&self, of: &OfPolicy, verb: &str) -> Result<(), CommandError> {
         let (set, hook) = self.name(&of.policy)?;
         let path = format!("/v1/policies/{set}/{hook}:{verb}");
-        let rollout = self.api.post(&path, &Value::Null)?;
+        let rollout = self.api.post(&path, &())?;
         print_rollout(&rollout, self.json)
     }
 
     fn status(&self, policy: Option<&str>) -> Result<(), CommandError> {
         let wanted = policy.map(|policy| self.name(policy)).transpose()?;
         let wanted = wanted.map(|(set, hook)| format!("{set}/{hook}"));
-        let mut all = self.api.read("/v1/policies")?;
-        if let (Some(wanted), Some(list)) = (&wanted, all["policies"].as_array_mut()) {
-            list.retain(|row| text(row, "policy") == wanted);
-            if list.is_empty() {
-                let words = format!("unknown policy {wanted}; see `evenkeel policy list`");
-                return Err(CommandError::Wrong(words));
-            }
+        let answer = self.api.read("/v1/policies")?;
+        let PolicyList { policies } = typed(&answer)?;
+        let is_wanted = |policy: &Policy| wanted.as_ref().is_none_or(|name| policy.policy == *name);
+        if let Some(wanted) = wanted.as_ref().filter(|_| !policies.iter().any(is_wanted)) {
+            let words = format!("unknown policy {wanted}; see `evenkeel policy list`");
+            return Err(CommandError::Wrong(words));
         }
         if self.json {
-            say(&all);
+            // The rows of the answer, with the members that this version does not know.
+            let rows = answer["policies"].as_array().into_iter().flatten();
+            let rows = rows.zip(&policies).filter(|(_, policy)| is_wanted(policy));
+            say(&json!({"policies": rows.map(|(row, _)| row).collect::<Vec<_>>()}));
         } else {
-            rows(&all, "policies").iter().for_each(show);
+            policies.iter().filter(|policy| is_wanted(policy)).for_each(show);
         }
         Ok(())
     }
@@ -246,25 +252,21 @@ impl RevisionParts {
         }
         api.operate(async |admin| match bare {
             Some(plugin) => admin.push(set, &target, plugin).await,
-            None => admin.push_parts(set, &target, &self.json()).await,
+            None => admin.push_parts(set, &target, &self.request()).await,
         })
     }
 
-    fn json(&self) -> Value {
-        let mut parts = Map::new();
-        let plugin = self.plugin.as_deref().map(|plugin| json!(BASE64.encode(plugin)));
-        parts.extend(plugin.map(|plugin| ("plugin".to_owned(), plugin)));
-        parts.extend(self.settings.clone().map(|settings| ("settings".to_owned(), settings)));
+    fn request(&self) -> PushRequest {
         let document = |(name, document): (&Arc<str>, &DataDocument)| {
             // Its text was made of a value.
             let value: Value = serde_json::from_slice(document.text()).unwrap_or_default();
             (name.to_string(), value)
         };
-        let documents: Map<String, Value> = self.documents.iter().map(document).collect();
-        if !documents.is_empty() {
-            parts.insert("documents".to_owned(), Value::Object(documents));
+        PushRequest {
+            plugin: self.plugin.as_deref().map(|plugin| BASE64.encode(plugin)),
+            settings: self.settings.clone(),
+            documents: self.documents.iter().map(document).collect(),
         }
-        Value::Object(parts)
     }
 }
 
@@ -272,8 +274,7 @@ async fn named(admin: &mut ApiClient, policy: &str) -> Result<Vec<String>, Clien
     if policy.contains('/') {
         return Ok(vec![policy.to_owned()]);
     }
-    let policies = admin.read("/v1/policies").await?;
-    let names = rows(&policies, "policies").iter().map(|row| text(row, "policy").to_owned());
+    let names = admin.policies().await?.into_iter().map(|row| row.policy);
     Ok(names.filter(|name| name.rsplit('/').next() == Some(policy)).collect())
 }
 
@@ -289,45 +290,46 @@ fn split(asked: &str, names: &[String]) -> Result<(String, String), CommandError
     }
 }
 
-fn line(policy: &Value) -> String {
+fn line(policy: &Policy) -> String {
     format!(
         "{:<20} {:<13} {:<26} {:>8} calls {:>5} faults {:>5} late  {}{}",
-        text(policy, "policy"),
-        policy["revision"].as_str().unwrap_or("(native)"),
-        text(policy, "plugin"),
-        number(policy, "calls"),
-        number(policy, "faults"),
-        number(policy, "late"),
-        text(policy, "origin"),
+        policy.policy,
+        policy.revision.as_deref().unwrap_or("(native)"),
+        policy.plugin,
+        policy.calls,
+        policy.faults,
+        policy.late,
+        policy.origin,
         failing(policy)
     )
 }
 
 /// Prints the outcome of a rollout. A refusal fails the command, and an outcome that may be forgotten has an exit code of its own.
-pub(crate) fn print_rollout(rollout: &Value, json: bool) -> Result<(), CommandError> {
-    let error = text(&rollout["error"], "message");
-    let unconfirmed = text(&rollout["error"], "code") == "unconfirmed";
+pub(crate) fn print_rollout(answer: &Value, json: bool) -> Result<(), CommandError> {
+    let RolloutAnswer { rollout, error } = typed(answer)?;
+    let error = error.unwrap_or_default();
     let refused = || {
-        let reason = if error.is_empty() { text(rollout, "reason") } else { error };
+        let reason = rollout.reason.as_deref().unwrap_or_default();
+        let reason = if error.message.is_empty() { reason } else { &error.message };
         format!("nothing changed: {reason}")
     };
     // An unknown policy is a wrong command line; a refused plugin is a failure.
-    let failed = |words| match text(&rollout["error"], "code") {
+    let failed = |words| match &*error.code {
         "bad-request" | "not-found" => CommandError::Wrong(words),
         _ => CommandError::Failed(words),
     };
     if json {
-        say(rollout);
+        say(answer);
     }
-    let outcome = text(rollout, "outcome");
-    let unconfirmed = match unconfirmed {
-        true => Err(CommandError::Refused {
+    let unconfirmed = match &*error.code {
+        "unconfirmed" => Err(CommandError::Refused {
             exit: UNCONFIRMED,
             code: "unconfirmed".to_owned(),
-            words: if json { String::new() } else { error.to_owned() },
+            words: if json { String::new() } else { error.message.clone() },
         }),
-        false => Ok(()),
+        _ => Ok(()),
     };
+    let outcome = &*rollout.outcome;
     match (outcome, json) {
         ("", _) if unconfirmed.is_err() => return unconfirmed,
         ("" | "refused", true) => return Err(failed(String::new())),
@@ -335,81 +337,81 @@ pub(crate) fn print_rollout(rollout: &Value, json: bool) -> Result<(), CommandEr
         (_, true) => return unconfirmed,
         (_, false) => {}
     }
-    let state = match outcome {
-        "activated" | "unchanged" | "rolled-back" => "is active".to_owned(),
-        _ => stage(rollout) + &next(rollout),
+    let Rollout { policy, revision, reason, stage, .. } = &rollout;
+    let state = match (outcome, stage) {
+        ("activated" | "unchanged" | "rolled-back", _) => "is active".to_owned(),
+        (_, Some(staged)) => {
+            let RolloutStage { stage, percent, paused, next_percent, next_in_ms } = staged;
+            stage_text(stage, *percent, *paused) + &next(*next_percent, *next_in_ms, *paused)
+        }
+        (_, None) => "starting".to_owned(),
     };
-    let revision = rollout["revision"].as_str().unwrap_or("?");
-    say(&format!("{}: {outcome}, revision {revision} {state}", text(rollout, "policy")));
-    if let ("activated" | "unchanged" | "started", Some(reason)) =
-        (outcome, rollout["reason"].as_str())
-    {
+    let revision = revision.as_deref().unwrap_or("?");
+    say(&format!("{policy}: {outcome}, revision {revision} {state}"));
+    if let ("activated" | "unchanged" | "started", Some(reason)) = (outcome, reason) {
         say(&format!("  {reason}"));
     }
     unconfirmed
 }
 
-fn show(policy: &Value) {
+fn show(policy: &Policy) {
     say(&format!(
         "{}: {} ({}, {}), {} calls, {} faults{}{}",
-        text(policy, "policy"),
-        policy["revision"].as_str().unwrap_or("(native)"),
-        text(policy, "plugin"),
-        text(policy, "origin"),
-        number(policy, "calls"),
-        number(policy, "faults"),
+        policy.policy,
+        policy.revision.as_deref().unwrap_or("(native)"),
+        policy.plugin,
+        policy.origin,
+        policy.calls,
+        policy.faults,
         last_fault(policy),
         late_text(policy)
     ));
-    show_documents(policy, "  ");
-    if let Some(previous) = policy["previous"].as_str() {
-        let left = policy["rollback_window_ms"].as_u64().map(Duration::from_millis);
+    show_documents(policy.documents.as_deref(), "  ");
+    if let Some(previous) = &policy.previous {
+        let left = policy.rollback_window_ms.map(Duration::from_millis);
         let left = left.map_or(String::new(), |left| format!(", for {} s more", left.as_secs()));
         say(&format!("  previous: {previous}, available for rollback{left}"));
     }
-    if let Some(ms) = policy["preparing_ms"].as_u64() {
+    if let Some(ms) = policy.preparing_ms {
         say(&format!(
             "  preparing: a new revision has been compiled and proved for {} s",
             ms / 1_000
         ));
     }
-    let rollout = &policy["rollout"];
-    if rollout.is_object() {
+    if let Some(rollout) = &policy.rollout {
         show_rollout(rollout);
     }
-    let last = &policy["last_rollout"];
-    if last.is_object() {
-        let reason = last["reason"].as_str().map_or(String::new(), |why| format!(": {why}"));
-        say(&format!("  last: {} by {}{reason}", text(last, "outcome"), text(last, "by")));
+    if let Some(last) = &policy.last_rollout {
+        let Rollout { outcome, by, reason, .. } = &last.rollout;
+        let reason = reason.as_ref().map_or(String::new(), |why| format!(": {why}"));
+        say(&format!("  last: {outcome} by {by}{reason}"));
     }
-    for one in rows(policy, "quarantined_revisions") {
-        let (revision, reason) = (text(one, "revision"), text(one, "reason"));
-        let since = period(age(number(one, "since_us")));
+    for one in &policy.quarantined_revisions {
+        let (revision, reason) = (&one.revision, &one.reason);
+        let since = period(age(one.since_us));
         say(&format!("  quarantined {since} ago, until a push with --force: {revision}: {reason}"));
     }
-    for one in rows(policy, "revoked_revisions") {
-        say(&format!("  revoked: {}: {}", text(one, "revision"), text(one, "reason")));
+    for one in &policy.revoked_revisions {
+        say(&format!("  revoked: {}: {}", one.revision, one.reason));
     }
 }
 
-fn show_documents(revision: &Value, indent: &str) {
-    for document in rows(revision, "documents") {
-        let (name, digest) = (text(document, "name"), text(document, "sha256"));
-        let digest = digest.get(..12).unwrap_or(digest);
-        let bytes = number(document, "bytes");
+fn show_documents(documents: Option<&[PolicyDocument]>, indent: &str) {
+    for PolicyDocument { name, sha256, bytes } in documents.unwrap_or_default() {
+        let digest = sha256.get(..12).unwrap_or(sha256);
         say(&format!("{indent}data: {name}, {bytes} bytes, SHA-256 {digest}…"));
     }
 }
 
-fn last_fault(policy: &Value) -> String {
-    match policy["last_fault"].as_str() {
-        Some(fault) if policy["failing"].is_null() => format!(", last fault: {fault}"),
+fn last_fault(policy: &Policy) -> String {
+    match &policy.last_fault {
+        Some(fault) if policy.failing.is_none() => format!(", last fault: {fault}"),
         Some(_) | None => failing(policy),
     }
 }
 
-fn late_text(policy: &Value) -> String {
-    match number(policy, "late") {
+fn late_text(policy: &Policy) -> String {
+    match policy.late {
         0 => String::new(),
         late => {
             format!("; {late} questions were not answered in time: on_fault decided")
@@ -417,99 +419,89 @@ fn late_text(policy: &Value) -> String {
     }
 }
 
-fn show_rollout(rollout: &Value) {
-    let steps: Vec<String> = rows(rollout, "steps").iter().map(Value::to_string).collect();
-    let pace = match text(rollout, "stage") {
-        "canary" => format!(" of at least {} s", number(rollout, "pace_ms") / 1_000),
+fn show_rollout(rollout: &RolloutStatus) {
+    let steps: Vec<String> = rollout.steps.iter().map(u8::to_string).collect();
+    let pace = match &*rollout.stage {
+        "canary" => format!(" of at least {} s", rollout.pace_ms / 1_000),
         _ => String::new(),
     };
+    let waits = waits_for(rollout);
+    let next = || next(rollout.next_percent, rollout.next_in_ms, rollout.paused);
     say(&format!(
         "  rollout: {} ({}, {}), {} for {} s{}; steps {} %{}",
-        text(rollout, "revision"),
-        text(rollout, "plugin"),
-        text(rollout, "origin"),
-        stage(rollout),
-        number(rollout, "lasted_ms") / 1_000,
+        rollout.revision,
+        rollout.plugin,
+        rollout.origin,
+        stage_text(&rollout.stage, rollout.percent, rollout.paused),
+        rollout.lasted_ms / 1_000,
         pace,
         if steps.is_empty() { "100".to_owned() } else { steps.join(", ") },
-        next(rollout)
+        waits.unwrap_or_else(next)
     ));
-    show_documents(rollout, "    ");
-    let shadow = &rollout["shadow"];
-    let (same, different) = (number(shadow, "same"), number(shadow, "different"));
-    if same + different + number(shadow, "faulted") > 0 {
-        let faulted = number(shadow, "faulted");
+    show_documents(rollout.documents.as_deref(), "    ");
+    let ShadowCounts { same, different, faulted } = rollout.shadow;
+    if same + different + faulted > 0 {
         say(&format!("    shadow answers: {same} equal, {different} different, {faulted} failed"));
     }
-    let (calls, faults) = (number(rollout, "calls"), number(rollout, "faults"));
+    let (calls, faults) = (rollout.calls, rollout.faults);
     if calls > 0 {
         say(&format!("    canary: {calls} calls, {faults} faults"));
     }
-    if let Some(fault) = rollout["last_fault"].as_str() {
+    if let Some(fault) = &rollout.last_fault {
         say(&format!("    last fault: {fault}"));
     }
     for name in ["canary", "active"] {
-        let cohort = &rollout["cohorts"][name];
-        if cohort.is_object() {
-            let shown = |key: &str, unit: &str| {
-                cohort[key].as_f64().map_or("unknown".to_owned(), |it| format!("{it:.1}{unit}"))
+        if let Some(cohort) = rollout.cohorts.get(name) {
+            let shown = |value: Option<f64>, unit: &str| {
+                value.map_or("unknown".to_owned(), |it| format!("{it:.1}{unit}"))
             };
             say(&format!(
                 "    {name}: {} sessions, {} rooms; loss {}, R {}, rung {}{}",
-                number(cohort, "sessions"),
-                number(cohort, "rooms"),
-                shown("loss_percent", " %"),
-                shown("r_factor", ""),
-                shown("rung", ""),
+                cohort.sessions,
+                cohort.rooms,
+                shown(cohort.loss_percent, " %"),
+                shown(cohort.r_factor, ""),
+                shown(Some(cohort.rung), ""),
                 worse(cohort)
             ));
         }
     }
 }
 
-fn worse(cohort: &Value) -> String {
-    let all = cohort["worse"].as_object();
-    let some = all.into_iter().flatten().filter(|(_, it)| number(it, "worse") > 0);
-    let words: Vec<String> = some
-        .map(|(figure, it)| format!("{figure} {} of {}", number(it, "worse"), number(it, "of")))
-        .collect();
+fn worse(cohort: &Cohort) -> String {
+    let some = cohort.worse.iter().filter(|(_, it)| it.worse > 0);
+    let words: Vec<String> =
+        some.map(|(figure, it)| format!("{figure} {} of {}", it.worse, it.of)).collect();
     if words.is_empty() { String::new() } else { format!("; worse: {}", words.join(", ")) }
 }
 
-fn stage(rollout: &Value) -> String {
-    let paused = if rollout["paused"] == Value::Bool(true) { ", paused" } else { "" };
-    match text(rollout, "stage") {
-        "canary" => format!("canary at {} %{paused}", number(rollout, "percent")),
+fn stage_text(stage: &str, percent: u8, paused: bool) -> String {
+    let paused = if paused { ", paused" } else { "" };
+    match stage {
+        "canary" => format!("canary at {percent} %{paused}"),
         "shadow" => format!("in shadow{paused}"),
         _ => "starting".to_owned(),
     }
 }
 
-fn next(rollout: &Value) -> String {
-    let Some(percent) = rollout["next_percent"].as_u64() else {
-        return String::new();
-    };
-    if let Some(waits) = waits_for(rollout) {
-        return waits;
-    }
+fn next(percent: u8, next_in_ms: Option<u64>, paused: bool) -> String {
     let then = if percent < 100 { ", and so on to 100 %" } else { "" };
-    match rollout["next_in_ms"].as_u64() {
+    match next_in_ms {
         Some(ms) => {
             let seconds = ms.div_ceil(1_000);
             format!("; {percent} % in {seconds} s or later unless it regresses{then}")
         }
-        None if rollout["paused"] == Value::Bool(true) => String::new(),
+        None if paused => String::new(),
         None => "; waits for `evenkeel policy promote`".to_owned(),
     }
 }
 
 /// The judgement that the next step of a canary waits for once its time is over.
-fn waits_for(rollout: &Value) -> Option<String> {
-    let (judged, over) = (&rollout["judged"], number(rollout, "pace_ms") / 1_000);
-    let (count, required) = (number(judged, "count"), number(judged, "required"));
-    let is_over = rollout["next_in_ms"].as_u64() == Some(0);
-    (is_over && judged.is_object() && count < required).then(|| {
-        let unit = text(judged, "of");
+fn waits_for(rollout: &RolloutStatus) -> Option<String> {
+    let judged = rollout.judged.as_ref()?;
+    let (over, unit) = (rollout.pace_ms / 1_000, &judged.of);
+    let (count, required) = (judged.count, judged.required);
+    (rollout.next_in_ms == Some(0) && count < required).then(|| {
         format!("; {over} s are over; waiting for {required} judged {unit}, {count} so far")
     })
 }

@@ -4,10 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
-use evenkeel_client::{ApiCall, ClientError, escape};
+use evenkeel_client::{ApiClient, ClientError, escape};
+use evenkeel_contract::Word;
+use evenkeel_contract::blast::{Blast, ExpectedOutage, ModePrediction};
+use evenkeel_contract::gateway::{GatewayList, Mode, ModeList, Status};
+use evenkeel_contract::nodes::{Node, NodeList, Zone, ZoneList};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::command::{ApiArgs, CommandError, number, rows, say, text, texts, verdict};
+use crate::command::{ApiArgs, CommandError, say, verdict};
 use crate::status::mode_lines;
 
 /// A gateway plays the losses of nodes and modes within this time.
@@ -39,46 +45,67 @@ struct Risk {
 
 /// The answers of the gateway.
 struct RiskFacts {
-    zones: Value,
-    status: Value,
-    nodes: Value,
-    /// Null without a group.
-    gateways: Value,
-    busiest: Value,
+    zones: Vec<Zone>,
+    status: Status,
+    nodes: Vec<Node>,
+    /// `None` without a group.
+    gateways: Option<GatewayList>,
+    /// The loss of the busiest node; `None` if no node runs.
+    busiest: Option<Blast>,
     /// By the name of the zone.
-    zone_losses: Vec<(String, Value)>,
-    /// `GET /v1/modes`: the modes as measured.
-    modes: Value,
+    zone_losses: Vec<(String, Blast)>,
+    /// The modes as measured.
+    modes: Vec<Mode>,
+}
+
+/// A mode as measured, with its prediction; `None` if no node runs, or of an earlier gateway.
+#[derive(Serialize)]
+struct ComparedMode {
+    #[serde(flatten)]
+    measured: Mode,
+    predicted: Option<ComparedPrediction>,
+}
+
+#[derive(Serialize)]
+struct ComparedPrediction {
+    #[serde(flatten)]
+    prediction: ModePrediction,
+    /// `measured`, or `settings` of the detection.
+    outage_by: Word,
+}
+
+/// `None`: the gateway answers 404.
+async fn found<T: DeserializeOwned>(
+    admin: &mut ApiClient,
+    path: &str,
+) -> Result<Option<T>, ClientError> {
+    match admin.get(path).await {
+        Err(ClientError::Refused { status: 404, .. }) => Ok(None),
+        answer => answer.map(Some),
+    }
 }
 
 impl RiskArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
         let facts = self.api.waiting_longer(PLAYED_WITHIN).operate(async |admin| {
-            let zones = admin.read("/v1/zones").await?;
+            let ZoneList { zones } = admin.get("/v1/zones").await?;
             let mut zone_losses = Vec::new();
-            for zone in rows(&zones, "zones") {
-                let name = format!("{}/{}", text(zone, "region"), text(zone, "zone"));
-                let blast = admin.read(&format!("/v1/blast?zones={}", escape(&name))).await?;
+            for zone in &zones {
+                let name = format!("{}/{}", zone.region, zone.zone);
+                let blast = admin.get(&format!("/v1/blast?zones={}", escape(&name))).await?;
                 zone_losses.push((name, blast));
             }
-            let status = admin.read("/v1/status").await?;
-            let nodes = admin.read("/v1/nodes").await?;
-            let gateways = admin.ask(ApiCall::get("/v1/gateways")).await?;
-            let gateways =
-                if gateways.status == 404 { Value::Null } else { gateways.accepted()? };
-            let busiest = match admin.read("/v1/blast?busiest=1&modes=true").await {
+            let status = admin.status().await?;
+            let NodeList { nodes } = admin.get("/v1/nodes").await?;
+            let gateways = found(admin, "/v1/gateways").await?;
+            let busiest = match found(admin, "/v1/blast?busiest=1&modes=true").await {
                 // An earlier gateway, or one that is too busy to play the modes.
                 Err(ClientError::Refused { status: 400 | 503, .. }) => {
-                    admin.read("/v1/blast?busiest=1").await
+                    found(admin, "/v1/blast?busiest=1").await?
                 }
-                answer => answer,
-            };
-            let busiest = match busiest {
-                // No node runs.
-                Err(ClientError::Refused { status: 404, .. }) => Value::Null,
                 answer => answer?,
             };
-            let modes = admin.read("/v1/modes").await?;
+            let ModeList { modes } = admin.get("/v1/modes").await?;
             Ok(RiskFacts { zones, status, nodes, gateways, busiest, zone_losses, modes })
         });
         let facts = facts.map_err(CommandError::unanswered)?;
@@ -108,29 +135,29 @@ impl RiskFacts {
     fn risks(&self) -> Vec<Risk> {
         let mut risks = Vec::new();
         let mut add = |name, found: String, remedy| risks.push(Risk { name, found, remedy });
-        let unplaced = |blast: &Value| number(&blast["unplaced"], "sessions");
-        if self.busiest.is_null() {
-            add("no-node", "no node runs".to_owned(), "start one");
-        } else if unplaced(&self.busiest) > 0 {
-            let found = format!(
-                "the loss of {} would leave {} sessions without a node",
-                texts(&self.busiest, "nodes").join(", "),
-                unplaced(&self.busiest)
-            );
-            add("node", found, "add nodes, or raise `capacity` of those there are");
+        let unplaced = |blast: &Blast| blast.loss.as_ref().map_or(0, |loss| loss.unplaced.sessions);
+        match &self.busiest {
+            None => add("no-node", "no node runs".to_owned(), "start one"),
+            Some(busiest) if unplaced(busiest) > 0 => {
+                let found = format!(
+                    "the loss of {} would leave {} sessions without a node",
+                    self.busiest_nodes(),
+                    unplaced(busiest)
+                );
+                add("node", found, "add nodes, or raise `capacity` of those there are");
+            }
+            Some(_) => {}
         }
         for (zone, blast) in self.zone_losses.iter().filter(|(_, blast)| unplaced(blast) > 0) {
             let found = format!(
                 "the loss of zone {zone} would leave {} of its {} sessions without a node",
                 unplaced(blast),
-                number(blast, "sessions")
+                blast.loss.as_ref().map_or(0, |loss| loss.hit.sessions)
             );
             add("zone", found, "add nodes in other zones, and set `reserve = \"zone\"`");
         }
-        let up = rows(&self.zones, "zones").iter().filter(|zone| number(zone, "nodes_up") > 0);
-        let up: Vec<&Value> = up.collect();
-        if let [zone] = up[..] {
-            let (region, zone) = (text(zone, "region"), text(zone, "zone"));
+        let up: Vec<&Zone> = self.zones.iter().filter(|zone| zone.nodes_up > 0).collect();
+        if let [Zone { region, zone, .. }] = up[..] {
             let found = format!("all nodes that take rooms are in {region}/{zone}");
             add("one-zone", found, "add nodes in another zone");
         }
@@ -142,76 +169,79 @@ impl RiskFacts {
             let found = format!("all nodes are of carrier {carrier}");
             add("one-carrier", found, "add nodes of another carrier");
         }
-        let unprotected = number(&self.busiest, "unprotected_rooms_before");
+        let busiest = self.busiest.as_ref();
+        let unprotected = busiest.and_then(|it| it.loss.as_ref());
+        let unprotected = unprotected.map_or(0, |loss| loss.unprotected_rooms_before);
         if unprotected > 0 {
             let found = format!("{unprotected} rooms lack the spare that their scenario wants");
             add("no-spare", found, "add capacity; `evenkeel session explain` has the candidates");
         }
-        for dependency in texts(&self.busiest, "dependencies_down") {
+        for dependency in busiest.iter().flat_map(|it| it.dependencies_down.iter().flatten()) {
             let found = format!("dependency {dependency} is down");
             add("dependency", found, "`evenkeel status` has the reason");
         }
-        if self.gateways.is_null() {
-            let found = "this gateway belongs to no group".to_owned();
-            add("one-gateway", found, "add a standby with [cluster]");
-        }
-        for warning in texts(&self.gateways, "warnings") {
-            add("group", warning.to_owned(), "`evenkeel gateway list` has the members");
+        match &self.gateways {
+            None => {
+                let found = "this gateway belongs to no group".to_owned();
+                add("one-gateway", found, "add a standby with [cluster]");
+            }
+            Some(GatewayList { warnings, .. }) => {
+                for warning in warnings {
+                    add("group", warning.to_string(), "`evenkeel gateway list` has the members");
+                }
+            }
         }
         risks
     }
 
+    fn busiest_nodes(&self) -> String {
+        let loss = self.busiest.as_ref().and_then(|blast| blast.loss.as_ref());
+        loss.map_or(String::new(), |loss| loss.nodes.join(", "))
+    }
+
     /// The measured modes, each with its prediction. Measured outages replace those that follow from settings.
-    fn compared_modes(&self) -> Vec<Value> {
-        let compared = |measured: &Value| {
-            let mut mode = measured.clone();
-            let mut predicted = rows(&self.busiest, "modes").iter();
-            let predicted = predicted.find(|predicted| predicted["mode"] == mode["mode"]).cloned();
-            mode["predicted"] = predicted.map_or(Value::Null, |mut predicted| {
-                let recovery = &measured["recovery_ms"];
-                if recovery.is_object() {
-                    predicted["outage_ms"] =
-                        json!({"p50": recovery["p50"], "max": recovery["max"]});
+    fn compared_modes(&self) -> Vec<ComparedMode> {
+        let predictions = self.busiest.as_ref().and_then(|blast| blast.modes.as_ref());
+        let compared = |measured: &Mode| {
+            let mut predicted = predictions.into_iter().flatten();
+            let predicted = predicted.find(|predicted| predicted.mode == measured.mode).cloned();
+            let predicted = predicted.map(|prediction| match measured.recovery_ms {
+                Some(recovery) => {
+                    let outage_ms = Some(ExpectedOutage { p50: recovery.p50, max: recovery.max });
+                    let prediction = ModePrediction { outage_ms, ..prediction };
+                    ComparedPrediction { prediction, outage_by: "measured".into() }
                 }
-                let by = if recovery.is_object() { "measured" } else { "settings" };
-                predicted["outage_by"] = json!(by);
-                predicted
+                None => ComparedPrediction { prediction, outage_by: "settings".into() },
             });
-            mode
+            ComparedMode { measured: measured.clone(), predicted }
         };
-        rows(&self.modes, "modes").iter().map(compared).collect()
+        self.modes.iter().map(compared).collect()
     }
 
     /// The table of predictions; empty if no node runs.
     fn predicted_lines(&self) -> Vec<String> {
         let mbit = |kbps: u64| format!("{:.1}", kbps as f64 / 1_000.0);
-        let line = |mode: &Value| {
-            let predicted = &mode["predicted"];
-            let ms = |key: &str| {
-                let time = predicted["outage_ms"][key].as_f64();
-                time.map_or("–".to_owned(), |ms| format!("{ms:.1}"))
-            };
-            let cost = predicted["bandwidth_cost"].as_f64();
-            format!(
-                "{:<14} {:>8} {:>9} {:>9} {:>10} {:>9} {:>9} {:>8}  {}",
-                text(mode, "mode"),
-                number(predicted, "rooms_without_spare"),
-                mbit(number(predicted, "needed_kbps")),
-                mbit(number(predicted, "free_kbps")),
+        let ms = |time: Option<f64>| time.map_or("–".to_owned(), |ms| format!("{ms:.1}"));
+        let line = |mode: ComparedMode| {
+            let ComparedPrediction { prediction, outage_by } = mode.predicted?;
+            let cost = prediction.bandwidth_cost;
+            Some(format!(
+                "{:<14} {:>8} {:>9} {:>9} {:>10} {:>9} {:>9} {:>8}  {outage_by}",
+                mode.measured.mode,
+                prediction.rooms_without_spare,
+                mbit(prediction.needed_kbps),
+                mbit(prediction.free_kbps),
                 cost.map_or("–".to_owned(), |cost| format!("+{:.1} %", cost * 100.0)),
-                ms("p50"),
-                ms("max"),
-                number(predicted, "unplaced_sessions"),
-                text(predicted, "outage_by"),
-            )
+                ms(prediction.outage_ms.map(|outage| outage.p50)),
+                ms(prediction.outage_ms.map(|outage| outage.max)),
+                prediction.unplaced_sessions,
+            ))
         };
-        let modes = self.compared_modes();
-        let lines: Vec<String> =
-            modes.iter().filter(|mode| mode["predicted"].is_object()).map(line).collect();
+        let lines: Vec<String> = self.compared_modes().into_iter().filter_map(line).collect();
         if lines.is_empty() {
             return lines;
         }
-        let lost = texts(&self.busiest, "nodes").join(", ");
+        let lost = self.busiest_nodes();
         let title = format!("with all rooms in one mode, and the loss of {lost} (Mbit/s, ms):");
         let head = format!(
             "{:<14} {:>8} {:>9} {:>9} {:>10} {:>9} {:>9} {:>8}  outage",
@@ -222,19 +252,16 @@ impl RiskFacts {
 
     /// The carrier of all advertised addresses; `None` if there are several, or an address without one.
     fn only_carrier(&self) -> Option<&str> {
-        let carriers = self.status["carriers"].as_object()?;
-        let (carrier, addresses) = carriers.iter().next().filter(|_| carriers.len() == 1)?;
-        let own = rows(addresses, "");
-        let mut listeners = rows(&self.status["udp"], "").iter().chain(self.status.get("quic"));
-        listeners
-            .all(|address| address.is_null() || own.contains(address))
-            .then_some(carrier.as_str())
+        let Status { carriers, udp, quic, .. } = &self.status;
+        let (carrier, own) = carriers.iter().next().filter(|_| carriers.len() == 1)?;
+        udp.iter().chain(quic).all(|address| own.contains(address)).then_some(&**carrier)
     }
 
     /// The carrier of all nodes that are not down; `None` if there are several, or a node without one.
     fn only_carrier_of_nodes(&self) -> Option<&str> {
-        let nodes = rows(&self.nodes, "nodes").iter().filter(|node| text(node, "health") != "down");
-        let carriers: BTreeSet<Option<&str>> = nodes.map(|node| node["carrier"].as_str()).collect();
+        let nodes = self.nodes.iter().filter(|node| node.health != "down");
+        let carriers: BTreeSet<Option<&str>> =
+            nodes.map(|node| node.hop.place.carrier.as_deref()).collect();
         carriers.first().copied().flatten().filter(|_| carriers.len() == 1)
     }
 }
@@ -268,26 +295,34 @@ fn drilled() -> Result<Option<Risk>, CommandError> {
 mod tests {
     use super::*;
 
-    fn blast(nodes: &[&str], sessions: u64, unplaced: u64) -> Value {
-        json!({
-            "nodes": nodes, "sessions": sessions, "unplaced": {"rooms": 1, "sessions": unplaced},
-            "unprotected_rooms_before": 0,
-        })
+    fn read<T: DeserializeOwned>(answer: Value) -> T {
+        serde_json::from_value(answer).unwrap()
     }
 
-    fn zone(name: &str, nodes_up: u64) -> Value {
-        json!({"region": "eu", "zone": name, "nodes_up": nodes_up})
+    fn blast(nodes: &[&str], sessions: u64, unplaced: u64) -> Blast {
+        read(json!({
+            "nodes": nodes, "sessions": sessions, "unplaced": {"rooms": 1, "sessions": unplaced},
+            "unprotected_rooms_before": 0,
+        }))
+    }
+
+    fn zone(name: &str, nodes_up: usize) -> Zone {
+        Zone { region: "eu".into(), zone: name.into(), nodes_up, ..Zone::default() }
+    }
+
+    fn status(carriers: Value) -> Status {
+        read(json!({"carriers": carriers, "udp": ["192.0.2.1:5004"], "quic": null}))
     }
 
     fn sound() -> RiskFacts {
         RiskFacts {
-            zones: json!({"zones": [zone("a", 1), zone("b", 2)]}),
-            status: json!({"carriers": {}, "udp": ["192.0.2.1:5004"], "quic": null}),
-            nodes: json!({"nodes": [{"health": "up", "carrier": "ct"}, {"health": "up"}]}),
-            gateways: json!({"gateways": [], "warnings": []}),
-            busiest: blast(&["n1"], 9, 0),
+            zones: vec![zone("a", 1), zone("b", 2)],
+            status: status(json!({})),
+            nodes: read(json!([{"health": "up", "carrier": "ct"}, {"health": "up"}])),
+            gateways: Some(GatewayList::default()),
+            busiest: Some(blast(&["n1"], 9, 0)),
             zone_losses: vec![("eu/a".to_owned(), blast(&["n1"], 9, 0))],
-            modes: json!({"modes": []}),
+            modes: Vec::new(),
         }
     }
 
@@ -302,7 +337,6 @@ mod tests {
 
     #[test]
     fn modes_are_compared_by_measures_or_settings() {
-        let measured = |mode: &str, recovery: Value| json!({"mode": mode, "recovery_ms": recovery});
         let predicted = |mode: &str, outage: Value| {
             json!({
                 "mode": mode, "rooms_without_spare": 2, "needed_kbps": 1_280, "free_kbps": 44_000,
@@ -310,14 +344,17 @@ mod tests {
             })
         };
         let mut facts = sound();
-        let recovery = json!({"p50": 21.0, "p99": 30.0, "max": 40.5});
-        facts.modes = json!({"modes": [measured("hot", recovery), measured("cold", Value::Null)]});
-        assert_eq!(facts.compared_modes()[0]["predicted"], Value::Null, "of an earlier gateway");
+        facts.modes = read(json!([
+            {"mode": "hot", "recovery_ms": {"p50": 21.0, "p99": 30.0, "max": 40.5}},
+            {"mode": "cold", "recovery_ms": null},
+        ]));
+        let compared = json!(facts.compared_modes());
+        assert_eq!(compared[0]["predicted"], Value::Null, "of an earlier gateway");
         assert_eq!(facts.predicted_lines(), [""; 0]);
         let expected = json!({"p50": 15.0, "max": 16.5});
-        facts.busiest["modes"] =
-            json!([predicted("cold", expected.clone()), predicted("hot", expected.clone())]);
-        let compared = facts.compared_modes();
+        let predicted = [predicted("cold", expected.clone()), predicted("hot", expected.clone())];
+        facts.busiest.as_mut().unwrap().modes = read(json!(predicted));
+        let compared = json!(facts.compared_modes());
         let outage = |at: usize| {
             let predicted = &compared[at]["predicted"];
             (predicted["outage_ms"].clone(), predicted["outage_by"].clone())
@@ -334,39 +371,38 @@ mod tests {
 
     #[test]
     fn each_single_point_of_failure_is_a_risk() {
-        let node = RiskFacts { busiest: blast(&["n1"], 9, 4), ..sound() };
+        let node = RiskFacts { busiest: Some(blast(&["n1"], 9, 4)), ..sound() };
         assert_eq!(node.risks()[0].found, "the loss of n1 would leave 4 sessions without a node");
         let of_zone = vec![("eu/a".to_owned(), blast(&["n1", "n2"], 9, 4))];
         let lost = RiskFacts { zone_losses: of_zone, ..sound() };
         let found = "the loss of zone eu/a would leave 4 of its 9 sessions without a node";
         assert_eq!(lost.risks()[0].found, found);
-        let one = RiskFacts { zones: json!({"zones": [zone("a", 0), zone("b", 2)]}), ..sound() };
+        let one = RiskFacts { zones: vec![zone("a", 0), zone("b", 2)], ..sound() };
         assert_eq!(names(&one), ["one-zone"]);
         assert_eq!(one.risks()[0].found, "all nodes that take rooms are in eu/b");
-        let mut bare = sound();
-        bare.busiest["unprotected_rooms_before"] = json!(3);
+        let bare = json!({"nodes": ["n1"], "unprotected_rooms_before": 3});
+        let bare = RiskFacts { busiest: read(bare), ..sound() };
         assert_eq!(names(&bare), ["no-spare"]);
-        let with_carriers = |carriers| RiskFacts {
-            status: json!({"carriers": carriers, "udp": ["192.0.2.1:5004"], "quic": null}),
-            ..sound()
-        };
+        let with_carriers = |carriers| RiskFacts { status: status(carriers), ..sound() };
         let (own, other) = (json!(["192.0.2.1:5004"]), json!(["192.0.2.2:5004"]));
         assert_eq!(names(&with_carriers(json!({"ct": own}))), ["one-carrier"]);
         assert_eq!(names(&with_carriers(json!({"ct": own, "cu": other}))), [""; 0]);
         assert_eq!(names(&with_carriers(json!({"cu": other}))), [""; 0], "and one unnamed");
-        let with_nodes = |nodes| RiskFacts { nodes: json!({"nodes": nodes}), ..sound() };
+        let with_nodes = |nodes| RiskFacts { nodes: read(nodes), ..sound() };
         let node = |carrier: &str, health: &str| json!({"carrier": carrier, "health": health});
         let of_one = with_nodes(json!([node("ct", "up"), node("ct", "wary"), node("cu", "down")]));
         assert_eq!(of_one.risks()[0].found, "all nodes are of carrier ct");
         assert_eq!(names(&with_nodes(json!([node("ct", "up"), node("cu", "up")]))), [""; 0]);
         let mut without = sound();
-        without.busiest["dependencies_down"] = json!(["idp"]);
+        without.busiest.as_mut().unwrap().dependencies_down = Some(vec!["idp".into()]);
         assert_eq!(without.risks()[0].found, "dependency idp is down");
-        let alone = RiskFacts { gateways: Value::Null, ..sound() };
+        let alone = RiskFacts { gateways: None, ..sound() };
         assert_eq!(names(&alone), ["one-gateway"]);
-        let warned = RiskFacts { gateways: json!({"warnings": ["no standby follows"]}), ..sound() };
+        let warned =
+            GatewayList { warnings: vec!["no standby follows".into()], ..GatewayList::default() };
+        let warned = RiskFacts { gateways: Some(warned), ..sound() };
         assert_eq!(names(&warned), ["group"]);
-        let none = RiskFacts { busiest: Value::Null, zones: json!({"zones": []}), ..sound() };
+        let none = RiskFacts { busiest: None, zones: Vec::new(), ..sound() };
         assert_eq!(names(&none), ["no-node"]);
     }
 }

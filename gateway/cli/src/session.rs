@@ -1,13 +1,20 @@
 //! `evenkeel session`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use evenkeel_client::{ApiClient, ClientError, escape};
+use evenkeel_contract::Word;
+use evenkeel_contract::gateway::{IndexedSession, IndexedSessionList};
+use evenkeel_contract::nodes::{NodeList, NodePlace};
+use evenkeel_contract::sessions::{
+    EndedSession, Explanation, HistoryPage, Impairment, LiveExplanation, PolicyAnswer, Session,
+    SessionPage,
+};
 use serde_json::{Value, json};
 
-use crate::command::{ApiArgs, CommandError, list, number, print_done, rows, say, text, texts};
+use crate::command::{ApiArgs, CommandError, list, print_done, say, typed};
 
 /// Maximum size of a page of gateways of earlier versions.
 const PAGE_MAX: usize = 1_000;
@@ -64,15 +71,16 @@ struct ListArgs {
 }
 
 impl ListArgs {
-    fn takes(&self, session: &Value) -> bool {
-        let hop = &session["hop"];
-        self.node.as_ref().is_none_or(|name| hop["node"] == **name)
-            && self.zone.as_ref().is_none_or(|name| is_in(hop, name))
+    fn takes(&self, session: &Session) -> bool {
+        let place = session.hop.as_ref().map(|hop| &hop.place);
+        let is_at = |holds: &dyn Fn(&NodePlace) -> bool| place.is_some_and(holds);
+        self.node.as_ref().is_none_or(|name| is_at(&|place| *place.node == **name))
+            && self.zone.as_ref().is_none_or(|name| is_at(&|place| is_in(place, name)))
             && (!self.bad || is_bad(session))
     }
 
     /// Fails if no node has the name of the node or of the zone.
-    fn require_known(&self, nodes: &[Value]) -> Result<(), CommandError> {
+    fn require_known(&self, nodes: &[NodePlace]) -> Result<(), CommandError> {
         let unknown = |what: &str, name: &str, known: BTreeSet<String>| {
             let mut there_are: Vec<String> = known.into_iter().take(NAMED_MAX).collect();
             if there_are.is_empty() {
@@ -82,15 +90,15 @@ impl ListArgs {
             CommandError::Wrong(format!("there is no such {what}: {name}; there are {there_are}"))
         };
         if let Some(name) = &self.node
-            && nodes.iter().all(|node| node["node"] != **name)
+            && nodes.iter().all(|place| *place.node != **name)
         {
-            let known = nodes.iter().map(|node| text(node, "node").to_owned());
+            let known = nodes.iter().map(|place| place.node.to_string());
             return Err(unknown("node", name, known.collect()));
         }
         if let Some(name) = &self.zone
-            && !nodes.iter().any(|node| is_in(node, name))
+            && !nodes.iter().any(|place| is_in(place, name))
         {
-            return Err(unknown("zone", name, nodes.iter().map(zone).collect()));
+            return Err(unknown("zone", name, nodes.iter().map(NodePlace::full_zone).collect()));
         }
         Ok(())
     }
@@ -99,48 +107,42 @@ impl ListArgs {
 /// Maximum known names in an error, as in those of the API.
 const NAMED_MAX: usize = 8;
 
-/// The zone of a node: `eu/a`.
-fn zone(node: &Value) -> String {
-    format!("{}/{}", text(node, "region"), text(node, "zone"))
-}
-
 /// The node is in the zone of this name, `eu/a` or `a`.
-fn is_in(node: &Value, name: &str) -> bool {
-    node["zone"] == *name || zone(node) == name
+fn is_in(place: &NodePlace, name: &str) -> bool {
+    *place.zone == *name || place.full_zone() == name
 }
 
 /// R-factor times 100 below which many users are dissatisfied (ITU-T G.109).
-const BAD_R: u64 = 7_000;
+const BAD_R: u32 = 7_000;
 
-const BAD_LOSS_PPM: u64 = 20_000;
+const BAD_LOSS_PPM: u32 = 20_000;
 
-fn is_bad(session: &Value) -> bool {
-    let measures = &session["measures"];
-    let is_lossy = |key: &str| measures[key].as_u64().is_some_and(|ppm| ppm >= BAD_LOSS_PPM);
-    measures["r-factor"].as_u64().is_some_and(|r| r < BAD_R)
+fn is_bad(session: &Session) -> bool {
+    let measured = |key: &str| session.measures.get(key);
+    let is_lossy = |key: &str| measured(key).is_some_and(|ppm| *ppm >= BAD_LOSS_PPM);
+    measured("r-factor").is_some_and(|r| *r < BAD_R)
         || is_lossy("loss-up")
         || is_lossy("loss-down")
-        || number(session, "rung") > 0
-        || session["impairment"].is_object()
-        || session["hop"].is_null()
+        || session.rung > 0
+        || session.impairment.is_some()
+        || session.hop.is_none()
 }
 
 /// The measured quality with units: `R 82.1, loss 0.1 % up, jitter 3 ms up`; empty if nothing is measured.
-fn quality(session: &Value) -> String {
-    let measures = &session["measures"];
-    let hundredths = |value: u64| format!("{}.{:02}", value / 100, value % 100);
-    let percent = |ppm: u64| format!("{} %", hundredths(ppm / 100));
-    let ms = |us: u64| format!("{} ms", us.div_ceil(1_000));
-    let both = |name: &str, written: &dyn Fn(u64) -> String| {
+fn quality(measures: &BTreeMap<Word, u32>) -> String {
+    let hundredths = |value: u32| format!("{}.{:02}", value / 100, value % 100);
+    let percent = |ppm: u32| format!("{} %", hundredths(ppm / 100));
+    let ms = |us: u32| format!("{} ms", us.div_ceil(1_000));
+    let both = |name: &str, written: &dyn Fn(u32) -> String| {
         let value = |way: &str| {
-            let value = measures[format!("{name}-{way}")].as_u64()?;
-            Some(format!("{} {way}", written(value)))
+            let value = measures.get(&*format!("{name}-{way}"))?;
+            Some(format!("{} {way}", written(*value)))
         };
         let ways: Vec<String> = ["up", "down"].into_iter().filter_map(value).collect();
         (!ways.is_empty()).then(|| format!("{name} {}", ways.join(" and ")))
     };
-    let r = measures["r-factor"].as_u64().map(|r| format!("R {}", hundredths(r)));
-    let trip = measures["rtt-client"].as_u64().map(|us| format!("round trip {}", ms(us)));
+    let r = measures.get("r-factor").map(|r| format!("R {}", hundredths(*r)));
+    let trip = measures.get("rtt-client").map(|us| format!("round trip {}", ms(*us)));
     let parts = [r, both("loss", &percent), both("jitter", &ms), trip];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
@@ -187,19 +189,29 @@ impl SessionArgs {
         match self.verb {
             SessionCommand::List(chosen) => {
                 if chosen.node.is_some() || chosen.zone.is_some() {
-                    chosen.require_known(rows(&self.api.read("/v1/nodes")?, "nodes"))?;
+                    let NodeList { nodes } = self.api.get("/v1/nodes")?;
+                    let places: Vec<_> = nodes.into_iter().map(|node| node.hop.place).collect();
+                    chosen.require_known(&places)?;
                 }
-                let mut sessions = self.api.operate(async |admin| admin.list("sessions").await)?;
-                sessions.retain(|session| chosen.takes(session));
-                list(self.json, &json!({"sessions": sessions}), "sessions", line);
+                let listed = self.api.operate(async |admin| admin.list("sessions").await)?;
+                let mut sessions = Vec::new();
+                for session in listed {
+                    if chosen.takes(&typed(&session)?) {
+                        sessions.push(session);
+                    }
+                }
+                let rows = |page: SessionPage| page.sessions;
+                list(self.json, &json!({"sessions": sessions}), rows, line)?;
             }
             SessionCommand::Find { session } => {
                 let path = format!("/v1/index/sessions/{}", escape(&session));
-                list(self.json, &self.api.read(&path)?, "sessions", place);
+                let rows = |found: IndexedSessionList| found.sessions;
+                list(self.json, &self.api.read(&path)?, rows, place)?;
             }
             SessionCommand::History(history) => {
                 let sessions = self.api.operate(async |admin| history.read(admin).await)?;
-                list(self.json, &json!({"sessions": sessions}), "sessions", ended);
+                let rows = |page: HistoryPage| page.sessions;
+                list(self.json, &json!({"sessions": sessions}), rows, ended)?;
             }
             SessionCommand::Explain { session } => {
                 let path = format!("/v1/sessions/{}/explain", escape(&session));
@@ -207,7 +219,10 @@ impl SessionArgs {
                 if self.json {
                     say(&said);
                 } else {
-                    explain(&said);
+                    match typed(&said)? {
+                        Explanation::Ended(record) => explain_ended(&record.ended),
+                        Explanation::Live(said) => explain(&said),
+                    }
                 }
             }
             SessionCommand::Close { session } => {
@@ -220,61 +235,48 @@ impl SessionArgs {
 }
 
 /// A session of the shared index.
-fn place(session: &Value) -> String {
-    let at = match session["gateway"].as_str() {
+fn place(session: &IndexedSession) -> String {
+    let at = match &session.gateway {
         Some(gateway) => format!("at {gateway}"),
         None => "at no gateway that runs".to_owned(),
     };
-    format!(
-        "{:<8} {:<24} {:<10} {at}, group {}{}",
-        text(session, "id"),
-        text(session, "room"),
-        text(session, "scenario"),
-        text(session, "group"),
-        session["api"].as_str().map(|api| format!(", API at {api}")).unwrap_or_default(),
-    )
+    let api = session.api.map(|api| format!(", API at {api}")).unwrap_or_default();
+    let IndexedSession { id, room, scenario, group, .. } = session;
+    format!("{id:<8} {room:<24} {scenario:<10} {at}, group {group}{api}")
 }
 
-fn line(session: &Value) -> String {
-    let quality = quality(session);
+fn line(session: &Session) -> String {
+    let quality = quality(&session.measures);
     let quality = if quality.is_empty() { String::new() } else { format!(", {quality}") };
+    let Session { id, room, scenario, ingress, rung, .. } = session;
     format!(
-        "{:<8} {:<24} {:<10} {} at {}, rung {}{}{quality}",
-        text(session, "id"),
-        text(session, "room"),
-        text(session, "scenario"),
-        text(session, "ingress"),
-        session["hop"]["node"].as_str().unwrap_or("no node"),
-        session["rung"],
-        degradation(session),
+        "{id:<8} {room:<24} {scenario:<10} {ingress} at {}, rung {rung}{}{quality}",
+        session.hop.as_ref().map_or("no node", |hop| &hop.place.node),
+        degradation(&session.actions),
     )
 }
 
-fn ended(record: &Value) -> String {
-    let causes = record["moves"].as_object().into_iter().flatten();
-    let moves: Vec<String> = causes.map(|(cause, times)| format!("{cause} {times}")).collect();
+fn ended(record: &EndedSession) -> String {
+    let moves: Vec<String> =
+        record.moves.iter().map(|(cause, times)| format!("{cause} {times}")).collect();
     let moved =
         if moves.is_empty() { String::new() } else { format!("; moved: {}", moves.join(", ")) };
-    let carried = match &record["totals"] {
-        Value::Null => "its totals are lost".to_owned(),
-        totals => format!(
+    let carried = match &record.totals {
+        None => "its totals are lost".to_owned(),
+        Some(totals) => format!(
             "{} packets up, {} lost before; {} down, {} lost at {} switches",
-            totals["packets_up"],
-            totals["lost_up"],
-            totals["packets_down"],
-            totals["lost_at_switches"],
-            totals["switches"],
+            totals.packets_up,
+            totals.lost_up,
+            totals.packets_down,
+            totals.lost_at_switches,
+            totals.switches,
         ),
     };
+    let EndedSession { id, room, scenario, ingress, reason, .. } = record;
     format!(
-        "{:<8} {:<24} {:<10} {} for {}, ended {} ago: {}; {carried}{moved}",
-        text(record, "id"),
-        text(record, "room"),
-        text(record, "scenario"),
-        text(record, "ingress"),
-        period(Duration::from_millis(number(record, "duration_ms"))),
-        period(age(number(record, "ended_us"))),
-        text(record, "reason"),
+        "{id:<8} {room:<24} {scenario:<10} {ingress} for {}, ended {} ago: {reason}; {carried}{moved}",
+        period(Duration::from_millis(record.duration_ms)),
+        period(age(record.ended_us)),
     )
 }
 
@@ -294,137 +296,118 @@ pub(crate) fn period(time: Duration) -> String {
 }
 
 /// `, capped at 300 kbit/s, voice-only`: the degradation actions in force.
-pub(crate) fn degradation(session: &Value) -> String {
-    let cap = session["cap_kbps"].as_u64().map(|cap| format!(", capped at {cap} kbit/s"));
-    let actions = session["actions"].as_object().into_iter().flatten();
-    let others = actions.filter(|(name, _)| *name != "cap").map(|(name, arg)| match arg.as_u64() {
-        Some(1) => format!(", {name}"),
-        _ => format!(", {name} {arg}"),
+pub(crate) fn degradation(actions: &BTreeMap<Word, u32>) -> String {
+    let shown = actions.iter().map(|(name, arg)| match (&**name, arg) {
+        ("cap", kbps) => format!(", capped at {kbps} kbit/s"),
+        (name, 1) => format!(", {name}"),
+        (name, arg) => format!(", {name} {arg}"),
     });
-    cap.into_iter().chain(others).collect()
+    shown.collect()
 }
 
 /// The record of an ended session, with its moves.
-fn explain_ended(record: &Value) {
+fn explain_ended(record: &EndedSession) {
     say(&ended(record));
-    for step in rows(&record["last_moves"], "") {
+    for step in &record.last_moves {
         say(&format!(
             "  moved {} ago from {} to {}: {}, by {}",
-            period(age(number(step, "at_us"))),
-            text(step, "from"),
-            step["to"].as_str().unwrap_or("nowhere"),
-            text(step, "cause"),
-            text(step, "by"),
+            period(age(step.at_us)),
+            step.from,
+            step.to.as_deref().unwrap_or("nowhere"),
+            step.cause,
+            step.by,
         ));
     }
 }
 
-fn explain(said: &Value) {
-    if said["ended"].is_object() {
-        return explain_ended(&said["ended"]);
+fn explain(said: &LiveExplanation) {
+    let LiveExplanation { id, room, scenario, mode, priority, .. } = said;
+    say(&format!("{id} in room {room}, scenario {scenario} ({mode}), priority {priority}"));
+    if !said.effective_mode.is_empty() && said.effective_mode != *mode {
+        let reason = said.mode_reason.as_deref().unwrap_or_default();
+        say(&format!("  runs in {} mode: {reason}", said.effective_mode));
     }
-    say(&format!(
-        "{} in room {}, scenario {} ({}), priority {}",
-        text(said, "id"),
-        text(said, "room"),
-        text(said, "scenario"),
-        text(said, "mode"),
-        said["priority"],
-    ));
-    if let Some(kept) =
-        said["effective_mode"].as_str().filter(|kept| Some(*kept) != said["mode"].as_str())
-    {
-        say(&format!("  runs in {kept} mode: {}", text(said, "mode_reason")));
-    }
-    if let Some(trace) = said["trace_id"].as_str() {
+    if let Some(trace) = &said.trace_id {
         say(&format!("  trace ID {trace}"));
     }
-    match said["hop"]["node"].as_str() {
-        Some(node) => say(&format!("  at {node}, which is {}", text(said, "health"))),
+    match &said.hop {
+        Some(hop) => {
+            let health = said.health.as_deref().unwrap_or_default();
+            say(&format!("  at {}, which is {health}", hop.place.node));
+        }
         None => say(&"  at no node: none is up with capacity; retrying"),
     }
-    for witness in rows(&said["witnesses"], "") {
-        let (name, since) = (text(witness, "witness"), &witness["for_ms"]);
-        say(&format!("    accused by {name} for {since} ms"));
+    for accusation in &said.witnesses {
+        say(&format!("    accused by {} for {} ms", accusation.witness, accusation.for_ms));
     }
-    for (hook, by) in said["decided_by"].as_object().into_iter().flatten() {
-        say(&format!("  {hook} decided by {}", by.as_str().unwrap_or("")));
+    for (hook, by) in &said.decided_by {
+        say(&format!("  {hook} decided by {by}"));
     }
-    match quality(said) {
+    match quality(&said.measures) {
         quality if quality.is_empty() => say(&"  quality: nothing measured lately"),
         quality => say(&format!("  quality: {quality}")),
     }
-    if said["impairment"].is_object() {
-        impairment(&said["impairment"]).iter().for_each(say);
+    if let Some(said) = &said.impairment {
+        impairment(said).iter().for_each(say);
     }
-    let share = said["share_permille"].as_u64().unwrap_or(1_000);
-    let less = if share < 1_000 { ", for lack of capacity" } else { "" };
-    say(&format!("  rung {}{}{less}", said["rung"], degradation(said)));
-    let limits: Vec<String> = texts(said, "degradation_limits").into_iter().map(limit).collect();
+    let less = if said.share_permille < 1_000 { ", for lack of capacity" } else { "" };
+    say(&format!("  rung {}{}{less}", said.rung, degradation(&said.actions)));
+    let limits: Vec<&str> = said.degradation_limits.iter().map(|reason| limit(reason)).collect();
     if !limits.is_empty() {
         say(&format!("  degradation is limited: {}", limits.join("; ")));
     }
-    if let Some(value) = said["voice_only_for"]["value"].as_str() {
-        let label = text(&said["voice_only_for"], "label");
+    if let Some(group) = &said.voice_only_for {
+        let (label, value) = (&group.label, &group.value);
         say(&format!("  voice only until the breaker of clients with {label} {value} is closed"));
     }
-    rows(&said["policy_answers"], "").iter().for_each(|said| say(&decision(said)));
-    for left_out in rows(&said["quarantined"], "") {
-        let (by, fault) = (text(left_out, "by"), text(left_out, "fault"));
+    said.policy_answers.iter().for_each(|said| say(&decision(said)));
+    for quarantine in &said.quarantined {
+        let (by, fault) = (&quarantine.by, &quarantine.fault);
         say(&format!("  quarantined by {by}: {fault}; this revision is no longer asked about it"));
     }
-    for hop in rows(&said["route"], "") {
-        say(&format!(
-            "  route: {} ({}), {}",
-            text(hop, "node"),
-            text(hop, "region"),
-            text(hop, "grant")
-        ));
+    for granted in &said.route {
+        let NodePlace { node, region, .. } = &granted.hop.place;
+        say(&format!("  route: {node} ({region}), {}", granted.grant));
     }
-    if let Some(to) = said["pending_move"]["to"].as_str() {
-        let heading = &said["pending_move"];
-        let (cause, by) = (text(heading, "cause"), text(heading, "by"));
-        say(&format!(
-            "  moving to {to}: {cause}, by {by}, waiting for {}",
-            heading["pending_opens"]
-        ));
+    if let Some(heading) = &said.pending_move {
+        let (to, cause, by) = (&heading.to, &heading.cause, &heading.by);
+        say(&format!("  moving to {to}: {cause}, by {by}, waiting for {}", heading.pending_opens));
     }
-    for other in rows(&said["candidates"], "") {
-        let (node, region) = (text(other, "node"), text(other, "region"));
-        let reason = match text(other, "policy_reason") {
-            "" => text(other, "reason").to_owned(),
-            policy_reason => format!("{policy_reason} (the policy's reason)"),
+    for other in &said.candidates {
+        let NodePlace { node, region, .. } = &other.place;
+        let reason = match &other.policy_reason {
+            None => other.reason.to_string(),
+            Some(policy_reason) => format!("{policy_reason} (the policy's reason)"),
         };
-        let load = number(other, "load_permille") / 10;
-        let carried = number(other, "carried_permille") / 10;
+        let (load, carried) = (other.load_permille / 10, other.carried_permille / 10);
         say(&format!(
             "  not {node} ({region}): {reason}, {load} % load, {carried} % without reserves"
         ));
     }
-    for step in rows(&said["moves"], "") {
+    for step in &said.moves {
         say(&format!(
             "  moved {} s ago from {} to {}: {}, by {}, {} after {} ms",
-            number(step, "ago_ms") / 1_000,
-            text(step, "from"),
-            step["to"].as_str().unwrap_or("nowhere"),
-            text(step, "cause"),
-            text(step, "by"),
-            text(step, "outcome"),
-            step["took_ms"],
+            step.ago_ms / 1_000,
+            step.from,
+            step.to.as_deref().unwrap_or("nowhere"),
+            step.cause,
+            step.by,
+            step.outcome,
+            step.took_ms,
         ));
     }
 }
 
 /// The segment that impairs the session's media: `impaired by the uplink of s18: 10.0 % lost there, 99 % certain`.
-fn impairment(said: &Value) -> Vec<String> {
-    let (segment, at) = (text(said, "segment"), text(said, "impaired_by"));
-    let place = match segment {
-        "device" | "uplink" | "downlink" => format!("the {segment} of {at}"),
+fn impairment(said: &Impairment) -> Vec<String> {
+    let at = &said.impaired_by;
+    let place = match &*said.segment {
+        segment @ ("device" | "uplink" | "downlink") => format!("the {segment} of {at}"),
         "gateway" => "this gateway".to_owned(),
         "unknown" => "an unknown segment".to_owned(),
         segment => format!("the {segment}"),
     };
-    let sign = text(said, "sign");
+    let sign = &*said.sign;
     let shown_by = match sign {
         "jitter" | "delay" => format!(" {sign},"),
         "few-frames" => " few video frames,".to_owned(),
@@ -432,26 +415,25 @@ fn impairment(said: &Value) -> Vec<String> {
         "silence" => " voice without sound,".to_owned(),
         _ => String::new(),
     };
-    let percent = |ppm: u64| format!("{:.1} %", ppm as f64 / 1e4);
-    let lost = match number(said, "loss_ppm") {
+    let percent = |ppm: u32| format!("{:.1} %", f64::from(ppm) / 1e4);
+    let lost = match said.loss_ppm {
         0 => String::new(),
         ppm => format!(" {} lost there,", percent(ppm)),
     };
-    let certain = &said["confidence_percent"];
+    let certain = said.confidence_percent;
     let mut lines = vec![format!("  impaired by {place}:{lost}{shown_by} {certain} % certain")];
-    let evidence = &said["evidence"];
-    let measured =
-        |(name, key): (&str, &str)| Some(format!("{name} {}", percent(evidence[key].as_u64()?)));
-    let timed = |(name, key): (&str, &str)| {
-        Some(format!("{name} {:.0} ms", evidence[key].as_u64()? as f64 / 1e3))
+    let evidence = &said.evidence;
+    let measured = |(name, ppm): (&str, Option<u32>)| Some(format!("{name} {}", percent(ppm?)));
+    let timed = |(name, us): (&str, Option<u32>)| {
+        us.map(|us| format!("{name} {:.0} ms", f64::from(us) / 1e3))
     };
     let losses = [
-        ("uplink", "uplink_ppm"),
-        ("worst uplink of the room", "senders_ppm"),
-        ("at the node", "to_node_ppm"),
-        ("from the node", "from_node_ppm"),
-        ("of probes", "probes_ppm"),
-        ("at the client", "client_ppm"),
+        ("uplink", evidence.uplink_ppm),
+        ("worst uplink of the room", evidence.senders_ppm),
+        ("at the node", evidence.to_node_ppm),
+        ("from the node", evidence.from_node_ppm),
+        ("of probes", evidence.probes_ppm),
+        ("at the client", evidence.client_ppm),
     ];
     let losses: Vec<String> = losses.into_iter().filter_map(measured).collect();
     if !losses.is_empty() {
@@ -460,41 +442,45 @@ fn impairment(said: &Value) -> Vec<String> {
     let (quantity, times) = match sign {
         "delay" => (
             "round trip",
-            &[("to the client", "client_round_trip_us"), ("to the node", "node_round_trip_us")][..],
+            vec![
+                ("to the client", evidence.client_round_trip_us),
+                ("to the node", evidence.node_round_trip_us),
+            ],
         ),
         _ => (
             "jitter",
-            &[
-                ("uplink", "uplink_jitter_us"),
-                ("worst uplink of the room", "senders_jitter_us"),
-                ("from the node", "from_node_jitter_us"),
-                ("of probes", "probes_jitter_us"),
-                ("at the client", "client_jitter_us"),
-            ][..],
+            vec![
+                ("uplink", evidence.uplink_jitter_us),
+                ("worst uplink of the room", evidence.senders_jitter_us),
+                ("from the node", evidence.from_node_jitter_us),
+                ("of probes", evidence.probes_jitter_us),
+                ("at the client", evidence.client_jitter_us),
+            ],
         ),
     };
-    let times: Vec<String> = times.iter().copied().filter_map(timed).collect();
+    let times: Vec<String> = times.into_iter().filter_map(timed).collect();
     if !times.is_empty() && ["jitter", "delay"].contains(&sign) {
         lines.push(format!("    {quantity}: {}", times.join(", ")));
     }
-    if let Some(missing) = evidence["key_frame_missing_ms"].as_u64() {
+    if let Some(missing) = evidence.key_frame_missing_ms {
         lines.push(format!("    video: key frames requested for {missing} ms, none came"));
     }
-    if let Some(silent) = evidence["silent_packets"].as_u64() {
+    if let Some(silent) = evidence.silent_packets {
         lines.push(format!("    voice: {silent} packets, none with sound"));
     }
-    if let Some(frames) = evidence["frames_per_second"].as_u64() {
-        let usual = &evidence["usual_frames_per_second"];
+    if let (Some(frames), Some(usual)) =
+        (evidence.frames_per_second, evidence.usual_frames_per_second)
+    {
         lines.push(format!("    video: {frames} frames a second, usually {usual}"));
     }
-    if number(evidence, "gateway_late_ms") > 0 {
-        lines.push(format!("    this gateway was late by {} ms", evidence["gateway_late_ms"]));
+    if evidence.gateway_late_ms > 0 {
+        lines.push(format!("    this gateway was late by {} ms", evidence.gateway_late_ms));
     }
     lines
 }
 
 /// Describes a limit of degradation.
-fn limit(reason: &str) -> String {
+fn limit(reason: &str) -> &str {
     match reason {
         "no-policy" => "the scenario has no degradation policy",
         "cap-unsupported" => "no cap, since no `feedback` of an offer has `remb`",
@@ -503,19 +489,17 @@ fn limit(reason: &str) -> String {
         "video-dropped" => "the video is dropped already",
         other => other,
     }
-    .to_owned()
 }
 
 /// A policy's last answer: `degradation: lossy (applied 3 s ago, call/degradation@5f0c): loss_ppm 40000`.
-pub(crate) fn decision(said: &Value) -> String {
-    let reason = said["reason"].as_str().unwrap_or("without a reason");
-    let guard = said["guard"].as_str().map_or(String::new(), |guard| format!(" by {guard}"));
-    let fault = said["fault"].as_str().map_or(String::new(), |fault| format!(": {fault}"));
-    let ago = number(said, "ago_ms") / 1_000;
-    let (hook, by, outcome) = (text(said, "hook"), text(said, "by"), text(said, "outcome"));
-    let notes = rows(&said["notes"], "").iter();
+pub(crate) fn decision(said: &PolicyAnswer) -> String {
+    let reason = said.reason.as_deref().unwrap_or("without a reason");
+    let guard = said.guard.as_ref().map_or(String::new(), |guard| format!(" by {guard}"));
+    let fault = said.fault.as_ref().map_or(String::new(), |fault| format!(": {fault}"));
+    let ago = said.ago_ms / 1_000;
+    let PolicyAnswer { hook, by, outcome, .. } = said;
     let notes: Vec<String> =
-        notes.map(|note| format!("{} {}", text(note, "key"), note["value"])).collect();
+        said.notes.iter().map(|note| format!("{} {}", note.key, note.value)).collect();
     let behind = if notes.is_empty() { "" } else { ": " };
     let notes = notes.join(", ");
     format!("  {hook}: {reason} ({outcome}{guard}{fault} {ago} s ago, {by}){behind}{notes}")

@@ -9,6 +9,13 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use bytes::{Buf, Bytes, BytesMut};
+use evenkeel_contract::errors::ErrorAnswer;
+use evenkeel_contract::events::EventData;
+use evenkeel_contract::gateway::{GatewayList, Status};
+use evenkeel_contract::nodes::{Node, NodeList, Region, RegionList};
+use evenkeel_contract::offers::{OfferAnswer, OfferRequest};
+use evenkeel_contract::policies::{Policy, PolicyList, PushRequest};
+use evenkeel_contract::sessions::{Explanation, Room, RoomPage, Session};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -18,10 +25,9 @@ use hyper_util::rt::TokioIo;
 use nix::unistd::geteuid;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
-
-use super::offer::{OfferAnswer, OfferRequest, WebrtcOfferRequest};
 
 /// The address of an admin API.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -141,14 +147,12 @@ impl ApiResponse {
         if (200..300).contains(&self.status) {
             return if self.body.is_empty() { Ok(Value::Null) } else { self.json() };
         }
-        let body: Value = serde_json::from_slice(&self.body).unwrap_or(Value::Null);
-        let text = |key: &str| body["error"][key].as_str().map(str::to_owned);
-        Err(ClientError::Refused {
-            status: self.status,
-            code: text("code").unwrap_or_default(),
-            message: text("message")
-                .unwrap_or_else(|| String::from_utf8_lossy(&self.body).into_owned()),
-        })
+        let ErrorAnswer { error } = serde_json::from_slice(&self.body).unwrap_or_default();
+        let message = match error.message.is_empty() {
+            true => String::from_utf8_lossy(&self.body).into_owned(),
+            false => error.message,
+        };
+        Err(ClientError::Refused { status: self.status, code: error.code.into(), message })
     }
 }
 
@@ -183,6 +187,59 @@ impl ApiClient {
         Ok(ApiResponse { status, body: response.into_body().collect().await?.to_bytes() })
     }
 
+    /// Sends a GET request for an answer of this type.
+    pub async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {
+        Ok(serde_json::from_value(self.read(path).await?)?)
+    }
+
+    /// The status of the gateway.
+    pub async fn status(&mut self) -> Result<Status, ClientError> {
+        self.get("/v1/status").await
+    }
+
+    /// The gateways of the group.
+    pub async fn gateways(&mut self) -> Result<GatewayList, ClientError> {
+        self.get("/v1/gateways").await
+    }
+
+    /// All nodes.
+    pub async fn nodes(&mut self) -> Result<Vec<Node>, ClientError> {
+        Ok(self.get::<NodeList>("/v1/nodes").await?.nodes)
+    }
+
+    /// All regions.
+    pub async fn regions(&mut self) -> Result<Vec<Region>, ClientError> {
+        Ok(self.get::<RegionList>("/v1/regions").await?.regions)
+    }
+
+    /// All policies.
+    pub async fn policies(&mut self) -> Result<Vec<Policy>, ClientError> {
+        Ok(self.get::<PolicyList>("/v1/policies").await?.policies)
+    }
+
+    /// All rooms, of all pages.
+    pub async fn rooms(&mut self) -> Result<Vec<Room>, ClientError> {
+        let (mut rooms, mut path) = (Vec::new(), "/v1/rooms".to_owned());
+        loop {
+            let page: RoomPage = self.get(&path).await?;
+            rooms.extend(page.rooms);
+            match page.next {
+                Some(next) => path = format!("/v1/rooms?after={next}"),
+                None => return Ok(rooms),
+            }
+        }
+    }
+
+    /// The live session of this id.
+    pub async fn session(&mut self, id: &str) -> Result<Session, ClientError> {
+        self.get(&format!("/v1/sessions/{}", escape(id))).await
+    }
+
+    /// The explanation of the session of this id.
+    pub async fn explain(&mut self, id: &str) -> Result<Explanation, ClientError> {
+        self.get(&format!("/v1/sessions/{}/explain", escape(id))).await
+    }
+
     /// Sends a GET request for JSON.
     pub async fn read(&mut self, path: &str) -> Result<Value, ClientError> {
         self.ask(ApiCall::get(path)).await?.accepted()
@@ -208,9 +265,10 @@ impl ApiClient {
         Ok(self.ask(ApiCall::get("/readyz")).await?.status == 200)
     }
 
-    /// Posts JSON, or no body if it is [`Value::Null`].
-    pub async fn post(&mut self, path: &str, body: &Value) -> Result<Value, ClientError> {
-        let body = if body.is_null() { Bytes::new() } else { serde_json::to_vec(body)?.into() };
+    /// Posts JSON, or no body if it is null, such as `()`.
+    pub async fn post(&mut self, path: &str, body: &impl Serialize) -> Result<Value, ClientError> {
+        let body = serde_json::to_vec(body)?;
+        let body = if body == b"null" { Bytes::new() } else { body.into() };
         self.ask(ApiCall { method: Method::POST, path, headers: &[], body }).await?.accepted()
     }
 
@@ -219,20 +277,8 @@ impl ApiClient {
         Ok(serde_json::from_value(self.ask_to_open(offer).await?.accepted()?)?)
     }
 
-    /// Opens the session of a WebRTC client.
-    pub async fn open_webrtc(
-        &mut self,
-        offer: &WebrtcOfferRequest,
-    ) -> Result<OfferAnswer, ClientError> {
-        Ok(serde_json::from_value(self.post_offer(offer).await?.accepted()?)?)
-    }
-
     /// Offers a session and reads the whole reply. An error status is not an error here.
     pub async fn ask_to_open(&mut self, offer: &OfferRequest) -> Result<ApiResponse, ClientError> {
-        self.post_offer(offer).await
-    }
-
-    async fn post_offer(&mut self, offer: &impl Serialize) -> Result<ApiResponse, ClientError> {
         let body = serde_json::to_vec(offer)?.into();
         self.ask(ApiCall { method: Method::POST, path: "/v1/sessions", headers: &[], body }).await
     }
@@ -244,7 +290,8 @@ impl ApiClient {
         self.ask(call).await?.accepted().map(drop)
     }
 
-    /// Pushes a plugin; `hook` may end with the query of the API. Returns the API's object, for a refusal too.
+    /// Pushes a plugin; `hook` may end with the query of the API. Returns the API's object, a
+    /// [`RolloutAnswer`](evenkeel_contract::policies::RolloutAnswer), for a refusal too.
     pub async fn push(&mut self, set: &str, hook: &str, wasm: &[u8]) -> Result<Value, ClientError> {
         let path = format!("/v1/policies/{set}/{hook}");
         let headers = [("content-type", "application/wasm")];
@@ -254,16 +301,15 @@ impl ApiClient {
             .json()
     }
 
-    /// Pushes parts of a revision: `plugin` in Base64, `settings` and `documents`; those of the active revision stay.
-    /// `hook` may have a query.
+    /// Pushes parts of a revision. `hook` may have a query.
     pub async fn push_parts(
         &mut self,
         set: &str,
         hook: &str,
-        parts: &Value,
+        parts: &PushRequest,
     ) -> Result<Value, ClientError> {
         let path = format!("/v1/policies/{set}/{hook}");
-        let body = Bytes::from(parts.to_string());
+        let body = serde_json::to_vec(parts)?.into();
         self.ask(ApiCall { method: Method::PUT, path: &path, headers: &[], body }).await?.json()
     }
 
@@ -454,6 +500,13 @@ pub struct ServerEvent {
     pub name: String,
     /// The event's object.
     pub data: Value,
+}
+
+impl ServerEvent {
+    /// The data of the event, if it is this one.
+    pub fn data_of<E: EventData>(&self) -> Option<E> {
+        (self.name == E::NAME).then(|| E::deserialize(&self.data).ok())?
+    }
 }
 
 /// Received bytes and the event under construction.

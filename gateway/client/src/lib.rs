@@ -3,16 +3,10 @@
 #![deny(missing_docs)]
 
 mod client;
-mod offer;
 mod rising;
 
 pub use client::{
     ApiCall, ApiClient, ApiEndpoint, ApiResponse, ClientError, Download, Events, ServerEvent,
     escape,
-};
-pub use offer::{
-    AnswerSdp, OfferAnswer, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType,
-    OfferRequest, OfferSdp, OfferStreamKind, QuicAnswer, RouteHop, UdpAnswer, WebrtcOfferRequest,
-    WebtransportAnswer,
 };
 pub use rising::Rising;

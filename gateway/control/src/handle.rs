@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use evenkeel_config::PolicySet;
+use evenkeel_contract::gateway::Mode;
 use evenkeel_core::{
     BlastRadius, Explanation, GatewayCopy, ModePrediction, NodeStanding, RegionStanding,
     RestoreError, RoomRecord, RoomStanding, SessionCopy,
@@ -39,7 +40,7 @@ use crate::operations::{LogFilterSender, Operation, OperationTarget};
 use crate::policies::PushRequest;
 use crate::registry::IngressAnswer;
 use crate::reloads::{ReloadReport, ReloadRequest, Reloaded};
-use crate::reporting::{Continuation, EventRecord, GatewayEvent, ModeView};
+use crate::reporting::{Continuation, EventRecord, GatewayEvent};
 use crate::session_urls::SessionUrls;
 use crate::snapshot::{MediaStates, RecordBatch, Replica, Snapshot};
 use crate::traces::TraceRegistry;
@@ -110,7 +111,7 @@ requests! {
         /// Reports what a takeover would need of this gateway.
         readiness() = Readiness -> TakeoverReadiness;
         /// Reports measured cost and benefit of each mode.
-        modes() = Modes -> Vec<ModeView>;
+        modes() = Modes -> Vec<Mode>;
         /// Replaces the policy sets: their scenarios, their `[rollout]`, and the hooks that they bind. Open rooms change mode too.
         /// Returns once the change is active or in progress. Policies that are bound anew have no revision yet. An error
         /// changes nothing.

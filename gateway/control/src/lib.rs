@@ -82,8 +82,7 @@ pub use registry::{
 };
 pub use reloads::{NotReloaded, PolicyRefused, ReloadReport, ReloadRequest, Reloaded};
 pub use reporting::{
-    Continuation, EventRecord, GatewayEvent, GroupChange, MediaPause, ModeView, Recovery,
-    TraceCaller,
+    Continuation, EventRecord, GatewayEvent, GroupChange, MediaPause, TraceCaller,
 };
 pub use session_urls::{SessionUrlSecret, SessionUrls};
 pub use snapshot::{

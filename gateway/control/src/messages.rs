@@ -15,7 +15,6 @@ use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
 use evenkeel_model::{
     FailureScope, Health, Hop, NodeId, OfferRefusal, PolicyName, RepairKind, SessionId, StreamKind,
 };
-use serde::Serialize;
 
 use crate::reloads::{NotReloaded, ReloadReport};
 use crate::traces::TraceIds;
@@ -222,8 +221,8 @@ pub struct IceFragments {
     pub client: Box<str>,
 }
 
-/// The status of the gateway, as in the API.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+/// The status of the gateway.
+#[derive(Clone, PartialEq, Debug)]
 pub struct StatusReport {
     /// Tells if sessions are admitted.
     pub state: AdmissionState,
@@ -234,7 +233,6 @@ pub struct StatusReport {
     /// The time since the start.
     pub uptime_ms: u64,
     /// The last reload that had an effect or was refused, with the time of its end.
-    #[serde(skip)]
     pub last_reload: Option<(ReloadReport, SystemTime)>,
     /// Live sessions.
     pub sessions: usize,
@@ -252,7 +250,6 @@ pub struct StatusReport {
     /// Breakers of providers of nodes that are not closed.
     pub provider_breakers: Vec<ProviderBreakerStanding>,
     /// Warnings of what is expected.
-    #[serde(skip)]
     pub forecasts: Vec<Forecast>,
     /// Packets sent to nodes.
     pub packets_to_node: u64,
@@ -267,15 +264,12 @@ pub struct StatusReport {
     /// Requests for key frames sent to clients.
     pub key_frames_to_client: u64,
     /// Packets to clients whose local address this host does not have.
-    #[serde(skip)]
     pub from_route: u64,
     /// Media of the sessions of each scenario, configured or earlier.
-    #[serde(skip)]
     pub scenario_traffic: BTreeMap<Arc<str>, ScenarioTraffic>,
     /// Dropped packets by reason, without zeroes.
     pub drops: BTreeMap<&'static str, u64>,
     /// Signed messages of nodes and agents that were refused, by reason.
-    #[serde(skip)]
     pub messages_refused: BTreeMap<&'static str, u64>,
     /// Addresses of the UDP listeners.
     pub udp: Vec<SocketAddr>,
@@ -308,16 +302,17 @@ pub struct ScenarioTraffic {
     pub repairs: [RepairCounts; RepairKind::ALL.len()],
 }
 
-/// Tells if sessions are admitted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AdmissionState {
-    /// The first policies are still being compiled: packets are forwarded, but sessions are not admitted yet.
-    Starting,
-    /// Sessions are admitted.
-    Serving,
-    /// The gateway shuts down and admits no more sessions.
-    Draining,
+evenkeel_model::named! {
+    /// Tells if sessions are admitted.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum AdmissionState {
+        /// The first policies are still being compiled: packets are forwarded, but sessions are not admitted yet.
+        Starting = "starting",
+        /// Sessions are admitted.
+        Serving = "serving",
+        /// The gateway shuts down and admits no more sessions.
+        Draining = "draining",
+    }
 }
 
 /// The forecasts of a minute.
@@ -336,21 +331,20 @@ pub struct ForecastReport {
 }
 
 /// A loss of one node or zone that would leave rooms without a node or a spare, or sessions with a lower bit rate.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UncoveredLoss {
     /// A node or a zone.
     pub scope: FailureScope,
     /// The name of the node, or `region/zone`.
     pub place: Arc<str>,
     /// The rooms there.
-    #[serde(flatten)]
     pub figures: LossFigures,
     /// Rooms of the gateway that would lose their spare.
     pub unprotected_rooms: u32,
 }
 
 /// The effect of a loss of nodes in numbers.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct LossFigures {
     /// The rooms at these nodes.
     pub rooms: u32,
@@ -387,7 +381,7 @@ pub struct LossComparison {
 }
 
 /// The blast radius of a checked loss.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PredictedLoss {
     /// The time of the check, Unix time in microseconds.
     pub at_us: u64,
@@ -396,10 +390,8 @@ pub struct PredictedLoss {
     /// The name of the node, or `region/zone`.
     pub place: Arc<str>,
     /// The nodes that would die.
-    #[serde(skip)]
     pub nodes: BTreeSet<NodeId>,
     /// The effect.
-    #[serde(flatten)]
     pub figures: LossFigures,
 }
 

@@ -5,14 +5,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use evenkeel_model::{CoreSettings, Hop, Incarnation, NodeId, RegionId};
-use serde::Serialize;
 
 /// Remembered nodes per slot. A slot is not reused for 10 s after a node, so a late reader needs the previous node at
 /// most. Older nodes occur in old move records and in spans of sessions that a failure affects late, by number.
 const KNOWN_MAX: usize = 4;
 
 /// Name of a node with its place.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeName {
     /// The node's name; its number, if the name is unknown.
     pub node: Arc<str>,
@@ -21,7 +20,6 @@ pub struct NodeName {
     /// Name of the node's zone.
     pub zone: Arc<str>,
     /// Carrier of the node's network, if it is named.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub carrier: Option<Arc<str>>,
 }
 

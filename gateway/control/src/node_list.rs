@@ -9,7 +9,6 @@ use evenkeel_config::{DriverSettings, NodeConfig};
 use evenkeel_drivers::set;
 use evenkeel_model::NodeId;
 use evenkeel_revisions::Actor;
-use serde::Serialize;
 
 /// Limit of nodes removed within [`WITHIN`], per cent.
 const LIMIT_PERCENT: usize = 30;
@@ -139,7 +138,7 @@ pub struct NodeList {
 /// Result of a list: names in the order of the list. A node with another address, driver, region or secret is removed
 /// and added, and so named twice. A node that was being removed and returns with other settings is named in `added` and
 /// `changed`.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct ListChange {
     /// Added nodes, and nodes that were being removed and stay.
     pub added: Vec<Arc<str>>,

@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime};
 
 use evenkeel_model::PolicyName;
 use evenkeel_revisions::Actor;
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::node_list::{ListChange, NotListed};
@@ -61,13 +60,11 @@ pub struct ReloadRequest {
 }
 
 /// The changes of a reload.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Reloaded {
     /// The changes of the list of nodes.
-    #[serde(flatten)]
     pub nodes: ListChange,
     /// Changed keys that need a restart.
-    #[serde(rename = "requires_restart")]
     pub waiting: Vec<String>,
     /// Policies that were not replaced.
     pub refused: Vec<PolicyRefused>,
@@ -92,10 +89,9 @@ pub struct ReloadReport {
 }
 
 /// A policy that a reload did not replace.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PolicyRefused {
     /// The policy, by set and hook.
-    #[serde(serialize_with = "evenkeel_process::as_text")]
     pub policy: PolicyName,
     /// The reason of the refusal.
     pub reason: String,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use evenkeel_contract::gateway::{Mode, Recovery};
 use evenkeel_core::Gateway;
 use evenkeel_dataplane::worker::{Distribution, MediaCounts, ShedRun, Summary, Totals};
 use evenkeel_drivers::{DriverAction, Transport};
@@ -15,7 +16,6 @@ use evenkeel_model::{
 };
 use evenkeel_process::unix_us;
 use evenkeel_revisions::RolloutReport;
-use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::history::{HistoryWriter, OpenSession};
@@ -171,7 +171,7 @@ evenkeel_model::events! {
             /// The gateway of that group that serves it.
             gateway: Arc<str>,
         }
-            sends "room-duplicate" [room, group, gateway];
+            sends "room-duplicate" with "`room`, `group`, `gateway`";
         /// Media to these clients paused.
         MediaPaused(pauses: Vec<MediaPause>)
         /// A step of an order to the agent of a node.
@@ -380,13 +380,13 @@ impl Reporting {
         mode: RedundancyMode,
         gateway: &Gateway,
         workers: &WorkerLines,
-    ) -> ModeView {
+    ) -> Mode {
         let scenarios = gateway.scenarios().filter(|(_, scenario)| scenario.mode == mode);
         let recoveries = Distribution::of(workers.stats().map(|stats| stats.recoveries(mode)));
         let times = recoveries.within(500).zip(recoveries.within(990)).zip(recoveries.longest());
         let ms = |time: Duration| time.as_micros() as f64 / 1_000.0;
-        ModeView {
-            mode: mode.name(),
+        Mode {
+            mode: mode.name().into(),
             scenarios: scenarios.map(|(name, _)| Arc::clone(name)).collect(),
             recoveries: recoveries.count(),
             recovery_ms: times.map(|((p50, p99), max)| Recovery {
@@ -455,34 +455,6 @@ struct ModeCost {
     lost: u64,
     /// Legs at standbys, included in `legs`.
     standbys: u64,
-}
-
-/// Cost and benefit of a mode.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct ModeView {
-    /// The name of the mode.
-    pub mode: &'static str,
-    /// Scenarios in this mode now.
-    pub scenarios: Vec<Arc<str>>,
-    /// Sessions that continued at another hop because their node failed.
-    pub recoveries: u64,
-    /// Times of these recoveries in milliseconds; `None` without one.
-    pub recovery_ms: Option<Recovery>,
-    /// Packets to clients lost at switches, including planned switches. `None` without switches.
-    pub packets_lost: Option<u64>,
-    /// Standby traffic (copies and signalling) as a fraction of first-hop media.
-    pub bandwidth_cost: Option<f64>,
-}
-
-/// Time from the last packet of the old hop to the first of the new one, of sessions that received media.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
-pub struct Recovery {
-    /// Median.
-    pub p50: f64,
-    /// 99th percentile.
-    pub p99: f64,
-    /// Maximum.
-    pub max: f64,
 }
 
 impl Costs {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::GatewayConfig;
+use evenkeel_contract::blast::GatewayLoss;
+use evenkeel_contract::gateway::{NewOwner, TakenOver};
 use evenkeel_ownership::{Blocked, HandOverRefusal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,14 +27,13 @@ const IN_SYNC_EVERY: Duration = Duration::from_millis(20);
 const RESTS_WITHIN: Duration = Duration::from_secs(3);
 
 /// The group's members, this one first.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct GroupStatus {
     /// This gateway, then the other ones.
     pub gateways: Vec<GatewayStanding>,
     /// Losses of redundancy that have lasted, each a sentence.
     pub warnings: Vec<Arc<str>>,
     /// Reasons, among the warnings once they have lasted, for which this standby could not continue all sessions.
-    #[serde(skip)]
     pub unready: usize,
 }
 
@@ -61,14 +62,15 @@ impl GroupStatus {
     }
 
     /// The loss of a member with its host; of this gateway, if the name is empty. `None`: the group has no such member.
-    pub fn loss_of(&self, name: &str) -> Option<MemberLoss> {
+    pub fn loss_of(&self, name: &str) -> Option<GatewayLoss> {
         let is_lost = |it: &&GatewayStanding| match name {
             "" => it.here,
             _ => *it.gateway == *name,
         };
         let lost = self.gateways.iter().find(is_lost)?;
         let (gateway, here) = (Some(Arc::clone(&lost.gateway)), lost.here);
-        let loss = MemberLoss { gateway, here, role: lost.role, ..MemberLoss::default() };
+        let role = lost.role.name().into();
+        let loss = GatewayLoss { gateway, here, role, ..GatewayLoss::default() };
         let serves = match lost.role {
             GroupRole::Owner | GroupRole::Restoring | GroupRole::Doubting => true,
             GroupRole::Silent => self.owner() == GroupOwnership::Unknown,
@@ -76,13 +78,13 @@ impl GroupStatus {
         };
         let warnings = self.warnings.clone();
         if !serves {
-            return Some(MemberLoss { continues: true, warnings, ..loss });
+            return Some(GatewayLoss { continues: true, warnings, ..loss });
         }
         let mut others = self.gateways.iter().filter(|it| it.gateway != lost.gateway);
         let Some(standby) = others.find(|it| it.role == GroupRole::Standby) else {
             let reasons = vec!["no standby follows it".to_owned()];
             let (sessions, continues) = (lost.sessions, lost.sessions == 0);
-            return Some(MemberLoss { sessions, continues, reasons, warnings, ..loss });
+            return Some(GatewayLoss { sessions, continues, reasons, warnings, ..loss });
         };
         let mut reasons = Vec::new();
         if !standby.in_sync {
@@ -95,7 +97,7 @@ impl GroupStatus {
             ));
         }
         reasons.extend(standby.blocked.clone());
-        Some(MemberLoss {
+        Some(GatewayLoss {
             sessions: lost.sessions,
             successor: Some(Arc::clone(&standby.gateway)),
             copied_sessions: standby.sessions,
@@ -107,45 +109,8 @@ impl GroupStatus {
     }
 }
 
-/// The loss of a gateway with its host.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
-pub struct MemberLoss {
-    /// Its name; `None` if it belongs to no group.
-    pub gateway: Option<Arc<str>>,
-    /// It is the gateway that answers.
-    pub here: bool,
-    /// Its role before.
-    pub role: GroupRole,
-    /// The sessions that it serves.
-    pub sessions: usize,
-    /// The standby of these sessions.
-    pub successor: Option<Arc<str>>,
-    /// Sessions that the standby holds copies of.
-    pub copied_sessions: usize,
-    /// No session would end.
-    pub continues: bool,
-    /// Why the sessions would end, each a sentence.
-    pub reasons: Vec<String>,
-    /// Losses of redundancy that have lasted, each a sentence.
-    pub warnings: Vec<Arc<str>>,
-}
-
-impl MemberLoss {
-    /// The loss of a gateway without a group.
-    pub fn of_single_gateway(sessions: usize) -> MemberLoss {
-        MemberLoss {
-            here: true,
-            role: GroupRole::Owner,
-            sessions,
-            continues: sessions == 0,
-            reasons: vec!["it belongs to no group; [cluster] adds a standby".to_owned()],
-            ..MemberLoss::default()
-        }
-    }
-}
-
 /// A member as this gateway knows it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GatewayStanding {
     /// Its name.
     pub gateway: Arc<str>,
@@ -153,21 +118,21 @@ pub struct GatewayStanding {
     pub here: bool,
     /// Its role.
     pub role: GroupRole,
-    pub(crate) epoch: u64,
+    /// The number of the ownership that it knows.
+    pub epoch: u64,
     /// Sessions that it serves, or holds copies of.
     pub sessions: usize,
     /// The standby can continue all sessions that the owner has answered.
     pub in_sync: bool,
     /// The standby takes over an owner that is silent too, not only one whose process has ended.
-    pub(crate) armed: bool,
+    pub armed: bool,
     /// Age of its last beat; `None` for this gateway, and for one that was not heard.
-    pub(crate) heard_ms: Option<u64>,
-    pub(crate) addresses: Vec<IpAddr>,
+    pub heard_ms: Option<u64>,
+    /// The group's addresses.
+    pub addresses: Vec<IpAddr>,
     /// The reason why it is not connected.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) refused: Option<String>,
+    pub refused: Option<String>,
     /// The reason why it does not serve although its peer is silent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked: Option<String>,
 }
 
@@ -192,22 +157,6 @@ evenkeel_model::named! {
         /// Not heard.
         Silent = "silent",
     }
-}
-
-/// The owner from now on.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct HandOverResult {
-    pub(crate) gateway: Arc<str>,
-    pub(crate) epoch: u64,
-}
-
-/// The result of a takeover by an operator.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct TakenOver {
-    #[serde(flatten)]
-    pub(crate) owner: HandOverResult,
-    /// Sessions that continue.
-    pub(crate) sessions: usize,
 }
 
 /// The owner does not hand the addresses over.
@@ -361,7 +310,7 @@ pub(super) fn blocked_reason(blocked: Blocked) -> &'static str {
 }
 
 /// To an operator who waits for the result.
-pub(super) type HandOverReply = oneshot::Sender<Result<HandOverResult, HandOverError>>;
+pub(super) type HandOverReply = oneshot::Sender<Result<NewOwner, HandOverError>>;
 
 /// To an operator who waits for the result.
 pub(super) type TakeOverReply = oneshot::Sender<Result<TakenOver, TakeOverError>>;
@@ -561,7 +510,7 @@ impl Group {
     }
 
     /// Hands the addresses to the standby, of this name if it is given.
-    pub async fn hand_over(&self, to: Option<String>) -> Result<HandOverResult, HandOverError> {
+    pub async fn hand_over(&self, to: Option<String>) -> Result<NewOwner, HandOverError> {
         let (reply, answer) = oneshot::channel();
         let ended = || HandOverError::Failed("the gateway ends".to_owned());
         let request = GroupRequest::HandOver { to, reply };
@@ -571,7 +520,7 @@ impl Group {
 
     /// Hands the addresses to the standby before this gateway ends. A standby that is heard and lacks records is waited for.
     /// The loss of the ownership then ends the member.
-    pub async fn leave(&self) -> Result<HandOverResult, HandOverError> {
+    pub async fn leave(&self) -> Result<NewOwner, HandOverError> {
         let until = Instant::now() + IN_SYNC_WITHIN;
         loop {
             match self.hand_over(None).await {

@@ -50,8 +50,8 @@ use evenkeel_process::{descriptors, scheduling};
 use evenkeel_telemetry::Instruments;
 use group::GroupInbox;
 pub use group::{
-    GatewayStanding, Group, GroupOwnership, GroupRole, GroupStatus, HandOverError, HandOverResult,
-    HostWarning, MemberLoss, OwnershipState, TakeOverError, TakenOver,
+    GatewayStanding, Group, GroupOwnership, GroupRole, GroupStatus, HandOverError, HostWarning,
+    OwnershipState, TakeOverError,
 };
 use link::{Link, LinkedPeer};
 pub use link::{PeerApi, PeerStream};

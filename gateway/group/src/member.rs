@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::{GatewayConfig, GroupSettings, PeerSettings};
+use evenkeel_contract::gateway::NewOwner;
 use evenkeel_control::{
     CertificateChannels, GatewayEvent, GroupChange, Handle, RecordBatch, Suspended,
 };
@@ -31,8 +32,7 @@ use super::address::AddressKeeper;
 use super::beats::{BeatInput, Beats};
 use super::group::{
     GatewayStanding, GroupInbox, GroupRequest, GroupRole, GroupStatus, HandOverError,
-    HandOverReply, HandOverResult, HostWarning, OwnershipState, TakeOverError, TakeOverReply,
-    blocked_reason,
+    HandOverReply, HostWarning, OwnershipState, TakeOverError, TakeOverReply, blocked_reason,
 };
 use super::link::{Link, LinkEvent, LinkFrame, LinkedPeer};
 use super::preparation::TakeoverPreparation;
@@ -384,7 +384,7 @@ impl GroupMember {
         };
         if let Some(operator) = operator {
             // The client may have disconnected.
-            let _ = operator.send(Ok(HandOverResult { gateway: Arc::clone(&gateway), epoch }));
+            let _ = operator.send(Ok(NewOwner { gateway: Arc::clone(&gateway), epoch }));
         }
         self.state = MemberState::Ended(MemberEnd::Replaced { owner: gateway, epoch });
     }
@@ -641,8 +641,8 @@ impl GroupMember {
         })
     }
 
-    fn owner_here(&self) -> HandOverResult {
-        HandOverResult { gateway: Arc::clone(&self.settings.name), epoch: self.core.epoch() }
+    fn owner_here(&self) -> NewOwner {
+        NewOwner { gateway: Arc::clone(&self.settings.name), epoch: self.core.epoch() }
     }
 
     /// No vote lets this standby take over from its silent peer.

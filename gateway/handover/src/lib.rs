@@ -37,7 +37,7 @@ pub use inherit::Successor;
 pub use notify::ready;
 pub use upgrade::{
     NotUpgraded, READY_WITHIN, ReplacedGateway, RequestGate, UpgradeCommand as UpgradeRequest,
-    UpgradeResult, Upgrader, Upgrades,
+    Upgrader, Upgrades,
 };
 
 /// The argument of a process that takes over from the process at its standard input.

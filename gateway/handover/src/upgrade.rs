@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use evenkeel_contract::gateway::Upgraded;
 use evenkeel_control::{
     Continuation, LastStatesPart, NamedSockets, RecordBatch, SocketName, Suspended,
     SuspensionGuard, encode_policies,
@@ -16,7 +17,6 @@ use evenkeel_process::signals::PendingSignals;
 use evenkeel_runtime::{RunningGateway, UpgradeBuffer};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde::Serialize;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use super::channel::{Channel, ChannelFrame, ReceiveLimits};
@@ -45,16 +45,6 @@ const RECORDS_WITHIN: Duration = Duration::from_secs(5);
 /// process is killed instead.
 const EXIT_WITHIN: Duration = Duration::from_secs(1);
 
-/// The answer to an upgrade.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub struct UpgradeResult {
-    /// The process that serves now.
-    pub(crate) pid: u32,
-    pub(crate) sessions: usize,
-    /// Time for which packets waited.
-    pub(crate) paused_us: u64,
-}
-
 /// The gateway goes on in its process.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotUpgraded {
@@ -74,7 +64,7 @@ pub enum NotUpgraded {
 pub struct UpgradeCommand {
     binary: Option<PathBuf>,
     within: Option<Duration>,
-    reply: oneshot::Sender<Result<UpgradeResult, NotUpgraded>>,
+    reply: oneshot::Sender<Result<Upgraded, NotUpgraded>>,
 }
 
 /// Requests upgrades. Clones share the one that is under way.
@@ -96,7 +86,7 @@ impl Upgrades {
         &self,
         binary: Option<PathBuf>,
         within: Option<Duration>,
-    ) -> Result<UpgradeResult, NotUpgraded> {
+    ) -> Result<Upgraded, NotUpgraded> {
         if self.is_under_way.swap(true, Ordering::AcqRel) {
             return Err(NotUpgraded::UnderWay);
         }
@@ -263,13 +253,13 @@ impl Upgrader<'_> {
     async fn upgrade(
         &mut self,
         request: &UpgradeCommand,
-    ) -> Result<(UpgradeResult, ReplacedGateway), String> {
+    ) -> Result<(Upgraded, ReplacedGateway), String> {
         let binary = request.binary.as_deref().unwrap_or(&self.program.path);
         tracing::info!(program = %binary.display(), "upgrade begins");
         notify::reloading();
         let outcome = self.try_upgrade(request).await;
         match &outcome {
-            Ok((UpgradeResult { pid, sessions, paused_us }, _)) => {
+            Ok((Upgraded { pid, sessions, paused_us }, _)) => {
                 tracing::info!(pid, sessions, paused_us, "upgraded; the new process serves");
             }
             Err(reason) => {
@@ -286,7 +276,7 @@ impl Upgrader<'_> {
     async fn try_upgrade(
         &mut self,
         request: &UpgradeCommand,
-    ) -> Result<(UpgradeResult, ReplacedGateway), String> {
+    ) -> Result<(Upgraded, ReplacedGateway), String> {
         (self.check)()?;
         let ownership = match &self.group {
             // Keeps the standby from a takeover while no process may answer it.
@@ -340,7 +330,7 @@ impl Upgrader<'_> {
         init: Option<BorrowedFd<'_>>,
         ownership: Option<OwnershipState>,
         ready_within: Duration,
-    ) -> Result<UpgradeResult, String> {
+    ) -> Result<Upgraded, String> {
         let sent = self.say_hello(&mut attempt.channel, init, ownership).await;
         attempt.passed(sent).await?;
         let layout = match self.hear(attempt, ready_within).await? {
@@ -372,7 +362,7 @@ impl Upgrader<'_> {
         }
         if self.send_go(&mut attempt.channel).await {
             let paused_us = paused.elapsed().as_micros() as u64;
-            return Ok(UpgradeResult { pid: attempt.child.process.id(), sessions, paused_us });
+            return Ok(Upgraded { pid: attempt.child.process.id(), sessions, paused_us });
         }
         Err(self.hear(attempt, RESTORED_WITHIN).await?.unexpected(NEW))
     }

@@ -40,7 +40,7 @@ use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Count, Level};
 use feed::IndexFeed;
 use nats::Nats;
-pub use reader::{FoundSession, IndexReader, IndexState, IndexStatus, ListedGateway};
+pub use reader::{IndexReader, IndexState, IndexStatus};
 use store::{Store, StoreError};
 use tokio::sync::{Semaphore, oneshot, watch};
 use writer::{IndexWriter, Written};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_contract::gateway::{self as contract, IndexedGateway};
 use evenkeel_model::SessionId;
-use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
 use super::claim::{ClaimRevision, RoomClaim, RoomOwner, claim_room};
@@ -24,49 +24,29 @@ const CLAIMED_WITHIN: Duration = Duration::from_millis(20);
 const GATEWAYS_MAX: usize = 1_000;
 
 /// The state of the index, as this gateway knows it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IndexStatus {
-    pub(crate) state: IndexState,
+    /// The state of the copy.
+    pub state: IndexState,
     /// The reason why it is not current.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) reason: Option<String>,
+    pub reason: Option<String>,
 }
 
-/// The state of the copy in the store.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum IndexState {
-    /// Not connected yet.
-    Starting,
-    /// The store has the sessions of this gateway.
-    Current,
-    /// The group's other gateway writes its sessions.
-    Standby,
-    /// The store names another owner, which is not replaced.
-    Fenced,
-    /// The store is down or slow; entries are written again once it answers.
-    Unreachable,
-}
-
-/// A session of some gateway. Sessions of different groups may have the same number.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct FoundSession {
-    pub(crate) group: String,
-    /// The gateway that serves it; without one, none does.
-    pub(crate) gateway: Option<Arc<str>>,
-    /// The address of that gateway's API.
-    pub(crate) api: Option<std::net::SocketAddr>,
-    pub(crate) id: String,
-    #[serde(flatten)]
-    pub(crate) session: IndexedSession,
-}
-
-/// A gateway that wrote its entry within the last seconds.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct ListedGateway {
-    pub(crate) group: String,
-    #[serde(flatten)]
-    pub(crate) member: MemberEntry,
+evenkeel_model::named! {
+    /// The state of the copy in the store.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum IndexState {
+        /// Not connected yet.
+        Starting = "starting",
+        /// The store has the sessions of this gateway.
+        Current = "current",
+        /// The group's other gateway writes its sessions.
+        Standby = "standby",
+        /// The store names another owner, which is not replaced.
+        Fenced = "fenced",
+        /// The store is down or slow; entries are written again once it answers.
+        Unreachable = "unreachable",
+    }
 }
 
 /// The API's access to the index.
@@ -129,12 +109,12 @@ impl IndexReader {
     }
 
     /// The sessions of this id, at any gateway.
-    pub async fn find(&self, session: SessionId) -> Result<Vec<FoundSession>, String> {
+    pub async fn find(&self, session: SessionId) -> Result<Vec<contract::IndexedSession>, String> {
         self.ask(|store| find(store, session)).await
     }
 
     /// The gateways in the store.
-    pub async fn members(&self) -> Result<Vec<ListedGateway>, String> {
+    pub async fn members(&self) -> Result<Vec<IndexedGateway>, String> {
         self.ask(members).await
     }
 
@@ -155,7 +135,10 @@ impl IndexReader {
     }
 }
 
-async fn find(store: impl Store, session: SessionId) -> Result<Vec<FoundSession>, StoreError> {
+async fn find(
+    store: impl Store,
+    session: SessionId,
+) -> Result<Vec<contract::IndexedSession>, StoreError> {
     let listed = store.list(&format!("*.session.{session}"), GATEWAYS_MAX).await?;
     let mut found = Vec::new();
     if listed.is_empty() {
@@ -164,36 +147,43 @@ async fn find(store: impl Store, session: SessionId) -> Result<Vec<FoundSession>
     let members: BTreeMap<_, _> = members(store.clone())
         .await?
         .into_iter()
-        .map(|it| ((it.group, it.member.gateway), it.member.api))
+        .map(|it| ((it.group, it.gateway), it.api))
         .collect();
     for entry in listed {
         let Some((group, id)) = split(&entry.key) else { continue };
         let Some(session) = decode::<IndexedSession>(&entry.value) else { continue };
+        let IndexedSession { v, room, scenario, opened_us, idempotency_key } = session;
         let owner = store.get(&IndexKeys::new(&group).owner()).await?;
         let owner: Option<OwnerEntry> = owner.and_then(|owner| decode(&owner.value));
         let owner = owner.map(|owner| (group.clone(), owner.gateway));
         let member = owner.and_then(|owner| members.get_key_value(&owner));
-        found.push(FoundSession {
+        found.push(contract::IndexedSession {
             gateway: member.map(|((_, gateway), _)| Arc::clone(gateway)),
             api: member.and_then(|(_, api)| *api),
             group,
             id: id.to_owned(),
-            session,
+            v,
+            room,
+            scenario,
+            opened_us,
+            idempotency_key,
         });
     }
     Ok(found)
 }
 
-async fn members(store: impl Store) -> Result<Vec<ListedGateway>, StoreError> {
+async fn members(store: impl Store) -> Result<Vec<IndexedGateway>, StoreError> {
     let entries = store.list("*.member.*", GATEWAYS_MAX).await?;
     let listed = entries.iter().filter_map(|entry| {
         let (group, _) = split(&entry.key)?;
-        let member: MemberEntry = decode(&entry.value)?;
-        let is_its_key = IndexKeys::new(&group).member(&member.gateway) == entry.key;
-        is_its_key.then_some(ListedGateway { group, member })
+        let MemberEntry { v, gateway, role, epoch, started_us, api } = decode(&entry.value)?;
+        let is_its_key = IndexKeys::new(&group).member(&gateway) == entry.key;
+        let role = role.name().into();
+        let listed = IndexedGateway { group, v, gateway, role, epoch, started_us, api };
+        is_its_key.then_some(listed)
     });
     let mut listed: Vec<_> = listed.collect();
-    listed.sort_by(|a, b| (&a.group, &a.member.gateway).cmp(&(&b.group, &b.member.gateway)));
+    listed.sort_by(|a, b| (&a.group, &a.gateway).cmp(&(&b.group, &b.gateway)));
     Ok(listed)
 }
 

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_client::{ApiClient, ClientError, escape};
+use evenkeel_client::{ApiClient, ClientError};
+use evenkeel_contract::Word;
+use evenkeel_contract::sessions::{Explanation, PolicyAnswer};
 use serde::Serialize;
-use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::crowd::{Crowd, CrowdPlan, ObservationWindow};
@@ -15,13 +17,9 @@ use crate::error::LabError;
 use crate::interruption::until_interrupted;
 use crate::links::Conditions;
 use crate::relay::Direction;
-use crate::watch::word;
 
 /// Packets are counted, and their records removed, at this interval.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Members of an answer that differ from one question to the next.
-const VOLATILE: [&str; 2] = ["ago_ms", "notes"];
 
 /// The sessions of a test call, and how long they send.
 #[derive(Clone, Debug)]
@@ -67,10 +65,32 @@ pub struct CallChange {
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CallFact {
-    /// Its `node`, `rung`, `cap_kbps` and `actions`, or the reason for which it has `ended`.
-    State(Value),
+    /// Its state.
+    State(CallState),
     /// A policy's answer, as in `policy_answers` of `GET /v1/sessions/ID/explain`.
-    Answer(Value),
+    Answer(PolicyAnswer),
+}
+
+/// The state of a session.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(untagged)]
+pub enum CallState {
+    /// The session has ended.
+    Ended {
+        /// The reason.
+        ended: Box<str>,
+    },
+    /// The session is live.
+    Live {
+        /// The name of the node that carries it.
+        node: Option<Arc<str>>,
+        /// As of a session.
+        rung: u8,
+        /// As of a session.
+        cap_kbps: Option<u32>,
+        /// As of a session.
+        actions: BTreeMap<Word, u32>,
+    },
 }
 
 /// A session of the call after its end.
@@ -167,8 +187,8 @@ async fn follow(
 }
 
 /// The gateway's explanation of a session; `None` if the gateway does not know it any more.
-async fn explain(admin: &mut ApiClient, id: &str) -> Result<Option<Value>, LabError> {
-    match admin.read(&format!("/v1/sessions/{}/explain", escape(id))).await {
+async fn explain(admin: &mut ApiClient, id: &str) -> Result<Option<Explanation>, LabError> {
+    match admin.explain(id).await {
         Ok(explained) => Ok(Some(explained)),
         Err(ClientError::Refused { status: 404, .. }) => Ok(None),
         Err(error) => Err(LabError::gateway("explaining a session")(error)),
@@ -177,42 +197,39 @@ async fn explain(admin: &mut ApiClient, id: &str) -> Result<Option<Value>, LabEr
 
 /// The last facts by session and hook; the state is that of no hook.
 #[derive(Default)]
-struct KnownFacts(BTreeMap<(String, String), Value>);
+struct KnownFacts(BTreeMap<(String, Word), CallFact>);
 
 impl KnownFacts {
     /// The facts that are new or changed.
-    fn changes(&mut self, id: &str, explained: &Value) -> Vec<CallFact> {
-        let answers = explained["policy_answers"].as_array().into_iter().flatten();
-        let state = CallFact::State(state(explained));
-        let facts = [state].into_iter().chain(answers.cloned().map(CallFact::Answer));
+    fn changes(&mut self, id: &str, explained: &Explanation) -> Vec<CallFact> {
+        let (state, answers) = match explained {
+            Explanation::Ended(record) => {
+                (CallState::Ended { ended: record.ended.reason.clone() }, &[][..])
+            }
+            Explanation::Live(said) => {
+                let node = said.hop.as_ref().map(|hop| Arc::clone(&hop.place.node));
+                let (rung, cap_kbps) = (said.rung, said.cap_kbps);
+                let state = CallState::Live { node, rung, cap_kbps, actions: said.actions.clone() };
+                (state, &said.policy_answers[..])
+            }
+        };
+        let answers = answers.iter().cloned().map(CallFact::Answer);
+        let facts = [CallFact::State(state)].into_iter().chain(answers);
         facts.filter(|fact| self.is_new(id, fact)).collect()
     }
 
     fn is_new(&mut self, id: &str, fact: &CallFact) -> bool {
-        let (hook, value) = match fact {
-            CallFact::State(state) => (String::new(), state.clone()),
-            CallFact::Answer(answer) => {
-                let mut stable = answer.clone();
-                if let Some(members) = stable.as_object_mut() {
-                    members.retain(|name, _| !VOLATILE.contains(&name.as_str()));
-                }
-                (word(&answer["hook"]), stable)
+        let (hook, stable) = match fact.clone() {
+            CallFact::State(_) => (Word::default(), fact.clone()),
+            CallFact::Answer(mut answer) => {
+                // They differ from one question to the next.
+                answer.ago_ms = 0;
+                answer.notes.clear();
+                (answer.hook.clone(), CallFact::Answer(answer))
             }
         };
-        let before = self.0.insert((id.to_owned(), hook), value.clone());
-        before.as_ref() != Some(&value)
-    }
-}
-
-fn state(explained: &Value) -> Value {
-    match &explained["ended"] {
-        Value::Null => json!({
-            "node": explained["hop"]["node"],
-            "rung": explained["rung"],
-            "cap_kbps": explained["cap_kbps"],
-            "actions": explained["actions"],
-        }),
-        ended => json!({"ended": ended["reason"]}),
+        let before = self.0.insert((id.to_owned(), hook), stable.clone());
+        before.as_ref() != Some(&stable)
     }
 }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use evenkeel_client::OfferAnswer;
+use evenkeel_contract::offers::OfferAnswer;
 use evenkeel_process::lock;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};

@@ -28,9 +28,8 @@ use crate::ledger::{Books, RoomParticipant};
 use crate::links::Conditions;
 use crate::relay::{Direction, ImpairmentRelay};
 use crate::watch::{EventLog, Watch};
-use evenkeel_client::{
-    ApiClient, OfferIdentity, OfferIngress, OfferRequest, OfferSdp, WebrtcOfferRequest,
-};
+use evenkeel_client::ApiClient;
+use evenkeel_contract::offers::{OfferIngress, OfferRequest, OfferSdp};
 
 const CONNECTIONS: usize = 8;
 /// Time within which all clients must be able to send.
@@ -345,9 +344,9 @@ pub(crate) fn newcomer(
     }
     let socket = bind(clients_at)?;
     let address = socket.local_addr().map_err(LabError::system("opening a socket"))?;
-    planned.offer.ingress = OfferIngress::Udp(match planned.identity {
-        PlannedIdentity::Declared => OfferIdentity::Declared { address, rtcp: None },
-        PlannedIdentity::Stun | PlannedIdentity::Webrtc => OfferIdentity::Stun,
+    planned.offer.ingress = Some(match planned.identity {
+        PlannedIdentity::Declared => OfferIngress::declared(address),
+        PlannedIdentity::Stun | PlannedIdentity::Webrtc => OfferIngress::stun(),
     });
     let is_webrtc = planned.identity == PlannedIdentity::Webrtc;
     let webrtc = is_webrtc.then(|| WebrtcIdentity::generate(planned.persona.seed)).transpose();
@@ -386,8 +385,10 @@ async fn enter(
     let opened = match &webrtc {
         Some(identity) => {
             let OfferRequest { scenario, room, labels, media, .. } = planned.offer.clone();
-            let webrtc = OfferSdp { offer: identity.sdp(&media) };
-            admin.open_webrtc(&WebrtcOfferRequest { scenario, room, labels, webrtc }).await
+            let offer = identity.sdp(&media.unwrap_or_default());
+            let webrtc = Some(OfferSdp { offer, direction: None });
+            let offer = OfferRequest { scenario, room, labels, webrtc, ..OfferRequest::default() };
+            admin.open(&offer).await
         }
         None => admin.open(&planned.offer).await,
     };

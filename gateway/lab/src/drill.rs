@@ -17,8 +17,9 @@ use crate::clock;
 use crate::crowd::{Crowd, CrowdPlan, InjectedFault, Scope};
 use crate::error::LabError;
 use crate::interruption::until_interrupted;
-use crate::watch::{is_node, word};
+use crate::watch::is_node;
 use evenkeel_client::{ApiClient, ClientError, ServerEvent};
+use evenkeel_contract::nodes::{Hop, Node};
 
 /// Length of the control run before the fault.
 const CONTROL: Duration = Duration::from_secs(2);
@@ -281,9 +282,9 @@ async fn breaker_closed(
     let until = tokio::time::Instant::now() + within;
     let mut told = false;
     loop {
-        let regions = list(admin, "regions").await?;
-        let breaker = regions.iter().find(|row| row["region"] == **region);
-        let breaker = breaker.map_or(String::new(), |row| word(&row["breaker"]));
+        let regions = admin.regions().await.map_err(LabError::gateway("listing regions"))?;
+        let breaker = regions.into_iter().find(|row| *row.region == **region);
+        let breaker = breaker.unwrap_or_default().breaker;
         if breaker.is_empty() || breaker == "closed" {
             return Ok(());
         }
@@ -300,22 +301,16 @@ async fn breaker_closed(
     }
 }
 
-async fn list(admin: &mut ApiClient, kind: &str) -> Result<Vec<Value>, LabError> {
-    admin.list(kind).await.map_err(LabError::gateway(&format!("listing {kind}")))
-}
-
 async fn nodes(admin: &mut ApiClient) -> Result<Vec<DrillNode>, LabError> {
-    let rows = list(admin, "nodes").await?;
-    Ok(rows
-        .iter()
-        .map(|row| DrillNode {
-            name: word(&row["node"]),
-            region: word(&row["region"]),
-            zone: format!("{}/{}", word(&row["region"]), word(&row["zone"])),
-            rooms: row["rooms"].as_u64().unwrap_or(0),
-            is_up: row["health"] == "up",
-        })
-        .collect())
+    let nodes = admin.nodes().await.map_err(LabError::gateway("listing nodes"))?;
+    let node = |node: Node| DrillNode {
+        zone: node.hop.place.full_zone(),
+        name: node.hop.place.node.to_string(),
+        region: node.hop.place.region.to_string(),
+        rooms: node.rooms.into(),
+        is_up: node.health == "up",
+    };
+    Ok(nodes.into_iter().map(node).collect())
 }
 
 /// The nodes to break, which are never all usable nodes.
@@ -357,10 +352,11 @@ async fn sessions_on(
     admin: &mut ApiClient,
     crowd: &Crowd,
 ) -> Result<BTreeSet<u64>, LabError> {
-    let rooms = list(admin, "rooms").await?;
-    let there = rooms.iter().filter(|room| nodes.contains(&word(&room["hop"]["node"])));
-    let ids = there.flat_map(|room| room["sessions"].as_array().into_iter().flatten());
-    Ok(ids.filter_map(|id| crowd.by_id().get(id.as_str()?).copied()).collect())
+    let rooms = admin.rooms().await.map_err(LabError::gateway("listing rooms"))?;
+    let is_there = |hop: &Hop| nodes.iter().any(|node| **node == *hop.place.node);
+    let there = rooms.iter().filter(|room| room.hop.as_ref().is_some_and(is_there));
+    let ids = there.flat_map(|room| &room.sessions);
+    Ok(ids.filter_map(|id| crowd.by_id().get(id).copied()).collect())
 }
 
 #[cfg(test)]

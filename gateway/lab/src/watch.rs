@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use evenkeel_client::{ApiClient, ClientError, ServerEvent};
+use evenkeel_contract::events::{Degraded, NodeHealth};
 
 /// Interval of attempts to reach a gateway that ended.
 const AGAIN_EVERY: Duration = Duration::from_millis(20);
@@ -90,22 +91,18 @@ impl EventLog {
     /// Degradations in force, counted by session and operation.
     pub(crate) fn standing_degradations(&self) -> usize {
         let mut last = BTreeMap::new();
-        for event in self.all().iter().filter(|event| event.name == "degraded") {
-            let key = (word(&event.data["session"]), word(&event.data["op"]));
-            last.insert(key, event.data["arg"].as_u64().unwrap_or(0));
+        for it in self.all().iter().filter_map(ServerEvent::data_of::<Degraded>) {
+            last.insert((it.session, it.op), it.arg);
         }
         last.values().filter(|&&arg| arg > 0).count()
     }
 
     /// Sessions to which this degradation was applied since `from_ns`.
     pub(crate) fn degraded(&self, op: &str, from_ns: u64) -> BTreeSet<String> {
-        let is_applied = |event: &&ServerEvent| {
-            let data = &event.data;
-            event.name == "degraded" && data["op"] == op && data["arg"].as_u64() > Some(0)
-        };
         let all = self.all();
-        let since = all.iter().filter(|event| at_ns(event) >= from_ns);
-        since.filter(is_applied).map(|event| word(&event.data["session"])).collect()
+        let degraded = all.iter().filter_map(ServerEvent::data_of::<Degraded>);
+        let is_applied = |it: &Degraded| it.at_us * 1_000 >= from_ns && it.op == op && it.arg > 0;
+        degraded.filter(is_applied).map(|it| it.session).collect()
     }
 }
 
@@ -116,7 +113,7 @@ pub fn at_ns(event: &ServerEvent) -> u64 {
 
 /// Returns true if the event reports this health of the node.
 pub(crate) fn is_node(event: &ServerEvent, node: &str, to: &str) -> bool {
-    event.name == "node" && event.data["node"] == node && event.data["to"] == to
+    event.data_of().is_some_and(|change: NodeHealth| *change.node == *node && change.to == to)
 }
 
 /// A JSON string; empty for any other type.

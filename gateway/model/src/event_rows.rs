@@ -46,17 +46,8 @@ pub struct CountRow {
 pub struct NoticeRow {
     /// Its name there: `hop-removed`. Several events may share it.
     pub name: &'static str,
-    /// Its fields.
-    pub fields: NoticeFields,
-}
-
-/// The fields of an event of `GET /v1/events`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NoticeFields {
-    /// Those of [`ListedEvent::noticed`].
-    Listed(&'static [&'static str]),
-    /// The API computes them. The text is that of the reference; empty if another event of the name has it.
-    Computed(&'static str),
+    /// Its fields as the reference lists them; empty if another event of the name has them. The type is in `contract/src/events.rs`.
+    pub fields: &'static str,
 }
 
 /// An event in its list.
@@ -110,9 +101,6 @@ pub trait ListedEvent: Sized {
 
     /// The increment of each counter, and the labels' values, in the order of the row.
     fn counted(&self) -> Vec<(u64, Vec<EventValue<'_>>)>;
-
-    /// The fields for clients, in the order of the row.
-    fn noticed(&self) -> Vec<EventValue<'_>>;
 
     /// Its row in the list.
     fn row(&self) -> &'static EventRow {
@@ -194,27 +182,16 @@ macro_rules! event_times {
     };
 }
 
-/// The fields of a notice: listed, or with the text of the reference.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! notice_fields {
-    ([$($field:ident),*]) => { $crate::NoticeFields::Listed(&[$(stringify!($field)),*]) };
-    ($text:literal) => { $crate::NoticeFields::Computed($text) };
-    () => { $crate::NoticeFields::Computed("") };
-}
-
-/// A list of events. After the fields of each stand, if it has them: its log line, its counters and its name for clients, each with
-/// fields. `node = hop` is the value `hop` under the name `node`; `room` is the field of that name.
+/// A list of events. After the fields of each stand, if it has them: its log line and its counters with their fields, and its name for
+/// clients with the reference of its fields. `node = hop` is the value `hop` under the name `node`; `room` is the field of that name.
 ///
 /// ```text
 /// /// A hop left the route of a room although its node is up.
 /// HopRemoved { room: RoomId, hop: Hop, why: Strike, … }
 ///     logs Debug "hop removed from a route" [room, node = hop, why = why.name()];
 ///     counts "evenkeel.hops.removed" [node = hop, reason = why.name()];
-///     sends "hop-removed" [node = hop, reason = why.name()];
+///     sends "hop-removed" with "`room`, `node`, `reason`, `session`";
 /// ```
-///
-/// `sends "moved" with "…"`: the API computes the fields, and the text is that of the reference.
 #[macro_export]
 macro_rules! events {
     (
@@ -227,9 +204,7 @@ macro_rules! events {
                     $(($payload:ident: $payload_type:ty))?
                 $(logs $level:ident $message:literal [$($logged:ident $(= $log_value:expr)?),*];)?
                 $(counts $metric:literal [$($label:ident $(= $label_value:expr)?),*] $(times $times:expr)?;)*
-                $(sends $name:literal
-                    $([$($noticed:ident $(= $notice_value:expr)?),*])?
-                    $(with $text:literal)?;)?
+                $(sends $name:literal $(with $text:literal)?;)?
             )*
         }
     ) => {
@@ -257,7 +232,7 @@ macro_rules! events {
                     }),*],
                     notice: $crate::event_part!($($crate::NoticeRow {
                         name: $name,
-                        fields: $crate::notice_fields!($([$($noticed),*])? $($text)?),
+                        fields: concat!($($text)?),
                     })?),
                 }),*];
                 ROWS
@@ -286,14 +261,6 @@ macro_rules! events {
                             vec![$($crate::event_value!($label $(= $label_value)?)),*],
                         )),*
                     ],)*
-                }
-            }
-
-            fn noticed(&self) -> Vec<$crate::EventValue<'_>> {
-                match self {
-                    $($enum::$variant $({ $($field),* })? $(($payload))? => {
-                        vec![$($($($crate::event_value!($noticed $(= $notice_value)?)),*)?)?]
-                    })*
                 }
             }
         }

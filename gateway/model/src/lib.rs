@@ -41,9 +41,7 @@ pub use event::{
     Breach, BreachCount, CloseReason, ClosedMove, ClosedSession, CoreEvent, Figure, ModeChange,
     MoveCause, MoveOutcome, PortMove, Strike,
 };
-pub use event_rows::{
-    CountRow, EventRow, EventValue, ListedEvent, LogLevel, LogRow, NoticeFields, NoticeRow,
-};
+pub use event_rows::{CountRow, EventRow, EventValue, ListedEvent, LogLevel, LogRow, NoticeRow};
 pub use forwarding::{
     AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, LeftHop, Route, RouteCell, forward,
 };

@@ -20,7 +20,7 @@ const OPEN_FOR_MAX: Duration = Duration::from_secs(5 * 60);
 const DOUBLINGS_MAX: u32 = 4;
 
 /// A breaker of a provider that is not closed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ProviderBreakerStanding {
     /// The program or host that starts nodes.
     pub provider: Arc<str>,

@@ -21,7 +21,6 @@ use evenkeel_revisions::{
     Actor, Judging, Revision, RevisionRefusal, RolloutOutcome, RolloutReport, RolloutRequest,
     Strategy, age_text,
 };
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::compiling::Foundry;
@@ -269,12 +268,11 @@ impl TrustRules {
 }
 
 /// A refused revision or plugin.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RefusalRecord {
     /// Microseconds since the Unix epoch.
     pub at_us: u64,
     /// The policy that the plugin was for.
-    #[serde(serialize_with = "evenkeel_process::as_text")]
     pub policy: PolicyName,
     /// `pushed`, or the path of a file.
     pub origin: Box<str>,

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{BreachCount, CoreSettings, OfferRefusal, ServiceObjective, SloIndicator};
-use serde::Serialize;
 
 use crate::counts::{MEDIA, SHORTEST, SessionCounts, SessionMarks, SessionMisses, TICK_S, WINDOWS};
 
@@ -17,7 +16,7 @@ use crate::counts::{MEDIA, SHORTEST, SessionCounts, SessionMarks, SessionMisses,
 const SESSIONS_MIN: u32 = 10;
 
 /// One indicator of a scenario's service level objective.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct SloStanding {
     /// The name of the scenario.
     pub scenario: Arc<str>,
@@ -32,7 +31,7 @@ pub struct SloStanding {
 }
 
 /// The sessions of a window up to now.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct SloWindow {
     /// The length: `5m`.
     pub window: &'static str,

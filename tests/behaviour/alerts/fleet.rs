@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_client::{OfferIdentity, OfferIngress, OfferRequest};
+use evenkeel_contract::offers::{OfferIngress, OfferRequest};
 use evenkeel_testkit::nats::NatsServer;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::json;
@@ -160,7 +160,7 @@ impl<'a> Fleet<'a> {
         busy.open("pair", second);
         for (phone, carrier) in [(lossy, "telecom"), (sound, "unicom")] {
             let mut offer = offer(carrier, phone.address());
-            offer.labels.insert("carrier".to_owned(), carrier.to_owned());
+            offer.labels = [("carrier", carrier)].into_iter().collect();
             let opened = busy.ask(async |client| client.open(&offer).await).unwrap();
             phone.set_target(opened.udp.unwrap().addresses[0]);
         }
@@ -247,8 +247,8 @@ impl<'a> Fleet<'a> {
 
 /// An offer of audio for a client at this address.
 pub(super) fn offer(room: &str, address: SocketAddr) -> OfferRequest {
-    let identity = OfferIdentity::Declared { address, rtcp: None };
-    GatewayProcess::offer(room, OfferIngress::Udp(identity))
+    let ingress = OfferIngress::declared(address);
+    GatewayProcess::offer(room, ingress)
 }
 
 /// Opens a session of a client that sends nothing. Returns its id; `None` if it is refused.

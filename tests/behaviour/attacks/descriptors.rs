@@ -1,15 +1,14 @@
 //! Offers and first packets that take every descriptor for session ports: the operator's API still answers.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
 use bytes::Bytes;
-use evenkeel_client::{
-    ApiCall, ApiClient, ApiEndpoint, ClientError, OfferAnswer, OfferIdentity, OfferIngress,
-    OfferMedia, OfferPayloadType, OfferRequest, OfferStreamKind,
+use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint, ClientError};
+use evenkeel_contract::offers::{
+    OfferAnswer, OfferIngress, OfferMedia, OfferPayloadType, OfferRequest, OfferStreamKind,
 };
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_lab::sample_node::PlainRoom;
@@ -97,9 +96,8 @@ impl Gateway {
         let offer = OfferRequest {
             scenario: "call".into(),
             room: room.into(),
-            labels: BTreeMap::new(),
-            ingress: OfferIngress::Udp(OfferIdentity::Declared { address, rtcp: None }),
-            media: vec![OfferMedia {
+            ingress: Some(OfferIngress::declared(address)),
+            media: Some(vec![OfferMedia {
                 kind: OfferStreamKind::Audio,
                 payload_types: vec![OfferPayloadType {
                     payload_type: 111,
@@ -108,8 +106,8 @@ impl Gateway {
                 }],
                 feedback: Vec::new(),
                 bitrate: None,
-            }],
-            rtcp: None,
+            }]),
+            ..OfferRequest::default()
         };
         self.runtime.block_on(self.admin.open(&offer))
     }

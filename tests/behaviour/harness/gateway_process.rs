@@ -1,14 +1,13 @@
 //! A gateway as a process of its own, and a client of its API.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use evenkeel_client::{
-    ApiCall, ApiClient, ApiEndpoint, ClientError, OfferIdentity, OfferIngress, OfferMedia,
-    OfferPayloadType, OfferRequest, OfferStreamKind,
+use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint, ClientError};
+use evenkeel_contract::offers::{
+    OfferIngress, OfferMedia, OfferPayloadType, OfferRequest, OfferStreamKind,
 };
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::binary::evenkeel;
@@ -150,8 +149,8 @@ impl GatewayProcess {
 
     /// Opens a session with audio for this phone, which sends to it from then on.
     pub(crate) fn open(&mut self, room: &str, phone: &mut Phone) {
-        let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
-        let offer = GatewayProcess::offer(room, OfferIngress::Udp(identity));
+        let ingress = OfferIngress::declared(phone.address());
+        let offer = GatewayProcess::offer(room, ingress);
         let opened = self.ask(async |client| client.open(&offer).await).unwrap();
         phone.set_target(opened.udp.unwrap().addresses[0]);
     }
@@ -168,10 +167,9 @@ impl GatewayProcess {
         OfferRequest {
             scenario: "call".into(),
             room: room.into(),
-            labels: BTreeMap::new(),
-            ingress,
-            media: vec![audio],
-            rtcp: None,
+            ingress: Some(ingress),
+            media: Some(vec![audio]),
+            ..OfferRequest::default()
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use evenkeel_client::{ApiCall, ClientError, OfferIdentity, OfferIngress};
+use evenkeel_client::{ApiCall, ClientError};
+use evenkeel_contract::offers::OfferIngress;
 use evenkeel_lab::network::{Host, INTERFACE, NamespaceNetwork, PREFIX};
 use evenkeel_lab::sample_node::{PlainRoom, SampleNodeOptions};
 use hyper::Method;
@@ -193,8 +194,8 @@ pub(crate) fn try_offer_with_key(
     key: &str,
     phone: &Phone,
 ) -> Result<Value, ClientError> {
-    let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
-    let offer = GatewayProcess::offer("room", OfferIngress::Udp(identity));
+    let ingress = OfferIngress::declared(phone.address());
+    let offer = GatewayProcess::offer("room", ingress);
     let body = serde_json::to_vec(&offer).unwrap().into();
     let headers = [("idempotency-key", key)];
     let call = ApiCall { method: Method::POST, path: "/v1/sessions", headers: &headers, body };

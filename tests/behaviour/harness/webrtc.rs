@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_client::{OfferMedia, OfferPayloadType, OfferStreamKind};
+use evenkeel_contract::offers::{OfferFeedback, OfferMedia, OfferPayloadType, OfferStreamKind};
 use evenkeel_control::OfferedSession;
 use evenkeel_dataplane::worker::{AnsweredMedia, SrtpKeying};
 use evenkeel_dtls::{DtlsClient, HandshakeFailure};
@@ -83,7 +83,7 @@ impl WebrtcPhone {
         };
         let sdp = self.identity.sdp(&[
             stream(OfferStreamKind::Audio, 109, "opus", 48_000, Vec::new()),
-            stream(OfferStreamKind::Video, 120, "VP8", 90_000, vec!["pli".into()]),
+            stream(OfferStreamKind::Video, 120, "VP8", 90_000, vec![OfferFeedback::Pli]),
         ]);
         sdp.replacen("a=group", &format!("a={}\r\na=group", self.direction), 1)
     }

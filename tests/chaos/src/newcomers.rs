@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use evenkeel_client::{
-    ApiClient, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferRequest,
-    OfferStreamKind, ServerEvent,
+use evenkeel_client::{ApiClient, ServerEvent};
+use evenkeel_contract::offers::{
+    OfferIngress, OfferMedia, OfferPayloadType, OfferRequest, OfferStreamKind,
 };
 use evenkeel_lab::clock;
 use evenkeel_lab::watch::{at_ns, word};
@@ -150,15 +150,15 @@ pub(crate) fn offer(home: &str, number: u64, address: SocketAddr) -> OfferReques
     OfferRequest {
         scenario: "call".to_owned(),
         room: format!("newcomer-{number}"),
-        labels: [("region".to_owned(), home.to_owned())].into(),
-        ingress: OfferIngress::Udp(OfferIdentity::Declared { address, rtcp: None }),
-        media: vec![OfferMedia {
+        labels: [("region", home)].into_iter().collect(),
+        ingress: Some(OfferIngress::declared(address)),
+        media: Some(vec![OfferMedia {
             kind: OfferStreamKind::Audio,
             payload_types: vec![opus],
             feedback: Vec::new(),
             bitrate: Some("64 kbit/s".to_owned()),
-        }],
-        rtcp: None,
+        }]),
+        ..OfferRequest::default()
     }
 }
 

@@ -45,7 +45,7 @@ fn sender(receivers: &[AlertReceiver]) -> (AlertSender, Telemetry) {
         alerts.evaluate(metrics.samples(&alerts.metrics()), Moment::now());
     }
     let (dependency, reason): (Arc<str>, _) = ("idp".into(), Some("status 500".to_owned()));
-    let view = DependencyView { dependency, up: false, since_us: 1, reason };
+    let view = Dependency { dependency, up: false, since_us: 1, reason };
     let views = watch::Sender::new([(Arc::clone(&view.dependency), view)].into());
     let sender = AlertSender {
         alerts,

@@ -3,34 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use evenkeel_contract::blast::{PolicyLoss, RevisionLoss, RoomCount};
 use evenkeel_control::PolicyView;
 use evenkeel_core::RoomStanding;
 use evenkeel_model::Arm;
-use serde::Serialize;
 
-use super::room_count::RoomCount;
 use crate::context::ApiContext;
 use crate::error::{ApiError, no_policy};
 use crate::request::policy_name;
-
-#[derive(Serialize)]
-pub(super) struct PolicyLoss {
-    policy: String,
-    #[serde(flatten)]
-    hit: RoomCount,
-    scenarios: BTreeMap<Arc<str>, RoomCount>,
-    revisions: Vec<RevisionLoss>,
-}
-
-/// The sessions of a revision.
-#[derive(Serialize)]
-struct RevisionLoss {
-    /// `active` or `canary`.
-    arm: &'static str,
-    /// `None`: the native default decides already.
-    revision: Option<Arc<str>>,
-    sessions: u32,
-}
 
 /// The loss of each of these policies, named as `call/routing` and separated by commas.
 pub(super) async fn lost_policies(
@@ -63,7 +43,7 @@ fn policy_loss(view: &PolicyView, rooms: &[RoomStanding]) -> PolicyLoss {
     let status = &view.status;
     let candidate = status.candidate.as_ref().map(|candidate| &candidate.revision);
     let revision = |arm: Arm, sessions: u32| RevisionLoss {
-        arm: arm.name(),
+        arm: arm.name().into(),
         revision: match arm {
             Arm::Standing => status.active.clone(),
             Arm::Canary => candidate.cloned(),

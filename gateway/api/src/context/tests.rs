@@ -28,7 +28,7 @@ async fn decide(batches: &[Option<u64>], confirms: bool) -> Result<bool, ApiErro
 #[tokio::test]
 async fn decision_that_a_standby_does_not_confirm_is_an_error() {
     let error = decide(&[Some(5), Some(9)], false).await.unwrap_err();
-    assert_eq!(error.code, ApiErrorCode::Unconfirmed);
+    assert_eq!(error.code, ErrorCode::Unconfirmed);
 }
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn decision_of_a_gateway_that_ends_is_an_error() {
     let (handle, requests) = Handle::new(Arc::default(), Arc::default());
     drop(requests);
     let error = is_confirmed(&handle, async |_| true).await.unwrap_err();
-    assert_eq!(error.code, ApiErrorCode::Unconfirmed);
+    assert_eq!(error.code, ErrorCode::Unconfirmed);
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn executed_offer_of_a_former_owner_is_unconfirmed() {
     assert_eq!(confirm(for_standby, false, true).await, Ok(()), "no other gateway owns");
     // The relay would repeat a request of code `standby`, which was not executed.
     let error = confirm(for_standby, false, false).await.unwrap_err();
-    assert_eq!(error.code, ApiErrorCode::Unconfirmed);
+    assert_eq!(error.code, ErrorCode::Unconfirmed);
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ fn standby_names_the_owner() {
     assert_eq!(require_ownership(None), Ok(()));
     assert_eq!(require_ownership(Some(GroupOwnership::Here)), Ok(()));
     let error = require_ownership(Some(GroupOwnership::Peer("edge-1".into()))).unwrap_err();
-    assert_eq!(error.code, ApiErrorCode::Standby);
+    assert_eq!(error.code, ErrorCode::Standby);
     assert!(error.message.contains("ask `edge-1`"), "{}", error.message);
     let error = require_ownership(Some(GroupOwnership::Unknown)).unwrap_err();
     assert!(error.message.contains("no gateway of the group"), "{}", error.message);

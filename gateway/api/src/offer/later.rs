@@ -3,44 +3,28 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use evenkeel_config::token::ClientDirection;
+use evenkeel_contract::errors::ErrorCode;
+use evenkeel_contract::offers::{
+    IceRestart, LaterAnswer, LaterRequest, LaterSdp, LaterWebrtcAnswer,
+};
 use evenkeel_control::{IngressAnswer, LaterOffer, LaterStreams};
-use serde::{Deserialize, Serialize};
 
 use super::webrtc::WebrtcOffer;
 use crate::context::ApiState;
-use crate::error::{ApiError, ApiErrorCode};
-use crate::object::object;
+use crate::error::ApiError;
 use crate::request::{session_id, strict};
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LaterBody {
-    webrtc: LaterWebrtcBody,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LaterWebrtcBody {
-    /// SDP (RFC 8866).
-    offer: Option<String>,
-    /// Default: both directions, as far as the offer has them.
-    direction: Option<ClientDirection>,
-    /// In place of an offer: the client's new user fragment, which restarts ICE.
-    ufrag: Option<String>,
-}
 
 pub(crate) async fn change(
     State(shared): ApiState,
     Path(id): Path<String>,
     body: Body,
-) -> Result<Json<impl Serialize>, ApiError> {
+) -> Result<Json<LaterAnswer>, ApiError> {
     let session = session_id(&id)?;
     let (body, _share) = shared.read(body).await?;
-    let LaterBody { webrtc: LaterWebrtcBody { offer, direction, ufrag } } = strict(&body)?;
+    let LaterRequest { webrtc: LaterSdp { offer, direction, ufrag } } = strict(&body)?;
     let (sdp, ufrag) = match (offer, ufrag) {
         (Some(offer), None) => {
-            let sdp = WebrtcOffer::parse(&offer, direction)?;
+            let sdp = WebrtcOffer::parse(&offer, direction.map(super::direction))?;
             let ufrag = sdp.ice.ufrag.clone();
             (Some(sdp), ufrag)
         }
@@ -57,16 +41,16 @@ pub(crate) async fn change(
     let answer = shared.ask(&id, shared.handle.renegotiate(Box::new(later))).await?;
     shared.confirm().await?;
     let IngressAnswer::Udp { addresses, ice: Some(ice), .. } = answer else {
-        return Err(ApiError::new(ApiErrorCode::Conflict, "the session has no ICE"));
+        return Err(ApiError::new(ErrorCode::Conflict, "the session has no ICE"));
     };
     let answer = sdp.map(|sdp| sdp.answer(session, &addresses, &ice).as_str().to_owned());
-    let restart = answer.is_none().then(|| {
-        object! { ufrag: ice.ufrag.clone(), password: ice.password.clone(), addresses: addresses }
+    let restart = answer.is_none().then(|| IceRestart {
+        ufrag: ice.ufrag.to_string(),
+        password: ice.password.to_string(),
+        addresses,
     });
-    Ok(Json(object! {
-        id: session.to_string(),
-        webrtc: object! { answer?: answer, ice?: restart },
-    }))
+    let webrtc = LaterWebrtcAnswer { answer, ice: restart };
+    Ok(Json(LaterAnswer { id: session.to_string(), webrtc }))
 }
 
 /// Checks the form of RFC 8839, section 5.4.

@@ -25,10 +25,10 @@ fn oldest_arriving_body_gives_way() {
     let refused = old.grow(1).unwrap_err();
     assert_eq!(
         old.complete().unwrap_err().code,
-        ApiErrorCode::Unavailable,
+        ErrorCode::Unavailable,
         "its bytes are not counted"
     );
-    assert_eq!((refused.code, refused.retry_after), (ApiErrorCode::Unavailable, Some(RETRY_AFTER)));
+    assert_eq!((refused.code, refused.retry_after), (ErrorCode::Unavailable, Some(RETRY_AFTER)));
     assert_eq!(lock(&budget.state).bytes, 10);
     new.grow(1).expect_err("no other body is arriving");
     drop(old);
@@ -47,7 +47,7 @@ async fn displaced_body_is_refused_while_it_waits() {
         share
     };
     let (held, _newer) = tokio::join!(held, newer);
-    assert_eq!(held.err().map(|error| error.code), Some(ApiErrorCode::Unavailable));
+    assert_eq!(held.err().map(|error| error.code), Some(ErrorCode::Unavailable));
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn body_counts_until_it_is_dropped() {
     drop(share);
     assert_eq!(lock(&budget.state).bytes, 0);
     let refused = budget.read(Body::from(vec![7; 1_001]), 1_000).await;
-    assert_eq!(refused.err().map(|error| error.code), Some(ApiErrorCode::TooLarge));
+    assert_eq!(refused.err().map(|error| error.code), Some(ErrorCode::TooLarge));
 }
 
 /// A body of one byte that does not end before the sender is dropped.

@@ -2,10 +2,11 @@
 
 use std::time::{Instant, SystemTime};
 
+use evenkeel_contract::gateway::{Mode, Recovery};
 use evenkeel_control::{
-    AgentError, BreakerTarget, ListChange, ModeView, NodeOrder, NotReloaded, Operation,
-    OperationTarget, PluginView, PolicyRefused, PolicyView, PushRequest, QuarantinedRevision,
-    Recovery, Reloaded, RevokedRevision, RolloutAction, SessionView, Shrinks, Staged, TraceIds,
+    AgentError, BreakerTarget, ListChange, NodeOrder, NotReloaded, Operation, OperationTarget,
+    PluginView, PolicyRefused, PolicyView, PushRequest, QuarantinedRevision, Reloaded,
+    RevokedRevision, RolloutAction, SessionView, Shrinks, Staged, TraceIds,
 };
 use evenkeel_core::{
     ArmStatistics, Failback, Impossible, NodeStanding, ProcessState, RegionStanding, RoomStanding,
@@ -555,16 +556,16 @@ fn modes_show_measurements_or_null() {
     let mut world = World::start();
     let asking = world.ask("GET /v1/modes", "");
     let ControlRequest::Modes(reply) = world.request() else { panic!("modes") };
-    let none = ModeView {
-        mode: "cold",
+    let none = Mode {
+        mode: "cold".into(),
         scenarios: Vec::new(),
         recoveries: 0,
         recovery_ms: None,
         packets_lost: None,
         bandwidth_cost: None,
     };
-    let hot = ModeView {
-        mode: "hot",
+    let hot = Mode {
+        mode: "hot".into(),
         scenarios: vec!["call".into()],
         recoveries: 9,
         recovery_ms: Some(Recovery { p50: 20.0, p99: 40.0, max: 41.0 }),

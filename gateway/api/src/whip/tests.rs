@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use evenkeel_fuzz::Corpus;
 use evenkeel_process::lock;
+use serde_json::{Value, json};
 
 use super::*;
 

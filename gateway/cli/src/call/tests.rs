@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use clap::Parser;
+use evenkeel_contract::sessions::PolicyAnswer;
 
 use super::*;
 
@@ -65,21 +66,30 @@ fn impossible_call_is_refused() {
 #[test]
 fn changes_are_lines() {
     let line = |after_ms, fact| change_line(&CallChange { session: "s7".into(), after_ms, fact });
-    let state = json!({"node": "east-a1", "rung": 1, "cap_kbps": 300});
+    let node = Some("east-a1".into());
+    let actions = [("cap".into(), 300)].into();
+    let state = CallState::Live { node, rung: 1, cap_kbps: Some(300), actions };
     assert_eq!(
         line(1_250, CallFact::State(state)),
         "     1.2 s  s7     at east-a1, rung 1, capped at 300 kbit/s"
     );
-    let actions = json!({"cap": 300, "layer": 2, "voice-only": 1});
-    let state = json!({"node": "east-a1", "rung": 3, "cap_kbps": 300, "actions": actions});
+    let actions = [("cap".into(), 300), ("layer".into(), 2), ("voice-only".into(), 1)].into();
+    let node = Some("east-a1".into());
+    let state = CallState::Live { node, rung: 3, cap_kbps: Some(300), actions };
     assert_eq!(
         line(0, CallFact::State(state)),
         "     0.0 s  s7     at east-a1, rung 3, capped at 300 kbit/s, layer 2, voice-only"
     );
-    let ended = CallFact::State(json!({"ended": "closed"}));
+    let ended = CallFact::State(CallState::Ended { ended: "closed".into() });
     assert_eq!(line(0, ended), "     0.0 s  s7     ended: closed");
-    let answer = json!({"hook": "degradation", "reason": "lossy", "outcome": "applied", "ago_ms": 40,
-        "by": "call/degradation@5f0c", "notes": []});
+    let answer = PolicyAnswer {
+        hook: "degradation".into(),
+        reason: Some("lossy".into()),
+        outcome: "applied".into(),
+        ago_ms: 40,
+        by: "call/degradation@5f0c".to_owned(),
+        ..PolicyAnswer::default()
+    };
     assert_eq!(
         line(0, CallFact::Answer(answer)),
         "     0.0 s  s7     degradation: lossy (applied 0 s ago, call/degradation@5f0c)"

@@ -1,9 +1,14 @@
 use super::*;
 
-fn group(here: &str, peer: &str, in_sync: bool, sessions: u64) -> Vec<Value> {
+fn member(name: &str, role: &'static str) -> Gateway {
+    let here = name == "edge-1";
+    Gateway { gateway: name.into(), here, role: role.into(), ..Gateway::default() }
+}
+
+fn group(here: &'static str, peer: &'static str, in_sync: bool, sessions: usize) -> Vec<Gateway> {
     vec![
-        json!({"gateway": "edge-1", "here": true, "role": here, "sessions": sessions}),
-        json!({"gateway": "edge-2", "here": false, "role": peer, "in_sync": in_sync}),
+        Gateway { sessions, ..member("edge-1", here) },
+        Gateway { in_sync, ..member("edge-2", peer) },
     ]
 }
 
@@ -33,7 +38,7 @@ fn standby_stops_beside_an_owner() {
 fn owner_of_three_stops_beside_its_standby() {
     let mut three = group("owner", "spare", false, 7);
     assert!(stops_member(&three).is_err());
-    three.push(json!({"gateway": "edge-3", "here": false, "role": "standby", "in_sync": true}));
+    three.push(Gateway { in_sync: true, ..member("edge-3", "standby") });
     assert_eq!(stops_member(&three), Ok("edge-3 continues its 7 sessions".to_owned()));
     assert!(stops_member(&group("spare", "owner", false, 0)).is_ok());
 }

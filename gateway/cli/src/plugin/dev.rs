@@ -8,15 +8,14 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use evenkeel_author::case::{self as cases, count_noun};
 use evenkeel_author::{AuthorError, Built, Project, conformance};
+use evenkeel_contract::policies::{Policy, PolicyList, RolloutAnswer, RolloutStatus, ShadowCounts};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::sources::Sources;
 use super::file::{TestedArgs, folder_of, read};
-use crate::command::{
-    ApiArgs, CommandError, number, rows, runtime, say, say_lines, settings_of, text,
-};
+use crate::command::{ApiArgs, CommandError, runtime, say, say_lines, settings_of, typed};
 use crate::policy::{RevisionParts, print_rollout};
 use crate::progress::during;
 use crate::recording::{Tried, kept_calls};
@@ -178,7 +177,7 @@ struct ShadowRevision {
     built: Built,
     settings: Option<Value>,
     /// The numbers of answers that were shown last.
-    counts: Value,
+    counts: Option<ShadowCounts>,
     counted_at: Option<Instant>,
     examples_at: Option<Instant>,
 }
@@ -208,9 +207,10 @@ impl DevArgs {
         let query = vec![("shadow", "true".to_owned())];
         let rollout = parts.push(&self.api, &target.set, &target.hook, query)?;
         let printed = print_rollout(&rollout, self.json);
-        if text(&rollout, "stage") == "shadow" {
-            let revision = text(&rollout, "revision").to_owned();
-            let (counts, counted_at, examples_at) = (Value::Null, None, None);
+        let RolloutAnswer { rollout, .. } = typed(&rollout)?;
+        if rollout.stage.is_some_and(|staged| staged.stage == "shadow") {
+            let revision = rollout.revision.as_deref().unwrap_or_default().to_owned();
+            let (counts, counted_at, examples_at) = (None, None, None);
             *shadow =
                 Some(ShadowRevision { revision, built, settings, counts, counted_at, examples_at });
         }
@@ -218,20 +218,19 @@ impl DevArgs {
     }
 
     /// The policy's status at the gateway.
-    fn status(&self, target: &PolicyTarget) -> Result<Value, CommandError> {
-        let policies = self.api.read("/v1/policies")?;
-        let mut rows = rows(&policies, "policies").iter();
-        Ok(rows.find(|row| text(row, "policy") == target.name()).cloned().unwrap_or_default())
+    fn status(&self, target: &PolicyTarget) -> Result<Policy, CommandError> {
+        let PolicyList { policies } = self.api.get("/v1/policies")?;
+        let found = policies.into_iter().find(|policy| policy.policy == target.name());
+        Ok(found.unwrap_or_default())
     }
 
     /// Removes the revision from the gateway, if it is still in shadow there.
     fn withdraw(&self, shadow: &mut Option<ShadowRevision>) -> Result<(), CommandError> {
         let (Some(target), Some(ended)) = (self.target(), shadow.take()) else { return Ok(()) };
-        let status = self.status(target)?;
-        let rollout = &status["rollout"];
-        if text(rollout, "revision") == ended.revision && text(rollout, "stage") == "shadow" {
+        let rollout = self.status(target)?.rollout.unwrap_or_default();
+        if *rollout.revision == *ended.revision && rollout.stage == "shadow" {
             let PolicyTarget { set, hook } = target;
-            self.api.post(&format!("/v1/policies/{set}/{hook}:abort"), &Value::Null)?;
+            self.api.post(&format!("/v1/policies/{set}/{hook}:abort"), &())?;
         }
         Ok(())
     }
@@ -247,25 +246,25 @@ impl DevArgs {
         running.counted_at = Some(Instant::now());
         let status = self.status(target).inspect_err(|_| *shadow = None)?;
         let Some(running) = shadow.as_mut() else { return Ok(()) };
-        let (rollout, name) = (&status["rollout"], target.name());
-        if text(rollout, "revision") != running.revision {
-            let last = &status["last_rollout"];
-            let (outcome, reason) = (text(last, "outcome"), text(last, "reason"));
+        let (rollout, name) = (status.rollout.unwrap_or_default(), target.name());
+        if *rollout.revision != *running.revision {
+            let last = status.last_rollout.unwrap_or_default().rollout;
+            let (outcome, reason) = (last.outcome, last.reason.unwrap_or_default());
             let words = format!("{name}: {} is {outcome}: {reason}", running.revision);
             *shadow = None;
             return Err(CommandError::Failed(words));
         }
-        let counts = &rollout["shadow"];
-        if *counts == running.counts {
+        let counts = rollout.shadow;
+        if running.counts == Some(counts) {
             return Ok(());
         }
-        let has_more = number(counts, "different") > number(&running.counts, "different");
-        running.counts = counts.clone();
+        let before = running.counts.replace(counts).unwrap_or_default();
+        let has_more = counts.different > before.different;
         if self.json {
-            let fault = &rollout["last_fault"];
+            let fault = &rollout.last_fault;
             say(&json!({"policy": name, "shadow": counts, "last_fault": fault}));
         } else {
-            say(&counts_line(&name, rollout));
+            say(&counts_line(&name, &rollout));
         }
         if has_more && is_due(running.examples_at, EXAMPLES_INTERVAL) {
             running.examples_at = Some(Instant::now());
@@ -295,11 +294,9 @@ fn is_due(last: Option<Instant>, interval: Duration) -> bool {
 }
 
 /// `call/routing: 120 answers are those of the active revision, 3 differ, 0 failed`.
-fn counts_line(policy: &str, rollout: &Value) -> String {
-    let shadow = &rollout["shadow"];
-    let [same, different, faulted] =
-        ["same", "different", "faulted"].map(|count| number(shadow, count));
-    let fault = rollout["last_fault"].as_str();
+fn counts_line(policy: &str, rollout: &RolloutStatus) -> String {
+    let ShadowCounts { same, different, faulted } = rollout.shadow;
+    let fault = rollout.last_fault.as_ref();
     let fault = fault.map_or(String::new(), |fault| format!("; last fault: {fault}"));
     format!(
         "{policy}: {same} answers are those of the active revision, {different} differ, {faulted} failed{fault}"

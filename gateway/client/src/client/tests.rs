@@ -7,8 +7,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::{
-    AnswerSdp, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferSdp, OfferStreamKind,
+use evenkeel_contract::offers::{
+    AnswerSdp, OfferIngress, OfferMedia, OfferPayloadType, OfferSdp, OfferStreamKind,
 };
 
 mod events;
@@ -75,12 +75,9 @@ fn offer() -> OfferRequest {
     OfferRequest {
         scenario: "call".into(),
         room: "room-1".into(),
-        labels: BTreeMap::from([("region".to_owned(), "east".to_owned())]),
-        ingress: OfferIngress::Udp(OfferIdentity::Declared {
-            address: "127.0.0.1:40000".parse().unwrap(),
-            rtcp: None,
-        }),
-        media: vec![OfferMedia {
+        labels: [("region", "east")].into_iter().collect(),
+        ingress: Some(OfferIngress::declared("127.0.0.1:40000".parse().unwrap())),
+        media: Some(vec![OfferMedia {
             kind: OfferStreamKind::Audio,
             payload_types: vec![OfferPayloadType {
                 payload_type: 111,
@@ -89,12 +86,10 @@ fn offer() -> OfferRequest {
             }],
             feedback: vec![],
             bitrate: None,
-        }],
-        rtcp: None,
+        }]),
+        ..OfferRequest::default()
     }
 }
-
-use std::collections::BTreeMap;
 
 fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
@@ -105,7 +100,7 @@ fn offer_and_answer_match_the_api() {
     block_on(async {
         let (mut admin, asked, _) = gateway().await;
         let opened = admin.open(&offer()).await.unwrap();
-        assert_eq!((&*opened.id, opened.route[0].node.as_str()), ("s17", "east-a1"));
+        assert_eq!((&*opened.id, &*opened.route[0].place.node), ("s17", "east-a1"));
         let quic = opened.quic.unwrap();
         assert_eq!(quic.certificate().unwrap()[31], 0x1f);
         let expected = json!({
@@ -120,14 +115,16 @@ fn offer_and_answer_match_the_api() {
 
 #[test]
 fn webrtc_offer_and_answer_match_the_api() {
-    let offer = WebrtcOfferRequest {
+    let offer = OfferRequest {
         scenario: "call".into(),
         room: "room-1".into(),
-        labels: BTreeMap::new(),
-        webrtc: OfferSdp { offer: "v=0".into() },
+        webrtc: Some(OfferSdp { offer: "v=0".into(), direction: None }),
+        ..OfferRequest::default()
     };
     let worded = serde_json::to_value(offer).unwrap();
-    assert_eq!(worded, json!({"scenario": "call", "room": "room-1", "webrtc": {"offer": "v=0"}}));
+    let webrtc = json!({"offer": "v=0"});
+    let expected = json!({"scenario": "call", "room": "room-1", "labels": {}, "webrtc": webrtc});
+    assert_eq!(worded, expected);
     let answer = json!({"id": "s1", "webrtc": {"answer": "v=0"}});
     let answer: OfferAnswer = serde_json::from_value(answer).unwrap();
     assert_eq!(answer.webrtc, Some(AnswerSdp { answer: "v=0".into() }));
@@ -136,11 +133,8 @@ fn webrtc_offer_and_answer_match_the_api() {
 #[test]
 fn other_ingresses_match_the_api() {
     let worded = |ingress: OfferIngress| serde_json::to_value(ingress).unwrap();
-    assert_eq!(worded(OfferIngress::Quic {}), json!({"quic": {}}));
-    assert_eq!(
-        worded(OfferIngress::Udp(OfferIdentity::Stun)),
-        json!({"udp": {"identity": "stun"}})
-    );
+    assert_eq!(worded(OfferIngress::quic()), json!({"quic": {}}));
+    assert_eq!(worded(OfferIngress::stun()), json!({"udp": {"identity": "stun"}}));
 }
 
 #[test]

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_contract::gateway::{NewOwner, TakenOver};
 use evenkeel_control::{Continuation, Handle, Replica};
 use evenkeel_dataplane::quic;
 use evenkeel_ownership::TakeoverCause;
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Attribute, Histogram};
 
-use crate::group::{HandOverError, HandOverReply, HandOverResult, TakeOverReply, TakenOver};
+use crate::group::{HandOverError, HandOverReply, TakeOverReply};
 use crate::preparation::TakeoverPreparation;
 use crate::task::{Task, outcome};
 
@@ -126,7 +127,7 @@ impl Takeover {
     }
 
     /// Tells the operators that this many sessions continue here.
-    pub(super) fn answer(self, owner: &HandOverResult, sessions: usize) {
+    pub(super) fn answer(self, owner: &NewOwner, sessions: usize) {
         // The clients may have disconnected.
         if let Some(request) = self.request {
             let _ = request.reply.send(Ok(owner.clone()));

@@ -115,7 +115,7 @@ impl TestMember {
     /// An operator has the owner hand over. Each attempt must be as fast as the standby's beats.
     async fn hand_over(
         &mut self,
-    ) -> (oneshot::Receiver<Result<HandOverResult, HandOverError>>, ControlRequest) {
+    ) -> (oneshot::Receiver<Result<NewOwner, HandOverError>>, ControlRequest) {
         loop {
             let (reply, answer) = oneshot::channel();
             self.hear_standby();
@@ -133,7 +133,7 @@ impl TestMember {
     }
 }
 
-fn failed(reason: &str) -> Result<HandOverResult, HandOverError> {
+fn failed(reason: &str) -> Result<NewOwner, HandOverError> {
     Err(HandOverError::Failed(reason.to_owned()))
 }
 
@@ -189,7 +189,7 @@ async fn operator_joins_the_hand_over_of_a_standby() {
     owner.member.core.handle_beat(PEER, newer, Instant::now());
     owner.member.execute_outputs();
     let gateway: Arc<str> = "edge-2".into();
-    assert_eq!(answer.await, Ok(Ok(HandOverResult { gateway: Arc::clone(&gateway), epoch })));
+    assert_eq!(answer.await, Ok(Ok(NewOwner { gateway: Arc::clone(&gateway), epoch })));
     let MemberState::Ended(end) = owner.member.state else { panic!("it lost the ownership") };
     assert_eq!(end, MemberEnd::Replaced { owner: gateway, epoch });
 }
@@ -216,7 +216,7 @@ async fn standby_that_takes_over_answers_its_operator() {
     member.show();
     assert_eq!(member.inbox.standing.borrow().gateways[0].role, GroupRole::Owner);
     let (gateway, epoch) = ("edge-1".into(), member.core.epoch());
-    assert_eq!(answer.await, Ok(Ok(HandOverResult { gateway, epoch })));
+    assert_eq!(answer.await, Ok(Ok(NewOwner { gateway, epoch })));
 }
 
 #[tokio::test]

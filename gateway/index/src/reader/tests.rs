@@ -33,7 +33,7 @@ async fn session_is_found_at_each_group() {
     put_group(&store, "c", "c", false);
     let found = find(store.clone(), SessionId(17)).await.unwrap();
     let places: Vec<_> =
-        found.iter().map(|it| (&*it.group, it.gateway.as_deref(), &*it.session.room)).collect();
+        found.iter().map(|it| (&*it.group, it.gateway.as_deref(), &*it.room)).collect();
     assert_eq!(places, [("a/b", Some("b"), "room of a/b"), ("c", None, "room of c")]);
     assert!(found[0].api.is_some() && found[1].api.is_none());
     assert_eq!(find(store.clone(), SessionId(18)).await, Ok(Vec::new()));

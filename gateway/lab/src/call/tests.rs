@@ -1,3 +1,5 @@
+use serde_json::{Value, json};
+
 use super::*;
 use crate::tests::small_gateway::{SmallGateway, State};
 
@@ -68,13 +70,19 @@ async fn each_change_of_a_decision_is_told_once() {
 #[test]
 fn ended_session_is_told_with_its_reason() {
     let mut known = KnownFacts::default();
-    let actions = json!({"cap": 300});
-    let running =
-        json!({"hop": {"node": "east-a1"}, "rung": 0, "cap_kbps": 300, "actions": actions});
-    let state = json!({"node": "east-a1", "rung": 0, "cap_kbps": 300, "actions": actions});
+    let read = |answer: Value| serde_json::from_value::<Explanation>(answer).unwrap();
+    let running = read(json!({
+        "hop": {"node": "east-a1"}, "rung": 0, "cap_kbps": 300, "actions": {"cap": 300},
+    }));
+    let state = CallState::Live {
+        node: Some("east-a1".into()),
+        rung: 0,
+        cap_kbps: Some(300),
+        actions: [("cap".into(), 300)].into(),
+    };
     assert_eq!(known.changes("s1", &running), [CallFact::State(state)]);
     assert_eq!(known.changes("s1", &running), []);
-    let ended = json!({"id": "s1", "ended": {"reason": "closed"}});
-    let state = CallFact::State(json!({"ended": "closed"}));
+    let ended = read(json!({"id": "s1", "ended": {"reason": "closed"}}));
+    let state = CallFact::State(CallState::Ended { ended: "closed".into() });
     assert_eq!(known.changes("s1", &ended), [state]);
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use evenkeel_client::{OfferMedia, OfferStreamKind};
+use evenkeel_contract::offers::{OfferFeedback, OfferMedia, OfferStreamKind};
 use evenkeel_dtls::{CertificateError, DtlsCertificate, DtlsClient, HandshakeFailure};
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use fastrand::Rng;
@@ -88,12 +88,11 @@ fn write_section(text: &mut String, media: &OfferMedia, mid: &str) {
         let channels = if codec.eq_ignore_ascii_case("opus") { "/2" } else { "" };
         let _whole = writeln!(lines, "a=rtpmap:{number} {codec}/{clock_rate}{channels}");
         for feedback in &media.feedback {
-            let value = match feedback.as_str() {
-                "pli" => "nack pli",
-                "fir" => "ccm fir",
-                "tmmbr" => "ccm tmmbr",
-                "remb" => "goog-remb",
-                other => other,
+            let value = match feedback {
+                OfferFeedback::Pli => "nack pli",
+                OfferFeedback::Fir => "ccm fir",
+                OfferFeedback::Tmmbr => "ccm tmmbr",
+                OfferFeedback::Remb => "goog-remb",
             };
             let _whole = writeln!(lines, "a=rtcp-fb:{number} {value}");
         }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::client::{Persona, VIDEO_TYPE, VOICE_TYPE};
-use evenkeel_client::{OfferIngress, OfferMedia, OfferPayloadType, OfferRequest, OfferStreamKind};
+use evenkeel_contract::offers::{
+    OfferFeedback, OfferIngress, OfferMedia, OfferPayloadType, OfferRequest, OfferStreamKind,
+};
 
 /// The protocol of a session's client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,7 +107,7 @@ impl CrowdPlan {
         let video = self.video.then(video_media);
         let mut media: Vec<OfferMedia> = [voice_media()].into_iter().chain(video).collect();
         if self.feedback {
-            let feedback = ["pli", "remb"].map(str::to_owned);
+            let feedback = [OfferFeedback::Pli, OfferFeedback::Remb];
             media.iter_mut().for_each(|stream| stream.feedback = feedback.to_vec());
         }
         PlannedSession {
@@ -114,13 +116,13 @@ impl CrowdPlan {
             offer: OfferRequest {
                 scenario: self.scenario.clone(),
                 room: format!("{}-{room}", self.rooms),
-                labels: self.labels.clone(),
-                ingress: match self.webtransport {
-                    true => OfferIngress::Webtransport {},
-                    false => OfferIngress::Quic {},
-                },
-                media,
-                rtcp: None,
+                labels: self.labels.iter().collect(),
+                ingress: Some(match self.webtransport {
+                    true => OfferIngress::webtransport(),
+                    false => OfferIngress::quic(),
+                }),
+                media: Some(media),
+                ..OfferRequest::default()
             },
             transport: self.transport_of(session),
             identity: match (self.webrtc, self.stun || self.natted) {

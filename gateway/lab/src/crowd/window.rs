@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::nanoseconds;
 use crate::ledger::PacketLedger;
-use crate::watch::{at_ns, word};
 use evenkeel_client::ServerEvent;
+use evenkeel_contract::events::{Moved, NodeHealth, Witness};
 
 /// Length of the span before a fault in which the nodes of a session are looked up.
 const JUST_BEFORE_NS: u64 = 500_000_000;
@@ -42,10 +43,14 @@ impl ObservationWindow {
         self.count_packets(&mut effect, &hit, fault);
         self.count_moves(&mut effect, &hit);
         effect.detections = self.detections(fault);
-        let is_down = |event: &&ServerEvent| event.name == "node" && event.data["to"] == "down";
-        let down = self.events.iter().filter(is_down);
-        effect.marked_down = down.map(|event| word(&event.data["node"])).collect();
+        effect.marked_down = self.deaths().map(|death| death.node.to_string()).collect();
         effect
+    }
+
+    /// Events of nodes that were marked down.
+    fn deaths(&self) -> impl Iterator<Item = NodeHealth> {
+        let changes = self.events.iter().filter_map(ServerEvent::data_of::<NodeHealth>);
+        changes.filter(|change| change.to == "down")
     }
 
     /// Pauses across these moments without a fault, nanoseconds.
@@ -104,12 +109,11 @@ impl ObservationWindow {
             members.map(|member| member.room).collect()
         };
         let hit = rooms(hit);
-        for event in self.events.iter().filter(|event| event.name == "moved") {
-            let sessions = event.data["sessions"].as_array().into_iter().flatten();
-            let rooms =
-                rooms(&sessions.filter_map(|id| self.by_id.get(&word(id)).copied()).collect());
+        for moved in self.events.iter().filter_map(ServerEvent::data_of::<Moved>) {
+            let sessions = moved.sessions.iter();
+            let rooms = rooms(&sessions.filter_map(|id| self.by_id.get(id).copied()).collect());
             for room in rooms {
-                *effect.causes.entry(word(&event.data["cause"])).or_default() += 1;
+                *effect.causes.entry(moved.cause.to_string()).or_default() += 1;
                 if hit.contains(&room) {
                     effect.rooms_moved += 1;
                 } else {
@@ -121,24 +125,23 @@ impl ObservationWindow {
     }
 
     fn detections(&self, fault: &InjectedFault) -> Vec<NodeDetection> {
-        let down = self.events.iter().filter(|event| {
-            event.name == "node" && event.data["to"] == "down" && at_ns(event) >= fault.at_ns
-        });
+        let at_ns = |death: &NodeHealth| death.at_us * 1_000;
+        let down = self.deaths().filter(|death| at_ns(death) >= fault.at_ns);
         let ms_since = |at_ns: u64| (at_ns as f64 - fault.at_ns as f64) / 1e6;
         // A node that is marked down twice counts once.
         let mut found = BTreeSet::new();
-        let first = down.filter(move |event| found.insert(word(&event.data["node"])));
+        let first = down.filter(move |death| found.insert(Arc::clone(&death.node)));
         first
-            .map(|event| {
-                let witnesses = event.data["witnesses"].as_array().into_iter().flatten();
-                let since = |accusation: &serde_json::Value| {
-                    let for_us = accusation["for_us"].as_u64().unwrap_or(0);
-                    ms_since(at_ns(event).saturating_sub(for_us * 1_000))
+            .map(|death| {
+                let at_ns = at_ns(&death);
+                let since = |witness: &Witness| {
+                    let since = ms_since(at_ns.saturating_sub(witness.for_us * 1_000));
+                    (witness.witness.to_string(), since)
                 };
                 NodeDetection {
-                    node: word(&event.data["node"]),
-                    after_ms: ms_since(at_ns(event)),
-                    by_witness: witnesses.map(|w| (word(&w["witness"]), since(w))).collect(),
+                    node: death.node.to_string(),
+                    after_ms: ms_since(at_ns),
+                    by_witness: death.witnesses.iter().map(since).collect(),
                 }
             })
             .collect()

@@ -18,8 +18,10 @@ use crate::ledger::{
 };
 use crate::sample_node::number_of;
 use crate::stranger;
-use crate::watch::{at_ns, is_node, word};
+use crate::watch::{at_ns, is_node};
 use evenkeel_client::ServerEvent;
+use evenkeel_contract::Word;
+use evenkeel_contract::events::{Closed, Degraded, NodeHealth, PacketsShed};
 
 /// Maximum time in which the two ends of a call may receive from different nodes during a make-before-break move.
 const SPLIT_MAX: Duration = Duration::from_millis(500);
@@ -110,22 +112,14 @@ impl<'a> Evaluation<'a> {
     /// Packets that a rung dropped, as reported by the gateway, by the packet numbers of the senders.
     fn shed(&self) -> BTreeSet<(StreamPath, u64)> {
         let mut shed = BTreeSet::new();
-        for event in self.record.events.iter().filter(|event| event.name == "shed") {
-            let receiver = self.record.by_id.get(&word(&event.data["session"]));
-            let number = |key: &str| event.data[key].as_u64();
-            let (ssrc, after) = (number("ssrc"), number("after"));
-            let ssrc = ssrc.and_then(|ssrc| u32::try_from(ssrc).ok());
-            let after = after.and_then(|after| u16::try_from(after).ok());
-            let (Some(&receiver), Some(ssrc), Some(after)) = (receiver, ssrc, after) else {
-                continue;
-            };
-            let Some((path, last)) = self.ledger.number_at(receiver, ssrc, after, at_ns(event))
-            else {
-                continue;
-            };
-            let first = last + number("first").unwrap_or(0);
-            let packets = number("packets").unwrap_or(0);
-            shed.extend((first..first + packets).map(|number| (path, number)));
+        for run in self.record.events.iter().filter_map(ServerEvent::data_of::<PacketsShed>) {
+            let Some(&receiver) = self.record.by_id.get(&run.session) else { continue };
+            let at_ns = run.at_us * 1_000;
+            let known = self.ledger.number_at(receiver, run.ssrc, run.after, at_ns);
+            let Some((path, last)) = known else { continue };
+            let first = last + u64::from(run.first);
+            let last = first + u64::from(run.packets);
+            shed.extend((first..last).map(|number| (path, number)));
         }
         shed
     }
@@ -157,11 +151,9 @@ impl<'a> Evaluation<'a> {
 
     fn sessions(&self) -> SessionFigures {
         let record = self.record;
-        let closed = record
-            .events
-            .iter()
-            .filter(|event| event.name == "closed" && at_ns(event) < record.span.end);
-        let closed = closed.filter_map(|event| record.by_id.get(&word(&event.data["session"])));
+        let closed = record.events.iter().filter_map(ServerEvent::data_of::<Closed>);
+        let closed = closed.filter(|closed| closed.at_us * 1_000 < record.span.end);
+        let closed = closed.filter_map(|closed| record.by_id.get(&closed.session));
         let until_ns = record.span.end;
         let silent = self.ledger.silent(until_ns - nanoseconds(LAST_HEARD), until_ns);
         let lost: BTreeSet<u64> =
@@ -224,8 +216,9 @@ impl<'a> Evaluation<'a> {
             .switches_of(fault)
             .filter(|switch| self.is_by(switch.receiver, transport))
             .collect();
-        let witnesses = marked_down.and_then(|event| event.data["witnesses"].as_array());
-        let witnesses = witnesses.into_iter().flatten().map(|witness| word(&witness["witness"]));
+        let witnesses = marked_down.and_then(ServerEvent::data_of::<NodeHealth>);
+        let witnesses = witnesses.map(|change| change.witnesses).unwrap_or_default().into_iter();
+        let witnesses = witnesses.map(|witness| witness.witness.into_owned());
         FailoverFigures {
             cause: "node-down",
             silent: fault.silent,
@@ -282,11 +275,10 @@ impl<'a> Evaluation<'a> {
 
     fn degradation(&self) -> DegradationFigures {
         let record = self.record;
-        let mut done: BTreeMap<(u64, String), Vec<u64>> = BTreeMap::new();
-        for event in record.events.iter().filter(|event| event.name == "degraded") {
-            if let Some(&session) = record.by_id.get(&word(&event.data["session"])) {
-                let arg = event.data["arg"].as_u64().unwrap_or(0);
-                done.entry((session, word(&event.data["op"]))).or_default().push(arg);
+        let mut done: BTreeMap<(u64, Word), Vec<u64>> = BTreeMap::new();
+        for it in record.events.iter().filter_map(ServerEvent::data_of::<Degraded>) {
+            if let Some(&session) = record.by_id.get(&it.session) {
+                done.entry((session, it.op)).or_default().push(it.arg);
             }
         }
         let sessions = |op: &str| -> BTreeSet<u64> {
@@ -315,9 +307,9 @@ impl<'a> Evaluation<'a> {
         ReloadFigures {
             policy: "call/routing",
             plugin: push.vice.map_or("good", |vice| vice.name()),
-            outcome: word(&push.answer["outcome"]),
-            reason: push.answer["reason"].as_str().map(str::to_owned),
-            activate_us: push.answer["activate_us"].as_u64().unwrap_or(0),
+            outcome: push.answer.outcome.to_string(),
+            reason: push.answer.reason.as_deref().map(str::to_owned),
+            activate_us: push.answer.activate_us,
             packets_lost: within(PlannedTransport::Udp) + within(PlannedTransport::Quic),
             rooms_moved: push.rooms_moved,
         }

@@ -10,6 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_client::{ApiClient, ApiEndpoint, ClientError, escape};
+use evenkeel_contract::offers::{
+    OfferAnswer, OfferFeedback, OfferIngress, OfferMedia, OfferPayloadType, OfferRequest, OfferSdp,
+    OfferStreamKind,
+};
+use evenkeel_contract::operations::{BreakRequest, NodeFault};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{
@@ -165,8 +170,9 @@ impl DemoPage {
         match (head.method.as_str(), &parts[..]) {
             ("POST", ["sessions"]) => open(&mut admin, body).await,
             ("GET", ["sessions", id]) => {
-                let session = admin.read(&format!("/v1/sessions/{}", escape(id))).await?;
-                let carriers = json!({"node": session["hop"]["node"], "gateway": gateway});
+                let hop = admin.session(id).await?.hop;
+                let node = hop.map(|hop| hop.place.node);
+                let carriers = json!({"node": node, "gateway": gateway});
                 Ok(PageAnswer::json(StatusCode::OK, &carriers))
             }
             ("DELETE", ["sessions", id]) => {
@@ -175,7 +181,8 @@ impl DemoPage {
             }
             ("POST", ["nodes", name, "kill"]) => {
                 let node = format!("/v1/nodes/{}", escape(name));
-                admin.post(&format!("{node}:break"), &json!({"how": "kill"})).await?;
+                let how = NodeFault::Kill;
+                admin.post(&format!("{node}:break"), &BreakRequest { how }).await?;
                 tokio::spawn(start_again(admin, format!("{node}:start")));
                 Ok(PageAnswer::done())
             }
@@ -214,44 +221,45 @@ async fn open(admin: &mut ApiClient, body: Incoming) -> Result<PageAnswer, PageA
         PageRole::Publish => ("live", "publisher"),
         PageRole::Watch => ("live", "viewer"),
     };
-    let mut request = json!({
-        "scenario": scenario,
+    let (webrtc, ingress, media) = match offer {
+        Some(offer) => (Some(OfferSdp { offer, direction: None }), None, None),
+        None => (None, Some(OfferIngress::webtransport()), Some(page_media())),
+    };
+    let request = OfferRequest {
+        scenario: scenario.to_owned(),
         // Rooms of the demo's own sessions have packets that a browser cannot decode, and a room belongs to one scenario.
-        "room": format!("browser/{scenario}/{room}"),
-        "labels": {"region": REGIONS[0], "role": role},
-    });
-    match offer {
-        Some(offer) => request["webrtc"] = json!({ "offer": offer }),
-        None => {
-            request["ingress"] = json!({"webtransport": {}});
-            request["media"] = page_media();
-        }
-    }
-    let opened = admin.post("/v1/sessions", &request).await?;
-    let answer = json!({
-        "id": opened["id"],
-        "answer": opened["webrtc"]["answer"],
-        "webtransport": opened["webtransport"],
-    });
+        room: format!("browser/{scenario}/{room}"),
+        labels: [("region", REGIONS[0]), ("role", role)].into_iter().collect(),
+        webrtc,
+        ingress,
+        media,
+        ..OfferRequest::default()
+    };
+    let OfferAnswer { id, webrtc, webtransport, .. } = admin.open(&request).await?;
+    let answer = webrtc.map(|webrtc| webrtc.answer);
+    let answer = json!({"id": id, "answer": answer, "webtransport": webtransport});
     Ok(PageAnswer::json(StatusCode::CREATED, &answer))
 }
 
 /// The streams that the page encodes itself, with the payload types of rooms.
-fn page_media() -> Value {
-    let stream = |kind, payload_type, codec, clock_rate, feedback: &[&str]| {
-        let codec = json!({"payload_type": payload_type, "codec": codec, "clock_rate": clock_rate});
-        json!({"kind": kind, "payload_types": [codec], "feedback": feedback})
+fn page_media() -> Vec<OfferMedia> {
+    let stream = |kind, payload_type, codec: &str, clock_rate, feedback| OfferMedia {
+        kind,
+        payload_types: vec![OfferPayloadType { payload_type, codec: codec.into(), clock_rate }],
+        feedback,
+        bitrate: None,
     };
-    json!(
-        [stream("audio", 111, "opus", 48_000, &[]), stream("video", 96, "vp8", 90_000, &["pli"]),]
-    )
+    vec![
+        stream(OfferStreamKind::Audio, 111, "opus", 48_000, Vec::new()),
+        stream(OfferStreamKind::Video, 96, "vp8", 90_000, vec![OfferFeedback::Pli]),
+    ]
 }
 
 /// Starts a killed node.
 async fn start_again(mut admin: ApiClient, path: String) {
     for _ in 0..START_ATTEMPTS {
         tokio::time::sleep(START_AFTER).await;
-        if admin.post(&path, &Value::Null).await.is_ok() {
+        if admin.post(&path, &()).await.is_ok() {
             return;
         }
     }

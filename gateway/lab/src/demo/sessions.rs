@@ -11,7 +11,7 @@ use crate::crowd::{
     voice_media,
 };
 use crate::error::LabError;
-use evenkeel_client::{OfferIngress, OfferMedia, OfferRequest};
+use evenkeel_contract::offers::{OfferFeedback, OfferIngress, OfferMedia, OfferRequest};
 
 /// The region of the UDP clients behind a lossy network.
 const LOSSY: &str = REGIONS[2];
@@ -84,7 +84,7 @@ impl DemoRoom {
         has_video: bool,
         seed: u64,
     ) -> PlannedSession {
-        let feedback = || vec!["pli".to_owned(), "remb".to_owned()];
+        let feedback = || vec![OfferFeedback::Pli, OfferFeedback::Remb];
         let mut media = vec![OfferMedia { feedback: feedback(), ..voice_media() }];
         if has_video {
             media.push(OfferMedia { feedback: feedback(), ..video_media() });
@@ -104,10 +104,10 @@ impl DemoRoom {
             offer: OfferRequest {
                 scenario: self.scenario.into(),
                 room: format!("{}-{}", self.scenario, self.number),
-                labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
-                ingress: OfferIngress::Quic {},
-                media,
-                rtcp: None,
+                labels: labels.into_iter().collect(),
+                ingress: Some(OfferIngress::quic()),
+                media: Some(media),
+                ..OfferRequest::default()
             },
             transport,
             identity: match is_relayed || is_half {

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use evenkeel_client::{ApiCall, ApiClient, ServerEvent};
+use evenkeel_contract::policies::{Rollout, RolloutAnswer};
+use evenkeel_contract::sessions::Room;
 use nix::sys::signal::Signal;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::hostile::{self, Vice};
@@ -83,7 +86,7 @@ pub(super) struct DemoFault {
 pub(super) struct DemoPush {
     /// `None` for a valid plugin.
     pub(super) vice: Option<Vice>,
-    pub(super) answer: Value,
+    pub(super) answer: Rollout,
     /// Nanoseconds since the Unix epoch.
     pub(super) span: Range<u64>,
     pub(super) rooms_moved: usize,
@@ -236,9 +239,9 @@ impl DemoRun {
     }
 
     async fn rooms_on(&mut self, node: &str) -> Result<u64, LabError> {
-        let nodes = self.admin.list("nodes").await.map_err(LabError::gateway("listing nodes"))?;
-        let row = nodes.iter().find(|row| row["node"] == node);
-        Ok(row.and_then(|row| row["rooms"].as_u64()).unwrap_or(0))
+        let nodes = self.admin.nodes().await.map_err(LabError::gateway("listing nodes"))?;
+        let row = nodes.iter().find(|row| *row.hop.place.node == *node);
+        Ok(row.map_or(0, |row| row.rooms.into()))
     }
 
     /// Restarts the node and waits until it is trusted and is the second hop of its rooms again.
@@ -271,12 +274,9 @@ impl DemoRun {
     }
 
     async fn routes(&mut self) -> Result<BTreeMap<String, Vec<String>>, LabError> {
-        let rooms = self.admin.list("rooms").await.map_err(LabError::gateway("listing rooms"))?;
-        let nodes = |room: &Value| {
-            let route = room["route"].as_array().map_or(&[][..], Vec::as_slice);
-            route.iter().map(|hop| watch::word(&hop["node"])).collect()
-        };
-        Ok(rooms.iter().map(|room| (watch::word(&room["room"]), nodes(room))).collect())
+        let rooms = self.admin.rooms().await.map_err(LabError::gateway("listing rooms"))?;
+        let nodes = |room: &Room| room.route.iter().map(|hop| hop.place.node.to_string()).collect();
+        Ok(rooms.iter().map(|room| (room.room.to_string(), nodes(room))).collect())
     }
 
     /// Adds loss to the UDP clients of one region. Moving to another node would not help.
@@ -329,24 +329,21 @@ impl DemoRun {
         let from_ns = clock::now_ns();
         let answer = self.push(&bytes, None).await?;
         tokio::time::sleep(BETWEEN_PUSHES).await;
-        let reason = watch::word(&answer["reason"]);
-        self.progress.say(&format!(
-            "{} plugin pushed: {}, {reason}",
-            vice.name(),
-            watch::word(&answer["outcome"])
-        ));
+        let reason = answer.reason.as_deref().unwrap_or_default();
+        self.progress.say(&format!("{} plugin pushed: {}, {reason}", vice.name(), answer.outcome));
         let span = from_ns..clock::now_ns();
         self.record.pushes.push(DemoPush { vice: Some(vice), answer, span, rooms_moved: 0 });
         self.processes.require_gateway()
     }
 
-    async fn push(&mut self, wasm: &[u8], settings: Option<&Value>) -> Result<Value, LabError> {
+    async fn push(&mut self, wasm: &[u8], settings: Option<&Value>) -> Result<Rollout, LabError> {
         let (set, mut hook) = (POLICY.0, POLICY.1.to_owned());
         if let Some(settings) = settings {
             hook += &format!("?settings={}", evenkeel_client::escape(&settings.to_string()));
         }
         let pushed = self.admin.push(set, &hook, wasm).await;
-        pushed.map_err(LabError::gateway("pushing a policy"))
+        let pushed = pushed.and_then(|answer| Ok(RolloutAnswer::deserialize(&answer)?));
+        Ok(pushed.map_err(LabError::gateway("pushing a policy"))?.rollout)
     }
 
     async fn send_unauthorised(&mut self) -> Result<(), LabError> {
@@ -394,13 +391,9 @@ impl DemoRun {
 
     /// The gateway's drop counters by reason.
     async fn counts(&mut self) -> Result<BTreeMap<String, u64>, LabError> {
-        let status =
-            self.admin.read("/v1/status").await.map_err(LabError::gateway("reading the status"))?;
-        let tables =
-            ["drops", "quic_counts"].into_iter().filter_map(|table| status[table].as_object());
-        let counts =
-            tables.flatten().filter_map(|(reason, count)| Some((reason.clone(), count.as_u64()?)));
-        Ok(counts.collect())
+        let status = self.admin.status().await.map_err(LabError::gateway("reading the status"))?;
+        let counts = status.drops.into_iter().chain(status.quic_counts);
+        Ok(counts.map(|(reason, count)| (reason.into_owned(), count)).collect())
     }
 
     /// Ends all plugins, the receiver of telemetry and the admin API.
@@ -409,17 +402,17 @@ impl DemoRun {
         let metrics = self.admin.ask(ApiCall::get("/metrics")).await;
         let metrics = metrics.map_err(LabError::gateway("reading metrics"))?;
         self.record.calls = telemetry::calls(&String::from_utf8_lossy(&metrics.body));
-        let policies = self.admin.list("policies").await;
+        let policies = self.admin.policies().await;
         for policy in policies.map_err(LabError::gateway("listing policies"))? {
-            let path = format!("/v1/policies/{}:stop", watch::word(&policy["policy"]));
-            let stopped = self.admin.post(&path, &Value::Null).await;
+            let path = format!("/v1/policies/{}:stop", policy.policy);
+            let stopped = self.admin.post(&path, &()).await;
             stopped.map_err(LabError::gateway("stopping a policy"))?;
         }
         self.record.spans = self.receiver.end();
-        let closed = self.admin.post("/v1/drill:close-api", &Value::Null).await;
+        let closed = self.admin.post("/v1/drill:close-api", &()).await;
         closed.map_err(LabError::gateway("closing the API"))?;
         let until = Instant::now() + API_ENDS_WITHIN;
-        while self.processes.admin().read("/v1/status").await.is_ok() {
+        while self.processes.admin().status().await.is_ok() {
             if Instant::now() > until {
                 return Err(LabError::in_vain("the end of the API", API_ENDS_WITHIN));
             }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::processes::{CALL, first_line, start, start_node, write};
@@ -19,6 +18,7 @@ use crate::ledger::GapSpread;
 use crate::network::{Host, INTERFACE, NamespaceGuard, NamespaceNetwork, PREFIX};
 use crate::process::ChildProcess;
 use evenkeel_client::{ApiClient, ApiEndpoint};
+use evenkeel_contract::gateway::Gateway;
 
 const SESSIONS: u32 = 40;
 /// The address that belongs to one of the gateways.
@@ -193,17 +193,15 @@ interface = "{INTERFACE}"
         let until = Instant::now() + JOINED_WITHIN;
         let mut owner = self.admin(0);
         loop {
-            let listed =
-                owner.read("/v1/gateways").await.map_err(LabError::gateway("listing gateways"))?;
-            let gateways = listed["gateways"].as_array().map_or(&[][..], Vec::as_slice);
-            let is_owner = |gateway: &Value| gateway["here"] == true && gateway["role"] == "owner";
-            let is_standby =
-                |gateway: &Value| gateway["role"] == "standby" && gateway["in_sync"] == true;
+            let listed = owner.gateways().await.map_err(LabError::gateway("listing gateways"))?;
+            let gateways = &listed.gateways;
+            let is_owner = |gateway: &Gateway| gateway.here && gateway.role == "owner";
+            let is_standby = |gateway: &Gateway| gateway.role == "standby" && gateway.in_sync;
             if gateways.iter().any(is_owner) && gateways.iter().any(is_standby) {
                 return Ok(());
             }
             if Instant::now() > until {
-                let what = format!("a group in sync, instead of {listed},");
+                let what = format!("a group in sync, instead of {listed:?},");
                 return Err(LabError::in_vain(what, JOINED_WITHIN));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

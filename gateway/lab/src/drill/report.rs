@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::plan::{DrillError, DrillFault, DrillPlan, Unmended, by_hand};
@@ -13,7 +13,8 @@ use crate::crowd::FaultEffect;
 use crate::ledger::ranks;
 
 /// A distribution in milliseconds (nearest rank). Without samples it is `null` in JSON.
-#[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Milliseconds {
     /// Median; null without a value.
     pub p50: Option<f64>,

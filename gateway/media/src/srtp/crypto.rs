@@ -50,13 +50,6 @@ impl CryptoAttribute {
     }
 }
 
-/// As [`CryptoAttribute::to_value`], for the answer to the offer.
-impl Serialize for CryptoAttribute {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.to_value())
-    }
-}
-
 /// Crypto suite and key parameters, for records that are encrypted or stay in the memory of a host.
 impl Serialize for SrtpKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

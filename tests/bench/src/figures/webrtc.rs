@@ -4,9 +4,8 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use evenkeel_client::{
-    ApiClient, ApiEndpoint, OfferIngress, OfferRequest, OfferSdp, WebrtcOfferRequest,
-};
+use evenkeel_client::{ApiClient, ApiEndpoint};
+use evenkeel_contract::offers::{OfferIngress, OfferRequest, OfferSdp};
 use evenkeel_lab::client::{ClientFleet, ClientPath, Persona, UdpWay, WebrtcIdentity};
 use evenkeel_lab::clock;
 use evenkeel_lab::ledger::{Books, GapSpread};
@@ -113,10 +112,13 @@ async fn open(admin: &mut ApiClient, session: u64) -> Result<UdpWay, String> {
     let port = FIRST_PORT + session as u16;
     let socket = UdpSocket::bind((Ipv4Addr::from(CLIENTS), port));
     let socket = socket.map_err(|error| format!("cannot bind port {port}: {error}"))?;
-    let offer = relay::offer(session as u32, OfferIngress::Quic {});
+    let offer = relay::offer(session as u32, OfferIngress::quic());
     let OfferRequest { scenario, labels, media, .. } = offer;
-    let (room, webrtc) = (format!("webrtc-{session}"), OfferSdp { offer: identity.sdp(&media) });
-    let opened = admin.open_webrtc(&WebrtcOfferRequest { scenario, room, labels, webrtc }).await;
+    let room = format!("webrtc-{session}");
+    let offer = identity.sdp(&media.unwrap_or_default());
+    let webrtc = Some(OfferSdp { offer, direction: None });
+    let offer = OfferRequest { scenario, room, labels, webrtc, ..OfferRequest::default() };
+    let opened = admin.open(&offer).await;
     let opened = opened.map_err(|error| error.to_string())?;
     let answer = opened.webrtc.ok_or("an answer without SDP")?.answer;
     UdpWay::of_answer(identity, &answer, socket).ok_or_else(|| format!("incomplete SDP: {answer}"))

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::load::{Edge, Offer, Pace, Trace};
 use crate::process::Metered;
-use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint, ApiResponse, OfferIdentity, OfferIngress};
+use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint, ApiResponse};
+use evenkeel_contract::offers::OfferIngress;
 use hyper::Method;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -217,7 +218,7 @@ impl Api {
     /// The gateway does not answer.
     pub(crate) fn try_session(&mut self, number: u32) -> Result<(), String> {
         let address = (CLIENTS, NOBODYS_PORT).into();
-        let ingress = OfferIngress::Udp(OfferIdentity::Declared { address, rtcp: None });
+        let ingress = OfferIngress::declared(address);
         let offer = relay::offer(number, ingress);
         let asked = self.runtime.block_on(self.admin.ask_to_open(&offer));
         let opened = asked.and_then(|reply| reply.json()).map_err(|error| error.to_string())?;

@@ -1,15 +1,15 @@
 //! The gateway: as it ships, sessions opened through its HTTP API.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::load::{Rig, Wire};
-use evenkeel_client::{
-    ApiCall, ApiClient, ApiEndpoint, OfferAnswer, OfferIdentity, OfferIngress, OfferMedia,
-    OfferPayloadType, OfferRequest, OfferStreamKind as MediaKind,
+use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint};
+use evenkeel_contract::offers::{
+    OfferAnswer, OfferFeedback, OfferIngress, OfferMedia, OfferPayloadType, OfferRequest,
+    OfferStreamKind as MediaKind,
 };
 use evenkeel_media::srtp::{CryptoAttribute, SrtpKey};
 use evenkeel_media::trunk::message::NodeSecret;
@@ -178,8 +178,9 @@ fn open(
                 let mut opened = Vec::with_capacity(own.len());
                 for (address, session) in own {
                     let mut offer = offer(session, declared(address));
-                    let remb = stage.obeys_caps.then(|| "remb".to_owned());
-                    offer.media.iter_mut().for_each(|one| one.feedback.extend(remb.clone()));
+                    let remb = stage.obeys_caps.then_some(OfferFeedback::Remb);
+                    let streams = offer.media.iter_mut().flatten();
+                    streams.for_each(|one| one.feedback.extend(remb));
                     let line = stage.srtp.map(|suite| client_line(suite, session));
                     opened.push(open_one(&mut admin, session, &offer, line).await?);
                 }
@@ -230,7 +231,7 @@ pub(crate) async fn ready(api: &std::path::Path) -> Result<(), String> {
 }
 
 fn declared(address: SocketAddr) -> OfferIngress {
-    OfferIngress::Udp(OfferIdentity::Declared { address, rtcp: None })
+    OfferIngress::declared(address)
 }
 
 /// An offer of voice, in a room of its own.
@@ -243,14 +244,13 @@ pub(crate) fn offer(session: u32, ingress: OfferIngress) -> OfferRequest {
     OfferRequest {
         scenario: "call".to_owned(),
         room: format!("room-{session}"),
-        labels: BTreeMap::new(),
-        ingress,
-        media: vec![OfferMedia {
+        ingress: Some(ingress),
+        media: Some(vec![OfferMedia {
             kind: MediaKind::Audio,
             payload_types: vec![opus],
             feedback: Vec::new(),
             bitrate: None,
-        }],
-        rtcp: None,
+        }]),
+        ..OfferRequest::default()
     }
 }

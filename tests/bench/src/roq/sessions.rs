@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use evenkeel_client::{ApiClient, ApiEndpoint, OfferAnswer, OfferIngress};
+use evenkeel_client::{ApiClient, ApiEndpoint};
+use evenkeel_contract::offers::{OfferAnswer, OfferIngress};
 use evenkeel_media::roq::FlowId;
 use evenkeel_media::trunk::message::NodeSecret;
 
@@ -94,7 +95,7 @@ fn open(sessions: usize, api: PathBuf) -> Result<Vec<Way>, String> {
         let mut ways = Vec::with_capacity(sessions);
         for session in 0..sessions as u32 {
             let opened = admin
-                .open(&offer(session, OfferIngress::Quic {}))
+                .open(&offer(session, OfferIngress::quic()))
                 .await
                 .map_err(|error| error.to_string())?;
             ways.push(way(&opened).ok_or_else(|| format!("no QUIC address: {opened:?}"))?);

@@ -4,8 +4,8 @@ use std::net::{IpAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evenkeel_client::{
-    OfferMedia, OfferPayloadType, OfferSdp, OfferStreamKind, WebrtcOfferRequest,
+use evenkeel_contract::offers::{
+    OfferMedia, OfferPayloadType, OfferRequest, OfferSdp, OfferStreamKind,
 };
 use evenkeel_dtls::DtlsClient;
 use evenkeel_lab::client::{AnswerTransport, WebrtcIdentity};
@@ -36,13 +36,14 @@ pub(super) async fn flood(stage: &Stage, long: Duration) -> Result<f64, String> 
         feedback: Vec::new(),
         bitrate: None,
     };
-    let offer = WebrtcOfferRequest {
+    let offer = OfferRequest {
         scenario: stage.layout.scenario.to_owned(),
         room: "flood".to_owned(),
-        labels: [("region".to_owned(), stage.layout.carrying().to_owned())].into(),
-        webrtc: OfferSdp { offer: identity.sdp(&[voice]) },
+        labels: [("region", stage.layout.carrying())].into_iter().collect(),
+        webrtc: Some(OfferSdp { offer: identity.sdp(&[voice]), direction: None }),
+        ..OfferRequest::default()
     };
-    let opened = admin.open_webrtc(&offer).await.map_err(|error| error.to_string())?;
+    let opened = admin.open(&offer).await.map_err(|error| error.to_string())?;
     let sdp = opened.webrtc.ok_or("an answer without SDP")?.answer;
     let answer = AnswerTransport::parse(&sdp).ok_or_else(|| format!("incomplete SDP: {sdp}"))?;
     let checked = check(&identity, &answer, stage.clients_at())?;

@@ -84,7 +84,7 @@ async fn takeover_answers_every_operator_who_waits() {
     takeover.request = Some(HandOverRequest::new(asks, now));
     takeover.confirm(confirms);
     assert!(takeover.take_late_request(now).is_none());
-    let owner = HandOverResult { gateway: "gw-b".into(), epoch: 3 };
+    let owner = NewOwner { gateway: "gw-b".into(), epoch: 3 };
     takeover.answer(&owner, 7);
     assert_eq!(asked.await, Ok(Ok(owner.clone())));
     assert_eq!(confirmed.await, Ok(Ok(TakenOver { owner, sessions: 7 })));

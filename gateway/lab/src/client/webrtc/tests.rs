@@ -35,7 +35,8 @@ fn answer_names_gateway_and_credentials() {
 #[test]
 fn offer_has_a_section_for_each_stream() {
     let identity = WebrtcIdentity::generate(1).unwrap();
-    let video = OfferMedia { feedback: vec!["pli".into(), "remb".into()], ..video_media() };
+    let video =
+        OfferMedia { feedback: vec![OfferFeedback::Pli, OfferFeedback::Remb], ..video_media() };
     let sdp = identity.sdp(&[voice_media(), video]);
     let lines: Vec<&str> = sdp.split("\r\n").collect();
     for line in [

@@ -40,6 +40,6 @@ fn webtransport_option_applies_to_every_room() {
     for session in 1..=4 {
         let planned = plan.planned(session);
         assert_eq!(planned.transport, PlannedTransport::Quic);
-        assert_eq!(planned.offer.ingress, OfferIngress::Webtransport {});
+        assert_eq!(planned.offer.ingress, Some(OfferIngress::webtransport()));
     }
 }

@@ -1,0 +1,122 @@
+//! Verbs of operators, and what they and others changed.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The body of `POST /v1/rooms/NAME:move`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoveRequest {
+    /// The name of the node.
+    pub node: Box<str>,
+}
+
+/// The body of `:drain` of a node, zone or region, which may be left out.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DrainRequest {
+    /// Time limit: `60s`. Default: none; rooms move as others can take them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<String>,
+    /// Drains the last node that takes rooms, too. Default false. A gateway of an earlier version may not know it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub force: bool,
+}
+
+/// The body of `:eject` of a node or zone, which may be left out.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EjectRequest {
+    /// Ejects the last node that takes rooms, too. Default false. A gateway of an earlier version may not know it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub force: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// The body of `POST /v1/nodes/NAME:break`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BreakRequest {
+    /// The fault.
+    pub how: NodeFault,
+}
+
+/// A fault that a node's agent injects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeFault {
+    /// Ends the node's process.
+    Kill,
+    /// Stops the process.
+    Hang,
+    /// Continues it.
+    Wake,
+    /// Drops its packets.
+    Cut,
+    /// Ends that.
+    Heal,
+}
+
+/// The body of `:breaker` of a region, zone or group of clients.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BreakerRequest {
+    /// How the state is decided.
+    pub mode: BreakerMode,
+}
+
+/// How the state of a breaker is decided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BreakerMode {
+    /// By the evidence.
+    Auto,
+    /// Held open.
+    Open,
+    /// Held closed.
+    Closed,
+}
+
+/// The body of `POST /v1/regions:failback`, and of the verb of one region.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FailbackRequest {
+    /// `auto`: rooms return a few per second; `force`: also to nodes that are not trusted yet; `forbid`: they stay.
+    pub mode: String,
+}
+
+/// The query of `GET /v1/changes`.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChangesQuery {
+    /// Only changes within this time: `24h`. Default: all that are kept.
+    pub since: Option<String>,
+}
+
+/// The answer to `GET /v1/changes`.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChangeList {
+    /// Newest first. Each has its name in `event`: `request`, which is a [`RequestChange`], or `reload`, `policy` or `group`, with the
+    /// members of that event; beyond 4,096 bytes with `at_us` and `by` alone. Changes of other versions have other members.
+    pub changes: Vec<Value>,
+}
+
+/// A request that changed something.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RequestChange {
+    /// The time of its answer.
+    pub at_us: u64,
+    /// `operator`.
+    pub by: String,
+    /// `request`.
+    pub event: String,
+    /// Method and path.
+    pub request: String,
+    /// The user that the request named, unverified.
+    pub user: Option<String>,
+}

@@ -1,0 +1,509 @@
+//! Sessions and rooms: lists, explanations, and records of ended sessions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Word;
+use crate::nodes::{Hop, NodePlace};
+
+/// The query of a list in pages.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PageQuery {
+    /// `next` of the page before. Default: the first page.
+    pub after: Option<String>,
+    /// Entries of a page, 1 to 2000. Default: 2000.
+    pub limit: Option<usize>,
+}
+
+/// The answer to `GET /v1/sessions`.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionPage {
+    /// In the order of their numbers.
+    pub sessions: Vec<Session>,
+    /// `after` of the next page, while more follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A live session.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Session {
+    /// `s4k7mq2-17`.
+    pub id: String,
+    /// The room's name.
+    pub room: Arc<str>,
+    /// The scenario's name.
+    pub scenario: Arc<str>,
+    /// `hitless`, `hot`, `active-active`, `cold` or `regional`.
+    pub mode: Word,
+    /// The client's transport: `udp` or `quic`.
+    pub ingress: Word,
+    /// The hop that carries the session's packets; null without one.
+    pub hop: Option<Hop>,
+    /// The number of the degradation in force; 0 for none.
+    pub rung: u8,
+    /// Null: the bit rate has no cap.
+    pub cap_kbps: Option<u32>,
+    /// The degradation actions in force, each with its argument.
+    #[serde(default)]
+    pub actions: BTreeMap<Word, u32>,
+    /// Measured values by metric. Those that were not measured are left out.
+    pub measures: BTreeMap<Word, u32>,
+    /// The segment of the path that impairs the session's media.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub impairment: Option<Impairment>,
+    /// Of a client that checks its path by STUN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ice: Option<IceFragments>,
+    /// The media since the session opened.
+    pub totals: Traffic,
+    /// Time since the session opened.
+    pub age_ms: u64,
+    /// The trace of the session's spans: 32 hexadecimal digits.
+    pub trace_id: String,
+}
+
+/// The user fragments of ICE. The username of the client's checks is `ufrag:client_ufrag`.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IceFragments {
+    /// The gateway's.
+    pub ufrag: String,
+    /// The client's.
+    pub client_ufrag: String,
+}
+
+/// Media of a session since it opened.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Traffic {
+    /// Packets from the client.
+    pub packets_up: u64,
+    /// Bytes from the client.
+    pub bytes_up: u64,
+    /// Packets to the client.
+    pub packets_down: u64,
+    /// Bytes to the client.
+    pub bytes_down: u64,
+    /// Packets to the client that a degradation withheld.
+    pub shed: u64,
+    /// Packets of the client that did not arrive.
+    pub lost_up: u64,
+    /// Switches to another hop.
+    pub switches: u32,
+    /// Packets to the client that were lost at switches.
+    pub lost_at_switches: u32,
+}
+
+/// The segment of the path that impairs a session's media.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Impairment {
+    /// `device`, `uplink`, `leg`, `node`, `gateway`, `downlink` or `unknown`.
+    pub segment: Word,
+    /// `loss`, `jitter`, `delay`, `stall`, `few-frames`, `no-key-frame` or `silence`.
+    pub sign: Word,
+    /// The session of that device, uplink or downlink.
+    pub impaired_by: String,
+    /// Loss in the segment.
+    pub loss_ppm: u32,
+    /// The probability that it is this segment.
+    pub confidence_percent: u8,
+    /// The measurements that show it.
+    pub evidence: ImpairmentEvidence,
+}
+
+/// Measurements along the path of a session. Those that were not taken are left out.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImpairmentEvidence {
+    /// Loss between the client and the gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uplink_ppm: Option<u32>,
+    /// Loss of the worst uplink of the room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub senders_ppm: Option<u32>,
+    /// Loss between the gateway and the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_node_ppm: Option<u32>,
+    /// Loss between the node and the gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_node_ppm: Option<u32>,
+    /// Loss of probes of the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probes_ppm: Option<u32>,
+    /// Loss between the gateway and the client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ppm: Option<u32>,
+    /// Jitter of the client's packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uplink_jitter_us: Option<u32>,
+    /// Jitter of the worst uplink of the room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub senders_jitter_us: Option<u32>,
+    /// Jitter of the node's packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_node_jitter_us: Option<u32>,
+    /// Jitter of probes of the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probes_jitter_us: Option<u32>,
+    /// Jitter that the client reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_jitter_us: Option<u32>,
+    /// Round trip to the client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_round_trip_us: Option<u32>,
+    /// Round trip to the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_round_trip_us: Option<u32>,
+    /// The time for which a key frame has been requested in vain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_frame_missing_ms: Option<u32>,
+    /// Consecutive packets of voice without sound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub silent_packets: Option<u32>,
+    /// Frames of video in the last second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frames_per_second: Option<u32>,
+    /// The usual number of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usual_frames_per_second: Option<u32>,
+    /// The lateness of the gateway's event loop.
+    pub gateway_late_ms: u64,
+    /// Packets that the gateway dropped.
+    pub gateway_dropped_ppm: u32,
+}
+
+/// The answer to `GET /v1/rooms`.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RoomPage {
+    /// In the order of their numbers.
+    pub rooms: Vec<Room>,
+    /// `after` of the next page, while more follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A room.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Room {
+    /// The room's name.
+    pub room: Arc<str>,
+    /// `r4`.
+    pub id: String,
+    /// The scenario's name.
+    pub scenario: Arc<str>,
+    /// As of a session.
+    pub mode: Word,
+    /// `hot` or `cold` while the second hop of a hitless room is missing or has no reserved capacity.
+    pub effective_mode: Word,
+    /// Ids.
+    pub sessions: Vec<String>,
+    /// Best first.
+    pub route: Vec<Hop>,
+    /// The hop that carries the packets of the room's sessions; null without one.
+    pub hop: Option<Hop>,
+    /// The author of the route: `call/routing@5f0c5f0c5f0c`, or the native default.
+    pub placed_by: String,
+}
+
+/// The answer to `GET /v1/sessions/ID/explain`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Explanation {
+    /// The session has ended.
+    Ended(Box<EndedExplanation>),
+    /// The session is live.
+    Live(Box<LiveExplanation>),
+}
+
+/// A session that has ended.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct EndedExplanation {
+    /// `s4k7mq2-17`.
+    pub id: String,
+    /// The newest record of the id.
+    pub ended: EndedSession,
+}
+
+/// A session with its hop, the decisions and their reasons, other candidates, moves, answers of policies and evidence.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LiveExplanation {
+    /// `s4k7mq2-17`.
+    pub id: String,
+    /// The room's name.
+    pub room: Arc<str>,
+    /// The scenario's name.
+    pub scenario: Arc<str>,
+    /// As of a session.
+    pub mode: Word,
+    /// As of a room.
+    pub effective_mode: Word,
+    /// The reason why that differs from `mode`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode_reason: Option<String>,
+    /// Rooms with a higher priority are placed earlier.
+    pub priority: i64,
+    /// The hop that carries the session's packets; null without one.
+    pub hop: Option<Hop>,
+    /// The health of the node of that hop.
+    pub health: Option<Word>,
+    /// Evidence against that node.
+    pub witnesses: Vec<Accusation>,
+    /// The author of the decision by hook: `call/routing@5f0c5f0c5f0c`.
+    pub decided_by: BTreeMap<Word, String>,
+    /// Best first.
+    pub route: Vec<GrantedHop>,
+    /// The room's move in progress.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_move: Option<PendingMove>,
+    /// As of a session.
+    pub rung: u8,
+    /// As of a session.
+    pub cap_kbps: Option<u32>,
+    /// As of a session.
+    #[serde(default)]
+    pub actions: BTreeMap<Word, u32>,
+    /// As of a session.
+    pub measures: BTreeMap<Word, u32>,
+    /// The segment of the path that impairs the session's media.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub impairment: Option<Impairment>,
+    /// Why the session is not degraded further: `cap-unsupported`, `no-video`…
+    pub degradation_limits: Vec<Word>,
+    /// The group of clients by which the session was admitted with voice only, until its breaker is closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub voice_only_for: Option<ClientGroup>,
+    /// The room's share of the bit rate that it needs above its floor. Below 1000 the node is overcommitted. Default: 1000.
+    #[serde(default = "whole")]
+    pub share_permille: u16,
+    /// All other nodes, each with the reason why the room is not there.
+    pub candidates: Vec<Candidate>,
+    /// The latest first.
+    pub moves: Vec<Move>,
+    /// The last answers of policies about the session and its room, in the order of the hooks.
+    pub policy_answers: Vec<PolicyAnswer>,
+    /// Revisions that fault on the session or its room; the gateway does not ask them about it.
+    pub quarantined: Vec<Quarantine>,
+    /// As of a session; left out if the session ended meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+}
+
+fn whole() -> u16 {
+    1_000
+}
+
+/// Evidence against a node.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Accusation {
+    /// `probe`, `cohort`…
+    pub witness: Word,
+    /// The time for which it has held.
+    pub for_ms: u64,
+}
+
+/// A hop of a route, with its capacity for the room.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GrantedHop {
+    /// The hop.
+    #[serde(flatten)]
+    pub hop: Hop,
+    /// `admitted`: the hop carries the room; `reserved`: it has capacity for the room; `gated`: it lacks capacity.
+    pub grant: Word,
+}
+
+/// A move in progress.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PendingMove {
+    /// The name of the node.
+    pub to: Arc<str>,
+    /// `quality`, `manual`, `drain`…
+    pub cause: Word,
+    /// The author of the decision.
+    pub by: String,
+    /// The time since its begin.
+    pub for_ms: u64,
+    /// Sessions that are not open at the node yet.
+    pub pending_opens: usize,
+}
+
+/// A group of clients, by a label.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClientGroup {
+    /// `carrier` or `region`.
+    pub label: Word,
+    /// The label's value.
+    pub value: Arc<str>,
+}
+
+/// A node where the room is not.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Candidate {
+    /// The node.
+    #[serde(flatten)]
+    pub place: NodePlace,
+    /// `down`, `full`, `not-chosen`…: the reason why the room is not there.
+    pub reason: Word,
+    /// That of the policy that chose another node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_reason: Option<Arc<str>>,
+    /// Load and reserves, of the capacity.
+    pub load_permille: u32,
+    /// Load without reserves.
+    pub carried_permille: u32,
+}
+
+/// A move that has ended.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Move {
+    /// `node-down`, `drain`…
+    pub cause: Word,
+    /// The author of the decision.
+    pub by: String,
+    /// The name of the node before.
+    pub from: Arc<str>,
+    /// The name of the node after; null if no hop was left.
+    pub to: Option<Arc<str>>,
+    /// The time since its begin.
+    pub ago_ms: u64,
+    /// From its begin to its end.
+    pub took_ms: u64,
+    /// `completed`, or the reason why the room stayed.
+    pub outcome: Word,
+}
+
+/// A policy's answer.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyAnswer {
+    /// `admission`, `routing`, `degradation` or `scenario`.
+    pub hook: Word,
+    /// `call/degradation@5f0c5f0c5f0c`.
+    pub by: String,
+    /// The plugin's reason; null if it gave none.
+    pub reason: Option<Arc<str>>,
+    /// `applied`, `abstained`, `kept`, `guarded`, `stale` or `faulted`.
+    pub outcome: Word,
+    /// With `guarded`: the rule.
+    pub guard: Option<Word>,
+    /// With `faulted`: `late`, `deadline`…; `on_fault` decided.
+    pub fault: Option<Word>,
+    /// The time since the answer.
+    pub ago_ms: u64,
+    /// The plugin's notes.
+    pub notes: Vec<PolicyNote>,
+}
+
+/// A value that a plugin noted beside its answer.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyNote {
+    /// Its name.
+    pub key: Box<str>,
+    /// Its value.
+    pub value: i64,
+}
+
+/// A revision that faults on a session or its room.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Quarantine {
+    /// `call/degradation@5f0c5f0c5f0c`.
+    pub by: String,
+    /// `trap: …`.
+    pub fault: String,
+    /// The time since the fault.
+    pub for_ms: u64,
+}
+
+/// The query of `GET /v1/sessions/history`.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HistoryQuery {
+    /// As of [`PageQuery`].
+    pub after: Option<String>,
+    /// As of [`PageQuery`].
+    pub limit: Option<usize>,
+    /// Only sessions of this room.
+    pub room: Option<String>,
+    /// Only sessions that ended within this time: `1h`.
+    pub since: Option<String>,
+}
+
+/// The answer to `GET /v1/sessions/history`.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HistoryPage {
+    /// Newest first.
+    pub sessions: Vec<EndedSession>,
+    /// `after` of the next page, while more follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Records that were dropped since the start because others came.
+    pub dropped: u64,
+}
+
+/// The record of an ended session.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndedSession {
+    /// `s4k7mq2-17`.
+    pub id: Box<str>,
+    /// The name of the gateway that served the session: that in `[cluster]`, or of its host.
+    pub gateway: Box<str>,
+    /// The room's name.
+    pub room: Box<str>,
+    /// The scenario's name.
+    pub scenario: Box<str>,
+    /// The client's transport: `udp` or `quic`.
+    pub ingress: Box<str>,
+    /// The redundancy mode at the end: `hot`.
+    pub mode: Box<str>,
+    /// The time of the offer.
+    pub offered_us: u64,
+    /// The time of the end.
+    pub ended_us: u64,
+    /// From the offer to the end.
+    pub duration_ms: u64,
+    /// The author of the admission.
+    pub admitted_by: Box<str>,
+    /// Null if its gateway was killed.
+    pub totals: Option<Traffic>,
+    /// Completed moves of its room by cause, among those that the room remembers.
+    pub moves: BTreeMap<Box<str>, u32>,
+    /// The same moves, oldest first.
+    pub last_moves: Vec<EndedMove>,
+    /// `requested`, `media-timeout`, `gateway-died`…
+    pub reason: Box<str>,
+}
+
+/// A completed move of the room of an ended session.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndedMove {
+    /// The time of its end.
+    pub at_us: u64,
+    /// The name of the node before.
+    pub from: Box<str>,
+    /// The name of the node after; null: no node was left for the room.
+    pub to: Option<Box<str>>,
+    /// `node-down`, `drain`…
+    pub cause: Box<str>,
+    /// The author of the decision.
+    pub by: Box<str>,
+}
