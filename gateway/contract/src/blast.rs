@@ -119,7 +119,7 @@ pub struct ScenarioLoss {
     /// Its rooms at the lost nodes.
     #[serde(flatten)]
     pub hit: RoomCount,
-    /// Those that no node has capacity for.
+    /// Rooms that no node has capacity for.
     pub unplaced: RoomCount,
     /// Sessions with a lower bit rate than before.
     pub reduced_sessions: u32,

@@ -465,7 +465,7 @@ pub struct BreakerChanged {
     pub mode: Word,
     /// The sessions that it judged.
     pub sessions: u32,
-    /// Those with bad media.
+    /// Sessions with bad media.
     pub bad: u32,
     /// Sessions that nodes opened.
     pub opened: u32,
@@ -486,7 +486,7 @@ pub struct ClientBreakerChanged {
     pub label: Word,
     /// The label's value.
     pub value: Arc<str>,
-    /// What is done about newcomers: `none`, `voice-only` or `refuse`.
+    /// The action about newcomers: `none`, `voice-only` or `refuse`.
     pub action: Word,
     /// `closed`, `open` or `half-open`.
     pub from: Word,
@@ -496,7 +496,7 @@ pub struct ClientBreakerChanged {
     pub mode: Word,
     /// The sessions that it judged.
     pub sessions: u32,
-    /// Those with bad media.
+    /// Sessions with bad media.
     pub bad: u32,
     /// As of [`NodeHealth`].
     #[serde(skip_serializing_if = "Option::is_none")]

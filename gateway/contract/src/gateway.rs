@@ -107,7 +107,7 @@ pub struct SloWindow {
     pub window: Word,
     /// The number of sessions, or of answered offers.
     pub sessions: u32,
-    /// Those that missed the limit.
+    /// Sessions or offers that missed the limit.
     pub bad: u32,
     /// The share of bad sessions as a multiple of the error budget; null if there are too few sessions.
     pub burn_rate: Option<f64>,

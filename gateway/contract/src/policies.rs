@@ -36,7 +36,7 @@ pub struct Policy {
     pub documents: Option<Vec<PolicyDocument>>,
     /// Calls of the active revision.
     pub calls: u64,
-    /// Those that faulted.
+    /// Calls that faulted.
     pub faults: u64,
     /// Questions without an answer in time; `on_fault` decided.
     pub late: u64,
@@ -80,7 +80,7 @@ pub struct PolicyDocument {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HiddenState {
-    /// Those that differed.
+    /// Answers that differed.
     pub differed: u64,
     /// All of them.
     pub of: u64,
@@ -120,7 +120,7 @@ pub struct RolloutStatus {
     pub pace_ms: u64,
     /// Calls of the canary.
     pub calls: u64,
-    /// Those that faulted.
+    /// Calls that faulted.
     pub faults: u64,
     /// The first 200 characters.
     pub last_fault: Option<String>,
@@ -136,7 +136,7 @@ pub struct RolloutStatus {
 pub struct JudgedPart {
     /// `rooms` or `sessions`.
     pub of: Word,
-    /// Those that were judged.
+    /// Rooms or sessions that were judged.
     pub count: u32,
     /// The number that the next share needs.
     pub required: u32,
@@ -146,9 +146,9 @@ pub struct JudgedPart {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ShadowCounts {
-    /// Those of the active revision.
+    /// Answers of the active revision.
     pub same: u64,
-    /// Other ones.
+    /// Other answers.
     pub different: u64,
     /// No answer.
     pub faulted: u64,
@@ -176,9 +176,9 @@ pub struct Cohort {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RegressionCount {
-    /// Those that are worse.
+    /// Comparisons with a worse figure.
     pub worse: u32,
-    /// Those that were compared.
+    /// All comparisons.
     pub of: u32,
 }
 

@@ -51,7 +51,7 @@ impl SmallGateway {
             opened_ever: 0,
             opens_max,
             offers: Vec::new(),
-            explained: Value::Null,
+            explained: json!({}),
             explanations: 0,
             orders: Vec::new(),
             open_looks: 0,
