@@ -310,14 +310,14 @@ mod tests {
         Zone { region: "eu".into(), zone: name.into(), nodes_up, ..Zone::default() }
     }
 
-    fn status(carriers: Value) -> Status {
+    fn status(carriers: &Value) -> Status {
         read(json!({"carriers": carriers, "udp": ["192.0.2.1:5004"], "quic": null}))
     }
 
     fn sound() -> RiskFacts {
         RiskFacts {
             zones: vec![zone("a", 1), zone("b", 2)],
-            status: status(json!({})),
+            status: status(&json!({})),
             nodes: read(json!([{"health": "up", "carrier": "ct"}, {"health": "up"}])),
             gateways: Some(GatewayList::default()),
             busiest: Some(blast(&["n1"], 9, 0)),
