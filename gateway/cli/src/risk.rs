@@ -383,7 +383,7 @@ mod tests {
         let bare = json!({"nodes": ["n1"], "unprotected_rooms_before": 3});
         let bare = RiskFacts { busiest: read(bare), ..sound() };
         assert_eq!(names(&bare), ["no-spare"]);
-        let with_carriers = |carriers| RiskFacts { status: status(carriers), ..sound() };
+        let with_carriers = |carriers: Value| RiskFacts { status: status(&carriers), ..sound() };
         let (own, other) = (json!(["192.0.2.1:5004"]), json!(["192.0.2.2:5004"]));
         assert_eq!(names(&with_carriers(json!({"ct": own}))), ["one-carrier"]);
         assert_eq!(names(&with_carriers(json!({"ct": own, "cu": other}))), [""; 0]);
