@@ -40,11 +40,11 @@ enum GapVerdict {
 
 impl GapVerdict {
     fn of(gap: Duration, control: Duration, limit: Duration) -> GapVerdict {
-        match (control > limit, gap > limit) {
-            (true, _) => GapVerdict::NotMeasured,
-            (false, true) => GapVerdict::Missed,
-            (false, false) => GapVerdict::Held,
+        if control <= limit {
+            return if gap > limit { GapVerdict::Missed } else { GapVerdict::Held };
         }
+        // A busy machine does not add more than it did without the fault.
+        if gap > control + limit { GapVerdict::Missed } else { GapVerdict::NotMeasured }
     }
 }
 
@@ -308,6 +308,8 @@ mod tests {
         assert_eq!(of(501, 500), GapVerdict::Missed);
         assert_eq!(of(501, 501), GapVerdict::NotMeasured);
         assert_eq!(of(20, 501), GapVerdict::NotMeasured);
+        assert_eq!(of(1_001, 501), GapVerdict::NotMeasured);
+        assert_eq!(of(1_002, 501), GapVerdict::Missed);
     }
 
     #[test]

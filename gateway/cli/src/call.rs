@@ -169,9 +169,9 @@ fn change_line(change: &CallChange) -> String {
 fn state_line(state: &CallState) -> String {
     match state {
         CallState::Ended { ended } => format!("ended: {ended}"),
-        CallState::Live { node, rung, actions, .. } => {
+        CallState::Live { node, rung, cap_kbps, actions } => {
             let node = node.as_deref().unwrap_or("no node");
-            format!("at {node}, rung {rung}{}", degradation(actions))
+            format!("at {node}, rung {rung}{}", degradation(*cap_kbps, actions))
         }
     }
 }

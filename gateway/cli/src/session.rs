@@ -252,7 +252,7 @@ fn line(session: &Session) -> String {
     format!(
         "{id:<8} {room:<24} {scenario:<10} {ingress} at {}, rung {rung}{}{quality}",
         session.hop.as_ref().map_or("no node", |hop| &hop.place.node),
-        degradation(&session.actions),
+        degradation(session.cap_kbps, &session.actions),
     )
 }
 
@@ -296,13 +296,13 @@ pub(crate) fn period(time: Duration) -> String {
 }
 
 /// `, capped at 300 kbit/s, voice-only`: the degradation actions in force.
-pub(crate) fn degradation(actions: &BTreeMap<Word, u32>) -> String {
-    let shown = actions.iter().map(|(name, arg)| match (&**name, arg) {
-        ("cap", kbps) => format!(", capped at {kbps} kbit/s"),
-        (name, 1) => format!(", {name}"),
-        (name, arg) => format!(", {name} {arg}"),
+pub(crate) fn degradation(cap_kbps: Option<u32>, actions: &BTreeMap<Word, u32>) -> String {
+    let cap = cap_kbps.map(|cap| format!(", capped at {cap} kbit/s"));
+    let others = actions.iter().filter(|(name, _)| *name != "cap").map(|(name, arg)| match arg {
+        1 => format!(", {name}"),
+        _ => format!(", {name} {arg}"),
     });
-    shown.collect()
+    cap.into_iter().chain(others).collect()
 }
 
 /// The record of an ended session, with its moves.
@@ -351,7 +351,7 @@ fn explain(said: &LiveExplanation) {
         impairment(said).iter().for_each(say);
     }
     let less = if said.share_permille < 1_000 { ", for lack of capacity" } else { "" };
-    say(&format!("  rung {}{}{less}", said.rung, degradation(&said.actions)));
+    say(&format!("  rung {}{}{less}", said.rung, degradation(said.cap_kbps, &said.actions)));
     let limits: Vec<&str> = said.degradation_limits.iter().map(|reason| limit(reason)).collect();
     if !limits.is_empty() {
         say(&format!("  degradation is limited: {}", limits.join("; ")));

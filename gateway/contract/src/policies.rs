@@ -215,10 +215,13 @@ pub struct RolloutStage {
     /// `shadow` or `canary`.
     pub stage: Word,
     /// Share of rooms or sessions.
+    #[serde(default)]
     pub percent: u8,
     /// It stays at its step.
+    #[serde(default)]
     pub paused: bool,
     /// The next share; at 100 the revision is active.
+    #[serde(default)]
     pub next_percent: u8,
     /// Minimum time until the next share; left out if the rollout needs `promote`.
     #[serde(skip_serializing_if = "Option::is_none")]

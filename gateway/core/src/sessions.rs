@@ -853,12 +853,13 @@ impl Session {
 
     /// The facts that its worker needs.
     pub(crate) fn installed(&self, room: &Room) -> InstalledSession {
+        let PlanInForce { plan, limits } = self.plan_in_force();
         InstalledSession {
             session: self.id,
             room: room.id(),
             route: Arc::clone(room.cell()),
-            plan: self.plan_now(),
-            limits: self.plan_in_force().limits,
+            plan,
+            limits,
             media: Arc::clone(&self.request.media),
             scenario: Arc::clone(&self.request.scenario),
             of_first_packet: self.of_first_packet,

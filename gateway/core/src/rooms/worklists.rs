@@ -529,7 +529,12 @@ impl ClosedPorts {
 
     /// The room's moves whose cause may change.
     pub(crate) fn records(&self, room: &Room) -> Vec<PortMoveRecord> {
-        let left: BTreeSet<Hop> = room.records().map(|moved| moved.from).collect();
+        let mut left: Vec<Hop> = Vec::new();
+        for moved in room.records() {
+            if !left.contains(&moved.from) {
+                left.push(moved.from);
+            }
+        }
         let ports = left.into_iter().filter_map(|hop| {
             let ClosedPort { at, moved } = self.ports.get(&(hop, room.id()))?;
             let PortMove { sessions, took, .. } = moved.as_ref()?;

@@ -61,6 +61,7 @@ impl RoomRecord {
         self.struck.iter_mut().for_each(|struck| struck.hop = hops.past(struck.hop));
         let pair = |[one, other]: [Hop; 2]| Some([hops.map(one)?, hops.map(other)?]);
         self.unalike = self.unalike.and_then(pair);
+        self.port_moves.iter_mut().for_each(|port| port.hop = hops.past(port.hop));
         for step in &mut self.moves {
             step.from = hops.past(step.from);
             step.to = step.to.map(|to| hops.past(to));
