@@ -29,7 +29,7 @@ use crate::sessions::SessionRecord;
 pub struct GatewayRecord {
     /// The listed nodes, also those that are being removed.
     pub nodes: Vec<NodeRecord>,
-    /// Indexed by [`RegionId`].
+    /// Indexed by [`RegionId`](evenkeel_model::RegionId).
     pub regions: Vec<RegionRecord>,
     /// Breakers of clients that do not act as new ones.
     #[serde(default)]
