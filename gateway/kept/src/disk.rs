@@ -15,8 +15,8 @@ use super::table::Batch;
 /// The version of the tables.
 const SCHEMA: u32 = 1;
 
-/// A tool that writes, or the process that this one replaces, may hold the database for so long.
-const BUSY_FOR: Duration = Duration::from_secs(10);
+/// A tool that writes, or the process that this one replaces, may hold the database for so long: less than a start waits for its rows.
+const BUSY_FOR: Duration = Duration::from_secs(4);
 
 /// Pages of the log after which it is copied into the database. A small disk has room for both.
 const WAL_PAGES: i64 = 100;
@@ -24,8 +24,11 @@ const WAL_PAGES: i64 = 100;
 /// The log is cut to this length then.
 const WAL_BYTES: i64 = WAL_PAGES * 4_096;
 
-/// Maximum number of files in the folder, more than three for each gateway of one machine.
-const FILES_MAX: usize = 192;
+/// Maximum number of databases in the folder, more than a machine has gateways.
+const DATABASES_MAX: usize = 64;
+
+/// The files of a database, and of one that was set aside: endings after its name.
+const FILES: [&str; 5] = ["", "-wal", "-shm", ".damaged", ".damaged-wal"];
 
 /// The gateway reads and writes `document`; operators read `kept`.
 const TABLES: &str = "
@@ -118,7 +121,7 @@ impl Disk {
         let disk = Disk { connection, path: path.to_owned(), inode: facts.ino() };
         let rows = disk.rows()?;
         // The next start tries again.
-        let _ = file::trim(folder, path, FILES_MAX);
+        let _ = trim(folder, path);
         Ok((disk, rows))
     }
 
@@ -193,11 +196,7 @@ impl Disk {
 
     /// Renames a damaged database.
     pub(crate) fn set_aside(path: &Path, error: &DiskError) {
-        let with = |ending: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(ending);
-            PathBuf::from(name)
-        };
+        let with = |ending| with(path, ending);
         // A file that cannot be moved is found again by the next attempt.
         let _ = fs::rename(path, with(".damaged"));
         let _ = fs::rename(with("-wal"), with(".damaged-wal"));
@@ -205,6 +204,32 @@ impl Disk {
         let (file, aside) = (path.display(), with(".damaged"));
         tracing::error!(%file, %error, aside = %aside.display(), "database damaged; moved aside, a new one is written");
     }
+}
+
+/// The path with this ending.
+pub(crate) fn with(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// Removes the least recently written of the other databases, each with its log: a live gateway writes the log alone for long.
+fn trim(folder: &Path, own: &Path) -> io::Result<()> {
+    let mut others = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path != own && path.extension().is_some_and(|ending| ending == "sqlite") {
+            let written = |ending| fs::symlink_metadata(with(&path, ending)).ok()?.modified().ok();
+            others.push((FILES.into_iter().filter_map(written).max(), path));
+        }
+    }
+    others.sort();
+    let beyond = (others.len() + 1).saturating_sub(DATABASES_MAX);
+    for (_, path) in others.into_iter().take(beyond) {
+        // Another gateway may have removed it.
+        FILES.into_iter().for_each(|ending| _ = fs::remove_file(with(&path, ending)));
+    }
+    Ok(())
 }
 
 fn signed(number: u64) -> i64 {

@@ -22,6 +22,11 @@ pub trait Document: Serialize + DeserializeOwned {
         Err(NotDecoded::Version { found: version, known: Self::KIND.version })
     }
 
+    /// The row that holds if the disk answers only after this process put its own row with the same key.
+    fn merge(_kept: Self, own: Self) -> Self {
+        own
+    }
+
     /// The files of versions without a database, in the folder of the cache. `name` is that of the gateway's files.
     fn earlier_files(_name: &str) -> Vec<PathBuf> {
         Vec::new()

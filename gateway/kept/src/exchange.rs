@@ -62,6 +62,12 @@ impl KeptPart {
         KeptPart { first: false, whole: false, rows: vec![row] }
     }
 
+    /// Whether rows of this kind may be others after this part.
+    pub fn changes<D: Document>(&self) -> bool {
+        // Rows that a whole copy lacks are gone.
+        self.whole || self.rows.iter().any(|row| *row.kind == *D::KIND.name)
+    }
+
     /// The row of this kind with this key, if the part has it.
     pub fn document<D: Document>(&self, key: &str) -> Option<D> {
         let is_it = |row: &&KeptRow| *row.kind == *D::KIND.name && *row.key == *key;

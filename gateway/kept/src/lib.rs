@@ -8,8 +8,9 @@
 //!
 //! The database is in WAL mode with `synchronous = FULL`: a transaction is on the disk once it is acknowledged, also after a loss of
 //! power. `kill -9` or a loss of power lose the changes of the last [`GATHERED_FOR`], or those that a slow disk has not taken yet,
-//! and none of these was acknowledged. Rows without an acknowledgement are gathered, so that the disk is synchronized ten times a
-//! second at most.
+//! and none of these was acknowledged. Rows without an acknowledgement are gathered, so that they synchronize the disk ten times a
+//! second at most. A row with one is written at once, with those that came during the transaction before; a disk that fails is tried
+//! ten times a second at most for these.
 
 mod disk;
 mod document;

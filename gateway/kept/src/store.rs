@@ -1,7 +1,8 @@
 //! The one owner of the table, and its thread.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -13,10 +14,10 @@ use evenkeel_process::documents::{UnwrittenDocuments, WRITTEN_AGAIN_WITHIN};
 use evenkeel_process::{file, lock, unix_us};
 use serde_json::Value;
 
-use super::disk::{Disk, DiskError};
-use super::document::{Document, Encoded, Kind, Row};
-use super::exchange::{Follower, KeptPart};
-use super::table::{Batch, EarlierRows, Table};
+use super::disk::{self, Disk, DiskError};
+use super::document::{Document, Encoded, Kind, Row, decode};
+use super::exchange::{Follower, KeptPart, KeptRow};
+use super::table::{Batch, EarlierRows, Table, TableRow};
 
 /// Rows without an acknowledgement are written together with those of this time.
 pub const GATHERED_FOR: Duration = Duration::from_millis(100);
@@ -27,15 +28,50 @@ const WRITTEN_TOGETHER: usize = 1_024;
 /// A disk that has not answered for this time is reported.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
 
+/// Rows with an acknowledgement wait for so long after a failure: each offer with a token has one.
+const REFUSED_FOR: Duration = Duration::from_millis(100);
+
+/// Maximum number of callers that wait for the disk: more than the offers of [`SLOW_AFTER`].
+const WAITING_MAX: usize = 4_096;
+
+/// The end of the process waits for the disk for this time.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
 /// Maximum size of a file of an earlier version, bytes: that of forecasts.
 const EARLIER_BYTES_MAX: u64 = 16 << 20;
 
 /// Called once a row is on the disk, or with the reason for which it is not.
 type Done = Box<dyn FnOnce(Result<(), Arc<str>>) + Send>;
 
-/// Reads the files of earlier versions.
-type EarlierKind =
-    (Kind, fn(&str) -> Vec<PathBuf>, fn(&[u8]) -> io::Result<Vec<(Box<str>, Value)>>);
+/// The key and the value of a row in a file of an earlier version.
+type EarlierRow = (Box<str>, Value);
+
+/// Reads the rows of a kind.
+#[derive(Clone, Copy)]
+struct KindReader {
+    kind: Kind,
+    earlier_files: fn(&str) -> Vec<PathBuf>,
+    read_earlier: fn(&[u8]) -> io::Result<Vec<EarlierRow>>,
+    merge: fn(&KeptRow, &TableRow) -> Option<Arc<str>>,
+}
+
+impl KindReader {
+    fn new<D: Document>() -> KindReader {
+        KindReader {
+            kind: D::KIND,
+            earlier_files: D::earlier_files,
+            read_earlier: D::read_earlier,
+            merge: merge::<D>,
+        }
+    }
+}
+
+/// `None` if one of them was removed, or cannot be read.
+fn merge<D: Document>(kept: &KeptRow, own: &TableRow) -> Option<Arc<str>> {
+    let kept = decode(kept.version, kept.value.as_ref()?).ok()?;
+    let own = decode(own.version, own.value.as_ref()?).ok()?;
+    Some(Encoded::new("", &D::merge(kept, own)).value)
+}
 
 /// All documents of a gateway. Before [`Store::open`], and without a folder, they are in memory only.
 #[derive(Clone, Default)]
@@ -51,7 +87,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     table: Table,
-    earlier: Vec<EarlierKind>,
+    readers: Vec<KindReader>,
     /// Callers that wait for changes up to these.
     waiting: Vec<(u64, Done)>,
     /// `None`: documents end with the process.
@@ -65,7 +101,21 @@ struct State {
     /// The rows of the disk are in the table, or cannot be read.
     is_looked: bool,
     is_read: bool,
+    late_rows: LateRows,
+    when_late: Option<Arc<dyn Fn() + Send + Sync>>,
     ends: bool,
+    /// The thread has ended.
+    is_ended: bool,
+}
+
+/// The rows of a disk that answers after [`Store::begin`] went on without it.
+#[derive(Default)]
+enum LateRows {
+    #[default]
+    None,
+    Expected,
+    /// They are in the table, and their readers have not read them.
+    Added,
 }
 
 /// The place of the database.
@@ -83,7 +133,7 @@ impl fmt::Debug for Store {
     }
 }
 
-/// The thread that writes. Dropping it waits until the disk has all rows, or has refused them.
+/// The thread that writes. Dropping it waits until the disk has all rows, or has refused them, for [`ENDS_WITHIN`] at most.
 #[derive(Debug)]
 pub struct StoreThread {
     store: Store,
@@ -92,9 +142,21 @@ pub struct StoreThread {
 
 impl Drop for StoreThread {
     fn drop(&mut self) {
-        self.store.lock().ends = true;
+        let Some(thread) = self.thread.take() else { return };
+        let mut state = self.store.lock();
+        state.ends = true;
         self.store.0.changed.notify_all();
-        self.thread.take().map(JoinHandle::join);
+        let runs = |state: &mut State| !state.is_ended;
+        let waited = self.store.0.changed.wait_timeout_while(state, ENDS_WITHIN, runs);
+        state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let is_ended = state.is_ended;
+        drop(state);
+        if is_ended {
+            // A panic of the thread is in the log.
+            let _ = thread.join();
+        } else {
+            tracing::warn!("the disk does not answer; ending without the last documents");
+        }
     }
 }
 
@@ -181,9 +243,12 @@ impl<D: Document> Documents<D> {
         let may_write = state.may_write();
         let (mut answered, mut answer) = (done, Ok(()));
         if state.place.is_some() {
-            match may_write {
-                true => state.waiting.extend(answered.take().map(|done| (change, done))),
-                false => answer = Err("another process owns the documents".into()),
+            if !may_write {
+                answer = Err("another process owns the documents".into());
+            } else if state.waiting.len() >= WAITING_MAX {
+                answer = Err("the disk does not answer".into());
+            } else {
+                state.waiting.extend(answered.take().map(|done| (change, done)));
             }
         }
         if may_write && !state.table.is_written() {
@@ -207,8 +272,8 @@ impl Store {
         let mut state = self.lock();
         state.table.register(D::KIND);
         state.unwritten.register(D::KIND.name);
-        if !state.earlier.iter().any(|(kind, ..)| kind.name == D::KIND.name) {
-            state.earlier.push((D::KIND, D::earlier_files, D::read_earlier));
+        if !state.readers.iter().any(|reader| reader.kind.name == D::KIND.name) {
+            state.readers.push(KindReader::new::<D>());
         }
         drop(state);
         Documents { store: self.clone(), kind: PhantomData }
@@ -227,7 +292,7 @@ impl Store {
     ) -> io::Result<StoreThread> {
         let name = file::name_of(socket);
         let mut state = self.lock();
-        state.earlier.iter().for_each(|(kind, ..)| unwritten.register(kind.name));
+        state.readers.iter().for_each(|reader| unwritten.register(reader.kind.name));
         state.unwritten = unwritten.clone();
         state.place = cache.map(|cache| {
             let path = cache.join("kept").join(format!("{name}.sqlite"));
@@ -239,7 +304,13 @@ impl Store {
         drop(state);
         let writer =
             Writer { store: self.clone(), place, disk: None, tried: None, earlier: Vec::new() };
-        let thread = std::thread::Builder::new().name("kept".into()).spawn(move || writer.run())?;
+        let store = self.clone();
+        let run = move || {
+            writer.run();
+            store.lock().is_ended = true;
+            store.0.changed.notify_all();
+        };
+        let thread = std::thread::Builder::new().name("kept".into()).spawn(run)?;
         Ok(StoreThread { store: self.clone(), thread: Some(thread) })
     }
 
@@ -263,7 +334,30 @@ impl Store {
             let waited = self.0.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        if !state.is_read && !is_copied {
+            state.late_rows = LateRows::Expected;
+        }
         !was_read && state.is_read && !is_copied
+    }
+
+    /// Calls this once the disk has answered, if [`Store::begin`] went on without its rows.
+    pub fn when_late(&self, call: impl Fn() + Send + Sync + 'static) {
+        self.lock().when_late = Some(Arc::new(call));
+    }
+
+    /// Returns true while [`Store::begin`] went on without the rows of the disk, which may come.
+    pub fn expects_late(&self) -> bool {
+        matches!(self.lock().late_rows, LateRows::Expected)
+    }
+
+    /// Returns true once after late rows were added.
+    pub fn take_late(&self) -> bool {
+        let mut state = self.lock();
+        let is_added = matches!(state.late_rows, LateRows::Added);
+        if is_added {
+            state.late_rows = LateRows::None;
+        }
+        is_added
     }
 
     /// The next part of the documents for a follower; `None` if it has all rows.
@@ -301,7 +395,7 @@ impl Store {
         {
             let slow =
                 || io::Error::other(format!("the disk has not answered for {} s", since.as_secs()));
-            let kinds = kinds(&state.table.batch(usize::MAX));
+            let kinds = state.table.unwritten_kinds();
             kinds.iter().for_each(|kind| state.unwritten.note(*kind, &place.path, &Err(slow())));
         }
     }
@@ -318,6 +412,19 @@ impl State {
         self.is_begun || self.table.is_copied()
     }
 
+    /// Adds what the disk has to rows that were put without it.
+    fn merge_late(&mut self, kept: &[KeptRow], at_us: u64) {
+        for row in kept {
+            let reader = self.readers.iter().find(|reader| *reader.kind.name == *row.kind);
+            if let Some(KindReader { kind, merge, .. }) = reader.copied()
+                && let Some(own) = self.table.row(kind.name, &row.key)
+                && let Some(merged) = merge(row, own)
+            {
+                self.table.put(kind, &row.key, Some(merged), at_us);
+            }
+        }
+    }
+
     fn take_waiting(&mut self, up_to: u64) -> Vec<Done> {
         let waiting = std::mem::take(&mut self.waiting);
         let (over, left): (Vec<_>, Vec<_>) =
@@ -327,11 +434,8 @@ impl State {
     }
 }
 
-fn kinds(batch: &Batch) -> Vec<&'static str> {
-    let mut kinds: Vec<_> = batch.rows.iter().map(|((kind, _), _)| *kind).collect();
-    kinds.sort_unstable();
-    kinds.dedup();
-    kinds
+fn kinds(batch: &Batch) -> BTreeSet<&'static str> {
+    batch.rows.iter().map(|((kind, _), _)| *kind).collect()
 }
 
 /// The thread, with the one connection.
@@ -377,21 +481,21 @@ impl Writer {
     fn next_turn(&self) -> Turn {
         let mut state = self.store.lock();
         loop {
-            let again = self.tried.map(|tried| {
-                (tried + WRITTEN_AGAIN_WITHIN).saturating_duration_since(Instant::now())
-            });
+            let is_urgent = !state.waiting.is_empty();
+            let again_within = if is_urgent { REFUSED_FOR } else { WRITTEN_AGAIN_WITHIN };
+            let again = self
+                .tried
+                .map(|tried| (tried + again_within).saturating_duration_since(Instant::now()));
             let gathered = state
                 .changed_since
                 .map(|since| (since + GATHERED_FOR).saturating_duration_since(Instant::now()));
-            let is_urgent = !state.waiting.is_empty();
             let is_pending = state.may_write()
                 && (self.disk.is_none() || !state.table.is_written() || is_urgent);
             let wait = match again {
                 _ if !is_pending => None,
                 Some(_) if state.ends => return Turn::End,
-                _ if is_urgent || state.ends => Some(Duration::ZERO),
                 Some(again) => Some(again),
-                None if self.disk.is_none() => Some(Duration::ZERO),
+                None if is_urgent || state.ends || self.disk.is_none() => Some(Duration::ZERO),
                 None => Some(gathered.unwrap_or_default()),
             };
             let changed = &self.store.0.changed;
@@ -416,54 +520,66 @@ impl Writer {
     /// Opens the database, and adds its rows and those of files of earlier versions to the table.
     fn open(&mut self) {
         let opened = Disk::open(&self.place.path);
-        let earlier = if opened.is_ok() { self.read_earlier() } else { Vec::new() };
         let store = self.store.clone();
+        // No other thread changes it.
+        let is_read = store.lock().is_read;
+        let earlier = if opened.is_ok() && !is_read { self.read_earlier() } else { Vec::new() };
         let mut state = store.lock();
-        let batch = state.table.batch(usize::MAX);
         state.is_looked = true;
         match opened {
             Ok((disk, rows)) => {
                 self.disk = Some(disk);
                 self.tried = None;
-                let is_new = !std::mem::replace(&mut state.is_read, true);
-                if is_new {
-                    state.table.add_kept(rows, earlier, unix_us(SystemTime::now()));
-                } else {
+                let is_late =
+                    matches!(state.late_rows, LateRows::Expected) && !state.table.is_copied();
+                state.is_read = true;
+                if is_read {
                     state.table.note_other_disk();
+                } else {
+                    let at_us = unix_us(SystemTime::now());
+                    if is_late {
+                        state.merge_late(&rows, at_us);
+                        state.late_rows = LateRows::Added;
+                    }
+                    state.table.add_kept(rows, earlier, at_us);
                 }
                 // Their changes have other numbers now.
                 let newest = state.table.newest();
                 state.waiting.iter_mut().for_each(|(change, _)| *change = newest);
+                let when_late = state.when_late.clone().filter(|_| is_late);
                 drop(state);
+                when_late.into_iter().for_each(|call| call());
             }
             Err(error) => {
                 let file = self.place.path.display();
                 if self.tried.is_none() {
                     tracing::warn!(%file, %error, "database cannot be opened; documents are kept in memory");
                 }
-                self.fail(state, &batch, &error);
+                let kinds = state.table.unwritten_kinds();
+                self.fail(state, kinds, &error);
             }
         }
         self.store.0.changed.notify_all();
     }
 
     fn read_earlier(&mut self) -> Vec<EarlierRows> {
-        let kinds = self.store.lock().earlier.clone();
+        let readers = self.store.lock().readers.clone();
         let mut found = Vec::new();
-        for (kind, files, parse) in kinds {
-            for path in files(&self.place.name).into_iter().map(|path| self.place.cache.join(path))
-            {
-                let rows = match file::read(&path, EARLIER_BYTES_MAX) {
+        for KindReader { kind, earlier_files, read_earlier, .. } in readers {
+            for path in earlier_files(&self.place.name) {
+                let path = self.place.cache.join(path);
+                // A file that is replaced meanwhile is newer than this.
+                let written = fs::metadata(&path).and_then(|facts| facts.modified());
+                let read = match file::read(&path, EARLIER_BYTES_MAX) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                    read => read.and_then(|bytes| parse(&bytes)),
+                    read => read.and_then(|bytes| read_earlier(&bytes)),
                 };
-                match rows {
-                    Ok(rows) => {
-                        let text = |(key, value): (Box<str>, Value)| {
-                            (Arc::from(key), value.to_string().into())
-                        };
-                        found
-                            .push(EarlierRows { kind, rows: rows.into_iter().map(text).collect() });
+                match read.and_then(|rows| Ok((rows, unix_us(written?)))) {
+                    Ok((rows, written_us)) => {
+                        let text =
+                            |(key, value): EarlierRow| (Arc::from(key), value.to_string().into());
+                        let rows = rows.into_iter().map(text).collect();
+                        found.push(EarlierRows { kind, written_us, rows });
                     }
                     Err(error) => {
                         tracing::warn!(document = kind.name, file = %path.display(), %error, "file of an earlier version cannot be read; continuing without");
@@ -506,19 +622,23 @@ impl Writer {
                     self.disk = None;
                     Disk::set_aside(&self.place.path, &error);
                 }
-                self.fail(state, batch, &error);
+                self.fail(state, kinds(batch), &error);
             }
         }
     }
 
     /// Reports that rows are not on the disk. They are written later.
-    fn fail(&mut self, mut state: MutexGuard<'_, State>, batch: &Batch, error: &DiskError) {
+    fn fail(
+        &mut self,
+        mut state: MutexGuard<'_, State>,
+        kinds: BTreeSet<&'static str>,
+        error: &DiskError,
+    ) {
         self.tried = Some(Instant::now());
         let reason: Arc<str> = error.to_string().into();
         let failed = || io::Error::other(reason.to_string());
-        kinds(batch)
-            .iter()
-            .for_each(|kind| state.unwritten.note(*kind, &self.place.path, &Err(failed())));
+        let note = |kind| state.unwritten.note(kind, &self.place.path, &Err(failed()));
+        kinds.into_iter().for_each(note);
         let waiting = state.take_waiting(u64::MAX);
         drop(state);
         waiting.into_iter().for_each(|done| done(Err(Arc::clone(&reason))));
@@ -527,14 +647,15 @@ impl Writer {
     /// The database has the rows of these files.
     fn move_earlier_aside(&mut self) {
         for path in std::mem::take(&mut self.earlier) {
-            let mut aside = path.clone().into_os_string();
-            aside.push(".moved");
-            match fs::rename(&path, &aside) {
+            // A loss of power does not bring the name back.
+            let synchronize = || File::open(path.parent().unwrap_or(&self.place.cache))?.sync_all();
+            let moved = fs::rename(&path, disk::with(&path, ".moved"));
+            match moved.and_then(|()| synchronize()) {
                 Ok(()) => {
                     tracing::info!(file = %path.display(), database = %self.place.path.display(), "file moved into the database");
                 }
                 Err(error) => {
-                    tracing::warn!(file = %path.display(), %error, "file of an earlier version not moved; the next start reads it again");
+                    tracing::warn!(file = %path.display(), %error, "file of an earlier version not moved; decisions since then hold");
                 }
             }
         }

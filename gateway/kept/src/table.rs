@@ -9,6 +9,9 @@ use super::exchange::{Follower, KeptPart, KeptRow};
 /// Maximum number of removed rows of a kind that followers are told of. One that missed more begins again.
 const REMOVED_MAX: usize = 256;
 
+/// An owner that continues a copy leaves out so many numbers: late writes of the process that had the documents are below its own.
+const OWNER_GAP: u64 = 1 << 20;
+
 /// The name of a kind, and the key of a row.
 type RowPlace = (&'static str, Arc<str>);
 
@@ -79,6 +82,8 @@ enum Origin {
 #[derive(Debug)]
 pub(crate) struct EarlierRows {
     pub(crate) kind: Kind,
+    /// The Unix time at which the file was written, microseconds.
+    pub(crate) written_us: u64,
     pub(crate) rows: Vec<(Arc<str>, Arc<str>)>,
 }
 
@@ -205,37 +210,64 @@ impl Table {
 
     // The disk.
 
-    /// Adds the rows of the disk, in the order of their changes, and those of files of earlier versions. Rows that are here already
-    /// stand: they are newer, or those of the process that this one continues.
-    pub(crate) fn add_kept(&mut self, kept: Vec<KeptRow>, earlier: Vec<EarlierRows>, at_us: u64) {
+    /// Adds the rows of the disk, in the order of their changes, and those of files of earlier versions: of a newer file in place of
+    /// the disk's, and of a kind that is added those with other keys. Rows that are here already stand: they are newer, or those of the
+    /// process that this one continues.
+    pub(crate) fn add_kept(
+        &mut self,
+        kept: Vec<KeptRow>,
+        mut earlier: Vec<EarlierRows>,
+        at_us: u64,
+    ) {
         let is_copy = matches!(self.origin, Origin::Copied);
         let stands = |rows: &Rows, key: &str| {
             is_copy && rows.kind.copy == FollowerCopy::Replaces || rows.by_key.contains_key(key)
         };
         let here: Vec<(RowPlace, TableRow)> =
             self.after(0).map(|(place, row)| (place.clone(), row.clone())).collect();
+        // Kinds that this version lacks keep their numbers.
+        let newest = kept.last().map_or(0, |row| row.change);
         let mut of_disk = Vec::new();
+        // The rows of an older file were moved into the database before, and may have changed since.
+        earlier.retain(|file| {
+            let mut of_kind = kept.iter().filter(|row| *row.kind == *file.kind.name);
+            file.kind.copy == FollowerCopy::Adds || of_kind.all(|row| row.at_us < file.written_us)
+        });
         for row in kept {
             let Some(rows) = self.kinds.get(&*row.kind) else { continue };
-            let replaced_by_file =
-                |file: &EarlierRows| *file.kind.name == *row.kind && !file.rows.is_empty();
+            let replaced_by_file = |file: &EarlierRows| {
+                let replaces = file.kind.copy == FollowerCopy::Replaces && !file.rows.is_empty();
+                replaces && *file.kind.name == *row.kind
+            };
             if !stands(rows, &row.key) && !earlier.iter().any(replaced_by_file) {
                 of_disk.push((rows.kind.name, row));
             }
         }
         let mut of_files = Vec::new();
-        for EarlierRows { kind, rows } in earlier {
+        for EarlierRows { kind, rows, .. } in earlier {
             let Some(here) = self.kinds.get(kind.name) else { continue };
             let newer = rows.into_iter().filter(|(key, _)| !stands(here, key));
             of_files.extend(newer.map(|(key, value)| (kind, key, value)));
         }
         here.iter().for_each(|(place, _)| self.forget(place));
+        self.newest = self.newest.max(newest);
+        // Two processes that overlapped gave the same number.
+        let mut renumbered = Vec::new();
         for (kind, KeptRow { key, change, at_us, version, value, .. }) in of_disk {
-            self.set(kind, &key, TableRow { change, at_us, version, value });
+            let row = TableRow { change, at_us, version, value };
+            match self.order.contains_key(&change) {
+                true => renumbered.push((kind, key, row)),
+                false => self.set(kind, &key, row),
+            }
         }
         self.written = self.newest;
+        for (kind, key, row) in renumbered {
+            self.set(kind, &key, TableRow { change: self.newest + 1, ..row });
+        }
         for (kind, key, value) in of_files {
-            self.put(kind, &key, Some(value), at_us);
+            if self.row(kind.name, &key).is_none() {
+                self.put(kind, &key, Some(value), at_us);
+            }
         }
         for ((kind, key), row) in here {
             self.set(kind, &key, TableRow { change: self.newest + 1, ..row });
@@ -248,8 +280,10 @@ impl Table {
 
     /// This process owns the rows from now on.
     pub(crate) fn begin(&mut self) {
-        if let Origin::Copying { .. } = self.origin {
-            self.origin = Origin::Own;
+        match self.origin {
+            Origin::Own => {}
+            Origin::Copying { .. } => self.origin = Origin::Own,
+            Origin::Copied => self.newest += OWNER_GAP,
         }
     }
 
@@ -273,13 +307,22 @@ impl Table {
         self.copies += 1;
     }
 
+    /// The rows that the disk lacks.
+    fn unwritten(&self) -> impl Iterator<Item = (&RowPlace, &TableRow)> {
+        self.after(if self.is_disk_replaced() { 0 } else { self.written })
+    }
+
+    /// The kinds of rows that the disk lacks.
+    pub(crate) fn unwritten_kinds(&self) -> BTreeSet<&'static str> {
+        self.unwritten().map(|((kind, _), _)| *kind).collect()
+    }
+
     /// Up to this many rows that the disk lacks.
     pub(crate) fn batch(&self, rows_max: usize) -> Batch {
         let is_replaced = self.is_disk_replaced();
-        let from = if is_replaced { 0 } else { self.written };
         // Rows of another origin are replaced at once, or not at all.
         let rows_max = if is_replaced { usize::MAX } else { rows_max };
-        let rows = self.after(from).take(rows_max);
+        let rows = self.unwritten().take(rows_max);
         let rows: Vec<(RowPlace, TableRow)> =
             rows.map(|(place, row)| (place.clone(), row.clone())).collect();
         let is_all = rows.len() < rows_max;

@@ -88,6 +88,27 @@ fn file_that_is_no_database_is_moved_aside() {
 }
 
 #[test]
+fn database_that_is_not_used_is_removed_with_its_log() {
+    let folder = tempdir().unwrap();
+    let file = |name: &str, seconds| {
+        let path = folder.path().join(name);
+        let written = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        fs::File::create(&path).unwrap().set_modified(written).unwrap();
+        path
+    };
+    // The gateway of the first one writes its log alone.
+    let live = [file("0.sqlite", 1), file("0.sqlite-wal", 900)];
+    let unused = [file("1.sqlite", 2), file("1.sqlite-wal", 2), file("1.sqlite-shm", 2)];
+    for number in 2..DATABASES_MAX as u64 {
+        file(&format!("{number}.sqlite"), 3 + number);
+    }
+    drop(Disk::open(&folder.path().join("own.sqlite")).unwrap());
+    assert_eq!(live.map(|path| path.exists()), [true; 2]);
+    assert_eq!(unused.map(|path| path.exists()), [false; 3]);
+    assert!(folder.path().join("2.sqlite").exists());
+}
+
+#[test]
 fn operators_read_names_times_and_json() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("a.sqlite");

@@ -28,6 +28,15 @@ impl Document for Note {
             found => Err(NotDecoded::Version { found, known: 2 }),
         }
     }
+
+    /// The sum, so that a test sees both.
+    fn merge(kept: Note, own: Note) -> Note {
+        Note(kept.0 + own.0)
+    }
+
+    fn earlier_files(_: &str) -> Vec<PathBuf> {
+        vec!["note.json".into()]
+    }
 }
 
 /// A kind with many rows, which followers add to their own.
@@ -37,6 +46,15 @@ struct Call(String);
 impl Document for Call {
     const KIND: Kind =
         Kind { name: "call", version: 1, rows_max: 100_000, copy: FollowerCopy::Adds };
+
+    fn earlier_files(_: &str) -> Vec<PathBuf> {
+        vec!["call.json".into()]
+    }
+
+    fn read_earlier(bytes: &[u8]) -> io::Result<Vec<(Box<str>, Value)>> {
+        let keys: Vec<Box<str>> = serde_json::from_slice(bytes)?;
+        Ok(keys.into_iter().map(|key| (key, "of the file".into())).collect())
+    }
 }
 
 struct Process {
@@ -83,6 +101,16 @@ impl Process {
     fn unwritten(&self) -> Vec<&'static str> {
         self.unwritten.list().iter().map(|it| it.document).collect()
     }
+}
+
+/// Writes a file of an earlier version, so many seconds from now.
+fn write_earlier(folder: &TempDir, name: &str, text: &str, seconds: i64) {
+    let path = folder.path().join(name);
+    fs::write(&path, text).unwrap();
+    let distance = Duration::from_secs(seconds.unsigned_abs());
+    let now = SystemTime::now();
+    let at = if seconds < 0 { now - distance } else { now + distance };
+    File::options().write(true).open(path).unwrap().set_modified(at).unwrap();
 }
 
 fn database(folder: &TempDir) -> PathBuf {
@@ -258,6 +286,97 @@ fn replaced_process_overwrites_nothing() {
 }
 
 #[test]
+fn file_of_an_earlier_version_counts_if_it_is_newer() {
+    let folder = tempdir().unwrap();
+    write_earlier(&folder, "note.json", "1", -60);
+    let process = Process::start(folder.path());
+    assert_eq!(process.notes(), named(&[("", 1)]));
+    process.put("", 2).unwrap();
+    drop(process);
+    assert!(folder.path().join("note.json.moved").exists());
+    // A loss of power brought the name back.
+    write_earlier(&folder, "note.json", "1", -60);
+    assert_eq!(Process::start(folder.path()).notes(), named(&[("", 2)]));
+    // An older build ran meanwhile.
+    write_earlier(&folder, "note.json", "3", 60);
+    assert_eq!(Process::start(folder.path()).notes(), named(&[("", 3)]));
+}
+
+#[test]
+fn file_with_calls_leaves_those_of_the_disk() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    process.calls.put("before", &Call("of the disk".into()));
+    process.calls.put("both", &Call("of the disk".into()));
+    drop(process);
+    for seconds in [60, -60] {
+        write_earlier(&folder, "call.json", r#"["both", "after"]"#, seconds);
+        let calls = Process::start(folder.path()).calls;
+        let all: Vec<_> = calls.all().into_iter().map(|call| call.0).collect();
+        assert_eq!(all, ["of the disk", "of the disk", "of the file"]);
+        assert_eq!(calls.get("both"), Some(Call("of the disk".into())));
+    }
+}
+
+#[test]
+fn replaced_file_is_written_without_files_of_versions() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    process.put("a", 1).unwrap();
+    fs::remove_dir_all(folder.path().join("kept")).unwrap();
+    write_earlier(&folder, "note.json", "7", 60);
+    process.put("a", 2).unwrap();
+    assert!(folder.path().join("note.json").exists(), "its rows are not in the database");
+}
+
+#[test]
+fn rows_with_one_number_reach_followers() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    process.put("a", 1).unwrap();
+    process.put("b", 2).unwrap();
+    drop(process);
+    let writer = Connection::open(database(&folder)).unwrap();
+    writer.execute("UPDATE document SET change = 5", []).unwrap();
+    let kind = "INSERT INTO document VALUES ('of a later version', '', 9, 0, 1, 'null')";
+    writer.execute(kind, []).unwrap();
+    let (owner, standby) =
+        (Process::start(folder.path()), Process::following(Path::new("/dev/null")));
+    owner.copy(&mut Follower::default(), &standby, usize::MAX);
+    let both = named(&[("a", 1), ("b", 2)]);
+    assert_eq!((standby.notes(), owner.notes()), (both.clone(), both));
+    owner.put("c", 3).unwrap();
+    drop(owner);
+    let numbers = "SELECT count(DISTINCT change), count(*) FROM document";
+    let both = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+    assert_eq!(writer.query_row(numbers, [], both).unwrap(), (4, 4));
+}
+
+#[test]
+fn late_write_of_the_replaced_process_has_no_effect() {
+    let folder = tempdir().unwrap();
+    let [old, new] = [Process::start(folder.path()), Process::following(folder.path())];
+    old.put("a", 1).unwrap();
+    old.copy(&mut Follower::default(), &new, usize::MAX);
+    new.store.begin(WITHIN);
+    (2..5).for_each(|note| old.put("late", note).unwrap());
+    new.put("late", 9).unwrap();
+    drop(new);
+    assert_eq!(Process::start(folder.path()).notes.get("late"), Some(Note(9)));
+}
+
+#[test]
+fn part_changes_the_kinds_of_its_rows() {
+    let process = Process::start(tempdir().unwrap().path());
+    let mut follower = Follower::default();
+    let whole = process.store.next_part(&mut follower, usize::MAX).unwrap();
+    assert!(whole.changes::<Note>());
+    process.calls.put("1", &Call("ended".into()));
+    let part = process.store.next_part(&mut follower, usize::MAX).unwrap();
+    assert_eq!((part.changes::<Note>(), part.changes::<Call>()), (false, true));
+}
+
+#[test]
 fn row_of_another_version_is_migrated_or_refused() {
     let folder = tempdir().unwrap();
     Process::start(folder.path()).put("a", 1).unwrap();
@@ -313,6 +432,63 @@ fn late_disk_keeps_its_rows() {
     assert_eq!(process.notes(), named(&[("before", 1), ("now", 3)]));
     drop(process);
     assert_eq!(Process::start(folder.path()).notes(), named(&[("before", 1), ("now", 3)]));
+}
+
+#[test]
+fn late_row_is_merged_with_the_own_one_and_told() {
+    let folder = tempdir().unwrap();
+    Process::start(folder.path()).put("a", 1).unwrap();
+    let (kept, away) = (folder.path().join("kept"), folder.path().join("away"));
+    fs::rename(&kept, &away).unwrap();
+    fs::write(&kept, "a file").unwrap();
+    let process = Process::following(folder.path());
+    let (told, late) = mpsc::channel();
+    process.store.when_late(move || told.send(()).unwrap());
+    assert!(!process.store.begin(WITHIN));
+    process.put("a", 10).unwrap_err();
+    assert!(!process.store.take_late());
+    fs::remove_file(&kept).unwrap();
+    fs::rename(&away, &kept).unwrap();
+    process.put("b", 3).unwrap();
+    late.recv_timeout(WITHIN).unwrap();
+    assert_eq!([process.store.take_late(), process.store.take_late()], [true, false]);
+    let merged = named(&[("b", 3), ("a", 11)]);
+    assert_eq!(process.notes(), merged);
+    drop(process);
+    assert_eq!(Process::start(folder.path()).notes(), merged);
+}
+
+#[test]
+fn failing_disk_is_tried_ten_times_a_second() {
+    let folder = tempdir().unwrap();
+    fs::write(folder.path().join("kept"), "a file").unwrap();
+    let process = Process::start(folder.path());
+    let began = Instant::now();
+    (0..6).for_each(|note| _ = process.put("a", note).unwrap_err());
+    assert!(began.elapsed() >= 5 * REFUSED_FOR);
+}
+
+#[test]
+fn hanging_disk_delays_neither_callers_nor_the_end() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    let (release, hangs) = mpsc::channel::<()>();
+    let (began, hanging) = mpsc::channel();
+    process.notes.put_and(Encoded::new("a", &Note(1)), move |_| {
+        began.send(()).unwrap();
+        // The thread waits as for a disk.
+        let _ = hangs.recv();
+    });
+    hanging.recv_timeout(WITHIN).unwrap();
+    (0..WAITING_MAX).for_each(|_| process.notes.put_and(Encoded::new("a", &Note(2)), drop));
+    assert_eq!(&*process.put("a", 2).unwrap_err(), "the disk does not answer");
+    let (ended, end) = mpsc::channel();
+    std::thread::spawn(move || {
+        drop(process);
+        ended.send(()).unwrap();
+    });
+    end.recv_timeout(WITHIN).unwrap();
+    drop(release);
 }
 
 #[test]
