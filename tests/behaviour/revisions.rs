@@ -218,8 +218,8 @@ fn full_disk_at_the_start_is_in_the_status() {
         "alerts",
         "dtls-certificate",
         "history",
+        "idempotency-keys",
         "open-sessions",
-        "used-tokens",
         "webtransport-certificates",
     ];
     wait_until("the status names the documents", || {

@@ -826,6 +826,11 @@ impl Control {
             }
             ControlRequest::CopyHistory(records) => self.reporting.history().copy(records),
             ControlRequest::ReadKept => self.nodes.operations_mut().read(),
+            ControlRequest::ReadLateKept => {
+                self.nodes.operations_mut().read();
+                self.sessions.idempotency_keys().read_kept();
+                self.nodes.repeat_operations(&self.settings, &mut self.gateway, now);
+            }
             ControlRequest::KeepAlerts(alerts, reply) => {
                 let (done, written) = oneshot::channel();
                 let done = move |result| _ = done.send(result);
@@ -1182,9 +1187,8 @@ impl Control {
     fn resume_decisions(&mut self, cause: Continuation) {
         self.policies.threads().keep_records();
         let is_read = self.nodes.operations_mut().resume();
-        if is_read {
-            self.sessions.idempotency_keys().read_kept();
-        }
+        // Also those that the owner did not have.
+        self.sessions.idempotency_keys().read_kept();
         if self.continuity.is_restored() {
             // Restored nodes are as the operations left them.
             self.nodes.keep_started(&self.gateway);

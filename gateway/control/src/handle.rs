@@ -36,7 +36,7 @@ use crate::messages::{
 use crate::names::NodeNames;
 use crate::node_list::{ListChange, NodeList, NotListed};
 use crate::offers::{LaterOffer, OfferedSession, SessionAnswer};
-use crate::operations::{LogFilterSender, Operation, OperationTarget};
+use crate::operations::{LogFilterSender, Operation, OperationTarget, Operations};
 use crate::policies::PushRequest;
 use crate::registry::IngressAnswer;
 use crate::reloads::{ReloadReport, ReloadRequest, Reloaded};
@@ -226,6 +226,8 @@ requests! {
         CopyHistory(Vec<EndedSession>),
         /// Reads the documents of the process that this one follows.
         ReadKept,
+        /// Continues the documents of a disk that answered after the process went on without them.
+        ReadLateKept,
         /// The first revisions of all policies are active.
         PoliciesStand,
         /// Duplicates the trunks' sockets.
@@ -313,6 +315,14 @@ impl Handle {
     ) -> (Handle, mpsc::Receiver<ControlRequest>) {
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
         let kept = Store::default();
+        // Control ends with the last handle.
+        let late = requests.downgrade();
+        kept.when_late(move || {
+            if let Some(requests) = late.upgrade() {
+                // Fails only once control has ended.
+                let _ = requests.blocking_send(ControlRequest::ReadLateKept);
+            }
+        });
         let handle = Handle {
             requests,
             events: broadcast::channel(EVENTS_MAX).0,
@@ -366,9 +376,10 @@ impl Handle {
 
     /// Keeps documents of the process that this one follows. Returns false if control is busy or gone.
     pub fn copy_kept(&self, parts: Vec<KeptPart>) -> bool {
-        let is_empty = parts.is_empty();
+        // A busy owner changes idempotency keys with each offer, which control does not read.
+        let has_operations = parts.iter().any(KeptPart::changes::<Operations>);
         parts.into_iter().for_each(|part| self.kept.add_part(part));
-        is_empty || self.requests.try_send(ControlRequest::ReadKept).is_ok()
+        !has_operations || self.requests.try_send(ControlRequest::ReadKept).is_ok()
     }
 
     /// Begins or ends the drain of a node, without a deadline.

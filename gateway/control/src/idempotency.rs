@@ -431,19 +431,16 @@ impl KeyTable {
         taken.filter_map(|key| by_key.get(&key)?.record(key)).collect()
     }
 
-    /// Remembers the keys that an earlier process kept. Their answers are lost.
+    /// Remembers the keys that an earlier process kept, as the oldest ones. Their answers are lost.
     pub fn read_kept(&self) {
         let kept = self.kept.rows();
         let mut entries = self.lock();
-        for row in kept {
+        for row in kept.into_iter().rev() {
             let Ok(OpenedKey { body_sha256, session }) = row.decode() else { continue };
             let digest = HEXLOWER.decode(body_sha256.as_bytes()).ok();
             let digest = digest.and_then(|digest| digest.try_into().ok()).unwrap_or_default();
-            if !entries.by_key.contains_key(&*row.key) {
-                let session = session.and_then(|session| SessionId::parse(&session));
-                let dropped = EntryAnswer::Dropped(session);
-                entries.add((*row.key).into(), digest, dropped, self.keys_max);
-            }
+            let session = session.and_then(|session| SessionId::parse(&session));
+            entries.add_oldest((*row.key).into(), digest, session, self.keys_max);
         }
     }
 
@@ -526,6 +523,24 @@ impl KeyEntries {
             }
         }
         number
+    }
+
+    /// Adds a key that opened a session before all others, if it is missing and there is a place.
+    fn add_oldest(
+        &mut self,
+        key: Box<str>,
+        body_sha256: [u8; 32],
+        session: Option<SessionId>,
+        keys_max: usize,
+    ) {
+        if self.by_key.contains_key(&key) || self.by_age.len() >= keys_max {
+            return;
+        }
+        // Lower than that of each answer; it has none to count.
+        let number = 0;
+        let answer = EntryAnswer::Dropped(session);
+        self.by_key.insert(key.clone(), KeyEntry { number, body_sha256, answer });
+        self.by_age.push_front((key, number));
     }
 
     /// Counts a stored answer. Older answers beyond the limits are dropped, or this one if sessions need all of `session_data_mib`.

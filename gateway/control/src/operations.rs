@@ -153,10 +153,18 @@ impl From<Vec<RecordedOperation>> for Operations {
 impl Operations {
     /// Adds an operation that was executed, and drops those that have no effect any more.
     pub fn add(&mut self, operation: Operation) {
-        self.0.retain(|earlier| !earlier.is_replaced_by(&operation));
-        if !operation.is_void_after(&self.0) {
-            self.0.push(operation);
+        self.add_unmerged(operation);
+        if let Some((last, earlier)) = self.0.split_last()
+            && last.is_void_after(earlier)
+        {
+            self.0.pop();
         }
+    }
+
+    /// As [`Operations::add`], while the disk has not answered: it may have the operation that this one ends.
+    fn add_unmerged(&mut self, operation: Operation) {
+        self.0.retain(|earlier| !earlier.is_replaced_by(&operation));
+        self.0.push(operation);
     }
 
     fn log_filter(&self) -> Option<Box<str>> {
@@ -176,6 +184,11 @@ impl Document for Operations {
     const KIND: Kind =
         Kind { name: "operations", version: 1, rows_max: 1, copy: FollowerCopy::Replaces };
 
+    fn merge(mut kept: Operations, own: Operations) -> Operations {
+        own.0.into_iter().for_each(|operation| kept.add(operation));
+        kept
+    }
+
     fn earlier_files(name: &str) -> Vec<PathBuf> {
         vec![Path::new("operations").join(format!("{name}.json"))]
     }
@@ -189,6 +202,11 @@ struct StartedNodes(BTreeSet<Box<str>>);
 impl Document for StartedNodes {
     const KIND: Kind =
         Kind { name: "started-nodes", version: 1, rows_max: 1, copy: FollowerCopy::Replaces };
+
+    fn merge(mut kept: StartedNodes, own: StartedNodes) -> StartedNodes {
+        kept.0.extend(own.0);
+        kept
+    }
 
     fn earlier_files(name: &str) -> Vec<PathBuf> {
         vec![Path::new("started-nodes").join(format!("{name}.json"))]
@@ -250,8 +268,9 @@ impl OperationLog {
         is_read
     }
 
-    /// Reads the operations of the process that this one follows.
+    /// Reads the operations of the process that this one follows, or those of a disk that answered late.
     pub(crate) fn read(&mut self) {
+        self.kept.store().take_late();
         self.operations = self.kept.get(ONE).unwrap_or_default();
         self.tell_log_filter();
     }
@@ -268,7 +287,14 @@ impl OperationLog {
         operations: impl IntoIterator<Item = Operation>,
         done: impl FnOnce(Result<(), Arc<str>>) + Send + 'static,
     ) {
-        operations.into_iter().for_each(|operation| self.operations.add(operation));
+        if self.kept.store().take_late() {
+            self.read();
+        }
+        let add = match self.kept.store().expects_late() {
+            true => Operations::add_unmerged,
+            false => Operations::add,
+        };
+        operations.into_iter().for_each(|operation| add(&mut self.operations, operation));
         self.tell_log_filter();
         self.kept.put_and(Encoded::new(ONE, &self.operations), done);
     }

@@ -291,6 +291,28 @@ fn keys_that_opened_sessions_outlive_the_process() {
 }
 
 #[test]
+fn kept_keys_give_way_before_newer_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let (before, thread) = kept_in(folder.path());
+    for key in ["first", "second"] {
+        assert!(first(&before, key));
+        before.keep(key, SessionId(7));
+    }
+    drop(thread);
+    let store = Store::default();
+    let mut table = KeyTable::keeping(&store);
+    table.keys_max = 2;
+    let _thread = store.open(Some(folder.path()), Path::new("/admin.sock"), &Default::default());
+    store.begin(Duration::from_secs(20));
+    assert!(first(&table, "new"));
+    table.read_kept();
+    assert_eq!(dropped_of(&table, "second"), Some(SessionId(7)));
+    assert!(first(&table, "newer"));
+    assert!(!first(&table, "new"));
+    assert!(first(&table, "second"), "it gave way");
+}
+
+#[test]
 fn used_tokens_of_an_earlier_version_stay_used() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("used-tokens");

@@ -6,6 +6,7 @@ use evenkeel_process::documents::UnwrittenDocuments;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
+use crate::handle::{ControlRequest, Handle};
 
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -291,6 +292,32 @@ fn started_nodes_are_read_by_the_next_process() {
 }
 
 #[test]
+fn operations_of_a_late_disk_stay_in_force() {
+    let folder = tempdir().unwrap();
+    keep(&mut open(&folder), [drain("a", true), drain("b", true)]);
+    let (database, away) = (folder.path().join("kept"), folder.path().join("away"));
+    std::fs::rename(&database, &away).unwrap();
+    std::fs::write(&database, "a file").unwrap();
+    let mut process = Process::following(Some(folder.path()));
+    let (told, late) = mpsc::channel();
+    process.log.kept.store().when_late(move || told.send(()).unwrap());
+    assert!(!process.log.resume());
+    let (done, written) = mpsc::channel();
+    process.log.keep([drain("b", false)], move |written| done.send(written).unwrap());
+    written.recv_timeout(WITHIN).unwrap().unwrap_err();
+    process.log.keep_started_nodes(BTreeSet::from(["a".into()]));
+    std::fs::remove_file(&database).unwrap();
+    std::fs::rename(&away, &database).unwrap();
+    late.recv_timeout(WITHIN).unwrap();
+    // An operator is faster than the request to read them.
+    keep(&mut process, [Operation::Eject("c".into())]);
+    let in_force = [drain("a", true), Operation::Eject("c".into())];
+    assert_eq!(process.log.operations.0, in_force);
+    drop(process);
+    assert_eq!(kept(&folder), in_force);
+}
+
+#[test]
 fn member_without_a_record_reads_its_disk() {
     let folder = tempdir().unwrap();
     keep(&mut open(&folder), [drain("a", true)]);
@@ -298,4 +325,37 @@ fn member_without_a_record_reads_its_disk() {
     assert!(member.log.resume());
     assert!(!member.log.resume(), "once");
     assert_eq!(member.log.operations.0, [drain("a", true)]);
+}
+
+#[test]
+fn control_reads_copies_with_operations_alone() {
+    let owner = Process::following(None);
+    let (handle, mut queue) = Handle::new(Arc::default(), Arc::default());
+    let mut follower = Follower::default();
+    let mut copy = || {
+        let part = owner.log.kept.store().next_part(&mut follower, usize::MAX);
+        assert!(handle.copy_kept(part.into_iter().collect()));
+        matches!(queue.try_recv(), Ok(ControlRequest::ReadKept))
+    };
+    assert!(copy(), "a whole copy may end operations");
+    owner.log.started_nodes.put(ONE, &StartedNodes::default());
+    assert!(!copy());
+    owner.log.kept.put(ONE, &Operations(vec![drain("a", true)]));
+    assert!(copy());
+}
+
+#[test]
+fn control_is_told_of_a_late_disk() {
+    let folder = tempdir().unwrap();
+    let database = folder.path().join("kept");
+    std::fs::write(&database, "a file").unwrap();
+    let (handle, mut queue) = Handle::new(Arc::default(), Arc::default());
+    let mut log = OperationLog::of(&handle.kept);
+    let unwritten = UnwrittenDocuments::default();
+    let thread = handle.kept.open(Some(folder.path()), Path::new("/admin.sock"), &unwritten);
+    assert!(!log.resume());
+    std::fs::remove_file(&database).unwrap();
+    log.keep([drain("a", true)], drop);
+    assert!(matches!(queue.blocking_recv(), Some(ControlRequest::ReadLateKept)));
+    drop(thread);
 }
