@@ -133,7 +133,7 @@ impl fmt::Debug for Store {
     }
 }
 
-/// The thread that writes. Dropping it waits until the disk has all rows, or has refused them, for [`ENDS_WITHIN`] at most.
+/// The thread that writes. Dropping it waits until the disk has all rows, or has refused them, for 5 s at most.
 #[derive(Debug)]
 pub struct StoreThread {
     store: Store,
