@@ -102,7 +102,7 @@ pub struct NodesLoss {
     pub loads: Vec<LoadChange>,
     /// The labels with the most sessions, at most 20.
     pub labels: Vec<LabelLoss>,
-    /// Names of cold nodes whose start would begin.
+    /// Names of cold nodes that would be started.
     pub started_nodes: Vec<Arc<str>>,
     /// Each room, if the request has `rooms`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -216,7 +216,7 @@ pub struct GatewayLoss {
     pub reasons: Vec<String>,
     /// Losses of redundancy that have lasted, each a sentence.
     pub warnings: Vec<Arc<str>>,
-    /// Left out for another gateway than the one that answers, whose sessions are not known one by one.
+    /// Left out if another gateway than the one that answers is lost: its sessions are not known one by one.
     #[serde(flatten)]
     pub served: Option<ServedLoss>,
 }

@@ -352,7 +352,7 @@ pub struct Gateway {
     pub sessions: usize,
     /// The standby can continue all sessions that the owner has answered.
     pub in_sync: bool,
-    /// The standby takes over an owner that is silent too, not only one whose process has ended.
+    /// The standby takes over from an owner that is silent, and not only after the end of its process.
     pub armed: bool,
     /// Age of its last beat; null for the gateway that answers, and for one that was not heard.
     pub heard_ms: Option<u64>,

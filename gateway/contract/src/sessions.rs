@@ -52,7 +52,7 @@ pub struct Session {
     /// The degradation actions in force, each with its argument.
     #[serde(default)]
     pub actions: BTreeMap<Word, u32>,
-    /// Measured values by metric. Those that were not measured are left out.
+    /// Measured values by metric; a metric without a measurement is left out.
     pub measures: BTreeMap<Word, u32>,
     /// The segment of the path that impairs the session's media.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,7 +118,7 @@ pub struct Impairment {
     pub evidence: ImpairmentEvidence,
 }
 
-/// Measurements along the path of a session. Those that were not taken are left out.
+/// Measurements along the path of a session; a measurement that was not taken is left out.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ImpairmentEvidence {

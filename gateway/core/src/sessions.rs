@@ -632,7 +632,7 @@ struct OfferedSession {
     step: OfferStep,
 }
 
-/// What an offer waits for, in this order.
+/// The steps of an offer, in this order.
 #[derive(Debug)]
 enum OfferStep {
     /// The parameters of the scenario policy.
@@ -835,7 +835,7 @@ impl Session {
         self.take_step(OfferStep::ask_admission);
     }
 
-    /// The room has a route, at whose hops the session is opened. Returns the offer; `None` if the session is live.
+    /// The room has a route, and the session is opened at its hops. Returns the offer; `None` if the session is live.
     pub(crate) fn open(&mut self, by: Instant) -> Option<Arc<Offer>> {
         self.take_step(|step| step.open(by));
         self.offer().map(Arc::clone)
@@ -947,7 +947,7 @@ impl Session {
         self.plan
     }
 
-    /// Takes a policy's plan, whose consequences follow with [`Self::confirm_plan`].
+    /// Takes a policy's plan. Its consequences follow with [`Self::confirm_plan`].
     pub(crate) fn replan(&mut self, plan: Plan) {
         self.plan = plan;
     }

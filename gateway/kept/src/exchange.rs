@@ -62,7 +62,7 @@ impl KeptPart {
         KeptPart { first: false, whole: false, rows: vec![row] }
     }
 
-    /// Whether rows of this kind may be others after this part.
+    /// The part may change rows of this kind.
     pub fn changes<D: Document>(&self) -> bool {
         // Rows that a whole copy lacks are gone.
         self.whole || self.rows.iter().any(|row| *row.kind == *D::KIND.name)

@@ -1330,7 +1330,7 @@ pub struct RoomRecord {
     /// Times of moves that count towards the limit.
     counted: Vec<RecordedInstant>,
     moves: Vec<MoveRecord>,
-    /// Moves of the last two seconds whose cause is not final.
+    /// Moves of the last two seconds without a final cause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) port_moves: Vec<PortMoveRecord>,
 }

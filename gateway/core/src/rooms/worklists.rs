@@ -527,7 +527,7 @@ impl ClosedPorts {
         }
     }
 
-    /// The room's moves whose cause may change.
+    /// The room's moves without a final cause.
     pub(crate) fn records(&self, room: &Room) -> Vec<PortMoveRecord> {
         let mut left: Vec<Hop> = Vec::new();
         for moved in room.records() {

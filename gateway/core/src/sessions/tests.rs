@@ -19,7 +19,7 @@ impl Session {
     }
 }
 
-/// A table with the session of an offer of one stream of 1,024 kbit/s, whose client obeys caps.
+/// A table with the session of an offer of one stream of 1,024 kbit/s. Its client obeys caps.
 fn offered(now: Instant) -> SessionTable {
     let stream = MediaStream {
         kind: StreamKind::Video,
