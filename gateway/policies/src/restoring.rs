@@ -232,10 +232,13 @@ impl PolicyThreads {
         PolicyRecords { records, files }
     }
 
-    /// The bindings that were rolled out last, by their identifications.
+    /// The bindings that were rolled out last, by their identifications. A record of another process counts before its revisions
+    /// are loaded.
     pub fn configured(&self) -> BTreeMap<PolicyName, Option<Arc<str>>> {
         let configured = |(policy, running): (&PolicyName, &RunningPolicy)| {
-            (policy.clone(), running.configured.clone())
+            let pending = running.pending.as_ref();
+            let last = pending.map_or(&running.configured, |record| &record.configured);
+            (policy.clone(), last.clone())
         };
         self.running.iter().map(configured).collect()
     }

@@ -593,6 +593,20 @@ fn stopped_policy_takes_no_revision() {
     assert_eq!(world.finish(&slow, source(shipped())).code, Some("unavailable"));
 }
 
+/// A reload that compares its files with those rolled out last would put them in place of a record that is being loaded.
+#[test]
+fn record_that_is_being_loaded_names_the_configured_plugin() {
+    let (mut owner, mut standby) = (World::start(), World::start());
+    let configured = Some(Arc::from("of the file"));
+    owner.prepare(PluginSource { configured: configured.clone(), ..source(shipped()) });
+    let loads = standby.policies.restore(owner.records(), &mut standby.gateway, Instant::now());
+    assert!(standby.policies.is_restoring(&routing()));
+    assert_eq!(standby.policies.configured()[&routing()], configured);
+    standby.policies.reject(&routing(), &mut standby.gateway, Instant::now());
+    assert_eq!(standby.policies.configured()[&routing()], None, "it does not run here");
+    drop(loads);
+}
+
 #[test]
 fn standby_has_the_revisions_of_the_owner_loaded() {
     let (mut owner, mut standby) = (World::start(), World::start());
