@@ -1,5 +1,6 @@
 //! Packets flow and a node death is survived while API, telemetry and plugins are down.
 
+use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
 
@@ -7,11 +8,35 @@ use evenkeel_client::{ApiClient, ApiEndpoint};
 use evenkeel_model::{Decider, Hook, PolicyName};
 use evenkeel_telemetry::Telemetry;
 use evenkeel_testkit::binary::evenkeel;
+use nix::sys::signal::Signal;
 
 use crate::harness::{
     GatewayProcess, Node, Phone, TIMEOUT, World, assert_continuous, declared, offer, talk, udp_of,
     wait_until,
 };
+
+#[test]
+fn drill_signal_ends_policies_and_api_alone() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]).routed();
+    world.admin = "drills = true\n".into();
+    let mut gateway = GatewayProcess::start(&world);
+    let policies = |gateway: &GatewayProcess| {
+        let tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap();
+        let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+        // Linux shows the first 15 bytes of a thread's name.
+        names.filter(|name| name.starts_with("policy call/rou")).count()
+    };
+    let mut ann = Phone::new(1);
+    gateway.open("room", &mut ann);
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
+    assert_eq!(policies(&gateway), 1);
+    gateway.process.signal(Signal::SIGUSR2).unwrap();
+    wait_until("the API has ended", || !gateway.folder().join("admin.sock").exists());
+    wait_until("the policy has ended", || policies(&gateway) == 0);
+    let heard = ann.heard.len();
+    talk(&mut [&mut ann], "media flows on", |phones| phones[0].heard.len() >= heard + 50);
+}
 
 #[test]
 fn node_death_survived_without_api_and_plugins() {

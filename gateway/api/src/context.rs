@@ -18,7 +18,7 @@ use evenkeel_index::IndexReader;
 use evenkeel_model::SessionId;
 use evenkeel_telemetry::{ExportFailures, MetricsFormat};
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::change_log::ChangeLog;
 use super::error::{ApiError, no_owner, not_relayed, refused};
@@ -68,7 +68,6 @@ pub(super) struct ApiContext {
     /// `None`: the gateway runs within another program.
     pub(super) configuration: Option<watch::Receiver<ConfigInForce>>,
     pub(super) changes: Arc<ChangeLog>,
-    pub(super) closing: Notify,
 }
 
 impl ApiContext {

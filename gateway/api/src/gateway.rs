@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use evenkeel_config::ConfigInForce;
@@ -31,9 +31,6 @@ use super::context::{ApiContext, ApiState};
 use super::error::{self, ApiError, refused};
 use super::listener::TcpPlace;
 use super::request::{read_deadline, session_id};
-
-/// The answer to `drill:close-api` is sent within this time.
-const LAST_ANSWER: Duration = Duration::from_millis(50);
 
 pub(super) async fn modes(State(shared): ApiState) -> Result<Json<ModeList>, ApiError> {
     Ok(Json(ModeList { modes: shared.ask("", shared.handle.modes()).await? }))
@@ -161,16 +158,6 @@ pub(super) async fn metrics(
     let format = MetricsFormat::preferred(&accept.collect::<Vec<_>>().join(","));
     let described = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")];
     (described, (shared.metrics)(format))
-}
-
-/// Ends the API once this answer is sent.
-pub(super) async fn close_api(State(shared): ApiState) -> Result<StatusCode, ApiError> {
-    shared.require_drills()?;
-    tokio::spawn(async move {
-        tokio::time::sleep(LAST_ANSWER).await;
-        shared.closing.notify_one();
-    });
-    Ok(StatusCode::ACCEPTED)
 }
 
 pub(super) async fn follow(State(shared): ApiState) -> Result<impl IntoResponse, ApiError> {

@@ -196,14 +196,8 @@ pub(super) async fn policy_verb(
                 shared.ask(&said, shared.handle.rollback_policy(policy, force)).await?;
             return rolled_out(&shared, rolled_back).await;
         }
-        "stop" => {
-            shared.require_drills()?;
-            shared.ask(&said, shared.handle.stop_policy(policy)).await?;
-            return Ok(StatusCode::NO_CONTENT.into_response());
-        }
         other => {
-            let right =
-                "`rollback`, `promote`, `promote-all`, `pause`, `resume`, `abort` or `stop`";
+            let right = "`rollback`, `promote`, `promote-all`, `pause`, `resume` or `abort`";
             return Err(unknown_verb(other, right));
         }
     };

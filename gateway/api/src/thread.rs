@@ -26,7 +26,7 @@ use evenkeel_process::{scheduling, sha256};
 use evenkeel_telemetry::{ExportFailures, Instruments};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::change_log::ChangeLog;
 use super::context::{ApiContext, BODIES_MAX, MetricsText, UPLOADS_MAX};
@@ -106,7 +106,7 @@ pub struct ApiThread {
     /// The end of their certificate, if it has one.
     pub webrtc_certificate_ends: Option<SystemTime>,
     gate: watch::Sender<Gate>,
-    /// The threads stop once it is dropped.
+    /// The threads stop once it is written or dropped.
     stop: Option<watch::Sender<()>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -250,7 +250,6 @@ impl BoundApi {
             export_failures: self.export_failures,
             configuration,
             changes: Arc::clone(&changes),
-            closing: Notify::new(),
         });
         if let Some(webrtc) = webrtc {
             let sessions = of_owner(&shared, self.webrtc_relay.as_ref());
@@ -310,7 +309,15 @@ impl ApiThread {
         self.end();
     }
 
-    /// Returns true until a thread of the API has ended, such as by a drill.
+    /// Ends the API while the rest of the gateway continues.
+    pub fn close(&self) {
+        if let Some(stop) = &self.stop {
+            // Fails only if the threads have ended.
+            let _ = stop.send(());
+        }
+    }
+
+    /// Returns true until a thread of the API has ended.
     pub fn is_running(&self) -> bool {
         self.stop.is_some() && !self.threads.iter().any(JoinHandle::is_finished)
     }
@@ -472,7 +479,6 @@ async fn serve(
     });
     tokio::select! {
         _ = stopped.changed() => {}
-        () = shared.closing.notified() => tracing::warn!("API closed by a drill"),
         _ = local => {}
     }
     match entrance.gate() {
@@ -559,7 +565,6 @@ fn router(shared: Arc<ApiContext>) -> Router {
         .route("/v1/index/gateways", get(gateway::indexed_gateways))
         .route("/v1/index/sessions/{id}", get(gateway::indexed_session))
         .route("/v1/policies/refusals", get(policies::refusals))
-        .route("/v1/drill:close-api", post(gateway::close_api))
         .route("/v1/events", get(gateway::follow))
         .route("/livez", get(async || "alive\n"))
         .route("/metrics", get(gateway::metrics))

@@ -3,6 +3,7 @@
 #![deny(missing_docs)]
 
 mod counters;
+mod drill;
 mod forecast;
 mod host;
 mod host_sessions;

@@ -27,6 +27,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, mpsc, watch as cell};
 
 use super::counters::{self, CounterFollower};
+use super::drill;
 use super::forecast::ForecastFollower;
 use super::host::HostFollower;
 use super::host_sessions;
@@ -62,8 +63,8 @@ pub struct ServedAddresses {
 }
 
 /// Runs a gateway until SIGTERM or SIGINT, and then until its sessions have ended or the drain timeout has passed, or until
-/// another process has taken them over. SIGHUP, changed files and operators' requests reload nodes, policies and modes.
-/// `started` is called once the gateway forwards.
+/// another process has taken them over. SIGHUP, changed files and operators' requests reload nodes, policies and modes. With
+/// `drills = true` SIGUSR2 ends policies and the API. `started` is called once the gateway forwards.
 pub fn serve(place: &ServePaths, started: impl FnOnce(&ServedAddresses)) -> Result<(), ServeError> {
     evenkeel_process::allocator::bound_kept_memory();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -274,6 +275,7 @@ fn serve_as(
             () = reload::follow(place, applied, &gateway.handle, triggers) => {}
             () = log_filter.follow(&gateway.handle) => {}
             never = forecasts.follow() => match never {},
+            never = drill::follow(settings.admin.drills, &gateway.handle, &api) => match never {},
             never = gateway.follow_certificates() => match never {},
             never = host => match never {},
         }

@@ -173,6 +173,11 @@ impl Processes {
         Ok(())
     }
 
+    /// Ends the gateway's policies and API, as a drill may.
+    pub(super) fn end_policies_and_api(&self) -> Result<(), LabError> {
+        Ok(self.gateway.signal(Signal::SIGUSR2)?)
+    }
+
     pub(super) fn require_gateway(&mut self) -> Result<(), LabError> {
         if self.gateway.is_running() {
             return Ok(());

@@ -402,15 +402,8 @@ impl DemoRun {
         let metrics = self.admin.ask(ApiCall::get("/metrics")).await;
         let metrics = metrics.map_err(LabError::gateway("reading metrics"))?;
         self.record.calls = telemetry::calls(&String::from_utf8_lossy(&metrics.body));
-        let policies = self.admin.policies().await;
-        for policy in policies.map_err(LabError::gateway("listing policies"))? {
-            let path = format!("/v1/policies/{}:stop", policy.policy);
-            let stopped = self.admin.post(&path, &()).await;
-            stopped.map_err(LabError::gateway("stopping a policy"))?;
-        }
         self.record.spans = self.receiver.end();
-        let closed = self.admin.post("/v1/drill:close-api", &()).await;
-        closed.map_err(LabError::gateway("closing the API"))?;
+        self.processes.end_policies_and_api()?;
         let until = Instant::now() + API_ENDS_WITHIN;
         while self.processes.admin().status().await.is_ok() {
             if Instant::now() > until {
