@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once};
 
-use evenkeel_contract::operations::RequestChange;
+use evenkeel_contract::operations::{Change, RequestChange};
 use evenkeel_control::ChangeRecord;
 use evenkeel_group::ChangeList;
 use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments, WRITTEN_AGAIN_WITHIN};
@@ -128,7 +128,7 @@ impl ChangeLog {
     }
 
     /// The changes since a Unix time, newest first.
-    pub(super) fn since(&self, since_us: u64) -> Vec<Value> {
+    pub(super) fn since(&self, since_us: u64) -> Vec<Change> {
         let changes = self.list().since(since_us).into_iter().rev();
         changes.filter_map(|change| serde_json::from_str(&change.text).ok()).collect()
     }

@@ -4,9 +4,9 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use evenkeel_client::escape;
-use evenkeel_contract::operations::ChangeList;
-use serde_json::Value;
+use evenkeel_client::{ServerEvent, escape};
+use evenkeel_contract::operations::{Change, ChangeList};
+use serde_json::{Map, Value};
 
 use crate::command::{ApiArgs, CommandError, list, say};
 use crate::status::spell;
@@ -85,7 +85,7 @@ impl EventsArgs {
                 let mut events = admin.events().await?;
                 while let Some(event) = events.next().await? {
                     if is_chosen(&event.name, &event.data, &names, &filter) {
-                        print(&event.name, event.data, json);
+                        print(event, json);
                     }
                 }
                 // The process that replaces this one accepts connections.
@@ -124,13 +124,10 @@ impl ChangesArgs {
     }
 }
 
-fn change_line(change: &Value) -> String {
-    let at = Duration::from_micros(at_us(change));
-    let ago = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + at).unwrap_or_default();
-    let mut fields = change.clone();
-    let name = fields.as_object_mut().and_then(|fields| fields.remove("event"));
-    let name = name.as_ref().and_then(Value::as_str).unwrap_or_default();
-    format!("{:>12} ago {}", spell(ago), line(name, &fields))
+fn change_line(Change { at_us, event, members }: &Change) -> String {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_micros(*at_us);
+    let ago = SystemTime::now().duration_since(at).unwrap_or_default();
+    format!("{:>12} ago {}", spell(ago), line(event, *at_us, members))
 }
 
 /// `missed` is always shown: events are missing then.
@@ -139,33 +136,30 @@ fn is_chosen(name: &str, fields: &Value, names: &[String], filter: &[FieldFilter
     name == "missed" || is_named && filter.iter().all(|filter| filter.takes(fields))
 }
 
-fn print(name: &str, mut fields: Value, json: bool) {
-    if !json {
-        return say(&line(name, &fields));
-    }
-    if let Some(fields) = fields.as_object_mut() {
+fn print(event: ServerEvent, json: bool) {
+    let at_us = event.at_us();
+    let ServerEvent { name, data } = event;
+    let Value::Object(mut fields) = data else { return };
+    if json {
         fields.insert("event".to_owned(), name.into());
+        say(&Value::Object(fields));
+    } else {
+        say(&line(&name, at_us, &fields));
     }
-    say(&fields);
 }
 
 /// `09:41:07.031 moved room=team cause=node-down from=east-a1 to=east-a2`.
-fn line(name: &str, fields: &Value) -> String {
-    let at_ms = at_us(fields) / 1_000;
+fn line(name: &str, at_us: u64, fields: &Map<String, Value>) -> String {
+    let at_ms = at_us / 1_000;
     let (seconds, ms) = (at_ms / 1_000 % 86_400, at_ms % 1_000);
     let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
     let mut line = format!("{hours:02}:{minutes:02}:{seconds:02}.{ms:03} {name}");
-    for (field, value) in fields.as_object().into_iter().flatten() {
+    for (field, value) in fields {
         if field != "at_us" && !value.is_null() {
             line += &format!(" {field}={}", word(value));
         }
     }
     line
-}
-
-/// The member that all events and changes have.
-fn at_us(fields: &Value) -> u64 {
-    fields["at_us"].as_u64().unwrap_or(0)
 }
 
 /// A hop is its node; texts without spaces have no quotes.

@@ -9,6 +9,7 @@ use evenkeel_contract::gateway::{
     LogRequest, NewOwner, ReloadRequest, Reloaded, Status, TakeOverRequest, TakenOver,
     UpgradeRequest, Upgraded,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::command::{ApiArgs, CommandError, list, print_done, say, show, typed};
@@ -228,11 +229,27 @@ pub(crate) struct ReloadArgs {
     pub(crate) json: bool,
 }
 
+/// The output of `evenkeel reload --json`.
+#[derive(Serialize)]
+struct ReloadOutput<'a> {
+    #[serde(flatten)]
+    reloaded: &'a Reloaded,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upgraded: Option<AppliedKeys>,
+}
+
+/// The new process, and the keys that it applied.
+#[derive(Serialize)]
+struct AppliedKeys {
+    #[serde(flatten)]
+    process: Upgraded,
+    keys: Vec<String>,
+}
+
 impl ReloadArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
         let body = ReloadRequest { force: self.force, deadline: self.deadline.clone() };
-        let mut answer = self.api.post("/v1/configuration:reload", &body)?;
-        let reloaded: Reloaded = typed(&answer)?;
+        let mut reloaded: Reloaded = typed(&self.api.post("/v1/configuration:reload", &body)?)?;
         let upgraded = match self.upgrade(&reloaded) {
             Err(CommandError::Failed(reason) | CommandError::Refused { words: reason, .. }) => {
                 Err(reason)
@@ -240,12 +257,11 @@ impl ReloadArgs {
             other => Ok(other?),
         };
         if self.json {
-            if let Ok(Some((upgraded, _))) = &upgraded {
-                answer["upgraded"] = upgraded.clone();
-                answer["upgraded"]["keys"] = answer["requires_restart"].take();
-                answer["requires_restart"] = json!([]);
-            }
-            say(&answer);
+            let successor = upgraded.as_ref().ok().copied().flatten().map(|process| AppliedKeys {
+                process,
+                keys: std::mem::take(&mut reloaded.requires_restart),
+            });
+            say(&json!(ReloadOutput { reloaded: &reloaded, upgraded: successor }));
             return match upgraded {
                 Ok(_) if reloaded.refused.is_empty() => Ok(()),
                 reason => Err(CommandError::Failed(reason.err().unwrap_or_default())),
@@ -266,7 +282,7 @@ impl ReloadArgs {
         changes.iter().for_each(say);
         let keys = &reloaded.requires_restart;
         match &upgraded {
-            Ok(Some((_, upgraded))) => {
+            Ok(Some(upgraded)) => {
                 keys.iter().for_each(|key| say(&format!("{key} changed")));
                 say(&sentence(*upgraded));
             }
@@ -281,16 +297,13 @@ impl ReloadArgs {
         if lines.is_empty() { Ok(()) } else { Err(CommandError::Failed(lines.join("\n"))) }
     }
 
-    /// Replaces the process if changed keys need that. Returns the answer, as JSON too.
-    fn upgrade(&self, reloaded: &Reloaded) -> Result<Option<(Value, Upgraded)>, CommandError> {
+    /// Replaces the process if changed keys need that.
+    fn upgrade(&self, reloaded: &Reloaded) -> Result<Option<Upgraded>, CommandError> {
         if self.keep_process || reloaded.requires_restart.is_empty() {
             return Ok(None);
         }
         match request_upgrade(&self.api, &UpgradeRequest::default()) {
-            Ok(answer) => {
-                let upgraded = typed(&answer)?;
-                Ok(Some((answer, upgraded)))
-            }
+            Ok(answer) => typed(&answer).map(Some),
             // The gateway runs within another program, or its version has no upgrades.
             Err(CommandError::Wrong(_)) => Ok(None),
             Err(failed) => Err(failed),

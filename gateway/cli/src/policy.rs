@@ -201,18 +201,17 @@ impl PolicyArgs {
     fn status(&self, policy: Option<&str>) -> Result<(), CommandError> {
         let wanted = policy.map(|policy| self.name(policy)).transpose()?;
         let wanted = wanted.map(|(set, hook)| format!("{set}/{hook}"));
-        let answer = self.api.read("/v1/policies")?;
-        let PolicyList { policies } = typed(&answer)?;
+        let PolicyList { policies: rows } = self.api.get::<PolicyList<Value>>("/v1/policies")?;
+        let policies = rows.iter().map(typed::<Policy>).collect::<Result<Vec<_>, _>>()?;
         let is_wanted = |policy: &Policy| wanted.as_ref().is_none_or(|name| policy.policy == *name);
         if let Some(wanted) = wanted.as_ref().filter(|_| !policies.iter().any(is_wanted)) {
             let words = format!("unknown policy {wanted}; see `evenkeel policy list`");
             return Err(CommandError::Wrong(words));
         }
         if self.json {
-            // The rows of the answer, with the members that this version does not know.
-            let rows = answer["policies"].as_array().into_iter().flatten();
-            let rows = rows.zip(&policies).filter(|(_, policy)| is_wanted(policy));
-            say(&json!({"policies": rows.map(|(row, _)| row).collect::<Vec<_>>()}));
+            // With the members that this version does not know.
+            let rows = rows.into_iter().zip(&policies).filter(|(_, policy)| is_wanted(policy));
+            say(&json!(PolicyList { policies: rows.map(|(row, _)| row).collect() }));
         } else {
             policies.iter().filter(|policy| is_wanted(policy)).for_each(show);
         }

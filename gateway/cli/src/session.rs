@@ -171,11 +171,9 @@ impl HistoryArgs {
                     path += &format!("&{key}={}", escape(value));
                 }
             }
-            let mut page = admin.read(&path).await?;
-            if let Some(Value::Array(more)) = page.get_mut("sessions").map(Value::take) {
-                all.extend(more);
-            }
-            next = page["next"].as_str().map(str::to_owned);
+            let page: HistoryPage<Value> = admin.get(&path).await?;
+            all.extend(page.sessions);
+            next = page.next;
             if next.is_none() {
                 break;
             }

@@ -10,7 +10,7 @@ use std::{fs, io};
 
 use bytes::{Buf, Bytes, BytesMut};
 use evenkeel_contract::errors::ErrorAnswer;
-use evenkeel_contract::events::EventData;
+use evenkeel_contract::events::{EventData, EventTime};
 use evenkeel_contract::gateway::{GatewayList, Status};
 use evenkeel_contract::nodes::{Node, NodeList, Region, RegionList};
 use evenkeel_contract::offers::{OfferAnswer, OfferRequest};
@@ -24,9 +24,9 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use nix::unistd::geteuid;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use tokio::net::{TcpStream, UnixStream};
 
 /// The address of an admin API.
@@ -64,6 +64,14 @@ impl ApiCall<'_> {
     pub fn get(path: &str) -> ApiCall<'_> {
         ApiCall { method: Method::GET, path, headers: &[], body: Bytes::new() }
     }
+}
+
+/// A page of any list. Its rows stay JSON, so that a caller passes on the members of later versions.
+#[derive(Deserialize)]
+struct Page {
+    next: Option<String>,
+    #[serde(flatten)]
+    members: Map<String, Value>,
 }
 
 /// The response to a request.
@@ -249,11 +257,11 @@ impl ApiClient {
     pub async fn list(&mut self, name: &str) -> Result<Vec<Value>, ClientError> {
         let (mut rows, mut path) = (Vec::new(), format!("/v1/{name}"));
         loop {
-            let mut page = self.read(&path).await?;
-            if let Some(Value::Array(more)) = page.get_mut(name).map(Value::take) {
+            let mut page: Page = self.get(&path).await?;
+            if let Some(Value::Array(more)) = page.members.remove(name) {
                 rows.extend(more);
             }
-            match page["next"].as_str() {
+            match page.next {
                 Some(next) => path = format!("/v1/{name}?after={next}"),
                 None => return Ok(rows),
             }
@@ -503,6 +511,11 @@ pub struct ServerEvent {
 }
 
 impl ServerEvent {
+    /// The time of the event, in microseconds since the Unix epoch; 0 if it has none.
+    pub fn at_us(&self) -> u64 {
+        EventTime::deserialize(&self.data).unwrap_or_default().at_us
+    }
+
     /// The data of the event, if it is this one.
     pub fn data_of<E: EventData>(&self) -> Option<E> {
         (self.name == E::NAME).then(|| E::deserialize(&self.data).ok())?

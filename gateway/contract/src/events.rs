@@ -62,6 +62,14 @@ names! {
     ModeChanged = "mode",
 }
 
+/// The member that all events but [`Missed`] have.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventTime {
+    /// Unix time.
+    pub at_us: u64,
+}
+
 /// This listener was too slow, and lost events.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(default)]

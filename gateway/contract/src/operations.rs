@@ -1,7 +1,7 @@
 //! Verbs of operators, and what they and others changed.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The body of `POST /v1/rooms/NAME:move`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -100,9 +100,21 @@ pub struct ChangesQuery {
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ChangeList {
-    /// Newest first. Each has its name in `event`: `request`, which is a [`RequestChange`], or `reload`, `policy` or `group`, with the
-    /// members of that event; beyond 4,096 bytes with `at_us` and `by` alone. Changes of other versions have other members.
-    pub changes: Vec<Value>,
+    /// Newest first.
+    pub changes: Vec<Change>,
+}
+
+/// A request that changed something, or an event that did.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Change {
+    /// Unix time.
+    pub at_us: u64,
+    /// `request`: the members are those of a [`RequestChange`]. `reload`, `policy` or `group`: they are those of that event.
+    pub event: String,
+    /// The other members; of a change of more than 4,096 bytes `by` alone. Changes of other versions have other members.
+    #[serde(flatten)]
+    pub members: Map<String, Value>,
 }
 
 /// A request that changed something.

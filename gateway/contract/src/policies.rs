@@ -9,12 +9,12 @@ use serde_json::Value;
 use crate::Word;
 use crate::errors::ErrorFacts;
 
-/// The answer to `GET /v1/policies`.
+/// The answer to `GET /v1/policies`. A client that passes rows on reads them as JSON, with the members of later versions.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 #[serde(default)]
-pub struct PolicyList {
+pub struct PolicyList<P = Policy> {
     /// All policies.
-    pub policies: Vec<Policy>,
+    pub policies: Vec<P>,
 }
 
 /// A policy.

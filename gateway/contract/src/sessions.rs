@@ -445,12 +445,12 @@ pub struct HistoryQuery {
     pub since: Option<String>,
 }
 
-/// The answer to `GET /v1/sessions/history`.
+/// The answer to `GET /v1/sessions/history`. A client that passes rows on reads them as JSON, with the members of later versions.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 #[serde(default)]
-pub struct HistoryPage {
+pub struct HistoryPage<S = EndedSession> {
     /// Newest first.
-    pub sessions: Vec<EndedSession>,
+    pub sessions: Vec<S>,
     /// `after` of the next page, while more follow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,

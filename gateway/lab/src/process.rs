@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Lines of output and log in an error.
@@ -192,7 +193,7 @@ impl ChildProcess {
     ///
     /// # Errors
     /// The line is no JSON.
-    pub(crate) fn json(&self, line: &str) -> Result<Value, ProcessError> {
+    pub(crate) fn json<T: DeserializeOwned>(&self, line: &str) -> Result<T, ProcessError> {
         serde_json::from_str(line).map_err(|_| self.error(format!("printed {line:?}")))
     }
 

@@ -108,7 +108,7 @@ impl EventLog {
 
 /// The event's time: nanoseconds since the Unix epoch.
 pub fn at_ns(event: &ServerEvent) -> u64 {
-    event.data["at_us"].as_u64().unwrap_or(0) * 1_000
+    event.at_us() * 1_000
 }
 
 /// Returns true if the event reports this health of the node.

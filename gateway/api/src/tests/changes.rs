@@ -52,9 +52,9 @@ async fn changes_outlive_the_process() {
         log.note_event("reload", &data);
     }
     log.note_event("moved", "{}");
-    let newest = |log: &ChangeLog| log.since(0).first().map(|change| change["at_us"].clone());
-    assert_eq!((log.since(0).len(), newest(&log)), (1_024, Some(json!(1_029))));
-    while newest(&open()) != Some(json!(1_029)) {
+    let newest = |log: &ChangeLog| log.since(0).first().map(|change| change.at_us);
+    assert_eq!((log.since(0).len(), newest(&log)), (1_024, Some(1_029)));
+    while newest(&open()) != Some(1_029) {
         tokio::task::yield_now().await;
     }
 }

@@ -16,7 +16,8 @@ fn moved() -> Value {
 fn event_is_a_line() {
     let expected = "09:41:07.031 moved cause=node-down from=east-a1 room=\"team 7\" sessions=s1,s2 \
                     to=east-b1 took_us=12";
-    let said = line("moved", &moved());
+    let Value::Object(fields) = moved() else { unreachable!("an object") };
+    let said = line("moved", 34_867_031_250, &fields);
     let mut words: Vec<_> = said.split(' ').collect();
     let mut expected: Vec<_> = expected.split(' ').filter(|word| !word.is_empty()).collect();
     words.sort_unstable();

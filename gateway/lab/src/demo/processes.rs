@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::LabError;
 use crate::process::{ChildProcess, ProcessError};
-use crate::watch::word;
+use crate::sample_node::SampleNodeCounters;
 use evenkeel_client::{ApiClient, ApiEndpoint};
 
 /// The regions; the gateway is in the first.
@@ -95,6 +96,19 @@ pub(super) struct Processes {
     pub(super) place: ApiEndpoint,
 }
 
+/// The first line of `evenkeel run --json`, as far as the demo needs it. The demo's gateway has one UDP listener.
+#[derive(Deserialize)]
+struct GatewayAddresses {
+    udp: [SocketAddr; 1],
+    socket: PathBuf,
+}
+
+/// The first line of a sample node or an agent.
+#[derive(Deserialize)]
+struct NodeAddress {
+    listening: SocketAddr,
+}
+
 impl Processes {
     pub(super) async fn start(
         options: &DemoOptions,
@@ -115,9 +129,8 @@ impl Processes {
         }
         write(&folder.path.join(CONFIGURATION), &configuration(options, telemetry, &nodes))?;
         let mut gateway = start_gateway(options, evenkeel, &folder.path)?;
-        let listening = first_line(&mut gateway).await?;
-        let udp = address(&gateway, &listening["udp"][0])?;
-        let place = ApiEndpoint::Unix(word(&listening["socket"]).into());
+        let GatewayAddresses { udp: [udp], socket } = first_line(&mut gateway).await?;
+        let place = ApiEndpoint::Unix(socket);
         Ok(Processes { evenkeel: evenkeel.to_owned(), gateway, nodes, folder, udp, place })
     }
 
@@ -125,8 +138,7 @@ impl Processes {
     pub(super) async fn replace_gateway(&mut self, options: &DemoOptions) -> Result<(), LabError> {
         self.gateway.kill();
         self.gateway = start_gateway(options, &self.evenkeel, &self.folder.path)?;
-        let listening = first_line(&mut self.gateway).await?;
-        self.udp = address(&self.gateway, &listening["udp"][0])?;
+        GatewayAddresses { udp: [self.udp], .. } = first_line(&mut self.gateway).await?;
         Ok(())
     }
 
@@ -194,7 +206,7 @@ impl Processes {
     }
 
     /// Ends all processes, and returns the counters of nodes that were still alive, by name.
-    pub(super) async fn end(self) -> Result<BTreeMap<String, Value>, LabError> {
+    pub(super) async fn end(self) -> Result<BTreeMap<String, SampleNodeCounters>, LabError> {
         let Processes { gateway, nodes, folder, .. } = self;
         end(gateway).await?;
         let mut counted = BTreeMap::new();
@@ -234,7 +246,9 @@ fn start_gateway(
 }
 
 /// Waits for the first line on standard output and reads it as JSON. Clients run on meanwhile.
-pub(super) async fn first_line(process: &mut ChildProcess) -> Result<Value, LabError> {
+pub(super) async fn first_line<T: DeserializeOwned>(
+    process: &mut ChildProcess,
+) -> Result<T, LabError> {
     let until = Instant::now() + FIRST_LINE_WITHIN;
     loop {
         if let Some(line) = process.try_line()? {
@@ -307,14 +321,8 @@ async fn node(
     listen: &str,
 ) -> Result<(ChildProcess, SocketAddr), LabError> {
     let mut process = start_node(evenkeel, folder, name, listen)?;
-    let listening = first_line(&mut process).await?;
-    let address = address(&process, &listening["listening"])?;
-    Ok((process, address))
-}
-
-fn address(process: &ChildProcess, listening: &Value) -> Result<SocketAddr, ProcessError> {
-    let address = listening.as_str().and_then(|address| address.parse().ok());
-    address.ok_or_else(|| process.error(format!("listens at {listening}")))
+    let NodeAddress { listening } = first_line(&mut process).await?;
+    Ok((process, listening))
 }
 
 /// Starts an agent that starts the node, for drills.
@@ -340,9 +348,8 @@ async fn node_with_agent(evenkeel: &Path, folder: &Path, name: &str) -> Result<D
     write(&config, &text)?;
     let words = ["agent", "--config", &config.display().to_string(), "--json"];
     let mut process = start(evenkeel, &words, &format!("agent-{name}"), folder)?;
-    let listening = first_line(&mut process).await?;
-    let agent = Some(self::address(&process, &listening["listening"])?);
-    Ok(DemoNode { name: name.to_owned(), address, agent, process: Some(process) })
+    let NodeAddress { listening } = first_line(&mut process).await?;
+    Ok(DemoNode { name: name.to_owned(), address, agent: Some(listening), process: Some(process) })
 }
 
 fn configuration(options: &DemoOptions, endpoint: &str, nodes: &[DemoNode]) -> String {

@@ -212,8 +212,8 @@ impl DemoRun {
         }
         progress.say("evaluating the ledger");
         let counted = processes.end().await?;
-        let unknown_tags = counted.get(PROBED_NODE).and_then(|node| node["unknown_tag"].as_u64());
-        record.strangers.counted.insert("unknown-tag".to_owned(), unknown_tags.unwrap_or(0));
+        let unknown_tags = counted.get(PROBED_NODE).map_or(0, |node| node.unknown_tag);
+        record.strangers.counted.insert("unknown-tag".to_owned(), unknown_tags);
         record.events = watch.events.take();
         record.machine = machine.so_far();
         Ok((record, books.turn()))

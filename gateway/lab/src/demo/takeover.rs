@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde::de::IgnoredAny;
 use tokio::sync::oneshot;
 
 use super::processes::{CALL, first_line, start, start_node, write};
@@ -98,10 +99,10 @@ impl TakeoverHosts {
             let _inside = enter(&self.node)?;
             start_node(&self.evenkeel, &self.folder, NODE_NAME, &format!("{NODE}:7000"))?
         };
-        first_line(&mut node).await?;
+        first_line::<IgnoredAny>(&mut node).await?;
         let mut gateways = [self.start_gateway(0)?, self.start_gateway(1)?];
         for gateway in &mut gateways {
-            first_line(gateway).await?;
+            first_line::<IgnoredAny>(gateway).await?;
         }
         self.await_standby().await?;
         let plan = CrowdPlan {
