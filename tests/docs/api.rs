@@ -7,8 +7,11 @@ use evenkeel_contract::errors::ErrorCode;
 
 use crate::gateway::Gateway;
 use crate::page::{Page, quoted, root};
+use crate::schema::ApiDescription;
+use crate::telemetry::RENEW;
 
 const PAGE: &str = "docs/api.md";
+const OPENAPI: &str = "docs/openapi.json";
 
 #[test]
 fn endpoints_equal_the_router() {
@@ -21,6 +24,55 @@ fn endpoints_equal_the_router() {
     let gone: Vec<_> = listed.difference(&routed).collect();
     assert!(missing.is_empty(), "{PAGE} lacks the endpoints {missing:#?}");
     assert!(gone.is_empty(), "{PAGE} lists endpoints that the router has not: {gone:#?}");
+}
+
+#[test]
+fn openapi_describes_each_endpoint() {
+    let gateway = Gateway::start();
+    let ApiDescription(description) = gateway.description();
+    let routed = routed(&gateway);
+    let paths = description["paths"].as_object().unwrap().iter();
+    let described: BTreeSet<String> = paths
+        .flat_map(|(path, methods)| {
+            let methods = methods.as_object().unwrap().keys();
+            methods.map(|method| format!("{} {}", method.to_uppercase(), anonymous(path)))
+        })
+        .collect();
+    let missing: Vec<_> = routed.difference(&described).collect();
+    let gone: Vec<_> = described.difference(&routed).collect();
+    assert!(missing.is_empty(), "/openapi.json lacks the endpoints {missing:#?}");
+    assert!(gone.is_empty(), "/openapi.json has endpoints that the router has not: {gone:#?}");
+}
+
+#[test]
+fn openapi_file_equals_the_answer() {
+    let ApiDescription(description) = Gateway::start().description();
+    let text = format!("{}\n", serde_json::to_string_pretty(&description).unwrap());
+    let file = root().join(OPENAPI);
+    if std::env::var_os(RENEW).is_some() {
+        fs::write(file, text).unwrap();
+        return;
+    }
+    let is_new = fs::read_to_string(file).is_ok_and(|found| found == text);
+    assert!(is_new, "{OPENAPI} is not what the gateway answers; run `make reference`");
+}
+
+#[test]
+fn json_blocks_of_the_page_are_of_the_contract() {
+    let description = Gateway::start().description();
+    let mut wrong = Vec::new();
+    for block in Page::read(PAGE).blocks().into_iter().filter(|block| block.language == "json") {
+        let schema = match block.info.split_once(' ') {
+            Some((method, path)) => description.body(method, path),
+            None => description.named(&block.info),
+        };
+        let value = serde_json::from_str(&block.text).unwrap();
+        let right = schema.ok_or_else(|| format!("`{}` is no type or request", block.info));
+        if let Err(why) = right.and_then(|schema| description.refused(schema, &value)) {
+            wrong.push(format!("{}: {why}", block.place));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -70,6 +122,13 @@ fn routed(gateway: &Gateway) -> BTreeSet<String> {
         }
     }
     routed
+}
+
+/// `/v1/nodes/{node}:drain` as `/v1/nodes/*:drain`.
+fn anonymous(path: &str) -> String {
+    let mut parts = path.split('{');
+    let before = parts.next().unwrap().to_owned();
+    parts.fold(before, |path, part| path + "*" + part.split_once('}').unwrap().1)
 }
 
 fn with_parameters(path: &str, value: &dyn Fn(&str) -> &'static str) -> String {

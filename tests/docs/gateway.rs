@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 
 use evenkeel_testkit::binary::evenkeel;
 
+use crate::schema::ApiDescription;
+
 /// One that the examples of an operator's requests fit: a node, regions, listeners of each kind, drills.
 const CONFIG: &str = r#"
 [gateway]
@@ -76,6 +78,11 @@ impl Gateway {
             std::thread::yield_now();
         }
         gateway
+    }
+
+    /// The description of its API.
+    pub(crate) fn description(&self) -> ApiDescription {
+        ApiDescription(serde_json::from_str(&self.ask("GET", "/openapi.json", "").body).unwrap())
     }
 
     /// Reloads the configuration with one more key.

@@ -14,5 +14,6 @@ mod links;
 mod page;
 mod paths;
 mod scenarios;
+mod schema;
 mod structure;
 mod telemetry;

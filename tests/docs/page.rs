@@ -16,7 +16,7 @@ pub(crate) struct Page {
 pub(crate) struct Block {
     pub(crate) place: Line,
     pub(crate) language: String,
-    /// The words after the language: the file that the block stands for, or the request that it is the body of.
+    /// The words after the language: the file that the block stands for, the request that it is the body of, or its type of the API.
     pub(crate) info: String,
     pub(crate) text: String,
 }

@@ -1,8 +1,7 @@
 //! The gateway itself: status, reload, upgrade, its group, and the shared index.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
 
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -147,6 +146,13 @@ pub(super) async fn ready(State(shared): ApiState) -> Result<&'static str, ApiEr
         AdmissionState::Serving => Ok("ready\n"),
         AdmissionState::Draining => Err(error::draining()),
     }
+}
+
+/// The description of the API.
+pub(super) async fn openapi() -> impl IntoResponse {
+    static DOCUMENT: LazyLock<String> =
+        LazyLock::new(|| evenkeel_contract::openapi::document().to_string());
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str())
 }
 
 pub(super) async fn metrics(

@@ -567,6 +567,7 @@ fn router(shared: Arc<ApiContext>) -> Router {
         .route("/v1/policies/refusals", get(policies::refusals))
         .route("/v1/events", get(gateway::follow))
         .route("/livez", get(async || "alive\n"))
+        .route("/openapi.json", get(gateway::openapi))
         .route("/metrics", get(gateway::metrics))
         .fallback(async || unknown_path())
         .method_not_allowed_fallback(async || {

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+#[cfg(feature = "openapi")]
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Word;
 
 /// The answer to `GET /v1/alerts`.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct AlertList {
     /// Alerts that fire, the most urgent first.
@@ -19,6 +22,7 @@ pub struct AlertList {
 
 /// An alert that fires.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Alert {
     /// `EvenkeelNodeDown`.
@@ -45,6 +49,7 @@ pub struct Alert {
 
 /// A receiver of alerts.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct AlertReceiver {
     /// Its name.
@@ -57,6 +62,7 @@ pub struct AlertReceiver {
 
 /// The last check of a dependency.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Dependency {
     /// Its name.

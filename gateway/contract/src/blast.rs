@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+#[cfg(feature = "openapi")]
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Word;
@@ -11,6 +13,7 @@ use crate::nodes::NodePlace;
 
 /// The query of `GET /v1/blast`. Lists are separated by commas.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct BlastQuery {
     /// Names of nodes.
@@ -37,6 +40,7 @@ pub struct BlastQuery {
 
 /// The answer to `GET /v1/blast`.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Blast {
     /// The loss of each carrier that the request names.
@@ -61,6 +65,7 @@ pub struct Blast {
 
 /// Rooms, and the sessions in them.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct RoomCount {
     /// Rooms.
@@ -79,6 +84,7 @@ impl RoomCount {
 
 /// The loss of nodes.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct NodesLoss {
     /// Names of the nodes that would be lost.
@@ -114,6 +120,7 @@ pub struct NodesLoss {
 
 /// The loss of a scenario.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ScenarioLoss {
     /// Its rooms at the lost nodes.
@@ -127,6 +134,7 @@ pub struct ScenarioLoss {
 
 /// A node that is not lost.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct LoadChange {
     /// The node.
@@ -143,6 +151,7 @@ pub struct LoadChange {
 
 /// The sessions with a label.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct LabelLoss {
     /// The label's name.
@@ -155,6 +164,7 @@ pub struct LabelLoss {
 
 /// A room at a lost node.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct RoomLoss {
     /// The room's name.
@@ -175,6 +185,7 @@ pub struct RoomLoss {
 
 /// The loss of a carrier's network, and of the nodes and addresses in it.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct CarrierLoss {
     /// The carrier's name.
@@ -196,6 +207,7 @@ pub struct CarrierLoss {
 
 /// The loss of a gateway with its host.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct GatewayLoss {
     /// Its name; null if it belongs to no group.
@@ -223,6 +235,7 @@ pub struct GatewayLoss {
 
 /// The sessions of a gateway that would be lost.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ServedLoss {
     /// The number of sessions of each scenario.
@@ -233,6 +246,7 @@ pub struct ServedLoss {
 
 /// The clients of all listeners of a kind.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ListenerLoss {
     /// `udp` or `quic`.
@@ -245,6 +259,7 @@ pub struct ListenerLoss {
 
 /// The loss of a policy: the native default would decide.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct PolicyLoss {
     /// `call/routing`.
@@ -260,6 +275,7 @@ pub struct PolicyLoss {
 
 /// The sessions of a revision.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct RevisionLoss {
     /// `active` or `canary`.
@@ -272,6 +288,7 @@ pub struct RevisionLoss {
 
 /// The loss, if all rooms had this redundancy mode.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ModePrediction {
     /// The mode.
@@ -296,6 +313,7 @@ pub struct ModePrediction {
 
 /// A time without media, milliseconds.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ExpectedOutage {
     /// Median.

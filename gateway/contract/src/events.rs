@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+#[cfg(feature = "openapi")]
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +24,11 @@ pub trait EventData: Serialize + DeserializeOwned {
 macro_rules! names {
     ($($data:ident = $name:literal,)*) => {
         $(impl EventData for $data { const NAME: &'static str = $name; })*
+
+        /// The name and the schema of each type.
+        #[cfg(feature = "openapi")]
+        pub(crate) const SCHEMAS: &[(&str, crate::openapi::SchemaOf)] =
+            &[$(($name, schemars::SchemaGenerator::subschema_for::<$data>),)*];
     };
 }
 
@@ -64,6 +71,7 @@ names! {
 
 /// The member that all events but [`Missed`] have.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct EventTime {
     /// Unix time.
@@ -72,6 +80,7 @@ pub struct EventTime {
 
 /// This listener was too slow, and lost events.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Missed {
     /// Their number.
@@ -80,6 +89,7 @@ pub struct Missed {
 
 /// The last call of a policy faulted, or calls are answered again.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct PolicyHealth {
     /// Unix time.
@@ -95,6 +105,7 @@ pub struct PolicyHealth {
 
 /// The list of nodes changed, or a change was refused.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct NodeListChanged {
     /// Unix time.
@@ -116,6 +127,7 @@ pub struct NodeListChanged {
 
 /// A node that was removed from the list is empty, and forgotten.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct NodeRemoved {
     /// Unix time.
@@ -126,6 +138,7 @@ pub struct NodeRemoved {
 
 /// A node did not open a session.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct NotOpened {
     /// Unix time.
@@ -140,6 +153,7 @@ pub struct NotOpened {
 
 /// The DTLS handshake of a session's client has ended.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct HandshakeEnded {
     /// Unix time.
@@ -156,6 +170,7 @@ pub struct HandshakeEnded {
 
 /// A session follows a later offer of its WebRTC client.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Renegotiated {
     /// Unix time.
@@ -170,6 +185,7 @@ pub struct Renegotiated {
 
 /// A member of a group has another role, or the group lost or regained redundancy.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct GroupChanged {
     /// Unix time.
@@ -186,6 +202,7 @@ pub struct GroupChanged {
 
 /// This process continues the sessions of another one.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Continued {
     /// Unix time.
@@ -200,6 +217,7 @@ pub struct Continued {
 
 /// The set of checked losses that would leave rooms without a node or a spare, or sessions with a lower bit rate, changed.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct LossesUncovered {
     /// Unix time.
@@ -210,6 +228,7 @@ pub struct LossesUncovered {
 
 /// A loss that other nodes lack capacity for.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct UncoveredLoss {
     /// `node`, `zone` or `region`.
@@ -225,6 +244,7 @@ pub struct UncoveredLoss {
 
 /// The effect of a loss of nodes in numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct LossFigures {
     /// The rooms at these nodes.
@@ -239,6 +259,7 @@ pub struct LossFigures {
 
 /// Nodes died some seconds ago: the effect beside its prediction.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct LossCompared {
     /// Unix time.
@@ -255,6 +276,7 @@ pub struct LossCompared {
 
 /// The effect of a loss, by a check before.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct PredictedLoss {
     /// The time of the check.
@@ -270,6 +292,7 @@ pub struct PredictedLoss {
 
 /// A warning of what is expected begins or ends.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ForecastChanged {
     /// Unix time.
@@ -288,6 +311,7 @@ pub struct ForecastChanged {
 
 /// A room of this gateway is at another group as well.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct RoomDuplicate {
     /// Unix time.
@@ -302,6 +326,7 @@ pub struct RoomDuplicate {
 
 /// Consecutive RTP packets of a stream that a rung dropped.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct PacketsShed {
     /// Unix time.
@@ -320,6 +345,7 @@ pub struct PacketsShed {
 
 /// A session opened.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Opened {
     /// Unix time.
@@ -338,6 +364,7 @@ pub struct Opened {
 
 /// A session ended.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Closed {
     /// Unix time.
@@ -356,6 +383,7 @@ pub struct Closed {
 
 /// Evidence against a node.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Witness {
     /// `kernel-error`, `probe`, `silence`, `agent`, `canary`, `cohort`, `feedback` or `operator`.
@@ -366,6 +394,7 @@ pub struct Witness {
 
 /// A room is at another hop.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Moved {
     /// Unix time.
@@ -394,6 +423,7 @@ pub struct Moved {
 
 /// The health of a node changed.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct NodeHealth {
     /// Unix time.
@@ -420,6 +450,7 @@ pub struct NodeHealth {
 
 /// An aborted move: the room stays where it was.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct MoveEnded {
     /// Unix time.
@@ -442,6 +473,7 @@ pub struct MoveEnded {
 
 /// A drained node is empty, or its deadline passed.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Drained {
     /// Unix time.
@@ -456,6 +488,7 @@ pub struct Drained {
 
 /// The breaker of a region or zone changed.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct BreakerChanged {
     /// Unix time.
@@ -486,6 +519,7 @@ pub struct BreakerChanged {
 
 /// The breaker of a group of clients changed.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ClientBreakerChanged {
     /// Unix time.
@@ -513,6 +547,7 @@ pub struct ClientBreakerChanged {
 
 /// A hop was removed from one room's route while its node was up.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct HopRemoved {
     /// Unix time.
@@ -530,6 +565,7 @@ pub struct HopRemoved {
 
 /// The cause of moves that `moved` attributed to the link is known: their node was dead.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct MoveCauseFound {
     /// Unix time.
@@ -546,6 +582,7 @@ pub struct MoveCauseFound {
 
 /// Most nodes fell silent at once, so none is marked down for it; or that has ended.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct UplinkSuspected {
     /// Unix time.
@@ -563,6 +600,7 @@ pub struct UplinkSuspected {
 
 /// A degradation of a session was applied or ended.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Degraded {
     /// Unix time.
@@ -583,6 +621,7 @@ pub struct Degraded {
 
 /// Another segment of the path impairs the session's media.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ImpairmentChanged {
     /// Unix time.
@@ -600,6 +639,7 @@ pub struct ImpairmentChanged {
 
 /// A node takes no rooms any more, or does again; without a node, the gateway shuts down.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Draining {
     /// Unix time.
@@ -613,6 +653,7 @@ pub struct Draining {
 
 /// A `start` hook of a node.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct NodeStart {
     /// Unix time.
@@ -637,6 +678,7 @@ pub struct NodeStart {
 
 /// A node that is no longer needed.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct NodeStop {
     /// Unix time.
@@ -652,6 +694,7 @@ pub struct NodeStop {
 
 /// The breaker of a provider of nodes changed.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ProviderBreakerChanged {
     /// Unix time.
@@ -668,6 +711,7 @@ pub struct ProviderBreakerChanged {
 
 /// The mode of a room changed, or for `capacity` its effective mode.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ModeChanged {
     /// Unix time.

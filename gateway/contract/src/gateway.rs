@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+#[cfg(feature = "openapi")]
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -14,6 +16,7 @@ use crate::sessions::ClientGroup;
 
 /// The answer to `GET /v1/status`.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Status {
     /// `starting`: packets are forwarded, and sessions are not admitted before the first policies are compiled; `serving`; or
@@ -85,6 +88,7 @@ pub struct Status {
 
 /// One indicator of a scenario's service level objective.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Slo {
     /// The scenario's name.
@@ -101,6 +105,7 @@ pub struct Slo {
 
 /// The sessions of a window up to now.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct SloWindow {
     /// The length: `5m`.
@@ -115,6 +120,7 @@ pub struct SloWindow {
 
 /// A breaker of clients.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ClientBreaker {
     /// The clients.
@@ -132,6 +138,7 @@ pub struct ClientBreaker {
 
 /// A breaker of a provider of nodes.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ProviderBreaker {
     /// The program or host that starts nodes.
@@ -146,6 +153,7 @@ pub struct ProviderBreaker {
 
 /// A warning of what is expected.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Forecast {
     /// `load`, `decay` or `flap`.
@@ -162,6 +170,7 @@ pub struct Forecast {
 
 /// The facts from which a warning follows.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(untagged)]
 pub enum ForecastEvidence {
     /// Of `load`: the capacity of a region will be exhausted.
@@ -197,6 +206,7 @@ impl Default for ForecastEvidence {
 
 /// A signal of telemetry that its receiver does not take.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ExportFailure {
     /// `spans`, `logs` or `metrics`.
@@ -209,6 +219,7 @@ pub struct ExportFailure {
 
 /// A document of which the disk lacks the newest content.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct UnwrittenDocument {
     /// `operations`, `policies`…
@@ -223,6 +234,7 @@ pub struct UnwrittenDocument {
 
 /// The file in force.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ConfigurationOrigin {
     /// The file as named on the command line. Left out: the built-in configuration is in force.
@@ -239,6 +251,7 @@ pub struct ConfigurationOrigin {
 
 /// The answer to `GET /v1/configuration`.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Configuration {
     /// The file in force.
@@ -252,6 +265,7 @@ pub struct Configuration {
 
 /// The body of `POST /v1/configuration:reload`, which may be left out.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ReloadRequest {
     /// Removes nodes even if they are more than 30 %. Default false.
@@ -262,6 +276,7 @@ pub struct ReloadRequest {
 
 /// The answer to `POST /v1/configuration:reload`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Reloaded {
     /// Names of added nodes, and of nodes that were being removed and stay.
@@ -278,6 +293,7 @@ pub struct Reloaded {
 
 /// A policy that a reload did not replace.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct PolicyRefused {
     /// `call/routing`.
@@ -288,6 +304,7 @@ pub struct PolicyRefused {
 
 /// A reload that has ended: in `last_reload` of the status, and the event `reload`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ReloadReport {
     /// The time of its end.
@@ -306,6 +323,7 @@ pub struct ReloadReport {
 
 /// The body of `POST /v1/gateway:upgrade`, which may be left out.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct UpgradeRequest {
     /// The absolute path of the program, on the Unix socket only. Default: the gateway's own.
@@ -316,6 +334,7 @@ pub struct UpgradeRequest {
 
 /// The answer to `POST /v1/gateway:upgrade`.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Upgraded {
     /// The process that serves now.
@@ -328,6 +347,7 @@ pub struct Upgraded {
 
 /// The answer to `GET /v1/gateways`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct GatewayList {
     /// The gateway that answers, then the other members of its group.
@@ -338,6 +358,7 @@ pub struct GatewayList {
 
 /// A member of a group, as the gateway that answers knows it.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Gateway {
     /// Its name.
@@ -368,6 +389,7 @@ pub struct Gateway {
 
 /// The body of `POST /v1/gateway:hand-over`, which may be left out.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HandOverRequest {
     /// The name of the gateway that owns from then on. Default: the standby.
@@ -376,6 +398,7 @@ pub struct HandOverRequest {
 
 /// The answer to `POST /v1/gateway:hand-over`: the owner from now on.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct NewOwner {
     /// Its name.
@@ -386,6 +409,7 @@ pub struct NewOwner {
 
 /// The body of `POST /v1/gateway:take-over`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TakeOverRequest {
     /// The name of the peer that is down; of several, separated by commas.
@@ -394,6 +418,7 @@ pub struct TakeOverRequest {
 
 /// The answer to `POST /v1/gateway:take-over`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct TakenOver {
     /// The gateway that answered.
@@ -405,6 +430,7 @@ pub struct TakenOver {
 
 /// The state of the shared index, as this gateway knows it.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct IndexStatus {
     /// `starting`, `current`, `standby`, `fenced` or `unreachable`.
@@ -416,6 +442,7 @@ pub struct IndexStatus {
 
 /// The answer to `GET /v1/index/sessions/ID`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct IndexedSessionList {
     /// Sessions of different groups may have the same id.
@@ -424,6 +451,7 @@ pub struct IndexedSessionList {
 
 /// A session of the shared index.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct IndexedSession {
     /// The names of the members of its group.
@@ -449,6 +477,7 @@ pub struct IndexedSession {
 
 /// The answer to `GET /v1/index/gateways`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct IndexedGatewayList {
     /// The gateways that wrote their entry within the last seconds.
@@ -457,6 +486,7 @@ pub struct IndexedGatewayList {
 
 /// A gateway of the shared index.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct IndexedGateway {
     /// The names of the members of its group.
@@ -478,6 +508,7 @@ pub struct IndexedGateway {
 
 /// The answer to `GET /v1/modes`.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ModeList {
     /// All redundancy modes.
@@ -486,6 +517,7 @@ pub struct ModeList {
 
 /// Cost and benefit of a mode, as measured here.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Mode {
     /// The mode.
@@ -504,6 +536,7 @@ pub struct Mode {
 
 /// Times from the last packet of the old hop to the first of the new one, milliseconds, of sessions that received media.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Recovery {
     /// Median.
@@ -516,6 +549,7 @@ pub struct Recovery {
 
 /// The answer to `GET /v1/log`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct LogFilter {
     /// Null: that of `EVENKEEL_LOG`.
@@ -524,6 +558,7 @@ pub struct LogFilter {
 
 /// The body of `POST /v1/log`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LogRequest {
     /// `warn`, or levels of crates: `warn,evenkeel_group=debug`. Null: that of `EVENKEEL_LOG`.

@@ -5,6 +5,7 @@
 //! - A member that an answer may lack is an `Option` with `skip_serializing_if`; any other `Option` is null.
 //! - An answer is read leniently: members that a gateway of another version lacks have their default, and unknown ones are
 //!   ignored. A request is read strictly: an unknown member is an error.
+//! - The feature `openapi` adds schemas of all types, and the description of the API that `/openapi.json` answers.
 //! - A [`Word`] is of a fixed vocabulary, which its documentation lists. It is text, so that a client reads the words of a later
 //!   version too.
 
@@ -19,6 +20,8 @@ pub mod events;
 pub mod gateway;
 pub mod nodes;
 pub mod offers;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 pub mod operations;
 pub mod policies;
 pub mod sessions;

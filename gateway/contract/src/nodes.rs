@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "openapi")]
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Word;
 
 /// The name of a node, and its place.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct NodePlace {
     /// The node's name; its number, if the name is unknown.
@@ -30,6 +33,7 @@ impl NodePlace {
 
 /// A node in one of its lives. A node that was down has the next incarnation.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Hop {
     /// The node.
@@ -41,6 +45,7 @@ pub struct Hop {
 
 /// The answer to `GET /v1/nodes`.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct NodeList {
     /// All nodes.
@@ -49,6 +54,7 @@ pub struct NodeList {
 
 /// A node.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Node {
     /// Its name, place and incarnation.
@@ -95,6 +101,7 @@ pub struct Node {
 
 /// The answer to `GET /v1/zones`.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ZoneList {
     /// The zones that have a node.
@@ -103,6 +110,7 @@ pub struct ZoneList {
 
 /// The nodes of a zone together.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Zone {
     /// The zone's region.
@@ -131,6 +139,7 @@ pub struct Zone {
 
 /// The answer to `GET /v1/regions`.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct RegionList {
     /// All regions.
@@ -139,6 +148,7 @@ pub struct RegionList {
 
 /// The nodes of a region together.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Region {
     /// The region's name.

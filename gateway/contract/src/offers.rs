@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
+#[cfg(feature = "openapi")]
+use schemars::JsonSchema;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use zeroize::Zeroize;
@@ -16,6 +18,7 @@ use crate::sessions::IceFragments;
 
 /// The body of `POST /v1/sessions`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OfferRequest {
     /// The name of the scenario: `call`.
@@ -60,6 +63,7 @@ impl OfferRequest {
 
 /// The SDP of a WebRTC client.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OfferSdp {
     /// SDP (RFC 8866).
@@ -71,6 +75,7 @@ pub struct OfferSdp {
 
 /// The direction of a client's media.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OfferDirection {
     /// The client sends only.
@@ -81,6 +86,7 @@ pub enum OfferDirection {
 
 /// The keys of a client's media.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(untagged, expecting = "`true`, `false` or an object with `crypto`")]
 pub enum OfferSrtp {
     /// False: the client has no keys. True: the node has the keys.
@@ -97,6 +103,7 @@ impl Default for OfferSrtp {
 
 /// SDES keys of a client (RFC 4568).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OfferCrypto {
     /// Values of `a=crypto` lines, which contain keys, at most 16.
@@ -105,6 +112,7 @@ pub struct OfferCrypto {
 
 /// The transport between client and gateway.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OfferIngress {
     /// RTP in UDP.
@@ -152,6 +160,7 @@ impl OfferIngress {
 
 /// A client of RTP in UDP.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OfferUdp {
     /// How the gateway recognises the client.
@@ -166,6 +175,7 @@ pub struct OfferUdp {
 
 /// How the gateway recognises a UDP client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OfferIdentity {
     /// By its source address and port.
@@ -178,11 +188,13 @@ pub enum OfferIdentity {
 
 /// A client of QUIC, which has no members.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OfferQuic {}
 
 /// A stream of the client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OfferMedia {
     /// Audio or video.
@@ -199,6 +211,7 @@ pub struct OfferMedia {
 
 /// The kind of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OfferStreamKind {
     /// Audio.
@@ -209,6 +222,7 @@ pub enum OfferStreamKind {
 
 /// A payload type, as in SDP's `rtpmap`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OfferPayloadType {
     /// The number in the packet, 0 to 63 or 96 to 127.
@@ -221,6 +235,7 @@ pub struct OfferPayloadType {
 
 /// RTCP feedback.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OfferFeedback {
     /// Picture loss indication (RFC 4585).
@@ -235,6 +250,7 @@ pub enum OfferFeedback {
 
 /// The port of RTCP.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OfferRtcp {
     /// That of RTP (RFC 5761).
@@ -246,7 +262,11 @@ pub enum OfferRtcp {
 
 /// An object of strings in the given order; a repeated key is refused.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct OrderedPairs(pub Vec<(Box<str>, Box<str>)>);
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+pub struct OrderedPairs(
+    #[cfg_attr(feature = "openapi", schemars(with = "BTreeMap<String, String>"))]
+    pub  Vec<(Box<str>, Box<str>)>,
+);
 
 impl OrderedPairs {
     /// There is no pair.
@@ -296,6 +316,7 @@ impl<'de> Deserialize<'de> for OrderedPairs {
 
 /// The body of the answer 201 to `POST /v1/sessions`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct OfferAnswer {
     /// The session's id: `s4k7mq2-17`.
@@ -332,6 +353,7 @@ pub struct OfferAnswer {
 
 /// The destination of a UDP client, and its ICE credentials.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct UdpAnswer {
     /// Destinations of RTP, and of RTCP if it is muxed, best first.
@@ -349,6 +371,7 @@ pub struct UdpAnswer {
 
 /// The destination of a QUIC client, and its flow identifiers.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct QuicAnswer {
     /// QUIC listeners, best first.
@@ -365,6 +388,7 @@ pub struct QuicAnswer {
 
 /// The destination of a client of WebTransport, and its flow identifiers.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct WebtransportAnswer {
     /// URLs of the session at the QUIC listeners, best first.
@@ -380,6 +404,7 @@ pub struct WebtransportAnswer {
 
 /// The SDP for a WebRTC client.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct AnswerSdp {
     /// SDP (RFC 8866). It contains a password: it must go to the client alone.
@@ -388,6 +413,7 @@ pub struct AnswerSdp {
 
 /// The gateway's SDES key for a client (RFC 4568). It is wiped when dropped.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 pub struct CryptoAnswer {
     /// The value of one `a=crypto` line, with the tag and the suite of the offer.
     pub crypto: Vec<String>,
@@ -395,6 +421,7 @@ pub struct CryptoAnswer {
 
 /// The body of `PUT /v1/sessions/ID`: a later offer of a WebRTC client, or a restart of its ICE.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LaterRequest {
     /// Either an offer or a user fragment.
@@ -403,6 +430,7 @@ pub struct LaterRequest {
 
 /// The later offer of a WebRTC client, or its new user fragment.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LaterSdp {
     /// SDP (RFC 8866).
@@ -418,6 +446,7 @@ pub struct LaterSdp {
 
 /// The answer to `PUT /v1/sessions/ID`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct LaterAnswer {
     /// `s4k7mq2-17`.
@@ -428,6 +457,7 @@ pub struct LaterAnswer {
 
 /// The answer to a later offer of a WebRTC client, or to a restart of its ICE.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct LaterWebrtcAnswer {
     /// To an offer: SDP (RFC 8866). It contains a password: it must go to the client alone.
@@ -440,6 +470,7 @@ pub struct LaterWebrtcAnswer {
 
 /// The gateway's side of ICE after a restart.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct IceRestart {
     /// Its user fragment.

@@ -1,10 +1,13 @@
 //! Verbs of operators, and what they and others changed.
 
+#[cfg(feature = "openapi")]
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// The body of `POST /v1/rooms/NAME:move`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MoveRequest {
     /// The name of the node.
@@ -13,6 +16,7 @@ pub struct MoveRequest {
 
 /// The body of `:drain` of a node, zone or region, which may be left out.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct DrainRequest {
     /// Time limit: `60s`. Default: none; rooms move as others can take them.
@@ -25,6 +29,7 @@ pub struct DrainRequest {
 
 /// The body of `:eject` of a node or zone, which may be left out.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct EjectRequest {
     /// Ejects the last node that takes rooms, too. Default false. A gateway of an earlier version may not know it.
@@ -38,6 +43,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 /// The body of `POST /v1/nodes/NAME:break`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BreakRequest {
     /// The fault.
@@ -46,6 +52,7 @@ pub struct BreakRequest {
 
 /// A fault that a node's agent injects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeFault {
     /// Ends the node's process.
@@ -62,6 +69,7 @@ pub enum NodeFault {
 
 /// The body of `:breaker` of a region, zone or group of clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BreakerRequest {
     /// How the state is decided.
@@ -70,6 +78,7 @@ pub struct BreakerRequest {
 
 /// How the state of a breaker is decided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum BreakerMode {
     /// By the evidence.
@@ -82,6 +91,7 @@ pub enum BreakerMode {
 
 /// The body of `POST /v1/regions:failback`, and of the verb of one region.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FailbackRequest {
     /// `auto`: rooms return a few per second; `force`: also to nodes that are not trusted yet; `forbid`: they stay.
@@ -90,6 +100,7 @@ pub struct FailbackRequest {
 
 /// The query of `GET /v1/changes`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ChangesQuery {
     /// Only changes within this time: `24h`. Default: all that are kept.
@@ -98,6 +109,7 @@ pub struct ChangesQuery {
 
 /// The answer to `GET /v1/changes`.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ChangeList {
     /// Newest first.
@@ -106,6 +118,7 @@ pub struct ChangeList {
 
 /// A request that changed something, or an event that did.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Change {
     /// Unix time.
@@ -119,6 +132,7 @@ pub struct Change {
 
 /// A request that changed something.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct RequestChange {
     /// The time of its answer.

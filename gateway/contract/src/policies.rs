@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+#[cfg(feature = "openapi")]
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -11,7 +13,9 @@ use crate::errors::ErrorFacts;
 
 /// The answer to `GET /v1/policies`. A client that passes rows on reads them as JSON, with the members of later versions.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
+#[cfg_attr(feature = "openapi", schemars(rename = "PolicyList"))]
 pub struct PolicyList<P = Policy> {
     /// All policies.
     pub policies: Vec<P>,
@@ -19,6 +23,7 @@ pub struct PolicyList<P = Policy> {
 
 /// A policy.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Policy {
     /// `call/routing`.
@@ -66,6 +71,7 @@ pub struct Policy {
 
 /// A data document of a revision.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct PolicyDocument {
     /// Its name.
@@ -78,6 +84,7 @@ pub struct PolicyDocument {
 
 /// Answers that were compared with those of a fresh instance.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct HiddenState {
     /// Answers that differed.
@@ -88,6 +95,7 @@ pub struct HiddenState {
 
 /// A rollout in progress.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct RolloutStatus {
     /// The revision.
@@ -132,6 +140,7 @@ pub struct RolloutStatus {
 
 /// The part of a canary that was judged.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct JudgedPart {
     /// `rooms` or `sessions`.
@@ -144,6 +153,7 @@ pub struct JudgedPart {
 
 /// Answers in shadow.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ShadowCounts {
     /// Answers of the active revision.
@@ -156,6 +166,7 @@ pub struct ShadowCounts {
 
 /// Figures of the sessions of a revision.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Cohort {
     /// Its sessions.
@@ -174,6 +185,7 @@ pub struct Cohort {
 
 /// Recent regressions of a figure.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct RegressionCount {
     /// Comparisons with a worse figure.
@@ -184,6 +196,7 @@ pub struct RegressionCount {
 
 /// The outcome of a push, a step or a rollback.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Rollout {
     /// `activated`, `unchanged`, `refused`, `rolled-back`, `started`, `advanced`, `paused`, `resumed` or `revoked`.
@@ -211,6 +224,7 @@ pub struct Rollout {
 
 /// The step of a rollout in progress.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 pub struct RolloutStage {
     /// `shadow` or `canary`.
     pub stage: Word,
@@ -230,6 +244,7 @@ pub struct RolloutStage {
 
 /// An outcome with its time: in `last_rollout` of a policy, and the event `policy`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct TimedRollout {
     /// The time of the outcome.
@@ -241,6 +256,7 @@ pub struct TimedRollout {
 
 /// The answer to `PUT /v1/policies/SET/HOOK`, and to the verbs of a policy.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct RolloutAnswer {
     /// The outcome; `refused` with status 400.
@@ -253,6 +269,7 @@ pub struct RolloutAnswer {
 
 /// A revision that was rolled back.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct QuarantinedRevision {
     /// The revision.
@@ -265,6 +282,7 @@ pub struct QuarantinedRevision {
 
 /// A revision that was revoked.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct RevokedRevision {
     /// The revision.
@@ -275,6 +293,7 @@ pub struct RevokedRevision {
 
 /// The query of `PUT /v1/policies/SET/HOOK`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct PushQuery {
     /// JSON. Default: the active settings, or the plugin's own if another plugin is active.
@@ -295,6 +314,7 @@ pub struct PushQuery {
 
 /// The body of `PUT /v1/policies/SET/HOOK` with the type `application/json`. With another type it is the plugin's bytes.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct PushRequest {
     /// In Base64. Default: the plugin of the active revision.
@@ -310,6 +330,7 @@ pub struct PushRequest {
 
 /// The query of a verb of a policy.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct VerbQuery {
     /// Of a rollback: to a quarantined revision as well. Default false.
@@ -318,6 +339,7 @@ pub struct VerbQuery {
 
 /// The answer to `GET /v1/policies/refusals`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct RefusalList {
     /// The last 128 plugins that were refused, the oldest first.
@@ -326,6 +348,7 @@ pub struct RefusalList {
 
 /// A plugin that was refused.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Refusal {
     /// The time of the refusal.
@@ -342,6 +365,7 @@ pub struct Refusal {
 
 /// The query of `GET /v1/recording`: either `seconds` or `last`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RecordingQuery {
     /// Records this long from now on, 1 to 600.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+#[cfg(feature = "openapi")]
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Word;
@@ -10,6 +12,7 @@ use crate::nodes::{Hop, NodePlace};
 
 /// The query of a list in pages.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct PageQuery {
     /// `next` of the page before. Default: the first page.
@@ -20,6 +23,7 @@ pub struct PageQuery {
 
 /// The answer to `GET /v1/sessions`.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct SessionPage {
     /// In the order of their numbers.
@@ -31,6 +35,7 @@ pub struct SessionPage {
 
 /// A live session.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Session {
     /// `s4k7mq2-17`.
@@ -70,6 +75,7 @@ pub struct Session {
 
 /// The user fragments of ICE. The username of the client's checks is `ufrag:client_ufrag`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct IceFragments {
     /// The gateway's.
@@ -80,6 +86,7 @@ pub struct IceFragments {
 
 /// Media of a session since it opened.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Traffic {
     /// Packets from the client.
@@ -102,6 +109,7 @@ pub struct Traffic {
 
 /// The segment of the path that impairs a session's media.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Impairment {
     /// `device`, `uplink`, `leg`, `node`, `gateway`, `downlink` or `unknown`.
@@ -120,6 +128,7 @@ pub struct Impairment {
 
 /// Measurements along the path of a session; a measurement that was not taken is left out.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ImpairmentEvidence {
     /// Loss between the client and the gateway.
@@ -181,6 +190,7 @@ pub struct ImpairmentEvidence {
 
 /// The answer to `GET /v1/rooms`.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct RoomPage {
     /// In the order of their numbers.
@@ -192,6 +202,7 @@ pub struct RoomPage {
 
 /// A room.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Room {
     /// The room's name.
@@ -216,6 +227,7 @@ pub struct Room {
 
 /// The answer to `GET /v1/sessions/ID/explain`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(untagged)]
 pub enum Explanation {
     /// The session has ended.
@@ -226,6 +238,7 @@ pub enum Explanation {
 
 /// A session that has ended.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 pub struct EndedExplanation {
     /// `s4k7mq2-17`.
     pub id: String,
@@ -235,6 +248,7 @@ pub struct EndedExplanation {
 
 /// A session with its hop, the decisions and their reasons, other candidates, moves, answers of policies and evidence.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct LiveExplanation {
     /// `s4k7mq2-17`.
@@ -304,6 +318,7 @@ fn whole() -> u16 {
 
 /// Evidence against a node.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Accusation {
     /// `probe`, `cohort`…
@@ -314,6 +329,7 @@ pub struct Accusation {
 
 /// A hop of a route, with its capacity for the room.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct GrantedHop {
     /// The hop.
@@ -325,6 +341,7 @@ pub struct GrantedHop {
 
 /// A move in progress.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct PendingMove {
     /// The name of the node.
@@ -341,6 +358,7 @@ pub struct PendingMove {
 
 /// A group of clients, by a label.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct ClientGroup {
     /// `carrier` or `region`.
@@ -351,6 +369,7 @@ pub struct ClientGroup {
 
 /// A node where the room is not.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Candidate {
     /// The node.
@@ -369,6 +388,7 @@ pub struct Candidate {
 
 /// A move that has ended.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Move {
     /// `node-down`, `drain`…
@@ -389,6 +409,7 @@ pub struct Move {
 
 /// A policy's answer.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct PolicyAnswer {
     /// `admission`, `routing`, `degradation` or `scenario`.
@@ -411,6 +432,7 @@ pub struct PolicyAnswer {
 
 /// A value that a plugin noted beside its answer.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct PolicyNote {
     /// Its name.
@@ -421,6 +443,7 @@ pub struct PolicyNote {
 
 /// A revision that faults on a session or its room.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Quarantine {
     /// `call/degradation@5f0c5f0c5f0c`.
@@ -433,6 +456,7 @@ pub struct Quarantine {
 
 /// The query of `GET /v1/sessions/history`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HistoryQuery {
     /// As of [`PageQuery`].
@@ -447,7 +471,9 @@ pub struct HistoryQuery {
 
 /// The answer to `GET /v1/sessions/history`. A client that passes rows on reads them as JSON, with the members of later versions.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
+#[cfg_attr(feature = "openapi", schemars(rename = "HistoryPage"))]
 pub struct HistoryPage<S = EndedSession> {
     /// Newest first.
     pub sessions: Vec<S>,
@@ -460,6 +486,7 @@ pub struct HistoryPage<S = EndedSession> {
 
 /// The record of an ended session.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct EndedSession {
     /// `s4k7mq2-17`.
@@ -494,6 +521,7 @@ pub struct EndedSession {
 
 /// A completed move of the room of an ended session.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct EndedMove {
     /// The time of its end.
