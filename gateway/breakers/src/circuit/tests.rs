@@ -102,6 +102,26 @@ fn breaker_that_was_held_open_is_half_open_first() {
 }
 
 #[test]
+fn circuit_follows_its_settings() {
+    let settings = CircuitSettings {
+        share_percent: 20,
+        sessions_min: 5,
+        open_for_max: 15 * SECOND,
+        half_open_percent: 60,
+        ..CircuitSettings::default()
+    };
+    let verdict = |bad| BreakerEvidence { sessions: 10, bad, ..Default::default() }.verdict(&settings);
+    assert_eq!((verdict(1), verdict(2)), (BreakerVerdict::Sound, BreakerVerdict::Bad));
+    let now = Instant::now();
+    let mut breaker = Breaker { relapses: 1, ..Breaker::new(now) };
+    breaker.open(&settings, now);
+    assert_eq!(breaker.half_open_in(now), Some(15 * SECOND), "twice as long would be 20 s");
+    breaker.weigh(BreakerVerdict::Unknown, &settings, now + 15 * SECOND);
+    let admitted = (0..1_000).filter(|id| breaker.admits(*id, &settings)).count();
+    assert!((540..660).contains(&admitted), "{admitted}");
+}
+
+#[test]
 fn half_open_lets_a_share_in() {
     let settings = CircuitSettings::default();
     let now = Instant::now();

@@ -31,6 +31,71 @@ fn defaults_complete_the_written_keys() {
     assert_eq!(in_force.policies["call"], "embedded");
 }
 
+/// Keys with other values than they have without being written.
+const WRITTEN: &str = r#"
+[limits]
+early_packets = 3
+churn_percent = 7
+moves_per_minute = 5
+failbacks_per_second = 9
+
+[breaker]
+failure_percent = 31
+max_open_for = "40s"
+half_open_percent = 3
+
+[breaker.clients]
+failure_percent = 32
+max_open_for = "50s"
+half_open_percent = 4
+
+[cluster]
+name = "b"
+secret_file = "cluster.secret"
+listen = "10.0.0.1:7100"
+hold_down = "3s"
+hold_down_max = "7m"
+
+[cluster.peer]
+name = "a"
+address = "10.0.0.2:7100"
+
+[[cluster.address]]
+address = "192.0.2.10/24"
+interface = "eth0"
+"#;
+
+#[test]
+fn written_keys_are_in_force() {
+    let folder = tempdir().unwrap();
+    fs::write(folder.path().join("cluster.secret"), [b'c'; 32]).unwrap();
+    let settings = load(&folder, &format!("{WRITTEN}{NODE}"));
+    let core = settings.core().limits;
+    assert_eq!(settings.limits.early_packets, 3);
+    assert_eq!((core.churn_percent, core.moves_per_minute, core.failbacks_per_second), (7, 5, 9));
+    let circuit = |circuit: &CircuitSettings| {
+        (circuit.share_percent, circuit.open_for_max.as_secs(), circuit.half_open_percent)
+    };
+    assert_eq!(circuit(&core.breakers.circuit), (31, 40, 3));
+    assert_eq!(circuit(&core.client_breakers.circuit), (32, 50, 4));
+    let group = settings.cluster.as_ref().unwrap();
+    assert_eq!((group.hold_down.as_secs(), group.hold_down_max.as_secs()), (3, 420));
+
+    let in_force = settings.effective();
+    let written: Table = WRITTEN.parse().unwrap();
+    for (table, keys) in [("limits", 4), ("breaker", 3), ("cluster", 4)] {
+        let plain = written[table].as_table().unwrap();
+        let plain = plain.iter().filter(|(_, value)| !value.is_table() && !value.is_array());
+        let plain: Vec<_> = plain.filter(|(key, _)| *key != "listen").collect();
+        assert_eq!(plain.len(), keys, "{plain:?}");
+        plain.iter().for_each(|(key, value)| assert_eq!(in_force[table][*key], **value, "{key}"));
+    }
+    let clients = written["breaker"]["clients"].as_table().unwrap();
+    for (key, value) in clients {
+        assert_eq!(in_force["breaker"]["clients"][key], *value, "{key}");
+    }
+}
+
 #[test]
 fn secrets_are_names_of_files() {
     let folder = tempdir().unwrap();

@@ -70,6 +70,23 @@ fn credentials_need_a_token_and_a_seed() {
 }
 
 #[test]
+fn login_is_that_of_the_named_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let seed = format!("SU{}", "A".repeat(56));
+    let text = format!("---JWT---\neyJ0.eyJq.x\n---END---\n\n---SEED---\n{seed}\n---END---\n");
+    fs::write(folder.path().join("user.creds"), &text).unwrap();
+    let file = folder.path().join("evenkeel.toml");
+    let index = "[index]\nname = \"a\"\nservers = [\"nats://127.0.0.1:4222\"]\n";
+    let login = |key: &str| {
+        fs::write(&file, format!("{index}{key}")).unwrap();
+        GatewayConfig::load(Some(&file), None, &[]).unwrap().index.unwrap().login
+    };
+    assert_eq!(login(""), Login::None);
+    let secret = SecretFile::new(text.as_str().into());
+    assert_eq!(login("credentials_file = \"user.creds\"\n"), Login::Credentials(secret));
+}
+
+#[test]
 fn token_of_credentials_has_its_end() {
     let ends = |claims: &str| {
         let claims = BASE64URL_NOPAD.encode(claims.as_bytes());

@@ -37,15 +37,18 @@ fn read(text: &str) -> (RolloutSettings, Vec<String>) {
 #[test]
 fn omitted_keys_have_defaults() {
     assert_eq!(read("").0, RolloutSettings::default());
-    let judge =
-        "{ loss_percent = 2, refused_percent = 30, one_node_percent = 80, faults_allowed = 3 }";
-    let (some, invalid) = read(&format!("[rollout]\ncanary = [5, 50]\njudge = {judge}\n"));
+    let judge = "{ loss_percent = 2, refused_percent = 30, one_node_percent = 80, faults_allowed = 3, \
+                 moves_per_minute = 7, guarded_percent = 40 }";
+    let rollout = format!("[rollout]\ncanary = [5, 50]\nhold = true\njudge = {judge}\n");
+    let (some, invalid) = read(&rollout);
     assert_eq!(invalid, [""; 0]);
     let judging = Judging {
         loss_ppm: 20_000,
         refused_percent: 30,
         one_node_percent: 80,
         faults_permille: 3,
+        moves_per_minute: 7,
+        guarded_percent: 40,
         ..Judging::default()
     };
     assert_eq!(
@@ -53,10 +56,17 @@ fn omitted_keys_have_defaults() {
         RolloutSettings {
             is_stated: true,
             canary: vec![5, 50],
+            hold: true,
             judging,
             ..RolloutSettings::default()
         }
     );
+}
+
+#[test]
+fn held_rollout_awaits_an_operator_at_each_step() {
+    assert!(read("[rollout]\nhold = true\n").0.strategy().held);
+    assert!(!read("[rollout]\nhold = false\n").0.strategy().held);
 }
 
 #[test]
