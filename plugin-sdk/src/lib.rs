@@ -100,7 +100,7 @@
 //! registry (`wit/registry.toml`); a function's name ends in its unit. The only imports are [`log`], [`note`] and the
 //! lookup of a [`DataMap`]; a panic's message is logged automatically.
 
-#![warn(missing_docs)]
+#![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 #[cfg(test)]

@@ -29,7 +29,6 @@ pub struct Alerts {
 /// A notice for one receiver.
 #[derive(Clone, PartialEq, Debug)]
 pub struct AlertDelivery {
-    /// The receiver.
     pub receiver: AlertReceiver,
     pub(crate) notice: AlertNotice,
 }

@@ -133,7 +133,6 @@ pub struct BoundApi {
     pub export_failures: ExportFailures,
     /// The folder in which changes outlive the process.
     pub cache: Option<PathBuf>,
-    /// The configuration in force.
     pub configuration: Option<watch::Receiver<ConfigInForce>>,
 }
 

@@ -207,7 +207,6 @@ pub struct CaseReport {
 /// An answer that is not as expected.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CaseFailure {
-    /// The file.
     pub file: PathBuf,
     /// Number of the question in the file, from 1.
     pub question: u64,

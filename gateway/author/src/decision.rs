@@ -206,7 +206,6 @@ pub struct ComparisonSide<'a> {
     pub component: Option<&'a Component>,
     /// Names of nodes.
     pub catalog: &'a [CatalogEntry],
-    /// The answer.
     pub result: &'a Result<RevisionAnswer, PluginFault>,
 }
 

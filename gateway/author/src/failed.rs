@@ -42,7 +42,6 @@ pub enum AuthorError {
     /// A compiler of another language cannot be started.
     #[error("cannot run {program}: {error}; {needs}")]
     NoProgram {
-        /// The program.
         program: String,
         /// The error of the system.
         error: std::io::Error,
@@ -60,9 +59,7 @@ pub enum AuthorError {
         "`plugin new --lang {language}` makes policies for the hook degradation only, not for {hook}"
     )]
     NoTemplate {
-        /// The language.
         language: &'static str,
-        /// The hook.
         hook: &'static str,
     },
     /// The project cannot be measured natively.

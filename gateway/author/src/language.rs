@@ -14,7 +14,6 @@ pub enum Language {
 }
 
 impl Language {
-    /// All languages.
     pub const ALL: [Language; 3] = [Language::Rust, Language::C, Language::JavaScript];
 
     /// The name on the command line: `rust`, `c` or `js`.

@@ -5,8 +5,6 @@
 //! worlds, [`recorded`] replays recorded questions, and [`measure`](measure::measure) measures the
 //! cost of answers.
 
-#![deny(missing_docs)]
-
 mod built;
 mod cargo;
 pub mod case;

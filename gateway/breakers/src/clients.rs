@@ -62,7 +62,6 @@ pub struct ClientBreakerRecord {
 /// A breaker of clients that is not closed, or held, or that has sessions with voice only.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientBreakerStanding {
-    /// The clients.
     pub group: ClientGroup,
     /// The state: `open`.
     pub breaker: &'static str,

@@ -35,7 +35,6 @@ pub struct DomainBreakers {
 pub struct JudgedZone {
     /// The number of the zone.
     pub zone: ZoneId,
-    /// Its region.
     pub region: RegionId,
     /// False if all nodes there are being removed.
     pub is_listed: bool,

@@ -1,6 +1,5 @@
 //! Circuit breakers: their state machine, and those of regions, zones and groups of clients.
 
-#![deny(missing_docs)]
 // Tests start their virtual clock at the current time.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 

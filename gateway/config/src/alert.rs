@@ -79,7 +79,6 @@ impl AlertReceiverKind {
     }
 }
 
-/// A receiver of alerts.
 #[derive(Clone, PartialEq, Debug)]
 pub struct AlertReceiver {
     /// Its name in logs and metrics.

@@ -148,7 +148,6 @@ pub struct WitnessSettings {
 /// An address that moves between the members.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MovingAddress {
-    /// The address.
     pub address: IpAddr,
     /// Length of the network's prefix at the interface.
     pub prefix: u8,

@@ -51,7 +51,6 @@ pub enum DependencyTarget {
     Tcp {
         /// An address, or a name that is resolved for each check.
         host: Box<str>,
-        /// The port.
         port: u16,
     },
 }

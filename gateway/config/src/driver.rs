@@ -152,7 +152,6 @@ impl Signalling {
     }
 }
 
-/// The probe of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NodeProbe {
     /// No probe: only kernel errors and silence show that the node is down.

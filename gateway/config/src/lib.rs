@@ -1,7 +1,5 @@
 //! `evenkeel.toml` and the policy sets, parsed and checked once.
 
-#![deny(missing_docs)]
-
 pub mod address;
 mod alert;
 mod check;

@@ -71,7 +71,6 @@ pub enum PluginLocation {
     Shipped(&'static str),
     /// A file, watched for changes.
     File(PathBuf),
-    /// A registry.
     Registry(RegistryPlugin),
 }
 
@@ -507,7 +506,6 @@ fn revoke(revoked: &Spanned<String>, keys: &mut TrustedKeys, check: &mut ConfigC
 /// calls `compile_plugin`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Compiler {
-    /// Its path.
     pub program: PathBuf,
     /// Limit of processor time. Default 30 s.
     pub processor: Duration,

@@ -81,7 +81,6 @@ pub enum OtlpProtocol {
 pub enum Signal {
     /// Spans.
     Traces,
-    /// Metrics.
     Metrics,
     /// Log lines.
     Logs,

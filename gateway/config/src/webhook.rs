@@ -5,7 +5,6 @@ use toml::Spanned;
 use super::address::Url;
 use super::check::{ConfigCheck, SecretFile};
 
-/// The target of webhooks.
 #[derive(Clone, PartialEq, Debug)]
 pub struct WebhookTarget {
     /// `http` or `https`.

@@ -4,8 +4,6 @@
 //! drivers, probes, operators' decisions), `PolicyRunner` (threads and rollouts) and `Continuity` (the follower of records, suspension,
 //! the sessions of another process). `Reporting` sends events and keeps the history.
 
-#![deny(missing_docs)]
-
 mod alerts;
 mod canary;
 mod certificates;

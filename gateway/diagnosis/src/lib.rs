@@ -18,8 +18,6 @@
 //! A round trip covers both directions, so one of a client does not tell its uplink from its downlink: the segment is
 //! unknown.
 
-#![deny(missing_docs)]
-
 mod device;
 mod loss;
 mod own;

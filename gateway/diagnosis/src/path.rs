@@ -127,9 +127,7 @@ pub struct ProbedLeg {
 /// Measurements that several sessions share.
 #[derive(Clone, Copy, Debug)]
 pub struct PathContext {
-    /// The session.
     pub id: SessionId,
-    /// Length of a slot.
     pub slot_length: Duration,
     /// The worst uplinks that the session hears, if its room has senders.
     pub senders: Option<HeardUplinks>,

@@ -133,7 +133,6 @@ pub enum RecordScope {
     Session {
         /// The recorded session.
         session: SessionId,
-        /// Its hop.
         hop: Hop,
         /// With keys of SRTP. A standby gets none, since this process may go on with them.
         with_keys: bool,

@@ -226,7 +226,6 @@ async fn post_until(
 /// A request with an answer that is read whole.
 #[derive(Clone, Debug)]
 pub struct HttpRequest {
-    /// The method.
     pub method: Method,
     /// `http` or `https`.
     pub url: Url,

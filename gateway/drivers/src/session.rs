@@ -36,7 +36,6 @@ pub struct OpenRequest<'a> {
     pub address: Option<SocketAddr>,
     /// RTCP has a port of its own.
     pub rtcp_apart: bool,
-    /// The SRTP of the client.
     pub client_srtp: Srtp,
     /// The SRTP of the node's legs.
     pub srtp: NodeSrtp,
@@ -102,7 +101,6 @@ pub enum DriverAction {
         node: NodeId,
         /// How it is sent.
         transport: Transport,
-        /// The message.
         bytes: DriverMessage,
     },
     /// Limits the size of trunk datagrams (bundles) from this worker to the node.

@@ -21,8 +21,6 @@
 //! [`SrtpKey`](evenkeel_media::srtp::SrtpKey)s and the text of a [`DtlsCertificate`] are wiped when dropped. Neither `dimpl` nor `ring`
 //! wipes its own copies of secrets.
 
-#![deny(missing_docs)]
-
 mod certificate;
 mod client;
 mod handshakes;

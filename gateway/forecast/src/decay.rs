@@ -60,7 +60,6 @@ impl Default for DecayParameters {
     }
 }
 
-/// A sample of a node.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
 pub struct NodeSample {
     /// Round trip, milliseconds. `None` if no probe was answered.

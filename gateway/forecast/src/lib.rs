@@ -1,8 +1,6 @@
 //! Forecasts from one sample per minute: when a region's capacity is exhausted, which nodes decay before they fail, and which
 //! links flap. No I/O and no clock: the minute is an argument. `make bench-forecast` measures each forecast beside a naive rule.
 
-#![deny(missing_docs)]
-
 mod alarm;
 mod decay;
 mod flap;

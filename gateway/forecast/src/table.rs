@@ -18,7 +18,6 @@ pub const NODE_HOLD_MINUTES: u64 = 60;
 /// A decay of so much means that the trend reaches its limit in an hour; twice as much, that it has.
 const DECAY_WARNED: u64 = 500;
 
-/// A sample of a region.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct RegionSample {
     /// Load and reserves, kbit/s.

@@ -87,7 +87,6 @@ pub enum AddressError {
     /// The holder was not started.
     #[error("group addresses: cannot start `{program} hold-addresses`: {error}")]
     Start {
-        /// Its program.
         program: String,
         /// The error of the system.
         error: io::Error,

@@ -116,7 +116,6 @@ pub struct GatewayStanding {
     pub gateway: Arc<str>,
     /// This is the gateway that answers.
     pub here: bool,
-    /// Its role.
     pub role: GroupRole,
     /// The number of the ownership that it knows.
     pub epoch: u64,

@@ -7,8 +7,6 @@
 //! down; the agent beside a member shows by `peer_agent.rs` that its process has ended. A takeover is the second half of an
 //! upgrade: the workers of a standby are suspended from its start; it restores the sessions and resumes.
 
-#![deny(missing_docs)]
-
 mod address;
 mod beats;
 mod certificates;

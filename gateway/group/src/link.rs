@@ -225,7 +225,6 @@ fn refusal(failed: &io::Error) -> Option<LinkRefusal> {
     if is_secret { Some(LinkRefusal::Secret) } else { inner.downcast_ref().cloned() }
 }
 
-/// The connection that is kept.
 struct KeptConnection {
     peer: String,
     instance: u64,

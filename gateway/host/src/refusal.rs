@@ -103,7 +103,6 @@ pub enum PluginRefusal {
     HookUnanswered {
         /// The plugin's name.
         plugin: Box<str>,
-        /// The hook.
         hook: Hook,
     },
     /// The plugin uses a disabled feature, exceeds a limit, or does not match the contract's types; the engine's error.

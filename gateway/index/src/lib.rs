@@ -4,8 +4,6 @@
 //! (`store.rs`), of which `nats.rs` is one, on a thread of their own, for which no other waits. `claim.rs` keeps two groups
 //! from serving one room; offers wait for it for a limited time. `ballot.rs` asks the store for its vote on the owner of a group.
 
-#![deny(missing_docs)]
-
 mod ballot;
 mod claim;
 mod desired;
@@ -81,7 +79,6 @@ pub struct IndexChannels {
     status: watch::Sender<IndexStatus>,
 }
 
-/// The thread of the index.
 pub struct IndexThread {
     stop: Option<oneshot::Sender<IndexEndCause>>,
     thread: Option<JoinHandle<()>>,

@@ -56,7 +56,6 @@ pub struct CallChange {
     pub session: String,
     /// Time since all sessions were open, in milliseconds.
     pub after_ms: u64,
-    /// The fact.
     #[serde(flatten)]
     pub fact: CallFact,
 }
@@ -65,7 +64,6 @@ pub struct CallChange {
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CallFact {
-    /// Its state.
     State(CallState),
     /// A policy's answer, as in `policy_answers` of `GET /v1/sessions/ID/explain`.
     Answer(PolicyAnswer),

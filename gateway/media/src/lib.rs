@@ -12,8 +12,6 @@
 //! [`instant`] writes the times of that state for another process.
 //! [`fingerprint`] checks the certificate of a DTLS handshake.
 
-#![deny(missing_docs)]
-
 mod bytes;
 pub mod continuity;
 pub mod demux;

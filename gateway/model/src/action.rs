@@ -160,7 +160,6 @@ pub fn lower_cap(one: u32, other: u32) -> u32 {
 }
 
 crate::named! {
-    /// A limit of degradation.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub enum DegradationLimit {
         /// The scenario binds no degradation policy.

@@ -320,7 +320,6 @@ pub struct DecisionNote {
     pub row: u32,
     /// The name of the value, as the plugin chose it.
     pub key: Box<str>,
-    /// The value.
     pub value: i64,
 }
 

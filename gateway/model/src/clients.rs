@@ -29,9 +29,7 @@ impl ClientLabel {
 /// The clients with one value of a label.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
 pub struct ClientGroup {
-    /// The label.
     pub label: ClientLabel,
-    /// Its value.
     pub value: Arc<str>,
 }
 

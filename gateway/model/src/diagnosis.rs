@@ -14,7 +14,6 @@ crate::named! {
         Uplink = "uplink",
         /// The network between the gateway and a node.
         Leg = "leg",
-        /// The node.
         Node = "node",
         /// This gateway.
         Gateway = "gateway",

@@ -1,6 +1,5 @@
 //! Ids, settings, offers, questions, events, and the state that packets read: plain data without decisions.
 
-#![deny(missing_docs)]
 // Tests start their virtual clock at the current time.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 

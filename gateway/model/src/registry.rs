@@ -59,7 +59,6 @@ pub struct Row {
 /// An entry of the catalog: a named object that questions refer to by number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CatalogEntry {
-    /// The kind of the entry.
     pub kind: EntryKind,
     /// The entry's number, unique within its kind.
     pub id: u64,

@@ -1,6 +1,5 @@
 //! The set of nodes, their health, and the board on which packets see them.
 
-#![deny(missing_docs)]
 // Tests start their virtual clock at the current time.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 

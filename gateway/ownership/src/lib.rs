@@ -55,7 +55,6 @@
 //! word of the agent beside a member, come from a host on which the process does not run; operators confirm the truth. If that
 //! fails, agents refuse the older epoch, and of two owners that hear each other the one of the older epoch steps down.
 
-#![deny(missing_docs)]
 // Tests start their virtual clock at the current time.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 

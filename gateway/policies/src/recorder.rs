@@ -429,7 +429,6 @@ impl RecorderDesk {
     }
 }
 
-/// Options of an export.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ExportOptions {
     /// Addresses are kept. Default: they are redacted.

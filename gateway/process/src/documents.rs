@@ -63,9 +63,7 @@ impl fmt::Display for KeptDocument {
 /// A document of which the disk does not have the newest content.
 #[derive(Clone, Debug)]
 pub struct UnwrittenDocument {
-    /// The document.
     pub document: &'static str,
-    /// Its file.
     pub file: PathBuf,
     /// The time of the first failure since the document was last written.
     pub since: SystemTime,

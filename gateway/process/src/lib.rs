@@ -1,8 +1,6 @@
 //! The process and its operating system: files, signals, descriptors, scheduling, sandbox, allocator, the host; texts of configuration
 //! files; and text made safe for terminals.
 
-#![deny(missing_docs)]
-
 pub mod allocator;
 pub mod descriptors;
 pub mod documents;

@@ -5,8 +5,6 @@
 //! complete chunks and reports the missing rest. A [`Redactor`] removes addresses from records. [`ReplayState`] holds
 //! the states that a replayed plugin writes.
 
-#![deny(missing_docs)]
-
 mod call;
 mod reader;
 mod record;

@@ -32,7 +32,6 @@ pub enum RegistryError {
     Refused {
         /// The registry.
         host: Box<str>,
-        /// The status.
         status: StatusCode,
         /// Method and path.
         request: Box<str>,

@@ -31,7 +31,6 @@ pub(crate) const EMPTY_CONFIG: &[u8] = b"{}";
 pub struct PluginTitle {
     /// The plugin's name.
     pub name: String,
-    /// Its version.
     pub version: String,
 }
 

@@ -1,6 +1,5 @@
 //! The lifecycle of a policy's revisions: shadow, canary, activation, rollback, quarantine, and the judgement of canaries.
 
-#![deny(missing_docs)]
 // Tests start their virtual clock at the current time.
 #![cfg_attr(any(test, feature = "samples"), allow(clippy::disallowed_methods))]
 

@@ -117,7 +117,6 @@ impl WallClock {
 pub struct LastRollout {
     /// The wall clock at the report.
     pub at: SystemTime,
-    /// The report.
     pub rollout: RolloutReport,
 }
 
@@ -155,9 +154,7 @@ pub enum RevisionRefusal {
     Revoked(Box<str>),
     /// Another revision is being rolled out, and the push does not replace it.
     Running {
-        /// The candidate.
         candidate: Arc<str>,
-        /// The stage of its rollout.
         stage: RolloutStage,
     },
 }

@@ -15,7 +15,6 @@ pub enum RunError {
         "cannot listen on {address}: {error}; is another gateway running, or the address not of this machine?"
     )]
     Listen {
-        /// Its address.
         address: SocketAddr,
         /// The error of the system.
         error: io::Error,
@@ -29,9 +28,7 @@ pub enum RunError {
     /// A shipped plugin failed.
     #[error("policy {policy}: {reason}")]
     Policy {
-        /// The policy.
         policy: PolicyName,
-        /// The reason.
         reason: Box<str>,
     },
     /// The system gives no thread or descriptor.

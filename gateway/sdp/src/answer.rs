@@ -45,7 +45,6 @@ pub struct SentStream<'a> {
     pub stream: &'a str,
     /// The canonical name of the sender (RFC 3550, section 6.5.1).
     pub cname: &'a str,
-    /// The SSRC.
     pub ssrc: u32,
     /// The SSRC of retransmissions, if there are any.
     pub retransmission: Option<u32>,

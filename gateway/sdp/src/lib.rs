@@ -20,8 +20,6 @@
 //! Keys, passwords and texts that contain them are absent from `Debug` and from errors, and wiped when dropped. The offer's text belongs
 //! to the caller, which wipes it.
 
-#![deny(missing_docs)]
-
 mod answer;
 mod codec;
 mod description;

@@ -89,7 +89,6 @@ pub struct MediaFormat {
     pub number: u8,
     /// The number in rooms.
     pub room: u8,
-    /// The format.
     pub format: Format,
     /// The client's number of the payload type that this one repairs; `None` for a codec.
     pub repairs: Option<u8>,
@@ -121,7 +120,6 @@ pub struct HeaderExtension {
     pub id: u8,
     /// The id in rooms, by [`EXTENSION_URIS`](crate::EXTENSION_URIS).
     pub room: u8,
-    /// The URI.
     pub uri: &'static str,
     /// The direction as the gateway sees it, if the offer named one.
     pub direction: Option<Direction>,

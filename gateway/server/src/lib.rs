@@ -1,7 +1,5 @@
 //! The gateway process: assembles its crates, follows its configuration, and ends it.
 
-#![deny(missing_docs)]
-
 mod counters;
 mod drill;
 mod forecast;

@@ -34,7 +34,6 @@ pub struct ActivationJudges(BTreeMap<Arc<str>, ActivationJudge>);
 pub struct ActivationBreach {
     /// The policy, by set and hook.
     pub policy: PolicyName,
-    /// The revision.
     pub revision: Arc<str>,
     /// The evidence.
     pub breach: Breach,

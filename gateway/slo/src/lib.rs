@@ -1,6 +1,5 @@
 //! Service level objectives: how fast each scenario burns its error budget, and whether a revision that became active does.
 
-#![deny(missing_docs)]
 // Tests start their virtual clock at the current time.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 

@@ -10,12 +10,10 @@ use std::time::Duration;
 use condition::{AlertCondition, changes, increase, last, rate, spell};
 pub use evenkeel_config::AlertTier;
 
-/// An alert rule.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct AlertRule {
     /// Such as `EvenkeelNodeDown`.
     pub name: &'static str,
-    /// Its tier.
     pub tier: AlertTier,
     /// When it holds.
     pub condition: AlertCondition,

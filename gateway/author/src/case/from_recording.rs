@@ -14,12 +14,9 @@ use super::error::CaseError;
 use crate::conformance::name;
 use crate::decision::{ComparedSubject, ComparisonSide, decisions};
 
-/// The subject of a case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CaseSubject {
-    /// A session.
     Session(SessionId),
-    /// A room.
     Room(RoomId),
 }
 

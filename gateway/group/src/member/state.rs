@@ -23,7 +23,6 @@ pub enum MemberEnd {
     Replaced {
         /// The peer's name.
         owner: Arc<str>,
-        /// Its epoch.
         epoch: u64,
     },
     /// Nothing can keep the addresses.

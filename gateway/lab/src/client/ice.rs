@@ -22,7 +22,6 @@ const PRIORITY: u32 = (126 << 24) | (65_535 << 8) | 255;
 pub struct Credentials {
     /// The username fragment.
     pub ufrag: String,
-    /// The password.
     pub password: String,
 }
 

@@ -14,7 +14,6 @@ const FLAPS_EVERY: Duration = Duration::from_secs(1);
 /// The fault to inject, and the sessions that measure it.
 #[derive(Clone, Debug)]
 pub struct DrillPlan {
-    /// The fault.
     pub kind: DrillFault,
     /// The node to break, or the zone or region to lose; `None` for the node with most rooms, or its zone or region.
     pub place: Option<String>,
@@ -28,7 +27,6 @@ pub struct DrillPlan {
     pub seed: u64,
 }
 
-/// The fault of a drill.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DrillFault {
     /// A node's process is killed.

@@ -130,9 +130,7 @@ pub enum SrtpKeyError {
     Length {
         /// The profile of the key.
         profile: SrtpProfile,
-        /// Bytes of the key.
         key_bytes: usize,
-        /// Bytes of the salt.
         salt_bytes: usize,
     },
 }

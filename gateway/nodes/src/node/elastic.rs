@@ -34,7 +34,6 @@ pub struct NodeUse {
 /// The next step towards the stop of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StopStep {
-    /// Wait.
     Wait,
     /// Drain the node: it was not needed for long enough.
     Drain,

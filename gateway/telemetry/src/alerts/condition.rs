@@ -52,7 +52,6 @@ impl SeriesFunction {
 pub struct AlertValue {
     /// The reading of each series.
     pub function: SeriesFunction,
-    /// The series.
     pub series: AlertSeries,
     /// Series with the same values of these labels are summed. Empty: none is.
     pub sum_by: &'static [&'static str],
@@ -73,18 +72,13 @@ pub enum AlertCondition {
         metric: &'static str,
         /// The label with the window.
         label: &'static str,
-        /// The windows.
         windows: [&'static [&'static str; 1]; 2],
-        /// The limit.
         limit: f64,
     },
     /// A part is above a share of the whole.
     AboveShare {
-        /// The part.
         part: AlertValue,
-        /// The share.
         share: f64,
-        /// The whole.
         whole: AlertValue,
         /// The labels that part and whole have in common, if the part has more.
         on: &'static [&'static str],

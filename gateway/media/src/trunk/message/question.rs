@@ -29,7 +29,6 @@ pub enum TrunkQuestion {
     },
     /// Ends a session.
     Close {
-        /// Its tag.
         tag: Tag,
     },
     /// Makes the node refuse new sessions; open ones remain.
