@@ -524,8 +524,8 @@ crate::named! {
         Churn = "churn",
         /// The room moved too often within a minute.
         MovedTooOften = "moved-too-often",
-        /// The cap is outside the scenario's floor and ceiling.
-        CapOutOfBounds = "cap-out-of-bounds",
+        /// The argument of a degradation action is outside the bounds of the action, such as a cap below the floor.
+        ArgumentOutOfBounds = "argument-out-of-bounds",
         /// The labels of the session say that its device takes less.
         AboveDevice = "above-device",
         /// The cap has no effect: no endpoint concerned supports one.
@@ -548,7 +548,7 @@ impl GuardRule {
             | GuardRule::UnusableRegion
             | GuardRule::UnknownRow
             | GuardRule::UnknownAction
-            | GuardRule::CapOutOfBounds
+            | GuardRule::ArgumentOutOfBounds
             | GuardRule::AboveDevice
             | GuardRule::CapUnsupported
             | GuardRule::HiddenState => true,

@@ -64,9 +64,9 @@ impl Plan {
         if action.exceeds_device(arg, facts.device) {
             return Err(GuardRule::AboveDevice);
         }
-        let arg = u32::try_from(arg).map_err(|_| GuardRule::CapOutOfBounds)?;
+        let arg = u32::try_from(arg).map_err(|_| GuardRule::ArgumentOutOfBounds)?;
         if arg > 0 && !action.range(facts).contains(&arg) {
-            return Err(GuardRule::CapOutOfBounds);
+            return Err(GuardRule::ArgumentOutOfBounds);
         }
         Ok(self.with(op, arg, facts.media))
     }

@@ -78,7 +78,7 @@ fn explanation(id: SessionId) -> Explanation {
                 hook: Hook::Degradation,
                 by: Decider::Native,
                 reason: Some("lossy".into()),
-                outcome: DecisionOutcome::Guarded(GuardRule::CapOutOfBounds),
+                outcome: DecisionOutcome::Guarded(GuardRule::ArgumentOutOfBounds),
                 since: Duration::from_secs(2),
                 notes: [("loss_ppm".into(), 40_000)].into(),
             },
@@ -156,7 +156,7 @@ fn session_is_explained() {
             "guard": null, "fault": null, "ago_ms": 3_000, "notes": [],
         }, {
             "hook": "degradation", "by": "native", "reason": "lossy", "outcome": "guarded",
-            "guard": "cap-out-of-bounds", "fault": null, "ago_ms": 2_000,
+            "guard": "argument-out-of-bounds", "fault": null, "ago_ms": 2_000,
             "notes": [{"key": "loss_ppm", "value": 40_000}],
         }],
         "quarantined": [{

@@ -560,7 +560,7 @@ fn lists_have_text_and_json() {
         }],
         "policy_answers": [{
             "hook": "degradation", "by": "call/degradation@5f0c5f0c5f0c", "reason": "lossy",
-            "outcome": "guarded", "guard": "cap-out-of-bounds", "ago_ms": 2_000,
+            "outcome": "guarded", "guard": "argument-out-of-bounds", "ago_ms": 2_000,
             "notes": [{"key": "loss_ppm", "value": 40_000}, {"key": "step", "value": 1}],
         }],
         "quarantined": [{
@@ -650,7 +650,7 @@ fn lists_have_text_and_json() {
                 "routing decided by call/routing@5f0c5f0c5f0c",
                 "for lack of capacity",
                 "limited: no cap, since no `feedback` of an offer has `remb`; there is no video",
-                "degradation: lossy (guarded by cap-out-of-bounds 2 s ago, \
+                "degradation: lossy (guarded by argument-out-of-bounds 2 s ago, \
                  call/degradation@5f0c5f0c5f0c): loss_ppm 40000, step 1",
                 "quarantined by call/routing@5f0c5f0c5f0c: trap: unreachable",
                 "not west-b1 (west): outside-region, 12 % load, 7 % without reserves",

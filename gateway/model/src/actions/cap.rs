@@ -108,8 +108,8 @@ mod tests {
         for (arg, kbps) in [(0, Some(0)), (23, None), (24, Some(24)), (2_000, Some(2_000))] {
             assert_eq!(after(arg, None).ok(), kbps, "{arg}");
         }
-        assert_eq!(after(2_001, None), Err(GuardRule::CapOutOfBounds));
-        assert_eq!(after(1 << 32 | 300, None), Err(GuardRule::CapOutOfBounds));
+        assert_eq!(after(2_001, None), Err(GuardRule::ArgumentOutOfBounds));
+        assert_eq!(after(1 << 32 | 300, None), Err(GuardRule::ArgumentOutOfBounds));
     }
 
     #[test]

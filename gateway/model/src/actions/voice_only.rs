@@ -77,7 +77,7 @@ mod tests {
         let withheld = [96, 97, 111].map(|number| plan.limits(&facts).withholds(number));
         assert_eq!((withheld, plan.rung()), ([true, true, false], 1));
         assert_eq!(plan.after(Op::VoiceOnly, 0, &facts), Ok(Plan::default()));
-        assert_eq!(plan.after(Op::VoiceOnly, 2, &facts), Err(GuardRule::CapOutOfBounds));
+        assert_eq!(plan.after(Op::VoiceOnly, 2, &facts), Err(GuardRule::ArgumentOutOfBounds));
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl AdmissionQuestion {
                 gateway.admit(id, Some(kbps), by.clone(), now);
                 return DecisionOutcome::Applied { differs: true };
             }
-            AdmitVerdict::AcceptCapped(_) => GuardRule::CapOutOfBounds,
+            AdmitVerdict::AcceptCapped(_) => GuardRule::ArgumentOutOfBounds,
             AdmitVerdict::Redirect(region) if self.may_redirect(gateway, region) => {
                 gateway.give_up(id, OfferRefusal::Redirected(region), now);
                 gateway.take_notices(now);

@@ -198,7 +198,7 @@ fn repeated_violation_is_reported_with_count() {
         _ => None,
     };
     let all: Vec<_> = world.events().filter_map(guarded).collect();
-    assert_eq!(all, [(GuardRule::CapOutOfBounds, 1_000)]);
+    assert_eq!(all, [(GuardRule::ArgumentOutOfBounds, 1_000)]);
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn session_note_is_explained_in_words() {
     assert_eq!(first.notes[7], ("loss".into(), 7));
 
     let [second] = &said(&world, ids[1])[..] else { panic!() };
-    assert_eq!(second.outcome, DecisionOutcome::Guarded(GuardRule::CapOutOfBounds));
+    assert_eq!(second.outcome, DecisionOutcome::Guarded(GuardRule::ArgumentOutOfBounds));
     assert_eq!((second.reason.as_deref(), second.notes.len()), (Some("lossy"), 0));
 
     let [third] = &said(&world, ids[2])[..] else { panic!() };

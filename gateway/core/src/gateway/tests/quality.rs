@@ -198,7 +198,7 @@ fn invalid_actions_are_dropped_rest_applied() {
     ];
     tick(&mut world, actions, Vec::new());
     assert_eq!(plan(&world, session).cap_kbps(), 24);
-    let bounds = GuardRule::CapOutOfBounds;
+    let bounds = GuardRule::ArgumentOutOfBounds;
     let broken = [GuardRule::UnknownRow, GuardRule::UnknownAction, bounds, bounds, bounds];
     assert_eq!(world.guards(), broken);
 }
