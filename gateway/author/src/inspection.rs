@@ -4,7 +4,7 @@ use std::fmt;
 
 use data_encoding::HEXLOWER;
 use evenkeel_host::limits::MANIFEST_BYTES_MAX;
-use evenkeel_host::{Form, PluginFile, PluginRefusal, PublicKey, signer};
+use evenkeel_host::{PluginFile, PluginFormat, PluginRefusal, PublicKey, signer};
 use evenkeel_model::{Metric, Op};
 use serde_json::{Value, json};
 
@@ -237,10 +237,10 @@ fn facts(setting: &SettingSchema) -> String {
     facts.join(", ")
 }
 
-fn form(form: Form) -> &'static str {
+fn form(form: PluginFormat) -> &'static str {
     match form {
-        Form::Module => "module",
-        Form::Component => "component",
+        PluginFormat::Module => "module",
+        PluginFormat::Component => "component",
     }
 }
 

@@ -63,7 +63,7 @@ pub struct MeasuredCall {
 #[error(
     "{call} with {rows} rows takes {found} instructions; the manifest declares at most {promised}"
 )]
-pub struct Exceeded {
+pub struct ExceededBound {
     pub(crate) call: &'static str,
     /// Rows of the question.
     pub rows: u32,
@@ -73,16 +73,16 @@ pub struct Exceeded {
     pub promised: u64,
 }
 
-impl Exceeded {
+impl ExceededBound {
     /// Returns the call if it exceeds its declared cost.
     pub(crate) fn of(
         call: &'static str,
         rows: u32,
         found: u64,
         promised: Option<u64>,
-    ) -> Option<Exceeded> {
+    ) -> Option<ExceededBound> {
         let promised = promised.filter(|&promised| found > promised)?;
-        Some(Exceeded { call, rows, found, promised })
+        Some(ExceededBound { call, rows, found, promised })
     }
 }
 
@@ -175,9 +175,9 @@ pub fn measure(
         },
         _ => Some("no project of this plugin here; name its folder with `--project`".into()),
     };
-    let exceeded = calls
-        .iter()
-        .filter_map(|call| Exceeded::of(call.name, call.rows, call.instructions, call.promised));
+    let exceeded = calls.iter().filter_map(|call| {
+        ExceededBound::of(call.name, call.rows, call.instructions, call.promised)
+    });
     Ok(MeasurementReport {
         name: (*manifest.name).into(),
         version: manifest.version.clone(),
@@ -337,7 +337,7 @@ pub struct MeasurementReport {
     /// Costs by function and size of the question.
     pub calls: Vec<MeasuredCall>,
     /// Calls above their declared cost.
-    pub exceeded: Vec<Exceeded>,
+    pub exceeded: Vec<ExceededBound>,
     /// Calls, with their rows, that need more memory than an instance has.
     pub(crate) too_large: Vec<(&'static str, u32)>,
     /// Reason for the lack of native measurements.

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::built::{Built, recorded_budgets};
 use crate::conformance::name;
 use crate::inspection::thousands;
-use crate::measure::{Exceeded, rows};
+use crate::measure::{ExceededBound, rows};
 use crate::verdict::{Violation, examine};
 
 /// Maximum players, each with the memory of a plugin. The oldest is replaced.
@@ -165,7 +165,7 @@ impl Recorded {
                 // A restarted plugin counts from 0.
                 of.map_or(0, |(after, before)| after.saturating_sub(before))
             };
-            let exceeded = |found| Exceeded::of(name(&question), rows(&question), found, most);
+            let exceeded = |found| ExceededBound::of(name(&question), rows(&question), found, most);
             let mut broken = exceeded(took(player, before));
             if broken.is_some() {
                 // The first call may grow the memory; the second one counts.
@@ -221,8 +221,8 @@ pub struct ReplayReport {
     pub unmeasured: BTreeSet<Metric>,
     /// Violations by kind and question: their number, and the first of each.
     pub violations: BTreeMap<(&'static str, &'static str), (u64, RecordingPosition, Violation)>,
-    /// Exceeded costs by call: their number, and the largest excess.
-    pub exceeded: BTreeMap<&'static str, (u64, RecordingPosition, Exceeded)>,
+    /// Costs beyond their bound by call: their number, and the largest excess.
+    pub exceeded: BTreeMap<&'static str, (u64, RecordingPosition, ExceededBound)>,
 }
 
 /// A call in a recording.
@@ -267,8 +267,8 @@ impl ReplayReport {
         self.violations.entry(key).or_insert((0, place, violation)).0 += 1;
     }
 
-    fn exceed(&mut self, place: RecordingPosition, exceeded: Exceeded) {
-        let over = |of: &Exceeded| of.found - of.promised;
+    fn exceed(&mut self, place: RecordingPosition, exceeded: ExceededBound) {
+        let over = |of: &ExceededBound| of.found - of.promised;
         let known =
             self.exceeded.entry(exceeded.call).or_insert((0, place.clone(), exceeded.clone()));
         known.0 += 1;
@@ -288,7 +288,7 @@ impl ReplayReport {
                 "said": violation.to_string(),
             })
         };
-        let exceeded = |(count, place, exceeded): &(u64, RecordingPosition, Exceeded)| {
+        let exceeded = |(count, place, exceeded): &(u64, RecordingPosition, ExceededBound)| {
             json!({
                 "call": exceeded.call, "count": count, "most": place, "rows": exceeded.rows,
                 "found": exceeded.found, "promised": exceeded.promised,

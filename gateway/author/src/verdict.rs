@@ -125,7 +125,7 @@ fn failure_words(fault: &PluginFault) -> String {
 }
 
 /// An answer or a failure, and the rules that it breaks.
-pub(crate) type Examined = (Result<RevisionAnswer, PluginFault>, Vec<Violation>);
+pub(crate) type JudgedAnswer = (Result<RevisionAnswer, PluginFault>, Vec<Violation>);
 
 /// Asks a plugin; a second time if it ran past its budget, which a delay of the machine can cause.
 ///
@@ -162,7 +162,7 @@ pub(crate) fn examine(
     question: &PolicyQuestion,
     now_us: u64,
     fresh: impl FnOnce() -> Result<BoundPlugin, PluginRefusal>,
-) -> Result<Examined, PluginRefusal> {
+) -> Result<JudgedAnswer, PluginRefusal> {
     let before = policy.ungranted();
     let answered = match ask(policy, question, now_us)? {
         Ok(answered) => answered,
@@ -195,7 +195,7 @@ fn violations(question: &PolicyQuestion, answer: &HookAnswer) -> Vec<Violation> 
             reroute(nodes, rooms.len(), moves)
         }
         (PolicyQuestion::Tick { sessions, .. }, HookAnswer::Actions { actions, .. }) => {
-            actions.iter().filter_map(|action| act(sessions, action)).collect()
+            actions.iter().filter_map(|action| action_violation(sessions, action)).collect()
         }
         (
             PolicyQuestion::Resolve { .. }
@@ -263,7 +263,7 @@ fn reroute(nodes: &[Row], rooms: usize, moves: &[RoutingMove]) -> Vec<Violation>
     violations
 }
 
-fn act(sessions: &[SessionRow], action: &DegradationAction) -> Option<Violation> {
+fn action_violation(sessions: &[SessionRow], action: &DegradationAction) -> Option<Violation> {
     let Some(session) = sessions.get(action.row as usize) else {
         return Some(Violation::UnknownRow { row: action.row, rows: sessions.len() });
     };

@@ -19,7 +19,7 @@ use self::value::Values;
 const HOPS_MAX: usize = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Size {
+pub(crate) struct WorldSize {
     pub(crate) regions: usize,
     pub(crate) nodes: usize,
     pub(crate) rooms: usize,
@@ -45,7 +45,7 @@ impl RandomWorld {
     pub(crate) fn drawn(seed: u64) -> RandomWorld {
         let mut rng = Rng::with_seed(seed);
         let values = if seed.is_multiple_of(2) { Values::Usual } else { Values::Odd };
-        let size = Size {
+        let size = WorldSize {
             regions: rng.usize(1..=6),
             // A gateway knows up to 1,024 nodes; more than a hundred show nothing new.
             nodes: [0, 1, rng.usize(2..=8), rng.usize(2..=8), rng.usize(9..=100)][rng.usize(0..5)],
@@ -55,11 +55,11 @@ impl RandomWorld {
         RandomWorld::new(rng, values, size)
     }
 
-    pub(crate) fn sized(seed: u64, size: Size) -> RandomWorld {
+    pub(crate) fn sized(seed: u64, size: WorldSize) -> RandomWorld {
         RandomWorld::new(Rng::with_seed(seed), Values::Usual, size)
     }
 
-    fn new(rng: Rng, values: Values, size: Size) -> RandomWorld {
+    fn new(rng: Rng, values: Values, size: WorldSize) -> RandomWorld {
         let mut world = RandomWorld {
             rng,
             values,
@@ -85,7 +85,7 @@ impl RandomWorld {
     }
 
     /// Creates regions, zones and nodes.
-    fn found(&mut self, size: &Size) {
+    fn found(&mut self, size: &WorldSize) {
         let entry = |kind, id, parent, name: String, labels| CatalogEntry {
             kind,
             id,

@@ -35,7 +35,7 @@ enum AlertCommand {
 }
 
 impl AlertArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         match self.verb {
             AlertCommand::List => {
                 let answer = self.api.read("/v1/alerts")?;

@@ -54,7 +54,7 @@ pub(crate) struct BlastArgs {
 }
 
 impl BlastArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let lists = [
             ("nodes", &self.node),
             ("zones", &self.zone),

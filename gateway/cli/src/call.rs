@@ -91,7 +91,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 impl CallArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let plan = self.plan()?;
         await_gateway(&self.api)?;
         let client = self.api.client()?;

@@ -30,7 +30,7 @@ enum ConfigurationCommand {
 }
 
 impl ConfigurationArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let ConfigurationCommand::Show = self.verb;
         let answer = self.api.read("/v1/configuration")?;
         let Configuration { origin, policies, configuration } = typed(&answer)?;

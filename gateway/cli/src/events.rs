@@ -78,7 +78,7 @@ impl FieldFilter {
 }
 
 impl EventsArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let EventsArgs { names, filter, follow: _, api, json } = self;
         api.follow(async |admin| {
             loop {
@@ -113,7 +113,7 @@ pub(crate) struct ChangesArgs {
 }
 
 impl ChangesArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let hours = |since: String| match since.strip_suffix('d').map(str::parse::<u64>) {
             Some(Ok(days)) => format!("{}h", days.saturating_mul(24)),
             _ => since,

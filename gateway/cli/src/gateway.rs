@@ -69,7 +69,7 @@ enum GatewayCommand {
 }
 
 impl GatewayArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         match self.verb {
             GatewayCommand::List { all: true } => {
                 let answer = self.api.read("/v1/index/gateways")?;
@@ -247,7 +247,7 @@ struct AppliedKeys {
 }
 
 impl ReloadArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let body = ReloadRequest { force: self.force, deadline: self.deadline.clone() };
         let mut reloaded: Reloaded = typed(&self.api.post("/v1/configuration:reload", &body)?)?;
         let upgraded = match self.upgrade(&reloaded) {
@@ -332,7 +332,7 @@ pub(crate) struct LogLevelArgs {
 }
 
 impl LogLevelArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         if self.reset || self.filter.is_some() {
             let filter = self.filter.as_deref().map(Into::into);
             self.api.post("/v1/log", &LogRequest { filter })?;
@@ -373,7 +373,7 @@ pub(crate) struct UpgradeArgs {
 }
 
 impl UpgradeArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let binary = self.binary.map(std::path::absolute).transpose();
         let binary = binary.map_err(|error| CommandError::Wrong(format!("BINARY: {error}")))?;
         let body = UpgradeRequest { binary, deadline: self.deadline };

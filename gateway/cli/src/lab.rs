@@ -71,7 +71,7 @@ pub(crate) struct SampleNodeArgs {
 }
 
 impl SampleNodeArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let failed = |error: sample_node::SampleNodeError| CommandError::Failed(error.to_string());
         let mut options = SampleNodeOptions::new(self.listen, &self.name);
         let secret = self.secret.as_deref().map(|path| sample_node::read_secret(path, &self.name));
@@ -116,18 +116,18 @@ pub(crate) struct DrillArgs {
 #[derive(Subcommand)]
 enum DrillCommand {
     /// Kill a node's process, then start it again
-    KillNode(OfNode),
+    KillNode(NodeDrillArgs),
     /// Stop a node's process (SIGSTOP), then continue it
-    HangNode(OfNode),
+    HangNode(NodeDrillArgs),
     /// Drop all packets to and from a node, then restore the link
-    CutLink(OfNode),
+    CutLink(NodeDrillArgs),
     /// Kill every node of a zone, then start them again
     LoseZone {
         /// The zone with its region, as `eu/a`; default: that of the node with most rooms
         #[arg(long, value_name = "NAME")]
         zone: Option<String>,
         #[command(flatten)]
-        crowd: OfCrowd,
+        crowd: CrowdArgs,
     },
     /// Kill every node of a region, then start them again
     LoseRegion {
@@ -135,7 +135,7 @@ enum DrillCommand {
         #[arg(long, value_name = "NAME")]
         region: Option<String>,
         #[command(flatten)]
-        crowd: OfCrowd,
+        crowd: CrowdArgs,
     },
     /// Stop and continue a node once per second
     Flap {
@@ -143,23 +143,23 @@ enum DrillCommand {
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
         seconds: u64,
         #[command(flatten)]
-        of: OfNode,
+        of: NodeDrillArgs,
     },
     /// List past drills, newest last
     List,
 }
 
 #[derive(Args)]
-struct OfNode {
+struct NodeDrillArgs {
     /// The node; default: the one with most rooms
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
     #[command(flatten)]
-    crowd: OfCrowd,
+    crowd: CrowdArgs,
 }
 
 #[derive(Args)]
-struct OfCrowd {
+struct CrowdArgs {
     /// Number of synthetic sessions, two per room, of which one sends
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..=5_000))]
     sessions: u32,
@@ -181,7 +181,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const CONTROL_MS: f64 = 30.0;
 
 impl DrillArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let DrillArgs { verb, api, json, record } = self;
         let record = DrillRecordFile(record.unwrap_or_else(drill::default_place));
         let Some(plan) = verb.plan() else {
@@ -268,7 +268,7 @@ impl DrillCommand {
             DrillCommand::Flap { seconds, of } => (DrillFault::Flap, of.node, of.crowd, seconds),
             DrillCommand::List => return None,
         };
-        let OfCrowd { sessions, scenario, seed } = crowd;
+        let CrowdArgs { sessions, scenario, seed } = crowd;
         let flaps_for = Duration::from_secs(seconds);
         Some(DrillPlan { kind, place, sessions, scenario, flaps_for, seed })
     }

@@ -62,7 +62,7 @@ enum NodeCommand {
 }
 
 impl NodeArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let (node, verb, body) = match self.verb {
             NodeCommand::List => {
                 let rows = |list: NodeList| list.nodes;
@@ -187,7 +187,7 @@ enum ZoneCommand {
 }
 
 impl ZoneArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let (zone, verb, body) = match self.verb {
             ZoneCommand::List => {
                 let rows = |list: ZoneList| list.zones;
@@ -303,7 +303,7 @@ impl FailbackModeArg {
 }
 
 impl RegionArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let at = |region: &str, verb| format!("/v1/regions/{}:{verb}", escape(region));
         let (path, body, words) = match self.verb {
             RegionCommand::List => {
@@ -404,7 +404,7 @@ struct BreakerOwner {
 }
 
 impl BreakerArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let (owner, mode, how) = match self.verb {
             BreakerCommand::Open(owner) => (owner, BreakerMode::Open, "is held open"),
             BreakerCommand::Close(owner) => (owner, BreakerMode::Closed, "is held closed"),
@@ -455,7 +455,7 @@ enum RoomCommand {
 }
 
 impl RoomArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         match self.verb {
             RoomCommand::List => {
                 let rooms = self.api.operate(async |admin| admin.list("rooms").await)?;

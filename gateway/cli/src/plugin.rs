@@ -28,7 +28,7 @@ use crate::command::{
     CommandError, read_file, say, say_lines, settings_of, show, show_lines, unreadable, verdict,
 };
 use crate::progress::during;
-use crate::recording::Tried;
+use crate::recording::TrialOutcome;
 
 use self::case::{AskArgs, RecordToCase};
 use self::dev::DevArgs;
@@ -196,27 +196,27 @@ fn languages() -> impl TypedValueParser<Value = Language> {
 
 impl PluginArgs {
     /// Returns whether the command prints JSON, and its outcome.
-    pub(crate) fn act(self) -> (bool, Result<(), CommandError>) {
+    pub(crate) fn run(self) -> (bool, Result<(), CommandError>) {
         match self.verb {
-            PluginCommand::New(new) => (new.json, new.act()),
-            PluginCommand::Build(build) => (build.json, build.act()),
-            PluginCommand::Test(test) => (test.json, test.act()),
-            PluginCommand::Dev(dev) => (dev.json, dev.act()),
-            PluginCommand::Ask(ask) => (ask.json, ask.act()),
-            PluginCommand::RecordToCase(case) => (case.json, case.act()),
-            PluginCommand::Bench(bench) => (bench.json, bench.act()),
-            PluginCommand::Profile(profile) => (profile.json, profile.act()),
-            PluginCommand::Inspect(inspect) => (inspect.json, inspect.act()),
-            PluginCommand::Sign(sign) => (sign.json, sign.act()),
-            PluginCommand::Key(key) => (key.json, key.act()),
-            PluginCommand::Publish(publish) => (publish.json, publish.act()),
-            PluginCommand::Pull(pull) => (pull.json, pull.act()),
+            PluginCommand::New(new) => (new.json, new.run()),
+            PluginCommand::Build(build) => (build.json, build.run()),
+            PluginCommand::Test(test) => (test.json, test.run()),
+            PluginCommand::Dev(dev) => (dev.json, dev.run()),
+            PluginCommand::Ask(ask) => (ask.json, ask.run()),
+            PluginCommand::RecordToCase(case) => (case.json, case.run()),
+            PluginCommand::Bench(bench) => (bench.json, bench.run()),
+            PluginCommand::Profile(profile) => (profile.json, profile.run()),
+            PluginCommand::Inspect(inspect) => (inspect.json, inspect.run()),
+            PluginCommand::Sign(sign) => (sign.json, sign.run()),
+            PluginCommand::Key(key) => (key.json, key.run()),
+            PluginCommand::Publish(publish) => (publish.json, publish.run()),
+            PluginCommand::Pull(pull) => (pull.json, pull.run()),
         }
     }
 }
 
 impl New {
-    fn act(self) -> Result<(), CommandError> {
+    fn run(self) -> Result<(), CommandError> {
         let name = &self.name;
         let folder = create(Path::new("."), name, self.hook, self.lang)?;
         let (hook, language) = (self.hook.name(), self.lang.name());
@@ -237,7 +237,7 @@ impl New {
 }
 
 impl Build {
-    fn act(self) -> Result<(), CommandError> {
+    fn run(self) -> Result<(), CommandError> {
         let project = Project::at(&self.path)?;
         let built = Built::of(&project)?;
         let revision = built.revision().map_err(AuthorError::from)?;
@@ -278,7 +278,7 @@ fn unread_states(folder: &Path, built: &Built) -> Option<String> {
 }
 
 impl TestArgs {
-    fn act(self) -> Result<(), CommandError> {
+    fn run(self) -> Result<(), CommandError> {
         let settings = self.settings.as_deref().map(settings_of).transpose()?;
         let options = conformance::ConformanceOptions {
             seed: self.seed,
@@ -301,8 +301,9 @@ impl TestArgs {
         let unread = unread.transpose().map_err(AuthorError::from)?.flatten();
         let cases = self.tested.cases()?;
         let case_report = cases::run(&built, &cases, &options.settings)?;
-        let tried = self.recording.iter().map(|path| Tried::on(path, &built, settings.clone()));
-        let tried = tried.collect::<Result<Vec<Tried>, CommandError>>()?;
+        let tried =
+            self.recording.iter().map(|path| TrialOutcome::on(path, &built, settings.clone()));
+        let tried = tried.collect::<Result<Vec<TrialOutcome>, CommandError>>()?;
         let coverage = self.coverage.then(|| self.cover(&built, &options, &cases)).transpose()?;
         let is_passed = report.is_passed()
             && case_report.is_passed()
@@ -352,7 +353,7 @@ impl TestArgs {
 }
 
 impl Bench {
-    fn act(self) -> Result<(), CommandError> {
+    fn run(self) -> Result<(), CommandError> {
         let settings = self.settings.as_deref().map_or(Ok(Value::Null), settings_of)?;
         let mut built = read(&self.plugin)?;
         built.documents = self.data.read()?;
@@ -383,7 +384,7 @@ impl Bench {
 }
 
 impl Inspect {
-    fn act(self) -> Result<(), CommandError> {
+    fn run(self) -> Result<(), CommandError> {
         let bytes = read_file(&self.plugin)?;
         let compiling = format!("compiling {}", self.plugin.display());
         let inspection = during(&compiling, || Inspection::of(&bytes));
@@ -441,11 +442,12 @@ enum KeyVerb {
 }
 
 impl Sign {
-    fn act(self) -> Result<(), CommandError> {
+    fn run(self) -> Result<(), CommandError> {
         let key = read_key(&self.key)?;
         let plugin = read_file(&self.plugin)?;
         // The command signs no plugin that gateways refuse.
-        evenkeel_host::look(&plugin).map_err(|refused| CommandError::Wrong(refused.to_string()))?;
+        evenkeel_host::read_manifest(&plugin)
+            .map_err(|refused| CommandError::Wrong(refused.to_string()))?;
         let signed =
             sign(&plugin, &key).map_err(|refused| CommandError::Wrong(refused.to_string()))?;
         let out = self.out.as_deref().unwrap_or(&self.plugin);
@@ -460,7 +462,7 @@ impl Sign {
 }
 
 impl KeyArgs {
-    fn act(self) -> Result<(), CommandError> {
+    fn run(self) -> Result<(), CommandError> {
         let KeyVerb::New { out } = self.verb;
         let [secret, public] = ["key", "pub"].map(|ending| {
             let mut name = out.clone().into_os_string();

@@ -59,24 +59,24 @@ enum PolicyCommand {
     /// Advance the running rollout to its next step now
     Promote {
         #[command(flatten)]
-        of: OfPolicy,
+        of: PolicyNameArgs,
         /// Activate the revision without further steps
         #[arg(long)]
         all: bool,
     },
     /// Pause the running rollout at its step
-    Pause(OfPolicy),
+    Pause(PolicyNameArgs),
     /// Resume a paused rollout
-    Resume(OfPolicy),
+    Resume(PolicyNameArgs),
     /// Cancel the running rollout; the active revision stays
-    Abort(OfPolicy),
+    Abort(PolicyNameArgs),
     Record(recording::RecordArgs),
     Replay(recording::Replay),
     Diff(recording::Diff),
     /// Cancel the running rollout or, without one, reactivate the previous revision
     Rollback {
         #[command(flatten)]
-        of: OfPolicy,
+        of: PolicyNameArgs,
         /// Reactivate the previous revision even if it is quarantined
         #[arg(long)]
         force: bool,
@@ -84,7 +84,7 @@ enum PolicyCommand {
 }
 
 #[derive(Args)]
-struct OfPolicy {
+struct PolicyNameArgs {
     /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
     policy: String,
 }
@@ -92,7 +92,7 @@ struct OfPolicy {
 #[derive(Args)]
 struct RevisionArgs {
     #[command(flatten)]
-    of: OfPolicy,
+    of: PolicyNameArgs,
     /// The plugin: a WebAssembly module or component; default: that of the active revision, with other settings or data
     #[arg(required_unless_present_any = ["settings", "data"])]
     plugin: Option<PathBuf>,
@@ -141,16 +141,16 @@ impl StepArgs {
 }
 
 impl PolicyArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         match &self.verb {
             PolicyCommand::List => {
                 let rows = |list: PolicyList| list.policies;
                 list(self.json, &self.api.read("/v1/policies")?, rows, line)
             }
             PolicyCommand::Push { revision, steps } => self.push(revision, steps),
-            PolicyCommand::Record(record) => record.act(&self.api, self.json),
-            PolicyCommand::Replay(replay) => replay.act(self.json),
-            PolicyCommand::Diff(diff) => diff.act(self.json),
+            PolicyCommand::Record(record) => record.run(&self.api, self.json),
+            PolicyCommand::Replay(replay) => replay.run(self.json),
+            PolicyCommand::Diff(diff) => diff.run(self.json),
             PolicyCommand::Shadow(revision) => {
                 self.push(revision, &StepArgs { shadow: true, ..StepArgs::default() })
             }
@@ -191,7 +191,7 @@ impl PolicyArgs {
         Ok(())
     }
 
-    fn tell(&self, of: &OfPolicy, verb: &str) -> Result<(), CommandError> {
+    fn tell(&self, of: &PolicyNameArgs, verb: &str) -> Result<(), CommandError> {
         let (set, hook) = self.name(&of.policy)?;
         let path = format!("/v1/policies/{set}/{hook}:{verb}");
         let rollout = self.api.post(&path, &())?;

@@ -86,7 +86,7 @@ async fn found<T: DeserializeOwned>(
 }
 
 impl RiskArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let facts = self.api.waiting_longer(PLAYED_WITHIN).operate(async |admin| {
             let ZoneList { zones } = admin.get("/v1/zones").await?;
             let mut zone_losses = Vec::new();

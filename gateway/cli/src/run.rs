@@ -25,7 +25,7 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let program = SuccessorProgram::this();
         let program =
             program.map_err(|error| CommandError::Failed(format!("own path: {error}")))?;
@@ -84,7 +84,7 @@ pub(crate) struct CheckArgs {
 }
 
 impl CheckArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let mut place = self.place.serve();
         place.config = place.config.or(self.file);
         let checked = place.check().map(|mut notes| {
@@ -137,7 +137,7 @@ pub(crate) struct AgentArgs {
 }
 
 impl AgentArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let config =
             Config::load(&self.config).map_err(|wrong| CommandError::Wrong(wrong.to_string()))?;
         evenkeel_agent::run(config, self.json)
@@ -160,7 +160,7 @@ pub(crate) struct WitnessArgs {
 }
 
 impl WitnessArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let config = Config::load_witness(&self.config)
             .map_err(|wrong| CommandError::Wrong(wrong.to_string()))?;
         evenkeel_agent::run(config, self.json)
@@ -180,7 +180,7 @@ pub(crate) struct CompilePlugin {
 }
 
 impl CompilePlugin {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         evenkeel_policies::compile_plugin(self.processor_seconds, self.memory_mib)
             .map_err(|error| CommandError::Failed(error.to_string()))
     }
@@ -195,7 +195,7 @@ pub(crate) struct HoldAddresses {
 }
 
 impl HoldAddresses {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         evenkeel_group::hold_addresses(&self.addresses)
             .map_err(|error| CommandError::Failed(error.to_string()))
     }

@@ -183,7 +183,7 @@ impl HistoryArgs {
 }
 
 impl SessionArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         match self.verb {
             SessionCommand::List(chosen) => {
                 if chosen.node.is_some() || chosen.zone.is_some() {

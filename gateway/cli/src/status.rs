@@ -27,7 +27,7 @@ pub(crate) struct StatusArgs {
 }
 
 impl StatusArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let (status, nodes, policies) = self.api.operate(async |admin| {
             Ok((
                 admin.read("/v1/status").await?,
@@ -251,7 +251,7 @@ pub(crate) struct ModesArgs {
 }
 
 impl ModesArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let modes = self.api.read("/v1/modes")?;
         if self.json {
             say(&modes);

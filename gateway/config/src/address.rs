@@ -13,7 +13,7 @@ pub const ADDRESS_ALONE: &str = "the address of one host without a port such as 
 
 /// The reason why no packet is sent to an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NotOneHost {
+pub enum InvalidHostAddress {
     /// `0.0.0.0` or `::`.
     #[error("the unspecified address")]
     Unspecified,
@@ -33,30 +33,30 @@ pub enum NotOneHost {
 
 /// Checks that an address can belong to one host. IPv4-mapped addresses are checked as IPv4, because that is where the
 /// system sends their packets.
-pub fn check_ip(ip: IpAddr) -> Result<(), NotOneHost> {
+pub fn check_ip(ip: IpAddr) -> Result<(), InvalidHostAddress> {
     let ip = ip.to_canonical();
     if ip.is_unspecified() {
-        Err(NotOneHost::Unspecified)
+        Err(InvalidHostAddress::Unspecified)
     } else if ip.is_multicast() {
-        Err(NotOneHost::Multicast)
+        Err(InvalidHostAddress::Multicast)
     } else if ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        Err(NotOneHost::Broadcast)
+        Err(InvalidHostAddress::Broadcast)
     } else {
         Ok(())
     }
 }
 
 /// Checks that an address and port can belong to one host.
-pub(crate) fn check(address: SocketAddr) -> Result<(), NotOneHost> {
+pub(crate) fn check(address: SocketAddr) -> Result<(), InvalidHostAddress> {
     check_ip(address.ip())?;
     let lacks_scope = |address: SocketAddr| match address {
         SocketAddr::V6(v6) => v6.ip().is_unicast_link_local() && v6.scope_id() == 0,
         SocketAddr::V4(_) => false,
     };
     if address.port() == 0 {
-        Err(NotOneHost::NoPort)
+        Err(InvalidHostAddress::NoPort)
     } else if lacks_scope(address) {
-        Err(NotOneHost::NoScope)
+        Err(InvalidHostAddress::NoScope)
     } else {
         Ok(())
     }
@@ -89,19 +89,19 @@ impl NetworkPrefix {
 
 /// The text is no network in CIDR notation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NoNetwork;
+pub struct InvalidNetwork;
 
 impl FromStr for NetworkPrefix {
-    type Err = NoNetwork;
+    type Err = InvalidNetwork;
 
     /// Reads an address and a prefix length. Bits behind the prefix are zero, so that a typing error is noticed.
     /// IPv4-mapped networks are refused: they would contain no address.
-    fn from_str(text: &str) -> Result<NetworkPrefix, NoNetwork> {
-        let network: IpNet = text.parse().map_err(|_| NoNetwork)?;
+    fn from_str(text: &str) -> Result<NetworkPrefix, InvalidNetwork> {
+        let network: IpNet = text.parse().map_err(|_| InvalidNetwork)?;
         let is_mapped = network.addr() != network.addr().to_canonical();
         (network == network.trunc() && !is_mapped)
             .then_some(NetworkPrefix(network))
-            .ok_or(NoNetwork)
+            .ok_or(InvalidNetwork)
     }
 }
 
@@ -125,35 +125,35 @@ pub struct Url {
 
 /// The text is no URL with `http` or `https` and a host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NoUrl;
+pub struct InvalidUrl;
 
 impl FromStr for Url {
-    type Err = NoUrl;
+    type Err = InvalidUrl;
 
-    fn from_str(text: &str) -> Result<Url, NoUrl> {
-        let (scheme, rest) = text.split_once("://").ok_or(NoUrl)?;
+    fn from_str(text: &str) -> Result<Url, InvalidUrl> {
+        let (scheme, rest) = text.split_once("://").ok_or(InvalidUrl)?;
         let https = match scheme {
             "http" => false,
             "https" => true,
-            _ => return Err(NoUrl),
+            _ => return Err(InvalidUrl),
         };
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let is_plain = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}#@".contains(c);
         if !rest.chars().all(is_plain) {
-            return Err(NoUrl);
+            return Err(InvalidUrl);
         }
         let standard = if https { 443 } else { 80 };
         let (host, port) = match authority.strip_prefix('[') {
             Some(v6) => {
-                let (host, rest) = v6.split_once(']').ok_or(NoUrl)?;
-                host.parse::<std::net::Ipv6Addr>().map_err(|_| NoUrl)?;
-                (host, rest.strip_prefix(':').or(rest.is_empty().then_some("")).ok_or(NoUrl)?)
+                let (host, rest) = v6.split_once(']').ok_or(InvalidUrl)?;
+                host.parse::<std::net::Ipv6Addr>().map_err(|_| InvalidUrl)?;
+                (host, rest.strip_prefix(':').or(rest.is_empty().then_some("")).ok_or(InvalidUrl)?)
             }
             None => authority.split_once(':').unwrap_or((authority, "")),
         };
-        let port = if port.is_empty() { standard } else { port.parse().map_err(|_| NoUrl)? };
+        let port = if port.is_empty() { standard } else { port.parse().map_err(|_| InvalidUrl)? };
         if host.is_empty() || port == 0 || authority.ends_with(':') {
-            return Err(NoUrl);
+            return Err(InvalidUrl);
         }
         let path = if path.starts_with('/') { path.into() } else { format!("/{path}") };
         Ok(Url { https, authority: authority.into(), host: host.into(), port, path: path.into() })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use data_encoding::HEXLOWER;
-use evenkeel_host::Unsigned;
+use evenkeel_host::UnsignedPlugins;
 use evenkeel_model::ClientBreakerSettings;
 use evenkeel_process::unix_us;
 use serde::Serialize;
@@ -64,7 +64,7 @@ impl ConfigInForce {
             &["gateway", "policies"],
             &["cluster", "witness"],
         ] {
-            take(&mut configuration, &reloaded, path);
+            copy_key(&mut configuration, &reloaded, path);
         }
         let origin = |origin: &SetOrigin| match origin {
             SetOrigin::Shipped => "embedded".to_owned(),
@@ -84,13 +84,13 @@ impl ConfigInForce {
 }
 
 /// Replaces the value at this path by that of another table, or removes it.
-fn take(to: &mut Table, from: &Table, path: &[&str]) {
+fn copy_key(to: &mut Table, from: &Table, path: &[&str]) {
     let Some((key, rest)) = path.split_first() else { return };
     if !rest.is_empty() {
         if let (Some(Value::Table(to)), Some(Value::Table(from))) =
             (to.get_mut(*key), from.get(*key))
         {
-            take(to, from, rest);
+            copy_key(to, from, rest);
         }
         return;
     }
@@ -166,8 +166,8 @@ impl GatewayConfig {
             Traceparent::Parent => "parent",
         };
         let unsigned = match self.trust.unsigned {
-            Unsigned::Allow => "allow",
-            Unsigned::Refuse => "refuse",
+            UnsignedPlugins::Allow => "allow",
+            UnsignedPlugins::Refuse => "refuse",
         };
         let reach = |every, after| {
             table([("probe_interval", spell(every).into()), ("down_after", spell(after).into())])

@@ -24,7 +24,7 @@ pub mod token;
 mod webhook;
 mod webrtc;
 
-pub use address::{NetworkPrefix, NoUrl, Url};
+pub use address::{InvalidUrl, NetworkPrefix, Url};
 pub use alert::{AlertEscalation, AlertReceiver, AlertReceiverKind, AlertTier};
 pub use check::{Colour, ConfigBitRate, InvalidSetting, SecretFile, read_duration};
 pub use cluster::{AddressPlace, GroupSettings, MovingAddress, PeerSettings, WitnessSettings};
@@ -45,7 +45,7 @@ pub use plugin::{
     Compiler, KeptPlugin, OnFault, PluginLimits, PluginLocation, PolicyBinding, RegistryPlugin,
     SetOrigin, TrustSettings,
 };
-pub use registry::{BadReference, PluginReference, RegistrySettings};
+pub use registry::{InvalidReference, PluginReference, RegistrySettings};
 pub use set::{DscpSettings, PolicySet, RolloutSettings, ScenarioSettings, rollout_settings};
 pub use source_file::WrittenConfig;
 pub use telemetry::{Otlp, OtlpProtocol, Signal, TelemetrySettings};

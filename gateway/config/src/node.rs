@@ -13,7 +13,7 @@ use serde::Deserialize;
 pub use srtp::NodeSrtp;
 use toml::{Spanned, Value};
 
-use super::address::{self, ADDRESS_AND_PORT, NotOneHost};
+use super::address::{self, ADDRESS_AND_PORT, InvalidHostAddress};
 use super::check::{ConfigBitRate, ConfigCheck, SecretFile, nearest, quoted};
 use super::driver::{
     self, DriverKeys, DriverKind, DriverSettings, NodeKeys, NodeProbe, Signalling,
@@ -262,7 +262,7 @@ pub(super) fn reachable(
     if let Err(reason) = address::check(address) {
         let found = format!("`{address}`, {reason}");
         let invalid = check.refuse(raw.span(), found, ADDRESS_AND_PORT);
-        invalid.help = (reason == NotOneHost::NoScope).then(|| {
+        invalid.help = (reason == InvalidHostAddress::NoScope).then(|| {
             "a link-local address needs the index of an interface: `[fe80::1%2]:4000`".to_owned()
         });
     }

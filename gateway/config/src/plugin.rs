@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_host::{GrantLimits, PluginRefusal, PublicKey, TrustedKeys, Unsigned, read_digest};
+use evenkeel_host::{
+    GrantLimits, PluginRefusal, PublicKey, TrustedKeys, UnsignedPlugins, read_digest,
+};
 use evenkeel_model::{Hook, Metric, Op};
 use serde::Deserialize;
 use serde_json::Value;
@@ -356,7 +358,7 @@ fn shipped_plugins() -> impl Iterator<Item = &'static str> {
 pub(super) struct TrustTable {
     keys: Vec<Spanned<TrustKeyTable>>,
     revoked: Vec<Spanned<String>>,
-    unsigned: Option<Unsigned>,
+    unsigned: Option<UnsignedPlugins>,
 }
 
 #[derive(Deserialize)]
@@ -373,7 +375,7 @@ pub struct TrustSettings {
     pub keys: TrustedKeys,
     /// Treatment of unsigned plugins if their policy does not set it. Default: allowed while no key is configured, else
     /// refused.
-    pub unsigned: Unsigned,
+    pub unsigned: UnsignedPlugins,
 }
 
 /// Limits of a policy's plugin, however it is pushed.
@@ -387,14 +389,14 @@ pub struct PluginLimits {
 
 impl Default for TrustSettings {
     fn default() -> Self {
-        TrustSettings { keys: TrustedKeys::default(), unsigned: Unsigned::Allow }
+        TrustSettings { keys: TrustedKeys::default(), unsigned: UnsignedPlugins::Allow }
     }
 }
 
 impl TrustSettings {
     /// A warning if no key is configured.
     pub fn note(&self) -> Option<&'static str> {
-        let takes_all = self.keys.known.is_empty() && self.unsigned == Unsigned::Allow;
+        let takes_all = self.keys.known.is_empty() && self.unsigned == UnsignedPlugins::Allow;
         takes_all.then_some(
             "plugin signatures are not checked: any plugin that is pushed or written to a file is accepted; create a key \
              with `evenkeel plugin key new --out NAME` and name it in [trust], or set `unsigned = \"refuse\"` there",
@@ -402,10 +404,10 @@ impl TrustSettings {
     }
 
     /// The treatment of unsigned plugins of a policy with these limits.
-    pub fn unsigned(&self, allowed: &PluginLimits) -> Unsigned {
+    pub fn unsigned(&self, allowed: &PluginLimits) -> UnsignedPlugins {
         match allowed.unsigned {
-            Some(true) => Unsigned::Allow,
-            Some(false) => Unsigned::Refuse,
+            Some(true) => UnsignedPlugins::Allow,
+            Some(false) => UnsignedPlugins::Refuse,
             None => self.unsigned,
         }
     }
@@ -476,7 +478,8 @@ pub(super) fn trust(raw: &TrustTable, check: &mut ConfigCheck) -> TrustSettings 
     for revoked in &raw.revoked {
         revoke(revoked, &mut keys, check);
     }
-    let default = if raw.keys.is_empty() { Unsigned::Allow } else { Unsigned::Refuse };
+    let default =
+        if raw.keys.is_empty() { UnsignedPlugins::Allow } else { UnsignedPlugins::Refuse };
     let unsigned = raw.unsigned.unwrap_or(default);
     TrustSettings { keys, unsigned }
 }

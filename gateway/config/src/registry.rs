@@ -38,15 +38,15 @@ pub struct PluginReference {
 /// The text is no reference to a plugin in a registry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("found {found}, expected {REFERENCE}")]
-pub struct BadReference {
+pub struct InvalidReference {
     pub(super) found: &'static str,
 }
 
 impl FromStr for PluginReference {
-    type Err = BadReference;
+    type Err = InvalidReference;
 
-    fn from_str(text: &str) -> Result<PluginReference, BadReference> {
-        let bad = |found| BadReference { found };
+    fn from_str(text: &str) -> Result<PluginReference, InvalidReference> {
+        let bad = |found| InvalidReference { found };
         let rest = text.strip_prefix(SCHEME).ok_or(bad("another beginning"))?;
         let (rest, digest) = match rest.split_once('@') {
             Some((rest, digest)) => {

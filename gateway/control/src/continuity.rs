@@ -313,7 +313,7 @@ impl Continuity {
             hop: &|session, hop| {
                 translation.hops.map(hop).filter(|_| registry.get(session).is_some())
             },
-            brief: &|session| registry.get(session)?.brief(),
+            facts: &|session| registry.get(session)?.facts(),
         };
         owners.nodes.drivers_mut().restore(drivers, &known, &mut draw, Instant::now());
         owners.sessions.workers_mut().continue_trunks(trunks, &translation.nodes);
@@ -405,8 +405,11 @@ fn restore_all(
     policies.restore(records, gateway, now);
     let at_workers = at_workers(media, descriptors)?;
     let RestoringSessions { entries, listeners } = sessions.begin_restore(registry)?;
-    let mut briefs =
-        if sessions.registry().keeps_briefs() { briefs(&core) } else { BTreeMap::new() };
+    let mut facts_of_sessions = if sessions.registry().keeps_session_facts() {
+        session_facts(&core)
+    } else {
+        BTreeMap::new()
+    };
     let here = nodes.by_identity();
     let node = |identity: &str| here.get(identity).copied();
     let numbers = core.nodes.iter().filter_map(|old| Some((old.hop.node, node(&old.name)?)));
@@ -429,7 +432,13 @@ fn restore_all(
         let mut at_worker = at_workers.next_if(|it| it.state.session == session);
         at_worker.iter_mut().for_each(|it| translation.apply(&mut it.state));
         let scenario = settings.scenario(&restored.scenario).map(|(_, scenario)| scenario);
-        sessions.restore(restored, at_worker, briefs.remove(&session), entry, scenario)?;
+        sessions.restore(
+            restored,
+            at_worker,
+            facts_of_sessions.remove(&session),
+            entry,
+            scenario,
+        )?;
         count += 1;
         if count % INSTALLED_TOGETHER == 0 {
             sessions.workers_mut().wake_workers();
@@ -476,14 +485,14 @@ fn at_workers(
 }
 
 /// Room names and labels, for drivers that describe sessions to nodes.
-fn briefs(core: &GatewayRecord) -> BTreeMap<SessionId, (Arc<str>, Labels)> {
+fn session_facts(core: &GatewayRecord) -> BTreeMap<SessionId, (Arc<str>, Labels)> {
     let names = core.rooms.iter().map(|room| (room.id, requested_room_name(&room.name).into()));
     let names: BTreeMap<_, Arc<str>> = names.collect();
-    let brief = |session: &SessionRecord| {
+    let facts = |session: &SessionRecord| {
         let name = names.get(&session.room)?;
         Some((session.id, (Arc::clone(name), session.labels.clone())))
     };
-    core.sessions.iter().filter_map(brief).collect()
+    core.sessions.iter().filter_map(facts).collect()
 }
 
 #[cfg(test)]

@@ -170,11 +170,11 @@ fn secret(node: &NodeConfig, secret: &SecretFile) -> NodeSecret {
 }
 
 /// Returns true if a driver describes sessions to its nodes.
-pub fn briefs(settings: &GatewayConfig) -> bool {
-    settings.nodes.iter().any(wants_briefs)
+pub fn needs_session_facts(settings: &GatewayConfig) -> bool {
+    settings.nodes.iter().any(node_needs_session_facts)
 }
 
-pub(crate) fn wants_briefs(node: &NodeConfig) -> bool {
+pub(crate) fn node_needs_session_facts(node: &NodeConfig) -> bool {
     node.driver.signalling.describes_sessions()
 }
 

@@ -46,7 +46,8 @@ pub use certificates::{CertificateChannels, CertificatesRecord, SecretPem};
 pub use continuity::{Suspended, SuspensionGuard};
 pub use control::{ControlParts, run};
 pub use equipment::{
-    EquipError, Equipment, SOCKET_BUFFER, briefs, equip, port_legs, posts, source_of_ports,
+    EquipError, Equipment, SOCKET_BUFFER, equip, needs_session_facts, port_legs, posts,
+    source_of_ports,
 };
 pub use evenkeel_media::trunk::message::NodeFault;
 pub use evenkeel_policies::{PluginView, PolicyRecords, PolicyView, RefusalRecord};

@@ -19,7 +19,7 @@ use evenkeel_model::{
 use evenkeel_process::sha256;
 use tokio::sync::oneshot;
 
-use crate::equipment::{Equipment, ListEquipment, equip, has_webhooks, wants_briefs};
+use crate::equipment::{Equipment, ListEquipment, equip, has_webhooks, node_needs_session_facts};
 use crate::inherited::{Inherited, NamedSockets, SocketName};
 use crate::messages::{ControlError, ForecastReport, NodeOrder, OrderStep};
 use crate::names::NodeNames;
@@ -719,7 +719,7 @@ fn fits(
             "open sessions have no ports towards it: ports are reserved only if a node needs them at start; restart the gateway",
         );
     }
-    if wants_briefs(node) && !registry.keeps_briefs() {
+    if node_needs_session_facts(node) && !registry.keeps_session_facts() {
         return unfit(
             "its driver needs descriptions of sessions, which are kept only if such a node is configured at start; restart the gateway",
         );

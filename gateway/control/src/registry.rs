@@ -15,7 +15,7 @@ use evenkeel_dataplane::freebind;
 use evenkeel_dataplane::worker::{
     AnsweredMedia, ClientAddressing, SessionPorts, SrtpKeying, Totals,
 };
-use evenkeel_drivers::{Brief, TraceHeaders};
+use evenkeel_drivers::{SessionFacts, TraceHeaders};
 use evenkeel_dtls::DtlsCertificate;
 use evenkeel_media::roq::FlowId;
 use evenkeel_media::srtp::SrtpKeys;
@@ -68,7 +68,7 @@ struct EntryDetails {
     /// The client's own addresses at `plain` nodes, by name: a node's number may be reused during the session.
     nodes: Box<[(Arc<str>, SocketAddr)]>,
     /// Description of the session for media servers, where a driver needs it.
-    brief: Option<Brief>,
+    facts: Option<SessionFacts>,
     /// The RoQ flow towards a QUIC client; 0 for others.
     flow_from_gateway: u64,
     /// Local ports towards nodes, as in [`SessionPorts::numbers`].
@@ -95,8 +95,8 @@ impl SessionEntry {
     }
 
     /// Description of the session for media servers, where a driver needs it.
-    pub fn brief(&self) -> Option<&Brief> {
-        self.more.as_ref()?.brief.as_ref()
+    pub fn facts(&self) -> Option<&SessionFacts> {
+        self.more.as_ref()?.facts.as_ref()
     }
 
     /// The origin of the keys of the client's SRTP, if it ends here.
@@ -148,8 +148,8 @@ pub struct SessionRegistry {
     flows: Arc<Flows>,
     /// The address of sessions' own ports, which another host may have if it is one; `None` if no node needs any.
     port_legs: Option<IpAddr>,
-    /// A driver needs [`Brief`]s of sessions.
-    briefs: bool,
+    /// A driver needs [`SessionFacts`]s of sessions.
+    keeps_facts: bool,
     /// Ids of the traces of sessions.
     traces: Arc<TraceRegistry>,
     /// Codes of the URLs of sessions.
@@ -237,7 +237,7 @@ pub(crate) struct RestoredParts {
     pub(crate) media: Arc<MediaDescription>,
     pub(crate) ports: Option<Box<SessionPorts>>,
     /// The room's name and the labels.
-    pub(crate) brief: Option<(Arc<str>, Labels)>,
+    pub(crate) facts: Option<(Arc<str>, Labels)>,
     pub(crate) data: Option<OwnedSemaphorePermit>,
     /// The client's port is known. If its IP address was declared, another session may declare it by now.
     pub(crate) has_address: bool,
@@ -267,7 +267,7 @@ impl SessionRegistry {
         quic: Option<QuicListener>,
         flows: Arc<Flows>,
         port_legs: Option<IpAddr>,
-        briefs: bool,
+        keeps_facts: bool,
         workers: usize,
         traces: Arc<TraceRegistry>,
     ) -> SessionRegistry {
@@ -278,7 +278,7 @@ impl SessionRegistry {
             dtls_certificate: None,
             flows,
             port_legs,
-            briefs,
+            keeps_facts,
             traces,
             session_urls: Arc::default(),
             callers: BTreeMap::new(),
@@ -307,9 +307,9 @@ impl SessionRegistry {
         &self.traces
     }
 
-    /// A driver needs [`Brief`]s of sessions.
-    pub(crate) fn keeps_briefs(&self) -> bool {
-        self.briefs
+    /// A driver needs [`SessionFacts`]s of sessions.
+    pub(crate) fn keeps_session_facts(&self) -> bool {
+        self.keeps_facts
     }
 
     /// The default addresses of the UDP listeners.
@@ -436,7 +436,7 @@ impl SessionRegistry {
         let home = Home { worker: worker as u16, slot, generation };
         let more = EntryDetails {
             nodes: nodes.into(),
-            brief: ports.as_ref().filter(|_| self.briefs).map(|ports| Brief {
+            facts: ports.as_ref().filter(|_| self.keeps_facts).map(|ports| SessionFacts {
                 room: offer.room.clone(),
                 labels: offer.labels.clone(),
                 media: offer.media.clone(),
@@ -774,7 +774,7 @@ impl SessionRegistry {
         let EntryRecord { session, worker, slot, generation, offer, totals, nodes, caller, .. } =
             record;
         self.note_caller(session, caller.as_ref());
-        let RestoredParts { media, ports, brief, data, has_address } = beside;
+        let RestoredParts { media, ports, facts, data, has_address } = beside;
         let ports = match ports {
             Some(ports) => Some(ports),
             None => self.ports(&media).map_err(|_| SnapshotError::NoPorts(session))?,
@@ -790,16 +790,16 @@ impl SessionRegistry {
                 SnapshotError::malformed(format!("the address of {session}: {refused}"))
             })?;
         }
-        let brief = brief.zip(ports.as_ref()).map(|((room, labels), ports)| {
+        let facts = facts.zip(ports.as_ref()).map(|((room, labels), ports)| {
             let media = Arc::clone(&media);
-            Brief { room, labels, media, ports: ports.numbers() }
+            SessionFacts { room, labels, media, ports: ports.numbers() }
         });
         let more = EntryDetails {
             nodes: nodes
                 .into_iter()
                 .map(|(name, ScopedAddress(address))| (name, address))
                 .collect(),
-            brief,
+            facts,
             flow_from_gateway: flow_from_gateway(&client),
             ports: ports.as_ref().map(|ports| ports.numbers()),
             second_key: second.map(|(key, _)| key),

@@ -210,7 +210,7 @@ impl Sessions {
             rtcp_apart: entry.rtcp == RtcpPort::Own,
             client_srtp: entry.client_srtp,
             srtp: node.map(|node| node.srtp).unwrap_or_default(),
-            brief: entry.brief(),
+            facts: entry.facts(),
         })
     }
 
@@ -420,7 +420,7 @@ impl Sessions {
         &mut self,
         restored: InstalledSession,
         at_worker: Option<AtWorker>,
-        brief: Option<(Arc<str>, Labels)>,
+        facts: Option<(Arc<str>, Labels)>,
         entry: EntryRecord,
         scenario: Option<&ScenarioSettings>,
     ) -> Result<(), SnapshotError> {
@@ -429,7 +429,7 @@ impl Sessions {
         let beside = RestoredParts {
             media: Arc::clone(&restored.media),
             ports: ports.flatten(),
-            brief,
+            facts,
             data,
             has_address: state.as_ref().is_some_and(|state| state.has_address()),
         };
@@ -498,7 +498,7 @@ fn dtls(keying: Option<&SrtpKeying>) -> Option<(&[CertificateFingerprint], &Answ
 
 /// A kind of these streams with a format for which a node's driver has not opened the session.
 fn added_kind(entry: &SessionEntry, media: &MediaDescription) -> Option<StreamKind> {
-    let opened = &entry.brief()?.media;
+    let opened = &entry.facts()?.media;
     let formats = media
         .streams
         .iter()

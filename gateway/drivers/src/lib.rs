@@ -29,7 +29,7 @@ pub use poster::{
 };
 pub use record::{DriversRecord, DriversReplica, LeaseRecord, LeaseState};
 pub use session::{
-    Brief, Clock, ContinuedSession, DriverAction, LocalSource, OpenRequest, Transport,
+    Clock, ContinuedSession, DriverAction, LocalSource, OpenRequest, SessionFacts, Transport,
 };
 pub use socket::LocalTask;
 

@@ -38,7 +38,7 @@ use crate::driver::{Driver, DriverContext, NodeDriver, NodeInput, RecordScope};
 use crate::message::DriverMessage;
 use crate::record::DriversRecord;
 use crate::session::{
-    Brief, Clock, ContinuedSession, DriverAction, LocalSource, OpenRequest, Transport,
+    Clock, ContinuedSession, DriverAction, LocalSource, OpenRequest, SessionFacts, Transport,
 };
 
 /// Interval of refreshes. rtpengine forgets a call without media after 60 s unless it is signalled, so two refreshes in
@@ -144,8 +144,8 @@ impl NodeDriver for RtpengineNode {
         draw: &mut dyn FnMut() -> u64,
         clock: Clock,
     ) -> Option<DriverAction> {
-        let &OpenRequest { session, room, hop, brief, .. } = request;
-        let Brief { media, ports: (rtp, rtcp), .. } = brief?;
+        let &OpenRequest { session, room, hop, facts, .. } = request;
+        let SessionFacts { media, ports: (rtp, rtcp), .. } = facts?;
         let number = *self.rooms.entry((room, hop.incarnation)).or_insert_with(|| {
             let number = draw();
             self.calls.insert(number, RtpengineCall::new((room, hop.incarnation)));
@@ -324,8 +324,8 @@ impl RtpengineNode {
         let places: [_; 2] = std::array::from_fn(|side| {
             let PlaceRecord { session, hop, taken } = recorded[side]?;
             let taken = taken?;
-            let (hop, brief) = ((known.hop)(session, hop)?, (known.brief)(session)?);
-            let Brief { ref media, ports: (rtp, rtcp), .. } = *brief;
+            let (hop, facts) = ((known.hop)(session, hop)?, (known.facts)(session)?);
+            let SessionFacts { ref media, ports: (rtp, rtcp), .. } = *facts;
             let (ports, media) = (SdpPorts { rtp, rtcp }, Arc::clone(media));
             let leg = Some(leg(taken, srtp.as_ref().and_then(|srtp| srtp.open()?.of_leg(side))));
             Some(CallLeg { session, hop, ports, media, since: now, leg })

@@ -40,7 +40,7 @@ pub struct OpenRequest<'a> {
     /// The SRTP of the node's legs.
     pub srtp: NodeSrtp,
     /// Description for media servers; `None` if no driver needs it.
-    pub brief: Option<&'a Brief>,
+    pub facts: Option<&'a SessionFacts>,
 }
 
 impl OpenRequest<'_> {
@@ -64,7 +64,7 @@ impl OpenRequest<'_> {
 
 /// Description of a session for media servers.
 #[derive(PartialEq, Debug)]
-pub struct Brief {
+pub struct SessionFacts {
     /// The room's name.
     pub room: Arc<str>,
     /// Labels of the offer.
@@ -199,7 +199,7 @@ pub struct ContinuedSession<'a> {
     /// The hop that a recorded one is now, for a session that continues.
     pub hop: &'a dyn Fn(SessionId, Hop) -> Option<Hop>,
     /// Descriptions of sessions, for the drivers that need them.
-    pub brief: &'a dyn Fn(SessionId) -> Option<&'a Brief>,
+    pub facts: &'a dyn Fn(SessionId) -> Option<&'a SessionFacts>,
 }
 
 /// The names of rooms towards nodes. They are random, because other gateways count rooms from 1 too and may share a node;

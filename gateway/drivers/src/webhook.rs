@@ -26,7 +26,7 @@ use crate::message::DriverMessage;
 use crate::poster::Posted;
 use crate::record::DriversRecord;
 use crate::session::{
-    Brief, Clock, ContinuedSession, DriverAction, LocalSource, OpenRequest, Transport,
+    Clock, ContinuedSession, DriverAction, LocalSource, OpenRequest, SessionFacts, Transport,
 };
 
 /// Lifetime of a session without a refresh. It covers three refreshes, so two in a row may be lost.
@@ -119,15 +119,15 @@ impl NodeDriver for WebhookNode {
         draw: &mut dyn FnMut() -> u64,
         clock: Clock,
     ) -> Option<DriverAction> {
-        let &OpenRequest { session, hop, brief, rtcp_apart, .. } = request;
-        let brief: &Brief = brief?;
+        let &OpenRequest { session, hop, facts, rtcp_apart, .. } = request;
+        let facts: &SessionFacts = facts?;
         let Some(own) = self.source.towards(self.address) else {
             let reason = format!("no route to {}", self.address).into();
             return Some(DriverAction::Refused { session, hop, unwilling: false, reason });
         };
         let nonce = draw();
         let opens: DriverMessage =
-            messages::open(&self.name, session, nonce, brief, own, LEASE).into();
+            messages::open(&self.name, session, nonce, facts, own, LEASE).into();
         let before = self.nonces.insert((session, hop), nonce);
         before.iter().for_each(|before| _ = self.leases.remove(before));
         let lease =
@@ -192,8 +192,8 @@ impl NodeDriver for WebhookNode {
         now: Instant,
     ) {
         for lease in record.webhooks {
-            if let Some(brief) = (known.brief)(lease.session) {
-                self.restore_lease(lease, brief, now);
+            if let Some(facts) = (known.facts)(lease.session) {
+                self.restore_lease(lease, facts, now);
             }
         }
     }
@@ -229,12 +229,12 @@ impl WebhookNode {
     }
 
     /// Continues a lease of another process.
-    fn restore_lease(&mut self, record: WebhookLeaseRecord, brief: &Brief, now: Instant) {
+    fn restore_lease(&mut self, record: WebhookLeaseRecord, facts: &SessionFacts, now: Instant) {
         let WebhookLeaseRecord { nonce, session, hop, taken } = record;
         // Without a route the session cannot be opened again, and its lease ends.
         let Some(own) = self.source.towards(self.address) else { return };
-        let opens = messages::open(&self.name, session, nonce, brief, own, LEASE).into();
-        let rtcp_apart = brief.ports.1.is_some();
+        let opens = messages::open(&self.name, session, nonce, facts, own, LEASE).into();
+        let rtcp_apart = facts.ports.1.is_some();
         let lease = WebhookLease { session, hop, opens, rtcp_apart, taken, before: None };
         self.leases.insert(nonce, lease);
         self.nonces.insert((session, hop), nonce);

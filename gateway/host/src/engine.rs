@@ -25,7 +25,7 @@ use crate::limits::{
 };
 use crate::manifest::Manifest;
 use crate::observation::{OBSERVED_FUNCTION, OBSERVED_INTERFACE, ReachedPlaces, StackSamples};
-use crate::plugin_file::{examine, look, sha256, wrapped, wrapped_observed};
+use crate::plugin_file::{examine, read_manifest, sha256, wrapped, wrapped_observed};
 use crate::refusal::PluginRefusal;
 use crate::store::StoreData;
 use crate::store::bindings::evenkeel::policy::{data, diag};
@@ -58,7 +58,7 @@ pub(crate) struct EngineParts {
     /// Takes the place of budgets: a sample of the stack each millisecond.
     pub(crate) samples: Option<StackSamples>,
     /// Plugins in use by digest: sets share plugins, and settings change without them.
-    vetted: Mutex<HashMap<[u8; 32], Weak<Vetted>>>,
+    vetted: Mutex<HashMap<[u8; 32], Weak<VettedPlugin>>>,
 }
 
 /// The purpose of an engine.
@@ -166,7 +166,7 @@ impl Engine {
     }
 
     /// The plugin of this digest, if it is in use.
-    fn recall(&self, digest: &[u8; 32]) -> Option<Arc<Vetted>> {
+    fn recall(&self, digest: &[u8; 32]) -> Option<Arc<VettedPlugin>> {
         // No code panics while it holds the lock.
         let vetted = self.0.vetted.lock().unwrap_or_else(PoisonError::into_inner);
         vetted.get(digest).and_then(Weak::upgrade)
@@ -341,9 +341,9 @@ fn tick(shared: &TickerState, engine: &wasmtime::Engine) {
 
 /// A validated and compiled plugin. Clones share it.
 #[derive(Clone)]
-pub struct Component(pub(crate) Arc<Vetted>);
+pub struct Component(pub(crate) Arc<VettedPlugin>);
 
-pub(crate) struct Vetted {
+pub(crate) struct VettedPlugin {
     pub(crate) manifest: Manifest,
     pub(crate) digest: [u8; 32],
     pub(crate) code: LinkedCode,
@@ -431,7 +431,7 @@ impl Component {
         bytes: &[u8],
         observed: &[u8],
     ) -> Result<Component, PluginRefusal> {
-        let manifest = look(bytes)?;
+        let manifest = read_manifest(bytes)?;
         let binary = wrapped_observed(observed, &manifest)?;
         let compiled = wasmtime::component::Component::from_binary(&engine.0.wasm, &binary);
         Component::of(engine, bytes, manifest, compiled.map(Compiled::Component))
@@ -465,7 +465,7 @@ impl Component {
             .and_then(|compiled| link(engine, &compiled, &manifest))
             .map_err(|error| PluginRefusal::Engine(format!("{error:#}").into()))?;
         let digest = sha256(bytes);
-        let vetted = Arc::new(Vetted { manifest, digest, code });
+        let vetted = Arc::new(VettedPlugin { manifest, digest, code });
         let mut known = engine.0.vetted.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, held| held.strong_count() > 0);
         known.insert(digest, Arc::downgrade(&vetted));

@@ -35,7 +35,7 @@ const FUEL: u64 = u64::MAX;
 
 /// The parameters of an instance, reused to replace it after a fault.
 #[derive(Clone)]
-pub(crate) struct Recipe {
+pub(crate) struct InstanceParameters {
     pub(crate) engine: Engine,
     pub(crate) component: Component,
     pub(crate) hook: Hook,
@@ -83,12 +83,15 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// Creates an instance and calls `init` and `catalog`. Log lines go into `log` even on failure.
-    pub(crate) fn start(recipe: &Recipe, log: &mut PluginLog) -> Result<Guest, PluginRefusal> {
-        let (log_before, documents) = (std::mem::take(log), recipe.documents.clone());
+    pub(crate) fn start(
+        parameters: &InstanceParameters,
+        log: &mut PluginLog,
+    ) -> Result<Guest, PluginRefusal> {
+        let (log_before, documents) = (std::mem::take(log), parameters.documents.clone());
         let inside = StoreData { log: log_before, documents, ..StoreData::default() };
-        let mut store = Store::new(&recipe.engine.0.wasm, inside);
+        let mut store = Store::new(&parameters.engine.0.wasm, inside);
         store.limiter(|inside| inside);
-        match recipe.engine.0.samples.clone() {
+        match parameters.engine.0.samples.clone() {
             None => store.epoch_deadline_callback(|mut store| Ok(at_deadline(store.data_mut()))),
             Some(samples) => store.epoch_deadline_callback(move |store| {
                 samples.take(&store);
@@ -97,7 +100,7 @@ impl Guest {
         }
         // Fails on an engine that does not count fuel.
         let _ = store.set_fuel(FUEL);
-        let started = Guest::instantiate(recipe, &mut store);
+        let started = Guest::instantiate(parameters, &mut store);
         let mut guest = match started {
             Ok(make) => make(store),
             Err(refused) => {
@@ -105,9 +108,9 @@ impl Guest {
                 return Err(refused);
             }
         };
-        let ready = guest.init(recipe).and_then(|()| {
+        let ready = guest.init(parameters).and_then(|()| {
             guest
-                .catalog(&recipe.catalog)
+                .catalog(&parameters.catalog)
                 .map_err(|fault| PluginRefusal::Faulted { call: "catalog", fault })
         });
         match ready {
@@ -120,10 +123,10 @@ impl Guest {
     }
 
     fn instantiate(
-        recipe: &Recipe,
+        parameters: &InstanceParameters,
         store: &mut Store<StoreData>,
     ) -> Result<impl FnOnce(Store<StoreData>) -> Guest + use<>, PluginRefusal> {
-        let Recipe { engine, component, hook, .. } = recipe;
+        let InstanceParameters { engine, component, hook, .. } = parameters;
         let unlike = |error: wasmtime::Error| PluginRefusal::Engine(format!("{error:#}").into());
         let budget = CallBudget::Processor(engine.0.budgets.init);
         let started = |fault| match fault {
@@ -146,7 +149,7 @@ impl Guest {
             }
         };
         let (engine, component, hook) = (engine.clone(), component.clone(), *hook);
-        let (grant, on_processor_time) = (recipe.grant.clone(), recipe.on_processor_time);
+        let (grant, on_processor_time) = (parameters.grant.clone(), parameters.on_processor_time);
         Ok(move |store| Guest {
             store,
             engine,
@@ -164,8 +167,8 @@ impl Guest {
         })
     }
 
-    fn init(&mut self, recipe: &Recipe) -> Result<(), PluginRefusal> {
-        let granted = &recipe.grant;
+    fn init(&mut self, parameters: &InstanceParameters) -> Result<(), PluginRefusal> {
+        let granted = &parameters.grant;
         let numbers = |metrics: &[Metric]| metrics.iter().map(|&metric| metric as u32).collect();
         let subject: Vec<u32> = numbers(&granted.subject_metrics);
         let node: Vec<u32> = numbers(&granted.node_metrics);
@@ -174,11 +177,11 @@ impl Guest {
             subject_metrics: &subject,
             node_metrics: &node,
             ops: &ops,
-            seed: recipe.seed,
+            seed: parameters.seed,
         };
         let budget = CallBudget::Processor(self.engine.0.budgets.init);
         let Guest { engine, store, calls, .. } = self;
-        run(engine, store, budget, 0, |store| calls.init(store, &recipe.settings, grant))
+        run(engine, store, budget, 0, |store| calls.init(store, &parameters.settings, grant))
             .map_err(|fault| PluginRefusal::Faulted { call: "init", fault })?
             .map_err(|message| PluginRefusal::Settings(one_line(&message, LINE_BYTES_MAX)))
     }
@@ -354,7 +357,7 @@ pub(crate) fn labels(labels: &[(Box<str>, Box<str>)]) -> Vec<types::Label<'_>> {
 
 /// The instance of a plugin, replaced after each fault. Its log is kept.
 pub(crate) struct SupervisedGuest {
-    pub(crate) recipe: Recipe,
+    pub(crate) parameters: InstanceParameters,
     instance: Result<Box<Guest>, PluginLog>,
     pub(crate) restarts: Restarts,
     /// Startup time of the current instance.
@@ -368,12 +371,12 @@ pub(crate) struct SupervisedGuest {
 }
 
 impl SupervisedGuest {
-    pub(crate) fn start(recipe: Recipe) -> Result<SupervisedGuest, PluginRefusal> {
+    pub(crate) fn start(parameters: InstanceParameters) -> Result<SupervisedGuest, PluginRefusal> {
         let began = Instant::now();
-        let guest = Guest::start(&recipe, &mut PluginLog::default())?;
+        let guest = Guest::start(&parameters, &mut PluginLog::default())?;
         Ok(SupervisedGuest {
-            restarts: Restarts::new(recipe.seed),
-            recipe,
+            restarts: Restarts::new(parameters.seed),
+            parameters,
             instance: Ok(Box::new(guest)),
             started_in: began.elapsed(),
             ungranted: 0,
@@ -384,13 +387,13 @@ impl SupervisedGuest {
 
     /// Sends a changed catalog, which later instances get as well.
     pub(crate) fn catalog(&mut self, catalog: Vec<CatalogEntry>) -> Result<(), PluginFault> {
-        self.recipe.catalog = catalog;
+        self.parameters.catalog = catalog;
         let Ok(guest) = &mut self.instance else {
             // The restarted plugin gets the new catalog; the old one may have caused the failure.
             self.restarts.hurry();
-            return self.act(|_| Ok(()));
+            return self.call_instance(|_| Ok(()));
         };
-        let outcome = guest.catalog(&self.recipe.catalog);
+        let outcome = guest.catalog(&self.parameters.catalog);
         if outcome.is_err() {
             // The next question after the pause tries again.
             let _ = self.renew();
@@ -428,7 +431,7 @@ impl SupervisedGuest {
 
     /// The time limit of the call for this question.
     pub(crate) fn budget(&self, question: &PolicyQuestion) -> Duration {
-        let budgets = &self.recipe.engine.0.budgets;
+        let budgets = &self.parameters.engine.0.budgets;
         match question {
             PolicyQuestion::Resolve { .. } => budgets.resolve,
             PolicyQuestion::Admit { .. } => budgets.admit,
@@ -438,8 +441,8 @@ impl SupervisedGuest {
         }
     }
 
-    /// Runs `act` on the instance. The instance is restarted before if a restart is due, and after a fault.
-    pub(crate) fn act<T>(
+    /// Runs `call` on the instance. The instance is restarted before if a restart is due, and after a fault.
+    pub(crate) fn call_instance<T>(
         &mut self,
         f: impl FnOnce(&mut Guest) -> Result<T, PluginFault>,
     ) -> Result<T, PluginFault> {
@@ -473,7 +476,7 @@ impl SupervisedGuest {
         let before = std::mem::replace(&mut self.instance, Err(PluginLog::default()));
         let mut log = before.map_or_else(|log| log, |guest| guest.end());
         let began = Instant::now();
-        let fault = match Guest::start(&self.recipe, &mut log) {
+        let fault = match Guest::start(&self.parameters, &mut log) {
             Ok(guest) => {
                 self.started_in = began.elapsed();
                 self.restarts.failed = 0;

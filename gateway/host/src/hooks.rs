@@ -161,7 +161,7 @@ impl Guest {
         self.answers(Hook::Routing)?;
         let manifest = &self.component.0.manifest;
         let before = rooms.iter().map(|room| room.state.as_ref());
-        let mut states = States::of(&manifest.name, manifest.state_schema, before);
+        let mut states = QuestionStates::of(&manifest.name, manifest.state_schema, before);
         states.migrate(self)?;
         if !states.newcomers.is_empty() {
             let rows = || states.newcomers.iter().map(|&row| rooms[row as usize]);
@@ -228,7 +228,7 @@ impl Guest {
         self.answers(Hook::Degradation)?;
         let manifest = &self.component.0.manifest;
         let before = sessions.iter().map(|session| session.state.as_ref());
-        let mut states = States::of(&manifest.name, manifest.state_schema, before);
+        let mut states = QuestionStates::of(&manifest.name, manifest.state_schema, before);
         states.migrate(self)?;
         if !states.newcomers.is_empty() {
             let rows = || states.newcomers.iter().map(|&row| sessions[row as usize]);
@@ -294,7 +294,7 @@ fn proportionate(call: &str, what: &str, found: usize, most: usize) -> Result<()
 
 /// States of a question and its answer: created for new rows, migrated from older revisions, and accepted only if every
 /// length and row is valid.
-struct States<'a> {
+struct QuestionStates<'a> {
     plugin: Arc<str>,
     schema: u32,
     rows: Vec<Cow<'a, [u8]>>,
@@ -304,7 +304,7 @@ struct States<'a> {
     older: BTreeMap<u32, Vec<u32>>,
 }
 
-impl<'a> States<'a> {
+impl<'a> QuestionStates<'a> {
     /// Sorts rows by the work needed before the plugin can read their states.
     ///
     /// A state of a newer schema, left by a rollback, cannot be read, and its row counts as new.
@@ -312,7 +312,7 @@ impl<'a> States<'a> {
         plugin: &Arc<str>,
         schema: u32,
         states: impl Iterator<Item = Option<&'a PluginState>>,
-    ) -> States<'a> {
+    ) -> QuestionStates<'a> {
         let (mut newcomers, mut older) = (Vec::new(), BTreeMap::new());
         let rows = states.enumerate().map(|(row, state)| {
             let row = row as u32;
@@ -327,7 +327,7 @@ impl<'a> States<'a> {
             readable.map_or(Cow::Borrowed(&[][..]), |state| Cow::Borrowed(&*state.bytes))
         });
         let rows = rows.collect();
-        States { plugin: Arc::clone(plugin), schema, rows, newcomers, older }
+        QuestionStates { plugin: Arc::clone(plugin), schema, rows, newcomers, older }
     }
 
     /// Sets the first states, in the order of `newcomers`.

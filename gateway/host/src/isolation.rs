@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Apart, DecisionNote, HookAnswer, PluginFault, PluginState, Poisoned, PolicyQuestion,
+    DecisionNote, HookAnswer, IsolatedRows, PluginFault, PluginState, Poisoned, PolicyQuestion,
 };
 
 use crate::guest::{GuestReply, SupervisedGuest};
@@ -37,7 +37,7 @@ const GONE_AFTER_US: u64 = 60_000_000;
 pub(crate) struct BatchIsolation {
     pub(crate) quarantine: RowQuarantine,
     /// Set if a whole batch exceeded the plugin's memory.
-    portion: Option<Portion>,
+    limit: Option<BatchLimit>,
     /// The session or room at which the next batch starts, if the last one ran out of time.
     first: Option<u64>,
 }
@@ -45,23 +45,23 @@ pub(crate) struct BatchIsolation {
 impl BatchIsolation {
     /// Returns whether a batch of this size may be asked as a whole.
     pub(crate) fn takes_whole(&self, rows: usize) -> bool {
-        self.portion.is_none_or(|portion| rows <= portion.most) && self.quarantine.is_idle()
+        self.limit.is_none_or(|limit| rows <= limit.most) && self.quarantine.is_idle()
     }
 }
 
 /// Batch size of a plugin with too little memory for more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Portion {
+struct BatchLimit {
     most: usize,
     /// Questions answered at this batch size.
     answered: u32,
 }
 
-impl Portion {
-    fn answered(self) -> Portion {
+impl BatchLimit {
+    fn answered(self) -> BatchLimit {
         match self.answered + 1 {
-            GROW_AFTER => Portion { most: self.most.saturating_mul(2), answered: 0 },
-            answered => Portion { answered, ..self },
+            GROW_AFTER => BatchLimit { most: self.most.saturating_mul(2), answered: 0 },
+            answered => BatchLimit { answered, ..self },
         }
     }
 }
@@ -150,13 +150,13 @@ impl RowQuarantine {
 struct RowRange {
     /// Row numbers in ascending order; not empty.
     rows: Vec<u32>,
-    fails: Fails,
+    evidence: FailureEvidence,
     /// The part contains rows suspected before this question.
     suspected: bool,
 }
 
 /// Evidence that the plugin fails on a part, before the part is asked.
-enum Fails {
+enum FailureEvidence {
     Unknown,
     /// The part was asked, and the plugin failed.
     Certainly(PluginFault),
@@ -187,7 +187,7 @@ pub(crate) struct Bisection<'a> {
     /// Rows on which the plugin fails alone.
     found: Vec<(u32, PluginFault)>,
     last: Option<PluginFault>,
-    apart: Apart,
+    isolated: IsolatedRows,
     answer: HookAnswer,
     memo: Option<PluginState>,
     notes: Vec<DecisionNote>,
@@ -233,7 +233,7 @@ impl<'a> Bisection<'a> {
             smallest_oom_batch,
             found: Vec::new(),
             last: failed.clone(),
-            apart: Apart { fault: failed.clone(), ..Apart::default() },
+            isolated: IsolatedRows { fault: failed.clone(), ..IsolatedRows::default() },
             answer,
             memo,
             notes: Vec::new(),
@@ -249,7 +249,7 @@ impl<'a> Bisection<'a> {
         let quarantine = &mut self.isolation.quarantine;
         for (row, &id) in (0..).zip(&self.ids) {
             if let Some(fault) = quarantine.check(id, self.now_us) {
-                self.apart.poisoned.push(Poisoned { row, fault });
+                self.isolated.poisoned.push(Poisoned { row, fault });
             } else if let Some(fault) = quarantine.suspects(id) {
                 of = Some(fault.clone());
                 suspects.push(row);
@@ -258,16 +258,16 @@ impl<'a> Bisection<'a> {
             }
         }
         if let Some(fault) = of {
-            let fails = Fails::Certainly(fault);
-            self.waiting.push(RowRange { rows: suspects, fails, suspected: true });
+            let evidence = FailureEvidence::Certainly(fault);
+            self.waiting.push(RowRange { rows: suspects, evidence, suspected: true });
         }
         match (&others[..], failed) {
             ([], _) => {}
             // The row was just asked alone, with the whole budget.
             (&[row], Some(fault)) => self.found.push((row, fault)),
             (_, Some(fault)) => {
-                let fails = Fails::Certainly(fault);
-                self.waiting.push(RowRange { rows: others, fails, suspected: false });
+                let evidence = FailureEvidence::Certainly(fault);
+                self.waiting.push(RowRange { rows: others, evidence, suspected: false });
             }
             (_, None) => {
                 // The next call resumes at the row that timed out.
@@ -276,12 +276,11 @@ impl<'a> Bisection<'a> {
                     others.iter().position(|row| self.ids[*row as usize] == first)
                 });
                 others.rotate_left(begin.unwrap_or(0));
-                let most =
-                    self.isolation.portion.as_ref().map_or(others.len(), |portion| portion.most);
+                let most = self.isolation.limit.as_ref().map_or(others.len(), |limit| limit.most);
                 let parts = others.chunks(most).rev();
                 self.waiting.extend(parts.map(|rows| RowRange {
                     rows: rows.to_vec(),
-                    fails: Fails::Unknown,
+                    evidence: FailureEvidence::Unknown,
                     suspected: false,
                 }));
             }
@@ -289,20 +288,22 @@ impl<'a> Bisection<'a> {
     }
 
     /// Asks until all parts are done, or the time or the number of calls is used up.
-    pub(crate) fn run(mut self) -> Result<(GuestReply, Option<Box<Apart>>), PluginFault> {
+    pub(crate) fn run(mut self) -> Result<(GuestReply, Option<Box<IsolatedRows>>), PluginFault> {
         while let Some(part) = self.waiting.pop() {
-            let RowRange { rows, fails, suspected } = part;
-            let fails = match fails {
-                Fails::Unless { faults, fault } if faults == self.faults => Fails::Certainly(fault),
-                Fails::Unless { .. } => Fails::Unknown,
-                fails => fails,
+            let RowRange { rows, evidence, suspected } = part;
+            let evidence = match evidence {
+                FailureEvidence::Unless { faults, fault } if faults == self.faults => {
+                    FailureEvidence::Certainly(fault)
+                }
+                FailureEvidence::Unless { .. } => FailureEvidence::Unknown,
+                evidence => evidence,
             };
-            if let (Fails::Certainly(fault), 2..) = (&fails, rows.len()) {
+            if let (FailureEvidence::Certainly(fault), 2..) = (&evidence, rows.len()) {
                 let fault = fault.clone();
                 self.halve(rows, fault, suspected);
                 continue;
             }
-            let nobody_suspects = !suspected && matches!(fails, Fails::Unknown);
+            let nobody_suspects = !suspected && matches!(evidence, FailureEvidence::Unknown);
             let budget = if self.is_first() && nobody_suspects {
                 // The budget of a question that contains only these rows.
                 self.guest.budget(self.question)
@@ -310,7 +311,7 @@ impl<'a> Bisection<'a> {
                 self.share(rows.len())
             };
             if !self.may_ask(budget) {
-                self.waiting.push(RowRange { rows, fails, suspected });
+                self.waiting.push(RowRange { rows, evidence, suspected });
                 break;
             }
             let until = self.until.filter(|_| !self.is_first());
@@ -319,11 +320,11 @@ impl<'a> Bisection<'a> {
                     && until.is_some_and(|until| Instant::now() >= until)
             };
             match self.ask(&rows, budget, until) {
-                Ok(said) => self.take(&rows, said),
+                Ok(said) => self.merge(&rows, said),
                 Err(fault) if !fault.is_of_question() || cut(&fault) => {
                     // An absent plugin says nothing about these rows.
                     self.last.get_or_insert(fault);
-                    self.waiting.push(RowRange { rows, fails, suspected });
+                    self.waiting.push(RowRange { rows, evidence, suspected });
                     break;
                 }
                 Err(fault) => self.note_fault(rows, fault, suspected)?,
@@ -334,13 +335,13 @@ impl<'a> Bisection<'a> {
 
     fn halve(&mut self, mut rows: Vec<u32>, fault: PluginFault, suspected: bool) {
         let rest = rows.split_off(rows.len().div_ceil(2));
-        let fails = match fault {
+        let evidence = match fault {
             // A smaller part may fit.
-            PluginFault::OutOfMemory => Fails::Unknown,
-            fault => Fails::Unless { faults: self.faults, fault },
+            PluginFault::OutOfMemory => FailureEvidence::Unknown,
+            fault => FailureEvidence::Unless { faults: self.faults, fault },
         };
-        self.waiting.push(RowRange { rows: rest, fails, suspected });
-        self.waiting.push(RowRange { rows, fails: Fails::Unknown, suspected });
+        self.waiting.push(RowRange { rows: rest, evidence, suspected });
+        self.waiting.push(RowRange { rows, evidence: FailureEvidence::Unknown, suspected });
     }
 
     /// The budget of a call. A single row gets the budget of a whole batch, or half of the question's remaining time if
@@ -376,7 +377,7 @@ impl<'a> Bisection<'a> {
     ) -> Result<GuestReply, PluginFault> {
         self.asks += 1;
         let (question, now_us, memo) = (self.question, self.now_us, self.memo.as_ref());
-        self.guest.act(|guest| {
+        self.guest.call_instance(|guest| {
             guest
                 .ask(now_us, until, |guest| guest.answer_part(question, rows, memo, budget, now_us))
         })
@@ -396,7 +397,7 @@ impl<'a> Bisection<'a> {
         }
         self.last = Some(fault.clone());
         if !suspected {
-            self.apart.fault.get_or_insert_with(|| fault.clone());
+            self.isolated.fault.get_or_insert_with(|| fault.clone());
         }
         if self.isolation.quarantine.is_full(self.now_us) {
             self.guest.warn(&format!(
@@ -406,13 +407,17 @@ impl<'a> Bisection<'a> {
         }
         match rows[..] {
             [row] => self.found.push((row, fault)),
-            _ => self.waiting.push(RowRange { rows, fails: Fails::Certainly(fault), suspected }),
+            _ => self.waiting.push(RowRange {
+                rows,
+                evidence: FailureEvidence::Certainly(fault),
+                suspected,
+            }),
         }
         Ok(())
     }
 
     /// Merges an answer about some rows, with row numbers of the whole question.
-    fn take(&mut self, rows: &[u32], said: GuestReply) {
+    fn merge(&mut self, rows: &[u32], said: GuestReply) {
         self.answers += 1;
         self.ungranted += said.ungranted;
         // A row number outside the part stays invalid in the whole question.
@@ -452,23 +457,23 @@ impl<'a> Bisection<'a> {
     }
 
     /// If no row was answered, the plugin may be at fault rather than a row.
-    fn conclude(mut self) -> Result<(GuestReply, Option<Box<Apart>>), PluginFault> {
+    fn conclude(mut self) -> Result<(GuestReply, Option<Box<IsolatedRows>>), PluginFault> {
         let mut alone = BTreeSet::new();
-        let left_out_before = self.apart.poisoned.len();
+        let left_out_before = self.isolated.poisoned.len();
         for (row, fault) in std::mem::take(&mut self.found) {
             let id = self.ids[row as usize];
             let quarantine = &mut self.isolation.quarantine;
             if self.answers > 0 || quarantine.accuse(id) {
                 quarantine.hold(id, fault.clone(), self.now_us);
-                self.apart.poisoned.push(Poisoned { row, fault });
+                self.isolated.poisoned.push(Poisoned { row, fault });
             } else {
-                self.apart.unasked.push(row);
+                self.isolated.unasked.push(row);
                 alone.insert(id);
             }
         }
         let suspects = self.suspects().unwrap_or((alone, self.last.clone()));
         self.isolation.quarantine.suspect(suspects);
-        let found_some = self.apart.poisoned.len() > left_out_before;
+        let found_some = self.isolated.poisoned.len() > left_out_before;
         self.reduce_batch_size(found_some);
         if let Some(fault) = self.last.filter(|_| self.answers == 0 && !found_some) {
             return Err(fault);
@@ -476,22 +481,24 @@ impl<'a> Bisection<'a> {
         if self.answers > 0 {
             self.isolation.quarantine.answers += 1;
         }
-        let in_order = |part: &&RowRange| !part.suspected && matches!(part.fails, Fails::Unknown);
+        let in_order =
+            |part: &&RowRange| !part.suspected && matches!(part.evidence, FailureEvidence::Unknown);
         let next = self.waiting.iter().rev().find(in_order).and_then(|part| part.rows.first());
         self.isolation.first = next.map(|row| self.ids[*row as usize]);
         let left = self.waiting.iter().flat_map(|part| &part.rows);
-        self.apart.unasked.extend(left);
-        self.apart.unasked.sort_unstable();
-        self.apart.poisoned.sort_unstable_by_key(|poisoned| poisoned.row);
+        self.isolated.unasked.extend(left);
+        self.isolated.unasked.sort_unstable();
+        self.isolated.poisoned.sort_unstable_by_key(|poisoned| poisoned.row);
         let reply = GuestReply {
             answer: self.answer,
             notes: self.notes,
             took: self.began.elapsed(),
             ungranted: self.ungranted,
         };
-        let apart = Apart { in_parts: self.asks > 1, ..self.apart };
-        let apart = Some(apart).filter(|apart| *apart != Apart::default()).map(Box::new);
-        Ok((reply, apart))
+        let isolated = IsolatedRows { in_parts: self.asks > 1, ..self.isolated };
+        let isolated =
+            Some(isolated).filter(|isolated| *isolated != IsolatedRows::default()).map(Box::new);
+        Ok((reply, isolated))
     }
 
     /// Halves the batch size of a plugin that ran out of memory without failing on a single row. If
@@ -501,11 +508,11 @@ impl<'a> Bisection<'a> {
             Some(rows) if !found_some => {
                 let most = (rows / 2).max(1);
                 let words = format!("out of memory: batch size reduced to {most} rows");
-                self.isolation.portion = Some(Portion { most, answered: 0 });
+                self.isolation.limit = Some(BatchLimit { most, answered: 0 });
                 self.guest.warn(&words);
             }
             Some(_) => {}
-            None => self.isolation.portion = self.isolation.portion.take().map(Portion::answered),
+            None => self.isolation.limit = self.isolation.limit.take().map(BatchLimit::answered),
         }
     }
 
@@ -513,11 +520,13 @@ impl<'a> Bisection<'a> {
     fn suspects(&self) -> Option<(BTreeSet<u64>, Option<PluginFault>)> {
         let mut before: &[u32] = &[];
         for part in self.waiting.iter().rev() {
-            let (rows, fault) = match &part.fails {
-                Fails::Certainly(fault) => (&[][..], fault),
+            let (rows, fault) = match &part.evidence {
+                FailureEvidence::Certainly(fault) => (&[][..], fault),
                 // The previous part was not asked, so the row is in one of the two.
-                Fails::Unless { faults, fault } if *faults == self.faults => (before, fault),
-                Fails::Unless { .. } | Fails::Unknown => {
+                FailureEvidence::Unless { faults, fault } if *faults == self.faults => {
+                    (before, fault)
+                }
+                FailureEvidence::Unless { .. } | FailureEvidence::Unknown => {
                     before = &part.rows;
                     continue;
                 }

@@ -35,12 +35,12 @@ pub use native::{
     fulfil, private_folder,
 };
 pub use observation::{OBSERVED_FUNCTION, OBSERVED_INTERFACE, ReachedPlaces, StackSamples};
-pub use plugin_file::{Form, PluginFile, look};
+pub use plugin_file::{PluginFile, PluginFormat, read_manifest};
 pub use policy::{BoundPlugin, answer_difference};
 pub use refusal::PluginRefusal;
 pub use schema::Schema;
 pub use store::{GuestLogLine, LogLevel};
 pub use trust::{
-    BadKey, PluginSeal, Provenance, PublicKey, SecretKey, Shipped, TrustedKeys, Unsigned,
-    read_digest, shipped, sign, signer,
+    InvalidKey, PluginSeal, Provenance, PublicKey, SecretKey, Shipped, TrustedKeys,
+    UnsignedPlugins, read_digest, shipped, sign, signer,
 };

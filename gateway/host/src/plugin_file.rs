@@ -33,7 +33,7 @@ const TYPES_SECTION: &str = "component-type";
 const SIGNATURE_SECTION: &str = "evenkeel:signature";
 
 pub(crate) struct Outline<'a> {
-    pub(crate) form: Form,
+    pub(crate) form: PluginFormat,
     /// The interface of each import, and for a core module its function.
     pub(crate) imports: Vec<(Box<str>, Option<Box<str>>)>,
     pub(crate) exports: Vec<Box<str>>,
@@ -49,7 +49,7 @@ pub(crate) struct Outline<'a> {
 
 /// Format of a plugin file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Form {
+pub enum PluginFormat {
     /// A core module, as `cargo build` for wasm32-unknown-unknown writes it.
     Module,
     /// A component with its types.
@@ -72,9 +72,9 @@ impl<'a> Outline<'a> {
         bytes: &'a [u8],
     ) -> Result<(Outline<'a>, Option<Box<str>>), Box<str>> {
         let form = if Parser::is_core_wasm(bytes) {
-            Form::Module
+            PluginFormat::Module
         } else if Parser::is_component(bytes) {
-            Form::Component
+            PluginFormat::Component
         } else {
             return Err("no WebAssembly header".into());
         };
@@ -189,7 +189,7 @@ impl PluginFile {
 ///
 /// # Errors
 /// The reason why this gateway refuses the plugin.
-pub fn look(bytes: &[u8]) -> Result<Manifest, PluginRefusal> {
+pub fn read_manifest(bytes: &[u8]) -> Result<Manifest, PluginRefusal> {
     examine(bytes).map(|(manifest, _)| manifest)
 }
 
@@ -212,7 +212,7 @@ pub(crate) fn examine(bytes: &[u8]) -> Result<(Manifest, bool), PluginRefusal> {
 fn is_flat(outline: &Outline<'_>, manifest: &Manifest) -> Result<bool, PluginRefusal> {
     let has = |name: &str| outline.exports.iter().any(|export| **export == *name);
     // A module with `_initialize` expects that the component calls it.
-    if outline.form == Form::Component || !has(flat::RESERVE) || has("_initialize") {
+    if outline.form == PluginFormat::Component || !has(flat::RESERVE) || has("_initialize") {
         return Ok(false);
     }
     let hooks = manifest.hooks.iter().map(|&hook| (hook.name(), flat::functions(hook)));
@@ -240,8 +240,8 @@ pub(crate) fn wrapped<'a>(
 ) -> Result<Cow<'a, [u8]>, PluginRefusal> {
     let outline = Outline::read(bytes)?;
     let binary = match outline.form {
-        Form::Module => Cow::Owned(wrap(bytes, &outline, manifest)?),
-        Form::Component => Cow::Borrowed(bytes),
+        PluginFormat::Module => Cow::Owned(wrap(bytes, &outline, manifest)?),
+        PluginFormat::Component => Cow::Borrowed(bytes),
     };
     check_exports(&binary, manifest)?;
     Ok(binary)
@@ -254,12 +254,12 @@ pub(crate) fn wrapped_observed(
 ) -> Result<Vec<u8>, PluginRefusal> {
     let outline = Outline::read(module)?;
     let mut described = match (outline.form, outline.typed) {
-        (Form::Component, _) => {
+        (PluginFormat::Component, _) => {
             let said = "it is a component, and a core module alone can be observed";
             return Err(PluginRefusal::NotAPlugin(said.into()));
         }
-        (Form::Module, true) => module.to_vec(),
-        (Form::Module, false) => describe(module, &outline, manifest)?,
+        (PluginFormat::Module, true) => module.to_vec(),
+        (PluginFormat::Module, false) => describe(module, &outline, manifest)?,
     };
     let mut resolve = Resolve::default();
     resolve
@@ -280,7 +280,9 @@ fn check_imports(outline: &Outline<'_>) -> Result<(), PluginRefusal> {
                 return Err(PluginRefusal::Contract { found, spoken: CONTRACT });
             }
             // `types` has no functions.
-            if IMPORTS.contains(&name) || (name == "types" && outline.form == Form::Component) {
+            if IMPORTS.contains(&name)
+                || (name == "types" && outline.form == PluginFormat::Component)
+            {
                 continue;
             }
         }

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use evenkeel_model::{
-    Apart, CatalogEntry, DecisionNote, Hook, HookAnswer, PluginFault, PolicyQuestion,
+    CatalogEntry, DecisionNote, Hook, HookAnswer, IsolatedRows, PluginFault, PolicyQuestion,
     RevisionAnswer,
 };
 use ring::digest::{Context, SHA256};
 
 use crate::documents::{self, DataDocuments, PluginInputs};
 use crate::engine::{Component, Engine};
-use crate::guest::{Guest, GuestReply, Recipe, SupervisedGuest};
+use crate::guest::{Guest, GuestReply, InstanceParameters, SupervisedGuest};
 use crate::isolation::{BatchIsolation, Bisection};
 use crate::manifest::{GrantLimits, PluginGrant};
 use crate::refusal::PluginRefusal;
@@ -87,7 +87,7 @@ impl BoundPlugin {
         let grant = PluginGrant::of(manifest, allowed);
         let revision = revision(component, &settings, &data, &grant);
         let (engine, component) = (engine.clone(), component.clone());
-        let recipe = Recipe {
+        let parameters = InstanceParameters {
             engine,
             component,
             hook,
@@ -100,7 +100,7 @@ impl BoundPlugin {
             on_processor_time: false,
         };
         Ok(BoundPlugin {
-            guest: SupervisedGuest::start(recipe)?,
+            guest: SupervisedGuest::start(parameters)?,
             revision,
             isolation: BatchIsolation::default(),
             determinism: DeterminismCheck::default(),
@@ -110,18 +110,21 @@ impl BoundPlugin {
 
     /// Starts another instance of this revision, which has the same catalog and shares no state.
     pub fn another(&self) -> Result<BoundPlugin, PluginRefusal> {
-        self.started_from(self.guest.recipe.clone())
+        self.started_from(self.guest.parameters.clone())
     }
 
     /// Starts another instance with budgets in processor time, as have those that are started from it. A busy machine makes no
     /// question fail, and a loop ends on any machine.
     pub fn another_on_processor_time(&self) -> Result<BoundPlugin, PluginRefusal> {
-        self.started_from(Recipe { on_processor_time: true, ..self.guest.recipe.clone() })
+        self.started_from(InstanceParameters {
+            on_processor_time: true,
+            ..self.guest.parameters.clone()
+        })
     }
 
-    fn started_from(&self, recipe: Recipe) -> Result<BoundPlugin, PluginRefusal> {
+    fn started_from(&self, parameters: InstanceParameters) -> Result<BoundPlugin, PluginRefusal> {
         Ok(BoundPlugin {
-            guest: SupervisedGuest::start(recipe)?,
+            guest: SupervisedGuest::start(parameters)?,
             revision: Arc::clone(&self.revision),
             isolation: BatchIsolation::default(),
             determinism: DeterminismCheck::default(),
@@ -140,9 +143,9 @@ impl BoundPlugin {
         now_us: u64,
     ) -> Result<RevisionAnswer, PluginFault> {
         self.guest.now_us = self.guest.now_us.max(now_us);
-        let reply = self
-            .guest
-            .act(|guest| guest.ask(now_us, None, |guest| guest.answer(question, now_us)))?;
+        let reply = self.guest.call_instance(|guest| {
+            guest.ask(now_us, None, |guest| guest.answer(question, now_us))
+        })?;
         Ok(self.answered(reply, None))
     }
 
@@ -194,8 +197,8 @@ impl BoundPlugin {
                 let time = (began, began.checked_add(within));
                 let bisection =
                     Bisection::new(guest, isolation, question, ids, failed, now_us, time);
-                let (reply, apart) = bisection.run()?;
-                Ok(self.answered(reply, apart))
+                let (reply, isolated) = bisection.run()?;
+                Ok(self.answered(reply, isolated))
             }
         }
     }
@@ -223,8 +226,8 @@ impl BoundPlugin {
         within: Duration,
     ) -> Result<Option<RevisionAnswer>, PluginFault> {
         let answered = self.ask_isolating(question, now_us, within)?;
-        let Some(apart) = &answered.apart else { return Ok(Some(answered)) };
-        match (&apart.poisoned[..], &apart.unasked[..], &apart.fault) {
+        let Some(isolated) = &answered.isolated else { return Ok(Some(answered)) };
+        match (&isolated.poisoned[..], &isolated.unasked[..], &isolated.fault) {
             ([first, ..], _, _) => Err(first.fault.clone()),
             ([], [_, ..], Some(fault)) => Err(fault.clone()),
             ([], [_, ..], None) => Ok(None),
@@ -257,32 +260,32 @@ impl BoundPlugin {
 
     /// The plugin that answers.
     pub fn component(&self) -> &Component {
-        &self.guest.recipe.component
+        &self.guest.parameters.component
     }
 
     /// The granted columns and actions.
     pub fn grant(&self) -> &PluginGrant {
-        &self.guest.recipe.grant
+        &self.guest.parameters.grant
     }
 
     /// The plugin's only randomness.
     pub fn seed(&self) -> u64 {
-        self.guest.recipe.seed
+        self.guest.parameters.seed
     }
 
     /// The catalog known to the plugin.
     pub fn known_catalog(&self) -> &[CatalogEntry] {
-        &self.guest.recipe.catalog
+        &self.guest.parameters.catalog
     }
 
     /// Settings with defaults filled in.
     pub fn settings(&self) -> &str {
-        &self.guest.recipe.settings
+        &self.guest.parameters.settings
     }
 
     /// The data documents, as given.
     pub fn documents(&self) -> &DataDocuments {
-        &self.guest.recipe.data
+        &self.guest.parameters.data
     }
 
     /// The next log line, oldest first. At most 64 lines wait, and a policy may write 10 per second.
@@ -335,7 +338,7 @@ impl BoundPlugin {
     ) -> Option<Box<str>> {
         self.determinism.note_asked();
         let takes = self.guest.started_in + first.took;
-        if takes > self.guest.budget(question) || first.apart.is_some() {
+        if takes > self.guest.budget(question) || first.isolated.is_some() {
             return None;
         }
         let Ok(differs) = self.compare_with_fresh(question, now_us, first) else {
@@ -361,7 +364,7 @@ impl BoundPlugin {
         first: &RevisionAnswer,
     ) -> Result<Option<Box<str>>, PluginFault> {
         let mut log = PluginLog::default();
-        let Ok(mut fresh) = Guest::start(&self.guest.recipe, &mut log) else {
+        let Ok(mut fresh) = Guest::start(&self.guest.parameters, &mut log) else {
             return Err(PluginFault::Absent);
         };
         let until = Instant::now().checked_add(self.guest.budget(question));
@@ -377,7 +380,11 @@ impl BoundPlugin {
         }
     }
 
-    fn answered(&mut self, reply: GuestReply, apart: Option<Box<Apart>>) -> RevisionAnswer {
+    fn answered(
+        &mut self,
+        reply: GuestReply,
+        isolated: Option<Box<IsolatedRows>>,
+    ) -> RevisionAnswer {
         self.determinism.answers += 1;
         let GuestReply { answer, notes, took, ungranted } = reply;
         RevisionAnswer {
@@ -385,8 +392,8 @@ impl BoundPlugin {
             revision: Arc::clone(&self.revision),
             notes,
             took,
-            apart,
-            reasons: Arc::clone(&self.guest.recipe.component.0.manifest.reasons),
+            isolated,
+            reasons: Arc::clone(&self.guest.parameters.component.0.manifest.reasons),
             ungranted,
         }
     }
@@ -426,10 +433,10 @@ impl DeterminismCheck {
     }
 }
 
-type Said<'a> = (&'a HookAnswer, &'a [DecisionNote]);
+type AnswerWithNotes<'a> = (&'a HookAnswer, &'a [DecisionNote]);
 
 /// The first difference of two answers with their notes.
-fn difference(first: Said<'_>, second: Said<'_>) -> Option<&'static str> {
+fn difference(first: AnswerWithNotes<'_>, second: AnswerWithNotes<'_>) -> Option<&'static str> {
     match (first.0 == second.0, first.1 == second.1) {
         (false, _) => Some(different_part(first.0, second.0)),
         (true, false) => Some("its notes"),

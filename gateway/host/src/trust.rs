@@ -39,7 +39,7 @@ pub struct PublicKey([u8; KEY_BYTES]);
 /// A text is not a key; says what was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{found}, expected `{prefix}` and {digits} hexadecimal digits")]
-pub struct BadKey {
+pub struct InvalidKey {
     found: &'static str,
     prefix: &'static str,
     digits: usize,
@@ -52,10 +52,10 @@ pub struct SecretKey {
 }
 
 impl FromStr for PublicKey {
-    type Err = BadKey;
+    type Err = InvalidKey;
 
     /// Surrounding space is ignored.
-    fn from_str(text: &str) -> Result<PublicKey, BadKey> {
+    fn from_str(text: &str) -> Result<PublicKey, InvalidKey> {
         unhex(text, PUBLIC).map(PublicKey)
     }
 }
@@ -91,7 +91,7 @@ impl SecretKey {
     }
 
     /// Parses the text of [`SecretKey::text`]; surrounding space is ignored.
-    pub fn read(text: &str) -> Result<SecretKey, BadKey> {
+    pub fn read(text: &str) -> Result<SecretKey, InvalidKey> {
         unhex(text, SECRET).map(SecretKey::of)
     }
 
@@ -176,8 +176,8 @@ fn unlike(found: &'static str) -> PluginRefusal {
 }
 
 /// Parses 32 bytes in hexadecimal digits of either case, after a prefix.
-fn unhex(text: &str, prefix: &'static str) -> Result<[u8; 32], BadKey> {
-    let bad = |found| BadKey { found, prefix, digits: 2 * KEY_BYTES };
+fn unhex(text: &str, prefix: &'static str) -> Result<[u8; 32], InvalidKey> {
+    let bad = |found| InvalidKey { found, prefix, digits: 2 * KEY_BYTES };
     let digits = text.trim().strip_prefix(prefix).ok_or(bad("another beginning"))?;
     if digits.len() != 2 * KEY_BYTES {
         return Err(bad("another length"));
@@ -226,13 +226,13 @@ pub enum Provenance {
     /// The plugin is signed with the known key of this name.
     Signed(Arc<str>),
     /// The plugin is neither shipped nor signed with a known key.
-    Unsigned,
+    UnsignedPlugins,
 }
 
 /// Treatment of plugins that are neither shipped nor signed with a known key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Unsigned {
+pub enum UnsignedPlugins {
     /// Unsigned plugins run.
     Allow,
     /// Only plugins that a trusted key signed run.
@@ -262,7 +262,11 @@ impl TrustedKeys {
     /// # Errors
     /// [`PluginRefusal::Revoked`]; [`PluginRefusal::Signature`] for an invalid one; [`PluginRefusal::Unsigned`] if `unsigned` requires a signature;
     /// and [`PluginRefusal::NotWasm`].
-    pub fn judge(&self, plugin: &[u8], unsigned: Unsigned) -> Result<Provenance, PluginRefusal> {
+    pub fn judge(
+        &self,
+        plugin: &[u8],
+        unsigned: UnsignedPlugins,
+    ) -> Result<Provenance, PluginRefusal> {
         self.spare_digests(&digests(plugin)?)?;
         if shipped().iter().any(|shipped| shipped.bytes == plugin) {
             return Ok(Provenance::Shipped);
@@ -275,8 +279,8 @@ impl TrustedKeys {
             }
         }
         match unsigned {
-            Unsigned::Allow => Ok(Provenance::Unsigned),
-            Unsigned::Refuse => {
+            UnsignedPlugins::Allow => Ok(Provenance::Unsigned),
+            UnsignedPlugins::Refuse => {
                 Err(PluginRefusal::Unsigned(signer.map(|key| key.to_string().into())))
             }
         }
@@ -319,7 +323,7 @@ impl TrustedKeys {
 ///
 /// # Errors
 /// The invalid text.
-pub fn read_digest(text: &str) -> Result<[u8; 32], BadKey> {
+pub fn read_digest(text: &str) -> Result<[u8; 32], InvalidKey> {
     unhex(text, "sha256:")
 }
 

@@ -43,7 +43,7 @@ impl GroupPart {
 
 /// Shared by the feed, the writer and the readers of the API; never locked across an await.
 #[derive(Clone, Default)]
-pub(super) struct Desired(Arc<DesiredState>);
+pub(super) struct DesiredEntries(Arc<DesiredState>);
 
 #[derive(Default)]
 struct DesiredState {
@@ -63,7 +63,7 @@ pub(super) struct DesiredTable {
     early_keys: VecDeque<(SessionId, Arc<str>)>,
 }
 
-impl Desired {
+impl DesiredEntries {
     pub(super) fn lock(&self) -> MutexGuard<'_, DesiredTable> {
         lock(&self.0.table)
     }

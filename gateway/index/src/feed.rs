@@ -11,7 +11,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::Instant;
 
-use super::desired::{Desired, GroupPart};
+use super::desired::{DesiredEntries, GroupPart};
 use super::entry::{IndexedSession, VERSION};
 
 /// Interval at which all sessions are listed.
@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub(super) struct IndexFeed {
     pub(super) handle: Handle,
     pub(super) events: Receiver<Arc<EventRecord>>,
-    pub(super) desired: Desired,
+    pub(super) desired: DesiredEntries,
 }
 
 impl IndexFeed {

@@ -27,7 +27,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use claim::{ClaimRevision, RoomOwner};
-use desired::{Desired, GroupPart};
+use desired::{DesiredEntries, GroupPart};
 use entry::{IndexKeys, MemberEntry, VERSION};
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{GatewayEvent, Handle};
@@ -41,7 +41,7 @@ use nats::Nats;
 pub use reader::{IndexReader, IndexState, IndexStatus};
 use store::{Store, StoreError};
 use tokio::sync::{Semaphore, oneshot, watch};
-use writer::{IndexWriter, Written};
+use writer::{IndexWriter, RoundOutcome};
 
 /// Interval at which the store is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -93,7 +93,7 @@ impl IndexChannels {
         let (to_store, status_out) = (store.subscribe(), status.subscribe());
         let turn = Arc::new(Semaphore::new(1));
         let keys = IndexKeys::new(&index.group);
-        let desired = Desired::default();
+        let desired = DesiredEntries::default();
         let reader = IndexReader { store: to_store, turn, keys, desired, status: status_out };
         let member = MemberEntry {
             v: VERSION,
@@ -274,12 +274,12 @@ impl IndexReport {
         }
     }
 
-    fn note(&mut self, written: &Result<Written, StoreError>, repaired: u64) {
+    fn note(&mut self, written: &Result<RoundOutcome, StoreError>, repaired: u64) {
         let (state, reason) = match written {
-            Ok(Written::Current) => (IndexState::Current, None),
-            Ok(Written::Unlisted) => (IndexState::Starting, None),
-            Ok(Written::Standby) => (IndexState::Standby, None),
-            Ok(Written::Fenced { owner, epoch }) => {
+            Ok(RoundOutcome::Current) => (IndexState::Current, None),
+            Ok(RoundOutcome::Unlisted) => (IndexState::Starting, None),
+            Ok(RoundOutcome::Standby) => (IndexState::Standby, None),
+            Ok(RoundOutcome::Fenced { owner, epoch }) => {
                 let reason =
                     format!("`{owner}` owns the entries of this gateway since epoch {epoch}");
                 (IndexState::Fenced, Some(reason))

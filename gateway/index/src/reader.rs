@@ -57,7 +57,7 @@ pub struct IndexReader {
     /// One listing at once: each reads many entries of the store.
     pub(super) turn: Arc<Semaphore>,
     pub(super) keys: IndexKeys,
-    pub(super) desired: Desired,
+    pub(super) desired: DesiredEntries,
     pub(super) status: watch::Receiver<IndexStatus>,
 }
 

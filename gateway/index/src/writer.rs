@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::claim::{DueClaim, RoomClaim, RoomOwner, claim_room};
-use super::desired::{Desired, GroupPart};
+use super::desired::{DesiredEntries, GroupPart};
 use super::entry::{
     IndexKeys, IndexedSession, MemberEntry, OwnerEntry, RoomEntry, VERSION, decode, encode, split,
 };
@@ -42,7 +42,7 @@ const MEMBER_EXPIRES: Duration = Duration::from_secs(15);
 
 /// The result of a round.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Written {
+pub(super) enum RoundOutcome {
     /// The store had the entries of all sessions.
     Current,
     /// The sessions of this gateway are not known yet.
@@ -57,7 +57,7 @@ pub(super) struct IndexWriter<S> {
     store: S,
     keys: IndexKeys,
     member: MemberEntry,
-    desired: Desired,
+    desired: DesiredEntries,
     member_due: Option<Instant>,
     ownership: Option<OwnershipClaim>,
     /// Sessions that the store has, as far as it acknowledged.
@@ -86,7 +86,7 @@ impl<S: Store> IndexWriter<S> {
         store: S,
         keys: IndexKeys,
         member: MemberEntry,
-        desired: Desired,
+        desired: DesiredEntries,
     ) -> IndexWriter<S> {
         IndexWriter {
             store,
@@ -114,7 +114,7 @@ impl<S: Store> IndexWriter<S> {
     }
 
     /// Writes what changed. After an error, or if it is cancelled, nothing is known of the store.
-    pub(super) async fn write(&mut self, part: GroupPart) -> Result<Written, StoreError> {
+    pub(super) async fn write(&mut self, part: GroupPart) -> Result<RoundOutcome, StoreError> {
         let known = self.mark.take();
         let written = self.try_write(part, known).await;
         if written.is_err() {
@@ -127,7 +127,7 @@ impl<S: Store> IndexWriter<S> {
         &mut self,
         part: GroupPart,
         known: Option<StoreMark>,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<RoundOutcome, StoreError> {
         // Creates a bucket that is gone, before anything is written.
         let mark = self.store.mark(&self.keys.sessions()).await?;
         self.write_member(part).await?;
@@ -137,7 +137,7 @@ impl<S: Store> IndexWriter<S> {
             GroupPart::Member { .. } => {
                 self.ownership = None;
                 self.desired.lock().claims.forget();
-                return Ok(Written::Standby);
+                return Ok(RoundOutcome::Standby);
             }
         };
         let known = match self.claim_ownership(epoch).await? {
@@ -146,11 +146,11 @@ impl<S: Store> IndexWriter<S> {
             OwnershipState::Now => None,
             OwnershipState::Fenced { owner, epoch } => {
                 self.desired.lock().claims.forget();
-                return Ok(Written::Fenced { owner, epoch });
+                return Ok(RoundOutcome::Fenced { owner, epoch });
             }
         };
         if self.desired.lock().listed_as != Some(part) {
-            return Ok(Written::Unlisted);
+            return Ok(RoundOutcome::Unlisted);
         }
         let now = Instant::now();
         let mark = if known.as_ref() != Some(&mark) || self.compare_at <= now {
@@ -163,7 +163,7 @@ impl<S: Store> IndexWriter<S> {
         let due = self.desired.lock().claims.take_due();
         self.write_claims(due).await?;
         self.mark = Some(mark);
-        Ok(Written::Current)
+        Ok(RoundOutcome::Current)
     }
 
     async fn write_member(&mut self, part: GroupPart) -> Result<(), StoreError> {
@@ -321,7 +321,7 @@ impl<S: Store> IndexWriter<S> {
 async fn write_claim(
     store: &impl Store,
     keys: &IndexKeys,
-    desired: &Desired,
+    desired: &DesiredEntries,
     room: &Arc<str>,
     change: DueClaim,
 ) -> Result<Option<RoomOwner>, StoreError> {

@@ -191,14 +191,14 @@ impl PolicyQuestion {
     }
 
     /// Removes the rows that the answer left out.
-    pub fn leave_out(&mut self, apart: &Apart) {
-        fn keep<T>(rows: &mut Vec<T>, apart: &Apart) {
+    pub fn leave_out(&mut self, isolated: &IsolatedRows) {
+        fn keep<T>(rows: &mut Vec<T>, isolated: &IsolatedRows) {
             let mut row = 0..;
-            rows.retain(|_| row.next().is_some_and(|row| !apart.leaves_out(row)));
+            rows.retain(|_| row.next().is_some_and(|row| !isolated.leaves_out(row)));
         }
         match self {
-            PolicyQuestion::Tick { sessions, .. } => keep(sessions, apart),
-            PolicyQuestion::Reroute { rooms, .. } => keep(rooms, apart),
+            PolicyQuestion::Tick { sessions, .. } => keep(sessions, isolated),
+            PolicyQuestion::Reroute { rooms, .. } => keep(rooms, isolated),
             PolicyQuestion::Resolve { .. }
             | PolicyQuestion::Admit { .. }
             | PolicyQuestion::Place { .. } => {}
@@ -335,7 +335,7 @@ pub struct RevisionAnswer {
     /// The time that the call took.
     pub took: std::time::Duration,
     /// Set if one call did not cover all rows.
-    pub apart: Option<Box<Apart>>,
+    pub isolated: Option<Box<IsolatedRows>>,
     /// The plugin's texts for its reasons.
     pub reasons: Reasons,
     /// Number of actions that were dropped because the plugin lacks the grant.
@@ -350,25 +350,25 @@ impl RevisionAnswer {
         &self,
         question: &PolicyQuestion,
     ) -> Option<(PolicyQuestion, RevisionAnswer)> {
-        let apart = self.apart.as_deref().filter(|apart| apart.is_of_the_known())?;
+        let isolated = self.isolated.as_deref().filter(|isolated| isolated.is_of_the_known())?;
         let (mut question, mut answered) = (question.clone(), self.clone());
-        question.leave_out(apart);
-        answered.apart = None;
-        answered.notes.iter_mut().for_each(|note| note.row = apart.row_without(note.row));
+        question.leave_out(isolated);
+        answered.isolated = None;
+        answered.notes.iter_mut().for_each(|note| note.row = isolated.row_without(note.row));
         let states = match &mut answered.answer {
             HookAnswer::Moves { moves, states, .. } => {
-                moves.iter_mut().for_each(|step| step.row = apart.row_without(step.row));
+                moves.iter_mut().for_each(|step| step.row = isolated.row_without(step.row));
                 states
             }
             HookAnswer::Actions { actions, states, .. } => {
-                actions.iter_mut().for_each(|action| action.row = apart.row_without(action.row));
+                actions.iter_mut().for_each(|action| action.row = isolated.row_without(action.row));
                 states
             }
             HookAnswer::Params(_) | HookAnswer::Admit { .. } | HookAnswer::Placed { .. } => {
                 return None;
             }
         };
-        states.iter_mut().for_each(|(row, _)| *row = apart.row_without(*row));
+        states.iter_mut().for_each(|(row, _)| *row = isolated.row_without(*row));
         Some((question, answered))
     }
 }
@@ -378,7 +378,7 @@ pub type Reasons = Arc<[(u32, Arc<str>)]>;
 
 /// The result of asking about a batch in several calls because the plugin fails on some rows.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Apart {
+pub struct IsolatedRows {
     /// The fault in a call without suspected rows; `None` if these calls succeeded.
     pub fault: Option<PluginFault>,
     /// Rows that were left out because the plugin fails on them, in row order. No decision is taken for them.
@@ -389,7 +389,7 @@ pub struct Apart {
     pub in_parts: bool,
 }
 
-impl Apart {
+impl IsolatedRows {
     /// Returns true if the plugin was not asked about the row, or faulted on it.
     pub fn leaves_out(&self, row: u32) -> bool {
         self.poisoned.binary_search_by_key(&row, |poisoned| poisoned.row).is_ok()

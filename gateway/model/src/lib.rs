@@ -27,8 +27,8 @@ pub use action::{
     Action, ActionArguments, ActionFacts, DegradationLimit, DegradedSession, MediaLimits, lower_cap,
 };
 pub use ask::{
-    AdmitVerdict, Apart, Arm, Ask, DecisionNote, DecisionOutcome, DegradationAction, GuardRule,
-    Hook, HookAnswer, Labels, NO_NODE, PluginFault, PluginState, Poisoned, PolicyName,
+    AdmitVerdict, Arm, Ask, DecisionNote, DecisionOutcome, DegradationAction, GuardRule, Hook,
+    HookAnswer, IsolatedRows, Labels, NO_NODE, PluginFault, PluginState, Poisoned, PolicyName,
     PolicyQuestion, Reasons, RevisionAnswer, RoomRow, RoutingMove, SessionRow,
 };
 pub use bytes::StateBytes;

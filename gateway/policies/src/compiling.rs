@@ -102,7 +102,7 @@ impl Foundry {
         if self.compiler.is_none() && self.cache.is_none() {
             return Component::vet(&self.engine, plugin);
         }
-        host::look(plugin)?;
+        host::read_manifest(plugin)?;
         if let Some(kept) = self.cached(plugin) {
             return Ok(kept);
         }
@@ -156,7 +156,7 @@ impl CompilerProcess<'_> {
             PluginRefusal::Compiler(said.into())
         };
         let mut child = self.start().map_err(failed)?;
-        let Spoken { output, words, late } = converse(&mut child, &order, self.0.within);
+        let CompilerReply { output, words, late } = exchange(&mut child, &order, self.0.within);
         let status = settle(&mut child).map_err(failed)?;
         if late {
             return Err(limit(format!("{} s", self.0.within.as_secs())));
@@ -234,7 +234,7 @@ fn settle(child: &mut Child) -> io::Result<ExitStatus> {
     child.wait()
 }
 
-struct Spoken {
+struct CompilerReply {
     output: CompilerOutput,
     words: String,
     /// The compiler did not answer in time.
@@ -242,7 +242,7 @@ struct Spoken {
 }
 
 /// Sends the order to a compiler and reads its answer, for at most `within`.
-fn converse(child: &mut Child, order: &CompileOrder<'_>, within: Duration) -> Spoken {
+fn exchange(child: &mut Child, order: &CompileOrder<'_>, within: Duration) -> CompilerReply {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
         let (done, heard) = crossbeam_channel::bounded::<()>(1);
@@ -269,7 +269,7 @@ fn converse(child: &mut Child, order: &CompileOrder<'_>, within: Duration) -> Sp
         if late {
             let _ = child.kill();
         }
-        Spoken { output: joined(output), words: joined(words), late }
+        CompilerReply { output: joined(output), words: joined(words), late }
     })
 }
 

@@ -157,7 +157,7 @@ impl RunningPolicy {
             documents: plugin.inputs.documents.clone(),
         };
         let (quarantined, hidden_state) =
-            active.map(|plugin| plugin.figures.read()).unwrap_or_default();
+            active.map(|plugin| plugin.counters.read()).unwrap_or_default();
         PolicyView {
             policy: policy.clone(),
             scenarios,

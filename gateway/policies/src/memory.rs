@@ -41,13 +41,13 @@ const ORPHANED_AFTER: Duration = Duration::from_secs(3_600);
 
 /// The head of the file, in each version.
 #[derive(Deserialize)]
-struct Form {
+struct FileHead {
     version: u32,
 }
 
 /// The content of the file.
 #[derive(Serialize, Deserialize)]
-struct Book {
+struct FileContent {
     version: u32,
     /// The admin socket of the gateway that wrote the file, only to tell files apart.
     gateway: String,
@@ -273,12 +273,12 @@ impl RecordPath {
             read => read.map_err(|error| error.to_string())?,
         };
         let damaged = |error: serde_json::Error| error.to_string();
-        let Form { version } = serde_json::from_slice(&text).map_err(damaged)?;
+        let FileHead { version } = serde_json::from_slice(&text).map_err(damaged)?;
         if version != FORM {
             return Err(format!("version {version} of it, where {FORM} is read"));
         }
         let read = instant::relative_to(Instant::now(), || serde_json::from_slice(&text));
-        read.map(|book: Book| book.policies).map_err(damaged)
+        read.map(|content: FileContent| content.policies).map_err(damaged)
     }
 
     fn set_aside(&self, found: &str) {
@@ -306,8 +306,8 @@ impl RecordPath {
             }
         }
         let (version, gateway, policies) = (FORM, self.gateway.clone(), records.to_vec());
-        let book = Book { version, gateway, policies };
-        let text = instant::relative_to(Instant::now(), || serde_json::to_vec_pretty(&book));
+        let content = FileContent { version, gateway, policies };
+        let text = instant::relative_to(Instant::now(), || serde_json::to_vec_pretty(&content));
         let mut text = text?;
         text.push(b'\n');
         file::replace(&self.path, &text)?;

@@ -27,8 +27,8 @@ use super::compiling::Foundry;
 use super::proof::{ProofFailure, replay};
 use super::record::{PluginRecord, StoredPlugin, digest, hexadecimal};
 use super::thread::{
-    CatalogSnapshot, Figures, LoadDecision, LoadedPlugin, PluginFacts, PolicyMessage, PolicyReport,
-    ReadyRevision, ThreadQueue,
+    CatalogSnapshot, LoadDecision, LoadedPlugin, PluginFacts, PolicyMessage, PolicyReport,
+    ReadyRevision, ThreadCounters, ThreadQueue,
 };
 use super::trial::try_revision;
 
@@ -481,7 +481,7 @@ impl Preparation {
             digest: digest(&bytes),
             bytes,
             seal,
-            figures: Figures::default(),
+            counters: ThreadCounters::default(),
         };
         let loaded =
             LoadedPlugin { policy: made, facts: Arc::new(facts), catalog: catalog.version };

@@ -65,8 +65,8 @@ pub(super) fn replay(
     for (question, now_us) in questions {
         let failed = |fault| ProofFailure::Replay { questions: questions.len(), fault };
         let answered = ask(plugin, question, *now_us).map_err(failed)?;
-        let apart = answered.apart.filter(|apart| !apart.unasked.is_empty());
-        if let Some(fault) = apart.and_then(|apart| apart.fault) {
+        let isolated = answered.isolated.filter(|isolated| !isolated.unasked.is_empty());
+        if let Some(fault) = isolated.and_then(|isolated| isolated.fault) {
             return Err(failed(PluginRefusal::Faulted { call: plugin.calling(), fault }));
         }
     }
@@ -91,14 +91,14 @@ pub(super) fn repeat(
         let second = ask(&mut used, question, *now_us);
         let second = second.map_err(|fault| ProofFailure::Repeated { call, fault })?;
         // Answers in parts are not comparable. Memory that sufficed a fresh instance suffices a used one.
-        if first.apart.is_none() {
-            let fault = second.apart.as_ref().and_then(|apart| apart.fault.clone());
+        if first.isolated.is_none() {
+            let fault = second.isolated.as_ref().and_then(|isolated| isolated.fault.clone());
             if let Some(fault) = fault {
                 let fault = PluginRefusal::Faulted { call: used.calling(), fault };
                 return Err(ProofFailure::Repeated { call, fault });
             }
             let differs = answer_difference(first, &second);
-            if let Some(differs) = differs.filter(|_| second.apart.is_none()) {
+            if let Some(differs) = differs.filter(|_| second.isolated.is_none()) {
                 return Err(ProofFailure::HiddenState { call, differs });
             }
         }
@@ -126,9 +126,9 @@ pub(super) fn ask(
 ) -> Result<RevisionAnswer, PluginRefusal> {
     let asked = plugin.ask_within_memory(question, now_us);
     let fault = match &asked {
-        Ok(answered) => answered.apart.as_ref().and_then(|apart| {
-            let of_batch = apart.fault.as_ref().filter(|it| **it != PluginFault::OutOfMemory);
-            apart.poisoned.first().map(|poisoned| &poisoned.fault).or(of_batch).cloned()
+        Ok(answered) => answered.isolated.as_ref().and_then(|isolated| {
+            let of_batch = isolated.fault.as_ref().filter(|it| **it != PluginFault::OutOfMemory);
+            isolated.poisoned.first().map(|poisoned| &poisoned.fault).or(of_batch).cloned()
         }),
         Err(fault) => Some(fault.clone()),
     };

@@ -40,7 +40,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Age at which a chunk is closed, which bounds the delay of listeners.
 const CHUNK_FOR: Duration = Duration::from_secs(1);
 
-/// Revisions of one policy that a [`Scribe`] remembers: the active one, a candidate, and earlier ones.
+/// Revisions of one policy that a [`CallRecorder`] remembers: the active one, a candidate, and earlier ones.
 const REVISIONS_MAX: usize = 4;
 
 /// Questions of the exported policy that have no outcome yet. A policy is asked a few thousand times a second at most,
@@ -49,12 +49,13 @@ const ASKED_MAX: usize = 65_536;
 
 /// The result for the whole batch. If single rows were asked separately, the batch counts as failed in the recording.
 fn of_whole(result: &Result<RevisionAnswer, PluginFault>) -> Result<RevisionAnswer, PluginFault> {
-    let Some(apart) = result.as_ref().ok().and_then(|answered| answered.apart.as_deref()) else {
+    let Some(isolated) = result.as_ref().ok().and_then(|answered| answered.isolated.as_deref())
+    else {
         return result.clone();
     };
-    let poisoned = apart.poisoned.first().map(|row| row.fault.clone());
+    let poisoned = isolated.poisoned.first().map(|row| row.fault.clone());
     // The rows without an answer only lacked time.
-    Err(apart.fault.clone().or(poisoned).unwrap_or(PluginFault::Deadline))
+    Err(isolated.fault.clone().or(poisoned).unwrap_or(PluginFault::Deadline))
 }
 
 /// Estimated size of a session, room or node in a question, bytes: a row has 200, and states are usually small.
@@ -71,14 +72,14 @@ enum RecorderMessage {
     Past(oneshot::Sender<Vec<Arc<[u8]>>>),
     /// Sends the chunks of later calls, until [`RecorderMessage::Leave`].
     Listen {
-        ear: Ear,
+        queue: ListenerQueue,
         number: oneshot::Sender<u64>,
     },
     Leave(u64),
 }
 
 /// The recorder's end of a listener.
-struct Ear {
+struct ListenerQueue {
     chunks: mpsc::Sender<Arc<[u8]>>,
     /// Calls that the listener missed because it was too far behind, and that it has not been told of yet.
     missed: Arc<AtomicU64>,
@@ -105,7 +106,7 @@ impl PolicyRecorder {
         let (recorder, words) = PolicyRecorder::idle(region, started);
         let shared = Arc::clone(&recorder.shared);
         let thread = std::thread::Builder::new().name("policy recorder".into());
-        thread.spawn(move || RecorderDesk::new(shared).run(&words))?;
+        thread.spawn(move || RecorderThread::new(shared).run(&words))?;
         Ok(recorder)
     }
 
@@ -140,9 +141,9 @@ impl PolicyRecorder {
         let _ = self.words.try_send(RecorderMessage::Decided(decision));
     }
 
-    /// Returns a scribe for the thread of one policy.
-    pub(super) fn scribe(&self) -> Scribe {
-        Scribe { recorder: self.clone(), known: VecDeque::new() }
+    /// Returns a recorder of calls for the thread of one policy.
+    pub(super) fn call_recorder(&self) -> CallRecorder {
+        CallRecorder { recorder: self.clone(), known: VecDeque::new() }
     }
 
     /// The kept chunks, oldest first; `None` if the recorder has ended.
@@ -157,8 +158,8 @@ impl PolicyRecorder {
         let (chunks, heard) = mpsc::channel(CHUNKS_BEHIND_MAX);
         let (reply, number) = oneshot::channel();
         let missed = Arc::new(AtomicU64::new(0));
-        let ear = Ear { chunks, missed: Arc::clone(&missed) };
-        self.tell(RecorderMessage::Listen { ear, number: reply }).await?;
+        let queue = ListenerQueue { chunks, missed: Arc::clone(&missed) };
+        self.tell(RecorderMessage::Listen { queue, number: reply }).await?;
         let number = number.await.ok()?;
         Some(ChunkListener { heard, missed, recorder: self.clone(), number })
     }
@@ -202,13 +203,13 @@ impl ChunkListener {
 }
 
 /// Sends the calls of one policy to the recorder.
-pub(super) struct Scribe {
+pub(super) struct CallRecorder {
     recorder: PolicyRecorder,
     /// Each revision with the number of catalogs that it was given, and the last one.
     known: VecDeque<(Arc<RecordedRevision>, u64, Arc<RecordedCatalog>)>,
 }
 
-impl Scribe {
+impl CallRecorder {
     /// Records a call. If the recorder is behind, the call is only counted as missed.
     pub(super) fn write(
         &mut self,
@@ -305,7 +306,7 @@ fn weight(question: &PolicyQuestion) -> usize {
 }
 
 /// The state of the recorder's thread.
-struct RecorderDesk {
+struct RecorderThread {
     shared: Arc<RecorderState>,
     chunk: Chunk,
     /// The time of the first record in the chunk.
@@ -314,15 +315,15 @@ struct RecorderDesk {
     kept_bytes: usize,
     /// Calls in the current chunk.
     calls: u64,
-    listeners: Vec<(u64, Ear)>,
+    listeners: Vec<(u64, ListenerQueue)>,
     next_listener: u64,
     /// Missed calls that earlier chunks contain.
     missed: u64,
 }
 
-impl RecorderDesk {
-    fn new(shared: Arc<RecorderState>) -> RecorderDesk {
-        RecorderDesk {
+impl RecorderThread {
+    fn new(shared: Arc<RecorderState>) -> RecorderThread {
+        RecorderThread {
             shared,
             chunk: Chunk::default(),
             since: Instant::now(),
@@ -367,12 +368,12 @@ impl RecorderDesk {
                 let all = self.chunks.iter().map(|(_, chunk)| Arc::clone(chunk)).collect();
                 let _ = reply.send(all);
             }
-            RecorderMessage::Listen { ear, number } => {
+            RecorderMessage::Listen { queue, number } => {
                 self.close();
                 let ours = self.next_listener;
                 self.next_listener += 1;
                 if number.send(ours).is_ok() {
-                    self.listeners.push((ours, ear));
+                    self.listeners.push((ours, queue));
                 }
             }
             RecorderMessage::Leave(number) => {
@@ -410,7 +411,7 @@ impl RecorderDesk {
         }
         let bytes: Arc<[u8]> = self.chunk.close().into();
         let calls = std::mem::take(&mut self.calls);
-        self.listeners.retain(|(_, Ear { chunks, missed })| {
+        self.listeners.retain(|(_, ListenerQueue { chunks, missed })| {
             if chunks.try_send(Arc::clone(&bytes)).is_err() {
                 missed.fetch_add(calls, Relaxed);
             }

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::compare::is_same;
 use super::processor::ProcessorClock;
 use super::record::{Digest, hexadecimal};
-use super::recorder::Scribe;
+use super::recorder::CallRecorder;
 
 /// Guests run on the native stack, and a stack overflow aborts the process: twice the stack that wasmtime gives a
 /// guest.
@@ -211,7 +211,7 @@ pub(super) struct PolicyThread {
     /// An answer to compare with that of a fresh instance while the queue is empty.
     twice: Option<AnsweredQuestion>,
     log: FaultLog,
-    scribe: Option<Scribe>,
+    call_recorder: Option<CallRecorder>,
 }
 
 /// A loaded plugin that answers as one revision.
@@ -229,11 +229,12 @@ impl std::fmt::Debug for LoadedPlugin {
 }
 
 impl LoadedPlugin {
-    fn show_figures(&self) {
-        let (figures, (differed, asked_twice)) = (&self.facts.figures, self.policy.hidden_state());
-        figures.quarantined.store(self.policy.quarantined() as u64, Relaxed);
-        figures.differed.store(differed, Relaxed);
-        figures.asked_twice.store(asked_twice, Relaxed);
+    fn store_counters(&self) {
+        let (counters, (differed, asked_twice)) =
+            (&self.facts.counters, self.policy.hidden_state());
+        counters.quarantined.store(self.policy.quarantined() as u64, Relaxed);
+        counters.differed.store(differed, Relaxed);
+        counters.asked_twice.store(asked_twice, Relaxed);
     }
 }
 
@@ -251,7 +252,7 @@ pub(super) struct PluginFacts {
     /// The digest of the bytes.
     pub(super) digest: Digest,
     pub(super) seal: host::PluginSeal,
-    pub(super) figures: Figures,
+    pub(super) counters: ThreadCounters,
 }
 
 impl PluginFacts {
@@ -268,13 +269,13 @@ impl PluginFacts {
 
 /// Counters written by the thread and read by control.
 #[derive(Default, Debug)]
-pub(super) struct Figures {
+pub(super) struct ThreadCounters {
     quarantined: AtomicU64,
     differed: AtomicU64,
     asked_twice: AtomicU64,
 }
 
-impl Figures {
+impl ThreadCounters {
     /// Number of quarantined sessions and rooms; then the number of answers that differed from those of a fresh
     /// instance, and of compared answers.
     pub(super) fn read(&self) -> (u64, (u64, u64)) {
@@ -295,7 +296,7 @@ impl PolicyThread {
         shared: Arc<ThreadQueue>,
         budgets: QuestionBudgets,
         reports: mpsc::Sender<PolicyReport>,
-        scribe: Option<Scribe>,
+        call_recorder: Option<CallRecorder>,
     ) -> PolicyThread {
         PolicyThread {
             policy,
@@ -307,7 +308,7 @@ impl PolicyThread {
             shadowed: None,
             twice: None,
             log: FaultLog::default(),
-            scribe,
+            call_recorder,
         }
     }
 
@@ -403,9 +404,9 @@ impl PolicyThread {
         let is_starved = clock.is_some_and(|clock| clock.is_starved());
         let result = answered.and_then(|answered| self.budgets.hold(&question, answered));
         // Rows on which it faults count as one fault; rows that are already quarantined count as none.
-        let apart = result.as_ref().ok().and_then(|answered| answered.apart.clone());
+        let isolated = result.as_ref().ok().and_then(|answered| answered.isolated.clone());
         let fault = match &result {
-            Ok(_) => apart.as_ref().and_then(|apart| apart.fault.clone()),
+            Ok(_) => isolated.as_ref().and_then(|isolated| isolated.fault.clone()),
             Err(fault) => Some(fault.clone()).filter(PluginFault::is_of_question),
         };
         let fault = fault.filter(|fault| !(is_starved && *fault == PluginFault::Deadline));
@@ -426,10 +427,10 @@ impl PolicyThread {
             self.shadowed = compare.then(kept);
             self.twice = loaded.policy.is_check_due().then(kept);
         }
-        if let Some(scribe) = &mut self.scribe {
-            scribe.write(&loaded.policy, &self.policy, (id, now_us), &question, was_asked);
+        if let Some(call_recorder) = &mut self.call_recorder {
+            call_recorder.write(&loaded.policy, &self.policy, (id, now_us), &question, was_asked);
         }
-        loaded.show_figures();
+        loaded.store_counters();
         if let Some((fault, times)) = fault.as_ref().zip(self.log.count(&fault, now)) {
             let (policy, arm) = (&self.policy, arm.name());
             tracing::warn!(%policy, arm, fault = fault.name(), detail = ?fault, times, "policy failed");
@@ -440,8 +441,8 @@ impl PolicyThread {
         self.send_answered(id, result, Some((revision, call)));
         if answered && arm == Arm::Standing {
             let mut question = question;
-            let apart = apart.filter(|_| !is_whole);
-            apart.iter().for_each(|apart| Arc::make_mut(&mut question).leave_out(apart));
+            let isolated = isolated.filter(|_| !is_whole);
+            isolated.iter().for_each(|isolated| Arc::make_mut(&mut question).leave_out(isolated));
             self.shared.questions.keep(question, now_us);
         }
         self.write_lines();
@@ -467,12 +468,12 @@ impl PolicyThread {
             self.send_hidden_state(answered.revision, differs, seen);
             return;
         }
-        loaded.show_figures();
+        loaded.store_counters();
     }
 
     fn send_hidden_state(&self, revision: Arc<str>, differs: Box<str>, seen: (u64, u64)) {
         if let Some(loaded) = self.loaded.get(&revision) {
-            loaded.show_figures();
+            loaded.store_counters();
         }
         let count = |answers: u64| u32::try_from(answers).unwrap_or(u32::MAX);
         let answers = BreachCount { of: count(seen.1), worse: count(seen.0) };

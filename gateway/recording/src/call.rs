@@ -226,7 +226,7 @@ pub(crate) fn write_result(
             revision: _,
             notes,
             took,
-            apart: _,
+            isolated: _,
             reasons: _,
             ungranted: _,
         }) => {
@@ -255,7 +255,7 @@ pub(crate) fn read_result(
         revision: Arc::clone(revision),
         notes,
         took,
-        apart: None,
+        isolated: None,
         reasons: [].into(),
         ungranted: 0,
     }))

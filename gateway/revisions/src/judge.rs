@@ -57,17 +57,17 @@ fn bit(figure: Figure) -> u8 {
 
 /// Figures by which a room or session is bad now.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Bad(u8);
+pub struct BadFigures(u8);
 
-impl Bad {
+impl BadFigures {
     /// Returns the set with this figure added if `is` is true.
-    pub fn with(self, figure: Figure, is: bool) -> Bad {
-        if is { Bad(self.0 | bit(figure)) } else { self }
+    pub fn with(self, figure: Figure, is: bool) -> BadFigures {
+        if is { BadFigures(self.0 | bit(figure)) } else { self }
     }
 
     /// Returns the figures that are bad in either.
-    pub fn and(self, other: Bad) -> Bad {
-        Bad(self.0 | other.0)
+    pub fn and(self, other: BadFigures) -> BadFigures {
+        BadFigures(self.0 | other.0)
     }
 }
 
@@ -216,7 +216,7 @@ impl Judge {
     }
 
     /// Adds a room or session to this round. It is not at risk by figures that are bad already.
-    pub fn enrol(&mut self, unit: u64, arm: Arm, bad: Bad) {
+    pub fn enrol(&mut self, unit: u64, arm: Arm, bad: BadFigures) {
         if self.knows(unit) {
             return;
         }
@@ -230,7 +230,7 @@ impl Judge {
     }
 
     /// Notes the present state of a room or session. Returns a breach if the evidence suffices.
-    pub fn note(&mut self, unit: u64, bad: Bad) -> Option<Breach> {
+    pub fn note(&mut self, unit: u64, bad: BadFigures) -> Option<Breach> {
         let known = self.units.get_mut(&unit).filter(|known| known.round == self.round)?;
         let fell = known.at_risk & bad.0;
         if fell == 0 {

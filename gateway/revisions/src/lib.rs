@@ -18,7 +18,7 @@ mod spread;
 mod status;
 
 pub use calls::{Compared, PolicyCallResult};
-pub use judge::{AdmissionSample, Bad, Judge, JudgeRecord, RuleBreaches};
+pub use judge::{AdmissionSample, BadFigures, Judge, JudgeRecord, RuleBreaches};
 pub use judging::Judging;
 pub use lifecycle::Lifecycle;
 pub use progress::{

@@ -153,10 +153,7 @@ pub enum RevisionRefusal {
     /// The revision's key or digest was revoked while it was prepared.
     Revoked(Box<str>),
     /// Another revision is being rolled out, and the push does not replace it.
-    Running {
-        candidate: Arc<str>,
-        stage: RolloutStage,
-    },
+    Running { candidate: Arc<str>, stage: RolloutStage },
 }
 
 impl RevisionRefusal {

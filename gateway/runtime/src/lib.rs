@@ -4,7 +4,7 @@ mod buffer;
 mod certificates;
 mod policies;
 mod sockets;
-mod vital;
+mod threads;
 
 use std::hash::RandomState;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use evenkeel_control::history::{HistoryWriter, LeftSessions};
 use evenkeel_control::{
     CertificateChannels, ControlRequest, EventRecord, Handle, NamedSockets, NodeNames,
     OperationLog, QuicListener, SessionRegistry, SocketName, TraceRegistry, TraceShare, WorkerLine,
-    briefs, port_legs, posts, source_of_ports,
+    needs_session_facts, port_legs, posts, source_of_ports,
 };
 use evenkeel_core::Gateway;
 use evenkeel_dataplane::flows::Flows;
@@ -33,12 +33,12 @@ use evenkeel_model::SessionId;
 use evenkeel_policies::{Foundry, PolicyRecorder, PolicyRecords};
 use evenkeel_process::random::draw;
 use evenkeel_process::scheduling;
-use policies::{Coming, Firsts, policies};
+use policies::{FirstPolicies, FirstRevisionQueue, policies};
 pub use sockets::Sockets;
 use sockets::{advertised_quic, is_self_made, quic, quic_address, rings_between};
+use threads::GatewayThread;
+pub use threads::{EndedThread, RunError};
 use tokio::sync::{broadcast, mpsc};
-use vital::Vital;
-pub use vital::{EndedThread, RunError};
 
 /// Interval of the check that all threads run.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -72,12 +72,12 @@ pub struct RunningGateway {
     /// Duplicates of the UDP listeners' sockets, for the process that replaces this one.
     duplicates: NamedSockets,
     told: broadcast::Receiver<Arc<EventRecord>>,
-    control: Vital,
-    workers: Vec<Vital>,
+    control: GatewayThread,
+    workers: Vec<GatewayThread>,
     quic_thread: Option<quic::QuicThread>,
     certificates: ClientCertificates,
     kept: StoreThread,
-    coming: Coming,
+    first_policies: FirstPolicies,
     /// Compiles the gateway's policies.
     pub foundry: Foundry,
 }
@@ -88,11 +88,11 @@ impl RunningGateway {
     pub async fn ends(&self) -> Result<(), RunError> {
         let is_whole = || {
             self.control.is_running()
-                && self.workers.iter().all(Vital::is_running)
+                && self.workers.iter().all(GatewayThread::is_running)
                 && self.quic_thread.as_ref().is_none_or(quic::QuicThread::is_running)
         };
         while is_whole() {
-            if let Some(failure) = self.coming.failure() {
+            if let Some(failure) = self.first_policies.failure() {
                 return Err(failure);
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -183,7 +183,7 @@ impl RunningGateway {
     pub fn join(self) -> Result<(), EndedThread> {
         // Control makes the workers end when it ends, for any reason.
         let control = self.control.join();
-        let workers = self.workers.into_iter().map(Vital::join).fold(Ok(()), Result::and);
+        let workers = self.workers.into_iter().map(GatewayThread::join).fold(Ok(()), Result::and);
         let endpoint = match self.quic_thread {
             Some(quic) if !quic.is_running() => {
                 Err(EndedThread { thread: "evenkeel-quic".into(), reason: "it panicked".into() })
@@ -203,7 +203,7 @@ pub fn start(
     drivers: DriverTable,
 ) -> Result<RunningGateway, RunError> {
     let running = begin(settings, drivers)?;
-    match running.coming.wait() {
+    match running.first_policies.wait() {
         Ok(()) => Ok(running),
         Err(failure) => {
             running.abandon();
@@ -233,8 +233,8 @@ pub fn begin_with(
 ) -> Result<RunningGateway, RunError> {
     let core = settings.core();
     let (running, firsts) = assemble(settings, drivers, &core, sockets, reads, inherited)?;
-    match Coming::begin(firsts, running.handle.requests.clone()) {
-        Ok(coming) => Ok(RunningGateway { coming, ..running }),
+    match FirstPolicies::begin(firsts, running.handle.requests.clone()) {
+        Ok(first_policies) => Ok(RunningGateway { first_policies, ..running }),
         Err(error) => {
             running.abandon();
             Err(error.into())
@@ -267,7 +267,7 @@ fn assemble(
     sockets: Sockets,
     reads: Reads,
     inherited: PolicyRecords,
-) -> Result<(RunningGateway, Firsts), RunError> {
+) -> Result<(RunningGateway, FirstRevisionQueue), RunError> {
     let (workers_count, suspended) = (settings.workers(), reads != Reads::Now);
     let Sockets { mut equipment, udp, mut listeners, quic: quic_listener, duplicates } = sockets;
     let lease = Arc::new(SendLease::forever());
@@ -365,7 +365,7 @@ fn assemble(
         }),
         Arc::clone(&flows),
         port_legs(settings),
-        briefs(settings),
+        needs_session_facts(settings),
         workers_count,
         traces,
     )
@@ -440,7 +440,7 @@ fn assemble(
         quic_thread,
         certificates,
         kept,
-        coming: Coming::default(),
+        first_policies: FirstPolicies::default(),
         foundry,
     };
     Ok((running, firsts))
@@ -459,12 +459,12 @@ fn launch(
     workers: Vec<PacketWorker>,
     handshakes: HandshakeParts,
     parts: evenkeel_control::ControlParts,
-) -> std::io::Result<(Vital, Vec<Vital>)> {
+) -> std::io::Result<(GatewayThread, Vec<GatewayThread>)> {
     let mut threads = Vec::new();
     let spawned = (0..)
         .zip(workers)
         .try_for_each(|(number, worker): (usize, _)| {
-            threads.push(Vital::spawn(&format!("packets-{number}"), move || worker.run())?);
+            threads.push(GatewayThread::spawn(&format!("packets-{number}"), move || worker.run())?);
             Ok(())
         })
         // The thread ends after the workers.
@@ -475,11 +475,11 @@ fn launch(
                 handshakes.run();
                 Ok(())
             };
-            threads.push(Vital::spawn("handshakes", run)?);
+            threads.push(GatewayThread::spawn("handshakes", run)?);
             Ok(())
         })
         // On an error the parts of control are dropped, and the workers were already told to stop.
-        .and_then(move |()| Vital::spawn("control", move || evenkeel_control::run(parts)));
+        .and_then(move |()| GatewayThread::spawn("control", move || evenkeel_control::run(parts)));
     match spawned {
         Ok(control) => Ok((control, threads)),
         Err(error) => {

@@ -13,10 +13,10 @@ use evenkeel_process::documents::UnwrittenDocuments;
 use evenkeel_process::lock;
 use tokio::sync::mpsc;
 
-use super::vital::RunError;
+use super::threads::RunError;
 
 /// First revisions grouped by plugin, so that a plugin of several policies is compiled once.
-pub(super) type Firsts = VecDeque<Vec<FirstRevision>>;
+pub(super) type FirstRevisionQueue = VecDeque<Vec<FirstRevision>>;
 
 /// The first revision of a policy in this process.
 pub(super) struct FirstRevision {
@@ -36,7 +36,7 @@ pub(super) fn policies(
     recorder: evenkeel_policies::PolicyRecorder,
     inherited: PolicyRecords,
     unwritten: &UnwrittenDocuments,
-) -> Result<(PolicyThreads, Firsts), RunError> {
+) -> Result<(PolicyThreads, FirstRevisionQueue), RunError> {
     let policies = PolicyThreads::new(evenkeel_policies::catalog_of(core), &core.limits, reports);
     let policies = policies.with_settings(settings, unwritten).recorded_by(recorder);
     let mut policies = policies.inheriting(inherited);
@@ -66,31 +66,31 @@ pub(super) fn policies(
 
 /// The first revisions, which are compiled while packets are already forwarded.
 #[derive(Debug)]
-pub(super) struct Coming(Receiver<RunError>);
+pub(super) struct FirstPolicies(Receiver<RunError>);
 
-impl Default for Coming {
+impl Default for FirstPolicies {
     fn default() -> Self {
-        Coming(bounded(1).1)
+        FirstPolicies(bounded(1).1)
     }
 }
 
-impl Coming {
+impl FirstPolicies {
     /// Loads the first revisions in parallel, one per core, and tells control when all are active.
     pub(super) fn begin(
-        firsts: Firsts,
+        firsts: FirstRevisionQueue,
         requests: mpsc::Sender<ControlRequest>,
-    ) -> std::io::Result<Coming> {
+    ) -> std::io::Result<FirstPolicies> {
         let (failed, failures) = bounded(1);
         if !firsts.is_empty() {
-            let bringing = std::thread::Builder::new().name("first policies".into());
-            bringing.spawn(move || {
-                if bring_in(firsts, &failed) {
+            let loading = std::thread::Builder::new().name("first policies".into());
+            loading.spawn(move || {
+                if load_first_revisions(firsts, &failed) {
                     // Control may have ended, and then needs no message.
                     let _ = requests.blocking_send(ControlRequest::PoliciesStand);
                 }
             })?;
         }
-        Ok(Coming(failures))
+        Ok(FirstPolicies(failures))
     }
 
     /// Waits until all first revisions are active.
@@ -105,7 +105,7 @@ impl Coming {
 
 /// Loads the first revisions; returns true if all are active. The first failure is reported at once and ends the
 /// gateway, so the remaining ones are skipped.
-fn bring_in(firsts: Firsts, failed: &Sender<RunError>) -> bool {
+fn load_first_revisions(firsts: FirstRevisionQueue, failed: &Sender<RunError>) -> bool {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(firsts.len());
     let firsts = Mutex::new(firsts);
     let firsts = || lock(&firsts);

@@ -14,7 +14,7 @@ use evenkeel_dataplane::worker::ListenerParts;
 use evenkeel_dataplane::{SendLease, buffers, freebind, quic, ring};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::vital::RunError;
+use super::threads::RunError;
 
 /// Packets in a ring: 20 ms at 100,000 packets a second.
 const RING_SLOTS: usize = 2_048;

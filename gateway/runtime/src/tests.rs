@@ -28,8 +28,8 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
         grant: Arc::new(IndexGrant::new(0, Instant::now())),
         fencing: Arc::default(),
         refused_epochs: mpsc::channel(1).1,
-        control: Vital::spawn("control", control).unwrap(),
-        workers: vec![Vital::spawn("packets-0", worker).unwrap()],
+        control: GatewayThread::spawn("control", control).unwrap(),
+        workers: vec![GatewayThread::spawn("packets-0", worker).unwrap()],
         quic_thread: None,
         certificates: ClientCertificates::open(
             None,
@@ -38,7 +38,7 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
             Default::default(),
         )
         .unwrap(),
-        coming: Coming::default(),
+        first_policies: FirstPolicies::default(),
         foundry: Foundry::bare(evenkeel_host::Engine::new()),
     }
 }

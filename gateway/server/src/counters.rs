@@ -26,7 +26,7 @@ const SESSIONS_AT_ONCE: usize = 1_000;
 const POLICIES_AT: u32 = 5;
 
 /// A region and a zone of it, by name; both empty for sessions that no node carries.
-type Place = (Arc<str>, Arc<str>);
+type ZonePlace = (Arc<str>, Arc<str>);
 
 /// Turns counters and states into metrics.
 pub(super) struct CounterFollower {
@@ -39,7 +39,7 @@ pub(super) struct CounterFollower {
     /// Scenarios that are configured or had sessions.
     scenarios: BTreeSet<Arc<str>>,
     /// The places of all nodes so far.
-    places: BTreeSet<Place>,
+    places: BTreeSet<ZonePlace>,
     /// Sessions of each node at the last reading of all; `None` before the first.
     sessions_at: Option<BTreeMap<NodeId, u32>>,
     /// Those of the last reading. A reload may remove some.
@@ -387,14 +387,14 @@ const RUNGS: usize = Op::ALL.len();
 #[derive(Default)]
 struct ScenarioCount {
     /// Of each place all sessions, and those on each rung.
-    places: BTreeMap<Place, [u32; 1 + RUNGS]>,
+    places: BTreeMap<ZonePlace, [u32; 1 + RUNGS]>,
     /// In the order of [`Op::ALL`].
     actions: [u32; Op::ALL.len()],
     /// In the order of [`PathSegment::ALL`].
     impaired: [u32; PathSegment::ALL.len()],
 }
 
-fn labels_of<'a>(scenario: &'a str, (region, zone): &'a Place) -> [(Attribute, &'a str); 3] {
+fn labels_of<'a>(scenario: &'a str, (region, zone): &'a ZonePlace) -> [(Attribute, &'a str); 3] {
     [(Attribute::Scenario, scenario), (Attribute::Region, &**region), (Attribute::Zone, &**zone)]
 }
 

@@ -22,12 +22,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch as cell};
 
 use super::paths::{ServeError, ServePaths};
-use super::watch::{self, Underway, WatchedFolders};
+use super::watch::{self, UnfinishedChanges, WatchedFolders};
 
 /// Maximum reload requests that wait.
 const ASKED_MAX: usize = 8;
 
-pub(super) struct Applied {
+pub(super) struct AppliedConfig {
     started: Arc<GatewayConfig>,
     /// The policy sets that apply.
     sets: Vec<PolicySet>,
@@ -75,12 +75,12 @@ impl ReloadTriggers {
 /// compiled are read once these policies are active.
 pub(super) async fn follow(
     place: &ServePaths,
-    mut applied: Applied,
+    mut applied: AppliedConfig,
     handle: &Handle,
     mut triggers: ReloadTriggers,
 ) {
     let (word, mut changed) = mpsc::channel(1);
-    let underway = Underway::default();
+    let underway = UnfinishedChanges::default();
     let mut watched = watched(place, &applied.started);
     let mut watching = watch::watch(&watched, &word, &underway);
     if handle.policies_stand().await.is_err() {
@@ -111,7 +111,7 @@ pub(super) async fn follow(
         let outcome = match place.load_with_plugins().await {
             Ok(settings) => {
                 let settings = Arc::new(settings);
-                let outcome = applied.take(&settings, &wish, handle).await;
+                let outcome = applied.apply(&settings, &wish, handle).await;
                 let now = self::watched(place, &settings);
                 if now != watched {
                     watched = now;
@@ -184,9 +184,9 @@ fn refuse(invalid: &[InvalidSetting]) -> NotReloaded {
     NotReloaded::Invalid { rendered: found, first: first.unwrap_or_default().into() }
 }
 
-impl Applied {
-    pub(super) fn of(settings: &Arc<GatewayConfig>) -> Applied {
-        Applied {
+impl AppliedConfig {
+    pub(super) fn of(settings: &Arc<GatewayConfig>) -> AppliedConfig {
+        AppliedConfig {
             started: Arc::clone(settings),
             sets: settings.sets.clone(),
             rules: TrustRules::of(settings),
@@ -200,7 +200,7 @@ impl Applied {
 
     /// Applies nodes, policy sets and each changed binding; applies nothing if a plugin cannot run or the list of nodes
     /// is refused. A binding that is refused later is reported, and tried again at the next reload.
-    async fn take(
+    async fn apply(
         &mut self,
         settings: &Arc<GatewayConfig>,
         wish: &ReloadOptions,

@@ -32,7 +32,7 @@ use super::forecast::ForecastFollower;
 use super::host::HostFollower;
 use super::host_sessions;
 use super::paths::{self, DescriptorCapacity, ServeError, ServePaths};
-use super::reload::{self, Applied, ReloadTriggers};
+use super::reload::{self, AppliedConfig, ReloadTriggers};
 use super::sandbox::Sandbox;
 
 /// Time limit of the last export of telemetry.
@@ -138,7 +138,7 @@ fn serve_as(
     settings.notes().iter().chain(&unheard).for_each(|note| tracing::warn!("{note}"));
     let pulled = evenkeel_registry::pull_bindings(Arc::make_mut(&mut settings));
     runtime.block_on(pulled).map_err(ServeError::Invalid)?;
-    let mut applied = Applied::of(&settings);
+    let mut applied = AppliedConfig::of(&settings);
     let reads = match (&successor, &member) {
         (Some(_), _) => Reads::AsSuccessor,
         (None, Some(_)) => Reads::AsStandby,

@@ -46,7 +46,7 @@ impl WatchedFolders {
 
 /// Unfinished changes. Clones share the state.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Underway(Arc<Mutex<FileSteps>>);
+pub(super) struct UnfinishedChanges(Arc<Mutex<FileSteps>>);
 
 #[derive(Default, Debug)]
 struct FileSteps {
@@ -60,7 +60,7 @@ struct FileSteps {
 
 /// The reason to wait before files are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Until {
+enum WaitReason {
     /// All written files are closed; only files copied with them may follow.
     Together,
     Quiet,
@@ -68,7 +68,7 @@ enum Until {
     Whole,
 }
 
-impl Underway {
+impl UnfinishedChanges {
     /// Notes an event; returns true if it may need a reload.
     fn note(&self, event: &Event, watched: &WatchedFolders) -> bool {
         let mut steps = lock(&self.0);
@@ -85,12 +85,12 @@ impl Underway {
         word
     }
 
-    fn until(&self) -> Until {
+    fn until(&self) -> WaitReason {
         let steps = lock(&self.0);
         match () {
-            () if !steps.written.is_empty() => Until::Whole,
-            () if steps.vague || !steps.begun.is_empty() => Until::Quiet,
-            () => Until::Together,
+            () if !steps.written.is_empty() => WaitReason::Whole,
+            () if steps.vague || !steps.begun.is_empty() => WaitReason::Quiet,
+            () => WaitReason::Together,
         }
     }
 }
@@ -137,7 +137,7 @@ impl FileSteps {
 pub(super) fn watch(
     watched: &WatchedFolders,
     changed: &mpsc::Sender<()>,
-    underway: &Underway,
+    underway: &UnfinishedChanges,
 ) -> Option<RecommendedWatcher> {
     let (ours, changed, underway) = (watched.clone(), changed.clone(), underway.clone());
     let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| match event {
@@ -171,13 +171,13 @@ pub(super) fn watch(
 
 /// Waits until all written files are complete. If that is unknown, waits until nothing has changed for a while. The
 /// wait is limited.
-pub(super) async fn settle(changed: &mut mpsc::Receiver<()>, underway: &Underway) {
+pub(super) async fn settle(changed: &mut mpsc::Receiver<()>, underway: &UnfinishedChanges) {
     let settled = async {
         loop {
             let more = match underway.until() {
-                Until::Together => tokio::time::timeout(TOGETHER, changed.recv()).await,
-                Until::Quiet => tokio::time::timeout(QUIET, changed.recv()).await,
-                Until::Whole => Ok(changed.recv().await),
+                WaitReason::Together => tokio::time::timeout(TOGETHER, changed.recv()).await,
+                WaitReason::Quiet => tokio::time::timeout(QUIET, changed.recv()).await,
+                WaitReason::Whole => Ok(changed.recv().await),
             };
             if !matches!(more, Ok(Some(()))) {
                 return;

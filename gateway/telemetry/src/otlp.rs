@@ -30,7 +30,8 @@ use tokio::time::{sleep, timeout};
 use super::export_failures::ExportFailures;
 use super::instruments::{Instruments, MetricCollector};
 use super::queue::{
-    Backoff, ExportQueue, ExportSender, ExportTally, FLUSHES_MAX, Flush, SEND_WITHIN, Ship, queue,
+    Backoff, ExportQueue, ExportSender, ExportTally, FLUSHES_MAX, Flush, SEND_WITHIN, SendBatch,
+    queue,
 };
 
 /// Telemetry did not start.
@@ -132,7 +133,7 @@ fn exporter<E, T>(
     sending.map(|(to, items)| Ok((build(&to)?, items))).transpose()
 }
 
-async fn send<T>(sending: Option<(impl Ship<T>, ExportSender<T>)>) {
+async fn send<T>(sending: Option<(impl SendBatch<T>, ExportSender<T>)>) {
     if let Some((to, items)) = sending {
         items.run(to).await;
     }
@@ -209,14 +210,14 @@ fn http<B: WithExportConfig + WithHttpConfig>(builder: B, to: &Otlp) -> B {
     builder.with_http_client(HyperClient::new(connector, SEND_WITHIN, None))
 }
 
-impl Ship<SpanData> for SpanExporter {
-    async fn ship(&self, batch: &[SpanData]) -> bool {
+impl SendBatch<SpanData> for SpanExporter {
+    async fn send_batch(&self, batch: &[SpanData]) -> bool {
         self.export(batch.to_vec()).await.is_ok()
     }
 }
 
-impl Ship<LogLine> for LogExporter {
-    async fn ship(&self, batch: &[LogLine]) -> bool {
+impl SendBatch<LogLine> for LogExporter {
+    async fn send_batch(&self, batch: &[LogLine]) -> bool {
         let lines: Vec<_> = batch.iter().map(|(record, scope)| (record, scope)).collect();
         self.export(LogBatch::new(&lines)).await.is_ok()
     }

@@ -30,9 +30,9 @@ pub(super) const SEND_WITHIN: Duration = Duration::from_secs(5);
 /// Attempts before a batch is dropped: the batch itself may cause the failures.
 const TRIES_MAX: u32 = 4;
 
-pub(super) trait Ship<T> {
+pub(super) trait SendBatch<T> {
     /// Returns true if the receiver took the batch.
-    async fn ship(&self, batch: &[T]) -> bool;
+    async fn send_batch(&self, batch: &[T]) -> bool;
 }
 
 /// The counters of one signal.
@@ -136,7 +136,7 @@ pub(super) fn queue<T>(tally: &ExportTally) -> (ExportQueue<T>, Flush, ExportSen
 
 impl<T> ExportSender<T> {
     /// Sends until all inputs and flush handles are dropped.
-    pub(super) async fn run(mut self, to: impl Ship<T>) {
+    pub(super) async fn run(mut self, to: impl SendBatch<T>) {
         while self.wait().await {
             while self.batch.len() < BATCH_MAX
                 && let Ok(item) = self.items.try_recv()
@@ -199,8 +199,8 @@ impl<T> ExportSender<T> {
         open
     }
 
-    async fn send(&mut self, to: &impl Ship<T>) {
-        if timeout(SEND_WITHIN, to.ship(&self.batch)).await.unwrap_or(false) {
+    async fn send(&mut self, to: &impl SendBatch<T>) {
+        if timeout(SEND_WITHIN, to.send_batch(&self.batch)).await.unwrap_or(false) {
             self.tally.sent(self.batch.len());
             self.batch.clear();
             self.tries = 0;

@@ -24,7 +24,9 @@ use tracing::{debug, info, warn};
 
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count, Histogram, Level};
-use super::spans::{DecisionSpan, Moment, SWEPT_EVERY, SpanPipeline, SpanWriter, Turned, refusal};
+use super::spans::{
+    DecisionSpan, Moment, RefusedOffer, SWEPT_EVERY, SpanPipeline, SpanWriter, refusal,
+};
 
 /// Minimum length of a logged stall, which is audible.
 const LATE_TOLD: Duration = Duration::from_millis(100);
@@ -108,7 +110,7 @@ impl EventRecorder {
             GatewayEvent::Core(event) => self.handle_event(event, caller, at),
             GatewayEvent::TurnedAway { scenario, reason: word, session } => {
                 let session = *session;
-                self.refused(&Turned { scenario, word, reason: None, session }, caller, at);
+                self.refused(&RefusedOffer { scenario, word, reason: None, session }, caller, at);
             }
             GatewayEvent::Rollout(rollout) => self.handle_rollout(rollout, at),
             GatewayEvent::NotOpened { session, node, reason } => {
@@ -206,7 +208,7 @@ impl EventRecorder {
             CoreEvent::Opened { .. } => self.opened(event, caller, at),
             CoreEvent::Refused { offer: _, session, scenario, reason } => {
                 let (word, reason, session) = (refusal(reason), Some(reason), *session);
-                self.refused(&Turned { scenario, word, reason, session }, caller, at);
+                self.refused(&RefusedOffer { scenario, word, reason, session }, caller, at);
             }
             CoreEvent::Closed { .. } => self.closed(event, at),
             CoreEvent::Moved { .. } => self.moved(event, at),

@@ -27,7 +27,7 @@ pub(crate) use sampling::{SpanIds, SpanSampler};
 use tracks::{
     DecisionBatch, DecisionSubject, FailoverSpan, OperationTracks, SessionSpans, TouchedSessions,
 };
-pub(crate) use tracks::{DecisionSpan, Turned};
+pub(crate) use tracks::{DecisionSpan, RefusedOffer};
 
 use crate::registry::{Attribute, Span};
 

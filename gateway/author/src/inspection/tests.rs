@@ -1,6 +1,6 @@
 use evenkeel_fuzz::Corpus;
 use evenkeel_guests::module::Module;
-use evenkeel_host::{SecretKey, TrustedKeys, Unsigned, shipped, sign};
+use evenkeel_host::{SecretKey, TrustedKeys, UnsignedPlugins, shipped, sign};
 use evenkeel_model::Hook;
 
 use super::*;
@@ -103,7 +103,7 @@ fn signature_names_its_key() {
 fn invalid_signature_is_refused() {
     let mut broken = sign(shipped_plugin("scenario-call"), &SecretKey::generate()).unwrap();
     *broken.last_mut().unwrap() ^= 1;
-    let gateway = TrustedKeys::default().judge(&broken, Unsigned::Allow).unwrap_err();
+    let gateway = TrustedKeys::default().judge(&broken, UnsignedPlugins::Allow).unwrap_err();
     let inspection = Inspection::of(&broken);
     assert_eq!(inspection.refused(), Some(&gateway));
     let json = inspection.json();

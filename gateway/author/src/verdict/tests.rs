@@ -81,7 +81,8 @@ fn action_exists_and_cap_is_within_bounds() {
         state: None,
     };
     let sessions = [session(&bounds), session(&[])];
-    let judged = |row, op, arg| act(&sessions, &DegradationAction { row, op, arg, reason: 0 });
+    let judged =
+        |row, op, arg| action_violation(&sessions, &DegradationAction { row, op, arg, reason: 0 });
     for kbps in [0, 100, 200] {
         assert_eq!(judged(0, 1, kbps), None, "{kbps}");
     }

@@ -40,7 +40,8 @@ fn odd_worlds_reach_extreme_values() {
 
 #[test]
 fn answers_are_applied() {
-    let mut world = RandomWorld::sized(1, Size { regions: 1, nodes: 3, rooms: 2, sessions: 2 });
+    let mut world =
+        RandomWorld::sized(1, WorldSize { regions: 1, nodes: 3, rooms: 2, sessions: 2 });
     let state = PluginState { plugin: "p".into(), schema: 1, bytes: [7].into() };
     let step = evenkeel_model::RoutingMove { row: 1, hops: vec![NodeId(0)], ttl_ms: 0, reason: 0 };
     let moves = vec![step];

@@ -86,7 +86,7 @@ fn room(text: &str) -> Result<RoomId, String> {
 }
 
 impl AskArgs {
-    pub(super) fn act(self) -> Result<(), CommandError> {
+    pub(super) fn run(self) -> Result<(), CommandError> {
         let settings = self.settings.as_deref().map_or(Ok(Value::Null), settings_of)?;
         let case = Case::read(&self.input)?;
         let mut built = read(&self.plugin)?;
@@ -100,7 +100,7 @@ impl AskArgs {
 }
 
 impl RecordToCase {
-    pub(super) fn act(self) -> Result<(), CommandError> {
+    pub(super) fn run(self) -> Result<(), CommandError> {
         let subject = match (self.session, self.room) {
             (Some(session), _) => CaseSubject::Session(session),
             (None, Some(room)) => CaseSubject::Room(room),

@@ -18,7 +18,7 @@ use super::file::{TestedArgs, folder_of, read};
 use crate::command::{ApiArgs, CommandError, runtime, say, say_lines, settings_of, typed};
 use crate::policy::{RevisionParts, print_rollout};
 use crate::progress::during;
-use crate::recording::{Tried, kept_calls};
+use crate::recording::{TrialOutcome, kept_calls};
 
 /// Interval at which files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -82,7 +82,7 @@ fn policy(text: &str) -> Result<PolicyTarget, String> {
 }
 
 impl DevArgs {
-    pub(super) fn act(self) -> Result<(), CommandError> {
+    pub(super) fn run(self) -> Result<(), CommandError> {
         let sources = self.sources()?;
         let mut signals = EndSignals::listen()?;
         let mut shadow = None;
@@ -279,7 +279,7 @@ impl DevArgs {
         let settings = shadow.settings.clone();
         let is_other = |revision: &str| revision != shadow.revision;
         let place = Path::new("the gateway");
-        let tried = Tried::of(place, &bytes, &shadow.built, settings, is_other)?;
+        let tried = TrialOutcome::of(place, &bytes, &shadow.built, settings, is_other)?;
         if self.json {
             say(&tried.json);
         } else {

@@ -40,7 +40,7 @@ pub(super) struct ProfileArgs {
 }
 
 impl ProfileArgs {
-    pub(super) fn act(self) -> Result<(), CommandError> {
+    pub(super) fn run(self) -> Result<(), CommandError> {
         let settings = self.settings.as_deref().map_or(Ok(Value::Null), settings_of)?;
         let cases = cases_in(folder_of(&self.plugin), self.cases.as_deref())?;
         let mut built = read(&self.plugin)?;

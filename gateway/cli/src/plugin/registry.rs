@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use evenkeel_author::replace;
 use evenkeel_config::{CacheFolder, PluginReference, RegistrySettings, SecretFile};
-use evenkeel_host::{PublicKey, look, signer};
+use evenkeel_host::{PublicKey, read_manifest, signer};
 use evenkeel_process::file;
 use evenkeel_registry::{PluginCache, PluginTitle, WITHIN};
 use serde_json::json;
@@ -115,12 +115,12 @@ fn signature(signer: Option<PublicKey>) -> String {
 }
 
 impl PublishArgs {
-    pub(super) fn act(self) -> Result<(), CommandError> {
+    pub(super) fn run(self) -> Result<(), CommandError> {
         let plugin = read_file(&self.plugin)?;
         // The command publishes no plugin that gateways refuse.
         let wrong =
             |refused: evenkeel_host::PluginRefusal| CommandError::Wrong(refused.to_string());
-        let manifest = look(&plugin).map_err(wrong)?;
+        let manifest = read_manifest(&plugin).map_err(wrong)?;
         let signer = signer(&plugin).map_err(wrong)?;
         let registry = self.access.of(&self.to)?;
         let (name, version) = (manifest.name.to_string(), manifest.version.to_string());
@@ -143,7 +143,7 @@ impl PublishArgs {
 }
 
 impl PullArgs {
-    pub(super) fn act(self) -> Result<(), CommandError> {
+    pub(super) fn run(self) -> Result<(), CommandError> {
         let trusted = self.trust.iter().map(|path| {
             let key = read_line(path)?.parse::<PublicKey>();
             key.map_err(|bad| CommandError::Wrong(format!("{}: found {bad}", path.display())))
@@ -157,7 +157,7 @@ impl PullArgs {
             evenkeel_registry::pull(&self.reference, &registry, cache.as_ref(), by).await
         });
         let pulled = pulled.map_err(|error| failed(&error))?;
-        look(&pulled.bytes).map_err(|refused| failed(&refused))?;
+        read_manifest(&pulled.bytes).map_err(|refused| failed(&refused))?;
         let signer = signer(&pulled.bytes).map_err(|refused| failed(&refused))?;
         if !trusted.is_empty() && !signer.is_some_and(|key| trusted.contains(&key)) {
             let signature = signature(signer);

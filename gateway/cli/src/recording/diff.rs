@@ -60,7 +60,7 @@ pub(crate) struct Diff {
 }
 
 /// A plugin that replaces the recorded ones, with the states that it wrote.
-pub(super) struct Contender<'a> {
+pub(super) struct ReplacementPlugin<'a> {
     engine: &'a Engine,
     component: Component,
     settings: Option<Value>,
@@ -71,13 +71,13 @@ pub(super) struct Contender<'a> {
     faulted: u64,
 }
 
-impl<'a> Contender<'a> {
+impl<'a> ReplacementPlugin<'a> {
     pub(super) fn new(
         engine: &'a Engine,
         component: Component,
         settings: Option<Value>,
-    ) -> Contender<'a> {
-        Contender {
+    ) -> ReplacementPlugin<'a> {
+        ReplacementPlugin {
             engine,
             component,
             settings,
@@ -137,19 +137,20 @@ pub(super) struct DiffOutcome {
 }
 
 impl Diff {
-    pub(crate) fn act(&self, json: bool) -> Result<(), CommandError> {
+    pub(crate) fn run(&self, json: bool) -> Result<(), CommandError> {
         let bytes = read_file(&self.recording)?;
         let mut reader = open(&self.recording, &bytes)?;
         let engine = patient_engine();
         let documents = DocumentFiles::read(&self.data)?;
-        let contender = |named: &str, settings: &Option<PathBuf>| {
+        let replacement = |named: &str, settings: &Option<PathBuf>| {
             let settings = settings.as_deref().map(settings_of).transpose()?;
-            let mut contender = Contender::new(&engine, load_plugin(&engine, named)?, settings);
-            contender.documents = documents.clone();
-            Ok::<_, CommandError>(contender)
+            let mut replacement =
+                ReplacementPlugin::new(&engine, load_plugin(&engine, named)?, settings);
+            replacement.documents = documents.clone();
+            Ok::<_, CommandError>(replacement)
         };
-        let mut a = contender(&self.a, &self.settings_a)?;
-        let mut b = contender(&self.b, &self.settings_b)?;
+        let mut a = replacement(&self.a, &self.settings_a)?;
+        let mut b = replacement(&self.b, &self.settings_b)?;
         let policy = self.policy.as_deref();
         let outcome = diff(&mut reader, &mut a, &mut b, policy, self.most)?;
         if outcome.calls == 0 {
@@ -179,8 +180,8 @@ impl Diff {
 /// A plugin refuses its settings.
 pub(super) fn diff(
     records: impl Iterator<Item = RecordingEntry>,
-    a: &mut Contender<'_>,
-    b: &mut Contender<'_>,
+    a: &mut ReplacementPlugin<'_>,
+    b: &mut ReplacementPlugin<'_>,
     policy: Option<&str>,
     most: usize,
 ) -> Result<DiffOutcome, CommandError> {
@@ -192,7 +193,7 @@ pub(super) fn diff(
             continue;
         }
         let (of_a, of_b) = (a.ask(&call)?, b.ask(&call)?);
-        let side = |one: &Contender<'_>| one.component.clone();
+        let side = |one: &ReplacementPlugin<'_>| one.component.clone();
         let (component_a, component_b) = (side(a), side(b));
         let catalog = &call.catalog.entries;
         let a = ComparisonSide { component: Some(&component_a), catalog, result: &of_a };
@@ -262,9 +263,14 @@ fn count<S: Serializer>(subjects: &BTreeSet<String>, to: S) -> Result<S::Ok, S::
     subjects.len().serialize(to)
 }
 
-fn outcome_json(outcome: &DiffOutcome, a: &Contender<'_>, b: &Contender<'_>) -> Value {
-    let unmeasured =
-        |one: &Contender<'_>| one.unmeasured.iter().map(|metric| metric.key()).collect::<Vec<_>>();
+fn outcome_json(
+    outcome: &DiffOutcome,
+    a: &ReplacementPlugin<'_>,
+    b: &ReplacementPlugin<'_>,
+) -> Value {
+    let unmeasured = |one: &ReplacementPlugin<'_>| {
+        one.unmeasured.iter().map(|metric| metric.key()).collect::<Vec<_>>()
+    };
     let mut shown = json!(outcome);
     shown["unmeasured"] = json!({"a": unmeasured(a), "b": unmeasured(b)});
     shown["faulted"] = json!({"a": a.faulted, "b": b.faulted});
@@ -272,7 +278,11 @@ fn outcome_json(outcome: &DiffOutcome, a: &Contender<'_>, b: &Contender<'_>) -> 
 }
 
 /// One side: the file or name that the command line has, and the plugin that it is.
-pub(super) fn side_json(named: &str, side: &Contender<'_>, settings: Option<&Path>) -> Value {
+pub(super) fn side_json(
+    named: &str,
+    side: &ReplacementPlugin<'_>,
+    settings: Option<&Path>,
+) -> Value {
     let manifest = side.component.manifest();
     json!({
         "named": named,
@@ -286,7 +296,7 @@ pub(super) fn side_json(named: &str, side: &Contender<'_>, settings: Option<&Pat
 pub(super) fn side_said(
     letter: &str,
     named: &str,
-    side: &Contender<'_>,
+    side: &ReplacementPlugin<'_>,
     settings: Option<&Path>,
 ) -> String {
     let (manifest, digest) = (side.component.manifest(), side.component.digest());

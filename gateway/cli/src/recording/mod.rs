@@ -12,4 +12,4 @@ pub(crate) use diff::Diff;
 pub(crate) use player::load_plugin;
 pub(crate) use record::{RecordArgs, kept_calls, recorded_about};
 pub(crate) use replay::Replay;
-pub(crate) use tried::Tried;
+pub(crate) use tried::TrialOutcome;

@@ -37,13 +37,13 @@ pub(crate) struct RecordArgs {
     policy: Option<String>,
 }
 
-enum Broken {
+enum RecordingError {
     Gateway(ClientError),
     File(std::io::Error),
 }
 
 impl RecordArgs {
-    pub(crate) fn act(&self, api: &ApiArgs, json: bool) -> Result<(), CommandError> {
+    pub(crate) fn run(&self, api: &ApiArgs, json: bool) -> Result<(), CommandError> {
         let cannot = |error: std::io::Error| {
             CommandError::Wrong(format!("cannot write {}: {error}", self.out.display()))
         };
@@ -53,8 +53,8 @@ impl RecordArgs {
             // A file error is not an API error.
             match copy(admin, &path, &self.out).await {
                 Ok(()) => Ok(Ok(())),
-                Err(Broken::File(error)) => Ok(Err(error)),
-                Err(Broken::Gateway(failed)) => Err(failed),
+                Err(RecordingError::File(error)) => Ok(Err(error)),
+                Err(RecordingError::Gateway(failed)) => Err(failed),
             }
         });
         written?.map_err(cannot)?;
@@ -97,12 +97,12 @@ impl RecordArgs {
     }
 }
 
-async fn copy(admin: &ApiClient, path: &str, out: &Path) -> Result<(), Broken> {
+async fn copy(admin: &ApiClient, path: &str, out: &Path) -> Result<(), RecordingError> {
     // The request comes first, so that a refusal leaves an old file unchanged.
-    let mut download = admin.download(path).await.map_err(Broken::Gateway)?;
-    let mut file = File::create(out).map_err(Broken::File)?;
-    while let Some(bytes) = download.next().await.map_err(Broken::Gateway)? {
-        file.write_all(&bytes).map_err(Broken::File)?;
+    let mut download = admin.download(path).await.map_err(RecordingError::Gateway)?;
+    let mut file = File::create(out).map_err(RecordingError::File)?;
+    while let Some(bytes) = download.next().await.map_err(RecordingError::Gateway)? {
+        file.write_all(&bytes).map_err(RecordingError::File)?;
     }
     Ok(())
 }

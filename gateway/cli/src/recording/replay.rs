@@ -77,7 +77,7 @@ impl ReplayOutcome {
 }
 
 impl Replay {
-    pub(crate) fn act(&self, json: bool) -> Result<(), CommandError> {
+    pub(crate) fn run(&self, json: bool) -> Result<(), CommandError> {
         let bytes = read_file(&self.recording)?;
         let mut reader = open(&self.recording, &bytes)?;
         let mut plugins = Plugins::new(&self.plugin)?;

@@ -18,7 +18,7 @@ use evenkeel_recording::{
 };
 use serde_json::{Value, json};
 
-use super::diff::{Contender, diff, side_json, side_said};
+use super::diff::{ReplacementPlugin, diff, side_json, side_said};
 use super::player::{DocumentFiles, Plugins, load_plugin};
 use super::record::recorded_about;
 use super::replay::{ReplayOutcome, replay};
@@ -515,10 +515,10 @@ fn unknown_plugin_is_taken_by_name() {
 fn diff_names_sessions_with_other_settings() {
     let engine = patient_engine();
     let records = through_a_file(&ladder(&engine).records);
-    let contender =
-        |settings| Contender::new(&engine, shipped(&engine, "degrade-ladder"), settings);
+    let replacement =
+        |settings| ReplacementPlugin::new(&engine, shipped(&engine, "degrade-ladder"), settings);
     let compare = |settings| {
-        let (mut a, mut b) = (contender(None), contender(settings));
+        let (mut a, mut b) = (replacement(None), replacement(settings));
         let outcome = diff(records.clone().into_iter(), &mut a, &mut b, None, 5);
         outcome.unwrap_or_else(|_| panic!("both take their settings"))
     };
@@ -541,7 +541,7 @@ fn diff_names_sessions_with_other_settings() {
 #[test]
 fn diff_names_both_sides() {
     let engine = patient_engine();
-    let side = Contender::new(&engine, shipped(&engine, "degrade-ladder"), None);
+    let side = ReplacementPlugin::new(&engine, shipped(&engine, "degrade-ladder"), None);
     let settings = Path::new("slow.toml");
     let shown = side_json("degrade-ladder", &side, Some(settings));
     assert_eq!(
@@ -563,12 +563,12 @@ fn diff_sides_carry_their_own_states() {
     let engine = patient_engine();
     let records = ladder(&engine).records;
     let settings = || Some(json!({"down_after": "800ms", "up_after": "1s"}));
-    let contender =
-        |settings| Contender::new(&engine, shipped(&engine, "degrade-ladder"), settings);
+    let replacement =
+        |settings| ReplacementPlugin::new(&engine, shipped(&engine, "degrade-ladder"), settings);
     // Calls of this scene do not depend on decisions, so a direct run of the slower plugin must decide the same.
     let own = Scene::of(&engine, "degrade-ladder", Hook::Degradation, settings().unwrap());
     let own = own.ticks(300, 12);
-    let (mut slower, mut other) = (contender(settings()), contender(settings()));
+    let (mut slower, mut other) = (replacement(settings()), replacement(settings()));
     let outcome = diff(records.into_iter(), &mut slower, &mut other, None, 5);
     assert_eq!(outcome.unwrap_or_else(|_| panic!("both take their settings")).alike, 300);
     assert_eq!(own.states.len(), 12);

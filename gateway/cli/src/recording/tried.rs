@@ -18,7 +18,7 @@ use crate::command::{CommandError, read_file};
 const SHOWN_MAX: usize = 5;
 
 /// The outcome of recorded calls at a plugin.
-pub(crate) struct Tried {
+pub(crate) struct TrialOutcome {
     pub(crate) json: Value,
     pub(crate) lines: String,
     /// No call failed. Different decisions are no failure.
@@ -37,7 +37,7 @@ struct TrialComparison {
     missed: u64,
 }
 
-impl Tried {
+impl TrialOutcome {
     /// Repeats all recorded calls of the plugin's hook.
     ///
     /// # Errors
@@ -46,8 +46,8 @@ impl Tried {
         path: &Path,
         built: &Built,
         settings: Option<Value>,
-    ) -> Result<Tried, CommandError> {
-        Tried::of(path, &read_file(path)?, built, settings, |_| true)
+    ) -> Result<TrialOutcome, CommandError> {
+        TrialOutcome::of(path, &read_file(path)?, built, settings, |_| true)
     }
 
     /// Repeats the calls of chosen revisions in a recording's bytes; errors name the place.
@@ -57,7 +57,7 @@ impl Tried {
         built: &Built,
         settings: Option<Value>,
         is_chosen: impl Fn(&str) -> bool,
-    ) -> Result<Tried, CommandError> {
+    ) -> Result<TrialOutcome, CommandError> {
         let mut reader = open(path, bytes)?;
         let given = settings.is_some();
         let mut recorded = Recorded::new(built, settings)
@@ -89,7 +89,7 @@ impl Tried {
         let mut lines = vec![format!("asked what {} has: {report}", path.display())];
         lines.extend(beside.lines());
         lines.extend(reader.lost().map(|lost| format!("  {lost}")));
-        Ok(Tried { json: shown, lines: lines.join("\n"), is_passed: report.is_passed() })
+        Ok(TrialOutcome { json: shown, lines: lines.join("\n"), is_passed: report.is_passed() })
     }
 }
 

@@ -1,24 +1,24 @@
 use super::*;
 
-fn judged(address: &str) -> Result<(), NotOneHost> {
+fn judged(address: &str) -> Result<(), InvalidHostAddress> {
     check(address.parse().unwrap())
 }
 
 #[test]
 fn addresses_of_no_single_host_are_refused() {
     for (address, reason) in [
-        ("0.0.0.0:4000", NotOneHost::Unspecified),
-        ("[::]:4000", NotOneHost::Unspecified),
-        ("[::ffff:0.0.0.0]:4000", NotOneHost::Unspecified),
-        ("224.0.0.1:4000", NotOneHost::Multicast),
-        ("239.255.255.255:4000", NotOneHost::Multicast),
-        ("[::ffff:224.0.0.1]:4000", NotOneHost::Multicast),
-        ("[ff02::1]:4000", NotOneHost::Multicast),
-        ("255.255.255.255:4000", NotOneHost::Broadcast),
-        ("[::ffff:255.255.255.255]:4000", NotOneHost::Broadcast),
-        ("192.0.2.1:0", NotOneHost::NoPort),
-        ("[2001:db8::1]:0", NotOneHost::NoPort),
-        ("[fe80::1]:4000", NotOneHost::NoScope),
+        ("0.0.0.0:4000", InvalidHostAddress::Unspecified),
+        ("[::]:4000", InvalidHostAddress::Unspecified),
+        ("[::ffff:0.0.0.0]:4000", InvalidHostAddress::Unspecified),
+        ("224.0.0.1:4000", InvalidHostAddress::Multicast),
+        ("239.255.255.255:4000", InvalidHostAddress::Multicast),
+        ("[::ffff:224.0.0.1]:4000", InvalidHostAddress::Multicast),
+        ("[ff02::1]:4000", InvalidHostAddress::Multicast),
+        ("255.255.255.255:4000", InvalidHostAddress::Broadcast),
+        ("[::ffff:255.255.255.255]:4000", InvalidHostAddress::Broadcast),
+        ("192.0.2.1:0", InvalidHostAddress::NoPort),
+        ("[2001:db8::1]:0", InvalidHostAddress::NoPort),
+        ("[fe80::1]:4000", InvalidHostAddress::NoScope),
     ] {
         assert_eq!(judged(address), Err(reason), "{address}");
     }
@@ -73,7 +73,7 @@ fn invalid_network_is_refused() {
     for text in
         ["10.0.0.0", "10.0.0.0/33", "::/129", "10.0.0.1/8", mapped, "a/8", "10.0.0.0/", "/8", ""]
     {
-        assert_eq!(text.parse::<NetworkPrefix>(), Err(NoNetwork), "{text}");
+        assert_eq!(text.parse::<NetworkPrefix>(), Err(InvalidNetwork), "{text}");
     }
 }
 
@@ -134,6 +134,6 @@ fn invalid_url_is_refused() {
         "http://a/\r\nX: y",
         "http://user@a",
     ] {
-        assert_eq!(text.parse::<Url>(), Err(NoUrl), "{text}");
+        assert_eq!(text.parse::<Url>(), Err(InvalidUrl), "{text}");
     }
 }

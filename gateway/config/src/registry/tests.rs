@@ -2,7 +2,7 @@ use super::*;
 
 const DIGEST: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 
-fn read(text: &str) -> Result<PluginReference, BadReference> {
+fn read(text: &str) -> Result<PluginReference, InvalidReference> {
     text.parse()
 }
 

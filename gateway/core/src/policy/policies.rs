@@ -10,7 +10,7 @@ use evenkeel_model::{
     PluginState, PolicyName, SessionId,
 };
 use evenkeel_revisions::{
-    AdmissionSample, Bad, CandidateRevision, CohortSize, Effect, Judge, Judging, Lifecycle,
+    AdmissionSample, BadFigures, CandidateRevision, CohortSize, Effect, Judge, Judging, Lifecycle,
     LifecycleRecord, Memos, Revision, Revisions, RuleBreaches, WallClock, is_by_room, unit,
 };
 use evenkeel_slo::ActivationBreach;
@@ -389,9 +389,9 @@ impl Policies {
         effects: &mut Effects,
     ) {
         self.weigh(id, subjects, effects, |session, judging| {
-            let Some(track) = session.track() else { return Bad::default() };
+            let Some(track) = session.track() else { return BadFigures::default() };
             let gap = track.silent_for(now).max(track.lasts(missed));
-            Bad::default()
+            BadFigures::default()
                 .with(Figure::Gap, gap >= judging.gap)
                 .with(Figure::Slo, subjects.misses_slo(session, missed))
                 .with(Figure::Loss, track.loses(judging.loss_ppm))
@@ -403,7 +403,7 @@ impl Policies {
         id: SessionId,
         subjects: Subjects,
         effects: &mut Effects,
-        bad: impl Fn(&Session, &Judging) -> Bad,
+        bad: impl Fn(&Session, &Judging) -> BadFigures,
     ) {
         if !self.is_judging() {
             return;
@@ -442,7 +442,7 @@ impl Policies {
         let judge = self.all.get_mut(&policy).and_then(|policy| policy.judge.as_mut());
         let breach = judge.and_then(|judge| {
             let often = moves >= judge.judging().moves_per_minute as usize;
-            judge.note(room.id().0, Bad::default().with(Figure::Moves, often))
+            judge.note(room.id().0, BadFigures::default().with(Figure::Moves, often))
         });
         self.breached(&policy, Arm::Canary, breach, effects);
     }

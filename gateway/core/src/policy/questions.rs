@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    AdmitVerdict, Apart, Arm, Ask, AskId, BreachCount, CoreEvent, DecisionNote, DecisionOutcome,
-    GuardRule, Hook, HookAnswer, NO_NODE, PluginFault, PluginState, PolicyName, PolicyQuestion,
-    Reasons, RevisionAnswer, RoomId, SessionId,
+    AdmitVerdict, Arm, Ask, AskId, BreachCount, CoreEvent, DecisionNote, DecisionOutcome,
+    GuardRule, Hook, HookAnswer, IsolatedRows, NO_NODE, PluginFault, PluginState, PolicyName,
+    PolicyQuestion, Reasons, RevisionAnswer, RoomId, SessionId,
 };
 
 use crate::collections::Interner;
@@ -67,7 +67,7 @@ impl TickedSession {
 #[derive(Default, Debug)]
 pub(crate) struct AnswerDetails {
     pub(crate) notes: Vec<DecisionNote>,
-    pub(crate) apart: Option<Box<Apart>>,
+    pub(crate) isolated: Option<Box<IsolatedRows>>,
     pub(crate) reasons: Option<Reasons>,
     pub(crate) ungranted: u32,
     pub(crate) took: Duration,
@@ -79,9 +79,9 @@ impl AnswerDetails {
         result: Result<RevisionAnswer, PluginFault>,
     ) -> (Option<Arc<str>>, Result<HookAnswer, PluginFault>, AnswerDetails) {
         match result {
-            Ok(RevisionAnswer { answer, revision, notes, took, apart, reasons, ungranted }) => {
+            Ok(RevisionAnswer { answer, revision, notes, took, isolated, reasons, ungranted }) => {
                 let reasons = Some(reasons);
-                let beside = AnswerDetails { notes, apart, reasons, ungranted, took };
+                let beside = AnswerDetails { notes, isolated, reasons, ungranted, took };
                 (Some(revision), Ok(answer), beside)
             }
             Err(fault) => (None, Err(fault), AnswerDetails::default()),

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Apart, Arm, BreachCount, CoreEvent, CoreSettings, Decider, DecisionNote, DecisionOutcome,
-    Figure, Hook, Metric, PluginFault, PolicyName, RoomId, SessionId,
+    Arm, BreachCount, CoreEvent, CoreSettings, Decider, DecisionNote, DecisionOutcome, Figure,
+    Hook, IsolatedRows, Metric, PluginFault, PolicyName, RoomId, SessionId,
 };
-use evenkeel_revisions::{Bad, Judge, Judging, Revisions, is_by_room, unit};
+use evenkeel_revisions::{BadFigures, Judge, Judging, Revisions, is_by_room, unit};
 
 use crate::collections::Interner;
 use crate::effects::Effects;
@@ -68,7 +68,7 @@ impl<'a> Subjects<'a> {
     }
 
     /// The session's baseline. A session that is silent already is not at risk.
-    fn bad_before(self, session: &Session, judging: &Judging) -> Bad {
+    fn bad_before(self, session: &Session, judging: &Judging) -> BadFigures {
         let track = session.track();
         session
             .bad_by_measures(judging)
@@ -96,11 +96,11 @@ impl<'a> Subjects<'a> {
     }
 
     /// The baseline of a room: the worst of its sessions.
-    fn bad_room(self, id: RoomId, judging: &Judging) -> Bad {
-        let Some(room) = self.rooms.get(&id) else { return Bad::default() };
+    fn bad_room(self, id: RoomId, judging: &Judging) -> BadFigures {
+        let Some(room) = self.rooms.get(&id) else { return BadFigures::default() };
         let sessions = room.sessions().iter().filter_map(|id| self.sessions.get(id));
         let bad = sessions
-            .fold(Bad::default(), |bad, session| bad.and(self.bad_before(session, judging)));
+            .fold(BadFigures::default(), |bad, session| bad.and(self.bad_before(session, judging)));
         bad.with(Figure::Moves, room.moves_noted() >= judging.moves_per_minute as usize)
     }
 
@@ -180,10 +180,10 @@ impl ArmTally {
 
 impl Session {
     /// Figures by which the session is bad, according to its last measures.
-    pub(super) fn bad_by_measures(&self, judging: &Judging) -> Bad {
+    pub(super) fn bad_by_measures(&self, judging: &Judging) -> BadFigures {
         let lossy = |metric| self.measured(metric).is_some_and(|loss| loss >= judging.loss_ppm);
         let poor = self.measured(Metric::RFactor).is_some_and(|r| r < judging.r_factor_centi);
-        Bad::default()
+        BadFigures::default()
             .with(Figure::Loss, lossy(Metric::LossUp) || lossy(Metric::LossDown))
             .with(Figure::RFactor, poor)
             .with(Figure::Rung, self.plan_now().rung() >= judging.rung)
@@ -310,18 +310,18 @@ impl SubjectHistory {
         about: &QuestionSubject,
         policy: &PolicyName,
         revision: &Arc<str>,
-        apart: Option<&Apart>,
+        isolated: Option<&IsolatedRows>,
         is_there: impl Fn(FaultSubject) -> bool,
         (now, effects): (Instant, &mut Effects),
     ) {
-        if apart.is_none() && self.faults.is_empty() {
+        if isolated.is_none() && self.faults.is_empty() {
             return;
         }
         self.faults.retain(|(subject, _), held| {
             let row = about.row_of(*subject).filter(|_| held.policy == *policy);
-            row.is_none_or(|row| apart.is_some_and(|apart| apart.leaves_out(row)))
+            row.is_none_or(|row| isolated.is_some_and(|isolated| isolated.leaves_out(row)))
         });
-        for poisoned in apart.into_iter().flat_map(|apart| &apart.poisoned) {
+        for poisoned in isolated.into_iter().flat_map(|isolated| &isolated.poisoned) {
             let subject = about.subject(poisoned.row).filter(|subject| is_there(*subject));
             let Some(subject) = subject else { continue };
             let (fault, key) = (poisoned.fault.clone(), (subject, policy.hook));

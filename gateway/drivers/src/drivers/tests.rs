@@ -65,7 +65,7 @@ fn wish() -> OpenRequest<'static> {
         rtcp_apart: true,
         client_srtp,
         srtp,
-        brief: None,
+        facts: None,
     }
 }
 

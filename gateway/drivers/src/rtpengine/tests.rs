@@ -23,7 +23,7 @@ fn towards(other: SocketAddr) -> Option<IpAddr> {
     Some(if other == ng() { [10, 0, 0, 1].into() } else { [10, 7, 0, 1].into() })
 }
 
-fn brief(rtp: u16, rtcp: Option<u16>) -> Brief {
+fn facts(rtp: u16, rtcp: Option<u16>) -> SessionFacts {
     let payload = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
     let stream = MediaStream {
         kind: StreamKind::Audio,
@@ -33,7 +33,7 @@ fn brief(rtp: u16, rtcp: Option<u16>) -> Brief {
     };
     let port = if rtcp.is_some() { RtcpPort::Own } else { RtcpPort::Mux };
     let media = Arc::new(MediaDescription { streams: vec![stream], rtcp: port, srtp: Srtp::Plain });
-    Brief { room: "room".into(), labels: Arc::default(), media, ports: (rtp, rtcp) }
+    SessionFacts { room: "room".into(), labels: Arc::default(), media, ports: (rtp, rtcp) }
 }
 
 struct Pair {
@@ -97,17 +97,17 @@ impl Pair {
         Hop { node: NODE, incarnation: Incarnation(incarnation) }
     }
 
-    fn open_in(&mut self, room: u64, session: u64, incarnation: u32, brief: &Brief) {
+    fn open_in(&mut self, room: u64, session: u64, incarnation: u32, facts: &SessionFacts) {
         let wish = OpenRequest {
             session: SessionId(session),
             home: Home { worker: 0, slot: 0, generation: 1 },
             room: RoomId(room),
             hop: self.hop(incarnation),
             address: None,
-            rtcp_apart: brief.ports.1.is_some(),
+            rtcp_apart: facts.ports.1.is_some(),
             client_srtp: Srtp::Plain,
             srtp: self.srtp,
-            brief: Some(brief),
+            facts: Some(facts),
         };
         let drawn = &mut self.drawn;
         let mut draw = || {
@@ -118,8 +118,8 @@ impl Pair {
         self.told.extend(told);
     }
 
-    fn open(&mut self, session: u64, brief: &Brief) {
-        self.open_in(1, session, 1, brief);
+    fn open(&mut self, session: u64, facts: &SessionFacts) {
+        self.open_in(1, session, 1, facts);
         self.settle();
     }
 
@@ -220,9 +220,9 @@ fn said(session: u64, words: &str) -> (u64, String) {
 #[test]
 fn room_is_a_call_with_two_sides() {
     let mut pair = Pair::new();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     assert_eq!(pair.told(), [said(7, "10.0.0.9:30000/30000")], "before anybody answers");
-    pair.open(8, &brief(5_000, Some(5_001)));
+    pair.open(8, &facts(5_000, Some(5_001)));
     assert_eq!(
         pair.told(),
         [said(8, "10.0.0.9:30002/30003")],
@@ -238,7 +238,7 @@ fn room_is_a_call_with_two_sides() {
 #[test]
 fn sdp_has_the_source_address_of_media() {
     let mut pair = Pair::new();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     let told: Vec<bool> = pair.asked.iter().map(|(_, _, sdp)| sdp.contains("10.7.0.1")).collect();
     assert_eq!(told, [false, false, true, true], "once the media address is known");
     assert_eq!(pair.told().len(), 1);
@@ -248,20 +248,20 @@ fn sdp_has_the_source_address_of_media() {
 fn third_session_is_refused_with_a_reason() {
     let mut pair = Pair::new();
     for session in 7..10 {
-        pair.open(session, &brief(4_000, None));
+        pair.open(session, &facts(4_000, None));
     }
     let reason = "rtpengine joins two sessions of a room, and there are two";
     assert_eq!(pair.told().pop(), Some(said(9, reason)));
     pair.close(7);
-    pair.open(10, &brief(6_000, None));
+    pair.open(10, &facts(6_000, None));
     assert_eq!(pair.told(), [said(10, "10.0.0.9:30000/30000")], "in the place of who left");
 }
 
 #[test]
 fn last_leaving_session_deletes_the_call() {
     let mut pair = Pair::new();
-    pair.open(7, &brief(4_000, None));
-    pair.open(8, &brief(5_000, None));
+    pair.open(7, &facts(4_000, None));
+    pair.open(8, &facts(5_000, None));
     pair.asked.clear();
     pair.close(7);
     let (_, _, first) = &pair.asked[0];
@@ -277,13 +277,13 @@ fn last_leaving_session_deletes_the_call() {
 #[test]
 fn reopened_room_is_another_call() {
     let mut pair = Pair::new();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     // The end of one call is still in progress when the next begins.
     pair.engine.close(SessionId(7), pair.hop(1), clock(pair.now));
-    pair.open(8, &brief(4_000, None));
+    pair.open(8, &facts(4_000, None));
     let names: BTreeSet<&String> = pair.asked.iter().map(|(_, call, _)| call).collect();
     assert_eq!((names.len(), pair.calls.len()), (2, 1));
-    pair.open_in(1, 8, 2, &brief(4_000, None));
+    pair.open_in(1, 8, 2, &facts(4_000, None));
     pair.settle();
     assert_eq!(pair.calls.len(), 2, "and so is it in the node's next life");
 }
@@ -291,7 +291,7 @@ fn reopened_room_is_another_call() {
 #[test]
 fn calls_are_refreshed_before_they_expire() {
     let mut pair = Pair::new();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     pair.told();
     pair.asked.clear();
     pair.pass(14_990);
@@ -311,11 +311,11 @@ fn calls_are_refreshed_before_they_expire() {
 #[test]
 fn call_continues_in_another_process() {
     let mut pair = Pair::new();
-    pair.open(7, &brief(4_000, None));
-    pair.open(8, &brief(5_000, None));
+    pair.open(7, &facts(4_000, None));
+    pair.open(8, &facts(5_000, None));
     pair.pass(5_000);
     pair.mute = true;
-    pair.open_in(2, 9, 1, &brief(6_000, None));
+    pair.open_in(2, 9, 1, &facts(6_000, None));
     pair.settle();
     pair.mute = false;
     pair.asked.clear();
@@ -324,10 +324,10 @@ fn call_continues_in_another_process() {
     records.sort_by_key(|record| record.refresh);
     assert_eq!(records.len(), 2);
     pair.engine = RtpengineNode::new(NODE, ng(), LocalSource::Routed(towards));
-    let (hop, briefs) = (pair.hop(3), [brief(4_000, None), brief(5_000, None)]);
+    let (hop, all_facts) = (pair.hop(3), [facts(4_000, None), facts(5_000, None)]);
     let known = ContinuedSession {
         hop: &|_, _| Some(hop),
-        brief: &|session| briefs.get(session.0 as usize - 7),
+        facts: &|session| all_facts.get(session.0 as usize - 7),
     };
     for record in records {
         pair.engine.restore_call(record, &known, &mut || 99, pair.now);
@@ -349,8 +349,8 @@ fn call_continues_in_another_process() {
 #[test]
 fn sessions_on_other_ports_stay_in_their_call() {
     let mut pair = Pair::new();
-    pair.open(7, &brief(4_000, None));
-    pair.open(8, &brief(5_000, None));
+    pair.open(7, &facts(4_000, None));
+    pair.open(8, &facts(5_000, None));
     let mut records = recorded(&pair.engine);
     // Their refresh is due.
     pair.now += TELL_AGAIN;
@@ -359,10 +359,10 @@ fn sessions_on_other_ports_stay_in_their_call() {
         record.await_openings(TELL_AGAIN, pair.now);
     }
     pair.engine = RtpengineNode::new(NODE, ng(), LocalSource::Bound([10, 7, 0, 2].into()));
-    let (hop, now) = (pair.hop(3), [brief(4_100, None), brief(5_100, None)]);
+    let (hop, now) = (pair.hop(3), [facts(4_100, None), facts(5_100, None)]);
     let known = ContinuedSession {
         hop: &|_, _| Some(hop),
-        brief: &|session| now.get(session.0 as usize - 7),
+        facts: &|session| now.get(session.0 as usize - 7),
     };
     records
         .into_iter()
@@ -387,7 +387,7 @@ fn sessions_on_other_ports_stay_in_their_call() {
 fn lost_request_is_retried() {
     let mut pair = Pair::new();
     pair.drops = 3;
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     assert_eq!(pair.told(), []);
     pair.pass(700);
     assert_eq!(pair.told(), [said(7, "10.0.0.9:30000/30000")]);
@@ -397,10 +397,10 @@ fn lost_request_is_retried() {
 fn silent_daemon_fails_openings_in_time() {
     let mut pair = Pair::new();
     pair.mute = true;
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     // More calls than may be in flight.
     for room in 2..102 {
-        pair.open_in(room, room, 1, &brief(4_000, None));
+        pair.open_in(room, room, 1, &facts(4_000, None));
     }
     pair.settle();
     assert_eq!(pair.asked.len(), ASKED_AT_ONCE);
@@ -426,12 +426,12 @@ fn silent_daemon_fails_openings_in_time() {
 #[test]
 fn open_call_survives_a_busy_daemon() {
     let mut pair = Pair::new();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     pair.mute = true;
     pair.pass(20_000);
     pair.mute = false;
     pair.told();
-    pair.open(8, &brief(5_000, None));
+    pair.open(8, &facts(5_000, None));
     assert_eq!(pair.told(), [said(8, "10.0.0.9:30002/30002")]);
     assert_eq!(pair.calls.len(), 1);
 }
@@ -440,13 +440,13 @@ fn open_call_survives_a_busy_daemon() {
 fn address_of_no_single_host_is_refused() {
     let mut pair = Pair::new();
     pair.says = Some("d6:result2:ok3:sdp47:c=IN IP4 239.1.2.3\r\nm=audio 30000 RTP/AVP 111\r\ne");
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     let told = pair.told();
     let [(7, reason)] = &told[..] else { panic!("{told:?}") };
     let parts = ["SDP", "`239.1.2.3:30000`", "a multicast address", "expected"];
     assert!(parts.iter().all(|part| reason.contains(part)), "{reason}");
     pair.says = None;
-    pair.open(8, &brief(5_000, None));
+    pair.open(8, &facts(5_000, None));
     assert_eq!(pair.told(), [said(8, "10.0.0.9:30000/30000")]);
 }
 
@@ -454,22 +454,22 @@ fn address_of_no_single_host_is_refused() {
 fn refusal_keeps_rtpengines_words() {
     let mut pair = Pair::new();
     pair.says = Some("d12:error-reason16:Out of ports, ok6:result5:errore");
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     assert_eq!(pair.told(), [said(7, "Out of ports, ok")]);
     pair.says = Some("d7:message4:Full6:result10:load limite");
-    pair.open(8, &brief(4_000, None));
+    pair.open(8, &facts(4_000, None));
     assert_eq!(pair.told(), [said(8, "Full (unwilling)")]);
     pair.says = Some("d6:result2:oke");
-    pair.open(9, &brief(4_000, None));
+    pair.open(9, &facts(4_000, None));
     assert_eq!(pair.told(), [said(9, "rtpengine did not say where it takes packets")]);
 }
 
 #[test]
 fn closed_port_fails_openings_and_drops_calls() {
     let mut pair = Pair::new();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     pair.mute = true;
-    pair.open_in(2, 8, 1, &brief(4_000, None));
+    pair.open_in(2, 8, 1, &facts(4_000, None));
     pair.settle();
     pair.close(7);
     pair.told();
@@ -490,7 +490,7 @@ fn closed_port_fails_openings_and_drops_calls() {
 fn unreachable_network_fails_openings() {
     let mut pair = Pair::new();
     pair.engine.source = LocalSource::Routed(|_| None);
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     assert_eq!(pair.told(), [said(7, "no route to 10.0.0.9:2223")]);
     assert_eq!(pair.commands(), [""; 0]);
 }

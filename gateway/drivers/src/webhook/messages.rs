@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::poster::Posted;
-use crate::session::{Brief, plain_reason};
+use crate::session::{SessionFacts, plain_reason};
 
 /// `{"verb":"open","node":"east-a1","room":"studio","session":"…","nonce":"…","labels":{…},"media":[…],"rtcp":"mux",
 /// "srtp":false,"gateway":{"address":"10.0.0.1:40000"},"lease_s":30}`; `gateway.rtcp` is present if `rtcp` is `own`.
@@ -18,11 +18,11 @@ pub(super) fn open(
     node: &str,
     session: SessionId,
     nonce: u64,
-    brief: &Brief,
+    facts: &SessionFacts,
     own: IpAddr,
     lease: Duration,
 ) -> Vec<u8> {
-    let Brief { room, labels, media, ports: (rtp, rtcp) } = brief;
+    let SessionFacts { room, labels, media, ports: (rtp, rtcp) } = facts;
     let labels: Map<String, Value> =
         labels.iter().map(|(key, value)| (key.to_string(), json!(value))).collect();
     let mut gateway = json!({"address": SocketAddr::new(own, *rtp)});

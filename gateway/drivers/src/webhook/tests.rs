@@ -16,7 +16,7 @@ use crate::session::REASON_CHARS_MAX;
 const HOP: Hop = Hop { node: NodeId(3), incarnation: Incarnation(1) };
 const MS: Duration = Duration::from_millis(1);
 
-fn brief() -> Brief {
+fn facts() -> SessionFacts {
     let payload = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
     let stream = MediaStream {
         kind: StreamKind::Audio,
@@ -25,7 +25,7 @@ fn brief() -> Brief {
         bitrate_kbps: Some(64),
     };
     let media = MediaDescription { streams: vec![stream], rtcp: RtcpPort::Own, srtp: Srtp::Plain };
-    Brief {
+    SessionFacts {
         room: "studio".into(),
         labels: [("device".into(), "phone".into())].into(),
         media: Arc::new(media),
@@ -64,7 +64,7 @@ fn recorded(webhook: &WebhookNode) -> Vec<WebhookLeaseRecord> {
 }
 
 fn open(webhook: &mut WebhookNode, session: u64, nonce: u64, now: Instant) -> (u64, Value) {
-    let brief = brief();
+    let facts = facts();
     let wish = OpenRequest {
         session: SessionId(session),
         home: Home { worker: 0, slot: 0, generation: 1 },
@@ -74,7 +74,7 @@ fn open(webhook: &mut WebhookNode, session: u64, nonce: u64, now: Instant) -> (u
         rtcp_apart: true,
         client_srtp: Srtp::Plain,
         srtp: NodeSrtp::Off,
-        brief: Some(&brief),
+        facts: Some(&facts),
     };
     post(webhook.open(&wish, &mut || nonce, clock(now)))
 }
@@ -233,7 +233,7 @@ fn sessions_of_another_process_stay_open() {
     let hop = Hop { node: HOP.node, incarnation: Incarnation(4) };
     let mut now = webhook();
     for lease in recorded(&before) {
-        now.restore_lease(WebhookLeaseRecord { hop, ..lease }, &brief(), start);
+        now.restore_lease(WebhookLeaseRecord { hop, ..lease }, &facts(), start);
     }
     assert!(now.poll(clock(start + 8_999 * MS)).is_none());
     let (number, body) = post(now.poll(clock(start + 9_000 * MS)));
@@ -277,7 +277,7 @@ fn lease_on_other_ports_is_replaced() {
     before.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:5000\",\"rtcp\":5007}"));
     let lease = WebhookLeaseRecord { taken: None, ..recorded(&before)[0] };
     let mut webhook = webhook();
-    webhook.restore_lease(lease, &brief(), now);
+    webhook.restore_lease(lease, &facts(), now);
     let (number, body) = open(&mut webhook, 7, 0xcd, now);
     assert_eq!(body["nonce"], "00000000000000cd");
     webhook.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:6000\",\"rtcp\":6007}"));

@@ -6,13 +6,13 @@ use crate::shipped;
 
 const BUDGET: Duration = Duration::from_millis(250);
 
-fn recipe(engine: &Engine) -> Recipe {
+fn parameters(engine: &Engine) -> InstanceParameters {
     let plugin = shipped().iter().find(|plugin| plugin.name == "route-nearest").unwrap();
     let component = Component::vet(engine, plugin.bytes).unwrap();
     let grant = PluginGrant::of(component.manifest(), &GrantLimits::default());
     let (hook, settings, catalog) = (Hook::Routing, "{}".to_owned(), Vec::new());
     let (data, documents) = Default::default();
-    Recipe {
+    InstanceParameters {
         engine: engine.clone(),
         component,
         hook,
@@ -27,7 +27,7 @@ fn recipe(engine: &Engine) -> Recipe {
 }
 
 fn guest(engine: &Engine) -> Guest {
-    Guest::start(&recipe(engine), &mut PluginLog::default()).unwrap()
+    Guest::start(&parameters(engine), &mut PluginLog::default()).unwrap()
 }
 
 #[test]
@@ -72,8 +72,8 @@ fn preparing_call_may_wait_for_a_processor() {
 fn question_on_processor_time_may_wait_for_a_processor() {
     let engine = Engine::new();
     let asked = |on_processor_time| {
-        let recipe = Recipe { on_processor_time, ..recipe(&engine) };
-        let mut guest = Guest::start(&recipe, &mut PluginLog::default()).unwrap();
+        let parameters = InstanceParameters { on_processor_time, ..parameters(&engine) };
+        let mut guest = Guest::start(&parameters, &mut PluginLog::default()).unwrap();
         guest.call("place", BUDGET, 0, |calls, store| {
             (0..ticks(10 * BUDGET)).for_each(|_| store.engine().increment_epoch());
             calls.catalog(store, &[])

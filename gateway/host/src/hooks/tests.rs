@@ -40,7 +40,7 @@ fn state_size_is_bounded() {
 fn foreign_states_are_new_and_older_ones_migrate() {
     let rows =
         [None, Some(state("a", 2)), Some(state("b", 2)), Some(state("a", 3)), Some(state("a", 1))];
-    let states = States::of(&"a".into(), 2, rows.iter().map(Option::as_ref));
+    let states = QuestionStates::of(&"a".into(), 2, rows.iter().map(Option::as_ref));
     assert_eq!(states.newcomers, [0, 2, 3]);
     assert_eq!(states.older, BTreeMap::from([(1, vec![4])]));
 }

@@ -8,7 +8,7 @@ use crate::trust::{SecretKey, shipped, sign, signer};
 fn module_shows_imports_exports_and_manifest() {
     let [plugin, ..] = shipped() else { panic!("plugins are shipped") };
     let file = PluginFile::parse(plugin.bytes);
-    assert_eq!((file.form, &file.broken), (Some(Form::Module), &None));
+    assert_eq!((file.form, &file.broken), (Some(PluginFormat::Module), &None));
     assert!(file.imports.iter().all(|import| import.starts_with("evenkeel:policy/diag@")));
     assert!(file.exports.iter().any(|export| export.ends_with("#init")));
     let manifest = String::from_utf8(file.manifest.unwrap()).unwrap();
@@ -34,7 +34,7 @@ fn fuzz_plugin() {
         let file = PluginFile::parse(bytes);
         let listed = [file.imports.len(), file.exports.len(), file.sections.len()];
         assert!(listed.into_iter().all(|listed| listed <= LISTED_MAX));
-        if let Err(refused) = look(bytes) {
+        if let Err(refused) = read_manifest(bytes) {
             assert_is_message(&refused);
         }
         if let Err(refused) = signer(bytes) {
@@ -47,13 +47,13 @@ fn fuzz_plugin() {
             Ok(&signed),
             "signing again replaces the signature"
         );
-        assert_eq!(look(&signed).is_ok(), look(bytes).is_ok());
+        assert_eq!(read_manifest(&signed).is_ok(), read_manifest(bytes).is_ok());
     });
 }
 
 #[test]
 fn import_error_is_one_bounded_line() {
-    let found = |bytes: &[u8]| match look(bytes) {
+    let found = |bytes: &[u8]| match read_manifest(bytes) {
         Err(PluginRefusal::Import { found, .. } | PluginRefusal::Contract { found, .. }) => found,
         other => panic!("{other:?}"),
     };
@@ -76,7 +76,7 @@ fn import_error_is_one_bounded_line() {
 fn parser_error_is_one_line() {
     // A component that contains a core module with another magic number.
     let plugin = b"\0asm\x0d\0\x01\0\x01\x08\0a\0m\x01\0\0\0";
-    let Err(PluginRefusal::NotWasm(said)) = look(plugin) else { panic!("taken") };
+    let Err(PluginRefusal::NotWasm(said)) = read_manifest(plugin) else { panic!("taken") };
     assert!(said.contains("magic") && !said.contains(char::is_control), "{said}");
 }
 
@@ -85,5 +85,5 @@ fn inner_module_beyond_the_file_is_refused() {
     // The core module is declared to be one byte longer than the file.
     let plugin = b"\0asm\x0d\0\x01\0\x01\x09\0asm\x01\0\0\0";
     let said = "a module inside exceeds the file".into();
-    assert_eq!(look(plugin), Err(PluginRefusal::NotWasm(said)));
+    assert_eq!(read_manifest(plugin), Err(PluginRefusal::NotWasm(said)));
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine};
 use evenkeel_model::{
-    Apart, Hook, HookAnswer, Measures, Metric, NodeId, PluginFault, Poisoned, PolicyQuestion,
-    RevisionAnswer, RoomId, RoomRow, Row,
+    Hook, HookAnswer, IsolatedRows, Measures, Metric, NodeId, PluginFault, Poisoned,
+    PolicyQuestion, RevisionAnswer, RoomId, RoomRow, Row,
 };
 use serde_json::json;
 
@@ -20,12 +20,12 @@ fn ticked(first: u64, losses: &[u64]) -> PolicyQuestion {
     PolicyQuestion::Tick { sessions: sessions.collect(), memo: Some(state(2, &[30])) }
 }
 
-fn apart(answered: &RevisionAnswer) -> Apart {
-    answered.apart.as_deref().cloned().unwrap_or_default()
+fn isolated(answered: &RevisionAnswer) -> IsolatedRows {
+    answered.isolated.as_deref().cloned().unwrap_or_default()
 }
 
 fn poisoned(answered: &RevisionAnswer) -> Vec<u32> {
-    apart(answered).poisoned.iter().map(|poisoned| poisoned.row).collect()
+    isolated(answered).poisoned.iter().map(|poisoned| poisoned.row).collect()
 }
 
 /// The decided rows, in order. Checks that each was capped at its loss and has a new state.
@@ -56,7 +56,7 @@ fn one_failing_row_among_thousands_is_isolated() {
     losses[1_234] = 666;
     let mut policy = counting();
     let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
-    let Apart { fault, poisoned, unasked, .. } = apart(&answered);
+    let IsolatedRows { fault, poisoned, unasked, .. } = isolated(&answered);
     assert!(matches!(fault, Some(PluginFault::Trap(_))));
     assert!(matches!(&poisoned[..], [Poisoned { row: 1_234, fault: PluginFault::Trap(said) }]
         if said.contains("no plan for 666")));
@@ -74,7 +74,7 @@ fn quarantined_row_causes_no_more_faults() {
     assert_eq!(policy.quarantined(), 1);
     for _ in 0..3 {
         let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
-        assert_eq!((apart(&answered).fault, poisoned(&answered)), (None, vec![2]));
+        assert_eq!((isolated(&answered).fault, poisoned(&answered)), (None, vec![2]));
         assert_eq!(decided(&answered, &losses), [0, 1, 3]);
         assert_eq!(memo(&answered), 31, "the others are asked together");
     }
@@ -84,7 +84,7 @@ fn quarantined_row_causes_no_more_faults() {
     assert_eq!(poisoned(&answered), [1], "session 3");
     assert_eq!(decided(&answered, &moved), [0, 2, 3]);
     let elsewhere = policy.ask_isolating(&ticked(90, &moved), 0, PATIENT).unwrap();
-    assert_eq!(elsewhere.apart, None);
+    assert_eq!(elsewhere.isolated, None);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn calls_per_question_are_bounded() {
     let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     let found = policy.quarantined();
     assert!(found > 4, "{found}");
-    let Apart { unasked, .. } = apart(&answered);
+    let IsolatedRows { unasked, .. } = isolated(&answered);
     assert_eq!(decided(&answered, &losses).len() + found + unasked.len(), 1_024);
     assert!(unasked.len() > 512, "the search continues later");
     // Each question finds more rows, until the quarantine is full.
@@ -152,7 +152,7 @@ fn row_that_causes_a_deadline_is_isolated() {
     // A generous time, for slow machines.
     let mut policy = ending_after(400);
     let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
-    assert_eq!(apart(&answered).poisoned, [Poisoned { row: 3, fault: PluginFault::Deadline }]);
+    assert_eq!(isolated(&answered).poisoned, [Poisoned { row: 3, fault: PluginFault::Deadline }]);
     assert_eq!(decided(&answered, &losses), [0, 1, 2]);
 }
 
@@ -172,7 +172,7 @@ fn short_questions_isolate_over_several() {
     }
     assert!(questions > 1, "the first call used most of the time");
     let answered = policy.ask_isolating(&ticked(1, &losses), 0, within).unwrap();
-    assert_eq!(apart(&answered).poisoned, [Poisoned { row: 9, fault: PluginFault::Deadline }]);
+    assert_eq!(isolated(&answered).poisoned, [Poisoned { row: 9, fault: PluginFault::Deadline }]);
     assert_eq!(decided(&answered, &losses).len(), 15);
 }
 
@@ -180,7 +180,10 @@ fn short_questions_isolate_over_several() {
 fn row_that_exhausts_memory_is_isolated() {
     let losses = [1, 778, 3];
     let answered = counting().ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
-    assert_eq!(apart(&answered).poisoned, [Poisoned { row: 1, fault: PluginFault::OutOfMemory }]);
+    assert_eq!(
+        isolated(&answered).poisoned,
+        [Poisoned { row: 1, fault: PluginFault::OutOfMemory }]
+    );
     assert_eq!(decided(&answered, &losses), [0, 2]);
 }
 
@@ -195,12 +198,12 @@ fn search_without_time_continues_with_next_question() {
     // Unsuspected rows are asked first.
     let more = [1, 666, 3, 4, 5, 6];
     let answered = policy.ask_isolating(&ticked(1, &more), 0, Duration::ZERO).unwrap();
-    let Apart { fault, poisoned: found, unasked, .. } = apart(&answered);
+    let IsolatedRows { fault, poisoned: found, unasked, .. } = isolated(&answered);
     assert_eq!((fault, found, &unasked[..]), (None, vec![], &[0, 1, 2, 3][..]));
     assert_eq!(decided(&answered, &more), [4, 5]);
 
     let answered = policy.ask_isolating(&ticked(1, &more), 0, PATIENT).unwrap();
-    assert_eq!((apart(&answered).fault, poisoned(&answered)), (None, vec![1]));
+    assert_eq!((isolated(&answered).fault, poisoned(&answered)), (None, vec![1]));
     assert_eq!(decided(&answered, &more), [0, 2, 3, 4, 5]);
 }
 
@@ -214,10 +217,10 @@ fn lone_row_is_quarantined_on_its_second_failure() {
     assert_eq!(policy.quarantined(), 0, "a plugin without answers is broken itself");
     policy.ask_isolating(&tick(&[1]), 0, PATIENT).unwrap();
     let answered = policy.ask_isolating(&alone, 0, PATIENT).unwrap();
-    assert!(matches!(apart(&answered).fault, Some(PluginFault::Trap(_))));
+    assert!(matches!(isolated(&answered).fault, Some(PluginFault::Trap(_))));
     assert_eq!((poisoned(&answered), decided(&answered, &[666])), (vec![0], vec![]));
     let answered = policy.ask_isolating(&alone, 0, PATIENT).unwrap();
-    assert_eq!((apart(&answered).fault, poisoned(&answered)), (None, vec![0]));
+    assert_eq!((isolated(&answered).fault, poisoned(&answered)), (None, vec![0]));
 }
 
 #[test]
@@ -288,11 +291,14 @@ fn out_of_memory_reduces_the_batch_size() {
     let all: Vec<u32> = (0..4_096).collect();
     let mut policy = policy(Hook::Degradation, "hungry");
     let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
-    assert_eq!(apart(&answered).fault, Some(PluginFault::OutOfMemory));
+    assert_eq!(isolated(&answered).fault, Some(PluginFault::OutOfMemory));
     assert_eq!(decided(&answered, &losses), all);
     for (rows, parts) in [(4_096, 8), (1_025, 3), (512, 1), (1, 1)] {
         let answered = policy.ask_isolating(&ticked(1, &losses[..rows]), 0, PATIENT).unwrap();
-        assert_eq!(apart(&answered), Apart { in_parts: parts > 1, ..Apart::default() });
+        assert_eq!(
+            isolated(&answered),
+            IsolatedRows { in_parts: parts > 1, ..IsolatedRows::default() }
+        );
         assert_eq!(decided(&answered, &losses), all[..rows]);
         assert_eq!(memo(&answered), 30 + parts, "{rows} rows, 512 at a time");
     }
@@ -322,7 +328,7 @@ fn batch_size_halves_even_without_time() {
         assert_eq!(asked.unwrap_err(), PluginFault::OutOfMemory, "{faults}");
     }
     let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
-    assert_eq!((apart(&answered).fault, memo(&answered)), (None, 30 + 8));
+    assert_eq!((isolated(&answered).fault, memo(&answered)), (None, 30 + 8));
 }
 
 #[test]
@@ -334,7 +340,7 @@ fn isolated_row_restores_the_batch_size() {
     let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!(poisoned(&answered), [40]);
     let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
-    assert_eq!((apart(&answered).fault, memo(&answered)), (None, 30 + 8), "still 512 rows");
+    assert_eq!((isolated(&answered).fault, memo(&answered)), (None, 30 + 8), "still 512 rows");
 }
 
 #[test]

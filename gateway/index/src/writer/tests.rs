@@ -21,13 +21,13 @@ fn member(gateway: &str) -> MemberEntry {
 
 struct Gateway {
     writer: IndexWriter<MemoryStore>,
-    desired: Desired,
+    desired: DesiredEntries,
     part: GroupPart,
 }
 
 impl Gateway {
     fn new(store: &MemoryStore, name: &str, part: GroupPart) -> Gateway {
-        let desired = Desired::default();
+        let desired = DesiredEntries::default();
         let writer =
             IndexWriter::new(store.clone(), IndexKeys::new("group"), member(name), desired.clone());
         Gateway { writer, desired, part }
@@ -41,7 +41,7 @@ impl Gateway {
         gateway
     }
 
-    async fn write(&mut self) -> Result<Written, StoreError> {
+    async fn write(&mut self) -> Result<RoundOutcome, StoreError> {
         self.writer.write(self.part).await
     }
 
@@ -80,7 +80,7 @@ fn owner_entry(store: &MemoryStore) -> Option<(Arc<str>, u64)> {
 async fn listed() -> (MemoryStore, Gateway) {
     let store = MemoryStore::default();
     let mut gateway = Gateway::serving(&store, "a", GroupPart::Alone);
-    assert_eq!(gateway.write().await, Ok(Written::Current));
+    assert_eq!(gateway.write().await, Ok(RoundOutcome::Current));
     gateway.assert_listed(&store);
     gateway.write_for(2).await;
     (store, gateway)
@@ -253,10 +253,10 @@ async fn vanished_entry_is_found_by_the_comparison() {
 async fn restart_replaces_the_entries() {
     let (store, _) = listed().await;
     let mut again = Gateway::new(&store, "a", GroupPart::Alone);
-    assert_eq!(again.write().await, Ok(Written::Unlisted));
+    assert_eq!(again.write().await, Ok(RoundOutcome::Unlisted));
     let other = IndexedSession { room: "other".into(), ..session(1) };
     again.desired.list([(SessionId(1), other)].into(), GroupPart::Alone);
-    assert_eq!(again.write().await, Ok(Written::Current));
+    assert_eq!(again.write().await, Ok(RoundOutcome::Current));
     again.assert_listed(&store);
     assert_eq!(owner_entry(&store), Some(("a".into(), 2)));
 }
@@ -265,11 +265,11 @@ async fn restart_replaces_the_entries() {
 async fn second_gateway_of_a_name_fences_the_first() {
     let (store, mut first) = listed().await;
     let mut second = Gateway::serving(&store, "a", GroupPart::Alone);
-    assert_eq!(second.write().await, Ok(Written::Current));
+    assert_eq!(second.write().await, Ok(RoundOutcome::Current));
     for _ in 0..3 {
-        let fenced = Written::Fenced { owner: "a".into(), epoch: 2 };
+        let fenced = RoundOutcome::Fenced { owner: "a".into(), epoch: 2 };
         assert_eq!(first.write().await, Ok(fenced));
-        assert_eq!(second.write().await, Ok(Written::Current));
+        assert_eq!(second.write().await, Ok(RoundOutcome::Current));
         second.assert_listed(&store);
     }
 }
@@ -279,7 +279,7 @@ async fn standby_writes_its_member_entry_only() {
     let store = MemoryStore::default();
     let standby = GroupPart::Member { role: GroupRole::Standby, epoch: 4 };
     let mut gateway = Gateway::serving(&store, "b", standby);
-    assert_eq!(gateway.write().await, Ok(Written::Standby));
+    assert_eq!(gateway.write().await, Ok(RoundOutcome::Standby));
     assert_eq!(store.keys(), ["group.member.b"]);
 }
 
@@ -294,11 +294,11 @@ async fn takeover_keeps_the_entries() {
     b.write().await.unwrap();
     let before = store.change(|contents| contents.writes);
     b.part = owner(5);
-    assert_eq!(b.write().await, Ok(Written::Unlisted));
+    assert_eq!(b.write().await, Ok(RoundOutcome::Unlisted));
     a.assert_listed(&store);
     let sessions = b.desired.lock().sessions.clone();
     b.desired.list(sessions, b.part);
-    assert_eq!(b.write().await, Ok(Written::Current));
+    assert_eq!(b.write().await, Ok(RoundOutcome::Current));
     b.assert_listed(&store);
     a.assert_listed(&store);
     assert_eq!(owner_entry(&store), Some(("b".into(), 5)));
@@ -314,7 +314,7 @@ async fn former_owner_writes_nothing() {
     let mut b = Gateway::serving(&store, "b", owner(5));
     b.write().await.unwrap();
     a.desired.open(SessionId(99), session(99));
-    assert_eq!(a.write().await, Ok(Written::Fenced { owner: "b".into(), epoch: 5 }));
+    assert_eq!(a.write().await, Ok(RoundOutcome::Fenced { owner: "b".into(), epoch: 5 }));
     b.assert_listed(&store);
     assert_eq!(owner_entry(&store), Some(("b".into(), 5)));
 }

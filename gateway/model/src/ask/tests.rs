@@ -12,7 +12,7 @@ fn tick(ids: &[u64]) -> PolicyQuestion {
     PolicyQuestion::Tick { sessions: ids.iter().map(row).collect(), memo: None }
 }
 
-fn answered(rows: &[u32], apart: Apart) -> RevisionAnswer {
+fn answered(rows: &[u32], isolated: IsolatedRows) -> RevisionAnswer {
     let state = PluginState { plugin: "test".into(), schema: 1, bytes: [7].into() };
     let action = |&row: &u32| DegradationAction { row, op: 1, arg: 9, reason: 0 };
     RevisionAnswer {
@@ -24,7 +24,7 @@ fn answered(rows: &[u32], apart: Apart) -> RevisionAnswer {
         revision: "5f0c".into(),
         notes: rows.iter().map(|&row| DecisionNote { row, key: "why".into(), value: 1 }).collect(),
         took: std::time::Duration::ZERO,
-        apart: Some(Box::new(apart)),
+        isolated: Some(Box::new(isolated)),
         reasons: [].into(),
         ungranted: 0,
     }
@@ -33,18 +33,18 @@ fn answered(rows: &[u32], apart: Apart) -> RevisionAnswer {
 #[test]
 fn rows_are_renumbered_without_left_out() {
     let poisoned = [1, 3].map(|row| Poisoned { row, fault: PluginFault::OutOfMemory });
-    let known = Apart { poisoned: poisoned.into(), ..Apart::default() };
+    let known = IsolatedRows { poisoned: poisoned.into(), ..IsolatedRows::default() };
     let (question, rest) = answered(&[0, 2, 4], known.clone())
         .without_the_left_out(&tick(&[10, 11, 12, 13, 14]))
         .expect("the others were asked about together");
     assert_eq!(question, tick(&[10, 12, 14]));
-    let whole = answered(&[0, 1, 2], Apart::default());
-    assert_eq!(rest, RevisionAnswer { apart: None, ..whole });
+    let whole = answered(&[0, 1, 2], IsolatedRows::default());
+    assert_eq!(rest, RevisionAnswer { isolated: None, ..whole });
     let fault = Some(PluginFault::Deadline);
     for parts in [
-        Apart { in_parts: true, ..known.clone() },
-        Apart { unasked: vec![4], ..known.clone() },
-        Apart { fault, ..known },
+        IsolatedRows { in_parts: true, ..known.clone() },
+        IsolatedRows { unasked: vec![4], ..known.clone() },
+        IsolatedRows { fault, ..known },
     ] {
         let question = tick(&[10, 11, 12, 13, 14]);
         assert_eq!(answered(&[0], parts).without_the_left_out(&question), None);

@@ -500,7 +500,7 @@ fn trust_applies_to_later_pushes() {
     let mut world = World::start();
     assert_eq!(world.push(of_version("0.2.0")), None, "no signature is required yet");
     let mut settings = GatewayConfig::load(None, None, &[]).unwrap();
-    settings.trust.unsigned = host::Unsigned::Refuse;
+    settings.trust.unsigned = host::UnsignedPlugins::Refuse;
     world.govern(&settings);
     assert_eq!(world.push(of_version("0.3.0")), Some("unsigned"));
     assert_eq!(
@@ -665,7 +665,7 @@ fn untrusted_revision_of_the_owner_is_left_out() {
     owner.try_out(of_version("0.3.0"));
     let own = standby.prepare(with_spares(5)).revision;
     let mut settings = GatewayConfig::load(None, None, &[]).unwrap();
-    settings.trust.unsigned = host::Unsigned::Refuse;
+    settings.trust.unsigned = host::UnsignedPlugins::Refuse;
     standby.govern(&settings);
     standby.restore(owner.records());
     assert_eq!(standby.names(), [owner.names()[0].clone(), None, None], "the embedded one runs");

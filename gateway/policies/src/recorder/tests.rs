@@ -43,26 +43,26 @@ struct World {
     engine: host::Engine,
     recorder: PolicyRecorder,
     words: Receiver<RecorderMessage>,
-    desk: RecorderDesk,
+    thread: RecorderThread,
 }
 
 impl World {
     fn new() -> World {
         let (recorder, words) = PolicyRecorder::idle("east", SystemTime::now());
-        let desk = RecorderDesk::new(Arc::clone(&recorder.shared));
-        World { engine: host::Engine::new(), recorder, words, desk }
+        let thread = RecorderThread::new(Arc::clone(&recorder.shared));
+        World { engine: host::Engine::new(), recorder, words, thread }
     }
 
     /// Handles all waiting messages.
     fn work(&mut self) {
         while let Ok(word) = self.words.try_recv() {
-            self.desk.handle(word);
-            self.desk.close_when_due();
+            self.thread.handle(word);
+            self.thread.close_when_due();
         }
     }
 
     fn kept(&self) -> Vec<RecordingEntry> {
-        self.desk.chunks.iter().flat_map(|(_, chunk)| records(chunk).unwrap()).collect()
+        self.thread.chunks.iter().flat_map(|(_, chunk)| records(chunk).unwrap()).collect()
     }
 }
 
@@ -89,11 +89,11 @@ fn missed(records: &[RecordingEntry]) -> u64 {
 #[test]
 fn call_is_recorded_with_catalog_and_outcome() {
     let mut world = World::new();
-    let mut scribe = world.recorder.scribe();
+    let mut call_recorder = world.recorder.call_recorder();
     let mut policy = policy(&world.engine, 1);
     let question = place(3, "lan");
     let result = policy.ask(&question, 40);
-    scribe.write(&policy, &name(), (AskId(5), 40), &question, &result);
+    call_recorder.write(&policy, &name(), (AskId(5), 40), &question, &result);
     let entry = evenkeel_model::CatalogEntry {
         kind: evenkeel_model::EntryKind::Region,
         id: 0,
@@ -102,11 +102,11 @@ fn call_is_recorded_with_catalog_and_outcome() {
         labels: Vec::new(),
     };
     policy.catalog(vec![entry.clone()]).unwrap();
-    scribe.write(&policy, &name(), (AskId(6), 41), &question, &result);
+    call_recorder.write(&policy, &name(), (AskId(6), 41), &question, &result);
     let decided = RecordedDecision::of(AskId(5), &DecisionOutcome::Applied { differs: true });
     world.recorder.note_decided(decided.clone());
     world.work();
-    world.desk.close();
+    world.thread.close();
     let kept = world.kept();
     let [first, second] = calls(&kept)[..] else { panic!("{kept:?}") };
     // A recording does not contain the texts of reasons; they are in the plugin.
@@ -121,7 +121,7 @@ fn call_is_recorded_with_catalog_and_outcome() {
 #[test]
 fn call_is_recorded_with_its_grant() {
     let mut world = World::new();
-    let mut scribe = world.recorder.scribe();
+    let mut call_recorder = world.recorder.call_recorder();
     let shipped = host::shipped().iter().find(|shipped| shipped.name == "route-nearest").unwrap();
     let component = host::Component::vet(&world.engine, shipped.bytes).unwrap();
     let wish = &component.manifest().node_metrics;
@@ -139,9 +139,9 @@ fn call_is_recorded_with_its_grant() {
     let mut policy = cut.unwrap();
     let question = place(3, "lan");
     let result = policy.ask(&question, 40);
-    scribe.write(&policy, &name(), (AskId(5), 40), &question, &result);
+    call_recorder.write(&policy, &name(), (AskId(5), 40), &question, &result);
     world.work();
-    world.desk.close();
+    world.thread.close();
     let kept = world.kept();
     let [call] = calls(&kept)[..] else { panic!("{kept:?}") };
     assert!(wish.len() > 1);
@@ -152,64 +152,64 @@ fn call_is_recorded_with_its_grant() {
 #[test]
 fn question_without_call_is_not_recorded() {
     let mut world = World::new();
-    let mut scribe = world.recorder.scribe();
+    let mut call_recorder = world.recorder.call_recorder();
     let policy = policy(&world.engine, 1);
     for fault in [PluginFault::Late, PluginFault::Absent, PluginFault::Deadline] {
-        scribe.write(&policy, &name(), (AskId(1), 0), &place(1, ""), &Err(fault));
+        call_recorder.write(&policy, &name(), (AskId(1), 0), &place(1, ""), &Err(fault));
     }
     world.work();
-    world.desk.close();
+    world.thread.close();
     assert_eq!(calls(&world.kept()).len(), 1);
 }
 
 #[test]
 fn calls_over_limit_are_counted_as_missed() {
     let mut world = World::new();
-    let mut scribe = world.recorder.scribe();
+    let mut call_recorder = world.recorder.call_recorder();
     let policy = policy(&world.engine, 1);
     for ask in 0..MESSAGES_WAITING_MAX as u64 + 3 {
-        scribe.write(&policy, &name(), (AskId(ask), 0), &place(ask, ""), &absent());
+        call_recorder.write(&policy, &name(), (AskId(ask), 0), &place(ask, ""), &absent());
     }
     world.work();
-    world.desk.close();
+    world.thread.close();
     assert_eq!((calls(&world.kept()).len(), missed(&world.kept())), (MESSAGES_WAITING_MAX, 3));
 
     // Large questions reach the limit in bytes before the limit in calls.
     let fit = BYTES_WAITING_MAX / weight(&noise(1_000, 1));
     let large = noise(1_000, 1);
     for ask in 0..fit as u64 + 2 {
-        scribe.write(&policy, &name(), (AskId(ask), 0), &large, &absent());
+        call_recorder.write(&policy, &name(), (AskId(ask), 0), &large, &absent());
     }
     assert_eq!(world.words.len(), fit);
     world.work();
-    scribe.write(&policy, &name(), (AskId(0), 0), &large, &absent());
+    call_recorder.write(&policy, &name(), (AskId(0), 0), &large, &absent());
     assert_eq!(world.words.len(), 1, "the queue has space again");
 }
 
 #[test]
 fn oldest_chunks_are_dropped_at_limit() {
     let mut world = World::new();
-    let mut scribe = world.recorder.scribe();
+    let mut call_recorder = world.recorder.call_recorder();
     let policy = policy(&world.engine, 1);
     for ask in 0..12 {
         let question = noise(500 + ask, 4_096);
-        scribe.write(&policy, &name(), (AskId(ask), 0), &question, &absent());
+        call_recorder.write(&policy, &name(), (AskId(ask), 0), &question, &absent());
         world.work();
     }
-    world.desk.close();
-    let bytes: usize = world.desk.chunks.iter().map(|(_, chunk)| chunk.len()).sum();
+    world.thread.close();
+    let bytes: usize = world.thread.chunks.iter().map(|(_, chunk)| chunk.len()).sum();
     assert!(bytes <= KEPT_BYTES_MAX && bytes > KEPT_BYTES_MAX / 2, "{bytes}");
-    assert_eq!(bytes, world.desk.kept_bytes);
+    assert_eq!(bytes, world.thread.kept_bytes);
     let kept = world.kept();
     let asks: Vec<u64> = calls(&kept).iter().map(|call| call.ask.0).collect();
     assert_eq!(asks.last(), Some(&11));
     assert!(asks[0] > 0 && asks.windows(2).all(|pair| pair[1] == pair[0] + 1), "{asks:?}");
 
     let old = Instant::now().checked_sub(KEPT_FOR + Duration::from_secs(1)).unwrap();
-    world.desk.chunks.iter_mut().for_each(|(at, _)| *at = old);
-    scribe.write(&policy, &name(), (AskId(12), 0), &place(1, ""), &absent());
+    world.thread.chunks.iter_mut().for_each(|(at, _)| *at = old);
+    call_recorder.write(&policy, &name(), (AskId(12), 0), &place(1, ""), &absent());
     world.work();
-    world.desk.close();
+    world.thread.close();
     let kept = world.kept();
     assert_eq!(calls(&kept).iter().map(|call| call.ask.0).collect::<Vec<_>>(), [12]);
 }
@@ -217,15 +217,15 @@ fn oldest_chunks_are_dropped_at_limit() {
 #[test]
 fn export_filters_policy_and_addresses() {
     let mut world = World::new();
-    let mut scribe = world.recorder.scribe();
+    let mut call_recorder = world.recorder.call_recorder();
     let policy = policy(&world.engine, 1);
     let other = PolicyName { set: "live".into(), hook: Hook::Routing };
-    scribe.write(&policy, &name(), (AskId(1), 0), &place(1, "192.0.2.1:4000"), &absent());
-    let mut others = world.recorder.scribe();
+    call_recorder.write(&policy, &name(), (AskId(1), 0), &place(1, "192.0.2.1:4000"), &absent());
+    let mut others = world.recorder.call_recorder();
     others.write(&policy, &other, (AskId(2), 0), &place(2, "lan"), &absent());
     world.work();
-    world.desk.close();
-    let chunk = Arc::clone(&world.desk.chunks[0].1);
+    world.thread.close();
+    let chunk = Arc::clone(&world.thread.chunks[0].1);
     let export = |addresses, policy| {
         let wish = ExportOptions { addresses, policy };
         let mut export = Export::new(world.recorder.header(addresses), wish);
@@ -253,23 +253,23 @@ fn export_filters_policy_and_addresses() {
 #[test]
 fn listener_gets_chunks_and_missed_calls() {
     let mut world = World::new();
-    let mut scribe = world.recorder.scribe();
+    let mut call_recorder = world.recorder.call_recorder();
     let policy = policy(&world.engine, 1);
     let mut ask = |world: &mut World, ask| {
-        scribe.write(&policy, &name(), (AskId(ask), 0), &place(ask, ""), &absent());
+        call_recorder.write(&policy, &name(), (AskId(ask), 0), &place(ask, ""), &absent());
         world.work();
-        world.desk.close();
+        world.thread.close();
     };
     ask(&mut world, 0);
     let (chunks, mut heard) = mpsc::channel(2);
     let missed = Arc::new(AtomicU64::new(0));
-    let ear = Ear { chunks, missed: Arc::clone(&missed) };
+    let queue = ListenerQueue { chunks, missed: Arc::clone(&missed) };
     let (number, ours) = oneshot::channel();
-    world.desk.handle(RecorderMessage::Listen { ear, number });
+    world.thread.handle(RecorderMessage::Listen { queue, number });
     for number in 1..=4 {
         ask(&mut world, number);
     }
-    world.desk.handle(RecorderMessage::Leave(ours.blocking_recv().unwrap()));
+    world.thread.handle(RecorderMessage::Leave(ours.blocking_recv().unwrap()));
     ask(&mut world, 5);
     let mut all = Vec::new();
     while let Some(chunk) = heard.blocking_recv() {

@@ -71,7 +71,7 @@ impl World {
             bytes: Bytes::new(),
             digest: "".into(),
             seal,
-            figures: Figures::default(),
+            counters: ThreadCounters::default(),
         });
         (revision, Box::new(LoadedPlugin { policy, facts, catalog }))
     }
@@ -172,7 +172,7 @@ fn answer_past_its_budget_is_a_fault() {
         revision: "5f0c".into(),
         notes: Vec::new(),
         took: Duration::from_millis(took),
-        apart: None,
+        isolated: None,
         reasons: [].into(),
         ungranted: 0,
     };

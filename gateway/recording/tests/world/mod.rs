@@ -88,7 +88,7 @@ fn answered(answer: HookAnswer) -> Result<RevisionAnswer, PluginFault> {
         revision: "5f0c5f0c5f0c".into(),
         notes: vec![note(0, "loss_ppm", -3), note(7, "why", i64::MIN)],
         took: Duration::from_nanos(4_321),
-        apart: None,
+        isolated: None,
         reasons: [].into(),
         ungranted: 0,
     })

@@ -6,7 +6,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-const LOSSY: Bad = Bad(1 << Figure::Loss as u8);
+const LOSSY: BadFigures = BadFigures(1 << Figure::Loss as u8);
 
 /// Two cohorts drawn at random, with reports every 100 ms.
 struct World {
@@ -17,11 +17,11 @@ struct World {
 
 impl World {
     fn of(canary: usize, all: usize) -> World {
-        World::drawn(canary, all, 7, |_| Bad::default())
+        World::drawn(canary, all, 7, |_| BadFigures::default())
     }
 
     /// `before` is the state of each room or session when it is enrolled.
-    fn drawn(canary: usize, all: usize, seed: u64, before: impl Fn(Arm) -> Bad) -> World {
+    fn drawn(canary: usize, all: usize, seed: u64, before: impl Fn(Arm) -> BadFigures) -> World {
         let mut arms = vec![Arm::Standing; all];
         arms[..canary].fill(Arm::Canary);
         fastrand::Rng::with_seed(seed).shuffle(&mut arms);
@@ -32,7 +32,7 @@ impl World {
     }
 
     /// Reports on all units, with the state that `bad` gives. Returns the first breach.
-    fn tell(&mut self, mut bad: impl FnMut(usize, Arm) -> Bad) -> Option<Breach> {
+    fn tell(&mut self, mut bad: impl FnMut(usize, Arm) -> BadFigures) -> Option<Breach> {
         self.now += ms(100);
         self.judge.turn(self.now);
         let mut found = None;
@@ -46,12 +46,12 @@ impl World {
 }
 
 /// Loss in the canary only.
-fn harmed(_: usize, arm: Arm) -> Bad {
-    if arm == Arm::Canary { LOSSY } else { Bad::default() }
+fn harmed(_: usize, arm: Arm) -> BadFigures {
+    if arm == Arm::Canary { LOSSY } else { BadFigures::default() }
 }
 
-fn well(_: usize, _: Arm) -> Bad {
-    Bad::default()
+fn well(_: usize, _: Arm) -> BadFigures {
+    BadFigures::default()
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn gradual_harm_is_found_within_two_seconds() {
         (0..200).map(|unit| world.arms[..unit].iter().filter(canary).count()).collect();
     let found = (1..=20).find(|look| {
         let hit = |unit: usize, arm| arm == Arm::Canary && before[unit] * 2 < *look;
-        world.tell(|unit, arm| if hit(unit, arm) { LOSSY } else { Bad::default() }).is_some()
+        world.tell(|unit, arm| if hit(unit, arm) { LOSSY } else { BadFigures::default() }).is_some()
     });
     assert!(found.is_some(), "no breach though ten fell in two seconds");
 }
@@ -83,7 +83,10 @@ fn equal_loss_of_both_cohorts_is_no_breach() {
         assert_eq!(world.tell(|_, _| LOSSY), None);
     }
     let mut world = World::of(50, 200);
-    assert_eq!(world.tell(|unit, _| if unit % 4 == 0 { LOSSY } else { Bad::default() }), None);
+    assert_eq!(
+        world.tell(|unit, _| if unit % 4 == 0 { LOSSY } else { BadFigures::default() }),
+        None
+    );
 }
 
 #[test]
@@ -107,7 +110,7 @@ fn missed_objective_is_a_breach_if_it_burns_fast() {
         let breach = world.tell(|_, arm| {
             let misses = arm == Arm::Canary && missed < 5;
             missed += u32::from(misses);
-            Bad::default().with(Figure::Slo, misses)
+            BadFigures::default().with(Figure::Slo, misses)
         });
         assert_eq!(breach.map(|it| it.figure), says.then_some(Figure::Slo), "{burn_ppm}");
     }
@@ -135,7 +138,7 @@ fn departed_sessions_are_not_counted() {
 fn noise(seed: u64) -> bool {
     let mut rng = fastrand::Rng::with_seed(seed);
     let (canary, all) = (rng.usize(5..60), rng.usize(100..400));
-    let mut world = World::drawn(canary, all, seed, |_| Bad::default());
+    let mut world = World::drawn(canary, all, seed, |_| BadFigures::default());
     let mut badness = vec![0_u32; all];
     (0..300).any(|_| {
         let burst = if rng.u8(0..20) == 0 { rng.u32(0..600) } else { 2 };
@@ -143,7 +146,9 @@ fn noise(seed: u64) -> bool {
             let falls = rng.u32(0..1_000) < burst;
             *left = if falls { rng.u32(1..50) } else { left.saturating_sub(1) };
         }
-        world.tell(|unit, _| if badness[unit] > 0 { LOSSY } else { Bad::default() }).is_some()
+        world
+            .tell(|unit, _| if badness[unit] > 0 { LOSSY } else { BadFigures::default() })
+            .is_some()
     })
 }
 

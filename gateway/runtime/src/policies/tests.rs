@@ -23,7 +23,7 @@ fn failed_first_revision_stops_the_others() {
     let mut gateway = Gateway::new(settings.core(), Instant::now());
     let mut policies = PolicyThreads::new(Vec::new(), &GatewayLimits::default(), words);
     let routing = evenkeel_host::shipped().iter().find(|one| one.name == "route-nearest").unwrap();
-    let mut firsts = Firsts::new();
+    let mut firsts = FirstRevisionQueue::new();
     for number in 0..MANY {
         let policy = PolicyName { set: format!("s{number}").into(), hook: Hook::Routing };
         policies
@@ -42,7 +42,7 @@ fn failed_first_revision_stops_the_others() {
     let compiled = std::thread::scope(|scope| {
         // The core does not answer, so no revision becomes ready.
         let reading = scope.spawn(move || std::iter::from_fn(|| read.blocking_recv()).count());
-        assert!(!bring_in(firsts, &failed));
+        assert!(!load_first_revisions(firsts, &failed));
         drop(policies);
         reading.join().unwrap()
     });

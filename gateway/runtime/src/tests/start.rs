@@ -40,7 +40,7 @@ fn settings() -> Arc<GatewayConfig> {
 }
 
 /// Starts a gateway, with waiting times for a busy machine.
-fn start() -> (RunningGateway, Firsts) {
+fn start() -> (RunningGateway, FirstRevisionQueue) {
     let settings = settings();
     let mut core = settings.core();
     core.limits.offer_budget = Duration::from_secs(60);
@@ -55,8 +55,8 @@ fn start() -> (RunningGateway, Firsts) {
     .unwrap()
 }
 
-fn come(running: &RunningGateway, firsts: Firsts) {
-    Coming::begin(firsts, running.handle.requests.clone()).unwrap().wait().unwrap();
+fn await_first_policies(running: &RunningGateway, firsts: FirstRevisionQueue) {
+    FirstPolicies::begin(firsts, running.handle.requests.clone()).unwrap().wait().unwrap();
 }
 
 async fn end(running: RunningGateway) {
@@ -98,7 +98,7 @@ async fn waiting_offers_are_decided_by_policies() {
     let (mut running, firsts) = start();
     let mut events = running.events();
     let offers: Vec<_> = (0..300).map(|at| offer(&running, at, 10_000 + at as u16)).collect();
-    come(&running, firsts);
+    await_first_policies(&running, firsts);
     for offer in offers {
         let opened = offer.await.unwrap().unwrap();
         assert!(matches!(opened.routed_by, Decider::Policy { .. }), "{}", opened.routed_by);
@@ -117,7 +117,7 @@ async fn abandoned_offer_frees_its_address() {
     let mut events = running.events();
     drop(offer(&running, 1, 10_000));
     let next = offer(&running, 2, 10_000);
-    come(&running, firsts);
+    await_first_policies(&running, firsts);
     let opened = next.await.unwrap().unwrap();
     let first = opened.session.group().0 + 1;
     assert_eq!(opened.session.0, first, "there was none before");
@@ -141,7 +141,7 @@ async fn starting_policies_refuse_operations() {
     );
     assert_eq!(handle.roll_out(routing(), Box::new(source())).await, starting);
     assert_eq!(handle.rollback_policy(routing(), false).await, starting);
-    come(&running, firsts);
+    await_first_policies(&running, firsts);
     assert_eq!(handle.status().await.unwrap().state, AdmissionState::Serving);
     let policies = handle.policies().await.unwrap();
     assert!(policies.iter().all(|policy| policy.status.active.is_some()), "{policies:?}");

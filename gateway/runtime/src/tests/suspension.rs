@@ -102,7 +102,7 @@ impl World {
             let running =
                 begin_with(&self.settings, DRIVERS, sockets, Reads::Now, PolicyRecords::default())
                     .unwrap();
-            running.coming.wait().unwrap();
+            running.first_policies.wait().unwrap();
             running
         };
         let second = start(duplicates);

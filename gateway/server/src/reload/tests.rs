@@ -52,7 +52,7 @@ fn listed(list: &NodeList) -> Result<ListChange, NotListed> {
 
 struct World {
     folder: Folder,
-    applied: Applied,
+    applied: AppliedConfig,
     handle: Handle,
     requests: mpsc::Receiver<ControlRequest>,
     configured: Configured,
@@ -70,7 +70,7 @@ impl World {
     fn start() -> World {
         let folder = Folder::with("call.toml", CALL);
         folder.write("live.toml", "[scenario.live]\n");
-        let applied = Applied::of(&folder.load());
+        let applied = AppliedConfig::of(&folder.load());
         let (handle, requests) = Handle::new(Arc::default(), Arc::default());
         let configured = configured(&folder.load());
         World { folder, applied, handle, requests, configured }
@@ -144,7 +144,7 @@ impl World {
             panic!("control ended");
         };
         let taken = tokio::select! {
-            taken = applied.take(&settings, &BY_FILE, &self.handle) => taken,
+            taken = applied.apply(&settings, &BY_FILE, &self.handle) => taken,
             () = control => unreachable!("it waits for requests"),
         };
         // The last requests may still be in the channel.
@@ -413,7 +413,7 @@ async fn refused_node_list_blocks_whole_reload() {
         panic!("{further:?}");
     };
     tokio::select! {
-        taken = applied.take(&settings, &BY_FILE, &world.handle) => {
+        taken = applied.apply(&settings, &BY_FILE, &world.handle) => {
             assert_eq!(taken, Err(NotReloaded::NodeList(NotListed::Shrinks(shrinks))));
         }
         () = control => {}

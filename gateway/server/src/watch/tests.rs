@@ -25,7 +25,7 @@ fn watched(folder: &Path) -> WatchedFolders {
 struct Stage {
     word: mpsc::Sender<()>,
     changed: mpsc::Receiver<()>,
-    underway: Underway,
+    underway: UnfinishedChanges,
     watched: WatchedFolders,
 }
 
@@ -33,7 +33,7 @@ impl Stage {
     fn new() -> Stage {
         let (word, changed) = mpsc::channel(1);
         let watched = watched(Path::new("/etc/policies"));
-        Stage { word, changed, underway: Underway::default(), watched }
+        Stage { word, changed, underway: UnfinishedChanges::default(), watched }
     }
 
     fn happens(&self, kind: EventKind, file: &str) {
@@ -66,7 +66,7 @@ impl Stage {
     }
 }
 
-async fn hears(changed: &mut mpsc::Receiver<()>, underway: &Underway) {
+async fn hears(changed: &mut mpsc::Receiver<()>, underway: &UnfinishedChanges) {
     tokio::time::timeout(PATIENCE, changed.recv()).await.expect("change is noticed");
     settle(changed, underway).await;
 }
@@ -76,7 +76,7 @@ async fn replaced_folder_is_watched_further() {
     let folder = Folder::with("call.toml", "");
     let policies = folder.policies();
     let (word, mut changed) = mpsc::channel(1);
-    let (watched, underway) = (watched(&policies), Underway::default());
+    let (watched, underway) = (watched(&policies), UnfinishedChanges::default());
     let first = watch(&watched, &word, &underway);
     folder.write("call.toml", "# changed\n");
     hears(&mut changed, &underway).await;
@@ -101,7 +101,7 @@ async fn open_file_is_awaited_until_closed() {
 
     let folder = Folder::with("call.toml", "");
     let (word, mut changed) = mpsc::channel(1);
-    let (watched, underway) = (watched(&folder.policies()), Underway::default());
+    let (watched, underway) = (watched(&folder.policies()), UnfinishedChanges::default());
     let _watching = watch(&watched, &word, &underway);
     let mut file = std::fs::File::create(folder.policies().join("mine.wasm")).unwrap();
     file.write_all(b"half of it").unwrap();
@@ -114,9 +114,9 @@ async fn open_file_is_awaited_until_closed() {
         };
         tokio::time::timeout(PATIENCE, waits)
     };
-    wait_for(Until::Whole).await.expect("write is noticed");
+    wait_for(WaitReason::Whole).await.expect("write is noticed");
     drop(file);
-    wait_for(Until::Together).await.expect("close is noticed");
+    wait_for(WaitReason::Together).await.expect("close is noticed");
     hears(&mut changed, &underway).await;
 }
 
@@ -132,9 +132,9 @@ fn foreign_files_and_reads_are_ignored() {
         (DATA, "/etc/evenkeel/token", false),
     ] {
         let event = Event::new(kind).add_path(path.into());
-        assert_eq!(Underway::default().note(&event, &watched), expected, "{event:?}");
+        assert_eq!(UnfinishedChanges::default().note(&event, &watched), expected, "{event:?}");
     }
-    assert!(Underway::default().note(&Event::new(EventKind::Other), &watched));
+    assert!(UnfinishedChanges::default().note(&Event::new(EventKind::Other), &watched));
 }
 
 #[tokio::test(start_paused = true)]

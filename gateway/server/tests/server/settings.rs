@@ -10,7 +10,7 @@ use evenkeel_config::{
     ListenSettings, NodeProbe, OtlpProtocol, PluginLocation, SecretFile, SetOrigin, Traceparent,
 };
 use evenkeel_drivers::{DRIVERS, kinds};
-use evenkeel_host::{Provenance, Unsigned};
+use evenkeel_host::{Provenance, UnsignedPlugins};
 use evenkeel_model::{
     AdmitOnFault, DegradeOnFault, FailureScope, Hook, Metric, NodeProbing, RegionId, Timings,
     ZoneId,
@@ -268,17 +268,17 @@ fn configured_key_refuses_unsigned_plugins() {
     };
     let known = format!("keys = [{{ name = \"ops\", public = \"{}\" }}]", key.public());
     for (trust, unsigned, noted) in [
-        ("", Unsigned::Allow, true),
-        (&*known, Unsigned::Refuse, false),
-        (&*format!("{known}\nunsigned = \"allow\""), Unsigned::Allow, false),
-        ("unsigned = \"refuse\"", Unsigned::Refuse, false),
+        ("", UnsignedPlugins::Allow, true),
+        (&*known, UnsignedPlugins::Refuse, false),
+        (&*format!("{known}\nunsigned = \"allow\""), UnsignedPlugins::Allow, false),
+        ("unsigned = \"refuse\"", UnsignedPlugins::Refuse, false),
     ] {
         let settings = load(trust);
         assert_eq!(settings.trust.unsigned, unsigned, "{trust}");
         assert_eq!(settings.trust.note().is_some(), noted, "{trust}");
         let call = settings.sets.iter().find(|set| &*set.name == "call").unwrap();
         let routing = &call.binding(Hook::Routing).unwrap().allowed;
-        assert_eq!(settings.trust.unsigned(routing), Unsigned::Allow, "it says so itself");
+        assert_eq!(settings.trust.unsigned(routing), UnsignedPlugins::Allow, "it says so itself");
         assert_eq!(routing.grant.metrics.as_deref(), Some(&[Metric::Delay][..]));
         let degradation = &call.binding(Hook::Degradation).unwrap().allowed;
         assert_eq!(settings.trust.unsigned(degradation), unsigned);
@@ -286,7 +286,7 @@ fn configured_key_refuses_unsigned_plugins() {
     }
     let module = b"\0asm\x01\0\0\0";
     let signed = evenkeel_host::sign(module, &key).unwrap();
-    let judge = |trust: &str| load(trust).trust.keys.judge(&signed, Unsigned::Refuse);
+    let judge = |trust: &str| load(trust).trust.keys.judge(&signed, UnsignedPlugins::Refuse);
     assert_eq!(judge(&known), Ok(Provenance::Signed("ops".into())));
     for revoked in ["ops".to_owned(), key.public().to_string()] {
         let seen = judge(&format!("{known}\nrevoked = [\"{revoked}\"]"));

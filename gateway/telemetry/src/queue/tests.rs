@@ -12,8 +12,8 @@ struct Receiver {
     asked: RefCell<Vec<(tokio::time::Instant, Vec<u32>)>>,
 }
 
-impl Ship<u32> for &Receiver {
-    async fn ship(&self, batch: &[u32]) -> bool {
+impl SendBatch<u32> for &Receiver {
+    async fn send_batch(&self, batch: &[u32]) -> bool {
         let mut asked = self.asked.borrow_mut();
         asked.push((tokio::time::Instant::now(), batch.to_vec()));
         asked.len() > self.up_after

@@ -10,7 +10,7 @@ use super::EventRecorder;
 use super::rows::decider_name;
 use crate::exemplars::SampledSpan;
 use crate::registry::{Attribute, Count, Histogram};
-use crate::spans::{Moment, Turned};
+use crate::spans::{Moment, RefusedOffer};
 
 /// Log interval of sessions that a node did not open.
 const NOT_OPENED_TOLD: Duration = Duration::from_secs(10);
@@ -43,17 +43,17 @@ impl EventRecorder {
 
     pub(super) fn refused(
         &mut self,
-        turned: &Turned<'_>,
+        refused: &RefusedOffer<'_>,
         caller: Option<&TraceCaller>,
         at: Moment,
     ) {
-        let Turned { scenario, word, .. } = *turned;
+        let RefusedOffer { scenario, word, .. } = *refused;
         debug!(scenario, reason = word, "offer refused");
         let known = if self.scenarios.contains(scenario) { scenario } else { "" };
         let labels = [(Attribute::Scenario, known), (Attribute::Reason, word)];
         self.instruments.count(Count::SessionsRefused, 1, &labels);
         if let Some(spans) = &mut self.spans {
-            spans.refused(turned, caller, at);
+            spans.refused(refused, caller, at);
         }
     }
 

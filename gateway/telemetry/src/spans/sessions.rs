@@ -16,7 +16,7 @@ use crate::registry::{Attribute, Span};
 use crate::spans::decisions::split_admissions;
 use crate::spans::sampling::{SpanIds, WELL};
 use crate::spans::tracks::{
-    DecisionSpan, DecisionSubject, Degradation, LINKS_MAX, SESSIONS_MAX, Turned,
+    DecisionSpan, DecisionSubject, Degradation, LINKS_MAX, RefusedOffer, SESSIONS_MAX,
 };
 use crate::spans::{Moment, STEPS_MAX, SpanWriter, builder, fail, is};
 
@@ -174,11 +174,11 @@ impl SpanWriter {
 
     pub(crate) fn refused(
         &mut self,
-        turned: &Turned<'_>,
+        refused: &RefusedOffer<'_>,
         caller: Option<&TraceCaller>,
         at: Moment,
     ) {
-        let Turned { scenario, word, reason, session } = *turned;
+        let RefusedOffer { scenario, word, reason, session } = *refused;
         let start = caller.map_or(at.now, |caller| caller.arrived);
         let attributes = vec![
             is(Attribute::Outcome, "refused"),

@@ -169,7 +169,7 @@ pub(super) struct Degradation {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Turned<'a> {
+pub(crate) struct RefusedOffer<'a> {
     pub(crate) scenario: &'a str,
     pub(crate) word: &'static str,
     /// The core's reason, if it refused the offer.

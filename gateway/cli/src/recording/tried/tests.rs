@@ -61,8 +61,9 @@ fn recording(test: &str, settings: &Value) -> Written {
     Written::new(&format!("{test}.ekr"), &bytes)
 }
 
-fn tried(path: &Path, name: &str) -> Tried {
-    Tried::on(path, &plugin(name), None).unwrap_or_else(|failure| panic!("{}", said(failure)))
+fn tried(path: &Path, name: &str) -> TrialOutcome {
+    TrialOutcome::on(path, &plugin(name), None)
+        .unwrap_or_else(|failure| panic!("{}", said(failure)))
 }
 
 fn said(failure: CommandError) -> String {
@@ -101,7 +102,8 @@ fn different_decisions_are_counted_and_shown() {
 #[test]
 fn recording_without_calls_is_refused() {
     let path = recording("nothing", &json!({}));
-    let Err(CommandError::Wrong(said)) = Tried::on(&path, &plugin("admit-capacity"), None) else {
+    let Err(CommandError::Wrong(said)) = TrialOutcome::on(&path, &plugin("admit-capacity"), None)
+    else {
         panic!("it has nothing to be asked")
     };
     assert!(said.contains("(admission)") && said.contains("call/scenario"), "{said}");
@@ -111,7 +113,8 @@ fn recording_without_calls_is_refused() {
 fn refused_settings_name_the_policy() {
     let path = recording("settings", &json!({}));
     let settings = Some(json!({"no_such": 1}));
-    let Err(CommandError::Wrong(said)) = Tried::on(&path, &plugin("scenario-call"), settings)
+    let Err(CommandError::Wrong(said)) =
+        TrialOutcome::on(&path, &plugin("scenario-call"), settings)
     else {
         panic!("there is no such setting")
     };
@@ -124,12 +127,14 @@ fn calls_of_other_revisions_are_left_out() {
     let (bytes, built) = (read_file(&path).unwrap_or_default(), plugin("scenario-call"));
     let mut seen = std::sync::Mutex::new(BTreeSet::new());
     let of_any = |revision: &str| seen.lock().unwrap().insert(revision.to_owned());
-    let Ok(tried) = Tried::of(&path, &bytes, &built, None, of_any) else { panic!("refused") };
+    let Ok(tried) = TrialOutcome::of(&path, &bytes, &built, None, of_any) else {
+        panic!("refused")
+    };
     // The revision is new for the first of both calls only.
     assert_eq!(tried.json["calls"], 1);
     let revision = seen.get_mut().unwrap().pop_first().unwrap();
     let Err(CommandError::Wrong(said)) =
-        Tried::of(&path, &bytes, &built, None, |other| other != revision)
+        TrialOutcome::of(&path, &bytes, &built, None, |other| other != revision)
     else {
         panic!("no call is left")
     };

@@ -85,7 +85,7 @@ fn record_has_the_credentials_before_and_after_a_restart() {
         let beside = RestoredParts {
             media: media(),
             ports: None,
-            brief: None,
+            facts: None,
             data: None,
             has_address: false,
         };

@@ -63,8 +63,8 @@ fn declared(port: u16) -> IngressProtocol {
 
 fn beside(registry: &SessionRegistry) -> RestoredParts {
     let ports = registry.ports(&media(RtcpPort::Own)).unwrap();
-    let (brief, data) = (Some(("room".into(), Labels::default())), None);
-    RestoredParts { media: media(RtcpPort::Own), ports, brief, data, has_address: false }
+    let (facts, data) = (Some(("room".into(), Labels::default())), None);
+    RestoredParts { media: media(RtcpPort::Own), ports, facts, data, has_address: false }
 }
 
 /// All sessions continue in a new registry.
@@ -197,8 +197,8 @@ fn sessions_get_ports_that_new_nodes_need() {
     let sessions = now.begin_restore(before.record()).unwrap().entries;
     let beside = RestoredParts { ports: None, ..beside(&now) };
     let (.., ports) = now.restore(sessions.into_iter().next().unwrap(), beside).unwrap();
-    let brief = now.get(SessionId(1)).unwrap().brief().unwrap();
-    assert_eq!((brief.ports, &*brief.room), (ports.unwrap().numbers(), "room"));
+    let facts = now.get(SessionId(1)).unwrap().facts().unwrap();
+    assert_eq!((facts.ports, &*facts.room), (ports.unwrap().numbers(), "room"));
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::{
-    Apart, CoreEvent, Decider, DecisionNote, DecisionOutcome, DegradationAction, DegradeOnFault,
-    GuardRule, Hook, HookAnswer, Measures, Metric, NodeId, OfferRefusal, Op, PluginFault, Poisoned,
-    PolicyName, PolicyQuestion, RevisionAnswer, RoutingMove, SessionId,
+    CoreEvent, Decider, DecisionNote, DecisionOutcome, DegradationAction, DegradeOnFault,
+    GuardRule, Hook, HookAnswer, IsolatedRows, Measures, Metric, NodeId, OfferRefusal, Op,
+    PluginFault, Poisoned, PolicyName, PolicyQuestion, RevisionAnswer, RoutingMove, SessionId,
 };
 
 use super::*;
@@ -48,15 +48,15 @@ fn answered(answer: HookAnswer) -> RevisionAnswer {
         revision: REVISION.into(),
         notes: Vec::new(),
         took: Duration::from_micros(5),
-        apart: None,
+        isolated: None,
         reasons: [(3, "lossy".into())].into(),
         ungranted: 0,
     }
 }
 
-fn left_out(rows: &[u32]) -> Option<Box<Apart>> {
+fn left_out(rows: &[u32]) -> Option<Box<IsolatedRows>> {
     let poisoned = rows.iter().map(|&row| Poisoned { row, fault: trap() }).collect();
-    Some(Box::new(Apart { fault: Some(trap()), poisoned, ..Apart::default() }))
+    Some(Box::new(IsolatedRows { fault: Some(trap()), poisoned, ..IsolatedRows::default() }))
 }
 
 /// Lets the next tick be asked, and gives this answer.
@@ -89,7 +89,7 @@ fn quarantined_session_is_explained_once() {
     let (mut world, ids) = ticking(3);
     for _ in 0..3 {
         let answer = actions(vec![cap(0, 100), cap(2, 100)]);
-        tick(&mut world, RevisionAnswer { apart: left_out(&[1]), ..answered(answer) });
+        tick(&mut world, RevisionAnswer { isolated: left_out(&[1]), ..answered(answer) });
     }
     assert_eq!([ids[0], ids[1], ids[2]].map(|id| world.cap(id)), [100, 0, 100]);
     assert_eq!(told(&world), [(Some(ids[1]), trap())]);
@@ -106,11 +106,14 @@ fn quarantined_session_is_explained_once() {
 fn answered_session_leaves_quarantine() {
     let (mut world, ids) = ticking(2);
     let nothing = || answered(actions(Vec::new()));
-    tick(&mut world, RevisionAnswer { apart: left_out(&[0, 1]), ..nothing() });
+    tick(&mut world, RevisionAnswer { isolated: left_out(&[0, 1]), ..nothing() });
     // Another revision fails on one of the rows, and has no time for the other.
-    let apart = Apart { unasked: vec![1], ..*left_out(&[0]).unwrap() };
-    let other =
-        RevisionAnswer { revision: "another".into(), apart: Some(Box::new(apart)), ..nothing() };
+    let isolated = IsolatedRows { unasked: vec![1], ..*left_out(&[0]).unwrap() };
+    let other = RevisionAnswer {
+        revision: "another".into(),
+        isolated: Some(Box::new(isolated)),
+        ..nothing()
+    };
     tick(&mut world, other);
     let revisions = |world: &World, id| {
         let quarantines = explained(world, id).quarantines;
@@ -121,7 +124,7 @@ fn answered_session_leaves_quarantine() {
     assert_eq!(told(&world).len(), 3, "each revision that does not answer is told of");
     tick(&mut world, nothing());
     assert!(ids.iter().all(|id| revisions(&world, *id).is_empty()));
-    tick(&mut world, RevisionAnswer { apart: left_out(&[0]), ..nothing() });
+    tick(&mut world, RevisionAnswer { isolated: left_out(&[0]), ..nothing() });
     world.close(ids[0]);
     assert!(world.gateway.subject_history.has_no_faults(), "it ends with its session");
 }
@@ -135,7 +138,7 @@ fn quarantined_room_gets_native_default() {
     world.pass(ms(0));
     // A route without a spare is completed natively only if no policy decided it.
     let step = RoutingMove { row: 0, hops: vec![A, C], ttl_ms: 0, reason: 0 };
-    reply(&mut world, RevisionAnswer { apart: left_out(&[1]), ..answered(moves(vec![step])) });
+    reply(&mut world, RevisionAnswer { isolated: left_out(&[1]), ..answered(moves(vec![step])) });
     let hops = |world: &World, room| {
         world.route(room).into_iter().map(|(node, _)| node).collect::<Vec<NodeId>>()
     };
@@ -314,7 +317,7 @@ fn quarantined_session_uses_native_ladder() {
     world.answer_with(|_| None);
     for _ in 0..20 {
         let nothing = answered(actions(Vec::new()));
-        tick(&mut world, RevisionAnswer { apart: left_out(&[0]), ..nothing });
+        tick(&mut world, RevisionAnswer { isolated: left_out(&[0]), ..nothing });
     }
     assert!(world.cap(session) > 0);
     assert_eq!(world.cap(other), 0);
@@ -488,7 +491,7 @@ fn left_out_rows_are_not_replayed() {
     let (mut world, ids) = ticking(4);
     world.pass(ms(200));
     let mut question = world.held[0].question.clone();
-    let apart = Apart { unasked: vec![3], ..*left_out(&[1]).unwrap() };
-    question.leave_out(&apart);
+    let isolated = IsolatedRows { unasked: vec![3], ..*left_out(&[1]).unwrap() };
+    question.leave_out(&isolated);
     assert_eq!(question.batch(), Some(vec![ids[0].0, ids[2].0]));
 }

@@ -204,7 +204,7 @@ fn leases_of_another_process_are_refreshed() {
     assert!(pair.drivers.open(&wish, &mut || 1 << 50, pair.clock()).is_some());
     let record = pair.drivers.record();
     pair.drivers = driven(&[agent()]);
-    let known = ContinuedSession { hop: &|_, hop| Some(hop), brief: &|_| None };
+    let known = ContinuedSession { hop: &|_, hop| Some(hop), facts: &|_| None };
     let now = pair.clock().now;
     pair.drivers.restore(record, &known, &mut || 1, now);
     let keeps = pair.keeps;
@@ -226,7 +226,7 @@ fn lost_refresh_of_another_process_is_repeated() {
     pair.run_until(40_000);
     let record = pair.drivers.record();
     pair.drivers = driven(&[agent()]);
-    let known = ContinuedSession { hop: &|_, hop| Some(hop), brief: &|_| None };
+    let known = ContinuedSession { hop: &|_, hop| Some(hop), facts: &|_| None };
     pair.questions_lost = pair.ms..pair.ms + 3;
     pair.drivers.restore(record, &known, &mut || 1, pair.clock().now);
     let keeps = pair.keeps;
@@ -245,7 +245,7 @@ fn leases_follow_the_number_of_their_node() {
     let moved = Hop { node: NodeId(1), incarnation: Incarnation(5) };
     for hop in [Some(moved), None] {
         let mut now = driven(&[plain(([10, 0, 0, 1], 9).into()), agent()]);
-        let known = ContinuedSession { hop: &|_, _| hop, brief: &|_| None };
+        let known = ContinuedSession { hop: &|_, _| hop, facts: &|_| None };
         now.restore(before.record(), &known, &mut || 1, start);
         let closed = now.close(SESSION, moved, at(start, 2));
         assert_eq!(closed.is_some(), hop.is_some());

@@ -65,7 +65,7 @@ impl Pair {
 
     /// Continues the calls at another process.
     fn continue_calls(&mut self, with_keys: bool) {
-        let (hop, brief) = (self.hop(1), brief(4_000, None));
+        let (hop, facts) = (self.hop(1), facts(4_000, None));
         let record = |session| self.engine.record_of(SessionId(session), hop, with_keys);
         let record: CallRecord = [7, 8].into_iter().find_map(record).unwrap();
         let bytes =
@@ -74,7 +74,7 @@ impl Pair {
             serde_json::from_slice(&bytes).unwrap()
         });
         self.engine = RtpengineNode::new(NODE, ng(), self.engine.source);
-        let known = ContinuedSession { hop: &|_, _| Some(hop), brief: &|_| Some(&brief) };
+        let known = ContinuedSession { hop: &|_, _| Some(hop), facts: &|_| Some(&facts) };
         self.engine.restore_call(record, &known, &mut || 99, self.now);
         self.asked.clear();
     }
@@ -83,7 +83,7 @@ impl Pair {
 #[test]
 fn legs_have_keys_of_both_ends() {
     let mut pair = protected();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     let [(offer, first), (answer, second)] = &pair.sent_keys()[..] else { panic!() };
     assert_eq!(
         (&**offer, first.tag, first.key.profile()),
@@ -99,7 +99,7 @@ fn legs_have_keys_of_both_ends() {
 #[test]
 fn sdp_of_a_leg_with_keys_has_profile_savp() {
     let mut pair = protected();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     for (command, _, sdp) in &pair.asked {
         let medium = sdp.lines().find(|line| line.starts_with("m=")).unwrap();
         assert!(medium.contains(" RTP/SAVP "), "{command}: {medium}");
@@ -122,13 +122,13 @@ fn changed_sessions_are_another_call_with_new_keys() {
             seen.push(leg.keys.gateway.clone());
         }
     };
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     expect(&mut pair, &[(7, false)]);
-    pair.open(8, &brief(5_000, None));
+    pair.open(8, &facts(5_000, None));
     expect(&mut pair, &[(7, true), (8, false)]);
     pair.close(7);
     expect(&mut pair, &[(8, true)]);
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     expect(&mut pair, &[(7, false), (8, true)]);
     pair.close(7);
     pair.close(8);
@@ -139,7 +139,7 @@ fn changed_sessions_are_another_call_with_new_keys() {
 #[test]
 fn refresh_repeats_the_keys() {
     let mut pair = protected();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     let (before, legs) = (pair.sent_keys(), pair.legs());
     pair.pass(15_010);
     assert_eq!(pair.sent_keys(), before);
@@ -149,7 +149,7 @@ fn refresh_repeats_the_keys() {
 #[test]
 fn restarted_rtpengine_gets_new_keys() {
     let mut pair = protected();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     let before = pair.legs().remove(0).keys;
     pair.calls.clear();
     pair.turn_keys(5);
@@ -162,8 +162,8 @@ fn restarted_rtpengine_gets_new_keys() {
 #[test]
 fn renewed_keys_are_those_of_another_call() {
     let mut pair = protected();
-    pair.open(7, &brief(4_000, None));
-    pair.open(8, &brief(5_000, None));
+    pair.open(7, &facts(4_000, None));
+    pair.open(8, &facts(5_000, None));
     let before: Vec<SrtpKey> =
         pair.legs().into_iter().map(|leg| leg.keys.gateway.clone()).collect();
     pair.asked.clear();
@@ -184,7 +184,7 @@ fn renewed_keys_are_those_of_another_call() {
 #[test]
 fn keys_are_renewed_once_a_second() {
     let mut pair = protected();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     let (hop, start) = (pair.hop(1), pair.now);
     let renewed = |pair: &mut Pair, after: Duration| {
         pair.asked.clear();
@@ -202,10 +202,10 @@ fn keys_are_renewed_once_a_second() {
 #[test]
 fn refused_join_leaves_the_open_call() {
     let mut pair = protected();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     let (before, legs) = (pair.sent_keys(), pair.legs());
     pair.says = Some("d12:error-reason12:Out of ports6:result5:errore");
-    pair.open(8, &brief(5_000, None));
+    pair.open(8, &facts(5_000, None));
     assert_eq!((pair.told(), legs.len()), (vec![said(8, "Out of ports")], 1));
     pair.says = None;
     pair.asked.clear();
@@ -217,8 +217,8 @@ fn refused_join_leaves_the_open_call() {
 #[test]
 fn failed_renewal_after_a_leave_is_tried_again() {
     let mut pair = protected();
-    pair.open(7, &brief(4_000, None));
-    pair.open(8, &brief(5_000, None));
+    pair.open(7, &facts(4_000, None));
+    pair.open(8, &facts(5_000, None));
     let before = pair.legs().pop().unwrap().keys;
     pair.says = Some("d12:error-reason12:Out of ports6:result5:errore");
     pair.close(7);
@@ -232,14 +232,14 @@ fn failed_renewal_after_a_leave_is_tried_again() {
 #[test]
 fn session_reopened_during_a_refresh_gets_new_keys() {
     let mut pair = protected();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     let before = pair.legs().remove(0).keys;
     pair.now += TELL_AGAIN;
     let Some(DriverAction::Send { bytes: datagram, .. }) = pair.engine.poll(clock(pair.now)) else {
         panic!()
     };
     pair.engine.close(SessionId(7), pair.hop(1), clock(pair.now));
-    pair.open_in(1, 7, 1, &brief(4_000, None));
+    pair.open_in(1, 7, 1, &facts(4_000, None));
     let answer = pair.daemon(&datagram).unwrap();
     pair.engine.handle_datagram(&answer, pair.now);
     pair.settle();
@@ -251,11 +251,11 @@ fn session_reopened_during_a_refresh_gets_new_keys() {
 fn sdp_without_key_is_refused_by_name() {
     let mut pair = protected();
     pair.crypto = Default::default();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     assert_eq!(pair.told(), [said(7, NO_KEY)]);
     pair.turn_keys(1);
     pair.crypto[1].clear();
-    pair.open(8, &brief(4_000, None));
+    pair.open(8, &facts(4_000, None));
     assert_eq!(pair.told(), [said(8, &NO_KEY.replace("256", "128"))]);
     assert!(pair.calls.is_empty(), "{:?}", pair.calls);
 }
@@ -263,7 +263,7 @@ fn sdp_without_key_is_refused_by_name() {
 #[test]
 fn next_process_of_the_host_goes_on_with_the_keys() {
     let mut pair = protected();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     let before = pair.sent_keys();
     pair.legs();
     pair.continue_calls(true);
@@ -275,10 +275,10 @@ fn next_process_of_the_host_goes_on_with_the_keys() {
 #[test]
 fn standby_opens_another_call_with_other_keys() {
     let mut pair = protected();
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     let before = pair.legs().remove(0).keys;
     pair.continue_calls(false);
-    pair.open(7, &brief(4_000, None));
+    pair.open(7, &facts(4_000, None));
     let [Leg { session: 7, is_changed: false, keys }] = &pair.legs()[..] else { panic!() };
     assert_ne!(keys.gateway, before.gateway);
     assert_eq!(pair.calls.len(), 1, "the owner's call is deleted");
@@ -287,16 +287,16 @@ fn standby_opens_another_call_with_other_keys() {
 #[test]
 fn standby_deletes_calls_while_it_opens_others() {
     let mut pair = protected();
-    let (hop, sessions, brief) = (pair.hop(1), 1..41, brief(4_000, None));
+    let (hop, sessions, facts) = (pair.hop(1), 1..41, facts(4_000, None));
     let open = |pair: &mut Pair| {
-        sessions.clone().for_each(|number| pair.open_in(number, number, 1, &brief));
+        sessions.clone().for_each(|number| pair.open_in(number, number, 1, &facts));
         pair.settle();
     };
     open(&mut pair);
     let record = |session| pair.engine.record_of(SessionId(session), hop, false).unwrap();
     let records: Vec<CallRecord> = sessions.clone().map(record).collect();
     pair.engine = RtpengineNode::new(NODE, ng(), pair.engine.source);
-    let known = ContinuedSession { hop: &|_, _| Some(hop), brief: &|_| Some(&brief) };
+    let known = ContinuedSession { hop: &|_, _| Some(hop), facts: &|_| Some(&facts) };
     for record in records {
         pair.engine.restore_call(record, &known, &mut || 99, pair.now);
     }
@@ -325,7 +325,7 @@ fn node_takes_no_session_whose_packets_it_cannot_read() {
         rtcp_apart: false,
         client_srtp,
         srtp,
-        brief: None,
+        facts: None,
     };
     let refused = |srtp, client_srtp| match wish(srtp, client_srtp).refusal()? {
         DriverAction::Refused { session: SessionId(7), unwilling: false, reason, .. } => {

@@ -27,10 +27,7 @@ pub enum RunError {
     Node(#[from] evenkeel_control::EquipError),
     /// A shipped plugin failed.
     #[error("policy {policy}: {reason}")]
-    Policy {
-        policy: PolicyName,
-        reason: Box<str>,
-    },
+    Policy { policy: PolicyName, reason: Box<str> },
     /// The system gives no thread or descriptor.
     #[error("cannot create a thread or descriptor: {0}")]
     System(#[from] io::Error),
@@ -44,18 +41,18 @@ pub struct EndedThread {
     pub(crate) reason: Box<str>,
 }
 
-pub(super) struct Vital {
+pub(super) struct GatewayThread {
     name: Box<str>,
     thread: JoinHandle<io::Result<()>>,
 }
 
-impl Vital {
+impl GatewayThread {
     pub(super) fn spawn(
         name: &str,
         work: impl FnOnce() -> io::Result<()> + Send + 'static,
-    ) -> io::Result<Vital> {
+    ) -> io::Result<GatewayThread> {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
-        Ok(Vital { name: name.into(), thread })
+        Ok(GatewayThread { name: name.into(), thread })
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -72,7 +69,7 @@ impl Vital {
     }
 }
 
-impl fmt::Debug for Vital {
+impl fmt::Debug for GatewayThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
