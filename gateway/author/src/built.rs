@@ -28,7 +28,7 @@ pub fn patient_engine() -> Engine {
 ///
 /// The file is the module as cargo wrote it. The host wraps it as a component itself; wrapping here
 /// would make it larger, and equal sources would no longer give equal bytes, which signatures require.
-pub struct Built {
+pub struct BuiltPlugin {
     /// The module as shipped.
     pub bytes: Vec<u8>,
     /// The vetted plugin.
@@ -40,28 +40,28 @@ pub struct Built {
     pub(crate) compiled_in: Duration,
 }
 
-impl Built {
+impl BuiltPlugin {
     /// Compiles the project and vets the module as a gateway would.
-    pub fn of(project: &Project) -> Result<Built, AuthorError> {
-        Built::read(&project.compile()?)
+    pub fn of(project: &Project) -> Result<BuiltPlugin, AuthorError> {
+        BuiltPlugin::read(&project.compile()?)
     }
 
     /// Compiles the project with lines of source, for [`cover`](crate::coverage::cover).
-    pub fn for_coverage(project: &Project) -> Result<Built, AuthorError> {
-        Built::read(&project.compile_for_coverage()?)
+    pub fn for_coverage(project: &Project) -> Result<BuiltPlugin, AuthorError> {
+        BuiltPlugin::read(&project.compile_for_coverage()?)
     }
 
-    pub(crate) fn read(file: &Path) -> Result<Built, AuthorError> {
-        Ok(Built::from_bytes(fs::read(file).map_err(AuthorError::file(file))?)?)
+    pub(crate) fn read(file: &Path) -> Result<BuiltPlugin, AuthorError> {
+        Ok(BuiltPlugin::from_bytes(fs::read(file).map_err(AuthorError::file(file))?)?)
     }
 
     /// Accepts a core module or a component.
-    pub fn from_bytes(bytes: Vec<u8>) -> Result<Built, PluginRefusal> {
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<BuiltPlugin, PluginRefusal> {
         let engine = Engine::patient(CallBudgets::default());
         let began = Instant::now();
         let component = Component::vet(&engine, &bytes)?;
         let (documents, compiled_in) = (DataDocuments::new(), began.elapsed());
-        Ok(Built { bytes, component, documents, engine, compiled_in })
+        Ok(BuiltPlugin { bytes, component, documents, engine, compiled_in })
     }
 
     /// Its documents, with these settings.

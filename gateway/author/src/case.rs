@@ -18,11 +18,11 @@ use evenkeel_model::{Hook, PluginFault, PolicyName, PolicyQuestion, RevisionAnsw
 use evenkeel_recording::ReplayState;
 use serde_json::{Map, Value, json};
 
-use self::document::{AskText, Asked, CaseText};
+use self::document::{AskText, CaseQuestion, CaseText};
 pub use self::error::CaseError;
 use self::expectation::differences;
 pub use self::from_recording::{CaseSubject, RecordedCase, case_of};
-use crate::built::Built;
+use crate::built::BuiltPlugin;
 use crate::conformance::name;
 use crate::decision::{ComparisonSide, decisions};
 use crate::failed::AuthorError;
@@ -71,7 +71,7 @@ impl Case {
     /// A question does not fit the plugin, the plugin refuses the settings, or it runs past a budget of the gateway.
     pub(crate) fn ask(
         &self,
-        respondent: &mut Respondent<'_>,
+        respondent: &mut CaseRunner<'_>,
         mut each: impl FnMut(&mut BoundPlugin, CaseAnswer<'_>) -> Result<(), PluginRefusal>,
     ) -> Result<(), AuthorError> {
         let manifest = respondent.component.manifest();
@@ -86,7 +86,7 @@ impl Case {
 }
 
 /// A plugin that answers the questions of cases, and the states that it wrote.
-pub(crate) struct Respondent<'a> {
+pub(crate) struct CaseRunner<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) component: &'a Component,
     /// Settings of cases that have none, and data documents of all cases.
@@ -96,10 +96,10 @@ pub(crate) struct Respondent<'a> {
     states: ReplayState,
 }
 
-impl<'a> Respondent<'a> {
+impl<'a> CaseRunner<'a> {
     pub(crate) fn new(engine: &'a Engine, component: &'a Component, inputs: PluginInputs) -> Self {
         let (policies, states) = Default::default();
-        Respondent { engine, component, in_force: inputs.clone(), inputs, policies, states }
+        CaseRunner { engine, component, in_force: inputs.clone(), inputs, policies, states }
     }
 
     /// Begins a case: forgets the states of the one before.
@@ -111,12 +111,12 @@ impl<'a> Respondent<'a> {
     fn ask<'t>(
         &mut self,
         text: &'t AskText,
-        mut asked: Asked,
+        mut asked: CaseQuestion,
     ) -> Result<(&mut BoundPlugin, CaseAnswer<'t>), PluginRefusal> {
         let hook = asked.question.hook();
         let policy_name = PolicyName { set: "case".into(), hook };
         asked.question = self.states.completed(&policy_name, asked.question);
-        let Asked { question, catalog, now_us } = &asked;
+        let CaseQuestion { question, catalog, now_us } = &asked;
         let (engine, component, inputs) = (self.engine, self.component, &self.in_force);
         let start = || {
             let (inputs, catalog) = (inputs.clone(), catalog.clone());
@@ -141,7 +141,7 @@ impl<'a> Respondent<'a> {
 /// An answer to a question of a case.
 pub(crate) struct CaseAnswer<'a> {
     text: &'a AskText,
-    asked: Asked,
+    asked: CaseQuestion,
     result: Result<RevisionAnswer, PluginFault>,
     broken: Vec<Violation>,
 }
@@ -153,7 +153,7 @@ impl CaseAnswer<'_> {
 
     /// The question for a profile, if it was answered.
     pub(crate) fn into_profiled(self, settings: &str) -> Option<ProfiledQuestion> {
-        let Asked { question, catalog, now_us } = self.asked;
+        let CaseQuestion { question, catalog, now_us } = self.asked;
         let settings = settings.to_owned();
         self.result.ok().map(|_| ProfiledQuestion { question, catalog, now_us, settings })
     }
@@ -218,9 +218,13 @@ pub struct CaseFailure {
 ///
 /// # Errors
 /// A case does not fit the plugin, the plugin refuses its settings, or it runs past a budget of the gateway.
-pub fn run(built: &Built, cases: &[Case], settings: &Value) -> Result<CaseReport, AuthorError> {
+pub fn run(
+    built: &BuiltPlugin,
+    cases: &[Case],
+    settings: &Value,
+) -> Result<CaseReport, AuthorError> {
     let mut report = CaseReport { cases: cases.len(), ..CaseReport::default() };
-    let mut respondent = Respondent::new(&built.engine, &built.component, built.inputs(settings));
+    let mut respondent = CaseRunner::new(&built.engine, &built.component, built.inputs(settings));
     for case in cases {
         let mut question = 0;
         case.ask(&mut respondent, |_, answer| {
@@ -297,11 +301,11 @@ struct AskedAnswer {
 ///
 /// # Errors
 /// As [`run`].
-pub fn ask(built: &Built, case: &Case, settings: &Value) -> Result<AskReport, AuthorError> {
+pub fn ask(built: &BuiltPlugin, case: &Case, settings: &Value) -> Result<AskReport, AuthorError> {
     let counting = crate::measure::counting_engine();
     let counted = Component::vet(&counting, &built.bytes)?;
-    let mut respondent = Respondent::new(&built.engine, &built.component, built.inputs(settings));
-    let mut counter = Respondent::new(&counting, &counted, built.inputs(settings));
+    let mut respondent = CaseRunner::new(&built.engine, &built.component, built.inputs(settings));
+    let mut counter = CaseRunner::new(&counting, &counted, built.inputs(settings));
     let (mut report, mut instructions) = (AskReport::default(), Vec::new());
     case.ask(&mut respondent, |policy, answer| {
         let (question, now_us) = answer.question();

@@ -13,7 +13,7 @@ use evenkeel_model::{Hook, HookAnswer, PluginState, PolicyQuestion};
 use serde_json::{Value, json};
 
 use self::bounds::SettingMismatch;
-use crate::built::Built;
+use crate::built::BuiltPlugin;
 use crate::inspection::thousands;
 use crate::setting::SettingSchema;
 pub use crate::verdict::Violation;
@@ -43,7 +43,7 @@ pub struct ConformanceOptions {
 ///
 /// If the plugin refuses the settings, fails before its first question, or runs past a budget of the gateway.
 pub fn run(
-    built: &Built,
+    built: &BuiltPlugin,
     options: &ConformanceOptions,
 ) -> Result<ConformanceReport, PluginRefusal> {
     let manifest = built.component.manifest();
@@ -61,7 +61,7 @@ pub fn run(
 }
 
 struct ConformanceRun<'a> {
-    built: &'a Built,
+    built: &'a BuiltPlugin,
     report: ConformanceReport,
 }
 

@@ -16,8 +16,8 @@ use evenkeel_host::{CallBudgets, Component, Engine, PluginRefusal, ReachedPlaces
 use serde_json::{Value, json};
 use wasmparser::{KnownCustom, Name, Parser, Payload};
 
-use self::places::{Place, observe};
-use crate::built::Built;
+use self::places::{CodePlace, instrument};
+use crate::built::BuiltPlugin;
 use crate::case::{self, Case};
 use crate::conformance::{self, ConformanceOptions};
 use crate::failed::AuthorError;
@@ -56,25 +56,25 @@ pub struct CoverageReport {
 /// # Errors
 /// The plugin is a component, refuses the settings, or fails before its first question.
 pub fn cover(
-    built: &Built,
+    built: &BuiltPlugin,
     options: &ConformanceOptions,
     cases: &[Case],
 ) -> Result<CoverageReport, AuthorError> {
     let refused = |said: String| PluginRefusal::NotAPlugin(said.into());
-    let observed = observe(&built.bytes).map_err(refused)?;
+    let observed = instrument(&built.bytes).map_err(refused)?;
     let budgets = CallBudgets::all(OBSERVED);
     let (engine, reached) = Engine::observing(budgets, observed.places.len());
     let component = Component::vet_observed(&engine, &built.bytes, &observed.module)?;
-    let Built { bytes, documents, compiled_in, .. } = built;
+    let BuiltPlugin { bytes, documents, compiled_in, .. } = built;
     let (bytes, documents, compiled_in) = (bytes.clone(), documents.clone(), *compiled_in);
-    let copy = Built { bytes, component, documents, engine, compiled_in };
+    let copy = BuiltPlugin { bytes, component, documents, engine, compiled_in };
     conformance::run(&copy, options)?;
     case::run(&copy, cases, &options.settings)?;
     Ok(CoverageReport::of(&built.bytes, &observed.places, &reached))
 }
 
 impl CoverageReport {
-    fn of(module: &[u8], places: &[Place], reached: &ReachedPlaces) -> CoverageReport {
+    fn of(module: &[u8], places: &[CodePlace], reached: &ReachedPlaces) -> CoverageReport {
         let (names, sections) = names_and_sections(module);
         let source = SourceLines::of(&sections);
         let (mut branches, mut reached_count) = (0, 0);

@@ -58,10 +58,7 @@ pub enum AuthorError {
     #[error(
         "`plugin new --lang {language}` makes policies for the hook degradation only, not for {hook}"
     )]
-    NoTemplate {
-        language: &'static str,
-        hook: &'static str,
-    },
+    NoTemplate { language: &'static str, hook: &'static str },
     /// The project cannot be measured natively.
     #[error("native figures are of projects in Rust only")]
     NotRust,

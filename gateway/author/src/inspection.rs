@@ -8,7 +8,7 @@ use evenkeel_host::{PluginFile, PluginFormat, PluginRefusal, PublicKey, signer};
 use evenkeel_model::{Metric, Op};
 use serde_json::{Value, json};
 
-use crate::built::Built;
+use crate::built::BuiltPlugin;
 use crate::setting::SettingSchema;
 
 /// The readable content of a plugin file, and the host's verdict.
@@ -28,7 +28,7 @@ impl Inspection {
     /// Reads a file and validates it, the signature first, as gateways do.
     pub fn of(bytes: &[u8]) -> Inspection {
         let signer = signer(bytes);
-        let built = signer.clone().and_then(|_| Built::from_bytes(bytes.to_vec()));
+        let built = signer.clone().and_then(|_| BuiltPlugin::from_bytes(bytes.to_vec()));
         let (revision, refused) = match built.and_then(|built| built.revision()) {
             Ok(revision) => (revision, None),
             Err(refused) => (None, Some(refused)),

@@ -1,7 +1,7 @@
 //! Tools for plugin authors: create, build, test, measure and inspect plugins; no server.
 //!
 //! A [`Project`] is a folder that can be built anywhere, with the SDK of its [`Language`] inside. It builds
-//! to [`Built`], a plugin file. [`Inspection`] shows any file, [`conformance`] tests a plugin with random
+//! to [`BuiltPlugin`], a plugin file. [`Inspection`] shows any file, [`conformance`] tests a plugin with random
 //! worlds, [`recorded`] replays recorded questions, and [`measure`](measure::measure) measures the
 //! cost of answers.
 
@@ -28,7 +28,7 @@ mod tools;
 mod verdict;
 mod world;
 
-pub use built::{Built, patient_engine, replace};
+pub use built::{BuiltPlugin, patient_engine, replace};
 pub use create::create;
 pub use failed::AuthorError;
 pub use inspection::Inspection;

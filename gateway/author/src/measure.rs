@@ -16,9 +16,9 @@ use evenkeel_model::{Hook, PluginFault, PolicyQuestion, RevisionAnswer};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use self::native::Native;
+use self::native::NativeQuestions;
 pub use self::spread::TimeSpread;
-use crate::built::Built;
+use crate::built::BuiltPlugin;
 use crate::inspection::thousands;
 use crate::profile::question::ProfiledQuestion;
 use crate::project::Project;
@@ -104,7 +104,7 @@ pub(crate) fn rows(question: &PolicyQuestion) -> u32 {
 ///
 /// If the plugin refuses the settings, or fails during the measurement.
 pub fn measure(
-    built: &Built,
+    built: &BuiltPlugin,
     settings: &Value,
     project: Option<&Project>,
 ) -> Result<MeasurementReport, PluginRefusal> {
@@ -116,7 +116,7 @@ pub fn measure(
 
     let (mut calls, mut too_large) = (Vec::new(), Vec::new());
     let mut starts = Vec::new();
-    let mut native: Option<Native> = None;
+    let mut native: Option<NativeQuestions> = None;
     for &hook in &manifest.hooks {
         for call in usual_calls(hook) {
             let mut world = RandomWorld::sized(1, call.size);
@@ -151,7 +151,7 @@ pub fn measure(
                 timed => timed?,
             };
             let instructions = count(&mut counting, &question, now_us)?;
-            let questions = native.get_or_insert_with(|| Native::with(policy.settings()));
+            let questions = native.get_or_insert_with(|| NativeQuestions::with(policy.settings()));
             questions.ask(&policy, call.name, &question, now_us);
             calls.push(MeasuredCall {
                 name: call.name,
@@ -193,7 +193,7 @@ pub fn measure(
 
 /// The questions that are measured, with the states that the plugin wrote.
 pub(crate) fn usual_questions(
-    built: &Built,
+    built: &BuiltPlugin,
     settings: &Value,
 ) -> Result<Vec<ProfiledQuestion>, PluginRefusal> {
     let mut questions = Vec::new();

@@ -4,7 +4,7 @@ use evenkeel_host::{BoundPlugin, PluginRefusal};
 use evenkeel_model::{Hook, PluginFault, PolicyQuestion};
 use serde_json::Value;
 
-use crate::built::Built;
+use crate::built::BuiltPlugin;
 use crate::verdict::ask;
 use crate::world::RandomWorld;
 
@@ -35,8 +35,8 @@ pub struct UnreadState {
 /// # Errors
 /// If a version refuses the settings or does not start, or the older one runs past a budget of the gateway.
 pub fn check(
-    old: &Built,
-    new: &Built,
+    old: &BuiltPlugin,
+    new: &BuiltPlugin,
     settings: &Value,
 ) -> Result<Option<UnreadState>, PluginRefusal> {
     let (older, newer) = (old.component.manifest(), new.component.manifest());
@@ -47,7 +47,7 @@ pub fn check(
     for hook in stateful.filter(|hook| [older, newer].iter().all(|it| it.hooks.contains(hook))) {
         for seed in 0..WORLDS {
             if let Some(fault) = first_failure(old, new, hook, 2 * seed, settings)? {
-                let title = |of: &Built| {
+                let title = |of: &BuiltPlugin| {
                     let manifest = of.component.manifest();
                     format!("{} {}", manifest.name, manifest.version)
                 };
@@ -66,14 +66,14 @@ pub fn check(
 
 /// The new version's failure on the states that the older one wrote in a world.
 fn first_failure(
-    old: &Built,
-    new: &Built,
+    old: &BuiltPlugin,
+    new: &BuiltPlugin,
     hook: Hook,
     seed: u64,
     settings: &Value,
 ) -> Result<Option<PluginFault>, PluginRefusal> {
     let mut world = RandomWorld::drawn(seed);
-    let install = |built: &Built, settings: &Value| {
+    let install = |built: &BuiltPlugin, settings: &Value| {
         let (inputs, catalog) = (built.inputs(settings), world.catalog.clone());
         BoundPlugin::install(&built.engine, &built.component, hook, inputs, catalog, 1)
     };
@@ -104,17 +104,17 @@ mod tests {
     use super::*;
 
     /// A degradation policy with this state schema. It migrates nothing, or everything to nothing.
-    fn version(schema: u32, migrates: bool) -> Built {
+    fn version(schema: u32, migrates: bool) -> BuiltPlugin {
         let module = Module::honest(Hook::Degradation).manifest_key("state_schema", json!(schema));
         // A result that is an error, without words.
         let refuses = "(i32.store8 (i32.const 2048) (i32.const 1)) (i32.const 2048)";
         let module = if migrates { module } else { module.body("migrate", refuses) };
-        Built::from_bytes(module.build()).unwrap()
+        BuiltPlugin::from_bytes(module.build()).unwrap()
     }
 
     #[test]
     fn raised_schema_without_migration_is_found() {
-        let checked = |old: &Built, new: &Built| check(old, new, &Value::Null).unwrap();
+        let checked = |old: &BuiltPlugin, new: &BuiltPlugin| check(old, new, &Value::Null).unwrap();
         let old = version(1, false);
         let unread = checked(&old, &version(2, false)).unwrap().to_string();
         let said = "hostile 1.0.0 does not read the states of hostile 1.0.0: malformed: migrate from schema 1";

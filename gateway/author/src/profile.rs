@@ -14,8 +14,8 @@ use evenkeel_host::{BoundPlugin, Component, Engine, PluginRefusal};
 use serde_json::{Value, json};
 
 use self::question::ProfiledQuestion;
-use crate::built::Built;
-use crate::case::{Case, Respondent};
+use crate::built::BuiltPlugin;
+use crate::case::{Case, CaseRunner};
 use crate::failed::AuthorError;
 use crate::measure::usual_questions;
 
@@ -40,7 +40,7 @@ pub struct ProfileReport {
 /// # Errors
 /// A case does not fit the plugin, the plugin refuses the settings, or it runs past a budget of the gateway.
 pub fn profile(
-    built: &Built,
+    built: &BuiltPlugin,
     cases: &[Case],
     settings: &Value,
     samples: u64,
@@ -80,12 +80,12 @@ pub fn profile(
 
 /// The questions of cases that the plugin answers without a failure.
 fn questions_of(
-    built: &Built,
+    built: &BuiltPlugin,
     cases: &[Case],
     settings: &Value,
 ) -> Result<Vec<ProfiledQuestion>, AuthorError> {
     let mut questions = Vec::new();
-    let mut respondent = Respondent::new(&built.engine, &built.component, built.inputs(settings));
+    let mut respondent = CaseRunner::new(&built.engine, &built.component, built.inputs(settings));
     for case in cases {
         case.ask(&mut respondent, |policy, answer| {
             questions.extend(answer.into_profiled(policy.settings()));

@@ -16,7 +16,7 @@ use evenkeel_recording::{RecordedCall, RecordedCatalog, RecordedRevision, Replay
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::built::{Built, recorded_budgets};
+use crate::built::{BuiltPlugin, recorded_budgets};
 use crate::conformance::name;
 use crate::inspection::thousands;
 use crate::measure::{ExceededBound, rows};
@@ -27,15 +27,15 @@ const PLAYERS_MAX: usize = 32;
 
 /// Plugins in the places of recorded revisions.
 #[derive(Default)]
-pub struct Players(Vec<Player>);
+pub struct ReplayedPlugins(Vec<ReplayedPlugin>);
 
-struct Player {
+struct ReplayedPlugin {
     revision: Arc<RecordedRevision>,
     catalog: Arc<RecordedCatalog>,
     policy: BoundPlugin,
 }
 
-impl Players {
+impl ReplayedPlugins {
     /// The plugin in the place of this call's revision, started if needed, with the call's catalog.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Players {
                     self.0.remove(0);
                 }
                 let (revision, catalog) = (Arc::clone(&call.revision), Arc::clone(&call.catalog));
-                self.0.push(Player { revision, catalog, policy: start()? });
+                self.0.push(ReplayedPlugin { revision, catalog, policy: start()? });
                 self.0.len() - 1
             }
         };
@@ -109,7 +109,7 @@ pub struct Recorded {
     pub component: Component,
     settings: Option<Value>,
     documents: DataDocuments,
-    players: Players,
+    players: ReplayedPlugins,
     replay_state: ReplayState,
     /// The figures so far.
     pub report: ReplayReport,
@@ -121,7 +121,7 @@ impl Recorded {
     ///
     /// # Errors
     /// If the host refuses the plugin.
-    pub fn new(built: &Built, settings: Option<Value>) -> Result<Recorded, PluginRefusal> {
+    pub fn new(built: &BuiltPlugin, settings: Option<Value>) -> Result<Recorded, PluginRefusal> {
         let engine = Engine::counting(recorded_budgets());
         let component = Component::vet(&engine, &built.bytes)?;
         let (players, replay_state, report) = Default::default();

@@ -85,9 +85,9 @@ enum EvenkeelCommand {
     Policy(policy::PolicyArgs),
     Plugin(plugin::PluginArgs),
     #[command(hide = true)]
-    CompilePlugin(run::CompilePlugin),
+    CompilePlugin(run::CompilePluginArgs),
     #[command(hide = true)]
-    HoldAddresses(run::HoldAddresses),
+    HoldAddresses(run::HoldAddressesArgs),
 }
 
 fn main() -> ExitCode {

@@ -17,7 +17,8 @@ use evenkeel_author::case::{self as cases, Case};
 use evenkeel_author::coverage::{CoverageReport, cover};
 use evenkeel_author::measure::measure;
 use evenkeel_author::{
-    AuthorError, Built, Inspection, Language, Project, conformance, create, migration, replace,
+    AuthorError, BuiltPlugin, Inspection, Language, Project, conformance, create, migration,
+    replace,
 };
 use evenkeel_host::{SecretKey, sign};
 use evenkeel_model::Hook;
@@ -30,7 +31,7 @@ use crate::command::{
 use crate::progress::during;
 use crate::recording::TrialOutcome;
 
-use self::case::{AskArgs, RecordToCase};
+use self::case::{AskArgs, RecordToCaseArgs};
 use self::dev::DevArgs;
 use self::file::{DataArgs, TestedArgs, read};
 use self::profile::ProfileArgs;
@@ -51,16 +52,16 @@ pub(crate) struct PluginArgs {
 
 #[derive(Subcommand)]
 enum PluginCommand {
-    New(New),
-    Build(Build),
+    New(NewArgs),
+    Build(BuildArgs),
     Test(TestArgs),
     Dev(DevArgs),
     Ask(AskArgs),
-    RecordToCase(RecordToCase),
-    Bench(Bench),
+    RecordToCase(RecordToCaseArgs),
+    Bench(BenchArgs),
     Profile(ProfileArgs),
-    Inspect(Inspect),
-    Sign(Sign),
+    Inspect(InspectArgs),
+    Sign(SignArgs),
     Key(KeyArgs),
     Publish(PublishArgs),
     Pull(PullArgs),
@@ -68,7 +69,7 @@ enum PluginCommand {
 
 /// Create a project: a small working policy, its tests, and the SDK of its language
 #[derive(Args)]
-struct New {
+struct NewArgs {
     /// Name of the plugin and the folder: lower-case letters, digits and hyphens
     name: String,
     /// Hook of the plugin
@@ -86,7 +87,7 @@ struct New {
 ///
 /// A warning says if it does not read the states that the NAME.wasm before it wrote.
 #[derive(Args)]
-struct Build {
+struct BuildArgs {
     /// Folder of the project
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     path: PathBuf,
@@ -141,7 +142,7 @@ struct TestArgs {
 /// Instructions are the same on every machine. Exit code 1: the plugin takes more instructions than its manifest promises. If
 /// its project is in the folder of the file or in this one, the same code is also compiled natively and measured.
 #[derive(Args)]
-struct Bench {
+struct BenchArgs {
     /// Plugin: a WebAssembly module or component
     plugin: PathBuf,
     /// Project of the plugin; default: the folder of the file or this one, if the project is there
@@ -164,7 +165,7 @@ struct Bench {
 ///
 /// With --json: `signer` is the key of a valid signature, `refused` and `code` are the text and code of the reason.
 #[derive(Args)]
-struct Inspect {
+struct InspectArgs {
     /// Plugin: a WebAssembly module or component
     plugin: PathBuf,
     /// Print JSON
@@ -215,7 +216,7 @@ impl PluginArgs {
     }
 }
 
-impl New {
+impl NewArgs {
     fn run(self) -> Result<(), CommandError> {
         let name = &self.name;
         let folder = create(Path::new("."), name, self.hook, self.lang)?;
@@ -236,10 +237,10 @@ impl New {
     }
 }
 
-impl Build {
+impl BuildArgs {
     fn run(self) -> Result<(), CommandError> {
         let project = Project::at(&self.path)?;
-        let built = Built::of(&project)?;
+        let built = BuiltPlugin::of(&project)?;
         let revision = built.revision().map_err(AuthorError::from)?;
         let unread = unread_states(&project.folder, &built);
         let path = built.write(&project.folder)?;
@@ -270,9 +271,9 @@ impl Build {
 }
 
 /// The states of the plugin that this build replaces, if the new one does not read them.
-fn unread_states(folder: &Path, built: &Built) -> Option<String> {
+fn unread_states(folder: &Path, built: &BuiltPlugin) -> Option<String> {
     let name = format!("{}.wasm", built.component.manifest().name);
-    let before = Built::from_bytes(fs::read(folder.join(name)).ok()?).ok()?;
+    let before = BuiltPlugin::from_bytes(fs::read(folder.join(name)).ok()?).ok()?;
     // Without an answer of the older plugin there is no state.
     migration::check(&before, built, &Value::Null).ok()?.map(|unread| unread.to_string())
 }
@@ -290,7 +291,7 @@ impl TestArgs {
             None => {
                 let project = Project::at(&self.tested.path)?;
                 project.test(self.json)?;
-                Built::of(&project)?
+                BuiltPlugin::of(&project)?
             }
         };
         built.documents = self.tested.data.read()?;
@@ -336,13 +337,13 @@ impl TestArgs {
 impl TestArgs {
     fn cover(
         &self,
-        built: &Built,
+        built: &BuiltPlugin,
         options: &conformance::ConformanceOptions,
         cases: &[Case],
     ) -> Result<CoverageReport, CommandError> {
         let mut with_lines = match &self.tested.plugin {
             Some(_) => None,
-            None => Some(Built::for_coverage(&Project::at(&self.tested.path)?)?),
+            None => Some(BuiltPlugin::for_coverage(&Project::at(&self.tested.path)?)?),
         };
         if let Some(with_lines) = &mut with_lines {
             with_lines.documents = built.documents.clone();
@@ -352,7 +353,7 @@ impl TestArgs {
     }
 }
 
-impl Bench {
+impl BenchArgs {
     fn run(self) -> Result<(), CommandError> {
         let settings = self.settings.as_deref().map_or(Ok(Value::Null), settings_of)?;
         let mut built = read(&self.plugin)?;
@@ -383,7 +384,7 @@ impl Bench {
     }
 }
 
-impl Inspect {
+impl InspectArgs {
     fn run(self) -> Result<(), CommandError> {
         let bytes = read_file(&self.plugin)?;
         let compiling = format!("compiling {}", self.plugin.display());
@@ -407,7 +408,7 @@ impl From<AuthorError> for CommandError {
 
 /// Sign a plugin, replacing an earlier signature. Gateways that trust the key accept it.
 #[derive(Args)]
-struct Sign {
+struct SignArgs {
     /// Plugin: a WebAssembly module or component
     plugin: PathBuf,
     /// Secret key of `evenkeel plugin key new`
@@ -425,14 +426,14 @@ struct Sign {
 #[derive(Args)]
 struct KeyArgs {
     #[command(subcommand)]
-    verb: KeyVerb,
+    verb: KeyCommand,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Subcommand)]
-enum KeyVerb {
+enum KeyCommand {
     /// Create a key pair: NAME.key, which is secret, and NAME.pub, for `[trust]` of gateways
     New {
         /// Path of both files without their ending; neither file may exist
@@ -441,7 +442,7 @@ enum KeyVerb {
     },
 }
 
-impl Sign {
+impl SignArgs {
     fn run(self) -> Result<(), CommandError> {
         let key = read_key(&self.key)?;
         let plugin = read_file(&self.plugin)?;
@@ -463,7 +464,7 @@ impl Sign {
 
 impl KeyArgs {
     fn run(self) -> Result<(), CommandError> {
-        let KeyVerb::New { out } = self.verb;
+        let KeyCommand::New { out } = self.verb;
         let [secret, public] = ["key", "pub"].map(|ending| {
             let mut name = out.clone().into_os_string();
             name.push(format!(".{ending}"));

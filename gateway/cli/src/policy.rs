@@ -71,8 +71,8 @@ enum PolicyCommand {
     /// Cancel the running rollout; the active revision stays
     Abort(PolicyNameArgs),
     Record(recording::RecordArgs),
-    Replay(recording::Replay),
-    Diff(recording::Diff),
+    Replay(recording::ReplayArgs),
+    Diff(recording::DiffArgs),
     /// Cancel the running rollout or, without one, reactivate the previous revision
     Rollback {
         #[command(flatten)]

@@ -170,7 +170,7 @@ impl WitnessArgs {
 
 /// Compile a plugin within limits; started by the gateway.
 #[derive(Args)]
-pub(crate) struct CompilePlugin {
+pub(crate) struct CompilePluginArgs {
     /// Limit of processor time, seconds
     #[arg(long)]
     processor_seconds: u64,
@@ -179,7 +179,7 @@ pub(crate) struct CompilePlugin {
     memory_mib: u64,
 }
 
-impl CompilePlugin {
+impl CompilePluginArgs {
     pub(crate) fn run(self) -> Result<(), CommandError> {
         evenkeel_policies::compile_plugin(self.processor_seconds, self.memory_mib)
             .map_err(|error| CommandError::Failed(error.to_string()))
@@ -188,13 +188,13 @@ impl CompilePlugin {
 
 /// Hold addresses of a group as ordered; started by the gateway.
 #[derive(Args)]
-pub(crate) struct HoldAddresses {
+pub(crate) struct HoldAddressesArgs {
     /// Address, prefix length and interface
     #[arg(value_name = "192.0.2.10/24@eth0", required = true)]
     addresses: Vec<String>,
 }
 
-impl HoldAddresses {
+impl HoldAddressesArgs {
     pub(crate) fn run(self) -> Result<(), CommandError> {
         evenkeel_group::hold_addresses(&self.addresses)
             .map_err(|error| CommandError::Failed(error.to_string()))

@@ -320,7 +320,7 @@ impl<'a> Bisection<'a> {
                     && until.is_some_and(|until| Instant::now() >= until)
             };
             match self.ask(&rows, budget, until) {
-                Ok(said) => self.merge(&rows, said),
+                Ok(said) => self.merge_reply(&rows, said),
                 Err(fault) if !fault.is_of_question() || cut(&fault) => {
                     // An absent plugin says nothing about these rows.
                     self.last.get_or_insert(fault);
@@ -417,7 +417,7 @@ impl<'a> Bisection<'a> {
     }
 
     /// Merges an answer about some rows, with row numbers of the whole question.
-    fn merge(&mut self, rows: &[u32], said: GuestReply) {
+    fn merge_reply(&mut self, rows: &[u32], said: GuestReply) {
         self.answers += 1;
         self.ungranted += said.ungranted;
         // A row number outside the part stays invalid in the whole question.

@@ -138,7 +138,7 @@ pub(super) enum StateText {
 
 /// A question as a gateway asks it.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(super) struct CaseQuestion {
     pub(super) question: PolicyQuestion,
     pub(super) catalog: Vec<CatalogEntry>,
     pub(super) now_us: u64,
@@ -165,7 +165,7 @@ impl CaseText {
     pub(super) fn questions(
         &self,
         manifest: &Manifest,
-    ) -> Result<Vec<(&AskText, Asked)>, CaseError> {
+    ) -> Result<Vec<(&AskText, CaseQuestion)>, CaseError> {
         let mut asked = Vec::new();
         let mut next_us = FIRST_US;
         for (at, ask) in self.ask.iter().enumerate() {
@@ -182,7 +182,7 @@ impl CaseText {
                     Some(_) | None => next_us.saturating_add(interval_us),
                 };
                 let (question, catalog) = (question.clone(), world.catalog.clone());
-                asked.push((ask, Asked { question, catalog, now_us: next_us }));
+                asked.push((ask, CaseQuestion { question, catalog, now_us: next_us }));
             }
         }
         Ok(asked)

@@ -4,9 +4,9 @@ use evenkeel_host::shipped;
 
 use super::*;
 
-fn built(name: &str) -> Built {
+fn built(name: &str) -> BuiltPlugin {
     let plugin = shipped().iter().find(|plugin| plugin.name == name).unwrap();
-    Built::from_bytes(plugin.bytes.to_vec()).unwrap()
+    BuiltPlugin::from_bytes(plugin.bytes.to_vec()).unwrap()
 }
 
 fn case(text: &str) -> Result<Case, CaseError> {

@@ -17,7 +17,7 @@ fn some(worlds: u32) -> ConformanceOptions {
 #[test]
 fn shipped_plugins_pass() {
     for plugin in shipped() {
-        let built = Built::from_bytes(plugin.bytes.to_vec()).unwrap();
+        let built = BuiltPlugin::from_bytes(plugin.bytes.to_vec()).unwrap();
         let report = run(&built, &some(12)).unwrap();
         assert!(report.is_passed(), "{}: {report}", plugin.name);
         assert!(report.questions.values().all(|&count| count >= 12 * u64::from(TURNS)), "{report}");
@@ -28,7 +28,7 @@ fn shipped_plugins_pass() {
 #[test]
 fn run_depends_on_its_seed_only() {
     let plugin = shipped().iter().find(|plugin| plugin.name == "route-nearest").unwrap();
-    let built = Built::from_bytes(plugin.bytes.to_vec()).unwrap();
+    let built = BuiltPlugin::from_bytes(plugin.bytes.to_vec()).unwrap();
     assert_eq!(run(&built, &some(4)).unwrap(), run(&built, &some(4)).unwrap());
 }
 
@@ -49,14 +49,14 @@ static GUEST: LazyLock<Vec<u8>> = LazyLock::new(|| {
 });
 
 /// The guest with a manifest of this hook and these settings.
-pub(crate) fn guest(hook: &str, settings: &Value) -> Built {
+pub(crate) fn guest(hook: &str, settings: &Value) -> BuiltPlugin {
     let manifest = json!({
         "name": "guest", "version": "1.0.0", "contract": "0.1.0", "hooks": [hook], "settings": settings,
         "state_schema": 2, "subject_metrics": [1, 9], "node_metrics": [35], "ops": [1],
     });
     let (name, text) = ("evenkeel:manifest", manifest.to_string());
     let section = [&[name.len() as u8], name.as_bytes(), text.as_bytes()].concat();
-    Built::from_bytes([&GUEST[..], &[0], &leb(section.len()), &section].concat()).unwrap()
+    BuiltPlugin::from_bytes([&GUEST[..], &[0], &leb(section.len()), &section].concat()).unwrap()
 }
 
 /// The schema of the guest's settings, with its default behaviour.
@@ -131,7 +131,7 @@ fn missing_required_setting_is_reported() {
 fn documents_of_a_plugin_are_given_to_it() {
     let data = json!({"tenants": {"type": "object", "required": ["acme"]}});
     let plugin = Module::honest(Hook::Routing).manifest_key("data", data).build();
-    let mut built = Built::from_bytes(plugin).unwrap();
+    let mut built = BuiltPlugin::from_bytes(plugin).unwrap();
     assert_eq!(run(&built, &some(1)).unwrap_err().code(), "document");
     let document = DataDocument::of("tenants", &json!({"acme": {}})).unwrap();
     built.documents = [("tenants".into(), document)].into();

@@ -20,7 +20,7 @@ type Reencoded<T> = Result<T, Error<Infallible>>;
 
 /// The beginning of a function or a branch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place {
+pub(super) struct CodePlace {
     /// Number of the function, imported ones included.
     pub(super) function: u32,
     /// Offset from the beginning of the code section, as in debug information.
@@ -30,20 +30,20 @@ pub(super) struct Place {
 }
 
 /// A core module that reports its places, and the places by number.
-pub(super) struct Observed {
+pub(super) struct InstrumentedModule {
     pub(super) module: Vec<u8>,
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<CodePlace>,
 }
 
 /// Makes the module report its places.
-pub(super) fn observe(module: &[u8]) -> Result<Observed, String> {
+pub(super) fn instrument(module: &[u8]) -> Result<InstrumentedModule, String> {
     let of_memory = functions_of_memory(module).map_err(|error| error.to_string())?;
     let (mut observer, mut observed) =
-        (Observer { of_memory, ..Observer::default() }, Module::new());
+        (Instrumenter { of_memory, ..Instrumenter::default() }, Module::new());
     observer
         .parse_core_module(&mut observed, Parser::new(0), module)
         .map_err(|error| error.to_string())?;
-    Ok(Observed { module: observed.finish(), places: observer.places })
+    Ok(InstrumentedModule { module: observed.finish(), places: observer.places })
 }
 
 /// The numbers of functions that allocate for the host or free for it, and of those that they call.
@@ -90,7 +90,7 @@ fn functions_of_memory(module: &[u8]) -> Result<BTreeSet<u32>, BinaryReaderError
 }
 
 #[derive(Default)]
-struct Observer {
+struct Instrumenter {
     /// Functions without places.
     of_memory: BTreeSet<u32>,
     /// The type of the function that reports.
@@ -101,10 +101,10 @@ struct Observer {
     /// Number of the next function with a body.
     function: u32,
     code_begins: u64,
-    places: Vec<Place>,
+    places: Vec<CodePlace>,
 }
 
-impl Observer {
+impl Instrumenter {
     fn import_report(&mut self, imports: &mut ImportSection) {
         let report = EntityType::Function(self.report_type);
         imports.import(OBSERVED_INTERFACE, OBSERVED_FUNCTION, report);
@@ -116,11 +116,11 @@ impl Observer {
         function.instruction(&Instruction::I32Const(self.places.len() as i32));
         function.instruction(&Instruction::Call(self.imported));
         let offset = (offset as u64).saturating_sub(self.code_begins);
-        self.places.push(Place { function: self.function, offset, traps: false });
+        self.places.push(CodePlace { function: self.function, offset, traps: false });
     }
 }
 
-impl Reencode for Observer {
+impl Reencode for Instrumenter {
     type Error = Infallible;
 
     fn function_index(&mut self, function: u32) -> Reencoded<u32> {

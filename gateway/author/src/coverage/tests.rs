@@ -6,7 +6,7 @@ use evenkeel_model::Hook;
 use super::*;
 
 /// A scenario policy that answers with nothing, and has a branch for names of more than `letters` letters.
-fn branching(letters: u32) -> Built {
+fn branching(letters: u32) -> BuiltPlugin {
     let body = format!(
         "(if (i32.gt_u (local.get 1) (i32.const {letters}))
             (then (global.set $long (i32.const 1)))
@@ -17,19 +17,19 @@ fn branching(letters: u32) -> Built {
     let module = Module::honest(Hook::Scenario)
         .item("(global $long (mut i32) (i32.const 0))")
         .body("resolve", body);
-    Built::from_bytes(module.build()).unwrap()
+    BuiltPlugin::from_bytes(module.build()).unwrap()
 }
 
-fn covered(built: &Built) -> CoverageReport {
+fn covered(built: &BuiltPlugin) -> CoverageReport {
     let options = ConformanceOptions { seed: 1, worlds: 2, settings: Value::Null };
     cover(built, &options, &[]).unwrap()
 }
 
 #[test]
 fn each_branch_is_one_place_and_traps_are_marked() {
-    let observed = observe(&branching(3).bytes).unwrap();
+    let observed = instrument(&branching(3).bytes).unwrap();
     let of = observed.places.iter().find(|place| place.traps).unwrap().function;
-    let resolve: Vec<&Place> =
+    let resolve: Vec<&CodePlace> =
         observed.places.iter().filter(|place| place.function == of).collect();
     let traps: Vec<bool> = resolve.iter().map(|place| place.traps).collect();
     // Beginning, then, else, after the first `if`, trap, after the second `if`.
@@ -60,12 +60,12 @@ fn functions_for_memory_have_no_places() {
         let found = exports.unwrap().into_iter().map(Result::unwrap).find(named);
         found.unwrap().index
     };
-    let observed = observe(&branching(3).bytes).unwrap();
+    let observed = instrument(&branching(3).bytes).unwrap();
     let has_places = |function: u32| observed.places.iter().any(|place| place.function == function);
     assert!(!has_places(exported("cabi_realloc")) && has_places(exported("resolve")));
 }
 
 #[test]
 fn component_is_not_covered() {
-    assert!(observe(b"\0asm\x0d\0\x01\0").is_err());
+    assert!(instrument(b"\0asm\x0d\0\x01\0").is_err());
 }

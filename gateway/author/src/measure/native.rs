@@ -26,12 +26,12 @@ static FILES: AtomicU32 = AtomicU32::new(0);
 
 /// Questions for the native policy.
 #[derive(Default)]
-pub(super) struct Native(String);
+pub(super) struct NativeQuestions(String);
 
-impl Native {
+impl NativeQuestions {
     /// Starts a list of questions for a policy with these settings, as the plugin received them.
-    pub(super) fn with(settings: &str) -> Native {
-        Native(settings.to_owned())
+    pub(super) fn with(settings: &str) -> NativeQuestions {
+        NativeQuestions(settings.to_owned())
     }
 
     /// Adds a question that the plugin was asked.

@@ -5,7 +5,7 @@ use crate::conformance::tests::{behaving, guest};
 
 fn measured(name: &str) -> MeasurementReport {
     let plugin = shipped().iter().find(|plugin| plugin.name == name).unwrap();
-    let built = Built::from_bytes(plugin.bytes.to_vec()).unwrap();
+    let built = BuiltPlugin::from_bytes(plugin.bytes.to_vec()).unwrap();
     measure(&built, &Value::Null, None).unwrap()
 }
 

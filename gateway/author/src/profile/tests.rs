@@ -33,7 +33,7 @@ fn flame_graph_has_a_bar_per_call() {
 #[test]
 fn plugin_is_sampled_by_name() {
     let plugin = shipped().iter().find(|plugin| plugin.name == "route-nearest").unwrap();
-    let built = Built::from_bytes(plugin.bytes.to_vec()).unwrap();
+    let built = BuiltPlugin::from_bytes(plugin.bytes.to_vec()).unwrap();
     let report = profile(&built, &[], &Value::Null, 20).unwrap();
     assert!(report.samples() >= 20);
     let names: Vec<&str> = report.functions().into_keys().collect();

@@ -9,7 +9,7 @@ use evenkeel_author::case::{self, Case};
 use evenkeel_author::conformance::{self, ConformanceOptions};
 use evenkeel_author::coverage::cover;
 use evenkeel_author::measure::measure;
-use evenkeel_author::{AuthorError, Built, Language, Project, create};
+use evenkeel_author::{AuthorError, BuiltPlugin, Language, Project, create};
 use evenkeel_model::Hook;
 use evenkeel_testkit::required;
 use serde_json::Value;
@@ -27,7 +27,7 @@ fn new_projects_in_c_build_and_pass_their_cases() {
         let parent = tempdir().unwrap();
         let project = new_project(parent.path(), hook);
         project.test(true).unwrap();
-        let built = Built::of(&project).unwrap();
+        let built = BuiltPlugin::of(&project).unwrap();
         let path = built.write(&project.folder).unwrap();
         assert_eq!(path, project.folder.join(format!("my-{}.wasm", hook.name())));
         assert!(built.bytes.len() < 20_000, "{} bytes", built.bytes.len());
@@ -48,7 +48,7 @@ fn new_projects_in_c_build_and_pass_their_cases() {
 fn coverage_has_lines_of_c() {
     let parent = tempdir().unwrap();
     let project = new_project(parent.path(), Hook::Admission);
-    let built = Built::for_coverage(&project).unwrap();
+    let built = BuiltPlugin::for_coverage(&project).unwrap();
     let options = ConformanceOptions { seed: 1, worlds: 2, settings: Value::Null };
     let shown = cover(&built, &options, &[]).unwrap().json();
     let unreached = shown["unreached"].as_object().unwrap();
@@ -61,7 +61,7 @@ fn coverage_has_lines_of_c() {
 fn native_figures_are_of_rust_only() {
     let parent = tempdir().unwrap();
     let project = new_project(parent.path(), Hook::Scenario);
-    let built = Built::of(&project).unwrap();
+    let built = BuiltPlugin::of(&project).unwrap();
     let report = measure(&built, &Value::Null, Some(&project)).unwrap();
     assert_eq!(report.not_native.unwrap(), AuthorError::NotRust.to_string());
 }
@@ -72,5 +72,7 @@ fn error_in_c_is_the_compilers() {
     let parent = tempdir().unwrap();
     let project = new_project(parent.path(), Hook::Scenario);
     fs::write(project.folder.join("policy.c"), "this is no C").unwrap();
-    assert!(matches!(Built::of(&project), Err(AuthorError::Compiler(clang)) if clang == "clang"));
+    assert!(
+        matches!(BuiltPlugin::of(&project), Err(AuthorError::Compiler(clang)) if clang == "clang")
+    );
 }

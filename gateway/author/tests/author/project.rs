@@ -8,7 +8,9 @@ use std::sync::LazyLock;
 
 use evenkeel_author::coverage::cover;
 use evenkeel_author::measure::{MeasuredCall, measure};
-use evenkeel_author::{AuthorError, Built, Inspection, Language, Project, conformance, create};
+use evenkeel_author::{
+    AuthorError, BuiltPlugin, Inspection, Language, Project, conformance, create,
+};
 use evenkeel_model::Hook;
 use serde_json::{Value, json};
 use toml::Table;
@@ -70,7 +72,7 @@ fn from_nothing_to_a_plugin(hook: Hook) {
     let project = Project::at(&PROJECTS.join(format!("my-{}", hook.name()))).unwrap();
     let before = locked(&project.folder);
     project.test(true).unwrap();
-    let built = Built::of(&project).unwrap();
+    let built = BuiltPlugin::of(&project).unwrap();
     assert!(locked(&project.folder).iter().all(|package| before.contains(package)));
 
     let path = built.write(&project.folder).unwrap();
@@ -136,7 +138,7 @@ fn new_scenario_project_builds() {
 #[test]
 fn coverage_has_lines_of_the_project() {
     let project = Project::at(&PROJECTS.join("my-degradation")).unwrap();
-    let built = Built::for_coverage(&project).unwrap();
+    let built = BuiltPlugin::for_coverage(&project).unwrap();
     let options = conformance::ConformanceOptions { seed: 1, worlds: 2, settings: Value::Null };
     let shown = cover(&built, &options, &[]).unwrap().json();
     let count = |name: &str| shown[name].as_u64().unwrap();
@@ -159,7 +161,7 @@ fn declared_costs_are_checked() {
         let promising = source.replace("#[degradation]", &attribute);
         assert_ne!(promising, source);
         fs::write(folder.join("src/lib.rs"), promising).unwrap();
-        Built::of(&project).unwrap()
+        BuiltPlugin::of(&project).unwrap()
     };
 
     let generous = promising("call = 100_000, row = 100_000");
@@ -189,8 +191,8 @@ fn project_errors_are_distinct() {
     fs::write(folder.join("Cargo.toml"), rlib).unwrap();
     fs::write(folder.join("src/lib.rs"), "//! Nothing.\n").unwrap();
     fs::remove_file(folder.join("Cargo.lock")).unwrap();
-    assert!(matches!(Built::of(&project), Err(AuthorError::NoModule)));
+    assert!(matches!(BuiltPlugin::of(&project), Err(AuthorError::NoModule)));
     fs::write(folder.join("src/lib.rs"), "this is no Rust").unwrap();
-    assert!(matches!(Built::of(&project), Err(AuthorError::Cargo(verb)) if verb == "build"));
+    assert!(matches!(BuiltPlugin::of(&project), Err(AuthorError::Cargo(verb)) if verb == "build"));
     assert!(matches!(project.test(true), Err(AuthorError::Cargo(verb)) if verb == "test"));
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use evenkeel_author::Built;
+use evenkeel_author::BuiltPlugin;
 use evenkeel_author::case::{self, Case, CaseSubject, case_of};
 use evenkeel_author::recorded::Recorded;
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginFile, shipped};
@@ -22,7 +22,7 @@ fn bytes(name: &str) -> Vec<u8> {
 }
 
 /// The plugin with `cost` in its manifest.
-fn promising(name: &str, cost: &Value) -> Built {
+fn promising(name: &str, cost: &Value) -> BuiltPlugin {
     const SECTION: &[u8] = b"\x11evenkeel:manifest";
     let module = bytes(name);
     let mut manifest: Value =
@@ -41,7 +41,7 @@ fn promising(name: &str, cost: &Value) -> Built {
     promising.push(0);
     promising.extend(leb(content.len()));
     promising.extend(content);
-    Built::from_bytes(promising).unwrap()
+    BuiltPlugin::from_bytes(promising).unwrap()
 }
 
 /// A LEB128 number, and its length.
@@ -123,7 +123,7 @@ fn ticks(turns: u64) -> Vec<RecordedCall> {
     (0..turns).map(call).collect()
 }
 
-fn asked(built: &Built, calls: &[RecordedCall]) -> Recorded {
+fn asked(built: &BuiltPlugin, calls: &[RecordedCall]) -> Recorded {
     let mut recorded = Recorded::new(built, None).unwrap();
     for call in calls {
         assert!(recorded.ask(call).unwrap().is_some());
@@ -135,7 +135,7 @@ fn asked(built: &Built, calls: &[RecordedCall]) -> Recorded {
 fn recorded_plugin_repeats_its_answers() {
     let calls = ticks(6);
     let mut recorded =
-        Recorded::new(&Built::from_bytes(bytes("degrade-ladder")).unwrap(), None).unwrap();
+        Recorded::new(&BuiltPlugin::from_bytes(bytes("degrade-ladder")).unwrap(), None).unwrap();
     for call in &calls {
         let again = recorded.ask(call).unwrap().unwrap().unwrap();
         assert_eq!(again.answer, call.result.as_ref().unwrap().answer);
@@ -173,13 +173,13 @@ fn unrecorded_metrics_are_named() {
             .subject_metrics
             .retain(|&one| one != Metric::LossDown);
     }
-    let report = asked(&Built::from_bytes(bytes("degrade-ladder")).unwrap(), &calls).report;
+    let report = asked(&BuiltPlugin::from_bytes(bytes("degrade-ladder")).unwrap(), &calls).report;
     assert_eq!(report.unmeasured.into_iter().collect::<Vec<_>>(), [Metric::LossDown]);
 }
 
 #[test]
 fn other_hooks_are_skipped() {
-    let built = Built::from_bytes(bytes("route-nearest")).unwrap();
+    let built = BuiltPlugin::from_bytes(bytes("route-nearest")).unwrap();
     let mut recorded = Recorded::new(&built, None).unwrap();
     assert!(recorded.ask(&ticks(1)[0]).unwrap().is_none());
     assert!(recorded.report.calls == 0 && !recorded.report.is_passed());
@@ -195,7 +195,8 @@ fn own_states_replace_recorded_ones() {
     let then = |call: &RecordedCall| actions(&call.result.as_ref().unwrap().answer);
     let acts = (1..calls.len()).find(|&at| !then(&calls[at]).is_empty());
     let acts = acts.expect("40 ticks of loss cause an action");
-    let mut recorded = asked(&Built::from_bytes(bytes("degrade-ladder")).unwrap(), &calls[..acts]);
+    let mut recorded =
+        asked(&BuiltPlugin::from_bytes(bytes("degrade-ladder")).unwrap(), &calls[..acts]);
     // Without recorded states, these sessions are still known to the plugin.
     let mut next = calls[acts].clone();
     let PolicyQuestion::Tick { sessions, memo } = Arc::make_mut(&mut next.question) else {
@@ -211,7 +212,7 @@ fn own_states_replace_recorded_ones() {
 #[test]
 fn recorded_decisions_become_a_case() {
     let calls = || ticks(40);
-    let built = Built::from_bytes(bytes("degrade-ladder")).unwrap();
+    let built = BuiltPlugin::from_bytes(bytes("degrade-ladder")).unwrap();
     let subject = CaseSubject::Session(SessionId(3));
     let made = case_of(subject, calls(), Some(&built.component), 5).unwrap().unwrap();
     assert!((2..=5).contains(&made.questions), "{}", made.text);

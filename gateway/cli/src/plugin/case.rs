@@ -46,7 +46,7 @@ pub(super) struct AskArgs {
 /// that would have been right. The reason of a decision is expected if the recorded plugin is embedded or named with --plugin.
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("subject").required(true).args(["session", "room"]))]
-pub(super) struct RecordToCase {
+pub(super) struct RecordToCaseArgs {
     /// A recording of `evenkeel policy record`
     recording: PathBuf,
     /// Session: s7
@@ -99,7 +99,7 @@ impl AskArgs {
     }
 }
 
-impl RecordToCase {
+impl RecordToCaseArgs {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let subject = match (self.session, self.room) {
             (Some(session), _) => CaseSubject::Session(session),

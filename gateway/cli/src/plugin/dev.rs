@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use evenkeel_author::case::{self as cases, count_noun};
-use evenkeel_author::{AuthorError, Built, Project, conformance};
+use evenkeel_author::{AuthorError, BuiltPlugin, Project, conformance};
 use evenkeel_contract::policies::{Policy, PolicyList, RolloutAnswer, RolloutStatus, ShadowCounts};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -122,19 +122,19 @@ impl DevArgs {
         self.settings.as_deref().map(settings_of).transpose()
     }
 
-    fn built(&self) -> Result<(Built, PathBuf), CommandError> {
+    fn built(&self) -> Result<(BuiltPlugin, PathBuf), CommandError> {
         if let Some(plugin) = &self.tested.plugin {
             return Ok((read(plugin)?, plugin.clone()));
         }
         let project = Project::at(&self.tested.path)?;
         project.test(true)?;
-        let built = Built::of(&project)?;
+        let built = BuiltPlugin::of(&project)?;
         let path = built.write(&project.folder)?;
         Ok((built, path))
     }
 
     /// Builds and tests the plugin, and shows the outcome.
-    fn tested(&self) -> Result<Built, CommandError> {
+    fn tested(&self) -> Result<BuiltPlugin, CommandError> {
         let (mut built, path) = self.built()?;
         built.documents = self.tested.data.read()?;
         let settings = self.settings()?.unwrap_or_default();
@@ -174,7 +174,7 @@ impl DevArgs {
 /// A revision of the plugin in shadow at the gateway.
 struct ShadowRevision {
     revision: String,
-    built: Built,
+    built: BuiltPlugin,
     settings: Option<Value>,
     /// The numbers of answers that were shown last.
     counts: Option<ShadowCounts>,
@@ -188,7 +188,11 @@ impl DevArgs {
     }
 
     /// Replaces the revision in shadow by this build, if it differs.
-    fn push(&self, built: Built, shadow: &mut Option<ShadowRevision>) -> Result<(), CommandError> {
+    fn push(
+        &self,
+        built: BuiltPlugin,
+        shadow: &mut Option<ShadowRevision>,
+    ) -> Result<(), CommandError> {
         let Some(target) = self.target() else { return Ok(()) };
         let settings = self.settings()?;
         if let Some(shadow) = shadow

@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use evenkeel_author::case::Case;
-use evenkeel_author::{AuthorError, Built};
+use evenkeel_author::{AuthorError, BuiltPlugin};
 use evenkeel_host::DataDocuments;
 
 use crate::command::{CommandError, documents_of, named_file, read_file};
 use crate::progress::during;
 
-pub(super) fn read(file: &Path) -> Result<Built, CommandError> {
+pub(super) fn read(file: &Path) -> Result<BuiltPlugin, CommandError> {
     let bytes = read_file(file)?;
-    let built = during(&format!("compiling {}", file.display()), || Built::from_bytes(bytes));
+    let built = during(&format!("compiling {}", file.display()), || BuiltPlugin::from_bytes(bytes));
     Ok(built.map_err(AuthorError::from)?)
 }
 

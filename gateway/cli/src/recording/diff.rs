@@ -7,7 +7,7 @@ use clap::Args;
 use data_encoding::HEXLOWER;
 use evenkeel_author::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
 use evenkeel_author::patient_engine;
-use evenkeel_author::recorded::{Players, settings_for, stand_in, unmeasured};
+use evenkeel_author::recorded::{ReplayedPlugins, settings_for, stand_in, unmeasured};
 use evenkeel_host::{Component, Engine, PluginInputs};
 #[cfg(test)]
 use evenkeel_model::PluginState;
@@ -35,7 +35,7 @@ use crate::command::{CommandError, read_file, say, settings_of};
 /// different decisions), `by_kind`, `differences` (the first of them: subject, time, both decisions with reason and notes;
 /// null: no change), `unmeasured` (metrics that a plugin reads and the recording lacks), `faulted` by side, `missed`, `lost`.
 #[derive(Args)]
-pub(crate) struct Diff {
+pub(crate) struct DiffArgs {
     /// A recording of `evenkeel policy record`
     recording: PathBuf,
     /// One plugin: a file, or the name of an embedded one
@@ -65,7 +65,7 @@ pub(super) struct ReplacementPlugin<'a> {
     component: Component,
     settings: Option<Value>,
     documents: DocumentFiles,
-    players: Players,
+    players: ReplayedPlugins,
     replay_state: ReplayState,
     unmeasured: BTreeSet<Metric>,
     faulted: u64,
@@ -82,7 +82,7 @@ impl<'a> ReplacementPlugin<'a> {
             component,
             settings,
             documents: DocumentFiles::default(),
-            players: Players::default(),
+            players: ReplayedPlugins::default(),
             replay_state: ReplayState::default(),
             unmeasured: BTreeSet::new(),
             faulted: 0,
@@ -136,7 +136,7 @@ pub(super) struct DiffOutcome {
     pub(super) missed: u64,
 }
 
-impl Diff {
+impl DiffArgs {
     pub(crate) fn run(&self, json: bool) -> Result<(), CommandError> {
         let bytes = read_file(&self.recording)?;
         let mut reader = open(&self.recording, &bytes)?;

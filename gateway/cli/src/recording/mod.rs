@@ -8,8 +8,8 @@ mod replay;
 mod tests;
 mod tried;
 
-pub(crate) use diff::Diff;
+pub(crate) use diff::DiffArgs;
 pub(crate) use player::load_plugin;
 pub(crate) use record::{RecordArgs, kept_calls, recorded_about};
-pub(crate) use replay::Replay;
+pub(crate) use replay::ReplayArgs;
 pub(crate) use tried::TrialOutcome;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use evenkeel_author::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
-use evenkeel_author::recorded::{Players, stand_in};
+use evenkeel_author::recorded::{ReplayedPlugins, stand_in};
 use evenkeel_host::{PluginGrant, PluginInputs};
 use evenkeel_model::PluginFault;
 use evenkeel_recording::{
@@ -35,7 +35,7 @@ const SUBJECTS_MAX: usize = 3;
 /// in the gateway, if an address was removed from it and its answer differs, or if the plugin is granted other
 /// permissions here. A call that exceeds a time limit of the gateway here ends the command.
 #[derive(Args)]
-pub(crate) struct Replay {
+pub(crate) struct ReplayArgs {
     /// A recording of `evenkeel policy record`
     recording: PathBuf,
     /// A plugin of the recording that is not embedded, or `SET/HOOK=FILE`: a plugin to run in that policy's place
@@ -76,7 +76,7 @@ impl ReplayOutcome {
     }
 }
 
-impl Replay {
+impl ReplayArgs {
     pub(crate) fn run(&self, json: bool) -> Result<(), CommandError> {
         let bytes = read_file(&self.recording)?;
         let mut reader = open(&self.recording, &bytes)?;
@@ -104,7 +104,7 @@ pub(super) fn replay(
     plugins: &Plugins,
     policy: Option<&str>,
 ) -> Result<ReplayOutcome, CommandError> {
-    let (mut outcome, mut players) = (ReplayOutcome::default(), Players::default());
+    let (mut outcome, mut players) = (ReplayOutcome::default(), ReplayedPlugins::default());
     let mut missed = 0;
     for call in calls(records, &mut missed) {
         if policy.is_none_or(|policy| call.revision.policy.to_string() == policy) {
@@ -117,7 +117,7 @@ pub(super) fn replay(
 fn again(
     call: &RecordedCall,
     plugins: &Plugins,
-    players: &mut Players,
+    players: &mut ReplayedPlugins,
     outcome: &mut ReplayOutcome,
 ) -> Result<(), CommandError> {
     outcome.calls += 1;

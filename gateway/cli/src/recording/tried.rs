@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use evenkeel_author::Built;
+use evenkeel_author::BuiltPlugin;
 use evenkeel_author::decision::{ComparedDecision, ComparisonSide, Decisions, decisions, subjects};
 use evenkeel_author::recorded::Recorded;
 use evenkeel_host::PluginRefusal;
@@ -44,7 +44,7 @@ impl TrialOutcome {
     /// The recording is unreadable or has no call for the plugin, or the plugin refuses its settings.
     pub(crate) fn on(
         path: &Path,
-        built: &Built,
+        built: &BuiltPlugin,
         settings: Option<Value>,
     ) -> Result<TrialOutcome, CommandError> {
         TrialOutcome::of(path, &read_file(path)?, built, settings, |_| true)
@@ -54,7 +54,7 @@ impl TrialOutcome {
     pub(crate) fn of(
         path: &Path,
         bytes: &[u8],
-        built: &Built,
+        built: &BuiltPlugin,
         settings: Option<Value>,
         is_chosen: impl Fn(&str) -> bool,
     ) -> Result<TrialOutcome, CommandError> {
@@ -182,7 +182,7 @@ fn not_installed(refused: &PluginRefusal, call: &RecordedCall, given: bool) -> C
     CommandError::Wrong(format!("in the place of {}: {refused}{hint}", call.revision.policy))
 }
 
-fn nothing_for(path: &Path, built: &Built, others: BTreeSet<String>) -> String {
+fn nothing_for(path: &Path, built: &BuiltPlugin, others: BTreeSet<String>) -> String {
     let manifest = built.component.manifest();
     let hooks: Vec<&str> = manifest.hooks.iter().map(|hook| hook.name()).collect();
     let others = others.into_iter().collect::<Vec<String>>().join(", ");

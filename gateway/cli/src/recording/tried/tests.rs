@@ -10,9 +10,9 @@ use evenkeel_recording::{
 use super::*;
 use crate::recording::tests::Written;
 
-fn plugin(name: &str) -> Built {
+fn plugin(name: &str) -> BuiltPlugin {
     let plugin = shipped().iter().find(|plugin| plugin.name == name).unwrap();
-    Built::from_bytes(plugin.bytes.to_vec()).unwrap()
+    BuiltPlugin::from_bytes(plugin.bytes.to_vec()).unwrap()
 }
 
 /// Writes a recording of `scenario-call` answers for a phone and a desktop, with these settings.
