@@ -23,6 +23,7 @@ use evenkeel_author::{
 use evenkeel_host::{SecretKey, sign};
 use evenkeel_model::Hook;
 use evenkeel_process::escape;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::command::{
@@ -311,13 +312,14 @@ impl TestArgs {
             && unread.is_none()
             && tried.iter().all(|tried| tried.is_passed);
         if self.json {
-            let mut shown = report.json();
-            shown["passed"] = json!(is_passed);
-            shown["cases"] = case_report.json();
-            shown["unread_states"] = json!(unread.as_ref().map(ToString::to_string));
-            shown["coverage"] = json!(coverage.as_ref().map(CoverageReport::json));
-            shown["recordings"] = tried.iter().map(|tried| tried.json.clone()).collect();
-            say(&shown);
+            say(&json!(TestOutput {
+                report: report.json(),
+                passed: is_passed,
+                cases: case_report.json(),
+                unread_states: unread.as_ref().map(ToString::to_string),
+                coverage: coverage.as_ref().map(CoverageReport::json),
+                recordings: tried.iter().map(|tried| &tried.json).collect(),
+            }));
         } else {
             say_lines(&report);
             if !cases.is_empty() {
@@ -332,6 +334,26 @@ impl TestArgs {
         let failed = (!is_passed).then(|| "the plugin failed a check; see above".into());
         verdict(self.json, failed)
     }
+}
+
+/// The output of `evenkeel plugin test --json`.
+#[derive(Serialize)]
+struct TestOutput<'a> {
+    #[serde(flatten)]
+    report: Value,
+    passed: bool,
+    cases: Value,
+    unread_states: Option<String>,
+    coverage: Option<Value>,
+    recordings: Vec<&'a Value>,
+}
+
+/// The output of `evenkeel plugin bench --json`.
+#[derive(Serialize)]
+struct BenchOutput {
+    #[serde(flatten)]
+    report: Value,
+    native_is_other_code: bool,
 }
 
 impl TestArgs {
@@ -368,9 +390,7 @@ impl BenchArgs {
             Some(_) | None => false,
         };
         if self.json {
-            let mut shown = report.json();
-            shown["native_is_other_code"] = json!(is_stale);
-            say(&shown);
+            say(&json!(BenchOutput { report: report.json(), native_is_other_code: is_stale }));
         } else {
             say_lines(&report);
             if is_stale {

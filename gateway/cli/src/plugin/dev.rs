@@ -9,6 +9,7 @@ use clap::Args;
 use evenkeel_author::case::{self as cases, count_noun};
 use evenkeel_author::{AuthorError, BuiltPlugin, Project, conformance};
 use evenkeel_contract::policies::{Policy, PolicyList, RolloutAnswer, RolloutStatus, ShadowCounts};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -81,6 +82,17 @@ fn policy(text: &str) -> Result<PolicyTarget, String> {
     Ok(PolicyTarget { set: set.to_owned(), hook: hook.to_owned() })
 }
 
+/// The output of `evenkeel plugin dev --json` after each build.
+#[derive(Serialize)]
+struct TestedOutput<'a> {
+    #[serde(flatten)]
+    report: Value,
+    plugin: &'a Path,
+    digest: String,
+    passed: bool,
+    cases: Value,
+}
+
 impl DevArgs {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let sources = self.sources()?;
@@ -146,12 +158,13 @@ impl DevArgs {
         let case_report = cases::run(&built, &cases, &options.settings)?;
         let is_passed = report.is_passed() && case_report.is_passed();
         if self.json {
-            let mut shown = report.json();
-            shown["plugin"] = json!(path);
-            shown["digest"] = json!(built.digest());
-            shown["passed"] = json!(is_passed);
-            shown["cases"] = case_report.json();
-            say(&shown);
+            say(&json!(TestedOutput {
+                report: report.json(),
+                plugin: &path,
+                digest: built.digest(),
+                passed: is_passed,
+                cases: case_report.json(),
+            }));
         } else if is_passed {
             let (bytes, worlds, cases) =
                 (built.bytes.len(), self.worlds, count_noun(cases.len() as u64, "case"));

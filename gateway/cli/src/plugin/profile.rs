@@ -1,10 +1,11 @@
 //! `evenkeel plugin profile`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use evenkeel_author::profile::profile;
 use evenkeel_author::replace;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::file::{DataArgs, cases_in, folder_of, read};
@@ -39,6 +40,14 @@ pub(super) struct ProfileArgs {
     pub(super) json: bool,
 }
 
+/// The output of `evenkeel plugin profile --json`.
+#[derive(Serialize)]
+struct ProfileOutput<'a> {
+    #[serde(flatten)]
+    report: Value,
+    out: Option<&'a Path>,
+}
+
 impl ProfileArgs {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let settings = self.settings.as_deref().map_or(Ok(Value::Null), settings_of)?;
@@ -52,8 +61,7 @@ impl ProfileArgs {
             replace(out, text.as_bytes())
                 .map_err(|error| CommandError::Failed(format!("{}: {error}", out.display())))?;
         }
-        let mut shown = report.json();
-        shown["out"] = json!(self.out);
+        let shown = json!(ProfileOutput { report: report.json(), out: self.out.as_deref() });
         show_lines(self.json, &shown, || report.to_string());
         if let Some(out) = self.out.filter(|_| !self.json) {
             say(&format!("{} has all stacks", out.display()));

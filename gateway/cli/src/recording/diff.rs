@@ -123,6 +123,36 @@ impl<'a> ReplacementPlugin<'a> {
     }
 }
 
+/// The decisions of both plugins about a session, a room or a scenario.
+#[derive(Debug, Serialize)]
+pub(super) struct SubjectDifference {
+    pub(super) about: String,
+    policy: String,
+    ask: u64,
+    now_us: u64,
+    pub(super) kind: &'static str,
+    pub(super) a: Value,
+    pub(super) b: Value,
+}
+
+/// Two values, of each plugin one.
+#[derive(Serialize)]
+struct OfBoth<T> {
+    a: T,
+    b: T,
+}
+
+/// The output of `evenkeel policy diff --json`.
+#[derive(Serialize)]
+struct DiffOutput<'a> {
+    #[serde(flatten)]
+    outcome: &'a DiffOutcome,
+    unmeasured: OfBoth<Vec<&'static str>>,
+    faulted: OfBoth<u64>,
+    plugins: OfBoth<Value>,
+    lost: Value,
+}
+
 #[derive(Default, Debug, Serialize)]
 pub(super) struct DiffOutcome {
     pub(super) calls: u64,
@@ -132,7 +162,7 @@ pub(super) struct DiffOutcome {
     #[serde(serialize_with = "count")]
     pub(super) subjects: BTreeSet<String>,
     pub(super) by_kind: BTreeMap<&'static str, u64>,
-    pub(super) differences: Vec<Value>,
+    pub(super) differences: Vec<SubjectDifference>,
     pub(super) missed: u64,
 }
 
@@ -157,13 +187,20 @@ impl DiffArgs {
             return Err(CommandError::Wrong(nothing_to_ask(&a.component, &b.component, policy)));
         }
         if json {
-            let mut shown = outcome_json(&outcome, &a, &b);
-            shown["plugins"] = json!({
-                "a": side_json(&self.a, &a, self.settings_a.as_deref()),
-                "b": side_json(&self.b, &b, self.settings_b.as_deref()),
-            });
-            shown["lost"] = lost_json(reader.lost());
-            say(&shown);
+            let unmeasured = |one: &ReplacementPlugin<'_>| {
+                one.unmeasured.iter().map(|metric| metric.key()).collect()
+            };
+            let plugins = OfBoth {
+                a: side_json(&self.a, &a, self.settings_a.as_deref()),
+                b: side_json(&self.b, &b, self.settings_b.as_deref()),
+            };
+            say(&json!(DiffOutput {
+                outcome: &outcome,
+                unmeasured: OfBoth { a: unmeasured(&a), b: unmeasured(&b) },
+                faulted: OfBoth { a: a.faulted, b: b.faulted },
+                plugins,
+                lost: lost_json(reader.lost()),
+            }));
         } else {
             say(&side_said("a", &self.a, &a, self.settings_a.as_deref()));
             say(&side_said("b", &self.b, &b, self.settings_b.as_deref()));
@@ -236,15 +273,15 @@ impl DiffOutcome {
             *self.by_kind.entry(kind).or_default() += 1;
             self.subjects.insert(subject.to_string());
             if self.differences.len() < most {
-                self.differences.push(json!({
-                    "about": subject.to_string(),
-                    "policy": call.revision.policy.to_string(),
-                    "ask": call.ask.0,
-                    "now_us": call.now_us,
-                    "kind": kind,
-                    "a": a.shown(one),
-                    "b": b.shown(other),
-                }));
+                self.differences.push(SubjectDifference {
+                    about: subject.to_string(),
+                    policy: call.revision.policy.to_string(),
+                    ask: call.ask.0,
+                    now_us: call.now_us,
+                    kind,
+                    a: a.shown(one),
+                    b: b.shown(other),
+                });
             }
         }
     }
@@ -261,20 +298,6 @@ fn nothing_to_ask(a: &Component, b: &Component, policy: Option<&str>) -> String 
 
 fn count<S: Serializer>(subjects: &BTreeSet<String>, to: S) -> Result<S::Ok, S::Error> {
     subjects.len().serialize(to)
-}
-
-fn outcome_json(
-    outcome: &DiffOutcome,
-    a: &ReplacementPlugin<'_>,
-    b: &ReplacementPlugin<'_>,
-) -> Value {
-    let unmeasured = |one: &ReplacementPlugin<'_>| {
-        one.unmeasured.iter().map(|metric| metric.key()).collect::<Vec<_>>()
-    };
-    let mut shown = json!(outcome);
-    shown["unmeasured"] = json!({"a": unmeasured(a), "b": unmeasured(b)});
-    shown["faulted"] = json!({"a": a.faulted, "b": b.faulted});
-    shown
 }
 
 /// One side: the file or name that the command line has, and the plugin that it is.
@@ -331,10 +354,9 @@ fn outcome_said(outcome: &DiffOutcome) {
     if *missed > 0 {
         say(&format!("{missed} calls could not be recorded"));
     }
-    for one in differences {
-        let (about, policy) = (&one["about"], &one["policy"]);
-        say(&format!("at {} µs {policy} about {about}", one["now_us"]));
-        say(&format!("    a: {}", one["a"]));
-        say(&format!("    b: {}", one["b"]));
+    for SubjectDifference { about, policy, now_us, a, b, .. } in differences {
+        say(&format!("at {now_us} µs {policy:?} about {about:?}"));
+        say(&format!("    a: {a}"));
+        say(&format!("    b: {b}"));
     }
 }

@@ -10,6 +10,7 @@ use clap::Args;
 use evenkeel_author::case::CaseSubject;
 use evenkeel_client::{ApiClient, ClientError, escape};
 use evenkeel_recording::{LostChunks, RecordedCall, RecordingEntry, RecordingReader};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::command::{ApiArgs, CommandError, read_file, show};
@@ -42,6 +43,16 @@ enum RecordingError {
     File(std::io::Error),
 }
 
+/// The output of `evenkeel policy record --json`.
+#[derive(Serialize)]
+struct RecordingSummary {
+    out: String,
+    bytes: usize,
+    calls: usize,
+    missed: u64,
+    lost: Value,
+}
+
 impl RecordArgs {
     pub(crate) fn run(&self, api: &ApiArgs, json: bool) -> Result<(), CommandError> {
         let cannot = |error: std::io::Error| {
@@ -58,16 +69,11 @@ impl RecordArgs {
             }
         });
         written?.map_err(cannot)?;
-        let said = self.summary()?;
-        show(json, &said, || {
-            format!(
-                "{}: {} calls in {} bytes, {} missed{}",
-                self.out.display(),
-                said["calls"],
-                said["bytes"],
-                said["missed"],
-                if said["lost"].is_null() { "" } else { "; truncated" }
-            )
+        let summary = self.summary()?;
+        show(json, &json!(summary), || {
+            let RecordingSummary { out, bytes, calls, missed, lost } = &summary;
+            let truncated = if lost.is_null() { "" } else { "; truncated" };
+            format!("{out}: {calls} calls in {bytes} bytes, {missed} missed{truncated}")
         });
         Ok(())
     }
@@ -86,14 +92,12 @@ impl RecordArgs {
         path
     }
 
-    fn summary(&self) -> Result<Value, CommandError> {
+    fn summary(&self) -> Result<RecordingSummary, CommandError> {
         let bytes = read_file(&self.out)?;
         let (mut reader, mut missed) = (open(&self.out, &bytes)?, 0);
         let calls = calls(&mut reader, &mut missed).count();
         let (out, lost) = (self.out.display().to_string(), lost_json(reader.lost()));
-        Ok(
-            json!({"out": out, "bytes": bytes.len(), "calls": calls, "missed": missed, "lost": lost}),
-        )
+        Ok(RecordingSummary { out, bytes: bytes.len(), calls, missed, lost })
     }
 }
 

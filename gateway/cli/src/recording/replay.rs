@@ -55,7 +55,7 @@ pub(super) struct ReplayOutcome {
     pub(super) same: u64,
     pub(super) failed_alike: u64,
     pub(super) different_total: u64,
-    pub(super) different: Vec<Value>,
+    pub(super) different: Vec<CallDifference>,
     pub(super) not_comparable: u64,
     pub(super) faulted: u64,
     pub(super) missed: u64,
@@ -76,6 +76,33 @@ impl ReplayOutcome {
     }
 }
 
+/// The output of `evenkeel policy replay --json`.
+#[derive(Serialize)]
+struct ReplayOutput<'a> {
+    #[serde(flatten)]
+    outcome: &'a ReplayOutcome,
+    exact: bool,
+    lost: Value,
+}
+
+/// A call with another answer than the recorded one.
+#[derive(Debug, Serialize)]
+pub(super) struct CallDifference {
+    policy: String,
+    revision: String,
+    ask: u64,
+    now_us: u64,
+    pub(super) parts: Vec<&'static str>,
+    pub(super) decisions: Vec<ReplayedDecision>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ReplayedDecision {
+    about: String,
+    pub(super) recorded: Value,
+    pub(super) replayed: Value,
+}
+
 impl ReplayArgs {
     pub(crate) fn run(&self, json: bool) -> Result<(), CommandError> {
         let bytes = read_file(&self.recording)?;
@@ -84,10 +111,8 @@ impl ReplayArgs {
         plugins.documents = DocumentFiles::read(&self.data)?;
         let outcome = replay(&mut reader, &plugins, self.policy.as_deref())?;
         if json {
-            let mut shown = json!(outcome);
-            shown["exact"] = json!(outcome.is_exact());
-            shown["lost"] = lost_json(reader.lost());
-            say(&shown);
+            let (exact, lost) = (outcome.is_exact(), lost_json(reader.lost()));
+            say(&json!(ReplayOutput { outcome: &outcome, exact, lost }));
         } else {
             outcome_said(&self.recording, reader.header(), &outcome, reader.lost());
         }
@@ -167,7 +192,7 @@ fn again(
             catalog: &call.catalog.entries,
             result,
         };
-        outcome.different.push(difference(call, &parts, &side(&call.result), &side(&result)));
+        outcome.different.push(difference(call, parts, &side(&call.result), &side(&result)));
     }
     Ok(())
 }
@@ -182,32 +207,27 @@ fn is_of_time(fault: &PluginFault) -> bool {
 
 fn difference(
     call: &RecordedCall,
-    parts: &[&str],
+    parts: Vec<&'static str>,
     recorded: &ComparisonSide<'_>,
     again: &ComparisonSide<'_>,
-) -> Value {
+) -> CallDifference {
     let (one, other) =
         (decisions(&call.question, recorded.result), decisions(&call.question, again.result));
     let about =
         subjects(&one, &other).into_iter().filter(|subject| one.get(subject) != other.get(subject));
-    let decisions: Vec<Value> = about
-        .take(SUBJECTS_MAX)
-        .map(|subject| {
-            json!({
-                "about": subject.to_string(),
-                "recorded": recorded.shown(one.get(subject)),
-                "replayed": again.shown(other.get(subject)),
-            })
-        })
-        .collect();
-    json!({
-        "policy": call.revision.policy.to_string(),
-        "revision": *call.revision.revision,
-        "ask": call.ask.0,
-        "now_us": call.now_us,
-        "parts": parts,
-        "decisions": decisions,
-    })
+    let decision = |subject| ReplayedDecision {
+        about: subject.to_string(),
+        recorded: recorded.shown(one.get(subject)),
+        replayed: again.shown(other.get(subject)),
+    };
+    CallDifference {
+        policy: call.revision.policy.to_string(),
+        revision: call.revision.revision.to_string(),
+        ask: call.ask.0,
+        now_us: call.now_us,
+        parts,
+        decisions: about.take(SUBJECTS_MAX).map(decision).collect(),
+    }
 }
 
 fn outcome_said(
@@ -241,7 +261,8 @@ fn outcome_said(
     }
     lost.into_iter().for_each(say);
     for difference in different {
-        say(&format!("at {} µs {}: {difference}", difference["now_us"], difference["policy"]));
+        let CallDifference { now_us, policy, .. } = difference;
+        say(&format!("at {now_us} µs {policy:?}: {}", json!(difference)));
     }
     let unshown = different_total - different.len() as u64;
     if unshown > 0 {

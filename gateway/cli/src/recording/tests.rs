@@ -378,9 +378,9 @@ fn replay_finds_different_settings() {
     assert!(outcome.different_total > 10 && outcome.same > 10, "{outcome:?}");
     assert_eq!(outcome.different.len(), 10, "the first are shown, all are counted");
     let first = &outcome.different[0];
-    assert!(first["parts"].as_array().unwrap().contains(&json!("decision")), "{first}");
-    assert_eq!(first["decisions"][0]["recorded"]["actions"][0]["reason"], "loss", "{first}");
-    assert_eq!(first["decisions"][0]["replayed"], Value::Null, "{first}");
+    assert!(first.parts.contains(&"decision"), "{first:?}");
+    assert_eq!(first.decisions[0].recorded["actions"][0]["reason"], "loss", "{first:?}");
+    assert_eq!(first.decisions[0].replayed, Value::Null, "{first:?}");
 }
 
 #[test]
@@ -398,7 +398,7 @@ fn changed_state_byte_is_found() {
     states[0].1.bytes[0] ^= 1;
     let outcome = replayed(records, &[]);
     assert_eq!((outcome.different_total, outcome.same), (1, outcome.calls - 1));
-    assert_eq!(outcome.different[0]["parts"], json!(["states"]));
+    assert_eq!(outcome.different[0].parts, ["states"]);
 }
 
 #[test]
@@ -421,7 +421,7 @@ fn timeouts_and_addresses_are_not_comparable() {
     let outcome = replayed(records, &[]);
     assert_eq!(outcome.not_comparable, 4, "three timeouts, and the one with another answer");
     assert_eq!(outcome.different_total, 1, "it does not trap here");
-    assert_eq!(outcome.different[0]["parts"], json!(["fault"]));
+    assert_eq!(outcome.different[0].parts, ["fault"]);
     assert_eq!(outcome.same, outcome.calls - 5);
 }
 
@@ -485,9 +485,9 @@ fn common_reason_is_shown_by_key() {
     };
     actions[0].reason = evenkeel_model::CommonReason::Jitter as u32;
     let outcome = replayed(records, &[]);
-    let decision = &outcome.different[0]["decisions"][0];
-    assert_eq!(decision["recorded"]["actions"][0]["reason"], "jitter", "{decision}");
-    assert_eq!(decision["replayed"]["actions"][0]["reason"], "loss", "{decision}");
+    let decision = &outcome.different[0].decisions[0];
+    assert_eq!(decision.recorded["actions"][0]["reason"], "jitter", "{decision:?}");
+    assert_eq!(decision.replayed["actions"][0]["reason"], "loss", "{decision:?}");
 }
 
 #[test]
@@ -529,11 +529,11 @@ fn diff_names_sessions_with_other_settings() {
     assert!(slower.different > 10 && slower.alike > 0, "{slower:?}");
     assert_eq!(slower.differences.len(), 5);
     let first = &slower.differences[0];
-    let about = first["about"].as_str().unwrap();
-    assert!(slower.subjects.contains(about) && about.starts_with('s'), "{first}");
-    assert_eq!(first["a"]["actions"][0]["reason"], "loss", "{first}");
-    assert_eq!(first["a"]["notes"][0]["key"], "loss_up_ppm", "{first}");
-    assert_eq!((&first["b"], &first["kind"]), (&Value::Null, &json!("actions")), "{first}");
+    let about = &first.about;
+    assert!(slower.subjects.contains(about) && about.starts_with('s'), "{first:?}");
+    assert_eq!(first.a["actions"][0]["reason"], "loss", "{first:?}");
+    assert_eq!(first.a["notes"][0]["key"], "loss_up_ppm", "{first:?}");
+    assert_eq!((&first.b, first.kind), (&Value::Null, "actions"), "{first:?}");
     let listed: u64 = slower.by_kind.values().sum();
     assert!(listed >= slower.different);
 }

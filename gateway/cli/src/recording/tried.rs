@@ -9,6 +9,7 @@ use evenkeel_author::recorded::Recorded;
 use evenkeel_host::PluginRefusal;
 use evenkeel_model::{PluginFault, RevisionAnswer};
 use evenkeel_recording::RecordedCall;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::record::{calls, lost_json, open};
@@ -31,10 +32,35 @@ struct TrialComparison {
     /// Decisions about a session, a room or a scenario, in either answer.
     decisions: u64,
     different: u64,
-    shown: Vec<Value>,
+    shown: Vec<ChangedDecision>,
     /// Calls that failed, or from which an address was removed.
     not_comparable: u64,
     missed: u64,
+}
+
+/// A decision that differs from the recorded one.
+#[derive(Serialize)]
+struct ChangedDecision {
+    about: String,
+    policy: String,
+    ask: u64,
+    now_us: u64,
+    recorded: Value,
+    now: Value,
+}
+
+/// A trial in the output of `evenkeel plugin test --json`.
+#[derive(Serialize)]
+struct TrialOutput<'a> {
+    #[serde(flatten)]
+    report: Value,
+    recording: &'a Path,
+    decisions: u64,
+    different: u64,
+    differences: &'a [ChangedDecision],
+    not_comparable: u64,
+    missed: u64,
+    lost: Value,
 }
 
 impl TrialOutcome {
@@ -78,14 +104,16 @@ impl TrialOutcome {
         if report.calls == 0 {
             return Err(CommandError::Wrong(nothing_for(path, built, others)));
         }
-        let mut shown = report.json();
-        shown["recording"] = json!(path);
-        shown["decisions"] = json!(beside.decisions);
-        shown["different"] = json!(beside.different);
-        shown["differences"] = json!(beside.shown);
-        shown["not_comparable"] = json!(beside.not_comparable);
-        shown["missed"] = json!(beside.missed);
-        shown["lost"] = lost_json(reader.lost());
+        let shown = json!(TrialOutput {
+            report: report.json(),
+            recording: path,
+            decisions: beside.decisions,
+            different: beside.different,
+            differences: &beside.shown,
+            not_comparable: beside.not_comparable,
+            missed: beside.missed,
+            lost: lost_json(reader.lost()),
+        });
         let mut lines = vec![format!("asked what {} has: {report}", path.display())];
         lines.extend(beside.lines());
         lines.extend(reader.lost().map(|lost| format!("  {lost}")));
@@ -132,14 +160,14 @@ impl TrialComparison {
         };
         let (of_then, of_now) = (side(&call.result), side(result));
         for subject in about.into_iter().take(SHOWN_MAX.saturating_sub(self.shown.len())) {
-            self.shown.push(json!({
-                "about": subject.to_string(),
-                "policy": call.revision.policy.to_string(),
-                "ask": call.ask.0,
-                "now_us": call.now_us,
-                "recorded": of_then.shown(then.get(subject)),
-                "now": of_now.shown(now.get(subject)),
-            }));
+            self.shown.push(ChangedDecision {
+                about: subject.to_string(),
+                policy: call.revision.policy.to_string(),
+                ask: call.ask.0,
+                now_us: call.now_us,
+                recorded: of_then.shown(then.get(subject)),
+                now: of_now.shown(now.get(subject)),
+            });
         }
     }
 
@@ -147,13 +175,9 @@ impl TrialComparison {
         let TrialComparison { decisions, different, shown, not_comparable, missed } = self;
         let mut lines =
             vec![format!("  {different} of {decisions} decisions differ from the recorded ones")];
-        for one in shown {
-            let (about, policy, now) = (&one["about"], &one["policy"], &one["now_us"]);
-            lines.push(format!(
-                "    {about} of {policy}, at {now} µs: recorded {}",
-                one["recorded"]
-            ));
-            lines.push(format!("      now {}", one["now"]));
+        for ChangedDecision { about, policy, now_us, recorded, now, .. } in shown {
+            lines.push(format!("    {about:?} of {policy:?}, at {now_us} µs: recorded {recorded}"));
+            lines.push(format!("      now {now}"));
         }
         let unshown = different - shown.len() as u64;
         if unshown > 0 {
