@@ -68,7 +68,7 @@ fn json_blocks_of_the_page_are_of_the_contract() {
         };
         let value = serde_json::from_str(&block.text).unwrap();
         let right = schema.ok_or_else(|| format!("`{}` is no type or request", block.info));
-        if let Err(why) = right.and_then(|schema| description.refused(schema, &value)) {
+        if let Err(why) = right.and_then(|schema| description.check(schema, &value)) {
             wrong.push(format!("{}: {why}", block.place));
         }
     }

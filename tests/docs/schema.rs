@@ -17,29 +17,29 @@ impl ApiDescription {
         body["content"]["application/json"].get("schema")
     }
 
-    /// Why the value does not have this schema, with its place.
-    pub(crate) fn refused(&self, schema: &Value, value: &Value) -> Result<(), String> {
+    /// Checks that the value has this schema. The error names the place.
+    pub(crate) fn check(&self, schema: &Value, value: &Value) -> Result<(), String> {
         let Value::Object(keywords) = schema else {
             return if *schema == Value::Bool(true) { Ok(()) } else { Err("has no place".into()) };
         };
         keywords.iter().try_for_each(|(keyword, right)| {
-            self.breaks(keywords, keyword, right, value)
+            self.check_keyword(keywords, keyword, right, value)
         })
     }
 
-    fn breaks(
+    fn check_keyword(
         &self,
         keywords: &Map<String, Value>,
         keyword: &str,
         right: &Value,
         value: &Value,
     ) -> Result<(), String> {
-        let fails = |schema: &Value| self.refused(schema, value).is_err();
+        let fails = |schema: &Value| self.check(schema, value).is_err();
         let all = || right.as_array().unwrap().iter();
         let holds = match keyword {
             "$ref" => {
                 let name = right.as_str().unwrap().rsplit('/').next().unwrap();
-                return self.refused(self.named(name).unwrap(), value);
+                return self.check(self.named(name).unwrap(), value);
             }
             "type" => match right {
                 Value::Array(kinds) => kinds.iter().any(|kind| is_of(kind, value)),
@@ -62,7 +62,7 @@ impl ApiDescription {
                 let members = value.as_object().into_iter().flatten();
                 return members.filter_map(|(key, value)| Some((key, right.get(key)?, value))).try_for_each(
                     |(key, schema, value)| {
-                        self.refused(schema, value).map_err(|why| format!("{key}: {why}"))
+                        self.check(schema, value).map_err(|why| format!("{key}: {why}"))
                     },
                 );
             }
@@ -71,13 +71,13 @@ impl ApiDescription {
                 let members = value.as_object().into_iter().flatten();
                 let others = members.filter(|(key, _)| known.is_none_or(|all| all.get(key).is_none()));
                 return others.into_iter().try_for_each(|(key, value)| {
-                    self.refused(right, value).map_err(|why| format!("{key}: {why}"))
+                    self.check(right, value).map_err(|why| format!("{key}: {why}"))
                 });
             }
             "items" => {
                 let items = value.as_array().into_iter().flatten();
                 return items.enumerate().try_for_each(|(at, item)| {
-                    self.refused(right, item).map_err(|why| format!("[{at}]: {why}"))
+                    self.check(right, item).map_err(|why| format!("[{at}]: {why}"))
                 });
             }
             other => panic!("{other}: no test of this keyword"),

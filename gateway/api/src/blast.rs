@@ -54,11 +54,11 @@ pub(super) async fn blast(
     // The loss of a carrier may reach no node.
     let (mut loss, mut modes) = (None, None);
     if !lost.is_empty() {
-        let mut radii = played(&shared, shared.handle.blast(vec![lost.clone()])).await?;
+        let mut radii = await_copy(&shared, shared.handle.blast(vec![lost.clone()])).await?;
         // One for the one loss.
         loss = Some(blast_view(&radii.swap_remove(0), query.rooms, &shared.names));
         if query.modes {
-            let predicted = played(&shared, shared.handle.predict_modes(lost)).await?;
+            let predicted = await_copy(&shared, shared.handle.predict_modes(lost)).await?;
             modes = Some(predicted.iter().map(mode_view).collect());
         }
     }
@@ -70,7 +70,7 @@ pub(super) async fn blast(
 }
 
 /// Waits for a copy of the gateway that is played.
-async fn played<T>(
+async fn await_copy<T>(
     shared: &ApiContext,
     asked: impl Future<Output = Result<T, ControlError>>,
 ) -> Result<T, ApiError> {

@@ -68,7 +68,7 @@ impl ApiError {
     }
 
     /// With the default retry time.
-    fn soon(self) -> ApiError {
+    fn with_retry(self) -> ApiError {
         self.retry_after(jitter(SOON))
     }
 
@@ -159,7 +159,7 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
         }
         ControlError::NotCopied(reason) => {
             let message = format!("the gateway changed while it was copied, try again: {reason}");
-            ApiError::new(ErrorCode::Conflict, message).soon()
+            ApiError::new(ErrorCode::Conflict, message).with_retry()
         }
         ControlError::NoListener => {
             let message =
@@ -168,7 +168,7 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
         }
         ControlError::SessionDataFull => {
             let message = "labels, media and addresses of all sessions have reached `session_data_mib` of [limits]";
-            ApiError::new(ErrorCode::Full, message).soon()
+            ApiError::new(ErrorCode::Full, message).with_retry()
         }
         ControlError::AddressTaken(address) => {
             let message = format!("{address} belongs to another session");
@@ -214,7 +214,7 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
         }
         ControlError::Full => {
             let message = "no descriptor or local port is left for another session; see `LimitNOFILE` and `[limits] sessions`";
-            ApiError::new(ErrorCode::Full, message).soon()
+            ApiError::new(ErrorCode::Full, message).with_retry()
         }
         ControlError::Agent { node, why } => agent(&node, why),
         ControlError::NoPolicy(policy) => no_policy(&policy.to_string()),
@@ -231,7 +231,7 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
         ControlError::Starting => starting(),
         ControlError::Replaced => replaced(),
         ControlError::Unavailable => {
-            ApiError::new(ErrorCode::Unavailable, "the gateway did not answer").soon()
+            ApiError::new(ErrorCode::Unavailable, "the gateway did not answer").with_retry()
         }
     }
 }
@@ -268,7 +268,7 @@ fn not_reloaded(reason: &NotReloaded) -> ApiError {
 
 pub(super) fn starting() -> ApiError {
     let message = "the first policies are still being compiled";
-    ApiError::new(ErrorCode::Starting, message).soon()
+    ApiError::new(ErrorCode::Starting, message).with_retry()
 }
 
 /// The next process serves already, and the request may be repeated there.

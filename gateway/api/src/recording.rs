@@ -76,7 +76,7 @@ pub(super) async fn record(
     let recorder = recorder.ok_or_else(gone)?;
     let export = Export::new(recorder.header(wish.addresses), wish);
     let chunks = match next {
-        None => recorder.past().await.map(|past| RecordedChunks::Past(past.into_iter())),
+        None => recorder.kept_chunks().await.map(|past| RecordedChunks::Past(past.into_iter())),
         Some(within) => recorder.listen().await.map(|listener| RecordedChunks::Next {
             listener,
             until: Some(Instant::now() + within),

@@ -105,7 +105,7 @@ impl ConformanceRun<'_> {
                 }
                 world.apply(&answered.answer);
             }
-            world.turn();
+            world.advance();
         }
         Ok(())
     }

@@ -84,7 +84,7 @@ fn first_failure(
         if let Ok(answered) = ask(&mut writer, &question(&world, hook), world.now_us)? {
             world.apply(&answered.answer);
         }
-        world.turn();
+        world.advance();
     }
     Ok(ask(&mut reader, &question(&world, hook), world.now_us)?.err())
 }

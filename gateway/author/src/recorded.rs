@@ -175,7 +175,7 @@ impl Recorded {
             }
             self.report.judged += 1;
             if let Some(broken) = broken {
-                self.report.exceed(of(), broken);
+                self.report.note_excess(of(), broken);
             }
         }
 
@@ -267,7 +267,7 @@ impl ReplayReport {
         self.violations.entry(key).or_insert((0, place, violation)).0 += 1;
     }
 
-    fn exceed(&mut self, place: RecordingPosition, exceeded: ExceededBound) {
+    fn note_excess(&mut self, place: RecordingPosition, exceeded: ExceededBound) {
         let over = |of: &ExceededBound| of.found - of.promised;
         let known =
             self.exceeded.entry(exceeded.call).or_insert((0, place.clone(), exceeded.clone()));

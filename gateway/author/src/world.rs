@@ -72,7 +72,7 @@ impl RandomWorld {
             memo: None,
             named: 0,
         };
-        world.found(&size);
+        world.create_places(&size);
         for _ in 0..size.rooms {
             let room = world.new_room();
             world.rooms.push(room);
@@ -85,7 +85,7 @@ impl RandomWorld {
     }
 
     /// Creates regions, zones and nodes.
-    fn found(&mut self, size: &WorldSize) {
+    fn create_places(&mut self, size: &WorldSize) {
         let entry = |kind, id, parent, name: String, labels| CatalogEntry {
             kind,
             id,
@@ -125,7 +125,7 @@ impl RandomWorld {
     }
 
     /// Advances time: measures change, sessions leave and join.
-    pub(crate) fn turn(&mut self) {
+    pub(crate) fn advance(&mut self) {
         self.now_us = self.values.later(&mut self.rng, self.now_us);
         for at in 0..self.nodes.len() {
             self.nodes[at].measures = self.measures(true);

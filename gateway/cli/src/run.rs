@@ -34,7 +34,7 @@ impl RunArgs {
         // A reader of standard output that knows the addresses may be gone by an upgrade.
         let started = |listening: &ServedAddresses| {
             if !self.inherit {
-                tell(listening, self.json);
+                print_addresses(listening, self.json);
             }
         };
         serve(&place, started).map_err(|failure| match failure {
@@ -46,7 +46,7 @@ impl RunArgs {
     }
 }
 
-fn tell(listening: &ServedAddresses, json: bool) {
+fn print_addresses(listening: &ServedAddresses, json: bool) {
     let ServedAddresses { udp, quic, socket, api, webrtc } = listening;
     if json {
         let addresses = serde_json::json!({

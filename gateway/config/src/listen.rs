@@ -166,7 +166,7 @@ pub(super) fn check(
     };
     let advertise = raw.advertise.as_ref().map_or_else(Vec::new, |raw| advertise(raw, check));
     let listen = ListenSettings { address, ingress, advertise };
-    if raw.advertise.is_none() && listen.address.ip().is_unspecified() && listen.is_told() {
+    if raw.advertise.is_none() && listen.address.ip().is_unspecified() && listen.is_announced() {
         let found = format!("`{address}` without `advertise`");
         check.refuse(written.clone(), found, "`advertise`, the address that clients send to");
     }
@@ -334,7 +334,7 @@ fn advertised_address(raw: &Spanned<String>, check: &mut ConfigCheck) -> Option<
 
 impl ListenSettings {
     /// Clients are told the address. A client that opens a session by its first packet knows it already.
-    fn is_told(&self) -> bool {
+    fn is_announced(&self) -> bool {
         match &self.ingress {
             ListenIngress::Udp { identities, .. } => identities[..] != [ListenIdentity::Open],
             ListenIngress::Quic { .. } => true,

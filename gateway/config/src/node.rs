@@ -307,7 +307,7 @@ fn canary(
 ) -> bool {
     let opens = takes(kind, "canary");
     if let Some(canary) = raw.canary.as_ref().filter(|_| !opens) {
-        let able = quoted(takers(drivers, "canary"));
+        let able = quoted(drivers_with(drivers, "canary"));
         let expected = format!("`canary` with driver {able} only, which can open sessions");
         check.refuse(canary.span(), format!("`canary` without driver {able}"), expected);
     }
@@ -319,7 +319,7 @@ fn takes(kind: &dyn DriverKind, key: &str) -> bool {
 }
 
 /// The names of the drivers that take this key.
-fn takers<'a>(drivers: &[&'a dyn DriverKind], key: &str) -> impl Iterator<Item = &'a str> {
+fn drivers_with<'a>(drivers: &[&'a dyn DriverKind], key: &str) -> impl Iterator<Item = &'a str> {
     drivers.iter().filter(move |kind| takes(**kind, key)).map(|kind| kind.name())
 }
 
@@ -358,7 +358,7 @@ fn misplaced(
     let secret = secret.map(|path| ("secret_file", path.span()));
     for (key, place) in given.chain(secret).filter(|(key, _)| !takes(kind, key)) {
         let found = format!("`{key}` with driver `{}`", kind.name());
-        let expected = format!("`{key}` with driver {} only", quoted(takers(drivers, key)));
+        let expected = format!("`{key}` with driver {} only", quoted(drivers_with(drivers, key)));
         let mut owners = drivers.iter().flat_map(|kind| kind.keys());
         let only = || owners.find(|known| known.name == key)?.only;
         let help = kind.instead_of(key).or_else(only);

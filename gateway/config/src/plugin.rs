@@ -197,7 +197,7 @@ fn plugin(
     if let Some(shipped) = shipped_plugins().find(|shipped| shipped == name) {
         return Some(PluginLocation::Shipped(shipped));
     }
-    if PluginReference::is_meant(name) {
+    if PluginReference::is_reference(name) {
         return registry_plugin(raw, check).map(PluginLocation::Registry);
     }
     let is_file = name.ends_with(".wasm") || name.contains('/');
@@ -472,7 +472,7 @@ pub(super) fn trust(raw: &TrustTable, check: &mut ConfigCheck) -> TrustSettings 
             let found = format!("the same key as `{first}`");
             check.refuse(public.span(), found, "each key once");
         } else {
-            keys.know(name_checked, public_key);
+            keys.add(name_checked, public_key);
         }
     }
     for revoked in &raw.revoked {

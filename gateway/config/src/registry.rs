@@ -116,7 +116,7 @@ impl fmt::Debug for PluginReference {
 
 impl PluginReference {
     /// True if a text is meant as a reference.
-    pub(super) fn is_meant(text: &str) -> bool {
+    pub(super) fn is_reference(text: &str) -> bool {
         text.starts_with(SCHEME)
     }
 

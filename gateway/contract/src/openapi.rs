@@ -43,7 +43,7 @@ pub fn document() -> Value {
         let methods = paths.entry(endpoint.path).or_default();
         methods.insert(endpoint.method.to_owned(), endpoint.operation(&mut schemas));
     }
-    let error = (schemas.answers).subschema_for::<ErrorAnswer>();
+    let error = schemas.answers.subschema_for::<ErrorAnswer>();
     let codes = ErrorCode::ALL.map(|code| format!("`{}` ({})", code.name(), code.status()));
     let error = json!({
         "description": format!("An error: {}.", codes.join(", ")),

@@ -573,7 +573,7 @@ impl Control {
                 self.sessions.workers_mut().add_trunks(node, trunks);
             }
             if changes_catalog {
-                self.teach_policies();
+                self.pass_catalog_to_policies();
             }
             change
         });
@@ -591,13 +591,13 @@ impl Control {
         self.sessions.workers_mut().command_all(|| WorkerCommand::RemoveNode(id));
         if let Some(name) = listed {
             self.reporting.send_event(GatewayEvent::NodeRemoved { node: id, name });
-            self.teach_policies();
+            self.pass_catalog_to_policies();
         }
     }
 
-    fn teach_policies(&mut self) {
+    fn pass_catalog_to_policies(&mut self) {
         let catalog = self.nodes.catalog(&self.settings, &self.gateway);
-        self.policies.threads_mut().teach(catalog);
+        self.policies.threads_mut().set_catalog(catalog);
     }
 
     /// Replaces the policy sets. Sessions keep the bit rates, silence and marks with which they were opened.

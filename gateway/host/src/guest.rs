@@ -390,7 +390,7 @@ impl SupervisedGuest {
         self.parameters.catalog = catalog;
         let Ok(guest) = &mut self.instance else {
             // The restarted plugin gets the new catalog; the old one may have caused the failure.
-            self.restarts.hurry();
+            self.restarts.end_pause();
             return self.call_instance(|_| Ok(()));
         };
         let outcome = guest.catalog(&self.parameters.catalog);
@@ -523,7 +523,7 @@ impl Restarts {
     }
 
     /// Ends the pause, since a change may have removed the cause.
-    fn hurry(&mut self) {
+    fn end_pause(&mut self) {
         self.again_us = 0;
     }
 

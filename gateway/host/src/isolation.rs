@@ -116,7 +116,7 @@ impl RowQuarantine {
 
     /// Notes a failure on this row alone, with no other row to show whether the row or the plugin is at fault. Returns
     /// true if the plugin failed on it before and answered other questions in between.
-    pub(crate) fn accuse(&mut self, id: u64) -> bool {
+    pub(crate) fn note_alone(&mut self, id: u64) -> bool {
         let answers = self.answers;
         if self.accused.get(&id).is_some_and(|before| *before < answers) {
             return true;
@@ -463,7 +463,7 @@ impl<'a> Bisection<'a> {
         for (row, fault) in std::mem::take(&mut self.found) {
             let id = self.ids[row as usize];
             let quarantine = &mut self.isolation.quarantine;
-            if self.answers > 0 || quarantine.accuse(id) {
+            if self.answers > 0 || quarantine.note_alone(id) {
                 quarantine.hold(id, fault.clone(), self.now_us);
                 self.isolated.poisoned.push(Poisoned { row, fault });
             } else {

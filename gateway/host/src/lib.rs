@@ -32,7 +32,7 @@ pub use limits::{BINARY_BYTES_MAX, CallBudgets};
 pub use manifest::{CONTRACT, CallCost, GrantLimits, Manifest, PluginGrant};
 pub use native::{
     CODE_BYTES_MAX, Cache, Cached, CompileOrder, CompilerOutput, ORDER_BYTES_MAX, compile_here,
-    fulfil, private_folder,
+    compile_order, private_folder,
 };
 pub use observation::{OBSERVED_FUNCTION, OBSERVED_INTERFACE, ReachedPlaces, StackSamples};
 pub use plugin_file::{PluginFile, PluginFormat, read_manifest};

@@ -141,7 +141,7 @@ fn no_answer() -> PluginRefusal {
 
 /// The compiler's work: takes an order, as written by [`CompileOrder::words`], and returns the answer for
 /// [`CompileOrder::accept`].
-pub fn fulfil(order: &[u8]) -> Vec<u8> {
+pub fn compile_order(order: &[u8]) -> Vec<u8> {
     let (reach, plugin) = match order {
         [WIDE, plugin @ ..] => (MemoryReach::Wide, plugin),
         [NARROW, plugin @ ..] => (MemoryReach::Narrow, plugin),

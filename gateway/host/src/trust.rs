@@ -138,7 +138,9 @@ pub fn signer(plugin: &[u8]) -> Result<Option<PublicKey>, PluginRefusal> {
     let Some(section) = find(plugin)? else { return Ok(None) };
     UnparsedPublicKey::new(&ED25519, section.key.0)
         .verify(&message(&section.key, section.signed), section.signature)
-        .map_err(|_| unlike("one that does not match these bytes: they changed after signing"))?;
+        .map_err(|_| {
+            unfit_signature("one that does not match these bytes: they changed after signing")
+        })?;
     Ok(Some(section.key))
 }
 
@@ -153,14 +155,14 @@ fn find(plugin: &[u8]) -> Result<Option<Section<'_>>, PluginRefusal> {
     match outline.signatures {
         0 => return Ok(None),
         1 => {}
-        _ => return Err(unlike("more than one; signing again replaces it")),
+        _ => return Err(unfit_signature("more than one; signing again replaces it")),
     }
     // There is exactly one signature section. It must be at the end, in the canonical encoding.
     let at = plugin.len().checked_sub(SECTION_BYTES);
     let (signed, section) = at.map_or((&plugin[..0], plugin), |at| plugin.split_at(at));
     let Some(said) = section.strip_prefix(HEAD) else {
         let found = "one that is not at the end as `evenkeel plugin sign` writes it";
-        return Err(unlike(found));
+        return Err(unfit_signature(found));
     };
     let (key, signature) = said.split_at(KEY_BYTES);
     let key = PublicKey(key.try_into().expect("it was cut to 32 bytes"));
@@ -171,7 +173,7 @@ fn message(key: &PublicKey, signed: &[u8]) -> Vec<u8> {
     [CONTEXT, &key.0, &sha256(signed)].concat()
 }
 
-fn unlike(found: &'static str) -> PluginRefusal {
+fn unfit_signature(found: &'static str) -> PluginRefusal {
     PluginRefusal::Signature(found)
 }
 
@@ -241,7 +243,7 @@ pub enum UnsignedPlugins {
 
 impl TrustedKeys {
     /// Adds a key; a plugin signed with it is accepted.
-    pub fn know(&mut self, name: Arc<str>, key: PublicKey) {
+    pub fn add(&mut self, name: Arc<str>, key: PublicKey) {
         self.known.push((name, key));
     }
 
@@ -267,13 +269,13 @@ impl TrustedKeys {
         plugin: &[u8],
         unsigned: UnsignedPlugins,
     ) -> Result<Provenance, PluginRefusal> {
-        self.spare_digests(&digests(plugin)?)?;
+        self.check_digests(&digests(plugin)?)?;
         if shipped().iter().any(|shipped| shipped.bytes == plugin) {
             return Ok(Provenance::Shipped);
         }
         let signer = signer(plugin)?;
         if let Some(key) = signer {
-            self.spare_key(key)?;
+            self.check_key(key)?;
             if let Some(name) = self.name_of(key) {
                 return Ok(Provenance::Signed(name));
             }
@@ -290,12 +292,12 @@ impl TrustedKeys {
     ///
     /// # Errors
     /// [`PluginRefusal::Revoked`].
-    pub fn spare(&self, seal: &PluginSeal) -> Result<(), PluginRefusal> {
-        self.spare_digests(&seal.digests)?;
-        seal.signer.map_or(Ok(()), |key| self.spare_key(key))
+    pub fn check_revoked(&self, seal: &PluginSeal) -> Result<(), PluginRefusal> {
+        self.check_digests(&seal.digests)?;
+        seal.signer.map_or(Ok(()), |key| self.check_key(key))
     }
 
-    fn spare_digests(&self, digests: &[[u8; 32]]) -> Result<(), PluginRefusal> {
+    fn check_digests(&self, digests: &[[u8; 32]]) -> Result<(), PluginRefusal> {
         match digests.iter().find(|digest| self.revoked_digests.contains(*digest)) {
             Some(digest) => {
                 Err(PluginRefusal::Revoked(format!("sha256:{}", HEXLOWER.encode(digest)).into()))
@@ -304,7 +306,7 @@ impl TrustedKeys {
         }
     }
 
-    fn spare_key(&self, key: PublicKey) -> Result<(), PluginRefusal> {
+    fn check_key(&self, key: PublicKey) -> Result<(), PluginRefusal> {
         if !self.revoked_keys.contains(&key) {
             return Ok(());
         }

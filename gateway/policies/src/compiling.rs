@@ -157,7 +157,7 @@ impl CompilerProcess<'_> {
         };
         let mut child = self.start().map_err(failed)?;
         let CompilerReply { output, words, late } = exchange(&mut child, &order, self.0.within);
-        let status = settle(&mut child).map_err(failed)?;
+        let status = wait_or_kill(&mut child).map_err(failed)?;
         if late {
             return Err(limit(format!("{} s", self.0.within.as_secs())));
         }
@@ -223,7 +223,7 @@ fn limit(limit: String) -> PluginRefusal {
 }
 
 /// Waits for the exit of a compiler that closed its output, and kills it after a second.
-fn settle(child: &mut Child) -> io::Result<ExitStatus> {
+fn wait_or_kill(child: &mut Child) -> io::Result<ExitStatus> {
     for _ in 0..SETTLE_LOOKS {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
@@ -302,7 +302,7 @@ pub fn compile_plugin(processor_seconds: u64, memory_mib: u64) -> io::Result<()>
     sandbox::confine_compiler().iter().for_each(|missing| eprintln!("{missing}"));
     let mut order = Vec::new();
     io::stdin().lock().take(ORDER_MAX).read_to_end(&mut order)?;
-    let answer = host::fulfil(&order);
+    let answer = host::compile_order(&order);
     let mut out = io::stdout().lock();
     out.write_all(&answer)?;
     out.flush()

@@ -352,7 +352,7 @@ impl PolicyThreads {
     }
 
     /// Passes a changed list of nodes and zones to each policy, before its next question.
-    pub fn teach(&mut self, catalog: Vec<CatalogEntry>) {
+    pub fn set_catalog(&mut self, catalog: Vec<CatalogEntry>) {
         let version = self.catalog.version + 1;
         self.catalog = CatalogSnapshot { version, entries: catalog.into() };
         for running in self.running.values() {

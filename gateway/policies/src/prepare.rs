@@ -192,7 +192,7 @@ enum PrepareError {
     #[error(transparent)]
     Disproved(#[from] ProofFailure),
     /// The core refused the revision.
-    #[error("{}", unwanted(.0))]
+    #[error("{}", refusal_text(.0))]
     Unwanted(RevisionRefusal),
     /// A plugin of a record is another revision here, this one.
     #[error("with the grant in this configuration it is revision {0}")]
@@ -214,7 +214,7 @@ impl PrepareError {
     }
 }
 
-fn unwanted(refusal: &RevisionRefusal) -> String {
+fn refusal_text(refusal: &RevisionRefusal) -> String {
     match refusal {
         RevisionRefusal::Superseded => {
             "superseded by a later push or rollback of this policy".to_owned()
@@ -259,7 +259,7 @@ impl TrustRules {
 
     /// The refusal of an accepted plugin that has been revoked since.
     pub(super) fn revoked(&self, seal: &PluginSeal) -> Option<PluginRefusal> {
-        self.trust.keys.spare(seal).err()
+        self.trust.keys.check_revoked(seal).err()
     }
 
     pub(crate) fn grant(&self, policy: &PolicyName) -> evenkeel_host::GrantLimits {
@@ -318,7 +318,7 @@ impl RefusalLedger {
 pub fn prepare(preparation: &Preparation, source: PluginSource) -> RolloutReport {
     let (arrived, by, origin) = (source.arrived, source.how.by, source.origin.clone());
     let mut revision = None;
-    take_in(preparation, source, &mut revision).unwrap_or_else(|unfit| {
+    prepare_and_load(preparation, source, &mut revision).unwrap_or_else(|unfit| {
         let (policy, code) = (preparation.policy.clone(), unfit.code());
         let reason = Box::<str>::from(unfit.to_string());
         preparation.ledger.refuse(RefusalRecord::now(policy.clone(), origin, code, reason.clone()));
@@ -339,7 +339,7 @@ pub fn prepare(preparation: &Preparation, source: PluginSource) -> RolloutReport
 
 /// Prepares the first revision of a policy. A policy that is stopped meanwhile counts as success.
 pub fn begin(preparation: &Preparation, source: PluginSource) -> Result<(), Box<str>> {
-    match take_in(preparation, source, &mut None) {
+    match prepare_and_load(preparation, source, &mut None) {
         Ok(_) | Err(PrepareError::Unwanted(RevisionRefusal::Superseded) | PrepareError::Gone) => {
             Ok(())
         }
@@ -348,7 +348,7 @@ pub fn begin(preparation: &Preparation, source: PluginSource) -> Result<(), Box<
 }
 
 /// Prepares and loads the revision. Sets `name` as soon as the revision has one.
-fn take_in(
+fn prepare_and_load(
     preparation: &Preparation,
     source: PluginSource,
     name: &mut Option<Arc<str>>,

@@ -147,7 +147,7 @@ impl PolicyRecorder {
     }
 
     /// The kept chunks, oldest first; `None` if the recorder has ended.
-    pub async fn past(&self) -> Option<Vec<Arc<[u8]>>> {
+    pub async fn kept_chunks(&self) -> Option<Vec<Arc<[u8]>>> {
         let (reply, past) = oneshot::channel();
         self.tell(RecorderMessage::Past(reply)).await?;
         past.await.ok()
@@ -476,7 +476,7 @@ impl Export {
         let missed = (missed > 0).then_some(RecordingEntry::Missed(missed));
         let (mut out, mut bytes) = (Chunk::default(), Vec::new());
         for record in missed.into_iter().chain(all) {
-            let Some(record) = self.wanted(record) else { continue };
+            let Some(record) = self.chosen(record) else { continue };
             if let Err(ChunkFull) = out.push(&record) {
                 bytes.extend(out.close());
                 // Tokens are slightly longer than some addresses, so a record that filled its chunk may not fit now.
@@ -491,7 +491,7 @@ impl Export {
         bytes
     }
 
-    fn wanted(&mut self, record: RecordingEntry) -> Option<RecordingEntry> {
+    fn chosen(&mut self, record: RecordingEntry) -> Option<RecordingEntry> {
         match record {
             RecordingEntry::Call(call) => {
                 if let Some(policy) = &self.policy {

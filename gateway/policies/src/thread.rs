@@ -364,12 +364,12 @@ impl PolicyThread {
                 PolicyOrder::Stop => return true,
             }
         }
-        self.learn();
+        self.pass_catalog();
         false
     }
 
     /// Passes a changed catalog to each plugin.
-    fn learn(&mut self) {
+    fn pass_catalog(&mut self) {
         let version = lock(&self.shared.catalog).version;
         for loaded in self.loaded.values_mut().filter(|loaded| loaded.catalog != version) {
             let catalog = lock(&self.shared.catalog).clone();
@@ -382,7 +382,7 @@ impl PolicyThread {
     }
 
     fn answer(&mut self, ask: Ask) {
-        self.learn();
+        self.pass_catalog();
         let Ask { id, arm, revision, now_us, deadline, question, policy: _ } = ask;
         let named = revision.and_then(|revision| {
             let loaded = self.loaded.get_mut(&revision)?;

@@ -288,7 +288,7 @@ impl AppliedConfig {
         sets: Vec<PolicySet>,
         handle: &Handle,
     ) -> Result<(), NotReloaded> {
-        if sets.iter().map(facts).eq(self.sets.iter().map(facts)) {
+        if sets.iter().map(settings_of).eq(self.sets.iter().map(settings_of)) {
             return Ok(());
         }
         match handle.change_sets(sets.clone()).await {
@@ -395,7 +395,7 @@ async fn try_out(
     mut candidates: Vec<ChangedBinding>,
     handle: &Handle,
 ) -> Result<Vec<ChangedBinding>, NotReloaded> {
-    let tried = beside(move || {
+    let tried = on_thread(move || {
         let unfit = candidates.iter_mut().filter_map(|candidate| {
             let ChangedBinding { policy, binding, source, component, .. } = candidate;
             let refused = match evenkeel_policies::try_out(&foundry, &settings, binding, source) {
@@ -425,7 +425,7 @@ async fn try_out(
 }
 
 /// Runs `work` on another thread and waits for it; a panic there fails the reload.
-async fn beside<T: Send + 'static>(
+async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, NotReloaded> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
@@ -459,7 +459,7 @@ fn keys_for_restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
 }
 
 /// The part of a set that its plugins do not contain.
-fn facts(set: &PolicySet) -> impl PartialEq + use<> {
+fn settings_of(set: &PolicySet) -> impl PartialEq + use<> {
     let bindings = set.bindings.iter().map(|binding| (binding.hook, binding.on_fault));
     let bindings: Vec<_> = bindings.collect();
     (Arc::clone(&set.name), set.scenarios.clone(), set.rollout.clone(), bindings)

@@ -517,7 +517,7 @@ async fn attend(
         never = host.follow() => match never {},
         () = losses.follow(|levels| counters::measure_losses(&instruments, levels)) => Ok(()),
         () = &mut reloading => Ok(()),
-        () = end.come(handle) => Ok(()),
+        () = end.wait(handle) => Ok(()),
         result = gateway.ends() => result.map_err(ServeError::from),
     };
     // Closes the remaining sessions. If control has ended, all other threads have ended as well.
@@ -537,7 +537,7 @@ struct OrderlyEnd<'a> {
 
 impl OrderlyEnd<'_> {
     /// Waits for a signal, and then for the end of the drain. The owner of a group hands its calls to the standby instead.
-    async fn come(self, handle: &Handle) {
+    async fn wait(self, handle: &Handle) {
         self.signals.recv().await;
         self.ending.send_replace(true);
         // A failed upgrade has resumed the gateway when it ends its turn. A gateway that is handed over drains nothing.

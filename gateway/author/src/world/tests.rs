@@ -11,7 +11,7 @@ fn history(seed: u64) -> Vec<PolicyQuestion> {
             world.reroute(),
             world.tick(),
         ]);
-        world.turn();
+        world.advance();
     }
     asked
 }

@@ -133,13 +133,13 @@ pub(super) fn replay(
     let mut missed = 0;
     for call in calls(records, &mut missed) {
         if policy.is_none_or(|policy| call.revision.policy.to_string() == policy) {
-            again(&call, plugins, &mut players, &mut outcome)?;
+            repeat(&call, plugins, &mut players, &mut outcome)?;
         }
     }
     Ok(ReplayOutcome { missed, ..outcome })
 }
 
-fn again(
+fn repeat(
     call: &RecordedCall,
     plugins: &Plugins,
     players: &mut ReplayedPlugins,

@@ -39,7 +39,7 @@ fn code_is_compiled_for_the_engines_reach() {
     let plugin = shipped()[0].bytes;
     for engine in [Engine::new(), narrow()] {
         let order = crate::CompileOrder::new(&engine, plugin);
-        let output = crate::CompilerOutput(crate::fulfil(&order.words().concat()));
+        let output = crate::CompilerOutput(crate::compile_order(&order.words().concat()));
         let code = order.accept(output).unwrap();
         assert!(Component::vet_native(&engine, plugin, &code).is_ok());
         let code = crate::compile_here(&engine, plugin).unwrap();

@@ -122,7 +122,7 @@ fn restart_waits_for_its_pause() {
     assert!(restarts.is_due(1_000 + pause));
     restarts.note_failed(1_000 + pause);
     assert!(!restarts.is_due(1_000 + pause));
-    restarts.hurry();
+    restarts.end_pause();
     assert!(restarts.is_due(1_000 + pause));
 }
 

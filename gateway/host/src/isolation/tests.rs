@@ -26,13 +26,13 @@ fn quarantine_is_bounded_and_frees_departed_rows() {
 #[test]
 fn lone_failure_counts_after_answers_in_between() {
     let mut quarantine = RowQuarantine::default();
-    assert!(!quarantine.accuse(1));
-    assert!(!quarantine.accuse(1), "a plugin without answers is broken itself");
+    assert!(!quarantine.note_alone(1));
+    assert!(!quarantine.note_alone(1), "a plugin without answers is broken itself");
     quarantine.answers += 1;
-    assert!(!quarantine.accuse(2), "once is chance");
-    assert!(quarantine.accuse(1));
+    assert!(!quarantine.note_alone(2), "once is chance");
+    assert!(quarantine.note_alone(1));
     for id in 10..10 + ACCUSED_MAX as u64 {
-        quarantine.accuse(id);
+        quarantine.note_alone(id);
     }
     assert_eq!(quarantine.accused.len(), ACCUSED_MAX);
 }

@@ -159,7 +159,7 @@ fn plugin() -> &'static [u8] {
 fn code_of_another_compiler_runs() {
     let engine = Engine::new();
     let order = CompileOrder::new(&engine, plugin());
-    let code = order.accept(CompilerOutput(fulfil(&order.words().concat()))).unwrap();
+    let code = order.accept(CompilerOutput(compile_order(&order.words().concat()))).unwrap();
     let component = Component::vet_native(&engine, plugin(), &code).unwrap();
     assert_eq!(&*component.manifest().name, shipped()[0].name);
 }
@@ -168,7 +168,7 @@ fn code_of_another_compiler_runs() {
 fn incomplete_answer_is_refused() {
     let engine = Engine::new();
     let order = CompileOrder::new(&engine, plugin());
-    let answer = fulfil(&order.words().concat());
+    let answer = compile_order(&order.words().concat());
     let longer = [&answer[..], b"more"].concat();
     let cuts = [0, 1, HEAD_BYTES, answer.len() - 1].map(|cut| answer[..cut].to_vec());
     let mut of_no_kind = answer.clone();
@@ -195,17 +195,17 @@ fn compiler_gets_no_key_and_signs_nothing() {
     let order = CompileOrder::new(&engine, plugin()).words().concat();
     assert_eq!(order[1..], *plugin());
     let code = compile_here(&engine, plugin()).unwrap();
-    assert_eq!(fulfil(&order)[HEAD_BYTES..], *code.bytes());
+    assert_eq!(compile_order(&order)[HEAD_BYTES..], *code.bytes());
 }
 
 #[test]
 fn compile_error_is_returned() {
     let module = b"\0asm\x01\0\0\0";
     let order = CompileOrder::new(&Engine::new(), module);
-    let said = order.accept(CompilerOutput(fulfil(&order.words().concat()))).unwrap_err();
+    let said = order.accept(CompilerOutput(compile_order(&order.words().concat()))).unwrap_err();
     assert!(said.to_string().contains("evenkeel:manifest"), "{said}");
     assert!(matches!(
-        order.accept(CompilerOutput(fulfil(b"short"))),
+        order.accept(CompilerOutput(compile_order(b"short"))),
         Err(PluginRefusal::Engine(_))
     ));
 }

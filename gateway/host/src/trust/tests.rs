@@ -94,7 +94,7 @@ fn key_of_a_signature_cannot_be_replaced() {
 
 fn knowing(key: &SecretKey) -> TrustedKeys {
     let mut keys = TrustedKeys::default();
-    keys.know("ops".into(), key.public());
+    keys.add("ops".into(), key.public());
     keys
 }
 
@@ -133,17 +133,17 @@ fn revoked_plugin_is_refused_despite_trust() {
     assert!(is_revoked(&keys, &signed) && !is_revoked(&keys, MODULE));
     // A running plugin is checked as well.
     let refused = keys.judge(&signed, UnsignedPlugins::Allow).unwrap_err();
-    assert_eq!(keys.spare(&PluginSeal::of(&signed).unwrap()), Err(refused));
-    assert_eq!(keys.spare(&PluginSeal::of(MODULE).unwrap()), Ok(()));
+    assert_eq!(keys.check_revoked(&PluginSeal::of(&signed).unwrap()), Err(refused));
+    assert_eq!(keys.check_revoked(&PluginSeal::of(MODULE).unwrap()), Ok(()));
     for digest in [sha256(MODULE), sha256(&signed)] {
         let mut keys = knowing(&key);
         keys.revoke_digest(digest);
         assert!(is_revoked(&keys, &signed));
-        assert!(keys.spare(&PluginSeal::of(&signed).unwrap()).is_err());
+        assert!(keys.check_revoked(&PluginSeal::of(&signed).unwrap()).is_err());
         assert_eq!(is_revoked(&keys, MODULE), digest == sha256(MODULE));
     }
     let shipped = shipped()[0].bytes;
-    assert_eq!(TrustedKeys::default().spare(&PluginSeal::of(shipped).unwrap()), Ok(()));
+    assert_eq!(TrustedKeys::default().check_revoked(&PluginSeal::of(shipped).unwrap()), Ok(()));
     let mut keys = TrustedKeys::default();
     assert_eq!(keys.judge(shipped, UnsignedPlugins::Refuse), Ok(Provenance::Shipped));
     keys.revoke_digest(sha256(shipped));

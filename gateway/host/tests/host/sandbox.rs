@@ -90,7 +90,7 @@ fn attempt_is_made_when_asked() {
         "program" => outcome(Command::new("true").status()),
         "thread" => outcome(thread::Builder::new().spawn(|| ()).map(JoinHandle::join)),
         "capability" => i32::from(is_privileged()),
-        "compile" => i32::from(host::fulfil(&order).first() != Some(&b'C')),
+        "compile" => i32::from(host::compile_order(&order).first() != Some(&b'C')),
         "abort" => std::process::abort(),
         _ => panic!("{name}"),
     };

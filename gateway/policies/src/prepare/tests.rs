@@ -251,7 +251,7 @@ impl World {
     /// Accepts plugins signed with these keys, except revoked keys.
     fn trust(&mut self, keys: &[(&str, &host::SecretKey)], revoked: &[&host::SecretKey]) {
         let mut settings = GatewayConfig::load(None, None, &[]).unwrap();
-        keys.iter().for_each(|(name, key)| settings.trust.keys.know((*name).into(), key.public()));
+        keys.iter().for_each(|(name, key)| settings.trust.keys.add((*name).into(), key.public()));
         revoked.iter().for_each(|key| settings.trust.keys.revoke_key(key.public()));
         self.govern(&settings);
     }
@@ -509,7 +509,7 @@ fn trust_applies_to_later_pushes() {
         "it is in the binary"
     );
     let key = host::SecretKey::generate();
-    settings.trust.keys.know("ops".into(), key.public());
+    settings.trust.keys.add("ops".into(), key.public());
     world.govern(&settings);
     let signed = host::sign(&of_version("0.3.0"), &key).unwrap();
     assert_eq!(world.push(signed.clone()), None);

@@ -341,11 +341,11 @@ fn question_to_other_candidate_keeps_comparison() {
 fn only_outdated_plugins_learn_the_catalog() {
     let mut world = World::new();
     let told = |world: &World, of: &Arc<str>| world.thread.loaded[of].policy.catalog_updates;
-    let teach = |world: &World, version| {
+    let pass = |world: &World, version| {
         *lock(&world.thread.shared.catalog) = CatalogSnapshot { version, entries: [].into() };
     };
     let one = world.load(1, false);
-    teach(&world, 1);
+    pass(&world, 1);
     let two = world.load(2, false);
     assert_eq!(
         (told(&world, &two), told(&world, &one)),
@@ -353,7 +353,7 @@ fn only_outdated_plugins_learn_the_catalog() {
         "two was installed with this catalog"
     );
     let (three, loaded) = world.loaded(3);
-    teach(&world, 2);
+    pass(&world, 2);
     world.order(PolicyOrder::Load { revision: Arc::clone(&three), loaded });
     assert_eq!(told(&world, &three), 1, "the catalog changed while three was prepared");
     world.thread.learn();
