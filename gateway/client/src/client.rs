@@ -68,7 +68,7 @@ impl ApiCall<'_> {
 
 /// A page of any list. Its rows stay JSON, so that a caller passes on the members of later versions.
 #[derive(Deserialize)]
-struct Page {
+struct ListPage {
     next: Option<String>,
     #[serde(flatten)]
     members: Map<String, Value>,
@@ -257,7 +257,7 @@ impl ApiClient {
     pub async fn list(&mut self, name: &str) -> Result<Vec<Value>, ClientError> {
         let (mut rows, mut path) = (Vec::new(), format!("/v1/{name}"));
         loop {
-            let mut page: Page = self.get(&path).await?;
+            let mut page: ListPage = self.get(&path).await?;
             if let Some(Value::Array(more)) = page.members.remove(name) {
                 rows.extend(more);
             }
