@@ -197,6 +197,9 @@ impl Crowd {
         let watch = Watch::begin(&admin()).await;
         let watch = watch.map_err(LabError::gateway("listening to events"))?;
         let sessions = OpenSessions::start(plan.seed)?;
+        if plan.echoes {
+            sessions.books.open().expect_echoes();
+        }
         let (plan, heard, watch) = (plan.clone(), watch.events.clone(), Some(watch));
         let mut crowd = Crowd { sessions, events: heard, watch, plan, from_ns: 0 };
         let newcomers = crowd.newcomers(1)?;

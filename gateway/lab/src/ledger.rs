@@ -155,14 +155,15 @@ struct Stint {
 
 /// All sent and received packets.
 ///
-/// In a room with one session, the session's packets are due to itself. In any other room each member's packets are due
-/// to all others, and the echo of a member's own packets is ignored.
+/// In a room with one session, and with nodes that echo, a session's packets are due to itself. Otherwise each member's packets are due
+/// to all others of the room, and the echo of a member's own packets is ignored.
 #[derive(Clone, Default, Debug)]
 pub struct PacketLedger {
     sent: BTreeMap<(u64, u8), Vec<SentPacket>>,
     arrivals: BTreeMap<StreamPath, Vec<ReceivedPacket>>,
     members: BTreeMap<u64, RoomParticipant>,
     rooms: BTreeMap<u64, BTreeSet<u64>>,
+    echoes: bool,
 }
 
 impl PacketLedger {
@@ -170,6 +171,11 @@ impl PacketLedger {
     pub(crate) fn join(&mut self, member: RoomParticipant) {
         self.members.insert(member.session, member);
         self.rooms.entry(member.room).or_default().insert(member.session);
+    }
+
+    /// Nodes return each session's packets to that session only, so that they are due to itself.
+    pub(crate) fn expect_echoes(&mut self) {
+        self.echoes = true;
     }
 
     pub(crate) fn forget(&mut self, session: u64) {
@@ -193,7 +199,7 @@ impl PacketLedger {
     /// A ledger with the same members and no packets.
     fn next_page(&self) -> Self {
         let (members, rooms) = (self.members.clone(), self.rooms.clone());
-        Self { members, rooms, ..Self::default() }
+        Self { members, rooms, echoes: self.echoes, ..Self::default() }
     }
 
     pub(crate) fn sent(&mut self, packet: SentPacket) {
@@ -212,7 +218,7 @@ impl PacketLedger {
     /// Sessions to which packets are due.
     pub fn receivers(&self) -> impl Iterator<Item = u64> {
         let talks = |sender| self.streams_of(sender).next().is_some();
-        let due = move |session: &u64| self.others_in_room(*session).any(talks);
+        let due = move |session: &u64| self.partners_of(*session).any(talks);
         self.members.keys().copied().filter(due)
     }
 
@@ -253,8 +259,8 @@ impl PacketLedger {
     pub(crate) fn missing(&self) -> Vec<DuePacket> {
         let mut missing = Vec::new();
         for (&(session, stream), sent) in &self.sent {
-            let others = self.others_in_room(session);
-            for receiver in others.filter_map(|other| self.members.get(&other)) {
+            let partners = self.partners_of(session);
+            for receiver in partners.filter_map(|partner| self.members.get(&partner)) {
                 let path = StreamPath { receiver: receiver.session, sender: session, stream };
                 let arrivals = self.arrivals.get(&path).into_iter().flatten();
                 let numbers: BTreeSet<u64> = arrivals.map(|arrival| arrival.number).collect();
@@ -299,7 +305,7 @@ impl PacketLedger {
     pub(crate) fn silent(&self, from_ns: u64, until_ns: u64) -> Vec<u64> {
         let due = |member: &RoomParticipant| {
             let window = member.from_ns.max(from_ns)..member.until_ns.min(until_ns);
-            self.others_in_room(member.session).any(|sender| {
+            self.partners_of(member.session).any(|sender| {
                 self.streams_of(sender).flatten().any(|packet| window.contains(&packet.at_ns))
             })
         };
@@ -334,10 +340,11 @@ impl PacketLedger {
         self.sent.range((session, 0)..=(session, u8::MAX)).map(|(_, sent)| sent)
     }
 
-    fn others_in_room(&self, session: u64) -> impl Iterator<Item = u64> {
+    /// The sessions of its room that exchange packets with it.
+    fn partners_of(&self, session: u64) -> impl Iterator<Item = u64> {
         let room = self.members.get(&session).and_then(|member| self.rooms.get(&member.room));
-        let alone = room.is_some_and(|room| room.len() == 1);
-        room.into_iter().flatten().copied().filter(move |&other| alone || other != session)
+        let to_itself = self.echoes || room.is_some_and(|room| room.len() == 1);
+        room.into_iter().flatten().copied().filter(move |&other| (other == session) == to_itself)
     }
 
     /// Every change of node of every receiver, in the order of receiver and time.

@@ -16,6 +16,10 @@ pub(crate) enum Kind {
     Misbehaving(Misbehaviour),
     /// rtpengine, in user space.
     Rtpengine,
+    /// A sample node that returns packets to their source, by driver `plain`.
+    Plain,
+    /// The same, by driver `webhook`. It answers POSTs at the TCP port of the number of its media port.
+    Webhook,
 }
 
 /// The setup of a row.
@@ -215,6 +219,11 @@ impl Layout {
         if self.mode == "hitless" { 2 } else { 1 }
     }
 
+    /// True if nodes return each session's packets to itself.
+    pub(crate) fn echoes(&self) -> bool {
+        matches!(self.kind, Kind::Plain | Kind::Webhook)
+    }
+
     pub(crate) fn is_linked(&self, region: &str) -> bool {
         self.linked || !self.delay(region).is_zero()
     }
@@ -255,6 +264,13 @@ impl Layout {
             );
             let _whole = match self.kind {
                 Kind::Rtpengine => writeln!(text, "driver = \"rtpengine\"\nng = \"{address}\""),
+                Kind::Plain => {
+                    writeln!(text, "driver = \"plain\"\naddress = \"{address}\"\nprobe = \"echo\"")
+                }
+                Kind::Webhook => writeln!(
+                    text,
+                    "driver = \"webhook\"\naddress = \"{address}\"\nprobe = \"echo\"\nwebhook = \"http://{address}/sessions\""
+                ),
                 Kind::Sample | Kind::Misbehaving(_) => {
                     writeln!(
                         text,

@@ -35,6 +35,7 @@ mod store;
 mod table;
 mod tries;
 mod unplaced;
+mod webhook;
 mod webrtc;
 
 use std::collections::BTreeMap;
@@ -72,6 +73,9 @@ enum Verb {
     /// Run a node that misbehaves
     #[command(hide = true)]
     Node(node::Node),
+    /// Run a node for driver `webhook`, which returns packets to their source
+    #[command(hide = true)]
+    WebhookNode(webhook::WebhookNode),
     /// Be a relay with a health check every 5 s
     #[command(hide = true)]
     Relay(baseline::Relay),
@@ -137,6 +141,7 @@ fn main() -> ExitCode {
         Verb::Run(choice) => run(&choice),
         Verb::Diagnosis(options) => diagnose(&options),
         Verb::Node(node) => node.act(),
+        Verb::WebhookNode(node) => node.run(),
         Verb::Relay(relay) => relay.act(),
     };
     evenkeel_report::end("evenkeel-chaos", outcome)

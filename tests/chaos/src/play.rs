@@ -319,6 +319,7 @@ fn plan(row: &Row, stage: &Stage, seed: u64) -> CrowdPlan {
     }
     CrowdPlan {
         both_ways,
+        echoes: row.layout.echoes(),
         quic,
         webrtc,
         webtransport,

@@ -386,7 +386,8 @@ fn start_node(
 ) -> Result<(ChildProcess, SocketAddr), String> {
     let (mut process, at) = match layout.kind {
         Kind::Rtpengine => rtpengine::start(places, name, listen)?,
-        Kind::Sample => start_sample(layout, places, name, listen, None)?,
+        Kind::Sample | Kind::Plain => start_sample(layout, places, name, listen, None)?,
+        Kind::Webhook => start_webhook(places, name, listen)?,
         Kind::Misbehaving(misbehaviour) => {
             start_sample(layout, places, name, listen, Some(misbehaviour))?
         }
@@ -422,6 +423,16 @@ fn start_sample(
         words.push("--untouched");
     }
     Ok((process::start(name, program, &words, &places.folder)?, None))
+}
+
+/// A sample node that answers POSTs of sessions, and prints its address.
+fn start_webhook(
+    places: &Places,
+    name: &str,
+    listen: &str,
+) -> Result<(ChildProcess, Option<SocketAddr>), String> {
+    let words = ["webhook-node", "--name", name, "--listen", listen, "--json"];
+    Ok((process::start(name, &places.own, &words, &places.folder)?, None))
 }
 
 /// The command with which the gateway starts a cold node, and its address.

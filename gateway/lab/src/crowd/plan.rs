@@ -26,6 +26,8 @@ pub struct CrowdPlan {
     pub room_size: u32,
     /// All sessions of a room send; otherwise the first. All sessions receive.
     pub both_ways: bool,
+    /// Nodes return each session's packets to itself, and the others of its room do not get them.
+    pub echoes: bool,
     /// No session sends, since another client does.
     pub silent: bool,
     /// Offers name the RTCP feedback that clients obey: requests of key frames and bit rates.
@@ -61,6 +63,7 @@ impl CrowdPlan {
             sessions,
             room_size: 2,
             both_ways: false,
+            echoes: false,
             silent: false,
             feedback: false,
             video: false,

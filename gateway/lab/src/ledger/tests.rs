@@ -124,6 +124,20 @@ fn lone_session_is_due_its_own_packets() {
 }
 
 #[test]
+fn echoed_packets_are_due_to_their_sender() {
+    let mut call = Call::new();
+    call.ledger.expect_echoes();
+    call.sends(1, 0..4);
+    call.hears(1, 1, 0..3, STRAIGHT);
+    let path = StreamPath { receiver: 1, sender: 1, stream: 0 };
+    assert_eq!(call.ledger.missing(), [DuePacket { path, number: 3, sent_ns: 60 * MS }]);
+    assert_eq!(call.ledger.receivers().collect::<Vec<_>>(), [1]);
+    call.ledger = call.ledger.next_page();
+    call.sends(2, 4..5);
+    assert_eq!(call.ledger.receivers().collect::<Vec<_>>(), [2]);
+}
+
+#[test]
 fn foreign_packet_is_misdelivered() {
     let mut call = Call::new();
     call.hears(1, 2, 0..1, STRAIGHT);

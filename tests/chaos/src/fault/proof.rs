@@ -41,9 +41,7 @@ impl Fault {
                 Kind::Misbehaving(Misbehaviour::Lies) => lied(stage, &struck.names).await?,
                 // Affected receivers are those with a pause; limits require some.
                 Kind::Misbehaving(Misbehaviour::DropsFlows) => Ok(()),
-                Kind::Misbehaving(_) | Kind::Sample | Kind::Rtpengine => {
-                    marked_down(struck, effect)
-                }
+                _ => marked_down(struck, effect),
             },
             Fault::Links(_, impairment, _) => spoiled(impairment, stage, struck, window, effect)?,
             Fault::NoDescriptors(..) => opens_nothing(stage).await,

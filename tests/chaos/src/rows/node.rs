@@ -19,6 +19,8 @@ const AHEAD: Layout = Layout { kind: Kind::Misbehaving(Misbehaviour::JumpsAhead)
 const FLOWS: Layout = Layout { kind: Kind::Misbehaving(Misbehaviour::DropsFlows), ..Layout::HOT };
 
 const ATTENDED: Layout = Layout { agents: true, ..Layout::HOT };
+const PLAIN: Layout = Layout { kind: Kind::Plain, ..Layout::HOT };
+const WEBHOOK: Layout = Layout { kind: Kind::Webhook, ..Layout::HOT };
 const RTPENGINE: Layout = Layout { kind: Kind::Rtpengine, ..Layout::HOT };
 
 /// Packets of both nodes alternate.
@@ -81,6 +83,18 @@ pub(super) const ROWS: &[Row] = &[
         .both_ways()
         .times(4),
     Row::new("rtpengine.kill.counts", RTPENGINE, Kill(Busiest, Loud))
+        .of(200)
+        .both_ways()
+        .checked(COUNTED)
+        .times(3)
+        .watched(COUNTED_AFTER),
+    Row::new("plain.kill.counts", PLAIN, Kill(Busiest, Loud))
+        .of(200)
+        .both_ways()
+        .checked(COUNTED)
+        .times(3)
+        .watched(COUNTED_AFTER),
+    Row::new("webhook.kill.counts", WEBHOOK, Kill(Busiest, Loud))
         .of(200)
         .both_ways()
         .checked(COUNTED)
