@@ -71,7 +71,7 @@ pub(crate) enum Fault {
     Rebind,
     /// All clients leave without a message and reconnect at once.
     Reconnect,
-    /// The gateway is replaced by a new process of the same program.
+    /// The gateway is replaced by a new process.
     Upgrade,
     /// A fault of the gateway that owns the address of a group.
     Owner(Loss),
@@ -208,7 +208,7 @@ impl Fault {
                 Ok(())
             }
             Fault::Move(rooms) => stage.move_rooms(rooms, turn as usize * rooms).await,
-            Fault::Upgrade => stage.gateways.upgrade().await,
+            Fault::Upgrade => stage.gateways.upgrade(&stage.places).await,
             Fault::Owner(loss) => loss.go_on(stage).await,
             Fault::Store(outage) => outage.go_on(stage).await,
             Fault::Rebind => crowd.rebind().map_err(|error| error.to_string()),

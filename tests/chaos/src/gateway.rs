@@ -32,22 +32,24 @@ impl Gateway {
     pub(crate) fn start(
         name: &'static str,
         folder: PathBuf,
+        program: &Path,
         places: &Places,
         has_host: bool,
     ) -> Result<Gateway, String> {
         let start = if has_host { process::start_apart } else { process::start };
-        Gateway::start_with(start, name, folder, places)
+        Gateway::start_with(start, name, folder, program, places)
     }
 
     fn start_with(
         start: Start,
         name: &'static str,
         folder: PathBuf,
+        program: &Path,
         places: &Places,
     ) -> Result<Gateway, String> {
         let config = folder.join("evenkeel.toml").display().to_string();
         let words = ["run", "--config", &config, "--json"];
-        let mut process = start(name, &places.evenkeel, &words, &places.folder)?;
+        let mut process = start(name, program, &words, &places.folder)?;
         let listening = process.json_line(process::FIRST_LINE_WITHIN)?;
         let udp = listening["udp"][0].as_str().and_then(|udp| udp.parse().ok());
         let (Some(udp), Some(socket)) = (udp, listening["socket"].as_str()) else {
@@ -57,10 +59,10 @@ impl Gateway {
         Ok(Gateway { name, folder, process, successor: None, socket, udp })
     }
 
-    /// Starts it again with the same files, after it has ended. It has low priority until it is raised.
+    /// Starts it again with the same files, after it has ended, by the newer program if there are two. It has low priority until it is raised.
     pub(crate) fn start_again(&mut self, places: &Places) -> Result<(), String> {
         let (low, folder) = (process::start_low, self.folder.clone());
-        *self = Gateway::start_with(low, self.name, folder, places)?;
+        *self = Gateway::start_with(low, self.name, folder, &places.evenkeel, places)?;
         Ok(())
     }
 
@@ -77,9 +79,11 @@ impl Gateway {
         ApiClient::new(ApiEndpoint::Unix(self.socket.clone()))
     }
 
-    /// Replaces the process by a new one of the same program.
-    pub(crate) async fn upgrade(&mut self) -> Result<(), String> {
-        let answer = self.admin().post("/v1/gateway:upgrade", &json!({})).await;
+    /// Replaces the process by a new one, of the newer program if there are two.
+    pub(crate) async fn upgrade(&mut self, places: &Places) -> Result<(), String> {
+        let newer = places.from.as_ref().map(|_| json!({"binary": places.evenkeel}));
+        let request = newer.unwrap_or_else(|| json!({}));
+        let answer = self.admin().post("/v1/gateway:upgrade", &request).await;
         let answer = answer.map_err(|error| format!("upgrading the gateway: {error}"))?;
         let process = answer["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
         let process = process.ok_or_else(|| format!("upgrading the gateway: {answer}"))?;

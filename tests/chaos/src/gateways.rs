@@ -88,9 +88,9 @@ impl Gateways {
         self.hosts.as_ref().map(Hosts::passed).unwrap_or_default()
     }
 
-    /// Replaces the gateway that serves by a new process of the same program.
-    pub(crate) async fn upgrade(&mut self) -> Result<(), String> {
-        self.gateways[self.owner].upgrade().await
+    /// Replaces the gateway that serves by a new process.
+    pub(crate) async fn upgrade(&mut self, places: &Places) -> Result<(), String> {
+        self.gateways[self.owner].upgrade(places).await
     }
 
     /// Fails if the gateway that serves has ended.
@@ -326,7 +326,9 @@ fn start(
         text += &format!("\n[index]\nservers = [\"nats://{store}\"]\nvotes = {votes}\n");
     }
     write(&folder.join("evenkeel.toml"), &text)?;
-    Gateway::start(name, folder, places, layout.gateway_hosts > 0)
+    let is_first = member.is_none_or(|(_, number)| number == 0);
+    let program = places.from.as_ref().filter(|_| is_first).unwrap_or(&places.evenkeel);
+    Gateway::start(name, folder, program, places, layout.gateway_hosts > 0)
 }
 
 fn write_certificate(folder: &Path) -> Result<(), String> {

@@ -131,6 +131,9 @@ struct Choice {
     /// Path of the gateway's program
     #[arg(long, value_name = "FILE", default_value = "target/release/evenkeel")]
     evenkeel: PathBuf,
+    /// Path of an earlier program: each row's first gateway runs it, and upgrades, standbys and restarts run the other
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
     /// Path of the report; default: `target/chaos/report.json`, or `part.json` there for a part of the rows
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -160,7 +163,9 @@ fn run(choice: &Choice) -> Result<(), String> {
     if let Some(status) = namespace::enter()? {
         std::process::exit(status);
     }
-    let places = places(&choice.evenkeel, "chaos")?;
+    let mut places = places(&choice.evenkeel, "chaos")?;
+    let from = choice.from.as_deref();
+    places.from = from.map(|from| evenkeel_report::gateway(from, "chaos")).transpose()?;
     let runtime = runtime()?;
     let mut report = Report::default();
     let out = choice.out();
@@ -238,7 +243,7 @@ fn places(evenkeel: &Path, command: &str) -> Result<Places, String> {
     let evenkeel = evenkeel_report::gateway(evenkeel, command)?;
     let folder = evenkeel_report::folder(&Path::new("target").join(command).join("run"))?;
     let own = std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
-    Ok(Places { evenkeel, own, folder })
+    Ok(Places { evenkeel, from: None, own, folder })
 }
 
 /// Plays a row, again if a run measured nothing, and returns its reports.
@@ -266,8 +271,11 @@ async fn play_row(
 impl Choice {
     /// The path of the report. A partial report does not replace a full one.
     fn out(&self) -> PathBuf {
-        let changed =
-            self.sessions.is_some() || self.kills.is_some() || self.both_ways || self.runs > 1;
+        let changed = self.sessions.is_some()
+            || self.kills.is_some()
+            || self.from.is_some()
+            || self.both_ways
+            || self.runs > 1;
         let is_part = !self.rows.is_empty() || changed;
         let name = if is_part { "part.json" } else { "report.json" };
         self.out.clone().unwrap_or_else(|| PathBuf::from("target/chaos").join(name))

@@ -36,6 +36,8 @@ pub(crate) const CROWD: &str = "drill";
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
     pub(crate) evenkeel: PathBuf,
+    /// The program of the first gateway of a row, if it is an earlier one.
+    pub(crate) from: Option<PathBuf>,
     pub(crate) own: PathBuf,
     pub(crate) folder: PathBuf,
 }

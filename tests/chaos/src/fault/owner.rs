@@ -15,6 +15,8 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 pub(crate) enum Loss {
     /// SIGKILL.
     Killed,
+    /// SIGTERM. It hands over and ends.
+    HandedOver,
     /// In turns SIGSTOP, and a cut of its host's link.
     Silent,
     /// SIGSTOP for this long. The fault ends after SIGCONT.
@@ -34,6 +36,7 @@ impl Loss {
     ) -> Result<(), String> {
         match self {
             Loss::Killed => stage.gateways.signal_owner(Signal::SIGKILL),
+            Loss::HandedOver => stage.gateways.signal_owner(Signal::SIGTERM),
             Loss::Silent if cuts(turn) => stage.gateways.cut_owner(),
             Loss::Silent | Loss::Stopped(_) => stage.gateways.signal_owner(Signal::SIGSTOP),
             Loss::WithNode => {
@@ -49,7 +52,9 @@ impl Loss {
 
     pub(super) async fn go_on(self, stage: &mut Stage) -> Result<(), String> {
         match self {
-            Loss::Killed | Loss::Silent | Loss::WithNode => stage.gateways.expect_takeover().await,
+            Loss::Killed | Loss::HandedOver | Loss::Silent | Loss::WithNode => {
+                stage.gateways.expect_takeover().await
+            }
             Loss::Stopped(long) => {
                 let until = tokio::time::Instant::now() + long;
                 stage.gateways.expect_takeover().await?;
@@ -81,6 +86,10 @@ impl Loss {
                     stage.gateways.signal_former(Signal::SIGCONT)?;
                 }
                 stage.gateways.await_end_of_former().await?;
+            }
+            Loss::HandedOver => {
+                stage.gateways.await_end_of_former().await?;
+                stage.gateways.count_media_of_standby()?;
             }
             Loss::Stopped(_) => stage.gateways.await_end_of_former().await?,
             Loss::Parted(_) => stage.gateways.join()?,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::fault::Fault::Owner;
-use crate::fault::Loss::{Killed, Parted, Silent, Stopped, WithNode};
+use crate::fault::Loss::{HandedOver, Killed, Parted, Silent, Stopped, WithNode};
 use crate::layout::{Kind, Layout};
 use crate::row::Row;
 
@@ -20,6 +20,7 @@ const FIVE_S: Duration = Duration::from_secs(5);
 pub(super) const ROWS: &[Row] = &[
     Row::new("gateway.kill", Layout::GROUP, Owner(Killed)).both_ways().with_offers().times(30),
     Row::new("gateway.kill.silent", Layout::GROUP, Owner(Silent)).both_ways().times(30),
+    Row::new("gateway.hand-over", Layout::GROUP, Owner(HandedOver)).of(400).both_ways().times(6),
     // Half of the faults hit each member.
     Row::new("gateway.zombie", Layout::GROUP, Owner(Stopped(FIVE_S))).both_ways().times(6),
     Row::new("gateway.kill.ports", PORTS, Owner(Killed)).of(200).both_ways().times(10),
