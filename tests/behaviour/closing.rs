@@ -31,6 +31,7 @@ fn client_with_media(gateway: &Gateway) -> (Phone, SessionAnswer) {
     let opened = gateway.open(offer("room", declared(&ann)));
     ann.set_target(udp_of(&opened));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
+    ann.hear_rest();
     (ann, opened)
 }
 

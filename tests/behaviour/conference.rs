@@ -90,14 +90,12 @@ fn conference_listener_loses_video_before_speaker() {
     assert_eq!(op, Op::VoiceOnly, "a cap on a listener would not help");
     let Decider::Policy { policy, .. } = by else { panic!("{by:?}") };
     assert_eq!(policy.to_string(), "conference/degradation");
-    let (voices, pictures) = (cleo.audio_from(1), cleo.heard_from(1, 1).len());
     let seen = bob.heard_from(1, 1).len();
-    talk(&mut [ann, bob, cleo, dan], "the voice goes on", |phones| {
+    talk(&mut [ann, bob, cleo, dan], "the voice goes on without pictures", |phones| {
         report(phones[1], 1, LOSS);
         report(phones[2], 1, LOSS);
-        phones[2].audio_from(1) >= voices + 40 && phones[1].heard_from(1, 1).len() >= seen + 40
+        phones[2].voices_since_video(1) >= 40 && phones[1].heard_from(1, 1).len() >= seen + 40
     });
-    assert!(cleo.heard_from(1, 1).len() <= pictures + 2, "packets in flight");
     assert_eq!(degraded(&gateway, opened[1].session), None, "the limit for speakers is higher");
     assert_eq!(
         degraded(&gateway, opened[3].session),

@@ -1,6 +1,6 @@
 //! Load clients over the API, a node death, and their report.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_client::{ApiClient, ApiEndpoint};
 use evenkeel_lab::clock;
@@ -35,21 +35,24 @@ impl Drop for Api {
     }
 }
 
-/// Ends windows until one meets the condition.
-async fn page_with(
-    crowd: &mut Crowd,
-    what: &str,
-    holds: impl Fn(&ObservationWindow) -> bool,
-) -> ObservationWindow {
-    let until = std::time::Instant::now() + TIMEOUT;
-    loop {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let window = crowd.end_window().await;
-        if holds(&window) {
-            return window;
-        }
-        assert!(std::time::Instant::now() < until, "{what}");
+/// Waits until the window meets the condition.
+async fn await_window(crowd: &Crowd, what: &str, holds: impl Fn(&ObservationWindow) -> bool) {
+    let until = Instant::now() + TIMEOUT;
+    while !holds(&crowd.window()) {
+        assert!(Instant::now() < until, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A fault of everything since the window began.
+fn of_everybody(window: &ObservationWindow) -> InjectedFault {
+    InjectedFault { at_ns: window.span.start, scope: Scope::Everybody }
+}
+
+/// True if all listeners hear.
+fn all_hear(window: &ObservationWindow) -> bool {
+    let effect = window.effect_of(&of_everybody(window));
+    effect.hit == 6 && effect.unheard == 0
 }
 
 #[test]
@@ -61,16 +64,9 @@ fn crowd_report_counts_hits_losses_and_witnesses() {
     runtime.block_on(async {
         let mut crowd = Crowd::enter(&CrowdPlan::new(12), || api.admin()).await.unwrap();
         assert_eq!(crowd.by_id().len(), 12);
-        let everybody = |window: &ObservationWindow| InjectedFault {
-            at_ns: window.span.start,
-            scope: Scope::Everybody,
-        };
-        let quiet = page_with(&mut crowd, "all listeners hear", |window| {
-            let effect = window.effect_of(&everybody(window));
-            effect.hit == 6 && effect.unheard == 0
-        });
-        let quiet = quiet.await;
-        let effect = quiet.effect_of(&everybody(&quiet));
+        await_window(&crowd, "all listeners hear", all_hear).await;
+        let quiet = crowd.end_window().await;
+        let effect = quiet.effect_of(&of_everybody(&quiet));
         assert_eq!((effect.misdelivered, effect.rooms_moved), (0, 0));
         assert_eq!(effect.detections, []);
 
@@ -84,17 +80,24 @@ fn crowd_report_counts_hits_losses_and_witnesses() {
         let hit = on_it(&nodes[busiest]);
         let name = nodes[busiest].name.clone();
         crowd.begin_window();
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let fault = InjectedFault {
-            at_ns: clock::now_ns(),
-            scope: Scope::Nodes([number_of(&name)].into()),
+        let on_busiest = |at_ns| {
+            let scope = Scope::Nodes([number_of(&name)].into());
+            InjectedFault { at_ns, scope }
         };
+        let is_heard = |window: &ObservationWindow| {
+            all_hear(window) && window.effect_of(&on_busiest(window.span.end)).hit == hit
+        };
+        await_window(&crowd, "all listeners hear again", is_heard).await;
+        let fault = on_busiest(clock::now_ns());
         nodes[busiest].die();
-        let is_down = |event: &evenkeel_client::ServerEvent| {
-            event.name == "node" && event.data["to"] == "down"
-        };
-        assert!(crowd.events.wait(fault.at_ns, TIMEOUT, is_down).await);
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        await_window(&crowd, "the rooms have moved, and all hear", |window| {
+            let effect = window.effect_of(&fault);
+            let left = effect.left_ns.iter().all(|ns| *ns < window.span.end - fault.at_ns);
+            left && effect.unheard == 0
+                && effect.rooms_moved == hit as u64
+                && !effect.detections.is_empty()
+        })
+        .await;
         let window = crowd.end_window().await;
         let effect = window.effect_of(&fault);
         assert_eq!((effect.hit, effect.gaps_ns.len(), effect.unheard), (hit, hit, 0));
@@ -107,11 +110,8 @@ fn crowd_report_counts_hits_losses_and_witnesses() {
         assert!(found.by_witness.values().all(|since| *since <= found.after_ms));
 
         // A window contains only its own records.
-        let next = page_with(&mut crowd, "all listeners hear again", |window| {
-            let effect = window.effect_of(&everybody(window));
-            effect.hit == 6 && effect.unheard == 0 && effect.lost == 0
-        });
-        let effect = next.await.effect_of(&fault);
+        await_window(&crowd, "all listeners hear by the other nodes", all_hear).await;
+        let effect = crowd.end_window().await.effect_of(&fault);
         assert_eq!((effect.of_the_hit, effect.detections.len()), (0, 0));
         crowd.leave(&mut api.admin()).await.unwrap();
     });

@@ -8,7 +8,7 @@ use evenkeel_testkit::binary::evenkeel;
 
 use crate::harness::{
     Gateway, GatewayProcess, Heard, Node, Phone, World, assert_continuous, declared, ids, offer,
-    talk, udp_of,
+    talk, udp_of, wait_until,
 };
 
 /// A ladder that steps down within two ticks of 3 % loss, and up equally fast.
@@ -64,19 +64,20 @@ fn lossy_client_steps_down_and_recovers_video() {
         report(phones[0], LOSS);
         shed()
     });
-    let (voices, pictures) = (ann.audio_from(1), ann.heard_from(1, 1).len());
-    talk(&mut [&mut ann], "voice goes on", |phones| {
+    talk(&mut [&mut ann], "voice goes on without pictures", |phones| {
         report(phones[0], LOSS);
-        phones[0].audio_from(1) >= voices + 20
+        phones[0].voices_since_video(1) >= 20
     });
-    assert!(ann.heard_from(1, 1).len() <= pictures + 2, "packets in flight");
+    let pictures = ann.heard_from(1, 1).len();
     let asked = gateway.status().key_frames_to_node;
 
     talk(&mut [&mut ann], "video is back", |phones| {
         report(phones[0], 0);
         phones[0].heard_from(1, 1).len() >= pictures + 20
     });
-    assert!(gateway.status().key_frames_to_node > asked, "a key frame is requested from its node");
+    wait_until("a key frame is requested from its node", || {
+        gateway.status().key_frames_to_node > asked
+    });
     let is_asked = |phone: &Phone| {
         phone.other.iter().flat_map(|bytes| rtcp::packets(bytes)).any(
             |packet| matches!(packet, Ok(rtcp::RtcpPacket::Pli(pli)) if pli.media == phone.video.ssrc),
@@ -151,10 +152,13 @@ fn uplink_loss_of_a_voice_call_is_explained() {
     });
     let mut command = Command::new(evenkeel());
     command.args(["session", "explain", &id, "--api"]).arg(gateway.folder().join("admin.sock"));
-    let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
     let named = format!("  impaired by the uplink of {id}: 1");
+    let mut said = String::new();
+    talk(&mut [&mut ann], "the loss is explained", |_| {
+        said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        said.lines().any(|line| line.starts_with(&named))
+    });
     let limits = "  degradation is limited: no cap, since no `feedback` of an offer has `remb`; there is no video to drop";
-    assert!(said.lines().any(|line| line.starts_with(&named)), "{said}");
     assert!(said.lines().any(|line| line == "  rung 0"), "{said}");
     assert!(said.lines().any(|line| line == limits), "{said}");
 }

@@ -42,6 +42,7 @@ fn ended_sessions_leave_records() {
     talk(&mut [&mut ann, &mut bob], "her room moved", |phones| {
         phones[0].last_heard_via(there.number())
     });
+    ann.hear_rest();
 
     gateway.ask(gateway.handle.close(opened.session)).unwrap();
     let record = expect_record(&history, "moved");
@@ -108,6 +109,7 @@ fn restarted_gateway_lists_earlier_records() {
     gateway.ask(close_all);
     expect_listed(&mut gateway, &[("first", "requested")]);
 
+    gateway.await_written("requested");
     // No time to finish anything.
     gateway.process.kill();
     let folder = gateway.folder().join("evenkeel/history");
@@ -119,7 +121,7 @@ fn restarted_gateway_lists_earlier_records() {
     file.write_all(b"{\"id\":\"s2\",\"room\":\"cut").unwrap();
     gateway.start_again();
     expect_listed(&mut gateway, &[("first", "requested")]);
-    assert!(gateway.process.log().contains("damaged records of ended sessions skipped"));
+    gateway.await_log("damaged records of ended sessions skipped");
 
     gateway.open("second", &mut Phone::new(2));
     gateway.process.signal(Signal::SIGTERM).unwrap();
@@ -142,6 +144,7 @@ fn session_over_an_upgrade_leaves_one_record() {
     let upgraded = upgrading.join().unwrap().unwrap();
     gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
     talk_for(&mut [&mut ann], 10);
+    ann.hear_rest();
     gateway.process.wait(TIMEOUT).unwrap();
     // The connection to the old process has ended.
     gateway.move_api("admin.sock");

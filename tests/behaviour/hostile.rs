@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use evenkeel_config::Compiler;
 use evenkeel_control::{PushRequest, RolloutOutcome, RolloutReport};
@@ -10,7 +10,7 @@ use evenkeel_guests::{Expected, Guest, hostile, names_fault, slow_to_compile};
 use evenkeel_model::PolicyName;
 use evenkeel_testkit::binary::evenkeel;
 
-use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
+use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of, wait_until};
 
 const OTHERS: &str = "[resolve]\nplugin = \"scenario-call\"\n[admission]\nplugin = \"admit-capacity\"\n\
     [degradation]\nplugin = \"degrade-ladder\"\n";
@@ -36,11 +36,9 @@ fn activate_predecessor(gateway: &Gateway, guest: &Guest, before: &[u8]) {
         gateway.handle.push_policy(policy(guest), before.to_vec(), None, PushRequest::default());
     let pushed = gateway.runtime.block_on(pushing).unwrap();
     assert_eq!(pushed.outcome, RolloutOutcome::Activated, "before {}: {pushed:?}", guest.name);
-    let (from, deadline) = (of(gateway), Instant::now() + Duration::from_secs(20));
-    while of(gateway) < from + CALLS_UNTIL_STATEFUL {
-        assert!(Instant::now() < deadline, "the predecessor of {} is not asked", guest.name);
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let from = of(gateway);
+    let asked = format!("the predecessor of {} is asked", guest.name);
+    wait_until(&asked, || of(gateway) >= from + CALLS_UNTIL_STATEFUL);
 }
 
 /// Pushes a guest; describes the result if it differs from the expected one. Rolls back what was activated.

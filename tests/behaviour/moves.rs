@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     GatewayProcess, Node, Phone, TIMEOUT, World, assert_complete, assert_continuous, declared,
-    offer, talk, udp_of,
+    offer, talk, udp_of, wait_until,
 };
 
 /// Moves a room (one client that hears itself, or two that hear each other) to the other node and back.
@@ -84,8 +84,9 @@ fn assert_move_without_loss(make: fn(&str) -> Node, people: u64) {
         None::<()>
     });
     assert_eq!(moves, [(MoveCause::Manual, there), (MoveCause::Manual, here)]);
-    let asked = gateway.status().key_frames_to_client;
-    assert!(asked >= people, "a move requests key frames from senders: {asked}");
+    wait_until("a move requests key frames from senders", || {
+        gateway.status().key_frames_to_client >= people
+    });
 }
 
 #[test]
@@ -207,7 +208,7 @@ fn rooms_of_an_ejected_zone_go_where_blast_said() {
     assert!(!there.is_empty() && there.iter().copied().eq(foretold.keys()), "{before:?}");
     gateway.post("/v1/zones/a:eject", &json!({}));
     let expected: BTreeMap<String, String> = before.into_iter().chain(foretold).collect();
-    assert_eq!(rooms(&mut gateway), expected);
+    wait_until("the rooms are where they were foretold", || rooms(&mut gateway) == expected);
     let ejected = |gateway: &mut GatewayProcess| {
         gateway.read("/v1/zones")["zones"][0]["nodes_ejected"].as_u64()
     };

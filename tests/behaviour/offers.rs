@@ -182,11 +182,7 @@ fn key_opens_no_second_session_after_a_kill() {
         gateway.ask(async |client| client.ask(call).await).unwrap()
     };
     assert_eq!(open(&mut gateway, "only-once").status, 201);
-    wait_until("the key is on the disk", || {
-        let files = std::fs::read_dir(gateway.folder().join("evenkeel/kept")).unwrap();
-        let mut files = files.map(|file| std::fs::read(file.unwrap().path()).unwrap_or_default());
-        files.any(|bytes| bytes.windows(9).any(|text| text == b"only-once"))
-    });
+    gateway.await_written("only-once");
     gateway.process.signal(Signal::SIGKILL).unwrap();
     gateway.process.wait(TIMEOUT).unwrap();
     gateway.start_again();

@@ -53,7 +53,10 @@ fn node_death_survived_without_api_and_plugins() {
     let opened = gateway.open(offer("room", declared(&ann)));
     let policies = gateway.ask(gateway.handle.policies()).unwrap();
     assert_eq!(policies.len(), 4);
-    assert!(policies.iter().any(|policy| policy.status.calls > 0), "they were asked");
+    wait_until("they are asked", || {
+        let policies = gateway.ask(gateway.handle.policies()).unwrap();
+        policies.iter().any(|policy| policy.status.calls > 0)
+    });
     ann.set_target(udp_of(&opened));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
     let mut client = ApiClient::new(ApiEndpoint::Unix(socket));
@@ -110,7 +113,9 @@ fn node_death_survived_without_telemetry_receiver() {
     let text = telemetry.prometheus();
     wait_until("the death is counted", || text.render().contains("evenkeel_node_failures_total"));
     assert!(telemetry.flush(TIMEOUT), "the flush gives up");
-    assert!(text.render().contains("evenkeel_telemetry_dropped_total"));
+    wait_until("the loss is counted", || {
+        text.render().contains("evenkeel_telemetry_dropped_total")
+    });
 }
 
 /// The library that exports refuses a protocol of the environment that is not the exporter's.

@@ -1,7 +1,6 @@
 //! Port legs: nodes without trunk support, distinguished by address.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
 
 use evenkeel_control::{ControlError, IngressAnswer};
 use evenkeel_lab::sample_node::PlainRoom;
@@ -9,7 +8,7 @@ use evenkeel_media::{demux, rtcp};
 use evenkeel_model::{ClientIdentity, Health, IngressProtocol, RtcpPort};
 
 use crate::harness::{
-    Node, Phone, World, assert_continuous, declared, offer, talk, udp_of, wait_until,
+    Node, Phone, TIMEOUT, World, assert_continuous, declared, offer, talk, udp_of, wait_until,
 };
 
 #[test]
@@ -76,7 +75,7 @@ fn pair() -> (UdpSocket, UdpSocket) {
             && let Ok(rtcp) = UdpSocket::bind(("127.0.0.1", next))
         {
             for socket in [&rtp, &rtcp] {
-                socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                socket.set_read_timeout(Some(TIMEOUT)).unwrap();
             }
             return (rtp, rtcp);
         }

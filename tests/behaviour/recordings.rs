@@ -1,8 +1,8 @@
 //! Policy questions and answers are recorded, and replaying them gives equal answers.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
-use evenkeel_client::{ApiClient, ApiEndpoint};
+use evenkeel_client::{ApiClient, ApiEndpoint, Download};
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, shipped};
 use evenkeel_model::{Hook, HookAnswer, PluginFault};
 use evenkeel_recording::{RecordedCall, RecordingEntry, RecordingReader};
@@ -20,8 +20,7 @@ fn admin(gateway: &Gateway) -> (evenkeel_api::ApiThread, ApiClient) {
     (thread, ApiClient::new(ApiEndpoint::Unix(socket)))
 }
 
-async fn whole(admin: &ApiClient, path: &str) -> Vec<u8> {
-    let mut download = admin.download(path).await.unwrap();
+async fn whole(mut download: Download) -> Vec<u8> {
     let mut bytes = Vec::new();
     while let Some(piece) = download.next().await.unwrap() {
         bytes.extend(piece);
@@ -74,11 +73,17 @@ fn recording_is_redacted_and_replays_exactly() {
     let gateway = world.start();
     let (_api, admin) = admin(&gateway);
     let socket = gateway.settings.admin.socket.clone();
+    let (begins, begun) = mpsc::channel();
     let recording = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let admin = ApiClient::new(ApiEndpoint::Unix(socket));
-        runtime.block_on(whole(&admin, "/v1/recording?seconds=3"))
+        runtime.block_on(async {
+            let download = admin.download("/v1/recording?seconds=3").await.unwrap();
+            begins.send(()).unwrap();
+            whole(download).await
+        })
     });
+    begun.recv().unwrap();
     let mut phones = Vec::new();
     for number in 1..=4 {
         let mut phone = Phone::new(number);
@@ -111,8 +116,10 @@ fn recording_is_redacted_and_replays_exactly() {
     assert!(compared >= 3, "{compared} of {}", calls.len());
 
     // The past of one policy, with addresses.
-    let past =
-        gateway.ask(whole(&admin, "/v1/recording?last=true&addresses=true&policy=call/admission"));
+    let past = gateway.ask(async {
+        let path = "/v1/recording?last=true&addresses=true&policy=call/admission";
+        whole(admin.download(path).await.unwrap()).await
+    });
     let past = records(&past);
     let past = self::calls(&past);
     assert!(past.iter().all(|call| call.revision.policy.hook == Hook::Admission && !call.redacted));

@@ -143,7 +143,7 @@ fn three_upgrades(node: &Node, limits: &str) {
         wait_until("the old process ends", || !is_running(old));
         assert!(is_running(gateway.pid()));
         assert_eq!(sessions(&mut gateway), before);
-        assert!(packets_up(&mut gateway) > counted, "totals go on");
+        wait_until("totals go on", || packets_up(&mut gateway) > counted);
     }
     calls.assert_whole();
     let ended = gateway.process.wait(TIMEOUT).unwrap();
@@ -693,11 +693,13 @@ fn first_process_stays_until_the_last_ends() {
     }
     calls.assert_whole();
     let first = first_process(&gateway);
-    let serving = fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
-    assert_eq!(serving.split_whitespace().count(), 1, "ended processes are reaped: {serving}");
+    wait_until("ended processes are reaped", || {
+        let serving = fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
+        serving.split_whitespace().count() == 1
+    });
     // It has sessions: the first signal drains, the second ends.
     kill(first, Signal::SIGTERM).unwrap();
-    wait_until("it drains", || gateway.process.log().contains("shutting down"));
+    gateway.await_log("shutting down");
     kill(first, Signal::SIGTERM).unwrap();
     let status = gateway.process.wait(TIMEOUT).unwrap();
     assert!(status.success(), "{status}");

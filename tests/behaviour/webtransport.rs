@@ -16,7 +16,8 @@ fn page_hears_on_after_the_death_of_its_node() {
     nodes[first].die();
     wait_until("the room is at the other node", || carrier() != first);
     page.hears_on();
-    assert_eq!(gateway.quic_count("webtransport-opened"), 1, "over the same connection");
+    // Over the same connection.
+    gateway.await_quic_counts(&["webtransport-opened"], |count| count == 1);
     let tally = page.tally();
     assert_eq!((tally.foreign, tally.unreadable), (0, 0));
 }

@@ -4,15 +4,18 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::binary::evenkeel;
 use evenkeel_testkit::clients::{browser_packages, page_packages};
-use evenkeel_testkit::{figure, required};
+use evenkeel_testkit::required;
 use serde_json::json;
 
-use crate::meter::limit;
+use crate::meter::GapLimits;
+
+const LIMITS: GapLimits = GapLimits("page.page_calls*");
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -54,9 +57,9 @@ fn call_through_deaths(transport: &str) {
     assert_eq!((&seen["state"], &seen["again"]), (&json!("connected"), &json!("connected")));
     assert_ne!(seen["node"], seen["killed"]);
     let gap = seen["gap"].as_str().and_then(|gap| gap.strip_suffix(" ms")?.parse::<f64>().ok());
-    let gap = gap.unwrap_or_else(|| panic!("no gap in {seen}"));
-    figure("gap_max", gap);
-    assert!(gap <= limit("page.page_calls*", "gap_max"), "{seen}");
+    let [gap, control] = [gap, seen["control"].as_f64()]
+        .map(|ms| Duration::from_secs_f64(ms.unwrap_or_else(|| panic!("no gap in {seen}")) / 1e3));
+    LIMITS.judge("the page", gap, control);
     assert_ne!(seen["process"], seen["gateway"], "another process is the gateway");
     assert_eq!(seen["faults"], json!([]), "scripts fail, or something comes from elsewhere");
     drop((browser, demo));

@@ -34,7 +34,7 @@ run = subprocess.Popen(
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
-    env={**os.environ, "EVENKEEL_FIGURES": measured.name},
+    env={**os.environ, "EVENKEEL_FIGURES": measured.name, "EVENKEEL_JUDGES_TIMES": "1"},
 )
 for line in run.stdout:
     print(line, end="", flush=True)

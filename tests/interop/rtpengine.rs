@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,10 @@ use evenkeel_testkit::required;
 
 /// Rooms with two clients each.
 const ROOMS: usize = 40;
-/// Talking time before and after the kill.
-const TALK: Duration = Duration::from_secs(3);
+/// Packets that each client hears before and after the kill: three seconds.
+const PACKETS: usize = 150;
+/// Time before the kill in which gaps are those without a fault.
+const CONTROL: Duration = Duration::from_millis(1_500);
 /// Packet interval of a client.
 pub(crate) const STEP_MS: usize = 20;
 const LIMITS: GapLimits = GapLimits("rtpengine.*");
@@ -99,8 +101,45 @@ impl Talker {
     }
 }
 
+/// Clients that talk on a thread of their own.
+pub(crate) struct Talking {
+    ending: Arc<AtomicBool>,
+    /// The number of packets that each client has heard.
+    heard: Arc<[AtomicUsize]>,
+    thread: JoinHandle<Vec<Talker>>,
+}
+
+impl Talking {
+    pub(crate) fn begin(talkers: Vec<Talker>) -> Talking {
+        let ending = Arc::<AtomicBool>::default();
+        let heard: Arc<[AtomicUsize]> = talkers.iter().map(|_| AtomicUsize::default()).collect();
+        let thread = talk(talkers, Arc::clone(&ending), Arc::clone(&heard));
+        Talking { ending, heard, thread }
+    }
+
+    /// Waits until each client has heard this many packets more.
+    pub(crate) fn await_heard(&self, more: usize) {
+        let heard = || self.heard.iter().map(|heard| heard.load(Ordering::Relaxed));
+        let (before, until) = (heard().collect::<Vec<_>>(), Instant::now() + TIMEOUT);
+        while !heard().zip(&before).all(|(now, before)| now >= before + more) {
+            let now: Vec<usize> = heard().collect();
+            assert!(Instant::now() < until, "timed out: {more} more than {before:?}: {now:?}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(crate) fn end(self) -> Vec<Talker> {
+        self.ending.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the talking thread ends")
+    }
+}
+
 /// Sends packets of all clients every 20 ms, each client with its own phase, until `ending` is set.
-pub(crate) fn talk(mut talkers: Vec<Talker>, ending: Arc<AtomicBool>) -> JoinHandle<Vec<Talker>> {
+fn talk(
+    mut talkers: Vec<Talker>,
+    ending: Arc<AtomicBool>,
+    counts: Arc<[AtomicUsize]>,
+) -> JoinHandle<Vec<Talker>> {
     thread::spawn(move || {
         let (start, mut turn, mut datagram) = (Instant::now(), 0_u64, [0; 2_048]);
         while !ending.load(Ordering::Relaxed) {
@@ -116,7 +155,8 @@ pub(crate) fn talk(mut talkers: Vec<Talker>, ending: Arc<AtomicBool>) -> JoinHan
                 turn += 1;
             }
             let ready = ready(&talkers);
-            for (talker, _) in talkers.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+            let readable = talkers.iter_mut().zip(&*counts).zip(ready);
+            for ((talker, count), _) in readable.filter(|(_, ready)| *ready) {
                 while let Ok((length, from)) = talker.socket.recv_from(&mut datagram) {
                     assert_eq!(from, talker.gateway, "only the gateway sends");
                     if length > 12 && datagram[1] & 0x7f == 111 {
@@ -124,6 +164,7 @@ pub(crate) fn talk(mut talkers: Vec<Talker>, ending: Arc<AtomicBool>) -> JoinHan
                         talker.heard.push((Instant::now(), number));
                     }
                 }
+                count.store(talker.heard.len(), Ordering::Relaxed);
             }
         }
         talkers
@@ -162,27 +203,23 @@ fn rtpengine_killed_calls_move_to_another() {
         talkers.extend([Talker::join(&mut stage, &room), Talker::join(&mut stage, &room)]);
     }
     let node = talkers[0].node.clone();
-    let ending = Arc::<AtomicBool>::default();
-    let talking = talk(talkers, Arc::clone(&ending));
-    thread::sleep(TALK);
+    let talking = Talking::begin(talkers);
+    talking.await_heard(PACKETS);
     let killed = Instant::now();
     let moved = stage.kill_under(&node, "room-0");
-    thread::sleep(TALK);
-    ending.store(true, Ordering::Relaxed);
-    let talkers = talking.join().expect("the talking thread ends");
+    talking.await_heard(PACKETS);
+    let talkers = talking.end();
     let ended = Instant::now();
 
     let step = Duration::from_millis(STEP_MS as u64);
     let hit: Vec<&Talker> = talkers.iter().filter(|talker| talker.node == node).collect();
     let longest = |from, to| -> Vec<Duration> {
-        let mut gaps: Vec<Duration> = hit
-            .iter()
-            .map(|talker| talker.longest(from, to).expect("each client hears packets"))
-            .collect();
+        let mut gaps: Vec<Duration> =
+            hit.iter().map(|talker| talker.longest(from, to).unwrap_or(CONTROL)).collect();
         gaps.sort_unstable();
         gaps
     };
-    let control = longest(killed - TALK / 2, killed);
+    let control = longest(killed - CONTROL, killed);
     let gaps = longest(killed - 2 * step, ended);
     let lost: Vec<u16> = hit.iter().map(|talker| talker.lost()).collect();
     println!(

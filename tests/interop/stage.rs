@@ -172,15 +172,21 @@ impl Stage {
 
     /// Waits until the gateway has counted these events of QUIC. A client hears of the last ones before they are counted.
     pub(crate) fn await_quic_counts(&mut self, expected: &[(&str, u64)]) {
+        self.await_status(&format!("{expected:?}"), |status| {
+            let counts = &status["quic_counts"];
+            expected.iter().all(|(count, expected)| counts[count] == *expected)
+        });
+    }
+
+    /// Waits until the gateway's status meets the condition.
+    pub(crate) fn await_status(&mut self, what: &str, holds: impl Fn(&Value) -> bool) {
         let until = Instant::now() + TIMEOUT;
         loop {
-            let counts = &self.read("/v1/status")["quic_counts"];
-            let missing: Vec<_> =
-                expected.iter().filter(|(count, expected)| counts[count] != *expected).collect();
-            if missing.is_empty() {
+            let status = self.read("/v1/status");
+            if holds(&status) {
                 return;
             }
-            assert!(Instant::now() < until, "{missing:?} of {counts}");
+            assert!(Instant::now() < until, "timed out: {what}: {status}");
             std::thread::park_timeout(Duration::from_millis(10));
         }
     }

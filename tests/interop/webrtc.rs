@@ -10,11 +10,11 @@ use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::clients::{
     SYSTEM_PYTHON, browser_packages, ecdsa_certificate, pion_call, python,
 };
-use evenkeel_testkit::{figure, required};
+use evenkeel_testkit::required;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::meter::limit;
+use crate::meter::judge_in_round_trip;
 use crate::stage::{NODES, Stage, sample_node};
 
 const ROOM: &str = "webrtc";
@@ -119,9 +119,7 @@ pub(crate) fn survives_node_death(
         assert_eq!(drops[reason].as_u64().unwrap_or_default(), 0, "{drops}");
     }
     // Only packets before the clients' answers to the gateway's checks may be held back.
-    let held_back = drops["unvalidated"].as_f64().unwrap_or_default();
-    figure("in_round_trip", held_back);
-    assert!(held_back <= limit("webrtc.*", "in_round_trip"), "{drops}");
+    judge_in_round_trip("webrtc.*", drops["unvalidated"].as_f64().unwrap_or_default());
     [before, after]
 }
 

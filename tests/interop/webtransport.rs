@@ -3,20 +3,23 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use evenkeel_client::ApiCall;
 use evenkeel_contract::offers::{OfferIngress, WebtransportAnswer};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::clients::{browser_packages, python};
-use evenkeel_testkit::{figure, required};
+use evenkeel_testkit::required;
 use hyper::Method;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::meter::limit;
+use crate::meter::GapLimits;
 use crate::stage::{Stage, offer, voice};
+
+const LIMITS: GapLimits = GapLimits("webtransport.*");
 
 /// Packets of each kind sent by the client.
 const PACKETS: u64 = 50;
@@ -33,8 +36,12 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("interop").join(name)
 }
 
-/// Kills the node that carries the room once the client prints that it sends. Returns its last line.
-fn report_through_node_death(stage: &mut Stage, client: &mut ChildProcess, room: &str) -> Value {
+/// Kills the node that carries the room once the client prints that it sends. Returns its lines from before and after the death.
+fn report_through_node_death(
+    stage: &mut Stage,
+    client: &mut ChildProcess,
+    room: &str,
+) -> [Value; 2] {
     let sending = client.json_line(2 * TIMEOUT).expect("the client sends");
     assert!(sending["sending"].as_u64().is_some_and(|received| received > 0), "{sending}");
     let rooms = stage.read("/v1/rooms");
@@ -42,18 +49,19 @@ fn report_through_node_death(stage: &mut Stage, client: &mut ChildProcess, room:
     let carries = carries.unwrap_or_else(|| panic!("{rooms}")).to_owned();
     stage.kill_under(&carries, room);
     client.signal(Signal::SIGUSR2).expect("the client runs");
-    client.json_line(2 * TIMEOUT).expect("the client prints JSON")
+    let report = client.json_line(2 * TIMEOUT).expect("the client prints JSON");
+    [sending, report]
 }
 
-/// The longest time without a packet around the death of a node or the end of a process is within its limit.
-fn check_gap(figures: &Value) {
-    let gap = figures["longest_gap_ms"].as_f64().expect("a gap");
-    figure("gap_max", gap);
-    assert!(gap <= limit("webtransport.*", "gap_max"), "{figures}");
+/// Judges the longest time without a packet around a fault, and before it.
+fn judge_gap(what: &str, after: &Value, before: &Value) {
+    let gap = |figures: &Value| figures["longest_gap_ms"].as_u64().map(Duration::from_millis);
+    let [gap, control] = [after, before].map(|figures| gap(figures).expect("a gap"));
+    LIMITS.judge(what, gap, control);
 }
 
-fn check_death(death: &Value) {
-    check_gap(death);
+fn check_death(death: &Value, before: &Value) {
+    judge_gap("the death of a node", death, before);
     assert_eq!((&death["ssrcs"], &death["closed"]), (&json!(1), &Value::Null), "{death}");
 }
 
@@ -71,7 +79,7 @@ fn webtransport_of_aioquic_follows_the_drafts() {
     command.args([&answer.flow_to_gateway, &answer.flow_from_gateway]);
     let client = ChildProcess::start("webtransport-client", &mut command, stage.folder());
     let mut client = client.expect("Python starts");
-    let report = report_through_node_death(&mut stage, &mut client, "webtransport");
+    let [before, report] = report_through_node_death(&mut stage, &mut client, "webtransport");
     println!("{report}");
 
     assert_eq!(report["alpn"], "h3");
@@ -100,7 +108,7 @@ fn webtransport_of_aioquic_follows_the_drafts() {
     });
     assert_eq!(report["closed"], closed);
     assert_eq!(report["sessionless"], 0x100);
-    check_death(&report["death"]);
+    check_death(&report["death"], &before);
     stage.await_quic_counts(&[
         ("webtransport-opened", 13),
         ("webtransport-refused", 4),
@@ -125,9 +133,9 @@ fn webtransport_of_chromium_survives_deaths() {
     let client = ChildProcess::start("webtransport-chromium", &mut command, stage.folder());
     // A browser ends with its driver.
     let mut client = client.expect("node starts").with_grace(TIMEOUT);
-    let report = report_through_node_death(&mut stage, &mut client, "webtransport");
+    let [before, report] = report_through_node_death(&mut stage, &mut client, "webtransport");
     println!("webtransport-chromium: {report}");
-    check_death(&report["death"]);
+    check_death(&report["death"], &before);
     // The page closed its first session, and opened another by the same URL.
     assert_eq!(report["again"], true, "{report}");
     assert!(report["refused"].as_str().is_some_and(|error| !error.is_empty()), "{report}");
@@ -142,7 +150,7 @@ fn webtransport_of_chromium_survives_deaths() {
     let upgraded = client.json_line(2 * TIMEOUT).expect("the client prints JSON");
     println!("webtransport-chromium, upgrade: {upgraded}");
     assert_eq!((&upgraded["opened"], &upgraded["ssrcs"]), (&json!(2), &json!(1)), "{upgraded}");
-    check_gap(&upgraded);
+    judge_gap("the end of a process", &upgraded, &report["before"]);
 }
 
 /// The process of an upgrade; ended on drop.

@@ -196,25 +196,30 @@ WRONGS = {
 
 
 async def death(gateway, report):
-    """Packets every 20 ms through the death of the node. Prints the count of packets before it."""
+    """Packets every 20 ms through the death of the node. Prints the count of packets before it, and their longest gap."""
     died = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, died.set)
     async with gateway.session() as (client, stream):
+
+        def longest_gap_ms():
+            gaps = [after - before for before, after in zip(client.times, client.times[1:])]
+            return round(max(gaps, default=0) * 1000)
+
         number = 200
         while not died.is_set():
             client.packet(stream, gateway.flow_to + rtp(number))
             number += 1
             await asyncio.sleep(PACE)
             if number == 200 + PACKETS:
-                print(json.dumps({"sending": len(client.packets)}), flush=True)
+                sending = {"sending": len(client.packets), "longest_gap_ms": longest_gap_ms()}
+                print(json.dumps(sending), flush=True)
         before = len(client.packets)
         while len(client.packets) < before + PACKETS:
             client.packet(stream, gateway.flow_to + rtp(number))
             number += 1
             await asyncio.sleep(PACE)
-        gaps = [after - before for before, after in zip(client.times, client.times[1:])]
         report["death"] = {
-            "longest_gap_ms": round(max(gaps) * 1000),
+            "longest_gap_ms": longest_gap_ms(),
             "ssrcs": len({p[5] for p in client.packets}),
             "sent": number - 200,
             "received": len(client.packets),

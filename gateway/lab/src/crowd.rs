@@ -313,6 +313,16 @@ impl Crowd {
         self.from_ns = clock::now_ns();
     }
 
+    /// The window so far, up to packets sent until now.
+    pub fn window(&self) -> ObservationWindow {
+        let until_ns = clock::now_ns();
+        let mut ledger = self.sessions.books.open().clone();
+        ledger.due_between(self.from_ns, until_ns);
+        let span = self.from_ns..until_ns;
+        let events = self.events.all().clone();
+        ObservationWindow { ledger, events, by_id: self.by_id().clone(), span }
+    }
+
     /// Ends the window after its last packets have arrived, and begins the next window.
     pub async fn end_window(&mut self) -> ObservationWindow {
         let until_ns = clock::now_ns();

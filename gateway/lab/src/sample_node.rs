@@ -136,7 +136,27 @@ impl SampleNode {
                 std::thread::sleep(GATHER);
             }
         }
+        self.count_rest(&mut inbox)?;
         Ok(self.reflector.counters())
+    }
+
+    /// Counts the datagrams that arrived before the end, and answers none.
+    fn count_rest(&mut self, inbox: &mut DatagramInbox) -> Result<(), SampleNodeError> {
+        self.socket.set_nonblocking(true)?;
+        let mut unsent = DatagramOutbox::default();
+        for _ in 0..RECEIVE_BUFFER / DATAGRAM {
+            let now = BatchClock { instant: Instant::now(), unix_us: clock::now_ns() / 1_000 };
+            match inbox.receive(&self.socket) {
+                Ok(0) => break,
+                // The error of an earlier packet to a client that has gone.
+                Err(_) => continue,
+                Ok(_) => {}
+            }
+            for datagram in inbox.iter() {
+                self.reflector.handle_datagram(&datagram, now, &mut unsent);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use evenkeel_testkit::required;
 use tempfile::tempdir;
 
 use super::memory_kib;
-use crate::harness::{GatewayProcess, Node, Phone, World, wait_until};
+use crate::harness::{GatewayProcess, Node, Phone, TIMEOUT, World, wait_until, wait_within};
 
 const BUCKET: &str = "evenkeel";
 const SESSIONS: &str = "edge.session.*";
@@ -86,7 +86,8 @@ fn endless_line_of_a_store_takes_little_memory() {
     world.nodes += &format!("[index]\nname = \"edge\"\nservers = [\"nats://{address}\"]\n");
     let mut gateway = GatewayProcess::start(&world);
     let id = gateway.pid().as_raw() as u32;
-    wait_until("the gateway gives up", || connections.load(Ordering::Relaxed) >= 4);
+    // It does so after seconds each time.
+    wait_within(3 * TIMEOUT, "the gateway gives up", || connections.load(Ordering::Relaxed) >= 4);
     let peak = memory_kib(id, "VmHWM:");
     assert!(peak < PEAK_MAX_KIB, "{peak} KiB");
     gateway.open("room", &mut Phone::new(1));

@@ -5,7 +5,8 @@ use evenkeel_media::trunk::{Bundle, Tag};
 use evenkeel_model::{ClientIdentity, IngressProtocol};
 
 use crate::harness::{
-    Credentials, Node, Phone, World, declared, offer, quic_of, talk, talk_for, udp_of, wait_until,
+    Credentials, Node, Phone, TIMEOUT, World, declared, offer, quic_of, talk, talk_for, udp_of,
+    wait_until,
 };
 
 #[test]
@@ -70,7 +71,7 @@ fn unknown_trunk_tag_is_dropped() {
     // An impostor at the node's address knows the gateway's trunk address but no tag.
     node.kill();
     let impostor = std::net::UdpSocket::bind(node.address).unwrap();
-    impostor.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    impostor.set_read_timeout(Some(TIMEOUT)).unwrap();
     let mut buffer = [0; 2_048];
     let trunk = loop {
         ann.send_media();

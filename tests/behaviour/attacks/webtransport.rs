@@ -11,7 +11,7 @@ use evenkeel_media::roq::{self, FlowId};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 
 use crate::harness::webtransport::{HearingPage, webtransport_session};
-use crate::harness::{Gateway, Node, Phone, World, wait_until};
+use crate::harness::{Gateway, Node, Phone, World};
 
 /// H3_EXCESSIVE_LOAD (RFC 9114, section 8.1).
 const EXCESSIVE_LOAD: u32 = 0x107;
@@ -89,7 +89,7 @@ fn guessed_tokens_and_paths_open_no_session() {
             page.is_refused(path).await;
         }
     });
-    assert_eq!(stage.gateway.quic_count("webtransport-refused"), all.len() as u64);
+    stage.gateway.await_quic_counts(&["webtransport-refused"], |count| count == all.len() as u64);
     assert_eq!(stage.gateway.quic_count("webtransport-opened"), 1);
     stage.victim.hears_on();
 }
@@ -129,7 +129,7 @@ fn oversized_headers_close_the_connection() {
             }
         }
     });
-    assert_eq!(stage.gateway.quic_count("http3-errors"), 20);
+    stage.gateway.await_quic_counts(&["http3-errors"], |count| count == 20);
     stage.victim.hears_on();
 }
 
@@ -152,8 +152,7 @@ fn datagrams_of_other_flows_reach_no_session() {
             datagram(0, victim.flow_to_gateway).await.unwrap();
         }
     });
-    let sessionless = || stage.gateway.quic_count("webtransport-sessionless");
-    wait_until("they are dropped", || sessionless() == DATAGRAMS);
+    stage.gateway.await_quic_counts(&["webtransport-sessionless"], |count| count == DATAGRAMS);
     stage.gateway.ask(async {
         let path = format!("/roq?token={}", own.flow_to_gateway);
         let (_request, mut response) = page.request(&connect_frame(&path)).await;
@@ -174,8 +173,11 @@ fn datagrams_of_other_flows_reach_no_session() {
         let (flow, _) = roq::read_datagram(heard.strip_prefix(&[0]).unwrap()).unwrap();
         assert_eq!(flow.number(), own.flow_from_gateway);
     });
-    assert_eq!(sessionless(), 2 * DATAGRAMS);
-    assert_eq!(stage.gateway.quic_count("unknown-flow-datagrams"), 2 * DATAGRAMS);
+    stage
+        .gateway
+        .await_quic_counts(&["webtransport-sessionless", "unknown-flow-datagrams"], |count| {
+            count == 2 * DATAGRAMS
+        });
     stage.victim.hears_on();
     let tally = stage.victim.tally();
     assert_eq!((tally.foreign, tally.unreadable), (0, 0));

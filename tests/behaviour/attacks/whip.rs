@@ -228,9 +228,11 @@ fn session_url_takes_few_places() {
 fn used_token_opens_nothing_after_a_restart() {
     let node = Node::agent("east-a1");
     let (mut gateway, whip) = Whip::of_process(&node);
-    let (sdp, used) = (WebrtcPhone::new(1).sdp(), token(&claims("t1")));
+    let (sdp, used) = (WebrtcPhone::new(1).sdp(), token(&claims("token-that-is-used")));
     let (status, answer) = whip.ask("POST /whip/call/room", &used, &sdp);
     assert_eq!(status, 201, "{answer}");
+    // The answer waits for the disk, but no longer than a fifth of a second.
+    gateway.await_written("token-that-is-used");
     gateway.process.signal(Signal::SIGKILL).unwrap();
     gateway.process.wait(TIMEOUT).unwrap();
     gateway.start_again();

@@ -209,6 +209,12 @@ impl Gateway {
         self.status().quic_counts.get(name).copied().unwrap_or(0)
     }
 
+    /// Waits until these counters of the QUIC endpoint meet the condition. A client may hear of an event before it is counted.
+    pub(crate) fn await_quic_counts(&self, names: &[&str], holds: impl Fn(u64) -> bool) {
+        let what = format!("the counts of {names:?}");
+        wait_until(&what, || names.iter().all(|name| holds(self.quic_count(name))));
+    }
+
     pub(crate) fn session(&self, opened: &SessionAnswer) -> Option<SessionView> {
         let sessions = self.ask(self.handle.sessions()).unwrap();
         sessions.into_iter().find(|session| session.state.session == opened.session)

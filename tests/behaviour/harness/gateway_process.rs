@@ -18,7 +18,7 @@ use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 use tokio::runtime::Runtime;
 
-use super::{Phone, TIMEOUT, World};
+use super::{Phone, TIMEOUT, World, wait_until};
 
 /// It is killed on drop, with the processes that replaced it.
 pub(crate) struct GatewayProcess {
@@ -96,6 +96,17 @@ impl GatewayProcess {
     /// The client of another socket, from now on.
     pub(crate) fn move_api(&mut self, socket: &str) {
         self.client = ApiClient::new(ApiEndpoint::Unix(self.folder.path().join(socket)));
+    }
+
+    /// Waits until the log has these words. Its lines are written by a thread of their own.
+    pub(crate) fn await_log(&self, words: &str) {
+        wait_until("the log has the words", || self.process.log().contains(words));
+    }
+
+    /// Waits until a file in the cache has this text.
+    pub(crate) fn await_written(&self, text: &str) {
+        let cache = self.folder().join("evenkeel");
+        wait_until("a file has the text", || has_file_with(&cache, text.as_bytes()));
     }
 
     /// Asks for an upgrade on a thread of its own.
@@ -181,6 +192,20 @@ impl Drop for GatewayProcess {
             let _ = kill(successor, Signal::SIGKILL);
         }
     }
+}
+
+/// True if a file in the folder, or in one of its folders, has this text.
+fn has_file_with(folder: &Path, text: &[u8]) -> bool {
+    let mut entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.any(|entry| {
+        let path = entry.path();
+        // A file may be replaced meanwhile.
+        let bytes = || std::fs::read(&path).unwrap_or_default();
+        match path.is_dir() {
+            true => has_file_with(&path, text),
+            false => bytes().windows(text.len()).any(|part| part == text),
+        }
+    })
 }
 
 /// Starts a gateway with the configuration in the folder, and waits until it forwards.

@@ -10,7 +10,7 @@ use evenkeel_media::numbering::ClientNumbers;
 use evenkeel_media::rtcp::{self, ReportBlock};
 use evenkeel_media::{demux, rtp};
 
-use super::TIMEOUT;
+use super::{TIMEOUT, wait_until};
 
 /// The packet interval of audio.
 const PACE: Duration = Duration::from_millis(20);
@@ -190,6 +190,15 @@ impl Phone {
         }
     }
 
+    /// Waits until the phone, which hears itself, has heard the last packet of voice that it sent. Then none is under way.
+    pub(crate) fn hear_rest(&mut self) {
+        wait_until("the last packet is heard", || {
+            self.listen();
+            let last = self.heard.iter().rfind(|heard| heard.mark.stream == self.voice.stream);
+            last.is_some_and(|last| last.mark.number + 1 == self.voice.sent)
+        });
+    }
+
     pub(crate) fn heard_from(&self, number: u64, stream: u8) -> Vec<Heard> {
         let is = |heard: &&Heard| heard.mark.session == number && heard.mark.stream == stream;
         self.heard.iter().filter(is).cloned().collect()
@@ -197,6 +206,12 @@ impl Phone {
 
     pub(crate) fn audio_from(&self, number: u64) -> usize {
         self.heard_from(number, 0).len()
+    }
+
+    /// The packets of voice from another phone since its last packet of video.
+    pub(crate) fn voices_since_video(&self, number: u64) -> usize {
+        let of_other = self.heard.iter().rev().filter(|heard| heard.mark.session == number);
+        of_other.take_while(|heard| heard.mark.stream == 0).count()
     }
 
     /// True if the last packet came through this node.

@@ -18,7 +18,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 
 use super::{PACKETS, await_node};
 use crate::harness::{
-    GatewayProcess, NODE, Phone, Place, assert_continuous, await_replica, ids, talk,
+    GatewayProcess, NODE, Phone, Place, assert_continuous, await_replica, ids, talk, wait_until,
 };
 
 /// The port of NG messages.
@@ -153,16 +153,18 @@ fn srtp_legs_at_rtpengine_get_new_keys() {
     let opened = sessions(&mut owner);
     converse(&mut [&mut ann, &mut bob], "both hear");
     await_replica(&mut owner);
-    let encrypted = legs.encrypted.load(Ordering::Relaxed);
-    assert!(encrypted >= 4 * PACKETS as usize, "{encrypted} packets on the legs");
+    let on_legs = || legs.encrypted.load(Ordering::Relaxed);
+    wait_until("the packets are captured", || on_legs() >= 4 * PACKETS as usize);
+    let encrypted = on_legs();
 
     owner.process.signal(Signal::SIGKILL).unwrap();
     converse(&mut [&mut ann, &mut bob], "both hear through the standby");
     assert_eq!(sessions(&mut standby), opened);
     assert_continuous(&ann.heard);
     assert_continuous(&bob.heard);
-    let after = legs.encrypted.load(Ordering::Relaxed) - encrypted;
-    assert!(after >= 4 * PACKETS as usize, "{after} packets on the legs after the takeover");
+    wait_until("packets are captured after the takeover", || {
+        on_legs() - encrypted >= 4 * PACKETS as usize
+    });
     assert_eq!(legs.plain.load(Ordering::Relaxed), 0, "packets that are not encrypted");
     let (first, second) = (first.lock().unwrap(), second.lock().unwrap());
     assert!(!first.is_empty() && !second.is_empty(), "{} and {} keys", first.len(), second.len());

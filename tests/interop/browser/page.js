@@ -65,6 +65,12 @@ if (transport === "webtransport") {
   await line("EncodingError");
   await watch();
 }
+// The gap of as long a time without a fault.
+const gap = async () => parseFloat(await text("gap"));
+const earlier = await gap();
+await watch();
+await pause(2000);
+const control = Math.max(0, (await gap()) - earlier);
 await press("Kill the node");
 await line(`in place of ${killed}`);
 await watch();
@@ -77,5 +83,5 @@ const before = [...faults];
 await press("Kill the gateway");
 await line("called again");
 await watch();
-console.log(JSON.stringify({ killed, ...figures, faults: before, again: await text("state"), process: await text("gateway") }));
+console.log(JSON.stringify({ killed, control, ...figures, faults: before, again: await text("state"), process: await text("gateway") }));
 await browser.close();

@@ -1,8 +1,8 @@
 // A page of Chromium that sends RTP packets in DATAGRAMs of WebTransport, and hears them. Arguments: the folder of `playwright-core`, the
 // URL of the session, SHA-256 of the certificates, separated by a comma, and the flows to and from the gateway.
 //
-// Standard output is three lines of JSON: the packets received before the node dies; after SIGUSR2 the figures of the death, of a second
-// session and of a refused one; after another SIGUSR2 those of a session that connects again by itself.
+// Standard output is three lines of JSON: the packets received before the node dies, with their longest gap; after SIGUSR2 the figures of the
+// death, of a second session, of a refused one and of one that connects again by itself; after another SIGUSR2 its last figures.
 
 import http from "node:http";
 import { launch, pause } from "./browser.js";
@@ -102,7 +102,8 @@ async function hear(packets) {
 
 await page.evaluate(start, session);
 const died = nextSignal();
-console.log(JSON.stringify({ sending: (await hear(PACKETS)).received }));
+const quiet = await hear(PACKETS);
+console.log(JSON.stringify({ sending: quiet.received, longest_gap_ms: quiet.longest_gap_ms }));
 await died;
 const death = await hear(PACKETS);
 await page.evaluate(stop);
@@ -112,9 +113,9 @@ await page.evaluate(stop);
 const wrong = { ...session, url: url.replace(/token=.*/, "token=1") };
 const refused = await page.evaluate(start, wrong).then(() => "", (error) => `${error}`.split("\n")[0]);
 await page.evaluate(start, { ...session, reconnects: true });
-await hear(PACKETS);
+const before = await hear(PACKETS);
 const replaced = nextSignal();
-console.log(JSON.stringify({ death, again, refused }));
+console.log(JSON.stringify({ death, again, refused, before }));
 await replaced;
 console.log(JSON.stringify(await hear(PACKETS)));
 process.exit(0);
