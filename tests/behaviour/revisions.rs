@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use evenkeel_client::ApiClient;
+use evenkeel_contract::offers::OfferIngress;
 use evenkeel_testkit::binary::evenkeel;
 use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
@@ -195,6 +196,40 @@ fn push_with_a_full_disk_says_that_it_runs() {
     assert!(files.any(|file| {
         fs::read_to_string(file.unwrap().path()).is_ok_and(|text| text.contains(&candidate))
     }));
+}
+
+#[required(Mounts)]
+#[test]
+fn node_started_with_a_full_disk_is_in_the_status() {
+    let (first, mut cold) = (Node::agent("east-a1"), Node::agent("east-b1"));
+    cold.die();
+    let mut world = World::of(&[&first]);
+    // One session takes nine tenths.
+    world.nodes = world.nodes.replace("200 Mbit/s", "70 kbit/s");
+    world.nodes += &format!("{}start = {{ command = [\"/bin/true\"] }}\n", cold.text());
+    let mut gateway = start_with_small_disk(&world, "true");
+    let filler = fill_disk(&gateway);
+    let phones = [1, 2].map(Phone::new);
+    let offer = |phone: &Phone| {
+        let ingress = OfferIngress::declared(phone.address());
+        GatewayProcess::offer(&format!("room-{}", phone.number), ingress)
+    };
+    let opened = gateway.ask(async |client| client.open(&offer(&phones[0])).await);
+    opened.unwrap();
+    wait_until(
+        "an offer without capacity starts the node, and the status names the document",
+        || {
+            let refused = gateway.ask(async |client| client.open(&offer(&phones[1])).await);
+            refused.unwrap_err();
+            unwritten(&mut gateway).iter().any(|it| it == "started-nodes")
+        },
+    );
+    wait_until("the metric tells", || {
+        let line = "evenkeel_document_unwritten{evenkeel_document=\"started-nodes\"} 1";
+        gateway.metrics().lines().any(|it| it == line)
+    });
+    fs::remove_file(&filler).unwrap();
+    wait_until("all documents are written", || unwritten(&mut gateway).is_empty());
 }
 
 #[required(Mounts)]
