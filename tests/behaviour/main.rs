@@ -15,6 +15,7 @@ mod crowd;
 mod degradation;
 mod drivers;
 mod dscp;
+mod earlier;
 mod failover;
 mod forecasts;
 mod history;

@@ -27,7 +27,7 @@ fn policy(gateway: &mut GatewayProcess) -> Value {
 }
 
 /// The decisions about its revisions.
-fn decided(gateway: &mut GatewayProcess) -> Value {
+pub(crate) fn decided(gateway: &mut GatewayProcess) -> Value {
     let policy = policy(gateway);
     let rollout = &policy["rollout"];
     let quarantined = policy["quarantined_revisions"].as_array().unwrap().iter();
@@ -44,26 +44,26 @@ fn decided(gateway: &mut GatewayProcess) -> Value {
 }
 
 /// Pushes the plugin of this number, and returns the name of its revision.
-fn push(gateway: &mut GatewayProcess, number: u32, query: &str) -> Value {
+pub(crate) fn push(gateway: &mut GatewayProcess, number: u32, query: &str) -> Value {
     let (hook, wasm) = (format!("routing?{query}"), routing_plugin(Behaviour::Numbered(number)));
     let mut pushed = gateway.ask(async |client| client.push("call", &hook, &wasm).await).unwrap();
     pushed["revision"].take()
 }
 
 /// Acts on the rollout.
-fn act(gateway: &mut GatewayProcess, verb: &str) {
+pub(crate) fn act(gateway: &mut GatewayProcess, verb: &str) {
     gateway.post(&format!("/v1/policies/call/routing:{verb}"), &json!({}));
 }
 
 /// Kills the gateway and starts it with the same files.
-fn kill_and_start(gateway: &mut GatewayProcess) {
+pub(crate) fn kill_and_start(gateway: &mut GatewayProcess) {
     gateway.process.signal(Signal::SIGKILL).unwrap();
     gateway.process.wait(TIMEOUT).unwrap();
     gateway.start_again();
 }
 
 /// Waits until the records on the disk have this text. No request waits for what the gateway decides by itself.
-fn await_kept(gateway: &GatewayProcess, text: &str) {
+pub(crate) fn await_kept(gateway: &GatewayProcess, text: &str) {
     let folder = gateway.folder().join("evenkeel").join("policies");
     wait_until("the records are on the disk", || {
         let mut files = fs::read_dir(&folder).into_iter().flatten();
@@ -76,7 +76,7 @@ fn await_kept(gateway: &GatewayProcess, text: &str) {
 }
 
 /// Saves the policy set `call` with these tables.
-fn save(gateway: &GatewayProcess, table: &str) {
+pub(crate) fn save(gateway: &GatewayProcess, table: &str) {
     let file = gateway.folder().join("policies").join("call.toml");
     fs::write(file, format!("[scenario.call]\nspares = 2\n{table}")).unwrap();
 }

@@ -30,11 +30,15 @@ use crate::roq::connect;
 const PACKETS: u64 = 25;
 
 /// Phones in pairs that share a room, and talk from the first call to the last.
-struct Calls(Vec<Phone>);
+pub(crate) struct Calls(Vec<Phone>);
 
 impl Calls {
-    fn open(gateway: &mut GatewayProcess, pairs: u64) -> Calls {
-        let mut phones: Vec<Phone> = (1..=2 * pairs).map(Phone::new).collect();
+    pub(crate) fn open(gateway: &mut GatewayProcess, pairs: u64) -> Calls {
+        Calls::of(gateway, (1..=2 * pairs).map(Phone::new).collect())
+    }
+
+    /// Those of these phones, two to a room.
+    pub(crate) fn of(gateway: &mut GatewayProcess, mut phones: Vec<Phone>) -> Calls {
         for (number, phone) in phones.iter_mut().enumerate() {
             gateway.open(&format!("room-{}", number / 2), phone);
         }
@@ -43,16 +47,16 @@ impl Calls {
         calls
     }
 
-    fn phones(&mut self) -> Vec<&mut Phone> {
+    pub(crate) fn phones(&mut self) -> Vec<&mut Phone> {
         self.0.iter_mut().collect()
     }
 
-    fn talk(&mut self, packets: u64) {
+    pub(crate) fn talk(&mut self, packets: u64) {
         talk_for(&mut self.phones(), packets);
     }
 
     /// Talks while the gateway answers an upgrade.
-    fn talk_over(
+    pub(crate) fn talk_over(
         &mut self,
         gateway: &mut GatewayProcess,
         request: Value,
@@ -67,8 +71,24 @@ impl Calls {
         answer
     }
 
+    /// Talks until each phone hears packets that its partner sends from now on, each as one stream.
+    pub(crate) fn assert_heard_again(&mut self) {
+        let sent: Vec<u64> = self.0.iter().map(|phone| phone.voice.sent).collect();
+        let partner = |number: usize| number ^ 1;
+        talk(&mut self.phones(), "each hears the other again", |phones| {
+            (0..sent.len()).all(|number| {
+                let (from, sent) = (phones[partner(number)].number, sent[partner(number)]);
+                let mut heard = phones[number].heard.iter().rev();
+                heard.any(|heard| heard.mark.session == from && heard.mark.number > sent)
+            })
+        });
+        for (number, phone) in self.0.iter().enumerate() {
+            assert_continuous(&phone.heard_from(self.0[partner(number)].number, 0));
+        }
+    }
+
     /// Asserts that each phone heard every packet of its partner once, as one stream.
-    fn assert_whole(mut self) {
+    pub(crate) fn assert_whole(mut self) {
         let sent: Vec<u64> = self.0.iter().map(|phone| phone.voice.sent).collect();
         let partner = |number: usize| number ^ 1;
         wait_until("the last packets are heard", || {

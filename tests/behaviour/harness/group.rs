@@ -1,11 +1,14 @@
 //! The gateways of a group, on hosts of their own.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::Command;
 
 use evenkeel_client::{ApiCall, ClientError};
 use evenkeel_contract::offers::OfferIngress;
 use evenkeel_lab::network::{Host, INTERFACE, NamespaceNetwork, PREFIX};
 use evenkeel_lab::sample_node::{PlainRoom, SampleNodeOptions};
+use evenkeel_testkit::binary::evenkeel;
 use hyper::Method;
 use nix::ifaddrs::getifaddrs;
 use serde_json::Value;
@@ -28,6 +31,8 @@ pub(crate) struct Place {
     pub(crate) node: Host,
     /// Lines of `[limits]` of each gateway.
     pub(crate) limits: String,
+    /// The program of the first gateway.
+    pub(crate) program: PathBuf,
     network: NamespaceNetwork,
 }
 
@@ -38,12 +43,17 @@ impl Place {
         let host = |name, at| network.host(name, at).unwrap();
         let edges = EDGES.map(|(name, at)| host(name, at)).into();
         let (client, node) = (host("client", CLIENT), host("node", NODE));
-        Place { client, edges, node, limits: String::new(), network }
+        let (limits, program) = (String::new(), evenkeel().into());
+        Place { client, edges, node, limits, program, network }
     }
 
     pub(crate) fn node(&self) -> Node {
+        self.node_named("east-a1")
+    }
+
+    pub(crate) fn node_named(&self, name: &str) -> Node {
         let _inside = self.node.enter().unwrap();
-        Node::with("east-a1", &format!("{NODE}:0"), |_| {})
+        Node::with(name, &format!("{NODE}:0"), |_| {})
     }
 
     /// A node with port legs that is not probed.
@@ -55,8 +65,13 @@ impl Place {
     }
 
     pub(crate) fn phone(&self) -> Phone {
+        self.phone_of(1)
+    }
+
+    /// The phone of this number.
+    pub(crate) fn phone_of(&self, number: u64) -> Phone {
         let _inside = self.client.enter().unwrap();
-        Phone::on(&format!("{CLIENT}:0"), 1)
+        Phone::on(&format!("{CLIENT}:0"), number)
     }
 
     /// Starts both gateways, and waits until the first has the address.
@@ -134,7 +149,8 @@ impl Place {
             );
             change(own, &mut world);
             let _inside = own.enter().unwrap();
-            GatewayProcess::start(&world)
+            let program = if number == 0 { &*self.program } else { evenkeel() };
+            GatewayProcess::start_by(&world, Command::new(program))
         });
         wait_until("the preferred member owns the address", || self.has_address(0));
         gateways
