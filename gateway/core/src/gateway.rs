@@ -1,9 +1,10 @@
 //! The state machine: `handle_*` takes inputs, `poll_*` returns outputs and the next timeout. After every input, drain the
 //! outputs.
 //!
-//! The parts own their state, change themselves, and return what changed. This type dispatches inputs to them and applies the
-//! consequences. In this order: inputs, sessions from their offer to their end, the routes of rooms, moves, failover and
-//! rescue, other reasons to move, nodes, legs and shares, and the application of changes.
+//! The parts own their state, change themselves, and return what changed. [`Gateway`] dispatches inputs to them: in this order
+//! general inputs, sessions from their offer to their end, lists of rooms, and nodes. The flows of one room, which change its
+//! sessions, legs and capacity as well, stand at `Tables`: the routes of rooms, moves, failover and rescue, other reasons to
+//! move, legs and shares, and the application of changes.
 
 pub(crate) mod blast;
 pub(crate) mod copy;
@@ -12,7 +13,9 @@ pub(crate) mod records;
 mod revisions;
 pub(crate) mod views;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +36,7 @@ use evenkeel_slo::{ActivationJudges, SloTable};
 
 use crate::admission::Admission;
 use crate::capacity::Capacity;
+use crate::collections::Interner;
 use crate::degradation::{DegradationTurns, Replans};
 use crate::diagnosis::Diagnosis;
 use crate::drains::Drains;
@@ -113,18 +117,12 @@ pub struct NotOpened;
 /// The state machine of one gateway.
 #[derive(Debug)]
 pub struct Gateway {
-    settings: CoreSettings,
-    sessions: SessionTable,
     rooms: RoomTable,
-    worklists: Worklists,
+    tables: Tables,
     drains: Drains,
     admission: Admission,
-    nodes: NodeTable,
-    capacity: Capacity,
-    slos: SloTable,
     /// Revisions that replaced another one.
     activations: ActivationJudges,
-    effects: Effects,
     quality: Quality,
     diagnosis: Diagnosis,
     degradation: DegradationTurns,
@@ -133,6 +131,23 @@ pub struct Gateway {
     policies: Policies,
     /// The record of another process, before its rooms are settled.
     unsettled: Option<Box<Unsettled>>,
+}
+
+/// The tables that a change of a room reads and changes. The rooms are apart from them: an input takes its room once, and
+/// passes it on.
+#[derive(Debug)]
+struct Tables {
+    settings: CoreSettings,
+    sessions: SessionTable,
+    nodes: NodeTable,
+    capacity: Capacity,
+    worklists: Worklists,
+    slos: SloTable,
+    effects: Effects,
+    /// Authors of routes and moves, which rooms share.
+    deciders: Interner<Decider>,
+    /// The time from which reviews of rooms are counted.
+    began: Instant,
 }
 
 impl Gateway {
@@ -150,17 +165,10 @@ impl Gateway {
             effects.set_if_idle(Timer::Tick(policy), now + settings.limits.tick_every);
         }
         Gateway {
-            sessions: SessionTable::new(),
-            rooms: RoomTable::new(now),
-            worklists: Worklists::new(settings.nodes.len(), settings.regions.len()),
+            rooms: RoomTable::default(),
             drains: Drains::default(),
             admission: Admission::new(&settings, now),
-            nodes,
-            capacity: Capacity::new(&settings, now),
-            slos: SloTable::new(now),
             activations: ActivationJudges::default(),
-            effects,
-            settings,
             quality: Quality::default(),
             diagnosis: Diagnosis::new(now),
             degradation: DegradationTurns::default(),
@@ -168,17 +176,23 @@ impl Gateway {
             subject_history: SubjectHistory::default(),
             policies: Policies::default(),
             unsettled: None,
+            tables: Tables {
+                sessions: SessionTable::new(),
+                nodes,
+                capacity: Capacity::new(&settings, now),
+                worklists: Worklists::new(settings.nodes.len(), settings.regions.len()),
+                slos: SloTable::new(now),
+                effects,
+                deciders: Interner::default(),
+                began: now,
+                settings,
+            },
         }
     }
 
-    fn with_nodes<T>(&mut self, change: impl FnOnce(&mut NodeTable) -> T) -> T {
-        let changed = change(&mut self.nodes);
-        self.effects.take(&mut self.nodes);
-        changed
-    }
-
     fn judge<T>(&mut self, act: impl FnOnce(&mut Policies, Subjects, &mut Effects) -> T) -> T {
-        let Gateway { settings, sessions, rooms, effects, policies, .. } = self;
+        let Gateway { rooms, policies, tables, .. } = self;
+        let Tables { settings, sessions, effects, .. } = tables;
         act(policies, Subjects { settings, sessions, rooms }, effects)
     }
 
@@ -187,41 +201,42 @@ impl Gateway {
     }
 
     fn take_notices(&mut self, now: Instant) {
-        while let Some(notice) = self.effects.take_notice() {
+        while let Some(notice) = self.tables.effects.take_notice() {
             match notice {
                 RoomNotice::Reroute(room) => self.want_reroute(room, now),
                 RoomNotice::Enrol(session) => self.enrol(session),
                 RoomNotice::MoveCounted(room) => {
                     if let Some(room) = self.rooms.get_mut(&room) {
-                        let Gateway { settings, effects, .. } = self;
-                        self.policies.weigh_moves(room, settings, now, effects);
+                        self.tables.apply(room.forget_old_moves(now), room);
+                        let Tables { settings, effects, .. } = &mut self.tables;
+                        self.policies.weigh_moves(room, settings, effects);
                     }
                 }
                 RoomNotice::Ended { session, room, scenario } => {
                     let ended = FaultSubject::Session(session);
-                    self.policies.leave(ended, &scenario, &self.settings);
+                    self.policies.leave(ended, &scenario, &self.tables.settings);
                     self.quality.forget_session(room, session);
                     self.degradation.climbs.remove(&session);
-                    self.diagnosis.end_session(session, &mut self.effects);
+                    self.diagnosis.end_session(session, &mut self.tables.effects);
                     self.subject_history.forget(ended);
                 }
                 RoomNotice::Dissolved { room, scenario } => {
-                    self.policies.leave(FaultSubject::Room(room), &scenario, &self.settings);
+                    self.policies.leave(FaultSubject::Room(room), &scenario, &self.tables.settings);
                     self.subject_history.forget(FaultSubject::Room(room));
                     self.questions.forget_room(room);
                     self.diagnosis.forget_room(room);
                 }
             }
         }
-        if self.sessions.is_empty() && self.admission.finish() {
-            self.effects.cancel(&Timer::ShutdownEnds);
-            self.effects.push(GatewayEffect::Finished);
+        if self.tables.sessions.is_empty() && self.admission.finish() {
+            self.tables.effects.cancel(&Timer::ShutdownEnds);
+            self.tables.effects.push(GatewayEffect::Finished);
         }
     }
 
     fn subjects(&self) -> Subjects<'_> {
-        let Gateway { settings, sessions, rooms, .. } = self;
-        Subjects { settings, sessions, rooms }
+        let Tables { settings, sessions, .. } = &self.tables;
+        Subjects { settings, sessions, rooms: &self.rooms }
     }
 
     /// Seeds the jitter of retry times. The default seed is 0.
@@ -231,25 +246,25 @@ impl Gateway {
 
     /// The board that workers read for each packet.
     pub fn board(&self) -> Arc<Board> {
-        Arc::clone(self.nodes.board())
+        Arc::clone(self.tables.nodes.board())
     }
 
     /// The next output. Drain the outputs after every `handle_*`.
     pub fn poll_output(&mut self) -> Option<GatewayEffect> {
-        self.effects.pop().or_else(|| {
+        self.tables.effects.pop().or_else(|| {
             // A session of a record is new in the caches of the processor when its output is executed.
-            self.records().restore_session().then(|| self.effects.pop()).flatten()
+            self.records().restore_session().then(|| self.tables.effects.pop()).flatten()
         })
     }
 
     /// The time of the next [`handle_timeout`](Gateway::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.effects.next_timer_at()
+        self.tables.effects.next_timer_at()
     }
 
     /// Handles all timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(timer) = self.effects.take_timer(now) {
+        while let Some(timer) = self.tables.effects.take_timer(now) {
             self.handle_timer(timer, now);
             self.take_notices(now);
         }
@@ -257,14 +272,24 @@ impl Gateway {
 
     fn handle_timer(&mut self, timer: Timer, now: Instant) {
         match timer {
-            Timer::Probe(node) => self.with_nodes(|nodes| nodes.probe(node, now)),
-            Timer::Canary(node) => self.with_nodes(|nodes| nodes.send_canary(node, now)),
+            Timer::Probe(node) => self.tables.with_nodes(|nodes| nodes.probe(node, now)),
+            Timer::Canary(node) => self.tables.with_nodes(|nodes| nodes.send_canary(node, now)),
             Timer::AskLate(ask) => self.handle_answer(ask, Err(PluginFault::Late), now),
             Timer::OpenLate(id) => self.open_late(id, now),
-            Timer::LeavingEnds(id) => self.close_left_hops(id, now),
-            Timer::RoomDue(id) => self.room_due(id, now),
+            Timer::LeavingEnds(id) => {
+                if let Some(room) = self.rooms.get(&id) {
+                    self.tables.close_left_hops(room, now);
+                }
+            }
+            Timer::RoomDue(id) => {
+                if let Some(room) = self.rooms.get_mut(&id) {
+                    self.tables.room_due(room, now);
+                }
+            }
             // Rooms get new spares once all rooms of dead nodes have moved.
-            Timer::Reroute(_) if self.fails_over() => self.effects.set(timer, now + LOST_EVERY),
+            Timer::Reroute(_) if self.fails_over() => {
+                self.tables.effects.set(timer, now + LOST_EVERY)
+            }
             Timer::Reroute(policy) => {
                 Arm::ALL.into_iter().for_each(|arm| self.ask_reroute(&policy, arm, now));
             }
@@ -275,7 +300,7 @@ impl Gateway {
             Timer::Rescue => self.rescue_stranded(now),
             Timer::Change => self.change_some(now),
             Timer::StartLate(node) => {
-                self.with_nodes(|nodes| nodes.start_failed(node, NotStarted::Late, now));
+                self.tables.with_nodes(|nodes| nodes.start_failed(node, NotStarted::Late, now));
             }
             Timer::Failback => self.fail_back(now),
             Timer::Breakers => {
@@ -283,10 +308,10 @@ impl Gateway {
                 self.weigh_client_breakers(now);
                 self.weigh_stops(now);
             }
-            Timer::ClosedPorts => self.settle_port_moves(now),
+            Timer::ClosedPorts => self.tables.settle_port_moves(now),
             Timer::Cohorts => self.weigh_cohorts(now),
             Timer::Flows => self.judge_flows(now),
-            Timer::Judge => self.policies.turn_judges(now, &mut self.effects),
+            Timer::Judge => self.policies.turn_judges(now, &mut self.tables.effects),
             Timer::Rollouts => self.poll_rollouts(now),
             Timer::Sweep => self.sweep(now),
             Timer::Weigh => self.weigh_unprotected(now),
@@ -311,21 +336,21 @@ impl Gateway {
 
     /// Forgets the sessions of another process's record, which goes on with them, instead of [`Gateway::settle_restored`].
     pub fn forget_restored(&mut self) {
-        self.effects.forget_notices();
+        self.tables.effects.forget_notices();
         for room in self.rooms.forget_restored() {
-            self.effects.cancel(&Timer::RoomDue(room));
+            self.tables.effects.cancel(&Timer::RoomDue(room));
         }
         // Their owner drains the nodes.
         for node in self.drains.forget_restored() {
-            self.effects.cancel(&Timer::Drain(node));
+            self.tables.effects.cancel(&Timer::Drain(node));
         }
-        self.worklists.forget_restored();
+        self.tables.worklists.forget_restored();
         self.unsettled = None;
-        self.sessions.forget_restored();
-        self.with_nodes(NodeTable::forget_restored);
-        self.capacity.reduced.clear();
+        self.tables.sessions.forget_restored();
+        self.tables.with_nodes(NodeTable::forget_restored);
+        self.tables.capacity.reduced.clear();
         self.admission.client_breakers.forget_sessions();
-        self.slos.forget_restored(&mut self.activations);
+        self.tables.slos.forget_restored(&mut self.activations);
     }
 
     /// Decides about the restored sessions, while their packets are served: weighs and publishes the routes, and moves
@@ -341,24 +366,51 @@ impl Gateway {
             return;
         }
         if self.admission.shut_down() {
-            self.nodes.start_no_more();
-            self.effects.event(CoreEvent::ShuttingDown);
+            self.tables.nodes.start_no_more();
+            self.tables.effects.event(CoreEvent::ShuttingDown);
         }
-        self.effects.set(Timer::ShutdownEnds, now + within);
+        self.tables.effects.set(Timer::ShutdownEnds, now + within);
         self.take_notices(now);
     }
 
     fn sweep(&mut self, now: Instant) {
-        let Sweep { silent, checked, goes_on } = self.sessions.sweep(now);
+        let Sweep { silent, checked, goes_on } = self.tables.sessions.sweep(now);
         self.close_silent(silent, now);
         self.take_notices(now);
-        let Gateway { settings, sessions, rooms, .. } = self;
-        self.policies.forget_older_states(checked, settings, sessions, rooms);
-        let Gateway { sessions, rooms, effects, .. } = self;
-        self.diagnosis.forget_idle(sessions, rooms, effects, now);
-        self.questions.end_old_failures(now, &mut self.effects);
+        self.forget_older_states(checked);
+        let Tables { sessions, effects, .. } = &mut self.tables;
+        self.diagnosis.forget_idle(sessions, &self.rooms, effects, now);
+        self.questions.end_old_failures(now, effects);
         let after = if goes_on { SWEEP_GOES_ON } else { SWEEP_EVERY };
-        self.effects.set(Timer::Sweep, now + after);
+        effects.set(Timer::Sweep, now + after);
+    }
+
+    /// These sessions, and their rooms, keep only states that a revision may still read.
+    fn forget_older_states(&mut self, swept: RangeInclusive<SessionId>) {
+        if !self.policies.keep_older_states() || swept.is_empty() {
+            return;
+        }
+        let Tables { sessions, settings, .. } = &mut self.tables;
+        let mut settled = Vec::new();
+        for (_, session) in sessions.range_mut(swept) {
+            let Some(scenario) = settings.scenarios.get(session.scenario()) else { continue };
+            if session.memory().keeps_other()
+                && let Some(active) = self.policies.settled(&scenario.policy(Hook::Degradation))
+            {
+                session.settle_memory(active);
+            }
+            if let Some(room) = self.rooms.get_mut(&session.room())
+                && room.memory().keeps_other()
+                && let Some(active) = self.policies.settled(&scenario.policy(Hook::Routing))
+            {
+                settled.push((room.id(), room.settle_memory(active)));
+            }
+        }
+        for (id, change) in settled {
+            if let Some(room) = self.rooms.get_mut(&id) {
+                self.tables.apply(change, room);
+            }
+        }
     }
 
     /// Changes the named scenarios, and adds those that are new. Other scenarios stay. Rooms take
@@ -382,9 +434,9 @@ impl Gateway {
 
     /// Ends a session through the API, or has ended it before.
     pub fn handle_close(&mut self, id: SessionId, now: Instant) -> Result<(), Impossible> {
-        if !self.sessions.contains_key(&id) {
+        if !self.tables.sessions.contains_key(&id) {
             // The request may be a repetition: the session has ended.
-            let next = self.sessions.next_id();
+            let next = self.tables.sessions.next_id();
             let had = next.group() < id && id < next;
             return if had { Ok(()) } else { Err(Impossible::NoSuchSession) };
         }
@@ -405,27 +457,33 @@ impl Gateway {
         to: NodeId,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let moved = self.move_by_operator(name, to, now);
+        let room = self.rooms.named(name).map(|(_, id)| id);
+        let room = room.and_then(|id| self.rooms.get_mut(&id)).ok_or(Impossible::NoSuchRoom);
+        let moved = room.and_then(|room| self.tables.move_by_operator(room, to, now));
         self.take_notices(now);
         moved
     }
 
     /// The kernel reports that no process listens at a node's port that serves one room: the hop leaves its route.
     pub fn handle_port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
-        self.port_closed(session, hop, now);
+        if let Some(room) = self.rooms.of_session(session, &self.tables.sessions) {
+            self.tables.port_closed(room, session, hop, now);
+        }
         self.take_notices(now);
     }
 
     /// A worker found that the packets of two hops are no copies of each other. The room continues as in hot mode with
     /// the first hop of its route, while it is on these two hops.
     pub fn handle_unalike(&mut self, session: SessionId, hops: [Hop; 2], now: Instant) {
-        self.copies_differ(session, hops, now);
+        if let Some(room) = self.rooms.of_session(session, &self.tables.sessions) {
+            self.tables.copies_differ(room, hops, now);
+        }
         self.take_notices(now);
     }
 
     /// Sets the maximum age of the workers' last report on a session.
     pub fn handle_summaries_within(&mut self, within: Duration) {
-        self.sessions.note_reports_within(within);
+        self.tables.sessions.note_reports_within(within);
         self.diagnosis.note_reports_within(within);
     }
 
@@ -437,13 +495,13 @@ impl Gateway {
         last_heard: Option<Instant>,
     ) {
         self.enrol(id);
-        if let Some(session) = self.sessions.unrecorded_mut(&id) {
+        if let Some(session) = self.tables.sessions.unrecorded_mut(&id) {
             session.take_summary(measures, last_heard);
             let room = self.rooms.get(&session.room());
             if let Some(on) = room.and_then(|room| room.holding().on)
-                && let Some(node) = self.nodes.get(on)
+                && let Some(node) = self.tables.nodes.get(on)
             {
-                session.judge_zone(node.settings.zone, &mut self.capacity.domain_breakers);
+                session.judge_zone(node.settings.zone, &mut self.tables.capacity.domain_breakers);
             }
             self.judge(|policies, subjects, effects| {
                 policies.weigh_measures(id, subjects, effects);
@@ -453,22 +511,22 @@ impl Gateway {
 
     /// The server refused an offer of this scenario for lack of capacity.
     pub fn handle_turned_away(&mut self, scenario: &str, now: Instant) {
-        self.slos.note_turned_away(scenario, &self.settings, now);
+        self.tables.slos.note_turned_away(scenario, &self.tables.settings, now);
     }
 
     /// Counts packets between a session and its node since the last report.
     pub fn handle_flow(&mut self, id: SessionId, flow: &FlowCounts, now: Instant) {
-        let Gateway { sessions, rooms, nodes, effects, .. } = self;
-        let flow = self.quality.handle_flow(id, flow, sessions, rooms, nodes, effects, now);
+        let Gateway { rooms, quality, diagnosis, .. } = self;
+        let Tables { sessions, nodes, effects, settings, slos, .. } = &mut self.tables;
+        let flow = quality.handle_flow(id, flow, sessions, rooms, nodes, effects, now);
         let Some(flow) = flow else { return };
-        self.diagnosis.handle_flow(id, &flow, sessions, rooms, nodes, effects, now);
-        let loses_by_client = self.diagnosis.loses_by_client(id);
+        diagnosis.handle_flow(id, &flow, sessions, rooms, nodes, effects, now);
+        let loses_by_client = diagnosis.loses_by_client(id);
         if let Some(is_impaired) = loses_by_client
-            && let Some(session) = self.sessions.unrecorded_mut(&id)
+            && let Some(session) = sessions.unrecorded_mut(&id)
         {
             session.judge_clients(is_impaired, &mut self.admission.client_breakers, now);
         }
-        let Gateway { sessions, settings, slos, .. } = self;
         sessions.judge_objective(id, flow.missed, settings, slos, now);
         self.judge(|policies, subjects, effects| {
             policies.weigh_flow(id, flow.missed, subjects, now, effects);
@@ -488,9 +546,10 @@ impl Gateway {
     /// no node is marked down on the first late watch. Further late watches judge as usual, since all packets that
     /// arrived were read.
     pub fn handle_watch(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
-        let (late, changes) = self.with_nodes(|nodes| nodes.watch(stamps, workers_late, now));
+        let (late, changes) =
+            self.tables.with_nodes(|nodes| nodes.watch(stamps, workers_late, now));
         if let Some(late) = late {
-            self.quality.excuse_flows(late, &mut self.sessions);
+            self.quality.excuse_flows(late, &mut self.tables.sessions);
             self.diagnosis.note_late(late, now);
         }
         self.nodes_changed(changes, now);
@@ -499,12 +558,12 @@ impl Gateway {
 
     /// Returns the table of nodes.
     pub fn node_table(&self) -> &NodeTable {
-        &self.nodes
+        &self.tables.nodes
     }
 
     /// Takes evidence about a node.
     pub fn handle_evidence(&mut self, id: NodeId, evidence: NodeEvidence, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(id) {
+        if let Some(node) = self.tables.nodes.get_mut(id) {
             node.handle_evidence(evidence, now);
         }
     }
@@ -519,7 +578,7 @@ impl Gateway {
     /// Returns the zone of this name in a region. A new zone takes the number of a zone without nodes, or the next
     /// number. Add a node to it at once, or the number may be reused.
     pub fn zone(&mut self, name: &str, region: RegionId) -> Result<ZoneId, Impossible> {
-        let Gateway { capacity, nodes, effects, .. } = self;
+        let Tables { capacity, nodes, effects, .. } = &mut self.tables;
         if !nodes.zones().iter().any(|zone| *zone.name == *name && zone.region == region) {
             capacity.forget_empty_zones(nodes, effects);
         }
@@ -533,11 +592,11 @@ impl Gateway {
         failback: Failback,
         now: Instant,
     ) -> Result<(), Impossible> {
-        if !self.worklists.away.set_failback(region, failback) {
+        if !self.tables.worklists.away.set_failback(region, failback) {
             return Err(Impossible::NoSuchRegion);
         }
-        if !self.worklists.away.is_empty() {
-            self.effects.set(Timer::Failback, now);
+        if !self.tables.worklists.away.is_empty() {
+            self.tables.effects.set(Timer::Failback, now);
         }
         Ok(())
     }
@@ -549,9 +608,10 @@ impl Gateway {
         mode: BreakerMode,
         now: Instant,
     ) -> Result<(), Impossible> {
-        self.nodes.check_domain(place)?;
-        let event = self.capacity.domain_breakers.hold(place, mode, self.nodes.zones(), now);
-        event.into_iter().for_each(|event| self.effects.event(event));
+        self.tables.nodes.check_domain(place)?;
+        let event =
+            self.tables.capacity.domain_breakers.hold(place, mode, self.tables.nodes.zones(), now);
+        event.into_iter().for_each(|event| self.tables.effects.event(event));
         Ok(())
     }
 
@@ -563,38 +623,38 @@ impl Gateway {
         now: Instant,
     ) -> Result<(), Impossible> {
         let event = self.admission.client_breakers.hold(group, mode, now)?;
-        event.into_iter().for_each(|event| self.effects.event(event));
+        event.into_iter().for_each(|event| self.tables.effects.event(event));
         Ok(())
     }
 
     /// Gives sessions numbers from this one on, unless its group has given larger ones.
     pub fn resume_numbers(&mut self, next: SessionId) {
-        self.sessions.resume_numbers(next);
+        self.tables.sessions.resume_numbers(next);
     }
 
     /// The number of the next session.
     pub fn next_session(&self) -> SessionId {
-        self.sessions.next_id()
+        self.tables.sessions.next_id()
     }
 
     /// Returns true while rooms of dead nodes wait to be moved. The next batch moves at the next timeout.
     pub fn fails_over(&self) -> bool {
-        self.worklists.failover.is_under_way()
+        self.tables.worklists.failover.is_under_way()
     }
 
     /// Returns the number of live sessions.
     pub fn live(&self) -> usize {
-        self.sessions.live()
+        self.tables.sessions.live()
     }
 
     /// Returns the scenarios by their names.
     pub fn scenarios(&self) -> impl Iterator<Item = (&Arc<str>, &Scenario)> {
-        self.settings.scenarios.iter()
+        self.tables.settings.scenarios.iter()
     }
 
     /// Returns the number of rooms that a node carries.
     pub fn standing_rooms(&self) -> usize {
-        self.rooms.placed()
+        self.tables.worklists.placed()
     }
 
     /// Returns the name of the room; `None` if the room is gone.
@@ -630,14 +690,15 @@ impl Gateway {
         media: Arc<MediaDescription>,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let live = self.sessions.get(&id).filter(|session| session.is_live());
+        let live = self.tables.sessions.get(&id).filter(|session| session.is_live());
         let session = live.ok_or(Impossible::NoSuchSession)?;
-        if *session.media() != media {
-            let room = session.room();
-            let change = self.sessions.change_streams(id, media);
-            self.apply_to_session(id, change);
-            self.settle_peer_caps(room);
-            self.change_room(room, Room::regrant);
+        if *session.media() != media
+            && let Some(room) = self.rooms.get_mut(&session.room())
+        {
+            let change = self.tables.sessions.change_streams(id, media);
+            self.tables.apply_to_session(id, change);
+            self.tables.settle_peer_caps(room);
+            self.tables.regrant(room);
         }
         self.take_notices(now);
         Ok(())
@@ -649,8 +710,8 @@ impl Gateway {
         let room = self.rooms.named(&offer.room).map(|(name, id)| (Arc::clone(name), id));
         let (name, room) = room.unzip();
         let offer = Arc::new(Offer { room: name.unwrap_or(offer.room), ..offer });
-        if let Some(room) = room {
-            self.catch_up(room, now);
+        if let Some(room) = room.and_then(|id| self.rooms.get_mut(&id)) {
+            self.tables.catch_up(room, now);
             self.take_notices(now);
         }
         let begun = if self.admission.is_open() {
@@ -662,7 +723,7 @@ impl Gateway {
         };
         match begun {
             Err(reason) => self.refuse(&offer, None, reason, now),
-            Ok(id) if self.sessions[&id].is_of_first_packet() => {
+            Ok(id) if self.tables.sessions[&id].is_of_first_packet() => {
                 self.admit(id, None, Decider::Native, now);
             }
             Ok(id) => self.ask_scenario(id, now),
@@ -675,19 +736,20 @@ impl Gateway {
         offer: &Arc<Offer>,
         now: Instant,
     ) -> Result<SessionId, OfferRefusal> {
-        if self.sessions.len() >= self.settings.limits.sessions_max {
+        if self.tables.sessions.len() >= self.tables.settings.limits.sessions_max {
             return Err(OfferRefusal::Full { retry_after: self.retry_after(now) });
         }
-        let Some(scenario) = self.settings.scenarios.get(&offer.scenario) else {
+        let Tables { settings, sessions, nodes, .. } = &mut self.tables;
+        let Some(scenario) = settings.scenarios.get(&offer.scenario) else {
             return Err(OfferRefusal::UnknownScenario(offer.scenario.clone()));
         };
-        let id = self.sessions.next_id();
+        let id = sessions.next_id();
         let named = ClientLabel::Region.value(&offer.labels);
-        let named = named
-            .and_then(|named| self.settings.regions.iter().position(|region| **region == *named));
-        let region = named.map_or(self.nodes.home(), |place| RegionId(place as u32));
+        let named =
+            named.and_then(|named| settings.regions.iter().position(|region| **region == *named));
+        let region = named.map_or(nodes.home(), |place| RegionId(place as u32));
         let room = self.rooms.enter(id, offer, scenario, region)?;
-        self.sessions.begin(offer, scenario, room, now);
+        sessions.begin(offer, scenario, room, now);
         Ok(id)
     }
 
@@ -700,9 +762,9 @@ impl Gateway {
         by: Decider,
         now: Instant,
     ) -> Option<RoomId> {
-        let room = self.sessions.get(&id)?.room();
-        self.catch_up(room, now);
-        let session = self.sessions.admit(id, cap_kbps, by)?;
+        let room = self.rooms.of_session(id, &self.tables.sessions)?;
+        self.tables.catch_up(room, now);
+        let session = self.tables.sessions.admit(id, cap_kbps, by)?;
         match self.admission.client_breakers.limit(session.labels(), id) {
             Some((NewcomerAction::Refuse, group)) => {
                 self.turn_away_clients(id, group, now);
@@ -714,36 +776,21 @@ impl Gateway {
             }
             Some((NewcomerAction::VoiceOnly | NewcomerAction::Admit, _)) | None => {}
         }
-        if self.rooms.get(&room).is_some_and(Room::is_placed) {
-            if self.make_room_for(id, now) {
-                self.open_session(id, now);
+        if room.is_placed() {
+            if self.tables.make_room_for(room, id, now) {
+                self.tables.open_session(room, id, now);
             } else {
                 self.turn_away(id, now);
             }
             return None;
         }
-        if self.worklists.stranded.go_first() && !self.worklists.stranded.is_paced() {
+        let stranded = &self.tables.worklists.stranded;
+        if stranded.go_first() && !stranded.is_paced() {
             // The stranded rooms have no place yet.
             self.turn_away(id, now);
             return None;
         }
-        Some(room)
-    }
-
-    /// Opens the session at the hops of its room's current and pending routes.
-    fn open_session(&mut self, id: SessionId, now: Instant) {
-        let open_by = now + self.settings.limits.open_within;
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(room) = self.rooms.get_mut(&session.room()) else { return };
-        let Some(offer) = session.open(open_by) else { return };
-        self.effects.set_if_idle(Timer::OpenLate(id), open_by);
-        self.effects.push(GatewayEffect::Install(session.installed(room), offer));
-        room.await_session(id);
-        let (hops, room) = (room.hops_to_open(), room.id());
-        for hop in hops {
-            self.open_at(id, hop, now);
-        }
-        self.change_room(room, Room::regrant);
+        Some(room.id())
     }
 
     /// The driver answered about a leg.
@@ -754,81 +801,63 @@ impl Gateway {
         result: Result<(), NotOpened>,
         now: Instant,
     ) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let room = session.room();
+        let Some(session) = self.tables.sessions.get_mut(&id) else { return };
         // Recorded before the room continues, so that a leg that the driver refused is not closed as well.
         match result {
             Ok(()) => {
                 let Some(before) = session.legs_mut().opened(hop) else { return };
-                self.leg_opened(before, hop, now);
-                self.catch_up(room, now);
-                self.live_if_open(id, now);
-                if self.rooms.get_mut(&room).is_some_and(|room| room.opened_at(id, hop)) {
-                    self.publish_heading_if_open(room, now);
+                let Some(room) = self.rooms.get_mut(&session.room()) else { return };
+                self.tables.leg_opened(before, hop, now);
+                self.tables.catch_up(room, now);
+                self.tables.live_if_open(room, id, now);
+                if room.opened_at(id, hop) {
+                    self.tables.publish_heading_if_open(room, now);
                 }
             }
             Err(NotOpened) => {
                 let Some(before) = session.legs_mut().failed(hop) else { return };
-                self.leg_failed(before, hop, now);
+                self.tables.leg_failed(before, hop, now);
                 self.not_opened(id, hop, now);
             }
         }
-        self.open_next(hop.node, now);
+        self.tables.open_next(hop.node, now);
     }
 
     /// Refuses a new session that the carrying hop did not take, if other sessions are live. Any other hop leaves the
     /// room's route; so does the carrying hop while no session is live there, and the next hop is tried.
     fn not_opened(&mut self, id: SessionId, hop: Hop, now: Instant) {
-        if let Some(room) = self.sessions.get(&id).map(Session::room) {
-            self.catch_up(room, now);
-        }
-        let Some(session) = self.sessions.get(&id) else { return };
-        let room = session.room();
-        let stands = self.rooms.get(&room).and_then(|room| room.stands_at(self.nodes.board()));
-        let carries = session.is_opening() && stands == Some(hop);
-        if carries && !self.sessions_of(room, Session::is_live).is_empty() {
-            let retry_after = self.retry_after(now);
-            self.give_up(id, OfferRefusal::NotOpened { node: hop.node, retry_after }, now);
+        let Some(room) = self.rooms.of_session(id, &self.tables.sessions) else { return };
+        self.tables.catch_up(room, now);
+        let is_opening = self.tables.sessions[&id].is_opening();
+        let carries = is_opening && room.stands_at(self.tables.nodes.board()) == Some(hop);
+        let refused = if carries && !self.tables.sessions_of(room, Session::is_live).is_empty() {
+            vec![id]
         } else {
-            self.drop_hop(room, hop, Strike::NotOpened, Some(id), now);
-            self.give_up_without_hop(room, hop, now);
-        }
-    }
-
-    /// Refuses the room's sessions at once, instead of at their timeout, if no session is live, the carrying hop took
-    /// none of them and no other hop is pending.
-    fn give_up_without_hop(&mut self, id: RoomId, refused: Hop, now: Instant) {
-        let Some(room) = self.rooms.get(&id).filter(|room| room.heading().is_none()) else {
-            return;
+            self.tables.drop_hop(room, hop, Strike::NotOpened, Some(id), now);
+            self.tables.sessions_without_hop(room)
         };
-        let Some(on) = room.stands_at(self.nodes.board()) else { return };
-        let lost = |id: &SessionId| {
-            let opening = self.sessions.get(id).filter(|session| session.is_opening());
-            opening.is_some_and(|session| !session.legs().contains(&on))
-        };
-        let sessions: Vec<SessionId> = room.sessions().iter().copied().filter(lost).collect();
-        for session in sessions {
+        for session in refused {
             let retry_after = self.retry_after(now);
-            self.give_up(session, OfferRefusal::NotOpened { node: refused.node, retry_after }, now);
+            self.give_up(session, OfferRefusal::NotOpened { node: hop.node, retry_after }, now);
         }
     }
 
     /// Handles the opening timeout: legs not open by now count as failed, and an offer that is not live, because no hop
     /// carries its room, is refused.
     fn open_late(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(session) = self.tables.sessions.get(&id) else { return };
         let late = session.legs().late(now);
         let late_at = late.first().map(|hop| hop.node);
         for hop in late {
-            let Some(session) = self.sessions.get_mut(&id) else { return };
+            let Some(session) = self.tables.sessions.get_mut(&id) else { return };
             if let Some(leg) = session.legs_mut().give_up(hop) {
-                self.effects.push(GatewayEffect::CloseAt { session: id, hop });
-                self.leg_failed(leg, hop, now);
+                self.tables.effects.push(GatewayEffect::CloseAt { session: id, hop });
+                self.tables.leg_failed(leg, hop, now);
                 self.not_opened(id, hop, now);
-                self.open_next(hop.node, now);
+                self.tables.open_next(hop.node, now);
             }
         }
-        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(session) = self.tables.sessions.get(&id) else { return };
         let by = session.opens_by();
         if by.is_some_and(|by| by <= now) {
             let retry_after = self.retry_after(now);
@@ -837,46 +866,7 @@ impl Gateway {
             });
             self.give_up(id, refused, now);
         } else if let Some(next) = session.legs().next_late().into_iter().chain(by).min() {
-            self.effects.set(Timer::OpenLate(id), next);
-        }
-    }
-
-    /// Sets the session live if it is open at the hop that carries its room.
-    fn live_if_open(&mut self, id: SessionId, now: Instant) {
-        let opening = self.sessions.get(&id).filter(|session| session.is_opening());
-        let Some(session) = opening else { return };
-        let room = &self.rooms[&session.room()];
-        let is_open = |hop: &Hop| session.legs().is_open(hop);
-        let Some(hop) = room.stands_at(self.nodes.board()).filter(is_open) else { return };
-        let accepted = AcceptedOffer {
-            session: id,
-            room: room.id(),
-            route: Arc::clone(room.cell()),
-            plan: session.plan_now(),
-            admitted_by: Decider::clone(session.admitted_by()),
-            routed_by: room.placed_by().clone(),
-        };
-        let opened = CoreEvent::Opened {
-            session: id,
-            room: room.id(),
-            room_name: Arc::clone(room.name()),
-            scenario: Arc::clone(room.scenario()),
-            hop,
-            offered: session.offered(),
-            admitted_by: Decider::clone(session.admitted_by()),
-            routed_by: room.placed_by().clone(),
-        };
-        let took = now.saturating_duration_since(session.offered());
-        self.slos.note_opened(room.scenario(), took, &self.settings, now);
-        self.effects.event(opened);
-        let (room, ticks) = (room.id(), self.degradation_policy(session.scenario()));
-        if let Some(offer) = self.sessions.go_live(id, ticks, now) {
-            let (offer, result) = (offer.id, Ok(accepted));
-            self.effects.push(GatewayEffect::Reply { offer, result });
-            // A room is recorded from its first live session on.
-            self.apply(room, RoomChange::of_record());
-            self.settle_peer_caps(room);
-            self.effects.notice(RoomNotice::Enrol(id));
+            self.tables.effects.set(Timer::OpenLate(id), next);
         }
     }
 
@@ -889,23 +879,25 @@ impl Gateway {
     /// With `early_start`, an offer for a region without capacity starts a node there. A policy may have refused it before
     /// it was placed.
     fn want_node(&mut self, id: SessionId, reason: &OfferRefusal, now: Instant) {
-        let session = self.sessions.get(&id);
+        let session = self.tables.sessions.get(&id);
         let room = session.and_then(|session| self.rooms.get(&session.room()));
-        let early = self.settings.limits.early_start;
+        let early = self.tables.settings.limits.early_start;
         let Some(region) = room.map(Room::region).filter(|_| early) else { return };
         let is_short = match reason {
             OfferRefusal::NoNode { .. }
             | OfferRefusal::PlacementRefused { .. }
-            | OfferRefusal::Rejected { .. } => self.capacity.is_short(region, &self.nodes),
+            | OfferRefusal::Rejected { .. } => {
+                self.tables.capacity.is_short(region, &self.tables.nodes)
+            }
             _ => false,
         };
         if is_short {
-            self.with_nodes(|nodes| nodes.start_in_region(region, now));
+            self.tables.with_nodes(|nodes| nodes.start_in_region(region, now));
         }
     }
 
     fn reply_refused(&mut self, id: SessionId, reason: OfferRefusal, now: Instant) {
-        if let Some(session) = self.sessions.get(&id)
+        if let Some(session) = self.tables.sessions.get(&id)
             && let Some(offer) = session.offer()
         {
             let (offer, room) = (Arc::clone(offer), session.room());
@@ -920,10 +912,10 @@ impl Gateway {
         reason: OfferRefusal,
         now: Instant,
     ) {
-        self.slos.note_refused(&offer.scenario, &reason, &self.settings, now);
+        self.tables.slos.note_refused(&offer.scenario, &reason, &self.tables.settings, now);
         let (offer, scenario, result) = (offer.id, offer.scenario.clone(), Err(reason.clone()));
-        self.effects.event(CoreEvent::Refused { offer, session, scenario, reason });
-        self.effects.push(GatewayEffect::Reply { offer, result });
+        self.tables.effects.event(CoreEvent::Refused { offer, session, scenario, reason });
+        self.tables.effects.push(GatewayEffect::Reply { offer, result });
     }
 
     /// Refuses a new session because there is no capacity now.
@@ -940,19 +932,19 @@ impl Gateway {
 
     /// Retry time for clients without capacity.
     fn retry_after(&mut self, now: Instant) -> Duration {
-        let is_busy = self.fails_over() || !self.worklists.stranded.is_empty();
-        let opens = self.capacity.admit_in(&self.nodes, now);
+        let is_busy = self.fails_over() || !self.tables.worklists.stranded.is_empty();
+        let opens = self.tables.capacity.admit_in(&self.tables.nodes, now);
         self.admission.retry_after(is_busy, opens)
     }
 
     fn close(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
-        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(session) = self.tables.sessions.get(&id) else { return };
         let room = self.rooms.get(&session.room()).filter(|_| session.is_live());
         if let Some(room) = room {
             let closed = Box::new(session.closed(room, now));
             let (room, room_name) = (room.id(), Arc::clone(room.name()));
             let closed = CoreEvent::Closed { session: id, room, room_name, reason, closed };
-            self.effects.event(closed);
+            self.tables.effects.event(closed);
         } else {
             let refused = match reason {
                 CloseReason::Shutdown => OfferRefusal::Draining,
@@ -971,7 +963,7 @@ impl Gateway {
     }
 
     fn close_all(&mut self, reason: CloseReason, now: Instant) {
-        let all: Vec<SessionId> = self.sessions.keys().collect();
+        let all: Vec<SessionId> = self.tables.sessions.keys().collect();
         for session in all {
             self.close(session, reason, now);
         }
@@ -980,7 +972,7 @@ impl Gateway {
     /// Closes the silent sessions, except in rooms that wait for a node to start.
     fn close_silent(&mut self, mut sessions: Vec<SessionId>, now: Instant) {
         let is_held = |id: &SessionId| {
-            self.rooms.get(&self.sessions[id].room()).is_some_and(|room| room.is_held(now))
+            self.rooms.get(&self.tables.sessions[id].room()).is_some_and(|room| room.is_held(now))
         };
         sessions.retain(|id| !is_held(id));
         for session in sessions {
@@ -989,87 +981,61 @@ impl Gateway {
     }
 
     fn remove_session(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
-        let Some(session) = self.sessions.remove(id) else { return };
+        let Some(session) = self.tables.sessions.remove(id) else { return };
         let room = session.room();
         if let Some(group) = session.voice_only_for() {
             self.admission.client_breakers.forget(id, group);
         }
-        session.leave_objective(&mut self.slos, now);
-        self.effects.cancel(&Timer::OpenLate(id));
-        self.capacity.reduced.set(id, None);
+        session.leave_objective(&mut self.tables.slos, now);
+        self.tables.effects.cancel(&Timer::OpenLate(id));
+        self.tables.capacity.reduced.set(id, None);
         for leg in session.legs().all() {
-            self.leave_leg(id, leg);
+            self.tables.leave_leg(id, leg);
         }
         if session.is_installed() {
-            self.effects.push(GatewayEffect::End { session: id, reason });
+            self.tables.effects.push(GatewayEffect::End { session: id, reason });
         }
-        self.leave_room(room, id, now);
-        session.legs().all().for_each(|leg| self.open_next(leg.hop.node, now));
+        self.leave_room(&session, now);
+        session.legs().all().for_each(|leg| self.tables.open_next(leg.hop.node, now));
         if session.track().is_some_and(FlowTracker::sends)
             && let Some(room) = self.rooms.get(&room)
         {
-            self.sessions.forget_heard(room);
+            self.tables.sessions.forget_heard(room);
         }
         let scenario = Arc::clone(session.scenario());
-        self.effects.notice(RoomNotice::Ended { session: id, room, scenario });
+        self.tables.effects.notice(RoomNotice::Ended { session: id, room, scenario });
     }
 
     /// The session leaves its room, which is dissolved after the last one.
-    fn leave_room(&mut self, id: RoomId, session: SessionId, now: Instant) {
-        self.catch_up(id, now);
-        let Some(room) = self.rooms.get_mut(&id) else { return };
-        if !room.leave(session) {
-            self.change_room(id, Room::regrant);
-            self.publish_heading_if_open(id, now);
-            self.settle_peer_caps(id);
+    fn leave_room(&mut self, session: &Session, now: Instant) {
+        let Some(room) = self.rooms.get_mut(&session.room()) else { return };
+        self.tables.catch_up(room, now);
+        if !room.leave(session.id()) {
+            self.tables.regrant(room);
+            self.tables.publish_heading_if_open(room, now);
+            self.tables.settle_peer_caps(room);
             return;
         }
-        self.alter_room(id, |room| room.stay(MoveOutcome::Closed, now));
+        self.tables.apply(room.dissolve(now), room);
+        let id = room.id();
         if let Some(room) = self.rooms.remove(id) {
-            self.worklists.forget(&room);
-            self.capacity.ledger.release(room.holding());
-            self.effects.cancel(&Timer::RoomDue(id));
-            self.effects.cancel(&Timer::LeavingEnds(id));
+            self.tables.worklists.forget(&room);
+            self.tables.capacity.ledger.release(room.holding());
+            self.tables.effects.cancel(&Timer::RoomDue(id));
+            self.tables.effects.cancel(&Timer::LeavingEnds(id));
             let scenario = Arc::clone(room.scenario());
-            self.effects.notice(RoomNotice::Dissolved { room: id, scenario });
+            self.tables.effects.notice(RoomNotice::Dissolved { room: id, scenario });
         }
     }
 
     /// Ends a window of the breakers of clients. Sessions of clients that have recovered get their video back.
     fn weigh_client_breakers(&mut self, now: Instant) {
         let changes = self.admission.client_breakers.weigh(now);
-        changes.into_iter().for_each(|change| self.effects.event(change));
+        changes.into_iter().for_each(|change| self.tables.effects.event(change));
         for session in self.admission.client_breakers.restore_video() {
-            self.restore_video(session);
-        }
-    }
-
-    fn restore_video(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let change = session.lift_voice_only();
-        let (room, plan, is_installed) =
-            (session.room(), session.plan_now(), session.is_installed());
-        self.apply_to_session(id, change);
-        self.settle_peer_caps(room);
-        if plan.arg(Op::VoiceOnly) > 0 {
-            // A policy drops the video as well.
-            return;
-        }
-        if is_installed {
-            self.request_key_frames(room, &[id]);
-        }
-        let (op, arg, rung) = (Op::VoiceOnly, 0, plan.rung());
-        let (room_name, by) = (self.rooms.name_of(room), Decider::Native);
-        self.effects.event(CoreEvent::Degraded { session: id, room_name, op, arg, rung, by });
-    }
-
-    /// Requests key frames from the senders in a room for sessions that receive its video again.
-    fn request_key_frames(&mut self, room: RoomId, receivers: &[SessionId]) {
-        let mut senders = self.sessions_of(room, Session::is_live);
-        // No session receives its own media.
-        senders.retain(|sender| *receivers != [*sender]);
-        if !senders.is_empty() {
-            self.effects.push(GatewayEffect::KeyFrame(senders));
+            if let Some(room) = self.rooms.of_session(session, &self.tables.sessions) {
+                self.tables.restore_video(room, session);
+            }
         }
     }
 
@@ -1096,13 +1062,13 @@ impl Gateway {
         arg: u64,
         replans: &mut Replans,
     ) -> Result<PartOutcome, GuardRule> {
-        let Some(session) = self.sessions.get(&id) else {
+        let Some(session) = self.tables.sessions.get(&id) else {
             return Replans::known(op).map(|_| PartOutcome::Kept);
         };
         let after = Replans::after(session, op, arg, || self.obeys_caps(session))?;
         let Some((op, plan)) = after else { return Ok(PartOutcome::Kept) };
         self.enrol(id);
-        if let Some(session) = self.sessions.get_mut(&id) {
+        if let Some(session) = self.tables.sessions.get_mut(&id) {
             replans.replan(session, op, arg, plan);
         }
         Ok(PartOutcome::Applied { differs: true })
@@ -1112,15 +1078,16 @@ impl Gateway {
     /// as large as a batch.
     fn put_in_force(&mut self, replans: Replans, by: &Decider) {
         let (mut capped, mut see_again) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
-        for replanned in replans.put_in_force(&mut self.sessions) {
+        for replanned in replans.put_in_force(&mut self.tables.sessions) {
             let (session, room) = (replanned.session, replanned.room);
             let plan = replanned.in_force.plan;
             let change = SessionChange::to_plan(replanned.in_force);
-            self.apply_to_session(session, change);
+            self.tables.apply_to_session(session, change);
             let room_name = self.rooms.name_of(room);
             for (op, arg) in replanned.actions {
                 let (room_name, rung, by) = (room_name.clone(), plan.rung(), by.clone());
-                self.effects.event(CoreEvent::Degraded { session, room_name, op, arg, rung, by });
+                let event = CoreEvent::Degraded { session, room_name, op, arg, rung, by };
+                self.tables.effects.event(event);
             }
             if replanned.cap_differs {
                 capped.insert(room);
@@ -1129,97 +1096,90 @@ impl Gateway {
                 see_again.entry(room).or_default().push(session);
             }
         }
-        for room in capped {
-            self.settle_peer_caps(room);
+        for room in capped.iter().filter_map(|id| self.rooms.get(id)) {
+            self.tables.settle_peer_caps(room);
         }
         for (room, receivers) in see_again {
-            self.request_key_frames(room, &receivers);
+            if let Some(room) = self.rooms.get(&room) {
+                self.tables.request_key_frames(room, &receivers);
+            }
         }
     }
 
-    /// Sets the time of the policy's next review of the room.
-    fn set_due(&mut self, id: RoomId, now: Instant) {
-        let began = self.rooms.began();
-        if let Some(due) = self.rooms.get(&id).and_then(|room| room.due(began, now)) {
-            self.effects.set(Timer::RoomDue(id), due);
-        }
-    }
-
-    // The routes of rooms.
-
-    /// A hop that is left now: its packets pass for a while.
-    fn leaving(&self, hop: Hop, now: Instant) -> LeftHop {
-        let until = now + self.settings.limits.leave_within;
-        LeftHop { hop, until, lead: Duration::ZERO }
-    }
+    // Rooms: their capacity, failover and rescue, returns, and changed settings.
 
     /// Gates second hops of other nodes' rooms as far as the new load has used their reserves, until those rooms have others. A node
     /// to which rooms fail over is checked once all have arrived.
     fn gate_unfit_reserves(&mut self, node: NodeId) {
-        if self.worklists.failover.concerns(node) || self.capacity.ledger().fits(node, 0) {
+        let Tables { worklists, capacity, .. } = &self.tables;
+        if worklists.failover.concerns(node) || capacity.ledger().fits(node, 0) {
             return;
         }
         for id in self.holders_of(node) {
-            self.change_room(id, Room::regrant);
-            if self.rooms[&id].holding().reserve.is_none() {
-                self.effects.want_reroute(id);
+            let Some(room) = self.rooms.get_mut(&id) else { continue };
+            self.tables.regrant(room);
+            if room.holding().reserve.is_none() {
+                self.tables.effects.want_reroute(id);
             }
         }
     }
 
     /// Gates second hops at the standby of rooms of the dead node, until the standby can carry the others.
     fn gate_excess(&mut self, standby: NodeId, dead: NodeId) {
-        let carries = |gateway: &Gateway| gateway.capacity.ledger().carries(standby, 0);
-        if carries(self) {
+        let carries = |tables: &Tables| tables.capacity.ledger().carries(standby, 0);
+        if carries(&self.tables) {
             return;
         }
         for id in self.holders_of(standby) {
-            if carries(self) {
+            if carries(&self.tables) {
                 return;
             }
-            if self.rooms[&id].holding().on == Some(dead) {
-                self.change_room(id, Room::regrant);
+            let room = self.rooms.get_mut(&id);
+            if let Some(room) = room.filter(|room| room.holding().on == Some(dead)) {
+                self.tables.regrant(room);
             }
         }
     }
 
     /// Rooms of other nodes with a reserve at this one, lowest priority first.
     fn holders_of(&self, node: NodeId) -> Vec<RoomId> {
-        let there = self.worklists.by_node.at(node).iter().filter_map(|id| self.rooms.get(&id));
+        let there =
+            self.tables.worklists.by_node.at(node).iter().filter_map(|id| self.rooms.get(&id));
         let mut holders: Vec<&Room> =
             there.filter(|room| room.holding().reserve == Some(node)).collect();
-        holders.sort_unstable_by_key(|room| (room.priority(), std::cmp::Reverse(room.id())));
+        holders.sort_unstable_by_key(|room| (room.priority(), Reverse(room.id())));
         holders.into_iter().map(Room::id).collect()
     }
 
     /// Capacity may have become free: weighs the next rooms without a usable second hop, and some with a reserve that
     /// covers less than their scenario wants.
     fn weigh_unprotected(&mut self, now: Instant) {
-        let turn = self.worklists.unreserved.next(WEIGHED_AGAIN_MAX);
-        let uncovered = self.worklists.uncovered.next(COVERED_AGAIN_MAX);
+        let turn = self.tables.worklists.unreserved.next(WEIGHED_AGAIN_MAX);
+        let uncovered = self.tables.worklists.uncovered.next(COVERED_AGAIN_MAX);
         let goes_on = turn.len() == WEIGHED_AGAIN_MAX;
-        self.capacity.ledger.recover(now);
+        self.tables.capacity.ledger.recover(now);
         self.raise_shares(now);
-        let before = self.worklists.unreserved.len();
+        let before = self.tables.worklists.unreserved.len();
         for id in turn.into_iter().chain(uncovered) {
-            self.change_room(id, Room::regrant);
-            let Some(room) = self.rooms.get(&id).filter(|_| self.worklists.is_unprotected(id))
-            else {
+            let Some(room) = self.rooms.get_mut(&id) else { continue };
+            self.tables.regrant(room);
+            if !self.tables.worklists.is_unprotected(id) {
                 continue;
-            };
-            let scenario = self.settings.scenarios.get(room.scenario());
+            }
+            let scenario = self.tables.settings.scenarios.get(room.scenario());
             let policy_decides = scenario.is_some_and(|it| it.binds(Hook::Routing));
-            if self.node_choice(room, now).can_gain_reserve(policy_decides) {
-                self.effects.want_reroute(id);
+            if self.tables.node_choice(room, now).can_gain_reserve(policy_decides) {
+                self.tables.effects.want_reroute(id);
             }
         }
-        let helps = goes_on && self.worklists.unreserved.len() < before;
+        let helps = goes_on && self.tables.worklists.unreserved.len() < before;
         let next = if helps { WEIGH_GOES_ON } else { WEIGH_EVERY };
-        self.effects.set(Timer::Weigh, now + next);
+        self.tables.effects.set(Timer::Weigh, now + next);
     }
 
     fn weigh_breakers(&mut self, now: Instant) {
-        if self.capacity.weigh_breakers(&self.nodes, now, &mut self.effects) {
+        let Tables { capacity, nodes, effects, .. } = &mut self.tables;
+        if capacity.weigh_breakers(nodes, now, effects) {
             self.want_reroute_of_short_rooms();
         }
     }
@@ -1227,616 +1187,181 @@ impl Gateway {
     /// A node may take spares again, so rooms with too few are rerouted.
     fn want_reroute_of_short_rooms(&mut self) {
         for room in self.rooms.values().filter(|room| room.is_short_of_spares()) {
-            self.effects.want_reroute(room.id());
+            self.tables.effects.want_reroute(room.id());
         }
     }
-
-    /// Notes that the room is away from its native place without anyone's choice, so that it returns when possible.
-    fn note_away(&mut self, id: RoomId, on: Option<NodeId>, now: Instant) {
-        let Some(room) = self.rooms.get(&id) else { return };
-        let is_away = on.is_some_and(|on| room.is_away(on, &self.nodes));
-        self.alter_room(id, |room| room.set_away(is_away));
-        if is_away {
-            self.effects.set_if_idle(Timer::Failback, now + LOOK_AGAIN);
-        }
-    }
-
-    // Moves, make-before-break.
-
-    /// Gives the room this route: its sessions are opened at the new hops, and then the route is published. Does nothing if
-    /// `nodes` is empty.
-    fn head_for(
-        &mut self,
-        id: RoomId,
-        nodes: &[NodeId],
-        cause: MoveCause,
-        by: Decider,
-        now: Instant,
-    ) {
-        let hops = self.nodes.hops(nodes);
-        if hops.is_empty() {
-            return;
-        }
-        let by = self.rooms.intern(by);
-        let stands = self.rooms.get(&id).and_then(|room| room.stands_at(self.nodes.board()));
-        self.alter_room(id, |room| room.head_for(hops, cause, by, stands, now));
-        self.open_heading(id, now);
-        self.change_room(id, Room::regrant);
-        self.close_left_hops(id, now);
-        self.publish_heading_if_open(id, now);
-    }
-
-    /// Opens the room's sessions at the hops for which it heads; the route waits for the awaited ones.
-    fn open_heading(&mut self, id: RoomId, now: Instant) {
-        let Some(room) = self.rooms.get(&id) else { return };
-        let Some(heading) = room.heading() else { return };
-        let opened = if room.mode().opens_ahead() { heading.hops().len() } else { 1 };
-        let (hops, awaited) = (heading.hops()[..opened].to_vec(), heading.awaited().clone());
-        let mut waiting = Vec::new();
-        for session in self.sessions_of(id, Session::is_installed) {
-            for &hop in &hops {
-                if self.open_at(session, hop, now) != Some(LegState::Open) && awaited.contains(&hop)
-                {
-                    waiting.push((session, hop));
-                }
-            }
-        }
-        if let Some(room) = self.rooms.unrecorded_mut(&id) {
-            room.await_openings(waiting);
-        }
-    }
-
-    /// Publishes the pending route once all sessions are open. Packets from the old hop still pass.
-    fn publish_heading_if_open(&mut self, id: RoomId, now: Instant) {
-        let Some(room) = self.rooms.get(&id).filter(|room| room.is_opened()) else { return };
-        let from = room.stands_at(self.nodes.board());
-        let damped = self.is_damped(id, now);
-        let Some(room) = self.rooms.get_mut(&id) else { return };
-        let Some(heading) = room.take_opened() else { return };
-        let (stranded, route, target) = (room.stranded(), room.route(), heading.target());
-        if from == Some(target) {
-            let (hops, by) = (heading.hops().to_vec(), Decider::clone(heading.by()));
-            let left = route.left.as_deref().copied();
-            self.change_room(id, |room, scales| room.admit_at(&hops, left, scales));
-            self.effects.event(CoreEvent::Rerouted { room: id, hops, by });
-            self.close_left_hops(id, now);
-            for session in self.sessions_of(id, Session::is_opening) {
-                self.live_if_open(session, now);
-            }
-            return;
-        }
-        if stranded.is_none() && **heading.by() != Decider::Operator && damped {
-            self.end_damped_move(id, heading, now);
-            return;
-        }
-        let lost = stranded.map(|stranded| stranded.lost);
-        let Some(left) = from.or(lost) else { return };
-        let (cause, started) = match stranded {
-            Some(stranded) => (self.loss_of(stranded.lost.node), stranded.since),
-            None => (heading.cause(), heading.started()),
-        };
-        let by = Arc::clone(heading.by());
-        let (placed_by, leaving) = (Arc::clone(&by), from.map(|from| self.leaving(from, now)));
-        self.change_room(id, |room, scales| room.place(placed_by, heading.hops(), leaving, scales));
-        self.moved(id, MoveStep { cause, by, from: left, to: Some(target), started }, now);
-        self.close_left_hops(id, now);
-    }
-
-    /// The room has moved too often to take the route that it headed for.
-    fn end_damped_move(&mut self, id: RoomId, heading: PendingRoute, now: Instant) {
-        if let Decider::Policy { policy, .. } = &**heading.by() {
-            let (policy, guard) = (policy.clone(), GuardRule::MovedTooOften);
-            self.effects.event(CoreEvent::Guarded { policy, guard, times: 1 });
-        }
-        self.alter_room(id, |room| room.end_move(heading, MoveOutcome::Damped, now));
-        self.change_room(id, Room::regrant);
-        self.close_left_hops(id, now);
-    }
-
-    /// Completes a move: asks the room's senders for key frames, and sets sessions live that waited for this hop.
-    fn moved(&mut self, id: RoomId, step: MoveStep, now: Instant) {
-        let MoveStep { cause, ref by, from, to, started } = step;
-        let by = Decider::clone(by);
-        let sessions = self.sessions_of(id, Session::is_live);
-        if to.is_some()
-            && cause.is_loss()
-            && let Some(room) = self.rooms.get(&id)
-        {
-            self.sessions.renew_silence(room, now);
-        }
-        if to.is_some() && !sessions.is_empty() {
-            self.effects.push(GatewayEffect::KeyFrame(sessions.clone()));
-        }
-        let outcome = if to.is_some() { MoveOutcome::Done } else { MoveOutcome::Stranded };
-        let Some(room) = self.rooms.get_mut(&id) else { return };
-        room.record(step, outcome, now);
-        let (room_name, scenario) = (Arc::clone(room.name()), Arc::clone(room.scenario()));
-        // A move by a policy or an operator is deliberate.
-        let unchosen = cause.is_loss() || matches!(cause, MoveCause::Link | MoveCause::Drain);
-        self.note_away(id, to.map(|to| to.node).filter(|_| unchosen), now);
-        if let Some(session) = sessions.first() {
-            self.effects.notice(RoomNotice::Enrol(*session));
-        }
-        let is_final = cause != MoveCause::Link || to.is_none() || {
-            let (room_name, scenario) = (Arc::clone(&room_name), Arc::clone(&scenario));
-            let (sessions, took) = (sessions.clone(), now.saturating_duration_since(started));
-            let moved = PortMove { room: id, room_name, scenario, sessions, took };
-            self.worklists.closed_ports.note_move(from, moved, now)
-        };
-        self.effects.event(CoreEvent::Moved {
-            room: id,
-            room_name,
-            scenario,
-            sessions,
-            cause,
-            by,
-            from,
-            to,
-            started,
-            is_final,
-        });
-        let counted_max = self.settings.limits.moves_per_minute;
-        if let Some(room) = self.rooms.get_mut(&id)
-            && !cause.is_loss()
-        {
-            room.note_move(now, counted_max);
-            self.effects.notice(RoomNotice::MoveCounted(id));
-        }
-        for session in self.sessions_of(id, Session::is_opening) {
-            self.live_if_open(session, now);
-        }
-    }
-
-    /// The room has reached its limit of moves: only the death of its node, or a hop that did not open a live session, may move it.
-    fn is_damped(&mut self, id: RoomId, now: Instant) -> bool {
-        let limit = self.settings.limits.moves_per_minute;
-        let reached = self.rooms.get_mut(&id).is_some_and(|room| room.recent_moves(now) >= limit);
-        let Some(room) = self.rooms.get(&id).filter(|_| reached) else { return false };
-        let stands = room.stands_at(self.nodes.board());
-        stands.is_none_or(|hop| self.sessions.are_all_at(room, hop))
-    }
-
-    // Hops that are lost: dead nodes, closed ports, legs that are not opened.
 
     /// Marks the node down: packets of its rooms take their second hops. The reserves for this death are load from now on.
     /// Before, second hops are gated at a standby that lacks capacity because it carries rooms of other dead nodes.
     fn mark_down(&mut self, dead: Hop, since: Instant, now: Instant) {
-        let standbys = self.capacity.ledger().standbys_of(dead.node);
-        self.capacity.ledger.note_death(dead.node);
+        let standbys = self.tables.capacity.ledger().standbys_of(dead.node);
+        self.tables.capacity.ledger.note_death(dead.node);
         for standby in &standbys {
             self.gate_excess(*standby, dead.node);
         }
-        self.nodes.mark_down(dead, since);
-        self.worklists.failover.note_death(Death { hop: dead, at: now }, standbys);
+        self.tables.nodes.mark_down(dead, since);
+        self.tables.worklists.failover.note_death(Death { hop: dead, at: now }, standbys);
     }
 
     /// Fails the rooms of a dead node over in batches. Their packets have taken their second hops since the node was marked
     /// down. Returns the number of rooms that the node carried.
     fn fail_over(&mut self, dead: NodeId, now: Instant) -> u32 {
-        self.worklists.failover.begin(dead);
-        self.effects.set_if_idle(Timer::Failover, now);
-        self.capacity.ledger().rooms(dead)
+        self.tables.worklists.failover.begin(dead);
+        self.tables.effects.set_if_idle(Timer::Failover, now);
+        self.tables.capacity.ledger().rooms(dead)
     }
 
     /// Fails over the next rooms of dead nodes. Between batches the control thread reads its inputs, which may report
     /// another death.
     fn fail_over_some(&mut self, now: Instant) {
-        let Worklists { failover, by_node, .. } = &mut self.worklists;
-        failover.list_next(by_node, |id| self.rooms.get(&id), self.nodes.board());
-        for _ in 0..self.settings.limits.lost_at_once {
-            if !self.fails_over() {
+        let Tables { worklists, nodes, .. } = &mut self.tables;
+        let Worklists { failover, by_node, .. } = worklists;
+        failover.list_next(by_node, |id| self.rooms.get(&id), nodes.board());
+        for _ in 0..self.tables.settings.limits.lost_at_once {
+            let failover = &mut self.tables.worklists.failover;
+            if !failover.is_under_way() {
                 return;
             }
-            match self.worklists.failover.next() {
-                Some(id) => self.leave_dead_hops(id, now),
-                None if self.worklists.failover.is_listed() => return self.end_failover(),
+            match failover.next() {
+                Some(id) => {
+                    if let Some(room) = self.rooms.get_mut(&id) {
+                        self.tables.leave_dead_hops(room, now);
+                    }
+                }
+                None if failover.is_listed() => return self.end_failover(),
                 None => break,
             }
         }
-        self.effects.set(Timer::Failover, now + LOST_EVERY);
+        self.tables.effects.set(Timer::Failover, now + LOST_EVERY);
     }
 
     /// All rooms of the dead nodes have failed over.
     fn end_failover(&mut self) {
-        let standbys = self.worklists.failover.end();
-        self.capacity.ledger.forget_deaths();
+        let standbys = self.tables.worklists.failover.end();
+        self.tables.capacity.ledger.forget_deaths();
         for standby in standbys {
             self.gate_unfit_reserves(standby);
         }
     }
 
-    /// Fails the room over now if it still waits for that, because something else is about to change it.
-    fn catch_up(&mut self, id: RoomId, now: Instant) {
-        let Some(room) = self.rooms.get(&id) else { return };
-        if self.worklists.failover.waits(room) {
-            self.worklists.failover.unlist(room);
-            self.leave_dead_hops(id, now);
-        }
-    }
-
-    fn leave_dead_hops(&mut self, id: RoomId, now: Instant) {
-        for death in self.worklists.failover.deaths() {
-            self.fail_over_room(id, death, now);
-        }
-    }
-
-    /// Moves the room off the dead hop. If it is at another hop that died meanwhile, it fails over with that one.
-    fn fail_over_room(&mut self, id: RoomId, death: Death, now: Instant) {
-        let dead = death.hop;
-        let Some(room) = self.rooms.get(&id).filter(|room| room.leads_to(dead)) else { return };
-        let stood_there = room.holding().on == Some(dead.node);
-        let route = room.route();
-        self.alter_room(id, |room| room.lose_hop(dead, MoveOutcome::TargetLost, now));
-        if stood_there {
-            let next = route.first_usable(self.nodes.board()).map(|(hop, _)| hop);
-            let others = route.hops.iter().map(|(hop, _)| *hop);
-            let others = others.filter(|hop| Some(*hop) != next && self.nodes.is_up(*hop));
-            let hops: Vec<Hop> = next.into_iter().chain(others).collect();
-            match next {
-                Some(_) => {
-                    self.change_room(id, |room, scales| room.admit_at(&hops, None, scales));
-                }
-                None => {
-                    let Death { hop, at } = death;
-                    self.change_room(id, |room, scales| room.strand(hop, at, &hops, scales));
-                    let due = self.effects.due(&Timer::Rescue);
-                    let next = due.map_or(now, |due| due.min(now + RESCUE_WITHIN));
-                    self.effects.set(Timer::Rescue, next);
-                }
-            }
-            self.want_start(id, now);
-            let (cause, by) = (self.loss_of(dead.node), self.author_of_loss(dead.node));
-            let by = self.rooms.intern(by);
-            let step = MoveStep { cause, by, from: dead, to: next, started: death.at };
-            self.moved(id, step, now);
-        } else {
-            self.change_room(id, |room, scales| room.drop_spare(dead, scales));
-        }
-        self.close_left_hops(id, now);
-        let first = self.rooms.get(&id).filter(|room| room.stranded().is_none());
-        let first = first.and_then(|room| room.route().hops.first().map(|(hop, _)| *hop));
-        // A room at another dead hop fails over with that one.
-        if first.is_none_or(|hop| self.nodes.is_up(hop)) {
-            self.publish_heading_if_open(id, now);
-        }
-        self.effects.want_reroute(id);
-    }
-
-    /// The cause of moves off this node, which is lost.
-    fn loss_of(&self, node: NodeId) -> MoveCause {
-        let is_ejected = self.nodes.get(node).is_some_and(|node| node.trust.ejected);
-        if is_ejected { MoveCause::Ejected } else { MoveCause::NodeDown }
-    }
-
-    fn author_of_loss(&self, node: NodeId) -> Decider {
-        match self.loss_of(node) {
-            MoveCause::Ejected => Decider::Operator,
-            _ => Decider::Native,
-        }
-    }
-
-    fn port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
-        let Some(room) = self.sessions.get(&session).map(Session::room) else { return };
-        self.catch_up(room, now);
-        if !self.rooms[&room].leads_to(hop) {
-            return;
-        }
-        if let Some(node) = self.nodes.get_mut(hop.node)
-            && node.hop() == hop
-        {
-            node.handle_port_closed(room, now);
-        }
-        self.worklists.closed_ports.note(room, hop, now);
-        self.rooms.note_changed(room);
-        self.effects.set_if_idle(Timer::ClosedPorts, now + PORTS_EXPLAINED_WITHIN);
-        self.drop_hop(room, hop, Strike::PortClosed, Some(session), now);
-    }
-
     /// Gives moves off the dead node for closed ports, a moment ago, its death as their cause. Returns them.
     fn explain_port_moves(&mut self, dead: Hop, now: Instant) -> Vec<PortMove> {
-        if self.loss_of(dead.node) != MoveCause::NodeDown {
+        if self.tables.loss_of(dead.node) != MoveCause::NodeDown {
             return Vec::new();
         }
-        let moves = self.worklists.closed_ports.take_explained(dead, now);
+        let moves = self.tables.worklists.closed_ports.take_explained(dead, now);
         for PortMove { room, .. } in &moves {
-            self.rooms.get_mut(room).into_iter().for_each(|room| room.explain_port_move(dead));
+            if let Some(room) = self.rooms.get_mut(room) {
+                self.tables.apply(room.explain_port_move(dead), room);
+            }
         }
         moves
     }
-
-    /// Moves for closed ports of nodes that did not die in time were due to the link.
-    fn settle_port_moves(&mut self, now: Instant) {
-        for (hop, moves) in self.worklists.closed_ports.take_settled(now) {
-            moves.iter().for_each(|moved| self.rooms.note_changed(moved.room));
-            let cause = MoveCause::Link;
-            self.effects.event(CoreEvent::MoveCauseFound { hop, cause, moves });
-        }
-        if !self.worklists.closed_ports.is_empty() {
-            self.effects.set(Timer::ClosedPorts, now + PORTS_SETTLED_EVERY);
-        }
-    }
-
-    /// The hop does not carry the room although its node is up: it leaves the room's route if there is another hop.
-    fn drop_hop(
-        &mut self,
-        id: RoomId,
-        hop: Hop,
-        why: Strike,
-        session: Option<SessionId>,
-        now: Instant,
-    ) {
-        let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(hop)) else {
-            return;
-        };
-        let stands = room.stands_at(self.nodes.board());
-        let news = room.keep_away(hop, now + KEEP_AWAY, now);
-        let room_name = Arc::clone(room.name());
-        self.alter_room(id, |room| room.lose_hop(hop, MoveOutcome::NotOpened, now));
-        if news {
-            self.effects.event(CoreEvent::HopRemoved { room: id, room_name, hop, why, session });
-            self.effects.set_if_idle(Timer::RoomDue(id), now + KEEP_AWAY);
-            self.effects.want_reroute(id);
-        }
-        if stands == Some(hop) {
-            self.change_room(id, Room::regrant);
-            self.leave_carrying_hop(id, hop, why, now);
-        } else {
-            self.change_room(id, |room, scales| room.drop_spare(hop, scales));
-        }
-        self.close_left_hops(id, now);
-        self.publish_heading_if_open(id, now);
-    }
-
-    /// The carrying hop does not carry all of the room although its node is up, so the room leaves it. Packets from it
-    /// still pass for a while.
-    fn leave_carrying_hop(&mut self, id: RoomId, hop: Hop, why: Strike, now: Instant) {
-        if self.is_damped(id, now) {
-            return;
-        }
-        let Some(room) = self.rooms.get(&id) else { return };
-        let choice = self.node_choice(room, now);
-        let (cause, by) = (MoveCause::Link, Decider::Native);
-        let own = choice.own_next(Some(hop.node));
-        if let Some(nodes) = own.filter(|_| room.mode().opens_ahead()) {
-            let hops = self.nodes.hops(&nodes);
-            let left = (why == Strike::FlowLost).then(|| self.leaving(hop, now));
-            self.change_room(id, |room, scales| room.admit_at(&hops, left, scales));
-            let (to, by) = (hops.first().copied(), self.rooms.intern(by));
-            self.moved(id, MoveStep { cause, by, from: hop, to, started: now }, now);
-        } else if room.heading().is_none() {
-            let nodes = choice.native_hops(&[]);
-            if nodes.is_empty() {
-                self.want_start(id, now);
-                let (timer, again) = (Timer::RoomDue(id), now + OPEN_AGAIN);
-                if self.effects.due(&timer).is_none_or(|due| due > again) {
-                    self.effects.set(timer, again);
-                }
-            }
-            self.head_for(id, &nodes, cause, by, now);
-        }
-    }
-
-    // Stranded rooms.
 
     /// Moves stranded rooms to a hop of their route where they are open, else natively to any node with capacity, at
     /// the pace at which it opens sessions. A room that waits for one node's queue does not block nodes without a queue: if
     /// a whole batch only waits, the next batch starts after it.
     fn rescue_stranded(&mut self, now: Instant) {
-        let batch = self.worklists.stranded.begin_batch();
+        let batch = self.tables.worklists.stranded.begin_batch();
         let mut none_left = false;
         for id in batch.rooms() {
-            if self.take_own_hop(id, now) {
+            let Some(room) = self.rooms.get_mut(&id) else { continue };
+            if self.tables.take_own_hop(room, now) {
                 continue;
             }
-            let is_paced = self.worklists.stranded.is_paced();
-            let has_free = || placement::has_free_node(1, &[], &self.nodes, &self.capacity);
-            none_left = none_left || is_paced && !has_free();
-            let room = self.rooms.get(&id);
-            let has_free = || room.is_some_and(|room| self.node_choice(room, now).has_free_node());
-            if none_left || is_paced && !has_free() {
+            let is_paced = self.tables.worklists.stranded.is_paced();
+            none_left = none_left || is_paced && !self.tables.has_free_node();
+            if none_left || is_paced && !self.tables.node_choice(room, now).has_free_node() {
                 continue;
             }
-            match self.rescue(id, now) {
-                true => self.alter_room(id, Room::count_attempt),
-                false => self.worklists.stranded.pace(),
+            let Some(nodes) = self.tables.rescue(room, now) else {
+                self.tables.worklists.stranded.pace();
+                continue;
+            };
+            if let Some(taken) = nodes.first() {
+                self.gate_unfit_reserves(*taken);
+            }
+            if let Some(room) = self.rooms.get_mut(&id) {
+                self.tables.apply(room.count_attempt(), room);
             }
         }
         // If only nodes with queues are left, the first rooms have the next turn.
-        self.worklists.stranded.end_batch(&batch, none_left);
-        if !self.worklists.stranded.is_empty() {
-            self.effects.set(Timer::Rescue, now + RESCUE_EVERY);
+        self.tables.worklists.stranded.end_batch(&batch, none_left);
+        if !self.tables.worklists.stranded.is_empty() {
+            self.tables.effects.set(Timer::Rescue, now + RESCUE_EVERY);
         }
-    }
-
-    /// Moves the room to a hop of its route where its sessions are open, which needs no queue. Returns true if it
-    /// moved.
-    fn take_own_hop(&mut self, id: RoomId, now: Instant) -> bool {
-        let opens_ahead = |room: &&Room| room.mode().opens_ahead();
-        let Some(room) = self.rooms.get(&id).filter(opens_ahead) else { return false };
-        let Some(lost) = room.stranded() else { return false };
-        let Some(nodes) = self.node_choice(room, now).own_next(None) else { return false };
-        self.alter_room(id, |room| room.stay(MoveOutcome::Superseded, now));
-        let hops = self.nodes.hops(&nodes);
-        self.change_room(id, |room, scales| room.admit_at(&hops, None, scales));
-        let (from, to) = (lost.lost, hops.first().copied());
-        let (cause, by) = (self.loss_of(from.node), self.rooms.intern(Decider::Native));
-        self.moved(id, MoveStep { cause, by, from, to, started: lost.since }, now);
-        self.close_left_hops(id, now);
-        self.effects.want_reroute(id);
-        true
-    }
-
-    /// Returns false if every node with capacity for the room has a full queue of openings.
-    fn rescue(&mut self, id: RoomId, now: Instant) -> bool {
-        let waits = |room: &&Room| room.stranded().is_some() && room.heading().is_none();
-        let Some(room) = self.rooms.get(&id).filter(waits) else { return true };
-        let (choice, busy) = (self.node_choice(room, now), self.nodes.busy());
-        let mut nodes = choice.native_hops_but(&[], &busy);
-        if nodes.is_empty() && !choice.native_hops(&[]).is_empty() {
-            return false;
-        }
-        if nodes.is_empty() {
-            nodes = choice.hops_of_reserves(&busy);
-        }
-        if nodes.is_empty() {
-            nodes = self.place_with_less(id, &busy, now);
-        }
-        if nodes.is_empty() {
-            self.want_start(id, now);
-        }
-        self.head_for(id, &nodes, MoveCause::NodeDown, Decider::Native, now);
-        if let Some(taken) = nodes.first() {
-            self.gate_unfit_reserves(*taken);
-        }
-        true
-    }
-
-    /// The room lost its node, must leave it, or found none. In cold mode this starts the node nearest to its region,
-    /// if some session in the room is not silent.
-    fn want_start(&mut self, id: RoomId, now: Instant) {
-        let Some(room) = self.rooms.get(&id).filter(|room| room.mode() == RedundancyMode::Cold)
-        else {
-            return;
-        };
-        let region = room.region();
-        let is_heard = |it: &Session| !self.sessions.is_silent(it, now);
-        if room.sessions().iter().filter_map(|id| self.sessions.get(id)).any(is_heard) {
-            self.with_nodes(|nodes| nodes.start_nearest(region, now));
-        }
-    }
-
-    // Moves off hops that work: asked for by policies, operators, loss, failback and changed modes.
-
-    /// The room's policy asked for a review, or the room has avoided a refusing hop long enough. Requests a reroute and
-    /// opens missing sessions.
-    fn room_due(&mut self, id: RoomId, now: Instant) {
-        self.apply(id, RoomChange::of_record());
-        self.catch_up(id, now);
-        let Some(room) = self.rooms.get(&id).filter(|room| room.is_placed()) else { return };
-        let hops = room.hops_to_open();
-        for session in self.sessions_of(id, Session::is_installed) {
-            for &hop in &hops {
-                self.open_at(session, hop, now);
-            }
-        }
-        self.effects.want_reroute(id);
     }
 
     /// The next rooms leave a node that loses more than others.
     fn leave_worse(&mut self, node: NodeId, now: Instant) {
-        for id in self.worklists.by_node.next_to_leave(node) {
-            self.catch_up(id, now);
-            let stands = |room: &&Room| {
-                let hop = room.stands_at(self.nodes.board());
-                hop.is_some_and(|hop| hop.node == node) && room.heading().is_none()
-            };
-            if self.rooms.get(&id).filter(stands).is_none() || self.is_damped(id, now) {
-                continue;
-            }
-            let nodes = self.node_choice(&self.rooms[&id], now).native_hops(&[]);
-            let sound = |node: &NodeId| self.nodes.get(*node).is_some_and(Node::is_sound);
-            if nodes.first().is_some_and(|first| *first != node && sound(first)) {
-                self.head_for(id, &nodes, MoveCause::Link, Decider::Native, now);
+        for id in self.tables.worklists.by_node.next_to_leave(node) {
+            if let Some(room) = self.rooms.get_mut(&id) {
+                self.tables.leave_lossy_node(room, node, now);
             }
         }
     }
 
     /// Weighs the votes about nodes, and lets rooms leave worse nodes.
     fn weigh_cohorts(&mut self, now: Instant) {
-        for node in self.quality.weigh_cohorts(&mut self.nodes, now) {
+        for node in self.quality.weigh_cohorts(&mut self.tables.nodes, now) {
             self.leave_worse(node, now);
         }
-        self.quality.weigh_again(&self.nodes, &mut self.effects, now);
+        let Tables { nodes, effects, .. } = &mut self.tables;
+        self.quality.weigh_again(nodes, effects, now);
     }
 
     /// Judges the sessions that receive nothing any more. Rooms leave hops that do not deliver.
     fn judge_flows(&mut self, now: Instant) {
         for (room, session) in self.quality.take_silent() {
-            self.catch_up(room, now);
-            let Gateway { sessions, rooms, nodes, .. } = self;
-            let verdict = self.quality.judge_flow(room, session, sessions, rooms, nodes, now);
+            let Some(room) = self.rooms.get_mut(&room) else { continue };
+            self.tables.catch_up(room, now);
+            let Tables { sessions, nodes, .. } = &mut self.tables;
+            let verdict = self.quality.judge_flow(room, session, sessions, nodes, now);
             if let FlowVerdict::Lost(hop) = verdict {
-                self.drop_hop(room, hop, Strike::FlowLost, Some(session), now);
+                self.tables.drop_hop(room, hop, Strike::FlowLost, Some(session), now);
             }
         }
-        self.quality.judge_again(&mut self.effects, now);
+        self.quality.judge_again(&mut self.tables.effects, now);
     }
 
     /// Returns the next room to its native place, if one can go.
     fn fail_back(&mut self, now: Instant) {
-        let turn = self.worklists.away.turn();
-        let found = turn.iter().copied().find(|id| self.send_back(*id, now));
-        let is_whole = self.worklists.away.end_turn(&turn, found);
-        if !self.worklists.away.is_empty() {
-            let every = Duration::from_secs(1) / self.settings.limits.failbacks_per_second.max(1);
+        let turn = self.tables.worklists.away.turn();
+        let found = turn
+            .iter()
+            .copied()
+            .find(|id| self.rooms.get_mut(id).is_some_and(|room| self.tables.send_back(room, now)));
+        let Tables { worklists, settings, effects, .. } = &mut self.tables;
+        let is_whole = worklists.away.end_turn(&turn, found);
+        if !worklists.away.is_empty() {
+            let every = Duration::from_secs(1) / settings.limits.failbacks_per_second.max(1);
             let next = if is_whole { every.max(LOOK_AGAIN) } else { every };
-            self.effects.set(Timer::Failback, now + next);
+            effects.set(Timer::Failback, now + next);
         }
-    }
-
-    /// Moves the room back make-before-break if its limits allow it and a node has capacity.
-    fn send_back(&mut self, id: RoomId, now: Instant) -> bool {
-        self.catch_up(id, now);
-        let Some(room) = self.rooms.get(&id).filter(|room| room.heading().is_none()) else {
-            return false;
-        };
-        let (region, stands) = (room.region(), room.stands_at(self.nodes.board()));
-        if stands.is_some_and(|hop| !room.is_away(hop.node, &self.nodes)) {
-            self.alter_room(id, |room| room.set_away(false));
-            return false;
-        }
-        let abroad = stands.is_some_and(|hop| self.nodes.region_of(hop.node) != region);
-        let home = FailureDomain::Region(region);
-        let shut = abroad && !self.capacity.domain_breakers.admits(home, id.0);
-        let failback = self.worklists.away.failback(region);
-        let by = match failback {
-            Failback::Forbid => return false,
-            Failback::Auto if shut || self.is_damped(id, now) => return false,
-            Failback::Auto => Decider::Native,
-            Failback::Force => Decider::Operator,
-        };
-        let forced = failback == Failback::Force;
-        let trusted = |node: &Node| match node.health() {
-            Health::Up => forced || !node.loses(),
-            Health::Wary => forced,
-            Health::Suspect | Health::Down | Health::Cold => false,
-        };
-        let room = &self.rooms[&id];
-        let unfit = |node: &&Node| {
-            room.is_away(node.id, &self.nodes)
-                || !trusted(node)
-                || self.nodes.pace(node.id).is_busy()
-        };
-        let but: Vec<NodeId> = self.nodes.iter().filter(unfit).map(|node| node.id).collect();
-        if stands.is_none() || but.len() == self.nodes.count() {
-            return false;
-        }
-        let choice = self.node_choice(room, now);
-        let Some(home) = choice.native_hops_but(&[], &but).first().copied() else {
-            return false;
-        };
-        let nodes = choice.native_hops(&[home]);
-        self.head_for(id, &nodes, MoveCause::Failback, by, now);
-        true
     }
 
     /// Applies changed settings of scenarios and adds new ones. Rooms follow in batches with their mode, regions and spares;
     /// bit rates, silence and priority are those of the rooms and sessions that open later.
     fn take_scenarios(&mut self, scenarios: &BTreeMap<Arc<str>, Scenario>, now: Instant) {
         for (name, new) in scenarios {
-            let old = self.settings.scenarios.insert(Arc::clone(name), new.clone());
+            let old = self.tables.settings.scenarios.insert(Arc::clone(name), new.clone());
             if new.binds(Hook::Degradation) {
                 let policy = Arc::new(new.policy(Hook::Degradation));
-                let next = now + self.settings.limits.tick_every;
-                self.effects.set_if_idle(Timer::Tick(policy), next);
+                let next = now + self.tables.settings.limits.tick_every;
+                self.tables.effects.set_if_idle(Timer::Tick(policy), next);
             }
             let Some(old) = old else { continue };
             let redundancy = |it: &Scenario| {
                 (it.mode, it.regions.clone(), it.spares, it.reserve, it.spares_outside)
             };
-            if redundancy(&old) != redundancy(new) {
-                let spares = (old.spares != new.spares).then_some(new.spares);
-                self.worklists.changing.extend(self.rooms.scenario_changed(name, spares));
+            if redundancy(&old) == redundancy(new) {
+                continue;
+            }
+            for room in self.rooms.values_mut().filter(|room| room.scenario() == name) {
+                if old.spares != new.spares {
+                    self.tables.apply(room.set_spares(new.spares), room);
+                }
+                self.tables.worklists.changing.insert(room.id());
             }
         }
         self.change_some(now);
@@ -1844,99 +1369,12 @@ impl Gateway {
 
     fn change_some(&mut self, now: Instant) {
         for _ in 0..CHANGED_AT_ONCE {
-            let Some(id) = self.worklists.changing.pop_first() else { return };
-            self.catch_up(id, now);
-            self.change_mode(id, now);
-        }
-        self.effects.set(Timer::Change, now + CHANGE_EVERY);
-    }
-
-    /// Applies the scenario's current mode to the room: spares are opened before packets may take them, and closed when
-    /// they may not.
-    fn change_mode(&mut self, id: RoomId, now: Instant) {
-        let Some(room) = self.rooms.get(&id) else { return };
-        let Some(scenario) = self.settings.scenarios.get(room.scenario()) else { return };
-        let mode = scenario.mode;
-        self.sessions.renew_silence(room, now);
-        let Some(room) = self.rooms.get_mut(&id) else { return };
-        room.take_mode(mode);
-        if room.is_placed() {
-            let unchosen = *room.placed_by() == Decider::Native;
-            self.renew(id, ModeChange::Scenario, now);
-            self.publish_heading_if_open(id, now);
-            self.effects.want_reroute(id);
-            let stands = self.rooms[&id].stands_at(self.nodes.board());
-            if let Some(hop) = stands.filter(|_| unchosen) {
-                self.note_away(id, Some(hop.node), now);
+            let Some(id) = self.tables.worklists.changing.pop_first() else { return };
+            if let Some(room) = self.rooms.get_mut(&id) {
+                self.tables.change_mode(room, now);
             }
         }
-    }
-
-    /// Applies another mode to the same hops. Hops behind the first that were not opened ahead are removed, since
-    /// packets may not take a hop that is not open; a reroute adds spares again. Packets from the second hop of a
-    /// hitless room pass for a moment.
-    fn renew(&mut self, id: RoomId, why: ModeChange, now: Instant) {
-        let room = &self.rooms[&id];
-        let before = room.route();
-        let mut hops: Vec<Hop> = before.hops.iter().map(|(hop, _)| *hop).collect();
-        if room.mode().opens_ahead() && !before.mode.opens_ahead() {
-            hops.truncate(1);
-        }
-        let is_left = |twin| {
-            room.mode_over(&hops) != RedundancyMode::Hitless && room.holding().on != Some(twin)
-        };
-        let twin = room.holding().twin.filter(|twin| is_left(*twin));
-        let twin = hops.iter().find(|hop| Some(hop.node) == twin);
-        let left = before.left.as_deref().filter(|left| now < left.until).copied();
-        let left = left.or(twin.map(|twin| self.leaving(*twin, now)));
-        self.change_room(id, |room, scales| room.publish(&hops, left, scales));
-        self.close_left_hops(id, now);
-        let room = &self.rooms[&id];
-        let (from, to) = (before.mode, room.route().mode);
-        if from != to {
-            let room_name = Arc::clone(room.name());
-            self.effects.event(CoreEvent::Mode { room: id, room_name, from, to, why });
-            let kept = room.kept(RedundancyMode::Hitless);
-            kept.into_iter().for_each(|kept| self.effects.event(kept));
-        }
-    }
-
-    fn copies_differ(&mut self, session: SessionId, hops: [Hop; 2], now: Instant) {
-        let Some(id) = self.sessions.get(&session).map(Session::room) else { return };
-        self.catch_up(id, now);
-        let Some(room) = self.rooms.get_mut(&id) else { return };
-        let (route, holding) = (room.route(), room.holding());
-        let carries =
-            |hop: &Hop| route.holds(*hop) && [holding.on, holding.twin].contains(&Some(hop.node));
-        if route.mode == RedundancyMode::Hitless
-            && hops.iter().all(carries)
-            && room.note_unalike(hops)
-        {
-            self.renew(id, ModeChange::CopiesDiffer { hops }, now);
-        }
-    }
-
-    fn move_by_operator(
-        &mut self,
-        name: &Arc<str>,
-        to: NodeId,
-        now: Instant,
-    ) -> Result<(), Impossible> {
-        let (_, id) = self.rooms.named(name).ok_or(Impossible::NoSuchRoom)?;
-        self.catch_up(id, now);
-        let room = self.rooms.get(&id).filter(|room| room.is_placed());
-        let room = room.ok_or(Impossible::NoSuchRoom)?;
-        let node = self.nodes.get(to).ok_or(Impossible::NoSuchNode)?;
-        if room.stands_at(self.nodes.board()).is_some_and(|hop| hop.node == to) {
-            return Err(Impossible::AlreadyThere);
-        }
-        let choice = self.node_choice(room, now);
-        if !node.takes_rooms() || !choice.fits(to) {
-            return Err(Impossible::NodeUnfit);
-        }
-        let nodes = choice.native_hops(&[to]);
-        self.head_for(id, &nodes, MoveCause::Manual, Decider::Operator, now);
-        Ok(())
+        self.tables.effects.set(Timer::Change, now + CHANGE_EVERY);
     }
 
     // Nodes: drains, ejections, changes of the list, stops, and the rooms that follow.
@@ -1954,7 +1392,7 @@ impl Gateway {
         within: Option<Duration>,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let found = self.nodes.get_mut(node).ok_or(Impossible::NoSuchNode)?;
+        let found = self.tables.nodes.get_mut(node).ok_or(Impossible::NoSuchNode)?;
         if found.trust.removed && !draining {
             return Err(Impossible::NodeLeaves);
         }
@@ -1974,12 +1412,12 @@ impl Gateway {
 
     /// Starts or ends the drain of a node.
     fn set_drain(&mut self, node: NodeId, draining: bool, within: Option<Duration>, now: Instant) {
-        self.effects.event(CoreEvent::Draining { node, draining });
+        self.tables.effects.event(CoreEvent::Draining { node, draining });
         if draining {
             self.drains.begin(node, within, now);
             self.drain_some(node, now);
         } else {
-            self.effects.cancel(&Timer::Drain(node));
+            self.tables.effects.cancel(&Timer::Drain(node));
             self.drains.end(node);
             self.want_reroute_of_short_rooms();
         }
@@ -1987,7 +1425,7 @@ impl Gateway {
 
     /// Changes a reason to drain, and starts or ends the drain if the outcome changes.
     fn decide_drain(&mut self, id: NodeId, change: impl FnOnce(&mut Node), now: Instant) {
-        let Some(node) = self.nodes.get_mut(id) else { return };
+        let Some(node) = self.tables.nodes.get_mut(id) else { return };
         let before = node.drains();
         change(node);
         let drains = node.drains();
@@ -2005,13 +1443,14 @@ impl Gateway {
         within: Option<Duration>,
         now: Instant,
     ) -> Result<(), Impossible> {
-        self.nodes.check_domain(domain)?;
-        let mut nodes: Vec<NodeId> = self.nodes.in_domain(domain).map(|node| node.id).collect();
-        self.nodes.set_drained(domain, draining);
-        nodes.retain(|node| draining || !self.nodes[*node].trust.removed);
+        self.tables.nodes.check_domain(domain)?;
+        let mut nodes: Vec<NodeId> =
+            self.tables.nodes.in_domain(domain).map(|node| node.id).collect();
+        self.tables.nodes.set_drained(domain, draining);
+        nodes.retain(|node| draining || !self.tables.nodes[*node].trust.removed);
         // All nodes are marked first, so that rooms do not move from one to another.
         for node in &nodes {
-            self.nodes[*node].trust.draining = draining;
+            self.tables.nodes[*node].trust.draining = draining;
         }
         for node in nodes {
             match self.handle_drain(node, draining, within, now) {
@@ -2024,53 +1463,18 @@ impl Gateway {
 
     /// Moves the next rooms away from the node and schedules the rest.
     fn drain_some(&mut self, node: NodeId, now: Instant) {
-        let there = self.worklists.by_node.at(node);
+        let there = self.tables.worklists.by_node.at(node);
         let Some(batch) = self.drains.next_batch(node, there, now) else { return };
-        batch.ended.into_iter().for_each(|ended| self.effects.event(ended));
+        batch.ended.into_iter().for_each(|ended| self.tables.effects.event(ended));
         match batch.next {
-            Some(next) => self.effects.set(Timer::Drain(node), next),
+            Some(next) => self.tables.effects.set(Timer::Drain(node), next),
             None => self.forget_soon(node, now),
         }
         for id in batch.rooms {
-            self.catch_up(id, now);
-            self.leave_draining_node(id, node, now);
-        }
-    }
-
-    fn leave_draining_node(&mut self, id: RoomId, node: NodeId, now: Instant) {
-        let Some(room) = self.rooms.get(&id) else { return };
-        let stands = room.stands_at(self.nodes.board()).map(|hop| hop.node);
-        let by = match self.nodes.get(node).map(|node| node.trust) {
-            Some(trust) if trust.draining || trust.removed => Decider::Operator,
-            Some(trust) if trust.elastic.stopping => Decider::Native,
-            Some(_) | None => Decider::Node,
-        };
-        if by == Decider::Node && stands == Some(node) && self.is_damped(id, now) {
-            return;
-        }
-        let room = &self.rooms[&id];
-        let choice = self.node_choice(room, now);
-        let heads_there =
-            |heading: &PendingRoute| heading.hops().iter().any(|hop| hop.node == node);
-        if room.heading().is_some_and(|heading| !heads_there(heading)) {
-            return;
-        }
-        let nodes = if stands == Some(node) {
-            let own = choice.own_next(Some(node)).filter(|_| room.mode().opens_ahead());
-            choice.native_hops(&own.unwrap_or_default())
-        } else {
-            let standing = room.nodes_of_route().into_iter();
-            let stays: Vec<NodeId> = standing.filter(|on| *on != node).collect();
-            match stands {
-                Some(_) => choice.native_hops(&stays),
-                // The rescue will find a place, and knows that the node takes no rooms.
-                None => Vec::new(),
+            if let Some(room) = self.rooms.get_mut(&id) {
+                self.tables.leave_draining_node(room, node, now);
             }
-        };
-        if nodes.is_empty() {
-            self.want_start(id, now);
         }
-        self.head_for(id, &nodes, MoveCause::Drain, by, now);
     }
 
     /// Adds a node as a new incarnation. It is Down until it answers, then Wary. A node that a hook starts is Cold.
@@ -2083,10 +1487,10 @@ impl Gateway {
         now: Instant,
     ) -> Result<NodeId, Impossible> {
         let kbps = settings.capacity_kbps;
-        let (id, drained) = self.nodes.add(settings, now)?;
-        self.effects.take(&mut self.nodes);
-        self.capacity.ledger.add(id, kbps);
-        self.worklists.by_node.add_node(id);
+        let (id, drained) = self.tables.nodes.add(settings, now)?;
+        self.tables.effects.take(&mut self.tables.nodes);
+        self.tables.capacity.ledger.add(id, kbps);
+        self.tables.worklists.by_node.add_node(id);
         if drained {
             self.decide_drain(id, |node| node.trust.draining = true, now);
         }
@@ -2101,8 +1505,8 @@ impl Gateway {
         old: NodeId,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let before = self.nodes.get(old).ok_or(Impossible::NoSuchNode)?.trust;
-        self.nodes.get_mut(new).ok_or(Impossible::NoSuchNode)?.take_place(&before);
+        let before = self.tables.nodes.get(old).ok_or(Impossible::NoSuchNode)?.trust;
+        self.tables.nodes.get_mut(new).ok_or(Impossible::NoSuchNode)?.take_place(&before);
         if before.draining {
             self.decide_drain(new, |node| node.trust.draining = true, now);
         }
@@ -2114,7 +1518,7 @@ impl Gateway {
 
     /// An earlier process of this gateway started the node, if a hook still starts it.
     pub fn handle_started(&mut self, id: NodeId) {
-        let node = self.nodes.get_mut(id);
+        let node = self.tables.nodes.get_mut(id);
         if let Some(node) = node.filter(|node| node.settings.starts != Starts::ByItself) {
             node.resume_start();
         }
@@ -2123,11 +1527,11 @@ impl Gateway {
     /// An operator ejects the node. Its rooms leave it at once, and it stays Down until
     /// [`handle_return`](Self::handle_return). Fails if the node is already ejected.
     pub fn handle_eject(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
-        let node = self.nodes.get(id).ok_or(Impossible::NoSuchNode)?;
+        let node = self.tables.nodes.get(id).ok_or(Impossible::NoSuchNode)?;
         if node.trust.ejected {
             return Err(Impossible::AlreadyEjected);
         }
-        let change = self.nodes.eject(id, now);
+        let change = self.tables.nodes.eject(id, now);
         self.nodes_changed(change.into_iter().collect(), now);
         Ok(())
     }
@@ -2139,7 +1543,7 @@ impl Gateway {
         if nodes.is_empty() {
             return Err(Impossible::AlreadyEjected);
         }
-        let changes = nodes.into_iter().filter_map(|id| self.nodes.eject(id, now)).collect();
+        let changes = nodes.into_iter().filter_map(|id| self.tables.nodes.eject(id, now)).collect();
         self.nodes_changed(changes, now);
         Ok(())
     }
@@ -2159,14 +1563,14 @@ impl Gateway {
         matches: impl Fn(&Node) -> bool,
     ) -> Result<Vec<NodeId>, Impossible> {
         let zone = FailureDomain::Zone(zone);
-        self.nodes.check_domain(zone)?;
-        let nodes = self.nodes.in_domain(zone).filter(|node| matches(node));
+        self.tables.nodes.check_domain(zone)?;
+        let nodes = self.tables.nodes.in_domain(zone).filter(|node| matches(node));
         Ok(nodes.map(|node| node.id).collect())
     }
 
     /// Ends the ejection of a node that is Down. The node is Wary as soon as it answers.
     pub fn handle_return(&mut self, id: NodeId) -> Result<(), Impossible> {
-        let node = self.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
+        let node = self.tables.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
         if node.health() != Health::Down {
             return Err(Impossible::NotDown);
         }
@@ -2181,7 +1585,7 @@ impl Gateway {
         nodes: impl IntoIterator<Item = NodeId>,
         now: Instant,
     ) -> BTreeSet<NodeId> {
-        let changes = nodes.into_iter().filter_map(|id| self.nodes.handle_gone(id, now));
+        let changes = nodes.into_iter().filter_map(|id| self.tables.nodes.handle_gone(id, now));
         let changes: Vec<NodeChange> = changes.collect();
         let died = changes.iter().map(|change| change.node).collect();
         self.nodes_changed(changes, now);
@@ -2191,11 +1595,11 @@ impl Gateway {
     /// A node that was just added is the machine of another node under a new name. The load of the old node counts
     /// against the capacity of both.
     pub fn handle_same_machine(&mut self, new: NodeId, old: NodeId) -> Result<(), Impossible> {
-        let there = [new, old].iter().all(|id| self.nodes.get(*id).is_some());
+        let there = [new, old].iter().all(|id| self.tables.nodes.get(*id).is_some());
         if new == old || !there {
             return Err(Impossible::NoSuchNode);
         }
-        self.capacity.ledger.is_one_machine([new, old]);
+        self.tables.capacity.ledger.is_one_machine([new, old]);
         Ok(())
     }
 
@@ -2208,20 +1612,20 @@ impl Gateway {
         now: Instant,
     ) -> Result<(), Impossible> {
         let (capacity, zone) = (settings.capacity_kbps, settings.zone);
-        let before = self.nodes.change(id, settings, now)?;
-        self.effects.take(&mut self.nodes);
+        let before = self.tables.nodes.change(id, settings, now)?;
+        self.tables.effects.take(&mut self.tables.nodes);
         if before.zone != zone {
             // Reserves may not cover the new zone. A drain of the old one goes on.
-            let Worklists { changing, by_node, .. } = &mut self.worklists;
+            let Worklists { changing, by_node, .. } = &mut self.tables.worklists;
             changing.extend(by_node.at(id).iter());
-            self.effects.set_if_idle(Timer::Change, now);
+            self.tables.effects.set_if_idle(Timer::Change, now);
             // A drain of the region reached the node in its old zone, unless an operator ended it there.
-            if self.nodes.is_drained(FailureDomain::Zone(zone)) {
+            if self.tables.nodes.is_drained(FailureDomain::Zone(zone)) {
                 self.decide_drain(id, |node| node.trust.draining = true, now);
             }
         }
         if before.capacity_kbps != capacity {
-            self.capacity.ledger.gauge_mut(id).claim(capacity);
+            self.tables.capacity.ledger.gauge_mut(id).claim(capacity);
             self.gate_unfit_reserves(id);
         }
         self.want_reroute_of_short_rooms();
@@ -2236,7 +1640,7 @@ impl Gateway {
         within: Option<Duration>,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let node = self.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
+        let node = self.tables.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
         node.trust.removed = true;
         match within {
             None if self.drains.get(id).is_some() => self.drain_some(id, now),
@@ -2249,64 +1653,65 @@ impl Gateway {
     /// gone, or is not being removed.
     pub fn handle_node_kept(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
         let removed = |node: &&Node| node.trust.removed;
-        self.nodes.get(id).filter(removed).ok_or(Impossible::NoSuchNode)?;
-        self.effects.cancel(&Timer::Forget(id));
+        self.tables.nodes.get(id).filter(removed).ok_or(Impossible::NoSuchNode)?;
+        self.tables.effects.cancel(&Timer::Forget(id));
         self.decide_drain(id, |node| node.trust.removed = false, now);
         Ok(())
     }
 
     /// Forgets the node after its legs had time to close, since no room leads there any more.
     fn forget_soon(&mut self, id: NodeId, now: Instant) {
-        if self.nodes.get(id).is_some_and(|node| node.trust.removed) {
-            let after = self.settings.limits.leave_within + GONE_AFTER;
-            self.effects.set(Timer::Forget(id), now + after);
+        if self.tables.nodes.get(id).is_some_and(|node| node.trust.removed) {
+            let after = self.tables.settings.limits.leave_within + GONE_AFTER;
+            self.tables.effects.set(Timer::Forget(id), now + after);
         }
     }
 
     /// Forgets the node unless something leads there again.
     fn forget_node(&mut self, id: NodeId, now: Instant) {
-        if !self.nodes.get(id).is_some_and(|node| node.trust.removed) {
+        if !self.tables.nodes.get(id).is_some_and(|node| node.trust.removed) {
             return;
         }
-        if !self.worklists.by_node.at(id).is_empty() {
+        if !self.tables.worklists.by_node.at(id).is_empty() {
             return self.drain_some(id, now);
         }
         if !self.is_settled(id) {
             return self.forget_soon(id, now);
         }
         self.drains.end(id);
-        self.worklists.by_node.forget_node(id);
-        self.capacity.ledger.forget(id);
-        self.with_nodes(|nodes| nodes.forget(id, now));
+        self.tables.worklists.by_node.forget_node(id);
+        self.tables.capacity.ledger.forget(id);
+        self.tables.with_nodes(|nodes| nodes.forget(id, now));
         self.quality.forget_node(id);
     }
 
     /// No session is being opened at the node, and no failover concerns it.
     fn is_settled(&self, id: NodeId) -> bool {
-        self.nodes.pace(id).counts() == (0, 0) && !self.worklists.failover.concerns(id)
+        self.tables.nodes.pace(id).counts() == (0, 0)
+            && !self.tables.worklists.failover.concerns(id)
     }
 
     /// A node reported its load in thousandths of its capacity; valid for 5 s. The report corrects the measured
     /// capacity, up to the configured one. A draining node's measured capacity is unchanged.
     pub fn handle_load(&mut self, id: NodeId, permille: u16, now: Instant) {
-        let Some(node) = self.nodes.get_mut(id) else { return };
+        let Some(node) = self.tables.nodes.get_mut(id) else { return };
         node.handle_load(permille, now);
         if node.drains() {
-            return self.capacity.ledger.gauge_mut(id).hold(now);
+            return self.tables.capacity.ledger.gauge_mut(id).hold(now);
         }
-        self.capacity.ledger.handle_load(id, permille, now);
+        self.tables.capacity.ledger.handle_load(id, permille, now);
         self.gate_unfit_reserves(id);
     }
 
     /// A node refused a session because it is full. Its present load counts as its capacity for now. A draining node
     /// refuses sessions because it drains, so its capacity is unchanged.
     pub fn handle_full(&mut self, id: NodeId, now: Instant) {
-        let Some(node) = self.nodes.get(id) else { return };
+        let Some(node) = self.tables.nodes.get(id) else { return };
         if !node.drains() {
-            self.capacity.ledger.handle_full(id, now);
+            self.tables.capacity.ledger.handle_full(id, now);
             self.gate_unfit_reserves(id);
         }
-        if let Some(node) = self.nodes.get_mut(id) {
+        if let Some(node) = self.tables.nodes.get_mut(id) {
             node.handle_willing(false, now);
         }
     }
@@ -2314,7 +1719,7 @@ impl Gateway {
     /// An agent reported the state of its node. [`AgentWord::Gone`] marks the node down at once. The other reports
     /// withdraw that evidence, and begin or end the agent's drain.
     pub fn handle_agent_word(&mut self, id: NodeId, word: AgentWord, now: Instant) {
-        let Some(node) = self.nodes.get_mut(id) else { return };
+        let Some(node) = self.tables.nodes.get_mut(id) else { return };
         if word == AgentWord::Gone {
             self.lose([id], now);
             return;
@@ -2326,7 +1731,7 @@ impl Gateway {
 
     /// The connection to the node's agent is lost. All reports of the agent are withdrawn.
     pub fn handle_agent_lost(&mut self, id: NodeId, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(id) {
+        if let Some(node) = self.tables.nodes.get_mut(id) {
             node.detector.handle_agent(true, now);
         }
         self.decide_drain(id, |node| node.trust.leaving = false, now);
@@ -2337,7 +1742,7 @@ impl Gateway {
     fn nodes_changed(&mut self, changes: Vec<NodeChange>, now: Instant) {
         for NodeChange { node, change, since, .. } in &changes {
             if let NodeTransition::Died { .. } = change {
-                let hop = self.nodes[*node].hop();
+                let hop = self.tables.nodes[*node].hop();
                 self.mark_down(hop, *since, now);
             }
         }
@@ -2348,7 +1753,7 @@ impl Gateway {
 
     fn node_changed(&mut self, changed: NodeChange, now: Instant) {
         let NodeChange { node: id, change, witnesses, .. } = changed;
-        let node = &mut self.nodes[id];
+        let node = &mut self.tables.nodes[id];
         let last_heard = node.detector.last_heard();
         let (from, to) = match change {
             NodeTransition::Health { from, to } => (from, to),
@@ -2362,23 +1767,30 @@ impl Gateway {
                 let hop = node.hop();
                 node.detector.absolve();
                 // A node that dies before it ran was ejected.
-                self.with_nodes(|nodes| nodes.start_failed(id, NotStarted::Ejected, now));
+                self.tables.with_nodes(|nodes| nodes.start_failed(id, NotStarted::Ejected, now));
                 let moves = self.explain_port_moves(hop, now);
                 let rooms = self.fail_over(id, now) + moves.len() as u32;
                 let event = CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms };
-                self.effects.event(event);
+                self.tables.effects.event(event);
                 if !moves.is_empty() {
                     let cause = MoveCause::NodeDown;
-                    self.effects.event(CoreEvent::MoveCauseFound { hop, cause, moves });
+                    self.tables.effects.event(CoreEvent::MoveCauseFound { hop, cause, moves });
                 }
                 return;
             }
             NodeTransition::Returned | NodeTransition::Started { .. } => {
-                self.nodes.reincarnate(id);
+                self.tables.nodes.reincarnate(id);
             }
         }
-        let hop = self.nodes[id].hop();
-        self.effects.event(CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms: 0 });
+        let hop = self.tables.nodes[id].hop();
+        self.tables.effects.event(CoreEvent::Node {
+            hop,
+            from,
+            to,
+            witnesses,
+            last_heard,
+            rooms: 0,
+        });
         if let NodeTransition::Started { after, .. } = change {
             self.node_started(id, after, now);
         }
@@ -2393,74 +1805,76 @@ impl Gateway {
 
     /// The node is running, so stranded rooms are tried again.
     fn node_started(&mut self, id: NodeId, after: Option<Duration>, now: Instant) {
-        self.effects.cancel(&Timer::StartLate(id));
-        self.effects.set(Timer::Probe(id), now);
+        self.tables.effects.cancel(&Timer::StartLate(id));
+        self.tables.effects.set(Timer::Probe(id), now);
         if let Some(took) = after {
-            self.effects.event(CoreEvent::Start { node: id, step: StartPhase::Done { took } });
+            self.tables
+                .effects
+                .event(CoreEvent::Start { node: id, step: StartPhase::Done { took } });
         }
-        if !self.worklists.stranded.is_empty() {
-            self.effects.set(Timer::Rescue, now);
+        if !self.tables.worklists.stranded.is_empty() {
+            self.tables.effects.set(Timer::Rescue, now);
         }
     }
 
     /// The capacity of the region will be exhausted: with `early_start`, starts one of its nodes, unless a node is being
     /// started.
     pub fn handle_exhaustion(&mut self, region: RegionId, now: Instant) {
-        if self.settings.limits.early_start {
-            self.with_nodes(|nodes| nodes.start_in_region(region, now));
+        if self.tables.settings.limits.early_start {
+            self.tables.with_nodes(|nodes| nodes.start_in_region(region, now));
         }
     }
 
     /// The highest load that is expected in the region within the horizon of forecasts: nodes that it needs are not stopped.
     pub fn handle_expected_load(&mut self, region: RegionId, kbps: u64, now: Instant) {
-        self.nodes.note_expected_load(region, kbps, now);
+        self.tables.nodes.note_expected_load(region, kbps, now);
     }
 
     /// The trend of the node reaches its limit, in thousandths; 0: it has none.
     pub fn handle_decay(&mut self, id: NodeId, permille: u16) {
-        if let Some(node) = self.nodes.get_mut(id) {
+        if let Some(node) = self.tables.nodes.get_mut(id) {
             node.decay_permille = permille;
         }
     }
 
     /// The hook that starts the node failed. It is called again later if the node is still needed.
     pub fn handle_start_failed(&mut self, id: NodeId, now: Instant) {
-        self.with_nodes(|nodes| nodes.start_failed(id, NotStarted::Hook, now));
+        self.tables.with_nodes(|nodes| nodes.start_failed(id, NotStarted::Hook, now));
     }
 
     /// Drains nodes that the gateway started and that have not been needed for long enough, stops them once they are empty,
     /// and replaces dead ones.
     fn weigh_stops(&mut self, now: Instant) {
-        let settled_for = self.settings.limits.leave_within + GONE_AFTER;
+        let settled_for = self.tables.settings.limits.leave_within + GONE_AFTER;
         // A reload may have ended `stop_after`.
         let is_weighed = |node: &&Node| {
             node.settings.hook.stop_after.is_some() || node.need.is_some() || node.is_stopping()
         };
-        let stoppable = self.nodes.iter().filter(is_weighed);
+        let stoppable = self.tables.nodes.iter().filter(is_weighed);
         let stoppable: Vec<NodeId> = stoppable.map(|node| node.id).collect();
         for id in stoppable {
             let used = self.use_of(id, now);
-            match self.nodes[id].weigh_stop(used, settled_for, now) {
+            match self.tables.nodes[id].weigh_stop(used, settled_for, now) {
                 StopStep::Wait => {}
                 StopStep::Drain => self.set_stopping(id, true, now),
                 StopStep::Keep => self.set_stopping(id, false, now),
                 StopStep::Stop => self.stop(id, now),
             }
         }
-        self.with_nodes(|nodes| nodes.turn_hooks(now));
+        self.tables.with_nodes(|nodes| nodes.turn_hooks(now));
     }
 
     fn use_of(&self, id: NodeId, now: Instant) -> NodeUse {
-        let is_stopping = self.nodes[id].trust.elastic.stopping;
+        let is_stopping = self.tables.nodes[id].trust.elastic.stopping;
         let percent = if is_stopping { DRAINING_PERCENT } else { QUIET_PERCENT };
         // Other nodes of a spare's region are outside the region of its room, as the spare is.
-        let rules = self.settings.scenarios.values().map(|scenario| scenario.spares_outside);
+        let rules = self.tables.settings.scenarios.values().map(|scenario| scenario.spares_outside);
         let outside = rules.filter(|rule| *rule == FailureScope::Zone).max().unwrap_or_default();
-        let need = match self.worklists.stranded.is_empty() {
-            true => self.capacity.need_of(id, &self.nodes, percent, outside, now),
+        let need = match self.tables.worklists.stranded.is_empty() {
+            true => self.tables.capacity.need_of(id, &self.tables.nodes, percent, outside, now),
             false => Some(NodeNeed::Stranded),
         };
-        let is_empty = self.worklists.by_node.at(id).is_empty() && self.is_settled(id);
+        let is_empty = self.tables.worklists.by_node.at(id).is_empty() && self.is_settled(id);
         NodeUse { need, is_empty }
     }
 
@@ -2469,43 +1883,745 @@ impl Gateway {
     }
 
     fn stop(&mut self, id: NodeId, now: Instant) {
-        let node = &self.nodes[id];
+        let node = &self.tables.nodes[id];
         let (hop, from, last_heard) = (node.hop(), node.health(), node.detector.last_heard());
         self.set_stopping(id, false, now);
-        self.with_nodes(|nodes| nodes.stop(id, now));
+        self.tables.with_nodes(|nodes| nodes.stop(id, now));
         let (to, witnesses) = (Health::Cold, Vec::new());
-        self.effects.event(CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms: 0 });
+        self.tables.effects.event(CoreEvent::Node {
+            hop,
+            from,
+            to,
+            witnesses,
+            last_heard,
+            rooms: 0,
+        });
+    }
+
+    /// Raises sessions that were reduced long enough ago by one step, if no room is stranded.
+    fn raise_shares(&mut self, now: Instant) {
+        if self.tables.worklists.stranded.is_empty() && !self.fails_over() {
+            for id in self.tables.capacity.reduced.next_due(now) {
+                if let Some(room) = self.rooms.of_session(id, &self.tables.sessions) {
+                    self.tables.raise_share(room, id, now);
+                }
+            }
+        }
+    }
+
+    /// An endpoint obeys caps on the session: its own endpoint or, in a room of two, the other one.
+    fn obeys_caps(&self, session: &Session) -> bool {
+        let room = self.rooms.get(&session.room());
+        self.tables
+            .sessions
+            .obey_caps(session, room.into_iter().flat_map(|room| room.sessions().iter()))
+    }
+}
+
+impl Tables {
+    fn with_nodes<T>(&mut self, change: impl FnOnce(&mut NodeTable) -> T) -> T {
+        let changed = change(&mut self.nodes);
+        self.effects.take(&mut self.nodes);
+        changed
+    }
+
+    /// Opens the session at the hops of its room's current and pending routes.
+    fn open_session(&mut self, room: &mut Room, id: SessionId, now: Instant) {
+        let open_by = now + self.settings.limits.open_within;
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(offer) = session.open(open_by) else { return };
+        self.effects.set_if_idle(Timer::OpenLate(id), open_by);
+        self.effects.push(GatewayEffect::Install(session.installed(room), offer));
+        room.await_session(id);
+        for hop in room.hops_to_open() {
+            self.open_at(room, id, hop, now);
+        }
+        self.regrant(room);
+    }
+
+    /// The room's sessions to be refused at once, instead of at their timeout: no session is live, the carrying hop took
+    /// none of them and no other hop is pending.
+    fn sessions_without_hop(&self, room: &Room) -> Vec<SessionId> {
+        let on = room.stands_at(self.nodes.board()).filter(|_| room.heading().is_none());
+        let Some(on) = on else { return Vec::new() };
+        self.sessions_of(room, |session| session.is_opening() && !session.legs().contains(&on))
+    }
+
+    /// Sets the session live if it is open at the hop that carries its room.
+    fn live_if_open(&mut self, room: &mut Room, id: SessionId, now: Instant) {
+        let opening = self.sessions.get(&id).filter(|session| session.is_opening());
+        let Some(session) = opening else { return };
+        let is_open = |hop: &Hop| session.legs().is_open(hop);
+        let Some(hop) = room.stands_at(self.nodes.board()).filter(is_open) else { return };
+        let accepted = AcceptedOffer {
+            session: id,
+            room: room.id(),
+            route: Arc::clone(room.cell()),
+            plan: session.plan_now(),
+            admitted_by: Decider::clone(session.admitted_by()),
+            routed_by: room.placed_by().clone(),
+        };
+        let opened = CoreEvent::Opened {
+            session: id,
+            room: room.id(),
+            room_name: Arc::clone(room.name()),
+            scenario: Arc::clone(room.scenario()),
+            hop,
+            offered: session.offered(),
+            admitted_by: Decider::clone(session.admitted_by()),
+            routed_by: room.placed_by().clone(),
+        };
+        let took = now.saturating_duration_since(session.offered());
+        self.slos.note_opened(room.scenario(), took, &self.settings, now);
+        self.effects.event(opened);
+        let ticks = self.degradation_policy(session.scenario());
+        if let Some(offer) = self.sessions.go_live(id, ticks, now) {
+            let (offer, result) = (offer.id, Ok(accepted));
+            self.effects.push(GatewayEffect::Reply { offer, result });
+            self.apply(room.note_live(), room);
+            self.settle_peer_caps(room);
+            self.effects.notice(RoomNotice::Enrol(id));
+        }
+    }
+
+    fn restore_video(&mut self, room: &Room, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let change = session.lift_voice_only();
+        let (plan, is_installed) = (session.plan_now(), session.is_installed());
+        self.apply_to_session(id, change);
+        self.settle_peer_caps(room);
+        if plan.arg(Op::VoiceOnly) > 0 {
+            // A policy drops the video as well.
+            return;
+        }
+        if is_installed {
+            self.request_key_frames(room, &[id]);
+        }
+        let (op, arg, rung) = (Op::VoiceOnly, 0, plan.rung());
+        let (room_name, by) = (Arc::clone(room.name()), Decider::Native);
+        self.effects.event(CoreEvent::Degraded { session: id, room_name, op, arg, rung, by });
+    }
+
+    /// Requests key frames from the senders in a room for sessions that receive its video again.
+    fn request_key_frames(&mut self, room: &Room, receivers: &[SessionId]) {
+        let mut senders = self.sessions_of(room, Session::is_live);
+        // No session receives its own media.
+        senders.retain(|sender| *receivers != [*sender]);
+        if !senders.is_empty() {
+            self.effects.push(GatewayEffect::KeyFrame(senders));
+        }
+    }
+
+    /// Sets the time of the policy's next review of the room.
+    fn plan_review(&mut self, room: &mut Room, now: Instant) {
+        self.apply(room.plan_review(self.began, now), room);
+    }
+
+    // The routes of rooms.
+
+    /// A hop that is left now: its packets pass for a while.
+    fn leaving(&self, hop: Hop, now: Instant) -> LeftHop {
+        let until = now + self.settings.limits.leave_within;
+        LeftHop { hop, until, lead: Duration::ZERO }
+    }
+
+    /// Notes that the room is away from its native place without anyone's choice, so that it returns when possible.
+    fn note_away(&mut self, room: &mut Room, on: Option<NodeId>, now: Instant) {
+        let is_away = on.is_some_and(|on| room.is_away(on, &self.nodes));
+        self.apply(room.set_away(is_away), room);
+        if is_away {
+            self.effects.set_if_idle(Timer::Failback, now + LOOK_AGAIN);
+        }
+    }
+
+    // Moves, make-before-break.
+
+    /// Gives the room this route: its sessions are opened at the new hops, and then the route is published. Does nothing if
+    /// `nodes` is empty.
+    fn head_for(
+        &mut self,
+        room: &mut Room,
+        nodes: &[NodeId],
+        cause: MoveCause,
+        by: Decider,
+        now: Instant,
+    ) {
+        let hops = self.nodes.hops(nodes);
+        if hops.is_empty() {
+            return;
+        }
+        let by = self.deciders.intern(by);
+        let stands = room.stands_at(self.nodes.board());
+        self.apply(room.head_for(hops, cause, by, stands, now), room);
+        self.open_heading(room, now);
+        self.regrant(room);
+        self.close_left_hops(room, now);
+        self.publish_heading_if_open(room, now);
+    }
+
+    /// Opens the room's sessions at the hops for which it heads; the route waits for the awaited ones.
+    fn open_heading(&mut self, room: &mut Room, now: Instant) {
+        let Some(heading) = room.heading() else { return };
+        let opened = if room.mode().opens_ahead() { heading.hops().len() } else { 1 };
+        let (hops, awaited) = (heading.hops()[..opened].to_vec(), heading.awaited().clone());
+        let mut waiting = Vec::new();
+        for session in self.sessions_of(room, Session::is_installed) {
+            for &hop in &hops {
+                let leg = self.open_at(room, session, hop, now);
+                if leg != Some(LegState::Open) && awaited.contains(&hop) {
+                    waiting.push((session, hop));
+                }
+            }
+        }
+        room.await_openings(waiting);
+    }
+
+    /// Publishes the pending route once all sessions are open. Packets from the old hop still pass.
+    fn publish_heading_if_open(&mut self, room: &mut Room, now: Instant) {
+        if !room.is_opened() {
+            return;
+        }
+        let from = room.stands_at(self.nodes.board());
+        let damped = self.is_damped(room, now);
+        let stranded = room.stranded();
+        let Some(left) = from.or(stranded.map(|stranded| stranded.lost)) else { return };
+        let Some(heading) = room.take_opened() else { return };
+        let target = heading.target();
+        if from == Some(target) {
+            let (hops, by) = (heading.hops().to_vec(), Decider::clone(heading.by()));
+            let left = room.route().left.as_deref().copied();
+            self.apply(room.admit_at(&hops, left, &self.scales(room)), room);
+            self.effects.event(CoreEvent::Rerouted { room: room.id(), hops, by });
+            self.close_left_hops(room, now);
+            for session in self.sessions_of(room, Session::is_opening) {
+                self.live_if_open(room, session, now);
+            }
+            return;
+        }
+        if stranded.is_none() && **heading.by() != Decider::Operator && damped {
+            self.end_damped_move(room, heading, now);
+            return;
+        }
+        let (cause, started) = match stranded {
+            Some(stranded) => (self.loss_of(stranded.lost.node), stranded.since),
+            None => (heading.cause(), heading.started()),
+        };
+        let by = Arc::clone(heading.by());
+        let (placed_by, leaving) = (Arc::clone(&by), from.map(|from| self.leaving(from, now)));
+        self.apply(room.place(placed_by, heading.hops(), leaving, &self.scales(room)), room);
+        self.moved(room, MoveStep { cause, by, from: left, to: Some(target), started }, now);
+        self.close_left_hops(room, now);
+    }
+
+    /// The room has moved too often to take the route that it headed for.
+    fn end_damped_move(&mut self, room: &mut Room, heading: PendingRoute, now: Instant) {
+        if let Decider::Policy { policy, .. } = &**heading.by() {
+            let (policy, guard) = (policy.clone(), GuardRule::MovedTooOften);
+            self.effects.event(CoreEvent::Guarded { policy, guard, times: 1 });
+        }
+        self.apply(room.end_move(heading, MoveOutcome::Damped, now), room);
+        self.regrant(room);
+        self.close_left_hops(room, now);
+    }
+
+    /// Completes a move: asks the room's senders for key frames, and sets sessions live that waited for this hop.
+    fn moved(&mut self, room: &mut Room, step: MoveStep, now: Instant) {
+        let MoveStep { cause, ref by, from, to, started } = step;
+        let by = Decider::clone(by);
+        let sessions = self.sessions_of(room, Session::is_live);
+        if to.is_some() && cause.is_loss() {
+            self.sessions.renew_silence(room, now);
+        }
+        if to.is_some() && !sessions.is_empty() {
+            self.effects.push(GatewayEffect::KeyFrame(sessions.clone()));
+        }
+        self.apply(room.moved(step, self.settings.limits.moves_per_minute, now), room);
+        // A move by a policy or an operator is deliberate.
+        let unchosen = cause.is_loss() || matches!(cause, MoveCause::Link | MoveCause::Drain);
+        self.note_away(room, to.map(|to| to.node).filter(|_| unchosen), now);
+        if let Some(session) = sessions.first() {
+            self.effects.notice(RoomNotice::Enrol(*session));
+        }
+        let (id, room_name) = (room.id(), Arc::clone(room.name()));
+        let scenario = Arc::clone(room.scenario());
+        let is_final = cause != MoveCause::Link || to.is_none() || {
+            let (room_name, scenario) = (Arc::clone(&room_name), Arc::clone(&scenario));
+            let (sessions, took) = (sessions.clone(), now.saturating_duration_since(started));
+            let moved = PortMove { room: id, room_name, scenario, sessions, took };
+            self.worklists.closed_ports.note_move(from, moved, now)
+        };
+        self.effects.event(CoreEvent::Moved {
+            room: id,
+            room_name,
+            scenario,
+            sessions,
+            cause,
+            by,
+            from,
+            to,
+            started,
+            is_final,
+        });
+        if !cause.is_loss() {
+            self.effects.notice(RoomNotice::MoveCounted(id));
+        }
+        for session in self.sessions_of(room, Session::is_opening) {
+            self.live_if_open(room, session, now);
+        }
+    }
+
+    /// The room has reached its limit of moves: only the death of its node, or a hop that did not open a live session, may move it.
+    fn is_damped(&mut self, room: &mut Room, now: Instant) -> bool {
+        self.apply(room.forget_old_moves(now), room);
+        if room.moves_noted() < self.settings.limits.moves_per_minute {
+            return false;
+        }
+        let stands = room.stands_at(self.nodes.board());
+        stands.is_none_or(|hop| self.sessions.are_all_at(room, hop))
+    }
+
+    // Hops that are lost: dead nodes, closed ports, legs that are not opened.
+
+    /// Fails the room over now if it still waits for that, because something else is about to change it.
+    fn catch_up(&mut self, room: &mut Room, now: Instant) {
+        if self.worklists.failover.waits(room) {
+            self.worklists.failover.unlist(room);
+            self.leave_dead_hops(room, now);
+        }
+    }
+
+    fn leave_dead_hops(&mut self, room: &mut Room, now: Instant) {
+        for death in self.worklists.failover.deaths() {
+            self.fail_over_room(room, death, now);
+        }
+    }
+
+    /// Moves the room off the dead hop. If it is at another hop that died meanwhile, it fails over with that one.
+    fn fail_over_room(&mut self, room: &mut Room, death: Death, now: Instant) {
+        let dead = death.hop;
+        if !room.leads_to(dead) {
+            return;
+        }
+        let stood_there = room.holding().on == Some(dead.node);
+        let route = room.route();
+        self.apply(room.lose_hop(dead, MoveOutcome::TargetLost, now), room);
+        if stood_there {
+            let next = route.first_usable(self.nodes.board()).map(|(hop, _)| hop);
+            let others = route.hops.iter().map(|(hop, _)| *hop);
+            let others = others.filter(|hop| Some(*hop) != next && self.nodes.is_up(*hop));
+            let hops: Vec<Hop> = next.into_iter().chain(others).collect();
+            match next {
+                Some(_) => self.apply(room.admit_at(&hops, None, &self.scales(room)), room),
+                None => {
+                    self.apply(room.strand(dead, death.at, &hops, &self.scales(room)), room);
+                    let due = self.effects.due(&Timer::Rescue);
+                    let next = due.map_or(now, |due| due.min(now + RESCUE_WITHIN));
+                    self.effects.set(Timer::Rescue, next);
+                }
+            }
+            self.want_start(room, now);
+            let (cause, by) = (self.loss_of(dead.node), self.author_of_loss(dead.node));
+            let by = self.deciders.intern(by);
+            let step = MoveStep { cause, by, from: dead, to: next, started: death.at };
+            self.moved(room, step, now);
+        } else {
+            self.apply(room.drop_spare(dead, &self.scales(room)), room);
+        }
+        self.close_left_hops(room, now);
+        let first = room.route().hops.first().map(|(hop, _)| *hop);
+        // A room at another dead hop fails over with that one.
+        if room.stranded().is_some() || first.is_none_or(|hop| self.nodes.is_up(hop)) {
+            self.publish_heading_if_open(room, now);
+        }
+        self.effects.want_reroute(room.id());
+    }
+
+    /// The cause of moves off this node, which is lost.
+    fn loss_of(&self, node: NodeId) -> MoveCause {
+        let is_ejected = self.nodes.get(node).is_some_and(|node| node.trust.ejected);
+        if is_ejected { MoveCause::Ejected } else { MoveCause::NodeDown }
+    }
+
+    fn author_of_loss(&self, node: NodeId) -> Decider {
+        match self.loss_of(node) {
+            MoveCause::Ejected => Decider::Operator,
+            _ => Decider::Native,
+        }
+    }
+
+    fn port_closed(&mut self, room: &mut Room, session: SessionId, hop: Hop, now: Instant) {
+        self.catch_up(room, now);
+        if !room.leads_to(hop) {
+            return;
+        }
+        if let Some(node) = self.nodes.get_mut(hop.node)
+            && node.hop() == hop
+        {
+            node.handle_port_closed(room.id(), now);
+        }
+        self.worklists.closed_ports.note(room.id(), hop, now);
+        self.effects.set_if_idle(Timer::ClosedPorts, now + PORTS_EXPLAINED_WITHIN);
+        self.drop_hop(room, hop, Strike::PortClosed, Some(session), now);
+    }
+
+    /// Moves for closed ports of nodes that did not die in time were due to the link.
+    fn settle_port_moves(&mut self, now: Instant) {
+        for (hop, moves) in self.worklists.take_settled_ports(now) {
+            let cause = MoveCause::Link;
+            self.effects.event(CoreEvent::MoveCauseFound { hop, cause, moves });
+        }
+        if !self.worklists.closed_ports.is_empty() {
+            self.effects.set(Timer::ClosedPorts, now + PORTS_SETTLED_EVERY);
+        }
+    }
+
+    /// The hop does not carry the room although its node is up: it leaves the room's route if there is another hop.
+    fn drop_hop(
+        &mut self,
+        room: &mut Room,
+        hop: Hop,
+        why: Strike,
+        session: Option<SessionId>,
+        now: Instant,
+    ) {
+        if !room.leads_to(hop) {
+            return;
+        }
+        let stands = room.stands_at(self.nodes.board());
+        let is_new = room.shunned(now).all(|shunned| shunned != hop);
+        self.apply(room.keep_away(hop, now + KEEP_AWAY, now), room);
+        self.apply(room.lose_hop(hop, MoveOutcome::NotOpened, now), room);
+        if is_new {
+            let (id, room_name) = (room.id(), Arc::clone(room.name()));
+            self.effects.event(CoreEvent::HopRemoved { room: id, room_name, hop, why, session });
+            self.effects.set_if_idle(Timer::RoomDue(id), now + KEEP_AWAY);
+            self.effects.want_reroute(id);
+        }
+        if stands == Some(hop) {
+            self.regrant(room);
+            self.leave_carrying_hop(room, hop, why, now);
+        } else {
+            self.apply(room.drop_spare(hop, &self.scales(room)), room);
+        }
+        self.close_left_hops(room, now);
+        self.publish_heading_if_open(room, now);
+    }
+
+    /// The carrying hop does not carry all of the room although its node is up, so the room leaves it. Packets from it
+    /// still pass for a while.
+    fn leave_carrying_hop(&mut self, room: &mut Room, hop: Hop, why: Strike, now: Instant) {
+        if self.is_damped(room, now) {
+            return;
+        }
+        let choice = self.node_choice(room, now);
+        let (cause, by) = (MoveCause::Link, Decider::Native);
+        let own = choice.own_next(Some(hop.node));
+        if let Some(nodes) = own.filter(|_| room.mode().opens_ahead()) {
+            let hops = self.nodes.hops(&nodes);
+            let left = (why == Strike::FlowLost).then(|| self.leaving(hop, now));
+            self.apply(room.admit_at(&hops, left, &self.scales(room)), room);
+            let (to, by) = (hops.first().copied(), self.deciders.intern(by));
+            self.moved(room, MoveStep { cause, by, from: hop, to, started: now }, now);
+        } else if room.heading().is_none() {
+            let nodes = choice.native_hops(&[]);
+            if nodes.is_empty() {
+                self.want_start(room, now);
+                let (timer, again) = (Timer::RoomDue(room.id()), now + OPEN_AGAIN);
+                if self.effects.due(&timer).is_none_or(|due| due > again) {
+                    self.effects.set(timer, again);
+                }
+            }
+            self.head_for(room, &nodes, cause, by, now);
+        }
+    }
+
+    // Stranded rooms.
+
+    /// Some node without a queue of openings has capacity.
+    fn has_free_node(&self) -> bool {
+        placement::has_free_node(1, &[], &self.nodes, &self.capacity)
+    }
+
+    /// Moves the room to a hop of its route where its sessions are open, which needs no queue. Returns true if it
+    /// moved.
+    fn take_own_hop(&mut self, room: &mut Room, now: Instant) -> bool {
+        let Some(lost) = room.stranded().filter(|_| room.mode().opens_ahead()) else {
+            return false;
+        };
+        let Some(nodes) = self.node_choice(room, now).own_next(None) else { return false };
+        self.apply(room.stay(MoveOutcome::Superseded, now), room);
+        let hops = self.nodes.hops(&nodes);
+        self.apply(room.admit_at(&hops, None, &self.scales(room)), room);
+        let (from, to) = (lost.lost, hops.first().copied());
+        let (cause, by) = (self.loss_of(from.node), self.deciders.intern(Decider::Native));
+        self.moved(room, MoveStep { cause, by, from, to, started: lost.since }, now);
+        self.close_left_hops(room, now);
+        self.effects.want_reroute(room.id());
+        true
+    }
+
+    /// Returns the nodes for which the room heads, or none if no node has capacity. `None`: every node with capacity for the
+    /// room has a full queue of openings.
+    fn rescue(&mut self, room: &mut Room, now: Instant) -> Option<Vec<NodeId>> {
+        if room.stranded().is_none() || room.heading().is_some() {
+            return Some(Vec::new());
+        }
+        let (choice, busy) = (self.node_choice(room, now), self.nodes.busy());
+        let mut nodes = choice.native_hops_but(&[], &busy);
+        if nodes.is_empty() && !choice.native_hops(&[]).is_empty() {
+            return None;
+        }
+        if nodes.is_empty() {
+            nodes = choice.hops_of_reserves(&busy);
+        }
+        if nodes.is_empty() {
+            nodes = self.place_with_less(room, &busy, now);
+        }
+        if nodes.is_empty() {
+            self.want_start(room, now);
+        }
+        self.head_for(room, &nodes, MoveCause::NodeDown, Decider::Native, now);
+        Some(nodes)
+    }
+
+    /// The room lost its node, must leave it, or found none. In cold mode this starts the node nearest to its region,
+    /// if some session in the room is not silent.
+    fn want_start(&mut self, room: &Room, now: Instant) {
+        if room.mode() != RedundancyMode::Cold {
+            return;
+        }
+        let is_heard = |it: &Session| !self.sessions.is_silent(it, now);
+        if room.sessions().iter().filter_map(|id| self.sessions.get(id)).any(is_heard) {
+            self.with_nodes(|nodes| nodes.start_nearest(room.region(), now));
+        }
+    }
+
+    // Moves off hops that work: asked for by policies, operators, loss, failback and changed modes.
+
+    /// The room's policy asked for a review, or the room has avoided a refusing hop long enough. Requests a reroute and
+    /// opens missing sessions.
+    fn room_due(&mut self, room: &mut Room, now: Instant) {
+        self.catch_up(room, now);
+        if !room.is_placed() {
+            return;
+        }
+        let hops = room.hops_to_open();
+        for session in self.sessions_of(room, Session::is_installed) {
+            for &hop in &hops {
+                self.open_at(room, session, hop, now);
+            }
+        }
+        self.effects.want_reroute(room.id());
+    }
+
+    /// The room leaves a node that loses more than others, if it stands there and a sound node has capacity.
+    fn leave_lossy_node(&mut self, room: &mut Room, node: NodeId, now: Instant) {
+        self.catch_up(room, now);
+        let stands = room.stands_at(self.nodes.board());
+        let stays = stands.is_some_and(|hop| hop.node == node) && room.heading().is_none();
+        if !stays || self.is_damped(room, now) {
+            return;
+        }
+        let nodes = self.node_choice(room, now).native_hops(&[]);
+        let sound = |node: &NodeId| self.nodes.get(*node).is_some_and(Node::is_sound);
+        if nodes.first().is_some_and(|first| *first != node && sound(first)) {
+            self.head_for(room, &nodes, MoveCause::Link, Decider::Native, now);
+        }
+    }
+
+    /// Moves the room back make-before-break if its limits allow it and a node has capacity.
+    fn send_back(&mut self, room: &mut Room, now: Instant) -> bool {
+        self.catch_up(room, now);
+        if room.heading().is_some() {
+            return false;
+        }
+        let (region, stands) = (room.region(), room.stands_at(self.nodes.board()));
+        if stands.is_some_and(|hop| !room.is_away(hop.node, &self.nodes)) {
+            self.apply(room.set_away(false), room);
+            return false;
+        }
+        let abroad = stands.is_some_and(|hop| self.nodes.region_of(hop.node) != region);
+        let home = FailureDomain::Region(region);
+        let shut = abroad && !self.capacity.domain_breakers.admits(home, room.id().0);
+        let failback = self.worklists.away.failback(region);
+        let by = match failback {
+            Failback::Forbid => return false,
+            Failback::Auto if shut || self.is_damped(room, now) => return false,
+            Failback::Auto => Decider::Native,
+            Failback::Force => Decider::Operator,
+        };
+        let forced = failback == Failback::Force;
+        let trusted = |node: &Node| match node.health() {
+            Health::Up => forced || !node.loses(),
+            Health::Wary => forced,
+            Health::Suspect | Health::Down | Health::Cold => false,
+        };
+        let unfit = |node: &&Node| {
+            room.is_away(node.id, &self.nodes)
+                || !trusted(node)
+                || self.nodes.pace(node.id).is_busy()
+        };
+        let but: Vec<NodeId> = self.nodes.iter().filter(unfit).map(|node| node.id).collect();
+        if stands.is_none() || but.len() == self.nodes.count() {
+            return false;
+        }
+        let choice = self.node_choice(room, now);
+        let Some(home) = choice.native_hops_but(&[], &but).first().copied() else {
+            return false;
+        };
+        let nodes = choice.native_hops(&[home]);
+        self.head_for(room, &nodes, MoveCause::Failback, by, now);
+        true
+    }
+
+    /// Applies the scenario's current mode to the room: spares are opened before packets may take them, and closed when
+    /// they may not.
+    fn change_mode(&mut self, room: &mut Room, now: Instant) {
+        self.catch_up(room, now);
+        let Some(scenario) = self.settings.scenarios.get(room.scenario()) else { return };
+        let mode = scenario.mode;
+        self.sessions.renew_silence(room, now);
+        self.apply(room.take_mode(mode), room);
+        if room.is_placed() {
+            let unchosen = *room.placed_by() == Decider::Native;
+            self.renew(room, ModeChange::Scenario, now);
+            self.publish_heading_if_open(room, now);
+            self.effects.want_reroute(room.id());
+            let stands = room.stands_at(self.nodes.board());
+            if let Some(hop) = stands.filter(|_| unchosen) {
+                self.note_away(room, Some(hop.node), now);
+            }
+        }
+    }
+
+    /// Applies another mode to the same hops. Hops behind the first that were not opened ahead are removed, since
+    /// packets may not take a hop that is not open; a reroute adds spares again. Packets from the second hop of a
+    /// hitless room pass for a moment.
+    fn renew(&mut self, room: &mut Room, why: ModeChange, now: Instant) {
+        let before = room.route();
+        let mut hops: Vec<Hop> = before.hops.iter().map(|(hop, _)| *hop).collect();
+        if room.mode().opens_ahead() && !before.mode.opens_ahead() {
+            hops.truncate(1);
+        }
+        let is_left = |twin| {
+            room.mode_over(&hops) != RedundancyMode::Hitless && room.holding().on != Some(twin)
+        };
+        let twin = room.holding().twin.filter(|twin| is_left(*twin));
+        let twin = hops.iter().find(|hop| Some(hop.node) == twin);
+        let left = before.left.as_deref().filter(|left| now < left.until).copied();
+        let left = left.or(twin.map(|twin| self.leaving(*twin, now)));
+        self.apply(room.publish(&hops, left, &self.scales(room)), room);
+        self.close_left_hops(room, now);
+        let (from, to) = (before.mode, room.route().mode);
+        if from != to {
+            let room_name = Arc::clone(room.name());
+            self.effects.event(CoreEvent::Mode { room: room.id(), room_name, from, to, why });
+            let kept = room.kept(RedundancyMode::Hitless);
+            kept.into_iter().for_each(|kept| self.effects.event(kept));
+        }
+    }
+
+    fn copies_differ(&mut self, room: &mut Room, hops: [Hop; 2], now: Instant) {
+        self.catch_up(room, now);
+        let (route, holding) = (room.route(), room.holding());
+        let carries =
+            |hop: &Hop| route.holds(*hop) && [holding.on, holding.twin].contains(&Some(hop.node));
+        if route.mode == RedundancyMode::Hitless
+            && hops.iter().all(carries)
+            && let Some(change) = room.note_unalike(hops)
+        {
+            self.apply(change, room);
+            self.renew(room, ModeChange::CopiesDiffer { hops }, now);
+        }
+    }
+
+    fn move_by_operator(
+        &mut self,
+        room: &mut Room,
+        to: NodeId,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        self.catch_up(room, now);
+        if !room.is_placed() {
+            return Err(Impossible::NoSuchRoom);
+        }
+        let node = self.nodes.get(to).ok_or(Impossible::NoSuchNode)?;
+        if room.stands_at(self.nodes.board()).is_some_and(|hop| hop.node == to) {
+            return Err(Impossible::AlreadyThere);
+        }
+        let choice = self.node_choice(room, now);
+        if !node.takes_rooms() || !choice.fits(to) {
+            return Err(Impossible::NodeUnfit);
+        }
+        let nodes = choice.native_hops(&[to]);
+        self.head_for(room, &nodes, MoveCause::Manual, Decider::Operator, now);
+        Ok(())
+    }
+
+    fn leave_draining_node(&mut self, room: &mut Room, node: NodeId, now: Instant) {
+        self.catch_up(room, now);
+        let stands = room.stands_at(self.nodes.board()).map(|hop| hop.node);
+        let by = match self.nodes.get(node).map(|node| node.trust) {
+            Some(trust) if trust.draining || trust.removed => Decider::Operator,
+            Some(trust) if trust.elastic.stopping => Decider::Native,
+            Some(_) | None => Decider::Node,
+        };
+        if by == Decider::Node && stands == Some(node) && self.is_damped(room, now) {
+            return;
+        }
+        let choice = self.node_choice(room, now);
+        let heads_there =
+            |heading: &PendingRoute| heading.hops().iter().any(|hop| hop.node == node);
+        if room.heading().is_some_and(|heading| !heads_there(heading)) {
+            return;
+        }
+        let nodes = if stands == Some(node) {
+            let own = choice.own_next(Some(node)).filter(|_| room.mode().opens_ahead());
+            choice.native_hops(&own.unwrap_or_default())
+        } else {
+            let standing = room.nodes_of_route().into_iter();
+            let stays: Vec<NodeId> = standing.filter(|on| *on != node).collect();
+            match stands {
+                Some(_) => choice.native_hops(&stays),
+                // The rescue will find a place, and knows that the node takes no rooms.
+                None => Vec::new(),
+            }
+        };
+        if nodes.is_empty() {
+            self.want_start(room, now);
+        }
+        self.head_for(room, &nodes, MoveCause::Drain, by, now);
     }
 
     // Legs, at the pace of each node.
 
-    /// Opens the session at a hop as soon as the node's window allows it, unless this was requested before. Returns the
+    /// Opens the room's session at a hop as soon as the node's window allows it, unless this was requested before. Returns the
     /// state of the leg.
-    fn open_at(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<LegState> {
+    fn open_at(&mut self, room: &Room, id: SessionId, hop: Hop, now: Instant) -> Option<LegState> {
         let session = self.sessions.get(&id)?;
         if let Some(leg) = session.legs().get(&hop) {
             return Some(leg);
         }
-        let turn = self.opening_turn(session, hop);
-        self.sessions.get_mut(&id)?.legs_mut().wait(hop);
-        let goes = self.nodes.pace_mut(hop.node).begin(turn, id, hop);
-        if goes { self.open_now(id, hop, now) } else { Some(LegState::Waiting) }
-    }
-
-    /// Order of openings, by the need of the session's room; calls before streams.
-    fn opening_turn(&self, session: &Session, hop: Hop) -> QueuePosition {
-        let drawn = self.nodes.pace(hop.node).drawn();
-        let room = &self.rooms[&session.room()];
+        // By the need of the room; calls before streams.
         let class = room.opening_class(hop, session.is_live());
-        (class, std::cmp::Reverse(room.priority()), drawn)
+        let waiting = self.sessions.get_mut(&id)?.legs_mut().wait(hop, room.call());
+        let pace = self.nodes.pace_mut(hop.node);
+        let turn = (class, Reverse(room.priority()), pace.drawn());
+        let goes = pace.begin(turn, id, hop);
+        if goes { self.open_now(id, hop, room.call(), now) } else { Some(waiting) }
     }
 
-    fn open_now(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<LegState> {
+    /// `call`: the number of the session's room at nodes.
+    fn open_now(
+        &mut self,
+        id: SessionId,
+        hop: Hop,
+        call: RoomId,
+        now: Instant,
+    ) -> Option<LegState> {
         let until = now + self.settings.limits.open_within;
-        let session = self.sessions.get_mut(&id)?;
-        let room = self.rooms.get(&session.room())?.call();
-        session.legs_mut().begin(hop, until);
-        self.effects.push(GatewayEffect::Open { session: id, room, hop });
+        self.sessions.get_mut(&id)?.legs_mut().begin(hop, until);
+        self.effects.push(GatewayEffect::Open { session: id, room: call, hop });
         self.effects.set_if_idle(Timer::OpenLate(id), until);
         Some(LegState::Opening(until))
     }
@@ -2513,9 +2629,9 @@ impl Gateway {
     /// An opening at the node ended: opens the next waiting sessions, then tries stranded rooms.
     fn open_next(&mut self, node: NodeId, now: Instant) {
         while let Some((id, hop)) = self.nodes.pace_mut(node).start_next() {
-            let waits = |session: &Session| session.legs().get(&hop) == Some(LegState::Waiting);
-            if self.sessions.get(&id).is_some_and(waits) {
-                self.open_now(id, hop, now);
+            let leg = self.sessions.get(&id).and_then(|session| session.legs().get(&hop));
+            if let Some(LegState::Waiting { call }) = leg {
+                self.open_now(id, hop, call, now);
             } else {
                 self.nodes.pace_mut(node).end();
             }
@@ -2552,7 +2668,7 @@ impl Gateway {
     fn leave_leg(&mut self, id: SessionId, LeftLeg { hop, state }: LeftLeg) {
         let pace = self.nodes.pace_mut(hop.node);
         match state {
-            LegState::Waiting => return pace.forget(id, hop),
+            LegState::Waiting { .. } => return pace.forget(id, hop),
             LegState::Opening(_) => pace.end(),
             LegState::Open => {}
         }
@@ -2560,8 +2676,7 @@ impl Gateway {
     }
 
     /// Closes the room's sessions at hops that are in none of its routes any more.
-    fn close_left_hops(&mut self, id: RoomId, now: Instant) {
-        let Some(room) = self.rooms.get(&id) else { return };
+    fn close_left_hops(&mut self, room: &Room, now: Instant) {
         let used = room.hops_in_use(now);
         let mut left = Vec::new();
         for session in room.sessions().iter() {
@@ -2580,16 +2695,15 @@ impl Gateway {
     // Shares: when capacity is short, sessions that obey caps get smaller ones before new sessions are refused.
 
     /// The native placement. If no node has enough capacity, the room's sessions are reduced to smaller shares.
-    fn place_with_less(&mut self, id: RoomId, but: &[NodeId], now: Instant) -> Vec<NodeId> {
-        let sessions = self.sessions_of(id, Session::is_admitted);
+    fn place_with_less(&mut self, room: &Room, but: &[NodeId], now: Instant) -> Vec<NodeId> {
+        let sessions = self.sessions_of(room, Session::is_admitted);
         let before = self.sessions.shares(&sessions);
         for permille in STEPS {
             if self.sessions.reduce(&sessions, permille) {
-                let Some(room) = self.rooms.get(&id) else { break };
                 let nodes = self.node_choice(room, now).native_hops_but(&[], but);
                 if !nodes.is_empty() {
                     for session in self.sessions.with_other_shares(&before) {
-                        self.report_share(session, now);
+                        self.report_share(room, session, now);
                     }
                     return nodes;
                 }
@@ -2600,14 +2714,14 @@ impl Gateway {
     }
 
     /// Frees capacity for the new session at its room's current and pending nodes, with smaller shares if necessary.
-    fn make_room_for(&mut self, id: SessionId, now: Instant) -> bool {
-        if self.fits_its_room(id, now) {
+    fn make_room_for(&mut self, room: &Room, id: SessionId, now: Instant) -> bool {
+        if self.fits_its_room(room, id, now) {
             return true;
         }
         let before = self.sessions.shares(&[id]);
         for permille in STEPS {
-            if self.sessions.reduce(&[id], permille) && self.fits_its_room(id, now) {
-                self.report_share(id, now);
+            if self.sessions.reduce(&[id], permille) && self.fits_its_room(room, id, now) {
+                self.report_share(room, id, now);
                 return true;
             }
         }
@@ -2615,46 +2729,33 @@ impl Gateway {
         false
     }
 
-    fn fits_its_room(&self, id: SessionId, now: Instant) -> bool {
-        let Some(session) = self.sessions.get(&id) else { return false };
-        let room = self.rooms.get(&session.room());
-        room.is_some_and(|room| self.node_choice(room, now).takes_session(session.kbps()))
+    fn fits_its_room(&self, room: &Room, id: SessionId, now: Instant) -> bool {
+        let session = self.sessions.get(&id);
+        session.is_some_and(|it| self.node_choice(room, now).takes_session(it.kbps()))
     }
 
-    fn report_share(&mut self, id: SessionId, now: Instant) {
+    fn report_share(&mut self, room: &Room, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get(&id) else { return };
-        let (room, plan, change) = (session.room(), session.plan_now(), session.reshared(now));
+        let (plan, change) = (session.plan_now(), session.reshared(now));
         self.apply_to_session(id, change);
         let (op, arg, rung) = (Op::Cap, u64::from(plan.arg(Op::Cap)), plan.rung());
-        let (room_name, by) = (self.rooms.name_of(room), Decider::Native);
+        let (room_name, by) = (Arc::clone(room.name()), Decider::Native);
         self.effects.event(CoreEvent::Degraded { session: id, room_name, op, arg, rung, by });
         self.settle_peer_caps(room);
     }
 
-    /// Raises sessions that were reduced long enough ago by one step, if no room is stranded.
-    fn raise_shares(&mut self, now: Instant) {
-        if self.worklists.stranded.is_empty() && !self.fails_over() {
-            for id in self.capacity.reduced.next_due(now) {
-                self.raise_share(id, now);
-            }
-        }
-    }
-
-    fn raise_share(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get(&id) else { return };
-        let Some(more) = session.raise_adds() else { return };
-        let Some(room) = self.rooms.get(&session.room()) else { return };
+    fn raise_share(&mut self, room: &mut Room, id: SessionId, now: Instant) {
+        let Some(more) = self.sessions.get(&id).and_then(Session::raise_adds) else { return };
         if self.node_choice(room, now).leaves_room_for(more) {
-            let room = room.id();
             self.sessions.get_mut(&id).into_iter().for_each(Session::raise);
-            self.change_room(room, Room::regrant);
-            self.report_share(id, now);
+            self.regrant(room);
+            self.report_share(room, id, now);
         }
     }
 
     /// In a room of two, each session receives what the other sends, so the limit of either limits what the other sends. In a larger
     /// room, senders are not limited for one listener.
-    fn settle_peer_caps(&mut self, room: RoomId) {
+    fn settle_peer_caps(&mut self, room: &Room) {
         let live = self.sessions_of(room, Session::is_live);
         for (session, change) in self.sessions.settle_peer_caps(&live) {
             self.apply_to_session(session, change);
@@ -2663,14 +2764,15 @@ impl Gateway {
 
     // Rooms with their sessions and scenarios.
 
-    fn sessions_of(&self, id: RoomId, matches: impl Fn(&Session) -> bool) -> Vec<SessionId> {
-        let room = self.rooms.get(&id).into_iter().flat_map(|room| room.sessions().iter());
-        room.copied().filter(|id| self.sessions.get(id).is_some_and(&matches)).collect()
+    fn sessions_of(&self, room: &Room, matches: impl Fn(&Session) -> bool) -> Vec<SessionId> {
+        let sessions = room.sessions().iter().copied();
+        sessions.filter(|id| self.sessions.get(id).is_some_and(&matches)).collect()
     }
 
     /// The need of a room, by its sessions and its scenario.
     fn need_of(&self, room: &Room) -> RoomNeed<'_> {
-        need_of(room, &self.sessions, &self.settings)
+        let scenario = self.settings.scenarios.get(room.scenario());
+        RoomNeed::new(self.sessions.load(room.sessions()), scenario)
     }
 
     /// The choice of nodes for a room.
@@ -2684,69 +2786,54 @@ impl Gateway {
         scenario.binds(Hook::Degradation).then(|| scenario.policy(Hook::Degradation))
     }
 
-    /// An endpoint obeys caps on the session: its own endpoint or, in a room of two, the other one.
-    fn obeys_caps(&self, session: &Session) -> bool {
-        let room = self.rooms.get(&session.room());
-        self.sessions.obey_caps(session, room.into_iter().flat_map(|room| room.sessions().iter()))
-    }
-
     // Consequences.
 
-    /// Changes a room by what it is weighed against.
-    fn change_room(
-        &mut self,
-        id: RoomId,
-        change: impl FnOnce(&mut Room, &RoomScales) -> RoomChange,
-    ) {
-        let Some(room) = self.rooms.get(&id) else { return };
-        let scales = RoomScales {
-            need: need_of(room, &self.sessions, &self.settings),
-            takes_reserves: !self.worklists.stranded.go_before(id),
+    /// What a room is weighed against.
+    fn scales(&self, room: &Room) -> RoomScales<'_> {
+        RoomScales {
+            need: self.need_of(room),
+            takes_reserves: !self.worklists.stranded.go_before(room.id()),
             nodes: &self.nodes,
             ledger: &self.capacity.ledger,
             leave_within: self.settings.limits.leave_within,
-        };
-        let Some(room) = self.rooms.unrecorded_mut(&id) else { return };
-        let changed = change(room, &scales);
-        self.apply(id, changed);
+        }
     }
 
-    fn alter_room(&mut self, id: RoomId, change: impl FnOnce(&mut Room) -> RoomChange) {
-        let Some(room) = self.rooms.unrecorded_mut(&id) else { return };
-        let changed = change(room);
-        self.apply(id, changed);
+    /// Weighs the room again, because its sessions, its target or the capacity of its nodes changed.
+    fn regrant(&mut self, room: &mut Room) {
+        self.apply(room.regrant(&self.scales(room)), room);
     }
 
     /// Applies the consequences of a room's change to the ledger, the lists of rooms, the marks of changed records, the events
     /// and the timers.
-    fn apply(&mut self, id: RoomId, change: RoomChange) {
+    fn apply(&mut self, change: RoomChange, room: &mut Room) {
         if change.is_recorded {
-            self.rooms.note_changed(id);
+            self.worklists.changed.note(room.id());
         }
         change.move_ended.into_iter().for_each(|ended| self.effects.event(ended));
         if change.is_first_route {
-            self.rooms.note_placed();
+            self.worklists.note_placed();
         }
         if let Some(capacity) = change.capacity {
             self.capacity.ledger.release(capacity.released);
             self.capacity.ledger.hold(capacity.held);
-            self.worklists.set_protection(id, capacity.protection);
+            self.worklists.set_protection(room.id(), capacity.protection);
         }
-        let Some(room) = self.rooms.unrecorded_mut(&id) else { return };
         if let Some(rescue) = change.rescue {
             self.worklists.stranded.apply(room, rescue);
         }
         if let Some(is_away) = change.away {
-            self.worklists.away.set(id, room.region(), is_away);
+            self.worklists.away.set(room, is_away);
         }
-        if change.hops_differ
-            && let Some(relisted) = room.relist()
-        {
-            self.worklists.by_node.relist(id, &relisted);
+        if change.hops_differ {
+            self.worklists.by_node.relist(room);
         }
         change.kept.into_iter().for_each(|kept| self.effects.event(kept));
         if let Some(until) = change.leaves_until {
-            self.effects.set(Timer::LeavingEnds(id), until);
+            self.effects.set(Timer::LeavingEnds(room.id()), until);
+        }
+        if let Some(due) = change.review_at {
+            self.effects.set(Timer::RoomDue(room.id()), due);
         }
     }
 
@@ -2761,10 +2848,6 @@ impl Gateway {
             self.effects.push(GatewayEffect::Plan { session: id, plan, limits });
         }
     }
-}
-
-fn need_of<'a>(room: &Room, sessions: &SessionTable, settings: &'a CoreSettings) -> RoomNeed<'a> {
-    RoomNeed::new(sessions.load(room.sessions()), settings.scenarios.get(room.scenario()))
 }
 
 #[cfg(test)]

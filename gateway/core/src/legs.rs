@@ -2,17 +2,26 @@
 
 use std::time::Instant;
 
-use evenkeel_model::Hop;
+use evenkeel_model::{Hop, RoomId};
 
 use crate::collections::SmallMap;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum LegState {
     /// Waiting for the node's window; the driver has not been asked yet.
-    Waiting,
+    Waiting {
+        /// The number of the session's room at nodes.
+        call: RoomId,
+    },
     /// The driver is opening it; after this time it counts as failed.
     Opening(Instant),
     Open,
+}
+
+impl LegState {
+    fn is_waiting(&self) -> bool {
+        matches!(self, LegState::Waiting { .. })
+    }
 }
 
 /// A leg that was given up.
@@ -44,8 +53,10 @@ impl Legs {
     }
 
     /// The leg waits for the node's window.
-    pub(crate) fn wait(&mut self, hop: Hop) {
-        self.0.insert(hop, LegState::Waiting);
+    pub(crate) fn wait(&mut self, hop: Hop, call: RoomId) -> LegState {
+        let leg = LegState::Waiting { call };
+        self.0.insert(hop, leg);
+        leg
     }
 
     /// The driver is asked to open the leg by this time.
@@ -61,13 +72,13 @@ impl Legs {
     /// The driver has opened the leg. Returns its state before; `None` for a leg that waits: the answer belongs to
     /// an earlier opening.
     pub(crate) fn opened(&mut self, hop: Hop) -> Option<LegState> {
-        let leg = self.0.get_mut(&hop).filter(|leg| **leg != LegState::Waiting)?;
+        let leg = self.0.get_mut(&hop).filter(|leg| !leg.is_waiting())?;
         Some(std::mem::replace(leg, LegState::Open))
     }
 
     /// The driver could not open the leg. `None` as for [`Self::opened`].
     pub(crate) fn failed(&mut self, hop: Hop) -> Option<LegState> {
-        self.get(&hop).filter(|leg| *leg != LegState::Waiting)?;
+        self.get(&hop).filter(|leg| !leg.is_waiting())?;
         self.0.remove(&hop)
     }
 
@@ -96,7 +107,7 @@ impl Legs {
     pub(crate) fn next_late(&self) -> Option<Instant> {
         let until = |leg: &LegState| match leg {
             LegState::Opening(until) => Some(*until),
-            LegState::Open | LegState::Waiting => None,
+            LegState::Open | LegState::Waiting { .. } => None,
         };
         self.0.values().filter_map(until).min()
     }

@@ -114,7 +114,7 @@ impl Quality {
     ) -> Option<FlowCounts> {
         let slack = slack(sessions);
         let session = sessions.unrecorded_mut(&id).filter(|session| session.is_live())?;
-        let room = rooms.unrecorded_mut(&session.room())?;
+        let room = rooms.get_mut(&session.room())?;
         let (first, other) = room.cell().carriers(nodes.board())?;
         // With two carrying hops, the client receives from the leading one.
         let hop = other.filter(|other| flow.hears == Some(*other)).unwrap_or(first);
@@ -155,16 +155,15 @@ impl Quality {
 
     pub(crate) fn judge_flow(
         &mut self,
-        room: RoomId,
+        room: &Room,
         session: SessionId,
         sessions: &mut SessionTable,
-        rooms: &RoomTable,
         nodes: &NodeTable,
         now: Instant,
     ) -> FlowVerdict {
-        let verdict = judge_flow(room, session, sessions, rooms, nodes, now);
+        let verdict = judge_flow(room, session, sessions, nodes, now);
         match verdict {
-            FlowVerdict::Wait => _ = self.silent.insert((room, session)),
+            FlowVerdict::Wait => _ = self.silent.insert((room.id(), session)),
             FlowVerdict::Innocent => with_track(sessions, session, FlowTracker::forget),
             FlowVerdict::Lost(_) => with_track(sessions, session, FlowTracker::moved),
         }
@@ -201,16 +200,16 @@ fn with_track(
 }
 
 fn judge_flow(
-    id: RoomId,
+    room: &Room,
     session: SessionId,
     sessions: &SessionTable,
-    rooms: &RoomTable,
     nodes: &NodeTable,
     now: Instant,
 ) -> FlowVerdict {
     let slack = slack(sessions);
-    let track = sessions.get(&session).and_then(Session::track);
-    let (Some(track), Some(room)) = (track, rooms.get(&id)) else { return FlowVerdict::Innocent };
+    let Some(track) = sessions.get(&session).and_then(Session::track) else {
+        return FlowVerdict::Innocent;
+    };
     let carries =
         |(first, other): (Hop, Option<Hop>)| first == track.hop() || other == Some(track.hop());
     if !track.is_silent() || !room.cell().carriers(nodes.board()).is_some_and(carries) {

@@ -8,14 +8,11 @@ pub(crate) mod worklists;
 use std::collections::BTreeMap;
 use std::ops::{Bound, Index};
 use std::sync::Arc;
-use std::time::Instant;
 
-use evenkeel_model::{
-    Affinity, Decider, IdMap, Offer, OfferRefusal, RegionId, RoomId, Scenario, SessionId,
-};
+use evenkeel_model::{Affinity, IdMap, Offer, OfferRefusal, RegionId, RoomId, Scenario, SessionId};
 
-use crate::collections::{Changes, Interner};
 use crate::rooms::room::{MoveUnderWay, Room};
+use crate::sessions::SessionTable;
 
 /// Separates the name of a call from the session in the name of a session's own room. It needs no escaping in paths or
 /// queries.
@@ -55,64 +52,35 @@ pub(crate) struct RoomTable {
     by_name: BTreeMap<Arc<str>, RoomId>,
     /// Calls with one room per session, by name.
     calls: BTreeMap<Arc<str>, CallRooms>,
-    /// Number of rooms that a node carries.
-    placed: usize,
-    deciders: Interner<Decider>,
-    /// Rooms with another record.
-    changes: Changes<RoomId>,
-    began: Instant,
 }
 
-impl RoomTable {
-    pub(crate) fn new(now: Instant) -> RoomTable {
+impl Default for RoomTable {
+    fn default() -> RoomTable {
         RoomTable {
             all: IdMap::default(),
             next: 1,
             by_name: BTreeMap::new(),
             calls: BTreeMap::new(),
-            placed: 0,
-            deciders: Interner::default(),
-            changes: Changes::default(),
-            began: now,
         }
     }
+}
 
-    pub(crate) fn follow(&mut self) {
-        self.changes.follow(self.all.keys());
-    }
-
-    /// Rooms with another record than the one that was taken last.
-    pub(crate) fn changes(&self) -> &Changes<RoomId> {
-        &self.changes
-    }
-
-    pub(crate) fn unfollow(&mut self) {
-        self.changes.unfollow();
-    }
-
-    /// Takes up to this many rooms with another record, or all.
-    pub(crate) fn take_changed(&mut self, at_most: Option<usize>) -> Vec<RoomId> {
-        self.changes.take(at_most)
-    }
-
-    /// A part of the room's record differs that is not in the room.
-    pub(crate) fn note_changed(&mut self, id: RoomId) {
-        self.changes.note(id);
-    }
-
+impl RoomTable {
     pub(crate) fn get(&self, id: &RoomId) -> Option<&Room> {
         self.all.get(*id).map(|room| &**room)
     }
 
-    /// For a change of the room's record.
     pub(crate) fn get_mut(&mut self, id: &RoomId) -> Option<&mut Room> {
-        self.changes.note(*id);
-        self.unrecorded_mut(id)
+        self.all.get_mut(*id).map(|room| &mut **room)
     }
 
-    /// For votes about the room's hop, which are not in its record, and for changes that say themselves if the record differs.
-    pub(crate) fn unrecorded_mut(&mut self, id: &RoomId) -> Option<&mut Room> {
-        self.all.get_mut(*id).map(|room| &mut **room)
+    /// The room of a session.
+    pub(crate) fn of_session(
+        &mut self,
+        session: SessionId,
+        sessions: &SessionTable,
+    ) -> Option<&mut Room> {
+        self.get_mut(&sessions.get(&session)?.room())
     }
 
     pub(crate) fn contains_key(&self, id: &RoomId) -> bool {
@@ -125,6 +93,10 @@ impl RoomTable {
 
     pub(crate) fn values(&self) -> impl Iterator<Item = &Room> {
         self.all.values().map(|room| &**room)
+    }
+
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut Room> {
+        self.all.values_mut().map(|room| &mut **room)
     }
 
     pub(crate) fn after(&self, after: RoomId) -> impl Iterator<Item = &Room> {
@@ -141,21 +113,6 @@ impl RoomTable {
         self.calls.len()
     }
 
-    /// The number of rooms that a node carries, or carried before it died.
-    pub(crate) fn placed(&self) -> usize {
-        self.placed
-    }
-
-    /// A room has its first route.
-    pub(crate) fn note_placed(&mut self) {
-        self.placed += 1;
-    }
-
-    /// The time from which reviews are counted.
-    pub(crate) fn began(&self) -> Instant {
-        self.began
-    }
-
     pub(crate) fn named(&self, name: &str) -> Option<(&Arc<str>, RoomId)> {
         self.by_name.get_key_value(name).map(|(name, id)| (name, *id))
     }
@@ -166,11 +123,6 @@ impl RoomTable {
         name.unwrap_or_else(|| room.to_string().into())
     }
 
-    /// Returns a shared equal value.
-    pub(crate) fn intern(&mut self, by: Decider) -> Arc<Decider> {
-        self.deciders.intern(by)
-    }
-
     /// The room that the session joins, created if it does not exist. With session affinity, a room of the session's
     /// own.
     pub(crate) fn enter(
@@ -179,7 +131,7 @@ impl RoomTable {
         offer: &Offer,
         scenario: &Scenario,
         region: RegionId,
-    ) -> Result<RoomId, OfferRefusal> {
+    ) -> Result<&Room, OfferRefusal> {
         let name = match scenario.affinity {
             Affinity::Room => offer.room.clone(),
             Affinity::Session => session_room_name(&offer.room, session),
@@ -190,8 +142,7 @@ impl RoomTable {
                 return Err(OfferRefusal::ScenarioOfRoom(room.scenario().clone()));
             }
             room.join(session);
-            self.changes.note(room.id());
-            return Ok(room.id());
+            return Ok(room);
         }
         let id = RoomId(self.next);
         let call = self.enter_call(&offer.room, &offer.scenario, id, scenario.affinity)?;
@@ -202,13 +153,11 @@ impl RoomTable {
         self.by_name.insert(name, id);
         room.join(session);
         self.all.insert(id, room);
-        Ok(id)
+        Ok(&self.all[id])
     }
 
     pub(crate) fn remove(&mut self, id: RoomId) -> Option<Box<Room>> {
         let room = self.all.remove(id)?;
-        self.changes.note(id);
-        self.placed -= usize::from(room.is_placed());
         self.by_name.remove(room.name());
         self.leave_call(&room);
         Some(room)
@@ -252,19 +201,6 @@ impl RoomTable {
         }
     }
 
-    /// The scenario's rooms take its changed settings, its number of spares at once. Returns them.
-    pub(crate) fn scenario_changed(&mut self, name: &str, spares: Option<u8>) -> Vec<RoomId> {
-        let mut changed = Vec::new();
-        for room in self.all.values_mut().filter(|room| **room.scenario() == *name) {
-            if let Some(spares) = spares {
-                room.set_spares(spares);
-            }
-            self.changes.note(room.id());
-            changed.push(room.id());
-        }
-        changed
-    }
-
     /// All moves in progress, by room. Each ends with a [`CoreEvent::Moved`] to its target or an [`CoreEvent::MoveEnded`].
     pub(crate) fn moves_under_way(&self) -> impl Iterator<Item = MoveUnderWay> {
         self.values().filter_map(Room::move_under_way)
@@ -282,7 +218,6 @@ impl RoomTable {
     /// Adds a placed room of another process under its own number.
     pub(crate) fn restore(&mut self, room: Room) {
         let id = room.id();
-        self.placed += 1;
         self.by_name.insert(Arc::clone(room.name()), id);
         if let Some((call, _)) = room.name().rsplit_once(APART)
             && is_session_room_name(room.name())
@@ -303,7 +238,6 @@ impl RoomTable {
         self.all.clear();
         self.by_name.clear();
         self.calls.clear();
-        self.placed = 0;
         ids
     }
 }

@@ -83,7 +83,7 @@ impl SessionTable {
         &mut self,
         offer: &Arc<Offer>,
         scenario: &Scenario,
-        room: RoomId,
+        room: &Room,
         now: Instant,
     ) {
         let mut request = SessionRequest::new(
@@ -97,7 +97,7 @@ impl SessionTable {
         let id = self.next_id();
         let session = Session {
             id,
-            room,
+            room: room.id(),
             request: self.requests.intern(request),
             transport: offer.ingress.transport(),
             of_first_packet: matches!(
@@ -1130,7 +1130,7 @@ impl Session {
     /// The session's record. `media` is the place of its streams, `reduced` the time since which its share is below the whole.
     pub(crate) fn to_record(&self, media: u32, reduced: Option<Instant>) -> SessionRecord {
         let legs = self.legs.iter().filter_map(|(hop, leg)| match leg {
-            LegState::Waiting => None,
+            LegState::Waiting { .. } => None,
             LegState::Opening(_) => Some(LegRecord { hop: *hop, open: false }),
             LegState::Open => Some(LegRecord { hop: *hop, open: true }),
         });

@@ -14,8 +14,8 @@ use evenkeel_model::{CoreEvent, CoreSettings, Hop, NodeId, RoomId, SessionId};
 use crate::NodeEffect;
 use crate::capacity::Holding;
 use crate::effects::GatewayEffect;
-use crate::gateway::Gateway;
 use crate::gateway::copy::GatewayCopy;
+use crate::gateway::{Gateway, Tables};
 use crate::record::RestoreError;
 use crate::sessions::Session;
 use crate::shares::WHOLE;
@@ -151,7 +151,7 @@ impl LossTrial {
         };
         trial.take_outputs();
         for (timer, at) in copy.reviews() {
-            trial.gateway.effects.set(timer.clone(), *at);
+            trial.gateway.tables.effects.set(timer.clone(), *at);
         }
         // The restore asks for reviews of rooms that the gateway itself has reviewed.
         trial.play(now);
@@ -159,7 +159,8 @@ impl LossTrial {
     }
 
     fn survey(&self) -> LossSurvey {
-        let Gateway { rooms, sessions, nodes, capacity, worklists, .. } = &self.gateway;
+        let rooms = &self.gateway.rooms;
+        let Tables { sessions, nodes, capacity, worklists, .. } = &self.gateway.tables;
         let holdings = rooms.values().map(|room| (room.id(), room.holding()));
         let shares = sessions.values().map(|session| (session.id(), session.share_permille()));
         let ledger = capacity.ledger();
@@ -183,7 +184,7 @@ impl LossTrial {
         self.died = self.gateway.change_nodes(now, |nodes| {
             for id in &lost {
                 // A cold node of the place is lost, too.
-                if let Some(node) = nodes.nodes.get_mut(*id).filter(|node| !node.runs()) {
+                if let Some(node) = nodes.tables.nodes.get_mut(*id).filter(|node| !node.runs()) {
                     node.trust.draining = true;
                 }
             }
@@ -231,7 +232,8 @@ impl LossTrial {
     }
 
     fn compare(self, copy: &GatewayCopy, before: &LossSurvey) -> BlastRadius {
-        let Gateway { rooms, sessions, nodes, capacity, worklists, .. } = &self.gateway;
+        let rooms = &self.gateway.rooms;
+        let Tables { sessions, nodes, capacity, worklists, .. } = &self.gateway.tables;
         let listed = |here: &NodeId| self.ids[here.0 as usize];
         let carriers = before.holdings.iter().filter_map(|(room, it)| Some((*room, it.on?)));
         let hit: BTreeMap<RoomId, NodeId> =

@@ -72,7 +72,7 @@ impl SessionCopy {
 impl Records<'_> {
     /// Copies the settings, the nodes and the regions.
     pub fn copy_nodes(&self) -> GatewayCopy {
-        let table = &self.gateway.nodes;
+        let table = &self.gateway.tables.nodes;
         let copied = |node: &Node| CopiedNode {
             id: node.id,
             refuses: node.takes_rooms() && !node.welcomes_rooms(),
@@ -80,7 +80,7 @@ impl Records<'_> {
             openings: table.pace(node.id).idle(),
             round_trip: node.detector.round_trip().map_or(Duration::ZERO, |(smoothed, _)| smoothed),
             detected_within: node.detector.detects_within(node.settings.probed),
-            beside: self.gateway.capacity.ledger().beside(node.id).collect(),
+            beside: self.gateway.tables.capacity.ledger().beside(node.id).collect(),
         };
         // A copy sends no probes.
         let unprobed = |node: &Node| NodeSettings {
@@ -91,7 +91,7 @@ impl Records<'_> {
         let mut settings = CoreSettings {
             zones: table.zones().to_vec(),
             nodes: table.iter().map(unprobed).collect(),
-            ..self.gateway.settings.clone()
+            ..self.gateway.tables.settings.clone()
         };
         for scenario in settings.scenarios.values_mut() {
             scenario.bound.fill(false);
@@ -102,25 +102,28 @@ impl Records<'_> {
             // A restored node is listed again.
             node.trust.draining |= node.trust.removed;
         }
-        let due = |timer: Timer| self.gateway.effects.due(&timer).map(|at| (timer, at));
+        let due = |timer: Timer| self.gateway.tables.effects.due(&timer).map(|at| (timer, at));
         GatewayCopy {
             settings,
             record,
             nodes: table.iter().map(copied).collect(),
-            unprotected: self.gateway.worklists.unprotected() as u32,
+            unprotected: self.gateway.tables.worklists.unprotected() as u32,
             reviews: [Timer::Weigh, Timer::Failback].into_iter().filter_map(due).collect(),
         }
     }
 
-    /// Copies the rooms after this one in order of their ids. A room without a record has no copy.
+    /// Copies the placed rooms after this one in order of their ids.
     pub fn copy_rooms(
         &self,
         after: RoomId,
         now: Instant,
     ) -> impl Iterator<Item = (RoomId, Option<RoomRecord>)> {
-        let none_waits = BTreeSet::new();
         let rooms = self.gateway.rooms.after(after).filter(|room| room.is_placed());
-        rooms.map(move |room| (room.id(), self.room(room.id(), &none_waits, now)))
+        rooms.map(move |room| {
+            let mut copy = self.room(room, now);
+            copy.forget_review(room.heading().is_some());
+            (room.id(), Some(copy))
+        })
     }
 
     /// Copies the sessions after this one in order of their ids. A session that is not live has no copy.
@@ -128,7 +131,7 @@ impl Records<'_> {
         &self,
         after: SessionId,
     ) -> impl Iterator<Item = (SessionId, Option<SessionCopy>)> {
-        let rest = self.gateway.sessions.range((Bound::Excluded(after), Bound::Unbounded));
+        let rest = self.gateway.tables.sessions.range((Bound::Excluded(after), Bound::Unbounded));
         rest.map(|(id, session)| {
             let copy = session.is_live().then(|| SessionCopy {
                 session: self.session(session, 0),
@@ -235,17 +238,17 @@ impl GatewayCopy {
 
 impl CopiedNode {
     fn apply(&self, here: NodeId, copy: &GatewayCopy, gateway: &mut Gateway, now: Instant) {
-        let Some(node) = gateway.nodes.get_mut(here) else { return };
+        let Some(node) = gateway.tables.nodes.get_mut(here) else { return };
         node.handle_willing(!self.refuses, now);
         node.fares_badly = self.loses;
         if node.health() == Health::Cold {
             // A hook is called only for a node that is known not to run.
             node.detector.handle_agent(false, now);
         }
-        *gateway.nodes.pace_mut(here) = self.openings.clone();
+        *gateway.tables.nodes.pace_mut(here) = self.openings.clone();
         let other = |id: &NodeId| copy.nodes.iter().position(|node| node.id == *id);
         for other in self.beside.iter().filter_map(other) {
-            gateway.capacity.ledger.is_one_machine([here, NodeId(other as u32)]);
+            gateway.tables.capacity.ledger.is_one_machine([here, NodeId(other as u32)]);
         }
     }
 }

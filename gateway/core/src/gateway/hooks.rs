@@ -28,7 +28,7 @@ use crate::policy::questions::{
     turns_away, was_taken,
 };
 use crate::rooms::placement::UsableNodes;
-use crate::rooms::room::{Room, RoomChange};
+use crate::rooms::room::Room;
 use crate::sessions::Session;
 
 impl Gateway {
@@ -52,7 +52,7 @@ impl Gateway {
         let room = self.admit_to_room(id, cap_kbps, by, now);
         self.take_notices(now);
         let Some(room) = room else { return };
-        if self.sessions[&id].is_of_first_packet() {
+        if self.tables.sessions[&id].is_of_first_packet() {
             PlacementQuestion { room }.place_natively(self, now);
             self.take_notices(now);
         } else {
@@ -67,8 +67,8 @@ impl Gateway {
 
     /// Asks about the next batch of the policy's sessions.
     pub(super) fn ask_tick(&mut self, policy: &PolicyName, now: Instant) {
-        let due = now + self.settings.limits.tick_every;
-        self.effects.set(Timer::Tick(Arc::new(policy.clone())), due);
+        let due = now + self.tables.settings.limits.tick_every;
+        self.tables.effects.set(Timer::Tick(Arc::new(policy.clone())), due);
         let has_canary = self.policies.canary(policy).is_some();
         for arm in Arm::ALL.into_iter().filter(|arm| *arm == Arm::Standing || has_canary) {
             DegradationQuestion { policy, arm }.ask(self, now);
@@ -77,13 +77,13 @@ impl Gateway {
 
     /// Asks the room's routing policy about the room soon.
     pub(super) fn want_reroute(&mut self, id: RoomId, now: Instant) {
-        let Some(room) = self.rooms.get(&id) else { return };
-        let Some(scenario) = self.settings.scenarios.get(room.scenario()) else { return };
+        let Some(room) = self.rooms.get_mut(&id) else { return };
+        let Some(scenario) = self.tables.settings.scenarios.get(room.scenario()) else { return };
         let policy = scenario.policy(Hook::Routing);
         let arm = self.policies.arm(&policy, id.0);
         self.questions.want_reroute(&policy, arm, id);
-        self.apply(id, RoomChange::of_record());
-        self.effects.set_if_idle(Timer::Reroute(Arc::new(policy)), now);
+        self.tables.apply(room.want_review(), room);
+        self.tables.effects.set_if_idle(Timer::Reroute(Arc::new(policy)), now);
     }
 
     /// Asks the policy. If too many questions are in flight, the native default applies at once.
@@ -97,12 +97,12 @@ impl Gateway {
     ) {
         let policy = PolicyName { set: set.clone(), hook: about.hook() };
         let revision = self.policies.revision(&policy, arm).map(|it| Arc::clone(&it.name));
-        let limits = &self.settings.limits;
+        let limits = &self.tables.settings.limits;
         let budget = if about.is_of_offer() { limits.offer_budget } else { limits.advice_budget };
-        let (deadline, effects) = (now + budget, &mut self.effects);
+        let (deadline, effects) = (now + budget, &mut self.tables.effects);
         let id = self.questions.next_id();
         let usable = match about.hook() {
-            Hook::Routing => UsableNodes::of(&self.nodes),
+            Hook::Routing => UsableNodes::of(&self.tables.nodes),
             Hook::Admission | Hook::Degradation | Hook::Scenario => UsableNodes::default(),
         };
         let asked = PendingQuestion { id, policy, arm, revision, about, usable, at: now };
@@ -115,21 +115,26 @@ impl Gateway {
     /// revision are ignored: their questions may contain states of another schema.
     pub(super) fn ask_again(&mut self, policy: &PolicyName, revision: &str, now: Instant) {
         for id in self.questions.of_revision(policy, revision) {
-            self.effects.cancel(&Timer::AskLate(id));
+            self.tables.effects.cancel(&Timer::AskLate(id));
             let Some(pending) = self.questions.take(id) else { continue };
-            self.effects.event(pending.withdrawn(&self.sessions));
+            self.tables.effects.event(pending.withdrawn(&self.tables.sessions));
             match pending.about {
                 QuestionSubject::Resolve(session) => ScenarioQuestion { session }.ask(self, now),
                 QuestionSubject::Admit(session) => AdmissionQuestion { session }.ask(self, now),
                 QuestionSubject::Place(id) => {
-                    let room = self.rooms.get_mut(&id);
-                    room.into_iter().for_each(Room::placement_answered);
-                    if self.rooms.get(&id).is_some_and(|room| !room.is_placed()) {
+                    let Some(room) = self.rooms.get_mut(&id) else { continue };
+                    room.placement_answered();
+                    if !room.is_placed() {
                         PlacementQuestion { room: id }.ask(self, now);
                     }
                 }
                 QuestionSubject::Reroute(rooms) => {
-                    rooms.into_iter().for_each(|(room, _)| self.want_reroute(room, now));
+                    for (id, _) in rooms {
+                        if let Some(room) = self.rooms.get_mut(&id) {
+                            self.tables.apply(room.end_review(), room);
+                        }
+                        self.want_reroute(id, now);
+                    }
                 }
                 QuestionSubject::Tick(_) => {}
             }
@@ -144,7 +149,7 @@ impl Gateway {
         now: Instant,
     ) {
         if let Some(asked) = self.questions.take(id) {
-            self.effects.cancel(&Timer::AskLate(id));
+            self.tables.effects.cancel(&Timer::AskLate(id));
             self.conclude(asked, result, now);
         }
     }
@@ -156,7 +161,7 @@ impl Gateway {
         now: Instant,
     ) {
         let rows = asked.about.rows();
-        let (session, room) = asked.about.one(&self.sessions);
+        let (session, room) = asked.about.one(&self.tables.sessions);
         let (revision, answer, beside) = AnswerDetails::split(result);
         let PendingQuestion { policy, arm, about, .. } = &asked;
         if answer.as_ref().err() == Some(&PluginFault::Late) {
@@ -164,7 +169,7 @@ impl Gateway {
         }
         if *arm == Arm::Standing {
             let fault = answer.as_ref().err();
-            self.questions.note_standing(policy, fault, now, &mut self.effects);
+            self.questions.note_standing(policy, fault, now, &mut self.tables.effects);
         }
         let by = revision.clone().map_or(Decider::Native, |revision| {
             let policy = policy.clone();
@@ -173,11 +178,12 @@ impl Gateway {
         let reasons = answer.as_ref().map(reasons_given).unwrap_or_default();
         let turns_away = answer.as_ref().is_ok_and(turns_away);
         // The event precedes its consequences.
-        let place = self.effects.place();
+        let place = self.tables.effects.place();
         let native = match about {
             QuestionSubject::Place(id) => {
                 let room = self.rooms.get(id);
-                room.map(|room| self.node_choice(room, now).native_hops(&[])).unwrap_or_default()
+                room.map(|room| self.tables.node_choice(room, now).native_hops(&[]))
+                    .unwrap_or_default()
             }
             _ => Vec::new(),
         };
@@ -205,8 +211,8 @@ impl Gateway {
             }
         };
         if let Some(revision) = &revision {
-            let is_there = |it| FaultSubject::exists(it, &self.sessions, &self.rooms);
-            let (apart, effects) = (beside.apart.as_deref(), (now, &mut self.effects));
+            let is_there = |it| FaultSubject::exists(it, &self.tables.sessions, &self.rooms);
+            let (apart, effects) = (beside.apart.as_deref(), (now, &mut self.tables.effects));
             self.subject_history.note_apart(about, policy, revision, apart, is_there, effects);
             if about.is_of_offer() {
                 let own = match outcome {
@@ -216,7 +222,7 @@ impl Gateway {
                 let last =
                     own.map(|rule| self.name_decision(Some(rule), unusable, about.subject(0)));
                 let decided = BreachCount { of: 1, worse: u32::from(own.is_some()) };
-                let effects = &mut self.effects;
+                let effects = &mut self.tables.effects;
                 self.policies.note_conduct(policy, *arm, decided, last, now, effects);
             }
             let is_of_newcomer =
@@ -225,12 +231,12 @@ impl Gateway {
                 // A decision that broke a rule turned no client away.
                 let turned_away = turns_away && matches!(outcome, DecisionOutcome::Applied { .. });
                 let (newcomer, effects) =
-                    (AdmissionSample { arm: *arm, turned_away }, &mut self.effects);
+                    (AdmissionSample { arm: *arm, turned_away }, &mut self.tables.effects);
                 self.policies.weigh_newcomer(policy, newcomer, now, effects);
             }
         }
         let said = (by, &outcome, &parts);
-        let is_there = |it| FaultSubject::exists(it, &self.sessions, &self.rooms);
+        let is_there = |it| FaultSubject::exists(it, &self.tables.sessions, &self.rooms);
         let history = &mut self.subject_history;
         let reason = history.note_said(about, said, &reasons, beside, is_there, now);
         let (notes, took) = (beside.notes.clone(), beside.took);
@@ -250,7 +256,7 @@ impl Gateway {
             notes,
             native,
         };
-        self.effects.insert(place, decided);
+        self.tables.effects.insert(place, decided);
     }
 
     /// Names a decision in the reason of a rollback: `unusable-node, node fra-2, room support-7`.
@@ -260,7 +266,7 @@ impl Gateway {
         node: Option<NodeId>,
         subject: Option<FaultSubject>,
     ) -> Box<str> {
-        let node = node.map(|node| match self.nodes.get(node) {
+        let node = node.map(|node| match self.tables.nodes.get(node) {
             Some(node) => format!("node {}", node.settings.name),
             None => format!("unknown node {}", node.0),
         });
@@ -276,7 +282,7 @@ impl Gateway {
     pub(super) fn room_row(&self, room: &Room, reads: Option<&Revision>, now: Instant) -> RoomRow {
         let mut measures = Measures::default();
         measures.set(Metric::Sessions, room.sessions().len() as u64);
-        let sessions = || room.sessions().iter().filter_map(|id| self.sessions.get(id));
+        let sessions = || room.sessions().iter().filter_map(|id| self.tables.sessions.get(id));
         let worst = [
             Metric::LossUp,
             Metric::LossDown,
@@ -292,7 +298,8 @@ impl Gateway {
         if let Some(first) = sessions().map(Session::offered).min() {
             measures.set(Metric::Age, now.saturating_duration_since(first).as_millis() as u64);
         }
-        if let Some(burn) = self.slos.burn_centi(room.scenario(), &self.settings, now) {
+        if let Some(burn) = self.tables.slos.burn_centi(room.scenario(), &self.tables.settings, now)
+        {
             measures.set(Metric::SloBurn, burn);
         }
         RoomRow {

@@ -14,13 +14,13 @@ use evenkeel_nodes::Node;
 use evenkeel_slo::SloRecord;
 
 use crate::effects::{GatewayEffect, RoomNotice, Timer};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Tables};
 use crate::hop_map::HopMap;
 use crate::record::{
     ChangedRecords, GatewayRecord, MemoRecord, NodeRecord, RegionRecord, RestoreError, Unsettled,
 };
 use crate::rooms::room::{MoveStep, PortMoveRecord, RescueChange, Room, RoomRecord, Stranded};
-use crate::rooms::worklists::PORTS_EXPLAINED_WITHIN;
+use crate::rooms::worklists::{PORTS_EXPLAINED_WITHIN, Worklists};
 use crate::sessions::{Session, SessionRecord};
 
 /// The records of a gateway as they change, and those of another process that continue here.
@@ -44,72 +44,72 @@ impl Gateway {
 impl Records<'_> {
     /// Makes [`Records::take_changed`] return all records, and then those that change.
     pub fn follow(&mut self) {
-        self.gateway.sessions.follow();
-        self.gateway.rooms.follow();
+        let Gateway { rooms, tables, .. } = &mut *self.gateway;
+        tables.sessions.follow();
+        tables.worklists.changed.follow(rooms.keys());
     }
 
     /// Stops noting changes, since no process takes them.
     pub fn unfollow(&mut self) {
-        self.gateway.sessions.unfollow();
-        self.gateway.rooms.unfollow();
+        self.gateway.tables.sessions.unfollow();
+        self.gateway.tables.worklists.changed.unfollow();
     }
 
     /// The number of changed sessions or rooms, whichever is greater: [`Records::take_changed`] takes both side by side.
     pub fn changed(&self) -> usize {
-        self.gateway.sessions.changes().len().max(self.gateway.rooms.changes().len())
+        let Tables { sessions, worklists, .. } = &self.gateway.tables;
+        sessions.changes().len().max(worklists.changed.len())
     }
 
     /// Notes that another part of the session's record changed.
     pub fn note_session(&mut self, session: SessionId) {
-        self.gateway.sessions.note_changed(session);
+        self.gateway.tables.sessions.note_changed(session);
     }
 
     /// Releases the next part of the deferred changes: new states of policies. Called each 20 ms, it releases each within
     /// a second.
     pub fn release_deferred(&mut self) {
-        self.gateway.sessions.release_deferred();
+        self.gateway.tables.sessions.release_deferred();
     }
 
     /// Takes the records of up to this many sessions and rooms that changed, or of all.
     pub fn take_changed(&mut self, at_most: Option<usize>, now: Instant) -> ChangedRecords {
-        let sessions = self.gateway.sessions.take_changed(at_most);
-        let changed = self.gateway.rooms.take_changed(at_most);
+        let sessions = self.gateway.tables.sessions.take_changed(at_most);
+        let changed = self.gateway.tables.worklists.changed.take(at_most);
         let (mut live, mut ended) = (Vec::new(), Vec::new());
         for id in sessions {
-            match self.gateway.sessions.get(&id) {
+            match self.gateway.tables.sessions.get(&id) {
                 Some(session) if session.is_live() => live.push(id),
                 // It has never been live.
                 Some(_) => {}
                 None => ended.push(id),
             }
         }
-        let waiting =
-            if changed.is_empty() { BTreeSet::new() } else { self.gateway.questions.waiting() };
         let (mut rooms, mut dissolved) = (Vec::new(), Vec::new());
         for id in changed {
             let is_live = |session: &SessionId| {
-                self.gateway.sessions.get(session).is_some_and(Session::is_live)
+                self.gateway.tables.sessions.get(session).is_some_and(Session::is_live)
             };
-            let stands =
-                self.gateway.rooms.get(&id).is_some_and(|room| room.sessions().iter().any(is_live));
-            match stands.then(|| self.room(id, &waiting, now)).flatten() {
-                Some(room) => rooms.push(room),
+            let room = self.gateway.rooms.get(&id);
+            match room.filter(|room| room.sessions().iter().any(is_live)) {
+                Some(room) => rooms.push(self.room(room, now)),
                 None => dissolved.push(id),
             }
         }
-        let (sessions, media) = self.sessions(live.iter().map(|id| &self.gateway.sessions[id]));
-        let whole =
-            self.gateway.sessions.changes().is_whole() && self.gateway.rooms.changes().is_whole();
+        let (sessions, media) =
+            self.sessions(live.iter().map(|id| &self.gateway.tables.sessions[id]));
+        let Tables { sessions: table, worklists, .. } = &self.gateway.tables;
+        let whole = table.changes().is_whole() && worklists.changed.is_whole();
         let core = GatewayRecord { rooms, sessions, media, ..self.numbers() };
         ChangedRecords { core, ended, dissolved, whole }
     }
 
     /// Returns the record of all live sessions with their rooms, and of the nodes and regions.
     pub(crate) fn all(&self, now: Instant) -> GatewayRecord {
-        let live = || self.gateway.sessions.values().filter(|session| session.is_live());
+        let live = || self.gateway.tables.sessions.values().filter(|session| session.is_live());
         let rooms: BTreeSet<RoomId> = live().map(Session::room).collect();
-        let waiting = self.gateway.questions.waiting();
-        let rooms = rooms.iter().filter_map(|id| self.room(*id, &waiting, now)).collect();
+        let rooms = rooms.iter().filter_map(|id| self.gateway.rooms.get(id));
+        let rooms = rooms.map(|room| self.room(room, now)).collect();
         let (sessions, media) = self.sessions(live());
         let slo = self.slo_record();
         GatewayRecord { rooms, sessions, media, slo, ..self.of_nodes() }
@@ -117,12 +117,12 @@ impl Records<'_> {
 
     /// Returns the windows of all service level objectives, and the revisions that are judged by them.
     pub fn slo_record(&self) -> Option<SloRecord> {
-        self.gateway.slos.record(&self.gateway.activations)
+        self.gateway.tables.slos.record(&self.gateway.activations)
     }
 
     /// Returns the windows of the scenario after `last`, to which it sets `last`, and the judged revisions.
     pub fn next_slo_record(&self, last: &mut Option<Arc<str>>) -> Option<SloRecord> {
-        self.gateway.slos.next_record(last, &self.gateway.activations)
+        self.gateway.tables.slos.next_record(last, &self.gateway.activations)
     }
 
     /// Returns the record of nodes and regions alone.
@@ -131,7 +131,7 @@ impl Records<'_> {
             nodes: self.nodes(),
             regions: self.regions(),
             client_breakers: self.gateway.admission.client_breakers.records(),
-            provider_breakers: self.gateway.nodes.provider_records(),
+            provider_breakers: self.gateway.tables.nodes.provider_records(),
             ..self.numbers()
         }
     }
@@ -155,7 +155,7 @@ impl Records<'_> {
             media: Vec::new(),
             memos: Vec::new(),
             slo: None,
-            next_session: self.gateway.sessions.next_id().0,
+            next_session: self.gateway.tables.sessions.next_id().0,
             next_room: self.gateway.rooms.next_number(),
             started: self.gateway.questions.started,
         }
@@ -179,30 +179,31 @@ impl Records<'_> {
     }
 
     fn nodes(&self) -> Vec<NodeRecord> {
-        let nodes = self.gateway.nodes.iter().map(|node| NodeRecord {
+        let nodes = self.gateway.tables.nodes.iter().map(|node| NodeRecord {
             hop: node.hop(),
             name: node.settings.name.clone(),
             trust: node.trust_record(),
             drain: self.gateway.drains.get(node.id),
-            gauge: self.gateway.capacity.ledger().gauge(node.id).clone(),
+            gauge: self.gateway.tables.capacity.ledger().gauge(node.id).clone(),
         });
         nodes.collect()
     }
 
     fn regions(&self) -> Vec<RegionRecord> {
-        let regions = self.gateway.nodes.regions().zip(&self.gateway.settings.regions);
-        let breakers = &self.gateway.capacity.domain_breakers;
+        let regions =
+            self.gateway.tables.nodes.regions().zip(&self.gateway.tables.settings.regions);
+        let breakers = &self.gateway.tables.capacity.domain_breakers;
         let breaker = |place| breakers.get(place).cloned();
         let records = regions.filter_map(|(region, name)| {
             Some(RegionRecord {
                 name: name.clone(),
-                drained: self.gateway.nodes.is_drained(FailureDomain::Region(region)),
+                drained: self.gateway.tables.nodes.is_drained(FailureDomain::Region(region)),
                 drained_zones: self
                     .zones_of(region)
-                    .filter(|(zone, _)| self.gateway.nodes.is_drained(*zone))
+                    .filter(|(zone, _)| self.gateway.tables.nodes.is_drained(*zone))
                     .map(|(_, name)| name.into())
                     .collect(),
-                failback: self.gateway.worklists.away.failback(region),
+                failback: self.gateway.tables.worklists.away.failback(region),
                 breaker: breaker(FailureDomain::Region(region))?,
                 zone_breakers: self
                     .zones_of(region)
@@ -215,27 +216,20 @@ impl Records<'_> {
     }
 
     fn zones_of(&self, region: RegionId) -> impl Iterator<Item = (FailureDomain, &str)> {
-        let zones = (0..).map(ZoneId).zip(self.gateway.nodes.zones());
+        let zones = (0..).map(ZoneId).zip(self.gateway.tables.nodes.zones());
         let there = zones.filter(move |(_, zone)| zone.region == region);
         there.map(|(id, zone)| (FailureDomain::Zone(id), &*zone.name))
     }
 
-    pub(crate) fn room(
-        &self,
-        id: RoomId,
-        waiting: &BTreeSet<RoomId>,
-        now: Instant,
-    ) -> Option<RoomRecord> {
-        let room = self.gateway.rooms.get(&id)?;
-        let is_away = self.gateway.worklists.away.contains(id);
-        let due = self.gateway.effects.due(&Timer::RoomDue(id));
-        let mut record = room.to_record(is_away, due, waiting.contains(&id), now);
-        record.port_moves = self.gateway.worklists.closed_ports.records(room);
-        Some(record)
+    pub(crate) fn room(&self, room: &Room, now: Instant) -> RoomRecord {
+        let Tables { worklists, effects, .. } = &self.gateway.tables;
+        let is_away = worklists.away.contains(room.id());
+        let due = effects.due(&Timer::RoomDue(room.id()));
+        room.to_record(is_away, due, worklists.closed_ports.records(room), now)
     }
 
     pub(crate) fn session(&self, session: &Session, media: u32) -> SessionRecord {
-        session.to_record(media, self.gateway.capacity.reduced.since(session.id()))
+        session.to_record(media, self.gateway.tables.capacity.reduced.since(session.id()))
     }
 
     /// See [`Gateway::handle_record`](crate::Gateway::handle_record).
@@ -245,13 +239,13 @@ impl Records<'_> {
         node: impl Fn(&str) -> Option<NodeId>,
         now: Instant,
     ) -> Result<HopMap, RestoreError> {
-        if !self.gateway.sessions.is_empty() {
+        if !self.gateway.tables.sessions.is_empty() {
             return Err(RestoreError::HasSessions);
         }
         record.check()?;
         let GatewayRecord { nodes, regions, client_breakers, provider_breakers, .. } = record;
         let GatewayRecord { rooms, sessions, media, memos, .. } = record;
-        self.gateway.sessions.resume_numbers(SessionId(record.next_session));
+        self.gateway.tables.sessions.resume_numbers(SessionId(record.next_session));
         self.gateway.rooms.resume_numbers(record.next_room);
         // States of policies refer to the time that they saw in the other process.
         self.gateway.questions.started = self.gateway.questions.started.min(record.started);
@@ -265,11 +259,11 @@ impl Records<'_> {
         }
         // Notices wait for the rooms to be settled.
         let regions = self.restore_regions(&regions, now);
-        let Gateway { slos, activations, settings, .. } = &mut *self.gateway;
-        slos.restore(record.slo, activations, settings, now);
-        self.gateway.nodes.restore_providers(provider_breakers);
+        let Gateway { activations, tables, .. } = &mut *self.gateway;
+        tables.slos.restore(record.slo, activations, &tables.settings, now);
+        self.gateway.tables.nodes.restore_providers(provider_breakers);
         let events = self.gateway.admission.client_breakers.restore(client_breakers, now);
-        events.into_iter().for_each(|event| self.gateway.effects.event(event));
+        events.into_iter().for_each(|event| self.gateway.tables.effects.event(event));
         let hops = self.restore_nodes(nodes, node, now);
         self.restore_rooms(rooms, sessions, media, &hops, &regions, now);
         Ok(hops)
@@ -283,14 +277,15 @@ impl Records<'_> {
     ) -> Vec<RegionId> {
         let mut found = Vec::new();
         for record in regions {
-            let place = self.gateway.settings.regions.iter().position(|name| *name == record.name);
+            let place =
+                self.gateway.tables.settings.regions.iter().position(|name| *name == record.name);
             let Some(place) = place else {
-                found.push(self.gateway.nodes.home());
+                found.push(self.gateway.tables.nodes.home());
                 continue;
             };
             let region = RegionId(place as u32);
-            self.gateway.worklists.away.set_failback(Some(region), record.failback);
-            let Gateway { capacity, effects, nodes, .. } = &mut *self.gateway;
+            self.gateway.tables.worklists.away.set_failback(Some(region), record.failback);
+            let Tables { capacity, effects, nodes, .. } = &mut self.gateway.tables;
             let (breakers, names) = (&mut capacity.domain_breakers, nodes.zones());
             let mut restore = |place, breaker: Option<&Breaker>| {
                 let event = breakers.restore(place, breaker, names, now);
@@ -301,13 +296,13 @@ impl Records<'_> {
                 let found = record.zone_breakers.iter().find(|(name, _)| *name == zone.name);
                 restore(FailureDomain::Zone(id), found.map(|(_, breaker)| breaker));
             }
-            self.gateway.nodes.set_drained(FailureDomain::Region(region), record.drained);
-            let zones = (0..).map(ZoneId).zip(self.gateway.nodes.zones());
+            self.gateway.tables.nodes.set_drained(FailureDomain::Region(region), record.drained);
+            let zones = (0..).map(ZoneId).zip(self.gateway.tables.nodes.zones());
             let drained = zones.filter(|(_, zone)| {
                 zone.region == region && record.drained_zones.contains(&zone.name)
             });
             for zone in drained.map(|(id, _)| id).collect::<Vec<ZoneId>>() {
-                self.gateway.nodes.set_drained(FailureDomain::Zone(zone), true);
+                self.gateway.tables.nodes.set_drained(FailureDomain::Zone(zone), true);
             }
             found.push(region);
         }
@@ -323,21 +318,23 @@ impl Records<'_> {
     ) -> HopMap {
         let kept = nodes.iter().filter(|record| !record.trust.removed);
         let kept: BTreeSet<Box<str>> = kept.map(|record| record.name.clone()).collect();
-        let mut hops = HopMap::new(self.gateway.settings.limits.nodes_max as u32);
+        let mut hops = HopMap::new(self.gateway.tables.settings.limits.nodes_max as u32);
         for NodeRecord { hop, name, trust, drain, gauge } in nodes {
             // The name of a removed node may have gone to another one.
             let replaced = trust.removed && kept.contains(&name);
             let id = node(&name).filter(|id| !replaced && !hops.leads_to(*id));
-            let Some(id) = id.filter(|id| self.gateway.nodes.get(*id).is_some()) else { continue };
+            let Some(id) = id.filter(|id| self.gateway.tables.nodes.get(*id).is_some()) else {
+                continue;
+            };
             let (from, drained) =
-                (self.gateway.nodes[id].health(), self.gateway.nodes[id].drains());
-            self.gateway.nodes.resume(id, &trust);
-            self.gateway.capacity.ledger.gauge_mut(id).resume(&gauge);
-            let node = &self.gateway.nodes[id];
+                (self.gateway.tables.nodes[id].health(), self.gateway.tables.nodes[id].drains());
+            self.gateway.tables.nodes.resume(id, &trust);
+            self.gateway.tables.capacity.ledger.gauge_mut(id).resume(&gauge);
+            let node = &self.gateway.tables.nodes[id];
             let (to, last_heard) = (node.health(), node.detector.last_heard());
             if from != to {
                 let (hop, witnesses) = (node.hop(), Vec::new());
-                self.gateway.effects.event(CoreEvent::Node {
+                self.gateway.tables.effects.event(CoreEvent::Node {
                     hop,
                     from,
                     to,
@@ -347,14 +344,14 @@ impl Records<'_> {
                 });
             }
             if node.drains() && !drained {
-                self.gateway.effects.event(CoreEvent::Draining { node: id, draining: true });
+                self.gateway.tables.effects.event(CoreEvent::Draining { node: id, draining: true });
             }
             if let Some(drain) = drain.filter(|_| node.drains()) {
                 self.gateway.drains.resume(id, drain);
-                self.gateway.effects.set(Timer::Drain(id), now);
+                self.gateway.tables.effects.set(Timer::Drain(id), now);
             }
             if node.loses_more_than_others() {
-                self.gateway.effects.set_if_idle(Timer::Cohorts, now);
+                self.gateway.tables.effects.set_if_idle(Timer::Cohorts, now);
             }
             hops.renumber(hop.node, id);
             // The incarnation of a cold node ended with it, even if the node was started meanwhile.
@@ -363,8 +360,8 @@ impl Records<'_> {
             }
         }
         let is_new = |id: &NodeId| !hops.leads_to(*id);
-        let drained = |id: &NodeId| self.gateway.nodes.is_in_drained(*id);
-        let new = self.gateway.nodes.iter().map(|node| node.id).filter(is_new);
+        let drained = |id: &NodeId| self.gateway.tables.nodes.is_in_drained(*id);
+        let new = self.gateway.tables.nodes.iter().map(|node| node.id).filter(is_new);
         for id in new.filter(drained).collect::<Vec<NodeId>>() {
             self.gateway.decide_drain(id, |node| node.trust.draining = true, now);
         }
@@ -385,7 +382,7 @@ impl Records<'_> {
         let unsettled = Unsettled::new(&rooms, sessions, media, hops.clone(), now);
         for room in rooms {
             let region = regions.get(room.region().0 as usize).copied();
-            self.restore_room(room, region.unwrap_or(self.gateway.nodes.home()), hops, now);
+            self.restore_room(room, region.unwrap_or(self.gateway.tables.nodes.home()), hops, now);
         }
         self.gateway.unsettled = Some(Box::new(unsettled));
     }
@@ -410,21 +407,26 @@ impl Records<'_> {
         let mut ids: Vec<RoomId> = self.gateway.rooms.keys().collect();
         // A driver serves openings in their order.
         ids.sort_by_cached_key(|id| Reverse(self.gateway.rooms[id].priority()));
+        let Gateway { rooms, tables, .. } = &mut *self.gateway;
         // All rooms hold their capacity before any is weighed, so that none takes the reserve of another.
         for id in &ids {
+            let Some(room) = rooms.get_mut(id) else { continue };
             let covers = unsettled.covers(*id);
-            self.gateway.change_room(*id, |room, scales| room.resume_holding(covers, scales));
+            tables.apply(room.resume_holding(covers, &tables.scales(room)), room);
         }
         for id in &ids {
-            self.gateway.change_room(*id, Room::republish);
+            let Some(room) = rooms.get_mut(id) else { continue };
+            tables.apply(room.republish(&tables.scales(room)), room);
         }
         for id in unsettled.lost() {
-            self.report_lost(*id, now);
+            if let Some(room) = rooms.get_mut(id) {
+                tables.report_lost(room, now);
+            }
         }
-        let dead: Vec<Hop> = (self.gateway.nodes.iter().map(Node::hop))
+        let dead: Vec<Hop> = (self.gateway.tables.nodes.iter().map(Node::hop))
             .filter(|hop| {
-                !self.gateway.nodes.is_up(*hop)
-                    && !self.gateway.worklists.by_node.at(hop.node).is_empty()
+                !self.gateway.tables.nodes.is_up(*hop)
+                    && !self.gateway.tables.worklists.by_node.at(hop.node).is_empty()
             })
             .collect();
         for hop in &dead {
@@ -433,25 +435,28 @@ impl Records<'_> {
         for hop in dead {
             self.gateway.fail_over(hop.node, now);
         }
+        let Gateway { rooms, tables, .. } = &mut *self.gateway;
         for id in ids {
-            self.gateway.close_left_hops(id, now);
+            let Some(room) = rooms.get(&id) else { continue };
+            tables.close_left_hops(room, now);
             // An opening under way at the other process is repeated.
-            let mut hops = self.gateway.rooms.get(&id).map(Room::hops_to_open).unwrap_or_default();
-            hops.retain(|hop| self.gateway.nodes.is_up(*hop));
-            for session in self.gateway.sessions_of(id, Session::is_live) {
+            let mut hops = room.hops_to_open();
+            hops.retain(|hop| tables.nodes.is_up(*hop));
+            for session in tables.sessions_of(room, Session::is_live) {
                 for &hop in &hops {
-                    self.gateway.open_at(session, hop, now);
+                    tables.open_at(room, session, hop, now);
                 }
             }
         }
-        if !self.gateway.worklists.stranded.is_empty() {
-            self.gateway.effects.set(Timer::Rescue, now);
+        let Worklists { stranded, changing, away, .. } = &tables.worklists;
+        if !stranded.is_empty() {
+            tables.effects.set(Timer::Rescue, now);
         }
-        if !self.gateway.worklists.changing.is_empty() {
-            self.gateway.effects.set(Timer::Change, now);
+        if !changing.is_empty() {
+            tables.effects.set(Timer::Change, now);
         }
-        if !self.gateway.worklists.away.is_empty() {
-            self.gateway.effects.set_if_idle(Timer::Failback, now);
+        if !away.is_empty() {
+            tables.effects.set_if_idle(Timer::Failback, now);
         }
     }
 
@@ -464,30 +469,31 @@ impl Records<'_> {
     ) {
         let (id, away) = (record.id, record.is_away());
         let (due, waits) = (record.due(), record.awaits_policy());
-        let port_moves = std::mem::take(&mut record.port_moves);
-        let room = Room::of_record(record, region, hops, now);
+        let port_moves = record.take_port_moves();
+        let mut room = Room::of_record(record, region, hops, now);
+        let tables = &mut self.gateway.tables;
         for port in port_moves {
             let port = PortMoveRecord { hop: hops.past(port.hop), ..port };
-            self.gateway.worklists.closed_ports.restore(&room, port);
-            let settled = now + PORTS_EXPLAINED_WITHIN;
-            self.gateway.effects.set_if_idle(Timer::ClosedPorts, settled);
+            tables.worklists.closed_ports.restore(&room, port);
+            tables.effects.set_if_idle(Timer::ClosedPorts, now + PORTS_EXPLAINED_WITHIN);
         }
-        let scenario = self.gateway.settings.scenarios.get(room.scenario());
+        let scenario = tables.settings.scenarios.get(room.scenario());
         if scenario.is_some_and(|scenario| scenario.mode != room.mode()) {
-            self.gateway.worklists.changing.insert(id);
+            tables.worklists.changing.insert(id);
         }
         if let Some(Stranded { attempts, .. }) = room.stranded() {
             let rescue = RescueChange { before: None, after: Some(attempts) };
-            self.gateway.worklists.stranded.apply(&room, rescue);
+            tables.worklists.stranded.apply(&room, rescue);
         }
-        self.gateway.rooms.restore(room);
-        self.gateway.alter_room(id, |room| room.set_away(away));
+        tables.worklists.note_placed();
+        tables.apply(room.set_away(away), &mut room);
         if let Some(due) = due {
-            self.gateway.effects.set(Timer::RoomDue(id), due);
+            tables.effects.set(Timer::RoomDue(id), due);
         }
         if waits {
-            self.gateway.effects.want_reroute(id);
+            tables.effects.want_reroute(id);
         }
+        self.gateway.rooms.restore(room);
     }
 
     fn continue_session(
@@ -497,30 +503,30 @@ impl Records<'_> {
         unsettled: &Unsettled,
     ) {
         let id = record.id;
-        let Gateway { sessions, rooms, slos, .. } = &mut *self.gateway;
-        let Some(room) = rooms.unrecorded_mut(&record.room) else { return };
+        let Gateway { rooms, tables, admission, .. } = &mut *self.gateway;
+        let Some(room) = rooms.get_mut(&record.room) else { return };
         room.join(id);
         let (hops, reduced) = (unsettled.hops(), record.reduced_since());
+        let Tables { sessions, slos, .. } = &mut *tables;
         let session = sessions.of_record(record, media, room, hops, slos, unsettled.restored());
-        let restored = session.installed(room);
-        self.gateway.effects.push(GatewayEffect::Restore(restored));
-        self.gateway.capacity.reduced.set(id, reduced);
+        tables.effects.push(GatewayEffect::Restore(session.installed(room)));
+        tables.capacity.reduced.set(id, reduced);
         if let Some(group) = session.voice_only_for() {
-            self.gateway.admission.client_breakers.note_voice_only(id, group.clone());
+            admission.client_breakers.note_voice_only(id, group.clone());
         }
-        let ticks = self.gateway.degradation_policy(session.scenario());
-        self.gateway.sessions.restore(session, ticks);
-        self.gateway.effects.notice(RoomNotice::Enrol(id));
+        let ticks = tables.degradation_policy(session.scenario());
+        tables.sessions.restore(session, ticks);
+        tables.effects.notice(RoomNotice::Enrol(id));
     }
+}
 
+impl Tables {
     /// The room's node is not listed here: reports that the room is stranded.
-    fn report_lost(&mut self, id: RoomId, now: Instant) {
-        let Some(stranded) = self.gateway.rooms.get(&id).and_then(Room::stranded) else {
-            return;
-        };
-        self.gateway.want_start(id, now);
-        let (cause, by) = (MoveCause::NodeDown, self.gateway.rooms.intern(Decider::Native));
+    fn report_lost(&mut self, room: &mut Room, now: Instant) {
+        let Some(stranded) = room.stranded() else { return };
+        self.want_start(room, now);
+        let (cause, by) = (MoveCause::NodeDown, self.deciders.intern(Decider::Native));
         let step = MoveStep { cause, by, from: stranded.lost, to: None, started: stranded.since };
-        self.gateway.moved(id, step, now);
+        self.moved(room, step, now);
     }
 }

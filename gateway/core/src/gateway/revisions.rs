@@ -12,7 +12,7 @@ use evenkeel_revisions::{
 };
 
 use crate::effects::{GatewayEffect, Timer};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Tables};
 use crate::policy::subjects::{ArmStatistics, ArmTally};
 use crate::rooms::room::Room;
 
@@ -36,7 +36,7 @@ impl Gateway {
         is_loaded: impl Fn(&Revision) -> bool,
         now: Instant,
     ) {
-        let effects = &mut self.effects;
+        let effects = &mut self.tables.effects;
         let follows = self.policies.restore(policy, record, is_loaded, now, effects);
         self.follow(policy, follows, now);
     }
@@ -49,7 +49,7 @@ impl Gateway {
     /// Takes the steps of rollouts from now on.
     pub fn release_rollouts(&mut self, now: Instant) {
         self.policies.release();
-        self.effects.set_if_idle(Timer::Rollouts, now);
+        self.tables.effects.set_if_idle(Timer::Rollouts, now);
     }
 
     /// Returns true if another process decides about revisions.
@@ -74,7 +74,8 @@ impl Gateway {
         now: Instant,
         change: impl FnOnce(&mut Lifecycle) -> T,
     ) -> Option<T> {
-        let (result, follows) = self.policies.change(policy, now, &mut self.effects, change)?;
+        let (result, follows) =
+            self.policies.change(policy, now, &mut self.tables.effects, change)?;
         self.follow(policy, follows, now);
         Some(result)
     }
@@ -84,14 +85,14 @@ impl Gateway {
             match effect {
                 Effect::Report(rollout) => {
                     self.judge_activation(&rollout, now);
-                    self.effects.push(GatewayEffect::Rollout(rollout));
+                    self.tables.effects.push(GatewayEffect::Rollout(rollout));
                 }
                 Effect::RecordChanged => {
-                    self.effects.push(GatewayEffect::PolicyChanged(policy.clone()));
+                    self.tables.effects.push(GatewayEffect::PolicyChanged(policy.clone()));
                 }
                 Effect::Unload(name) => {
                     let (unloaded, revision) = (policy.clone(), Arc::clone(&name));
-                    self.effects.push(GatewayEffect::Unload { policy: unloaded, revision });
+                    self.tables.effects.push(GatewayEffect::Unload { policy: unloaded, revision });
                     self.ask_again(policy, &name, now);
                 }
                 Effect::CanaryChanged => {
@@ -108,9 +109,9 @@ impl Gateway {
             && report.previous.is_some()
             && let Some(revision) = &report.revision
         {
-            let Gateway { activations, slos, settings, nodes, .. } = self;
+            let Tables { slos, settings, nodes, .. } = &mut self.tables;
             let (policy, revision) = (report.policy.clone(), Arc::clone(revision));
-            activations.begin(policy, revision, slos, settings, nodes_up(nodes), now);
+            self.activations.begin(policy, revision, slos, settings, nodes_up(nodes), now);
         }
     }
 
@@ -123,7 +124,7 @@ impl Gateway {
         differs: Box<str>,
         answers: BreachCount,
     ) {
-        let effects = &mut self.effects;
+        let effects = &mut self.tables.effects;
         self.policies.handle_hidden_state(policy, revision, differs, answers, effects);
     }
 
@@ -152,16 +153,17 @@ impl Gateway {
 
     /// Removes harmful revisions, takes rollout steps that are due, and ends rollback windows.
     pub(super) fn poll_rollouts(&mut self, now: Instant) {
-        let Gateway { policies, activations, slos, settings, nodes, effects, .. } = self;
-        let with_canary = policies.sets_with_canary();
-        for breach in activations.judge(slos, settings, nodes_up(nodes), &with_canary, now) {
-            policies.activation_breached(breach, effects);
+        let Tables { slos, settings, nodes, effects, .. } = &mut self.tables;
+        let with_canary = self.policies.sets_with_canary();
+        let breaches = self.activations.judge(slos, settings, nodes_up(nodes), &with_canary, now);
+        for breach in breaches {
+            self.policies.activation_breached(breach, effects);
         }
         for harmful in self.policies.take_harmful() {
             self.change_policy(harmful.policy(), now, |life| harmful.remove_from(life, now));
         }
         for policy in self.policies.changing() {
-            let follows = self.policies.poll(&policy, now, &mut self.effects);
+            let follows = self.policies.poll(&policy, now, &mut self.tables.effects);
             self.follow(&policy, follows, now);
         }
     }

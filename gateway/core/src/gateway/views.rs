@@ -14,7 +14,7 @@ use evenkeel_model::{
 use evenkeel_nodes::{Node, OpeningWindow, ProcessState, ProviderBreakerStanding};
 use evenkeel_slo::SloStanding;
 
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Tables};
 use crate::policy::questions::FaultSubject;
 use crate::policy::subjects::{SubjectDecision, SubjectQuarantine};
 use crate::record::Failback;
@@ -294,8 +294,8 @@ impl Gateway {
 
     /// Sizes of everything that grows with clients. Visits every session and room.
     pub fn table_sizes(&self) -> TableSizes {
-        let Gateway { sessions, rooms, nodes, capacity, effects, .. } = self;
-        let Gateway { worklists, quality, diagnosis, policies, questions, .. } = self;
+        let Gateway { rooms, quality, diagnosis, policies, questions, .. } = self;
+        let Tables { sessions, nodes, capacity, effects, worklists, .. } = &self.tables;
         let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
         let paces = || nodes.opening_windows().map(OpeningWindow::counts);
         let (silent, ticked) = (quality.silent(), sessions.most_ticked());
@@ -323,7 +323,7 @@ impl Gateway {
 impl<'a> Views<'a> {
     /// Returns the view of a live session.
     pub fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
-        let session = self.gateway.sessions.get(&id).filter(|session| session.is_live())?;
+        let session = self.gateway.tables.sessions.get(&id).filter(|session| session.is_live())?;
         let room = self.gateway.rooms.get(&session.room())?;
         let route = room.route();
         Some(SessionStanding {
@@ -333,7 +333,7 @@ impl<'a> Views<'a> {
             mode: route.mode,
             kept: route.effective_mode(),
             transport: session.transport(),
-            hop: room.stands_at(self.gateway.nodes.board()),
+            hop: room.stands_at(self.gateway.tables.nodes.board()),
             plan: session.plan_now(),
             measures: session.measures(now),
             impairment: self.gateway.diagnosis.impairment(id),
@@ -347,7 +347,7 @@ impl<'a> Views<'a> {
         after: SessionId,
         now: Instant,
     ) -> impl Iterator<Item = (SessionId, Option<SessionStanding>)> + use<'a> {
-        let rest = self.gateway.sessions.range((Bound::Excluded(after), Bound::Unbounded));
+        let rest = self.gateway.tables.sessions.range((Bound::Excluded(after), Bound::Unbounded));
         rest.map(move |(id, _)| (id, self.session(id, now)))
     }
 
@@ -363,7 +363,7 @@ impl<'a> Views<'a> {
     /// Tells if an offer with these names creates a room that sessions share.
     pub fn creates_room(self, scenario: &str, room: &str) -> bool {
         let shared = |scenario: &Scenario| scenario.affinity == Affinity::Room;
-        self.gateway.settings.scenarios.get(scenario).is_some_and(shared)
+        self.gateway.tables.settings.scenarios.get(scenario).is_some_and(shared)
             && self.gateway.rooms.named(room).is_none()
     }
 
@@ -371,12 +371,12 @@ impl<'a> Views<'a> {
     pub fn occupancy(self, room: &str) -> Option<(usize, Hop)> {
         let (_, id) = self.gateway.rooms.named(room)?;
         let room = self.gateway.rooms.get(&id)?;
-        Some((room.sessions().len(), room.stands_at(self.gateway.nodes.board())?))
+        Some((room.sessions().len(), room.stands_at(self.gateway.tables.nodes.board())?))
     }
 
     /// Returns the indicators of all scenarios that have a service level objective.
     pub fn slos(self, now: Instant) -> impl Iterator<Item = SloStanding> + use<'a> {
-        self.gateway.slos.standings(&self.gateway.settings, now)
+        self.gateway.tables.slos.standings(&self.gateway.tables.settings, now)
     }
 
     /// Returns the breakers of clients that are not closed, or held, or that have sessions with voice only.
@@ -392,34 +392,34 @@ impl<'a> Views<'a> {
         self,
         now: Instant,
     ) -> impl Iterator<Item = ProviderBreakerStanding> + use<'a> {
-        self.gateway.nodes.provider_breakers(now)
+        self.gateway.tables.nodes.provider_breakers(now)
     }
 
     /// Returns all nodes in the order of their numbers.
     pub fn nodes(self) -> impl Iterator<Item = NodeStanding> + use<'a> {
-        self.gateway.nodes.iter().map(move |node| self.node(node))
+        self.gateway.tables.nodes.iter().map(move |node| self.node(node))
     }
 
     /// Returns all regions in the order of their numbers.
     pub fn regions(self, now: Instant) -> impl Iterator<Item = RegionStanding> + use<'a> {
-        self.gateway.nodes.regions().map(move |id| self.region(id, now))
+        self.gateway.tables.nodes.regions().map(move |id| self.region(id, now))
     }
 
     /// The mode in force for a session, and the number of hops at which it is open or opening.
     pub fn mode_of(&self, id: SessionId) -> Option<(RedundancyMode, usize)> {
-        let session = self.gateway.sessions.get(&id)?;
+        let session = self.gateway.tables.sessions.get(&id)?;
         Some((self.gateway.rooms.get(&session.room())?.route().mode, session.legs().iter().count()))
     }
 
     /// The labels of a session, and the streams of its client.
     pub fn streams(self, id: SessionId) -> Option<(&'a Labels, &'a Arc<MediaDescription>)> {
-        let session = self.gateway.sessions.get(&id)?;
+        let session = self.gateway.tables.sessions.get(&id)?;
         Some((session.labels(), session.media()))
     }
 
     /// The scenario of a session.
     pub fn scenario_of(self, id: SessionId) -> Option<&'a Arc<str>> {
-        self.gateway.sessions.get(&id).map(Session::scenario)
+        self.gateway.tables.sessions.get(&id).map(Session::scenario)
     }
 
     pub(crate) fn room(&self, room: &Room) -> RoomStanding {
@@ -432,16 +432,18 @@ impl<'a> Views<'a> {
             kept: route.effective_mode(),
             sessions: room.sessions().iter().copied().collect(),
             route: route.hops.iter().map(|(hop, _)| *hop).collect(),
-            hop: room.stands_at(self.gateway.nodes.board()),
+            hop: room.stands_at(self.gateway.tables.nodes.board()),
             placed_by: room.placed_by().clone(),
         }
     }
 
     pub(crate) fn node(&self, node: &Node) -> NodeStanding {
-        let (opening, waiting) = self.gateway.nodes.pace(node.id).counts();
-        let ledger = self.gateway.capacity.ledger();
-        let (breakers, zone) =
-            (&self.gateway.capacity.domain_breakers, FailureDomain::Zone(node.settings.zone));
+        let (opening, waiting) = self.gateway.tables.nodes.pace(node.id).counts();
+        let ledger = self.gateway.tables.capacity.ledger();
+        let (breakers, zone) = (
+            &self.gateway.tables.capacity.domain_breakers,
+            FailureDomain::Zone(node.settings.zone),
+        );
         NodeStanding {
             hop: node.hop(),
             health: node.health(),
@@ -469,38 +471,40 @@ impl<'a> Views<'a> {
     }
 
     pub(crate) fn region(&self, region: RegionId, now: Instant) -> RegionStanding {
-        let nodes = || self.gateway.nodes.in_domain(FailureDomain::Region(region));
+        let nodes = || self.gateway.tables.nodes.in_domain(FailureDomain::Region(region));
         let (breakers, place) =
-            (&self.gateway.capacity.domain_breakers, FailureDomain::Region(region));
-        let (load, capacity_kbps) = self.gateway.capacity.region_load(region, &self.gateway.nodes);
+            (&self.gateway.tables.capacity.domain_breakers, FailureDomain::Region(region));
+        let (load, capacity_kbps) =
+            self.gateway.tables.capacity.region_load(region, &self.gateway.tables.nodes);
         RegionStanding {
             region,
             breaker: breakers.state(place),
             breaker_mode: breakers.mode(place),
             half_open_in: breakers.get(place).and_then(|breaker| breaker.half_open_in(now)),
-            failback: self.gateway.worklists.away.failback(region),
+            failback: self.gateway.tables.worklists.away.failback(region),
             nodes: nodes().count() as u32,
             nodes_up: nodes().filter(|node| node.takes_rooms()).count() as u32,
             nodes_draining: nodes().filter(|node| node.drains()).count() as u32,
             capacity_kbps,
             load_kbps: capacity_kbps * load / 1_000,
-            rooms: nodes().map(|node| self.gateway.capacity.ledger().rooms(node.id)).sum(),
-            away: self.gateway.worklists.away.of_region(region) as u32,
+            rooms: nodes().map(|node| self.gateway.tables.capacity.ledger().rooms(node.id)).sum(),
+            away: self.gateway.tables.worklists.away.of_region(region) as u32,
         }
     }
 
     /// Explains the placement of a live session.
     pub fn explain(&self, id: SessionId, now: Instant) -> Option<Explanation> {
         let standing = self.session(id, now)?;
-        let session = self.gateway.sessions.get(&id)?;
+        let session = self.gateway.tables.sessions.get(&id)?;
         let room = self.gateway.rooms.get(&session.room())?;
         let on = standing.hop.map(|hop| hop.node);
         let since = |at: Instant| now.saturating_duration_since(at);
-        let witnesses =
-            on.and_then(|on| self.gateway.nodes.get(on)).map(|node| node.detector.witnesses());
+        let witnesses = on
+            .and_then(|on| self.gateway.tables.nodes.get(on))
+            .map(|node| node.detector.witnesses());
         let witnesses = witnesses.into_iter().flatten().map(|(witness, at)| (witness, since(at)));
         let subjects = [FaultSubject::Session(id), FaultSubject::Room(room.id())];
-        let others = self.gateway.nodes.iter().filter(|node| Some(node.id) != on);
+        let others = self.gateway.tables.nodes.iter().filter(|node| Some(node.id) != on);
         Some(Explanation {
             admitted_by: Decider::clone(session.admitted_by()),
             placed_by: room.placed_by().clone(),
@@ -526,7 +530,7 @@ impl<'a> Views<'a> {
     }
 
     fn degradation_limits(&self, session: &Session) -> Vec<DegradationLimit> {
-        let scenario = self.gateway.settings.scenarios.get(session.scenario());
+        let scenario = self.gateway.tables.settings.scenarios.get(session.scenario());
         if !scenario.is_some_and(|scenario| scenario.binds(Hook::Degradation)) {
             return vec![DegradationLimit::NoPolicy];
         }
@@ -535,7 +539,7 @@ impl<'a> Views<'a> {
     }
 
     fn candidate(&self, room: &Room, node: &Node, now: Instant) -> NodeCandidate {
-        let ledger = self.gateway.capacity.ledger();
+        let ledger = self.gateway.tables.capacity.ledger();
         let why = self.why_not(room, node, now);
         let load_permille = ledger.permille(node.id) as u32;
         let carried_permille = ledger.carried_permille(node.id) as u32;
@@ -543,7 +547,7 @@ impl<'a> Views<'a> {
     }
 
     fn why_not(&self, room: &Room, node: &Node, now: Instant) -> CandidateReason {
-        let ledger = self.gateway.capacity.ledger();
+        let ledger = self.gateway.tables.capacity.ledger();
         let stays = room.holding().on.is_some_and(|on| {
             let reserved = [room.holding().reserve, room.holding().twin].contains(&Some(node.id));
             reserved && ledger.fits_reserve(node.id, on, room.holding().covers, 0)
@@ -555,11 +559,16 @@ impl<'a> Views<'a> {
             Health::Cold => CandidateReason::Cold,
             _ if node.drains() => CandidateReason::Draining,
             _ if !node.welcomes_rooms() => CandidateReason::NodeRefused,
-            _ if room.shunned_nodes(&self.gateway.nodes, now).contains(&node.id) => {
+            _ if room.shunned_nodes(&self.gateway.tables.nodes, now).contains(&node.id) => {
                 CandidateReason::BackingOff
             }
             _ if room.nodes_of_route().contains(&node.id) => CandidateReason::Spare,
-            _ if !self.gateway.capacity.may_enter(room.id(), node.id, &self.gateway.nodes) => {
+            _ if !self.gateway.tables.capacity.may_enter(
+                room.id(),
+                node.id,
+                &self.gateway.tables.nodes,
+            ) =>
+            {
                 CandidateReason::BreakerOpen
             }
             _ if !fits => CandidateReason::Full,
@@ -567,7 +576,7 @@ impl<'a> Views<'a> {
             Health::Suspect | Health::Wary => CandidateReason::Unhealthy,
             Health::Up if node.loses() => CandidateReason::Unhealthy,
             Health::Up if room.leaves_to_others(node) => CandidateReason::Standby,
-            Health::Up if room.is_away(node.id, &self.gateway.nodes) => {
+            Health::Up if room.is_away(node.id, &self.gateway.tables.nodes) => {
                 CandidateReason::OutsideRegion
             }
             Health::Up => CandidateReason::EqualCost,

@@ -12,7 +12,7 @@ fn hop(node: u32) -> Hop {
 fn answer_for_a_waiting_leg_is_ignored() {
     let until = Instant::now();
     let mut legs = Legs::default();
-    legs.wait(hop(0));
+    legs.wait(hop(0), RoomId(1));
     assert_eq!((legs.opened(hop(0)), legs.failed(hop(0))), (None, None));
     legs.begin(hop(0), until);
     assert_eq!(legs.opened(hop(0)), Some(LegState::Opening(until)));
@@ -27,7 +27,7 @@ fn leg_is_late_from_its_deadline_on() {
     let mut legs = Legs::default();
     legs.begin(hop(0), now + Duration::from_millis(5));
     legs.begin(hop(1), now + Duration::from_millis(9));
-    legs.wait(hop(2));
+    legs.wait(hop(2), RoomId(1));
     assert_eq!(legs.late(now + Duration::from_millis(4)), []);
     assert_eq!(legs.late(now + Duration::from_millis(5)), [hop(0)]);
     legs.resume(hop(0));
@@ -37,9 +37,9 @@ fn leg_is_late_from_its_deadline_on() {
 #[test]
 fn unused_legs_are_left() {
     let mut legs = Legs::default();
-    legs.wait(hop(0));
+    legs.wait(hop(0), RoomId(1));
     legs.resume(hop(1));
     let left = legs.leave_unused(|used| *used == hop(1));
-    assert_eq!(left, [LeftLeg { hop: hop(0), state: LegState::Waiting }]);
+    assert_eq!(left, [LeftLeg { hop: hop(0), state: LegState::Waiting { call: RoomId(1) } }]);
     assert_eq!(legs.iter().count(), 1);
 }

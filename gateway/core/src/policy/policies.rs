@@ -1,7 +1,7 @@
 //! All policies: the revisions of each, the memos of their plugins, and the judges that find harmful revisions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Bound, RangeInclusive};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,8 @@ use evenkeel_slo::ActivationBreach;
 use crate::effects::{Effects, GatewayEffect, Timer};
 use crate::policy::questions::FaultSubject;
 use crate::policy::subjects::{ArmStatistics, ArmTally, Subjects};
-use crate::rooms::RoomTable;
 use crate::rooms::room::Room;
-use crate::sessions::{Session, SessionTable};
+use crate::sessions::Session;
 
 /// Interval at which judges check for the end of their round.
 const JUDGES_TURN: Duration = Duration::from_secs(1);
@@ -309,38 +308,16 @@ impl Policies {
         follows
     }
 
-    /// Runs with each part of the sweep: these sessions, and their rooms, keep only states that a revision may still read.
-    pub(crate) fn forget_older_states(
-        &self,
-        swept: RangeInclusive<SessionId>,
-        settings: &CoreSettings,
-        sessions: &mut SessionTable,
-        rooms: &mut RoomTable,
-    ) {
-        if !self.keeps_older || swept.is_empty() {
-            return;
-        }
-        let settled = |policy: &PolicyName| {
-            let revisions = self.revisions(policy)?;
-            let over = revisions.previous.is_none() && revisions.canary().is_none();
-            revisions.active.as_ref().filter(|_| over)
-        };
-        for (_, session) in sessions.range_mut(swept) {
-            let Some(scenario) = settings.scenarios.get(session.scenario()) else {
-                continue;
-            };
-            if session.memory().keeps_other()
-                && let Some(active) = settled(&scenario.policy(Hook::Degradation))
-            {
-                session.settle_memory(active);
-            }
-            if let Some(room) = rooms.get_mut(&session.room())
-                && room.memory().keeps_other()
-                && let Some(active) = settled(&scenario.policy(Hook::Routing))
-            {
-                room.settle_memory(active);
-            }
-        }
+    /// Sessions and rooms may keep states of revisions that are no longer loaded.
+    pub(crate) fn keep_older_states(&self) -> bool {
+        self.keeps_older
+    }
+
+    /// The active revision, if no other one may still read states.
+    pub(crate) fn settled(&self, policy: &PolicyName) -> Option<&Revision> {
+        let revisions = self.revisions(policy)?;
+        let over = revisions.previous.is_none() && revisions.canary().is_none();
+        revisions.active.as_ref().filter(|_| over)
     }
 
     fn is_judging(&self) -> bool {
@@ -428,15 +405,14 @@ impl Policies {
     /// Counts a move of the room. Too many moves are a breach of the room's routing revision.
     pub(crate) fn weigh_moves(
         &mut self,
-        room: &mut Room,
+        room: &Room,
         settings: &CoreSettings,
-        now: Instant,
         effects: &mut Effects,
     ) {
         if !self.is_judging() {
             return;
         }
-        let moves = room.recent_moves(now);
+        let moves = room.moves_noted();
         let Some(scenario) = settings.scenarios.get(room.scenario()) else { return };
         let policy = scenario.policy(Hook::Routing);
         let judge = self.all.get_mut(&policy).and_then(|policy| policy.judge.as_mut());

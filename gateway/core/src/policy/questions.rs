@@ -358,18 +358,6 @@ impl QuestionsInFlight {
         }
     }
 
-    /// Rooms that wait for a question, or for its answer.
-    pub(crate) fn waiting(&self) -> BTreeSet<RoomId> {
-        let asked = self.asks.values().flat_map(|asked| match &asked.about {
-            QuestionSubject::Reroute(rooms) => &rooms[..],
-            QuestionSubject::Resolve(_)
-            | QuestionSubject::Admit(_)
-            | QuestionSubject::Place(_)
-            | QuestionSubject::Tick(_) => &[],
-        });
-        self.reroutes.values().flatten().copied().chain(asked.map(|(room, _)| *room)).collect()
-    }
-
     /// The largest number of rooms that wait for one arm.
     pub(crate) fn most_rerouted(&self) -> usize {
         self.reroutes.values().map(BTreeSet::len).max().unwrap_or(0)

@@ -62,6 +62,10 @@ pub(crate) struct Room {
     memory: StateVersions,
     /// Milliseconds until the routing policy is asked again; 0: never.
     ttl_ms: u32,
+    /// The room waits for a question to its routing policy.
+    wants_review: bool,
+    /// The room waits for the answer.
+    is_reviewed: bool,
     /// Packets at the current hop since the room last voted.
     tally: Option<Box<RoomTally>>,
     /// The nodes under which the room is listed.
@@ -383,21 +387,15 @@ pub(crate) struct RoomChange {
     pub(crate) kept: Option<CoreEvent>,
     /// The time at which the hop that the room leaves is closed.
     pub(crate) leaves_until: Option<Instant>,
+    /// The time of the policy's next review of the room.
+    pub(crate) review_at: Option<Instant>,
 }
 
 impl RoomChange {
-    /// A part of the room's record differs that is not in the room: its next review, its wait for a policy, or its first live
-    /// session, from which on it is recorded.
-    pub(crate) fn of_record() -> RoomChange {
+    /// The room's record differs, and nothing else.
+    fn of_record() -> RoomChange {
         RoomChange { is_recorded: true, ..RoomChange::default() }
     }
-}
-
-/// The nodes under which a room is listed now, and no more.
-#[derive(Debug)]
-pub(crate) struct Relisted {
-    pub(crate) added: Vec<NodeId>,
-    pub(crate) removed: Vec<NodeId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -442,6 +440,8 @@ impl Room {
             holding: Holding::default(),
             memory: StateVersions::default(),
             ttl_ms: 0,
+            wants_review: false,
+            is_reviewed: false,
             tally: None,
             nodes: Box::default(),
             history: None,
@@ -634,18 +634,6 @@ impl Room {
         }
     }
 
-    /// The time of the policy's next review of the room, delayed by up to an eighth, so that thousands of due rooms need
-    /// few questions. `None`: the policy asked for none.
-    pub(crate) fn due(&self, began: Instant, now: Instant) -> Option<Instant> {
-        if self.ttl_ms == 0 {
-            return None;
-        }
-        let ttl = Duration::from_millis(u64::from(self.ttl_ms)).max(TTL_MIN);
-        let grain = (ttl / 8).min(DUE_GRAIN_MAX).as_nanos() as u64;
-        let due = (now + ttl).saturating_duration_since(began).as_nanos() as u64;
-        Some(now + ttl + Duration::from_nanos(due.next_multiple_of(grain) - due))
-    }
-
     pub(crate) fn shunned(&self, now: Instant) -> impl Iterator<Item = Hop> {
         let struck = self.history.iter().flat_map(|history| &history.struck);
         struck.filter(move |(_, until)| now < **until).map(|(hop, _)| *hop)
@@ -710,13 +698,15 @@ impl Room {
             (scenario.spares, scenario.mode, scenario.priority);
     }
 
-    pub(crate) fn set_spares(&mut self, spares: u8) {
+    /// Takes another number of spares of its scenario.
+    pub(crate) fn set_spares(&mut self, spares: u8) -> RoomChange {
         self.spares = spares;
+        RoomChange::of_record()
     }
 
     /// Applies the scenario's survival mode. Pending spares that the old mode did not open are dropped if the new mode
     /// opens spares, and a pending route does not wait for hops that the mode does not open.
-    pub(crate) fn take_mode(&mut self, mode: RedundancyMode) {
+    pub(crate) fn take_mode(&mut self, mode: RedundancyMode) -> RoomChange {
         let before = std::mem::replace(&mut self.mode, mode);
         if before != mode {
             if let Some(heading) = self.placement.heading_mut()
@@ -735,6 +725,7 @@ impl Room {
             heading.awaited.retain(|hop| *hop == first);
             heading.waiting.retain(|(_, hop)| *hop == first);
         }
+        RoomChange::of_record()
     }
 
     /// Returns true if the routing policy may be asked to place the room: no such question is open.
@@ -753,18 +744,67 @@ impl Room {
     }
 
     /// The policy reviews the room after this time.
-    pub(crate) fn review_after(&mut self, ttl_ms: u32) {
+    pub(crate) fn review_after(&mut self, ttl_ms: u32) -> RoomChange {
         self.ttl_ms = ttl_ms;
+        RoomChange::of_record()
+    }
+
+    /// Plans the policy's next review of the room, delayed by up to an eighth, so that thousands of due rooms need few
+    /// questions. Does nothing if the policy asked for none.
+    pub(crate) fn plan_review(&mut self, began: Instant, now: Instant) -> RoomChange {
+        if self.ttl_ms == 0 {
+            return RoomChange::default();
+        }
+        let ttl = Duration::from_millis(u64::from(self.ttl_ms)).max(TTL_MIN);
+        let grain = (ttl / 8).min(DUE_GRAIN_MAX).as_nanos() as u64;
+        let due = (now + ttl).saturating_duration_since(began).as_nanos() as u64;
+        let delay = Duration::from_nanos(due.next_multiple_of(grain) - due);
+        RoomChange { review_at: Some(now + ttl + delay), ..RoomChange::of_record() }
+    }
+
+    /// The routing policy is to be asked about the room.
+    pub(crate) fn want_review(&mut self) -> RoomChange {
+        self.wants_review = true;
+        RoomChange::of_record()
+    }
+
+    /// The room has its turn to be asked about.
+    pub(crate) fn take_review(&mut self) -> RoomChange {
+        self.wants_review = false;
+        RoomChange::of_record()
+    }
+
+    /// The routing policy is asked about the room.
+    pub(crate) fn begin_review(&mut self) -> RoomChange {
+        self.is_reviewed = true;
+        RoomChange::of_record()
+    }
+
+    /// The question about the room is over.
+    pub(crate) fn end_review(&mut self) -> RoomChange {
+        self.is_reviewed = false;
+        RoomChange::of_record()
+    }
+
+    /// A session of the room is live. The room is recorded from the first one on.
+    pub(crate) fn note_live(&self) -> RoomChange {
+        RoomChange::of_record()
     }
 
     /// Keeps the state that the routing policy wrote about the room.
-    pub(crate) fn remember(&mut self, state: Arc<PluginState>, revisions: Option<&Revisions>) {
+    pub(crate) fn remember(
+        &mut self,
+        state: Arc<PluginState>,
+        revisions: Option<&Revisions>,
+    ) -> RoomChange {
         self.memory.write(state, revisions);
+        RoomChange::of_record()
     }
 
     /// Forgets states of other revisions.
-    pub(crate) fn settle_memory(&mut self, active: &Revision) {
+    pub(crate) fn settle_memory(&mut self, active: &Revision) -> RoomChange {
         self.memory.settle(active);
+        RoomChange::of_record()
     }
 
     /// Counts one session's flow towards the room's vote about its hop. Returns the packets of a vote that is due.
@@ -780,33 +820,51 @@ impl Room {
 
     /// The room is outside its native place without anyone's choice, or is not any more.
     pub(crate) fn set_away(&mut self, is_away: bool) -> RoomChange {
-        RoomChange { is_recorded: true, away: Some(is_away), ..RoomChange::default() }
+        RoomChange { away: Some(is_away), ..RoomChange::of_record() }
     }
 
-    /// Notes that packets of these hops are no copies of each other. Returns true if that is new.
-    pub(crate) fn note_unalike(&mut self, hops: [Hop; 2]) -> bool {
+    /// Notes that packets of these hops are no copies of each other. `None` if that is known.
+    pub(crate) fn note_unalike(&mut self, hops: [Hop; 2]) -> Option<RoomChange> {
         let known = self.history.get_or_insert_default().unalike.replace(hops);
-        known != Some(hops) && known != Some([hops[1], hops[0]])
+        let is_new = known != Some(hops) && known != Some([hops[1], hops[0]]);
+        is_new.then(RoomChange::of_record)
     }
 
-    /// Makes the room avoid the hop until that time. Returns true if that is new.
-    pub(crate) fn keep_away(&mut self, hop: Hop, until: Instant, now: Instant) -> bool {
+    /// Makes the room avoid the hop until that time.
+    pub(crate) fn keep_away(&mut self, hop: Hop, until: Instant, now: Instant) -> RoomChange {
         let struck = &mut self.history.get_or_insert_default().struck;
         struck.retain(|_, until| now < *until);
-        struck.insert(hop, until).is_none()
+        struck.insert(hop, until);
+        RoomChange::of_record()
     }
 
     /// The room left this hop for a closed port, and the node turned out to be dead.
-    pub(crate) fn explain_port_move(&mut self, dead: Hop) {
+    pub(crate) fn explain_port_move(&mut self, dead: Hop) -> RoomChange {
         for record in self.history.iter_mut().flat_map(|history| &mut history.record) {
             if record.from == dead && record.cause == MoveCause::Link {
                 record.cause = MoveCause::NodeDown;
             }
         }
+        RoomChange::of_record()
+    }
+
+    /// The room has moved, or has lost its last hop. Moves without a loss count towards the limit; of them only
+    /// `counted_max` are kept.
+    pub(crate) fn moved(&mut self, step: MoveStep, counted_max: usize, now: Instant) -> RoomChange {
+        if !step.cause.is_loss() {
+            let moves = &mut self.history.get_or_insert_default().moves;
+            moves.push_back(now);
+            while moves.len() > counted_max {
+                moves.pop_front();
+            }
+        }
+        let outcome = if step.to.is_some() { MoveOutcome::Done } else { MoveOutcome::Stranded };
+        self.record(step, outcome, now);
+        RoomChange::of_record()
     }
 
     /// Adds a move to the room's record.
-    pub(crate) fn record(&mut self, step: MoveStep, outcome: MoveOutcome, now: Instant) {
+    fn record(&mut self, step: MoveStep, outcome: MoveOutcome, now: Instant) {
         let MoveStep { cause, by, from, to, started } = step;
         let records = &mut self.history.get_or_insert_default().record;
         if records.len() == RECORDED_MAX {
@@ -815,21 +873,15 @@ impl Room {
         records.push_back(MoveRecord { cause, by, from, to, started, ended: now, outcome });
     }
 
-    /// Counts a move towards the limit. Only `counted_max` moves are kept.
-    pub(crate) fn note_move(&mut self, now: Instant, counted_max: usize) {
-        let moves = &mut self.history.get_or_insert_default().moves;
-        moves.push_back(now);
-        while moves.len() > counted_max {
-            moves.pop_front();
-        }
-    }
-
-    /// Number of moves within the last minute.
-    pub(crate) fn recent_moves(&mut self, now: Instant) -> usize {
-        let Some(history) = &mut self.history else { return 0 };
+    /// Forgets moves that no longer count towards the limit.
+    pub(crate) fn forget_old_moves(&mut self, now: Instant) -> RoomChange {
+        let Some(history) = &mut self.history else { return RoomChange::default() };
         let past = |at: &mut Instant| now.saturating_duration_since(*at) >= MOVES_WITHIN;
-        while history.moves.pop_front_if(past).is_some() {}
-        history.moves.len()
+        let mut is_recorded = false;
+        while history.moves.pop_front_if(past).is_some() {
+            is_recorded = true;
+        }
+        RoomChange { is_recorded, ..RoomChange::default() }
     }
 
     /// The room heads for this route; `stands` is the hop that carries it. A moving room does not wait for its spares; if
@@ -898,6 +950,11 @@ impl Room {
         heading.map(|heading| self.end_move(heading, outcome, now)).unwrap_or_default()
     }
 
+    /// The last session has left.
+    pub(crate) fn dissolve(&mut self, now: Instant) -> RoomChange {
+        RoomChange { is_recorded: true, ..self.stay(MoveOutcome::Closed, now) }
+    }
+
     /// Removes a hop from the pending route. Without its first hop, the room heads nowhere any more.
     pub(crate) fn lose_hop(&mut self, gone: Hop, outcome: MoveOutcome, now: Instant) -> RoomChange {
         let Some(heading) = self.placement.heading_mut() else { return RoomChange::default() };
@@ -907,7 +964,7 @@ impl Room {
         heading.hops.retain(|hop| *hop != gone);
         heading.awaited.remove(&gone);
         heading.waiting.retain(|(_, hop)| *hop != gone);
-        RoomChange { is_recorded: true, hops_differ: true, ..RoomChange::default() }
+        RoomChange { hops_differ: true, ..RoomChange::of_record() }
     }
 
     /// Ends a move that does not take place. Nothing is reported if the route would not have moved the room.
@@ -918,8 +975,7 @@ impl Room {
         now: Instant,
     ) -> RoomChange {
         let PendingRoute { hops, cause, by, started, .. } = heading;
-        let mut change =
-            RoomChange { is_recorded: true, hops_differ: true, ..RoomChange::default() };
+        let mut change = RoomChange { hops_differ: true, ..RoomChange::of_record() };
         let to = hops[0];
         if let Some(from) = self.stood().filter(|from| *from != to) {
             let step = MoveStep { cause, by: Arc::clone(&by), from, to: Some(to), started };
@@ -978,7 +1034,7 @@ impl Room {
         let before = room.loss.attempts;
         room.loss.attempts = before.saturating_add(1);
         let rescue = RescueChange { before: Some(before), after: Some(room.loss.attempts) };
-        RoomChange { is_recorded: true, rescue: Some(rescue), ..RoomChange::default() }
+        RoomChange { rescue: Some(rescue), ..RoomChange::of_record() }
     }
 
     /// Publishes a route, or for a stranded room what remains of its route.
@@ -1005,12 +1061,11 @@ impl Room {
         let hops = hops.into_iter().zip(grants).collect();
         self.cell.publish(Route { version, mode, hops, left });
         RoomChange {
-            is_recorded: true,
             hops_differ: true,
             capacity: Some(capacity),
             kept: self.kept_since(&before),
             leaves_until,
-            ..RoomChange::default()
+            ..RoomChange::of_record()
         }
     }
 
@@ -1062,7 +1117,7 @@ impl Room {
         let released = std::mem::replace(&mut self.holding, Holding { covers, ..granted });
         let protection = Protection::Whole;
         let capacity = CapacityChange { released, held: self.holding, protection };
-        RoomChange { is_recorded: true, capacity: Some(capacity), ..RoomChange::default() }
+        RoomChange { capacity: Some(capacity), ..RoomChange::of_record() }
     }
 
     /// Updates the room's holding and returns the grant of each hop. The first is admitted; the second is reserved if
@@ -1134,22 +1189,14 @@ impl Room {
     }
 
     /// Takes the nodes under which the room is to be listed. Returns those of before, if they differ.
-    pub(crate) fn relist(&mut self) -> Option<Relisted> {
+    pub(crate) fn relist(&mut self) -> Option<Box<[NodeId]>> {
         let route = self.route();
         let heading = self.heading().into_iter().flat_map(|heading| &heading.hops);
         let hops = route.hops.iter().map(|(hop, _)| hop).chain(heading);
         let mut nodes: Vec<NodeId> = hops.map(|hop| hop.node).collect();
         nodes.sort_unstable();
         nodes.dedup();
-        if *nodes == *self.nodes {
-            return None;
-        }
-        let before = std::mem::replace(&mut self.nodes, nodes.into());
-        let is_new = |node: &NodeId| !before.contains(node);
-        let added = self.nodes.iter().copied().filter(is_new).collect();
-        let is_gone = |node: &NodeId| !self.nodes.contains(node);
-        let removed = before.iter().copied().filter(is_gone).collect();
-        Some(Relisted { added, removed })
+        (*nodes != *self.nodes).then(|| std::mem::replace(&mut self.nodes, nodes.into()))
     }
 
     /// The nodes under which the room is listed.
@@ -1169,12 +1216,12 @@ impl Room {
         self.placement = change(std::mem::replace(&mut self.placement, nowhere));
     }
 
-    /// The room's record, with facts that lists and timers hold. `waits`: the routing policy is asked about the room.
+    /// The room's record, with facts that lists and timers hold.
     pub(crate) fn to_record(
         &self,
         is_away: bool,
         due: Option<Instant>,
-        waits: bool,
+        port_moves: Vec<PortMoveRecord>,
         now: Instant,
     ) -> RoomRecord {
         let route = self.route();
@@ -1200,7 +1247,7 @@ impl Room {
             memory: self.memory.clone(),
             ttl_ms: self.ttl_ms,
             due,
-            waits: waits || self.heading().is_some(),
+            waits: self.wants_review || self.is_reviewed || self.heading().is_some(),
             struck: struck.map(|(hop, until)| Struck { hop: *hop, until: *until }).collect(),
             unalike: history.and_then(|history| history.unalike),
             counted: history
@@ -1209,7 +1256,7 @@ impl Room {
                 .map(|at| RecordedInstant(*at))
                 .collect(),
             moves: self.records().cloned().collect(),
-            port_moves: Vec::new(),
+            port_moves,
         }
     }
 
@@ -1332,7 +1379,7 @@ pub struct RoomRecord {
     moves: Vec<MoveRecord>,
     /// Moves of the last two seconds without a final cause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) port_moves: Vec<PortMoveRecord>,
+    port_moves: Vec<PortMoveRecord>,
 }
 
 impl RoomRecord {
@@ -1376,6 +1423,16 @@ impl RoomRecord {
     /// The room was moving, or waited for its routing policy.
     pub(crate) fn awaits_policy(&self) -> bool {
         self.waits
+    }
+
+    /// The policy is not asked about the room where the record is continued, unless the room `moves`.
+    pub(crate) fn forget_review(&mut self, moves: bool) {
+        self.waits = moves;
+    }
+
+    /// Takes the moves of the last two seconds without a final cause.
+    pub(crate) fn take_port_moves(&mut self) -> Vec<PortMoveRecord> {
+        std::mem::take(&mut self.port_moves)
     }
 
     /// States of revisions that are no longer loaded may be among those of the policy.

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{Board, Hop, IdSet, NodeId, PortMove, RegionId, RoomId};
 
+use crate::collections::Changes;
 use crate::record::Failback;
-use crate::rooms::room::{PortMoveRecord, Protection, Relisted, RescueChange, Room};
+use crate::rooms::room::{PortMoveRecord, Protection, RescueChange, Room};
 
 /// Rooms of dead nodes that are listed at once, which bounds the call's duration.
 const LISTED_AT_ONCE: usize = 256;
@@ -40,6 +41,10 @@ pub(crate) struct Worklists {
     /// Rooms that have not yet taken the changed settings of their scenarios.
     pub(crate) changing: BTreeSet<RoomId>,
     pub(crate) closed_ports: ClosedPorts,
+    /// Rooms with another record.
+    pub(crate) changed: Changes<RoomId>,
+    /// The number of rooms that a node carries, or carried before it died.
+    placed: usize,
 }
 
 impl Worklists {
@@ -58,7 +63,26 @@ impl Worklists {
             },
             changing: BTreeSet::new(),
             closed_ports: ClosedPorts::default(),
+            changed: Changes::default(),
+            placed: 0,
         }
+    }
+
+    /// The number of rooms that a node carries, or carried before it died.
+    pub(crate) fn placed(&self) -> usize {
+        self.placed
+    }
+
+    /// A room has its first route.
+    pub(crate) fn note_placed(&mut self) {
+        self.placed += 1;
+    }
+
+    /// Takes the moves for closed ports of nodes that did not die in time. They are in their rooms' records no longer.
+    pub(crate) fn take_settled_ports(&mut self, now: Instant) -> BTreeMap<Hop, Vec<PortMove>> {
+        let settled = self.closed_ports.take_settled(now);
+        settled.values().flatten().for_each(|moved| self.changed.note(moved.room));
+        settled
     }
 
     pub(crate) fn set_protection(&mut self, id: RoomId, protection: Protection) {
@@ -84,11 +108,12 @@ impl Worklists {
     pub(crate) fn forget(&mut self, room: &Room) {
         let id = room.id();
         self.stranded.forget(room);
-        self.away.set(id, room.region(), false);
+        self.away.set(room, false);
         self.set_protection(id, Protection::Whole);
         self.by_node.forget(room);
         self.changing.remove(&id);
         self.failover.unlist(room);
+        self.placed -= usize::from(room.is_placed());
     }
 
     /// Empties the lists of rooms that go on at another process.
@@ -97,6 +122,7 @@ impl Worklists {
         self.stranded.rooms.clear();
         self.away.rooms.clear();
         self.away.by_region.fill(0);
+        self.placed = 0;
     }
 
     /// Length of the longest list.
@@ -151,12 +177,15 @@ impl RoomsByNode {
         turn
     }
 
-    pub(crate) fn relist(&mut self, id: RoomId, relisted: &Relisted) {
-        for gone in &relisted.removed {
-            self.rooms[gone.0 as usize].remove(id);
+    /// Hops of the room's current or pending route differ.
+    pub(crate) fn relist(&mut self, room: &mut Room) {
+        let Some(before) = room.relist() else { return };
+        let now = room.listed_at();
+        for gone in before.iter().filter(|node| !now.contains(node)) {
+            self.rooms[gone.0 as usize].remove(room.id());
         }
-        for new in &relisted.added {
-            self.rooms[new.0 as usize].insert(id);
+        for new in now.iter().filter(|node| !before.contains(node)) {
+            self.rooms[new.0 as usize].insert(room.id());
         }
     }
 
@@ -453,11 +482,11 @@ impl AwayRooms {
         self.by_region[region.0 as usize]
     }
 
-    /// `region` is that of the room.
-    pub(crate) fn set(&mut self, id: RoomId, region: RegionId, is_away: bool) {
+    pub(crate) fn set(&mut self, room: &Room, is_away: bool) {
+        let id = room.id();
         let changes = if is_away { self.rooms.insert(id) } else { self.rooms.remove(&id) };
         if changes {
-            let count = &mut self.by_region[region.0 as usize];
+            let count = &mut self.by_region[room.region().0 as usize];
             *count = if is_away { *count + 1 } else { *count - 1 };
         }
     }
@@ -561,7 +590,7 @@ impl ClosedPorts {
     }
 
     /// Takes the moves for closed ports of nodes that did not die in time.
-    pub(crate) fn take_settled(&mut self, now: Instant) -> BTreeMap<Hop, Vec<PortMove>> {
+    fn take_settled(&mut self, now: Instant) -> BTreeMap<Hop, Vec<PortMove>> {
         let is_old =
             |_: &_, port: &mut ClosedPort| now.duration_since(port.at) >= PORTS_EXPLAINED_WITHIN;
         let mut settled: BTreeMap<Hop, Vec<PortMove>> = BTreeMap::new();

@@ -38,7 +38,9 @@ fn offered(now: Instant) -> SessionTable {
         media: Arc::new(media),
     };
     let mut table = SessionTable::new();
-    table.begin(&Arc::new(offer), &settings().scenarios["call"], RoomId(1), now);
+    let (name, scenario, labels) = (Arc::from("r"), Arc::from("call"), Arc::from(Vec::new()));
+    let room = Room::new(RoomId(1), name, scenario, labels, RegionId(0), RoomId(1));
+    table.begin(&Arc::new(offer), &settings().scenarios["call"], &room, now);
     table
 }
 

@@ -7,7 +7,7 @@ use evenkeel_model::{NodeId, RedundancyMode};
 use evenkeel_nodes::Node;
 
 use super::{BlastRadius, GatewayCopy, LossSurvey, LossTrial, PLAYED, RoomLoss};
-use crate::gateway::Gateway;
+use crate::gateway::Tables;
 use crate::record::RestoreError;
 
 /// Maximum virtual time in which rooms take the mode.
@@ -63,12 +63,15 @@ impl GatewayCopy {
         settings.scenarios.values_mut().for_each(|scenario| scenario.mode = mode);
         let mut trial = LossTrial::begin(self, settings, now)?;
         trial.opens_within = self.nodes().iter().map(|node| node.round_trip).collect();
-        while !trial.gateway.worklists.changing.is_empty() && trial.now < now + CHANGED_WITHIN {
+        while !trial.gateway.tables.worklists.changing.is_empty()
+            && trial.now < now + CHANGED_WITHIN
+        {
             trial.play(trial.now + CHANGE_STEP);
         }
         trial.play(trial.now + PLAYED);
         let before = trial.survey();
-        let Gateway { rooms: table, nodes, capacity, worklists, .. } = &trial.gateway;
+        let table = &trial.gateway.rooms;
+        let Tables { nodes, capacity, worklists, .. } = &trial.gateway.tables;
         let placed = || before.holdings.values().filter(|holding| holding.on.is_some());
         let rooms = placed().count() as u32;
         let media_kbps = placed().map(|holding| holding.kbps).sum();

@@ -23,24 +23,26 @@ pub(super) struct AdmissionQuestion {
 impl Question for AdmissionQuestion {
     fn ask(self, gateway: &mut Gateway, now: Instant) {
         let id = self.session;
-        let Some(session) = gateway.sessions.get_mut(&id) else { return };
+        let Some(session) = gateway.tables.sessions.get_mut(&id) else { return };
         session.ask_admission();
         let (room, labels) = (session.room(), session.labels().clone());
-        let Some((name, scenario)) = gateway.settings.scenarios.get_key_value(session.scenario())
+        let Some((name, scenario)) =
+            gateway.tables.settings.scenarios.get_key_value(session.scenario())
         else {
             return;
         };
         if !scenario.binds(Hook::Admission) {
             return gateway.admit(id, None, Decider::Native, now);
         }
-        let standing = gateway.rooms.get(&room).and_then(|room| room.region_now(&gateway.nodes));
+        let standing =
+            gateway.rooms.get(&room).and_then(|room| room.region_now(&gateway.tables.nodes));
         let question = PolicyQuestion::Admit {
             session: id,
             room,
             standing,
             scenario: Arc::clone(name),
             labels,
-            regions: gateway.capacity.region_rows(&gateway.nodes),
+            regions: gateway.tables.capacity.region_rows(&gateway.tables.nodes),
         };
         let unit = unit(Hook::Admission, room, id);
         let arm = gateway.policies.arm(&scenario.policy(Hook::Admission), unit);
@@ -62,7 +64,7 @@ impl AdmissionQuestion {
         now: Instant,
     ) -> DecisionOutcome {
         let id = self.session;
-        let Some(session) = gateway.sessions.get(&id) else { return DecisionOutcome::Stale };
+        let Some(session) = gateway.tables.sessions.get(&id) else { return DecisionOutcome::Stale };
         let bounds = session.bounds();
         let verdict = match answer {
             Ok(HookAnswer::Admit { verdict, .. }) => verdict,
@@ -108,12 +110,12 @@ impl AdmissionQuestion {
     /// A new session may be redirected to the region: its room is not placed, and the region is another one of this
     /// gateway.
     fn may_redirect(&self, gateway: &Gateway, region: RegionId) -> bool {
-        let session = gateway.sessions.get(&self.session);
+        let session = gateway.tables.sessions.get(&self.session);
         let room = session.and_then(|session| gateway.rooms.get(&session.room()));
-        let standing = room.and_then(|room| room.region_now(&gateway.nodes));
+        let standing = room.and_then(|room| room.region_now(&gateway.tables.nodes));
         standing.is_none()
-            && (region.0 as usize) < gateway.settings.regions.len()
-            && region != gateway.nodes.home()
+            && (region.0 as usize) < gateway.tables.settings.regions.len()
+            && region != gateway.tables.nodes.home()
     }
 
     /// The admission policy failed, or its answer broke a rule. The scenario's settings decide on the session.
@@ -124,8 +126,8 @@ impl AdmissionQuestion {
         now: Instant,
     ) -> DecisionOutcome {
         let id = self.session;
-        let Some(session) = gateway.sessions.get(&id) else { return outcome };
-        let scenario = gateway.settings.scenarios.get(session.scenario());
+        let Some(session) = gateway.tables.sessions.get(&id) else { return outcome };
+        let scenario = gateway.tables.settings.scenarios.get(session.scenario());
         match scenario.map_or(AdmitOnFault::Admit, |scenario| scenario.on_admission_fault) {
             AdmitOnFault::Admit => gateway.admit(id, None, Decider::Native, now),
             AdmitOnFault::AdmitCapped => {

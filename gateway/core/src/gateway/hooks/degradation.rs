@@ -9,8 +9,8 @@ use evenkeel_model::{
 };
 
 use crate::degradation::{LadderInput, NativeLadder, Replans};
-use crate::gateway::Gateway;
 use crate::gateway::hooks::question::{Answer, Question};
+use crate::gateway::{Gateway, Tables};
 use crate::policy::questions::{
     AnswerDetails, BatchOutcome, FaultSubject, PartCounts, QuestionSubject, TickedSession,
     mismatched,
@@ -33,17 +33,17 @@ impl Question for DegradationQuestion<'_> {
         if gateway.questions.is_asking(policy, arm, is_tick) {
             return;
         }
-        let ours = gateway.sessions.ticked(policy).filter(|ours| !ours.is_empty());
+        let ours = gateway.tables.sessions.ticked(policy).filter(|ours| !ours.is_empty());
         let Some(ours) = ours else { return };
         let asks = |id: SessionId| gateway.policies.arm(policy, id.0) == arm;
         let ids = gateway.degradation.next_ticked((policy.clone(), arm), ours, asks);
         let reads = gateway.policies.revision(policy, arm);
-        let Gateway { slos, settings, .. } = &*gateway;
+        let Tables { slos, settings, .. } = &gateway.tables;
         let scenarios = settings.scenarios.keys();
         let burns: BTreeMap<_, _> = scenarios
             .filter_map(|name| Some((name, slos.burn_centi(name, settings, now)?)))
             .collect();
-        let of = ids.iter().filter_map(|id| gateway.sessions.get(id));
+        let of = ids.iter().filter_map(|id| gateway.tables.sessions.get(id));
         let sessions: Vec<SessionRow> = of
             .map(|session| {
                 let mut measures = session_measures(gateway, session, now);
@@ -62,7 +62,8 @@ impl Question for DegradationQuestion<'_> {
         if sessions.is_empty() {
             return;
         }
-        let of = sessions.iter().filter_map(|row| gateway.sessions.get(&SessionId(row.row.id)));
+        let of =
+            sessions.iter().filter_map(|row| gateway.tables.sessions.get(&SessionId(row.row.id)));
         let shown = of.map(|session| TickedSession {
             session: session.id(),
             plans: session.plan_version(),
@@ -90,7 +91,7 @@ impl Question for DegradationQuestion<'_> {
             }
         };
         let fresh = sessions.iter().map(|shown| {
-            let session = gateway.sessions.get(&shown.session);
+            let session = gateway.tables.sessions.get(&shown.session);
             session.filter(|session| session.plan_version() == shown.plans).map(|_| shown)
         });
         let fresh: Vec<Option<&TickedSession>> = fresh.collect();
@@ -111,21 +112,21 @@ impl Question for DegradationQuestion<'_> {
         }
         gateway.put_in_force(replans, given.by);
         parts.note_ungranted(given.beside.ungranted);
-        parts.report_broken(policy, &mut gateway.effects);
+        parts.report_broken(policy, &mut gateway.tables.effects);
         // A session keeps its old state if all its actions were rejected.
         let revisions = gateway.policies.revisions(policy);
         for (row, state) in states {
             let shown = fresh.get(row as usize).copied().flatten();
             let kept = shown.filter(|_| parts.keeps_state(row)).map(|shown| shown.session);
-            if let Some(session) = kept.and_then(|id| gateway.sessions.deferred_mut(&id)) {
+            if let Some(session) = kept.and_then(|id| gateway.tables.sessions.deferred_mut(&id)) {
                 session.remember(gateway.questions.state(state), revisions);
             }
         }
         let last = parts.last_own().map(|(row, rule)| {
             gateway.name_decision(Some(rule), None, given.asked.about.subject(row))
         });
-        let Gateway { policies, effects, .. } = &mut *gateway;
-        policies.note_conduct(policy, arm, parts.count(), last, now, effects);
+        let effects = &mut gateway.tables.effects;
+        gateway.policies.note_conduct(policy, arm, parts.count(), last, now, effects);
         self.climb_left_out(gateway, sessions, given.beside, now);
         BatchOutcome { outcome: parts.outcome(), parts }
     }
@@ -169,9 +170,9 @@ impl DegradationQuestion<'_> {
 
 /// The native ladder changes the session's plan, if its scenario says so.
 fn climb(gateway: &mut Gateway, id: SessionId, now: Instant) {
-    let session = gateway.sessions.get(&id).filter(|it| it.is_live());
+    let session = gateway.tables.sessions.get(&id).filter(|it| it.is_live());
     let Some(session) = session else { return };
-    let scenario = gateway.settings.scenarios.get(session.scenario());
+    let scenario = gateway.tables.settings.scenarios.get(session.scenario());
     if scenario.is_none_or(|s| s.on_degradation_fault != DegradeOnFault::NativeLadder) {
         return;
     }

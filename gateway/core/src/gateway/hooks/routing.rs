@@ -10,13 +10,13 @@ use evenkeel_model::{
 };
 
 use crate::effects::Timer;
-use crate::gateway::Gateway;
 use crate::gateway::hooks::question::{Answer, Question};
+use crate::gateway::{Gateway, Tables};
 use crate::policy::questions::{
     BatchOutcome, FaultSubject, PartCounts, PartOutcome, PendingQuestion, QuestionSubject,
     mismatched,
 };
-use crate::rooms::room::{Room, RoomChange};
+use crate::rooms::room::Room;
 use crate::sessions::Session;
 
 /// Maximum rooms in one question. The other rooms follow in the next question.
@@ -32,14 +32,14 @@ impl Question for PlacementQuestion {
         let id = self.room;
         let Some(room) = gateway.rooms.get_mut(&id) else { return };
         let (scenario, labels) = (room.scenario().clone(), room.labels().clone());
-        let Some(settings) = gateway.settings.scenarios.get(&scenario) else { return };
+        let Some(settings) = gateway.tables.settings.scenarios.get(&scenario) else { return };
         if !settings.binds(Hook::Routing) {
             self.place_natively(gateway, now);
             gateway.take_notices(now);
         } else if room.ask_placement() {
             let set = settings.set.clone();
             let arm = gateway.policies.arm(&settings.policy(Hook::Routing), id.0);
-            let nodes = gateway.capacity.node_rows(&gateway.nodes);
+            let nodes = gateway.tables.capacity.node_rows(&gateway.tables.nodes);
             let question = PolicyQuestion::Place { room: id, scenario, labels, nodes };
             gateway.ask(&set, arm, QuestionSubject::Place(id), question, now);
         }
@@ -55,7 +55,8 @@ impl PlacementQuestion {
         let id = self.room;
         let Some(room) = gateway.rooms.get_mut(&id) else { return DecisionOutcome::Stale };
         room.placement_answered();
-        if room.is_placed() || gateway.sessions_of(id, Session::awaits_route).is_empty() {
+        let waiting = gateway.tables.sessions_of(room, Session::awaits_route);
+        if room.is_placed() || waiting.is_empty() {
             return DecisionOutcome::Stale;
         }
         let Answer { asked, answer, by, beside, native } = given;
@@ -75,7 +76,7 @@ impl PlacementQuestion {
                         self.note(gateway, asked, &hops, now);
                         remember(gateway, id, state);
                         if let Some(room) = gateway.rooms.get_mut(&id) {
-                            room.review_after(ttl_ms);
+                            gateway.tables.apply(room.review_after(ttl_ms), room);
                         }
                         self.settle(gateway, &hops, by.clone(), now);
                         gateway.take_notices(now);
@@ -93,46 +94,49 @@ impl PlacementQuestion {
 
     /// Places the room where the native default does.
     pub(super) fn place_natively(&self, gateway: &mut Gateway, now: Instant) {
-        let busy = gateway.nodes.busy();
+        let busy = gateway.tables.nodes.busy();
         let Some(room) = gateway.rooms.get(&self.room) else { return };
-        let choice = gateway.node_choice(room, now);
+        let choice = gateway.tables.node_choice(room, now);
         let mut nodes = choice.native_hops_but(&[], &busy);
         // Stranded rooms wait for the busy nodes, so a new room only takes others.
-        let waits = if gateway.worklists.stranded.go_first() { &busy[..] } else { &[] };
+        let waits = if gateway.tables.worklists.stranded.go_first() { &busy[..] } else { &[] };
         if nodes.is_empty() && !busy.is_empty() && waits.is_empty() {
             nodes = choice.native_hops(&[]);
         }
         if nodes.is_empty() {
-            nodes = gateway.place_with_less(self.room, waits, now);
+            nodes = gateway.tables.place_with_less(room, waits, now);
         }
         self.settle(gateway, &nodes, Decider::Native, now);
     }
 
     /// Publishes the room's first route and opens its sessions.
     fn settle(&self, gateway: &mut Gateway, nodes: &[NodeId], by: Decider, now: Instant) {
-        let id = self.room;
-        let hops = gateway.nodes.hops(nodes);
-        let waiting = gateway.sessions_of(id, Session::awaits_route);
+        let Gateway { rooms, tables, .. } = gateway;
+        let Some(room) = rooms.get_mut(&self.room) else { return };
+        let hops = tables.nodes.hops(nodes);
+        let waiting = tables.sessions_of(room, Session::awaits_route);
         if hops.is_empty() {
-            gateway.want_start(id, now);
+            tables.want_start(room, now);
             for session in waiting {
                 gateway.turn_away(session, now);
             }
             return;
         }
         let unchosen = by == Decider::Native;
-        let by = gateway.rooms.intern(by);
-        gateway.change_room(id, |room, scales| room.place(by, &hops, None, scales));
-        gateway.note_away(id, nodes.first().copied().filter(|_| unchosen), now);
-        gateway.set_due(id, now);
+        let by = tables.deciders.intern(by);
+        tables.apply(room.place(by, &hops, None, &tables.scales(room)), room);
+        tables.note_away(room, nodes.first().copied().filter(|_| unchosen), now);
+        tables.plan_review(room, now);
         for session in waiting {
-            gateway.open_session(session, now);
+            tables.open_session(room, session, now);
         }
     }
 
     /// Refuses the room's sessions, to which the policy gives no node, for `wait_ms`; 0: as without capacity.
     fn refuse(&self, gateway: &mut Gateway, reason: Option<&Arc<str>>, wait_ms: u32, now: Instant) {
-        for session in gateway.sessions_of(self.room, Session::awaits_route) {
+        let room = gateway.rooms.get(&self.room);
+        let waiting = room.map(|room| gateway.tables.sessions_of(room, Session::awaits_route));
+        for session in waiting.unwrap_or_default() {
             let retry_after = match wait_ms {
                 0 => gateway.retry_after(now),
                 wait_ms => gateway.admission.jittered(Duration::from_millis(wait_ms.into())),
@@ -151,8 +155,8 @@ impl PlacementQuestion {
         now: Instant,
     ) -> Result<Vec<NodeId>, GuardRule> {
         let room = gateway.rooms.get(&self.room).ok_or(GuardRule::Outdated)?;
-        let choice = gateway.node_choice(room, now);
-        choice.check(hops, &asked.usable, gateway.worklists.stranded.go_first())?;
+        let choice = gateway.tables.node_choice(room, now);
+        choice.check(hops, &asked.usable, gateway.tables.worklists.stranded.go_first())?;
         Ok(choice.without_inside_spares(hops))
     }
 
@@ -164,7 +168,7 @@ impl PlacementQuestion {
             gateway.name_decision(None, hops.first().copied(), room)
         });
         let worse = u32::from(spends_redundancy(gateway, asked, self.room, hops, now));
-        let (routes, effects) = (BreachCount { of: 1, worse }, &mut gateway.effects);
+        let (routes, effects) = (BreachCount { of: 1, worse }, &mut gateway.tables.effects);
         gateway.policies.note_routes(policy, *arm, routes, last.clone(), now, effects);
         gateway.policies.weigh_placement(policy, *arm, hops[0], last, effects);
     }
@@ -187,21 +191,28 @@ impl Question for RerouteQuestion<'_> {
         if batch.is_empty() {
             return;
         }
-        let mut scenarios = gateway.settings.scenarios.values();
+        let mut scenarios = gateway.tables.settings.scenarios.values();
         if !scenarios.any(|it| it.set == policy.set && it.binds(Hook::Routing)) {
             for id in batch {
-                reroute_natively(gateway, id, now);
+                if let Some(room) = gateway.rooms.get_mut(&id) {
+                    reroute_natively(&mut gateway.tables, room, now);
+                }
                 gateway.take_notices(now);
             }
-            gateway.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
+            gateway.tables.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
             return;
+        }
+        for id in &batch {
+            if let Some(room) = gateway.rooms.get_mut(id) {
+                gateway.tables.apply(room.begin_review(), room);
+            }
         }
         let reads = gateway.policies.revision(policy, arm);
         let rooms = || batch.iter().filter_map(|id| gateway.rooms.get(id));
         let versions = rooms().map(|room| (room.id(), room.route().version)).collect();
         let rooms = rooms().map(|room| gateway.room_row(room, reads, now)).collect();
         let memo = gateway.policies.memo(policy, arm);
-        let nodes = gateway.capacity.node_rows(&gateway.nodes);
+        let nodes = gateway.tables.capacity.node_rows(&gateway.tables.nodes);
         let question = PolicyQuestion::Reroute { nodes, rooms, memo };
         gateway.ask(&policy.set, arm, QuestionSubject::Reroute(versions), question, now);
     }
@@ -212,9 +223,13 @@ impl Question for RerouteQuestion<'_> {
             return BatchOutcome::one(mismatched());
         };
         let timer = Timer::Reroute(Arc::new(self.policy.clone()));
-        gateway.effects.set(timer, now);
-        rooms.iter().for_each(|(id, _)| gateway.apply(*id, RoomChange::of_record()));
-        rooms.iter().for_each(|(id, _)| gateway.catch_up(*id, now));
+        gateway.tables.effects.set(timer, now);
+        for (id, _) in rooms {
+            if let Some(room) = gateway.rooms.get_mut(id) {
+                gateway.tables.apply(room.end_review(), room);
+                gateway.tables.catch_up(room, now);
+            }
+        }
         gateway.take_notices(now);
         let mut parts = PartCounts::default();
         let beside = given.beside;
@@ -247,7 +262,9 @@ impl Question for RerouteQuestion<'_> {
         let failed = matches!(outcome, DecisionOutcome::Faulted(_));
         let left_out = |row| beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row));
         for (row, &(id, _)) in (0..).zip(rooms) {
-            self.answered(gateway, id, failed || left_out(row), now);
+            if let Some(room) = gateway.rooms.get_mut(&id) {
+                answered(&mut gateway.tables, room, failed || left_out(row), now);
+            }
             gateway.take_notices(now);
         }
         BatchOutcome { outcome, parts }
@@ -263,16 +280,18 @@ impl RerouteQuestion<'_> {
         while batch.len() < ROOMS_PER_ASK
             && let Some(id) = gateway.questions.next_reroute(&place)
         {
-            gateway.apply(id, RoomChange::of_record());
+            let Some(room) = gateway.rooms.get_mut(&id) else { continue };
+            gateway.tables.apply(room.take_review(), room);
             let belongs = gateway.policies.arm(policy, id.0);
-            if !gateway.rooms.get(&id).is_some_and(Room::is_placed) {
+            if !room.is_placed() {
                 continue;
             }
             if belongs == arm {
                 batch.push(id);
             } else {
                 gateway.questions.want_reroute(policy, belongs, id);
-                gateway.effects.set_if_idle(Timer::Reroute(Arc::new(policy.clone())), now);
+                gateway.tables.apply(room.want_review(), room);
+                gateway.tables.effects.set_if_idle(Timer::Reroute(Arc::new(policy.clone())), now);
             }
         }
         batch
@@ -296,7 +315,11 @@ impl RerouteQuestion<'_> {
                 Some(_) if !seen.insert(step.row) => Err(GuardRule::UnknownRow),
                 Some(Some(id)) => {
                     let bare = spends_redundancy(gateway, asked, *id, &step.hops, now);
-                    let part = take_move(gateway, *id, step, given, now);
+                    let Gateway { rooms, tables, .. } = &mut *gateway;
+                    let part = match rooms.get_mut(id) {
+                        Some(room) => take_move(tables, room, step, given, now),
+                        None => Ok(PartOutcome::Kept),
+                    };
                     gateway.take_notices(now);
                     routes.of += u32::from(part.is_ok());
                     if part.is_ok() && bare {
@@ -310,7 +333,7 @@ impl RerouteQuestion<'_> {
             };
             parts.note(step.row, part);
         }
-        parts.report_broken(self.policy, &mut gateway.effects);
+        parts.report_broken(self.policy, &mut gateway.tables.effects);
         let last = parts.last_own().map(|(row, rule)| {
             let step = moves.iter().rfind(|step| step.row == row);
             let node = step.and_then(|step| usable.first_other(&step.hops));
@@ -318,19 +341,19 @@ impl RerouteQuestion<'_> {
         });
         let last_worse = last_worse
             .map(|(id, node)| gateway.name_decision(None, node, Some(FaultSubject::Room(id))));
-        let Gateway { policies, effects, .. } = gateway;
+        let Gateway { policies, tables, .. } = gateway;
+        let effects = &mut tables.effects;
         policies.note_conduct(self.policy, self.arm, parts.count(), last, now, effects);
         policies.note_routes(self.policy, self.arm, routes, last_worse, now, effects);
     }
+}
 
-    /// The policy answered about the room. `apart`: it failed, or left this room out.
-    fn answered(&self, gateway: &mut Gateway, id: RoomId, apart: bool, now: Instant) {
-        let Some(room) = gateway.rooms.get(&id) else { return };
-        let natively = apart || room.is_bare();
-        gateway.set_due(id, now);
-        if natively {
-            reroute_natively(gateway, id, now);
-        }
+/// The policy answered about the room. `apart`: it failed, or left this room out.
+fn answered(tables: &mut Tables, room: &mut Room, apart: bool, now: Instant) {
+    let natively = apart || room.is_bare();
+    tables.plan_review(room, now);
+    if natively {
+        reroute_natively(tables, room, now);
     }
 }
 
@@ -343,45 +366,41 @@ fn spends_redundancy(
     now: Instant,
 ) -> bool {
     gateway.policies.canary(&asked.policy).is_some()
-        && asked.usable.are_left(&gateway.nodes)
+        && asked.usable.are_left(&gateway.tables.nodes)
         && gateway
             .rooms
             .get(&id)
-            .is_some_and(|room| gateway.node_choice(room, now).spends_redundancy(hops))
+            .is_some_and(|room| gateway.tables.node_choice(room, now).spends_redundancy(hops))
 }
 
 /// Applies a policy's move. Moves off a dead node bypass damping.
 fn take_move(
-    gateway: &mut Gateway,
-    id: RoomId,
+    tables: &mut Tables,
+    room: &mut Room,
     step: &RoutingMove,
     given: &Answer,
     now: Instant,
 ) -> Result<PartOutcome, GuardRule> {
     let shown = &given.asked.usable;
-    let Some(room) = gateway.rooms.get(&id) else { return Ok(PartOutcome::Kept) };
-    let choice = gateway.node_choice(room, now);
+    let choice = tables.node_choice(room, now);
     choice.check_hops(&step.hops, shown)?;
     let is_stranded = room.stranded().is_some();
     let heads = room.heading().map(|heading| heading.target().node);
-    let stands = room.stands_at(gateway.nodes.board()).map(|hop| hop.node);
+    let stands = room.stands_at(tables.nodes.board()).map(|hop| hop.node);
     // A repeated decision for the hop that the room is already moving to counts as one move.
     if ![stands, heads].contains(&step.hops.first().copied()) {
-        choice.check(&step.hops, shown, gateway.worklists.stranded.go_first())?;
+        choice.check(&step.hops, shown, tables.worklists.stranded.go_first())?;
         if !is_stranded {
-            let sessions = room.sessions().len();
-            if gateway.is_damped(id, now) {
+            if tables.is_damped(room, now) {
                 return Err(GuardRule::MovedTooOften);
             }
-            let percent = gateway.settings.limits.churn_percent as usize;
-            let allowed = gateway.sessions.live() * percent / 100;
-            gateway.capacity.count_churn(sessions, allowed, now)?;
+            let percent = tables.settings.limits.churn_percent as usize;
+            let allowed = tables.sessions.live() * percent / 100;
+            tables.capacity.count_churn(room.sessions().len(), allowed, now)?;
         }
     }
-    let Some(room) = gateway.rooms.get_mut(&id) else { return Ok(PartOutcome::Kept) };
-    room.review_after(step.ttl_ms);
-    let room = &gateway.rooms[&id];
-    let choice = gateway.node_choice(room, now);
+    tables.apply(room.review_after(step.ttl_ms), room);
+    let choice = tables.node_choice(room, now);
     let hops = choice.without_inside_spares(&step.hops);
     let same = match room.heading() {
         None => room.nodes_of_route() == hops,
@@ -392,29 +411,30 @@ fn take_move(
     }
     let differs = hops != choice.native_route();
     let cause = if is_stranded { MoveCause::NodeDown } else { MoveCause::Quality };
-    gateway.head_for(id, &hops, cause, given.by.clone(), now);
+    tables.head_for(room, &hops, cause, given.by.clone(), now);
     Ok(PartOutcome::Applied { differs })
 }
 
 /// The native default never moves a placed room and keeps its spares. It adds spares, and puts one that reserves
 /// capacity before those that do not.
-fn reroute_natively(gateway: &mut Gateway, id: RoomId, now: Instant) {
-    gateway.catch_up(id, now);
-    let moves_nowhere =
-        |room: &&Room| room.stands_at(gateway.nodes.board()).is_some() && room.heading().is_none();
-    let Some(room) = gateway.rooms.get(&id).filter(moves_nowhere) else { return };
-    let nodes = gateway.node_choice(room, now).native_route();
+fn reroute_natively(tables: &mut Tables, room: &mut Room, now: Instant) {
+    tables.catch_up(room, now);
+    if room.stands_at(tables.nodes.board()).is_none() || room.heading().is_some() {
+        return;
+    }
+    let nodes = tables.node_choice(room, now).native_route();
     if room.nodes_of_route() != nodes {
-        gateway.head_for(id, &nodes, MoveCause::Quality, Decider::Native, now);
+        tables.head_for(room, &nodes, MoveCause::Quality, Decider::Native, now);
     }
 }
 
 /// Keeps the state that the routing policy wrote about the room.
 fn remember(gateway: &mut Gateway, id: RoomId, state: PluginState) {
     if let Some(room) = gateway.rooms.get_mut(&id)
-        && let Some(scenario) = gateway.settings.scenarios.get(room.scenario())
+        && let Some(scenario) = gateway.tables.settings.scenarios.get(room.scenario())
     {
         let revisions = gateway.policies.revisions(&scenario.policy(Hook::Routing));
-        room.remember(gateway.questions.state(state), revisions);
+        let change = room.remember(gateway.questions.state(state), revisions);
+        gateway.tables.apply(change, room);
     }
 }

@@ -18,8 +18,10 @@ pub(super) struct ScenarioQuestion {
 impl Question for ScenarioQuestion {
     fn ask(self, gateway: &mut Gateway, now: Instant) {
         let id = self.session;
-        let Some(session) = gateway.sessions.get(&id) else { return };
-        let Some(scenario) = gateway.settings.scenarios.get(session.scenario()) else { return };
+        let Some(session) = gateway.tables.sessions.get(&id) else { return };
+        let Some(scenario) = gateway.tables.settings.scenarios.get(session.scenario()) else {
+            return;
+        };
         if !scenario.binds(Hook::Scenario) {
             return AdmissionQuestion { session: id }.ask(gateway, now);
         }
@@ -46,11 +48,11 @@ impl ScenarioQuestion {
     /// Applies a scenario plugin's parameters, which override those of the configuration within its bounds.
     fn take(&self, gateway: &mut Gateway, params: &[(Box<str>, i64)]) -> DecisionOutcome {
         let id = self.session;
-        let Some(session) = gateway.sessions.get(&id) else { return DecisionOutcome::Stale };
+        let Some(session) = gateway.tables.sessions.get(&id) else { return DecisionOutcome::Stale };
         let room = session.room();
         let known = params.iter().filter_map(|(key, value)| Some((Param::from_key(key)?, *value)));
         let known: Vec<(Param, i64)> = known.collect();
-        let session_differs = gateway.sessions.resolve(id, &known);
+        let session_differs = gateway.tables.sessions.resolve(id, &known);
         let room = gateway.rooms.get_mut(&room).filter(|room| !room.is_placed());
         let room_differs = room.is_some_and(|room| room.resolve(&known));
         if known.is_empty() {

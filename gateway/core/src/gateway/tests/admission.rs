@@ -68,7 +68,7 @@ fn dead_region_is_admitted_at_pace_and_limits() {
     let mut settings = settings_of(&nodes);
     settings.limits.lost_at_once = 256;
     let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
-    for scenario in world.gateway.settings.scenarios.values_mut() {
+    for scenario in world.gateway.tables.settings.scenarios.values_mut() {
         scenario.bounds.floor_kbps = VOICE as u32;
     }
     for number in 0..ROOMS {
@@ -116,7 +116,8 @@ fn new_sessions_wait_behind_stranded_ones() {
         *world.gateway.rooms[&world.room(name)].sessions().iter().next().unwrap()
     };
     let z = of(&world, "z");
-    assert_eq!(world.gateway.sessions[&z].legs().get(&hop), Some(LegState::Waiting));
+    let leg = world.gateway.tables.sessions[&z].legs().get(&hop);
+    assert!(matches!(leg, Some(LegState::Waiting { .. })));
     let mut order = Vec::new();
     while let Some((session, hop)) = world.opening.pop_first() {
         world.gateway.handle_opened(session, hop, Ok(()), world.now);
@@ -179,7 +180,7 @@ fn refused_openings_slow_only_their_node() {
         world.offer(&number.to_string());
     }
     assert_eq!(world.opening.len(), 64);
-    let pace = |world: &World, node: NodeId| world.gateway.nodes.pace(node).counts();
+    let pace = |world: &World, node: NodeId| world.gateway.tables.nodes.pace(node).counts();
     for number in 0..65 {
         let (session, hop) = world.opening.pop_first().unwrap();
         world.gateway.handle_opened(session, hop, Err(NotOpened), world.now);

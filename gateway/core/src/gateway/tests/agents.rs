@@ -246,7 +246,7 @@ fn reported_process_is_valid_for_a_minute() {
 #[test]
 fn agent_data_ends_with_the_agent() {
     let mut world = World::new(settings_of(&[(0, 100), (0, 100)]));
-    let drains = |world: &World| world.gateway.nodes.get(A).unwrap().drains();
+    let drains = |world: &World| world.gateway.tables.nodes.get(A).unwrap().drains();
     say(&mut world, A, AgentWord::Draining);
     world.pass(ms(1_000));
     assert!(drains(&world));
@@ -277,10 +277,10 @@ fn self_drained_node_returns_and_takes_rooms() {
     say(&mut world, A, AgentWord::Draining);
     world.kill(A);
     world.pass(ms(1_000));
-    assert!(world.gateway.nodes.get(A).unwrap().drains());
+    assert!(world.gateway.tables.nodes.get(A).unwrap().drains());
     world.unmute(A);
     world.pass(ms(5_000));
-    assert!(is_up(&world, A) && world.gateway.nodes.get(A).unwrap().takes_rooms());
+    assert!(is_up(&world, A) && world.gateway.tables.nodes.get(A).unwrap().takes_rooms());
     let told = |event: &CoreEvent| match event {
         CoreEvent::Draining { node: A, draining } => Some(*draining),
         _ => None,

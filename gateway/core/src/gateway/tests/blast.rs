@@ -129,6 +129,7 @@ fn carriers(world: &World) -> BTreeMap<RoomId, NodeId> {
 fn shares(world: &World) -> BTreeMap<SessionId, u16> {
     world
         .gateway
+        .tables
         .sessions
         .values()
         .map(|session| (session.id(), session.share_permille()))
@@ -188,7 +189,7 @@ fn copy_has_the_pace_of_openings() {
     drain(&mut world, false);
     for _ in 0..4 {
         world.pass(ms(200));
-        world.gateway.nodes.pace_mut(B).slower(world.now);
+        world.gateway.tables.nodes.pace_mut(B).slower(world.now);
     }
     let predicted = blast(&mut world, &[A]);
     assert_eq!(predicted.rooms.len(), 12);
@@ -314,7 +315,7 @@ fn modes_differ_in_spares_bandwidth_and_outage() {
     let mut world = rooms_at_a(4, 640);
     // An answer of B after 80 ms, which the smoothed round trip takes an eighth of.
     let (now, sequence) = (world.now, u64::MAX);
-    let detector = &mut world.gateway.nodes.get_mut(B).unwrap().detector;
+    let detector = &mut world.gateway.tables.nodes.get_mut(B).unwrap().detector;
     detector.handle_probe_sent(sequence, now - ms(80));
     detector.handle_probe_answered(sequence, now);
     let opened = detector.round_trip().unwrap().0;

@@ -52,7 +52,8 @@ fn brown_out_opens_breaker_for_new_rooms() {
     let (mut world, home, away) = world();
     hear(&mut world, &[(&home, 15), (&away, 0)], 3_500);
     assert_eq!(told(&world), [(0, BreakerState::Open)]);
-    let measures = world.gateway.capacity.region_rows(&world.gateway.nodes)[0].measures;
+    let measures =
+        world.gateway.tables.capacity.region_rows(&world.gateway.tables.nodes)[0].measures;
     assert_eq!(measures.measured(Metric::Breaker), Some(1));
     world.open("new");
     assert_eq!(world.stands("new"), Some(B));

@@ -7,7 +7,7 @@ use evenkeel_model::{
 };
 
 use super::*;
-use crate::gateway::Gateway;
+use crate::gateway::Tables;
 use crate::{CandidateReason, Failback};
 
 /// Rooms at the only home node, and a node of the same capacity in another region.
@@ -47,7 +47,7 @@ fn away(rooms: u32) -> World {
     assert_eq!(at(&world, B), rooms as usize);
     world.revive(A);
     world.pass(ms(3_000));
-    assert_eq!(world.gateway.nodes.get(A).unwrap().health(), Health::Up);
+    assert_eq!(world.gateway.tables.nodes.get(A).unwrap().health(), Health::Up);
     world
 }
 
@@ -77,9 +77,9 @@ fn loss_at_node_death_is_not_path_loss() {
     let mut world = home_and_away(0);
     world.mute(A);
     world.pass(ms(30_000));
-    assert!(world.gateway.nodes.get(A).unwrap().loses());
+    assert!(world.gateway.tables.nodes.get(A).unwrap().loses());
     world.revive(A);
-    assert!(!world.gateway.nodes.get(A).unwrap().loses());
+    assert!(!world.gateway.tables.nodes.get(A).unwrap().loses());
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn bad(world: &mut World, region: u32) {
     for _ in 0..2 {
         breaker.weigh(BreakerVerdict::Bad, &settings, now);
     }
-    let Gateway { capacity, nodes, .. } = &mut world.gateway;
+    let Tables { capacity, nodes, .. } = &mut world.gateway.tables;
     let place = FailureDomain::Region(RegionId(region));
     capacity.domain_breakers.restore(place, Some(&breaker), nodes.zones(), now);
 }
@@ -145,7 +145,7 @@ fn half_open_breaker_closes_on_good_sessions() {
         let mut world = home_and_away(5);
         loses(&mut world, A, 15);
         bad(&mut world, 0);
-        let sessions: Vec<_> = world.gateway.sessions.keys().collect();
+        let sessions: Vec<_> = world.gateway.tables.sessions.keys().collect();
         for _ in 0..200 {
             for session in &sessions {
                 let mut measures = Measures::default();

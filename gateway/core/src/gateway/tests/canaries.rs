@@ -97,11 +97,11 @@ fn never_passed_canary_is_no_witness() {
     let mut settings = with_canaries();
     settings.nodes[0].canary = false;
     let mut world = World::new(settings);
-    world.gateway.settings.nodes[0].canary = true;
+    world.gateway.tables.settings.nodes[0].canary = true;
     world.turn_gray(A, true);
-    world.gateway.nodes[A].settings.canary = true;
-    world.gateway.nodes.start_timers(world.now);
-    world.gateway.effects.take(&mut world.gateway.nodes);
+    world.gateway.tables.nodes[A].settings.canary = true;
+    world.gateway.tables.nodes.start_timers(world.now);
+    world.gateway.tables.effects.take(&mut world.gateway.tables.nodes);
     assert_eq!(down_after(&mut world), None);
 }
 

@@ -75,7 +75,7 @@ impl Carriers {
             let cu = FlowCounts { sent: [cu_packets, 0], client_ppm, ..FlowCounts::default() };
             for (sessions, client) in [(&self.ct, ct), (&self.cu, cu)] {
                 for &session in sessions {
-                    let room = self.world.gateway.sessions[&session].room();
+                    let room = self.world.gateway.tables.sessions[&session].room();
                     let flow = FlowCounts {
                         received: [PACKETS, 0],
                         hears: self.world.gateway.stands_at(room),
@@ -104,7 +104,7 @@ impl Carriers {
 
     /// The session is sent no video.
     fn is_voice_only(&self, session: SessionId) -> bool {
-        self.world.gateway.sessions[&session].plan_in_force().limits.withholds(96)
+        self.world.gateway.tables.sessions[&session].plan_in_force().limits.withholds(96)
     }
 }
 
@@ -176,7 +176,7 @@ fn voice_only_newcomers_get_video_once_recovered() {
     assert!(carriers.is_voice_only(limited));
     assert!(!carriers.is_voice_only(other) && !carriers.is_voice_only(established));
     let send_caps = |carriers: &Carriers| {
-        let sessions = &carriers.world.gateway.sessions;
+        let sessions = &carriers.world.gateway.tables.sessions;
         [limited, other, sender].map(|id| sessions[&id].plan_in_force().limits.send_kbps)
     };
     assert_eq!(
@@ -212,7 +212,7 @@ fn video_dropped_by_policy_stays_dropped() {
     carriers.flow(9_000, 5);
     let offer = carriers.offer("ct", "new");
     let limited = carriers.world.accepted(offer).session;
-    let session = carriers.world.gateway.sessions.get_mut(&limited).unwrap();
+    let session = carriers.world.gateway.tables.sessions.get_mut(&limited).unwrap();
     session.replan(session.plan_now());
     carriers.flow(25_000, 0);
     assert_eq!(carriers.changes().last(), Some(&("ct", BreakerState::Closed)));
@@ -299,7 +299,7 @@ fn impairment_elsewhere_opens_no_breaker() {
         carriers.world.pass(ms(100));
         let now = carriers.world.now;
         for session in carriers.ct.clone() {
-            let room = carriers.world.gateway.sessions[&session].room();
+            let room = carriers.world.gateway.tables.sessions[&session].room();
             let flow = FlowCounts {
                 sent: [PACKETS, 0],
                 received: [PACKETS - 1, 0],

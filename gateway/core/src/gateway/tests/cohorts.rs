@@ -70,7 +70,7 @@ impl Lossy {
     }
 
     fn accused(&self, node: NodeId) -> Vec<EvidenceSource> {
-        let detector = &self.world.gateway.nodes.get(node).unwrap().detector;
+        let detector = &self.world.gateway.tables.nodes.get(node).unwrap().detector;
         detector.witnesses().into_iter().map(|(witness, _)| witness).collect()
     }
 
@@ -101,7 +101,7 @@ fn worse_node_is_suspected_and_left_within_2_s() {
     let after = lossy.accused_after(A).unwrap();
     assert!(after <= 2_000, "{after}");
     assert_eq!(lossy.accused(A), [EvidenceSource::Cohort]);
-    assert_eq!(lossy.world.gateway.nodes.get(A).unwrap().health(), Health::Suspect);
+    assert_eq!(lossy.world.gateway.tables.nodes.get(A).unwrap().health(), Health::Suspect);
     assert_eq!(lossy.rooms_at(A), before, "loss that passes by itself moves nobody");
     lossy.goes_on(1_500);
     assert_eq!(lossy.rooms_at(A), 0);
@@ -119,9 +119,9 @@ fn left_node_is_avoided_then_trusted() {
     lossy.goes_on(4_000);
     lossy.loss.clear();
     lossy.goes_on(5_000);
-    assert_eq!(lossy.world.gateway.nodes.get(A).unwrap().health(), Health::Suspect);
+    assert_eq!(lossy.world.gateway.tables.nodes.get(A).unwrap().health(), Health::Suspect);
     lossy.goes_on(8_000);
-    assert_eq!(lossy.world.gateway.nodes.get(A).unwrap().health(), Health::Up);
+    assert_eq!(lossy.world.gateway.tables.nodes.get(A).unwrap().health(), Health::Up);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn probe_and_media_loss_are_one_witness() {
     lossy.loss.insert(A, 15);
     lossy.accused_after(A).unwrap();
     let now = lossy.world.now;
-    let detector = &mut lossy.world.gateway.nodes[A].detector;
+    let detector = &mut lossy.world.gateway.tables.nodes[A].detector;
     (0..2).for_each(|sequence| detector.handle_probe_sent(sequence, now - ms(40)));
     lossy.world.stamp(ms(0));
     assert_eq!(lossy.accused(A), [EvidenceSource::Probe, EvidenceSource::Cohort]);
@@ -264,7 +264,7 @@ fn few_bad_rooms_of_one_kind_are_ignored() {
         }
         gateway.weigh_cohorts(world.now);
     };
-    let loses = |world: &World| world.gateway.nodes.get(A).unwrap().loses();
+    let loses = |world: &World| world.gateway.tables.nodes.get(A).unwrap().loses();
     vote(&mut world, "call", 0..20, false);
     vote(&mut world, "live", 20..26, true);
     assert!(!loses(&world));

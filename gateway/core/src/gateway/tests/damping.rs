@@ -18,7 +18,7 @@ fn flap(world: &mut World, nodes: &[NodeId]) -> usize {
         }
         world.pass(ms(500));
         // Sessions send all the time.
-        let sessions: Vec<_> = world.gateway.sessions.keys().collect();
+        let sessions: Vec<_> = world.gateway.tables.sessions.keys().collect();
         for session in sessions {
             let (now, measures) = (world.now, evenkeel_model::Measures::default());
             world.gateway.handle_summary(session, measures, Some(now));
@@ -45,7 +45,7 @@ fn slow_flapping_lengthens_ejection() {
     for _ in 0..4 {
         world.mute(A);
         world.pass(ms(300));
-        assert_eq!(world.gateway.nodes.get(A).unwrap().health(), Health::Down);
+        assert_eq!(world.gateway.tables.nodes.get(A).unwrap().health(), Health::Down);
         let start = world.now;
         world.revive(A);
         away.push((world.now - start).as_millis() / 1_000);

@@ -82,7 +82,7 @@ fn scenario_stays_within_device() {
             Some(Ok(HookAnswer::Params(params.map(|(key, kbps)| (key.into(), kbps)).into())))
         });
         let session = open(&mut world, &[("max-bitrate", limit)], 1);
-        let session = &world.gateway.sessions[&session];
+        let session = &world.gateway.tables.sessions[&session];
         let kept = session.bounds();
         assert_eq!((kept.floor_kbps, kept.ceiling_kbps), bounds, "{limit}");
         let measures = session.measures(world.now);
@@ -134,7 +134,7 @@ fn undecodable_video_is_withheld() {
         let session = open(&mut world, &[("codec", codec)], 1);
         assert_eq!(sent(&world, session).withholds(VIDEO), withheld, "{codec}");
         assert!(!sent(&world, session).withholds(111));
-        let measures = world.gateway.sessions[&session].measures(world.now);
+        let measures = world.gateway.tables.sessions[&session].measures(world.now);
         assert_eq!(measures.measured(Metric::Video), Some(u32::from(!withheld)));
         assert_eq!(measures.measured(Metric::Rung), Some(0), "the device is not degraded");
 
@@ -158,7 +158,7 @@ fn native_ladder_stays_within_device() {
     });
     let session = open(&mut world, &[("max-bitrate", "700")], 1);
     let lossy = |world: &mut World, ppm| {
-        let session = world.gateway.sessions.get_mut(&session).unwrap();
+        let session = world.gateway.tables.sessions.get_mut(&session).unwrap();
         let mut measures = Measures::default();
         measures.set(Metric::LossDown, ppm);
         session.take_summary(measures, None);

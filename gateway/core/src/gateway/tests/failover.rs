@@ -165,7 +165,7 @@ fn stranded_room_uses_reserved_capacity() {
 fn stranded_room_recovers_with_capacity() {
     let nodes = [(0, 1_000), (1, 1_000), (0, VOICE)];
     let mut world = placed(&nodes, &[&[A, C], &[B, C]]);
-    let first = world.gateway.sessions.keys().next().unwrap();
+    let first = world.gateway.tables.sessions.keys().next().unwrap();
     world.kill(A);
     world.kill(B);
     world.pass(ms(200));
@@ -219,7 +219,7 @@ fn avoided_node_stays_free_for_other_rooms() {
     world.kill(A);
     world.pass(ms(200));
     let left = &world.gateway.rooms[&world.room("0")];
-    let shunned = left.shunned_nodes(&world.gateway.nodes, world.now);
+    let shunned = left.shunned_nodes(&world.gateway.tables.nodes, world.now);
     assert!(shunned.contains(&C), "it did not take them");
     assert!(!world.has_free_node_for("0"), "not worth looking for");
     assert!(world.has_free_node_for("last"));
@@ -342,7 +342,7 @@ fn freed_capacity_reserves_gated_spare() {
     let nodes = [(0, 1_000), (1, VOICE)];
     let mut world = placed(&nodes, &[&[A, B], &[A, B]]);
     assert_eq!(world.route("2")[1], (B, HopGrant::Gated));
-    let first = world.gateway.sessions.keys().next().unwrap();
+    let first = world.gateway.tables.sessions.keys().next().unwrap();
     world.close(first);
     world.pass(ms(500));
     assert_eq!(world.route("2")[1], (B, HopGrant::Reserved));
@@ -433,7 +433,7 @@ fn suspended_time_is_no_evidence() {
         world.stamp(ms(0));
     }
     assert!(world.events().any(|e| matches!(e, CoreEvent::OwnStall { .. })));
-    assert_eq!(world.gateway.nodes.get(A).unwrap().detector.witnesses(), []);
+    assert_eq!(world.gateway.tables.nodes.get(A).unwrap().detector.witnesses(), []);
 }
 
 #[test]
@@ -460,7 +460,7 @@ fn flip_cost_is_independent_of_other_nodes() {
     world.answer_with(place(&[B]));
     world.open("lonely");
     world.kill(B);
-    assert_eq!(world.gateway.worklists.by_node.at(B).len(), 0);
+    assert_eq!(world.gateway.tables.worklists.by_node.at(B).len(), 0);
     let touched = |e: &CoreEvent| matches!(e, CoreEvent::Node { to: Health::Down, rooms: 1, .. });
     assert!(world.events().any(touched));
 }

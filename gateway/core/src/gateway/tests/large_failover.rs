@@ -17,7 +17,8 @@ const MANY: usize = 2_000;
 
 /// The dead hops that the room has not left yet.
 fn dead_hops(world: &World, room: RoomId) -> Vec<Hop> {
-    let deaths = world.gateway.worklists.failover.deaths().into_iter().map(|death| death.hop);
+    let deaths =
+        world.gateway.tables.worklists.failover.deaths().into_iter().map(|death| death.hop);
     deaths.filter(|dead| world.gateway.rooms[&room].leads_to(*dead)).collect()
 }
 
@@ -55,7 +56,7 @@ fn failover_recovers_in_turns_packets_at_flip() {
     assert_eq!(waiting(&world), 0);
     assert!(!world.gateway.fails_over());
     let holdings = world.gateway.rooms.values().map(Room::holding);
-    world.gateway.capacity.ledger().audit(holdings).unwrap();
+    world.gateway.tables.capacity.ledger().audit(holdings).unwrap();
 }
 
 /// Rooms that stand at one node and have their reserve at another, and others the other way round; both keep away from `C`
@@ -105,7 +106,7 @@ fn second_death_flips_during_failover() {
             }
         }
         let holdings = world.gateway.rooms.values().map(Room::holding);
-        world.gateway.capacity.ledger().audit(holdings).unwrap();
+        world.gateway.tables.capacity.ledger().audit(holdings).unwrap();
     }
 }
 
@@ -131,7 +132,7 @@ fn lose(world: &mut World, node: NodeId) {
 }
 
 fn rooms_of(world: &World, nodes: [NodeId; 3]) -> [u32; 3] {
-    nodes.map(|node| world.gateway.capacity.ledger().rooms(node))
+    nodes.map(|node| world.gateway.tables.capacity.ledger().rooms(node))
 }
 
 #[test]
@@ -159,7 +160,7 @@ fn both_deaths_switch_before_rooms_move() {
     assert!(world.asked(Hook::Routing) > 0);
     assert_eq!(rooms_of(&world, [A, B, C]), [0, 0, 40]);
     assert_eq!(world.moves().len(), 40);
-    assert!(world.gateway.capacity.ledger.has_no_dead());
+    assert!(world.gateway.tables.capacity.ledger.has_no_dead());
     world.audit();
 }
 
@@ -182,7 +183,7 @@ fn second_death_takes_no_capacity_of_the_first() {
     let names = rooms.map(|(name, ..)| name);
     let stand = names.map(|name| world.stands(name));
     assert_eq!(stand, [Some(C), Some(C), Some(C), None, Some(C), None], "by priority");
-    assert_eq!(world.gateway.capacity.ledger().carried(C), 4 * VOICE);
+    assert_eq!(world.gateway.tables.capacity.ledger().carried(C), 4 * VOICE);
     assert_eq!(rooms_of(&world, [A, B, C]), [3, 3, 0], "no room has moved");
     world.pass(ms(200));
     let stand = names.map(|name| world.stands(name));

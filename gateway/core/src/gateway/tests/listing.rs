@@ -41,7 +41,7 @@ fn added_node_takes_rooms_after_answer() {
     assert_eq!(world.stands("3"), Some(new));
     world.pass(ms(2_100));
     assert_eq!(health(&world, new), Some(Health::Up));
-    assert!(world.gateway.sessions[&session].is_live());
+    assert!(world.gateway.tables.sessions[&session].is_live());
     world.audit();
 }
 
@@ -135,7 +135,7 @@ fn removed_node_is_left_make_before_break() {
     world.outputs.clear();
     world.pass(ms(2_000));
     world.audit();
-    assert!(world.gateway.effects.timers().iter().all(|timer| timer != Timer::Probe(node)));
+    assert!(world.gateway.tables.effects.timers().iter().all(|timer| timer != Timer::Probe(node)));
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn removed_node_with_unplaceable_rooms_stays() {
     let new = world.add(listed(0)).unwrap();
     world.pass(ms(2_000));
     assert_eq!((world.stands("1"), forgotten(&world)), (Some(new), vec![A]));
-    assert!(world.gateway.sessions[&session].is_live());
+    assert!(world.gateway.tables.sessions[&session].is_live());
     world.audit();
 }
 
@@ -354,7 +354,7 @@ fn only_listing_revives_a_leaving_node() {
 #[test]
 fn operator_drain_survives_relisting() {
     let mut world = World::new(settings_of(&[(0, 100), (0, 100)]));
-    let drains = |world: &World| world.gateway.nodes.get(A).unwrap().drains();
+    let drains = |world: &World| world.gateway.tables.nodes.get(A).unwrap().drains();
     for kept in [true, false] {
         world
             .gateway
@@ -400,7 +400,7 @@ fn change_in_place_moves_no_room() {
     let standing =
         world.gateway.views().nodes().find(|standing| standing.hop.node == node).unwrap();
     assert_eq!(standing.capacity_kbps, 70);
-    assert_eq!(world.gateway.nodes.get(node).unwrap().settings.zone, ZoneId(1));
+    assert_eq!(world.gateway.tables.nodes.get(node).unwrap().settings.zone, ZoneId(1));
     let nobody = world
         .gateway
         .change_nodes(world.now, |nodes| nodes.handle_node_changed(D, listed(0), world.now));
@@ -412,14 +412,14 @@ fn full_report_survives_capacity_change() {
     let mut world = World::new(settings_of(&[(0, 100)]));
     world.open("1");
     world.gateway.change_nodes(world.now, |nodes| nodes.handle_full(A, world.now));
-    let takes = world.gateway.capacity.ledger().capacity(A);
+    let takes = world.gateway.tables.capacity.ledger().capacity(A);
     assert!(takes < 100, "{takes}");
     let more = NodeSettings { capacity_kbps: 200, ..listed(0) };
     world
         .gateway
         .change_nodes(world.now, |nodes| nodes.handle_node_changed(A, more, world.now))
         .unwrap();
-    assert_eq!(world.gateway.capacity.ledger().capacity(A), takes);
+    assert_eq!(world.gateway.tables.capacity.ledger().capacity(A), takes);
 }
 
 #[test]
@@ -439,7 +439,7 @@ fn empty_zone_number_is_reused() {
 fn many_changes_leak_no_slots() {
     let mut world = World::new(settings());
     let session = world.open("1");
-    let standing = world.gateway.effects.timers_set();
+    let standing = world.gateway.tables.effects.timers_set();
     let mut last = BTreeSet::new();
     for round in 0..2_000 {
         let zone = world.gateway.zone(&format!("zone {round}"), RegionId(0)).unwrap();
@@ -459,12 +459,14 @@ fn many_changes_leak_no_slots() {
         world.outputs.clear();
         world.gateway.handle_summary(session, evenkeel_model::Measures::default(), Some(world.now));
     }
-    assert!(world.gateway.nodes.slots() <= 4 + 12, "{}", world.gateway.nodes.slots());
+    assert!(world.gateway.tables.nodes.slots() <= 4 + 12, "{}", world.gateway.tables.nodes.slots());
     assert!(last.iter().any(|hop| hop.incarnation > Incarnation(100)));
-    assert_eq!(world.gateway.nodes.count(), 4);
+    assert_eq!(world.gateway.tables.nodes.count(), 4);
     assert_eq!(world.gateway.node_table().zones().len(), 4);
-    assert!(world.gateway.effects.timers_set() <= standing);
-    assert!(world.gateway.drains.len() == 0 && world.gateway.worklists.by_node.has_left_none());
+    assert!(world.gateway.tables.effects.timers_set() <= standing);
+    assert!(
+        world.gateway.drains.len() == 0 && world.gateway.tables.worklists.by_node.has_left_none()
+    );
     world.audit();
 }
 

@@ -19,7 +19,7 @@ pub(super) fn in_mode(mode: RedundancyMode, mut settings: CoreSettings) -> CoreS
 
 /// Changes the scenario.
 pub(super) fn change(world: &mut World, to: impl Fn(&mut Scenario)) {
-    let mut scenarios = world.gateway.settings.scenarios.clone();
+    let mut scenarios = world.gateway.tables.settings.scenarios.clone();
     scenarios.values_mut().for_each(to);
     world.outputs.clear();
     world.gateway.handle_scenarios(&scenarios, world.now);
@@ -453,8 +453,11 @@ fn mode_change_keeps_carrying_hop() {
             assert_eq!(world.events().filter(told).count(), 1, "{why}");
             world.pass(ms(600));
             let second = world.route("r").get(1).map(|(_, grant)| *grant);
-            let open: Vec<NodeId> =
-                world.gateway.sessions[&session].legs().iter().map(|(hop, _)| hop.node).collect();
+            let open: Vec<NodeId> = world.gateway.tables.sessions[&session]
+                .legs()
+                .iter()
+                .map(|(hop, _)| hop.node)
+                .collect();
             match to {
                 RedundancyMode::Hitless => {
                     assert_eq!((second, open.len()), (Some(HopGrant::Admitted), 2), "{why}");
@@ -481,7 +484,7 @@ fn unopened_spare_carries_no_packets() {
     {
         let mut world = World::new(in_mode(from, settings()));
         world.open("r");
-        let mut scenarios = world.gateway.settings.scenarios.clone();
+        let mut scenarios = world.gateway.tables.settings.scenarios.clone();
         scenarios.values_mut().for_each(|scenario| scenario.mode = to);
         world.gateway.handle_scenarios(&scenarios, world.now);
         let usable = |world: &World| {
@@ -543,10 +546,10 @@ fn cold_waiting_time_survives_mode_change() {
     let session = world.open("r");
     world.kill(A);
     world.pass(ms(40_000));
-    assert!(world.gateway.sessions.contains_key(&session), "it is held");
+    assert!(world.gateway.tables.sessions.contains_key(&session), "it is held");
     change(&mut world, |scenario| scenario.mode = RedundancyMode::Hot);
     world.pass(ms(20_000));
-    assert!(world.gateway.sessions.contains_key(&session), "it had 20 s of 30");
+    assert!(world.gateway.tables.sessions.contains_key(&session), "it had 20 s of 30");
 }
 
 #[test]
@@ -579,10 +582,10 @@ fn a_change_of_many_rooms_is_done_in_turns() {
     for room in 0..600 {
         world.open(&room.to_string());
     }
-    let mut scenarios = world.gateway.settings.scenarios.clone();
+    let mut scenarios = world.gateway.tables.settings.scenarios.clone();
     scenarios.values_mut().for_each(|scenario| scenario.mode = RedundancyMode::Cold);
     world.gateway.handle_scenarios(&scenarios, world.now);
-    assert_eq!(world.gateway.worklists.changing.len(), 600 - 256);
+    assert_eq!(world.gateway.tables.worklists.changing.len(), 600 - 256);
     world.pass(ms(2));
-    assert!(world.gateway.worklists.changing.is_empty());
+    assert!(world.gateway.tables.worklists.changing.is_empty());
 }

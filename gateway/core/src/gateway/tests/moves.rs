@@ -62,7 +62,7 @@ fn session_joining_a_move_moves_too() {
     world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
     world.settle();
     let late = world.open("r");
-    let first = world.gateway.sessions.keys().next().unwrap();
+    let first = world.gateway.tables.sessions.keys().next().unwrap();
     let hop = world.hop(D);
     world.gateway.handle_opened(first, hop, Ok(()), world.now);
     world.settle();
@@ -222,7 +222,7 @@ fn policy_moves_room_3_times_a_minute() {
 fn keep_talking(world: &mut World, time: std::time::Duration) {
     let end = world.now + time;
     while world.now < end {
-        let sessions: Vec<_> = world.gateway.sessions.keys().collect();
+        let sessions: Vec<_> = world.gateway.tables.sessions.keys().collect();
         for session in sessions {
             world.gateway.handle_summary(
                 session,
@@ -282,7 +282,7 @@ fn invalid_moves_are_dropped_rest_applied() {
     for room in 0..3 {
         world.open(&room.to_string());
     }
-    world.gateway.settings.limits.churn_percent = 100;
+    world.gateway.tables.settings.limits.churn_percent = 100;
     let hostile = vec![
         step(0, &[]),
         step(1, &[B, B]),
@@ -529,7 +529,7 @@ fn session_opens_at_a_hop_once() {
     world.settle();
     let opens = world.outputs.iter().filter(|o| matches!(o, GatewayEffect::Open { .. })).count();
     let closes = world.closed_at().len();
-    let open = world.gateway.sessions.values().next().unwrap().legs().iter().count();
+    let open = world.gateway.tables.sessions.values().next().unwrap().legs().iter().count();
     assert_eq!(opens - closes, open, "opened once for each time it was closed");
 }
 
@@ -570,7 +570,7 @@ fn move_reports_delay_difference() {
     for (from, to, late, lead) in [(A, B, 0, 38), (B, A, 0, 0), (A, B, 10, 48), (B, A, 10, 0)] {
         let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
         for (node, round_trip) in [(A, ms(40)), (B, ms(2))] {
-            let detector = &mut world.gateway.nodes[node].detector;
+            let detector = &mut world.gateway.tables.nodes[node].detector;
             for sequence in 1_000_000..1_000_200 {
                 detector.handle_probe_sent(sequence, world.now);
                 let late = if node == A && sequence % 2 == 0 { ms(late) } else { ms(0) };

@@ -179,10 +179,10 @@ fn live_session_is_opened_again_at_the_only_node() {
     world.drive_with(|_, _| Driver::Refuses);
     world.gateway.handle_opened(session, hop, Err(NotOpened), world.now);
     world.pass(ms(2_500));
-    assert_eq!(world.gateway.sessions[&session].legs().get(&hop), None);
+    assert_eq!(world.gateway.tables.sessions[&session].legs().get(&hop), None);
     world.drive_with(|_, _| Driver::Opens);
     world.pass(ms(1_000));
-    assert_eq!(world.gateway.sessions[&session].legs().get(&hop), Some(LegState::Open));
+    assert_eq!(world.gateway.tables.sessions[&session].legs().get(&hop), Some(LegState::Open));
 }
 
 #[test]
@@ -278,12 +278,12 @@ fn scenario_plugin_stays_in_bounds() {
     };
     let mut world = params(&[("bitrate-floor", 1), ("bitrate-ceiling", 9_000), ("spares", 9)]);
     let session = world.open("r");
-    let bounds = world.gateway.sessions[&session].bounds();
+    let bounds = world.gateway.tables.sessions[&session].bounds();
     assert_eq!((bounds.floor_kbps, bounds.ceiling_kbps), (24, 2_000));
     assert_eq!(world.route("r").len(), 4);
     let mut world = params(&[("close-after", 5), ("spares", -1), ("unheard-of", 1)]);
     let session = world.open("r");
-    assert_eq!(world.gateway.sessions[&session].close_after(), ms(1_000));
+    assert_eq!(world.gateway.tables.sessions[&session].close_after(), ms(1_000));
     assert_eq!(world.route("r").len(), 2);
 }
 
@@ -399,7 +399,7 @@ fn close_while_opening_closes_all_hops() {
     let mut world = World::new(settings());
     world.drive_with(|_, _| Driver::Waits);
     let offer = world.offer("r");
-    let session = world.gateway.sessions.keys().next().unwrap();
+    let session = world.gateway.tables.sessions.keys().next().unwrap();
     world.close(session);
     assert_eq!(denied(world.replies.get(&offer)), Some(OfferRefusal::Closed));
     let hops: Vec<_> = world.opening.iter().map(|(session, hop)| (*session, hop.node)).collect();
@@ -435,7 +435,7 @@ fn impossible_offer_is_refused_with_reason() {
     world.open("r");
     let full = world.offer("r");
     assert!(matches!(denied(world.replies.get(&full)), Some(OfferRefusal::Full { .. })));
-    world.gateway.settings.limits.sessions_max = 2;
+    world.gateway.tables.settings.limits.sessions_max = 2;
     let other = world.offer_as("r", "stream");
     let named = OfferRefusal::ScenarioOfRoom("call".into());
     assert_eq!(denied(world.replies.get(&other)), Some(named));
@@ -463,10 +463,10 @@ fn session_closes_after_scenario_inactivity() {
     world.pass(ms(29_000));
     world.gateway.handle_summary(chatty, evenkeel_model::Measures::default(), Some(world.now));
     world.pass(ms(499));
-    assert_eq!(world.gateway.sessions.len(), 2);
+    assert_eq!(world.gateway.tables.sessions.len(), 2);
     world.pass(ms(1_000));
-    assert!(!world.gateway.sessions.contains_key(&quiet));
-    assert!(world.gateway.sessions.contains_key(&chatty));
+    assert!(!world.gateway.tables.sessions.contains_key(&quiet));
+    assert!(world.gateway.tables.sessions.contains_key(&chatty));
     let silent =
         |e: &CoreEvent| matches!(e, CoreEvent::Closed { reason: CloseReason::MediaTimeout, .. });
     assert!(world.events().any(silent));
@@ -515,7 +515,7 @@ fn shutdown_ends_sessions_at_deadline() {
     let opening = world.offer("r");
     world.gateway.handle_shutdown(ms(1_000), world.now);
     world.pass(ms(999));
-    assert_eq!(world.gateway.sessions.len(), 2);
+    assert_eq!(world.gateway.tables.sessions.len(), 2);
     world.pass(ms(1));
     assert_eq!(denied(world.replies.get(&opening)), Some(OfferRefusal::Draining));
     let ended = |o: &GatewayEffect| matches!(o, GatewayEffect::End { session, reason: CloseReason::Shutdown } if *session == live);

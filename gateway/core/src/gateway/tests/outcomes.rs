@@ -154,7 +154,8 @@ fn changed_subject_is_not_decided() {
     reply(&mut world, answered(actions(vec![cap(0, 100), cap(1, 100)])));
     assert_eq!([ids[0], ids[1]].map(|id| world.cap(id)), [500, 100]);
     assert_eq!(world.guards(), [GuardRule::Outdated]);
-    let memory = |world: &World, id| world.gateway.sessions[&id].memory().read(None).cloned();
+    let memory =
+        |world: &World, id| world.gateway.tables.sessions[&id].memory().read(None).cloned();
     assert_eq!(memory(&world, ids[0]), None, "nor is its state kept");
     assert_eq!(memory(&world, ids[1]), Some(Arc::new(state(b"new"))));
     // The next question contains the changed cap.
@@ -435,7 +436,7 @@ fn late_answer_about_an_offer_is_explained() {
     let mut world = World::with_policy(settings(), &[Hook::Admission], |_| None);
     world.offer("r");
     world.pass(ms(3));
-    let session = world.gateway.sessions.keys().next().unwrap();
+    let session = world.gateway.tables.sessions.keys().next().unwrap();
     let [said] = &said(&world, session)[..] else { panic!() };
     assert_eq!((said.hook, &said.by, &said.reason), (Hook::Admission, &Decider::Native, &None));
     assert_eq!(said.outcome, DecisionOutcome::Faulted(PluginFault::Late));
@@ -449,7 +450,7 @@ fn room_note_explains_its_sessions() {
     let answer = HookAnswer::Placed { hops, ttl_ms, state, reason: 3 };
     let notes = vec![note(0, "cost_us", 7)];
     reply(&mut world, RevisionAnswer { notes, ..answered(answer) });
-    let session = world.gateway.sessions.keys().next().unwrap();
+    let session = world.gateway.tables.sessions.keys().next().unwrap();
     let [said] = &said(&world, session)[..] else { panic!() };
     assert_eq!((said.hook, said.reason.as_deref()), (Hook::Routing, Some("lossy")));
     assert_eq!(&*said.notes, [("cost_us".into(), 7)]);

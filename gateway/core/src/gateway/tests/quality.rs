@@ -36,7 +36,7 @@ fn world() -> World {
 }
 
 fn plan(world: &World, session: SessionId) -> Plan {
-    world.gateway.sessions[&session].plan()
+    world.gateway.tables.sessions[&session].plan()
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn video_resume_requests_key_frames() {
     let mut world = world();
     let [session, other] = [video(&mut world, 1), video(&mut world, 2)];
     tick(&mut world, vec![act(0, Op::VoiceOnly as u32, 1)], Vec::new());
-    let limits = |session| world.gateway.sessions[&session].plan_in_force().limits;
+    let limits = |session| world.gateway.tables.sessions[&session].plan_in_force().limits;
     assert!(limits(session).withholds(96) && !limits(session).withholds(111));
     assert!(!limits(other).withholds(96));
     let keys = |world: &World| {
@@ -123,8 +123,9 @@ fn video_resume_requests_key_frames() {
 fn cap_in_pair_is_lifted_by_third_listener() {
     let mut world = world();
     let [capped, other] = [video(&mut world, 1), video(&mut world, 1)];
-    let cap =
-        |world: &World, session| world.gateway.sessions[&session].plan_in_force().limits.send_kbps;
+    let cap = |world: &World, session| {
+        world.gateway.tables.sessions[&session].plan_in_force().limits.send_kbps
+    };
     tick(&mut world, vec![act(0, Op::Cap as u32, 100)], Vec::new());
     assert_eq!([cap(&world, capped), cap(&world, other)], [100, 100]);
     assert_eq!(plan(&world, other).rung(), 0, "it is not the one that is degraded");
@@ -210,7 +211,7 @@ fn state_and_decision_apply_together() {
     let states = vec![(0, state(b"0")), (1, state(b"1")), (2, state(b"2"))];
     let actions = vec![act(0, Op::Cap as u32, 1), act(1, Op::Cap as u32, 100)];
     tick(&mut world, actions, states);
-    let memory = |id: SessionId| world.gateway.sessions[&id].memory().read(None).cloned();
+    let memory = |id: SessionId| world.gateway.tables.sessions[&id].memory().read(None).cloned();
     assert_eq!((memory(refused), memory(taken)), (None, Some(Arc::new(state(b"1")))));
     world.answer_with(|_| None);
     world.pass(ms(200));
@@ -231,7 +232,7 @@ fn unsupported_cap_is_refused_and_visible() {
         let mut world = world();
         let sessions = [video(&mut world, 1), video(&mut world, 2)];
         for (id, remb) in sessions.into_iter().zip(remb) {
-            let session = world.gateway.sessions.get_mut(&id).unwrap();
+            let session = world.gateway.tables.sessions.get_mut(&id).unwrap();
             let media = session.media_mut();
             media.srtp = srtp;
             media.streams.iter_mut().for_each(|stream| stream.feedback.remb = remb);

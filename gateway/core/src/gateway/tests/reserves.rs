@@ -66,7 +66,7 @@ fn room_without_a_spare_gets_one_for_its_node() {
     let mut world = reserving(FailureScope::Zone, &[(0, VOICE * 2), (0, VOICE * 2)]);
     (0..4).for_each(|room| _ = world.offer(&format!("r{room}")));
     world.pass(ms(1_000));
-    let bare = world.gateway.worklists.unprotected();
+    let bare = world.gateway.tables.worklists.unprotected();
     let small = NodeSettings { capacity_kbps: VOICE * 2, ..listed(1) };
     world.add(small).unwrap();
     world.pass(ms(6_000));
@@ -108,7 +108,7 @@ fn required_spare_is_never_in_the_zone_of_its_room() {
     let mut world = World::new(outside(&[0, 0], 1));
     world.open("r");
     world.pass(ms(2_000));
-    let unprotected = |world: &World| world.gateway.worklists.unprotected();
+    let unprotected = |world: &World| world.gateway.tables.worklists.unprotected();
     assert_eq!((hops(&world), unprotected(&world)), (vec![A], 1));
     let elsewhere = world.add(listed(1)).unwrap();
     world.pass(ms(5_000));
@@ -191,8 +191,9 @@ fn death_of_a_zone_leaves_no_room_without_a_hop() {
         }
         world.pass(ms(2_000));
         world.audit();
-        let is_covered =
-            |room: &Room| room.is_covered(world.gateway.need_of(room), &world.gateway.nodes);
+        let is_covered = |room: &Room| {
+            room.is_covered(world.gateway.tables.need_of(room), &world.gateway.tables.nodes)
+        };
         if !world.gateway.rooms.values().all(is_covered) {
             continue;
         }

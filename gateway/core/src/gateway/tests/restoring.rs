@@ -91,7 +91,7 @@ fn second_record_equals_the_first() {
         world.pass(ms(300));
         let before = world.gateway.record(world.now);
         let loads = |world: &World| -> Vec<u64> {
-            let ledger = world.gateway.capacity.ledger();
+            let ledger = world.gateway.tables.capacity.ledger();
             [A, B, C, D].iter().map(|node| ledger.permille(*node)).collect()
         };
         let carried = loads(&world);
@@ -117,7 +117,7 @@ fn packets_follow_the_record_until_rooms_settle() {
     let was = record.rooms[0].version();
     world.restart(Duration::ZERO);
     let names: Vec<Box<str>> =
-        world.gateway.nodes.iter().map(|node| node.settings.name.clone()).collect();
+        world.gateway.tables.nodes.iter().map(|node| node.settings.name.clone()).collect();
     let named = |name: &str| (0..).map(NodeId).zip(&names).find(|(_, it)| ***it == *name);
     let node = |name: &str| named(name).map(|(id, _)| id);
     world.gateway.handle_record(record, node, world.now).unwrap();
@@ -125,13 +125,13 @@ fn packets_follow_the_record_until_rooms_settle() {
     else {
         panic!("the session continues first")
     };
-    let carrier = || route.carriers(world.gateway.nodes.board()).map(|(hop, _)| hop.node);
+    let carrier = || route.carriers(world.gateway.tables.nodes.board()).map(|(hop, _)| hop.node);
     assert_eq!((carrier(), route.load().version), (Some(stood), was));
-    assert_eq!(world.gateway.capacity.ledger().rooms(stood), 0);
+    assert_eq!(world.gateway.tables.capacity.ledger().rooms(stood), 0);
     world.gateway.settle_restored(world.now);
-    let carrier = || route.carriers(world.gateway.nodes.board()).map(|(hop, _)| hop.node);
+    let carrier = || route.carriers(world.gateway.tables.nodes.board()).map(|(hop, _)| hop.node);
     assert_eq!((carrier(), route.load().version), (Some(stood), was + 1));
-    assert_eq!(world.gateway.capacity.ledger().rooms(stood), 1);
+    assert_eq!(world.gateway.tables.capacity.ledger().rooms(stood), 1);
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn down_node_stays_down_until_it_answers() {
     world.restart(Duration::ZERO);
     assert!(world.gateway.board().cell(on).unwrap().up);
     world.restore(&record);
-    let health = |world: &World| world.gateway.nodes.get(on).unwrap().health();
+    let health = |world: &World| world.gateway.tables.nodes.get(on).unwrap().health();
     assert_eq!(health(&world), Health::Down);
     let told = |event: &CoreEvent| matches!(event, CoreEvent::Node { to: Health::Down, hop, .. } if hop.node == on);
     assert!(world.events().any(told));
@@ -216,7 +216,7 @@ fn new_node_is_trusted_by_the_record() {
     world.open("r");
     assert_eq!(world.stands("r"), Some(added));
     let record = world.gateway.record(world.now);
-    let settings = world.gateway.nodes.get(added).unwrap().settings.clone();
+    let settings = world.gateway.tables.nodes.get(added).unwrap().settings.clone();
     let mut fresh = World::begin(settings_of(&[(0, 100_000)]), world.now - ms(3_000));
     let again = fresh.add(settings).unwrap();
     fresh.restore(&record);
@@ -234,7 +234,7 @@ fn rooms_of_unlisted_node_are_rescued() {
         let mut world = World::new(settings);
         world.open("r");
         let on = world.stands("r").unwrap();
-        let name = world.gateway.nodes.get(on).unwrap().settings.name.clone();
+        let name = world.gateway.tables.nodes.get(on).unwrap().settings.name.clone();
         let mut record = world.gateway.record(world.now);
         record.nodes.retain(|node| node.name != name);
         world.restart(Duration::ZERO);
@@ -421,8 +421,8 @@ fn sessions_of_a_call_share_its_number() {
     let (first, second) = (world.open("conf"), world.open("conf"));
     world.close(first);
     let number = |world: &World, session| {
-        let Gateway { rooms, sessions, .. } = &world.gateway;
-        rooms[&sessions[session].room()].call()
+        let Gateway { rooms, tables, .. } = &world.gateway;
+        rooms[&tables.sessions[session].room()].call()
     };
     let before = number(&world, &second);
     world.hand_over(Duration::ZERO);
@@ -443,9 +443,13 @@ fn limit_of_moves_is_kept() {
     }
     let room = world.room("r");
     let now = world.now;
-    let damped = world.gateway.is_damped(room, now);
+    let is_damped = |gateway: &mut Gateway| {
+        let Gateway { rooms, tables, .. } = gateway;
+        tables.is_damped(rooms.get_mut(&room).unwrap(), now)
+    };
+    let damped = is_damped(&mut world.gateway);
     world.hand_over(Duration::ZERO);
-    assert_eq!(world.gateway.is_damped(room, now), damped);
+    assert_eq!(is_damped(&mut world.gateway), damped);
     assert_eq!(world.gateway.rooms[&room].records().count(), world.moves().len());
 }
 
@@ -496,7 +500,7 @@ fn forgotten_sessions_leave_nothing_and_may_continue_later() {
     world.restart(Duration::ZERO);
     let empty = world.gateway.table_sizes();
     let names: Vec<Box<str>> =
-        world.gateway.nodes.iter().map(|node| node.settings.name.clone()).collect();
+        world.gateway.tables.nodes.iter().map(|node| node.settings.name.clone()).collect();
     let node = |name: &str| names.iter().position(|it| **it == *name).map(|at| NodeId(at as u32));
     for _ in 0..2 {
         world.gateway.handle_record(record.clone(), node, world.now).unwrap();

@@ -53,7 +53,7 @@ fn rooms_failback_gradually_when_trusted() {
     world.pass(ms(4_000));
     assert_eq!(at(&world, A), 60);
     assert_eq!(back(&world), vec![Decider::Native; 60]);
-    assert!(world.gateway.worklists.away.is_empty());
+    assert!(world.gateway.tables.worklists.away.is_empty());
 }
 
 #[test]

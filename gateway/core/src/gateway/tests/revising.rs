@@ -187,7 +187,13 @@ fn old_states_are_dropped_after_the_window() {
     world.answer_with(writes(1));
     world.pass(ms(200));
     let keeps = |world: &World| {
-        world.gateway.sessions.values().filter(|session| session.memory().keeps_other()).count()
+        world
+            .gateway
+            .tables
+            .sessions
+            .values()
+            .filter(|session| session.memory().keeps_other())
+            .count()
     };
     assert_eq!(keeps(&world), 0);
     turn(&mut world, Hook::Degradation, turned(true));
@@ -292,7 +298,7 @@ fn answer_of_promoted_canary_is_accepted() {
     world.answer(canary, said);
     world.settle();
     let session = SessionId(rows(canary)[0].0);
-    let memory = world.gateway.sessions[&session].memory();
+    let memory = world.gateway.tables.sessions[&session].memory();
     assert_eq!(memory.read(None).map(|state| &**state), Some(&written(Arm::Canary, 7)));
 }
 

@@ -38,7 +38,7 @@ fn report(world: &mut World, sessions: &[SessionId], seconds: u32, r: u64, misse
     for number in (0..=10 * seconds).rev() {
         world.pass(ms(100));
         for session in sessions {
-            let room = world.gateway.sessions[session].room();
+            let room = world.gateway.tables.sessions[session].room();
             let hears = world.gateway.stands_at(room);
             let mut measures = Measures::default();
             let (r, missed) = if number == 0 { (r, missed) } else { (9_000, 0) };

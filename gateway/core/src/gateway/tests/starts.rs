@@ -272,7 +272,7 @@ fn expected_exhaustion_starts_the_nearest_node() {
 fn policies_read_the_decay_of_a_node() {
     let mut world = two_cold();
     world.gateway.change_nodes(world.now, |nodes| nodes.handle_decay(A, 700));
-    let rows = world.gateway.capacity.node_rows(&world.gateway.nodes);
+    let rows = world.gateway.tables.capacity.node_rows(&world.gateway.tables.nodes);
     let decays: Vec<u32> = rows.iter().map(|row| row.measures.value(Metric::Decay)).collect();
     assert_eq!(decays, [700, 0, 0]);
 }

@@ -13,7 +13,7 @@ const VOICE: (StreamKind, u8, Option<u32>) = (StreamKind::Audio, 111, None);
 const VIDEO: (StreamKind, u8, Option<u32>) = (StreamKind::Video, 96, Some(2_000));
 
 fn media(world: &World, id: SessionId) -> Arc<MediaDescription> {
-    Arc::clone(world.gateway.sessions[&id].media())
+    Arc::clone(world.gateway.tables.sessions[&id].media())
 }
 
 /// The load of all nodes, kbit/s.

@@ -31,7 +31,7 @@ fn rooms_leave_standby_when_active_returns() {
         world.revive(A);
         world.pass(ms(5_000));
         assert_eq!(world.stands("r"), Some(back), "{mode:?}");
-        assert!(world.gateway.worklists.away.is_empty());
+        assert!(world.gateway.tables.worklists.away.is_empty());
     }
 }
 

@@ -182,9 +182,9 @@ impl Swarm {
 
     fn act(&mut self) {
         let (world, rng) = (&mut self.world, &mut self.rng);
-        let nodes = world.gateway.nodes.slots() as u32;
+        let nodes = world.gateway.tables.nodes.slots() as u32;
         let node = NodeId(rng.u32(0..nodes));
-        let sessions: Vec<SessionId> = world.gateway.sessions.keys().collect();
+        let sessions: Vec<SessionId> = world.gateway.tables.sessions.keys().collect();
         let session = rng.choice(&sessions).copied();
         let room = rng.u32(0..6).to_string();
         match rng.u8(0..30) {
@@ -252,7 +252,7 @@ impl Swarm {
             }
             16 => {
                 if let Some(session) = session {
-                    let legs = world.gateway.sessions[&session].legs();
+                    let legs = world.gateway.tables.sessions[&session].legs();
                     let hops: Vec<Hop> = legs.iter().map(|(hop, _)| *hop).collect();
                     if let Some(hop) = rng.choice(&hops) {
                         world.gateway.handle_port_closed(session, *hop, world.now);
@@ -272,7 +272,7 @@ impl Swarm {
                 world.gateway.handle_policy_changed(&policy, world.now);
             }
             25 => {
-                let mut scenarios = world.gateway.settings.scenarios.clone();
+                let mut scenarios = world.gateway.tables.settings.scenarios.clone();
                 for scenario in scenarios.values_mut() {
                     any_mode(rng, scenario);
                     scenario.spares = rng.u8(1..4);
@@ -281,7 +281,7 @@ impl Swarm {
             }
             26 => {
                 if let Some(session) = session {
-                    let room = world.gateway.sessions[&session].room();
+                    let room = world.gateway.tables.sessions[&session].room();
                     let route = world.gateway.rooms[&room].route();
                     let hops: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
                     if let [first, second, ..] = hops[..] {
@@ -334,17 +334,20 @@ impl Swarm {
                         .gateway
                         .change_nodes(world.now, |nodes| nodes.handle_node_kept(node, world.now)),
                     // A measured capacity below the carried load breaks no guarantee, and is tested separately.
-                    2 => match world.gateway.nodes.get(node).map(|node| node.settings.clone()) {
-                        Some(NodeSettings { name, capacity_kbps, .. }) => {
-                            let capacity_kbps = capacity_kbps + rng.u64(0..300);
-                            let settings = listed(rng.u32(0..3));
-                            let settings = NodeSettings { name, capacity_kbps, ..settings };
-                            world.gateway.change_nodes(world.now, |nodes| {
-                                nodes.handle_node_changed(node, settings, world.now)
-                            })
+                    2 => {
+                        match world.gateway.tables.nodes.get(node).map(|node| node.settings.clone())
+                        {
+                            Some(NodeSettings { name, capacity_kbps, .. }) => {
+                                let capacity_kbps = capacity_kbps + rng.u64(0..300);
+                                let settings = listed(rng.u32(0..3));
+                                let settings = NodeSettings { name, capacity_kbps, ..settings };
+                                world.gateway.change_nodes(world.now, |nodes| {
+                                    nodes.handle_node_changed(node, settings, world.now)
+                                })
+                            }
+                            None => Ok(()),
                         }
-                        None => Ok(()),
-                    },
+                    }
                     _ => {
                         let within = rng.bool().then(|| ms(rng.u64(10..5_000)));
                         world.gateway.change_nodes(world.now, |nodes| {
@@ -369,12 +372,12 @@ impl Swarm {
     /// Another process continues the sessions.
     fn upgrade(&mut self) {
         let gateway = &self.world.gateway;
-        if gateway.nodes.iter().all(|node| node.trust.removed) {
+        if gateway.tables.nodes.iter().all(|node| node.trust.removed) {
             return;
         }
         let nodes: BTreeMap<NodeId, Hop> =
-            gateway.nodes.iter().map(|node| (node.id, node.hop())).collect();
-        let live = gateway.sessions.values().filter(|session| session.is_live());
+            gateway.tables.nodes.iter().map(|node| (node.id, node.hop())).collect();
+        let live = gateway.tables.sessions.values().filter(|session| session.is_live());
         let live: BTreeSet<SessionId> = live.map(Session::id).collect();
         let alone = if self.upgrades.bool() { 0 } else { self.upgrades.u64(1..300) };
         let hops = self.world.hand_over(ms(alone));
@@ -450,43 +453,47 @@ impl Swarm {
         let gateway = &self.world.gateway;
         let seen = &mut self.seen;
         seen.failover |= gateway.fails_over();
-        match gateway.capacity.ledger().audit(gateway.rooms.values().map(Room::holding)) {
+        match gateway.tables.capacity.ledger().audit(gateway.rooms.values().map(Room::holding)) {
             // While a failover is under way, standbys carry what they kept free for one death, and still keep for others.
             Err(wrong) if gateway.fails_over() && wrong.contains("over its capacity") => {}
             right => right.unwrap(),
         }
         seen.stands.retain(|id, _| gateway.rooms.contains_key(id));
         seen.epochs.retain(|id, _| gateway.rooms.contains_key(id));
-        let live = gateway.sessions.values().filter(|session| session.is_live());
+        let live = gateway.tables.sessions.values().filter(|session| session.is_live());
         assert_eq!(gateway.live(), live.count());
-        for region in gateway.nodes.regions() {
+        for region in gateway.tables.nodes.regions() {
             let away = gateway
+                .tables
                 .worklists
                 .away
                 .rooms()
                 .iter()
                 .filter(|id| gateway.rooms[*id].region() == region);
-            assert_eq!(gateway.worklists.away.of_region(region), away.count());
+            assert_eq!(gateway.tables.worklists.away.of_region(region), away.count());
         }
         for room in gateway.rooms.values() {
             assert_eq!(gateway.rooms.named(room.name()), Some((room.name(), room.id())));
             assert!(!room.sessions().is_empty());
-            assert!(room.sessions().iter().all(|id| gateway.sessions[id].room() == room.id()));
+            assert!(
+                room.sessions().iter().all(|id| gateway.tables.sessions[id].room() == room.id())
+            );
             let route = room.route();
-            let dead = gateway.worklists.failover.deaths().into_iter().map(|death| death.hop);
+            let dead =
+                gateway.tables.worklists.failover.deaths().into_iter().map(|death| death.hop);
             let dead: Vec<Hop> = dead.filter(|dead| room.leads_to(*dead)).collect();
             let hops: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
             let pending = room.heading().map(|heading| heading.hops().to_vec());
             for hops in [Some(&hops), pending.as_ref()].into_iter().flatten() {
                 let nodes: BTreeSet<NodeId> = hops.iter().map(|hop| hop.node).collect();
                 assert!(nodes.len() == hops.len() && hops.len() <= HOPS_MAX, "{hops:?}");
-                let up = |hop: &Hop| dead.contains(hop) || gateway.nodes.is_up(*hop);
+                let up = |hop: &Hop| dead.contains(hop) || gateway.tables.nodes.is_up(*hop);
                 assert!(hops.iter().all(up), "a dead hop on {hops:?}");
             }
             let nodes: Vec<NodeId> = hops.iter().map(|hop| hop.node).collect();
-            let allowed = gateway.node_choice(room, self.world.now);
+            let allowed = gateway.tables.node_choice(room, self.world.now);
             let allowed = allowed.without_inside_spares(&nodes);
-            let changes = gateway.worklists.changing.contains(&room.id());
+            let changes = gateway.tables.worklists.changing.contains(&room.id());
             assert!(nodes == allowed || changes, "a spare beside the first of {hops:?}");
             for (place, (_, grant)) in route.hops.iter().enumerate() {
                 match (place, grant) {
@@ -498,14 +505,14 @@ impl Swarm {
                     wrong => panic!("{wrong:?} on {route:?}"),
                 }
             }
-            if room.is_placed() && !gateway.worklists.changing.contains(&room.id()) {
-                assert_eq!(room.mode(), gateway.settings.scenarios[room.scenario()].mode);
+            if room.is_placed() && !gateway.tables.worklists.changing.contains(&room.id()) {
+                assert_eq!(room.mode(), gateway.tables.settings.scenarios[room.scenario()].mode);
                 assert!(
                     route.mode == room.mode() || room.mode() == RedundancyMode::Hitless,
                     "{route:?}"
                 );
             }
-            let now = route.first_usable(gateway.nodes.board());
+            let now = route.first_usable(gateway.tables.nodes.board());
             let lost = now.is_none() && room.is_placed();
             assert!(lost == room.stranded().is_some() || !dead.is_empty());
             if let Some((_, epoch)) = now {
@@ -523,19 +530,26 @@ impl Swarm {
             let listed: BTreeSet<NodeId> =
                 hops.iter().chain(pending.iter().flatten()).map(|hop| hop.node).collect();
             let found = |at: &IdSet<RoomId>| at.contains(room.id());
-            let places =
-                gateway.worklists.by_node.all().iter().enumerate().filter(|(_, at)| found(at));
+            let places = gateway
+                .tables
+                .worklists
+                .by_node
+                .all()
+                .iter()
+                .enumerate()
+                .filter(|(_, at)| found(at));
             assert!(places.map(|(at, _)| NodeId(at as u32)).eq(listed));
         }
-        for session in gateway.sessions.values() {
-            let told = session.legs().iter().filter(|(_, leg)| **leg != LegState::Waiting);
+        for session in gateway.tables.sessions.values() {
+            let told =
+                session.legs().iter().filter(|(_, leg)| !matches!(leg, LegState::Waiting { .. }));
             assert!(told.map(|(hop, _)| hop).all(|hop| seen.legs.contains(&(session.id(), *hop))));
             let used = gateway.rooms[&session.room()].hops_in_use(self.world.now);
             assert!(
                 session.legs().iter().all(|(hop, _)| used.contains(hop)),
                 "a leg was left behind: {session:?} {used:?}"
             );
-            let there = |hop: &Hop| gateway.nodes.get(hop.node).is_some();
+            let there = |hop: &Hop| gateway.tables.nodes.get(hop.node).is_some();
             assert!(
                 session.legs().iter().all(|(hop, _)| there(hop)),
                 "a leg at a node that is gone"
@@ -550,25 +564,26 @@ impl Swarm {
                 assert!(std::sync::Arc::ptr_eq(room.cell(), &result.route));
             }
         }
-        for (place, pace) in gateway.nodes.opening_windows().enumerate() {
-            let legs = gateway.sessions.values().flat_map(|session| session.legs().iter());
+        for (place, pace) in gateway.tables.nodes.opening_windows().enumerate() {
+            let legs = gateway.tables.sessions.values().flat_map(|session| session.legs().iter());
             let here = legs.filter(|(hop, _)| hop.node.0 as usize == place);
             let (waiting, asked): (Vec<_>, Vec<_>) = here
                 .filter(|(_, leg)| **leg != LegState::Open)
-                .partition(|(_, leg)| **leg == LegState::Waiting);
+                .partition(|(_, leg)| matches!(leg, LegState::Waiting { .. }));
             assert_eq!(pace.counts(), (asked.len() as u32, waiting.len()), "n{place}");
         }
-        let (rooms, sessions) = (gateway.rooms.len(), gateway.sessions.len());
-        let bound = gateway.nodes.count() * 4
+        let (rooms, sessions) = (gateway.rooms.len(), gateway.tables.sessions.len());
+        let bound = gateway.tables.nodes.count() * 4
             + gateway.questions.in_flight().len()
             + sessions
             + rooms * 2
             + 8;
-        assert!(gateway.effects.timers_set() <= bound);
+        assert!(gateway.tables.effects.timers_set() <= bound);
         assert!(
-            gateway.worklists.stranded.len() <= rooms && gateway.worklists.unprotected() <= rooms
+            gateway.tables.worklists.stranded.len() <= rooms
+                && gateway.tables.worklists.unprotected() <= rooms
         );
-        assert_eq!(gateway.worklists.stranded.len(), {
+        assert_eq!(gateway.tables.worklists.stranded.len(), {
             gateway.rooms.values().filter(|room| room.stranded().is_some()).count()
         });
     }
@@ -580,21 +595,26 @@ impl Swarm {
         self.listen();
         self.check();
         let gateway = &self.world.gateway;
-        assert!(gateway.sessions.is_empty() && gateway.rooms.len() == 0);
+        assert!(gateway.tables.sessions.is_empty() && gateway.rooms.len() == 0);
         assert!(gateway.rooms.len() == 0 && gateway.questions.in_flight().len() == 0);
-        assert!(gateway.rooms.calls() == 0 && gateway.worklists.changing.is_empty());
-        assert!(gateway.worklists.by_node.all().iter().all(IdSet::is_empty));
+        assert!(gateway.rooms.calls() == 0 && gateway.tables.worklists.changing.is_empty());
+        assert!(gateway.tables.worklists.by_node.all().iter().all(IdSet::is_empty));
         assert!(gateway.questions.most_rerouted() == 0);
-        assert!(gateway.worklists.stranded.is_empty() && gateway.worklists.unprotected() == 0);
-        assert!(gateway.worklists.away.is_empty() && gateway.capacity.reduced.len() == 0);
-        assert!(gateway.nodes.opening_windows().all(|pace| pace.counts() == (0, 0)));
-        assert!(gateway.sessions.most_ticked() == 0);
+        assert!(
+            gateway.tables.worklists.stranded.is_empty()
+                && gateway.tables.worklists.unprotected() == 0
+        );
+        assert!(
+            gateway.tables.worklists.away.is_empty() && gateway.tables.capacity.reduced.len() == 0
+        );
+        assert!(gateway.tables.nodes.opening_windows().all(|pace| pace.counts() == (0, 0)));
+        assert!(gateway.tables.sessions.most_ticked() == 0);
         let endless = |timer: &Timer| {
             let of_nodes = matches!(timer, Timer::Probe(_) | Timer::StartLate(_));
             of_nodes
                 || matches!(timer, Timer::Sweep | Timer::Weigh | Timer::Tick(_) | Timer::Breakers)
         };
-        assert!(gateway.effects.timers().iter().all(|timer| endless(&timer)));
+        assert!(gateway.tables.effects.timers().iter().all(|timer| endless(&timer)));
         assert_eq!(self.seen.finished, 1);
         assert!(self.seen.installed.is_empty() && self.seen.legs.is_empty());
         assert!(self.offers.iter().all(|offer| self.world.replies.contains_key(offer)));

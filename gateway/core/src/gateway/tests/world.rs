@@ -423,12 +423,12 @@ impl World {
 
     /// Replaces the gateway by one without sessions, which runs for this time.
     pub(super) fn restart(&mut self, alone: Duration) {
-        let listed = self.gateway.nodes.iter().filter(|node| !node.trust.removed);
+        let listed = self.gateway.tables.nodes.iter().filter(|node| !node.trust.removed);
         let (fakes, nodes) = listed
             .map(|node| (self.fakes[node.id.0 as usize], node.settings.clone()))
             .unzip::<_, _, Vec<_>, Vec<_>>();
         let zones = self.gateway.node_table().zones().to_vec();
-        let settings = CoreSettings { nodes, zones, ..self.gateway.settings.clone() };
+        let settings = CoreSettings { nodes, zones, ..self.gateway.tables.settings.clone() };
         self.gateway = Gateway::new(settings, self.now);
         self.followed.clear();
         self.followed_rooms.clear();
@@ -491,8 +491,13 @@ impl World {
             rmp_serde::from_slice(&encoded).unwrap()
         });
         assert_eq!(decoded, *record);
-        let nodes: BTreeMap<Box<str>, NodeId> =
-            self.gateway.nodes.iter().map(|node| (node.settings.name.clone(), node.id)).collect();
+        let nodes: BTreeMap<Box<str>, NodeId> = self
+            .gateway
+            .tables
+            .nodes
+            .iter()
+            .map(|node| (node.settings.name.clone(), node.id))
+            .collect();
         let named = |name: &str| nodes.get(name).copied();
         let hops = self.gateway.handle_record(decoded, named, self.now).unwrap();
         self.gateway.settle_restored(self.now);
@@ -610,12 +615,13 @@ impl World {
 
     /// The session's sending cap in kbit/s; 0: no cap.
     pub(super) fn cap(&self, session: SessionId) -> u32 {
-        self.gateway.sessions[&session].plan_now().cap_kbps()
+        self.gateway.tables.sessions[&session].plan_now().cap_kbps()
     }
 
     /// Checks that the ledger is the sum of its rooms, and that no node exceeds its capacity.
     pub(super) fn audit(&self) {
         self.gateway
+            .tables
             .capacity
             .ledger()
             .audit(self.gateway.rooms.values().map(Room::holding))
@@ -705,7 +711,7 @@ pub(super) fn denied(reply: Option<&Result<AcceptedOffer, OfferRefusal>>) -> Opt
 impl Gateway {
     /// The hop that the room's packets take now.
     pub(super) fn stands_at(&self, room: RoomId) -> Option<Hop> {
-        self.rooms.get(&room)?.stands_at(self.nodes.board())
+        self.rooms.get(&room)?.stands_at(self.tables.nodes.board())
     }
 
     /// Applies an operator's action.
@@ -729,12 +735,15 @@ impl World {
         nodes: &[NodeId],
     ) -> Result<(), evenkeel_model::GuardRule> {
         let room = self.room(room);
-        let shown = UsableNodes::of(&self.gateway.nodes);
-        self.gateway.node_choice(&self.gateway.rooms[&room], self.now).check_hops(nodes, &shown)
+        let shown = UsableNodes::of(&self.gateway.tables.nodes);
+        self.gateway
+            .tables
+            .node_choice(&self.gateway.rooms[&room], self.now)
+            .check_hops(nodes, &shown)
     }
 
     pub(super) fn has_free_node_for(&mut self, room: &str) -> bool {
         let room = self.room(room);
-        self.gateway.node_choice(&self.gateway.rooms[&room], self.now).has_free_node()
+        self.gateway.tables.node_choice(&self.gateway.rooms[&room], self.now).has_free_node()
     }
 }

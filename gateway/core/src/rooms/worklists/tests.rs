@@ -50,12 +50,9 @@ fn room(id: u64, priority: i64, hops: &[NodeId]) -> Room {
 fn failover_lists_rooms_without_hop_first() {
     let now = Instant::now();
     let nodes = NodeTable::new(&mut settings(), now);
-    let rooms = [room(1, 0, &[B, A]), room(2, 0, &[A]), room(3, 9, &[A])];
+    let mut rooms = [room(1, 0, &[B, A]), room(2, 0, &[A]), room(3, 9, &[A])];
     let mut at = RoomsByNode { rooms: vec![IdSet::default(); 2], left: BTreeMap::new() };
-    for room in &rooms {
-        let added = room.nodes_of_route();
-        at.relist(room.id(), &Relisted { added, removed: Vec::new() });
-    }
+    rooms.iter_mut().for_each(|room| at.relist(room));
     nodes.mark_down(hop(A), now);
     let mut failover = Failover::default();
     assert!(!failover.is_under_way() && failover.is_listed());
@@ -122,11 +119,15 @@ fn turns_begin_again_after_the_last_room() {
 #[test]
 fn away_rooms_are_counted_by_region() {
     let mut lists = Worklists::new(2, 2);
-    lists.away.set(RoomId(1), RegionId(1), true);
-    lists.away.set(RoomId(1), RegionId(1), true);
-    lists.away.set(RoomId(2), RegionId(1), true);
+    let new = |id| {
+        let (name, scenario, labels) = ("r".into(), "call".into(), Arc::from(Vec::new()));
+        Room::new(RoomId(id), name, scenario, labels, RegionId(1), RoomId(id))
+    };
+    lists.away.set(&new(1), true);
+    lists.away.set(&new(1), true);
+    lists.away.set(&new(2), true);
     assert_eq!((lists.away.of_region(RegionId(0)), lists.away.of_region(RegionId(1))), (0, 2));
-    lists.away.set(RoomId(1), RegionId(1), false);
+    lists.away.set(&new(1), false);
     assert_eq!(lists.away.of_region(RegionId(1)), 1);
     assert!(!lists.away.set_failback(Some(RegionId(2)), Failback::Forbid));
     assert!(lists.away.set_failback(Some(RegionId(1)), Failback::Forbid));
@@ -137,7 +138,7 @@ fn away_rooms_are_counted_by_region() {
 #[test]
 fn return_continues_after_the_room_that_was_found() {
     let mut away = Worklists::new(1, 1).away;
-    (1..=3).for_each(|id| away.set(RoomId(id), RegionId(0), true));
+    (1..=3).for_each(|id| away.set(&room(id, 0, &[]), true));
     let turn = away.turn();
     assert!(!away.end_turn(&turn, Some(RoomId(2))));
     assert_eq!(away.turn(), [RoomId(3)]);
@@ -174,9 +175,8 @@ fn ended_room_is_on_no_list() {
     let now = Instant::now();
     let mut lists = Worklists::new(2, 1);
     let mut room = room(1, 0, &[A]);
-    let relisted = room.relist().unwrap();
-    lists.by_node.relist(room.id(), &relisted);
-    lists.away.set(room.id(), RegionId(0), true);
+    lists.by_node.relist(&mut room);
+    lists.away.set(&room, true);
     lists.changing.insert(room.id());
     lists.set_protection(room.id(), Protection::Unreserved);
     assert_eq!((lists.longest(), lists.unprotected()), (1, 1));
