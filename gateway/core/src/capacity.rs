@@ -259,6 +259,19 @@ impl Holding {
     }
 }
 
+/// A room uses other capacity than before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CapacityChange {
+    released: Holding,
+    held: Holding,
+}
+
+impl CapacityChange {
+    pub(crate) fn new(released: Holding, held: Holding) -> CapacityChange {
+        CapacityChange { released, held }
+    }
+}
+
 /// The death for which a node reserves capacity. Rooms that are covered against the death of a zone are counted in its
 /// reserve and in that of their node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -313,6 +326,11 @@ impl CapacityLedger {
 
     pub(crate) fn without(&self, holding: Holding) -> LedgerView<'_> {
         LedgerView { ledger: self, without: holding }
+    }
+
+    pub(crate) fn apply(&mut self, change: CapacityChange) {
+        self.release(change.released);
+        self.hold(change.held);
     }
 
     /// The reserves for this death are load from now on.

@@ -2,14 +2,15 @@
 //! that replaces a policy which fails.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Arm, DegradedSession, GuardRule, IdSet, Metric, Op, Plan, PolicyName, RoomId, SessionId,
-    actions,
+    Arm, CoreEvent, Decider, DegradedSession, GuardRule, IdSet, Metric, Op, Plan, PolicyName,
+    RoomId, SessionId, actions,
 };
 
-use crate::sessions::{PlanInForce, Session, SessionTable};
+use crate::sessions::{PlanInForce, Session, SessionChange, SessionTable};
 
 /// Maximum sessions in one question; the others follow with the next tick.
 const SESSIONS_PER_ASK: usize = 4_096;
@@ -20,12 +21,32 @@ const SESSIONS_PASSED: usize = 16_384;
 /// The next sessions that degradation policies are asked about, and the sessions on the native ladder.
 #[derive(Default, Debug)]
 pub(crate) struct DegradationTurns {
-    pub(crate) tick_cursors: BTreeMap<(PolicyName, Arm), SessionId>,
+    tick_cursors: BTreeMap<(PolicyName, Arm), SessionId>,
     /// Sessions that no policy answers for.
-    pub(crate) climbs: BTreeMap<SessionId, NativeLadder>,
+    climbs: BTreeMap<SessionId, NativeLadder>,
 }
 
 impl DegradationTurns {
+    /// The next question to the policy's canary begins with the first session.
+    pub(crate) fn restart_canary(&mut self, policy: &PolicyName) {
+        self.tick_cursors.remove(&(policy.clone(), Arm::Canary));
+    }
+
+    /// No session is on the native ladder.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.climbs.is_empty()
+    }
+
+    /// The ladder of a session, which enters it now if it is not on it.
+    pub(crate) fn climb(&mut self, session: SessionId, now: Instant) -> &mut NativeLadder {
+        self.climbs.entry(session).or_insert_with(|| NativeLadder::begin(now))
+    }
+
+    /// The session leaves the native ladder.
+    pub(crate) fn end_climb(&mut self, session: SessionId) {
+        self.climbs.remove(&session);
+    }
+
     /// The next sessions of `ours` for a question to one arm of a degradation policy.
     pub(crate) fn next_ticked(
         &mut self,
@@ -61,14 +82,52 @@ struct Replan {
 
 /// A plan that an answer changed.
 pub(crate) struct Replanned {
-    pub(crate) session: SessionId,
-    pub(crate) room: RoomId,
-    pub(crate) in_force: PlanInForce,
+    session: SessionId,
+    room: RoomId,
+    in_force: PlanInForce,
     /// The last action of each kind that had an effect.
-    pub(crate) actions: Vec<(Op, u64)>,
-    pub(crate) cap_differs: bool,
+    actions: Vec<(Op, u64)>,
+    cap_differs: bool,
+    sees_again: bool,
+}
+
+impl Replanned {
+    pub(crate) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    pub(crate) fn room(&self) -> RoomId {
+        self.room
+    }
+
+    pub(crate) fn cap_differs(&self) -> bool {
+        self.cap_differs
+    }
+
     /// The session receives video again.
-    pub(crate) sees_again: bool,
+    pub(crate) fn sees_again(&self) -> bool {
+        self.sees_again
+    }
+
+    pub(crate) fn change(&self) -> SessionChange {
+        SessionChange::to_plan(self.in_force)
+    }
+
+    /// An event for each action that had an effect.
+    pub(crate) fn events(
+        &self,
+        room_name: &Arc<str>,
+        by: &Decider,
+    ) -> impl Iterator<Item = CoreEvent> {
+        self.actions.iter().map(|(op, arg)| CoreEvent::Degraded {
+            session: self.session,
+            room_name: Arc::clone(room_name),
+            op: *op,
+            arg: *arg,
+            rung: self.in_force.plan.rung(),
+            by: by.clone(),
+        })
+    }
 }
 
 impl Replans {
@@ -144,9 +203,9 @@ const UP_AFTER: Duration = Duration::from_secs(10);
 /// The state of a session at a step of the native ladder.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LadderInput<'a> {
-    pub(crate) session: DegradedSession<'a>,
+    session: DegradedSession<'a>,
     /// The higher loss of both directions; `None` without a measurement.
-    pub(crate) loss_ppm: Option<u32>,
+    loss_ppm: Option<u32>,
 }
 
 impl LadderInput<'_> {

@@ -30,7 +30,7 @@ use evenkeel_model::{
 };
 use evenkeel_nodes::{
     ANSWERED_IN_TIME, AgentWord, Node, NodeChange, NodeEvidence, NodeTable, NodeTransition,
-    NodeUse, QueuePosition, StopStep,
+    NodeUse, StopStep,
 };
 use evenkeel_slo::{ActivationJudges, SloTable};
 
@@ -193,7 +193,7 @@ impl Gateway {
     fn judge<T>(&mut self, act: impl FnOnce(&mut Policies, Subjects, &mut Effects) -> T) -> T {
         let Gateway { rooms, policies, tables, .. } = self;
         let Tables { settings, sessions, effects, .. } = tables;
-        act(policies, Subjects { settings, sessions, rooms }, effects)
+        act(policies, Subjects::new(settings, sessions, rooms), effects)
     }
 
     fn enrol(&mut self, session: SessionId) {
@@ -216,7 +216,7 @@ impl Gateway {
                     let ended = FaultSubject::Session(session);
                     self.policies.leave(ended, &scenario, &self.tables.settings);
                     self.quality.forget_session(room, session);
-                    self.degradation.climbs.remove(&session);
+                    self.degradation.end_climb(session);
                     self.diagnosis.end_session(session, &mut self.tables.effects);
                     self.subject_history.forget(ended);
                 }
@@ -236,7 +236,7 @@ impl Gateway {
 
     fn subjects(&self) -> Subjects<'_> {
         let Tables { settings, sessions, .. } = &self.tables;
-        Subjects { settings, sessions, rooms: &self.rooms }
+        Subjects::new(settings, sessions, &self.rooms)
     }
 
     /// Seeds the jitter of retry times. The default seed is 0.
@@ -1079,20 +1079,15 @@ impl Gateway {
     fn put_in_force(&mut self, replans: Replans, by: &Decider) {
         let (mut capped, mut see_again) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
         for replanned in replans.put_in_force(&mut self.tables.sessions) {
-            let (session, room) = (replanned.session, replanned.room);
-            let plan = replanned.in_force.plan;
-            let change = SessionChange::to_plan(replanned.in_force);
-            self.tables.apply_to_session(session, change);
+            let (session, room) = (replanned.session(), replanned.room());
+            self.tables.apply_to_session(session, replanned.change());
             let room_name = self.rooms.name_of(room);
-            for (op, arg) in replanned.actions {
-                let (room_name, rung, by) = (room_name.clone(), plan.rung(), by.clone());
-                let event = CoreEvent::Degraded { session, room_name, op, arg, rung, by };
-                self.tables.effects.event(event);
-            }
-            if replanned.cap_differs {
+            let events = replanned.events(&room_name, by);
+            events.for_each(|event| self.tables.effects.event(event));
+            if replanned.cap_differs() {
                 capped.insert(room);
             }
-            if replanned.sees_again {
+            if replanned.sees_again() {
                 see_again.entry(room).or_default().push(session);
             }
         }
@@ -1200,7 +1195,7 @@ impl Gateway {
             self.gate_excess(*standby, dead.node);
         }
         self.tables.nodes.mark_down(dead, since);
-        self.tables.worklists.failover.note_death(Death { hop: dead, at: now }, standbys);
+        self.tables.worklists.failover.note_death(Death::new(dead, now), standbys);
     }
 
     /// Fails the rooms of a dead node over in batches. Their packets have taken their second hops since the node was marked
@@ -2084,7 +2079,7 @@ impl Tables {
         let from = room.stands_at(self.nodes.board());
         let damped = self.is_damped(room, now);
         let stranded = room.stranded();
-        let Some(left) = from.or(stranded.map(|stranded| stranded.lost)) else { return };
+        let Some(left) = from.or(stranded.map(|stranded| stranded.lost())) else { return };
         let Some(heading) = room.take_opened() else { return };
         let target = heading.target();
         if from == Some(target) {
@@ -2103,7 +2098,7 @@ impl Tables {
             return;
         }
         let (cause, started) = match stranded {
-            Some(stranded) => (self.loss_of(stranded.lost.node), stranded.since),
+            Some(stranded) => (self.loss_of(stranded.lost().node), stranded.since()),
             None => (heading.cause(), heading.started()),
         };
         let by = Arc::clone(heading.by());
@@ -2198,7 +2193,7 @@ impl Tables {
 
     /// Moves the room off the dead hop. If it is at another hop that died meanwhile, it fails over with that one.
     fn fail_over_room(&mut self, room: &mut Room, death: Death, now: Instant) {
-        let dead = death.hop;
+        let dead = death.hop();
         if !room.leads_to(dead) {
             return;
         }
@@ -2213,7 +2208,7 @@ impl Tables {
             match next {
                 Some(_) => self.apply(room.admit_at(&hops, None, &self.scales(room)), room),
                 None => {
-                    self.apply(room.strand(dead, death.at, &hops, &self.scales(room)), room);
+                    self.apply(room.strand(dead, death.at(), &hops, &self.scales(room)), room);
                     let due = self.effects.due(&Timer::Rescue);
                     let next = due.map_or(now, |due| due.min(now + RESCUE_WITHIN));
                     self.effects.set(Timer::Rescue, next);
@@ -2222,7 +2217,7 @@ impl Tables {
             self.want_start(room, now);
             let (cause, by) = (self.loss_of(dead.node), self.author_of_loss(dead.node));
             let by = self.deciders.intern(by);
-            let step = MoveStep { cause, by, from: dead, to: next, started: death.at };
+            let step = MoveStep { cause, by, from: dead, to: next, started: death.at() };
             self.moved(room, step, now);
         } else {
             self.apply(room.drop_spare(dead, &self.scales(room)), room);
@@ -2352,9 +2347,9 @@ impl Tables {
         self.apply(room.stay(MoveOutcome::Superseded, now), room);
         let hops = self.nodes.hops(&nodes);
         self.apply(room.admit_at(&hops, None, &self.scales(room)), room);
-        let (from, to) = (lost.lost, hops.first().copied());
+        let (from, to) = (lost.lost(), hops.first().copied());
         let (cause, by) = (self.loss_of(from.node), self.deciders.intern(Decider::Native));
-        self.moved(room, MoveStep { cause, by, from, to, started: lost.since }, now);
+        self.moved(room, MoveStep { cause, by, from, to, started: lost.since() }, now);
         self.close_left_hops(room, now);
         self.effects.want_reroute(room.id());
         true
@@ -2788,15 +2783,11 @@ impl Tables {
 
     // Consequences.
 
-    /// What a room is weighed against.
+    /// The facts by which a room is weighed.
     fn scales(&self, room: &Room) -> RoomScales<'_> {
-        RoomScales {
-            need: self.need_of(room),
-            takes_reserves: !self.worklists.stranded.go_before(room.id()),
-            nodes: &self.nodes,
-            ledger: &self.capacity.ledger,
-            leave_within: self.settings.limits.leave_within,
-        }
+        let takes_reserves = !self.worklists.stranded.go_before(room.id());
+        let (ledger, leave_within) = (&self.capacity.ledger, self.settings.limits.leave_within);
+        RoomScales::new(self.need_of(room), takes_reserves, &self.nodes, ledger, leave_within)
     }
 
     /// Weighs the room again, because its sessions, its target or the capacity of its nodes changed.
@@ -2814,10 +2805,9 @@ impl Tables {
         if change.is_first_route {
             self.worklists.note_placed();
         }
-        if let Some(capacity) = change.capacity {
-            self.capacity.ledger.release(capacity.released);
-            self.capacity.ledger.hold(capacity.held);
-            self.worklists.set_protection(room.id(), capacity.protection);
+        change.capacity.into_iter().for_each(|capacity| self.capacity.ledger.apply(capacity));
+        if let Some(protection) = change.protection {
+            self.worklists.set_protection(room.id(), protection);
         }
         if let Some(rescue) = change.rescue {
             self.worklists.stranded.apply(room, rescue);

@@ -14,7 +14,7 @@ use evenkeel_model::{CoreEvent, CoreSettings, Hop, NodeId, RoomId, SessionId};
 use crate::NodeEffect;
 use crate::capacity::Holding;
 use crate::effects::GatewayEffect;
-use crate::gateway::copy::GatewayCopy;
+use crate::gateway::copy::{CopiedNode, GatewayCopy};
 use crate::gateway::{Gateway, Tables};
 use crate::record::RestoreError;
 use crate::sessions::Session;
@@ -139,7 +139,7 @@ impl LossTrial {
     ) -> Result<LossTrial, RestoreError> {
         let mut trial = LossTrial {
             gateway: copy.start(settings, now)?,
-            ids: copy.nodes().iter().map(|node| node.id).collect(),
+            ids: copy.nodes().iter().map(CopiedNode::id).collect(),
             lost: BTreeSet::new(),
             died: BTreeSet::new(),
             started: BTreeSet::new(),

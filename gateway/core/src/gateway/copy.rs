@@ -42,15 +42,15 @@ pub struct GatewayCopy {
 /// The facts of a node that no record contains.
 #[derive(Clone, Debug)]
 pub(super) struct CopiedNode {
-    pub(super) id: NodeId,
+    id: NodeId,
     refuses: bool,
     loses: bool,
     /// The pace of openings.
     openings: OpeningWindow,
     /// The round trip of its probes; zero without one.
-    pub(super) round_trip: Duration,
+    round_trip: Duration,
     /// The usual time until its death is detected.
-    pub(super) detected_within: Duration,
+    detected_within: Duration,
     /// Other names of the same machine.
     beside: Vec<NodeId>,
 }
@@ -237,6 +237,20 @@ impl GatewayCopy {
 }
 
 impl CopiedNode {
+    pub(super) fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The round trip of its probes; zero without one.
+    pub(super) fn round_trip(&self) -> Duration {
+        self.round_trip
+    }
+
+    /// The usual time until its death is detected.
+    pub(super) fn detected_within(&self) -> Duration {
+        self.detected_within
+    }
+
     fn apply(&self, here: NodeId, copy: &GatewayCopy, gateway: &mut Gateway, now: Instant) {
         let Some(node) = gateway.tables.nodes.get_mut(here) else { return };
         node.handle_willing(!self.refuses, now);

@@ -34,7 +34,7 @@ use crate::sessions::Session;
 impl Gateway {
     /// Asks the scenario plugin, if there is one, for the parameters of the session.
     pub(super) fn ask_scenario(&mut self, session: SessionId, now: Instant) {
-        ScenarioQuestion { session }.ask(self, now);
+        ScenarioQuestion::about(session).ask(self, now);
     }
 
     /// The session is admitted, as far as capacity allows it. Asks the routing policy about a room that is not placed.
@@ -53,16 +53,16 @@ impl Gateway {
         self.take_notices(now);
         let Some(room) = room else { return };
         if self.tables.sessions[&id].is_of_first_packet() {
-            PlacementQuestion { room }.place_natively(self, now);
+            PlacementQuestion::about(room).place_natively(self, now);
             self.take_notices(now);
         } else {
-            PlacementQuestion { room }.ask(self, now);
+            PlacementQuestion::about(room).ask(self, now);
         }
     }
 
     /// Asks a routing policy about the rooms that wait for it.
     pub(super) fn ask_reroute(&mut self, policy: &PolicyName, arm: Arm, now: Instant) {
-        RerouteQuestion { policy, arm }.ask(self, now);
+        RerouteQuestion::to(policy, arm).ask(self, now);
     }
 
     /// Asks about the next batch of the policy's sessions.
@@ -71,7 +71,7 @@ impl Gateway {
         self.tables.effects.set(Timer::Tick(Arc::new(policy.clone())), due);
         let has_canary = self.policies.canary(policy).is_some();
         for arm in Arm::ALL.into_iter().filter(|arm| *arm == Arm::Standing || has_canary) {
-            DegradationQuestion { policy, arm }.ask(self, now);
+            DegradationQuestion::to(policy, arm).ask(self, now);
         }
     }
 
@@ -119,13 +119,15 @@ impl Gateway {
             let Some(pending) = self.questions.take(id) else { continue };
             self.tables.effects.event(pending.withdrawn(&self.tables.sessions));
             match pending.about {
-                QuestionSubject::Resolve(session) => ScenarioQuestion { session }.ask(self, now),
-                QuestionSubject::Admit(session) => AdmissionQuestion { session }.ask(self, now),
+                QuestionSubject::Resolve(session) => {
+                    ScenarioQuestion::about(session).ask(self, now)
+                }
+                QuestionSubject::Admit(session) => AdmissionQuestion::about(session).ask(self, now),
                 QuestionSubject::Place(id) => {
                     let Some(room) = self.rooms.get_mut(&id) else { continue };
                     room.placement_answered();
                     if !room.is_placed() {
-                        PlacementQuestion { room: id }.ask(self, now);
+                        PlacementQuestion::about(id).ask(self, now);
                     }
                 }
                 QuestionSubject::Reroute(rooms) => {
@@ -195,19 +197,17 @@ impl Gateway {
         let given = Answer { asked: &asked, answer, by, beside, native: &native };
         let BatchOutcome { outcome, parts } = match about {
             QuestionSubject::Resolve(session) => {
-                ScenarioQuestion { session: *session }.apply(self, given, now)
+                ScenarioQuestion::about(*session).apply(self, given, now)
             }
             QuestionSubject::Admit(session) => {
-                AdmissionQuestion { session: *session }.apply(self, given, now)
+                AdmissionQuestion::about(*session).apply(self, given, now)
             }
-            QuestionSubject::Place(room) => {
-                PlacementQuestion { room: *room }.apply(self, given, now)
-            }
+            QuestionSubject::Place(room) => PlacementQuestion::about(*room).apply(self, given, now),
             QuestionSubject::Reroute(_) => {
-                RerouteQuestion { policy, arm: *arm }.apply(self, given, now)
+                RerouteQuestion::to(policy, *arm).apply(self, given, now)
             }
             QuestionSubject::Tick(_) => {
-                DegradationQuestion { policy, arm: *arm }.apply(self, given, now)
+                DegradationQuestion::to(policy, *arm).apply(self, given, now)
             }
         };
         if let Some(revision) = &revision {

@@ -19,7 +19,7 @@ use crate::hop_map::HopMap;
 use crate::record::{
     ChangedRecords, GatewayRecord, MemoRecord, NodeRecord, RegionRecord, RestoreError, Unsettled,
 };
-use crate::rooms::room::{MoveStep, PortMoveRecord, RescueChange, Room, RoomRecord, Stranded};
+use crate::rooms::room::{MoveStep, RescueChange, Room, RoomRecord};
 use crate::rooms::worklists::{PORTS_EXPLAINED_WITHIN, Worklists};
 use crate::sessions::{Session, SessionRecord};
 
@@ -157,7 +157,7 @@ impl Records<'_> {
             slo: None,
             next_session: self.gateway.tables.sessions.next_id().0,
             next_room: self.gateway.rooms.next_number(),
-            started: self.gateway.questions.started,
+            started: self.gateway.questions.started(),
         }
     }
 
@@ -248,7 +248,7 @@ impl Records<'_> {
         self.gateway.tables.sessions.resume_numbers(SessionId(record.next_session));
         self.gateway.rooms.resume_numbers(record.next_room);
         // States of policies refer to the time that they saw in the other process.
-        self.gateway.questions.started = self.gateway.questions.started.min(record.started);
+        self.gateway.questions.resume_clock(record.started);
         for MemoRecord { policy, memos } in memos {
             self.gateway.policies.restore_memos(policy, memos);
         }
@@ -420,7 +420,7 @@ impl Records<'_> {
         }
         for id in unsettled.lost() {
             if let Some(room) = rooms.get_mut(id) {
-                tables.report_lost(room, now);
+                report_lost(tables, room, now);
             }
         }
         let dead: Vec<Hop> = (self.gateway.tables.nodes.iter().map(Node::hop))
@@ -472,8 +472,8 @@ impl Records<'_> {
         let port_moves = record.take_port_moves();
         let mut room = Room::of_record(record, region, hops, now);
         let tables = &mut self.gateway.tables;
-        for port in port_moves {
-            let port = PortMoveRecord { hop: hops.past(port.hop), ..port };
+        for mut port in port_moves {
+            port.translate(hops);
             tables.worklists.closed_ports.restore(&room, port);
             tables.effects.set_if_idle(Timer::ClosedPorts, now + PORTS_EXPLAINED_WITHIN);
         }
@@ -481,8 +481,8 @@ impl Records<'_> {
         if scenario.is_some_and(|scenario| scenario.mode != room.mode()) {
             tables.worklists.changing.insert(id);
         }
-        if let Some(Stranded { attempts, .. }) = room.stranded() {
-            let rescue = RescueChange { before: None, after: Some(attempts) };
+        if let Some(stranded) = room.stranded() {
+            let rescue = RescueChange::new(None, Some(stranded.attempts()));
             tables.worklists.stranded.apply(&room, rescue);
         }
         tables.worklists.note_placed();
@@ -520,13 +520,11 @@ impl Records<'_> {
     }
 }
 
-impl Tables {
-    /// The room's node is not listed here: reports that the room is stranded.
-    fn report_lost(&mut self, room: &mut Room, now: Instant) {
-        let Some(stranded) = room.stranded() else { return };
-        self.want_start(room, now);
-        let (cause, by) = (MoveCause::NodeDown, self.deciders.intern(Decider::Native));
-        let step = MoveStep { cause, by, from: stranded.lost, to: None, started: stranded.since };
-        self.moved(room, step, now);
-    }
+/// The room's node is not listed here: reports that the room is stranded.
+fn report_lost(tables: &mut Tables, room: &mut Room, now: Instant) {
+    let Some(stranded) = room.stranded() else { return };
+    tables.want_start(room, now);
+    let (cause, by) = (MoveCause::NodeDown, tables.deciders.intern(Decider::Native));
+    let step = MoveStep { cause, by, from: stranded.lost(), to: None, started: stranded.since() };
+    tables.moved(room, step, now);
 }

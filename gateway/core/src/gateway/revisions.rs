@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_model::{Arm, BreachCount, Health, Hook, PolicyName, RoomId, SessionId};
+use evenkeel_model::{BreachCount, Health, Hook, PolicyName, RoomId, SessionId};
 use evenkeel_nodes::{Node, NodeTable};
 use evenkeel_revisions::{
     CohortSize, Effect, Lifecycle, LifecycleRecord, Revision, Revisions, RolloutOutcome,
@@ -96,7 +96,7 @@ impl Gateway {
                     self.ask_again(policy, &name, now);
                 }
                 Effect::CanaryChanged => {
-                    self.degradation.tick_cursors.remove(&(policy.clone(), Arm::Canary));
+                    self.degradation.restart_canary(policy);
                 }
                 Effect::DecidersChanged(before) => self.reroute_all(policy, Some(&before), now),
             }

@@ -1,7 +1,6 @@
 //! All policies: the revisions of each, the memos of their plugins, and the judges that find harmful revisions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -392,7 +391,7 @@ impl Policies {
             let bad = bad(session, judge.judging());
             let unit = unit(policy.hook, session.room(), id);
             let breach = judge.note(unit, bad);
-            let on = subjects.rooms.get(&session.room()).and_then(|room| room.holding().on);
+            let on = subjects.node_of(session);
             let on = on.filter(|_| policy.hook == Hook::Routing);
             let breach = breach.or_else(|| judge.note_node(unit, on?));
             breaches.extend(breach.map(|breach| (policy.clone(), breach)));
@@ -610,7 +609,7 @@ impl Policies {
         if judged.is_empty() {
             return None;
         }
-        let rest = subjects.sessions.range((Bound::Excluded(after), Bound::Unbounded));
+        let rest = subjects.sessions_after(after);
         let turn: Vec<&Session> = rest.take(TALLIED_AT_ONCE).map(|(_, session)| session).collect();
         for (policy, revisions) in judged {
             let tally = tallies.entry(policy.clone()).or_default();

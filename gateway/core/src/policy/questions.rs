@@ -47,14 +47,27 @@ pub(crate) enum QuestionSubject {
 /// A session, as a question showed it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TickedSession {
-    pub(crate) session: SessionId,
+    session: SessionId,
     /// The version of its plan.
-    pub(crate) plans: u32,
-    /// An endpoint obeyed caps on it.
-    pub(crate) obeys_caps: bool,
+    plans: u32,
+    obeys_caps: bool,
 }
 
 impl TickedSession {
+    /// `obeys_caps`: an endpoint obeys caps on the session.
+    pub(crate) fn new(session: &Session, obeys_caps: bool) -> TickedSession {
+        TickedSession { session: session.id(), plans: session.plan_version(), obeys_caps }
+    }
+
+    pub(crate) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The session has the plan that the question showed.
+    pub(crate) fn has_plan_of(&self, session: &Session) -> bool {
+        session.plan_version() == self.plans
+    }
+
     /// A revision that was shown support for caps could not know better.
     pub(crate) fn rule_of(&self, broken: GuardRule) -> GuardRule {
         match broken {
@@ -223,7 +236,7 @@ pub(crate) struct QuestionsInFlight {
     asks: BTreeMap<AskId, PendingQuestion>,
     next: u64,
     /// The start of the time that policies see.
-    pub(crate) started: Instant,
+    started: Instant,
     /// Rooms to ask about, by routing policy and arm, also where the set binds no routing policy.
     reroutes: BTreeMap<(PolicyName, Arm), BTreeSet<RoomId>>,
     failing: BTreeMap<PolicyName, PolicyFailure>,
@@ -240,6 +253,16 @@ impl QuestionsInFlight {
             failing: BTreeMap::new(),
             states: Interner::default(),
         }
+    }
+
+    /// The start of the time that policies see.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Continues the time that policies saw in another process.
+    pub(crate) fn resume_clock(&mut self, started: Instant) {
+        self.started = self.started.min(started);
     }
 
     pub(crate) fn next_id(&mut self) -> AskId {

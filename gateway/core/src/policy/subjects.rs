@@ -2,12 +2,13 @@
 //! decisions on them, and those that are quarantined.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     Arm, BreachCount, CoreEvent, CoreSettings, Decider, DecisionNote, DecisionOutcome, Figure,
-    Hook, IsolatedRows, Metric, PluginFault, PolicyName, RoomId, SessionId,
+    Hook, IsolatedRows, Metric, NodeId, PluginFault, PolicyName, RoomId, SessionId,
 };
 use evenkeel_revisions::{BadFigures, Judge, Judging, Revisions, is_by_room, unit};
 
@@ -21,9 +22,9 @@ use crate::sessions::{Session, SessionTable};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Subjects<'a> {
-    pub(crate) settings: &'a CoreSettings,
-    pub(crate) sessions: &'a SessionTable,
-    pub(crate) rooms: &'a RoomTable,
+    settings: &'a CoreSettings,
+    sessions: &'a SessionTable,
+    rooms: &'a RoomTable,
 }
 
 /// Statistics of the sessions and rooms of one arm of a policy.
@@ -46,6 +47,27 @@ pub struct ArmStatistics {
 }
 
 impl<'a> Subjects<'a> {
+    pub(crate) fn new(
+        settings: &'a CoreSettings,
+        sessions: &'a SessionTable,
+        rooms: &'a RoomTable,
+    ) -> Subjects<'a> {
+        Subjects { settings, sessions, rooms }
+    }
+
+    /// The node that carries the session.
+    pub(super) fn node_of(self, session: &Session) -> Option<NodeId> {
+        self.rooms.get(&session.room())?.holding().on
+    }
+
+    /// Sessions after this one in order of their ids.
+    pub(super) fn sessions_after(
+        self,
+        after: SessionId,
+    ) -> impl Iterator<Item = (SessionId, &'a Session)> {
+        self.sessions.range((Bound::Excluded(after), Bound::Unbounded))
+    }
+
     fn set(self, scenario: &str) -> Option<&'a Arc<str>> {
         self.settings.scenarios.get(scenario).map(|scenario| &scenario.set)
     }

@@ -97,14 +97,14 @@ impl<'a> NodeChoice<'a> {
         let route = self.room.route();
         let fitting = route.hops.iter().filter(|(hop, _)| fit(hop));
         let mut nodes: Vec<NodeId> = fitting.map(|(hop, _)| hop.node).collect();
-        let first = nodes.iter().position(|&node| self.ledger().fits(node, self.need.kbps))?;
+        let first = nodes.iter().position(|&node| self.ledger().fits(node, self.need.kbps()))?;
         nodes[..=first].rotate_right(1);
         Some(nodes)
     }
 
     /// Some node without a queue has capacity for this room; otherwise a search is useless.
     pub(crate) fn has_free_node(self) -> bool {
-        has_free_node(self.need.kbps, &self.shunned(), self.nodes, self.capacity)
+        has_free_node(self.need.kbps(), &self.shunned(), self.nodes, self.capacity)
     }
 
     /// The native default: where an unplaced room would go, or a placed room's node with its spares.
@@ -152,7 +152,7 @@ impl<'a> NodeChoice<'a> {
     }
 
     pub(crate) fn fits(self, node: NodeId) -> bool {
-        self.ledger().fits(node, self.need.kbps)
+        self.ledger().fits(node, self.need.kbps())
     }
 
     /// The nodes without spares in the first one's domain that the scenario names in `spares_outside`. A stranded room
@@ -215,7 +215,7 @@ impl<'a> NodeChoice<'a> {
     /// node; 0: for none.
     fn redundancy(self, hops: &[NodeId]) -> u8 {
         let [first, second, ..] = hops else { return 0 };
-        let (ledger, kbps) = (self.ledger(), self.need.kbps);
+        let (ledger, kbps) = (self.ledger(), self.need.kbps());
         let fits = |covers| match self.room.mode() {
             RedundancyMode::Hitless => ledger.fits(*second, kbps),
             _ => ledger.fits_reserve(*second, *first, covers, kbps),
@@ -238,7 +238,7 @@ impl<'a> NodeChoice<'a> {
         let Some(standing) = self.stands_at().filter(|_| self.room.heading().is_none()) else {
             return false;
         };
-        let (holding, ledger, kbps) = (self.room.holding(), self.ledger(), self.need.kbps);
+        let (holding, ledger, kbps) = (self.room.holding(), self.ledger(), self.need.kbps());
         let gains = |second: &NodeId| {
             let wanted = self.need.covers(standing.node, *second, self.nodes);
             match (self.room.mode(), holding.twin, holding.reserve) {
@@ -351,7 +351,7 @@ impl PlacementSurvey<'_> {
     /// Distance of a region from `from`. In most modes 0 or 1; in regional mode the position in the scenario's cyclic
     /// order after `from`. Regions not in that order come last.
     fn distance(&self, region: RegionId, from: RegionId) -> usize {
-        let order = self.need.regions;
+        let order = self.need.regions();
         let place = |region| order.iter().position(|listed| *listed == region);
         match (self.room.mode(), place(region)) {
             _ if region == from => 0,
@@ -372,7 +372,7 @@ impl PlacementSurvey<'_> {
 
     fn first(&self) -> Option<NodeId> {
         let fits = |node: &&Node| {
-            let (id, kbps) = (node.id, self.need.kbps);
+            let (id, kbps) = (node.id, self.need.kbps());
             let fits = match self.takes {
                 Takes::Free => self.ledger.fits(id, kbps),
                 Takes::Reserves => self.ledger.carries(id, kbps),
@@ -392,13 +392,13 @@ impl PlacementSurvey<'_> {
     /// the same zone, and standbys before other nodes.
     fn spares(&self, first: &Node) -> Vec<NodeId> {
         let PlacementSurvey { current: standing, need, .. } = *self;
-        let (kbps, mode, region) = (need.kbps, self.room.mode(), self.room.region());
-        let domain = self.nodes.domain_of(first.id, need.reserve);
+        let (kbps, mode, region) = (need.kbps(), self.room.mode(), self.room.region());
+        let domain = self.nodes.domain_of(first.id, need.reserve());
         let reserves =
             |node: &Node, covers| self.ledger.fits_reserve(node.id, first.id, covers, kbps);
         let may = |node: &&Node| {
             let kept = standing.contains(&node.id);
-            let is_outside = !self.nodes.share_domain(first.id, node.id, need.spares_outside);
+            let is_outside = !self.nodes.share_domain(first.id, node.id, need.spares_outside());
             let may = node.id != first.id && self.takes(node) && is_outside;
             may && (kept || reserves(node, None))
         };
@@ -410,7 +410,7 @@ impl PlacementSurvey<'_> {
                 RedundancyMode::Hitless => self.ledger.fits(node.id, kbps),
                 _ => reserves(node, None),
             };
-            let survives = self.nodes.domain_of(node.id, need.reserve) != domain;
+            let survives = self.nodes.domain_of(node.id, need.reserve()) != domain;
             let covers = domain.is_none()
                 || survives && (mode == RedundancyMode::Hitless || reserves(node, domain));
             let kept = standing.iter().position(|standing| *standing == node.id);
@@ -437,7 +437,7 @@ impl PlacementSurvey<'_> {
         let fits = |node: &&Node| {
             self.region(node) != here
                 && self.takes(node)
-                && self.ledger.fits(node.id, self.need.kbps)
+                && self.ledger.fits(node.id, self.need.kbps())
         };
         let mut nodes: Vec<&Node> = self.nodes.iter().filter(fits).collect();
         nodes.sort_by_key(cost);

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use evenkeel_media::instant;
 use evenkeel_model::{
     Board, CoreEvent, Decider, FailureDomain, FailureScope, FlowCounts, HOPS_MAX, Hop, HopGrant,
-    Labels, LeftHop, ModeChange, MoveCause, MoveOutcome, NodeId, Param, PluginState,
+    Labels, LeftHop, ModeChange, MoveCause, MoveOutcome, NodeId, Param, PluginState, PortMove,
     RedundancyMode, RegionId, RegionRole, RoomId, Route, RouteCell, Scenario, SessionId,
 };
 use evenkeel_nodes::{Node, NodeTable, OpeningClass};
 use evenkeel_revisions::{Revision, Revisions, StateVersions};
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::{CapacityLedger, Holding};
+use crate::capacity::{CapacityChange, CapacityLedger, Holding};
 use crate::collections::SmallSet;
 use crate::hop_map::HopMap;
 use crate::quality::ballots::RoomTally;
@@ -241,11 +241,26 @@ pub struct MoveUnderWay {
 /// A room without a hop that its packets may take.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub(crate) struct Stranded {
-    pub(crate) lost: Hop,
+    lost: Hop,
     #[serde(with = "instant")]
-    pub(crate) since: Instant,
-    /// Rooms with fewer attempts go first.
-    pub(crate) attempts: u32,
+    since: Instant,
+    attempts: u32,
+}
+
+impl Stranded {
+    /// The hop that carried the room.
+    pub(crate) fn lost(&self) -> Hop {
+        self.lost
+    }
+
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Searches for a node that failed. Rooms with fewer attempts go first.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
+    }
 }
 
 /// One entry in a room's record of moves.
@@ -282,14 +297,10 @@ pub(crate) struct MoveStep {
 /// The facts by which a room is weighed, made of its sessions and its scenario.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RoomNeed<'a> {
-    /// The load of its sessions.
-    pub(crate) kbps: u64,
-    /// The deaths that the first spare should cover.
-    pub(crate) reserve: FailureScope,
-    /// The spares are outside this domain of the first node.
-    pub(crate) spares_outside: FailureScope,
-    /// In regional mode: the regions that the room tries next, in order.
-    pub(crate) regions: &'a [RegionId],
+    kbps: u64,
+    reserve: FailureScope,
+    spares_outside: FailureScope,
+    regions: &'a [RegionId],
 }
 
 impl<'a> RoomNeed<'a> {
@@ -300,6 +311,26 @@ impl<'a> RoomNeed<'a> {
             spares_outside: scenario.map_or(FailureScope::Node, |scenario| scenario.spares_outside),
             regions: scenario.map_or(&[], |scenario| &scenario.regions),
         }
+    }
+
+    /// The load of the room's sessions.
+    pub(crate) fn kbps(&self) -> u64 {
+        self.kbps
+    }
+
+    /// The deaths that the first spare should cover.
+    pub(crate) fn reserve(&self) -> FailureScope {
+        self.reserve
+    }
+
+    /// The spares are outside this domain of the first node.
+    pub(crate) fn spares_outside(&self) -> FailureScope {
+        self.spares_outside
+    }
+
+    /// In regional mode: the regions that the room tries next, in order.
+    pub(crate) fn regions(&self) -> &'a [RegionId] {
+        self.regions
     }
 
     /// The zone or region of `on` whose death the room's scenario names in `reserve`. `None`: the death of the node alone, or
@@ -343,16 +374,28 @@ fn lead(old: NodeId, new: NodeId, nodes: &NodeTable, leave_within: Duration) -> 
     }
 }
 
-/// What a room is weighed against.
+/// The facts by which a room is weighed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RoomScales<'a> {
-    pub(crate) need: RoomNeed<'a>,
-    /// The room may take new reserves: no stranded room may need the capacity.
-    pub(crate) takes_reserves: bool,
-    pub(crate) nodes: &'a NodeTable,
-    pub(crate) ledger: &'a CapacityLedger,
-    /// Packets of a hop that a move leaves pass for this time.
-    pub(crate) leave_within: Duration,
+    need: RoomNeed<'a>,
+    takes_reserves: bool,
+    nodes: &'a NodeTable,
+    ledger: &'a CapacityLedger,
+    leave_within: Duration,
+}
+
+impl<'a> RoomScales<'a> {
+    /// `takes_reserves`: no stranded room may need the capacity. Packets of a hop that a move leaves pass for
+    /// `leave_within`.
+    pub(crate) fn new(
+        need: RoomNeed<'a>,
+        takes_reserves: bool,
+        nodes: &'a NodeTable,
+        ledger: &'a CapacityLedger,
+        leave_within: Duration,
+    ) -> RoomScales<'a> {
+        RoomScales { need, takes_reserves, nodes, ledger, leave_within }
+    }
 }
 
 /// The second node of a room that is open ahead at it.
@@ -380,6 +423,7 @@ pub(crate) struct RoomChange {
     /// The room has its first route.
     pub(crate) is_first_route: bool,
     pub(crate) capacity: Option<CapacityChange>,
+    pub(crate) protection: Option<Protection>,
     pub(crate) rescue: Option<RescueChange>,
     /// The room is outside its native place without anyone's choice, or is not any more.
     pub(crate) away: Option<bool>,
@@ -398,19 +442,27 @@ impl RoomChange {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CapacityChange {
-    pub(crate) released: Holding,
-    pub(crate) held: Holding,
-    pub(crate) protection: Protection,
+/// A room is stranded, was tried in vain, or has a hop again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RescueChange {
+    before: Option<u32>,
+    after: Option<u32>,
 }
 
-/// A room is stranded, was tried in vain, or has a hop again.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RescueChange {
+impl RescueChange {
+    pub(crate) fn new(before: Option<u32>, after: Option<u32>) -> RescueChange {
+        RescueChange { before, after }
+    }
+
     /// The attempts by which the room was listed.
-    pub(crate) before: Option<u32>,
-    pub(crate) after: Option<u32>,
+    pub(crate) fn before(&self) -> Option<u32> {
+        self.before
+    }
+
+    /// The attempts by which the room is to be listed.
+    pub(crate) fn after(&self) -> Option<u32> {
+        self.after
+    }
 }
 
 impl Room {
@@ -1010,7 +1062,7 @@ impl Room {
         let before = self.stranded().map(|stranded| stranded.attempts);
         let is_first_route = !self.is_placed();
         self.change_placement(Placement::arrive);
-        let rescue = before.map(|before| RescueChange { before: Some(before), after: None });
+        let rescue = before.map(|before| RescueChange::new(Some(before), None));
         RoomChange { is_first_route, rescue, ..self.publish(hops, left, scales) }
     }
 
@@ -1024,7 +1076,7 @@ impl Room {
     ) -> RoomChange {
         let before = self.stranded().map(|stranded| stranded.attempts);
         self.change_placement(|it| it.strand(Stranded { lost, since, attempts: 0 }));
-        let rescue = Some(RescueChange { before, after: Some(0) });
+        let rescue = Some(RescueChange::new(before, Some(0)));
         RoomChange { rescue, ..self.publish(hops, None, scales) }
     }
 
@@ -1033,7 +1085,7 @@ impl Room {
         let Placement::Stranded(room) = &mut self.placement else { return RoomChange::default() };
         let before = room.loss.attempts;
         room.loss.attempts = before.saturating_add(1);
-        let rescue = RescueChange { before: Some(before), after: Some(room.loss.attempts) };
+        let rescue = RescueChange::new(Some(before), Some(room.loss.attempts));
         RoomChange { rescue: Some(rescue), ..RoomChange::of_record() }
     }
 
@@ -1054,18 +1106,18 @@ impl Room {
             Some(_) => hops.to_vec(),
             None => scales.need.without_inside_spares(hops, |hop| hop.node, scales.nodes),
         };
-        let (grants, capacity) = self.weigh(&hops, scales);
+        let (grants, weighed) = self.weigh(&hops, scales);
         let before = self.route();
         let (version, mode) = (before.version + 1, self.mode_over(&hops));
         let leaves_until = left.as_ref().map(|left| left.until);
         let hops = hops.into_iter().zip(grants).collect();
         self.cell.publish(Route { version, mode, hops, left });
         RoomChange {
+            is_recorded: true,
             hops_differ: true,
-            capacity: Some(capacity),
             kept: self.kept_since(&before),
             leaves_until,
-            ..RoomChange::of_record()
+            ..weighed
         }
     }
 
@@ -1095,12 +1147,9 @@ impl Room {
         }
         let before = self.route();
         let hops: Vec<Hop> = before.hops.iter().map(|(hop, _)| *hop).collect();
-        let (after, capacity) = self.weigh(&hops, scales);
-        let mut change = RoomChange {
-            is_recorded: capacity.released.covers != capacity.held.covers,
-            capacity: Some(capacity),
-            ..RoomChange::default()
-        };
+        let covers = self.holding.covers;
+        let (after, weighed) = self.weigh(&hops, scales);
+        let mut change = RoomChange { is_recorded: covers != self.holding.covers, ..weighed };
         if before.hops.iter().map(|(_, grant)| *grant).ne(after.iter().copied()) {
             let hops = hops.into_iter().zip(after).collect();
             self.cell.publish(Route { version: before.version + 1, hops, ..(*before).clone() });
@@ -1115,15 +1164,14 @@ impl Room {
         let reserved = granted.on.zip(granted.reserve).filter(|_| covers);
         let covers = reserved.and_then(|(on, at)| scales.need.covers(on, at, scales.nodes));
         let released = std::mem::replace(&mut self.holding, Holding { covers, ..granted });
-        let protection = Protection::Whole;
-        let capacity = CapacityChange { released, held: self.holding, protection };
-        RoomChange { capacity: Some(capacity), ..RoomChange::of_record() }
+        let capacity = Some(CapacityChange::new(released, self.holding));
+        RoomChange { capacity, protection: Some(Protection::Whole), ..RoomChange::of_record() }
     }
 
     /// Updates the room's holding and returns the grant of each hop. The first is admitted; the second is reserved if
     /// capacity is kept for it. In hitless mode both are admitted if both can carry the room. Spares that are not
     /// opened ahead are gated.
-    fn weigh(&mut self, hops: &[Hop], scales: &RoomScales) -> (Vec<HopGrant>, CapacityChange) {
+    fn weigh(&mut self, hops: &[Hop], scales: &RoomScales) -> (Vec<HopGrant>, RoomChange) {
         let RoomScales { need, takes_reserves, nodes, ledger, .. } = *scales;
         let kbps = need.kbps;
         let mode = self.mode_over(hops);
@@ -1164,8 +1212,9 @@ impl Room {
             1 if reserve.is_some() => HopGrant::Reserved,
             _ => HopGrant::Gated,
         };
-        let capacity = CapacityChange { released: before, held: self.holding, protection };
-        ((0..hops.len()).map(grant).collect(), capacity)
+        let capacity = Some(CapacityChange::new(before, self.holding));
+        let change = RoomChange { capacity, protection: Some(protection), ..RoomChange::default() };
+        ((0..hops.len()).map(grant).collect(), change)
     }
 
     /// The start and the end of a time in which one hop alone carries a hitless room.
@@ -1444,12 +1493,41 @@ impl RoomRecord {
 /// A move off a hop where the room's port was closed. It is counted once the node was found dead, or was not.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub(crate) struct PortMoveRecord {
-    pub(crate) hop: Hop,
-    /// The time at which the port was closed.
+    hop: Hop,
     #[serde(with = "instant")]
-    pub(crate) closed: Instant,
-    pub(crate) sessions: Vec<SessionId>,
-    pub(crate) took: Duration,
+    closed: Instant,
+    sessions: Vec<SessionId>,
+    took: Duration,
+}
+
+impl PortMoveRecord {
+    pub(crate) fn new(hop: Hop, closed: Instant, moved: &PortMove) -> PortMoveRecord {
+        PortMoveRecord { hop, closed, sessions: moved.sessions.clone(), took: moved.took }
+    }
+
+    pub(crate) fn hop(&self) -> Hop {
+        self.hop
+    }
+
+    /// The time at which the port was closed.
+    pub(crate) fn closed(&self) -> Instant {
+        self.closed
+    }
+
+    /// Names the hop as this process does.
+    pub(crate) fn translate(&mut self, hops: &HopMap) {
+        self.hop = hops.past(self.hop);
+    }
+
+    pub(crate) fn into_move(self, room: &Room) -> PortMove {
+        PortMove {
+            room: room.id,
+            room_name: Arc::clone(&room.name),
+            scenario: Arc::clone(&room.scenario),
+            sessions: self.sessions,
+            took: self.took,
+        }
+    }
 }
 
 /// A hop that did not take the room.

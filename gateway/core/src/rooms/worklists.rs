@@ -180,11 +180,11 @@ impl RoomsByNode {
     /// Hops of the room's current or pending route differ.
     pub(crate) fn relist(&mut self, room: &mut Room) {
         let Some(before) = room.relist() else { return };
-        let now = room.listed_at();
-        for gone in before.iter().filter(|node| !now.contains(node)) {
+        let after = room.listed_at();
+        for gone in before.iter().filter(|node| !after.contains(node)) {
             self.rooms[gone.0 as usize].remove(room.id());
         }
-        for new in now.iter().filter(|node| !before.contains(node)) {
+        for new in after.iter().filter(|node| !before.contains(node)) {
             self.rooms[new.0 as usize].insert(room.id());
         }
     }
@@ -210,8 +210,22 @@ enum FailoverTurn {
 /// The death of a node, at its hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Death {
-    pub(crate) hop: Hop,
-    pub(crate) at: Instant,
+    hop: Hop,
+    at: Instant,
+}
+
+impl Death {
+    pub(crate) fn new(hop: Hop, at: Instant) -> Death {
+        Death { hop, at }
+    }
+
+    pub(crate) fn hop(&self) -> Hop {
+        self.hop
+    }
+
+    pub(crate) fn at(&self) -> Instant {
+        self.at
+    }
 }
 
 /// Rooms that have not yet failed over from dead nodes.
@@ -382,17 +396,17 @@ impl StrandedRooms {
 
     pub(crate) fn apply(&mut self, room: &Room, change: RescueChange) {
         let turn = |attempts| (attempts, Reverse(room.priority()), room.id());
-        if let Some(before) = change.before {
+        if let Some(before) = change.before() {
             self.rooms.remove(&turn(before));
         }
-        if let Some(after) = change.after {
+        if let Some(after) = change.after() {
             self.rooms.insert(turn(after));
         }
     }
 
     fn forget(&mut self, room: &Room) {
-        let before = room.stranded().map(|stranded| stranded.attempts);
-        self.apply(room, RescueChange { before, after: None });
+        let before = room.stranded().map(|stranded| stranded.attempts());
+        self.apply(room, RescueChange::new(before, None));
     }
 
     /// The next rooms to search a node for.
@@ -566,18 +580,16 @@ impl ClosedPorts {
         }
         let ports = left.into_iter().filter_map(|hop| {
             let ClosedPort { at, moved } = self.ports.get(&(hop, room.id()))?;
-            let PortMove { sessions, took, .. } = moved.as_ref()?;
-            Some(PortMoveRecord { hop, closed: *at, sessions: sessions.clone(), took: *took })
+            Some(PortMoveRecord::new(hop, *at, moved.as_ref()?))
         });
         ports.collect()
     }
 
     /// Continues a move of another process's record.
     pub(crate) fn restore(&mut self, room: &Room, record: PortMoveRecord) {
-        let PortMoveRecord { hop, closed, sessions, took } = record;
-        let (room_name, scenario) = (room.name().clone(), room.scenario().clone());
-        let moved = Some(PortMove { room: room.id(), room_name, scenario, sessions, took });
-        self.ports.insert((hop, room.id()), ClosedPort { at: closed, moved });
+        let port = (record.hop(), room.id());
+        let (at, moved) = (record.closed(), Some(record.into_move(room)));
+        self.ports.insert(port, ClosedPort { at, moved });
     }
 
     /// The node is dead: takes the moves of rooms that left it for closed ports a moment ago.

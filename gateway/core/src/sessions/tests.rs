@@ -1,5 +1,5 @@
 use evenkeel_model::{
-    FeedbackSupport, MediaStream, OfferId, PayloadType, RtcpPort, Srtp, StreamKind,
+    FeedbackSupport, MediaStream, OfferId, PayloadType, RegionId, RtcpPort, Srtp, StreamKind,
 };
 
 use super::*;

@@ -8,6 +8,7 @@ use evenkeel_nodes::Node;
 
 use super::{BlastRadius, GatewayCopy, LossSurvey, LossTrial, PLAYED, RoomLoss};
 use crate::gateway::Tables;
+use crate::gateway::copy::CopiedNode;
 use crate::record::RestoreError;
 
 /// Maximum virtual time in which rooms take the mode.
@@ -62,7 +63,7 @@ impl GatewayCopy {
         let mut settings = self.settings().clone();
         settings.scenarios.values_mut().for_each(|scenario| scenario.mode = mode);
         let mut trial = LossTrial::begin(self, settings, now)?;
-        trial.opens_within = self.nodes().iter().map(|node| node.round_trip).collect();
+        trial.opens_within = self.nodes().iter().map(CopiedNode::round_trip).collect();
         while !trial.gateway.tables.worklists.changing.is_empty()
             && trial.now < now + CHANGED_WITHIN
         {
@@ -122,14 +123,14 @@ impl GatewayCopy {
             let carrier = self.nodes().get(holding.on?.0 as usize)?;
             let survives = |spare: Option<NodeId>| {
                 let spare = spare.and_then(|spare| self.nodes().get(spare.0 as usize));
-                spare.is_some_and(|spare| !lost.contains(&spare.id))
+                spare.is_some_and(|spare| !lost.contains(&spare.id()))
             };
             if survives(holding.twin) {
                 return Some(Duration::ZERO);
             }
             // Packets take a reserved hop as soon as the death is detected, before the room moves.
             let after = if survives(holding.reserve) { Duration::ZERO } else { room.after? };
-            Some(carrier.detected_within + after)
+            Some(carrier.detected_within() + after)
         };
         let of_rooms = loss.rooms.iter().filter_map(|room| Some((of_room(room)?, room.sessions)));
         let mut outages: Vec<(Duration, u32)> = of_rooms.collect();

@@ -17,7 +17,7 @@ use crate::policy::questions::{BatchOutcome, QuestionSubject, mismatched};
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) struct AdmissionQuestion {
-    pub(super) session: SessionId,
+    session: SessionId,
 }
 
 impl Question for AdmissionQuestion {
@@ -56,6 +56,10 @@ impl Question for AdmissionQuestion {
 }
 
 impl AdmissionQuestion {
+    pub(super) fn about(session: SessionId) -> AdmissionQuestion {
+        AdmissionQuestion { session }
+    }
+
     fn take(
         self,
         gateway: &mut Gateway,

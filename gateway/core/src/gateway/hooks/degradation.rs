@@ -8,7 +8,7 @@ use evenkeel_model::{
     PluginState, PolicyName, PolicyQuestion, Row, SessionId, SessionRow,
 };
 
-use crate::degradation::{LadderInput, NativeLadder, Replans};
+use crate::degradation::{LadderInput, Replans};
 use crate::gateway::hooks::question::{Answer, Question};
 use crate::gateway::{Gateway, Tables};
 use crate::policy::questions::{
@@ -22,8 +22,8 @@ const FAILING_FOR: Duration = Duration::from_secs(2);
 
 /// The next sessions of one arm of a policy.
 pub(super) struct DegradationQuestion<'a> {
-    pub(super) policy: &'a PolicyName,
-    pub(super) arm: Arm,
+    policy: &'a PolicyName,
+    arm: Arm,
 }
 
 impl Question for DegradationQuestion<'_> {
@@ -64,11 +64,7 @@ impl Question for DegradationQuestion<'_> {
         }
         let of =
             sessions.iter().filter_map(|row| gateway.tables.sessions.get(&SessionId(row.row.id)));
-        let shown = of.map(|session| TickedSession {
-            session: session.id(),
-            plans: session.plan_version(),
-            obeys_caps: gateway.obeys_caps(session),
-        });
+        let shown = of.map(|session| TickedSession::new(session, gateway.obeys_caps(session)));
         let about = QuestionSubject::Tick(shown.collect());
         let memo = gateway.policies.memo(policy, arm);
         gateway.ask(&policy.set, arm, about, PolicyQuestion::Tick { sessions, memo }, now);
@@ -91,8 +87,8 @@ impl Question for DegradationQuestion<'_> {
             }
         };
         let fresh = sessions.iter().map(|shown| {
-            let session = gateway.tables.sessions.get(&shown.session);
-            session.filter(|session| session.plan_version() == shown.plans).map(|_| shown)
+            let session = gateway.tables.sessions.get(&shown.session());
+            session.filter(|session| shown.has_plan_of(session)).map(|_| shown)
         });
         let fresh: Vec<Option<&TickedSession>> = fresh.collect();
         if !fresh.iter().any(Option::is_some) {
@@ -103,7 +99,7 @@ impl Question for DegradationQuestion<'_> {
         for action in actions {
             let part = match fresh.get(action.row as usize) {
                 Some(Some(shown)) => gateway
-                    .replan(shown.session, action.op, action.arg, &mut replans)
+                    .replan(shown.session(), action.op, action.arg, &mut replans)
                     .map_err(|rule| shown.rule_of(rule)),
                 Some(None) => Err(GuardRule::Outdated),
                 None => Err(GuardRule::UnknownRow),
@@ -117,7 +113,7 @@ impl Question for DegradationQuestion<'_> {
         let revisions = gateway.policies.revisions(policy);
         for (row, state) in states {
             let shown = fresh.get(row as usize).copied().flatten();
-            let kept = shown.filter(|_| parts.keeps_state(row)).map(|shown| shown.session);
+            let kept = shown.filter(|_| parts.keeps_state(row)).map(TickedSession::session);
             if let Some(session) = kept.and_then(|id| gateway.tables.sessions.deferred_mut(&id)) {
                 session.remember(gateway.questions.state(state), revisions);
             }
@@ -132,13 +128,17 @@ impl Question for DegradationQuestion<'_> {
     }
 }
 
-impl DegradationQuestion<'_> {
+impl<'a> DegradationQuestion<'a> {
+    pub(super) fn to(policy: &'a PolicyName, arm: Arm) -> DegradationQuestion<'a> {
+        DegradationQuestion { policy, arm }
+    }
+
     /// The policy faulted on these sessions. If their scenario says so, the native ladder takes them after a while.
     fn climb_natively(&self, gateway: &mut Gateway, sessions: &[TickedSession], now: Instant) {
         let since = gateway.questions.fails_since(self.policy);
         if since.is_some_and(|since| now.saturating_duration_since(since) >= FAILING_FOR) {
-            for TickedSession { session, .. } in sessions {
-                climb(gateway, *session, now);
+            for shown in sessions {
+                climb(gateway, shown.session(), now);
             }
         }
     }
@@ -151,18 +151,18 @@ impl DegradationQuestion<'_> {
         beside: &AnswerDetails,
         now: Instant,
     ) {
-        if beside.apart.is_none() && gateway.degradation.climbs.is_empty() {
+        if beside.apart.is_none() && gateway.degradation.is_idle() {
             return;
         }
-        for (row, TickedSession { session, .. }) in (0..).zip(sessions) {
+        for (row, session) in (0..).zip(sessions.iter().map(TickedSession::session)) {
             if !beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row)) {
-                gateway.degradation.climbs.remove(session);
+                gateway.degradation.end_climb(session);
                 continue;
             }
-            let subject = FaultSubject::Session(*session);
+            let subject = FaultSubject::Session(session);
             let since = gateway.subject_history.quarantined_since(subject, Hook::Degradation);
             if since.is_some_and(|since| now.saturating_duration_since(since) >= FAILING_FOR) {
-                climb(gateway, *session, now);
+                climb(gateway, session, now);
             }
         }
     }
@@ -177,8 +177,7 @@ fn climb(gateway: &mut Gateway, id: SessionId, now: Instant) {
         return;
     }
     let look = LadderInput::of(session, gateway.obeys_caps(session));
-    let ladder = gateway.degradation.climbs.entry(id).or_insert_with(|| NativeLadder::begin(now));
-    if let Some((op, arg)) = ladder.step(look, now) {
+    if let Some((op, arg)) = gateway.degradation.climb(id, now).step(look, now) {
         // The ladder respects the bounds and the node's support for caps. An action that breaks a rule has no effect.
         let _ = gateway.act(id, op as u32, arg, &Decider::Native);
     }

@@ -24,7 +24,7 @@ const ROOMS_PER_ASK: usize = 256;
 
 /// The nodes of a room after the admission of its first session.
 pub(super) struct PlacementQuestion {
-    pub(super) room: RoomId,
+    room: RoomId,
 }
 
 impl Question for PlacementQuestion {
@@ -51,6 +51,10 @@ impl Question for PlacementQuestion {
 }
 
 impl PlacementQuestion {
+    pub(super) fn about(room: RoomId) -> PlacementQuestion {
+        PlacementQuestion { room }
+    }
+
     fn take(&self, gateway: &mut Gateway, given: Answer, now: Instant) -> DecisionOutcome {
         let id = self.room;
         let Some(room) = gateway.rooms.get_mut(&id) else { return DecisionOutcome::Stale };
@@ -176,8 +180,8 @@ impl PlacementQuestion {
 
 /// Other routes for rooms of one arm of a policy.
 pub(super) struct RerouteQuestion<'a> {
-    pub(super) policy: &'a PolicyName,
-    pub(super) arm: Arm,
+    policy: &'a PolicyName,
+    arm: Arm,
 }
 
 impl Question for RerouteQuestion<'_> {
@@ -271,7 +275,11 @@ impl Question for RerouteQuestion<'_> {
     }
 }
 
-impl RerouteQuestion<'_> {
+impl<'a> RerouteQuestion<'a> {
+    pub(super) fn to(policy: &'a PolicyName, arm: Arm) -> RerouteQuestion<'a> {
+        RerouteQuestion { policy, arm }
+    }
+
     /// The next rooms that wait for this arm. Rooms that now belong to the other arm are queued there.
     fn waiting(&self, gateway: &mut Gateway, now: Instant) -> Vec<RoomId> {
         let RerouteQuestion { policy, arm } = *self;

@@ -12,7 +12,7 @@ use crate::gateway::hooks::question::{Answer, Question};
 use crate::policy::questions::{BatchOutcome, QuestionSubject, mismatched};
 
 pub(super) struct ScenarioQuestion {
-    pub(super) session: SessionId,
+    session: SessionId,
 }
 
 impl Question for ScenarioQuestion {
@@ -23,7 +23,7 @@ impl Question for ScenarioQuestion {
             return;
         };
         if !scenario.binds(Hook::Scenario) {
-            return AdmissionQuestion { session: id }.ask(gateway, now);
+            return AdmissionQuestion::about(id).ask(gateway, now);
         }
         let set = Arc::clone(&scenario.set);
         let unit = unit(Hook::Scenario, session.room(), id);
@@ -39,12 +39,16 @@ impl Question for ScenarioQuestion {
             Ok(_) => mismatched(),
             Err(fault) => DecisionOutcome::Faulted(fault),
         };
-        AdmissionQuestion { session: self.session }.ask(gateway, now);
+        AdmissionQuestion::about(self.session).ask(gateway, now);
         BatchOutcome::one(outcome)
     }
 }
 
 impl ScenarioQuestion {
+    pub(super) fn about(session: SessionId) -> ScenarioQuestion {
+        ScenarioQuestion { session }
+    }
+
     /// Applies a scenario plugin's parameters, which override those of the configuration within its bounds.
     fn take(&self, gateway: &mut Gateway, params: &[(Box<str>, i64)]) -> DecisionOutcome {
         let id = self.session;

@@ -18,7 +18,7 @@ const MANY: usize = 2_000;
 /// The dead hops that the room has not left yet.
 fn dead_hops(world: &World, room: RoomId) -> Vec<Hop> {
     let deaths =
-        world.gateway.tables.worklists.failover.deaths().into_iter().map(|death| death.hop);
+        world.gateway.tables.worklists.failover.deaths().into_iter().map(|death| death.hop());
     deaths.filter(|dead| world.gateway.rooms[&room].leads_to(*dead)).collect()
 }
 

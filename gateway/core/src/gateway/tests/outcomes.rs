@@ -300,7 +300,7 @@ fn failing_policy_yields_to_native_ladder() {
     });
     world.pass(ms(5_000));
     assert_eq!(world.cap(session), 300);
-    assert!(world.gateway.degradation.climbs.is_empty());
+    assert!(world.gateway.degradation.is_idle());
 }
 
 #[test]

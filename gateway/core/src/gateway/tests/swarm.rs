@@ -480,7 +480,7 @@ impl Swarm {
             );
             let route = room.route();
             let dead =
-                gateway.tables.worklists.failover.deaths().into_iter().map(|death| death.hop);
+                gateway.tables.worklists.failover.deaths().into_iter().map(|death| death.hop());
             let dead: Vec<Hop> = dead.filter(|dead| room.leads_to(*dead)).collect();
             let hops: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
             let pending = room.heading().map(|heading| heading.hops().to_vec());

@@ -61,7 +61,7 @@ impl RoomRecord {
         self.struck.iter_mut().for_each(|struck| struck.hop = hops.past(struck.hop));
         let pair = |[one, other]: [Hop; 2]| Some([hops.map(one)?, hops.map(other)?]);
         self.unalike = self.unalike.and_then(pair);
-        self.port_moves.iter_mut().for_each(|port| port.hop = hops.past(port.hop));
+        self.port_moves.iter_mut().for_each(|port| port.translate(hops));
         for step in &mut self.moves {
             step.from = hops.past(step.from);
             step.to = step.to.map(|to| hops.past(to));
@@ -94,18 +94,10 @@ impl Table {
     }
 
     fn weigh(&mut self, act: impl FnOnce(&mut Room, &RoomScales) -> RoomChange) -> RoomChange {
-        let scales = RoomScales {
-            need: RoomNeed::new(10, None),
-            takes_reserves: true,
-            nodes: &self.nodes,
-            ledger: &self.ledger,
-            leave_within: Duration::ZERO,
-        };
+        let (need, leave_within) = (RoomNeed::new(10, None), Duration::ZERO);
+        let scales = RoomScales::new(need, true, &self.nodes, &self.ledger, leave_within);
         let change = act(&mut self.room, &scales);
-        if let Some(CapacityChange { released, held, .. }) = change.capacity {
-            self.ledger.release(released);
-            self.ledger.hold(held);
-        }
+        change.capacity.into_iter().for_each(|capacity| self.ledger.apply(capacity));
         change
     }
 
@@ -164,13 +156,13 @@ fn stranded_room_keeps_its_heading_and_counts_attempts() {
     let _ = table.head_for(&[B]);
     let now = table.now;
     let lost = table.weigh(|room, scales| room.strand(hop(A), now, &[], scales));
-    assert_eq!(lost.rescue.map(|it| (it.before, it.after)), Some((None, Some(0))));
+    assert_eq!(lost.rescue, Some(RescueChange::new(None, Some(0))));
     assert_eq!(table.room.holding().on, None);
     assert_eq!(table.room.heading().unwrap().target(), hop(B));
     let tried = table.room.count_attempt();
-    assert_eq!(tried.rescue.map(|it| (it.before, it.after)), Some((Some(0), Some(1))));
+    assert_eq!(tried.rescue, Some(RescueChange::new(Some(0), Some(1))));
     let found = table.weigh(|room, scales| room.admit_at(&[hop(B)], None, scales));
-    assert_eq!(found.rescue.map(|it| (it.before, it.after)), Some((Some(1), None)));
+    assert_eq!(found.rescue, Some(RescueChange::new(Some(1), None)));
     assert!(!found.is_first_route && table.room.stranded().is_none());
     assert!(table.room.count_attempt().rescue.is_none());
 }
@@ -186,14 +178,40 @@ fn placement_is_asked_once_until_it_is_answered() {
 }
 
 #[test]
+fn record_waits_while_a_review_is_wanted_or_asked() {
+    let Table { mut room, now, .. } = Table::new();
+    let waits = |room: &Room| room.to_record(false, None, Vec::new(), now).awaits_policy();
+    assert!(!waits(&room));
+    assert!(room.want_review().is_recorded && waits(&room));
+    assert!(room.take_review().is_recorded && !waits(&room));
+    assert!(room.begin_review().is_recorded && waits(&room));
+    assert!(room.want_review().is_recorded);
+    assert!(room.end_review().is_recorded && waits(&room), "it is wanted again");
+    let _ = room.take_review();
+    assert!(!waits(&room));
+}
+
+#[test]
+fn only_forgotten_moves_change_the_record() {
+    let Table { mut room, now, .. } = Table::new();
+    let (by, to) = (Arc::new(Decider::Native), Some(hop(B)));
+    let step = MoveStep { cause: MoveCause::Link, by, from: hop(A), to, started: now };
+    assert!(room.moved(step, 4, now).is_recorded);
+    assert!(!room.forget_old_moves(now + MOVES_WITHIN - Duration::from_millis(1)).is_recorded);
+    assert_eq!(room.moves_noted(), 1);
+    assert!(room.forget_old_moves(now + MOVES_WITHIN).is_recorded);
+    assert_eq!(room.moves_noted(), 0);
+}
+
+#[test]
 fn second_hop_without_capacity_is_gated() {
     let mut table = Table::new();
     let both = [hop(A), hop(B)];
     let reserved = table.weigh(|room, scales| room.publish(&both, None, scales));
-    assert_eq!(reserved.capacity.unwrap().protection, Protection::Whole);
+    assert_eq!(reserved.protection, Some(Protection::Whole));
     table.ledger.gauge_mut(B).claim(5);
     let gated = table.weigh(Room::regrant);
-    assert_eq!(gated.capacity.unwrap().protection, Protection::Unreserved);
+    assert_eq!(gated.protection, Some(Protection::Unreserved));
     assert_eq!(table.room.route().hops[1].1, HopGrant::Gated);
     assert!(gated.is_recorded && !table.weigh(Room::regrant).is_recorded);
 }

@@ -56,7 +56,7 @@ fn failover_lists_rooms_without_hop_first() {
     nodes.mark_down(hop(A), now);
     let mut failover = Failover::default();
     assert!(!failover.is_under_way() && failover.is_listed());
-    failover.note_death(Death { hop: hop(A), at: now }, vec![B]);
+    failover.note_death(Death::new(hop(A), now), vec![B]);
     failover.begin(A);
     assert!(!failover.is_listed() && failover.concerns(A) && failover.concerns(B));
     assert!(rooms.iter().all(|room| failover.waits(room)));
