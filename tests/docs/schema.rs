@@ -22,9 +22,9 @@ impl ApiDescription {
         let Value::Object(keywords) = schema else {
             return if *schema == Value::Bool(true) { Ok(()) } else { Err("has no place".into()) };
         };
-        keywords.iter().try_for_each(|(keyword, right)| {
-            self.check_keyword(keywords, keyword, right, value)
-        })
+        keywords
+            .iter()
+            .try_for_each(|(keyword, right)| self.check_keyword(keywords, keyword, right, value))
     }
 
     fn check_keyword(
@@ -49,10 +49,14 @@ impl ApiDescription {
             "enum" => all().any(|choice| choice == value),
             "anyOf" => all().any(|schema| !fails(schema)),
             "oneOf" => all().filter(|schema| !fails(schema)).count() == 1,
-            "minimum" => value.as_f64() >= right.as_f64(),
-            "maximum" => value.as_f64() <= right.as_f64(),
-            "minItems" => value.as_array().is_none_or(|all| all.len() as u64 >= right.as_u64().unwrap()),
-            "maxItems" => value.as_array().is_none_or(|all| all.len() as u64 <= right.as_u64().unwrap()),
+            "minimum" => value.as_f64().is_none_or(|value| Some(value) >= right.as_f64()),
+            "maximum" => value.as_f64().is_none_or(|value| Some(value) <= right.as_f64()),
+            "minItems" => {
+                value.as_array().is_none_or(|all| all.len() as u64 >= right.as_u64().unwrap())
+            }
+            "maxItems" => {
+                value.as_array().is_none_or(|all| all.len() as u64 <= right.as_u64().unwrap())
+            }
             "uniqueItems" | "format" | "title" | "description" | "default" => true,
             "required" => {
                 let missing = all().find(|key| value.get(key.as_str().unwrap()).is_none());
@@ -60,17 +64,18 @@ impl ApiDescription {
             }
             "properties" => {
                 let members = value.as_object().into_iter().flatten();
-                return members.filter_map(|(key, value)| Some((key, right.get(key)?, value))).try_for_each(
-                    |(key, schema, value)| {
+                return members
+                    .filter_map(|(key, value)| Some((key, right.get(key)?, value)))
+                    .try_for_each(|(key, schema, value)| {
                         self.check(schema, value).map_err(|why| format!("{key}: {why}"))
-                    },
-                );
+                    });
             }
             "additionalProperties" => {
                 let known = keywords.get("properties");
                 let members = value.as_object().into_iter().flatten();
-                let others = members.filter(|(key, _)| known.is_none_or(|all| all.get(key).is_none()));
-                return others.into_iter().try_for_each(|(key, value)| {
+                let mut others =
+                    members.filter(|(key, _)| known.is_none_or(|all| all.get(key).is_none()));
+                return others.try_for_each(|(key, value)| {
                     self.check(right, value).map_err(|why| format!("{key}: {why}"))
                 });
             }

@@ -98,7 +98,7 @@ impl Schemas {
     /// Of several types with one name, an event has one.
     fn events(&mut self) -> Map<String, Value> {
         let mut named: BTreeMap<&str, Vec<Schema>> = BTreeMap::new();
-        for (name, schema_of) in events::SCHEMAS {
+        for &(name, schema_of) in events::SCHEMAS {
             named.entry(name).or_default().push(schema_of(&mut self.answers));
         }
         let schema = |(name, all): (&str, Vec<Schema>)| {

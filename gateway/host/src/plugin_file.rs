@@ -146,7 +146,7 @@ pub struct PluginFile {
     /// SHA-256 of the file.
     pub digest: [u8; 32],
     /// `None` if the file is not WebAssembly.
-    pub form: Option<Form>,
+    pub form: Option<PluginFormat>,
     /// Imported interfaces; for a core module with the function after `#`.
     pub imports: Vec<Box<str>>,
     /// Exported interfaces; for a core module with the function after `#`.

@@ -228,7 +228,7 @@ pub enum Provenance {
     /// The plugin is signed with the known key of this name.
     Signed(Arc<str>),
     /// The plugin is neither shipped nor signed with a known key.
-    UnsignedPlugins,
+    Unsigned,
 }
 
 /// Treatment of plugins that are neither shipped nor signed with a known key.

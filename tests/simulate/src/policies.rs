@@ -268,7 +268,7 @@ impl Policies {
                         revision,
                         notes: Vec::new(),
                         took: soon,
-                        apart: None,
+                        isolated: None,
                         reasons: [].into(),
                         ungranted: 0,
                     }),

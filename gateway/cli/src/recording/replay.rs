@@ -215,18 +215,18 @@ fn difference(
         (decisions(&call.question, recorded.result), decisions(&call.question, again.result));
     let about =
         subjects(&one, &other).into_iter().filter(|subject| one.get(subject) != other.get(subject));
-    let decision = |subject| ReplayedDecision {
+    let decisions = about.take(SUBJECTS_MAX).map(|subject| ReplayedDecision {
         about: subject.to_string(),
         recorded: recorded.shown(one.get(subject)),
         replayed: again.shown(other.get(subject)),
-    };
+    });
     CallDifference {
         policy: call.revision.policy.to_string(),
         revision: call.revision.revision.to_string(),
         ask: call.ask.0,
         now_us: call.now_us,
         parts,
-        decisions: about.take(SUBJECTS_MAX).map(decision).collect(),
+        decisions: decisions.collect(),
     }
 }
 

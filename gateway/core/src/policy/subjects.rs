@@ -327,7 +327,7 @@ impl SubjectHistory {
     }
 
     /// Quarantines the subjects on which the revision faults, and releases those that it answered.
-    pub(crate) fn note_apart(
+    pub(crate) fn note_isolated(
         &mut self,
         about: &QuestionSubject,
         policy: &PolicyName,

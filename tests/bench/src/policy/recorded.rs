@@ -188,7 +188,7 @@ mod tests {
             revision: by.into(),
             notes: Vec::new(),
             took: Duration::ZERO,
-            apart: None,
+            isolated: None,
             reasons: Arc::new([]),
             ungranted: 0,
         };

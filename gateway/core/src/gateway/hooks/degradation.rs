@@ -151,11 +151,11 @@ impl<'a> DegradationQuestion<'a> {
         beside: &AnswerDetails,
         now: Instant,
     ) {
-        if beside.apart.is_none() && gateway.degradation.is_idle() {
+        if beside.isolated.is_none() && gateway.degradation.is_idle() {
             return;
         }
         for (row, session) in (0..).zip(sessions.iter().map(TickedSession::session)) {
-            if !beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row)) {
+            if !beside.isolated.as_ref().is_some_and(|isolated| isolated.leaves_out(row)) {
                 gateway.degradation.end_climb(session);
                 continue;
             }

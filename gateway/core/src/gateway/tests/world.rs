@@ -291,7 +291,7 @@ impl World {
             revision: "0123456789ab".into(),
             notes: Vec::new(),
             took: Duration::from_micros(5),
-            apart: None,
+            isolated: None,
             reasons: [].into(),
             ungranted: 0,
         });
