@@ -553,7 +553,9 @@ fn lost_redundancy_is_reported() {
     wait_until("the gauge shows it", || {
         metric(&mut owner, "evenkeel_group_warnings", "") == Some(1)
     });
-    assert_eq!(metric(&mut owner, "evenkeel_group_role", ""), Some(4), "it is the owner");
+    wait_until("it is the owner, after a moment of doubt", || {
+        metric(&mut owner, "evenkeel_group_role", "") == Some(4)
+    });
     wait_until("its peer is down", || {
         metric(&mut owner, "evenkeel_group_member_up", "edge-2") == Some(0)
     });
@@ -566,12 +568,13 @@ fn lost_redundancy_is_reported() {
     wait_until("it is restored", || list(&owner).status.code() == Some(0));
     let next = || {
         let event = owner.ask(async |_| events.next().await).unwrap().unwrap();
-        assert_eq!((event.name.as_str(), &event.data["role"]), ("group", &json!("owner")));
-        event.data["warnings"].clone()
+        assert_eq!(event.name, "group");
+        [event.data["role"].clone(), event.data["warnings"].clone()]
     };
-    let told: Vec<_> =
-        std::iter::repeat_with(next).take_while(|warnings| *warnings != json!([])).collect();
-    assert!(told.contains(&warnings), "{told:?}");
+    let restored = [json!("owner"), json!([])];
+    // It may doubt for moments that it is the owner.
+    let told: Vec<_> = std::iter::repeat_with(next).take_while(|told| *told != restored).collect();
+    assert!(told.contains(&[json!("owner"), warnings]), "{told:?}");
 }
 
 #[required(Namespaces)]
