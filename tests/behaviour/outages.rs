@@ -23,7 +23,8 @@ fn drill_signal_ends_policies_and_api_alone() {
     let mut gateway = GatewayProcess::start(&world);
     let policies = |gateway: &GatewayProcess| {
         let tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap();
-        let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+        let names =
+            tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
         // Linux shows the first 15 bytes of a thread's name.
         names.filter(|name| name.starts_with("policy call/rou")).count()
     };

@@ -110,7 +110,8 @@ fn circuit_follows_its_settings() {
         half_open_percent: 60,
         ..CircuitSettings::default()
     };
-    let verdict = |bad| BreakerEvidence { sessions: 10, bad, ..Default::default() }.verdict(&settings);
+    let verdict =
+        |bad| BreakerEvidence { sessions: 10, bad, ..Default::default() }.verdict(&settings);
     assert_eq!((verdict(1), verdict(2)), (BreakerVerdict::Sound, BreakerVerdict::Bad));
     let now = Instant::now();
     let mut breaker = Breaker { relapses: 1, ..Breaker::new(now) };

@@ -213,7 +213,8 @@ impl Gateway {
         if let Some(revision) = &revision {
             let is_there = |it| FaultSubject::exists(it, &self.tables.sessions, &self.rooms);
             let (isolated, effects) = (beside.isolated.as_deref(), (now, &mut self.tables.effects));
-            self.subject_history.note_isolated(about, policy, revision, isolated, is_there, effects);
+            self.subject_history
+                .note_isolated(about, policy, revision, isolated, is_there, effects);
             if about.is_of_offer() {
                 let own = match outcome {
                     DecisionOutcome::Guarded(guard) => Some(guard).filter(|it| it.is_its_own()),

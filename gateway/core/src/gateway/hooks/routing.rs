@@ -264,7 +264,8 @@ impl Question for RerouteQuestion<'_> {
             Err(fault) => DecisionOutcome::Faulted(fault.clone()),
         };
         let failed = matches!(outcome, DecisionOutcome::Faulted(_));
-        let left_out = |row| beside.isolated.as_ref().is_some_and(|isolated| isolated.leaves_out(row));
+        let left_out =
+            |row| beside.isolated.as_ref().is_some_and(|isolated| isolated.leaves_out(row));
         for (row, &(id, _)) in (0..).zip(rooms) {
             if let Some(room) = gateway.rooms.get_mut(&id) {
                 answered(&mut gateway.tables, room, failed || left_out(row), now);

@@ -28,9 +28,7 @@ pub enum TrunkQuestion {
         lease_s: u16,
     },
     /// Ends a session.
-    Close {
-        tag: Tag,
-    },
+    Close { tag: Tag },
     /// Makes the node refuse new sessions; open ones remain.
     Drain,
     /// Renews the leases of these sessions and directs their packets to the source of this message.
