@@ -36,7 +36,7 @@ fn call_at(gateway: &Gateway, node: &str) -> (Phone, SessionAnswer) {
     ann.set_target(udp_of(&opened));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 3);
     match gateway.ask(gateway.handle.move_room("room".into(), node.into())) {
-        Ok(()) | Err(ControlError::Impossible(evenkeel_core::Impossible::AlreadyThere)) => {}
+        Ok(()) | Err(ControlError::Impossible(evenkeel_model::Impossible::AlreadyThere)) => {}
         Err(other) => panic!("{other:?}"),
     }
     wait_heard_via(&mut ann, node);

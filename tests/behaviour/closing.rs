@@ -5,9 +5,8 @@ use std::time::Duration;
 use evenkeel_control::{
     AdmissionState, ControlError, GatewayEvent, ScenarioTraffic, SessionAnswer,
 };
-use evenkeel_core::Impossible;
 use evenkeel_dataplane::worker::Totals;
-use evenkeel_model::{CloseReason, CoreEvent, OfferRefusal};
+use evenkeel_model::{CloseReason, CoreEvent, Impossible, OfferRefusal};
 
 use crate::harness::{
     Gateway, Node, Phone, TIMEOUT, World, assert_continuous, declared, offer, talk, udp_of,

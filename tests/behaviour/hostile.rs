@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use evenkeel_config::Compiler;
-use evenkeel_control::{PushRequest, RolloutOutcome, RolloutReport};
+use evenkeel_control::PushRequest;
 use evenkeel_guests::{Expected, Guest, hostile, names_fault, slow_to_compile};
 use evenkeel_model::PolicyName;
+use evenkeel_revisions::{RolloutOutcome, RolloutReport};
 use evenkeel_testkit::binary::evenkeel;
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of, wait_until};

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use evenkeel_control::{
-    Actor, ControlError, GatewayEvent, ListChange, NodeList, NotListed, Shrinks,
-};
+use evenkeel_control::{ControlError, GatewayEvent, ListChange, NodeList, NotListed, Shrinks};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_model::{CoreEvent, Health};
+use evenkeel_revisions::Actor;
 
 use crate::harness::{
     Gateway, Node, Phone, World, assert_complete, assert_continuous, declared, offer, talk, udp_of,

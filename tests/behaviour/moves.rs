@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use evenkeel_client::ClientError;
 use evenkeel_control::ControlError;
-use evenkeel_core::Impossible;
 use evenkeel_lab::sample_node::PlainRoom;
-use evenkeel_model::{CoreEvent, MoveCause};
+use evenkeel_model::{CoreEvent, Impossible, MoveCause};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 

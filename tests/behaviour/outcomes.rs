@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use evenkeel_control::{
-    Actor, NodeList, PolicyView, PushRequest, RolloutOutcome, SessionAnswer, SessionView,
-};
+use evenkeel_control::{NodeList, PushRequest, SessionAnswer, SessionView};
 use evenkeel_model::{CoreEvent, Hook, PolicyName, SessionId};
+use evenkeel_policies::PolicyView;
+use evenkeel_revisions::{Actor, RolloutOutcome};
 
 use crate::harness::{
     Behaviour, Fault, Gateway, Node, Phone, World, capping_plugin, declared, offer, routing_plugin,

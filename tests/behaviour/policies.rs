@@ -1,11 +1,10 @@
 //! Policies are replaced during calls: invalid plugins are refused, failing ones are rolled back.
 
-use evenkeel_control::{
-    ControlError, GatewayEvent, PushRequest, RolloutOutcome, RolloutReport, SessionAnswer,
-};
+use evenkeel_control::{ControlError, GatewayEvent, PushRequest, SessionAnswer};
 use evenkeel_guests::module::Module;
 use evenkeel_host::DataDocument;
 use evenkeel_model::{CoreEvent, Decider, Hook, PolicyName};
+use evenkeel_revisions::{RolloutOutcome, RolloutReport};
 use serde_json::json;
 
 use crate::harness::{

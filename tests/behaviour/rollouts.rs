@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_control::{
-    Actor, ControlError, GatewayEvent, PolicyView, PushRequest, RolloutAction, RolloutOutcome,
-    RolloutReport, SessionAnswer,
-};
+use evenkeel_control::{ControlError, GatewayEvent, PushRequest, SessionAnswer};
 use evenkeel_model::{Arm, Decider, Hook, PolicyName};
-use evenkeel_revisions::{Judging, RolloutStage, is_in_cohort};
+use evenkeel_policies::PolicyView;
+use evenkeel_revisions::{
+    Actor, Judging, RolloutAction, RolloutOutcome, RolloutReport, RolloutStage, is_in_cohort,
+};
 
 use crate::harness::{
     Behaviour, Fault, Gateway, Node, Phone, World, capping_plugin, declared, offer, routing_plugin,

@@ -24,24 +24,22 @@ pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
 
 /// Crates of `gateway/` in layers; a crate depends on crates of layers before its own.
 const LAYERS: &[&[&str]] = &[
-    &["contract", "forecast", "media", "model", "process"],
+    &["contract", "forecast", "instant", "model", "process"],
     &[
-        "agent",
         "breakers",
         "client",
-        "dataplane",
         "diagnosis",
-        "dtls",
         "host",
         "kept",
+        "media",
         "nodes",
-        "ownership",
         "recording",
         "revisions",
-        "sdp",
         "slo",
     ],
+    &["agent", "dataplane", "dtls", "ownership", "sdp"],
     &["config", "core"],
+    &["http"],
     &["drivers", "policies"],
     &["control", "registry"],
     &["runtime", "telemetry"],
@@ -74,6 +72,18 @@ fn crates_depend_on_lower_layers() {
         }
     }
     assert_eq!(crates, listed, "crates of `gateway/`");
+}
+
+/// An item has one path, that of its crate.
+#[test]
+fn no_crate_passes_on_items_of_another() {
+    let passes_on = |path: &PathBuf| {
+        let text = fs::read_to_string(path).unwrap();
+        text.lines().any(|line| line.trim_start().starts_with("pub use evenkeel_"))
+    };
+    let mut files = sources(&root().join("gateway"));
+    files.retain(passes_on);
+    assert!(files.is_empty(), "{files:#?}");
 }
 
 /// The identifiers of an expression.

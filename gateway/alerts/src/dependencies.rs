@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use evenkeel_config::{DependencySettings, DependencyTarget};
 use evenkeel_contract::alerts::Dependency;
-use evenkeel_drivers::HttpClient;
+use evenkeel_http::HttpClient;
 use evenkeel_process::unix_us;
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Attribute, Level};

@@ -13,10 +13,11 @@ use evenkeel_contract::nodes::{Hop, NodePlace};
 use evenkeel_contract::policies::{Rollout, RolloutStage};
 use evenkeel_contract::sessions::{ClientGroup, Impairment, ImpairmentEvidence, Traffic};
 use evenkeel_control::history::Carried;
-use evenkeel_control::{ListChange, NodeName, NodeNames, RolloutReport};
+use evenkeel_control::{ListChange, NodeName, NodeNames};
 use evenkeel_forecast::DecaySign;
 use evenkeel_model::Decider;
 use evenkeel_process::unix_us;
+use evenkeel_revisions::RolloutReport;
 
 pub(super) fn milliseconds(time: Option<Duration>) -> Option<u64> {
     time.map(|time| time.as_millis() as u64)

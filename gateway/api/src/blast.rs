@@ -19,8 +19,8 @@ use evenkeel_contract::blast::{
 };
 use evenkeel_contract::errors::ErrorCode;
 use evenkeel_control::{ControlError, LossFigures, NodeName, NodeNames, by_load};
-use evenkeel_core::{BlastRadius, Impossible};
-use evenkeel_model::NodeId;
+use evenkeel_core::BlastRadius;
+use evenkeel_model::{Impossible, NodeId};
 
 use super::answers::{self, milliseconds};
 use super::context::{ApiContext, ApiState};

@@ -7,10 +7,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use evenkeel_contract::errors::{ErrorAnswer, ErrorCode, ErrorFacts};
 use evenkeel_control::{AgentError, ControlError, NodeNames, NodeOrder, NotReloaded};
-use evenkeel_core::Impossible;
 use evenkeel_index::RoomOwner;
 use evenkeel_media::trunk::message::NodeFault;
-use evenkeel_model::{NodeId, OfferRefusal, StreamKind};
+use evenkeel_model::{Impossible, NodeId, OfferRefusal, StreamKind};
 use evenkeel_process::documents::WRITTEN_AGAIN_WITHIN;
 
 use super::answers::milliseconds;

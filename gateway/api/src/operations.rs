@@ -18,8 +18,8 @@ use evenkeel_contract::operations::{
 use evenkeel_control::{
     BreakerTarget, ControlError, NodeName, NodeNames, NodeOrder, Operation, OperationTarget,
 };
-use evenkeel_core::{Failback, Impossible, NodeStanding, RegionStanding};
-use evenkeel_model::{ClientGroup, ClientLabel, EvidenceSource, Health};
+use evenkeel_core::{Failback, NodeStanding, RegionStanding};
+use evenkeel_model::{ClientGroup, ClientLabel, EvidenceSource, Health, Impossible};
 use evenkeel_process::unix_us;
 use evenkeel_telemetry::check_log_filter;
 

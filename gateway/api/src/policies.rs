@@ -17,15 +17,15 @@ use evenkeel_contract::policies::{
     QuarantinedRevision, Refusal, RefusalList, RegressionCount, RevokedRevision, RolloutAnswer,
     RolloutStatus, ShadowCounts, TimedRollout, VerbQuery,
 };
-use evenkeel_control::{
-    ControlError, PluginView, PolicyView, PushRequest, RefusalRecord, RolloutAction,
-    RolloutOutcome, RolloutReport,
-};
+use evenkeel_control::{ControlError, PushRequest};
 use evenkeel_core::ArmStatistics;
 use evenkeel_host::{BINARY_BYTES_MAX, DataDocument, DataDocuments};
 use evenkeel_model::{Hook, PluginFault, PolicyName};
+use evenkeel_policies::{PluginView, PolicyView, RefusalRecord};
 use evenkeel_process::unix_us;
-use evenkeel_revisions::{CandidateCalls, CandidateStatus, CohortSize};
+use evenkeel_revisions::{
+    CandidateCalls, CandidateStatus, CohortSize, RolloutAction, RolloutOutcome, RolloutReport,
+};
 use tokio::task::spawn_blocking;
 
 use super::answers::{self, milliseconds};

@@ -25,15 +25,15 @@ use std::time::{Duration, SystemTime};
 
 use evenkeel_config::{AdminSettings, AdminTcp, SecretFile, Traceparent};
 use evenkeel_control::{
-    Actor, AdmissionState, ControlError, ControlRequest, EventRecord, GatewayEvent, Handle,
-    IceAnswer, IngressAnswer, NodeNames, ReloadReport, RolloutOutcome, RolloutReport,
-    SessionAnswer, StatusReport,
+    AdmissionState, ControlError, ControlRequest, EventRecord, GatewayEvent, Handle, IceAnswer,
+    IngressAnswer, NodeNames, ReloadReport, SessionAnswer, StatusReport,
 };
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{
     ClientGroup, ClientLabel, CoreEvent, CoreSettings, Decider, Hook, Hop, Incarnation, NodeId,
     NodeProbing, NodeSettings, PolicyName, RegionId, RoomId, SessionId, Zone, ZoneId,
 };
+use evenkeel_revisions::{Actor, RolloutOutcome, RolloutReport};
 use evenkeel_telemetry::MetricsFormat;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};

@@ -89,11 +89,11 @@ pub struct BreakerChange {
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 enum CircuitState {
     Closed {
-        #[serde(with = "evenkeel_media::instant")]
+        #[serde(with = "evenkeel_instant")]
         since: Instant,
     },
     Open {
-        #[serde(with = "evenkeel_media::instant")]
+        #[serde(with = "evenkeel_instant")]
         until: Instant,
     },
     HalfOpen,

@@ -10,13 +10,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use evenkeel_core::NodeEvidence;
 use evenkeel_drivers::socket::{self, Received};
 use evenkeel_drivers::{Clock, LocalTask};
 use evenkeel_media::trunk::message::{NodeSecret, OpenStatus, TrunkAnswer, TrunkQuestion};
 use evenkeel_media::trunk::{self, Bundle, Tag, seal};
 use evenkeel_media::{demux, rtp};
 use evenkeel_model::NodeId;
+use evenkeel_nodes::NodeEvidence;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 

@@ -7,21 +7,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use evenkeel_config::{GatewayConfig, PolicySet};
-use evenkeel_core::{
-    Gateway, GatewayEffect, InstalledSession, NodeEffect, NodeEvidence, NotOpened, WATCH_EVERY,
-};
+use evenkeel_core::{Gateway, GatewayEffect, InstalledSession, NotOpened};
 use evenkeel_dataplane::worker::{MediaDirection, WorkerCommand, WorkerReport, WorkerStats};
 use evenkeel_dataplane::{SendLease, quic};
-use evenkeel_drivers::{
-    Clock, DriverAction, Drivers, Fencing, NodeInput, Poster, Transport, WebhookMessage,
-};
+use evenkeel_drivers::{Clock, DriverAction, Drivers, Fencing, NodeInput, Transport};
 use evenkeel_dtls::HandshakeFailure;
+use evenkeel_http::{Poster, WebhookMessage};
 use evenkeel_kept::Store;
 use evenkeel_media::srtp::{IndexGrant, SrtpKeys};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{
     CloseReason, CoreEvent, Health, NodeId, Offer, RedundancyMode, SessionId, Stamp,
 };
+use evenkeel_nodes::{NodeEffect, NodeEvidence, WATCH_EVERY};
 use evenkeel_policies::{PolicyReport, PolicyThreads};
 use evenkeel_process::random::draw;
 use evenkeel_revisions::{Lifecycle, WallClock};
@@ -869,7 +867,7 @@ impl Control {
             ControlRequest::Panic(session, reply) => {
                 let panicking = self.sessions.registry().get(session).map(|_| ());
                 self.sessions.command(session, WorkerCommand::Panic);
-                let none = ControlError::Impossible(evenkeel_core::Impossible::NoSuchSession);
+                let none = ControlError::Impossible(evenkeel_model::Impossible::NoSuchSession);
                 let _ = reply.send(panicking.ok_or(none));
             }
             ControlRequest::Move(room, node, reply) => {

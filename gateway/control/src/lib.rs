@@ -49,12 +49,6 @@ pub use equipment::{
     EquipError, Equipment, SOCKET_BUFFER, equip, needs_session_facts, port_legs, posts,
     source_of_ports,
 };
-pub use evenkeel_media::trunk::message::NodeFault;
-pub use evenkeel_policies::{PluginView, PolicyRecords, PolicyView, RefusalRecord};
-pub use evenkeel_revisions::{
-    Actor, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome, RolloutReport,
-    Staged,
-};
 pub use handle::{ControlRequest, Handle, TokensRefused};
 pub use idempotency::{
     KEYS_MAX, KeyError, KeyRecord, KeyTable, OpenedKey, RequestTurn, StoredAnswer, TOKEN_KEY,

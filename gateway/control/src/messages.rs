@@ -5,16 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use evenkeel_core::{
-    BlastRadius, ClientBreakerStanding, Impossible, ProviderBreakerStanding, RestoreError,
-    SessionStanding, SloStanding,
-};
+use evenkeel_breakers::ClientBreakerStanding;
+use evenkeel_core::{BlastRadius, RestoreError, SessionStanding};
 use evenkeel_dataplane::worker::{RepairCounts, Totals};
 use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
 use evenkeel_model::{
-    FailureScope, Health, Hop, NodeId, OfferRefusal, PolicyName, RepairKind, SessionId, StreamKind,
+    FailureScope, Health, Hop, Impossible, NodeId, OfferRefusal, PolicyName, RepairKind, SessionId,
+    StreamKind,
 };
+use evenkeel_nodes::ProviderBreakerStanding;
+use evenkeel_slo::SloStanding;
 
 use crate::reloads::{NotReloaded, ReloadReport};
 use crate::traces::TraceIds;

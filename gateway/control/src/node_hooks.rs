@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::{StartBy, StartHook, WebhookTarget};
-use evenkeel_drivers::{Effort, HttpError, Poster, TraceHeaders, WebhookMessage};
+use evenkeel_http::{Effort, HttpError, Poster, TraceHeaders, WebhookMessage};
 use evenkeel_model::NodeId;
 use evenkeel_process::{lock, sandbox};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use evenkeel_config::{GatewayConfig, NodeConfig, NodeSrtp};
-use evenkeel_core::{Gateway, GatewayRecord, Impossible};
+use evenkeel_core::{Gateway, GatewayRecord};
 use evenkeel_dataplane::worker::TrunkSocket;
 use evenkeel_drivers::{Clock, DriverAction, Drivers, NodeInput, set};
 use evenkeel_forecast::Forecast;
 use evenkeel_model::{
-    CatalogEntry, FailureDomain, Hop, NodeId, NotStarted, RegionId, RtcpPort, Zone, ZoneId,
+    CatalogEntry, FailureDomain, Hop, Impossible, NodeId, NotStarted, RegionId, RtcpPort, Zone,
+    ZoneId,
 };
 use evenkeel_process::sha256;
 use tokio::sync::oneshot;

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use evenkeel_config::PolicySet;
 use evenkeel_core::{ArmTally, Gateway};
+use evenkeel_host::DataDocuments;
 use evenkeel_model::{PolicyName, SessionId};
 use evenkeel_policies::{
-    ActivationOptions, DataDocuments, PluginSource, PolicyRecords, PolicyThreads, PolicyView,
-    Preparation, RevisionLoad, SourceDocuments,
+    ActivationOptions, PluginSource, PolicyRecords, PolicyThreads, PolicyView, Preparation,
+    RevisionLoad, SourceDocuments,
 };
 use evenkeel_process::random::draw;
 use evenkeel_revisions::{Actor, Lifecycle, RolloutOutcome, RolloutReport, Strategy};

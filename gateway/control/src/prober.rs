@@ -10,7 +10,6 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::NodeEvidence;
 use evenkeel_drivers::socket::{self, Received};
 use evenkeel_drivers::{Clock, Fencing, LocalTask};
 use evenkeel_media::trunk::message::{
@@ -19,6 +18,7 @@ use evenkeel_media::trunk::message::{
 };
 use evenkeel_media::{demux, stun};
 use evenkeel_model::NodeId;
+use evenkeel_nodes::NodeEvidence;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendError;

@@ -8,13 +8,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{AgentWord, Gateway, NodeEvidence, ProcessState};
+use evenkeel_core::Gateway;
 use evenkeel_drivers::socket::connected;
 use evenkeel_drivers::{Clock, Fencing, set};
 use evenkeel_media::trunk::message::{
     NodeFault, NodeLoad, OrderOutcome, ProcessReport, ServingState, TrunkQuestion,
 };
 use evenkeel_model::NodeId;
+use evenkeel_nodes::{AgentWord, NodeEvidence, ProcessState};
 use evenkeel_process::random::{draw, fill};
 use tokio::sync::{mpsc, oneshot};
 

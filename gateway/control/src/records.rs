@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::TryRecvError;
 use evenkeel_config::GatewayConfig;
-use evenkeel_core::{ChangedRecords, Gateway, GatewayRecord, SloRecord};
+use evenkeel_core::{ChangedRecords, Gateway, GatewayRecord};
 use evenkeel_dataplane::worker::{Copies, WorkerCommand};
 use evenkeel_kept::{Follower, Store};
 use evenkeel_media::srtp::{CopyNumber, IndexGrant};
 use evenkeel_model::PolicyName;
 use evenkeel_policies::{PolicyRecord, PolicyRecords};
+use evenkeel_slo::SloRecord;
 use tokio::sync::mpsc;
 
 use crate::history::SessionHistory;

@@ -15,8 +15,9 @@ use evenkeel_dataplane::freebind;
 use evenkeel_dataplane::worker::{
     AnsweredMedia, ClientAddressing, SessionPorts, SrtpKeying, Totals,
 };
-use evenkeel_drivers::{SessionFacts, TraceHeaders};
+use evenkeel_drivers::SessionFacts;
 use evenkeel_dtls::DtlsCertificate;
+use evenkeel_http::TraceHeaders;
 use evenkeel_media::roq::FlowId;
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{

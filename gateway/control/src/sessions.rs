@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_config::{NodeConfig, ScenarioSettings};
-use evenkeel_core::{Gateway, Impossible, InstalledSession, RoomStanding, SessionStanding};
+use evenkeel_core::{Gateway, InstalledSession, RoomStanding, SessionStanding};
 use evenkeel_dataplane::flows::Home;
 use evenkeel_dataplane::worker::{
     AnsweredMedia, ClientAddressing, DscpMarks, HandedOut, Install, SessionPorts, SessionState,
@@ -17,8 +17,8 @@ use evenkeel_media::continuity::AnnouncedStreams;
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{
-    ClientIdentity, ClientLabel, ClientTransport, CoreEvent, Hop, Labels, MediaDescription, NodeId,
-    Offer, RoomId, RtcpPort, SessionId, StreamKind,
+    ClientIdentity, ClientLabel, ClientTransport, CoreEvent, Hop, Impossible, Labels,
+    MediaDescription, NodeId, Offer, RoomId, RtcpPort, SessionId, StreamKind,
 };
 use evenkeel_process::random::{draw, fill};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};

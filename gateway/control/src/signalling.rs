@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use evenkeel_config::{NodeConfig, Signalling};
 use evenkeel_drivers::socket::connected;
-use evenkeel_drivers::{
-    Clock, DriverAction, Drivers, Effort, HttpError, NodeInput, NodeSocket, Poster, TraceHeaders,
-    WebhookMessage, set,
-};
+use evenkeel_drivers::{Clock, DriverAction, Drivers, NodeInput, NodeSocket, set};
+use evenkeel_http::{Effort, HttpError, Poster, TraceHeaders, WebhookMessage};
 use evenkeel_model::{NodeId, NotStarted};
 use evenkeel_process::random::draw;
 use tokio::sync::mpsc;

@@ -17,14 +17,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord, SloRecord};
+use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord};
 use evenkeel_dataplane::worker::{SessionState, TrunkState};
 use evenkeel_drivers::{DriversRecord, DriversReplica};
+use evenkeel_instant as instant;
 use evenkeel_kept::KeptPart;
-use evenkeel_media::instant;
 use evenkeel_media::srtp::{CopyNumber, CopyProof, SentBatch};
 use evenkeel_model::{MediaDescription, RoomId, SessionId};
 use evenkeel_policies::PolicyRecords;
+use evenkeel_slo::SloRecord;
 use nix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use data_encoding::HEXLOWER;
 use evenkeel_config::Traceparent;
-use evenkeel_drivers::TraceHeaders;
+use evenkeel_http::TraceHeaders;
 use evenkeel_model::{NodeId, SessionId};
 use evenkeel_process::lock;
 use evenkeel_process::random::draw;

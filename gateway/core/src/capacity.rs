@@ -588,11 +588,11 @@ pub(crate) struct Gauge {
     claimed: u64,
     /// In bit/s, because smoothing takes steps smaller than 1 kbit/s.
     measured: u64,
-    #[serde(with = "evenkeel_media::instant::option")]
+    #[serde(with = "evenkeel_instant::option")]
     word: Option<Instant>,
-    #[serde(with = "evenkeel_media::instant::option")]
+    #[serde(with = "evenkeel_instant::option")]
     refused: Option<Instant>,
-    #[serde(with = "evenkeel_media::instant::option")]
+    #[serde(with = "evenkeel_instant::option")]
     looked_at: Option<Instant>,
 }
 

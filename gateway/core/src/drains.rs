@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::instant;
+use evenkeel_instant as instant;
 use evenkeel_model::{CoreEvent, IdSet, NodeId, RoomId};
 use serde::{Deserialize, Serialize};
 

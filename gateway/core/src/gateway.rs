@@ -539,7 +539,7 @@ impl Gateway {
         self.diagnosis.note_dropped(dropped, now);
     }
 
-    /// Checks the health of all nodes, every [`WATCH_EVERY`](crate::WATCH_EVERY). `stamps` come from the workers, by
+    /// Checks the health of all nodes, every [`WATCH_EVERY`](evenkeel_nodes::WATCH_EVERY). `stamps` come from the workers, by
     /// node number; `workers_late` is the longest delay of a worker since the last watch.
     ///
     /// Report answered probes and errors first. If control or a worker was late, all deadlines move by the delay, and
@@ -1628,7 +1628,7 @@ impl Gateway {
     }
 
     /// Removes a node. The node is drained, whatever its agent or an operator says, and forgotten with
-    /// [`NodeEffect::Forget`](crate::NodeEffect::Forget) when it is empty. A drain in progress continues unless there is a new deadline.
+    /// [`NodeEffect::Forget`](evenkeel_nodes::NodeEffect::Forget) when it is empty. A drain in progress continues unless there is a new deadline.
     pub fn handle_node_removed(
         &mut self,
         id: NodeId,

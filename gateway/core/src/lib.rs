@@ -24,12 +24,6 @@ mod shares;
 mod timers;
 
 pub use effects::{GatewayEffect, InstalledSession};
-pub use evenkeel_breakers::ClientBreakerStanding;
-pub use evenkeel_model::Impossible;
-pub use evenkeel_nodes::{
-    AgentWord, NodeEffect, NodeEvidence, ProcessState, ProviderBreakerStanding, WATCH_EVERY,
-};
-pub use evenkeel_slo::{SloRecord, SloStanding, SloWindow};
 pub use gateway::blast::{BlastRadius, ExpectedOutage, LoadChange, ModePrediction, RoomLoss};
 pub use gateway::copy::{GatewayCopy, SessionCopy};
 pub use gateway::records::Records;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_breakers::{Breaker, ClientBreakerRecord};
-use evenkeel_media::instant;
+use evenkeel_instant as instant;
 use evenkeel_model::{Hop, MediaDescription, PolicyName, RoomId, SessionId};
 use evenkeel_nodes::{NodeTrust, ProviderBreaker};
 use evenkeel_revisions::Memos;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_breakers::{ClientBreakers, DomainBreakers, JudgedWindow};
-use evenkeel_media::instant;
+use evenkeel_instant as instant;
 use evenkeel_model::{
     ActionFacts, CapBounds, ClientGroup, ClientIdentity, ClientTransport, ClosedMove,
     ClosedSession, CoreSettings, Decider, DegradedSession, DeviceLimits, Hop, IdMap, IdSet,

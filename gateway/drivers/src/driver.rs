@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_config::{DriverKind, NodeConfig};
+use evenkeel_http::Posted;
 use evenkeel_model::{Hop, NodeId, SessionId};
 
 use crate::fencing::Fencing;
-use crate::poster::Posted;
 use crate::record::DriversRecord;
 use crate::session::{Clock, ContinuedSession, DriverAction, LocalSource, OpenRequest, RoomNames};
 

@@ -9,12 +9,10 @@ mod fencing;
 mod message;
 mod node_socket;
 mod plain;
-mod poster;
 mod record;
 mod rtpengine;
 mod session;
 pub mod socket;
-pub mod tls;
 mod webhook;
 
 pub use driver::{Driver, DriverContext, DriverTable, NodeDriver, NodeInput, RecordScope};
@@ -23,10 +21,6 @@ use evenkeel_config::DriverKind;
 pub use fencing::{Fencing, group_number};
 pub use message::DriverMessage;
 pub use node_socket::NodeSocket;
-pub use poster::{
-    Effort, HttpAnswer, HttpClient, HttpError, HttpRequest, Posted, Poster, TraceHeaders,
-    WebhookMessage,
-};
 pub use record::{DriversRecord, DriversReplica, LeaseRecord, LeaseState};
 pub use session::{
     Clock, ContinuedSession, DriverAction, LocalSource, OpenRequest, SessionFacts, Transport,

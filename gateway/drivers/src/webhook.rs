@@ -17,13 +17,13 @@ use evenkeel_config::{
     DriverKey, DriverKeys, DriverKind, DriverSettings, NodeConfig, Signalling, WebhookTarget,
 };
 use evenkeel_dataplane::worker::{NodeLeg, NodePort};
+use evenkeel_http::Posted;
 use evenkeel_model::{Hop, NodeId, SessionId};
 use messages::WebhookAnswer;
 pub(crate) use record::WebhookLeaseRecord;
 
 use crate::driver::{Driver, DriverContext, NodeDriver, NodeInput, RecordScope};
 use crate::message::DriverMessage;
-use crate::poster::Posted;
 use crate::record::DriversRecord;
 use crate::session::{
     Clock, ContinuedSession, DriverAction, LocalSource, OpenRequest, SessionFacts, Transport,

@@ -42,7 +42,6 @@ pub use changes::ChangeList;
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{Inherited, NamedSockets, SocketName};
 use evenkeel_drivers::group_number;
-pub use evenkeel_media::trunk::{Hold, Vote, Voted};
 use evenkeel_ownership::PeerId;
 use evenkeel_process::{descriptors, scheduling};
 use evenkeel_telemetry::Instruments;

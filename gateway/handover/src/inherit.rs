@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_control::{
-    Handle, Inherited, MediaStates, PolicyRecords, RecordBatch, Replica, STATES, decode_policies,
+    Handle, Inherited, MediaStates, RecordBatch, Replica, STATES, decode_policies,
 };
 use evenkeel_group::OwnershipState;
+use evenkeel_policies::PolicyRecords;
 
 use super::channel::{Channel, ChannelFrame, ReceiveLimits};
 use super::message::{HandoverMessage, ProtocolVersion, UpgradeOffer};

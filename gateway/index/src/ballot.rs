@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use evenkeel_group::{Vote, Voted};
+use evenkeel_media::trunk::{Vote, Voted};
 use evenkeel_ownership::{BallotEntry, BallotStep, StoreBallot};
 use evenkeel_process::random::draw;
 use serde::{Deserialize, Serialize};
@@ -53,7 +53,7 @@ pub(super) async fn ask<S: Store>(
 
 #[cfg(test)]
 mod tests {
-    use evenkeel_group::Hold;
+    use evenkeel_media::trunk::Hold;
 
     use super::*;
     use crate::tests::memory::{Contents, MemoryStore};

@@ -23,7 +23,8 @@
 //!
 //! An [`StreamEpoch`] identifies a hop: each switch begins a new one, even back to an earlier node.
 
-use crate::{instant, rtp};
+use crate::rtp;
+use evenkeel_instant as instant;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -9,14 +9,12 @@
 //! it, [`key_frame`] looks into video, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change
 //! of sender from the receiver, also in a [`retransmission`], [`merge`] deduplicates two copies of a
 //! stream, [`rtp::Reception`] and [`quality`] measure reception.
-//! [`instant`] writes the times of that state for another process.
 //! [`fingerprint`] checks the certificate of a DTLS handshake.
 
 mod bytes;
 pub mod continuity;
 pub mod demux;
 pub mod fingerprint;
-pub mod instant;
 pub mod key_frame;
 pub mod merge;
 pub mod numbering;
@@ -28,3 +26,6 @@ pub mod rtp;
 pub mod srtp;
 pub mod stun;
 pub mod trunk;
+
+#[cfg(test)]
+mod tests;

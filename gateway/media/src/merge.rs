@@ -6,8 +6,9 @@
 //! timestamp, payload type and payload. Each stream is proved separately. If the paths differ in a
 //! stream, only the leading path passes.
 
+use crate::bytes;
 use crate::rtp::{self, sequence_ahead};
-use crate::{bytes, instant};
+use evenkeel_instant as instant;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::time::{Duration, Instant};
 

@@ -43,7 +43,7 @@ pub struct ProviderBreaker {
     /// Openings since a start succeeded.
     openings: u32,
     /// The end of the time for which it is open. `None`: it is closed.
-    #[serde(with = "evenkeel_media::instant::option")]
+    #[serde(with = "evenkeel_instant::option")]
     open_until: Option<Instant>,
 }
 

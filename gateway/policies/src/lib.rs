@@ -24,7 +24,6 @@ pub use compiling::{Foundry, compile_plugin};
 pub use entries::{catalog, catalog_of};
 use evenkeel_config::{GatewayConfig, PolicyBinding};
 use evenkeel_core::{ArmStatistics, ArmTally, Gateway};
-pub use evenkeel_host::DataDocuments;
 use evenkeel_host::{self as host, Component, PluginInputs, PluginRefusal};
 use evenkeel_model::{
     Ask, AskId, CatalogEntry, DecisionOutcome, GatewayLimits, PluginFault, PolicyName,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use evenkeel_client::escape;
 use evenkeel_config::{RegistrySettings, SecretFile, Url};
-use evenkeel_drivers::{HttpClient, HttpError, HttpRequest};
+use evenkeel_http::{HttpClient, HttpError, HttpRequest};
 use evenkeel_process::{lock, sha256};
 use hyper::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use evenkeel_config::PluginReference;
-use evenkeel_drivers::HttpError;
+use evenkeel_http::HttpError;
 use hyper::StatusCode;
 
 /// Why a plugin was not pulled or published.

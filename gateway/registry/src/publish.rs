@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use evenkeel_config::{PluginReference, RegistrySettings};
-use evenkeel_drivers::HttpError;
+use evenkeel_http::HttpError;
 use evenkeel_process::sha256;
 use tokio::time::{Instant, timeout_at};
 

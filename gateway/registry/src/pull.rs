@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_config::{PluginReference, RegistrySettings};
-use evenkeel_drivers::HttpError;
+use evenkeel_http::HttpError;
 use evenkeel_process::sha256;
 use tokio::time::{Instant, timeout_at};
 

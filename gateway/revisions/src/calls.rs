@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::instant;
+use evenkeel_instant as instant;
 use evenkeel_model::PluginFault;
 use serde::{Deserialize, Serialize};
 

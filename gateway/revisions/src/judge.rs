@@ -20,7 +20,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::instant;
+use evenkeel_instant as instant;
 use evenkeel_model::{Arm, Breach, BreachCount, Figure, NodeId};
 use serde::{Deserialize, Serialize};
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_media::instant;
+use evenkeel_instant as instant;
 use serde::{Deserialize, Serialize};
 
 use crate::judging::Judging;

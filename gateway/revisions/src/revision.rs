@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_media::instant;
+use evenkeel_instant as instant;
 use evenkeel_model::{Arm, Hook, PluginState, RoomId, SessionId};
 use serde::{Deserialize, Serialize};
 

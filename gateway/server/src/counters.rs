@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{ControlError, Handle, LossLevels, StatusReport, WorstLoss};
-use evenkeel_core::{NodeStanding, SessionStanding, SloStanding, SloWindow};
+use evenkeel_core::{NodeStanding, SessionStanding};
 use evenkeel_group::{Group, GroupOwnership, GroupRole, GroupStatus};
 use evenkeel_model::{Arm, Measures, Metric, NodeId, Op, PathSegment, RepairKind, SessionId};
 use evenkeel_runtime::RunningGateway;
+use evenkeel_slo::{SloStanding, SloWindow};
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level};
 use evenkeel_telemetry::{Instruments, NodeLevel, NodeLoad, PolicyRevision};
 

@@ -10,13 +10,14 @@ use evenkeel_config::{
     PolicyBinding, PolicySet, ScenarioSettings,
 };
 use evenkeel_control::{
-    Actor, ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, ReloadReport,
-    ReloadRequest, Reloaded, RolloutOutcome, RolloutReport,
+    ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, ReloadReport,
+    ReloadRequest, Reloaded,
 };
 use evenkeel_group::Group;
 use evenkeel_host::Component;
 use evenkeel_model::PolicyName;
 use evenkeel_policies::{ActivationOptions, Foundry, PluginSource, RefusalRecord, TrustRules};
+use evenkeel_revisions::{Actor, RolloutOutcome, RolloutReport};
 use evenkeel_telemetry::Instruments;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch as cell};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_media::instant;
+use evenkeel_instant as instant;
 use evenkeel_model::{CoreSettings, SloIndicator};
 use serde::{Deserialize, Serialize};
 

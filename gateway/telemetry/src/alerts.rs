@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use condition::{AlertCondition, changes, increase, last, rate, spell};
-pub use evenkeel_config::AlertTier;
+use evenkeel_config::AlertTier;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct AlertRule {

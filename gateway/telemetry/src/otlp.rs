@@ -6,7 +6,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use evenkeel_config::{Otlp, OtlpProtocol, SecretFile, TelemetrySettings};
-use evenkeel_drivers::tls;
+use evenkeel_http::tls;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper_rustls::HttpsConnectorBuilder;
 use opentelemetry::{Context, InstrumentationScope};

@@ -8,15 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_control::{
-    Actor, EventRecord, GatewayEvent, ListChange, NodeListUpdate, NodeNames, RolloutOutcome,
-    RolloutReport, TraceCaller, TraceRegistry,
+    EventRecord, GatewayEvent, ListChange, NodeListUpdate, NodeNames, TraceCaller, TraceRegistry,
 };
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_model::{
     BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ListedEvent, ModeChange, MoveCause,
     NodeId, PortMove, StartPhase, StopPhase,
 };
-use evenkeel_revisions::RolloutStage;
+use evenkeel_revisions::{Actor, RolloutOutcome, RolloutReport, RolloutStage};
 use rows::{CORE_ROWS, GATEWAY_ROWS};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread::JoinHandle;
 
-use evenkeel_control::{PushRequest, RolloutOutcome};
+use evenkeel_control::PushRequest;
 use evenkeel_guests::slow_to_compile;
 use evenkeel_model::{Hook, PolicyName};
+use evenkeel_revisions::RolloutOutcome;
 use evenkeel_testkit::binary::evenkeel;
 use evenkeel_testkit::required;
 use nix::sys::signal::{Signal, kill};

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::AgentWord;
 use evenkeel_lab::links::{Conditions, Impairment};
 use evenkeel_model::{EvidenceSource, StreamKind};
+use evenkeel_nodes::AgentWord;
 
 use crate::packet::{Numbers, Packet};
 use crate::script::NodeScript;

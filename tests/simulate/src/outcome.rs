@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenkeel_core::{GatewayEffect, InstalledSession, NodeEffect};
+use evenkeel_core::{GatewayEffect, InstalledSession};
 use evenkeel_model::{BreakerState, CoreEvent, Health, Hop, MoveCause, NodeId, RoomId};
+use evenkeel_nodes::NodeEffect;
 use serde::Serialize;
 
 use crate::check::Violation;

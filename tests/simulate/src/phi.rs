@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, GatewayEffect, NodeEffect, NodeEvidence, WATCH_EVERY};
+use evenkeel_core::{Gateway, GatewayEffect};
 use evenkeel_model::{Health, NodeId, Stamp};
+use evenkeel_nodes::{NodeEffect, NodeEvidence, WATCH_EVERY};
 use fastrand::Rng;
 
 use crate::script::settings;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evenkeel_contract::blast::{PolicyLoss, RevisionLoss, RoomCount};
-use evenkeel_control::PolicyView;
 use evenkeel_core::RoomStanding;
 use evenkeel_model::Arm;
+use evenkeel_policies::PolicyView;
 
 use crate::context::ApiContext;
 use crate::error::{ApiError, no_policy};

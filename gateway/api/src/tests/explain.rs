@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use evenkeel_core::{
-    CandidateReason, Explanation, Impossible, MoveRecord, NodeCandidate, SessionStanding,
-    SubjectDecision, SubjectQuarantine,
+    CandidateReason, Explanation, MoveRecord, NodeCandidate, SessionStanding, SubjectDecision,
+    SubjectQuarantine,
 };
 use evenkeel_model::{
     ClientTransport, DecisionOutcome, DegradationLimit, EvidenceSource, GuardRule, Hook, HopGrant,
-    Measures, MoveCause, MoveOutcome, Plan, PluginFault, RedundancyMode,
+    Impossible, Measures, MoveCause, MoveOutcome, Plan, PluginFault, RedundancyMode,
 };
 
 use super::*;

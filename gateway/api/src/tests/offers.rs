@@ -2,9 +2,8 @@
 
 use data_encoding::HEXLOWER;
 use evenkeel_control::CallerSpan;
-use evenkeel_core::Impossible;
 use evenkeel_dataplane::worker::SrtpKeying;
-use evenkeel_model::{IngressProtocol, OfferRefusal, StreamKind};
+use evenkeel_model::{Impossible, IngressProtocol, OfferRefusal, StreamKind};
 
 use super::*;
 

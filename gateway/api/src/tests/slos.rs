@@ -1,7 +1,7 @@
 //! Service level objectives in the status.
 
-use evenkeel_core::{SloStanding, SloWindow};
 use evenkeel_model::SloIndicator;
+use evenkeel_slo::{SloStanding, SloWindow};
 
 use super::*;
 

@@ -5,21 +5,24 @@ use std::time::{Instant, SystemTime};
 use evenkeel_contract::gateway::{Mode, Recovery};
 use evenkeel_control::{
     AgentError, BreakerTarget, ListChange, NodeOrder, NotReloaded, Operation, OperationTarget,
-    PluginView, PolicyRefused, PolicyView, PushRequest, QuarantinedRevision, Reloaded,
-    RevokedRevision, RolloutAction, SessionView, Shrinks, Staged, TraceIds,
+    PolicyRefused, PushRequest, Reloaded, SessionView, Shrinks, TraceIds,
 };
 use evenkeel_core::{
-    ArmStatistics, Failback, Impossible, NodeStanding, ProcessState, RegionStanding, RoomStanding,
-    SessionStanding,
+    ArmStatistics, Failback, NodeStanding, RegionStanding, RoomStanding, SessionStanding,
 };
 use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{
     Arm, BreachCount, BreakerMode, BreakerState, ClientTransport, EvidenceSource, FeedbackSupport,
-    Figure, Health, Measures, MediaDescription, MediaStream, Metric, Op, PayloadType, Plan,
-    PluginFault, RedundancyMode, RtcpPort, Srtp, StreamKind,
+    Figure, Health, Impossible, Measures, MediaDescription, MediaStream, Metric, Op, PayloadType,
+    Plan, PluginFault, RedundancyMode, RtcpPort, Srtp, StreamKind,
 };
+use evenkeel_nodes::ProcessState;
+use evenkeel_policies::{PluginView, PolicyView};
 use evenkeel_process::unix_us;
-use evenkeel_revisions::{CandidateCalls, CandidateStatus, CohortSize, PolicyStatus, RolloutStage};
+use evenkeel_revisions::{
+    CandidateCalls, CandidateStatus, CohortSize, PolicyStatus, QuarantinedRevision,
+    RevokedRevision, RolloutAction, RolloutStage, Staged,
+};
 
 use super::*;
 
@@ -441,7 +444,7 @@ fn policy_is_pushed_and_rolled_back() {
     let (policy, origin, code) = (routing(), "pushed".into(), "import");
     let reason = "it imports a clock".into();
     reply
-        .send(vec![evenkeel_control::RefusalRecord { at_us: 7, policy, origin, code, reason }])
+        .send(vec![evenkeel_policies::RefusalRecord { at_us: 7, policy, origin, code, reason }])
         .unwrap();
     let (status, body) = asking.answer();
     let kept = json!([{"at_us": 7, "policy": "call/routing", "origin": "pushed", "code": "import",

@@ -1,15 +1,14 @@
 //! Zones, and the blast radius of a loss.
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_control::{
-    LossComparison, LossFigures, PolicyView, PredictedLoss, Slice, UncoveredLoss,
-};
+use evenkeel_control::{LossComparison, LossFigures, PredictedLoss, Slice, UncoveredLoss};
 use evenkeel_core::{Gateway, GatewayEffect, NodeStanding, RoomStanding};
 use evenkeel_model::{
     BreakerMode, BreakerState, ClientTransport, EvidenceSource, FailureScope, Health,
     IngressProtocol, MediaDescription, MediaStream, Offer, OfferId, RedundancyMode, RtcpPort, Srtp,
     StreamKind,
 };
+use evenkeel_policies::PolicyView;
 
 use super::events::listening;
 use super::views::{policy, session};

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{CoreEvent, CoreSettings, Hop, NodeId, RoomId, SessionId};
+use evenkeel_nodes::NodeEffect;
 
-use crate::NodeEffect;
 use crate::capacity::Holding;
 use crate::effects::GatewayEffect;
 use crate::gateway::copy::{CopiedNode, GatewayCopy};

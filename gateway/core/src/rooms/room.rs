@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::instant;
+use evenkeel_instant as instant;
 use evenkeel_model::{
     Board, CoreEvent, Decider, FailureDomain, FailureScope, FlowCounts, HOPS_MAX, Hop, HopGrant,
     Labels, LeftHop, ModeChange, MoveCause, MoveOutcome, NodeId, Param, PluginState, PortMove,

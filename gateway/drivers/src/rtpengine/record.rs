@@ -17,7 +17,7 @@ pub(crate) struct CallRecord {
     pub(super) room: RoomId,
     pub(super) places: [Option<PlaceRecord>; 2],
     pub(super) own: Option<IpAddr>,
-    #[serde(with = "evenkeel_media::instant::option")]
+    #[serde(with = "evenkeel_instant::option")]
     pub(crate) refresh: Option<Instant>,
     /// Set if the sessions' legs have SRTP.
     #[serde(default)]

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use evenkeel_config::address;
 use evenkeel_dataplane::worker::NodePort;
+use evenkeel_http::Posted;
 use evenkeel_model::{FeedbackSupport, MediaStream, RtcpPort, SessionId, Srtp, StreamKind};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::poster::Posted;
 use crate::session::{SessionFacts, plain_reason};
 
 /// `{"verb":"open","node":"east-a1","room":"studio","session":"…","nonce":"…","labels":{…},"media":[…],"rtcp":"mux",

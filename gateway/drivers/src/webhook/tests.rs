@@ -3,6 +3,7 @@
 use evenkeel_config::{ConfigBitRate, NodeProbe, NodeSrtp};
 use evenkeel_dataplane::flows::Home;
 use evenkeel_fuzz::Corpus;
+use evenkeel_http::HttpAnswer;
 use evenkeel_model::{
     FeedbackSupport, Incarnation, MediaDescription, MediaStream, PayloadType, RoomId, RtcpPort,
     Srtp, StreamKind,
@@ -10,7 +11,6 @@ use evenkeel_model::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::poster::HttpAnswer;
 use crate::session::REASON_CHARS_MAX;
 
 const HOP: Hop = Hop { node: NodeId(3), incarnation: Incarnation(1) };

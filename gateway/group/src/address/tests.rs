@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use evenkeel_control::PolicyRecords;
+use evenkeel_policies::PolicyRecords;
 use evenkeel_testkit::required;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Pid, gettid};

@@ -1,6 +1,7 @@
 //! The numbers of a stream: those used recently, and those missed when another hop took over.
 
-use crate::{bytes, instant};
+use crate::bytes;
+use evenkeel_instant as instant;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 

@@ -3,8 +3,8 @@
 use super::numbers::{FILLED_WITHIN, MissingNumbers, Recent, Use, WINDOW};
 use super::pace::{SilenceSpan, TimestampPace};
 use super::protection::Protection;
-use crate::instant;
 use crate::rtp::{self, sequence_ahead, timestamp_ahead};
+use evenkeel_instant as instant;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,8 @@
 //! Tests of continuity with a sender, nodes with arbitrary numbering, and a client.
 
 use super::*;
-use crate::instant::tests::handed_over;
 use crate::rtp::RtpHeader;
+use crate::tests::handed_over;
 
 mod conference;
 mod control;

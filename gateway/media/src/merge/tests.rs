@@ -1,7 +1,7 @@
 //! Two paths that deliver copies, or different packets.
 
 use super::*;
-use crate::instant::tests::handed_over;
+use crate::tests::handed_over;
 use evenkeel_fuzz::Corpus;
 
 mod pair;

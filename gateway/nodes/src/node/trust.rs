@@ -38,15 +38,15 @@ pub struct ElasticState {
     /// The node is no longer needed. It drains, and is then stopped.
     pub stopping: bool,
     /// The time at which the node was told to stop, until it is gone.
-    #[serde(with = "evenkeel_media::instant::option")]
+    #[serde(with = "evenkeel_instant::option")]
     pub(super) stop_called: Option<Instant>,
     /// The earliest time at which the dead node is started again.
-    #[serde(with = "evenkeel_media::instant::option")]
+    #[serde(with = "evenkeel_instant::option")]
     pub(super) replace_at: Option<Instant>,
     /// Replacements in a row, which delay the next one.
     pub(super) replacements: u32,
     /// The time of the last replacement.
-    #[serde(with = "evenkeel_media::instant::option")]
+    #[serde(with = "evenkeel_instant::option")]
     pub(super) replaced_at: Option<Instant>,
 }
 
@@ -79,35 +79,35 @@ impl NodeTrust {
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 pub(super) enum HealthState {
     Up {
-        #[serde(with = "evenkeel_media::instant")]
+        #[serde(with = "evenkeel_instant")]
         since: Instant,
     },
     Suspect {
         was_wary: bool,
     },
     Down {
-        #[serde(with = "evenkeel_media::instant")]
+        #[serde(with = "evenkeel_instant")]
         since: Instant,
-        #[serde(with = "evenkeel_media::instant::option")]
+        #[serde(with = "evenkeel_instant::option")]
         answering_since: Option<Instant>,
     },
     Wary {
-        #[serde(with = "evenkeel_media::instant")]
+        #[serde(with = "evenkeel_instant")]
         since: Instant,
     },
     /// The node does not run; its hook can start it.
     Cold {
-        #[serde(with = "evenkeel_media::instant")]
+        #[serde(with = "evenkeel_instant")]
         since: Instant,
     },
 }
 
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 pub(super) struct ImpairedPeriod {
-    #[serde(with = "evenkeel_media::instant")]
+    #[serde(with = "evenkeel_instant")]
     pub(super) since: Instant,
     /// The node stays Suspect until this time, even without rooms that could measure its loss.
-    #[serde(with = "evenkeel_media::instant")]
+    #[serde(with = "evenkeel_instant")]
     pub(super) until: Instant,
 }
 
@@ -119,6 +119,6 @@ pub(super) struct Starting {
     /// Attempts since the node last ran.
     pub(super) attempts: u32,
     /// The earliest time of the next attempt.
-    #[serde(with = "evenkeel_media::instant::option")]
+    #[serde(with = "evenkeel_instant::option")]
     pub(super) again: Option<Instant>,
 }

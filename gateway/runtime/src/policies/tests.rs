@@ -1,8 +1,9 @@
 use std::time::Instant;
 
-use evenkeel_control::Actor;
+use evenkeel_host::DataDocuments;
 use evenkeel_model::GatewayLimits;
-use evenkeel_policies::{ActivationOptions, DataDocuments, SourceDocuments};
+use evenkeel_policies::{ActivationOptions, SourceDocuments};
+use evenkeel_revisions::Actor;
 
 use super::*;
 

@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 
 use evenkeel_control::{
-    AdmissionState, ControlError, GatewayEvent, OfferedSession, PushRequest, RolloutOutcome,
-    SessionAnswer,
+    AdmissionState, ControlError, GatewayEvent, OfferedSession, PushRequest, SessionAnswer,
 };
 use evenkeel_model::{
     ClientIdentity, CoreEvent, Decider, DecisionOutcome, Hook, IngressProtocol, MediaDescription,
     PluginFault, PolicyName, RtcpPort, Srtp,
 };
+use evenkeel_revisions::RolloutOutcome;
 use tempfile::tempdir;
 use tokio::sync::oneshot;
 

@@ -1,8 +1,8 @@
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::samples::closed_session;
 use evenkeel_control::{
-    AdmissionState, ControlRequest, EventRecord, GatewayEvent, NodeNames, PluginView, PolicyView,
-    ScenarioTraffic, SessionView, TraceIds,
+    AdmissionState, ControlRequest, EventRecord, GatewayEvent, NodeNames, ScenarioTraffic,
+    SessionView, TraceIds,
 };
 use evenkeel_model::{
     BreakerMode, BreakerState, ClientTransport, CloseReason, CoreEvent, FailureScope,
@@ -11,6 +11,7 @@ use evenkeel_model::{
     Plan, PolicyName, RedundancyMode, RegionId, RegionRole, RoomId, RtcpPort, SessionId,
     SloIndicator, Srtp, Starts, StreamKind, Zone, ZoneId,
 };
+use evenkeel_policies::{PluginView, PolicyView};
 use evenkeel_revisions::PolicyStatus;
 use evenkeel_telemetry::Telemetry;
 use tokio::sync::{broadcast, mpsc};

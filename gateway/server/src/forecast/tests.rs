@@ -1,9 +1,10 @@
 //! Forecasts of nodes, with states that the test plays minute by minute.
 
 use evenkeel_control::{ControlRequest, NodeNames};
-use evenkeel_core::{Failback, ProcessState};
+use evenkeel_core::Failback;
 use evenkeel_forecast::{DecaySign, ForecastEvidence};
 use evenkeel_model::{BreakerMode, BreakerState, Hop, Incarnation, RegionId};
+use evenkeel_nodes::ProcessState;
 use tempfile::{TempDir, tempdir};
 use tokio::sync::mpsc;
 

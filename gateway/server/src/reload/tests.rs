@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_control::{ControlRequest, NotListed, RolloutReport, Shrinks};
+use evenkeel_control::{ControlRequest, NotListed, Shrinks};
+use evenkeel_revisions::RolloutReport;
 use tempfile::{TempDir, tempdir};
 
 use super::*;

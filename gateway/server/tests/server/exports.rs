@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_config::{GatewayConfig, Traceparent};
-use evenkeel_control::{
-    Actor, EventRecord, GatewayEvent, Handle, ListChange, ReloadReport, Reloaded,
-};
+use evenkeel_control::{EventRecord, GatewayEvent, Handle, ListChange, ReloadReport, Reloaded};
+use evenkeel_revisions::Actor;
 use evenkeel_telemetry::registry::Attribute;
 use evenkeel_telemetry::{LogLines, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;

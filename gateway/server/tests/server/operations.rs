@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::Traceparent;
 use evenkeel_control::{
-    Actor, CallerSpan, EventRecord, GatewayEvent, MediaPause, NodeFault, NodeOrder, OrderStep,
-    RolloutOutcome, RolloutReport, Staged, TraceCaller,
+    CallerSpan, EventRecord, GatewayEvent, MediaPause, NodeOrder, OrderStep, TraceCaller,
 };
+use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{
     BreakerMode, BreakerState, ClientGroup, ClientLabel, CoreEvent, Decider, Health, Hook,
     MoveCause, NewcomerAction, NodeId, OfferRefusal, Op, PortMove, RegionId, RoomId, SessionId,
 };
-use evenkeel_revisions::RolloutStage;
+use evenkeel_revisions::{Actor, RolloutOutcome, RolloutReport, RolloutStage, Staged};
 use evenkeel_telemetry::registry::Attribute;
 use evenkeel_telemetry::{EventRecorder, MetricsFormat, Moment, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;

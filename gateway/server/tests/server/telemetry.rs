@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::{GatewayConfig, Traceparent};
 use evenkeel_control::{
-    Actor, CallerSpan, EventRecord, GatewayEvent, NodeNames, RolloutOutcome, RolloutReport, Staged,
-    TraceCaller, TraceRegistry,
+    CallerSpan, EventRecord, GatewayEvent, NodeNames, TraceCaller, TraceRegistry,
 };
 use evenkeel_model::{
     Arm, AskId, BreakerMode, BreakerState, ClientGroup, ClientLabel, ClientTransport, CloseReason,
@@ -20,7 +19,7 @@ use evenkeel_model::{
     PluginFault, PolicyName, RedundancyMode, RegionId, RoomId, SessionId, StartPhase, StartRefusal,
     StopPhase, Strike,
 };
-use evenkeel_revisions::RolloutStage;
+use evenkeel_revisions::{Actor, RolloutOutcome, RolloutReport, RolloutStage, Staged};
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level, Span};
 use evenkeel_telemetry::{EventRecorder, LogLines, Moment, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evenkeel_control::{RolloutOutcome, RolloutReport};
+use evenkeel_revisions::{RolloutOutcome, RolloutReport};
 use opentelemetry::Context;
 use opentelemetry::trace::{Span as _, SpanKind};
 

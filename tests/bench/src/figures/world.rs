@@ -5,13 +5,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, GatewayEffect, NodeEffect, NodeEvidence};
+use evenkeel_core::{Gateway, GatewayEffect};
 use evenkeel_model::{
     AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, DegradeOnFault, FailureScope,
     FeedbackSupport, GatewayLimits, IngressProtocol, MediaDescription, MediaStream, NodeProbing,
     NodeSettings, Offer, OfferId, PayloadType, RegionId, RouteCell, RtcpPort, Scenario, SessionId,
     Srtp, Stamp, StreamKind, Timings, Zone, ZoneId,
 };
+use evenkeel_nodes::{NodeEffect, NodeEvidence};
 
 /// A gateway's core, alone.
 pub(crate) struct World {

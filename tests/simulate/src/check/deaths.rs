@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::WATCH_EVERY;
 use evenkeel_model::{
     CoreEvent, CoreSettings, EvidenceSource, Health, NodeId, NodeSettings, Timings,
 };
+use evenkeel_nodes::WATCH_EVERY;
 
 use super::Scene;
 

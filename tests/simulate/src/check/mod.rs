@@ -34,8 +34,9 @@ mod stale;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, GatewayEffect, NodeEffect};
+use evenkeel_core::{Gateway, GatewayEffect};
 use evenkeel_model::{Board, CoreEvent, CoreSettings, Hop, NodeId, NodeSettings, SessionId};
+use evenkeel_nodes::NodeEffect;
 pub(crate) use hops::Delivered;
 pub(crate) use scene::Scene;
 

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_core::{Gateway, GatewayEffect, InstalledSession, NodeEffect};
+use evenkeel_core::{Gateway, GatewayEffect, InstalledSession};
 use evenkeel_model::{HOPS_MAX, Hop, OfferId, SessionId};
+use evenkeel_nodes::NodeEffect;
 
 /// A session is open at the hops of its room's route, of the route being prepared, and of one being left.
 pub(super) const LEGS_MAX: usize = HOPS_MAX * 2 + 1;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use evenkeel_instant as instant;
 use evenkeel_media::continuity::{Continuity, Pass, Protection, StreamEpoch};
-use evenkeel_media::instant;
 use evenkeel_media::rtp::{self, RtpHeader};
 use evenkeel_media::srtp::{
     CopyNumber, GrantView, IndexGrant, LeasedSender, SentBatch, SentIndices, SrtpError, SrtpKey,

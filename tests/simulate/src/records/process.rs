@@ -6,14 +6,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_control::{BreakerTarget, Operation, OperationTarget, Operations};
 use evenkeel_core::{
-    ChangedRecords, Gateway, GatewayEffect, GatewayRecord, Impossible, NodeEffect, RoomRecord,
-    SessionRecord,
+    ChangedRecords, Gateway, GatewayEffect, GatewayRecord, RoomRecord, SessionRecord,
 };
-use evenkeel_media::instant;
+use evenkeel_instant as instant;
 use evenkeel_model::{
-    CoreSettings, FailureDomain, Hook, MediaDescription, NodeId, PolicyName, RegionId, RoomId,
-    SessionId, ZoneId,
+    CoreSettings, FailureDomain, Hook, Impossible, MediaDescription, NodeId, PolicyName, RegionId,
+    RoomId, SessionId, ZoneId,
 };
+use evenkeel_nodes::NodeEffect;
 use evenkeel_revisions::{LifecycleRecord, PolicyStatus, RolloutRules, WallClock};
 use serde::de::DeserializeOwned;
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{GatewayEffect, InstalledSession, NodeEffect, NodeEvidence, WATCH_EVERY};
+use evenkeel_core::{GatewayEffect, InstalledSession};
 use evenkeel_model::{EvidenceSource, Health, Hop, Measures, Metric, NodeProbing, SessionId};
+use evenkeel_nodes::{NodeEffect, NodeEvidence, WATCH_EVERY};
 
 use super::{Event, Message, SUMMARIES_EVERY, World};
 use crate::check::Checker;

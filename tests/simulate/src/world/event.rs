@@ -1,9 +1,9 @@
 //! Events of a world, and messages to control.
 
-use evenkeel_core::AgentWord;
 use evenkeel_model::{
     AskId, Hop, NodeId, PluginFault as Failure, RevisionAnswer, SessionId, StreamKind,
 };
+use evenkeel_nodes::AgentWord;
 
 use crate::node::Arrival;
 use crate::packet::Packet;

@@ -18,8 +18,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, WATCH_EVERY};
+use evenkeel_core::Gateway;
 use evenkeel_model::{Ask, Board, OfferId, RoomId, SessionId, Stamp};
+use evenkeel_nodes::WATCH_EVERY;
 pub(crate) use event::{Event, Message};
 use fastrand::Rng;
 

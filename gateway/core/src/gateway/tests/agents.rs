@@ -3,10 +3,10 @@
 use evenkeel_model::{
     CoreEvent, Decider, EvidenceSource, FailureDomain, Health, MoveCause, NodeProbing, RegionId,
 };
+use evenkeel_nodes::{AgentWord, NodeEvidence, ProcessState};
 
 use super::*;
 use crate::gateway::Impossible;
-use crate::{AgentWord, NodeEvidence, ProcessState};
 
 /// Nodes marked down so far, with the witnesses.
 fn deaths(world: &World) -> Vec<(evenkeel_model::NodeId, Vec<EvidenceSource>)> {

@@ -6,10 +6,11 @@ use evenkeel_model::{
     BreakerState, CoreEvent, CoreSettings, FailureScope, Health, Measures, NodeId, NodeNeed,
     RedundancyMode, RegionId, RegionRole, SessionId, StartPhase, StartRefusal, Starts,
 };
+use evenkeel_nodes::NodeEffect;
 
 use super::modes::{health, in_mode, starts};
 use super::*;
-use crate::{CandidateReason, GatewayEffect, NodeEffect, NodeStanding};
+use crate::{CandidateReason, GatewayEffect, NodeStanding};
 
 const HOME: RegionId = RegionId(0);
 

@@ -1,6 +1,6 @@
 //! A harmful candidate is found by each figure alone, from the measures of its sessions.
 
-use evenkeel_media::instant;
+use evenkeel_instant as instant;
 use evenkeel_model::{
     AdmitOnFault, AdmitVerdict, Arm, Ask, BreachCount, DegradationAction, Figure, FlowCounts, Hook,
     HookAnswer, IngressProtocol, Measures, Metric, Op, PluginFault, PolicyQuestion, RegionId,

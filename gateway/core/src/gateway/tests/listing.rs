@@ -6,9 +6,9 @@ use evenkeel_model::{
     CoreEvent, FailureDomain, GatewayLimits, Health, Incarnation, NodeId, NodeProbing,
     NodeSettings, RedundancyMode, RegionId, ZoneId,
 };
+use evenkeel_nodes::NodeEffect;
 
 use super::*;
-use crate::NodeEffect;
 use crate::effects::Timer;
 use crate::gateway::{GatewayEffect, Impossible};
 

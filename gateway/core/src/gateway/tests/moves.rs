@@ -1,12 +1,11 @@
 use evenkeel_model::{
     ClientTransport, ClosedSession, CoreEvent, Decider, DecisionOutcome, GuardRule, Health, Hook,
-    HookAnswer, HopGrant, MoveCause, NodeId, PolicyQuestion, PortMove, RoutingMove,
+    HookAnswer, HopGrant, Impossible, MoveCause, NodeId, PolicyQuestion, PortMove, RoutingMove,
 };
 
 use super::super::GatewayEffect;
 use super::world::{Driver, VOICE};
 use super::*;
-use crate::Impossible;
 
 fn step(row: u32, hops: &[NodeId]) -> RoutingMove {
     RoutingMove { row, hops: hops.to_vec(), ttl_ms: 0, reason: 0 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_media::instant;
+use evenkeel_instant as instant;
 use evenkeel_model::{
     Affinity, CoreEvent, CoreSettings, Health, Hook, HookAnswer, NodeId, Plan, PolicyQuestion,
     RedundancyMode, RegionId, RoomId, RoutingMove, SessionId,

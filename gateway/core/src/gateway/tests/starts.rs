@@ -4,11 +4,12 @@ use evenkeel_model::{
     AdmitVerdict, Ask, CoreEvent, CoreSettings, Health, Hook, HookAnswer, Measures, Metric, NodeId,
     NotStarted, OfferRefusal, RedundancyMode, RegionId, StartPhase, Starts,
 };
+use evenkeel_nodes::NodeEffect;
 
 use super::modes::{cold, health, in_mode, starts};
 use super::world::VOICE;
 use super::*;
-use crate::{GatewayEffect, NodeEffect};
+use crate::GatewayEffect;
 
 /// A running node at home, and two that hooks start: B in another region, and C at home.
 fn two_cold() -> World {

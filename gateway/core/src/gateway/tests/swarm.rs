@@ -10,14 +10,13 @@ use evenkeel_model::{
     RedundancyMode, RegionId, RegionRole, RoomId, RoutingMove, Scenario, SessionId, StartPhase,
     Starts, StreamKind,
 };
-use evenkeel_nodes::NodeEvidence;
+use evenkeel_nodes::{NodeEffect, NodeEvidence};
 use fastrand::Rng;
 
 use super::super::{GatewayEffect, NotOpened};
 use super::world::{Driver, Says, bound, listed};
 use super::*;
 use crate::Failback;
-use crate::NodeEffect;
 use crate::effects::Timer;
 use crate::legs::LegState;
 use crate::rooms::room::Room;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::instant;
+use evenkeel_instant as instant;
 use evenkeel_model::{
     AcceptedOffer, AdmitOnFault, AdmitVerdict, Affinity, Ask, CapBounds, ClientIdentity, CoreEvent,
     CoreSettings, FailureScope, FeedbackSupport, GatewayLimits, Hook, HookAnswer, Hop, HopGrant,
@@ -13,16 +13,13 @@ use evenkeel_model::{
     RedundancyMode, RegionId, RegionRole, RevisionAnswer, RoomId, RtcpPort, Scenario, SessionId,
     Srtp, Stamp, Starts, StreamKind, Timings, Zone, ZoneId,
 };
-use evenkeel_nodes::NodeEvidence;
+use evenkeel_nodes::{NodeEffect, NodeEvidence, WATCH_EVERY};
 
 use super::super::{Gateway, GatewayEffect, Impossible, NotOpened};
 use super::restoring::assert_continued;
-use crate::NodeEffect;
 use crate::rooms::placement::UsableNodes;
 use crate::rooms::room::Room;
-use crate::{
-    ArmStatistics, ChangedRecords, GatewayRecord, HopMap, RoomRecord, SessionRecord, WATCH_EVERY,
-};
+use crate::{ArmStatistics, ChangedRecords, GatewayRecord, HopMap, RoomRecord, SessionRecord};
 
 pub(crate) const A: NodeId = NodeId(0);
 pub(super) const B: NodeId = NodeId(1);

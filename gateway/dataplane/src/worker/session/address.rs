@@ -6,7 +6,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
-use evenkeel_media::{instant, stun};
+use evenkeel_instant as instant;
+use evenkeel_media::stun;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 

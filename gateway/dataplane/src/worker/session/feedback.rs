@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_media::instant;
+use evenkeel_instant as instant;
 use evenkeel_media::rtcp::{self, RtcpPacket, rewrite};
 use evenkeel_model::{MediaDescription, MediaStream, StreamKind};
 use serde::{Deserialize, Serialize};

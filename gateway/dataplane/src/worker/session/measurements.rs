@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_instant as instant;
 use evenkeel_media::rtp::{self, ArrivalJitter, Receptions, RtpHeader};
-use evenkeel_media::{instant, key_frame, quality, rtcp};
+use evenkeel_media::{key_frame, quality, rtcp};
 use evenkeel_model::{FlowCounts, Hop, Measures, Metric, PayloadType, STREAM_KINDS, StreamKind};
 use serde::{Deserialize, Serialize};
 

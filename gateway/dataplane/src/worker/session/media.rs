@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use evenkeel_instant as instant;
 use evenkeel_media::continuity::{Continuity, FILLED_WITHIN, Protection, StreamEpoch, SwitchCause};
-use evenkeel_media::instant;
 use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
 use evenkeel_model::{

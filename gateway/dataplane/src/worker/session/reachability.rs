@@ -17,8 +17,9 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_instant as instant;
 use evenkeel_media::rtcp::rewrite;
-use evenkeel_media::{demux, instant, rtcp, rtp};
+use evenkeel_media::{demux, rtcp, rtp};
 use serde::{Deserialize, Serialize};
 
 use super::measurements::RECENT_MAX;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_media::instant;
+use evenkeel_instant as instant;
 use evenkeel_model::{Hop, MediaDescription, MediaLimits, RouteCell, SessionId};
 use serde::{Deserialize, Serialize};
 

@@ -1,9 +1,9 @@
 use std::fmt::Debug;
 use std::net::UdpSocket;
 
-use evenkeel_core::{Gateway, GatewayEffect, NodeEffect, NodeEvidence};
+use evenkeel_core::{Gateway, GatewayEffect};
+use evenkeel_instant as instant;
 use evenkeel_media::continuity::FILLED_WITHIN;
-use evenkeel_media::instant;
 use evenkeel_media::{rtcp, rtp};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{
@@ -12,6 +12,7 @@ use evenkeel_model::{
     LeftHop, MediaStream, NodeId, NodeProbing, NodeSettings, Offer, OfferId, PayloadType,
     RedundancyMode, RegionId, Route, RtcpPort, Scenario, Srtp, Timings, Zone, ZoneId,
 };
+use evenkeel_nodes::{NodeEffect, NodeEvidence};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;

@@ -69,10 +69,9 @@ impl Pair {
         let record = |session| self.engine.record_of(SessionId(session), hop, with_keys);
         let record: CallRecord = [7, 8].into_iter().find_map(record).unwrap();
         let bytes =
-            evenkeel_media::instant::relative_to(self.now, || serde_json::to_vec(&record).unwrap());
-        let record = evenkeel_media::instant::relative_to(self.now, || {
-            serde_json::from_slice(&bytes).unwrap()
-        });
+            evenkeel_instant::relative_to(self.now, || serde_json::to_vec(&record).unwrap());
+        let record =
+            evenkeel_instant::relative_to(self.now, || serde_json::from_slice(&bytes).unwrap());
         self.engine = RtpengineNode::new(NODE, ng(), self.engine.source);
         let known = ContinuedSession { hop: &|_, _| Some(hop), facts: &|_| Some(&facts) };
         self.engine.restore_call(record, &known, &mut || 99, self.now);

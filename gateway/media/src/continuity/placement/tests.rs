@@ -1,8 +1,8 @@
 use super::*;
 use crate::continuity::tests::at;
 use crate::continuity::{Pass, StreamEpoch};
-use crate::instant::tests::handed_over;
 use crate::rtp::RtpHeader;
+use crate::tests::handed_over;
 
 const OPUS: u8 = 111;
 const VP8: u8 = 96;

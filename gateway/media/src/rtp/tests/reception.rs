@@ -1,5 +1,5 @@
 use super::super::*;
-use crate::instant::tests::handed_over;
+use crate::tests::handed_over;
 use evenkeel_fuzz::Corpus;
 
 const HZ: u32 = 48_000;

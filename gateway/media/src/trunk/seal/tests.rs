@@ -1,5 +1,5 @@
 use super::*;
-use crate::instant::tests::handed_over;
+use crate::tests::handed_over;
 use crate::trunk::message::{NodeLoad, ServingState, TrunkQuestion};
 use crate::trunk::{Bundle, Tag};
 use evenkeel_fuzz::Corpus;

@@ -1,9 +1,12 @@
 use std::net::TcpListener;
 
+use bytes::Bytes;
 use evenkeel_config::{SecretFile, Url, WebhookTarget};
 use evenkeel_testkit::http::{http_answer as says, http_server as server};
 
 use super::*;
+use crate::TraceHeaders;
+use crate::client::ANSWER_MAX;
 
 async fn posted(
     url: String,

@@ -1,8 +1,8 @@
 //! Instants in records that another process reads.
 //!
 //! An [`Instant`] has no value outside of its process. It is written as nanoseconds from a reference
-//! that writer and reader both know, set with [`relative_to`]; `#[serde(with = "instant")]` selects
-//! this form for a field, [`option`] and [`paired`] for an optional one.
+//! that writer and reader both know, set with [`relative_to`]. `#[serde(with = "evenkeel_instant")]`
+//! selects this form for a field, [`option`] and [`paired`] for an optional one.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use std::cell::Cell;
@@ -108,4 +108,4 @@ pub mod paired {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
