@@ -3,14 +3,18 @@
 //! A target replays its corpus, then checks mutations of it and random bytes for a second, or for the time that
 //! `make fuzz` grants. Targets stand beside the code that they check; their names begin with `fuzz_`.
 
-use std::ops::Bound;
-use std::panic::AssertUnwindSafe;
+use std::cell::Cell;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
-use std::{fmt, fs};
+use std::time::{Duration, Instant};
+use std::{env, fmt, fs, thread};
 
-use bolero::{Driver, ValueGenerator};
+use fastrand::Rng;
+
+/// Time for the mutations of one target.
+const TIME: Duration = Duration::from_secs(1);
+
+/// Environment variable that sets another time, in milliseconds.
+const TIME_MS: &str = "EVENKEEL_FUZZ_MS";
 
 /// Length limit of mutated inputs: a UDP datagram.
 pub const INPUT_BYTES_MAX: usize = 65_535;
@@ -78,19 +82,19 @@ impl Corpus {
     pub fn check(self, check: impl Fn(&[u8])) {
         let Corpus { target, seeds } = self;
         assert!(!seeds.is_empty(), "{target}: the corpus is empty");
-        let tally = Tally { target, since: Instant::now(), inputs: AtomicU64::new(0) };
-        let check = AssertUnwindSafe(|input: &[u8]| {
-            tally.inputs.fetch_add(1, Ordering::Relaxed);
-            check(input);
+        let tally = Tally { target, since: Instant::now(), inputs: Cell::new(0) };
+        let check = |input: Input| {
+            tally.inputs.set(tally.inputs.get() + 1);
+            check(&input.0);
+        };
+        seeds.iter().for_each(|seed| check(Input(seed.clone())));
+        let time = env::var(TIME_MS).map_or(TIME, |ms| {
+            Duration::from_millis(ms.parse().expect("the variable has milliseconds"))
         });
-        seeds.iter().for_each(|seed| (*check)(seed));
-        bolero::check!(name = target).with_generator(Mutations { seeds }).for_each(
-            |input: &Input| {
-                // Captures the whole, which a panic may cross.
-                let check = &check;
-                (**check)(&input.0);
-            },
-        );
+        let (mutations, mut rng, until) = (Mutations { seeds }, Rng::new(), Instant::now() + time);
+        while Instant::now() < until {
+            check(mutations.generate(&mut rng));
+        }
     }
 }
 
@@ -98,20 +102,28 @@ impl Corpus {
 struct Tally {
     target: &'static str,
     since: Instant,
-    inputs: AtomicU64,
+    inputs: Cell<u64>,
 }
 
 impl Drop for Tally {
     fn drop(&mut self) {
         let Tally { target, since, inputs } = self;
-        let (inputs, seconds) = (inputs.load(Ordering::Relaxed), since.elapsed().as_secs_f64());
-        let panics = u8::from(std::thread::panicking());
+        let (inputs, seconds) = (inputs.get(), since.elapsed().as_secs_f64());
+        let panics = u8::from(thread::panicking());
         println!("fuzz {target}: {inputs} inputs, {seconds:.1} s, {panics} panics");
     }
 }
 
-/// An input, printed so that it can be saved in the corpus.
+/// An input, printed if a check of it panics, so that it can be saved in the corpus.
 struct Input(Vec<u8>);
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            println!("{self:?}");
+        }
+    }
+}
 
 impl fmt::Debug for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,40 +137,36 @@ struct Mutations {
     seeds: Vec<Vec<u8>>,
 }
 
-impl ValueGenerator for Mutations {
-    type Output = Input;
-
-    fn generate<D: Driver>(&self, driver: &mut D) -> Option<Input> {
-        let Some(seed) = self.seeds.get(below(driver, self.seeds.len() + 1)?) else {
-            return random(driver, RANDOM_BYTES_MAX).map(Input);
+impl Mutations {
+    fn generate(&self, rng: &mut Rng) -> Input {
+        let Some(seed) = self.seeds.get(rng.usize(..=self.seeds.len())) else {
+            return Input(random(rng, RANDOM_BYTES_MAX));
         };
         let mut bytes = seed.clone();
-        for _ in 0..1 << below(driver, 4)? {
-            self.edit(&mut bytes, driver)?;
+        for _ in 0..1 << rng.usize(..4) {
+            self.edit(&mut bytes, rng);
             bytes.truncate(INPUT_BYTES_MAX);
         }
-        Some(Input(bytes))
+        Input(bytes)
     }
-}
 
-impl Mutations {
-    fn edit<D: Driver>(&self, bytes: &mut Vec<u8>, driver: &mut D) -> Option<()> {
-        let start = below(driver, bytes.len() + 1)?;
-        let end = start + below(driver, bytes.len() - start + 1)?;
-        match below(driver, 9)? {
+    fn edit(&self, bytes: &mut Vec<u8>, rng: &mut Rng) {
+        let start = rng.usize(..=bytes.len());
+        let end = rng.usize(start..=bytes.len());
+        match rng.usize(..9) {
             0 => {
-                let bit = 1 << below(driver, 8)?;
+                let bit = 1 << rng.usize(..8);
                 bytes.get_mut(start).into_iter().for_each(|byte| *byte ^= bit);
             }
             1 => {
-                let value = driver.produce()?;
+                let value = rng.u8(..);
                 bytes.get_mut(start).into_iter().for_each(|byte| *byte = value);
             }
             2 => {
                 // A field of 1, 2, 4 or 8 bytes.
-                let width = 1 << below(driver, 4)?;
-                let mut field = number(driver)?.to_be_bytes()[8 - width..].to_vec();
-                if driver.produce()? {
+                let width = 1 << rng.usize(..4);
+                let mut field = number(rng).to_be_bytes()[8 - width..].to_vec();
+                if rng.bool() {
                     field.reverse();
                 }
                 let places = bytes[start..].iter_mut();
@@ -167,7 +175,7 @@ impl Mutations {
             3 => bytes.truncate(start),
             4 => drop(bytes.drain(start..end)),
             5 => {
-                let inserted = random(driver, INSERTED_BYTES_MAX)?;
+                let inserted = random(rng, INSERTED_BYTES_MAX);
                 drop(bytes.splice(start..start, inserted));
             }
             6 => {
@@ -175,9 +183,9 @@ impl Mutations {
                 drop(bytes.splice(start..start, copy));
             }
             7 => {
-                let other = &self.seeds[below(driver, self.seeds.len())?];
-                let from = below(driver, other.len() + 1)?;
-                let until = from + below(driver, other.len() - from + 1)?;
+                let other = &self.seeds[rng.usize(..self.seeds.len())];
+                let from = rng.usize(..=other.len());
+                let until = rng.usize(from..=other.len());
                 drop(bytes.splice(start..end, other[from..until].iter().copied()));
             }
             _ => {
@@ -187,35 +195,25 @@ impl Mutations {
                 };
                 let from = start + count(&bytes[start..], false);
                 let until = from + count(&bytes[from..], true);
-                let number = number(driver)?;
-                let text = match driver.produce()? {
+                let number = number(rng);
+                let text = match rng.bool() {
                     true => number.to_string(),
                     false => number.cast_signed().to_string(),
                 };
                 drop(bytes.splice(from..until, text.into_bytes()));
             }
         }
-        Some(())
     }
 }
 
-fn random<D: Driver>(driver: &mut D, bytes_max: usize) -> Option<Vec<u8>> {
-    let length = below(driver, bytes_max + 1)?;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        bytes.extend(driver.produce::<u64>()?.to_le_bytes());
-    }
-    bytes.truncate(length);
-    Some(bytes)
+fn random(rng: &mut Rng, bytes_max: usize) -> Vec<u8> {
+    let mut bytes = vec![0; rng.usize(..=bytes_max)];
+    rng.fill(&mut bytes);
+    bytes
 }
 
-fn number<D: Driver>(driver: &mut D) -> Option<u64> {
-    Some(NUMBERS[below(driver, NUMBERS.len())?])
-}
-
-/// A number below `end`, which is at least 1.
-fn below<D: Driver>(driver: &mut D, end: usize) -> Option<usize> {
-    driver.gen_usize(Bound::Included(&0), Bound::Excluded(&end))
+fn number(rng: &mut Rng) -> u64 {
+    NUMBERS[rng.usize(..NUMBERS.len())]
 }
 
 #[cfg(test)]
