@@ -7,6 +7,8 @@ use evenkeel_config::AlertReceiverKind;
 use evenkeel_process::unix_us;
 use evenkeel_telemetry::alerts::RULES;
 use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::macros::format_description;
 
 use super::alerts::{AlertDelivery, runbook};
 use super::outbox::{NOTICE_EVERY, NoticedAlert};
@@ -96,28 +98,12 @@ fn status(fires: bool) -> &'static str {
     if fires { "firing" } else { "resolved" }
 }
 
-/// A time in UTC (RFC 3339, section 5.6), to the millisecond.
+/// A time in UTC (RFC 3339, section 5.6), to the millisecond; empty after the year 9999.
 fn rfc3339(at: SystemTime) -> String {
-    let ms = unix_us(at) / 1_000;
-    let (mut days, second) = (ms / 86_400_000, ms / 1_000 % 86_400);
-    let mut year = 1970_u64;
-    let is_leap =
-        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
-    while days >= 365 + u64::from(is_leap(year)) {
-        days -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let february = 28 + u64::from(is_leap(year));
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    let (hour, minute, rest, day) = (second / 3_600, second / 60 % 60, second % 60, days + 1);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{rest:02}.{:03}Z", ms % 1_000)
+    let format =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_us(at)) * 1_000);
+    at.ok().and_then(|at| at.format(format).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -83,4 +83,7 @@ fn times_are_those_of_the_calendar() {
     ] {
         assert_eq!(rfc3339(at(seconds)), right);
     }
+    let end_of_a_minute = at(59) + Duration::from_micros(999_999);
+    assert_eq!(rfc3339(end_of_a_minute), "1970-01-01T00:00:59.999Z", "not rounded to 60");
+    assert_eq!(rfc3339(at(253_402_300_800)), "", "10000");
 }
