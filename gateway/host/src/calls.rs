@@ -3,6 +3,7 @@
 use wasmtime::Store;
 
 use crate::arguments::{AdmitArguments, PlaceArguments, RerouteArguments, TickArguments};
+use crate::component::ComponentCalls;
 use crate::flat::FlatCalls;
 use crate::store::StoreData;
 use crate::store::bindings::evenkeel::policy::types::{BlobsParam, BlobsResult, Entry, Label};
@@ -16,34 +17,15 @@ pub(crate) enum Calls {
     Flat(FlatCalls),
 }
 
-pub(crate) struct ComponentCalls {
-    pub(crate) base: guest::Guest,
-    pub(crate) hook: HookCalls,
-}
-
-pub(crate) enum HookCalls {
-    Admission(admission::Guest),
-    Routing(routing::Guest),
-    Degradation(degradation::Guest),
-    Scenario(scenario::Guest),
-}
-
-/// A question of a hook that the instance was not created for.
-#[derive(Debug, thiserror::Error)]
-#[error("the instance answers questions of another hook")]
-struct OtherHook;
-
-type Outcome<T> = wasmtime::Result<T>;
-
 impl Calls {
     pub(crate) fn init(
         &mut self,
         store: &mut Store<StoreData>,
         settings: &str,
         grant: guest::Grant<'_>,
-    ) -> Outcome<Result<(), String>> {
+    ) -> wasmtime::Result<Result<(), String>> {
         match self {
-            Calls::Component(calls) => calls.base.call_init(store, settings, grant),
+            Calls::Component(calls) => calls.init(store, settings, grant),
             Calls::Flat(calls) => calls.init(store, settings, &grant),
         }
     }
@@ -52,9 +34,9 @@ impl Calls {
         &mut self,
         store: &mut Store<StoreData>,
         entries: &[Entry<'_>],
-    ) -> Outcome<()> {
+    ) -> wasmtime::Result<()> {
         match self {
-            Calls::Component(calls) => calls.base.call_catalog(store, entries),
+            Calls::Component(calls) => calls.catalog(store, entries),
             Calls::Flat(calls) => calls.catalog(store, entries),
         }
     }
@@ -64,9 +46,9 @@ impl Calls {
         store: &mut Store<StoreData>,
         from: u32,
         states: BlobsParam<'_>,
-    ) -> Outcome<Result<BlobsResult, String>> {
+    ) -> wasmtime::Result<Result<BlobsResult, String>> {
         match self {
-            Calls::Component(calls) => calls.base.call_migrate(store, from, states),
+            Calls::Component(calls) => calls.migrate(store, from, states),
             Calls::Flat(calls) => calls.migrate(store, from, &states),
         }
     }
@@ -76,9 +58,9 @@ impl Calls {
         store: &mut Store<StoreData>,
         from: u32,
         memo: &[u8],
-    ) -> Outcome<Result<Vec<u8>, String>> {
+    ) -> wasmtime::Result<Result<Vec<u8>, String>> {
         match self {
-            Calls::Component(calls) => calls.base.call_migrate_memo(store, from, memo),
+            Calls::Component(calls) => calls.migrate_memo(store, from, memo),
             Calls::Flat(calls) => calls.migrate_memo(store, from, memo),
         }
     }
@@ -88,12 +70,9 @@ impl Calls {
         store: &mut Store<StoreData>,
         scenario: &str,
         labels: &[Label<'_>],
-    ) -> Outcome<Vec<scenario::Param>> {
+    ) -> wasmtime::Result<Vec<scenario::Param>> {
         match self {
-            Calls::Component(ComponentCalls { hook: HookCalls::Scenario(hook), .. }) => {
-                hook.call_resolve(store, scenario, labels)
-            }
-            Calls::Component(_) => Err(OtherHook.into()),
+            Calls::Component(calls) => calls.resolve(store, scenario, labels),
             Calls::Flat(calls) => calls.resolve(store, scenario, labels),
         }
     }
@@ -102,14 +81,9 @@ impl Calls {
         &mut self,
         store: &mut Store<StoreData>,
         asked: AdmitArguments<'_>,
-    ) -> Outcome<admission::Answer> {
+    ) -> wasmtime::Result<admission::Answer> {
         match self {
-            Calls::Component(ComponentCalls { hook: HookCalls::Admission(hook), .. }) => {
-                let AdmitArguments { now_us, session, room, standing, scenario, labels, regions } =
-                    asked;
-                hook.call_admit(store, now_us, session, room, standing, scenario, labels, regions)
-            }
-            Calls::Component(_) => Err(OtherHook.into()),
+            Calls::Component(calls) => calls.admit(store, asked),
             Calls::Flat(calls) => calls.admit(store, &asked),
         }
     }
@@ -118,13 +92,9 @@ impl Calls {
         &mut self,
         store: &mut Store<StoreData>,
         asked: PlaceArguments<'_>,
-    ) -> Outcome<routing::Placement> {
+    ) -> wasmtime::Result<routing::Placement> {
         match self {
-            Calls::Component(ComponentCalls { hook: HookCalls::Routing(hook), .. }) => {
-                let PlaceArguments { now_us, room, scenario, labels, nodes } = asked;
-                hook.call_place(store, now_us, room, scenario, labels, nodes)
-            }
-            Calls::Component(_) => Err(OtherHook.into()),
+            Calls::Component(calls) => calls.place(store, asked),
             Calls::Flat(calls) => calls.place(store, &asked),
         }
     }
@@ -133,12 +103,9 @@ impl Calls {
         &mut self,
         store: &mut Store<StoreData>,
         newcomers: &[routing::Newcomer<'_>],
-    ) -> Outcome<BlobsResult> {
+    ) -> wasmtime::Result<BlobsResult> {
         match self {
-            Calls::Component(ComponentCalls { hook: HookCalls::Routing(hook), .. }) => {
-                hook.call_open(store, newcomers)
-            }
-            Calls::Component(_) => Err(OtherHook.into()),
+            Calls::Component(calls) => calls.open_rooms(store, newcomers),
             Calls::Flat(calls) => calls.open_rooms(store, newcomers),
         }
     }
@@ -147,14 +114,9 @@ impl Calls {
         &mut self,
         store: &mut Store<StoreData>,
         asked: RerouteArguments<'_>,
-    ) -> Outcome<routing::Answer> {
+    ) -> wasmtime::Result<routing::Answer> {
         match self {
-            Calls::Component(ComponentCalls { hook: HookCalls::Routing(hook), .. }) => {
-                let RerouteArguments { now_us, nodes, rooms, width, standing, states, memo } =
-                    asked;
-                hook.call_reroute(store, now_us, nodes, rooms, width, standing, states, memo)
-            }
-            Calls::Component(_) => Err(OtherHook.into()),
+            Calls::Component(calls) => calls.reroute(store, asked),
             Calls::Flat(calls) => calls.reroute(store, &asked),
         }
     }
@@ -163,12 +125,9 @@ impl Calls {
         &mut self,
         store: &mut Store<StoreData>,
         newcomers: &[degradation::Newcomer<'_>],
-    ) -> Outcome<BlobsResult> {
+    ) -> wasmtime::Result<BlobsResult> {
         match self {
-            Calls::Component(ComponentCalls { hook: HookCalls::Degradation(hook), .. }) => {
-                hook.call_open(store, newcomers)
-            }
-            Calls::Component(_) => Err(OtherHook.into()),
+            Calls::Component(calls) => calls.open_sessions(store, newcomers),
             Calls::Flat(calls) => calls.open_sessions(store, newcomers),
         }
     }
@@ -177,13 +136,9 @@ impl Calls {
         &mut self,
         store: &mut Store<StoreData>,
         asked: TickArguments<'_>,
-    ) -> Outcome<degradation::Answer> {
+    ) -> wasmtime::Result<degradation::Answer> {
         match self {
-            Calls::Component(ComponentCalls { hook: HookCalls::Degradation(hook), .. }) => {
-                let TickArguments { now_us, sessions, states, memo } = asked;
-                hook.call_tick(store, now_us, sessions, states, memo)
-            }
-            Calls::Component(_) => Err(OtherHook.into()),
+            Calls::Component(calls) => calls.tick(store, asked),
             Calls::Flat(calls) => calls.tick(store, &asked),
         }
     }

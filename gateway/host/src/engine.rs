@@ -11,14 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use evenkeel_model::Hook;
-use wasmtime::component::{HasSelf, InstancePre, Linker};
+use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{
-    Config, Enabled, InstanceAllocationStrategy, Module, PoolingAllocationConfig, Store,
-    StoreContextMut,
+    Config, Enabled, InstanceAllocationStrategy, Module, PoolingAllocationConfig, StoreContextMut,
 };
 
-use crate::calls::{ComponentCalls, HookCalls};
+use crate::component::LinkedComponent;
 use crate::flat::FlatModule;
 use crate::limits::{
     CallBudgets, MEMORY_BYTES_MAX, MODULES_MAX, POLICIES_MAX, TABLE_ENTRIES_MAX, TABLES_MAX,
@@ -29,9 +27,6 @@ use crate::plugin_file::{examine, read_manifest, sha256, wrapped, wrapped_observ
 use crate::refusal::PluginRefusal;
 use crate::store::StoreData;
 use crate::store::bindings::evenkeel::policy::{data, diag};
-use crate::store::bindings::exports::evenkeel::policy::{
-    admission, degradation, guest, routing, scenario,
-};
 
 /// Resolution of budgets.
 const TICK: Duration = Duration::from_millis(1);
@@ -351,10 +346,7 @@ pub(crate) struct VettedPlugin {
 
 /// Code with the host's functions, ready to make instances.
 pub(crate) enum LinkedCode {
-    Component {
-        instance_pre: InstancePre<StoreData>,
-        exports: Exports,
-    },
+    Component(LinkedComponent),
     /// A core module that is called without the component model.
     Flat(FlatModule),
 }
@@ -363,45 +355,6 @@ pub(crate) enum LinkedCode {
 enum Compiled {
     Component(wasmtime::component::Component),
     Flat(Module),
-}
-
-/// Export indices of a component; hooks missing in the manifest are not looked up.
-pub(crate) struct Exports {
-    pub(crate) guest: guest::GuestIndices,
-    pub(crate) admission: Option<admission::GuestIndices>,
-    pub(crate) routing: Option<routing::GuestIndices>,
-    pub(crate) degradation: Option<degradation::GuestIndices>,
-    pub(crate) scenario: Option<scenario::GuestIndices>,
-}
-
-/// The indices of a component lack a hook of its manifest.
-#[derive(Debug, thiserror::Error)]
-#[error("it has no functions of this hook")]
-struct NoSuchHook;
-
-impl Exports {
-    /// The functions of an instance that answers questions of this hook.
-    pub(crate) fn load(
-        &self,
-        store: &mut Store<StoreData>,
-        instance: &wasmtime::component::Instance,
-        hook: Hook,
-    ) -> wasmtime::Result<ComponentCalls> {
-        let base = self.guest.load(&mut *store, instance)?;
-        macro_rules! load {
-            ($field:ident, $calls:ident) => {{
-                let indices = self.$field.as_ref().ok_or(NoSuchHook)?;
-                HookCalls::$calls(indices.load(&mut *store, instance)?)
-            }};
-        }
-        let hook = match hook {
-            Hook::Admission => load!(admission, Admission),
-            Hook::Routing => load!(routing, Routing),
-            Hook::Degradation => load!(degradation, Degradation),
-            Hook::Scenario => load!(scenario, Scenario),
-        };
-        Ok(ComponentCalls { base, hook })
-    }
 }
 
 impl Component {
@@ -484,26 +437,14 @@ impl Component {
 }
 
 fn link(engine: &Engine, compiled: &Compiled, manifest: &Manifest) -> wasmtime::Result<LinkedCode> {
-    let component = match compiled {
-        Compiled::Component(component) => component,
-        Compiled::Flat(module) => {
-            return FlatModule::link(&engine.0.wasm, module, manifest).map(LinkedCode::Flat);
+    match compiled {
+        Compiled::Component(component) => {
+            LinkedComponent::link(&engine.0.linker, component, manifest).map(LinkedCode::Component)
         }
-    };
-    let pre = engine.0.linker.instantiate_pre(component)?;
-    let named = |hook| manifest.hooks.contains(&hook);
-    let exports = Exports {
-        guest: guest::GuestIndices::new(&pre)?,
-        admission: named(Hook::Admission)
-            .then(|| admission::GuestIndices::new(&pre))
-            .transpose()?,
-        routing: named(Hook::Routing).then(|| routing::GuestIndices::new(&pre)).transpose()?,
-        degradation: named(Hook::Degradation)
-            .then(|| degradation::GuestIndices::new(&pre))
-            .transpose()?,
-        scenario: named(Hook::Scenario).then(|| scenario::GuestIndices::new(&pre)).transpose()?,
-    };
-    Ok(LinkedCode::Component { instance_pre: pre, exports })
+        Compiled::Flat(module) => {
+            FlatModule::link(&engine.0.wasm, module, manifest).map(LinkedCode::Flat)
+        }
+    }
 }
 
 /// A plugin compiled for this machine and engine version.

@@ -135,11 +135,11 @@ impl Guest {
             fault => PluginRefusal::Faulted { call: "start", fault },
         };
         let calls = match &component.0.code {
-            LinkedCode::Component { instance_pre, exports } => {
-                let instance =
-                    run(engine, store, budget, 0, |store| instance_pre.instantiate(store));
+            LinkedCode::Component(component) => {
+                let pre = &component.instance_pre;
+                let instance = run(engine, store, budget, 0, |store| pre.instantiate(store));
                 let instance = instance.map_err(started)?;
-                Calls::Component(exports.load(store, &instance, *hook).map_err(unlike)?)
+                Calls::Component(component.load(store, &instance, *hook).map_err(unlike)?)
             }
             LinkedCode::Flat(module) => {
                 let pre = &module.instance_pre;

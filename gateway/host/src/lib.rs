@@ -6,6 +6,7 @@
 
 mod arguments;
 mod calls;
+mod component;
 mod documents;
 mod engine;
 mod flat;
