@@ -29,6 +29,12 @@ fn answer_has_its_keys() {
 }
 
 #[test]
+fn keys_may_have_any_order() {
+    let answer = Value::read(b"d3:sdp3:v=06:result2:oke").unwrap();
+    assert_eq!((answer.text("sdp"), answer.text("result")), (Some("v=0"), Some("ok")));
+}
+
+#[test]
 fn truncated_long_or_deep_values_are_rejected() {
     let whole = b"d3:keyl1:ai7eee";
     assert!(Value::read(whole).is_some());
