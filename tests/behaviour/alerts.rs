@@ -17,7 +17,7 @@ use serde_json::json;
 use self::faults::{FaultPlay, NOT_PLAYED, PlayedFault, SENT};
 use self::fleet::{Fleet, LATER, came};
 use self::servers::{Noticed, Servers};
-use crate::harness::{Place, acceptance_row, id_of_rule, limit_s, report};
+use crate::harness::{Hosts, acceptance_row, id_of_rule, limit_s, report};
 
 /// A forecast and a check of losses come a minute after the start, also without a fault.
 const CONTROL: Duration = Duration::from_secs(63);
@@ -68,7 +68,7 @@ fn row(rule: &str, faults: &[PlayedFault], noticed: &[Noticed]) -> AcceptanceRow
 #[test]
 #[ignore = "takes minutes of a quiet machine; `make e2e-telemetry` runs it"]
 fn rules_notice_their_faults_and_stay_silent_without() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let mut fleet = Fleet::start(&place);
     let servers = Servers::start(&place, &Fleet::instances(), LATER.parse().unwrap());
     let mut rows = vec![control(&fleet, &servers)];

@@ -11,7 +11,7 @@ use evenkeel_testkit::required;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Behaviour, GatewayProcess, Node, Phone, Place, World, await_replica, ids, routing_plugin, talk,
+    Behaviour, GatewayProcess, Hosts, Node, Phone, World, await_replica, ids, routing_plugin, talk,
     wait_until,
 };
 use crate::revisions::{act, await_kept, decided, kill_and_start, push, save};
@@ -115,7 +115,7 @@ fn files_of_an_earlier_program_are_continued() {
 #[required(Namespaces)]
 #[test]
 fn earlier_owner_hands_over_to_a_standby() {
-    let mut place = Place::lay();
+    let mut place = Hosts::lay();
     place.program = earlier();
     let (node, second) = (place.node(), place.node_named("east-b1"));
     let [mut owner, mut standby] =

@@ -7,6 +7,7 @@ use evenkeel_contract::offers::{OfferIngress, OfferRequest};
 use evenkeel_lab::network::Host;
 use evenkeel_model::PolicyQuestion;
 use evenkeel_recording::{RecordingEntry, RecordingReader};
+use evenkeel_testkit::http::HttpSink;
 use evenkeel_testkit::nats::NatsServer;
 use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
@@ -14,8 +15,8 @@ use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
 use crate::harness::{
-    GatewayProcess, HttpSink, Node, Phone, Place, SECRET, SHARED, World, assert_complete,
-    await_replica, ids, offer_with_key, talk, talk_for, wait_until,
+    GatewayProcess, Hosts, Node, Phone, SECRET, SHARED, World, assert_complete, await_replica, ids,
+    offer_with_key, talk, talk_for, wait_until,
 };
 
 const BUCKET: &str = "evenkeel";
@@ -209,7 +210,7 @@ fn index_names_the_gateway_of_a_session() {
 #[required(Namespaces, Nats)]
 #[test]
 fn takeover_without_the_store_is_listed_later() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (folder, key) = (tempdir().unwrap(), "key-1");
     let address = (place.client.address(), 4_222).into();
     let mut store = NatsServer::new(address, folder.path()).unwrap();
@@ -324,7 +325,7 @@ fn id_of_a_session_is_of_one_gateway_everywhere() {
     let mut gateways = receivers.each_ref().map(|receiver| {
         let mut world = World::of(&[&node]);
         world.hooks = "[admission]\nplugin = \"admit-capacity\"\n".into();
-        let otlp = receiver.address;
+        let otlp = receiver.address();
         world.nodes += &format!("[telemetry]\notlp = \"http://{otlp}\"\nprotocol = \"http\"\n");
         GatewayProcess::start(&world)
     });

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    GatewayProcess, Phone, Place, await_armed, await_replica, ids, offer_with_key, talk, wait_until,
+    GatewayProcess, Hosts, Phone, await_armed, await_replica, ids, offer_with_key, talk, wait_until,
 };
 
 fn offer(phone: &Phone) -> OfferRequest {
@@ -43,7 +43,7 @@ pub(crate) fn metric(gateway: &mut GatewayProcess, name: &str, label: &str) -> O
 #[required(Namespaces)]
 #[test]
 fn standby_answers_as_the_owner() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, mut ann, bob) = (place.node(), place.phone(), place.phone());
     let mut gateways = place.group(&node);
     await_replica(&mut gateways[0]);
@@ -103,7 +103,7 @@ fn standby_answers_as_the_owner() {
 #[required(Namespaces)]
 #[test]
 fn survivor_answers_what_it_relayed_before() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, mut ann, bob) = (place.node(), place.phone(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
@@ -156,7 +156,7 @@ fn offering(
 #[required(Namespaces)]
 #[test]
 fn only_an_offer_with_a_key_is_repeated() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, ann, bob) = (place.node(), place.phone(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
@@ -187,7 +187,7 @@ fn only_an_offer_with_a_key_is_repeated() {
 const OFFERS_MAX: usize = 5_000;
 
 /// Offers one session after the other without a key, and counts those that are opened.
-fn offer_until(ended: &AtomicBool, opened: &AtomicUsize, place: &Place, client: &ApiClient) {
+fn offer_until(ended: &AtomicBool, opened: &AtomicUsize, place: &Hosts, client: &ApiClient) {
     let mut phones = Vec::new();
     while !ended.load(Ordering::Relaxed) && phones.len() < OFFERS_MAX {
         phones.push(place.phone());
@@ -202,7 +202,7 @@ fn offer_until(ended: &AtomicBool, opened: &AtomicUsize, place: &Place, client: 
 #[required(Namespaces)]
 #[test]
 fn upgrade_of_the_owner_fails_no_relayed_offer() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let node = place.node();
     let [mut owner, standby] = place.group(&node);
     await_replica(&mut owner);

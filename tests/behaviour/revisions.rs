@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::harness::whip::{WEBRTC, Whip, claims, token};
 use crate::harness::{
-    Behaviour, GatewayProcess, Node, Phone, Place, TIMEOUT, WebrtcPhone, World, await_replica, ids,
+    Behaviour, GatewayProcess, Hosts, Node, Phone, TIMEOUT, WebrtcPhone, World, await_replica, ids,
     routing_plugin, wait_until,
 };
 
@@ -365,7 +365,7 @@ fn file_changed_without_a_process_is_rolled_out() {
 #[required(Namespaces)]
 #[test]
 fn canary_continues_at_the_standby() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let node = place.node();
     let [mut owner, mut standby] = place.group_with(&node.text(), |_, world| {
         world.hooks = World::of(&[]).routed().hooks;
@@ -393,7 +393,7 @@ fn canary_continues_at_the_standby() {
     // The member that returns continues the owner's revisions in place of those in its files.
     let decisions = decided(&mut standby);
     {
-        let _inside = place.edges[0].enter().unwrap();
+        let _inside = place.gateways[0].enter().unwrap();
         owner.start_again();
     }
     await_replica(&mut standby);

@@ -9,8 +9,8 @@ use evenkeel_lab::relay::Direction;
 use evenkeel_model::{CoreEvent, Hop, Metric, Op, Plan};
 use tokio::runtime::Runtime;
 
-use crate::crowd::Api;
 use crate::harness::{Gateway, Node, World, wait_until, wait_within};
+use crate::lab_clients::Api;
 
 const SCENARIOS: [&str; 2] = ["call", "live"];
 

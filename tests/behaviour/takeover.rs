@@ -19,7 +19,7 @@ use serde_json::json;
 use ng_server::NgServer;
 
 use crate::harness::{
-    AgentFiles, EDGES, GatewayProcess, NODE, Phone, Place, SHARED, TIMEOUT, assert_complete,
+    AgentFiles, GATEWAYS, GatewayProcess, Hosts, NODE, Phone, SHARED, TIMEOUT, assert_complete,
     assert_continuous, await_armed, await_replica, ids, offer_with_key, talk, talk_for, trace_ids,
     try_offer_with_key, wait_until,
 };
@@ -35,13 +35,13 @@ pub(crate) fn hand_over(owner: &GatewayProcess, to: &str) -> Child {
     command.args(["gateway", "hand-over", "--to", to, "--api"]).arg(&socket).spawn().unwrap()
 }
 
-fn ng_server(place: &Place) -> NgServer {
+fn ng_server(place: &Hosts) -> NgServer {
     let _inside = place.node.enter().unwrap();
     NgServer::start(NODE)
 }
 
 /// Starts both gateways before a media server, which has no agent.
-fn group_without_agent(place: &Place, server: &NgServer, keys: &str) -> [GatewayProcess; 2] {
+fn group_without_agent(place: &Hosts, server: &NgServer, keys: &str) -> [GatewayProcess; 2] {
     let mut gateways = place.group_before(&ng_node(server), keys);
     gateways.iter_mut().for_each(await_node);
     gateways
@@ -61,7 +61,7 @@ fn await_node(gateway: &mut GatewayProcess) {
 }
 
 /// Waits until the second gateway owns the address, and answers as the owner.
-fn await_owner(place: &Place, standby: &mut GatewayProcess) {
+fn await_owner(place: &Hosts, standby: &mut GatewayProcess) {
     wait_until("the standby owns", || {
         let listed = standby.ask(async |client| client.list("sessions").await);
         place.has_address(1) && listed.is_ok()
@@ -69,15 +69,15 @@ fn await_owner(place: &Place, standby: &mut GatewayProcess) {
 }
 
 /// Drops each ICMP error that the host of the first gateway sends.
-fn drop_icmp(place: &Place) {
-    let _inside = place.edges[0].enter().unwrap();
+fn drop_icmp(place: &Hosts) {
+    let _inside = place.gateways[0].enter().unwrap();
     let words = "add table ip test; add chain ip test out { type filter hook output priority 0; }; \
                  add rule ip test out icmp type destination-unreachable drop";
     assert!(Command::new("nft").arg(words).status().unwrap().success());
 }
 
 /// Opens a session at a media server, kills its gateway, and has the standby continue it.
-fn take_over_port_leg(place: &Place, keys: &str) -> ng_server::Seen {
+fn take_over_port_leg(place: &Hosts, keys: &str) -> ng_server::NgRecord {
     let (server, mut ann) = (ng_server(place), place.phone());
     let [mut owner, mut standby] = group_without_agent(place, &server, keys);
     owner.open("room", &mut ann);
@@ -132,7 +132,7 @@ fn can_stop(gateway: &GatewayProcess) -> Option<i32> {
 #[required(Namespaces)]
 #[test]
 fn stopped_owner_hands_its_calls_to_the_standby() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     owner.open("room", &mut ann);
@@ -160,7 +160,7 @@ fn stopped_owner_hands_its_calls_to_the_standby() {
 #[required(Namespaces)]
 #[test]
 fn killed_gateway_is_replaced_by_its_standby() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     owner.open("room", &mut ann);
@@ -189,7 +189,7 @@ fn killed_gateway_is_replaced_by_its_standby() {
 
     // The first member returns as standby, and takes over in turn.
     {
-        let _inside = place.edges[0].enter().unwrap();
+        let _inside = place.gateways[0].enter().unwrap();
         owner.start_again();
     }
     await_replica(&mut standby);
@@ -205,11 +205,11 @@ fn killed_gateway_is_replaced_by_its_standby() {
 #[required(Namespaces, Nft)]
 #[test]
 fn agent_shows_an_end_that_icmp_does_not() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     drop_icmp(&place);
     let files = AgentFiles::new();
     let agent = {
-        let _inside = place.edges[0].enter().unwrap();
+        let _inside = place.gateways[0].enter().unwrap();
         files.gateway_agent()
     };
     let (server, mut ann) = (ng_server(&place), place.phone());
@@ -243,7 +243,7 @@ fn agent_shows_an_end_that_icmp_does_not() {
 #[required(Namespaces)]
 #[test]
 fn handed_over_call_continues_at_the_standby() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     owner.open("room", &mut ann);
@@ -268,7 +268,7 @@ fn handed_over_call_continues_at_the_standby() {
 #[required(Namespaces)]
 #[test]
 fn refused_hand_over_ends_at_once() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     owner.open("room", &mut ann);
@@ -282,7 +282,7 @@ fn refused_hand_over_ends_at_once() {
     owner.process.signal(Signal::SIGTERM).unwrap();
     wait_until("it drains", || owner.read("/v1/status")["state"] == "draining");
     {
-        let _inside = place.edges[1].enter().unwrap();
+        let _inside = place.gateways[1].enter().unwrap();
         standby.start_again();
     }
     await_replica(&mut owner);
@@ -303,14 +303,14 @@ fn refused_hand_over_ends_at_once() {
 #[required(Namespaces)]
 #[test]
 fn former_owner_is_listed_without_a_copy() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let node = place.node();
     let [mut first, mut second] = place.group(&node);
     await_replica(&mut first);
     assert!(hand_over(&first, "edge-2").wait().unwrap().success());
     first.process.wait(TIMEOUT).unwrap();
     {
-        let _inside = place.edges[0].enter().unwrap();
+        let _inside = place.gateways[0].enter().unwrap();
         first.start_again();
     }
     await_replica(&mut second);
@@ -330,7 +330,7 @@ fn former_owner_is_listed_without_a_copy() {
 #[required(Namespaces)]
 #[test]
 fn ids_and_keys_continue_without_sessions() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
@@ -351,7 +351,7 @@ fn ids_and_keys_continue_without_sessions() {
 #[required(Namespaces)]
 #[test]
 fn port_legs_stay_where_their_address_moves() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let seen = take_over_port_leg(&place, "port_legs = true\n");
     let signalled: Vec<IpAddr> = seen.signalled.iter().map(SocketAddr::ip).collect();
     assert_eq!(signalled, [IpAddr::from(SHARED)], "it is told nothing new");
@@ -361,10 +361,10 @@ fn port_legs_stay_where_their_address_moves() {
 #[required(Namespaces)]
 #[test]
 fn port_legs_on_other_ports_keep_their_call() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let seen = take_over_port_leg(&place, "");
     let signalled: Vec<IpAddr> = seen.signalled.iter().map(SocketAddr::ip).collect();
-    let both = [EDGES[0], EDGES[1]].map(|(_, address)| IpAddr::from(address));
+    let both = [GATEWAYS[0], GATEWAYS[1]].map(|(_, address)| IpAddr::from(address));
     assert_eq!(signalled, both);
     assert_eq!(seen.calls.len(), 1, "the same call, elsewhere");
 }
@@ -373,7 +373,7 @@ fn port_legs_on_other_ports_keep_their_call() {
 #[required(Namespaces)]
 #[test]
 fn killed_holder_moves_the_addresses() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     owner.open("room", &mut ann);
@@ -389,7 +389,7 @@ fn killed_holder_moves_the_addresses() {
 
     // A standby that could not take over ends as well, before it is needed.
     {
-        let _inside = place.edges[0].enter().unwrap();
+        let _inside = place.gateways[0].enter().unwrap();
         owner.start_again();
     }
     await_replica(&mut standby);
@@ -402,7 +402,7 @@ fn killed_holder_moves_the_addresses() {
 #[required(Namespaces)]
 #[test]
 fn upgrade_to_another_member_is_refused() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let node = place.node();
     let [owner, _standby] = place.group(&node);
     let config = owner.folder().join("evenkeel.toml");
@@ -430,7 +430,7 @@ fn expect_replacement([mut owner, mut standby]: [GatewayProcess; 2], ann: &mut P
 #[required(Namespaces)]
 #[test]
 fn witness_lets_the_standby_replace_a_silent_owner() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (server, mut ann, files) = (ng_server(&place), place.phone(), AgentFiles::new());
     let witness = {
         let _inside = place.client.enter().unwrap();
@@ -453,7 +453,7 @@ fn witness_lets_the_standby_replace_a_silent_owner() {
 #[required(Namespaces, Nats)]
 #[test]
 fn store_lets_the_standby_replace_a_silent_owner() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let folder = tempfile::tempdir().unwrap();
     let address = (place.client.address(), 4_222).into();
     let mut store = NatsServer::new(address, folder.path()).unwrap();
@@ -482,7 +482,7 @@ fn store_lets_the_standby_replace_a_silent_owner() {
 #[required(Namespaces)]
 #[test]
 fn fence_needs_a_node_that_answers() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let server = ng_server(&place);
     fence_unless_cut_off(&place, &ng_node(&server), "no node answers this gateway");
 }
@@ -491,9 +491,9 @@ fn fence_needs_a_node_that_answers() {
 #[required(Namespaces)]
 #[test]
 fn fence_needs_the_default_router_where_no_node_is_probed() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let router = place.client.address().to_string();
-    for edge in &place.edges {
+    for edge in &place.gateways {
         let _inside = edge.enter().unwrap();
         let words = ["route", "add", "default", "via", &router];
         assert!(Command::new("ip").args(words).status().unwrap().success());
@@ -502,7 +502,7 @@ fn fence_needs_the_default_router_where_no_node_is_probed() {
     fence_unless_cut_off(&place, &node.text(), "the default router does not answer: 10.77.0.10");
 }
 
-fn fence_unless_cut_off(place: &Place, node: &str, refusal: &str) {
+fn fence_unless_cut_off(place: &Hosts, node: &str, refusal: &str) {
     let (mut ann, folder) = (place.phone(), tempfile::tempdir().unwrap());
     let fenced = folder.path().join("fenced");
     let program = format!("echo $0 >> {}", fenced.display());
@@ -532,7 +532,7 @@ fn fence_unless_cut_off(place: &Place, node: &str, refusal: &str) {
 #[required(Namespaces)]
 #[test]
 fn lost_redundancy_is_reported() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let node = place.node();
     let [mut owner, standby] = place.group(&node);
     await_replica(&mut owner);
@@ -580,7 +580,7 @@ fn lost_redundancy_is_reported() {
 #[required(Namespaces)]
 #[test]
 fn ended_sessions_are_listed_at_the_next_owner() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
@@ -608,7 +608,7 @@ fn ended_sessions_are_listed_at_the_next_owner() {
 #[required(Namespaces)]
 #[test]
 fn changes_are_listed_at_the_next_owner() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let node = place.node();
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
@@ -639,7 +639,7 @@ fn changes_are_listed_at_the_next_owner() {
 #[required(Namespaces)]
 #[test]
 fn added_policy_continues_at_the_standby() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let node = place.node();
     let mut gateways = place.group(&node);
     await_replica(&mut gateways[0]);
@@ -665,7 +665,7 @@ fn added_policy_continues_at_the_standby() {
 #[required(Namespaces)]
 #[test]
 fn standby_that_reaches_no_node_warns() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let mut node = place.node();
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
@@ -679,7 +679,7 @@ fn standby_that_reaches_no_node_warns() {
 #[required(Namespaces)]
 #[test]
 fn standby_without_room_at_its_host_warns() {
-    let mut place = Place::lay();
+    let mut place = Hosts::lay();
     place.limits = "host_sessions = 1\n".to_owned();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
@@ -706,7 +706,7 @@ fn standby_without_room_at_its_host_warns() {
 #[required(Namespaces)]
 #[test]
 fn standby_asks_its_owner_to_hand_over() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     owner.open("room", &mut ann);
@@ -722,7 +722,7 @@ fn standby_asks_its_owner_to_hand_over() {
 #[required(Namespaces)]
 #[test]
 fn spare_replaces_the_standby_and_then_the_owner() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, second, third] = place.group_of_three(&node.text());
     owner.open("room", &mut ann);
@@ -733,7 +733,7 @@ fn spare_replaces_the_standby_and_then_the_owner() {
         let seen = owner.read("/v1/gateways");
         let mut gateways = seen["gateways"].as_array().unwrap().iter();
         let found = gateways.find(|gateway| gateway["role"] == role)?;
-        EDGES.iter().position(|(name, _)| found["gateway"] == *name)
+        GATEWAYS.iter().position(|(name, _)| found["gateway"] == *name)
     };
     let mut spare = None;
     wait_until("the third is the spare", || {
@@ -742,7 +742,7 @@ fn spare_replaces_the_standby_and_then_the_owner() {
     });
     let spare = spare.unwrap();
     let (lost, mut last) = if spare == 2 { (second, third) } else { (third, second) };
-    let refused = hand_over(&owner, EDGES[spare].0).wait().unwrap();
+    let refused = hand_over(&owner, GATEWAYS[spare].0).wait().unwrap();
     assert_eq!(refused.code(), Some(1), "a spare holds no records");
     assert_eq!(ids(&mut last), opened, "relayed");
 

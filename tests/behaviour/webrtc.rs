@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Credentials, Gateway, GatewayProcess, Heard, Node, Phone, Place, SHARED, WebrtcPhone, World,
+    Credentials, Gateway, GatewayProcess, Heard, Hosts, Node, Phone, SHARED, WebrtcPhone, World,
     assert_complete, assert_continuous, await_replica, declared, ids, offer, talk, talk_by, udp_of,
     wait_until,
 };
@@ -243,7 +243,7 @@ fn assert_one_stream(heard: &[Heard], announced: Option<u32>) {
 #[required(Namespaces)]
 #[test]
 fn webrtc_call_survives_two_takeovers_without_a_handshake() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, mut ann) = (place.node(), WebrtcPhone::on(place.phone()));
     let [mut owner, mut standby] = place.group_with(&node.text(), |_, world| {
         world.listens = world.listens.replace("declared", "stun");
@@ -263,7 +263,7 @@ fn webrtc_call_survives_two_takeovers_without_a_handshake() {
     hear(&mut ann, "packets arrive again");
     assert_eq!(ids(&mut standby), opened);
     {
-        let _inside = place.edges[0].enter().unwrap();
+        let _inside = place.gateways[0].enter().unwrap();
         owner.start_again();
     }
     await_replica(&mut standby);
@@ -277,7 +277,7 @@ fn webrtc_call_survives_two_takeovers_without_a_handshake() {
 #[required(Namespaces)]
 #[test]
 fn takeover_keeps_the_certificates_that_clients_know() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, mut ann) = (place.node(), WebrtcPhone::on(place.phone()));
     let [mut owner, mut standby] = place.group_with(&node.text(), |_, world| {
         world.listens = world.listens.replace("declared", "stun");

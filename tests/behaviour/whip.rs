@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::whip::{WEBRTC, Whip, claims, hears_on, location, token};
 use crate::harness::{
-    Credentials, Gateway, Node, Place, WebrtcPhone, World, assert_continuous, await_replica, talk,
+    Credentials, Gateway, Hosts, Node, WebrtcPhone, World, assert_continuous, await_replica, talk,
     wait_until,
 };
 
@@ -71,7 +71,7 @@ fn viewer_hears_on_after_the_death_of_its_node() {
 #[required(Namespaces)]
 #[test]
 fn session_url_holds_at_standby_and_after_takeover() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let node = place.node();
     let [mut owner, _standby] = place.group_with(&node.text(), |_, world| {
         world.listens = world.listens.replace("declared", "stun");
@@ -79,7 +79,7 @@ fn session_url_holds_at_standby_and_after_takeover() {
     });
     let whip = Whip::at(([127, 0, 0, 1], 8443).into());
     let ask = |edge: usize, line: &str, token: &str, body: &str| {
-        let _inside = place.edges[edge].enter().unwrap();
+        let _inside = place.gateways[edge].enter().unwrap();
         whip.ask(line, token, body)
     };
     await_replica(&mut owner);

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::meter::{Death, Findings, GapLimits, Stream};
 use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
-use crate::tap::{Lane, Tap};
+use crate::tap::{ProgramAddresses, Tap};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::required;
@@ -125,7 +125,7 @@ fn assert_stream_survives_kill(medium: &Medium) {
     let node = outgoing.route[0].place.node.to_string();
 
     let (rtp_in, rtcp_in) = free_pair();
-    let lane = Lane { payload_type: medium.payload_type, rtp: rtp_in, rtcp: rtcp_in };
+    let lane = ProgramAddresses { payload_type: medium.payload_type, rtp: rtp_in, rtcp: rtcp_in };
     let tap = tap.run(&incoming.udp.expect("by UDP"), vec![lane]);
     let receiving = receive(medium, rtp_in, &stage);
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::meter::{Death, GapLimits, Stream};
 use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
-use crate::tap::{Lane, Packet, Tap};
+use crate::tap::{Packet, ProgramAddresses, Tap};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::required;
@@ -43,8 +43,8 @@ impl Ports {
         Ports { rtp, rtcp }
     }
 
-    pub(crate) fn lane(self, payload_type: u8) -> Lane {
-        Lane { payload_type, rtp: self.rtp, rtcp: self.rtcp }
+    pub(crate) fn lane(self, payload_type: u8) -> ProgramAddresses {
+        ProgramAddresses { payload_type, rtp: self.rtp, rtcp: self.rtcp }
     }
 }
 

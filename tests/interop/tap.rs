@@ -23,7 +23,7 @@ const SSRC: u32 = 0x7a90;
 
 /// The program's addresses for packets of one payload type and its RTCP.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lane {
+pub(crate) struct ProgramAddresses {
     pub(crate) payload_type: u8,
     pub(crate) rtp: SocketAddr,
     pub(crate) rtcp: SocketAddr,
@@ -85,7 +85,7 @@ struct Line {
     tap: Tap,
     gateway: SocketAddr,
     gateway_rtcp: Option<SocketAddr>,
-    lanes: Vec<Lane>,
+    lanes: Vec<ProgramAddresses>,
     shared: Arc<Shared>,
 }
 
@@ -115,7 +115,7 @@ impl Tap {
     }
 
     /// Starts to relay.
-    pub(crate) fn run(self, gateway: &UdpAnswer, lanes: Vec<Lane>) -> Running {
+    pub(crate) fn run(self, gateway: &UdpAnswer, lanes: Vec<ProgramAddresses>) -> Running {
         let shared = Arc::<Shared>::default();
         let ending = Arc::<AtomicBool>::default();
         let line = Line {
@@ -219,7 +219,8 @@ impl Line {
             _ if Some(source) != gateway => books.strange += 1,
             DatagramKind::Rtp => {
                 let Some(packet) = packet(datagram) else { return books.strange += 1 };
-                let is_its = |lane: &&Lane| lane.payload_type == packet.header.payload_type;
+                let is_its =
+                    |lane: &&ProgramAddresses| lane.payload_type == packet.header.payload_type;
                 match self.lanes.iter().find(is_its) {
                     Some(lane) => send(&self.tap.inside, datagram, lane.rtp),
                     None => books.strange += 1,

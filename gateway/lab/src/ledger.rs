@@ -12,7 +12,7 @@ use std::time::Duration;
 use evenkeel_process::lock;
 use serde::Serialize;
 
-pub(crate) use account::{Account, Death, DuePacket, Excuses};
+pub(crate) use account::{Account, Death, DuePacket, ExcusedLosses};
 
 use crate::clock::nanoseconds;
 
@@ -147,7 +147,7 @@ pub(crate) struct Split {
 }
 
 /// A period in which a receiver received from one node.
-struct Stint {
+struct NodePeriod {
     node: u32,
     from_ns: u64,
     until_ns: u64,
@@ -404,14 +404,14 @@ impl PacketLedger {
     /// `switch_max` allows for packets in flight at a failover or a make-before-break.
     pub(crate) fn splits(&self, switch_max: Duration) -> Vec<Split> {
         let longest = nanoseconds(switch_max);
-        let stints: BTreeMap<u64, Vec<Stint>> =
+        let stints: BTreeMap<u64, Vec<NodePeriod>> =
             self.members.keys().map(|&receiver| (receiver, self.stints_of(receiver))).collect();
         let mut splits = Vec::new();
         for (&room, sessions) in &self.rooms {
             for &one in sessions {
                 for &other in sessions.range(one + 1..) {
                     for mine in &stints[&one] {
-                        let elsewhere = |theirs: &&Stint| theirs.node != mine.node;
+                        let elsewhere = |theirs: &&NodePeriod| theirs.node != mine.node;
                         for theirs in stints[&other].iter().filter(elsewhere) {
                             let from_ns = mine.from_ns.max(theirs.from_ns);
                             let lasted_ns =
@@ -427,16 +427,21 @@ impl PacketLedger {
         splits
     }
 
-    fn stints_of(&self, receiver: u64) -> Vec<Stint> {
+    fn stints_of(&self, receiver: u64) -> Vec<NodePeriod> {
         let mut heard = self.heard_in_order(receiver).into_iter();
         let Some(first) = heard.next() else { return Vec::new() };
         let last_ns = heard.next_back().map_or(first.at_ns, |arrival| arrival.at_ns);
-        let mut stints = vec![Stint { node: first.node, from_ns: first.at_ns, until_ns: last_ns }];
+        let mut stints =
+            vec![NodePeriod { node: first.node, from_ns: first.at_ns, until_ns: last_ns }];
         for switch in self.switches_of(receiver) {
             if let Some(stint) = stints.last_mut() {
                 stint.until_ns = switch.last_ns;
             }
-            stints.push(Stint { node: switch.to, from_ns: switch.first_ns, until_ns: last_ns });
+            stints.push(NodePeriod {
+                node: switch.to,
+                from_ns: switch.first_ns,
+                until_ns: last_ns,
+            });
         }
         stints
     }
@@ -447,11 +452,11 @@ impl PacketLedger {
 #[derive(Clone, Default)]
 pub struct Books {
     ledger: Arc<Mutex<PacketLedger>>,
-    tray: Arc<Mutex<Tray>>,
+    tray: Arc<Mutex<RecordBuffer>>,
 }
 
 #[derive(Default)]
-struct Tray {
+struct RecordBuffer {
     sent: Vec<SentPacket>,
     arrived: Vec<ReceivedPacket>,
 }
@@ -470,7 +475,7 @@ impl Books {
     /// The ledger with everything recorded so far.
     pub(crate) fn open(&self) -> MutexGuard<'_, PacketLedger> {
         let mut ledger = lock(&self.ledger);
-        let Tray { sent, arrived } = std::mem::take(&mut *lock(&self.tray));
+        let RecordBuffer { sent, arrived } = std::mem::take(&mut *lock(&self.tray));
         sent.into_iter().for_each(|packet| ledger.sent(packet));
         arrived.into_iter().for_each(|arrival| ledger.arrived(arrival));
         ledger

@@ -76,7 +76,7 @@ pub enum ImpairmentCause {
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fate {
+pub enum PacketOutcome {
     /// It does not arrive.
     Drop(ImpairmentCause),
     /// It arrives, perhaps twice or damaged.
@@ -114,23 +114,23 @@ impl Impairment {
 
     /// Decides the fate of the next packet. Each packet draws the same random numbers under any conditions, so that a
     /// temporary change does not affect the packets after it.
-    pub fn decide(&mut self, now: Instant, bytes: usize) -> Fate {
+    pub fn decide(&mut self, now: Instant, bytes: usize) -> PacketOutcome {
         let [single, burst, change, reorder, copy, corrupt] =
             std::array::from_fn(|_| self.rng.u32(0..MILLION));
         let jitter_share = f64::from(self.rng.u32(0..MILLION)) / f64::from(MILLION);
         let bit_share = self.rng.u64(..);
         let conditions = self.conditions;
         if conditions.blackout {
-            return Fate::Drop(ImpairmentCause::Blackout);
+            return PacketOutcome::Drop(ImpairmentCause::Blackout);
         }
         if single < conditions.loss_ppm {
-            return Fate::Drop(ImpairmentCause::Loss);
+            return PacketOutcome::Drop(ImpairmentCause::Loss);
         }
         if self.lost_in_burst(conditions.bursts, burst, change) {
-            return Fate::Drop(ImpairmentCause::Burst);
+            return PacketOutcome::Drop(ImpairmentCause::Burst);
         }
         let Some(through) = self.serialised(now, bytes) else {
-            return Fate::Drop(ImpairmentCause::Rate);
+            return PacketOutcome::Drop(ImpairmentCause::Rate);
         };
         let mut at = through + conditions.delay + conditions.jitter.mul_f64(jitter_share);
         if reorder < conditions.reorder_ppm {
@@ -143,7 +143,7 @@ impl Impairment {
         let bits = bytes as u64 * 8;
         let turned = (corrupt < conditions.corrupt_ppm && bits > 0)
             .then(|| usize::try_from(bit_share % bits).unwrap_or(0));
-        Fate::Deliver { at, copy_at, turned }
+        PacketOutcome::Deliver { at, copy_at, turned }
     }
 
     fn lost_in_burst(&mut self, bursts: Option<Bursts>, loss: u32, change: u32) -> bool {

@@ -14,8 +14,8 @@ use std::time::Instant;
 use evenkeel_media::rtp;
 use nix::sys::epoll::Epoll;
 
-use crate::links::{Conditions, Fate, Impairment, ImpairmentCause};
-use pump::{Late, Pump};
+use crate::links::{Conditions, Impairment, ImpairmentCause, PacketOutcome};
+use pump::{DelayQueue, Pump};
 
 use crate::TestHeader;
 use crate::datagrams::DatagramInbox;
@@ -62,8 +62,8 @@ pub struct ImpairmentRelay {
 }
 
 struct RelayLanes {
-    lanes: Vec<Lane>,
-    late: Late<Delayed>,
+    lanes: Vec<SessionLane>,
+    late: DelayQueue<Delayed>,
     dropped: Vec<RelayDrop>,
     tally: RelayTally,
 }
@@ -80,7 +80,7 @@ impl ImpairmentRelay {
     pub(crate) fn start(seed: u64) -> io::Result<Self> {
         let world = RelayLanes {
             lanes: Vec::new(),
-            late: Late::default(),
+            late: DelayQueue::default(),
             dropped: Vec::new(),
             tally: RelayTally::default(),
         };
@@ -95,7 +95,7 @@ impl ImpairmentRelay {
     pub(crate) fn lane(&self, session: u64, gateway: SocketAddr) -> io::Result<SocketAddr> {
         let mut world = self.pump.world();
         let index = world.lanes.len();
-        let lane = Lane::open(session, gateway, self.seed)?;
+        let lane = SessionLane::open(session, gateway, self.seed)?;
         for (direction, socket) in [(Direction::Up, &lane.near), (Direction::Down, &lane.far)] {
             self.pump.watch(socket, token_of(index, direction))?;
         }
@@ -144,7 +144,7 @@ impl ImpairmentRelay {
 impl pump::RelayHandler for RelayLanes {
     type Kept = Delayed;
 
-    fn late(&mut self) -> &mut Late<Delayed> {
+    fn late(&mut self) -> &mut DelayQueue<Delayed> {
         &mut self.late
     }
 
@@ -181,12 +181,12 @@ impl RelayLanes {
                 mark: mark_of(datagram.bytes),
             };
             let (at, copy_at, turned) = match fate {
-                Fate::Drop(cause) => {
+                PacketOutcome::Drop(cause) => {
                     self.tally.dropped += 1;
                     self.dropped.push(report(cause));
                     continue;
                 }
-                Fate::Deliver { at, copy_at, turned } => (at, copy_at, turned),
+                PacketOutcome::Deliver { at, copy_at, turned } => (at, copy_at, turned),
             };
             let mut bytes = datagram.bytes.to_vec();
             if let Some(bit) = turned {
@@ -213,7 +213,7 @@ fn place_of(token: u64) -> (usize, Direction) {
 }
 
 /// One client's lane: a socket towards the client, one towards the gateway, an impairment for each direction.
-struct Lane {
+struct SessionLane {
     session: u64,
     near: UdpSocket,
     far: UdpSocket,
@@ -224,7 +224,7 @@ struct Lane {
     links: [Impairment; 2],
 }
 
-impl Lane {
+impl SessionLane {
     /// Both sockets on the loopback address of the gateway's family.
     fn open(session: u64, gateway: SocketAddr, seed: u64) -> io::Result<Self> {
         let mut seeds =

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_media::trunk::message::{ClockRefusal, MessageError};
+use evenkeel_testkit::http::http_get;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -16,8 +17,7 @@ use super::fleet::{
 };
 use super::servers::{Noticed, Servers};
 use crate::harness::{
-    Behaviour, EDGES, GatewayProcess, NODE, http_get, id_of_rule, limit_s, routing_plugin,
-    wait_until,
+    Behaviour, GATEWAYS, GatewayProcess, NODE, id_of_rule, limit_s, routing_plugin, wait_until,
 };
 use crate::index::at;
 
@@ -123,7 +123,7 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         self.fleet.callers.lose(LOSSY, 25);
         self.begin(BUSY, &["EvenkeelThreadsBehind"]);
         let cut = format!("route add unreachable {CUT_OFF}/32");
-        self.fleet.place.edges[2].ip(&cut).unwrap();
+        self.fleet.place.gateways[2].ip(&cut).unwrap();
         self.begin(BUSY, &["EvenkeelTokensRefused"]);
         let api: SocketAddr = BUSY.parse().unwrap();
         let headers = "Authorization: Bearer another one\r\n";
@@ -147,7 +147,7 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         let place = self.fleet.place;
         let route = |verb: &str| {
             let way = format!("route {verb} unreachable {NODE}/32");
-            place.edges[1].ip(&way).unwrap();
+            place.gateways[1].ip(&way).unwrap();
         };
         let of_stopped = [
             "EvenkeelTakeoverBlocked",
@@ -166,10 +166,10 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
 
     /// Something else speaks from the address of the dead owner.
     fn refuse_beats(&mut self) {
-        let [(_, own), (_, peer), _] = EDGES;
+        let [(_, own), (_, peer), _] = GATEWAYS;
         let port = 7_100;
         self.begin(STANDBY, &["EvenkeelGroupRefused"]);
-        at(&self.fleet.place.edges[0], || {
+        at(&self.fleet.place.gateways[0], || {
             let socket = UdpSocket::bind((own, port)).unwrap();
             for _ in 0..5 {
                 socket.send_to(b"no beat", (peer, port)).unwrap();

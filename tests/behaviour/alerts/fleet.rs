@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_contract::offers::{OfferIngress, OfferRequest};
+use evenkeel_testkit::http::HttpSink;
 use evenkeel_testkit::nats::NatsServer;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::json;
@@ -13,8 +14,7 @@ use super::callers::Callers;
 use super::link::NodeLink;
 use super::servers::ALERTMANAGER;
 use crate::harness::{
-    GatewayProcess, HttpSink, NODE, Node, Phone, Place, World, await_armed, await_replica,
-    wait_until,
+    GatewayProcess, Hosts, NODE, Node, Phone, World, await_armed, await_replica, wait_until,
 };
 use crate::index::at;
 
@@ -49,7 +49,7 @@ pub(super) const LOSSY: usize = 4;
 
 /// Ended in this order.
 pub(super) struct Fleet<'a> {
-    pub(super) place: &'a Place,
+    pub(super) place: &'a Hosts,
     pub(super) callers: Callers,
     pub(super) group: [GatewayProcess; 2],
     pub(super) remote: GatewayProcess,
@@ -71,9 +71,9 @@ pub(super) struct Fleet<'a> {
 }
 
 /// A world alone on the third gateway's host.
-fn world(place: &Place, api: &str, port: u16, nodes: &[&Node]) -> World {
+fn world(place: &Hosts, api: &str, port: u16, nodes: &[&Node]) -> World {
     let mut world = World::of(nodes);
-    let host = place.edges[2].address();
+    let host = place.gateways[2].address();
     world.listens = format!("[[listen]]\nudp = \"{host}:{port}\"\nidentity = [\"declared\"]\n");
     prepare(&mut world, api);
     world
@@ -85,21 +85,21 @@ fn prepare(world: &mut World, api: &str) {
     world.scenario += "close_after = \"10m\"\nslo = { objective = 0.99 }\n";
 }
 
-fn node(place: &Place, name: &str) -> Node {
+fn node(place: &Hosts, name: &str) -> Node {
     at(&place.node, || Node::with(name, &format!("{NODE}:0"), |_| {}))
 }
 
-fn start(place: &Place, world: &World) -> GatewayProcess {
-    at(&place.edges[2], || GatewayProcess::start(world))
+fn start(place: &Hosts, world: &World) -> GatewayProcess {
+    at(&place.gateways[2], || GatewayProcess::start(world))
 }
 
-fn phone(place: &Place, address: Ipv4Addr, number: u64) -> Phone {
+fn phone(place: &Hosts, address: Ipv4Addr, number: u64) -> Phone {
     at(&place.client, || Phone::on(&format!("{address}:0"), number))
 }
 
 impl<'a> Fleet<'a> {
     /// Starts all gateways, and waits until they are healthy.
-    pub(super) fn start(place: &'a Place) -> Fleet<'a> {
+    pub(super) fn start(place: &'a Hosts) -> Fleet<'a> {
         let folder = tempdir().unwrap();
         let client = place.client.address();
         place.client.ip(&format!("addr add {CUT_OFF}/24 dev eth0")).unwrap();
@@ -134,8 +134,8 @@ impl<'a> Fleet<'a> {
              metrics_interval = \"1s\"\n\
              [[dependency]]\nname = \"login\"\nurl = \"http://{}/health\"\nevery = \"1s\"\n\
              [[alert]]\nname = \"alertmanager\"\nkind = \"alertmanager\"\nurl = \"http://{client}:{ALERTMANAGER}\"\n{}",
-            otlp.address,
-            dependency.address,
+            otlp.address(),
+            dependency.address(),
             index("busy"),
         );
         let mut busy = start(place, &busy);
@@ -224,7 +224,7 @@ impl<'a> Fleet<'a> {
         later.nodes += "start = { command = [\"/bin/false\"] }\n";
         later.listens += &format!(
             "[[listen]]\nquic = \"{}:7104\"\ncertificate = \"{}\"\nkey = \"{}\"\n",
-            self.place.edges[2].address(),
+            self.place.gateways[2].address(),
             certificate.display(),
             key.display(),
         );

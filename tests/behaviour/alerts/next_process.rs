@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 
+use evenkeel_testkit::http::HttpSink;
 use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    GatewayProcess, HttpSink, NODE, Node, Place, TIMEOUT, World, await_armed, await_replica,
-    wait_until,
+    GatewayProcess, Hosts, NODE, Node, TIMEOUT, World, await_armed, await_replica, wait_until,
 };
 use crate::index::at;
 
@@ -16,7 +16,7 @@ use crate::index::at;
 const RULE: &str = "EvenkeelNodeFailed";
 
 fn receiver(name: &str, sink: &HttpSink) -> String {
-    format!("[[alert]]\nname = \"{name}\"\nurl = \"http://{}/\"\n", sink.address)
+    format!("[[alert]]\nname = \"{name}\"\nurl = \"http://{}/\"\n", sink.address())
 }
 
 /// The notices of the rule that a receiver got.
@@ -45,7 +45,7 @@ fn expect_acknowledged(gateway: &mut GatewayProcess) {
 #[required(Namespaces)]
 #[test]
 fn takeover_continues_alerts() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let [ops, late] = [9_095, 9_096].map(|port| {
         let address: SocketAddr = (place.client.address(), port).into();
         at(&place.client, || HttpSink::start(address))

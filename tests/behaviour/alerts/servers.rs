@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_telemetry::alerts::rules_file;
+use evenkeel_testkit::http::{HttpSink, http_get};
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
-use crate::harness::{HttpSink, Place, SECRET, TIMEOUT, http_get, wait_until};
+use crate::harness::{Hosts, SECRET, TIMEOUT, wait_until};
 
 const PROMETHEUS: u16 = 9_090;
 pub(super) const ALERTMANAGER: u16 = 9_093;
@@ -99,7 +100,7 @@ impl Noticed {
 
 /// Prometheus, which scrapes gateways, and Alertmanager behind it, at the host of the client.
 pub(super) struct Servers<'a> {
-    place: &'a Place,
+    place: &'a Hosts,
     receiver: HttpSink,
     processes: [ChildProcess; 2],
     _folder: TempDir,
@@ -108,7 +109,7 @@ pub(super) struct Servers<'a> {
 impl<'a> Servers<'a> {
     /// Starts both, and waits until all gateways are scraped. `later` is scraped, too, once it is there.
     pub(super) fn start(
-        place: &'a Place,
+        place: &'a Hosts,
         gateways: &[SocketAddr],
         later: SocketAddr,
     ) -> Servers<'a> {
@@ -126,7 +127,7 @@ impl<'a> Servers<'a> {
             &format!(
                 "route: {{receiver: test, group_by: ['...'], group_wait: 100ms, group_interval: 1s, repeat_interval: 1h}}\n\
                  receivers:\n- name: test\n  webhook_configs: [{{url: 'http://{}/', send_resolved: true}}]\n",
-                receiver.address
+                receiver.address()
             ),
         );
         let mut command = Command::new("prometheus-alertmanager");
@@ -217,6 +218,6 @@ fn is_sent(labels: &BTreeMap<String, String>, alert: &str) -> bool {
     labels.get("alertname").is_some_and(|name| name == alert) && labels.contains_key("gateway")
 }
 
-fn address(place: &Place, port: u16) -> SocketAddr {
+fn address(place: &Hosts, port: u16) -> SocketAddr {
     (IpAddr::from(place.client.address()), port).into()
 }

@@ -17,7 +17,7 @@ use evenkeel_model::{
 };
 use evenkeel_testkit::binary::evenkeel;
 
-use super::{Ending, memory_kib};
+use super::{StopOnDrop, memory_kib};
 use crate::harness::{
     Behaviour, Gateway, Node, Phone, SECRET, TIMEOUT, World, declared, offer, routing_plugin, talk,
     udp_of, wait_until,
@@ -271,7 +271,7 @@ fn refused_pushes_take_little_memory_and_time() {
     let (ended, answers) = (AtomicBool::new(false), AtomicUsize::new(0));
     let mut answered = 0;
     std::thread::scope(|scope| {
-        let _ending = Ending(&ended);
+        let _ending = StopOnDrop(&ended);
         scope.spawn(|| ask_alive(&socket, &ended, &answers));
         for body in bodies {
             let mut stream = UnixStream::connect(&socket).unwrap();
@@ -337,7 +337,7 @@ fn session_lists_do_not_delay_failover() {
         }
     };
     std::thread::scope(|scope| {
-        let ending = Ending(&ended);
+        let ending = StopOnDrop(&ended);
         let clients: Vec<_> = (0..10).map(|_| scope.spawn(list)).collect();
         talk(&mut [&mut ann], "all clients list", |phones| {
             lists.load(Ordering::Relaxed) > 20 && phones[0].heard.len() > 10

@@ -7,7 +7,7 @@ use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::trunk::message::{NodeSecret, TrunkAnswer, TrunkQuestion};
 use evenkeel_media::trunk::{self, Bundle, GroupOwner, Hold, Tag, Vote};
 
-use super::trunk::{Seen, Tap, now_us, receive, stranger};
+use super::trunk::{Tap, TappedDatagram, now_us, receive, stranger};
 use crate::harness::{
     AgentFiles, Node, Phone, SECRET, World, declared, offer, talk, talk_for, udp_of, wait_until,
 };
@@ -84,8 +84,9 @@ fn only_a_newer_owner_moves_a_session() {
         ),
         signed(&TrunkQuestion::Probe, &secret(), 99, now_us() - 60_000_000),
     ];
-    let questions =
-        |seen: &Seen| seen.is_to_node && demux::classify(&seen.bytes) == DatagramKind::Signed;
+    let questions = |seen: &TappedDatagram| {
+        seen.is_to_node && demux::classify(&seen.bytes) == DatagramKind::Signed
+    };
     let recorded = tap.seen(questions);
     assert!(recorded.iter().all(|seen| seen.bytes[1] == 3 || seen.bytes[1] == 2));
     let owned = recorded.iter().filter(|seen| seen.bytes[1] == 3);
@@ -100,8 +101,9 @@ fn only_a_newer_owner_moves_a_session() {
     assert!(gateway.running().refused_epochs.try_recv().is_err());
 
     // The other member of the group takes over: it has the records, so it knows the tag.
-    let media =
-        |seen: &Seen| seen.is_to_node && demux::classify(&seen.bytes) == DatagramKind::Bundle;
+    let media = |seen: &TappedDatagram| {
+        seen.is_to_node && demux::classify(&seen.bytes) == DatagramKind::Bundle
+    };
     let tag = trunk::first_tag(&tap.seen(media)[0].bytes).unwrap();
     let heir = stranger();
     heir.connect(agent.address).unwrap();

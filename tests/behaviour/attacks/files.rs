@@ -18,11 +18,11 @@ const NODE: &str = "[[node]]\nname = \"east-a1\"\naddress = \"127.0.0.1:9\"\nreg
     driver = \"agent\"\nsecret_file = \"node.secret\"\ncapacity = \"1 Mbit/s\"\n";
 
 /// The folder of a gateway without plugins.
-struct Place(TempDir);
+struct GatewayFolder(TempDir);
 
-impl Place {
-    fn new() -> Place {
-        let place = Place(tempdir().unwrap());
+impl GatewayFolder {
+    fn new() -> GatewayFolder {
+        let place = GatewayFolder(tempdir().unwrap());
         fs::create_dir(place.path("policies")).unwrap();
         fs::write(place.path("evenkeel.toml"), CONFIG).unwrap();
         for set in ["call", "conference", "live"] {
@@ -76,7 +76,7 @@ impl Place {
 
 #[test]
 fn check_refuses_irregular_and_huge_files() {
-    let place = Place::new();
+    let place = GatewayFolder::new();
     let config = place.path("evenkeel.toml");
     let (code, said) = place.check(&config);
     assert_eq!(code, Some(0), "{said}");
@@ -109,7 +109,7 @@ fn check_refuses_irregular_and_huge_files() {
 
 #[test]
 fn pipe_among_policies_does_not_stop_reloads() {
-    let place = Place::new();
+    let place = GatewayFolder::new();
     let mut command = Command::new(evenkeel());
     command.args(["run", "--json", "--config"]).arg(place.path("evenkeel.toml"));
     let mut gateway = ChildProcess::start("gateway", &mut command, place.0.path()).unwrap();

@@ -33,9 +33,9 @@ fn memory_kib(id: u32, figure: &str) -> u64 {
 }
 
 /// Ends the clients of a test, also when it fails.
-struct Ending<'a>(&'a AtomicBool);
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Ending<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use evenkeel_client::ApiCall;
 use evenkeel_testkit::required;
 
-use super::{Ending, memory_kib};
+use super::{StopOnDrop, memory_kib};
 use crate::harness::whip::{WEBRTC, Whip, claims, location, token};
-use crate::harness::{Node, Phone, Place, WebrtcPhone, await_replica, talk};
+use crate::harness::{Hosts, Node, Phone, WebrtcPhone, await_replica, talk};
 use crate::index::at;
 
 /// The largest offer has 64 KiB.
@@ -88,7 +88,7 @@ fn refused_offers_do_not_delay_operators() {
         let (ended, refused) = (AtomicBool::new(false), AtomicU64::new(0));
         let before = [&clients, &operators].map(Thread::ran);
         std::thread::scope(|scope| {
-            let _ending = Ending(&ended);
+            let _ending = StopOnDrop(&ended);
             for attacker in 0..4 {
                 let (whip, offer, ended, refused) = (&whip, &offer, &ended, &refused);
                 scope.spawn(move || {
@@ -132,7 +132,7 @@ const GROWN_MAX_KIB: u64 = 12 << 10;
 #[required(Namespaces)]
 #[test]
 fn answers_of_ended_sessions_take_little_memory() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let node = place.node();
     let [mut owner, standby] = place.group_with(&node.text(), |_, world| {
         world.listens = world.listens.replace("declared", "stun");
@@ -143,7 +143,7 @@ fn answers_of_ended_sessions_take_little_memory() {
     let offer = large_offer(|number| format!("{number:0>MID_BYTES$}"), "");
     let processes = [owner.pid(), standby.pid()].map(|process| process.as_raw() as u32);
     let before = processes.map(|process| memory_kib(process, "VmHWM:"));
-    at(&place.edges[0], || {
+    at(&place.gateways[0], || {
         for number in 0..TOKENS {
             let token = token(&claims(&format!("token-{number}")));
             let (status, answer) = whip.ask("POST /whip/call/room", &token, &offer);

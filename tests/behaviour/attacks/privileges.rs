@@ -225,15 +225,15 @@ fn slow_plugin_delays_no_push_of_another_set() {
 
 /// A process that a debugger makes do system calls, as a plugin could that has taken it over.
 #[cfg(target_arch = "x86_64")]
-struct Captive(Pid);
+struct TracedProcess(Pid);
 
 #[cfg(target_arch = "x86_64")]
-impl Captive {
+impl TracedProcess {
     /// `None` if this process may not debug it.
-    fn take(process: Pid) -> Option<Captive> {
+    fn take(process: Pid) -> Option<TracedProcess> {
         ptrace::attach(process).ok()?;
         waitpid(process, None).unwrap();
-        Some(Captive(process))
+        Some(TracedProcess(process))
     }
 
     /// Writes text below the stack, and returns its address.
@@ -289,7 +289,7 @@ fn captured_compiler_reaches_no_file_and_no_socket() {
 
     // The control: a process with the same user, without a filter.
     let mut free = Command::new("sleep").arg("600").spawn().unwrap();
-    let captive = Captive::take(Pid::from_raw(free.id() as i32));
+    let captive = TracedProcess::take(Pid::from_raw(free.id() as i32));
     let reached = captive.map(|captive| (captive.open(&secret), captive.socket()));
     free.kill().unwrap();
     free.wait().unwrap();
@@ -297,7 +297,7 @@ fn captured_compiler_reaches_no_file_and_no_socket() {
     assert!(file.unwrap() >= 0 && socket.unwrap() >= 0, "{file:?} {socket:?}");
 
     let compiler = Compiler::start(&gateway);
-    let captive = Captive::take(compiler.id()).unwrap();
+    let captive = TracedProcess::take(compiler.id()).unwrap();
     assert_eq!(captive.open(&secret), Ok(-i64::from(libc::EPERM)));
     assert_eq!(captive.socket(), Err(Signal::SIGSYS));
     let refused = compiler.push.join().unwrap();

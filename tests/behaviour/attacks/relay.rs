@@ -22,7 +22,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use serde_json::Value;
 use tokio_rustls::TlsConnector;
 
-use crate::harness::{self, GatewayProcess, Place, await_replica, ids, wait_until};
+use crate::harness::{self, GatewayProcess, Hosts, await_replica, ids, wait_until};
 
 /// The secret of the harness's groups.
 const SECRET: [u8; 32] = [b'c'; 32];
@@ -93,7 +93,7 @@ fn key(secret: &[u8]) -> CertifiedKey {
 
 /// Asks the gateway at this address as a member with this secret, or without a key.
 fn ask(
-    place: &Place,
+    place: &Hosts,
     to: SocketAddr,
     secret: Option<&[u8]>,
     (method, path): (Method, &str),
@@ -137,8 +137,8 @@ fn ask(
     runtime.block_on(asking)
 }
 
-fn addresses(place: &Place) -> [SocketAddr; 2] {
-    [0, 1].map(|edge: usize| (place.edges[edge].address(), 7100).into())
+fn addresses(place: &Hosts) -> [SocketAddr; 2] {
+    [0, 1].map(|edge: usize| (place.gateways[edge].address(), 7100).into())
 }
 
 fn refused_secrets(gateway: &mut GatewayProcess) -> u64 {
@@ -155,7 +155,7 @@ const LIST: (Method, &str) = (Method::GET, "/v1/sessions");
 #[required(Namespaces)]
 #[test]
 fn strangers_do_not_reach_the_members_api() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
@@ -181,7 +181,7 @@ fn strangers_do_not_reach_the_members_api() {
 #[required(Namespaces)]
 #[test]
 fn member_reaches_calls_and_policies_only() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let node = place.node();
     let [mut owner, _standby] = place.group(&node);
     await_replica(&mut owner);
@@ -203,7 +203,7 @@ fn member_reaches_calls_and_policies_only() {
 #[required(Namespaces)]
 #[test]
 fn relayed_request_is_not_relayed_again() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let node = place.node();
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
@@ -237,13 +237,13 @@ fn offer_over_tcp(from: &Host, to: SocketAddr) -> String {
 #[required(Namespaces)]
 #[test]
 fn standby_takes_no_keys_from_another_host() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let node = place.node();
     let [mut owner, mut standby] = place.group_with(&node.text(), |host, world| {
         world.admin = format!("tcp = \"{}:7300\"\ntoken_file = \"secret\"\n", host.address());
     });
     await_replica(&mut owner);
-    for edge in &place.edges[..2] {
+    for edge in &place.gateways[..2] {
         let at = (edge.address(), 7300).into();
         let answer = offer_over_tcp(&place.client, at);
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");

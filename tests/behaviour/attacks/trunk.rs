@@ -33,11 +33,11 @@ struct Wire {
     node: SocketAddr,
     /// The gateway's sockets, and the sockets that the node sees instead.
     senders: Vec<(SocketAddr, UdpSocket)>,
-    seen: Vec<Seen>,
+    seen: Vec<TappedDatagram>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct TappedDatagram {
     pub(super) is_to_node: bool,
     sender: usize,
     pub(super) bytes: Vec<u8>,
@@ -70,7 +70,7 @@ impl Tap {
     }
 
     /// Sends bytes from the sender of a recorded datagram to its receiver.
-    pub(super) fn forge(&self, like: &Seen, bytes: &[u8]) {
+    pub(super) fn forge(&self, like: &TappedDatagram, bytes: &[u8]) {
         let wire = self.wire();
         let (source, far) = &wire.senders[like.sender];
         match like.is_to_node {
@@ -79,7 +79,7 @@ impl Tap {
         };
     }
 
-    pub(super) fn seen(&self, is: impl Fn(&Seen) -> bool) -> Vec<Seen> {
+    pub(super) fn seen(&self, is: impl Fn(&TappedDatagram) -> bool) -> Vec<TappedDatagram> {
         self.wire().seen.iter().filter(|seen| is(seen)).cloned().collect()
     }
 }
@@ -98,13 +98,13 @@ impl Wire {
             let sender = self.sender(source);
             let bytes = buffer[..length].to_vec();
             let _lost_at_worst = self.senders[sender].1.send(&bytes);
-            self.seen.push(Seen { is_to_node: true, sender, bytes });
+            self.seen.push(TappedDatagram { is_to_node: true, sender, bytes });
         }
         for (sender, (source, far)) in self.senders.iter().enumerate() {
             while let Ok(length) = far.recv(&mut buffer) {
                 let bytes = buffer[..length].to_vec();
                 let _lost_at_worst = self.near.send_to(&bytes, *source);
-                self.seen.push(Seen { is_to_node: false, sender, bytes });
+                self.seen.push(TappedDatagram { is_to_node: false, sender, bytes });
             }
         }
     }
@@ -252,10 +252,11 @@ fn encrypted_media_is_neither_read_nor_replayed() {
     let mut node = Node::agent("east-a1").without_canaries().encrypted();
     let (tap, gateway, mut ann, mut bob) = call_through_tap(&node, 20);
 
-    let media = |seen: &Seen| seen.bytes.windows(8).any(|bytes| bytes == [0x5a; 8]);
+    let media = |seen: &TappedDatagram| seen.bytes.windows(8).any(|bytes| bytes == [0x5a; 8]);
     assert_eq!(tap.seen(media).len(), 0, "no payload is readable");
     let sealed = tap.seen(|seen| demux::classify(&seen.bytes) == DatagramKind::Sealed);
-    let (up, down): (Vec<Seen>, Vec<Seen>) = sealed.into_iter().partition(|seen| seen.is_to_node);
+    let (up, down): (Vec<TappedDatagram>, Vec<TappedDatagram>) =
+        sealed.into_iter().partition(|seen| seen.is_to_node);
     assert!(up.len() >= 40 && down.len() >= 40, "{} {}", up.len(), down.len());
     for seen in up.iter().chain(&down) {
         tap.forge(seen, &seen.bytes);

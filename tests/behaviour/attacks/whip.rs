@@ -13,7 +13,7 @@ use crate::harness::whip::{
     Connection, FRAGMENT, SDP, WEBRTC, Whip, certificate, claims, hears_on, location, signed, token,
 };
 use crate::harness::{
-    Credentials, GatewayProcess, Node, Place, SECRET, TIMEOUT, WebrtcPhone, World,
+    Credentials, GatewayProcess, Hosts, Node, SECRET, TIMEOUT, WebrtcPhone, World,
 };
 use crate::index::at;
 
@@ -202,9 +202,9 @@ fn live_token_takes_few_places() {
 #[required(Namespaces)]
 #[test]
 fn session_url_takes_few_places() {
-    let (place, folder) = (Place::lay(), tempdir().unwrap());
+    let (place, folder) = (Hosts::lay(), tempdir().unwrap());
     let node = place.node();
-    let [own, attacker, _] = &place.edges[..] else { panic!("three hosts") };
+    let [own, attacker, _] = &place.gateways[..] else { panic!("three hosts") };
     let (certificate, lines) = certificate(folder.path());
     let mut world = World::of(&[&node]);
     world.listens =

@@ -169,14 +169,14 @@ impl World {
     }
 }
 
-type Seen = (broadcast::Receiver<Arc<EventRecord>>, Vec<Arc<EventRecord>>);
+type EventFeed = (broadcast::Receiver<Arc<EventRecord>>, Vec<Arc<EventRecord>>);
 
 pub(crate) struct Gateway {
     pub(crate) handle: Handle,
     pub(crate) running: Option<RunningGateway>,
     pub(crate) runtime: Runtime,
     pub(crate) settings: Arc<GatewayConfig>,
-    events: Mutex<Seen>,
+    events: Mutex<EventFeed>,
     folder: PathBuf,
     _slot: Slot,
 }

@@ -18,16 +18,16 @@ use super::{GatewayProcess, Node, Phone, World, wait_until};
 pub(crate) const SHARED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
 pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 20);
-pub(crate) const EDGES: [(&str, Ipv4Addr); 3] = [
+pub(crate) const GATEWAYS: [(&str, Ipv4Addr); 3] = [
     ("edge-1", Ipv4Addr::new(10, 77, 0, 1)),
     ("edge-2", Ipv4Addr::new(10, 77, 0, 2)),
     ("edge-3", Ipv4Addr::new(10, 77, 0, 3)),
 ];
 
 /// A client's host, a node's host, and a host for each gateway.
-pub(crate) struct Place {
+pub(crate) struct Hosts {
     pub(crate) client: Host,
-    pub(crate) edges: Vec<Host>,
+    pub(crate) gateways: Vec<Host>,
     pub(crate) node: Host,
     /// Lines of `[limits]` of each gateway.
     pub(crate) limits: String,
@@ -36,15 +36,15 @@ pub(crate) struct Place {
     network: NamespaceNetwork,
 }
 
-impl Place {
+impl Hosts {
     /// Needs [`Need::Namespaces`](evenkeel_testkit::need::Need).
-    pub(crate) fn lay() -> Place {
+    pub(crate) fn lay() -> Hosts {
         let network = NamespaceNetwork::lay().unwrap();
         let host = |name, at| network.host(name, at).unwrap();
-        let edges = EDGES.map(|(name, at)| host(name, at)).into();
+        let gateways = GATEWAYS.map(|(name, at)| host(name, at)).into();
         let (client, node) = (host("client", CLIENT), host("node", NODE));
         let (limits, program) = (String::new(), evenkeel().into());
-        Place { client, edges, node, limits, program, network }
+        Hosts { client, gateways, node, limits, program, network }
     }
 
     pub(crate) fn node(&self) -> Node {
@@ -127,8 +127,8 @@ impl Place {
         change: impl Fn(&Host, &mut World),
     ) -> [GatewayProcess; MEMBERS] {
         let gateways = std::array::from_fn(|number| {
-            let own = &self.edges[number];
-            let others = self.edges[..MEMBERS].iter().filter(|peer| peer.name() != own.name());
+            let own = &self.gateways[number];
+            let others = self.gateways[..MEMBERS].iter().filter(|peer| peer.name() != own.name());
             let peer = |peer: &Host| {
                 let (name, address, keys) = (peer.name(), peer.address(), peer_keys(peer));
                 format!("[[cluster.peer]]\nname = \"{name}\"\naddress = \"{address}:7100\"\n{keys}")
@@ -157,12 +157,12 @@ impl Place {
     }
 
     /// Cuts the link of a gateway's host, or restores it.
-    pub(crate) fn set_link(&self, edge: usize, is_up: bool) {
-        self.network.set_link(&self.edges[edge], is_up).unwrap();
+    pub(crate) fn set_link(&self, gateway: usize, is_up: bool) {
+        self.network.set_link(&self.gateways[gateway], is_up).unwrap();
     }
 
-    pub(crate) fn has_address(&self, edge: usize) -> bool {
-        let _inside = self.edges[edge].enter().unwrap();
+    pub(crate) fn has_address(&self, gateway: usize) -> bool {
+        let _inside = self.gateways[gateway].enter().unwrap();
         let addresses = getifaddrs().unwrap();
         addresses
             .filter_map(|address| Some(address.address?.as_sockaddr_in()?.ip()))

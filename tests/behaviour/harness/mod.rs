@@ -4,7 +4,6 @@ mod degradation_plugin;
 mod gateway;
 mod gateway_process;
 mod group;
-mod http;
 mod ice;
 mod node;
 mod offer;
@@ -20,10 +19,9 @@ pub(crate) use degradation_plugin::{Fault, capping_plugin};
 pub(crate) use gateway::{Gateway, World};
 pub(crate) use gateway_process::GatewayProcess;
 pub(crate) use group::{
-    EDGES, NODE, Place, SHARED, await_armed, await_replica, ids, offer_with_key, trace_ids,
+    GATEWAYS, Hosts, NODE, SHARED, await_armed, await_replica, ids, offer_with_key, trace_ids,
     try_offer_with_key,
 };
-pub(crate) use http::{HttpSink, http_get};
 pub(crate) use ice::{Credentials, Nominate};
 pub(crate) use node::{Node, SECRET};
 pub(crate) use offer::{declared, offer, quic_of, udp_of};

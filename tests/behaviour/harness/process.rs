@@ -8,7 +8,7 @@ use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::binary::evenkeel;
 use tempfile::{TempDir, tempdir};
 
-use super::{EDGES, SECRET, TIMEOUT};
+use super::{GATEWAYS, SECRET, TIMEOUT};
 
 /// An `evenkeel` process that listens.
 pub(crate) struct Server {
@@ -55,7 +55,7 @@ impl AgentFiles {
 
     /// The agent beside the first of two gateways of a group, in the network namespace of this thread.
     pub(crate) fn gateway_agent(&self) -> Server {
-        let [(name, own), (_, peer), _] = EDGES;
+        let [(name, own), (_, peer), _] = GATEWAYS;
         let config = self.folder.path().join("agent.toml");
         let text = format!(
             "name = \"{name}\"\nlisten = \"{own}:7200\"\nsecret_file = \"secret\"\n\

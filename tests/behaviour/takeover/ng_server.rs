@@ -9,11 +9,11 @@ use evenkeel_media::rtp;
 
 pub(super) struct NgServer {
     pub(super) ng: SocketAddr,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<NgRecord>>,
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Seen {
+pub(super) struct NgRecord {
     /// The numbers of all calls.
     pub(super) calls: BTreeSet<String>,
     pub(super) deleted: usize,
@@ -32,7 +32,7 @@ impl NgServer {
         let (control, media) = (bind(address), bind(address));
         let ng = control.local_addr().unwrap();
         let media_at = media.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Seen::default()));
+        let seen = Arc::new(Mutex::new(NgRecord::default()));
         let [of_control, of_media] = [(); 2].map(|()| Arc::clone(&seen));
         std::thread::spawn(move || {
             let mut buffer = [0; 8_192];
@@ -57,7 +57,7 @@ impl NgServer {
         NgServer { ng, seen }
     }
 
-    pub(super) fn seen(&self) -> Seen {
+    pub(super) fn seen(&self) -> NgRecord {
         self.seen.lock().unwrap().clone()
     }
 }
@@ -66,7 +66,7 @@ fn bind(address: Ipv4Addr) -> UdpSocket {
     UdpSocket::bind((address, 0)).unwrap()
 }
 
-impl Seen {
+impl NgRecord {
     fn answer(&mut self, question: &str, media: SocketAddr) -> String {
         if question.contains("7:command4:ping") {
             return "d6:result4:ponge".to_owned();

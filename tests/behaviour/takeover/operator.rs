@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{PACKETS, expect_echo, group_without_agent, ng_server};
 use crate::harness::{
-    GatewayProcess, Place, TIMEOUT, assert_continuous, await_armed, await_replica, ids, talk_for,
+    GatewayProcess, Hosts, TIMEOUT, assert_continuous, await_armed, await_replica, ids, talk_for,
     wait_until,
 };
 use crate::relay::metric;
@@ -67,7 +67,7 @@ fn is_ready(at: &mut GatewayProcess) -> bool {
 #[required(Namespaces)]
 #[test]
 fn operator_lets_a_lone_gateway_serve() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut first, mut second] = place.group(&node);
     // Both hosts disappear, and one returns.
@@ -76,7 +76,7 @@ fn operator_lets_a_lone_gateway_serve() {
     first.process.signal(Signal::SIGKILL).unwrap();
     second.process.wait(TIMEOUT).unwrap();
     {
-        let _inside = place.edges[1].enter().unwrap();
+        let _inside = place.gateways[1].enter().unwrap();
         second.start_again_unready();
     }
     let reason = await_blocked(&mut second);
@@ -105,7 +105,7 @@ fn operator_lets_a_lone_gateway_serve() {
 
     place.set_link(0, true);
     {
-        let _inside = place.edges[0].enter().unwrap();
+        let _inside = place.gateways[0].enter().unwrap();
         first.start_again();
     }
     await_replica(&mut second);
@@ -117,7 +117,7 @@ fn operator_lets_a_lone_gateway_serve() {
 #[required(Namespaces)]
 #[test]
 fn operator_replaces_an_owner_without_a_witness() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (server, mut ann) = (ng_server(&place), place.phone());
     let [mut owner, mut standby] = group_without_agent(&place, &server, "port_legs = true\n");
     owner.open("room", &mut ann);
@@ -145,7 +145,7 @@ fn operator_replaces_an_owner_without_a_witness() {
 #[required(Namespaces)]
 #[test]
 fn operator_lets_a_doubting_owner_send() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, _standby] = place.group(&node);
     owner.open("room", &mut ann);
@@ -167,7 +167,7 @@ fn operator_lets_a_doubting_owner_send() {
 #[required(Namespaces)]
 #[test]
 fn heard_owner_is_not_replaced_on_request() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let node = place.node();
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);

@@ -3,22 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use evenkeel_lab::network::Host;
 use evenkeel_lab::process::ChildProcess;
+use evenkeel_testkit::capture::{Capture, CapturedDatagram};
 use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
 
 use super::{PACKETS, await_node};
 use crate::harness::{
-    GatewayProcess, NODE, Phone, Place, assert_continuous, await_replica, ids, talk, wait_until,
+    GatewayProcess, Hosts, NODE, Phone, assert_continuous, await_replica, ids, talk, wait_until,
 };
 
 /// The port of NG messages.
@@ -30,7 +28,7 @@ const GATEWAYS_NODE: &str = "[[node]]\nname = \"east-a1\"\nregion = \"east\"\nzo
      driver = \"rtpengine\"\nng = \"127.0.0.1:2223\"\nsrtp = \"sdes\"\n";
 
 /// Starts rtpengine on the node's host, in user space.
-fn daemon(place: &Place, folder: &Path) -> ChildProcess {
+fn daemon(place: &Hosts, folder: &Path) -> ChildProcess {
     let mut command = Command::new("rtpengine");
     // The configuration of the machine is not read.
     command.args(["--config-file=none", "--table=-1", "--num-threads=1", "--foreground"]);
@@ -82,45 +80,21 @@ fn answer(near: UdpSocket, asker: SocketAddr) -> UdpSocket {
     far
 }
 
-/// RTP packets on the legs.
-#[derive(Default)]
-struct Legs {
-    encrypted: AtomicUsize,
-    plain: AtomicUsize,
+/// A voice packet on a leg.
+#[derive(PartialEq)]
+enum LegPacket {
+    Encrypted,
+    Plain,
 }
 
-impl Legs {
-    /// Captures on the node's host. The thread ends with the process.
-    fn capture(place: &Place) -> Arc<Legs> {
-        let _inside = place.node.enter().unwrap();
-        let (kind, flags) = (SockType::Datagram, SockFlag::empty());
-        let socket = socket(AddressFamily::Packet, kind, flags, SockProtocol::EthAll).unwrap();
-        let legs = Arc::<Legs>::default();
-        let seen = Arc::clone(&legs);
-        thread::spawn(move || {
-            let mut packet = [0; 2_048];
-            while let Ok(length) = recv(socket.as_raw_fd(), &mut packet, MsgFlags::empty()) {
-                seen.take(&packet[..length]);
-            }
-        });
-        legs
-    }
-
-    /// Takes a packet of IPv4. Payloads of phones end with equal bytes.
-    fn take(&self, packet: &[u8]) -> Option<()> {
-        let header = usize::from(packet.first()? & 15) * 4;
-        let udp = packet.get(header..).filter(|_| packet.get(9) == Some(&17))?;
-        let port = |at: usize| Some(u16::from_be_bytes(*udp.get(at..)?.first_chunk()?));
-        let ports = [port(0)?, port(2)?];
-        let is_leg = ports.iter().any(|port| (LEGS[0]..=LEGS[1]).contains(port));
-        let datagram = udp.get(8..).filter(|_| is_leg)?;
-        let is_plain = datagram.windows(10).any(|part| part == [0x5a; 10]);
-        let is_voice = datagram.get(1)? & 0x7f == 111;
-        let count = if is_plain { &self.plain } else { &self.encrypted };
-        if is_voice {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-        Some(())
+/// Adds the voice packet of a datagram on a leg. Payloads of phones end with equal bytes.
+fn take(datagram: &CapturedDatagram<'_>, packets: &mut Vec<LegPacket>) {
+    let ports = [datagram.source.port(), datagram.destination.port()];
+    let is_leg = ports.iter().any(|port| (LEGS[0]..=LEGS[1]).contains(port));
+    let is_voice = datagram.payload.get(1).is_some_and(|kind| kind & 0x7f == 111);
+    let is_plain = datagram.payload.windows(10).any(|part| part == [0x5a; 10]);
+    if is_leg && is_voice {
+        packets.push(if is_plain { LegPacket::Plain } else { LegPacket::Encrypted });
     }
 }
 
@@ -135,11 +109,16 @@ fn converse(phones: &mut [&mut Phone; 2], what: &str) {
 #[required(Rtpengine, Namespaces)]
 #[test]
 fn srtp_legs_at_rtpengine_get_new_keys() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let folder = tempfile::tempdir().unwrap();
     let _daemon = daemon(&place, folder.path());
-    let [first, second] = [0, 1].map(|edge| tunnel(&place.edges[edge]));
-    let legs = Legs::capture(&place);
+    let [first, second] = [0, 1].map(|edge| tunnel(&place.gateways[edge]));
+    let legs = {
+        let _inside = place.node.enter().unwrap();
+        Capture::of_all(take).unwrap()
+    };
+    let count =
+        |kind: LegPacket| legs.read(|packets| packets.iter().filter(|it| **it == kind).count());
     let [mut owner, mut standby] = place.group_before(GATEWAYS_NODE, "port_legs = true\n");
     [&mut owner, &mut standby].into_iter().for_each(await_node);
     let mut ann = place.phone();
@@ -153,7 +132,7 @@ fn srtp_legs_at_rtpengine_get_new_keys() {
     let opened = sessions(&mut owner);
     converse(&mut [&mut ann, &mut bob], "both hear");
     await_replica(&mut owner);
-    let on_legs = || legs.encrypted.load(Ordering::Relaxed);
+    let on_legs = || count(LegPacket::Encrypted);
     wait_until("the packets are captured", || on_legs() >= 4 * PACKETS as usize);
     let encrypted = on_legs();
 
@@ -165,7 +144,7 @@ fn srtp_legs_at_rtpengine_get_new_keys() {
     wait_until("packets are captured after the takeover", || {
         on_legs() - encrypted >= 4 * PACKETS as usize
     });
-    assert_eq!(legs.plain.load(Ordering::Relaxed), 0, "packets that are not encrypted");
+    assert_eq!(count(LegPacket::Plain), 0, "packets that are not encrypted");
     let (first, second) = (first.lock().unwrap(), second.lock().unwrap());
     assert!(!first.is_empty() && !second.is_empty(), "{} and {} keys", first.len(), second.len());
     assert!(first.is_disjoint(&second), "the standby sent a key of the owner");

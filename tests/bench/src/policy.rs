@@ -106,7 +106,7 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     };
     let mut gateway = gateway::Gateway::start(&places)?;
     let _first = namespace::First::come();
-    let mut turns = swaps::Turns::new()?;
+    let mut turns = swaps::SwappedRevisions::new()?;
     swaps::measure(&mut gateway, &mut turns, effort, &mut report)?;
     report.write(&choice.out, &limits)?;
     recorded::measure(&mut gateway, &mut turns, &places, effort, &mut report)?;

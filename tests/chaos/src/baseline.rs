@@ -7,7 +7,7 @@ mod relay;
 use std::time::Duration;
 
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{Crowd, CrowdPlan, FaultEffect, InjectedFault as Happened, Scope};
+use evenkeel_lab::crowd::{Crowd, CrowdPlan, FaultEffect, InjectedFault, Scope};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
@@ -87,7 +87,8 @@ async fn trace(
         crowd.begin_window();
         let name = stage.nodes[turn % stage.nodes.len()].name.clone();
         tokio::time::sleep(10 * PACKETS_EVERY).await;
-        let happened = Happened { at_ns: clock::now_ns(), scope: Scope::Nodes(numbers([&name])) };
+        let happened =
+            InjectedFault { at_ns: clock::now_ns(), scope: Scope::Nodes(numbers([&name])) };
         stage.signal(&name, Signal::SIGKILL)?;
         tokio::time::sleep(WATCHED).await;
         all.add(crowd.end_window().await.effect_of(&happened));

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{Crowd, InjectedFault as Happened, PlannedTransport, Scope};
+use evenkeel_lab::crowd::{Crowd, InjectedFault, PlannedTransport, Scope};
 use evenkeel_lab::relay::RelayTally;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -85,8 +85,8 @@ pub(crate) enum Fault {
 
 /// A fault that was injected.
 #[derive(Clone, Debug)]
-pub(crate) struct Struck {
-    pub(crate) happened: Happened,
+pub(crate) struct StartedFault {
+    pub(crate) happened: InjectedFault,
     pub(crate) names: Vec<String>,
     /// Counters of the links before the fault.
     before: RelayTally,
@@ -107,7 +107,7 @@ impl Fault {
         stage: &mut Stage,
         crowd: &mut Crowd,
         turn: u32,
-    ) -> Result<Struck, String> {
+    ) -> Result<StartedFault, String> {
         let names = self.names(stage).await?;
         if let Fault::Return(_, way, home) = self {
             region::forbid(stage, &names, home).await?;
@@ -136,7 +136,13 @@ impl Fault {
             _ if names.is_empty() || names.len() == stage.nodes.len() => Scope::Everybody,
             _ => Scope::Nodes(nodes),
         };
-        Ok(Struck { happened: Happened { at_ns, scope }, names, before, turn, hellos_read })
+        Ok(StartedFault {
+            happened: InjectedFault { at_ns, scope },
+            names,
+            before,
+            turn,
+            hellos_read,
+        })
     }
 
     fn begin(self, stage: &mut Stage, names: &[String], turn: u32) -> Result<(), String> {
@@ -227,7 +233,7 @@ impl Fault {
         }
     }
 
-    pub(crate) async fn heal(self, stage: &mut Stage, struck: &Struck) -> Result<(), String> {
+    pub(crate) async fn heal(self, stage: &mut Stage, struck: &StartedFault) -> Result<(), String> {
         let names = &struck.names;
         match self {
             Fault::Kill(_, way) | Fault::CrashLoop(_, _, way) => {

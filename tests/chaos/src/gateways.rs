@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use crate::firewall;
 use crate::gateway::Gateway;
 use crate::hosts::{Hosts, MEMBER, Passed, SHARED};
-use crate::layout::{CACHE, CERTIFICATE, KEY, Layout, Told};
+use crate::layout::{CACHE, CERTIFICATE, ConfiguredNode, KEY, Layout};
 use crate::stage::{Places, WITNESS, write};
 use crate::store::Store;
 
@@ -41,7 +41,7 @@ impl Gateways {
     pub(crate) async fn start(
         layout: &Layout,
         places: &Places,
-        told: &[Told],
+        told: &[ConfiguredNode],
         witness: Option<SocketAddr>,
         hosts: Option<Hosts>,
     ) -> Result<Gateways, String> {
@@ -281,7 +281,7 @@ fn start(
     name: &'static str,
     layout: &Layout,
     places: &Places,
-    told: &[Told],
+    told: &[ConfiguredNode],
     witness: Option<SocketAddr>,
     member: Option<(&Hosts, usize)>,
 ) -> Result<Gateway, String> {

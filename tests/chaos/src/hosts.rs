@@ -7,12 +7,11 @@ mod tap;
 use std::net::Ipv4Addr;
 
 use evenkeel_lab::network::{Host, NamespaceNetwork};
+use evenkeel_testkit::capture::Capture;
 
 pub(crate) use addresses::Addresses;
 use meter::Meter;
 pub(crate) use tap::{Passed, longest_pauses};
-
-use crate::capture::Capture;
 
 /// The address that belongs to one of the gateways.
 pub(crate) const SHARED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);

@@ -65,7 +65,7 @@ pub(crate) struct Layout {
 }
 
 /// A node in the gateway's configuration.
-pub(crate) struct Told {
+pub(crate) struct ConfiguredNode {
     pub(crate) name: String,
     pub(crate) region: &'static str,
     pub(crate) zone: &'static str,
@@ -238,7 +238,7 @@ impl Layout {
     }
 
     /// The gateway's configuration file.
-    pub(crate) fn configuration(&self, nodes: &[Told]) -> String {
+    pub(crate) fn configuration(&self, nodes: &[ConfiguredNode]) -> String {
         let [udp, quic] = self.listeners();
         // The members of a group need the same certificate, except for WebTransport.
         let certificate = if self.gateway_hosts > 1 && self.certificate {
@@ -256,7 +256,7 @@ impl Layout {
         for (region, _) in self.regions {
             let _whole = write!(text, "\n[[region]]\nname = \"{region}\"\n");
         }
-        for Told { name, region, zone, address, agent, start } in nodes {
+        for ConfiguredNode { name, region, zone, address, agent, start } in nodes {
             let _whole = write!(
                 text,
                 "\n[[node]]\nname = \"{name}\"\nregion = \"{region}\"\nzone = \"{zone}\"\ncapacity = \"{} kbit/s\"\n",

@@ -6,7 +6,7 @@ use evenkeel_lab::crowd::FaultEffect;
 use evenkeel_lab::ledger::GapSpread;
 use evenkeel_report::{AcceptanceRow, FigureLimit, RowLimits, SAMPLES_MIN, SectionLimits};
 
-use crate::newcomers::Tide;
+use crate::newcomers::NewcomerReport;
 use crate::node_samples::SampledNodes;
 use crate::report::{Control, OverKills, Played, found_ms};
 use crate::row::Row;
@@ -314,8 +314,8 @@ impl Limits {
             ("moves_of_others", packets(faults.other_rooms_moved)),
             ("calls_lost", Some(calls_lost(played) as f64)),
             ("predicted_percent", (played.predicted.rooms > 0).then(|| played.predicted.percent())),
-            ("half_open_percent", played.tide.as_ref().and_then(Tide::half_open_percent)),
-            ("at_home_percent", played.tide.as_ref().and_then(Tide::at_home_percent)),
+            ("half_open_percent", played.tide.as_ref().and_then(NewcomerReport::half_open_percent)),
+            ("at_home_percent", played.tide.as_ref().and_then(NewcomerReport::at_home_percent)),
             ("samples_pause_ms", played.sampled.as_ref().and_then(SampledNodes::pause_ms)),
             ("hellos_read_percent", played.hellos_read.iter().copied().min_by(f64::total_cmp)),
             ("packets_lost", packets(both(|effect| effect.lost + effect.lost_of_others))),
@@ -432,7 +432,7 @@ impl Limits {
             misses.extend(played.unplaced.misses());
         }
         misses.extend(played.sampled.iter().flat_map(SampledNodes::misses));
-        misses.extend(played.tide.iter().flat_map(Tide::misses));
+        misses.extend(played.tide.iter().flat_map(NewcomerReport::misses));
         misses.extend(played.transports.iter().flat_map(Transports::misses));
         misses
     }

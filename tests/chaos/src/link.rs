@@ -6,8 +6,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
 
 use evenkeel_lab::datagrams::DatagramInbox;
-use evenkeel_lab::links::{Conditions, Fate, Impairment};
-use evenkeel_lab::relay::pump::{self, DATAGRAM, Late, Pump};
+use evenkeel_lab::links::{Conditions, Impairment, PacketOutcome};
+use evenkeel_lab::relay::pump::{self, DATAGRAM, DelayQueue, Pump};
 use evenkeel_lab::relay::{Direction, RelayTally};
 use nix::sys::epoll::Epoll;
 
@@ -33,7 +33,7 @@ struct World {
     down: Impairment,
     /// Packets longer than this do not cross.
     mtu: usize,
-    late: Late<Delayed>,
+    late: DelayQueue<Delayed>,
     tally: RelayTally,
 }
 
@@ -66,7 +66,7 @@ impl Link {
             up: Impairment::new(seeds.u64(..)),
             down: Impairment::new(seeds.u64(..)),
             mtu: DATAGRAM,
-            late: Late::default(),
+            late: DelayQueue::default(),
             tally: RelayTally::default(),
         };
         let link = Self { pump: Pump::start("link", world)?, near: address };
@@ -123,7 +123,7 @@ impl Link {
 impl pump::RelayHandler for World {
     type Kept = Delayed;
 
-    fn late(&mut self) -> &mut Late<Delayed> {
+    fn late(&mut self) -> &mut DelayQueue<Delayed> {
         &mut self.late
     }
 
@@ -203,7 +203,7 @@ impl World {
     fn take(&mut self, sender: usize, direction: Direction, bytes: &[u8]) {
         self.tally.arrived += 1;
         let fate = self.way(direction).decide(Instant::now(), bytes.len());
-        let Fate::Deliver { at, copy_at, turned } = fate else {
+        let PacketOutcome::Deliver { at, copy_at, turned } = fate else {
             self.tally.dropped += 1;
             return;
         };

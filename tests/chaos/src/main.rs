@@ -5,7 +5,6 @@
 //! could not run · 2 wrong command line.
 
 mod baseline;
-mod capture;
 mod death_counts;
 mod diagnosis;
 mod fault;

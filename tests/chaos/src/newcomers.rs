@@ -32,7 +32,7 @@ pub(crate) enum Answer {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Came {
+struct OfferAttempt {
     asked_ns: u64,
     answered_ns: u64,
     /// The state of the requested region's breaker, as reported by the API.
@@ -42,7 +42,7 @@ struct Came {
 
 /// Newcomers until this is dropped.
 pub(crate) struct Newcomers {
-    came: Arc<Mutex<Vec<Came>>>,
+    came: Arc<Mutex<Vec<OfferAttempt>>>,
     home: &'static str,
     coming: JoinHandle<()>,
 }
@@ -64,9 +64,14 @@ impl Newcomers {
 
     /// Evaluates all newcomers so far with the gateway's events and the times of fault and repair, nanoseconds since
     /// the Unix epoch.
-    pub(crate) fn tell(&self, events: &[ServerEvent], fault_ns: u64, healed_ns: u64) -> Tide {
+    pub(crate) fn tell(
+        &self,
+        events: &[ServerEvent],
+        fault_ns: u64,
+        healed_ns: u64,
+    ) -> NewcomerReport {
         let came = std::mem::take(&mut *self.came.lock().unwrap_or_else(PoisonError::into_inner));
-        Tide::of(&came, self.home, &turns(events, self.home), fault_ns, healed_ns)
+        NewcomerReport::of(&came, self.home, &turns(events, self.home), fault_ns, healed_ns)
     }
 }
 
@@ -77,7 +82,12 @@ impl Drop for Newcomers {
 }
 
 /// Opens a session and closes it again.
-async fn come(mut admin: ApiClient, home: &'static str, number: u64, all: Arc<Mutex<Vec<Came>>>) {
+async fn come(
+    mut admin: ApiClient,
+    home: &'static str,
+    number: u64,
+    all: Arc<Mutex<Vec<OfferAttempt>>>,
+) {
     let asked_ns = clock::now_ns();
     let regions = admin.read("/v1/regions").await.unwrap_or_default();
     let is_home = |region: &&Value| region["region"] == home;
@@ -85,23 +95,27 @@ async fn come(mut admin: ApiClient, home: &'static str, number: u64, all: Arc<Mu
     let breaker = regions.find(is_home).map(|region| word(&region["breaker"]));
     let (answer, guest) = ask(&mut admin, home, number).await;
     let answered_ns = clock::now_ns();
-    let came = Came { asked_ns, answered_ns, breaker: breaker.unwrap_or_default(), answer };
+    let came = OfferAttempt { asked_ns, answered_ns, breaker: breaker.unwrap_or_default(), answer };
     all.lock().unwrap_or_else(PoisonError::into_inner).push(came);
-    if let Some(Guest { id, .. }) = &guest {
+    if let Some(OpenedSession { id, .. }) = &guest {
         tokio::time::sleep(STAY).await;
         // Otherwise the session ends with the gateway.
         let _gone = admin.close(id).await;
     }
 }
 
-pub(crate) struct Guest {
+pub(crate) struct OpenedSession {
     id: String,
     /// Keeps its address in use.
     _socket: UdpSocket,
 }
 
 /// Requests a new room in this region, or in the region to which it is redirected, and returns the answer.
-pub(crate) async fn ask(admin: &mut ApiClient, home: &str, number: u64) -> (Answer, Option<Guest>) {
+pub(crate) async fn ask(
+    admin: &mut ApiClient,
+    home: &str,
+    number: u64,
+) -> (Answer, Option<OpenedSession>) {
     let asked = try_ask(admin, home, number).await;
     asked.unwrap_or_else(|why| (Answer::Never(why), None))
 }
@@ -110,7 +124,7 @@ async fn try_ask(
     admin: &mut ApiClient,
     home: &str,
     number: u64,
-) -> Result<(Answer, Option<Guest>), String> {
+) -> Result<(Answer, Option<OpenedSession>), String> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
     let socket = socket.map_err(|error| format!("a socket: {error}"))?;
     let address = socket.local_addr().map_err(|error| format!("a socket: {error}"))?;
@@ -119,7 +133,7 @@ async fn try_ask(
         (status, said) = ask_in(admin, &offer(region, number, address)).await?;
     }
     let (answer, id) = read(status, &said);
-    Ok((answer, id.map(|id| Guest { id, _socket: socket })))
+    Ok((answer, id.map(|id| OpenedSession { id, _socket: socket })))
 }
 
 async fn ask_in(admin: &mut ApiClient, offer: &OfferRequest) -> Result<(u16, Value), String> {
@@ -198,7 +212,7 @@ impl Phase {
 
 /// Newcomers before, during and after the fault.
 #[derive(Clone, PartialEq, Default, Debug, Serialize)]
-pub(crate) struct Tide {
+pub(crate) struct NewcomerReport {
     /// The states of the breaker, each with the time after the fault, milliseconds.
     breaker: Vec<(String, f64)>,
     /// Duration of the fault, milliseconds.
@@ -213,17 +227,18 @@ pub(crate) struct Tide {
     first_sent_away: Option<String>,
 }
 
-impl Tide {
+impl NewcomerReport {
     fn of(
-        came: &[Came],
+        came: &[OfferAttempt],
         home: &str,
         turns: &[(u64, String)],
         fault_ns: u64,
         healed_ns: u64,
-    ) -> Tide {
+    ) -> NewcomerReport {
         let ms = |ns: u64| (ns as f64 - fault_ns as f64) / 1e6;
         let breaker = turns.iter().map(|(at_ns, to)| (to.clone(), ms(*at_ns))).collect();
-        let mut tide = Tide { breaker, undone_ms: ms(healed_ns), ..Tide::default() };
+        let mut tide =
+            NewcomerReport { breaker, undone_ms: ms(healed_ns), ..NewcomerReport::default() };
         for one in came {
             if let Answer::Never(why) = &one.answer {
                 tide.first_sent_away.get_or_insert_with(|| why.clone());
@@ -261,7 +276,7 @@ impl Tide {
 
     /// The violated checks without a number.
     pub(crate) fn misses(&self) -> Vec<String> {
-        let Tide { before, open, half_open, closed_again, .. } = self;
+        let NewcomerReport { before, open, half_open, closed_again, .. } = self;
         let phases = [before, open, half_open, closed_again];
         let sent_away: u64 = phases.iter().map(|phase| phase.sent_away).sum();
         let held = [
@@ -302,7 +317,7 @@ mod tests {
     const S: u64 = 1_000_000_000;
 
     /// The violated checks and limits.
-    fn misses(tide: &Tide) -> usize {
+    fn misses(tide: &NewcomerReport) -> usize {
         let row = Some("region.brown-out.newcomers");
         let limits = LimitTable::load().unwrap().group("chaos", row).unwrap();
         let half_open = limits.row("row", "half_open", "half_open", tide.half_open_percent());
@@ -319,16 +334,16 @@ mod tests {
     }
 
     /// Twenty newcomers per second for 35 s; `answer` gets the number and the second.
-    fn tide(turns: &[(u64, String)], answer: impl Fn(u64, u64) -> Answer) -> Tide {
+    fn tide(turns: &[(u64, String)], answer: impl Fn(u64, u64) -> Answer) -> NewcomerReport {
         let one = |number: u64| {
             let asked_ns = number * S / 20 + 1;
             let state = turns.iter().rfind(|(at_ns, _)| *at_ns < asked_ns);
             let breaker = state.map_or("closed".to_owned(), |(_, to)| to.clone());
             let answer = answer(number / 20, number % 20);
-            Came { asked_ns, answered_ns: asked_ns + S / 100, breaker, answer }
+            OfferAttempt { asked_ns, answered_ns: asked_ns + S / 100, breaker, answer }
         };
-        let came: Vec<Came> = (1..700).map(one).collect();
-        Tide::of(&came, "east", turns, 10 * S, 20 * S)
+        let came: Vec<OfferAttempt> = (1..700).map(one).collect();
+        NewcomerReport::of(&came, "east", turns, 10 * S, 20 * S)
     }
 
     fn placed(region: &str) -> Answer {
@@ -375,7 +390,7 @@ mod tests {
     fn late_early_or_repeated_breaker_is_a_miss() {
         let turned = |turns: &[(u64, &str)]| {
             let turns: Vec<_> = turns.iter().map(|(s, to)| (s * S, (*to).to_owned())).collect();
-            Tide::of(&[], "east", &turns, 10 * S, 20 * S).turned_in_time()
+            NewcomerReport::of(&[], "east", &turns, 10 * S, 20 * S).turned_in_time()
         };
         assert!(turned(&[(13, "open"), (23, "half-open"), (28, "closed")]));
         assert!(!turned(&[(9, "open"), (19, "half-open"), (24, "closed")]));
@@ -386,14 +401,14 @@ mod tests {
 
     #[test]
     fn what_the_api_says_otherwise_is_counted() {
-        let one = |breaker: &str| Came {
+        let one = |breaker: &str| OfferAttempt {
             asked_ns: 15 * S,
             answered_ns: 15 * S + 1,
             breaker: breaker.to_owned(),
             answer: placed("west"),
         };
         let came = [one("open"), one("closed")];
-        assert_eq!(Tide::of(&came, "east", &usual(), 10 * S, 20 * S).contradicted, 1);
+        assert_eq!(NewcomerReport::of(&came, "east", &usual(), 10 * S, 20 * S).contradicted, 1);
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Node {
         let secret = sample_node::read_secret(&self.secret, &self.name);
         options.secret = Some(secret.map_err(|error| error.to_string())?);
         options.untouched = self.untouched;
-        let faulty = Faulty::new(self.misbehaviour, Arc::default());
+        let faulty = FaultyNode::new(self.misbehaviour, Arc::default());
         faulty.listen().map_err(|error| format!("listening to signals: {error}"))?;
         sample_node::run(options, Box::new(faulty), self.json).map_err(|error| error.to_string())
     }
@@ -95,7 +95,7 @@ const FLOWS: usize = 64;
 const DROPPED: usize = FLOWS / 2 - 1;
 
 /// The misbehaviour of a node, and whether it is active.
-struct Faulty {
+struct FaultyNode {
     misbehaviour: Misbehaviour,
     active: Arc<AtomicBool>,
     leaked: Vec<Vec<u8>>,
@@ -104,7 +104,7 @@ struct Faulty {
     flows: HashMap<u64, bool>,
 }
 
-impl Faulty {
+impl FaultyNode {
     fn new(misbehaviour: Misbehaviour, active: Arc<AtomicBool>) -> Self {
         Self { misbehaviour, active, leaked: Vec::new(), began: None, flows: HashMap::new() }
     }
@@ -125,7 +125,7 @@ impl Faulty {
     }
 }
 
-impl NodeBehaviour for Faulty {
+impl NodeBehaviour for FaultyNode {
     fn tick(&mut self) {
         if self.is(Misbehaviour::Leaks) {
             self.leaked.push(vec![1; LEAK]);

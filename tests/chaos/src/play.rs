@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use evenkeel_client::ServerEvent;
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{
-    Crowd, CrowdPlan, FaultEffect, InjectedFault as Happened, ObservationWindow, Scope,
-};
+use evenkeel_lab::crowd::{Crowd, CrowdPlan, FaultEffect, InjectedFault, ObservationWindow, Scope};
 use evenkeel_lab::ledger::GapSpread;
 use evenkeel_lab::machine::ProcessorWatch;
+use evenkeel_testkit::capture::Capture;
 use evenkeel_testkit::namespace::First;
 
-use crate::capture::Capture;
 use crate::death_counts::DeathCounts;
-use crate::fault::Struck;
+use crate::fault::StartedFault;
 use crate::hosts::longest_pauses;
 use crate::limits::Limits;
 use crate::newcomers::{self, Newcomers};
@@ -129,7 +127,7 @@ struct Scene<'a> {
 
 /// An injected fault that has to be undone.
 struct Done {
-    struck: Struck,
+    struck: StartedFault,
     /// Sessions without a node.
     nowhere: BTreeSet<u64>,
     unplaced: UnplacedRooms,
@@ -266,7 +264,7 @@ impl Scene<'_> {
         events.extend_from_slice(&window.events);
         let fault_ns = struck.happened.at_ns;
         played.tide = newcomers.as_ref().map(|all| all.tell(&events, fault_ns, healed_ns));
-        let healed = Happened { at_ns: healed_ns, scope: struck.happened.scope };
+        let healed = InjectedFault { at_ns: healed_ns, scope: struck.happened.scope };
         let mut unfault = unfault(row, &window, &healed);
         if let (Some(others), Some(capture)) = (others, capture) {
             unfault.add(others.effect(capture, healed_ns..window.span.end));
@@ -336,12 +334,13 @@ fn plan(row: &Row, stage: &Stage, seed: u64) -> CrowdPlan {
 
 /// The effect of the repair on all sessions and on the affected nodes. If the row allows unaffected sessions to suffer,
 /// only affected ones count.
-fn unfault(row: &Row, window: &ObservationWindow, healed: &Happened) -> FaultEffect {
+fn unfault(row: &Row, window: &ObservationWindow, healed: &InjectedFault) -> FaultEffect {
     let of_the_hit = window.effect_of(healed);
     if row.checks.others_suffer.is_some() {
         return of_the_hit;
     }
-    let everybody = window.effect_of(&Happened { scope: Scope::Everybody, at_ns: healed.at_ns });
+    let everybody =
+        window.effect_of(&InjectedFault { scope: Scope::Everybody, at_ns: healed.at_ns });
     FaultEffect { of_the_hit: of_the_hit.of_the_hit, ..everybody }
 }
 
@@ -365,7 +364,7 @@ async fn control(row: &Row, scene: &mut Scene<'_>) -> Result<Control, String> {
     let idle_percent = processors.idle_percent();
     let window = end_window(row, crowd).await;
     let first = moments.first().copied().unwrap_or(0);
-    let mut longest = window.effect_of(&Happened { at_ns: first, scope: Scope::Everybody });
+    let mut longest = window.effect_of(&InjectedFault { at_ns: first, scope: Scope::Everybody });
     let (mut frozen_ms, mut frames_per_second) = (Vec::new(), None);
     if let (Some(others), Some(capture)) = (others, capture) {
         let ends = others.end_observation(capture, first..window.span.end).await?;

@@ -13,7 +13,7 @@ use crate::baseline::Outage;
 use crate::baseline::keepalived::OwnerDeaths;
 use crate::limits::{Limits, moves};
 use crate::moves::Moves;
-use crate::newcomers::Tide;
+use crate::newcomers::NewcomerReport;
 use crate::node_samples::SampledNodes;
 use crate::prediction::Predicted;
 use crate::row::Row;
@@ -91,14 +91,14 @@ pub(crate) struct RowReport {
     /// Media packets from the host of a standby: before faults, and after a former owner is back; null without a standby.
     of_standby: Option<u64>,
     /// New sessions; null if none were opened.
-    newcomers: Option<Tide>,
+    newcomers: Option<NewcomerReport>,
     /// The transports of WebRTC sessions; null without any.
     transports: Option<Transports>,
     /// Requests for key frames that reached the publisher of a live stream at each fault.
     key_frames_asked: Vec<u64>,
     /// The duration of freezes in each page of a browser at each fault (`totalFreezesDuration`), milliseconds.
     frozen_ms: Vec<u64>,
-    unfault: Option<Unfault>,
+    unfault: Option<RecoveryReport>,
     pub(crate) control: Option<ControlReport>,
     /// Scheduling latency of the machine before and during this row.
     machine: Option<Timeliness>,
@@ -168,7 +168,7 @@ struct OneWay {
 
 /// The time from the repair to recovery.
 #[derive(Clone, Debug, Serialize)]
-struct Unfault {
+struct RecoveryReport {
     /// The longest pause of each receiver after each repair.
     gap_ms: Option<Distribution>,
     settle_ms: Option<Distribution>,
@@ -234,7 +234,7 @@ pub(crate) struct Played {
     pub(crate) predicted: Predicted,
     pub(crate) unplaced: UnplacedRooms,
     pub(crate) sampled: Option<SampledNodes>,
-    pub(crate) tide: Option<Tide>,
+    pub(crate) tide: Option<NewcomerReport>,
     /// `None` without WebRTC sessions.
     pub(crate) transports: Option<Transports>,
     /// Requests for key frames that reached the publisher of a live stream at each fault.
@@ -327,7 +327,7 @@ impl RowReport {
             transports: played.transports,
             key_frames_asked: played.key_frames_asked,
             frozen_ms: played.frozen_ms,
-            unfault: Some(Unfault {
+            unfault: Some(RecoveryReport {
                 gap_ms: of_ns(unfaults.gaps_ns),
                 settle_ms: of_ns(settle_ns),
                 unsettled,

@@ -19,7 +19,7 @@ use crate::firewall::Firewall;
 use crate::gateway::Gateway;
 use crate::gateways::{Gateways, write_secret};
 use crate::hosts::{CLIENTS, Hosts};
-use crate::layout::{Kind, Layout, Told};
+use crate::layout::{ConfiguredNode, Kind, Layout};
 use crate::link::Link;
 use crate::node::Misbehaviour;
 use crate::process;
@@ -349,14 +349,14 @@ fn start_nodes(
     places: &Places,
     seed: u64,
     hosts: Option<&Hosts>,
-) -> Result<(Vec<Node>, Vec<Told>), String> {
+) -> Result<(Vec<Node>, Vec<ConfiguredNode>), String> {
     let listen = hosts.map_or(LOOPBACK.to_owned(), |hosts| format!("{}:0", hosts.nodes.address()));
     let mut nodes = Vec::new();
     let mut told = Vec::new();
     let running = layout.nodes().count() - layout.cold;
     for (name, region, zone) in layout.nodes().skip(running) {
         let (start, address) = cold_start(places, &name)?;
-        told.push(Told { name, region, zone, address, agent: None, start: Some(start) });
+        told.push(ConfiguredNode { name, region, zone, address, agent: None, start: Some(start) });
     }
     for ((name, region, zone), number) in layout.nodes().take(running).zip(1..) {
         let (process, address) = start_node(layout, places, &name, &listen)?;
@@ -371,7 +371,14 @@ fn start_nodes(
         let seen = link.as_ref().map_or(address, Link::near);
         let agent = layout.agents.then(|| start_agent(places, &name, &listen)).transpose()?;
         let (agent, at) = agent.unzip();
-        told.push(Told { name: name.clone(), region, zone, address: seen, agent: at, start: None });
+        told.push(ConfiguredNode {
+            name: name.clone(),
+            region,
+            zone,
+            address: seen,
+            agent: at,
+            start: None,
+        });
         let process = Some(process);
         nodes.push(Node { name, region, zone, address, process, link, _agent: agent });
     }

@@ -5,18 +5,19 @@ mod third_party;
 
 use evenkeel_lab::client::WebrtcTally;
 use evenkeel_lab::network::ip;
+use evenkeel_testkit::capture::Capture;
 use serde::Serialize;
 
 pub(crate) use indices::{CapturedIndices, ClientPacket};
 pub(crate) use third_party::{ThirdParty, ThirdPartyClients};
 
-use crate::capture::Capture;
-
 /// Captures the packets of gateways to clients in the network namespace of this thread. Gateways listen at this port.
 pub(crate) fn capture(port: u16) -> Result<Capture<ClientPacket>, String> {
     // On loopback, too, every datagram is a frame of its own.
     ip("link set lo gso_max_segs 1")?;
-    Capture::open(move |datagram, packets| packets.extend(ClientPacket::read(datagram, port)))
+    Capture::of_received(move |datagram, packets| {
+        packets.extend(ClientPacket::read(datagram, port))
+    })
 }
 
 /// The events of clients since they joined.

@@ -28,11 +28,11 @@ use tonic::{Request, Response, Status};
 use super::{Books, Malformed, SharedBooks, check, open};
 
 #[derive(Clone)]
-struct Ear(SharedBooks);
+struct OtlpReceiver(SharedBooks);
 
 /// Serves until the listener fails or the caller gives up.
 pub(super) async fn serve(listener: TcpListener, books: SharedBooks) {
-    let ear = Ear(Arc::clone(&books));
+    let ear = OtlpReceiver(Arc::clone(&books));
     let _ended = Server::builder()
         .add_service(TraceServiceServer::new(ear.clone()))
         .add_service(MetricsServiceServer::new(ear.clone()))
@@ -41,7 +41,7 @@ pub(super) async fn serve(listener: TcpListener, books: SharedBooks) {
         .await;
 }
 
-impl Ear {
+impl OtlpReceiver {
     fn take<T>(
         &self,
         checked: Result<T, Malformed>,
@@ -62,7 +62,7 @@ impl Ear {
 }
 
 #[tonic::async_trait]
-impl TraceService for Ear {
+impl TraceService for OtlpReceiver {
     async fn export(
         &self,
         request: Request<ExportTraceServiceRequest>,
@@ -73,7 +73,7 @@ impl TraceService for Ear {
 }
 
 #[tonic::async_trait]
-impl MetricsService for Ear {
+impl MetricsService for OtlpReceiver {
     async fn export(
         &self,
         request: Request<ExportMetricsServiceRequest>,
@@ -84,7 +84,7 @@ impl MetricsService for Ear {
 }
 
 #[tonic::async_trait]
-impl LogsService for Ear {
+impl LogsService for OtlpReceiver {
     async fn export(
         &self,
         request: Request<ExportLogsServiceRequest>,

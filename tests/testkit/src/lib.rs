@@ -1,6 +1,7 @@
 //! Tools that tests, bench and chaos share.
 
 pub mod binary;
+pub mod capture;
 pub mod clients;
 pub mod http;
 mod measured;

@@ -112,12 +112,12 @@ impl LiveClient {
 }
 
 /// A timer that is set anew only when its time changes, since that is dear.
-pub(super) struct Alarm {
+pub(super) struct ReusedTimer {
     at_ns: u64,
     sleep: Pin<Box<Sleep>>,
 }
 
-impl Alarm {
+impl ReusedTimer {
     pub(super) fn new() -> Self {
         Self { at_ns: 0, sleep: Box::pin(sleep_until(Instant::now())) }
     }

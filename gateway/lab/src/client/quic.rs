@@ -18,7 +18,7 @@ use rustls::{DigitallySignedStruct, Error, PeerIncompatible, SignatureScheme};
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::oneshot;
 
-use super::live::{Alarm, LiveClient, SharedReports};
+use super::live::{LiveClient, ReusedTimer, SharedReports};
 use super::talker::Persona;
 use super::webtransport::{self, WebtransportSession};
 use crate::clock;
@@ -135,7 +135,7 @@ impl QuicCall {
     async fn run(&mut self, left: &mut oneshot::Receiver<()>) -> Result<(), ConnectionError> {
         let (connection, protocol) = (self.connection.clone(), self.protocol);
         let (pieces, mut from_streams) = mpsc::unbounded_channel();
-        let mut alarm = Alarm::new();
+        let mut alarm = ReusedTimer::new();
         loop {
             tokio::select! {
                 datagram = connection.read_datagram() => {

@@ -58,7 +58,7 @@ pub(super) fn run(
     mut orders: UnboundedReceiver<FleetCommand<UdpWay>>,
     reports: ClientReports,
 ) {
-    let mut crew = Crew {
+    let mut crew = UdpClients {
         epoll,
         clients: Vec::new(),
         by_session: BTreeMap::new(),
@@ -112,7 +112,7 @@ fn timer(slot: usize, client: &UdpClient) -> usize {
     2 * slot + usize::from(client.live.is_some())
 }
 
-struct Crew {
+struct UdpClients {
     epoll: Epoll,
     /// Clients by slot. Slots are not reused.
     clients: Vec<Option<UdpClient>>,
@@ -121,7 +121,7 @@ struct Crew {
     reports: SharedReports,
 }
 
-impl Crew {
+impl UdpClients {
     fn obey(&mut self, command: FleetCommand<UdpWay>) {
         match command {
             FleetCommand::Join(persona, way) => {

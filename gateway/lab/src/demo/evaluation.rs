@@ -14,7 +14,7 @@ use super::steps::{DemoFault, DemoPush, DemoRecord};
 use crate::clock::nanoseconds;
 use crate::crowd::PlannedTransport;
 use crate::ledger::{
-    Account, Death, DuePacket, Excuses, GapSpread, NodeSwitch, PacketLedger, StreamPath,
+    Account, Death, DuePacket, ExcusedLosses, GapSpread, NodeSwitch, PacketLedger, StreamPath,
 };
 use crate::sample_node::number_of;
 use crate::stranger;
@@ -72,14 +72,14 @@ impl<'a> Evaluation<'a> {
         evaluation
     }
 
-    fn excuses(&self) -> Excuses {
+    fn excuses(&self) -> ExcusedLosses {
         let death = |fault: &DemoFault| Death {
             node: number_of(&fault.node),
             died_ns: fault.span.start,
             flipped_ns: self.flipped_ns(fault),
         };
         let deaths = self.record.faults.iter().map(death).collect();
-        let mut excuses = Excuses { deaths, shed: self.shed(), ..Excuses::default() };
+        let mut excuses = ExcusedLosses { deaths, shed: self.shed(), ..ExcusedLosses::default() };
         excuses.add_relay(&self.record.dropped);
         excuses
     }
@@ -202,7 +202,7 @@ impl<'a> Evaluation<'a> {
             for fault in &self.record.faults {
                 failovers.push(self.failover(fault, transport));
             }
-            let swaps = self.record.pushes.iter().filter(|push| push.vice.is_none());
+            let swaps = self.record.pushes.iter().filter(|push| push.hostile.is_none());
             failovers.extend(swaps.map(|push| self.planned(push, transport)));
         }
         failovers
@@ -306,7 +306,7 @@ impl<'a> Evaluation<'a> {
         let within = |transport| self.lost_within(&self.account.lost, &push.span, transport);
         ReloadFigures {
             policy: "call/routing",
-            plugin: push.vice.map_or("good", |vice| vice.name()),
+            plugin: push.hostile.map_or("good", |hostile| hostile.name()),
             outcome: push.answer.outcome.to_string(),
             reason: push.answer.reason.as_deref().map(str::to_owned),
             activate_us: push.answer.activate_us,

@@ -7,32 +7,37 @@ use wasm_encoder::{BlockType, CodeSection, Function, Instruction, Module, RawSec
 use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Vice {
+pub(super) enum HostilePlugin {
     Broken,
     Traps,
     NeverEnds,
     Hoards,
 }
 
-impl Vice {
-    pub(super) const ALL: [Vice; 4] = [Vice::Broken, Vice::Traps, Vice::NeverEnds, Vice::Hoards];
+impl HostilePlugin {
+    pub(super) const ALL: [HostilePlugin; 4] = [
+        HostilePlugin::Broken,
+        HostilePlugin::Traps,
+        HostilePlugin::NeverEnds,
+        HostilePlugin::Hoards,
+    ];
 
     /// The adjective in reports: `broken`.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Vice::Broken => "broken",
-            Vice::Traps => "trapping",
-            Vice::NeverEnds => "endless",
-            Vice::Hoards => "memory-hungry",
+            HostilePlugin::Broken => "broken",
+            HostilePlugin::Traps => "trapping",
+            HostilePlugin::NeverEnds => "endless",
+            HostilePlugin::Hoards => "memory-hungry",
         }
     }
 
     fn body(self) -> Function {
         let repeat = Instruction::Loop(BlockType::Empty);
         let mut instructions = match self {
-            Vice::Broken | Vice::Traps => vec![],
-            Vice::NeverEnds => vec![repeat, Instruction::Br(0), Instruction::End],
-            Vice::Hoards => vec![
+            HostilePlugin::Broken | HostilePlugin::Traps => vec![],
+            HostilePlugin::NeverEnds => vec![repeat, Instruction::Br(0), Instruction::End],
+            HostilePlugin::Hoards => vec![
                 repeat,
                 Instruction::I32Const(16),
                 Instruction::MemoryGrow(0),
@@ -51,10 +56,10 @@ impl Vice {
     }
 }
 
-/// Returns random bytes from this seed, or this plugin with the vice in all exported functions of the contract except
+/// Returns random bytes from this seed, or this plugin that misbehaves so in all exported functions of the contract except
 /// `init` and `catalog`.
-pub(super) fn plugin(vice: Vice, plugin: &[u8], seed: u64) -> wasmparser::Result<Vec<u8>> {
-    if vice == Vice::Broken {
+pub(super) fn plugin(kind: HostilePlugin, plugin: &[u8], seed: u64) -> wasmparser::Result<Vec<u8>> {
+    if kind == HostilePlugin::Broken {
         let mut rng = fastrand::Rng::with_seed(seed);
         return Ok((0..4_096).map(|_| rng.u8(..)).collect());
     }
@@ -85,7 +90,7 @@ pub(super) fn plugin(vice: Vice, plugin: &[u8], seed: u64) -> wasmparser::Result
             Payload::CodeSectionStart { count, .. } => end = index + count,
             Payload::CodeSectionEntry(body) => {
                 if replaced.contains(&index) {
-                    code.function(&vice.body());
+                    code.function(&kind.body());
                 } else {
                     code.raw(body.as_bytes());
                 }

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::hostile::{self, Vice};
+use super::hostile::{self, HostilePlugin};
 use super::processes::{DemoOptions, Processes};
 use super::report::{PolicyCalls, StrangerFigures, Takeover};
 use super::sessions::{self, rooms_of, sessions_by};
@@ -85,7 +85,7 @@ pub(super) struct DemoFault {
 
 pub(super) struct DemoPush {
     /// `None` for a valid plugin.
-    pub(super) vice: Option<Vice>,
+    pub(super) hostile: Option<HostilePlugin>,
     pub(super) answer: Rollout,
     /// Nanoseconds since the Unix epoch.
     pub(super) span: Range<u64>,
@@ -184,8 +184,8 @@ impl DemoRun {
         self.heal(stopped).await?;
         self.lose_packets().await;
         self.swap().await?;
-        for vice in Vice::ALL {
-            self.push_hostile(vice).await?;
+        for kind in HostilePlugin::ALL {
+            self.push_hostile(kind).await?;
         }
         self.send_unauthorised().await?;
         self.leave_alone().await?;
@@ -317,22 +317,22 @@ impl DemoRun {
             after.iter().filter(|(room, route)| before.get(*room) != Some(*route)).count();
         self.progress.say(&format!("{rooms_moved} of {} rooms were rerouted", after.len()));
         let span = from_ns..clock::now_ns();
-        self.record.pushes.push(DemoPush { vice: None, answer, span, rooms_moved });
+        self.record.pushes.push(DemoPush { hostile: None, answer, span, rooms_moved });
         self.processes.require_gateway()
     }
 
-    async fn push_hostile(&mut self, vice: Vice) -> Result<(), LabError> {
-        let bytes = hostile::plugin(vice, shipped(), self.seed);
+    async fn push_hostile(&mut self, kind: HostilePlugin) -> Result<(), LabError> {
+        let bytes = hostile::plugin(kind, shipped(), self.seed);
         let bytes = bytes.map_err(|error| {
-            LabError::in_vain(format!("a {} plugin: {error}", vice.name()), Duration::ZERO)
+            LabError::in_vain(format!("a {} plugin: {error}", kind.name()), Duration::ZERO)
         })?;
         let from_ns = clock::now_ns();
         let answer = self.push(&bytes, None).await?;
         tokio::time::sleep(BETWEEN_PUSHES).await;
         let reason = answer.reason.as_deref().unwrap_or_default();
-        self.progress.say(&format!("{} plugin pushed: {}, {reason}", vice.name(), answer.outcome));
+        self.progress.say(&format!("{} plugin pushed: {}, {reason}", kind.name(), answer.outcome));
         let span = from_ns..clock::now_ns();
-        self.record.pushes.push(DemoPush { vice: Some(vice), answer, span, rooms_moved: 0 });
+        self.record.pushes.push(DemoPush { hostile: Some(kind), answer, span, rooms_moved: 0 });
         self.processes.require_gateway()
     }
 

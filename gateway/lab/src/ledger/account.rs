@@ -31,7 +31,7 @@ pub(crate) struct Death {
 
 /// Losses that the gateway did not cause.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Excuses {
+pub(crate) struct ExcusedLosses {
     pub(crate) deaths: Vec<Death>,
     /// Packets that the relay dropped towards the gateway, for all receivers: sender, stream, number.
     pub(crate) dropped_up: BTreeSet<(u64, u8, u64)>,
@@ -51,7 +51,7 @@ pub(crate) struct Account {
     pub(crate) lost: Vec<DuePacket>,
 }
 
-impl Excuses {
+impl ExcusedLosses {
     pub(crate) fn add_relay(&mut self, dropped: &[crate::relay::RelayDrop]) {
         for drop in dropped {
             let Some(mark) = drop.mark else { continue };
@@ -77,7 +77,7 @@ impl PacketLedger {
     ///
     /// A death excuses packets of rooms on that node (by the stamp of the room's last packet before it) that were sent
     /// from 40 ms before the death until the failover.
-    pub(crate) fn account(&self, excuses: &Excuses) -> Account {
+    pub(crate) fn account(&self, excuses: &ExcusedLosses) -> Account {
         let hit: Vec<(Death, BTreeSet<u64>)> = excuses
             .deaths
             .iter()

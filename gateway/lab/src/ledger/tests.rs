@@ -11,14 +11,14 @@ struct Call {
 
 /// A deviation from perfect delivery.
 #[derive(Clone, Copy)]
-struct Twist {
+struct Deviation {
     node: u32,
     ssrc: u32,
     sequence: u16,
     timestamp: u32,
 }
 
-const STRAIGHT: Twist = Twist { node: 100, ssrc: 77, sequence: 0, timestamp: 0 };
+const STRAIGHT: Deviation = Deviation { node: 100, ssrc: 77, sequence: 0, timestamp: 0 };
 
 impl Call {
     fn new() -> Self {
@@ -49,7 +49,7 @@ impl Call {
         receiver: u64,
         sender: u64,
         numbers: impl Iterator<Item = u64>,
-        twist: Twist,
+        twist: Deviation,
     ) {
         for number in numbers {
             self.ledger.arrived(ReceivedPacket {
@@ -68,7 +68,7 @@ impl Call {
     }
 
     /// Session 1 receives 100 packets of session 2, with a deviation from this number on.
-    fn twisted(from: u64, twist: Twist) -> PacketLedger {
+    fn twisted(from: u64, twist: Deviation) -> PacketLedger {
         let mut call = Self::new();
         call.sends(2, 0..100);
         call.hears(1, 2, 0..from.min(50), STRAIGHT);
@@ -175,30 +175,30 @@ fn losses_on_one_node_are_no_break() {
 #[test]
 fn other_numbers_on_the_same_node_break() {
     let off = |twist| breaks(&Call::twisted(50, twist)).len();
-    assert_eq!(off(Twist { sequence: 1, ..STRAIGHT }), 1);
-    assert_eq!(off(Twist { sequence: u16::MAX, ..STRAIGHT }), 1);
-    assert_eq!(off(Twist { timestamp: 1, ..STRAIGHT }), 1);
-    assert_eq!(off(Twist { ssrc: 78, ..STRAIGHT }), 1);
+    assert_eq!(off(Deviation { sequence: 1, ..STRAIGHT }), 1);
+    assert_eq!(off(Deviation { sequence: u16::MAX, ..STRAIGHT }), 1);
+    assert_eq!(off(Deviation { timestamp: 1, ..STRAIGHT }), 1);
+    assert_eq!(off(Deviation { ssrc: 78, ..STRAIGHT }), 1);
 }
 
 #[test]
 fn sequence_may_close_gaps_but_not_run_ahead() {
-    let closed = Twist { sequence: 10u16.wrapping_neg(), ..STRAIGHT };
+    let closed = Deviation { sequence: 10u16.wrapping_neg(), ..STRAIGHT };
     assert_eq!(breaks(&Call::twisted(60, closed)), []);
-    let repeated = Twist { sequence: 11u16.wrapping_neg(), ..STRAIGHT };
+    let repeated = Deviation { sequence: 11u16.wrapping_neg(), ..STRAIGHT };
     assert_eq!(
         breaks(&Call::twisted(60, repeated)),
         [BreakKind::Sequence { sent: 11, received: 0 }]
     );
-    let ahead = Twist { sequence: 1, ..STRAIGHT };
+    let ahead = Deviation { sequence: 1, ..STRAIGHT };
     assert_eq!(breaks(&Call::twisted(60, ahead)), [BreakKind::Sequence { sent: 11, received: 12 }]);
 }
 
 #[test]
 fn switch_gap_equals_loss_within_tolerance() {
-    let moved = Twist { node: 101, ..STRAIGHT };
+    let moved = Deviation { node: 101, ..STRAIGHT };
     let count = |sequence: i16| {
-        breaks(&Call::twisted(80, Twist { sequence: sequence.cast_unsigned(), ..moved })).len()
+        breaks(&Call::twisted(80, Deviation { sequence: sequence.cast_unsigned(), ..moved })).len()
     };
     assert_eq!([count(0), count(12), count(-12)], [0, 0, 0]);
     assert_eq!([count(13), count(-13)], [1, 1]);
@@ -206,16 +206,16 @@ fn switch_gap_equals_loss_within_tolerance() {
 
 #[test]
 fn switch_repeats_no_sequence_number() {
-    let moved = Twist { node: 101, sequence: 3u16.wrapping_neg(), ..STRAIGHT };
+    let moved = Deviation { node: 101, sequence: 3u16.wrapping_neg(), ..STRAIGHT };
     assert_eq!(breaks(&Call::twisted(53, moved)), []);
-    let again = Twist { sequence: 4u16.wrapping_neg(), ..moved };
+    let again = Deviation { sequence: 4u16.wrapping_neg(), ..moved };
     assert_eq!(breaks(&Call::twisted(53, again)), [BreakKind::Sequence { sent: 4, received: 0 }]);
 }
 
 #[test]
 fn switch_timestamp_follows_elapsed_time() {
     let count = |timestamp: i32| {
-        let twist = Twist { node: 101, timestamp: timestamp.cast_unsigned(), ..STRAIGHT };
+        let twist = Deviation { node: 101, timestamp: timestamp.cast_unsigned(), ..STRAIGHT };
         breaks(&Call::twisted(53, twist)).len()
     };
     assert_eq!([count(3_840), count(-3_840)], [0, 0]);
@@ -224,7 +224,7 @@ fn switch_timestamp_follows_elapsed_time() {
 
 #[test]
 fn gap_spans_the_change_of_node() {
-    let ledger = Call::twisted(53, Twist { node: 101, ..STRAIGHT });
+    let ledger = Call::twisted(53, Deviation { node: 101, ..STRAIGHT });
     let [switch] = ledger.switches()[..] else { panic!() };
     assert_eq!((switch.receiver, switch.from, switch.to, switch.stragglers), (1, 100, 101, 0));
     assert_eq!(switch.gap_ns(), 80 * MS);
@@ -233,7 +233,7 @@ fn gap_spans_the_change_of_node() {
 #[test]
 fn late_packets_are_stragglers_or_a_switch_back() {
     let mut call = Call::new();
-    let moved = Twist { node: 101, ..STRAIGHT };
+    let moved = Deviation { node: 101, ..STRAIGHT };
     call.hears(1, 2, (0..10).chain(11..12), STRAIGHT);
     call.hears(1, 2, (10..11).chain(12..59), moved);
     let [switch] = call.ledger.switches()[..] else { panic!() };
@@ -260,7 +260,7 @@ fn control_gap_is_the_pause_across_a_moment() {
 fn call_on_two_nodes_is_split_after_a_switch() {
     let split = |longest_ms| {
         let mut call = Call::new();
-        let moved = Twist { node: 101, ..STRAIGHT };
+        let moved = Deviation { node: 101, ..STRAIGHT };
         call.hears(1, 2, 0..50, STRAIGHT);
         call.hears(1, 2, 50..100, moved);
         call.hears(2, 1, 0..55, STRAIGHT);
@@ -286,11 +286,11 @@ fn death_excuses_its_rooms_until_failover() {
         3,
         3,
         (0..100).filter(|number| !lost.contains(number)),
-        Twist { node: 200, ..STRAIGHT },
+        Deviation { node: 200, ..STRAIGHT },
     );
     // Packets 50..60 were sent from 1,000 to 1,180 ms.
     let death = Death { node: 100, died_ns: 1_060 * MS, flipped_ns: 1_160 * MS };
-    let excuses = Excuses { deaths: vec![death], ..Excuses::default() };
+    let excuses = ExcusedLosses { deaths: vec![death], ..ExcusedLosses::default() };
     let account = call.ledger.account(&excuses);
     let faults: Vec<_> =
         account.lost_to_faults.iter().map(|packet| (packet.path.sender, packet.number)).collect();
@@ -309,11 +309,11 @@ fn relay_and_degradation_excuse_exact_numbers() {
     let mut call = Call::new();
     call.sends(1, 0..4);
     let path = StreamPath { receiver: 2, sender: 1, stream: 0 };
-    let excuses = Excuses {
+    let excuses = ExcusedLosses {
         dropped_up: BTreeSet::from([(1, 0, 0)]),
         dropped_down: BTreeSet::from([(path, 1), (StreamPath { receiver: 9, ..path }, 3)]),
         shed: BTreeSet::from([(path, 2), (StreamPath { stream: 1, ..path }, 3)]),
-        ..Excuses::default()
+        ..ExcusedLosses::default()
     };
     let account = call.ledger.account(&excuses);
     let numbers =
@@ -338,7 +338,7 @@ fn relay_drops_excuse_by_direction() {
     let mark = |number| Some(TestHeader { session: 1, number, sent_ns: 0, node: 0, stream: 2 });
     let dropped =
         |lane, direction, mark| RelayDrop { lane, direction, cause: ImpairmentCause::Loss, mark };
-    let mut excuses = Excuses::default();
+    let mut excuses = ExcusedLosses::default();
     excuses.add_relay(&[
         dropped(1, Direction::Up, mark(5)),
         dropped(2, Direction::Down, mark(6)),

@@ -4,7 +4,7 @@ fn fates(seed: u64, conditions: Conditions, packets: usize) -> Vec<bool> {
     let mut link = Impairment::new(seed);
     link.conditions = conditions;
     let now = Instant::now();
-    (0..packets).map(|_| matches!(link.decide(now, 200), Fate::Drop(_))).collect()
+    (0..packets).map(|_| matches!(link.decide(now, 200), PacketOutcome::Drop(_))).collect()
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn blackout_does_not_change_later_fates() {
     let disturbed: Vec<bool> = (0..1_000)
         .map(|i| {
             link.conditions = Conditions { blackout: (300..400).contains(&i), ..tenth };
-            matches!(link.decide(now, 200), Fate::Drop(_))
+            matches!(link.decide(now, 200), PacketOutcome::Drop(_))
         })
         .collect();
     assert!(disturbed[300..400].iter().all(|&lost| lost));
@@ -65,7 +65,8 @@ fn jitter_delays_within_its_bounds_and_keeps_order() {
     let mut last = start;
     for i in 0..500 {
         let now = start + Duration::from_millis(i);
-        let Fate::Deliver { at, copy_at: None, turned: None } = link.decide(now, 200) else {
+        let PacketOutcome::Deliver { at, copy_at: None, turned: None } = link.decide(now, 200)
+        else {
             panic!()
         };
         assert!(at >= now + delay && at <= now + delay + jitter);
@@ -83,7 +84,7 @@ fn packets_overtake_if_order_is_not_kept() {
     let leaves: Vec<_> = (0..500)
         .map(|packet| {
             let now = start + Duration::from_millis(packet);
-            let Fate::Deliver { at, .. } = link.decide(now, 200) else {
+            let PacketOutcome::Deliver { at, .. } = link.decide(now, 200) else {
                 panic!("no loss configured")
             };
             assert!(at >= now && at <= now + jitter);
@@ -99,9 +100,9 @@ fn reordered_packet_leaves_after_its_successor() {
     let mut link = Impairment::new(5);
     let now = Instant::now();
     link.conditions = Conditions { reorder_ppm: 1_000_000, ..Conditions::default() };
-    let Fate::Deliver { at: late, .. } = link.decide(now, 200) else { panic!() };
+    let PacketOutcome::Deliver { at: late, .. } = link.decide(now, 200) else { panic!() };
     link.conditions = Conditions::default();
-    let Fate::Deliver { at: next, .. } = link.decide(now, 200) else { panic!() };
+    let PacketOutcome::Deliver { at: next, .. } = link.decide(now, 200) else { panic!() };
     assert!(next < late);
 }
 
@@ -112,12 +113,12 @@ fn slow_link_queues_to_its_bound_then_drops() {
     let now = Instant::now();
     // 200 bytes take 10 ms at 160 kbit/s: the queue of 200 ms holds 21 packets.
     for i in 1..=21 {
-        let Fate::Deliver { at, .. } = link.decide(now, 200) else { panic!("{i}") };
+        let PacketOutcome::Deliver { at, .. } = link.decide(now, 200) else { panic!("{i}") };
         assert_eq!(at, now + Duration::from_millis(10 * i));
     }
-    assert_eq!(link.decide(now, 200), Fate::Drop(ImpairmentCause::Rate));
+    assert_eq!(link.decide(now, 200), PacketOutcome::Drop(ImpairmentCause::Rate));
     let later = now + Duration::from_millis(10);
-    assert!(matches!(link.decide(later, 200), Fate::Deliver { .. }));
+    assert!(matches!(link.decide(later, 200), PacketOutcome::Deliver { .. }));
 }
 
 #[test]
@@ -125,10 +126,11 @@ fn flipped_bit_lies_inside_the_packet() {
     let mut link = Impairment::new(5);
     link.conditions = Conditions { corrupt_ppm: 1_000_000, ..Conditions::default() };
     for _ in 0..1_000 {
-        let Fate::Deliver { turned: Some(bit), .. } = link.decide(Instant::now(), 3) else {
+        let PacketOutcome::Deliver { turned: Some(bit), .. } = link.decide(Instant::now(), 3)
+        else {
             panic!()
         };
         assert!(bit < 24);
     }
-    assert!(matches!(link.decide(Instant::now(), 0), Fate::Deliver { turned: None, .. }));
+    assert!(matches!(link.decide(Instant::now(), 0), PacketOutcome::Deliver { turned: None, .. }));
 }

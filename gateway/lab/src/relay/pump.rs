@@ -29,7 +29,7 @@ pub trait RelayHandler: Send + 'static {
     type Kept: Send;
 
     /// The packets that wait.
-    fn late(&mut self) -> &mut Late<Self::Kept>;
+    fn late(&mut self) -> &mut DelayQueue<Self::Kept>;
 
     /// The socket registered under this number is readable.
     fn read(&mut self, place: u64, inbox: &mut DatagramInbox, epoll: &Epoll);
@@ -39,7 +39,7 @@ pub trait RelayHandler: Send + 'static {
 }
 
 /// Delayed packets by due time, then by order of arrival.
-pub struct Late<T> {
+pub struct DelayQueue<T> {
     waiting: BTreeMap<(Instant, u64), T>,
     ever: u64,
 }
@@ -56,13 +56,13 @@ struct PumpShared<W> {
     ending: AtomicBool,
 }
 
-impl<T> Default for Late<T> {
+impl<T> Default for DelayQueue<T> {
     fn default() -> Self {
         Self { waiting: BTreeMap::new(), ever: 0 }
     }
 }
 
-impl<T> Late<T> {
+impl<T> DelayQueue<T> {
     /// Keeps `what` until then; entries of one moment stay in order.
     pub fn keep(&mut self, until: Instant, what: T) {
         self.ever += 1;

@@ -81,35 +81,35 @@ fn refused_check_is_not_taken_for_belief() {
 }
 
 #[derive(Clone, Copy)]
-enum Manners {
+enum ServerManner {
     Strict,
     Careless,
 }
 
-async fn receive(connection: Connection, manners: Manners) {
+async fn receive(connection: Connection, manners: ServerManner) {
     let code = |code: ErrorCode| quinn::VarInt::from_u64(code.code()).unwrap();
     loop {
         tokio::select! {
             datagram = connection.read_datagram() => match (datagram, manners) {
-                (Ok(_), Manners::Strict) => {}
-                (Ok(datagram), Manners::Careless) => connection.send_datagram(datagram).unwrap(),
+                (Ok(_), ServerManner::Strict) => {}
+                (Ok(datagram), ServerManner::Careless) => connection.send_datagram(datagram).unwrap(),
                 (Err(_), _) => return,
             },
             stream = connection.accept_uni() => match (stream, manners) {
-                (Ok(mut stream), Manners::Strict) => stream.stop(code(ErrorCode::UnknownFlow)).unwrap(),
-                (Ok(mut stream), Manners::Careless) => stream.stop(code(ErrorCode::General)).unwrap(),
+                (Ok(mut stream), ServerManner::Strict) => stream.stop(code(ErrorCode::UnknownFlow)).unwrap(),
+                (Ok(mut stream), ServerManner::Careless) => stream.stop(code(ErrorCode::General)).unwrap(),
                 (Err(_), _) => return,
             },
             stream = connection.accept_bi() => match (stream, manners) {
-                (Ok(_), Manners::Strict) => connection.close(code(ErrorCode::StreamCreation), b""),
-                (Ok(_), Manners::Careless) => connection.close(code(ErrorCode::NoError), b""),
+                (Ok(_), ServerManner::Strict) => connection.close(code(ErrorCode::StreamCreation), b""),
+                (Ok(_), ServerManner::Careless) => connection.close(code(ErrorCode::NoError), b""),
                 (Err(_), _) => return,
             },
         }
     }
 }
 
-fn knocked(manners: Manners) -> QuicReport {
+fn knocked(manners: ServerManner) -> QuicReport {
     let server = quic_server::start(move |connection| receive(connection, manners));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(knock_quic(server.address, server.certificate_sha256, 3, 1)).unwrap()
@@ -125,12 +125,12 @@ fn conforming_gateway_stops_and_closes() {
         closed_for_bidirectional: true,
         came: 0,
     };
-    assert_eq!(knocked(Manners::Strict), expected);
+    assert_eq!(knocked(ServerManner::Strict), expected);
 }
 
 #[test]
 fn gateway_without_manners_is_found_out() {
-    let report = knocked(Manners::Careless);
+    let report = knocked(ServerManner::Careless);
     assert_eq!((report.streams_stopped, report.closed_for_bidirectional), (0, false));
     assert!(report.came > 0);
 }

@@ -77,19 +77,19 @@ pub(crate) struct Tally {
     pub(crate) taking_ns: u64,
     pub(crate) delays: Delays,
     /// Received packets of each session, to nodes and to clients.
-    heard: [Vec<Heard>; 2],
+    heard: [Vec<ReceivedPackets>; 2],
 }
 
 /// Packets of one session in one direction.
 #[derive(Clone, Copy, Default, Debug)]
-struct Heard {
+struct ReceivedPackets {
     packets: u32,
     /// One more than the latest number. Bit `n` of `came` is set if the number `n` before the latest arrived.
     latest: u64,
     came: u64,
 }
 
-impl Heard {
+impl ReceivedPackets {
     /// Returns true if this number arrived for the first time. A number 64 or more behind counts as new.
     fn is_new(&mut self, number: u64) -> bool {
         let number = number + 1;
@@ -111,7 +111,7 @@ impl Tally {
         let heard = &mut self.heard[usize::from(way == Way::ToClient)];
         let session = mark.session as usize;
         if heard.len() <= session {
-            heard.resize(session + 1, Heard::default());
+            heard.resize(session + 1, ReceivedPackets::default());
         }
         if !heard[session].is_new(mark.number) {
             self.misdelivered += 1;
@@ -124,7 +124,9 @@ impl Tally {
 
     /// Packets of the session with the fewest, divided by the mean; 0 without packets.
     pub(crate) fn least_share(&self, sessions: usize) -> f64 {
-        let of = |heard: &Vec<Heard>, session: usize| heard.get(session).map_or(0, |of| of.packets);
+        let of = |heard: &Vec<ReceivedPackets>, session: usize| {
+            heard.get(session).map_or(0, |of| of.packets)
+        };
         let both = |session| self.heard.iter().map(|heard| of(heard, session)).sum::<u32>();
         let least = (0..sessions).map(both).min().unwrap_or(0);
         f64::from(least) * sessions as f64 / self.came.max(1) as f64
@@ -135,7 +137,7 @@ impl Tally {
         let (mut delays, mut heard) =
             (std::mem::take(&mut self.delays), std::mem::take(&mut self.heard));
         delays.clear();
-        heard.iter_mut().for_each(|heard| heard.fill(Heard::default()));
+        heard.iter_mut().for_each(|heard| heard.fill(ReceivedPackets::default()));
         let Tally { misdelivered, moved, foreign, .. } = *self;
         *self = Tally { misdelivered, moved, foreign, delays, heard, ..Tally::default() };
     }

@@ -9,7 +9,7 @@ use evenkeel_media::trunk::{self, Bundle};
 
 use super::arrivals::{Arrivals, socket};
 use super::books::Tally;
-use super::register::{Met, Peer, Register, Wire};
+use super::register::{LastSource, Peer, Register, Wire};
 use super::stream::{Stream, Way};
 use evenkeel_lab::clock;
 
@@ -98,7 +98,7 @@ impl Nodes {
 
     /// Sends the next packet of a session to its client, or queues it for a bundle. Returns false on failure.
     pub(super) fn send(&mut self, session: u32, length: usize, window: u8, now_ns: u64) -> bool {
-        let Some(Met { node, peer }) = self.register.met(session) else { return false };
+        let Some(LastSource { node, peer }) = self.register.met(session) else { return false };
         let to = match peer {
             Peer::Address(address) => Some(address),
             Peer::Nothing => self.register.upstream(node),
@@ -140,7 +140,7 @@ impl Nodes {
         }
         self.bundle.clear();
         for (session, length) in self.gathering[node].packets.drain(..) {
-            let Some(Met { peer: Peer::Tag(tag), .. }) = self.register.met(session) else {
+            let Some(LastSource { peer: Peer::Tag(tag), .. }) = self.register.met(session) else {
                 continue;
             };
             let packet = &mut self.packet[..length];

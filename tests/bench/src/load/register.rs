@@ -26,7 +26,7 @@ pub(crate) enum Wire {
 
 /// The last source of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Met {
+pub(super) struct LastSource {
     pub(super) node: usize,
     pub(super) peer: Peer,
 }
@@ -47,7 +47,7 @@ pub(super) struct Register {
     answers: Option<Answers>,
     /// Session numbers of the load by session numbers of the gateway.
     numbers: HashMap<u64, u32>,
-    met: Vec<Option<Met>>,
+    met: Vec<Option<LastSource>>,
     /// Sessions by node and source address: a relay may use one socket for sessions at several nodes.
     owners: HashMap<(usize, SocketAddrV4), u32>,
     /// The last media source of each node.
@@ -81,7 +81,7 @@ impl Register {
     }
 
     /// The last source of a session.
-    pub(super) fn met(&self, session: u32) -> Option<Met> {
+    pub(super) fn met(&self, session: u32) -> Option<LastSource> {
         self.met.get(session as usize).copied().flatten()
     }
 
@@ -105,7 +105,13 @@ impl Register {
                     Wire::Port => Peer::Address(arrival.source),
                     Wire::Shared | Wire::Bundled => Peer::Nothing,
                 };
-                self.count(Met { node, peer }, arrival.bytes, arrival.stamp_ns, window, tally)
+                self.count(
+                    LastSource { node, peer },
+                    arrival.bytes,
+                    arrival.stamp_ns,
+                    window,
+                    tally,
+                )
             }
             DatagramKind::Bundle if self.wire == Wire::Bundled => {
                 self.upstream[node] = Some(arrival.source);
@@ -115,7 +121,7 @@ impl Register {
                         tally.foreign += 1;
                         break;
                     };
-                    let met = Met { node, peer: Peer::Tag(tag) };
+                    let met = LastSource { node, peer: Peer::Tag(tag) };
                     packets += self.count(met, packet, arrival.stamp_ns, window, tally);
                 }
                 packets
@@ -142,7 +148,7 @@ impl Register {
 
     fn count(
         &mut self,
-        met: Met,
+        met: LastSource,
         packet: &[u8],
         stamp_ns: u64,
         window: u8,
@@ -167,7 +173,13 @@ impl Register {
     }
 
     /// Handles the first packet of a session from a new source. Returns whether the source is allowed.
-    fn meet(&mut self, session: u32, before: Option<Met>, met: Met, tally: &mut Tally) -> bool {
+    fn meet(
+        &mut self,
+        session: u32,
+        before: Option<LastSource>,
+        met: LastSource,
+        tally: &mut Tally,
+    ) -> bool {
         let is_own = match met.peer {
             Peer::Tag(tag) => self.owner(tag) == Some(session),
             Peer::Address(address) => {

@@ -78,7 +78,7 @@ pub(crate) struct Window {
 }
 
 /// The turns of senders.
-struct Turns {
+struct SenderTurns {
     direction: Direction,
     sessions: usize,
     to_node: usize,
@@ -99,7 +99,7 @@ impl Rig {
             // Refreshes sessions in relays that expire silent ones.
             self.greet_all()?;
         }
-        let mut turns = Turns::new(offer.direction, self.sessions());
+        let mut turns = SenderTurns::new(offer.direction, self.sessions());
         self.send_for(offer, offer.warm_up, &mut turns, &mut others)?;
         self.window = self.window.wrapping_add(1);
         self.tally.clear();
@@ -119,7 +119,7 @@ impl Rig {
         &mut self,
         offer: &Offer<'_>,
         long: Duration,
-        turns: &mut Turns,
+        turns: &mut SenderTurns,
         others: &mut impl FnMut() -> io::Result<()>,
     ) -> io::Result<()> {
         let began = clock::now_ns();
@@ -132,7 +132,7 @@ impl Rig {
         let has_bundles = self.nodes.register.wire() == Wire::Bundled;
         let is_held_back = offer.pace == Pace::Flat
             && (self.clients.have_srtp() || has_bundles && offer.direction != Direction::ToNode);
-        let mut leash = Leash { settled: self.received, before: 0, heard_ns: began };
+        let mut leash = InFlightLimit { settled: self.received, before: 0, heard_ns: began };
         while now < end {
             for _ in 0..ROW {
                 let is_early = interval > 0.0 && (now - began) as f64 <= sent as f64 * interval;
@@ -158,7 +158,7 @@ impl Rig {
     }
 
     /// Sends the next packets, and returns their number.
-    fn send_next(&mut self, turns: &mut Turns, offer: &Offer<'_>, now_ns: u64) -> u64 {
+    fn send_next(&mut self, turns: &mut SenderTurns, offer: &Offer<'_>, now_ns: u64) -> u64 {
         let to_node = turns.is_to_node();
         let cursor = if to_node { &mut turns.to_node } else { &mut turns.to_client };
         let (session, round) = (*cursor % turns.sessions, *cursor / turns.sessions);
@@ -200,14 +200,14 @@ impl Rig {
 }
 
 /// Limits the number of packets in flight between a sender and the sinks.
-struct Leash {
+struct InFlightLimit {
     /// Packets received (`settled`) and sent (`before`) when no packet was in flight.
     settled: u64,
     before: u64,
     heard_ns: u64,
 }
 
-impl Leash {
+impl InFlightLimit {
     fn is_tight(&self, sent: u64, received: u64) -> bool {
         sent - self.before > received - self.settled + UNDER_WAY_MAX
     }
@@ -217,14 +217,14 @@ impl Leash {
         if came > 0 {
             self.heard_ns = now_ns;
         } else if now_ns.saturating_sub(self.heard_ns) > LOST_AFTER_NS {
-            *self = Leash { settled: received, before: sent, heard_ns: now_ns };
+            *self = InFlightLimit { settled: received, before: sent, heard_ns: now_ns };
         }
     }
 }
 
-impl Turns {
-    fn new(direction: Direction, sessions: usize) -> Turns {
-        Turns { direction, sessions, to_node: 0, to_client: 0, last_was_to_node: false }
+impl SenderTurns {
+    fn new(direction: Direction, sessions: usize) -> SenderTurns {
+        SenderTurns { direction, sessions, to_node: 0, to_client: 0, last_was_to_node: false }
     }
 
     fn is_to_node(&mut self) -> bool {
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn leash_loosens_by_arrivals_and_losses() {
-        let mut leash = Leash { settled: 100, before: 0, heard_ns: 0 };
+        let mut leash = InFlightLimit { settled: 100, before: 0, heard_ns: 0 };
         assert!(!leash.is_tight(UNDER_WAY_MAX, 100));
         assert!(leash.is_tight(UNDER_WAY_MAX + 1, 100));
         assert!(!leash.is_tight(UNDER_WAY_MAX + 1, 101));
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn directions_alternate() {
         let of = |direction| {
-            let mut turns = Turns::new(direction, 1);
+            let mut turns = SenderTurns::new(direction, 1);
             [(); 4].map(|()| turns.is_to_node())
         };
         assert_eq!(of(Direction::Both), [true, false, true, false]);

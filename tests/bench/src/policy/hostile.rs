@@ -24,7 +24,7 @@ const FIRST_ROOM: u32 = 2_000_000;
 /// A quick run takes one of this many guests.
 const QUICK_STEP: usize = 8;
 
-struct Fate {
+struct PushOutcome {
     outcome: String,
     reason: String,
     expected: bool,
@@ -81,7 +81,7 @@ fn precede(api: &mut Api, guest: &Guest) -> Result<(), String> {
 }
 
 /// Pushes a guest and has it called if it is accepted. The guest is no longer active when this returns.
-fn become_of(api: &mut Api, guest: &Guest, room: u32) -> Result<Fate, String> {
+fn become_of(api: &mut Api, guest: &Guest, room: u32) -> Result<PushOutcome, String> {
     let policy = policy(guest);
     let (guarded, before) = (api.guarded(&policy)?, api.policy(&policy)?);
     let said = api.push_to(&policy, "", &guest.bytes)?;
@@ -99,7 +99,7 @@ fn become_of(api: &mut Api, guest: &Guest, room: u32) -> Result<Fate, String> {
             Expected::Curbed => code == "proof-failed",
         };
         let outcome = "refused".to_owned();
-        return Ok(Fate { outcome, reason: format!("{code}: {words}"), expected });
+        return Ok(PushOutcome { outcome, reason: format!("{code}: {words}"), expected });
     }
     let stands = |policy: &Value| policy["revision"] == said["revision"];
     let calls = before["calls"].as_u64().unwrap_or(0);
@@ -132,7 +132,7 @@ fn become_of(api: &mut Api, guest: &Guest, room: u32) -> Result<Fate, String> {
     }
     // If a refusal was expected, the activation alone was a failure.
     let expected = !matches!(guest.expected, Expected::Refused(_));
-    Ok(Fate { outcome: outcome.to_owned(), reason, expected })
+    Ok(PushOutcome { outcome: outcome.to_owned(), reason, expected })
 }
 
 /// Rules that the policy's decisions broke since `before`.

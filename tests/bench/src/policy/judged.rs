@@ -131,7 +131,7 @@ pub(crate) fn measure(
         let reached_most = limits.judged("bad_reached").filter(|_| is_bad);
         let (fate, _) =
             gateway.under_load(|| roll_out(&mut api, revision, reached_most, &mut offers))?;
-        let Fate { reached, undone_s, reason } = fate;
+        let RolloutEnd { reached, undone_s, reason } = fate;
         println!("{:<24} {reached:>3} % {undone_s:?} {reason}", revision.id);
         let (id, held_out) = (revision.id, revision.held_out);
         report.judged.push(JudgedRevision { id, is_bad, held_out, reached, undone_s, reason });
@@ -140,7 +140,7 @@ pub(crate) fn measure(
 }
 
 /// The end of a rollout; the fields are those of [`JudgedRevision`].
-struct Fate {
+struct RolloutEnd {
     reached: u64,
     undone_s: Option<f64>,
     reason: String,
@@ -170,7 +170,7 @@ fn roll_out(
     revision: &TrialRevision,
     reached_most: Option<f64>,
     offers: &mut Offers,
-) -> Result<Fate, String> {
+) -> Result<RolloutEnd, String> {
     let policy = format!("call/{}", revision.hook.name());
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let settings = encoded(&revision.settings.to_string());
@@ -178,7 +178,7 @@ fn roll_out(
     let pushed = api.push_to(&policy, &query, &revision.bytes)?;
     if pushed["outcome"] == "refused" {
         let reason = text(&pushed["reason"]);
-        return Ok(Fate { reached: 0, undone_s: Some(0.0), reason });
+        return Ok(RolloutEnd { reached: 0, undone_s: Some(0.0), reason });
     }
     if pushed["outcome"] != "started" {
         return Err(format!("the rollout of {} did not begin: {pushed}", revision.id));
@@ -194,11 +194,11 @@ fn roll_out(
             harmed = harmed.or_else(|| has_begun(revision.harm, rollout).then(Instant::now));
         } else if is_over && last["outcome"] == "activated" {
             api.roll_back(&policy)?;
-            return Ok(Fate { reached: 100, undone_s: None, reason: String::new() });
+            return Ok(RolloutEnd { reached: 100, undone_s: None, reason: String::new() });
         } else if is_over {
             let undone_s = harmed.map_or(0.0, |harmed: Instant| harmed.elapsed().as_secs_f64());
             let reason = text(&last["reason"]);
-            return Ok(Fate { reached, undone_s: Some(undone_s), reason });
+            return Ok(RolloutEnd { reached, undone_s: Some(undone_s), reason });
         }
         if reached_most.is_some_and(|most| reached as f64 > most) {
             break;
@@ -207,7 +207,7 @@ fn roll_out(
     }
     api.roll_back(&policy)?;
     let reason = format!("stopped by the bench after {:?}", began.elapsed());
-    Ok(Fate { reached, undone_s: None, reason })
+    Ok(RolloutEnd { reached, undone_s: None, reason })
 }
 
 /// True once the revision has done harm.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::Effort;
 use super::gateway::{Gateway, revision};
 use super::report::{Replay, Report};
-use super::swaps::{Beside, NUMBERS, Turns};
+use super::swaps::{Beside, NUMBERS, SwappedRevisions};
 use crate::relay::Places;
 
 /// Swaps continue for this time after the recording.
@@ -97,7 +97,7 @@ impl Deciders {
 /// A measurement failed.
 pub(crate) fn measure(
     gateway: &mut Gateway,
-    turns: &mut Turns,
+    turns: &mut SwappedRevisions,
     places: &Places,
     effort: Effort,
     report: &mut Report,

@@ -36,17 +36,17 @@ pub(crate) enum Beside {
 }
 
 /// The two revisions, and the next one.
-pub(crate) struct Turns {
+pub(crate) struct SwappedRevisions {
     revisions: Vec<(String, Vec<u8>)>,
     swaps: usize,
     rooms: u32,
 }
 
-impl Turns {
-    pub(crate) fn new() -> Result<Turns, String> {
+impl SwappedRevisions {
+    pub(crate) fn new() -> Result<SwappedRevisions, String> {
         let one = |(number, seconds)| Ok::<_, String>((query(seconds), revision(number)?));
         let revisions = NUMBERS.into_iter().zip(REVIEW_S).map(one).collect::<Result<_, _>>()?;
-        Ok(Turns { revisions, swaps: 0, rooms: FIRST_ROOM })
+        Ok(SwappedRevisions { revisions, swaps: 0, rooms: FIRST_ROOM })
     }
 
     /// Activates each once, the next one first, so that later swaps compile nothing. Returns their names with their
@@ -98,7 +98,7 @@ fn query(review_s: u32) -> String {
 /// A measurement failed.
 pub(crate) fn measure(
     gateway: &mut Gateway,
-    turns: &mut Turns,
+    turns: &mut SwappedRevisions,
     effort: Effort,
     report: &mut Report,
 ) -> Result<(), String> {

@@ -15,7 +15,7 @@ use evenkeel_media::roq;
 use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Event};
 
 use super::singly::Singly;
-use super::voice::{self, Seen, Voice, since};
+use super::voice::{self, ReceivedVoice, Voice, since};
 
 /// A client's connection parameters and flows.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ pub(super) struct Clients {
     packet: Vec<u8>,
     framed: Vec<u8>,
     turn: usize,
-    pub(super) seen: Seen,
+    pub(super) seen: ReceivedVoice,
     pub(super) spoken: u64,
 }
 
@@ -78,7 +78,7 @@ impl Clients {
             packet: Vec::new(),
             framed: Vec::new(),
             turn: 0,
-            seen: Seen::default(),
+            seen: ReceivedVoice::default(),
             spoken: 0,
         })
     }

@@ -9,7 +9,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::clients::{Clients, Way};
 use super::node::Node;
-use super::voice::{Seen, due};
+use super::voice::{ReceivedVoice, due};
 use crate::namespace::{CLIENTS, NODES};
 use crate::row::Direction;
 
@@ -35,7 +35,7 @@ pub(super) struct Load {
 pub(super) struct Window {
     pub(super) sent: u64,
     /// Packets that arrived at their final destination.
-    pub(super) seen: Seen,
+    pub(super) seen: ReceivedVoice,
     /// Packets that the relay delivered to either end.
     pub(super) delivered: u64,
     pub(super) misdelivered: u64,

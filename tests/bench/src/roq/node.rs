@@ -13,7 +13,7 @@ use evenkeel_media::trunk::message::{
 use evenkeel_media::trunk::{self, Bundle, Tag};
 
 use super::singly::Singly;
-use super::voice::{self, Seen, Voice, since};
+use super::voice::{self, ReceivedVoice, Voice, since};
 
 /// The destination of a session's packets.
 #[derive(Clone, Copy)]
@@ -37,7 +37,7 @@ pub(super) struct Node {
     scratch: Vec<u8>,
     framed: Bundle,
     pub(super) echoes: bool,
-    pub(super) seen: Seen,
+    pub(super) seen: ReceivedVoice,
     /// Packets of the node's own streams.
     pub(super) spoken: u64,
 }
@@ -60,7 +60,7 @@ impl Node {
             scratch: Vec::new(),
             framed: Bundle::new(1_400),
             echoes: false,
-            seen: Seen::default(),
+            seen: ReceivedVoice::default(),
             spoken: 0,
         })
     }
@@ -161,7 +161,7 @@ impl Node {
     }
 }
 
-fn note(legs: &mut [Option<Leg>], seen: &mut Seen, bytes: &[u8], leg: Leg, now_ns: u64) {
+fn note(legs: &mut [Option<Leg>], seen: &mut ReceivedVoice, bytes: &[u8], leg: Leg, now_ns: u64) {
     let Some((session, _, sent_ns)) = voice::read(bytes) else { return };
     let Some(known) = legs.get_mut(session as usize) else { return };
     let own = match (*known, leg) {

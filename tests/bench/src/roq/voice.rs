@@ -56,7 +56,7 @@ pub(super) fn since(beginning: Instant, now: Instant) -> u64 {
 
 /// Delays and losses at one end.
 #[derive(Default, Debug)]
-pub(super) struct Seen {
+pub(super) struct ReceivedVoice {
     pub(super) came: u64,
     /// Packets of another session.
     pub(super) misdelivered: u64,
@@ -65,7 +65,7 @@ pub(super) struct Seen {
     by_session: Vec<u32>,
 }
 
-impl Seen {
+impl ReceivedVoice {
     /// Adds a packet of this session with its delay, and whether it arrived at its own client.
     pub(super) fn note(&mut self, session: u32, own: bool, delay_ns: u64) {
         let place = session as usize;
@@ -80,7 +80,7 @@ impl Seen {
 
     /// Forgets packets except misdelivered ones.
     pub(super) fn clear(&mut self) {
-        *self = Seen { misdelivered: self.misdelivered, ..Seen::default() };
+        *self = ReceivedVoice { misdelivered: self.misdelivered, ..ReceivedVoice::default() };
     }
 
     /// Those of the first `sessions` sessions of which no packet arrived.
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn delays_are_those_of_the_nearest_rank() {
-        let mut seen = Seen::default();
+        let mut seen = ReceivedVoice::default();
         (1..=1_000).rev().for_each(|us| seen.note(us as u32 % 4 / 3, us % 2 == 0, us * 1_000));
         assert_eq!(
             [0.5, 0.99, 0.999].map(|share| seen.delay_us(share)),
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!((seen.came, seen.misdelivered), (1_000, 500));
         assert_eq!([2, 3].map(|sessions| seen.least_share(sessions)), [0.5, 0.0]);
         assert_eq!([2, 4].map(|sessions| seen.missing(sessions)), [vec![], vec![2, 3]]);
-        assert_eq!(Seen::default().delay_us(0.5), None);
+        assert_eq!(ReceivedVoice::default().delay_us(0.5), None);
     }
 
     #[test]

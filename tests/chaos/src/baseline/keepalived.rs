@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_lab::client::UdpWay;
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{Crowd, CrowdPlan, FaultEffect, InjectedFault as Happened, Scope};
+use evenkeel_lab::crowd::{Crowd, CrowdPlan, FaultEffect, InjectedFault, Scope};
 use evenkeel_lab::ledger::GapSpread;
 use evenkeel_lab::network::{INTERFACE, PREFIX};
 use evenkeel_lab::process::ChildProcess;
@@ -73,7 +73,7 @@ async fn deaths(advert: Duration, places: &Places, seed: u64) -> Result<FaultEff
     for _ in 0..DEATHS {
         crowd.begin_window();
         tokio::time::sleep(Duration::from_millis(200) + advert.mul_f64(rng.f64())).await;
-        let happened = Happened { at_ns: clock::now_ns(), scope: Scope::Everybody };
+        let happened = InjectedFault { at_ns: clock::now_ns(), scope: Scope::Everybody };
         pair.kill_owner();
         tokio::time::sleep(WATCHED_MIN.max(advert * WATCHED_ADVERTS)).await;
         all.add(crowd.end_window().await.effect_of(&happened));

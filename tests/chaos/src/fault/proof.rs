@@ -7,7 +7,7 @@ use evenkeel_lab::crowd::{FaultEffect, ObservationWindow};
 use evenkeel_lab::ledger::GapSpread;
 use serde_json::Value;
 
-use super::{Fault, Loss, Outage, Struck};
+use super::{Fault, Loss, Outage, StartedFault};
 use crate::impairment::Impairment;
 use crate::layout::Kind;
 use crate::node::Misbehaviour;
@@ -27,7 +27,7 @@ impl Fault {
     pub(crate) async fn unproven(
         self,
         stage: &Stage,
-        struck: &Struck,
+        struck: &StartedFault,
         window: &ObservationWindow,
         effect: &FaultEffect,
     ) -> Result<Vec<String>, String> {
@@ -85,7 +85,7 @@ fn proven(is_proven: bool, otherwise: String) -> Result<(), String> {
     if is_proven { Ok(()) } else { Err(otherwise) }
 }
 
-fn marked_down(struck: &Struck, effect: &FaultEffect) -> Result<(), String> {
+fn marked_down(struck: &StartedFault, effect: &FaultEffect) -> Result<(), String> {
     let alive = struck.names.iter().find(|name| !effect.marked_down.contains(name));
     alive.map_or(Ok(()), |name| Err(format!("{name} was not marked down")))
 }
@@ -94,7 +94,7 @@ fn marked_down(struck: &Struck, effect: &FaultEffect) -> Result<(), String> {
 fn spoiled(
     impairment: Impairment,
     stage: &Stage,
-    struck: &Struck,
+    struck: &StartedFault,
     window: &ObservationWindow,
     effect: &FaultEffect,
 ) -> Result<Result<(), String>, String> {
@@ -189,7 +189,7 @@ fn moved(rooms: usize, window: &ObservationWindow, effect: &FaultEffect) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use evenkeel_lab::crowd::{InjectedFault as Happened, Scope};
+    use evenkeel_lab::crowd::{InjectedFault, Scope};
     use evenkeel_lab::relay::RelayTally;
 
     use super::*;
@@ -207,9 +207,9 @@ mod tests {
 
     #[test]
     fn death_is_proven_by_marking_down() {
-        let happened = Happened { at_ns: 0, scope: Scope::Everybody };
+        let happened = InjectedFault { at_ns: 0, scope: Scope::Everybody };
         let names = vec!["a".to_owned(), "b".to_owned()];
-        let struck = Struck {
+        let struck = StartedFault {
             happened,
             names: names.clone(),
             before: RelayTally::default(),

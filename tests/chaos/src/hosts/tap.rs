@@ -6,8 +6,7 @@ use evenkeel_lab::TestHeader;
 use evenkeel_lab::network::Host;
 use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::{rtp, trunk};
-
-use crate::capture::Capture;
+use evenkeel_testkit::capture::Capture;
 
 /// A media packet that passed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,7 +20,7 @@ pub(crate) struct Passed {
 /// Records the media that reaches this host, on trunk legs without encryption and on port legs.
 pub(super) fn open(host: &Host) -> Result<Capture<Passed>, String> {
     let _inside = host.enter()?;
-    Capture::open(|datagram, passed| {
+    Capture::of_received(|datagram, passed| {
         let at_ns = datagram.at_ns;
         senders(datagram.payload, |session| passed.push(Passed { session, at_ns }));
     })

@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn lying_node_alternates_its_load() {
     let active = Arc::new(AtomicBool::new(false));
-    let mut conduct = Faulty::new(Misbehaviour::Lies, Arc::clone(&active));
+    let mut conduct = FaultyNode::new(Misbehaviour::Lies, Arc::clone(&active));
     let start = Instant::now();
     assert_eq!(conduct.load(420, start), 420);
     active.store(true, Ordering::Relaxed);
@@ -15,7 +15,7 @@ fn lying_node_alternates_its_load() {
 #[test]
 fn one_flow_in_64_is_dropped() {
     let active = Arc::new(AtomicBool::new(false));
-    let mut conduct = Faulty::new(Misbehaviour::DropsFlows, Arc::clone(&active));
+    let mut conduct = FaultyNode::new(Misbehaviour::DropsFlows, Arc::clone(&active));
     let mut dropped = |sessions: u64, kind| {
         (0..sessions).filter(|session| conduct.drops(session * 7, kind)).collect::<Vec<_>>()
     };

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 
 use evenkeel_media::demux::{self, DatagramKind};
+use evenkeel_testkit::capture::CapturedDatagram;
 use serde::Serialize;
-
-use crate::capture::CapturedDatagram;
 
 /// The last bytes of a protected packet: the authentication tag and, in SRTCP, the index.
 type PacketEnd = [u8; 16];

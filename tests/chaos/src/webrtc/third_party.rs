@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use evenkeel_lab::clock;
 use evenkeel_lab::crowd::FaultEffect;
 use evenkeel_lab::process::ChildProcess;
+use evenkeel_testkit::capture::Capture;
 use evenkeel_testkit::clients::{SYSTEM_PYTHON, browser_packages, ecdsa_certificate, python};
 use evenkeel_testkit::need::Need;
 use serde::Deserialize;
@@ -16,7 +17,6 @@ use serde_json::Value;
 
 use super::TransportCounts;
 use super::indices::{ClientContent, ClientPacket};
-use crate::capture::Capture;
 use crate::process;
 use crate::stage::{CROWD, Places, Stage};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_core::NotOpened;
-use evenkeel_lab::links::Fate;
+use evenkeel_lab::links::PacketOutcome;
 use evenkeel_model::{Hop, RoomId, SessionId};
 
 use super::{Event, Message, World};
@@ -66,7 +66,7 @@ impl World<'_> {
         }
         let working = Duration::from_micros(self.rng.u64(20..500));
         let link = self.nodes[node].down.decide(self.now + working, crate::packet::BYTES);
-        if let Fate::Deliver { at, .. } = link {
+        if let PacketOutcome::Deliver { at, .. } = link {
             self.queue.put(at, Event::ToControl(Message::Opened { tag, taken: takes, full }));
         }
     }

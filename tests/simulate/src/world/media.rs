@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_lab::links::Fate;
+use evenkeel_lab::links::PacketOutcome;
 use evenkeel_model::{Affinity, NodeId, SessionId, StreamKind};
 
 use super::{Event, Message, World};
@@ -63,7 +63,9 @@ impl World<'_> {
     }
 
     pub(super) fn send(&mut self, node: usize, arrival: Arrival) {
-        let Fate::Deliver { at, copy_at, .. } = self.nodes[node].up.decide(self.now, BYTES) else {
+        let PacketOutcome::Deliver { at, copy_at, .. } =
+            self.nodes[node].up.decide(self.now, BYTES)
+        else {
             return;
         };
         for at in copy_at.into_iter().chain([at]) {
@@ -74,8 +76,8 @@ impl World<'_> {
     /// Arrival times of a packet that a node sends now, and of its duplicate.
     fn back(&mut self, node: usize) -> Vec<std::time::Instant> {
         match self.nodes[node].down.decide(self.now, BYTES) {
-            Fate::Deliver { at, copy_at, .. } => [at].into_iter().chain(copy_at).collect(),
-            Fate::Drop(_) => Vec::new(),
+            PacketOutcome::Deliver { at, copy_at, .. } => [at].into_iter().chain(copy_at).collect(),
+            PacketOutcome::Drop(_) => Vec::new(),
         }
     }
 

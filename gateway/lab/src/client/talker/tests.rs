@@ -10,12 +10,12 @@ fn talker(voice: bool, video: bool) -> Talker {
 }
 
 #[derive(Default)]
-struct Said {
+struct SentPackets {
     rtp: Vec<(SentPacket, rtp::RtpHeader, Vec<u8>)>,
     rtcp: Vec<Vec<u8>>,
 }
 
-impl Said {
+impl SentPackets {
     fn stream(&self, stream: u8) -> impl Iterator<Item = &(SentPacket, rtp::RtpHeader, Vec<u8>)> {
         self.rtp.iter().filter(move |(sent, ..)| sent.stream == stream)
     }
@@ -32,8 +32,8 @@ impl Said {
     }
 }
 
-fn listen(talker: &mut Talker, from_ns: u64, until_ns: u64) -> Said {
-    let mut said = Said::default();
+fn listen(talker: &mut Talker, from_ns: u64, until_ns: u64) -> SentPackets {
+    let mut said = SentPackets::default();
     for now_ns in (from_ns..until_ns).step_by(1_000_000) {
         let mut packet = Vec::new();
         while let Some(transmit) = talker.poll_transmit(now_ns, &mut packet) {
@@ -201,7 +201,7 @@ fn stalled_client_skips_no_number() {
 #[test]
 fn frame_rate_of_video_is_set_and_restored() {
     let mut talker = talker(true, true);
-    let frames = |said: &Said| said.stream(1).filter(|(_, header, _)| header.marker).count();
+    let frames = |said: &SentPackets| said.stream(1).filter(|(_, header, _)| header.marker).count();
     assert!((24..=26).contains(&frames(&listen(&mut talker, START, START + S))));
     let fault = DeviceFault { frames_per_second: Some(5), ..DeviceFault::default() };
     talker.set_device_fault(fault);

@@ -1,4 +1,4 @@
-//! Datagrams in IPv4 that reach a host, with the kernel's receive times.
+//! Datagrams in IPv4 that a host receives, or also those that it sends, with the kernel's times.
 
 use std::io::IoSliceMut;
 use std::net::SocketAddrV4;
@@ -24,20 +24,25 @@ const GATHER: Duration = Duration::from_millis(5);
 /// The end of the capture is noticed within this time.
 const NAP_US: i64 = 50_000;
 
-/// A datagram that reached the host.
+/// The type of Ethernet frames with IPv4, and its place.
+const IPV4: [u8; 2] = [8, 0];
+const TYPE_AT: usize = 12;
+
+/// A datagram that passed the host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct CapturedDatagram<'a> {
-    pub(crate) source: SocketAddrV4,
-    pub(crate) destination: SocketAddrV4,
-    pub(crate) payload: &'a [u8],
+pub struct CapturedDatagram<'a> {
+    pub source: SocketAddrV4,
+    pub destination: SocketAddrV4,
+    /// At most 2 KiB with the headers: the kernel splits what is sent together (UDP_SEGMENT) after the capture.
+    pub payload: &'a [u8],
     /// Nanoseconds since the Unix epoch.
-    pub(crate) at_ns: u64,
+    pub at_ns: u64,
 }
 
 impl<'a> CapturedDatagram<'a> {
     /// The datagram in an Ethernet frame with IPv4.
     fn parse(frame: &'a [u8], at_ns: u64) -> Option<Self> {
-        let ip = frame.get(14..)?;
+        let ip = frame.get(14..).filter(|_| frame[TYPE_AT..].starts_with(&IPV4))?;
         let (first, protocol) = (*ip.first()?, *ip.get(9)?);
         let udp = ip.get(4 * usize::from(first & 0x0f)..).filter(|_| protocol == 17)?;
         let address = |ip_at: usize, port_at: usize| {
@@ -47,13 +52,13 @@ impl<'a> CapturedDatagram<'a> {
         };
         let (source, destination) = (address(12, 0)?, address(16, 2)?);
         let length = u16::from_be_bytes(*udp.get(4..)?.first_chunk()?);
-        let payload = udp.get(8..usize::from(length))?;
+        let payload = udp.get(8..udp.len().min(length.into()))?;
         Some(CapturedDatagram { source, destination, payload, at_ns })
     }
 }
 
 /// Keeps a record of datagrams until it is dropped.
-pub(crate) struct Capture<T> {
+pub struct Capture<T> {
     shared: Arc<Shared<T>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -71,12 +76,33 @@ impl<T> Shared<T> {
 }
 
 impl<T: Send + 'static> Capture<T> {
-    /// Captures the datagrams that reach the network namespace of this thread, by any of its interfaces. `record` appends what is
-    /// kept of a datagram.
-    pub(crate) fn open(
+    /// Captures the datagrams that reach the network namespace of this thread, by any of its interfaces. `record` appends the part
+    /// of a datagram that is kept.
+    ///
+    /// # Errors
+    /// This process lacks CAP_NET_RAW.
+    pub fn of_received(
         record: impl Fn(&CapturedDatagram<'_>, &mut Vec<T>) + Send + 'static,
     ) -> Result<Capture<T>, String> {
-        let socket = listen().map_err(|errno| format!("no packet socket: {errno}"))?;
+        // A packet socket of one protocol gets incoming frames only.
+        Capture::open(SockProtocol::EthIp, record)
+    }
+
+    /// As [`of_received`](Self::of_received), also of datagrams that are sent. One over loopback is captured twice.
+    ///
+    /// # Errors
+    /// This process lacks CAP_NET_RAW.
+    pub fn of_all(
+        record: impl Fn(&CapturedDatagram<'_>, &mut Vec<T>) + Send + 'static,
+    ) -> Result<Capture<T>, String> {
+        Capture::open(SockProtocol::EthAll, record)
+    }
+
+    fn open(
+        protocol: SockProtocol,
+        record: impl Fn(&CapturedDatagram<'_>, &mut Vec<T>) + Send + 'static,
+    ) -> Result<Capture<T>, String> {
+        let socket = listen(protocol).map_err(|errno| format!("no packet socket: {errno}"))?;
         let shared = Arc::new(Shared {
             records: Mutex::default(),
             lost: AtomicU32::new(0),
@@ -95,17 +121,17 @@ impl<T: Send + 'static> Capture<T> {
     }
 
     /// The records since the last call.
-    pub(crate) fn take(&self) -> Vec<T> {
+    pub fn take(&self) -> Vec<T> {
         std::mem::take(&mut *self.shared.records())
     }
 
     /// Evaluates the records so far, which stay.
-    pub(crate) fn read<R>(&self, evaluate: impl FnOnce(&[T]) -> R) -> R {
+    pub fn read<R>(&self, evaluate: impl FnOnce(&[T]) -> R) -> R {
         evaluate(&self.shared.records())
     }
 
     /// Frames that found no space in the socket's buffer.
-    pub(crate) fn lost(&self) -> u32 {
+    pub fn lost(&self) -> u32 {
         self.shared.lost.load(Ordering::Relaxed)
     }
 }
@@ -119,11 +145,12 @@ impl<T> Drop for Capture<T> {
     }
 }
 
-/// A socket for incoming frames with IPv4. Frames that the host sends are not among them.
-fn listen() -> nix::Result<OwnedFd> {
-    let protocol = SockProtocol::EthIp;
+/// A socket for frames of this protocol.
+fn listen(protocol: SockProtocol) -> nix::Result<OwnedFd> {
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-    setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
+    // Beyond the system's limit only with CAP_NET_ADMIN.
+    setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
+        .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER))?;
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
     setsockopt(&socket, sockopt::RxqOvfl, &1)?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, NAP_US))?;
@@ -182,7 +209,8 @@ mod tests {
 
     #[test]
     fn datagram_is_found_behind_options() {
-        let mut frame = vec![0; 14];
+        let mut frame = vec![0; 12];
+        frame.extend(IPV4);
         frame.extend([0x46, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
         frame.resize(14 + 24, 0);
         frame.extend([0, 1, 1, 2, 0, 11, 0, 0, b'a', b'b', b'c', b'-']);
@@ -191,7 +219,11 @@ mod tests {
         let addresses = [datagram.source, datagram.destination].map(|at| at.to_string());
         assert_eq!(addresses, ["10.0.0.1:1", "10.0.0.2:258"]);
         assert_eq!(CapturedDatagram::parse(&frame[..20], 7), None);
+        let cut = CapturedDatagram::parse(&frame[..14 + 24 + 10], 7).unwrap();
+        assert_eq!(cut.payload, b"ab", "cut off by the capture");
         frame[14 + 9] = 6;
         assert_eq!(CapturedDatagram::parse(&frame, 7), None, "TCP");
+        (frame[14 + 9], frame[13]) = (17, 6);
+        assert_eq!(CapturedDatagram::parse(&frame, 7), None, "ARP");
     }
 }

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::process::ChildProcess;
+use evenkeel_testkit::http::http_get;
 use evenkeel_testkit::need::{phoenix, rotel_agent};
 use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
@@ -11,8 +12,8 @@ use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
 use crate::harness::{
-    EDGES, GatewayProcess, NODE, Node, Phone, Place, TIMEOUT, acceptance_row, await_replica,
-    http_get, ids, report, talk, talk_for, trace_ids,
+    GATEWAYS, GatewayProcess, Hosts, NODE, Node, Phone, TIMEOUT, acceptance_row, await_replica,
+    ids, report, talk, talk_for, trace_ids,
 };
 use crate::takeover::hand_over;
 
@@ -35,7 +36,7 @@ struct Backends {
 
 impl Backends {
     /// Phoenix, and before it rotel.
-    fn start(place: &Place) -> Backends {
+    fn start(place: &Hosts) -> Backends {
         let (phoenix, rotel) = (phoenix().unwrap(), rotel_agent().unwrap());
         let folder = tempdir().unwrap();
         let _inside = place.client.enter().unwrap();
@@ -68,7 +69,7 @@ fn get(path: &str) -> Option<String> {
 }
 
 /// The spans that Phoenix finds by this query, newest first.
-fn query(place: &Place, query: &str) -> Vec<Value> {
+fn query(place: &Hosts, query: &str) -> Vec<Value> {
     let _inside = place.client.enter().unwrap();
     let path = format!("/v1/projects/default/spans?limit=1000&{query}");
     let body = get(&path).and_then(|body| serde_json::from_str::<Value>(&body).ok());
@@ -77,12 +78,12 @@ fn query(place: &Place, query: &str) -> Vec<Value> {
 }
 
 /// The spans of a trace.
-fn spans(place: &Place, trace: &str) -> Vec<Value> {
+fn spans(place: &Hosts, trace: &str) -> Vec<Value> {
     query(place, &format!("trace_id={trace}"))
 }
 
 /// The trace of the group's only session, found by the id of the session.
-fn find_trace(place: &Place, owner: &mut GatewayProcess) -> String {
+fn find_trace(place: &Hosts, owner: &mut GatewayProcess) -> String {
     let (told, number) = (trace_ids(owner).remove(0), ids(owner).remove(0));
     let id = format!("attribute=session.id:{number}");
     let deadline = Instant::now() + TIMEOUT;
@@ -109,7 +110,7 @@ fn count(spans: &[Value], name: &str) -> usize {
 }
 
 /// Waits until the backend has so many spans of this name in the trace.
-fn await_spans(place: &Place, trace: &str, name: &str, number: usize) {
+fn await_spans(place: &Hosts, trace: &str, name: &str, number: usize) {
     let deadline = Instant::now() + TIMEOUT;
     loop {
         let spans = spans(place, trace);
@@ -122,7 +123,7 @@ fn await_spans(place: &Place, trace: &str, name: &str, number: usize) {
 }
 
 /// A node of its own name at the host of the nodes.
-fn node(place: &Place, name: &str) -> Node {
+fn node(place: &Hosts, name: &str) -> Node {
     let _inside = place.node.enter().unwrap();
     Node::with(name, &format!("{NODE}:0"), |_| {})
 }
@@ -141,7 +142,7 @@ fn expect_echo(ann: &mut Phone, what: &str) {
 type PlayedCall = (Vec<Value>, Vec<String>);
 
 /// Plays a call through its node's death, its gateway's death and the return to its region.
-fn call(place: &Place, telemetry: &str) -> PlayedCall {
+fn call(place: &Hosts, telemetry: &str) -> PlayedCall {
     let mut nodes = ["east-a1", "west-a1", "west-b1"].map(|name| node(place, name));
     let text = nodes.iter().map(Node::text).collect::<String>();
     let [mut owner, mut standby] = place.routed_group_before(&format!("{text}{telemetry}"));
@@ -184,7 +185,7 @@ fn call(place: &Place, telemetry: &str) -> PlayedCall {
 }
 
 /// Plays a call that goes on at the next process of its gateway.
-fn upgraded_call(place: &Place, telemetry: &str) -> PlayedCall {
+fn upgraded_call(place: &Hosts, telemetry: &str) -> PlayedCall {
     let node = node(place, "east-a1");
     let [mut owner, _standby] = place.routed_group_before(&format!("{}{telemetry}", node.text()));
     let mut ann = place.phone();
@@ -200,7 +201,7 @@ fn upgraded_call(place: &Place, telemetry: &str) -> PlayedCall {
 }
 
 /// Plays a call that goes on at the other gateway of the group, which its gateway hands it to.
-fn handed_over_call(place: &Place, telemetry: &str) -> PlayedCall {
+fn handed_over_call(place: &Hosts, telemetry: &str) -> PlayedCall {
     let node = node(place, "east-a1");
     let text = format!("{}{telemetry}", node.text());
     let [mut owner, mut standby] = place.routed_group_before(&text);
@@ -209,7 +210,7 @@ fn handed_over_call(place: &Place, telemetry: &str) -> PlayedCall {
     let trace = find_trace(place, &mut owner);
     talk_for(&mut [&mut ann], 20);
     await_replica(&mut owner);
-    let mut handing = hand_over(&owner, EDGES[1].0);
+    let mut handing = hand_over(&owner, GATEWAYS[1].0);
     talk(&mut [&mut ann], "the hand-over is answered", |_| handing.try_wait().unwrap().is_some());
     assert!(handing.wait().unwrap().success());
     end_continued(place, &trace, &mut standby, &mut ann, "hand-over")
@@ -223,7 +224,7 @@ fn close(gateway: &mut GatewayProcess) {
 
 /// Ends a call that goes on at this gateway for this cause.
 fn end_continued(
-    place: &Place,
+    place: &Hosts,
     trace: &str,
     gateway: &mut GatewayProcess,
     ann: &mut Phone,
@@ -265,12 +266,12 @@ fn deviations(spans: &[Value], moves: usize) -> Vec<String> {
 }
 
 /// Plays a call with these settings of telemetry.
-type Play = fn(&Place, &str) -> PlayedCall;
+type Play = fn(&Hosts, &str) -> PlayedCall;
 
 #[required(Namespaces, TraceBackends)]
 #[test]
 fn call_is_one_trace_in_other_projects_backends() {
-    let place = Place::lay();
+    let place = Hosts::lay();
     let _backends = Backends::start(&place);
     let rows: [(&str, u16, &str, Play); 6] = [
         ("trace.phoenix.grpc", PHOENIX_GRPC, "grpc", call),
