@@ -236,7 +236,7 @@ fn computed_collision_spares_newcomers() {
 
 #[test]
 fn requests_in_one_packet_are_one_at_the_sender() {
-    let node = Node::agent("east-a1");
+    let mut node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
     let (mut ann, mut bob) = (Phone::new(1), Phone::new(2));
     for phone in [&mut ann, &mut bob] {
@@ -254,4 +254,7 @@ fn requests_in_one_packet_are_one_at_the_sender() {
     talk(&mut [&mut ann, &mut bob], "she is asked", |phones| !phones[0].other.is_empty());
     talk_for(&mut [&mut ann, &mut bob], 10);
     assert_eq!(ann.other.len(), 1);
+    drop(gateway);
+    let counted = node.kill().pli;
+    assert!((1..10).contains(&counted), "{counted} requests at the node");
 }
