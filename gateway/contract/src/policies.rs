@@ -15,7 +15,7 @@ use crate::errors::ErrorFacts;
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
-#[cfg_attr(feature = "openapi", schemars(rename = "PolicyList"))]
+#[cfg_attr(feature = "openapi", schemars(rename = "PolicyList", bound = "P: Default + JsonSchema"))]
 pub struct PolicyList<P = Policy> {
     /// All policies.
     pub policies: Vec<P>,

@@ -86,7 +86,7 @@ pub struct PluginView {
     /// `embedded`, the path of a file, or `pushed`.
     pub origin: Box<str>,
     /// As given, without defaults.
-    pub documents: DataDocuments,
+    pub documents: evenkeel_host::DataDocuments,
 }
 
 /// The threads of all policies, their engine and their recorder.
@@ -319,7 +319,7 @@ impl PolicyThreads {
             Arc::clone(&shared),
             self.budgets,
             self.reports.clone(),
-            self.recorder.as_ref().map(PolicyRecorder::scribe),
+            self.recorder.as_ref().map(PolicyRecorder::call_recorder),
         );
         let thread = Some(thread.spawn(rung, asked)?);
         let clock = WallClock { instant: Instant::now(), time: SystemTime::now() };
