@@ -24,7 +24,7 @@ pub use compiling::{Foundry, compile_plugin};
 pub use entries::{catalog, catalog_of};
 use evenkeel_config::{GatewayConfig, PolicyBinding};
 use evenkeel_core::{ArmStatistics, ArmTally, Gateway};
-use evenkeel_host::{self as host, Component, PluginInputs, PluginRefusal};
+use evenkeel_host::{self as host, Component, DataDocuments, PluginInputs, PluginRefusal};
 use evenkeel_model::{
     Ask, AskId, CatalogEntry, DecisionOutcome, GatewayLimits, PluginFault, PolicyName,
 };
