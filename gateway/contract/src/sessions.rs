@@ -473,7 +473,10 @@ pub struct HistoryQuery {
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
-#[cfg_attr(feature = "openapi", schemars(rename = "HistoryPage", bound = "S: Default + JsonSchema"))]
+#[cfg_attr(
+    feature = "openapi",
+    schemars(rename = "HistoryPage", bound = "S: Default + JsonSchema")
+)]
 pub struct HistoryPage<S = EndedSession> {
     /// Newest first.
     pub sessions: Vec<S>,

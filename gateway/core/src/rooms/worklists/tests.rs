@@ -73,7 +73,7 @@ fn failover_lists_rooms_without_hop_first() {
 #[test]
 fn stranded_rooms_go_by_attempts_then_priority() {
     let mut stranded = StrandedRooms::default();
-    let listed = |after| RescueChange { before: None, after: Some(after) };
+    let listed = |after| RescueChange::new(None, Some(after));
     stranded.apply(&room(1, 0, &[A]), listed(0));
     stranded.apply(&room(2, 5, &[A]), listed(0));
     stranded.apply(&room(3, 9, &[A]), listed(1));
@@ -82,10 +82,10 @@ fn stranded_rooms_go_by_attempts_then_priority() {
     stranded.end_batch(&batch, false);
     assert!(stranded.go_first() && !stranded.is_paced());
     assert!(stranded.go_before(RoomId(2)), "another one was not tried yet");
-    let tried = RescueChange { before: Some(0), after: Some(1) };
+    let tried = RescueChange::new(Some(0), Some(1));
     stranded.apply(&room(1, 0, &[A]), tried);
     assert!(!stranded.go_before(RoomId(2)));
-    stranded.apply(&room(2, 5, &[A]), RescueChange { before: Some(0), after: None });
+    stranded.apply(&room(2, 5, &[A]), RescueChange::new(Some(0), None));
     assert!(!stranded.go_first());
 }
 
@@ -93,7 +93,7 @@ fn stranded_rooms_go_by_attempts_then_priority() {
 fn free_queue_gives_the_first_rooms_the_turn() {
     let mut stranded = StrandedRooms::default();
     for id in 0..600 {
-        stranded.apply(&room(id, 0, &[A]), RescueChange { before: None, after: Some(0) });
+        stranded.apply(&room(id, 0, &[A]), RescueChange::new(None, Some(0)));
     }
     let batch = stranded.begin_batch();
     stranded.pace();
