@@ -122,12 +122,13 @@ impl ActiveAlerts {
         before.into_keys().collect()
     }
 
-    /// Continues an alert of another process, and returns its beginning. One of a member that fires here, too, keeps its own: receivers may
-    /// have been sent it.
+    /// Continues an alert of another process, and returns its beginning. One that fires here, too, keeps its own if this gateway may have
+    /// sent it: that of a member, and each one if it owned already.
     pub(crate) fn restore(
         &mut self,
         id: &AlertId,
         record: &AlertRecord,
+        owned: bool,
         present: Moment,
     ) -> Option<Moment> {
         let (rule, fired) = (self.rules.get(id.rule)?, moment_at(record.fired_us?, present));
@@ -137,7 +138,7 @@ impl ActiveAlerts {
         });
         if let Some(own) = self.active.get_mut(id)
             && own.fired.is_some()
-            && rule.is_of_member()
+            && (owned || rule.is_of_member())
         {
             own.acknowledged = own.acknowledged.take().or(acknowledged);
             return own.fired;

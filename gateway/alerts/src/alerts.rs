@@ -166,8 +166,8 @@ impl Alerts {
     }
 
     /// Continues the alerts of another process, of rules that this version has and at receivers that are configured. Alerts that this
-    /// member sent itself go on.
-    pub fn restore(&mut self, record: &AlertsRecord, present: Moment) {
+    /// member sent itself go on. `owned`: it sent those of all rules already.
+    pub fn restore(&mut self, record: &AlertsRecord, owned: bool, present: Moment) {
         if !self.has_receivers() {
             return;
         }
@@ -176,7 +176,7 @@ impl Alerts {
         for alert in &record.alerts {
             let Some(rule) = rule(&alert.alert) else { continue };
             let id = AlertId { rule, labels: alert.labels.clone() };
-            let fired = self.active.restore(&id, alert, present);
+            let fired = self.active.restore(&id, alert, owned, present);
             for sent in &alert.sent {
                 if let Some(outbox) = self.outbox(&sent.receiver) {
                     outbox.restore(id.clone(), alert, sent, fired, present);

@@ -85,7 +85,7 @@ impl World {
         self.keep();
         let written = serde_json::to_string(&self.kept).unwrap();
         self.alerts = Alerts::new(receivers);
-        self.alerts.restore(&serde_json::from_str(&written).unwrap(), self.at);
+        self.alerts.restore(&serde_json::from_str(&written).unwrap(), false, self.at);
         self.keep();
     }
 
@@ -462,7 +462,7 @@ fn record_of_another_version_is_read_as_far_as_it_is_known() {
     unknown.alert = "EvenkeelUnheardOf".into();
     world.kept.alerts.insert(0, unknown);
     world.alerts = Alerts::new(&ops);
-    world.alerts.restore(&world.kept, world.at);
+    world.alerts.restore(&world.kept, false, world.at);
     let alerts: Vec<_> = world.alerts.view().alerts.into_iter().map(|it| it.alert).collect();
     assert_eq!(alerts, ["EvenkeelNodeDown"]);
     assert_eq!(shown(&world.pass(seconds(300))), [""; 0]);
@@ -634,7 +634,7 @@ fn new_owner_goes_on_with_alerts_that_it_sent_itself() {
         world.set_gateway(EXPIRY, short);
         assert_eq!(shown(&world.pass(seconds(120))), ["ops: CredentialEnds 1 0"]);
         world.is_owner = true;
-        world.alerts.restore(&old.kept, world.at);
+        world.alerts.restore(&old.kept, false, world.at);
         assert_eq!(shown(&world.pass(seconds(600))), [""; 0], "{of_old} {then}");
         // The record has it, too.
         world.replace_process(&ops);
@@ -657,7 +657,7 @@ fn new_owner_keeps_pauses_and_continues_acknowledgements_of_alerts_that_it_sent_
     world.samples = old.samples;
     assert_eq!(shown(&world.pass(EVERY)), ["ops: CredentialEnds 1 0"]);
     world.is_owner = true;
-    world.alerts.restore(&old.kept, world.at);
+    world.alerts.restore(&old.kept, false, world.at);
     assert!(world.alerts.view().alerts[0].acknowledged);
     world.set_gateway(EXPIRY, 30.0 * DAY);
     assert_eq!(shown(&world.pass(seconds(55))), [""; 0]);
@@ -674,6 +674,6 @@ fn new_owner_does_not_send_its_own_alert_that_the_old_one_sent() {
     let mut world = World { at: old.at, samples: old.samples, ..World::with(&ops) };
     let later = Moment { now: old.at.now + EVERY, wall: old.at.wall + EVERY };
     world.alerts.evaluate(world.samples.clone(), later);
-    world.alerts.restore(&old.kept, later);
+    world.alerts.restore(&old.kept, false, later);
     assert_eq!(shown(&world.pass(seconds(600))), [""; 0]);
 }

@@ -11,7 +11,7 @@ use evenkeel_contract::alerts::{AlertList, Dependency};
 use evenkeel_control::{ControlError, Handle};
 use evenkeel_group::{Group, GroupOwnership};
 use evenkeel_http::{HttpClient, WebhookMessage};
-use evenkeel_kept::Encoded;
+use evenkeel_kept::{EarlierRead, Encoded};
 use evenkeel_process::host;
 use evenkeel_telemetry::registry::{Attribute, Count};
 use evenkeel_telemetry::{Instruments, Moment, Prometheus};
@@ -143,7 +143,7 @@ impl AlertChannels {
         let mut sender = AlertSender {
             alerts: Alerts::new(&settings.alerts),
             control,
-            is_restored: false,
+            earlier: EarlierRead::Nothing,
             acknowledged: Vec::new(),
             gateway: name(settings),
             is_owner: Box::new(move || {
@@ -199,8 +199,8 @@ struct AlertSender {
     alerts: Alerts,
     /// Has the alerts for the next process.
     control: Handle,
-    /// The alerts of the process before this one are continued.
-    is_restored: bool,
+    /// The alerts of the process before this one.
+    earlier: EarlierRead,
     /// Acknowledgements that are answered once they are on the disk.
     acknowledged: Vec<oneshot::Sender<Result<(), AcknowledgeError>>>,
     gateway: String,
@@ -253,12 +253,12 @@ impl AlertSender {
     /// owner before it, and sends the others, too.
     async fn send(&mut self) -> Result<(), ControlError> {
         let is_owner = (self.is_owner)();
-        if is_owner && !self.is_restored {
+        let owned = self.earlier == EarlierRead::WithoutDisk;
+        if is_owner && self.earlier.is_due(&self.control.kept) {
             let record = self.control.kept_alerts().await?;
             let record =
                 record.map_or_else(Default::default, |row| row.decode().unwrap_or_default());
-            self.alerts.restore(&record, Moment::now());
-            self.is_restored = true;
+            self.alerts.restore(&record, owned, Moment::now());
         }
         let due = self.alerts.deliveries(Instant::now(), is_owner);
         match is_owner {

@@ -10,11 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use data_encoding::HEXLOWER;
-use evenkeel_kept::{Document, Documents, Encoded, FollowerCopy, Kind, Store};
+use evenkeel_kept::{
+    Document, Documents, EarlierDocument, Encoded, FollowerCopy, KeptPart, Kind, Store,
+};
 use evenkeel_model::SessionId;
 use evenkeel_process::{lock, sha256};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 /// Maximum remembered keys: one minute of some hundreds of offers per second. The oldest is forgotten first.
@@ -185,21 +186,21 @@ impl OpenedKey {
 
 impl Document for OpenedKey {
     const KIND: Kind =
-        Kind { name: "idempotency-keys", version: 1, rows_max: KEYS_MAX, copy: FollowerCopy::Adds };
+        Kind { name: "idempotency-keys", version: 1, rows_max: KEYS_MAX, copy: FollowerCopy::None };
 
     /// Ids of tokens.
     fn earlier_files(name: &str) -> Vec<PathBuf> {
         vec![Path::new("used-tokens").join(name)]
     }
 
-    fn read_earlier(bytes: &[u8]) -> io::Result<Vec<(Box<str>, Value)>> {
+    fn read_earlier(bytes: &[u8]) -> io::Result<Vec<EarlierDocument>> {
         // A line that was cut is none. No body has this digest.
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let lines = bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let tokens = lines.filter_map(|line| str::from_utf8(line).ok());
         let row = |token| {
-            let used = serde_json::to_value(OpenedKey::new([0; 32], None))?;
-            Ok((format!("{TOKEN_KEY}{token}").into(), used))
+            let value = serde_json::to_value(OpenedKey::new([0; 32], None))?;
+            Ok(EarlierDocument { key: format!("{TOKEN_KEY}{token}").into(), value })
         };
         tokens.map(row).collect()
     }
@@ -475,10 +476,13 @@ impl KeyTable {
 }
 
 impl KeyRecord {
-    /// The key with what is kept of it, unless its request was refused.
-    pub(crate) fn opened(&self) -> Option<(&str, OpenedKey)> {
-        let has_opened = self.session.is_some() || self.answer.is_empty();
-        has_opened.then(|| (&*self.key, OpenedKey::new(self.body_sha256, self.session)))
+    /// The part of the owner's documents that its store does not send: the keys that opened sessions.
+    pub(crate) fn kept(records: &[KeyRecord]) -> Option<KeptPart> {
+        let opened = records.iter().filter(|it| it.session.is_some() || it.answer.is_empty());
+        let rows: Vec<Encoded<OpenedKey>> = opened
+            .map(|it| Encoded::new(&it.key, &OpenedKey::new(it.body_sha256, it.session)))
+            .collect();
+        (!rows.is_empty()).then(|| KeptPart::of_rows(rows))
     }
 }
 

@@ -276,7 +276,10 @@ impl RecordFollower {
         let drivers = nodes.drivers().record_of(&changed, self.hands_over);
         let keys = sessions.idempotency_keys();
         let idempotency_keys = keys.take_changed(at_most.unwrap_or(usize::MAX));
-        let kept = kept.next_part(&mut self.kept, at_most.map_or(usize::MAX, |_| KEPT_BYTES));
+        let kept = match at_most {
+            Some(_) => kept.next_part_now(&mut self.kept, KEPT_BYTES),
+            None => kept.next_part(&mut self.kept, usize::MAX),
+        };
         self.number += 1;
         self.whole |= whole
             && self.kept.is_whole()

@@ -21,7 +21,7 @@ use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord};
 use evenkeel_dataplane::worker::{SessionState, TrunkState};
 use evenkeel_drivers::{DriversRecord, DriversReplica};
 use evenkeel_instant as instant;
-use evenkeel_kept::KeptPart;
+use evenkeel_kept::{Encoded, KeptPart};
 use evenkeel_media::srtp::{CopyNumber, CopyProof, SentBatch};
 use evenkeel_model::{MediaDescription, RoomId, SessionId};
 use evenkeel_policies::PolicyRecords;
@@ -558,12 +558,11 @@ impl Replica {
         }
         self.is_of_earlier_version |= found == 1 && batch.kept.is_none();
         self.kept.extend(batch.kept);
+        self.kept.extend(KeyRecord::kept(&changed.idempotency_keys));
         if self.is_of_earlier_version {
-            let operations = batch.operations.iter().map(|it| KeptPart::of_document("", it));
-            let alerts = batch.alerts.iter().map(|it| KeptPart::of_document("", it));
-            let opened = changed.idempotency_keys.iter().filter_map(KeyRecord::opened);
-            let keys = opened.map(|(key, opened)| KeptPart::of_document(key, &opened));
-            self.kept.extend(operations.chain(alerts).chain(keys));
+            let operations = batch.operations.map(|it| KeptPart::of_rows([Encoded::new("", &it)]));
+            let alerts = batch.alerts.map(|it| KeptPart::of_rows([Encoded::new("", &it)]));
+            self.kept.extend(operations.into_iter().chain(alerts));
         }
         let Snapshot {
             core,

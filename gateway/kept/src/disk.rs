@@ -2,15 +2,17 @@
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evenkeel_process::file;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use super::exchange::KeptRow;
-use super::table::Batch;
+use super::table::{Batch, BatchRow, KindBound};
 
 /// The version of the tables.
 const SCHEMA: u32 = 1;
@@ -38,13 +40,13 @@ const TABLES: &str = "
         change INTEGER NOT NULL,
         at_us INTEGER NOT NULL,
         version INTEGER NOT NULL,
-        value TEXT,
+        value TEXT NOT NULL,
         PRIMARY KEY (kind, key)
     ) STRICT;
     CREATE INDEX IF NOT EXISTS document_change ON document (kind, change);
     CREATE VIEW IF NOT EXISTS kept AS
         SELECT kind, key, strftime('%Y-%m-%dT%H:%M:%fZ', at_us / 1e6, 'unixepoch') AS at, value
-        FROM document WHERE value IS NOT NULL ORDER BY change;
+        FROM document ORDER BY change;
 ";
 
 /// The database cannot be opened, read or written.
@@ -64,6 +66,19 @@ impl DiskError {
         let DiskError::Sqlite(error) = self else { return false };
         let code = error.sqlite_error_code();
         matches!(code, Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+    }
+
+    /// Another process writes to the database.
+    pub(crate) fn is_busy(&self) -> bool {
+        let DiskError::Sqlite(error) = self else { return false };
+        let code = error.sqlite_error_code();
+        matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    }
+
+    /// The disk has no space.
+    fn is_full(&self) -> bool {
+        let DiskError::Io(error) = self else { return false };
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 }
 
@@ -119,28 +134,42 @@ impl Disk {
                 .execute_batch(&format!("{begin};{TABLES}PRAGMA user_version = {SCHEMA};COMMIT"))?;
         }
         let disk = Disk { connection, path: path.to_owned(), inode: facts.ino() };
-        let rows = disk.rows()?;
+        let rows = rows(&disk.connection)?;
         // The next start tries again.
         let _ = trim(folder, path);
         Ok((disk, rows))
     }
 
-    fn rows(&self) -> rusqlite::Result<Vec<KeptRow>> {
-        let columns =
-            "SELECT kind, key, change, at_us, version, value FROM document ORDER BY change";
-        let mut read = self.connection.prepare(columns)?;
-        let rows = read.query_map([], |row| {
-            let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
-            Ok(KeptRow {
-                kind: row.get::<_, String>(0)?.into(),
-                key: row.get::<_, String>(1)?.into(),
-                change: number(2)?,
-                at_us: number(3)?,
-                version: row.get(4)?,
-                value: row.get::<_, Option<String>>(5)?.map(Into::into),
-            })
-        })?;
-        rows.collect()
+    /// The rows of a database that could not be opened for this reason: to read it, nothing need be written. A full disk without one
+    /// has no rows.
+    pub(crate) fn read_only(path: &Path, reason: &DiskError) -> Result<Vec<KeptRow>, DiskError> {
+        let facts = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && reason.is_full() => {
+                return Ok(Vec::new());
+            }
+            facts => facts?,
+        };
+        if !facts.is_file() {
+            return Err(io::Error::other("it is not a regular file").into());
+        }
+        let has_log = fs::metadata(with(path, "-wal")).is_ok_and(|log| log.len() > 0);
+        let connection = if has_log {
+            // The index of the log is in memory then.
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(path, flags)?;
+            connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            connection
+        } else {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+            Connection::open_with_flags(immutable(path), flags)?
+        };
+        match connection.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))? {
+            // Its tables could not be written.
+            0 => Ok(Vec::new()),
+            SCHEMA => Ok(rows(&connection)?),
+            found => Err(DiskError::Newer { found }),
+        }
     }
 
     /// The file at the path is another one, or there is none.
@@ -152,7 +181,7 @@ impl Disk {
     pub(crate) fn write(&mut self, batch: &Batch) -> Result<(), DiskError> {
         let written = self.write_all(batch);
         if written.is_err() {
-            // The next attempt begins the log anew, for which a full disk has space. It tells if this one failed.
+            // The next attempt begins the log anew, for which a full disk has space. If this one fails, that attempt tells.
             let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)");
         }
         Ok(written?)
@@ -171,24 +200,21 @@ impl Disk {
                 version = excluded.version, value = excluded.value
                 WHERE excluded.change > document.change",
         )?;
-        for ((kind, key), row) in &batch.rows {
-            let value = row.value.as_deref();
+        for BatchRow { place, row } in &batch.rows {
             put.execute(params![
-                kind,
-                &**key,
+                place.kind,
+                &*place.key,
                 signed(row.change),
                 signed(row.at_us),
                 row.version,
-                value
+                &*row.value
             ])?;
         }
         drop(put);
-        let mut drop_older = write.prepare(
-            "DELETE FROM document WHERE kind = ?1
-                AND (value IS NOT NULL AND change < ?2 OR value IS NULL AND change < ?3)",
-        )?;
-        for (kind, oldest, oldest_removed) in &batch.bounds {
-            drop_older.execute(params![kind, signed(*oldest), signed(*oldest_removed)])?;
+        let mut drop_older =
+            write.prepare("DELETE FROM document WHERE kind = ?1 AND change < ?2")?;
+        for KindBound { kind, oldest } in &batch.bounds {
+            drop_older.execute(params![kind, signed(*oldest)])?;
         }
         drop(drop_older);
         write.commit()
@@ -204,6 +230,38 @@ impl Disk {
         let (file, aside) = (path.display(), with(".damaged"));
         tracing::error!(%file, %error, aside = %aside.display(), "database damaged; moved aside, a new one is written");
     }
+}
+
+fn rows(connection: &Connection) -> rusqlite::Result<Vec<KeptRow>> {
+    let columns = "SELECT kind, key, change, at_us, version, value FROM document ORDER BY change";
+    let mut read = connection.prepare(columns)?;
+    let rows = read.query_map([], |row| {
+        let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+        Ok(KeptRow {
+            kind: row.get::<_, String>(0)?.into(),
+            key: row.get::<_, String>(1)?.into(),
+            change: number(2)?,
+            at_us: number(3)?,
+            version: row.get(4)?,
+            value: row.get::<_, String>(5)?.into(),
+        })
+    })?;
+    rows.collect()
+}
+
+/// The URI of a database that no process changes while it is read.
+fn immutable(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+                uri.push(char::from(*byte));
+            }
+            byte => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
 }
 
 /// The path with this ending.

@@ -14,14 +14,6 @@ pub trait Document: Serialize + DeserializeOwned {
     /// Name, version and bound.
     const KIND: Kind;
 
-    /// Translates a row of an earlier version.
-    ///
-    /// # Errors
-    /// If this version cannot read it.
-    fn migrate(version: u32, _row: Value) -> Result<Value, NotDecoded> {
-        Err(NotDecoded::Version { found: version, known: Self::KIND.version })
-    }
-
     /// The row that holds if the disk answers only after this process put its own row with the same key.
     fn merge(_kept: Self, own: Self) -> Self {
         own
@@ -32,13 +24,22 @@ pub trait Document: Serialize + DeserializeOwned {
         Vec::new()
     }
 
-    /// Reads such a file: keys and values, oldest first. By default it is one document in JSON, with the empty key.
+    /// Reads such a file, oldest row first. By default it is one document in JSON, with the empty key.
     ///
     /// # Errors
     /// If the file is damaged.
-    fn read_earlier(bytes: &[u8]) -> io::Result<Vec<(Box<str>, Value)>> {
-        Ok(vec![(Box::default(), serde_json::from_slice(bytes)?)])
+    fn read_earlier(bytes: &[u8]) -> io::Result<Vec<EarlierDocument>> {
+        Ok(vec![EarlierDocument { key: Box::default(), value: serde_json::from_slice(bytes)? }])
     }
+}
+
+/// A row in a file of an earlier version.
+#[derive(Clone, PartialEq, Debug)]
+pub struct EarlierDocument {
+    /// The key of the row.
+    pub key: Box<str>,
+    /// The document as this version reads it.
+    pub value: Value,
 }
 
 /// A kind of documents.
@@ -61,6 +62,8 @@ pub enum FollowerCopy {
     Replaces,
     /// They are added to them.
     Adds,
+    /// None: the store does not send them. Rows that the follower gets otherwise are added to its own.
+    None,
 }
 
 /// A row that cannot be read.
@@ -79,7 +82,7 @@ pub enum NotDecoded {
     Malformed(Box<str>),
 }
 
-/// A row in JSON. Its owner encodes it on a thread of its own, if another thread puts it.
+/// A row in JSON. The caller encodes it, so that the thread that puts it need not.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Encoded<D> {
     pub(crate) key: Arc<str>,
@@ -114,7 +117,7 @@ impl<D: Document> Row<D> {
     /// Reads the row.
     ///
     /// # Errors
-    /// If another version wrote it that this one cannot read, or if it is damaged.
+    /// If another version wrote it, or if it is damaged.
     pub fn decode(&self) -> Result<D, NotDecoded> {
         decode(self.version, &self.value)
     }
@@ -122,13 +125,9 @@ impl<D: Document> Row<D> {
 
 /// Reads the JSON of a row.
 pub(crate) fn decode<D: Document>(version: u32, value: &str) -> Result<D, NotDecoded> {
-    let malformed = |error: serde_json::Error| NotDecoded::Malformed(error.to_string().into());
-    if version == D::KIND.version {
-        return serde_json::from_str(value).map_err(malformed);
+    let known = D::KIND.version;
+    if version != known {
+        return Err(NotDecoded::Version { found: version, known });
     }
-    if version > D::KIND.version {
-        return Err(NotDecoded::Version { found: version, known: D::KIND.version });
-    }
-    let migrated = D::migrate(version, serde_json::from_str(value).map_err(malformed)?)?;
-    serde_json::from_value(migrated).map_err(malformed)
+    serde_json::from_str(value).map_err(|error| NotDecoded::Malformed(error.to_string().into()))
 }

@@ -1,10 +1,12 @@
 //! The exchange with a follower: the standby of a group, or the process that replaces this one.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use evenkeel_process::unix_us;
 use serde::{Deserialize, Serialize};
 
-use super::document::{Document, decode};
+use super::document::{Document, Encoded, Kind, decode};
 
 /// The rows that a follower has.
 #[derive(Clone, Default, Debug)]
@@ -43,23 +45,18 @@ pub struct KeptRow {
     pub(crate) change: u64,
     pub(crate) at_us: u64,
     pub(crate) version: u32,
-    /// `None`: it was removed.
-    pub(crate) value: Option<Arc<str>>,
+    pub(crate) value: Arc<str>,
 }
 
 impl KeptPart {
-    /// A row of an owner that sends no parts.
-    pub fn of_document<D: Document>(key: &str, document: &D) -> KeptPart {
-        let encoded = super::Encoded::new(key, document);
-        let row = KeptRow {
-            kind: D::KIND.name.into(),
-            key: encoded.key,
-            change: 0,
-            at_us: evenkeel_process::unix_us(std::time::SystemTime::now()),
-            version: D::KIND.version,
-            value: Some(encoded.value),
+    /// Rows of an owner that sends them otherwise.
+    pub fn of_rows<D: Document>(rows: impl IntoIterator<Item = Encoded<D>>) -> KeptPart {
+        let at_us = unix_us(SystemTime::now());
+        let row = |Encoded { key, value, .. }: Encoded<D>| {
+            let Kind { name, version, .. } = D::KIND;
+            KeptRow { kind: name.into(), key, change: 0, at_us, version, value }
         };
-        KeptPart { first: false, whole: false, rows: vec![row] }
+        KeptPart { first: false, whole: false, rows: rows.into_iter().map(row).collect() }
     }
 
     /// The part may change rows of this kind.
@@ -72,6 +69,6 @@ impl KeptPart {
     pub fn document<D: Document>(&self, key: &str) -> Option<D> {
         let is_it = |row: &&KeptRow| *row.kind == *D::KIND.name && *row.key == *key;
         let row = self.rows.iter().rfind(is_it)?;
-        decode(row.version, row.value.as_ref()?).ok()
+        decode(row.version, &row.value).ok()
     }
 }

@@ -18,6 +18,6 @@ mod exchange;
 mod store;
 mod table;
 
-pub use self::document::{Document, Encoded, FollowerCopy, Kind, NotDecoded, Row};
+pub use self::document::{Document, EarlierDocument, Encoded, FollowerCopy, Kind, NotDecoded, Row};
 pub use self::exchange::{Follower, KeptPart, KeptRow};
-pub use self::store::{Documents, GATHERED_FOR, Store, StoreThread};
+pub use self::store::{Documents, EarlierRead, GATHERED_FOR, Store, StoreThread};

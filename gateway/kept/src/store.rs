@@ -6,18 +6,17 @@ use std::fs::{self, File};
 use std::io;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_process::documents::{UnwrittenDocuments, WRITTEN_AGAIN_WITHIN};
 use evenkeel_process::{file, lock, unix_us};
-use serde_json::Value;
 
 use super::disk::{self, Disk, DiskError};
-use super::document::{Document, Encoded, Kind, Row, decode};
+use super::document::{Document, EarlierDocument, Encoded, Kind, Row, decode};
 use super::exchange::{Follower, KeptPart, KeptRow};
-use super::table::{Batch, EarlierRows, Table, TableRow};
+use super::table::{Batch, EarlierRow, EarlierRows, Table, TableRow};
 
 /// Rows without an acknowledgement are written together with those of this time.
 pub const GATHERED_FOR: Duration = Duration::from_millis(100);
@@ -43,15 +42,18 @@ const EARLIER_BYTES_MAX: u64 = 16 << 20;
 /// Called once a row is on the disk, or with the reason for which it is not.
 type Done = Box<dyn FnOnce(Result<(), Arc<str>>) + Send>;
 
-/// The key and the value of a row in a file of an earlier version.
-type EarlierRow = (Box<str>, Value);
+/// A caller that waits until the disk has the rows up to a change.
+struct Waiting {
+    change: u64,
+    done: Done,
+}
 
 /// Reads the rows of a kind.
 #[derive(Clone, Copy)]
 struct KindReader {
     kind: Kind,
     earlier_files: fn(&str) -> Vec<PathBuf>,
-    read_earlier: fn(&[u8]) -> io::Result<Vec<EarlierRow>>,
+    read_earlier: fn(&[u8]) -> io::Result<Vec<EarlierDocument>>,
     merge: fn(&KeptRow, &TableRow) -> Option<Arc<str>>,
 }
 
@@ -66,10 +68,10 @@ impl KindReader {
     }
 }
 
-/// `None` if one of them was removed, or cannot be read.
+/// `None` if one of them cannot be read.
 fn merge<D: Document>(kept: &KeptRow, own: &TableRow) -> Option<Arc<str>> {
-    let kept = decode(kept.version, kept.value.as_ref()?).ok()?;
-    let own = decode(own.version, own.value.as_ref()?).ok()?;
+    let kept = decode(kept.version, &kept.value).ok()?;
+    let own = decode(own.version, &own.value).ok()?;
     Some(Encoded::new("", &D::merge(kept, own)).value)
 }
 
@@ -88,34 +90,85 @@ struct Shared {
 struct State {
     table: Table,
     readers: Vec<KindReader>,
-    /// Callers that wait for changes up to these.
-    waiting: Vec<(u64, Done)>,
+    waiting: Vec<Waiting>,
     /// `None`: documents end with the process.
     place: Option<Place>,
     unwritten: UnwrittenDocuments,
     /// The first change that is not being written.
     changed_since: Option<Instant>,
     writing_since: Option<Instant>,
-    /// This process owns the documents.
-    is_begun: bool,
-    /// The rows of the disk are in the table, or cannot be read.
-    is_looked: bool,
-    is_read: bool,
-    late_rows: LateRows,
+    role: Role,
+    disk_rows: DiskRows,
     when_late: Option<Arc<dyn Fn() + Send + Sync>>,
-    ends: bool,
-    /// The thread has ended.
-    is_ended: bool,
+    thread: ThreadState,
 }
 
-/// The rows of a disk that answers after [`Store::begin`] went on without it.
-#[derive(Default)]
-enum LateRows {
+/// The part of this process in the documents.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Role {
+    /// Another process may own them.
     #[default]
-    None,
-    Expected,
-    /// They are in the table, and their readers have not read them.
+    Follows,
+    Owns,
+}
+
+/// The rows that earlier processes left on the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum DiskRows {
+    /// The disk was not asked for them, or has not answered.
+    #[default]
+    Awaited,
+    /// It could not be read, and is tried again.
+    Failed,
+    /// [`Store::begin`] went on without them.
+    Late,
+    /// They came late: they are in the table, and their readers have not read them.
+    LateAdded,
+    /// They are in the table.
     Added,
+}
+
+impl DiskRows {
+    fn are_added(self) -> bool {
+        matches!(self, DiskRows::LateAdded | DiskRows::Added)
+    }
+}
+
+/// The thread that writes.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum ThreadState {
+    #[default]
+    Runs,
+    /// It writes the last rows.
+    Ends,
+    Ended,
+}
+
+/// The rows of earlier processes that an owner of documents has read.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum EarlierRead {
+    /// None yet.
+    #[default]
+    Nothing,
+    /// Those without a disk, which has not answered.
+    WithoutDisk,
+    /// All.
+    All,
+}
+
+impl EarlierRead {
+    /// Returns true if the owner has to read them: at first, and once more after a disk answered late.
+    pub fn is_due(&mut self, store: &Store) -> bool {
+        let next = match store.expects_late() {
+            true => EarlierRead::WithoutDisk,
+            false => EarlierRead::All,
+        };
+        let before = *self;
+        if before != EarlierRead::All {
+            *self = next;
+        }
+        before != *self
+    }
 }
 
 /// The place of the database.
@@ -144,14 +197,16 @@ impl Drop for StoreThread {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         let mut state = self.store.lock();
-        state.ends = true;
+        if state.thread == ThreadState::Runs {
+            state.thread = ThreadState::Ends;
+        }
         self.store.0.changed.notify_all();
-        let runs = |state: &mut State| !state.is_ended;
+        let runs = |state: &mut State| state.thread != ThreadState::Ended;
         let waited = self.store.0.changed.wait_timeout_while(state, ENDS_WITHIN, runs);
         state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        let is_ended = state.is_ended;
+        let thread_state = state.thread;
         drop(state);
-        if is_ended {
+        if thread_state == ThreadState::Ended {
             // A panic of the thread is in the log.
             let _ = thread.join();
         } else {
@@ -186,7 +241,15 @@ impl<D: Document> Documents<D> {
 
     /// As [`Documents::put`].
     pub fn put_encoded(&self, row: Encoded<D>) {
-        self.change(&row.key, Some(row.value), None);
+        self.change(self.store.lock(), row, None);
+    }
+
+    /// As [`Documents::put_encoded`], unless another thread has the table: returns false then. Threads of lower priority have it for
+    /// moments.
+    pub fn put_now(&self, row: Encoded<D>) -> bool {
+        let Some(state) = self.store.try_lock() else { return false };
+        self.change(state, row, None);
+        true
     }
 
     /// Puts a row, and calls `done` once it is on the disk, or with the reason for which it is not. It is written later then. Without
@@ -196,20 +259,14 @@ impl<D: Document> Documents<D> {
         row: Encoded<D>,
         done: impl FnOnce(Result<(), Arc<str>>) + Send + 'static,
     ) {
-        self.change(&row.key, Some(row.value), Some(Box::new(done)));
-    }
-
-    /// Removes a row.
-    pub fn remove(&self, key: &str) {
-        self.change(&key.into(), None, None);
+        self.change(self.store.lock(), row, Some(Box::new(done)));
     }
 
     /// The row with this key.
     pub fn row(&self, key: &str) -> Option<Row<D>> {
         let state = self.store.lock();
         let row = state.table.row(D::KIND.name, key)?;
-        let (at_us, version, value) = (row.at_us, row.version, row.value.clone()?);
-        Some(Row { key: key.into(), at_us, version, value, document: PhantomData })
+        Some(row_of(&key.into(), row))
     }
 
     /// The document with this key. One that cannot be read is reported.
@@ -220,16 +277,7 @@ impl<D: Document> Documents<D> {
     /// All rows, in the order of their changes.
     pub fn rows(&self) -> Vec<Row<D>> {
         let state = self.store.lock();
-        let rows = state.table.rows(D::KIND.name).filter_map(|(key, row)| {
-            let (at_us, version, value) = (row.at_us, row.version, row.value.clone()?);
-            Some(Row { key: Arc::clone(key), at_us, version, value, document: PhantomData })
-        });
-        rows.collect()
-    }
-
-    /// All documents, in the order of their changes. Those that cannot be read are reported.
-    pub fn all(&self) -> Vec<D> {
-        self.rows().iter().filter_map(read).collect()
+        state.table.rows(D::KIND.name).map(|(key, row)| row_of(key, row)).collect()
     }
 
     /// The store of these documents.
@@ -237,9 +285,8 @@ impl<D: Document> Documents<D> {
         &self.store
     }
 
-    fn change(&self, key: &Arc<str>, value: Option<Arc<str>>, done: Option<Done>) {
-        let mut state = self.store.lock();
-        let change = state.table.put(D::KIND, key, value, unix_us(SystemTime::now()));
+    fn change(&self, mut state: MutexGuard<'_, State>, row: Encoded<D>, done: Option<Done>) {
+        let change = state.table.put(D::KIND, &row.key, row.value, unix_us(SystemTime::now()));
         let may_write = state.may_write();
         let (mut answered, mut answer) = (done, Ok(()));
         if state.place.is_some() {
@@ -248,7 +295,7 @@ impl<D: Document> Documents<D> {
             } else if state.waiting.len() >= WAITING_MAX {
                 answer = Err("the disk does not answer".into());
             } else {
-                state.waiting.extend(answered.take().map(|done| (change, done)));
+                state.waiting.extend(answered.take().map(|done| Waiting { change, done }));
             }
         }
         if may_write && !state.table.is_written() {
@@ -258,6 +305,11 @@ impl<D: Document> Documents<D> {
         self.store.0.changed.notify_all();
         answered.into_iter().for_each(|done| done(answer.clone()));
     }
+}
+
+fn row_of<D>(key: &Arc<str>, row: &TableRow) -> Row<D> {
+    let (key, value) = (Arc::clone(key), Arc::clone(&row.value));
+    Row { key, at_us: row.at_us, version: row.version, value, document: PhantomData }
 }
 
 fn read<D: Document>(row: &Row<D>) -> Option<D> {
@@ -307,7 +359,7 @@ impl Store {
         let store = self.clone();
         let run = move || {
             writer.run();
-            store.lock().is_ended = true;
+            store.lock().thread = ThreadState::Ended;
             store.0.changed.notify_all();
         };
         let thread = std::thread::Builder::new().name("kept".into()).spawn(run)?;
@@ -318,14 +370,17 @@ impl Store {
     /// it waits for them for this time. Returns true if it has read them now.
     pub fn begin(&self, within: Duration) -> bool {
         let mut state = self.lock();
-        let (was_read, is_copied) = (state.is_read, state.table.is_copied());
+        let (was_added, is_copied) = (state.disk_rows.are_added(), state.table.is_copied());
         state.table.begin();
-        if std::mem::replace(&mut state.is_begun, true) || state.place.is_none() {
+        if std::mem::replace(&mut state.role, Role::Owns) == Role::Owns || state.place.is_none() {
             return false;
         }
         self.0.changed.notify_all();
+        if is_copied {
+            return false;
+        }
         let until = Instant::now() + within;
-        while !state.is_looked && !is_copied {
+        while state.disk_rows == DiskRows::Awaited {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 tracing::warn!("the disk does not answer; starting without documents");
@@ -334,10 +389,10 @@ impl Store {
             let waited = self.0.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        if !state.is_read && !is_copied {
-            state.late_rows = LateRows::Expected;
+        if !state.disk_rows.are_added() {
+            state.disk_rows = DiskRows::Late;
         }
-        !was_read && state.is_read && !is_copied
+        !was_added && state.disk_rows.are_added()
     }
 
     /// Calls this once the disk has answered, if [`Store::begin`] went on without its rows.
@@ -347,15 +402,15 @@ impl Store {
 
     /// Returns true while [`Store::begin`] went on without the rows of the disk, which may come.
     pub fn expects_late(&self) -> bool {
-        matches!(self.lock().late_rows, LateRows::Expected)
+        self.lock().disk_rows == DiskRows::Late
     }
 
     /// Returns true once after late rows were added.
     pub fn take_late(&self) -> bool {
         let mut state = self.lock();
-        let is_added = matches!(state.late_rows, LateRows::Added);
+        let is_added = state.disk_rows == DiskRows::LateAdded;
         if is_added {
-            state.late_rows = LateRows::None;
+            state.disk_rows = DiskRows::Added;
         }
         is_added
     }
@@ -365,14 +420,20 @@ impl Store {
         self.lock().table.next_part(follower, bytes_max)
     }
 
+    /// As [`Store::next_part`], and `None` as well while another thread has the table: the next turn gets the part then. Threads of lower
+    /// priority have it for moments.
+    pub fn next_part_now(&self, follower: &mut Follower, bytes_max: usize) -> Option<KeptPart> {
+        self.try_lock()?.table.next_part(follower, bytes_max)
+    }
+
     /// The number of parts that bring a follower all rows.
     pub fn parts_left(&self, follower: &Follower, bytes_max: usize) -> usize {
         self.lock().table.parts_left(follower, bytes_max)
     }
 
-    /// Returns whether there is a part for the follower.
+    /// Returns whether there is a part for the follower; false while another thread has the table.
     pub fn has_part(&self, follower: &Follower) -> bool {
-        self.lock().table.has_news(follower)
+        self.try_lock().is_some_and(|state| state.table.has_news(follower))
     }
 
     /// Adds a part of the documents of another process, which this one follows.
@@ -404,12 +465,20 @@ impl Store {
         // A poisoned lock is usable: no panic is between two changes of the table.
         lock(&self.0.state)
     }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        match self.0.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(state)) => Some(state.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
 }
 
 impl State {
     /// Rows that came from another process are written once all are here.
     fn may_write(&self) -> bool {
-        self.is_begun || self.table.is_copied()
+        self.role == Role::Owns || self.table.is_copied()
     }
 
     /// Adds what the disk has to rows that were put without it.
@@ -420,22 +489,19 @@ impl State {
                 && let Some(own) = self.table.row(kind.name, &row.key)
                 && let Some(merged) = merge(row, own)
             {
-                self.table.put(kind, &row.key, Some(merged), at_us);
+                self.table.put(kind, &row.key, merged, at_us);
             }
         }
     }
 
     fn take_waiting(&mut self, up_to: u64) -> Vec<Done> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let (over, left): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|(change, _)| *change <= up_to);
-        self.waiting = left;
-        over.into_iter().map(|(_, done)| done).collect()
+        let over = self.waiting.extract_if(.., |waiting| waiting.change <= up_to);
+        over.map(|waiting| waiting.done).collect()
     }
 }
 
 fn kinds(batch: &Batch) -> BTreeSet<&'static str> {
-    batch.rows.iter().map(|((kind, _), _)| *kind).collect()
+    batch.rows.iter().map(|it| it.place.kind).collect()
 }
 
 /// The thread, with the one connection.
@@ -482,6 +548,7 @@ impl Writer {
         let mut state = self.store.lock();
         loop {
             let is_urgent = !state.waiting.is_empty();
+            let ends = state.thread != ThreadState::Runs;
             let again_within = if is_urgent { REFUSED_FOR } else { WRITTEN_AGAIN_WITHIN };
             let again = self
                 .tried
@@ -493,9 +560,9 @@ impl Writer {
                 && (self.disk.is_none() || !state.table.is_written() || is_urgent);
             let wait = match again {
                 _ if !is_pending => None,
-                Some(_) if state.ends => return Turn::End,
+                Some(_) if ends => return Turn::End,
                 Some(again) => Some(again),
-                None if is_urgent || state.ends || self.disk.is_none() => Some(Duration::ZERO),
+                None if is_urgent || ends || self.disk.is_none() => Some(Duration::ZERO),
                 None => Some(gathered.unwrap_or_default()),
             };
             let changed = &self.store.0.changed;
@@ -511,44 +578,55 @@ impl Writer {
                 Some(wait) => {
                     changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
                 }
-                None if state.ends => return Turn::End,
+                None if ends => return Turn::End,
                 None => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
 
-    /// Opens the database, and adds its rows and those of files of earlier versions to the table.
+    /// Opens the database, and adds its rows and those of files of earlier versions to the table. From a disk that takes nothing they
+    /// are read.
     fn open(&mut self) {
         let opened = Disk::open(&self.place.path);
         let store = self.store.clone();
-        // No other thread changes it.
-        let is_read = store.lock().is_read;
-        let earlier = if opened.is_ok() && !is_read { self.read_earlier() } else { Vec::new() };
+        // No other thread adds them.
+        let were_added = store.lock().disk_rows.are_added();
+        let (disk, rows) = match opened {
+            Ok((disk, rows)) => (Ok(disk), Some(rows)),
+            Err(error) if were_added || error.is_busy() => (Err(error), None),
+            Err(error) => {
+                let rows = Disk::read_only(&self.place.path, &error);
+                (Err(error), rows.ok())
+            }
+        };
+        let rows = rows.filter(|_| !were_added);
+        let earlier = if rows.is_some() { self.read_earlier() } else { Vec::new() };
         let mut state = store.lock();
-        state.is_looked = true;
-        match opened {
-            Ok((disk, rows)) => {
+        let is_late = state.disk_rows == DiskRows::Late && !state.table.is_copied();
+        let mut when_late = None;
+        if let Some(rows) = rows {
+            let at_us = unix_us(SystemTime::now());
+            if is_late {
+                state.merge_late(&rows, at_us);
+                when_late = state.when_late.clone();
+            }
+            state.disk_rows = if is_late { DiskRows::LateAdded } else { DiskRows::Added };
+            state.table.add_kept(rows, earlier, at_us);
+            // Their changes have other numbers now.
+            let newest = state.table.newest();
+            state.waiting.iter_mut().for_each(|waiting| waiting.change = newest);
+        } else if disk.is_ok() {
+            state.table.note_other_disk();
+            let newest = state.table.newest();
+            state.waiting.iter_mut().for_each(|waiting| waiting.change = newest);
+        } else if state.disk_rows == DiskRows::Awaited {
+            state.disk_rows = DiskRows::Failed;
+        }
+        match disk {
+            Ok(disk) => {
                 self.disk = Some(disk);
                 self.tried = None;
-                let is_late =
-                    matches!(state.late_rows, LateRows::Expected) && !state.table.is_copied();
-                state.is_read = true;
-                if is_read {
-                    state.table.note_other_disk();
-                } else {
-                    let at_us = unix_us(SystemTime::now());
-                    if is_late {
-                        state.merge_late(&rows, at_us);
-                        state.late_rows = LateRows::Added;
-                    }
-                    state.table.add_kept(rows, earlier, at_us);
-                }
-                // Their changes have other numbers now.
-                let newest = state.table.newest();
-                state.waiting.iter_mut().for_each(|(change, _)| *change = newest);
-                let when_late = state.when_late.clone().filter(|_| is_late);
                 drop(state);
-                when_late.into_iter().for_each(|call| call());
             }
             Err(error) => {
                 let file = self.place.path.display();
@@ -559,6 +637,7 @@ impl Writer {
                 self.fail(state, kinds, &error);
             }
         }
+        when_late.into_iter().for_each(|call| call());
         self.store.0.changed.notify_all();
     }
 
@@ -576,9 +655,11 @@ impl Writer {
                 };
                 match read.and_then(|rows| Ok((rows, unix_us(written?)))) {
                     Ok((rows, written_us)) => {
-                        let text =
-                            |(key, value): EarlierRow| (Arc::from(key), value.to_string().into());
-                        let rows = rows.into_iter().map(text).collect();
+                        let row = |EarlierDocument { key, value }| EarlierRow {
+                            key: key.into(),
+                            value: value.to_string().into(),
+                        };
+                        let rows = rows.into_iter().map(row).collect();
                         found.push(EarlierRows { kind, written_us, rows });
                     }
                     Err(error) => {

@@ -6,22 +6,29 @@ use std::sync::Arc;
 use super::document::{FollowerCopy, Kind};
 use super::exchange::{Follower, KeptPart, KeptRow};
 
-/// Maximum number of removed rows of a kind that followers are told of. One that missed more begins again.
-const REMOVED_MAX: usize = 256;
-
 /// An owner that continues a copy leaves out so many numbers: late writes of the process that had the documents are below its own.
 const OWNER_GAP: u64 = 1 << 20;
 
-/// The name of a kind, and the key of a row.
-type RowPlace = (&'static str, Arc<str>);
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct RowPlace {
+    /// The name of the kind.
+    pub(crate) kind: &'static str,
+    pub(crate) key: Arc<str>,
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct TableRow {
     pub(crate) change: u64,
     pub(crate) at_us: u64,
     pub(crate) version: u32,
-    /// `None`: it was removed.
-    pub(crate) value: Option<Arc<str>>,
+    pub(crate) value: Arc<str>,
+}
+
+/// A row that is to be written.
+#[derive(Debug)]
+pub(crate) struct BatchRow {
+    pub(crate) place: RowPlace,
+    pub(crate) row: TableRow,
 }
 
 /// The rows of a kind.
@@ -30,40 +37,41 @@ struct Rows {
     kind: Kind,
     by_key: BTreeMap<Arc<str>, TableRow>,
     /// Keys by change.
-    live: BTreeMap<u64, Arc<str>>,
-    removed: BTreeMap<u64, Arc<str>>,
+    order: BTreeMap<u64, Arc<str>>,
 }
 
 impl Rows {
+    fn new(kind: Kind) -> Rows {
+        Rows { kind, by_key: BTreeMap::new(), order: BTreeMap::new() }
+    }
+
     fn set(&mut self, key: &Arc<str>, row: TableRow) -> Option<TableRow> {
-        let (change, is_live) = (row.change, row.value.is_some());
+        let change = row.change;
         let earlier = self.by_key.insert(Arc::clone(key), row);
-        if let Some(earlier) = &earlier {
-            self.live.remove(&earlier.change);
-            self.removed.remove(&earlier.change);
-        }
-        let order = if is_live { &mut self.live } else { &mut self.removed };
-        order.insert(change, Arc::clone(key));
+        earlier.iter().for_each(|earlier| _ = self.order.remove(&earlier.change));
+        self.order.insert(change, Arc::clone(key));
         earlier
     }
 
     fn forget(&mut self, key: &str) -> Option<TableRow> {
         let row = self.by_key.remove(key)?;
-        self.live.remove(&row.change);
-        self.removed.remove(&row.change);
+        self.order.remove(&row.change);
         Some(row)
     }
 
-    /// The key of a row beyond the bounds, and whether it is one that was removed.
-    fn beyond(&self) -> Option<(Arc<str>, bool)> {
-        let oldest = |order: &BTreeMap<u64, Arc<str>>| order.values().next().cloned();
-        if self.live.len() > self.kind.rows_max {
-            return Some((oldest(&self.live)?, false));
-        }
-        if self.removed.len() > REMOVED_MAX {
-            return Some((oldest(&self.removed)?, true));
-        }
-        None
+    /// Drops the row that changed first, if there are too many.
+    fn drop_oldest(&mut self) -> Option<TableRow> {
+        let is_beyond = self.order.len() > self.kind.rows_max;
+        let (_, key) = is_beyond.then(|| self.order.pop_first()).flatten()?;
+        self.by_key.remove(&key)
+    }
+
+    fn are_sent(&self) -> bool {
+        self.kind.copy != FollowerCopy::None
+    }
+
+    fn are_replaced(&self) -> bool {
+        self.kind.copy == FollowerCopy::Replaces
     }
 }
 
@@ -84,17 +92,30 @@ pub(crate) struct EarlierRows {
     pub(crate) kind: Kind,
     /// The Unix time at which the file was written, microseconds.
     pub(crate) written_us: u64,
-    pub(crate) rows: Vec<(Arc<str>, Arc<str>)>,
+    pub(crate) rows: Vec<EarlierRow>,
+}
+
+/// A row of such a file.
+#[derive(Debug)]
+pub(crate) struct EarlierRow {
+    pub(crate) key: Arc<str>,
+    pub(crate) value: Arc<str>,
+}
+
+/// The disk may drop rows of the kind that changed before this.
+#[derive(Debug)]
+pub(crate) struct KindBound {
+    pub(crate) kind: &'static str,
+    pub(crate) oldest: u64,
 }
 
 /// The rows that are to be written.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    pub(crate) rows: Vec<(RowPlace, TableRow)>,
+    pub(crate) rows: Vec<BatchRow>,
     /// Rows of these kinds are removed from the disk before.
     pub(crate) replaced: Vec<&'static str>,
-    /// The disk may drop rows of a kind that changed before these: the oldest one that is there, and the oldest that was removed.
-    pub(crate) bounds: Vec<(&'static str, u64, u64)>,
+    pub(crate) bounds: Vec<KindBound>,
     pub(crate) change: u64,
     copies: u64,
 }
@@ -106,7 +127,7 @@ pub(crate) struct Table {
     /// Places by change.
     order: BTreeMap<u64, RowPlace>,
     newest: u64,
-    /// Increased when rows get earlier changes than those that followers have, or when they were not told of a removal.
+    /// Increased when rows get earlier changes than those that followers have.
     generation: u64,
     origin: Origin,
     /// The disk has the rows up to this change.
@@ -134,42 +155,29 @@ impl Default for Table {
 
 impl Table {
     pub(crate) fn register(&mut self, kind: Kind) {
-        let rows = || Rows {
-            kind,
-            by_key: BTreeMap::new(),
-            live: BTreeMap::new(),
-            removed: BTreeMap::new(),
-        };
-        self.kinds.entry(kind.name).or_insert_with(rows);
+        self.kinds.entry(kind.name).or_insert_with(|| Rows::new(kind));
     }
 
-    /// The rows of a kind that were not removed, in the order of their changes.
+    /// The rows of a kind in the order of their changes.
     pub(crate) fn rows(
         &self,
         kind: &str,
     ) -> impl DoubleEndedIterator<Item = (&Arc<str>, &TableRow)> {
         let rows = self.kinds.get(kind);
-        let keys = rows.into_iter().flat_map(|rows| rows.live.values().map(move |key| (rows, key)));
+        let keys =
+            rows.into_iter().flat_map(|rows| rows.order.values().map(move |key| (rows, key)));
         keys.filter_map(|(rows, key)| Some((key, rows.by_key.get(key)?)))
     }
 
     pub(crate) fn row(&self, kind: &str, key: &str) -> Option<&TableRow> {
-        self.kinds.get(kind)?.by_key.get(key).filter(|row| row.value.is_some())
+        self.kinds.get(kind)?.by_key.get(key)
     }
 
-    /// Puts or removes a row, and returns the number of the change. A row that is equal already keeps its number.
-    pub(crate) fn put(
-        &mut self,
-        kind: Kind,
-        key: &Arc<str>,
-        value: Option<Arc<str>>,
-        at_us: u64,
-    ) -> u64 {
+    /// Puts a row, and returns the number of the change. A row that is equal already keeps its number.
+    pub(crate) fn put(&mut self, kind: Kind, key: &Arc<str>, value: Arc<str>, at_us: u64) -> u64 {
         self.register(kind);
-        let known = self.kinds.get(kind.name).and_then(|rows| rows.by_key.get(key));
-        match known {
+        match self.row(kind.name, key) {
             Some(row) if row.value == value && row.version == kind.version => return row.change,
-            None if value.is_none() => return self.newest,
             Some(_) | None => {}
         }
         let row = TableRow { change: self.newest + 1, at_us, version: kind.version, value };
@@ -181,19 +189,14 @@ impl Table {
     fn set(&mut self, kind: &'static str, key: &Arc<str>, row: TableRow) {
         let Some(rows) = self.kinds.get_mut(kind) else { return };
         self.newest = self.newest.max(row.change);
-        self.order.insert(row.change, (kind, Arc::clone(key)));
-        if let Some(earlier) = rows.set(key, row) {
-            self.order.remove(&earlier.change);
-        }
-        while let Some((key, is_removed)) = rows.beyond() {
-            let row = rows.forget(&key);
-            row.into_iter().for_each(|row| _ = self.order.remove(&row.change));
-            // Followers drop the oldest rows themselves.
-            self.generation += u64::from(is_removed);
-        }
+        self.order.insert(row.change, RowPlace { kind, key: Arc::clone(key) });
+        let earlier = rows.set(key, row);
+        // Followers drop the oldest rows themselves.
+        let dropped = std::iter::from_fn(|| rows.drop_oldest());
+        earlier.into_iter().chain(dropped).for_each(|row| _ = self.order.remove(&row.change));
     }
 
-    fn forget(&mut self, (kind, key): &RowPlace) {
+    fn forget(&mut self, RowPlace { kind, key }: &RowPlace) {
         let row = self.kinds.get_mut(kind).and_then(|rows| rows.forget(key));
         row.into_iter().for_each(|row| _ = self.order.remove(&row.change));
     }
@@ -204,15 +207,14 @@ impl Table {
 
     fn after(&self, change: u64) -> impl Iterator<Item = (&RowPlace, &TableRow)> {
         let places = self.order.range(change.saturating_add(1)..);
-        places
-            .filter_map(|(_, place)| Some((place, self.kinds.get(place.0)?.by_key.get(&place.1)?)))
+        places.filter_map(|(_, place)| Some((place, self.row(place.kind, &place.key)?)))
     }
 
     // The disk.
 
     /// Adds the rows of the disk, in the order of their changes, and those of files of earlier versions: of a newer file in place of
-    /// the disk's, and of a kind that is added those with other keys. Rows that are here already stand: they are newer, or those of the
-    /// process that this one continues.
+    /// the disk's, and of a kind that copies do not replace those with other keys. Rows that are here already stand: they are newer, or those of
+    /// the process that this one continues.
     pub(crate) fn add_kept(
         &mut self,
         kept: Vec<KeptRow>,
@@ -221,7 +223,7 @@ impl Table {
     ) {
         let is_copy = matches!(self.origin, Origin::Copied);
         let stands = |rows: &Rows, key: &str| {
-            is_copy && rows.kind.copy == FollowerCopy::Replaces || rows.by_key.contains_key(key)
+            is_copy && rows.are_replaced() || rows.by_key.contains_key(key)
         };
         let here: Vec<(RowPlace, TableRow)> =
             self.after(0).map(|(place, row)| (place.clone(), row.clone())).collect();
@@ -231,7 +233,8 @@ impl Table {
         // The rows of an older file were moved into the database before, and may have changed since.
         earlier.retain(|file| {
             let mut of_kind = kept.iter().filter(|row| *row.kind == *file.kind.name);
-            file.kind.copy == FollowerCopy::Adds || of_kind.all(|row| row.at_us < file.written_us)
+            file.kind.copy != FollowerCopy::Replaces
+                || of_kind.all(|row| row.at_us < file.written_us)
         });
         for row in kept {
             let Some(rows) = self.kinds.get(&*row.kind) else { continue };
@@ -246,8 +249,8 @@ impl Table {
         let mut of_files = Vec::new();
         for EarlierRows { kind, rows, .. } in earlier {
             let Some(here) = self.kinds.get(kind.name) else { continue };
-            let newer = rows.into_iter().filter(|(key, _)| !stands(here, key));
-            of_files.extend(newer.map(|(key, value)| (kind, key, value)));
+            let newer = rows.into_iter().filter(|row| !stands(here, &row.key));
+            of_files.extend(newer.map(|row| (kind, row)));
         }
         here.iter().for_each(|(place, _)| self.forget(place));
         self.newest = self.newest.max(newest);
@@ -264,12 +267,12 @@ impl Table {
         for (kind, key, row) in renumbered {
             self.set(kind, &key, TableRow { change: self.newest + 1, ..row });
         }
-        for (kind, key, value) in of_files {
+        for (kind, EarlierRow { key, value }) in of_files {
             if self.row(kind.name, &key).is_none() {
-                self.put(kind, &key, Some(value), at_us);
+                self.put(kind, &key, value, at_us);
             }
         }
-        for ((kind, key), row) in here {
+        for (RowPlace { kind, key }, row) in here {
             self.set(kind, &key, TableRow { change: self.newest + 1, ..row });
         }
         self.generation += 1;
@@ -314,7 +317,7 @@ impl Table {
 
     /// The kinds of rows that the disk lacks.
     pub(crate) fn unwritten_kinds(&self) -> BTreeSet<&'static str> {
-        self.unwritten().map(|((kind, _), _)| *kind).collect()
+        self.unwritten().map(|(place, _)| place.kind).collect()
     }
 
     /// Up to this many rows that the disk lacks.
@@ -323,18 +326,16 @@ impl Table {
         // Rows of another origin are replaced at once, or not at all.
         let rows_max = if is_replaced { usize::MAX } else { rows_max };
         let rows = self.unwritten().take(rows_max);
-        let rows: Vec<(RowPlace, TableRow)> =
-            rows.map(|(place, row)| (place.clone(), row.clone())).collect();
+        let rows = rows.map(|(place, row)| BatchRow { place: place.clone(), row: row.clone() });
+        let rows: Vec<BatchRow> = rows.collect();
         let is_all = rows.len() < rows_max;
-        let last = rows.last().map_or(self.newest, |(_, row)| row.change);
-        let oldest =
-            |order: &BTreeMap<u64, Arc<str>>| order.keys().next().copied().unwrap_or(u64::MAX);
-        let bounds = self
-            .kinds
-            .values()
-            .map(|rows| (rows.kind.name, oldest(&rows.live), oldest(&rows.removed)));
-        let replaces = |rows: &&Rows| rows.kind.copy == FollowerCopy::Replaces;
-        let replaced = self.kinds.values().filter(replaces).map(|rows| rows.kind.name);
+        let last = rows.last().map_or(self.newest, |it| it.row.change);
+        let bounds = self.kinds.values().map(|rows| KindBound {
+            kind: rows.kind.name,
+            oldest: rows.order.keys().next().copied().unwrap_or(u64::MAX),
+        });
+        let replaced = self.kinds.values().filter(|rows| rows.are_replaced());
+        let replaced = replaced.map(|rows| rows.kind.name);
         Batch {
             rows,
             replaced: if is_replaced { replaced.collect() } else { Vec::new() },
@@ -351,6 +352,12 @@ impl Table {
 
     // Followers.
 
+    /// The rows that a follower lacks which has those up to this change.
+    fn unsent(&self, change: u64) -> impl Iterator<Item = (&RowPlace, &TableRow)> {
+        let is_sent = |place: &RowPlace| self.kinds.get(place.kind).is_some_and(Rows::are_sent);
+        self.after(change).filter(move |(place, _)| is_sent(place))
+    }
+
     /// The next part for a follower; `None` if it has all rows.
     pub(crate) fn next_part(&self, follower: &mut Follower, bytes_max: usize) -> Option<KeptPart> {
         let first = follower.generation != self.generation;
@@ -358,9 +365,9 @@ impl Table {
             *follower = Follower { generation: self.generation, ..Follower::default() };
         }
         let (mut rows, mut bytes) = (Vec::new(), 0);
-        let mut left = self.after(follower.change).peekable();
+        let mut left = self.unsent(follower.change).peekable();
         while bytes < bytes_max
-            && let Some(((kind, key), row)) = left.next()
+            && let Some((RowPlace { kind, key }, row)) = left.next()
         {
             bytes += row_bytes(key, row);
             rows.push(KeptRow {
@@ -369,12 +376,13 @@ impl Table {
                 change: row.change,
                 at_us: row.at_us,
                 version: row.version,
-                value: row.value.clone(),
+                value: Arc::clone(&row.value),
             });
         }
         let has_all = left.peek().is_none();
         let whole = has_all && !follower.is_whole;
-        follower.change = rows.last().map_or(follower.change, |row| row.change);
+        let last = rows.last().map_or(follower.change, |row: &KeptRow| row.change);
+        follower.change = if has_all { self.newest } else { last };
         follower.is_whole |= has_all;
         (first || whole || !rows.is_empty()).then_some(KeptPart { first, whole, rows })
     }
@@ -382,13 +390,12 @@ impl Table {
     /// The number of parts that bring a follower all rows.
     pub(crate) fn parts_left(&self, follower: &Follower, bytes_max: usize) -> usize {
         let is_new = follower.generation != self.generation;
-        let from = if is_new { 0 } else { follower.change };
         let (mut parts, mut bytes) = (usize::from(is_new), 0);
-        for ((_, key), row) in self.after(from) {
+        for (place, row) in self.unsent(if is_new { 0 } else { follower.change }) {
             if bytes == 0 {
                 parts += 1;
             }
-            bytes += row_bytes(key, row);
+            bytes += row_bytes(&place.key, row);
             if bytes >= bytes_max {
                 bytes = 0;
             }
@@ -397,17 +404,21 @@ impl Table {
     }
 
     pub(crate) fn has_news(&self, follower: &Follower) -> bool {
-        follower.generation != self.generation
-            || self.order.range(follower.change.saturating_add(1)..).next().is_some()
+        let is_newer = |rows: &Rows| {
+            let newest = rows.order.last_key_value();
+            rows.are_sent() && newest.is_some_and(|(change, _)| *change > follower.change)
+        };
+        follower.generation != self.generation || self.kinds.values().any(is_newer)
     }
 
     /// Adds a part of another process.
     pub(crate) fn add_part(&mut self, part: KeptPart) {
         if part.first {
-            let replaced =
-                self.kinds.values().filter(|rows| rows.kind.copy == FollowerCopy::Replaces);
-            let places = replaced
-                .flat_map(|rows| rows.live.values().map(|key| (rows.kind.name, Arc::clone(key))));
+            let replaced = self.kinds.values().filter(|rows| rows.are_replaced());
+            let places = replaced.flat_map(|rows| {
+                let kind = rows.kind.name;
+                rows.order.values().map(move |key| RowPlace { kind, key: Arc::clone(key) })
+            });
             self.origin = Origin::Copying { not_copied: places.collect() };
         }
         for KeptRow { kind, key, change, at_us, version, value } in part.rows {
@@ -416,7 +427,7 @@ impl Table {
             let (name, is_known) =
                 (rows.kind.name, rows.by_key.get(&key).is_some_and(|row| row.value == value));
             if let Origin::Copying { not_copied } = &mut self.origin {
-                not_copied.remove(&(name, Arc::clone(&key)));
+                not_copied.remove(&RowPlace { kind: name, key: Arc::clone(&key) });
             }
             if is_known {
                 continue;
@@ -438,5 +449,5 @@ impl Table {
 }
 
 fn row_bytes(key: &str, row: &TableRow) -> usize {
-    key.len() + row.value.as_ref().map_or(0, |value| value.len()) + 64
+    key.len() + row.value.len() + 64
 }

@@ -1,6 +1,7 @@
 //! The thread with real receivers and dependencies.
 
 use std::net::TcpListener;
+use std::path::Path;
 
 use evenkeel_config::Url;
 use evenkeel_control::{AlertsRecord, ControlRequest, NodeNames};
@@ -12,12 +13,12 @@ use evenkeel_testkit::http::{http_answer, http_server};
 use super::super::tests::receiver;
 use super::*;
 
-/// Control that keeps the last alerts, in memory.
+/// Control that keeps the last alerts in the store of the handle.
 fn control(settings: &GatewayConfig) -> Handle {
     let names = Arc::new(NodeNames::of(&settings.core()));
     let (handle, mut requests) = Handle::new(names, Arc::default());
+    let kept = handle.kept.documents::<AlertsRecord>();
     std::thread::spawn(move || {
-        let kept = Store::default().documents::<AlertsRecord>();
         while let Some(request) = requests.blocking_recv() {
             match request {
                 ControlRequest::KeptAlerts(reply) => _ = reply.send(kept.row("")),
@@ -26,6 +27,8 @@ fn control(settings: &GatewayConfig) -> Handle {
                     let (done, written) = oneshot::channel();
                     let _ = (done.send(Ok(())), reply.send(written));
                 }
+                // The real control reads its own documents.
+                ControlRequest::ReadLateKept => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -50,7 +53,7 @@ fn sender(receivers: &[AlertReceiver]) -> (AlertSender, Telemetry) {
     let sender = AlertSender {
         alerts,
         control: control(&settings),
-        is_restored: true,
+        earlier: EarlierRead::All,
         acknowledged: Vec::new(),
         gateway: "edge-1".to_owned(),
         is_owner: Box::new(|| true),
@@ -105,7 +108,7 @@ async fn standby_sends_once_it_is_the_owner() {
 async fn standby_sends_alerts_about_itself_without_a_record() {
     let (mut sender, _telemetry) = sender(&[receiver_at("ops", "http://127.0.0.1:1")]);
     sender.is_owner = Box::new(|| false);
-    sender.is_restored = false;
+    sender.earlier = EarlierRead::Nothing;
     let labels = [(Attribute::Credential, "quic-certificate")];
     sender.instruments.level(Level::CredentialExpiry, 60.0, &labels);
     sender.evaluate();
@@ -129,10 +132,55 @@ async fn new_owner_continues_the_alerts_of_the_old_one() {
     old.note(&posted);
     old.keep().await.unwrap();
     let (mut new, _telemetry) = sender(&receivers);
-    (new.control, new.is_restored) = (old.control.clone(), false);
+    (new.control, new.earlier) = (old.control.clone(), EarlierRead::Nothing);
     new.send().await.unwrap();
     assert!(new.posts.is_empty(), "the receiver has it");
     assert_eq!(new.alerts.view().receivers[0].waiting, 0);
+}
+
+#[tokio::test]
+async fn alerts_of_a_late_disk_are_continued() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, away) = (folder.path().join("kept"), folder.path().join("away"));
+    let open = |store: &Store| {
+        let alerts = store.documents::<AlertsRecord>();
+        let unwritten = Default::default();
+        let thread = store.open(Some(folder.path()), Path::new("/admin.sock"), &unwritten).unwrap();
+        store.begin(Duration::from_secs(20));
+        (alerts, thread)
+    };
+    let (alerts, thread) = open(&Store::default());
+    let (url, _asked) = http_server(vec![http_answer("200 OK", "")]);
+    let receivers = [receiver_at("ops", &url)];
+    let (mut before, _telemetry) = sender(&receivers);
+    before.alerts.acknowledge("EvenkeelRoomsStranded", None, Instant::now()).unwrap();
+    let mut record = before.alerts.take_changed_record(Moment::now()).unwrap();
+    let mut other = record.alerts[0].clone();
+    other.labels.insert("evenkeel_cause".to_owned(), "other".to_owned());
+    record.alerts.push(other);
+    alerts.put("", &record);
+    // The thread writes them before it ends.
+    drop(thread);
+    std::fs::rename(&database, &away).unwrap();
+    std::fs::write(&database, "a file").unwrap();
+    let (mut sender, _telemetry) = sender(&receivers);
+    let (kept, _thread) = open(&sender.control.kept);
+    sender.earlier = EarlierRead::Nothing;
+    sender.send().await.unwrap();
+    assert_eq!((sender.alerts.view().alerts.len(), sender.posts.len()), (1, 1));
+    let own = kept.get("").unwrap();
+    std::fs::remove_file(&database).unwrap();
+    std::fs::rename(&away, &database).unwrap();
+    let name = "EvenkeelRoomsStranded";
+    // A row with an acknowledgement is tried at once.
+    let (done, written) = oneshot::channel();
+    kept.put_and(Encoded::new("", &own), move |result| done.send(result).unwrap());
+    written.await.unwrap().unwrap();
+    sender.send().await.unwrap();
+    let alerts = sender.alerts.view().alerts;
+    assert_eq!(alerts.len(), 2);
+    assert!(alerts.iter().all(|alert| alert.alert == name && alert.acknowledged));
+    assert_eq!(sender.earlier, EarlierRead::All);
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ fn log_filter_outlives_the_process_until_it_is_reset() {
     let mut next = open(&folder);
     next.log = next.log.telling(told.clone());
     assert_eq!(told.borrow().as_deref(), Some("warn"));
-    let of_owner = KeptPart::of_document(ONE, &Operations(vec![filter("info")]));
+    let of_owner = KeptPart::of_rows([Encoded::new(ONE, &Operations(vec![filter("info")]))]);
     next.log.kept.store().add_part(of_owner);
     next.log.read();
     assert_eq!(told.borrow().as_deref(), Some("info"), "that of the group's owner");
@@ -315,6 +315,29 @@ fn operations_of_a_late_disk_stay_in_force() {
     assert_eq!(process.log.operations.0, in_force);
     drop(process);
     assert_eq!(kept(&folder), in_force);
+}
+
+/// `cargo test --release -p evenkeel-control -- --ignored --nocapture operations_cost`
+#[test]
+#[ignore = "measures"]
+fn operations_cost() {
+    let mut operations = Operations::default();
+    for number in 0..1_024 {
+        let node = format!("eu-west-a{number}");
+        operations.add(drain(&node, true));
+        operations.add(Operation::Eject(node.into()));
+    }
+    let began = std::time::Instant::now();
+    let row = (0..100).map(|_| Encoded::new(ONE, &operations)).last();
+    let encoded = began.elapsed() / 100;
+    let began = std::time::Instant::now();
+    operations.add(drain("eu-west-a1023", false));
+    println!(
+        "encoded in {encoded:?}, added in {:?}, {} bytes",
+        began.elapsed(),
+        serde_json::to_string(&operations).unwrap().len()
+    );
+    drop(row);
 }
 
 #[test]

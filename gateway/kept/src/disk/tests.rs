@@ -1,3 +1,5 @@
+use std::os::unix::fs::symlink;
+
 use tempfile::tempdir;
 
 use super::*;
@@ -10,7 +12,7 @@ const KIND: Kind =
 fn table(rows: usize) -> Table {
     let mut table = Table::default();
     for number in 0..rows {
-        table.put(KIND, &number.to_string().into(), Some("x".repeat(1_000).into()), 7);
+        table.put(KIND, &number.to_string().into(), "x".repeat(1_000).into(), 7);
     }
     table
 }
@@ -25,7 +27,7 @@ fn full_disk_takes_none_of_a_batch() {
     let table = table(100);
     let error = disk.write(&table.batch(usize::MAX)).unwrap_err();
     assert_eq!(error.to_string(), "database or disk is full");
-    assert_eq!(disk.rows().unwrap().len(), 0);
+    assert_eq!(super::rows(&disk.connection).unwrap().len(), 0);
     disk.connection.pragma_update_and_check(None, "max_page_count", 3_000, |_| Ok(())).unwrap();
     disk.write(&table.batch(usize::MAX)).unwrap();
     drop(disk);
@@ -37,13 +39,11 @@ fn rows_are_in_the_order_of_their_changes() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("a.sqlite");
     let mut table = table(3);
-    table.put(KIND, &"0".into(), Some("again".into()), 8);
-    table.put(KIND, &"1".into(), None, 9);
+    table.put(KIND, &"0".into(), "again".into(), 8);
     Disk::open(&path).unwrap().0.write(&table.batch(usize::MAX)).unwrap();
     let rows = Disk::open(&path).unwrap().1;
-    let rows: Vec<_> =
-        rows.iter().map(|row| (&*row.key, row.change, row.at_us, row.value.is_some())).collect();
-    assert_eq!(rows, [("2", 3, 7, true), ("0", 4, 8, true), ("1", 5, 9, false)]);
+    let rows: Vec<_> = rows.iter().map(|row| (&*row.key, row.change, row.at_us)).collect();
+    assert_eq!(rows, [("1", 2, 7), ("2", 3, 7), ("0", 4, 8)]);
 }
 
 #[test]
@@ -113,9 +113,7 @@ fn operators_read_names_times_and_json() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("a.sqlite");
     let mut table = Table::default();
-    table.put(KIND, &"b".into(), Some(r#"{"by":"ops"}"#.into()), 1_700_000_000_250_000);
-    table.put(KIND, &"a".into(), Some("{}".into()), 1);
-    table.put(KIND, &"a".into(), None, 2);
+    table.put(KIND, &"b".into(), r#"{"by":"ops"}"#.into(), 1_700_000_000_250_000);
     let (mut disk, _) = Disk::open(&path).unwrap();
     disk.write(&table.batch(usize::MAX)).unwrap();
     let reader = Connection::open(&path).unwrap();
@@ -128,4 +126,32 @@ fn operators_read_names_times_and_json() {
         .collect::<Result<_, _>>()
         .unwrap();
     assert_eq!(rows, ["note b 2023-11-14T22:13:20.250Z ops"]);
+}
+
+#[test]
+fn rows_are_read_where_nothing_can_be_written() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a b?%.sqlite");
+    let full = DiskError::Io(io::ErrorKind::StorageFull.into());
+    let read = |reason: &DiskError| Disk::read_only(&path, reason).map(|rows| rows.len());
+    assert_eq!(read(&full).unwrap(), 0, "a first start");
+    read(&DiskError::Io(io::ErrorKind::NotFound.into())).unwrap_err();
+    let (mut disk, _) = Disk::open(&path).unwrap();
+    disk.write(&table(3).batch(usize::MAX)).unwrap();
+    // The process is killed, and its log stays.
+    let log = fs::read(with(&path, "-wal")).unwrap();
+    let database = fs::read(&path).unwrap();
+    drop(disk);
+    assert_eq!((read(&full).unwrap(), with(&path, "-wal").exists()), (3, false));
+    fs::write(&path, &database).unwrap();
+    fs::write(with(&path, "-wal"), &log).unwrap();
+    // The index of the log cannot be created: SQLite follows no link.
+    symlink("nowhere", with(&path, "-shm")).unwrap();
+    let error = Disk::open(&path).unwrap_err();
+    assert_eq!(read(&error).unwrap(), 3);
+    let unchanged = [&path, &with(&path, "-wal")].map(|path| fs::read(path).unwrap());
+    assert_eq!(unchanged, [database, log]);
+    fs::write(&path, "").unwrap();
+    fs::remove_file(with(&path, "-wal")).unwrap();
+    assert_eq!(read(&full).unwrap(), 0, "no table could be written");
 }

@@ -1,4 +1,5 @@
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::document::{FollowerCopy, NotDecoded};
+use crate::document::FollowerCopy;
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -17,17 +18,6 @@ struct Note(u64);
 
 impl Document for Note {
     const KIND: Kind = Kind { name: "note", version: 2, rows_max: 4, copy: FollowerCopy::Replaces };
-
-    fn migrate(version: u32, row: Value) -> Result<Value, NotDecoded> {
-        match version {
-            // It was a text.
-            1 => Ok(row
-                .as_str()
-                .and_then(|text| text.parse().ok())
-                .map_or(Value::Null, |number: u64| number.into())),
-            found => Err(NotDecoded::Version { found, known: 2 }),
-        }
-    }
 
     /// The sum, so that a test sees both.
     fn merge(kept: Note, own: Note) -> Note {
@@ -39,27 +29,37 @@ impl Document for Note {
     }
 }
 
-/// A kind with many rows, which followers add to their own.
+/// A kind with many rows, of which followers get none.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 struct Call(String);
 
 impl Document for Call {
     const KIND: Kind =
-        Kind { name: "call", version: 1, rows_max: 100_000, copy: FollowerCopy::Adds };
+        Kind { name: "call", version: 1, rows_max: 100_000, copy: FollowerCopy::None };
 
     fn earlier_files(_: &str) -> Vec<PathBuf> {
         vec!["call.json".into()]
     }
 
-    fn read_earlier(bytes: &[u8]) -> io::Result<Vec<(Box<str>, Value)>> {
+    fn read_earlier(bytes: &[u8]) -> io::Result<Vec<EarlierDocument>> {
         let keys: Vec<Box<str>> = serde_json::from_slice(bytes)?;
-        Ok(keys.into_iter().map(|key| (key, "of the file".into())).collect())
+        let document = |key| EarlierDocument { key, value: "of the file".into() };
+        Ok(keys.into_iter().map(document).collect())
     }
+}
+
+/// A kind of which followers add the owner's rows to their own.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+struct Entry(String);
+
+impl Document for Entry {
+    const KIND: Kind = Kind { name: "entry", version: 1, rows_max: 100, copy: FollowerCopy::Adds };
 }
 
 struct Process {
     notes: Documents<Note>,
     calls: Documents<Call>,
+    entries: Documents<Entry>,
     store: Store,
     unwritten: UnwrittenDocuments,
     thread: StoreThread,
@@ -68,9 +68,9 @@ struct Process {
 impl Process {
     fn following(folder: &Path) -> Process {
         let (store, unwritten) = (Store::default(), UnwrittenDocuments::default());
-        let (notes, calls) = (store.documents(), store.documents());
+        let (notes, calls, entries) = (store.documents(), store.documents(), store.documents());
         let thread = store.open(Some(folder), Path::new("/admin.sock"), &unwritten).unwrap();
-        Process { notes, calls, store, unwritten, thread }
+        Process { notes, calls, entries, store, unwritten, thread }
     }
 
     fn start(folder: &Path) -> Process {
@@ -90,6 +90,10 @@ impl Process {
     fn notes(&self) -> Vec<(String, u64)> {
         let rows = self.notes.rows();
         rows.iter().map(|row| (row.key.to_string(), row.decode().unwrap().0)).collect()
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.calls.rows().iter().map(|row| row.decode().unwrap().0).collect()
     }
 
     fn copy(&self, follower: &mut Follower, to: &Process, bytes_max: usize) {
@@ -128,14 +132,13 @@ fn documents_outlive_the_process() {
     for (key, note) in [("a", 1), ("b", 2), ("c", 3), ("a", 4)] {
         process.notes.put(key, &Note(note));
     }
-    process.notes.remove("b");
     process.calls.put("1", &Call("ended".into()));
     // The thread writes them before it ends.
     drop(process);
     let next = Process::start(folder.path());
-    assert_eq!(next.notes(), named(&[("c", 3), ("a", 4)]));
+    assert_eq!(next.notes(), named(&[("b", 2), ("c", 3), ("a", 4)]));
     assert_eq!(next.notes.get("a"), Some(Note(4)));
-    assert_eq!(next.calls.all(), [Call("ended".into())]);
+    assert_eq!(next.calls(), ["ended"]);
     assert!(!next.store.begin(WITHIN), "once");
 }
 
@@ -164,17 +167,8 @@ fn rows_beyond_the_bound_are_dropped_oldest_first() {
     let newest = named(&[("4", 4), ("5", 5), ("3", 33), ("6", 6)]);
     assert_eq!(process.notes(), newest);
     let reader = Connection::open(database(&folder)).unwrap();
-    let count = || {
-        reader.query_row("SELECT count(*) FROM document", [], |row| row.get::<_, i64>(0)).unwrap()
-    };
-    assert_eq!(count(), 4);
-    (0..1_000).for_each(|note| process.notes.remove(&note.to_string()));
-    (0..1_000).for_each(|note| {
-        process.notes.put("x", &Note(note));
-        process.notes.remove("x");
-    });
-    process.put("6", 6).unwrap();
-    assert_eq!((process.notes(), count() < 10), (named(&[("6", 6)]), true));
+    let count = "SELECT count(*) FROM document";
+    assert_eq!(reader.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap(), 4);
 }
 
 #[test]
@@ -189,38 +183,19 @@ fn follower_gets_changes_since_its_last_part() {
     owner.copy(&mut follower, &standby, 1);
     assert!(follower.is_whole() && !owner.store.has_part(&follower));
     assert_eq!(standby.notes(), owner.notes());
-    owner.notes.remove("b");
     owner.notes.put("a", &Note(5));
     assert_eq!(owner.store.parts_left(&follower, 1_000), 1);
     let part = owner.store.next_part(&mut follower, usize::MAX).unwrap();
-    assert_eq!((part.first, part.whole, part.rows.len()), (false, false, 2));
+    assert_eq!((part.first, part.whole, part.rows.len()), (false, false, 1));
     standby.store.add_part(part);
-    assert_eq!(standby.notes(), named(&[("c", 3), ("a", 5)]));
+    assert_eq!(standby.notes(), named(&[("b", 2), ("c", 3), ("a", 5)]));
     assert_eq!(owner.store.next_part(&mut follower, usize::MAX), None);
     // It replaces the owner.
     assert!(!standby.store.begin(WITHIN));
     standby.put("d", 6).unwrap();
     drop(standby);
     let next = Process::start(folders[1].path());
-    assert_eq!(next.notes(), named(&[("c", 3), ("a", 5), ("d", 6)]));
-}
-
-#[test]
-fn follower_that_missed_a_removal_begins_again() {
-    let folder = tempdir().unwrap();
-    let [owner, standby] =
-        [Process::start(folder.path()), Process::following(Path::new("/dev/null"))];
-    owner.notes.put("first", &Note(1));
-    let mut follower = Follower::default();
-    owner.copy(&mut follower, &standby, usize::MAX);
-    owner.notes.remove("first");
-    (0..300).for_each(|note: u64| {
-        owner.notes.put(&note.to_string(), &Note(note));
-        owner.notes.remove(&note.to_string());
-    });
-    owner.notes.put("last", &Note(2));
-    owner.copy(&mut follower, &standby, usize::MAX);
-    assert_eq!(standby.notes(), named(&[("last", 2)]));
+    assert_eq!(next.notes(), named(&[("b", 2), ("c", 3), ("a", 5), ("d", 6)]));
 }
 
 #[test]
@@ -250,22 +225,62 @@ fn part_of_a_copy_does_not_replace_the_disk() {
 }
 
 #[test]
-fn copies_of_calls_are_added_to_own_ones() {
+fn calls_are_not_sent_and_those_of_the_follower_stay() {
     let folders = [tempdir().unwrap(), tempdir().unwrap()];
-    Process::start(folders[1].path()).calls.put("own", &Call("own".into()));
+    Process::start(folders[1].path()).calls.put("before", &Call("before".into()));
     let owner = Process::start(folders[0].path());
-    owner.calls.put("1", &Call("copied".into()));
-    let standby = Process::following(folders[1].path());
-    for _ in 0..2 {
-        owner.copy(&mut Follower::default(), &standby, usize::MAX);
-    }
-    assert_eq!(standby.calls.all().len(), 1);
+    let (mut follower, standby) = (Follower::default(), Process::following(folders[1].path()));
+    owner.calls.put("1", &Call("of the owner".into()));
+    assert_eq!(owner.store.parts_left(&follower, 1), 1, "an empty part tells that it is whole");
+    owner.copy(&mut follower, &standby, 1);
+    owner.calls.put("2", &Call("of the owner".into()));
+    assert!(follower.is_whole() && !owner.store.has_part(&follower));
+    owner.put("a", 1).unwrap();
+    let part = owner.store.next_part(&mut follower, usize::MAX).unwrap();
+    assert_eq!(part.rows.len(), 1);
+    standby.store.add_part(part);
+    // The owner's come by another way.
+    standby.store.add_part(KeptPart::of_rows([Encoded::new("1", &Call("copied".into()))]));
     standby.store.begin(WITHIN);
     standby.calls.put("2", &Call("later".into()));
     drop(standby);
-    let calls = Process::start(folders[1].path()).calls.all();
-    let calls: Vec<_> = calls.iter().map(|call| &*call.0).collect();
-    assert_eq!(calls, ["own", "copied", "later"]);
+    let next = Process::start(folders[1].path());
+    assert_eq!(next.calls(), ["before", "copied", "later"]);
+}
+
+#[test]
+fn entries_of_the_owner_are_added_to_own_ones() {
+    let folders = [tempdir().unwrap(), tempdir().unwrap()];
+    let put = |process: &Process, key: &str| process.entries.put(key, &Entry(key.into()));
+    put(&Process::start(folders[1].path()), "of the disk");
+    let owner = Process::start(folders[0].path());
+    put(&owner, "of the owner");
+    let standby = Process::following(folders[1].path());
+    put(&standby, "of the standby");
+    for _ in 0..2 {
+        owner.copy(&mut Follower::default(), &standby, usize::MAX);
+    }
+    standby.store.begin(WITHIN);
+    drop(standby);
+    let next = Process::start(folders[1].path());
+    let entries: Vec<_> = next.entries.rows().iter().map(|row| row.key.to_string()).collect();
+    assert_eq!(entries, ["of the disk", "of the standby", "of the owner"]);
+}
+
+#[test]
+fn busy_table_gives_no_part_at_once() {
+    let process = Process::following(Path::new("/dev/null"));
+    process.notes.put("a", &Note(1));
+    let reader = process.store.lock();
+    let mut follower = Follower::default();
+    assert!(!process.store.has_part(&follower));
+    assert_eq!(process.store.next_part_now(&mut follower, usize::MAX), None);
+    assert!(!process.notes.put_now(Encoded::new("b", &Note(2))));
+    drop(reader);
+    assert!(process.notes.put_now(Encoded::new("c", &Note(3))));
+    assert_eq!(process.notes(), named(&[("a", 1), ("c", 3)]));
+    assert!(process.store.has_part(&follower));
+    assert!(process.store.next_part_now(&mut follower, usize::MAX).is_some());
 }
 
 #[test]
@@ -311,10 +326,9 @@ fn file_with_calls_leaves_those_of_the_disk() {
     drop(process);
     for seconds in [60, -60] {
         write_earlier(&folder, "call.json", r#"["both", "after"]"#, seconds);
-        let calls = Process::start(folder.path()).calls;
-        let all: Vec<_> = calls.all().into_iter().map(|call| call.0).collect();
-        assert_eq!(all, ["of the disk", "of the disk", "of the file"]);
-        assert_eq!(calls.get("both"), Some(Call("of the disk".into())));
+        let process = Process::start(folder.path());
+        assert_eq!(process.calls(), ["of the disk", "of the disk", "of the file"]);
+        assert_eq!(process.calls.get("both"), Some(Call("of the disk".into())));
     }
 }
 
@@ -371,35 +385,28 @@ fn part_changes_the_kinds_of_its_rows() {
     let mut follower = Follower::default();
     let whole = process.store.next_part(&mut follower, usize::MAX).unwrap();
     assert!(whole.changes::<Note>());
-    process.calls.put("1", &Call("ended".into()));
-    let part = process.store.next_part(&mut follower, usize::MAX).unwrap();
+    let part = KeptPart::of_rows([Encoded::new("1", &Call("ended".into()))]);
     assert_eq!((part.changes::<Note>(), part.changes::<Call>()), (false, true));
 }
 
 #[test]
-fn row_of_another_version_is_migrated_or_refused() {
+fn row_of_another_version_is_refused() {
     let folder = tempdir().unwrap();
     Process::start(folder.path()).put("a", 1).unwrap();
     let writer = Connection::open(database(&folder)).unwrap();
-    let set = |version, value| {
-        writer
-            .execute(
-                "UPDATE document SET version = ?1, value = ?2",
-                rusqlite::params![version, value],
-            )
-            .unwrap();
-    };
-    set(1, "\"7\"");
-    assert_eq!(Process::start(folder.path()).notes.get("a"), Some(Note(7)));
-    set(3, "{}");
-    let process = Process::start(folder.path());
-    assert_eq!(process.notes.get("a"), None);
-    let refused = process.notes.row("a").unwrap().decode().unwrap_err();
-    assert_eq!(refused.to_string(), "it has version 3, this gateway reads version 2");
-    drop(process);
-    let value: String =
-        writer.query_row("SELECT value FROM document", [], |row| row.get(0)).unwrap();
-    assert_eq!(value, "{}", "the version that wrote it may come back");
+    for version in [1, 3] {
+        let set = "UPDATE document SET version = ?1, value = '{}'";
+        writer.execute(set, [version]).unwrap();
+        let process = Process::start(folder.path());
+        assert_eq!(process.notes.get("a"), None);
+        let refused = process.notes.row("a").unwrap().decode().unwrap_err();
+        let reason = format!("it has version {version}, this gateway reads version 2");
+        assert_eq!(refused.to_string(), reason);
+        drop(process);
+        let value: String =
+            writer.query_row("SELECT value FROM document", [], |row| row.get(0)).unwrap();
+        assert_eq!(value, "{}", "the version that wrote it may come back");
+    }
 }
 
 #[test]
@@ -415,6 +422,33 @@ fn disk_that_fails_is_reported_and_stops_nothing() {
     process.put("b", 2).unwrap();
     assert!(process.unwritten().is_empty());
     assert_eq!(Process::start(folder.path()).notes(), named(&[("a", 1), ("b", 2)]));
+}
+
+#[test]
+fn disk_that_takes_nothing_is_read_at_the_start() {
+    let folder = tempdir().unwrap();
+    Process::start(folder.path()).put("before", 1).unwrap();
+    write_earlier(&folder, "call.json", r#"["1"]"#, 0);
+    // The index of the log cannot be created, as on a full disk: SQLite follows no link.
+    let index = disk::with(&database(&folder), "-shm");
+    symlink("nowhere", &index).unwrap();
+    let process = Process::following(folder.path());
+    assert!(process.store.begin(WITHIN), "read now");
+    assert!(!process.store.expects_late());
+    assert_eq!(
+        (process.notes(), process.calls()),
+        (named(&[("before", 1)]), vec!["of the file".into()])
+    );
+    process.put("now", 2).unwrap_err();
+    assert_eq!(process.unwritten(), ["call", "note"]);
+    fs::remove_file(&index).unwrap();
+    process.put("later", 3).unwrap();
+    assert!(process.unwritten().is_empty());
+    drop(process);
+    assert!(folder.path().join("call.json.moved").exists());
+    let next = Process::start(folder.path());
+    assert_eq!(next.notes(), named(&[("before", 1), ("now", 2), ("later", 3)]));
+    assert_eq!(next.calls(), ["of the file"]);
 }
 
 #[test]
