@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use crate::alerts::AlertsRecord;
 use crate::continuity::{OFFERS_WITHIN, Suspended};
+use crate::forecasts::KeptForecast;
 use crate::history::{EndedSession, SessionHistory};
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::inherited::NamedSockets;
@@ -315,6 +316,8 @@ impl Handle {
     ) -> (Handle, mpsc::Receiver<ControlRequest>) {
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
         let kept = Store::default();
+        // Documents whose owners begin later: the disk is read before.
+        kept.documents::<KeptForecast>();
         // Control ends with the last handle.
         let late = requests.downgrade();
         kept.when_late(move || {

@@ -11,6 +11,7 @@ mod continuity;
 mod control;
 mod equipment;
 mod faults;
+mod forecasts;
 mod handle;
 pub mod history;
 mod idempotency;
@@ -49,6 +50,7 @@ pub use equipment::{
     EquipError, Equipment, SOCKET_BUFFER, equip, needs_session_facts, port_legs, posts,
     source_of_ports,
 };
+pub use forecasts::{EarlierForecasts, KeptForecast};
 pub use handle::{ControlRequest, Handle, TokensRefused};
 pub use idempotency::{
     KEYS_MAX, KeyError, KeyRecord, KeyTable, OpenedKey, RequestTurn, StoredAnswer, TOKEN_KEY,
@@ -79,8 +81,8 @@ pub use reporting::{
 };
 pub use session_urls::{SessionUrlSecret, SessionUrls};
 pub use snapshot::{
-    ChangeRecord, ForecastPart, MediaStates, RecordBatch, Replica, STATES, Snapshot,
-    decode_policies, encode_policies,
+    ChangeRecord, MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies,
+    encode_policies,
 };
 pub use traces::{CallerSpan, NodeHook, TraceIds, TraceRegistry, TraceShare};
 pub use workers::WorkerLine;

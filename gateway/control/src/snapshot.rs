@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alerts::AlertsRecord;
 use crate::certificates::CertificatesRecord;
+use crate::forecasts::{EarlierForecasts, ForecastPart, ForecastParts};
 use crate::history::EndedSession;
 use crate::idempotency::{KeyRecord, KeyReplica};
 use crate::messages::SnapshotError;
@@ -131,17 +132,6 @@ impl MediaStates {
     }
 }
 
-/// A part of the forecasts of a gateway, which travels with a batch of records.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ForecastPart {
-    /// Bytes before it.
-    pub at: u32,
-    /// Bytes of all parts.
-    pub of: u32,
-    /// The content.
-    pub text: String,
-}
-
 /// A change by an operator, a file or a rollout, which travels with a batch of records. Control does not read it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ChangeRecord {
@@ -176,9 +166,9 @@ pub struct RecordBatch {
     /// The alerts that are being sent, as `operations`.
     #[serde(default)]
     pub(crate) alerts: Option<AlertsRecord>,
-    /// A part of the forecasts.
+    /// A part of the forecasts of an owner of an earlier version.
     #[serde(default)]
-    pub forecasts: Option<ForecastPart>,
+    pub(crate) forecasts: Option<ForecastPart>,
     /// Changes since the last batch.
     #[serde(default)]
     pub changes: Vec<ChangeRecord>,
@@ -489,6 +479,7 @@ pub struct Replica {
     kept: Vec<KeptPart>,
     /// The owner sends no documents but operations and alerts.
     is_of_earlier_version: bool,
+    forecasts: ForecastParts,
     /// Sessions of the last batch with sockets: descriptors follow in this order.
     with_sockets: Vec<SessionId>,
     ports: ReservedPorts,
@@ -564,6 +555,7 @@ impl Replica {
             let alerts = batch.alerts.map(|it| KeptPart::of_rows([Encoded::new("", &it)]));
             self.kept.extend(operations.into_iter().chain(alerts));
         }
+        batch.forecasts.into_iter().for_each(|part| self.forecasts.add(part));
         let Snapshot {
             core,
             registry,
@@ -732,7 +724,10 @@ impl Replica {
 
     /// Something is to be taken: records of policies or of ended sessions, or documents.
     pub fn has_news(&self) -> bool {
-        !self.policies.is_empty() || !self.history.is_empty() || !self.kept.is_empty()
+        !self.policies.is_empty()
+            || !self.history.is_empty()
+            || !self.kept.is_empty()
+            || self.forecasts.is_whole()
     }
 
     pub(crate) fn keys(&self) -> Vec<KeyRecord> {
@@ -752,6 +747,11 @@ impl Replica {
     /// Takes the documents that changed, for [`Handle::copy_kept`](crate::Handle::copy_kept).
     pub fn take_kept(&mut self) -> Vec<KeptPart> {
         std::mem::take(&mut self.kept)
+    }
+
+    /// Takes the forecasts of an owner of an earlier version, once all parts came.
+    pub fn take_forecasts(&mut self) -> Option<EarlierForecasts> {
+        self.forecasts.take_whole()
     }
 
     /// The secret of the URLs of the owner's sessions.

@@ -12,7 +12,7 @@ pub use decay::{DecayForecast, DecayParameters, DecaySign, DecayWarning, NodeSam
 pub use flap::FlapForecast;
 pub use load::{Exhaustion, LoadForecast, LoadParameters};
 pub use table::{
-    Forecast, ForecastChange, ForecastEvidence, ForecastTable, LOAD_HOLD_MINUTES,
+    Forecast, ForecastChange, ForecastEvidence, ForecastRecord, ForecastTable, LOAD_HOLD_MINUTES,
     NODE_HOLD_MINUTES, NodeMinute, RegionSample,
 };
 

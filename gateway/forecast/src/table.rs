@@ -131,10 +131,60 @@ struct Warning {
     forecast: Option<Forecast>,
 }
 
+/// The forecasts of a region or node, with which another table continues.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ForecastRecord(Subject);
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Subject {
+    Region { name: Arc<str>, forecast: RegionForecast },
+    Node { name: Arc<str>, forecast: NodeForecast },
+}
+
+impl ForecastRecord {
+    /// `region/NAME` or `node/NAME`.
+    pub fn key(&self) -> String {
+        match &self.0 {
+            Subject::Region { name, .. } => format!("region/{name}"),
+            Subject::Node { name, .. } => format!("node/{name}"),
+        }
+    }
+}
+
 impl ForecastTable {
-    /// True if it has the form that this version writes.
-    pub fn is_valid(&self) -> bool {
-        self.regions.values().all(|region| region.load.is_valid())
+    /// The number of regions and nodes.
+    pub fn count(&self) -> usize {
+        self.regions.len() + self.nodes.len()
+    }
+
+    /// The records of all regions, then of all nodes, by name.
+    pub fn records(&self) -> impl Iterator<Item = ForecastRecord> {
+        let regions = self.regions.iter().map(|(name, forecast)| {
+            let (name, forecast) = (Arc::clone(name), forecast.clone());
+            Subject::Region { name, forecast }
+        });
+        let nodes = self.nodes.iter().map(|(name, forecast)| {
+            let (name, forecast) = (Arc::clone(name), forecast.clone());
+            Subject::Node { name, forecast }
+        });
+        regions.chain(nodes).map(ForecastRecord)
+    }
+
+    /// Continues these records. One that has another form than this version writes is left out.
+    pub fn from_records(records: impl IntoIterator<Item = ForecastRecord>) -> ForecastTable {
+        let mut table = ForecastTable::default();
+        for ForecastRecord(subject) in records {
+            match subject {
+                Subject::Region { name, forecast } if forecast.load.is_valid() => {
+                    table.regions.insert(name, forecast);
+                }
+                Subject::Region { .. } => {}
+                Subject::Node { name, forecast } => _ = table.nodes.insert(name, forecast),
+            }
+        }
+        table
     }
 
     /// Takes the samples of a minute, and returns the warnings that begin or end. Regions and nodes without a sample are

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::changes::{ChangeExchange, ChangeList};
-use crate::forecasts::{ForecastExchange, ForecastText};
 
 /// Requests that wait for the member, which handles each within microseconds.
 const REQUESTS_MAX: usize = 16;
@@ -355,8 +354,6 @@ pub struct Group {
     requests: mpsc::Sender<GroupRequest>,
     copy: watch::Receiver<CopyState>,
     host_warning: watch::Sender<Option<HostWarning>>,
-    own_forecasts: watch::Sender<ForecastText>,
-    copied_forecasts: watch::Receiver<ForecastText>,
     changes: Arc<ChangeList>,
 }
 
@@ -377,7 +374,6 @@ pub(super) struct GroupInbox {
     pub(super) standing: watch::Sender<GroupStatus>,
     pub(super) copy: watch::Sender<CopyState>,
     pub(super) host_warning: watch::Receiver<Option<HostWarning>>,
-    pub(super) forecasts: ForecastExchange,
     pub(super) changes: ChangeExchange,
 }
 
@@ -387,20 +383,15 @@ impl Group {
         let (standing, shown) = watch::channel(GroupStatus::default());
         let (copied, copy) = watch::channel(CopyState::default());
         let (warned, host_warning) = watch::channel(None);
-        let (own_forecasts, own) = watch::channel(None);
-        let (forecasts_copied, copied_forecasts) = watch::channel(None);
         let group = Group {
             standing: shown,
             requests: requests_in,
             copy,
             host_warning: warned,
-            own_forecasts,
-            copied_forecasts,
             changes: Arc::default(),
         };
-        let forecasts = ForecastExchange::new(own, forecasts_copied);
         let changes = ChangeExchange::new(group.changes());
-        (group, GroupInbox { requests, standing, copy: copied, host_warning, forecasts, changes })
+        (group, GroupInbox { requests, standing, copy: copied, host_warning, changes })
     }
 
     /// The members, as this gateway knows them.
@@ -431,16 +422,6 @@ impl Group {
     /// Reports that the host may not have room for a takeover, or that it has.
     pub fn set_host_warning(&self, warning: Option<HostWarning>) {
         self.host_warning.send_replace(warning);
-    }
-
-    /// Keeps the forecasts of this gateway, the owner, at its standby.
-    pub fn set_forecasts(&self, forecasts: Arc<str>) {
-        self.own_forecasts.send_replace(Some(forecasts));
-    }
-
-    /// Returns the forecasts of the owner that this gateway followed last.
-    pub fn copied_forecasts(&self) -> Option<Arc<str>> {
-        self.copied_forecasts.borrow().clone()
     }
 
     /// The changes of this gateway, which its standby copies, and those of the owners that it followed.

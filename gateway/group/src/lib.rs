@@ -12,7 +12,6 @@ mod beats;
 mod certificates;
 mod changes;
 mod fence;
-mod forecasts;
 mod group;
 mod keys;
 mod link;

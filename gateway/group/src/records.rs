@@ -13,7 +13,6 @@ use tokio::sync::{mpsc, watch};
 
 use super::certificates::CertificateExchange;
 use super::changes::ChangeExchange;
-use super::forecasts::ForecastExchange;
 use super::group::{CopyState, GroupInbox};
 use super::link::{Link, LinkEvent, LinkFrame, LinkedPeer};
 use super::task::{Task, outcome};
@@ -58,7 +57,6 @@ pub(super) struct RecordExchange {
     grant: Arc<IndexGrant>,
     /// The peer's copy.
     peer_copy: watch::Sender<CopyState>,
-    forecasts: ForecastExchange,
     changes: ChangeExchange,
     certificates: CertificateExchange,
     refusal: Option<String>,
@@ -83,7 +81,6 @@ impl RecordExchange {
             sent: SentBatches::default(),
             grant,
             peer_copy: inbox.copy.clone(),
-            forecasts: inbox.forecasts.clone(),
             changes: inbox.changes.clone(),
             certificates: CertificateExchange::new(certificates),
             refusal: None,
@@ -152,7 +149,6 @@ impl RecordExchange {
                 // The next follower's batches count from 1.
                 self.peer_copy.send_modify(|copy| copy.acknowledged = 0);
                 self.unconfirmed.handle_disconnected(now);
-                self.forecasts.begin();
                 self.changes.begin();
                 self.certificates.begin();
             }
@@ -178,7 +174,6 @@ impl RecordExchange {
     fn keep(&mut self, bytes: &[u8], core: &mut Cluster) {
         let mut batch =
             RecordBatch::decode(bytes, Some(Instant::now())).map_err(|error| error.to_string());
-        let part = batch.as_mut().ok().and_then(|batch| batch.forecasts.take());
         let changes = batch.as_mut().map(|batch| std::mem::take(&mut batch.changes));
         let changes = changes.unwrap_or_default();
         let certificates = batch.as_mut().ok().and_then(|batch| batch.certificates.take());
@@ -188,7 +183,6 @@ impl RecordExchange {
             Ok(()) => {
                 let number = self.copy.number();
                 core.handle_replica(self.copy.is_whole(), number, Instant::now());
-                part.into_iter().for_each(|part| self.forecasts.take(part));
                 self.changes.take(changes);
                 certificates.into_iter().for_each(|taken| self.certificates.take(taken));
                 self.link.send(&LinkFrame::Acknowledged(number));
@@ -212,6 +206,14 @@ impl RecordExchange {
         let policies = handle.restore_policies(replica.take_policies());
         let history = handle.copy_history(replica.take_history());
         let kept = handle.copy_kept(replica.take_kept());
+        if let Some(forecasts) = replica.take_forecasts() {
+            let store = handle.kept.clone();
+            // Beats do not wait for it.
+            tokio::task::spawn_blocking(move || match forecasts.read() {
+                Ok(part) => store.add_part(part),
+                Err(error) => tracing::warn!(%error, "forecasts of the owner cannot be read"),
+            });
+        }
         if !policies || !history || !kept {
             tracing::error!("decisions or records of the owner not continued: control is busy");
             // The next connection begins with all records.
@@ -232,7 +234,6 @@ impl RecordExchange {
 
     pub(super) fn send(&mut self, mut batch: RecordBatch) {
         let now = Instant::now();
-        batch.forecasts = self.forecasts.next_part(now);
         batch.changes = self.changes.next_part();
         batch.certificates = self.certificates.next_part();
         self.unconfirmed.handle_sent(batch.number(), batch.is_whole(), now);

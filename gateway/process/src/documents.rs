@@ -36,8 +36,6 @@ documents! {
     Changes = "changes";
     /// The certificate that DTLS clients see.
     DtlsCertificate = "dtls-certificate";
-    /// Forecasts of load and of nodes.
-    Forecasts = "forecasts";
     /// Ended sessions.
     History = "history";
     /// Sessions that are open.

@@ -1,36 +1,34 @@
 //! Takes a sample of regions and nodes each minute, and reports what is expected.
 
-mod file;
-
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::pending;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_control::{ControlError, EventRecord, ForecastReport, GatewayEvent, Handle};
+use evenkeel_control::{
+    ControlError, EventRecord, ForecastReport, GatewayEvent, Handle, KeptForecast,
+};
 use evenkeel_core::{NodeStanding, RegionStanding};
 use evenkeel_forecast::{
     ForecastChange, ForecastTable, Minute, NodeMinute, NodeSample, RegionSample,
 };
 use evenkeel_group::{Group, GroupOwnership};
+use evenkeel_kept::{Documents, EarlierRead, Row};
 use evenkeel_model::{CoreEvent, Health, NodeId};
 use evenkeel_process::unix_us;
 use evenkeel_telemetry::registry::{Attribute, Level};
 use evenkeel_telemetry::{Instruments, Telemetry};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior};
-
-use file::ForecastFile;
 
 const SAMPLED_EVERY: Duration = Duration::from_secs(60);
 
-/// A process that is killed loses so many minutes at most, and so does a standby that takes over.
-const WRITTEN_EVERY_MINUTES: u64 = 10;
+/// Regions and nodes that are kept each minute, up to 1 MiB. Of more the others follow in the next minutes, so that neither the disk nor
+/// a standby gets all at once.
+const KEPT_AT_ONCE: usize = 64;
 
 /// Share of the capacity from which the shipped admission policies refuse new rooms, as `SHORT_FROM` of core.
 const ADMITTED_SHARE: f64 = 0.9;
@@ -47,15 +45,16 @@ pub(super) struct ForecastFollower {
     /// Minutes.
     horizon: u64,
     enabled: bool,
-    file: ForecastFile,
-    /// `None` before the first sample: the process that this one replaces writes the file until its end.
-    table: Option<ForecastTable>,
+    kept: Documents<KeptForecast>,
+    earlier: EarlierRead,
+    table: ForecastTable,
+    /// The place of the next region or node that is kept.
+    keeps_next: usize,
     events: Receiver<Arc<EventRecord>>,
     /// Changes of nodes' health since the last sample.
     changes: BTreeMap<NodeId, u32>,
     /// As control knows them, without zeros.
     decays: BTreeMap<NodeId, u16>,
-    is_written: bool,
     clocks: StartClocks,
 }
 
@@ -78,10 +77,8 @@ impl StartClocks {
 }
 
 impl ForecastFollower {
-    /// The folder is that of the cache, if there is one.
     pub(super) fn new(
         settings: &GatewayConfig,
-        folder: Option<&Path>,
         handle: &Handle,
         telemetry: &Telemetry,
         group: Option<Group>,
@@ -92,12 +89,13 @@ impl ForecastFollower {
             group,
             horizon: settings.forecast.horizon.as_secs() / 60,
             enabled: settings.forecast.enabled,
-            file: ForecastFile::new(folder, &settings.admin.socket, handle.unwritten.clone()),
-            table: None,
+            kept: handle.kept.documents(),
+            earlier: EarlierRead::Nothing,
+            table: ForecastTable::default(),
+            keeps_next: 0,
             events: handle.events(),
             changes: BTreeMap::new(),
             decays: BTreeMap::new(),
-            is_written: true,
             clocks: StartClocks { monotonic: std::time::Instant::now(), wall: SystemTime::now() },
         }
     }
@@ -157,14 +155,10 @@ impl ForecastFollower {
             );
             ids.insert(name, id);
         }
-        let is_first = self.table.is_none();
-        if is_first {
-            let (file, copied) =
-                (self.file.clone(), self.group.as_ref().and_then(Group::copied_forecasts));
-            let read = spawn_blocking(move || file.continued(copied.as_deref()));
-            self.table = Some(read.await.unwrap_or_default());
+        if self.earlier.is_due(self.kept.store()) {
+            self.table = self.kept_table();
         }
-        let table = self.table.get_or_insert_default();
+        let table = &mut self.table;
         let changes = table.sample(minute, &regions, &nodes, self.horizon);
         let decays: BTreeMap<NodeId, u16> = (table.decays())
             .filter_map(|(name, decay)| Some((*ids.get(name)?, decay)))
@@ -187,20 +181,12 @@ impl ForecastFollower {
             decays: changed,
         };
         self.measure(minute, &report);
-        self.is_written = false;
-        if (is_first || minute.is_multiple_of(WRITTEN_EVERY_MINUTES))
-            && let Some(writing) = self.begin_write()
-            && let Ok(Ok(content)) = writing.await
-            && let Some(group) = &self.group
-        {
-            group.set_forecasts(content.into());
-        }
+        self.keep();
         self.handle.note_forecasts(Box::new(report)).await
     }
 
     fn measure(&self, minute: Minute, report: &ForecastReport) {
-        let exhaustions = self.table.iter().flat_map(ForecastTable::exhaustions);
-        for (region, at) in exhaustions {
+        for (region, at) in self.table.exhaustions() {
             let seconds = at.map_or(-1.0, |at| at.saturating_sub(minute) as f64 * 60.0);
             let labels = [(Attribute::Region, &**region)];
             self.instruments.level(Level::ForecastExhausted, seconds, &labels);
@@ -212,20 +198,27 @@ impl ForecastFollower {
         }
     }
 
-    /// Writes the samples on a thread that may wait for the disk, unless they are written.
-    fn begin_write(&mut self) -> Option<JoinHandle<serde_json::Result<String>>> {
-        if std::mem::replace(&mut self.is_written, true) {
-            return None;
+    /// The table of the process before this one.
+    fn kept_table(&self) -> ForecastTable {
+        let rows = self.kept.rows();
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            rows.iter().map(Row::decode).partition(Result::is_ok);
+        if let Some(Err(error)) = unknown.first() {
+            let rows = unknown.len();
+            tracing::warn!(%error, rows, "forecasts cannot be read; learning anew");
         }
-        let runtime = tokio::runtime::Handle::try_current().ok()?;
-        let (file, table) = (self.file.clone(), self.table.clone()?);
-        Some(runtime.spawn_blocking(move || file.write(&table)))
+        ForecastTable::from_records(known.into_iter().flatten().map(|KeptForecast(record)| record))
     }
-}
 
-impl Drop for ForecastFollower {
-    fn drop(&mut self) {
-        drop(self.begin_write());
+    /// Keeps the forecasts of some regions and nodes.
+    fn keep(&mut self) {
+        if self.keeps_next >= self.table.count() {
+            self.keeps_next = 0;
+        }
+        for record in self.table.records().skip(self.keeps_next).take(KEPT_AT_ONCE) {
+            self.kept.put(&record.key(), &KeptForecast(record));
+        }
+        self.keeps_next += KEPT_AT_ONCE;
     }
 }
 

@@ -267,8 +267,8 @@ fn serve_as(
         }
     };
     let host = host_sessions::follow(&settings, &gateway.handle, in_group.clone());
-    let (folder, handle) = (gateway.foundry.folder(), &gateway.handle);
-    let forecasts = ForecastFollower::new(&settings, folder, handle, &telemetry, in_group.clone());
+    let handle = &gateway.handle;
+    let forecasts = ForecastFollower::new(&settings, handle, &telemetry, in_group.clone());
     (applied.group, applied.instruments) = (in_group, Some(telemetry.instruments()));
     let reloading = async {
         tokio::select! {

@@ -1,8 +1,11 @@
 //! Forecasts of nodes, with states that the test plays minute by minute.
 
+use std::path::Path;
+
 use evenkeel_control::{ControlRequest, NodeNames};
 use evenkeel_core::Failback;
 use evenkeel_forecast::{DecaySign, ForecastEvidence};
+use evenkeel_kept::{Encoded, StoreThread};
 use evenkeel_model::{BreakerMode, BreakerState, Hop, Incarnation, RegionId};
 use evenkeel_nodes::ProcessState;
 use tempfile::{TempDir, tempdir};
@@ -18,6 +21,7 @@ struct Scene {
     handle: Handle,
     requests: mpsc::Receiver<ControlRequest>,
     follower: ForecastFollower,
+    thread: Option<StoreThread>,
     /// The expected load in the last report.
     expected: Vec<(Arc<str>, u64)>,
 }
@@ -54,17 +58,37 @@ impl Scene {
         let telemetry = Telemetry::start(&settings, "test").unwrap();
         let names = Arc::new(NodeNames::of(&settings.core()));
         let (handle, requests) = Handle::new(names, Arc::default());
-        let path = Some(folder.path());
-        let follower = ForecastFollower::new(&settings, path, &handle, &telemetry, None);
-        Scene { settings, folder, telemetry, handle, requests, follower, expected: Vec::new() }
+        let follower = ForecastFollower::new(&settings, &handle, &telemetry, None);
+        let mut scene = Scene {
+            settings,
+            folder,
+            telemetry,
+            handle,
+            requests,
+            follower,
+            thread: None,
+            expected: Vec::new(),
+        };
+        scene.thread = Some(scene.open());
+        scene
+    }
+
+    fn open(&self) -> StoreThread {
+        let (store, unwritten) = (&self.handle.kept, &self.handle.unwritten);
+        let folder = Some(self.folder.path());
+        let thread = store.open(folder, Path::new("/admin.sock"), unwritten).unwrap();
+        store.begin(Duration::from_secs(20));
+        thread
     }
 
     /// The next process.
-    async fn restart(&mut self) {
-        self.follower.begin_write().unwrap().await.unwrap().unwrap();
-        let path = Some(self.folder.path());
-        self.follower =
-            ForecastFollower::new(&self.settings, path, &self.handle, &self.telemetry, None);
+    fn restart(&mut self) {
+        // The thread writes all rows before it ends.
+        self.thread = None;
+        let names = Arc::new(NodeNames::of(&self.settings.core()));
+        (self.handle, self.requests) = Handle::new(names, Arc::default());
+        self.thread = Some(self.open());
+        self.follower = ForecastFollower::new(&self.settings, &self.handle, &self.telemetry, None);
     }
 
     /// Takes a sample of the node in this state, and returns the report to control, without the expected load.
@@ -283,17 +307,17 @@ async fn node_that_is_down_does_not_decay() {
 }
 
 #[tokio::test]
-async fn restart_continues_the_warnings_and_the_file() {
+async fn restart_continues_the_warnings() {
     let mut scene = Scene::new();
     let lossy = || NodeStanding { loss_ppm: 100_000, ..node() };
     for minute in 0..30 {
         scene.sample(minute, lossy()).await;
     }
-    scene.restart().await;
+    scene.restart();
     let begun = scene.sample(30, lossy()).await;
     assert_eq!(changes(&begun), [("decay", false)], "the third value, of the samples of both");
     scene.sample(31, lossy()).await;
-    scene.restart().await;
+    scene.restart();
     let report = scene.sample(32, lossy()).await;
     assert_eq!(changes(&report), []);
     assert_eq!((report.forecasts.len(), report.decays.len()), (1, 1));
@@ -348,4 +372,51 @@ async fn metrics_tell_of_the_forecasts() {
         lines.any(|line| line.contains(&label) && line.ends_with(count))
     };
     assert!(warning("load", " 1") && warning("decay", " 0"), "{rendered}");
+}
+
+#[tokio::test]
+async fn many_regions_and_nodes_are_kept_in_turn() {
+    let mut scene = Scene::new();
+    let load = RegionSample { load_kbps: 1.0, capacity_kbps: 2.0 };
+    let regions = (0..100).map(|number| (format!("{number:03}").into(), load)).collect();
+    scene.follower.table.sample(1, &regions, &BTreeMap::new(), 30);
+    let kept = |scene: &Scene| scene.follower.kept.rows().len();
+    scene.follower.keep();
+    assert_eq!(kept(&scene), KEPT_AT_ONCE);
+    scene.follower.keep();
+    assert_eq!(kept(&scene), 100);
+    let changed = |scene: &Scene, key| scene.follower.kept.row(key).unwrap().at_us;
+    let before = changed(&scene, "region/000");
+    scene.follower.table.sample(2, &regions, &BTreeMap::new(), 30);
+    scene.follower.keep();
+    assert!(changed(&scene, "region/000") > before, "the first ones are next");
+}
+
+#[tokio::test]
+async fn forecasts_of_a_late_disk_are_continued() {
+    let mut scene = Scene::new();
+    for minute in 0..30 {
+        scene.sample(minute, NodeStanding { loss_ppm: 100_000, ..node() }).await;
+    }
+    scene.thread = None;
+    let (database, away) = (scene.folder.path().join("kept"), scene.folder.path().join("away"));
+    std::fs::rename(&database, &away).unwrap();
+    std::fs::write(&database, "a file").unwrap();
+    scene.restart();
+    assert_eq!(changes(&scene.sample(30, node()).await), [], "it learns anew");
+    std::fs::remove_file(&database).unwrap();
+    std::fs::rename(&away, &database).unwrap();
+    // A row with an acknowledgement is tried at once.
+    let (done, written) = tokio::sync::oneshot::channel();
+    let region = scene.follower.table.records().next().unwrap();
+    let row = Encoded::new(&region.key(), &KeptForecast(region));
+    scene.follower.kept.put_and(row, move |result| done.send(result).unwrap());
+    written.await.unwrap().unwrap();
+    assert!(matches!(scene.requests.recv().await, Some(ControlRequest::ReadLateKept)));
+    let lossy = NodeStanding { loss_ppm: 100_000, ..node() };
+    assert_eq!(
+        changes(&scene.sample(31, lossy).await),
+        [("decay", false)],
+        "of the samples of both"
+    );
 }
