@@ -131,8 +131,6 @@ pub struct BoundApi {
     pub alerts: Option<AlertHandle>,
     /// Exports that the receiver of telemetry does not take.
     pub export_failures: ExportFailures,
-    /// The folder in which changes outlive the process.
-    pub cache: Option<PathBuf>,
     pub configuration: Option<watch::Receiver<ConfigInForce>>,
 }
 
@@ -160,7 +158,6 @@ pub fn bind(
         index: None,
         alerts: None,
         export_failures: ExportFailures::default(),
-        cache: None,
         configuration: None,
     })
 }
@@ -213,13 +210,7 @@ impl BoundApi {
         let BoundApi { settings, webrtc, listening, runtime, upgrades, bodies, relay, .. } = self;
         let instruments = self.instruments;
         let (index, alerts, configuration) = (self.index, self.alerts, self.configuration);
-        let list = relay.as_ref().map(|relay| relay.group.changes()).unwrap_or_default();
-        let changes = Arc::new(ChangeLog::of(
-            self.cache.as_deref(),
-            &settings.socket,
-            list,
-            handle.unwritten.clone(),
-        ));
+        let changes = Arc::new(ChangeLog::new(&handle.kept));
         let (stop, stopped) = watch::channel(());
         let gate = watch::Sender::new(Gate::Paused);
         let entrance = Entrance::at(&gate);
@@ -269,8 +260,6 @@ impl BoundApi {
             })?);
         }
         let served = async move {
-            tokio::spawn(Arc::clone(&changes).follow_copies());
-            tokio::spawn(Arc::clone(&changes).repeat());
             tokio::spawn(shared.feed.clone().follow(events, notices, changes));
             serve(listening, settings, &shared, entrance, stopped).await;
         };

@@ -24,6 +24,7 @@ use evenkeel_revisions::{RolloutAction, RolloutReport};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use crate::alerts::AlertsRecord;
+use crate::changes::KeptChange;
 use crate::continuity::{OFFERS_WITHIN, Suspended};
 use crate::forecasts::KeptForecast;
 use crate::history::{EndedSession, SessionHistory};
@@ -318,6 +319,7 @@ impl Handle {
         let kept = Store::default();
         // Documents whose owners begin later: the disk is read before.
         kept.documents::<KeptForecast>();
+        kept.documents::<KeptChange>();
         // Control ends with the last handle.
         let late = requests.downgrade();
         kept.when_late(move || {

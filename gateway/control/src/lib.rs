@@ -7,6 +7,7 @@
 mod alerts;
 mod canary;
 mod certificates;
+mod changes;
 mod continuity;
 mod control;
 mod equipment;
@@ -44,6 +45,7 @@ mod workers;
 
 pub use alerts::{AcknowledgementRecord, AlertRecord, AlertsRecord, NoticeRecord, SentAlertRecord};
 pub use certificates::{CertificateChannels, CertificatesRecord, SecretPem};
+pub use changes::KeptChange;
 pub use continuity::{Suspended, SuspensionGuard};
 pub use control::{ControlParts, run};
 pub use equipment::{
@@ -81,8 +83,7 @@ pub use reporting::{
 };
 pub use session_urls::{SessionUrlSecret, SessionUrls};
 pub use snapshot::{
-    ChangeRecord, MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies,
-    encode_policies,
+    MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,
 };
 pub use traces::{CallerSpan, NodeHook, TraceIds, TraceRegistry, TraceShare};
 pub use workers::WorkerLine;

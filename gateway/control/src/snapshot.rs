@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alerts::AlertsRecord;
 use crate::certificates::CertificatesRecord;
+use crate::changes::ChangeRecord;
 use crate::forecasts::{EarlierForecasts, ForecastPart, ForecastParts};
 use crate::history::EndedSession;
 use crate::idempotency::{KeyRecord, KeyReplica};
@@ -132,15 +133,6 @@ impl MediaStates {
     }
 }
 
-/// A change by an operator, a file or a rollout, which travels with a batch of records. Control does not read it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ChangeRecord {
-    /// Its Unix time in microseconds.
-    pub at_us: u64,
-    /// The change as JSON, as `GET /v1/changes` shows it.
-    pub text: Box<str>,
-}
-
 /// Records that changed since the last batch.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RecordBatch {
@@ -169,9 +161,9 @@ pub struct RecordBatch {
     /// A part of the forecasts of an owner of an earlier version.
     #[serde(default)]
     pub(crate) forecasts: Option<ForecastPart>,
-    /// Changes since the last batch.
+    /// Changes of an owner of an earlier version since its last batch.
     #[serde(default)]
-    pub changes: Vec<ChangeRecord>,
+    pub(crate) changes: Vec<ChangeRecord>,
     /// The certificates that clients see, if they changed since the last batch.
     #[serde(default)]
     pub certificates: Option<CertificatesRecord>,
@@ -556,6 +548,7 @@ impl Replica {
             self.kept.extend(operations.into_iter().chain(alerts));
         }
         batch.forecasts.into_iter().for_each(|part| self.forecasts.add(part));
+        self.kept.extend(ChangeRecord::kept(&batch.changes));
         let Snapshot {
             core,
             registry,

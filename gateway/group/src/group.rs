@@ -11,7 +11,6 @@ use evenkeel_ownership::{Blocked, HandOverRefusal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::changes::{ChangeExchange, ChangeList};
 
 /// Requests that wait for the member, which handles each within microseconds.
 const REQUESTS_MAX: usize = 16;
@@ -354,7 +353,6 @@ pub struct Group {
     requests: mpsc::Sender<GroupRequest>,
     copy: watch::Receiver<CopyState>,
     host_warning: watch::Sender<Option<HostWarning>>,
-    changes: Arc<ChangeList>,
 }
 
 /// The copy of an owner's records at its standby.
@@ -374,7 +372,6 @@ pub(super) struct GroupInbox {
     pub(super) standing: watch::Sender<GroupStatus>,
     pub(super) copy: watch::Sender<CopyState>,
     pub(super) host_warning: watch::Receiver<Option<HostWarning>>,
-    pub(super) changes: ChangeExchange,
 }
 
 impl Group {
@@ -388,10 +385,8 @@ impl Group {
             requests: requests_in,
             copy,
             host_warning: warned,
-            changes: Arc::default(),
         };
-        let changes = ChangeExchange::new(group.changes());
-        (group, GroupInbox { requests, standing, copy: copied, host_warning, changes })
+        (group, GroupInbox { requests, standing, copy: copied, host_warning })
     }
 
     /// The members, as this gateway knows them.
@@ -424,10 +419,6 @@ impl Group {
         self.host_warning.send_replace(warning);
     }
 
-    /// The changes of this gateway, which its standby copies, and those of the owners that it followed.
-    pub fn changes(&self) -> Arc<ChangeList> {
-        Arc::clone(&self.changes)
-    }
 
     /// Returns once the owner is another one, or after this time.
     pub async fn owner_changed(&self, from: &GroupOwnership, within: Duration) {

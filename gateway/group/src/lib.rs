@@ -10,7 +10,6 @@
 mod address;
 mod beats;
 mod certificates;
-mod changes;
 mod fence;
 mod group;
 mod keys;
@@ -37,7 +36,6 @@ use std::thread::JoinHandle;
 pub use address::hold_addresses;
 use address::{AddressKeeper, Addresses};
 use beats::Beats;
-pub use changes::ChangeList;
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{Inherited, NamedSockets, SocketName};
 use evenkeel_drivers::group_number;

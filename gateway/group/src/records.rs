@@ -12,7 +12,6 @@ use evenkeel_ownership::Cluster;
 use tokio::sync::{mpsc, watch};
 
 use super::certificates::CertificateExchange;
-use super::changes::ChangeExchange;
 use super::group::{CopyState, GroupInbox};
 use super::link::{Link, LinkEvent, LinkFrame, LinkedPeer};
 use super::task::{Task, outcome};
@@ -57,7 +56,6 @@ pub(super) struct RecordExchange {
     grant: Arc<IndexGrant>,
     /// The peer's copy.
     peer_copy: watch::Sender<CopyState>,
-    changes: ChangeExchange,
     certificates: CertificateExchange,
     refusal: Option<String>,
     /// Node lists, scenarios or voters differ.
@@ -81,7 +79,6 @@ impl RecordExchange {
             sent: SentBatches::default(),
             grant,
             peer_copy: inbox.copy.clone(),
-            changes: inbox.changes.clone(),
             certificates: CertificateExchange::new(certificates),
             refusal: None,
             difference: None,
@@ -149,7 +146,6 @@ impl RecordExchange {
                 // The next follower's batches count from 1.
                 self.peer_copy.send_modify(|copy| copy.acknowledged = 0);
                 self.unconfirmed.handle_disconnected(now);
-                self.changes.begin();
                 self.certificates.begin();
             }
             LinkEvent::Refused(refused) => self.refusal = Some(refused.to_string()),
@@ -166,7 +162,6 @@ impl RecordExchange {
                 self.peer_copy.send_modify(|copy| copy.acknowledged = number);
             }
         }
-        self.changes.add_received();
         self.show_unconfirmed();
     }
 
@@ -174,8 +169,6 @@ impl RecordExchange {
     fn keep(&mut self, bytes: &[u8], core: &mut Cluster) {
         let mut batch =
             RecordBatch::decode(bytes, Some(Instant::now())).map_err(|error| error.to_string());
-        let changes = batch.as_mut().map(|batch| std::mem::take(&mut batch.changes));
-        let changes = changes.unwrap_or_default();
         let certificates = batch.as_mut().ok().and_then(|batch| batch.certificates.take());
         let copy = Arc::make_mut(&mut self.copy);
         let applied = batch.and_then(|batch| copy.apply(batch).map_err(|error| error.to_string()));
@@ -183,7 +176,6 @@ impl RecordExchange {
             Ok(()) => {
                 let number = self.copy.number();
                 core.handle_replica(self.copy.is_whole(), number, Instant::now());
-                self.changes.take(changes);
                 certificates.into_iter().for_each(|taken| self.certificates.take(taken));
                 self.link.send(&LinkFrame::Acknowledged(number));
             }
@@ -234,7 +226,6 @@ impl RecordExchange {
 
     pub(super) fn send(&mut self, mut batch: RecordBatch) {
         let now = Instant::now();
-        batch.changes = self.changes.next_part();
         batch.certificates = self.certificates.next_part();
         self.unconfirmed.handle_sent(batch.number(), batch.is_whole(), now);
         self.show_unconfirmed();

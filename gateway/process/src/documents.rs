@@ -32,8 +32,6 @@ macro_rules! documents {
 }
 
 documents! {
-    /// Changes by operators, saved files and rollouts.
-    Changes = "changes";
     /// The certificate that DTLS clients see.
     DtlsCertificate = "dtls-certificate";
     /// Ended sessions.
@@ -142,7 +140,7 @@ mod tests {
         let since = unwritten.list()[1].since;
         note(KeptDocument::Policies, Err(io::Error::other("disk failed")));
         note(KeptDocument::History, Ok(()));
-        note(KeptDocument::Changes, Ok(()));
+        note(KeptDocument::OpenSessions, Ok(()));
         let [failure] = &unwritten.list()[..] else { panic!("one") };
         assert_eq!((failure.document, failure.since), ("policies", since));
         let text =

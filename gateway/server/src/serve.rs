@@ -172,7 +172,6 @@ fn serve_as(
     api.alerts = applied.alerts.clone();
     api.configuration = Some(applied.in_force.subscribe());
     api.export_failures = telemetry.export_failures();
-    api.cache = gateway.foundry.folder().map(PathBuf::from);
     let api =
         api.serve(gateway.handle.clone(), Box::new(move |format| prometheus.render_as(format)))?;
     let mut signals = {
