@@ -73,6 +73,13 @@ pub struct ClientBreakerStanding {
     pub voice_only_sessions: usize,
 }
 
+impl ClientBreakerRecord {
+    /// Returns how the state is decided.
+    pub fn mode(&self) -> BreakerMode {
+        self.breaker.mode()
+    }
+}
+
 impl ClientBreakers {
     /// Closed breakers of the groups that the configuration names.
     pub fn new(settings: &CoreSettings, now: Instant) -> ClientBreakers {

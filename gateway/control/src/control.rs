@@ -31,6 +31,7 @@ use crate::equipment::Equipment;
 use crate::handle::ControlRequest;
 use crate::history::HistoryWriter;
 use crate::idempotency::KeyTable as IdempotencyKeys;
+use crate::judgements::Judgements;
 use crate::lists::{ListCopy, PartialList};
 use crate::messages::{
     AdmissionState, ControlError, NotSuspended, REQUESTS_MAX, Slice, SnapshotError, StatusReport,
@@ -212,6 +213,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             }
         }
     }
+    control.judgements.keep_last(&mut control.gateway, Instant::now());
     Ok(())
 }
 
@@ -265,6 +267,7 @@ struct Control {
     continuity: Continuity,
     reporting: Reporting,
     reloads: Reloads,
+    judgements: Judgements,
     started: Instant,
     lifetime: Lifetime,
 }
@@ -289,6 +292,7 @@ impl Control {
         let rollouts = evenkeel_config::rollout_settings(&settings.sets);
         let session_data = (settings.limits.session_data_mib as usize) << 20;
         let workers = WorkerLines::new(parts.workers, parts.handshakes, parts.quic_counters);
+        let judgements = Judgements::new(&parts.kept, Instant::now());
         let mut control = Control {
             sessions: Sessions::new(
                 registry,
@@ -308,6 +312,7 @@ impl Control {
             ),
             reporting: Reporting::new(events, parts.history, names),
             reloads: Reloads::default(),
+            judgements,
             started: parts.started,
             lifetime: Lifetime::Serving,
             settings,
@@ -318,8 +323,7 @@ impl Control {
             let trunks = control.nodes.equip(id, node, equipment);
             control.sessions.workers_mut().add_trunks(id, trunks);
         }
-        let Control { nodes, settings, gateway, .. } = &mut control;
-        nodes.repeat_operations(settings, gateway, Instant::now());
+        control.continue_kept(Instant::now());
         let inputs = ControlInputs {
             requests: parts.requests,
             reports: parts.reports,
@@ -329,6 +333,12 @@ impl Control {
             node_inputs,
         };
         Ok((control, inputs))
+    }
+
+    /// Continues what an earlier process kept that left no session.
+    fn continue_kept(&mut self, now: Instant) {
+        self.judgements.restore(&mut self.gateway, now);
+        self.nodes.repeat_operations(&self.settings, &mut self.gateway, now);
     }
 
     /// The owner of the follower of records, and the owners of the records.
@@ -700,6 +710,10 @@ impl Control {
         }
         if watches.is_multiple_of(WALL_CLOCK_EVERY) {
             self.gateway.handle_wall_clock(WallClock { instant: now, time: SystemTime::now() });
+            // The documents may be those of another process.
+            if !self.continuity.is_suspended() {
+                self.judgements.keep(&mut self.gateway, now);
+            }
         }
         self.nodes.watch();
         self.reporting.send_late_closings(now);
@@ -1191,7 +1205,7 @@ impl Control {
             // Restored nodes are as the operations left them.
             self.nodes.keep_started(&self.gateway);
         } else if is_read {
-            self.nodes.repeat_operations(&self.settings, &mut self.gateway, Instant::now());
+            self.continue_kept(Instant::now());
         }
         self.gateway.release_rollouts(Instant::now());
         if let Some(since) = self.continuity.restored_since() {

@@ -30,6 +30,7 @@ use crate::forecasts::KeptForecast;
 use crate::history::{EndedSession, SessionHistory};
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::inherited::NamedSockets;
+use crate::judgements::Judgements;
 use crate::last_states::LastStates;
 use crate::messages::{
     ControlError, ForecastReport, LastChange, NodeOrder, NotSuspended, REQUESTS_MAX, Restored,
@@ -320,6 +321,7 @@ impl Handle {
         // Documents whose owners begin later: the disk is read before.
         kept.documents::<KeptForecast>();
         kept.documents::<KeptChange>();
+        Judgements::register(&kept);
         // Control ends with the last handle.
         let late = requests.downgrade();
         kept.when_late(move || {

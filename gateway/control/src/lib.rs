@@ -17,6 +17,7 @@ mod handle;
 pub mod history;
 mod idempotency;
 mod inherited;
+mod judgements;
 mod last_states;
 mod lists;
 mod losses;

@@ -783,4 +783,4 @@ impl<T> ById<T> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

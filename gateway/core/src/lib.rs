@@ -35,7 +35,8 @@ pub use gateway::{Gateway, NotOpened};
 pub use hop_map::HopMap;
 pub use policy::subjects::{ArmStatistics, ArmTally, SubjectDecision, SubjectQuarantine};
 pub use record::{
-    ChangedRecords, Failback, GatewayRecord, MemoRecord, NodeRecord, RegionRecord, RestoreError,
+    BreakersRecord, ChangedRecords, Failback, GatewayRecord, MemoRecord, NodeRecord, RegionRecord,
+    RestoreError,
 };
 pub use rooms::room::{MoveRecord, MoveUnderWay, RoomRecord};
 pub use rooms::{is_session_room_name, requested_room_name};

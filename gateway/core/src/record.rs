@@ -86,6 +86,22 @@ pub struct RegionRecord {
     pub(crate) zone_breakers: Vec<(Box<str>, Breaker)>,
 }
 
+/// The automatic breakers that do not act as new ones, for a process that continues no session. Operators' decisions hold the others.
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
+pub struct BreakersRecord {
+    pub(crate) regions: Vec<RegionBreakerRecord>,
+    pub(crate) clients: Vec<ClientBreakerRecord>,
+    pub(crate) providers: BTreeMap<Arc<str>, ProviderBreaker>,
+}
+
+/// The breaker of a region, or of a zone there.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub(crate) struct RegionBreakerRecord {
+    pub(crate) region: Box<str>,
+    pub(crate) zone: Option<Box<str>>,
+    pub(crate) breaker: Breaker,
+}
+
 evenkeel_model::named! {
     /// How rooms return to their native place once a node there is trusted again.
     #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]

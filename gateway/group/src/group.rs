@@ -11,7 +11,6 @@ use evenkeel_ownership::{Blocked, HandOverRefusal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-
 /// Requests that wait for the member, which handles each within microseconds.
 const REQUESTS_MAX: usize = 16;
 
@@ -380,12 +379,7 @@ impl Group {
         let (standing, shown) = watch::channel(GroupStatus::default());
         let (copied, copy) = watch::channel(CopyState::default());
         let (warned, host_warning) = watch::channel(None);
-        let group = Group {
-            standing: shown,
-            requests: requests_in,
-            copy,
-            host_warning: warned,
-        };
+        let group = Group { standing: shown, requests: requests_in, copy, host_warning: warned };
         (group, GroupInbox { requests, standing, copy: copied, host_warning })
     }
 
@@ -418,7 +412,6 @@ impl Group {
     pub fn set_host_warning(&self, warning: Option<HostWarning>) {
         self.host_warning.send_replace(warning);
     }
-
 
     /// Returns once the owner is another one, or after this time.
     pub async fn owner_changed(&self, from: &GroupOwnership, within: Duration) {

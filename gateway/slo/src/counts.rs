@@ -208,6 +208,17 @@ impl SessionCounts {
         }
     }
 
+    /// The windows once all sessions that are open have ended in this tick.
+    pub(crate) fn windows_once_ended(&self, tick: u32) -> [BucketRing; WINDOWS.len()] {
+        let mut windows = self.windows.clone();
+        for (length, ring) in WINDOWS.into_iter().zip(&mut windows) {
+            if let Some(bucket) = ring.bucket(length, tick) {
+                bucket.ended = bucket.ended.saturating_add(self.open);
+            }
+        }
+        windows
+    }
+
     /// The sessions of the last buckets of a window up to this tick, and the bad ones of them.
     pub(crate) fn within(&self, window: usize, buckets: u32, tick: u32) -> (u32, u32) {
         let Bucket { ended, bad } = self.windows[window].sum(WINDOWS[window], buckets, tick);

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_instant as instant;
 use evenkeel_model::{CoreSettings, SloIndicator};
 use serde::{Deserialize, Serialize};
 
 use crate::activation::{ActivationJudges, ActivationRecord};
-use crate::counts::{BucketRing, SessionCounts, WINDOWS};
+use crate::counts::{BucketRing, SessionCounts, TICK_S, WINDOWS};
 use crate::table::SloTable;
 
 /// The windows of some scenarios, or of all: about a kilobyte per indicator. With them, all judged revisions.
@@ -43,13 +43,20 @@ impl SloRecord {
             (earlier, later) => earlier.or(later),
         }
     }
+
+    /// Their ticks count from the same time: they are of one process, or of one that continued the other.
+    pub fn has_ticks_of(&self, other: &SloRecord) -> bool {
+        let distance = self.began.max(other.began) - self.began.min(other.began);
+        distance < Duration::from_secs(TICK_S)
+    }
 }
 
 impl SloTable {
     /// Returns the record of all scenarios; `None` if no session or offer was counted.
     pub fn record(&self, judges: &ActivationJudges) -> Option<SloRecord> {
-        let scenarios =
-            self.scenarios.iter().map(|(name, counts)| (Arc::clone(name), windows_of(counts)));
+        let scenarios = self.scenarios.iter().map(|(name, counts)| {
+            (Arc::clone(name), windows_of(counts.iter().map(|counts| counts.windows.clone())))
+        });
         let scenarios: BTreeMap<_, _> = scenarios.collect();
         (!scenarios.is_empty()).then(|| self.with_judges(scenarios, judges))
     }
@@ -68,12 +75,33 @@ impl SloTable {
         last: &mut Option<Arc<str>>,
         judges: &ActivationJudges,
     ) -> Option<SloRecord> {
+        let (name, counts) = self.next_scenario(last)?;
+        let windows = windows_of(counts.iter().map(|counts| counts.windows.clone()));
+        Some(self.with_judges(BTreeMap::from([(name, windows)]), judges))
+    }
+
+    /// As [`SloTable::next_record`] for a process that continues no session: all have ended, and no revision is judged.
+    pub fn next_record_once_ended(
+        &self,
+        last: &mut Option<Arc<str>>,
+        now: Instant,
+    ) -> Option<SloRecord> {
+        let (name, counts) = self.next_scenario(last)?;
+        let tick = self.tick(now);
+        let windows = windows_of(counts.iter().map(|counts| counts.windows_once_ended(tick)));
+        let scenarios = BTreeMap::from([(name, windows)]);
+        Some(SloRecord { began: self.began, scenarios, activations: Vec::new() })
+    }
+
+    fn next_scenario(
+        &self,
+        last: &mut Option<Arc<str>>,
+    ) -> Option<(Arc<str>, &[SessionCounts; SloIndicator::ALL.len()])> {
         let is_later = |name: &Arc<str>| last.as_ref().is_none_or(|last| name > last);
         let next = self.scenarios.iter().find(|(name, _)| is_later(name));
         let (name, counts) = next.or_else(|| self.scenarios.first_key_value())?;
         *last = Some(Arc::clone(name));
-        let scenarios = BTreeMap::from([(Arc::clone(name), windows_of(counts))]);
-        Some(self.with_judges(scenarios, judges))
+        Some((Arc::clone(name), counts))
     }
 
     /// Continues the windows of another process, of scenarios that have an objective here, and its judges.
@@ -85,10 +113,17 @@ impl SloTable {
         now: Instant,
     ) {
         self.forget_restored(judges);
-        let Some(SloRecord { began, scenarios, activations }) = record else { return };
-        self.began = began;
+        let Some(record) = record else { return };
+        let activations = record.activations.clone();
+        self.restore_windows(record, settings);
         judges.restore(activations, self.tick(now));
-        for (name, windows) in scenarios {
+    }
+
+    /// Continues the windows of another process in place of its own, of scenarios that have an objective here.
+    pub fn restore_windows(&mut self, record: SloRecord, settings: &CoreSettings) {
+        self.scenarios.clear();
+        self.began = record.began;
+        for (name, windows) in record.scenarios {
             let Some((name, _)) = settings.slo(&name) else { continue };
             let counts = self.scenarios.entry(Arc::clone(name));
             let counts = counts.or_insert_with(|| SloIndicator::ALL.map(|_| SessionCounts::new(0)));
@@ -110,16 +145,14 @@ impl SloTable {
     }
 }
 
-/// The windows in which something was counted.
-fn windows_of(counts: &[SessionCounts; SloIndicator::ALL.len()]) -> Vec<WindowRecord> {
-    let indicators = SloIndicator::ALL.into_iter().zip(counts);
-    let windows = indicators.flat_map(|(of, counts)| {
-        let windows = WINDOWS.into_iter().zip(&counts.windows);
-        let counted = windows.filter(|(_, ring)| !ring.is_empty());
-        counted.map(move |(length, ring)| WindowRecord {
+/// The windows in which something was counted, of all indicators in their order.
+fn windows_of(counted: impl Iterator<Item = [BucketRing; WINDOWS.len()]>) -> Vec<WindowRecord> {
+    let windows = SloIndicator::ALL.into_iter().zip(counted).flat_map(|(of, rings)| {
+        let windows = WINDOWS.into_iter().zip(rings).filter(|(_, ring)| !ring.is_empty());
+        windows.map(move |(length, ring)| WindowRecord {
             slo: of.name().into(),
             window: length.name.into(),
-            ring: ring.clone(),
+            ring,
         })
     });
     windows.collect()

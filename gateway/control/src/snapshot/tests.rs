@@ -334,7 +334,7 @@ fn replica_keeps_windows_between_their_copies() {
     assert_eq!(replica.snapshot().unwrap().core.slo, record);
 }
 
-fn with_slo() -> Scenario {
+pub(crate) fn with_slo() -> Scenario {
     Scenario {
         set: "call".into(),
         bound: [false; 4],

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use evenkeel_breakers::Breaker;
 use evenkeel_model::{
-    CoreEvent, Decider, FailureDomain, Hop, MediaDescription, MoveCause, NodeId, RegionId, RoomId,
-    SessionId, ZoneId,
+    BreakerMode, CoreEvent, Decider, FailureDomain, Hop, MediaDescription, MoveCause, NodeId,
+    RegionId, RoomId, SessionId, ZoneId,
 };
 use evenkeel_nodes::Node;
 use evenkeel_slo::SloRecord;
@@ -17,7 +17,8 @@ use crate::effects::{GatewayEffect, RoomNotice, Timer};
 use crate::gateway::{Gateway, Tables};
 use crate::hop_map::HopMap;
 use crate::record::{
-    ChangedRecords, GatewayRecord, MemoRecord, NodeRecord, RegionRecord, RestoreError, Unsettled,
+    BreakersRecord, ChangedRecords, GatewayRecord, MemoRecord, NodeRecord, RegionBreakerRecord,
+    RegionRecord, RestoreError, Unsettled,
 };
 use crate::rooms::room::{MoveStep, RescueChange, Room, RoomRecord};
 use crate::rooms::worklists::{PORTS_EXPLAINED_WITHIN, Worklists};
@@ -123,6 +124,68 @@ impl Records<'_> {
     /// Returns the windows of the scenario after `last`, to which it sets `last`, and the judged revisions.
     pub fn next_slo_record(&self, last: &mut Option<Arc<str>>) -> Option<SloRecord> {
         self.gateway.tables.slos.next_record(last, &self.gateway.activations)
+    }
+
+    /// As [`Records::next_slo_record`], for a process that continues no session.
+    pub fn next_slo_record_once_ended(
+        &self,
+        last: &mut Option<Arc<str>>,
+        now: Instant,
+    ) -> Option<SloRecord> {
+        self.gateway.slos.next_record_once_ended(last, now)
+    }
+
+    /// Continues the windows of an earlier process, of which no session is left.
+    pub fn restore_slo_windows(&mut self, record: SloRecord) {
+        let Gateway { slos, settings, .. } = &mut *self.gateway;
+        slos.restore_windows(record, settings);
+    }
+
+    /// Returns the automatic breakers that do not act as new ones.
+    pub fn breakers(&self) -> BreakersRecord {
+        let breakers = &self.gateway.capacity.domain_breakers;
+        let unrested = |place, region: &str, zone: Option<&str>| {
+            let is_automatic = |it: &&Breaker| it.mode() == BreakerMode::Auto && !it.is_at_rest();
+            let breaker = breakers.get(place).filter(is_automatic)?;
+            let (region, zone) = (region.into(), zone.map(Into::into));
+            Some(RegionBreakerRecord { region, zone, breaker: breaker.clone() })
+        };
+        let places = self.gateway.nodes.regions().zip(&self.gateway.settings.regions);
+        let regions = places.flat_map(|(region, name)| {
+            let zones = self.zones_of(region);
+            let zones = zones.filter_map(move |(zone, it)| unrested(zone, name, Some(it)));
+            unrested(FailureDomain::Region(region), name, None).into_iter().chain(zones)
+        });
+        let clients = self.gateway.admission.client_breakers.records().into_iter();
+        BreakersRecord {
+            regions: regions.collect(),
+            clients: clients.filter(|it| it.mode() == BreakerMode::Auto).collect(),
+            providers: self.gateway.nodes.provider_records(),
+        }
+    }
+
+    /// Continues the automatic breakers of an earlier process, of which no session is left.
+    pub fn restore_breakers(&mut self, record: BreakersRecord, now: Instant) {
+        let BreakersRecord { regions, clients, providers } = record;
+        for RegionBreakerRecord { region, zone, breaker } in regions {
+            let mut known = self.gateway.settings.regions.iter();
+            let Some(number) = known.position(|name| *name == region) else { continue };
+            let id = RegionId(number as u32);
+            let place = match zone {
+                None => Some(FailureDomain::Region(id)),
+                Some(zone) => {
+                    self.zones_of(id).find(|(_, name)| **name == *zone).map(|(place, _)| place)
+                }
+            };
+            let Gateway { capacity, effects, nodes, .. } = &mut *self.gateway;
+            let event = place.and_then(|place| {
+                capacity.domain_breakers.restore(place, Some(&breaker), nodes.zones(), now)
+            });
+            event.into_iter().for_each(|event| effects.event(event));
+        }
+        let events = self.gateway.admission.client_breakers.restore(clients, now);
+        events.into_iter().for_each(|event| self.gateway.effects.event(event));
+        self.gateway.nodes.restore_providers(providers);
     }
 
     /// Returns the record of nodes and regions alone.

@@ -150,3 +150,32 @@ async fn starting_policies_refuse_operations() {
     assert_eq!(pushed.outcome, RolloutOutcome::Unchanged);
     end(running).await;
 }
+
+#[tokio::test]
+async fn error_budget_outlives_a_lone_restart() {
+    let folder = tempdir().unwrap();
+    let config = folder.path().join("evenkeel.toml");
+    let [socket, cache] = ["admin.sock", "cache"].map(|name| folder.path().join(name));
+    let gateway = CONFIG.replace("[gateway]", &format!("[gateway]\ncache = {cache:?}"));
+    std::fs::write(&config, format!("{gateway}[admin]\nsocket = {socket:?}\n")).unwrap();
+    std::fs::create_dir(folder.path().join("policies")).unwrap();
+    let call = "[scenario.call]\nslo = { objective = 0.99 }\n";
+    std::fs::write(folder.path().join("policies/call.toml"), call).unwrap();
+    let kinds = evenkeel_drivers::kinds(evenkeel_drivers::DRIVERS);
+    let settings = Arc::new(GatewayConfig::load(Some(&config), None, &kinds).unwrap());
+    let start = || crate::start(&settings, evenkeel_drivers::DRIVERS).unwrap();
+    let bad = async |running: &RunningGateway| {
+        let slos = running.handle.status().await.unwrap().slos;
+        slos.first().map(|slo| slo.windows[0].bad)
+    };
+    let running = start();
+    running.handle.drain_node("n".into(), true).await.unwrap();
+    for number in 0..3 {
+        offer(&running, number, 10_000).await.unwrap().unwrap_err();
+    }
+    assert_eq!(bad(&running).await, Some(3));
+    end(running).await;
+    let running = start();
+    assert_eq!(bad(&running).await, Some(3));
+    end(running).await;
+}

@@ -268,6 +268,24 @@ fn bad_zone_takes_no_newcomers_while_another_does() {
 }
 
 #[test]
+fn automatic_breakers_continue_without_sessions() {
+    let (mut world, bad, good) = world_of_zones();
+    hear(&mut world, &[(&bad, 15), (&good, 0)], 3_500);
+    let place = FailureDomain::Region(RegionId(0));
+    world.gateway.hold_breaker(place, BreakerMode::Open, world.now).unwrap();
+    let record = world.gateway.records().breakers();
+    world.restart(Duration::ZERO);
+    world.outputs.clear();
+    world.gateway.records().restore_breakers(record.clone(), world.now);
+    world.settle();
+    assert_eq!(zones(&world), [("a".to_owned(), BreakerState::Open)]);
+    assert_eq!(world.gateway.records().breakers(), record);
+    assert_eq!(breaker(&world, 0), BreakerState::Closed, "an operator's decision held it");
+    world.pass(ms(20_000));
+    assert_eq!(zones(&world)[1], ("a".to_owned(), BreakerState::HalfOpen), "after its time");
+}
+
+#[test]
 fn zone_keeps_its_newcomers_while_others_are_full() {
     let nodes = settings_of(&[(0, 100_000), (1, 2_600)]);
     let (mut world, bad, mut good) = world_with(modes::in_mode(RedundancyMode::Cold, nodes));

@@ -217,6 +217,24 @@ fn windows_continue_in_another_process() {
 }
 
 #[test]
+fn windows_continue_once_all_sessions_ended() {
+    let mut world = World::new(with_slo(settings(), LIMITS));
+    let sessions = [world.open("a"), world.open("b")];
+    report(&mut world, &sessions, 2, 9_000, 0);
+    report(&mut world, &sessions[..1], 0, 6_000, 50);
+    (0..10).for_each(|_| world.gateway.handle_turned_away("call", world.now));
+    let before = counted(&world, SloIndicator::Refusals);
+    let mut last = None;
+    let record = world.gateway.records().next_slo_record_once_ended(&mut last, world.now);
+    assert_eq!(last.as_deref(), Some("call"));
+    let record = record.unwrap();
+    world.restart(Duration::ZERO);
+    world.gateway.records().restore_slo_windows(record);
+    assert_eq!(counted(&world, SloIndicator::Refusals), before);
+    assert_eq!(counted(&world, SloIndicator::Gap), (2, 1), "both sessions, which ended");
+}
+
+#[test]
 fn session_is_counted_anew_without_its_windows() {
     let mut world = World::new(with_slo(settings(), LIMITS));
     let session = world.open("a");
