@@ -266,7 +266,7 @@ fn sessions_of_an_own_driver_continue_in_another_process() {
         rtcp_apart: false,
         client_srtp: Srtp::Plain,
         srtp: NodeSrtp::Off,
-        brief: None,
+        facts: None,
     };
     let folder = tempfile::tempdir().unwrap();
     let file = world(([127, 0, 0, 1], 9).into(), "word = \"please\"").write(folder.path());
@@ -288,7 +288,7 @@ fn sessions_of_an_own_driver_continue_in_another_process() {
     assert!(matches!(opened, Some(DriverAction::Opened { session: SessionId(7), .. })));
     let record = serde_json::to_string(&before.record()).unwrap();
     let moved = Hop { node: NodeId(0), incarnation: Incarnation(5) };
-    let known = ContinuedSession { hop: &|_, _| Some(moved), brief: &|_| None };
+    let known = ContinuedSession { hop: &|_, _| Some(moved), facts: &|_| None };
     let mut after = process();
     after.restore(serde_json::from_str(&record).unwrap(), &known, &mut || 0, clock.now);
     assert_eq!(text(after.poll(clock)), "please keep ab");

@@ -23,7 +23,7 @@ use crate::inspection::thousands;
 use crate::profile::question::ProfiledQuestion;
 use crate::project::Project;
 use crate::verdict::ask;
-use crate::world::{RandomWorld, Size};
+use crate::world::{RandomWorld, WorldSize};
 
 /// Rounds of each call; their distribution is reported.
 const ROUNDS: usize = 101;
@@ -218,7 +218,7 @@ pub(crate) fn usual_questions(
 struct UsualCall {
     name: &'static str,
     rows: u32,
-    size: Size,
+    size: WorldSize,
     ask: fn(&mut RandomWorld) -> PolicyQuestion,
 }
 
@@ -241,10 +241,10 @@ impl UsualCall {
 
 /// The calls of a hook, at the sizes of gateways.
 fn usual_calls(hook: Hook) -> Vec<UsualCall> {
-    let none = Size { regions: 3, nodes: 0, rooms: 0, sessions: 0 };
+    let none = WorldSize { regions: 3, nodes: 0, rooms: 0, sessions: 0 };
     let sized = |name,
                  rows: &[u32],
-                 size: fn(Size, usize) -> Size,
+                 size: fn(WorldSize, usize) -> WorldSize,
                  ask: fn(&mut RandomWorld) -> PolicyQuestion| {
         let call = |&rows: &u32| UsualCall { name, rows, size: size(none, rows as usize), ask };
         rows.iter().map(call).collect::<Vec<UsualCall>>()
@@ -254,13 +254,13 @@ fn usual_calls(hook: Hook) -> Vec<UsualCall> {
             let mut all = sized(
                 "place",
                 &[10, 50, 200],
-                |of, nodes| Size { nodes, ..of },
+                |of, nodes| WorldSize { nodes, ..of },
                 RandomWorld::place,
             );
             all.extend(sized(
                 "reroute",
                 &[64],
-                |of, rooms| Size { nodes: 50, rooms, ..of },
+                |of, rooms| WorldSize { nodes: 50, rooms, ..of },
                 |world| world.reroute(),
             ));
             all
@@ -268,11 +268,11 @@ fn usual_calls(hook: Hook) -> Vec<UsualCall> {
         Hook::Degradation => sized(
             "tick",
             &[1, 256, 4_096],
-            |of, sessions| Size { sessions, ..of },
+            |of, sessions| WorldSize { sessions, ..of },
             |world| world.tick(),
         ),
         Hook::Admission => {
-            sized("admit", &[3, 20], |of, regions| Size { regions, ..of }, RandomWorld::admit)
+            sized("admit", &[3, 20], |of, regions| WorldSize { regions, ..of }, RandomWorld::admit)
         }
         Hook::Scenario => sized("resolve", &[1], |of, _| of, RandomWorld::resolve),
     }

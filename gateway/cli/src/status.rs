@@ -41,7 +41,7 @@ impl StatusArgs {
         }
         let status: Status = typed(&status)?;
         let NodeList { nodes } = typed(&nodes)?;
-        let PolicyList { policies } = typed(&policies)?;
+        let PolicyList::<Policy> { policies } = typed(&policies)?;
         say(&format!(
             "{} sessions in {} rooms · {} packets to nodes, {} to clients{}{}",
             status.sessions,

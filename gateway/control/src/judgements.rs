@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_core::{BreakersRecord, Gateway, SloRecord};
+use evenkeel_core::{BreakersRecord, Gateway};
+use evenkeel_instant as instant;
 use evenkeel_kept::{Document, Documents, Encoded, FollowerCopy, Kind, Row, Store};
-use evenkeel_media::instant;
 use evenkeel_process::unix_us;
+use evenkeel_slo::SloRecord;
 use serde::{Deserialize, Serialize};
 
 /// Scenarios with a row, more than a configuration has objectives.

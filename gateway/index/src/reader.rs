@@ -9,7 +9,7 @@ use evenkeel_model::SessionId;
 use tokio::sync::{Semaphore, watch};
 
 use super::claim::{ClaimRevision, RoomClaim, RoomOwner, claim_room};
-use super::desired::Desired;
+use super::desired::DesiredEntries;
 use super::entry::{IndexKeys, IndexedSession, MemberEntry, OwnerEntry, decode, split};
 use super::nats::Nats;
 use super::store::{Store, StoreError};

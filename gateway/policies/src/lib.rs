@@ -86,7 +86,7 @@ pub struct PluginView {
     /// `embedded`, the path of a file, or `pushed`.
     pub origin: Box<str>,
     /// As given, without defaults.
-    pub documents: evenkeel_host::DataDocuments,
+    pub documents: DataDocuments,
 }
 
 /// The threads of all policies, their engine and their recorder.

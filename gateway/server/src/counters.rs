@@ -216,7 +216,7 @@ impl CounterFollower {
             for session in sessions {
                 let SessionStanding { scenario, hop, measures, plan, impairment, .. } =
                     session.state;
-                let place = hop.map_or_else(Place::default, |hop| {
+                let place = hop.map_or_else(ZonePlace::default, |hop| {
                     *sessions_at.entry(hop.node).or_default() += 1;
                     let name = names.of_hop(hop);
                     (name.region, name.zone)

@@ -236,7 +236,7 @@ impl DevArgs {
 
     /// The policy's status at the gateway.
     fn status(&self, target: &PolicyTarget) -> Result<Policy, CommandError> {
-        let PolicyList { policies } = self.api.get("/v1/policies")?;
+        let PolicyList::<Policy> { policies } = self.api.get("/v1/policies")?;
         let found = policies.into_iter().find(|policy| policy.policy == target.name());
         Ok(found.unwrap_or_default())
     }

@@ -1,5 +1,6 @@
 use std::fs;
 
+use evenkeel_model::CircuitSettings;
 use evenkeel_process::sha256;
 use tempfile::{TempDir, tempdir};
 

@@ -132,25 +132,25 @@ impl Records<'_> {
         last: &mut Option<Arc<str>>,
         now: Instant,
     ) -> Option<SloRecord> {
-        self.gateway.slos.next_record_once_ended(last, now)
+        self.gateway.tables.slos.next_record_once_ended(last, now)
     }
 
     /// Continues the windows of an earlier process, of which no session is left.
     pub fn restore_slo_windows(&mut self, record: SloRecord) {
-        let Gateway { slos, settings, .. } = &mut *self.gateway;
+        let Tables { slos, settings, .. } = &mut self.gateway.tables;
         slos.restore_windows(record, settings);
     }
 
     /// Returns the automatic breakers that do not act as new ones.
     pub fn breakers(&self) -> BreakersRecord {
-        let breakers = &self.gateway.capacity.domain_breakers;
+        let breakers = &self.gateway.tables.capacity.domain_breakers;
         let unrested = |place, region: &str, zone: Option<&str>| {
             let is_automatic = |it: &&Breaker| it.mode() == BreakerMode::Auto && !it.is_at_rest();
             let breaker = breakers.get(place).filter(is_automatic)?;
             let (region, zone) = (region.into(), zone.map(Into::into));
             Some(RegionBreakerRecord { region, zone, breaker: breaker.clone() })
         };
-        let places = self.gateway.nodes.regions().zip(&self.gateway.settings.regions);
+        let places = self.gateway.tables.nodes.regions().zip(&self.gateway.tables.settings.regions);
         let regions = places.flat_map(|(region, name)| {
             let zones = self.zones_of(region);
             let zones = zones.filter_map(move |(zone, it)| unrested(zone, name, Some(it)));
@@ -160,7 +160,7 @@ impl Records<'_> {
         BreakersRecord {
             regions: regions.collect(),
             clients: clients.filter(|it| it.mode() == BreakerMode::Auto).collect(),
-            providers: self.gateway.nodes.provider_records(),
+            providers: self.gateway.tables.nodes.provider_records(),
         }
     }
 
@@ -168,7 +168,7 @@ impl Records<'_> {
     pub fn restore_breakers(&mut self, record: BreakersRecord, now: Instant) {
         let BreakersRecord { regions, clients, providers } = record;
         for RegionBreakerRecord { region, zone, breaker } in regions {
-            let mut known = self.gateway.settings.regions.iter();
+            let mut known = self.gateway.tables.settings.regions.iter();
             let Some(number) = known.position(|name| *name == region) else { continue };
             let id = RegionId(number as u32);
             let place = match zone {
@@ -177,15 +177,15 @@ impl Records<'_> {
                     self.zones_of(id).find(|(_, name)| **name == *zone).map(|(place, _)| place)
                 }
             };
-            let Gateway { capacity, effects, nodes, .. } = &mut *self.gateway;
+            let Tables { capacity, effects, nodes, .. } = &mut self.gateway.tables;
             let event = place.and_then(|place| {
                 capacity.domain_breakers.restore(place, Some(&breaker), nodes.zones(), now)
             });
             event.into_iter().for_each(|event| effects.event(event));
         }
         let events = self.gateway.admission.client_breakers.restore(clients, now);
-        events.into_iter().for_each(|event| self.gateway.effects.event(event));
-        self.gateway.nodes.restore_providers(providers);
+        events.into_iter().for_each(|event| self.gateway.tables.effects.event(event));
+        self.gateway.tables.nodes.restore_providers(providers);
     }
 
     /// Returns the record of nodes and regions alone.

@@ -356,7 +356,7 @@ fn only_outdated_plugins_learn_the_catalog() {
     pass(&world, 2);
     world.order(PolicyOrder::Load { revision: Arc::clone(&three), loaded });
     assert_eq!(told(&world, &three), 1, "the catalog changed while three was prepared");
-    world.thread.learn();
+    world.thread.pass_catalog();
     assert_eq!(told(&world, &three), 1, "the catalog did not change since");
 }
 

@@ -167,22 +167,6 @@ fn changes(report: &ForecastReport) -> Vec<(&'static str, bool)> {
 }
 
 #[tokio::test]
-async fn forecasts_that_no_disk_takes_are_reported() {
-    let mut scene = Scene::new();
-    let cache = scene.folder.path().join("cache");
-    std::fs::write(&cache, "no folder").unwrap();
-    scene.follower =
-        ForecastFollower::new(&scene.settings, Some(&cache), &scene.handle, &scene.telemetry, None);
-    scene.sample(1, node()).await;
-    let unwritten = scene.handle.unwritten.list();
-    let documents: Vec<_> = unwritten.iter().map(|it| it.document).collect();
-    assert_eq!(documents, ["forecasts"]);
-    std::fs::remove_file(&cache).unwrap();
-    scene.sample(WRITTEN_EVERY_MINUTES, node()).await;
-    assert!(scene.handle.unwritten.list().is_empty());
-}
-
-#[tokio::test]
 async fn exhausted_capacity_is_reported_until_it_is_left() {
     let mut scene = Scene::new();
     let report = scene.sample(1, node()).await;

@@ -308,9 +308,9 @@ async fn policy_that_a_drill_stopped_stays_stopped() {
 
 #[tokio::test]
 async fn panic_while_compiling_fails_reload() {
-    let tried = beside(|| -> () { panic!("on purpose") }).await;
+    let tried = on_thread(|| -> () { panic!("on purpose") }).await;
     assert!(matches!(&tried, Err(NotReloaded::Untried(_))), "{tried:?}");
-    assert_eq!(beside(|| 7).await, Ok(7));
+    assert_eq!(on_thread(|| 7).await, Ok(7));
 }
 
 #[tokio::test]

@@ -105,7 +105,7 @@ async fn open_file_is_awaited_until_closed() {
     let _watching = watch(&watched, &word, &underway);
     let mut file = std::fs::File::create(folder.policies().join("mine.wasm")).unwrap();
     file.write_all(b"half of it").unwrap();
-    let wait_for = |until: Until| {
+    let wait_for = |until: WaitReason| {
         let underway = underway.clone();
         let waits = async move {
             while underway.until() != until {

@@ -36,7 +36,7 @@ fn keys_of_sets_need_no_restart() {
         let saved = folder.load();
         let (sets, waiting) = merged(&before, &saved);
         assert_eq!(waiting, [""; 0], "{text}");
-        assert!(sets.iter().map(facts).eq(saved.sets.iter().map(facts)), "{text}");
+        assert!(sets.iter().map(settings_of).eq(saved.sets.iter().map(settings_of)), "{text}");
     }
     folder.write("opera.toml", "[scenario.opera]\n");
     assert_eq!(merged(&before, &folder.load()).1, [""; 0]);
