@@ -112,7 +112,7 @@ fn crowd_report_counts_hits_losses_and_witnesses() {
         // A window contains only its own records.
         await_window(&crowd, "all listeners hear by the other nodes", all_hear).await;
         let effect = crowd.end_window().await.effect_of(&fault);
-        assert_eq!((effect.of_the_hit, effect.detections.len()), (0, 0));
+        assert_eq!((effect.of_the_hit, effect.lost, effect.detections.len()), (0, 0, 0));
         crowd.leave(&mut api.admin()).await.unwrap();
     });
     assert_eq!(gateway.status().sessions, 0);

@@ -98,7 +98,7 @@ impl Violation {
             Violation::Ungranted(_) => "ungranted",
             Violation::NodeDown(_) => "node-down",
             Violation::NodeDraining(_) => "node-draining",
-            Violation::CapOutOfBounds { .. } => "cap-out-of-bounds",
+            Violation::CapOutOfBounds { .. } => "argument-out-of-bounds",
         }
     }
 

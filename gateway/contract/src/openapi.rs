@@ -90,6 +90,12 @@ impl Schemas {
         let without_defaults = RecursiveTransform(|schema: &mut Schema| {
             schema.remove("default");
         });
+        let without_links = RecursiveTransform(|schema: &mut Schema| {
+            if let Some(Value::String(text)) = schema.get_mut("description") {
+                *text = without_links(text);
+            }
+        });
+        let settings = settings.with_transform(without_links);
         let requests = settings.clone().for_deserialize().into_generator();
         let answers = settings.for_serialize().with_transform(without_defaults).into_generator();
         Schemas { requests, answers }
@@ -118,11 +124,25 @@ impl Schemas {
     }
 }
 
+/// Leaves of links to Rust items the names.
+fn without_links(text: &str) -> String {
+    let mut parts = text.split("[`");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (name, rest) = part.split_once("`]").unwrap_or((part, ""));
+        let target = rest.strip_prefix('(').and_then(|rest| rest.split_once(')'));
+        plain += &format!("`{name}`{}", target.map_or(rest, |(_, rest)| rest));
+    }
+    plain
+}
+
 struct Endpoint {
     method: &'static str,
     path: &'static str,
     summary: &'static str,
     query: Option<SchemaOf>,
+    /// Name and description of each.
+    headers: &'static [(&'static str, &'static str)],
     body: Option<RequestBody>,
     status: u16,
     /// `None`: the answer has no body.
@@ -153,7 +173,16 @@ impl Content {
 
 impl Endpoint {
     const fn new(method: &'static str, path: &'static str, summary: &'static str) -> Endpoint {
-        Endpoint { method, path, summary, query: None, body: None, status: 204, answer: None }
+        Endpoint {
+            method,
+            path,
+            summary,
+            query: None,
+            headers: &[],
+            body: None,
+            status: 204,
+            answer: None,
+        }
     }
 
     const fn get(path: &'static str, summary: &'static str) -> Endpoint {
@@ -186,6 +215,10 @@ impl Endpoint {
         Endpoint { status: 200, answer: Some(Content { media_type, schema: None }), ..self }
     }
 
+    fn headers(self, headers: &'static [(&'static str, &'static str)]) -> Endpoint {
+        Endpoint { headers, ..self }
+    }
+
     fn status(self, status: u16) -> Endpoint {
         Endpoint { status, ..self }
     }
@@ -215,7 +248,7 @@ impl Endpoint {
         operation
     }
 
-    /// The names in the path, and the members of the query.
+    /// The names in the path, the members of the query, and the headers.
     fn parameters(&self, generator: &mut SchemaGenerator) -> Vec<Value> {
         let names = self.path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
         let mut parameters: Vec<Value> = names
@@ -229,6 +262,10 @@ impl Endpoint {
             let mut schema = schema.clone();
             let description = schema.as_object_mut().and_then(|all| all.remove("description"));
             json!({"name": name, "in": "query", "description": description, "schema": schema})
+        }));
+        parameters.extend(self.headers.iter().map(|(name, description)| {
+            let schema = json!({"type": "string"});
+            json!({"name": name, "in": "header", "description": description, "schema": schema})
         }));
         parameters
     }
@@ -247,6 +284,10 @@ fn endpoints() -> Vec<Endpoint> {
     let policy_verb = |path, summary| post(path, summary).answer::<RolloutAnswer>();
     vec![
         post("/v1/sessions", "Opens a session")
+            .headers(&[(
+                "Idempotency-Key",
+                "1 to 128 bytes. The same key with the same body gets the first answer.",
+            )])
             .body::<OfferRequest>()
             .answer::<OfferAnswer>()
             .status(201),
@@ -369,11 +410,21 @@ mod tests {
         for endpoint in endpoints() {
             endpoint.operation(&mut schemas);
         }
+        schemas.events();
         let requests = schemas.requests.take_definitions(true);
         let answers = schemas.answers.take_definitions(true);
         for (name, schema) in &requests {
             assert!(answers.get(name).is_none_or(|answer| answer == schema), "{name} has two");
         }
+    }
+
+    #[test]
+    fn descriptions_have_no_links_to_items() {
+        assert_eq!(
+            without_links("As of a [`Gateway`](crate::Gateway), [`one`]."),
+            "As of a `Gateway`, `one`."
+        );
+        assert!(!document().to_string().contains("[`"));
     }
 
     #[test]

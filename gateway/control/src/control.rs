@@ -213,7 +213,10 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             }
         }
     }
-    control.judgements.keep_last(&mut control.gateway, Instant::now());
+    // The documents of a process that was replaced are those of the next one.
+    if !control.continuity.is_suspended() {
+        control.judgements.keep_last(&mut control.gateway, Instant::now());
+    }
     Ok(())
 }
 
@@ -839,6 +842,9 @@ impl Control {
             ControlRequest::CopyHistory(records) => self.reporting.history().copy(records),
             ControlRequest::ReadKept => self.nodes.operations_mut().read(),
             ControlRequest::ReadLateKept => {
+                if !self.gateway.has_sessions() {
+                    self.judgements.restore(&mut self.gateway, now);
+                }
                 self.nodes.operations_mut().read();
                 self.sessions.idempotency_keys().read_kept();
                 self.nodes.repeat_operations(&self.settings, &mut self.gateway, now);

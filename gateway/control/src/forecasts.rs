@@ -23,7 +23,7 @@ pub struct KeptForecast(pub ForecastRecord);
 
 impl Document for KeptForecast {
     const KIND: Kind =
-        Kind { name: "forecasts", version: 1, rows_max: ROWS_MAX, copy: FollowerCopy::Replaces };
+        Kind { name: "forecasts", version: 1, rows_max: ROWS_MAX, copy: FollowerCopy::Adds };
 
     /// The disk has those of weeks.
     fn merge(kept: KeptForecast, _own: KeptForecast) -> KeptForecast {
@@ -128,10 +128,10 @@ impl ForecastParts {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use evenkeel_forecast::{NodeMinute, NodeSample, RegionSample};
-    use evenkeel_kept::Store;
+    use evenkeel_kept::{Follower, Store};
     use evenkeel_process::file;
     use tempfile::tempdir;
 
@@ -166,6 +166,29 @@ mod tests {
             assert!(kept.row("node/a").is_some() && kept.row("region/east").is_some());
         }
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn file_of_an_earlier_version_is_read_after_an_upgrade() {
+        let folder = tempdir().unwrap();
+        let socket = Path::new("/admin.sock");
+        let path = folder.path().join("forecasts").join(format!("{}.json", file::name_of(socket)));
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, FILE).unwrap();
+        let (earlier, store) = (Store::default(), Store::default());
+        earlier.documents::<KeptForecast>();
+        let kept = store.documents::<KeptForecast>();
+        let _thread = store.open(Some(folder.path()), socket, &Default::default()).unwrap();
+        let mut follower = Follower::default();
+        while let Some(part) = earlier.next_part(&mut follower, usize::MAX) {
+            store.add_part(part);
+        }
+        store.begin(Duration::from_secs(20));
+        let until = Instant::now() + Duration::from_secs(20);
+        while kept.row("node/a").is_none() {
+            assert!(Instant::now() < until, "the file is not read");
+            std::thread::yield_now();
+        }
     }
 
     #[test]

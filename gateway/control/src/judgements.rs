@@ -91,6 +91,10 @@ impl Judgements {
 
     /// Keeps breakers that changed and, in their interval, windows. A table that another thread has is left to the next call.
     pub(crate) fn keep(&mut self, gateway: &mut Gateway, now: Instant) {
+        // Rows of a disk that answers late would be replaced.
+        if self.windows.store().expects_late() {
+            return;
+        }
         if let Some(row) = self.changed_breakers(gateway, now)
             && !self.breakers.put_now(row)
         {
@@ -105,6 +109,9 @@ impl Judgements {
 
     /// Keeps all at the end of the process.
     pub(crate) fn keep_last(&mut self, gateway: &mut Gateway, now: Instant) {
+        if self.windows.store().expects_late() {
+            return;
+        }
         let breakers = self.changed_breakers(gateway, now);
         breakers.into_iter().for_each(|row| self.breakers.put_encoded(row));
         let windows = self.next_windows(gateway, usize::MAX, now);

@@ -647,6 +647,11 @@ impl Gateway {
         self.tables.sessions.live()
     }
 
+    /// Returns true from the first offer on, until no session is left.
+    pub fn has_sessions(&self) -> bool {
+        !self.tables.sessions.is_empty()
+    }
+
     /// Returns the scenarios by their names.
     pub fn scenarios(&self) -> impl Iterator<Item = (&Arc<str>, &Scenario)> {
         self.tables.settings.scenarios.iter()
@@ -1011,6 +1016,7 @@ impl Gateway {
         let Some(room) = self.rooms.get_mut(&session.room()) else { return };
         self.tables.catch_up(room, now);
         if !room.leave(session.id()) {
+            self.tables.apply(room.note_live_changed(), room);
             self.tables.regrant(room);
             self.tables.publish_heading_if_open(room, now);
             self.tables.settle_peer_caps(room);
@@ -1973,7 +1979,7 @@ impl Tables {
         if let Some(offer) = self.sessions.go_live(id, ticks, now) {
             let (offer, result) = (offer.id, Ok(accepted));
             self.effects.push(GatewayEffect::Reply { offer, result });
-            self.apply(room.note_live(), room);
+            self.apply(room.note_live_changed(), room);
             self.settle_peer_caps(room);
             self.effects.notice(RoomNotice::Enrol(id));
         }

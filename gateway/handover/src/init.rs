@@ -21,6 +21,8 @@ pub(super) struct Init {
     announcing: PipeWriter,
     /// A reload that comes during the upgrade may not have reached the new process.
     hangup: unix::Signal,
+    /// Begins a drill where drills are allowed.
+    drill: unix::Signal,
 }
 
 impl Init {
@@ -31,7 +33,8 @@ impl Init {
         }
         let (next, announcing) = io::pipe()?;
         fcntl(&next, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok(Some(Init { next, announcing, hangup: signal(SignalKind::hangup())? }))
+        let (hangup, drill) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined2())?);
+        Ok(Some(Init { next, announcing, hangup, drill }))
     }
 
     /// Takes the number of each next process.
@@ -45,7 +48,7 @@ impl Init {
         serving: u32,
         signals: &mut PendingSignals,
     ) -> io::Result<i32> {
-        let Init { next, announcing, mut hangup } = self;
+        let Init { next, announcing, mut hangup, mut drill } = self;
         drop(announcing);
         let mut line = ProcessLine { serving: Pid::from_raw(serving.cast_signed()), next };
         let mut children = signal(SignalKind::child())?;
@@ -57,6 +60,7 @@ impl Init {
                 _ = children.recv() => continue,
                 ends = signals.recv() => ends,
                 _ = hangup.recv() => Signal::SIGHUP,
+                _ = drill.recv() => Signal::SIGUSR2,
             };
             // Fails only if it has ended, which the next turn sees.
             let _ = kill(line.serving, passed);

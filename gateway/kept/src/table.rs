@@ -330,9 +330,9 @@ impl Table {
         let rows: Vec<BatchRow> = rows.collect();
         let is_all = rows.len() < rows_max;
         let last = rows.last().map_or(self.newest, |it| it.row.change);
-        let bounds = self.kinds.values().map(|rows| KindBound {
-            kind: rows.kind.name,
-            oldest: rows.order.keys().next().copied().unwrap_or(u64::MAX),
+        // A kind without rows has none beyond its bound: another process may have written some.
+        let bounds = self.kinds.values().filter_map(|rows| {
+            Some(KindBound { kind: rows.kind.name, oldest: *rows.order.keys().next()? })
         });
         let replaced = self.kinds.values().filter(|rows| rows.are_replaced());
         let replaced = replaced.map(|rows| rows.kind.name);

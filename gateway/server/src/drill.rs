@@ -5,20 +5,13 @@ use std::future::pending;
 
 use evenkeel_api::ApiThread;
 use evenkeel_control::Handle;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 
-/// Ends all policies and the API on SIGUSR2, if `drills` of `[admin]` is true. Otherwise the signal ends the process, as it ends any.
-pub(super) async fn follow(is_allowed: bool, handle: &Handle, api: &ApiThread) -> Infallible {
-    if !is_allowed {
-        return pending().await;
-    }
-    match signal(SignalKind::user_defined2()) {
-        Ok(mut signals) => _ = signals.recv().await,
-        Err(error) => {
-            tracing::warn!(%error, "SIGUSR2 ends the process: no drill can end policies and API");
-            return pending().await;
-        }
-    }
+/// Ends all policies and the API, with the listener of WHIP, at the first of these signals. `None` waits for none: SIGUSR2 ends the
+/// process.
+pub(super) async fn follow(drills: Option<Signal>, handle: &Handle, api: &ApiThread) -> Infallible {
+    let Some(mut drills) = drills else { return pending().await };
+    drills.recv().await;
     tracing::warn!("a drill ends all policies and the API");
     // Both fail only if control has ended, and the gateway with it.
     for policy in handle.policies().await.unwrap_or_default() {

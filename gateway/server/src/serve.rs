@@ -24,6 +24,7 @@ use evenkeel_runtime::{Reads, RunningGateway, Sockets, UpgradeBuffer};
 use evenkeel_telemetry::{EventRecorder, LastLines, LogFilter, LogLines, Telemetry};
 use nix::unistd::geteuid;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch as cell};
 
 use super::counters::{self, CounterFollower};
@@ -174,9 +175,10 @@ fn serve_as(
     api.export_failures = telemetry.export_failures();
     let api =
         api.serve(gateway.handle.clone(), Box::new(move |format| prometheus.render_as(format)))?;
-    let mut signals = {
+    let (mut signals, drills) = {
         let _entered = runtime.enter();
-        PendingSignals::listen()?
+        let drill = || signal(SignalKind::user_defined2());
+        (PendingSignals::listen()?, settings.admin.drills.then(drill).transpose()?)
     };
     if let Some(taking) = successor.as_mut() {
         let taken = take_over(taking, &gateway, &mut recorder, &mut signals);
@@ -274,7 +276,7 @@ fn serve_as(
             () = reload::follow(place, applied, &gateway.handle, triggers) => {}
             () = log_filter.follow(&gateway.handle) => {}
             never = forecasts.follow() => match never {},
-            never = drill::follow(settings.admin.drills, &gateway.handle, &api) => match never {},
+            never = drill::follow(drills, &gateway.handle, &api) => match never {},
             never = gateway.follow_certificates() => match never {},
             never = host => match never {},
         }

@@ -81,11 +81,11 @@ fn guarded_answer_is_expected_or_a_failure() {
     let text = r#"sessions = [{ loss-up = 9000, floor = 100, ceiling = 2000 }]"#;
     let guarded = |text: &str| run(&guest, &[case(text).unwrap()], &Value::Null).unwrap();
     let report = guarded(text);
-    assert!(report.failures[0].said.starts_with("cap-out-of-bounds: "), "{report}");
-    let expecting = format!("guards = [\"cap-out-of-bounds\"]\n{text}");
+    assert!(report.failures[0].said.starts_with("argument-out-of-bounds: "), "{report}");
+    let expecting = format!("guards = [\"argument-out-of-bounds\"]\n{text}");
     assert!(guarded(&expecting).is_passed());
     let within = expecting.replace("9000", "900");
-    assert_eq!(guarded(&within).failures[0].said, "expected the guard `cap-out-of-bounds`");
+    assert_eq!(guarded(&within).failures[0].said, "expected the guard `argument-out-of-bounds`");
 }
 
 #[test]

@@ -838,8 +838,8 @@ impl Room {
         RoomChange::of_record()
     }
 
-    /// A session of the room is live. The room is recorded from the first one on.
-    pub(crate) fn note_live(&self) -> RoomChange {
+    /// A session of the room is live, or has left. The room is recorded while one is live.
+    pub(crate) fn note_live_changed(&self) -> RoomChange {
         RoomChange::of_record()
     }
 
@@ -877,9 +877,12 @@ impl Room {
 
     /// Notes that packets of these hops are no copies of each other. `None` if that is known.
     pub(crate) fn note_unalike(&mut self, hops: [Hop; 2]) -> Option<RoomChange> {
-        let known = self.history.get_or_insert_default().unalike.replace(hops);
-        let is_new = known != Some(hops) && known != Some([hops[1], hops[0]]);
-        is_new.then(RoomChange::of_record)
+        let known = &mut self.history.get_or_insert_default().unalike;
+        let is_new = *known != Some(hops) && *known != Some([hops[1], hops[0]]);
+        is_new.then(|| {
+            *known = Some(hops);
+            RoomChange::of_record()
+        })
     }
 
     /// Makes the room avoid the hop until that time.

@@ -301,6 +301,17 @@ fn replaced_process_overwrites_nothing() {
 }
 
 #[test]
+fn process_without_rows_of_a_kind_removes_none() {
+    let folder = tempdir().unwrap();
+    let [old, new] = [Process::start(folder.path()), Process::start(folder.path())];
+    new.put("a", 1).unwrap();
+    old.calls.put("call", &Call("of the old process".into()));
+    drop(old);
+    drop(new);
+    assert_eq!(Process::start(folder.path()).notes(), named(&[("a", 1)]));
+}
+
+#[test]
 fn file_of_an_earlier_version_counts_if_it_is_newer() {
     let folder = tempdir().unwrap();
     write_earlier(&folder, "note.json", "1", -60);

@@ -56,7 +56,7 @@ impl HostilePlugin {
     }
 }
 
-/// Returns random bytes from this seed, or this plugin that misbehaves so in all exported functions of the contract except
+/// Returns random bytes from this seed, or this plugin with this misbehaviour in all exported functions of the contract except
 /// `init` and `catalog`.
 pub(super) fn plugin(kind: HostilePlugin, plugin: &[u8], seed: u64) -> wasmparser::Result<Vec<u8>> {
     if kind == HostilePlugin::Broken {
