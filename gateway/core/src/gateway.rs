@@ -288,7 +288,7 @@ impl Gateway {
             }
             // Rooms get new spares once all rooms of dead nodes have moved.
             Timer::Reroute(_) if self.fails_over() => {
-                self.tables.effects.set(timer, now + LOST_EVERY)
+                self.tables.effects.set(timer, now + LOST_EVERY);
             }
             Timer::Reroute(policy) => {
                 Arm::ALL.into_iter().for_each(|arm| self.ask_reroute(&policy, arm, now));

@@ -16,7 +16,7 @@ pub(crate) fn capture(port: u16) -> Result<Capture<ClientPacket>, String> {
     // On loopback, too, every datagram is a frame of its own.
     ip("link set lo gso_max_segs 1")?;
     Capture::of_received(move |datagram, packets| {
-        packets.extend(ClientPacket::read(datagram, port))
+        packets.extend(ClientPacket::read(datagram, port));
     })
 }
 

@@ -120,7 +120,7 @@ impl Gateway {
             self.tables.effects.event(pending.withdrawn(&self.tables.sessions));
             match pending.about {
                 QuestionSubject::Resolve(session) => {
-                    ScenarioQuestion::about(session).ask(self, now)
+                    ScenarioQuestion::about(session).ask(self, now);
                 }
                 QuestionSubject::Admit(session) => AdmissionQuestion::about(session).ask(self, now),
                 QuestionSubject::Place(id) => {
