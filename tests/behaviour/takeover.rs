@@ -629,9 +629,13 @@ fn changes_are_listed_at_the_next_owner() {
     );
     assert_eq!(requests(&mut standby), drained);
     wait_until("the standby has a copy", || {
-        let files = std::fs::read_dir(standby.folder().join("evenkeel/changes"));
+        let files = std::fs::read_dir(standby.folder().join("evenkeel/kept"));
         let mut files = files.into_iter().flatten().flatten().map(|file| file.path());
-        files.any(|path| std::fs::read_to_string(path).unwrap_or_default().contains(":drain"))
+        let change = b"east-a1:drain";
+        files.any(|path| {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            bytes.windows(change.len()).any(|part| part == change)
+        })
     });
     owner.process.signal(Signal::SIGKILL).unwrap();
     await_owner(&place, &mut standby);
