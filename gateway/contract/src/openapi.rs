@@ -261,6 +261,7 @@ impl Endpoint {
         parameters.extend(members.into_iter().flatten().map(|(name, schema)| {
             let mut schema = schema.clone();
             let description = schema.as_object_mut().and_then(|all| all.remove("description"));
+            let description = description.as_ref().and_then(Value::as_str).map(without_links);
             json!({"name": name, "in": "query", "description": description, "schema": schema})
         }));
         parameters.extend(self.headers.iter().map(|(name, description)| {

@@ -459,9 +459,9 @@ pub struct Quarantine {
 #[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HistoryQuery {
-    /// As of [`PageQuery`].
+    /// `next` of the page before. Default: the first page.
     pub after: Option<String>,
-    /// As of [`PageQuery`].
+    /// Entries of a page, 1 to 2000. Default: 2000.
     pub limit: Option<usize>,
     /// Only sessions of this room.
     pub room: Option<String>,
