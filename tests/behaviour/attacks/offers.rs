@@ -132,6 +132,12 @@ const GROWN_MAX_KIB: u64 = 12 << 10;
 #[required(Namespaces)]
 #[test]
 fn answers_of_ended_sessions_take_little_memory() {
+    // A busy machine may delay the owner until its standby takes over.
+    assert!((0..5).any(|_| owner_ends_sessions()), "the owner changed in each attempt");
+}
+
+/// Returns false if the owner changed.
+fn owner_ends_sessions() -> bool {
     let place = Hosts::lay();
     let node = place.node();
     let [mut owner, standby] = place.group_with(&node.text(), |_, world| {
@@ -143,19 +149,24 @@ fn answers_of_ended_sessions_take_little_memory() {
     let offer = large_offer(|number| format!("{number:0>MID_BYTES$}"), "");
     let processes = [owner.pid(), standby.pid()].map(|process| process.as_raw() as u32);
     let before = processes.map(|process| memory_kib(process, "VmHWM:"));
-    at(&place.gateways[0], || {
-        for number in 0..TOKENS {
-            let token = token(&claims(&format!("token-{number}")));
-            let (status, answer) = whip.ask("POST /whip/call/room", &token, &offer);
-            assert_eq!(status, 201, "{answer}");
-            assert!(answer.len() >= ANSWER_BYTES_MIN, "{} bytes", answer.len());
-            let (status, answer) = whip.ask(&format!("DELETE {}", location(&answer)), &token, "");
-            assert_eq!(status, 200, "{answer}");
-        }
-    });
+    let open_and_end = |number| {
+        let token = token(&claims(&format!("token-{number}")));
+        let (status, answer) = whip.try_ask("POST /whip/call/room", &token, &offer)?;
+        assert!([201, 503].contains(&status), "{answer}");
+        let session = (status == 201).then(|| location(&answer))?;
+        assert!(answer.len() >= ANSWER_BYTES_MIN, "{} bytes", answer.len());
+        let (status, answer) = whip.try_ask(&format!("DELETE {session}"), &token, "")?;
+        assert!([200, 503].contains(&status), "{answer}");
+        (status == 200).then_some(())
+    };
+    let ended = at(&place.gateways[0], || (0..TOKENS).try_for_each(open_and_end));
+    if ended.is_none() {
+        return false;
+    }
     await_replica(&mut owner);
     for (process, before) in processes.into_iter().zip(before) {
         let grown = memory_kib(process, "VmHWM:") - before;
         assert!(grown < GROWN_MAX_KIB, "{grown} KiB");
     }
+    true
 }

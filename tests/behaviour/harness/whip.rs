@@ -115,6 +115,15 @@ impl Whip {
 
     /// Status and text of the answer to a request with these headers about its content.
     pub(crate) fn ask_of(&self, line: &str, kind: &str, token: &str, body: &str) -> (u16, String) {
+        self.try_ask_of(line, kind, token, body).expect("no answer")
+    }
+
+    /// As [`Whip::ask`]; `None` if the connection ends without an answer.
+    pub(crate) fn try_ask(&self, line: &str, token: &str, body: &str) -> Option<(u16, String)> {
+        self.try_ask_of(line, SDP, token, body)
+    }
+
+    fn try_ask_of(&self, line: &str, kind: &str, token: &str, body: &str) -> Option<(u16, String)> {
         let mut stream = self.connect();
         let length = body.len();
         let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{kind}");
@@ -126,7 +135,7 @@ impl Whip {
         let _ = stream.read_to_end(&mut answer);
         let answer = String::from_utf8(answer).unwrap();
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-        (status.unwrap_or_else(|| panic!("no answer: {answer}")), answer)
+        Some((status?, answer))
     }
 }
 
