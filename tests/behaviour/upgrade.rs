@@ -37,7 +37,7 @@ impl Calls {
         Calls::of(gateway, (1..=2 * pairs).map(Phone::new).collect())
     }
 
-    /// Those of these phones, two to a room.
+    /// Calls of these phones, two to a room.
     pub(crate) fn of(gateway: &mut GatewayProcess, mut phones: Vec<Phone>) -> Calls {
         for (number, phone) in phones.iter_mut().enumerate() {
             gateway.open(&format!("room-{}", number / 2), phone);

@@ -107,14 +107,11 @@ impl Schemas {
         for &(name, schema_of) in events::SCHEMAS {
             named.entry(name).or_default().push(schema_of(&mut self.answers));
         }
-        let schema = |(name, all): (&str, Vec<Schema>)| {
-            let schema = match &all[..] {
-                [one] => json!(one),
-                all => json!({"anyOf": all}),
-            };
-            (name.to_owned(), schema)
+        let schema_of = |all: &[Schema]| match all {
+            [one] => json!(one),
+            all => json!({"anyOf": all}),
         };
-        named.into_iter().map(schema).collect()
+        named.into_iter().map(|(name, all)| (name.to_owned(), schema_of(&all))).collect()
     }
 
     fn components(&mut self) -> Map<String, Value> {

@@ -133,7 +133,7 @@ mod tests {
     use evenkeel_forecast::{NodeMinute, NodeSample, RegionSample};
     use evenkeel_kept::{Follower, Store};
     use evenkeel_process::file;
-    use tempfile::tempdir;
+    use tempfile::{TempDir, tempdir};
 
     use super::*;
 
@@ -147,17 +147,26 @@ mod tests {
         vec![ForecastPart { at: 0, of, text: first.into() }, second]
     }
 
-    #[test]
-    fn file_of_an_earlier_version_is_read() {
+    const SOCKET: &str = "/admin.sock";
+
+    /// A folder with the file of forecasts, and its path.
+    fn folder_of_an_earlier_version() -> (TempDir, PathBuf) {
         let folder = tempdir().unwrap();
-        let socket = Path::new("/admin.sock");
-        let path = folder.path().join("forecasts").join(format!("{}.json", file::name_of(socket)));
+        let name = format!("{}.json", file::name_of(Path::new(SOCKET)));
+        let path = folder.path().join("forecasts").join(name);
         std::fs::create_dir(path.parent().unwrap()).unwrap();
         std::fs::write(&path, FILE).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn file_of_an_earlier_version_is_read() {
+        let (folder, path) = folder_of_an_earlier_version();
         for _ in 0..2 {
             let store = Store::default();
             let kept = store.documents::<KeptForecast>();
-            let _thread = store.open(Some(folder.path()), socket, &Default::default()).unwrap();
+            let _thread =
+                store.open(Some(folder.path()), Path::new(SOCKET), &Default::default()).unwrap();
             store.begin(Duration::from_secs(20));
             let records = kept.rows().into_iter().map(|row| row.decode().unwrap().0);
             let table = ForecastTable::from_records(records);
@@ -170,15 +179,12 @@ mod tests {
 
     #[test]
     fn file_of_an_earlier_version_is_read_after_an_upgrade() {
-        let folder = tempdir().unwrap();
-        let socket = Path::new("/admin.sock");
-        let path = folder.path().join("forecasts").join(format!("{}.json", file::name_of(socket)));
-        std::fs::create_dir(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, FILE).unwrap();
+        let (folder, _) = folder_of_an_earlier_version();
         let (earlier, store) = (Store::default(), Store::default());
         earlier.documents::<KeptForecast>();
         let kept = store.documents::<KeptForecast>();
-        let _thread = store.open(Some(folder.path()), socket, &Default::default()).unwrap();
+        let _thread =
+            store.open(Some(folder.path()), Path::new(SOCKET), &Default::default()).unwrap();
         let mut follower = Follower::default();
         while let Some(part) = earlier.next_part(&mut follower, usize::MAX) {
             store.add_part(part);

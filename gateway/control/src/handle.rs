@@ -318,7 +318,7 @@ impl Handle {
     ) -> (Handle, mpsc::Receiver<ControlRequest>) {
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
         let kept = Store::default();
-        // Documents whose owners begin later: the disk is read before.
+        // The owners of these documents begin after the disk is read.
         kept.documents::<KeptForecast>();
         kept.documents::<KeptChange>();
         Judgements::register(&kept);

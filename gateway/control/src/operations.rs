@@ -296,7 +296,7 @@ impl OperationLog {
         };
         operations.into_iter().for_each(|operation| add(&mut self.operations, operation));
         self.tell_log_filter();
-        // Two operations on each of 1,024 nodes, 100 KB, take a millisecond (`operations_cost`).
+        // Two operations on each of 1,024 nodes, 100 KB, take a millisecond.
         self.kept.put_and(Encoded::new(ONE, &self.operations), done);
     }
 

@@ -1,5 +1,5 @@
-//! The functions of a plugin that is called through the component model: one in a language whose compiler makes
-//! components only, or built by an SDK without [flat](crate::flat) exports.
+//! The functions of a plugin that is called through the component model: its language has a compiler that makes
+//! components only, or its SDK has no [flat](crate::flat) exports.
 
 use evenkeel_model::Hook;
 use wasmtime::Store;

@@ -150,7 +150,7 @@ pub enum EarlierRead {
     /// None yet.
     #[default]
     Nothing,
-    /// Those without a disk, which has not answered.
+    /// The rows of this process: the disk has not answered.
     WithoutDisk,
     /// All.
     All,

@@ -317,29 +317,6 @@ fn operations_of_a_late_disk_stay_in_force() {
     assert_eq!(kept(&folder), in_force);
 }
 
-/// `cargo test --release -p evenkeel-control -- --ignored --nocapture operations_cost`
-#[test]
-#[ignore = "measures"]
-fn operations_cost() {
-    let mut operations = Operations::default();
-    for number in 0..1_024 {
-        let node = format!("eu-west-a{number}");
-        operations.add(drain(&node, true));
-        operations.add(Operation::Eject(node.into()));
-    }
-    let began = std::time::Instant::now();
-    let row = (0..100).fold(None, |_, _| Some(Encoded::new(ONE, &operations)));
-    let encoded = began.elapsed() / 100;
-    let began = std::time::Instant::now();
-    operations.add(drain("eu-west-a1023", false));
-    println!(
-        "encoded in {encoded:?}, added in {:?}, {} bytes",
-        began.elapsed(),
-        serde_json::to_string(&operations).unwrap().len()
-    );
-    drop(row);
-}
-
 #[test]
 fn member_without_a_record_reads_its_disk() {
     let folder = tempdir().unwrap();
