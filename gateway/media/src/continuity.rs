@@ -23,35 +23,47 @@
 //!
 //! An [`StreamEpoch`] identifies a hop: each switch begins a new one, even back to an earlier node.
 
-use crate::rtp;
-use evenkeel_instant as instant;
-use serde::{Deserialize, Serialize};
+mod announced;
+mod numbers;
+mod pace;
+mod protection;
+mod stream;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-mod announced;
-mod feedback;
-mod numbers;
-mod original;
-mod pace;
-mod placement;
-mod protection;
-mod stream;
-mod withheld;
-
 use announced::Placement;
 pub use announced::{AnnouncedSection, AnnouncedStreams};
-pub use feedback::FeedbackDrop;
+use evenkeel_instant as instant;
 pub use numbers::FILLED_WITHIN;
-pub use original::OriginalNumbers;
 pub use protection::Protection;
+use serde::{Deserialize, Serialize};
 use stream::OutgoingStream;
 pub(crate) use stream::STREAMS_MAX;
-pub use stream::{Pass, StreamEpoch};
+pub use stream::{OriginalNumbers, Pass, StreamEpoch};
+
+use crate::retransmission;
+use crate::rtcp::rewrite::{
+    count, payload_type, rename_media, retain_blocks, retain_described, retain_leaving,
+    retain_missing, rewrite, sender_info, set_sender_info, set_ssrc, ssrc,
+};
+use crate::rtcp::{
+    BYE, NACK, RECEIVER_REPORT, ReportBlock, RtcpError, SENDER_REPORT, SOURCE_DESCRIPTION,
+    TRANSPORT_FEEDBACK,
+};
+use crate::rtp::RtpHeader;
 
 /// First sequence numbers of SRTP are below this one: a receiver that loses the first packets would
 /// otherwise take those after a wrap for the same cycle (RFC 3711, section 3.3.1).
 const FIRST_SEQUENCE_END: u16 = 1 << 15;
+
+/// A stream whose last packet is older than this, measured at the session's last packet, has ended.
+/// Silent voice sends a packet every 400 ms.
+const ACTIVE_WITHIN: Duration = Duration::from_millis(500);
+
+/// A stream that was silent for this time, while the node sent other packets, gives its m-line to another one. Longer than the
+/// interval of silent voice.
+const ENDED_AFTER: Duration = Duration::from_secs(1);
 
 /// Reason for a change of the hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,6 +115,20 @@ pub struct Continuity {
     /// Time of the last packet for which the client had no m-line.
     #[serde(skip)]
     surplus_at: Option<Instant>,
+}
+
+/// Reason why a compound packet is dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum FeedbackDrop {
+    /// The compound cannot be read.
+    #[error("{0}")]
+    Malformed(RtcpError),
+    /// The hop of the packet is closed.
+    #[error("its hop is closed")]
+    Stale,
+    /// All reports and feedback in it refer to another sender's numbers.
+    #[error("refers to another sender only")]
+    Empty,
 }
 
 impl Continuity {
@@ -181,7 +207,7 @@ impl Continuity {
     pub fn pass(
         &mut self,
         epoch: StreamEpoch,
-        header: &rtp::RtpHeader,
+        header: &RtpHeader,
         clock_rate: u32,
         now: Instant,
     ) -> Pass {
@@ -191,7 +217,7 @@ impl Continuity {
     fn pass_from(
         &mut self,
         epoch: StreamEpoch,
-        header: &rtp::RtpHeader,
+        header: &RtpHeader,
         clock_rate: u32,
         repaired: Option<u32>,
         now: Instant,
@@ -259,7 +285,7 @@ impl Continuity {
     pub fn withhold(
         &mut self,
         epoch: StreamEpoch,
-        header: &rtp::RtpHeader,
+        header: &RtpHeader,
         clock_rate: u32,
         now: Instant,
     ) -> Option<Withheld> {
@@ -279,7 +305,7 @@ impl Continuity {
     /// Handles the first packet of a source of the present hop.
     fn join(
         &mut self,
-        header: &rtp::RtpHeader,
+        header: &RtpHeader,
         clock_rate: u32,
         repaired: Option<u32>,
         now: Instant,
@@ -322,7 +348,7 @@ impl Continuity {
     /// the switch.
     fn went_on(
         &mut self,
-        header: &rtp::RtpHeader,
+        header: &RtpHeader,
         clock_rate: u32,
         now: Instant,
     ) -> Option<&mut OutgoingStream> {
@@ -339,7 +365,7 @@ impl Continuity {
     /// `may_continue` tells so of an SSRC towards the client.
     fn orphan(
         &self,
-        header: &rtp::RtpHeader,
+        header: &RtpHeader,
         clock_rate: u32,
         may_continue: impl Fn(u32) -> bool,
     ) -> Option<usize> {
@@ -368,7 +394,7 @@ impl Continuity {
             .map(|(_, _, _, std::cmp::Reverse(index))| index)
     }
 
-    fn begin(&mut self, ssrc: u32, header: &rtp::RtpHeader, clock_rate: u32, now: Instant) -> Pass {
+    fn begin(&mut self, ssrc: u32, header: &RtpHeader, clock_rate: u32, now: Instant) -> Pass {
         let sequence = match self.protection {
             Protection::Terminated => header.sequence % FIRST_SEQUENCE_END,
             Protection::Clear | Protection::Srtp => header.sequence,
@@ -406,11 +432,327 @@ impl Continuity {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed >> 32) as u32
     }
+
+    /// Rewrites RTCP of the hop of `epoch` for the client. Returns the length of the result.
+    ///
+    /// Sender reports follow the mapping of their stream. A report of a stream without a mapping,
+    /// or with a newer one, is removed: an NTP/RTP pair of another mapping would break lip sync.
+    /// The CNAME of a sender that took over a stream is removed as well. From a hop that was left,
+    /// only sender reports of streams that it still delivers pass: it no longer receives the
+    /// client, and its BYE does not end the stream.
+    ///
+    /// # Errors
+    /// Fails if nothing remains.
+    pub fn rtcp_to_client(
+        &mut self,
+        epoch: StreamEpoch,
+        compound: &mut [u8],
+    ) -> Result<usize, FeedbackDrop> {
+        if epoch < self.epoch && Some(epoch) != self.previous {
+            return Err(FeedbackDrop::Stale);
+        }
+        if self.protection == Protection::Srtp {
+            return Ok(compound.len());
+        }
+        let is_left = epoch < self.epoch;
+        let streams = &mut self.streams;
+        let (mut left_out, mut has_content) = (false, false);
+        let length = rewrite(compound, |packet| {
+            let kept = match payload_type(packet) {
+                SENDER_REPORT => {
+                    let kept = sender_report(streams, epoch, packet);
+                    left_out |= kept == 0;
+                    if is_left { retain_blocks(&mut packet[..kept], |_| false) } else { kept }
+                }
+                SOURCE_DESCRIPTION => {
+                    return retain_described(packet, |ssrc| match sent_by(streams, epoch, ssrc) {
+                        Some(stream) => (!stream.present.took_over).then_some(stream.ssrc),
+                        None => (!left_out && !is_left).then_some(ssrc),
+                    });
+                }
+                _ if is_left => 0,
+                BYE => retain_leaving(packet, |ssrc| {
+                    sent_by(streams, epoch, ssrc).map(|stream| stream.ssrc)
+                }),
+                _ => {
+                    let sender = ssrc(packet).and_then(|ssrc| sent_by(streams, epoch, ssrc));
+                    if let Some(stream) = sender {
+                        set_ssrc(packet, stream.ssrc);
+                    }
+                    packet.len()
+                }
+            };
+            has_content |= kept > 0;
+            kept
+        });
+        finish(length, has_content)
+    }
+
+    /// Rewrites the client's RTCP for the present hop. Returns the length of the result.
+    ///
+    /// Reports, NACKs and key-frame requests are translated to that hop's streams and numbers.
+    /// Feedback on an earlier sender's packets is removed, as are losses counted for that sender.
+    ///
+    /// # Errors
+    /// Fails if nothing remains.
+    pub fn rtcp_to_node(&mut self, compound: &mut [u8]) -> Result<usize, FeedbackDrop> {
+        if self.protection == Protection::Srtp {
+            return Ok(compound.len());
+        }
+        let epoch = self.epoch;
+        let streams = &mut self.streams;
+        let mut has_content = false;
+        let length = rewrite(compound, |packet| {
+            let kept = match (payload_type(packet), count(packet)) {
+                (SENDER_REPORT | RECEIVER_REPORT, _) => {
+                    retain_blocks(packet, |block| match known_as(streams, block.ssrc) {
+                        Some(stream) => report_block(stream, epoch, block),
+                        None => true,
+                    })
+                }
+                (TRANSPORT_FEEDBACK, NACK) => {
+                    let media = packet.get(8..).and_then(<[u8]>::first_chunk);
+                    let media = media.map(|bytes| u32::from_be_bytes(*bytes));
+                    match media.and_then(|ssrc| known_as(streams, ssrc)) {
+                        Some(stream) => missing(stream, epoch, packet),
+                        None => packet.len(),
+                    }
+                }
+                (SOURCE_DESCRIPTION, _) => return packet.len(),
+                _ => packet.len(),
+            };
+            rename_media(&mut packet[..kept], |ssrc| {
+                known_as(streams, ssrc).map(|stream| stream.present.node_ssrc)
+            });
+            has_content |= kept > 0;
+            kept
+        });
+        finish(length, has_content)
+    }
+
+    /// Gives sources the SSRCs that were announced, from their first packet on. A client without m-lines, now and before, gets the
+    /// SSRCs of the sources.
+    ///
+    /// The streams of m-lines that the client turned off remain, since no number of an SSRC is used twice.
+    pub fn announce(&mut self, announced: Arc<AnnouncedStreams>) {
+        if announced.sections.is_empty() && self.announced.is_none() {
+            return;
+        }
+        self.streams.retain(|stream| announced.has_announced(stream.ssrc));
+        self.announced = Some(announced);
+    }
+
+    /// Returns whether the client turned off the m-line of the stream at this place.
+    fn is_held(&self, index: usize) -> bool {
+        let ssrc = self.streams[index].ssrc;
+        self.announced.as_ref().is_some_and(|announced| announced.section(ssrc).is_none())
+    }
+
+    /// Finds a place for a new source, which sends retransmissions of the stream with the SSRC `repaired` if there is one.
+    fn place(
+        &mut self,
+        header: &RtpHeader,
+        clock_rate: u32,
+        repaired: Option<u32>,
+        now: Instant,
+    ) -> Placement {
+        match (self.announced.clone(), repaired) {
+            (None, _) => self.place_anywhere(header, clock_rate),
+            (Some(announced), Some(repaired)) => self.place_beside(repaired, &announced),
+            (Some(announced), None) => self.place_on_m_line(header, clock_rate, &announced, now),
+        }
+    }
+
+    fn place_anywhere(&mut self, header: &RtpHeader, clock_rate: u32) -> Placement {
+        match self.orphan(header, clock_rate, |_| true) {
+            Some(index) => Placement::Continues(index),
+            None if self.protection == Protection::Srtp => Placement::Begins(header.ssrc),
+            None => Placement::Begins(self.free_ssrc(header.ssrc)),
+        }
+    }
+
+    fn place_beside(&self, repaired: u32, announced: &AnnouncedStreams) -> Placement {
+        let section = announced.section(repaired).filter(|section| section.has_retransmissions);
+        let Some(section) = section else { return Placement::Surplus };
+        let ssrc = announced.retransmission_ssrc(section.index);
+        self.stream_of(ssrc).map_or(Placement::Begins(ssrc), Placement::Continues)
+    }
+
+    fn place_on_m_line(
+        &self,
+        header: &RtpHeader,
+        clock_rate: u32,
+        announced: &AnnouncedStreams,
+        now: Instant,
+    ) -> Placement {
+        let admits =
+            |section: &&AnnouncedSection| section.payload_types.contains(&header.payload_type);
+        let ssrcs = || announced.sections().filter(admits).map(|it| announced.ssrc(it.index));
+        let is_admitting = |ssrc| ssrcs().any(|admitting| admitting == ssrc);
+        if let Some(index) = self.orphan(header, clock_rate, is_admitting) {
+            return Placement::Continues(index);
+        }
+        if let Some(ssrc) = ssrcs().find(|ssrc| self.stream_of(*ssrc).is_none()) {
+            return Placement::Begins(ssrc);
+        }
+        let last = |index: usize| self.streams[index].last_packet_at;
+        // Before this packet: if the node sent nothing at all, no source has ended.
+        let newest = (0..self.streams.len()).map(last).chain(self.surplus_at).max().unwrap_or(now);
+        let ended = ssrcs()
+            .filter_map(|ssrc| self.stream_of(ssrc))
+            .filter(|index| newest.saturating_duration_since(last(*index)) >= ENDED_AFTER);
+        ended.min_by_key(|index| last(*index)).map_or(Placement::Surplus, Placement::Continues)
+    }
+
+    fn stream_of(&self, ssrc: u32) -> Option<usize> {
+        self.streams.iter().position(|stream| stream.ssrc == ssrc)
+    }
+
+    /// Assigns outgoing numbers to a retransmission, as [`pass`](Self::pass) does, and to the packet that it contains. The
+    /// verdict is [`Pass::Stale`] if the client got no such packet of the sender: its number is that of another packet there.
+    ///
+    /// `header` is that of the retransmission, which has the timestamp of the lost packet (RFC 4588, section 4), and `sequence` is the
+    /// original number in its payload. The lost packet had a payload type for which `is_repaired` returns true, and the same clock rate.
+    pub fn pass_retransmission(
+        &mut self,
+        epoch: StreamEpoch,
+        header: &RtpHeader,
+        sequence: u16,
+        clock_rate: u32,
+        is_repaired: impl Fn(u8) -> bool,
+        now: Instant,
+    ) -> (Pass, Option<OriginalNumbers>) {
+        let lost = RtpHeader { sequence, ..*header };
+        let found = self.repaired(epoch, header.ssrc, &lost, clock_rate, is_repaired);
+        let original = found.and_then(|index| {
+            let stream = &self.streams[index];
+            Some((stream.ssrc, stream.original(&lost)?))
+        });
+        match original {
+            Some((repaired, numbers)) => {
+                let pass = self.pass_from(epoch, header, clock_rate, Some(repaired), now);
+                (pass, Some(numbers))
+            }
+            None => {
+                // The node did send it.
+                let of = |stream: &&mut OutgoingStream| stream.is_sent_by(epoch, header.ssrc);
+                if let Some(stream) = self.streams.iter_mut().find(of) {
+                    stream.withhold(header, now);
+                }
+                (Pass::Stale, None)
+            }
+        }
+    }
+
+    /// Finds the stream of a lost packet: that of the m-line on which the source of retransmissions has its place, or one with
+    /// such a number and time.
+    fn repaired(
+        &self,
+        epoch: StreamEpoch,
+        source: u32,
+        lost: &RtpHeader,
+        clock_rate: u32,
+        is_repaired: impl Fn(u8) -> bool,
+    ) -> Option<usize> {
+        let placed = self.streams.iter().find(|stream| stream.is_sent_by(epoch, source));
+        let ssrc = placed.zip(self.announced.as_ref()).and_then(|(placed, announced)| {
+            announced.section(placed.ssrc).map(|section| announced.ssrc(section.index))
+        });
+        let may_be = |stream: &OutgoingStream| {
+            stream.is_sent_by(epoch, stream.present.node_ssrc)
+                && stream.clock_rate == clock_rate
+                && is_repaired(stream.payload_type)
+                && ssrc.is_none_or(|ssrc| stream.ssrc == ssrc)
+                && stream.is_near(stream.present.numbers(lost).1)
+        };
+        let streams = self.streams.iter().enumerate().filter(|(_, stream)| may_be(stream));
+        let highest = |(index, stream): (usize, &OutgoingStream)| {
+            (index, stream.present.node_sequence(stream.highest) as u16)
+        };
+        retransmission::repaired(lost.sequence, streams.map(highest))
+    }
 }
 
-/// A stream whose last packet is older than this, measured at the session's last packet, has ended.
-/// Silent voice sends a packet every 400 ms.
-const ACTIVE_WITHIN: Duration = Duration::from_millis(500);
+/// Fails for a compound packet with only a source description, which carries no information.
+fn finish(length: Result<usize, RtcpError>, has_content: bool) -> Result<usize, FeedbackDrop> {
+    match length {
+        Ok(length) if has_content => Ok(length),
+        Ok(_) => Err(FeedbackDrop::Empty),
+        Err(reason) => Err(FeedbackDrop::Malformed(reason)),
+    }
+}
+
+fn sent_by(
+    streams: &[OutgoingStream],
+    epoch: StreamEpoch,
+    node_ssrc: u32,
+) -> Option<&OutgoingStream> {
+    streams.iter().find(|stream| stream.is_sent_by(epoch, node_ssrc))
+}
+
+fn known_as(streams: &mut [OutgoingStream], ssrc: u32) -> Option<&mut OutgoingStream> {
+    streams.iter_mut().find(|stream| stream.ssrc == ssrc)
+}
+
+/// Rewrites a sender report for the client; returns 0 to remove it.
+fn sender_report(streams: &mut [OutgoingStream], epoch: StreamEpoch, packet: &mut [u8]) -> usize {
+    let Some(mut info) = sender_info(packet) else { return 0 };
+    let sender = streams.iter_mut().find(|stream| stream.is_sent_by(epoch, info.ssrc));
+    let Some(stream) = sender else { return 0 };
+    let reports = &mut stream.reports;
+    if stream.present.took_over {
+        // The node counts packets since its start, the client since the start of the stream.
+        info.packets = reports.packets.wrapping_add(reports.packets_before);
+        info.octets = reports.octets.wrapping_add(reports.octets_before);
+    } else {
+        reports.packets_before = info.packets.wrapping_sub(reports.packets);
+        reports.octets_before = info.octets.wrapping_sub(reports.octets);
+    }
+    reports.times.rotate_right(1);
+    reports.times[0] = (info.ntp >> 16) as u32;
+    info.ssrc = stream.ssrc;
+    info.timestamp = info.timestamp.wrapping_add(stream.present.timestamp);
+    set_sender_info(packet, &info);
+    packet.len()
+}
+
+/// Rewrites a report block about `stream` for the node; returns false to remove it.
+fn report_block(stream: &mut OutgoingStream, epoch: StreamEpoch, block: &mut ReportBlock) -> bool {
+    stream.reports.lost = block.lost;
+    if stream.is_untouched() {
+        return true;
+    }
+    let behind = (stream.highest as u16).wrapping_sub(block.sequence_max as u16).cast_signed();
+    let highest = stream.highest.wrapping_sub_signed(behind.into());
+    if stream.epoch() != epoch || highest.wrapping_sub(stream.present.first).cast_signed() < 0 {
+        return false;
+    }
+    block.ssrc = stream.present.node_ssrc;
+    block.sequence_max = stream.present.node_sequence(highest);
+    block.lost = block.lost.saturating_sub(stream.reports.lost_before);
+    if !stream.reports.times.contains(&block.last_sr) {
+        (block.last_sr, block.delay_since_last_sr) = (0, 0);
+    }
+    true
+}
+
+/// Rewrites a NACK about `stream` for the node; returns 0 if it lists no packet that the node sent.
+fn missing(stream: &OutgoingStream, epoch: StreamEpoch, packet: &mut [u8]) -> usize {
+    if stream.is_untouched() {
+        return packet.len();
+    }
+    if stream.epoch() != epoch {
+        return 0;
+    }
+    let since_first = stream.highest.wrapping_sub(stream.present.first).cast_signed();
+    retain_missing(packet, |first, mask| {
+        let behind = (stream.highest as u16).wrapping_sub(first).cast_signed();
+        // The number of packets, of the 17 from `first`, that precede the sender's first packet.
+        let before = (i32::from(behind) - since_first).clamp(0, 17);
+        let number = stream.highest.wrapping_sub_signed(behind.into());
+        (stream.present.node_sequence(number) as u16, mask >> before << before)
+    })
+}
 
 #[cfg(test)]
 mod tests;

@@ -13,8 +13,7 @@ pub use node::process::ProcessState;
 pub use node::trust::NodeTrust;
 pub use node::{Node, NodeEvidence, NodeTransition};
 pub use providers::{ProviderBreaker, ProviderBreakerStanding};
-pub use table::watch::{AgentWord, NodeChange, WATCH_EVERY};
 pub use table::{
-    ANSWERED_IN_TIME, NodeEffect, NodeOutput, NodeTable, NodeTimer, OpeningClass, OpeningWindow,
-    QueuePosition,
+    ANSWERED_IN_TIME, AgentWord, NodeChange, NodeEffect, NodeOutput, NodeTable, NodeTimer,
+    OpeningClass, OpeningWindow, QueuePosition, WATCH_EVERY,
 };

@@ -10,12 +10,10 @@ mod lifecycle;
 mod progress;
 mod record;
 mod report;
-mod reporting;
 mod revision;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 mod spread;
-mod status;
 
 pub use calls::{Compared, PolicyCallResult};
 pub use judge::{AdmissionSample, BadFigures, Judge, JudgeRecord, RuleBreaches};

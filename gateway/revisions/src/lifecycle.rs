@@ -29,8 +29,8 @@ use crate::progress::{
 };
 use crate::record::{LifecycleRecord, Stuck};
 use crate::report::{
-    Effect, LastRollout, QuarantinedRevision, Remembered, RevisionRefusal, RevokedRevision,
-    RolloutOutcome, RolloutReport, WallClock, age_text,
+    CandidateStatus, Effect, LastRollout, PolicyStatus, QuarantinedRevision, Remembered,
+    RevisionRefusal, RevokedRevision, RolloutOutcome, RolloutReport, Staged, WallClock, age_text,
 };
 use crate::revision::{CandidateRevision, Previous, Revision, Revisions};
 
@@ -46,22 +46,22 @@ const SUPERSEDED: &str = "superseded by a later push or reload of this policy";
 /// The revisions of one policy. Inputs go in by `Gateway::change_policy`.
 #[derive(Debug)]
 pub struct Lifecycle {
-    pub(crate) policy: PolicyName,
+    policy: PolicyName,
     rules: RolloutRules,
     began: Instant,
-    pub(crate) clock: WallClock,
+    clock: WallClock,
     /// Pushes and rollbacks so far: a revision becomes active or a candidate only for the last one.
     pushes: u64,
-    pub(crate) revisions: Revisions,
-    pub(crate) calls: CallRecord,
+    revisions: Revisions,
+    calls: CallRecord,
     stuck: Option<Stuck>,
-    pub(crate) remembered: Remembered,
+    remembered: Remembered,
     /// Loaded revisions that are revoked, with the reasons.
     revoked: BTreeMap<Arc<str>, Box<str>>,
     /// Active and previous revisions that were reported as revoked.
-    pub(crate) reported: Vec<RevokedRevision>,
-    pub(crate) last: Option<LastRollout>,
-    pub(crate) effects: Vec<Effect>,
+    reported: Vec<RevokedRevision>,
+    last: Option<LastRollout>,
+    effects: Vec<Effect>,
 }
 
 impl Lifecycle {
@@ -574,6 +574,102 @@ impl Lifecycle {
     fn withdraw(&mut self, revision: &str) {
         self.remembered.withdraw(revision);
         self.note_change();
+    }
+
+    /// Replaces the revisions without effects.
+    #[cfg(any(test, feature = "samples"))]
+    pub fn set_revisions(&mut self, revisions: Revisions) {
+        self.revisions = revisions;
+    }
+
+    fn staged(&self, now: Instant) -> Option<Staged> {
+        self.revisions.candidate.as_ref().map(|candidate| Staged::of(&candidate.progress, now))
+    }
+
+    fn of_active(&self, outcome: RolloutOutcome, by: Actor, now: Instant) -> RolloutReport {
+        RolloutReport {
+            policy: self.policy.clone(),
+            outcome,
+            stage: self.staged(now),
+            by,
+            revision: self.revisions.active_name(),
+            previous: None,
+            code: None,
+            reason: None,
+            arrived: now,
+            activate: Duration::ZERO,
+        }
+    }
+
+    fn of_candidate(&self, outcome: RolloutOutcome, by: Actor, now: Instant) -> RolloutReport {
+        let revision = self.revisions.candidate.as_ref().map(|it| Arc::clone(&it.revision.name));
+        let previous = self.revisions.active_name();
+        RolloutReport { revision, previous, ..self.of_active(outcome, by, now) }
+    }
+
+    fn report(&mut self, rollout: RolloutReport, now: Instant) -> RolloutReport {
+        let at = self.clock.at(now);
+        self.last = Some(LastRollout { at, rollout: rollout.clone() });
+        self.effects.push(Effect::Report(rollout.clone()));
+        rollout
+    }
+
+    fn report_candidate(
+        &mut self,
+        outcome: RolloutOutcome,
+        by: Actor,
+        now: Instant,
+    ) -> RolloutReport {
+        self.report(self.of_candidate(outcome, by, now), now)
+    }
+
+    fn report_rollback(
+        &mut self,
+        previous: Option<Arc<str>>,
+        reason: &str,
+        by: Actor,
+        now: Instant,
+    ) -> RolloutReport {
+        let reason = Some(reason.into());
+        let back = self.of_active(RolloutOutcome::RolledBack, by, now);
+        self.report(RolloutReport { previous, reason, ..back }, now)
+    }
+
+    fn report_revoked(&mut self, revoked: RevokedRevision, now: Instant) {
+        let RevokedRevision { revision, reason } = revoked;
+        let told = self.of_active(RolloutOutcome::Revoked, Actor::Gateway, now);
+        self.effects.push(Effect::Report(RolloutReport {
+            stage: None,
+            revision: Some(revision),
+            code: Some("revoked"),
+            reason: Some(reason),
+            ..told
+        }));
+    }
+
+    /// Returns the state of the policy for the API.
+    pub fn status(&self, now: Instant) -> PolicyStatus {
+        let candidate = self.revisions.candidate.as_ref();
+        let previous = self.revisions.previous.as_ref();
+        PolicyStatus {
+            active: self.revisions.active_name(),
+            candidate: candidate.map(|CandidateRevision { revision, progress, .. }| {
+                CandidateStatus {
+                    revision: Arc::clone(&revision.name),
+                    staged: Staged::of(progress, now),
+                    lasted: progress.lasted(now),
+                    steps: progress.strategy().steps.clone(),
+                    each: progress.strategy().each,
+                    calls: self.calls.of_candidate().clone(),
+                }
+            }),
+            previous: previous.map(|previous| Arc::clone(&previous.revision.name)),
+            previous_for: previous.map(|it| it.until.saturating_duration_since(now)),
+            last: self.last.clone(),
+            quarantined: self.remembered.quarantined.clone(),
+            revoked: self.reported.clone(),
+            ..self.calls.status()
+        }
     }
 }
 

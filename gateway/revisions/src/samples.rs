@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lifecycle::Lifecycle;
 use crate::progress::{RolloutProgress, Strategy};
 use crate::revision::{CandidateRevision, Previous, Revision, Revisions, Version};
 
@@ -38,11 +37,4 @@ pub fn with_canary(active: &Revision, canary: &Revision, percent: u8) -> Revisio
 pub fn with_previous(active: &Revision, previous: &Revision) -> Revisions {
     let previous = Previous { revision: previous.clone(), until: Instant::now() + HOUR };
     Revisions { previous: Some(previous), ..self::active(active) }
-}
-
-impl Lifecycle {
-    /// Replaces the revisions without effects.
-    pub fn set_revisions(&mut self, revisions: Revisions) {
-        self.revisions = revisions;
-    }
 }

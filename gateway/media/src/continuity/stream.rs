@@ -3,7 +3,7 @@
 use super::numbers::{FILLED_WITHIN, MissingNumbers, Recent, Use, WINDOW};
 use super::pace::{SilenceSpan, TimestampPace};
 use super::protection::Protection;
-use crate::rtp::{self, sequence_ahead, timestamp_ahead};
+use crate::rtp::{RtpHeader, sequence_ahead, timestamp_ahead};
 use evenkeel_instant as instant;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -35,6 +35,15 @@ const EVIDENCE_WITHIN: Duration = Duration::from_millis(250);
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, Debug,
 )]
 pub struct StreamEpoch(pub u64);
+
+/// The client's numbers of a packet that is sent again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OriginalNumbers {
+    /// On the client's sequence.
+    pub sequence: u16,
+    /// On the client's timeline.
+    pub timestamp: u32,
+}
 
 /// Verdict on a packet towards the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -142,7 +151,7 @@ impl Mapping {
         self.node_ssrc == node_ssrc && (self.epoch == epoch || self.earlier == Some(epoch))
     }
 
-    pub(super) fn numbers(&self, header: &rtp::RtpHeader) -> (u16, u32) {
+    pub(super) fn numbers(&self, header: &RtpHeader) -> (u16, u32) {
         let sequence = header.sequence.wrapping_add(self.sequence as u16);
         (sequence, header.timestamp.wrapping_add(self.timestamp))
     }
@@ -158,7 +167,7 @@ impl OutgoingStream {
     /// Creates a stream under `ssrc` that begins with `sequence` and keeps the node's timestamps.
     pub(super) fn begin(
         epoch: StreamEpoch,
-        header: &rtp::RtpHeader,
+        header: &RtpHeader,
         (ssrc, sequence): (u32, u16),
         clock_rate: u32,
         now: Instant,
@@ -245,7 +254,7 @@ impl OutgoingStream {
     }
 
     /// Returns whether a packet with the last sender's SSRC follows that sender's packets.
-    pub(super) fn is_followed_by(&self, header: &rtp::RtpHeader, now: Instant) -> bool {
+    pub(super) fn is_followed_by(&self, header: &RtpHeader, now: Instant) -> bool {
         let (sequence, timestamp) = self.present.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);
         let expected = self.latest.wrapping_add(self.ticks_since(self.latest_at, now) as u32);
@@ -263,7 +272,7 @@ impl OutgoingStream {
 
     /// Returns the number of packets missing between the last one and this one, by the sender's
     /// numbers.
-    pub(super) fn missing_before(&self, header: &rtp::RtpHeader) -> u32 {
+    pub(super) fn missing_before(&self, header: &RtpHeader) -> u32 {
         let ahead = sequence_ahead(self.present.numbers(header).0, self.highest as u16);
         u32::try_from(i32::from(ahead) - 1).unwrap_or(0)
     }
@@ -293,7 +302,7 @@ impl OutgoingStream {
     }
 
     /// Begins above all numbers that another process may have used before this packet.
-    pub(super) fn begin_above(&mut self, header: &rtp::RtpHeader) {
+    pub(super) fn begin_above(&mut self, header: &RtpHeader) {
         let (sequence, _) = self.present.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);
         self.elsewhere = ahead <= 0;
@@ -327,7 +336,7 @@ impl OutgoingStream {
     pub(super) fn take_over(
         &mut self,
         epoch: StreamEpoch,
-        header: &rtp::RtpHeader,
+        header: &RtpHeader,
         lead: Option<Duration>,
         now: Instant,
     ) -> Pass {
@@ -376,7 +385,7 @@ impl OutgoingStream {
     pub(super) fn pass(
         &mut self,
         epoch: StreamEpoch,
-        header: &rtp::RtpHeader,
+        header: &RtpHeader,
         protection: Protection,
         now: Instant,
     ) -> Pass {
@@ -388,7 +397,7 @@ impl OutgoingStream {
     }
 
     /// Returns the outgoing numbers of a packet of the present sender.
-    pub(super) fn numbers_of(&self, header: &rtp::RtpHeader) -> Pass {
+    pub(super) fn numbers_of(&self, header: &RtpHeader) -> Pass {
         if self.is_untouched() {
             return Pass::Untouched;
         }
@@ -399,7 +408,7 @@ impl OutgoingStream {
     /// Handles a packet of a sender that may have restarted. Once the next number follows (RFC 3550,
     /// appendix A.1), the sender continues the stream as another one would.
     #[cold]
-    fn restart(&mut self, header: &rtp::RtpHeader, now: Instant) -> Pass {
+    fn restart(&mut self, header: &RtpHeader, now: Instant) -> Pass {
         let (sequence, _) = self.present.numbers(header);
         if self.after_jump != Some(sequence) {
             self.after_jump = Some(sequence.wrapping_add(1));
@@ -410,12 +419,7 @@ impl OutgoingStream {
         pass
     }
 
-    fn pass_present(
-        &mut self,
-        header: &rtp::RtpHeader,
-        protection: Protection,
-        now: Instant,
-    ) -> Pass {
+    fn pass_present(&mut self, header: &RtpHeader, protection: Protection, now: Instant) -> Pass {
         self.close_up(header);
         let (sequence, timestamp) = self.present.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);
@@ -448,7 +452,7 @@ impl OutgoingStream {
         self.numbers_of(header)
     }
 
-    fn advance(&mut self, header: &rtp::RtpHeader, timestamp: u32, ahead: u16, now: Instant) {
+    fn advance(&mut self, header: &RtpHeader, timestamp: u32, ahead: u16, now: Instant) {
         let ticks = timestamp_ahead(timestamp, self.latest);
         self.pace.advance(ahead, ticks, header.marker);
         self.highest = self.highest.wrapping_add(ahead.into());
@@ -486,7 +490,7 @@ impl OutgoingStream {
 
     /// Handles a number far from the last one: the packet passes, and the jump is accepted once the
     /// next number follows (RFC 3550, appendix A.1).
-    fn jump(&mut self, header: &rtp::RtpHeader, timestamp: u32, sequence: u16, now: Instant) {
+    fn jump(&mut self, header: &RtpHeader, timestamp: u32, sequence: u16, now: Instant) {
         if self.after_jump != Some(sequence) {
             self.after_jump = Some(sequence.wrapping_add(1));
             return;
@@ -504,7 +508,7 @@ impl OutgoingStream {
 
     /// Handles a packet of the previous sender after a takeover: only reserved numbers are
     /// available.
-    fn pass_previous(&mut self, header: &rtp::RtpHeader, now: Instant) -> Pass {
+    fn pass_previous(&mut self, header: &RtpHeader, now: Instant) -> Pass {
         let Some(mapping) = self.previous else { return Pass::Stale };
         let (sequence, timestamp) = mapping.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);
@@ -535,7 +539,7 @@ impl OutgoingStream {
     }
 
     /// Notes that another hop continues the stream with its own numbers from this packet.
-    pub(super) fn note_missing_before(&mut self, header: &rtp::RtpHeader, now: Instant) {
+    pub(super) fn note_missing_before(&mut self, header: &RtpHeader, now: Instant) {
         self.on_copies = false;
         if self.elsewhere {
             return self.begin_above(header);
@@ -566,7 +570,7 @@ impl OutgoingStream {
         }
     }
 
-    fn count(&mut self, header: &rtp::RtpHeader, now: Instant) {
+    fn count(&mut self, header: &RtpHeader, now: Instant) {
         self.last_packet_at = now;
         self.reports.packets = self.reports.packets.wrapping_add(1);
         self.reports.octets = self.reports.octets.wrapping_add(header.payload_len() as u32);
@@ -575,6 +579,43 @@ impl OutgoingStream {
     /// Timestamp units from `then` to `now`.
     fn ticks_since(&self, then: Instant, now: Instant) -> u64 {
         ticks(now.saturating_duration_since(then), self.clock_rate)
+    }
+
+    /// Withholds a packet. Returns the last number that passed, and the distance from it; `None` if
+    /// the packet is late.
+    pub(super) fn withhold(&mut self, header: &RtpHeader, now: Instant) -> Option<(u16, u32)> {
+        let (sequence, _) = self.present.numbers(header);
+        let (last, place) = self.withheld.unwrap_or((self.highest as u16, 0));
+        let ahead = sequence_ahead(sequence, last);
+        let place = place.checked_add_signed(ahead.into()).filter(|&place| place > 0)?;
+        if ahead > 0 {
+            self.withheld = Some((sequence, place));
+        }
+        self.last_packet_at = now;
+        Some((self.highest as u16, place))
+    }
+
+    /// Closes the gap that withheld packets left before this one.
+    pub(super) fn close_up(&mut self, header: &RtpHeader) {
+        let (sequence, _) = self.present.numbers(header);
+        let Some((last, place)) = self.withheld else { return };
+        if sequence_ahead(sequence, last) <= 0 {
+            return;
+        }
+        self.withheld = None;
+        self.present.sequence = self.present.sequence.wrapping_sub(place);
+        self.use_only_above(self.highest);
+    }
+
+    /// The client's numbers of a packet of the present sender that is sent again; `None` if the client got no such packet.
+    pub(super) fn original(&self, lost: &RtpHeader) -> Option<OriginalNumbers> {
+        let (sequence, timestamp) = self.present.numbers(lost);
+        let behind = (self.highest as u16).wrapping_sub(sequence);
+        let number = self.highest.wrapping_sub(behind.into());
+        // Numbers between these belong to packets of the sender before.
+        let end = self.present.first.wrapping_sub(1);
+        let last = if self.present.took_over { end } else { self.present.floor };
+        is_above(number, last).then_some(OriginalNumbers { sequence, timestamp })
     }
 }
 
@@ -592,6 +633,6 @@ fn ticks(time: Duration, clock_rate: u32) -> u64 {
     (micros.saturating_mul(clock_rate.into()).saturating_add(500_000)) / 1_000_000
 }
 
-pub(super) fn is_above(number: u32, other: u32) -> bool {
+fn is_above(number: u32, other: u32) -> bool {
     number.wrapping_sub(other).cast_signed() > 0
 }

@@ -1,7 +1,7 @@
 //! Tests of continuity with a sender, nodes with arbitrary numbering, and a client.
 
 use super::*;
-use crate::rtp::RtpHeader;
+use crate::rtp::{self, RtpHeader};
 use crate::tests::handed_over;
 
 mod conference;
@@ -11,6 +11,7 @@ mod fuzz;
 mod missing;
 mod original;
 mod overlap;
+mod placement;
 mod seeds;
 mod terminated;
 mod voice;

@@ -1,7 +1,5 @@
-use super::*;
-use crate::continuity::tests::at;
-use crate::continuity::{Pass, StreamEpoch};
-use crate::rtp::RtpHeader;
+use super::super::*;
+use super::at;
 use crate::tests::handed_over;
 
 const OPUS: u8 = 111;
