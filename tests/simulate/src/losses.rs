@@ -340,7 +340,7 @@ impl Decisions {
 /// The gateway waits for answers, or for capacity. A copy has no moves and openings under way.
 fn waits(world: &World<'_>) -> bool {
     let gateway = &world.gateway;
-    let sizes = gateway.table_sizes();
+    let sizes = gateway.views().table_sizes();
     let mut rooms = gateway.views().rooms_after(RoomId(0));
     sizes.asks + sizes.opening + sizes.waiting + sizes.drains > 0
         || sizes.sessions > gateway.live()

@@ -291,11 +291,13 @@ impl Gateway {
     pub fn views(&self) -> Views<'_> {
         Views { gateway: self }
     }
+}
 
+impl<'a> Views<'a> {
     /// Sizes of everything that grows with clients. Visits every session and room.
-    pub fn table_sizes(&self) -> TableSizes {
-        let Gateway { rooms, quality, diagnosis, policies, questions, .. } = self;
-        let Tables { sessions, nodes, capacity, effects, worklists, .. } = &self.tables;
+    pub fn table_sizes(self) -> TableSizes {
+        let Gateway { rooms, quality, diagnosis, policies, questions, .. } = self.gateway;
+        let Tables { sessions, nodes, capacity, effects, worklists, .. } = &self.gateway.tables;
         let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
         let paces = || nodes.opening_windows().map(OpeningWindow::counts);
         let (silent, ticked) = (quality.silent(), sessions.most_ticked());
@@ -318,9 +320,7 @@ impl Gateway {
             timers: effects.timers_set(),
         }
     }
-}
 
-impl<'a> Views<'a> {
     /// Returns the view of a live session.
     pub fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
         let session = self.gateway.tables.sessions.get(&id).filter(|session| session.is_live())?;

@@ -61,7 +61,7 @@ impl Memory {
             return None;
         }
         self.counted = Some(now);
-        let kept = gateway.table_sizes();
+        let kept = gateway.views().table_sizes();
         let over = self.limits.of(&kept).into_iter().find(|(_, size, limit)| size > limit);
         over.map(|(what, size, limit)| ("I10", format!("{size} {what}; the limit is {limit}")))
     }
@@ -99,8 +99,8 @@ impl Limits {
 
 /// I10: after the end only node numbers and their timers are left.
 pub(super) fn nothing_left(gateway: &Gateway) -> Found {
-    let TableSizes { slots, timers, drains, ballots, .. } = gateway.table_sizes();
+    let TableSizes { slots, timers, drains, ballots, .. } = gateway.views().table_sizes();
     let empty = TableSizes { slots, timers, drains, ballots, ..TableSizes::default() };
-    let kept = gateway.table_sizes();
+    let kept = gateway.views().table_sizes();
     (kept != empty).then(|| ("I10", format!("left without sessions: {kept:?}")))
 }

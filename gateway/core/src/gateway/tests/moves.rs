@@ -634,7 +634,7 @@ fn manual_moves_leave_bounded_records() {
         world.pass(ms(10));
         assert_eq!(world.stands("r"), Some(to));
     }
-    let kept = world.gateway.table_sizes();
+    let kept = world.gateway.views().table_sizes();
     assert_eq!((kept.damped, kept.moves), (3, 8));
 }
 

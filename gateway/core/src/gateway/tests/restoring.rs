@@ -498,7 +498,7 @@ fn forgotten_sessions_leave_nothing_and_may_continue_later() {
     let record = world.gateway.record(world.now);
     assert!(record.nodes.iter().any(|node| node.drain.is_some()));
     world.restart(Duration::ZERO);
-    let empty = world.gateway.table_sizes();
+    let empty = world.gateway.views().table_sizes();
     let names: Vec<Box<str>> =
         world.gateway.tables.nodes.iter().map(|node| node.settings.name.clone()).collect();
     let node = |name: &str| names.iter().position(|it| **it == *name).map(|at| NodeId(at as u32));
@@ -507,7 +507,7 @@ fn forgotten_sessions_leave_nothing_and_may_continue_later() {
         while world.gateway.poll_output().is_some() {}
         assert_eq!(world.gateway.live(), 3);
         world.gateway.forget_restored();
-        assert_eq!(world.gateway.table_sizes(), empty);
+        assert_eq!(world.gateway.views().table_sizes(), empty);
         assert_eq!(world.gateway.live(), 0);
         let left = world.gateway.record(world.now);
         assert_eq!((left.rooms, left.sessions), (vec![], vec![]));
