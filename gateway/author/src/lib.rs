@@ -6,7 +6,6 @@
 //! cost of answers.
 
 mod built;
-mod cargo;
 pub mod case;
 pub mod conformance;
 pub mod coverage;
@@ -24,7 +23,6 @@ pub mod recorded;
 mod sdk;
 mod setting;
 mod table;
-mod tools;
 mod verdict;
 mod world;
 

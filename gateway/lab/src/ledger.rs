@@ -2,9 +2,6 @@
 //!
 //! Nothing is evaluated while packets flow; all figures come from the same records afterwards.
 
-mod account;
-mod continuity;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -12,13 +9,25 @@ use std::time::Duration;
 use evenkeel_process::lock;
 use serde::Serialize;
 
-pub(crate) use account::{Account, Death, DuePacket, ExcusedLosses};
-
 use crate::clock::nanoseconds;
 
 /// Packets of the old node within this time after the first packet of the new one are stragglers; a later packet is a
 /// change back. The time is twice the length of a make-before-break.
 const STRAGGLING_NS: u64 = 1_000_000_000;
+
+/// Packets sent this long before a node's death may be lost with it, if the node had received but not forwarded them.
+const BEFORE_DEATH_NS: u64 = 40_000_000;
+
+/// The longest loss across which sequence numbers are interpolated.
+const LOST_IN_A_ROW: u16 = 500;
+
+/// Sequence numbers that a change of node may add or take beside the number of lost packets: two video frames, since an
+/// estimate from elapsed time does not know where a frame ended.
+const SEQUENCE_OFF: u16 = 12;
+
+/// Milliseconds by which a timestamp may differ from elapsed time at a change of node: the delay that a loaded machine
+/// adds between a packet's due time and its passing the gateway.
+const TIMESTAMP_OFF_MS: u32 = 80;
 
 /// A packet that a client sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,6 +173,80 @@ pub struct PacketLedger {
     members: BTreeMap<u64, RoomParticipant>,
     rooms: BTreeMap<u64, BTreeSet<u64>>,
     echoes: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct DuePacket {
+    pub(crate) path: StreamPath,
+    pub(crate) number: u64,
+    /// Send time: nanoseconds since the Unix epoch.
+    pub(crate) sent_ns: u64,
+}
+
+/// A node that stopped forwarding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Death {
+    /// The number of the node in test headers.
+    pub(crate) node: u32,
+    /// Time of the death: nanoseconds since the Unix epoch.
+    pub(crate) died_ns: u64,
+    /// Time of the gateway's failover.
+    pub(crate) flipped_ns: u64,
+}
+
+/// Losses that the gateway did not cause.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct ExcusedLosses {
+    pub(crate) deaths: Vec<Death>,
+    /// Packets that the relay dropped towards the gateway, for all receivers: sender, stream, number.
+    pub(crate) dropped_up: BTreeSet<(u64, u8, u64)>,
+    /// Packets that the relay dropped towards one receiver.
+    pub(crate) dropped_down: BTreeSet<(StreamPath, u64)>,
+    /// Packets that a degradation dropped for one receiver, as reported by the gateway.
+    pub(crate) shed: BTreeSet<(StreamPath, u64)>,
+}
+
+/// The missing packets, each in exactly one list.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Account {
+    /// Packets lost with a node before the failover, or dropped by the relay.
+    pub(crate) lost_to_faults: Vec<DuePacket>,
+    /// Packets that a rung dropped.
+    pub(crate) shed: Vec<DuePacket>,
+    pub(crate) lost: Vec<DuePacket>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ContinuityBreak {
+    pub(crate) path: StreamPath,
+    /// The number of the packet before.
+    pub(crate) after: u64,
+    /// The number of the first packet after the discontinuity.
+    pub(crate) number: u64,
+    pub(crate) nodes: (u32, u32),
+    pub(crate) kind: BreakKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum BreakKind {
+    Ssrc {
+        was: u32,
+        is: u32,
+    },
+    /// The sequence number advanced by another amount than the packets in between.
+    Sequence {
+        /// Advance of the sender's packet numbers.
+        sent: u64,
+        /// Advance of the received sequence numbers; negative for a step back.
+        received: i16,
+    },
+    /// The timestamp advanced by another amount than the sender's timestamp.
+    Timestamp {
+        /// Advance of the sender's timestamp.
+        sent: i32,
+        /// Advance of the received timestamp.
+        received: i32,
+    },
 }
 
 impl PacketLedger {
@@ -445,6 +528,96 @@ impl PacketLedger {
         }
         stints
     }
+
+    /// Attributes each missing packet.
+    ///
+    /// A death excuses packets of rooms on that node (by the stamp of the room's last packet before it) that were sent
+    /// from 40 ms before the death until the failover.
+    pub(crate) fn account(&self, excuses: &ExcusedLosses) -> Account {
+        let hit: Vec<(Death, BTreeSet<u64>)> = excuses
+            .deaths
+            .iter()
+            .map(|&death| (death, self.rooms_on(death.node, death.died_ns)))
+            .collect();
+        let mut account = Account::default();
+        for packet in self.missing() {
+            let DuePacket { path, number, sent_ns } = packet;
+            let room = self.member(path.sender).map(|member| member.room);
+            let died_with_its_node = hit.iter().any(|(death, rooms)| {
+                let window = death.died_ns.saturating_sub(BEFORE_DEATH_NS)..death.flipped_ns;
+                room.is_some_and(|room| rooms.contains(&room)) && window.contains(&sent_ns)
+            });
+            let kept_by_relay = excuses.dropped_up.contains(&(path.sender, path.stream, number))
+                || excuses.dropped_down.contains(&(path, number));
+            if died_with_its_node || kept_by_relay {
+                account.lost_to_faults.push(packet);
+            } else if excuses.shed.contains(&(path, number)) {
+                account.shed.push(packet);
+            } else {
+                account.lost.push(packet);
+            }
+        }
+        account
+    }
+
+    /// The packet with this SSRC and sequence number at a receiver, extrapolated from the last arrival if it was lost.
+    /// `None` without an arrival shortly before.
+    pub(crate) fn number_at(
+        &self,
+        receiver: u64,
+        ssrc: u32,
+        sequence: u16,
+        before_ns: u64,
+    ) -> Option<(StreamPath, u64)> {
+        let behind = |arrival: &ReceivedPacket| sequence.wrapping_sub(arrival.sequence);
+        let close = |arrival: &&ReceivedPacket| {
+            arrival.ssrc == ssrc && arrival.at_ns <= before_ns && behind(arrival) < LOST_IN_A_ROW
+        };
+        let paths = self.paths_to(receiver);
+        let last = paths.filter_map(|(&path, arrivals)| {
+            let last = arrivals.iter().filter(close).max_by_key(|arrival| arrival.number)?;
+            Some((path, *last))
+        });
+        let (path, last) = last.max_by_key(|(_, arrival)| arrival.at_ns)?;
+        Some((path, last.number + u64::from(behind(&last))))
+    }
+
+    /// Rooms with this node's stamp in their last packet before this time.
+    pub(crate) fn rooms_on(&self, node: u32, at_ns: u64) -> BTreeSet<u64> {
+        let on_it = |sessions: &BTreeSet<u64>| {
+            let heard = sessions.iter().flat_map(|&session| self.heard_by(session));
+            let last =
+                heard.filter(|arrival| arrival.at_ns <= at_ns).max_by_key(|arrival| arrival.at_ns);
+            last.is_some_and(|arrival| arrival.node == node)
+        };
+        self.rooms.iter().filter(|(_, sessions)| on_it(sessions)).map(|(&room, _)| room).collect()
+    }
+
+    /// Every discontinuity of every stream.
+    ///
+    /// On one node the offset between sent and received numbers must not change, except that sequence numbers may close
+    /// over missing packets. A tolerance applies at a change of node. Sequence numbers must always increase.
+    pub(crate) fn continuity_breaks(&self) -> Vec<ContinuityBreak> {
+        let mut breaks = Vec::new();
+        for (&path, arrivals) in &self.arrivals {
+            let sent = self.sent.get(&(path.sender, path.stream)).map_or(&[][..], Vec::as_slice);
+            let mut in_order: Vec<&ReceivedPacket> = arrivals.iter().collect();
+            in_order.sort_by_key(|arrival| arrival.number);
+            in_order.dedup_by_key(|arrival| arrival.number);
+            for pair in in_order.windows(2) {
+                let [before, after] = [pair[0], pair[1]];
+                let place = |kind| ContinuityBreak {
+                    path,
+                    after: before.number,
+                    number: after.number,
+                    nodes: (before.node, after.node),
+                    kind,
+                };
+                breaks.extend(breaks_between(before, after, sent).map(place));
+            }
+        }
+        breaks
+    }
 }
 
 /// A ledger behind a buffer. Writers wait only for the buffer, never for a reader of the ledger, because waiting would
@@ -487,6 +660,72 @@ impl Books {
         let next = ledger.next_page();
         std::mem::replace(&mut *ledger, next)
     }
+}
+
+impl ExcusedLosses {
+    pub(crate) fn add_relay(&mut self, dropped: &[crate::relay::RelayDrop]) {
+        for drop in dropped {
+            let Some(mark) = drop.mark else { continue };
+            match drop.direction {
+                crate::relay::Direction::Up => {
+                    self.dropped_up.insert((mark.session, mark.stream, mark.number));
+                }
+                crate::relay::Direction::Down => {
+                    let path = StreamPath {
+                        receiver: drop.lane,
+                        sender: mark.session,
+                        stream: mark.stream,
+                    };
+                    self.dropped_down.insert((path, mark.number));
+                }
+            }
+        }
+    }
+}
+
+fn breaks_between(
+    before: &ReceivedPacket,
+    after: &ReceivedPacket,
+    sent: &[SentPacket],
+) -> impl Iterator<Item = BreakKind> {
+    let moved = before.node != after.node;
+    let ssrc =
+        (before.ssrc != after.ssrc).then_some(BreakKind::Ssrc { was: before.ssrc, is: after.ssrc });
+    let sequence = sequence_break(before, after, if moved { SEQUENCE_OFF } else { 0 });
+    let timestamp = timestamp_break(before, after, sent, if moved { TIMESTAMP_OFF_MS } else { 0 });
+    [ssrc, sequence, timestamp].into_iter().flatten()
+}
+
+fn sequence_break(
+    before: &ReceivedPacket,
+    after: &ReceivedPacket,
+    tolerance: u16,
+) -> Option<BreakKind> {
+    let sent = after.number - before.number;
+    let received = after.sequence.wrapping_sub(before.sequence).cast_signed();
+    let most = i64::try_from(sent).unwrap_or(i64::MAX).saturating_add(i64::from(tolerance));
+    // Across a change of node the numbers are an estimate; on one node they may close over missing packets.
+    let least =
+        if before.node == after.node { 1 } else { (most - 2 * i64::from(tolerance)).max(1) };
+    let fits = (least..=most).contains(&i64::from(received));
+    // A gap of more than half the number space looks like a step back. Other checks report such a silence.
+    (!fits && sent < 32_768).then_some(BreakKind::Sequence { sent, received })
+}
+
+fn timestamp_break(
+    before: &ReceivedPacket,
+    after: &ReceivedPacket,
+    sent: &[SentPacket],
+    tolerance_ms: u32,
+) -> Option<BreakKind> {
+    let find =
+        |number| sent.binary_search_by_key(&number, |packet| packet.number).ok().map(|i| &sent[i]);
+    let (was, is) = (find(before.number)?, find(after.number)?);
+    let sent = is.timestamp.wrapping_sub(was.timestamp).cast_signed();
+    let received = after.timestamp.wrapping_sub(before.timestamp).cast_signed();
+    let off = i64::from(received) - i64::from(sent);
+    let tolerance = i64::from(tolerance_ms) * i64::from(is.clock_rate) / 1_000;
+    (off.abs() > tolerance).then_some(BreakKind::Timestamp { sent, received })
 }
 
 #[cfg(test)]
