@@ -121,7 +121,7 @@ impl Project {
     }
 
     /// Runs the project's own tests natively. `to_stderr` keeps standard output for the result of a command.
-    pub(crate) fn cargo_test(&self, to_stderr: bool) -> Result<(), AuthorError> {
+    fn cargo_test(&self, to_stderr: bool) -> Result<(), AuthorError> {
         let mut cargo = self.cargo("test");
         if to_stderr {
             cargo.stdout(std::io::stderr());
@@ -131,11 +131,7 @@ impl Project {
     }
 
     /// Runs one ignored test natively with full optimisation and returns its output.
-    pub(crate) fn cargo_run_test(
-        &self,
-        test: &str,
-        with: (&str, &Path),
-    ) -> Result<String, AuthorError> {
+    fn cargo_run_test(&self, test: &str, with: (&str, &Path)) -> Result<String, AuthorError> {
         let mut cargo = self.cargo("test");
         cargo.args(["--quiet", "--release", "--lib", test, "--", "--ignored", "--nocapture"]);
         cargo.env(with.0, with.1);
@@ -147,7 +143,7 @@ impl Project {
     }
 
     /// Compiles the plugin with lines of source, so little optimised that its branches are those of the source.
-    pub(crate) fn cargo_build_for_coverage(&self) -> Result<PathBuf, AuthorError> {
+    fn cargo_build_for_coverage(&self) -> Result<PathBuf, AuthorError> {
         self.cargo_build(&[
             "--profile=coverage",
             "--config=profile.coverage.inherits='release'",
@@ -159,7 +155,7 @@ impl Project {
     }
 
     /// Compiles the plugin, and returns the path of cargo's module.
-    pub(crate) fn cargo_build(&self, profile: &[&str]) -> Result<PathBuf, AuthorError> {
+    fn cargo_build(&self, profile: &[&str]) -> Result<PathBuf, AuthorError> {
         evenkeel_host::toolchain::check_target()?;
         let mut cargo = self.cargo("build");
         cargo
@@ -185,7 +181,7 @@ impl Project {
     }
 
     /// Compiles `policy.c`.
-    pub(crate) fn clang(&self, options: &[&str]) -> Result<PathBuf, AuthorError> {
+    fn clang(&self, options: &[&str]) -> Result<PathBuf, AuthorError> {
         let out = self.output()?;
         let mut clang = Command::new(std::env::var_os("CLANG").unwrap_or_else(|| "clang".into()));
         clang.args(CLANG).args(options).arg("-o").arg(&out).arg("policy.c");
@@ -194,7 +190,7 @@ impl Project {
     }
 
     /// Compiles `policy.js` as `npm run build` does.
-    pub(crate) fn componentize(&self) -> Result<PathBuf, AuthorError> {
+    fn componentize(&self) -> Result<PathBuf, AuthorError> {
         if !self.folder.join("node_modules").is_dir() {
             return Err(AuthorError::NoPackages(self.folder.clone()));
         }

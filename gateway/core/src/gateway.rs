@@ -311,7 +311,7 @@ impl Gateway {
                 self.weigh_client_breakers(now);
                 self.weigh_stops(now);
             }
-            Timer::ClosedPorts => self.tables.settle_port_moves(now),
+            Timer::ClosedPorts => self.settle_port_moves(now),
             Timer::Cohorts => self.weigh_cohorts(now),
             Timer::Flows => self.judge_flows(now),
             Timer::Judge => self.policies.turn_judges(now, &mut self.tables.effects),
@@ -1260,6 +1260,22 @@ impl Gateway {
             }
         }
         moves
+    }
+
+    /// Moves for closed ports of nodes that did not die in time were due to the link.
+    fn settle_port_moves(&mut self, now: Instant) {
+        for (hop, moves) in self.tables.worklists.closed_ports.take_settled(now) {
+            for PortMove { room, .. } in &moves {
+                if let Some(room) = self.rooms.get_mut(room) {
+                    self.tables.apply(room.settle_port_move(), room);
+                }
+            }
+            let cause = MoveCause::Link;
+            self.tables.effects.event(CoreEvent::MoveCauseFound { hop, cause, moves });
+        }
+        if !self.tables.worklists.closed_ports.is_empty() {
+            self.tables.effects.set(Timer::ClosedPorts, now + PORTS_SETTLED_EVERY);
+        }
     }
 
     /// Moves stranded rooms to a hop of their route where they are open, else natively to any node with capacity, at
@@ -2439,17 +2455,6 @@ impl Tables {
         self.worklists.closed_ports.note(room.id(), hop, now);
         self.effects.set_if_idle(Timer::ClosedPorts, now + PORTS_EXPLAINED_WITHIN);
         self.drop_hop(room, hop, Strike::PortClosed, Some(session), now);
-    }
-
-    /// Moves for closed ports of nodes that did not die in time were due to the link.
-    fn settle_port_moves(&mut self, now: Instant) {
-        for (hop, moves) in self.worklists.take_settled_ports(now) {
-            let cause = MoveCause::Link;
-            self.effects.event(CoreEvent::MoveCauseFound { hop, cause, moves });
-        }
-        if !self.worklists.closed_ports.is_empty() {
-            self.effects.set(Timer::ClosedPorts, now + PORTS_SETTLED_EVERY);
-        }
     }
 
     /// The hop does not carry the room although its node is up: it leaves the room's route if there is another hop.

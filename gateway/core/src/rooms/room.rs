@@ -903,6 +903,11 @@ impl Room {
         RoomChange::of_record()
     }
 
+    /// The cause of a move off a closed port is final: the room's record lists it as open no longer.
+    pub(crate) fn settle_port_move(&self) -> RoomChange {
+        RoomChange::of_record()
+    }
+
     /// The room has moved, or has lost its last hop. Moves without a loss count towards the limit; of them only
     /// `counted_max` are kept.
     pub(crate) fn moved(&mut self, step: MoveStep, counted_max: usize, now: Instant) -> RoomChange {

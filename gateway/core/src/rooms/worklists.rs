@@ -78,13 +78,6 @@ impl Worklists {
         self.placed += 1;
     }
 
-    /// Takes the moves for closed ports of nodes that did not die in time. They are in their rooms' records no longer.
-    pub(crate) fn take_settled_ports(&mut self, now: Instant) -> BTreeMap<Hop, Vec<PortMove>> {
-        let settled = self.closed_ports.take_settled(now);
-        settled.values().flatten().for_each(|moved| self.changed.note(moved.room));
-        settled
-    }
-
     pub(crate) fn set_protection(&mut self, id: RoomId, protection: Protection) {
         self.unreserved.set(id, protection == Protection::Unreserved);
         self.uncovered.set(id, protection == Protection::Uncovered);
@@ -602,7 +595,7 @@ impl ClosedPorts {
     }
 
     /// Takes the moves for closed ports of nodes that did not die in time.
-    fn take_settled(&mut self, now: Instant) -> BTreeMap<Hop, Vec<PortMove>> {
+    pub(crate) fn take_settled(&mut self, now: Instant) -> BTreeMap<Hop, Vec<PortMove>> {
         let is_old =
             |_: &_, port: &mut ClosedPort| now.duration_since(port.at) >= PORTS_EXPLAINED_WITHIN;
         let mut settled: BTreeMap<Hop, Vec<PortMove>> = BTreeMap::new();
