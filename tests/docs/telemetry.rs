@@ -5,8 +5,7 @@ use std::fmt::Write;
 use std::fs;
 
 use evenkeel_control::GatewayEvent;
-use evenkeel_model::forward::DropReason;
-use evenkeel_model::{CoreEvent, ListedEvent, NoticeRow};
+use evenkeel_model::{CoreEvent, DropReason, ListedEvent, NoticeRow};
 use evenkeel_telemetry::alerts::{INHIBITIONS, RULES, inhibit_rules_file, rules_file};
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level, Sampled, Span};
 

@@ -15,9 +15,8 @@ use evenkeel_dtls::HandshakeFailure;
 use evenkeel_http::{Poster, WebhookMessage};
 use evenkeel_kept::Store;
 use evenkeel_media::srtp::{IndexGrant, SrtpKeys};
-use evenkeel_model::forward::DropReason;
 use evenkeel_model::{
-    CloseReason, CoreEvent, Health, NodeId, Offer, RedundancyMode, SessionId, Stamp,
+    CloseReason, CoreEvent, DropReason, Health, NodeId, Offer, RedundancyMode, SessionId, Stamp,
 };
 use evenkeel_nodes::{NodeEffect, NodeEvidence, WATCH_EVERY};
 use evenkeel_policies::{PolicyReport, PolicyThreads};

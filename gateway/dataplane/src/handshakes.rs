@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use evenkeel_dtls::{DtlsCertificate, HandshakeEvent, HandshakeRefusal, Handshakes, Peer};
-use evenkeel_model::CloseReason;
-use evenkeel_model::forward::DropReason;
+use evenkeel_model::{CloseReason, DropReason};
 use tokio::sync::{mpsc, watch};
 
 use crate::worker::dtls::{

@@ -1,12 +1,13 @@
-//! The state that the packet path reads: the board of nodes and the route of a room.
-
-pub mod forward;
+//! The state that the packet path reads, the board of nodes and the route of a room, and the verdict on a packet: a pure function of
+//! the packet, the session's limits, the route and the board.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::action::MediaLimits;
+use crate::drop_reason::DropReason;
 use crate::id::{Incarnation, NodeId, RoomId, SessionId};
 use crate::offer::Decider;
 use crate::plan::Plan;
@@ -70,6 +71,23 @@ pub struct Epoch {
     pub index: u8,
 }
 
+/// What becomes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ForwardVerdict {
+    /// Forward the packet. Towards a node: to this hop. Towards a client: it came from this hop.
+    Pass {
+        /// The hop to which the packet goes, or from which it came.
+        hop: Hop,
+        /// The packet came from the hop that a make-before-break is leaving.
+        leaving: bool,
+    },
+    /// In hitless mode two hops carry all packets. Towards a node: send to both. Towards a client: the packet came from
+    /// the first hop, and the second delivers a copy.
+    Both([Hop; 2]),
+    /// Drop the packet and count the reason.
+    Drop(DropReason),
+}
+
 /// The cell that holds a room's route. All sessions of the room point to it, so a room is never split.
 #[derive(Debug)]
 pub struct RouteCell {
@@ -110,6 +128,74 @@ impl RouteCell {
         let word = self.first.load(Ordering::Acquire);
         let hop = Hop { node: NodeId(word as u32), incarnation: Incarnation((word >> 32) as u32) };
         (hop.incarnation.0 > 0 && board.is_up(hop.node, hop.incarnation)).then_some(hop)
+    }
+
+    // Almost every packet takes the first hop. `#[inline]` here and in the board has the data plane, another crate, decide that
+    // without a call.
+
+    /// Sends a client's packet to the first usable hop of its room's route, and in hitless mode also to its twin.
+    #[inline]
+    pub fn forward_to_node(&self, board: &Board) -> ForwardVerdict {
+        match self.first_if_usable(board) {
+            Some(hop) => ForwardVerdict::Pass { hop, leaving: false },
+            None => self.forward_past_first(board),
+        }
+    }
+
+    /// Handles a route with a dead first hop or with two carrying hops.
+    fn forward_past_first(&self, board: &Board) -> ForwardVerdict {
+        let route = self.load();
+        let Some((hop, _)) = route.first_usable(board) else {
+            return ForwardVerdict::Drop(DropReason::NoHop);
+        };
+        match route.twin_of(hop, board) {
+            Some(twin) => ForwardVerdict::Both([hop, twin]),
+            None => ForwardVerdict::Pass { hop, leaving: false },
+        }
+    }
+
+    /// Passes a node's packet to the client only from the hop that carries the room, or briefly from the hop that a
+    /// make-before-break is leaving, and only within the session's limits. In hitless mode packets of both hops pass.
+    /// `payload_type` is `None` for RTCP.
+    #[inline]
+    pub fn forward_to_client(
+        &self,
+        from: Hop,
+        payload_type: Option<u8>,
+        limits: &MediaLimits,
+        board: &Board,
+        now: Instant,
+    ) -> ForwardVerdict {
+        let verdict = if self.first_if_usable(board) == Some(from) {
+            ForwardVerdict::Pass { hop: from, leaving: false }
+        } else {
+            self.forward_from_other(from, board, now)
+        };
+        match verdict {
+            ForwardVerdict::Drop(_) => verdict,
+            _ if payload_type.is_some_and(|number| limits.withholds(number)) => {
+                ForwardVerdict::Drop(DropReason::Shed)
+            }
+            _ => verdict,
+        }
+    }
+
+    /// Handles a packet of another hop than the first, or a route with a dead first hop or with two carrying hops.
+    fn forward_from_other(&self, from: Hop, board: &Board, now: Instant) -> ForwardVerdict {
+        let route = self.load();
+        let Some((usable, _)) = route.first_usable(board) else {
+            return ForwardVerdict::Drop(DropReason::NoHop);
+        };
+        let leaving = || route.leaving().is_some_and(|(old, until)| old == from && now < until);
+        match route.twin_of(usable, board) {
+            Some(twin) if usable == from => ForwardVerdict::Both([from, twin]),
+            Some(twin) if twin == from => ForwardVerdict::Both([from, usable]),
+            _ if usable == from => ForwardVerdict::Pass { hop: from, leaving: false },
+            _ if leaving() && board.is_up(from.node, from.incarnation) => {
+                ForwardVerdict::Pass { hop: from, leaving: true }
+            }
+            _ => ForwardVerdict::Drop(DropReason::StaleHop),
+        }
     }
 
     /// The hop that packets take and, in hitless mode, the second hop that carries all of them.

@@ -11,6 +11,7 @@ mod clients;
 mod counters;
 mod device;
 mod diagnosis;
+mod drop_reason;
 mod event;
 mod event_rows;
 mod forwarding;
@@ -36,13 +37,15 @@ pub use clients::{ClientGroup, ClientLabel};
 pub use counters::{FlowCounts, STREAM_KINDS, Since, Stamp};
 pub use device::DeviceLimits;
 pub use diagnosis::{Impairment, ImpairmentSign, PathEvidence, PathSegment};
+pub use drop_reason::DropReason;
 pub use event::{
     Breach, BreachCount, CloseReason, ClosedMove, ClosedSession, CoreEvent, Figure, ModeChange,
     MoveCause, MoveOutcome, PortMove, Strike,
 };
 pub use event_rows::{CountRow, EventRow, EventValue, ListedEvent, LogLevel, LogRow, NoticeRow};
 pub use forwarding::{
-    AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, LeftHop, Route, RouteCell, forward,
+    AcceptedOffer, Board, Cell, Epoch, ForwardVerdict, HOPS_MAX, Hop, HopGrant, LeftHop, Route,
+    RouteCell,
 };
 pub use health::{
     BreakerMode, BreakerState, EvidenceSource, Health, NodeNeed, NotStarted, StartPhase,

@@ -4,9 +4,8 @@
 //! begin with `evenkeel.`, or with `media.` if they would fit any gateway. Units are UCUM base units.
 
 use evenkeel_config::token::TokenRefusal;
-use evenkeel_model::forward::DropReason;
 use evenkeel_model::{
-    CloseReason, EvidenceSource, GuardRule, MoveCause, MoveOutcome, Op, PathSegment,
+    CloseReason, DropReason, EvidenceSource, GuardRule, MoveCause, MoveOutcome, Op, PathSegment,
     RedundancyMode, RepairKind, Strike,
 };
 

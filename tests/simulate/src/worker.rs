@@ -6,10 +6,9 @@ use std::time::Instant;
 use evenkeel_media::continuity::{Continuity, Pass, Protection, StreamEpoch, SwitchCause};
 use evenkeel_media::merge::HopPair;
 use evenkeel_media::rtp;
-use evenkeel_model::forward::ForwardVerdict;
 use evenkeel_model::{
-    Board, Epoch as Standing, FlowCounts, Hop, Measures, MediaLimits, RoomId, RouteCell, SessionId,
-    StreamKind, forward,
+    Board, DropReason, Epoch as Standing, FlowCounts, ForwardVerdict, Hop, Measures, MediaLimits,
+    RoomId, RouteCell, SessionId, StreamKind,
 };
 
 use crate::packet::{Numbers, Packet, clock_rate, payload_type};
@@ -89,7 +88,7 @@ impl SessionState {
     pub(crate) fn send_to_node(&mut self, kind: StreamKind, board: &Board, now: Instant) -> Sent {
         self.last_heard = Some(now);
         self.flow.sent[kind as usize] += 1;
-        let (hop, other) = match forward::to_node(&self.route, board) {
+        let (hop, other) = match self.route.forward_to_node(board) {
             ForwardVerdict::Pass { hop, .. } => (hop, None),
             ForwardVerdict::Both([hop, other]) => (hop, Some(other)),
             ForwardVerdict::Drop(_) => return Sent::Nowhere,
@@ -112,12 +111,12 @@ impl SessionState {
         let number = payload_type(packet.kind);
         let rate = clock_rate(packet.kind);
         let leaving =
-            match forward::to_client(from, Some(number), &self.limits, &self.route, board, now) {
+            match self.route.forward_to_client(from, Some(number), &self.limits, board, now) {
                 ForwardVerdict::Pass { leaving, .. } => leaving,
                 ForwardVerdict::Both([from, other]) => {
                     return self.merge(from, Some(other), &header, packet, now);
                 }
-                ForwardVerdict::Drop(forward::DropReason::Shed) => {
+                ForwardVerdict::Drop(DropReason::Shed) => {
                     if self.hearing != Some(from) {
                         if self.pair.is_some() {
                             return None;

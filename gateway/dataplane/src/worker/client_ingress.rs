@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_media::{demux, rtp, stun};
-use evenkeel_model::forward::DropReason;
+use evenkeel_model::DropReason;
 
 use super::egress::{Egress, PacketContext};
 use super::report::WorkerReport;

@@ -11,8 +11,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use evenkeel_media::srtp::{CopyNumber, GrantView, IndexGrant};
 use evenkeel_media::trunk::seal::{self, SealError};
 use evenkeel_media::trunk::{Bundle, SHARED_MAX, Tag};
-use evenkeel_model::forward::DropReason;
-use evenkeel_model::{Board, NodeId, StreamKind};
+use evenkeel_model::{Board, DropReason, NodeId, StreamKind};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 

@@ -47,8 +47,7 @@ use egress::{Egress, PacketContext, Permit, Trunk, WorkerGrant, trunk_to};
 use evenkeel_media::continuity::FILLED_WITHIN;
 use evenkeel_media::srtp::IndexGrant;
 use evenkeel_media::trunk;
-use evenkeel_model::forward::DropReason;
-use evenkeel_model::{Board, CloseReason, NodeId, SessionId};
+use evenkeel_model::{Board, CloseReason, DropReason, NodeId, SessionId};
 pub(crate) use gather::Gather;
 use node_ingress::NodeIngress;
 pub use packet_path::PacketPath;
@@ -472,7 +471,12 @@ impl PacketWorker {
                 RtpSide::Rtp => rtp,
                 RtpSide::Rtcp => rtcp.as_ref().unwrap_or(rtp),
             };
-            let Ok(count) = port.fill(&mut self.inbox) else { return };
+            let socket = port.socket.as_fd();
+            let filled = match port.reports_local {
+                true => self.inbox.fill_with_local(socket),
+                false => self.inbox.fill(socket),
+            };
+            let Ok(count) = filled else { return };
             self.read += count;
             while let Some(place) = self.inbox.first() {
                 self.take_client_datagram(listener, side, place, now);

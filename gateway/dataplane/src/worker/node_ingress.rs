@@ -2,8 +2,7 @@
 
 use evenkeel_media::trunk::{Tag, seal};
 use evenkeel_media::{demux, trunk};
-use evenkeel_model::NodeId;
-use evenkeel_model::forward::DropReason;
+use evenkeel_model::{DropReason, NodeId};
 
 use super::egress::{PacketContext, is_long};
 use super::report::WorkerReport;

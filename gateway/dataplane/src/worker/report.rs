@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::srtp::SrtpKeys;
-use evenkeel_model::forward::DropReason;
 use evenkeel_model::{
-    CloseReason, FlowCounts, Hop, Measures, NodeId, RedundancyMode, RepairKind, SessionId, Stamp,
+    CloseReason, DropReason, FlowCounts, Hop, Measures, NodeId, RedundancyMode, RepairKind,
+    SessionId, Stamp,
 };
 use serde::{Deserialize, Serialize};
 

@@ -33,10 +33,9 @@ use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
 use evenkeel_media::srtp::{GrantView, SrtpKeys};
 use evenkeel_media::stun::{StunKey, Username};
 use evenkeel_media::{demux, key_frame, retransmission, rtcp, rtp};
-use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
 use evenkeel_model::{
-    Hop, MediaDescription, MediaLimits, PayloadType, RedundancyMode, RepairKind, RouteCell,
-    SessionId, Srtp, StreamKind,
+    DropReason, ForwardVerdict, Hop, MediaDescription, MediaLimits, PayloadType, RedundancyMode,
+    RepairKind, RouteCell, SessionId, Srtp, StreamKind,
 };
 use feedback::SenderFeedback;
 use measurements::{reported_loss, reports, voice_jitter};
@@ -240,7 +239,7 @@ impl WorkerSession {
         if is_picture {
             state.feedback.note_video(header.ssrc);
         }
-        let hop = match forward::to_node(&self.route, cx.board) {
+        let hop = match self.route.forward_to_node(cx.board) {
             ForwardVerdict::Pass { hop, .. } => hop,
             ForwardVerdict::Both([hop, twin]) => {
                 self.send_copy(twin, RtpSide::Rtp, kind, packet, cx);
@@ -294,7 +293,7 @@ impl WorkerSession {
             flow.client_jitter_us = jitter.or(flow.client_jitter_us);
             counts.get_or_insert_default().note_reports(reports(packet), sent);
         }
-        let (hop, twin) = match forward::to_node(&self.route, cx.board) {
+        let (hop, twin) = match self.route.forward_to_node(cx.board) {
             ForwardVerdict::Pass { hop, .. } => (hop, None),
             ForwardVerdict::Both([hop, twin]) => (hop, Some(twin)),
             ForwardVerdict::Drop(reason) => return cx.egress.count_drop(reason),
@@ -372,7 +371,7 @@ impl WorkerSession {
         };
         let payload_type = header.as_ref().map(|header| header.payload_type);
         let verdict =
-            forward::to_client(from, payload_type, &self.limits, &self.route, cx.board, cx.now);
+            self.route.forward_to_client(from, payload_type, &self.limits, cx.board, cx.now);
         let leaving = match verdict {
             ForwardVerdict::Pass { leaving, .. } => leaving,
             ForwardVerdict::Both([from, other]) => {
@@ -812,8 +811,8 @@ impl WorkerSession {
     #[cold]
     fn likelier_sender(&self, one: Hop, other: Hop, cx: &PacketContext<'_>) -> Hop {
         let rank = |hop: Hop| {
-            let (limits, route) = (&self.limits, &self.route);
-            let carries = match forward::to_client(hop, None, limits, route, cx.board, cx.now) {
+            let verdict = self.route.forward_to_client(hop, None, &self.limits, cx.board, cx.now);
+            let carries = match verdict {
                 ForwardVerdict::Pass { leaving: false, .. } | ForwardVerdict::Both(_) => 2,
                 ForwardVerdict::Pass { leaving: true, .. } => 1,
                 ForwardVerdict::Drop(_) => 0,

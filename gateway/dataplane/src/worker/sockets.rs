@@ -6,14 +6,13 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use evenkeel_model::NodeId;
-use evenkeel_model::forward::DropReason;
+use evenkeel_model::{DropReason, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::report::WorkerStats;
 use crate::address;
 use crate::flows::FlowKey;
-use crate::mmsg::{self, Family, ReceiveBatch, SendBatch};
+use crate::mmsg::{self, Family, SendBatch};
 
 /// Limit of packets queued per port. Small, because each session holds the memory.
 const QUEUED_MAX: usize = 8;
@@ -56,14 +55,6 @@ impl ListenerPort {
             }
         }
         Ok(port)
-    }
-
-    /// Receives a batch, as [`ReceiveBatch::fill`].
-    pub(super) fn fill(&self, inbox: &mut ReceiveBatch) -> io::Result<usize> {
-        match self.reports_local {
-            true => inbox.fill_with_local(self.socket.as_fd()),
-            false => inbox.fill(self.socket.as_fd()),
-        }
     }
 
     /// Sends everything in the queue.

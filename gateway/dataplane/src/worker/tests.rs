@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use evenkeel_media::rtp;
 use evenkeel_media::trunk::message::{NodeSecret, OpenStatus, TrunkAnswer};
 use evenkeel_media::trunk::{self, Bundle, Tag, seal};
-use evenkeel_model::forward::DropReason;
 use evenkeel_model::{
-    Hop, HopGrant, Incarnation, RedundancyMode, Route, RouteCell, SessionId, Srtp, Stamp,
+    DropReason, Hop, HopGrant, Incarnation, RedundancyMode, Route, RouteCell, SessionId, Srtp,
+    Stamp,
 };
 
 use super::session::tests::install;

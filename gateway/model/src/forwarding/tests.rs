@@ -1,4 +1,5 @@
 mod board;
+mod verdict;
 
 use super::*;
 

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_model::forward::{self, ForwardVerdict};
 use evenkeel_model::{
-    Board, Hop, HopGrant, Incarnation, MediaLimits, NodeId, RedundancyMode, Route, RouteCell,
+    Board, ForwardVerdict, Hop, HopGrant, Incarnation, MediaLimits, NodeId, RedundancyMode, Route,
+    RouteCell,
 };
 use loom::thread;
 
@@ -37,7 +37,7 @@ fn left_hop_is_never_heard_again() {
         let written = Arc::clone(&cell);
         let (limits, now) = (MediaLimits::default(), Instant::now());
         let passes = move |from| {
-            let verdict = forward::to_client(from, None, &limits, &cell, &board, now);
+            let verdict = cell.forward_to_client(from, None, &limits, &board, now);
             matches!(verdict, ForwardVerdict::Pass { .. })
         };
         beside(
@@ -60,7 +60,7 @@ fn epoch_of_packets_never_decreases() {
             written.publish(route(3, &[(C, HopGrant::Admitted), (D, HopGrant::Admitted)]));
             marked.mark_down(C.node, Instant::now());
         };
-        let epoch = move || match forward::to_node(&cell, &board) {
+        let epoch = move || match cell.forward_to_node(&board) {
             ForwardVerdict::Pass { hop, .. } | ForwardVerdict::Both([hop, _]) => hop,
             ForwardVerdict::Drop(reason) => panic!("{reason:?}"),
         };

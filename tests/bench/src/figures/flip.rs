@@ -4,8 +4,7 @@ use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use evenkeel_model::forward;
-use evenkeel_model::forward::ForwardVerdict;
+use evenkeel_model::ForwardVerdict;
 
 use super::median;
 use super::world::World;
@@ -54,7 +53,7 @@ fn once(rooms: usize) -> Result<f64, String> {
         // No room here is hitless.
         ForwardVerdict::Both(_) | ForwardVerdict::Drop(_) => None,
     };
-    let first = hop(forward::to_node(&route, &board)).ok_or("no packet passes")?;
+    let first = hop(route.forward_to_node(&board)).ok_or("no packet passes")?;
     let flow = Barrier::new(2);
     std::thread::scope(|scope| {
         let packets = scope.spawn(|| {
@@ -63,7 +62,7 @@ fn once(rooms: usize) -> Result<f64, String> {
             flow.wait();
             pinned?;
             loop {
-                let next = hop(forward::to_node(black_box(&route), &board));
+                let next = hop(black_box(&route).forward_to_node(&board));
                 if next.is_some_and(|next| next != first) {
                     return Ok(Instant::now());
                 }

@@ -7,8 +7,7 @@ use std::time::Instant;
 use evenkeel_media::rtcp::rewrite;
 use evenkeel_media::srtp::OVERHEAD_MAX;
 use evenkeel_media::stun::{self, StunKey, Username};
-use evenkeel_model::forward::DropReason;
-use evenkeel_model::{MediaDescription, RtcpPort, Srtp};
+use evenkeel_model::{DropReason, MediaDescription, RtcpPort, Srtp};
 
 use super::address::{CONSENT, CheckReceipt, CheckedAddress, ClientAddress};
 use super::measurements::reports;

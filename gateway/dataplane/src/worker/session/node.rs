@@ -8,8 +8,7 @@ use std::{io, mem};
 
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_media::trunk::Tag;
-use evenkeel_model::forward::DropReason;
-use evenkeel_model::{Hop, NodeId, SessionId, StreamKind};
+use evenkeel_model::{DropReason, Hop, NodeId, SessionId, StreamKind};
 use serde::{Deserialize, Serialize};
 
 use super::srtp::{RefusedPacket, SrtpEnds};

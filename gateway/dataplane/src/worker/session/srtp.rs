@@ -16,8 +16,7 @@ use evenkeel_media::srtp::{
     SrtpReceiver,
 };
 use evenkeel_media::{demux, rtp};
-use evenkeel_model::Hop;
-use evenkeel_model::forward::DropReason;
+use evenkeel_model::{DropReason, Hop};
 use serde::{Deserialize, Serialize};
 
 use crate::worker::dtls::{WaitingPlace, WaitingPlaces};

@@ -5,12 +5,11 @@ use evenkeel_core::{Gateway, GatewayEffect};
 use evenkeel_instant as instant;
 use evenkeel_media::continuity::FILLED_WITHIN;
 use evenkeel_media::{rtcp, rtp};
-use evenkeel_model::forward::DropReason;
 use evenkeel_model::{
-    AcceptedOffer, AdmitOnFault, Board, CapBounds, ClientIdentity, CoreSettings, FailureScope,
-    FeedbackSupport as Takes, FlowCounts, GatewayLimits, HopGrant, Incarnation, IngressProtocol,
-    LeftHop, MediaStream, NodeId, NodeProbing, NodeSettings, Offer, OfferId, PayloadType,
-    RedundancyMode, RegionId, Route, RtcpPort, Scenario, Srtp, Timings, Zone, ZoneId,
+    AcceptedOffer, AdmitOnFault, Board, CapBounds, ClientIdentity, CoreSettings, DropReason,
+    FailureScope, FeedbackSupport as Takes, FlowCounts, GatewayLimits, HopGrant, Incarnation,
+    IngressProtocol, LeftHop, MediaStream, NodeId, NodeProbing, NodeSettings, Offer, OfferId,
+    PayloadType, RedundancyMode, RegionId, Route, RtcpPort, Scenario, Srtp, Timings, Zone, ZoneId,
 };
 use evenkeel_nodes::{NodeEffect, NodeEvidence};
 use serde::Serialize;

@@ -1,7 +1,4 @@
-use std::time::Duration;
-
-use super::*;
-use crate::{HopGrant, Incarnation, LeftHop, NodeId, RedundancyMode, Route};
+use super::super::*;
 
 const OLD: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
 const NEW: Hop = Hop { node: NodeId(1), incarnation: Incarnation(1) };
@@ -17,8 +14,8 @@ fn hitless_hops_carry_until_one_dies() {
     let (now, limits, board) = (Instant::now(), MediaLimits::default(), Board::new(3));
     let hops = [(OLD, HopGrant::Admitted), (NEW, HopGrant::Admitted)];
     let cell = RouteCell::holding(Route::new(1, RedundancyMode::Hitless, hops));
-    let back = |from| to_client(from, Some(111), &limits, &cell, &board, now);
-    assert_eq!(to_node(&cell, &board), ForwardVerdict::Both([OLD, NEW]));
+    let back = |from| cell.forward_to_client(from, Some(111), &limits, &board, now);
+    assert_eq!(cell.forward_to_node(&board), ForwardVerdict::Both([OLD, NEW]));
     assert_eq!(
         [back(OLD), back(NEW)],
         [ForwardVerdict::Both([OLD, NEW]), ForwardVerdict::Both([NEW, OLD])]
@@ -26,21 +23,15 @@ fn hitless_hops_carry_until_one_dies() {
     let stranger = Hop { node: NodeId(2), incarnation: Incarnation(1) };
     assert_eq!(back(stranger), ForwardVerdict::Drop(DropReason::StaleHop));
     board.mark_down(OLD.node, Instant::now());
-    assert_eq!(to_node(&cell, &board), ForwardVerdict::Pass { hop: NEW, leaving: false });
+    assert_eq!(cell.forward_to_node(&board), ForwardVerdict::Pass { hop: NEW, leaving: false });
     assert_eq!(back(NEW), ForwardVerdict::Pass { hop: NEW, leaving: false });
     assert_eq!(back(OLD), ForwardVerdict::Drop(DropReason::StaleHop));
 }
 
 #[test]
 fn packet_of_left_hop_never_reaches_client() {
-    let verdict = to_client(
-        OLD,
-        Some(111),
-        &MediaLimits::default(),
-        &on(NEW, None),
-        &Board::new(2),
-        Instant::now(),
-    );
+    let (limits, board, now) = (MediaLimits::default(), Board::new(2), Instant::now());
+    let verdict = on(NEW, None).forward_to_client(OLD, Some(111), &limits, &board, now);
     assert_eq!(verdict, ForwardVerdict::Drop(DropReason::StaleHop));
 }
 
@@ -49,15 +40,10 @@ fn planned_move_lets_old_hop_finish() {
     let now = Instant::now();
     let route = on(NEW, Some((OLD, now + Duration::from_millis(500))));
     let board = Board::new(2);
+    let limits = MediaLimits::default();
     let at = |ms| {
-        to_client(
-            OLD,
-            Some(111),
-            &MediaLimits::default(),
-            &route,
-            &board,
-            now + Duration::from_millis(ms),
-        )
+        let at = now + Duration::from_millis(ms);
+        route.forward_to_client(OLD, Some(111), &limits, &board, at)
     };
     assert!(matches!(at(499), ForwardVerdict::Pass { leaving: true, .. }));
     assert_eq!(at(500), ForwardVerdict::Drop(DropReason::StaleHop));
@@ -69,15 +55,8 @@ fn planned_move_lets_old_hop_finish() {
 fn shed_packets_are_dropped_others_pass() {
     let limits = MediaLimits { withheld: 1 << 96, ..MediaLimits::default() };
     let (route, board) = (on(NEW, None), Board::new(2));
-    let with = |payload| to_client(NEW, payload, &limits, &route, &board, Instant::now());
+    let with = |payload| route.forward_to_client(NEW, payload, &limits, &board, Instant::now());
     assert_eq!(with(Some(96)), ForwardVerdict::Drop(DropReason::Shed));
     assert!(matches!(with(Some(111)), ForwardVerdict::Pass { .. }));
     assert!(matches!(with(None), ForwardVerdict::Pass { .. }));
-}
-
-#[test]
-fn every_reason_counts_in_its_own_place() {
-    for (place, reason) in DropReason::ALL.into_iter().enumerate() {
-        assert_eq!(reason as usize, place);
-    }
 }

@@ -1,30 +1,4 @@
-//! The forwarding verdict on a packet: a pure function of the packet, the session's limits, the room's route and the
-//! board.
-
-use std::time::Instant;
-
-use crate::action::MediaLimits;
-use crate::forwarding::{Board, Hop, RouteCell};
-
-// Almost every packet takes the first hop. `#[inline]` here and in the route and the board has the data plane, another
-// crate, decide that without a call.
-
-/// What becomes of a packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ForwardVerdict {
-    /// Forward the packet. Towards a node: to this hop. Towards a client: it came from this hop.
-    Pass {
-        /// The hop to which the packet goes, or from which it came.
-        hop: Hop,
-        /// The packet came from the hop that a make-before-break is leaving.
-        leaving: bool,
-    },
-    /// In hitless mode two hops carry all packets. Towards a node: send to both. Towards a client: the packet came from
-    /// the first hop, and the second delivers a copy.
-    Both([Hop; 2]),
-    /// Drop the packet and count the reason.
-    Drop(DropReason),
-}
+//! The reasons for which packets are dropped.
 
 crate::named! {
     /// Why a packet is dropped. Each has a counter.
@@ -94,71 +68,6 @@ crate::named! {
         SrtpNoKeys = "srtp-no-keys",
         /// The room has more streams than the client has m-lines for.
         SurplusStream = "surplus-stream",
-    }
-}
-
-/// Sends a client's packet to the first usable hop of its room's route, and in hitless mode also to its twin.
-#[inline]
-pub fn to_node(route: &RouteCell, board: &Board) -> ForwardVerdict {
-    match route.first_if_usable(board) {
-        Some(hop) => ForwardVerdict::Pass { hop, leaving: false },
-        None => to_second(route, board),
-    }
-}
-
-/// Handles a route with a dead first hop or with two carrying hops.
-fn to_second(route: &RouteCell, board: &Board) -> ForwardVerdict {
-    let route = route.load();
-    let Some((hop, _)) = route.first_usable(board) else {
-        return ForwardVerdict::Drop(DropReason::NoHop);
-    };
-    match route.twin_of(hop, board) {
-        Some(twin) => ForwardVerdict::Both([hop, twin]),
-        None => ForwardVerdict::Pass { hop, leaving: false },
-    }
-}
-
-/// Passes a node's packet to the client only from the hop that carries the room, or briefly from the hop that a
-/// make-before-break is leaving, and only within the session's limits. In hitless mode packets of both hops pass. `payload_type`
-/// is `None` for RTCP.
-#[inline]
-pub fn to_client(
-    from: Hop,
-    payload_type: Option<u8>,
-    limits: &MediaLimits,
-    route: &RouteCell,
-    board: &Board,
-    now: Instant,
-) -> ForwardVerdict {
-    let verdict = if route.first_if_usable(board) == Some(from) {
-        ForwardVerdict::Pass { hop: from, leaving: false }
-    } else {
-        from_second(from, route, board, now)
-    };
-    match verdict {
-        ForwardVerdict::Drop(_) => verdict,
-        _ if payload_type.is_some_and(|number| limits.withholds(number)) => {
-            ForwardVerdict::Drop(DropReason::Shed)
-        }
-        _ => verdict,
-    }
-}
-
-/// Handles a packet of another hop than the first, or a route with a dead first hop or with two carrying hops.
-fn from_second(from: Hop, route: &RouteCell, board: &Board, now: Instant) -> ForwardVerdict {
-    let route = route.load();
-    let Some((usable, _)) = route.first_usable(board) else {
-        return ForwardVerdict::Drop(DropReason::NoHop);
-    };
-    let leaving = || route.leaving().is_some_and(|(old, until)| old == from && now < until);
-    match route.twin_of(usable, board) {
-        Some(twin) if usable == from => ForwardVerdict::Both([from, twin]),
-        Some(twin) if twin == from => ForwardVerdict::Both([from, usable]),
-        _ if usable == from => ForwardVerdict::Pass { hop: from, leaving: false },
-        _ if leaving() && board.is_up(from.node, from.incarnation) => {
-            ForwardVerdict::Pass { hop: from, leaving: true }
-        }
-        _ => ForwardVerdict::Drop(DropReason::StaleHop),
     }
 }
 
