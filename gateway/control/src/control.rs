@@ -282,13 +282,8 @@ impl Control {
         let (failed, failed_starts) = mpsc::channel(evenkeel_config::NODES_MAX);
         let (input_sender, node_inputs) = mpsc::channel(ANSWERS_MAX);
         let poster = parts.posts.then(Poster::start).transpose()?;
-        let signalling = NodeSignalling {
-            drivers: parts.drivers,
-            sockets: Vec::new(),
-            poster: poster.clone(),
-            inputs: input_sender,
-            node_hooks: NodeHooks::new(failed, poster, settings.gateway.sandbox),
-        };
+        let signalling = NodeSignalling::new(poster.clone(), input_sender);
+        let hooks = NodeHooks::new(failed, poster, settings.gateway.sandbox);
         let probes = Probes::new(probe_sender, Arc::clone(&fencing));
         let (traces, operations) = (Arc::clone(registry.traces()), parts.operations);
         let rollouts = evenkeel_config::rollout_settings(&settings.sets);
@@ -303,7 +298,15 @@ impl Control {
                 session_data,
                 parts.awaits_policies,
             ),
-            nodes: Nodes::new(Arc::clone(&names), signalling, probes, operations, traces),
+            nodes: Nodes::new(
+                Arc::clone(&names),
+                parts.drivers,
+                signalling,
+                hooks,
+                probes,
+                operations,
+                traces,
+            ),
             policies: PolicyRunner::new(parts.policies, rollouts, events.clone()),
             continuity: Continuity::new(
                 fencing,

@@ -38,7 +38,7 @@ pub(super) struct NodeHooks {
     /// Channel of failed hooks. If it is full, the node's start timeout has the same effect.
     failed: Sender<HookFailed>,
     /// Present once webhooks are configured.
-    pub(super) poster: Option<Poster>,
+    poster: Option<Poster>,
     /// Programs run in the sandbox of hooks.
     confined: bool,
     running: BTreeMap<NodeId, StartAttempt>,
@@ -76,6 +76,11 @@ impl NodeHooks {
             released: Vec::new(),
             ending: BTreeMap::new(),
         }
+    }
+
+    /// Posts webhooks from now on.
+    pub(crate) fn set_poster(&mut self, poster: Option<&Poster>) {
+        self.poster = poster.cloned().or(self.poster.take());
     }
 
     /// Calls the node's hook; `attempt` is unique. A program of an earlier call is ended first: it hangs, or did not

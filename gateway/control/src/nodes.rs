@@ -17,6 +17,7 @@ use evenkeel_model::{
     CatalogEntry, FailureDomain, Hop, Impossible, NodeId, NotStarted, RegionId, RtcpPort, Zone,
     ZoneId,
 };
+use evenkeel_process::random::draw;
 use evenkeel_process::sha256;
 use tokio::sync::oneshot;
 
@@ -24,7 +25,7 @@ use crate::equipment::{Equipment, ListEquipment, equip, has_webhooks, node_needs
 use crate::inherited::{Inherited, NamedSockets, SocketName};
 use crate::messages::{ControlError, ForecastReport, NodeOrder, OrderStep};
 use crate::names::NodeNames;
-use crate::node_hooks::HookFailed;
+use crate::node_hooks::{HookFailed, NodeHooks};
 use crate::node_list::{ListChange, ListedNode, ListedNodes, NodeList, NodeListChange, NotListed};
 use crate::operations::{BreakerTarget, Operation, OperationLog, OperationTarget};
 use crate::prober::{Mismatch, ProbeResult};
@@ -38,7 +39,10 @@ use crate::traces::{NodeHook, TraceRegistry};
 pub(crate) struct Nodes {
     listed: ListedNodes,
     names: Arc<NodeNames>,
+    drivers: Drivers,
     signalling: NodeSignalling,
+    /// Starts and stops of nodes.
+    hooks: NodeHooks,
     probes: Probes,
     /// Duplicates of the trunks' sockets, by node and worker.
     trunks: Vec<Vec<OwnedFd>>,
@@ -63,7 +67,9 @@ impl Nodes {
     /// No node is listed.
     pub(crate) fn new(
         names: Arc<NodeNames>,
+        drivers: Drivers,
         signalling: NodeSignalling,
+        hooks: NodeHooks,
         probes: Probes,
         operations: OperationLog,
         traces: Arc<TraceRegistry>,
@@ -71,7 +77,9 @@ impl Nodes {
         Nodes {
             listed: ListedNodes::default(),
             names,
+            drivers,
             signalling,
+            hooks,
             probes,
             trunks: Vec::new(),
             operations,
@@ -89,11 +97,11 @@ impl Nodes {
     }
 
     pub(crate) fn drivers(&self) -> &Drivers {
-        &self.signalling.drivers
+        &self.drivers
     }
 
     pub(crate) fn drivers_mut(&mut self) -> &mut Drivers {
-        &mut self.signalling.drivers
+        &mut self.drivers
     }
 
     pub(crate) fn probes(&self) -> &Probes {
@@ -120,7 +128,8 @@ impl Nodes {
         equipment: Equipment,
     ) -> Vec<TrunkSocket> {
         let Equipment { probe, agent, canary, trunks, duplicates } = equipment;
-        self.signalling.equip(id, &node);
+        self.drivers.put(id, Some(&node));
+        self.signalling.open(id, &node);
         self.listed.put(id, node);
         self.probes.set_prober(id, probe);
         self.probes.set_agent(id, agent);
@@ -131,7 +140,9 @@ impl Nodes {
 
     /// Releases a node that the core has forgotten. Returns its name, if it was listed.
     pub(crate) fn forget(&mut self, id: NodeId) -> Option<Arc<str>> {
-        self.signalling.unequip(id);
+        self.drivers.put(id, None);
+        self.hooks.release(id);
+        self.signalling.close(id);
         self.probes.set_prober(id, None);
         self.probes.set_agent(id, None);
         self.probes.set_canary(id, None);
@@ -146,7 +157,7 @@ impl Nodes {
         input: NodeInput,
         clock: Clock,
     ) -> Option<DriverAction> {
-        self.signalling.handle(node, input, clock)
+        self.drivers.handle(node, input, &mut draw, clock)
     }
 
     /// Checks that the node of a room with this many sessions accepts a further one.
@@ -191,8 +202,8 @@ impl Nodes {
         nodes: &[(NodeId, SocketAddr)],
         rtcp: RtcpPort,
     ) -> Result<(), ControlError> {
-        let (drivers, leaves) = (&self.signalling.drivers, |node| self.listed.leaves(node));
-        match drivers.shared_address(nodes, rtcp == RtcpPort::Own, leaves) {
+        let leaves = |node| self.listed.leaves(node);
+        match self.drivers.shared_address(nodes, rtcp == RtcpPort::Own, leaves) {
             Some((one, other, address)) => {
                 let nodes = [one, other].map(|node| self.listed.node_name(node));
                 Err(ControlError::SharedNodeAddress { nodes, address })
@@ -250,7 +261,7 @@ impl Nodes {
         let mut trunks = Vec::new();
         let changing = steps.changed.iter().map(|(_, node)| node);
         if steps.added.iter().chain(changing).any(|node| has_webhooks(node)) {
-            self.signalling.start_posting();
+            self.hooks.set_poster(self.signalling.start_posting());
         }
         for (id, node) in steps.kept {
             // Cannot fail: the node exists and is being removed.
@@ -379,31 +390,46 @@ impl Nodes {
     /// Calls the hook that starts the node.
     pub(crate) fn start(&mut self, node: NodeId) {
         let trace = self.traces.begin_hook(NodeHook::Start, node);
-        self.signalling.start(node, self.listed.config(node), trace);
+        if let Some(listed) = self.listed.config(node)
+            && let Some(start) = &listed.start
+        {
+            self.hooks.start(node, &listed.name, start, draw(), trace);
+        }
     }
 
     pub(crate) fn end_start(&mut self, node: NodeId, why: NotStarted) {
-        self.signalling.end_start(node, self.listed.config(node), why);
+        self.hooks.give_up(node);
+        if let Some(listed) = self.listed.config(node)
+            && let Some(start) = &listed.start
+            && why == NotStarted::Late
+        {
+            let within = start.within;
+            tracing::warn!(node = %listed.name, "node did not answer within {within:?}; start given up");
+        }
     }
 
     /// Calls the hook that stops the node.
     pub(crate) fn stop(&mut self, node: NodeId) {
         let trace = self.traces.begin_hook(NodeHook::Stop, node);
-        self.signalling.stop(node, self.listed.config(node), trace);
+        if let Some(listed) = self.listed.config(node)
+            && let Some(start) = &listed.start
+        {
+            self.hooks.stop(node, &listed.name, start, draw(), trace);
+        }
     }
 
     pub(crate) fn end_stop(&mut self, node: NodeId) {
-        self.signalling.node_hooks.end_stop(node);
+        self.hooks.end_stop(node);
     }
 
     /// Returns true for a failure of the node's current start.
     pub(crate) fn is_start_under_way(&self, failed: HookFailed) -> bool {
-        self.signalling.node_hooks.is_under_way(failed)
+        self.hooks.is_under_way(failed)
     }
 
     /// Leaves the programs that started nodes running, for the process that continues the sessions.
     pub(crate) fn leave_running(&mut self) {
-        self.signalling.node_hooks.leave_running();
+        self.hooks.leave_running();
     }
 
     /// Answers all orders as after their deadline: agents may have executed them.
