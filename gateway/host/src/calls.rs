@@ -1,10 +1,8 @@
-//! The functions of an instance, called through the component model or flat.
+//! The functions of a plugin's instance, however it is called.
 
 use wasmtime::Store;
 
 use crate::arguments::{AdmitArguments, PlaceArguments, RerouteArguments, TickArguments};
-use crate::component::ComponentCalls;
-use crate::flat::FlatCalls;
 use crate::store::StoreData;
 use crate::store::bindings::evenkeel::policy::types::{BlobsParam, BlobsResult, Entry, Label};
 use crate::store::bindings::exports::evenkeel::policy::{
@@ -12,134 +10,74 @@ use crate::store::bindings::exports::evenkeel::policy::{
 };
 
 /// The functions of an instance that answers the questions of one hook.
-pub(crate) enum Calls {
-    Component(ComponentCalls),
-    Flat(FlatCalls),
-}
-
-impl Calls {
-    pub(crate) fn init(
+pub(crate) trait PluginCalls: Send {
+    fn init(
         &mut self,
         store: &mut Store<StoreData>,
         settings: &str,
         grant: guest::Grant<'_>,
-    ) -> wasmtime::Result<Result<(), String>> {
-        match self {
-            Calls::Component(calls) => calls.init(store, settings, grant),
-            Calls::Flat(calls) => calls.init(store, settings, &grant),
-        }
-    }
+    ) -> wasmtime::Result<Result<(), String>>;
 
-    pub(crate) fn catalog(
+    fn catalog(
         &mut self,
         store: &mut Store<StoreData>,
         entries: &[Entry<'_>],
-    ) -> wasmtime::Result<()> {
-        match self {
-            Calls::Component(calls) => calls.catalog(store, entries),
-            Calls::Flat(calls) => calls.catalog(store, entries),
-        }
-    }
+    ) -> wasmtime::Result<()>;
 
-    pub(crate) fn migrate(
+    fn migrate(
         &mut self,
         store: &mut Store<StoreData>,
         from: u32,
         states: BlobsParam<'_>,
-    ) -> wasmtime::Result<Result<BlobsResult, String>> {
-        match self {
-            Calls::Component(calls) => calls.migrate(store, from, states),
-            Calls::Flat(calls) => calls.migrate(store, from, &states),
-        }
-    }
+    ) -> wasmtime::Result<Result<BlobsResult, String>>;
 
-    pub(crate) fn migrate_memo(
+    fn migrate_memo(
         &mut self,
         store: &mut Store<StoreData>,
         from: u32,
         memo: &[u8],
-    ) -> wasmtime::Result<Result<Vec<u8>, String>> {
-        match self {
-            Calls::Component(calls) => calls.migrate_memo(store, from, memo),
-            Calls::Flat(calls) => calls.migrate_memo(store, from, memo),
-        }
-    }
+    ) -> wasmtime::Result<Result<Vec<u8>, String>>;
 
-    pub(crate) fn resolve(
+    fn resolve(
         &mut self,
         store: &mut Store<StoreData>,
         scenario: &str,
         labels: &[Label<'_>],
-    ) -> wasmtime::Result<Vec<scenario::Param>> {
-        match self {
-            Calls::Component(calls) => calls.resolve(store, scenario, labels),
-            Calls::Flat(calls) => calls.resolve(store, scenario, labels),
-        }
-    }
+    ) -> wasmtime::Result<Vec<scenario::Param>>;
 
-    pub(crate) fn admit(
+    fn admit(
         &mut self,
         store: &mut Store<StoreData>,
         asked: AdmitArguments<'_>,
-    ) -> wasmtime::Result<admission::Answer> {
-        match self {
-            Calls::Component(calls) => calls.admit(store, asked),
-            Calls::Flat(calls) => calls.admit(store, &asked),
-        }
-    }
+    ) -> wasmtime::Result<admission::Answer>;
 
-    pub(crate) fn place(
+    fn place(
         &mut self,
         store: &mut Store<StoreData>,
         asked: PlaceArguments<'_>,
-    ) -> wasmtime::Result<routing::Placement> {
-        match self {
-            Calls::Component(calls) => calls.place(store, asked),
-            Calls::Flat(calls) => calls.place(store, &asked),
-        }
-    }
+    ) -> wasmtime::Result<routing::Placement>;
 
-    pub(crate) fn open_rooms(
+    fn open_rooms(
         &mut self,
         store: &mut Store<StoreData>,
         newcomers: &[routing::Newcomer<'_>],
-    ) -> wasmtime::Result<BlobsResult> {
-        match self {
-            Calls::Component(calls) => calls.open_rooms(store, newcomers),
-            Calls::Flat(calls) => calls.open_rooms(store, newcomers),
-        }
-    }
+    ) -> wasmtime::Result<BlobsResult>;
 
-    pub(crate) fn reroute(
+    fn reroute(
         &mut self,
         store: &mut Store<StoreData>,
         asked: RerouteArguments<'_>,
-    ) -> wasmtime::Result<routing::Answer> {
-        match self {
-            Calls::Component(calls) => calls.reroute(store, asked),
-            Calls::Flat(calls) => calls.reroute(store, &asked),
-        }
-    }
+    ) -> wasmtime::Result<routing::Answer>;
 
-    pub(crate) fn open_sessions(
+    fn open_sessions(
         &mut self,
         store: &mut Store<StoreData>,
         newcomers: &[degradation::Newcomer<'_>],
-    ) -> wasmtime::Result<BlobsResult> {
-        match self {
-            Calls::Component(calls) => calls.open_sessions(store, newcomers),
-            Calls::Flat(calls) => calls.open_sessions(store, newcomers),
-        }
-    }
+    ) -> wasmtime::Result<BlobsResult>;
 
-    pub(crate) fn tick(
+    fn tick(
         &mut self,
         store: &mut Store<StoreData>,
         asked: TickArguments<'_>,
-    ) -> wasmtime::Result<degradation::Answer> {
-        match self {
-            Calls::Component(calls) => calls.tick(store, asked),
-            Calls::Flat(calls) => calls.tick(store, &asked),
-        }
-    }
+    ) -> wasmtime::Result<degradation::Answer>;
 }

@@ -6,6 +6,7 @@ use wasmtime::Store;
 use wasmtime::component::{Component, Instance, InstancePre, Linker};
 
 use crate::arguments::{AdmitArguments, PlaceArguments, RerouteArguments, TickArguments};
+use crate::calls::PluginCalls;
 use crate::manifest::Manifest;
 use crate::store::StoreData;
 use crate::store::bindings::evenkeel::policy::types::{BlobsParam, BlobsResult, Entry, Label};
@@ -98,9 +99,9 @@ enum HookCalls {
     Scenario(scenario::Guest),
 }
 
-impl ComponentCalls {
-    pub(crate) fn init(
-        &self,
+impl PluginCalls for ComponentCalls {
+    fn init(
+        &mut self,
         store: &mut Store<StoreData>,
         settings: &str,
         grant: guest::Grant<'_>,
@@ -108,16 +109,16 @@ impl ComponentCalls {
         self.guest.call_init(store, settings, grant)
     }
 
-    pub(crate) fn catalog(
-        &self,
+    fn catalog(
+        &mut self,
         store: &mut Store<StoreData>,
         entries: &[Entry<'_>],
     ) -> wasmtime::Result<()> {
         self.guest.call_catalog(store, entries)
     }
 
-    pub(crate) fn migrate(
-        &self,
+    fn migrate(
+        &mut self,
         store: &mut Store<StoreData>,
         from: u32,
         states: BlobsParam<'_>,
@@ -125,8 +126,8 @@ impl ComponentCalls {
         self.guest.call_migrate(store, from, states)
     }
 
-    pub(crate) fn migrate_memo(
-        &self,
+    fn migrate_memo(
+        &mut self,
         store: &mut Store<StoreData>,
         from: u32,
         memo: &[u8],
@@ -134,8 +135,8 @@ impl ComponentCalls {
         self.guest.call_migrate_memo(store, from, memo)
     }
 
-    pub(crate) fn resolve(
-        &self,
+    fn resolve(
+        &mut self,
         store: &mut Store<StoreData>,
         scenario: &str,
         labels: &[Label<'_>],
@@ -144,8 +145,8 @@ impl ComponentCalls {
         hook.call_resolve(store, scenario, labels)
     }
 
-    pub(crate) fn admit(
-        &self,
+    fn admit(
+        &mut self,
         store: &mut Store<StoreData>,
         asked: AdmitArguments<'_>,
     ) -> wasmtime::Result<admission::Answer> {
@@ -154,8 +155,8 @@ impl ComponentCalls {
         hook.call_admit(store, now_us, session, room, standing, scenario, labels, regions)
     }
 
-    pub(crate) fn place(
-        &self,
+    fn place(
+        &mut self,
         store: &mut Store<StoreData>,
         asked: PlaceArguments<'_>,
     ) -> wasmtime::Result<routing::Placement> {
@@ -164,8 +165,8 @@ impl ComponentCalls {
         hook.call_place(store, now_us, room, scenario, labels, nodes)
     }
 
-    pub(crate) fn open_rooms(
-        &self,
+    fn open_rooms(
+        &mut self,
         store: &mut Store<StoreData>,
         newcomers: &[routing::Newcomer<'_>],
     ) -> wasmtime::Result<BlobsResult> {
@@ -173,8 +174,8 @@ impl ComponentCalls {
         hook.call_open(store, newcomers)
     }
 
-    pub(crate) fn reroute(
-        &self,
+    fn reroute(
+        &mut self,
         store: &mut Store<StoreData>,
         asked: RerouteArguments<'_>,
     ) -> wasmtime::Result<routing::Answer> {
@@ -183,8 +184,8 @@ impl ComponentCalls {
         hook.call_reroute(store, now_us, nodes, rooms, width, standing, states, memo)
     }
 
-    pub(crate) fn open_sessions(
-        &self,
+    fn open_sessions(
+        &mut self,
         store: &mut Store<StoreData>,
         newcomers: &[degradation::Newcomer<'_>],
     ) -> wasmtime::Result<BlobsResult> {
@@ -192,8 +193,8 @@ impl ComponentCalls {
         hook.call_open(store, newcomers)
     }
 
-    pub(crate) fn tick(
-        &self,
+    fn tick(
+        &mut self,
         store: &mut Store<StoreData>,
         asked: TickArguments<'_>,
     ) -> wasmtime::Result<degradation::Answer> {

@@ -25,6 +25,7 @@ use wasmtime::{
 };
 
 use crate::arguments::{AdmitArguments, PlaceArguments, RerouteArguments, TickArguments};
+use crate::calls::PluginCalls;
 use crate::flat::memory::{AnswerReader, ArgumentWriter, FlatError};
 use crate::limits::MEMORY_BYTES_MAX;
 use crate::lookup::InvalidLookup;
@@ -319,12 +320,14 @@ impl FlatCalls {
         let function = self.hook.get(function).ok_or(FlatError::NoFunction)?;
         function.call(&mut *store, self.buffer.address)
     }
+}
 
-    pub(crate) fn init(
+impl PluginCalls for FlatCalls {
+    fn init(
         &mut self,
         store: &mut Store<StoreData>,
         settings: &str,
-        grant: &guest::Grant<'_>,
+        grant: guest::Grant<'_>,
     ) -> wasmtime::Result<Result<(), String>> {
         let at = self.ask_guest(store, INIT, |to| {
             to.take(40, 8)?;
@@ -338,7 +341,7 @@ impl FlatCalls {
         Ok(if answer.is_err(at)? { Err(answer.text(at, 4)?) } else { Ok(()) })
     }
 
-    pub(crate) fn catalog(
+    fn catalog(
         &mut self,
         store: &mut Store<StoreData>,
         entries: &[Entry<'_>],
@@ -358,22 +361,22 @@ impl FlatCalls {
         self.ask_guest(store, CATALOG, write).map(|_| ())
     }
 
-    pub(crate) fn migrate(
+    fn migrate(
         &mut self,
         store: &mut Store<StoreData>,
         from: u32,
-        states: &BlobsParam<'_>,
+        states: BlobsParam<'_>,
     ) -> wasmtime::Result<Result<BlobsResult, String>> {
         let at = self.ask_guest(store, MIGRATE, |to| {
             to.take(20, 4)?;
             to.word(0, from)?;
-            to.blobs(4, states)
+            to.blobs(4, &states)
         })?;
         let mut answer = self.answer(store);
         Ok(if answer.is_err(at)? { Err(answer.text(at, 4)?) } else { Ok(answer.blobs(at, 4)?) })
     }
 
-    pub(crate) fn migrate_memo(
+    fn migrate_memo(
         &mut self,
         store: &mut Store<StoreData>,
         from: u32,
@@ -388,7 +391,7 @@ impl FlatCalls {
         Ok(if answer.is_err(at)? { Err(answer.text(at, 4)?) } else { Ok(answer.bytes(at, 4)?) })
     }
 
-    pub(crate) fn resolve(
+    fn resolve(
         &mut self,
         store: &mut Store<StoreData>,
         scenario: &str,
@@ -407,10 +410,10 @@ impl FlatCalls {
         params.map(param).collect()
     }
 
-    pub(crate) fn admit(
+    fn admit(
         &mut self,
         store: &mut Store<StoreData>,
-        asked: &AdmitArguments<'_>,
+        asked: AdmitArguments<'_>,
     ) -> wasmtime::Result<admission::Answer> {
         let at = self.ask_hook(store, QUESTION, |to| {
             to.take(72, 8)?;
@@ -435,10 +438,10 @@ impl FlatCalls {
         Ok(admission::Answer { verdict, reason: answer.word(at, 16)? })
     }
 
-    pub(crate) fn place(
+    fn place(
         &mut self,
         store: &mut Store<StoreData>,
-        asked: &PlaceArguments<'_>,
+        asked: PlaceArguments<'_>,
     ) -> wasmtime::Result<routing::Placement> {
         let at = self.ask_hook(store, QUESTION, |to| {
             to.take(48, 8)?;
@@ -457,7 +460,7 @@ impl FlatCalls {
         })
     }
 
-    pub(crate) fn open_rooms(
+    fn open_rooms(
         &mut self,
         store: &mut Store<StoreData>,
         newcomers: &[routing::Newcomer<'_>],
@@ -475,10 +478,10 @@ impl FlatCalls {
         self.answer(store).blobs(at, 0)
     }
 
-    pub(crate) fn reroute(
+    fn reroute(
         &mut self,
         store: &mut Store<StoreData>,
-        asked: &RerouteArguments<'_>,
+        asked: RerouteArguments<'_>,
     ) -> wasmtime::Result<routing::Answer> {
         let at = self.ask_hook(store, REROUTE, |to| {
             to.take(80, 8)?;
@@ -504,7 +507,7 @@ impl FlatCalls {
         Ok(routing::Answer { moves, keep: keep(&mut answer, at)? })
     }
 
-    pub(crate) fn open_sessions(
+    fn open_sessions(
         &mut self,
         store: &mut Store<StoreData>,
         newcomers: &[degradation::Newcomer<'_>],
@@ -523,10 +526,10 @@ impl FlatCalls {
         self.answer(store).blobs(at, 0)
     }
 
-    pub(crate) fn tick(
+    fn tick(
         &mut self,
         store: &mut Store<StoreData>,
-        asked: &TickArguments<'_>,
+        asked: TickArguments<'_>,
     ) -> wasmtime::Result<degradation::Answer> {
         let at = self.ask_hook(store, QUESTION, |to| {
             to.take(48, 8)?;

@@ -11,7 +11,6 @@ mod documents;
 mod engine;
 mod flat;
 mod guest;
-mod hooks;
 mod isolation;
 pub mod limits;
 mod lookup;

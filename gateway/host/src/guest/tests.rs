@@ -1,3 +1,5 @@
+mod states;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
@@ -32,7 +34,7 @@ fn guest(engine: &Engine) -> Guest {
 
 #[test]
 fn shipped_plugin_is_called_flat() {
-    assert!(matches!(guest(&Engine::new()).calls, Calls::Flat(_)));
+    assert!(matches!(guest(&Engine::new()).component.0.code, LinkedCode::Flat(_)));
 }
 
 #[test]

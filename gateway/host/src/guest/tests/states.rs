@@ -1,4 +1,4 @@
-use super::*;
+use super::super::*;
 
 fn blobs(offsets: &[u32], bytes: usize) -> BlobsResult {
     BlobsResult { offsets: offsets.to_vec(), bytes: vec![7; bytes] }
