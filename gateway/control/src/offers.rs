@@ -145,9 +145,8 @@ struct OfferInProgress {
     /// The request's part of the limit `session_data_mib`; moves to the session.
     data: Option<OwnedSemaphorePermit>,
     arrived: Instant,
-    ingress: Option<IngressAnswer>,
-    /// Why the session was not registered.
-    not_registered: Option<ControlError>,
+    /// The addresses for the reply, or why the session was not registered; `None` before.
+    registered: Option<Result<IngressAnswer, ControlError>>,
     /// The last node that did not open the session, with the reason.
     not_opened: Option<(NodeId, Box<str>)>,
     reply: Option<OfferReply>,
@@ -211,8 +210,7 @@ impl OfferQueue {
             request,
             data: Some(data),
             arrived,
-            ingress: None,
-            not_registered: None,
+            registered: None,
             not_opened: None,
             reply,
         };
@@ -246,17 +244,14 @@ impl OfferQueue {
         }
     }
 
-    /// The addresses for the reply to an offer.
-    pub(crate) fn note_ingress(&mut self, offer: OfferId, ingress: IngressAnswer) {
+    /// The addresses for the reply to an offer, or the error.
+    pub(crate) fn note_registered(
+        &mut self,
+        offer: OfferId,
+        registered: Result<IngressAnswer, ControlError>,
+    ) {
         if let Some(pending) = self.in_progress.get_mut(&offer) {
-            pending.ingress = Some(ingress);
-        }
-    }
-
-    /// The error for the reply to an offer.
-    pub(crate) fn note_not_registered(&mut self, offer: OfferId, error: &ControlError) {
-        if let Some(pending) = self.in_progress.get_mut(&offer) {
-            pending.not_registered = Some(error.clone());
+            pending.registered = Some(registered);
         }
     }
 
@@ -273,28 +268,24 @@ impl OfferQueue {
         offer: OfferId,
         result: Result<AcceptedOffer, OfferRefusal>,
     ) -> Option<SessionId> {
-        let OfferInProgress { request, ingress, not_registered, not_opened, reply, .. } =
+        let OfferInProgress { request, registered, not_opened, reply, .. } =
             self.in_progress.remove(&offer)?;
-        let answer = match result {
-            Ok(accepted) => match ingress {
-                Some(ingress) => Ok(SessionAnswer {
-                    session: accepted.session,
-                    room: accepted.room,
-                    ingress,
-                    route: accepted.route.load().hops.iter().map(|(hop, _)| *hop).collect(),
-                    admitted_by: accepted.admitted_by,
-                    routed_by: accepted.routed_by,
-                }),
-                None => Err(ControlError::Unavailable),
-            },
-            Err(refused) => Err(match (not_registered, not_opened, &refused) {
-                (Some(error), ..) => error,
-                (None, Some((node, reason)), OfferRefusal::NotOpened { node: by, .. })
-                    if node == *by =>
-                {
+        let answer = match (result, registered) {
+            (Ok(accepted), Some(Ok(ingress))) => Ok(SessionAnswer {
+                session: accepted.session,
+                room: accepted.room,
+                ingress,
+                route: accepted.route.load().hops.iter().map(|(hop, _)| *hop).collect(),
+                admitted_by: accepted.admitted_by,
+                routed_by: accepted.routed_by,
+            }),
+            (Ok(_), Some(Err(_)) | None) => Err(ControlError::Unavailable),
+            (Err(_), Some(Err(error))) => Err(error),
+            (Err(refused), Some(Ok(_)) | None) => Err(match (not_opened, &refused) {
+                (Some((node, reason)), OfferRefusal::NotOpened { node: by, .. }) if node == *by => {
                     ControlError::NotOpened { node, reason }
                 }
-                (None, ..) => ControlError::Refused(refused),
+                _ => ControlError::Refused(refused),
             }),
         };
         match reply {
@@ -319,7 +310,8 @@ impl OfferQueue {
         let pending = offer.and_then(|offer| self.in_progress.get(&offer));
         let event = match event {
             CoreEvent::Refused { session, ref scenario, .. } => {
-                let error = pending.and_then(|pending| pending.not_registered.as_ref());
+                let registered = pending.and_then(|pending| pending.registered.as_ref());
+                let error = registered.and_then(|registered| registered.as_ref().err());
                 match error.and_then(ControlError::turned_away) {
                     Some(reason) => {
                         let scenario = scenario.clone();

@@ -140,9 +140,9 @@ impl Sessions {
             srtp.into_iter().for_each(|keying| entry.set_srtp(keying));
             self.registry.note_caller(session, caller.as_ref());
         }
-        let Registered { home, client, ports, reached } =
-            registered.inspect_err(|error| self.offers.note_not_registered(offer.id, error))?;
-        self.offers.note_ingress(offer.id, reached);
+        let Registered { home, client, ports, reached } = registered
+            .inspect_err(|error| self.offers.note_registered(offer.id, Err(error.clone())))?;
+        self.offers.note_registered(offer.id, Ok(reached));
         self.install_at(home, installed, client, ports, None, scenario);
         Ok(())
     }
