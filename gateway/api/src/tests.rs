@@ -31,7 +31,7 @@ use evenkeel_control::{
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{
     ClientGroup, ClientLabel, CoreEvent, CoreSettings, Decider, Hook, Hop, Incarnation, NodeId,
-    NodeProbing, NodeSettings, PolicyName, RegionId, RoomId, SessionId, Zone, ZoneId,
+    NodeSettings, PolicyName, RegionId, RoomId, SessionId, Zone, ZoneId,
 };
 use evenkeel_revisions::{Actor, RolloutOutcome, RolloutReport};
 use evenkeel_telemetry::MetricsFormat;
@@ -207,15 +207,8 @@ fn names() -> NodeNames {
 fn settings() -> CoreSettings {
     let zone = |name: &str, region| Zone { name: name.into(), region: RegionId(region) };
     let node = |name: &str, zone, carrier: Option<&str>| NodeSettings {
-        name: name.into(),
-        zone: ZoneId(zone),
         carrier: carrier.map(Into::into),
-        capacity_kbps: 1_000,
-        probed: NodeProbing::Yes,
-        role: evenkeel_model::RegionRole::Active,
-        starts: evenkeel_model::Starts::ByItself,
-        hook: evenkeel_model::HookTerms::default(),
-        canary: false,
+        ..NodeSettings::new(name, ZoneId(zone), 1_000)
     };
     CoreSettings {
         home: RegionId(0),

@@ -89,7 +89,7 @@ pub struct NodeConfig {
     pub driver: DriverSettings,
     /// Capacity of both directions together.
     pub capacity: ConfigBitRate,
-    /// Canary sessions check that the node forwards. Default: true with driver `agent`.
+    /// Canary sessions check that the node forwards. By default true with driver `agent`.
     pub canary: bool,
     /// The node takes no first hop of hot and hitless scenarios while other nodes can. Default false.
     pub standby: bool,
@@ -102,6 +102,31 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
+    /// A node with the defaults of its other keys.
+    pub fn new(
+        name: Arc<str>,
+        address: SocketAddr,
+        region: Arc<str>,
+        zone: Arc<str>,
+        driver: DriverSettings,
+        capacity: ConfigBitRate,
+    ) -> NodeConfig {
+        NodeConfig {
+            name,
+            address,
+            region,
+            zone,
+            carrier: None,
+            driver,
+            capacity,
+            canary: false,
+            standby: false,
+            start: None,
+            agent: None,
+            srtp: NodeSrtp::default(),
+        }
+    }
+
     /// The address and the secret of the node's agent, or of the agent beside it.
     pub fn voter(&self) -> Option<(SocketAddr, &SecretFile)> {
         match (self.trunk(), &self.agent) {
@@ -224,18 +249,13 @@ pub(super) fn check(
     let probe = driver.as_ref().map(|driver| driver.probe);
     let start = raw.start.as_ref().and_then(|start| self::start(start, probe, check));
     Some(NodeConfig {
-        name,
-        address: address?,
-        region,
-        zone,
         carrier,
-        driver: driver?,
-        capacity: capacity?,
         canary,
         standby: raw.standby,
         start,
         agent,
         srtp,
+        ..NodeConfig::new(name, address?, region, zone, driver?, capacity?)
     })
 }
 

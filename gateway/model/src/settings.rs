@@ -71,6 +71,23 @@ pub struct NodeSettings {
     pub hook: HookTerms,
 }
 
+impl NodeSettings {
+    /// A node of no named carrier that answers probes, runs by itself, carries rooms while all are up, and has no canary.
+    pub fn new(name: impl Into<Box<str>>, zone: ZoneId, capacity_kbps: u64) -> NodeSettings {
+        NodeSettings {
+            name: name.into(),
+            zone,
+            carrier: None,
+            capacity_kbps,
+            probed: NodeProbing::Yes,
+            canary: false,
+            role: RegionRole::default(),
+            starts: Starts::default(),
+            hook: HookTerms::default(),
+        }
+    }
+}
+
 /// The terms on which the gateway starts and stops a node by its hook.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HookTerms {

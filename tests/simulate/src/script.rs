@@ -14,8 +14,7 @@ use draw::{
 use evenkeel_lab::links::Conditions;
 use evenkeel_model::{
     AdmitOnFault, Affinity, CapBounds, CoreSettings, DegradeOnFault, FailureScope, GatewayLimits,
-    NodeProbing, NodeSettings, RedundancyMode, RegionId, RegionRole, Scenario, Starts, Timings,
-    Zone, ZoneId,
+    NodeSettings, RedundancyMode, RegionId, Scenario, Timings, Zone, ZoneId,
 };
 use fastrand::Rng;
 
@@ -121,16 +120,8 @@ pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> CoreSettings 
         name: format!("z{at}").into(),
         region: RegionId(*region as u32),
     };
-    let node = |(at, &(zone, capacity_kbps)): (usize, &(usize, u64))| NodeSettings {
-        name: format!("n{at}").into(),
-        zone: ZoneId(zone as u32),
-        carrier: None,
-        capacity_kbps,
-        probed: NodeProbing::Yes,
-        role: RegionRole::Active,
-        starts: Starts::ByItself,
-        hook: evenkeel_model::HookTerms::default(),
-        canary: false,
+    let node = |(at, &(zone, capacity_kbps)): (usize, &(usize, u64))| {
+        NodeSettings::new(format!("n{at}"), ZoneId(zone as u32), capacity_kbps)
     };
     let regions = zones.iter().max().map_or(0, |last| last + 1);
     let bound = [true; 4];

@@ -5,8 +5,7 @@ use evenkeel_core::{Gateway, GatewayEffect};
 use evenkeel_model::{
     ClientIdentity, CoreEvent, CoreSettings, Health, Hop, Incarnation, IngressProtocol,
     MediaDescription, MediaStream, NodeProbing, NodeSettings, Offer, OfferId, PayloadType,
-    RedundancyMode, RegionId, RegionRole, RtcpPort, SessionId, Srtp, Starts, StreamKind, Zone,
-    ZoneId,
+    RedundancyMode, RegionId, RtcpPort, SessionId, Srtp, StreamKind, Zone, ZoneId,
 };
 use tokio::sync::mpsc;
 
@@ -18,15 +17,8 @@ fn settings() -> CoreSettings {
     let mut settings = GatewayConfig::load(None, None, &[]).unwrap().core();
     let zone = |name: &str| Zone { name: name.into(), region: RegionId(0) };
     let node = |zone: u32| NodeSettings {
-        name: format!("n{zone}").into(),
-        zone: ZoneId(zone),
-        carrier: None,
-        capacity_kbps: 100,
         probed: NodeProbing::No,
-        role: RegionRole::Active,
-        starts: Starts::ByItself,
-        hook: evenkeel_model::HookTerms::default(),
-        canary: false,
+        ..NodeSettings::new(format!("n{zone}"), ZoneId(zone), 100)
     };
     settings.zones = vec![zone("a"), zone("b")];
     settings.nodes = vec![node(0), node(1)];

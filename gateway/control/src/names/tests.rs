@@ -9,20 +9,14 @@ fn hop(incarnation: u32) -> Hop {
 }
 
 fn node(name: &str) -> evenkeel_config::NodeConfig {
-    evenkeel_config::NodeConfig {
-        name: name.into(),
-        address: ([10, 0, 0, 1], 4_000).into(),
-        region: "east".into(),
-        zone: "a".into(),
-        carrier: None,
-        driver: DriverSettings::new("plain", NodeProbe::None, Signalling::None),
-        capacity: ConfigBitRate(1_000_000),
-        canary: false,
-        standby: false,
-        start: None,
-        agent: None,
-        srtp: evenkeel_config::NodeSrtp::Off,
-    }
+    evenkeel_config::NodeConfig::new(
+        name.into(),
+        ([10, 0, 0, 1], 4_000).into(),
+        "east".into(),
+        "a".into(),
+        DriverSettings::new("plain", NodeProbe::None, Signalling::None),
+        ConfigBitRate(1_000_000),
+    )
 }
 
 #[test]

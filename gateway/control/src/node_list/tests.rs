@@ -1,4 +1,4 @@
-use evenkeel_config::{ConfigBitRate, DriverSettings, NodeProbe, NodeSrtp, Signalling};
+use evenkeel_config::{ConfigBitRate, DriverSettings, NodeProbe, Signalling};
 
 use super::*;
 
@@ -10,20 +10,14 @@ fn nodes(numbers: impl IntoIterator<Item = u32>) -> Vec<NodeConfig> {
 }
 
 fn node(name: &str, at: u32) -> NodeConfig {
-    NodeConfig {
-        name: name.into(),
-        address: SocketAddr::from(([10, 0, 0, 1], at as u16)),
-        region: "east".into(),
-        zone: "a".into(),
-        carrier: None,
-        driver: DriverSettings::new("plain", NodeProbe::None, Signalling::None),
-        capacity: ConfigBitRate(1_000_000),
-        canary: false,
-        standby: false,
-        start: None,
-        agent: None,
-        srtp: NodeSrtp::Off,
-    }
+    NodeConfig::new(
+        name.into(),
+        SocketAddr::from(([10, 0, 0, 1], at as u16)),
+        "east".into(),
+        "a".into(),
+        DriverSettings::new("plain", NodeProbe::None, Signalling::None),
+        ConfigBitRate(1_000_000),
+    )
 }
 
 /// A changing node list and its start time.

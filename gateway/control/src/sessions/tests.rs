@@ -9,20 +9,14 @@ use super::*;
 use crate::{ListenerAddress, ListenerAddresses};
 
 fn node(name: &str, region: &str) -> NodeConfig {
-    NodeConfig {
-        name: name.into(),
-        address: ([10, 0, 0, 9], 9).into(),
-        region: region.into(),
-        zone: "a".into(),
-        carrier: None,
-        driver: DriverSettings::new("plain", NodeProbe::Stun, Signalling::None),
-        capacity: ConfigBitRate(1_000_000),
-        canary: false,
-        standby: false,
-        start: None,
-        agent: None,
-        srtp: evenkeel_config::NodeSrtp::Off,
-    }
+    NodeConfig::new(
+        name.into(),
+        ([10, 0, 0, 9], 9).into(),
+        region.into(),
+        "a".into(),
+        DriverSettings::new("plain", NodeProbe::Stun, Signalling::None),
+        ConfigBitRate(1_000_000),
+    )
 }
 
 #[test]

@@ -22,20 +22,14 @@ fn secret() -> NodeSecret {
 }
 
 fn node(address: SocketAddr, driver: DriverSettings) -> NodeConfig {
-    NodeConfig {
-        name: "east-a1".into(),
+    NodeConfig::new(
+        "east-a1".into(),
         address,
-        region: "east".into(),
-        zone: "a".into(),
-        carrier: None,
+        "east".into(),
+        "a".into(),
         driver,
-        capacity: ConfigBitRate(1_000_000),
-        canary: false,
-        standby: false,
-        start: None,
-        agent: None,
-        srtp: NodeSrtp::Off,
-    }
+        ConfigBitRate(1_000_000),
+    )
 }
 
 fn plain(address: SocketAddr) -> NodeConfig {

@@ -36,20 +36,14 @@ fn facts() -> SessionFacts {
 fn webhook() -> WebhookNode {
     let hook = Arc::new(WebhookTarget { url: "http://10.0.0.9/".parse().unwrap(), token: None });
     let posts = Signalling::Posts(Arc::clone(&hook));
-    let config = NodeConfig {
-        name: "east-a1".into(),
-        address: "10.0.0.9:4000".parse().unwrap(),
-        region: "east".into(),
-        zone: "a".into(),
-        carrier: None,
-        driver: DriverSettings::new("webhook", NodeProbe::Stun, posts),
-        capacity: ConfigBitRate(1_000_000),
-        canary: false,
-        standby: false,
-        start: None,
-        agent: None,
-        srtp: NodeSrtp::Off,
-    };
+    let config = NodeConfig::new(
+        "east-a1".into(),
+        "10.0.0.9:4000".parse().unwrap(),
+        "east".into(),
+        "a".into(),
+        DriverSettings::new("webhook", NodeProbe::Stun, posts),
+        ConfigBitRate(1_000_000),
+    );
     WebhookNode::new(HOP.node, &config, hook, LocalSource::Bound([10, 0, 0, 1].into()))
 }
 

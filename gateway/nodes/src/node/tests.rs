@@ -1,7 +1,7 @@
 mod elastic;
 mod start;
 
-use evenkeel_model::{RegionRole, Stamp, ZoneId};
+use evenkeel_model::{Stamp, ZoneId};
 
 use super::*;
 
@@ -16,17 +16,7 @@ const MS: Duration = Duration::from_millis(1);
 
 /// A node that was never heard.
 fn unknown(now: Instant) -> Node {
-    let settings = NodeSettings {
-        name: "a".into(),
-        zone: ZoneId(0),
-        carrier: None,
-        capacity_kbps: 1_000,
-        probed: NodeProbing::Yes,
-        role: RegionRole::Active,
-        starts: Starts::ByItself,
-        hook: evenkeel_model::HookTerms::default(),
-        canary: false,
-    };
+    let settings = NodeSettings::new("a", ZoneId(0), 1_000);
     Node::new(NodeId(0), settings, Distance::Near, Timings::default(), now)
 }
 

@@ -1,8 +1,7 @@
 mod pace;
 
 use evenkeel_model::{
-    EvidenceSource, FailureDomain, Health, NodeProbing, NodeSettings, RegionRole, Stamp,
-    StartPhase, Starts, ZoneId,
+    EvidenceSource, FailureDomain, Health, NodeSettings, Stamp, StartPhase, Starts, ZoneId,
 };
 
 use super::*;
@@ -15,17 +14,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn listed(zone: u32) -> NodeSettings {
-    NodeSettings {
-        name: "new".into(),
-        zone: ZoneId(zone),
-        carrier: None,
-        capacity_kbps: 100_000,
-        probed: NodeProbing::Yes,
-        role: RegionRole::Active,
-        starts: Starts::ByItself,
-        hook: evenkeel_model::HookTerms::default(),
-        canary: false,
-    }
+    NodeSettings::new("new", ZoneId(zone), 100_000)
 }
 
 /// Two zones at home and one in another region. One node each, and a second in the first zone.

@@ -1,10 +1,7 @@
 use evenkeel_config::GatewayConfig;
 use evenkeel_guests::module::{ANSWER, Module, SCRATCH, answer, list, word_at};
 use evenkeel_host::{Component, Engine};
-use evenkeel_model::{
-    CoreSettings, Figure, Hook, HookTerms, NodeProbing, NodeSettings, RegionRole, Starts, Zone,
-    ZoneId,
-};
+use evenkeel_model::{CoreSettings, Figure, Hook, NodeProbing, NodeSettings, Zone, ZoneId};
 use evenkeel_revisions::samples;
 use serde_json::json;
 
@@ -16,15 +13,8 @@ fn settings() -> CoreSettings {
     let region = settings.home;
     settings.zones = ["a", "b"].map(|name| Zone { name: name.into(), region }).into();
     let node = |number: u32| NodeSettings {
-        name: format!("n{number}").into(),
-        zone: ZoneId(number % 2),
-        carrier: None,
-        capacity_kbps: 10_000_000,
         probed: NodeProbing::No,
-        role: RegionRole::Active,
-        starts: Starts::ByItself,
-        hook: HookTerms::default(),
-        canary: false,
+        ..NodeSettings::new(format!("n{number}"), ZoneId(number % 2), 10_000_000)
     };
     settings.nodes = (0..3).map(node).collect();
     settings

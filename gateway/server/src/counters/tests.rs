@@ -7,9 +7,9 @@ use evenkeel_control::{
 use evenkeel_model::{
     BreakerMode, BreakerState, ClientTransport, CloseReason, CoreEvent, FailureScope,
     FeedbackSupport, Health, Hook, Hop, Impairment, ImpairmentSign, Incarnation, MediaDescription,
-    MediaStream, NodeId, NodeProbing, NodeSettings, Op, PathEvidence, PathSegment, PayloadType,
-    Plan, PolicyName, RedundancyMode, RegionId, RegionRole, RoomId, RtcpPort, SessionId,
-    SloIndicator, Srtp, Starts, StreamKind, Zone, ZoneId,
+    MediaStream, NodeId, NodeSettings, Op, PathEvidence, PathSegment, PayloadType, Plan,
+    PolicyName, RedundancyMode, RegionId, RoomId, RtcpPort, SessionId, SloIndicator, Srtp,
+    StreamKind, Zone, ZoneId,
 };
 use evenkeel_policies::{PluginView, PolicyView};
 use evenkeel_revisions::PolicyStatus;
@@ -207,17 +207,7 @@ fn slo() -> SloStanding {
 
 /// The names of one node.
 fn names() -> NodeNames {
-    let node = NodeSettings {
-        name: "east-a1".into(),
-        zone: ZoneId(0),
-        carrier: None,
-        capacity_kbps: 1_000,
-        probed: NodeProbing::Yes,
-        role: RegionRole::Active,
-        starts: Starts::ByItself,
-        hook: evenkeel_model::HookTerms::default(),
-        canary: false,
-    };
+    let node = NodeSettings::new("east-a1", ZoneId(0), 1_000);
     let mut settings = GatewayConfig::load(None, None, &[]).unwrap().core();
     settings.zones = vec![Zone { name: "a".into(), region: RegionId(0) }];
     settings.nodes = vec![node];

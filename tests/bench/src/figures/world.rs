@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use evenkeel_core::{Gateway, GatewayEffect};
 use evenkeel_model::{
     AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, DegradeOnFault, FailureScope,
-    FeedbackSupport, GatewayLimits, IngressProtocol, MediaDescription, MediaStream, NodeProbing,
-    NodeSettings, Offer, OfferId, PayloadType, RegionId, RouteCell, RtcpPort, Scenario, SessionId,
-    Srtp, Stamp, StreamKind, Timings, Zone, ZoneId,
+    FeedbackSupport, GatewayLimits, IngressProtocol, MediaDescription, MediaStream, NodeSettings,
+    Offer, OfferId, PayloadType, RegionId, RouteCell, RtcpPort, Scenario, SessionId, Srtp, Stamp,
+    StreamKind, Timings, Zone, ZoneId,
 };
 use evenkeel_nodes::{NodeEffect, NodeEvidence};
 
@@ -135,17 +135,8 @@ fn settings(nodes: usize, sessions: usize) -> CoreSettings {
         on_admission_fault: AdmitOnFault::Admit,
         on_degradation_fault: DegradeOnFault::Hold,
     };
-    let node = |at: usize| NodeSettings {
-        name: format!("n{at}").into(),
-        zone: ZoneId(at as u32 % 3),
-        carrier: None,
-        capacity_kbps: 1_000_000_000,
-        probed: NodeProbing::Yes,
-        role: evenkeel_model::RegionRole::Active,
-        starts: evenkeel_model::Starts::ByItself,
-        hook: evenkeel_model::HookTerms::default(),
-        canary: false,
-    };
+    let node =
+        |at: usize| NodeSettings::new(format!("n{at}"), ZoneId(at as u32 % 3), 1_000_000_000);
     let zone = |name: &str| Zone { name: name.into(), region: RegionId(0) };
     CoreSettings {
         home: RegionId(0),

@@ -95,16 +95,14 @@ impl World<'_> {
         let probed = starts != Starts::ByItself
             || settings.scenarios.values().any(is_meshed)
             || self.rng.u8(0..8) > 0;
+        let name = format!("listed{}", self.outcome.listed.added);
+        let capacity_kbps = self.rng.u64(300..10_000);
         NodeSettings {
-            name: format!("listed{}", self.outcome.listed.added).into(),
-            zone,
-            carrier: None,
-            capacity_kbps: self.rng.u64(300..10_000),
             probed: if probed { NodeProbing::Yes } else { NodeProbing::No },
             role: if self.rng.u8(0..4) == 0 { RegionRole::Standby } else { RegionRole::Active },
             starts,
-            hook: evenkeel_model::HookTerms::default(),
             canary: self.rng.bool(),
+            ..NodeSettings::new(name, zone, capacity_kbps)
         }
     }
 

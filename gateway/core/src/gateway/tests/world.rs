@@ -8,10 +8,10 @@ use evenkeel_instant as instant;
 use evenkeel_model::{
     AcceptedOffer, AdmitOnFault, AdmitVerdict, Affinity, Ask, CapBounds, ClientIdentity, CoreEvent,
     CoreSettings, FailureScope, FeedbackSupport, GatewayLimits, Hook, HookAnswer, Hop, HopGrant,
-    Incarnation, IngressProtocol, Labels, MediaDescription, MediaStream, NodeId, NodeProbing,
-    NodeSettings, Offer, OfferId, OfferRefusal, PayloadType, PluginFault, PluginState, PolicyName,
-    RedundancyMode, RegionId, RegionRole, RevisionAnswer, RoomId, RtcpPort, Scenario, SessionId,
-    Srtp, Stamp, Starts, StreamKind, Timings, Zone, ZoneId,
+    Incarnation, IngressProtocol, Labels, MediaDescription, MediaStream, NodeId, NodeSettings,
+    Offer, OfferId, OfferRefusal, PayloadType, PluginFault, PluginState, PolicyName,
+    RedundancyMode, RegionId, RevisionAnswer, RoomId, RtcpPort, Scenario, SessionId, Srtp, Stamp,
+    Starts, StreamKind, Timings, Zone, ZoneId,
 };
 use evenkeel_nodes::{NodeEffect, NodeEvidence, WATCH_EVERY};
 
@@ -58,16 +58,8 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> CoreSettings {
         on_admission_fault: AdmitOnFault::Admit,
         on_degradation_fault: evenkeel_model::DegradeOnFault::Hold,
     };
-    let node = |(at, &(zone, capacity_kbps)): (usize, &(u32, u64))| NodeSettings {
-        name: format!("n{at}").into(),
-        zone: ZoneId(zone),
-        carrier: None,
-        capacity_kbps,
-        probed: NodeProbing::Yes,
-        role: RegionRole::Active,
-        starts: Starts::ByItself,
-        hook: evenkeel_model::HookTerms::default(),
-        canary: false,
+    let node = |(at, &(zone, capacity_kbps)): (usize, &(u32, u64))| {
+        NodeSettings::new(format!("n{at}"), ZoneId(zone), capacity_kbps)
     };
     CoreSettings {
         home: RegionId(0),

@@ -8,8 +8,8 @@ use evenkeel_media::{rtcp, rtp};
 use evenkeel_model::{
     AcceptedOffer, AdmitOnFault, Board, CapBounds, ClientIdentity, CoreSettings, DropReason,
     FailureScope, FeedbackSupport as Takes, FlowCounts, GatewayLimits, HopGrant, Incarnation,
-    IngressProtocol, LeftHop, MediaStream, NodeId, NodeProbing, NodeSettings, Offer, OfferId,
-    PayloadType, RedundancyMode, RegionId, Route, RtcpPort, Scenario, Srtp, Timings, Zone, ZoneId,
+    IngressProtocol, LeftHop, MediaStream, NodeId, NodeSettings, Offer, OfferId, PayloadType,
+    RedundancyMode, RegionId, Route, RtcpPort, Scenario, Srtp, Timings, Zone, ZoneId,
 };
 use evenkeel_nodes::{NodeEffect, NodeEvidence};
 use serde::Serialize;
@@ -534,17 +534,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         on_admission_fault: AdmitOnFault::Admit,
         on_degradation_fault: evenkeel_model::DegradeOnFault::Hold,
     };
-    let node = |_| NodeSettings {
-        name: "n".into(),
-        zone: ZoneId(0),
-        carrier: None,
-        capacity_kbps: 1_000,
-        probed: NodeProbing::Yes,
-        role: evenkeel_model::RegionRole::Active,
-        starts: evenkeel_model::Starts::ByItself,
-        hook: evenkeel_model::HookTerms::default(),
-        canary: false,
-    };
+    let node = |_| NodeSettings::new("n", ZoneId(0), 1_000);
     let settings = CoreSettings {
         home: RegionId(0),
         regions: vec!["home".into()],

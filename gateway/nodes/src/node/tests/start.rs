@@ -1,4 +1,4 @@
-use evenkeel_model::{NodeId, NodeProbing, NodeSettings, RegionRole, Timings, ZoneId};
+use evenkeel_model::{NodeId, NodeSettings, Timings, ZoneId};
 
 use super::super::*;
 use crate::detector::Distance;
@@ -7,15 +7,8 @@ const MS: Duration = Duration::from_millis(1);
 
 pub(super) fn cold(now: Instant) -> Node {
     let settings = NodeSettings {
-        name: "a".into(),
-        zone: ZoneId(0),
-        carrier: None,
-        capacity_kbps: 1_000,
-        probed: NodeProbing::Yes,
-        role: RegionRole::Active,
         starts: Starts::ByHook { within: Duration::from_secs(30) },
-        hook: evenkeel_model::HookTerms::default(),
-        canary: false,
+        ..NodeSettings::new("a", ZoneId(0), 1_000)
     };
     Node::new(NodeId(0), settings, Distance::Near, Timings::default(), now)
 }
