@@ -244,7 +244,7 @@ impl GroupMember {
             && !self.core.is_spare()
         {
             self.records.confirm_copy(&mut self.core);
-            standby.rehearse(self.records.copy_mut(), &self.gateway.handle);
+            standby.rehearsal.begin(&self.gateway.handle, self.records.copy_mut(), now);
         }
         self.redundancy.handle(self.redundancy_losses(now), now);
         self.fence_peer(now);
@@ -256,10 +256,12 @@ impl GroupMember {
         self.watch.check_agent(self.core.peer(now).is_some());
     }
 
+    /// Has control continue the sessions of the copy while the owner is missed.
     fn prepare_takeover(&mut self) {
         if let MemberState::StandingBy(standby) = &mut self.state {
-            let misses = self.core.misses_owner(Instant::now());
-            standby.prepare(misses, self.records.copy(), &self.gateway.handle);
+            let now = Instant::now();
+            let (misses, copy) = (self.core.misses_owner(now), self.records.copy());
+            standby.preparation.weigh(misses, copy, &self.gateway.handle, now);
         }
     }
 
@@ -345,8 +347,7 @@ impl GroupMember {
         let copy = self.records.take_copy();
         let copied = copy.sessions();
         let (taken, request) = match self.state.take() {
-            MemberState::StandingBy(standby) => {
-                let (preparation, request) = standby.take_over();
+            MemberState::StandingBy(StandingBy { preparation, request, .. }) => {
                 (TakenSessions::Copied { copy, preparation }, request)
             }
             // Control resumes.
@@ -569,14 +570,14 @@ impl GroupMember {
         let owner = self.core.peer(now).filter(|beat| beat.role == BeatRole::Owner);
         let request = HandOverRequest::new(reply, now);
         match &mut self.state {
-            MemberState::StandingBy(standby) if standby.has_request() => {
+            MemberState::StandingBy(standby) if standby.request.is_some() => {
                 request.refuse(HandOverError::UnderWay);
             }
             MemberState::StandingBy(standby)
                 if owner.is_some() && self.records.ask_for_hand_over() =>
             {
                 tracing::info!(%peer, "asking the owner to hand over");
-                standby.await_owner(request);
+                standby.request = Some(request);
             }
             _ => request.refuse(HandOverError::NotOwner(peer)),
         }

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_control::{Handle, Replica, Suspended, SuspensionGuard};
+use evenkeel_control::{Suspended, SuspensionGuard};
 use tokio::sync::oneshot;
 
 use super::takeover::{HandOverRequest, Takeover};
@@ -112,12 +112,12 @@ impl MemberState {
 
 /// A member without sessions, which gets ready to take over.
 pub(super) struct StandingBy {
-    preparation: TakeoverPreparation,
-    rehearsal: Rehearsal,
+    pub(super) preparation: TakeoverPreparation,
+    pub(super) rehearsal: Rehearsal,
     /// `None` for the standby of an owner.
     spare_since: Option<Instant>,
     /// An operator had it ask the owner to hand over.
-    request: Option<HandOverRequest>,
+    pub(super) request: Option<HandOverRequest>,
 }
 
 impl StandingBy {
@@ -129,28 +129,6 @@ impl StandingBy {
     pub(super) fn spare_for(&mut self, is_spare: bool, now: Instant) -> Option<Duration> {
         self.spare_since = is_spare.then(|| self.spare_since.unwrap_or(now));
         self.spare_since.map(|since| now - since)
-    }
-
-    /// Has control continue the sessions of the copy while the owner is missed.
-    pub(super) fn prepare(&mut self, misses_owner: bool, copy: &Arc<Replica>, handle: &Handle) {
-        self.preparation.weigh(misses_owner, copy, handle, Instant::now());
-    }
-
-    pub(super) fn rehearse(&mut self, copy: &mut Arc<Replica>, handle: &Handle) {
-        self.rehearsal.begin(handle, copy, Instant::now());
-    }
-
-    pub(super) fn has_request(&self) -> bool {
-        self.request.is_some()
-    }
-
-    pub(super) fn await_owner(&mut self, request: HandOverRequest) {
-        self.request = Some(request);
-    }
-
-    /// Takes over: the preparation, and the operator who waits for the ownership.
-    pub(super) fn take_over(self) -> (TakeoverPreparation, Option<HandOverRequest>) {
-        (self.preparation, self.request)
     }
 }
 

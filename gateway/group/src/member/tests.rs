@@ -199,7 +199,7 @@ async fn standby_that_takes_over_answers_its_operator() {
     let TestMember { mut member, mut control, .. } = test_member(None);
     let ((reply, answer), mut now) = (oneshot::channel(), Instant::now());
     let MemberState::StandingBy(standby) = &mut member.state else { panic!("it owns nothing") };
-    standby.await_owner(HandOverRequest::new(reply, now));
+    standby.request = Some(HandOverRequest::new(reply, now));
     while member.core.handle_take_over(&[PEER], now).is_err() {
         now += 5 * MS;
         member.core.handle_timeout(now);

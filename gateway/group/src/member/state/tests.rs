@@ -32,14 +32,11 @@ fn spare_counts_from_its_last_time_as_the_standby() {
 #[tokio::test]
 async fn request_moves_into_the_takeover() {
     let ((asks, asked), now) = (oneshot::channel(), Instant::now());
-    let mut standby = standing_by(now);
-    standby.await_owner(HandOverRequest::new(asks, now));
-    assert!(standby.has_request());
-    let mut state = MemberState::StandingBy(standby);
+    let request = Some(HandOverRequest::new(asks, now));
+    let mut state = MemberState::StandingBy(StandingBy { request, ..standing_by(now) });
     assert!(state.take_late_request(now).is_none());
     let MemberState::StandingBy(standby) = state.take() else { unreachable!() };
-    let (_, request) = standby.take_over();
-    request.unwrap().refuse(HandOverError::UnderWay);
+    standby.request.unwrap().refuse(HandOverError::UnderWay);
     assert_eq!(asked.await, Ok(Err(HandOverError::UnderWay)));
     assert!(matches!(state, MemberState::Ended(MemberEnd::ThreadEnded)), "no state follows");
 }
