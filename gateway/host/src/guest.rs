@@ -76,15 +76,15 @@ pub(crate) struct GuestReply {
 /// One instance of a plugin. It is not called again after a fault.
 pub(crate) struct Guest {
     store: Store<StoreData>,
-    pub(crate) engine: Engine,
-    pub(crate) component: Component,
-    pub(crate) grant: PluginGrant,
+    engine: Engine,
+    component: Component,
+    grant: PluginGrant,
     hook: Hook,
     on_processor_time: bool,
     calls: Box<dyn PluginCalls>,
     /// Reused by questions.
-    pub(crate) tables: [GrantedTable; 2],
-    pub(crate) blobs: Blobs,
+    tables: [GrantedTable; 2],
+    blobs: Blobs,
     spent: Duration,
     /// Deadline of the question, whatever the call's budget.
     until: Option<Instant>,
@@ -220,7 +220,7 @@ impl Guest {
 
     /// Calls the plugin for a question, with a deadline from the call's budget or the question. The answer's size is
     /// limited for `rows` rows.
-    pub(crate) fn call<T>(
+    fn call<T>(
         &mut self,
         name: &'static str,
         budget: Duration,
@@ -243,12 +243,12 @@ impl Guest {
     }
 
     /// Checks that the instance answers questions of this hook.
-    pub(crate) fn answers(&self, hook: Hook) -> Result<(), PluginFault> {
+    fn answers(&self, hook: Hook) -> Result<(), PluginFault> {
         if self.hook == hook { Ok(()) } else { Err(PluginFault::Absent) }
     }
 
     /// Counts and logs a dropped action.
-    pub(crate) fn count_ungranted(&mut self, op: Op) {
+    fn count_ungranted(&mut self, op: Op) {
         self.ungranted += 1;
         let message = format!(
             "action `{}` dropped: it is not in the manifest, or the policy set does not allow it",
@@ -625,7 +625,7 @@ fn fault(error: &wasmtime::Error, inside: &StoreData) -> PluginFault {
 }
 
 /// Labels in the contract's type.
-pub(crate) fn labels(labels: &[(Box<str>, Box<str>)]) -> Vec<types::Label<'_>> {
+fn labels(labels: &[(Box<str>, Box<str>)]) -> Vec<types::Label<'_>> {
     labels.iter().map(|(key, value)| types::Label { key, value }).collect()
 }
 
