@@ -230,31 +230,61 @@ fn takers(region: RegionId, nodes: &NodeTable) -> impl Iterator<Item = &Node> {
 pub(crate) struct Holding {
     /// The node that carries the room; `None` before placement and while the room is stranded.
     pub(crate) on: Option<NodeId>,
-    /// The node that reserves capacity for the death of `on`.
-    pub(crate) reserve: Option<NodeId>,
-    /// The zone or region of `on` whose death the reserve covers as well.
-    pub(crate) covers: Option<FailureDomain>,
+    pub(crate) second: SecondNode,
     /// The node that the room is moving to. During the move the room counts at both nodes.
     pub(crate) heading: Option<NodeId>,
-    /// In hitless mode: the second node that carries all packets.
-    pub(crate) twin: Option<NodeId>,
     pub(crate) kbps: u64,
 }
 
+/// The capacity that a room has at its second node.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) enum SecondNode {
+    #[default]
+    None,
+    /// Capacity for the death of the first node, and of this zone or region of it.
+    Reserve { at: NodeId, covers: Option<FailureDomain> },
+    /// In hitless mode: the node carries all packets, too.
+    Twin(NodeId),
+}
+
 impl Holding {
+    /// The node that reserves capacity for the death of `on`.
+    pub(crate) fn reserve(self) -> Option<NodeId> {
+        match self.second {
+            SecondNode::Reserve { at, .. } => Some(at),
+            SecondNode::None | SecondNode::Twin(_) => None,
+        }
+    }
+
+    /// The zone or region of `on` whose death the reserve covers as well.
+    pub(crate) fn covers(self) -> Option<FailureDomain> {
+        match self.second {
+            SecondNode::Reserve { covers, .. } => covers,
+            SecondNode::None | SecondNode::Twin(_) => None,
+        }
+    }
+
+    /// In hitless mode: the second node that carries all packets.
+    pub(crate) fn twin(self) -> Option<NodeId> {
+        match self.second {
+            SecondNode::Twin(node) => Some(node),
+            SecondNode::None | SecondNode::Reserve { .. } => None,
+        }
+    }
+
     /// Nodes that carry the room, or are about to.
     pub(crate) fn loads(self) -> impl Iterator<Item = NodeId> {
         let heading = self.heading.filter(|heading| Some(*heading) != self.on);
-        let twin = self.twin.filter(|twin| ![self.on, self.heading].contains(&Some(*twin)));
+        let twin = self.twin().filter(|twin| ![self.on, self.heading].contains(&Some(*twin)));
         self.on.into_iter().chain(heading).chain(twin)
     }
 
     /// The reserves that count the room's load. None if the standby already carries it, or if there is no first node.
     fn reserves(self) -> impl Iterator<Item = (NodeId, ReservedFor)> {
-        let standby = self.reserve.filter(|standby| Some(*standby) != self.heading);
+        let standby = self.reserve().filter(|standby| Some(*standby) != self.heading);
         let deaths = standby.zip(self.on.filter(|_| self.kbps > 0));
         deaths.into_iter().flat_map(move |(standby, on)| {
-            ReservedFor::deaths(on, self.covers).map(move |death| (standby, death))
+            ReservedFor::deaths(on, self.covers()).map(move |death| (standby, death))
         })
     }
 }

@@ -1122,7 +1122,7 @@ impl Gateway {
         for id in self.holders_of(node) {
             let Some(room) = self.rooms.get_mut(&id) else { continue };
             self.tables.regrant(room);
-            if room.holding().reserve.is_none() {
+            if room.holding().reserve().is_none() {
                 self.tables.effects.want_reroute(id);
             }
         }
@@ -1150,7 +1150,7 @@ impl Gateway {
         let there =
             self.tables.worklists.by_node.at(node).iter().filter_map(|id| self.rooms.get(&id));
         let mut holders: Vec<&Room> =
-            there.filter(|room| room.holding().reserve == Some(node)).collect();
+            there.filter(|room| room.holding().reserve() == Some(node)).collect();
         holders.sort_unstable_by_key(|room| (room.priority(), Reverse(room.id())));
         holders.into_iter().map(Room::id).collect()
     }
@@ -2688,7 +2688,7 @@ impl Tables {
         let is_left = |twin| {
             room.mode_over(&hops) != RedundancyMode::Hitless && room.holding().on != Some(twin)
         };
-        let twin = room.holding().twin.filter(|twin| is_left(*twin));
+        let twin = room.holding().twin().filter(|twin| is_left(*twin));
         let twin = hops.iter().find(|hop| Some(hop.node) == twin);
         let left = before.left.as_deref().filter(|left| now < left.until).copied();
         let left = left.or(twin.map(|twin| self.leaving(*twin, now)));
@@ -2707,7 +2707,7 @@ impl Tables {
         self.catch_up(room, now);
         let (route, holding) = (room.route(), room.holding());
         let carries =
-            |hop: &Hop| route.holds(*hop) && [holding.on, holding.twin].contains(&Some(hop.node));
+            |hop: &Hop| route.holds(*hop) && [holding.on, holding.twin()].contains(&Some(hop.node));
         if route.mode == RedundancyMode::Hitless
             && hops.iter().all(carries)
             && let Some(change) = room.note_unalike(hops)

@@ -161,7 +161,7 @@ impl GatewayCopy {
         let placed = || before.holdings.values().filter(|holding| holding.on.is_some());
         let rooms = placed().count() as u32;
         let media_kbps = placed().map(|holding| holding.kbps).sum();
-        let doubled = placed().filter(|holding| holding.twin.is_some());
+        let doubled = placed().filter(|holding| holding.twin().is_some());
         let copied_kbps = doubled.map(|holding| holding.kbps).sum();
         let rooms_without_spare = match mode.opens_ahead() {
             true => worklists.unprotected() as u32,
@@ -210,11 +210,11 @@ impl GatewayCopy {
                 let spare = spare.and_then(|spare| self.nodes().get(spare.0 as usize));
                 spare.is_some_and(|spare| !lost.contains(&spare.id()))
             };
-            if survives(holding.twin) {
+            if survives(holding.twin()) {
                 return Some(Duration::ZERO);
             }
             // Packets take a reserved hop as soon as the death is detected, before the room moves.
-            let after = if survives(holding.reserve) { Duration::ZERO } else { room.after? };
+            let after = if survives(holding.reserve()) { Duration::ZERO } else { room.after? };
             Some(carrier.detected_within() + after)
         };
         let of_rooms = loss.rooms.iter().filter_map(|room| Some((of_room(room)?, room.sessions)));

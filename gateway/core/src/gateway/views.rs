@@ -549,8 +549,9 @@ impl<'a> Views<'a> {
     fn why_not(&self, room: &Room, node: &Node, now: Instant) -> CandidateReason {
         let ledger = self.gateway.tables.capacity.ledger();
         let stays = room.holding().on.is_some_and(|on| {
-            let reserved = [room.holding().reserve, room.holding().twin].contains(&Some(node.id));
-            reserved && ledger.fits_reserve(node.id, on, room.holding().covers, 0)
+            let holding = room.holding();
+            let reserved = [holding.reserve(), holding.twin()].contains(&Some(node.id));
+            reserved && ledger.fits_reserve(node.id, on, holding.covers(), 0)
         });
         let fits = stays || ledger.fits(node.id, room.holding().kbps);
         match node.health() {

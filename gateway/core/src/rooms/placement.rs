@@ -241,7 +241,7 @@ impl<'a> NodeChoice<'a> {
         let (holding, ledger, kbps) = (self.room.holding(), self.ledger(), self.need.kbps());
         let gains = |second: &NodeId| {
             let wanted = self.need.covers(standing.node, *second, self.nodes);
-            match (self.room.mode(), holding.twin, holding.reserve) {
+            match (self.room.mode(), holding.twin(), holding.reserve()) {
                 (RedundancyMode::Hitless, None, _) => ledger.fits(*second, kbps),
                 (RedundancyMode::Hitless, Some(_), _) => {
                     wanted.is_some() && ledger.fits(*second, kbps)
@@ -263,8 +263,8 @@ impl<'a> NodeChoice<'a> {
             let free = ledger.capacity(node) * LEAVES_FREE / 100;
             ledger.fits(node, kbps + free)
         };
-        let reserved = holding.on.zip(holding.reserve);
-        let reserves = |(on, at)| ledger.fits_reserve(at, on, holding.covers, kbps);
+        let reserved = holding.on.zip(holding.reserve());
+        let reserves = |(on, at)| ledger.fits_reserve(at, on, holding.covers(), kbps);
         holding.on.is_some() && holding.loads().all(fits) && reserved.is_none_or(reserves)
     }
 

@@ -14,7 +14,7 @@ use evenkeel_nodes::{Node, NodeTable, OpeningClass};
 use evenkeel_revisions::{Revision, Revisions, StateVersions};
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::{CapacityChange, CapacityLedger, Holding};
+use crate::capacity::{CapacityChange, CapacityLedger, Holding, SecondNode};
 use crate::collections::SmallSet;
 use crate::hop_map::HopMap;
 use crate::quality::ballots::RoomTally;
@@ -664,13 +664,13 @@ impl Room {
 
     /// The room has a second node with capacity for the death that its scenario names. True of a room without a node.
     pub(crate) fn is_covered(&self, need: RoomNeed, nodes: &NodeTable) -> bool {
-        let Holding { on, reserve, covers, twin, .. } = self.holding;
+        let Holding { on, second, .. } = self.holding;
         let Some(on) = on else { return true };
         let is_wide = need.reserve != FailureScope::Node;
-        match (twin, reserve) {
-            (Some(twin), _) => !is_wide || need.covers(on, twin, nodes).is_some(),
-            (None, Some(_)) => !is_wide || covers.is_some(),
-            (None, None) => false,
+        match second {
+            SecondNode::Twin(twin) => !is_wide || need.covers(on, twin, nodes).is_some(),
+            SecondNode::Reserve { covers, .. } => !is_wide || covers.is_some(),
+            SecondNode::None => false,
         }
     }
 
@@ -1155,9 +1155,9 @@ impl Room {
         }
         let before = self.route();
         let hops: Vec<Hop> = before.hops.iter().map(|(hop, _)| *hop).collect();
-        let covers = self.holding.covers;
+        let covers = self.holding.covers();
         let (after, weighed) = self.weigh(&hops, scales);
-        let mut change = RoomChange { is_recorded: covers != self.holding.covers, ..weighed };
+        let mut change = RoomChange { is_recorded: covers != self.holding.covers(), ..weighed };
         if before.hops.iter().map(|(_, grant)| *grant).ne(after.iter().copied()) {
             let hops = hops.into_iter().zip(after).collect();
             self.cell.publish(Route { version: before.version + 1, hops, ..(*before).clone() });
@@ -1169,9 +1169,13 @@ impl Room {
     /// The room of a record holds the capacity that its grants say. `covers`: its reserve covers a zone or region.
     pub(crate) fn resume_holding(&mut self, covers: bool, scales: &RoomScales) -> RoomChange {
         let granted = self.granted(scales.need.kbps);
-        let reserved = granted.on.zip(granted.reserve).filter(|_| covers);
-        let covers = reserved.and_then(|(on, at)| scales.need.covers(on, at, scales.nodes));
-        let released = std::mem::replace(&mut self.holding, Holding { covers, ..granted });
+        let second = match (granted.on, granted.second) {
+            (Some(on), SecondNode::Reserve { at, .. }) if covers => {
+                SecondNode::Reserve { at, covers: scales.need.covers(on, at, scales.nodes) }
+            }
+            (_, second) => second,
+        };
+        let released = std::mem::replace(&mut self.holding, Holding { second, ..granted });
         let capacity = Some(CapacityChange::new(released, self.holding));
         RoomChange { capacity, protection: Some(Protection::Whole), ..RoomChange::of_record() }
     }
@@ -1190,34 +1194,36 @@ impl Room {
         let second = hops.get(1).filter(|_| mode.opens_ahead()).map(|hop| hop.node);
         let twin =
             second.filter(|_| mode == RedundancyMode::Hitless && on.is_some()).filter(|second| {
-                let had = before.twin == Some(*second);
+                let had = before.second == SecondNode::Twin(*second);
                 let fits = (had || takes_reserves) && ledger.fits(*second, kbps);
                 heading == Some(*second) || fits
             });
         let reserved = on.zip(second).filter(|_| twin.is_none()).and_then(|(on, second)| {
-            let had = before.reserve == Some(second) && before.on == Some(on);
+            let had = before.reserve() == Some(second) && before.on == Some(on);
             let fits = |covers: Option<FailureDomain>| {
-                let had = had && (covers.is_none() || covers == before.covers);
+                let had = had && (covers.is_none() || covers == before.covers());
                 let fits = (had || takes_reserves) && ledger.fits_reserve(second, on, covers, kbps);
                 heading == Some(second) || fits
             };
             // The death of the node alone is covered if capacity for that of its zone is missing.
             let wanted = need.covers(on, second, nodes);
             let covers = wanted.filter(|wanted| fits(Some(*wanted)));
-            (covers.is_some() || fits(None)).then_some((second, covers))
+            let reserve = SecondNode::Reserve { at: second, covers };
+            (covers.is_some() || fits(None)).then_some(reserve)
         });
-        let (reserve, covers) = (reserved.map(|(at, _)| at), reserved.and_then(|(_, it)| it));
-        self.holding = Holding { on, reserve, covers, heading, twin, kbps };
-        let provided = if mode == RedundancyMode::Hitless { twin } else { reserve };
+        let second = twin.map(SecondNode::Twin).or(reserved).unwrap_or_default();
+        self.holding = Holding { on, second, heading, kbps };
+        let is_hitless = mode == RedundancyMode::Hitless;
+        let provided = if is_hitless { twin } else { self.holding.reserve() };
         let protection = match (on.is_some() && mode.opens_ahead(), provided) {
             (true, None) => Protection::Unreserved,
             (true, Some(_)) if !self.is_covered(need, nodes) => Protection::Uncovered,
             _ => Protection::Whole,
         };
-        let grant = |place| match place {
-            0 if on.is_some() => HopGrant::Admitted,
-            1 if twin.is_some() => HopGrant::Admitted,
-            1 if reserve.is_some() => HopGrant::Reserved,
+        let grant = |place| match (place, second) {
+            (0, _) if on.is_some() => HopGrant::Admitted,
+            (1, SecondNode::Twin(_)) => HopGrant::Admitted,
+            (1, SecondNode::Reserve { .. }) => HopGrant::Reserved,
             _ => HopGrant::Gated,
         };
         let capacity = Some(CapacityChange::new(before, self.holding));
@@ -1296,7 +1302,7 @@ impl Room {
             priority: self.priority,
             version: route.version,
             hops: route.hops.to_vec(),
-            covers: self.holding.covers.is_some(),
+            covers: self.holding.covers().is_some(),
             leaving: route.leaving().filter(|(_, until)| now < *until),
             placed_by: (*self.placed_by).clone(),
             stranded: self.stranded(),
@@ -1379,15 +1385,12 @@ impl Room {
             Some(_) => (None, None),
             None => (route.hops.first(), route.hops.get(1)),
         };
-        let second_if = |wanted| second.filter(|(_, grant)| *grant == wanted);
-        Holding {
-            on: on.map(|(hop, _)| hop.node),
-            reserve: second_if(HopGrant::Reserved).map(|(hop, _)| hop.node),
-            covers: None,
-            heading: None,
-            twin: second_if(HopGrant::Admitted).map(|(hop, _)| hop.node),
-            kbps,
-        }
+        let second = match second {
+            Some((hop, HopGrant::Reserved)) => SecondNode::Reserve { at: hop.node, covers: None },
+            Some((hop, HopGrant::Admitted)) => SecondNode::Twin(hop.node),
+            Some((_, HopGrant::Gated)) | None => SecondNode::None,
+        };
+        Holding { on: on.map(|(hop, _)| hop.node), second, heading: None, kbps }
     }
 }
 

@@ -28,7 +28,8 @@ const B: NodeId = NodeId(1);
 const C: NodeId = NodeId(2);
 
 fn holding(on: NodeId, reserve: NodeId, kbps: u64) -> Holding {
-    Holding { on: Some(on), reserve: Some(reserve), kbps, ..Holding::default() }
+    let second = SecondNode::Reserve { at: reserve, covers: None };
+    Holding { on: Some(on), second, kbps, ..Holding::default() }
 }
 
 #[test]
@@ -114,8 +115,8 @@ fn load_above_reservation_breaks_it() {
 #[test]
 fn hitless_room_counts_at_both_nodes() {
     let mut ledger = CapacityLedger::new(vec![100, 100, 100]);
-    let both =
-        Holding { on: Some(A), twin: Some(B), heading: Some(B), kbps: 40, ..Holding::default() };
+    let second = SecondNode::Twin(B);
+    let both = Holding { on: Some(A), second, heading: Some(B), kbps: 40 };
     ledger.hold(both);
     assert_eq!([A, B, C].map(|node| ledger.view().permille(node)), [400, 400, 0]);
     assert_eq!((ledger.view().rooms(A), ledger.view().rooms(B)), (1, 0), "it stands on one");
@@ -132,7 +133,7 @@ fn moving_room_counts_at_both_ends() {
     assert_eq!((ledger.view().rooms(A), ledger.view().rooms(C)), (1, 0));
     ledger.release(going);
     assert_eq!((ledger.view().permille(A), ledger.view().permille(C)), (0, 0));
-    let stranded = Holding { on: None, reserve: None, ..going };
+    let stranded = Holding { on: None, second: SecondNode::None, ..going };
     ledger.hold(stranded);
     assert_eq!((ledger.view().permille(A), ledger.view().permille(C)), (0, 400));
 }

@@ -36,10 +36,10 @@ fn reserve_of_zone_is_the_sum_over_its_nodes() {
         world.pass(ms(1_000));
         let holdings: Vec<_> = world.gateway.rooms.values().map(Room::holding).collect();
         assert!(
-            holdings.iter().all(|holding| holding.reserve == Some(C)),
+            holdings.iter().all(|holding| holding.reserve() == Some(C)),
             "for the death of a node"
         );
-        let wide = holdings.iter().filter(|holding| holding.covers.is_some()).count();
+        let wide = holdings.iter().filter(|holding| holding.covers().is_some()).count();
         assert_eq!(wide, covered, "{scope:?}");
         world.audit();
     }
@@ -51,12 +51,12 @@ fn spare_in_the_same_zone_covers_the_node_alone() {
     world.open("r");
     let holding = |world: &World| world.gateway.rooms[&world.room("r")].holding();
     assert_eq!(world.route("r")[1], (B, HopGrant::Reserved), "better than none");
-    assert_eq!(holding(&world).covers, None);
+    assert_eq!(holding(&world).covers(), None);
     // A node of another zone takes the spare, and covers the zone.
     let outside = world.add(listed(1)).unwrap();
     world.pass(ms(5_000));
     assert_eq!(world.route("r")[1], (outside, HopGrant::Reserved));
-    assert_eq!(holding(&world).covers, Some(FailureDomain::Zone(ZoneId(0))));
+    assert_eq!(holding(&world).covers(), Some(FailureDomain::Zone(ZoneId(0))));
     world.audit();
 }
 
@@ -71,7 +71,7 @@ fn room_without_a_spare_gets_one_for_its_node() {
     world.add(small).unwrap();
     world.pass(ms(6_000));
     let reserved = world.gateway.rooms.values();
-    assert!(bare > 0 && reserved.filter(|room| room.holding().reserve.is_none()).count() == 0);
+    assert!(bare > 0 && reserved.filter(|room| room.holding().reserve().is_none()).count() == 0);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn hitless_room_moves_its_twin_to_a_node_with_capacity() {
     world.open("r");
     world.open("s");
     let twins = |world: &World| {
-        world.gateway.rooms.values().filter(|room| room.holding().twin.is_some()).count()
+        world.gateway.rooms.values().filter(|room| room.holding().twin().is_some()).count()
     };
     assert!(twins(&world) < 2);
     world.add(listed(1)).unwrap();
