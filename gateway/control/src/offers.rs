@@ -305,9 +305,9 @@ impl OfferQueue {
         }
     }
 
-    /// The event of an offer or session for subscribers, with the caller of this offer.
-    pub(crate) fn event(&self, event: CoreEvent, offer: Option<OfferId>) -> EventRecord {
-        let pending = offer.and_then(|offer| self.in_progress.get(&offer));
+    /// The event of this offer, or of its session, for subscribers, with the caller.
+    pub(crate) fn event(&self, event: CoreEvent, offer: OfferId) -> EventRecord {
+        let pending = self.in_progress.get(&offer);
         let event = match event {
             CoreEvent::Refused { session, ref scenario, .. } => {
                 let registered = pending.and_then(|pending| pending.registered.as_ref());

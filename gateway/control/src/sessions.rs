@@ -241,7 +241,10 @@ impl Sessions {
             CoreEvent::Refused { offer, .. } => Some(offer),
             _ => None,
         };
-        self.offers.event(event, offer)
+        match offer {
+            Some(offer) => self.offers.event(event, offer),
+            None => EventRecord::now(GatewayEvent::Core(event)),
+        }
     }
 
     /// Sets the keys of a client's DTLS handshake.
