@@ -25,6 +25,7 @@ use crate::harness::{
 };
 use crate::index;
 use crate::relay::metric;
+use crate::upgrade::Calls;
 
 /// Packets of the client between events.
 const PACKETS: u64 = 50;
@@ -263,6 +264,25 @@ fn handed_over_call_continues_at_the_standby() {
     assert_eq!((place.has_address(0), place.has_address(1)), (false, true));
     assert_eq!(ids(&mut standby), opened);
     assert_continuous(&ann.heard);
+}
+
+#[required(Namespaces)]
+#[test]
+fn hand_over_loses_no_packet() {
+    let place = Hosts::lay();
+    let node = place.node();
+    let [mut owner, _standby] = place.group(&node);
+    let phones = (1..=16).map(|number| place.phone_of(number)).collect();
+    let mut calls = Calls::of(&mut owner, phones);
+    await_replica(&mut owner);
+    let mut handing = hand_over(&owner, "edge-2");
+    talk(&mut calls.phones(), "the hand-over is answered", |_| {
+        handing.try_wait().unwrap().is_some()
+    });
+    assert!(handing.wait().unwrap().success());
+    calls.talk(PACKETS);
+    assert_eq!((place.has_address(0), place.has_address(1)), (false, true));
+    calls.assert_whole();
 }
 
 #[required(Namespaces)]

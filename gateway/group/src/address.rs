@@ -54,6 +54,9 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// Interval of renewals; an address that is not renewed disappears after 2 s.
 const RENEWED_EVERY: Duration = Duration::from_millis(500);
 
+/// Time for which a standby keeps addresses that it has announced before it owns them; less than [`VALID_FOR`].
+const AHEAD_FOR: Duration = Duration::from_secs(1);
+
 /// Interval of attempts after a failure.
 const RETRIED_EVERY: Duration = Duration::from_millis(50);
 
@@ -380,62 +383,90 @@ impl HolderProcess {
 /// Keeps the group's addresses while this member owns them. The kernel and hooks may be slow, and the beats do not wait.
 #[derive(Debug)]
 pub(super) struct AddressKeeper {
-    owns: watch::Sender<bool>,
+    orders: watch::Sender<OrderCounts>,
     router_check: RouterCheck,
-    /// Set once the holder has ended.
-    ended: watch::Receiver<bool>,
+    signs: mpsc::Receiver<KeeperSign>,
     /// The member knows that the holder has ended.
     has_ended: bool,
     task: JoinHandle<()>,
 }
 
+/// The orders that a keeper was given.
+#[derive(Clone, Copy, Default, Debug)]
+struct OrderCounts {
+    announce: u64,
+    hold: u64,
+    drop_waiting: u64,
+}
+
+/// An event of the addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum KeeperSign {
+    /// A member that does not own them has announced them.
+    Announced,
+    /// The holder has ended. The kernel removes the addresses within [`VALID_FOR`].
+    Ended,
+}
+
+/// A member gives up and announces the addresses at most once in seconds.
+const SIGNS_MAX: usize = 4;
+
 impl AddressKeeper {
     /// Starts in the event loop of the caller.
     pub(super) fn start(addresses: Addresses, lease: Arc<SendLease>) -> AddressKeeper {
-        let ((owns, orders), (end, ended)) = (watch::channel(false), watch::channel(false));
+        let (orders, ordered) = watch::channel(OrderCounts::default());
+        let (tells, signs) = mpsc::channel(SIGNS_MAX);
         let (asked, questions) = mpsc::channel(1);
         let keeping = async move {
-            let mut keeping = Keeping { addresses, lease, failure: None };
-            if keeping.run(orders, questions).await.is_err() {
-                end.send_replace(true);
-                end.closed().await;
+            let told = tells.clone();
+            let mut keeping = Keeping { addresses, lease, tells, failure: None };
+            if keeping.run(ordered, questions).await.is_err() {
+                // Fails only if the member ends.
+                let _ = told.send(KeeperSign::Ended).await;
+                told.closed().await;
                 // Hooks need no holder, whose end is known.
                 let _ = keeping.addresses.release().await;
             }
         };
         let task = tokio::spawn(keeping);
-        AddressKeeper { owns, router_check: RouterCheck(asked), ended, has_ended: false, task }
+        AddressKeeper { orders, router_check: RouterCheck(asked), signs, has_ended: false, task }
     }
 
     pub(super) fn router_check(&self) -> &RouterCheck {
         &self.router_check
     }
 
+    /// Adds and announces the addresses, again if they are held.
     pub(super) fn hold(&self) {
-        self.owns.send_replace(true);
+        self.orders.send_modify(|orders| orders.hold += 1);
+    }
+
+    /// Adds and announces the addresses of which this member becomes the owner soon: packets wait at its sockets meanwhile.
+    /// They are removed unless it [holds](AddressKeeper::hold) them within [`AHEAD_FOR`].
+    pub(super) fn announce(&self) {
+        self.orders.send_modify(|orders| orders.announce += 1);
     }
 
     /// Drops what the kernel has not sent: the lease has ended.
     pub(super) fn drop_waiting(&self) {
-        self.owns.send_modify(|_| {});
+        self.orders.send_modify(|orders| orders.drop_waiting += 1);
     }
 
-    /// Returns once the holder has ended, and not again. The kernel removes the addresses within [`VALID_FOR`].
-    pub(super) async fn ended(&mut self) {
-        if self.has_ended || self.ended.wait_for(|ended| *ended).await.is_err() {
-            pending::<()>().await;
-        }
-        self.has_ended = true;
+    /// The next sign. May be cancelled without a loss.
+    pub(super) async fn sign(&mut self) -> KeeperSign {
+        let Some(sign) = self.signs.recv().await else { return pending().await };
+        self.has_ended |= sign == KeeperSign::Ended;
+        sign
     }
 
-    /// [`AddressKeeper::ended`] has returned.
+    /// [`AddressKeeper::sign`] has returned [`KeeperSign::Ended`].
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended
     }
 
     /// Removes the addresses, and returns once they are gone.
     pub(super) async fn release(self) {
-        drop((self.owns, self.router_check, self.ended));
+        drop((self.orders, self.router_check, self.signs));
         // The task removes them at its end. A panic is reported, and the kernel removes what is not renewed.
         let _ = self.task.await;
     }
@@ -463,6 +494,7 @@ struct HolderEnded;
 struct Keeping {
     addresses: Addresses,
     lease: Arc<SendLease>,
+    tells: mpsc::Sender<KeeperSign>,
     /// The failure that was logged last, while it lasts.
     failure: Option<String>,
 }
@@ -471,42 +503,13 @@ impl Keeping {
     /// Returns once the member has lost its ownership and the addresses are gone.
     async fn run(
         &mut self,
-        mut orders: watch::Receiver<bool>,
-        mut questions: mpsc::Receiver<RouterQuestion>,
+        mut orders: watch::Receiver<OrderCounts>,
+        questions: mpsc::Receiver<RouterQuestion>,
     ) -> Result<(), HolderEnded> {
-        let mut question: Option<RouterQuestion> = None;
-        loop {
-            let addresses = &mut self.addresses;
-            let attended = async {
-                if question.is_some() {
-                    return addresses.ask_router().await;
-                }
-                addresses.ended().await;
-                Err(AddressError::Ended)
-            };
-            let answered = tokio::select! {
-                biased;
-                owns = orders.wait_for(|owns| *owns) => match owns {
-                    Ok(_) => break,
-                    Err(_) => return Ok(()),
-                },
-                answered = attended => answered,
-                Some(asked) = questions.recv(), if question.is_none() => {
-                    question = Some(asked);
-                    continue;
-                }
-            };
-            let has_ended = matches!(answered, Err(AddressError::Ended));
-            // Fails only for a fence that has ended.
-            if let Some(question) = question.take() {
-                let _ = question.send(answered);
-            }
-            if has_ended {
-                return Err(HolderEnded);
-            }
+        if !self.stand_by(&mut orders, questions).await? {
+            return Ok(());
         }
-        // An owner asks nothing.
-        drop((question, questions));
+        let mut seen = *orders.borrow_and_update();
         let mut held = self.hold().await?;
         loop {
             let due = Instant::now() + if held { RENEWED_EVERY } else { RETRIED_EVERY };
@@ -518,8 +521,15 @@ impl Keeping {
                 };
                 match changed {
                     Ok(Ok(())) => {
-                        let dropped = self.addresses.order(AddressOrder::DropWaiting).await;
-                        self.note(dropped)?;
+                        let before = std::mem::replace(&mut seen, *orders.borrow_and_update());
+                        if seen.drop_waiting > before.drop_waiting {
+                            let dropped = self.addresses.order(AddressOrder::DropWaiting).await;
+                            self.note(dropped)?;
+                        }
+                        if seen.hold > before.hold {
+                            held = false;
+                            break false;
+                        }
                     }
                     Ok(Err(_)) => break true,
                     Err(_) => break false,
@@ -540,6 +550,73 @@ impl Keeping {
                 }
                 false => self.hold().await?,
             };
+        }
+        let released = self.addresses.release().await;
+        self.note(released).map(drop)
+    }
+
+    /// Returns true once this member is to hold the addresses, and false once it has ended.
+    async fn stand_by(
+        &mut self,
+        orders: &mut watch::Receiver<OrderCounts>,
+        mut questions: mpsc::Receiver<RouterQuestion>,
+    ) -> Result<bool, HolderEnded> {
+        let mut question: Option<RouterQuestion> = None;
+        let (mut seen, mut ahead_until) = (OrderCounts::default(), None);
+        loop {
+            let addresses = &mut self.addresses;
+            let attended = async {
+                if question.is_some() {
+                    return addresses.ask_router().await;
+                }
+                addresses.ended().await;
+                Err(AddressError::Ended)
+            };
+            let answered = tokio::select! {
+                biased;
+                changed = orders.changed() => {
+                    let before = std::mem::replace(&mut seen, *orders.borrow_and_update());
+                    if seen.hold > before.hold {
+                        return Ok(true);
+                    }
+                    if changed.is_err() {
+                        self.withdraw(ahead_until.take()).await?;
+                        return Ok(false);
+                    }
+                    if seen.announce > before.announce {
+                        ahead_until = Some(Instant::now() + AHEAD_FOR);
+                        if self.hold().await? {
+                            // The member has not read the sign of seconds ago: it is not about to own.
+                            let _ = self.tells.try_send(KeeperSign::Announced);
+                        }
+                    }
+                    continue;
+                }
+                () = sleep_until(ahead_until) => {
+                    self.withdraw(ahead_until.take()).await?;
+                    continue;
+                }
+                answered = attended => answered,
+                Some(asked) = questions.recv(), if question.is_none() => {
+                    question = Some(asked);
+                    continue;
+                }
+            };
+            let has_ended = matches!(answered, Err(AddressError::Ended));
+            // Fails only for a fence that has ended.
+            if let Some(question) = question.take() {
+                let _ = question.send(answered);
+            }
+            if has_ended {
+                return Err(HolderEnded);
+            }
+        }
+    }
+
+    /// Removes addresses that were announced, of which this member does not become the owner.
+    async fn withdraw(&mut self, announced: Option<Instant>) -> Result<(), HolderEnded> {
+        if announced.is_none() {
+            return Ok(());
         }
         let released = self.addresses.release().await;
         self.note(released).map(drop)
@@ -568,6 +645,13 @@ impl Keeping {
             AddressError::Conflict(_) => Ok(true),
             _ => Ok(false),
         }
+    }
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => pending().await,
     }
 }
 

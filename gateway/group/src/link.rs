@@ -92,6 +92,8 @@ pub(crate) struct Link {
     events: mpsc::Receiver<LinkMessage>,
     /// The connection ends when its outbox is dropped.
     outbox: Option<FrameQueue>,
+    /// The connected peer can announce the addresses before it owns them.
+    peer_announces: bool,
     hello: watch::Sender<Hello>,
     cluster: GroupSettings,
     peer: watch::Sender<LinkedPeer>,
@@ -134,7 +136,7 @@ impl Link {
         std::thread::Builder::new()
             .name("evenkeel-link".to_owned())
             .spawn(move || runtime.block_on(serve(listener, local)))?;
-        Ok(Link { events, outbox: None, hello, cluster, peer })
+        Ok(Link { events, outbox: None, peer_announces: false, hello, cluster, peer })
     }
 
     pub(crate) fn peer(&self) -> LinkedPeer {
@@ -170,6 +172,11 @@ impl Link {
         sent
     }
 
+    /// Has the peer announce the group's addresses before it owns them. False without a connection, or if its version cannot.
+    pub(crate) fn ask_to_announce(&mut self) -> bool {
+        self.peer_announces && self.outbox.is_some() && self.send(&LinkFrame::Announce)
+    }
+
     /// True if there is a connection with room for the longest frame.
     pub(crate) fn has_room(&self) -> bool {
         self.outbox.as_ref().is_some_and(FrameQueue::has_room)
@@ -183,8 +190,8 @@ impl Link {
     /// May be cancelled without a loss.
     pub(crate) async fn recv(&mut self) -> LinkEvent {
         match self.events.recv().await {
-            Some(LinkMessage::Connected(outbox)) => {
-                self.outbox = Some(outbox);
+            Some(LinkMessage::Connected { outbox, announces }) => {
+                (self.outbox, self.peer_announces) = (Some(outbox), announces);
                 LinkEvent::Connected
             }
             Some(LinkMessage::Event(event)) => {
@@ -449,7 +456,7 @@ pub(crate) enum LinkEvent {
 /// An event on its way from the link's thread.
 #[derive(Debug)]
 enum LinkMessage {
-    Connected(FrameQueue),
+    Connected { outbox: FrameQueue, announces: bool },
     Event(LinkEvent),
 }
 
@@ -511,9 +518,9 @@ impl LinkConnection {
         let LinkConnection { stream, theirs, .. } = self;
         let dropped = || io::Error::other("the link was dropped");
         let (outbox, queue) = FrameQueue::new();
-        let (peer, version) = (&theirs.name, &theirs.version);
+        let (peer, version, announces) = (&theirs.name, &theirs.version, theirs.announces);
         tracing::info!(%peer, %version, "connected to another gateway of the group");
-        if local.messages.send(LinkMessage::Connected(outbox)).await.is_err() {
+        if local.messages.send(LinkMessage::Connected { outbox, announces }).await.is_err() {
             return dropped();
         }
         let (mut reader, mut writer) = tokio::io::split(stream);

@@ -19,7 +19,7 @@ use evenkeel_drivers::Fencing;
 use evenkeel_media::srtp::IndexGrant;
 use evenkeel_ownership::{
     Beat, BeatRole, Blocked, Cluster, ClusterEvent, ClusterOutput, ClusterSettings,
-    ContinuedOwnership, HoldDown, MaySend, PeerId, Reporter, TakeoverCause, TakeoverRefusal,
+    ContinuedOwnership, HandOverRefusal, HoldDown, MaySend, PeerId, Reporter, TakeoverCause, TakeoverRefusal,
 };
 use evenkeel_telemetry::Instruments;
 use peer_watch::{PeerSign, PeerWatch};
@@ -28,7 +28,7 @@ use state::{MemberState, Rest, StandingBy, TaskEnd};
 use takeover::{HandOverRequest, TakenSessions, Takeover, TakeoverTimes};
 use tokio::sync::{mpsc, oneshot};
 
-use super::address::AddressKeeper;
+use super::address::{AddressKeeper, KeeperSign};
 use super::beats::{BeatInput, Beats};
 use super::group::{
     GatewayStanding, GroupInbox, GroupRequest, GroupRole, GroupStatus, HandOverError,
@@ -46,6 +46,13 @@ const SHOWN_EVERY: Duration = Duration::from_millis(100);
 
 /// Beats that a process may send after it said which was its last: it ends within seconds.
 const BEATS_MEANWHILE: u64 = 10_000;
+
+/// Time for a standby to announce the addresses, in a hand-over. Later the hand-over goes on, and packets on their way to this
+/// member are lost.
+const ANNOUNCED_WITHIN: Duration = Duration::from_millis(500);
+
+/// Time in which packets that were sent before the announcement arrive, and are forwarded.
+const DRAINED_WITHIN: Duration = Duration::from_millis(5);
 
 /// A standby that its owner does not hear for a moment is a spare meanwhile.
 const SPARE_KEEPS_COPY: Duration = Duration::from_secs(1);
@@ -222,7 +229,10 @@ impl GroupMember {
                     self.handle_records(input);
                     tokio::task::yield_now().await;
                 }
-                () = self.keeper.ended() => self.handle_holder_ended(),
+                sign = self.keeper.sign() => match sign {
+                    KeeperSign::Announced => self.records.tell_announced(),
+                    KeeperSign::Ended => self.handle_holder_ended(),
+                },
                 end = self.state.task_end() => self.handle_task_end(end),
                 Some(request) = self.inbox.requests.recv() => match request {
                     GroupRequest::HandOver { to, reply } => self.hand_over(to, reply),
@@ -289,8 +299,17 @@ impl GroupMember {
     }
 
     fn handle_records(&mut self, input: RecordInput) {
-        if let RecordInput::Link(LinkEvent::Frame(LinkFrame::HandOver)) = input {
-            return self.handle_hand_over_request();
+        match input {
+            RecordInput::Link(LinkEvent::Frame(LinkFrame::HandOver)) => {
+                return self.handle_hand_over_request();
+            }
+            RecordInput::Link(LinkEvent::Frame(LinkFrame::Announce)) => {
+                return self.announce_addresses();
+            }
+            RecordInput::Link(LinkEvent::Frame(LinkFrame::Announced)) => {
+                return self.state.note_announced(Instant::now() + DRAINED_WITHIN);
+            }
+            _ => {}
         }
         let connects = matches!(input, RecordInput::Link(LinkEvent::Connected));
         self.records.handle(input, &mut self.core);
@@ -380,7 +399,9 @@ impl GroupMember {
                 self.records.note_handed_over();
                 operator
             }
-            MemberState::Yielding { operator, .. } => operator,
+            MemberState::Announcing { operator, .. } | MemberState::Yielding { operator, .. } => {
+                operator
+            }
             _ => None,
         };
         if let Some(operator) = operator {
@@ -413,6 +434,15 @@ impl GroupMember {
             }
             (MemberState::TakingOver(_), TaskEnd::Continued(Err(reason))) => {
                 self.state = MemberState::Ended(MemberEnd::NotRestored(reason));
+            }
+            (MemberState::Announcing { operator, .. }, TaskEnd::Announced) => {
+                self.state = MemberState::Owning;
+                match (self.yield_ownership(), operator) {
+                    (Ok(place), operator) => *place = operator,
+                    (Err(refused), operator) => {
+                        self.fail_hand_over(operator, refused.to_string(), MemberState::Owning);
+                    }
+                }
             }
             (MemberState::Yielding { operator, .. }, TaskEnd::Suspended(Ok(suspended))) => {
                 self.send_last_records(*suspended, operator);
@@ -474,6 +504,8 @@ impl GroupMember {
             true => MemberState::Ended(MemberEnd::NoHolder),
             false => next,
         };
+        // The standby may have announced them.
+        self.keeper.hold();
         tracing::error!(peer = %self.peer().name, %reason, "hand-over failed");
         if let Some(operator) = operator {
             // The client may have disconnected.
@@ -508,28 +540,68 @@ impl GroupMember {
         tracing::error!(
             "`evenkeel hold-addresses` has ended: the group's addresses disappear within 2 s"
         );
-        let yields = matches!(self.state, MemberState::Yielding { .. });
+        let yields =
+            matches!(self.state, MemberState::Announcing { .. } | MemberState::Yielding { .. });
         if !yields && self.begin_hand_over().is_err() {
             self.state = MemberState::Ended(MemberEnd::NoHolder);
         }
     }
 
     /// Begins to hand over to the standby, unless it has begun. Returns the place of an operator who waits for the result.
+    ///
+    /// The standby announces the addresses first. Packets then wait at its sockets, and those on their way to this member are
+    /// forwarded before it stops: none is lost.
     fn begin_hand_over(&mut self) -> Result<&mut Option<HandOverReply>, HandOverError> {
         if let MemberState::TakingOver(_)
+        | MemberState::Announcing { operator: Some(_), .. }
         | MemberState::Yielding { operator: Some(_), .. }
         | MemberState::Yielded { operator: Some(_), .. } = self.state
         {
             return Err(HandOverError::UnderWay);
         }
-        let (peer, silent_for) =
-            (Arc::clone(&self.peer().name), self.peer_heard().map(|heard| heard.elapsed()));
-        let begun = self.core.handle_hand_over(Instant::now());
-        begun.map_err(|refusal| HandOverError::of(refusal, peer, silent_for))?;
+        let now = Instant::now();
+        if let Some(refusal) = self.core.hand_over_refusal(now) {
+            return Err(self.refused_hand_over(refusal));
+        }
+        if let MemberState::Owning = self.state
+            && self.records.ask_to_announce()
+        {
+            let until = now + ANNOUNCED_WITHIN;
+            self.state = MemberState::Announcing { until, operator: None };
+        }
+        if !matches!(self.state, MemberState::Announcing { .. }) {
+            return self.yield_ownership();
+        }
+        match &mut self.state {
+            MemberState::Announcing { operator, .. } => Ok(operator),
+            _ => Err(HandOverError::UnderWay),
+        }
+    }
+
+    /// Stops sending, for the standby. Returns the place of an operator who waits for the result.
+    fn yield_ownership(&mut self) -> Result<&mut Option<HandOverReply>, HandOverError> {
+        let yielded = self.core.handle_hand_over(Instant::now());
+        yielded.map_err(|refusal| self.refused_hand_over(refusal))?;
         self.execute_outputs();
         match &mut self.state {
             MemberState::Yielding { operator, .. } => Ok(operator),
             _ => Err(HandOverError::UnderWay),
+        }
+    }
+
+    fn refused_hand_over(&self, refusal: HandOverRefusal) -> HandOverError {
+        let silent_for = self.peer_heard().map(|heard| heard.elapsed());
+        HandOverError::of(refusal, Arc::clone(&self.peer().name), silent_for)
+    }
+
+    /// The owner is about to hand over to this standby.
+    fn announce_addresses(&mut self) {
+        let owner = self.core.peer(Instant::now());
+        if matches!(self.state, MemberState::StandingBy(_))
+            && owner.is_some_and(|beat| beat.role == BeatRole::Owner)
+            && !self.core.is_spare()
+        {
+            self.keeper.announce();
         }
     }
 

@@ -153,7 +153,12 @@ impl RecordExchange {
             LinkEvent::Frame(LinkFrame::Batch(bytes)) if !core.is_owner() => {
                 self.keep(&bytes, core);
             }
-            LinkEvent::Frame(LinkFrame::Batch(_) | LinkFrame::HandOver) => {}
+            LinkEvent::Frame(
+                LinkFrame::Batch(_)
+                | LinkFrame::HandOver
+                | LinkFrame::Announce
+                | LinkFrame::Announced,
+            ) => {}
             LinkEvent::Frame(LinkFrame::Acknowledged(number)) => {
                 self.unconfirmed.handle_confirmed(number);
                 if let Some(batch) = self.sent.take_acknowledged(number) {
@@ -266,6 +271,17 @@ impl RecordExchange {
     /// Asks the owner to hand over to this standby. Returns false without a connection.
     pub(super) fn ask_for_hand_over(&mut self) -> bool {
         self.link.send(&LinkFrame::HandOver)
+    }
+
+    /// Has the standby announce the addresses. Returns false without a connection, or if its version cannot.
+    pub(super) fn ask_to_announce(&mut self) -> bool {
+        self.link.ask_to_announce()
+    }
+
+    /// Tells the owner that the addresses are announced here.
+    pub(super) fn tell_announced(&mut self) {
+        // Without a connection the owner waits no longer.
+        self.link.send(&LinkFrame::Announced);
     }
 
     /// Tells the peer of changed nodes, scenarios and voters.

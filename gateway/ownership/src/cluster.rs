@@ -903,19 +903,27 @@ impl Cluster {
 
     // The hand-over: an owner stops, sends its last records, and its standby owns.
 
+    /// The reason why the ownership cannot be handed to the peer now.
+    pub fn hand_over_refusal(&self, now: Instant) -> Option<HandOverRefusal> {
+        match &self.role {
+            MemberRole::Standby(_) => Some(HandOverRefusal::NotOwner),
+            _ if !self.peers.current().is(BeatRole::Standby, now) => {
+                Some(HandOverRefusal::PeerSilent)
+            }
+            _ if !self.is_followed(now) => Some(HandOverRefusal::RecordsIncomplete),
+            MemberRole::Owner(_) => None,
+        }
+    }
+
     /// Hands the ownership to the peer. [`ClusterOutput::Yield`] follows.
     pub fn handle_hand_over(&mut self, now: Instant) -> Result<(), HandOverRefusal> {
         self.note_lateness(now);
-        let ready = self.is_followed(now);
-        let MemberRole::Owner(own) = &mut self.role else { return Err(HandOverRefusal::NotOwner) };
-        match self.peers.current().newest() {
-            _ if !self.peers.current().is(BeatRole::Standby, now) => {
-                return Err(HandOverRefusal::PeerSilent);
-            }
-            _ if !ready => return Err(HandOverRefusal::RecordsIncomplete),
-            _ => {}
+        if let Some(refusal) = self.hand_over_refusal(now) {
+            return Err(refusal);
         }
-        if own.yielding.is_none() {
+        if let MemberRole::Owner(own) = &mut self.role
+            && own.yielding.is_none()
+        {
             own.yielding = Some(now);
             self.permit(now);
             self.outputs.push_back(ClusterOutput::Yield);

@@ -250,6 +250,41 @@ fn address_lapses_unless_it_is_renewed() {
 
 #[required(Namespaces)]
 #[test]
+fn announced_addresses_are_removed_unless_the_member_owns_them() {
+    let link = link();
+    let runtime = runtime();
+    let mut one = link.one.member(&["192.0.2.10/24@eth0"]);
+    runtime.block_on(one.hold()).unwrap();
+    let other = link.other.member(&["192.0.2.10/24@eth0"]);
+    let lease = Arc::new(SendLease::forever());
+    let mut keeper = runtime.block_on(async { AddressKeeper::start(other, lease) });
+    let socket = link.other.listen(V4);
+    let mut announce = || {
+        keeper.announce();
+        assert_eq!(runtime.block_on(keeper.sign()), KeeperSign::Announced);
+        link.client.knock(V4);
+        assert_eq!(socket.recv(&mut [0; 2]).unwrap(), 1, "a packet waits at the standby");
+        assert!(link.one.has(V4), "the owner still sends from it");
+    };
+    announce();
+    let tick = || runtime.block_on(tokio::time::sleep(Duration::from_millis(10)));
+    wait_until("another member owns them", || {
+        tick();
+        !link.other.has(V4)
+    });
+    announce();
+    keeper.hold();
+    let announced = Instant::now();
+    while announced.elapsed() < AHEAD_FOR + VALID_FOR {
+        tick();
+        assert!(link.other.has(V4));
+    }
+    runtime.block_on(keeper.release());
+    assert!(!link.other.has(V4));
+}
+
+#[required(Namespaces)]
+#[test]
 fn released_addresses_are_removed() {
     let link = link();
     let (runtime, addresses) = (runtime(), ["192.0.2.10/24@eth0", "2001:db8::10/64@eth0"]);

@@ -24,6 +24,8 @@ const HELLO: u8 = 1;
 const BATCH: u8 = 2;
 const ACKNOWLEDGED: u8 = 3;
 const HAND_OVER: u8 = 4;
+const ANNOUNCE: u8 = 5;
+const ANNOUNCED: u8 = 6;
 
 const HEAD_LEN: usize = 5;
 
@@ -35,6 +37,10 @@ pub(crate) enum LinkFrame {
     Acknowledged(u64),
     /// The standby asks for the ownership, for an operator.
     HandOver,
+    /// The owner is about to hand over: the standby adds the group's addresses and announces them.
+    Announce,
+    /// The standby has announced the addresses. Packets wait there until it owns them.
+    Announced,
 }
 
 /// A frame as it is read.
@@ -51,6 +57,8 @@ impl LinkFrame {
             LinkFrame::Batch(batch) => frame(BATCH, batch),
             LinkFrame::Acknowledged(number) => frame(ACKNOWLEDGED, &number.to_be_bytes()),
             LinkFrame::HandOver => frame(HAND_OVER, &[]),
+            LinkFrame::Announce => frame(ANNOUNCE, &[]),
+            LinkFrame::Announced => frame(ANNOUNCED, &[]),
         }
     }
 }
@@ -88,6 +96,8 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Fram
             FrameRead::Frame(LinkFrame::Acknowledged(u64::from_be_bytes(number)))
         }
         HAND_OVER if body.is_empty() => FrameRead::Frame(LinkFrame::HandOver),
+        ANNOUNCE if body.is_empty() => FrameRead::Frame(LinkFrame::Announce),
+        ANNOUNCED if body.is_empty() => FrameRead::Frame(LinkFrame::Announced),
         _ => return Err(malformed()),
     })
 }

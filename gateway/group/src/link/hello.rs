@@ -90,6 +90,9 @@ pub(super) struct Hello {
     /// Agents and witnesses, each with its address. Older versions do not tell.
     #[serde(default)]
     voters: Option<BTreeMap<String, String>>,
+    /// The sender reads [`LinkFrame::Announce`](super::LinkFrame::Announce). Older versions do not.
+    #[serde(default)]
+    pub(super) announces: bool,
 }
 
 impl Hello {
@@ -123,6 +126,7 @@ impl Hello {
             nodes: nodes(&settings.nodes),
             scenarios: Some(scenarios(&settings.sets)),
             voters: Some(voters(settings)),
+            announces: true,
         }
     }
 

@@ -333,14 +333,45 @@ async fn frame_beyond_the_limit_is_not_sent() {
 
 /// The connection of a peer that is not a link.
 async fn connected(pair: &Pair) -> tokio_rustls::client::TlsStream<TcpStream> {
+    connected_with(pair, &hello_of_peer(pair)).await
+}
+
+fn hello_of_peer(pair: &Pair) -> Hello {
+    Hello::of(&pair.settings[1], &pair.clusters[1], "edge-1", 1)
+}
+
+async fn connected_with(
+    pair: &Pair,
+    hello: &Hello,
+) -> tokio_rustls::client::TlsStream<TcpStream> {
     let stream = TcpStream::connect(pair.clusters[0].listen).await.unwrap();
     let tls = LinkTls::of(&pair.clusters[1].secrets).unwrap();
     let connector = TlsConnector::from(tls.client);
     let mut stream = connector.connect(ServerName::try_from(NAME).unwrap(), stream).await.unwrap();
-    let hello = Hello::of(&pair.settings[1], &pair.clusters[1], "edge-1", 1).encode();
-    frame::write(&mut stream, &hello).await.unwrap();
+    frame::write(&mut stream, &hello.encode()).await.unwrap();
     frame::read_hello(&mut stream).await.unwrap();
     stream
+}
+
+#[tokio::test]
+async fn peer_that_cannot_announce_is_not_asked_to() {
+    let pair = Pair::sound();
+    for announces in [true, false] {
+        let mut left = pair.start(0);
+        assert!(!left.ask_to_announce(), "without a connection");
+        let _peer = connected_with(&pair, &Hello { announces, ..hello_of_peer(&pair) }).await;
+        until(&mut left, |event| *event == LinkEvent::Connected).await;
+        assert_eq!(left.ask_to_announce(), announces);
+    }
+}
+
+#[test]
+fn hello_of_an_earlier_version_announces_nothing() {
+    let hello = serde_json::to_value(hello_of_peer(&Pair::sound())).unwrap();
+    let serde_json::Value::Object(mut fields) = hello else { panic!("{hello}") };
+    assert_eq!(fields.remove("announces"), Some(true.into()));
+    let earlier: Hello = serde_json::from_value(fields.into()).unwrap();
+    assert!(!earlier.announces);
 }
 
 #[tokio::test]
@@ -370,7 +401,12 @@ fn fuzz_cluster_frame() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let cluster = member(NAMES, [LOOPBACK; 2], &["a"]);
     let hello = Hello::of(&settings(), &cluster, "edge-2", 7).encode();
-    let frames = [LinkFrame::Batch(vec![1, 2, 3]), LinkFrame::Acknowledged(7)];
+    let frames = [
+        LinkFrame::Batch(vec![1, 2, 3]),
+        LinkFrame::Acknowledged(7),
+        LinkFrame::Announce,
+        LinkFrame::Announced,
+    ];
     let frames = frames.iter().map(|frame| frame.encode().unwrap());
     let corpus = Corpus::of("cluster_frame").with(frame::idle()).with(hello);
     frames.fold(corpus, Corpus::with).check(|bytes| {

@@ -47,7 +47,14 @@ pub(super) enum MemberState {
     TakingOver(Takeover),
     /// The sessions continue here.
     Owning,
-    /// A hand-over has begun: control is being suspended.
+    /// A hand-over has begun: the standby announces the addresses while this member still serves.
+    Announcing {
+        /// The hand-over goes on then.
+        until: Instant,
+        /// As in `Yielding`.
+        operator: Option<HandOverReply>,
+    },
+    /// This member sends nothing more: control is being suspended.
     Yielding {
         suspension: Task<Suspended>,
         /// `None` if the standby asked for the hand-over, or if the addresses disappear.
@@ -67,6 +74,8 @@ pub(super) enum TaskEnd {
     /// The number of sessions that the takeover continued.
     Continued(Result<usize, String>),
     Suspended(Result<Box<Suspended>, String>),
+    /// The addresses are announced by the standby, or it takes too long.
+    Announced,
 }
 
 impl MemberState {
@@ -83,12 +92,23 @@ impl MemberState {
                 TaskEnd::Rehearsed
             }
             MemberState::TakingOver(takeover) => TaskEnd::Continued(takeover.ended().await),
+            MemberState::Announcing { until, .. } => {
+                tokio::time::sleep_until((*until).into()).await;
+                TaskEnd::Announced
+            }
             MemberState::Yielding { suspension, .. } | MemberState::GivenUp { suspension } => {
                 TaskEnd::Suspended(outcome(suspension).await.map(Box::new))
             }
             MemberState::Owning | MemberState::Yielded { .. } | MemberState::Ended(_) => {
                 pending().await
             }
+        }
+    }
+
+    /// The standby has announced the addresses: the hand-over goes on at this time.
+    pub(super) fn note_announced(&mut self, at: Instant) {
+        if let MemberState::Announcing { until, .. } = self {
+            *until = at.min(*until);
         }
     }
 

@@ -157,6 +157,62 @@ async fn hand_over_that_takes_too_long_is_given_up() {
     assert!(matches!(owner.member.state, MemberState::Owning));
 }
 
+impl TestMember {
+    /// The standby is asked to announce the addresses, and the hand-over goes on then at the latest.
+    fn await_announcement(
+        &mut self,
+        until: Instant,
+    ) -> oneshot::Receiver<Result<NewOwner, HandOverError>> {
+        let (reply, answer) = oneshot::channel();
+        self.member.state = MemberState::Announcing { until, operator: Some(reply) };
+        answer
+    }
+}
+
+#[tokio::test]
+async fn hand_over_goes_on_once_the_standby_has_announced_the_addresses() {
+    let mut owner = owner();
+    loop {
+        let _answer = owner.await_announcement(Instant::now() + 3_600_000 * MS);
+        let (second, refused) = oneshot::channel();
+        owner.hear_standby();
+        owner.member.hand_over(None, second);
+        assert!(matches!(owner.member.state, MemberState::Announcing { .. }));
+        assert_eq!(refused.await, Ok(Err(HandOverError::UnderWay)));
+        let announced = LinkEvent::Frame(LinkFrame::Announced);
+        owner.member.handle_records(RecordInput::Link(announced));
+        let end = owner.member.state.task_end().await;
+        owner.hear_standby();
+        owner.member.handle_task_end(end);
+        if let MemberState::Yielding { operator: Some(_), .. } = owner.member.state {
+            break;
+        }
+    }
+    let suspend = owner.control.recv().await.unwrap();
+    assert!(matches!(suspend, ControlRequest::Suspend(_)), "{suspend:?}");
+}
+
+#[tokio::test]
+async fn hand_over_goes_on_without_an_announcement() {
+    let mut owner = owner();
+    while !matches!(owner.member.state, MemberState::Yielding { operator: Some(_), .. }) {
+        let _answer = owner.await_announcement(Instant::now());
+        owner.hear_standby();
+        owner.end_task().await;
+    }
+}
+
+#[tokio::test]
+async fn owner_goes_on_if_its_standby_falls_silent_before_it_announces() {
+    let mut owner = owner();
+    let answer = owner.await_announcement(Instant::now());
+    owner.end_task().await;
+    let silent = HandOverError::NoStandby { peer: "edge-2".into(), silent_for: None };
+    assert_eq!(answer.await, Ok(failed(&silent.to_string())));
+    assert!(matches!(owner.member.state, MemberState::Owning));
+    assert!(owner.member.core.is_owner());
+}
+
 #[tokio::test]
 async fn owner_that_cannot_be_suspended_goes_on() {
     let mut owner = owner();
