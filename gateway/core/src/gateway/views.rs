@@ -315,7 +315,7 @@ impl<'a> Views<'a> {
             moves: most(&mut rooms.values().map(|room| room.records().count())),
             damped: most(&mut rooms.values().map(Room::moves_noted)),
             ballots: quality.ballots(),
-            drains: self.drains.len(),
+            drains: self.gateway.drains.len(),
             slots: nodes.slots(),
             timers: effects.timers_set(),
         }
