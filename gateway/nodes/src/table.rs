@@ -212,7 +212,7 @@ impl NodeTable {
         for (at, node) in settings.nodes.iter().enumerate() {
             let (id, distance) = (NodeId(at as u32), nodes.distance(node.zone));
             let node = Node::new(id, node.clone(), distance, timings, now);
-            if node.health() == evenkeel_model::Health::Cold {
+            if node.health() == Health::Cold {
                 nodes.mark_down(node.hop(), now);
             }
             nodes.slots.push(Some(node));
