@@ -618,11 +618,7 @@ fn ended_sessions_are_listed_at_the_next_owner() {
     };
     wait_until("the owner lists it", || history(&mut owner) == ended);
     await_replica(&mut owner);
-    wait_until("the standby has a copy", || {
-        let files = std::fs::read_dir(standby.folder().join("evenkeel/history"));
-        let mut files = files.into_iter().flatten().flatten().map(|file| file.path());
-        files.any(|path| std::fs::read_to_string(path).unwrap_or_default().contains(&ended[0]))
-    });
+    standby.await_written(&ended[0]);
     owner.process.signal(Signal::SIGKILL).unwrap();
     await_owner(&place, &mut standby);
     assert_eq!(history(&mut standby), ended);

@@ -1,49 +1,39 @@
-//! The history of ended sessions: the newest records, in memory and in a file that outlives the process.
+//! The history of ended sessions: the newest records, in memory and in a table that outlives the process, and the sessions that are
+//! open, in a table only.
 //!
-//! Control hands each record to a thread, and waits neither for it nor for the disk.
+//! Control hands each record to the thread of the store, and waits neither for it nor for the disk.
 
+mod earlier;
 mod ended;
 mod open;
 
 use std::collections::{HashSet, VecDeque};
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 use evenkeel_dataplane::worker::Totals;
+use evenkeel_kept::{
+    DiskError, Record, RecordBatch, RecordKeeper, RecordReader, RecordTable, Store,
+};
 use evenkeel_model::{CloseReason, ClosedSession, SessionId};
-use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments, WRITTEN_AGAIN_WITHIN};
-use evenkeel_process::{file, lock};
+use evenkeel_process::lock;
 
+use self::earlier::EarlierFiles;
+use self::ended::{BYTES_MAX, RECORDS_MAX};
 pub use self::ended::{Carried, EndedMove, EndedSession};
 pub use self::open::LeftSessions;
+use self::open::OpenChanges;
 pub(crate) use self::open::OpenSession;
-use self::open::{OpenSessions, SessionsLeft};
 use crate::names::NodeNames;
-
-/// Maximum number of records in memory, about 10 MiB.
-const RECORDS_MAX: usize = 16_384;
-
-/// Maximum size of the lines of these records, bytes: that of both files.
-const BYTES_MAX: usize = 2 * FILE_BYTES_MAX as usize;
 
 /// Sessions that wait for the thread after their opening or end, enough for the end of all sessions of most gateways. Ends beyond it
 /// are dropped and counted.
 const WAITING_MAX: usize = 16_384;
 
-/// Records that are written together.
-const BATCH_MAX: usize = 256;
-
-/// Interval at which a file is tried that cannot be used, or that another process writes, such as the one that this process replaces.
-const RETRY_EVERY: Duration = Duration::from_millis(100);
-
-/// Precision of the time at which a killed process is known to have lived.
-const LIVES_EVERY: Duration = Duration::from_secs(1);
+/// Records, and changes of open sessions, that are written together.
+const BATCH_MAX: usize = 1_024;
 
 /// The newest records.
 #[derive(Default, Debug)]
@@ -56,7 +46,7 @@ pub struct SessionHistory {
 
 #[derive(Default, Debug)]
 struct RecentRecords {
-    /// Oldest first, each with the length of its line.
+    /// Oldest first, each with its size.
     records: VecDeque<(Arc<EndedSession>, usize)>,
     bytes: usize,
     /// The number of the oldest record.
@@ -67,6 +57,12 @@ impl RecentRecords {
     /// The number of the next record.
     fn next(&self) -> u64 {
         self.first + self.records.len() as u64
+    }
+
+    /// Up to `limit` records from this number on, oldest first.
+    fn from(&self, from: u64, limit: usize) -> impl ExactSizeIterator<Item = &Arc<EndedSession>> {
+        let skipped = usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.records.iter().skip(skipped).take(limit).map(|(record, _)| record)
     }
 
     fn push(&mut self, record: Arc<EndedSession>, bytes: usize) {
@@ -99,9 +95,7 @@ impl SessionHistory {
     pub(crate) fn records_from(&self, from: u64, limit: usize) -> (u64, Vec<EndedSession>) {
         // Control does not wait for a reader: the next batch has them.
         let Ok(kept) = self.records.try_lock() else { return (from, Vec::new()) };
-        let skipped = usize::try_from(from.saturating_sub(kept.first)).unwrap_or(usize::MAX);
-        let records = kept.records.iter().skip(skipped).take(limit);
-        let found: Vec<EndedSession> = records.map(|(record, _)| (**record).clone()).collect();
+        let found: Vec<EndedSession> = kept.from(from, limit).map(|it| (**it).clone()).collect();
         (from.max(kept.first).saturating_add(found.len() as u64), found)
     }
 
@@ -115,20 +109,24 @@ impl SessionHistory {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Adds the records of earlier processes. Returns those of this process.
-    fn add_earlier(&self, earlier: Vec<MeasuredRecord>) -> Vec<Arc<EndedSession>> {
+    /// Adds the records of earlier processes before those of this process. Returns the number of the first one of this process.
+    fn add_earlier(&self, earlier: Vec<EndedSession>) -> u64 {
         let mut kept = self.lock();
         let mut own = std::mem::take(&mut kept.records);
         kept.bytes = 0;
         // Copies of the owner's records may have come again meanwhile.
-        let known: HashSet<_> = earlier.iter().map(|(record, _)| record.key()).collect();
+        let known: HashSet<_> = earlier.iter().map(EndedSession::key).collect();
         own.retain(|(record, _)| !known.contains(&record.key()));
         // They get numbers that no reader has passed.
         kept.first = self.next.load(Ordering::Relaxed);
-        earlier.into_iter().for_each(|(record, bytes)| kept.push(Arc::new(record), bytes));
-        own.iter().for_each(|(record, bytes)| kept.push(Arc::clone(record), *bytes));
+        for record in earlier {
+            let bytes = record.bytes();
+            kept.push(Arc::new(record), bytes);
+        }
+        let first_own = kept.next();
+        own.into_iter().for_each(|(record, bytes)| kept.push(record, bytes));
         self.next.store(kept.next(), Ordering::Relaxed);
-        own.into_iter().map(|(record, _)| record).collect()
+        first_own
     }
 
     /// Removes the records that are there.
@@ -145,7 +143,7 @@ impl SessionHistory {
         records.retain(|record| !known.contains(&(record.id.clone(), record.ended_us)));
     }
 
-    /// Adds a record, whose line has this length.
+    /// Adds a record of this size in bytes.
     pub fn add(&self, record: EndedSession, bytes: usize) {
         let mut kept = self.lock();
         kept.push(Arc::new(record), bytes);
@@ -157,18 +155,17 @@ impl SessionHistory {
     }
 }
 
-/// Control's end of the history. Dropping it waits until all records are in the file.
+/// Control's end of the history.
 #[derive(Debug)]
 pub struct HistoryWriter {
     /// The name of this gateway in records.
     gateway: Box<str>,
-    /// `None` once no further record will come.
-    records: Option<Sender<HistoryRecord>>,
+    records: Sender<HistoryRecord>,
     history: Arc<SessionHistory>,
-    thread: Option<JoinHandle<()>>,
+    store: Store,
 }
 
-/// A message to the writing thread.
+/// A message to the thread of the store.
 #[derive(Debug)]
 enum HistoryRecord {
     Opened(Box<OpenSession>),
@@ -178,21 +175,20 @@ enum HistoryRecord {
 }
 
 impl HistoryWriter {
-    /// Starts the thread. Without a folder, records are kept in memory only.
+    /// Has the store keep the history of the gateway with this API socket. Without a folder records are kept in memory only.
     pub fn start(
+        store: &Store,
         folder: Option<&Path>,
         socket: &Path,
         gateway: Box<str>,
         left: LeftSessions,
-        unwritten: UnwrittenDocuments,
-    ) -> io::Result<HistoryWriter> {
-        let history = Arc::<SessionHistory>::default();
+    ) -> HistoryWriter {
         let (records, told) = crossbeam_channel::bounded(WAITING_MAX);
-        let files = folder.map(|folder| LogFiles::of(folder, socket));
-        let clerk = Clerk::new(Arc::clone(&history), files, left, unwritten);
-        let thread = std::thread::Builder::new().name("session history".into());
-        let thread = Some(thread.spawn(move || clerk.run(&told))?);
-        Ok(HistoryWriter { gateway, records: Some(records), history, thread })
+        let earlier = folder.map(|folder| EarlierFiles::of(folder, socket));
+        let keeper = HistoryKeeper::new(told, earlier, left);
+        let (history, store) = (Arc::clone(&keeper.history), store.clone());
+        store.keep_records(keeper);
+        HistoryWriter { gateway, records, history, store }
     }
 
     /// The history that the thread writes.
@@ -211,19 +207,19 @@ impl HistoryWriter {
         names: &NodeNames,
     ) {
         let record = EndedSession::of(&self.gateway, session, room, reason, closed, totals, names);
-        self.send(HistoryRecord::Ended(Box::new(record)));
+        self.send_ended(HistoryRecord::Ended(Box::new(record)));
     }
 
     /// Notes a session that opened, so that its end has a record even if this process is killed.
     pub(crate) fn open(&self, opened: OpenSession) {
-        let Some(records) = &self.records else { return };
         // A thread that is behind misses it; its end is recorded if this process closes it.
-        let _ = records.try_send(HistoryRecord::Opened(Box::new(opened)));
+        self.send(HistoryRecord::Opened(Box::new(opened)));
     }
 
     /// Keeps records of the group's owner, each once.
     pub(crate) fn copy(&self, records: Vec<EndedSession>) {
-        records.into_iter().for_each(|record| self.send(HistoryRecord::Copied(Box::new(record))));
+        let copied = |record| self.send_ended(HistoryRecord::Copied(Box::new(record)));
+        records.into_iter().for_each(copied);
     }
 
     /// The newest records.
@@ -236,343 +232,163 @@ impl HistoryWriter {
         &self.gateway
     }
 
-    fn send(&self, record: HistoryRecord) {
-        let Some(records) = &self.records else { return };
-        if records.try_send(record).is_err() {
+    fn send_ended(&self, record: HistoryRecord) {
+        if !self.send(record) {
             self.history.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
 
-impl Drop for HistoryWriter {
-    fn drop(&mut self) {
-        drop(self.records.take());
-        self.thread.take().map(JoinHandle::join);
+    /// Returns false if too many records wait.
+    fn send(&self, record: HistoryRecord) -> bool {
+        let is_sent = self.records.try_send(record).is_ok();
+        self.store.tell_of_records();
+        is_sent
     }
 }
 
-enum Disk {
-    /// There is no folder.
-    Off,
-    /// The file was not opened yet, because another process writes it, or it cannot be used.
-    Closed(LogFiles),
-    Open(LogFile),
-}
+const TABLES: &[RecordTable] = &[EndedSession::TABLE, OpenSession::TABLE];
 
-/// The list of sessions that are open.
-enum OpenList {
-    /// The file was not opened yet. Contains the sessions that opened since.
-    Closed(Vec<OpenSession>),
-    Open(OpenSessions),
-    /// There is no folder, or the file lacks changes.
-    Off,
-}
-
-struct Clerk {
+/// The end of the history on the thread of the store.
+struct HistoryKeeper {
     history: Arc<SessionHistory>,
-    disk: Disk,
+    records: Receiver<HistoryRecord>,
     left: LeftSessions,
-    open: OpenList,
-    /// The last time at which the list could not be opened.
-    tried: Option<Instant>,
-    /// Lines of records that could not be written yet.
-    lines: Vec<u8>,
-    unwritten: UnwrittenDocuments,
-    /// The log has that another process writes the file.
-    is_reported: bool,
+    /// `None`: there is no folder.
+    earlier: Option<EarlierFiles>,
+    /// The disk has the records before this number.
+    written: u64,
+    /// The number after the records of the last batch.
+    next: u64,
+    /// All records in memory replace those of the table, at once or not at all.
+    is_table_void: bool,
+    open: OpenChanges,
     dropped_reported: u64,
 }
 
-impl Clerk {
+impl HistoryKeeper {
     fn new(
-        history: Arc<SessionHistory>,
-        files: Option<LogFiles>,
+        records: Receiver<HistoryRecord>,
+        earlier: Option<EarlierFiles>,
         left: LeftSessions,
-        unwritten: UnwrittenDocuments,
-    ) -> Clerk {
-        let (disk, open) = match files {
-            Some(files) => (Disk::Closed(files), OpenList::Closed(Vec::new())),
-            None => (Disk::Off, OpenList::Off),
-        };
-        let (tried, lines, is_reported, dropped_reported) = Default::default();
-        Clerk { history, disk, left, open, tried, lines, unwritten, is_reported, dropped_reported }
-    }
-
-    /// Keeps records until no further one will come.
-    fn run(mut self, records: &Receiver<HistoryRecord>) {
-        loop {
-            self.open();
-            self.open_list();
-            let within =
-                if matches!(self.disk, Disk::Closed(_)) { RETRY_EVERY } else { LIVES_EVERY };
-            match records.recv_timeout(within) {
-                Ok(first) => {
-                    let rest = records.try_iter().take(BATCH_MAX - 1);
-                    self.keep(std::iter::once(first).chain(rest));
-                }
-                Err(RecvTimeoutError::Timeout) => self.note_life(),
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
+    ) -> HistoryKeeper {
+        HistoryKeeper {
+            history: Arc::default(),
+            records,
+            left,
+            earlier,
+            written: 0,
+            next: 0,
+            is_table_void: false,
+            open: OpenChanges::default(),
+            dropped_reported: 0,
         }
     }
 
-    /// Opens the file, and writes the records that could not be written before.
-    fn open(&mut self) {
-        let Disk::Closed(place) = &self.disk else { return };
-        let path = &place.current;
-        match place.open() {
-            Ok(Some((file, earlier))) => {
-                let own = self.history.add_earlier(earlier);
-                self.disk = Disk::Open(file);
-                self.open_list();
-                for records in own.chunks(BATCH_MAX) {
-                    self.append(
-                        &records.iter().flat_map(|record| record.line()).collect::<Vec<_>>(),
-                    );
-                }
-                // Ends an earlier failure also without own records.
-                self.append(&[]);
-            }
-            Ok(None) if self.is_reported => {}
-            Ok(None) => {
-                tracing::info!(file = %path.display(), "another process writes the records of ended sessions; waiting");
-                self.is_reported = true;
-            }
-            Err(error) => self.unwritten.note(KeptDocument::History, path, &Err(error)),
-        }
+    fn add(&self, record: EndedSession) {
+        let bytes = record.bytes();
+        self.history.add(record, bytes);
+    }
+}
+
+impl RecordKeeper for HistoryKeeper {
+    fn tables(&self) -> &'static [RecordTable] {
+        TABLES
     }
 
-    fn keep(&mut self, records: impl Iterator<Item = HistoryRecord>) {
-        let (mut opened, mut ended, mut copied) = (Vec::new(), Vec::new(), Vec::new());
-        for record in records {
+    fn receive(&mut self, at_most: usize) -> usize {
+        let (mut received, mut copied) = (0, Vec::new());
+        for record in self.records.try_iter().take(at_most) {
+            received += 1;
             match record {
-                HistoryRecord::Opened(session) => opened.push(*session),
-                HistoryRecord::Ended(session) => ended.push(session),
+                HistoryRecord::Opened(session) if self.earlier.is_some() => {
+                    self.open.open(*session);
+                }
+                HistoryRecord::Opened(_) => {}
+                HistoryRecord::Ended(session) => {
+                    self.open.end(&session.id);
+                    self.add(*session);
+                }
                 HistoryRecord::Copied(session) => copied.push(*session),
             }
         }
-        let ids: HashSet<Box<str>> = ended.iter().map(|session| session.id.clone()).collect();
         self.history.retain_unknown(&mut copied);
-        self.end(ended.into_iter().chain(copied.into_iter().map(Box::new)));
-        match &mut self.open {
-            OpenList::Closed(waiting) => {
-                let room = WAITING_MAX.saturating_sub(waiting.len());
-                waiting.extend(opened.into_iter().take(room));
-                waiting.retain(|session| !ids.contains(&session.id));
-            }
-            OpenList::Open(_) => {
-                self.note(|open| open.note(opened.into_iter(), ids.iter().map(|id| &**id)));
-            }
-            OpenList::Off => {}
-        }
-    }
-
-    /// Opens the list once the file of records is open.
-    fn open_list(&mut self) {
-        let (Disk::Open(file), OpenList::Closed(_)) = (&self.disk, &self.open) else { return };
-        if self.tried.is_some_and(|tried| tried.elapsed() < WRITTEN_AGAIN_WITHIN) {
-            return;
-        }
-        let path = file.place.open.clone();
-        match self.end_left(&path).and_then(|it| OpenSessions::open(&path, it, self.left)) {
-            Ok(open) => {
-                let closed = std::mem::replace(&mut self.open, OpenList::Open(open));
-                let OpenList::Closed(opened) = closed else { return };
-                self.note(|open| open.note(opened.into_iter(), std::iter::empty()));
-            }
-            Err(error) => {
-                self.tried = Some(Instant::now());
-                self.unwritten.note(KeptDocument::OpenSessions, &path, &Err(error));
-            }
-        }
-    }
-
-    /// Records the ends of sessions that a killed process had.
-    fn end_left(&mut self, path: &Path) -> io::Result<SessionsLeft> {
-        let sessions = SessionsLeft::read(path)?;
-        // Further records would be forgotten at once.
-        let mut died = sessions.died(path, self.left, RECORDS_MAX)?.peekable();
-        while died.peek().is_some() {
-            let part = died.by_ref().take(BATCH_MAX);
-            let record = |session| EndedSession::died(session, sessions.lived_us());
-            let mut part: Vec<_> = part.map(|it| it.map(record)).collect::<io::Result<_>>()?;
-            // The process before this one may have been killed after it wrote them.
-            self.history.retain_unknown(&mut part);
-            self.end(part.into_iter().map(Box::new));
-        }
-        drop(died);
-        Ok(sessions)
-    }
-
-    fn note_life(&mut self) {
-        if !self.lines.is_empty() {
-            self.append(&[]);
-        }
-        self.note(OpenSessions::note_life);
-    }
-
-    /// Writes to the list of open sessions, and gives it up once it lacks changes.
-    fn note(&mut self, write: impl FnOnce(&mut OpenSessions) -> io::Result<()>) {
-        let OpenList::Open(open) = &mut self.open else { return };
-        let written = write(open);
-        self.unwritten.note(KeptDocument::OpenSessions, open.path(), &written);
-        if open.is_incomplete() {
-            tracing::warn!("sessions that are open now leave no record if the process is killed");
-            // The next process would end sessions that this one has ended.
-            if let OpenList::Open(open) = std::mem::replace(&mut self.open, OpenList::Off) {
-                open.discard();
-            }
-        }
-    }
-
-    /// Writes the records before they are listed.
-    fn end(&mut self, records: impl Iterator<Item = Box<EndedSession>>) {
-        let mut lines = Vec::new();
-        let measured = records.map(|record| {
-            let line = record.line();
-            lines.extend_from_slice(&line);
-            (record, line.len())
-        });
-        let measured: Vec<_> = measured.collect();
-        self.append(&lines);
-        measured.into_iter().for_each(|(record, bytes)| self.history.add(*record, bytes));
+        copied.into_iter().for_each(|record| self.add(record));
         let dropped = self.history.dropped();
         if dropped > self.dropped_reported {
             tracing::warn!(dropped, "records of ended sessions dropped: too many ended at once");
             self.dropped_reported = dropped;
         }
+        received
     }
 
-    /// Writes lines of records, or keeps the newest until they can be written.
-    fn append(&mut self, lines: &[u8]) {
-        let Disk::Open(file) = &mut self.disk else { return };
-        if self.lines.len() + lines.len() > FILE_BYTES_MAX as usize {
-            self.lines.clear();
+    fn read(&mut self, reader: &RecordReader<'_>) -> Result<bool, DiskError> {
+        let Some(files) = &mut self.earlier else { return Ok(true) };
+        let Some(found) = files.read(self.left) else { return Ok(false) };
+        let mut ended: Vec<EndedSession> = reader.newest(RECORDS_MAX)?;
+        let on_disk = ended.len();
+        let known: HashSet<_> = ended.iter().map(EndedSession::key).collect();
+        // An earlier program may have written its files after this table.
+        let is_new = |record: &EndedSession| !known.contains(&record.key());
+        let of_files: Vec<_> = found.ended.into_iter().filter(is_new).collect();
+        ended.extend(of_files);
+        match self.left {
+            LeftSessions::Ended => {
+                // Further records would be forgotten at once.
+                let left: Vec<OpenSession> = reader.newest(RECORDS_MAX)?;
+                let left = left.into_iter().map(|it| EndedSession::died(it, reader.lived_us()));
+                let of_files = found.open.into_iter();
+                let of_files = of_files.map(|it| EndedSession::died(it, found.lived_us));
+                // The process before this one may have been killed after it wrote them.
+                let known: HashSet<_> = ended.iter().map(|record| &*record.id).collect();
+                let lacks = |record: &EndedSession| !known.contains(&*record.id);
+                let died: Vec<_> = of_files.chain(left).filter(lacks).collect();
+                ended.extend(died);
+                self.open.clear_table();
+            }
+            LeftSessions::Continue => self.open.add_continued(found.open),
+            LeftSessions::Elsewhere => self.open.clear_table(),
         }
-        self.lines.extend_from_slice(lines);
-        let written = file.append(&self.lines);
-        self.unwritten.note(KeptDocument::History, &file.place.current, &written);
-        if written.is_ok() {
-            self.lines.clear();
+        let new = (ended.len() - on_disk) as u64;
+        self.written = self.history.add_earlier(ended) - new;
+        Ok(true)
+    }
+
+    fn has_unwritten(&self) -> bool {
+        self.is_table_void || self.history.has_number(self.written) || self.open.has_some()
+    }
+
+    fn batch(&mut self) -> RecordBatch {
+        let mut batch = RecordBatch::default();
+        if self.is_table_void {
+            batch.clear::<EndedSession>();
         }
-    }
-}
-
-/// Maximum size of a file, bytes: 10,000 records.
-const FILE_BYTES_MAX: u64 = 4 << 20;
-
-/// Maximum number of files in the folder, more than three for each gateway of one machine.
-const FILES_MAX: usize = 96;
-
-/// A record with the length of its line.
-type MeasuredRecord = (EndedSession, usize);
-
-#[derive(Clone, Debug)]
-struct LogFiles {
-    folder: PathBuf,
-    current: PathBuf,
-    /// The file before the current one.
-    previous: PathBuf,
-    /// The sessions that are open.
-    open: PathBuf,
-}
-
-impl LogFiles {
-    fn of(folder: &Path, socket: &Path) -> LogFiles {
-        let (folder, name) = (folder.join("history"), file::name_of(socket));
-        let at = |ending: &str| folder.join(format!("{name}.{ending}"));
-        let (current, previous, open) = (at("jsonl"), at("1.jsonl"), at("open"));
-        LogFiles { current, previous, open, folder }
-    }
-
-    /// Opens the file and reads its records and those of the previous file, oldest first. `None`: another process
-    /// writes the file.
-    fn open(&self) -> io::Result<Option<(LogFile, Vec<MeasuredRecord>)>> {
-        file::create_private_folder(&self.folder)?;
-        let Some(file) = open_locked(&self.current)? else {
-            return Ok(None);
-        };
-        let mut records = Vec::new();
-        read(&self.previous, &mut records)?;
-        let length = read(&self.current, &mut records)?;
-        // The next record must not continue a line that was cut.
-        file.set_len(length)?;
-        // The next start tries again.
-        let _ = file::trim(&self.folder, &self.current, FILES_MAX);
-        Ok(Some((LogFile { place: self.clone(), file, length }, records)))
-    }
-}
-
-/// The open file. No other process writes it meanwhile.
-#[derive(Debug)]
-struct LogFile {
-    place: LogFiles,
-    file: File,
-    length: u64,
-}
-
-impl LogFile {
-    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        let bytes = lines.len() as u64;
-        if self.length > 0 && self.length + bytes > FILE_BYTES_MAX {
-            self.replace()?;
+        let at_most = if self.is_table_void { RECORDS_MAX } else { BATCH_MAX };
+        let kept = self.history.lock();
+        let records: Vec<_> = kept.from(self.written, at_most).cloned().collect();
+        self.next = self.written.max(kept.first) + records.len() as u64;
+        drop(kept);
+        records.iter().for_each(|record| batch.insert(&**record));
+        // A session is open until its record is on the disk.
+        if !self.history.has_number(self.next) {
+            self.open.add_to(&mut batch, BATCH_MAX);
         }
-        let written = self.file.write_all(lines);
-        match written {
-            Ok(()) => self.length += bytes,
-            // A part may have been written. If it cannot be cut off, the next start skips it.
-            Err(_) => _ = self.file.set_len(self.length),
+        batch
+    }
+
+    fn note_written(&mut self, database: &Path) {
+        (self.written, self.is_table_void) = (self.next, false);
+        if self.history.has_number(self.next) {
+            return;
         }
-        written
-    }
-
-    fn replace(&mut self) -> io::Result<()> {
-        match fs::rename(&self.place.current, &self.place.previous) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let file = open_locked(&self.place.current)?;
-        self.file = file.ok_or_else(|| io::Error::other("another process writes it"))?;
-        self.length = 0;
-        Ok(())
-    }
-}
-
-fn open_locked(path: &Path) -> io::Result<Option<File>> {
-    let file = file::append(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
-/// Adds the newest records of a file, if it exists. Returns the length of its whole lines.
-fn read(path: &Path, records: &mut Vec<MeasuredRecord>) -> io::Result<u64> {
-    let mut file = match file::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        opened => opened?,
-    };
-    // Earlier versions wrote longer files.
-    let skipped = file.metadata()?.len().saturating_sub(FILE_BYTES_MAX);
-    file.seek(SeekFrom::Start(skipped))?;
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
-    let cut = bytes.iter().position(|byte| *byte == b'\n').filter(|_| skipped > 0);
-    let cut = cut.map_or(0, |at| at + 1);
-    let (mut length, mut damaged) = (skipped + cut as u64, 0_u32);
-    for line in bytes[cut..].split_inclusive(|byte| *byte == b'\n') {
-        let is_whole = line.ends_with(b"\n");
-        length += if is_whole { line.len() as u64 } else { 0 };
-        match serde_json::from_slice(line) {
-            Ok(record) if is_whole => records.push((record, line.len())),
-            Ok(_) | Err(_) => damaged += 1,
+        self.open.note_written(BATCH_MAX);
+        if !self.open.has_some() {
+            self.earlier.iter_mut().for_each(|files| files.move_aside(database));
         }
     }
-    if damaged > 0 {
-        tracing::warn!(file = %path.display(), lines = damaged, "damaged records of ended sessions skipped");
+
+    fn note_other_disk(&mut self) {
+        (self.written, self.is_table_void) = (0, true);
     }
-    Ok(length)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The database of a gateway.
 
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -17,6 +17,9 @@ use super::table::{Batch, BatchRow, KindBound};
 /// The version of the tables.
 const SCHEMA: u32 = 1;
 
+/// Rows without an acknowledgement are written together with those of this time.
+pub const GATHERED_FOR: Duration = Duration::from_millis(100);
+
 /// A tool that writes, or the process that this one replaces, may hold the database for so long: less than a start waits for its rows.
 const BUSY_FOR: Duration = Duration::from_secs(4);
 
@@ -30,7 +33,10 @@ const WAL_BYTES: i64 = WAL_PAGES * 4_096;
 const DATABASES_MAX: usize = 64;
 
 /// The files of a database, and of one that was set aside: endings after its name.
-const FILES: [&str; 5] = ["", "-wal", "-shm", ".damaged", ".damaged-wal"];
+const FILES: [&str; 6] = ["", "-wal", "-shm", LOCK, ".damaged", ".damaged-wal"];
+
+/// The ending of the file that the process locks which writes records.
+pub(crate) const LOCK: &str = ".lock";
 
 /// The gateway reads and writes `document`; operators read `kept`.
 const TABLES: &str = "
@@ -51,13 +57,29 @@ const TABLES: &str = "
 
 /// The database cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DiskError {
+pub enum DiskError {
+    /// A file cannot be read or written.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// SQLite cannot read or write the database.
     #[error("{0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// A later version wrote the database.
     #[error("it has version {found}, this gateway reads version {SCHEMA}")]
-    Newer { found: u32 },
+    Newer {
+        /// The version of its tables.
+        found: u32,
+    },
+    /// Another version wrote a table of records.
+    #[error("its table {table} has version {found}, this gateway reads version {known}")]
+    OtherTable {
+        /// The name of the table.
+        table: &'static str,
+        /// The version of the table.
+        found: u32,
+        /// The version of this gateway.
+        known: u32,
+    },
 }
 
 impl DiskError {
@@ -103,86 +125,30 @@ impl Disk {
     }
 
     fn read(path: &Path) -> Result<(Disk, Vec<KeptRow>), DiskError> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        file::create_private_folder(folder)?;
-        // Its log has the same mode.
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            created => drop(created?),
-        }
-        let facts = fs::symlink_metadata(path)?;
-        if !facts.is_file() {
-            return Err(io::Error::other("it is not a regular file").into());
-        }
-        if facts.mode() & 0o077 != 0 {
-            fs::set_permissions(path, Permissions::from_mode(0o600))?;
-        }
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY_FOR)?;
-        let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if found > SCHEMA {
-            return Err(DiskError::Newer { found });
-        }
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update_and_check(None, "wal_autocheckpoint", WAL_PAGES, |_| Ok(()))?;
-        connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES, |_| Ok(()))?;
-        if found < SCHEMA {
-            let begin = "BEGIN IMMEDIATE";
-            connection
-                .execute_batch(&format!("{begin};{TABLES}PRAGMA user_version = {SCHEMA};COMMIT"))?;
-        }
-        let disk = Disk { connection, path: path.to_owned(), inode: facts.ino() };
+        let Connected { connection, inode } = connect(path)?;
+        let disk = Disk { connection, path: path.to_owned(), inode };
         let rows = rows(&disk.connection)?;
         // The next start tries again.
-        let _ = trim(folder, path);
+        let _ = trim(path.parent().unwrap_or(Path::new(".")), path);
         Ok((disk, rows))
     }
 
-    /// The rows of a database that could not be opened for this reason: to read it, nothing need be written. A full disk without one
-    /// has no rows.
+    /// The rows of a database that could not be opened for this reason.
     pub(crate) fn read_only(path: &Path, reason: &DiskError) -> Result<Vec<KeptRow>, DiskError> {
-        let facts = match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && reason.is_full() => {
-                return Ok(Vec::new());
-            }
-            facts => facts?,
-        };
-        if !facts.is_file() {
-            return Err(io::Error::other("it is not a regular file").into());
-        }
-        let has_log = fs::metadata(with(path, "-wal")).is_ok_and(|log| log.len() > 0);
-        let connection = if has_log {
-            // The index of the log is in memory then.
-            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(path, flags)?;
-            connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
-            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-            connection
-        } else {
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-            Connection::open_with_flags(immutable(path), flags)?
-        };
-        match connection.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))? {
-            // Its tables could not be written.
-            0 => Ok(Vec::new()),
-            SCHEMA => Ok(rows(&connection)?),
-            found => Err(DiskError::Newer { found }),
-        }
+        Ok(connect_to_read(path, reason)?
+            .map_or(Ok(Vec::new()), |found| rows(&found.connection))?)
     }
 
     /// The file at the path is another one, or there is none.
     pub(crate) fn is_moved(&self) -> bool {
-        fs::symlink_metadata(&self.path).map_or(true, |facts| facts.ino() != self.inode)
+        is_moved(&self.path, self.inode)
     }
 
     /// Writes all rows, or none.
     pub(crate) fn write(&mut self, batch: &Batch) -> Result<(), DiskError> {
         let written = self.write_all(batch);
         if written.is_err() {
-            // The next attempt begins the log anew, for which a full disk has space. If this one fails, that attempt tells.
-            let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)");
+            begin_log_anew(&self.connection);
         }
         Ok(written?)
     }
@@ -232,6 +198,93 @@ impl Disk {
     }
 }
 
+/// A connection to the database.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) connection: Connection,
+    /// The inode of its file.
+    pub(crate) inode: u64,
+}
+
+/// Opens the database, and creates it if there is none.
+pub(crate) fn connect(path: &Path) -> Result<Connected, DiskError> {
+    file::create_private_folder(path.parent().unwrap_or(Path::new(".")))?;
+    // Its log has the same mode.
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        created => drop(created?),
+    }
+    let facts = fs::symlink_metadata(path)?;
+    if !facts.is_file() {
+        return Err(io::Error::other("it is not a regular file").into());
+    }
+    if facts.mode() & 0o077 != 0 {
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_FOR)?;
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > SCHEMA {
+        return Err(DiskError::Newer { found });
+    }
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", WAL_PAGES, |_| Ok(()))?;
+    connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES, |_| Ok(()))?;
+    if found < SCHEMA {
+        let begin = "BEGIN IMMEDIATE";
+        connection
+            .execute_batch(&format!("{begin};{TABLES}PRAGMA user_version = {SCHEMA};COMMIT"))?;
+    }
+    Ok(Connected { connection, inode: facts.ino() })
+}
+
+/// Opens a database to read it that could not be opened for this reason: nothing need be written then. `None` if it has no table, or
+/// if a full disk has none.
+pub(crate) fn connect_to_read(
+    path: &Path,
+    reason: &DiskError,
+) -> Result<Option<Connected>, DiskError> {
+    let facts = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && reason.is_full() => {
+            return Ok(None);
+        }
+        facts => facts?,
+    };
+    if !facts.is_file() {
+        return Err(io::Error::other("it is not a regular file").into());
+    }
+    let has_log = fs::metadata(with(path, "-wal")).is_ok_and(|log| log.len() > 0);
+    let connection = if has_log {
+        // The index of the log is in memory then.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection
+    } else {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        Connection::open_with_flags(immutable(path), flags)?
+    };
+    match connection.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))? {
+        // Its tables could not be written.
+        0 => Ok(None),
+        SCHEMA => Ok(Some(Connected { connection, inode: facts.ino() })),
+        found => Err(DiskError::Newer { found }),
+    }
+}
+
+/// The file at the path is another one, or there is none.
+pub(crate) fn is_moved(path: &Path, inode: u64) -> bool {
+    fs::symlink_metadata(path).map_or(true, |facts| facts.ino() != inode)
+}
+
+/// Has the next attempt to write begin the log anew, for which a full disk has space. If this fails, that attempt tells.
+pub(crate) fn begin_log_anew(connection: &Connection) {
+    let _ = connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)");
+}
+
 fn rows(connection: &Connection) -> rusqlite::Result<Vec<KeptRow>> {
     let columns = "SELECT kind, key, change, at_us, version, value FROM document ORDER BY change";
     let mut read = connection.prepare(columns)?;
@@ -264,6 +317,21 @@ fn immutable(path: &Path) -> String {
     uri
 }
 
+/// Renames a file of an earlier version, of which this database has the rows.
+pub fn move_aside(path: &Path, database: &Path) {
+    // A loss of power does not bring the name back.
+    let synchronize = || File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all();
+    let moved = fs::rename(path, with(path, ".moved"));
+    match moved.and_then(|()| synchronize()) {
+        Ok(()) => {
+            tracing::info!(file = %path.display(), database = %database.display(), "file moved into the database");
+        }
+        Err(error) => {
+            tracing::warn!(file = %path.display(), %error, "file of an earlier version not moved; decisions since then hold");
+        }
+    }
+}
+
 /// The path with this ending.
 pub(crate) fn with(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -290,7 +358,7 @@ fn trim(folder: &Path, own: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn signed(number: u64) -> i64 {
+pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

@@ -3,7 +3,9 @@
 //! Each change of a row gets the next number. A follower has all rows up to a number, and gets those with later ones: the disk, the
 //! standby of a group, and the process that replaces this one. A row that changes twice meanwhile is sent once.
 //!
-//! A caller puts a row into the table and goes on. One thread with one connection writes the rows to an SQLite database, and
+//! Records (`records.rs`) are on the disk only, each a row of a table with a column for each field.
+//!
+//! A caller puts a row into the table and goes on. One thread writes the rows to an SQLite database, and
 //! acknowledges those for which a caller waits. A disk that is full, slow or broken is reported, and delays no other thread.
 //!
 //! The database is in WAL mode with `synchronous = FULL`: a transaction is on the disk once it is acknowledged, also after a loss of
@@ -15,9 +17,14 @@
 mod disk;
 mod document;
 mod exchange;
+mod records;
 mod store;
 mod table;
 
+pub use self::disk::{DiskError, GATHERED_FOR, move_aside};
 pub use self::document::{Document, EarlierDocument, Encoded, FollowerCopy, Kind, NotDecoded, Row};
 pub use self::exchange::{Follower, KeptPart, KeptRow};
-pub use self::store::{Documents, EarlierRead, GATHERED_FOR, Store, StoreThread};
+pub use self::records::{
+    Column, ColumnType, Record, RecordBatch, RecordKeeper, RecordReader, RecordTable,
+};
+pub use self::store::{Documents, EarlierRead, Store, StoreThread};

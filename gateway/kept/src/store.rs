@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,13 +14,11 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_process::documents::{UnwrittenDocuments, WRITTEN_AGAIN_WITHIN};
 use evenkeel_process::{file, lock, unix_us};
 
-use super::disk::{self, Disk, DiskError};
+use super::disk::{self, Disk, DiskError, GATHERED_FOR};
 use super::document::{Document, EarlierDocument, Encoded, Kind, Row, decode};
 use super::exchange::{Follower, KeptPart, KeptRow};
+use super::records::{RecordKeeper, RecordTurn, RecordWriter};
 use super::table::{Batch, EarlierRow, EarlierRows, Table, TableRow};
-
-/// Rows without an acknowledgement are written together with those of this time.
-pub const GATHERED_FOR: Duration = Duration::from_millis(100);
 
 /// Rows of a transaction: some milliseconds of the disk, so that the next acknowledgement does not wait longer.
 const WRITTEN_TOGETHER: usize = 1_024;
@@ -82,8 +81,10 @@ pub struct Store(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Notified of changes of the state.
+    /// Notified of changes of the state, and of records that came.
     changed: Condvar,
+    /// The keeper of records has not been asked to take those that came.
+    have_records_come: AtomicBool,
 }
 
 #[derive(Default)]
@@ -97,6 +98,10 @@ struct State {
     /// The first change that is not being written.
     changed_since: Option<Instant>,
     writing_since: Option<Instant>,
+    /// The keeper of records, until the thread has it.
+    keeper: Option<Box<dyn RecordKeeper>>,
+    /// The names of the records that are being written.
+    writing_records: Vec<&'static str>,
     role: Role,
     disk_rows: DiskRows,
     when_late: Option<Arc<dyn Fn() + Send + Sync>>,
@@ -344,18 +349,25 @@ impl Store {
     ) -> io::Result<StoreThread> {
         let name = file::name_of(socket);
         let mut state = self.lock();
-        state.readers.iter().for_each(|reader| unwritten.register(reader.kind.name));
+        let kinds = state.readers.iter().map(|reader| reader.kind.name);
+        let tables = state.keeper.iter().flat_map(|keeper| keeper.tables());
+        kinds.chain(tables.map(|table| table.name)).for_each(|name| unwritten.register(name));
         state.unwritten = unwritten.clone();
         state.place = cache.map(|cache| {
             let path = cache.join("kept").join(format!("{name}.sqlite"));
             Place { cache: cache.to_owned(), name, path }
         });
-        let Some(place) = state.place.clone() else {
-            return Ok(StoreThread { store: self.clone(), thread: None });
-        };
+        let place = state.place.clone();
         drop(state);
-        let writer =
-            Writer { store: self.clone(), place, disk: None, tried: None, earlier: Vec::new() };
+        let writer = Writer {
+            store: self.clone(),
+            place,
+            disk: None,
+            records: None,
+            is_turn_of_records: false,
+            tried: None,
+            earlier: Vec::new(),
+        };
         let store = self.clone();
         let run = move || {
             writer.run();
@@ -393,6 +405,23 @@ impl Store {
             state.disk_rows = DiskRows::Late;
         }
         !was_added && state.disk_rows.are_added()
+    }
+
+    /// Has the thread of the store keep these records from now on, also without a folder, and before [`Store::begin`]. There is one
+    /// keeper.
+    pub fn keep_records(&self, keeper: impl RecordKeeper + 'static) {
+        let mut state = self.lock();
+        keeper.tables().iter().for_each(|table| state.unwritten.register(table.name));
+        state.keeper = Some(Box::new(keeper));
+        drop(state);
+        self.tell_of_records();
+    }
+
+    /// Has the keeper take the records that came. Waits for no other thread.
+    pub fn tell_of_records(&self) {
+        self.0.have_records_come.store(true, Ordering::Release);
+        // The thread may be about to wait. It looks again within a second.
+        self.0.changed.notify_all();
     }
 
     /// Calls this once the disk has answered, if [`Store::begin`] went on without its rows.
@@ -457,7 +486,8 @@ impl Store {
             let slow =
                 || io::Error::other(format!("the disk has not answered for {} s", since.as_secs()));
             let kinds = state.table.unwritten_kinds();
-            kinds.iter().for_each(|kind| state.unwritten.note(*kind, &place.path, &Err(slow())));
+            let names = kinds.iter().chain(&state.writing_records);
+            names.for_each(|name| state.unwritten.note(*name, &place.path, &Err(slow())));
         }
     }
 
@@ -504,11 +534,15 @@ fn kinds(batch: &Batch) -> BTreeSet<&'static str> {
     batch.rows.iter().map(|it| it.place.kind).collect()
 }
 
-/// The thread, with the one connection.
+/// The thread, with a connection for documents and one for records.
 struct Writer {
     store: Store,
-    place: Place,
+    /// `None`: nothing is written.
+    place: Option<Place>,
     disk: Option<Disk>,
+    records: Option<RecordWriter>,
+    /// The last transaction was one of documents.
+    is_turn_of_records: bool,
     /// The time of the last attempt that failed.
     tried: Option<Instant>,
     /// Files of earlier versions of which the rows are in the table.
@@ -518,22 +552,56 @@ struct Writer {
 enum Turn {
     Open,
     Write(Batch),
+    /// Take the records that came.
+    Receive,
+    WriteRecords,
     End,
 }
 
 impl Writer {
     fn run(mut self) {
         loop {
+            self.receive_records();
             match self.next_turn() {
                 Turn::Open => self.open(),
                 Turn::Write(batch) => self.write(&batch),
+                Turn::Receive => {}
+                Turn::WriteRecords => self.write_records(),
                 Turn::End => return self.end(),
             }
         }
     }
 
+    fn receive_records(&mut self) {
+        let keeper = self.store.lock().keeper.take();
+        if let Some(keeper) = keeper {
+            let path = self.place.as_ref().map(|place| place.path.clone());
+            self.records = Some(RecordWriter::new(keeper, path));
+        }
+        self.records.iter_mut().for_each(RecordWriter::receive);
+    }
+
+    fn write_records(&mut self) {
+        let (Some(records), Some(place)) = (&mut self.records, &self.place) else { return };
+        let names: Vec<_> = records.tables().iter().map(|table| table.name).collect();
+        let mut state = self.store.lock();
+        (state.writing_since, state.writing_records) = (Some(Instant::now()), names.clone());
+        drop(state);
+        let turn = records.turn();
+        let mut state = self.store.lock();
+        state.writing_since = None;
+        state.writing_records.clear();
+        let written = match turn {
+            RecordTurn::Written => Ok(()),
+            RecordTurn::Awaits => return,
+            RecordTurn::Failed(error) => Err(io::Error::other(error.to_string())),
+        };
+        names.iter().for_each(|name| state.unwritten.note(*name, &place.path, &written));
+    }
+
     /// Tries for the last time to write rows that the disk did not take.
     fn end(&mut self) {
+        self.records.iter_mut().for_each(RecordWriter::end);
         if self.tried.is_none() {
             return;
         }
@@ -544,8 +612,9 @@ impl Writer {
         self.write(&batch);
     }
 
-    fn next_turn(&self) -> Turn {
-        let mut state = self.store.lock();
+    fn next_turn(&mut self) -> Turn {
+        let store = self.store.clone();
+        let mut state = store.lock();
         loop {
             let is_urgent = !state.waiting.is_empty();
             let ends = state.thread != ThreadState::Runs;
@@ -556,38 +625,54 @@ impl Writer {
             let gathered = state
                 .changed_since
                 .map(|since| (since + GATHERED_FOR).saturating_duration_since(Instant::now()));
-            let is_pending = state.may_write()
+            let is_pending = self.place.is_some()
+                && state.may_write()
                 && (self.disk.is_none() || !state.table.is_written() || is_urgent);
             let wait = match again {
                 _ if !is_pending => None,
-                Some(_) if ends => return Turn::End,
+                // For the last attempt see [`Writer::end`].
+                Some(_) if ends => None,
                 Some(again) => Some(again),
                 None if is_urgent || ends || self.disk.is_none() => Some(Duration::ZERO),
                 None => Some(gathered.unwrap_or_default()),
             };
-            let changed = &self.store.0.changed;
-            state = match wait {
-                Some(wait) if wait.is_zero() => {
-                    if self.disk.is_none() {
-                        return Turn::Open;
-                    }
-                    state.changed_since = None;
-                    state.writing_since = Some(Instant::now());
-                    return Turn::Write(state.table.batch(WRITTEN_TOGETHER));
+            let records = self.records.as_ref().filter(|_| !ends).map(RecordWriter::due_within);
+            let is_due = |wait: Option<Duration>| wait.is_some_and(|wait| wait.is_zero());
+            if is_due(records) && (self.is_turn_of_records || !is_due(wait)) {
+                self.is_turn_of_records = false;
+                return Turn::WriteRecords;
+            }
+            if is_due(wait) {
+                if self.disk.is_none() {
+                    return Turn::Open;
                 }
+                self.is_turn_of_records = true;
+                state.changed_since = None;
+                state.writing_since = Some(Instant::now());
+                return Turn::Write(state.table.batch(WRITTEN_TOGETHER));
+            }
+            if store.0.have_records_come.swap(false, Ordering::Acquire) {
+                return Turn::Receive;
+            }
+            let changed = &store.0.changed;
+            state = match wait.into_iter().chain(records).min() {
+                _ if ends => return Turn::End,
                 Some(wait) => {
                     changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
                 }
-                None if ends => return Turn::End,
                 None => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
+            if self.records.is_some() {
+                return Turn::Receive;
+            }
         }
     }
 
     /// Opens the database, and adds its rows and those of files of earlier versions to the table. From a disk that takes nothing they
     /// are read.
     fn open(&mut self) {
-        let opened = Disk::open(&self.place.path);
+        let Some(place) = self.place.clone() else { return };
+        let opened = Disk::open(&place.path);
         let store = self.store.clone();
         // No other thread adds them.
         let were_added = store.lock().disk_rows.are_added();
@@ -595,12 +680,12 @@ impl Writer {
             Ok((disk, rows)) => (Ok(disk), Some(rows)),
             Err(error) if were_added || error.is_busy() => (Err(error), None),
             Err(error) => {
-                let rows = Disk::read_only(&self.place.path, &error);
+                let rows = Disk::read_only(&place.path, &error);
                 (Err(error), rows.ok())
             }
         };
         let rows = rows.filter(|_| !were_added);
-        let earlier = if rows.is_some() { self.read_earlier() } else { Vec::new() };
+        let earlier = if rows.is_some() { self.read_earlier(&place) } else { Vec::new() };
         let mut state = store.lock();
         let is_late = state.disk_rows == DiskRows::Late && !state.table.is_copied();
         let mut when_late = None;
@@ -629,24 +714,24 @@ impl Writer {
                 drop(state);
             }
             Err(error) => {
-                let file = self.place.path.display();
                 if self.tried.is_none() {
+                    let file = place.path.display();
                     tracing::warn!(%file, %error, "database cannot be opened; documents are kept in memory");
                 }
                 let kinds = state.table.unwritten_kinds();
-                self.fail(state, kinds, &error);
+                self.fail(state, &place, kinds, &error);
             }
         }
         when_late.into_iter().for_each(|call| call());
         self.store.0.changed.notify_all();
     }
 
-    fn read_earlier(&mut self) -> Vec<EarlierRows> {
+    fn read_earlier(&mut self, place: &Place) -> Vec<EarlierRows> {
         let readers = self.store.lock().readers.clone();
         let mut found = Vec::new();
         for KindReader { kind, earlier_files, read_earlier, .. } in readers {
-            for path in earlier_files(&self.place.name) {
-                let path = self.place.cache.join(path);
+            for path in earlier_files(&place.name) {
+                let path = place.cache.join(path);
                 // A file that is replaced meanwhile is newer than this.
                 let written = fs::metadata(&path).and_then(|facts| facts.modified());
                 let read = match file::read(&path, EARLIER_BYTES_MAX) {
@@ -673,7 +758,7 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &Batch) {
-        let Some(disk) = &mut self.disk else { return };
+        let (Some(disk), Some(place)) = (&mut self.disk, self.place.clone()) else { return };
         if disk.is_moved() {
             self.disk = None;
             self.store.lock().writing_since = None;
@@ -690,20 +775,21 @@ impl Writer {
                 let done = state.take_waiting(batch.change);
                 kinds(batch)
                     .iter()
-                    .for_each(|kind| state.unwritten.note(*kind, &self.place.path, &Ok(())));
+                    .for_each(|kind| state.unwritten.note(*kind, &place.path, &Ok(())));
                 let has_all = state.table.is_written();
                 drop(state);
                 done.into_iter().for_each(|done| done(Ok(())));
                 if has_all {
-                    self.move_earlier_aside();
+                    let earlier = std::mem::take(&mut self.earlier);
+                    earlier.iter().for_each(|file| disk::move_aside(file, &place.path));
                 }
             }
             Err(error) => {
                 if error.is_damage() {
                     self.disk = None;
-                    Disk::set_aside(&self.place.path, &error);
+                    Disk::set_aside(&place.path, &error);
                 }
-                self.fail(state, kinds(batch), &error);
+                self.fail(state, &place, kinds(batch), &error);
             }
         }
     }
@@ -712,34 +798,18 @@ impl Writer {
     fn fail(
         &mut self,
         mut state: MutexGuard<'_, State>,
+        place: &Place,
         kinds: BTreeSet<&'static str>,
         error: &DiskError,
     ) {
         self.tried = Some(Instant::now());
         let reason: Arc<str> = error.to_string().into();
         let failed = || io::Error::other(reason.to_string());
-        let note = |kind| state.unwritten.note(kind, &self.place.path, &Err(failed()));
+        let note = |kind| state.unwritten.note(kind, &place.path, &Err(failed()));
         kinds.into_iter().for_each(note);
         let waiting = state.take_waiting(u64::MAX);
         drop(state);
         waiting.into_iter().for_each(|done| done(Err(Arc::clone(&reason))));
-    }
-
-    /// The database has the rows of these files.
-    fn move_earlier_aside(&mut self) {
-        for path in std::mem::take(&mut self.earlier) {
-            // A loss of power does not bring the name back.
-            let synchronize = || File::open(path.parent().unwrap_or(&self.place.cache))?.sync_all();
-            let moved = fs::rename(&path, disk::with(&path, ".moved"));
-            match moved.and_then(|()| synchronize()) {
-                Ok(()) => {
-                    tracing::info!(file = %path.display(), database = %self.place.path.display(), "file moved into the database");
-                }
-                Err(error) => {
-                    tracing::warn!(file = %path.display(), %error, "file of an earlier version not moved; decisions since then hold");
-                }
-            }
-        }
     }
 }
 

@@ -34,10 +34,6 @@ macro_rules! documents {
 documents! {
     /// The certificate that DTLS clients see.
     DtlsCertificate = "dtls-certificate";
-    /// Ended sessions.
-    History = "history";
-    /// Sessions that are open.
-    OpenSessions = "open-sessions";
     /// Revisions of policies and their rollouts.
     Policies = "policies";
     /// The certificates that pages see.
@@ -136,11 +132,11 @@ mod tests {
             unwritten.note(document, Path::new("/cache/a.json"), &written);
         };
         note(KeptDocument::Policies, Err(io::Error::other("disk full")));
-        note(KeptDocument::History, Err(io::Error::other("disk full")));
+        note(KeptDocument::DtlsCertificate, Err(io::Error::other("disk full")));
         let since = unwritten.list()[1].since;
         note(KeptDocument::Policies, Err(io::Error::other("disk failed")));
-        note(KeptDocument::History, Ok(()));
-        note(KeptDocument::OpenSessions, Ok(()));
+        note(KeptDocument::DtlsCertificate, Ok(()));
+        note(KeptDocument::WebTransportCertificates, Ok(()));
         let [failure] = &unwritten.list()[..] else { panic!("one") };
         assert_eq!((failure.document, failure.since), ("policies", since));
         let text =

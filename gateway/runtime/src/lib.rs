@@ -393,7 +393,7 @@ fn assemble(
         operations.resume();
         handle.idempotency_keys.read_kept();
     }
-    let history = HistoryWriter::start(folder, socket, name(settings), left, unwritten)?;
+    let history = HistoryWriter::start(&handle.kept, folder, socket, name(settings), left);
     let operations = operations.telling(handle.log_filter.clone());
     let parts = evenkeel_control::ControlParts {
         gateway,

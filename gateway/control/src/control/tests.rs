@@ -38,13 +38,8 @@ fn control_with(
     let grant = Arc::new(IndexGrant::new(0, Instant::now()));
     let flows = Arc::new(Flows::new(16));
     let policies = PolicyThreads::new(Vec::new(), &GatewayLimits::default(), mpsc::channel(1).0);
-    let history = HistoryWriter::start(
-        None,
-        Path::new("/admin.sock"),
-        "host".into(),
-        LeftSessions::Ended,
-        Default::default(),
-    );
+    let (kept, socket) = (Store::default(), Path::new("/admin.sock"));
+    let history = HistoryWriter::start(&kept, None, socket, "host".into(), LeftSessions::Ended);
     let registry = SessionRegistry::new(Vec::new(), None, flows, None, false, 1, Arc::default());
     let source = LocalSource::Bound(Ipv4Addr::LOCALHOST.into());
     let parts = ControlParts {
@@ -63,9 +58,9 @@ fn control_with(
         reports: mpsc::channel(1).1,
         policy_reports: mpsc::channel(1).1,
         events,
-        history: history.unwrap(),
+        history,
         operations: OperationLog::default(),
-        kept: Store::default(),
+        kept,
         names: Arc::default(),
         idempotency_keys: Arc::default(),
         is_replaced: Arc::default(),

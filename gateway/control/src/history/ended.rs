@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
 use evenkeel_dataplane::worker::Totals;
+use evenkeel_kept::{Column, ColumnType, Record, RecordTable};
 use evenkeel_model::{CloseReason, ClosedSession, SessionId};
 use evenkeel_process::unix_us;
 use serde::{Deserialize, Serialize};
@@ -11,10 +12,16 @@ use serde::{Deserialize, Serialize};
 use super::open::OpenSession;
 use crate::names::NodeNames;
 
+/// Maximum number of records in memory, about 10 MiB, and on the disk.
+pub(super) const RECORDS_MAX: usize = 16_384;
+
+/// Maximum size of these records, bytes.
+pub(super) const BYTES_MAX: usize = 8 << 20;
+
 /// The reason in the record of a session whose gateway was killed.
 const DIED: &str = "gateway-died";
 
-/// The record of an ended session, as in the API and in the file.
+/// The record of an ended session, as in the API and on the disk.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct EndedSession {
     /// `s4k7mq2-17`.
@@ -173,9 +180,34 @@ impl EndedSession {
         (&self.id, self.ended_us)
     }
 
-    pub(super) fn line(&self) -> Vec<u8> {
-        let mut line = serde_json::to_vec(self).expect("a record is text and numbers");
-        line.push(b'\n');
-        line
+    /// The size of the record, in JSON.
+    pub(super) fn bytes(&self) -> usize {
+        serde_json::to_vec(self).expect("a record is text and numbers").len()
     }
+}
+
+impl Record for EndedSession {
+    const TABLE: RecordTable = RecordTable {
+        name: "history",
+        version: 1,
+        columns: &[
+            Column::new("id", ColumnType::Text),
+            Column::new("gateway", ColumnType::Text),
+            Column::new("room", ColumnType::Text),
+            Column::new("scenario", ColumnType::Text),
+            Column::new("ingress", ColumnType::Text),
+            Column::new("mode", ColumnType::Text),
+            Column::new("offered_us", ColumnType::Integer),
+            Column::new("ended_us", ColumnType::Integer),
+            Column::new("duration_ms", ColumnType::Integer),
+            Column::new("admitted_by", ColumnType::Text),
+            Column::new("reason", ColumnType::Text),
+            Column::new("totals", ColumnType::Json),
+            Column::new("moves", ColumnType::Json),
+            Column::new("last_moves", ColumnType::Json),
+        ],
+        rows_max: RECORDS_MAX,
+        bytes_max: BYTES_MAX,
+        notes_life: false,
+    };
 }

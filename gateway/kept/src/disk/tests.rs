@@ -93,7 +93,7 @@ fn database_that_is_not_used_is_removed_with_its_log() {
     let file = |name: &str, seconds| {
         let path = folder.path().join(name);
         let written = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        fs::File::create(&path).unwrap().set_modified(written).unwrap();
+        File::create(&path).unwrap().set_modified(written).unwrap();
         path
     };
     // The gateway of the first one writes its log alone.

@@ -1,37 +1,4 @@
-use std::fs::OpenOptions;
-use std::time::Duration;
-
-use tempfile::{TempDir, tempdir};
-
 use super::*;
-
-struct Folder(TempDir);
-
-impl Folder {
-    fn new() -> Folder {
-        Folder(tempdir().unwrap())
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("gateway.open")
-    }
-
-    fn open(&self, left: LeftSessions) -> (OpenSessions, Vec<OpenSession>) {
-        let (sessions, path) = (self.left(), self.path());
-        let died = sessions.died(&path, left, usize::MAX).unwrap();
-        let died = died.map(Result::unwrap).collect();
-        (OpenSessions::open(&path, sessions, left).unwrap(), died)
-    }
-
-    fn left(&self) -> SessionsLeft {
-        SessionsLeft::read(&self.path()).unwrap()
-    }
-
-    /// Sets the last moment at which the process is known to have lived.
-    fn set_lived(&self, at: SystemTime) {
-        File::options().append(true).open(self.path()).unwrap().set_modified(at).unwrap();
-    }
-}
 
 pub(in crate::history) fn session(number: u64) -> OpenSession {
     OpenSession {
@@ -46,97 +13,60 @@ pub(in crate::history) fn session(number: u64) -> OpenSession {
     }
 }
 
-fn note(open: &mut OpenSessions, opened: &[u64], ended: &[&str]) {
-    open.note(opened.iter().copied().map(session), ended.iter().copied()).unwrap();
-}
-
-fn ids(ended: &[OpenSession]) -> Vec<&str> {
-    ended.iter().map(|session| &*session.id).collect()
-}
-
-#[test]
-fn sessions_of_a_killed_process_are_ended_by_the_next() {
-    let folder = Folder::new();
-    let (mut open, none) = folder.open(LeftSessions::Ended);
-    assert!(none.is_empty());
-    note(&mut open, &[1, 2, 3], &[]);
-    note(&mut open, &[4], &["s2", "s9"]);
-    drop(open);
-    folder.set_lived(SystemTime::UNIX_EPOCH + Duration::from_secs(61));
-    assert_eq!(folder.left().lived_us(), 61_000_000);
-    assert_eq!(ids(&folder.open(LeftSessions::Ended).1), ["s1", "s3", "s4"]);
-    assert!(folder.open(LeftSessions::Ended).1.is_empty(), "once");
+/// The numbers of sessions that are to be added, and the ids of those that are to be removed.
+fn changes(changes: &OpenChanges) -> (Vec<u64>, Vec<&str>) {
+    let ended = changes.ended.iter().map(|id| &**id);
+    (changes.opened.keys().copied().collect(), ended.collect())
 }
 
 #[test]
-fn sessions_that_continue_stay_open() {
-    let folder = Folder::new();
-    note(&mut folder.open(LeftSessions::Ended).0, &[1, 2], &[]);
-    let (mut next, died) = folder.open(LeftSessions::Continue);
-    assert!(died.is_empty());
-    note(&mut next, &[], &["s1"]);
-    assert_eq!(ids(&folder.open(LeftSessions::Ended).1), ["s2"]);
-    note(&mut folder.open(LeftSessions::Ended).0, &[3], &[]);
-    assert!(folder.open(LeftSessions::Elsewhere).1.is_empty());
-    assert!(folder.open(LeftSessions::Ended).1.is_empty(), "the other gateway records their ends");
+fn session_that_ends_before_it_is_written_is_not_written() {
+    let mut open = OpenChanges::default();
+    [1, 2].map(session).into_iter().for_each(|session| open.open(session));
+    open.end("s1");
+    open.end("s9");
+    assert_eq!(changes(&open), (vec![2], vec!["s9"]));
 }
 
 #[test]
-fn cut_line_is_skipped() {
-    let folder = Folder::new();
-    note(&mut folder.open(LeftSessions::Ended).0, &[1], &[]);
-    let mut file = OpenOptions::new().append(true).open(folder.path()).unwrap();
-    file.write_all(b"{\"opened\":{\"id\":\"s7\"").unwrap();
-    assert_eq!(ids(&folder.open(LeftSessions::Ended).1), ["s1"]);
+fn changes_are_written_in_parts() {
+    let mut open = OpenChanges::default();
+    (1..=3).map(session).for_each(|session| open.open(session));
+    ["s8", "s9"].iter().for_each(|id| open.end(id));
+    open.clear_table();
+    open.end("s9");
+    open.note_written(2);
+    assert!(open.has_some());
+    assert_eq!((open.is_table_void, changes(&open)), (false, (vec![3], vec![])));
+    open.note_written(2);
+    assert!(!open.has_some());
 }
 
 #[test]
-fn file_stays_small() {
-    let folder = Folder::new();
-    let (mut open, _) = folder.open(LeftSessions::Ended);
-    note(&mut open, &[1], &[]);
-    for number in 2..10_000 {
-        note(&mut open, &[number], &[&format!("s{number}")]);
-    }
-    let lines = fs::read(folder.path()).unwrap().split(|byte| *byte == b'\n').count();
-    assert!(lines <= REWRITTEN_FROM + 8, "{lines}");
-    assert_eq!(ids(&folder.open(LeftSessions::Ended).1), ["s1"]);
+fn session_that_continued_and_ended_is_not_added() {
+    let mut open = OpenChanges::default();
+    open.end("s1");
+    open.add_continued([1, 2].map(session).into());
+    assert_eq!(changes(&open), (vec![2], vec![]));
 }
 
 #[test]
-fn overlong_line_is_skipped() {
-    let folder = Folder::new();
-    note(&mut folder.open(LeftSessions::Ended).0, &[1], &[]);
-    let mut file = OpenOptions::new().append(true).open(folder.path()).unwrap();
-    file.write_all(&vec![b'x'; 3 * LINE_MAX as usize]).unwrap();
-    file.write_all(b"\n").unwrap();
-    file.write_all(&OpenLine::Opened(session(2)).encode()).unwrap();
-    assert_eq!(ids(&folder.open(LeftSessions::Ended).1), ["s1", "s2"]);
+fn too_many_changes_clear_the_table() {
+    let mut open = OpenChanges::default();
+    (0..CHANGES_MAX as u64 - 1).map(session).for_each(|session| open.open(session));
+    open.end("s999999");
+    assert!(!open.is_table_void);
+    open.open(session(900_000));
+    assert_eq!((open.is_table_void, changes(&open)), (true, (vec![], vec![])));
+    open.open(session(900_001));
+    assert_eq!(changes(&open), (vec![900_001], vec![]));
 }
 
 #[test]
-fn lines_wait_until_they_can_be_written() {
-    let folder = Folder::new();
-    let (mut open, _) = folder.open(LeftSessions::Ended);
-    note(&mut open, &[1], &[]);
-    // It takes no line.
-    open.file = File::open(folder.path()).unwrap();
-    assert!(open.note([session(2)].into_iter(), ["s1"].into_iter()).is_err());
-    assert!(open.note([session(3)].into_iter(), [].into_iter()).is_err());
-    assert!(open.note_life().is_err() && !open.is_incomplete());
-    open.file = file::append(&folder.path()).unwrap();
-    open.note_life().unwrap();
-    assert_eq!(ids(&folder.open(LeftSessions::Ended).1), ["s2", "s3"]);
-}
-
-#[test]
-fn too_many_lines_that_wait_end_the_list() {
-    let folder = Folder::new();
-    let (mut open, _) = folder.open(LeftSessions::Ended);
-    open.file = File::open(folder.path()).unwrap();
-    let needed = UNWRITTEN_MAX / OpenLine::Opened(session(999_999)).encode().len();
-    let sessions = (100_000..100_000 + needed as u64).map(session);
-    assert!(open.note(sessions, [].into_iter()).is_err() && !open.is_incomplete());
-    assert!(open.note([session(900_000), session(900_001)].into_iter(), [].into_iter()).is_err());
-    assert!(open.is_incomplete());
+fn sessions_that_continue_do_not_count_as_too_many() {
+    let mut open = OpenChanges::default();
+    open.add_continued((0..2 * CHANGES_MAX as u64).map(session).collect());
+    open.open(session(900_000));
+    assert!(!open.is_table_void);
+    assert_eq!(open.opened.len(), 2 * CHANGES_MAX + 1);
 }
