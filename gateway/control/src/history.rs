@@ -15,12 +15,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use evenkeel_contract::sessions::EndedSession;
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{CloseReason, ClosedSession, SessionId};
 use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments, WRITTEN_AGAIN_WITHIN};
 use evenkeel_process::{file, lock};
 
-pub use self::ended::{Carried, EndedMove, EndedSession};
+pub(crate) use self::ended::record_of_end;
+pub use self::ended::traffic;
+use self::ended::{key, line, record_of_death};
 pub use self::open::LeftSessions;
 pub(crate) use self::open::OpenSession;
 use self::open::{OpenSessions, SessionsLeft};
@@ -121,8 +124,8 @@ impl SessionHistory {
         let mut own = std::mem::take(&mut kept.records);
         kept.bytes = 0;
         // Copies of the owner's records may have come again meanwhile.
-        let known: HashSet<_> = earlier.iter().map(|(record, _)| record.key()).collect();
-        own.retain(|(record, _)| !known.contains(&record.key()));
+        let known: HashSet<_> = earlier.iter().map(|(record, _)| key(record)).collect();
+        own.retain(|(record, _)| !known.contains(&key(record)));
         // They get numbers that no reader has passed.
         kept.first = self.next.load(Ordering::Relaxed);
         earlier.into_iter().for_each(|(record, bytes)| kept.push(Arc::new(record), bytes));
@@ -137,8 +140,8 @@ impl SessionHistory {
             return;
         }
         let kept = self.lock();
-        let asked: HashSet<_> = records.iter().map(EndedSession::key).collect();
-        let keys = kept.records.iter().map(|(record, _)| record.key());
+        let asked: HashSet<_> = records.iter().map(key).collect();
+        let keys = kept.records.iter().map(|(record, _)| key(record));
         let known = keys.filter(|key| asked.contains(key));
         let known: HashSet<(Box<str>, u64)> = known.map(|(id, at)| (id.into(), at)).collect();
         drop(kept);
@@ -210,7 +213,7 @@ impl HistoryWriter {
         totals: &Totals,
         names: &NodeNames,
     ) {
-        let record = EndedSession::of(&self.gateway, session, room, reason, closed, totals, names);
+        let record = record_of_end(&self.gateway, session, room, reason, closed, totals, names);
         self.send(HistoryRecord::Ended(Box::new(record)));
     }
 
@@ -327,7 +330,7 @@ impl Clerk {
                 self.open_list();
                 for records in own.chunks(BATCH_MAX) {
                     self.append(
-                        &records.iter().flat_map(|record| record.line()).collect::<Vec<_>>(),
+                        &records.iter().flat_map(|record| line(record)).collect::<Vec<_>>(),
                     );
                 }
                 // Ends an earlier failure also without own records.
@@ -394,7 +397,7 @@ impl Clerk {
         let mut died = sessions.died(path, self.left, RECORDS_MAX)?.peekable();
         while died.peek().is_some() {
             let part = died.by_ref().take(BATCH_MAX);
-            let record = |session| EndedSession::died(session, sessions.lived_us());
+            let record = |session| record_of_death(session, sessions.lived_us());
             let mut part: Vec<_> = part.map(|it| it.map(record)).collect::<io::Result<_>>()?;
             // The process before this one may have been killed after it wrote them.
             self.history.retain_unknown(&mut part);
@@ -429,7 +432,7 @@ impl Clerk {
     fn end(&mut self, records: impl Iterator<Item = Box<EndedSession>>) {
         let mut lines = Vec::new();
         let measured = records.map(|record| {
-            let line = record.line();
+            let line = line(&record);
             lines.extend_from_slice(&line);
             (record, line.len())
         });
@@ -564,8 +567,8 @@ fn read(path: &Path, records: &mut Vec<MeasuredRecord>) -> io::Result<u64> {
     for line in bytes[cut..].split_inclusive(|byte| *byte == b'\n') {
         let is_whole = line.ends_with(b"\n");
         length += if is_whole { line.len() as u64 } else { 0 };
-        match serde_json::from_slice(line) {
-            Ok(record) if is_whole => records.push((record, line.len())),
+        match serde_json::from_slice::<EndedSession>(line) {
+            Ok(record) if is_whole && !record.id.is_empty() => records.push((record, line.len())),
             Ok(_) | Err(_) => damaged += 1,
         }
     }
