@@ -1771,8 +1771,7 @@ impl Gateway {
                 self.tables.with_nodes(|nodes| nodes.start_failed(id, NotStarted::Ejected, now));
                 let moves = self.explain_port_moves(hop, now);
                 let rooms = self.fail_over(id, now) + moves.len() as u32;
-                let event = CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms };
-                self.tables.effects.event(event);
+                self.tables.effects.health_changed(hop, from, to, witnesses, last_heard, rooms);
                 if !moves.is_empty() {
                     let cause = MoveCause::NodeDown;
                     self.tables.effects.event(CoreEvent::MoveCauseFound { hop, cause, moves });
@@ -1784,14 +1783,7 @@ impl Gateway {
             }
         }
         let hop = self.tables.nodes[id].hop();
-        self.tables.effects.event(CoreEvent::Node {
-            hop,
-            from,
-            to,
-            witnesses,
-            last_heard,
-            rooms: 0,
-        });
+        self.tables.effects.health_changed(hop, from, to, witnesses, last_heard, 0);
         if let NodeTransition::Started { after, .. } = change {
             self.node_started(id, after, now);
         }
@@ -1888,15 +1880,7 @@ impl Gateway {
         let (hop, from, last_heard) = (node.hop(), node.health(), node.detector.last_heard());
         self.set_stopping(id, false, now);
         self.tables.with_nodes(|nodes| nodes.stop(id, now));
-        let (to, witnesses) = (Health::Cold, Vec::new());
-        self.tables.effects.event(CoreEvent::Node {
-            hop,
-            from,
-            to,
-            witnesses,
-            last_heard,
-            rooms: 0,
-        });
+        self.tables.effects.health_changed(hop, from, Health::Cold, Vec::new(), last_heard, 0);
     }
 
     /// Raises sessions that were reduced long enough ago by one step, if no room is stranded.
