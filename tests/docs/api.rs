@@ -133,7 +133,7 @@ fn routed(gateway: &Gateway) -> BTreeSet<String> {
             _ => "s1",
         });
         let answer = gateway.ask("OPTIONS", &sample, "");
-        let allowed = answer.head.lines().find_map(|line| line.strip_prefix("allow: "));
+        let allowed = answer.header("allow");
         let allowed = allowed.unwrap_or_else(|| panic!("{sample}: {}", answer.head)).to_uppercase();
         for method in allowed.split(',').filter(|method| *method != "HEAD") {
             if method != "POST" || !path.ends_with('}') {
