@@ -432,10 +432,10 @@ impl Gateway {
         self.take_notices(now);
     }
 
-    /// Ends a session through the API, or has ended it before.
+    /// Ends a session for the API. Succeeds also if the session has ended before.
     pub fn handle_close(&mut self, id: SessionId, now: Instant) -> Result<(), Impossible> {
         if !self.tables.sessions.contains_key(&id) {
-            // The request may be a repetition: the session has ended.
+            // The request may be a repetition.
             let next = self.tables.sessions.next_id();
             let had = next.group() < id && id < next;
             return if had { Ok(()) } else { Err(Impossible::NoSuchSession) };
@@ -822,7 +822,7 @@ impl Gateway {
             Err(NotOpened) => {
                 let Some(before) = session.legs_mut().failed(hop) else { return };
                 self.tables.leg_failed(before, hop, now);
-                self.not_opened(id, hop, now);
+                self.handle_not_opened(id, hop, now);
             }
         }
         self.tables.open_next(hop.node, now);
@@ -830,7 +830,7 @@ impl Gateway {
 
     /// Refuses a new session that the carrying hop did not take, if other sessions are live. Any other hop leaves the
     /// room's route; so does the carrying hop while no session is live there, and the next hop is tried.
-    fn not_opened(&mut self, id: SessionId, hop: Hop, now: Instant) {
+    fn handle_not_opened(&mut self, id: SessionId, hop: Hop, now: Instant) {
         let Some(room) = self.rooms.of_session(id, &self.tables.sessions) else { return };
         self.tables.catch_up(room, now);
         let is_opening = self.tables.sessions[&id].is_opening();
@@ -858,7 +858,7 @@ impl Gateway {
             if let Some(leg) = session.legs_mut().give_up(hop) {
                 self.tables.effects.push(GatewayEffect::CloseAt { session: id, hop });
                 self.tables.leg_failed(leg, hop, now);
-                self.not_opened(id, hop, now);
+                self.handle_not_opened(id, hop, now);
                 self.tables.open_next(hop.node, now);
             }
         }
@@ -1045,8 +1045,7 @@ impl Gateway {
         }
     }
 
-    /// Applies one action.
-    fn act(
+    fn apply_action(
         &mut self,
         id: SessionId,
         op: u32,

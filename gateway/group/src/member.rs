@@ -207,7 +207,7 @@ impl GroupMember {
             }
             let due = tokio::time::Instant::from_std(self.core.poll_timeout());
             let peer = self.core.peer_id();
-            // Input of others is handled before a timeout, so that this member's own lateness is no silence of others.
+            // Timeouts come after the messages that wait: a member that runs late must not take others for silent.
             tokio::select! {
                 biased;
                 heard = self.beats.recv() => self.handle_heard(heard),
