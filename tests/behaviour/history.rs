@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_client::ApiClient;
-use evenkeel_control::history::{EndedSession, SessionHistory};
+use evenkeel_contract::sessions::EndedSession;
+use evenkeel_control::history::SessionHistory;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 

@@ -64,8 +64,8 @@ impl Backends {
 /// The body of Phoenix' answer with status 200.
 fn get(path: &str) -> Option<String> {
     let server = format!("{HOST}:{PHOENIX}").parse().unwrap();
-    let (status, body) = http_get(server, path, "")?;
-    (status == 200).then_some(body)
+    let answer = http_get(server, path, &[])?;
+    (answer.status == 200).then_some(answer.body)
 }
 
 /// The spans that Phoenix finds by this query, newest first.

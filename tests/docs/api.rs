@@ -76,6 +76,30 @@ fn json_blocks_of_the_page_are_of_the_contract() {
 }
 
 #[test]
+fn answers_are_as_openapi_describes_them() {
+    let gateway = Gateway::start();
+    let description = gateway.description();
+    let policy = "/v1/policies/{set}/{hook}";
+    let requests = [
+        ("GET", "/v1/status", "/v1/status", 200),
+        ("GET", "/v1/nodes", "/v1/nodes", 200),
+        ("GET", "/v1/policies", "/v1/policies", 200),
+        ("GET", "/v1/gateways", "/v1/gateways", 404),
+        ("PUT", policy, "/v1/policies/call/routing", 400),
+        ("PUT", policy, "/v1/policies/call/routing?canary=0", 400),
+        ("PUT", policy, "/v1/policies/opera/routing", 404),
+    ];
+    for (method, path, target, status) in requests {
+        let answer = gateway.ask(method, target, "no plugin");
+        assert_eq!(answer.status, status, "{method} {target}: {}", answer.body);
+        let schema = description.answer(method, path, status).unwrap();
+        let body = serde_json::from_str(&answer.body).unwrap();
+        let checked = description.check(schema, &body);
+        assert_eq!(checked, Ok(()), "{method} {target}: {body}");
+    }
+}
+
+#[test]
 fn error_codes_equal_those_of_the_api() {
     let codes = ErrorCode::ALL.map(|code| code.name().to_owned()).into();
     let listed = Page::read(PAGE).names_under("## Errors");
@@ -109,7 +133,7 @@ fn routed(gateway: &Gateway) -> BTreeSet<String> {
             _ => "s1",
         });
         let answer = gateway.ask("OPTIONS", &sample, "");
-        let allowed = answer.head.lines().find_map(|line| line.strip_prefix("allow: "));
+        let allowed = answer.header("allow");
         let allowed = allowed.unwrap_or_else(|| panic!("{sample}: {}", answer.head)).to_uppercase();
         for method in allowed.split(',').filter(|method| *method != "HEAD") {
             if method != "POST" || !path.ends_with('}') {

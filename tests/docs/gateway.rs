@@ -1,12 +1,13 @@
 //! A gateway of its own process, and requests to its socket.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use evenkeel_testkit::binary::evenkeel;
+use evenkeel_testkit::http::{HttpAnswer, HttpClient};
 
 use crate::schema::ApiDescription;
 
@@ -50,13 +51,6 @@ pub(crate) struct Gateway {
     folder: tempfile::TempDir,
 }
 
-/// Status, headers and body.
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) head: String,
-    pub(crate) body: String,
-}
-
 impl Gateway {
     pub(crate) fn start() -> Gateway {
         let folder = tempfile::tempdir().unwrap();
@@ -86,7 +80,7 @@ impl Gateway {
     }
 
     /// Reloads the configuration with one more key.
-    pub(crate) fn reload_with(&self, table: &str, key: &str) -> Answer {
+    pub(crate) fn reload_with(&self, table: &str, key: &str) -> HttpAnswer {
         let head = format!("[{table}]\n");
         let config = match CONFIG.split_once(&head) {
             Some((before, after)) => format!("{before}{head}{key}\n{after}"),
@@ -100,16 +94,11 @@ impl Gateway {
         self.folder.path().join("evenkeel.sock")
     }
 
-    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
-        let mut stream = UnixStream::connect(self.socket()).unwrap();
-        let length = body.len();
-        let head = "host: gateway\r\nconnection: close\r\ncontent-length:";
-        write!(stream, "{method} {path} HTTP/1.1\r\n{head} {length}\r\n\r\n{body}").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer of HTTP");
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, head: head.to_lowercase(), body: body.to_owned() }
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> HttpAnswer {
+        let stream = UnixStream::connect(self.socket()).unwrap();
+        let answer =
+            HttpClient::over(stream).ask(&format!("{method} {path}"), &[], body.as_bytes());
+        answer.expect("an answer of HTTP")
     }
 }
 

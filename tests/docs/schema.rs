@@ -17,6 +17,17 @@ impl ApiDescription {
         body["content"]["application/json"].get("schema")
     }
 
+    /// The schema of the body of an answer with this status, which is JSON.
+    pub(crate) fn answer(&self, method: &str, path: &str, status: u16) -> Option<&Value> {
+        let answers = &self.0["paths"][path][method.to_lowercase()]["responses"];
+        let answer = answers.get(status.to_string()).or_else(|| answers.get("default"))?;
+        let answer = match answer.get("$ref").and_then(Value::as_str) {
+            Some(shared) => self.0.pointer(shared.strip_prefix('#')?)?,
+            None => answer,
+        };
+        answer["content"]["application/json"].get("schema")
+    }
+
     /// Checks that the value has this schema. The error names the place.
     pub(crate) fn check(&self, schema: &Value, value: &Value) -> Result<(), String> {
         let Value::Object(keywords) = schema else {

@@ -67,7 +67,7 @@ impl WatchedProcess {
     }
 
     /// Finds or starts the process if there is none. Returns whether there is one afterwards.
-    pub(crate) fn look(&mut self, now: Instant) -> io::Result<bool> {
+    pub(crate) fn find_or_start(&mut self, now: Instant) -> io::Result<bool> {
         if self.handle.is_some() {
             return Ok(true);
         }

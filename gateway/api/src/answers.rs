@@ -11,8 +11,7 @@ use evenkeel_contract::gateway::{
 };
 use evenkeel_contract::nodes::{Hop, NodePlace};
 use evenkeel_contract::policies::{Rollout, RolloutStage};
-use evenkeel_contract::sessions::{ClientGroup, Impairment, ImpairmentEvidence, Traffic};
-use evenkeel_control::history::Carried;
+use evenkeel_contract::sessions::{ClientGroup, Impairment, ImpairmentEvidence};
 use evenkeel_control::{ListChange, NodeName, NodeNames};
 use evenkeel_forecast::DecaySign;
 use evenkeel_model::Decider;
@@ -44,29 +43,6 @@ pub(super) fn decided_by(admitted_by: &Decider, routed_by: &Decider) -> BTreeMap
 
 pub(super) fn client_group(group: &evenkeel_model::ClientGroup) -> ClientGroup {
     ClientGroup { label: group.label.name().into(), value: Arc::clone(&group.value) }
-}
-
-pub(super) fn traffic(carried: &Carried) -> Traffic {
-    let Carried {
-        packets_up,
-        bytes_up,
-        packets_down,
-        bytes_down,
-        shed,
-        lost_up,
-        switches,
-        lost_at_switches,
-    } = *carried;
-    Traffic {
-        packets_up,
-        bytes_up,
-        packets_down,
-        bytes_down,
-        shed,
-        lost_up,
-        switches,
-        lost_at_switches,
-    }
 }
 
 pub(super) fn impairment(impairment: &evenkeel_model::Impairment) -> Impairment {

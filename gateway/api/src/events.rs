@@ -14,7 +14,7 @@ use evenkeel_contract::events::{
     UncoveredLoss, UplinkSuspected, Witness,
 };
 use evenkeel_contract::policies::TimedRollout;
-use evenkeel_control::history::Carried;
+use evenkeel_control::history::traffic;
 use evenkeel_control::{EventRecord, GatewayEvent, GroupChange, NodeNames};
 use evenkeel_forecast::ForecastChange;
 use evenkeel_model::{
@@ -196,7 +196,7 @@ impl NoticeWriter {
                 session: session.to_string(),
                 room: Arc::clone(room_name),
                 reason: reason.name().into(),
-                totals: record.totals.as_ref().map(|it| answers::traffic(&Carried::from(it))),
+                totals: record.totals.as_ref().map(traffic),
             }),
             CoreEvent::Moved { room_name, sessions, cause, by, from, to, started, .. } => {
                 let (witnesses, detect_us) = self.death(*cause, *from);

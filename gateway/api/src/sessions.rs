@@ -1,6 +1,7 @@
 //! Sessions and rooms: lists, explanations, and records of ended sessions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::Json;
@@ -12,11 +13,11 @@ use evenkeel_config::read_duration;
 use evenkeel_contract::Word;
 use evenkeel_contract::errors::ErrorCode;
 use evenkeel_contract::sessions::{
-    Accusation, Candidate, EndedExplanation, EndedMove, EndedSession, Explanation, GrantedHop,
-    HistoryPage, HistoryQuery, IceFragments, LiveExplanation, Move, PageQuery, PendingMove,
-    PolicyAnswer, PolicyNote, Quarantine, Room, RoomPage, Session, SessionPage,
+    Accusation, Candidate, EndedExplanation, Explanation, GrantedHop, HistoryPage, HistoryQuery,
+    IceFragments, LiveExplanation, Move, PageQuery, PendingMove, PolicyAnswer, PolicyNote,
+    Quarantine, Room, RoomPage, Session, SessionPage,
 };
-use evenkeel_control::history::{self, Carried};
+use evenkeel_control::history::traffic;
 use evenkeel_control::{NodeNames, SessionView};
 use evenkeel_core::{
     CandidateReason, MoveRecord, NodeCandidate, NodeStanding, RoomStanding, SessionStanding,
@@ -65,7 +66,7 @@ pub(super) async fn explain(
         let history = shared.ask(&id, shared.handle.history()).await?;
         let ended = history.list(u64::MAX, 1, |record| *record.id == *id);
         let (_, ended) = ended.into_iter().next().ok_or_else(|| shared.no_session(session))?;
-        let ended = ended_session(&ended);
+        let ended = Arc::unwrap_or_clone(ended);
         return Ok(Json(Explanation::Ended(Box::new(EndedExplanation { id, ended }))));
     };
     let nodes = shared.ask(&id, shared.handle.nodes()).await?;
@@ -113,7 +114,7 @@ pub(super) async fn history(
         record.ended_us >= since_us && room.as_deref().is_none_or(|room| room == &*record.room)
     });
     let next = page.cut(&mut all, |(number, _)| number.to_string());
-    let sessions = all.iter().map(|(_, record)| ended_session(record)).collect();
+    let sessions = all.into_iter().map(|(_, record)| Arc::unwrap_or_clone(record)).collect();
     Ok(Json(HistoryPage { sessions, next, dropped: history.dropped() }))
 }
 
@@ -121,33 +122,6 @@ fn number(text: &str) -> Result<u64, ApiError> {
     let wrong =
         |_| ApiError::field("after", format!("found `{text}`, expected a `next` of before"));
     text.parse().map_err(wrong)
-}
-
-fn ended_session(record: &history::EndedSession) -> EndedSession {
-    let record = record.clone();
-    let last_moves = record.last_moves.into_iter().map(|it| EndedMove {
-        at_us: it.at_us,
-        from: it.from,
-        to: it.to,
-        cause: it.cause,
-        by: it.by,
-    });
-    EndedSession {
-        id: record.id,
-        gateway: record.gateway,
-        room: record.room,
-        scenario: record.scenario,
-        ingress: record.ingress,
-        mode: record.mode,
-        offered_us: record.offered_us,
-        ended_us: record.ended_us,
-        duration_ms: record.duration_ms,
-        admitted_by: record.admitted_by,
-        totals: record.totals.as_ref().map(answers::traffic),
-        moves: record.moves,
-        last_moves: last_moves.collect(),
-        reason: record.reason,
-    }
 }
 
 /// Measured values by metric name; values that were not measured are omitted.
@@ -179,7 +153,7 @@ fn session_view(view: &SessionView, names: &NodeNames) -> Session {
             ufrag: ice.gateway.to_string(),
             client_ufrag: ice.client.to_string(),
         }),
-        totals: answers::traffic(&Carried::from(&view.totals)),
+        totals: traffic(&view.totals),
         age_ms: session.age.as_millis() as u64,
         trace_id: HEXLOWER.encode(&view.trace.trace_id),
     }

@@ -15,7 +15,7 @@ mod views;
 mod whip;
 mod zones;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -35,6 +35,7 @@ use evenkeel_model::{
 };
 use evenkeel_revisions::{Actor, RolloutOutcome, RolloutReport};
 use evenkeel_telemetry::MetricsFormat;
+use evenkeel_testkit::http::HttpClient;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 
@@ -114,22 +115,15 @@ impl World {
 
 /// A sent request: method and path, then headers, one per line.
 struct Asking<S> {
-    stream: BufReader<S>,
+    client: HttpClient<S>,
 }
 
 impl<S: Read + Write> Asking<S> {
-    fn at(mut stream: S, head: &str, body: &str) -> Asking<S> {
-        let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
-        let headers = if headers.is_empty() { String::new() } else { format!("{headers}\r\n") };
-        let length = body.len();
-        write!(
-            stream,
-            "{line} HTTP/1.1\r\nhost: x\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n"
-        )
-        .unwrap();
-        // A body that is refused before it is read may end with a broken pipe.
-        let _ = stream.write_all(body.as_bytes());
-        Asking { stream: BufReader::new(stream) }
+    fn at(stream: S, head: &str, body: &str) -> Asking<S> {
+        let (line, headers) = head.split_once('\n').unwrap_or((head, "x: y"));
+        let mut client = HttpClient::over(stream);
+        client.send(line, &[headers, "connection: close"], body.as_bytes());
+        Asking { client }
     }
 
     fn status(&mut self) -> u16 {
@@ -140,22 +134,16 @@ impl<S: Read + Write> Asking<S> {
     /// The next line that begins with `start`.
     fn find(&mut self, start: &str) -> String {
         loop {
-            let mut line = String::new();
-            assert!(self.stream.read_line(&mut line).unwrap() > 0, "no {start}");
+            let line = self.client.line().unwrap_or_else(|| panic!("no {start}"));
             if line.starts_with(start) {
-                return line.trim_end().to_owned();
+                return line;
             }
         }
     }
 
     fn whole(mut self) -> (u16, String) {
-        let status = self.status();
-        let mut rest = Vec::new();
-        // After the whole answer the API may reset the unread rest.
-        let _ = self.stream.read_to_end(&mut rest);
-        let rest = String::from_utf8(rest).unwrap();
-        let (_, body) = rest.split_once("\r\n\r\n").unwrap();
-        (status, body.to_owned())
+        let answer = self.client.answer().expect("no answer");
+        (answer.status, answer.body)
     }
 
     fn answer(self) -> (u16, Value) {
@@ -176,9 +164,7 @@ impl<S: Read + Write> Asking<S> {
 
     /// Reads to the end of the stream and returns the number of bytes.
     fn end(&mut self) -> usize {
-        let mut rest = Vec::new();
-        let _ = self.stream.read_to_end(&mut rest);
-        rest.iter().filter(|byte| !byte.is_ascii_whitespace()).count()
+        self.client.rest().iter().filter(|byte| !byte.is_ascii_whitespace()).count()
     }
 }
 

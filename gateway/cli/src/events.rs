@@ -57,20 +57,20 @@ impl FromStr for FieldFilter {
 
 impl FieldFilter {
     /// The field of the object, or of an object in it, has the value.
-    fn takes(&self, object: &Value) -> bool {
+    fn matches(&self, object: &Value) -> bool {
         match object {
             Value::Object(fields) => fields.iter().any(|(field, value)| {
-                (*field == self.field && self.is_value(value)) || self.takes(value)
+                (*field == self.field && self.equals(value)) || self.matches(value)
             }),
-            Value::Array(all) => all.iter().any(|one| self.takes(one)),
+            Value::Array(all) => all.iter().any(|one| self.matches(one)),
             _ => false,
         }
     }
 
-    fn is_value(&self, value: &Value) -> bool {
+    fn equals(&self, value: &Value) -> bool {
         match value {
             Value::String(text) => *text == self.value,
-            Value::Array(all) => all.iter().any(|one| self.is_value(one)),
+            Value::Array(all) => all.iter().any(|one| self.equals(one)),
             Value::Object(_) => false,
             other => self.value.parse::<Value>().is_ok_and(|wanted| wanted == *other),
         }
@@ -133,7 +133,7 @@ fn change_line(Change { at_us, event, members }: &Change) -> String {
 /// `missed` is always shown: events are missing then.
 fn is_chosen(name: &str, fields: &Value, names: &[String], filter: &[FieldFilter]) -> bool {
     let is_named = names.is_empty() || names.iter().any(|chosen| chosen == name);
-    name == "missed" || is_named && filter.iter().all(|filter| filter.takes(fields))
+    name == "missed" || is_named && filter.iter().all(|filter| filter.matches(fields))
 }
 
 fn print(event: ServerEvent, json: bool) {

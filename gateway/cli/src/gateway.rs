@@ -9,8 +9,8 @@ use evenkeel_contract::gateway::{
     LogRequest, NewOwner, ReloadRequest, Reloaded, Status, TakeOverRequest, TakenOver,
     UpgradeRequest, Upgraded,
 };
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::command::{ApiArgs, CommandError, list, print_done, say, show, typed};
 
@@ -229,27 +229,30 @@ pub(crate) struct ReloadArgs {
     pub(crate) json: bool,
 }
 
-/// The output of `evenkeel reload --json`.
-#[derive(Serialize)]
-struct ReloadOutput<'a> {
+/// The output of `evenkeel reload --json`: both answers, with the members of later versions.
+#[derive(Serialize, Deserialize)]
+struct ReloadOutput {
+    #[serde(default)]
+    requires_restart: Vec<String>,
     #[serde(flatten)]
-    reloaded: &'a Reloaded,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    others: Map<String, Value>,
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     upgraded: Option<AppliedKeys>,
 }
 
-/// The new process, and the keys that it applied.
+/// The answer to the upgrade, and the keys that the new process applied.
 #[derive(Serialize)]
 struct AppliedKeys {
     #[serde(flatten)]
-    process: Upgraded,
+    answer: Value,
     keys: Vec<String>,
 }
 
 impl ReloadArgs {
     pub(crate) fn run(self) -> Result<(), CommandError> {
         let body = ReloadRequest { force: self.force, deadline: self.deadline.clone() };
-        let mut reloaded: Reloaded = typed(&self.api.post("/v1/configuration:reload", &body)?)?;
+        let answer = self.api.post("/v1/configuration:reload", &body)?;
+        let reloaded: Reloaded = typed(&answer)?;
         let upgraded = match self.upgrade(&reloaded) {
             Err(CommandError::Failed(reason) | CommandError::Refused { words: reason, .. }) => {
                 Err(reason)
@@ -257,11 +260,12 @@ impl ReloadArgs {
             other => Ok(other?),
         };
         if self.json {
-            let successor = upgraded.as_ref().ok().copied().flatten().map(|process| AppliedKeys {
-                process,
-                keys: std::mem::take(&mut reloaded.requires_restart),
-            });
-            say(&json!(ReloadOutput { reloaded: &reloaded, upgraded: successor }));
+            let mut output: ReloadOutput = typed(&answer)?;
+            if let Ok(Some(answer)) = &upgraded {
+                let keys = std::mem::take(&mut output.requires_restart);
+                output.upgraded = Some(AppliedKeys { answer: answer.clone(), keys });
+            }
+            say(&json!(output));
             return match upgraded {
                 Ok(_) if reloaded.refused.is_empty() => Ok(()),
                 reason => Err(CommandError::Failed(reason.err().unwrap_or_default())),
@@ -284,7 +288,7 @@ impl ReloadArgs {
         match &upgraded {
             Ok(Some(upgraded)) => {
                 keys.iter().for_each(|key| say(&format!("{key} changed")));
-                say(&sentence(*upgraded));
+                say(&sentence(typed(upgraded)?));
             }
             Ok(None) | Err(_) => {
                 keys.iter().for_each(|key| say(&format!("{key} takes effect after a restart")));
@@ -297,13 +301,13 @@ impl ReloadArgs {
         if lines.is_empty() { Ok(()) } else { Err(CommandError::Failed(lines.join("\n"))) }
     }
 
-    /// Replaces the process if changed keys need that.
-    fn upgrade(&self, reloaded: &Reloaded) -> Result<Option<Upgraded>, CommandError> {
+    /// Replaces the process if changed keys need that, and returns the answer.
+    fn upgrade(&self, reloaded: &Reloaded) -> Result<Option<Value>, CommandError> {
         if self.keep_process || reloaded.requires_restart.is_empty() {
             return Ok(None);
         }
         match request_upgrade(&self.api, &UpgradeRequest::default()) {
-            Ok(answer) => typed(&answer).map(Some),
+            Ok(answer) => Ok(Some(answer)),
             // The gateway runs within another program, or its version has no upgrades.
             Err(CommandError::Wrong(_)) => Ok(None),
             Err(failed) => Err(failed),

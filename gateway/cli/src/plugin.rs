@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use crate::command::{
     CommandError, read_file, say, say_lines, settings_of, show, show_lines, unreadable, verdict,
 };
-use crate::progress::during;
+use crate::progress::report_progress;
 use crate::recording::TrialOutcome;
 
 use self::case::{AskArgs, RecordToCaseArgs};
@@ -296,7 +296,7 @@ impl TestArgs {
             }
         };
         built.documents = self.tested.data.read()?;
-        let report = during("testing", || conformance::run(&built, &options));
+        let report = report_progress("testing", || conformance::run(&built, &options));
         let report = report.map_err(AuthorError::from)?;
         let older = self.from.as_deref().map(read).transpose()?;
         let unread = older.map(|older| migration::check(&older, &built, &options.settings));
@@ -371,7 +371,7 @@ impl TestArgs {
             with_lines.documents = built.documents.clone();
         }
         let built = with_lines.as_ref().unwrap_or(built);
-        Ok(during("testing", || cover(built, options, cases))?)
+        Ok(report_progress("testing", || cover(built, options, cases))?)
     }
 }
 
@@ -383,7 +383,7 @@ impl BenchArgs {
         let name = &built.component.manifest().name;
         let project = Project::of_plugin(name, &self.plugin, self.project.as_deref());
         let project = project?;
-        let report = during("measuring", || measure(&built, &settings, project.as_ref()));
+        let report = report_progress("measuring", || measure(&built, &settings, project.as_ref()));
         let report = report.map_err(AuthorError::from)?;
         let is_stale = match &project {
             Some(project) if report.not_native.is_none() => !built.is_current(project)?,
@@ -408,7 +408,7 @@ impl InspectArgs {
     fn run(self) -> Result<(), CommandError> {
         let bytes = read_file(&self.plugin)?;
         let compiling = format!("compiling {}", self.plugin.display());
-        let inspection = during(&compiling, || Inspection::of(&bytes));
+        let inspection = report_progress(&compiling, || Inspection::of(&bytes));
         show_lines(self.json, &inspection.json(), || inspection.to_string());
         let refused = inspection.refused();
         verdict(self.json, refused.map(|refused| format!("a gateway would refuse it: {refused}")))

@@ -11,15 +11,15 @@ const FIRST_AFTER: Duration = Duration::from_secs(1);
 const THEN_EACH: Duration = Duration::from_secs(5);
 
 /// Does the work of this name, such as `compiling big.wasm`, and writes to standard error how long it has taken so far.
-pub(crate) fn during<T>(name: &str, work: impl FnOnce() -> T) -> T {
+pub(crate) fn report_progress<T>(name: &str, work: impl FnOnce() -> T) -> T {
     let name = name.to_owned();
     let say = move |passed: Duration| {
         eprintln!("evenkeel: {name}: {} s so far", passed.as_secs());
     };
-    said_during(FIRST_AFTER, THEN_EACH, say, work)
+    report_each(FIRST_AFTER, THEN_EACH, say, work)
 }
 
-fn said_during<T>(
+fn report_each<T>(
     first_after: Duration,
     then_each: Duration,
     mut say: impl FnMut(Duration) + Send,
@@ -51,14 +51,14 @@ mod tests {
         let (said, lines) = mpsc::channel();
         let say = move |passed| said.send(passed).unwrap_or_default();
         let work = || (0..3).filter_map(|_| lines.recv().ok()).count();
-        let outcome = said_during(Duration::ZERO, Duration::ZERO, say, work);
+        let outcome = report_each(Duration::ZERO, Duration::ZERO, say, work);
         assert_eq!(outcome, 3, "a line as long as the work waits for one");
     }
 
     #[test]
     fn short_work_is_not_told() {
         let mut lines = 0;
-        let outcome = said_during(NEVER, NEVER, |_| lines += 1, || "done");
+        let outcome = report_each(NEVER, NEVER, |_| lines += 1, || "done");
         assert_eq!((outcome, lines), ("done", 0));
     }
 }

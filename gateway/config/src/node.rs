@@ -51,7 +51,7 @@ impl NodeEntry {
         drivers.iter().copied().find(|kind| kind.name() == self.driver.get_ref())
     }
 
-    /// A text of the driver's.
+    /// The value of a key that the driver takes, if it is text.
     fn text(&self, key: &str) -> Option<Spanned<&str>> {
         let value = self.keys.get(key)?;
         Some(Spanned::new(value.span(), value.get_ref().as_str()?))

@@ -64,7 +64,7 @@ pub struct Status {
     pub carriers: BTreeMap<Arc<str>, Vec<SocketAddr>>,
     /// Counters of the QUIC endpoint, by name.
     pub quic_counts: BTreeMap<Word, u64>,
-    /// Warnings of what is expected.
+    /// Warnings in force: capacity that will be exhausted, nodes that will fail.
     pub forecasts: Vec<Forecast>,
     /// The file in force. Left out by a gateway that runs within another program.
     #[serde(skip_serializing_if = "Option::is_none")]

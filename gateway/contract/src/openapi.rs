@@ -34,6 +34,13 @@ pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain";
 
+/// Errors that come with the outcome of a rollout.
+const REFUSED: (u16, &str) = (400, "The outcome `refused` with `code` and `reason`, or an error.");
+const UNCONFIRMED: (u16, &str) = (
+    503,
+    "The outcome with `error`: executed, but a restart or a takeover may forget it. Or an error alone.",
+);
+
 /// The description, an OpenAPI object. Requests have the form in which a gateway reads them, answers that in which it writes them.
 /// `x-events` has the schema of each event of `GET /v1/events` by its name.
 pub fn document() -> Value {
@@ -144,6 +151,8 @@ struct Endpoint {
     status: u16,
     /// `None`: the answer has no body.
     answer: Option<Content>,
+    /// Error statuses, described, with which the answer may come in place of an error.
+    answered_errors: &'static [(u16, &'static str)],
 }
 
 struct RequestBody {
@@ -179,6 +188,7 @@ impl Endpoint {
             body: None,
             status: 204,
             answer: None,
+            answered_errors: &[],
         }
     }
 
@@ -220,19 +230,12 @@ impl Endpoint {
         Endpoint { status, ..self }
     }
 
+    fn answered_errors(self, answered_errors: &'static [(u16, &'static str)]) -> Endpoint {
+        Endpoint { answered_errors, ..self }
+    }
+
     fn operation(&self, schemas: &mut Schemas) -> Value {
-        let answer = self.answer.as_ref().map(|content| content.described(&mut schemas.answers));
-        let mut success = json!({"description": if answer.is_some() { "Done." } else { "Done, without a body." }});
-        if let Some(answer) = answer {
-            success["content"] = Value::Object([answer].into_iter().collect());
-        }
-        let mut operation = json!({
-            "summary": self.summary,
-            "responses": {
-                self.status.to_string(): success,
-                "default": {"$ref": "#/components/responses/Error"},
-            },
-        });
+        let mut operation = json!({"summary": self.summary, "responses": self.responses(schemas)});
         let parameters = self.parameters(&mut schemas.requests);
         if !parameters.is_empty() {
             operation["parameters"] = parameters.into();
@@ -243,6 +246,27 @@ impl Endpoint {
             operation["requestBody"] = json!({"required": required, "content": contents});
         }
         operation
+    }
+
+    fn responses(&self, schemas: &mut Schemas) -> Value {
+        let answer = self.answer.as_ref().map(|content| content.described(&mut schemas.answers));
+        let mut success = json!({"description": if answer.is_some() { "Done." } else { "Done, without a body." }});
+        if let Some((media_type, content)) = &answer {
+            success["content"] = json!({media_type: content});
+        }
+        let mut responses = json!({
+            self.status.to_string(): success,
+            "default": {"$ref": "#/components/responses/Error"},
+        });
+        let error = schemas.answers.subschema_for::<ErrorAnswer>();
+        for (status, description) in self.answered_errors {
+            let (media_type, content) = answer.as_ref().expect("an endpoint with an answer");
+            responses[status.to_string()] = json!({
+                "description": description,
+                "content": {media_type: {"schema": {"anyOf": [content["schema"], error]}}},
+            });
+        }
+        responses
     }
 
     /// The names in the path, the members of the query, and the headers.
@@ -279,7 +303,9 @@ fn endpoints() -> Vec<Endpoint> {
             Content::json::<PushRequest>(),
         ],
     };
-    let policy_verb = |path, summary| post(path, summary).answer::<RolloutAnswer>();
+    let policy_verb = |path, summary| {
+        post(path, summary).answer::<RolloutAnswer>().answered_errors(&[UNCONFIRMED])
+    };
     vec![
         post("/v1/sessions", "Opens a session")
             .headers(&[(
@@ -370,7 +396,8 @@ fn endpoints() -> Vec<Endpoint> {
             )
         }
         .query::<PushQuery>()
-        .answer::<RolloutAnswer>(),
+        .answer::<RolloutAnswer>()
+        .answered_errors(&[REFUSED, UNCONFIRMED]),
         get("/v1/policies/{set}/{hook}/data/{document}", "Shows a data document")
             .answer_of_type(JSON),
         policy_verb(
@@ -431,6 +458,19 @@ mod tests {
         let names = document["components"]["schemas"].as_object().unwrap().keys();
         let numbered: Vec<_> = names.filter(|name| name.ends_with(char::is_numeric)).collect();
         assert!(numbered.is_empty(), "two types share a name: {numbered:?}");
+    }
+
+    #[test]
+    fn refused_push_is_answered_with_its_outcome() {
+        let document = document();
+        let push = &document["paths"]["/v1/policies/{set}/{hook}"]["put"]["responses"];
+        let either = json!([
+            {"$ref": "#/components/schemas/RolloutAnswer"},
+            {"$ref": "#/components/schemas/ErrorAnswer"},
+        ]);
+        for status in ["400", "503"] {
+            assert_eq!(push[status]["content"][JSON]["schema"]["anyOf"], either, "{status}");
+        }
     }
 
     #[test]

@@ -171,7 +171,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             Some(report) = inputs.reports.recv() => control.handle_report(report),
             Some((node, input)) = inputs.node_inputs.recv() => {
                 let action = control.nodes.handle_driver_input(node, input, Clock::read());
-                control.act(action);
+                control.execute_action(action);
             }
             Some(report) = inputs.policy_reports.recv() => {
                 control.handle_policy_report(report);
@@ -374,14 +374,14 @@ impl Control {
                 match self.sessions.open_request(session, room, hop, node) {
                     Some(request) => {
                         let action = self.nodes.drivers_mut().open(&request, &mut draw, clock);
-                        self.act(action);
+                        self.execute_action(action);
                     }
                     None => self.gateway.handle_opened(session, hop, Err(NotOpened), clock.now),
                 }
             }
             GatewayEffect::CloseAt { session, hop } => {
                 let act = self.nodes.drivers_mut().close(session, hop, clock);
-                self.act(act);
+                self.execute_action(act);
                 self.sessions.command(session, |home| WorkerCommand::Detach { home, hop });
             }
             GatewayEffect::Reply { offer, result } => {
@@ -456,7 +456,7 @@ impl Control {
     }
 
     /// Executes an effect of the drivers.
-    fn act(&mut self, action: Option<DriverAction>) {
+    fn execute_action(&mut self, action: Option<DriverAction>) {
         action.iter().for_each(|action| self.reporting.handle_signalled(action));
         match action {
             None => {}
@@ -638,7 +638,7 @@ impl Control {
             self.execute_outputs(clock);
             clock = Clock::read();
             let Some(action) = self.nodes.drivers_mut().poll(clock) else { break };
-            self.act(Some(action));
+            self.execute_action(Some(action));
         }
         self.sessions.workers_mut().wake_workers()
     }
@@ -672,7 +672,7 @@ impl Control {
             let clock = Clock { now: *at, ..Clock::read() };
             let sessions = NodeInput::Sessions(load.sessions);
             let action = self.nodes.handle_driver_input(*node, sessions, clock);
-            self.act(action);
+            self.execute_action(action);
         }
         let event = self.nodes.handle_probe_result(result, &mut self.gateway);
         event.into_iter().for_each(|event| self.reporting.send_event(event));
@@ -710,7 +710,7 @@ impl Control {
             for (node, worker) in long {
                 let input = NodeInput::LongBundle { worker };
                 let action = self.nodes.handle_driver_input(node, input, Clock::read());
-                self.act(action);
+                self.execute_action(action);
             }
         }
         if watches.is_multiple_of(WALL_CLOCK_EVERY) {
@@ -745,12 +745,12 @@ impl Control {
             WorkerReport::StreamRestarted { session, hop } => {
                 let input = NodeInput::StreamRestarted { session, hop };
                 let action = self.nodes.handle_driver_input(hop.node, input, Clock::read());
-                self.act(action);
+                self.execute_action(action);
             }
             WorkerReport::Signed { node, message } => {
                 let input = NodeInput::Signed(message);
                 let action = self.nodes.handle_driver_input(node, input, Clock::read());
-                self.act(action);
+                self.execute_action(action);
             }
             WorkerReport::FirstPacket { listener, source, payload_type } => {
                 // The source's next packet is reported again.
@@ -1196,7 +1196,7 @@ impl Control {
         // before.
         for node in self.nodes.drivers_mut().announcing() {
             while let Some(action) = self.nodes.drivers_mut().poll_node(node, clock) {
-                self.act(Some(action));
+                self.execute_action(Some(action));
                 self.sessions.workers_mut().wake_workers();
             }
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::PolicySet;
 use evenkeel_contract::gateway::Mode;
+use evenkeel_contract::sessions::EndedSession;
 use evenkeel_core::{
     BlastRadius, Explanation, GatewayCopy, ModePrediction, NodeStanding, RegionStanding,
     RestoreError, RoomRecord, RoomStanding, SessionCopy,
@@ -27,7 +28,7 @@ use crate::alerts::AlertsRecord;
 use crate::changes::KeptChange;
 use crate::continuity::{OFFERS_WITHIN, Suspended};
 use crate::forecasts::KeptForecast;
-use crate::history::{EndedSession, SessionHistory};
+use crate::history::SessionHistory;
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::inherited::NamedSockets;
 use crate::judgements::Judgements;
@@ -453,8 +454,7 @@ impl Handle {
     /// [follower](Handle::follow_records): nothing is decided until the gateway is resumed, restored or released. New
     /// offers wait meanwhile. Packets are forwarded until [`Handle::suspend_packets`].
     pub async fn suspend(&self) -> Result<Suspended, NotSuspended> {
-        // The API stores an answer after control gave it: a client may repeat the offer to the next process. Control
-        // judges offers that take longer.
+        // Waits until the API has stored the answers that control gave: a client may repeat its offer to the next process.
         let _ = tokio::time::timeout(OFFERS_WITHIN, self.idempotency_keys.answered()).await;
         let suspended =
             self.ask(ControlRequest::Suspend).await.map_err(|_| NotSuspended::Unavailable)?;

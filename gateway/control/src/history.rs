@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_channel::{Receiver, Sender};
+use evenkeel_contract::sessions::EndedSession;
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_kept::{
     DiskError, Record, RecordBatch, RecordKeeper, RecordReader, RecordTable, Store,
@@ -21,8 +22,9 @@ use evenkeel_model::{CloseReason, ClosedSession, SessionId};
 use evenkeel_process::lock;
 
 use self::earlier::EarlierFiles;
-use self::ended::{BYTES_MAX, RECORDS_MAX};
-pub use self::ended::{Carried, EndedMove, EndedSession};
+pub(crate) use self::ended::record_of_end;
+pub use self::ended::traffic;
+use self::ended::{BYTES_MAX, EndedSessions, RECORDS_MAX, bytes, key, record_of_death};
 pub use self::open::LeftSessions;
 use self::open::OpenChanges;
 pub(crate) use self::open::OpenSession;
@@ -115,12 +117,12 @@ impl SessionHistory {
         let mut own = std::mem::take(&mut kept.records);
         kept.bytes = 0;
         // Copies of the owner's records may have come again meanwhile.
-        let known: HashSet<_> = earlier.iter().map(EndedSession::key).collect();
-        own.retain(|(record, _)| !known.contains(&record.key()));
+        let known: HashSet<_> = earlier.iter().map(key).collect();
+        own.retain(|(record, _)| !known.contains(&key(record)));
         // They get numbers that no reader has passed.
         kept.first = self.next.load(Ordering::Relaxed);
         for record in earlier {
-            let bytes = record.bytes();
+            let bytes = bytes(&record);
             kept.push(Arc::new(record), bytes);
         }
         let first_own = kept.next();
@@ -135,8 +137,8 @@ impl SessionHistory {
             return;
         }
         let kept = self.lock();
-        let asked: HashSet<_> = records.iter().map(EndedSession::key).collect();
-        let keys = kept.records.iter().map(|(record, _)| record.key());
+        let asked: HashSet<_> = records.iter().map(key).collect();
+        let keys = kept.records.iter().map(|(record, _)| key(record));
         let known = keys.filter(|key| asked.contains(key));
         let known: HashSet<(Box<str>, u64)> = known.map(|(id, at)| (id.into(), at)).collect();
         drop(kept);
@@ -206,7 +208,7 @@ impl HistoryWriter {
         totals: &Totals,
         names: &NodeNames,
     ) {
-        let record = EndedSession::of(&self.gateway, session, room, reason, closed, totals, names);
+        let record = record_of_end(&self.gateway, session, room, reason, closed, totals, names);
         self.send_ended(HistoryRecord::Ended(Box::new(record)));
     }
 
@@ -246,7 +248,7 @@ impl HistoryWriter {
     }
 }
 
-const TABLES: &[RecordTable] = &[EndedSession::TABLE, OpenSession::TABLE];
+const TABLES: &[RecordTable] = &[EndedSessions::TABLE, OpenSession::TABLE];
 
 /// The end of the history on the thread of the store.
 struct HistoryKeeper {
@@ -285,7 +287,7 @@ impl HistoryKeeper {
     }
 
     fn add(&self, record: EndedSession) {
-        let bytes = record.bytes();
+        let bytes = bytes(&record);
         self.history.add(record, bytes);
     }
 }
@@ -324,20 +326,20 @@ impl RecordKeeper for HistoryKeeper {
     fn read(&mut self, reader: &RecordReader<'_>) -> Result<bool, DiskError> {
         let Some(files) = &mut self.earlier else { return Ok(true) };
         let Some(found) = files.read(self.left) else { return Ok(false) };
-        let mut ended: Vec<EndedSession> = reader.newest(RECORDS_MAX)?;
+        let mut ended = reader.newest::<EndedSessions>(RECORDS_MAX)?;
         let on_disk = ended.len();
-        let known: HashSet<_> = ended.iter().map(EndedSession::key).collect();
+        let known: HashSet<_> = ended.iter().map(key).collect();
         // An earlier program may have written its files after this table.
-        let is_new = |record: &EndedSession| !known.contains(&record.key());
+        let is_new = |record: &EndedSession| !known.contains(&key(record));
         let of_files: Vec<_> = found.ended.into_iter().filter(is_new).collect();
         ended.extend(of_files);
         match self.left {
             LeftSessions::Ended => {
                 // Further records would be forgotten at once.
-                let left: Vec<OpenSession> = reader.newest(RECORDS_MAX)?;
-                let left = left.into_iter().map(|it| EndedSession::died(it, reader.lived_us()));
+                let left = reader.newest::<OpenSession>(RECORDS_MAX)?;
+                let left = left.into_iter().map(|it| record_of_death(it, reader.lived_us()));
                 let of_files = found.open.into_iter();
-                let of_files = of_files.map(|it| EndedSession::died(it, found.lived_us));
+                let of_files = of_files.map(|it| record_of_death(it, found.lived_us));
                 // The process before this one may have been killed after it wrote them.
                 let known: HashSet<_> = ended.iter().map(|record| &*record.id).collect();
                 let lacks = |record: &EndedSession| !known.contains(&*record.id);
@@ -360,14 +362,14 @@ impl RecordKeeper for HistoryKeeper {
     fn batch(&mut self) -> RecordBatch {
         let mut batch = RecordBatch::default();
         if self.is_table_void {
-            batch.clear::<EndedSession>();
+            batch.clear::<EndedSessions>();
         }
         let at_most = if self.is_table_void { RECORDS_MAX } else { BATCH_MAX };
         let kept = self.history.lock();
         let records: Vec<_> = kept.from(self.written, at_most).cloned().collect();
         self.next = self.written.max(kept.first) + records.len() as u64;
         drop(kept);
-        records.iter().for_each(|record| batch.insert(&**record));
+        records.iter().for_each(|record| batch.insert::<EndedSessions>(record));
         // A session is open until its record is on the disk.
         if !self.history.has_number(self.next) {
             self.open.add_to(&mut batch, BATCH_MAX);

@@ -194,11 +194,12 @@ impl Document for OpenedKey {
     }
 
     fn read_earlier(bytes: &[u8]) -> io::Result<Vec<EarlierDocument>> {
-        // A line that was cut is none. No body has this digest.
+        // A last line without its end was cut, and is left out.
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let lines = bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let tokens = lines.filter_map(|line| str::from_utf8(line).ok());
         let row = |token| {
+            // No body has this digest.
             let value = serde_json::to_value(OpenedKey::new([0; 32], None))?;
             Ok(EarlierDocument { key: format!("{TOKEN_KEY}{token}").into(), value })
         };

@@ -93,8 +93,8 @@ impl ListedNodes {
         self.guard.check(list, &standing, now)
     }
 
-    /// The steps from the current list to this one.
-    pub(crate) fn steps_to(&self, list: &NodeList) -> NodeListChange {
+    /// The changes from the current list to this one.
+    pub(crate) fn changes_to(&self, list: &NodeList) -> NodeListChange {
         NodeListChange::of(list, &self.nodes)
     }
 

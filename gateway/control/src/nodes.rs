@@ -227,7 +227,7 @@ impl Nodes {
         if let Some(shrinks) = held.filter(|_| !list.force) {
             return Err(shrinks.into());
         }
-        let steps = self.listed.steps_to(list);
+        let steps = self.listed.changes_to(list);
         let (adding, room) = (steps.added.len(), gateway.node_table().vacancies(now));
         if adding > room {
             return Err(NotListed::Full { adding, room });

@@ -338,7 +338,7 @@ impl OfferQueue {
 
     /// Keeps an offer until the suspension ends or the policies are active.
     pub(crate) fn hold(&mut self, request: Box<OfferedSession>, reply: OfferReply) {
-        // A suspended gateway has its policies.
+        // The first policies of a suspended gateway are active: only the end of the suspension is waited for.
         let suspended = || WaitingOffers { policies_stand: true, ..WaitingOffers::default() };
         self.waiting.get_or_insert_with(suspended).hold(request, reply);
     }

@@ -418,7 +418,7 @@ impl Replication {
         Replication { grant, kept, follower: None, history_next: 0 }
     }
 
-    /// The standby of a process that ends may still take over the sessions that this one continues.
+    /// Continues the limits of the process before this one: its standby may still take over the same sessions.
     pub(crate) fn inherit_grant(&self, now: Instant) {
         self.grant.inherit(now);
     }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use evenkeel_contract::sessions::EndedSession;
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{
     ClientTransport, CloseReason, ClosedSession, Decider, RedundancyMode, SessionId,
 };
 
 use crate::NodeNames;
-use crate::history::EndedSession;
+use crate::history::record_of_end;
 
 /// A session that ended as soon as it was offered.
 pub fn closed_session(now: Instant) -> ClosedSession {
@@ -29,5 +30,5 @@ pub fn ended_session(number: u64, room: &str) -> EndedSession {
     let (session, reason) = (SessionId(number), CloseReason::Requested);
     let closed = closed_session(Instant::now());
     let (totals, names) = (Totals::default(), NodeNames::default());
-    EndedSession::of("host", session, room, reason, &closed, &totals, &names)
+    record_of_end("host", session, room, reason, &closed, &totals, &names)
 }

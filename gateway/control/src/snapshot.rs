@@ -17,6 +17,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_contract::sessions::EndedSession;
 use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord};
 use evenkeel_dataplane::worker::{SessionState, TrunkState};
 use evenkeel_drivers::{DriversRecord, DriversReplica};
@@ -34,7 +35,6 @@ use crate::alerts::AlertsRecord;
 use crate::certificates::CertificatesRecord;
 use crate::changes::ChangeRecord;
 use crate::forecasts::{EarlierForecasts, ForecastPart, ForecastParts};
-use crate::history::EndedSession;
 use crate::idempotency::{KeyRecord, KeyReplica};
 use crate::messages::SnapshotError;
 use crate::offers::RequestInterner;
@@ -292,7 +292,7 @@ impl Snapshot {
         descriptors
     }
 
-    /// With the worker's state of the first session under this id.
+    /// With another id in the first state of a session at a worker.
     #[cfg(any(test, feature = "samples"))]
     pub fn with_stray_session(mut self, id: SessionId) -> Snapshot {
         self.media[0].state.session = id;

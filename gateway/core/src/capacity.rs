@@ -578,12 +578,12 @@ impl<'a> LedgerView<'a> {
         self.ppb(node, self.load(node) + self.reserve(node))
     }
 
-    /// Load alone, in thousandths of the capacity.
+    /// Load without reserve, in thousandths of the capacity.
     pub(crate) fn carried_permille(self, node: NodeId) -> u64 {
         self.carried_ppb(node) / 1_000_000
     }
 
-    /// Load alone as a share of the capacity, in 10⁻⁹.
+    /// Load without reserve as a share of the capacity, in 10⁻⁹.
     pub(crate) fn carried_ppb(self, node: NodeId) -> u64 {
         self.ppb(node, self.load(node))
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_model::{
-    AcceptedOffer, Ask, CloseReason, CoreEvent, Hop, MediaDescription, MediaLimits, Offer, OfferId,
-    OfferRefusal, Plan, PolicyName, RoomId, RouteCell, SessionId,
+    AcceptedOffer, Ask, CloseReason, CoreEvent, EvidenceSource, Health, Hop, MediaDescription,
+    MediaLimits, Offer, OfferId, OfferRefusal, Plan, PolicyName, RoomId, RouteCell, SessionId,
 };
 use evenkeel_nodes::{NodeEffect, NodeOutput, NodeTable};
 use evenkeel_revisions::RolloutReport;
@@ -138,6 +138,19 @@ impl Effects {
 
     pub(crate) fn event(&mut self, event: CoreEvent) {
         self.outputs.push_back(GatewayEffect::Event(event));
+    }
+
+    /// Reports the health of a node; `rooms` were there if it died.
+    pub(crate) fn health_changed(
+        &mut self,
+        hop: Hop,
+        from: Health,
+        to: Health,
+        witnesses: Vec<(EvidenceSource, Instant)>,
+        last_heard: Option<Instant>,
+        rooms: u32,
+    ) {
+        self.event(CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms });
     }
 
     /// The index of the next output, where an event that explains it can be [inserted](Effects::insert).

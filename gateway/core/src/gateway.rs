@@ -435,10 +435,10 @@ impl Gateway {
         self.take_notices(now);
     }
 
-    /// Ends a session through the API, or has ended it before.
+    /// Ends a session for the API. Succeeds also if the session has ended before.
     pub fn handle_close(&mut self, id: SessionId, now: Instant) -> Result<(), Impossible> {
         if !self.tables.sessions.contains_key(&id) {
-            // The request may be a repetition: the session has ended.
+            // The request may be a repetition.
             let next = self.tables.sessions.next_id();
             let had = next.group() < id && id < next;
             return if had { Ok(()) } else { Err(Impossible::NoSuchSession) };
@@ -825,7 +825,7 @@ impl Gateway {
             Err(NotOpened) => {
                 let Some(before) = session.legs_mut().failed(hop) else { return };
                 self.tables.leg_failed(before, hop, now);
-                self.not_opened(id, hop, now);
+                self.handle_not_opened(id, hop, now);
             }
         }
         self.tables.open_next(hop.node, now);
@@ -833,7 +833,7 @@ impl Gateway {
 
     /// Refuses a new session that the carrying hop did not take, if other sessions are live. Any other hop leaves the
     /// room's route; so does the carrying hop while no session is live there, and the next hop is tried.
-    fn not_opened(&mut self, id: SessionId, hop: Hop, now: Instant) {
+    fn handle_not_opened(&mut self, id: SessionId, hop: Hop, now: Instant) {
         let Some(room) = self.rooms.of_session(id, &self.tables.sessions) else { return };
         self.tables.catch_up(room, now);
         let is_opening = self.tables.sessions[&id].is_opening();
@@ -861,7 +861,7 @@ impl Gateway {
             if let Some(leg) = session.legs_mut().give_up(hop) {
                 self.tables.effects.push(GatewayEffect::CloseAt { session: id, hop });
                 self.tables.leg_failed(leg, hop, now);
-                self.not_opened(id, hop, now);
+                self.handle_not_opened(id, hop, now);
                 self.tables.open_next(hop.node, now);
             }
         }
@@ -1048,8 +1048,7 @@ impl Gateway {
         }
     }
 
-    /// Applies one action.
-    fn act(
+    fn apply_action(
         &mut self,
         id: SessionId,
         op: u32,
@@ -1790,8 +1789,7 @@ impl Gateway {
                 self.tables.with_nodes(|nodes| nodes.start_failed(id, NotStarted::Ejected, now));
                 let moves = self.explain_port_moves(hop, now);
                 let rooms = self.fail_over(id, now) + moves.len() as u32;
-                let event = CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms };
-                self.tables.effects.event(event);
+                self.tables.effects.health_changed(hop, from, to, witnesses, last_heard, rooms);
                 if !moves.is_empty() {
                     let cause = MoveCause::NodeDown;
                     self.tables.effects.event(CoreEvent::MoveCauseFound { hop, cause, moves });
@@ -1803,14 +1801,7 @@ impl Gateway {
             }
         }
         let hop = self.tables.nodes[id].hop();
-        self.tables.effects.event(CoreEvent::Node {
-            hop,
-            from,
-            to,
-            witnesses,
-            last_heard,
-            rooms: 0,
-        });
+        self.tables.effects.health_changed(hop, from, to, witnesses, last_heard, 0);
         if let NodeTransition::Started { after, .. } = change {
             self.node_started(id, after, now);
         }
@@ -1907,15 +1898,7 @@ impl Gateway {
         let (hop, from, last_heard) = (node.hop(), node.health(), node.detector.last_heard());
         self.set_stopping(id, false, now);
         self.tables.with_nodes(|nodes| nodes.stop(id, now));
-        let (to, witnesses) = (Health::Cold, Vec::new());
-        self.tables.effects.event(CoreEvent::Node {
-            hop,
-            from,
-            to,
-            witnesses,
-            last_heard,
-            rooms: 0,
-        });
+        self.tables.effects.health_changed(hop, from, Health::Cold, Vec::new(), last_heard, 0);
     }
 
     /// Raises sessions that were reduced long enough ago by one step, if no room is stranded.

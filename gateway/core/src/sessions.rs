@@ -632,7 +632,7 @@ struct OfferedSession {
     step: OfferStep,
 }
 
-/// The steps of an offer, in this order.
+/// The answers for which an offer waits, in this order.
 #[derive(Debug)]
 enum OfferStep {
     /// The parameters of the scenario policy.

@@ -136,7 +136,7 @@ impl<S: FnMut(DtlsSession, ClientPath, &[u8])> HandshakeThread<S> {
     }
 }
 
-/// The report of an event. A drop is counted.
+/// The report of an event. `None` for a datagram that was refused, which is counted as dropped.
 fn report(
     session: DtlsSession,
     event: HandshakeEvent,

@@ -46,12 +46,12 @@ fn place(impairment: &Impairment) -> ImpairedPlace {
     (impairment.segment, impairment.at)
 }
 
-/// Another segment impairs a session, or none.
+/// A change of the segment that impairs a session.
 #[derive(Clone, Copy, Debug)]
 pub struct ImpairmentChange {
-    /// The impairment until now.
+    /// The impairment until now; `None`: no segment impaired the session.
     pub ended: Option<StandingImpairment>,
-    /// The impairment from now on.
+    /// The impairment from now on; `None`: no segment impairs it.
     pub now: Option<Impairment>,
 }
 

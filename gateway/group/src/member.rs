@@ -19,7 +19,8 @@ use evenkeel_drivers::Fencing;
 use evenkeel_media::srtp::IndexGrant;
 use evenkeel_ownership::{
     Beat, BeatRole, Blocked, Cluster, ClusterEvent, ClusterOutput, ClusterSettings,
-    ContinuedOwnership, HandOverRefusal, HoldDown, MaySend, PeerId, Reporter, TakeoverCause, TakeoverRefusal,
+    ContinuedOwnership, HandOverRefusal, HoldDown, MaySend, PeerId, Reporter, TakeoverCause,
+    TakeoverRefusal,
 };
 use evenkeel_telemetry::Instruments;
 use peer_watch::{PeerSign, PeerWatch};
@@ -214,7 +215,7 @@ impl GroupMember {
             }
             let due = tokio::time::Instant::from_std(self.core.poll_timeout());
             let peer = self.core.peer_id();
-            // Input of others is handled before a timeout, so that this member's own lateness is no silence of others.
+            // Timeouts come after the messages that wait: a member that runs late must not take others for silent.
             tokio::select! {
                 biased;
                 heard = self.beats.recv() => self.handle_heard(heard),

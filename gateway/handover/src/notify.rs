@@ -19,18 +19,18 @@ const VARIABLE: &str = "NOTIFY_SOCKET";
 /// A manager that does not read for this time is not waited for.
 const READ_WITHIN_MS: u16 = 2_000;
 
-/// The gateway serves.
+/// Reports that the gateway serves.
 pub fn ready() {
     send("READY=1");
 }
 
-/// An upgrade has begun. It ends with [`ready`] or [`replaced_by`].
+/// Reports that an upgrade has begun. It ends with [`ready`] or [`replaced_by`].
 pub(super) fn reloading() {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
     send(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.as_micros()));
 }
 
-/// Another process serves. Returns once the manager knows: a message of a process that has ended may be ignored.
+/// Reports that another process serves. Returns once the manager knows: a message of a process that has ended may be ignored.
 pub(crate) fn replaced_by(process: u32) {
     send(&format!("MAINPID={process}\nREADY=1"));
     let Some(manager) = std::env::var_os(VARIABLE) else { return };

@@ -29,7 +29,7 @@ const EARLY: u64 = 4_096;
 
 /// Of later answers one in this number is checked, which finds permanent hidden state within minutes, at a
 /// thousandth of the cost.
-const ONE_IN: u64 = 1_024;
+const LATER_ONE_IN: u64 = 1_024;
 
 /// A plugin bound to one hook with its settings. Owned by one thread.
 ///
@@ -420,7 +420,7 @@ impl DeterminismCheck {
         let step = match self.answers {
             _ if self.looked < FIRST => 1,
             ..EARLY => EARLY_ONE_IN,
-            _ => ONE_IN,
+            _ => LATER_ONE_IN,
         };
         self.next = self.answers + step - 1;
     }

@@ -35,8 +35,11 @@ const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// Interval at which a disk that failed is tried, and precision of the time at which a killed process is known to have lived.
 const LIVES_EVERY: Duration = Duration::from_secs(1);
 
-/// A record. Its serialized form is an object with a field for each column.
-pub trait Record: Serialize + DeserializeOwned {
+/// The records of a table.
+pub trait Record {
+    /// A record. Its serialized form is an object with a field for each column.
+    type Value: Serialize + DeserializeOwned;
+
     /// Name, version, columns and bounds.
     const TABLE: RecordTable;
 }
@@ -116,7 +119,7 @@ impl RecordReader<'_> {
     ///
     /// # Errors
     /// If the database cannot be read, or if another version wrote the table.
-    pub fn newest<R: Record>(&self, at_most: usize) -> Result<Vec<R>, DiskError> {
+    pub fn newest<R: Record>(&self, at_most: usize) -> Result<Vec<R::Value>, DiskError> {
         let Some(connection) = self.connection else { return Ok(Vec::new()) };
         if !R::TABLE.is_in(connection)? {
             return Ok(Vec::new());
@@ -163,7 +166,7 @@ impl RecordBatch {
     ///
     /// # Panics
     /// If the type is no object, or has maps with keys that are no text.
-    pub fn insert<R: Record>(&mut self, record: &R) {
+    pub fn insert<R: Record>(&mut self, record: &R::Value) {
         let record = serde_json::to_value(record).expect("a record is JSON");
         let Json::Object(mut fields) = record else { panic!("a record is an object") };
         let values = R::TABLE.columns.iter();

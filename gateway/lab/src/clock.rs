@@ -20,7 +20,7 @@ pub fn nanoseconds(duration: Duration) -> u64 {
 const CONTROL_EVERY: Duration = Duration::from_millis(100);
 
 /// Waits for a control run of this length, and returns the moments at which to measure pauses.
-pub(crate) async fn control_moments(length: Duration) -> Vec<u64> {
+pub async fn control_moments(length: Duration) -> Vec<u64> {
     let mut moments = Vec::new();
     let until = Instant::now() + length;
     while Instant::now() < until {

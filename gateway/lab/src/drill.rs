@@ -33,7 +33,7 @@ const WATCHED: Duration = Duration::from_secs(2);
 const TRUSTED_WITHIN: Duration = Duration::from_secs(70);
 /// Timeout until the region's breaker is closed again, if the previous drill opened it.
 const CLOSED_WITHIN: Duration = Duration::from_secs(90);
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const POLL_EVERY: Duration = Duration::from_millis(500);
 /// Attempts per repair, because a message may be lost.
 const MEND_TRIES: u32 = 3;
 const MEND_AGAIN: Duration = Duration::from_millis(500);
@@ -297,7 +297,7 @@ async fn breaker_closed(
         if !std::mem::replace(&mut told, true) {
             eprintln!("the breaker of region {region} is {breaker}: waiting until it is closed");
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_EVERY).await;
     }
 }
 

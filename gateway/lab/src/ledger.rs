@@ -562,7 +562,7 @@ impl PacketLedger {
 
     /// The packet with this SSRC and sequence number at a receiver, extrapolated from the last arrival if it was lost.
     /// `None` without an arrival shortly before.
-    pub(crate) fn number_at(
+    pub(crate) fn find_packet(
         &self,
         receiver: u64,
         ssrc: u32,

@@ -75,23 +75,6 @@ impl std::fmt::Display for Timeliness {
     }
 }
 
-/// Start of an observation of the processors' use.
-#[derive(Clone, Copy, Debug)]
-pub struct ProcessorWatch(ProcessorTime);
-
-impl ProcessorWatch {
-    /// Begins to observe.
-    pub fn begin() -> ProcessorWatch {
-        ProcessorWatch(processor_time())
-    }
-
-    /// Idle time since [`ProcessorWatch::begin`], per cent of the time of all cores; 100 if the kernel reports none.
-    pub fn idle_percent(&self) -> f64 {
-        let ProcessorTime { used, idle, .. } = processor_time().since(self.0);
-        if used + idle == 0 { 100.0 } else { idle as f64 * 100.0 / (used + idle) as f64 }
-    }
-}
-
 /// Returns zero if the kernel does not report processor times.
 fn processor_time() -> ProcessorTime {
     ProcessorTime::now().unwrap_or_default()

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use evenkeel_process::lock;
-use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -114,9 +113,4 @@ pub fn at_ns(event: &ServerEvent) -> u64 {
 /// Returns true if the event reports this health of the node.
 pub(crate) fn is_node(event: &ServerEvent, node: &str, to: &str) -> bool {
     event.data_of().is_some_and(|change: NodeHealth| *change.node == *node && change.to == to)
-}
-
-/// A JSON string; empty for any other type.
-pub fn word(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
 }

@@ -542,7 +542,7 @@ crate::named! {
 
 impl GuardRule {
     /// Returns true if the decision itself broke the rule. The other rules can be broken by concurrent events.
-    pub fn is_its_own(self) -> bool {
+    pub fn is_fault_of_decision(self) -> bool {
         match self {
             GuardRule::UnusableNode
             | GuardRule::UnusableRegion

@@ -51,7 +51,7 @@ crate::named! {
 }
 
 impl MoveCause {
-    /// The room lost its node at once.
+    /// Returns true if the room lost its node before it had another one.
     pub fn is_loss(self) -> bool {
         matches!(self, MoveCause::NodeDown | MoveCause::Ejected)
     }

@@ -32,7 +32,7 @@ impl SentBeats {
     }
 }
 
-/// The other members. The current one is of an owner its standby, of others the owner.
+/// The other members. The current one is the standby if this member is the owner, and otherwise the owner.
 #[derive(Debug)]
 pub(super) struct Peers {
     states: Vec<PeerState>,

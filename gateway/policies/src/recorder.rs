@@ -68,8 +68,8 @@ enum RecorderMessage {
         bytes: usize,
     },
     Decided(RecordedDecision),
-    /// Returns all kept chunks.
-    Past(oneshot::Sender<Vec<Arc<[u8]>>>),
+    /// Asks for the chunks that are kept, oldest first.
+    Kept(oneshot::Sender<Vec<Arc<[u8]>>>),
     /// Sends the chunks of later calls, until [`RecorderMessage::Leave`].
     Listen {
         queue: ListenerQueue,
@@ -149,7 +149,7 @@ impl PolicyRecorder {
     /// The kept chunks, oldest first; `None` if the recorder has ended.
     pub async fn kept_chunks(&self) -> Option<Vec<Arc<[u8]>>> {
         let (reply, past) = oneshot::channel();
-        self.tell(RecorderMessage::Past(reply)).await?;
+        self.tell(RecorderMessage::Kept(reply)).await?;
         past.await.ok()
     }
 
@@ -363,7 +363,7 @@ impl RecorderThread {
                 self.shared.waiting_bytes.fetch_sub(bytes, Relaxed);
             }
             RecorderMessage::Decided(decision) => self.write(&RecordingEntry::Decided(decision)),
-            RecorderMessage::Past(reply) => {
+            RecorderMessage::Kept(reply) => {
                 self.close();
                 let all = self.chunks.iter().map(|(_, chunk)| Arc::clone(chunk)).collect();
                 let _ = reply.send(all);

@@ -18,12 +18,12 @@ const PER_MS: usize = WIDE / 200;
 /// Time for which all buffers stay wide after an upgrade: threads of both processes compete for the processor.
 const WIDE_FOR: Duration = Duration::from_secs(1);
 
-/// Interval at which a buffer looks for waiting packets. The kernel refuses new ones as long as more wait than the buffer
+/// Interval of checks whether packets wait in a socket. The kernel refuses new ones as long as more wait than the buffer
 /// takes.
-const LOOKS_EVERY: Duration = Duration::from_millis(5);
+const CHECK_EVERY: Duration = Duration::from_millis(5);
 
-/// Looks at a buffer that is never empty, which are 10 s: its port is overloaded.
-const LOOKS_MAX: usize = 2_000;
+/// Checks of a socket in which packets always wait: after 10 s its port counts as overloaded, and the buffer is narrowed.
+const CHECKS_MAX: usize = 2_000;
 
 /// The longest receive buffer that the kernel grants to this gateway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,9 +58,9 @@ impl UpgradeBuffer {
     pub async fn narrow(&self, sockets: &NamedSockets) {
         let mut wide: Vec<_> = of_packets(sockets).filter(|_| self.bytes > SOCKET_BUFFER).collect();
         tokio::time::sleep(WIDE_FOR).await;
-        for look in 1..=LOOKS_MAX {
+        for check in 1..=CHECKS_MAX {
             wide.retain(|socket| {
-                let stays = look < LOOKS_MAX && buffers::has_waiting(socket);
+                let stays = check < CHECKS_MAX && buffers::has_waiting(socket);
                 if !stays {
                     buffers::set_receive_size(socket, SOCKET_BUFFER);
                 }
@@ -69,7 +69,7 @@ impl UpgradeBuffer {
             if wide.is_empty() {
                 break;
             }
-            tokio::time::sleep(LOOKS_EVERY).await;
+            tokio::time::sleep(CHECK_EVERY).await;
         }
     }
 }

@@ -170,7 +170,7 @@ fn with_path(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// Removes the file of a process that has ended, but none of another program.
+/// Reads the sessions of a living process. Removes the file of a process that has ended; a file of another form is an error and stays.
 fn read_living(path: &Path) -> io::Result<Option<ProcessSessions>> {
     let sessions = serde_json::from_slice(&file::read(path, BYTES_MAX)?)?;
     let file = File::open(path)?;

@@ -126,9 +126,9 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         self.fleet.place.gateways[2].ip(&cut).unwrap();
         self.begin(BUSY, &["EvenkeelTokensRefused"]);
         let api: SocketAddr = BUSY.parse().unwrap();
-        let headers = "Authorization: Bearer another one\r\n";
-        let asked = at(&self.fleet.place.client, || http_get(api, "/v1/status", headers));
-        assert_eq!(asked.map(|(status, _)| status), Some(401));
+        let headers = ["Authorization: Bearer another one"];
+        let asked = at(&self.fleet.place.client, || http_get(api, "/v1/status", &headers));
+        assert_eq!(asked.map(|answer| answer.status), Some(401));
         at(&self.fleet.place.client, || self.fleet.store.kill());
         self.begin(BUSY, &["EvenkeelIndexBehind"]);
     }

@@ -179,8 +179,8 @@ impl<'a> Servers<'a> {
     /// The body of an answer with status 200.
     pub(super) fn get(&self, port: u16, path: &str) -> Option<String> {
         let _inside = self.place.client.enter().unwrap();
-        let (status, body) = http_get(address(self.place, port), path, "")?;
-        (status == 200).then_some(body)
+        let answer = http_get(address(self.place, port), path, &[])?;
+        (answer.status == 200).then_some(answer.body)
     }
 
     /// The alerts of all notices so far.

@@ -16,6 +16,7 @@ use evenkeel_model::{
     ClientIdentity, CoreEvent, Health, IngressProtocol, MediaDescription, SessionId,
 };
 use evenkeel_testkit::binary::evenkeel;
+use evenkeel_testkit::http::HttpClient;
 
 use super::{StopOnDrop, memory_kib};
 use crate::harness::{
@@ -60,22 +61,15 @@ impl Drop for Api {
     }
 }
 
-/// Asks for the status as an operator. Returns the status line of the answer.
-fn ask_as_owner(stream: &mut TcpStream) -> String {
+/// Asks for the status as an operator. Returns the status of the answer.
+fn ask_as_owner(stream: &mut TcpStream) -> u16 {
     ask_with(stream, str::from_utf8(SECRET).unwrap())
 }
 
-fn ask_with(stream: &mut TcpStream, token: &str) -> String {
-    let head = "GET /v1/status HTTP/1.1\r\nhost: x";
-    write!(stream, "{head}\r\nauthorization: Bearer {token}\r\n\r\n").unwrap();
-    let (mut answer, mut buffer) = (String::new(), [0; 4_096]);
-    // The body is an object.
-    while !answer.ends_with('}') {
-        let length = stream.read(&mut buffer).unwrap();
-        assert!(length > 0, "the connection ended: {answer}");
-        answer.push_str(str::from_utf8(&buffer[..length]).unwrap());
-    }
-    answer.lines().next().unwrap_or_default().to_owned()
+fn ask_with(stream: &mut TcpStream, token: &str) -> u16 {
+    let token = format!("authorization: Bearer {token}");
+    let answer = HttpClient::over(stream).ask("GET /v1/status", &[&token], b"");
+    answer.expect("the connection ended").status
 }
 
 /// True once the other end has closed the connection.
@@ -94,10 +88,10 @@ fn idle_connections_do_not_keep_the_owner_out() {
     let gateway = world.start();
     let api = Api::of(&gateway);
     let mut before = api.connect();
-    assert_eq!(ask_as_owner(&mut before), "HTTP/1.1 200 OK");
+    assert_eq!(ask_as_owner(&mut before), 200);
     let idle: Vec<TcpStream> = (0..300).map(|_| api.connect()).collect();
-    assert_eq!(ask_as_owner(&mut before), "HTTP/1.1 200 OK", "an accepted connection stays");
-    assert_eq!(ask_as_owner(&mut api.connect()), "HTTP/1.1 200 OK");
+    assert_eq!(ask_as_owner(&mut before), 200, "an accepted connection stays");
+    assert_eq!(ask_as_owner(&mut api.connect()), 200);
     wait_until("idle connections end", || idle.iter().all(is_closed));
 }
 
@@ -110,11 +104,11 @@ fn readers_do_not_keep_the_owner_out() {
     let api = Api::of(&gateway);
     let readers = (0..200).map(|_| {
         let mut reader = api.connect();
-        assert_eq!(ask_with(&mut reader, &"c".repeat(32)), "HTTP/1.1 200 OK");
+        assert_eq!(ask_with(&mut reader, &"c".repeat(32)), 200);
         reader
     });
     let readers: Vec<TcpStream> = readers.collect();
-    assert_eq!(ask_as_owner(&mut api.connect()), "HTTP/1.1 200 OK");
+    assert_eq!(ask_as_owner(&mut api.connect()), 200);
     drop(readers);
 }
 
@@ -131,14 +125,13 @@ fn slow_header_misses_its_deadline() {
         std::thread::park_timeout(Duration::from_millis(100));
         slow.write_all(&[header.next().unwrap()]).is_err() || is_closed(&slow)
     });
-    assert_eq!(ask_as_owner(&mut api.connect()), "HTTP/1.1 200 OK");
+    assert_eq!(ask_as_owner(&mut api.connect()), 200);
 }
 
 /// Begins to push a plugin of 16 MiB and sends half of it.
 fn hold_upload(socket: &Path) -> UnixStream {
     let mut stream = UnixStream::connect(socket).unwrap();
-    let head = "PUT /v1/policies/call/routing HTTP/1.1\r\nhost: x\r\ncontent-length:";
-    write!(stream, "{head} {}\r\n\r\n", 16 << 20).unwrap();
+    HttpClient::over(&mut stream).send_head("PUT /v1/policies/call/routing", &[], 16 << 20);
     for _ in 0..8 {
         // Fails for an upload that has given way.
         let _ = stream.write_all(&[0; 1 << 20]);
@@ -209,9 +202,9 @@ impl OwnProcess {
         process.json_line(TIMEOUT).unwrap();
         let socket = folder.path().join("admin.sock");
         wait_until("the gateway is ready", || {
-            let mut stream = UnixStream::connect(&socket).unwrap();
-            write!(stream, "GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-            answered(&stream).is_some_and(|line| line.contains("200"))
+            let stream = UnixStream::connect(&socket).unwrap();
+            let answer = HttpClient::over(stream).ask("GET /readyz", &[], b"");
+            answer.is_some_and(|answer| answer.status == 200)
         });
         OwnProcess { process, socket, _folder: folder }
     }
@@ -234,17 +227,12 @@ fn memory_of_ended_uploads_is_returned() {
 
 /// Asks again and again whether the gateway lives, on one connection, and counts the answers.
 fn ask_alive(socket: &Path, ended: &AtomicBool, answers: &AtomicUsize) {
-    let mut stream = UnixStream::connect(socket).unwrap();
+    let stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let mut client = HttpClient::over(stream);
     while !ended.load(Ordering::Relaxed) {
-        write!(stream, "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-        let (mut answer, mut buffer) = (String::new(), [0; 1_024]);
-        while !answer.ends_with("alive\n") {
-            let length = stream.read(&mut buffer).unwrap();
-            assert!(length > 0, "the connection ended: {answer}");
-            answer.push_str(str::from_utf8(&buffer[..length]).unwrap());
-        }
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let answer = client.ask("GET /livez", &[], b"").expect("the connection ended");
+        assert_eq!((answer.status, &*answer.body), (200, "alive\n"));
         answers.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -274,16 +262,15 @@ fn refused_pushes_take_little_memory_and_time() {
         let _ending = StopOnDrop(&ended);
         scope.spawn(|| ask_alive(&socket, &ended, &answers));
         for body in bodies {
-            let mut stream = UnixStream::connect(&socket).unwrap();
-            let head = "PUT /v1/policies/call/routing HTTP/1.1\r\nhost: x\r\n\
-                        content-type: application/json";
-            write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
-            let arrived = answers.load(Ordering::Relaxed);
+            let stream = UnixStream::connect(&socket).unwrap();
             stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-            let mut line = [0; 12];
-            stream.read_exact(&mut line).unwrap();
+            let mut client = HttpClient::over(stream);
+            let line = "PUT /v1/policies/call/routing";
+            client.send(line, &["content-type: application/json"], body.as_bytes());
+            let arrived = answers.load(Ordering::Relaxed);
+            let answer = client.answer().expect("the push is answered");
             answered += answers.load(Ordering::Relaxed) - arrived;
-            assert!(line.starts_with(b"HTTP/1.1 4"), "{line:?}: {}", &body[..40]);
+            assert!((400..500).contains(&answer.status), "{answer}: {}", &body[..40]);
             let taken = memory_kib(process.id(), "VmHWM:") - before;
             assert!(taken < TAKEN_MAX_KIB, "{taken} KiB: {}", &body[..40]);
         }

@@ -1,12 +1,12 @@
 //! Attacks on the API that the gateways of a group open to each other.
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use evenkeel_client::ApiCall;
 use evenkeel_lab::network::Host;
+use evenkeel_testkit::http::{HttpAnswer, HttpClient};
 use evenkeel_testkit::required;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
@@ -217,21 +217,16 @@ fn relayed_request_is_not_relayed_again() {
     assert!(ids(&mut standby).is_empty());
 }
 
-/// Offers a session at this address over TCP. Returns the status line and the body.
-fn offer_over_tcp(from: &Host, to: SocketAddr) -> String {
-    let mut stream = {
+/// Offers a session at this address over TCP.
+fn offer_over_tcp(from: &Host, to: SocketAddr) -> HttpAnswer {
+    let stream = {
         let _inside = from.enter().unwrap();
         TcpStream::connect(to).unwrap()
     };
-    let (token, length) = (str::from_utf8(harness::SECRET).unwrap(), OFFER_WITH_KEYS.len());
-    let head = format!(
-        "POST /v1/sessions HTTP/1.1\r\nhost: x\r\nconnection: close\r\nevenkeel-private: 1\r\n\
-         authorization: Bearer {token}\r\ncontent-length: {length}\r\n\r\n"
-    );
-    stream.write_all((head + OFFER_WITH_KEYS).as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    let token = format!("authorization: Bearer {}", str::from_utf8(harness::SECRET).unwrap());
+    let headers = ["evenkeel-private: 1", &token];
+    let body = OFFER_WITH_KEYS.as_bytes();
+    HttpClient::over(stream).ask("POST /v1/sessions", &headers, body).unwrap()
 }
 
 #[required(Namespaces)]
@@ -246,8 +241,8 @@ fn standby_takes_no_keys_from_another_host() {
     for edge in &place.gateways[..2] {
         let at = (edge.address(), 7300).into();
         let answer = offer_over_tcp(&place.client, at);
-        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-        assert!(answer.contains("came over TCP from another host"), "{answer}");
+        assert_eq!(answer.status, 400, "{answer}");
+        assert!(answer.body.contains("came over TCP from another host"), "{answer}");
     }
     assert!(ids(&mut owner).is_empty());
     // On the standby's Unix socket nobody else saw them.

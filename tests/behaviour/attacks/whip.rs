@@ -109,7 +109,7 @@ struct ConnectionFlood {
     kind: &'static str,
     token: String,
     /// The length of the bodies, which do not come.
-    body: u32,
+    body: usize,
 }
 
 impl ConnectionFlood {

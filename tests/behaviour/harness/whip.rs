@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use data_encoding::BASE64URL_NOPAD;
 use evenkeel_control::Inherited;
 use evenkeel_handover::RequestGate;
+use evenkeel_testkit::http::HttpClient;
 use ring::hmac;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -99,12 +100,11 @@ impl Whip {
         line: &str,
         kind: &str,
         token: &str,
-        length: u32,
+        length: usize,
     ) -> Box<dyn Connection> {
         let mut stream = self.connect();
-        let head = format!("{line} HTTP/1.1\r\nhost: x\r\n{kind}\r\nauthorization: Bearer {token}");
-        // The gateway may have closed the connection.
-        let _ = write!(stream, "{head}\r\ncontent-length: {length}\r\n\r\n");
+        let token = format!("authorization: Bearer {token}");
+        HttpClient::over(&mut stream).send_head(line, &[kind, &token], length);
         stream
     }
 
@@ -124,18 +124,10 @@ impl Whip {
     }
 
     fn try_ask_of(&self, line: &str, kind: &str, token: &str, body: &str) -> Option<(u16, String)> {
-        let mut stream = self.connect();
-        let length = body.len();
-        let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{kind}");
-        let head = format!("{head}\r\nauthorization: Bearer {token}\r\ncontent-length: {length}");
-        write!(stream, "{head}\r\n\r\n").unwrap();
-        // A body that is refused before it is read may end with a broken pipe.
-        let _ = stream.write_all(body.as_bytes());
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8(answer).unwrap();
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-        Some((status?, answer))
+        let token = format!("authorization: Bearer {token}");
+        let headers = ["connection: close", kind, &token];
+        let answer = HttpClient::over(self.connect()).ask(line, &headers, body.as_bytes())?;
+        Some((answer.status, answer.to_string()))
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use evenkeel_client::{ApiCall, ServerEvent};
 use evenkeel_lab::crowd::FaultEffect;
-use evenkeel_lab::watch::word;
 
 use crate::stage::Stage;
+use crate::word;
 
 /// The words of the log's line about a death.
 const LOGGED: &str = "node marked down";

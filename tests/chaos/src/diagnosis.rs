@@ -9,7 +9,7 @@ use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, CrowdPlan, ObservationWindow};
 use evenkeel_lab::links::Conditions;
 use evenkeel_lab::relay::Direction;
-use evenkeel_lab::watch::{at_ns, word};
+use evenkeel_lab::watch::at_ns;
 use evenkeel_report::{AcceptanceRow, RowLimits, SectionLimits};
 use nix::sys::signal::Signal;
 use serde::Serialize;
@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::layout::{Kind, Layout};
 use crate::node::Misbehaviour;
 use crate::stage::{Places, Stage};
+use crate::word;
 
 /// Time within which a fault is to be named.
 const NAMED_WITHIN: Duration = Duration::from_secs(5);

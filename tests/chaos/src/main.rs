@@ -24,6 +24,7 @@ mod offers;
 mod play;
 mod prediction;
 mod process;
+mod processors;
 mod report;
 mod row;
 mod rows;
@@ -47,6 +48,7 @@ use clap::{Args, Parser, Subcommand};
 use evenkeel_lab::machine::MachineWatch;
 use evenkeel_report::{AcceptanceRow, LimitTable};
 use evenkeel_testkit::namespace;
+use serde_json::Value;
 
 use diagnosis::DiagnosisReport;
 use limits::Limits;
@@ -54,6 +56,11 @@ use report::{Played, Report, RowReport};
 use runs::RowRuns;
 use stage::Places;
 use tries::Tries;
+
+/// A JSON string; empty for any other type.
+fn word(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
 
 /// Inject faults into a running gateway and measure the effect on its sessions
 #[derive(Parser)]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use evenkeel_client::ServerEvent;
-use evenkeel_lab::watch::{at_ns, word};
+use evenkeel_lab::watch::at_ns;
+
+use crate::word;
 
 /// Slightly below a minute, since a move may be reported late.
 const MINUTE_NS: u64 = 59_900_000_000;

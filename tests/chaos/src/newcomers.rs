@@ -9,10 +9,12 @@ use evenkeel_contract::offers::{
     OfferIngress, OfferMedia, OfferPayloadType, OfferRequest, OfferStreamKind,
 };
 use evenkeel_lab::clock;
-use evenkeel_lab::watch::{at_ns, word};
+use evenkeel_lab::watch::at_ns;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::task::JoinHandle;
+
+use crate::word;
 
 /// Twenty newcomers per second: a breaker that is half-open for 5 s sees a hundred and admits ten.
 const COME_EVERY: Duration = Duration::from_millis(50);

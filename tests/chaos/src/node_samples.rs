@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use evenkeel_client::ApiClient;
-use evenkeel_lab::watch::word;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::layout::ROOM_KBPS;
+use crate::word;
 
 const SAMPLED_EVERY: Duration = Duration::from_millis(50);
 

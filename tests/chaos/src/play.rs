@@ -7,7 +7,6 @@ use evenkeel_client::ServerEvent;
 use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, CrowdPlan, FaultEffect, InjectedFault, ObservationWindow, Scope};
 use evenkeel_lab::ledger::GapSpread;
-use evenkeel_lab::machine::ProcessorWatch;
 use evenkeel_testkit::capture::Capture;
 use evenkeel_testkit::namespace::First;
 
@@ -20,6 +19,7 @@ use crate::node_samples::NodeSampler;
 use crate::offers::{self, Offers};
 use crate::prediction;
 use crate::process::Quiet;
+use crate::processors::ProcessorWatch;
 use crate::report::{Control, Played};
 use crate::row::Row;
 use crate::stage::{CROWD, Places, Stage};
@@ -28,14 +28,14 @@ use crate::webrtc::{
     self, CapturedIndices, ClientPacket, ThirdParty, ThirdPartyClients, TransportCounts, Transports,
 };
 
-/// Interval at which the control run measures pauses.
-const CONTROL_EVERY: Duration = Duration::from_millis(100);
+/// Least length of the control run.
+const CONTROLLED_MIN: Duration = Duration::from_millis(200);
 /// A fault comes one to two times this time after the last step, so that it hits any phase of packets and detection.
 const BEFORE_FAULT: Duration = Duration::from_millis(200);
 /// Newcomers continue for this time after recovery.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 /// Interval of checks that a region is idle.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_EVERY: Duration = Duration::from_millis(50);
 /// Time limit of the start.
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -295,7 +295,7 @@ async fn stand_idle(stage: &Stage, long: Duration) -> Result<Option<String>, Str
         if !stage.is_idle().await? {
             return Ok(Some("a region that was to be idle was not".to_owned()));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_EVERY).await;
     }
     Ok(None)
 }
@@ -352,15 +352,8 @@ async fn control(row: &Row, scene: &mut Scene<'_>) -> Result<Control, String> {
     }
     crowd.begin_window();
     drop(stage.gateways.passed());
-    let mut moments = Vec::new();
     let processors = ProcessorWatch::begin();
-    let until = tokio::time::Instant::now() + row.watched.max(2 * CONTROL_EVERY);
-    while tokio::time::Instant::now() < until {
-        tokio::time::sleep(CONTROL_EVERY).await;
-        moments.push(clock::now_ns());
-    }
-    // Packets after the last moment are still in flight.
-    tokio::time::sleep(CONTROL_EVERY).await;
+    let moments = clock::control_moments(row.watched.max(CONTROLLED_MIN)).await;
     let idle_percent = processors.idle_percent();
     let window = end_window(row, crowd).await;
     let first = moments.first().copied().unwrap_or(0);

@@ -28,7 +28,7 @@ use crate::store::Store;
 use evenkeel_lab::process::ChildProcess;
 
 const LOOPBACK: &str = "127.0.0.1:0";
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_EVERY: Duration = Duration::from_millis(50);
 /// The prefix of the crowd's room names.
 pub(crate) const CROWD: &str = "drill";
 
@@ -306,7 +306,7 @@ impl Stage {
             if Instant::now() > until {
                 return Ok(false);
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
     }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use evenkeel_lab::crowd::ObservationWindow;
-use evenkeel_lab::watch::word;
 use serde::Serialize;
 
 use crate::newcomers::Answer;
+use crate::word;
 
 /// A receiver without packets for this long is unheard.
 const RECENTLY_NS: u64 = 500_000_000;

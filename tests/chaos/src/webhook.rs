@@ -68,6 +68,8 @@ fn answer(mut stream: TcpStream, media: SocketAddr) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use evenkeel_testkit::http::HttpClient;
+
     use super::*;
 
     #[test]
@@ -77,12 +79,9 @@ mod tests {
         let media: SocketAddr = "127.0.0.1:7001".parse().unwrap();
         let answers =
             std::thread::spawn(move || answer(listener.accept().unwrap().0, media).unwrap());
-        let mut client = TcpStream::connect(at).unwrap();
-        client.write_all(b"POST /sessions HTTP/1.1\r\nContent-length: 2\r\n\r\n{}").unwrap();
-        let mut text = String::new();
-        client.read_to_string(&mut text).unwrap();
+        let mut client = HttpClient::over(TcpStream::connect(at).unwrap());
+        let answer = client.ask("POST /sessions", &[], b"{}").unwrap();
         answers.join().unwrap();
-        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
-        assert!(text.ends_with("\r\n\r\n{\"address\":\"127.0.0.1:7001\"}"), "{text}");
+        assert_eq!((answer.status, &*answer.body), (200, "{\"address\":\"127.0.0.1:7001\"}"));
     }
 }

@@ -21,7 +21,7 @@ use super::{Malformed, SharedBooks, check, open};
 
 /// The largest accepted request, as in the OpenTelemetry Collector.
 const BODY_MAX: usize = 20 * 1_024 * 1_024;
-const PROTOBUF: &str = "application/x-protobuf";
+pub(super) const PROTOBUF: &str = "application/x-protobuf";
 
 /// Serves until the caller gives up.
 pub(super) async fn serve(listener: TcpListener, books: SharedBooks) {

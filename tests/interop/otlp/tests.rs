@@ -1,6 +1,8 @@
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use evenkeel_testkit::TIMEOUT;
+use evenkeel_testkit::http::HttpClient;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -73,19 +75,11 @@ fn runtime() -> runtime::Runtime {
     runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Sends one HTTP request by hand and returns the status.
-fn post(endpoint: &str, head: &str, body: &[u8]) -> u16 {
-    use std::io::{Read, Write};
-    let mut stream =
-        std::net::TcpStream::connect(endpoint.strip_prefix("http://").unwrap()).unwrap();
-    let length = body.len();
-    let head =
-        format!("{head}\r\nhost: lab\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.write_all(body).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    String::from_utf8_lossy(&answer)[9..12].parse().unwrap()
+/// The status of the answer to a request with a body of this type.
+fn ask(endpoint: &str, line: &str, content_type: &str, body: &[u8]) -> u16 {
+    let stream = TcpStream::connect(endpoint.strip_prefix("http://").unwrap()).unwrap();
+    let content_type = format!("content-type: {content_type}");
+    HttpClient::over(stream).ask(line, &[&content_type], body).unwrap().status
 }
 
 #[test]
@@ -182,18 +176,15 @@ fn unknown_severity_is_refused() {
 fn http_refuses_malformed_requests() {
     let receiver = receiver();
     let endpoint = receiver.http_endpoint();
-    let head = "POST /v1/traces HTTP/1.1\r\ncontent-type: application/x-protobuf";
-    assert_eq!(post(&endpoint, head, &request(good()).encode_to_vec()), 200);
+    let post = |body: &[u8]| ask(&endpoint, "POST /v1/traces", http::PROTOBUF, body);
+    assert_eq!(post(&request(good()).encode_to_vec()), 200);
     let mut bad = good();
     bad.trace_id.clear();
-    assert_eq!(post(&endpoint, head, &request(bad).encode_to_vec()), 400);
-    assert_eq!(post(&endpoint, head, b"\xff\xff\xff"), 400);
-    assert_eq!(
-        post(&endpoint, "POST /v1/traces HTTP/1.1\r\ncontent-type: application/json", b"{}"),
-        415
-    );
-    assert_eq!(post(&endpoint, "POST /v2/traces HTTP/1.1", b""), 404);
-    assert_eq!(post(&endpoint, "GET /v1/traces HTTP/1.1", b""), 405);
+    assert_eq!(post(&request(bad).encode_to_vec()), 400);
+    assert_eq!(post(b"\xff\xff\xff"), 400);
+    assert_eq!(ask(&endpoint, "POST /v1/traces", "application/json", b"{}"), 415);
+    assert_eq!(ask(&endpoint, "POST /v2/traces", http::PROTOBUF, b""), 404);
+    assert_eq!(ask(&endpoint, "GET /v1/traces", http::PROTOBUF, b""), 405);
     let report = receiver.books().report();
     assert_eq!(
         (report.spans_received["node.failover"], report.requests, report.refused),
@@ -228,7 +219,7 @@ fn dropped_receiver_is_a_dead_backend() {
     let address = endpoint.strip_prefix("http://").unwrap();
     // A process that another test starts has the socket until it runs its program.
     let deadline = Instant::now() + TIMEOUT;
-    while std::net::TcpStream::connect(address).is_ok() {
+    while TcpStream::connect(address).is_ok() {
         assert!(Instant::now() < deadline, "the receiver still accepts");
         std::thread::park_timeout(Duration::from_millis(10));
     }

@@ -1,6 +1,7 @@
-//! HTTP servers for clients under test, and a request to a server.
+//! HTTP servers for clients under test, and a client of servers under test.
 
-use std::io::{Read as _, Write as _};
+use std::fmt;
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -132,15 +133,133 @@ fn answer(stream: &mut TcpStream) -> Option<Vec<u8>> {
     Some(request.split_off(body_at))
 }
 
-/// The status and body of the answer to a GET request with these header lines.
-pub fn http_get(server: SocketAddr, path: &str, headers: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(server).ok()?;
+/// The answer to a GET request with these headers.
+pub fn http_get(server: SocketAddr, path: &str, headers: &[&str]) -> Option<HttpAnswer> {
+    let stream = TcpStream::connect(server).ok()?;
     stream.set_read_timeout(Some(READ_WITHIN)).ok()?;
-    // By HTTP/1.0 no answer is in chunks.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\n{headers}\r\n", server.ip()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some((status, body.to_owned()))
+    HttpClient::over(stream).ask(&format!("GET {path}"), headers, b"")
 }
+
+/// A client of HTTP/1.1 on a connection of any kind. Clients of the admin API that need no special connection, head or body
+/// use `evenkeel-client`.
+pub struct HttpClient<S> {
+    stream: BufReader<S>,
+}
+
+/// An answer of HTTP.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HttpAnswer {
+    pub status: u16,
+    /// The status line and the headers, without the empty line at their end.
+    pub head: String,
+    pub body: String,
+}
+
+impl HttpAnswer {
+    /// The value of this header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let headers = self.head.lines().filter_map(|line| line.split_once(':'));
+        let mut named = headers.filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        named.next().map(|(_, value)| value.trim())
+    }
+}
+
+/// As it came.
+impl fmt::Display for HttpAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\r\n\r\n{}", self.head, self.body)
+    }
+}
+
+fn head(line: &str, headers: &[&str], body_length: usize) -> String {
+    let host = if headers.iter().any(|it| it.starts_with("host:")) { "" } else { "host: x\r\n" };
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    format!("{line} HTTP/1.1\r\n{host}{headers}content-length: {body_length}\r\n\r\n")
+}
+
+impl<S: Read + Write> HttpClient<S> {
+    /// A client on this connection.
+    pub fn over(stream: S) -> HttpClient<S> {
+        HttpClient { stream: BufReader::new(stream) }
+    }
+
+    /// Sends a request, such as `GET /v1/nodes`, and reads the answer. `headers` beside `content-length`; `host` is made up
+    /// if they lack it. `None` if the connection ends before the head of the answer.
+    pub fn ask(&mut self, line: &str, headers: &[&str], body: &[u8]) -> Option<HttpAnswer> {
+        self.send(line, headers, body);
+        self.answer()
+    }
+
+    /// Sends a request. A server that refuses it may close the connection before it has read the body, so that errors are ignored.
+    pub fn send(&mut self, line: &str, headers: &[&str], body: &[u8]) {
+        // In one piece, so that the body does not wait for the acknowledgement of the head.
+        self.write(&[head(line, headers, body.len()).as_bytes(), body].concat());
+    }
+
+    /// Sends the head of a request with a body of this length, which the caller may write to the connection.
+    pub fn send_head(&mut self, line: &str, headers: &[&str], body_length: usize) {
+        self.write(head(line, headers, body_length).as_bytes());
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let _closed = self.stream.get_mut().write_all(bytes);
+    }
+
+    /// Reads an answer. `None` if the connection ends before its head.
+    pub fn answer(&mut self) -> Option<HttpAnswer> {
+        let mut head = self.line()?;
+        loop {
+            let line = self.line()?;
+            if line.is_empty() {
+                break;
+            }
+            head.extend(["\r\n", &line]);
+        }
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        let mut answer = HttpAnswer { status, head, body: String::new() };
+        let body = match answer.header("content-length") {
+            _ if status == 204 => Vec::new(),
+            Some(length) => self.bytes(length.parse().ok()?),
+            None if answer.header("transfer-encoding") == Some("chunked") => self.chunks()?,
+            None => self.bytes(u64::MAX),
+        };
+        answer.body = String::from_utf8_lossy(&body).into_owned();
+        Some(answer)
+    }
+
+    /// Reads a line, such as of an event. `None` at the end of the connection.
+    pub fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let length = self.stream.read_line(&mut line).ok()?;
+        (length > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
+    }
+
+    /// Reads to the end of the connection.
+    pub fn rest(&mut self) -> Vec<u8> {
+        self.bytes(u64::MAX)
+    }
+
+    /// Reads so many bytes, or those before the end of the connection. A server may reset a connection of which it did not read
+    /// the whole request.
+    fn bytes(&mut self, length: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _reset = self.stream.by_ref().take(length).read_to_end(&mut bytes);
+        bytes
+    }
+
+    /// Reads a body in chunks (RFC 9112, section 7.1).
+    fn chunks(&mut self) -> Option<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let length = u64::from_str_radix(&self.line()?, 16).ok()?;
+            body.append(&mut self.bytes(length));
+            self.line()?;
+            if length == 0 {
+                return Some(body);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -24,21 +24,21 @@ fn process_is_found_by_pid_file_and_its_exit_seen() {
     let path = folder.path().join("pid");
     let mut process =
         WatchedProcess::new(ProcessSource::PidFile { path: path.clone(), exe: None }, false, now);
-    assert!(!process.look(now).unwrap(), "there is no file");
+    assert!(!process.find_or_start(now).unwrap(), "there is no file");
     let mut child = sleeper(None);
     fs::write(&path, format!("{}\n", child.id())).unwrap();
-    assert!(process.look(now).unwrap());
+    assert!(process.find_or_start(now).unwrap());
     assert_eq!(process.pid(), Some(child.id() as i32));
     assert!(!process.start(now), "it is not ours to start");
     child.kill().unwrap();
     wait_until_ended(&process);
     assert_eq!(process.ended(now), Some(child.id() as i32));
-    assert!(!process.look(now).unwrap(), "not reaped yet");
+    assert!(!process.find_or_start(now).unwrap(), "not reaped yet");
     child.wait().unwrap();
-    assert!(!process.look(now).unwrap());
+    assert!(!process.find_or_start(now).unwrap());
     for nonsense in ["", "x", "-1", "0", "1", "99999999999999"] {
         fs::write(&path, nonsense).unwrap();
-        assert!(!process.look(now).unwrap(), "{nonsense}");
+        assert!(!process.find_or_start(now).unwrap(), "{nonsense}");
     }
 }
 
@@ -51,7 +51,7 @@ fn reused_pid_of_another_program_is_rejected() {
     let exe = Some(PathBuf::from("/usr/bin/another-server"));
     let mut process =
         WatchedProcess::new(ProcessSource::PidFile { path: path.clone(), exe }, false, now);
-    assert!(!process.look(now).unwrap());
+    assert!(!process.find_or_start(now).unwrap());
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -62,13 +62,13 @@ fn process_is_found_by_exe_if_it_is_the_only_one() {
     let exe = folder.path().join("program");
     fs::copy("/bin/sleep", &exe).unwrap();
     let mut process = WatchedProcess::new(ProcessSource::Exe(exe.clone()), false, now);
-    assert!(!process.look(now).unwrap());
+    assert!(!process.find_or_start(now).unwrap());
     let mut first = sleeper(Some(&exe));
-    assert!(process.look(now).unwrap());
+    assert!(process.find_or_start(now).unwrap());
     assert_eq!(process.pid(), Some(first.id() as i32));
     let mut second = sleeper(Some(&exe));
     let mut other = WatchedProcess::new(ProcessSource::Exe(exe.clone()), false, now);
-    assert!(!other.look(now).unwrap(), "there are two");
+    assert!(!other.find_or_start(now).unwrap(), "there are two");
     for child in [&mut first, &mut second] {
         child.kill().unwrap();
         child.wait().unwrap();
@@ -82,7 +82,7 @@ fn command_is_started_signalled_and_restarted() {
     let restart_after = Some(Duration::from_secs(1));
     let mut process =
         WatchedProcess::new(ProcessSource::Command { command, restart_after }, false, start);
-    assert!(process.look(start).unwrap() && process.is_ours());
+    assert!(process.find_or_start(start).unwrap() && process.is_ours());
     let pid = process.pid().unwrap();
     let state = |pid: i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -101,8 +101,8 @@ fn command_is_started_signalled_and_restarted() {
     wait_until_ended(&process);
     assert_eq!(process.ended(start), Some(pid));
     assert!(!process.signal(Signal::SIGKILL), "no process");
-    assert!(!process.look(start).unwrap(), "not yet");
-    assert!(process.look(start + Duration::from_secs(1)).unwrap());
+    assert!(!process.find_or_start(start).unwrap(), "not yet");
+    assert!(process.find_or_start(start + Duration::from_secs(1)).unwrap());
     process.signal(Signal::SIGKILL);
     wait_until_ended(&process);
     process.ended(start);
@@ -114,13 +114,13 @@ fn cold_command_waits_for_start() {
     let command = ["/bin/sleep", "600"].map(String::from).to_vec();
     let found = ProcessSource::Command { command, restart_after: None };
     let mut process = WatchedProcess::new(found, true, now);
-    assert!(!process.look(now).unwrap());
+    assert!(!process.find_or_start(now).unwrap());
     assert!(process.start(now));
-    assert!(process.look(now).unwrap());
+    assert!(process.find_or_start(now).unwrap());
     process.signal(Signal::SIGKILL);
     wait_until_ended(&process);
     process.ended(now);
-    assert!(!process.look(now + Duration::from_secs(9)).unwrap(), "not asked for");
+    assert!(!process.find_or_start(now + Duration::from_secs(9)).unwrap(), "not asked for");
 }
 
 #[test]
@@ -128,5 +128,5 @@ fn missing_command_is_an_error() {
     let now = Instant::now();
     let command = vec!["/nowhere/server".to_owned()];
     let found = ProcessSource::Command { command, restart_after: None };
-    assert!(WatchedProcess::new(found, false, now).look(now).is_err());
+    assert!(WatchedProcess::new(found, false, now).find_or_start(now).is_err());
 }

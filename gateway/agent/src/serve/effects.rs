@@ -86,7 +86,7 @@ impl SystemIo {
         let Some(process) = self.process.as_mut().filter(|process| process.pid().is_none()) else {
             return false;
         };
-        let found = process.look(now).and_then(|found| match process.fd() {
+        let found = process.find_or_start(now).and_then(|found| match process.fd() {
             Some(fd) if found => watch(&self.epoll, fd, PROCESS).map(|()| true),
             _ => Ok(false),
         });

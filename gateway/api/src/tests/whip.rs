@@ -158,16 +158,14 @@ fn signed(header: &Value, claims: &Value, secret: &[u8]) -> String {
 #[test]
 fn whip_offer_opens_a_session_that_sends_to_the_gateway() {
     let mut whip = WhipWorld::start();
-    let asking = whip.post("/whip/live/stage", &token(&claims()), CHROMIUM);
+    let mut asking = whip.post("/whip/live/stage", &token(&claims()), CHROMIUM);
     let wanted = whip.accept();
     assert_eq!((&*wanted.scenario, &*wanted.room), ("live", "stage"));
     assert_eq!(&*wanted.labels, [("region".into(), "east".into())]);
     assert_eq!(wanted.caller, None);
     let Some(SrtpKeying::Dtls { answered, .. }) = wanted.srtp else { panic!("no WebRTC client") };
     assert_eq!((answered.may_send, answered.may_receive), (true, false));
-    let mut stream = asking.stream;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let answer = asking.client.answer().unwrap().to_string();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 201 "), "{head}");
     for line in [
@@ -459,7 +457,7 @@ fn other_credentials_restart_ice() {
     let (location, etag) = whip.opened();
     let other = fragment().replace("a=ice-ufrag:", "a=ice-ufrag:x");
     let head = format!("PATCH {location}\n{FRAGMENT}\r\nif-match: *");
-    let asking = whip.ask(&head, &token(&claims()), &other);
+    let mut asking = whip.ask(&head, &token(&claims()), &other);
     whip.show(true);
     let ControlRequest::Renegotiate(later, reply) = whip.world.request() else { panic!("restart") };
     let wanted = LaterOffer { session: SessionId(17), ufrag: "xZp4k".into(), streams: None };
@@ -473,9 +471,7 @@ fn other_credentials_restart_ice() {
     let addresses = vec![(Ipv4Addr::LOCALHOST, 5004).into()];
     let answer = IngressAnswer::Udp { addresses, rtcp: Vec::new(), ice: Some(ice) };
     reply.send(Ok(answer)).unwrap();
-    let mut text = String::new();
-    let mut stream = asking.stream;
-    stream.read_to_string(&mut text).unwrap();
+    let text = asking.client.answer().unwrap().to_string();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 "), "{text}");
     assert!(head.contains("etag: \"next\"\r\n") && !head.contains(&etag), "{head}");
@@ -510,10 +506,8 @@ fn listed_origins_may_ask() {
         let head = format!(
             "OPTIONS /whip/live/stage\norigin: {origin}\r\naccess-control-request-method: POST"
         );
-        let mut stream = Asking::at(TcpStream::connect(whip.address).unwrap(), &head, "").stream;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        let mut asking = Asking::at(TcpStream::connect(whip.address).unwrap(), &head, "");
+        asking.client.answer().unwrap().to_string()
     };
     let allowed = options("https://live.example.org");
     for line in [
@@ -568,11 +562,8 @@ fn tls_protects_requests() {
     let stream = StreamOwned::new(connection, TcpStream::connect(whip.address).unwrap());
     let mut asking = Asking::at(stream, "GET /whip/live/stage", "");
     assert_eq!(asking.status(), 204);
-    let mut plain = TcpStream::connect(whip.address).unwrap();
-    plain.write_all(b"GET /whip/live/stage HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    let mut answer = Vec::new();
-    let _ = plain.read_to_end(&mut answer);
-    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    let mut plain = HttpClient::over(TcpStream::connect(whip.address).unwrap());
+    assert_eq!(plain.ask("GET /whip/live/stage", &[], b""), None);
 
     let bound = bind(admin(socket_path(), None), Some(settings(&chain)), &mut Inherited::default());
     let refused = bound.err().unwrap().to_string();

@@ -27,12 +27,12 @@ fn event_is_a_line() {
 
 #[test]
 fn filter_finds_fields_in_lists_and_objects() {
-    let takes = |filter: &str| filter.parse::<FieldFilter>().unwrap().takes(&moved());
+    let matches = |filter: &str| filter.parse::<FieldFilter>().unwrap().matches(&moved());
     for filter in ["cause=node-down", "sessions=s2", "node=east-b1", "zone=a", "took_us=12"] {
-        assert!(takes(filter), "{filter}");
+        assert!(matches(filter), "{filter}");
     }
     for filter in ["cause=link", "sessions=s3", "node=east-a2", "took_us=1", "room=team"] {
-        assert!(!takes(filter), "{filter}");
+        assert!(!matches(filter), "{filter}");
     }
     assert!("cause".parse::<FieldFilter>().is_err() && "=x".parse::<FieldFilter>().is_err());
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::file::{DataArgs, read};
 use crate::command::{CommandError, settings_of, show, show_lines, verdict};
-use crate::progress::during;
+use crate::progress::report_progress;
 use crate::recording::{load_plugin, recorded_about};
 
 /// Ask a plugin one question, or those of a case, and show answer, guards, notes, log, time and instructions
@@ -91,7 +91,7 @@ impl AskArgs {
         let case = Case::read(&self.input)?;
         let mut built = read(&self.plugin)?;
         built.documents = self.data.read()?;
-        let report = during("measuring", || case::ask(&built, &case, &settings))?;
+        let report = report_progress("measuring", || case::ask(&built, &case, &settings))?;
         show_lines(self.json, &report.json(), || report.to_string());
         let failed =
             (!report.is_passed()).then(|| "an answer breaks a rule of the contract".into());

@@ -18,7 +18,7 @@ use self::sources::Sources;
 use super::file::{TestedArgs, folder_of, read};
 use crate::command::{ApiArgs, CommandError, runtime, say, say_lines, settings_of, typed};
 use crate::policy::{RevisionParts, print_rollout};
-use crate::progress::during;
+use crate::progress::report_progress;
 use crate::recording::{TrialOutcome, kept_calls};
 
 /// Interval at which files are looked at.
@@ -152,7 +152,7 @@ impl DevArgs {
         let settings = self.settings()?.unwrap_or_default();
         let options =
             conformance::ConformanceOptions { seed: self.seed, worlds: self.worlds, settings };
-        let report = during("testing", || conformance::run(&built, &options));
+        let report = report_progress("testing", || conformance::run(&built, &options));
         let report = report.map_err(AuthorError::from)?;
         let cases = self.tested.cases()?;
         let case_report = cases::run(&built, &cases, &options.settings)?;

@@ -8,11 +8,13 @@ use evenkeel_author::{AuthorError, BuiltPlugin};
 use evenkeel_host::DataDocuments;
 
 use crate::command::{CommandError, documents_of, named_file, read_file};
-use crate::progress::during;
+use crate::progress::report_progress;
 
 pub(super) fn read(file: &Path) -> Result<BuiltPlugin, CommandError> {
     let bytes = read_file(file)?;
-    let built = during(&format!("compiling {}", file.display()), || BuiltPlugin::from_bytes(bytes));
+    let built = report_progress(&format!("compiling {}", file.display()), || {
+        BuiltPlugin::from_bytes(bytes)
+    });
     Ok(built.map_err(AuthorError::from)?)
 }
 

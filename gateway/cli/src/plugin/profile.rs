@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::file::{DataArgs, cases_in, folder_of, read};
 use crate::command::{CommandError, say, settings_of, show_lines};
-use crate::progress::during;
+use crate::progress::report_progress;
 
 /// Show the functions in which a plugin spends its time
 ///
@@ -54,7 +54,8 @@ impl ProfileArgs {
         let cases = cases_in(folder_of(&self.plugin), self.cases.as_deref())?;
         let mut built = read(&self.plugin)?;
         built.documents = self.data.read()?;
-        let report = during("sampling", || profile(&built, &cases, &settings, self.samples))?;
+        let report =
+            report_progress("sampling", || profile(&built, &cases, &settings, self.samples))?;
         if let Some(out) = &self.out {
             let is_graph = out.extension().is_some_and(|ending| ending == "svg");
             let text = if is_graph { report.flame_graph() } else { report.folded() };

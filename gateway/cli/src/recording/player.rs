@@ -12,7 +12,7 @@ use evenkeel_process::sha256;
 use evenkeel_recording::{RecordedCall, RecordedGrant, RecordedRevision};
 
 use crate::command::{CommandError, table_of};
-use crate::progress::during;
+use crate::progress::report_progress;
 
 /// The permissions that a plugin gets in the place of a recorded one: the recorded plugin gets the recorded ones,
 /// another plugin all that it requests.
@@ -50,7 +50,7 @@ pub(crate) fn load_plugin(engine: &Engine, named: &str) -> Result<Component, Com
         (Err(_), Some(embedded)) => embedded.bytes.to_vec(),
         (Err(error), None) => return Err(wrong(error.to_string())),
     };
-    let vetted = during(&format!("compiling {named}"), || Component::vet(engine, &bytes));
+    let vetted = report_progress(&format!("compiling {named}"), || Component::vet(engine, &bytes));
     vetted.map_err(|refused| wrong(refused.to_string()))
 }
 

@@ -473,6 +473,22 @@ fn partly_refused_reload_fails() {
 }
 
 #[test]
+fn reload_json_has_members_of_later_versions() {
+    let reloaded = json!({"added": [], "requires_restart": ["[limits]"], "later": 7});
+    let upgraded = json!({"pid": 4711, "sessions": 2, "paused_us": 1_500, "later": 8});
+    let api = Api::start(vec![
+        ("POST /v1/configuration:reload", reloaded),
+        ("POST /v1/gateway:upgrade", upgraded),
+    ]);
+    let printed = said(&evenkeel(&api.socket, &["reload", "--json"]));
+    let expected = json!({
+        "added": [], "requires_restart": [], "later": 7,
+        "upgraded": {"pid": 4711, "sessions": 2, "paused_us": 1_500, "later": 8, "keys": ["[limits]"]},
+    });
+    assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), expected);
+}
+
+#[test]
 fn waiting_gateway_names_the_takeover() {
     let gateway = |name: &str, here, role: &str| json!({"gateway": name, "here": here, "role": role, "epoch": 1, "sessions": 2});
     let mut standby = gateway("edge-2", true, "standby");

@@ -4,11 +4,12 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use evenkeel_contract::sessions::EndedSession;
 use evenkeel_model::IdSet;
 use evenkeel_process::{file, unix_us};
 use serde::Deserialize;
 
-use super::ended::{EndedSession, RECORDS_MAX};
+use super::ended::RECORDS_MAX;
 use super::open::{LeftSessions, OpenSession, number};
 
 /// The newest bytes that are read of a file of ended sessions: 10,000 records.
@@ -132,8 +133,8 @@ fn read_ended(path: &Path, records: &mut Vec<EndedSession>) -> io::Result<()> {
     let cut = bytes.iter().position(|byte| *byte == b'\n').filter(|_| skipped > 0);
     let mut damaged = 0_u32;
     for line in bytes[cut.map_or(0, |at| at + 1)..].split_inclusive(|byte| *byte == b'\n') {
-        match serde_json::from_slice(line) {
-            Ok(record) if line.ends_with(b"\n") => records.push(record),
+        match serde_json::from_slice::<EndedSession>(line) {
+            Ok(record) if line.ends_with(b"\n") && !record.id.is_empty() => records.push(record),
             Ok(_) | Err(_) => damaged += 1,
         }
     }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
+use evenkeel_contract::sessions::{EndedMove, EndedSession, Traffic};
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_kept::{Column, ColumnType, Record, RecordTable};
 use evenkeel_model::{CloseReason, ClosedSession, SessionId};
 use evenkeel_process::unix_us;
-use serde::{Deserialize, Serialize};
 
 use super::open::OpenSession;
 use crate::names::NodeNames;
@@ -21,172 +21,104 @@ pub(super) const BYTES_MAX: usize = 8 << 20;
 /// The reason in the record of a session whose gateway was killed.
 const DIED: &str = "gateway-died";
 
-/// The record of an ended session, as in the API and on the disk.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct EndedSession {
-    /// `s4k7mq2-17`.
-    pub id: Box<str>,
-    /// The name of the gateway that served the session: that in `[cluster]`, or of its host.
-    pub gateway: Box<str>,
-    /// The name of the room.
-    pub room: Box<str>,
-    /// The name of the scenario.
-    pub scenario: Box<str>,
-    /// The transport of the client: `udp`.
-    pub ingress: Box<str>,
-    /// The redundancy mode at the end: `hot`.
-    pub mode: Box<str>,
-    /// Unix time in microseconds.
-    pub offered_us: u64,
-    /// Unix time in microseconds.
-    pub ended_us: u64,
-    /// From the offer to the end.
-    pub duration_ms: u64,
-    /// The author of the admission.
-    pub admitted_by: Box<str>,
-    /// The media that it carried; `None` if its gateway was killed.
-    pub totals: Option<Carried>,
-    /// Completed moves of its room by cause, among those that the room remembers.
-    pub moves: BTreeMap<Box<str>, u32>,
-    /// The same moves, oldest first.
-    #[serde(default)]
-    pub last_moves: Vec<EndedMove>,
-    /// Why it ended: `media-timeout`.
-    pub reason: Box<str>,
+/// The media that a session has carried.
+pub fn traffic(totals: &Totals) -> Traffic {
+    Traffic {
+        packets_up: totals.packets_up,
+        bytes_up: totals.bytes_up,
+        packets_down: totals.packets_down,
+        bytes_down: totals.bytes_down,
+        shed: totals.shed,
+        lost_up: totals.lost_up,
+        switches: totals.switches,
+        lost_at_switches: totals.lost_at_switches,
+    }
 }
 
-/// A completed move of the room.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct EndedMove {
-    /// Unix time in microseconds.
-    pub at_us: u64,
-    /// The name of the node before the move.
-    pub from: Box<str>,
-    /// The name of the node after it; `None`: no node was left for the room.
-    pub to: Option<Box<str>>,
-    /// The reason: `node-down`.
-    pub cause: Box<str>,
-    /// The author of the decision.
-    pub by: Box<str>,
+/// The record of a session that ended with its process, at the last moment at which that is known to have lived.
+pub(super) fn record_of_death(session: OpenSession, lived_us: u64) -> EndedSession {
+    let OpenSession { id, gateway, room, scenario, ingress, mode, offered_us, admitted_by } =
+        session;
+    let ended_us = lived_us.max(offered_us);
+    EndedSession {
+        id,
+        gateway,
+        room,
+        scenario,
+        ingress,
+        mode,
+        offered_us,
+        ended_us,
+        duration_ms: (ended_us - offered_us) / 1_000,
+        admitted_by,
+        totals: None,
+        moves: BTreeMap::new(),
+        last_moves: Vec::new(),
+        reason: DIED.into(),
+    }
 }
 
-/// Media of a session, since it opened.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct Carried {
-    /// Packets from the client.
-    pub packets_up: u64,
-    /// Bytes from the client.
-    pub bytes_up: u64,
-    /// Packets to the client.
-    pub packets_down: u64,
-    /// Bytes to the client.
-    pub bytes_down: u64,
-    /// Packets to the client that a plan withheld.
-    pub shed: u64,
-    /// Packets of the client that did not arrive.
-    pub lost_up: u64,
-    /// Switches to another hop.
-    pub switches: u32,
-    /// Packets to the client that were lost at switches.
-    pub lost_at_switches: u32,
-}
-
-impl From<&Totals> for Carried {
-    fn from(totals: &Totals) -> Carried {
-        Carried {
-            packets_up: totals.packets_up,
-            bytes_up: totals.bytes_up,
-            packets_down: totals.packets_down,
-            bytes_down: totals.bytes_down,
-            shed: totals.shed,
-            lost_up: totals.lost_up,
-            switches: totals.switches,
-            lost_at_switches: totals.lost_at_switches,
+pub(crate) fn record_of_end(
+    gateway: &str,
+    session: SessionId,
+    room: &str,
+    reason: CloseReason,
+    closed: &ClosedSession,
+    totals: &Totals,
+    names: &NodeNames,
+) -> EndedSession {
+    let ago = Instant::now().saturating_duration_since(closed.ended);
+    let duration = closed.ended.saturating_duration_since(closed.offered);
+    let ended_us = unix_us(SystemTime::now()).saturating_sub(ago.as_micros() as u64);
+    let mut moves = BTreeMap::new();
+    for step in &closed.moves {
+        *moves.entry(step.cause.name().into()).or_default() += 1;
+    }
+    let node = |hop| Box::from(&*names.of_hop(hop).node);
+    let last_moves = closed.moves.iter().map(|step| {
+        let before = closed.ended.saturating_duration_since(step.ended);
+        EndedMove {
+            at_us: ended_us.saturating_sub(before.as_micros() as u64),
+            from: node(step.from),
+            to: step.to.map(node),
+            cause: step.cause.name().into(),
+            by: step.by.to_string().into(),
         }
+    });
+    EndedSession {
+        id: session.to_string().into(),
+        gateway: gateway.into(),
+        room: room.into(),
+        scenario: (*closed.scenario).into(),
+        ingress: closed.transport.name().into(),
+        mode: closed.mode.name().into(),
+        offered_us: ended_us.saturating_sub(duration.as_micros() as u64),
+        ended_us,
+        duration_ms: duration.as_millis() as u64,
+        admitted_by: closed.admitted_by.to_string().into(),
+        totals: Some(traffic(totals)),
+        moves,
+        last_moves: last_moves.collect(),
+        reason: reason.name().into(),
     }
 }
 
-impl EndedSession {
-    /// The record of a session that ended with its process, at the last moment at which that is known to have lived.
-    pub(super) fn died(session: OpenSession, lived_us: u64) -> EndedSession {
-        let OpenSession { id, gateway, room, scenario, ingress, mode, offered_us, admitted_by } =
-            session;
-        let ended_us = lived_us.max(offered_us);
-        EndedSession {
-            id,
-            gateway,
-            room,
-            scenario,
-            ingress,
-            mode,
-            offered_us,
-            ended_us,
-            duration_ms: (ended_us - offered_us) / 1_000,
-            admitted_by,
-            totals: None,
-            moves: BTreeMap::new(),
-            last_moves: Vec::new(),
-            reason: DIED.into(),
-        }
-    }
-
-    pub(crate) fn of(
-        gateway: &str,
-        session: SessionId,
-        room: &str,
-        reason: CloseReason,
-        closed: &ClosedSession,
-        totals: &Totals,
-        names: &NodeNames,
-    ) -> EndedSession {
-        let ago = Instant::now().saturating_duration_since(closed.ended);
-        let duration = closed.ended.saturating_duration_since(closed.offered);
-        let ended_us = unix_us(SystemTime::now()).saturating_sub(ago.as_micros() as u64);
-        let mut moves = BTreeMap::new();
-        for step in &closed.moves {
-            *moves.entry(step.cause.name().into()).or_default() += 1;
-        }
-        let node = |hop| Box::from(&*names.of_hop(hop).node);
-        let last_moves = closed.moves.iter().map(|step| {
-            let before = closed.ended.saturating_duration_since(step.ended);
-            EndedMove {
-                at_us: ended_us.saturating_sub(before.as_micros() as u64),
-                from: node(step.from),
-                to: step.to.map(node),
-                cause: step.cause.name().into(),
-                by: step.by.to_string().into(),
-            }
-        });
-        EndedSession {
-            id: session.to_string().into(),
-            gateway: gateway.into(),
-            room: room.into(),
-            scenario: (*closed.scenario).into(),
-            ingress: closed.transport.name().into(),
-            mode: closed.mode.name().into(),
-            offered_us: ended_us.saturating_sub(duration.as_micros() as u64),
-            ended_us,
-            duration_ms: duration.as_millis() as u64,
-            admitted_by: closed.admitted_by.to_string().into(),
-            totals: Some(totals.into()),
-            moves,
-            last_moves: last_moves.collect(),
-            reason: reason.name().into(),
-        }
-    }
-
-    /// Identifies the record in a group: its gateways give each number once.
-    pub(super) fn key(&self) -> (&str, u64) {
-        (&self.id, self.ended_us)
-    }
-
-    /// The size of the record, in JSON.
-    pub(super) fn bytes(&self) -> usize {
-        serde_json::to_vec(self).expect("a record is text and numbers").len()
-    }
+/// Identifies the record in a group: its gateways give each number once.
+pub(super) fn key(record: &EndedSession) -> (&str, u64) {
+    (&record.id, record.ended_us)
 }
 
-impl Record for EndedSession {
+/// The size of the record, in JSON.
+pub(super) fn bytes(record: &EndedSession) -> usize {
+    serde_json::to_vec(record).expect("a record is text and numbers").len()
+}
+
+/// The records of ended sessions, as the API has them.
+pub(super) struct EndedSessions;
+
+impl Record for EndedSessions {
+    type Value = EndedSession;
+
     const TABLE: RecordTable = RecordTable {
         name: "history",
         version: 1,

@@ -23,6 +23,8 @@ pub(crate) struct OpenSession {
 }
 
 impl Record for OpenSession {
+    type Value = OpenSession;
+
     /// As long as the sessions that the gateway may have.
     const TABLE: RecordTable = RecordTable {
         name: "open-sessions",
@@ -131,7 +133,7 @@ impl OpenChanges {
         if self.is_table_void {
             batch.clear::<OpenSession>();
         }
-        self.opened.values().take(at_most).for_each(|session| batch.insert(session));
+        self.opened.values().take(at_most).for_each(|session| batch.insert::<OpenSession>(session));
         self.ended.iter().take(at_most).for_each(|id| batch.remove::<OpenSession>(id));
     }
 

@@ -169,15 +169,8 @@ fn record_has_documented_fields() {
         bytes_copied: 9,
     };
     let (session, reason) = (SessionId(17), CloseReason::MediaTimeout);
-    let record = EndedSession::of(
-        "host",
-        session,
-        "room-1",
-        reason,
-        &closed,
-        &totals,
-        &NodeNames::default(),
-    );
+    let record =
+        record_of_end("host", session, "room-1", reason, &closed, &totals, &NodeNames::default());
     let ago = unix_us(SystemTime::now()) - record.ended_us;
     assert!(ago < WITHIN.as_micros() as u64, "{ago}");
     assert_eq!(record.ended_us - record.offered_us, 61_250_000);

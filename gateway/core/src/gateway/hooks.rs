@@ -217,7 +217,9 @@ impl Gateway {
                 .note_isolated(about, policy, revision, isolated, is_there, effects);
             if about.is_of_offer() {
                 let own = match outcome {
-                    DecisionOutcome::Guarded(guard) => Some(guard).filter(|it| it.is_its_own()),
+                    DecisionOutcome::Guarded(guard) => {
+                        Some(guard).filter(|it| it.is_fault_of_decision())
+                    }
                     _ => None,
                 };
                 let last =

@@ -396,15 +396,8 @@ impl Records<'_> {
             let node = &self.gateway.tables.nodes[id];
             let (to, last_heard) = (node.health(), node.detector.last_heard());
             if from != to {
-                let (hop, witnesses) = (node.hop(), Vec::new());
-                self.gateway.tables.effects.event(CoreEvent::Node {
-                    hop,
-                    from,
-                    to,
-                    witnesses,
-                    last_heard,
-                    rooms: 0,
-                });
+                let effects = &mut self.gateway.tables.effects;
+                effects.health_changed(node.hop(), from, to, Vec::new(), last_heard, 0);
             }
             if node.drains() && !drained {
                 self.gateway.tables.effects.event(CoreEvent::Draining { node: id, draining: true });

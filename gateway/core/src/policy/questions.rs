@@ -68,7 +68,8 @@ impl TickedSession {
         session.plan_version() == self.plans
     }
 
-    /// A revision that was shown support for caps could not know better.
+    /// The rule that the answer broke. If the question showed a session that obeys caps, the revision could not know that it no
+    /// longer does: the answer is outdated, which is no fault of the revision.
     pub(crate) fn rule_of(&self, broken: GuardRule) -> GuardRule {
         match broken {
             GuardRule::CapUnsupported if self.obeys_caps => GuardRule::Outdated,
@@ -490,7 +491,7 @@ impl PartCounts {
             Err(guard) => {
                 self.refused.insert(row, guard);
                 self.note_broken(guard, 1);
-                if guard.is_its_own() {
+                if guard.is_fault_of_decision() {
                     self.count.worse += 1;
                     self.last_own = Some((row, guard));
                 }

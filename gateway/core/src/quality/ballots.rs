@@ -80,7 +80,7 @@ impl RoomTally {
     }
 
     /// A fresh tally for the same room at the same hop.
-    pub(crate) fn anew(&self, now: Instant) -> RoomTally {
+    pub(crate) fn restarted(&self, now: Instant) -> RoomTally {
         RoomTally { arrived: self.arrived, ..RoomTally::new(self.hop, now) }
     }
 
@@ -94,7 +94,7 @@ impl RoomTally {
             return false;
         }
         if now.saturating_duration_since(self.began) >= BEGINS_ANEW {
-            *self = self.anew(now);
+            *self = self.restarted(now);
         }
         self.expected = self.expected.saturating_add(flow.expected);
         self.lost = self.lost.saturating_add(flow.lost);

@@ -866,7 +866,7 @@ impl Room {
         if !tally.add(flow, now) {
             return None;
         }
-        let next = tally.anew(now);
+        let next = tally.restarted(now);
         Some(std::mem::replace(&mut **tally, next))
     }
 
@@ -1521,7 +1521,7 @@ impl PortMoveRecord {
     }
 
     /// The time at which the port was closed.
-    pub(crate) fn closed(&self) -> Instant {
+    pub(crate) fn closed_at(&self) -> Instant {
         self.closed
     }
 

@@ -581,7 +581,7 @@ impl ClosedPorts {
     /// Continues a move of another process's record.
     pub(crate) fn restore(&mut self, room: &Room, record: PortMoveRecord) {
         let port = (record.hop(), room.id());
-        let (at, moved) = (record.closed(), Some(record.into_move(room)));
+        let (at, moved) = (record.closed_at(), Some(record.into_move(room)));
         self.ports.insert(port, ClosedPort { at, moved });
     }
 

@@ -340,10 +340,7 @@ fn hello_of_peer(pair: &Pair) -> Hello {
     Hello::of(&pair.settings[1], &pair.clusters[1], "edge-1", 1)
 }
 
-async fn connected_with(
-    pair: &Pair,
-    hello: &Hello,
-) -> tokio_rustls::client::TlsStream<TcpStream> {
+async fn connected_with(pair: &Pair, hello: &Hello) -> tokio_rustls::client::TlsStream<TcpStream> {
     let stream = TcpStream::connect(pair.clusters[0].listen).await.unwrap();
     let tls = LinkTls::of(&pair.clusters[1].secrets).unwrap();
     let connector = TlsConnector::from(tls.client);

@@ -25,7 +25,7 @@ pub enum MemberEnd {
         owner: Arc<str>,
         epoch: u64,
     },
-    /// Nothing can keep the addresses.
+    /// The process that holds the addresses has ended.
     #[error(
         "`evenkeel hold-addresses` has ended; this process ends, and its supervisor starts both again"
     )]
@@ -91,7 +91,7 @@ impl MemberState {
                 standby.rehearsal.ended().await;
                 TaskEnd::Rehearsed
             }
-            MemberState::TakingOver(takeover) => TaskEnd::Continued(takeover.ended().await),
+            MemberState::TakingOver(takeover) => TaskEnd::Continued(takeover.wait().await),
             MemberState::Announcing { until, .. } => {
                 tokio::time::sleep_until((*until).into()).await;
                 TaskEnd::Announced

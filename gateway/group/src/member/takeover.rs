@@ -122,7 +122,7 @@ impl Takeover {
     }
 
     /// Returns the number of sessions once they continue. May be cancelled without a loss.
-    pub(super) async fn ended(&mut self) -> Result<usize, String> {
+    pub(super) async fn wait(&mut self) -> Result<usize, String> {
         outcome(&mut self.sessions).await
     }
 

@@ -21,6 +21,8 @@ struct Call {
 }
 
 impl Record for Call {
+    type Value = Call;
+
     const TABLE: RecordTable = RecordTable {
         name: "call-records",
         version: 3,
@@ -51,13 +53,13 @@ fn open(folder: &TempDir) -> Records {
 
 fn batch(calls: impl IntoIterator<Item = Call>) -> RecordBatch {
     let mut batch = RecordBatch::default();
-    calls.into_iter().for_each(|call| batch.insert(&call));
+    calls.into_iter().for_each(|call| batch.insert::<Call>(&call));
     batch
 }
 
 fn read(records: &Records) -> Vec<Call> {
     let reader = RecordReader { connection: Some(&records.connection), lived_us: 0 };
-    reader.newest(100).unwrap()
+    reader.newest::<Call>(100).unwrap()
 }
 
 fn ids(records: &Records) -> Vec<String> {
@@ -127,7 +129,7 @@ fn full_disk_takes_none_of_a_batch() {
     pages(&records, 1);
     let mut changes = batch([call(1)]);
     let long = Call { totals: json!("x".repeat(100_000)), ..call(2) };
-    changes.insert(&long);
+    changes.insert::<Call>(&long);
     let error = records.write(&changes).unwrap_err();
     assert_eq!(error.to_string(), "database or disk is full");
     assert_eq!((read(&records), records.sizes[0].rows), (Vec::new(), 0));
@@ -197,7 +199,7 @@ impl RecordKeeper for Keeper {
     }
 
     fn read(&mut self, reader: &RecordReader<'_>) -> Result<bool, DiskError> {
-        self.read.lock().unwrap().extend(reader.newest(100)?);
+        self.read.lock().unwrap().extend(reader.newest::<Call>(100)?);
         Ok(true)
     }
 

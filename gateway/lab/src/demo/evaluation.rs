@@ -115,7 +115,7 @@ impl<'a> Evaluation<'a> {
         for run in self.record.events.iter().filter_map(ServerEvent::data_of::<PacketsShed>) {
             let Some(&receiver) = self.record.by_id.get(&run.session) else { continue };
             let at_ns = run.at_us * 1_000;
-            let known = self.ledger.number_at(receiver, run.ssrc, run.after, at_ns);
+            let known = self.ledger.find_packet(receiver, run.ssrc, run.after, at_ns);
             let Some((path, last)) = known else { continue };
             let first = last + u64::from(run.first);
             let last = first + u64::from(run.packets);

@@ -356,13 +356,13 @@ fn lost_number_is_extrapolated() {
     call.sends(1, 0..20);
     call.hears(2, 1, (0..10).filter(|&number| number != 8), STRAIGHT);
     let path = StreamPath { receiver: 2, sender: 1, stream: 0 };
-    let at = |ssrc, sequence| call.ledger.number_at(2, ssrc, sequence, 500 * MS);
+    let at = |ssrc, sequence| call.ledger.find_packet(2, ssrc, sequence, 500 * MS);
     assert_eq!(at(STRAIGHT.ssrc, 9), Some((path, 9)));
     assert_eq!(at(STRAIGHT.ssrc, 8), Some((path, 8)));
     assert_eq!(at(STRAIGHT.ssrc, 12), Some((path, 12)));
     assert_eq!(at(STRAIGHT.ssrc + 1, 9), None);
     assert_eq!(at(STRAIGHT.ssrc, 40_000), None, "no arrival before it");
-    assert_eq!(call.ledger.number_at(2, STRAIGHT.ssrc, 9, 0), None, "no arrival yet");
+    assert_eq!(call.ledger.find_packet(2, STRAIGHT.ssrc, 9, 0), None, "no arrival yet");
 }
 
 #[test]

@@ -16,7 +16,7 @@ const _: () = assert!(MARGIN.as_millis() * 10 == FREE_AFTER.as_millis());
 /// made the copies of a batch: the *echo*. It is not free of limits within [`FREE_AFTER`] after that acknowledgement.
 #[derive(Clone, Default, Debug)]
 pub struct CopyProof {
-    /// The acknowledged batches, and when: those that prove something yet.
+    /// Batches and the time at which each was acknowledged, oldest first. One that proves nothing any more is removed.
     acknowledged: VecDeque<(u64, Instant)>,
     /// The owner was limited from the first to the second time.
     limited: Option<(Instant, Instant)>,

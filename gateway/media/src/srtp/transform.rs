@@ -192,7 +192,8 @@ impl PacketKey {
         is_long.then_some(RtcpWord(u32::from_be_bytes(*word)))
     }
 
-    /// Verifies a packet with this word, and decrypts it if the word says so. Returns its length without tag and word.
+    /// Verifies an SRTCP packet that ends with this word, and decrypts it if the E bit of the word is set. Returns its length without
+    /// tag and word.
     pub(super) fn open_rtcp(
         &self,
         packet: &mut [u8],

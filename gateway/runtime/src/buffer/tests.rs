@@ -51,7 +51,7 @@ async fn sockets_of_packets_are_wide_for_a_while() {
     let began = tokio::time::Instant::now();
     buffer.narrow(&sockets).await;
     assert!(sizes(&sockets)[0] <= SOCKET_BUFFER.max(narrow[0]));
-    assert!(began.elapsed() < WIDE_FOR + LOOKS_EVERY);
+    assert!(began.elapsed() < WIDE_FOR + CHECK_EVERY);
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,7 +68,7 @@ async fn socket_with_packets_stays_wide() {
     assert!(waits.is_err());
     assert_eq!(buffers::receive_size(&far), wide);
     far.recv(&mut [0; 8]).unwrap();
-    let narrowed = tokio::time::timeout(LOOKS_EVERY * 2, narrowing).await;
+    let narrowed = tokio::time::timeout(CHECK_EVERY * 2, narrowing).await;
     assert!(narrowed.is_ok());
     assert!(buffers::receive_size(&far) <= SOCKET_BUFFER);
 }

@@ -2,7 +2,6 @@
 //! descriptors, and are opened over the HTTP API.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use crate::process;
 use crate::relay::{self, Places};
 use evenkeel_client::{ApiClient, ApiEndpoint};
 use evenkeel_lab::process::ChildProcess;
+use evenkeel_testkit::http::HttpClient;
 use serde_json::Value;
 
 /// Nodes of the home region.
@@ -20,6 +20,8 @@ const NODES: usize = 6;
 
 /// Connections for offers, with one offer at a time each.
 const CONNECTIONS: u32 = 32;
+
+const JSON: &str = "content-type: application/json";
 
 pub(super) const CLIENT_PORT: u16 = 5_004;
 
@@ -165,36 +167,19 @@ fn configure(
 /// Sends all offers of one connection, one after another.
 fn offer_all(socket: &Path, first: u32, line: u32, sessions: u32) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("the API at {}: {error}", socket.display());
-    let mut stream = UnixStream::connect(socket).map_err(failed)?;
-    let mut answer = Vec::new();
+    let mut client = HttpClient::over(UnixStream::connect(socket).map_err(failed)?);
     for number in (line..sessions).step_by(CONNECTIONS as usize) {
-        stream.write_all(offer(first + number).as_bytes()).map_err(failed)?;
-        answer.clear();
-        let mut chunk = [0; 4_096];
-        while !is_whole(&answer) {
-            let length = stream.read(&mut chunk).map_err(failed)?;
-            if length == 0 {
-                return Err("the API hung up".to_owned());
-            }
-            answer.extend_from_slice(&chunk[..length]);
-        }
-        if !answer.starts_with(b"HTTP/1.1 201") {
-            return Err(format!("an offer was refused: {}", String::from_utf8_lossy(&answer)));
+        let body = offer_body(first + number);
+        match client.ask("POST /v1/sessions", &[JSON], body.as_bytes()) {
+            Some(answer) if answer.status == 201 => {}
+            Some(answer) => return Err(format!("an offer was refused: {answer}")),
+            None => return Err("the API hung up".to_owned()),
         }
     }
     Ok(())
 }
 
 /// Writes an offer with minimal work, so that the measurement shows the gateway.
-fn offer(number: u32) -> String {
-    let body = offer_body(number);
-    let length = body.len();
-    format!(
-        "POST /v1/sessions HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n\
-         content-length: {length}\r\n\r\n{body}"
-    )
-}
-
 fn offer_body(number: u32) -> String {
     let (room, address) = (number / TOGETHER, client(number));
     format!(
@@ -205,29 +190,9 @@ fn offer_body(number: u32) -> String {
     )
 }
 
-/// True if the answer has arrived with its whole body.
-fn is_whole(answer: &[u8]) -> bool {
-    let Some(head) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
-        return false;
-    };
-    let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
-    let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
-    let length = length.and_then(|length| length.trim().parse::<usize>().ok());
-    length.is_some_and(|length| answer.len() >= head + 4 + length)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn answer_ends_with_its_body() {
-        let answer = b"HTTP/1.1 201 Created\r\nContent-Length: 3\r\n\r\nabc";
-        assert!(is_whole(answer));
-        for length in 0..answer.len() {
-            assert!(!is_whole(&answer[..length]), "{length}");
-        }
-    }
 
     #[test]
     fn silent_clients_stay() {
@@ -235,12 +200,9 @@ mod tests {
     }
 
     #[test]
-    fn offer_is_json_of_the_announced_length() {
-        let offer = offer(7);
-        let (head, body) = offer.split_once("\r\n\r\n").expect("a head and a body");
-        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
-        let body: Value = serde_json::from_str(body).expect("the body is JSON");
-        assert_eq!(body["room"], "room-3");
+    fn offer_is_json() {
+        let offer: Value = serde_json::from_str(&offer_body(7)).expect("the body is JSON");
+        assert_eq!(offer["room"], "room-3");
     }
 
     #[test]

@@ -257,22 +257,17 @@ fn receive(stream: &TcpStream, delay: Duration) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use evenkeel_testkit::http::HttpClient;
+
     use super::*;
 
     #[test]
     fn receiver_answers_each_request() {
         let stream = TcpStream::connect(serve(Duration::ZERO).expect("it listens"));
-        let mut stream = stream.expect("it accepts");
-        let mut answers = BufReader::new(stream.try_clone().expect("a second handle"));
+        let mut client = HttpClient::over(stream.expect("it accepts"));
         for body in ["", "trace: 1\n\n"] {
-            let head = format!("POST /v1/traces HTTP/1.1\r\nContent-Length: {}", body.len());
-            stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).expect("it reads");
-            let mut lines = Vec::new();
-            while lines.last().is_none_or(|line: &String| line != "\r\n") {
-                lines.push(String::new());
-                answers.read_line(lines.last_mut().expect("a line")).expect("it answers");
-            }
-            assert_eq!((&*lines[0], lines.len()), ("HTTP/1.1 200 OK\r\n", 4));
+            let answer = client.ask("POST /v1/traces", &[], body.as_bytes()).expect("it answers");
+            assert_eq!((answer.status, &*answer.body), (200, ""));
         }
     }
 }

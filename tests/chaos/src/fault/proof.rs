@@ -17,7 +17,7 @@ use crate::stage::Stage;
 const UNANSWERED_FOR: Duration = Duration::from_millis(500);
 /// A lying node reports both loads within this time.
 const LIES_WITHIN: Duration = Duration::from_millis(2_500);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_EVERY: Duration = Duration::from_millis(50);
 
 impl Fault {
     /// The expected effects that are missing, before the fault is undone.
@@ -142,7 +142,7 @@ async fn lied(stage: &Stage, names: &[String]) -> Result<Result<(), String>, Str
         if stage.states().await?.iter().any(is_lie) {
             return Ok(Ok(()));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_EVERY).await;
     }
     Ok(Err("no node reported overload".to_owned()))
 }

@@ -19,7 +19,7 @@ pub(crate) enum Home {
 const WITHIN: Duration = Duration::from_secs(40);
 /// No room fails back in this time while that is forbidden.
 const FORBIDDEN_FOR: Duration = Duration::from_secs(2);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_EVERY: Duration = Duration::from_millis(50);
 
 /// Forbids fail-back if the row says so.
 pub(super) async fn forbid(stage: &Stage, names: &[String], home: Home) -> Result<(), String> {
@@ -88,6 +88,6 @@ async fn wait(until: Instant, what: &str) -> Result<(), String> {
     if Instant::now() > until {
         return Err(format!("{what} after {} s", WITHIN.as_secs()));
     }
-    tokio::time::sleep(LOOK_EVERY).await;
+    tokio::time::sleep(POLL_EVERY).await;
     Ok(())
 }

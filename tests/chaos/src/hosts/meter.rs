@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use evenkeel_lab::network::{Host, INTERFACE};
-use evenkeel_lab::watch::word;
 use serde_json::Value;
 
 use super::{QUIC, UDP};
-use crate::firewall;
+use crate::{firewall, word};
 
 /// One counter for each gateway's host, named after it.
 pub(super) struct Meter(());

@@ -179,7 +179,7 @@ fn climb(gateway: &mut Gateway, id: SessionId, now: Instant) {
     let look = LadderInput::of(session, gateway.obeys_caps(session));
     if let Some((op, arg)) = gateway.degradation.climb(id, now).step(look, now) {
         // The ladder respects the bounds and the node's support for caps. An action that breaks a rule has no effect.
-        let _ = gateway.act(id, op as u32, arg, &Decider::Native);
+        let _ = gateway.apply_action(id, op as u32, arg, &Decider::Native);
     }
 }
 

@@ -502,7 +502,7 @@ fn ports_that_close_before_the_death_blame_none() {
     world.kill(A);
     let guards = world.guards();
     assert!(guards.len() >= 20, "{guards:?}");
-    assert!(guards.iter().all(|guard| !guard.is_its_own()), "{guards:?}");
+    assert!(guards.iter().all(|guard| !guard.is_fault_of_decision()), "{guards:?}");
     assert_eq!(breaches(&world), []);
 }
 

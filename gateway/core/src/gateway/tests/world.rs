@@ -705,7 +705,7 @@ impl Gateway {
 
     /// Applies an operator's action.
     pub(super) fn degrade(&mut self, id: SessionId, op: evenkeel_model::Op, arg: u64) {
-        self.act(id, op as u32, arg, &evenkeel_model::Decider::Operator).unwrap();
+        self.apply_action(id, op as u32, arg, &evenkeel_model::Decider::Operator).unwrap();
     }
 }
 

@@ -24,7 +24,7 @@ use crate::worker::report::{MediaCounts, ShedRun, Summary, Totals};
 pub(super) struct RunningMedia {
     pub(super) state: MediaState,
     pub(super) srtp: SrtpEnds,
-    /// Allocated with the first count. No record has them.
+    /// Allocated with the first count. The record of the session does not contain them.
     pub(super) counts: Option<Box<SessionCounts>>,
 }
 

@@ -52,7 +52,7 @@ async fn takeover(taken: TakenSessions, cause: TakeoverCause, handle: &Handle) -
     let instruments = telemetry.instruments();
     let mut takeover =
         Takeover::begin(taken, None, 3, cause, times, handle.clone(), None, instruments);
-    assert_eq!(takeover.ended().await, Ok(0));
+    assert_eq!(takeover.wait().await, Ok(0));
     let phases = value(&telemetry.prometheus().render(), "count", "continuation");
     assert_eq!(phases, (cause != TakeoverCause::Start).then_some(1.0), "of another owner");
     takeover
