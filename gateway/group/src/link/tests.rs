@@ -356,7 +356,9 @@ async fn peer_that_cannot_announce_is_not_asked_to() {
     for announces in [true, false] {
         let mut left = pair.start(0);
         assert!(!left.ask_to_announce(), "without a connection");
-        let _peer = connected_with(&pair, &Hello { announces, ..hello_of_peer(&pair) }).await;
+        let mut hello = hello_of_peer(&pair);
+        hello.announces = announces;
+        let _peer = connected_with(&pair, &hello).await;
         until(&mut left, |event| *event == LinkEvent::Connected).await;
         assert_eq!(left.ask_to_announce(), announces);
     }

@@ -33,7 +33,7 @@ fn files_are_moved_into_the_table() {
     let folder = Folder::new();
     let EarlierFiles { current, previous, open, .. } = files(&folder);
     append(&previous, &ended(1..2));
-    append(&current, &(ended(2..3) + "damage\n{\"id\":\"s3\""));
+    append(&current, &(ended(2..3) + "damage\n{}\n{\"id\":\"s3\""));
     append(&open, &(opened(7..9) + "{\"ended\":\"s7\"}\n{\"opened\":{\"id\":\"s6\""));
     let lived = SystemTime::UNIX_EPOCH + Duration::from_secs(61);
     File::options().append(true).open(&open).unwrap().set_modified(lived).unwrap();
