@@ -402,8 +402,8 @@ fn kills_with_100_000_sessions_leave_a_history() {
     let mut next = folder.start();
     for start in 1..=2 {
         next.open_all((start - 1) * SESSIONS..start * SESSIONS);
+        folder.await_count("open_sessions", SESSIONS);
         drop(next);
-        assert_eq!(folder.count("open_sessions"), SESSIONS);
         next = folder.start();
         let newest = start * SESSIONS - 1;
         next.expect_newest(newest);
@@ -413,8 +413,8 @@ fn kills_with_100_000_sessions_leave_a_history() {
         // The table is used.
         let later = 10 * SESSIONS + start;
         send(&next, [later]);
+        folder.await_count("open_sessions", 0);
         drop(next);
-        assert_eq!(folder.count("open_sessions"), 0);
         assert_eq!(folder.count("history"), RECORDS_MAX as u64);
         next = folder.start();
         next.expect_newest(later);
