@@ -440,6 +440,19 @@ fn ends_are_recorded_once_after_two_kills() {
 }
 
 #[test]
+fn session_is_open_until_its_record_is_on_the_disk() {
+    let (records, told) = crossbeam_channel::unbounded();
+    let files = EarlierFiles::of(Path::new("/nowhere"), Path::new(SOCKET));
+    let mut keeper = HistoryKeeper::new(told, Some(files), LeftSessions::Ended);
+    (0..=BATCH_MAX as u64).for_each(|number| records.send(ended(number, "room")).unwrap());
+    assert_eq!(keeper.receive(usize::MAX), BATCH_MAX + 1);
+    let removes = |keeper: &mut HistoryKeeper| format!("{:?}", keeper.batch()).contains("open-");
+    assert!(!removes(&mut keeper));
+    keeper.note_written(Path::new("/nowhere"));
+    assert!(removes(&mut keeper));
+}
+
+#[test]
 fn records_wait_until_the_disk_takes_them() {
     let folder = Folder::new();
     let process = folder.start();
