@@ -437,7 +437,7 @@ impl Replication {
             owners.gateway.records().follow();
             owners.sessions.idempotency_keys().follow();
             self.end_follower();
-            // The next process of this machine reads the file of ended sessions.
+            // The next process of this machine reads the table of ended sessions.
             let history_next = if hands_over { u64::MAX } else { self.history_next };
             let standby = (!hands_over).then(|| self.grant.begin(now));
             let follower = RecordFollower::new(to, standby, history_next, owners, now);

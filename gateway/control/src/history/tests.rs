@@ -395,8 +395,8 @@ fn kills_with_100_000_sessions_leave_a_history() {
     let mut next = folder.start();
     for start in 1..=2 {
         next.open_all((start - 1) * SESSIONS..start * SESSIONS);
+        folder.await_count("open_sessions", SESSIONS);
         drop(next);
-        assert_eq!(folder.count("open_sessions"), SESSIONS);
         next = folder.start();
         let newest = start * SESSIONS - 1;
         next.expect_newest(newest);
@@ -406,8 +406,8 @@ fn kills_with_100_000_sessions_leave_a_history() {
         // The table is used.
         let later = 10 * SESSIONS + start;
         send(&next, [later]);
+        folder.await_count("open_sessions", 0);
         drop(next);
-        assert_eq!(folder.count("open_sessions"), 0);
         assert_eq!(folder.count("history"), RECORDS_MAX as u64);
         next = folder.start();
         next.expect_newest(later);
@@ -430,6 +430,19 @@ fn ends_are_recorded_once_after_two_kills() {
     let next = folder.start();
     send(&next, [8]);
     next.expect_ids(&["s8", "s7"]);
+}
+
+#[test]
+fn session_is_open_until_its_record_is_on_the_disk() {
+    let (records, told) = crossbeam_channel::unbounded();
+    let files = EarlierFiles::of(Path::new("/nowhere"), Path::new(SOCKET));
+    let mut keeper = HistoryKeeper::new(told, Some(files), LeftSessions::Ended);
+    (0..=BATCH_MAX as u64).for_each(|number| records.send(ended(number, "room")).unwrap());
+    assert_eq!(keeper.receive(usize::MAX), BATCH_MAX + 1);
+    let removes = |keeper: &mut HistoryKeeper| format!("{:?}", keeper.batch()).contains("open-");
+    assert!(!removes(&mut keeper));
+    keeper.note_written(Path::new("/nowhere"));
+    assert!(removes(&mut keeper));
 }
 
 #[test]

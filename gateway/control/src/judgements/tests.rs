@@ -47,10 +47,11 @@ fn opened(region: &str, open_for: Duration) -> BreakersRecord {
 
 #[test]
 fn budgets_and_breakers_continue_after_a_lone_restart() {
-    let (folder, now) = (tempdir().unwrap(), Instant::now());
+    let folder = tempdir().unwrap();
     let scenarios: Vec<String> = (0..40).map(|number| format!("call-{number:02}")).collect();
     let scenarios: Vec<&str> = scenarios.iter().map(|name| &**name).collect();
     let (mut judgements, store, thread) = open(&folder);
+    let now = Instant::now();
     let mut before = gateway(&scenarios, now);
     for name in &scenarios {
         (0..10).for_each(|_| before.handle_turned_away(name, now));

@@ -1,5 +1,6 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
@@ -9,6 +10,7 @@ use serde_json::json;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
+use crate::{Document, Documents, Encoded, FollowerCopy, Kind, Store};
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -296,29 +298,73 @@ fn turns_come_when_something_is_to_be_done() {
     assert!(process.writer.due_within() > GATHERED_FOR);
 }
 
+/// The database of the gateway with the socket `/a.sock`.
+fn database(folder: &TempDir) -> PathBuf {
+    let name = file::name_of(Path::new("/a.sock"));
+    folder.path().join("kept").join(format!("{name}.sqlite"))
+}
+
+/// Waits until the table has so many rows.
+fn await_rows(folder: &TempDir, rows: u32) {
+    let count = || {
+        let connection = Connection::open(database(folder))?;
+        connection.query_row("SELECT count(*) FROM call_records", [], |row| row.get::<_, u32>(0))
+    };
+    let until = Instant::now() + WITHIN;
+    while count() != Ok(rows) {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A document that is written again and again.
+#[derive(Serialize, Deserialize)]
+struct Note(u64);
+
+impl Document for Note {
+    const KIND: Kind = Kind { name: "note", version: 1, rows_max: 1, copy: FollowerCopy::None };
+}
+
+fn put_again(notes: &Documents<Note>, note: u64, ends: Arc<AtomicBool>) {
+    let again = notes.clone();
+    notes.put_and(Encoded::new("", &Note(note)), move |written| {
+        written.unwrap();
+        if !ends.load(Ordering::Relaxed) {
+            put_again(&again, note + 1, ends);
+        }
+    });
+}
+
+#[test]
+fn records_are_written_between_documents() {
+    let folder = tempdir().unwrap();
+    let (store, unwritten) = (Store::default(), UnwrittenDocuments::default());
+    let notes = store.documents::<Note>();
+    let _thread = store.open(Some(folder.path()), Path::new("/a.sock"), &unwritten).unwrap();
+    store.begin(WITHIN);
+    let ends = Arc::<AtomicBool>::default();
+    put_again(&notes, 1, Arc::clone(&ends));
+    let ((calls, told), read) = (mpsc::channel(), Arc::default());
+    store.keep_records(Keeper { calls: told, unwritten: Vec::new(), read });
+    calls.send(call(1)).unwrap();
+    await_rows(&folder, 1);
+    ends.store(true, Ordering::Relaxed);
+}
+
 #[test]
 fn thread_writes_records_and_reports_a_slow_disk() {
     let folder = tempdir().unwrap();
-    let (store, unwritten) = (super::super::Store::default(), UnwrittenDocuments::default());
+    let (store, unwritten) = (Store::default(), UnwrittenDocuments::default());
     let _thread = store.open(Some(folder.path()), Path::new("/a.sock"), &unwritten).unwrap();
     let (calls, told) = mpsc::channel();
     let read = Arc::default();
     store.keep_records(Keeper { calls: told, unwritten: Vec::new(), read });
     assert!(unwritten.documents().contains("call-records"));
-    let name = file::name_of(Path::new("/a.sock"));
-    let database = folder.path().join("kept").join(format!("{name}.sqlite"));
-    let rows = || {
-        let rows = Connection::open(&database)?;
-        rows.query_row("SELECT count(*) FROM call_records", [], |row| row.get::<_, u32>(0))
-    };
-    let until = Instant::now() + WITHIN;
     calls.send(call(1)).unwrap();
     store.tell_of_records();
-    while !rows().is_ok_and(|rows| rows == 1) {
-        assert!(Instant::now() < until);
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let other = Connection::open(&database).unwrap();
+    await_rows(&folder, 1);
+    let until = Instant::now() + WITHIN;
+    let other = Connection::open(database(&folder)).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     calls.send(call(2)).unwrap();
     store.tell_of_records();
@@ -331,7 +377,8 @@ fn thread_writes_records_and_reports_a_slow_disk() {
     assert_eq!(slow.document, "call-records");
     assert!(slow.reason.starts_with("the disk has not answered for "), "{slow}");
     other.execute_batch("COMMIT").unwrap();
-    while !unwritten.list().is_empty() || rows().unwrap() < 2 {
+    await_rows(&folder, 2);
+    while !unwritten.list().is_empty() {
         assert!(Instant::now() < until);
         std::thread::sleep(Duration::from_millis(10));
     }
