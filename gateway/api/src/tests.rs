@@ -120,9 +120,11 @@ struct Asking<S> {
 
 impl<S: Read + Write> Asking<S> {
     fn at(stream: S, head: &str, body: &str) -> Asking<S> {
-        let (line, headers) = head.split_once('\n').unwrap_or((head, "x: y"));
+        let mut lines = head.lines();
+        let line = lines.next().unwrap_or_default();
+        let headers: Vec<&str> = lines.chain(["connection: close"]).collect();
         let mut client = HttpClient::over(stream);
-        client.send(line, &[headers, "connection: close"], body.as_bytes());
+        client.send(line, &headers, body.as_bytes());
         Asking { client }
     }
 

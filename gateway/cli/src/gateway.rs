@@ -307,7 +307,10 @@ impl ReloadArgs {
             return Ok(None);
         }
         match request_upgrade(&self.api, &UpgradeRequest::default()) {
-            Ok(answer) => Ok(Some(answer)),
+            Ok(answer) => {
+                typed::<Upgraded>(&answer)?;
+                Ok(Some(answer))
+            }
             // The gateway runs within another program, or its version has no upgrades.
             Err(CommandError::Wrong(_)) => Ok(None),
             Err(failed) => Err(failed),

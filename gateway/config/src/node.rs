@@ -102,7 +102,7 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// A node with the defaults of its other keys.
+    /// A node without canary sessions, with the defaults of its other keys.
     pub fn new(
         name: Arc<str>,
         address: SocketAddr,

@@ -151,7 +151,7 @@ struct Endpoint {
     status: u16,
     /// `None`: the answer has no body.
     answer: Option<Content>,
-    /// Error statuses, described, with which the answer may come in place of an error.
+    /// Statuses of errors that may have this answer as their body, with their descriptions.
     answered_errors: &'static [(u16, &'static str)],
 }
 
@@ -260,7 +260,8 @@ impl Endpoint {
         });
         let error = schemas.answers.subschema_for::<ErrorAnswer>();
         for (status, description) in self.answered_errors {
-            let (media_type, content) = answer.as_ref().expect("an endpoint with an answer");
+            let (media_type, content) =
+                answer.as_ref().expect("only endpoints with an answer list such statuses");
             responses[status.to_string()] = json!({
                 "description": description,
                 "content": {media_type: {"schema": {"anyOf": [content["schema"], error]}}},

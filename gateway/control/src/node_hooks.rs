@@ -78,9 +78,9 @@ impl NodeHooks {
         }
     }
 
-    /// Posts webhooks from now on.
-    pub(crate) fn set_poster(&mut self, poster: Option<&Poster>) {
-        self.poster = poster.cloned().or(self.poster.take());
+    /// Posts webhooks by this client from now on.
+    pub(crate) fn set_poster(&mut self, poster: &Poster) {
+        self.poster = Some(poster.clone());
     }
 
     /// Calls the node's hook; `attempt` is unique. A program of an earlier call is ended first: it hangs, or did not

@@ -261,7 +261,7 @@ impl Nodes {
         let mut trunks = Vec::new();
         let changing = steps.changed.iter().map(|(_, node)| node);
         if steps.added.iter().chain(changing).any(|node| has_webhooks(node)) {
-            self.hooks.set_poster(self.signalling.start_posting());
+            self.signalling.start_posting().into_iter().for_each(|it| self.hooks.set_poster(it));
         }
         for (id, node) in steps.kept {
             // Cannot fail: the node exists and is being removed.

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 pub(crate) struct NodeSignalling {
     /// Sockets of drivers that send datagrams, by node.
     sockets: Vec<Option<NodeSocket>>,
-    /// `None`: no node has webhooks.
+    /// `None` until a node has webhooks, and if its thread cannot be started.
     poster: Option<Poster>,
     inputs: mpsc::Sender<(NodeId, NodeInput)>,
 }

@@ -171,8 +171,12 @@ impl fmt::Display for HttpAnswer {
     }
 }
 
+fn is_host(header: &str) -> bool {
+    header.split(':').next().is_some_and(|name| name.eq_ignore_ascii_case("host"))
+}
+
 fn head(line: &str, headers: &[&str], body_length: usize) -> String {
-    let host = if headers.iter().any(|it| it.starts_with("host:")) { "" } else { "host: x\r\n" };
+    let host = if headers.iter().any(|it| is_host(it)) { "" } else { "host: x\r\n" };
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     format!("{line} HTTP/1.1\r\n{host}{headers}content-length: {body_length}\r\n\r\n")
 }
@@ -184,7 +188,7 @@ impl<S: Read + Write> HttpClient<S> {
     }
 
     /// Sends a request, such as `GET /v1/nodes`, and reads the answer. `headers` beside `content-length`; `host` is made up
-    /// if they lack it. `None` if the connection ends before the head of the answer.
+    /// if they lack it. `None` if the connection ends before the answer does.
     pub fn ask(&mut self, line: &str, headers: &[&str], body: &[u8]) -> Option<HttpAnswer> {
         self.send(line, headers, body);
         self.answer()
@@ -205,7 +209,7 @@ impl<S: Read + Write> HttpClient<S> {
         let _closed = self.stream.get_mut().write_all(bytes);
     }
 
-    /// Reads an answer. `None` if the connection ends before its head.
+    /// Reads an answer. `None` if the connection ends, or reading fails, before the answer ends.
     pub fn answer(&mut self) -> Option<HttpAnswer> {
         let mut head = self.line()?;
         loop {
@@ -219,7 +223,7 @@ impl<S: Read + Write> HttpClient<S> {
         let mut answer = HttpAnswer { status, head, body: String::new() };
         let body = match answer.header("content-length") {
             _ if status == 204 => Vec::new(),
-            Some(length) => self.bytes(length.parse().ok()?),
+            Some(length) => self.whole(length.parse().ok()?)?,
             None if answer.header("transfer-encoding") == Some("chunked") => self.chunks()?,
             None => self.bytes(u64::MAX),
         };
@@ -227,7 +231,7 @@ impl<S: Read + Write> HttpClient<S> {
         Some(answer)
     }
 
-    /// Reads a line, such as of an event. `None` at the end of the connection.
+    /// Reads a line, such as of an event. `None` at the end of the connection, or if reading fails.
     pub fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let length = self.stream.read_line(&mut line).ok()?;
@@ -247,16 +251,26 @@ impl<S: Read + Write> HttpClient<S> {
         bytes
     }
 
+    /// Reads so many bytes. `None` if fewer come.
+    fn whole(&mut self, length: u64) -> Option<Vec<u8>> {
+        let bytes = self.bytes(length);
+        (bytes.len() as u64 == length).then_some(bytes)
+    }
+
     /// Reads a body in chunks (RFC 9112, section 7.1).
     fn chunks(&mut self) -> Option<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let length = u64::from_str_radix(&self.line()?, 16).ok()?;
-            body.append(&mut self.bytes(length));
-            self.line()?;
+            let line = self.line()?;
+            let (length, _extensions) = line.split_once(';').unwrap_or((&line, ""));
+            let length = u64::from_str_radix(length.trim(), 16).ok()?;
             if length == 0 {
+                // Trailers come before the empty line.
+                while !self.line()?.is_empty() {}
                 return Some(body);
             }
+            body.append(&mut self.whole(length)?);
+            self.line()?;
         }
     }
 }

@@ -55,10 +55,24 @@ fn answers_of_one_connection_end_with_their_bodies() {
 }
 
 #[test]
-fn answer_without_its_head_is_none() {
-    for cut in ["", "HTTP/1.1 200 OK\r\n", "no answer\r\n\r\n"] {
+fn cut_answer_is_none() {
+    for cut in [
+        "",
+        "HTTP/1.1 200 OK\r\n",
+        "no answer\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nab",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    ] {
         assert!(bodies(cut).is_empty(), "{cut:?}");
     }
+}
+
+#[test]
+fn extensions_and_trailers_of_chunks_are_skipped() {
+    let both = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nx: 1\r\n\r\n\
+                HTTP/1.1 204 No Content\r\n\r\n";
+    assert_eq!(bodies(both), [(200, "abc".to_owned()), (204, String::new())]);
 }
 
 #[test]
