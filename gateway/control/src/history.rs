@@ -262,7 +262,7 @@ struct HistoryKeeper {
     /// The number after the records of the last batch.
     next: u64,
     /// All records in memory replace those of the table, at once or not at all.
-    is_table_void: bool,
+    must_clear_table: bool,
     open: OpenChanges,
     dropped_reported: u64,
 }
@@ -280,7 +280,7 @@ impl HistoryKeeper {
             earlier,
             written: 0,
             next: 0,
-            is_table_void: false,
+            must_clear_table: false,
             open: OpenChanges::default(),
             dropped_reported: 0,
         }
@@ -307,7 +307,9 @@ impl RecordKeeper for HistoryKeeper {
                 }
                 HistoryRecord::Opened(_) => {}
                 HistoryRecord::Ended(session) => {
-                    self.open.end(&session.id);
+                    if self.earlier.is_some() {
+                        self.open.end(&session.id);
+                    }
                     self.add(*session);
                 }
                 HistoryRecord::Copied(session) => copied.push(*session),
@@ -319,6 +321,9 @@ impl RecordKeeper for HistoryKeeper {
         if dropped > self.dropped_reported {
             tracing::warn!(dropped, "records of ended sessions dropped: too many ended at once");
             self.dropped_reported = dropped;
+            if self.earlier.is_some() {
+                self.open.give_up();
+            }
         }
         received
     }
@@ -341,9 +346,9 @@ impl RecordKeeper for HistoryKeeper {
                 let of_files = found.open.into_iter();
                 let of_files = of_files.map(|it| record_of_death(it, found.lived_us));
                 // The process before this one may have been killed after it wrote them.
-                let known: HashSet<_> = ended.iter().map(|record| &*record.id).collect();
-                let lacks = |record: &EndedSession| !known.contains(&*record.id);
-                let died: Vec<_> = of_files.chain(left).filter(lacks).collect();
+                let mut known: HashSet<_> = ended.iter().map(|it| it.id.clone()).collect();
+                let is_new = |record: &EndedSession| known.insert(record.id.clone());
+                let died: Vec<_> = of_files.chain(left).filter(is_new).collect();
                 ended.extend(died);
                 self.open.clear_table();
             }
@@ -356,15 +361,15 @@ impl RecordKeeper for HistoryKeeper {
     }
 
     fn has_unwritten(&self) -> bool {
-        self.is_table_void || self.history.has_number(self.written) || self.open.has_some()
+        self.must_clear_table || self.history.has_number(self.written) || self.open.has_some()
     }
 
     fn batch(&mut self) -> RecordBatch {
         let mut batch = RecordBatch::default();
-        if self.is_table_void {
+        if self.must_clear_table {
             batch.clear::<EndedSessions>();
         }
-        let at_most = if self.is_table_void { RECORDS_MAX } else { BATCH_MAX };
+        let at_most = if self.must_clear_table { RECORDS_MAX } else { BATCH_MAX };
         let kept = self.history.lock();
         let records: Vec<_> = kept.from(self.written, at_most).cloned().collect();
         self.next = self.written.max(kept.first) + records.len() as u64;
@@ -378,7 +383,7 @@ impl RecordKeeper for HistoryKeeper {
     }
 
     fn note_written(&mut self, database: &Path) {
-        (self.written, self.is_table_void) = (self.next, false);
+        (self.written, self.must_clear_table) = (self.next, false);
         if self.history.has_number(self.next) {
             return;
         }
@@ -389,7 +394,7 @@ impl RecordKeeper for HistoryKeeper {
     }
 
     fn note_other_disk(&mut self) {
-        (self.written, self.is_table_void) = (0, true);
+        (self.written, self.must_clear_table) = (0, true);
     }
 }
 

@@ -249,6 +249,16 @@ impl Addresses {
         outcome
     }
 
+    /// As [`hold`](Addresses::hold), at interfaces only: a hook would move the address away from its owner.
+    async fn announce(&mut self) -> Result<(), AddressError> {
+        self.order(AddressOrder::Hold).await
+    }
+
+    /// Removes addresses that were [announced](Addresses::announce).
+    async fn withdraw(&mut self) -> Result<(), AddressError> {
+        self.order(AddressOrder::Release).await
+    }
+
     /// Returns an error unless a default router answers at an interface of the addresses.
     async fn ask_router(&mut self) -> Result<(), AddressError> {
         if self.holder.is_none() {
@@ -408,22 +418,22 @@ pub(super) enum KeeperSign {
     Ended,
 }
 
-/// A member gives up and announces the addresses at most once in seconds.
+/// More than the signs between two reads: one of an announcement comes per hand-over, that of the holder's end once.
 const SIGNS_MAX: usize = 4;
 
 impl AddressKeeper {
     /// Starts in the event loop of the caller.
     pub(super) fn start(addresses: Addresses, lease: Arc<SendLease>) -> AddressKeeper {
         let (orders, ordered) = watch::channel(OrderCounts::default());
-        let (tells, signs) = mpsc::channel(SIGNS_MAX);
+        let (signs_in, signs) = mpsc::channel(SIGNS_MAX);
         let (asked, questions) = mpsc::channel(1);
         let keeping = async move {
-            let told = tells.clone();
-            let mut keeping = Keeping { addresses, lease, tells, failure: None };
+            let member = signs_in.clone();
+            let mut keeping = Keeping { addresses, lease, signs: signs_in, failure: None };
             if keeping.run(ordered, questions).await.is_err() {
                 // Fails only if the member ends.
-                let _ = told.send(KeeperSign::Ended).await;
-                told.closed().await;
+                let _ = member.send(KeeperSign::Ended).await;
+                member.closed().await;
                 // Hooks need no holder, whose end is known.
                 let _ = keeping.addresses.release().await;
             }
@@ -441,10 +451,16 @@ impl AddressKeeper {
         self.orders.send_modify(|orders| orders.hold += 1);
     }
 
-    /// Adds and announces the addresses of which this member becomes the owner soon: packets wait at its sockets meanwhile.
-    /// They are removed unless it [holds](AddressKeeper::hold) them within [`AHEAD_FOR`].
+    /// Adds and announces the addresses at interfaces, of which this member becomes the owner soon: packets wait at its sockets
+    /// meanwhile. They are removed unless it [holds](AddressKeeper::hold) them within [`AHEAD_FOR`].
     pub(super) fn announce(&self) {
         self.orders.send_modify(|orders| orders.announce += 1);
+    }
+
+    /// The number of orders to hold the addresses.
+    #[cfg(test)]
+    pub(super) fn holds(&self) -> u64 {
+        self.orders.borrow().hold
     }
 
     /// Drops what the kernel has not sent: the lease has ended.
@@ -494,7 +510,7 @@ struct HolderEnded;
 struct Keeping {
     addresses: Addresses,
     lease: Arc<SendLease>,
-    tells: mpsc::Sender<KeeperSign>,
+    signs: mpsc::Sender<KeeperSign>,
     /// The failure that was logged last, while it lasts.
     failure: Option<String>,
 }
@@ -585,9 +601,10 @@ impl Keeping {
                     }
                     if seen.announce > before.announce {
                         ahead_until = Some(Instant::now() + AHEAD_FOR);
-                        if self.hold().await? {
+                        let announced = self.addresses.announce().await;
+                        if self.note(announced)? {
                             // The member has not read the sign of seconds ago: it is not about to own.
-                            let _ = self.tells.try_send(KeeperSign::Announced);
+                            let _ = self.signs.try_send(KeeperSign::Announced);
                         }
                     }
                     continue;
@@ -618,8 +635,8 @@ impl Keeping {
         if announced.is_none() {
             return Ok(());
         }
-        let released = self.addresses.release().await;
-        self.note(released).map(drop)
+        let withdrawn = self.addresses.withdraw().await;
+        self.note(withdrawn).map(drop)
     }
 
     async fn hold(&mut self) -> Result<bool, HolderEnded> {

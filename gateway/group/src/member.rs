@@ -308,7 +308,7 @@ impl GroupMember {
                 return self.announce_addresses();
             }
             RecordInput::Link(LinkEvent::Frame(LinkFrame::Announced)) => {
-                return self.state.note_announced(Instant::now() + DRAINED_WITHIN);
+                return self.handle_announced();
             }
             _ => {}
         }
@@ -436,12 +436,12 @@ impl GroupMember {
             (MemberState::TakingOver(_), TaskEnd::Continued(Err(reason))) => {
                 self.state = MemberState::Ended(MemberEnd::NotRestored(reason));
             }
-            (MemberState::Announcing { operator, .. }, TaskEnd::Announced) => {
+            (MemberState::Announcing { operator, .. }, TaskEnd::AnnouncementOver) => {
                 self.state = MemberState::Owning;
                 match (self.yield_ownership(), operator) {
                     (Ok(place), operator) => *place = operator,
                     (Err(refused), operator) => {
-                        self.fail_hand_over(operator, refused.to_string(), MemberState::Owning);
+                        self.fail_hand_over(operator, refused, MemberState::Owning);
                     }
                 }
             }
@@ -449,7 +449,8 @@ impl GroupMember {
                 self.send_last_records(*suspended, operator);
             }
             (MemberState::Yielding { operator, .. }, TaskEnd::Suspended(Err(reason))) => {
-                self.fail_hand_over(operator, reason, MemberState::Owning);
+                let failed = HandOverError::Failed(reason);
+                self.fail_hand_over(operator, failed, MemberState::Owning);
                 self.core.handle_not_yielded(Instant::now());
             }
             (MemberState::GivenUp { .. }, TaskEnd::Suspended(Ok(suspended))) => {
@@ -458,7 +459,7 @@ impl GroupMember {
                 self.state = MemberState::Owning;
             }
             (MemberState::GivenUp { .. }, TaskEnd::Suspended(Err(reason))) => {
-                self.fail_hand_over(None, reason, MemberState::Owning);
+                self.fail_hand_over(None, HandOverError::Failed(reason), MemberState::Owning);
             }
             (state, _) => self.state = state,
         }
@@ -490,15 +491,15 @@ impl GroupMember {
         self.records.send(batch);
     }
 
-    fn not_taken(&self) -> String {
-        format!("{} did not take the sessions", self.peer().name)
+    fn not_taken(&self) -> HandOverError {
+        HandOverError::Failed(format!("{} did not take the sessions", self.peer().name))
     }
 
     /// The state is the `next` one, unless the addresses disappear.
     fn fail_hand_over(
         &mut self,
         operator: Option<HandOverReply>,
-        reason: String,
+        failed: HandOverError,
         next: MemberState,
     ) {
         self.state = match self.keeper.has_ended() {
@@ -507,10 +508,10 @@ impl GroupMember {
         };
         // The standby may have announced them.
         self.keeper.hold();
-        tracing::error!(peer = %self.peer().name, %reason, "hand-over failed");
+        tracing::error!(peer = %self.peer().name, reason = %failed, "hand-over failed");
         if let Some(operator) = operator {
             // The client may have disconnected.
-            let _ = operator.send(Err(HandOverError::Failed(reason)));
+            let _ = operator.send(Err(failed));
         }
     }
 
@@ -526,6 +527,9 @@ impl GroupMember {
     }
 
     fn answer_rest(&mut self) {
+        if let MemberState::Announcing { .. } = self.state {
+            return;
+        }
         let Some(continued) = self.core.continued(Instant::now()) else { return };
         let ContinuedOwnership { sequence, epoch, highest, takeovers, .. } = continued;
         let (incarnation, standby) =
@@ -593,6 +597,15 @@ impl GroupMember {
     fn refused_hand_over(&self, refusal: HandOverRefusal) -> HandOverError {
         let silent_for = self.peer_heard().map(|heard| heard.elapsed());
         HandOverError::of(refusal, Arc::clone(&self.peer().name), silent_for)
+    }
+
+    /// The standby has announced the addresses.
+    fn handle_announced(&mut self) {
+        match self.state {
+            // Too late: this member goes on.
+            MemberState::Owning | MemberState::GivenUp { .. } => self.keeper.hold(),
+            _ => self.state.note_announced(Instant::now() + DRAINED_WITHIN),
+        }
     }
 
     /// The owner is about to hand over to this standby.

@@ -170,8 +170,9 @@ impl RecordBatch {
         let record = serde_json::to_value(record).expect("a record is JSON");
         let Json::Object(mut fields) = record else { panic!("a record is an object") };
         let values = R::TABLE.columns.iter();
-        let values = values.map(|column| value(fields.remove(column.field)));
-        self.changes::<R>().inserted.push(values.collect());
+        let values: Vec<_> = values.map(|column| value(fields.remove(column.field))).collect();
+        debug_assert!(fields.is_empty(), "no column for {fields:?}");
+        self.changes::<R>().inserted.push(values);
     }
 
     /// Removes the record with this id.
@@ -434,7 +435,7 @@ pub(crate) enum RecordTurn {
     /// The disk has the records that were to be written.
     Written,
     /// Another process writes records.
-    Awaits,
+    LockedByOther,
     Failed(DiskError),
 }
 
@@ -507,7 +508,7 @@ impl RecordWriter {
 
     /// Opens the database if it is not open, and writes the next records.
     pub(crate) fn turn(&mut self) -> RecordTurn {
-        let Some(path) = self.path.clone() else { return RecordTurn::Awaits };
+        let Some(path) = self.path.clone() else { return RecordTurn::LockedByOther };
         let is_open = self.open(&path);
         let turn = is_open.and_then(|is_open| {
             if is_open {
@@ -526,7 +527,7 @@ impl RecordWriter {
                 if !std::mem::replace(&mut self.is_reported, true) {
                     tracing::info!(file = %path.display(), "another process writes the records of sessions; waiting");
                 }
-                RecordTurn::Awaits
+                RecordTurn::LockedByOther
             }
             Err(error) => {
                 self.retry = Some(LIVES_EVERY);
@@ -594,7 +595,7 @@ impl RecordWriter {
             self.is_partial = self.keeper.has_unwritten();
             self.unwritten_since = self.is_partial.then(Instant::now);
         }
-        if records.need_life() {
+        if !self.is_partial && records.need_life() {
             lock.file.set_modified(SystemTime::now())?;
         }
         Ok(())

@@ -413,8 +413,10 @@ impl Store {
         let mut state = self.lock();
         keeper.tables().iter().for_each(|table| state.unwritten.register(table.name));
         state.keeper = Some(Box::new(keeper));
+        // The thread may wait without a limit until it has the keeper.
+        self.0.have_records_come.store(true, Ordering::Release);
         drop(state);
-        self.tell_of_records();
+        self.0.changed.notify_all();
     }
 
     /// Has the keeper take the records that came. Waits for no other thread.
@@ -593,7 +595,7 @@ impl Writer {
         state.writing_records.clear();
         let written = match turn {
             RecordTurn::Written => Ok(()),
-            RecordTurn::Awaits => return,
+            RecordTurn::LockedByOther => return,
             RecordTurn::Failed(error) => Err(io::Error::other(error.to_string())),
         };
         names.iter().for_each(|name| state.unwritten.note(*name, &place.path, &written));

@@ -29,7 +29,7 @@ pub(super) struct EarlierFiles {
     /// A line for each session that opened, and one for each that ended. Its time of modification is the last moment at which the process is
     /// known to have lived.
     open: PathBuf,
-    /// Those that were read.
+    /// The files that were read, which are moved aside once the database has them.
     read: Vec<PathBuf>,
 }
 

@@ -65,7 +65,7 @@ pub(super) fn number(id: &str) -> u64 {
 #[derive(Debug)]
 pub(super) struct OpenChanges {
     /// The table has sessions that are not open.
-    is_table_void: bool,
+    must_clear_table: bool,
     /// By number, and so in the order in which they opened.
     opened: BTreeMap<u64, OpenSession>,
     /// The ids of sessions that may be in the table.
@@ -76,7 +76,7 @@ pub(super) struct OpenChanges {
 impl Default for OpenChanges {
     fn default() -> OpenChanges {
         OpenChanges {
-            is_table_void: false,
+            must_clear_table: false,
             opened: BTreeMap::new(),
             ended: BTreeSet::new(),
             changes_max: CHANGES_MAX,
@@ -99,9 +99,13 @@ impl OpenChanges {
 
     /// Gives up the sessions that are open now, once too many changes wait.
     fn drop_beyond(&mut self) {
-        if self.opened.len() + self.ended.len() <= self.changes_max {
-            return;
+        if self.opened.len() + self.ended.len() > self.changes_max {
+            self.give_up();
         }
+    }
+
+    /// Forgets the sessions that are open now: which of them have ended is unknown.
+    pub(super) fn give_up(&mut self) {
         tracing::warn!("sessions that are open now leave no record if the process is killed");
         self.opened.clear();
         // The next process would end sessions that this one has ended.
@@ -110,7 +114,7 @@ impl OpenChanges {
 
     /// Has the table forget the sessions that it has.
     pub(super) fn clear_table(&mut self) {
-        self.is_table_void = true;
+        self.must_clear_table = true;
         self.ended.clear();
     }
 
@@ -125,12 +129,12 @@ impl OpenChanges {
     }
 
     pub(super) fn has_some(&self) -> bool {
-        self.is_table_void || !self.opened.is_empty() || !self.ended.is_empty()
+        self.must_clear_table || !self.opened.is_empty() || !self.ended.is_empty()
     }
 
     /// Adds the next changes: up to this many of each kind.
     pub(super) fn add_to(&self, batch: &mut RecordBatch, at_most: usize) {
-        if self.is_table_void {
+        if self.must_clear_table {
             batch.clear::<OpenSession>();
         }
         self.opened.values().take(at_most).for_each(|session| batch.insert::<OpenSession>(session));
@@ -139,7 +143,7 @@ impl OpenChanges {
 
     /// The table has the changes that [`OpenChanges::add_to`] added.
     pub(super) fn note_written(&mut self, at_most: usize) {
-        self.is_table_void = false;
+        self.must_clear_table = false;
         for _ in 0..at_most {
             self.opened.pop_first();
             self.ended.pop_first();

@@ -606,3 +606,58 @@ fn cost_of_100_000_sessions() {
         began.elapsed()
     );
 }
+
+fn keeper(folder: Option<&Folder>) -> (HistoryKeeper, Sender<HistoryRecord>) {
+    let (send, records) = crossbeam_channel::bounded(WAITING_MAX);
+    let earlier = folder.map(|folder| EarlierFiles::of(folder.path(), Path::new(SOCKET)));
+    (HistoryKeeper::new(records, earlier, LeftSessions::Ended), send)
+}
+
+#[test]
+fn ends_are_not_collected_without_a_folder() {
+    for folder in [None, Some(Folder::new())] {
+        let (mut keeper, send) = keeper(folder.as_ref());
+        send.send(ended(1, "room")).unwrap();
+        assert_eq!(keeper.receive(10), 1);
+        assert_eq!(keeper.open.has_some(), folder.is_some());
+    }
+}
+
+#[test]
+fn table_forgets_open_sessions_once_an_end_was_dropped() {
+    let folder = Folder::new();
+    let (mut keeper, send) = keeper(Some(&folder));
+    send.send(HistoryRecord::Opened(Box::new(session(1)))).unwrap();
+    keeper.history.dropped.fetch_add(1, Ordering::Relaxed);
+    keeper.receive(10);
+    let mut batch = RecordBatch::default();
+    keeper.open.add_to(&mut batch, 10);
+    let mut cleared = RecordBatch::default();
+    cleared.clear::<OpenSession>();
+    assert_eq!(format!("{batch:?}"), format!("{cleared:?}"));
+    keeper.open.note_written(10);
+    keeper.receive(10);
+    assert!(!keeper.open.has_some(), "reported once");
+}
+
+#[test]
+fn session_in_the_file_and_in_the_table_died_once() {
+    let folder = Folder::new();
+    let process = folder.start();
+    process.open_all(1..3);
+    folder.await_count("open_sessions", 2);
+    drop(process);
+    let line = |number| {
+        let opened = serde_json::to_value(session(number)).unwrap();
+        format!("{}\n", json!({"opened": opened}))
+    };
+    let open = folder.path().join("history");
+    fs::create_dir_all(&open).unwrap();
+    let name = file::name_of(Path::new(SOCKET));
+    fs::write(open.join(format!("{name}.open")), line(1) + &line(2) + &line(3)).unwrap();
+    let next = folder.start();
+    next.expect_newest(3);
+    let mut ids = ids(&next.history);
+    ids.sort();
+    assert_eq!(ids, ["s1", "s2", "s3"]);
+}

@@ -75,7 +75,7 @@ pub(super) enum TaskEnd {
     Continued(Result<usize, String>),
     Suspended(Result<Box<Suspended>, String>),
     /// The addresses are announced by the standby, or it takes too long.
-    Announced,
+    AnnouncementOver,
 }
 
 impl MemberState {
@@ -94,7 +94,7 @@ impl MemberState {
             MemberState::TakingOver(takeover) => TaskEnd::Continued(takeover.wait().await),
             MemberState::Announcing { until, .. } => {
                 tokio::time::sleep_until((*until).into()).await;
-                TaskEnd::Announced
+                TaskEnd::AnnouncementOver
             }
             MemberState::Yielding { suspension, .. } | MemberState::GivenUp { suspension } => {
                 TaskEnd::Suspended(outcome(suspension).await.map(Box::new))

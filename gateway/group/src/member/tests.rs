@@ -169,10 +169,13 @@ impl TestMember {
     }
 }
 
+/// Attempts that must be as fast as the standby's beats.
+const ATTEMPTS: usize = 1_000;
+
 #[tokio::test]
 async fn hand_over_goes_on_once_the_standby_has_announced_the_addresses() {
     let mut owner = owner();
-    loop {
+    for _ in 0..ATTEMPTS {
         let _answer = owner.await_announcement(Instant::now() + 3_600_000 * MS);
         let (second, refused) = oneshot::channel();
         owner.hear_standby();
@@ -188,29 +191,63 @@ async fn hand_over_goes_on_once_the_standby_has_announced_the_addresses() {
             break;
         }
     }
-    let suspend = owner.control.recv().await.unwrap();
-    assert!(matches!(suspend, ControlRequest::Suspend(_)), "{suspend:?}");
+    let suspend = owner.control.try_recv();
+    assert!(matches!(suspend, Ok(ControlRequest::Suspend(_))), "{suspend:?}");
 }
 
 #[tokio::test]
 async fn hand_over_goes_on_without_an_announcement() {
     let mut owner = owner();
-    while !matches!(owner.member.state, MemberState::Yielding { operator: Some(_), .. }) {
+    for _ in 0..ATTEMPTS {
         let _answer = owner.await_announcement(Instant::now());
         owner.hear_standby();
         owner.end_task().await;
+        if let MemberState::Yielding { operator: Some(_), .. } = owner.member.state {
+            return;
+        }
     }
+    panic!("the hand-over does not go on");
 }
 
 #[tokio::test]
 async fn owner_goes_on_if_its_standby_falls_silent_before_it_announces() {
     let mut owner = owner();
+    let holds = owner.member.keeper.holds();
     let answer = owner.await_announcement(Instant::now());
     owner.end_task().await;
     let silent = HandOverError::NoStandby { peer: "edge-2".into(), silent_for: None };
-    assert_eq!(answer.await, Ok(failed(&silent.to_string())));
+    assert_eq!(answer.await, Ok(Err(silent)));
     assert!(matches!(owner.member.state, MemberState::Owning));
     assert!(owner.member.core.is_owner());
+    assert_eq!(owner.member.keeper.holds(), holds + 1, "the standby may have announced them");
+}
+
+#[tokio::test]
+async fn owner_takes_back_the_addresses_that_are_announced_too_late() {
+    let mut owner = owner();
+    let holds = owner.member.keeper.holds();
+    owner.member.handle_records(RecordInput::Link(LinkEvent::Frame(LinkFrame::Announced)));
+    assert_eq!(owner.member.keeper.holds(), holds + 1);
+    assert!(matches!(owner.member.state, MemberState::Owning));
+}
+
+#[tokio::test]
+async fn process_is_not_replaced_while_the_standby_announces() {
+    let mut owner = owner();
+    let (reply, mut state) = oneshot::channel();
+    owner.member.begin_rest(reply);
+    for _ in 0..ATTEMPTS {
+        let _answer = owner.await_announcement(Instant::now());
+        owner.hear_standby();
+        owner.member.answer_rest();
+        assert!(state.try_recv().is_err(), "a hand-over is under way");
+        owner.member.state = MemberState::Owning;
+        owner.member.answer_rest();
+        if state.try_recv().is_ok() {
+            return;
+        }
+    }
+    panic!("the standby does not confirm");
 }
 
 #[tokio::test]

@@ -98,13 +98,18 @@ fn database_that_is_not_used_is_removed_with_its_log() {
     };
     // The gateway of the first one writes its log alone.
     let live = [file("0.sqlite", 1), file("0.sqlite-wal", 900)];
-    let unused = [file("1.sqlite", 2), file("1.sqlite-wal", 2), file("1.sqlite-shm", 2)];
+    let unused = [
+        file("1.sqlite", 2),
+        file("1.sqlite-wal", 2),
+        file("1.sqlite-shm", 2),
+        file("1.sqlite.lock", 2),
+    ];
     for number in 2..DATABASES_MAX as u64 {
         file(&format!("{number}.sqlite"), 3 + number);
     }
     drop(Disk::open(&folder.path().join("own.sqlite")).unwrap());
     assert_eq!(live.map(|path| path.exists()), [true; 2]);
-    assert_eq!(unused.map(|path| path.exists()), [false; 3]);
+    assert_eq!(unused.map(|path| path.exists()), [false; 4]);
     assert!(folder.path().join("2.sqlite").exists());
 }
 

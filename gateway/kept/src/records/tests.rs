@@ -267,7 +267,7 @@ fn records_of_the_writing_process_are_read_after_it_ends() {
     let folder = tempdir().unwrap();
     let [mut old, mut new] = [0, 1].map(|_| Process::start(&folder));
     assert!(matches!(old.writer.turn(), RecordTurn::Written));
-    assert!(matches!(new.writer.turn(), RecordTurn::Awaits));
+    assert!(matches!(new.writer.turn(), RecordTurn::LockedByOther));
     old.send(1);
     assert!(new.read().is_empty());
     old.writer.end();

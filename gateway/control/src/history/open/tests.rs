@@ -37,7 +37,7 @@ fn changes_are_written_in_parts() {
     open.end("s9");
     open.note_written(2);
     assert!(open.has_some());
-    assert_eq!((open.is_table_void, changes(&open)), (false, (vec![3], vec![])));
+    assert_eq!((open.must_clear_table, changes(&open)), (false, (vec![3], vec![])));
     open.note_written(2);
     assert!(!open.has_some());
 }
@@ -55,9 +55,9 @@ fn too_many_changes_clear_the_table() {
     let mut open = OpenChanges::default();
     (0..CHANGES_MAX as u64 - 1).map(session).for_each(|session| open.open(session));
     open.end("s999999");
-    assert!(!open.is_table_void);
+    assert!(!open.must_clear_table);
     open.open(session(900_000));
-    assert_eq!((open.is_table_void, changes(&open)), (true, (vec![], vec![])));
+    assert_eq!((open.must_clear_table, changes(&open)), (true, (vec![], vec![])));
     open.open(session(900_001));
     assert_eq!(changes(&open), (vec![900_001], vec![]));
 }
@@ -67,6 +67,6 @@ fn sessions_that_continue_do_not_count_as_too_many() {
     let mut open = OpenChanges::default();
     open.add_continued((0..2 * CHANGES_MAX as u64).map(session).collect());
     open.open(session(900_000));
-    assert!(!open.is_table_void);
+    assert!(!open.must_clear_table);
     assert_eq!(open.opened.len(), 2 * CHANGES_MAX + 1);
 }
