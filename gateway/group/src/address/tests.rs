@@ -267,7 +267,7 @@ fn announced_addresses_are_removed_unless_the_member_owns_them() {
         assert!(link.one.has(V4), "the owner still sends from it");
     };
     announce();
-    let tick = || runtime.block_on(tokio::time::sleep(Duration::from_millis(10)));
+    let tick = || runtime.block_on(async { tokio::time::sleep(Duration::from_millis(10)).await });
     wait_until("another member owns them", || {
         tick();
         !link.other.has(V4)

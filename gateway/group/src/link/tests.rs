@@ -352,8 +352,8 @@ async fn connected_with(pair: &Pair, hello: &Hello) -> tokio_rustls::client::Tls
 
 #[tokio::test]
 async fn peer_that_cannot_announce_is_not_asked_to() {
-    let pair = Pair::sound();
     for announces in [true, false] {
+        let pair = Pair::sound();
         let mut left = pair.start(0);
         assert!(!left.ask_to_announce(), "without a connection");
         let mut hello = hello_of_peer(&pair);

@@ -191,8 +191,9 @@ async fn hand_over_goes_on_once_the_standby_has_announced_the_addresses() {
             break;
         }
     }
-    let suspend = owner.control.try_recv();
-    assert!(matches!(suspend, Ok(ControlRequest::Suspend(_))), "{suspend:?}");
+    assert!(matches!(owner.member.state, MemberState::Yielding { operator: Some(_), .. }));
+    let suspend = owner.control.recv().await;
+    assert!(matches!(suspend, Some(ControlRequest::Suspend(_))), "{suspend:?}");
 }
 
 #[tokio::test]
@@ -202,11 +203,11 @@ async fn hand_over_goes_on_without_an_announcement() {
         let _answer = owner.await_announcement(Instant::now());
         owner.hear_standby();
         owner.end_task().await;
-        if let MemberState::Yielding { operator: Some(_), .. } = owner.member.state {
-            return;
+        if let MemberState::Yielding { .. } = owner.member.state {
+            break;
         }
     }
-    panic!("the hand-over does not go on");
+    assert!(matches!(owner.member.state, MemberState::Yielding { operator: Some(_), .. }));
 }
 
 #[tokio::test]
@@ -236,6 +237,7 @@ async fn process_is_not_replaced_while_the_standby_announces() {
     let mut owner = owner();
     let (reply, mut state) = oneshot::channel();
     owner.member.begin_rest(reply);
+    let mut is_confirmed = false;
     for _ in 0..ATTEMPTS {
         let _answer = owner.await_announcement(Instant::now());
         owner.hear_standby();
@@ -243,11 +245,12 @@ async fn process_is_not_replaced_while_the_standby_announces() {
         assert!(state.try_recv().is_err(), "a hand-over is under way");
         owner.member.state = MemberState::Owning;
         owner.member.answer_rest();
-        if state.try_recv().is_ok() {
-            return;
+        is_confirmed = state.try_recv().is_ok();
+        if is_confirmed {
+            break;
         }
     }
-    panic!("the standby does not confirm");
+    assert!(is_confirmed, "the standby does not confirm");
 }
 
 #[tokio::test]
