@@ -374,8 +374,10 @@ fn spends_redundancy(
     hops: &[NodeId],
     now: Instant,
 ) -> bool {
+    // A node that was not offered is refused by the check.
     gateway.policies.canary(&asked.policy).is_some()
         && asked.usable.are_left(&gateway.tables.nodes)
+        && hops.iter().all(|node| asked.usable.contains(*node))
         && gateway
             .rooms
             .get(&id)

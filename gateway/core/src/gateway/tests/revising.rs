@@ -423,6 +423,29 @@ fn too_many_moves_by_candidate_are_a_breach() {
 }
 
 #[test]
+fn candidate_that_moves_rooms_to_an_unknown_node_is_judged() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    turn(&mut world, Hook::Routing, alone());
+    let sessions: Vec<SessionId> = (0..40).map(|room| world.open(&room.to_string())).collect();
+    world.answer_with(|ask| {
+        let PolicyQuestion::Reroute { rooms, .. } = &ask.question else { return None };
+        let step = |(_, row)| RoutingMove { row, hops: vec![NodeId(77)], ttl_ms: 400, reason: 0 };
+        let moves = rooms.iter().zip(0..).map(step).collect();
+        Some(Ok(HookAnswer::Moves { moves, states: Vec::new(), memo: None }))
+    });
+    turn(&mut world, Hook::Routing, tried(99));
+    for _ in 0..40 {
+        world.pass(ms(100));
+        for session in &sessions {
+            world.gateway.handle_summary(*session, Measures::default(), Some(world.now));
+        }
+        world.settle();
+    }
+    let [(revision, breach)] = &breaches(&world)[..] else { panic!("{:?}", breaches(&world)) };
+    assert_eq!((&**revision, breach.figure), ("new", Figure::Guarded));
+}
+
+#[test]
 fn broken_rules_are_a_breach_if_replaceable() {
     for (revisions, by) in
         [(tried(99), Some("new")), (turned(true), Some("new")), (turned(false), None)]
