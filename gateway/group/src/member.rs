@@ -554,8 +554,8 @@ impl GroupMember {
 
     /// Begins to hand over to the standby, unless it has begun. Returns the place of an operator who waits for the result.
     ///
-    /// The standby announces the addresses first. Packets then wait at its sockets, and those on their way to this member are
-    /// forwarded before it stops: none is lost.
+    /// The standby announces the addresses first, if its version can. Packets then wait in the buffers of its sockets, and those on
+    /// their way to this member are forwarded before it stops.
     fn begin_hand_over(&mut self) -> Result<&mut Option<HandOverReply>, HandOverError> {
         if let MemberState::TakingOver(_)
         | MemberState::Announcing { operator: Some(_), .. }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use evenkeel_model::{
     AdmitVerdict, CatalogEntry, DecisionNote, DegradationAction, Hook, HookAnswer, Labels, Metric,
     NodeId, Op, PluginFault, PluginState, PolicyQuestion, RegionId, RoomId, RoomRow, RoutingMove,
-    Row, SessionRow,
+    Row, SessionId, SessionRow,
 };
 use nix::time::{ClockId, clock_gettime};
 use wasmtime::{Store, Trap, UpdateDeadline};
@@ -294,8 +294,7 @@ impl Guest {
         match question {
             PolicyQuestion::Resolve { scenario, labels } => self.resolve(scenario, labels),
             PolicyQuestion::Admit { session, room, standing, scenario, labels, regions } => {
-                let newcomer = (session.0, *room, *standing);
-                self.admit(now_us, newcomer, scenario, labels, regions)
+                self.admit(now_us, *session, *room, *standing, scenario, labels, regions)
             }
             PolicyQuestion::Place { room, scenario, labels, nodes } => {
                 self.place(now_us, *room, scenario, labels, nodes)
@@ -354,7 +353,9 @@ impl Guest {
     fn admit(
         &mut self,
         now_us: u64,
-        (session, room, standing): (u64, RoomId, Option<RegionId>),
+        session: SessionId,
+        room: RoomId,
+        standing: Option<RegionId>,
         scenario: &str,
         of: &Labels,
         regions: &[Row],
@@ -366,8 +367,8 @@ impl Guest {
         let labels = &labels(of);
         let standing = standing.map(|region| u64::from(region.0));
         let regions = frame.wire();
-        let asked =
-            AdmitArguments { now_us, session, room: room.0, standing, scenario, labels, regions };
+        let (session, room) = (session.0, room.0);
+        let asked = AdmitArguments { now_us, session, room, standing, scenario, labels, regions };
         let answer = self.call("admit", budget, 0, |calls, store| calls.admit(store, asked));
         self.tables[0] = frame;
         let answer = answer?;

@@ -71,7 +71,7 @@ pub struct Epoch {
     pub index: u8,
 }
 
-/// What becomes of a packet.
+/// The decision about a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ForwardVerdict {
     /// Forward the packet. Towards a node: to this hop. Towards a client: it came from this hop.

@@ -230,7 +230,7 @@ impl SpanWriter {
         SpanContext::new(trace, span, flags, true, state_of(caller))
     }
 
-    /// Writes this many spans of the session now if it is sampled. Those of a session outside of the share are held; with a trusted
+    /// Writes this many spans of the session now if it is sampled. Spans of a session outside of the share are held; with a trusted
     /// caller, they are as the caller decided.
     fn write(
         &mut self,
