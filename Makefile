@@ -10,7 +10,7 @@ help:
 	  /^[a-z][a-z0-9 -]*:( |$$)/ { sub(/:.*/, ""); sub(/[.:;] .*/, ".", text); if (text) printf "%-34s%s\n", $$0, text } \
 	  !/^[A-Z]+ *[?:]?=/ { text = "" }' Makefile
 
-.PHONY: help demo page test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos interop keep-report bench bench-quick bench-policy bench-diagnosis bench-forecast e2e-telemetry instructions instructions-renew clients reference release-contract target
+.PHONY: help demo page test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos gate interop keep-report bench bench-quick bench-policy bench-diagnosis bench-forecast e2e-telemetry instructions instructions-renew clients reference release-contract target
 
 # Builds, then plays 40 s: six nodes, 200 sessions, failures.
 demo: target
@@ -103,6 +103,15 @@ chaos: target clients
 	$(CARGO) build --release -p evenkeel -p evenkeel-chaos
 	$(BUILT)/evenkeel-chaos run --evenkeel $(BUILT)/evenkeel $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS))
 
+# Plays the demo, short benchmarks and the rows that tests/limits.toml has `gate = true` for, as root, in about 40 minutes, on a machine that does
+# nothing else. Writes target/gate/report.json; fails if a limit was missed. A row whose control run was beyond its limit is not measured.
+gate: target clients
+	tests/bench/install quick
+	tests/chaos/install
+	$(GUESTS)
+	$(CARGO) build --release -p evenkeel -p evenkeel-bench -p evenkeel-chaos -p evenkeel-report
+	tests/gate/run $(BUILT) $(TARGET)/$(WASM)/plugin
+
 # Keeps the report of a finished run, which the tables of docs/benchmarks.md show: COMMAND=bench-quick copies its report.json to
 # tests/report/last/bench-quick.json, and COMMAND=chaos PART=gateway the part.json of chaos to chaos.gateway.json.
 keep-report:
@@ -112,8 +121,9 @@ keep-report:
 # Measures policies: calls, faults, swaps under load, dropped files and hostile plugins, beside the same functions in
 # native code, and rolls out 40 bad and 20 good revisions; as root, half an hour, or a few of each with QUICK=1. Writes
 # target/bench-policy/report.json, which lists missed targets; the exit status is 0 if the run completed.
+GUESTS := $(CARGO) build --profile plugin --target $(WASM) -p bench-empty -p bench-harm -p bench-misroute -p bench-smooth
 bench-policy: target
-	$(CARGO) build --profile plugin --target $(WASM) -p bench-empty -p bench-harm -p bench-misroute -p bench-smooth
+	$(GUESTS)
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench policy --evenkeel $(BUILT)/evenkeel --guests $(TARGET)/$(WASM)/plugin $(if $(QUICK),--quick)
 

@@ -1,18 +1,21 @@
 //! A gateway of an earlier program is replaced by this one: in place, by a start on its files, and by a standby of its group.
 //!
-//! The earlier program is that of `EVENKEEL_EARLIER`, which `tests/upgrade-from/run` sets; without it, this one plays both.
+//! The earlier program is that of `EVENKEEL_EARLIER`, which `tests/upgrade-from/run` sets; without it, this one plays both. Files of
+//! a3d43ed3, the last version without a database, are a fixture.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
+use evenkeel_process::file::name_of;
 use evenkeel_testkit::binary::evenkeel;
 use evenkeel_testkit::required;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Behaviour, GatewayProcess, Hosts, Node, Phone, World, await_replica, ids, routing_plugin, talk,
-    wait_until,
+    Behaviour, GatewayProcess, Hosts, Node, Phone, TIMEOUT, World, await_replica, ids,
+    routing_plugin, talk, wait_until,
 };
 use crate::revisions::{act, await_kept, decided, kill_and_start, push, save};
 use crate::takeover::hand_over;
@@ -95,19 +98,80 @@ fn earlier_program_is_upgraded_in_place() {
     calls.assert_whole();
 }
 
-#[test]
-fn files_of_an_earlier_program_are_continued() {
-    let nodes = ["east-a1", "east-b1"].map(Node::agent);
-    let world = World::of(&nodes.each_ref()).routed();
-    let mut gateway = GatewayProcess::start_by(&world, Command::new(earlier()));
+/// Has the earlier program decide, and waits until its decisions are on the disk.
+fn leave_files(world: &World) -> (GatewayProcess, Value) {
+    let mut gateway = GatewayProcess::start_by(world, Command::new(earlier()));
     decide(&mut gateway, Phone::new);
     let before = decisions(&mut gateway);
     assert_complete(&before);
     for id in before["ended"].as_array().unwrap() {
         gateway.await_written(id.as_str().unwrap());
     }
+    (gateway, before)
+}
+
+#[test]
+fn files_of_an_earlier_program_are_continued() {
+    let nodes = ["east-a1", "east-b1"].map(Node::agent);
+    let world = World::of(&nodes.each_ref()).routed();
+    let (mut gateway, before) = leave_files(&world);
     kill_and_start(&mut gateway);
     assert_eq!(decisions(&mut gateway), before);
+    continue_decisions(&mut gateway);
+    gateway.open("room", &mut Phone::new(1));
+}
+
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/upgrade-from/a3d43ed3");
+
+/// Folders of a gateway's files that last.
+const KEPT: [&str; 2] = ["evenkeel", "policies"];
+
+/// Copies a folder. Files and folders that are named after the gateway's socket, `from`, are named after `to`.
+fn copy(source: &Path, target: &Path, from: &str, to: &str) {
+    fs::create_dir_all(target).unwrap();
+    for entry in fs::read_dir(source).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap().replace(from, to);
+        // Compiled plugins are compiled again.
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => copy(&entry.path(), &target.join(name), from, to),
+            kind if kind.is_file() && !name.ends_with(".cwasm") => {
+                fs::copy(entry.path(), target.join(name)).unwrap();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Writes the fixture of files: `EVENKEEL_EARLIER` is the program of a3d43ed3.
+#[test]
+#[ignore = "writes a fixture"]
+fn write_files_of_a3d43ed3() {
+    let nodes = ["east-a1", "east-b1"].map(Node::agent);
+    let (mut gateway, before) = leave_files(&World::of(&nodes.each_ref()).routed());
+    gateway.process.signal(Signal::SIGKILL).unwrap();
+    gateway.process.wait(TIMEOUT).unwrap();
+    let name = name_of(&gateway.folder().join("admin.sock"));
+    for folder in KEPT {
+        copy(&gateway.folder().join(folder), &Path::new(FIXTURE).join(folder), &name, "NAME");
+    }
+    let text = serde_json::to_string_pretty(&before).unwrap();
+    fs::write(Path::new(FIXTURE).join("decisions.json"), text).unwrap();
+}
+
+#[test]
+fn files_of_a3d43ed3_are_continued() {
+    let nodes = ["east-a1", "east-b1"].map(Node::agent);
+    let world = World::of(&nodes.each_ref()).routed();
+    let command = Command::new(evenkeel());
+    let mut gateway = GatewayProcess::start_on(&world, command, |folder| {
+        let name = name_of(&folder.join("admin.sock"));
+        for kept in KEPT {
+            copy(&Path::new(FIXTURE).join(kept), &folder.join(kept), "NAME", &name);
+        }
+    });
+    let before = fs::read(Path::new(FIXTURE).join("decisions.json")).unwrap();
+    assert_eq!(decisions(&mut gateway), serde_json::from_slice::<Value>(&before).unwrap());
     continue_decisions(&mut gateway);
     gateway.open("room", &mut Phone::new(1));
 }

@@ -42,6 +42,23 @@ fn demo_takes_over_a_killed_gateway() {
     }
 }
 
+/// The checks of the demo but for gaps and packets lost.
+#[required(Namespaces)]
+#[test]
+fn demo_keeps_its_promises() {
+    let checks = report()["checks"].as_array().expect("checks");
+    assert_eq!(checks.len(), 25, "{checks:?}");
+    let is_of_load = |check: &&Value| {
+        let promise = check["promise"].as_str().expect("a promise");
+        ["gap over", "no packet is lost", "plugin:", "policy swap"]
+            .iter()
+            .any(|of| promise.contains(of))
+    };
+    for check in checks.iter().filter(|check| !is_of_load(check)) {
+        assert_eq!(check["kept"], true, "{check}");
+    }
+}
+
 #[test]
 fn demo_reports_all_acts_as_one_json_object() {
     let report = report();

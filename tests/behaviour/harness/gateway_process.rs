@@ -37,8 +37,18 @@ impl GatewayProcess {
 
     /// As [`start`](GatewayProcess::start), by a command that runs `evenkeel` with the arguments appended to it.
     pub(crate) fn start_by(world: &World, command: Command) -> GatewayProcess {
+        GatewayProcess::start_on(world, command, |_| ())
+    }
+
+    /// As [`start_by`](GatewayProcess::start_by), after `change` has changed the files in the gateway's folder.
+    pub(crate) fn start_on(
+        world: &World,
+        command: Command,
+        change: impl FnOnce(&Path),
+    ) -> GatewayProcess {
         let folder = tempdir().unwrap();
         world.write(folder.path());
+        change(folder.path());
         let process = begin(command, folder.path());
         let client = ApiClient::new(ApiEndpoint::Unix(folder.path().join("admin.sock")));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

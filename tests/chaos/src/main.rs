@@ -102,6 +102,9 @@ struct DiagnosisOptions {
     /// Path of the gateway's program
     #[arg(long, value_name = "FILE", default_value = "target/release/evenkeel")]
     evenkeel: PathBuf,
+    /// Path of the report
+    #[arg(long, value_name = "FILE", default_value = "target/bench-diagnosis/report.json")]
+    out: PathBuf,
 }
 
 /// Time limit of a row; a slower row hangs.
@@ -119,6 +122,9 @@ struct Choice {
     /// Run only rows with this in their id; `outage` and `gateway.keepalived` are comparisons at the end
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
+    /// Run only rows that `tests/limits.toml` has `gate = true` for
+    #[arg(long)]
+    gate: bool,
     /// Sessions, instead of each row's own
     #[arg(long)]
     sessions: Option<u32>,
@@ -160,9 +166,9 @@ fn run(choice: &Choice) -> Result<(), String> {
     let mut rows = rows::all();
     let ids: Vec<&str> = rows.iter().map(|row| row.id).collect();
     let table = LimitTable::load()?.rows_of("chaos", &ids)?;
-    rows.retain(|row| row.id.contains(&choice.rows));
-    let with_outage = OUTAGE.contains(&choice.rows);
-    let with_keepalived = KEEPALIVED.contains(&choice.rows);
+    rows.retain(|row| row.id.contains(&choice.rows) && (!choice.gate || table.is_gate(row.id)));
+    let has_comparison = |name: &str| name.contains(&choice.rows) && !choice.gate;
+    let (with_outage, with_keepalived) = (has_comparison(OUTAGE), has_comparison(KEEPALIVED));
     if rows.is_empty() && !with_outage && !with_keepalived {
         return Err(format!("--rows {:?}: no row has this in its id", choice.rows));
     }
@@ -229,14 +235,13 @@ fn diagnose(options: &DiagnosisOptions) -> Result<(), String> {
     if let Some(status) = namespace::enter()? {
         std::process::exit(status);
     }
-    let out = Path::new("target/bench-diagnosis/report.json");
     let places = places(&options.evenkeel, "bench-diagnosis")?;
     let DiagnosisOptions { sessions, rounds, seed, .. } = *options;
     let limits = LimitTable::load()?.rows_of("diagnosis", &DiagnosisReport::ids())?;
     let report = DiagnosisReport::measure(&places, &limits, sessions, rounds, seed);
     let report = runtime()?.block_on(report);
-    evenkeel_report::write(&report, out)?;
-    println!("written to {}", out.display());
+    evenkeel_report::write(&report, &options.out)?;
+    println!("written to {}", options.out.display());
     Ok(())
 }
 
@@ -282,7 +287,7 @@ impl Choice {
             || self.from.is_some()
             || self.both_ways
             || self.runs > 1;
-        let is_part = !self.rows.is_empty() || changed;
+        let is_part = !self.rows.is_empty() || self.gate || changed;
         let name = if is_part { "part.json" } else { "report.json" };
         self.out.clone().unwrap_or_else(|| PathBuf::from("target/chaos").join(name))
     }

@@ -1,6 +1,7 @@
 //! Limits, gateway path, report file and exit code of commands that measure or accept.
 
 mod earlier;
+mod gate;
 mod kept;
 mod limits;
 mod row;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 pub use earlier::earlier_rows;
+pub use gate::GateReport;
 pub use kept::{KeptReport, LAST};
 pub use limits::{FigureLimit, LimitTable, RowLimits, SAMPLES_MIN, SectionLimits};
 pub use row::AcceptanceRow;

@@ -52,6 +52,9 @@ struct Entry {
     #[serde(default)]
     aim: BTreeMap<String, f64>,
     from: Option<From>,
+    /// `make gate` runs the rows of the entry.
+    #[serde(default)]
+    gate: bool,
     source: String,
 }
 
@@ -174,13 +177,21 @@ impl RowLimits {
 }
 
 /// The limits of a command's rows.
-#[derive(Clone, Debug)]
-pub struct SectionLimits(BTreeMap<String, RowLimits>);
+#[derive(Clone, Default, Debug)]
+pub struct SectionLimits {
+    rows: BTreeMap<String, RowLimits>,
+    gate: BTreeSet<String>,
+}
 
 impl SectionLimits {
     /// The limits of this row. A row that is no row of the section has none.
     pub fn of(&self, row: &str) -> RowLimits {
-        self.0.get(row).cloned().unwrap_or_default()
+        self.rows.get(row).cloned().unwrap_or_default()
+    }
+
+    /// True if `make gate` runs this row.
+    pub fn is_gate(&self, row: &str) -> bool {
+        self.gate.contains(row)
     }
 }
 
@@ -212,7 +223,8 @@ impl LimitTable {
 
     fn section(&self, value: &Value) -> Result<Section, String> {
         let mut own = value.as_table().ok_or("no table")?.clone();
-        let is_field = |key: &String| ["limit", "aim", "from", "source"].contains(&key.as_str());
+        let is_field =
+            |key: &String| ["limit", "aim", "from", "gate", "source"].contains(&key.as_str());
         let keys: Vec<String> = own.keys().filter(|key| !is_field(key)).cloned().collect();
         let mut section = Section::default();
         for key in keys {
@@ -262,7 +274,7 @@ impl LimitTable {
         if let Some((key, _)) = unmatched {
             return Err(format!("[{section}.\"{key}\"] of tests/limits.toml matches no row"));
         }
-        let mut found = BTreeMap::new();
+        let mut found = SectionLimits::default();
         for row in rows {
             let matching =
                 entries.iter().filter_map(|(key, entry)| Some((specificity(key, row)?, entry)));
@@ -271,9 +283,12 @@ impl LimitTable {
             if own.is_none() && (common.limit.is_empty() || !entries.is_empty()) {
                 return Err(format!("tests/limits.toml has no entry for {row} of [{section}]"));
             }
-            found.insert((*row).to_owned(), self.resolve(common, own));
+            found.rows.insert((*row).to_owned(), self.resolve(common, own));
+            if own.is_some_and(|entry| entry.gate) {
+                found.gate.insert((*row).to_owned());
+            }
         }
-        Ok(SectionLimits(found))
+        Ok(found)
     }
 
     /// The limits of one entry of a command whose entries are groups of figures.
@@ -402,6 +417,15 @@ mod tests {
         let limits = table.rows_of("chaos", &["a.b", "d"]).unwrap().of("d");
         assert_eq!((limits.judged("low"), limits.judged("high")), (None, Some(2.0)));
         assert_eq!(limits.get("low").and_then(FigureLimit::from), Some("judge"));
+    }
+
+    #[test]
+    fn gate_has_the_rows_of_its_entries() {
+        let gate = entry("a.*", 1) + "gate = true\n";
+        let table = table(&[gate, entry("a.c", 1), entry("d", 1)].concat()).unwrap();
+        let rows = ["a.b", "a.c", "d"];
+        let found = table.rows_of("chaos", &rows).unwrap();
+        assert_eq!(rows.map(|row| found.is_gate(row)), [true, false, false]);
     }
 
     #[test]
