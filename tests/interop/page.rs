@@ -55,6 +55,9 @@ fn call_through_deaths(transport: &str) {
     let seen = browser.json_line(2 * TIMEOUT).expect("the page calls through both deaths");
     println!("page: {seen}");
     assert_eq!((&seen["state"], &seen["again"]), (&json!("connected"), &json!("connected")));
+    let killed = format!("the kill of {}", seen["killed"].as_str().expect("a node"));
+    let ended = "this call began; the gateway's death ended the one before";
+    assert_eq!(seen["since"], json!([killed, killed, ended]), "figures of both pages");
     let gap = seen["gap"].as_str().and_then(|gap| gap.strip_suffix(" ms")?.parse::<f64>().ok());
     let [gap, control] = [gap, seen["control"].as_f64()]
         .map(|ms| Duration::from_secs_f64(ms.unwrap_or_else(|| panic!("no gap in {seen}")) / 1e3));

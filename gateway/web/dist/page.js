@@ -691,6 +691,7 @@ async function openCamera() {
 async function join(role, room, transport) {
 	const media = role === "watch" ? void 0 : await openCamera();
 	call = await (transport === "webrtc" ? joinByWebrtc(role, room, media) : joinByWebtransport(role, room, media));
+	show("since", "this call began");
 	leaveButton.disabled = false;
 	killButtons.forEach((button) => button.disabled = false);
 }
@@ -712,6 +713,7 @@ async function joinByWebrtc(role, room, sent) {
 			transport: "webrtc",
 			media,
 			session: id,
+			samples: [NONE, NONE],
 			since: NONE
 		};
 	} catch (error) {
@@ -736,6 +738,7 @@ async function joinByWebtransport(role, room, sent) {
 			transport: "webtransport",
 			media,
 			session: id,
+			samples: [NONE, NONE],
 			since: NONE
 		};
 	} catch (error) {
@@ -765,6 +768,7 @@ async function joinAgain({ role, room, transport }) {
 	leave(false);
 	for (;;) try {
 		await join(role, room, transport);
+		show("since", "this call began; the gateway's death ended the one before");
 		return say("called again");
 	} catch (error) {
 		if (!(error instanceof Refused && error.status === 503)) throw error;
@@ -774,6 +778,7 @@ async function joinAgain({ role, room, transport }) {
 /** Shows the call as it is now. */
 async function refresh(call) {
 	const now = await call.media.figures();
+	call.samples = [call.samples[1], now];
 	const since = (figure) => Math.max(now[figure] - call.since[figure], 0);
 	const lost = since("lost");
 	show("state", call.media.state);
@@ -791,9 +796,15 @@ async function locate(now) {
 		if (error instanceof Refused && error.status === 404) return joinAgain(now);
 		return show("gateway", "starts");
 	}
-	const { node, gateway } = carriers;
+	const { node, gateway, kills, killed } = carriers;
 	now.gateway ??= gateway;
 	if (now.gateway !== gateway) return joinAgain(now);
+	now.kills ??= kills;
+	if (now.kills !== kills) {
+		now.kills = kills;
+		now.since = now.samples[0];
+		show("since", `the kill of ${killed}`);
+	}
 	show("node", node ?? "none");
 	show("gateway", `${gateway}`);
 	if (node && node !== now.node) {
@@ -802,8 +813,6 @@ async function locate(now) {
 	}
 }
 async function kill(path, name) {
-	if (!call) return;
-	call.since = await call.media.figures();
 	await ask("POST", path);
 	say(`${name} killed`);
 }

@@ -17,7 +17,11 @@ interface Call {
   /** The process of the gateway that opened it, once it is known. */
   gateway?: number;
   node?: string;
-  /** The figures at the last kill, or none. */
+  /** The number of kills of nodes by all pages, once it is known. */
+  kills?: number;
+  /** The figures of the call, newest last. The first is older than the latest answer of the page's server. */
+  samples: [Figures, Figures];
+  /** The figures before the latest kill of a node, or none. */
   since: Figures;
 }
 
@@ -83,6 +87,7 @@ async function openCamera() {
 async function join(role: Role, room: string, transport: Transport) {
   const media = role === "watch" ? undefined : await openCamera();
   call = await (transport === "webrtc" ? joinByWebrtc(role, room, media) : joinByWebtransport(role, room, media));
+  show("since", "this call began");
   leaveButton.disabled = false;
   killButtons.forEach((button) => (button.disabled = false));
 }
@@ -95,7 +100,7 @@ async function joinByWebrtc(role: Role, room: string, sent?: MediaStream): Promi
     const { id, answer } = await ask("POST", "/sessions", { role, room, offer: await media.offer() });
     session = id;
     await media.accept(answer);
-    return { role, room, transport: "webrtc", media, session: id, since: NONE };
+    return { role, room, transport: "webrtc", media, session: id, samples: [NONE, NONE], since: NONE };
   } catch (error) {
     media.close();
     if (session) end(session);
@@ -110,7 +115,7 @@ async function joinByWebtransport(role: Role, room: string, sent?: MediaStream):
   try {
     const media = new WebtransportMedia(webtransport, sent, (error) => say(`${error}`));
     remote.srcObject = media.received;
-    return { role, room, transport: "webtransport", media, session: id, since: NONE };
+    return { role, room, transport: "webtransport", media, session: id, samples: [NONE, NONE], since: NONE };
   } catch (error) {
     end(id);
     throw error;
@@ -143,6 +148,7 @@ async function joinAgain({ role, room, transport }: Call) {
   for (;;) {
     try {
       await join(role, room, transport);
+      show("since", "this call began; the gateway's death ended the one before");
       return say("called again");
     } catch (error) {
       if (!(error instanceof Refused && error.status === 503)) throw error;
@@ -154,6 +160,7 @@ async function joinAgain({ role, room, transport }: Call) {
 /** Shows the call as it is now. */
 async function refresh(call: Call) {
   const now = await call.media.figures();
+  call.samples = [call.samples[1], now];
   const since = (figure: keyof Figures) => Math.max(now[figure] - call.since[figure], 0);
   const lost = since("lost");
   show("state", call.media.state);
@@ -165,16 +172,22 @@ async function refresh(call: Call) {
 
 /** Shows the node and the gateway of the call. Calls again if another process of the gateway runs. */
 async function locate(now: Call) {
-  let carriers: { node: string | null; gateway: number };
+  let carriers: { node: string | null; gateway: number; kills: number; killed: string | null };
   try {
     carriers = await ask("GET", `/sessions/${now.session}`);
   } catch (error) {
     if (error instanceof Refused && error.status === 404) return joinAgain(now);
     return show("gateway", "starts");
   }
-  const { node, gateway } = carriers;
+  const { node, gateway, kills, killed } = carriers;
   now.gateway ??= gateway;
   if (now.gateway !== gateway) return joinAgain(now);
+  now.kills ??= kills;
+  if (now.kills !== kills) {
+    now.kills = kills;
+    now.since = now.samples[0];
+    show("since", `the kill of ${killed}`);
+  }
   show("node", node ?? "none");
   show("gateway", `${gateway}`);
   if (node && node !== now.node) {
@@ -184,8 +197,6 @@ async function locate(now: Call) {
 }
 
 async function kill(path: string, name: string) {
-  if (!call) return;
-  call.since = await call.media.figures();
   await ask("POST", path);
   say(`${name} killed`);
 }

@@ -67,6 +67,12 @@ await page.locator("#transport").selectOption(transport);
 await press("Call");
 await line("carries the call");
 await watch();
+// Another page, which kills nothing.
+const other = await browser.newPage();
+await other.goto(url);
+await other.getByRole("button", { name: "Watch a stream", exact: true }).click();
+await other.locator("#log li", { hasText: "carries the call" }).first().waitFor();
+const since = (page) => page.locator("#since").textContent();
 if (transport === "webtransport") {
   // Each decoder fails and is replaced.
   await page.evaluate(() => {
@@ -94,8 +100,9 @@ const ids = ["state", "gateway", "round-trip", "loss", "gap", "freeze"];
 const figures = Object.fromEntries(await Promise.all(ids.map(async (id) => [id, await text(id)])));
 // Losing its gateway is an error of requests.
 const before = [...faults];
+const figuresSince = [await since(page), await since(other)];
 await press("Kill the gateway");
 await line("called again");
 await watch();
-console.log(JSON.stringify({ killed, node, control, ...figures, faults: before, again: await text("state"), process: await text("gateway") }));
+console.log(JSON.stringify({ killed, node, since: [...figuresSince, await since(page)], control, ...figures, faults: before, again: await text("state"), process: await text("gateway") }));
 await browser.close();

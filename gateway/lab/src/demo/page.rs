@@ -4,8 +4,8 @@
 //! loopback is not, and a request that changes something has the page's own origin (RFC 6454).
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use evenkeel_contract::offers::{
     OfferStreamKind,
 };
 use evenkeel_contract::operations::{BreakRequest, NodeFault};
+use evenkeel_process::lock;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{
@@ -69,6 +70,8 @@ pub(super) struct DemoPage {
     pub(super) gateway: AtomicU32,
     /// The order to kill the gateway.
     pub(super) gateway_kill: Notify,
+    /// The nodes that pages have killed, oldest first.
+    killed: Mutex<Vec<String>>,
 }
 
 /// The part of a browser in a room.
@@ -128,7 +131,8 @@ impl DemoPage {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed())?;
         let address = listener.local_addr().map_err(failed())?;
         let (gateway, gateway_kill) = (AtomicU32::new(gateway), Notify::new());
-        let page = Arc::new(DemoPage { address, admin, gateway, gateway_kill });
+        let killed = Mutex::default();
+        let page = Arc::new(DemoPage { address, admin, gateway, gateway_kill, killed });
         let served = Arc::clone(&page);
         tokio::spawn(serve(listener, move |request| Arc::clone(&served).respond(request)));
         Ok(page)
@@ -172,7 +176,10 @@ impl DemoPage {
             ("GET", ["sessions", id]) => {
                 let hop = admin.session(id).await?.hop;
                 let node = hop.map(|hop| hop.place.node);
-                let carriers = json!({"node": node, "gateway": gateway});
+                let killed = lock(&self.killed);
+                let (kills, killed) = (killed.len(), killed.last());
+                let carriers =
+                    json!({"node": node, "gateway": gateway, "kills": kills, "killed": killed});
                 Ok(PageAnswer::json(StatusCode::OK, &carriers))
             }
             ("DELETE", ["sessions", id]) => {
@@ -182,7 +189,13 @@ impl DemoPage {
             ("POST", ["nodes", name, "kill"]) => {
                 let node = format!("/v1/nodes/{}", escape(name));
                 let how = NodeFault::Kill;
-                admin.post(&format!("{node}:break"), &BreakRequest { how }).await?;
+                // Before the node dies, so that each page sees the kill before its effect.
+                lock(&self.killed).push((*name).to_owned());
+                let broken = admin.post(&format!("{node}:break"), &BreakRequest { how }).await;
+                if broken.is_err() {
+                    lock(&self.killed).pop();
+                }
+                broken?;
                 tokio::spawn(start_again(admin, format!("{node}:start")));
                 Ok(PageAnswer::done())
             }
