@@ -3,6 +3,8 @@
 //! The earlier program is that of `EVENKEEL_EARLIER`, which `tests/upgrade-from/run` sets; without it, this one plays both. Files of
 //! a3d43ed3, the last version without a database, are a fixture.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -126,9 +128,10 @@ const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/upgrade-from/a3d43ed
 /// Folders of a gateway's files that last.
 const KEPT: [&str; 2] = ["evenkeel", "policies"];
 
-/// Copies a folder. Files and folders that are named after the gateway's socket, `from`, are named after `to`.
+/// Copies a folder, for its owner alone. Files and folders that are named after the gateway's socket, `from`, are named after `to`.
 fn copy(source: &Path, target: &Path, from: &str, to: &str) {
     fs::create_dir_all(target).unwrap();
+    fs::set_permissions(target, Permissions::from_mode(0o700)).unwrap();
     for entry in fs::read_dir(source).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap().replace(from, to);
@@ -136,7 +139,9 @@ fn copy(source: &Path, target: &Path, from: &str, to: &str) {
         match entry.file_type().unwrap() {
             kind if kind.is_dir() => copy(&entry.path(), &target.join(name), from, to),
             kind if kind.is_file() && !name.ends_with(".cwasm") => {
-                fs::copy(entry.path(), target.join(name)).unwrap();
+                let target = target.join(name);
+                fs::copy(entry.path(), &target).unwrap();
+                fs::set_permissions(target, Permissions::from_mode(0o600)).unwrap();
             }
             _ => {}
         }
