@@ -219,15 +219,15 @@ pub(crate) struct WebrtcSetUp {
     pub(crate) first_packet_ms: GapSpread,
 }
 
-/// The delay of media of other clients while many handshakes begin at once. Of several windows the worst counts.
+/// The delay of media of other clients while many handshakes begin at once.
 #[derive(Clone, Copy, Default, Debug, Serialize)]
 pub(crate) struct HandshakeDelay {
     /// Complete handshakes, and the time until the last one.
     pub(crate) complete: u64,
     pub(crate) took_s: f64,
-    /// 99th percentile of the delay until then.
+    /// 99th percentile of the delay until then, of the worst window.
     pub(crate) delay_p99_us: f64,
-    /// The same without handshakes.
+    /// The same without handshakes, the median of windows.
     pub(crate) calm_p99_us: f64,
 }
 
