@@ -37,6 +37,7 @@ use evenkeel_model::{
 use evenkeel_process::random::fill;
 
 use self::client_media::ClientMedia;
+use self::token_use::{TOKEN_FIELD, TokenUse};
 use self::webrtc::WebrtcOffer;
 use super::answers;
 use super::context::{ApiContext, ApiState};
@@ -46,6 +47,7 @@ use super::request::{Share, caller, strict};
 
 mod client_media;
 pub(super) mod later;
+pub(super) mod token_use;
 pub(super) mod webrtc;
 
 /// Time for a used token to be written; a slow disk delays no answer for longer.
@@ -103,7 +105,11 @@ async fn offer_once(
         let working = Arc::clone(shared);
         // A separate task completes the answer even if the client disconnects.
         tokio::spawn(async move {
-            let opened = offer(&working, &headers, &body, is_private).await;
+            let token = TokenUse::of_key(&key);
+            let opened = match working.require_session(&key, token).await {
+                Ok(()) => offer(&working, &headers, &body, is_private).await,
+                Err(error) => Err(error),
+            };
             if let (Some(index), Ok((session, _))) = (&working.index, &opened) {
                 index.note_key(*session, &key);
             }
@@ -112,8 +118,13 @@ async fn offer_once(
             {
                 let _ = tokio::time::timeout(TOKEN_KEPT_WITHIN, kept).await;
             }
-            let is_elsewhere = opened.as_ref().is_err_and(|error| error.room_owner.is_some());
-            working.seen.finish(&key, answered(opened), is_elsewhere);
+            if opened.is_ok() && token == TokenUse::Reuse {
+                working.end_others(&key).await;
+            }
+            let is_passing = opened.as_ref().is_err_and(|error| {
+                error.room_owner.is_some() || error.field.as_deref() == Some(TOKEN_FIELD)
+            });
+            working.seen.finish(&key, answered(opened), is_passing);
             drop(share);
         });
     }

@@ -22,7 +22,7 @@ use evenkeel_contract::offers::{
     OfferRequest, OfferSdp,
 };
 use evenkeel_contract::sessions::{IceFragments, Session};
-use evenkeel_control::{SessionUrls, TOKEN_KEY};
+use evenkeel_control::SessionUrls;
 use evenkeel_model::SessionId;
 use evenkeel_process::lock;
 use evenkeel_process::random::draw;
@@ -38,6 +38,7 @@ use self::endpoint::{Endpoint, protocol};
 use self::rates::OfferRates;
 use super::error::{ApiError, unknown_path};
 use super::listener::{Credential, TcpPlace};
+use super::offer::token_use::{TOKEN_FIELD, TokenUse};
 use super::offer::webrtc::WebrtcOffer;
 use super::request::{BodyBudget, bearer, session_id};
 
@@ -253,7 +254,7 @@ impl WhipContext {
             | TokenRefusal::Scenario
             | TokenRefusal::Room
             | TokenRefusal::Rate => ErrorCode::Refused,
-            TokenRefusal::Replayed => ErrorCode::Conflict,
+            TokenRefusal::Replayed | TokenRefusal::Sessions => ErrorCode::Conflict,
         };
         if let Some(instruments) = &self.instruments {
             let reason = [(Attribute::Reason, refusal.name())];
@@ -280,10 +281,10 @@ impl WhipContext {
             webrtc: Some(OfferSdp { offer: sdp.to_owned(), direction: Some(direction) }),
             ..OfferRequest::default()
         };
-        let key = format!("{TOKEN_KEY}{}", claims.id);
         // A value sorts the members, as all versions do: the key has the digest of these bytes.
         let offer = serde_json::to_value(&offer).expect("texts");
         let offer = offer.to_string().into_bytes();
+        let key = TokenUse::key(claims, &offer);
         let (head, body) = self.ask(Method::POST, "/v1/sessions", Some(&key), offer).await;
         let ErrorFacts { field, .. } = error_of(&body);
         match (head.status, field.as_deref()) {
@@ -291,6 +292,7 @@ impl WhipContext {
             (StatusCode::CONFLICT, Some("idempotency-key")) => {
                 Err(self.refuse(&TokenRefusal::Replayed))
             }
+            (StatusCode::CONFLICT, Some(TOKEN_FIELD)) => Err(self.refuse(&TokenRefusal::Sessions)),
             (StatusCode::BAD_REQUEST, Some("scenario")) => {
                 let message = format!("there is no scenario `{scenario}`");
                 Err(ApiError::new(ErrorCode::NotFound, message))

@@ -1,8 +1,9 @@
 //! Idempotency keys: repetitions of a request with the same key get the answer to the first one.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -25,10 +26,12 @@ pub const KEYS_MAX: usize = 16_384;
 const ANSWERS_MAX: usize = 32 << 20;
 /// The status in the record of a dropped answer: an earlier version that continues the record answers so.
 const DROPPED_STATUS: u16 = 409;
-/// Maximum length of a key in bytes.
+/// Maximum length of a key in bytes, and of one of a token.
 const KEY_MAX: usize = 128;
+const TOKEN_KEY_MAX: usize = 160;
 
-/// Begins the key of an offer with a client's token; the id of the token follows.
+/// Begins the key of an offer with a client's token; the id of the token follows. A token that may open several sessions has a key for each
+/// offer: behind its id and a space they differ.
 pub const TOKEN_KEY: &str = "token:";
 
 /// A key that cannot be used for this request.
@@ -111,7 +114,7 @@ pub struct KeyTable {
 
 #[derive(Default)]
 struct KeyEntries {
-    by_key: HashMap<Box<str>, KeyEntry>,
+    by_key: BTreeMap<Box<str>, KeyEntry>,
     /// Keys with the numbers of their entries, because a key may be dropped and used again.
     by_age: VecDeque<(Box<str>, u64)>,
     ever: u64,
@@ -323,7 +326,8 @@ impl KeyTable {
 
     /// Begins a request with this key and body.
     pub fn begin(&self, key: &str, body: &[u8]) -> Result<RequestTurn, KeyError> {
-        if key.is_empty() || key.len() > KEY_MAX {
+        let most = if key.starts_with(TOKEN_KEY) { TOKEN_KEY_MAX } else { KEY_MAX };
+        if key.is_empty() || key.len() > most {
             return Err(KeyError::Length(key.len()));
         }
         let body_sha256 = sha256(body);
@@ -344,6 +348,35 @@ impl KeyTable {
         let (answer, waiting) = watch::channel(None);
         entries.add(key.into(), body_sha256, EntryAnswer::Kept(answer), self.keys_max);
         Ok(RequestTurn { is_first: true, answer: waiting })
+    }
+
+    /// The other keys of this key's token, each with the session that it opened; `None` until it is answered. Keys of refused offers are left
+    /// out. Empty for a token that opens one session.
+    pub fn others_of_token(&self, key: &str) -> Vec<(Box<str>, Option<SessionId>)> {
+        let Some(end) = key.find(' ') else { return Vec::new() };
+        let prefix = &key[..=end];
+        let entries = self.lock();
+        let from = (Bound::Excluded(prefix), Bound::Unbounded);
+        let of_token = entries.by_key.range::<str, _>(from);
+        let of_token = of_token.take_while(|(other, _)| other.starts_with(prefix));
+        let opened = of_token.filter(|(other, _)| ***other != *key).filter_map(|(other, entry)| {
+            let session = match &entry.answer {
+                EntryAnswer::Dropped(session) => Some((*session)?),
+                EntryAnswer::Kept(answer) => match &*answer.borrow() {
+                    Some(answer) => Some(answer.session?),
+                    None => None,
+                },
+            };
+            Some((other.clone(), session))
+        });
+        opened.collect()
+    }
+
+    /// Forgets a key of a token that may open several sessions, once its session has ended.
+    pub fn forget(&self, key: &str) {
+        let mut entries = self.lock();
+        let forgotten = entries.by_key.remove(key);
+        forgotten.into_iter().for_each(|entry| entries.uncount(entry.number));
     }
 
     /// Answers the requests with this key. An answer that a retry may change is not remembered: `is_passing`, 429 and 5xx.

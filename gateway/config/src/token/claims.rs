@@ -9,6 +9,9 @@ use crate::token::refusal::TokenRefusal;
 /// Length limit of `jti` in bytes; a UUID has 36.
 const ID_BYTES_MAX: usize = 120;
 
+/// Limit of `sessions`.
+const SESSIONS_MAX: u32 = 1_000;
+
 /// The direction of a client's media.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -31,9 +34,15 @@ pub struct TokenClaims {
     /// The labels of the session. Default: none.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// `jti` (RFC 7519, section 4.1.7): the token opens one session. 1 to 120 visible ASCII characters.
+    /// `jti` (RFC 7519, section 4.1.7). 1 to 120 visible ASCII characters.
     #[serde(rename = "jti")]
     pub id: String,
+    /// The token opens a session with each offer, which ends the one before: for an encoder with a fixed token. Default: false.
+    #[serde(default)]
+    pub reuse: bool,
+    /// Number of sessions that the token may have at the same time, 1 to 1,000. Default: the token opens one session, once.
+    #[serde(default)]
+    pub sessions: Option<u32>,
 }
 
 impl TokenClaims {
@@ -67,5 +76,18 @@ impl TokenClaims {
         Err(TokenRefusal::Malformed(format!(
             "found `jti` with {found} bytes, expected 1 to {ID_BYTES_MAX} visible ASCII characters"
         )))
+    }
+
+    pub(super) fn check_sessions(&self) -> Result<(), TokenRefusal> {
+        let wrong = match self.sessions {
+            Some(_) if self.reuse => {
+                "found `reuse` and `sessions`, expected one of them".to_owned()
+            }
+            Some(found) if !(1..=SESSIONS_MAX).contains(&found) => {
+                format!("found `sessions` {found}, expected 1 to {SESSIONS_MAX}")
+            }
+            _ => return Ok(()),
+        };
+        Err(TokenRefusal::Malformed(wrong))
     }
 }

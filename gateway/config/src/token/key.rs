@@ -108,6 +108,7 @@ impl TokenKey {
         let token = decode::<TokenClaims>(token, &self.key, &validation);
         let claims = token.map_err(|error| refusal(&error))?.claims;
         claims.check_id()?;
+        claims.check_sessions()?;
         Ok(claims)
     }
 }

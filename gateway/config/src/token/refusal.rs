@@ -33,6 +33,9 @@ pub enum TokenRefusal {
     /// The token opened a session with another offer.
     #[error("the token was used with another offer; expected a new token for each session")]
     Replayed,
+    /// The token has as many sessions as its claim `sessions` allows.
+    #[error("the token has as many sessions open as it allows; expected one of them to end")]
+    Sessions,
     /// More offers than the rate that a token or a source may have.
     #[error("too many offers with this token or from this address; retry later")]
     Rate,
@@ -40,7 +43,7 @@ pub enum TokenRefusal {
 
 impl TokenRefusal {
     /// The names of all reasons, as in metrics.
-    pub const NAMES: [&str; 11] = [
+    pub const NAMES: [&str; 12] = [
         "missing",
         "malformed",
         "algorithm",
@@ -52,6 +55,7 @@ impl TokenRefusal {
         "room",
         "replayed",
         "rate",
+        "sessions",
     ];
 
     /// The name, as in metrics.
@@ -68,6 +72,7 @@ impl TokenRefusal {
             TokenRefusal::Room => 8,
             TokenRefusal::Replayed => 9,
             TokenRefusal::Rate => 10,
+            TokenRefusal::Sessions => 11,
         };
         TokenRefusal::NAMES[place]
     }

@@ -52,6 +52,8 @@ fn token_of_each_key_kind_is_verified() {
         direction: ClientDirection::Publish,
         labels: [("region".into(), "east".into())].into(),
         id: "id-1".into(),
+        reuse: false,
+        sessions: None,
     };
     let line = [SECRET, b"\n"].concat();
     let found = TokenKey::read(&line).unwrap().verify(&hs256(SECRET, &claims()), Validity::Now);
@@ -215,4 +217,23 @@ fn fuzz_token_claims() {
             Err(refusal) => assert_ne!(refusal, TokenRefusal::Signature),
         }
     });
+}
+
+#[test]
+fn token_of_several_sessions_says_how_many() {
+    let verified = |name: &str, value: Value| {
+        let mut claims = claims();
+        claims[name] = value;
+        shared().verify(&hs256(SECRET, &claims), Validity::Now)
+    };
+    assert!(verified("reuse", json!(true)).unwrap().reuse);
+    assert_eq!(verified("sessions", json!(3)).unwrap().sessions, Some(3));
+    for (found, named) in [(0, "found `sessions` 0"), (1_001, "found `sessions` 1001")] {
+        let refused = verified("sessions", json!(found)).unwrap_err().to_string();
+        assert!(refused.contains(named) && refused.contains("expected 1 to 1000"), "{refused}");
+    }
+    let mut both = claims();
+    (both["reuse"], both["sessions"]) = (json!(true), json!(1));
+    let refused = shared().verify(&hs256(SECRET, &both), Validity::Now).unwrap_err().to_string();
+    assert!(refused.contains("found `reuse` and `sessions`"), "{refused}");
 }

@@ -360,3 +360,31 @@ fn standby_drops_answers_as_the_owner_does() {
     table.follow();
     assert_eq!(replica.records(), table.take_changed(usize::MAX));
 }
+
+#[test]
+fn keys_of_a_token_are_found_with_their_sessions() {
+    let table = KeyTable::default();
+    let opened = |session| StoredAnswer { session: Some(SessionId(session)), ..answer(201) };
+    for key in [
+        "token:a",
+        "token:a reuse 1",
+        "token:a reuse 2",
+        "token:a reuse 3",
+        "token:a reuse 4",
+        "token:ab reuse 1",
+    ] {
+        assert!(first(&table, key));
+    }
+    table.finish("token:a reuse 1", opened(1), false);
+    table.finish("token:a reuse 3", answer(403), false);
+    let own = "token:a reuse 4";
+    let found =
+        vec![("token:a reuse 1".into(), Some(SessionId(1))), ("token:a reuse 2".into(), None)];
+    assert_eq!(table.others_of_token(own), found);
+    table.end_session(SessionId(1));
+    assert_eq!(table.others_of_token(own), found, "control knows whether it has ended");
+    table.forget("token:a reuse 1");
+    assert_eq!(table.others_of_token(own), found[1..]);
+    assert!(first(&table, "token:a reuse 1"));
+    assert_eq!(table.others_of_token("token:a"), []);
+}
