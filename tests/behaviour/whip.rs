@@ -105,9 +105,9 @@ fn session_url_holds_at_standby_and_after_takeover() {
     assert_eq!(answer.0, 200, "{}", answer.1);
 }
 
-/// Opens a session of this token, and returns the status and the text of the answer.
-fn publish(whip: &Whip, number: u64, claims: &Value) -> (u16, String) {
-    whip.ask("POST /whip/call/room", &token(claims), &WebrtcPhone::new(number).sdp())
+/// Sends an offer with this token, and returns the status and the text of the answer.
+fn publish(whip: &Whip, sdp: &str, claims: &Value) -> (u16, String) {
+    whip.ask("POST /whip/call/room", &token(claims), sdp)
 }
 
 #[test]
@@ -119,9 +119,10 @@ fn new_session_of_a_reused_token_ends_the_one_before() {
     claims["reuse"] = true.into();
     let mut newest = String::new();
     for number in 1..=3 {
-        let (status, answer) = publish(&whip, number, &claims);
+        let sdp = WebrtcPhone::new(number).sdp();
+        let (status, answer) = publish(&whip, &sdp, &claims);
         assert_eq!(status, 201, "{answer}");
-        let again = publish(&whip, number, &claims);
+        let again = publish(&whip, &sdp, &claims);
         assert_eq!((again.0, location(&again.1)), (201, location(&answer)), "a repetition");
         wait_until("one session is left", || gateway.status().sessions == 1);
         newest = location(&answer).to_owned();
@@ -137,13 +138,14 @@ fn token_has_as_many_sessions_as_it_says() {
     let whip = Whip::of(&gateway);
     let mut claims = claims("players");
     claims["sessions"] = 2.into();
-    let [one, _two] = [1, 2].map(|number| publish(&whip, number, &claims));
+    let offers = [1, 2, 3, 4].map(|number| WebrtcPhone::new(number).sdp());
+    let [one, _two] = [0, 1].map(|at| publish(&whip, &offers[at], &claims));
     assert_eq!(one.0, 201, "{}", one.1);
     wait_until("both are open", || gateway.status().sessions == 2);
-    let (status, answer) = publish(&whip, 3, &claims);
+    let (status, answer) = publish(&whip, &offers[2], &claims);
     assert_eq!(status, 409, "{answer}");
     assert!(answer.contains("as many sessions open as it allows"), "{answer}");
     assert_eq!(whip.ask(&format!("DELETE {}", location(&one.1)), &token(&claims), "").0, 200);
-    wait_until("a place is free", || publish(&whip, 3, &claims).0 == 201);
-    assert_eq!(publish(&whip, 4, &claims).0, 409);
+    wait_until("a place is free", || publish(&whip, &offers[2], &claims).0 == 201);
+    assert_eq!(publish(&whip, &offers[3], &claims).0, 409);
 }

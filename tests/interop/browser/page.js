@@ -67,11 +67,13 @@ await page.locator("#transport").selectOption(transport);
 await press("Call");
 await line("carries the call");
 await watch();
-// Another page, which kills nothing.
+// Another page, which kills nothing. A busy gateway may refuse it at first.
 const other = await browser.newPage();
 await other.goto(url);
-await other.getByRole("button", { name: "Watch a stream", exact: true }).click();
-await other.locator("#log li", { hasText: "carries the call" }).first().waitFor();
+const isCarried = other.locator("#log li", { hasText: "carries the call" }).first();
+do await other.getByRole("button", { name: "Watch a stream", exact: true }).click();
+while (!(await isCarried.waitFor({ timeout: 10_000 }).then(() => true, () => false)));
+await page.bringToFront();
 const since = (page) => page.locator("#since").textContent();
 if (transport === "webtransport") {
   // Each decoder fails and is replaced.

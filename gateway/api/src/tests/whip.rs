@@ -309,7 +309,7 @@ fn refused_tokens_are_counted_by_reason() {
     asking.find("www-authenticate: Bearer");
     assert_eq!(whip.refused("missing"), 1);
     let names: Vec<_> = TokenRefusal::NAMES.iter().filter(|name| whip.refused(name) == 0).collect();
-    assert_eq!(names, [&"replayed", &"rate"]);
+    assert_eq!(names, [&"replayed", &"rate", &"sessions"]);
     assert!(whip.asks_nothing());
 }
 
