@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use evenkeel_client::{ApiClient, ApiEndpoint, ClientError};
 use evenkeel_config::Compiler;
-use evenkeel_host::{DataDocument, DataDocuments};
+use evenkeel_host::{DataDocument, DataDocuments, nearest};
 use evenkeel_process::{escape, escape_lines};
 use evenkeel_server::ServePaths;
 use serde::Serialize;
@@ -290,6 +290,18 @@ pub(crate) fn read_file(file: &Path) -> Result<Vec<u8>, CommandError> {
 
 pub(crate) fn unreadable(file: &Path, error: &io::Error) -> CommandError {
     CommandError::Wrong(format!("cannot read {}: {error}", file.display()))
+}
+
+/// The error about a name that is none of the known ones, with the closest of them.
+pub(crate) fn unknown_name<'a>(
+    what: &str,
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> CommandError {
+    let known: Vec<&str> = known.into_iter().collect();
+    let there_are = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    let meant = nearest(name, known).map(|meant| format!("; {meant}")).unwrap_or_default();
+    CommandError::Wrong(format!("there is no such {what}: {name}; there are {there_are}{meant}"))
 }
 
 /// Parses `NAME=FILE`.
