@@ -36,7 +36,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 
-use super::error::{ApiError, replaced};
+use super::error::{ApiError, replaced, without_tls};
 
 /// A connection without an answer for this time is closed. The time is longer than a rollout on a slow machine, and
 /// longer than the interval of comments to event listeners.
@@ -364,8 +364,16 @@ async fn converse(
     place: Arc<TcpPlace>,
 ) {
     let Some(tls) = tls else { return answer(stream, router, place).await };
+    let deadline = Instant::now() + HEADER_WITHIN;
+    // A method of HTTP begins with a letter, a record of TLS with 22 (RFC 8446, section 5.1).
+    let mut first = [0];
+    let peeked = tokio::time::timeout_at(deadline, stream.io.peek(&mut first)).await;
+    if matches!(peeked, Ok(Ok(1))) && first[0].is_ascii_uppercase() {
+        let router = Router::new().fallback(async || without_tls());
+        return answer(stream, router, place).await;
+    }
     // A connection that breaks off, or misses its deadline, is closed without an answer.
-    if let Ok(Ok(stream)) = tokio::time::timeout(HEADER_WITHIN, tls.accept(stream)).await {
+    if let Ok(Ok(stream)) = tokio::time::timeout_at(deadline, tls.accept(stream)).await {
         answer(stream, router, place).await;
     }
 }
