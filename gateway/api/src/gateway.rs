@@ -25,7 +25,7 @@ use evenkeel_index::IndexReader;
 use evenkeel_process::unix_us;
 use evenkeel_telemetry::MetricsFormat;
 
-use super::answers;
+use super::answers::{self, milliseconds};
 use super::context::{ApiContext, ApiState};
 use super::error::{self, ApiError, refused};
 use super::listener::TcpPlace;
@@ -59,6 +59,7 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<Status>, ApiE
         budget: it.budget,
         windows: Vec::from(it.windows.map(|window| SloWindow {
             window: window.window.into(),
+            counted_ms: milliseconds(window.counted),
             sessions: window.sessions,
             bad: window.bad,
             burn_rate: window.burn_rate,

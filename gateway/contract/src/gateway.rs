@@ -110,6 +110,9 @@ pub struct Slo {
 pub struct SloWindow {
     /// The length: `5m`.
     pub window: Word,
+    /// The time since sessions are counted, to 10 s. Left out if the window is not longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted_ms: Option<u64>,
     /// The number of sessions, or of answered offers.
     pub sessions: u32,
     /// Sessions or offers that missed the limit.

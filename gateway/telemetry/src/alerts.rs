@@ -120,7 +120,7 @@ rules! {
     Ticket "EvenkeelZoneBreakerOpen": last("evenkeel_zone_breaker").is(1.0), for seconds(10),
         "zone {{ $labels.evenkeel_region }}/{{ $labels.evenkeel_zone }} takes no new rooms", "failover.md#breakers-of-regions-and-zones";
     Ticket "EvenkeelSloBurnsSlowly": burns([&["1h"], &["6h"]], 6.0), for minutes(1),
-        "scenario {{ $labels.evenkeel_scenario }} has missed its objective of {{ $labels.evenkeel_slo }} for hours", "operations.md#objectives";
+        "scenario {{ $labels.evenkeel_scenario }} misses its objective of {{ $labels.evenkeel_slo }} over the last 6 h, or since counting began", "operations.md#objectives";
     Ticket "EvenkeelVoiceBad":
         AlertCondition::AboveShare {
             part: rate("evenkeel_session_r_factor_bucket", minutes(5))

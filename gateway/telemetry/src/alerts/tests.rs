@@ -33,6 +33,14 @@ fn inhibitions_name_rules_and_their_labels() {
 }
 
 #[test]
+fn slow_burn_is_no_claim_about_hours() {
+    let rule = RULES.iter().find(|rule| rule.name == "EvenkeelSloBurnsSlowly").unwrap();
+    // It fires a minute after the first sessions of a gateway.
+    assert!(rule.lasts < minutes(60), "{}", rule.lasts_text());
+    assert!(rule.summary.ends_with(" over the last 6 h, or since counting began"), "{rule:?}");
+}
+
+#[test]
 fn rules_stand_by_tier() {
     assert!(RULES.is_sorted_by_key(|rule| rule.tier));
 }
