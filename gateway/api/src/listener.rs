@@ -30,7 +30,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, SockAddr, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
@@ -274,6 +274,13 @@ impl<Io> CountedConnection<Io> {
         if matches!(written, Poll::Ready(Ok(1..))) {
             self.unanswered.as_mut().reset(Instant::now() + UNANSWERED_MAX);
         }
+    }
+}
+
+impl CountedConnection<UnixStream> {
+    /// The user of the process at the other end (`SO_PEERCRED`).
+    pub(super) fn peer_uid(&self) -> Option<u32> {
+        self.io.peer_cred().ok().map(|peer| peer.uid())
     }
 }
 

@@ -76,8 +76,9 @@ impl CommandError {
 /// The options that select a gateway.
 #[derive(Args, Clone)]
 pub(crate) struct ApiArgs {
-    /// Unix socket or TCP address of the API; default: that of `evenkeel run`
-    #[arg(long, value_name = "SOCKET|ADDRESS", env = "EVENKEEL_API", global = true)]
+    // Not by clap's `env`, which makes it look required in usage lines.
+    /// Unix socket or TCP address of the API; default: that in EVENKEEL_API, or else that of `evenkeel run`
+    #[arg(long, value_name = "SOCKET|ADDRESS", global = true)]
     api: Option<String>,
     /// File with the API's token, for TCP
     #[arg(long, value_name = "FILE", global = true)]
@@ -188,7 +189,8 @@ impl ApiArgs {
     }
 
     pub(crate) fn shown(&self) -> String {
-        self.api.clone().unwrap_or_else(|| {
+        let of_environment = || std::env::var("EVENKEEL_API").ok().filter(|api| !api.is_empty());
+        self.api.clone().or_else(of_environment).unwrap_or_else(|| {
             evenkeel_config::AdminSettings::default_socket().display().to_string()
         })
     }

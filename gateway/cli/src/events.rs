@@ -102,7 +102,7 @@ impl EventsArgs {
 /// List what operators, saved files and rollouts changed, newest first
 ///
 /// Requests with their user, reloads, revisions of policies, and roles in a group. Prints a line for each change, with its time (UTC).
-/// The user is the one that the command names, and is not verified.
+/// The user is the one that the command names, and is not verified; of other clients of the Unix socket, the user of the process.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct ChangesArgs {
