@@ -51,6 +51,7 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<Status>, ApiE
         signal: it.signal.into(),
         since_us: unix_us(it.since),
         failures: it.failures,
+        reason: Some(it.reason),
     });
     let slos = report.slos.into_iter().map(|it| Slo {
         scenario: it.scenario,

@@ -111,9 +111,10 @@ impl StatusArgs {
 
 /// A signal of telemetry that its receiver does not take.
 fn export_failure_line(failure: &ExportFailure, now: SystemTime) -> String {
-    let ExportFailure { signal, since_us, failures } = failure;
+    let ExportFailure { signal, since_us, failures, reason } = failure;
     let lasts = Duration::from_micros(unix_us(now).saturating_sub(*since_us));
-    format!("  {signal} not exported for {}: {failures} attempts failed", spell(lasts))
+    let last = reason.as_ref().map(|reason| format!(", the last: {reason}")).unwrap_or_default();
+    format!("  {signal} not exported for {}: {failures} attempts failed{last}", spell(lasts))
 }
 
 /// A dependency that is down.

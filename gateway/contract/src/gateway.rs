@@ -218,6 +218,10 @@ pub struct ExportFailure {
     pub since_us: u64,
     /// Failed exports since then.
     pub failures: u64,
+    /// The reason of the last one: `Connection refused (os error 111)`, `gRPC status UNIMPLEMENTED`, `HTTP status 401`… Left out by a
+    /// gateway of an earlier version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// A document of which the disk lacks the newest content.

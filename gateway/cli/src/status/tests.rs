@@ -45,6 +45,11 @@ fn failed_exports_show_their_duration_and_number() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(301);
     let expected = "  spans not exported for 5 min: 12 attempts failed";
     assert_eq!(export_failure_line(&read(failing), now), expected);
+    let failing = json!({
+        "signal": "logs", "since_us": 1_000_000, "failures": 2, "reason": "gRPC status UNIMPLEMENTED",
+    });
+    let line = export_failure_line(&read(failing), now);
+    assert!(line.ends_with(": 2 attempts failed, the last: gRPC status UNIMPLEMENTED"), "{line}");
 }
 
 #[test]
