@@ -194,6 +194,25 @@ fn rtpengine_joins_two_and_refuses_a_third() {
 }
 
 #[test]
+fn one_of_three_offers_at_once_finds_the_room_full() {
+    let node = Node::plain("media", "echo", PlainRoom::Shared);
+    let engine = Rtpengine::start(node.address);
+    let ng = engine.ng;
+    let gateway = before(&node, &format!("driver = \"rtpengine\"\nng = \"{ng}\""));
+    wait_until("its pings are answered", || {
+        gateway.ask(gateway.handle.nodes()).unwrap()[0].round_trip.is_some()
+    });
+    let phones = [1, 2, 3].map(Phone::new);
+    let offers =
+        phones.each_ref().map(|phone| gateway.handle.offer(offer("room", declared(phone))));
+    let [ann, bob, carol] = offers;
+    let (ann, bob, carol) = gateway.ask(async { tokio::join!(ann, bob, carol) });
+    let mut refused = [ann, bob, carol].into_iter().filter_map(Result::err);
+    let full = ControlError::RoomFull { node: "east-a1".into(), most: 2 };
+    assert_eq!((refused.next(), refused.next()), (Some(full), None));
+}
+
+#[test]
 fn third_party_leaves_the_spare_rtpengine_in_the_route() {
     let node = Node::plain("media", "echo", PlainRoom::Shared);
     let engines = [(); 2].map(|()| Rtpengine::start(node.address));

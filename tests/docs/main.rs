@@ -17,3 +17,4 @@ mod scenarios;
 mod schema;
 mod structure;
 mod telemetry;
+mod webrtc;

@@ -6,7 +6,7 @@ use std::fs;
 
 use evenkeel_control::GatewayEvent;
 use evenkeel_model::{CoreEvent, DropReason, ListedEvent, NoticeRow};
-use evenkeel_telemetry::alerts::{INHIBITIONS, RULES, inhibit_rules_file, rules_file};
+use evenkeel_telemetry::alerts::{INHIBITIONS, inhibit_rules_file, rules_file, rules_of_file};
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level, Sampled, Span};
 
 use crate::page::{Page, quoted, root};
@@ -141,7 +141,7 @@ fn metrics(all: impl Iterator<Item = Described>) -> String {
 fn alert_rules() -> String {
     let mut table =
         "| alert | tier | expression | for | runbook |\n|---|---|---|---|---|\n".to_owned();
-    for rule in RULES {
+    for rule in rules_of_file() {
         let (name, tier, runbook) = (rule.name, rule.tier.name(), rule.runbook);
         let (lasts, page) = (rule.lasts_text(), runbook.split('#').next().unwrap_or(runbook));
         // A bar would end the cell.

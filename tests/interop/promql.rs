@@ -11,7 +11,7 @@ use evenkeel_alerts::Alerts;
 use evenkeel_client::{ApiClient, ApiEndpoint};
 use evenkeel_contract::offers::OfferIngress;
 use evenkeel_lab::process::ChildProcess;
-use evenkeel_telemetry::alerts::{INHIBITIONS, RULES, inhibit_rules_file, rules_file};
+use evenkeel_telemetry::alerts::{DOWN, INHIBITIONS, RULES, inhibit_rules_file, rules_file};
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level};
 use evenkeel_telemetry::{MetricSample, Moment};
 use evenkeel_testkit::TIMEOUT;
@@ -408,7 +408,8 @@ fn each_alert_fires_at_its_fault_and_stays_silent_without() {
     };
     promtool(&["check", "rules", "rules.yml"]);
     let mut files = Vec::new();
-    for fault in FAULTS {
+    let dead = (DOWN.name, "up{job=\"evenkeel\"}", "1x3 0x10", "10m");
+    for fault in FAULTS.iter().chain([&dead]) {
         for is_control in [false, true] {
             let file = format!("{}-{is_control}.yml", fault.0);
             fs::write(folder.path().join(&file), rule_test(fault, is_control))

@@ -1,6 +1,6 @@
 //! Calls through two rtpengine daemons; the one that carries them is killed.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -46,6 +46,12 @@ fn daemon(name: &'static str, folder: &Path, keys: &str) -> Node {
     command.arg(format!("--listen-ng={ng}"));
     command.arg(format!("--port-min={first}")).arg(format!("--port-max={last}"));
     let process = ChildProcess::start(name, &mut command, folder).expect("rtpengine starts");
+    await_pong(name, ng);
+    Node { name, process, table: format!("driver = \"rtpengine\"\nng = \"{ng}\"\n{keys}") }
+}
+
+/// Waits until the daemon answers pings at this address.
+fn await_pong(name: &str, ng: SocketAddr) {
     let answers = || -> std::io::Result<bool> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
@@ -60,7 +66,32 @@ fn daemon(name: &'static str, folder: &Path, keys: &str) -> Node {
         assert!(Instant::now() < until, "{name} does not answer at {ng}");
         thread::sleep(Duration::from_millis(10));
     }
-    Node { name, process, table: format!("driver = \"rtpengine\"\nng = \"{ng}\"\n{keys}") }
+}
+
+/// At free addresses of loopback.
+#[required(Rtpengine)]
+#[test]
+fn rtpengine_takes_the_configuration_of_the_page() {
+    let page = include_str!("../../docs/nodes-and-drivers.md");
+    let (_, block) = page.split_once("```ini rtpengine.conf\n").expect("the page has it");
+    let (block, _) = block.split_once("```").expect("the block ends");
+    let free = (Ipv4Addr::LOCALHOST, 0);
+    let ng = UdpSocket::bind(free).and_then(|socket| socket.local_addr());
+    let cli = TcpListener::bind(free).and_then(|socket| socket.local_addr());
+    let (ng, cli) = (ng.expect("loopback has a port"), cli.expect("loopback has a port"));
+    let text = block
+        .replace("10.0.1.21:2223", &ng.to_string())
+        .replace("localhost:2224", &cli.to_string())
+        .replace("10.0.1.21", "127.0.0.1");
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let file = folder.path().join("rtpengine.conf");
+    std::fs::write(&file, text).expect("a file can be written");
+    let mut command = Command::new("rtpengine");
+    command.args(["--foreground", "--log-stderr"]).arg("--config-file").arg(&file);
+    let _process = ChildProcess::start("rtpengine-of-the-page", &mut command, folder.path())
+        .expect("rtpengine starts");
+    await_pong("rtpengine", ng);
+    TcpStream::connect(cli).expect("the address of rtpengine-ctl");
 }
 
 pub(crate) fn before_two(name: &str, keys: &str) -> Stage {

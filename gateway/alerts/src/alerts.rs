@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_config::AlertReceiver;
+use evenkeel_config::{AlertEscalation, AlertReceiver};
 use evenkeel_contract::alerts::{self as contract, Alert, AlertList};
 use evenkeel_control::{AlertRecord, AlertsRecord};
 use evenkeel_process::unix_us;
@@ -238,7 +238,9 @@ fn due_since(
     let receiver = receivers.get(number)?;
     let at_once = receiver.tiers.contains(&alert.rule.tier).then_some(alert.fired.now);
     let escalated = receivers.iter().enumerate().filter_map(|(other, it)| {
-        let escalation = it.escalation.as_ref().filter(|it| it.to == receiver.name)?;
+        let escalates =
+            |it: &&AlertEscalation| it.to == receiver.name && it.tiers.contains(&alert.rule.tier);
+        let escalation = it.escalation.as_ref().filter(escalates)?;
         let depth = depth.checked_sub(1)?;
         let since = due_since(receivers, other, alert, depth)? + escalation.after;
         alert.acknowledged.is_none_or(|it| it.at >= since).then_some(since)

@@ -58,7 +58,8 @@ pub(crate) fn receiver(name: &str, tiers: &[AlertTier]) -> AlertReceiver {
 }
 
 fn escalating(name: &str, to: &str) -> AlertReceiver {
-    let escalation = AlertEscalation { after: Duration::from_secs(300), to: to.into() };
+    let tiers = vec![AlertTier::Page, AlertTier::Ticket];
+    let escalation = AlertEscalation { after: Duration::from_secs(300), tiers, to: to.into() };
     AlertReceiver { escalation: Some(escalation), ..receiver(name, &AlertTier::ALL) }
 }
 
@@ -271,6 +272,22 @@ fn alert_that_nobody_acknowledges_is_escalated() {
     world.set(HEALTH, "a1", 0.0);
     let ends = shown(&world.pass(seconds(60)));
     assert_eq!(ends, ["chat: NodeDown 0 1", "pager: NodeDown 0 1"]);
+}
+
+#[test]
+fn info_is_escalated_only_if_asked() {
+    let (chat, pager) = ("chat: NodeFailed 1 0", "pager: NodeFailed 1 0");
+    let unasked = vec![AlertTier::Page, AlertTier::Ticket];
+    for (tiers, right) in [(unasked, vec![chat]), (vec![AlertTier::Info], vec![chat, pager])] {
+        let escalation = AlertEscalation { after: seconds(60), tiers, to: "pager".into() };
+        let escalating =
+            AlertReceiver { escalation: Some(escalation), ..receiver("chat", &AlertTier::ALL) };
+        let mut world = World::with(&[escalating, receiver("pager", &[])]);
+        world.set(FAILURES, "a1", 0.0);
+        world.step();
+        world.set(FAILURES, "a1", 1.0);
+        assert_eq!(shown(&world.pass(seconds(120))), right);
+    }
 }
 
 #[test]

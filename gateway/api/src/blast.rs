@@ -15,12 +15,12 @@ use axum::extract::{Query, State};
 use evenkeel_alerts::AlertHandle;
 use evenkeel_contract::blast::{
     Blast, BlastQuery, CarrierLoss, ExpectedOutage, LabelLoss, LoadChange, ModePrediction,
-    NodesLoss, RoomCount, RoomLoss, ScenarioLoss,
+    NodesLoss, RoomCount, RoomLoss, ScenarioLoss, UnavailableNode,
 };
 use evenkeel_contract::errors::ErrorCode;
 use evenkeel_control::{ControlError, LossFigures, NodeName, NodeNames, by_load};
-use evenkeel_core::BlastRadius;
-use evenkeel_model::{Impossible, NodeId};
+use evenkeel_core::{BlastRadius, NodeStanding};
+use evenkeel_model::{Health, Impossible, NodeId};
 
 use super::answers::{self, milliseconds};
 use super::context::{ApiContext, ApiState};
@@ -48,7 +48,8 @@ pub(super) async fn blast(
     if gateway.is_none() || names_calls(&query) {
         shared.require_owner()?;
     }
-    let lost = lost_nodes(&shared, &query).await?;
+    let nodes = shared.ask("", shared.handle.nodes()).await?;
+    let lost = lost_nodes(&shared.names, &nodes, &query)?;
     let policies = policies::lost_policies(&shared, &query.policies).await?;
     let carriers = lost_carriers(&shared, &query, &lost).await?;
     // The loss of a carrier may reach no node.
@@ -56,7 +57,13 @@ pub(super) async fn blast(
     if !lost.is_empty() {
         let mut radii = await_copy(&shared, shared.handle.blast(vec![lost.clone()])).await?;
         // One for the one loss.
-        loss = Some(blast_view(&radii.swap_remove(0), query.rooms, &shared.names));
+        let radius = radii.swap_remove(0);
+        let mut view = blast_view(&radius, query.rooms, &shared.names);
+        let lost_before = |node: &NodeId| lost.contains(node) && !radius.nodes.contains(node);
+        view.lost_before = unavailable(&nodes, lost_before, &shared.names);
+        view.unavailable = unavailable(&nodes, |node| !lost.contains(node), &shared.names);
+        view.loads.retain(|load| view.unavailable.iter().all(|it| it.node != load.place.node));
+        loss = Some(view);
         if query.modes {
             let predicted = await_copy(&shared, shared.handle.predict_modes(lost)).await?;
             modes = Some(predicted.iter().map(mode_view).collect());
@@ -79,14 +86,37 @@ async fn await_copy<T>(
     played.map_err(|error| refused(error, "", &shared.names))
 }
 
+/// Those of the chosen nodes that take no rooms. A cold one is started when rooms need it.
+fn unavailable(
+    nodes: &[NodeStanding],
+    is_chosen: impl Fn(&NodeId) -> bool,
+    names: &NodeNames,
+) -> Vec<UnavailableNode> {
+    let chosen = nodes.iter().filter(|node| is_chosen(&node.hop.node));
+    let state = |node: &NodeStanding| match node.health {
+        _ if node.ejected => Some("ejected"),
+        Health::Down => Some("down"),
+        _ if node.draining => Some("draining"),
+        _ => None,
+    };
+    let named = |node: &NodeStanding| {
+        let state = state(node)?.into();
+        Some(UnavailableNode { node: names.of_node(node.hop.node).node, state })
+    };
+    chosen.filter_map(named).collect()
+}
+
 /// The nodes that the request names.
-async fn lost_nodes(shared: &ApiContext, query: &BlastQuery) -> Result<BTreeSet<NodeId>, ApiError> {
-    let nodes = shared.ask("", shared.handle.nodes()).await?;
+fn lost_nodes(
+    names: &NodeNames,
+    nodes: &[NodeStanding],
+    query: &BlastQuery,
+) -> Result<BTreeSet<NodeId>, ApiError> {
     let listed: Vec<_> =
-        nodes.iter().map(|node| (node.hop.node, shared.names.of_node(node.hop.node))).collect();
+        nodes.iter().map(|node| (node.hop.node, names.of_node(node.hop.node))).collect();
     let mut lost = BTreeSet::new();
-    for NamedPlaces { names, reason, is_at, shown } in places_of(query) {
-        for name in names.split(',').filter(|name| !name.is_empty()) {
+    for NamedPlaces { names: said, reason, is_at, shown } in places_of(query) {
+        for name in said.split(',').filter(|name| !name.is_empty()) {
             let found = listed.iter().filter(|(_, at)| is_at(at, name));
             let found: BTreeMap<NodeId, String> = found.map(|(id, at)| (*id, shown(at))).collect();
             let places: BTreeSet<&String> = found.values().collect();
@@ -94,7 +124,7 @@ async fn lost_nodes(shared: &ApiContext, query: &BlastQuery) -> Result<BTreeSet<
                 let known: BTreeSet<String> = listed.iter().map(|(_, at)| shown(at)).collect();
                 let known = known.into_iter().map(String::into_boxed_str).collect();
                 let unfound = ControlError::Unfound { reason, known };
-                return Err(refused(unfound, name, &shared.names));
+                return Err(refused(unfound, name, names));
             }
             lost.extend(found.into_keys());
         }
@@ -102,7 +132,7 @@ async fn lost_nodes(shared: &ApiContext, query: &BlastQuery) -> Result<BTreeSet<
     let carriers = carriers_of(query);
     let is_lost = |at: &NodeName| at.carrier.as_deref().is_some_and(|it| carriers.contains(it));
     lost.extend(listed.iter().filter(|(_, at)| is_lost(at)).map(|(id, _)| *id));
-    let others = by_load(&nodes).into_iter().filter(|node| !lost.contains(node));
+    let others = by_load(nodes).into_iter().filter(|node| !lost.contains(node));
     let busiest: Vec<NodeId> = others.take(query.busiest).collect();
     lost.extend(busiest);
     if lost.is_empty() && query.busiest > 0 {
@@ -259,6 +289,7 @@ fn blast_view(blast: &BlastRadius, lists_rooms: bool, names: &NodeNames) -> Node
     let slowest: Option<Duration> = blast.rooms.iter().filter_map(|room| room.after).max();
     NodesLoss {
         nodes: named(&blast.nodes),
+        lost_before: Vec::new(),
         hit,
         unplaced,
         reduced_sessions: blast.rooms.iter().map(|room| room.reduced).sum(),
@@ -267,6 +298,7 @@ fn blast_view(blast: &BlastRadius, lists_rooms: bool, names: &NodeNames) -> Node
         unprotected_rooms_before: blast.unprotected_before,
         scenarios,
         loads: loads.collect(),
+        unavailable: Vec::new(),
         labels: labels.collect(),
         started_nodes: named(&blast.started),
         details: lists_rooms

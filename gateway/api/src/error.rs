@@ -244,6 +244,14 @@ pub(super) fn no_owner() -> ApiError {
     ApiError::new(ErrorCode::Standby, message).retry_after(RETRY_AFTER)
 }
 
+/// A request without TLS at an address that has it. What follows on the connection is not read.
+pub(super) fn without_tls() -> Response {
+    let message = "found HTTP without TLS, expected `https://` at this address";
+    let mut response = ApiError::new(ErrorCode::BadRequest, message).into_response();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// Other versions recognise an unknown path by the message.
 pub(super) fn unknown_path() -> ApiError {
     ApiError::new(ErrorCode::NotFound, "unknown path")

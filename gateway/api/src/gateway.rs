@@ -25,7 +25,7 @@ use evenkeel_index::IndexReader;
 use evenkeel_process::unix_us;
 use evenkeel_telemetry::MetricsFormat;
 
-use super::answers;
+use super::answers::{self, milliseconds};
 use super::context::{ApiContext, ApiState};
 use super::error::{self, ApiError, refused};
 use super::listener::TcpPlace;
@@ -51,6 +51,7 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<Status>, ApiE
         signal: it.signal.into(),
         since_us: unix_us(it.since),
         failures: it.failures,
+        reason: Some(it.reason),
     });
     let slos = report.slos.into_iter().map(|it| Slo {
         scenario: it.scenario,
@@ -59,6 +60,7 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<Status>, ApiE
         budget: it.budget,
         windows: Vec::from(it.windows.map(|window| SloWindow {
             window: window.window.into(),
+            counted_ms: milliseconds(window.counted),
             sessions: window.sessions,
             bad: window.bad,
             burn_rate: window.burn_rate,

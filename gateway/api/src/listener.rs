@@ -30,13 +30,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, SockAddr, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 
-use super::error::{ApiError, replaced};
+use super::error::{ApiError, replaced, without_tls};
 
 /// A connection without an answer for this time is closed. The time is longer than a rollout on a slow machine, and
 /// longer than the interval of comments to event listeners.
@@ -277,6 +277,13 @@ impl<Io> CountedConnection<Io> {
     }
 }
 
+impl CountedConnection<UnixStream> {
+    /// The user of the process at the other end (`SO_PEERCRED`).
+    pub(super) fn peer_uid(&self) -> Option<u32> {
+        self.io.peer_cred().ok().map(|peer| peer.uid())
+    }
+}
+
 impl<Io: AsyncRead + Unpin> AsyncRead for CountedConnection<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -364,8 +371,16 @@ async fn converse(
     place: Arc<TcpPlace>,
 ) {
     let Some(tls) = tls else { return answer(stream, router, place).await };
+    let deadline = Instant::now() + HEADER_WITHIN;
+    // A method of HTTP begins with a letter, a record of TLS with 22 (RFC 8446, section 5.1).
+    let mut first = [0];
+    let peeked = tokio::time::timeout_at(deadline, stream.io.peek(&mut first)).await;
+    if matches!(peeked, Ok(Ok(1))) && first[0].is_ascii_uppercase() {
+        let router = Router::new().fallback(async || without_tls());
+        return answer(stream, router, place).await;
+    }
     // A connection that breaks off, or misses its deadline, is closed without an answer.
-    if let Ok(Ok(stream)) = tokio::time::timeout(HEADER_WITHIN, tls.accept(stream)).await {
+    if let Ok(Ok(stream)) = tokio::time::timeout_at(deadline, tls.accept(stream)).await {
         answer(stream, router, place).await;
     }
 }

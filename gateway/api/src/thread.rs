@@ -29,6 +29,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::change_log::ChangeLog;
+use super::changes::SocketPeer;
 use super::context::{ApiContext, BODIES_MAX, MetricsText, UPLOADS_MAX};
 use super::error::{ApiError, unknown_path};
 use super::event_feed::EventFeed;
@@ -440,7 +441,10 @@ async fn serve(
     let enter = || middleware::from_fn_with_state(entrance.clone(), listener::pass);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let unix = Gated { listener: unix, entrance: entrance.clone(), places };
-    let local = router(Arc::clone(shared)).layer(enter());
+    let local = router(Arc::clone(shared))
+        .layer(enter())
+        .layer(middleware::from_fn(changes::name_user))
+        .into_make_service_with_connect_info::<SocketPeer>();
     // All tasks run until this function returns and the runtime ends.
     let local = tokio::spawn(axum::serve(unix, local).into_future());
     if let (Some((listener, _)), Some(tcp)) = (tcp, settings.tcp) {

@@ -246,7 +246,7 @@ impl WhipContext {
         let code = match refusal {
             TokenRefusal::Missing
             | TokenRefusal::Malformed(_)
-            | TokenRefusal::Algorithm
+            | TokenRefusal::Algorithm(_)
             | TokenRefusal::Signature
             | TokenRefusal::Expired
             | TokenRefusal::Early => ErrorCode::Unauthorized,

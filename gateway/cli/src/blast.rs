@@ -2,7 +2,9 @@
 
 use clap::Args;
 use evenkeel_client::escape;
-use evenkeel_contract::blast::{Blast, CarrierLoss, GatewayLoss, NodesLoss, PolicyLoss};
+use evenkeel_contract::blast::{
+    Blast, CarrierLoss, GatewayLoss, NodesLoss, PolicyLoss, UnavailableNode,
+};
 
 use crate::command::{ApiArgs, CommandError, say, say_lines, typed, verdict};
 
@@ -178,14 +180,22 @@ fn shown(blast: &Blast) -> String {
         lines.push(format!("dependency {name} is down already"));
     }
     // Absent members are empty.
-    let loss = blast.loss.as_ref().filter(|loss| !loss.nodes.is_empty() || lines.is_empty());
+    let names_nodes = |loss: &NodesLoss| !loss.nodes.is_empty() || !loss.lost_before.is_empty();
+    let loss = blast.loss.as_ref().filter(|loss| names_nodes(loss) || lines.is_empty());
     lines.extend(loss.into_iter().flat_map(nodes));
     lines.join("\n")
 }
 
 /// The loss of nodes.
 fn nodes(loss: &NodesLoss) -> Vec<String> {
-    let mut lines = vec![
+    let lost_before = loss.lost_before.iter().map(|UnavailableNode { node, state }| {
+        format!("loss of {node}: has happened already, the node is {state}")
+    });
+    let mut lines: Vec<String> = lost_before.collect();
+    if loss.nodes.is_empty() && !lines.is_empty() {
+        return lines;
+    }
+    lines.extend([
         format!(
             "loss of {}: {} rooms, {} sessions",
             joined(&loss.nodes, ", "),
@@ -200,7 +210,7 @@ fn nodes(loss: &NodesLoss) -> Vec<String> {
             "  without a spare afterwards: {} rooms (now {})",
             loss.unprotected_rooms, loss.unprotected_rooms_before,
         ),
-    ];
+    ]);
     for (scenario, loss) in &loss.scenarios {
         lines.push(format!(
             "  {scenario}: {} rooms, {} sessions, {} rooms without a node, {} sessions with a lower bit rate",
@@ -216,6 +226,9 @@ fn nodes(loss: &NodesLoss) -> Vec<String> {
             load.load_permille / 10,
             load.load_permille_before / 10,
         ));
+    }
+    for UnavailableNode { node, state } in &loss.unavailable {
+        lines.push(format!("  {node:<16} takes no rooms: it is {state}"));
     }
     let labels =
         loss.labels.iter().map(|row| format!("{}={} {}", row.label, row.value, row.sessions));
@@ -244,7 +257,7 @@ fn nodes(loss: &NodesLoss) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -254,6 +267,21 @@ mod tests {
         let shown = shown(&typed(&blast).ok().unwrap());
         let last: Vec<&str> = shown.lines().last().unwrap().split_whitespace().collect();
         assert_eq!(last, ["r", "without", "a", "spare"]);
+    }
+
+    #[test]
+    fn nodes_that_take_no_rooms_are_named() {
+        let (down, draining) =
+            (json!({"node": "n2", "state": "down"}), json!({"node": "n3", "state": "draining"}));
+        let shown = |blast: Value| shown(&typed(&blast).ok().unwrap());
+        let lines = shown(json!({"nodes": ["n1"], "unavailable": [down, draining]}));
+        assert!(lines.contains("\n  n2               takes no rooms: it is down\n"), "{lines}");
+        assert!(lines.ends_with("\n  n3               takes no rooms: it is draining"), "{lines}");
+        let happened = "loss of n2: has happened already, the node is down";
+        let lines = shown(json!({"nodes": [], "lost_before": [down], "unavailable": [draining]}));
+        assert_eq!(lines, happened);
+        let lines = shown(json!({"nodes": ["n1"], "lost_before": [down]}));
+        assert!(lines.starts_with(&format!("{happened}\nloss of n1: 0 rooms")), "{lines}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use evenkeel_client::{ApiClient, ApiEndpoint, ClientError};
 use evenkeel_config::Compiler;
-use evenkeel_host::{DataDocument, DataDocuments};
+use evenkeel_host::{DataDocument, DataDocuments, nearest};
 use evenkeel_process::{escape, escape_lines};
 use evenkeel_server::ServePaths;
 use serde::Serialize;
@@ -76,8 +76,9 @@ impl CommandError {
 /// The options that select a gateway.
 #[derive(Args, Clone)]
 pub(crate) struct ApiArgs {
-    /// Unix socket or TCP address of the API; default: that of `evenkeel run`
-    #[arg(long, value_name = "SOCKET|ADDRESS", env = "EVENKEEL_API", global = true)]
+    // Not by clap's `env`, which makes it look required in usage lines.
+    /// Unix socket or TCP address of the API; default: that in EVENKEEL_API, or else that of `evenkeel run`
+    #[arg(long, value_name = "SOCKET|ADDRESS", global = true)]
     api: Option<String>,
     /// File with the API's token, for TCP
     #[arg(long, value_name = "FILE", global = true)]
@@ -188,7 +189,8 @@ impl ApiArgs {
     }
 
     pub(crate) fn shown(&self) -> String {
-        self.api.clone().unwrap_or_else(|| {
+        let of_environment = || std::env::var("EVENKEEL_API").ok().filter(|api| !api.is_empty());
+        self.api.clone().or_else(of_environment).unwrap_or_else(|| {
             evenkeel_config::AdminSettings::default_socket().display().to_string()
         })
     }
@@ -290,6 +292,18 @@ pub(crate) fn read_file(file: &Path) -> Result<Vec<u8>, CommandError> {
 
 pub(crate) fn unreadable(file: &Path, error: &io::Error) -> CommandError {
     CommandError::Wrong(format!("cannot read {}: {error}", file.display()))
+}
+
+/// The error about a name that is none of the known ones, with the closest of them.
+pub(crate) fn unknown_name<'a>(
+    what: &str,
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> CommandError {
+    let known: Vec<&str> = known.into_iter().collect();
+    let there_are = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    let meant = nearest(name, known).map(|meant| format!("; {meant}")).unwrap_or_default();
+    CommandError::Wrong(format!("there is no such {what}: {name}; there are {there_are}{meant}"))
 }
 
 /// Parses `NAME=FILE`.

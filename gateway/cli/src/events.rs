@@ -1,14 +1,17 @@
 //! `evenkeel events` and `evenkeel changes`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use evenkeel_client::{ServerEvent, escape};
+use evenkeel_contract::openapi::event_fields;
 use evenkeel_contract::operations::{Change, ChangeList};
+use evenkeel_model::Hook;
 use serde_json::{Map, Value};
 
-use crate::command::{ApiArgs, CommandError, list, say};
+use crate::command::{ApiArgs, CommandError, list, say, unknown_name};
 use crate::status::spell;
 
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -80,6 +83,7 @@ impl FieldFilter {
 impl EventsArgs {
     pub(crate) fn run(self) -> Result<(), CommandError> {
         let EventsArgs { names, filter, follow: _, api, json } = self;
+        require_known(&names, &filter, &event_fields())?;
         api.follow(async |admin| {
             loop {
                 let mut events = admin.events().await?;
@@ -98,7 +102,7 @@ impl EventsArgs {
 /// List what operators, saved files and rollouts changed, newest first
 ///
 /// Requests with their user, reloads, revisions of policies, and roles in a group. Prints a line for each change, with its time (UTC).
-/// The user is the one that the command names, and is not verified.
+/// The user is the one that the command names, and is not verified; of other clients of the Unix socket, the user of the process.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct ChangesArgs {
@@ -128,6 +132,28 @@ fn change_line(Change { at_us, event, members }: &Change) -> String {
     let at = SystemTime::UNIX_EPOCH + Duration::from_micros(*at_us);
     let ago = SystemTime::now().duration_since(at).unwrap_or_default();
     format!("{:>12} ago {}", spell(ago), line(event, *at_us, members))
+}
+
+/// Fails if there is no event of a name, or if no event of these names has the field of a filter.
+fn require_known(
+    names: &[String],
+    filter: &[FieldFilter],
+    events: &BTreeMap<String, BTreeSet<String>>,
+) -> Result<(), CommandError> {
+    let all = || events.keys().map(String::as_str);
+    if let Some(unknown) = names.iter().find(|name| !events.contains_key(*name)) {
+        return Err(unknown_name("event", unknown, all()));
+    }
+    let chosen = events.iter().filter(|(name, _)| names.is_empty() || names.contains(name));
+    let mut fields: BTreeSet<&str> =
+        chosen.flat_map(|(_, fields)| fields).map(String::as_str).collect();
+    if fields.contains("decided_by") {
+        fields.extend(Hook::ALL.map(Hook::name));
+    }
+    match filter.iter().find(|filter| !fields.contains(&*filter.field)) {
+        Some(FieldFilter { field, .. }) => Err(unknown_name("field", field, fields)),
+        None => Ok(()),
+    }
 }
 
 /// `missed` is always shown: events are missing then.

@@ -156,6 +156,23 @@ impl RiskFacts {
             );
             add("zone", found, "add nodes in other zones, and set `reserve = \"zone\"`");
         }
+        let has_happened = |blast: &Blast| {
+            let loss = blast.loss.as_ref();
+            loss.is_some_and(|loss| loss.nodes.is_empty() && !loss.lost_before.is_empty())
+        };
+        for (zone, _) in self.zone_losses.iter().filter(|(_, blast)| has_happened(blast)) {
+            let found = format!("the loss of zone {zone} has happened already: no node runs there");
+            add("zone", found, UNAVAILABLE_REMEDY);
+        }
+        let unavailable = self.nodes.iter().filter_map(|node| {
+            let name = &node.hop.place.node;
+            unavailable(node).map(|state| format!("{name} ({state})"))
+        });
+        let unavailable: Vec<String> = unavailable.collect();
+        if !unavailable.is_empty() {
+            let found = format!("nodes that take no rooms: {}", unavailable.join(", "));
+            add("unavailable", found, UNAVAILABLE_REMEDY);
+        }
         let up: Vec<&Zone> = self.zones.iter().filter(|zone| zone.nodes_up > 0).collect();
         if let [Zone { region, zone, .. }] = up[..] {
             let found = format!("all nodes that take rooms are in {region}/{zone}");
@@ -166,7 +183,7 @@ impl RiskFacts {
             add("one-carrier", found, "add an address of another carrier to `advertise`");
         }
         if let Some(carrier) = self.only_carrier_of_nodes() {
-            let found = format!("all nodes are of carrier {carrier}");
+            let found = format!("all nodes that take rooms are of carrier {carrier}");
             add("one-carrier", found, "add nodes of another carrier");
         }
         let busiest = self.busiest.as_ref();
@@ -257,12 +274,24 @@ impl RiskFacts {
         udp.iter().chain(quic).all(|address| own.contains(address)).then_some(&**carrier)
     }
 
-    /// The carrier of all nodes that are not down; `None` if there are several, or a node without one.
+    /// The carrier of all nodes that take rooms; `None` if there are several, or a node without one.
     fn only_carrier_of_nodes(&self) -> Option<&str> {
-        let nodes = self.nodes.iter().filter(|node| node.health != "down");
+        let nodes = self.nodes.iter().filter(|node| unavailable(node).is_none());
         let carriers: BTreeSet<Option<&str>> =
             nodes.map(|node| node.hop.place.carrier.as_deref()).collect();
         carriers.first().copied().flatten().filter(|_| carriers.len() == 1)
+    }
+}
+
+const UNAVAILABLE_REMEDY: &str = "`evenkeel node list` has their states";
+
+/// The state for which the node takes no rooms. A cold one is started when rooms need it.
+fn unavailable(node: &Node) -> Option<&'static str> {
+    match &*node.health {
+        _ if node.ejected => Some("ejected"),
+        "down" => Some("down"),
+        _ if node.draining || node.leaving => Some("draining"),
+        _ => None,
     }
 }
 
@@ -370,6 +399,27 @@ mod tests {
     }
 
     #[test]
+    fn nodes_that_take_no_rooms_are_a_risk() {
+        let nodes = read(json!([
+            {"node": "n1", "health": "up"},
+            {"node": "n2", "health": "down", "carrier": "ct"},
+            {"node": "n3", "health": "down", "ejected": true},
+            {"node": "n4", "health": "up", "draining": true},
+            {"node": "n5", "health": "cold"},
+        ]));
+        let facts = RiskFacts { nodes, ..sound() };
+        assert_eq!(
+            facts.risks()[0].found,
+            "nodes that take no rooms: n2 (down), n3 (ejected), n4 (draining)"
+        );
+        let lost = json!({"nodes": [], "lost_before": [{"node": "n2", "state": "down"}]});
+        let zone_losses = vec![("eu/a".to_owned(), read(lost))];
+        let lost = RiskFacts { zone_losses, ..sound() };
+        let found = "the loss of zone eu/a has happened already: no node runs there";
+        assert_eq!(lost.risks()[0].found, found);
+    }
+
+    #[test]
     fn each_single_point_of_failure_is_a_risk() {
         let node = RiskFacts { busiest: Some(blast(&["n1"], 9, 4)), ..sound() };
         assert_eq!(node.risks()[0].found, "the loss of n1 would leave 4 sessions without a node");
@@ -391,7 +441,8 @@ mod tests {
         let with_nodes = |nodes| RiskFacts { nodes: read(nodes), ..sound() };
         let node = |carrier: &str, health: &str| json!({"carrier": carrier, "health": health});
         let of_one = with_nodes(json!([node("ct", "up"), node("ct", "wary"), node("cu", "down")]));
-        assert_eq!(of_one.risks()[0].found, "all nodes are of carrier ct");
+        assert_eq!(names(&of_one), ["unavailable", "one-carrier"]);
+        assert_eq!(of_one.risks()[1].found, "all nodes that take rooms are of carrier ct");
         assert_eq!(names(&with_nodes(json!([node("ct", "up"), node("cu", "up")]))), [""; 0]);
         let mut without = sound();
         without.busiest.as_mut().unwrap().dependencies_down = Some(vec!["idp".into()]);

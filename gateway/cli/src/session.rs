@@ -14,7 +14,7 @@ use evenkeel_contract::sessions::{
 };
 use serde_json::{Value, json};
 
-use crate::command::{ApiArgs, CommandError, list, print_done, say, typed};
+use crate::command::{ApiArgs, CommandError, list, print_done, say, typed, unknown_name};
 
 /// Maximum size of a page of gateways of earlier versions.
 const PAGE_MAX: usize = 1_000;
@@ -82,12 +82,7 @@ impl ListArgs {
     /// Fails if no node has the name of the node or of the zone.
     fn require_known(&self, nodes: &[NodePlace]) -> Result<(), CommandError> {
         let unknown = |what: &str, name: &str, known: BTreeSet<String>| {
-            let mut there_are: Vec<String> = known.into_iter().take(NAMED_MAX).collect();
-            if there_are.is_empty() {
-                there_are.push("none".to_owned());
-            }
-            let there_are = there_are.join(", ");
-            CommandError::Wrong(format!("there is no such {what}: {name}; there are {there_are}"))
+            unknown_name(what, name, known.iter().take(NAMED_MAX).map(String::as_str))
         };
         if let Some(name) = &self.node
             && nodes.iter().all(|place| *place.node != **name)

@@ -6,7 +6,7 @@ use clap::Args;
 use evenkeel_contract::alerts::Dependency;
 use evenkeel_contract::gateway::{
     ClientBreaker, ConfigurationOrigin, ExportFailure, Forecast, ForecastEvidence, Mode, ModeList,
-    ProviderBreaker, ReloadReport, Slo, Status,
+    ProviderBreaker, ReloadReport, Slo, SloWindow, Status,
 };
 use evenkeel_contract::nodes::{Node, NodeList};
 use evenkeel_contract::policies::{Policy, PolicyList};
@@ -111,9 +111,10 @@ impl StatusArgs {
 
 /// A signal of telemetry that its receiver does not take.
 fn export_failure_line(failure: &ExportFailure, now: SystemTime) -> String {
-    let ExportFailure { signal, since_us, failures } = failure;
+    let ExportFailure { signal, since_us, failures, reason } = failure;
     let lasts = Duration::from_micros(unix_us(now).saturating_sub(*since_us));
-    format!("  {signal} not exported for {}: {failures} attempts failed", spell(lasts))
+    let last = reason.as_ref().map(|reason| format!(", the last: {reason}")).unwrap_or_default();
+    format!("  {signal} not exported for {}: {failures} attempts failed{last}", spell(lasts))
 }
 
 /// A dependency that is down.
@@ -125,14 +126,21 @@ fn dependency_line(dependency: &Dependency) -> Option<String> {
 
 /// A service level objective with its highest burn rate.
 fn slo_line(slo: &Slo) -> String {
-    let rates = slo.windows.iter().filter_map(|it| Some((it.burn_rate?, &it.window)));
+    let counted = |window: &SloWindow| window.counted_ms.map(Duration::from_millis);
+    let rates = slo.windows.iter().filter_map(|it| Some((it.burn_rate?, it)));
     let burns = match rates.max_by(|(a, _), (b, _)| a.total_cmp(b)) {
-        Some((rate, window)) => format!("burn rate {rate} within {window}"),
+        Some((rate, window)) => match counted(window) {
+            Some(counted) => {
+                format!("burn rate {rate} within the {} counted so far", spell(counted))
+            }
+            None => format!("burn rate {rate} within {}", window.window),
+        },
         None => "too few sessions for a burn rate".to_owned(),
     };
     let left = slo.budget * 100.0;
+    let so_far = slo.windows.last().and_then(counted).map_or("", |_| " so far");
     let name = format!("{} {}", slo.scenario, slo.slo);
-    format!("  slo {name:<23} {burns}, {left:.0} % of the budget left")
+    format!("  slo {name:<23} {burns}, {left:.0} % of the budget left{so_far}")
 }
 
 /// A breaker of clients.

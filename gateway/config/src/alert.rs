@@ -31,6 +31,7 @@ pub(super) struct AlertTable {
     tiers: Option<Vec<AlertTier>>,
     escalate_after: Option<Spanned<DurationText>>,
     escalate_to: Option<Spanned<String>>,
+    escalate_tiers: Option<Spanned<Vec<AlertTier>>>,
 }
 
 /// How urgent an alert is; the label `severity`.
@@ -98,6 +99,8 @@ pub struct AlertReceiver {
 pub struct AlertEscalation {
     /// From the time at which the alert was due at the first receiver.
     pub after: Duration,
+    /// The tiers that are escalated. Default: all but [`AlertTier::Info`].
+    pub tiers: Vec<AlertTier>,
     /// The name of the other one.
     pub to: Arc<str>,
 }
@@ -124,15 +127,21 @@ fn receiver(raw: &AlertTable, check: &mut ConfigCheck) -> Option<AlertReceiver> 
     let name = check.name(&raw.name);
     let allowed = Duration::from_secs(60)..=Duration::from_secs(24 * 3_600);
     let after = check.duration(&raw.escalate_after, Duration::from_secs(300), allowed);
-    let escalation = match (&raw.escalate_after, &raw.escalate_to) {
-        (_, Some(to)) => Some(AlertEscalation { after, to: to.get_ref().as_str().into() }),
-        (Some(after), None) => {
+    let tiers = raw.escalate_tiers.as_ref().map(Spanned::get_ref).cloned();
+    let escalation = raw.escalate_to.as_ref().map(|to| AlertEscalation {
+        after,
+        tiers: tiers.unwrap_or_else(|| vec![AlertTier::Page, AlertTier::Ticket]),
+        to: to.get_ref().as_str().into(),
+    });
+    if escalation.is_none() {
+        let after = raw.escalate_after.as_ref().map(Spanned::span);
+        let tiers = raw.escalate_tiers.as_ref().map(Spanned::span);
+        for (key, span) in [("escalate_after", after), ("escalate_tiers", tiers)] {
+            let Some(span) = span else { continue };
             let expected = "`escalate_to`, the receiver that gets the alert then";
-            check.refuse(after.span(), "`escalate_after` without `escalate_to`", expected);
-            None
+            check.refuse(span, format!("`{key}` without `escalate_to`"), expected);
         }
-        (None, None) => None,
-    };
+    }
     let mut target = hook_at(&raw.url, raw.token_file.as_ref(), URL, check)?;
     if raw.kind == AlertReceiverKind::Alertmanager {
         target.url = alertmanager(&raw.url, &target.url, check)?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_host::nearest;
 use evenkeel_process::setting_text::{BitRateText, DurationText, type_in_words};
 use evenkeel_process::{escape, escape_lines, file};
 use miette::{
@@ -69,7 +70,11 @@ impl ConfigCheck {
     ) -> &mut InvalidSetting {
         let help = nearest(raw.get_ref(), known.clone());
         let found = format!("unknown {what} `{}`", raw.get_ref());
-        let invalid = self.refuse(raw.span(), found, format!("one of {}", quoted(known)));
+        let expected = match quoted(known) {
+            none if none.is_empty() => format!("another {what}; there is none"),
+            known => format!("one of {known}"),
+        };
+        let invalid = self.refuse(raw.span(), found, expected);
         invalid.help = help;
         invalid
     }
@@ -584,13 +589,6 @@ pub(super) fn from_parser_at(
 
 fn quoted_after<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     text.strip_prefix(prefix)?.strip_prefix('`')?.strip_suffix('`')
-}
-
-/// A suggestion: the closest word, if at most a third of its letters differ.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let (distance, best) =
-        known.into_iter().map(|known| (strsim::levenshtein(word, known), known)).min()?;
-    (distance <= best.chars().count().div_ceil(3)).then(|| format!("did you mean `{best}`?"))
 }
 
 /// Names in quotes, with commas between them.

@@ -9,13 +9,12 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use evenkeel_host::nearest;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::{Spanned, Table, Value};
 
-use super::check::{
-    ConfigCheck, ConfigSource, InvalidSetting, SecretFile, from_parser_at, nearest, quoted,
-};
+use super::check::{ConfigCheck, ConfigSource, InvalidSetting, SecretFile, from_parser_at, quoted};
 use super::node::NodeSrtp;
 use super::webhook::{WebhookTarget, hook_at};
 

@@ -321,7 +321,9 @@ fn alert_receiver(receiver: &AlertReceiver) -> Value {
     keys.insert("kind".to_owned(), receiver.kind.name().into());
     keys.insert("tiers".to_owned(), tiers.collect::<Vec<_>>().into());
     if let Some(escalation) = &receiver.escalation {
+        let tiers = escalation.tiers.iter().map(|tier| tier.name());
         keys.insert("escalate_after".to_owned(), spell(escalation.after).into());
+        keys.insert("escalate_tiers".to_owned(), tiers.collect::<Vec<_>>().into());
     }
     keys.into()
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_host::nearest;
 use evenkeel_model::{HookTerms, NodeProbing, NodeSettings, RegionRole, Starts, ZoneId};
 use evenkeel_process::setting_text::{BitRateText, DurationText};
 use serde::Deserialize;
@@ -14,7 +15,7 @@ pub use srtp::NodeSrtp;
 use toml::{Spanned, Value};
 
 use super::address::{self, ADDRESS_AND_PORT, InvalidHostAddress};
-use super::check::{ConfigBitRate, ConfigCheck, SecretFile, nearest, quoted};
+use super::check::{ConfigBitRate, ConfigCheck, SecretFile, quoted};
 use super::driver::{
     self, DriverKeys, DriverKind, DriverSettings, NodeKeys, NodeProbe, Signalling,
 };

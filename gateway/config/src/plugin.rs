@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_host::{
-    GrantLimits, PluginRefusal, PublicKey, TrustedKeys, UnsignedPlugins, read_digest,
+    GrantLimits, PluginRefusal, PublicKey, TrustedKeys, UnsignedPlugins, nearest, read_digest,
 };
 use evenkeel_model::{Hook, Metric, Op};
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::check::{ConfigCheck, ConfigSource, InvalidSetting, nearest, quoted};
+use super::check::{ConfigCheck, ConfigSource, InvalidSetting, quoted};
 use super::registry::{PluginReference, REFERENCE};
 
 /// Maximum keys, current and earlier: a few each year, for many years.

@@ -39,7 +39,7 @@ pub struct Alert {
     pub since_us: u64,
     /// An operator acknowledged it.
     pub acknowledged: bool,
-    /// The user of the request, unverified.
+    /// The user that the request named, unverified, or that of the process at the Unix socket.
     pub acknowledged_by: Option<Arc<str>>,
     /// Another alert that fires explains it, so that it is not sent.
     pub inhibited: bool,

@@ -89,6 +89,8 @@ impl RoomCount {
 pub struct NodesLoss {
     /// Names of the nodes that would be lost.
     pub nodes: Vec<Arc<str>>,
+    /// Nodes of the request that do not run: their loss has happened already, and hits no room.
+    pub lost_before: Vec<UnavailableNode>,
     /// The rooms there.
     #[serde(flatten)]
     pub hit: RoomCount,
@@ -104,8 +106,10 @@ pub struct NodesLoss {
     pub unprotected_rooms_before: u32,
     /// The loss of each scenario.
     pub scenarios: BTreeMap<Arc<str>, ScenarioLoss>,
-    /// The other nodes, with the rooms that they would take.
+    /// The other nodes that take rooms, with those that they would take.
     pub loads: Vec<LoadChange>,
+    /// The other nodes that take none.
+    pub unavailable: Vec<UnavailableNode>,
     /// The labels with the most sessions, at most 20.
     pub labels: Vec<LabelLoss>,
     /// Names of cold nodes that would be started.
@@ -130,6 +134,17 @@ pub struct ScenarioLoss {
     pub unplaced: RoomCount,
     /// Sessions with a lower bit rate than before.
     pub reduced_sessions: u32,
+}
+
+/// A node that takes no rooms.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct UnavailableNode {
+    /// The node's name.
+    pub node: Arc<str>,
+    /// `ejected`, `down` or `draining`.
+    pub state: Word,
 }
 
 /// A node that is not lost.

@@ -110,6 +110,9 @@ pub struct Slo {
 pub struct SloWindow {
     /// The length: `5m`.
     pub window: Word,
+    /// The time since sessions are counted, to 10 s. Left out if the window is not longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted_ms: Option<u64>,
     /// The number of sessions, or of answered offers.
     pub sessions: u32,
     /// Sessions or offers that missed the limit.
@@ -215,6 +218,10 @@ pub struct ExportFailure {
     pub since_us: u64,
     /// Failed exports since then.
     pub failures: u64,
+    /// The reason of the last one: `Connection refused (os error 111)`, `gRPC status UNIMPLEMENTED`, `HTTP status 401`… Left out by a
+    /// gateway of an earlier version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// A document of which the disk lacks the newest content.

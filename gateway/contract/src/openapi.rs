@@ -1,6 +1,6 @@
 //! The description of the API by OpenAPI 3.1, made of the types of this crate. A test compares its paths and methods with the router.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
@@ -79,6 +79,32 @@ pub fn document() -> Value {
             },
         },
     })
+}
+
+/// The fields of each event of `GET /v1/events` by its name, with those of the objects in it.
+pub fn event_fields() -> BTreeMap<String, BTreeSet<String>> {
+    let mut schemas = Schemas::new();
+    let events = schemas.events();
+    let components = schemas.components();
+    let fields_of = |schema: &Value| {
+        let (mut fields, mut followed) = (BTreeSet::new(), BTreeSet::new());
+        let mut rest = vec![schema];
+        while let Some(schema) = rest.pop() {
+            if let Some(Value::Object(properties)) = schema.get("properties") {
+                fields.extend(properties.keys().cloned());
+            }
+            let name = schema.get("$ref").and_then(Value::as_str);
+            let name = name.and_then(|path| path.strip_prefix("#/components/schemas/"));
+            rest.extend(name.filter(|&name| followed.insert(name)).map(|name| &components[name]));
+            match schema {
+                Value::Object(members) => rest.extend(members.values()),
+                Value::Array(all) => rest.extend(all),
+                _ => {}
+            }
+        }
+        fields
+    };
+    events.iter().map(|(name, schema)| (name.clone(), fields_of(schema))).collect()
 }
 
 /// A type read by the gateway may have another schema than the same type written by it.
@@ -442,6 +468,18 @@ mod tests {
         for (name, schema) in &requests {
             assert!(answers.get(name).is_none_or(|answer| answer == schema), "{name} has two");
         }
+    }
+
+    #[test]
+    fn event_has_the_fields_of_its_objects() {
+        let events = event_fields();
+        let has = |event: &str, fields: &[&str]| {
+            fields.iter().all(|&field| events[event].contains(field))
+        };
+        assert!(has("opened", &["at_us", "room", "hop", "node", "zone"]), "{events:?}");
+        assert!(has("moved", &["witnesses", "for_us"]), "{events:?}");
+        assert!(has("policy", &["outcome", "percent"]), "two types share the name: {events:?}");
+        assert!(!has("moved", &["node"]), "{events:?}");
     }
 
     #[test]

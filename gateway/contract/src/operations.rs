@@ -143,6 +143,6 @@ pub struct RequestChange {
     pub event: String,
     /// Method and path.
     pub request: String,
-    /// The user that the request named, unverified.
+    /// The user that the request named, unverified, or that of the process at the Unix socket.
     pub user: Option<String>,
 }

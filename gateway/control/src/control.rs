@@ -501,12 +501,23 @@ impl Control {
             Some(DriverAction::Refused { session, hop, unwilling, reason }) => {
                 let now = Instant::now();
                 let (node, reason) = (hop.node, Box::<str>::from(reason));
-                self.sessions.note_not_opened(session, node, &reason);
+                let refusal = ControlError::NotOpened { node, reason: reason.clone() };
+                self.sessions.note_not_opened(session, node, refusal);
                 self.reporting.send_event(GatewayEvent::NotOpened { session, node, reason });
                 if unwilling {
                     self.gateway.change_nodes(now, |nodes| nodes.handle_full(hop.node, now));
                 }
                 self.gateway.handle_opened(session, hop, Err(NotOpened), now);
+            }
+            // Offers of one room that came before a node carried it.
+            Some(DriverAction::RoomFull { session, hop }) => {
+                if let Err(refusal) = self.nodes.admits_another(hop, usize::MAX) {
+                    self.sessions.note_not_opened(session, hop.node, refusal);
+                }
+                let reason = "the node joins no further session of the room".into();
+                let event = GatewayEvent::NotOpened { session, node: hop.node, reason };
+                self.reporting.send_event(event);
+                self.gateway.handle_room_full(session, hop, Instant::now());
             }
         }
     }

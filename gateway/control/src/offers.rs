@@ -148,7 +148,7 @@ struct OfferInProgress {
     /// The addresses for the reply, or why the session was not registered; `None` before.
     registered: Option<Result<IngressAnswer, ControlError>>,
     /// The last node that did not open the session, with the reason.
-    not_opened: Option<(NodeId, Box<str>)>,
+    not_opened: Option<(NodeId, ControlError)>,
     reply: Option<OfferReply>,
 }
 
@@ -256,9 +256,9 @@ impl OfferQueue {
     }
 
     /// The answer of a node for the reply to an offer that no node accepts.
-    pub(crate) fn note_not_opened(&mut self, offer: OfferId, node: NodeId, reason: &str) {
+    pub(crate) fn note_not_opened(&mut self, offer: OfferId, node: NodeId, refusal: ControlError) {
         if let Some(pending) = self.in_progress.get_mut(&offer) {
-            pending.not_opened = Some((node, reason.into()));
+            pending.not_opened = Some((node, refusal));
         }
     }
 
@@ -282,8 +282,8 @@ impl OfferQueue {
             (Ok(_), Some(Err(_)) | None) => Err(ControlError::Unavailable),
             (Err(_), Some(Err(error))) => Err(error),
             (Err(refused), Some(Ok(_)) | None) => Err(match (not_opened, &refused) {
-                (Some((node, reason)), OfferRefusal::NotOpened { node: by, .. }) if node == *by => {
-                    ControlError::NotOpened { node, reason }
+                (Some((node, error)), OfferRefusal::NotOpened { node: by, .. }) if node == *by => {
+                    error
                 }
                 _ => ControlError::Refused(refused),
             }),

@@ -468,6 +468,7 @@ impl Costs {
             | DriverAction::Opened { .. }
             | DriverAction::Changed { .. }
             | DriverAction::Refused { .. }
+            | DriverAction::RoomFull { .. }
             | DriverAction::Fenced { .. } => 0,
         };
     }

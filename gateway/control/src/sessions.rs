@@ -226,9 +226,14 @@ impl Sessions {
     }
 
     /// Notes why a node did not open a session, for the reply to its offer.
-    pub(crate) fn note_not_opened(&mut self, session: SessionId, node: NodeId, reason: &str) {
+    pub(crate) fn note_not_opened(
+        &mut self,
+        session: SessionId,
+        node: NodeId,
+        refusal: ControlError,
+    ) {
         if let Some(offer) = self.registry.get(session).map(|entry| entry.offer) {
-            self.offers.note_not_opened(offer, node, reason);
+            self.offers.note_not_opened(offer, node, refusal);
         }
     }
 

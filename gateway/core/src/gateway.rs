@@ -435,6 +435,21 @@ impl Gateway {
         self.take_notices(now);
     }
 
+    /// The hop joins no further session of the room. A session that is being opened is refused alone: the hop stays in the route of
+    /// the others, which may be opening, too.
+    pub fn handle_room_full(&mut self, id: SessionId, hop: Hop, now: Instant) {
+        let Some(session) = self.tables.sessions.get_mut(&id) else { return };
+        if !session.is_opening() {
+            return self.handle_opened(id, hop, Err(NotOpened), now);
+        }
+        let Some(before) = session.legs_mut().failed(hop) else { return };
+        self.tables.leg_failed(before, hop, now);
+        let retry_after = self.retry_after(now);
+        self.give_up(id, OfferRefusal::NotOpened { node: hop.node, retry_after }, now);
+        self.tables.open_next(hop.node, now);
+        self.take_notices(now);
+    }
+
     /// Ends a session for the API. Succeeds also if the session has ended before.
     pub fn handle_close(&mut self, id: SessionId, now: Instant) -> Result<(), Impossible> {
         if !self.tables.sessions.contains_key(&id) {

@@ -154,8 +154,7 @@ impl NodeDriver for RtpengineNode {
         });
         let call = self.calls.get_mut(&number)?;
         let Some(place) = call.place_for(session) else {
-            let reason = "rtpengine joins two sessions of a room, and there are two".into();
-            return Some(DriverAction::Refused { session, hop, unwilling: false, reason });
+            return Some(DriverAction::RoomFull { session, hop });
         };
         let ports = SdpPorts { rtp: *rtp, rtcp: *rtcp };
         let media = Arc::clone(media);

@@ -141,6 +141,13 @@ pub enum DriverAction {
         /// The node's reason.
         reason: Cow<'static, str>,
     },
+    /// The node joins no further session of the room.
+    RoomFull {
+        /// The session that was not opened.
+        session: SessionId,
+        /// The node of the leg, in one incarnation.
+        hop: Hop,
+    },
     /// The node refused a message because its group has this newer epoch.
     Fenced {
         /// The node that refused the message.

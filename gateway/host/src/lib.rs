@@ -38,7 +38,7 @@ pub use observation::{OBSERVED_FUNCTION, OBSERVED_INTERFACE, ReachedPlaces, Stac
 pub use plugin_file::{PluginFile, PluginFormat, read_manifest};
 pub use policy::{BoundPlugin, answer_difference};
 pub use refusal::PluginRefusal;
-pub use schema::Schema;
+pub use schema::{Schema, nearest};
 pub use store::{GuestLogLine, LogLevel};
 pub use trust::{
     InvalidKey, PluginSeal, Provenance, PublicKey, SecretKey, Shipped, TrustedKeys,

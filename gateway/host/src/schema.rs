@@ -294,7 +294,11 @@ impl SchemaNode {
                 None if self.closed => {
                     let known: Vec<&str> = self.properties.keys().map(String::as_str).collect();
                     let of = if path.is_pointer() { "members" } else { "settings" };
-                    let expected = format!("one of the {of} {}", known.join(", "));
+                    let expected = match nearest(&key, known.iter().copied()) {
+                        _ if known.is_empty() => format!("left out, since there are no {of}"),
+                        Some(meant) => format!("one of the {of} {} ({meant})", known.join(", ")),
+                        None => format!("one of the {of} {}", known.join(", ")),
+                    };
                     return Err(unfit(path, &expected, Some(&Value::from(key.as_str()))));
                 }
                 None => value,
@@ -403,6 +407,13 @@ fn unfit(path: impl fmt::Display, expected: &str, found: Option<&Value>) -> Inva
     let end = found.floor_char_boundary(80);
     let found = if end < found.len() { format!("{}…", &found[..end]) } else { found };
     InvalidValue { path: cut(&path.to_string()), expected: cut(expected), found: cut(&found) }
+}
+
+/// A suggestion: the closest of the known words, if at most a third of its letters differ.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let (distance, best) =
+        known.into_iter().map(|known| (strsim::levenshtein(word, known), known)).min()?;
+    (distance <= best.chars().count().div_ceil(3)).then(|| format!("did you mean `{best}`?"))
 }
 
 /// Shortens a key for messages, since keys are the plugin's text and go to logs and terminals.

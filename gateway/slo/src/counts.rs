@@ -29,6 +29,12 @@ pub(crate) struct WindowLength {
     pub(crate) ticks: u32,
 }
 
+impl WindowLength {
+    pub(crate) fn seconds(self) -> u64 {
+        u64::from(self.buckets * self.ticks) * TICK_S
+    }
+}
+
 /// Indicators that are judged while a session is open.
 pub(crate) const MEDIA: [SloIndicator; 2] = [SloIndicator::Gap, SloIndicator::RFactor];
 

@@ -35,6 +35,8 @@ pub struct SloStanding {
 pub struct SloWindow {
     /// The length: `5m`.
     pub window: &'static str,
+    /// The time since sessions are counted; `None` if the window is not longer.
+    pub counted: Option<Duration>,
     /// The number of sessions, or of answered offers.
     pub sessions: u32,
     /// The number of sessions or offers that missed the limit.
@@ -217,9 +219,11 @@ impl SloTable {
         let (length, counts) = (WINDOWS[window], self.scenarios.get(scenario));
         let within = counts.map(|counts| counts[of as usize].within(window, length.buckets, tick));
         let (sessions, bad) = within.unwrap_or_default();
+        let counted_s = u64::from(tick) * TICK_S;
+        let counted = (counted_s < length.seconds()).then(|| Duration::from_secs(counted_s));
         let share = f64::from(bad) / f64::from(sessions.max(1));
         let burn_rate = (sessions >= SESSIONS_MIN).then(|| rounded(share / slo.error_budget()));
-        SloWindow { window: length.name, sessions, bad, burn_rate }
+        SloWindow { window: length.name, counted, sessions, bad, burn_rate }
     }
 
     pub(crate) fn tick(&self, now: Instant) -> u32 {

@@ -120,7 +120,7 @@ rules! {
     Ticket "EvenkeelZoneBreakerOpen": last("evenkeel_zone_breaker").is(1.0), for seconds(10),
         "zone {{ $labels.evenkeel_region }}/{{ $labels.evenkeel_zone }} takes no new rooms", "failover.md#breakers-of-regions-and-zones";
     Ticket "EvenkeelSloBurnsSlowly": burns([&["1h"], &["6h"]], 6.0), for minutes(1),
-        "scenario {{ $labels.evenkeel_scenario }} has missed its objective of {{ $labels.evenkeel_slo }} for hours", "operations.md#objectives";
+        "scenario {{ $labels.evenkeel_scenario }} misses its objective of {{ $labels.evenkeel_slo }} over the last 6 h, or since counting began", "operations.md#objectives";
     Ticket "EvenkeelVoiceBad":
         AlertCondition::AboveShare {
             part: rate("evenkeel_session_r_factor_bucket", minutes(5))
@@ -206,7 +206,7 @@ rules! {
         "the loss of one {{ $labels.evenkeel_scope }} would reduce the bit rate of {{ $value }} sessions: `evenkeel blast` shows where", "failover.md#blast-radius";
     Info "EvenkeelNodeFailed":
         increase("evenkeel_node_failures_total", minutes(5)).above(0.0), for Duration::ZERO,
-        "node {{ $labels.evenkeel_node }} failed, and its rooms moved", "failover.md#after-a-node-died";
+        "node {{ $labels.evenkeel_node }} failed: the rooms that it carried, if any, moved", "failover.md#after-a-node-died";
     Info "EvenkeelRoleChanged": changes("evenkeel_group_role", minutes(5)).above(0.0), for Duration::ZERO,
         "a gateway of the group started, or its role changed by a hand-over or a takeover", "operations.md#a-group-of-gateways";
     Info "EvenkeelNodeStaysDrained": last("evenkeel_node_draining").is(1.0), for minutes(60),
@@ -221,6 +221,16 @@ rules! {
         increase("evenkeel_telemetry_dropped_total", minutes(10)).above(0.0), for Duration::ZERO,
         "telemetry is lost: {{ $labels.evenkeel_signal }}, {{ $labels.evenkeel_reason }}", "telemetry.md#alerts";
 }
+
+/// A gateway that does not answer Prometheus. It evaluates nothing itself, so the rule is in the file alone.
+pub const DOWN: AlertRule = AlertRule {
+    name: "EvenkeelDown",
+    tier: AlertTier::Page,
+    condition: last("up").only("job", &["evenkeel"]).is(0.0),
+    lasts: seconds(30),
+    summary: "gateway {{ $labels.instance }} does not answer Prometheus",
+    runbook: "operations.md#look",
+};
 
 /// An alert that explains others: while it fires, these are not sent, as Alertmanager's `inhibit_rules` have it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -304,6 +314,13 @@ pub fn inhibit_rules_file() -> String {
     text
 }
 
+/// The rules in the file, the most urgent first.
+pub fn rules_of_file() -> impl Iterator<Item = &'static AlertRule> {
+    let of_tier =
+        |tier: AlertTier| RULES.iter().chain([&DOWN]).filter(move |rule| rule.tier == tier);
+    AlertTier::ALL.into_iter().flat_map(of_tier)
+}
+
 /// The file of rules, for `rule_files` of Prometheus.
 pub fn rules_file() -> String {
     let mut text =
@@ -311,7 +328,7 @@ pub fn rules_file() -> String {
     for tier in AlertTier::ALL {
         let severity = tier.name();
         writeln!(text, "- name: evenkeel-{severity}\n  rules:").expect("a string takes all text");
-        for rule in RULES.iter().filter(|rule| rule.tier == tier) {
+        for rule in rules_of_file().filter(|rule| rule.tier == tier) {
             let AlertRule { name, summary, runbook, .. } = rule;
             let lasts = rule.lasts_text();
             writeln!(

@@ -1,16 +1,20 @@
 //! Exports over OTLP, by gRPC or HTTP, on a thread of its own.
 
+use std::error::Error;
 use std::io;
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use evenkeel_config::{Otlp, OtlpProtocol, SecretFile, TelemetrySettings};
 use evenkeel_http::tls;
+use evenkeel_process::lock;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper_rustls::HttpsConnectorBuilder;
 use opentelemetry::{Context, InstrumentationScope};
 use opentelemetry_http::hyper::HyperClient;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
 use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{
@@ -25,13 +29,13 @@ use opentelemetry_sdk::metrics::exporter::PushMetricExporter as _;
 use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter as _, SpanProcessor};
 use tokio::sync::mpsc::{self, Receiver};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::export_failures::ExportFailures;
 use super::instruments::{Instruments, MetricCollector};
 use super::queue::{
     Backoff, ExportQueue, ExportSender, ExportTally, FLUSHES_MAX, Flush, SEND_WITHIN, SendBatch,
-    queue,
+    in_time, queue,
 };
 
 /// Telemetry did not start.
@@ -139,32 +143,38 @@ async fn send<T>(sending: Option<(impl SendBatch<T>, ExportSender<T>)>) {
     }
 }
 
-fn span_exporter(to: &Otlp, resource: &Resource) -> Result<SpanExporter, ExporterBuildError> {
-    let builder = SpanExporter::builder();
-    let mut exporter = match to.protocol {
-        OtlpProtocol::Grpc => grpc(builder.with_tonic(), to).build(),
-        OtlpProtocol::Http => http(builder.with_http(), to).build(),
-    }?;
-    exporter.set_resource(resource);
+fn span_exporter(
+    to: &Otlp,
+    resource: &Resource,
+) -> Result<SignalExporter<SpanExporter>, ExporterBuildError> {
+    let mut exporter = SignalExporter::of(
+        to,
+        || grpc(SpanExporter::builder().with_tonic(), to).build(),
+        |connection| http(SpanExporter::builder().with_http(), to, connection).build(),
+    )?;
+    exporter.exporter.set_resource(resource);
     Ok(exporter)
 }
 
-fn log_exporter(to: &Otlp, resource: &Resource) -> Result<LogExporter, ExporterBuildError> {
-    let builder = LogExporter::builder();
-    let mut exporter = match to.protocol {
-        OtlpProtocol::Grpc => grpc(builder.with_tonic(), to).build(),
-        OtlpProtocol::Http => http(builder.with_http(), to).build(),
-    }?;
-    exporter.set_resource(resource);
+fn log_exporter(
+    to: &Otlp,
+    resource: &Resource,
+) -> Result<SignalExporter<LogExporter>, ExporterBuildError> {
+    let mut exporter = SignalExporter::of(
+        to,
+        || grpc(LogExporter::builder().with_tonic(), to).build(),
+        |connection| http(LogExporter::builder().with_http(), to, connection).build(),
+    )?;
+    exporter.exporter.set_resource(resource);
     Ok(exporter)
 }
 
-fn metric_exporter(to: &Otlp) -> Result<MetricExporter, ExporterBuildError> {
-    let builder = MetricExporter::builder();
-    match to.protocol {
-        OtlpProtocol::Grpc => grpc(builder.with_tonic(), to).build(),
-        OtlpProtocol::Http => http(builder.with_http(), to).build(),
-    }
+fn metric_exporter(to: &Otlp) -> Result<SignalExporter<MetricExporter>, ExporterBuildError> {
+    SignalExporter::of(
+        to,
+        || grpc(MetricExporter::builder().with_tonic(), to).build(),
+        |connection| http(MetricExporter::builder().with_http(), to, connection).build(),
+    )
 }
 
 /// Settings of an exporter by gRPC. The queues retry, since they know the limits.
@@ -189,7 +199,11 @@ fn grpc<B: WithExportConfig + WithTonicConfig>(builder: B, to: &Otlp) -> B {
 }
 
 /// Settings of an exporter by HTTP.
-fn http<B: WithExportConfig + WithHttpConfig>(builder: B, to: &Otlp) -> B {
+fn http<B: WithExportConfig + WithHttpConfig>(
+    builder: B,
+    to: &Otlp,
+    connection: ConnectionError,
+) -> B {
     // The exporter decodes percent signs in values.
     let encoded = |value: &SecretFile| String::from_utf8_lossy(value.bytes()).replace('%', "%25");
     let headers = to.headers.iter().map(|(name, value)| (name.clone(), encoded(value)));
@@ -200,26 +214,117 @@ fn http<B: WithExportConfig + WithHttpConfig>(builder: B, to: &Otlp) -> B {
         .with_retry_policy(RetryPolicy::disabled())
         .with_headers(headers.collect());
     if !to.endpoint.starts_with("https://") {
-        return builder.with_http_client(HyperClient::with_default_connector(SEND_WITHIN, None));
+        let client = HyperClient::with_default_connector(SEND_WITHIN, None);
+        return builder.with_http_client(NotingClient { client, connection });
     }
     let connector = HttpsConnectorBuilder::new()
         .with_tls_config(tls::client(tls::roots(to.ca.as_deref())))
         .https_only()
         .enable_http1()
         .build();
-    builder.with_http_client(HyperClient::new(connector, SEND_WITHIN, None))
+    let client = HyperClient::new(connector, SEND_WITHIN, None);
+    builder.with_http_client(NotingClient { client, connection })
 }
 
-impl SendBatch<SpanData> for SpanExporter {
-    async fn send_batch(&self, batch: &[SpanData]) -> bool {
-        self.export(batch.to_vec()).await.is_ok()
+/// An exporter of one signal.
+struct SignalExporter<E> {
+    exporter: E,
+    connection: ConnectionError,
+}
+
+impl<E> SignalExporter<E> {
+    /// The exporter by the protocol of the receiver.
+    fn of(
+        to: &Otlp,
+        grpc: impl FnOnce() -> Result<E, ExporterBuildError>,
+        http: impl FnOnce(ConnectionError) -> Result<E, ExporterBuildError>,
+    ) -> Result<SignalExporter<E>, ExporterBuildError> {
+        let connection = ConnectionError::default();
+        let exporter = match to.protocol {
+            OtlpProtocol::Grpc => grpc(),
+            OtlpProtocol::Http => http(connection.clone()),
+        }?;
+        Ok(SignalExporter { exporter, connection })
+    }
+
+    /// The reason of a failed export: the status by gRPC or HTTP, or the error of the connection.
+    fn reason(&self, error: &OTelSdkError) -> String {
+        self.connection.take().unwrap_or_else(|| reason_of(&error.to_string()))
     }
 }
 
-impl SendBatch<LogLine> for LogExporter {
-    async fn send_batch(&self, batch: &[LogLine]) -> bool {
+/// Finds the status in the text of an exporter's error, which has no other form.
+fn reason_of(error: &str) -> String {
+    if let Some((_, status)) = error.split_once("gRPC code: ") {
+        let (code, cause) = status.split_at(status.find(':').unwrap_or(status.len()));
+        // The names of the codes are those of the specification in another case.
+        let mut name = String::new();
+        for letter in code.chars() {
+            if letter.is_ascii_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_uppercase());
+        }
+        return format!("gRPC status {name}{cause}");
+    }
+    match error.split_once("status code: ") {
+        Some((_, status)) => format!("HTTP status {status}"),
+        None => error.to_owned(),
+    }
+}
+
+/// The last error of the connection of an exporter by HTTP, which leaves it out of its own errors.
+#[derive(Clone, Default, Debug)]
+struct ConnectionError(Arc<Mutex<Option<String>>>);
+
+impl ConnectionError {
+    fn note(&self, error: &(dyn Error + 'static)) {
+        let causes = std::iter::successors(Some(error), |&error| error.source());
+        let last = causes.last().map(ToString::to_string);
+        *lock(&self.0) = last;
+    }
+
+    fn take(&self) -> Option<String> {
+        lock(&self.0).take()
+    }
+}
+
+/// A client that notes errors of its connection.
+#[derive(Debug)]
+struct NotingClient<C> {
+    client: C,
+    connection: ConnectionError,
+}
+
+impl<C: HttpClient> HttpClient for NotingClient<C> {
+    fn send_bytes<'client, 'sent>(
+        &'client self,
+        request: Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'sent>>
+    where
+        'client: 'sent,
+        Self: 'sent,
+    {
+        Box::pin(async move {
+            let answered = self.client.send_bytes(request).await;
+            if let Err(error) = &answered {
+                self.connection.note(&**error);
+            }
+            answered
+        })
+    }
+}
+
+impl SendBatch<SpanData> for SignalExporter<SpanExporter> {
+    async fn send_batch(&self, batch: &[SpanData]) -> Result<(), String> {
+        self.exporter.export(batch.to_vec()).await.map_err(|error| self.reason(&error))
+    }
+}
+
+impl SendBatch<LogLine> for SignalExporter<LogExporter> {
+    async fn send_batch(&self, batch: &[LogLine]) -> Result<(), String> {
         let lines: Vec<_> = batch.iter().map(|(record, scope)| (record, scope)).collect();
-        self.export(LogBatch::new(&lines)).await.is_ok()
+        self.exporter.export(LogBatch::new(&lines)).await.map_err(|error| self.reason(&error))
     }
 }
 
@@ -262,7 +367,7 @@ struct SendingMetrics {
 }
 
 impl SendingMetrics {
-    async fn run(mut self, to: MetricExporter) {
+    async fn run(mut self, to: SignalExporter<MetricExporter>) {
         let mut backoff = Backoff::default();
         let mut metrics = ResourceMetrics::default();
         loop {
@@ -274,23 +379,51 @@ impl SendingMetrics {
                     some => some,
                 },
             };
-            let taken = match self.reader.collect(&mut metrics) {
+            let sent = match self.reader.collect(&mut metrics) {
                 // Strict receivers refuse an export without metrics.
                 Ok(()) if metrics.scope_metrics().next().is_none() => continue,
                 Ok(()) => {
-                    timeout(SEND_WITHIN, to.export(&metrics)).await.is_ok_and(|sent| sent.is_ok())
+                    let export = to.exporter.export(&metrics);
+                    in_time(async { export.await.map_err(|error| to.reason(&error)) }).await
                 }
-                Err(_) => false,
+                Err(error) => Err(error.to_string()),
             };
-            if taken {
-                self.tally.sent(1);
-                backoff = Backoff::default();
-            } else {
-                self.tally.failed();
-                self.tally.dropped(1, "not-taken");
-                backoff.fail();
+            match sent {
+                Ok(()) => {
+                    self.tally.sent(1);
+                    backoff = Backoff::default();
+                }
+                Err(reason) => {
+                    self.tally.failed(&reason);
+                    self.tally.dropped(1, "not-taken");
+                    backoff.fail();
+                }
             }
             drop(asked);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_export_has_the_status_as_its_reason() {
+        for (error, reason) in [
+            (
+                "TonicLogsClient export failed with gRPC code: Unimplemented",
+                "gRPC status UNIMPLEMENTED",
+            ),
+            ("X export failed with gRPC code: PermissionDenied", "gRPC status PERMISSION_DENIED"),
+            (
+                "X export failed with gRPC code: Unavailable: tcp connect error",
+                "gRPC status UNAVAILABLE: tcp connect error",
+            ),
+            ("HTTP export failed with status code: 401", "HTTP status 401"),
+            ("another error", "another error"),
+        ] {
+            assert_eq!(reason_of(error), reason);
         }
     }
 }

@@ -31,8 +31,16 @@ pub(super) const SEND_WITHIN: Duration = Duration::from_secs(5);
 const TRIES_MAX: u32 = 4;
 
 pub(super) trait SendBatch<T> {
-    /// Returns true if the receiver took the batch.
-    async fn send_batch(&self, batch: &[T]) -> bool;
+    /// Fails with the reason, in words, if the receiver does not take the batch.
+    async fn send_batch(&self, batch: &[T]) -> Result<(), String>;
+}
+
+/// The outcome of an export that ends within [`SEND_WITHIN`], or has failed.
+pub(super) async fn in_time(
+    export: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
+    let late = |_| Err(format!("no answer within {} s", SEND_WITHIN.as_secs()));
+    timeout(SEND_WITHIN, export).await.unwrap_or_else(late)
 }
 
 /// The counters of one signal.
@@ -63,9 +71,13 @@ impl ExportTally {
         self.instruments.count(Count::TelemetrySent, n as u64, &signal);
     }
 
-    pub(super) fn failed(&self) {
-        if self.failures.add(self.signal) {
-            tracing::warn!(signal = self.signal, "telemetry: the receiver takes no exports");
+    pub(super) fn failed(&self, reason: &str) {
+        if self.failures.add(self.signal, reason) {
+            tracing::warn!(
+                signal = self.signal,
+                reason,
+                "telemetry: the receiver takes no exports"
+            );
         }
         let signal = [(Attribute::Signal, self.signal)];
         self.instruments.count(Count::TelemetryFailures, 1, &signal);
@@ -200,14 +212,14 @@ impl<T> ExportSender<T> {
     }
 
     async fn send(&mut self, to: &impl SendBatch<T>) {
-        if timeout(SEND_WITHIN, to.send_batch(&self.batch)).await.unwrap_or(false) {
+        let Err(reason) = in_time(to.send_batch(&self.batch)).await else {
             self.tally.sent(self.batch.len());
             self.batch.clear();
             self.tries = 0;
             self.backoff = Backoff::default();
             return;
-        }
-        self.tally.failed();
+        };
+        self.tally.failed(&reason);
         self.backoff.fail();
         self.tries += 1;
         if !self.asked.is_empty() {

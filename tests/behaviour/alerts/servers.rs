@@ -138,18 +138,19 @@ impl<'a> Servers<'a> {
         command.arg("--cluster.listen-address=");
         let alertmanager = ChildProcess::start("alertmanager", &mut command, folder.path());
         write("rules.yml", &shortened(&rules_file()));
-        let targets = gateways.iter().chain([&later]);
-        let targets: Vec<String> = targets.map(|it| format!("'{it}'")).collect();
+        let secret = String::from_utf8_lossy(SECRET);
+        let targets: Vec<String> = gateways.iter().map(|it| format!("'{it}'")).collect();
         let prometheus = write(
             "prometheus.yml",
             &format!(
                 "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
                  rule_files: [rules.yml]\n\
                  alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{}']}}]}}]}}\n\
-                 scrape_configs:\n- job_name: evenkeel\n  authorization: {{credentials: '{}'}}\n  \
-                 static_configs: [{{targets: [{}]}}]\n",
+                 scrape_configs:\n- job_name: evenkeel\n  authorization: {{credentials: '{secret}'}}\n  \
+                 static_configs: [{{targets: [{}]}}]\n\
+                 - job_name: later\n  authorization: {{credentials: '{secret}'}}\n  \
+                 static_configs: [{{targets: ['{later}']}}]\n",
                 at(ALERTMANAGER),
-                String::from_utf8_lossy(SECRET),
                 targets.join(", "),
             ),
         );

@@ -43,6 +43,22 @@ fn changes_have_time_author_and_request() {
 }
 
 #[test]
+fn change_without_a_user_has_that_of_the_socket() {
+    let mut world = World::start();
+    let asking = world.ask("POST /v1/nodes/east-a1:undrain", "");
+    let ControlRequest::Operate(Operation::Drain { .. }, reply) = world.request() else {
+        panic!("undrain")
+    };
+    reply.send(Ok(())).unwrap();
+    asking.answer();
+    let change = world.ask("GET /v1/changes", "").answer().1["changes"][0].take();
+    let uid = nix::unistd::geteuid();
+    let user = nix::unistd::User::from_uid(uid).unwrap();
+    let user = user.map_or_else(|| format!("uid {uid}"), |user| user.name);
+    assert_eq!(change["user"], user, "{change}");
+}
+
+#[test]
 fn changes_outlive_the_process() {
     let folder = tempdir().unwrap();
     let open = || {

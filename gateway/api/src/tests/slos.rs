@@ -10,7 +10,10 @@ fn status_shows_burn_rates() {
     let mut world = World::start();
     let asking = world.ask("GET /v1/status", "");
     let ControlRequest::Status(reply) = world.request() else { panic!("status") };
-    let of = |window, bad, burn_rate| SloWindow { window, sessions: 20, bad, burn_rate };
+    let of = |window, bad, burn_rate| {
+        let counted = (window == "30d").then(|| Duration::from_secs(420));
+        SloWindow { window, counted, sessions: 20, bad, burn_rate }
+    };
     let slo = SloStanding {
         scenario: "call".into(),
         slo: SloIndicator::RFactor,
@@ -31,7 +34,7 @@ fn status_shows_burn_rates() {
             {"window": "5m", "sessions": 20, "bad": 0, "burn_rate": null},
             {"window": "1h", "sessions": 20, "bad": 1, "burn_rate": 5.0},
             {"window": "6h", "sessions": 20, "bad": 1, "burn_rate": 0.75},
-            {"window": "30d", "sessions": 20, "bad": 1, "burn_rate": 0.75},
+            {"window": "30d", "counted_ms": 420_000, "sessions": 20, "bad": 1, "burn_rate": 0.75},
         ]
     }]);
     assert_eq!(body["slos"], expected);

@@ -562,8 +562,10 @@ fn tls_protects_requests() {
     let stream = StreamOwned::new(connection, TcpStream::connect(whip.address).unwrap());
     let mut asking = Asking::at(stream, "GET /whip/live/stage", "");
     assert_eq!(asking.status(), 204);
-    let mut plain = HttpClient::over(TcpStream::connect(whip.address).unwrap());
-    assert_eq!(plain.ask("GET /whip/live/stage", &[], b""), None);
+    let plain = Asking::at(TcpStream::connect(whip.address).unwrap(), "GET /whip/live/stage", "");
+    let (status, body) = plain.answer();
+    let message = "found HTTP without TLS, expected `https://` at this address";
+    assert_eq!((status, &body["error"]["message"]), (400, &json!(message)));
 
     let bound = bind(admin(socket_path(), None), Some(settings(&chain)), &mut Inherited::default());
     let refused = bound.err().unwrap().to_string();

@@ -112,6 +112,33 @@ fn blast_radius_is_asked_by_name() {
     }
 }
 
+#[test]
+fn lost_and_draining_nodes_are_named_in_the_blast() {
+    let mut world = World::start();
+    let now = std::time::Instant::now();
+    let mut gateway = Gateway::new(settings(), now);
+    gateway.handle_eject(NodeId(0), now).unwrap();
+    let asking = world.ask("GET /v1/blast?nodes=east-a1", "");
+    let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
+    let ejected =
+        NodeStanding { health: Health::Down, ejected: true, ..node_standing(0, 0, false) };
+    reply.send(vec![ejected, node_standing(1, 4, true)]).unwrap();
+    copy_nodes(&mut world, &mut gateway);
+    let (_, body) = asking.answer();
+    let happened = json!([{"node": "east-a1", "state": "ejected"}]);
+    assert_eq!((&body["nodes"], &body["lost_before"]), (&json!([]), &happened), "{body}");
+    let draining = json!([{"node": "west-b1", "state": "draining"}]);
+    assert_eq!((&body["loads"], &body["unavailable"]), (&json!([]), &draining), "{body}");
+    let asking = world.ask("GET /v1/blast?nodes=west-b1", "");
+    let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
+    let down = NodeStanding { health: Health::Down, ..node_standing(0, 0, false) };
+    reply.send(vec![down, node_standing(1, 4, true)]).unwrap();
+    copy_nodes(&mut world, &mut gateway);
+    let (_, body) = asking.answer();
+    assert_eq!((&body["nodes"], &body["lost_before"]), (&json!(["west-b1"]), &json!([])), "{body}");
+    assert_eq!(body["unavailable"], json!([{"node": "east-a1", "state": "down"}]), "{body}");
+}
+
 /// A gateway with a session of a client of each of these carriers.
 fn gateway_with(carriers: &[&str]) -> Gateway {
     let now = std::time::Instant::now();

@@ -49,6 +49,32 @@ fn events_are_chosen_by_name_and_field() {
 }
 
 #[test]
+fn unknown_event_or_field_is_refused_with_the_names() {
+    let events = event_fields();
+    let refused = |names: &[&str], filter: &str| {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        match require_known(&names, &[filter.parse().unwrap()], &events) {
+            Err(CommandError::Wrong(words)) => words,
+            _ => String::new(),
+        }
+    };
+    let event = refused(&["nosuch"], "node=x");
+    assert!(event.starts_with("there is no such event: nosuch; there are breaker, "), "{event}");
+    assert!(event.contains(", moved, "), "{event}");
+    assert!(refused(&["movd"], "node=x").ends_with("; did you mean `moved`?"));
+    let field = refused(&[], "nod=x");
+    assert!(field.starts_with("there is no such field: nod; there are action, "), "{field}");
+    assert!(field.ends_with("; did you mean `node`?"), "{field}");
+    assert_eq!(
+        refused(&["missed"], "session=x"),
+        "there is no such field: session; there are notices"
+    );
+    for known in ["node=x", "zone=a", "routing=x", "for_us=1"] {
+        assert_eq!(refused(&["opened", "moved"], known), "", "{known}");
+    }
+}
+
+#[test]
 fn events_may_be_asked_for_with_follow() {
     #[derive(Parser)]
     struct Command {

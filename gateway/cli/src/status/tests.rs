@@ -16,6 +16,10 @@ fn slo_shows_its_highest_burn_rate() {
     };
     let line = slo([window("5m", Some(2.0)), window("1h", Some(14.5))]);
     assert!(line.ends_with("burn rate 14.5 within 1h, -50 % of the budget left"), "{line}");
+    let young = json!({"window": "30d", "burn_rate": 14.5, "counted_ms": 420_000});
+    let line = slo([window("5m", Some(2.0)), young]);
+    let right = "burn rate 14.5 within the 7 min counted so far, -50 % of the budget left so far";
+    assert!(line.ends_with(right), "{line}");
     let line = slo([window("5m", None), window("1h", None)]);
     assert!(line.contains("too few sessions"), "{line}");
 }
@@ -41,6 +45,11 @@ fn failed_exports_show_their_duration_and_number() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(301);
     let expected = "  spans not exported for 5 min: 12 attempts failed";
     assert_eq!(export_failure_line(&read(failing), now), expected);
+    let failing = json!({
+        "signal": "logs", "since_us": 1_000_000, "failures": 2, "reason": "gRPC status UNIMPLEMENTED",
+    });
+    let line = export_failure_line(&read(failing), now);
+    assert!(line.ends_with(": 2 attempts failed, the last: gRPC status UNIMPLEMENTED"), "{line}");
 }
 
 #[test]

@@ -35,3 +35,20 @@ fn name_of_a_host_is_no_address_of_the_api() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("found `localhost:1`, expected an IP address and port"), "{said}");
 }
+
+#[test]
+fn environment_names_the_api() {
+    let folder = tempdir().unwrap();
+    let with = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        command.args(words).current_dir(folder.path()).env("EVENKEEL_API", "/nowhere/socket");
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    let said = with(&["node", "list"]);
+    assert!(said.contains("no gateway answers at /nowhere/socket"), "{said}");
+    let said = with(&["node", "list", "--api", "/elsewhere/socket"]);
+    assert!(said.contains("no gateway answers at /elsewhere/socket"), "{said}");
+    // The option is none of those that the usage line shows.
+    let usage = with(&["room", "move", "room"]);
+    assert!(usage.contains("Usage: evenkeel room move") && !usage.contains("--api"), "{usage}");
+}

@@ -37,7 +37,19 @@ fn alertmanager_has_its_path_below_the_url() {
     let [manager, late] = &receivers[..] else { panic!("{receivers:?}") };
     assert_eq!(manager.target.url.to_string(), "https://am.example/prefix/api/v2/alerts");
     assert_eq!(manager.tiers, [AlertTier::Page]);
-    let escalation = AlertEscalation { after: Duration::from_secs(300), to: "late".into() };
+    let tiers = vec![AlertTier::Page, AlertTier::Ticket];
+    let escalation = AlertEscalation { after: Duration::from_secs(300), tiers, to: "late".into() };
     assert_eq!((&manager.escalation, &late.escalation), (&Some(escalation), &None));
     assert!(late.tiers.is_empty());
+}
+
+#[test]
+fn tiers_that_escalate_are_chosen() {
+    let text = "[[alert]]\nname = \"a\"\nurl = \"http://[::1]:1\"\nescalate_to = \"b\"\n\
+                escalate_tiers = [\"info\"]\n[[alert]]\nname = \"b\"\nurl = \"http://[::1]:1\"\n\
+                escalate_tiers = [\"page\"]\n";
+    let (receivers, invalid) = receivers(text);
+    assert_eq!(receivers[0].escalation.as_ref().unwrap().tiers, [AlertTier::Info]);
+    let right = "found `escalate_tiers` without `escalate_to`, expected `escalate_to`, the receiver that gets the alert then";
+    assert_eq!(invalid, [right]);
 }

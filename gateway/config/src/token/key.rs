@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use jsonwebtoken::errors::{Error, ErrorKind};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
 
@@ -96,11 +96,29 @@ impl TokenKey {
         self.algorithm == Algorithm::HS256
     }
 
+    /// The member `alg` of the tokens that the key verifies.
+    fn alg(&self) -> &'static str {
+        match self.algorithm {
+            Algorithm::HS256 => "HS256",
+            Algorithm::ES256 => "ES256",
+            _ => "EdDSA",
+        }
+    }
+
     /// Verifies a token and returns its claims.
     ///
     /// # Errors
     /// The signature is not that of this key, the token has expired, or it lacks a claim.
     pub fn verify(&self, token: &str, validity: Validity) -> Result<TokenClaims, TokenRefusal> {
+        let alg = self.alg();
+        let header = decode_header(token).map_err(|_| {
+            TokenRefusal::Malformed(format!(
+                "expected a header with `alg` {alg}, claims and a signature in base64url (RFC 7515), with `.` between them"
+            ))
+        })?;
+        if header.alg != self.algorithm {
+            return Err(TokenRefusal::Algorithm(alg));
+        }
         let mut validation = Validation::new(self.algorithm);
         validation.leeway = CLOCK_SECONDS;
         validation.validate_exp = validity == Validity::Now;
@@ -116,16 +134,24 @@ impl TokenKey {
 fn refusal(error: &Error) -> TokenRefusal {
     match error.kind() {
         ErrorKind::InvalidSignature => TokenRefusal::Signature,
-        ErrorKind::InvalidAlgorithm => TokenRefusal::Algorithm,
         ErrorKind::ExpiredSignature => TokenRefusal::Expired,
         ErrorKind::ImmatureSignature => TokenRefusal::Early,
         ErrorKind::InvalidAudience => {
             TokenRefusal::Malformed("`aud` names another recipient; expected no `aud`".to_owned())
         }
         ErrorKind::MissingRequiredClaim(claim) => {
-            TokenRefusal::Malformed(format!("`{claim}` is missing"))
+            TokenRefusal::Malformed(format!("`{claim}` is missing, or no number of seconds"))
         }
-        _ => TokenRefusal::Malformed(error.to_string()),
+        ErrorKind::InvalidClaimFormat(claim) => {
+            TokenRefusal::Malformed(format!("`{claim}` has another type than in RFC 7519"))
+        }
+        ErrorKind::Json(error) => TokenRefusal::Malformed(format!("claims: {error}")),
+        ErrorKind::Base64(_) => TokenRefusal::Malformed(
+            "expected base64url without padding (RFC 7515) in each part".to_owned(),
+        ),
+        _ => TokenRefusal::Malformed(
+            "expected claims in JSON, and no `crit` or `b64` in the header".to_owned(),
+        ),
     }
 }
 

@@ -9,11 +9,13 @@ pub enum TokenRefusal {
     /// No JSON Web Token, or one without the claims that the gateway needs.
     #[error("the token is malformed: {0}")]
     Malformed(String),
-    /// Another `alg` than that of the key.
-    #[error("the token is signed by another algorithm than that of `token_key_file`")]
-    Algorithm,
+    /// Another `alg` than that of the key, which is this.
+    #[error(
+        "the token is signed by another algorithm; expected `alg` {0}, by the key in `token_key_file`"
+    )]
+    Algorithm(&'static str),
     /// The signature is not that of the key.
-    #[error("the token's signature is wrong")]
+    #[error("the token's signature is wrong; expected one by the key in `token_key_file`")]
     Signature,
     /// `exp` is past.
     #[error("the token has expired; expected a new token")]
@@ -63,7 +65,7 @@ impl TokenRefusal {
         let place = match self {
             TokenRefusal::Missing => 0,
             TokenRefusal::Malformed(_) => 1,
-            TokenRefusal::Algorithm => 2,
+            TokenRefusal::Algorithm(_) => 2,
             TokenRefusal::Signature => 3,
             TokenRefusal::Expired => 4,
             TokenRefusal::Early => 5,

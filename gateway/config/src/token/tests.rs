@@ -100,6 +100,34 @@ fn forged_token_is_refused() {
 }
 
 #[test]
+fn refusal_names_what_is_expected() {
+    let refused = |token: &str| shared().verify(token, Validity::Now).unwrap_err().to_string();
+    let signature = BASE64URL_NOPAD.encode(&[0; 32]);
+    let with = |header: Value| format!("{}.{signature}", unsigned(&header, &claims()));
+    assert_eq!(
+        refused(&with(json!({"alg": "RS256"}))),
+        "the token is signed by another algorithm; expected `alg` HS256, by the key in `token_key_file`"
+    );
+    for token in [with(json!({"alg": "none"})), with(json!({"typ": "JWT"})), "secret".to_owned()] {
+        let words = refused(&token);
+        assert!(words.contains("expected a header with `alg` HS256, claims and a"), "{words}");
+    }
+    let token = hs256(SECRET, &claims());
+    assert!(refused(&format!("{token}=")).contains("base64url without padding"));
+    let mut claims = claims();
+    claims["direction"] = "both".into();
+    let words = refused(&hs256(SECRET, &claims));
+    assert!(words.contains("claims: unknown variant `both`, expected `publish` or"), "{words}");
+    claims["direction"] = "view".into();
+    claims["nbf"] = "now".into();
+    let words = refused(&hs256(SECRET, &claims));
+    assert!(words.contains("`nbf` has another type"), "{words}");
+    claims["exp"] = "tomorrow".into();
+    let words = refused(&hs256(SECRET, &claims));
+    assert!(words.contains("`exp` is missing, or no number of seconds"), "{words}");
+}
+
+#[test]
 fn public_key_is_no_shared_secret() {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     let pem = key.public_key_pem();
@@ -107,7 +135,7 @@ fn public_key_is_no_shared_secret() {
     let der = key.subject_public_key_info();
     for secret in [pem.as_bytes(), pem.trim_end().as_bytes(), &der, &der[26..]] {
         let refusal = verifier.verify(&hs256(secret, &claims()), Validity::Now);
-        assert_eq!(refusal, Err(TokenRefusal::Algorithm));
+        assert_eq!(refusal, Err(TokenRefusal::Algorithm("ES256")));
     }
 }
 

@@ -203,6 +203,7 @@ impl Pair {
             DriverAction::Refused { session, unwilling, reason, .. } => {
                 (session.0, format!("{reason}{}", if unwilling { " (unwilling)" } else { "" }))
             }
+            DriverAction::RoomFull { session, .. } => (session.0, "room full".to_owned()),
             act => panic!("{act:?}"),
         };
         self.told.drain(..).map(word).collect()
@@ -245,13 +246,12 @@ fn sdp_has_the_source_address_of_media() {
 }
 
 #[test]
-fn third_session_is_refused_with_a_reason() {
+fn third_session_finds_the_room_full() {
     let mut pair = Pair::new();
     for session in 7..10 {
         pair.open(session, &facts(4_000, None));
     }
-    let reason = "rtpengine joins two sessions of a room, and there are two";
-    assert_eq!(pair.told().pop(), Some(said(9, reason)));
+    assert_eq!(pair.told().pop(), Some(said(9, "room full")));
     pair.close(7);
     pair.open(10, &facts(6_000, None));
     assert_eq!(pair.told(), [said(10, "10.0.0.9:30000/30000")], "in the place of who left");

@@ -173,6 +173,23 @@ fn schema_errors_have_no_control_characters() {
 }
 
 #[test]
+fn unknown_setting_is_refused_with_the_closest() {
+    let expected = |settings: Value| schema().complete(settings).unwrap_err().expected;
+    let all = "one of the settings jitter, mode, share, tiers";
+    assert_eq!(expected(json!({"jiter": 1})), format!("{all} (did you mean `jitter`?)"));
+    assert_eq!(expected(json!({"nothing": 1})), all);
+    let none = Schema::new(json!({"type": "object", "additionalProperties": false})).unwrap();
+    let refused = none.complete(json!({"jitter": 1})).unwrap_err();
+    assert_eq!(refused.expected, "left out, since there are no settings");
+}
+
+#[test]
+fn only_a_close_word_is_suggested() {
+    assert_eq!(nearest("eats", ["east", "west"]).as_deref(), Some("did you mean `east`?"));
+    assert_eq!(nearest("nowhere", ["east", "west"]), None);
+}
+
+#[test]
 fn members_beyond_the_properties_have_a_schema() {
     let schema = Schema::new(json!({
         "type": "object", "properties": {"on": {"type": "boolean", "default": true}},

@@ -195,7 +195,8 @@ fn status() -> StatusReport {
 }
 
 fn slo() -> SloStanding {
-    let of = |window, burn_rate| SloWindow { window, sessions: 20, bad: 3, burn_rate };
+    let of =
+        |window, burn_rate| SloWindow { window, counted: None, sessions: 20, bad: 3, burn_rate };
     SloStanding {
         scenario: "call".into(),
         slo: SloIndicator::Gap,

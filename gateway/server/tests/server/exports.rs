@@ -112,6 +112,25 @@ fn receiver_with_tls_is_verified_and_gets_headers() {
 }
 
 #[test]
+fn failed_export_says_why() {
+    let (metrics, unauthorized) = (Receiver::grpc_of_metrics(), Receiver::http_unauthorized());
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (address, protocol, why) in [
+        (metrics.address, "grpc", "gRPC status UNIMPLEMENTED"),
+        (closed, "grpc", "Connection refused"),
+        (closed, "http", "Connection refused"),
+        (unauthorized.address, "http", "HTTP status 401"),
+    ] {
+        let (telemetry, mut recorder) = start(&format!("why-{protocol}"), address, protocol, 1.0);
+        hear(&mut recorder, &[opened(1, 1)]);
+        assert!(telemetry.flush(SOON));
+        let failures = telemetry.export_failures().list();
+        let spans = failures.iter().find(|failure| failure.signal == "spans").unwrap();
+        assert!(spans.reason.contains(why), "{protocol}: {}", spans.reason);
+    }
+}
+
+#[test]
 fn signals_and_attributes_of_the_resource_are_chosen() {
     let receiver = Receiver::grpc();
     let keys = format!(

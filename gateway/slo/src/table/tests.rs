@@ -30,6 +30,22 @@ fn burn_rate_needs_ten_sessions() {
 }
 
 #[test]
+fn window_tells_for_how_long_it_counts() {
+    let began = Instant::now();
+    let table = SloTable::new(began);
+    let counted = |after_s: u64| {
+        let tick = table.tick(began + Duration::from_secs(after_s));
+        let window = |place| table.window("call", SloIndicator::Gap, &SLO, place, tick);
+        [0, 1, 3].map(|place| window(place).counted.map(|it| it.as_secs()))
+    };
+    assert_eq!(counted(0), [Some(0), Some(0), Some(0)]);
+    assert_eq!(counted(300), [None, Some(300), Some(300)]);
+    assert_eq!(counted(3_599), [None, Some(3_590), Some(3_590)]);
+    assert_eq!(counted(3_600), [None, None, Some(3_600)]);
+    assert_eq!(counted(30 * 86_400), [None; 3]);
+}
+
+#[test]
 fn records_of_single_scenarios_add_up() {
     let now = Instant::now();
     let mut table = SloTable::new(now);

@@ -33,6 +33,31 @@ fn inhibitions_name_rules_and_their_labels() {
 }
 
 #[test]
+fn slow_burn_is_no_claim_about_hours() {
+    let rule = RULES.iter().find(|rule| rule.name == "EvenkeelSloBurnsSlowly").unwrap();
+    // It fires a minute after the first sessions of a gateway.
+    assert!(rule.lasts < minutes(60), "{}", rule.lasts_text());
+    assert!(rule.summary.ends_with(" over the last 6 h, or since counting began"), "{rule:?}");
+}
+
+#[test]
+fn file_has_a_rule_for_a_dead_gateway() {
+    let rule = "  - alert: EvenkeelDown\n    expr: 'up{job=\"evenkeel\"} == 0'\n    for: 30s\n    \
+                labels: {severity: page}\n    annotations:\n      \
+                summary: 'gateway {{ $labels.instance }} does not answer Prometheus'\n      \
+                runbook: docs/operations.md#look\n";
+    let file = rules_file();
+    let (pages, _) = file.split_once("evenkeel-ticket").unwrap();
+    assert!(pages.contains(rule), "{pages}");
+}
+
+#[test]
+fn failed_node_may_have_had_no_rooms() {
+    let rule = RULES.iter().find(|rule| rule.name == "EvenkeelNodeFailed").unwrap();
+    assert!(rule.summary.ends_with("the rooms that it carried, if any, moved"), "{rule:?}");
+}
+
+#[test]
 fn rules_stand_by_tier() {
     assert!(RULES.is_sorted_by_key(|rule| rule.tier));
 }

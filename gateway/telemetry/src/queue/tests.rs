@@ -13,10 +13,10 @@ struct Receiver {
 }
 
 impl SendBatch<u32> for &Receiver {
-    async fn send_batch(&self, batch: &[u32]) -> bool {
+    async fn send_batch(&self, batch: &[u32]) -> Result<(), String> {
         let mut asked = self.asked.borrow_mut();
         asked.push((tokio::time::Instant::now(), batch.to_vec()));
-        asked.len() > self.up_after
+        if asked.len() > self.up_after { Ok(()) } else { Err("refused".to_owned()) }
     }
 }
 
@@ -170,22 +170,25 @@ impl std::io::Write for Lines {
 }
 
 #[test]
-fn failing_receiver_is_logged_once() {
+fn failing_receiver_is_logged_once_a_reason() {
     let (tally, text, _keep) = tally();
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
     tracing::subscriber::with_default(subscriber, || {
         tally.sent(1);
-        (0..3).for_each(|_| tally.clone().failed());
-        let [failing] = tally.failures.list()[..] else { panic!("one signal") };
-        assert_eq!((failing.signal, failing.failures), ("spans", 3));
+        (0..3).for_each(|_| tally.clone().failed("connection refused"));
+        tally.failed("HTTP status 401");
+        let failing = tally.failures.list().remove(0);
+        assert_eq!((failing.signal, failing.failures), ("spans", 4));
+        assert_eq!(failing.reason, "HTTP status 401");
         tally.sent(1);
         assert!(tally.failures.list().is_empty());
         tally.sent(1);
     });
     let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    assert_eq!(said.lines().count(), 2, "{said}");
+    assert_eq!(said.lines().count(), 3, "{said}");
     assert!(said.contains("takes no exports") && said.contains("takes exports again"), "{said}");
-    assert_eq!(counted(&text, "evenkeel_telemetry_failures_total", "spans"), 3);
+    assert!(said.contains("connection refused") && said.contains("HTTP status 401"), "{said}");
+    assert_eq!(counted(&text, "evenkeel_telemetry_failures_total", "spans"), 4);
 }

@@ -20,7 +20,13 @@ fn report_shows_line_and_help() {
 }
 
 #[test]
-fn only_a_close_word_is_suggested() {
-    assert_eq!(nearest("eats", ["east", "west"]).as_deref(), Some("did you mean `east`?"));
-    assert_eq!(nearest("nowhere", ["east", "west"]), None);
+fn unknown_name_without_known_ones_says_so() {
+    let source = source(Path::new("a.toml"), "to = \"pager\"\n");
+    let mut check = ConfigCheck::new(source, Path::new(""));
+    check.refuse_unknown(&Spanned::new(5..12, "pager".to_owned()), "receiver", []);
+    let invalid = check.into_invalid();
+    assert_eq!(
+        invalid[0].to_string(),
+        "found unknown receiver `pager`, expected another receiver; there is none"
+    );
 }

@@ -172,6 +172,24 @@ fn idle_room_moves_to_next_hop() {
 }
 
 #[test]
+fn session_too_many_is_refused_alone() {
+    let mut world = World::new(settings_of(&[(0, 1_000)]));
+    world.drive_with(|_, _| Driver::Waits);
+    let offers = [(); 3].map(|()| world.offer("r"));
+    let (third, hop) = *world.opening.last().unwrap();
+    world.opening.remove(&(third, hop));
+    world.gateway.handle_room_full(third, hop, world.now);
+    world.settle();
+    let refused = denied(world.replies.get(&offers[2]));
+    assert!(matches!(refused, Some(OfferRefusal::NotOpened { node: A, .. })), "{refused:?}");
+    world.finish_opening(A, Ok(()));
+    assert_eq!(world.stands("r"), Some(A));
+    for offer in &offers[..2] {
+        world.accepted(*offer);
+    }
+}
+
+#[test]
 fn live_session_is_opened_again_at_the_only_node() {
     let mut world = World::new(settings_of(&[(0, 1_000)]));
     let session = world.open("r");

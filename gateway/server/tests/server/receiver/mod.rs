@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
     LogsService, LogsServiceServer,
@@ -79,6 +79,26 @@ impl Receiver {
                 .serve_with_incoming(incoming)
                 .await
                 .expect("the receiver serves");
+        })
+    }
+
+    /// Takes no other signal than metrics.
+    pub(crate) fn grpc_of_metrics() -> Receiver {
+        Receiver::start(|listener, book| async move {
+            let incoming = tonic::transport::server::TcpIncoming::from(listener);
+            tonic::transport::Server::builder()
+                .add_service(MetricsServiceServer::new(book))
+                .serve_with_incoming(incoming)
+                .await
+                .expect("the receiver serves");
+        })
+    }
+
+    /// Refuses each request by 401.
+    pub(crate) fn http_unauthorized() -> Receiver {
+        Receiver::start(|listener, _| async move {
+            let router = Router::new().fallback(async || StatusCode::UNAUTHORIZED);
+            axum::serve(listener, router).await.expect("the receiver serves");
         })
     }
 
