@@ -37,7 +37,7 @@ use evenkeel_model::{
 use evenkeel_process::random::fill;
 
 use self::client_media::ClientMedia;
-use self::token_use::{TOKEN_FIELD, TokenUse};
+use self::token_use::TokenUse;
 use self::webrtc::WebrtcOffer;
 use super::answers;
 use super::context::{ApiContext, ApiState};
@@ -118,13 +118,14 @@ async fn offer_once(
             {
                 let _ = tokio::time::timeout(TOKEN_KEPT_WITHIN, kept).await;
             }
-            if opened.is_ok() && token == TokenUse::Reuse {
-                working.end_others(&key).await;
-            }
-            let is_passing = opened.as_ref().is_err_and(|error| {
-                error.room_owner.is_some() || error.field.as_deref() == Some(TOKEN_FIELD)
-            });
+            let own = opened.as_ref().ok().map(|(session, _)| *session);
+            let is_passing = opened
+                .as_ref()
+                .is_err_and(|error| error.room_owner.is_some() || token != TokenUse::Once);
             working.seen.finish(&key, answered(opened), is_passing);
+            if let Some(own) = own.filter(|_| token == TokenUse::Reuse) {
+                working.end_replaced(&key, own).await;
+            }
             drop(share);
         });
     }

@@ -276,7 +276,7 @@ impl RiskFacts {
 
     /// The carrier of all nodes that take rooms; `None` if there are several, or a node without one.
     fn only_carrier_of_nodes(&self) -> Option<&str> {
-        let nodes = self.nodes.iter().filter(|node| unavailable(node).is_none());
+        let nodes = self.nodes.iter().filter(|node| unavailable(node).is_none() && !node.stopping);
         let carriers: BTreeSet<Option<&str>> =
             nodes.map(|node| node.hop.place.carrier.as_deref()).collect();
         carriers.first().copied().flatten().filter(|_| carriers.len() == 1)
@@ -290,6 +290,8 @@ fn unavailable(node: &Node) -> Option<&'static str> {
     match &*node.health {
         _ if node.ejected => Some("ejected"),
         "down" => Some("down"),
+        // A node that is stopped because it is not needed.
+        _ if node.stopping => None,
         _ if node.draining || node.leaving => Some("draining"),
         _ => None,
     }

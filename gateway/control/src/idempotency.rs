@@ -92,6 +92,19 @@ impl fmt::Debug for StoredAnswer {
     }
 }
 
+/// An offer with a token that may open several sessions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TokenOffer {
+    /// Its key.
+    pub key: Box<str>,
+    /// The session that it opened; `None` until it is answered.
+    pub session: Option<SessionId>,
+    /// It began after the offer of the key that was asked about.
+    pub is_newer: bool,
+    /// The session may have ended; control knows.
+    pub may_have_ended: bool,
+}
+
 /// Turn of a request with an idempotency key.
 pub struct RequestTurn {
     /// The caller must execute the first request and then call `KeyTable::finish`. Repetitions wait for the answer.
@@ -308,6 +321,9 @@ impl KeyTable {
 
     /// Keeps a key that opened a session. For a token it returns a channel that tells that it is on the disk, or closes if it is not.
     pub fn keep(&self, key: &str, session: SessionId) -> Option<oneshot::Receiver<()>> {
+        if is_of_several_sessions(key) {
+            return None;
+        }
         let digest = self.lock().by_key.get(key).map(|entry| entry.body_sha256)?;
         let row = Encoded::new(key, &OpenedKey::new(digest, Some(session)));
         if !key.starts_with(TOKEN_KEY) {
@@ -350,33 +366,41 @@ impl KeyTable {
         Ok(RequestTurn { is_first: true, answer: waiting })
     }
 
-    /// The other keys of this key's token, each with the session that it opened; `None` until it is answered. Keys of refused offers are left
-    /// out. Empty for a token that opens one session.
-    pub fn others_of_token(&self, key: &str) -> Vec<(Box<str>, Option<SessionId>)> {
-        let Some(end) = key.find(' ') else { return Vec::new() };
-        let prefix = &key[..=end];
+    /// The other offers of this key's token; those that were refused are left out. Empty for a token that opens one session.
+    pub fn others_of_token(&self, key: &str) -> Vec<TokenOffer> {
+        if !is_of_several_sessions(key) {
+            return Vec::new();
+        }
+        let prefix = &key[..=key.find(' ').unwrap_or_default()];
         let entries = self.lock();
+        let own = entries.by_key.get(key).map_or(u64::MAX, |entry| entry.number);
         let from = (Bound::Excluded(prefix), Bound::Unbounded);
         let of_token = entries.by_key.range::<str, _>(from);
         let of_token = of_token.take_while(|(other, _)| other.starts_with(prefix));
-        let opened = of_token.filter(|(other, _)| ***other != *key).filter_map(|(other, entry)| {
-            let session = match &entry.answer {
-                EntryAnswer::Dropped(session) => Some((*session)?),
+        let others = of_token.filter(|(other, _)| ***other != *key).filter_map(|(other, entry)| {
+            let (session, may_have_ended) = match &entry.answer {
+                EntryAnswer::Dropped(session) => (Some((*session)?), true),
                 EntryAnswer::Kept(answer) => match &*answer.borrow() {
-                    Some(answer) => Some(answer.session?),
-                    None => None,
+                    Some(answer) => (Some(answer.session?), false),
+                    None => (None, false),
                 },
             };
-            Some((other.clone(), session))
+            let is_newer = entry.number > own;
+            Some(TokenOffer { key: other.clone(), session, is_newer, may_have_ended })
         });
-        opened.collect()
+        others.collect()
     }
 
-    /// Forgets a key of a token that may open several sessions, once its session has ended.
-    pub fn forget(&self, key: &str) {
+    /// Forgets the key of an offer whose session has ended, so that the token's earlier sessions take no places of other keys.
+    pub fn forget(&self, key: &str, ended: SessionId) {
         let mut entries = self.lock();
-        let forgotten = entries.by_key.remove(key);
-        forgotten.into_iter().for_each(|entry| entries.uncount(entry.number));
+        let opened = entries.by_key.get(key).and_then(|entry| match &entry.answer {
+            EntryAnswer::Dropped(session) => *session,
+            EntryAnswer::Kept(answer) => answer.borrow().as_ref()?.session,
+        });
+        if opened == Some(ended) {
+            entries.remove(key);
+        }
     }
 
     /// Answers the requests with this key. An answer that a retry may change is not remembered: `is_passing`, 429 and 5xx.
@@ -391,7 +415,7 @@ impl KeyTable {
         let size = AnswerSize { bytes: answer.body.len(), session: answer.session };
         waiting.send_replace(Some(answer));
         if is_passing || status == 429 || (500..600).contains(&status) {
-            entries.by_key.remove(key);
+            entries.remove(key);
         } else {
             entries.count(number, size);
             entries.note_changed(key, self.keys_max);
@@ -509,10 +533,16 @@ impl KeyTable {
     }
 }
 
+/// True for the key of a token that may open several sessions: it may be used again after a restart.
+fn is_of_several_sessions(key: &str) -> bool {
+    key.starts_with(TOKEN_KEY) && key.contains(' ')
+}
+
 impl KeyRecord {
     /// The part of the owner's documents that its store does not send: the keys that opened sessions.
     pub(crate) fn kept(records: &[KeyRecord]) -> Option<KeptPart> {
         let opened = records.iter().filter(|it| it.session.is_some() || it.answer.is_empty());
+        let opened = opened.filter(|it| !is_of_several_sessions(&it.key));
         let rows: Vec<Encoded<OpenedKey>> = opened
             .map(|it| Encoded::new(&it.key, &OpenedKey::new(it.body_sha256, it.session)))
             .collect();
@@ -561,6 +591,16 @@ impl KeyEntries {
             }
         }
         number
+    }
+
+    /// Removes a key, which frees its place.
+    fn remove(&mut self, key: &str) {
+        let Some(KeyEntry { number, .. }) = self.by_key.remove(key) else { return };
+        self.uncount(number);
+        // The keys are in the order of their numbers; those of an earlier process share one.
+        let from = self.by_age.partition_point(|(_, other)| *other < number);
+        let place = self.by_age.range(from..).position(|(other, _)| **other == *key);
+        place.and_then(|place| self.by_age.remove(from + place));
     }
 
     /// Adds a key that opened a session before all others, if it is missing and there is a place.

@@ -57,6 +57,7 @@ pub use forecasts::{EarlierForecasts, KeptForecast};
 pub use handle::{ControlRequest, Handle, TokensRefused};
 pub use idempotency::{
     KEYS_MAX, KeyError, KeyRecord, KeyTable, OpenedKey, RequestTurn, StoredAnswer, TOKEN_KEY,
+    TokenOffer,
 };
 pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use last_states::LastStatesPart;

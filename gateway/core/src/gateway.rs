@@ -443,7 +443,10 @@ impl Gateway {
             return self.handle_opened(id, hop, Err(NotOpened), now);
         }
         let Some(before) = session.legs_mut().failed(hop) else { return };
-        self.tables.leg_failed(before, hop, now);
+        // The node is well: it opens further sessions at its pace.
+        if let LegState::Opening(_) = before {
+            self.tables.nodes.pace_mut(hop.node).end();
+        }
         let retry_after = self.retry_after(now);
         self.give_up(id, OfferRefusal::NotOpened { node: hop.node, retry_after }, now);
         self.tables.open_next(hop.node, now);

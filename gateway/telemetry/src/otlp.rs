@@ -38,6 +38,9 @@ use super::queue::{
     in_time, queue,
 };
 
+/// The client's own timeout, which is longer: the queue says that a receiver is late.
+const CLIENT_WITHIN: Duration = SEND_WITHIN.saturating_mul(2);
+
 /// Telemetry did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -188,7 +191,7 @@ fn grpc<B: WithExportConfig + WithTonicConfig>(builder: B, to: &Otlp) -> B {
     }
     let builder = builder
         .with_endpoint(to.endpoint.clone())
-        .with_timeout(SEND_WITHIN)
+        .with_timeout(CLIENT_WITHIN)
         .with_retry_policy(RetryPolicy::disabled())
         .with_metadata(MetadataMap::from_headers(headers));
     if !to.endpoint.starts_with("https://") {
@@ -214,7 +217,7 @@ fn http<B: WithExportConfig + WithHttpConfig>(
         .with_retry_policy(RetryPolicy::disabled())
         .with_headers(headers.collect());
     if !to.endpoint.starts_with("https://") {
-        let client = HyperClient::with_default_connector(SEND_WITHIN, None);
+        let client = HyperClient::with_default_connector(CLIENT_WITHIN, None);
         return builder.with_http_client(NotingClient { client, connection });
     }
     let connector = HttpsConnectorBuilder::new()
@@ -222,7 +225,7 @@ fn http<B: WithExportConfig + WithHttpConfig>(
         .https_only()
         .enable_http1()
         .build();
-    let client = HyperClient::new(connector, SEND_WITHIN, None);
+    let client = HyperClient::new(connector, CLIENT_WITHIN, None);
     builder.with_http_client(NotingClient { client, connection })
 }
 

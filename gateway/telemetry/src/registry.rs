@@ -335,7 +335,7 @@ metrics! {
     /// Requests that this standby sent to the owner of its group: `answered` or `failed`.
     ApiRelayed = "evenkeel.api.relayed", "{request}", [Outcome in || vec!["answered", "failed"]];
     /// Requests by WHIP and WHEP that were refused for their token: it was `missing`, `malformed`, of another `algorithm`, of a wrong
-    /// `signature`, `expired`, `early`, for another `direction`, `scenario` or `room`, or `replayed` with another offer; or their `rate`
+    /// `signature`, `expired`, `early`, for another `direction`, `scenario` or `room`, `replayed` with another offer, or with all of its `sessions` open; or their `rate`
     /// was exceeded.
     WebrtcTokensRefused = "evenkeel.webrtc.tokens_refused", "{request}", [Reason in || TokenRefusal::NAMES.to_vec()];
     /// Questions to a policy.

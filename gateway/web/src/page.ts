@@ -183,7 +183,7 @@ async function locate(now: Call) {
   now.gateway ??= gateway;
   if (now.gateway !== gateway) return joinAgain(now);
   now.kills ??= kills;
-  if (now.kills !== kills) {
+  if (kills > now.kills) {
     now.kills = kills;
     now.since = now.samples[0];
     show("since", `the kill of ${killed}`);

@@ -102,6 +102,7 @@ const ids = ["state", "gateway", "round-trip", "loss", "gap", "freeze"];
 const figures = Object.fromEntries(await Promise.all(ids.map(async (id) => [id, await text(id)])));
 // Losing its gateway is an error of requests.
 const before = [...faults];
+await other.locator("#since", { hasText: `the kill of ${killed}` }).waitFor();
 const figuresSince = [await since(page), await since(other)];
 await press("Kill the gateway");
 await line("called again");

@@ -3,7 +3,7 @@
 use data_encoding::HEXLOWER;
 use evenkeel_config::token::TokenClaims;
 use evenkeel_contract::errors::ErrorCode;
-use evenkeel_control::TOKEN_KEY;
+use evenkeel_control::{TOKEN_KEY, TokenOffer};
 use evenkeel_model::SessionId;
 use evenkeel_process::sha256;
 
@@ -59,10 +59,21 @@ impl TokenUse {
 }
 
 impl ApiContext {
-    /// Checks that the token of this key may open one more session.
+    /// Checks that the token of this key may open one more session. Offers that came before and are not answered yet count.
     pub(crate) async fn require_session(&self, key: &str, token: TokenUse) -> Result<(), ApiError> {
         let TokenUse::AtMost(most) = token else { return Ok(()) };
-        let open = self.others_open(key).await.len();
+        let mut open = 0;
+        for TokenOffer { key: other, session, is_newer, may_have_ended } in
+            self.seen.others_of_token(key)
+        {
+            match session {
+                Some(session) if may_have_ended && self.has_ended(session).await => {
+                    self.seen.forget(&other, session);
+                }
+                None if is_newer => {}
+                _ => open += 1,
+            }
+        }
         if open < most as usize {
             return Ok(());
         }
@@ -70,28 +81,22 @@ impl ApiContext {
         Err(ApiError { code: ErrorCode::Conflict, ..ApiError::field(TOKEN_FIELD, message) })
     }
 
-    /// Ends the other sessions of this key's token.
-    pub(crate) async fn end_others(&self, key: &str) {
-        for session in self.others_open(key).await.into_iter().flatten() {
+    /// Ends the other sessions of this key's token once its own is open, or its own if a later offer has opened one.
+    pub(crate) async fn end_replaced(&self, key: &str, own: SessionId) {
+        let others = self.seen.others_of_token(key);
+        let is_replaced = others.iter().any(|other| other.is_newer && other.session.is_some());
+        let opened = others.into_iter().filter_map(|other| Some((other.key, other.session?)));
+        let ended: Vec<(Box<str>, SessionId)> =
+            if is_replaced { vec![(key.into(), own)] } else { opened.collect() };
+        for (key, session) in ended {
             // It may have ended meanwhile.
             let _ = self.handle.close(session).await;
+            self.seen.forget(&key, session);
         }
     }
 
-    /// The other sessions of this key's token; `None` for each offer that is not answered yet.
-    async fn others_open(&self, key: &str) -> Vec<Option<SessionId>> {
-        let mut open = Vec::new();
-        for (other, session) in self.seen.others_of_token(key) {
-            let view = match session {
-                Some(session) => self.handle.session(session).await.map(|view| view.is_some()),
-                None => Ok(true),
-            };
-            match view {
-                Ok(false) => self.seen.forget(&other),
-                Ok(true) | Err(_) => open.push(session),
-            }
-        }
-        open
+    async fn has_ended(&self, session: SessionId) -> bool {
+        self.handle.session(session).await.is_ok_and(|view| view.is_none())
     }
 }
 

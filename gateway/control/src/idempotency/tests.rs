@@ -362,29 +362,48 @@ fn standby_drops_answers_as_the_owner_does() {
 }
 
 #[test]
-fn keys_of_a_token_are_found_with_their_sessions() {
+fn offers_of_a_token_are_found_with_their_sessions() {
     let table = KeyTable::default();
     let opened = |session| StoredAnswer { session: Some(SessionId(session)), ..answer(201) };
-    for key in [
-        "token:a",
-        "token:a reuse 1",
-        "token:a reuse 2",
-        "token:a reuse 3",
-        "token:a reuse 4",
-        "token:ab reuse 1",
-    ] {
+    let keys = ["b", "own", "a", "refused"].map(|name| format!("token:t reuse {name}"));
+    for key in keys.iter().map(String::as_str).chain(["token:t", "token:tt reuse a", "t reuse a"]) {
         assert!(first(&table, key));
     }
-    table.finish("token:a reuse 1", opened(1), false);
-    table.finish("token:a reuse 3", answer(403), false);
-    let own = "token:a reuse 4";
-    let found =
-        vec![("token:a reuse 1".into(), Some(SessionId(1))), ("token:a reuse 2".into(), None)];
+    let [older, own, newer, refused] = keys.each_ref().map(String::as_str);
+    table.finish(older, opened(1), false);
+    table.finish(refused, answer(403), false);
+    let offer = |key: &str, session, is_newer, may_have_ended| TokenOffer {
+        key: key.into(),
+        session,
+        is_newer,
+        may_have_ended,
+    };
+    let unanswered = offer(newer, None, true, false);
+    let first_session = Some(SessionId(1));
+    let found = [unanswered.clone(), offer(older, first_session, false, false)];
     assert_eq!(table.others_of_token(own), found);
     table.end_session(SessionId(1));
-    assert_eq!(table.others_of_token(own), found, "control knows whether it has ended");
-    table.forget("token:a reuse 1");
-    assert_eq!(table.others_of_token(own), found[1..]);
-    assert!(first(&table, "token:a reuse 1"));
-    assert_eq!(table.others_of_token("token:a"), []);
+    let found = [unanswered.clone(), offer(older, first_session, false, true)];
+    assert_eq!(table.others_of_token(own), found);
+    table.forget(older, SessionId(2));
+    assert_eq!(table.others_of_token(own), found, "another session ended");
+    table.forget(older, SessionId(1));
+    assert_eq!(table.others_of_token(own), [unanswered]);
+    assert_eq!(table.others_of_token("token:t"), []);
+}
+
+#[test]
+fn forgotten_keys_take_no_places() {
+    let mut table = KeyTable::default();
+    table.keys_max = 2;
+    assert!(first(&table, "token:once"));
+    table.finish("token:once", answer(201), false);
+    for number in 1..10 {
+        let key = format!("token:t reuse {number}");
+        assert!(first(&table, &key));
+        let session = Some(SessionId(number));
+        table.finish(&key, StoredAnswer { session, ..answer(201) }, false);
+        table.forget(&key, SessionId(number));
+    }
+    assert!(!first(&table, "token:once"), "the key of another token is remembered");
 }

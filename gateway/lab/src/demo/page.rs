@@ -3,6 +3,7 @@
 //! It listens on loopback, and serves no other site: each request names this address, which a name that another site resolves to
 //! loopback is not, and a request that changes something has the page's own origin (RFC 6454).
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -70,8 +71,9 @@ pub(super) struct DemoPage {
     pub(super) gateway: AtomicU32,
     /// The order to kill the gateway.
     pub(super) gateway_kill: Notify,
-    /// The nodes that pages have killed, oldest first.
-    killed: Mutex<Vec<String>>,
+    /// The nodes that pages have killed, by the numbers of the kills.
+    killed: Mutex<BTreeMap<u32, String>>,
+    kills: AtomicU32,
 }
 
 /// The part of a browser in a room.
@@ -131,8 +133,9 @@ impl DemoPage {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed())?;
         let address = listener.local_addr().map_err(failed())?;
         let (gateway, gateway_kill) = (AtomicU32::new(gateway), Notify::new());
-        let killed = Mutex::default();
-        let page = Arc::new(DemoPage { address, admin, gateway, gateway_kill, killed });
+        let (killed, kills) = (Mutex::default(), AtomicU32::default());
+        let page = DemoPage { address, admin, gateway, gateway_kill, killed, kills };
+        let page = Arc::new(page);
         let served = Arc::clone(&page);
         tokio::spawn(serve(listener, move |request| Arc::clone(&served).respond(request)));
         Ok(page)
@@ -176,10 +179,11 @@ impl DemoPage {
             ("GET", ["sessions", id]) => {
                 let hop = admin.session(id).await?.hop;
                 let node = hop.map(|hop| hop.place.node);
-                let killed = lock(&self.killed);
-                let (kills, killed) = (killed.len(), killed.last());
-                let carriers =
-                    json!({"node": node, "gateway": gateway, "kills": kills, "killed": killed});
+                let latest = lock(&self.killed).last_key_value().map(|(at, of)| (*at, of.clone()));
+                let (kills, killed) = latest.unzip();
+                let carriers = json!({
+                    "node": node, "gateway": gateway, "kills": kills.unwrap_or(0), "killed": killed
+                });
                 Ok(PageAnswer::json(StatusCode::OK, &carriers))
             }
             ("DELETE", ["sessions", id]) => {
@@ -190,10 +194,11 @@ impl DemoPage {
                 let node = format!("/v1/nodes/{}", escape(name));
                 let how = NodeFault::Kill;
                 // Before the node dies, so that each page sees the kill before its effect.
-                lock(&self.killed).push((*name).to_owned());
+                let kill = self.kills.fetch_add(1, Ordering::Relaxed) + 1;
+                lock(&self.killed).insert(kill, (*name).to_owned());
                 let broken = admin.post(&format!("{node}:break"), &BreakRequest { how }).await;
                 if broken.is_err() {
-                    lock(&self.killed).pop();
+                    lock(&self.killed).remove(&kill);
                 }
                 broken?;
                 tokio::spawn(start_again(admin, format!("{node}:start")));

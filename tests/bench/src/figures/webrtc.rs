@@ -140,7 +140,8 @@ fn handshakes(places: &Places) -> Result<HandshakeDelay, String> {
     let ways = running.rig.serving(|| open_all(&api)).map_err(|error| error.to_string())??;
     let mut calm_us = Vec::new();
     for _ in 0..CALM_WINDOWS {
-        calm_us.push(delay_p99_us(&mut running, &offer, || {})?);
+        let calm = delay_p99_us(&mut running, &offer, || {})?;
+        calm_us.push(calm.ok_or("no packet arrived in a window without handshakes")?);
     }
     let fleet = ClientFleet::start(&Books::default()).map_err(|error| error.to_string())?;
     let join = || {
@@ -155,14 +156,17 @@ fn handshakes(places: &Places) -> Result<HandshakeDelay, String> {
     let began = Instant::now();
     let calm_p99_us = super::median(calm_us);
     let mut delay = HandshakeDelay { calm_p99_us, ..HandshakeDelay::default() };
-    delay.delay_p99_us = delay_p99_us(&mut running, &offer, join)?;
+    // No packet was delayed for less than a window in which none arrived.
+    let stalled_us = WINDOW.as_secs_f64() * 1e6;
+    delay.delay_p99_us = delay_p99_us(&mut running, &offer, join)?.unwrap_or(stalled_us);
     loop {
         delay.complete = (0..HANDSHAKES).filter(is_complete).count() as u64;
         delay.took_s = began.elapsed().as_secs_f64();
         if delay.complete == HANDSHAKES || began.elapsed() > PATIENCE {
             return Ok(delay);
         }
-        delay.delay_p99_us = delay.delay_p99_us.max(delay_p99_us(&mut running, &offer, || {})?);
+        let later = delay_p99_us(&mut running, &offer, || {})?.unwrap_or(stalled_us);
+        delay.delay_p99_us = delay.delay_p99_us.max(later);
     }
 }
 
@@ -177,13 +181,12 @@ fn open_all(api: &Path) -> Result<Vec<UdpWay>, String> {
     })
 }
 
-/// The delay that 99 % of the packets of a window had at most, microseconds; the length of the window if none arrived. `begin` is called at its
-/// begin.
+/// The delay that 99 % of the packets of a window had at most, microseconds; `None` if none arrived. `begin` is called at its begin.
 fn delay_p99_us(
     running: &mut Running,
     offer: &Offer<'_>,
     begin: impl FnOnce(),
-) -> Result<f64, String> {
+) -> Result<Option<f64>, String> {
     let mut begin = Some(begin);
     let edge = |edge| {
         if let Some(begin) = begin.take_if(|_| edge == Edge::Begin) {
@@ -192,6 +195,5 @@ fn delay_p99_us(
     };
     let window = running.rig.run(offer, || Ok(()), edge).map_err(|error| error.to_string())?;
     running.process.must_run()?;
-    let delay_us = window.tally.delays.percentile(0.99);
-    Ok(delay_us.unwrap_or(WINDOW.as_secs_f64() * 1e6))
+    Ok(window.tally.delays.percentile(0.99))
 }
