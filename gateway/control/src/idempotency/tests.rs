@@ -394,8 +394,7 @@ fn offers_of_a_token_are_found_with_their_sessions() {
 
 #[test]
 fn forgotten_keys_take_no_places() {
-    let mut table = KeyTable::default();
-    table.keys_max = 2;
+    let table = KeyTable { keys_max: 2, ..KeyTable::default() };
     assert!(first(&table, "token:once"));
     table.finish("token:once", answer(201), false);
     for number in 1..10 {
