@@ -103,7 +103,7 @@ chaos: target clients
 	$(CARGO) build --release -p evenkeel -p evenkeel-chaos
 	$(BUILT)/evenkeel-chaos run --evenkeel $(BUILT)/evenkeel $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS))
 
-# Plays the demo, short benchmarks and the rows that tests/limits.toml has `gate = true` for, as root, in about 40 minutes, on a machine that does
+# Plays the demo, short benchmarks and the rows that tests/limits.toml has `gate = true` for, as root, in about 25 minutes once built, on a machine that does
 # nothing else. Writes target/gate/report.json; fails if a limit was missed. A row whose control run was beyond its limit is not measured.
 gate: target clients
 	tests/bench/install quick

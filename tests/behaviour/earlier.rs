@@ -152,6 +152,7 @@ fn copy(source: &Path, target: &Path, from: &str, to: &str) {
 #[test]
 #[ignore = "writes a fixture"]
 fn write_files_of_a3d43ed3() {
+    assert!(env::var_os("EVENKEEL_EARLIER").is_some(), "this program would write its own files");
     let nodes = ["east-a1", "east-b1"].map(Node::agent);
     let (mut gateway, before) = leave_files(&World::of(&nodes.each_ref()).routed());
     gateway.process.signal(Signal::SIGKILL).unwrap();

@@ -86,7 +86,7 @@ async fn await_copy<T>(
     played.map_err(|error| refused(error, "", &shared.names))
 }
 
-/// Those of the chosen nodes that take no rooms. A cold one is started when rooms need it.
+/// The chosen nodes that are ejected, down or draining. A cold node is started when rooms need it, and is left out.
 fn unavailable(
     nodes: &[NodeStanding],
     is_chosen: impl Fn(&NodeId) -> bool,

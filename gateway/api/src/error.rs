@@ -244,7 +244,7 @@ pub(super) fn no_owner() -> ApiError {
     ApiError::new(ErrorCode::Standby, message).retry_after(RETRY_AFTER)
 }
 
-/// A request without TLS at an address that has it. What follows on the connection is not read.
+/// The answer to a request without TLS at an address that has it. The connection is closed behind it.
 pub(super) fn without_tls() -> Response {
     let message = "found HTTP without TLS, expected `https://` at this address";
     let mut response = ApiError::new(ErrorCode::BadRequest, message).into_response();

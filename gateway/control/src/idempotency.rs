@@ -391,7 +391,7 @@ impl KeyTable {
         others.collect()
     }
 
-    /// Forgets the key of an offer whose session has ended, so that the token's earlier sessions take no places of other keys.
+    /// Forgets the key of an offer whose session has ended. Its place is free for another key.
     pub fn forget(&self, key: &str, ended: SessionId) {
         let mut entries = self.lock();
         let opened = entries.by_key.get(key).and_then(|entry| match &entry.answer {
