@@ -107,5 +107,8 @@ const figuresSince = [await since(page), await since(other)];
 await press("Kill the gateway");
 await line("called again");
 await watch();
+// The page shows its call and its gateway some times a second.
+await page.waitForFunction((former) => !["starts", former].includes(document.querySelector("#gateway").textContent), figures.gateway);
+await page.locator("#state", { hasText: /^connected$/ }).waitFor();
 console.log(JSON.stringify({ killed, node, since: [...figuresSince, await since(page)], control, ...figures, faults: before, again: await text("state"), process: await text("gateway") }));
 await browser.close();

@@ -57,6 +57,15 @@ impl Document for Entry {
     const KIND: Kind = Kind { name: "entry", version: 1, rows_max: 100, copy: FollowerCopy::Adds };
 }
 
+#[track_caller]
+fn wait_until(mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + WITHIN;
+    while !condition() {
+        assert!(Instant::now() < until, "the condition holds within {WITHIN:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 struct Process {
     notes: Documents<Note>,
     calls: Documents<Call>,
@@ -278,10 +287,11 @@ fn busy_table_gives_no_part_at_once() {
     assert_eq!(process.store.next_part_now(&mut follower, usize::MAX), None);
     assert!(!process.notes.put_now(Encoded::new("b", &Note(2))));
     drop(reader);
-    assert!(process.notes.put_now(Encoded::new("c", &Note(3))));
+    // The store's thread takes the table for moments.
+    wait_until(|| process.notes.put_now(Encoded::new("c", &Note(3))));
     assert_eq!(process.notes(), named(&[("a", 1), ("c", 3)]));
-    assert!(process.store.has_part(&follower));
-    assert!(process.store.next_part_now(&mut follower, usize::MAX).is_some());
+    wait_until(|| process.store.has_part(&follower));
+    wait_until(|| process.store.next_part_now(&mut follower, usize::MAX).is_some());
 }
 
 #[test]
@@ -555,12 +565,10 @@ fn disk_that_does_not_answer_is_reported() {
     let other = Connection::open(database(&folder)).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     process.notes.put("b", &Note(2));
-    let until = Instant::now() + WITHIN;
-    while process.unwritten().is_empty() {
-        assert!(Instant::now() < until);
-        std::thread::sleep(Duration::from_millis(10));
+    wait_until(|| {
         process.store.report_slow_disk();
-    }
+        !process.unwritten().is_empty()
+    });
     assert!(process.unwritten.list()[0].reason.starts_with("the disk has not answered for "));
     assert_eq!(process.notes(), named(&[("a", 1), ("b", 2)]), "readers do not wait");
     other.execute_batch("COMMIT").unwrap();
