@@ -38,7 +38,7 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// The READMEs at the top, those of plugins, policies and examples, and all of `docs/`.
+/// The READMEs at the top, those of plugins, policies and examples, and the pages of `docs/` and `docs/operations/`.
 pub(crate) fn pages() -> Vec<Page> {
     let fixed = [
         "README.md",
@@ -47,8 +47,10 @@ pub(crate) fn pages() -> Vec<Page> {
         "policies/README.md",
         "docs/examples/janus/README.md",
     ];
-    let docs = fs::read_dir(root().join("docs")).unwrap();
-    let docs = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().display()));
+    let docs = ["docs", "docs/operations"].into_iter().flat_map(|folder| {
+        let entries = fs::read_dir(root().join(folder)).unwrap();
+        entries.map(move |entry| format!("{folder}/{}", entry.unwrap().file_name().display()))
+    });
     let mut paths: Vec<String> = fixed.map(str::to_owned).into_iter().chain(docs).collect();
     paths.retain(|path| path.ends_with(".md"));
     paths.sort();

@@ -146,7 +146,7 @@ evenkeel_model::events! {
             took: Duration,
         }
             sends "continued" with "`cause` (upgrade, hand-over or takeover), `sessions`, `took_us`";
-        /// This member of a group has another role, or the group [lost or regained redundancy](operations.md#lost-redundancy).
+        /// This member of a group has another role, or the group [lost or regained redundancy](operations/groups.md#lost-redundancy).
         Group(change: GroupChange)
             sends "group" with "`gateway`, `role`, `epoch`, `warnings`";
         /// The set of [checked losses](failover.md#blast-radius) that would leave rooms without a node or a spare, or sessions with a lower
@@ -158,10 +158,10 @@ evenkeel_model::events! {
         LossCompared(comparison: Box<LossComparison>)
             sends "loss-compared" with "`nodes`, `died_us`, `predicted`: time, scope and place of the check and its figures, null if this loss was \
                                         not checked; `actual`: rooms, sessions, sessions without a node, and those with a lower bit rate";
-        /// A [warning of what is expected](operations.md#forecasts) begins or ends (`over`).
+        /// A [warning of what is expected](operations/objectives.md#forecasts) begins or ends (`over`).
         Forecast(change: ForecastChange)
             sends "forecast" with "`kind`: load, decay or flap; `subject`, the region or node; `expected_us`; `evidence`: its \
-                                   [facts](operations.md#forecasts); `over`";
+                                   [facts](operations/objectives.md#forecasts); `over`";
         /// A room turned out to be at another group as well: `group` and `gateway` are the other ones.
         RoomDuplicate {
             /// The name of the room.

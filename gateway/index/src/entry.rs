@@ -1,4 +1,4 @@
-//! Keys and values of the index. Other programs read them: `docs/operations.md#shared-index` describes them.
+//! Keys and values of the index. Other programs read them: `docs/operations/shared-index.md#shared-index` describes them.
 
 use std::fmt::Write;
 use std::net::SocketAddr;

@@ -490,7 +490,7 @@ crate::events! {
             logs Debug "quality changed" [session, op = op.key(), arg, rung, by];
             counts "evenkeel.degradations" [op = op.key(), by];
             sends "degraded" with "`session`, `room`, `op`, `arg`, `rung`, `by`";
-        /// Another [segment of its path](operations.md#impaired-media) impairs a session's media, or none does any more.
+        /// Another [segment of its path](operations/daily.md#impaired-media) impairs a session's media, or none does any more.
         Impaired {
             /// The number of the session.
             session: SessionId,

@@ -108,19 +108,19 @@ rules! {
         "media of clients with {{ $labels.evenkeel_label }} {{ $labels.evenkeel_label_value }} is bad", "failover.md#client-breaker";
     Page "EvenkeelUplinkSuspect":
         increase("evenkeel_uplink_suspicions_total", minutes(5)).above(0.0), for Duration::ZERO,
-        "most nodes fell silent at once: check the gateway's own network", "operations.md#look";
+        "most nodes fell silent at once: check the gateway's own network", "operations/daily.md#look";
     Page "EvenkeelTakeoverBlocked": last("evenkeel_group_blocked").is(1.0), for seconds(10),
-        "the owner of the group is silent, and this gateway may not take over: `evenkeel gateway list` has the reason", "operations.md#both-gateways-lost-one-came-back";
+        "the owner of the group is silent, and this gateway may not take over: `evenkeel gateway list` has the reason", "operations/disasters.md#both-gateways-lost-one-came-back";
     Page "EvenkeelGroupWithoutOwner": last("evenkeel_group_owned").is(0.0), for seconds(10),
-        "this gateway knows none of the group that serves: `evenkeel gateway list` has the reason", "operations.md#both-gateways-lost-one-came-back";
+        "this gateway knows none of the group that serves: `evenkeel gateway list` has the reason", "operations/disasters.md#both-gateways-lost-one-came-back";
     Page "EvenkeelCredentialEndsSoon": last("evenkeel_credential_expiry_seconds").below(DAY), for Duration::ZERO,
-        "{{ $labels.evenkeel_credential }} ends in {{ $value }} s", "operations.md#certificates-and-tokens";
+        "{{ $labels.evenkeel_credential }} ends in {{ $value }} s", "operations/alerts.md#certificates-and-tokens";
     Page "EvenkeelSloBurnsFast": burns([&["5m"], &["1h"]], 14.4), for minutes(1),
-        "scenario {{ $labels.evenkeel_scenario }} misses its objective of {{ $labels.evenkeel_slo }}", "operations.md#objectives";
+        "scenario {{ $labels.evenkeel_scenario }} misses its objective of {{ $labels.evenkeel_slo }}", "operations/objectives.md#objectives";
     Ticket "EvenkeelZoneBreakerOpen": last("evenkeel_zone_breaker").is(1.0), for seconds(10),
         "zone {{ $labels.evenkeel_region }}/{{ $labels.evenkeel_zone }} takes no new rooms", "failover.md#breakers-of-regions-and-zones";
     Ticket "EvenkeelSloBurnsSlowly": burns([&["1h"], &["6h"]], 6.0), for minutes(1),
-        "scenario {{ $labels.evenkeel_scenario }} misses its objective of {{ $labels.evenkeel_slo }} over the last 6 h, or since counting began", "operations.md#objectives";
+        "scenario {{ $labels.evenkeel_scenario }} misses its objective of {{ $labels.evenkeel_slo }} over the last 6 h, or since counting began", "operations/objectives.md#objectives";
     Ticket "EvenkeelVoiceBad":
         AlertCondition::AboveShare {
             part: rate("evenkeel_session_r_factor_bucket", minutes(5))
@@ -130,7 +130,7 @@ rules! {
             whole: rate("evenkeel_session_r_factor_count", minutes(5)).sum_by(&["evenkeel_scenario"]),
             on: &[],
         }, for minutes(5),
-        "many users of scenario {{ $labels.evenkeel_scenario }} hear badly: `evenkeel session list --bad`", "operations.md#look";
+        "many users of scenario {{ $labels.evenkeel_scenario }} hear badly: `evenkeel session list --bad`", "operations/daily.md#look";
     Ticket "EvenkeelSessionsImpaired":
         AlertCondition::AboveShare {
             part: last("evenkeel_scenario_impaired")
@@ -140,7 +140,7 @@ rules! {
             whole: last("evenkeel_scenario_sessions").sum_by(&["evenkeel_scenario"]),
             on: &["evenkeel_scenario"],
         }, for minutes(1),
-        "media of {{ $value }} sessions of scenario {{ $labels.evenkeel_scenario }} suffers at the {{ $labels.evenkeel_segment }}", "operations.md#impaired-media";
+        "media of {{ $value }} sessions of scenario {{ $labels.evenkeel_scenario }} suffers at the {{ $labels.evenkeel_segment }}", "operations/daily.md#impaired-media";
     Ticket "EvenkeelNodeDown": last("evenkeel_node_health").is(3.0), for minutes(1),
         "node {{ $labels.evenkeel_node }} is down", "failover.md#after-a-node-died";
     Ticket "EvenkeelProviderBreakerOpen": last("evenkeel_provider_breaker").above(0.0), for minutes(1),
@@ -158,19 +158,19 @@ rules! {
         }, for minutes(1),
         "the round trip to node {{ $labels.evenkeel_node }} rose to {{ $value }} s", "failover.md#detection";
     Ticket "EvenkeelGatewayDown": last("evenkeel_group_member_up").is(0.0), for seconds(30),
-        "gateway {{ $labels.evenkeel_gateway }} of the group is not heard", "operations.md#lost-redundancy";
+        "gateway {{ $labels.evenkeel_gateway }} of the group is not heard", "operations/groups.md#lost-redundancy";
     Ticket "EvenkeelRedundancyLost": last("evenkeel_group_warnings").above(0.0), for minutes(1),
-        "the next fault of a gateway may end calls: `evenkeel gateway list` has the reason", "operations.md#lost-redundancy";
+        "the next fault of a gateway may end calls: `evenkeel gateway list` has the reason", "operations/groups.md#lost-redundancy";
     Ticket "EvenkeelLossUncovered": last("evenkeel_loss_unplaced").above(0.0), for minutes(2),
         "the loss of one {{ $labels.evenkeel_scope }} would leave {{ $value }} sessions without a node: `evenkeel blast` shows where", "failover.md#blast-radius";
     Ticket "EvenkeelCapacityRunsOut": last("evenkeel_forecast_exhausted_seconds").above(-1.0), for minutes(2),
-        "the capacity of region {{ $labels.evenkeel_region }} is expected to be exhausted in {{ $value }} s: `evenkeel status` has the load", "operations.md#forecasts";
+        "the capacity of region {{ $labels.evenkeel_region }} is expected to be exhausted in {{ $value }} s: `evenkeel status` has the load", "operations/objectives.md#forecasts";
     Ticket "EvenkeelNodeDecays":
         last("evenkeel_forecast_warnings").only("evenkeel_reason", &["decay"]).above(0.0), for minutes(2),
-        "the delay or loss of {{ $value }} nodes rises: `evenkeel status` names them", "operations.md#forecasts";
+        "the delay or loss of {{ $value }} nodes rises: `evenkeel status` names them", "operations/objectives.md#forecasts";
     Ticket "EvenkeelGroupRefused":
         increase("evenkeel_cluster_refused_total", minutes(10)).above(0.0), for Duration::ZERO,
-        "the members of a group do not agree: {{ $labels.evenkeel_reason }}", "operations.md#lost-redundancy";
+        "the members of a group do not agree: {{ $labels.evenkeel_reason }}", "operations/groups.md#lost-redundancy";
     Ticket "EvenkeelPolicyFailing": last("evenkeel_policy_failing").is(1.0), for minutes(1),
         "policy {{ $labels.evenkeel_policy }} fails, and its on_fault applies", "policies.md#when-a-policy-fails";
     Ticket "EvenkeelRevisionRolledBack":
@@ -178,39 +178,39 @@ rules! {
         "a revision of {{ $labels.evenkeel_policy }} did harm", "rollouts.md#rollouts";
     Ticket "EvenkeelSessionPanicked":
         increase("evenkeel_sessions_closed_total", minutes(60)).only("evenkeel_reason", &["panicked"]).above(0.0), for Duration::ZERO,
-        "a bug of the gateway closed a session: the log has the panic", "operations.md#look";
+        "a bug of the gateway closed a session: the log has the panic", "operations/daily.md#look";
     Ticket "EvenkeelHandshakesFail":
         increase("evenkeel_sessions_closed_total", minutes(10)).only("evenkeel_reason", &["handshake-failed"]).above(10.0), for Duration::ZERO,
         "handshakes of WebRTC clients fail: evenkeel_handshakes_total has the reasons", "webrtc.md#when-a-call-does-not-begin";
     Ticket "EvenkeelThreadsBehind":
         rate("media_packets_dropped_total", minutes(1)).only("evenkeel_reason", &["ring-full", "buffer-full", "send-failed"]).above(0.0), for minutes(1),
-        "packets are dropped because threads do not keep up: {{ $labels.evenkeel_reason }}", "operations.md#look";
+        "packets are dropped because threads do not keep up: {{ $labels.evenkeel_reason }}", "operations/daily.md#look";
     Ticket "EvenkeelControlLate":
         rate("evenkeel_event_loop_stalls_total", minutes(5)).above(1.0), for Duration::ZERO,
-        "control runs late, which delays failover: give the gateway more processor time", "operations.md#look";
+        "control runs late, which delays failover: give the gateway more processor time", "operations/daily.md#look";
     Ticket "EvenkeelNodeMessagesRefused":
         increase("evenkeel_node_messages_refused_total", minutes(10)).above(0.0), for Duration::ZERO,
-        "gateway and agents do not agree: {{ $labels.evenkeel_reason }}", "operations.md#look";
+        "gateway and agents do not agree: {{ $labels.evenkeel_reason }}", "operations/daily.md#look";
     Ticket "EvenkeelIndexBehind": last("evenkeel_index_current").is(0.0), for minutes(5),
-        "the shared index lacks sessions of this gateway", "operations.md#shared-index";
+        "the shared index lacks sessions of this gateway", "operations/shared-index.md#shared-index";
     Ticket "EvenkeelRoomDuplicate":
         increase("evenkeel_index_duplicates_total", minutes(60)).above(0.0), for Duration::ZERO,
-        "a room is at two groups: the log names it", "operations.md#shared-index";
+        "a room is at two groups: the log names it", "operations/shared-index.md#shared-index";
     Ticket "EvenkeelDependencyDown": last("evenkeel_dependency_up").is(0.0), for minutes(1),
-        "{{ $labels.evenkeel_dependency }}, which this gateway depends on, does not answer: `evenkeel status` has the reason", "operations.md#dependencies";
+        "{{ $labels.evenkeel_dependency }}, which this gateway depends on, does not answer: `evenkeel status` has the reason", "operations/alerts.md#dependencies";
     Ticket "EvenkeelCredentialEnds": last("evenkeel_credential_expiry_seconds").below(14.0 * DAY), for Duration::ZERO,
-        "{{ $labels.evenkeel_credential }} ends in {{ $value }} s", "operations.md#certificates-and-tokens";
+        "{{ $labels.evenkeel_credential }} ends in {{ $value }} s", "operations/alerts.md#certificates-and-tokens";
     Ticket "EvenkeelDocumentUnwritten": last("evenkeel_document_unwritten").is(1.0), for minutes(1),
-        "{{ $labels.evenkeel_document }} cannot be written, and a restart would forget changes: `evenkeel status` has the reason", "operations.md#disk";
+        "{{ $labels.evenkeel_document }} cannot be written, and a restart would forget changes: `evenkeel status` has the reason", "operations/disk.md#disk";
     Info "EvenkeelLossReduces": last("evenkeel_loss_reduced").above(0.0), for minutes(10),
         "the loss of one {{ $labels.evenkeel_scope }} would reduce the bit rate of {{ $value }} sessions: `evenkeel blast` shows where", "failover.md#blast-radius";
     Info "EvenkeelNodeFailed":
         increase("evenkeel_node_failures_total", minutes(5)).above(0.0), for Duration::ZERO,
         "node {{ $labels.evenkeel_node }} failed: the rooms that it carried, if any, moved", "failover.md#after-a-node-died";
     Info "EvenkeelRoleChanged": changes("evenkeel_group_role", minutes(5)).above(0.0), for Duration::ZERO,
-        "a gateway of the group started, or its role changed by a hand-over or a takeover", "operations.md#a-group-of-gateways";
+        "a gateway of the group started, or its role changed by a hand-over or a takeover", "operations/groups.md#a-group-of-gateways";
     Info "EvenkeelNodeStaysDrained": last("evenkeel_node_draining").is(1.0), for minutes(60),
-        "node {{ $labels.evenkeel_node }} is drained for an hour", "operations.md#maintain";
+        "node {{ $labels.evenkeel_node }} is drained for an hour", "operations/maintain.md#maintain";
     Info "EvenkeelSrtpRefused":
         rate("media_packets_dropped_total", minutes(5)).only("evenkeel_reason", &["srtp-forged", "srtp-index"]).above(10.0), for minutes(5),
         "packets of SRTP are dropped: {{ $labels.evenkeel_reason }}", "webrtc.md#when-a-call-does-not-begin";
@@ -229,7 +229,7 @@ pub const DOWN: AlertRule = AlertRule {
     condition: last("up").only("job", &["evenkeel"]).is(0.0),
     lasts: seconds(30),
     summary: "gateway {{ $labels.instance }} does not answer Prometheus",
-    runbook: "operations.md#look",
+    runbook: "operations/daily.md#look",
 };
 
 /// An alert that explains others: while it fires, these are not sent, as Alertmanager's `inhibit_rules` have it.

@@ -288,7 +288,7 @@ metrics! {
     /// Offers refused.
     SessionsRefused = "evenkeel.sessions.refused", "{session}", [Scenario, Reason in || REFUSALS.to_vec()];
     /// Sessions ended: completed (`requested`, `client-closed`), abandoned at set-up (`not-opened`, `handshake-failed`, `handshake-lost`),
-    /// or by a fault (`media-timeout`, `panicked`, [`srtp-counters-lost`](operations.md#srtp-in-a-group)).
+    /// or by a fault (`media-timeout`, `panicked`, [`srtp-counters-lost`](operations/group-media.md#srtp-in-a-group)).
     SessionsClosed = "evenkeel.sessions.closed", "{session}", [Scenario, Reason in || CloseReason::ALL.map(CloseReason::name).to_vec()];
     /// DTLS handshakes of clients that ended: `done`, or the reason of the failure.
     Handshakes = "evenkeel.handshakes", "{handshake}", [Outcome];

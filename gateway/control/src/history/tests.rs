@@ -513,13 +513,13 @@ fn table_of_a_later_version_is_refused() {
     assert_eq!(folder.count("history"), 1, "the version that wrote it may come back");
 }
 
-/// The example of `docs/operations.md`.
+/// The example of `docs/operations/disk.md`.
 const LONG_CALLS: &str = "SELECT room, duration_ms / 60000 AS minutes, reason, totals ->> 'lost_up' AS lost FROM history \
     WHERE ended_us > (unixepoch() - 3600) * 1000000 ORDER BY duration_ms DESC LIMIT 20";
 
 #[test]
 fn operators_query_columns() {
-    let page = fs::read_to_string("../../docs/operations.md").unwrap();
+    let page = fs::read_to_string("../../docs/operations/disk.md").unwrap();
     assert!(page.replace("\\\n    ", "").contains(LONG_CALLS), "{LONG_CALLS}");
     let folder = Folder::new();
     let process = folder.start();
