@@ -91,15 +91,18 @@ fn curl(gateway: &Gateway, arguments: &[&str]) -> Option<String> {
     }
 }
 
-/// The lines of all `sh` blocks; a quote or a backslash carries a line on into the next.
+/// The lines of all `sh` blocks, and those of `console` blocks that are typed after `$ `; a quote or a backslash carries a line on
+/// into the next.
 fn lines() -> Vec<(Line, String)> {
     let mut lines = Vec::new();
     for block in pages().iter().flat_map(crate::page::Page::blocks) {
-        if block.language != "sh" {
-            continue;
-        }
+        let prompt = match &*block.language {
+            "sh" => "",
+            "console" => "$ ",
+            _ => continue,
+        };
         let mut line = String::new();
-        for part in block.text.lines() {
+        for part in block.text.lines().filter_map(|line| line.strip_prefix(prompt)) {
             line.push_str(part);
             if line.ends_with('\\') {
                 line.pop();

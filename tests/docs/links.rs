@@ -27,6 +27,24 @@ fn relative_links_lead_to_files_and_headings() {
 }
 
 #[test]
+fn index_of_operations_lists_each_section() {
+    let index = Page::read("docs/operations.md").text;
+    let mut missing = Vec::new();
+    for page in pages() {
+        let Some(name) = page.path.strip_prefix("docs/operations/") else { continue };
+        let prose = page.prose();
+        let headings =
+            prose.iter().filter_map(|(place, line)| Some((place, line.strip_prefix("## ")?)));
+        for (place, heading) in headings {
+            if !index.contains(&format!("(operations/{name}#{})", anchor(heading))) {
+                missing.push(format!("{place}: {heading}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "docs/operations.md lacks:\n{}", missing.join("\n"));
+}
+
+#[test]
 fn readmes_are_short() {
     for path in ["README.md", "README.zh-CN.md"] {
         let lines = Page::read(path).text.lines().count();
@@ -34,14 +52,15 @@ fn readmes_are_short() {
     }
 }
 
-/// Anchors of headings, as GitHub makes them.
 fn anchors(path: &std::path::Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap();
     let headings = text.lines().filter(|line| line.starts_with('#'));
-    let anchor = |line: &str| {
-        let words = line.trim_start_matches('#').trim().to_lowercase();
-        let kept = words.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
-    };
-    headings.map(anchor).collect()
+    headings.map(|line| anchor(line.trim_start_matches('#').trim())).collect()
+}
+
+/// The anchor of a heading, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let words = heading.to_lowercase();
+    let kept = words.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }

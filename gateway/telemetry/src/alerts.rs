@@ -108,7 +108,7 @@ rules! {
         "media of clients with {{ $labels.evenkeel_label }} {{ $labels.evenkeel_label_value }} is bad", "failover.md#client-breaker";
     Page "EvenkeelUplinkSuspect":
         increase("evenkeel_uplink_suspicions_total", minutes(5)).above(0.0), for Duration::ZERO,
-        "most nodes fell silent at once: check the gateway's own network", "operations/daily.md#look";
+        "most nodes fell silent at once: check the gateway's own network", "operations/daily.md#most-nodes-fell-silent-at-once";
     Page "EvenkeelTakeoverBlocked": last("evenkeel_group_blocked").is(1.0), for seconds(10),
         "the owner of the group is silent, and this gateway may not take over: `evenkeel gateway list` has the reason", "operations/disasters.md#both-gateways-lost-one-came-back";
     Page "EvenkeelGroupWithoutOwner": last("evenkeel_group_owned").is(0.0), for seconds(10),
@@ -130,7 +130,7 @@ rules! {
             whole: rate("evenkeel_session_r_factor_count", minutes(5)).sum_by(&["evenkeel_scenario"]),
             on: &[],
         }, for minutes(5),
-        "many users of scenario {{ $labels.evenkeel_scenario }} hear badly: `evenkeel session list --bad`", "operations/daily.md#look";
+        "many users of scenario {{ $labels.evenkeel_scenario }} hear badly: `evenkeel session list --bad`", "operations/daily.md#which-calls-are-bad";
     Ticket "EvenkeelSessionsImpaired":
         AlertCondition::AboveShare {
             part: last("evenkeel_scenario_impaired")
@@ -178,30 +178,30 @@ rules! {
         "a revision of {{ $labels.evenkeel_policy }} did harm", "rollouts.md#rollouts";
     Ticket "EvenkeelSessionPanicked":
         increase("evenkeel_sessions_closed_total", minutes(60)).only("evenkeel_reason", &["panicked"]).above(0.0), for Duration::ZERO,
-        "a bug of the gateway closed a session: the log has the panic", "operations/daily.md#look";
+        "a bug of the gateway closed a session: the log has the panic", "operations/daily.md#a-session-ended-by-a-panic";
     Ticket "EvenkeelHandshakesFail":
         increase("evenkeel_sessions_closed_total", minutes(10)).only("evenkeel_reason", &["handshake-failed"]).above(10.0), for Duration::ZERO,
         "handshakes of WebRTC clients fail: evenkeel_handshakes_total has the reasons", "webrtc.md#when-a-call-does-not-begin";
     Ticket "EvenkeelThreadsBehind":
         rate("media_packets_dropped_total", minutes(1)).only("evenkeel_reason", &["ring-full", "buffer-full", "send-failed"]).above(0.0), for minutes(1),
-        "packets are dropped because threads do not keep up: {{ $labels.evenkeel_reason }}", "operations/daily.md#look";
+        "packets are dropped because threads do not keep up: {{ $labels.evenkeel_reason }}", "operations/daily.md#a-gateway-is-too-slow";
     Ticket "EvenkeelControlLate":
         rate("evenkeel_event_loop_stalls_total", minutes(5)).above(1.0), for Duration::ZERO,
-        "control runs late, which delays failover: give the gateway more processor time", "operations/daily.md#look";
+        "control runs late, which delays failover: give the gateway more processor time", "operations/daily.md#a-gateway-is-too-slow";
     Ticket "EvenkeelNodeMessagesRefused":
         increase("evenkeel_node_messages_refused_total", minutes(10)).above(0.0), for Duration::ZERO,
-        "gateway and agents do not agree: {{ $labels.evenkeel_reason }}", "operations/daily.md#look";
+        "gateway and agents do not agree: {{ $labels.evenkeel_reason }}", "operations/daily.md#a-node-is-down-though-it-runs";
     Ticket "EvenkeelIndexBehind": last("evenkeel_index_current").is(0.0), for minutes(5),
-        "the shared index lacks sessions of this gateway", "operations/shared-index.md#shared-index";
+        "the shared index lacks sessions of this gateway", "operations/shared-index.md#the-index-is-not-current";
     Ticket "EvenkeelRoomDuplicate":
         increase("evenkeel_index_duplicates_total", minutes(60)).above(0.0), for Duration::ZERO,
-        "a room is at two groups: the log names it", "operations/shared-index.md#shared-index";
+        "a room is at two groups: the log names it", "operations/shared-index.md#a-room-is-at-two-groups";
     Ticket "EvenkeelDependencyDown": last("evenkeel_dependency_up").is(0.0), for minutes(1),
         "{{ $labels.evenkeel_dependency }}, which this gateway depends on, does not answer: `evenkeel status` has the reason", "operations/alerts.md#dependencies";
     Ticket "EvenkeelCredentialEnds": last("evenkeel_credential_expiry_seconds").below(14.0 * DAY), for Duration::ZERO,
         "{{ $labels.evenkeel_credential }} ends in {{ $value }} s", "operations/alerts.md#certificates-and-tokens";
     Ticket "EvenkeelDocumentUnwritten": last("evenkeel_document_unwritten").is(1.0), for minutes(1),
-        "{{ $labels.evenkeel_document }} cannot be written, and a restart would forget changes: `evenkeel status` has the reason", "operations/disk.md#disk";
+        "{{ $labels.evenkeel_document }} cannot be written, and a restart would forget changes: `evenkeel status` has the reason", "operations/disk.md#the-disk-is-full-or-fails";
     Info "EvenkeelLossReduces": last("evenkeel_loss_reduced").above(0.0), for minutes(10),
         "the loss of one {{ $labels.evenkeel_scope }} would reduce the bit rate of {{ $value }} sessions: `evenkeel blast` shows where", "failover.md#blast-radius";
     Info "EvenkeelNodeFailed":
@@ -210,7 +210,7 @@ rules! {
     Info "EvenkeelRoleChanged": changes("evenkeel_group_role", minutes(5)).above(0.0), for Duration::ZERO,
         "a gateway of the group started, or its role changed by a hand-over or a takeover", "operations/groups.md#a-group-of-gateways";
     Info "EvenkeelNodeStaysDrained": last("evenkeel_node_draining").is(1.0), for minutes(60),
-        "node {{ $labels.evenkeel_node }} is drained for an hour", "operations/maintain.md#maintain";
+        "node {{ $labels.evenkeel_node }} is drained for an hour", "operations/maintain.md#take-a-node-out";
     Info "EvenkeelSrtpRefused":
         rate("media_packets_dropped_total", minutes(5)).only("evenkeel_reason", &["srtp-forged", "srtp-index"]).above(10.0), for minutes(5),
         "packets of SRTP are dropped: {{ $labels.evenkeel_reason }}", "webrtc.md#when-a-call-does-not-begin";
@@ -229,7 +229,7 @@ pub const DOWN: AlertRule = AlertRule {
     condition: last("up").only("job", &["evenkeel"]).is(0.0),
     lasts: seconds(30),
     summary: "gateway {{ $labels.instance }} does not answer Prometheus",
-    runbook: "operations/daily.md#look",
+    runbook: "operations/daily.md#a-gateway-does-not-answer",
 };
 
 /// An alert that explains others: while it fires, these are not sent, as Alertmanager's `inhibit_rules` have it.

@@ -45,7 +45,7 @@ fn file_has_a_rule_for_a_dead_gateway() {
     let rule = "  - alert: EvenkeelDown\n    expr: 'up{job=\"evenkeel\"} == 0'\n    for: 30s\n    \
                 labels: {severity: page}\n    annotations:\n      \
                 summary: 'gateway {{ $labels.instance }} does not answer Prometheus'\n      \
-                runbook: docs/operations/daily.md#look\n";
+                runbook: docs/operations/daily.md#a-gateway-does-not-answer\n";
     let file = rules_file();
     let (pages, _) = file.split_once("evenkeel-ticket").unwrap();
     assert!(pages.contains(rule), "{pages}");
