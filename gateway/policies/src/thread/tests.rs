@@ -308,8 +308,10 @@ fn hidden_state_of_active_and_candidate_is_reported() {
     let candidate = world.load_degradation(&hides, true);
     let found = world.first_hidden(|world| {
         world.tick(&active);
-        let shadowed = world.thread.shadowed.take().unwrap();
-        world.thread.compare(&shadowed);
+        // An answer that a slow machine delays is not compared.
+        if let Some(shadowed) = world.thread.shadowed.take() {
+            world.thread.compare(&shadowed);
+        }
     });
     assert_eq!((found.0, found.1.worse), (candidate, 1));
 }

@@ -22,7 +22,7 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Sessions of [`talking`].
 const SESSIONS: usize = 6;
