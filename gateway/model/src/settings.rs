@@ -429,10 +429,10 @@ crate::named! {
     #[serde(rename_all = "kebab-case")]
     pub enum NewcomerAction {
         /// They are admitted as others are. The breaker is reported only.
-        #[default]
         #[serde(rename = "none")]
         Admit = "none",
         /// They are sent no video until the breaker is closed.
+        #[default]
         VoiceOnly = "voice-only",
         /// They are refused.
         Refuse = "refuse",

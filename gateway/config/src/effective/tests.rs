@@ -26,6 +26,7 @@ fn defaults_complete_the_written_keys() {
     assert_eq!(tables["gateway"]["drain_timeout"].as_str(), Some("7m"));
     assert_eq!(tables["gateway"]["region"].as_str(), Some("east"));
     assert_eq!(tables["detector"]["in_region"]["down_after"].as_str(), Some("200ms"));
+    assert_eq!(tables["breaker"]["clients"]["action"].as_str(), Some("voice-only"));
     assert_eq!(tables["node"][0]["canary"].as_bool(), Some(true));
     assert_eq!(tables["listen"][1]["quic"].as_str(), Some("127.0.0.1:4433"));
     assert_eq!(in_force.sha256, Some(HEXLOWER.encode(&sha256(text.as_bytes()))));
