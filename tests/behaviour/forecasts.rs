@@ -2,7 +2,7 @@
 
 use evenkeel_control::{ForecastReport, GatewayEvent};
 use evenkeel_forecast::{Forecast, ForecastChange, ForecastEvidence};
-use evenkeel_model::{CoreEvent, NodeId, StartPhase};
+use evenkeel_model::{CoreEvent, NodeId, NodeNeed, StartPhase};
 
 use crate::harness::{Node, World, wait_until};
 
@@ -11,7 +11,10 @@ fn expected_exhaustion_is_shown_and_starts_a_node() {
     let [node, mut cold] = ["east-a1", "east-b1"].map(Node::agent);
     cold.die();
     let mut world = World::of(&[&node]);
-    world.nodes += &format!("{}start = {{ command = [\"/bin/true\"] }}\n", cold.text());
+    world.nodes += &format!(
+        "{}start = {{ command = [\"/bin/true\"], stop = [\"/bin/true\"], stop_after = \"1h\" }}\n",
+        cold.text()
+    );
     let gateway = world.start();
     let evidence =
         ForecastEvidence::Load { load_kbps: 990, capacity_kbps: 1_000, confidence_percent: 60 };
@@ -21,7 +24,8 @@ fn expected_exhaustion_is_shown_and_starts_a_node() {
         forecasts: vec![forecast.clone()],
         changes: vec![change.clone()],
         exhausted: vec!["east".into()],
-        expected: vec![("east".into(), 990)],
+        // Of 200 Mbit/s of the other node.
+        expected: vec![("east".into(), 190_000)],
         decays: Vec::new(),
     };
     // A cold node may be started once it has missed a probe.
@@ -34,6 +38,11 @@ fn expected_exhaustion_is_shown_and_starts_a_node() {
             _ => None,
         });
         begun == Some(NodeId(1))
+    });
+    cold.revive();
+    wait_until("the node is kept for the expected load", || {
+        let nodes = gateway.ask(gateway.handle.nodes()).unwrap();
+        nodes.iter().any(|node| (node.hop.node, node.need) == (NodeId(1), Some(NodeNeed::Load)))
     });
     assert_eq!(gateway.status().forecasts, [forecast]);
     let told = gateway.happened(|record| match &record.event {

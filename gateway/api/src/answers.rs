@@ -96,6 +96,9 @@ pub(super) fn forecast_evidence(
             ForecastEvidence::Decay { sign: sign.into(), value, limit }
         }
         Evidence::Flap { changes } => ForecastEvidence::Flap { changes },
+        Evidence::Delay { round_trip_ms, usual_ms } => {
+            ForecastEvidence::Delay { round_trip_ms, usual_ms }
+        }
     }
 }
 

@@ -181,6 +181,9 @@ fn forecast_line(forecast: &Forecast, now_us: u64) -> String {
         ForecastEvidence::Flap { changes } => {
             format!("  forecast: link to node {subject} flaps: {changes} changes within an hour")
         }
+        ForecastEvidence::Delay { round_trip_ms, usual_ms } => format!(
+            "  forecast: round trip to node {subject} is {round_trip_ms} ms, usually {usual_ms} ms at this hour"
+        ),
     }
 }
 

@@ -297,7 +297,7 @@ pub struct PredictedLoss {
 pub struct ForecastChanged {
     /// Unix time.
     pub at_us: u64,
-    /// `load`, `decay` or `flap`.
+    /// `load`, `decay`, `flap` or `delay`.
     pub kind: Word,
     /// The name of the region or node.
     pub subject: Arc<str>,

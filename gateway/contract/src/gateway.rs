@@ -159,7 +159,7 @@ pub struct ProviderBreaker {
 #[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Forecast {
-    /// `load`, `decay` or `flap`.
+    /// `load`, `decay`, `flap` or `delay`.
     pub kind: Word,
     /// The name of the region or node.
     pub subject: Arc<str>,
@@ -198,6 +198,13 @@ pub enum ForecastEvidence {
     Flap {
         /// Changes between up and down within the last hour.
         changes: u32,
+    },
+    /// Of `delay`: the round trip to a node is far above the usual one of the hour.
+    Delay {
+        /// The round trip now.
+        round_trip_ms: u32,
+        /// The median of the last three days at this hour of the day (UTC).
+        usual_ms: u32,
     },
 }
 

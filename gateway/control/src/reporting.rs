@@ -160,7 +160,7 @@ evenkeel_model::events! {
                                         not checked; `actual`: rooms, sessions, sessions without a node, and those with a lower bit rate";
         /// A [warning of what is expected](operations/objectives.md#forecasts) begins or ends (`over`).
         Forecast(change: ForecastChange)
-            sends "forecast" with "`kind`: load, decay or flap; `subject`, the region or node; `expected_us`; `evidence`: its \
+            sends "forecast" with "`kind`: load, decay, flap or delay; `subject`, the region or node; `expected_us`; `evidence`: its \
                                    [facts](operations/objectives.md#forecasts); `over`";
         /// A room turned out to be at another group as well: `group` and `gateway` are the other ones.
         RoomDuplicate {

@@ -1,14 +1,16 @@
-//! Forecasts from one sample per minute: when a region's capacity is exhausted, which nodes decay before they fail, and which
-//! links flap. No I/O and no clock: the minute is an argument. `make bench-forecast` measures each forecast beside a naive rule.
+//! Forecasts from one sample per minute: when a region's capacity is exhausted, which nodes decay before they fail, which links
+//! flap, and which are far slower than usual. No I/O and no clock: the minute is an argument. `make bench-forecast` measures each forecast beside a naive rule.
 
 mod alarm;
 mod decay;
+mod delay;
 mod flap;
 mod load;
 mod table;
 
 pub use alarm::{AlarmChange, ForecastAlarm};
 pub use decay::{DecayForecast, DecayParameters, DecaySign, DecayWarning, NodeSample};
+pub use delay::{DelayForecast, UnusualDelay};
 pub use flap::FlapForecast;
 pub use load::{Exhaustion, LoadForecast, LoadParameters};
 pub use table::{

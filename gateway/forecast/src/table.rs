@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AlarmChange, DecayForecast, DecaySign, DecayWarning, Exhaustion, FlapForecast, ForecastAlarm,
-    LoadForecast, Minute, NodeSample,
+    AlarmChange, DecayForecast, DecaySign, DecayWarning, DelayForecast, Exhaustion, FlapForecast,
+    ForecastAlarm, LoadForecast, Minute, NodeSample, UnusualDelay,
 };
 
 /// Minutes without a cause after which a warning of a region ends.
@@ -75,6 +75,13 @@ pub enum ForecastEvidence {
         /// Changes between up and down within the last hour.
         changes: u32,
     },
+    /// The round trip to a node is far above the usual one of the hour.
+    Delay {
+        /// The round trip now, milliseconds.
+        round_trip_ms: u32,
+        /// The usual one, milliseconds.
+        usual_ms: u32,
+    },
 }
 
 impl ForecastEvidence {
@@ -84,6 +91,7 @@ impl ForecastEvidence {
             ForecastEvidence::Load { .. } => "load",
             ForecastEvidence::Decay { .. } => "decay",
             ForecastEvidence::Flap { .. } => "flap",
+            ForecastEvidence::Delay { .. } => "delay",
         }
     }
 }
@@ -117,8 +125,12 @@ struct RegionForecast {
 struct NodeForecast {
     decay: DecayForecast,
     flap: FlapForecast,
+    #[serde(default)]
+    delay: DelayForecast,
     decay_warning: Warning,
     flap_warning: Warning,
+    #[serde(default)]
+    delay_warning: Warning,
     /// Thousandths, by the newest sample.
     #[serde(skip)]
     decay_permille: u16,
@@ -218,6 +230,12 @@ impl ForecastTable {
                 Forecast::of(name, minute, minute, ForecastEvidence::Flap { changes })
             });
             changes.extend(node.flap_warning.update(flap, NODE_HOLD_MINUTES, minute));
+            let delay = node.delay.sample(minute, sample.sample.round_trip_ms);
+            let delay = delay.map(|UnusualDelay { round_trip_ms, usual_ms }| {
+                let evidence = ForecastEvidence::Delay { round_trip_ms, usual_ms };
+                Forecast::of(name, minute, minute, evidence)
+            });
+            changes.extend(node.delay_warning.update(delay, NODE_HOLD_MINUTES, minute));
         }
         changes
     }
@@ -225,8 +243,10 @@ impl ForecastTable {
     /// The warnings in force.
     pub fn forecasts(&self) -> impl Iterator<Item = &Forecast> {
         let of_regions = self.regions.values().map(|region| &region.warning);
-        let of_nodes =
-            self.nodes.values().flat_map(|node| [&node.decay_warning, &node.flap_warning]);
+        let of_nodes = self
+            .nodes
+            .values()
+            .flat_map(|node| [&node.decay_warning, &node.flap_warning, &node.delay_warning]);
         of_regions.chain(of_nodes).filter_map(|warning| warning.forecast.as_ref())
     }
 

@@ -34,7 +34,7 @@ const KEPT_AT_ONCE: usize = 64;
 const ADMITTED_SHARE: f64 = 0.9;
 
 /// Kinds of warnings, for the metric.
-const FORECAST_KINDS: [&str; 3] = ["load", "decay", "flap"];
+const FORECAST_KINDS: [&str; 4] = ["load", "decay", "flap", "delay"];
 
 /// Samples regions and nodes, and reports forecasts.
 pub(super) struct ForecastFollower {
@@ -254,6 +254,7 @@ fn log_change(change: &ForecastChange) {
     let message = match kind {
         "load" => "capacity is expected to be exhausted",
         "decay" => "node decays and is expected to fail",
+        "delay" => "round trip to the node is far above the usual one of the hour",
         _ => "link to the node flaps",
     };
     tracing::warn!(kind, %subject, expected_us, ?evidence, "{message}");

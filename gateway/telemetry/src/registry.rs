@@ -420,7 +420,7 @@ metrics! {
     SloBudget = "evenkeel.slo.budget", "1", [Scenario, Slo];
     /// Time until the capacity of a region is expected to be exhausted, 0 if it is; -1 while this is not expected. Forecast each minute.
     ForecastExhausted = "evenkeel.forecast.exhausted", "s", [Region];
-    /// Warnings of what is expected, by their kind: `load`, `decay` or `flap`.
+    /// Warnings of what is expected, by their kind: `load`, `decay`, `flap` or `delay`.
     ForecastWarnings = "evenkeel.forecast.warnings", "{warning}", [Reason];
     /// Health of a node: 0 Up, 1 Suspect, 2 Wary, 3 Down, 4 Cold.
     NodeHealth = "evenkeel.node.health", "{state}", [Node, Region, Zone];

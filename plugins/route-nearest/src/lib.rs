@@ -49,7 +49,7 @@ pub struct RouteNearest {
     wary_cost: f64,
     /// Cost of a node with delay or loss at its limit, in milliseconds; half as much an hour before.
     /// 0: ignore forecasts.
-    #[setting(default = 0.0, unit = "ms", min = 0, max = 1000)]
+    #[setting(default = 100.0, unit = "ms", min = 0, max = 1000)]
     decay_cost: f64,
     /// Load from which a node gets new rooms only if every other node is full too.
     #[setting(default = 0.95, min = 0.1, max = 1)]

@@ -166,14 +166,15 @@ fn recently_recovered_node_costs_more() {
 }
 
 #[test]
-fn room_leaves_decaying_node_if_that_has_a_cost() {
-    for (cost, moves) in [(0, None), (100, Some(PlacementReason::Better.number()))] {
-        let mut trial = trial(&format!(r#"{{"decay_cost": {cost}}}"#));
+fn room_leaves_decaying_node_unless_that_costs_nothing() {
+    let leaves = Some(PlacementReason::Better.number());
+    for (settings, moves) in [(r#"{"decay_cost": 0}"#, None), ("{}", leaves)] {
+        let mut trial = trial(settings);
         let mut room = placed(&mut trial);
         trial.world.measure("east-a1", Decay, 500);
         trial.pass(Duration::from_secs(31));
         assert_eq!(reroute(&mut trial, &mut room), moves);
-        assert_eq!(room.standing[0], if cost == 0 { "east-a1" } else { "east-b1" });
+        assert_eq!(room.standing[0], if moves.is_none() { "east-a1" } else { "east-b1" });
     }
 }
 

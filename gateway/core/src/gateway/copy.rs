@@ -45,6 +45,7 @@ pub(super) struct CopiedNode {
     id: NodeId,
     refuses: bool,
     loses: bool,
+    decay_permille: u16,
     /// The pace of openings.
     openings: OpeningWindow,
     /// The round trip of its probes; zero without one.
@@ -77,6 +78,7 @@ impl Records<'_> {
             id: node.id,
             refuses: node.takes_rooms() && !node.welcomes_rooms(),
             loses: node.loses(),
+            decay_permille: node.decay_permille,
             openings: table.pace(node.id).idle(),
             round_trip: node.detector.round_trip().map_or(Duration::ZERO, |(smoothed, _)| smoothed),
             detected_within: node.detector.detects_within(node.settings.probed),
@@ -254,7 +256,7 @@ impl CopiedNode {
     fn apply(&self, here: NodeId, copy: &GatewayCopy, gateway: &mut Gateway, now: Instant) {
         let Some(node) = gateway.tables.nodes.get_mut(here) else { return };
         node.handle_willing(!self.refuses, now);
-        node.fares_badly = self.loses;
+        (node.fares_badly, node.decay_permille) = (self.loses, self.decay_permille);
         if node.health() == Health::Cold {
             // A hook is called only for a node that is known not to run.
             node.detector.handle_agent(false, now);

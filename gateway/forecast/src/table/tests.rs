@@ -93,3 +93,25 @@ fn restart_continues_the_warnings() {
     assert!(next.sample(2, &names([]), &names([]), HORIZON).is_empty());
     assert_eq!(next, ForecastTable::default(), "removed ones are forgotten");
 }
+
+#[test]
+fn unusual_round_trip_is_reported_as_a_delay() {
+    let mut table = ForecastTable::default();
+    let mut changes = Vec::new();
+    let day = crate::MINUTES_OF_DAY;
+    for minute in 0..day + 200 {
+        let is_slow = (day..day + 60).contains(&minute);
+        let round_trip_ms = Some(if is_slow { 200.0 } else { 50.0 });
+        let sample = NodeSample { round_trip_ms, ..NodeSample::default() };
+        let nodes = names([("a", NodeMinute { sample, changes: 0 })]);
+        changes.extend(table.sample(minute, &names([]), &nodes, HORIZON));
+    }
+    assert_eq!(kinds(&changes), [("delay", false), ("delay", true)]);
+    let evidence = ForecastEvidence::Delay { round_trip_ms: 200, usual_ms: 50 };
+    assert_eq!(changes[1].forecast.evidence, evidence);
+    assert_eq!(
+        table.decays().map(|(_, decay)| decay).collect::<Vec<_>>(),
+        [0],
+        "it does not decay"
+    );
+}

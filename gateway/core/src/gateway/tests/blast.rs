@@ -137,7 +137,7 @@ fn shares(world: &World) -> BTreeMap<SessionId, u16> {
 }
 
 #[test]
-fn copy_has_drains_refusals_and_losses_of_nodes() {
+fn copy_has_drains_refusals_and_decays_of_nodes() {
     let mut world = World::new(settings());
     world.open("r");
     assert_eq!(world.stands("r"), Some(A));
@@ -148,6 +148,12 @@ fn copy_has_drains_refusals_and_losses_of_nodes() {
     assert_eq!(to(&mut world), Some(D), "C refuses new rooms");
     world.pass(ms(6_000));
     assert_eq!(to(&mut world), Some(C));
+    let decays = |world: &mut World, permille| {
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_decay(C, permille));
+    };
+    decays(&mut world, 500);
+    assert_eq!(to(&mut world), Some(D), "C is expected to fail");
+    decays(&mut world, 0);
     world
         .gateway
         .change_nodes(world.now, |nodes| nodes.handle_drain(C, true, None, world.now))

@@ -277,3 +277,17 @@ fn policies_read_the_decay_of_a_node() {
     let decays: Vec<u32> = rows.iter().map(|row| row.measures.value(Metric::Decay)).collect();
     assert_eq!(decays, [700, 0, 0]);
 }
+
+#[test]
+fn native_placement_prefers_nodes_that_are_not_expected_to_fail() {
+    for (permille, first) in [(0, A), (500, B)] {
+        let mut world = World::new(settings_of(&[(0, 1_000), (0, 1_000)]));
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_decay(A, permille));
+        world.open("r");
+        assert_eq!(world.stands("r"), Some(first), "{permille}");
+    }
+    let mut world = World::new(settings_of(&[(0, 1_000)]));
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_decay(A, 1_000));
+    world.open("r");
+    assert_eq!(world.stands("r"), Some(A), "there is no other node");
+}
