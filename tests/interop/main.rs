@@ -6,6 +6,7 @@ mod demo;
 mod ffmpeg;
 mod gstreamer;
 mod janus;
+mod lossy;
 mod meter;
 mod operating;
 mod otlp;

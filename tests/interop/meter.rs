@@ -89,6 +89,11 @@ impl GapLimits {
         self.judge_by("shown_gap_max", what, gap, control);
     }
 
+    /// Judges the time for which pictures were frozen, beside that of as long a time without a fault.
+    pub(crate) fn judge_frozen(self, what: &str, frozen: Duration, control: Duration) {
+        self.judge_by("frozen_max", what, frozen, control);
+    }
+
     fn judge_by(self, key: &str, what: &str, gap: Duration, control: Duration) {
         figure(key, gap.as_secs_f64() * 1e3);
         let limit = Duration::from_secs_f64(limit(self.0, key) / 1e3);

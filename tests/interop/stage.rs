@@ -53,6 +53,14 @@ pub(crate) struct Node {
     pub(crate) table: String,
 }
 
+impl Node {
+    /// The address in its table.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let address = self.table.split('"').nth(1).and_then(|address| address.parse().ok());
+        address.expect("the table of a sample node begins with its address")
+    }
+}
+
 /// A sample node. It rewrites RTP, unless `more` arguments have it do otherwise.
 pub(crate) fn sample_node(name: &'static str, folder: &Path, more: &[&str]) -> Node {
     let mut command = Command::new(evenkeel());

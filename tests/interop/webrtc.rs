@@ -4,6 +4,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
@@ -14,7 +15,8 @@ use evenkeel_testkit::required;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::meter::judge_in_round_trip;
+use crate::lossy::LossyPath;
+use crate::meter::{GapLimits, judge_in_round_trip};
 use crate::stage::{NODES, Stage, sample_node};
 
 const ROOM: &str = "webrtc";
@@ -31,6 +33,8 @@ identity = ["stun"]
 [admin]
 socket = "admin.sock"
 "#;
+
+const LIMITS: GapLimits = GapLimits("webrtc.*");
 
 /// Packets of a kind that each end receives before the node dies, and after its room has moved. Pages decode as many frames.
 const PACKETS: u64 = 50;
@@ -223,6 +227,66 @@ fn call_of_chromium_and_firefox_survives_node_death() {
 #[test]
 fn room_of_three_pages_survives_node_death() {
     call_of_pages("webrtc-room", &["chromium"; 3]);
+}
+
+/// Packets that each page gets again.
+const REPAIRED: f64 = 10.0;
+/// The time without losses, and with them.
+const WATCHED_MS: f64 = 10_000.0;
+
+/// A call of pages, while three of a hundred datagrams with media are lost between the nodes and the gateway.
+#[required(Chromium)]
+#[test]
+fn losses_behind_the_node_are_repaired() {
+    let mut paths = Vec::new();
+    let mut stage = Stage::before("webrtc-losses", CONFIGURATION, |folder| {
+        let behind_path = |name| {
+            let mut node = sample_node(name, folder, &["--webrtc"]);
+            let path = LossyPath::to(node.address());
+            node.table = node.table.replace(&node.address().to_string(), &path.address.to_string());
+            paths.push(path);
+            node
+        };
+        NODES.map(behind_path).into()
+    });
+    let mut command = Command::new("node");
+    command.arg(script("browser/call.js")).arg(browser_packages()).args(["chromium"; 2]);
+    command.arg(stage.folder().join("admin.sock")).arg(ROOM);
+    let clients = ChildProcess::start("webrtc-call", &mut command, stage.folder());
+    let clients = clients.expect("the client starts").with_grace(TIMEOUT);
+    let since = |before: &ClientReport, after: &ClientReport, field: &str| -> Vec<f64> {
+        let figure = |end: &Value| end[field].as_f64().unwrap_or_default();
+        let ends = before.ends.iter().zip(&after.ends);
+        ends.map(|(before, after)| figure(after) - figure(before)).collect()
+    };
+    let wait_for = |what: &str, before: &ClientReport, holds: &dyn Fn(&ClientReport) -> bool| {
+        let found = clients.wait_for(what, 2 * TIMEOUT, |lines| {
+            let last = ClientReport::of(lines.last()?)?;
+            let lasted = since(before, &last, "at_ms").iter().all(|ms| *ms >= WATCHED_MS);
+            (lasted && holds(&last)).then_some(last)
+        });
+        found.unwrap_or_else(|error| panic!("{error}; {:?}", clients.lines().last()))
+    };
+    let frozen = |before: &ClientReport, after: &ClientReport| {
+        let parts =
+            since(before, after, "frozen_ms").into_iter().zip(since(before, after, "at_ms"));
+        let longest = parts.map(|(frozen, lasted)| frozen / lasted).fold(0.0, f64::max);
+        Duration::from_secs_f64(longest * WATCHED_MS / 1e3)
+    };
+    let first = received(&clients, None);
+    let before = wait_for("a call without losses", &first, &|_| true);
+    paths.iter().for_each(LossyPath::begin_to_lose);
+    let after = wait_for("repaired packets", &before, &|last| {
+        since(&before, last, "repaired").iter().all(|packets| *packets >= REPAIRED)
+    });
+    LIMITS.judge_frozen("pictures", frozen(&before, &after), frozen(&first, &before));
+    let lost: u64 = paths.iter().map(LossyPath::lost).sum();
+    println!("{lost} datagrams lost, packets repaired {:?}", since(&before, &after, "repaired"));
+    drop(clients);
+    let counters = NODES.map(|node| stage.end_node(node));
+    let asked = counters.iter().map(|counters| counters["nack"].as_f64().expect("a counter"));
+    assert!(asked.sum::<f64>() >= REPAIRED / 2.0, "{counters:?}");
+    stage.end_gateway();
 }
 
 #[required(Chromium)]

@@ -34,8 +34,8 @@ pub(crate) fn run_demo(options: &DemoOptions) -> Result<(), CommandError> {
 
 /// Run a sample media server for trials and drills
 ///
-/// It reflects packets among the sessions of a room with its own SSRCs and sequence numbers, answers probes, and counts
-/// key-frame requests.
+/// It reflects packets among the sessions of a room with its own SSRCs and sequence numbers, passes receivers' feedback on to the
+/// senders, and answers probes.
 #[derive(Args)]
 pub(crate) struct SampleNodeArgs {
     /// Listen address; port 0 takes a free one

@@ -20,7 +20,7 @@ use evenkeel_media::trunk::message::{NodeSecret, TooShort};
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::json;
 
-pub use counters::{RefusalCounters, SampleNodeCounters};
+pub use counters::{IgnoredCounters, RefusalCounters, SampleNodeCounters};
 pub use options::{NodeBehaviour, PlainRoom, SampleNodeOptions, WEBRTC_RETRANSMISSIONS, number_of};
 use reflector::{BatchClock, Reflector};
 

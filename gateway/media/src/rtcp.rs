@@ -7,17 +7,17 @@ mod feedback;
 mod report;
 pub mod rewrite;
 
-pub(crate) use feedback::{APPLICATION, FIR, NACK, PAYLOAD_FEEDBACK, PLI, TMMBN};
+pub(crate) use feedback::{APPLICATION, FIR, NACK, PAYLOAD_FEEDBACK, PLI, TMMBN, TRANSPORT_WIDE};
 pub use feedback::{
-    Fir, FirEntry, Pli, Remb, TMMBR, TRANSPORT_FEEDBACK, write_fir, write_pli, write_remb,
-    write_tmmbr,
+    Fir, FirEntry, Nack, Pli, Remb, TMMBR, TRANSPORT_FEEDBACK, TransportWide, write_fir,
+    write_nack, write_pli, write_remb, write_tmmbr,
 };
 use report::HEADER_LEN;
-pub(crate) use report::{BYE, RECEIVER_REPORT, SENDER_REPORT, SOURCE_DESCRIPTION};
 pub use report::{
-    ReceiverReport, ReportBlock, SenderInfo, SenderReport, write_cname, write_receiver_report,
-    write_sender_report,
+    BYE, ReceiverReport, ReportBlock, SOURCE_DESCRIPTION, SenderInfo, SenderReport, write_cname,
+    write_receiver_report, write_sender_report,
 };
+pub(crate) use report::{RECEIVER_REPORT, SENDER_REPORT};
 
 /// Reason why bytes are not an RTCP packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -46,12 +46,16 @@ pub enum RtcpPacket<'a> {
     SenderReport(SenderReport<'a>),
     /// RFC 3550, section 6.4.2.
     ReceiverReport(ReceiverReport<'a>),
+    /// Generic NACK (RFC 4585, section 6.2.1).
+    Nack(Nack<'a>),
     /// Picture loss indication (RFC 4585, section 6.3.1).
     Pli(Pli),
     /// Full intra request (RFC 5104, section 4.3.1).
     Fir(Fir<'a>),
     /// Receiver estimated maximum bitrate (draft-alvestrand-rmcat-remb).
     Remb(Remb<'a>),
+    /// Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+    TransportWide(TransportWide<'a>),
     /// Any other packet, of which only the length is checked.
     Other {
         /// The second byte.
@@ -127,17 +131,17 @@ fn read(packet: &[u8]) -> Result<RtcpPacket<'_>, RtcpError> {
     let parsed = match (payload_type, count) {
         (SENDER_REPORT, _) => SenderReport::read(count, body).map(RtcpPacket::SenderReport),
         (RECEIVER_REPORT, _) => ReceiverReport::read(count, body).map(RtcpPacket::ReceiverReport),
+        (TRANSPORT_FEEDBACK, NACK) => Nack::read(body).map(RtcpPacket::Nack),
+        (TRANSPORT_FEEDBACK, TRANSPORT_WIDE) => {
+            TransportWide::read(packet, body).map(RtcpPacket::TransportWide)
+        }
         (PAYLOAD_FEEDBACK, PLI) => Pli::read(body).map(RtcpPacket::Pli),
         (PAYLOAD_FEEDBACK, FIR) => Fir::read(body).map(RtcpPacket::Fir),
         (PAYLOAD_FEEDBACK, APPLICATION) if feedback::is_remb(body) => {
             Remb::read(body).map(RtcpPacket::Remb)
         }
         _ => {
-            let least = match (payload_type, count) {
-                (BYE, _) => 4 * usize::from(count),
-                (TRANSPORT_FEEDBACK, NACK) => feedback::COMMON_LEN,
-                _ => 0,
-            };
+            let least = if payload_type == BYE { 4 * usize::from(count) } else { 0 };
             (body.len() >= least).then_some(RtcpPacket::Other { payload_type, count })
         }
     };

@@ -52,6 +52,7 @@ export async function observe(others = 1) {
     audio: audio.map((row) => row.ssrc),
     packets: Object.fromEntries([...audio, ...video].map((row) => [row.ssrc, row.packetsReceived])),
     received: others > 0 ? [least(audio, "packetsReceived"), least(video, "packetsReceived"), least(video, "framesDecoded")] : [],
+    repaired: sum(video, "retransmittedPacketsReceived"),
     // By layer of simulcast.
     sent: Object.fromEntries(find("outbound-rtp", "video").map((row) => [row.rid ?? "", row.packetsSent])),
     key_frames_asked: sum(find("outbound-rtp", "video"), "pliCount") + sum(find("outbound-rtp", "video"), "firCount"),

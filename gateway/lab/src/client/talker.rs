@@ -200,7 +200,9 @@ impl Talker {
                         .sender_report(report.info.ntp, at_ns);
                 }
                 Ok(RtcpPacket::ReceiverReport(_)) => self.tally.reports_received += 1,
-                Ok(RtcpPacket::Other { .. }) => {}
+                Ok(
+                    RtcpPacket::Nack(_) | RtcpPacket::TransportWide(_) | RtcpPacket::Other { .. },
+                ) => {}
                 Err(_) => self.tally.unreadable += 1,
             }
         }

@@ -1,5 +1,6 @@
 //! The counters of a sample node.
 
+use evenkeel_media::rtcp;
 use evenkeel_media::trunk::message::MessageError;
 use serde::{Deserialize, Serialize};
 
@@ -37,10 +38,45 @@ pub struct SampleNodeCounters {
     pub pli: u64,
     /// Full intra requests received.
     pub(crate) fir: u64,
+    /// Requests for lost packets received.
+    pub nack: u64,
+    pub(crate) remb: u64,
+    pub(crate) transport_wide: u64,
     pub(crate) sender_reports: u64,
     pub(crate) receiver_reports: u64,
+    /// Datagrams and parts of RTCP that the node read and did nothing with, by reason.
+    pub ignored: IgnoredCounters,
     /// Messages refused, by reason.
     pub refused: RefusalCounters,
+}
+
+/// Ignored datagrams and parts of RTCP by reason. A node that leaves packets untouched ignores no RTCP.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct IgnoredCounters {
+    /// Reports and feedback on streams that the node does not send.
+    pub unknown_stream: u64,
+    /// Transport-wide feedback to several senders, whose numbers are not one sequence.
+    pub(crate) transport_wide: u64,
+    /// Source descriptions: the node describes its streams itself.
+    pub(crate) description: u64,
+    /// Ends of streams: a stream ends with its session.
+    pub(crate) bye: u64,
+    /// Other RTCP: caps, which only the gateway sets, and extended reports among them.
+    pub(crate) other: u64,
+    /// Datagrams while the link was cut.
+    pub(crate) cut: u64,
+    /// Signed messages to which a sample node has no answer.
+    pub(crate) unanswered: u64,
+}
+
+impl IgnoredCounters {
+    pub(super) fn count_rtcp(&mut self, payload_type: u8) {
+        match payload_type {
+            rtcp::SOURCE_DESCRIPTION => self.description += 1,
+            rtcp::BYE => self.bye += 1,
+            _ => self.other += 1,
+        }
+    }
 }
 
 /// Refused signed messages by reason.

@@ -117,7 +117,7 @@ impl Reflector {
         let (bytes, source) = (datagram.bytes, datagram.source);
         match demux::classify(bytes) {
             DatagramKind::Signed => self.handle_signed(bytes, source, None, now, outbox),
-            _ if self.cut.is_some() => {}
+            _ if self.cut.is_some() => self.counters.ignored.cut += 1,
             DatagramKind::Bundle if self.seal.is_some() => {
                 self.counters.refused.unreadable += 1;
             }
@@ -268,7 +268,10 @@ impl Reflector {
         }
         let answer = match asked.message {
             TrunkQuestion::Break(how) => TrunkAnswer::Break(self.break_link(how, now.instant)),
-            _ if self.cut.is_some() => return,
+            _ if self.cut.is_some() => {
+                self.counters.ignored.cut += 1;
+                return;
+            }
             TrunkQuestion::Probe => {
                 self.counters.probes += 1;
                 let load = self.load();
@@ -300,7 +303,10 @@ impl Reflector {
                 TrunkAnswer::Drain(self.load())
             }
             // A sample node sends no notices, and watches no process.
-            TrunkQuestion::Noted { .. } | TrunkQuestion::Process => return,
+            TrunkQuestion::Noted { .. } | TrunkQuestion::Process => {
+                self.counters.ignored.unanswered += 1;
+                return;
+            }
             TrunkQuestion::Start => TrunkAnswer::Start(OrderOutcome::Done),
             TrunkQuestion::Path { bundle_max, padding } => {
                 self.bundles.limit(source, bundle_max.into());
@@ -309,7 +315,10 @@ impl Reflector {
             TrunkQuestion::Vote { group, vote } => {
                 match self.ballots.handle_vote(group, vote, now.instant) {
                     Some(voted) => TrunkAnswer::Vote(voted),
-                    None => return,
+                    None => {
+                        self.counters.ignored.unanswered += 1;
+                        return;
+                    }
                 }
             }
         };
@@ -539,15 +548,21 @@ impl Reflector {
         packet: &[u8],
         outbox: &mut DatagramOutbox,
     ) {
-        let Some(session) = self.sessions.get(&index) else { return };
-        let Some(room) = self.rooms.get(&session.room) else { return };
-        self.receivers.clear();
-        let hears = |&&other: &&SessionIndex| other != index || room.len() == 1;
-        let legs = room.iter().filter(hears).filter_map(|other| self.sessions.get(other));
-        self.receivers.extend(legs.map(|session| session.leg));
-        for at in 0..self.receivers.len() {
-            self.send(self.receivers[at], packet, outbox);
+        let mut receivers = std::mem::take(&mut self.receivers);
+        receivers.clear();
+        receivers.extend(self.others(index).map(|session| session.leg));
+        for leg in &receivers {
+            self.send(*leg, packet, outbox);
         }
+        self.receivers = receivers;
+    }
+
+    /// The sessions that exchange packets with this one: the others of its room, or itself if it is alone.
+    pub(super) fn others(&self, index: SessionIndex) -> impl Iterator<Item = &ReflectedSession> {
+        let room = self.sessions.get(&index).and_then(|session| self.rooms.get(&session.room));
+        let room = room.map(Vec::as_slice).unwrap_or_default();
+        let others = room.iter().filter(move |&&other| other != index || room.len() == 1);
+        others.filter_map(|other| self.sessions.get(other))
     }
 
     pub(super) fn send(&mut self, leg: SessionLeg, packet: &[u8], outbox: &mut DatagramOutbox) {

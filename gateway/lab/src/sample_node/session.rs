@@ -36,6 +36,8 @@ pub(super) struct ReflectedSession {
     pub(super) room: ReflectedRoom,
     pub(super) expires: Instant,
     pub(super) streams: Vec<ReflectedStream>,
+    /// The session's last estimate of what it can receive, bits per second, and its time.
+    pub(super) estimate: Option<(u64, Instant)>,
 }
 
 /// An incoming stream and its outgoing counterpart.
@@ -51,7 +53,7 @@ pub(super) struct ReflectedStream {
 
 impl ReflectedSession {
     pub(super) fn new(leg: SessionLeg, room: ReflectedRoom, expires: Instant) -> Self {
-        Self { leg, room, expires, streams: Vec::new() }
+        Self { leg, room, expires, streams: Vec::new(), estimate: None }
     }
 
     /// The stream of this SSRC, created if new. Also returns the outgoing SSRC that was forgotten for it.
@@ -108,6 +110,11 @@ impl ReflectedStream {
             heard: now,
             reception: RtpReception::default(),
         }
+    }
+
+    /// The incoming sequence number of a packet of the outgoing stream.
+    pub(super) fn incoming_sequence(&self, outgoing: u16) -> u16 {
+        outgoing.wrapping_sub(self.sequence_offset)
     }
 
     /// Rewrites a packet of the incoming stream for the outgoing stream.

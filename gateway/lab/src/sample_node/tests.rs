@@ -1,4 +1,5 @@
 mod drills;
+mod feedback;
 
 use std::thread::JoinHandle;
 

@@ -1,6 +1,7 @@
-//! Feedback: PLI (RFC 4585), FIR (RFC 5104), REMB (draft-alvestrand-rmcat-remb-03).
+//! Feedback: NACK and PLI (RFC 4585), FIR (RFC 5104), REMB (draft-alvestrand-rmcat-remb-03), transport-wide feedback
+//! (draft-holmer-rmcat-transport-wide-cc-extensions-01).
 
-use super::report::{read_u32, write_header};
+use super::report::{HEADER_LEN, read_u32, write_header};
 
 /// Payload type of transport-layer feedback (RFC 4585, 6.2).
 pub const TRANSPORT_FEEDBACK: u8 = 205;
@@ -11,6 +12,8 @@ pub(crate) const PAYLOAD_FEEDBACK: u8 = 206;
 pub(crate) const NACK: u8 = 1;
 /// Format of TMMBR, transport-layer feedback (RFC 5104, 4.2).
 pub const TMMBR: u8 = 3;
+/// Format of the arrival times of packets with transport-wide sequence numbers, transport-layer feedback.
+pub(crate) const TRANSPORT_WIDE: u8 = 15;
 /// Format of TMMBN; see [`TMMBR`].
 pub(crate) const TMMBN: u8 = 4;
 /// Format of a picture loss indication, payload-specific feedback (RFC 4585, 6.3.1).
@@ -30,6 +33,57 @@ const TMMBR_MANTISSA_BITS: u32 = 17;
 
 /// Per-packet overhead in TMMBR, bytes: IPv4, UDP and RTP headers (RFC 5104, 3.5.4.1).
 const TMMBR_OVERHEAD: u32 = 20 + 8 + 12;
+
+/// Requests lost packets (RFC 4585, 6.2.1), parsed in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Nack<'a> {
+    /// SSRC of the packet sender.
+    pub sender: u32,
+    /// SSRC of the media source.
+    pub media: u32,
+    entries: &'a [[u8; 4]],
+}
+
+impl<'a> Nack<'a> {
+    pub(super) fn read(body: &'a [u8]) -> Option<Self> {
+        let entries = body.get(COMMON_LEN..)?.as_chunks().0;
+        Some(Self { sender: read_u32(body, 0)?, media: read_u32(body, 4)?, entries })
+    }
+
+    /// The sequence numbers of the lost packets; a truncated last entry is left out.
+    pub fn missing(&self) -> impl Iterator<Item = u16> + use<'a> {
+        self.entries.iter().flat_map(|&[p0, p1, b0, b1]| {
+            let first = u16::from_be_bytes([p0, p1]);
+            let mask = u32::from(u16::from_be_bytes([b0, b1])) << 1 | 1;
+            (0..17).filter(move |bit| mask >> bit & 1 == 1).map(move |bit| first.wrapping_add(bit))
+        })
+    }
+}
+
+/// Arrival times of packets, by their transport-wide sequence numbers, parsed in place.
+#[derive(Clone, Copy, Debug)]
+pub struct TransportWide<'a> {
+    /// SSRC of the packet sender.
+    pub sender: u32,
+    /// SSRC of a media source of the transport.
+    pub media: u32,
+    /// From its header on, with padding.
+    packet: &'a [u8],
+}
+
+impl<'a> TransportWide<'a> {
+    pub(super) fn read(packet: &'a [u8], body: &[u8]) -> Option<Self> {
+        Some(Self { sender: read_u32(body, 0)?, media: read_u32(body, 4)?, packet })
+    }
+
+    /// Appends the packet with the SSRCs of the fields.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let start = out.len() + HEADER_LEN;
+        out.extend_from_slice(self.packet);
+        out[start..start + 4].copy_from_slice(&self.sender.to_be_bytes());
+        out[start + 4..start + COMMON_LEN].copy_from_slice(&self.media.to_be_bytes());
+    }
+}
 
 /// Reports a lost picture and so requests a key frame (RFC 4585, 6.3.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,6 +170,24 @@ fn write_common(
     write_header(format, payload_type, COMMON_LEN + rest_len, out);
     out.extend_from_slice(&sender.to_be_bytes());
     out.extend_from_slice(&media.to_be_bytes());
+}
+
+/// Appends a NACK of these sequence numbers. Up to 17 that follow one another share four bytes.
+pub fn write_nack(sender: u32, media: u32, missing: &[u16], out: &mut Vec<u8>) {
+    let (mut entries, mut rest) = (Vec::new(), missing);
+    while let [first, later @ ..] = rest {
+        let mut mask = 0_u16;
+        rest = later;
+        while let [next, later @ ..] = rest
+            && let ahead @ 1..=16 = next.wrapping_sub(*first)
+        {
+            mask |= 1 << (ahead - 1);
+            rest = later;
+        }
+        entries.extend([first.to_be_bytes(), mask.to_be_bytes()].concat());
+    }
+    write_common((TRANSPORT_FEEDBACK, NACK), [sender, media], entries.len(), out);
+    out.extend(entries);
 }
 
 /// Appends a PLI.

@@ -5,9 +5,9 @@ pub(crate) const SENDER_REPORT: u8 = 200;
 /// Payload type of a receiver report (RFC 3550, 6.4.2).
 pub(crate) const RECEIVER_REPORT: u8 = 201;
 /// Payload type of a source description (RFC 3550, 6.5).
-pub(crate) const SOURCE_DESCRIPTION: u8 = 202;
+pub const SOURCE_DESCRIPTION: u8 = 202;
 /// Payload type of a BYE (RFC 3550, 6.6).
-pub(crate) const BYE: u8 = 203;
+pub const BYE: u8 = 203;
 /// Limit of report blocks, chunks or sources of one packet: the count has five bits.
 pub(crate) const BLOCKS_MAX: usize = 31;
 

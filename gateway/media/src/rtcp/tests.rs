@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use evenkeel_fuzz::Corpus;
 
@@ -27,24 +29,9 @@ fn bytes(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
-/// Appends a NACK of these sequence numbers, which must be in order. Up to 17 consecutive ones share four bytes.
-pub(crate) fn write_nack(sender: u32, media: u32, missing: &[u16], out: &mut Vec<u8>) {
-    let (mut entries, mut rest) = (Vec::new(), missing);
-    while let [first, later @ ..] = rest {
-        let mut mask = 0_u16;
-        rest = later;
-        while let [next, later @ ..] = rest
-            && let ahead @ 1..=16 = next.wrapping_sub(*first)
-        {
-            mask |= 1 << (ahead - 1);
-            rest = later;
-        }
-        entries.extend([first.to_be_bytes(), mask.to_be_bytes()].concat());
-    }
-    report::write_header(NACK, TRANSPORT_FEEDBACK, 8 + entries.len(), out);
-    out.extend([sender.to_be_bytes(), media.to_be_bytes()].concat());
-    out.extend(entries);
-}
+/// Arrivals of three packets from number 258 on, with three bytes of padding.
+const ARRIVALS: [u8; 28] =
+    [0xaf, 205, 0, 6, 0, 0, 0, 2, 0, 0, 0, 1, 1, 2, 0, 3, 0, 0, 9, 1, 0x20, 3, 4, 4, 4, 0, 0, 3];
 
 /// Appends a BYE.
 pub(crate) fn write_bye(sources: &[u32], out: &mut Vec<u8>) {
@@ -53,14 +40,9 @@ pub(crate) fn write_bye(sources: &[u32], out: &mut Vec<u8>) {
 }
 
 /// Returns the numbers in a NACK.
-fn missing(mut nack: Vec<u8>) -> Vec<u16> {
-    let mut numbers = Vec::new();
-    rewrite::retain_missing(&mut nack, |first, mask| {
-        let missing = (0..17).filter(|bit| mask >> bit & 1 == 1);
-        numbers.extend(missing.map(|bit| first.wrapping_add(bit)));
-        (first, mask)
-    });
-    numbers
+fn missing(nack: &[u8]) -> Vec<u16> {
+    let RtcpPacket::Nack(nack) = only(nack) else { panic!("no NACK") };
+    nack.missing().collect()
 }
 
 fn only(compound: &[u8]) -> RtcpPacket<'_> {
@@ -129,7 +111,7 @@ fn nack_round_trips_across_the_wrap() {
     let lost = [0xfff0, 0xfff1, 0xffff, 0, 1, 40];
     let compound = bytes(|out| write_nack(1, 2, &lost, out));
     assert_eq!(compound.len(), 12 + 3 * 4, "0xfff0 + 16 is 0; 1 and 40 need entries of their own");
-    assert_eq!(missing(compound), lost);
+    assert_eq!(missing(&compound), lost);
 }
 
 #[test]
@@ -175,6 +157,7 @@ fn everything() -> Vec<u8> {
         write_receiver_report(2, &[block(3), block(4)], out);
         write_cname(2, b"someone", out);
         write_nack(2, 1, &[5, 7], out);
+        out.extend_from_slice(&ARRIVALS);
         write_pli(Pli { sender: 2, media: 1 }, out);
         write_fir(2, &[FirEntry { media: 1, number: 1 }], out);
         write_remb(2, 64_000, &[1, 3], out);
@@ -216,6 +199,20 @@ fn assert_reads_back(packet: RtcpPacket<'_>) {
             let RtcpPacket::Remb(again) = only(&again) else { panic!("no REMB") };
             assert!(again.bitrate_bps == remb.bitrate_bps || remb.bitrate_bps == u64::MAX);
             assert_eq!((again.sender, again.sources().collect::<Vec<_>>()), (remb.sender, sources));
+        }
+        RtcpPacket::Nack(nack) => {
+            let numbers: Vec<_> = nack.missing().collect();
+            let again = bytes(|out| write_nack(nack.sender, nack.media, &numbers, out));
+            let RtcpPacket::Nack(again) = only(&again) else { panic!("no NACK") };
+            assert_eq!((again.sender, again.media), (nack.sender, nack.media));
+            let [before, after] = [nack, again].map(|it| it.missing().collect::<BTreeSet<_>>());
+            assert_eq!(after, before);
+        }
+        RtcpPacket::TransportWide(arrivals) => {
+            let again = bytes(|out| arrivals.write(out));
+            let RtcpPacket::TransportWide(again) = only(&again) else { panic!("no arrivals") };
+            assert_eq!((again.sender, again.media), (arrivals.sender, arrivals.media));
+            assert_eq!(bytes(|out| again.write(out)), bytes(|out| arrivals.write(out)));
         }
         RtcpPacket::Other { .. } => {}
     }
@@ -290,7 +287,7 @@ fn malformed_packet_names_its_reason() {
 #[test]
 fn padding_is_not_part_of_the_body() {
     let compound = pad(bytes(|out| write_nack(1, 2, &[5], out)));
-    assert_eq!(missing(compound), [5]);
+    assert_eq!(missing(&compound), [5]);
 }
 
 #[test]
@@ -315,6 +312,7 @@ fn removed_packets_leave_no_gap() {
         write_sender_report(&INFO, &[block(1)], out);
         write_cname(2, b"someone", out);
         write_nack(2, 1, &[5, 7], out);
+        out.extend_from_slice(&ARRIVALS);
         write_bye(&[2, 6], out);
     });
     assert_eq!(compound[..kept.unwrap()], expected);

@@ -28,6 +28,7 @@ fn cut_node_answers_only_the_heal_message() {
     assert_eq!(healed, TrunkAnswer::Break(OrderOutcome::Done), "nothing else came before it");
     rig.send(1, &voice(5, 1, 1));
     assert_eq!(rig.gateway.rtp().2.number, 1);
+    assert_eq!(rig.end().ignored, IgnoredCounters { cut: 3, ..IgnoredCounters::default() });
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! RTCP rewritten by the mapping.
 
 use super::*;
-use crate::rtcp::tests::{write_bye, write_nack};
+use crate::rtcp::tests::write_bye;
 use crate::rtcp::{
     FirEntry, Pli, ReportBlock, RtcpError, RtcpPacket, SenderInfo, packets, write_cname, write_fir,
-    write_pli, write_receiver_report, write_remb, write_sender_report,
+    write_nack, write_pli, write_receiver_report, write_remb, write_sender_report,
 };
 use evenkeel_fuzz::Corpus;
 
