@@ -25,7 +25,7 @@ const OPUS: u8 = 111;
 /// Levels that a phone measures before the kill, and after the room has moved: two seconds.
 const LEVELS: usize = 20;
 /// A phone with a higher level hears the tone, which is sent with -5 dBFS.
-const LOUD_DBFS: f64 = -30.0;
+pub(crate) const LOUD_DBFS: f64 = -30.0;
 /// A phone with a lower level hears silence.
 const SILENT_DBFS: f64 = -60.0;
 
@@ -156,7 +156,7 @@ impl Phone {
 }
 
 /// The levels in messages of the element `level`: RMS of the first channel, in dBFS.
-fn levels(lines: &[String]) -> Vec<f64> {
+pub(crate) fn levels(lines: &[String]) -> Vec<f64> {
     let rms = |line: &String| {
         let values = line.split("rms=(GValueArray)<").nth(1)?;
         values.split_whitespace().next()?.trim_end_matches(',').parse().ok()

@@ -3,6 +3,7 @@
 //! `make clients` installs them. Tests of absent clients are ignored by name; with `EVENKEEL_REQUIRED=all` they fail.
 
 mod demo;
+mod examples;
 mod ffmpeg;
 mod gstreamer;
 mod janus;

@@ -51,6 +51,7 @@ needs! {
     TraceBackends = "Phoenix and rotel (tests/telemetry/install)",
     Prometheus = "Prometheus (make clients)",
     Alertmanager = "Alertmanager (make clients)",
+    Administration = "curl, openssl and systemd-analyze (make clients)",
     Rtpengine = "rtpengine (make clients)",
     Janus = "Janus (make clients)",
     GStreamer = "GStreamer (make clients)",
@@ -185,6 +186,10 @@ impl Need {
             }
             Need::Alertmanager => {
                 ["prometheus-alertmanager", "amtool"].iter().all(|name| works(name, &["--version"]))
+            }
+            Need::Administration => {
+                works("openssl", &["version"])
+                    && ["curl", "systemd-analyze"].iter().all(|name| works(name, &["--version"]))
             }
             Need::Rtpengine => works("rtpengine", &["--version"]),
             // It has no option that only prints its version.
