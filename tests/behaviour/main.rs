@@ -17,6 +17,7 @@ mod earlier;
 mod failed_starts;
 mod failover;
 mod forecasts;
+mod foreign_ends;
 mod history;
 mod hostile_plugins;
 mod index;

@@ -1,14 +1,15 @@
 """Two ends of an SRTP session on libsrtp (pylibsrtp).
 
     srtp_ends.py ADDRESS GATEWAY ADDRESS GATEWAY
-    srtp_ends.py SUITE ADDRESS GATEWAY KEY ITS-KEY ADDRESS GATEWAY KEY ITS-KEY
+    srtp_ends.py [--rollover] SUITE ADDRESS GATEWAY KEY ITS-KEY ADDRESS GATEWAY KEY ITS-KEY
 
 In the first form each end has a key that the other end knows and the gateway does not. In the second one SRTP ends at the
 gateway: each end has a KEY and the gateway's key for it, ITS-KEY, both in Base64, and SSRC, sequence numbers and timestamps
-are the gateway's.
+are the gateway's. With --rollover the sequence numbers of the first end and those by which it hears the second one soon begin again at 0.
 
 Each end sends a packet every 20 ms from its ADDRESS to its GATEWAY, decrypts what comes there, and checks that it is what
-the other end encrypted. A line of JSON every 20 ms lists the packets so far per end.
+the other end encrypted. A line of JSON every 20 ms lists the packets so far per end, those that SRTP accepted since the line
+before (each as SSRC and sequence number), and how many packets it is until a roll-over, once no end skips any more.
 """
 
 import base64
@@ -24,6 +25,11 @@ from pylibsrtp import Error, Policy, Session
 PACE_S = 0.02
 PAYLOAD_TYPE = 111
 HEADER_BYTES = 12
+# Packets before a roll-over to which each end skips, and the most at once: more is another stream (RFC 3550, appendix A.1).
+ROLLOVER_IN = (60, 90)
+SKIPPED_MAX = 1000
+# Packets that each end decrypts before.
+HEARD_FIRST = 50
 # Key and salt of AES_CM_128_HMAC_SHA1_80 (RFC 3711, 8.2).
 KEY_BYTES = 30
 PROFILES = {
@@ -51,6 +57,9 @@ class End:
         self.gateway = address(gateway)
         self.sent = 0
         self.counts = {"decrypted": 0, "refused": 0, "other": 0}
+        self.accepted = []
+        # From the numbers of the other end to those that come here.
+        self.offset = None
 
     def session(self, key, direction):
         return Session(Policy(key=key, ssrc_type=direction, srtp_profile=self.profile))
@@ -80,7 +89,14 @@ class End:
             except Error:
                 self.counts["refused"] += 1
                 continue
+            sequence, ssrc = struct.unpack_from("!2xH4xI", packet)
+            self.accepted.append([ssrc, sequence])
             self.counts["decrypted" if self.is_from_other(packet) else "other"] += 1
+            self.offset = (sequence - int(packet.rsplit(b" ", 1)[-1])) & 0xFFFF
+
+    def state(self):
+        accepted, self.accepted = self.accepted, []
+        return {**self.counts, "accepted": accepted}
 
     def is_from_other(self, packet):
         if self.is_rewritten:
@@ -90,7 +106,26 @@ class End:
         return packet == self.other.packet(number // 960)
 
 
+def rollovers_in(ends):
+    """How many packets it is until the numbers that the first end sends, and those that it hears, are 0 again; less than 0 afterwards."""
+    heard = ends[1].sent + (ends[0].offset or 0)
+    return [((0x8000 - number) & 0xFFFF) - 0x8000 for number in (ends[0].sent, heard)]
+
+
+def skip(ends):
+    """Returns true once both numbers are near their roll-over."""
+    ahead = [(packets - wanted) & 0xFFFF for packets, wanted in zip(rollovers_in(ends), ROLLOVER_IN)]
+    is_last = max(ahead) <= SKIPPED_MAX
+    for end, packets in zip(ends, ahead):
+        if is_last or packets > SKIPPED_MAX:
+            end.sent += min(packets, SKIPPED_MAX)
+    return is_last
+
+
 def main():
+    is_rollover = "--rollover" in sys.argv
+    if is_rollover:
+        sys.argv.remove("--rollover")
     if len(sys.argv) == 5:
         here, gateway, there, its_gateway = sys.argv[1:]
         ends = [End(0, here, gateway), End(1, there, its_gateway)]
@@ -104,12 +139,15 @@ def main():
         ends[0].hears(ends[1], answered)
         ends[1].hears(ends[0], its_answered)
     while True:
+        if is_rollover and all(end.counts["decrypted"] >= HEARD_FIRST for end in ends):
+            is_rollover = not skip(ends)
         for end in ends:
             end.send()
         time.sleep(PACE_S)
         for end in ends:
             end.receive()
-        print(json.dumps([end.counts for end in ends]), flush=True)
+        states = zip(ends, [None] * 2 if is_rollover else rollovers_in(ends))
+        print(json.dumps([{**end.state(), "rollover_in": packets} for end, packets in states]), flush=True)
 
 
 main()

@@ -1,7 +1,7 @@
 """Ends of a WebRTC library in calls.
 
-Standard output is lines of JSON, four a second: each end with its states, the packets that it received by kind and by SSRC, and, by aiortc,
-its candidate pair.
+Standard output is lines of JSON, four a second: each end with its states, the packets that it received by kind, and, by aiortc, its candidate
+pair; by aiortc also the packets of RTP that SRTP accepted since the line before, each as SSRC and sequence number.
 """
 
 import argparse
@@ -18,6 +18,20 @@ add_call(PARSER)
 OPTIONS = PARSER.parse_args()
 MODULE, KINDS = OPTIONS.module, OPTIONS.kinds
 LIBRARY = importlib.import_module(MODULE)
+ACCEPTED = []
+
+if MODULE == "aiortc":
+    from aiortc import rtcdtlstransport
+
+    class RecordedSession(rtcdtlstransport.Session):
+        """libsrtp, with a record of what it accepts."""
+
+        def unprotect(self, data):
+            packet = super().unprotect(data)
+            ACCEPTED.append([int.from_bytes(packet[8:12], "big"), int.from_bytes(packet[2:4], "big")])
+            return packet
+
+    rtcdtlstransport.Session = RecordedSession
 
 
 def new_peer():
@@ -94,7 +108,6 @@ async def report(peer):
         "states": [word(peer.connectionState), word(peer.iceConnectionState)],
         "received": [sum(packets(each) for each in inbound if word(each.kind) == kind) for kind in KINDS],
         "audio": [each.ssrc for each in inbound if word(each.kind) == "audio"],
-        "packets": {each.ssrc: packets(each) for each in inbound},
         "at_ms": 1000 * time.time(),
     }
     return {**end, "path": path(peer)} if MODULE == "aiortc" else end
@@ -109,7 +122,9 @@ async def main():
         await connect(peers[-1], room)
     while True:
         await asyncio.sleep(0.25)
-        print(json.dumps({"ends": [await report(peer) for peer in peers]}), flush=True)
+        ends = [await report(peer) for peer in peers]
+        print(json.dumps({"ends": ends, "accepted": ACCEPTED}), flush=True)
+        ACCEPTED.clear()
 
 
 asyncio.run(main())

@@ -187,7 +187,9 @@ fn of_sessions(gateway: &mut GatewayProcess, field: &str) -> Vec<String> {
 /// Waits until the owner sees that its standby has all records.
 pub(crate) fn await_replica(owner: &mut GatewayProcess) {
     wait_until("the standby has all records", || {
-        let seen = owner.read("/v1/gateways");
+        // A loaded machine may be late with the answer.
+        let seen = owner.ask(async |client| client.read("/v1/gateways").await);
+        let Ok(seen) = seen else { return false };
         let mut gateways = seen["gateways"].as_array().unwrap().iter();
         gateways.any(|gateway| gateway["role"] == "standby" && gateway["in_sync"] == true)
     });

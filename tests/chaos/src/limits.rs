@@ -203,11 +203,6 @@ impl Limits {
         self.judged("idle_in_control").unwrap_or_default()
     }
 
-    /// Packets between the interface and the statistics of another program, which it may not count yet.
-    pub(crate) fn in_flight(&self) -> u64 {
-        self.judged("in_flight").unwrap_or_default() as u64
-    }
-
     /// The table's limits for this number of gaps when the fault is undone: the wider of those of all rows and the row's own.
     fn table_for_unfault(&self, gaps: usize) -> RowLimits {
         let mut table = self.table.clone();

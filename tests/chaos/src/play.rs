@@ -8,6 +8,7 @@ use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, CrowdPlan, FaultEffect, InjectedFault, ObservationWindow, Scope};
 use evenkeel_lab::ledger::GapSpread;
 use evenkeel_testkit::capture::Capture;
+use evenkeel_testkit::client_packets::{CapturedIndices, ClientPacket, RefusedPacket};
 use evenkeel_testkit::namespace::First;
 
 use crate::death_counts::DeathCounts;
@@ -24,9 +25,7 @@ use crate::report::{Control, Played};
 use crate::row::Row;
 use crate::stage::{CROWD, Places, Stage};
 use crate::unplaced::UnplacedRooms;
-use crate::webrtc::{
-    self, CapturedIndices, ClientPacket, ThirdParty, ThirdPartyClients, TransportCounts, Transports,
-};
+use crate::webrtc::{self, ThirdParty, ThirdPartyClients, TransportCounts, Transports};
 
 /// Least length of the control run.
 const CONTROLLED_MIN: Duration = Duration::from_millis(200);
@@ -75,7 +74,8 @@ pub(crate) async fn play(
     let sampler = row.checks.some_unplaced.then(|| NodeSampler::begin(stage.admin()));
     let home = row.layout.carrying();
     let newcomers = row.newcomers.then(|| Newcomers::begin(stage.admin(), home));
-    let mut scene = Scene { row, limits, stage, crowd, capture, others, newcomers };
+    let mut scene =
+        Scene { row, limits, stage, crowd, capture, others, newcomers, faults_ns: Vec::new() };
     scene.stage.gateways.count_media_of_standby()?;
     played.control = control(row, &mut scene).await?;
     played.of_standby += scene.stage.gateways.count_media_of_standby()?;
@@ -123,6 +123,8 @@ struct Scene<'a> {
     /// The clients that are other programs.
     others: Option<ThirdPartyClients>,
     newcomers: Option<Newcomers>,
+    /// The times of faults so far: nanoseconds since the Unix epoch.
+    faults_ns: Vec<u64>,
 }
 
 /// An injected fault that has to be undone.
@@ -151,12 +153,17 @@ impl Scene<'_> {
         let capture = self.capture.as_ref()?;
         let captured = capture.read(|packets| CapturedIndices::of(packets, capture.lost()));
         let of_lab = TransportCounts::from(self.crowd.webrtc());
-        let in_flight = self.limits.in_flight();
-        let counts = self.others.as_ref().map_or(of_lab, |others| {
-            let theirs = capture.read(|packets| others.counts(packets, in_flight));
+        let others = self.others.as_ref();
+        let refused = others.map(|others| capture.read(|packets| others.refused(packets)));
+        let on_its_way = |packet: &RefusedPacket| packet.was_on_its_way(&self.faults_ns);
+        let (refused_on_the_way, refused): (Vec<_>, Vec<_>) =
+            refused.unwrap_or_default().into_iter().partition(on_its_way);
+        let counts = others.map_or(of_lab, |others| {
+            let theirs = capture.read(|packets| others.counts(packets, refused.len()));
             if others.has_lab_viewers() { of_lab.with(theirs) } else { theirs }
         });
-        Some(Transports { sessions: self.row.sessions, counts, captured })
+        let sessions = self.row.sessions;
+        Some(Transports { sessions, counts, captured, refused, refused_on_the_way })
     }
 
     /// Injects the fault and measures its effect.
@@ -166,7 +173,7 @@ impl Scene<'_> {
         phase: Duration,
         played: &mut Played,
     ) -> Result<Done, String> {
-        let Scene { row, limits, stage, crowd, capture, others, .. } = self;
+        let Scene { row, limits, stage, crowd, capture, others, faults_ns, .. } = self;
         played.unproven.extend(stand_idle(stage, row.idle).await?);
         if let Some(others) = others {
             others.begin_observation().await?;
@@ -185,6 +192,7 @@ impl Scene<'_> {
             false => None,
         };
         let struck = row.fault.strike(stage, crowd, turn).await?;
+        faults_ns.push(struck.happened.at_ns);
         played.hellos_read.extend(struck.hellos_read);
         tokio::time::sleep(row.watched).await;
         if let Some(targets) = &predicted {
@@ -241,7 +249,7 @@ impl Scene<'_> {
 
     /// Undoes the fault and waits for recovery.
     async fn heal(&mut self, done: Done, played: &mut Played) -> Result<(), String> {
-        let Scene { row, limits, stage, crowd, capture, others, newcomers } = self;
+        let Scene { row, limits, stage, crowd, capture, others, newcomers, .. } = self;
         let Done { struck, nowhere, mut unplaced, mut events } = done;
         let healed_ns = clock::now_ns();
         row.fault.heal(stage, &struck).await?;

@@ -1,14 +1,13 @@
 //! The transports of WebRTC sessions: one handshake each, and no packet that SRTP refuses, except a copy.
 
-mod indices;
 mod third_party;
 
 use evenkeel_lab::client::WebrtcTally;
 use evenkeel_lab::network::ip;
 use evenkeel_testkit::capture::Capture;
+use evenkeel_testkit::client_packets::{CapturedIndices, ClientPacket, RefusedPacket};
 use serde::Serialize;
 
-pub(crate) use indices::{CapturedIndices, ClientPacket};
 pub(crate) use third_party::{ThirdParty, ThirdPartyClients};
 
 /// Captures the packets of gateways to clients in the network namespace of this thread. Gateways listen at this port.
@@ -65,12 +64,16 @@ impl From<WebrtcTally> for TransportCounts {
 }
 
 /// The events of all clients since they joined.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub(crate) struct Transports {
     pub(crate) sessions: u32,
     #[serde(flatten)]
     pub(crate) counts: TransportCounts,
     pub(crate) captured: CapturedIndices,
+    /// The packets that other programs refused, and that no fault explains.
+    pub(crate) refused: Vec<RefusedPacket>,
+    /// Those that were on their way when a fault happened.
+    pub(crate) refused_on_the_way: Vec<RefusedPacket>,
 }
 
 impl Transports {
@@ -81,7 +84,7 @@ impl Transports {
 
     /// The violated checks without a number.
     pub(crate) fn misses(&self) -> Vec<String> {
-        let Transports { sessions, counts, captured } = self;
+        let Transports { sessions, counts, captured, refused, .. } = self;
         let mut misses = Vec::new();
         if counts.handshakes < u64::from(*sessions) {
             misses.push(format!("{} handshakes of {sessions} sessions", counts.handshakes));
@@ -92,6 +95,7 @@ impl Transports {
         if captured.frames_lost > 0 {
             misses.push(format!("the capture lost {} frames", captured.frames_lost));
         }
+        misses.extend(refused.iter().map(RefusedPacket::to_string));
         misses
     }
 }
@@ -105,7 +109,7 @@ mod tests {
         let all = CapturedIndices { clients: 2, ..CapturedIndices::default() };
         let misses = |handshakes, captured| {
             let counts = TransportCounts { handshakes, ..TransportCounts::default() };
-            Transports { sessions: 2, counts, captured }.misses().len()
+            Transports { sessions: 2, counts, captured, ..Transports::default() }.misses().len()
         };
         assert_eq!((misses(2, all), misses(1, all)), (0, 1));
         let fewer = CapturedIndices { clients: 1, ..all };

@@ -1,6 +1,9 @@
 // Browsers with a camera and a microphone that need no hardware and no consent.
 
+import { mkdtempSync, openSync, readSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 
 const OPTIONS = {
   chromium: {
@@ -24,6 +27,37 @@ const OPTIONS = {
 /** Starts `chromium` or `firefox`. `packages` is the folder in which `playwright-core` is installed. */
 export function launch(packages, browser, options = {}) {
   return createRequire(`${packages}/`)("playwright-core")[browser].launch({ ...OPTIONS[browser], ...options });
+}
+
+/** Has Chromium log each packet after SRTP accepted it, or before SRTP protects it (webrtc/pc/srtp_session.cc). */
+const RECORDED = ["--enable-logging=stderr", "--vmodule=*/pc/srtp_session*=4", "--force-fieldtrials=WebRTC-Debugging-RtpDump/Enabled/"];
+
+/** Starts Chromium. `accepted` returns the packets of RTP that SRTP accepted since its last call, each as SSRC and sequence number. */
+export async function launchRecorded(packages) {
+  const folder = mkdtempSync(join(tmpdir(), "evenkeel-chromium-"));
+  process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+  const { executablePath: chromium, args } = OPTIONS.chromium;
+  const [log, executablePath] = [join(folder, "log"), join(folder, "chromium")];
+  const file = openSync(log, "a+");
+  // The driver would drop standard error.
+  writeFileSync(executablePath, `#!/bin/sh\nexec ${chromium} "$@" 2>>${log}\n`, { mode: 0o700 });
+  const browser = await launch(packages, "chromium", { executablePath, args: [...args, ...RECORDED] });
+  const buffer = Buffer.alloc(1 << 20);
+  let [position, rest] = [0, ""];
+  const accepted = () => {
+    const found = [];
+    for (let length; (length = readSync(file, buffer, 0, buffer.length, position)) > 0; position += length) {
+      const lines = (rest + buffer.latin1Slice(0, length)).split("\n");
+      rest = lines.pop();
+      for (const line of lines) {
+        // Bytes in hexadecimal; those of RTCP have 192 to 223 in the second place.
+        const header = line.match(/^I \S+ \d+ [89ab]. (?![cd])(?:.. )(.. ..) .. .. .. .. (.. .. .. ..)/);
+        if (header) found.push([header[2], header[1]].map((bytes) => parseInt(bytes.replaceAll(" ", ""), 16)));
+      }
+    }
+    return found;
+  };
+  return { browser, accepted };
 }
 
 /** Opens a page of an origin that may use the camera without TLS. */
@@ -50,7 +84,6 @@ export async function observe(others = 1) {
     // The time of the statistics: milliseconds since the Unix epoch.
     at_ms: transport?.timestamp,
     audio: audio.map((row) => row.ssrc),
-    packets: Object.fromEntries([...audio, ...video].map((row) => [row.ssrc, row.packetsReceived])),
     received: others > 0 ? [least(audio, "packetsReceived"), least(video, "packetsReceived"), least(video, "framesDecoded")] : [],
     repaired: sum(video, "retransmittedPacketsReceived"),
     // By layer of simulcast.

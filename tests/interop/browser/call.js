@@ -1,12 +1,12 @@
 // Pages in a call, or one that publishes a stream. Arguments: the folder of `playwright-core`, `--simulcast` if the first page sends its
-// pictures in two sizes, `--publish` for a stream of small pictures, the browser of each page (`chromium` or `firefox`), the socket of
-// the API, and the room.
+// pictures in two sizes, `--publish` for a stream of small pictures, or `--recorded`; the browser of each page (`chromium` or `firefox`), the
+// socket of the API, and the room.
 //
 // Standard output is lines of JSON, four a second: each end with its states, the packets that it received by kind, the frames that it
-// decoded, and its figures.
+// decoded, and its figures; with `--recorded` also the packets of RTP that SRTP of all pages accepted since the line before.
 
 import http from "node:http";
-import { launch, newPage, observe, pause } from "./browser.js";
+import { launch, launchRecorded, newPage, observe, pause } from "./browser.js";
 
 const [packages, ...words] = process.argv.slice(2);
 const [api, room] = words.splice(-2);
@@ -16,6 +16,7 @@ const scenario = option === "--publish" ? "live" : "call";
 /** The pictures of the first page, and their layers. */
 const [pictures, layers] = {
   "": [true, []],
+  "--recorded": [true, []],
   "--simulcast": [true, [{ rid: "small", scaleResolutionDownBy: 2 }, { rid: "large" }]],
   "--publish": [{ width: 320, height: 240, frameRate: 10 }, [{ maxBitrate: 100_000 }]],
 }[option];
@@ -63,6 +64,12 @@ async function call({ others, pictures, sendEncodings }) {
 }
 
 const browsers = new Map();
+let accepted;
+if (option === "--recorded") {
+  const recorded = await launchRecorded(packages);
+  browsers.set("chromium", recorded.browser);
+  accepted = recorded.accepted;
+}
 for (const name of words) {
   if (!browsers.has(name)) browsers.set(name, await launch(packages, name));
 }
@@ -75,5 +82,6 @@ while (later.length > 0 && !isHeard(await first.evaluate(observe))) await pause(
 for (const page of later) await page.evaluate(call, { others, pictures: true, sendEncodings: [] });
 for (;;) {
   await pause(250);
-  console.log(JSON.stringify({ ends: await Promise.all(pages.map((page) => page.evaluate(observe, others))) }));
+  const ends = await Promise.all(pages.map((page) => page.evaluate(observe, others)));
+  console.log(JSON.stringify({ ends, accepted: accepted?.() }));
 }

@@ -2,6 +2,7 @@
 
 pub mod binary;
 pub mod capture;
+pub mod client_packets;
 pub mod clients;
 pub mod http;
 mod measured;

@@ -10,13 +10,15 @@ use evenkeel_lab::clock;
 use evenkeel_lab::crowd::FaultEffect;
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::capture::Capture;
+use evenkeel_testkit::client_packets::{
+    AcceptedPacket, ClientContent, ClientPacket, RefusedPacket, refused,
+};
 use evenkeel_testkit::clients::{SYSTEM_PYTHON, browser_packages, ecdsa_certificate, python};
 use evenkeel_testkit::need::Need;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::TransportCounts;
-use super::indices::{ClientContent, ClientPacket};
 use crate::process;
 use crate::stage::{CROWD, Places, Stage};
 
@@ -32,6 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const RECENTLY_NS: u64 = 500_000_000;
 /// The states of a transport that passes packets (W3C webrtc, `RTCIceConnectionState`).
 const CONNECTED: [&str; 2] = ["connected", "completed"];
+/// A program has processed what reached it this long before a report.
+const PROCESSED_AFTER_NS: u64 = 2_000_000_000;
 /// Ends of each library.
 const ENDS: usize = 10;
 /// The payload type of Opus in offers of the lab.
@@ -92,7 +96,7 @@ impl ThirdParty {
         let text = |path: &Path| path.display().to_string();
         let api = text(&stage.gateway().socket);
         let pages: &[&str] = match self {
-            ThirdParty::Pages => &["chromium", "chromium"],
+            ThirdParty::Pages => &["--recorded", "chromium", "chromium"],
             ThirdParty::Publisher => &["--publish", "chromium"],
             ThirdParty::Libraries => &[],
         };
@@ -136,8 +140,6 @@ struct EndReport {
     received: Vec<u64>,
     /// The SSRCs of audio that it receives.
     audio: BTreeSet<u32>,
-    /// Packets of RTP by SSRC, each with those that SRTP accepted.
-    packets: BTreeMap<u32, u64>,
     /// Time of the report, milliseconds since the Unix epoch.
     at_ms: f64,
     /// The time for which video was frozen (`totalFreezesDuration`).
@@ -335,8 +337,22 @@ impl ThirdPartyClients {
         self.kind.has_lab_viewers()
     }
 
-    /// The events of all transports since the calls began. `in_flight`: packets of a stream that an end may not have counted yet.
-    pub(crate) fn counts(&self, packets: &[ClientPacket], in_flight: u64) -> TransportCounts {
+    /// The captured packets that they did not accept since the calls began. Viewers of the lab count theirs themselves.
+    pub(crate) fn refused(&self, packets: &[ClientPacket]) -> Vec<RefusedPacket> {
+        if self.has_lab_viewers() {
+            return Vec::new();
+        }
+        let lines = self.programs.iter().flat_map(|program| program.process.lines());
+        let accepted: Vec<AcceptedPacket> =
+            lines.filter_map(|line| accepted_of(&line)).flatten().collect();
+        let last = self.programs.iter().flat_map(|program| &program.last);
+        let reported_ms = last.map(|end| end.at_ms).min_by(f64::total_cmp).unwrap_or_default();
+        let processed_ns = ((reported_ms * 1e6) as u64).saturating_sub(PROCESSED_AFTER_NS);
+        refused(packets, &accepted, self.begun_ns, processed_ns)
+    }
+
+    /// The events of all transports since the calls began. `refused`: packets that no fault explains.
+    pub(crate) fn counts(&self, packets: &[ClientPacket], refused: usize) -> TransportCounts {
         let since = packets.iter().filter(|packet| packet.at_ns >= self.begun_ns);
         let dtls = since.filter(|packet| packet.content == ClientContent::Dtls).count();
         let ends = || self.since_begun();
@@ -345,9 +361,7 @@ impl ThirdPartyClients {
             // A datagram of DTLS in a call that has begun is one of another handshake.
             handshakes: (ends().count() + dtls) as u64,
             ice_restarts: self.kind.tells_paths().then(restarts),
-            authentication_failures: ends()
-                .map(|(begun, last)| refused(packets, begun, last, in_flight))
-                .sum(),
+            authentication_failures: refused as u64,
             replayed: None,
             reused_indices: None,
         }
@@ -388,6 +402,12 @@ fn ends_of(line: &str) -> Option<Vec<EndReport>> {
     serde_json::from_value(line["ends"].take()).ok()
 }
 
+/// The packets of RTP that SRTP accepted since the line before.
+fn accepted_of(line: &str) -> Option<Vec<AcceptedPacket>> {
+    let mut line: Value = serde_json::from_str(line).ok()?;
+    serde_json::from_value(line["accepted"].take()).ok()
+}
+
 fn begins(line: &str, ends: usize) -> bool {
     ends_of(line)
         .is_some_and(|reports| reports.len() == ends && reports.iter().all(EndReport::has_begun))
@@ -423,24 +443,6 @@ fn effect(
     effect
 }
 
-/// Packets that reached the interface between two reports of an end, and that SRTP did not accept there. `in_flight`: packets of each stream
-/// between the interface and the statistics.
-fn refused(packets: &[ClientPacket], begun: &EndReport, last: &EndReport, in_flight: u64) -> u64 {
-    let [from_ns, until_ns] = [begun, last].map(|page| (page.at_ms * 1e6) as u64);
-    let mut captured: BTreeMap<u32, u64> = BTreeMap::new();
-    for packet in packets.iter().filter(|packet| (from_ns..until_ns).contains(&packet.at_ns)) {
-        if let ClientContent::Srtp { ssrc, .. } = packet.content {
-            *captured.entry(ssrc).or_default() += 1;
-        }
-    }
-    let missing = last.packets.iter().map(|(ssrc, received)| {
-        let before = begun.packets.get(ssrc).copied().unwrap_or(0);
-        let captured = captured.get(ssrc).copied().unwrap_or(0);
-        captured.saturating_sub(received.saturating_sub(before) + in_flight)
-    });
-    missing.sum()
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddrV4;
@@ -451,17 +453,22 @@ mod tests {
 
     fn packets(ssrc: u32, port: u16, times_ms: &[u64]) -> Vec<ClientPacket> {
         let client = SocketAddrV4::new([10, 0, 0, 1].into(), port);
-        let content = ClientContent::Srtp { ssrc, payload_type: 111, sequence: 0, end: [0; 16] };
+        let content = ClientContent::Srtp {
+            ssrc,
+            payload_type: 111,
+            ends_frame: false,
+            sequence: 0,
+            end: [0; 16],
+        };
         times_ms.iter().map(|ms| ClientPacket { at_ns: ms * MS, client, content }).collect()
     }
 
-    fn page(at_ms: f64, packets: [(u32, u64); 2]) -> EndReport {
+    fn page(at_ms: f64) -> EndReport {
         EndReport {
             states: CONNECTED.map(|state| Some(state.to_owned())).into(),
             path: Value::Null,
             received: vec![ENOUGH; 3],
             audio: BTreeSet::new(),
-            packets: packets.into(),
             at_ms,
             frozen_ms: Some(0),
             freezes: Some(0),
@@ -486,7 +493,7 @@ mod tests {
     #[test]
     fn rate_of_frames_is_that_between_reports() {
         let page = |at_ms, frames| {
-            let good = page(at_ms, [(1, 0), (2, 0)]);
+            let good = page(at_ms);
             EndReport { received: vec![0, 0, frames], ..good }
         };
         assert_eq!(frames_per_second(&page(500.0, 100), &page(2_500.0, 160)), Some(30.0));
@@ -495,19 +502,17 @@ mod tests {
     }
 
     #[test]
-    fn packets_that_no_statistics_count_were_refused() {
-        let times: Vec<u64> = (0..200).chain([1_001]).collect();
-        let all = [packets(1, 1, &times), packets(2, 1, &times)].concat();
-        let begun = page(100.0, [(1, 90), (2, 0)]);
-        let refused = |last| refused(&all, &begun, &page(1_000.0, last), 20);
-        assert_eq!(refused([(1, 190), (2, 80)]), 0);
-        assert_eq!(refused([(1, 150), (2, 79)]), 21);
+    fn accepted_packets_are_read_from_lines() {
+        let line = r#"{"ends": [], "accepted": [[7, 65535], [8, 0]]}"#;
+        let [one, other] = accepted_of(line).unwrap()[..] else { panic!("two packets") };
+        assert_eq!((one.ssrc, one.sequence, other.ssrc), (7, 65_535, 8));
+        assert_eq!(accepted_of(r#"{"ends": []}"#), None);
     }
 
     #[test]
     fn call_begins_once_all_is_connected_and_received() {
         let begun = |page: EndReport| page.has_begun();
-        let good = page(0.0, [(1, 0), (2, 0)]);
+        let good = page(0.0);
         assert!(begun(good.clone()));
         assert!(!begun(EndReport { received: vec![ENOUGH, ENOUGH - 1, ENOUGH], ..good.clone() }));
         let states = vec![good.states[0].clone(), good.states[1].clone(), None];
