@@ -89,6 +89,11 @@ impl GapLimits {
         self.judge_by("shown_gap_max", what, gap, control);
     }
 
+    /// Judges the audio that was concealed, beside that of as long a time without a fault.
+    pub(crate) fn judge_concealed(self, what: &str, concealed: Duration, control: Duration) {
+        self.judge_by("concealed", what, concealed, control);
+    }
+
     /// Judges the time for which pictures were frozen, beside that of as long a time without a fault.
     pub(crate) fn judge_frozen(self, what: &str, frozen: Duration, control: Duration) {
         self.judge_by("frozen_max", what, frozen, control);

@@ -34,10 +34,14 @@ identity = ["stun"]
 socket = "admin.sock"
 "#;
 
-const LIMITS: GapLimits = GapLimits("webrtc.*");
-
 /// Packets of a kind that each end receives before the node dies, and after its room has moved. Pages decode as many frames.
 const PACKETS: u64 = 50;
+
+/// Of concealed audio and frozen video in pages.
+const LIMITS: GapLimits = GapLimits("webrtc.*");
+
+/// Of frozen video while packets are lost.
+const LOSSES: GapLimits = GapLimits("webrtc.losses*");
 
 /// The path of a file in `tests/interop`.
 pub(crate) fn script(name: &str) -> PathBuf {
@@ -85,15 +89,16 @@ fn ends_of(line: &str) -> Vec<Value> {
     serde_json::from_value(line["ends"].take()).unwrap_or_default()
 }
 
-/// Each end must receive before and after the death of the node that carries the room, and notice nothing. Returns the reports before and
-/// after it.
+/// Each end must receive before and after the death of the node that carries the room, and notice nothing. Returns a report of the call
+/// that has begun, and those before and after the death.
 pub(crate) fn survives_node_death(
     test: &str,
     stage: &mut Stage,
     room: &str,
     clients: &ChildProcess,
-) -> [ClientReport; 2] {
-    let before = received(clients, None);
+) -> [ClientReport; 3] {
+    let calm = received(clients, None);
+    let before = received(clients, Some(&calm));
     let sessions =
         |stage: &mut Stage| stage.read("/v1/sessions")["sessions"].as_array().map(Vec::len);
     let open = sessions(stage);
@@ -124,11 +129,11 @@ pub(crate) fn survives_node_death(
     }
     // Only packets before the clients' answers to the gateway's checks may be held back.
     judge_in_round_trip("webrtc.*", drops["unvalidated"].as_f64().unwrap_or_default());
-    [before, after]
+    [calm, before, after]
 }
 
 /// A call by the clients that the command starts.
-fn call_survives_node_death(test: &str, mut command: Command) -> [ClientReport; 2] {
+fn call_survives_node_death(test: &str, mut command: Command) -> [ClientReport; 3] {
     let mut stage = Stage::before(test, CONFIGURATION, |folder| {
         NODES.map(|node| sample_node(node, folder, &["--webrtc"])).into()
     });
@@ -181,12 +186,12 @@ fn call_of_pion_survives_node_death() {
 }
 
 /// A call of pages, each in this browser. Each page decodes the pictures of all others.
-fn call_of_pages(test: &str, browsers: &[&str]) -> [ClientReport; 2] {
+fn call_of_pages(test: &str, browsers: &[&str]) -> [ClientReport; 3] {
     let mut command = Command::new("node");
     command.arg(script("browser/call.js")).arg(browser_packages()).args(browsers);
     let reports = call_survives_node_death(test, command);
-    let [before, after] = &reports;
-    for (before, after) in before.ends.iter().zip(&after.ends) {
+    let [calm, before, after] = &reports;
+    for ((calm, before), after) in calm.ends.iter().zip(&before.ends).zip(&after.ends) {
         assert_eq!(
             after["states"],
             json!(["connected", "connected", "connected"]),
@@ -194,13 +199,17 @@ fn call_of_pages(test: &str, browsers: &[&str]) -> [ClientReport; 2] {
         );
         assert!(before["path"][0].is_string(), "{before}");
         assert_eq!(after["path"], before["path"], "candidate pairs and certificates");
-        let more = |field: &str| after[field].as_u64().zip(before[field].as_u64());
-        let [gap, freezes, frozen] = ["concealed_ms", "freezes", "frozen_ms"]
-            .map(|field| more(field).map_or(0, |(after, before)| after.saturating_sub(before)));
+        let [concealed, frozen] = ["concealed_ms", "frozen_ms"].map(|field| {
+            let ms = |end: &Value| end[field].as_u64().unwrap_or_else(|| panic!("{field}: {end}"));
+            let calm = Duration::from_millis(ms(before) - ms(calm));
+            (Duration::from_millis(ms(after) - ms(before)), calm)
+        });
         let kbps = &after["kbps"];
         println!(
-            "{test}: {gap} ms of audio concealed, {freezes} freezes of {frozen} ms, may send {kbps} kbit/s"
+            "{test}: {concealed:?} of audio concealed and {frozen:?} of video frozen around the death and before, may send {kbps} kbit/s"
         );
+        LIMITS.judge_concealed(test, concealed.0, concealed.1);
+        LIMITS.judge_frozen(test, frozen.0, frozen.1);
     }
     reports
 }
@@ -279,7 +288,7 @@ fn losses_behind_the_node_are_repaired() {
     let after = wait_for("repaired packets", &before, &|last| {
         since(&before, last, "repaired").iter().all(|packets| *packets >= REPAIRED)
     });
-    LIMITS.judge_frozen("pictures", frozen(&before, &after), frozen(&first, &before));
+    LOSSES.judge_frozen("pictures", frozen(&before, &after), frozen(&first, &before));
     let lost: u64 = paths.iter().map(LossyPath::lost).sum();
     println!("{lost} datagrams lost, packets repaired {:?}", since(&before, &after, "repaired"));
     drop(clients);
@@ -293,7 +302,7 @@ fn losses_behind_the_node_are_repaired() {
 #[test]
 fn simulcast_call_survives_node_death() {
     let browsers = ["--simulcast", "chromium", "chromium"];
-    let [before, after] = call_of_pages("webrtc-simulcast", &browsers);
+    let [_, before, after] = call_of_pages("webrtc-simulcast", &browsers);
     let sent = |report: &ClientReport, layer: &str| report.ends[0]["sent"][layer].as_u64();
     // On a busy machine Chromium may lack the rate for the large one for a while.
     assert!(sent(&after, "large") > Some(0), "{}", after.ends[0]);
