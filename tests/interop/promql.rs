@@ -1,11 +1,12 @@
 //! Each PromQL expression of the documentation is put to a Prometheus that scrapes the gateway.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_alerts::Alerts;
 use evenkeel_client::{ApiClient, ApiEndpoint};
@@ -72,32 +73,116 @@ fn expressions(page: &str, text: &str) -> Vec<String> {
     found
 }
 
+/// Comparisons that have a value, in place of those that leave out what they do not hold for.
+fn with_values(expression: &str) -> String {
+    let operators = ["==", "!=", ">", "<", ">=", "<="].map(|operator| format!(" {operator} "));
+    // Each second part is in quotes.
+    let parts = expression.split('"').enumerate().map(|(number, part)| match number % 2 {
+        0 => operators.iter().fold(part.to_owned(), |part, operator| {
+            part.replace(operator, &format!("{operator}bool "))
+        }),
+        _ => part.to_owned(),
+    });
+    parts.collect::<Vec<_>>().join("\"")
+}
+
+/// The last values of a history, and their distance.
+const HISTORY_S: u64 = 70 * 60;
+const HISTORY_EVERY_S: u64 = 30;
+
+/// All series of the registry over the last 70 minutes, as OpenMetrics. A label has each of the values that the program knows.
+fn history() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    let mut text = String::new();
+    let mut add = |name: &str, metric: Described, own: &str| {
+        let words: Vec<Vec<&str>> = metric
+            .attributes
+            .iter()
+            .map(|label| metric.words(*label).unwrap_or_else(|| vec!["x"]))
+            .collect();
+        let most = words.iter().map(Vec::len).max().unwrap_or(1);
+        for place in 0..most {
+            let labels = metric.attributes.iter().zip(&words).map(|(label, words)| {
+                format!("{}=\"{}\",", label.prometheus_label(), words[place % words.len()])
+            });
+            let labels: String = labels.collect();
+            for step in 0..HISTORY_S / HISTORY_EVERY_S {
+                let at_s = now.as_secs() - HISTORY_S + step * HISTORY_EVERY_S;
+                let value = step + 1;
+                writeln!(
+                    text,
+                    "{name}{{{labels}{own}instance=\"gateway\",job=\"evenkeel\"}} {value} {at_s}"
+                )
+                .expect("a string takes all text");
+            }
+        }
+    };
+    for metric in Count::ALL.iter().map(|metric| metric.described()) {
+        add(&(metric.prometheus_name() + "_total"), metric, "");
+    }
+    for metric in Level::ALL.iter().map(|metric| metric.described()) {
+        add(&metric.prometheus_name(), metric, "");
+    }
+    for metric in Histogram::ALL.iter().map(|metric| metric.described()) {
+        let name = metric.prometheus_name();
+        for le in ["70", "+Inf"] {
+            add(&format!("{name}_bucket"), metric, &format!("le=\"{le}\","));
+        }
+        ["_sum", "_count"].into_iter().for_each(|part| add(&(name.clone() + part), metric, ""));
+    }
+    text + "# EOF\n"
+}
+
 struct Prometheus {
     address: SocketAddr,
     url: String,
-    _process: ChildProcess,
+    process: ChildProcess,
 }
 
 impl Prometheus {
     /// Starts a server that scrapes the gateway.
     fn start(gateway: SocketAddr, folder: &Path) -> Prometheus {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|port| port.local_addr());
-        let address = free.expect("loopback has a free port");
-        let config = folder.join("prometheus.yml");
-        let text = format!(
+        let config = format!(
             "global: {{scrape_interval: 500ms, scrape_timeout: 500ms}}\n\
              scrape_configs:\n- job_name: evenkeel\n  authorization: {{credentials_file: token}}\n  \
              static_configs: [{{targets: ['{gateway}']}}]\n"
         );
-        fs::write(&config, text).expect("a file can be written");
+        Prometheus::with("prometheus", &config, folder)
+    }
+
+    /// Starts a server that has all series of the registry, and scrapes nothing.
+    fn of_history(folder: &Path) -> Prometheus {
+        let file = folder.join("history.om");
+        fs::write(&file, history()).expect("a file can be written");
+        let mut command = Command::new("promtool");
+        command.args(["tsdb", "create-blocks-from", "openmetrics"]);
+        let output = command.arg(file).arg(folder.join("history")).output();
+        let output = output.expect("promtool starts");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{error}");
+        let server = Prometheus::with("history", "global: {}\n", folder);
+        let until = Instant::now() + TIMEOUT;
+        while server.series().is_empty() {
+            assert!(Instant::now() < until, "{}", server.process.log());
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        server
+    }
+
+    /// Starts a server with files of this name.
+    fn with(name: &str, config: &str, folder: &Path) -> Prometheus {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|port| port.local_addr());
+        let address = free.expect("loopback has a free port");
+        let path = folder.join(format!("{name}.yml"));
+        fs::write(&path, config).expect("a file can be written");
         let mut command = Command::new("prometheus");
-        command.arg("--config.file").arg(config);
-        command.arg("--storage.tsdb.path").arg(folder.join("prometheus"));
+        command.arg("--config.file").arg(path);
+        command.arg("--storage.tsdb.path").arg(folder.join(name));
         command.arg(format!("--web.listen-address={address}"));
         command.arg("--enable-feature=exemplar-storage");
-        let process = ChildProcess::start("prometheus-server", &mut command, folder);
+        let process = ChildProcess::start(&format!("{name}-server"), &mut command, folder);
         let process = process.expect("Prometheus starts");
-        Prometheus { address, url: format!("http://{address}"), _process: process }
+        Prometheus { address, url: format!("http://{address}"), process }
     }
 
     fn query(&self, expression: &str) -> Output {
@@ -167,6 +252,7 @@ fn prometheus_answers_each_documented_expression() {
 
     let labels: BTreeSet<String> =
         Attribute::ALL.iter().map(|label| label.prometheus_label()).collect();
+    let history = Prometheus::of_history(stage.folder());
     let check = |place: &str, expression: &str| {
         let unknown: Vec<&str> = names(expression)
             .filter(|name| !exported.contains(*name) && !labels.contains(*name))
@@ -175,6 +261,10 @@ fn prometheus_answers_each_documented_expression() {
         let output = prometheus.query(expression);
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{place}: `{expression}`: {error}");
+        // A gateway that serves one session has few series.
+        let is_label = labels.contains(expression);
+        let sample = history.query(&with_values(expression));
+        assert!(is_label || !sample.stdout.is_empty(), "{place}: `{expression}` has no sample");
     };
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
     let mut asked = 0;
@@ -205,7 +295,10 @@ fn prometheus_answers_each_documented_expression() {
     }
 }
 
-/// A fault of each rule: values of a series, a minute apart, and when the alert fires. Several series and their values are apart by `; `. The
+/// Rules that last longer are not played in real time (`tests/behaviour/alerts/faults.rs`).
+const PLAYED_MAX: Duration = Duration::from_secs(300);
+
+/// A fault of each rule: values of a series, a minute apart, and when the alert fires: of those beyond `PLAYED_MAX`, the first minute. Several series and their values are apart by `; `. The
 /// control run has the same series at their first value.
 const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelRoomsStranded", "evenkeel_rooms_stranded_total", "0 0 4", "2m"),
@@ -253,7 +346,7 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelGatewayDown", "evenkeel_group_member_up", "1 1 0 0", "3m"),
     ("EvenkeelRedundancyLost", "evenkeel_group_warnings", "0 0 1 1", "3m"),
     ("EvenkeelLossUncovered", "evenkeel_loss_unplaced{evenkeel_scope=\"zone\"}", "0 0 3 3 3", "4m"),
-    ("EvenkeelLossReduces", "evenkeel_loss_reduced{evenkeel_scope=\"zone\"}", "0 0 3x12", "13m"),
+    ("EvenkeelLossReduces", "evenkeel_loss_reduced{evenkeel_scope=\"zone\"}", "0 0 3x12", "12m"),
     ("EvenkeelCapacityRunsOut", "evenkeel_forecast_exhausted_seconds", "-1 -1 900 600 300", "4m"),
     (
         "EvenkeelNodeDecays",
@@ -301,7 +394,7 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelDocumentUnwritten", "evenkeel_document_unwritten", "0 0 1 1", "3m"),
     ("EvenkeelNodeFailed", "evenkeel_node_failures_total", "0 0 1", "2m"),
     ("EvenkeelRoleChanged", "evenkeel_group_role", "1 1 4", "2m"),
-    ("EvenkeelNodeStaysDrained", "evenkeel_node_draining", "0 1x70", "62m"),
+    ("EvenkeelNodeStaysDrained", "evenkeel_node_draining", "0 1x70", "61m"),
     (
         "EvenkeelSrtpRefused",
         "media_packets_dropped_total{evenkeel_reason=\"srtp-forged\"}",
@@ -312,9 +405,24 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelTelemetryDropped", "evenkeel_telemetry_dropped_total", "0 0 1", "2m"),
 ];
 
-/// The file of a unit test of `promtool` in which this rule fires, or, in the control run, does not.
-fn rule_test(fault: &(&str, &str, &str, &str), is_control: bool) -> String {
+/// A moment of a unit test of `promtool`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum RuleMoment {
+    Fires,
+    /// A minute before it fires.
+    Early,
+    /// Without the fault.
+    Control,
+}
+
+/// The file of a unit test of `promtool` in which this rule fires at this moment, or does not.
+fn rule_test(fault: &(&str, &str, &str, &str), moment: RuleMoment) -> String {
     let (alert, series, values, at) = fault;
+    let is_control = moment == RuleMoment::Control;
+    let at = match moment {
+        RuleMoment::Early => format!("{}m", minutes(at) - 1),
+        RuleMoment::Fires | RuleMoment::Control => (*at).to_owned(),
+    };
     let input = series.split("; ").zip(values.split("; ")).map(|(series, values)| {
         let quiet = values.split([' ', 'x', '+']).next().unwrap_or_default();
         let values = if is_control { format!("{quiet}x70") } else { values.to_owned() };
@@ -323,12 +431,16 @@ fn rule_test(fault: &(&str, &str, &str, &str), is_control: bool) -> String {
     let input = input.collect::<String>();
     // Labels and annotations are those of the file: the count of alerts tells.
     let expression = format!("count(ALERTS{{alertname=\"{alert}\", alertstate=\"firing\"}})");
-    let samples = if is_control { "[]" } else { "[{value: 1}]" };
+    let samples = if moment == RuleMoment::Fires { "[{value: 1}]" } else { "[]" };
     format!(
         "rule_files: [rules.yml]\nevaluation_interval: 1m\ntests:\n- interval: 1m\n  input_series:\n\
          {input}  promql_expr_test:\n  \
          - {{expr: '{expression}', eval_time: {at}, exp_samples: {samples}}}\n"
     )
+}
+
+fn minutes(at: &str) -> u64 {
+    at.trim_end_matches('m').parse().expect("minutes")
 }
 
 /// The values of a series, as `promtool` expands them.
@@ -357,7 +469,7 @@ fn sample(series: &'static str, value: f64) -> MetricSample {
 #[test]
 fn gateway_evaluates_rules_as_prometheus_does() {
     for (name, series, values, at) in FAULTS {
-        let minutes: u64 = at.trim_end_matches('m').parse().expect("minutes");
+        let minutes = minutes(at);
         for is_control in [false, true] {
             let input: Vec<(&'static str, Vec<f64>)> =
                 series.split("; ").zip(values.split("; ").map(expanded)).collect();
@@ -410,9 +522,11 @@ fn each_alert_fires_at_its_fault_and_stays_silent_without() {
     let mut files = Vec::new();
     let dead = (DOWN.name, "up{job=\"evenkeel\"}", "1x3 0x10", "10m");
     for fault in FAULTS.iter().chain([&dead]) {
-        for is_control in [false, true] {
-            let file = format!("{}-{is_control}.yml", fault.0);
-            fs::write(folder.path().join(&file), rule_test(fault, is_control))
+        let is_long = RULES.iter().any(|rule| rule.name == fault.0 && rule.lasts > PLAYED_MAX);
+        let early = is_long.then_some(RuleMoment::Early);
+        for moment in [RuleMoment::Fires, RuleMoment::Control].into_iter().chain(early) {
+            let file = format!("{}-{moment:?}.yml", fault.0);
+            fs::write(folder.path().join(&file), rule_test(fault, moment))
                 .expect("a file can be written");
             files.push(file);
         }
