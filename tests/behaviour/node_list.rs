@@ -79,7 +79,7 @@ fn node_list_changes_during_call_without_loss() {
 
     let explained = gateway.ask(gateway.handle.explain(opened.session)).unwrap().unwrap();
     let names = gateway.handle.names();
-    let went = explained.moves.iter().filter_map(|step| Some(names.of_hop(step.to?).node));
+    let went = explained.room.moves.iter().filter_map(|step| Some(names.of_hop(step.to?).node));
     assert_eq!(went.map(|name| name.to_string()).next(), Some("east-e1".to_owned()));
 
     let mut told = Vec::new();

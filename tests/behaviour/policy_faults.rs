@@ -66,14 +66,14 @@ fn trapping_session_is_quarantined_and_explained() {
         gateway.ask(gateway.handle.explain(opened.session)).unwrap().unwrap()
     };
     let quarantined = explained(&sessions[1]);
-    assert!(quarantined.decisions.is_empty());
-    let [quarantine] = &quarantined.quarantines[..] else { panic!("{quarantined:?}") };
+    assert!(quarantined.room.answers.is_empty());
+    let [quarantine] = &quarantined.room.quarantines[..] else { panic!("{quarantined:?}") };
     assert_eq!((&quarantine.policy.hook, &quarantine.revision), (&Hook::Degradation, &revision));
     assert!(quarantine.fault.to_string().contains("unreachable"), "{quarantine:?}");
     for opened in [&sessions[0], &sessions[2]] {
         let explained = explained(opened);
-        assert!(explained.quarantines.is_empty());
-        let [said] = &explained.decisions[..] else { panic!("{explained:?}") };
+        assert!(explained.room.quarantines.is_empty());
+        let [said] = &explained.room.answers[..] else { panic!("{explained:?}") };
         assert_eq!(said.by.to_string(), format!("call/degradation@{revision}"));
         assert_eq!(&*said.notes[0].0, "sessions");
     }

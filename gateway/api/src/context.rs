@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use super::change_log::ChangeLog;
 use super::error::{ApiError, no_owner, not_relayed, refused};
 use super::event_feed::EventFeed;
+use super::failures::FailureLog;
 use super::relay::{ANSWER_WITHIN, PeerRelay};
 use super::request::{BODY_MAX, BodyBudget, Share, strict};
 
@@ -67,6 +68,7 @@ pub(super) struct ApiContext {
     /// `None`: the gateway runs within another program.
     pub(super) configuration: Option<watch::Receiver<ConfigInForce>>,
     pub(super) changes: Arc<ChangeLog>,
+    pub(super) failures: Arc<FailureLog>,
 }
 
 impl ApiContext {

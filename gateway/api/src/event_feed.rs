@@ -16,6 +16,7 @@ use tokio_stream::{Stream, StreamExt};
 use super::change_log::ChangeLog;
 use super::error::ApiError;
 use super::events::{EventNotice, NoticeWriter, missing};
+use super::failures::FailureLog;
 
 const LISTENERS_MAX: usize = 64;
 /// Notices that a listener may lag behind, enough for the failure of a region with thousands of rooms.
@@ -48,10 +49,12 @@ impl EventFeed {
         mut events: broadcast::Receiver<Arc<EventRecord>>,
         mut notices: NoticeWriter,
         changes: Arc<ChangeLog>,
+        failures: Arc<FailureLog>,
     ) {
         loop {
             match events.recv().await {
                 Ok(record) => {
+                    failures.note_event(&record);
                     if let Some(notice) = notices.notice(&record) {
                         changes.note_event(notice.name, &notice.data);
                         self.publish(notice);

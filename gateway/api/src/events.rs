@@ -140,6 +140,7 @@ impl NoticeWriter {
                     at_us,
                     nodes: compared.nodes.iter().map(|hop| self.names.of_hop(*hop).node).collect(),
                     died_us: compared.died_us,
+                    witnesses: compared.witnesses.iter().map(|it| it.name().into()).collect(),
                     predicted,
                     actual: answers::loss_figures(&compared.actual),
                 })

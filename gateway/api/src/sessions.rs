@@ -13,25 +13,25 @@ use evenkeel_config::read_duration;
 use evenkeel_contract::Word;
 use evenkeel_contract::errors::ErrorCode;
 use evenkeel_contract::sessions::{
-    Accusation, Candidate, EndedExplanation, Explanation, GrantedHop, HistoryPage, HistoryQuery,
-    IceFragments, LiveExplanation, Move, PageQuery, PendingMove, PolicyAnswer, PolicyNote,
-    Quarantine, Room, RoomPage, Session, SessionPage,
+    Accusation, AskedRevision, Candidate, EndedExplanation, Explanation, GrantedHop, HistoryPage,
+    HistoryQuery, IceFragments, LiveExplanation, Move, PageQuery, PendingMove, PolicyAnswer,
+    PolicyNote, Quarantine, Room, RoomDecisions, RoomExplanation, RoomPage, Session, SessionPage,
 };
 use evenkeel_control::history::traffic;
-use evenkeel_control::{NodeNames, SessionView};
+use evenkeel_control::{ControlError, NodeNames, SessionView};
 use evenkeel_core::{
-    CandidateReason, MoveRecord, NodeCandidate, NodeStanding, RoomStanding, SessionStanding,
-    SubjectDecision, SubjectQuarantine,
+    CandidateReason, MoveRecord, NodeCandidate, NodeStanding, RoomStanding, SubjectDecision,
+    SubjectQuarantine,
 };
 use evenkeel_model::{
-    Decider, DecisionOutcome, EvidenceSource, Hook, Hop, HopGrant, Measures, Metric, Plan, RoomId,
-    SessionId,
+    Decider, DecisionOutcome, EvidenceSource, Hook, Hop, HopGrant, Impossible, Measures, Metric,
+    Plan, RoomId, SessionId,
 };
 use evenkeel_process::unix_us;
 
 use super::answers;
 use super::context::ApiState;
-use super::error::ApiError;
+use super::error::{ApiError, refused};
 use super::request::{Page, room_id, session_id};
 
 pub(super) async fn sessions(
@@ -75,6 +75,30 @@ pub(super) async fn explain(
     let trace_id = view.map(|view| HEXLOWER.encode(&view.trace.trace_id));
     let explained = explained(&found, &nodes, trace_id, &shared.names);
     Ok(Json(Explanation::Live(Box::new(explained))))
+}
+
+/// Explains a room.
+pub(super) async fn explain_room(
+    State(shared): ApiState,
+    Path(name): Path<String>,
+) -> Result<Json<RoomExplanation>, ApiError> {
+    let found = shared.ask(&name, shared.handle.explain_room(name.as_str().into())).await?;
+    let unknown =
+        || refused(ControlError::Impossible(Impossible::NoSuchRoom), &name, &shared.names);
+    let found = found.ok_or_else(unknown)?;
+    let nodes = shared.ask(&name, shared.handle.nodes()).await?;
+    let evenkeel_core::RoomExplanation { state, decisions: room } = &found;
+    let is_whole = state.mode == state.kept;
+    Ok(Json(RoomExplanation {
+        room: state.name.clone(),
+        id: state.room.to_string(),
+        scenario: state.scenario.clone(),
+        mode: state.mode.name().into(),
+        effective_mode: state.kept.name().into(),
+        sessions: state.sessions.iter().map(ToString::to_string).collect(),
+        placed_by: state.placed_by.to_string(),
+        decisions: decisions(room, state.hop, is_whole, &nodes, &shared.names),
+    }))
 }
 
 pub(super) async fn close(
@@ -179,8 +203,38 @@ fn explained(
     trace_id: Option<String>,
     names: &NodeNames,
 ) -> LiveExplanation {
-    let standing = &explanation.state;
-    let on = standing.hop.and_then(|hop| nodes.iter().find(|node| node.hop.node == hop.node));
+    let (standing, room) = (&explanation.state, &explanation.room);
+    let limits = explanation.degradation_limits.iter();
+    let is_whole = standing.mode == standing.kept;
+    LiveExplanation {
+        id: standing.session.to_string(),
+        room: standing.room.clone(),
+        scenario: standing.scenario.clone(),
+        mode: standing.mode.name().into(),
+        effective_mode: standing.kept.name().into(),
+        decisions: decisions(room, standing.hop, is_whole, nodes, names),
+        decided_by: answers::decided_by(&explanation.admitted_by, &room.placed_by),
+        rung: standing.plan.rung(),
+        cap_kbps: Some(standing.plan.cap_kbps()).filter(|&cap| cap > 0),
+        actions: actions(&standing.plan),
+        measures: measured(&standing.measures),
+        impairment: standing.impairment.as_ref().map(answers::impairment),
+        degradation_limits: limits.map(|limit| limit.name().into()).collect(),
+        voice_only_for: explanation.voice_only_for.as_ref().map(answers::client_group),
+        share_permille: explanation.share_permille,
+        trace_id,
+    }
+}
+
+/// `is_whole`: the room has the redundancy of its mode.
+fn decisions(
+    room: &evenkeel_core::RoomDecisions,
+    hop: Option<Hop>,
+    is_whole: bool,
+    nodes: &[NodeStanding],
+    names: &NodeNames,
+) -> RoomDecisions {
+    let on = hop.and_then(|hop| nodes.iter().find(|node| node.hop.node == hop.node));
     let witness = |&(witness, since): &(EvidenceSource, Duration)| Accusation {
         witness: witness.name().into(),
         for_ms: ms(since),
@@ -189,18 +243,24 @@ fn explained(
         hop: answers::hop(hop, names),
         grant: granted(grant).into(),
     };
-    let pending_move = explanation.heading.as_ref().map(|heading| PendingMove {
+    let pending_move = room.heading.as_ref().map(|heading| PendingMove {
         to: names.of_hop(heading.to).node,
         cause: heading.cause.name().into(),
         by: heading.by.to_string(),
         for_ms: ms(heading.since),
         pending_opens: heading.waiting,
     });
+    let asked = |asked: &evenkeel_core::AskedRevision| AskedRevision {
+        policy: asked.policy.to_string(),
+        arm: asked.arm.name().into(),
+        revision: asked.revision.clone(),
+        sessions: asked.sessions,
+    };
     // A decision that did not apply gives no reason for the node in use.
     let applies = |outcome: &DecisionOutcome| {
         matches!(outcome, DecisionOutcome::Applied { .. } | DecisionOutcome::Kept)
     };
-    let routing = explanation.decisions.iter().find(|said| said.hook == Hook::Routing);
+    let routing = room.answers.iter().find(|said| said.hook == Hook::Routing);
     let chosen_for =
         routing.filter(|said| applies(&said.outcome)).and_then(|said| said.reason.clone());
     let candidate = |other: &NodeCandidate| Candidate {
@@ -224,49 +284,32 @@ fn explained(
         fault: quarantine.fault.to_string(),
         for_ms: ms(quarantine.since),
     };
-    let limits = explanation.degradation_limits.iter();
-    LiveExplanation {
-        id: standing.session.to_string(),
-        room: standing.room.clone(),
-        scenario: standing.scenario.clone(),
-        mode: standing.mode.name().into(),
-        effective_mode: standing.kept.name().into(),
-        mode_reason: mode_reason(explanation),
-        priority: explanation.priority,
-        hop: standing.hop.map(|hop| answers::hop(hop, names)),
+    RoomDecisions {
+        mode_reason: (!is_whole).then(|| mode_reason(room)),
+        priority: room.priority,
+        hop: hop.map(|hop| answers::hop(hop, names)),
         health: on.map(|node| node.health.name().into()),
-        witnesses: explanation.witnesses.iter().map(witness).collect(),
-        decided_by: answers::decided_by(&explanation.admitted_by, &explanation.placed_by),
-        route: explanation.route.iter().map(grant).collect(),
+        witnesses: room.witnesses.iter().map(witness).collect(),
+        route: room.route.iter().map(grant).collect(),
         pending_move,
-        rung: standing.plan.rung(),
-        cap_kbps: Some(standing.plan.cap_kbps()).filter(|&cap| cap > 0),
-        actions: actions(&standing.plan),
-        measures: measured(&standing.measures),
-        impairment: standing.impairment.as_ref().map(answers::impairment),
-        degradation_limits: limits.map(|limit| limit.name().into()).collect(),
-        voice_only_for: explanation.voice_only_for.as_ref().map(answers::client_group),
-        share_permille: explanation.share_permille,
-        candidates: explanation.candidates.iter().map(candidate).collect(),
-        moves: explanation.moves.iter().rev().map(step).collect(),
-        policy_answers: explanation.decisions.iter().map(policy_answer).collect(),
-        quarantined: explanation.quarantines.iter().map(quarantine).collect(),
-        trace_id,
+        asked: room.asked.iter().map(asked).collect(),
+        candidates: room.candidates.iter().map(candidate).collect(),
+        moves: room.moves.iter().rev().map(step).collect(),
+        policy_answers: room.answers.iter().map(policy_answer).collect(),
+        quarantined: room.quarantines.iter().map(quarantine).collect(),
     }
 }
 
 /// The reason why the room has less redundancy than its mode.
-fn mode_reason(explanation: &evenkeel_core::Explanation) -> Option<String> {
-    let SessionStanding { mode, kept, .. } = &explanation.state;
-    let by = &explanation.placed_by;
-    let reason = match explanation.route.get(1) {
+fn mode_reason(room: &evenkeel_core::RoomDecisions) -> String {
+    let by = &room.placed_by;
+    match room.route.get(1) {
         None if matches!(by, Decider::Policy { .. }) => format!("{by} names no usable standby"),
         Some(_) if matches!(by, Decider::Policy { .. }) => {
             format!("the standby that {by} names has too little capacity")
         }
         Some(_) | None => "no usable standby with capacity".to_owned(),
-    };
-    (mode != kept).then_some(reason)
+    }
 }
 
 fn policy_answer(said: &SubjectDecision) -> PolicyAnswer {

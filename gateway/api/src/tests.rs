@@ -5,6 +5,7 @@ mod changes;
 mod documents;
 mod events;
 mod explain;
+mod failures;
 mod forecasts;
 mod history;
 mod log;

@@ -34,6 +34,7 @@ use super::context::{ApiContext, BODIES_MAX, MetricsText, UPLOADS_MAX};
 use super::error::{ApiError, unknown_path};
 use super::event_feed::EventFeed;
 use super::events::NoticeWriter;
+use super::failures::FailureLog;
 use super::listener::{
     self, ConnectionLimits, Credential, Entrance, Gate, Gated, SocketFile, TcpPlace,
 };
@@ -41,7 +42,8 @@ use super::relay::{self, PeerRelay, RelayLimits, Relayed};
 use super::request::{BodyBudget, bearer};
 use super::whip::tls::{WebrtcCertificateError, WebrtcTls};
 use super::{
-    alerts, blast, changes, gateway, offer, operations, policies, recording, sessions, whip,
+    alerts, blast, changes, failures, gateway, offer, operations, policies, recording, sessions,
+    whip,
 };
 
 /// Maximum connections on the Unix socket, including event listeners. Further connections wait.
@@ -223,6 +225,8 @@ impl BoundApi {
             stop: Some(stop),
             threads: Vec::new(),
         };
+        let group = relay.as_ref().map(|relay| relay.group.clone());
+        let failures = Arc::new(FailureLog::new(&handle.kept, handle.names(), group));
         let notices = NoticeWriter::new(handle.names(), alerts.clone());
         let events = handle.events();
         let shared = Arc::new(ApiContext {
@@ -241,6 +245,7 @@ impl BoundApi {
             export_failures: self.export_failures,
             configuration,
             changes: Arc::clone(&changes),
+            failures: Arc::clone(&failures),
         });
         if let Some(webrtc) = webrtc {
             let sessions = of_owner(&shared, self.webrtc_relay.as_ref());
@@ -261,7 +266,7 @@ impl BoundApi {
             })?);
         }
         let served = async move {
-            tokio::spawn(shared.feed.clone().follow(events, notices, changes));
+            tokio::spawn(shared.feed.clone().follow(events, notices, changes, failures));
             serve(listening, settings, &shared, entrance, stopped).await;
         };
         api.threads.push(start_thread("evenkeel-api", move || runtime.block_on(served))?);
@@ -493,6 +498,7 @@ fn of_owner(shared: &ApiContext, relay: Option<&Arc<PeerRelay>>) -> Router<Arc<A
         .route("/v1/sessions/{id}/explain", get(sessions::explain))
         .route("/v1/rooms", get(sessions::rooms))
         .route("/v1/rooms/{target}", post(operations::room_verb))
+        .route("/v1/rooms/{target}/explain", get(sessions::explain_room))
         .route("/v1/nodes/{target}", post(operations::node_verb))
         .route("/v1/zones/{target}", post(operations::zone_verb))
         .route("/v1/regions/{target}", post(operations::region_verb))
@@ -508,7 +514,9 @@ fn of_owner(shared: &ApiContext, relay: Option<&Arc<PeerRelay>>) -> Router<Arc<A
     );
     let documents = Router::new()
         .route("/v1/policies/{set}/{target}/data/{name}", get(policies::policy_document));
-    let changes = Router::new().route("/v1/changes", get(changes::changes));
+    let changes = Router::new()
+        .route("/v1/changes", get(changes::changes))
+        .route("/v1/failures", get(failures::failures));
     let relayed = |routes: Router<Arc<ApiContext>>, limits| match relay {
         Some(relay) => {
             let state = (Arc::clone(relay), limits);

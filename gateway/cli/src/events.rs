@@ -1,4 +1,4 @@
-//! `evenkeel events` and `evenkeel changes`.
+//! `evenkeel events`, `evenkeel changes` and `evenkeel failures`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use evenkeel_client::{ServerEvent, escape};
 use evenkeel_contract::openapi::event_fields;
-use evenkeel_contract::operations::{Change, ChangeList};
+use evenkeel_contract::operations::{Change, ChangeList, Failure, FailureList};
 use evenkeel_model::Hook;
 use serde_json::{Map, Value};
 
@@ -118,14 +118,80 @@ pub(crate) struct ChangesArgs {
 
 impl ChangesArgs {
     pub(crate) fn run(self) -> Result<(), CommandError> {
-        let hours = |since: String| match since.strip_suffix('d').map(str::parse::<u64>) {
-            Some(Ok(days)) => format!("{}h", days.saturating_mul(24)),
-            _ => since,
-        };
-        let query = self.since.map(hours).map(|since| format!("?since={}", escape(&since)));
+        let query = self.since.map(|since| format!("?since={}", escape(&hours(since))));
         let path = format!("/v1/changes{}", query.unwrap_or_default());
         list(self.json, &self.api.read(&path)?, |list: ChangeList| list.changes, change_line)
     }
+}
+
+/// A time of the API, which has no days.
+fn hours(since: String) -> String {
+    match since.strip_suffix('d').map(str::parse::<u64>) {
+        Some(Ok(days)) => format!("{}h", days.saturating_mul(24)),
+        _ => since,
+    }
+}
+
+/// List failures of nodes and gateways, newest first
+///
+/// Deaths of nodes, takeovers, and failures of a gateway by which sessions ended. Prints a line for each failure, with its cause, its
+/// reach (nodes, rooms and sessions that it hit) and its outcome.
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct FailuresArgs {
+    /// Only failures within this time: `1h`, `7d`
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only failures of this node
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Maximum number of failures
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    limit: usize,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Print JSON, as in the API
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl FailuresArgs {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
+        let mut path = format!("/v1/failures?limit={}", self.limit);
+        for (key, value) in [("since", self.since.map(hours)), ("node", self.node)] {
+            path.extend(value.map(|value| format!("&{key}={}", escape(&value))));
+        }
+        list(self.json, &self.api.read(&path)?, |list: FailureList| list.failures, failure_line)
+    }
+}
+
+/// `2 h 10 min ago 09:41:07.031 node-down (probe) of east-a1: 12 sessions in 5 rooms, moved`.
+fn failure_line(failure: &Failure) -> String {
+    let Failure { at_us, cause, sessions, outcome, .. } = failure;
+    let at = SystemTime::UNIX_EPOCH + Duration::from_micros(*at_us);
+    let ago = SystemTime::now().duration_since(at).unwrap_or_default();
+    let witnesses = match &failure.witnesses[..] {
+        [] => String::new(),
+        witnesses => format!(" ({})", witnesses.join(", ")),
+    };
+    let nodes = failure.nodes.join(", ");
+    let of = match (&*nodes, &failure.gateway) {
+        ("", None) => String::new(),
+        ("", Some(gateway)) => format!(" at {gateway}"),
+        (nodes, _) => format!(" of {nodes}"),
+    };
+    let rooms = failure.rooms.map(|rooms| format!(" in {rooms} rooms")).unwrap_or_default();
+    let part = |number: u32, words: &str| match number {
+        0 => String::new(),
+        number => format!(", {number} {words}"),
+    };
+    format!(
+        "{:>12} ago {} {cause}{witnesses}{of}: {sessions} sessions{rooms}, {outcome}{}{}",
+        spell(ago),
+        clock(*at_us),
+        part(failure.unplaced_sessions, "without a node"),
+        part(failure.reduced_sessions, "with a lower bit rate"),
+    )
 }
 
 fn change_line(Change { at_us, event, members }: &Change) -> String {
@@ -176,16 +242,21 @@ fn print(event: ServerEvent, json: bool) {
 
 /// `09:41:07.031 moved room=team cause=node-down from=east-a1 to=east-a2`.
 fn line(name: &str, at_us: u64, fields: &Map<String, Value>) -> String {
-    let at_ms = at_us / 1_000;
-    let (seconds, ms) = (at_ms / 1_000 % 86_400, at_ms % 1_000);
-    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    let mut line = format!("{hours:02}:{minutes:02}:{seconds:02}.{ms:03} {name}");
+    let mut line = format!("{} {name}", clock(at_us));
     for (field, value) in fields {
         if field != "at_us" && !value.is_null() {
             line += &format!(" {field}={}", word(value));
         }
     }
     line
+}
+
+/// The time of day (UTC).
+fn clock(at_us: u64) -> String {
+    let at_ms = at_us / 1_000;
+    let (seconds, ms) = (at_ms / 1_000 % 86_400, at_ms % 1_000);
+    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{hours:02}:{minutes:02}:{seconds:02}.{ms:03}")
 }
 
 /// A hop is its node; texts without spaces have no quotes.

@@ -59,6 +59,7 @@ enum EvenkeelCommand {
     Modes(status::ModesArgs),
     Events(events::EventsArgs),
     Changes(events::ChangesArgs),
+    Failures(events::FailuresArgs),
     Config(config::ConfigurationArgs),
     Reload(gateway::ReloadArgs),
     LogLevel(gateway::LogLevelArgs),
@@ -74,7 +75,7 @@ enum EvenkeelCommand {
     Alert(alert::AlertArgs),
     Blast(blast::BlastArgs),
     Risk(risk::RiskArgs),
-    /// List and move rooms
+    /// List, explain and move rooms
     Room(operations::RoomArgs),
     Session(session::SessionArgs),
     #[cfg(feature = "lab")]
@@ -104,6 +105,7 @@ fn main() -> ExitCode {
         EvenkeelCommand::Modes(modes) => (modes.json, modes.run()),
         EvenkeelCommand::Events(events) => (events.json, events.run()),
         EvenkeelCommand::Changes(changes) => (changes.json, changes.run()),
+        EvenkeelCommand::Failures(failures) => (failures.json, failures.run()),
         EvenkeelCommand::Config(config) => (config.json, config.run()),
         EvenkeelCommand::Reload(reload) => (reload.json, reload.run()),
         EvenkeelCommand::LogLevel(log) => (log.json, log.run()),

@@ -10,7 +10,8 @@ use evenkeel_contract::sessions::{Room, RoomPage};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::command::{ApiArgs, CommandError, list, print_accepted, print_done};
+use crate::command::{ApiArgs, CommandError, list, print_accepted, print_done, say, typed};
+use crate::session::room_lines;
 
 /// List, drain, eject and return nodes.
 #[derive(Args)]
@@ -427,14 +428,14 @@ impl BreakerArgs {
     }
 }
 
-/// List and move rooms.
+/// List, explain and move rooms.
 #[derive(Args)]
 pub(crate) struct RoomArgs {
     #[command(subcommand)]
     verb: RoomCommand,
     #[command(flatten)]
     api: ApiArgs,
-    /// Print JSON: `list` as in the API, `move` as `{"accepted": true}`
+    /// Print JSON: `list` and `explain` as in the API, `move` as `{"accepted": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
@@ -443,6 +444,12 @@ pub(crate) struct RoomArgs {
 enum RoomCommand {
     /// List rooms with number, node, route and deciding policy
     List,
+    /// Explain a room's node: the policies that are asked about it, with revision and arm (`active` or `canary`), their answers, the
+    /// alternatives, and past moves
+    Explain {
+        /// The room's name, as for `move`
+        room: String,
+    },
     /// Move a room to a node, make-before-break and without loss. The command returns before the move, which begins once the
     /// room's sessions are open at the node: the event `moved` reports success, `move-ended` failure; `session explain` shows both
     #[command(verbatim_doc_comment)]
@@ -461,6 +468,14 @@ impl RoomArgs {
                 let rooms = self.api.operate(async |admin| admin.list("rooms").await)?;
                 let rows = |page: RoomPage| page.rooms;
                 list(self.json, &json!({"rooms": rooms}), rows, room_line)?;
+            }
+            RoomCommand::Explain { room } => {
+                let answer = self.api.read(&format!("/v1/rooms/{}/explain", escape(&room)))?;
+                if self.json {
+                    say(&answer);
+                } else {
+                    room_lines(&typed(&answer)?).iter().for_each(say);
+                }
             }
             RoomCommand::Move { room, node } => {
                 let path = format!("/v1/rooms/{}:move", escape(&room));

@@ -9,8 +9,8 @@ use evenkeel_contract::Word;
 use evenkeel_contract::gateway::{IndexedSession, IndexedSessionList};
 use evenkeel_contract::nodes::{NodeList, NodePlace};
 use evenkeel_contract::sessions::{
-    EndedSession, Explanation, HistoryPage, Impairment, LiveExplanation, PolicyAnswer, Session,
-    SessionPage,
+    AskedRevision, EndedSession, Explanation, HistoryPage, Impairment, LiveExplanation,
+    PolicyAnswer, Quarantine, RoomDecisions, RoomExplanation, Session, SessionPage,
 };
 use serde_json::{Value, json};
 
@@ -314,25 +314,13 @@ fn explain_ended(record: &EndedSession) {
 }
 
 fn explain(said: &LiveExplanation) {
-    let LiveExplanation { id, room, scenario, mode, priority, .. } = said;
+    let LiveExplanation { id, room, scenario, mode, decisions, .. } = said;
+    let priority = decisions.priority;
     say(&format!("{id} in room {room}, scenario {scenario} ({mode}), priority {priority}"));
-    if !said.effective_mode.is_empty() && said.effective_mode != *mode {
-        let reason = said.mode_reason.as_deref().unwrap_or_default();
-        say(&format!("  runs in {} mode: {reason}", said.effective_mode));
-    }
     if let Some(trace) = &said.trace_id {
         say(&format!("  trace ID {trace}"));
     }
-    match &said.hop {
-        Some(hop) => {
-            let health = said.health.as_deref().unwrap_or_default();
-            say(&format!("  at {}, which is {health}", hop.place.node));
-        }
-        None => say(&"  at no node: none is up with capacity; retrying"),
-    }
-    for accusation in &said.witnesses {
-        say(&format!("    accused by {} for {} ms", accusation.witness, accusation.for_ms));
-    }
+    place_lines(mode, &said.effective_mode, decisions).iter().for_each(say);
     for (hook, by) in &said.decided_by {
         say(&format!("  {hook} decided by {by}"));
     }
@@ -353,18 +341,61 @@ fn explain(said: &LiveExplanation) {
         let (label, value) = (&group.label, &group.value);
         say(&format!("  voice only until the breaker of clients with {label} {value} is closed"));
     }
-    said.policy_answers.iter().for_each(|said| say(&decision(said)));
-    for quarantine in &said.quarantined {
-        let (by, fault) = (&quarantine.by, &quarantine.fault);
-        say(&format!("  quarantined by {by}: {fault}; this revision is no longer asked about it"));
+    decision_lines(decisions).iter().for_each(say);
+}
+
+/// The explanation of a room.
+pub(crate) fn room_lines(said: &RoomExplanation) -> Vec<String> {
+    let RoomExplanation { room, id, scenario, mode, sessions, placed_by, decisions, .. } = said;
+    let priority = decisions.priority;
+    let first = format!(
+        "{room} ({id}), scenario {scenario} ({mode}), priority {priority}, {} sessions: {}",
+        sessions.len(),
+        sessions.join(", ")
+    );
+    let mut lines = vec![first];
+    lines.extend(place_lines(mode, &said.effective_mode, decisions));
+    lines.push(format!("  routing decided by {placed_by}"));
+    lines.extend(decision_lines(decisions));
+    lines
+}
+
+/// Mode, hop and health of a room.
+fn place_lines(mode: &str, effective_mode: &str, said: &RoomDecisions) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !effective_mode.is_empty() && effective_mode != mode {
+        let reason = said.mode_reason.as_deref().unwrap_or_default();
+        lines.push(format!("  runs in {effective_mode} mode: {reason}"));
+    }
+    lines.push(match &said.hop {
+        Some(hop) => {
+            let health = said.health.as_deref().unwrap_or_default();
+            format!("  at {}, which is {health}", hop.place.node)
+        }
+        None => "  at no node: none is up with capacity; retrying".to_owned(),
+    });
+    let accused = said.witnesses.iter();
+    lines.extend(accused.map(|it| format!("    accused by {} for {} ms", it.witness, it.for_ms)));
+    lines
+}
+
+/// The policies that are asked about a room, their answers, and its candidates and moves.
+fn decision_lines(said: &RoomDecisions) -> Vec<String> {
+    let mut lines: Vec<String> = said.asked.iter().map(asked_line).collect();
+    lines.extend(said.policy_answers.iter().map(decision));
+    for Quarantine { by, fault, .. } in &said.quarantined {
+        lines.push(format!(
+            "  quarantined by {by}: {fault}; this revision is no longer asked about it"
+        ));
     }
     for granted in &said.route {
         let NodePlace { node, region, .. } = &granted.hop.place;
-        say(&format!("  route: {node} ({region}), {}", granted.grant));
+        lines.push(format!("  route: {node} ({region}), {}", granted.grant));
     }
     if let Some(heading) = &said.pending_move {
         let (to, cause, by) = (&heading.to, &heading.cause, &heading.by);
-        say(&format!("  moving to {to}: {cause}, by {by}, waiting for {}", heading.pending_opens));
+        let waiting = heading.pending_opens;
+        lines.push(format!("  moving to {to}: {cause}, by {by}, waiting for {waiting}"));
     }
     for other in &said.candidates {
         let NodePlace { node, region, .. } = &other.place;
@@ -373,12 +404,12 @@ fn explain(said: &LiveExplanation) {
             Some(policy_reason) => format!("{policy_reason} (the policy's reason)"),
         };
         let (load, carried) = (other.load_permille / 10, other.carried_permille / 10);
-        say(&format!(
+        lines.push(format!(
             "  not {node} ({region}): {reason}, {load} % load, {carried} % without reserves"
         ));
     }
     for step in &said.moves {
-        say(&format!(
+        lines.push(format!(
             "  moved {} s ago from {} to {}: {}, by {}, {} after {} ms",
             step.ago_ms / 1_000,
             step.from,
@@ -388,6 +419,16 @@ fn explain(said: &LiveExplanation) {
             step.outcome,
             step.took_ms,
         ));
+    }
+    lines
+}
+
+/// A revision that is asked: `asks call/routing@5f0c5f0c5f0c (canary), about 2 sessions`.
+fn asked_line(asked: &AskedRevision) -> String {
+    let AskedRevision { policy, arm, revision, sessions } = asked;
+    match revision {
+        Some(revision) => format!("  asks {policy}@{revision} ({arm}), about {sessions} sessions"),
+        None => format!("  asks no revision of {policy} ({arm}): the native default decides"),
     }
 }
 

@@ -268,6 +268,8 @@ pub struct LossCompared {
     pub nodes: Vec<Arc<str>>,
     /// The time of the first death.
     pub died_us: u64,
+    /// The evidence against them: `probe`, `agent`…
+    pub witnesses: Vec<Word>,
     /// Null: this loss was not checked before.
     pub predicted: Option<PredictedLoss>,
     /// Counted for as long after the first death as a copy is played.

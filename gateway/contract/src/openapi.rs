@@ -20,13 +20,14 @@ use crate::nodes::{NodeList, RegionList, ZoneList};
 use crate::offers::{LaterAnswer, LaterRequest, OfferAnswer, OfferRequest};
 use crate::operations::{
     BreakRequest, BreakerRequest, ChangeList, ChangesQuery, DrainRequest, EjectRequest,
-    FailbackRequest, MoveRequest,
+    FailbackRequest, FailureList, FailuresQuery, MoveRequest,
 };
 use crate::policies::{
     PolicyList, PushQuery, PushRequest, RecordingQuery, RefusalList, RolloutAnswer, VerbQuery,
 };
 use crate::sessions::{
-    Explanation, HistoryPage, HistoryQuery, PageQuery, RoomPage, Session, SessionPage,
+    Explanation, HistoryPage, HistoryQuery, PageQuery, RoomExplanation, RoomPage, Session,
+    SessionPage,
 };
 
 pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -354,6 +355,8 @@ fn endpoints() -> Vec<Endpoint> {
             .answer::<LaterAnswer>(),
         Endpoint::new("delete", "/v1/sessions/{session}", "Closes a session"),
         get("/v1/rooms", "Lists rooms in pages").query::<PageQuery>().answer::<RoomPage>(),
+        get("/v1/rooms/{room}/explain", "Explains where a room is, and which revisions decide")
+            .answer::<RoomExplanation>(),
         post("/v1/rooms/{room}:move", "Starts a make-before-break move to a node")
             .body::<MoveRequest>()
             .status(202),
@@ -442,6 +445,9 @@ fn endpoints() -> Vec<Endpoint> {
             .answer_of_type("application/octet-stream"),
         get("/v1/events", "Streams events; `x-events` has their schemas")
             .answer_of_type("text/event-stream"),
+        get("/v1/failures", "Lists failures of nodes and gateways, the newest first")
+            .query::<FailuresQuery>()
+            .answer::<FailureList>(),
         get("/v1/changes", "Lists changes by operators, files and rollouts")
             .query::<ChangesQuery>()
             .answer::<ChangeList>(),

@@ -1,9 +1,13 @@
-//! Verbs of operators, and what they and others changed.
+//! Verbs of operators, what they and others changed, and what failed.
+
+use std::sync::Arc;
 
 #[cfg(feature = "openapi")]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::Word;
 
 /// The body of `POST /v1/rooms/NAME:move`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -96,6 +100,58 @@ pub enum BreakerMode {
 pub struct FailbackRequest {
     /// `auto`: rooms return a few per second; `force`: also to nodes that are not trusted yet; `forbid`: they stay.
     pub mode: String,
+}
+
+/// The query of `GET /v1/failures`.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct FailuresQuery {
+    /// Only failures within this time: `24h`. Default: all that are kept.
+    pub since: Option<String>,
+    /// Only failures of the node with this name.
+    pub node: Option<String>,
+    /// Number of failures, 1 to 2000. Default: 2000.
+    pub limit: Option<usize>,
+}
+
+/// The answer to `GET /v1/failures`.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct FailureList {
+    /// Newest first.
+    pub failures: Vec<Failure>,
+}
+
+/// A failure of nodes or of a gateway, with the sessions that it hit.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct Failure {
+    /// Unix time of the first death, of the takeover, or of the first end of a session.
+    pub at_us: u64,
+    /// `node-down`, `takeover`, or the reason for which sessions ended: `gateway-died`, `panicked`, `handshake-lost` or
+    /// `srtp-counters-lost`.
+    pub cause: Word,
+    /// With `node-down` the evidence against the nodes: `probe`, `agent`…
+    pub witnesses: Vec<Word>,
+    /// Names of the nodes that failed together.
+    pub nodes: Vec<Arc<str>>,
+    /// The name of the gateway that took over, or at which the sessions ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Arc<str>>,
+    /// Rooms that were hit. Null with `takeover`, which does not count them.
+    pub rooms: Option<u32>,
+    /// Sessions that were hit.
+    pub sessions: u32,
+    /// `moved`: other nodes carry all sessions, some of them with a lower bit rate if it is `reduced`; `unplaced`: no node had
+    /// capacity for some; `continued`: another process has them; `ended`: they ended; `none`: no session was hit.
+    pub outcome: Word,
+    /// Sessions in rooms that no node had capacity for, five seconds after the first death.
+    pub unplaced_sessions: u32,
+    /// Sessions with a lower bit rate, five seconds after the first death.
+    pub reduced_sessions: u32,
 }
 
 /// The query of `GET /v1/changes`.

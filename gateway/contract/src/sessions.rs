@@ -261,24 +261,11 @@ pub struct LiveExplanation {
     pub mode: Word,
     /// As of a room.
     pub effective_mode: Word,
-    /// The reason why that differs from `mode`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mode_reason: Option<String>,
-    /// Rooms with a higher priority are placed earlier.
-    pub priority: i64,
-    /// The hop that carries the session's packets; null without one.
-    pub hop: Option<Hop>,
-    /// The health of the node of that hop.
-    pub health: Option<Word>,
-    /// Evidence against that node.
-    pub witnesses: Vec<Accusation>,
+    /// The decisions about its room, and those of policies about the session.
+    #[serde(flatten)]
+    pub decisions: RoomDecisions,
     /// The author of the decision by hook: `call/routing@5f0c5f0c5f0c`.
     pub decided_by: BTreeMap<Word, String>,
-    /// Best first.
-    pub route: Vec<GrantedHop>,
-    /// The room's move in progress.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pending_move: Option<PendingMove>,
     /// As of a session.
     pub rung: u8,
     /// As of a session.
@@ -299,17 +286,81 @@ pub struct LiveExplanation {
     /// The room's share of the bit rate that it needs above its floor. Below 1000 the node is overcommitted. Default: 1000.
     #[serde(default = "whole")]
     pub share_permille: u16,
+    /// As of a session; left out if the session ended meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+}
+
+/// The answer to `GET /v1/rooms/NAME/explain`.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct RoomExplanation {
+    /// The room's name.
+    pub room: Arc<str>,
+    /// `r4`.
+    pub id: String,
+    /// The scenario's name.
+    pub scenario: Arc<str>,
+    /// As of a session.
+    pub mode: Word,
+    /// As of a room.
+    pub effective_mode: Word,
+    /// Ids.
+    pub sessions: Vec<String>,
+    /// The author of the route.
+    pub placed_by: String,
+    /// The decisions about it.
+    #[serde(flatten)]
+    pub decisions: RoomDecisions,
+}
+
+/// The decisions about a room and their reasons, other candidates, moves, answers of policies and evidence.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct RoomDecisions {
+    /// The reason why `effective_mode` differs from `mode`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode_reason: Option<String>,
+    /// Rooms with a higher priority are placed earlier.
+    pub priority: i64,
+    /// The hop that carries the packets; null without one.
+    pub hop: Option<Hop>,
+    /// The health of the node of that hop.
+    pub health: Option<Word>,
+    /// Evidence against that node.
+    pub witnesses: Vec<Accusation>,
+    /// Best first.
+    pub route: Vec<GrantedHop>,
+    /// The room's move in progress.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_move: Option<PendingMove>,
+    /// The revisions of policies that are asked about the session, or about the sessions of the room, in the order of the hooks.
+    pub asked: Vec<AskedRevision>,
     /// All other nodes, each with the reason why the room is not there.
     pub candidates: Vec<Candidate>,
     /// The latest first.
     pub moves: Vec<Move>,
-    /// The last answers of policies about the session and its room, in the order of the hooks.
+    /// The last answers of policies about the room, and about the session, in the order of the hooks.
     pub policy_answers: Vec<PolicyAnswer>,
-    /// Revisions that fault on the session or its room; the gateway does not ask them about it.
+    /// Revisions that fault on the room, or on the session; the gateway does not ask them about it.
     pub quarantined: Vec<Quarantine>,
-    /// As of a session; left out if the session ended meanwhile.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub trace_id: Option<String>,
+}
+
+/// A revision of a policy that is asked about sessions.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct AskedRevision {
+    /// `call/routing`.
+    pub policy: String,
+    /// The arm of a rollout: `active` or `canary`.
+    pub arm: Word,
+    /// The revision of the arm. Null: the native default decides.
+    pub revision: Option<Arc<str>>,
+    /// The number of these sessions.
+    pub sessions: u32,
 }
 
 fn whole() -> u16 {

@@ -926,6 +926,9 @@ impl Control {
             ControlRequest::Explain(session, reply) => {
                 _ = reply.send(self.gateway.views().explain(session, now));
             }
+            ControlRequest::ExplainRoom(room, reply) => {
+                _ = reply.send(self.gateway.views().explain_room(&room, now));
+            }
             ControlRequest::CreatesRoom(scenario, room, reply) => {
                 let _ = reply.send(self.gateway.views().creates_room(&scenario, &room));
             }

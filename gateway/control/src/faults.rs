@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use evenkeel_model::{
-    CoreEvent, Decider, Health, Hop, MoveCause, NodeId, Op, PortMove, RoomId, SessionId,
+    CoreEvent, Decider, EvidenceSource, Health, Hop, MoveCause, NodeId, Op, PortMove, RoomId,
+    SessionId,
 };
 use evenkeel_process::unix_us;
 
@@ -26,6 +27,7 @@ pub(super) struct FaultObserver {
 struct ObservedFault {
     died_us: u64,
     nodes: BTreeMap<NodeId, Hop>,
+    witnesses: BTreeSet<EvidenceSource>,
     rooms: BTreeMap<RoomId, HitRoom>,
     /// Sessions that lack capacity, of any room.
     reduced: BTreeSet<SessionId>,
@@ -59,9 +61,14 @@ impl FaultObserver {
         let at_us = unix_us(record.at);
         let ended = self.end(at_us);
         match (&record.event, &mut self.fault) {
-            (GatewayEvent::Core(CoreEvent::Node { hop, to: Health::Down, .. }), fault) => {
+            (
+                GatewayEvent::Core(CoreEvent::Node { hop, to: Health::Down, witnesses, .. }),
+                fault,
+            ) => {
                 let begin = || ObservedFault::begin(at_us, Arc::clone(&self.predictions));
-                fault.get_or_insert_with(begin).nodes.insert(hop.node, *hop);
+                let fault = fault.get_or_insert_with(begin);
+                fault.nodes.insert(hop.node, *hop);
+                fault.witnesses.extend(witnesses.iter().map(|(witness, _)| *witness));
             }
             (GatewayEvent::Core(event), Some(fault)) => fault.handle(event),
             _ => {}
@@ -72,7 +79,7 @@ impl FaultObserver {
     /// Returns the fault if its time has passed.
     pub(super) fn end(&mut self, now_us: u64) -> Option<LossComparison> {
         let is_over = |fault: &mut ObservedFault| now_us >= fault.died_us + FOLLOWED_US;
-        self.fault.take_if(is_over)?.compare()
+        Some(self.fault.take_if(is_over)?.compare())
     }
 }
 
@@ -81,6 +88,7 @@ impl ObservedFault {
         ObservedFault {
             died_us,
             nodes: BTreeMap::new(),
+            witnesses: BTreeSet::new(),
             rooms: BTreeMap::new(),
             reduced: BTreeSet::new(),
             predictions,
@@ -113,8 +121,7 @@ impl ObservedFault {
         }
     }
 
-    /// `None` if no room was at the nodes.
-    fn compare(self) -> Option<LossComparison> {
+    fn compare(self) -> LossComparison {
         let nodes: BTreeSet<NodeId> = self.nodes.keys().copied().collect();
         let predicted = self.predictions.iter().find(|predicted| predicted.nodes == nodes).cloned();
         let mut actual = LossFigures { rooms: self.rooms.len() as u32, ..LossFigures::default() };
@@ -124,13 +131,13 @@ impl ObservedFault {
             actual.reduced_sessions += reduced.count() as u32;
             actual.unplaced_sessions += if *is_placed { 0 } else { sessions.len() as u32 };
         }
-        let expected = predicted.as_ref().map_or(0, |predicted| predicted.figures.rooms);
-        (actual.rooms.max(expected) > 0).then(|| LossComparison {
+        LossComparison {
             nodes: self.nodes.into_values().collect(),
             died_us: self.died_us,
+            witnesses: self.witnesses,
             predicted,
             actual,
-        })
+        }
     }
 }
 

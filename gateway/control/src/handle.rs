@@ -12,7 +12,7 @@ use evenkeel_contract::gateway::Mode;
 use evenkeel_contract::sessions::EndedSession;
 use evenkeel_core::{
     BlastRadius, Explanation, GatewayCopy, ModePrediction, NodeStanding, RegionStanding,
-    RestoreError, RoomRecord, RoomStanding, SessionCopy,
+    RestoreError, RoomExplanation, RoomRecord, RoomStanding, SessionCopy,
 };
 use evenkeel_kept::{Encoded, KeptPart, Row, Store};
 use evenkeel_model::{ClientLabel, NodeId, PolicyName, RedundancyMode, RoomId, SessionId};
@@ -88,6 +88,8 @@ requests! {
     answered {
         /// Explains why a session is on its hop. Returns `None` if the session does not exist.
         explain(session: SessionId) = Explain -> Option<Explanation>;
+        /// Explains why the room with this name is on its hop. Returns `None` if there is no such room.
+        explain_room(room: Arc<str>) = ExplainRoom -> Option<RoomExplanation>;
         /// Looks up a live session.
         session(session: SessionId) = Session -> Option<SessionView>;
         /// Up to `limit` sessions after this one, in order of their ids.

@@ -11,6 +11,7 @@ mod changes;
 mod continuity;
 mod control;
 mod equipment;
+mod failures;
 mod faults;
 mod forecasts;
 mod handle;
@@ -53,6 +54,7 @@ pub use equipment::{
     EquipError, Equipment, SOCKET_BUFFER, equip, needs_session_facts, port_legs, posts,
     source_of_ports,
 };
+pub use failures::KeptFailure;
 pub use forecasts::{EarlierForecasts, KeptForecast};
 pub use handle::{ControlRequest, Handle, TokensRefused};
 pub use idempotency::{

@@ -163,7 +163,9 @@ impl LossFollower {
         let nodes: Vec<_> =
             compared.nodes.iter().map(|hop| self.handle.names().of_hop(*hop).node).collect();
         let predicted = compared.predicted.as_ref().map(|predicted| predicted.figures);
-        tracing::info!(?nodes, actual = ?compared.actual, ?predicted, "loss of nodes compared with its prediction");
+        if compared.actual.rooms > 0 || predicted.is_some_and(|figures| figures.rooms > 0) {
+            tracing::info!(?nodes, actual = ?compared.actual, ?predicted, "loss of nodes compared with its prediction");
+        }
         self.handle.publish(GatewayEvent::LossCompared(Box::new(compared)));
     }
 

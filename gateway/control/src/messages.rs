@@ -11,8 +11,8 @@ use evenkeel_dataplane::worker::{RepairCounts, Totals};
 use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
 use evenkeel_model::{
-    FailureScope, Health, Hop, Impossible, NodeId, OfferRefusal, PolicyName, RepairKind, SessionId,
-    StreamKind,
+    EvidenceSource, FailureScope, Health, Hop, Impossible, NodeId, OfferRefusal, PolicyName,
+    RepairKind, SessionId, StreamKind,
 };
 use evenkeel_nodes::ProviderBreakerStanding;
 use evenkeel_slo::SloStanding;
@@ -375,6 +375,8 @@ pub struct LossComparison {
     pub nodes: Vec<Hop>,
     /// The time of the first death, Unix time in microseconds.
     pub died_us: u64,
+    /// The evidence against them.
+    pub witnesses: BTreeSet<EvidenceSource>,
     /// The prediction; `None` if this loss was not among those checked.
     pub predicted: Option<PredictedLoss>,
     /// Counted for as long after the first death as a copy is played.

@@ -154,9 +154,9 @@ evenkeel_model::events! {
         LossesUncovered(losses: Vec<UncoveredLoss>)
             sends "losses-uncovered" with "`losses`: scope and place of each, its rooms and sessions, sessions without a node, those with a lower \
                                            bit rate, and rooms that would lose their spare";
-        /// Five seconds ago nodes died that carried rooms: the effect beside its [prediction](failover.md#blast-radius).
+        /// Five seconds ago nodes died: the effect beside its [prediction](failover.md#blast-radius).
         LossCompared(comparison: Box<LossComparison>)
-            sends "loss-compared" with "`nodes`, `died_us`, `predicted`: time, scope and place of the check and its figures, null if this loss was \
+            sends "loss-compared" with "`nodes`, `died_us`, `witnesses`, `predicted`: time, scope and place of the check and its figures, null if this loss was \
                                         not checked; `actual`: rooms, sessions, sessions without a node, and those with a lower bit rate";
         /// A [warning of what is expected](operations/objectives.md#forecasts) begins or ends (`over`).
         Forecast(change: ForecastChange)

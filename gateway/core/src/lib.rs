@@ -28,8 +28,9 @@ pub use gateway::blast::{BlastRadius, ExpectedOutage, LoadChange, ModePrediction
 pub use gateway::copy::{GatewayCopy, SessionCopy};
 pub use gateway::records::Records;
 pub use gateway::views::{
-    CandidateReason, Explanation, Heading, NodeCandidate, NodeStanding, RegionStanding,
-    RoomStanding, SessionStanding, TableSizes, Views,
+    AskedRevision, CandidateReason, Explanation, Heading, NodeCandidate, NodeStanding,
+    RegionStanding, RoomDecisions, RoomExplanation, RoomStanding, SessionStanding, TableSizes,
+    Views,
 };
 pub use gateway::{Gateway, NotOpened};
 pub use hop_map::HopMap;

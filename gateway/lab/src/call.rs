@@ -205,10 +205,10 @@ impl KnownFacts {
                 (CallState::Ended { ended: record.ended.reason.clone() }, &[][..])
             }
             Explanation::Live(said) => {
-                let node = said.hop.as_ref().map(|hop| Arc::clone(&hop.place.node));
+                let node = said.decisions.hop.as_ref().map(|hop| Arc::clone(&hop.place.node));
                 let (rung, cap_kbps) = (said.rung, said.cap_kbps);
                 let state = CallState::Live { node, rung, cap_kbps, actions: said.actions.clone() };
-                (state, &said.policy_answers[..])
+                (state, &said.decisions.policy_answers[..])
             }
         };
         let answers = answers.iter().cloned().map(CallFact::Answer);

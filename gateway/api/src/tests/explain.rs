@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use evenkeel_core::{
-    CandidateReason, Explanation, MoveRecord, NodeCandidate, SessionStanding, SubjectDecision,
-    SubjectQuarantine,
+    AskedRevision, CandidateReason, Explanation, MoveRecord, NodeCandidate, RoomDecisions,
+    RoomExplanation, RoomStanding, SessionStanding, SubjectDecision, SubjectQuarantine,
 };
 use evenkeel_model::{
-    ClientTransport, DecisionOutcome, DegradationLimit, EvidenceSource, GuardRule, Hook, HopGrant,
-    Impossible, Measures, MoveCause, MoveOutcome, Plan, PluginFault, RedundancyMode,
+    Arm, ClientTransport, DecisionOutcome, DegradationLimit, EvidenceSource, GuardRule, Hook,
+    HopGrant, Impossible, Measures, MoveCause, MoveOutcome, Plan, PluginFault, RedundancyMode,
 };
 
 use super::*;
@@ -42,10 +42,28 @@ fn explanation(id: SessionId) -> Explanation {
     Explanation {
         state: standing,
         admitted_by: Decider::Native,
+        share_permille: 500,
+        degradation_limits: vec![DegradationLimit::NoVideo],
+        voice_only_for: Some(carrier()),
+        room: decisions(step),
+    }
+}
+
+fn decisions(step: MoveRecord) -> RoomDecisions {
+    let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
+    let answer = |hook, reason: Option<&str>, outcome, since| SubjectDecision {
+        hook,
+        by: Decider::Native,
+        reason: reason.map(Into::into),
+        outcome,
+        since: Duration::from_secs(since),
+        notes: [].into(),
+    };
+    let guarded = DecisionOutcome::Guarded(GuardRule::ArgumentOutOfBounds);
+    RoomDecisions {
         placed_by: Decider::Policy { policy: routing(), revision: "5f0c5f0c5f0c".into() },
         priority: 5,
         route: vec![(hop(0), HopGrant::Admitted), (hop(1), HopGrant::Gated)],
-        share_permille: 500,
         witnesses: vec![(EvidenceSource::Probe, Duration::from_millis(40))],
         heading: None,
         candidates: [CandidateReason::Full, CandidateReason::NotChosen]
@@ -57,30 +75,12 @@ fn explanation(id: SessionId) -> Explanation {
             })
             .into(),
         moves: vec![step],
-        decisions: vec![
+        answers: vec![
+            answer(Hook::Admission, None, DecisionOutcome::Faulted(PluginFault::Late), 4),
+            answer(Hook::Routing, Some("nearest"), DecisionOutcome::Applied { differs: false }, 3),
             SubjectDecision {
-                hook: Hook::Admission,
-                by: Decider::Native,
-                reason: None,
-                outcome: DecisionOutcome::Faulted(PluginFault::Late),
-                since: Duration::from_secs(4),
-                notes: [].into(),
-            },
-            SubjectDecision {
-                hook: Hook::Routing,
-                by: Decider::Native,
-                reason: Some("nearest".into()),
-                outcome: DecisionOutcome::Applied { differs: false },
-                since: Duration::from_secs(3),
-                notes: [].into(),
-            },
-            SubjectDecision {
-                hook: Hook::Degradation,
-                by: Decider::Native,
-                reason: Some("lossy".into()),
-                outcome: DecisionOutcome::Guarded(GuardRule::ArgumentOutOfBounds),
-                since: Duration::from_secs(2),
                 notes: [("loss_ppm".into(), 40_000)].into(),
+                ..answer(Hook::Degradation, Some("lossy"), guarded, 2)
             },
         ],
         quarantines: vec![SubjectQuarantine {
@@ -89,8 +89,12 @@ fn explanation(id: SessionId) -> Explanation {
             fault: PluginFault::Trap("unreachable".into()),
             since: Duration::from_secs(7),
         }],
-        degradation_limits: vec![DegradationLimit::NoVideo],
-        voice_only_for: Some(carrier()),
+        asked: vec![AskedRevision {
+            policy: routing(),
+            arm: Arm::Canary,
+            revision: Some("5f0c5f0c5f0c".into()),
+            sessions: 2,
+        }],
     }
 }
 
@@ -108,6 +112,57 @@ fn explained(world: &mut World, change: impl FnOnce(&mut Explanation)) -> Value 
     let (status, body) = asking.answer();
     assert_eq!(status, 200);
     body
+}
+
+fn asked() -> Value {
+    json!({"policy": "call/routing", "arm": "canary", "revision": "5f0c5f0c5f0c", "sessions": 2})
+}
+
+#[test]
+fn room_is_explained_with_revision_and_arm() {
+    let mut world = World::start();
+    let ask = |world: &mut World, room: Option<RoomStanding>| {
+        let asking = world.ask("GET /v1/rooms/team%207/explain", "");
+        let ControlRequest::ExplainRoom(name, reply) = world.request() else { panic!("explain") };
+        assert_eq!(&*name, "team 7");
+        let decisions = explanation(SessionId(17)).room;
+        let is_there = room.is_some();
+        reply.send(room.map(|state| RoomExplanation { state, decisions })).unwrap();
+        if is_there {
+            let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
+            reply.send(Vec::new()).unwrap();
+        }
+        asking.answer()
+    };
+    let state = RoomStanding {
+        room: RoomId(4),
+        name: "team 7".into(),
+        scenario: "call".into(),
+        mode: RedundancyMode::Hitless,
+        kept: RedundancyMode::Cold,
+        sessions: vec![SessionId(17), SessionId(18)],
+        route: vec![hop(0), hop(1)],
+        hop: Some(hop(0)),
+        placed_by: Decider::Policy { policy: routing(), revision: "5f0c5f0c5f0c".into() },
+    };
+    let (status, body) = ask(&mut world, Some(state));
+    let by = "call/routing@5f0c5f0c5f0c";
+    assert_eq!((status, &body["room"], &body["id"]), (200, &json!("team 7"), &json!("r4")));
+    assert_eq!((&body["placed_by"], &body["asked"]), (&json!(by), &json!([asked()])));
+    assert_eq!(
+        (&body["sessions"], &body["hop"]["node"]),
+        (&json!(["s17", "s18"]), &json!("east-a1"))
+    );
+    assert_eq!(
+        body["mode_reason"],
+        json!(format!("the standby that {by} names has too little capacity"))
+    );
+    assert_eq!(
+        (&body["moves"][0]["cause"], &body["candidates"][0]["reason"]),
+        (&json!("drain"), &json!("full"))
+    );
+    let (status, body) = ask(&mut world, None);
+    assert_eq!((status, &body["error"]["message"]), (404, &json!("there is no such room: team 7")));
 }
 
 #[test]
@@ -159,6 +214,7 @@ fn session_is_explained() {
             "guard": "argument-out-of-bounds", "fault": null, "ago_ms": 2_000,
             "notes": [{"key": "loss_ppm", "value": 40_000}],
         }],
+        "asked": [asked()],
         "quarantined": [{
             "by": "call/routing@5f0c5f0c5f0c", "fault": "trap: unreachable", "for_ms": 7_000,
         }],
@@ -180,9 +236,9 @@ fn reason_of_the_mode_names_the_policy() {
         (policy(), 2, RedundancyMode::Hitless, Value::Null),
     ] {
         let body = explained(&mut world, |said| {
-            said.route.truncate(hops);
+            said.room.route.truncate(hops);
             said.state.kept = kept;
-            said.placed_by = placed_by;
+            said.room.placed_by = placed_by;
         });
         assert_eq!(body["mode_reason"], right);
     }
@@ -192,7 +248,7 @@ fn reason_of_the_mode_names_the_policy() {
 fn reason_of_a_guarded_decision_explains_no_node() {
     let mut world = World::start();
     let body = explained(&mut world, |said| {
-        said.decisions[1].outcome = DecisionOutcome::Guarded(GuardRule::UnusableNode);
+        said.room.answers[1].outcome = DecisionOutcome::Guarded(GuardRule::UnusableNode);
     });
     let other = &body["candidates"][1];
     assert_eq!((&other["reason"], &other["policy_reason"]), (&json!("not-chosen"), &Value::Null));

@@ -352,8 +352,13 @@ fn real_loss_is_an_event_beside_its_prediction() {
     };
     let hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
     let actual = LossFigures { unplaced_sessions: 0, ..figures };
-    let compared =
-        LossComparison { nodes: vec![hop], died_us: 7, predicted: Some(predicted), actual };
+    let compared = LossComparison {
+        nodes: vec![hop],
+        died_us: 7,
+        witnesses: [EvidenceSource::Probe].into(),
+        predicted: Some(predicted),
+        actual,
+    };
     world.happen(GatewayEvent::LossCompared(Box::new(compared)), None);
     let told = listening.notice("loss-compared");
     let counts = |unplaced: u32| json!({"rooms": 3, "sessions": 4, "unplaced_sessions": unplaced, "reduced_sessions": 2});
@@ -363,6 +368,7 @@ fn real_loss_is_an_event_beside_its_prediction() {
         expected[key] = value;
     }
     assert_eq!((&told["nodes"], &told["died_us"]), (&json!(["east-a1"]), &json!(7)));
+    assert_eq!(told["witnesses"], json!(["probe"]));
     assert_eq!((&told["predicted"], &told["actual"]), (&expected, &counts(0)));
     let loss = UncoveredLoss {
         scope: FailureScope::Zone,

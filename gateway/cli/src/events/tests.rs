@@ -86,3 +86,36 @@ fn events_may_be_asked_for_with_follow() {
     assert_eq!(names, ["moved"]);
     assert_eq!(filter, ["cause=link".parse::<FieldFilter>().unwrap()]);
 }
+
+#[test]
+fn failure_line_has_cause_reach_and_outcome() {
+    let failure = Failure {
+        at_us: 34_867_031_250,
+        cause: "node-down".into(),
+        witnesses: vec!["agent".into(), "probe".into()],
+        nodes: vec!["east-a1".into(), "east-a2".into()],
+        gateway: None,
+        rooms: Some(5),
+        sessions: 12,
+        outcome: "unplaced".into(),
+        unplaced_sessions: 2,
+        reduced_sessions: 3,
+    };
+    let line = failure_line(&failure);
+    let (_, line) = line.split_once(" ago ").unwrap();
+    assert_eq!(
+        line,
+        "09:41:07.031 node-down (agent, probe) of east-a1, east-a2: 12 sessions in 5 rooms, unplaced, 2 \
+         without a node, 3 with a lower bit rate"
+    );
+    let takeover = Failure {
+        at_us: 34_867_031_250,
+        cause: "takeover".into(),
+        gateway: Some("edge-2".into()),
+        sessions: 4,
+        outcome: "continued".into(),
+        ..Failure::default()
+    };
+    let line = failure_line(&takeover);
+    assert!(line.ends_with("takeover at edge-2: 4 sessions, continued"), "{line}");
+}

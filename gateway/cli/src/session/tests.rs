@@ -115,3 +115,34 @@ fn impairment_is_explained_with_its_evidence() {
     ];
     assert_eq!(impairment(&read(delay)), right);
 }
+
+#[test]
+fn room_is_explained_with_revision_and_arm() {
+    let said = json!({
+        "room": "team", "id": "r4", "scenario": "call", "mode": "hot", "effective_mode": "cold",
+        "mode_reason": "no usable standby with capacity", "priority": 5, "sessions": ["s1", "s2"],
+        "placed_by": "call/routing@5f0c", "hop": {"node": "east-a1"}, "health": "suspect",
+        "witnesses": [{"witness": "probe", "for_ms": 40}],
+        "asked": [
+            {"policy": "call/routing", "arm": "canary", "revision": "5f0c", "sessions": 2},
+            {"policy": "call/degradation", "arm": "active", "revision": null, "sessions": 2},
+        ],
+        "route": [{"node": "east-a1", "region": "east", "grant": "admitted"}],
+        "candidates": [{
+            "node": "west-b1", "region": "west", "reason": "full", "load_permille": 990,
+            "carried_permille": 400,
+        }],
+    });
+    let right = [
+        "team (r4), scenario call (hot), priority 5, 2 sessions: s1, s2",
+        "  runs in cold mode: no usable standby with capacity",
+        "  at east-a1, which is suspect",
+        "    accused by probe for 40 ms",
+        "  routing decided by call/routing@5f0c",
+        "  asks call/routing@5f0c (canary), about 2 sessions",
+        "  asks no revision of call/degradation (active): the native default decides",
+        "  route: east-a1 (east), admitted",
+        "  not west-b1 (west): full, 99 % load, 40 % without reserves",
+    ];
+    assert_eq!(room_lines(&read(said)), right);
+}

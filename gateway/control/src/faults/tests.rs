@@ -20,7 +20,7 @@ fn death(at_ms: u64, node: u32) -> EventRecord {
         hop: hop(node),
         from: Health::Up,
         to: Health::Down,
-        witnesses: Vec::new(),
+        witnesses: vec![(EvidenceSource::Probe, Instant::now())],
         last_heard: None,
         rooms: 1,
     };
@@ -96,6 +96,7 @@ fn figures_count_rooms_of_dead_nodes() {
     let right = LossFigures { rooms: 3, sessions: 6, unplaced_sessions: 2, reduced_sessions: 1 };
     assert_eq!((compared.actual, compared.died_us), (right, 1_000_000));
     assert_eq!((compared.nodes, compared.predicted), (vec![hop(0)], Some(predicted(&[0], 3))));
+    assert_eq!(compared.witnesses, [EvidenceSource::Probe].into());
 }
 
 #[test]
@@ -130,7 +131,8 @@ fn deaths_of_a_zone_are_one_fault() {
     assert_eq!((zone.predicted, zone.actual.rooms), (Some(predicted(&[0, 1], 5)), 1));
     let unknown = compared(&[death(1_000, 2), moved(1_000, 1, 2, Some(0))]).unwrap();
     assert_eq!((unknown.predicted, unknown.actual.rooms), (None, 1));
-    assert_eq!(compared(&[death(1_000, 2)]), None, "an idle node");
+    let idle = compared(&[death(1_000, 2)]).unwrap();
+    assert_eq!((idle.predicted, idle.actual), (None, LossFigures::default()));
 }
 
 #[test]

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::ClientBreakerStanding;
 use evenkeel_model::{
-    Affinity, BreakerMode, BreakerState, ClientGroup, ClientTransport, Decider, DegradationLimit,
-    EvidenceSource, FailureDomain, Health, Hook, Hop, HopGrant, Impairment, Labels, Measures,
-    MediaDescription, MoveCause, NodeNeed, NodeProbing, Op, Plan, RedundancyMode, RegionId, RoomId,
-    Scenario, SessionId, actions,
+    Affinity, Arm, BreakerMode, BreakerState, ClientGroup, ClientTransport, Decider,
+    DegradationLimit, EvidenceSource, FailureDomain, Health, Hook, Hop, HopGrant, Impairment,
+    Labels, Measures, MediaDescription, MoveCause, NodeNeed, NodeProbing, Op, Plan, PolicyName,
+    RedundancyMode, RegionId, RoomId, Scenario, SessionId, actions,
 };
 use evenkeel_nodes::{Node, OpeningWindow, ProcessState, ProviderBreakerStanding};
+use evenkeel_revisions::unit;
 use evenkeel_slo::SloStanding;
 
 use crate::gateway::{Gateway, Tables};
@@ -127,15 +128,35 @@ pub struct Explanation {
     pub state: SessionStanding,
     /// The author of the admission.
     pub admitted_by: Decider,
+    /// Thousandths of the bitrate that the session needs above its floor. Below 1,000 the node is overcommitted.
+    pub share_permille: u16,
+    /// Limits that keep a degradation policy from lowering the session's quality.
+    pub degradation_limits: Vec<DegradationLimit>,
+    /// The group of clients by which the session was admitted with voice only, until its breaker is closed.
+    pub voice_only_for: Option<ClientGroup>,
+    /// The decisions about its room, and those of policies about the session.
+    pub room: RoomDecisions,
+}
+
+/// A room, and the decisions that led to its state.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RoomExplanation {
+    /// The state of the room.
+    pub state: RoomStanding,
+    /// The decisions about it.
+    pub decisions: RoomDecisions,
+}
+
+/// The decisions about a room, and their reasons.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RoomDecisions {
     /// The author of the placement.
     pub placed_by: Decider,
     /// Rooms of higher priority are placed first.
     pub priority: i64,
     /// The room's hops, best first.
     pub route: Vec<(Hop, HopGrant)>,
-    /// Thousandths of the bitrate that the session needs above its floor. Below 1,000 the node is overcommitted.
-    pub share_permille: u16,
-    /// Evidence against the node that carries the session, with its age.
+    /// Evidence against the node that carries the room, with its age.
     pub witnesses: Vec<(EvidenceSource, Duration)>,
     /// The move under way; `None` without one.
     pub heading: Option<Heading>,
@@ -143,14 +164,25 @@ pub struct Explanation {
     pub candidates: Vec<NodeCandidate>,
     /// The last moves of the room, the oldest first.
     pub moves: Vec<MoveRecord>,
-    /// The last decisions of policies about the session and its room.
-    pub decisions: Vec<SubjectDecision>,
-    /// Revisions that fault on the session or its room and are no longer asked about it.
+    /// The last decisions of policies about the room, and about the session that is explained.
+    pub answers: Vec<SubjectDecision>,
+    /// Revisions that fault on the room, or on that session, and are no longer asked about it.
     pub quarantines: Vec<SubjectQuarantine>,
-    /// Limits that keep a degradation policy from lowering the session's quality.
-    pub degradation_limits: Vec<DegradationLimit>,
-    /// The group of clients by which the session was admitted with voice only, until its breaker is closed.
-    pub voice_only_for: Option<ClientGroup>,
+    /// The revisions that are asked about the sessions that are explained, in the order of the hooks.
+    pub asked: Vec<AskedRevision>,
+}
+
+/// A revision that is asked about sessions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AskedRevision {
+    /// The policy, by set and hook.
+    pub policy: PolicyName,
+    /// The arm of the sessions.
+    pub arm: Arm,
+    /// The revision of the arm; `None`: the native default decides.
+    pub revision: Option<Arc<str>>,
+    /// The number of the sessions.
+    pub sessions: u32,
 }
 
 /// A move under way.
@@ -497,20 +529,45 @@ impl<'a> Views<'a> {
         let standing = self.session(id, now)?;
         let session = self.gateway.tables.sessions.get(&id)?;
         let room = self.gateway.rooms.get(&session.room())?;
-        let on = standing.hop.map(|hop| hop.node);
+        let subjects = [FaultSubject::Session(id), FaultSubject::Room(room.id())];
+        Some(Explanation {
+            admitted_by: Decider::clone(session.admitted_by()),
+            share_permille: session.share_permille(),
+            degradation_limits: self.degradation_limits(session),
+            voice_only_for: session.voice_only_for().cloned(),
+            room: self.decisions(room, &subjects, &[id], now),
+            state: standing,
+        })
+    }
+
+    /// Explains the placement of the room with this name.
+    pub fn explain_room(&self, name: &str, now: Instant) -> Option<RoomExplanation> {
+        let (_, id) = self.gateway.rooms.named(name)?;
+        let room = self.gateway.rooms.get(&id).filter(|room| room.is_placed())?;
+        let state = self.room(room);
+        let subjects = [FaultSubject::Room(id)];
+        let decisions = self.decisions(room, &subjects, &state.sessions, now);
+        Some(RoomExplanation { state, decisions })
+    }
+
+    fn decisions(
+        &self,
+        room: &Room,
+        subjects: &[FaultSubject],
+        sessions: &[SessionId],
+        now: Instant,
+    ) -> RoomDecisions {
+        let on = room.stands_at(self.gateway.tables.nodes.board()).map(|hop| hop.node);
         let since = |at: Instant| now.saturating_duration_since(at);
         let witnesses = on
             .and_then(|on| self.gateway.tables.nodes.get(on))
             .map(|node| node.detector.witnesses());
         let witnesses = witnesses.into_iter().flatten().map(|(witness, at)| (witness, since(at)));
-        let subjects = [FaultSubject::Session(id), FaultSubject::Room(room.id())];
         let others = self.gateway.tables.nodes.iter().filter(|node| Some(node.id) != on);
-        Some(Explanation {
-            admitted_by: Decider::clone(session.admitted_by()),
+        RoomDecisions {
             placed_by: room.placed_by().clone(),
             priority: room.priority(),
             route: room.route().hops.to_vec(),
-            share_permille: session.share_permille(),
             witnesses: witnesses.collect(),
             heading: room.heading().map(|heading| Heading {
                 to: heading.target(),
@@ -521,12 +578,34 @@ impl<'a> Views<'a> {
             }),
             candidates: others.map(|node| self.candidate(room, node, now)).collect(),
             moves: room.records().cloned().collect(),
-            decisions: self.gateway.subject_history.decisions(&subjects, now),
-            quarantines: self.gateway.subject_history.quarantines(&subjects, now),
-            degradation_limits: self.degradation_limits(session),
-            voice_only_for: session.voice_only_for().cloned(),
-            state: standing,
-        })
+            answers: self.gateway.subject_history.decisions(subjects, now),
+            quarantines: self.gateway.subject_history.quarantines(subjects, now),
+            asked: self.asked(room, sessions),
+        }
+    }
+
+    /// The revisions of the room's policies that are asked about these sessions of it.
+    fn asked(&self, room: &Room, sessions: &[SessionId]) -> Vec<AskedRevision> {
+        let scenario = self.gateway.tables.settings.scenarios.get(room.scenario());
+        let hooks = Hook::ALL.into_iter();
+        let policies = hooks.filter_map(|hook| {
+            scenario.filter(|scenario| scenario.binds(hook)).map(|scenario| scenario.policy(hook))
+        });
+        let mut asked = Vec::new();
+        for policy in policies {
+            let arm_of = |id: SessionId| {
+                self.gateway.policies.arm(&policy, unit(policy.hook, room.id(), id))
+            };
+            for arm in [Arm::Standing, Arm::Canary] {
+                let sessions = sessions.iter().filter(|id| arm_of(**id) == arm).count() as u32;
+                if sessions > 0 {
+                    let revision = self.gateway.policies.revision(&policy, arm);
+                    let revision = revision.map(|revision| Arc::clone(&revision.name));
+                    asked.push(AskedRevision { policy: policy.clone(), arm, revision, sessions });
+                }
+            }
+        }
+        asked
     }
 
     fn degradation_limits(&self, session: &Session) -> Vec<DegradationLimit> {

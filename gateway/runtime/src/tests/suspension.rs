@@ -280,8 +280,9 @@ async fn views(gateway: &RunningGateway) -> Vec<String> {
         let it = session.state;
         let why = gateway.handle.explain(it.session).await.unwrap().unwrap();
         let of_session = (it.session, it.room, it.scenario, it.transport, it.mode, it.plan);
-        let route: Vec<_> = why.route.iter().map(|(hop, grant)| (node(*hop), *grant)).collect();
-        let decided = (why.admitted_by, why.placed_by, why.share_permille, route);
+        let route: Vec<_> =
+            why.room.route.iter().map(|(hop, grant)| (node(*hop), *grant)).collect();
+        let decided = (why.admitted_by, why.room.placed_by, why.share_permille, route);
         views.push(format!("{of_session:?} {:?} {decided:?}", it.hop.map(node)));
     }
     for room in gateway.handle.rooms().await.unwrap() {

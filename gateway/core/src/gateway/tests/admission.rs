@@ -312,11 +312,11 @@ fn explain_shows_place_reason_alternatives() {
     world.settle();
     let said = world.gateway.views().explain(session, world.now).unwrap();
     assert_eq!(said.state.hop.map(|hop| hop.node), Some(A));
-    assert_eq!((said.admitted_by, said.placed_by), (Decider::Native, Decider::Native));
+    assert_eq!((said.admitted_by, said.room.placed_by), (Decider::Native, Decider::Native));
     let why: Vec<(NodeId, &str)> =
-        said.candidates.iter().map(|at| (at.hop.node, at.why.name())).collect();
+        said.room.candidates.iter().map(|at| (at.hop.node, at.why.name())).collect();
     assert_eq!(why, [(B, "spare"), (C, "full"), (D, "draining")]);
-    let spare = &said.candidates[0];
+    let spare = &said.room.candidates[0];
     assert_eq!(spare.carried_permille, 0, "it carries nothing");
     assert!(spare.load_permille > 0, "and reserves capacity for the room");
     world.gateway.handle_move(&"r".into(), B, world.now).unwrap();
@@ -324,9 +324,15 @@ fn explain_shows_place_reason_alternatives() {
     world.gateway.handle_evidence(B, NodeEvidence::KernelError, world.now);
     world.pass(ms(1));
     let said = world.gateway.views().explain(session, world.now).unwrap();
-    assert_eq!(said.witnesses.first().map(|(witness, _)| witness.name()), Some("kernel-error"));
-    assert_eq!(said.moves.len(), 1);
-    assert_eq!((said.moves[0].cause.name(), said.moves[0].outcome.name()), ("manual", "completed"));
-    assert_eq!(*said.moves[0].by, Decider::Operator);
+    assert_eq!(
+        said.room.witnesses.first().map(|(witness, _)| witness.name()),
+        Some("kernel-error")
+    );
+    assert_eq!(said.room.moves.len(), 1);
+    assert_eq!(
+        (said.room.moves[0].cause.name(), said.room.moves[0].outcome.name()),
+        ("manual", "completed")
+    );
+    assert_eq!(*said.room.moves[0].by, Decider::Operator);
     assert!(world.gateway.views().explain(SessionId(99), world.now).is_none());
 }

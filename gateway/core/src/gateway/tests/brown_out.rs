@@ -69,7 +69,7 @@ fn far_node_beats_lossy_spare() {
     let session = world.open("r");
     assert_eq!(world.route("r").iter().map(|(node, _)| *node).collect::<Vec<_>>(), [B, C]);
     let explained = world.gateway.views().explain(session, world.now).unwrap();
-    assert_eq!(explained.candidates[0].why, CandidateReason::Unhealthy);
+    assert_eq!(explained.room.candidates[0].why, CandidateReason::Unhealthy);
 }
 
 #[test]

@@ -264,7 +264,7 @@ fn explanation_names_a_node_that_stops() {
     talk(&mut world, session, 70);
     assert_eq!(stops(&world), ["stopping"]);
     let explained = world.gateway.views().explain(session, world.now).unwrap();
-    assert_eq!(explained.candidates[0].why, CandidateReason::Stopping);
+    assert_eq!(explained.room.candidates[0].why, CandidateReason::Stopping);
 }
 
 #[test]

@@ -380,7 +380,7 @@ fn closed_port_moves_room_once() {
 fn closed_port_of_a_dead_node_is_its_death() {
     let causes = |world: &World, session| {
         let explained = world.gateway.views().explain(session, world.now).unwrap();
-        explained.moves.iter().map(|step| step.cause).collect::<Vec<_>>()
+        explained.room.moves.iter().map(|step| step.cause).collect::<Vec<_>>()
     };
     for (after, cause) in [(ms(100), MoveCause::NodeDown), (ms(5_000), MoveCause::Link)] {
         let mut world = World::new(settings());

@@ -93,12 +93,12 @@ fn quarantined_session_is_explained_once() {
     }
     assert_eq!([ids[0], ids[1], ids[2]].map(|id| world.cap(id)), [100, 0, 100]);
     assert_eq!(told(&world), [(Some(ids[1]), trap())]);
-    let quarantines = explained(&world, ids[1]).quarantines;
+    let quarantines = explained(&world, ids[1]).room.quarantines;
     assert_eq!(quarantines.len(), 1);
     assert_eq!((&*quarantines[0].revision, &quarantines[0].fault), (REVISION, &trap()));
     assert_eq!(quarantines[0].policy, policy(Hook::Degradation));
     assert_eq!(quarantines[0].since, ms(400));
-    assert!(explained(&world, ids[0]).quarantines.is_empty());
+    assert!(explained(&world, ids[0]).room.quarantines.is_empty());
     assert!(!world.events().any(|event| matches!(event, CoreEvent::Standing { .. })), "it answers");
 }
 
@@ -116,7 +116,7 @@ fn answered_session_leaves_quarantine() {
     };
     tick(&mut world, other);
     let revisions = |world: &World, id| {
-        let quarantines = explained(world, id).quarantines;
+        let quarantines = explained(world, id).room.quarantines;
         quarantines.iter().map(|held| held.revision.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(revisions(&world, ids[0]), ["another"]);
@@ -143,7 +143,7 @@ fn quarantined_room_gets_native_default() {
         world.route(room).into_iter().map(|(node, _)| node).collect::<Vec<NodeId>>()
     };
     assert_eq!((hops(&world, "1"), hops(&world, "2")), (vec![A, C], vec![A, B]));
-    assert_eq!(explained(&world, sessions[1]).quarantines.len(), 1, "by its room");
+    assert_eq!(explained(&world, sessions[1]).room.quarantines.len(), 1, "by its room");
 }
 
 #[test]
@@ -325,7 +325,7 @@ fn quarantined_session_uses_native_ladder() {
 }
 
 fn said(world: &World, session: SessionId) -> Vec<SubjectDecision> {
-    explained(world, session).decisions
+    explained(world, session).room.answers
 }
 
 fn note(row: u32, key: &str, value: i64) -> DecisionNote {
@@ -415,7 +415,7 @@ fn node_that_a_policy_did_not_choose_says_so() {
     let session = world.open("r");
     let why = |world: &World| -> Vec<(NodeId, &str)> {
         let explained = explained(world, session);
-        explained.candidates.iter().map(|at| (at.hop.node, at.why.name())).collect()
+        explained.room.candidates.iter().map(|at| (at.hop.node, at.why.name())).collect()
     };
     let others = [B, C].map(|node| (node, "not-chosen"));
     assert_eq!(why(&world)[..2], others);

@@ -280,7 +280,7 @@ fn cancelled_move_reports_outcome() {
         world.gateway.handle_move(&"r".into(), node, world.now).unwrap();
         world.settle();
     }
-    let moves = world.gateway.views().explain(session, world.now).unwrap().moves;
+    let moves = world.gateway.views().explain(session, world.now).unwrap().room.moves;
     assert_eq!(moves.len(), 8, "the last ones");
     assert!(
         moves.iter().all(|step| step.outcome == MoveOutcome::Done && step.started <= step.ended)

@@ -259,6 +259,30 @@ fn canary_routes_only_its_own_rooms() {
 }
 
 #[test]
+fn room_is_explained_with_the_revision_of_its_arm() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    turn(&mut world, Hook::Routing, tried(25));
+    let mut arms = BTreeSet::new();
+    for room in 0..40 {
+        let name = room.to_string();
+        let session = world.open(&name);
+        world.open(&name);
+        let said = world.gateway.views().explain_room(&name, world.now).unwrap();
+        assert_eq!((&*said.state.name, said.state.sessions.len()), (&*name, 2));
+        let [asked] = &said.decisions.asked[..] else { panic!("{:?}", said.decisions.asked) };
+        let arm = tried(25).arm(said.state.room.0);
+        let revision = tried(25).of(arm).map(|revision| revision.name.clone());
+        assert_eq!((asked.policy.hook, asked.arm, asked.sessions), (Hook::Routing, arm, 2));
+        assert_eq!(asked.revision, revision);
+        let of_session = world.gateway.views().explain(session, world.now).unwrap();
+        assert_eq!((of_session.room.asked[0].arm, of_session.room.asked[0].sessions), (arm, 1));
+        arms.insert(arm);
+    }
+    assert_eq!(arms.len(), 2);
+    assert_eq!(world.gateway.views().explain_room("none", world.now), None);
+}
+
+#[test]
 fn removed_candidate_question_is_asked_again() {
     let mut world = World::with_policy(settings(), &[Hook::Admission, Hook::Routing], |_| None);
     turn(&mut world, Hook::Admission, alone());

@@ -167,7 +167,7 @@ fn ejected_cold_node_is_not_started() {
 fn explain_shows_mode_and_standbys() {
     let why = |world: &World, session: SessionId| -> Vec<(NodeId, CandidateReason)> {
         let explained = world.gateway.views().explain(session, world.now).unwrap();
-        explained.candidates.iter().map(|other| (other.hop.node, other.why)).collect()
+        explained.room.candidates.iter().map(|other| (other.hop.node, other.why)).collect()
     };
     let nodes = [(0, 6_400), (1, 6_400), (1, 6_400)];
     let mut settings = in_mode(RedundancyMode::Hot, settings_of(&nodes));

@@ -1,0 +1,163 @@
+//! Failures of nodes and gateways, with the sessions that they hit.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use evenkeel_config::read_duration;
+use evenkeel_contract::Word;
+use evenkeel_contract::errors::ErrorCode;
+use evenkeel_contract::operations::{Failure, FailureList, FailuresQuery};
+use evenkeel_contract::sessions::{EndedSession, PageQuery};
+use evenkeel_control::history::SessionHistory;
+use evenkeel_control::{
+    Continuation, EventRecord, GatewayEvent, KeptFailure, LossComparison, LossFigures, NodeNames,
+};
+use evenkeel_group::{Group, GroupOwnership};
+use evenkeel_kept::{Documents, Store};
+use evenkeel_process::unix_us;
+
+use super::context::ApiState;
+use super::error::ApiError;
+use super::request::Page;
+
+/// Reasons of ends that are failures of a gateway.
+const ENDS: [&str; 4] = ["gateway-died", "panicked", "handshake-lost", "srtp-counters-lost"];
+
+/// Ends of sessions within this time, for one reason, are one failure, as deaths of nodes are.
+const TOGETHER_US: u64 = 5_000_000;
+
+/// The newest failures that events tell, of this gateway while it serves, and of the owners of its group that it followed. They outlive
+/// the process.
+pub(super) struct FailureLog {
+    kept: Documents<KeptFailure>,
+    names: Arc<NodeNames>,
+    /// `None`: the gateway belongs to no group.
+    group: Option<Group>,
+}
+
+impl FailureLog {
+    pub(super) fn new(store: &Store, names: Arc<NodeNames>, group: Option<Group>) -> FailureLog {
+        FailureLog { kept: store.documents(), names, group }
+    }
+
+    /// Keeps an event that is a failure.
+    pub(super) fn note_event(&self, record: &EventRecord) {
+        let failure = match &record.event {
+            GatewayEvent::LossCompared(compared) => {
+                // The owner notes the deaths that its standby sees, too.
+                let group = self.group.as_ref();
+                if group.is_some_and(|group| group.owner() != GroupOwnership::Here) {
+                    return;
+                }
+                self.of_nodes(compared)
+            }
+            GatewayEvent::Continued { cause: Continuation::Takeover, sessions, .. } => Failure {
+                at_us: unix_us(record.at),
+                cause: "takeover".into(),
+                gateway: self.group.as_ref().and_then(here),
+                sessions: u32::try_from(*sessions).unwrap_or(u32::MAX),
+                outcome: outcome(*sessions > 0, "continued"),
+                ..Failure::default()
+            },
+            _ => return,
+        };
+        KeptFailure::new(failure).put(&self.kept);
+    }
+
+    fn of_nodes(&self, compared: &LossComparison) -> Failure {
+        let LossComparison { nodes, died_us, witnesses, actual, .. } = compared;
+        let LossFigures { rooms, sessions, unplaced_sessions, reduced_sessions } = *actual;
+        Failure {
+            at_us: *died_us,
+            cause: "node-down".into(),
+            witnesses: witnesses.iter().map(|witness| witness.name().into()).collect(),
+            nodes: nodes.iter().map(|hop| self.names.of_hop(*hop).node).collect(),
+            gateway: None,
+            rooms: Some(rooms),
+            sessions,
+            outcome: match (unplaced_sessions, reduced_sessions) {
+                (0, 0) => outcome(sessions > 0, "moved"),
+                (0, _) => "reduced".into(),
+                _ => "unplaced".into(),
+            },
+            unplaced_sessions,
+            reduced_sessions,
+        }
+    }
+
+    /// All failures that are kept and those by which sessions of this history ended, newest first.
+    pub(super) fn all(&self, history: &SessionHistory) -> Vec<Failure> {
+        let mut all = KeptFailure::all(&self.kept);
+        all.extend(ends(history));
+        all.sort_by_key(|failure| std::cmp::Reverse(failure.at_us));
+        all
+    }
+}
+
+/// The name of this gateway.
+fn here(group: &Group) -> Option<Arc<str>> {
+    let gateways = group.status().gateways.into_iter();
+    gateways.filter(|it| it.here).map(|it| it.gateway).next()
+}
+
+fn outcome(has_sessions: bool, word: &'static str) -> Word {
+    if has_sessions { word.into() } else { "none".into() }
+}
+
+/// The failures by which sessions ended.
+fn ends(history: &SessionHistory) -> Vec<Failure> {
+    let is_failure = |record: &EndedSession| ENDS.contains(&&*record.reason);
+    let mut ended: Vec<Arc<EndedSession>> = history
+        .list(u64::MAX, usize::MAX, is_failure)
+        .into_iter()
+        .map(|(_, record)| record)
+        .collect();
+    ended.sort_by(|a, b| {
+        let place = |it: &EndedSession| (it.gateway.clone(), it.reason.clone(), it.ended_us);
+        place(a).cmp(&place(b))
+    });
+    let together = |a: &Arc<EndedSession>, b: &Arc<EndedSession>| {
+        (&a.gateway, &a.reason) == (&b.gateway, &b.reason) && b.ended_us - a.ended_us <= TOGETHER_US
+    };
+    ended
+        .chunk_by(together)
+        .map(|ended| {
+            let rooms: BTreeSet<&str> = ended.iter().map(|record| &*record.room).collect();
+            Failure {
+                at_us: ended[0].ended_us,
+                cause: ended[0].reason.to_string().into(),
+                gateway: Some(Arc::from(&*ended[0].gateway)),
+                rooms: Some(rooms.len() as u32),
+                sessions: ended.len() as u32,
+                outcome: "ended".into(),
+                ..Failure::default()
+            }
+        })
+        .collect()
+}
+
+pub(super) async fn failures(
+    State(shared): ApiState,
+    query: Result<Query<FailuresQuery>, QueryRejection>,
+) -> Result<Json<FailureList>, ApiError> {
+    let Query(FailuresQuery { since, node, limit }) =
+        query.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))?;
+    let page = PageQuery { after: None, limit };
+    let page = Page::read(Ok(Query(page)), (), |_| Ok(()))?;
+    let since = since.as_deref().map(read_duration).transpose();
+    let since = since.map_err(|right| ApiError::field("since", right))?;
+    let now_us = unix_us(SystemTime::now());
+    let since_us = since.map_or(0, |since| now_us.saturating_sub(since.as_micros() as u64));
+    let history = shared.ask("", shared.handle.history()).await?;
+    let mut failures = shared.failures.all(&history);
+    let is_of = |failure: &Failure, name: &str| failure.nodes.iter().any(|node| **node == *name);
+    failures.retain(|failure| {
+        failure.at_us >= since_us && node.as_deref().is_none_or(|name| is_of(failure, name))
+    });
+    let _next = page.cut(&mut failures, |_| String::new());
+    Ok(Json(FailureList { failures }))
+}
