@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 use evenkeel_lab::LabError;
-use evenkeel_lab::call::{self, CallChange, CallFact, CallPlan, CallSession, CallState};
+use evenkeel_lab::call::{
+    self, CallChange, CallFact, CallPlan, CallSession, CallState, CallTotals,
+};
 use evenkeel_lab::crowd::CrowdPlan;
 use evenkeel_lab::links::Conditions;
 use serde_json::json;
@@ -21,12 +23,12 @@ const SESSIONS_MAX: i64 = 500;
 ///
 /// The sessions have the scenario and labels of a real call. The first one of each room sends voice, and the others receive it. Their
 /// node, rung, degradation actions and the answers of policies are printed when they change. The call ends after --seconds or with Ctrl-C;
-/// its sessions are closed then.
+/// its sessions are closed then. It goes on while the API does not answer.
 ///
 /// The sessions send from addresses that their offers declare: on the gateway's machine from 127.0.0.1, or from --from. The gateway
 /// needs a listener that takes the identity `declared`; with --stun, --webrtc, --loss or --delay, one that takes `stun`.
 ///
-/// Exit code 1: the gateway refuses a session, or a session receives no packets.
+/// Exit code 1: the gateway refuses a session, a session receives no packets, or sessions could not be closed.
 #[derive(Args)]
 #[command(mut_arg("api", |api| api.visible_alias("to")))]
 pub(crate) struct CallArgs {
@@ -101,15 +103,20 @@ impl CallArgs {
             (true, Err(_)) | (false, _) => say(&change_line(&change)),
         };
         let called = call::run(&plan, || client.another(), &mut tell);
-        let sessions = runtime()?.block_on(called).map_err(|failed| self.explain(failed))?;
+        let called = runtime()?.block_on(called).map_err(|failed| self.explain(failed))?;
+        let CallTotals { sessions, unclosed } = called;
         if json {
             say(&json!({"sessions": sessions}));
         } else {
             sessions.iter().for_each(|session| say(&session_line(session)));
         }
         let unheard = sessions.iter().filter(|session| session.is_unheard()).count();
-        let words = format!("{unheard} of {} sessions received no packets", sessions.len());
-        verdict(json, (unheard > 0).then_some(words))
+        let of = sessions.len();
+        let unheard =
+            (unheard > 0).then(|| format!("{unheard} of {of} sessions received no packets"));
+        let unclosed = unclosed.map(|error| format!("sessions may still be open: {error}"));
+        let words: Vec<String> = unheard.into_iter().chain(unclosed).collect();
+        verdict(json, (!words.is_empty()).then(|| words.join("\n")))
     }
 
     fn plan(&self) -> Result<CallPlan, CommandError> {

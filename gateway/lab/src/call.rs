@@ -10,7 +10,7 @@ use evenkeel_client::{ApiClient, ClientError};
 use evenkeel_contract::Word;
 use evenkeel_contract::sessions::{Explanation, PolicyAnswer};
 use serde::Serialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::crowd::{Crowd, CrowdPlan, ObservationWindow};
 use crate::error::LabError;
@@ -20,6 +20,12 @@ use crate::relay::Direction;
 
 /// Packets are counted, and their records removed, at this interval.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Timeout of an answer about a session.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Timeout of the end of all sessions, which a gateway that does not answer would prevent.
+const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The sessions of a test call, and how long they send.
 #[derive(Clone, Debug)]
@@ -111,15 +117,25 @@ impl CallSession {
     }
 }
 
-/// Opens the sessions, sends media until the end, and closes them. Each change is told once.
+/// The totals of a call.
+#[derive(Debug)]
+pub struct CallTotals {
+    /// All sessions, in their order.
+    pub sessions: Vec<CallSession>,
+    /// Why the gateway may still have sessions of the call; `None`: all are closed.
+    pub unclosed: Option<LabError>,
+}
+
+/// Opens the sessions, sends media until the end, and closes them. Each change is told once. The call goes on while the API does not
+/// answer.
 ///
 /// # Errors
-/// The gateway refuses a session or does not answer. All sessions are closed first.
+/// The gateway refuses a session or does not answer while they are opened. All sessions are closed first.
 pub async fn run(
     plan: &CallPlan,
     admin: impl Fn() -> ApiClient,
     tell: &mut dyn FnMut(CallChange),
-) -> Result<Vec<CallSession>, LabError> {
+) -> Result<CallTotals, LabError> {
     run_until(pin!(until_interrupted()), plan, admin, tell).await
 }
 
@@ -128,14 +144,14 @@ async fn run_until(
     plan: &CallPlan,
     admin: impl Fn() -> ApiClient,
     tell: &mut dyn FnMut(CallChange),
-) -> Result<Vec<CallSession>, LabError> {
+) -> Result<CallTotals, LabError> {
     let mut crowd = Crowd::enter_unless(&plan.crowd, &admin, interrupted.as_mut()).await?;
     let mut own = admin();
-    let counted = follow(plan, &mut own, &mut crowd, interrupted, tell).await;
-    let left = crowd.leave(&mut own).await;
-    let sessions = counted?;
-    left?;
-    Ok(sessions)
+    let sessions = follow(plan, &mut own, &mut crowd, interrupted, tell).await;
+    let left = timeout(CLOSED_WITHIN, crowd.leave(&mut own)).await;
+    let late = |_| Err(LabError::in_vain("the end of all sessions", CLOSED_WITHIN));
+    let unclosed = left.unwrap_or_else(late).err();
+    Ok(CallTotals { sessions, unclosed })
 }
 
 /// Tells changes until the end of the call, and counts its packets.
@@ -145,7 +161,7 @@ async fn follow(
     crowd: &mut Crowd,
     mut interrupted: Pin<&mut impl Future<Output = ()>>,
     tell: &mut dyn FnMut(CallChange),
-) -> Result<Vec<CallSession>, LabError> {
+) -> Vec<CallSession> {
     let began = Instant::now();
     let mut end = pin!(async {
         match plan.duration {
@@ -155,7 +171,7 @@ async fn follow(
     });
     let (mut known, mut counts, mut counted) = (KnownFacts::default(), Counts::new(crowd), began);
     let sessions = crowd.by_id().values().copied().collect();
-    let mut conditions = Some(plan.conditions);
+    let (mut conditions, mut is_silent) = (Some(plan.conditions), false);
     loop {
         let is_due = |_: &mut Conditions| began.elapsed() >= plan.impaired_after;
         if let Some(conditions) = conditions.take_if(is_due) {
@@ -163,13 +179,18 @@ async fn follow(
                 crowd.impair(&sessions, direction, conditions);
             }
         }
-        for id in counts.by_id.keys() {
-            let Some(explained) = explain(admin, id).await? else { continue };
-            for fact in known.changes(id, &explained) {
-                let after_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                tell(CallChange { session: id.clone(), after_ms, fact });
-            }
+        let ids = counts.by_id.keys();
+        let asked = known.ask(ids, admin, |session, fact| {
+            let after_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tell(CallChange { session, after_ms, fact });
+        });
+        let asked = asked.await;
+        match (&asked, is_silent) {
+            (Err(error), false) => eprintln!("{error}; the call goes on"),
+            (Ok(()), true) => eprintln!("the gateway answers again"),
+            _ => {}
         }
+        is_silent = asked.is_err();
         if counted.elapsed() >= COUNT_INTERVAL {
             counts.add(&crowd.end_window().await);
             counted = Instant::now();
@@ -181,7 +202,7 @@ async fn follow(
         }
     }
     counts.add(&crowd.end_window().await);
-    Ok(counts.sessions())
+    counts.sessions()
 }
 
 /// The gateway's explanation of a session; `None` if the gateway does not know it any more.
@@ -198,6 +219,24 @@ async fn explain(admin: &mut ApiClient, id: &str) -> Result<Option<Explanation>,
 struct KnownFacts(BTreeMap<(String, Word), CallFact>);
 
 impl KnownFacts {
+    /// Asks the gateway about each session, and tells the facts that are new or changed, until a question fails.
+    async fn ask(
+        &mut self,
+        ids: impl Iterator<Item = &String>,
+        admin: &mut ApiClient,
+        mut tell: impl FnMut(String, CallFact),
+    ) -> Result<(), LabError> {
+        for id in ids {
+            let explained = timeout(ANSWERED_WITHIN, explain(admin, id)).await;
+            let late = |_| Err(LabError::in_vain("an answer of the gateway", ANSWERED_WITHIN));
+            let Some(explained) = explained.unwrap_or_else(late)? else { continue };
+            for fact in self.changes(id, &explained) {
+                tell(id.clone(), fact);
+            }
+        }
+        Ok(())
+    }
+
     /// The facts that are new or changed.
     fn changes(&mut self, id: &str, explained: &Explanation) -> Vec<CallFact> {
         let (state, answers) = match explained {

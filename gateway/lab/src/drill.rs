@@ -72,6 +72,7 @@ pub async fn run(
         closed = breaker_closed(&mut own, &expected, CLOSED_WITHIN) => closed?,
         () = interrupted.as_mut() => return Err(DrillError::Interrupted),
     }
+    require_permission(drill.kind, &expected, &mut own).await?;
     let rooms = format!("drill-{:08x}", rng.u32(..));
     let plan = plan(drill, rooms, &expected);
     eprintln!("opening {} synthetic sessions", drill.sessions);
@@ -86,6 +87,24 @@ pub async fn run(
     let report = outcome?;
     left?;
     Ok(report)
+}
+
+/// Fails if the gateway or the agent of a node would refuse the fault.
+async fn require_permission(
+    kind: DrillFault,
+    victims: &[DrillNode],
+    admin: &mut ApiClient,
+) -> Result<(), DrillError> {
+    for DrillNode { name, .. } in victims {
+        let asked = order(admin, name, kind.facts().trial).await;
+        asked.map_err(|refused| match refused {
+            LabError::Gateway(_, error) => {
+                LabError::Gateway(format!("no drill at {name}, and no session was opened"), error)
+            }
+            refused => refused,
+        })?;
+    }
+    Ok(())
 }
 
 /// The sessions, with labels that place them in the region that the fault hits.

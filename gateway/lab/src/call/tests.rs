@@ -19,7 +19,7 @@ fn answer(outcome: &str, ago_ms: u64) -> Value {
 async fn played(
     gateway: &SmallGateway,
     ends: impl Fn(&State) -> bool,
-) -> (Result<Vec<CallSession>, LabError>, Vec<CallChange>) {
+) -> (CallTotals, Vec<CallChange>) {
     let mut changes = Vec::new();
     let mut tell = |change: CallChange| {
         let is_first = changes.is_empty();
@@ -34,13 +34,14 @@ async fn played(
     };
     let ended = pin!(gateway.wait(ends));
     let outcome = run_until(ended, &plan(), || gateway.admin(), &mut tell).await;
-    (outcome, changes)
+    (outcome.unwrap(), changes)
 }
 
 #[tokio::test]
 async fn call_opens_labelled_sessions_and_closes_them() {
     let gateway = SmallGateway::start(usize::MAX).await;
-    let (sessions, _) = played(&gateway, |state| state.explanations > 60).await;
+    let (CallTotals { sessions, unclosed }, _) =
+        played(&gateway, |state| state.explanations > 60).await;
     let state = gateway.state();
     assert_eq!((state.opened_ever, state.open.len()), (3, 0));
     let of = |key: &str| state.offers.iter().map(|offer| offer[key].clone()).collect::<Vec<_>>();
@@ -48,7 +49,7 @@ async fn call_opens_labelled_sessions_and_closes_them() {
     assert_eq!(of("room"), ["trial-1"; 3]);
     assert_eq!(of("labels")[0], json!({"tenant": "gold"}));
     // The first one sends, and the test gateway forwards no packets.
-    let sessions = sessions.unwrap();
+    assert!(unclosed.is_none(), "{unclosed:?}");
     let sends: Vec<bool> = sessions.iter().map(|session| session.packets_sent > 0).collect();
     let unheard: Vec<bool> = sessions.iter().map(CallSession::is_unheard).collect();
     assert_eq!((sends, unheard), (vec![true, false, false], vec![false, true, true]));
@@ -85,4 +86,24 @@ fn ended_session_is_told_with_its_reason() {
     let ended = read(json!({"id": "s1", "ended": {"reason": "closed"}}));
     let state = CallFact::State(CallState::Ended { ended: "closed".into() });
     assert_eq!(known.changes("s1", &ended), [state]);
+}
+
+#[tokio::test]
+async fn call_keeps_its_totals_when_the_api_dies() {
+    let gateway = SmallGateway::start(usize::MAX).await;
+    let dying = gateway.clone();
+    tokio::spawn(async move {
+        dying.wait(|state| state.explanations > 9).await;
+        dying.die();
+    });
+    let plan = CallPlan { duration: Some(Duration::from_millis(500)), ..plan() };
+    let ends = pin!(pending());
+    let mut tell = |_: CallChange| {};
+    let played = run_until(ends, &plan, || gateway.admin(), &mut tell);
+    let CallTotals { sessions, unclosed } = played.await.unwrap();
+    assert!(gateway.state().explanations > 9);
+    assert_eq!(sessions.len(), 3);
+    // Half a second of voice, with a packet each 20 ms.
+    assert!(sessions[0].packets_sent >= 20, "{sessions:?}");
+    assert!(matches!(unclosed, Some(LabError::Gateway(..))), "{unclosed:?}");
 }

@@ -52,6 +52,8 @@ pub(super) struct FaultFacts {
     is: &'static str,
     pub(super) fault: &'static str,
     pub(super) cure: &'static str,
+    /// Needs the same permissions and means as the fault, and changes nothing at a node without one.
+    pub(super) trial: &'static str,
 }
 
 impl DrillFault {
@@ -64,7 +66,8 @@ impl DrillFault {
             DrillFault::LoseRegion => ("lose-region", "killing", "dead", "kill", "start"),
             DrillFault::Flap => ("flap", "stopping, again and again,", "stopped", "hang", "wake"),
         };
-        FaultFacts { name, doing, is, fault, cure }
+        let trial = if fault == "cut" { "heal" } else { "wake" };
+        FaultFacts { name, doing, is, fault, cure, trial }
     }
 
     pub(super) fn unmended(self, node: &str, why: String) -> Unmended {

@@ -141,17 +141,17 @@ fn each_fault_has_its_repair() {
     use DrillFault::{CutLink, Flap, HangNode, KillNode, LoseRegion, LoseZone};
     let orders = [KillNode, HangNode, CutLink, LoseZone, LoseRegion, Flap].map(|kind| {
         let facts = kind.facts();
-        (facts.name, facts.fault, facts.cure)
+        (facts.name, facts.fault, facts.cure, facts.trial)
     });
     assert_eq!(
         orders,
         [
-            ("kill-node", "kill", "start"),
-            ("hang-node", "hang", "wake"),
-            ("cut-link", "cut", "heal"),
-            ("lose-zone", "kill", "start"),
-            ("lose-region", "kill", "start"),
-            ("flap", "hang", "wake"),
+            ("kill-node", "kill", "start", "wake"),
+            ("hang-node", "hang", "wake", "wake"),
+            ("cut-link", "cut", "heal", "heal"),
+            ("lose-zone", "kill", "start", "wake"),
+            ("lose-region", "kill", "start", "wake"),
+            ("flap", "hang", "wake", "wake"),
         ]
     );
 }
@@ -254,4 +254,16 @@ async fn interrupted_drill_repairs_its_nodes() {
     let (outcome, _) = played(DrillFault::HangNode, &still, |state| !state.orders.is_empty()).await;
     let words = outcome.unwrap_err().to_string();
     assert!(words.contains("interrupted") && !words.contains("have been repaired"), "{words}");
+}
+
+#[tokio::test]
+async fn forbidden_drill_opens_no_session() {
+    for (kind, trial) in [(DrillFault::KillNode, "wake"), (DrillFault::CutLink, "heal")] {
+        let gateway = SmallGateway::start(usize::MAX).await;
+        gateway.state().unable = vec![(trial, 403)];
+        let refused = run(&drill(kind), || gateway.admin()).await.unwrap_err().to_string();
+        assert!(refused.starts_with("no drill at east-a1, and no session was opened"), "{refused}");
+        let state = gateway.state();
+        assert_eq!((state.opened_ever, &state.orders[..]), (0, &[format!("{trial} east-a1")][..]));
+    }
 }

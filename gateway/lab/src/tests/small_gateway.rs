@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::task::{AbortHandle, JoinSet};
 
 use evenkeel_client::{ApiClient, ApiEndpoint};
 
@@ -22,6 +23,7 @@ pub(crate) struct SmallGateway {
     listener: std::net::SocketAddr,
     _media: Arc<UdpSocket>,
     state: Arc<Mutex<State>>,
+    serving: Arc<Mutex<Option<AbortHandle>>>,
 }
 
 pub(crate) struct State {
@@ -62,9 +64,12 @@ impl SmallGateway {
             listener: address,
             _media: Arc::new(media),
             state: Arc::new(Mutex::new(state)),
+            serving: Arc::default(),
         };
         let own = gateway.clone();
-        tokio::spawn(async move {
+        let serving = tokio::spawn(async move {
+            // Dropped, and so ended, with this task.
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let own = own.clone();
                 let service = service_fn(move |request| {
@@ -72,12 +77,19 @@ impl SmallGateway {
                     async move { own.answer(request).await }
                 });
                 let serving = hyper::server::conn::http1::Builder::new();
-                tokio::spawn(async move {
-                    serving.serve_connection(TokioIo::new(stream), service).await
+                connections.spawn(async move {
+                    // The client may have gone.
+                    let _ = serving.serve_connection(TokioIo::new(stream), service).await;
                 });
             }
         });
+        *gateway.serving.lock().unwrap() = Some(serving.abort_handle());
         gateway
+    }
+
+    /// Ends the API with its connections.
+    pub(crate) fn die(&self) {
+        self.serving.lock().unwrap().take().unwrap().abort();
     }
 
     pub(crate) fn admin(&self) -> ApiClient {
