@@ -335,7 +335,13 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "EvenkeelSessionsImpaired",
-        "evenkeel_scenario_impaired{evenkeel_segment=\"leg\"}; evenkeel_scenario_sessions",
+        "evenkeel_scenario_impaired{evenkeel_segment=\"leg\",evenkeel_node=\"n1\"}; evenkeel_node_sessions{evenkeel_node=\"n1\"}",
+        "0 0 6 6 6; 100x5",
+        "4m",
+    ),
+    (
+        "EvenkeelGatewayImpairs",
+        "evenkeel_scenario_impaired{evenkeel_segment=\"gateway\"}; evenkeel_scenario_sessions",
         "0 0 6 6 6; 100x5",
         "4m",
     ),

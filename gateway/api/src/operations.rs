@@ -312,6 +312,8 @@ fn node_view(node: &NodeStanding, names: &NodeNames) -> Node {
         }),
         rooms: node.rooms,
         round_trip_us: node.round_trip.map(|trip| trip.as_micros() as u64),
+        loss_ppm: node.loss_ppm,
+        impaired_sessions: node.impaired_sessions,
     }
 }
 

@@ -27,7 +27,8 @@ pub(crate) struct NodeArgs {
 
 #[derive(Subcommand)]
 enum NodeCommand {
-    /// List nodes with zone, health, load, carrier, round trip and openings in progress
+    /// List nodes with zone, health, load, carrier, round trip, loss, sessions that the node or the leg to it impairs, and openings in
+    /// progress
     List,
     /// Move all rooms off a node without loss, and give it no new ones. The command returns at once; `node list` shows how
     /// many rooms are left, and the event `drained` reports the end
@@ -118,12 +119,21 @@ fn node_line(node: &Node) -> String {
     let trip = node.round_trip_us;
     let trip =
         trip.map_or(String::new(), |us| format!(", {}.{} ms away", us / 1_000, us % 1_000 / 100));
+    // Below it is shown as zero.
+    let loss = match node.loss_ppm {
+        0..500 => String::new(),
+        ppm => format!(", {:.1} % lost", f64::from(ppm) / 1e4),
+    };
+    let impaired = match node.impaired_sessions {
+        0 => String::new(),
+        sessions => format!(", impairs {sessions} sessions"),
+    };
     let NodePlace { node: name, carrier, .. } = &node.hop.place;
     let carrier = carrier.as_ref().map_or(String::new(), |carrier| format!(", carrier {carrier}"));
     let need = node.needed_for.as_ref();
     let need = need.map_or(String::new(), |need| format!(", needed for {need}"));
     format!(
-        "{name:<16} {:<16} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{carrier}{trip}{opening}{}{}{}{}{need}",
+        "{name:<16} {:<16} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{carrier}{trip}{loss}{impaired}{opening}{}{}{}{}{need}",
         node.hop.place.full_zone(),
         node.health,
         node.rooms,

@@ -35,7 +35,7 @@ pub(crate) struct SessionArgs {
 
 #[derive(Subcommand)]
 enum SessionCommand {
-    /// List sessions with room, node, quality, rung and degradation actions
+    /// List sessions with room, node, quality, rung, degradation actions, and the segment of the path that impairs them
     List(ListArgs),
     /// Explain a session's node and quality: the deciding policies, the alternatives, and past moves. Of an ended session, show its
     /// record and its moves
@@ -241,9 +241,11 @@ fn place(session: &IndexedSession) -> String {
 fn line(session: &Session) -> String {
     let quality = quality(&session.measures);
     let quality = if quality.is_empty() { String::new() } else { format!(", {quality}") };
+    let impaired = session.impairment.as_ref();
+    let impaired = impaired.map_or(String::new(), |it| format!(", impaired by {}", segment(it)));
     let Session { id, room, scenario, ingress, rung, .. } = session;
     format!(
-        "{id:<8} {room:<24} {scenario:<10} {ingress} at {}, rung {rung}{}{quality}",
+        "{id:<8} {room:<24} {scenario:<10} {ingress} at {}, rung {rung}{}{quality}{impaired}",
         session.hop.as_ref().map_or("no node", |hop| &hop.place.node),
         degradation(session.cap_kbps, &session.actions),
     )
@@ -434,13 +436,7 @@ fn asked_line(asked: &AskedRevision) -> String {
 
 /// The segment that impairs the session's media: `impaired by the uplink of s18: 10.0 % lost there, 99 % certain`.
 fn impairment(said: &Impairment) -> Vec<String> {
-    let at = &said.impaired_by;
-    let place = match &*said.segment {
-        segment @ ("device" | "uplink" | "downlink") => format!("the {segment} of {at}"),
-        "gateway" => "this gateway".to_owned(),
-        "unknown" => "an unknown segment".to_owned(),
-        segment => format!("the {segment}"),
-    };
+    let place = segment(said);
     let sign = &*said.sign;
     let shown_by = match sign {
         "jitter" | "delay" => format!(" {sign},"),
@@ -511,6 +507,18 @@ fn impairment(said: &Impairment) -> Vec<String> {
         lines.push(format!("    this gateway was late by {} ms", evidence.gateway_late_ms));
     }
     lines
+}
+
+/// The segment with the session of that device, uplink or downlink: `the uplink of s18`.
+fn segment(said: &Impairment) -> String {
+    match &*said.segment {
+        segment @ ("device" | "uplink" | "downlink") => {
+            format!("the {segment} of {}", said.impaired_by)
+        }
+        "gateway" => "this gateway".to_owned(),
+        "unknown" => "an unknown segment".to_owned(),
+        segment => format!("the {segment}"),
+    }
 }
 
 /// Describes a limit of degradation.

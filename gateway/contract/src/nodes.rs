@@ -97,6 +97,10 @@ pub struct Node {
     pub rooms: u32,
     /// Null: no probe was answered.
     pub round_trip_us: Option<u64>,
+    /// Probes that were not answered lately.
+    pub loss_ppm: u32,
+    /// Sessions that the node impairs, by itself or by the leg to it.
+    pub impaired_sessions: u32,
 }
 
 /// The answer to `GET /v1/zones`.

@@ -9,7 +9,8 @@ use evenkeel_diagnosis::{
     StandingImpairment,
 };
 use evenkeel_model::{
-    CoreEvent, FlowCounts, Impairment, ImpairmentSign, NodeProbing, PathSegment, RoomId, SessionId,
+    CoreEvent, FlowCounts, Impairment, ImpairmentSign, NodeId, NodeProbing, PathSegment, RoomId,
+    SessionId,
 };
 use evenkeel_nodes::NodeTable;
 
@@ -40,6 +41,8 @@ pub(crate) struct Diagnosis {
     paths: BTreeMap<SessionId, Box<SessionPath>>,
     /// The senders' uplinks of rooms, for listeners.
     uplinks: BTreeMap<RoomId, RoomUplinks>,
+    /// The number of sessions that each node impairs, by itself or by the leg to it.
+    impaired_by: BTreeMap<NodeId, u32>,
     own: OwnFaults,
     swept: SessionId,
 }
@@ -51,6 +54,7 @@ impl Diagnosis {
             slot_length: SLOT,
             paths: BTreeMap::new(),
             uplinks: BTreeMap::new(),
+            impaired_by: BTreeMap::new(),
             own: OwnFaults::default(),
             swept: SessionId(0),
         }
@@ -59,6 +63,28 @@ impl Diagnosis {
     /// The impairment of the session, if any.
     pub(crate) fn impairment(&self, id: SessionId) -> Option<Impairment> {
         self.paths.get(&id)?.impairment.map(|standing| standing.impairment)
+    }
+
+    /// The number of sessions that the node impairs, by itself or by the leg to it.
+    pub(crate) fn impaired_by(&self, node: NodeId) -> u32 {
+        self.impaired_by.get(&node).copied().unwrap_or(0)
+    }
+
+    fn recount(&mut self, before: Option<NodeId>, now: Option<NodeId>) {
+        if before == now {
+            return;
+        }
+        if let Some(node) = before
+            && let Some(sessions) = self.impaired_by.get_mut(&node)
+        {
+            *sessions -= 1;
+            if *sessions == 0 {
+                self.impaired_by.remove(&node);
+            }
+        }
+        if let Some(node) = now {
+            *self.impaired_by.entry(node).or_default() += 1;
+        }
     }
 
     /// The session loses packets on its own uplink or downlink; `None` if neither is measured. Jitter and delay alone are no
@@ -81,6 +107,7 @@ impl Diagnosis {
     /// Forgets a session that has just been closed. Its impairment ends before it.
     pub(crate) fn end_session(&mut self, id: SessionId, effects: &mut Effects) {
         let Some(path) = self.paths.remove(&id) else { return };
+        self.recount(path.impairing_node(), None);
         if let Some(StandingImpairment { impairment, since, .. }) = path.impairment {
             effects.explain_close(id, |room_name, scenario| CoreEvent::Impaired {
                 session: id,
@@ -137,6 +164,7 @@ impl Diagnosis {
         let Some(session) = sessions.get(&id) else { return };
         let (slot, room) = (self.slot_of(now), session.room());
         let path = self.paths.entry(id).or_default();
+        let before = path.impairing_node();
         if slot > path.slot {
             let ended = path.slot;
             path.begin_slot(slot);
@@ -151,7 +179,10 @@ impl Diagnosis {
         }
         self.own.note_packets(slot, flow.packets());
         let Some(path) = self.paths.get_mut(&id) else { return };
-        if let Some(change) = path.add(flow) {
+        let change = path.add(flow);
+        let impairing = path.impairing_node();
+        self.recount(before, impairing);
+        if let Some(change) = change {
             report(id, change, sessions, rooms, effects);
         }
     }
@@ -217,6 +248,7 @@ impl Diagnosis {
                 continue;
             }
             let Some(path) = self.paths.remove(&id) else { continue };
+            self.recount(path.impairing_node(), None);
             if let Some(session) = sessions.get(&id)
                 && self.uplinks.get(&session.room()).is_some_and(|it| it.is_idle_since(idle_since))
             {

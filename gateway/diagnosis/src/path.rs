@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    FlowCounts, Hop, Impairment, ImpairmentSign, PathEvidence, PathSegment, SessionId,
+    FlowCounts, Hop, Impairment, ImpairmentSign, NodeId, PathEvidence, PathSegment, SessionId,
 };
 
 use crate::device::{DeviceCounts, FrameRate, device_fault};
@@ -38,6 +38,13 @@ pub struct StandingImpairment {
     clean: u8,
     /// The last finding, if it is of another place, and how often it was found.
     other: Option<(ImpairedPlace, u8)>,
+}
+
+impl StandingImpairment {
+    /// The hop that the client hears impairs it: the node, or the leg to it.
+    fn is_of_hop(&self) -> bool {
+        matches!(self.impairment.segment, PathSegment::Leg | PathSegment::Node)
+    }
 }
 
 type ImpairedPlace = (PathSegment, SessionId);
@@ -153,10 +160,7 @@ impl SessionPath {
                 (self.node_reports, self.client_reports) = Default::default();
                 (self.client_jitter, self.leg_before) = Default::default();
                 (self.from_node, self.jitter_from_node) = Default::default();
-                let of_hop = |standing: &mut StandingImpairment| {
-                    matches!(standing.impairment.segment, PathSegment::Leg | PathSegment::Node)
-                };
-                let ended = self.impairment.take_if(of_hop);
+                let ended = self.impairment.take_if(|standing| standing.is_of_hop());
                 change = ended.map(|ended| ImpairmentChange { ended: Some(ended), now: None });
             }
             self.hop = flow.hears;
@@ -166,6 +170,12 @@ impl SessionPath {
         self.client_reports.add(self.slot, flow.client_ppm);
         self.client_jitter.add(self.slot, flow.client_jitter_us);
         change
+    }
+
+    /// The node that impairs the session, by itself or by the leg to it.
+    pub fn impairing_node(&self) -> Option<NodeId> {
+        self.impairment.filter(StandingImpairment::is_of_hop)?;
+        Some(self.hop?.node)
     }
 
     /// Forgets the counts, which are of slots of another length.

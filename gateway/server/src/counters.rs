@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_control::{ControlError, Handle, LossLevels, StatusReport, WorstLoss};
+use evenkeel_control::{ControlError, Handle, LossLevels, NodeName, StatusReport, WorstLoss};
 use evenkeel_core::{NodeStanding, SessionStanding};
 use evenkeel_group::{Group, GroupOwnership, GroupRole, GroupStatus};
-use evenkeel_model::{Arm, Measures, Metric, NodeId, Op, PathSegment, RepairKind, SessionId};
+use evenkeel_model::{
+    Arm, Impairment, Measures, Metric, NodeId, Op, PathSegment, RepairKind, SessionId,
+};
 use evenkeel_runtime::RunningGateway;
 use evenkeel_slo::{SloStanding, SloWindow};
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level};
-use evenkeel_telemetry::{Instruments, NodeLevel, NodeLoad, PolicyRevision};
+use evenkeel_telemetry::{Instruments, LevelTable, NodeLevel, NodeLoad};
 
 /// Interval at which counters and states are read.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
@@ -25,6 +27,12 @@ const SESSIONS_AT_ONCE: usize = 1_000;
 
 /// Policies are read as often, between two readings of the sessions.
 const POLICIES_AT: u32 = 5;
+
+/// Nodes that `evenkeel.scenario.impaired` names at most: the SDK merges series of a metric beyond 2,000.
+const IMPAIRING_NODES_MAX: usize = 32;
+
+/// The name of the nodes beyond them.
+const OTHER_NODES: &str = "other";
 
 /// A region and a zone of it, by name; both empty for sessions that no node carries.
 type ZonePlace = (Arc<str>, Arc<str>);
@@ -43,6 +51,8 @@ pub(super) struct CounterFollower {
     places: BTreeSet<ZonePlace>,
     /// Sessions of each node at the last reading of all; `None` before the first.
     sessions_at: Option<BTreeMap<NodeId, u32>>,
+    /// Nodes that impaired sessions since they were listed, of which the metric has series. At most [`IMPAIRING_NODES_MAX`].
+    impairing: BTreeSet<NodeId>,
     /// Those of the last reading. A reload may remove some.
     slos: Vec<SloStanding>,
 }
@@ -63,6 +73,7 @@ impl CounterFollower {
             scenarios: BTreeSet::new(),
             places: BTreeSet::new(),
             sessions_at: None,
+            impairing: BTreeSet::new(),
             slos: Vec::new(),
         }
     }
@@ -111,6 +122,7 @@ impl CounterFollower {
             self.places.insert((Arc::clone(&name.region), Arc::clone(&name.zone)));
             nodes.push((hop.node, NodeLevel { name, leaving, health, draining, load: Some(load) }));
         }
+        self.impairing.retain(|impairing| nodes.iter().any(|(node, _)| node == impairing));
         self.instruments.nodes().set(nodes);
         let status = self.handle.status().await?;
         self.instruments.level(Level::SessionsActive, status.sessions as f64, &[]);
@@ -190,16 +202,21 @@ impl CounterFollower {
 
     /// Reads which revisions of policies are asked.
     async fn read_policies(&self) -> Result<(), ControlError> {
-        let revisions = self.handle.policies().await?.into_iter().flat_map(|view| {
+        let mut table = LevelTable::new(Level::PolicyRevision);
+        for view in self.handle.policies().await? {
             let candidate = view.status.candidate.map(|candidate| candidate.revision);
-            let arms = [(Arm::Standing, view.status.active), (Arm::Canary, candidate)];
             let policy = view.policy.to_string();
-            arms.into_iter().filter_map(move |(arm, revision)| {
-                let (policy, arm) = (policy.clone(), arm.name());
-                Some(PolicyRevision { policy, arm, revision: revision? })
-            })
-        });
-        self.instruments.revisions().set(revisions.collect());
+            for (arm, revision) in [(Arm::Standing, view.status.active), (Arm::Canary, candidate)] {
+                let Some(revision) = revision else { continue };
+                let labels = [
+                    (Attribute::Policy, &*policy),
+                    (Attribute::Arm, arm.name()),
+                    (Attribute::Revision, &*revision),
+                ];
+                table.add(&labels, 1.0);
+            }
+        }
+        self.instruments.replace(table);
         Ok(())
     }
 
@@ -231,13 +248,22 @@ impl CounterFollower {
                 for (op, sessions) in Op::ALL.into_iter().zip(&mut count.actions) {
                     *sessions += u32::from(plan.arg(op) > 0);
                 }
-                if let Some(impairment) = impairment {
-                    count.impaired[impairment.segment as usize] += 1;
+                if let Some(Impairment { segment, .. }) = impairment {
+                    let is_of_hop = matches!(segment, PathSegment::Leg | PathSegment::Node);
+                    let node = hop.filter(|_| is_of_hop).map(|hop| hop.node);
+                    *count.impaired.entry((segment, node)).or_default() += 1;
                 }
             }
         }
         self.scenarios.extend(counts.keys().cloned());
         self.places.extend(counts.values().flat_map(|count| count.places.keys().cloned()));
+        let all = counts.values().flat_map(|count| count.impaired.keys());
+        for (_, node) in all {
+            if self.impairing.len() < IMPAIRING_NODES_MAX {
+                self.impairing.extend(node);
+            }
+        }
+        let mut impairments = LevelTable::new(Level::ScenarioImpaired);
         for scenario in &self.scenarios {
             let ScenarioCount { places, actions, impaired } =
                 counts.remove(scenario).unwrap_or_default();
@@ -256,14 +282,49 @@ impl CounterFollower {
                 let labels = [(Attribute::Scenario, &**scenario), (Attribute::Op, op.key())];
                 self.instruments.level(Level::ScenarioActions, f64::from(sessions), &labels);
             }
-            for (segment, impaired) in PathSegment::ALL.into_iter().zip(impaired) {
-                let labels =
-                    [(Attribute::Scenario, &**scenario), (Attribute::Segment, segment.name())];
-                self.instruments.level(Level::ScenarioImpaired, f64::from(impaired), &labels);
-            }
+            self.add_impaired(&mut impairments, scenario, &impaired);
         }
+        self.instruments.replace(impairments);
         self.sessions_at = Some(sessions_at);
         Ok(())
+    }
+
+    /// Adds the series of a scenario: of each segment, and of each node that impairs sessions or has.
+    fn add_impaired(
+        &self,
+        table: &mut LevelTable,
+        scenario: &str,
+        impaired: &BTreeMap<(PathSegment, Option<NodeId>), u32>,
+    ) {
+        let names = self.handle.names();
+        let mut add = |segment: PathSegment, [region, zone, node]: [&str; 3], sessions: u32| {
+            let labels = [
+                (Attribute::Scenario, scenario),
+                (Attribute::Segment, segment.name()),
+                (Attribute::Region, region),
+                (Attribute::Zone, zone),
+                (Attribute::Node, node),
+            ];
+            table.add(&labels, f64::from(sessions));
+        };
+        for segment in PathSegment::ALL {
+            let of = |node| impaired.get(&(segment, node)).copied().unwrap_or(0);
+            add(segment, [""; 3], of(None));
+            if !matches!(segment, PathSegment::Leg | PathSegment::Node) {
+                continue;
+            }
+            for node in &self.impairing {
+                let NodeName { node: name, region, zone, .. } = names.of_node(*node);
+                add(segment, [&*region, &*zone, &*name], of(Some(*node)));
+            }
+            if self.impairing.len() == IMPAIRING_NODES_MAX {
+                let is_other = |node: &NodeId| !self.impairing.contains(node);
+                let others = impaired.iter().filter(|((its, node), _)| {
+                    *its == segment && node.as_ref().is_some_and(is_other)
+                });
+                add(segment, ["", "", OTHER_NODES], others.map(|(_, sessions)| sessions).sum());
+            }
+        }
     }
 
     fn sample(&self, labels: [(Attribute, &str); 3], measures: &Measures) {
@@ -391,8 +452,8 @@ struct ScenarioCount {
     places: BTreeMap<ZonePlace, [u32; 1 + RUNGS]>,
     /// In the order of [`Op::ALL`].
     actions: [u32; Op::ALL.len()],
-    /// In the order of [`PathSegment::ALL`].
-    impaired: [u32; PathSegment::ALL.len()],
+    /// By the segment, and of a leg or node by the node.
+    impaired: BTreeMap<(PathSegment, Option<NodeId>), u32>,
 }
 
 fn labels_of<'a>(scenario: &'a str, (region, zone): &'a ZonePlace) -> [(Attribute, &'a str); 3] {

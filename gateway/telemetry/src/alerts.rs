@@ -83,6 +83,9 @@ macro_rules! rules {
     };
 }
 
+/// The labels of a node.
+const PLACE: [&str; 3] = ["evenkeel_region", "evenkeel_zone", "evenkeel_node"];
+
 /// Rules about one member of a group, see [`AlertRule::is_of_member`].
 const OF_MEMBERS: [&str; 5] = [
     "EvenkeelTakeoverBlocked",
@@ -134,13 +137,23 @@ rules! {
     Ticket "EvenkeelSessionsImpaired":
         AlertCondition::AboveShare {
             part: last("evenkeel_scenario_impaired")
-                .only("evenkeel_segment", &["leg", "node", "gateway"])
-                .sum_by(&["evenkeel_scenario", "evenkeel_segment"]),
+                .only("evenkeel_segment", &["leg", "node"])
+                .sum_by(&["evenkeel_scenario", "evenkeel_segment", "evenkeel_region", "evenkeel_zone", "evenkeel_node"]),
+            share: 0.05,
+            whole: last("evenkeel_node_sessions").sum_by(&PLACE),
+            on: &PLACE,
+        }, for minutes(1),
+        "media of {{ $value }} sessions of scenario {{ $labels.evenkeel_scenario }} suffers at the {{ $labels.evenkeel_segment }}: node {{ $labels.evenkeel_node }}, zone {{ $labels.evenkeel_region }}/{{ $labels.evenkeel_zone }}", "operations/daily.md#impaired-media";
+    Ticket "EvenkeelGatewayImpairs":
+        AlertCondition::AboveShare {
+            part: last("evenkeel_scenario_impaired")
+                .only("evenkeel_segment", &["gateway"])
+                .sum_by(&["evenkeel_scenario"]),
             share: 0.05,
             whole: last("evenkeel_scenario_sessions").sum_by(&["evenkeel_scenario"]),
-            on: &["evenkeel_scenario"],
+            on: &[],
         }, for minutes(1),
-        "media of {{ $value }} sessions of scenario {{ $labels.evenkeel_scenario }} suffers at the {{ $labels.evenkeel_segment }}", "operations/daily.md#impaired-media";
+        "media of {{ $value }} sessions of scenario {{ $labels.evenkeel_scenario }} suffers at this gateway", "operations/daily.md#impaired-media";
     Ticket "EvenkeelNodeDown": last("evenkeel_node_health").is(3.0), for minutes(1),
         "node {{ $labels.evenkeel_node }} is down", "failover.md#after-a-node-died";
     Ticket "EvenkeelProviderBreakerOpen": last("evenkeel_provider_breaker").above(0.0), for minutes(1),

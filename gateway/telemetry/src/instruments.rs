@@ -20,8 +20,8 @@ use super::alerts::SeriesLabels;
 use super::exemplars::{ExemplarTable, SampledSpan};
 use super::node_levels::NodeLevels;
 use super::open_metrics::{self, MetricsFormat};
-use super::policy_revisions::PolicyRevisions;
 use super::registry::{Attribute, Count, Described, Histogram, Level};
+use super::replaced_levels::{LevelTable, ReplacedLevels};
 
 /// Buckets of an exponential histogram, and its finest scale, as the specification of OpenTelemetry's SDK has them by default.
 const EXPONENTIAL: Aggregation =
@@ -33,7 +33,7 @@ pub struct Instruments {
     /// For Prometheus and, if metrics are exported, for OTLP: histograms differ.
     meters: Vec<MeterInstruments>,
     nodes: NodeLevels,
-    revisions: PolicyRevisions,
+    replaced: ReplacedLevels,
     exemplars: Arc<ExemplarTable>,
 }
 
@@ -57,7 +57,7 @@ impl MeterInstruments {
         let levels = Level::ALL.iter().map(|metric| {
             let Described { name, unit, doc, .. } = metric.described();
             let gauge = || meter.f64_gauge(name).with_unit(unit).with_description(doc).build();
-            let is_observed = NodeLevels::has(*metric) || *metric == Level::PolicyRevision;
+            let is_observed = NodeLevels::has(*metric) || ReplacedLevels::has(*metric);
             (!is_observed).then(gauge)
         });
         let histograms = Histogram::ALL.iter().map(|metric| {
@@ -72,13 +72,13 @@ impl MeterInstruments {
 
 impl Instruments {
     pub(super) fn new(meters: &[Meter]) -> Instruments {
-        let (nodes, revisions) = (NodeLevels::default(), PolicyRevisions::default());
+        let (nodes, replaced) = (NodeLevels::default(), ReplacedLevels::default());
         for meter in meters {
             nodes.observed_by(meter);
-            revisions.observed_by(meter);
+            replaced.observed_by(meter);
         }
         let meters = meters.iter().map(MeterInstruments::new).collect();
-        Instruments { meters, nodes, revisions, exemplars: Arc::default() }
+        Instruments { meters, nodes, replaced, exemplars: Arc::default() }
     }
 
     /// Adds `n` to a counter.
@@ -107,9 +107,9 @@ impl Instruments {
         &self.nodes
     }
 
-    /// The revisions of policies, for the gauge that names them.
-    pub fn revisions(&self) -> &PolicyRevisions {
-        &self.revisions
+    /// Replaces all series of a gauge.
+    pub fn replace(&self, table: LevelTable) {
+        self.replaced.set(table);
     }
 
     /// Adds a value to a histogram.
@@ -140,7 +140,7 @@ impl Instruments {
     }
 }
 
-fn points(metric: Described, labels: MetricLabels<'_>) -> Vec<KeyValue> {
+pub(super) fn points(metric: Described, labels: MetricLabels<'_>) -> Vec<KeyValue> {
     debug_assert!(
         labels.iter().all(|(attribute, _)| metric.attributes.contains(attribute)),
         "{labels:?} are not all registered for {}",

@@ -66,8 +66,10 @@ impl Series<'_> {
         self.count(Count::SessionsClosed, &["call", "handshake-failed"], count(0.5));
         let busy = 100.0 + (step % HOUR) as f64 / 10.0;
         self.level(Level::ScenarioSessions, &["call", "east", "a"], busy);
-        self.level(Level::ScenarioImpaired, &["call", "leg"], (step % 4) as f64);
-        self.level(Level::ScenarioImpaired, &["call", "device"], busy / 4.0);
+        let impaired = (step % 4) as f64;
+        self.level(Level::ScenarioImpaired, &["call", "leg", "east", "a", "n0"], impaired);
+        self.level(Level::ScenarioImpaired, &["call", "gateway", "", "", ""], impaired);
+        self.level(Level::ScenarioImpaired, &["call", "device", "", "", ""], busy / 4.0);
         // Three users of a hundred hear badly.
         let metric = Histogram::SessionR.described();
         self.add(metric, "_count", &["call", "east", "a"], count(600.0));
@@ -95,6 +97,7 @@ impl Series<'_> {
             // Suspect for a moment now and then.
             let health = if step % 97 == number { 1.0 } else { 0.0 };
             self.level(Level::NodeHealth, &node, if is_down { 3.0 } else { health });
+            self.level(Level::NodeSessions, &node, 30.0);
             self.level(Level::NodeDraining, &node, f64::from(u8::from(turn < 10 * MINUTE)));
             let is_slow = step % HOUR < MINUTE / 2;
             let delay = if is_slow { 0.4 } else { 0.02 + 0.01 * ((step + number) % 7) as f64 };

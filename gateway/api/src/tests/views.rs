@@ -152,7 +152,8 @@ fn rooms_nodes_and_policies_are_listed() {
         process: Some(ProcessState { memory_permille: 300, started }),
         rooms: 3,
         round_trip: Some(Duration::from_micros(700)),
-        loss_ppm: 0,
+        loss_ppm: 12_500,
+        impaired_sessions: 6,
         is_probed: true,
         zone_breaker: BreakerState::Closed,
         zone_breaker_mode: BreakerMode::Auto,
@@ -169,7 +170,7 @@ fn rooms_nodes_and_policies_are_listed() {
         "draining": true, "leaving": false, "ejected": false, "started": true, "stopping": false,
         "needed_for": "load", "capacity_kbps": 900,
         "opening": 4, "queued": 5, "load_permille": 250, "carried_permille": 100,
-        "reported_permille": 420,
+        "loss_ppm": 12_500, "impaired_sessions": 6, "reported_permille": 420,
         "memory_permille": 300, "process_started_us": null, "rooms": 3, "round_trip_us": 700,
     }]});
     assert_eq!(body, right);

@@ -35,6 +35,7 @@ fn node_standing(number: u32, rooms: u32, draining: bool) -> NodeStanding {
         rooms,
         round_trip: None,
         loss_ppm: 0,
+        impaired_sessions: 0,
         is_probed: true,
         zone_breaker: if draining { BreakerState::Open } else { BreakerState::Closed },
         zone_breaker_mode: BreakerMode::Auto,

@@ -146,3 +146,17 @@ fn room_is_explained_with_revision_and_arm() {
     ];
     assert_eq!(room_lines(&read(said)), right);
 }
+
+#[test]
+fn session_line_names_the_impairing_segment() {
+    let lossy = json!({
+        "id": "s1", "room": "team", "scenario": "call", "ingress": "udp", "hop": {"node": "east-a1"},
+        "measures": {"r-factor": 6_900}, "impairment": {"segment": "uplink", "impaired_by": "s2"},
+    });
+    let shown = line(&read(lossy));
+    assert!(
+        shown.ends_with("at east-a1, rung 0, R 69.00, impaired by the uplink of s2"),
+        "{shown}"
+    );
+    assert!(!line(&session("east-a1", "a", 0, &json!({}))).contains("impaired"));
+}

@@ -113,6 +113,8 @@ pub struct NodeStanding {
     pub round_trip: Option<Duration>,
     /// Recent share of unanswered probes, ppm.
     pub loss_ppm: u32,
+    /// Sessions that the node impairs, by itself or by the leg to it.
+    pub impaired_sessions: u32,
     /// False with `probe = "none"`.
     pub is_probed: bool,
     /// The state of the circuit breaker of its zone.
@@ -496,6 +498,7 @@ impl<'a> Views<'a> {
             rooms: ledger.rooms(node.id),
             round_trip: node.detector.round_trip().map(|(smoothed, _)| smoothed),
             loss_ppm: node.detector.loss_ppm(),
+            impaired_sessions: self.gateway.diagnosis.impaired_by(node.id),
             is_probed: node.settings.probed == NodeProbing::Yes,
             zone_breaker: breakers.state(zone),
             zone_breaker_mode: breakers.mode(zone),

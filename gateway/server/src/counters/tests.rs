@@ -132,6 +132,7 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
                     rooms: 3,
                     round_trip: Some(Duration::from_millis(50)),
                     loss_ppm: 20_000,
+                    impaired_sessions: 0,
                     is_probed: true,
                     zone_breaker: BreakerState::Closed,
                     zone_breaker_mode: BreakerMode::Auto,
@@ -365,8 +366,10 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
     says(&telemetry, "evenkeel_scenario_actions", "evenkeel_op=\"cap\"", "1");
     says(&telemetry, "evenkeel_scenario_actions", "evenkeel_op=\"voice-only\"", "2");
     assert_eq!(reader.sessions_at, Some([(NodeId(0), 2)].into()));
-    says(&telemetry, "evenkeel_scenario_impaired", "leg", "1");
-    says(&telemetry, "evenkeel_scenario_impaired", "node", "0");
+    let leg = "evenkeel_node=\"east-a1\",evenkeel_region=\"local\",evenkeel_scenario=\"call\",evenkeel_segment=\"leg\",evenkeel_zone=\"a\"";
+    says(&telemetry, "evenkeel_scenario_impaired", leg, "1");
+    says(&telemetry, "evenkeel_scenario_impaired", "evenkeel_segment=\"node\"", "0");
+    says(&telemetry, "evenkeel_scenario_impaired", "evenkeel_segment=\"gateway\"", "0");
     says(&telemetry, "evenkeel_session_r_factor_bucket", "le=\"70\"", "1");
     says(&telemetry, "evenkeel_session_r_factor_count", "call", "2");
     says(&telemetry, "evenkeel_session_loss_ratio_sum", "up", "0.03");
@@ -374,8 +377,34 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
     reader.read_sessions().await.unwrap();
     says(&telemetry, "evenkeel_scenario_sessions", &at("a"), "0");
     says(&telemetry, "evenkeel_scenario_sessions", &at(""), "0");
+    says(&telemetry, "evenkeel_scenario_impaired", leg, "0");
     drop(reader);
     control.await.unwrap();
+}
+
+#[test]
+fn impairing_nodes_beyond_the_limit_are_others() {
+    let telemetry = telemetry();
+    let (handle, _requests) = Handle::new(Arc::new(names()), Arc::default());
+    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None, Vec::new());
+    reader.impairing = (0..32).map(NodeId).collect();
+    let on = |node| (PathSegment::Leg, Some(NodeId(node)));
+    let impaired = [(on(0), 2), (on(40), 3), (on(41), 4), ((PathSegment::Leg, None), 1)].into();
+    let mut table = LevelTable::new(Level::ScenarioImpaired);
+    reader.add_impaired(&mut table, "call", &impaired);
+    telemetry.instruments().replace(table);
+    let is_leg = |line: &str| {
+        line.starts_with("evenkeel_scenario_impaired{") && line.contains("segment=\"leg\"")
+    };
+    let at = |node: &str| format!("evenkeel_node=\"{node}\",");
+    for (node, sessions) in [("east-a1", "2"), ("n1", "0"), ("other", "7"), ("", "1")] {
+        let of_leg = |line: &&str| is_leg(line) && line.contains(&at(node));
+        let text = telemetry.prometheus().render();
+        let found = text.lines().find(of_leg).unwrap_or_else(|| panic!("{node} is not in {text}"));
+        assert!(found.ends_with(&format!("}} {sessions}")), "{found}");
+    }
+    let text = telemetry.prometheus().render();
+    assert_eq!(text.lines().filter(|line| is_leg(line)).count(), 34);
 }
 
 #[test]

@@ -136,6 +136,7 @@ fn node() -> NodeStanding {
         rooms: 3,
         round_trip: Some(Duration::from_millis(10)),
         loss_ppm: 0,
+        impaired_sessions: 0,
         is_probed: true,
         zone_breaker: BreakerState::Closed,
         zone_breaker_mode: BreakerMode::Auto,

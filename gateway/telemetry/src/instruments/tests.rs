@@ -4,7 +4,6 @@ use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ScopeMetri
 
 use super::*;
 use crate::node_levels::{NodeLevel, NodeLoad};
-use crate::policy_revisions::PolicyRevision;
 
 #[test]
 fn prometheus_uses_base_units() {
@@ -132,8 +131,10 @@ fn former_revisions_end() {
     let Meters { providers: _providers, instruments, prometheus, .. } =
         meters(&Resource::builder_empty().build(), false).unwrap();
     for revision in ["0123456789ab", "ba9876543210"] {
-        let (policy, revision) = ("call/routing".to_owned(), revision.into());
-        instruments.revisions().set(vec![PolicyRevision { policy, arm: "active", revision }]);
+        let mut table = LevelTable::new(Level::PolicyRevision);
+        let policy = (Attribute::Policy, "call/routing");
+        table.add(&[policy, (Attribute::Revision, revision), (Attribute::Arm, "active")], 1.0);
+        instruments.replace(table);
         let text = prometheus.render();
         let series: Vec<&str> =
             text.lines().filter(|line| line.starts_with("evenkeel_policy_revision{")).collect();

@@ -53,6 +53,7 @@ fn metrics_have_few_labels() {
         Attribute::Direction,
         Attribute::Repair,
         Attribute::Rung,
+        Attribute::Segment,
         Attribute::Window,
     ];
     for metric in all() {

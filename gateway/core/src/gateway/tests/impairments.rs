@@ -518,3 +518,29 @@ fn loss_after_copies_are_merged_is_named() {
     call.goes_on(3_500);
     assert_eq!(call.named(0), [Some((PathSegment::Downlink, 0))]);
 }
+
+#[test]
+fn node_counts_the_sessions_that_it_impairs() {
+    let mut call = Call::new();
+    let on = call.world.stands("r").unwrap();
+    let impaired = |call: &Call| {
+        let all = call.world.gateway.views().nodes();
+        let counts = all.filter(|node| node.impaired_sessions > 0);
+        counts.map(|node| (node.hop.node, node.impaired_sessions)).collect::<Vec<_>>()
+    };
+    call.faults.uplink = 10;
+    call.goes_on(5_000);
+    assert!(call.impairment(0).is_some());
+    assert_eq!(impaired(&call), [], "a client's uplink");
+    (call.faults.uplink, call.faults.from_node) = (0, 10);
+    call.goes_on(9_000);
+    assert_eq!(call.impairment(0).unwrap().segment, PathSegment::Node);
+    assert_eq!(impaired(&call), [(on, 2)]);
+    let now = call.world.now;
+    call.world.gateway.handle_close(call.sessions[1], now).unwrap();
+    call.world.settle();
+    assert_eq!(impaired(&call), [(on, 1)]);
+    // A path without packets is forgotten.
+    call.world.pass(ms(60_000));
+    assert_eq!(impaired(&call), []);
+}
