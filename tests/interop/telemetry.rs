@@ -45,6 +45,7 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::Dependency
         | Attribute::Direction
         | Attribute::Document
+        | Attribute::Ends
         | Attribute::Fault
         | Attribute::From
         | Attribute::Gateway

@@ -125,6 +125,7 @@ pub(super) fn reloaded(reloaded: &evenkeel_control::Reloaded) -> Reloaded {
         changed,
         requires_restart: reloaded.waiting.clone(),
         refused: refused.collect(),
+        warnings: reloaded.warnings.clone(),
     }
 }
 

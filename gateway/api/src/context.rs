@@ -1,7 +1,7 @@
 //! The state that all handlers share.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -65,6 +65,8 @@ pub(super) struct ApiContext {
     /// Alerts and dependencies; `None`: the gateway runs within another program.
     pub(super) alerts: Option<AlertHandle>,
     pub(super) export_failures: ExportFailures,
+    /// Certificates and tokens in use, with their ends.
+    pub(super) credentials: Vec<(&'static str, SystemTime)>,
     /// `None`: the gateway runs within another program.
     pub(super) configuration: Option<watch::Receiver<ConfigInForce>>,
     pub(super) changes: Arc<ChangeLog>,

@@ -11,10 +11,10 @@ use axum::{Extension, Json};
 use evenkeel_config::ConfigInForce;
 use evenkeel_contract::errors::ErrorCode;
 use evenkeel_contract::gateway::{
-    ClientBreaker, Configuration, ConfigurationOrigin, ExportFailure, Gateway, GatewayList,
-    HandOverRequest, IndexStatus, IndexedGatewayList, IndexedSessionList, ModeList, NewOwner,
-    ProviderBreaker, ReloadRequest, Reloaded, Slo, SloWindow, Status, TakeOverRequest, TakenOver,
-    UnwrittenDocument, UpgradeRequest, Upgraded,
+    ClientBreaker, Configuration, ConfigurationOrigin, Credential, ExportFailure, Gateway,
+    GatewayList, HandOverRequest, IndexStatus, IndexedGatewayList, IndexedSessionList, ModeList,
+    NewOwner, ProviderBreaker, ReloadRequest, Reloaded, Slo, SloWindow, Status, TakeOverRequest,
+    TakenOver, UnwrittenDocument, UpgradeRequest, Upgraded,
 };
 use evenkeel_control::AdmissionState;
 use evenkeel_group::{
@@ -23,7 +23,7 @@ use evenkeel_group::{
 use evenkeel_handover::{NotUpgraded, READY_WITHIN};
 use evenkeel_index::IndexReader;
 use evenkeel_process::unix_us;
-use evenkeel_telemetry::MetricsFormat;
+use evenkeel_telemetry::{MetricsFormat, date};
 
 use super::answers::{self, milliseconds};
 use super::context::{ApiContext, ApiState};
@@ -52,6 +52,11 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<Status>, ApiE
         since_us: unix_us(it.since),
         failures: it.failures,
         reason: Some(it.reason),
+    });
+    let credentials = shared.credentials.iter().map(|(credential, ends)| Credential {
+        credential: (*credential).into(),
+        ends_us: unix_us(*ends),
+        ends: date(*ends),
     });
     let slos = report.slos.into_iter().map(|it| Slo {
         scenario: it.scenario,
@@ -111,6 +116,7 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<Status>, ApiE
         index: shared.index.as_ref().map(|index| index_status(index.status())),
         dependencies: shared.dependencies(),
         export_failures: export_failures.collect(),
+        credentials: credentials.collect(),
         unwritten: unwritten.collect(),
         warnings,
     }))

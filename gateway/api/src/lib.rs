@@ -30,4 +30,4 @@ mod whip;
 
 pub use context::MetricsText;
 pub use thread::{ApiStartError, ApiThread, BoundApi, bind, start};
-pub use whip::tls::WebrtcCertificateError;
+pub use whip::tls::{WebrtcCertificate, WebrtcCertificateError};

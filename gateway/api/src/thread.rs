@@ -40,7 +40,7 @@ use super::listener::{
 };
 use super::relay::{self, PeerRelay, RelayLimits, Relayed};
 use super::request::{BodyBudget, bearer};
-use super::whip::tls::{WebrtcCertificateError, WebrtcTls};
+use super::whip::tls::{WebrtcCertificate, WebrtcCertificateError, WebrtcTls};
 use super::{
     alerts, blast, changes, failures, gateway, offer, operations, policies, recording, sessions,
     whip,
@@ -106,8 +106,6 @@ pub struct ApiThread {
     pub address: Option<SocketAddr>,
     /// The address of WHIP and WHEP, if they are configured.
     pub webrtc: Option<SocketAddr>,
-    /// The end of their certificate, if it has one.
-    pub webrtc_certificate_ends: Option<SystemTime>,
     gate: watch::Sender<Gate>,
     /// The threads stop once it is written or dropped.
     stop: Option<watch::Sender<()>>,
@@ -134,6 +132,8 @@ pub struct BoundApi {
     pub alerts: Option<AlertHandle>,
     /// Exports that the receiver of telemetry does not take.
     pub export_failures: ExportFailures,
+    /// Certificates and tokens in use, with their ends.
+    pub credentials: Vec<(&'static str, SystemTime)>,
     pub configuration: Option<watch::Receiver<ConfigInForce>>,
 }
 
@@ -161,6 +161,7 @@ pub fn bind(
         index: None,
         alerts: None,
         export_failures: ExportFailures::default(),
+        credentials: Vec::new(),
         configuration: None,
     })
 }
@@ -193,6 +194,11 @@ impl BoundApi {
         self.relay = Some(Arc::new(PeerRelay::new(group, peer, instruments)));
     }
 
+    /// The certificate of WHIP and WHEP, if they have one.
+    pub fn webrtc_certificate(&self) -> Option<&WebrtcCertificate> {
+        Some(&self.webrtc.as_ref()?.tls.as_ref()?.certificate)
+    }
+
     /// Duplicates of the sockets, for the process of an upgrade.
     pub fn duplicates(&self) -> io::Result<NamedSockets> {
         let (path, tcp) = (self.settings.socket.clone(), self.settings.tcp.as_ref());
@@ -220,7 +226,6 @@ impl BoundApi {
         let mut api = ApiThread {
             address: listening.tcp.as_ref().map(|(_, address)| *address),
             webrtc: webrtc.as_ref().map(|webrtc| webrtc.listener.1),
-            webrtc_certificate_ends: webrtc.as_ref().and_then(|it| it.tls.as_ref()?.ends),
             gate,
             stop: Some(stop),
             threads: Vec::new(),
@@ -243,6 +248,7 @@ impl BoundApi {
             index,
             alerts,
             export_failures: self.export_failures,
+            credentials: self.credentials,
             configuration,
             changes: Arc::clone(&changes),
             failures: Arc::clone(&failures),
@@ -349,7 +355,7 @@ impl BoundWebrtc {
     ) -> Result<BoundWebrtc, ApiStartError> {
         let runtime = event_loop()?;
         let address = settings.listen;
-        let tls = settings.certificate.as_ref().map(whip::tls::read).transpose()?;
+        let tls = whip::tls::read(&settings).transpose()?;
         let listener = runtime.block_on(listen_on(address, inherited));
         let listener = listener.map_err(|error| ApiStartError::Webrtc { address, error })?;
         Ok(BoundWebrtc { settings, listener, tls, runtime })

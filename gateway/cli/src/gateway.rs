@@ -224,7 +224,7 @@ pub(crate) struct ReloadArgs {
     #[command(flatten)]
     api: ApiArgs,
     /// Print JSON: the nodes `added`, `removed` and `changed`, the keys that wait for a restart (`requires_restart`), the policies
-    /// `refused`, each with its `reason`, and `upgraded`, the new process with the `keys` that it applied
+    /// `refused`, each with its `reason`, `warnings`, and `upgraded`, the new process with the `keys` that it applied
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -294,6 +294,8 @@ impl ReloadArgs {
                 keys.iter().for_each(|key| say(&format!("{key} takes effect after a restart")));
             }
         }
+        let warnings = reloaded.warnings.iter();
+        warnings.for_each(|warning| say(&format!("warning: {warning}")));
         let lines = reloaded.refused.iter().map(|one| {
             format!("policy {} refused, active revision kept: {}", one.policy, one.reason)
         });

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use evenkeel_contract::alerts::Dependency;
 use evenkeel_contract::gateway::{
-    ClientBreaker, ConfigurationOrigin, ExportFailure, Forecast, ForecastEvidence, Mode, ModeList,
-    ProviderBreaker, ReloadReport, Slo, SloWindow, Status,
+    ClientBreaker, ConfigurationOrigin, Credential, ExportFailure, Forecast, ForecastEvidence,
+    Mode, ModeList, ProviderBreaker, ReloadReport, Slo, SloWindow, Status,
 };
 use evenkeel_contract::nodes::{Node, NodeList};
 use evenkeel_contract::policies::{Policy, PolicyList};
@@ -75,6 +75,7 @@ impl StatusArgs {
         for warning in &status.warnings {
             say(&format!("  warning: {warning}"));
         }
+        status.credentials.iter().for_each(|it| say(&credential_line(it, now)));
         status.export_failures.iter().for_each(|it| say(&export_failure_line(it, now)));
         let dependencies = status.dependencies.iter().flatten();
         dependencies.filter_map(dependency_line).for_each(|it| say(&it));
@@ -106,6 +107,19 @@ impl StatusArgs {
             ));
         }
         Ok(())
+    }
+}
+
+/// A certificate or token with its end.
+fn credential_line(
+    Credential { credential, ends_us, ends }: &Credential,
+    now: SystemTime,
+) -> String {
+    match ends_us.checked_sub(unix_us(now)) {
+        Some(left) => {
+            format!("  {credential} ends on {ends}, in {}", spell(Duration::from_micros(left)))
+        }
+        None => format!("  {credential} ended on {ends}: renew it"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `[webrtc]`: WHIP and WHEP.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::token::TokenKey;
 use serde::Deserialize;
@@ -27,6 +27,7 @@ pub(super) struct WebrtcTable {
     listen: Spanned<String>,
     certificate: Option<Spanned<String>>,
     key: Option<Spanned<String>>,
+    host: Option<Spanned<String>>,
     token_key_file: Spanned<String>,
     #[serde(default)]
     origins: Vec<Spanned<String>>,
@@ -49,6 +50,8 @@ pub struct WebrtcSettings {
     pub listen: SocketAddr,
     /// `None` on loopback only: plain HTTP.
     pub certificate: Option<CertificateFiles>,
+    /// The name or address by which clients reach `listen`. `None`: it is not known.
+    pub host: Option<String>,
     /// Verifies the tokens of clients.
     pub token_key: TokenKey,
     /// Origins of the pages that may send requests (CORS). Default: none.
@@ -89,6 +92,8 @@ pub(super) fn check(raw: &Spanned<WebrtcTable>, check: &mut ConfigCheck) -> Opti
             "`certificate` and `key`, or a loopback address behind a proxy that ends TLS";
         check.refuse(raw.listen.span(), found, expected);
     }
+    raw.host.iter().for_each(|host| check_host(host, check));
+    let host = raw.host.as_ref().map(|host| host.get_ref().clone());
     let token_key = token_key(&raw.token_key_file, check);
     check.at_most(&raw.origins, ORIGINS_MAX, "origins");
     raw.origins.iter().for_each(|origin| check_origin(origin, check));
@@ -99,10 +104,21 @@ pub(super) fn check(raw: &Spanned<WebrtcTable>, check: &mut ConfigCheck) -> Opti
     Some(WebrtcSettings {
         listen: listen?,
         certificate,
+        host,
         token_key: token_key?,
         origins,
         ice_servers,
     })
+}
+
+/// A name of DNS or an address, without scheme and port.
+fn check_host(raw: &Spanned<String>, check: &mut ConfigCheck) {
+    let text = raw.get_ref();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    let is_name = !text.is_empty() && text.len() <= 253 && text.chars().all(is_plain);
+    if !is_name && text.parse::<IpAddr>().is_err() {
+        check.refuse_text(raw, "a host such as `live.example.org`, or an address");
+    }
 }
 
 fn token_key(raw: &Spanned<String>, check: &mut ConfigCheck) -> Option<TokenKey> {

@@ -80,6 +80,8 @@ pub struct Status {
     pub dependencies: Option<Vec<Dependency>>,
     /// Signals of telemetry that their receiver does not take.
     pub export_failures: Vec<ExportFailure>,
+    /// The certificates and tokens in use that end.
+    pub credentials: Vec<Credential>,
     /// Documents of which the disk lacks the newest content.
     pub unwritten: Vec<UnwrittenDocument>,
     /// Losses of redundancy that have lasted, and those documents, each a sentence.
@@ -231,6 +233,19 @@ pub struct ExportFailure {
     pub reason: Option<String>,
 }
 
+/// A certificate or token in use.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct Credential {
+    /// `quic-certificate`, `webrtc-certificate` or `index-token`.
+    pub credential: Word,
+    /// The time of its end.
+    pub ends_us: u64,
+    /// The same for people: `2027-01-31 09:41 UTC`.
+    pub ends: String,
+}
+
 /// A document of which the disk lacks the newest content.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(JsonSchema))]
@@ -303,6 +318,8 @@ pub struct Reloaded {
     pub requires_restart: Vec<String>,
     /// Policies that were not replaced.
     pub refused: Vec<PolicyRefused>,
+    /// Faults of files that a restart would read, such as an expired certificate.
+    pub warnings: Vec<String>,
 }
 
 /// A policy that a reload did not replace.

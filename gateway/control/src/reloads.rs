@@ -68,6 +68,8 @@ pub struct Reloaded {
     pub waiting: Vec<String>,
     /// Policies that were not replaced.
     pub refused: Vec<PolicyRefused>,
+    /// Faults of files that a restart would read.
+    pub warnings: Vec<String>,
 }
 
 impl Reloaded {

@@ -220,9 +220,9 @@ struct KnownFacts(BTreeMap<(String, Word), CallFact>);
 
 impl KnownFacts {
     /// Asks the gateway about each session, and tells the facts that are new or changed, until a question fails.
-    async fn ask(
+    async fn ask<'a>(
         &mut self,
-        ids: impl Iterator<Item = &String>,
+        ids: impl Iterator<Item = &'a String>,
         admin: &mut ApiClient,
         mut tell: impl FnMut(String, CallFact),
     ) -> Result<(), LabError> {

@@ -14,7 +14,7 @@ use evenkeel_model::{
 use evenkeel_runtime::RunningGateway;
 use evenkeel_slo::{SloStanding, SloWindow};
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level};
-use evenkeel_telemetry::{Instruments, LevelTable, NodeLevel, NodeLoad};
+use evenkeel_telemetry::{Instruments, LevelTable, NodeLevel, NodeLoad, date};
 
 /// Interval at which counters and states are read.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
@@ -134,7 +134,8 @@ impl CounterFollower {
             self.set_group(group);
         }
         for (credential, end) in &self.credentials {
-            let labels = [(Attribute::Credential, *credential)];
+            let ends = date(*end);
+            let labels = [(Attribute::Credential, *credential), (Attribute::Ends, &*ends)];
             let left = seconds_left(*end, SystemTime::now());
             self.instruments.level(Level::CredentialExpiry, left, &labels);
         }

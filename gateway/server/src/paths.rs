@@ -3,7 +3,9 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use evenkeel_api::{ApiStartError, WebrtcCertificate, WebrtcCertificateError};
 use evenkeel_config::{
     AddressPlace, Colour, Compiler, GatewayConfig, InvalidSetting, ListenIngress, ListenSettings,
     NodeConfig,
@@ -44,7 +46,10 @@ pub enum ServeError {
     Ended(#[from] evenkeel_runtime::EndedThread),
     /// The API cannot be served.
     #[error(transparent)]
-    Api(#[from] evenkeel_api::ApiStartError),
+    Api(#[from] ApiStartError),
+    /// Clients refuse the certificate of WHIP and WHEP; the reason.
+    #[error("[webrtc]: {0}")]
+    Certificate(String),
     /// An exporter cannot be set up.
     #[error("telemetry: {0}")]
     Telemetry(String),
@@ -105,6 +110,11 @@ impl ServePaths {
     pub fn check(&self) -> Result<Vec<String>, ServeError> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let settings = runtime.block_on(self.load_with_plugins())?;
+        let now = SystemTime::now();
+        let certificate = webrtc_certificate(&settings).transpose().map_err(ApiStartError::from)?;
+        if let Some(reason) = certificate.as_ref().and_then(|it| it.refused(now)) {
+            return Err(ServeError::Certificate(reason));
+        }
         let foundry = Foundry::of(evenkeel_host::Engine::new(), &settings);
         let invalid: Vec<InvalidSetting> = settings
             .bindings()
@@ -121,12 +131,29 @@ impl ServePaths {
             return Err(ServeError::Invalid(invalid));
         }
         let mut notes = settings.notes();
+        notes.extend(certificate.map(|it| it.summary(now)));
         notes.extend(missing_on_this_host(&settings));
         notes.extend(unheard_addresses(&settings.listens, &addresses_of_host()));
         notes.push(DescriptorCapacity::of(&settings, descriptors::hard_limit()).to_string());
         notes.push(UpgradeBuffer::granted().to_string());
         Ok(notes)
     }
+}
+
+/// The certificate of WHIP and WHEP as the files have it; `None` without one.
+fn webrtc_certificate(
+    settings: &GatewayConfig,
+) -> Option<Result<WebrtcCertificate, WebrtcCertificateError>> {
+    WebrtcCertificate::of(settings.webrtc.as_ref()?)
+}
+
+/// Why clients would refuse the certificate of WHIP and WHEP, or why the gateway would not start with it.
+pub(crate) fn certificate_fault(settings: &GatewayConfig) -> Option<String> {
+    let fault = match webrtc_certificate(settings)? {
+        Ok(certificate) => certificate.refused(SystemTime::now())?,
+        Err(error) => error.to_string(),
+    };
+    Some(format!("[webrtc]: {fault}"))
 }
 
 /// The interfaces and folders that this host lacks. A configuration may be checked on another one.
@@ -291,4 +318,4 @@ fn local_ports() -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -22,7 +22,7 @@ use evenkeel_telemetry::Instruments;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch as cell};
 
-use super::paths::{ServeError, ServePaths};
+use super::paths::{self, ServeError, ServePaths};
 use super::watch::{self, UnfinishedChanges, WatchedFolders};
 
 /// Maximum reload requests that wait.
@@ -236,7 +236,9 @@ impl AppliedConfig {
         }
         let in_force = ConfigInForce::after_reload(&self.started, settings, waiting.clone());
         self.in_force.send_replace(in_force);
-        Ok(Reloaded { nodes, waiting, refused })
+        let warnings: Vec<String> = paths::certificate_fault(settings).into_iter().collect();
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(Reloaded { nodes, waiting, refused, warnings })
     }
 
     /// The bindings that are new, or have another plugin, other settings, data documents or another grant than was rolled

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use evenkeel_alerts::AlertChannels;
+use evenkeel_api::WebrtcCertificate;
 use evenkeel_config::{AddressPlace, GatewayConfig, GroupSettings, ListenIngress};
 use evenkeel_control::{Continuation, Handle, Inherited, LossFollower, SocketName};
 use evenkeel_drivers::DRIVERS;
@@ -21,7 +22,7 @@ use evenkeel_process::descriptors;
 use evenkeel_process::scheduling::RealTimeLoan;
 use evenkeel_process::signals::PendingSignals;
 use evenkeel_runtime::{Reads, RunningGateway, Sockets, UpgradeBuffer};
-use evenkeel_telemetry::{EventRecorder, LastLines, LogFilter, LogLines, Telemetry};
+use evenkeel_telemetry::{EventRecorder, LastLines, LogFilter, LogLines, Telemetry, date};
 use nix::unistd::geteuid;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -173,6 +174,16 @@ fn serve_as(
     api.alerts = applied.alerts.clone();
     api.configuration = Some(applied.in_force.subscribe());
     api.export_failures = telemetry.export_failures();
+    let certificate = api.webrtc_certificate();
+    if let Some(reason) = certificate.and_then(|it| it.refused(SystemTime::now())) {
+        tracing::warn!("clients refuse the certificate of [webrtc]: {reason}");
+    }
+    let certificate_ends = certificate.map(WebrtcCertificate::ends);
+    let credentials = counters::credentials(&settings, &gateway, certificate_ends);
+    for (credential, ends) in &credentials {
+        tracing::info!(credential, ends = date(*ends), "certificate or token ends");
+    }
+    api.credentials.clone_from(&credentials);
     let api =
         api.serve(gateway.handle.clone(), Box::new(move |format| prometheus.render_as(format)))?;
     let (mut signals, drills) = {
@@ -281,10 +292,7 @@ fn serve_as(
             never = host => match never {},
         }
     };
-    let (group, credentials) = (
-        end.group.clone(),
-        counters::credentials(&settings, &gateway, api.webrtc_certificate_ends),
-    );
+    let group = end.group.clone();
     let counters =
         CounterFollower::new(handle.clone(), telemetry.instruments(), group, credentials);
     let attended = attend(&gateway, &telemetry, &mut recorder, counters, reloading, leaving, end);

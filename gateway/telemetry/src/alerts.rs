@@ -117,7 +117,7 @@ rules! {
     Page "EvenkeelGroupWithoutOwner": last("evenkeel_group_owned").is(0.0), for seconds(10),
         "this gateway knows none of the group that serves: `evenkeel gateway list` has the reason", "operations/disasters.md#both-gateways-lost-one-came-back";
     Page "EvenkeelCredentialEndsSoon": last("evenkeel_credential_expiry_seconds").below(DAY), for Duration::ZERO,
-        "{{ $labels.evenkeel_credential }} ends in {{ $value }} s", "operations/alerts.md#certificates-and-tokens";
+        "{{ $labels.evenkeel_credential }} ends on {{ $labels.evenkeel_ends }}", "operations/alerts.md#certificates-and-tokens";
     Page "EvenkeelSloBurnsFast": burns([&["5m"], &["1h"]], 14.4), for minutes(1),
         "scenario {{ $labels.evenkeel_scenario }} misses its objective of {{ $labels.evenkeel_slo }}", "operations/objectives.md#objectives";
     Ticket "EvenkeelZoneBreakerOpen": last("evenkeel_zone_breaker").is(1.0), for seconds(10),
@@ -212,7 +212,7 @@ rules! {
     Ticket "EvenkeelDependencyDown": last("evenkeel_dependency_up").is(0.0), for minutes(1),
         "{{ $labels.evenkeel_dependency }}, which this gateway depends on, does not answer: `evenkeel status` has the reason", "operations/alerts.md#dependencies";
     Ticket "EvenkeelCredentialEnds": last("evenkeel_credential_expiry_seconds").below(14.0 * DAY), for Duration::ZERO,
-        "{{ $labels.evenkeel_credential }} ends in {{ $value }} s", "operations/alerts.md#certificates-and-tokens";
+        "{{ $labels.evenkeel_credential }} ends on {{ $labels.evenkeel_ends }}", "operations/alerts.md#certificates-and-tokens";
     Ticket "EvenkeelDocumentUnwritten": last("evenkeel_document_unwritten").is(1.0), for minutes(1),
         "{{ $labels.evenkeel_document }} cannot be written, and a restart would forget changes: `evenkeel status` has the reason", "operations/disk.md#the-disk-is-full-or-fails";
     Info "EvenkeelLossReduces": last("evenkeel_loss_reduced").above(0.0), for minutes(10),

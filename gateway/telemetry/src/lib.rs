@@ -3,6 +3,7 @@
 //! No caller waits: items that the receiver does not accept in time are dropped and counted.
 
 pub mod alerts;
+mod date;
 mod exemplars;
 mod export_failures;
 mod instruments;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+pub use date::date;
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{EventRecord, Handle, NodeNames, TraceRegistry, TraceShare};
 use evenkeel_process::host;

@@ -114,6 +114,8 @@ attributes! {
     Direction = "evenkeel.direction" in || vec!["up", "down"];
     /// A document that outlives the process: `policies`, `history`…
     Document = "evenkeel.document";
+    /// Date and minute in UTC of the end of a certificate or token: `2027-01-31 09:41 UTC`.
+    Ends = "evenkeel.ends";
     /// Why the operation failed, in one of few words: the `reason` of a refusal or an end, or the kind of a failed policy call.
     ErrorType = "error.type";
     /// Kind of a failed policy call: `deadline`, `trap`…; fault of a drill: `kill`, `hang` or `cut`.
@@ -457,7 +459,7 @@ metrics! {
     GroupBlocked = "evenkeel.group.blocked", "{state}", [];
     /// Time until a certificate that clients are shown, or a token that this gateway uses, ends; negative once it has. Absent for one without
     /// an end.
-    CredentialExpiry = "evenkeel.credential.expiry", "s", [Credential];
+    CredentialExpiry = "evenkeel.credential.expiry", "s", [Credential, Ends];
     /// 1 while the newest content of a document is not on the disk, such as because that is full or fails; 0 otherwise.
     DocumentUnwritten = "evenkeel.document.unwritten", "{state}", [Document];
     /// Age of the oldest change that the standby of this owner has not confirmed; 0 if it has all. Grows while no standby follows. Absent at

@@ -154,7 +154,7 @@ impl Series<'_> {
             self.level(metric, labels, f64::from(u8::from(is_there)));
         }
         let left = 30 * 24 * HOUR - step;
-        let credential = ["quic-certificate"];
+        let credential = ["quic-certificate", "2027-01-31 09:41 UTC"];
         self.level(Level::CredentialExpiry, &credential, (left * EVERY.as_secs()) as f64);
         self.level(Level::GroupRole, &[], if step < TAKEOVER { 1.0 } else { 4.0 });
     }

@@ -728,11 +728,17 @@ fn reload_reports_changes_or_refusal() {
         changed: Vec::new(),
     };
     let refused = vec![PolicyRefused { policy: routing(), reason: "a trap".to_owned() }];
-    let reloaded = Reloaded { nodes, waiting: vec!["[limits]".into()], refused };
+    let reloaded = Reloaded {
+        nodes,
+        waiting: vec!["[limits]".into()],
+        refused,
+        warnings: vec!["[webrtc]: the certificate expired".into()],
+    };
     asked.reply.send(Ok(reloaded)).unwrap();
     let right = json!({
         "added": ["east-b1"], "removed": ["east-a1"], "changed": [], "requires_restart": ["[limits]"],
         "refused": [{"policy": "call/routing", "reason": "a trap"}],
+        "warnings": ["[webrtc]: the certificate expired"],
     });
     assert_eq!(asking.answer(), (200, right));
     let shrinks = Shrinks { removing: 2, before: 0, of: 4 };

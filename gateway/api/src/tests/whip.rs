@@ -38,6 +38,7 @@ impl WhipWorld {
         WhipWorld::with(WebrtcSettings {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             certificate: None,
+            host: None,
             token_key: TokenKey::read(SECRET).unwrap(),
             origins: vec!["https://live.example.org".into()],
             ice_servers: vec![
@@ -58,6 +59,8 @@ impl WhipWorld {
         let admin = admin(socket.clone(), None);
         let mut api = bind(admin, Some(settings), &mut Inherited::default()).unwrap();
         api.instruments = Some(telemetry.instruments());
+        let ends = api.webrtc_certificate().map(WebrtcCertificate::ends);
+        api.credentials = ends.map(|ends| ("webrtc-certificate", ends)).into_iter().collect();
         let thread = api.serve(handle.clone(), Box::new(|_| String::new())).unwrap();
         thread.open();
         let address = thread.webrtc.unwrap();
@@ -543,12 +546,20 @@ fn tls_protects_requests() {
             chain: chain.clone(),
             key: key.into(),
         }),
+        host: Some("localhost".into()),
         token_key: TokenKey::read(SECRET).unwrap(),
         origins: Vec::new(),
         ice_servers: Vec::new(),
     };
-    let whip = WhipWorld::with(settings(&key));
-    assert!(whip.world.thread.webrtc_certificate_ends.unwrap() > SystemTime::now());
+    let mut whip = WhipWorld::with(settings(&key));
+    let asking = whip.world.ask("GET /v1/status", "");
+    let ControlRequest::Status(reply) = whip.world.request() else { panic!("status") };
+    reply.send(status("serving")).unwrap();
+    let right = json!([{
+        "credential": "webrtc-certificate", "ends_us": 67_090_118_400_000_000_u64,
+        "ends": "4096-01-01 00:00 UTC",
+    }]);
+    assert_eq!(asking.answer().1["credentials"], right);
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -80,6 +80,7 @@ fn fuzz_whip_request() {
     let settings = WebrtcSettings {
         listen: ([127, 0, 0, 1], 0).into(),
         certificate: None,
+        host: None,
         token_key: TokenKey::read(SECRET).unwrap(),
         origins: vec!["https://live.example.org".into()],
         ice_servers: Vec::new(),

@@ -122,3 +122,16 @@ fn dependency_is_shown_if_it_is_down() {
         Some("  dependency idp is down: status 503")
     );
 }
+
+#[test]
+fn credential_line_has_the_date_of_the_end() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_735_689_600);
+    let line = |ends_us: u64| {
+        let (credential, ends) = ("webrtc-certificate".into(), "2025-01-02 02:00 UTC".to_owned());
+        credential_line(&Credential { credential, ends_us, ends }, now)
+    };
+    let ends = "  webrtc-certificate ends on 2025-01-02 02:00 UTC, in 1 d 2 h";
+    assert_eq!(line(1_735_783_200_000_000), ends);
+    let ended = "  webrtc-certificate ended on 2025-01-02 02:00 UTC: renew it";
+    assert_eq!(line(1_735_000_000_000_000), ended);
+}

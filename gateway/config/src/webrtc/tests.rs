@@ -47,6 +47,19 @@ fn table_is_read_with_servers_and_origins() {
 }
 
 #[test]
+fn host_is_a_name_or_an_address() {
+    let host = |text: &str| load(&format!("{LOOPBACK}host = \"{text}\"\n"));
+    for right in ["live.example.org", "203.0.113.7", "2001:db8::7"] {
+        assert_eq!(host(right).unwrap().webrtc.unwrap().host.as_deref(), Some(right));
+    }
+    for wrong in ["", "https://live.example.org", "live.example.org:8443", "live example"] {
+        let refused = host(wrong).unwrap_err();
+        assert!(refused.contains("a host such as `live.example.org`"), "{refused}");
+    }
+    assert_eq!(load(LOOPBACK).unwrap().webrtc.unwrap().host, None);
+}
+
+#[test]
 fn plain_http_is_for_loopback_only() {
     for listen in ["0.0.0.0:80", "[::]:80", "10.0.0.1:80"] {
         let refused = load(&format!("listen = \"{listen}\"\n")).unwrap_err();

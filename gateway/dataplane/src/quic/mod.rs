@@ -40,7 +40,7 @@ pub use http3::webtransport_url;
 pub use settings::{CertificateSource, QuicSettings, QuicStartError};
 pub use short_lived::{ShortLivedCertificates, ShortLivedError};
 pub use thread::{BoundQuicSocket, QuicThread, Resumer, listen, start};
-pub use x509::chain_ends;
+pub use x509::{chain_ends, not_before};
 
 use evenkeel_media::roq;
 

@@ -32,7 +32,7 @@ pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> 
 }
 
 /// The beginning of the validity of a certificate.
-pub(super) fn not_before(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+pub fn not_before(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     match refusal(certificate, Duration::ZERO)? {
         CertificateError::NotValidYetContext { not_before, .. } => time(not_before),
         _ => None,

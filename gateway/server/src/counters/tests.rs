@@ -228,7 +228,8 @@ async fn initial_state_is_reported_without_events() {
     reader.read().await.unwrap();
     reader.read().await.unwrap();
     says(&telemetry, "evenkeel_policy_failing", "call/routing", "0");
-    let expired = "evenkeel_credential_expiry_seconds{evenkeel_credential=\"index-token\"} -";
+    let expired = "evenkeel_credential_expiry_seconds{evenkeel_credential=\"index-token\",\
+                   evenkeel_ends=\"1970-01-01 00:00 UTC\"} -";
     assert!(telemetry.prometheus().render().contains(expired));
     says(&telemetry, "evenkeel_node_health", "east-a1", "0");
     says(&telemetry, "evenkeel_node_draining", "east-a1", "0");

@@ -1,6 +1,8 @@
 use std::net::SocketAddr;
 
 use evenkeel_config::AdvertisedAddress;
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use tempfile::{TempDir, tempdir};
 
 use super::*;
 
@@ -93,4 +95,52 @@ fn address_with_a_socket_or_a_nat_is_no_warning() {
     ] {
         assert_eq!(unheard(&listens), [""; 0], "{listens:?}");
     }
+}
+
+/// A folder with a configuration of `[webrtc]` and a certificate of these years, for this host.
+pub(crate) fn with_certificate(years: [i32; 2], host: &str) -> TempDir {
+    let folder = tempdir().unwrap();
+    let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+    let [begins, ends] = years.map(|year| date_time_ymd(year, 1, 1));
+    (params.not_before, params.not_after) = (begins, ends);
+    let key = KeyPair::generate().unwrap();
+    let chain = params.self_signed(&key).unwrap().pem();
+    let configuration = "[webrtc]\nlisten = \"127.0.0.1:0\"\ncertificate = \"chain.pem\"\nkey = \"key.pem\"\n\
+        host = \"live.example.org\"\ntoken_key_file = \"token.secret\"\n";
+    for (name, text) in [
+        ("chain.pem", &*chain),
+        ("key.pem", &*key.serialize_pem()),
+        ("token.secret", "0123456789abcdef0123456789abcdef"),
+        ("evenkeel.toml", configuration),
+    ] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+fn checked(folder: &TempDir) -> Result<Vec<String>, String> {
+    let config = Some(folder.path().join("evenkeel.toml"));
+    let place = ServePaths { config, ..ServePaths::default() };
+    place.check().map_err(|refused| refused.to_string())
+}
+
+#[test]
+fn check_refuses_a_certificate_that_clients_refuse() {
+    let host = "live.example.org";
+    let expired = checked(&with_certificate([2025, 2026], host)).unwrap_err();
+    assert_eq!(expired, "[webrtc]: the certificate expired on 2026-01-01 00:00 UTC");
+    let early = checked(&with_certificate([3025, 3026], host)).unwrap_err();
+    assert_eq!(early, "[webrtc]: the certificate is not valid before 3025-01-01 00:00 UTC");
+    let other = checked(&with_certificate([2025, 3026], "video.example.org")).unwrap_err();
+    assert!(
+        other.contains("is for video.example.org, not for the `host` live.example.org"),
+        "{other}"
+    );
+    let (right, key) = (with_certificate([2025, 3026], host), with_certificate([2025, 3026], host));
+    let notes = checked(&right).unwrap();
+    let ends = "the certificate of [webrtc], for live.example.org, ends on 3026-01-01 00:00 UTC";
+    assert!(notes.iter().any(|note| note == ends), "{notes:?}");
+    std::fs::copy(key.path().join("key.pem"), right.path().join("key.pem")).unwrap();
+    let mixed = checked(&right).unwrap_err();
+    assert!(mixed.starts_with("[webrtc]: the key ") && mixed.contains("is not that of"), "{mixed}");
 }

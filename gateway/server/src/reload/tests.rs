@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use evenkeel_config::WebrtcSettings;
 use evenkeel_control::{ControlRequest, NotListed, Shrinks};
 use evenkeel_revisions::RolloutReport;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
+use crate::paths::tests::with_certificate;
 
 mod restart;
 
@@ -57,6 +59,7 @@ struct World {
     handle: Handle,
     requests: mpsc::Receiver<ControlRequest>,
     configured: Configured,
+    webrtc: Option<WebrtcSettings>,
 }
 
 /// Bindings that were rolled out last.
@@ -74,7 +77,7 @@ impl World {
         let applied = AppliedConfig::of(&folder.load());
         let (handle, requests) = Handle::new(Arc::default(), Arc::default());
         let configured = configured(&folder.load());
-        World { folder, applied, handle, requests, configured }
+        World { folder, applied, handle, requests, configured, webrtc: None }
     }
 
     /// Saves a file and reloads; returns control's requests. Each rollout has this outcome.
@@ -89,7 +92,8 @@ impl World {
         outcome: impl Fn(&PolicyName) -> RolloutOutcome,
     ) -> (Vec<String>, Result<Reloaded, NotReloaded>) {
         self.folder.write("call.toml", text);
-        let settings = self.folder.load();
+        let settings = Arc::unwrap_or_clone(self.folder.load());
+        let settings = Arc::new(GatewayConfig { webrtc: self.webrtc.clone(), ..settings });
         let mut asked = Vec::new();
         let (applied, requests) = (&mut self.applied, &mut self.requests);
         let configured = &mut self.configured;
@@ -193,7 +197,7 @@ async fn listen(handle: &Handle, requests: &mut mpsc::Receiver<ControlRequest>) 
 
 #[tokio::test]
 async fn change_during_start_is_rolled_out_after_it() {
-    let World { folder, applied, handle, mut requests, configured } = World::start();
+    let World { folder, applied, handle, mut requests, configured, .. } = World::start();
     let place = folder.place();
     let triggers = listen(&handle, &mut requests).await;
     let control = async {
@@ -224,7 +228,7 @@ async fn change_during_start_is_rolled_out_after_it() {
 
 #[tokio::test]
 async fn change_before_watching_is_rolled_out() {
-    let World { folder, applied, handle, mut requests, configured } = World::start();
+    let World { folder, applied, handle, mut requests, configured, .. } = World::start();
     folder.write("call.toml", &CALL.replace("300", "200"));
     let place = folder.place();
     let triggers = listen(&handle, &mut requests).await;
@@ -286,6 +290,22 @@ async fn reload_reports_refused_policy_and_takes_rest() {
     assert_eq!(named.collect::<Vec<_>>(), [("call/routing".to_owned(), "a trap")]);
     let (asked, taken) = world.reload(&changed, |_| RolloutOutcome::Activated).await;
     assert_eq!((asked, taken), (vec!["call/routing".to_owned()], Ok(Reloaded::default())));
+}
+
+#[tokio::test]
+async fn reload_warns_of_a_certificate_that_clients_refuse() {
+    let mut world = World::start();
+    for (years, right) in [
+        ([2025, 2026], vec!["[webrtc]: the certificate expired on 2026-01-01 00:00 UTC"]),
+        ([2025, 3026], Vec::new()),
+    ] {
+        let folder = with_certificate(years, "live.example.org");
+        let config = Some(folder.path().join("evenkeel.toml"));
+        let place = ServePaths { config, ..ServePaths::default() };
+        world.webrtc = place.load().unwrap().webrtc;
+        let (_, taken) = world.reload(CALL, |_| RolloutOutcome::Activated).await;
+        assert_eq!(taken.unwrap().warnings, right);
+    }
 }
 
 #[tokio::test]
