@@ -85,7 +85,7 @@ fn files_of_the_pages_pass_their_programs() {
          ln -s $(readlink programs/evenkeel) /usr/local/bin/evenkeel\n",
         alerts.display()
     );
-    let (telemetry, operations) = (page("docs/telemetry.md"), page("docs/operations.md"));
+    let (telemetry, operations) = (page("docs/telemetry.md"), page("docs/operations/install.md"));
     let mut rest = &telemetry[..];
     let mut count = 0;
     while let Some((_, behind)) = rest.split_once("```yaml ") {
