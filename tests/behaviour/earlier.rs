@@ -42,7 +42,7 @@ fn decide(gateway: &mut GatewayProcess, mut phone: impl FnMut(u64) -> Phone) {
         gateway.open(&format!("room-{}", phone.number), &mut phone);
         decided(gateway)["active"] == good
     });
-    await_kept(gateway, "too many faults");
+    await_kept(gateway);
     push(gateway, 0, "now=true");
     push(gateway, 1, "canary=20,60&pace=1h");
     act(gateway, "pause");

@@ -859,6 +859,7 @@ impl Control {
                     self.judgements.restore(&mut self.gateway, now);
                 }
                 self.nodes.operations_mut().read();
+                self.policies.threads().forget_others();
                 self.sessions.idempotency_keys().read_kept();
                 self.nodes.repeat_operations(&self.settings, &mut self.gateway, now);
             }
@@ -1219,8 +1220,8 @@ impl Control {
     }
 
     fn resume_decisions(&mut self, cause: Continuation) {
-        self.policies.threads().keep_records();
         let is_read = self.nodes.operations_mut().resume();
+        self.policies.threads().forget_others();
         // Also those that the owner did not have.
         self.sessions.idempotency_keys().read_kept();
         if self.continuity.is_restored() {

@@ -12,6 +12,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use super::exchange::KeptRow;
+use super::files::{FileFolder, is_unchanged};
 use super::table::{Batch, BatchRow, KindBound};
 
 /// The version of the tables.
@@ -97,6 +98,11 @@ impl DiskError {
         matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
     }
 
+    /// A later version wrote the database.
+    pub(crate) fn is_newer(&self) -> bool {
+        matches!(self, DiskError::Newer { .. })
+    }
+
     /// The disk has no space.
     fn is_full(&self) -> bool {
         let DiskError::Io(error) = self else { return false };
@@ -127,7 +133,7 @@ impl Disk {
     fn read(path: &Path) -> Result<(Disk, Vec<KeptRow>), DiskError> {
         let Connected { connection, inode } = connect(path)?;
         let disk = Disk { connection, path: path.to_owned(), inode };
-        let rows = rows(&disk.connection)?;
+        let rows = rows(&disk.connection, None)?;
         // The next start tries again.
         let _ = trim(path.parent().unwrap_or(Path::new(".")), path);
         Ok((disk, rows))
@@ -136,7 +142,25 @@ impl Disk {
     /// The rows of a database that could not be opened for this reason.
     pub(crate) fn read_only(path: &Path, reason: &DiskError) -> Result<Vec<KeptRow>, DiskError> {
         Ok(connect_to_read(path, reason)?
-            .map_or(Ok(Vec::new()), |found| rows(&found.connection))?)
+            .map_or(Ok(Vec::new()), |found| rows(&found.connection, None))?)
+    }
+
+    /// The rows of one kind, also of a database that takes nothing. Without a database there are none.
+    pub(crate) fn read_kind(path: &Path, kind: &str) -> Result<Vec<KeptRow>, DiskError> {
+        let is_absent = |error: io::Error| {
+            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        };
+        if fs::symlink_metadata(path).is_err_and(is_absent) {
+            return Ok(Vec::new());
+        }
+        let found = match connect(path) {
+            Err(error) if error.is_damage() || error.is_busy() || error.is_newer() => {
+                return Err(error);
+            }
+            Err(error) => connect_to_read(path, &error)?,
+            Ok(found) => Some(found),
+        };
+        Ok(found.map_or(Ok(Vec::new()), |found| rows(&found.connection, Some(kind)))?)
     }
 
     /// The file at the path is another one, or there is none.
@@ -285,10 +309,13 @@ pub(crate) fn begin_log_anew(connection: &Connection) {
     let _ = connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)");
 }
 
-fn rows(connection: &Connection) -> rusqlite::Result<Vec<KeptRow>> {
-    let columns = "SELECT kind, key, change, at_us, version, value FROM document ORDER BY change";
-    let mut read = connection.prepare(columns)?;
-    let rows = read.query_map([], |row| {
+/// The rows of a kind, or of all kinds.
+fn rows(connection: &Connection, kind: Option<&str>) -> rusqlite::Result<Vec<KeptRow>> {
+    let mut read = connection.prepare(
+        "SELECT kind, key, change, at_us, version, value FROM document
+            WHERE ?1 IS NULL OR kind = ?1 ORDER BY change",
+    )?;
+    let rows = read.query_map([kind], |row| {
         let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
         Ok(KeptRow {
             kind: row.get::<_, String>(0)?.into(),
@@ -339,12 +366,17 @@ pub(crate) fn with(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Removes the least recently written of the other databases, each with its log: a live gateway writes the log alone for long.
+/// Removes the least recently written of the other databases, each with its log, since a live gateway writes the log alone for long,
+/// and with its files; and the files of databases that are gone.
 fn trim(folder: &Path, own: &Path) -> io::Result<()> {
     let mut others = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path != own && path.extension().is_some_and(|ending| ending == "sqlite") {
+        let database = FileFolder::database_of(&path);
+        if database.is_some_and(|database| !database.exists()) && is_unchanged(&path) {
+            // The next start tries again.
+            let _ = fs::remove_dir_all(&path);
+        } else if path != own && path.extension().is_some_and(|ending| ending == "sqlite") {
             let written = |ending| fs::symlink_metadata(with(&path, ending)).ok()?.modified().ok();
             others.push((FILES.into_iter().filter_map(written).max(), path));
         }
@@ -354,6 +386,7 @@ fn trim(folder: &Path, own: &Path) -> io::Result<()> {
     for (_, path) in others.into_iter().take(beyond) {
         // Another gateway may have removed it.
         FILES.into_iter().for_each(|ending| _ = fs::remove_file(with(&path, ending)));
+        let _ = fs::remove_dir_all(FileFolder::of(&path).path());
     }
     Ok(())
 }

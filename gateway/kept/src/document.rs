@@ -14,6 +14,19 @@ pub trait Document: Serialize + DeserializeOwned {
     /// Name, version and bound.
     const KIND: Kind;
 
+    /// Rows name files, which the store keeps beside the database while a row names them. The store sends no files, so such a kind has
+    /// [`FollowerCopy::None`].
+    const HAS_FILES: bool = false;
+
+    /// A file of a version without a database replaces the rows of the disk, if it is newer. Otherwise its rows are added to them.
+    const EARLIER_REPLACES: bool = matches!(Self::KIND.copy, FollowerCopy::Replaces);
+
+    /// The names of the files that this row names: the SHA-256 of their bytes in hexadecimal digits. `None` for a row that cannot be
+    /// read, and may name any.
+    fn file_names(&self) -> Option<Vec<Arc<str>>> {
+        Some(Vec::new())
+    }
+
     /// The row that holds if the disk answers only after this process put its own row with the same key.
     fn merge(_kept: Self, own: Self) -> Self {
         own

@@ -3,7 +3,8 @@
 //! Each change of a row gets the next number. A follower has all rows up to a number, and gets those with later ones: the disk, the
 //! standby of a group, and the process that replaces this one. A row that changes twice meanwhile is sent once.
 //!
-//! Records (`records.rs`) are on the disk only, each a row of a table with a column for each field.
+//! Records (`records.rs`) are on the disk only, each a row of a table with a column for each field. A document may name files
+//! (`files.rs`), which are beside the database.
 //!
 //! A caller puts a row into the table and goes on. One thread writes the rows to an SQLite database, and
 //! acknowledges those for which a caller waits. A disk that is full, slow or broken is reported, and delays no other thread.
@@ -17,6 +18,7 @@
 mod disk;
 mod document;
 mod exchange;
+mod files;
 mod records;
 mod store;
 mod table;

@@ -1,6 +1,6 @@
 //! The one owner of the table, and its thread.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -11,14 +11,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use evenkeel_process::documents::{UnwrittenDocuments, WRITTEN_AGAIN_WITHIN};
 use evenkeel_process::{file, lock, unix_us};
 
-use super::disk::{self, Disk, DiskError, GATHERED_FOR};
-use super::document::{Document, EarlierDocument, Encoded, Kind, Row, decode};
+use super::disk::{self, Disk, GATHERED_FOR};
+use super::document::{Document, EarlierDocument, Encoded, FollowerCopy, Kind, Row, decode};
 use super::exchange::{Follower, KeptPart, KeptRow};
+use super::files::FileFolder;
 use super::records::{RecordKeeper, RecordTurn, RecordWriter};
-use super::table::{Batch, EarlierRow, EarlierRows, Table, TableRow};
+use super::table::{Batch, EarlierRow, EarlierRows, RowPlace, Table, TableRow};
 
 /// Rows of a transaction: some milliseconds of the disk, so that the next acknowledgement does not wait longer.
 const WRITTEN_TOGETHER: usize = 1_024;
@@ -43,6 +45,8 @@ type Done = Box<dyn FnOnce(Result<(), Arc<str>>) + Send>;
 
 /// A caller that waits until the disk has the rows up to a change.
 struct Waiting {
+    /// The kind of the caller's rows.
+    kind: &'static str,
     change: u64,
     done: Done,
 }
@@ -53,16 +57,26 @@ struct KindReader {
     kind: Kind,
     earlier_files: fn(&str) -> Vec<PathBuf>,
     read_earlier: fn(&[u8]) -> io::Result<Vec<EarlierDocument>>,
+    earlier_replaces: bool,
     merge: fn(&KeptRow, &TableRow) -> Option<Arc<str>>,
+    has_files: bool,
+    file_names: FileNames,
 }
+
+/// The names of the files that a row names. `None` if the row cannot be read.
+type FileNames = fn(&TableRow) -> Option<Vec<Arc<str>>>;
 
 impl KindReader {
     fn new<D: Document>() -> KindReader {
+        const { assert!(!D::HAS_FILES || matches!(D::KIND.copy, FollowerCopy::None)) };
         KindReader {
             kind: D::KIND,
             earlier_files: D::earlier_files,
             read_earlier: D::read_earlier,
+            earlier_replaces: D::EARLIER_REPLACES,
             merge: merge::<D>,
+            has_files: D::HAS_FILES,
+            file_names: file_names::<D>,
         }
     }
 }
@@ -72,6 +86,10 @@ fn merge<D: Document>(kept: &KeptRow, own: &TableRow) -> Option<Arc<str>> {
     let kept = decode(kept.version, &kept.value).ok()?;
     let own = decode(own.version, &own.value).ok()?;
     Some(Encoded::new("", &D::merge(kept, own)).value)
+}
+
+fn file_names<D: Document>(row: &TableRow) -> Option<Vec<Arc<str>>> {
+    decode::<D>(row.version, &row.value).ok()?.file_names()
 }
 
 /// All documents of a gateway. Before [`Store::open`], and without a folder, they are in memory only.
@@ -183,6 +201,7 @@ struct Place {
     /// The name of the gateway's files.
     name: String,
     path: PathBuf,
+    files: FileFolder,
 }
 
 impl fmt::Debug for Store {
@@ -246,14 +265,14 @@ impl<D: Document> Documents<D> {
 
     /// As [`Documents::put`].
     pub fn put_encoded(&self, row: Encoded<D>) {
-        self.change(self.store.lock(), row, None);
+        self.change(self.store.lock(), row, BTreeMap::new(), None);
     }
 
     /// As [`Documents::put_encoded`], unless another thread has the table: returns false then. Threads of lower priority have it for
     /// moments.
     pub fn put_now(&self, row: Encoded<D>) -> bool {
         let Some(state) = self.store.try_lock() else { return false };
-        self.change(state, row, None);
+        self.change(state, row, BTreeMap::new(), None);
         true
     }
 
@@ -264,7 +283,28 @@ impl<D: Document> Documents<D> {
         row: Encoded<D>,
         done: impl FnOnce(Result<(), Arc<str>>) + Send + 'static,
     ) {
-        self.change(self.store.lock(), row, Some(Box::new(done)));
+        self.change(self.store.lock(), row, BTreeMap::new(), Some(Box::new(done)));
+    }
+
+    /// Puts a row that names these files, by their names. It is written once the disk has them; those that it has are not written
+    /// again.
+    pub fn put_with_files(&self, row: Encoded<D>, files: BTreeMap<Arc<str>, Bytes>) {
+        self.change(self.store.lock(), row, files, None);
+    }
+
+    /// Calls `done` once all rows that were put so far are on the disk, or with the reason for which they are not. Without a disk it is
+    /// called at once.
+    pub fn when_written(&self, done: impl FnOnce(Result<(), Arc<str>>) + Send + 'static) {
+        let state = self.store.lock();
+        let newest = state.table.newest();
+        self.await_change(state, newest, Some(Box::new(done)));
+    }
+
+    /// Reads a file that a row names, of at most so many bytes. `None` without it, or if its bytes do not have this name. Waits for the
+    /// disk.
+    pub fn file(&self, name: &str, bytes_max: u64) -> Option<Bytes> {
+        let place = self.store.lock().place.clone()?;
+        place.files.read(name, bytes_max)
     }
 
     /// The row with this key.
@@ -281,8 +321,30 @@ impl<D: Document> Documents<D> {
 
     /// All rows, in the order of their changes.
     pub fn rows(&self) -> Vec<Row<D>> {
-        let state = self.store.lock();
-        state.table.rows(D::KIND.name).map(|(key, row)| row_of(key, row)).collect()
+        rows_of(&self.store.lock().table)
+    }
+
+    /// The rows that earlier processes left on the disk, before [`Store::begin`]: a process that follows another one continues them until
+    /// it has the rows of that one. Waits for the disk. A damaged database and one of a later version have none.
+    ///
+    /// # Errors
+    /// With the path of the database, if it cannot be read, or is busy for some seconds.
+    pub fn rows_of_disk(&self) -> io::Result<Vec<Row<D>>> {
+        let Some(place) = self.store.lock().place.clone() else { return Ok(Vec::new()) };
+        let file = place.path.display();
+        let kept = match Disk::read_kind(&place.path, D::KIND.name) {
+            Ok(kept) => kept,
+            Err(error) if error.is_damage() || error.is_newer() => {
+                tracing::warn!(document = D::KIND.name, %file, %error, "database cannot be read; starting without its documents");
+                Vec::new()
+            }
+            Err(error) => return Err(io::Error::other(format!("{file}: {error}"))),
+        };
+        let earlier = read_earlier(&place, &[KindReader::new::<D>()], &mut Vec::new());
+        let mut table = Table::default();
+        table.register(D::KIND);
+        table.add_kept(kept, earlier, unix_us(SystemTime::now()));
+        Ok(rows_of(&table))
     }
 
     /// The store of these documents.
@@ -290,26 +352,42 @@ impl<D: Document> Documents<D> {
         &self.store
     }
 
-    fn change(&self, mut state: MutexGuard<'_, State>, row: Encoded<D>, done: Option<Done>) {
-        let change = state.table.put(D::KIND, &row.key, row.value, unix_us(SystemTime::now()));
-        let may_write = state.may_write();
+    fn change(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        row: Encoded<D>,
+        files: BTreeMap<Arc<str>, Bytes>,
+        done: Option<Done>,
+    ) {
+        let now = unix_us(SystemTime::now());
+        let change = state.table.put(D::KIND, &row.key, row.value, files, now);
+        if state.may_write() && !state.table.is_written() {
+            state.changed_since.get_or_insert_with(Instant::now);
+        }
+        self.await_change(state, change, done);
+    }
+
+    /// Calls `done` once the disk has the rows up to this change.
+    fn await_change(&self, mut state: MutexGuard<'_, State>, change: u64, done: Option<Done>) {
         let (mut answered, mut answer) = (done, Ok(()));
         if state.place.is_some() {
-            if !may_write {
+            if !state.may_write() {
                 answer = Err("another process owns the documents".into());
             } else if state.waiting.len() >= WAITING_MAX {
                 answer = Err("the disk does not answer".into());
             } else {
-                state.waiting.extend(answered.take().map(|done| Waiting { change, done }));
+                let waiting = |done| Waiting { kind: D::KIND.name, change, done };
+                state.waiting.extend(answered.take().map(waiting));
             }
-        }
-        if may_write && !state.table.is_written() {
-            state.changed_since.get_or_insert_with(Instant::now);
         }
         drop(state);
         self.store.0.changed.notify_all();
         answered.into_iter().for_each(|done| done(answer.clone()));
     }
+}
+
+fn rows_of<D: Document>(table: &Table) -> Vec<Row<D>> {
+    table.rows(D::KIND.name).map(|(key, row)| row_of(key, row)).collect()
 }
 
 fn row_of<D>(key: &Arc<str>, row: &TableRow) -> Row<D> {
@@ -324,7 +402,8 @@ fn read<D: Document>(row: &Row<D>) -> Option<D> {
 }
 
 impl Store {
-    /// The documents of a kind.
+    /// The documents of a kind. A kind with files of earlier versions, or with rows for followers, is registered by this before
+    /// [`Store::begin`], and before the first part of another process comes.
     pub fn documents<D: Document>(&self) -> Documents<D> {
         let mut state = self.lock();
         state.table.register(D::KIND);
@@ -355,7 +434,7 @@ impl Store {
         state.unwritten = unwritten.clone();
         state.place = cache.map(|cache| {
             let path = cache.join("kept").join(format!("{name}.sqlite"));
-            Place { cache: cache.to_owned(), name, path }
+            Place { cache: cache.to_owned(), name, files: FileFolder::of(&path), path }
         });
         let place = state.place.clone();
         drop(state);
@@ -364,8 +443,10 @@ impl Store {
             place,
             disk: None,
             records: None,
-            is_turn_of_records: false,
+            last_work: Work::Records,
             tried: None,
+            files_tried: None,
+            is_removal_due: true,
             earlier: Vec::new(),
         };
         let store = self.clone();
@@ -521,19 +602,37 @@ impl State {
                 && let Some(own) = self.table.row(kind.name, &row.key)
                 && let Some(merged) = merge(row, own)
             {
-                self.table.put(kind, &row.key, merged, at_us);
+                let files = own.files.clone();
+                self.table.put(kind, &row.key, merged, files, at_us);
             }
         }
     }
 
-    fn take_waiting(&mut self, up_to: u64) -> Vec<Done> {
-        let over = self.waiting.extract_if(.., |waiting| waiting.change <= up_to);
+    fn take_waiting(&mut self, is_over: impl Fn(&Waiting) -> bool) -> Vec<Done> {
+        let over = self.waiting.extract_if(.., |waiting| is_over(waiting));
         over.map(|waiting| waiting.done).collect()
     }
-}
 
-fn kinds(batch: &Batch) -> BTreeSet<&'static str> {
-    batch.rows.iter().map(|it| it.place.kind).collect()
+    /// Returns true for a caller that waits for a file: rows of its kind are held.
+    fn awaits_file(&self, waiting: &Waiting) -> bool {
+        self.table.held_kinds().any(|kind| kind == waiting.kind)
+    }
+
+    /// Lets a held row be written: the disk has its files.
+    fn release(&mut self, place: &RowPlace, change: u64) {
+        let Some(change) = self.table.release(place, change) else { return };
+        let of_kind = self.waiting.iter_mut().filter(|waiting| waiting.kind == place.kind);
+        of_kind.for_each(|waiting| waiting.change = change);
+    }
+
+    /// The rows that may name files, each with the function that reads their names.
+    fn rows_with_files(&self) -> Vec<(FileNames, TableRow)> {
+        let readers = self.readers.iter().filter(|reader| reader.has_files);
+        let rows = readers.flat_map(|reader| {
+            self.table.rows(reader.kind.name).map(|(_, row)| (reader.file_names, row.clone()))
+        });
+        rows.collect()
+    }
 }
 
 /// The thread, with a connection for documents and one for records.
@@ -543,17 +642,41 @@ struct Writer {
     place: Option<Place>,
     disk: Option<Disk>,
     records: Option<RecordWriter>,
-    /// The last transaction was one of documents.
-    is_turn_of_records: bool,
-    /// The time of the last attempt that failed.
+    last_work: Work,
+    /// The time of the last attempt to write rows, if it failed.
     tried: Option<Instant>,
+    /// The time of the last attempt to write a file, if it failed.
+    files_tried: Option<Instant>,
+    /// Files may be there that no row names.
+    is_removal_due: bool,
     /// Files of earlier versions of which the rows are in the table.
     earlier: Vec<PathBuf>,
+}
+
+/// What the thread writes, in this order: an acknowledgement waits for one file and one transaction of records at most.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Rows,
+    Files,
+    Records,
+}
+
+impl Work {
+    /// All, the one after this first.
+    fn following(self) -> [Work; 3] {
+        match self {
+            Work::Rows => [Work::Files, Work::Records, Work::Rows],
+            Work::Files => [Work::Records, Work::Rows, Work::Files],
+            Work::Records => [Work::Rows, Work::Files, Work::Records],
+        }
+    }
 }
 
 enum Turn {
     Open,
     Write(Batch),
+    /// Write the next file of a held row.
+    WriteFile,
     /// Take the records that came.
     Receive,
     WriteRecords,
@@ -567,6 +690,7 @@ impl Writer {
             match self.next_turn() {
                 Turn::Open => self.open(),
                 Turn::Write(batch) => self.write(&batch),
+                Turn::WriteFile => self.write_file(),
                 Turn::Receive => {}
                 Turn::WriteRecords => self.write_records(),
                 Turn::End => return self.end(),
@@ -601,14 +725,18 @@ impl Writer {
         names.iter().for_each(|name| state.unwritten.note(*name, &place.path, &written));
     }
 
-    /// Tries for the last time to write rows that the disk did not take.
+    /// Tries for the last time to write rows and files that the disk did not take.
     fn end(&mut self) {
         self.records.iter_mut().for_each(RecordWriter::end);
-        if self.tried.is_none() {
+        if self.tried.is_none() && self.files_tried.is_none() {
             return;
         }
         if self.disk.is_none() {
             self.open();
+        }
+        self.files_tried = None;
+        while self.files_tried.is_none() && self.lacks_files(&self.store.lock()) {
+            self.write_file();
         }
         let batch = self.store.lock().table.batch(usize::MAX);
         self.write(&batch);
@@ -618,19 +746,21 @@ impl Writer {
         let store = self.store.clone();
         let mut state = store.lock();
         loop {
-            let is_urgent = !state.waiting.is_empty();
+            let awaits_row = |it| self.disk.is_none() || !state.awaits_file(it);
+            let is_urgent = state.waiting.iter().any(awaits_row);
+            let is_file_urgent = state.waiting.iter().any(|it| state.awaits_file(it));
             let ends = state.thread != ThreadState::Runs;
-            let again_within = if is_urgent { REFUSED_FOR } else { WRITTEN_AGAIN_WITHIN };
-            let again = self
-                .tried
-                .map(|tried| (tried + again_within).saturating_duration_since(Instant::now()));
-            let gathered = state
-                .changed_since
-                .map(|since| (since + GATHERED_FOR).saturating_duration_since(Instant::now()));
+            let left =
+                |since: Instant, wait| (since + wait).saturating_duration_since(Instant::now());
+            let again = |tried: Option<Instant>, is_urgent| {
+                let within = if is_urgent { REFUSED_FOR } else { WRITTEN_AGAIN_WITHIN };
+                tried.map(|tried| left(tried, within))
+            };
+            let gathered = state.changed_since.map(|since| left(since, GATHERED_FOR));
             let is_pending = self.place.is_some()
                 && state.may_write()
                 && (self.disk.is_none() || !state.table.is_written() || is_urgent);
-            let wait = match again {
+            let rows = match again(self.tried, is_urgent) {
                 _ if !is_pending => None,
                 // For the last attempt see [`Writer::end`].
                 Some(_) if ends => None,
@@ -638,26 +768,36 @@ impl Writer {
                 None if is_urgent || ends || self.disk.is_none() => Some(Duration::ZERO),
                 None => Some(gathered.unwrap_or_default()),
             };
+            let files = match again(self.files_tried, is_file_urgent) {
+                _ if !self.lacks_files(&state) => None,
+                Some(_) if ends => None,
+                again => Some(again.unwrap_or_default()),
+            };
             let records = self.records.as_ref().filter(|_| !ends).map(RecordWriter::due_within);
-            let is_due = |wait: Option<Duration>| wait.is_some_and(|wait| wait.is_zero());
-            if is_due(records) && (self.is_turn_of_records || !is_due(wait)) {
-                self.is_turn_of_records = false;
-                return Turn::WriteRecords;
-            }
-            if is_due(wait) {
-                if self.disk.is_none() {
-                    return Turn::Open;
+            let due_within = |work| match work {
+                Work::Rows => rows,
+                Work::Files => files,
+                Work::Records => records,
+            };
+            let is_due = |work: &Work| due_within(*work).is_some_and(|wait| wait.is_zero());
+            if let Some(work) = self.last_work.following().into_iter().find(is_due) {
+                self.last_work = work;
+                match work {
+                    Work::Rows if self.disk.is_none() => return Turn::Open,
+                    Work::Rows => {
+                        state.changed_since = None;
+                        state.writing_since = Some(Instant::now());
+                        return Turn::Write(state.table.batch(WRITTEN_TOGETHER));
+                    }
+                    Work::Files => return Turn::WriteFile,
+                    Work::Records => return Turn::WriteRecords,
                 }
-                self.is_turn_of_records = true;
-                state.changed_since = None;
-                state.writing_since = Some(Instant::now());
-                return Turn::Write(state.table.batch(WRITTEN_TOGETHER));
             }
             if store.0.have_records_come.swap(false, Ordering::Acquire) {
                 return Turn::Receive;
             }
             let changed = &store.0.changed;
-            state = match wait.into_iter().chain(records).min() {
+            state = match [rows, files, records].into_iter().flatten().min() {
                 _ if ends => return Turn::End,
                 Some(wait) => {
                     changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
@@ -687,7 +827,13 @@ impl Writer {
             }
         };
         let rows = rows.filter(|_| !were_added);
-        let earlier = if rows.is_some() { self.read_earlier(&place) } else { Vec::new() };
+        let earlier = match rows {
+            Some(_) => {
+                let readers = store.lock().readers.clone();
+                read_earlier(&place, &readers, &mut self.earlier)
+            }
+            None => Vec::new(),
+        };
         let mut state = store.lock();
         let is_late = state.disk_rows == DiskRows::Late && !state.table.is_copied();
         let mut when_late = None;
@@ -720,43 +866,13 @@ impl Writer {
                     let file = place.path.display();
                     tracing::warn!(%file, %error, "database cannot be opened; documents are kept in memory");
                 }
+                self.tried = Some(Instant::now());
                 let kinds = state.table.unwritten_kinds();
-                self.fail(state, &place, kinds, &error);
+                fail(state, &place.path, &kinds, &error, |_| true);
             }
         }
         when_late.into_iter().for_each(|call| call());
         self.store.0.changed.notify_all();
-    }
-
-    fn read_earlier(&mut self, place: &Place) -> Vec<EarlierRows> {
-        let readers = self.store.lock().readers.clone();
-        let mut found = Vec::new();
-        for KindReader { kind, earlier_files, read_earlier, .. } in readers {
-            for path in earlier_files(&place.name) {
-                let path = place.cache.join(path);
-                // A file that is replaced meanwhile is newer than this.
-                let written = fs::metadata(&path).and_then(|facts| facts.modified());
-                let read = match file::read(&path, EARLIER_BYTES_MAX) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                    read => read.and_then(|bytes| read_earlier(&bytes)),
-                };
-                match read.and_then(|rows| Ok((rows, unix_us(written?)))) {
-                    Ok((rows, written_us)) => {
-                        let row = |EarlierDocument { key, value }| EarlierRow {
-                            key: key.into(),
-                            value: value.to_string().into(),
-                        };
-                        let rows = rows.into_iter().map(row).collect();
-                        found.push(EarlierRows { kind, written_us, rows });
-                    }
-                    Err(error) => {
-                        tracing::warn!(document = kind.name, file = %path.display(), %error, "file of an earlier version cannot be read; continuing without");
-                    }
-                }
-                self.earlier.push(path);
-            }
-        }
-        found
     }
 
     fn write(&mut self, batch: &Batch) {
@@ -770,49 +886,136 @@ impl Writer {
         let store = self.store.clone();
         let mut state = store.lock();
         state.writing_since = None;
+        let kinds: BTreeSet<_> = batch.rows.iter().map(|it| it.place.kind).collect();
         match written {
             Ok(()) => {
                 self.tried = None;
                 state.table.note_written(batch);
-                let done = state.take_waiting(batch.change);
-                kinds(batch)
-                    .iter()
+                let held: BTreeSet<_> = state.table.held_kinds().collect();
+                let done = state.take_waiting(|waiting| {
+                    waiting.change <= batch.change && !held.contains(waiting.kind)
+                });
+                kinds
+                    .difference(&held)
                     .for_each(|kind| state.unwritten.note(*kind, &place.path, &Ok(())));
-                let has_all = state.table.is_written();
+                let has_all = state.table.is_whole();
+                let runs = state.thread == ThreadState::Runs;
+                let names_files =
+                    |reader: &KindReader| reader.has_files && kinds.contains(reader.kind.name);
+                let is_removal_due =
+                    self.is_removal_due && has_all && runs && state.readers.iter().any(names_files);
+                let rows = is_removal_due.then(|| state.rows_with_files());
                 drop(state);
                 done.into_iter().for_each(|done| done(Ok(())));
+                if let Some(rows) = rows {
+                    self.is_removal_due = false;
+                    remove_unnamed(&place.files, &rows);
+                }
                 if has_all {
                     let earlier = std::mem::take(&mut self.earlier);
                     earlier.iter().for_each(|file| disk::move_aside(file, &place.path));
                 }
             }
             Err(error) => {
+                self.tried = Some(Instant::now());
                 if error.is_damage() {
                     self.disk = None;
                     Disk::set_aside(&place.path, &error);
                 }
-                self.fail(state, &place, kinds(batch), &error);
+                fail(state, &place.path, &kinds, &error, |_| true);
             }
         }
     }
 
-    /// Reports that rows are not on the disk. They are written later.
-    fn fail(
-        &mut self,
-        mut state: MutexGuard<'_, State>,
-        place: &Place,
-        kinds: BTreeSet<&'static str>,
-        error: &DiskError,
-    ) {
-        self.tried = Some(Instant::now());
-        let reason: Arc<str> = error.to_string().into();
-        let failed = || io::Error::other(reason.to_string());
-        let note = |kind| state.unwritten.note(kind, &place.path, &Err(failed()));
-        kinds.into_iter().for_each(note);
-        let waiting = state.take_waiting(u64::MAX);
-        drop(state);
-        waiting.into_iter().for_each(|done| done(Err(Arc::clone(&reason))));
+    /// Returns true while the disk may lack files of a row that may be written.
+    fn lacks_files(&self, state: &State) -> bool {
+        self.disk.is_some() && state.may_write() && state.table.next_held().is_some()
     }
+
+    /// Writes the next file of a held row, or releases the row if the disk has all.
+    fn write_file(&mut self) {
+        let (store, place) = (self.store.clone(), self.place.clone());
+        let mut state = store.lock();
+        let (Some(place), Some((held, row))) = (place, state.table.next_held()) else { return };
+        let (held, change, files) = (held.clone(), row.change, row.files.clone());
+        state.writing_since = Some(Instant::now());
+        drop(state);
+        let has_all = place.files.write_next(&files);
+        let mut state = store.lock();
+        state.writing_since = None;
+        self.files_tried = has_all.is_err().then(Instant::now);
+        match has_all {
+            Ok(true) => state.release(&held, change),
+            Ok(false) => self.is_removal_due = true,
+            Err(error) => {
+                let kinds: BTreeSet<_> = state.table.held_kinds().collect();
+                fail(state, place.files.path(), &kinds, &error, |waiting| {
+                    kinds.contains(waiting.kind)
+                });
+            }
+        }
+    }
+}
+
+/// Reports that rows are not on the disk, also to these callers. They are written later.
+fn fail(
+    mut state: MutexGuard<'_, State>,
+    path: &Path,
+    kinds: &BTreeSet<&'static str>,
+    error: &impl fmt::Display,
+    is_told: impl Fn(&Waiting) -> bool,
+) {
+    let reason: Arc<str> = error.to_string().into();
+    let failed = || io::Error::other(reason.to_string());
+    kinds.iter().for_each(|kind| state.unwritten.note(*kind, path, &Err(failed())));
+    let waiting = state.take_waiting(is_told);
+    drop(state);
+    waiting.into_iter().for_each(|waiting| waiting(Err(Arc::clone(&reason))));
+}
+
+/// Removes the files that none of these rows names: all that the disk has. A row that cannot be read may name any.
+fn remove_unnamed(folder: &FileFolder, rows: &[(FileNames, TableRow)]) {
+    let named: Option<Vec<_>> = rows.iter().map(|(file_names, row)| file_names(row)).collect();
+    if let Some(named) = named.filter(|named| !named.is_empty()) {
+        folder.retain(&named.into_iter().flatten().collect());
+    }
+}
+
+/// Reads the files of earlier versions, of these kinds. Adds their paths to `read`.
+fn read_earlier(
+    place: &Place,
+    readers: &[KindReader],
+    read: &mut Vec<PathBuf>,
+) -> Vec<EarlierRows> {
+    let mut found = Vec::new();
+    for KindReader { kind, earlier_files, read_earlier, earlier_replaces: replaces, .. } in readers
+    {
+        for path in earlier_files(&place.name) {
+            let path = place.cache.join(path);
+            // A file that is replaced meanwhile is newer than this.
+            let written = fs::metadata(&path).and_then(|facts| facts.modified());
+            let rows = match file::read(&path, EARLIER_BYTES_MAX) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                content => content.and_then(|bytes| read_earlier(&bytes)),
+            };
+            match rows.and_then(|rows| Ok((rows, unix_us(written?)))) {
+                Ok((rows, written_us)) => {
+                    let row = |EarlierDocument { key, value }| EarlierRow {
+                        key: key.into(),
+                        value: value.to_string().into(),
+                    };
+                    let rows = rows.into_iter().map(row).collect();
+                    let (kind, replaces) = (*kind, *replaces);
+                    found.push(EarlierRows { kind, replaces, written_us, rows });
+                }
+                Err(error) => {
+                    tracing::warn!(document = kind.name, file = %path.display(), %error, "file of an earlier version cannot be read; continuing without");
+                }
+            }
+            read.push(path);
+        }
+    }
+    found
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::document::{FollowerCopy, Kind};
 use super::exchange::{Follower, KeptPart, KeptRow};
 
@@ -22,6 +24,8 @@ pub(crate) struct TableRow {
     pub(crate) at_us: u64,
     pub(crate) version: u32,
     pub(crate) value: Arc<str>,
+    /// The files that it names, as far as this process has them, by their names.
+    pub(crate) files: BTreeMap<Arc<str>, Bytes>,
 }
 
 /// A row that is to be written.
@@ -90,6 +94,8 @@ enum Origin {
 #[derive(Debug)]
 pub(crate) struct EarlierRows {
     pub(crate) kind: Kind,
+    /// They replace the rows of the disk, if the file is newer.
+    pub(crate) replaces: bool,
     /// The Unix time at which the file was written, microseconds.
     pub(crate) written_us: u64,
     pub(crate) rows: Vec<EarlierRow>,
@@ -124,8 +130,12 @@ pub(crate) struct Batch {
 #[derive(Debug)]
 pub(crate) struct Table {
     kinds: BTreeMap<&'static str, Rows>,
+    /// Rows of the disk of kinds that are not registered: an owner may begin later, or this version lacks the kind.
+    unregistered: BTreeMap<Box<str>, Vec<KeptRow>>,
     /// Places by change.
     order: BTreeMap<u64, RowPlace>,
+    /// Rows that are not written yet: the disk may lack files that they name.
+    held: BTreeSet<RowPlace>,
     newest: u64,
     /// Increased when rows get earlier changes than those that followers have.
     generation: u64,
@@ -141,7 +151,9 @@ impl Default for Table {
     fn default() -> Table {
         Table {
             kinds: BTreeMap::new(),
+            unregistered: BTreeMap::new(),
             order: BTreeMap::new(),
+            held: BTreeSet::new(),
             newest: 0,
             // That of a new follower is 0.
             generation: 1,
@@ -154,8 +166,17 @@ impl Default for Table {
 }
 
 impl Table {
+    /// Adds a kind, with the rows that the disk has of it.
     pub(crate) fn register(&mut self, kind: Kind) {
         self.kinds.entry(kind.name).or_insert_with(|| Rows::new(kind));
+        let Some(rows) = self.unregistered.remove(kind.name) else { return };
+        for KeptRow { key, change, at_us, version, value, .. } in rows {
+            let is_taken = self.order.contains_key(&change);
+            let change = if is_taken { self.newest + 1 } else { change };
+            let files = BTreeMap::new();
+            self.set(kind.name, &key, TableRow { change, at_us, version, value, files });
+        }
+        self.generation += 1;
     }
 
     /// The rows of a kind in the order of their changes.
@@ -174,31 +195,47 @@ impl Table {
     }
 
     /// Puts a row, and returns the number of the change. A row that is equal already keeps its number.
-    pub(crate) fn put(&mut self, kind: Kind, key: &Arc<str>, value: Arc<str>, at_us: u64) -> u64 {
+    pub(crate) fn put(
+        &mut self,
+        kind: Kind,
+        key: &Arc<str>,
+        value: Arc<str>,
+        files: BTreeMap<Arc<str>, Bytes>,
+        at_us: u64,
+    ) -> u64 {
         self.register(kind);
         match self.row(kind.name, key) {
             Some(row) if row.value == value && row.version == kind.version => return row.change,
             Some(_) | None => {}
         }
-        let row = TableRow { change: self.newest + 1, at_us, version: kind.version, value };
+        let row = TableRow { change: self.newest + 1, at_us, version: kind.version, value, files };
         self.set(kind.name, key, row);
         self.newest
     }
 
-    /// Sets a row that has the newest change.
+    /// Sets a row that has the newest change. A row with files is held.
     fn set(&mut self, kind: &'static str, key: &Arc<str>, row: TableRow) {
         let Some(rows) = self.kinds.get_mut(kind) else { return };
         self.newest = self.newest.max(row.change);
-        self.order.insert(row.change, RowPlace { kind, key: Arc::clone(key) });
+        let place = RowPlace { kind, key: Arc::clone(key) };
+        let is_held = !row.files.is_empty();
+        self.order.insert(row.change, place.clone());
         let earlier = rows.set(key, row);
         // Followers drop the oldest rows themselves.
         let dropped = std::iter::from_fn(|| rows.drop_oldest());
-        earlier.into_iter().chain(dropped).for_each(|row| _ = self.order.remove(&row.change));
+        for row in earlier.into_iter().chain(dropped) {
+            let gone = self.order.remove(&row.change);
+            gone.iter().for_each(|gone| _ = self.held.remove(gone));
+        }
+        if is_held {
+            self.held.insert(place);
+        }
     }
 
-    fn forget(&mut self, RowPlace { kind, key }: &RowPlace) {
-        let row = self.kinds.get_mut(kind).and_then(|rows| rows.forget(key));
+    fn forget(&mut self, place: &RowPlace) {
+        let row = self.kinds.get_mut(place.kind).and_then(|rows| rows.forget(&place.key));
         row.into_iter().for_each(|row| _ = self.order.remove(&row.change));
+        self.held.remove(place);
     }
 
     pub(crate) fn newest(&self) -> u64 {
@@ -213,8 +250,8 @@ impl Table {
     // The disk.
 
     /// Adds the rows of the disk, in the order of their changes, and those of files of earlier versions: of a newer file in place of
-    /// the disk's, and of a kind that copies do not replace those with other keys. Rows that are here already stand: they are newer, or those of
-    /// the process that this one continues.
+    /// the disk's, if it replaces them, and otherwise those with other keys. Rows that are here already stand: they are newer, or those
+    /// of the process that this one continues.
     pub(crate) fn add_kept(
         &mut self,
         kept: Vec<KeptRow>,
@@ -233,14 +270,15 @@ impl Table {
         // The rows of an older file were moved into the database before, and may have changed since.
         earlier.retain(|file| {
             let mut of_kind = kept.iter().filter(|row| *row.kind == *file.kind.name);
-            file.kind.copy != FollowerCopy::Replaces
-                || of_kind.all(|row| row.at_us < file.written_us)
+            !file.replaces || of_kind.all(|row| row.at_us < file.written_us)
         });
         for row in kept {
-            let Some(rows) = self.kinds.get(&*row.kind) else { continue };
+            let Some(rows) = self.kinds.get(&*row.kind) else {
+                self.unregistered.entry(row.kind.clone()).or_default().push(row);
+                continue;
+            };
             let replaced_by_file = |file: &EarlierRows| {
-                let replaces = file.kind.copy == FollowerCopy::Replaces && !file.rows.is_empty();
-                replaces && *file.kind.name == *row.kind
+                file.replaces && !file.rows.is_empty() && *file.kind.name == *row.kind
             };
             if !stands(rows, &row.key) && !earlier.iter().any(replaced_by_file) {
                 of_disk.push((rows.kind.name, row));
@@ -257,7 +295,7 @@ impl Table {
         // Two processes that overlapped gave the same number.
         let mut renumbered = Vec::new();
         for (kind, KeptRow { key, change, at_us, version, value, .. }) in of_disk {
-            let row = TableRow { change, at_us, version, value };
+            let row = TableRow { change, at_us, version, value, files: BTreeMap::new() };
             match self.order.contains_key(&change) {
                 true => renumbered.push((kind, key, row)),
                 false => self.set(kind, &key, row),
@@ -269,7 +307,7 @@ impl Table {
         }
         for (kind, EarlierRow { key, value }) in of_files {
             if self.row(kind.name, &key).is_none() {
-                self.put(kind, &key, value, at_us);
+                self.put(kind, &key, value, BTreeMap::new(), at_us);
             }
         }
         for (RowPlace { kind, key }, row) in here {
@@ -295,8 +333,14 @@ impl Table {
         matches!(self.origin, Origin::Copied)
     }
 
+    /// The disk has all rows that may be written.
     pub(crate) fn is_written(&self) -> bool {
         self.written == self.newest && !self.is_disk_replaced()
+    }
+
+    /// The disk has all rows.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_written() && self.held.is_empty()
     }
 
     /// The disk has rows of another origin.
@@ -308,16 +352,40 @@ impl Table {
     pub(crate) fn note_other_disk(&mut self) {
         self.written = 0;
         self.copies += 1;
+        let with_files = self.after(0).filter(|(_, row)| !row.files.is_empty());
+        let with_files = with_files.map(|(place, _)| place.clone()).collect();
+        self.held = with_files;
     }
 
-    /// The rows that the disk lacks.
+    /// The rows that the disk lacks and that may be written.
     fn unwritten(&self) -> impl Iterator<Item = (&RowPlace, &TableRow)> {
-        self.after(if self.is_disk_replaced() { 0 } else { self.written })
+        let rows = self.after(if self.is_disk_replaced() { 0 } else { self.written });
+        rows.filter(|(place, _)| !self.held.contains(place))
     }
 
     /// The kinds of rows that the disk lacks.
     pub(crate) fn unwritten_kinds(&self) -> BTreeSet<&'static str> {
-        self.unwritten().map(|(place, _)| place.kind).collect()
+        self.unwritten().map(|(place, _)| place.kind).chain(self.held_kinds()).collect()
+    }
+
+    /// The kinds of rows that are held.
+    pub(crate) fn held_kinds(&self) -> impl Iterator<Item = &'static str> {
+        self.held.iter().map(|place| place.kind)
+    }
+
+    /// A row that is held.
+    pub(crate) fn next_held(&self) -> Option<(&RowPlace, &TableRow)> {
+        let place = self.held.first()?;
+        Some((place, self.row(place.kind, &place.key)?))
+    }
+
+    /// Lets a row be written that was held at this change: the disk has its files. Returns the number of the change that it has now;
+    /// `None` if it was put anew meanwhile.
+    pub(crate) fn release(&mut self, place: &RowPlace, change: u64) -> Option<u64> {
+        let row = self.row(place.kind, &place.key).filter(|row| row.change == change)?.clone();
+        self.set(place.kind, &place.key, TableRow { change: self.newest + 1, ..row });
+        self.held.remove(place);
+        Some(self.newest)
     }
 
     /// Up to this many rows that the disk lacks.
@@ -331,7 +399,10 @@ impl Table {
         let is_all = rows.len() < rows_max;
         let last = rows.last().map_or(self.newest, |it| it.row.change);
         // A kind without rows has none beyond its bound: another process may have written some.
-        let bounds = self.kinds.values().filter_map(|rows| {
+        // The row before a held one is on the disk until this one is.
+        let held: BTreeSet<_> = self.held_kinds().collect();
+        let bounds = self.kinds.values().filter(|rows| !held.contains(rows.kind.name));
+        let bounds = bounds.filter_map(|rows| {
             Some(KindBound { kind: rows.kind.name, oldest: *rows.order.keys().next()? })
         });
         let replaced = self.kinds.values().filter(|rows| rows.are_replaced());
@@ -434,7 +505,8 @@ impl Table {
             }
             // A late write of the process that sent it does not replace it on the disk.
             let change = change.max(self.newest + 1);
-            self.set(name, &key, TableRow { change, at_us, version, value });
+            let files = BTreeMap::new();
+            self.set(name, &key, TableRow { change, at_us, version, value, files });
         }
         if part.whole {
             if let Origin::Copying { not_copied } =

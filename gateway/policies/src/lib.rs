@@ -15,7 +15,6 @@ mod thread;
 mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,16 +24,16 @@ pub use entries::{catalog, catalog_of};
 use evenkeel_config::{GatewayConfig, PolicyBinding};
 use evenkeel_core::{ArmStatistics, ArmTally, Gateway};
 use evenkeel_host::{self as host, Component, DataDocuments, PluginInputs, PluginRefusal};
+use evenkeel_kept::Store;
 use evenkeel_model::{
     Ask, AskId, CatalogEntry, DecisionOutcome, GatewayLimits, PluginFault, PolicyName,
 };
-use evenkeel_process::documents::{KeptDocument, UnwrittenDocuments};
 use evenkeel_process::lock;
 use evenkeel_recording::RecordedDecision;
 use evenkeel_revisions::{
     CohortSize, Lifecycle, PolicyStatus, RevisionRefusal, RolloutOutcome, RolloutRules, WallClock,
 };
-use memory::{PolicyKeeper, RecordFile};
+use memory::PolicyMemory;
 pub use prepare::{
     ActivationOptions, PluginSource, Preparation, RefusalLedger, RefusalRecord, RevisionLoad,
     SourceDocuments, TrustRules, begin, load, prepare,
@@ -103,8 +102,8 @@ pub struct PolicyThreads {
     inherited: Vec<PolicyRecord>,
     /// Files of records that are being restored, or that follow.
     files: PluginFiles,
-    /// Keeps records across restarts, if there is a folder for them. It is dropped after the keepers.
-    memory: Option<RecordFile>,
+    /// Keeps records across restarts.
+    memory: PolicyMemory,
 }
 
 struct RunningPolicy {
@@ -122,7 +121,6 @@ struct RunningPolicy {
     loading: BTreeSet<Arc<str>>,
     /// Revisions of the last record that do not run here, with the digests of their files.
     rejected: BTreeMap<Arc<str>, Vec<Digest>>,
-    keeper: Option<PolicyKeeper>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -191,7 +189,7 @@ impl PolicyThreads {
             recorder: None,
             inherited: Vec::new(),
             files: PluginFiles::new(),
-            memory: None,
+            memory: PolicyMemory::default(),
         }
     }
 
@@ -206,13 +204,8 @@ impl PolicyThreads {
         self.recorder.clone()
     }
 
-    /// Applies the configured cache, trust rules and memory. Without a cache folder, no facts are kept across restarts. A failure to
-    /// keep them is reported to `unwritten`.
-    pub fn with_settings(
-        mut self,
-        settings: &GatewayConfig,
-        unwritten: &UnwrittenDocuments,
-    ) -> PolicyThreads {
+    /// Applies the configured cache and trust rules.
+    pub fn with_settings(mut self, settings: &GatewayConfig) -> PolicyThreads {
         if self.foundry.engine().checks_accesses() {
             tracing::warn!(
                 "policies take longer: the process may not reserve 774 GiB of address space (`ulimit -v`), none of which would be used"
@@ -220,27 +213,26 @@ impl PolicyThreads {
         }
         self.foundry = Foundry::of(self.foundry.engine().clone(), settings);
         self.rules = Arc::new(TrustRules::of(settings));
-        let socket = &settings.admin.socket;
-        let open = |folder: &Path| match RecordFile::open(folder, socket, unwritten.clone()) {
-            Ok(memory) => Some(memory),
-            Err(error) => {
-                unwritten.note(KeptDocument::Policies, folder, &Err(error));
-                None
-            }
-        };
-        self.memory = self.foundry.folder().and_then(open);
         self
     }
 
-    /// Continues the records of the process that this one replaces, in place of those in the file.
+    /// Keeps records in this store, which was opened in the folder of the cache, and continues those on the disk.
+    ///
+    /// # Errors
+    /// If the disk cannot be read.
+    pub fn keeping(
+        mut self,
+        store: &Store,
+        settings: &GatewayConfig,
+    ) -> std::io::Result<PolicyThreads> {
+        self.memory = PolicyMemory::read(store, self.foundry.folder(), &settings.admin.socket)?;
+        Ok(self)
+    }
+
+    /// Continues the records of the process that this one replaces, in place of those on the disk.
     pub fn inheriting(mut self, records: PolicyRecords) -> PolicyThreads {
         PolicyRecords { records: self.inherited, files: self.files } = records;
         self
-    }
-
-    /// Lets records be kept across restarts: no other process does so for this gateway.
-    pub fn keep_records(&self) {
-        self.memory.iter().for_each(RecordFile::begin_writing);
     }
 
     /// Compiles plugins.
@@ -312,8 +304,6 @@ impl PolicyThreads {
         let (bell, rung) = crossbeam_channel::bounded(1);
         let shared = Arc::new(ThreadQueue::default());
         *lock(&shared.catalog) = self.catalog.clone();
-        let kept = self.memory.as_mut().map(|memory| memory.begin(policy));
-        let (kept, keeper) = kept.unzip();
         let thread = PolicyThread::new(
             policy.clone(),
             Arc::clone(&shared),
@@ -334,15 +324,14 @@ impl PolicyThreads {
             pending: None,
             loading: BTreeSet::new(),
             rejected: BTreeMap::new(),
-            keeper,
             thread,
         };
         self.running.insert(policy.clone(), running);
         let at = self.inherited.iter().position(|record| record.policy == *policy);
+        let PolicyRecords { mut records, files } = self.memory.begin(policy);
         let record = match at {
             Some(at) => Some(self.inherited.swap_remove(at)),
             None => {
-                let PolicyRecords { mut records, files } = kept.unwrap_or_default();
                 self.files.extend(files);
                 records.pop()
             }

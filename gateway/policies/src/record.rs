@@ -1,5 +1,5 @@
-//! Records of policies: the lives of their revisions, and the plugins and data documents of these. The file of this
-//! gateway keeps them, a standby and the next process of an upgrade continue them.
+//! Records of policies: the lives of their revisions, and the plugins and data documents of these. The next process, a standby and
+//! the next process of an upgrade continue them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -93,13 +93,5 @@ impl PolicyRecords {
         self.records.retain(|old| records.iter().all(|new| new.policy != old.policy));
         self.records.extend(records);
         self.files.extend(files);
-    }
-
-    /// Drops files that no record names.
-    pub(crate) fn drop_unnamed(&mut self) {
-        let named = |digest: &Digest| {
-            self.records.iter().any(|record| record.digests().any(|named| named == digest))
-        };
-        self.files.retain(|digest, _| named(digest));
     }
 }

@@ -82,6 +82,8 @@ impl PolicyThreads {
         }
         let active = record.life.revisions.active_name();
         running.pending = Some(record);
+        // The files that it names are beside an earlier version's file, or at another process.
+        self.keep(&policy, gateway);
         self.finish_restore(&policy, gateway, now);
         let preparation = self.preparation(&policy, gateway)?;
         let load = RevisionLoad { preparation, plugins: missing, active };
@@ -168,20 +170,21 @@ impl PolicyThreads {
 
     /// Replies once the records that were stored are on the disk, or with the reason for which they cannot be written.
     pub fn await_kept(&self, reply: oneshot::Sender<Result<(), Arc<str>>>) {
-        match &self.memory {
-            Some(memory) => memory.await_written(reply),
-            // A caller may have gone.
-            None => _ = reply.send(Ok(())),
-        }
+        // A caller may have gone.
+        self.memory.await_written(move |written| _ = reply.send(written));
     }
 
     /// Stores the record of a policy across restarts.
     pub fn keep(&self, policy: &PolicyName, gateway: &Gateway) {
-        let keeper = self.running.get(policy).and_then(|running| running.keeper.as_ref());
-        if let Some((keeper, record)) = keeper.zip(self.record(policy, gateway)) {
+        if let Some(record) = self.record(policy, gateway) {
             let files = record.digests().filter_map(|it| Some((Arc::clone(it), self.file(it)?)));
-            keeper.note(PolicyRecords { files: files.collect(), records: vec![record] });
+            self.memory.keep(&record, files.collect());
         }
+    }
+
+    /// Drops the stored records of policies that this process does not have. It owns the records from now on.
+    pub fn forget_others(&self) {
+        self.memory.forget_others();
     }
 
     /// The record of a policy; `None` if it is unknown.

@@ -23,7 +23,7 @@ macro_rules! documents {
             /// All documents, by name.
             pub const ALL: &[KeptDocument] = &[$(KeptDocument::$name,)*];
 
-            /// `policies`.
+            /// `dtls-certificate`.
             pub fn name(self) -> &'static str {
                 match self { $(KeptDocument::$name => $text,)* }
             }
@@ -34,8 +34,6 @@ macro_rules! documents {
 documents! {
     /// The certificate that DTLS clients see.
     DtlsCertificate = "dtls-certificate";
-    /// Revisions of policies and their rollouts.
-    Policies = "policies";
     /// The certificates that pages see.
     WebTransportCertificates = "webtransport-certificates";
 }
@@ -131,12 +129,12 @@ mod tests {
         let note = |document, written: io::Result<()>| {
             unwritten.note(document, Path::new("/cache/a.json"), &written);
         };
-        note(KeptDocument::Policies, Err(io::Error::other("disk full")));
-        note(KeptDocument::DtlsCertificate, Err(io::Error::other("disk full")));
+        note("policies", Err(io::Error::other("disk full")));
+        note(KeptDocument::DtlsCertificate.name(), Err(io::Error::other("disk full")));
         let since = unwritten.list()[1].since;
-        note(KeptDocument::Policies, Err(io::Error::other("disk failed")));
-        note(KeptDocument::DtlsCertificate, Ok(()));
-        note(KeptDocument::WebTransportCertificates, Ok(()));
+        note("policies", Err(io::Error::other("disk failed")));
+        note(KeptDocument::DtlsCertificate.name(), Ok(()));
+        note(KeptDocument::WebTransportCertificates.name(), Ok(()));
         let [failure] = &unwritten.list()[..] else { panic!("one") };
         assert_eq!((failure.document, failure.since), ("policies", since));
         let text =

@@ -30,10 +30,10 @@ use evenkeel_drivers::{DriverTable, Drivers, Fencing, group_number};
 use evenkeel_kept::StoreThread;
 use evenkeel_media::srtp::IndexGrant;
 use evenkeel_model::SessionId;
-use evenkeel_policies::{Foundry, PolicyRecorder, PolicyRecords};
+use evenkeel_policies::{Foundry, PolicyRecorder, PolicyRecords, PolicyThreads};
 use evenkeel_process::random::draw;
 use evenkeel_process::scheduling;
-use policies::{FirstPolicies, FirstRevisionQueue, policies};
+use policies::{FirstPolicies, FirstRevisionQueue, start_policies};
 pub use sockets::Sockets;
 use sockets::{advertised_quic, is_self_made, quic, quic_address, rings_between};
 use threads::GatewayThread;
@@ -287,16 +287,17 @@ fn assemble(
     let recorder = PolicyRecorder::start(&settings.gateway.region, SystemTime::now())?;
     let started = Instant::now();
     let mut gateway = Gateway::new(core.clone(), started);
-    let unwritten = handle.unwritten.clone();
-    let (policies, firsts) =
-        policies(settings, core, &mut gateway, policy_reports_in, recorder, inherited, &unwritten)?;
+    let (unwritten, socket) = (handle.unwritten.clone(), &settings.admin.socket);
+    let catalog = evenkeel_policies::catalog_of(core);
+    let policies = PolicyThreads::new(catalog, &core.limits, policy_reports_in);
+    let policies = policies.with_settings(settings).recorded_by(recorder);
+    let kept = handle.kept.open(policies.foundry().folder(), socket, &unwritten)?;
+    let policies = policies.keeping(&handle.kept, settings).map_err(RunError::Records)?;
+    let mut policies = policies.inheriting(inherited);
+    let firsts = start_policies(&mut policies, settings, &mut gateway)?;
     // The process that serves decides about revisions.
     if suspended {
         gateway.hold_rollouts();
-    }
-    // The process that an upgrade replaces writes their file until its end.
-    if reads != Reads::AsSuccessor {
-        policies.keep_records();
     }
     // Replaced by the record of a process that this one continues.
     let first_session = SessionId::first_of_group(draw());
@@ -308,9 +309,7 @@ fn assemble(
     let board = gateway.board();
     let grant = Arc::new(IndexGrant::new(workers_count, started));
     let folder = policies.foundry().folder();
-    let socket = &settings.admin.socket;
-    let certificates =
-        ClientCertificates::open(folder, socket, is_self_made(settings), unwritten.clone())?;
+    let certificates = ClientCertificates::open(folder, socket, is_self_made(settings), unwritten)?;
     let short_lived = certificates.webtransport.clone();
     let (quic_thread, mut quic_rings) =
         quic(quic_listener, short_lived.clone(), &flows, workers_count, suspended, &lease)?;
@@ -372,7 +371,7 @@ fn assemble(
     .with_certificate(certificates.dtls())
     .with_session_urls(Arc::clone(&handle.session_urls));
     let foundry = policies.foundry().clone();
-    let (folder, socket) = (foundry.folder(), &settings.admin.socket);
+    let folder = foundry.folder();
     let handshakes = HandshakeParts {
         certificate: certificates.dtls(),
         inputs: handshakes,
@@ -387,10 +386,10 @@ fn assemble(
         Reads::AsSuccessor => LeftSessions::Continue,
     };
     let mut operations = OperationLog::of(&handle.kept);
-    let kept = handle.kept.open(folder, socket, &unwritten)?;
     // Another process has the documents.
     if !suspended {
         operations.resume();
+        policies.forget_others();
         handle.idempotency_keys.read_kept();
     }
     let history = HistoryWriter::start(&handle.kept, folder, socket, name(settings), left);

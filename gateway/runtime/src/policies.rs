@@ -8,8 +8,7 @@ use evenkeel_config::{GatewayConfig, PluginLocation};
 use evenkeel_control::ControlRequest;
 use evenkeel_core::Gateway;
 use evenkeel_model::{Hook, PolicyName};
-use evenkeel_policies::{PluginSource, PolicyRecords, PolicyThreads, Preparation, RevisionLoad};
-use evenkeel_process::documents::UnwrittenDocuments;
+use evenkeel_policies::{PluginSource, PolicyThreads, Preparation, RevisionLoad};
 use evenkeel_process::lock;
 use tokio::sync::mpsc;
 
@@ -26,20 +25,12 @@ pub(super) struct FirstRevision {
     configured: (Preparation, PluginSource),
 }
 
-/// Starts all policies, still without a revision. `inherited`: records of the process that this one replaces. `unwritten`: to it a
-/// failure to keep records is reported.
-pub(super) fn policies(
+/// Starts all policies, still without a revision.
+pub(super) fn start_policies(
+    policies: &mut PolicyThreads,
     settings: &GatewayConfig,
-    core: &evenkeel_model::CoreSettings,
     gateway: &mut Gateway,
-    reports: mpsc::Sender<evenkeel_policies::PolicyReport>,
-    recorder: evenkeel_policies::PolicyRecorder,
-    inherited: PolicyRecords,
-    unwritten: &UnwrittenDocuments,
-) -> Result<(PolicyThreads, FirstRevisionQueue), RunError> {
-    let policies = PolicyThreads::new(evenkeel_policies::catalog_of(core), &core.limits, reports);
-    let policies = policies.with_settings(settings, unwritten).recorded_by(recorder);
-    let mut policies = policies.inheriting(inherited);
+) -> Result<FirstRevisionQueue, RunError> {
     let mut firsts: Vec<(&PluginLocation, Vec<FirstRevision>)> = Vec::new();
     for set in &settings.sets {
         for hook in Hook::ALL {
@@ -61,7 +52,7 @@ pub(super) fn policies(
             }
         }
     }
-    Ok((policies, firsts.into_iter().map(|(_, same)| same).collect()))
+    Ok(firsts.into_iter().map(|(_, same)| same).collect())
 }
 
 /// The first revisions, which are compiled while packets are already forwarded.

@@ -25,6 +25,11 @@ pub enum RunError {
     /// A node's sockets failed.
     #[error(transparent)]
     Node(#[from] evenkeel_control::EquipError),
+    /// The records of policies cannot be read.
+    #[error(
+        "cannot read the records of policies: {0}; repair the disk, or end the program that has the database locked"
+    )]
+    Records(io::Error),
     /// A shipped plugin failed.
     #[error("policy {policy}: {reason}")]
     Policy { policy: PolicyName, reason: Box<str> },

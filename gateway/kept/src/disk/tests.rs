@@ -1,4 +1,5 @@
 use std::os::unix::fs::symlink;
+use std::time::SystemTime;
 
 use tempfile::tempdir;
 
@@ -12,7 +13,13 @@ const KIND: Kind =
 fn table(rows: usize) -> Table {
     let mut table = Table::default();
     for number in 0..rows {
-        table.put(KIND, &number.to_string().into(), "x".repeat(1_000).into(), 7);
+        table.put(
+            KIND,
+            &number.to_string().into(),
+            "x".repeat(1_000).into(),
+            Default::default(),
+            7,
+        );
     }
     table
 }
@@ -27,7 +34,7 @@ fn full_disk_takes_none_of_a_batch() {
     let table = table(100);
     let error = disk.write(&table.batch(usize::MAX)).unwrap_err();
     assert_eq!(error.to_string(), "database or disk is full");
-    assert_eq!(super::rows(&disk.connection).unwrap().len(), 0);
+    assert_eq!(super::rows(&disk.connection, None).unwrap().len(), 0);
     disk.connection.pragma_update_and_check(None, "max_page_count", 3_000, |_| Ok(())).unwrap();
     disk.write(&table.batch(usize::MAX)).unwrap();
     drop(disk);
@@ -39,7 +46,7 @@ fn rows_are_in_the_order_of_their_changes() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("a.sqlite");
     let mut table = table(3);
-    table.put(KIND, &"0".into(), "again".into(), 8);
+    table.put(KIND, &"0".into(), "again".into(), Default::default(), 8);
     Disk::open(&path).unwrap().0.write(&table.batch(usize::MAX)).unwrap();
     let rows = Disk::open(&path).unwrap().1;
     let rows: Vec<_> = rows.iter().map(|row| (&*row.key, row.change, row.at_us)).collect();
@@ -88,11 +95,11 @@ fn file_that_is_no_database_is_moved_aside() {
 }
 
 #[test]
-fn database_that_is_not_used_is_removed_with_its_log() {
+fn unused_database_is_removed_with_its_files() {
     let folder = tempdir().unwrap();
     let file = |name: &str, seconds| {
         let path = folder.path().join(name);
-        let written = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let written = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         File::create(&path).unwrap().set_modified(written).unwrap();
         path
     };
@@ -104,12 +111,20 @@ fn database_that_is_not_used_is_removed_with_its_log() {
         file("1.sqlite-shm", 2),
         file("1.sqlite.lock", 2),
     ];
+    let files = folder.path().join("1.sqlite-files");
+    fs::create_dir(&files).unwrap();
+    fs::write(files.join("plugin"), "of a row").unwrap();
     for number in 2..DATABASES_MAX as u64 {
         file(&format!("{number}.sqlite"), 3 + number);
     }
+    // An operator removed their databases.
+    let gone = ["gone.sqlite-files", "just-gone.sqlite-files"].map(|name| folder.path().join(name));
+    gone.iter().for_each(|gone| fs::create_dir(gone).unwrap());
+    File::open(&gone[0]).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
     drop(Disk::open(&folder.path().join("own.sqlite")).unwrap());
     assert_eq!(live.map(|path| path.exists()), [true; 2]);
     assert_eq!(unused.map(|path| path.exists()), [false; 4]);
+    assert_eq!([&files, &gone[0], &gone[1]].map(|path| path.exists()), [false, false, true]);
     assert!(folder.path().join("2.sqlite").exists());
 }
 
@@ -118,7 +133,8 @@ fn operators_read_names_times_and_json() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("a.sqlite");
     let mut table = Table::default();
-    table.put(KIND, &"b".into(), r#"{"by":"ops"}"#.into(), 1_700_000_000_250_000);
+    let value = r#"{"by":"ops"}"#.into();
+    table.put(KIND, &"b".into(), value, Default::default(), 1_700_000_000_250_000);
     let (mut disk, _) = Disk::open(&path).unwrap();
     disk.write(&table.batch(usize::MAX)).unwrap();
     let reader = Connection::open(&path).unwrap();

@@ -4,12 +4,14 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
+use data_encoding::HEXLOWER;
+use evenkeel_process::sha256;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::document::FollowerCopy;
+use crate::files::UNNAMED_FOR;
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -66,10 +68,30 @@ fn wait_until(mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// A kind of which rows name files.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+struct Plugin(Vec<Arc<str>>);
+
+impl Document for Plugin {
+    const KIND: Kind = Kind { name: "plugin", version: 1, rows_max: 4, copy: FollowerCopy::None };
+
+    const HAS_FILES: bool = true;
+
+    fn file_names(&self) -> Option<Vec<Arc<str>>> {
+        Some(self.0.clone())
+    }
+}
+
+/// The name of a file with this text.
+fn name_of(text: &str) -> Arc<str> {
+    HEXLOWER.encode(&sha256(text.as_bytes())).into()
+}
+
 struct Process {
     notes: Documents<Note>,
     calls: Documents<Call>,
     entries: Documents<Entry>,
+    plugins: Documents<Plugin>,
     store: Store,
     unwritten: UnwrittenDocuments,
     thread: StoreThread,
@@ -79,8 +101,9 @@ impl Process {
     fn following(folder: &Path) -> Process {
         let (store, unwritten) = (Store::default(), UnwrittenDocuments::default());
         let (notes, calls, entries) = (store.documents(), store.documents(), store.documents());
+        let plugins = store.documents();
         let thread = store.open(Some(folder), Path::new("/admin.sock"), &unwritten).unwrap();
-        Process { notes, calls, entries, store, unwritten, thread }
+        Process { notes, calls, entries, plugins, store, unwritten, thread }
     }
 
     fn start(folder: &Path) -> Process {
@@ -97,9 +120,33 @@ impl Process {
         written.recv_timeout(WITHIN).unwrap()
     }
 
+    /// Puts a row that names the files with these texts.
+    fn put_with_files(&self, key: &str, texts: &[&'static str]) {
+        let row = Plugin(texts.iter().map(|text| name_of(text)).collect());
+        let file = |text: &&'static str| (name_of(text), Bytes::from_static(text.as_bytes()));
+        self.plugins.put_with_files(Encoded::new(key, &row), texts.iter().map(file).collect());
+    }
+
+    /// As [`Process::put_with_files`], and waits until it is written or refused.
+    fn put_plugin(&self, key: &str, texts: &[&'static str]) -> Result<(), Arc<str>> {
+        self.put_with_files(key, texts);
+        let (done, written) = mpsc::channel();
+        self.plugins.when_written(move |result| done.send(result).unwrap());
+        written.recv_timeout(WITHIN).unwrap()
+    }
+
+    fn has_file(&self, text: &'static str) -> bool {
+        self.plugins.file(&name_of(text), 100).is_some_and(|bytes| bytes == text)
+    }
+
     fn notes(&self) -> Vec<(String, u64)> {
         let rows = self.notes.rows();
         rows.iter().map(|row| (row.key.to_string(), row.decode().unwrap().0)).collect()
+    }
+
+    fn notes_of_disk(&self) -> Vec<Note> {
+        let rows = self.notes.rows_of_disk().unwrap();
+        rows.iter().map(|row| row.decode().unwrap()).collect()
     }
 
     fn calls(&self) -> Vec<String> {
@@ -131,6 +178,22 @@ fn database(folder: &TempDir) -> PathBuf {
     folder.path().join("kept").join(format!("{}.sqlite", file::name_of(Path::new("/admin.sock"))))
 }
 
+/// The folder of the database's files.
+fn file_folder(folder: &TempDir) -> PathBuf {
+    FileFolder::of(&database(folder)).path().to_owned()
+}
+
+/// The path of the file with this text.
+fn file_path(folder: &TempDir, text: &str) -> PathBuf {
+    file_folder(folder).join(&*name_of(text))
+}
+
+/// Has the file with this text not been named for so long that it is removed.
+fn age_file(folder: &TempDir, text: &str) {
+    let at = SystemTime::now() - UNNAMED_FOR - Duration::from_secs(1);
+    File::open(file_path(folder, text)).unwrap().set_modified(at).unwrap();
+}
+
 fn named(notes: &[(&str, u64)]) -> Vec<(String, u64)> {
     notes.iter().map(|(key, note)| ((*key).to_owned(), *note)).collect()
 }
@@ -150,6 +213,229 @@ fn documents_outlive_the_process() {
     assert_eq!(next.notes.get("a"), Some(Note(4)));
     assert_eq!(next.calls(), ["ended"]);
     assert!(!next.store.begin(WITHIN), "once");
+}
+
+#[test]
+fn files_outlive_the_process_while_a_row_names_them() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    process.put_plugin("a", &["one", "shared"]).unwrap();
+    process.put_plugin("b", &["two", "shared"]).unwrap();
+    drop(process);
+    let next = Process::start(folder.path());
+    assert_eq!(["one", "two", "shared"].map(|text| next.has_file(text)), [true; 3]);
+    next.put_plugin("a", &["three"]).unwrap();
+    assert!(next.has_file("one"), "it was named just now");
+    ["one", "two", "shared"].iter().for_each(|text| age_file(&folder, text));
+    next.put_plugin("a", &["four"]).unwrap();
+    next.put_plugin("c", &["two"]).unwrap();
+    drop(next);
+    let next = Process::start(folder.path());
+    let texts = ["one", "two", "three", "four", "shared"];
+    assert_eq!(texts.map(|text| next.has_file(text)), [false, true, true, true, true]);
+    assert_eq!(next.plugins.file(&name_of("two"), 2), None, "it is larger");
+    assert_eq!(next.plugins.file("../note.json", 100), None);
+    fs::write(file_path(&folder, "two"), "forged").unwrap();
+    assert!(!next.has_file("two") && !file_path(&folder, "two").exists());
+    next.put_plugin("c", &["two", "three"]).unwrap();
+    assert!(next.has_file("two"), "it is written again");
+}
+
+#[test]
+fn unreadable_row_keeps_all_files() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    process.put_plugin("a", &["one"]).unwrap();
+    process.put_plugin("b", &["two"]).unwrap();
+    drop(process);
+    let writer = Connection::open(database(&folder)).unwrap();
+    writer.execute("UPDATE document SET version = 2 WHERE key = 'a'", []).unwrap();
+    ["one", "two"].iter().for_each(|text| age_file(&folder, text));
+    let next = Process::start(folder.path());
+    next.put_plugin("b", &["three"]).unwrap();
+    drop(next);
+    let next = Process::start(folder.path());
+    assert_eq!(["one", "two", "three"].map(|text| next.has_file(text)), [true; 3]);
+}
+
+#[test]
+fn files_are_written_again_with_the_database() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    process.put_plugin("a", &["one"]).unwrap();
+    fs::remove_dir_all(folder.path().join("kept")).unwrap();
+    process.put_plugin("b", &["two"]).unwrap();
+    drop(process);
+    let next = Process::start(folder.path());
+    assert_eq!(["one", "two"].map(|text| next.has_file(text)), [true; 2]);
+    assert_eq!(next.plugins.get("a"), Some(Plugin(vec![name_of("one")])));
+}
+
+#[test]
+fn plugin_write_delays_no_other_acknowledgement() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    let (release, held) = mpsc::channel::<()>();
+    process.notes.put_and(Encoded::new("a", &Note(1)), move |_| _ = held.recv());
+    process.put_with_files("a", &["one", "two", "three"]);
+    let (told, written) = mpsc::channel();
+    process.plugins.when_written(move |result| told.send(result).unwrap());
+    // Each acknowledgement puts the next note, while the thread that calls it writes nothing.
+    let (notes, files) = (process.notes.clone(), file_folder(&folder));
+    let (counts, counted) = mpsc::channel();
+    let count = move || counts.send(fs::read_dir(&files).map_or(0, Iterator::count)).unwrap();
+    put_in_turn(&notes, 2, count);
+    release.send(()).unwrap();
+    written.recv_timeout(WITHIN).unwrap().unwrap();
+    let counts: Vec<usize> = counted.iter().collect();
+    assert_eq!(counts, [1, 2, 3, 3, 3], "one file at most is written between two");
+    drop(process);
+    let next = Process::start(folder.path());
+    assert_eq!(["one", "two", "three"].map(|text| next.has_file(text)), [true; 3]);
+}
+
+/// Puts notes until they are `6`, each once the one before is acknowledged, and calls `then` at each acknowledgement.
+fn put_in_turn(notes: &Documents<Note>, note: u64, then: impl Fn() + Send + 'static) {
+    let next = notes.clone();
+    notes.put_and(Encoded::new("in turn", &Note(note)), move |result| {
+        result.unwrap();
+        then();
+        if note < 6 {
+            put_in_turn(&next, note + 1, then);
+        }
+    });
+}
+
+#[test]
+fn replaced_process_removes_no_file() {
+    let folder = tempdir().unwrap();
+    let old = Process::start(folder.path());
+    old.put_plugin("a", &["one"]).unwrap();
+    old.put_plugin("a", &["two"]).unwrap();
+    age_file(&folder, "one");
+    // The next process names a file again that this one does not name.
+    let new = Process::start(folder.path());
+    new.put_plugin("b", &["one"]).unwrap();
+    old.put_plugin("a", &["three"]).unwrap();
+    // Files are removed before the next transaction.
+    old.put("note", 1).unwrap();
+    assert!(new.has_file("one"), "it was named just now");
+    // One that ends removes none.
+    age_file(&folder, "one");
+    old.put_with_files("a", &["four"]);
+    drop(old);
+    assert!(new.has_file("one") && new.has_file("four"));
+}
+
+#[test]
+fn unwritten_file_holds_up_rows_that_name_files() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    process.put_plugin("a", &["one"]).unwrap();
+    process.put_plugin("b", &["one"]).unwrap();
+    let files = file_folder(&folder);
+    fs::remove_dir_all(&files).unwrap();
+    fs::write(&files, "in the way").unwrap();
+    process.put_plugin("a", &["two"]).unwrap_err();
+    process.put("note", 1).unwrap();
+    assert_eq!(process.unwritten(), ["plugin"]);
+    // As a process that is killed.
+    let reader = Connection::open(database(&folder)).unwrap();
+    let rows = "SELECT value FROM kept WHERE kind = 'plugin' AND key = 'a'";
+    let value: String = reader.query_row(rows, [], |row| row.get(0)).unwrap();
+    assert!(value.contains(&*name_of("one")), "{value}");
+    fs::remove_file(&files).unwrap();
+    process.put_plugin("b", &["three"]).unwrap();
+    assert!(process.unwritten().is_empty());
+    drop(process);
+    let next = Process::start(folder.path());
+    assert_eq!(["two", "three"].map(|text| next.has_file(text)), [true; 2]);
+    assert_eq!(next.plugins.get("a"), Some(Plugin(vec![name_of("two")])));
+}
+
+#[test]
+fn unwritten_file_is_written_at_the_end() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    fs::write(file_folder(&folder), "in the way").unwrap();
+    process.put_plugin("a", &["one", "two"]).unwrap_err();
+    fs::remove_file(file_folder(&folder)).unwrap();
+    drop(process);
+    let next = Process::start(folder.path());
+    assert_eq!(["one", "two"].map(|text| next.has_file(text)), [true; 2]);
+    assert_eq!(next.plugins.rows().len(), 1);
+}
+
+#[test]
+fn rows_of_the_disk_are_read_before_they_are_owned() {
+    let folder = tempdir().unwrap();
+    assert_eq!(Process::following(folder.path()).notes.rows_of_disk().unwrap(), []);
+    Process::start(folder.path()).put("a", 1).unwrap();
+    let standby = Process::following(folder.path());
+    assert_eq!(standby.notes_of_disk(), [Note(1)]);
+    assert_eq!(standby.notes(), [], "they are not its own yet");
+    standby.notes.put("a", &Note(2));
+    assert!(standby.store.begin(WITHIN));
+    drop(standby);
+    let next = Process::start(folder.path());
+    assert_eq!(next.notes(), named(&[("a", 2)]), "it continued them");
+    drop(next);
+    write_earlier(&folder, "note.json", "3", 60);
+    assert_eq!(Process::following(folder.path()).notes_of_disk(), [Note(3)]);
+    assert!(folder.path().join("note.json").exists());
+}
+
+#[test]
+fn busy_database_fails_the_start() {
+    let folder = tempdir().unwrap();
+    Process::start(folder.path()).put("a", 1).unwrap();
+    let path = database(&folder);
+    let other = Connection::open(&path).unwrap();
+    other.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(())).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let standby = Process::following(folder.path());
+    let failed = |standby: &Process| standby.notes.rows_of_disk().unwrap_err().to_string();
+    assert_eq!(failed(&standby), format!("{}: database is locked", path.display()));
+    drop(other);
+    assert_eq!(standby.notes_of_disk(), [Note(1)]);
+    // A database that cannot be read.
+    let away = folder.path().join("away");
+    fs::rename(&path, &away).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert_eq!(failed(&standby), format!("{}: it is not a regular file", path.display()));
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&away, &path).unwrap();
+    // One of a later version is left, and a damaged one is moved aside later.
+    let writer = Connection::open(&path).unwrap();
+    writer.pragma_update(None, "user_version", 2).unwrap();
+    assert_eq!(standby.notes_of_disk(), []);
+    drop(writer);
+    fs::write(&path, "no database".repeat(1_000)).unwrap();
+    assert_eq!(standby.notes_of_disk(), []);
+    assert!(path.exists());
+}
+
+#[test]
+fn owner_that_begins_after_the_disk_is_read_has_its_rows() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    process.put("a", 1).unwrap();
+    process.calls.put("1", &Call("ended".into()));
+    process.put("b", 2).unwrap();
+    drop(process);
+    let store = Store::default();
+    let notes = store.documents::<Note>();
+    let thread = store.open(Some(folder.path()), Path::new("/admin.sock"), &Default::default());
+    let thread = thread.unwrap();
+    store.begin(WITHIN);
+    notes.put("c", &Note(3));
+    let calls = store.documents::<Call>();
+    assert_eq!(calls.get("1"), Some(Call("ended".into())));
+    calls.put("2", &Call("later".into()));
+    drop(thread);
+    let next = Process::start(folder.path());
+    assert_eq!(next.notes(), named(&[("a", 1), ("b", 2), ("c", 3)]));
+    assert_eq!(next.calls(), ["ended", "later"]);
 }
 
 #[test]

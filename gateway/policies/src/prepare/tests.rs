@@ -5,6 +5,7 @@ mod ledger;
 use evenkeel_config::{CacheFolder, GatewayConfig, KeptPlugin};
 use evenkeel_core::{Gateway, GatewayEffect};
 use evenkeel_guests::module::{Module, SCRATCH, answer, list, word_at};
+use evenkeel_kept::{Store, StoreThread};
 use evenkeel_model::{GatewayLimits, Hook, PluginFault};
 use evenkeel_revisions::RolloutRules;
 use serde_json::{Value, json};
@@ -21,6 +22,8 @@ struct World {
     reports: Vec<RolloutReport>,
     /// The revisions of the process before.
     earlier: Option<RevisionLoad>,
+    /// Writes the last records at the end.
+    _kept: Option<StoreThread>,
 }
 
 fn routing() -> PolicyName {
@@ -89,9 +92,9 @@ impl Folder {
         Folder(tempdir().unwrap())
     }
 
-    /// Removes the plugins beside the records.
+    /// Removes the plugins beside the database.
     fn lose_plugins(&self) {
-        let folder = self.0.path().join("cache").join("policies");
+        let folder = self.0.path().join("cache").join("kept");
         let folders = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         folders.filter(|path| path.is_dir()).for_each(|it| std::fs::remove_dir_all(it).unwrap());
     }
@@ -111,13 +114,24 @@ impl World {
 
     /// Starts a gateway with this folder, and this plugin where no earlier revision continues.
     fn begin(folder: &Folder, bytes: Vec<u8>) -> World {
-        let mut world =
-            World::of(|policies| policies.with_settings(&folder.settings(), &Default::default()));
+        let mut world = World::in_folder(folder);
         if !world.continue_earlier() {
             let first = world.prepare(PluginSource { origin: "embedded".into(), ..source(bytes) });
             assert_eq!(first.outcome, RolloutOutcome::Activated, "{first:?}");
         }
         world
+    }
+
+    fn in_folder(folder: &Folder) -> World {
+        let (store, settings, mut kept) = (Store::default(), folder.settings(), None);
+        let world = World::of(|policies| {
+            let policies = policies.with_settings(&settings);
+            let (cache, socket) = (policies.foundry().folder(), &settings.admin.socket);
+            kept = Some(store.open(cache, socket, &Default::default()).unwrap());
+            policies.keeping(&store, &settings).unwrap()
+        });
+        store.begin(Duration::from_secs(60));
+        World { _kept: kept, ..world }
     }
 
     /// Loads the revisions of the process before.
@@ -140,9 +154,8 @@ impl World {
         let mut gateway = Gateway::new(settings.core(), Instant::now());
         let mut policies =
             configured(PolicyThreads::new(Vec::new(), &GatewayLimits::default(), words_in));
-        policies.keep_records();
         let earlier = policies.start(&routing(), rules(), &mut gateway).unwrap();
-        World { gateway, policies, words, reports: Vec::new(), earlier }
+        World { gateway, policies, words, reports: Vec::new(), earlier, _kept: None }
     }
 
     fn preparation(&mut self) -> Preparation {
@@ -480,8 +493,7 @@ fn first_revision_is_begun_whatever_ran_before() {
     world.settle();
     drop(world);
     folder.lose_plugins();
-    let mut world =
-        World::of(|policies| policies.with_settings(&folder.settings(), &Default::default()));
+    let mut world = World::in_folder(&folder);
     assert!(!world.continue_earlier());
     let preparation = world.preparation();
     std::thread::scope(|scope| {
@@ -702,6 +714,19 @@ fn next_process_continues_the_revisions_of_the_disk() {
     assert_eq!(&*world.view().candidate.title, "route-nearest 0.2.0");
     let again = world.prepare(source(shipped()));
     assert_eq!(again.outcome, RolloutOutcome::Unchanged, "its settings continue");
+}
+
+#[test]
+fn record_is_kept_before_its_plugins_are_loaded() {
+    let (mut owner, folder) = (World::start(), Folder::new());
+    owner.prepare(with_spares(3));
+    let mut standby = World::in_folder(&folder);
+    let loads = standby.policies.restore(owner.records(), &mut standby.gateway, Instant::now());
+    assert!(standby.policies.is_restoring(&routing()));
+    drop((loads, standby));
+    let mut next = World::in_folder(&folder);
+    assert!(next.continue_earlier(), "its files are there, too");
+    assert_eq!(next.names(), owner.names());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use evenkeel_config::CacheFolder;
 use evenkeel_control::{
     AdmissionState, ControlError, GatewayEvent, OfferedSession, PushRequest, SessionAnswer,
 };
@@ -53,6 +54,28 @@ fn start() -> (RunningGateway, FirstRevisionQueue) {
         PolicyRecords::default(),
     )
     .unwrap()
+}
+
+#[test]
+fn unreadable_records_of_policies_fail_the_start() {
+    let (folder, mut settings) = (tempdir().unwrap(), settings());
+    let socket = folder.path().join("admin.sock");
+    let name = format!("{}.sqlite", evenkeel_process::file::name_of(&socket));
+    let cache = folder.path().join("cache");
+    let database = cache.join("kept").join(name);
+    evenkeel_process::file::create_private_folder(&database).unwrap();
+    let of_test = Arc::get_mut(&mut settings).unwrap();
+    of_test.gateway.cache = CacheFolder::Folder(cache);
+    of_test.admin.socket = socket;
+    let error = begin(&settings, evenkeel_drivers::DRIVERS).err().unwrap().to_string();
+    let reason = format!("{}: it is not a regular file", database.display());
+    assert!(
+        error.starts_with(&format!("cannot read the records of policies: {reason};")),
+        "{error}"
+    );
+    std::fs::remove_dir(&database).unwrap();
+    let running = begin(&settings, evenkeel_drivers::DRIVERS).unwrap();
+    running.abandon();
 }
 
 fn await_first_policies(running: &RunningGateway, firsts: FirstRevisionQueue) {
