@@ -31,7 +31,6 @@ use crate::forecasts::KeptForecast;
 use crate::history::SessionHistory;
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::inherited::NamedSockets;
-use crate::judgements::Judgements;
 use crate::last_states::LastStates;
 use crate::messages::{
     ControlError, ForecastReport, LastChange, NodeOrder, NotSuspended, REQUESTS_MAX, Restored,
@@ -321,10 +320,9 @@ impl Handle {
     ) -> (Handle, mpsc::Receiver<ControlRequest>) {
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
         let kept = Store::default();
-        // The owners of these documents begin after the disk is read.
+        // Their owners begin later than the files of earlier versions are read.
         kept.documents::<KeptForecast>();
         kept.documents::<KeptChange>();
-        Judgements::register(&kept);
         // Control ends with the last handle.
         let late = requests.downgrade();
         kept.when_late(move || {

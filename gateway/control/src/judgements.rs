@@ -55,12 +55,6 @@ pub(crate) struct Judgements {
 }
 
 impl Judgements {
-    /// Names the documents, before the disk is read.
-    pub(crate) fn register(store: &Store) {
-        store.documents::<KeptWindows>();
-        store.documents::<KeptBreakers>();
-    }
-
     pub(crate) fn new(store: &Store, now: Instant) -> Judgements {
         Judgements {
             windows: store.documents(),
