@@ -18,13 +18,15 @@ use evenkeel_testkit::{not_measured, required};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
-use crate::harness::{GatewayProcess, Hosts, NODE, Node, TIMEOUT, await_replica, ids};
+use crate::harness::{GatewayProcess, Hosts, NODE, Node, TIMEOUT, await_replica, ids, wait_until};
 
 const ROOM: &str = "room";
 /// The port of the group's listener.
 const PORT: u16 = 7_000;
 /// Packets of each kind, and frames that pages decode, that each end receives between faults.
 const PACKETS: u64 = 50;
+/// A takeover loses a few packets of those that a report is about.
+const LOSS_PPM_MAX: u64 = 150_000;
 /// A program has processed what reached it this long before a line of its output.
 const PROCESSED_AFTER_NS: u64 = 2_000_000_000;
 
@@ -179,6 +181,19 @@ impl ForeignCall {
         assert!(self.place.has_address(1));
     }
 
+    /// Waits until the standby has read a report of each client. Numbers that the takeover skipped are no loss, for which video would stop.
+    fn await_reports_after_takeover(&mut self) {
+        wait_until("both clients have reported", || {
+            let sessions = self.standby.read("/v1/sessions");
+            let sessions = sessions["sessions"].as_array().unwrap().iter();
+            let losses: Option<Vec<u64>> =
+                sessions.map(|session| session["measures"]["loss-down"].as_u64()).collect();
+            let worst = losses.as_ref().and_then(|losses| losses.iter().max());
+            assert!(worst.is_none_or(|ppm| *ppm < LOSS_PPM_MAX), "{losses:?}");
+            worst.is_some()
+        });
+    }
+
     /// Each packet that reached an end was accepted there, except those that were on their way at a fault, and had an index of its own. No
     /// end connected again.
     fn assert_accepted(&self) {
@@ -228,6 +243,7 @@ fn call_survives_all(mut command: Command) {
     call.survive_upgrade();
     await_replica(&mut call.owner);
     call.survive_takeover();
+    call.await_reports_after_takeover();
     call.assert_accepted();
 }
 

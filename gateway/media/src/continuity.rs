@@ -44,14 +44,14 @@ pub use stream::{OriginalNumbers, Pass, StreamEpoch};
 
 use crate::retransmission;
 use crate::rtcp::rewrite::{
-    count, payload_type, rename_media, retain_blocks, retain_described, retain_leaving,
-    retain_missing, rewrite, sender_info, set_sender_info, set_ssrc, ssrc,
+    count, payload_type, rename_media, replace_fractions_lost, retain_blocks, retain_described,
+    retain_leaving, retain_missing, rewrite, sender_info, set_sender_info, set_ssrc, ssrc,
 };
 use crate::rtcp::{
     BYE, NACK, RECEIVER_REPORT, ReportBlock, RtcpError, SENDER_REPORT, SOURCE_DESCRIPTION,
     TRANSPORT_FEEDBACK,
 };
-use crate::rtp::RtpHeader;
+use crate::rtp::{RtpHeader, sequence_ahead};
 
 /// First sequence numbers of SRTP are below this one: a receiver that loses the first packets would
 /// otherwise take those after a wrap for the same cycle (RFC 3711, section 3.3.1).
@@ -192,6 +192,17 @@ impl Continuity {
     pub fn skip_to(&mut self, ssrc: u32, sequence: u16) {
         let of_client = |stream: &&mut OutgoingStream| stream.ssrc == ssrc;
         self.streams.iter_mut().filter(of_client).for_each(|stream| stream.skip_to(sequence));
+    }
+
+    /// Removes the fraction lost of the client's report blocks whose interval has numbers that were skipped: nobody sent them.
+    pub fn excuse_skipped(&mut self, compound: &mut [u8]) {
+        replace_fractions_lost(compound, |block| {
+            let mut streams = self.streams.iter_mut().filter(|stream| stream.ssrc == block.ssrc);
+            let is_after = |to: u16| sequence_ahead(block.sequence_max as u16, to) > 0;
+            let is_excused = streams
+                .any(|stream| stream.reports.skipped_to.take_if(|to| is_after(*to)).is_some());
+            if is_excused { 0 } else { block.fraction_lost }
+        });
     }
 
     /// Makes packets of the previous hop stale. Called 500 ms after a planned move, or at once if a

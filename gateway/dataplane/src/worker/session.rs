@@ -286,20 +286,22 @@ impl WorkerSession {
                 cx.egress.note_changed(home);
             }
         }
+        // RTCP is only a few packets a second, so the copy is cheap.
+        let mut packet = packet.to_vec();
         if readable {
-            measurements.read_reports(packet, |ssrc| continuity.clock_rate(ssrc), cx.now);
-            flow.client_ppm = reported_loss(packet).or(flow.client_ppm);
-            let jitter = voice_jitter(packet, |ssrc| continuity.clock_rate(ssrc));
+            continuity.excuse_skipped(&mut packet);
+            measurements.read_reports(&packet, |ssrc| continuity.clock_rate(ssrc), cx.now);
+            flow.client_ppm = reported_loss(&packet).or(flow.client_ppm);
+            let jitter = voice_jitter(&packet, |ssrc| continuity.clock_rate(ssrc));
             flow.client_jitter_us = jitter.or(flow.client_jitter_us);
-            counts.get_or_insert_default().note_reports(reports(packet), sent);
+            counts.get_or_insert_default().note_reports(reports(&packet), sent);
         }
         let (hop, twin) = match self.route.forward_to_node(cx.board) {
             ForwardVerdict::Pass { hop, .. } => (hop, None),
             ForwardVerdict::Both([hop, twin]) => (hop, Some(twin)),
             ForwardVerdict::Drop(reason) => return cx.egress.count_drop(reason),
         };
-        // The rewrite may shorten the packet. RTCP is only a few packets a second, so the copy is cheap.
-        let mut packet = packet.to_vec();
+        // The rewrite may shorten the packet.
         if readable {
             self.client.restore_reports(&mut packet);
             let length = feedback::coalesce(&mut packet);

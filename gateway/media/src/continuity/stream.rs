@@ -144,6 +144,9 @@ pub(super) struct Reports {
     pub(super) lost: i32,
     /// Losses that occurred before the present sender.
     pub(super) lost_before: i32,
+    /// The last number that was skipped, until the client has reported about a later one.
+    #[serde(default)]
+    pub(super) skipped_to: Option<u16>,
 }
 
 impl Mapping {
@@ -321,6 +324,7 @@ impl OutgoingStream {
         self.counted.0 = self.counted.0.wrapping_add(ahead);
         // The client will count them.
         self.reports.lost_before = self.reports.lost_before.saturating_add_unsigned(ahead);
+        self.reports.skipped_to = Some(sequence);
         self.recent.advance(self.highest, ahead, self.latest);
         (self.previous, self.after_jump, self.withheld) = (None, None, None);
         self.use_only_above(self.highest);

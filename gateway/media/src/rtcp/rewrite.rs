@@ -96,6 +96,16 @@ pub fn replace_last_reports(compound: &mut [u8], mut replace: impl FnMut(u32) ->
     });
 }
 
+/// Passes each report block of a compound packet to `replace`, which returns its fraction lost.
+pub fn replace_fractions_lost(compound: &mut [u8], mut replace: impl FnMut(&ReportBlock) -> u8) {
+    let _ = rewrite(compound, |packet| {
+        retain_blocks(packet, |block| {
+            block.fraction_lost = replace(block);
+            true
+        })
+    });
+}
+
 /// Passes each report block of a sender or receiver report to `each`, which may modify it and
 /// returns whether to keep it. Returns the new length.
 pub(crate) fn retain_blocks(

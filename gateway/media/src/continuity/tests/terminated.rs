@@ -1,6 +1,7 @@
 //! SRTP that ends at the gateway: no number is used twice, and no step between numbers is long.
 
 use super::*;
+use crate::rtcp::{self, ReportBlock};
 
 fn terminated() -> Session {
     Session(Continuity::new(7, Protection::Terminated))
@@ -83,6 +84,33 @@ fn copy_goes_on_above_the_numbers_that_were_skipped() {
     let (expected, lost) = copy.0.arrivals();
     assert_eq!((expected, lost), (70, 0), "numbers that were skipped are no loss");
     assert_eq!(copy.0.missed_at_switches(at(99_999.0)), 0);
+}
+
+#[test]
+fn numbers_that_were_skipped_are_no_reported_loss() {
+    let mut session = terminated();
+    passed(&mut session, node(1, 0xa, 32_000, 5_000), 0..100);
+    session.0.skip_to(0xa, 36_000);
+    let mut report = |ssrc, sequence_max| {
+        let block = ReportBlock {
+            ssrc,
+            fraction_lost: 84,
+            lost: 1_000,
+            sequence_max,
+            jitter: 0,
+            last_sr: 0,
+            delay_since_last_sr: 0,
+        };
+        let mut compound = Vec::new();
+        rtcp::write_receiver_report(1, &[block], &mut compound);
+        session.0.excuse_skipped(&mut compound);
+        let packet = rtcp::packets(&compound).next().unwrap().unwrap();
+        packet.blocks().next().unwrap().fraction_lost
+    };
+    assert_eq!(report(0xa, 32_099), 84, "before the skip");
+    assert_eq!(report(0xb, 36_001), 84, "another stream");
+    assert_eq!(report(0xa, 36_001), 0);
+    assert_eq!(report(0xa, 36_050), 84, "once");
 }
 
 #[test]
