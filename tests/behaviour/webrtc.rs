@@ -5,7 +5,7 @@ use evenkeel_control::{GatewayEvent, SessionAnswer};
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::srtp::SrtpProfile;
-use evenkeel_model::{CloseReason, CoreEvent};
+use evenkeel_model::{CloseReason, CoreEvent, StreamKind};
 use evenkeel_testkit::required;
 use hyper::Method;
 use nix::sys::signal::Signal;
@@ -180,6 +180,70 @@ fn client_restarts_ice_at_another_address_and_keeps_its_keys() {
     ann.change_network(&mut gateway, id);
     hear(&mut ann, "at a third address");
     assert_one_stream(&ann.phone.heard, ann.announced);
+}
+
+/// The ids of the streams that an answer announces, in the order of its m-lines.
+fn stream_ids(answer: &Value) -> Vec<String> {
+    let sdp = answer["webrtc"]["answer"].as_str().unwrap();
+    let ids = sdp.lines().filter_map(|line| line.strip_prefix("a=msid:")?.split(' ').next());
+    ids.map(str::to_owned).collect()
+}
+
+#[test]
+fn answer_names_the_session_that_sends() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&world(&[&node]));
+    let (ann, bob) = (WebrtcPhone::new(1), WebrtcPhone::new(2));
+    let mut offer = json!({"scenario": "call", "room": "room", "webrtc": {"offer": ann.sdp()}});
+    offer["labels"] = json!({"participant": "ann"});
+    let opened = gateway.post("/v1/sessions", &offer);
+    let first = opened["id"].as_str().unwrap().to_owned();
+    assert_eq!(stream_ids(&opened), [first.as_str(); 2], "no other sender was there");
+    let shown = gateway.read(&format!("/v1/sessions/{first}"));
+    assert_eq!(shown["participant"], "ann", "{shown}");
+
+    let offer = json!({"scenario": "call", "room": "room", "webrtc": {"offer": bob.sdp()}});
+    let joined = gateway.post("/v1/sessions", &offer);
+    let ids = stream_ids(&joined);
+    assert_eq!(ids, [format!("{first}.ann"), format!("{first}.ann")]);
+    let sdp = joined["webrtc"]["answer"].as_str().unwrap();
+    assert!(sdp.contains(&format!(" cname:{first}.ann\r\n")), "{sdp}");
+
+    // The answer to a later offer names the newcomer.
+    let second = joined["id"].as_str().unwrap();
+    let later =
+        gateway.put(&format!("/v1/sessions/{first}"), &json!({"webrtc": {"offer": ann.sdp()}}));
+    assert_eq!(stream_ids(&later), [second; 2]);
+}
+
+#[test]
+fn events_tell_of_streams_that_begin_and_end() {
+    let node = Node::agent("east-a1");
+    let gateway = world(&[&node]).start();
+    let mut wanted = WebrtcPhone::new(1).offer("room");
+    wanted.labels = [("participant".into(), "ann".into())].into();
+    let opened = gateway.open(wanted);
+    let told = |is_added: bool, kind: StreamKind| {
+        gateway.expect("an event of the stream", |told| match &told.event {
+            GatewayEvent::StreamAdded(stream) if is_added && stream.kind == kind => {
+                Some(stream.clone())
+            }
+            GatewayEvent::StreamRemoved(stream) if !is_added && stream.kind == kind => {
+                Some(stream.clone())
+            }
+            _ => None,
+        })
+    };
+    for kind in [StreamKind::Audio, StreamKind::Video] {
+        let added = told(true, kind);
+        assert_eq!((added.session, &*added.room), (opened.session, "room"));
+        assert_eq!(added.participant.as_deref(), Some("ann"));
+        assert_eq!(*added.id, format!("{}.ann", opened.session));
+    }
+    gateway.ask(gateway.handle.close(opened.session)).unwrap();
+    for kind in [StreamKind::Audio, StreamKind::Video] {
+        assert_eq!(told(false, kind).session, opened.session);
+    }
 }
 
 #[test]

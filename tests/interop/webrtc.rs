@@ -220,6 +220,37 @@ fn call_of_chromium_survives_node_death() {
     call_of_pages("webrtc-chromium", &["chromium"; 2]);
 }
 
+/// The page that joins reads the speaker in its answer, and the level in the packets. Chromium's fake microphone beeps once a second.
+#[required(Chromium)]
+#[test]
+fn voice_of_a_page_has_name_and_level() {
+    let mut stage = Stage::before("webrtc-voices", CONFIGURATION, |folder| {
+        NODES.map(|node| sample_node(node, folder, &["--webrtc"])).into()
+    });
+    let mut command = Command::new("node");
+    command.arg(script("browser/call.js")).arg(browser_packages()).args(["chromium"; 2]);
+    command.arg(stage.folder().join("admin.sock")).arg(ROOM);
+    let clients = ChildProcess::start("webrtc-call", &mut command, stage.folder());
+    let clients = clients.expect("the client starts").with_grace(TIMEOUT);
+    let name = clients.wait_for("a voice", TIMEOUT, |lines| {
+        let ends = ends_of(lines.last()?);
+        let [name, level] = &ends.get(1)?["voices"][0].as_array()?[..] else { return None };
+        (level.as_f64()? > 0.01).then(|| name.as_str().map(str::to_owned))?
+    });
+    let name = name.unwrap_or_else(|error| panic!("{error}; {:?}", clients.lines().last()));
+    let sessions = stage.read("/v1/sessions");
+    let sessions = sessions["sessions"].as_array().expect("a list");
+    let of = |participant| {
+        let session = sessions.iter().find(|session| session["participant"] == participant);
+        session.and_then(|session| session["id"].as_str()).expect("both have a label")
+    };
+    assert_eq!(name, format!("{}.page%200", of("page 0")));
+    let lines = clients.lines();
+    let ends = ends_of(lines.last().expect("there are"));
+    let first = ends[0]["voices"][0][0].as_str().expect("a name");
+    assert_eq!(first, of("page 0"), "it was alone");
+}
+
 #[required(Firefox)]
 #[test]
 fn call_of_firefox_survives_node_death() {

@@ -9,7 +9,7 @@ use evenkeel_contract::errors::{ErrorAnswer, ErrorCode, ErrorFacts};
 use evenkeel_control::{AgentError, ControlError, NodeNames, NodeOrder, NotReloaded};
 use evenkeel_index::RoomOwner;
 use evenkeel_media::trunk::message::NodeFault;
-use evenkeel_model::{Impossible, NodeId, OfferRefusal, StreamKind};
+use evenkeel_model::{Impossible, NodeId, OfferRefusal};
 use evenkeel_process::documents::WRITTEN_AGAIN_WITHIN;
 
 use super::answers::milliseconds;
@@ -202,10 +202,7 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
             conflict("webrtc.offer", message.to_owned())
         }
         ControlError::OpenedWithout(kind) => {
-            let kind = match kind {
-                StreamKind::Audio => "audio",
-                StreamKind::Video => "video",
-            };
+            let kind = kind.name();
             let message = format!(
                 "adds a format of {kind}, and the driver of the node opened the session without; a new session can have it"
             );

@@ -10,12 +10,12 @@ use evenkeel_contract::events::{
     EventData, ForecastChanged, GroupChanged, HandshakeEnded, HopRemoved, ImpairmentChanged,
     LossCompared, LossesUncovered, Missed, ModeChanged, MoveCauseFound, MoveEnded, Moved,
     NodeHealth, NodeListChanged, NodeRemoved, NodeStart, NodeStop, NotOpened, Opened, PacketsShed,
-    PolicyHealth, PredictedLoss, ProviderBreakerChanged, Renegotiated, RoomDuplicate,
-    UncoveredLoss, UplinkSuspected, Witness,
+    PolicyHealth, PredictedLoss, ProviderBreakerChanged, Renegotiated, RoomDuplicate, StreamAdded,
+    StreamRemoved, UncoveredLoss, UplinkSuspected, Witness,
 };
 use evenkeel_contract::policies::TimedRollout;
 use evenkeel_control::history::traffic;
-use evenkeel_control::{EventRecord, GatewayEvent, GroupChange, NodeNames};
+use evenkeel_control::{EventRecord, GatewayEvent, GroupChange, NodeNames, RoomStream};
 use evenkeel_forecast::ForecastChange;
 use evenkeel_model::{
     CoreEvent, EvidenceSource, Health, Hop, Incarnation, ModeChange, MoveCause, NodeId, StartPhase,
@@ -103,6 +103,28 @@ impl NoticeWriter {
                     session: session.to_string(),
                     streams_changed: *streams_changed,
                     ice_restarted: *ice_restarted,
+                })
+            }
+            GatewayEvent::StreamAdded(stream) => {
+                let RoomStream { session, room, participant, kind, id } = stream.clone();
+                EventNotice::of(&StreamAdded {
+                    at_us,
+                    session: session.to_string(),
+                    room,
+                    participant,
+                    kind: kind.name().into(),
+                    stream: id,
+                })
+            }
+            GatewayEvent::StreamRemoved(stream) => {
+                let RoomStream { session, room, participant, kind, id } = stream.clone();
+                EventNotice::of(&StreamRemoved {
+                    at_us,
+                    session: session.to_string(),
+                    room,
+                    participant,
+                    kind: kind.name().into(),
+                    stream: id,
                 })
             }
             GatewayEvent::Group(GroupChange { gateway, role, epoch, warnings }) => {

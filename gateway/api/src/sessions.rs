@@ -25,7 +25,7 @@ use evenkeel_core::{
 };
 use evenkeel_model::{
     Decider, DecisionOutcome, EvidenceSource, Hook, Hop, HopGrant, Impossible, Measures, Metric,
-    Plan, RoomId, SessionId,
+    Plan, RoomId, SessionId, participant,
 };
 use evenkeel_process::unix_us;
 
@@ -166,6 +166,7 @@ fn session_view(view: &SessionView, names: &NodeNames) -> Session {
         room: session.room.clone(),
         scenario: session.scenario.clone(),
         mode: session.mode.name().into(),
+        participant: participant(&session.labels).map(Into::into),
         ingress: session.transport.name().into(),
         hop: session.hop.map(|hop| answers::hop(hop, names)),
         rung: session.plan.rung(),

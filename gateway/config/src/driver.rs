@@ -283,7 +283,7 @@ pub(super) fn read<T: DeserializeOwned>(
 }
 
 /// Keys that every node has.
-const NODE_KEYS: [&str; 12] = [
+const NODE_KEYS: [&str; 13] = [
     "name",
     "region",
     "zone",
@@ -291,6 +291,7 @@ const NODE_KEYS: [&str; 12] = [
     "driver",
     "capacity",
     "standby",
+    "keeps_ssrc",
     "start",
     "agent",
     "secret_file",

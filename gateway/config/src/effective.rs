@@ -332,6 +332,7 @@ fn alert_receiver(receiver: &AlertReceiver) -> Value {
 fn node(node: &NodeConfig) -> Value {
     let mut keys = Table::new();
     keys.insert("standby".to_owned(), node.standby.into());
+    keys.insert("keeps_ssrc".to_owned(), node.keeps_ssrc.into());
     keys.insert("srtp".to_owned(), node.srtp.name().into());
     keys.extend(node.driver.keys.clone());
     if node.trunk().is_some() {

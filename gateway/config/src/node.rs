@@ -37,6 +37,8 @@ pub(super) struct NodeEntry {
     capacity: Spanned<BitRateText>,
     #[serde(default)]
     standby: bool,
+    #[serde(default)]
+    keeps_ssrc: bool,
     start: Option<Spanned<StartTable>>,
     agent: Option<Spanned<String>>,
     secret_file: Option<Spanned<String>>,
@@ -94,6 +96,8 @@ pub struct NodeConfig {
     pub canary: bool,
     /// The node takes no first hop of hot and hitless scenarios while other nodes can. Default false.
     pub standby: bool,
+    /// The node sends on streams with the SSRCs of their senders. Default false.
+    pub keeps_ssrc: bool,
     /// Starts the node when rooms of cold scenarios need it.
     pub start: Option<StartHook>,
     /// The agent beside the node, unless the node is reached through that agent.
@@ -122,6 +126,7 @@ impl NodeConfig {
             capacity,
             canary: false,
             standby: false,
+            keeps_ssrc: false,
             start: None,
             agent: None,
             srtp: NodeSrtp::default(),
@@ -253,6 +258,7 @@ pub(super) fn check(
         carrier,
         canary,
         standby: raw.standby,
+        keeps_ssrc: raw.keeps_ssrc,
         start,
         agent,
         srtp,

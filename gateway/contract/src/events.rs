@@ -42,6 +42,8 @@ names! {
     NotOpened = "not-opened",
     HandshakeEnded = "handshake",
     Renegotiated = "renegotiated",
+    StreamAdded = "stream-added",
+    StreamRemoved = "stream-removed",
     GroupChanged = "group",
     Continued = "continued",
     LossesUncovered = "losses-uncovered",
@@ -181,6 +183,46 @@ pub struct Renegotiated {
     pub streams_changed: bool,
     /// It has other credentials of ICE.
     pub ice_restarted: bool,
+}
+
+/// A session sends a stream to its room: a viewer needs an m-line for it.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct StreamAdded {
+    /// Unix time.
+    pub at_us: u64,
+    /// The sending session's id.
+    pub session: String,
+    /// The room's name.
+    pub room: Arc<str>,
+    /// The label `participant` of the session's offer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub participant: Option<Arc<str>>,
+    /// `audio` or `video`.
+    pub kind: Word,
+    /// The id of the stream in answers to WebRTC clients, as `MediaStream.id` has it.
+    pub stream: Arc<str>,
+}
+
+/// A session no longer sends a stream to its room.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct StreamRemoved {
+    /// Unix time.
+    pub at_us: u64,
+    /// The sending session's id.
+    pub session: String,
+    /// The room's name.
+    pub room: Arc<str>,
+    /// The label `participant` of the session's offer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub participant: Option<Arc<str>>,
+    /// `audio` or `video`.
+    pub kind: Word,
+    /// The id of the stream in answers to WebRTC clients, as `MediaStream.id` has it.
+    pub stream: Arc<str>,
 }
 
 /// A member of a group has another role, or the group lost or regained redundancy.

@@ -46,6 +46,9 @@ pub struct Session {
     pub scenario: Arc<str>,
     /// `hitless`, `hot`, `active-active`, `cold` or `regional`.
     pub mode: Word,
+    /// The label `participant` of its offer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub participant: Option<Arc<str>>,
     /// The client's transport: `udp` or `quic`.
     pub ingress: Word,
     /// The hop that carries the session's packets; null without one.

@@ -16,7 +16,8 @@ use evenkeel_http::{Poster, WebhookMessage};
 use evenkeel_kept::Store;
 use evenkeel_media::srtp::{IndexGrant, SrtpKeys};
 use evenkeel_model::{
-    CloseReason, CoreEvent, DropReason, Health, NodeId, Offer, RedundancyMode, SessionId, Stamp,
+    CloseReason, CoreEvent, DropReason, Health, Labels, MediaDescription, NodeId, Offer,
+    RedundancyMode, RoomId, SessionId, Stamp,
 };
 use evenkeel_nodes::{NodeEffect, NodeEvidence, WATCH_EVERY};
 use evenkeel_policies::{PolicyReport, PolicyThreads};
@@ -423,6 +424,12 @@ impl Control {
                 self.continuity.replication().note_policy(policy);
             }
             GatewayEffect::Event(event @ CoreEvent::Closed { session, .. }) => {
+                if let CoreEvent::Closed { room_name, closed, .. } = &event {
+                    let (labels, media) = (&closed.labels, &closed.media);
+                    let removed = self.sessions.streams_of(session, room_name, labels, media);
+                    let events = removed.into_iter().map(GatewayEvent::StreamRemoved);
+                    events.for_each(|event| self.reporting.send_event(event));
+                }
                 self.reporting.close(session, event, self.sessions.totals(session));
             }
             GatewayEffect::Event(event) => {
@@ -439,7 +446,19 @@ impl Control {
                     }
                     _ => {}
                 }
+                let added = match &event {
+                    CoreEvent::Opened { session, room_name, .. } => {
+                        let streams = self.gateway.views().streams(*session);
+                        let of = |(labels, media): (&Labels, &Arc<MediaDescription>)| {
+                            self.sessions.streams_of(*session, room_name, labels, media)
+                        };
+                        streams.map(of).unwrap_or_default()
+                    }
+                    _ => Vec::new(),
+                };
                 self.reporting.send(self.sessions.event(event));
+                let events = added.into_iter().map(GatewayEvent::StreamAdded);
+                events.for_each(|event| self.reporting.send_event(event));
             }
             GatewayEffect::Finished => self.lifetime.handle_all_closed(),
         }
@@ -448,11 +467,21 @@ impl Control {
     fn install(&mut self, installed: InstalledSession, offer: &Offer, now: Instant) {
         let session = installed.session;
         let scenario = self.settings.scenario(&installed.scenario).map(|(_, scenario)| scenario);
-        if let Err(error) = self.sessions.install(installed, offer, scenario) {
+        let keeps_ssrc = self.keeps_ssrc(installed.room);
+        let (sessions, gateway) = (&mut self.sessions, &self.gateway);
+        if let Err(error) = sessions.install(installed, offer, scenario, gateway, keeps_ssrc) {
             self.note_turned_away(&offer.scenario, &error, now);
             // The client cannot use the session. The refusal carries the reason.
             let _ = self.gateway.handle_close(session, now);
         }
+    }
+
+    /// Returns true if all nodes of a room's route send streams on with the SSRCs of their senders.
+    fn keeps_ssrc(&self, room: RoomId) -> bool {
+        let nodes = self.gateway.views().nodes_of(room);
+        let keeps =
+            |node: &NodeId| self.nodes.listed().config(*node).is_some_and(|node| node.keeps_ssrc);
+        nodes.iter().all(keeps)
     }
 
     /// Executes an effect of the drivers.
@@ -890,10 +919,14 @@ impl Control {
             ControlRequest::Renegotiate(offer, reply) => {
                 let followed = match self.continuity.holds_offers() {
                     true => Err(ControlError::Unavailable),
-                    false => self.sessions.renegotiate(*offer, &mut self.gateway, now),
+                    false => {
+                        let room = self.gateway.views().room_of(offer.session);
+                        let keeps_ssrc = room.is_some_and(|room| self.keeps_ssrc(room));
+                        self.sessions.renegotiate(*offer, &mut self.gateway, keeps_ssrc, now)
+                    }
                 };
-                let _ = reply.send(followed.map(|(ingress, event)| {
-                    event.into_iter().for_each(|event| self.reporting.send_event(event));
+                let _ = reply.send(followed.map(|(ingress, events)| {
+                    events.into_iter().for_each(|event| self.reporting.send_event(event));
                     ingress
                 }));
             }

@@ -38,6 +38,7 @@ mod reloads;
 mod reporting;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
+mod senders;
 mod session_urls;
 mod sessions;
 mod signalling;
@@ -85,6 +86,7 @@ pub use reloads::{NotReloaded, PolicyRefused, ReloadReport, ReloadRequest, Reloa
 pub use reporting::{
     Continuation, EventRecord, GatewayEvent, GroupChange, MediaPause, TraceCaller,
 };
+pub use senders::RoomStream;
 pub use session_urls::{SessionUrlSecret, SessionUrls};
 pub use snapshot::{
     MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,

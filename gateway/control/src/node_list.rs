@@ -264,6 +264,7 @@ fn stays(before: &NodeConfig, now: &NodeConfig) -> bool {
         capacity: _,
         canary: _,
         standby: _,
+        keeps_ssrc: _,
         start,
         agent: _,
         srtp,

@@ -23,6 +23,7 @@ use crate::messages::{LossComparison, NodeOrder, OrderStep, ScenarioTraffic, Unc
 use crate::names::NodeNames;
 use crate::node_list::NodeListUpdate;
 use crate::reloads::ReloadReport;
+use crate::senders::RoomStream;
 use crate::traces::CallerSpan;
 use crate::workers::WorkerLines;
 
@@ -117,6 +118,12 @@ evenkeel_model::events! {
             ice_restarted: bool,
         }
             sends "renegotiated" with "`session`, `streams_changed`, `ice_restarted`";
+        /// A session sends a stream to its room.
+        StreamAdded(stream: RoomStream)
+            sends "stream-added" with "`session`, `room`, `participant`, `kind` (audio or video), `stream`: its [id in answers](webrtc.md#senders)";
+        /// A session no longer sends a stream to its room.
+        StreamRemoved(stream: RoomStream)
+            sends "stream-removed" with "`session`, `room`, `participant`, `kind`, `stream`";
         /// The node list was reloaded, or a reload of it was refused.
         NodeList(update: NodeListUpdate)
             sends "node-list" with "`by`, `forced`, `added`, `removed`, `changed`, `reason`";

@@ -6,7 +6,8 @@ use std::time::Instant;
 use evenkeel_contract::sessions::EndedSession;
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{
-    ClientTransport, CloseReason, ClosedSession, Decider, RedundancyMode, SessionId,
+    ClientTransport, CloseReason, ClosedSession, Decider, MediaDescription, RedundancyMode,
+    RtcpPort, SessionId, Srtp,
 };
 
 use crate::NodeNames;
@@ -16,6 +17,12 @@ use crate::history::record_of_end;
 pub fn closed_session(now: Instant) -> ClosedSession {
     ClosedSession {
         scenario: "call".into(),
+        labels: Arc::new([]),
+        media: Arc::new(MediaDescription {
+            streams: Vec::new(),
+            rtcp: RtcpPort::Mux,
+            srtp: Srtp::Plain,
+        }),
         mode: RedundancyMode::Hot,
         transport: ClientTransport::Udp,
         admitted_by: Arc::new(Decider::Native),

@@ -9,8 +9,8 @@ use evenkeel_config::{NodeConfig, ScenarioSettings};
 use evenkeel_core::{Gateway, InstalledSession, RoomStanding, SessionStanding};
 use evenkeel_dataplane::flows::Home;
 use evenkeel_dataplane::worker::{
-    AnsweredMedia, ClientAddressing, DscpMarks, HandedOut, Install, SessionPorts, SessionState,
-    SrtpKeying, Totals, TrunkState, WorkerCommand,
+    AnsweredMedia, ClientAddressing, ClientStream, DscpMarks, HandedOut, Install, SessionPorts,
+    SessionState, SrtpKeying, Totals, TrunkState, WorkerCommand,
 };
 use evenkeel_drivers::OpenRequest;
 use evenkeel_media::continuity::AnnouncedStreams;
@@ -33,6 +33,7 @@ use crate::registry::{
     SessionEntry, SessionRegistry,
 };
 use crate::reporting::{Continuation, EventRecord, GatewayEvent};
+use crate::senders::{RoomSender, RoomStream, described_streams, name_senders, sent_streams};
 use crate::snapshot::MediaRecord;
 use crate::workers::WorkerLines;
 
@@ -41,6 +42,9 @@ const SESSIONS_PER_COST: usize = 100;
 
 /// Maximum sessions that an event names: packets need the processor after a takeover.
 const CONTINUED_MAX: usize = 10_000;
+
+/// The first sessions of a room, among which an answer finds the senders: a room may have thousands of viewers.
+const SENDERS_AMONG: usize = 256;
 
 /// Sessions between two wakes of the workers that take them: a worker's queue of commands is bounded.
 const WOKEN_EVERY: usize = 1_024;
@@ -125,12 +129,14 @@ impl Sessions {
         self.offers.first_packet(scenario, listener, source, payload_type, now)
     }
 
-    /// Registers a session of an offer, and gives it to its worker. A refusal is the reply to the offer.
+    /// Registers a session of an offer, and gives it to its worker. `keeps_ssrc`: the nodes of its room do. A refusal is the reply to the offer.
     pub(crate) fn install(
         &mut self,
         installed: InstalledSession,
         offer: &Offer,
         scenario: Option<&ScenarioSettings>,
+        gateway: &Gateway,
+        keeps_ssrc: bool,
     ) -> Result<(), ControlError> {
         let session = installed.session;
         let SessionParts { nodes, data, caller, srtp } = self.offers.take_for_session(offer.id);
@@ -140,11 +146,63 @@ impl Sessions {
             srtp.into_iter().for_each(|keying| entry.set_srtp(keying));
             self.registry.note_caller(session, caller.as_ref());
         }
-        let Registered { home, client, ports, reached } = registered
+        let Registered { home, client, ports, mut reached } = registered
             .inspect_err(|error| self.offers.note_registered(offer.id, Err(error.clone())))?;
+        let answered = self.registry.get(session).and_then(|entry| dtls(entry.srtp()));
+        if let Some((_, answered)) = answered {
+            let mut named = answered.clone();
+            let senders = self.senders(gateway, session, installed.room, &named);
+            let announced = Arc::make_mut(&mut named.announced);
+            let before = AnnouncedStreams::default();
+            name_senders(announced, &before, &installed.media, &senders, keeps_ssrc);
+            if let IngressAnswer::Udp { ice: Some(ice), .. } = &mut reached {
+                ice.announced = Some(Arc::clone(&named.announced));
+            }
+            if let Some(entry) = self.registry.get_mut(session) {
+                entry.set_answered(Arc::new(named));
+            }
+        }
         self.offers.note_registered(offer.id, Ok(reached));
         self.install_at(home, installed, client, ports, None, scenario);
         Ok(())
+    }
+
+    /// The other sessions that send to a room, for the answer to a session that receives.
+    fn senders(
+        &self,
+        gateway: &Gateway,
+        receiver: SessionId,
+        room: RoomId,
+        answered: &AnsweredMedia,
+    ) -> Vec<RoomSender> {
+        if answered.announced.sections.is_empty() {
+            return Vec::new();
+        }
+        let views = gateway.views();
+        let others = views.sessions_of(room).take(SENDERS_AMONG).filter(|other| *other != receiver);
+        let sender = |other| {
+            let (labels, media) = views.streams(other)?;
+            let streams = self.sent_streams(other, media);
+            (!streams.is_empty()).then(|| RoomSender::new(other, labels, streams))
+        };
+        others.filter_map(sender).collect()
+    }
+
+    fn sent_streams(&self, session: SessionId, media: &MediaDescription) -> Vec<ClientStream> {
+        let entry = self.registry.get(session);
+        let answered = entry.and_then(|entry| dtls(entry.srtp())).map(|(_, answered)| answered);
+        sent_streams(answered, media)
+    }
+
+    /// The streams that a session with this description sends to its room.
+    pub(crate) fn streams_of(
+        &self,
+        session: SessionId,
+        room: &Arc<str>,
+        labels: &Labels,
+        media: &MediaDescription,
+    ) -> Vec<RoomStream> {
+        described_streams(session, room, labels, &self.sent_streams(session, media))
     }
 
     /// Gives the session to its worker, with the state that it had in another process.
@@ -289,20 +347,20 @@ impl Sessions {
     }
 
     /// Follows a later offer, in the core too. After an error packets pass as before. Returns the addresses and credentials for
-    /// the answer, and the event of an offer that changes something.
+    /// the answer, and the events of an offer that changes something.
     pub(crate) fn renegotiate(
         &mut self,
         offer: LaterOffer,
         gateway: &mut Gateway,
+        keeps_ssrc: bool,
         now: Instant,
-    ) -> Result<(IngressAnswer, Option<GatewayEvent>), ControlError> {
+    ) -> Result<(IngressAnswer, Vec<GatewayEvent>), ControlError> {
         let LaterOffer { session, ufrag, streams } = offer;
         let described = gateway.views().streams(session);
         let (labels, present) =
             described.ok_or(ControlError::Impossible(Impossible::NoSuchSession))?;
         let (labels, present) = (labels.clone(), Arc::clone(present));
-        let registry = &mut self.registry;
-        let entry = registry.get(session).ok_or(ControlError::Unavailable)?;
+        let entry = self.registry.get(session).ok_or(ControlError::Unavailable)?;
         let (certificates, before) = dtls(entry.srtp()).ok_or(ControlError::NotWebrtc)?;
         let ice_restarted = before.ufrag != ufrag;
         let mut answered = before.clone();
@@ -323,6 +381,11 @@ impl Sessions {
                 announced.seed = before.announced.seed;
                 announced.in_sync.clone_from(&before.announced.in_sync);
             }
+            let room = gateway.views().room_of(session);
+            let room = room.ok_or(ControlError::Impossible(Impossible::NoSuchSession))?;
+            let senders = self.senders(gateway, session, room, offered.1);
+            let earlier = &before.announced;
+            name_senders(&mut announced, earlier, &streams.media, &senders, keeps_ssrc);
             password = offered.1.password.clone();
             answered = AnsweredMedia {
                 ufrag: before.ufrag.clone(),
@@ -332,35 +395,44 @@ impl Sessions {
             };
             media = Some(streams.media);
         }
+        let sent_before = sent_streams(Some(before), &present);
         let streams_changed =
             media.as_ref().is_some_and(|media| *media != present) || answered != *before;
         (answered.ufrag, answered.password) = (ufrag, password);
         let home = entry.home;
         let (_, listener) =
-            registry.listener(&ClientIdentity::Stun).ok_or(ControlError::NoListener)?;
+            self.registry.listener(&ClientIdentity::Stun).ok_or(ControlError::NoListener)?;
         let addresses = listener.addresses.rtp_of_client(ClientLabel::Carrier.value(&labels));
         if let Some(media) = &media {
             let changed = gateway.handle_streams(session, Arc::clone(media), now);
             changed.map_err(ControlError::Impossible)?;
         }
         if ice_restarted {
-            registry.restart_ice(session, &mut fill)?;
+            self.registry.restart_ice(session, &mut fill)?;
         }
         let answered = Arc::new(answered);
-        if let Some(entry) = registry.get_mut(session) {
+        if let Some(entry) = self.registry.get_mut(session) {
             entry.set_answered(Arc::clone(&answered));
         }
         gateway.records().note_session(session);
-        let ice = registry.ice_of(session);
+        let ice = self.registry.ice_of(session);
         let media = media.unwrap_or(present);
+        let sent_now = sent_streams(Some(&answered), &media);
         self.workers.command(home.worker, WorkerCommand::Renegotiate { home, media, answered });
         let ingress = IngressAnswer::Udp { addresses, rtcp: Vec::new(), ice };
-        let event = (streams_changed || ice_restarted).then_some(GatewayEvent::Renegotiated {
-            session,
-            streams_changed,
-            ice_restarted,
-        });
-        Ok((ingress, event))
+        let mut events = Vec::new();
+        if streams_changed || ice_restarted {
+            events.push(GatewayEvent::Renegotiated { session, streams_changed, ice_restarted });
+        }
+        if let Some(room) = gateway.views().session(session, now).map(|standing| standing.room) {
+            let before = described_streams(session, &room, &labels, &sent_before);
+            let after = described_streams(session, &room, &labels, &sent_now);
+            let removed = before.iter().filter(|stream| !after.contains(stream));
+            events.extend(removed.cloned().map(GatewayEvent::StreamRemoved));
+            let added = after.iter().filter(|stream| !before.contains(stream));
+            events.extend(added.cloned().map(GatewayEvent::StreamAdded));
+        }
+        Ok((ingress, events))
     }
 
     pub(crate) fn view(&self, standing: SessionStanding) -> SessionView {

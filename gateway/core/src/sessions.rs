@@ -1110,6 +1110,8 @@ impl Session {
             .filter(|record| record.outcome == MoveOutcome::Done && record.ended >= self.offered);
         ClosedSession {
             scenario: Arc::clone(&self.request.scenario),
+            labels: self.labels().clone(),
+            media: Arc::clone(self.media()),
             mode: room.route().mode,
             transport: self.transport,
             admitted_by: Arc::clone(&self.admitted_by),

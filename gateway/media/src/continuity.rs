@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use announced::Placement;
-pub use announced::{AnnouncedSection, AnnouncedStreams};
+pub use announced::{AnnouncedSection, AnnouncedSender, AnnouncedStreams};
 use evenkeel_instant as instant;
 pub use numbers::FILLED_WITHIN;
 pub use protection::Protection;
@@ -598,6 +598,19 @@ impl Continuity {
     ) -> Placement {
         let admits =
             |section: &&AnnouncedSection| section.payload_types.contains(&header.payload_type);
+        let is_of_sender = |section: &&AnnouncedSection| {
+            section.sender.as_ref().is_some_and(|sender| sender.ssrcs.contains(&header.ssrc))
+        };
+        // A node that keeps the SSRCs of senders.
+        let of_sender = announced.sections().filter(admits).find(is_of_sender);
+        if let Some(ssrc) = of_sender.map(|section| announced.ssrc(section.index)) {
+            if let Some(index) = self.orphan(header, clock_rate, |other| other == ssrc) {
+                return Placement::Continues(index);
+            }
+            if self.stream_of(ssrc).is_none() {
+                return Placement::Begins(ssrc);
+            }
+        }
         let ssrcs = || announced.sections().filter(admits).map(|it| announced.ssrc(it.index));
         let is_admitting = |ssrc| ssrcs().any(|admitting| admitting == ssrc);
         if let Some(index) = self.orphan(header, clock_rate, is_admitting) {

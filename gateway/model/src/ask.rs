@@ -57,6 +57,12 @@ crate::named! {
 /// Labels of a session, known when it opens, in the order given.
 pub type Labels = Arc<[(Box<str>, Box<str>)]>;
 
+/// Returns the label `participant`: the participant whose streams the session sends. An empty one counts as none.
+pub fn participant(labels: &Labels) -> Option<&str> {
+    let found = labels.iter().find(|(name, _)| &**name == "participant");
+    found.map(|(_, value)| &**value).filter(|value| !value.is_empty())
+}
+
 /// State that a plugin stored for a session or a room, or its memo (state of the plugin itself).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct PluginState {

@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ask::{Arm, DecisionNote, DecisionOutcome, GuardRule, Hook, PluginFault, PolicyName};
+use crate::ask::{
+    Arm, DecisionNote, DecisionOutcome, GuardRule, Hook, Labels, PluginFault, PolicyName,
+};
 use crate::clients::ClientGroup;
 use crate::diagnosis::Impairment;
 use crate::event_rows::EventValue;
 use crate::forwarding::Hop;
 use crate::health::{BreakerMode, BreakerState, EvidenceSource, Health, StartPhase, StopPhase};
 use crate::id::{AskId, NodeId, OfferId, RegionId, RoomId, SessionId};
-use crate::offer::{ClientTransport, Decider, OfferRefusal};
+use crate::offer::{ClientTransport, Decider, MediaDescription, OfferRefusal};
 use crate::registry::Op;
 use crate::settings::{NewcomerAction, RedundancyMode};
 
@@ -87,6 +89,10 @@ crate::named! {
 pub struct ClosedSession {
     /// The name of the scenario.
     pub scenario: Arc<str>,
+    /// The labels of its offer.
+    pub labels: Labels,
+    /// The streams of its client.
+    pub media: Arc<MediaDescription>,
     /// The redundancy mode in force.
     pub mode: RedundancyMode,
     /// The transport of the client.

@@ -30,7 +30,7 @@ pub use action::{
 pub use ask::{
     AdmitVerdict, Arm, Ask, DecisionNote, DecisionOutcome, DegradationAction, GuardRule, Hook,
     HookAnswer, IsolatedRows, Labels, NO_NODE, PluginFault, PluginState, Poisoned, PolicyName,
-    PolicyQuestion, Reasons, RevisionAnswer, RoomRow, RoutingMove, SessionRow,
+    PolicyQuestion, Reasons, RevisionAnswer, RoomRow, RoutingMove, SessionRow, participant,
 };
 pub use bytes::StateBytes;
 pub use clients::{ClientGroup, ClientLabel};

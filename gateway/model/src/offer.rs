@@ -120,13 +120,15 @@ impl Srtp {
     }
 }
 
-/// The kind of a stream; its number is its index in counters.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
-pub enum StreamKind {
-    /// Voice and other sound.
-    Audio,
-    /// Camera or screen.
-    Video,
+crate::named! {
+    /// The kind of a stream; its number is its index in counters.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
+    pub enum StreamKind {
+        /// Voice and other sound.
+        Audio = "audio",
+        /// Camera or screen.
+        Video = "video",
+    }
 }
 
 /// A payload type of RTP (RFC 3551), with its codec.

@@ -62,6 +62,7 @@ impl WebrtcPhone {
             password: Default::default(),
             may_send: true,
             may_receive: true,
+            sends: Vec::new(),
             numbers: numbers(),
             announced: Arc::default(),
         });

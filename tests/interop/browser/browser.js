@@ -85,6 +85,11 @@ export async function observe(others = 1) {
     at_ms: transport?.timestamp,
     audio: audio.map((row) => row.ssrc),
     received: others > 0 ? [least(audio, "packetsReceived"), least(video, "packetsReceived"), least(video, "framesDecoded")] : [],
+    // The ids of streams with voice, each with its level.
+    voices: [...(globalThis.names ?? [])].filter(([{ kind }]) => kind === "audio").map(([track, name]) => {
+      const voice = peer.getReceivers().find((each) => each.track === track);
+      return [name, voice?.getSynchronizationSources()[0]?.audioLevel ?? null];
+    }),
     repaired: sum(video, "retransmittedPacketsReceived"),
     // By layer of simulcast.
     sent: Object.fromEntries(find("outbound-rtp", "video").map((row) => [row.rid ?? "", row.packetsSent])),

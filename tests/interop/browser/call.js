@@ -25,8 +25,8 @@ const [pictures, layers] = {
 const PACKETS = 100;
 
 /** Sends an offer to the gateway. Returns the SDP of its answer. */
-function openSession(offer) {
-  const body = JSON.stringify({ scenario, room, webrtc: { offer } });
+function openSession(offer, participant) {
+  const body = JSON.stringify({ scenario, room, labels: { participant }, webrtc: { offer } });
   const options = { socketPath: api, path: "/v1/sessions", method: "POST", headers: { "content-type": "application/json" } };
   return new Promise((resolve, reject) => {
     const request = http.request(options, async (response) => {
@@ -39,13 +39,17 @@ function openSession(offer) {
 }
 
 /** Runs in a page: calls `others` ends with camera and microphone, and plays one of them. `sendEncodings`: the layers of its pictures. */
-async function call({ others, pictures, sendEncodings }) {
+async function call({ participant, others, pictures, sendEncodings }) {
   const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: pictures });
   globalThis.peer = new RTCPeerConnection();
   const player = document.createElement("video");
   player.autoplay = true;
   document.body.append(player);
-  peer.ontrack = ({ streams }) => (player.srcObject = streams[0]);
+  globalThis.names = new Map();
+  peer.ontrack = ({ track, streams }) => {
+    player.srcObject = streams[0];
+    names.set(track, streams[0].id);
+  };
   const connected = new Promise((done) => {
     peer.onconnectionstatechange = () => peer.connectionState === "connected" && done();
   });
@@ -58,7 +62,7 @@ async function call({ others, pictures, sendEncodings }) {
     for (const kind of ["audio", "video"]) peer.addTransceiver(kind, { direction: "recvonly" });
   }
   await peer.setLocalDescription();
-  const sdp = await openSession(peer.localDescription.sdp);
+  const sdp = await openSession(peer.localDescription.sdp, participant);
   await peer.setRemoteDescription({ type: "answer", sdp });
   await connected;
 }
@@ -76,10 +80,12 @@ for (const name of words) {
 const pages = await Promise.all(words.map((name) => newPage(browsers.get(name))));
 for (const page of pages) await page.exposeFunction("openSession", openSession);
 const [first, ...later] = pages;
-await first.evaluate(call, { others, pictures, sendEncodings: layers });
+await first.evaluate(call, { participant: "page 0", others, pictures, sendEncodings: layers });
 const isHeard = ({ received: [audio, video] }) => audio >= PACKETS && video >= PACKETS;
 while (later.length > 0 && !isHeard(await first.evaluate(observe))) await pause(50);
-for (const page of later) await page.evaluate(call, { others, pictures: true, sendEncodings: [] });
+for (const [index, page] of later.entries()) {
+  await page.evaluate(call, { participant: `page ${index + 1}`, others, pictures: true, sendEncodings: [] });
+}
 for (;;) {
   await pause(250);
   const ends = await Promise.all(pages.map((page) => page.evaluate(observe, others)));

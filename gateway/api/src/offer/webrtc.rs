@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use evenkeel_config::token::ClientDirection;
 use evenkeel_control::IceAnswer;
-use evenkeel_dataplane::worker::{AnsweredMedia, ClientPassword, SrtpKeying};
+use evenkeel_dataplane::worker::{AnsweredMedia, ClientPassword, ClientStream, SrtpKeying};
 use evenkeel_media::continuity::{AnnouncedSection, AnnouncedStreams};
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::numbering::ClientNumbers;
@@ -124,6 +124,7 @@ impl WebrtcOffer {
             password: ClientPassword(self.ice.password().into()),
             may_send: self.negotiation.accepted().any(|media| media.direction.has_recv()),
             may_receive: self.negotiation.accepted().any(|media| media.direction.has_send()),
+            sends: self.sends(),
             numbers: ClientNumbers::new(
                 payload_types,
                 extensions,
@@ -131,6 +132,15 @@ impl WebrtcOffer {
             ),
             announced: Arc::clone(&self.announced),
         }
+    }
+
+    fn sends(&self) -> Vec<ClientStream> {
+        let sending = self.negotiation.accepted().filter(|media| media.direction.has_recv());
+        let stream = |media: &AcceptedMedia| ClientStream {
+            kind: stream_kind(media.kind),
+            ssrcs: media.sources.iter().map(|source| source.ssrc).collect(),
+        };
+        sending.map(stream).collect()
     }
 
     /// The answer of a session with these addresses, best first.
@@ -143,24 +153,27 @@ impl WebrtcOffer {
         let credentials = IceCredentials::new(&ice.ufrag, &ice.password);
         let announced = ice.announced.as_ref().unwrap_or(&self.announced);
         let name = session.to_string();
-        // The client plays streams of one id in sync.
-        let ids = announced.sections.iter().map(|section| {
-            let is_in_sync = announced.in_sync.contains(&section.index);
-            if is_in_sync { name.clone() } else { format!("{name}-{}", section.index) }
+        // The client plays streams of one id in sync. Without a sender, the id is the receiver's.
+        let ids = announced.sections.iter().map(|section| match &section.sender {
+            Some(sender) => (String::from(&*sender.stream), &*sender.stream),
+            None if announced.in_sync.contains(&section.index) => (name.clone(), &*name),
+            None => (format!("{name}-{}", section.index), &*name),
         });
-        let ids: Vec<String> = ids.collect();
-        let sources = announced.sections.iter().zip(&ids).filter_map(|(section, stream)| {
-            let index = section.index;
-            let media = self.negotiation.sections.get(usize::from(index))?.outcome.as_ref().ok()?;
-            let retransmission = announced.retransmission_ssrc(index);
-            Some(SentStream {
-                mid: media.mid.as_deref()?,
-                stream,
-                cname: &name,
-                ssrc: announced.ssrc(index),
-                retransmission: section.has_retransmissions.then_some(retransmission),
-            })
-        });
+        let ids: Vec<(String, &str)> = ids.collect();
+        let sources =
+            announced.sections.iter().zip(&ids).filter_map(|(section, (stream, cname))| {
+                let index = section.index;
+                let media =
+                    self.negotiation.sections.get(usize::from(index))?.outcome.as_ref().ok()?;
+                let retransmission = announced.retransmission_ssrc(index);
+                Some(SentStream {
+                    mid: media.mid.as_deref()?,
+                    stream,
+                    cname,
+                    ssrc: announced.ssrc(index),
+                    retransmission: section.has_retransmissions.then_some(retransmission),
+                })
+            });
         let sources: Vec<SentStream<'_>> = sources.collect();
         let local = LocalTransport {
             session_id: session.0,
@@ -188,6 +201,7 @@ fn announced(negotiation: &Negotiation) -> AnnouncedStreams {
         index: *index,
         payload_types: media.formats.iter().filter(|it| !repairs(it)).map(|it| it.room).collect(),
         has_retransmissions: media.formats.iter().any(|format| repairs(&format)),
+        sender: None,
     });
     let sections = sections.collect();
     // Voice and pictures of one sender. With several m-lines of a kind the senders differ.

@@ -21,6 +21,7 @@ fn explanation(id: SessionId) -> Explanation {
         session: id,
         room: "room-1".into(),
         scenario: "call".into(),
+        labels: [("participant".into(), "anna".into())].into(),
         mode: RedundancyMode::Hitless,
         kept: RedundancyMode::Cold,
         transport: ClientTransport::Udp,

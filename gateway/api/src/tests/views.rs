@@ -593,6 +593,7 @@ pub(super) fn session(number: u64) -> SessionView {
         session: SessionId(number),
         room: "room-1".into(),
         scenario: "call".into(),
+        labels: [("participant".into(), "anna".into())].into(),
         mode: RedundancyMode::Hot,
         kept: RedundancyMode::Hot,
         transport: ClientTransport::Udp,

@@ -8,8 +8,8 @@ use evenkeel_breakers::ClientBreakerStanding;
 use evenkeel_model::{
     Affinity, Arm, BreakerMode, BreakerState, ClientGroup, ClientTransport, Decider,
     DegradationLimit, EvidenceSource, FailureDomain, Health, Hook, Hop, HopGrant, Impairment,
-    Labels, Measures, MediaDescription, MoveCause, NodeNeed, NodeProbing, Op, Plan, PolicyName,
-    RedundancyMode, RegionId, RoomId, Scenario, SessionId, actions,
+    Labels, Measures, MediaDescription, MoveCause, NodeId, NodeNeed, NodeProbing, Op, Plan,
+    PolicyName, RedundancyMode, RegionId, RoomId, Scenario, SessionId, actions,
 };
 use evenkeel_nodes::{Node, OpeningWindow, ProcessState, ProviderBreakerStanding};
 use evenkeel_revisions::unit;
@@ -31,6 +31,8 @@ pub struct SessionStanding {
     pub room: Arc<str>,
     /// The name of the scenario.
     pub scenario: Arc<str>,
+    /// The labels of its offer.
+    pub labels: Labels,
     /// The transport of the client.
     pub transport: ClientTransport,
     /// The redundancy mode in force.
@@ -364,6 +366,7 @@ impl<'a> Views<'a> {
             session: session.id(),
             room: room.name().clone(),
             scenario: session.scenario().clone(),
+            labels: session.labels().clone(),
             mode: route.mode,
             kept: route.effective_mode(),
             transport: session.transport(),
@@ -449,6 +452,23 @@ impl<'a> Views<'a> {
     pub fn streams(self, id: SessionId) -> Option<(&'a Labels, &'a Arc<MediaDescription>)> {
         let session = self.gateway.tables.sessions.get(&id)?;
         Some((session.labels(), session.media()))
+    }
+
+    /// The sessions of a room, live or opening, in the order of their offers.
+    pub fn sessions_of(self, room: RoomId) -> impl Iterator<Item = SessionId> + use<'a> {
+        let room = self.gateway.rooms.get(&room);
+        room.into_iter().flat_map(|room| room.sessions().iter().copied())
+    }
+
+    /// The nodes of a room's route, the one that carries it first.
+    pub fn nodes_of(self, room: RoomId) -> Vec<NodeId> {
+        let route = self.gateway.rooms.get(&room).map(Room::route);
+        route.iter().flat_map(|route| route.hops.iter().map(|(hop, _)| hop.node)).collect()
+    }
+
+    /// The room of a session.
+    pub fn room_of(self, id: SessionId) -> Option<RoomId> {
+        self.gateway.tables.sessions.get(&id).map(Session::room)
     }
 
     /// The scenario of a session.

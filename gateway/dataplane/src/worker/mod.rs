@@ -59,8 +59,8 @@ use report::{Sweep, every};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use session::WorkerSession;
 pub use session::{
-    AnsweredMedia, ClientAddressing, ClientPassword, Install, NodeLeg, NodePort, SessionState,
-    SrtpKeying, SrtpPort,
+    AnsweredMedia, ClientAddressing, ClientPassword, ClientStream, Install, NodeLeg, NodePort,
+    SessionState, SrtpKeying, SrtpPort,
 };
 use slots::SessionSlots;
 pub use slots::tag;

@@ -45,7 +45,7 @@ pub use node::{NodeLeg, NodePort, SrtpPort};
 use record::Learned;
 pub use record::{ClientAddressing, Install, SessionState};
 use srtp::SrtpEnds;
-pub use srtp::{AnsweredMedia, ClientPassword, SrtpKeying};
+pub use srtp::{AnsweredMedia, ClientPassword, ClientStream, SrtpKeying};
 
 use super::dtls::{DtlsSession, HandshakeDatagram, InputKind};
 use super::egress::{DscpMarks, Egress, PacketContext};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use evenkeel_config::address;
 use evenkeel_dataplane::worker::NodePort;
 use evenkeel_http::Posted;
-use evenkeel_model::{FeedbackSupport, MediaStream, RtcpPort, SessionId, Srtp, StreamKind};
+use evenkeel_model::{FeedbackSupport, MediaStream, RtcpPort, SessionId, Srtp};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -52,10 +52,7 @@ pub(super) fn open(
 
 fn stream(stream: &MediaStream) -> Value {
     let MediaStream { kind, payload_types, feedback, bitrate_kbps } = stream;
-    let kind = match kind {
-        StreamKind::Audio => "audio",
-        StreamKind::Video => "video",
-    };
+    let kind = kind.name();
     let payload_types: Vec<Value> = payload_types
         .iter()
         .map(|payload| {

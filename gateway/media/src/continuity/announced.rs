@@ -1,6 +1,8 @@
 //! The streams that the answer to a client announced: a client with several m-lines of a kind tells streams apart by SSRC
 //! (RFC 5576).
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::stream::STREAMS_MAX;
@@ -25,6 +27,18 @@ pub struct AnnouncedSection {
     pub payload_types: Vec<u8>,
     /// The client accepts retransmissions with an SSRC of their own (RFC 4588, section 4).
     pub has_retransmissions: bool,
+    /// The sender of the stream; `None` if the room had none for it at the time of the answer.
+    #[serde(default)]
+    pub sender: Option<AnnouncedSender>,
+}
+
+/// The sender of an announced stream.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct AnnouncedSender {
+    /// The id of the `MediaStream` at the client: one for the voice and the pictures of a sender.
+    pub stream: Arc<str>,
+    /// The SSRCs with which the sender announced it. Some nodes keep them.
+    pub ssrcs: Vec<u32>,
 }
 
 impl AnnouncedStreams {

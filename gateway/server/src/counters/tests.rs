@@ -312,6 +312,7 @@ fn view(session: u64, rung: u8, metrics: &[(Metric, u64)]) -> SessionView {
         session: SessionId(session),
         room: "room".into(),
         scenario: "call".into(),
+        labels: [("participant".into(), "anna".into())].into(),
         transport: ClientTransport::Udp,
         mode: RedundancyMode::Hot,
         kept: RedundancyMode::Hot,

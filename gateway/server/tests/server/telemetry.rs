@@ -15,9 +15,9 @@ use evenkeel_control::{
 use evenkeel_model::{
     Arm, AskId, BreakerMode, BreakerState, ClientGroup, ClientLabel, ClientTransport, CloseReason,
     ClosedSession, CoreEvent, Decider, DecisionNote, DecisionOutcome, EvidenceSource, GuardRule,
-    Health, Hook, Hop, Incarnation, MoveCause, NewcomerAction, NodeId, OfferId, OfferRefusal, Op,
-    PluginFault, PolicyName, RedundancyMode, RegionId, RoomId, SessionId, StartPhase, StartRefusal,
-    StopPhase, Strike,
+    Health, Hook, Hop, Incarnation, MediaDescription, MoveCause, NewcomerAction, NodeId, OfferId,
+    OfferRefusal, Op, PluginFault, PolicyName, RedundancyMode, RegionId, RoomId, RtcpPort,
+    SessionId, Srtp, StartPhase, StartRefusal, StopPhase, Strike,
 };
 use evenkeel_revisions::{Actor, RolloutOutcome, RolloutReport, RolloutStage, Staged};
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level, Span};
@@ -165,6 +165,12 @@ pub(crate) fn closed(session: u64, room: u64, reason: CloseReason) -> CoreEvent 
     let (session, room, room_name) = (SessionId(session), RoomId(room), "room".into());
     let closed = Box::new(ClosedSession {
         scenario: "call".into(),
+        labels: Arc::new([]),
+        media: Arc::new(MediaDescription {
+            streams: Vec::new(),
+            rtcp: RtcpPort::Mux,
+            srtp: Srtp::Plain,
+        }),
         mode: RedundancyMode::Hot,
         transport: ClientTransport::Udp,
         admitted_by: Arc::new(Decider::Native),

@@ -1,3 +1,4 @@
+use evenkeel_media::continuity::AnnouncedSender;
 use evenkeel_media::rtp;
 use evenkeel_model::RepairKind;
 use serde_json::{Value, json};
@@ -37,6 +38,10 @@ fn browser_is_an_ice_client_with_a_certificate() {
         password: ClientPassword("Ux6zT0kq5mJ9vB3nC8dLw2Rs".into()),
         may_send: true,
         may_receive: true,
+        sends: vec![
+            ClientStream { kind: StreamKind::Audio, ssrcs: vec![1_508_235_637] },
+            ClientStream { kind: StreamKind::Video, ssrcs: vec![2_985_473_190] },
+        ],
         numbers: None,
         announced,
     };
@@ -151,6 +156,30 @@ fn receiving_m_lines_have_announced_streams() {
     assert!(!streams.sections[1].payload_types.contains(&97), "of retransmissions");
     let silent = CHROMIUM.replace("a=sendrecv", "a=sendonly");
     assert_eq!(announced(&parsed(&offer(&silent)).unwrap().sdp.unwrap(), None), []);
+}
+
+#[test]
+fn stream_has_the_name_of_its_sender() {
+    let sdp = parsed(&offer(CHROMIUM)).unwrap().sdp.unwrap();
+    let mut streams = (*sdp.announced).clone();
+    let sender = AnnouncedSender { stream: "s4.anna".into(), ssrcs: Vec::new() };
+    streams.sections[1].sender = Some(sender.clone());
+    let ids = |streams: &AnnouncedStreams| {
+        let announced = announced(&sdp, Some(streams.clone()));
+        announced.into_iter().map(|(.., id)| id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&streams), ["s17", "s4.anna"]);
+    streams.sections[0].sender = Some(sender);
+    assert_eq!(ids(&streams), ["s4.anna"; 2], "voice and pictures are one stream");
+    let ice = IceAnswer {
+        ufrag: "gate".into(),
+        password: "a22characterpassword22".into(),
+        certificate_sha256: [0; 32],
+        announced: Some(Arc::new(streams)),
+    };
+    let answer = sdp.answer(SessionId(17), &[([192, 0, 2, 1], 5000).into()], &ice);
+    let cnames = answer.as_str().split("cname:").skip(1).map(|rest| rest.lines().next());
+    assert!(cnames.clone().count() == 3 && cnames.clone().all(|name| name == Some("s4.anna")));
 }
 
 #[test]

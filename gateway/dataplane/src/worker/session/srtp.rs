@@ -16,7 +16,7 @@ use evenkeel_media::srtp::{
     SrtpReceiver,
 };
 use evenkeel_media::{demux, rtp};
-use evenkeel_model::{DropReason, Hop};
+use evenkeel_model::{DropReason, Hop, StreamKind};
 use serde::{Deserialize, Serialize};
 
 use crate::worker::dtls::{WaitingPlace, WaitingPlaces};
@@ -187,6 +187,9 @@ pub struct AnsweredMedia {
     pub may_send: bool,
     /// The client may receive media.
     pub may_receive: bool,
+    /// The streams that the client sends.
+    #[serde(default)]
+    pub sends: Vec<ClientStream>,
     /// The client's numbers, if some differ from those of the room.
     #[serde(default)]
     pub numbers: Option<ClientNumbers>,
@@ -196,6 +199,14 @@ pub struct AnsweredMedia {
     /// The client's ICE password; empty if it is unknown.
     #[serde(default)]
     pub password: ClientPassword,
+}
+
+/// The stream that a client sends on an m-line.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct ClientStream {
+    pub kind: StreamKind,
+    /// Its SSRCs, as far as the offer announced them.
+    pub ssrcs: Vec<u32>,
 }
 
 /// The ICE password of a client (RFC 8839, section 5.4). `Debug` omits it, to keep it out of logs.

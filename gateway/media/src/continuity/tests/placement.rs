@@ -8,13 +8,38 @@ const RTX: u8 = 97;
 
 fn section(index: u8, payload_type: u8) -> AnnouncedSection {
     let has_retransmissions = payload_type == VP8;
-    AnnouncedSection { index, payload_types: vec![payload_type], has_retransmissions }
+    AnnouncedSection { index, payload_types: vec![payload_type], has_retransmissions, sender: None }
 }
 
 /// One m-line of voice and two of pictures: SSRCs 1,000, 1,002 and 1,006.
 fn announced() -> Arc<AnnouncedStreams> {
     let sections = vec![section(0, OPUS), section(1, VP8), section(3, VP8)];
     Arc::new(AnnouncedStreams { seed: 1_000, in_sync: Vec::new(), sections })
+}
+
+#[test]
+fn kept_ssrc_gets_the_m_line_of_its_sender() {
+    let mut named = (*announced()).clone();
+    for (place, ssrc) in [(1, 71), (2, 72)] {
+        let sender = AnnouncedSender { stream: "s1".into(), ssrcs: vec![ssrc] };
+        named.sections[place].sender = Some(sender);
+    }
+    let new = || {
+        let mut client = Client::new();
+        client.continuity.announce(Arc::new(named.clone()));
+        client
+    };
+    let mut client = new();
+    let ssrc_of = |numbers: Option<(u32, u16)>| numbers.map(|(ssrc, _)| ssrc);
+    assert_eq!(ssrc_of(client.numbers(1, VP8, 72, 1)), Some(1_006), "the second sender is first");
+    assert_eq!(ssrc_of(client.numbers(1, VP8, 71, 1)), Some(1_002));
+    // Another node keeps the SSRCs, too.
+    assert_eq!(ssrc_of(client.numbers(2, VP8, 71, 2)), Some(1_002));
+    assert_eq!(ssrc_of(client.numbers(2, VP8, 72, 2)), Some(1_006));
+    // One that does not gets the m-lines in the order of first packets.
+    let mut client = new();
+    assert_eq!(ssrc_of(client.numbers(1, VP8, 5, 1)), Some(1_002));
+    assert_eq!(ssrc_of(client.numbers(1, VP8, 6, 1)), Some(1_006));
 }
 
 /// A client, and the time of the test in milliseconds.

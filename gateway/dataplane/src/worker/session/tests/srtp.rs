@@ -218,6 +218,7 @@ fn answered(may_send: bool) -> AnsweredMedia {
         password: ClientPassword::default(),
         may_send,
         may_receive: true,
+        sends: Vec::new(),
         numbers: None,
         announced: Arc::default(),
     }
@@ -350,8 +351,12 @@ fn later_offer_changes_streams_and_keeps_keys_and_numbers_of_packets() {
 
 /// An answer with one m-line of video, of SSRC 1,000.
 fn announcing() -> AnsweredMedia {
-    let section =
-        AnnouncedSection { index: 0, payload_types: vec![96], has_retransmissions: false };
+    let section = AnnouncedSection {
+        index: 0,
+        payload_types: vec![96],
+        has_retransmissions: false,
+        sender: None,
+    };
     let streams = AnnouncedStreams { seed: 1_000, sections: vec![section], ..Default::default() };
     AnsweredMedia { announced: Arc::new(streams), ..answered(true) }
 }
