@@ -305,10 +305,11 @@ impl PacketLedger {
         self.members.keys().copied().filter(due)
     }
 
-    /// Arrival and node of all packets of a receiver, in order of time.
+    /// Arrival and node of all packets of voice of a receiver, in order of time. Packets of video between them would hide pauses.
     pub fn arrivals_at(&self, receiver: u64) -> Vec<(u64, u32)> {
-        let heard = self.heard_in_order(receiver);
-        heard.into_iter().map(|arrival| (arrival.at_ns, arrival.node)).collect()
+        let heard = self.heard_in_order(receiver).into_iter();
+        let voice = heard.filter(|arrival| arrival.stream == 0);
+        voice.map(|arrival| (arrival.at_ns, arrival.node)).collect()
     }
 
     /// The longest transit time of packets that arrived since `from_ns`, nanoseconds; 0 without packets.

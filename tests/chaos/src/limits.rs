@@ -273,6 +273,8 @@ impl Limits {
             let is_enough = values.len() >= SAMPLES_MIN;
             is_enough.then(|| GapSpread::of_ns(values.to_vec()).p99)
         };
+        let p99_of_ms =
+            |values: &[u64]| p99(&values.iter().map(|ms| ms * 1_000_000).collect::<Vec<_>>());
         let packets = |count: u64| self.counts_packets().then_some(count as f64);
         let both = |count: fn(&FaultEffect) -> u64| count(faults) + count(unfaults);
         let freezes = both(|effect| effect.freezes) as f64;
@@ -301,6 +303,7 @@ impl Limits {
             ("restored_max_ms", longest(&both_ways)),
             ("overlap_ms", self.counts_packets().then_some(overlap_ms)),
             ("frozen_max_ms", greatest(&played.frozen_ms)),
+            ("frozen_p99_ms", p99_of_ms(&played.frozen_ms)),
             ("frames_per_second", played.control.frames_per_second),
             ("key_frames_asked", greatest(&played.key_frames_asked)),
             ("sessions_hit", Some(faults.hit as f64)),
@@ -391,7 +394,7 @@ impl Limits {
         let gaps_ns = if gaps_ns.is_empty() { &longest.gaps_ns } else { gaps_ns };
         let (table, table_up) = (self.table_for(gaps_ns.len()), self.table_for(up_ns.len()));
         let (gap, up) = (GapSpread::of_ns(gaps_ns.clone()), GapSpread::of_ns(up_ns.clone()));
-        let frozen_max_ms = frozen_ms.iter().max().copied().unwrap_or(0);
+        let frozen_max_ms = frozen_ms.iter().max().copied().unwrap_or(0) as f64;
         let figures = [
             ("gap p99", gap.p99, table.judged("p99")),
             ("gap max", gap.max, table.judged("max")),
@@ -399,7 +402,8 @@ impl Limits {
             ("gap max at the nodes", up.max, table_up.judged("max")),
             ("packets lost", longest.lost as f64, table.judged("lost")),
             ("freezes", longest.freezes as f64, table.judged("freezes")),
-            ("ms of a page frozen", frozen_max_ms as f64, table.judged("frozen_max")),
+            ("ms of video frozen", frozen_max_ms, table.judged("frozen_max")),
+            ("ms of video frozen", frozen_max_ms, table.judged("frozen_p99")),
             ("silent receivers", longest.unheard as f64, table.judged("ended")),
         ];
         figures.into_iter().find_map(|(name, figure, limit)| {
@@ -586,12 +590,24 @@ mod tests {
         let up_ns = vec![51_000_000; 100];
         let at_nodes = "gap p99 at the nodes 51.0 without a fault, 50 is the limit";
         assert_eq!(said(&Control { up_ns, ..Control::default() }).as_deref(), Some(at_nodes));
-        let frozen = "ms of a page frozen 251.0 without a fault, 250 is the limit";
+        let frozen = "ms of video frozen 251.0 without a fault, 250 is the limit";
         let frozen_ms = vec![0, 251];
         assert_eq!(said(&Control { frozen_ms, ..Control::default() }).as_deref(), Some(frozen));
         let silent = "silent receivers 1.0 without a fault, 0 is the limit";
         let longest = FaultEffect { unheard: 1, ..FaultEffect::default() };
         assert_eq!(said(&Control { longest, ..Control::default() }).as_deref(), Some(silent));
+    }
+
+    #[test]
+    fn frozen_video_is_judged_from_100_streams_on() {
+        let row = |streams: usize| {
+            let frozen_ms = [vec![0; streams - 2], vec![251; 2]].concat();
+            let row = Played { frozen_ms, ..with_a_fault() };
+            with("frozen_p99 = 250").row("row".to_owned(), &row)
+        };
+        assert_eq!(row(100).figure("frozen_p99_ms"), Some(251.0));
+        assert!(row(100).exceeded().any(|miss| miss.contains("frozen_p99_ms 251")));
+        assert_eq!(row(99).figure("frozen_p99_ms"), None);
     }
 
     #[test]

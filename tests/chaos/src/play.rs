@@ -220,12 +220,16 @@ impl Scene<'_> {
             unplaced.due = u64::from(row.sessions.div_ceil(2)).saturating_sub(row.layout.fits());
         }
         let mut effect = window.effect_of(&struck.happened);
-        if let (Some(others), Some(capture)) = (others, capture) {
+        if let (Some(others), Some(capture)) = (others, &*capture) {
             let span = struck.happened.at_ns..until_ns;
             let ends = others.end_observation(capture, span).await?;
             effect.add(ends.effect);
             played.frozen_ms.extend(ends.frozen_ms);
             played.key_frames_asked.extend(ends.key_frames_asked);
+        }
+        if let Some(capture) = capture.as_ref().filter(|_| row.has_lab_clients()) {
+            let frozen_ms = webrtc::frozen_ms(capture, struck.happened.at_ns..until_ns);
+            played.frozen_ms.extend(frozen_ms);
         }
         if let Some(counts) = counts {
             let (names, events) = (&struck.names, &window.events);
@@ -319,8 +323,10 @@ fn plan(row: &Row, stage: &Stage, seed: u64) -> CrowdPlan {
     // Other programs open their own sessions.
     let own = row.third_party.map_or(0, ThirdParty::sessions);
     let mut plan = CrowdPlan::new(row.sessions - own);
+    // Freezes of WebRTC clients are measured.
+    (plan.video, plan.feedback) = (webrtc, webrtc);
     if row.layout.is_live() {
-        (plan.video, plan.feedback, plan.silent) = (true, true, true);
+        plan.silent = true;
         plan.room_size = row.sessions;
     }
     CrowdPlan {
@@ -367,10 +373,13 @@ async fn control(row: &Row, scene: &mut Scene<'_>) -> Result<Control, String> {
     let first = moments.first().copied().unwrap_or(0);
     let mut longest = window.effect_of(&InjectedFault { at_ns: first, scope: Scope::Everybody });
     let (mut frozen_ms, mut frames_per_second) = (Vec::new(), None);
-    if let (Some(others), Some(capture)) = (others, capture) {
+    if let (Some(others), Some(capture)) = (others, &*capture) {
         let ends = others.end_observation(capture, first..window.span.end).await?;
         longest.add(ends.effect);
         (frozen_ms, frames_per_second) = (ends.frozen_ms, ends.frames_per_second);
+    }
+    if let Some(capture) = capture.as_ref().filter(|_| row.has_lab_clients()) {
+        frozen_ms.extend(webrtc::frozen_ms(capture, first..window.span.end));
     }
     let up_ns = longest_pauses(&stage.gateways.passed(), first, window.span.end);
     let gaps_ns = window.control(&moments);

@@ -96,7 +96,8 @@ pub(crate) struct RowReport {
     transports: Option<Transports>,
     /// Requests for key frames that reached the publisher of a live stream at each fault.
     key_frames_asked: Vec<u64>,
-    /// The duration of freezes in each page of a browser at each fault (`totalFreezesDuration`), milliseconds.
+    /// The duration of freezes in each page of a browser at each fault (`totalFreezesDuration`), and by frames at the capture of each client of the
+    /// lab, milliseconds.
     frozen_ms: Vec<u64>,
     unfault: Option<RecoveryReport>,
     pub(crate) control: Option<ControlReport>,
@@ -198,7 +199,7 @@ pub(crate) struct ControlReport {
     condemned: usize,
     /// Idle time of the processors, per cent.
     idle_percent: f64,
-    /// The duration of freezes in each page of a browser, milliseconds.
+    /// The duration of freezes, milliseconds.
     frozen_ms: Vec<u64>,
     /// Frames that the slower page of a browser decoded; null without pages.
     frames_per_second: Option<f64>,
@@ -239,7 +240,7 @@ pub(crate) struct Played {
     pub(crate) transports: Option<Transports>,
     /// Requests for key frames that reached the publisher of a live stream at each fault.
     pub(crate) key_frames_asked: Vec<u64>,
-    /// The duration of freezes in each page at each fault.
+    /// The duration of freezes of each stream of video at each fault.
     pub(crate) frozen_ms: Vec<u64>,
     /// The part of a stranger's ClientHellos that the gateway read in each flood, per cent.
     pub(crate) hellos_read: Vec<f64>,
@@ -254,7 +255,7 @@ pub(crate) struct Control {
     pub(crate) up_ns: Vec<u64>,
     /// Idle time of the processors, per cent.
     pub(crate) idle_percent: f64,
-    /// The duration of freezes in each page.
+    /// The duration of freezes of each stream of video.
     pub(crate) frozen_ms: Vec<u64>,
     /// The frame rate of the page with the lower one; `None` without pages.
     pub(crate) frames_per_second: Option<f64>,

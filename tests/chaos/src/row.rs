@@ -125,6 +125,11 @@ impl Row {
         Row { third_party: Some(clients), ..self.of(clients.sessions()).webrtc() }
     }
 
+    /// Clients of the lab receive media.
+    pub(crate) fn has_lab_clients(&self) -> bool {
+        self.third_party.is_none_or(ThirdParty::has_lab_viewers)
+    }
+
     /// With clients behind a NAT.
     pub(crate) const fn natted(self) -> Row {
         Row { natted: true, ..self }

@@ -2,10 +2,12 @@
 
 mod third_party;
 
+use std::ops::Range;
+
 use evenkeel_lab::client::WebrtcTally;
 use evenkeel_lab::network::ip;
 use evenkeel_testkit::capture::Capture;
-use evenkeel_testkit::client_packets::{CapturedIndices, ClientPacket, RefusedPacket};
+use evenkeel_testkit::client_packets::{CapturedIndices, ClientPacket, RefusedPacket, frozen_ns};
 use serde::Serialize;
 
 pub(crate) use third_party::{ThirdParty, ThirdPartyClients};
@@ -17,6 +19,16 @@ pub(crate) fn capture(port: u16) -> Result<Capture<ClientPacket>, String> {
     Capture::of_received(move |datagram, packets| {
         packets.extend(ClientPacket::read(datagram, port));
     })
+}
+
+/// The payload type of video in offers of the lab.
+const VIDEO: u8 = 96;
+
+/// The time for which the video of each client of the lab stood still in this span, milliseconds.
+pub(crate) fn frozen_ms(capture: &Capture<ClientPacket>, span: Range<u64>) -> Vec<u64> {
+    let frozen =
+        capture.read(|packets| frozen_ns(packets, |payload_type| payload_type == VIDEO, span));
+    frozen.into_iter().map(|ns| ns / 1_000_000).collect()
 }
 
 /// The events of clients since they joined.

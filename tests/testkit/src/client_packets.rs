@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddrV4;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,10 @@ const ENCRYPTED: u32 = 1 << 31;
 const SRTCP_INDEX_END: u32 = 1 << 24;
 /// The index of a source's first packet is at least this, so that an earlier packet has one.
 const FIRST_INDEX: u64 = 1 << 16;
+/// A frame freezes video if it comes this much later than usual, and three times as late (W3C webrtc-stats, `freezeCount`).
+const FREEZE_NS: u64 = 150_000_000;
+/// Frames that tell what is usual.
+const FRAMES_IN_MEAN: usize = 30;
 /// A packet that a gateway sent before a fault reaches its client within this time.
 const ON_ITS_WAY_NS: u64 = 20_000_000;
 
@@ -237,6 +242,77 @@ pub fn refused(
     refused
 }
 
+/// The time for which each stream of video stood still in this span, nanoseconds: the sum of the pauses between whole frames that are freezes (W3C
+/// webrtc-stats, `totalFreezesDuration`). The end of the span ends the last pause. A frame is whole when its last packet has arrived; one that
+/// refers to a lost frame counts as shown, since the capture does not see which do. `is_video` chooses streams by payload type; those without a whole
+/// frame before the span are left out.
+pub fn frozen_ns(
+    packets: &[ClientPacket],
+    is_video: impl Fn(u8) -> bool,
+    span: Range<u64>,
+) -> Vec<u64> {
+    let mut streams: BTreeMap<Source, VideoStream> = BTreeMap::new();
+    for &ClientPacket { at_ns, client, content } in packets {
+        if let ClientContent::Srtp { ssrc, payload_type, ends_frame, sequence, .. } = content
+            && is_video(payload_type)
+            && at_ns < span.end
+        {
+            let stream = streams.entry(Source { client, ssrc, is_rtp: true }).or_default();
+            let index = stream.extended.index_of(sequence);
+            stream.packets.entry(index).or_insert(VideoPacket { at_ns, ends_frame });
+        }
+    }
+    streams.values().filter_map(|stream| frozen(&stream.frames_ns(), &span)).collect()
+}
+
+#[derive(Default)]
+struct VideoStream {
+    extended: ExtendedSequence,
+    /// By index.
+    packets: BTreeMap<u64, VideoPacket>,
+}
+
+struct VideoPacket {
+    at_ns: u64,
+    ends_frame: bool,
+}
+
+impl VideoStream {
+    /// The times at which frames were whole, none before the frame that it follows.
+    fn frames_ns(&self) -> Vec<u64> {
+        let mut frames: Vec<u64> = Vec::new();
+        // The last index, and the time at which all packets since the end of a frame had arrived.
+        let mut before: Option<(u64, Option<u64>)> = None;
+        for (&index, &VideoPacket { at_ns, ends_frame }) in &self.packets {
+            let follows = before.filter(|(last, _)| last + 1 == index);
+            let mut whole_ns = follows.and_then(|(_, whole_ns)| whole_ns).map(|ns| ns.max(at_ns));
+            if ends_frame {
+                let shown = frames.last().copied().unwrap_or(0);
+                frames.extend(whole_ns.map(|ns| ns.max(shown)));
+                // The next frame begins.
+                whole_ns = Some(0);
+            }
+            before = Some((index, whole_ns));
+        }
+        frames
+    }
+}
+
+/// `None` without a frame before the span.
+fn frozen(frames_ns: &[u64], span: &Range<u64>) -> Option<u64> {
+    frames_ns.first().filter(|first| **first <= span.start)?;
+    let ends = frames_ns[1..].iter().chain([&span.end]);
+    let durations: Vec<u64> = frames_ns.iter().zip(ends).map(|(begin, end)| end - begin).collect();
+    let is_freeze = |place: usize| {
+        let earlier = &durations[place.saturating_sub(FRAMES_IN_MEAN)..place];
+        let mean = earlier.iter().sum::<u64>() / earlier.len().max(1) as u64;
+        !earlier.is_empty() && durations[place] >= (3 * mean).max(mean + FREEZE_NS)
+    };
+    let in_span =
+        (0..durations.len()).filter(|&place| frames_ns[place] + durations[place] > span.start);
+    Some(in_span.filter(|&place| is_freeze(place)).map(|place| durations[place]).sum())
+}
+
 /// The flag and the index of SRTCP: behind the tag under GCM (RFC 7714, section 17), else before a tag of 80 bits (RFC 3711,
 /// section 3.4).
 fn srtcp_word(end: &PacketEnd, is_gcm: bool) -> u32 {
@@ -417,5 +493,53 @@ mod tests {
         assert_eq!(excused, [true, true, true, false]);
         let excused = [99, 100].map(|ns| at(ns).was_on_its_way(&[100]));
         assert_eq!(excused, [false, true]);
+    }
+
+    const MS: u64 = 1_000_000;
+
+    /// Frames of two packets, each with the time of both, milliseconds. Numbers in `lost` do not arrive.
+    fn video(frames_ms: &[u64], lost: &[u16]) -> Vec<ClientPacket> {
+        let packets = frames_ms.iter().flat_map(|ms| [(ms, false), (ms, true)]).zip(65_530_u32..);
+        let packets = packets.map(|((ms, ends_frame), number)| {
+            let (sequence, end) = (number as u16, [0; 16]);
+            let (ssrc, payload_type) = (7, 96);
+            let content = ClientContent::Srtp { ssrc, payload_type, ends_frame, sequence, end };
+            ClientPacket { at_ns: ms * MS, client: ONE, content }
+        });
+        let is_lost = |packet: &ClientPacket| match packet.content {
+            ClientContent::Srtp { sequence, .. } => lost.contains(&sequence),
+            _ => false,
+        };
+        packets.filter(|packet| !is_lost(packet)).collect()
+    }
+
+    #[test]
+    fn late_frame_freezes_video() {
+        let frozen = |frames_ms: &[u64], until_ms: u64| {
+            let all = video(frames_ms, &[]);
+            let frozen =
+                frozen_ns(&all, |payload_type| payload_type == 96, 500 * MS..until_ms * MS);
+            frozen.iter().map(|ns| ns / MS).collect::<Vec<_>>()
+        };
+        let calm: Vec<u64> = (0..=20).map(|frame| frame * 40).collect();
+        let with = |late: &[u64]| [&calm[..], late].concat();
+        assert_eq!(frozen(&with(&[989, 1_029]), 1_050), [0], "189 ms after frames of 40 ms");
+        assert_eq!(frozen(&with(&[990, 1_030]), 1_050), [190]);
+        assert_eq!(frozen(&calm, 1_000), [200], "until the end of the span");
+        assert_eq!(frozen(&[520, 560, 990], 1_000), [0; 0], "no frame before the span");
+        let slow: Vec<u64> = (0..=9).map(|frame| frame * 100).collect();
+        assert_eq!(frozen(&[&slow[..], &[1_199]].concat(), 1_200), [0], "three times as long");
+        assert_eq!(frozen(&[&slow[..], &[1_200]].concat(), 1_201), [300]);
+    }
+
+    #[test]
+    fn frame_without_a_packet_is_not_shown() {
+        let frames: Vec<u64> = (0..=20).map(|frame| frame * 40).collect();
+        let frozen = |lost: &[u16]| frozen_ns(&video(&frames, lost), |_| true, 400 * MS..840 * MS);
+        assert_eq!(frozen(&[]), [0]);
+        // The first packets of four frames across the roll-over: 520 to 640 ms.
+        let first = 65_530_u32 + 2 * 13;
+        let lost: Vec<u16> = (0..4).map(|frame| (first + 2 * frame) as u16).collect();
+        assert_eq!(frozen(&lost), [200 * MS]);
     }
 }

@@ -245,6 +245,17 @@ fn late_packets_are_stragglers_or_a_switch_back() {
 }
 
 #[test]
+fn arrivals_are_those_of_voice() {
+    let mut call = Call::new();
+    call.hears(1, 2, [0, 3].into_iter(), STRAIGHT);
+    let voice = call.ledger.arrivals_at(1);
+    assert_eq!(voice, [(MS, 100), (61 * MS, 100)]);
+    let video = ReceivedPacket { stream: 1, at_ns: 30 * MS, ..*call.ledger.heard_in_order(1)[0] };
+    call.ledger.arrived(video);
+    assert_eq!((call.ledger.arrivals_at(1), call.ledger.arrived_at(1)), (voice, 3));
+}
+
+#[test]
 fn control_gap_is_the_pause_across_a_moment() {
     let mut call = Call::new();
     call.hears(1, 2, (0..10).chain(13..20), STRAIGHT);

@@ -1,4 +1,4 @@
-//! Media packets that reach a host, with the kernel's receive times.
+//! Packets of voice that reach a host, with the kernel's receive times.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::{rtp, trunk};
 use evenkeel_testkit::capture::Capture;
 
-/// A media packet that passed.
+/// A packet of voice that passed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Passed {
     /// The sender, from the test header.
@@ -17,7 +17,7 @@ pub(crate) struct Passed {
     at_ns: u64,
 }
 
-/// Records the media that reaches this host, on trunk legs without encryption and on port legs.
+/// Records the voice that reaches this host, on trunk legs without encryption and on port legs.
 pub(super) fn open(host: &Host) -> Result<Capture<Passed>, String> {
     let _inside = host.enter()?;
     Capture::of_received(|datagram, passed| {
@@ -26,12 +26,13 @@ pub(super) fn open(host: &Host) -> Result<Capture<Passed>, String> {
     })
 }
 
-/// The sessions of the media packets in a datagram.
+/// The sessions of the packets of voice in a datagram.
 fn senders(datagram: &[u8], mut found: impl FnMut(u64)) {
     let mut of_packet = |packet: &[u8]| {
         let header = rtp::RtpHeader::parse(packet).ok();
         let mark = header.and_then(|header| TestHeader::read(header.payload(packet)));
-        mark.into_iter().for_each(|mark| found(mark.session));
+        // Packets of video would hide pauses of voice.
+        mark.filter(|mark| mark.stream == 0).into_iter().for_each(|mark| found(mark.session));
     };
     match demux::classify(datagram) {
         DatagramKind::Rtp => of_packet(datagram),
@@ -65,9 +66,9 @@ mod tests {
 
     #[test]
     fn senders_are_read_from_bundles_and_packets() {
-        let packet = |session| {
+        let of_stream = |session, stream| {
             let mut payload = Vec::new();
-            TestHeader { session, number: 0, sent_ns: 0, node: 0, stream: 0 }.write(&mut payload);
+            TestHeader { session, number: 0, sent_ns: 0, node: 0, stream }.write(&mut payload);
             let fields = rtp::Fields {
                 payload_type: 111,
                 marker: false,
@@ -79,6 +80,7 @@ mod tests {
             rtp::write(&fields, &payload, &mut packet);
             packet
         };
+        let packet = |session| of_stream(session, 0);
         let mut bundle = trunk::Bundle::new(1_200);
         assert!([7, 9].iter().all(|&session| bundle.push(trunk::Tag(1), &packet(session))));
         let found = |datagram: &[u8]| {
@@ -88,6 +90,7 @@ mod tests {
         };
         assert_eq!(found(bundle.as_bytes()), [7, 9]);
         assert_eq!(found(&packet(3)), [3]);
+        assert_eq!(found(&of_stream(3, 1)), [0; 0], "video");
         assert_eq!(found(b"\xe1signed"), [0; 0]);
     }
 
