@@ -198,6 +198,10 @@ fn forecast_line(forecast: &Forecast, now_us: u64) -> String {
         ForecastEvidence::Delay { round_trip_ms, usual_ms } => format!(
             "  forecast: round trip to node {subject} is {round_trip_ms} ms, usually {usual_ms} ms at this hour"
         ),
+        ForecastEvidence::Unknown {} => {
+            let kind = &forecast.kind;
+            format!("  forecast: {kind} of {subject}, which this version does not know")
+        }
     }
 }
 

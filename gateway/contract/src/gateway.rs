@@ -205,9 +205,11 @@ pub enum ForecastEvidence {
     Delay {
         /// The round trip now.
         round_trip_ms: u32,
-        /// The median of the last three days at this hour of the day (UTC).
+        /// The median of the last three days at this hour of the day (UTC), or the least of fewer days.
         usual_ms: u32,
     },
+    /// Of a kind that only later versions know.
+    Unknown {},
 }
 
 impl Default for ForecastEvidence {

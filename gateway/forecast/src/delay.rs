@@ -46,10 +46,13 @@ impl DelayForecast {
     /// Takes the round trip of this minute; `None` if no probe was answered. Returns the present round trip while it is unusual.
     pub fn sample(&mut self, minute: Minute, round_trip_ms: Option<f64>) -> Option<UnusualDelay> {
         let hour = minute / 60;
-        if hour != self.hour {
+        if minute < self.minute {
+            // The clock was set back, and comes to this hour again.
+            self.values.clear();
+        } else if hour != self.hour {
             self.end_hour();
-            self.hour = hour;
         }
+        self.hour = hour;
         if minute != self.minute + 1 {
             self.samples.clear();
         }
@@ -66,10 +69,15 @@ impl DelayForecast {
         if minute as usize % VALUE_MINUTES == VALUE_MINUTES - 1 && self.values.len() < 6 {
             self.values.push(now);
         }
-        let [round_trip_ms, usual_ms] =
-            [now, middle(self.usual.get(&hour_of_day(hour))?)?].map(u32::from);
+        let [round_trip_ms, usual_ms] = [now, self.usual(hour)?].map(u32::from);
         let is_unusual = round_trip_ms >= usual_ms * FACTOR && round_trip_ms >= usual_ms + RISE_MS;
         is_unusual.then_some(UnusualDelay { round_trip_ms, usual_ms })
+    }
+
+    /// The least until a median can leave a fault of one day out.
+    fn usual(&self, hour: u64) -> Option<u16> {
+        let days = self.usual.get(&hour_of_day(hour))?;
+        if days.len() < DAYS { days.iter().min().copied() } else { middle(days) }
     }
 
     fn end_hour(&mut self) {
@@ -159,12 +167,27 @@ mod tests {
     #[test]
     fn fault_of_one_day_does_not_become_usual_and_a_new_route_does() {
         let day = MINUTES_OF_DAY;
+        let mut young = known(1);
+        for from in [1, 2] {
+            let faulty = unusual(&mut young, from * day..(from + 1) * day, |_| 400.0).len() as u64;
+            assert!(faulty > day - 60, "after {from} days: {faulty}");
+        }
         let mut node = known(3);
         let faulty = unusual(&mut node, 3 * day..4 * day, |_| 400.0).len() as u64;
         assert!(faulty > day - 60, "{faulty}");
         let again = unusual(&mut node, 4 * day..5 * day, |_| 400.0).len() as u64;
         assert!(again > day - 60, "one of three days has it: {again}");
         assert_eq!(unusual(&mut node, 5 * day..6 * day, |_| 400.0), NEVER);
+    }
+
+    #[test]
+    fn hour_that_the_clock_repeats_counts_once() {
+        let (mut node, day) = (known(2), MINUTES_OF_DAY);
+        let evening = 2 * day + 18 * 60;
+        assert_eq!(unusual(&mut node, evening..evening + 55, |_| 100.0), NEVER);
+        assert_eq!(unusual(&mut node, evening - 55..evening + 60, |_| 110.0), NEVER);
+        node.sample(evening + 60, None);
+        assert_eq!(node.usual[&18], [120, 120, 110]);
     }
 
     #[test]

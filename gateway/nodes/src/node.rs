@@ -285,9 +285,14 @@ impl Node {
         self.takes_rooms() && self.unwilling.is_none()
     }
 
-    /// Rooms prefer this node: it is Up, its path loses little, and it is not expected to fail.
+    /// Rooms prefer this node: it is Up and its path loses little.
     pub fn is_sound(&self) -> bool {
-        self.health() == Health::Up && !self.loses() && self.decay_permille == 0
+        self.health() == Health::Up && !self.loses()
+    }
+
+    /// The node is expected to fail.
+    pub fn decays(&self) -> bool {
+        self.decay_permille > 0
     }
 
     /// The path to the node loses much, by the votes of rooms or, since there may be no rooms to vote, by probes.

@@ -70,6 +70,11 @@ fn forecast_shows_its_time_and_evidence() {
     assert!(line("decay", decay).ends_with("delay 21.5 of 24.0 ms"));
     let flap = json!({"changes": 9});
     assert!(line("flap", flap).ends_with("link to node east flaps: 9 changes within an hour"));
+    let delay = json!({"round_trip_ms": 203, "usual_ms": 48});
+    let expected = "round trip to node east is 203 ms, usually 48 ms at this hour";
+    assert!(line("delay", delay).ends_with(expected));
+    let later = json!({"figure_of_a_later_version": 1});
+    assert!(line("later", later).ends_with("later of east, which this version does not know"));
 }
 
 #[test]

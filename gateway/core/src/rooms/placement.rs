@@ -285,7 +285,7 @@ enum Takes {
 }
 
 /// The nodes that a room may take, by soundness, then nodes that are no standbys (if the mode uses standbys), then the room's
-/// region, then the carrier of its clients, then the least load.
+/// region, then nodes that are not expected to fail, then the carrier of its clients, then the least load.
 struct PlacementSurvey<'a> {
     room: &'a Room,
     need: RoomNeed<'a>,
@@ -329,9 +329,9 @@ impl PlacementSurvey<'_> {
         may && !self.shunned.contains(&node.id)
     }
 
-    /// Orders nodes that are equal otherwise: those of the clients' carrier first, then by load. In active-active mode,
-    /// reserves at a node do not keep rooms from it.
-    fn rank(&self, node: &Node) -> (bool, u64, NodeId) {
+    /// Orders nodes that are equal otherwise: those that are not expected to fail first, then those of the clients' carrier, then by
+    /// load. In active-active mode, reserves at a node do not keep rooms from it.
+    fn rank(&self, node: &Node) -> (bool, bool, u64, NodeId) {
         let is_foreign = self.carrier.is_some() && node.settings.carrier.as_deref() != self.carrier;
         let load = match self.room.mode() {
             RedundancyMode::ActiveActive => self.ledger.carried_ppb(node.id),
@@ -340,7 +340,7 @@ impl PlacementSurvey<'_> {
             | RedundancyMode::Cold
             | RedundancyMode::Regional => self.ledger.used_ppb(node.id),
         };
-        (is_foreign, load, node.id)
+        (node.decays(), is_foreign, load, node.id)
     }
 
     /// The node is a standby to be avoided while other nodes can take the room.

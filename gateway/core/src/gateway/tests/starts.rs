@@ -286,8 +286,10 @@ fn native_placement_prefers_nodes_that_are_not_expected_to_fail() {
         world.open("r");
         assert_eq!(world.stands("r"), Some(first), "{permille}");
     }
-    let mut world = World::new(settings_of(&[(0, 1_000)]));
-    world.gateway.change_nodes(world.now, |nodes| nodes.handle_decay(A, 1_000));
-    world.open("r");
-    assert_eq!(world.stands("r"), Some(A), "there is no other node");
+    for nodes in [&[(0, 1_000)][..], &[(0, 1_000), (2, 1_000)]] {
+        let mut world = World::new(settings_of(nodes));
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_decay(A, 1_000));
+        world.open("r");
+        assert_eq!(world.stands("r"), Some(A), "there is no other node in the region");
+    }
 }
