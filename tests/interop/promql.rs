@@ -88,11 +88,11 @@ fn with_values(expression: &str) -> String {
 
 /// The last values of a history, and their distance.
 const HISTORY_S: u64 = 70 * 60;
-const HISTORY_EVERY_S: u64 = 30;
+const HISTORY_EVERY_S: u64 = 15;
 
-/// All series of the registry over the last 70 minutes, as OpenMetrics. A label has each of the values that the program knows.
-fn history() -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+/// All series of the registry over 70 minutes up to this time, Unix seconds, as OpenMetrics. A label has each of the values that the
+/// program knows.
+fn history(until_s: u64) -> String {
     let mut text = String::new();
     let mut add = |name: &str, metric: Described, own: &str| {
         let words: Vec<Vec<&str>> = metric
@@ -106,9 +106,9 @@ fn history() -> String {
                 format!("{}=\"{}\",", label.prometheus_label(), words[place % words.len()])
             });
             let labels: String = labels.collect();
-            for step in 0..HISTORY_S / HISTORY_EVERY_S {
-                let at_s = now.as_secs() - HISTORY_S + step * HISTORY_EVERY_S;
-                let value = step + 1;
+            for step in 1..=HISTORY_S / HISTORY_EVERY_S {
+                let at_s = until_s - HISTORY_S + step * HISTORY_EVERY_S;
+                let value = step;
                 writeln!(
                     text,
                     "{name}{{{labels}{own}instance=\"gateway\",job=\"evenkeel\"}} {value} {at_s}"
@@ -137,6 +137,8 @@ struct Prometheus {
     address: SocketAddr,
     url: String,
     process: ChildProcess,
+    /// The time of queries, Unix seconds; `None`: the present.
+    at_s: Option<u64>,
 }
 
 impl Prometheus {
@@ -153,14 +155,16 @@ impl Prometheus {
     /// Starts a server that has all series of the registry, and scrapes nothing.
     fn of_history(folder: &Path) -> Prometheus {
         let file = folder.join("history.om");
-        fs::write(&file, history()).expect("a file can be written");
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+        fs::write(&file, history(now.as_secs())).expect("a file can be written");
         let mut command = Command::new("promtool");
         command.args(["tsdb", "create-blocks-from", "openmetrics"]);
         let output = command.arg(file).arg(folder.join("history")).output();
         let output = output.expect("promtool starts");
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{error}");
-        let server = Prometheus::with("history", "global: {}\n", folder);
+        let mut server = Prometheus::with("history", "global: {}\n", folder);
+        server.at_s = Some(now.as_secs());
         let until = Instant::now() + TIMEOUT;
         while server.series().is_empty() {
             assert!(Instant::now() < until, "{}", server.process.log());
@@ -182,13 +186,21 @@ impl Prometheus {
         command.arg("--enable-feature=exemplar-storage");
         let process = ChildProcess::start(&format!("{name}-server"), &mut command, folder);
         let process = process.expect("Prometheus starts");
-        Prometheus { address, url: format!("http://{address}"), process }
+        Prometheus { address, url: format!("http://{address}"), process, at_s: None }
     }
 
     fn query(&self, expression: &str) -> Output {
         let mut command = Command::new("promtool");
         command.args(["query", "instant", &self.url, expression]);
+        command.args(self.at_s.map(|at_s| format!("--time={at_s}")));
         command.output().expect("promtool starts")
+    }
+
+    /// The lines of an answer. Without a sample promtool prints an empty one.
+    fn samples(&self, expression: &str) -> Vec<String> {
+        let output = self.query(expression);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
     }
 
     /// Waits for an exemplar of this metric with this trace.
@@ -214,10 +226,9 @@ impl Prometheus {
     /// The names of all series of the gateway.
     fn series(&self) -> BTreeSet<String> {
         let any = PREFIXES.map(|prefix| format!("{prefix}.+")).join("|");
-        let output = self.query(&format!("{{__name__=~\"{any}\"}}"));
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
-        text.lines().filter(|line| !line.is_empty()).map(name).collect()
+        let samples = self.samples(&format!("{{__name__=~\"{any}\"}}"));
+        let name = |line: &String| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
+        samples.iter().map(name).collect()
     }
 }
 
@@ -253,6 +264,8 @@ fn prometheus_answers_each_documented_expression() {
     let labels: BTreeSet<String> =
         Attribute::ALL.iter().map(|label| label.prometheus_label()).collect();
     let history = Prometheus::of_history(stage.folder());
+    let none = history.samples("evenkeel_node_health > 1e9");
+    assert!(none.is_empty(), "an expression without a sample is noticed: {none:?}");
     let check = |place: &str, expression: &str| {
         let unknown: Vec<&str> = names(expression)
             .filter(|name| !exported.contains(*name) && !labels.contains(*name))
@@ -263,12 +276,15 @@ fn prometheus_answers_each_documented_expression() {
         assert!(output.status.success(), "{place}: `{expression}`: {error}");
         // A gateway that serves one session has few series.
         let is_label = labels.contains(expression);
-        let sample = history.query(&with_values(expression));
-        assert!(is_label || !sample.stdout.is_empty(), "{place}: `{expression}` has no sample");
+        let samples = history.samples(&with_values(expression));
+        assert!(is_label || !samples.is_empty(), "{place}: `{expression}` has no sample");
     };
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
     let mut asked = 0;
-    for entry in fs::read_dir(docs).expect("the folder is there") {
+    let entries = [docs.clone(), docs.join("operations")]
+        .into_iter()
+        .flat_map(|folder| fs::read_dir(folder).expect("the folder is there"));
+    for entry in entries {
         let path = entry.expect("the folder can be read").path();
         if path.extension().is_none_or(|ending| ending != "md") {
             continue;
@@ -298,8 +314,8 @@ fn prometheus_answers_each_documented_expression() {
 /// Rules that last longer are not played in real time (`tests/behaviour/alerts/faults.rs`).
 const PLAYED_MAX: Duration = Duration::from_secs(300);
 
-/// A fault of each rule: values of a series, a minute apart, and when the alert fires: of those beyond `PLAYED_MAX`, the first minute. Several series and their values are apart by `; `. The
-/// control run has the same series at their first value.
+/// A fault of each rule: values of a series, a minute apart, and when the alert fires: of those beyond `PLAYED_MAX`, the first minute.
+/// Several series and their values are apart by `; `. The control run has the same series at their first value.
 const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelRoomsStranded", "evenkeel_rooms_stranded_total", "0 0 4", "2m"),
     (

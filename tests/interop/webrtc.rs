@@ -295,7 +295,8 @@ fn losses_behind_the_node_are_repaired() {
     let clients = ChildProcess::start("webrtc-call", &mut command, stage.folder());
     let clients = clients.expect("the client starts").with_grace(TIMEOUT);
     let since = |before: &ClientReport, after: &ClientReport, field: &str| -> Vec<f64> {
-        let figure = |end: &Value| end[field].as_f64().unwrap_or_default();
+        let figure =
+            |end: &Value| end[field].as_f64().unwrap_or_else(|| panic!("no {field} in {end}"));
         let ends = before.ends.iter().zip(&after.ends);
         ends.map(|(before, after)| figure(after) - figure(before)).collect()
     };
