@@ -14,7 +14,7 @@ struct Client {
 impl Client {
     fn receive(&mut self, sequence: u16, timestamp: u32, number: u64) {
         let highest = self.highest.unwrap_or(i64::from(sequence));
-        let ahead = rtp::sequence_ahead(sequence, highest as u16);
+        let ahead = sequence_ahead(sequence, highest as u16);
         let extended = highest + i64::from(ahead);
         self.highest = Some(highest.max(extended));
         let before = self.got.insert(extended, (number, timestamp));
