@@ -311,10 +311,10 @@ fn prometheus_answers_each_documented_expression() {
     }
 }
 
-/// Rules that last longer are not played in real time (`tests/behaviour/alerts/faults.rs`).
-const PLAYED_MAX: Duration = Duration::from_secs(300);
+/// Rules that last longer fire at the minute of their fault here, and not one before.
+const EXACT_ABOVE: Duration = Duration::from_secs(300);
 
-/// A fault of each rule: values of a series, a minute apart, and when the alert fires: of those beyond `PLAYED_MAX`, the first minute.
+/// A fault of each rule: values of a series, a minute apart, and when the alert fires: of those beyond `EXACT_ABOVE`, the first minute.
 /// Several series and their values are apart by `; `. The control run has the same series at their first value.
 const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelRoomsStranded", "evenkeel_rooms_stranded_total", "0 0 4", "2m"),
@@ -544,7 +544,7 @@ fn each_alert_fires_at_its_fault_and_stays_silent_without() {
     let mut files = Vec::new();
     let dead = (DOWN.name, "up{job=\"evenkeel\"}", "1x3 0x10", "10m");
     for fault in FAULTS.iter().chain([&dead]) {
-        let is_long = RULES.iter().any(|rule| rule.name == fault.0 && rule.lasts > PLAYED_MAX);
+        let is_long = RULES.iter().any(|rule| rule.name == fault.0 && rule.lasts > EXACT_ABOVE);
         let early = is_long.then_some(RuleMoment::Early);
         for moment in [RuleMoment::Fires, RuleMoment::Control].into_iter().chain(early) {
             let file = format!("{}-{moment:?}.yml", fault.0);
