@@ -210,8 +210,10 @@ impl Disk {
         write.commit()
     }
 
-    /// Renames a damaged database.
+    /// Renames a damaged database. Its files stay: the rows of the next one may name them.
     pub(crate) fn set_aside(path: &Path, error: &DiskError) {
+        // Another gateway may start before there is a new database.
+        FileFolder::of(path).outlive_database();
         let with = |ending| with(path, ending);
         // A file that cannot be moved is found again by the next attempt.
         let _ = fs::rename(path, with(".damaged"));

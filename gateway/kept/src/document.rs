@@ -14,8 +14,8 @@ pub trait Document: Serialize + DeserializeOwned {
     /// Name, version and bound.
     const KIND: Kind;
 
-    /// Rows name files, which the store keeps beside the database while a row names them. The store sends no files, so such a kind has
-    /// [`FollowerCopy::None`].
+    /// Rows name files, which the store keeps beside the database while a row names them. A kind with files has [`FollowerCopy::None`],
+    /// since the store sends rows without their files.
     const HAS_FILES: bool = false;
 
     /// A file of a version without a database replaces the rows of the disk, if it is newer. Otherwise its rows are added to them.
@@ -109,6 +109,14 @@ impl<D: Document> Encoded<D> {
     /// # Panics
     /// If the type has maps with keys that are no text, which JSON lacks.
     pub fn new(key: &str, value: &D) -> Encoded<D> {
+        Encoded::of(key, value)
+    }
+
+    /// Encodes a row from a value of another type that has the JSON of the document.
+    ///
+    /// # Panics
+    /// As [`Encoded::new`].
+    pub fn of(key: &str, value: &impl Serialize) -> Encoded<D> {
         let text = serde_json::to_string(value).expect("a document is JSON");
         Encoded { key: key.into(), value: text.into(), document: PhantomData }
     }

@@ -34,7 +34,7 @@ impl FileFolder {
         FileFolder { path: database.with_extension(FOLDER) }
     }
 
-    /// The database of which a folder with this path has the files.
+    /// The database whose files are in the folder with this path; `None` for the path of another folder.
     pub(crate) fn database_of(folder: &Path) -> Option<PathBuf> {
         let is_folder = folder.extension().is_some_and(|extension| extension == FOLDER);
         is_folder.then(|| folder.with_extension(DATABASE))
@@ -64,22 +64,30 @@ impl FileFolder {
         }
     }
 
-    /// Writes the first of these files that the disk lacks; those before it count as named now. Returns false if it wrote one, after
-    /// which the disk may lack others.
+    /// Writes the first of these files that the disk lacks, or has with another length; those before it count as named now. Returns
+    /// false if it wrote one, after which the disk may lack others.
     pub(crate) fn write_next(&self, files: &BTreeMap<Arc<str>, Bytes>) -> io::Result<bool> {
         file::create_private_folder(&self.path)?;
         for (name, bytes) in files {
             let Some(path) = self.file(name) else { continue };
             match File::open(&path) {
-                Ok(file) => file.set_modified(SystemTime::now())?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(file) if file.metadata()?.len() == bytes.len() as u64 => {
+                    file.set_modified(SystemTime::now())?;
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(_) | Err(_) => {
                     file::replace(&path, bytes)?;
                     return Ok(false);
                 }
-                Err(error) => return Err(error),
             }
         }
         Ok(true)
+    }
+
+    /// Has the folder stay for [`UNNAMED_FOR`] without its database.
+    pub(crate) fn outlive_database(&self) {
+        // Without files there is no folder.
+        let _ = File::open(&self.path).and_then(|it| it.set_modified(SystemTime::now()));
     }
 
     /// Removes the files that are not among these, and have not been named for [`UNNAMED_FOR`].

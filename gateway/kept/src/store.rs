@@ -653,7 +653,7 @@ struct Writer {
     earlier: Vec<PathBuf>,
 }
 
-/// What the thread writes, in this order: an acknowledgement waits for one file and one transaction of records at most.
+/// The kinds of work of the thread, in turn: an acknowledgement waits for one file and one transaction of records at most.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Work {
     Rows,

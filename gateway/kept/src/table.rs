@@ -194,7 +194,8 @@ impl Table {
         self.kinds.get(kind)?.by_key.get(key)
     }
 
-    /// Puts a row, and returns the number of the change. A row that is equal already keeps its number.
+    /// Puts a row, and returns the number of the change. A row that is equal already keeps its number. It is held if it gets files that
+    /// this process did not have: the disk may have lost them.
     pub(crate) fn put(
         &mut self,
         kind: Kind,
@@ -204,9 +205,17 @@ impl Table {
         at_us: u64,
     ) -> u64 {
         self.register(kind);
-        match self.row(kind.name, key) {
-            Some(row) if row.value == value && row.version == kind.version => return row.change,
-            Some(_) | None => {}
+        let here = self.kinds.get_mut(kind.name).and_then(|rows| rows.by_key.get_mut(key));
+        if let Some(row) = here
+            && row.value == value
+            && row.version == kind.version
+        {
+            let known = row.files.len();
+            row.files.extend(files);
+            if row.files.len() > known {
+                self.held.insert(RowPlace { kind: kind.name, key: Arc::clone(key) });
+            }
+            return row.change;
         }
         let row = TableRow { change: self.newest + 1, at_us, version: kind.version, value, files };
         self.set(kind.name, key, row);

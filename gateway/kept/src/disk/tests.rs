@@ -129,6 +129,22 @@ fn unused_database_is_removed_with_its_files() {
 }
 
 #[test]
+fn files_of_a_database_that_was_set_aside_stay() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a.sqlite");
+    fs::write(&path, "no database".repeat(100)).unwrap();
+    let files = folder.path().join("a.sqlite-files");
+    fs::create_dir(&files).unwrap();
+    File::open(&files).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let error = Disk::read(&path).unwrap_err();
+    assert!(error.is_damage(), "{error}");
+    Disk::set_aside(&path, &error);
+    // Another gateway starts before there is a new database.
+    drop(Disk::open(&folder.path().join("b.sqlite")).unwrap());
+    assert!(!path.exists() && files.exists());
+}
+
+#[test]
 fn operators_read_names_times_and_json() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("a.sqlite");

@@ -242,6 +242,30 @@ fn files_outlive_the_process_while_a_row_names_them() {
 }
 
 #[test]
+fn lost_file_of_an_equal_row_is_written_again() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    process.put_plugin("a", &["one"]).unwrap();
+    drop(process);
+    fs::write(file_path(&folder, "one"), "forged").unwrap();
+    let next = Process::start(folder.path());
+    assert!(!next.has_file("one") && !file_path(&folder, "one").exists());
+    next.put_plugin("a", &["one"]).unwrap();
+    assert!(next.has_file("one"), "the acknowledged row names it");
+    assert_eq!(next.plugins.rows().len(), 1);
+}
+
+#[test]
+fn file_of_another_length_is_written_again() {
+    let folder = tempdir().unwrap();
+    let process = Process::start(folder.path());
+    process.put_plugin("a", &["one"]).unwrap();
+    fs::write(file_path(&folder, "one"), "on").unwrap();
+    process.put_plugin("a", &["one", "two"]).unwrap();
+    assert_eq!(["one", "two"].map(|text| process.has_file(text)), [true; 2]);
+}
+
+#[test]
 fn unreadable_row_keeps_all_files() {
     let folder = tempdir().unwrap();
     let process = Process::start(folder.path());
