@@ -35,9 +35,10 @@ const FILE_VERSION: u32 = 2;
 struct KeptPolicy(Value);
 
 impl KeptPolicy {
-    fn new(record: &PolicyRecord, now: Instant) -> KeptPolicy {
-        let value = instant::relative_to(now, || serde_json::to_value(record));
-        KeptPolicy(value.expect("a record is JSON, and all times are within years"))
+    /// The row of a record. Control encodes one each second of a canary, so no tree of values is made.
+    fn encode(record: &PolicyRecord, now: Instant) -> Encoded<KeptPolicy> {
+        // All times are within years.
+        instant::relative_to(now, || Encoded::of(&record.policy.to_string(), record))
     }
 
     fn read(row: &Row<KeptPolicy>, now: Instant) -> Result<Option<PolicyRecord>, NotDecoded> {
@@ -57,12 +58,12 @@ impl Document for KeptPolicy {
 
     fn file_names(&self) -> Option<Vec<Arc<str>>> {
         #[derive(Deserialize)]
-        struct NamedPlugins {
+        struct RecordPlugins {
             plugins: Vec<PluginRecord>,
         }
-        let named: Option<NamedPlugins> = Deserialize::deserialize(&self.0).ok()?;
+        let record: Option<RecordPlugins> = Deserialize::deserialize(&self.0).ok()?;
         // A policy that is gone has none.
-        let plugins = named.map_or(Vec::new(), |named| named.plugins);
+        let plugins = record.map_or(Vec::new(), |record| record.plugins);
         Some(plugins.iter().flat_map(PluginRecord::digests).cloned().collect())
     }
 
@@ -174,8 +175,7 @@ impl PolicyMemory {
 
     /// Keeps a record with its files, in place of that of an earlier process.
     pub(super) fn keep(&self, record: &PolicyRecord, files: PluginFiles) {
-        let value = KeptPolicy::new(record, Instant::now());
-        self.kept.put_with_files(Encoded::new(&record.policy.to_string(), &value), files);
+        self.kept.put_with_files(KeptPolicy::encode(record, Instant::now()), files);
     }
 
     /// Drops the records of policies that this process does not have.

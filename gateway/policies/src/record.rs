@@ -1,5 +1,5 @@
-//! Records of policies: the lives of their revisions, and the plugins and data documents of these. The next process, a standby and
-//! the next process of an upgrade continue them.
+//! Records of policies: the lives of their revisions, and the plugins and data documents of these. The process after a restart or an
+//! upgrade continues them, and so does a standby.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
