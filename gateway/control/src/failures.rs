@@ -1,4 +1,4 @@
-//! Failures of nodes and gateways, as the process that continues them reads them. Control does not read them.
+//! The rows of failures of nodes and gateways in the store. The API writes and reads them.
 
 use evenkeel_contract::operations::Failure;
 use evenkeel_kept::{Document, Documents, FollowerCopy, Kind};
@@ -31,4 +31,25 @@ impl KeptFailure {
 impl Document for KeptFailure {
     const KIND: Kind =
         Kind { name: "failures", version: 1, rows_max: FAILURES_MAX, copy: FollowerCopy::Adds };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use evenkeel_kept::{Follower, Store};
+
+    use super::*;
+    use crate::Handle;
+
+    #[test]
+    fn part_before_the_api_begins_is_kept() {
+        let owner = Store::default();
+        let failure = Failure { at_us: 7, cause: "takeover".into(), ..Failure::default() };
+        KeptFailure::new(failure.clone()).put(&owner.documents());
+        let part = owner.next_part(&mut Follower::default(), usize::MAX).unwrap();
+        let (handle, _requests) = Handle::new(Arc::default(), Arc::default());
+        handle.kept.add_part(part);
+        assert_eq!(KeptFailure::all(&handle.kept.documents()), [failure]);
+    }
 }

@@ -27,6 +27,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use crate::alerts::AlertsRecord;
 use crate::changes::KeptChange;
 use crate::continuity::{OFFERS_WITHIN, Suspended};
+use crate::failures::KeptFailure;
 use crate::forecasts::KeptForecast;
 use crate::history::SessionHistory;
 use crate::idempotency::KeyTable as IdempotencyKeys;
@@ -320,9 +321,10 @@ impl Handle {
     ) -> (Handle, mpsc::Receiver<ControlRequest>) {
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
         let kept = Store::default();
-        // Their owners begin later than the files of earlier versions are read.
+        // Their owners begin later than the files of earlier versions are read, and than the first part of another process may come.
         kept.documents::<KeptForecast>();
         kept.documents::<KeptChange>();
+        kept.documents::<KeptFailure>();
         // Control ends with the last handle.
         let late = requests.downgrade();
         kept.when_late(move || {
