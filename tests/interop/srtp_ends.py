@@ -1,33 +1,43 @@
 """Two ends of an SRTP session on libsrtp (pylibsrtp).
 
     srtp_ends.py ADDRESS GATEWAY ADDRESS GATEWAY
-    srtp_ends.py [--rollover] SUITE ADDRESS GATEWAY KEY ITS-KEY ADDRESS GATEWAY KEY ITS-KEY
+    srtp_ends.py [--rollover slow|hold] SUITE ADDRESS GATEWAY KEY ITS-KEY ADDRESS GATEWAY KEY ITS-KEY
 
 In the first form each end has a key that the other end knows and the gateway does not. In the second one SRTP ends at the
 gateway: each end has a KEY and the gateway's key for it, ITS-KEY, both in Base64, and SSRC, sequence numbers and timestamps
-are the gateway's. With --rollover the sequence numbers of the first end and those by which it hears the second one soon begin again at 0.
+are the gateway's. With --rollover the sequence numbers of the first end and those by which it hears the second one soon begin
+again at 0. `slow`: near these roll-overs each end sends a packet every 100 ms. `hold`: just before the first roll-over both ends
+stop to send until SIGUSR1, after which the next number of the first end is 0, as if the packets before it had been lost.
 
 Each end sends a packet every 20 ms from its ADDRESS to its GATEWAY, decrypts what comes there, and checks that it is what
-the other end encrypted. A line of JSON every 20 ms lists the packets so far per end, those that SRTP accepted since the line
-before (each as SSRC and sequence number), and how many packets it is until a roll-over, once no end skips any more.
+the other end encrypted. A line of JSON after each turn lists the packets so far per end, those that SRTP accepted since the line
+before (each as SSRC and sequence number), the time until which the end has read its socket, and how many packets it is until a
+roll-over, once no end skips any more.
 """
 
 import base64
 import json
 import os
+import signal
 import socket
 import struct
 import sys
+import threading
 import time
 
 from pylibsrtp import Error, Policy, Session
 
 PACE_S = 0.02
+SLOW_PACE_S = 0.1
 PAYLOAD_TYPE = 111
 HEADER_BYTES = 12
 # Packets before a roll-over to which each end skips, and the most at once: more is another stream (RFC 3550, appendix A.1).
 ROLLOVER_IN = (60, 90)
 SKIPPED_MAX = 1000
+# Both roll-overs are near within this many packets.
+NEAR = 100
+# Packets before the first roll-over at which the ends hold.
+HELD_IN = 3
 # Packets that each end decrypts before.
 HEARD_FIRST = 50
 # Key and salt of AES_CM_128_HMAC_SHA1_80 (RFC 3711, 8.2).
@@ -123,9 +133,12 @@ def skip(ends):
 
 
 def main():
-    is_rollover = "--rollover" in sys.argv
-    if is_rollover:
-        sys.argv.remove("--rollover")
+    go_on = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: go_on.set())
+    rollover = None
+    if sys.argv[1] == "--rollover":
+        rollover = sys.argv[2]
+        del sys.argv[1:3]
     if len(sys.argv) == 5:
         here, gateway, there, its_gateway = sys.argv[1:]
         ends = [End(0, here, gateway), End(1, there, its_gateway)]
@@ -138,16 +151,23 @@ def main():
         ends = [End(0, here, gateway, suite, key), End(1, there, its_gateway, suite, its_key)]
         ends[0].hears(ends[1], answered)
         ends[1].hears(ends[0], its_answered)
+    skips = rollover is not None
     while True:
-        if is_rollover and all(end.counts["decrypted"] >= HEARD_FIRST for end in ends):
-            is_rollover = not skip(ends)
-        for end in ends:
+        if skips and all(end.counts["decrypted"] >= HEARD_FIRST for end in ends):
+            skips = not skip(ends)
+        is_held = rollover == "hold" and not skips and 0 < rollovers_in(ends)[0] <= HELD_IN
+        if is_held and go_on.is_set():
+            ends[0].sent += rollovers_in(ends)[0]
+            is_held = False
+        for end in [] if is_held else ends:
             end.send()
-        time.sleep(PACE_S)
+        is_slow = rollover == "slow" and not skips and max(map(abs, rollovers_in(ends))) <= NEAR
+        time.sleep(SLOW_PACE_S if is_slow else PACE_S)
+        at_ms = 1000 * time.time()
         for end in ends:
             end.receive()
-        states = zip(ends, [None] * 2 if is_rollover else rollovers_in(ends))
-        print(json.dumps([{**end.state(), "rollover_in": packets} for end, packets in states]), flush=True)
+        states = zip(ends, [None] * 2 if skips else rollovers_in(ends))
+        print(json.dumps([{**end.state(), "at_ms": at_ms, "rollover_in": packets} for end, packets in states]), flush=True)
 
 
 main()

@@ -35,6 +35,8 @@ const BEFORE_FAULT: Duration = Duration::from_millis(200);
 const AFTERWARDS: Duration = Duration::from_secs(2);
 /// Interval of checks that a region is idle.
 const POLL_EVERY: Duration = Duration::from_millis(50);
+/// A packet that a gateway sent before a fault reaches its client within this time, over an impaired link too, nanoseconds.
+const ON_ITS_WAY_NS: u64 = 20_000_000;
 /// Time limit of the start.
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -155,7 +157,8 @@ impl Scene<'_> {
         let of_lab = TransportCounts::from(self.crowd.webrtc());
         let others = self.others.as_ref();
         let refused = others.map(|others| capture.read(|packets| others.refused(packets)));
-        let on_its_way = |packet: &RefusedPacket| packet.was_on_its_way(&self.faults_ns);
+        let on_its_way =
+            |packet: &RefusedPacket| packet.was_on_its_way(&self.faults_ns, ON_ITS_WAY_NS);
         let (refused_on_the_way, refused): (Vec<_>, Vec<_>) =
             refused.unwrap_or_default().into_iter().partition(on_its_way);
         let counts = others.map_or(of_lab, |others| {

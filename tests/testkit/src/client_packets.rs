@@ -25,8 +25,6 @@ const FIRST_INDEX: u64 = 1 << 16;
 const FREEZE_NS: u64 = 150_000_000;
 /// Frames that tell what is usual.
 const FRAMES_IN_MEAN: usize = 30;
-/// A packet that a gateway sent before a fault reaches its client within this time.
-const ON_ITS_WAY_NS: u64 = 20_000_000;
 
 /// A datagram from a gateway to a WebRTC client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -177,9 +175,10 @@ pub struct RefusedPacket {
 }
 
 impl RefusedPacket {
-    /// True if it was sent, but had not arrived, at one of these times of faults, nanoseconds since the Unix epoch.
-    pub fn was_on_its_way(&self, faults_ns: &[u64]) -> bool {
-        faults_ns.iter().any(|at_ns| (*at_ns..at_ns + ON_ITS_WAY_NS).contains(&self.at_ns))
+    /// True if it may have been sent before one of these times of faults, nanoseconds since the Unix epoch, on a path that takes at most
+    /// `path_ns`.
+    pub fn was_on_its_way(&self, faults_ns: &[u64], path_ns: u64) -> bool {
+        faults_ns.iter().any(|at_ns| (*at_ns..at_ns + path_ns).contains(&self.at_ns))
     }
 }
 
@@ -190,9 +189,9 @@ impl fmt::Display for RefusedPacket {
     }
 }
 
-/// The captured packets of SRTP that clients did not accept, from this time on: nanoseconds since the Unix epoch. All of one port, and all that its clients
-/// accepted since the capture began, in order. An end processes packets in order, so a packet before an accepted one was refused; so was one
-/// that came before `processed_ns`. Copies count once.
+/// The captured packets of SRTP that clients did not accept, from this time on: nanoseconds since the Unix epoch. `packets`: all of one
+/// port. `accepted`: all that its clients accepted since the capture began, in order. An end processes packets in order, so a packet
+/// before an accepted one was refused; so was one that came before `processed_ns`. Copies count once.
 pub fn refused(
     packets: &[ClientPacket],
     accepted: &[AcceptedPacket],
@@ -242,10 +241,10 @@ pub fn refused(
     refused
 }
 
-/// The time for which each stream of video stood still in this span, nanoseconds: the sum of the pauses between whole frames that are freezes (W3C
-/// webrtc-stats, `totalFreezesDuration`). The end of the span ends the last pause. A frame is whole when its last packet has arrived; one that
-/// refers to a lost frame counts as shown, since the capture does not see which do. `is_video` chooses streams by payload type; those without a whole
-/// frame before the span are left out.
+/// The time for which each stream of video stood still in this span, nanoseconds: the sum of the pauses between whole frames that are
+/// freezes (W3C webrtc-stats, `totalFreezesDuration`). The end of the span ends the last pause. A frame is whole when its last packet has
+/// arrived; one that refers to a lost frame counts as shown, since the capture does not see which do. `is_video` chooses streams by
+/// payload type; those without a whole frame before the span are left out.
 pub fn frozen_ns(
     packets: &[ClientPacket],
     is_video: impl Fn(u8) -> bool,
@@ -487,11 +486,11 @@ mod tests {
     }
 
     #[test]
-    fn packet_is_on_its_way_for_20_ms() {
+    fn packet_is_on_its_way_for_the_time_of_the_path() {
         let at = |at_ns| RefusedPacket { client: ONE, ssrc: 7, index: FIRST_INDEX, at_ns };
-        let excused = [99, 100, 20_000_099, 20_000_100].map(|ns| at(ns).was_on_its_way(&[7, 100]));
+        let excused = [99, 100, 1_099, 1_100].map(|ns| at(ns).was_on_its_way(&[7, 100], 1_000));
         assert_eq!(excused, [true, true, true, false]);
-        let excused = [99, 100].map(|ns| at(ns).was_on_its_way(&[100]));
+        let excused = [99, 100].map(|ns| at(ns).was_on_its_way(&[100], 1_000));
         assert_eq!(excused, [false, true]);
     }
 
