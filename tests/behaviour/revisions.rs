@@ -12,6 +12,7 @@ use evenkeel_contract::offers::OfferIngress;
 use evenkeel_testkit::binary::evenkeel;
 use evenkeel_testkit::required;
 use nix::sys::signal::Signal;
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::harness::whip::{WEBRTC, Whip, claims, token};
@@ -189,12 +190,28 @@ fn push_with_a_full_disk_says_that_it_runs() {
     fs::remove_file(&filler).unwrap();
     wait_until("all documents are written again", || unwritten(&mut gateway).is_empty());
     let candidate = decided(&mut gateway)["candidate"].as_str().unwrap().to_owned();
-    let files = fs::read_dir(filler.with_file_name("kept")).unwrap();
-    let mut files = files.map(|file| file.unwrap().path()).filter(|path| path.is_file());
-    assert!(files.any(|path| {
-        let bytes = fs::read(path).unwrap();
-        bytes.windows(candidate.len()).any(|part| part == candidate.as_bytes())
-    }));
+    wait_until("the record on the disk has the candidate", || {
+        let record = record_on_disk(&filler.with_file_name("kept"));
+        record.is_some_and(|record| {
+            record["life"]["revisions"]["candidate"].to_string().contains(&candidate)
+        })
+    });
+}
+
+/// The record of `call/routing` in the database in this folder. `None` without it, or if it changes meanwhile.
+fn record_on_disk(kept: &Path) -> Option<Value> {
+    // SQLite would resolve the link in the path to the root of the gateway as one to that of this process.
+    let copy = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(kept).unwrap().map(|file| file.unwrap().path()) {
+        let name = file.file_name()?.to_str()?;
+        if let Some((_, ending @ ("" | "-wal"))) = name.split_once(".sqlite") {
+            fs::copy(&file, copy.path().join(format!("copy.sqlite{ending}"))).ok()?;
+        }
+    }
+    let database = Connection::open(copy.path().join("copy.sqlite")).unwrap();
+    let row = "SELECT value FROM document WHERE kind = 'policies' AND key = 'call/routing'";
+    let text: String = database.query_row(row, [], |row| row.get(0)).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 #[required(Mounts)]

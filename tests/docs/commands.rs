@@ -91,8 +91,8 @@ fn curl(gateway: &Gateway, arguments: &[&str]) -> Option<String> {
     }
 }
 
-/// The lines of all `sh` blocks, and those of `console` blocks that are typed after `$ `; a quote or a backslash carries a line on
-/// into the next.
+/// The lines of all `sh` blocks, and those of `console` blocks that are typed after `$ `. In `sh` a quote or a backslash carries a line
+/// on into the next; a `console` block has each command in one line, since the next line has no prompt.
 fn lines() -> Vec<(Line, String)> {
     let mut lines = Vec::new();
     for block in pages().iter().flat_map(crate::page::Page::blocks) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::binary::evenkeel;
 use evenkeel_testkit::{TIMEOUT, required};
+use serde_json::Value;
 
 use crate::janus::{LOUD_DBFS, levels};
 
@@ -162,10 +163,22 @@ fn commands_of_the_whip_page_succeed() {
         // The encoder connects again, with another offer.
         "sed -i 's/^a=ice-ufrag:..../a=ice-ufrag:back/' offer.sdp\n",
         open,
+        // The session that was deleted, and the encoder's first one.
+        "admin='curl --silent --fail --unix-socket evenkeel.sock http://localhost/v1/sessions'\n\
+         until $admin/history > history.json && [ \"$(grep -o '\"ended_us\"' history.json | wc -l)\" = 2 ]; do sleep 0.1; done\n\
+         $admin > sessions.json\n",
     ];
     let lines = read_to_end(&script.concat(), folder.path());
     let statuses = lines.iter().filter_map(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3));
     assert_eq!(statuses.collect::<Vec<_>>(), ["201", "204", "200", "201", "201"]);
+    let sessions = ["history.json", "sessions.json"].map(|file| {
+        let text = fs::read_to_string(folder.path().join(file)).expect("curl wrote it");
+        let answer: Value = serde_json::from_str(&text).expect("the API answers JSON");
+        answer["sessions"].as_array().expect("a list of sessions").clone()
+    });
+    let [ended, open] = sessions;
+    assert_eq!(ended[0]["reason"], "requested", "{ended:?}");
+    assert_eq!(open.len(), 1, "the reused token ended the session before: {open:?}");
 }
 
 #[required(Janus, GStreamer, Namespaces, Mounts)]

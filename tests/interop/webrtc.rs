@@ -83,6 +83,14 @@ pub(crate) fn received(clients: &ChildProcess, before: Option<&ClientReport>) ->
     found.unwrap_or_else(|error| panic!("{error}; {:?}", clients.lines().last()))
 }
 
+/// The growth of a figure of an end.
+fn grown(field: &str, before: &Value, after: &Value) -> f64 {
+    let figure = |end: &Value| end[field].as_f64().unwrap_or_else(|| panic!("no {field} in {end}"));
+    let grown = figure(after) - figure(before);
+    assert!(grown >= 0.0, "{field} shrinks from {before} to {after}");
+    grown
+}
+
 /// The ends by a line of output.
 fn ends_of(line: &str) -> Vec<Value> {
     let mut line: Value = serde_json::from_str(line).unwrap_or_default();
@@ -199,14 +207,17 @@ fn call_of_pages(test: &str, browsers: &[&str]) -> [ClientReport; 3] {
         );
         assert!(before["path"][0].is_string(), "{before}");
         assert_eq!(after["path"], before["path"], "candidate pairs and certificates");
+        // The time before the death is shorter.
+        let scale = grown("at_ms", before, after) / grown("at_ms", calm, before);
         let [concealed, frozen] = ["concealed_ms", "frozen_ms"].map(|field| {
-            let ms = |end: &Value| end[field].as_u64().unwrap_or_else(|| panic!("{field}: {end}"));
-            let calm = Duration::from_millis(ms(before) - ms(calm));
-            (Duration::from_millis(ms(after) - ms(before)), calm)
+            let seconds = |ms: f64| Duration::from_secs_f64(ms / 1e3);
+            let control = grown(field, calm, before) * scale;
+            (seconds(grown(field, before, after)), seconds(control))
         });
         let kbps = &after["kbps"];
         println!(
-            "{test}: {concealed:?} of audio concealed and {frozen:?} of video frozen around the death and before, may send {kbps} kbit/s"
+            "{test}: {concealed:?} of audio concealed and {frozen:?} of video frozen around the death and in as long a time before, \
+             may send {kbps} kbit/s"
         );
         LIMITS.judge_concealed(test, concealed.0, concealed.1);
         LIMITS.judge_frozen(test, frozen.0, frozen.1);
@@ -295,10 +306,8 @@ fn losses_behind_the_node_are_repaired() {
     let clients = ChildProcess::start("webrtc-call", &mut command, stage.folder());
     let clients = clients.expect("the client starts").with_grace(TIMEOUT);
     let since = |before: &ClientReport, after: &ClientReport, field: &str| -> Vec<f64> {
-        let figure =
-            |end: &Value| end[field].as_f64().unwrap_or_else(|| panic!("no {field} in {end}"));
         let ends = before.ends.iter().zip(&after.ends);
-        ends.map(|(before, after)| figure(after) - figure(before)).collect()
+        ends.map(|(before, after)| grown(field, before, after)).collect()
     };
     let wait_for = |what: &str, before: &ClientReport, holds: &dyn Fn(&ClientReport) -> bool| {
         let found = clients.wait_for(what, 2 * TIMEOUT, |lines| {

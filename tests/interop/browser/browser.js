@@ -97,7 +97,8 @@ export async function observe(others = 1) {
     kbps: Math.round((pair?.availableOutgoingBitrate ?? 0) / 1000),
     // Opus has 48 samples per millisecond.
     concealed_ms: Math.round(sum(audio, "concealedSamples") / 48),
-    frozen_ms: others > 0 ? Math.round(sum(video, "totalFreezesDuration") * 1000) : null,
+    // A browser without the statistic does not tell 0.
+    frozen_ms: others > 0 && video.every((row) => "totalFreezesDuration" in row) ? Math.round(sum(video, "totalFreezesDuration") * 1000) : null,
     freezes: others > 0 ? sum(video, "freezeCount") : null,
   };
 }
