@@ -98,7 +98,12 @@ fn history(until_s: u64) -> String {
         let words: Vec<Vec<&str>> = metric
             .attributes
             .iter()
-            .map(|label| metric.words(*label).unwrap_or_else(|| vec!["x"]))
+            .map(|label| match (label, metric.words(*label)) {
+                (_, Some(words)) => words,
+                // `evenkeel.scenario.impaired` does not name all nodes.
+                (Attribute::Node, None) => vec!["x", "other"],
+                (_, None) => vec!["x"],
+            })
             .collect();
         let most = words.iter().map(Vec::len).max().unwrap_or(1);
         for place in 0..most {
@@ -356,6 +361,12 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
         "4m",
     ),
     (
+        "EvenkeelOtherNodesImpair",
+        "evenkeel_scenario_impaired{evenkeel_node=\"other\"}; evenkeel_scenario_sessions",
+        "0 0 6 6 6; 100x5",
+        "4m",
+    ),
+    (
         "EvenkeelGatewayImpairs",
         "evenkeel_scenario_impaired{evenkeel_segment=\"gateway\"}; evenkeel_scenario_sessions",
         "0 0 6 6 6; 100x5",
@@ -482,7 +493,7 @@ fn expanded(values: &str) -> Vec<f64> {
 /// The series `name{label="value"}`.
 fn sample(series: &'static str, value: f64) -> MetricSample {
     let (metric, labels) = series.split_once('{').unwrap_or((series, "}"));
-    let labels = labels.trim_end_matches('}').split_once('=').into_iter();
+    let labels = labels.trim_end_matches('}').split(',').filter_map(|label| label.split_once('='));
     let labels = labels.map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned()));
     MetricSample { metric, labels: labels.collect(), value }
 }

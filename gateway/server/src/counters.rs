@@ -1,5 +1,6 @@
 //! Turns counters and states into metrics.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -28,7 +29,7 @@ const SESSIONS_AT_ONCE: usize = 1_000;
 /// Policies are read as often, between two readings of the sessions.
 const POLICIES_AT: u32 = 5;
 
-/// Nodes that `evenkeel.scenario.impaired` names at most: the SDK merges series of a metric beyond 2,000.
+/// Nodes that a reading of `evenkeel.scenario.impaired` names at most: the SDK merges series of a metric beyond 2,000.
 const IMPAIRING_NODES_MAX: usize = 32;
 
 /// The name of the nodes beyond them.
@@ -51,8 +52,6 @@ pub(super) struct CounterFollower {
     places: BTreeSet<ZonePlace>,
     /// Sessions of each node at the last reading of all; `None` before the first.
     sessions_at: Option<BTreeMap<NodeId, u32>>,
-    /// Nodes that impaired sessions since they were listed, of which the metric has series. At most [`IMPAIRING_NODES_MAX`].
-    impairing: BTreeSet<NodeId>,
     /// Those of the last reading. A reload may remove some.
     slos: Vec<SloStanding>,
 }
@@ -73,7 +72,6 @@ impl CounterFollower {
             scenarios: BTreeSet::new(),
             places: BTreeSet::new(),
             sessions_at: None,
-            impairing: BTreeSet::new(),
             slos: Vec::new(),
         }
     }
@@ -122,7 +120,6 @@ impl CounterFollower {
             self.places.insert((Arc::clone(&name.region), Arc::clone(&name.zone)));
             nodes.push((hop.node, NodeLevel { name, leaving, health, draining, load: Some(load) }));
         }
-        self.impairing.retain(|impairing| nodes.iter().any(|(node, _)| node == impairing));
         self.instruments.nodes().set(nodes);
         let status = self.handle.status().await?;
         self.instruments.level(Level::SessionsActive, status.sessions as f64, &[]);
@@ -258,12 +255,7 @@ impl CounterFollower {
         }
         self.scenarios.extend(counts.keys().cloned());
         self.places.extend(counts.values().flat_map(|count| count.places.keys().cloned()));
-        let all = counts.values().flat_map(|count| count.impaired.keys());
-        for (_, node) in all {
-            if self.impairing.len() < IMPAIRING_NODES_MAX {
-                self.impairing.extend(node);
-            }
-        }
+        let named = most_impairing(counts.values());
         let mut impairments = LevelTable::new(Level::ScenarioImpaired);
         for scenario in &self.scenarios {
             let ScenarioCount { places, actions, impaired } =
@@ -283,19 +275,20 @@ impl CounterFollower {
                 let labels = [(Attribute::Scenario, &**scenario), (Attribute::Op, op.key())];
                 self.instruments.level(Level::ScenarioActions, f64::from(sessions), &labels);
             }
-            self.add_impaired(&mut impairments, scenario, &impaired);
+            self.add_impaired(&mut impairments, scenario, &impaired, &named);
         }
         self.instruments.replace(impairments);
         self.sessions_at = Some(sessions_at);
         Ok(())
     }
 
-    /// Adds the series of a scenario: of each segment, and of each node that impairs sessions or has.
+    /// Adds the series of a scenario: of each segment, of each of the `named` nodes, and of the others if they impair sessions.
     fn add_impaired(
         &self,
         table: &mut LevelTable,
         scenario: &str,
         impaired: &BTreeMap<(PathSegment, Option<NodeId>), u32>,
+        named: &BTreeSet<NodeId>,
     ) {
         let names = self.handle.names();
         let mut add = |segment: PathSegment, [region, zone, node]: [&str; 3], sessions: u32| {
@@ -314,16 +307,17 @@ impl CounterFollower {
             if !matches!(segment, PathSegment::Leg | PathSegment::Node) {
                 continue;
             }
-            for node in &self.impairing {
+            for node in named {
                 let NodeName { node: name, region, zone, .. } = names.of_node(*node);
                 add(segment, [&*region, &*zone, &*name], of(Some(*node)));
             }
-            if self.impairing.len() == IMPAIRING_NODES_MAX {
-                let is_other = |node: &NodeId| !self.impairing.contains(node);
-                let others = impaired.iter().filter(|((its, node), _)| {
-                    *its == segment && node.as_ref().is_some_and(is_other)
-                });
-                add(segment, ["", "", OTHER_NODES], others.map(|(_, sessions)| sessions).sum());
+            let is_other = |node: &NodeId| !named.contains(node);
+            let others = impaired
+                .iter()
+                .filter(|((its, node), _)| *its == segment && node.as_ref().is_some_and(is_other));
+            let sessions: u32 = others.map(|(_, sessions)| sessions).sum();
+            if sessions > 0 {
+                add(segment, ["", "", OTHER_NODES], sessions);
             }
         }
     }
@@ -455,6 +449,19 @@ struct ScenarioCount {
     actions: [u32; Op::ALL.len()],
     /// By the segment, and of a leg or node by the node.
     impaired: BTreeMap<(PathSegment, Option<NodeId>), u32>,
+}
+
+/// The nodes that impair most sessions now.
+fn most_impairing<'a>(counts: impl Iterator<Item = &'a ScenarioCount>) -> BTreeSet<NodeId> {
+    let mut by_node: BTreeMap<NodeId, u32> = BTreeMap::new();
+    for ((_, node), sessions) in counts.flat_map(|count| &count.impaired) {
+        if let Some(node) = node {
+            *by_node.entry(*node).or_default() += sessions;
+        }
+    }
+    let mut nodes: Vec<(NodeId, u32)> = by_node.into_iter().collect();
+    nodes.sort_by_key(|(_, sessions)| Reverse(*sessions));
+    nodes.into_iter().take(IMPAIRING_NODES_MAX).map(|(node, _)| node).collect()
 }
 
 fn labels_of<'a>(scenario: &'a str, (region, zone): &'a ZonePlace) -> [(Attribute, &'a str); 3] {

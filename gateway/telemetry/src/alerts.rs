@@ -144,6 +144,16 @@ rules! {
             on: &PLACE,
         }, for minutes(1),
         "media of {{ $value }} sessions of scenario {{ $labels.evenkeel_scenario }} suffers at the {{ $labels.evenkeel_segment }}: node {{ $labels.evenkeel_node }}, zone {{ $labels.evenkeel_region }}/{{ $labels.evenkeel_zone }}", "operations/daily.md#impaired-media";
+    Ticket "EvenkeelOtherNodesImpair":
+        AlertCondition::AboveShare {
+            part: last("evenkeel_scenario_impaired")
+                .only("evenkeel_node", &["other"])
+                .sum_by(&["evenkeel_scenario", "evenkeel_segment"]),
+            share: 0.05,
+            whole: last("evenkeel_scenario_sessions").sum_by(&["evenkeel_scenario"]),
+            on: &["evenkeel_scenario"],
+        }, for minutes(1),
+        "media of {{ $value }} sessions of scenario {{ $labels.evenkeel_scenario }} suffers at the {{ $labels.evenkeel_segment }} of nodes beyond the 32 that impair most: `evenkeel node list` counts them", "operations/daily.md#impaired-media";
     Ticket "EvenkeelGatewayImpairs":
         AlertCondition::AboveShare {
             part: last("evenkeel_scenario_impaired")

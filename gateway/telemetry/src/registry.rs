@@ -414,7 +414,7 @@ metrics! {
     /// Sessions of a scenario under a degradation action. Read every 10 s.
     ScenarioActions = "evenkeel.scenario.actions", "{session}", [Scenario, Op];
     /// Sessions of a scenario with impaired media, by the segment of the path that causes it; of `leg` and `node` with the node and its
-    /// place. Further nodes than the first 32 are `other`. Read every 10 s.
+    /// place. Nodes beyond the 32 that impair most sessions now are `other`. Read every 10 s.
     ScenarioImpaired = "evenkeel.scenario.impaired", "{session}", [Scenario, Segment, Region, Zone, Node];
     /// Share of a scenario's sessions in the window that missed the objective, as a multiple of the share that may miss it. 0 while there
     /// are fewer than ten.

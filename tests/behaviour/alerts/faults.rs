@@ -25,11 +25,12 @@ use crate::index::at;
 const CLIENTS: u16 = 8;
 
 /// Rules without a fault here. Their proof is the test of each rule by `promtool`, in tests/interop/promql.rs.
-pub(super) const NOT_PLAYED: [(&str, &str); 7] = [
+pub(super) const NOT_PLAYED: [(&str, &str); 8] = [
     (
         "EvenkeelSessionPanicked",
         "a panic is a bug of the gateway, and its binary has no way to cause one",
     ),
+    ("EvenkeelOtherNodesImpair", "the fleet has fewer than 33 nodes"),
     ("EvenkeelGatewayImpairs", "a gateway without processor time delays the notices of its faults"),
     ("EvenkeelHandshakesFail", "the fleet has no WebRTC clients"),
     ("EvenkeelSrtpRefused", "the fleet has no clients with SRTP"),

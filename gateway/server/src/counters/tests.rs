@@ -1,3 +1,4 @@
+use evenkeel_alerts::Alerts;
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::samples::closed_session;
 use evenkeel_control::{
@@ -13,7 +14,7 @@ use evenkeel_model::{
 };
 use evenkeel_policies::{PluginView, PolicyView};
 use evenkeel_revisions::PolicyStatus;
-use evenkeel_telemetry::Telemetry;
+use evenkeel_telemetry::{Moment, Telemetry};
 use tokio::sync::{broadcast, mpsc};
 
 use super::*;
@@ -209,10 +210,14 @@ fn slo() -> SloStanding {
 
 /// The names of one node.
 fn names() -> NodeNames {
-    let node = NodeSettings::new("east-a1", ZoneId(0), 1_000);
+    names_of(["east-a1"])
+}
+
+fn names_of<'a>(nodes: impl IntoIterator<Item = &'a str>) -> NodeNames {
+    let node = |name: &'a str| NodeSettings::new(name, ZoneId(0), 1_000);
     let mut settings = GatewayConfig::load(None, None, &[]).unwrap().core();
     settings.zones = vec![Zone { name: "a".into(), region: RegionId(0) }];
-    settings.nodes = vec![node];
+    settings.nodes = nodes.into_iter().map(node).collect();
     NodeNames::of(&settings)
 }
 
@@ -379,21 +384,39 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
     reader.read_sessions().await.unwrap();
     says(&telemetry, "evenkeel_scenario_sessions", &at("a"), "0");
     says(&telemetry, "evenkeel_scenario_sessions", &at(""), "0");
-    says(&telemetry, "evenkeel_scenario_impaired", leg, "0");
+    // The series of a node ends with its impairments.
+    assert!(!telemetry.prometheus().render().contains(leg));
     drop(reader);
     control.await.unwrap();
+}
+
+/// A scenario, of which each leg impairs this number of sessions.
+fn impaired_by(legs: impl IntoIterator<Item = (u32, u32)>) -> ScenarioCount {
+    let on = |(node, sessions)| ((PathSegment::Leg, Some(NodeId(node))), sessions);
+    ScenarioCount { impaired: legs.into_iter().map(on).collect(), ..ScenarioCount::default() }
+}
+
+#[test]
+fn nodes_that_impair_most_sessions_are_named() {
+    // Of as many sessions the first nodes are named.
+    let voice = impaired_by((0..40).map(|node| (node, 2)).chain([(40, 3)]));
+    let video = impaired_by([(39, 1), (41, 1)]);
+    let named = most_impairing([&voice, &video].into_iter());
+    let right: BTreeSet<NodeId> = (0..30).chain([39, 40]).map(NodeId).collect();
+    assert_eq!(named, right);
+    assert_eq!(most_impairing([&video].into_iter()), [NodeId(39), NodeId(41)].into());
 }
 
 #[test]
 fn impairing_nodes_beyond_the_limit_are_others() {
     let telemetry = telemetry();
     let (handle, _requests) = Handle::new(Arc::new(names()), Arc::default());
-    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None, Vec::new());
-    reader.impairing = (0..32).map(NodeId).collect();
+    let reader = CounterFollower::new(handle, telemetry.instruments(), None, Vec::new());
+    let named: BTreeSet<NodeId> = (0..32).map(NodeId).collect();
     let on = |node| (PathSegment::Leg, Some(NodeId(node)));
     let impaired = [(on(0), 2), (on(40), 3), (on(41), 4), ((PathSegment::Leg, None), 1)].into();
     let mut table = LevelTable::new(Level::ScenarioImpaired);
-    reader.add_impaired(&mut table, "call", &impaired);
+    reader.add_impaired(&mut table, "call", &impaired, &named);
     telemetry.instruments().replace(table);
     let is_leg = |line: &str| {
         line.starts_with("evenkeel_scenario_impaired{") && line.contains("segment=\"leg\"")
@@ -407,6 +430,50 @@ fn impairing_nodes_beyond_the_limit_are_others() {
     }
     let text = telemetry.prometheus().render();
     assert_eq!(text.lines().filter(|line| is_leg(line)).count(), 34);
+}
+
+#[tokio::test]
+async fn nodes_beyond_the_named_ones_raise_an_alert() {
+    let telemetry = telemetry();
+    let nodes: Vec<String> = (0..40).map(|node| format!("n{node}")).collect();
+    let names = names_of(nodes.iter().map(String::as_str));
+    let (handle, mut requests) = Handle::new(Arc::new(names), Arc::default());
+    let impaired = |node: u32| {
+        let number = u64::from(node) + 1;
+        let mut view = view(number, 0, &[]);
+        view.state.hop = Some(Hop { node: NodeId(node), incarnation: Incarnation(1) });
+        view.state.impairment = Some(Impairment {
+            segment: PathSegment::Leg,
+            sign: ImpairmentSign::Loss,
+            at: SessionId(number),
+            loss_ppm: 30_000,
+            confidence: 95,
+            evidence: PathEvidence::default(),
+        });
+        view
+    };
+    let sessions: Vec<SessionView> = (0..40).map(impaired).collect();
+    let control = tokio::spawn(async move {
+        let mut sessions = Some(sessions);
+        while let Some(ControlRequest::Sessions(.., reply)) = requests.recv().await {
+            let _ = reply.send(sessions.take().unwrap_or_default());
+        }
+    });
+    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None, Vec::new());
+    reader.read_sessions().await.unwrap();
+    let mut alerts = Alerts::new(&[]);
+    let began = Moment::now();
+    let mut fires_after = |seconds: u64| {
+        let passed = Duration::from_secs(seconds);
+        let at = Moment { now: began.now + passed, wall: began.wall + passed };
+        alerts.evaluate(telemetry.prometheus().samples(&alerts.metrics()), at);
+        alerts.view().alerts.iter().any(|alert| alert.alert == "EvenkeelOtherNodesImpair")
+    };
+    // The eight nodes without a name impair a fifth of the sessions.
+    assert!(!fires_after(0));
+    assert!(fires_after(60));
+    drop(reader);
+    control.await.unwrap();
 }
 
 #[test]
