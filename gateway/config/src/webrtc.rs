@@ -1,8 +1,9 @@
 //! `[webrtc]`: WHIP and WHEP.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use crate::token::TokenKey;
+use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -92,7 +93,13 @@ pub(super) fn check(raw: &Spanned<WebrtcTable>, check: &mut ConfigCheck) -> Opti
             "`certificate` and `key`, or a loopback address behind a proxy that ends TLS";
         check.refuse(raw.listen.span(), found, expected);
     }
-    raw.host.iter().for_each(|host| check_host(host, check));
+    if let Some(host) = &raw.host {
+        check_host(host, check);
+        if raw.certificate.is_none() {
+            let expected = "`certificate` and `key`, or no `host`";
+            check.refuse(host.span(), "`host` without `certificate`", expected);
+        }
+    }
     let host = raw.host.as_ref().map(|host| host.get_ref().clone());
     let token_key = token_key(&raw.token_key_file, check);
     check.at_most(&raw.origins, ORIGINS_MAX, "origins");
@@ -113,10 +120,9 @@ pub(super) fn check(raw: &Spanned<WebrtcTable>, check: &mut ConfigCheck) -> Opti
 
 /// A name of DNS or an address, without scheme and port.
 fn check_host(raw: &Spanned<String>, check: &mut ConfigCheck) {
-    let text = raw.get_ref();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
-    let is_name = !text.is_empty() && text.len() <= 253 && text.chars().all(is_plain);
-    if !is_name && text.parse::<IpAddr>().is_err() {
+    // A certificate may be for a name with an underscore, but no host has one.
+    let is_host = |text: &str| ServerName::try_from(text).is_ok() && !text.contains('_');
+    if !is_host(raw.get_ref()) {
         check.refuse_text(raw, "a host such as `live.example.org`, or an address");
     }
 }

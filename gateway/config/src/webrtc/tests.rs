@@ -48,15 +48,21 @@ fn table_is_read_with_servers_and_origins() {
 
 #[test]
 fn host_is_a_name_or_an_address() {
-    let host = |text: &str| load(&format!("{LOOPBACK}host = \"{text}\"\n"));
+    let tls = "listen = \"0.0.0.0:8443\"\ncertificate = \"https.pem\"\nkey = \"https.pem\"\n";
+    let host = |text: &str| load(&format!("{tls}host = \"{text}\"\n"));
     for right in ["live.example.org", "203.0.113.7", "2001:db8::7"] {
         assert_eq!(host(right).unwrap().webrtc.unwrap().host.as_deref(), Some(right));
     }
-    for wrong in ["", "https://live.example.org", "live.example.org:8443", "live example"] {
+    let no_text = ["", "https://live.example.org", "live.example.org:8443", "live example"];
+    let no_names = [".", "-", "a..b", "-a.example", "a-.example", "a_b.example", "203.0.113.300"];
+    let long = format!("{}.example", "a".repeat(64));
+    for wrong in no_text.into_iter().chain(no_names).chain([&*long]) {
         let refused = host(wrong).unwrap_err();
-        assert!(refused.contains("a host such as `live.example.org`"), "{refused}");
+        assert!(refused.contains("a host such as `live.example.org`"), "{wrong}: {refused}");
     }
     assert_eq!(load(LOOPBACK).unwrap().webrtc.unwrap().host, None);
+    let refused = load(&format!("{LOOPBACK}host = \"live.example.org\"\n")).unwrap_err();
+    assert!(refused.contains("found `host` without `certificate`"), "{refused}");
 }
 
 #[test]
