@@ -147,7 +147,7 @@ fn webrtc_certificate(
     WebrtcCertificate::of(settings.webrtc.as_ref()?)
 }
 
-/// Why clients would refuse the certificate of WHIP and WHEP, or why the gateway would not start with it.
+/// The reason for which clients would refuse the certificate of WHIP and WHEP, or for which the gateway would not start with it.
 pub(crate) fn certificate_fault(settings: &GatewayConfig) -> Option<String> {
     let fault = match webrtc_certificate(settings)? {
         Ok(certificate) => certificate.refused(SystemTime::now())?,

@@ -236,7 +236,10 @@ impl AppliedConfig {
         }
         let in_force = ConfigInForce::after_reload(&self.started, settings, waiting.clone());
         self.in_force.send_replace(in_force);
-        let warnings: Vec<String> = paths::certificate_fault(settings).into_iter().collect();
+        let read = Arc::clone(settings);
+        // A folder of the network may hang.
+        let fault = on_thread(move || paths::certificate_fault(&read)).await;
+        let warnings: Vec<String> = fault.ok().flatten().into_iter().collect();
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(Reloaded { nodes, waiting, refused, warnings })
     }
