@@ -46,6 +46,14 @@ const DECISION_CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 /// The metrics in a format.
 pub type MetricsText = Box<dyn Fn(MetricsFormat) -> String + Send + Sync>;
 
+/// A certificate or token in use, and its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CredentialEnd {
+    /// `quic-certificate`, `webrtc-certificate` or `index-token`.
+    pub credential: &'static str,
+    pub ends: SystemTime,
+}
+
 pub(super) struct ApiContext {
     pub(super) handle: Handle,
     pub(super) names: Arc<NodeNames>,
@@ -65,8 +73,8 @@ pub(super) struct ApiContext {
     /// Alerts and dependencies; `None`: the gateway runs within another program.
     pub(super) alerts: Option<AlertHandle>,
     pub(super) export_failures: ExportFailures,
-    /// Certificates and tokens in use, with their ends.
-    pub(super) credentials: Vec<(&'static str, SystemTime)>,
+    /// Certificates and tokens in use.
+    pub(super) credentials: Vec<CredentialEnd>,
     /// `None`: the gateway runs within another program.
     pub(super) configuration: Option<watch::Receiver<ConfigInForce>>,
     pub(super) changes: Arc<ChangeLog>,

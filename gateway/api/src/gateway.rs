@@ -53,10 +53,10 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<Status>, ApiE
         failures: it.failures,
         reason: Some(it.reason),
     });
-    let credentials = shared.credentials.iter().map(|(credential, ends)| Credential {
-        credential: (*credential).into(),
-        ends_us: unix_us(*ends),
-        ends: date(*ends),
+    let credentials = shared.credentials.iter().map(|it| Credential {
+        credential: it.credential.into(),
+        ends_us: unix_us(it.ends),
+        ends: date(it.ends),
     });
     let slos = report.slos.into_iter().map(|it| Slo {
         scenario: it.scenario,

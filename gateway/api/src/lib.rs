@@ -28,6 +28,6 @@ mod tests;
 mod thread;
 mod whip;
 
-pub use context::MetricsText;
+pub use context::{CredentialEnd, MetricsText};
 pub use thread::{ApiStartError, ApiThread, BoundApi, bind, start};
 pub use whip::tls::{WebrtcCertificate, WebrtcCertificateError};

@@ -428,7 +428,7 @@ pub(super) struct TcpPlace {
 
 /// A credential that a request proved.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Credential {
+pub(super) enum ProvenCredential {
     /// The token of `token_file`.
     OperatorToken,
     /// The token of `read_token_file`.
@@ -441,7 +441,7 @@ pub(super) enum Credential {
 
 impl TcpPlace {
     /// A request proved a credential. Later ones of the connection need no other place.
-    pub(super) fn trust(&self, credential: Credential) -> Result<(), ApiError> {
+    pub(super) fn trust(&self, credential: ProvenCredential) -> Result<(), ApiError> {
         let displaced = lock(&self.connections).trust(self.number, self.source, credential);
         let displaced = displaced.map_err(|AllBusy { places }| {
             let message = format!(
@@ -530,7 +530,7 @@ impl<T> OpenConnections<T> {
         &mut self,
         number: u64,
         source: Option<IpAddr>,
-        credential: Credential,
+        credential: ProvenCredential,
     ) -> Result<Vec<T>, AllBusy> {
         // The connection is trusted already, or was closed a moment ago.
         if !self.strangers.connections.contains_key(&number) {
@@ -566,7 +566,7 @@ struct TrustedConnections<T> {
 
 struct TrustedConnection<T> {
     source: Option<IpAddr>,
-    credential: Credential,
+    credential: ProvenCredential,
     /// The number of the last answer; `None` while a request is being answered.
     idle_since: Option<u64>,
     task: T,
@@ -578,12 +578,12 @@ impl<T> TrustedConnections<T> {
     fn make_room(
         &mut self,
         source: Option<IpAddr>,
-        credential: &Credential,
+        credential: &ProvenCredential,
     ) -> Result<Vec<T>, AllBusy> {
         type IsCounted<'a, T> = &'a dyn Fn(&TrustedConnection<T>) -> bool;
         let TrustedLimits { places, per_source, per_credential, readers } = self.limits;
         let per_credential = match credential {
-            Credential::ReaderToken => readers,
+            ProvenCredential::ReaderToken => readers,
             _ => per_credential,
         };
         let of_credential = |it: &TrustedConnection<T>| it.credential == *credential;
@@ -601,7 +601,7 @@ impl<T> TrustedConnections<T> {
             }
             let idle = staying.clone().filter_map(|(number, it)| Some((it.idle_since?, *number)));
             let idle = idle.min().map(|(_, number)| number);
-            let oldest = matches!(credential, Credential::SessionUrl(_))
+            let oldest = matches!(credential, ProvenCredential::SessionUrl(_))
                 .then(|| staying.clone().map(|(number, _)| *number).next());
             leaving.insert(idle.or(oldest.flatten()).ok_or(AllBusy { places })?);
         }

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Extension, Request, State};
@@ -30,13 +30,13 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::change_log::ChangeLog;
 use super::changes::SocketPeer;
-use super::context::{ApiContext, BODIES_MAX, MetricsText, UPLOADS_MAX};
+use super::context::{ApiContext, BODIES_MAX, CredentialEnd, MetricsText, UPLOADS_MAX};
 use super::error::{ApiError, unknown_path};
 use super::event_feed::EventFeed;
 use super::events::NoticeWriter;
 use super::failures::FailureLog;
 use super::listener::{
-    self, ConnectionLimits, Credential, Entrance, Gate, Gated, SocketFile, TcpPlace,
+    self, ConnectionLimits, Entrance, Gate, Gated, ProvenCredential, SocketFile, TcpPlace,
 };
 use super::relay::{self, PeerRelay, RelayLimits, Relayed};
 use super::request::{BodyBudget, bearer};
@@ -132,8 +132,6 @@ pub struct BoundApi {
     pub alerts: Option<AlertHandle>,
     /// Exports that the receiver of telemetry does not take.
     pub export_failures: ExportFailures,
-    /// Certificates and tokens in use, with their ends.
-    pub credentials: Vec<(&'static str, SystemTime)>,
     pub configuration: Option<watch::Receiver<ConfigInForce>>,
 }
 
@@ -161,7 +159,6 @@ pub fn bind(
         index: None,
         alerts: None,
         export_failures: ExportFailures::default(),
-        credentials: Vec::new(),
         configuration: None,
     })
 }
@@ -177,7 +174,8 @@ pub fn start(
     handle: Handle,
     metrics: MetricsText,
 ) -> Result<ApiThread, ApiStartError> {
-    let api = bind(settings, None, &mut Inherited::default())?.serve(handle, metrics)?;
+    let api = bind(settings, None, &mut Inherited::default())?;
+    let api = api.serve(handle, metrics, Vec::new())?;
     api.open();
     Ok(api)
 }
@@ -214,8 +212,13 @@ impl BoundApi {
     }
 
     /// Starts the API's threads, which serve once [`ApiThread::open`] is called. `metrics` renders `/metrics`. The API must
-    /// start before the first session, because notices take room names from earlier events.
-    pub fn serve(self, handle: Handle, metrics: MetricsText) -> Result<ApiThread, ApiStartError> {
+    /// start before the first session, because notices take room names from earlier events. `credentials`: those in use.
+    pub fn serve(
+        self,
+        handle: Handle,
+        metrics: MetricsText,
+        credentials: Vec<CredentialEnd>,
+    ) -> Result<ApiThread, ApiStartError> {
         let BoundApi { settings, webrtc, listening, runtime, upgrades, bodies, relay, .. } = self;
         let instruments = self.instruments;
         let (index, alerts, configuration) = (self.index, self.alerts, self.configuration);
@@ -248,7 +251,7 @@ impl BoundApi {
             index,
             alerts,
             export_failures: self.export_failures,
-            credentials: self.credentials,
+            credentials,
             configuration,
             changes: Arc::clone(&changes),
             failures: Arc::clone(&failures),
@@ -626,17 +629,17 @@ async fn require_token(
     let digest = token.map(|token| sha256(token.as_bytes()));
     let is_get = *request.method() == Method::GET;
     let credential = if digest == Some(guard.token_sha256) {
-        Credential::OperatorToken
+        ProvenCredential::OperatorToken
     } else if digest.is_some() && digest == guard.read_token_sha256 {
         request.extensions_mut().insert(ReaderToken);
-        Credential::ReaderToken
+        ProvenCredential::ReaderToken
     } else {
         guard.refused.count(token.is_none());
         let read = if is_get { " or `read_token_file`" } else { "" };
         let expected = "expected the header `authorization: Bearer` with the token of `token_file`";
         return closing(ApiError::new(ErrorCode::Unauthorized, format!("{expected}{read}")));
     };
-    if credential == Credential::ReaderToken && !is_get {
+    if credential == ProvenCredential::ReaderToken && !is_get {
         return reader_refused();
     }
     match place.trust(credential) {

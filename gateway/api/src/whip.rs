@@ -37,7 +37,7 @@ use self::cors::AllowedOrigins;
 use self::endpoint::{Endpoint, protocol};
 use self::rates::OfferRates;
 use super::error::{ApiError, unknown_path};
-use super::listener::{Credential, TcpPlace};
+use super::listener::{ProvenCredential, TcpPlace};
 use super::offer::token_use::{TOKEN_FIELD, TokenUse};
 use super::offer::webrtc::WebrtcOffer;
 use super::request::{BodyBudget, bearer, session_id};
@@ -144,7 +144,7 @@ async fn open(
     let claims = whip.authorize(&endpoint, &headers, Validity::Now)?;
     let admitted = lock(&whip.rates).admit(&claims.id, place.source, Instant::now());
     admitted.map_err(|wait| whip.refuse(&TokenRefusal::Rate).retry_after(wait))?;
-    place.trust(Credential::ClientToken(claims.id.as_str().into()))?;
+    place.trust(ProvenCredential::ClientToken(claims.id.as_str().into()))?;
     require_type(&headers, SDP)?;
     require_sdp_accepted(&headers)?;
     let (sdp, _share) = whip.bodies.read(body, SDP_BYTES_MAX).await?;
@@ -189,7 +189,7 @@ async fn trickle(
     whip.authorize(&endpoint, &headers, Validity::Once)?;
     require_type(&headers, FRAGMENT)?;
     let ProvedSession { id, ice } = whip.find(&endpoint, &session).await?;
-    place.trust(Credential::SessionUrl(id))?;
+    place.trust(ProvenCredential::SessionUrl(id))?;
     require_match(&headers, &etag(&ice.ufrag))?;
     let (fragment, _share) = whip.bodies.read(body, SDP_BYTES_MAX).await?;
     let wrong = |error: SdpError| ApiError::new(ErrorCode::BadRequest, error.to_string());
@@ -217,7 +217,7 @@ async fn end(
     let endpoint = Endpoint { direction, scenario, room };
     whip.authorize(&endpoint, &headers, Validity::Once)?;
     let ProvedSession { id, .. } = whip.find(&endpoint, &session).await?;
-    place.trust(Credential::SessionUrl(id))?;
+    place.trust(ProvenCredential::SessionUrl(id))?;
     let path = format!("/v1/sessions/{id}");
     let (head, body) = whip.ask(Method::DELETE, &path, None, Vec::new()).await;
     if !head.status.is_success() {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use evenkeel_api::CredentialEnd;
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{ControlError, Handle, LossLevels, NodeName, StatusReport, WorstLoss};
 use evenkeel_core::{NodeStanding, SessionStanding};
@@ -43,8 +44,8 @@ pub(super) struct CounterFollower {
     handle: Handle,
     instruments: Arc<Instruments>,
     group: Option<Group>,
-    /// Certificates and tokens in use, and their ends.
-    credentials: Vec<(&'static str, SystemTime)>,
+    /// Certificates and tokens in use.
+    credentials: Vec<CredentialEnd>,
     totals: TotalCounter,
     /// Scenarios that are configured or had sessions.
     scenarios: BTreeSet<Arc<str>>,
@@ -61,7 +62,7 @@ impl CounterFollower {
         handle: Handle,
         instruments: Arc<Instruments>,
         group: Option<Group>,
-        credentials: Vec<(&'static str, SystemTime)>,
+        credentials: Vec<CredentialEnd>,
     ) -> CounterFollower {
         CounterFollower {
             handle,
@@ -130,10 +131,10 @@ impl CounterFollower {
         if let Some(group) = &self.group {
             self.set_group(group);
         }
-        for (credential, end) in &self.credentials {
-            let ends = date(*end);
-            let labels = [(Attribute::Credential, *credential), (Attribute::Ends, &*ends)];
-            let left = seconds_left(*end, SystemTime::now());
+        for CredentialEnd { credential, ends } in &self.credentials {
+            let day = date(*ends);
+            let labels = [(Attribute::Credential, *credential), (Attribute::Ends, &*day)];
+            let left = seconds_left(*ends, SystemTime::now());
             self.instruments.level(Level::CredentialExpiry, left, &labels);
         }
         self.handle.kept.report_slow_disk();
@@ -419,14 +420,17 @@ pub(super) fn credentials(
     settings: &GatewayConfig,
     gateway: &RunningGateway,
     webrtc_certificate_ends: Option<SystemTime>,
-) -> Vec<(&'static str, SystemTime)> {
+) -> Vec<CredentialEnd> {
     let token = settings.index.as_ref().and_then(|index| index.login.ends());
     let all = [
         ("quic-certificate", gateway.quic_certificate_ends()),
         ("webrtc-certificate", webrtc_certificate_ends),
         ("index-token", token),
     ];
-    all.into_iter().filter_map(|(name, end)| Some((name, end?))).collect()
+    let known = |(credential, ends): (&'static str, Option<SystemTime>)| {
+        Some(CredentialEnd { credential, ends: ends? })
+    };
+    all.into_iter().filter_map(known).collect()
 }
 
 /// Whole seconds until the end, negative after it.

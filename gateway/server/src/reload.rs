@@ -238,7 +238,7 @@ impl AppliedConfig {
         self.in_force.send_replace(in_force);
         let read = Arc::clone(settings);
         // A folder of the network may hang.
-        let fault = on_thread(move || paths::certificate_fault(&read)).await;
+        let fault = tokio::task::spawn_blocking(move || paths::certificate_fault(&read)).await;
         let warnings: Vec<String> = fault.ok().flatten().into_iter().collect();
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(Reloaded { nodes, waiting, refused, warnings })

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use evenkeel_alerts::AlertChannels;
-use evenkeel_api::WebrtcCertificate;
+use evenkeel_api::{CredentialEnd, WebrtcCertificate};
 use evenkeel_config::{AddressPlace, GatewayConfig, GroupSettings, ListenIngress};
 use evenkeel_control::{Continuation, Handle, Inherited, LossFollower, SocketName};
 use evenkeel_drivers::DRIVERS;
@@ -178,14 +178,13 @@ fn serve_as(
     if let Some(reason) = certificate.and_then(|it| it.refused(SystemTime::now())) {
         tracing::warn!("clients refuse the certificate of [webrtc]: {reason}");
     }
-    let certificate_ends = certificate.map(WebrtcCertificate::ends);
+    let certificate_ends = certificate.and_then(WebrtcCertificate::ends);
     let credentials = counters::credentials(&settings, &gateway, certificate_ends);
-    for (credential, ends) in &credentials {
+    for CredentialEnd { credential, ends } in &credentials {
         tracing::info!(credential, ends = date(*ends), "certificate or token ends");
     }
-    api.credentials.clone_from(&credentials);
-    let api =
-        api.serve(gateway.handle.clone(), Box::new(move |format| prometheus.render_as(format)))?;
+    let metrics = Box::new(move |format| prometheus.render_as(format));
+    let api = api.serve(gateway.handle.clone(), metrics, credentials.clone())?;
     let (mut signals, drills) = {
         let _entered = runtime.enter();
         let drill = || signal(SignalKind::user_defined2());

@@ -54,7 +54,8 @@ impl Whip {
         let settings = &gateway.settings;
         let (admin, webrtc) = (settings.admin.clone(), settings.webrtc.clone());
         let api = evenkeel_api::bind(admin, webrtc, &mut Inherited::default()).unwrap();
-        let api = api.serve(gateway.handle.clone(), Box::new(|_| String::new())).unwrap();
+        let api =
+            api.serve(gateway.handle.clone(), Box::new(|_| String::new()), Vec::new()).unwrap();
         api.open();
         Whip { address: api.webrtc.unwrap(), tls: None, _api: Some(api) }
     }

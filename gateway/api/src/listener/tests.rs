@@ -132,7 +132,12 @@ impl Clients {
     }
 
     /// A request on a new connection proves a credential.
-    fn ask(&mut self, number: u64, host: u8, credential: Credential) -> Result<Vec<u64>, AllBusy> {
+    fn ask(
+        &mut self,
+        number: u64,
+        host: u8,
+        credential: ProvenCredential,
+    ) -> Result<Vec<u64>, AllBusy> {
         assert_eq!(self.0.strangers.admit(number, address(host), number), None);
         self.0.set_busy(number, true);
         self.0.trust(number, Some(address(host)), credential)
@@ -144,8 +149,8 @@ impl Clients {
     }
 }
 
-fn token(number: u64) -> Credential {
-    Credential::ClientToken(number.to_string().into())
+fn token(number: u64) -> ProvenCredential {
+    ProvenCredential::ClientToken(number.to_string().into())
 }
 
 #[test]
@@ -201,7 +206,7 @@ fn session_url_is_never_kept_out() {
     for number in 0..8 {
         assert_eq!(clients.ask(number, number as u8 / 4, token(number)), Ok(vec![]));
     }
-    let url = Credential::SessionUrl(SessionId(17));
+    let url = ProvenCredential::SessionUrl(SessionId(17));
     assert_eq!(clients.ask(8, 2, url.clone()), Ok(vec![0]), "all are busy");
     clients.answer(6);
     assert_eq!(clients.ask(9, 2, url.clone()), Ok(vec![6]), "one is idle");
@@ -214,11 +219,14 @@ fn readers_and_operators_have_places_of_their_own() {
     let TrustedLimits { places, per_credential, readers, .. } = LIMITS.trusted;
     assert_eq!(places, per_credential + readers);
     let mut connections = OpenConnections::new(LIMITS);
-    let mut ask = |number: u64, credential: Credential| {
+    let mut ask = |number: u64, credential: ProvenCredential| {
         assert_eq!(connections.strangers.admit(number, address(1), number), None);
         connections.trust(number, None, credential)
     };
-    let limits = [(Credential::ReaderToken, readers), (Credential::OperatorToken, per_credential)];
+    let limits = [
+        (ProvenCredential::ReaderToken, readers),
+        (ProvenCredential::OperatorToken, per_credential),
+    ];
     for (number, (credential, most)) in (0..).zip(limits) {
         let numbers = 1_000 * number..1_000 * number + most as u64;
         for number in numbers.clone() {

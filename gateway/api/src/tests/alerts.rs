@@ -19,7 +19,7 @@ fn acknowledgement_names_its_user() {
     let socket = socket_path();
     let mut api = bind(admin(socket.clone(), None), None, &mut Inherited::default()).unwrap();
     api.alerts = Some(channels.handle());
-    let thread = api.serve(handle, Box::new(|_| String::new())).unwrap();
+    let thread = api.serve(handle, Box::new(|_| String::new()), Vec::new()).unwrap();
     thread.open();
     let mut requests = channels.requests;
     let acknowledge = |requests: &mut mpsc::Receiver<AlertRequest>, answer| {
@@ -71,7 +71,7 @@ fn fault_names_the_dependencies_that_are_down() {
     let socket = socket_path();
     let mut api = bind(admin(socket.clone(), None), None, &mut Inherited::default()).unwrap();
     api.alerts = Some(alerts);
-    let thread = api.serve(handle, Box::new(|_| String::new())).unwrap();
+    let thread = api.serve(handle, Box::new(|_| String::new()), Vec::new()).unwrap();
     thread.open();
     let mut listening = Asking::at(UnixStream::connect(&socket).unwrap(), "GET /v1/events", "");
     assert_eq!(listening.status(), 200);

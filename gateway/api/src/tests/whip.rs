@@ -59,9 +59,10 @@ impl WhipWorld {
         let admin = admin(socket.clone(), None);
         let mut api = bind(admin, Some(settings), &mut Inherited::default()).unwrap();
         api.instruments = Some(telemetry.instruments());
-        let ends = api.webrtc_certificate().map(WebrtcCertificate::ends);
-        api.credentials = ends.map(|ends| ("webrtc-certificate", ends)).into_iter().collect();
-        let thread = api.serve(handle.clone(), Box::new(|_| String::new())).unwrap();
+        let ends = api.webrtc_certificate().and_then(WebrtcCertificate::ends);
+        let credential = ends.map(|ends| CredentialEnd { credential: "webrtc-certificate", ends });
+        let credentials = credential.into_iter().collect();
+        let thread = api.serve(handle.clone(), Box::new(|_| String::new()), credentials).unwrap();
         thread.open();
         let address = thread.webrtc.unwrap();
         let world = World { thread, handle, socket, requests, events };

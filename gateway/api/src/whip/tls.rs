@@ -1,5 +1,6 @@
 //! TLS of `[webrtc]`, and the state of its certificate.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,12 +8,11 @@ use std::time::{Duration, SystemTime};
 use evenkeel_config::{CertificateFiles, WebrtcSettings};
 use evenkeel_dataplane::quic::{chain_ends, not_before};
 use evenkeel_telemetry::date;
-use rustls::client::verify_server_name;
+use rustls::InconsistentKeys;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, InconsistentKeys};
 use tokio_rustls::TlsAcceptor;
+use webpki::{EndEntityCert, InvalidNameContext};
 
 /// Time before the end of a certificate in which it has to be renewed, as the alert `EvenkeelCredentialEnds` has it.
 const RENEWED_BEFORE: Duration = Duration::from_secs(14 * 86_400);
@@ -43,7 +43,7 @@ pub enum WebrtcCertificateError {
         /// The file.
         path: PathBuf,
         /// The parser's error.
-        error: rustls::Error,
+        error: webpki::Error,
     },
     /// The key is that of another certificate.
     #[error("the key {} is not that of the certificate {}", .key.display(), .chain.display())]
@@ -67,9 +67,10 @@ pub(crate) struct WebrtcTls {
 /// A certificate that fits its key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WebrtcCertificate {
-    begins: SystemTime,
-    /// The first end of a certificate of the chain.
-    ends: SystemTime,
+    /// `None`: it cannot be read.
+    begins: Option<SystemTime>,
+    /// The first end of a certificate of the chain; `None`: it cannot be read.
+    ends: Option<SystemTime>,
     /// The hosts that it is for.
     names: Vec<String>,
     /// `host` of `[webrtc]`, if it is not for it.
@@ -87,8 +88,8 @@ impl WebrtcCertificate {
         Some(read(settings)?.map(|tls| tls.certificate))
     }
 
-    /// The first end of a certificate of the chain.
-    pub fn ends(&self) -> SystemTime {
+    /// The first end of a certificate of the chain; `None`: it cannot be read.
+    pub fn ends(&self) -> Option<SystemTime> {
         self.ends
     }
 
@@ -96,10 +97,10 @@ impl WebrtcCertificate {
     pub fn refused(&self, now: SystemTime) -> Option<String> {
         let names =
             || if self.names.is_empty() { "no host".to_owned() } else { self.names.join(", ") };
-        if now > self.ends {
-            Some(format!("the certificate expired on {}", date(self.ends)))
-        } else if now < self.begins {
-            Some(format!("the certificate is not valid before {}", date(self.begins)))
+        if let Some(ended) = self.ends.filter(|ends| now > *ends) {
+            Some(format!("the certificate expired on {}", date(ended)))
+        } else if let Some(begins) = self.begins.filter(|begins| now < *begins) {
+            Some(format!("the certificate is not valid before {}", date(begins)))
         } else if let Some(host) = &self.other_host {
             Some(format!("the certificate is for {}, not for the `host` {host}", names()))
         } else if self.names.is_empty() {
@@ -114,10 +115,15 @@ impl WebrtcCertificate {
 
     /// One line for people: the hosts and the end.
     pub fn summary(&self, now: SystemTime) -> String {
-        let is_soon = now + RENEWED_BEFORE > self.ends;
-        let renew = if is_soon { ": renew it" } else { "" };
         let names = self.names.join(", ");
-        format!("the certificate of [webrtc], for {names}, ends on {}{renew}", date(self.ends))
+        let Some(ends) = self.ends else {
+            return format!(
+                "the certificate of [webrtc], for {names}, has an end that cannot be read"
+            );
+        };
+        let is_soon = now + RENEWED_BEFORE > ends;
+        let renew = if is_soon { ": renew it" } else { "" };
+        format!("the certificate of [webrtc], for {names}, ends on {}{renew}", date(ends))
     }
 }
 
@@ -164,32 +170,28 @@ fn inspect(
     host: Option<&str>,
 ) -> Result<WebrtcCertificate, WebrtcCertificateError> {
     let leaf = chain.first().ok_or_else(|| WebrtcCertificateError::Empty(path.to_owned()))?;
-    let parsed = ParsedCertificate::try_from(leaf).map_err(|error| {
-        // rustls has no error of its own for it.
-        match format!("{error:?}").contains("UnsupportedCertVersion") {
-            true => WebrtcCertificateError::Version(path.to_owned()),
-            false => WebrtcCertificateError::Malformed { path: path.to_owned(), error },
-        }
+    let parsed = EndEntityCert::try_from(leaf).map_err(|error| match error {
+        webpki::Error::UnsupportedCertVersion => WebrtcCertificateError::Version(path.to_owned()),
+        error => WebrtcCertificateError::Malformed { path: path.to_owned(), error },
     })?;
     let is_for = |host: &str| {
         let host = ServerName::try_from(host.to_owned());
-        host.is_ok_and(|host| verify_server_name(&parsed, &host).is_ok())
+        host.is_ok_and(|host| parsed.verify_is_valid_for_subject_name(&host).is_ok())
     };
     Ok(WebrtcCertificate {
-        begins: not_before(leaf).unwrap_or(SystemTime::UNIX_EPOCH),
-        ends: chain_ends(chain).unwrap_or(SystemTime::UNIX_EPOCH),
+        begins: not_before(leaf),
+        ends: chain_ends(chain),
         names: names(&parsed),
         other_host: host.filter(|host| !is_for(host)).map(str::to_owned),
     })
 }
 
-/// The hosts that a certificate is for. rustls names them in the refusal of another one.
-fn names(certificate: &ParsedCertificate<'_>) -> Vec<String> {
-    let other = ServerName::try_from("none.invalid").expect("a name of RFC 6761");
-    let Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
-        presented,
-        ..
-    })) = verify_server_name(certificate, &other)
+/// The hosts that a certificate is for, also those that webpki takes for invalid. It names them, addresses too, in the refusal of another
+/// address alone.
+fn names(certificate: &EndEntityCert<'_>) -> Vec<String> {
+    let other = ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let Err(webpki::Error::CertNotValidForName(InvalidNameContext { presented, .. })) =
+        certificate.verify_is_valid_for_subject_name(&other)
     else {
         return Vec::new();
     };

@@ -227,7 +227,8 @@ async fn initial_state_is_reported_without_events() {
     let (handle, requests) = Handle::new(Arc::new(names()), Arc::default());
     handle.tokens_refused.count(true);
     let control = tokio::spawn(answer(requests));
-    let credentials = vec![("index-token", SystemTime::UNIX_EPOCH)];
+    let ends = SystemTime::UNIX_EPOCH;
+    let credentials = vec![CredentialEnd { credential: "index-token", ends }];
     let mut reader = CounterFollower::new(handle, telemetry.instruments(), None, credentials);
     reader.begin().await;
     reader.read().await.unwrap();

@@ -1,4 +1,4 @@
-use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
@@ -29,9 +29,14 @@ impl Files {
 
 /// A certificate of the year 2025.
 fn issued(names: &[&str]) -> Files {
+    issued_as(IsCa::NoCa, names)
+}
+
+fn issued_as(is_ca: IsCa, names: &[&str]) -> Files {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).unwrap();
     (params.not_before, params.not_after) = (date_time_ymd(2025, 1, 1), date_time_ymd(2026, 1, 1));
+    params.is_ca = is_ca;
     let key = KeyPair::generate().unwrap();
     let certificate = params.self_signed(&key).unwrap();
     Files::new(&certificate.pem(), &key.serialize_pem())
@@ -53,6 +58,33 @@ fn certificate_out_of_its_time_is_refused_with_the_date() {
     let ends = "the certificate of [webrtc], for live.example.org, ends on 2026-01-01 00:00 UTC";
     assert_eq!(certificate.summary(on(350)), ends);
     assert_eq!(certificate.summary(on(352)), format!("{ends}: renew it"));
+}
+
+#[test]
+fn certificate_of_an_authority_has_its_end() {
+    // As `openssl req -x509` writes it.
+    let files = issued_as(IsCa::Ca(BasicConstraints::Unconstrained), &["live.example.org"]);
+    let certificate = files.read(Some("live.example.org")).unwrap();
+    assert_eq!((certificate.ends(), certificate.refused(on(1))), (Some(on(365)), None));
+}
+
+#[test]
+fn unreadable_end_is_no_fault() {
+    let names = vec!["live.example.org".to_owned()];
+    let unknown = WebrtcCertificate { begins: None, ends: None, names, other_host: None };
+    assert_eq!((unknown.ends(), unknown.refused(on(1))), (None, None));
+    let summary =
+        "the certificate of [webrtc], for live.example.org, has an end that cannot be read";
+    assert_eq!(unknown.summary(on(1)), summary);
+}
+
+#[test]
+fn certificate_for_an_address_or_wildcard_has_names() {
+    for name in ["*.invalid", "*.live.invalid", "203.0.113.7"] {
+        let certificate = issued(&[name]).read(None).unwrap();
+        assert_eq!(certificate.refused(on(1)), None, "{name}");
+        assert!(certificate.summary(on(1)).contains(&format!("for {name},")), "{name}");
+    }
 }
 
 #[test]
