@@ -12,23 +12,19 @@ use evenkeel_contract::Word;
 use evenkeel_contract::errors::ErrorCode;
 use evenkeel_contract::operations::{Failure, FailureList, FailuresQuery};
 use evenkeel_contract::sessions::{EndedSession, PageQuery};
-use evenkeel_control::history::SessionHistory;
+use evenkeel_control::history::{GATEWAY_DIED, SessionHistory};
 use evenkeel_control::{
-    Continuation, EventRecord, GatewayEvent, KeptFailure, LossComparison, LossFigures, NodeNames,
+    Continuation, EventRecord, FOLLOWED_US, GatewayEvent, KeptFailure, LossComparison, LossFigures,
+    NodeNames,
 };
 use evenkeel_group::{Group, GroupOwnership};
 use evenkeel_kept::{Documents, Store};
+use evenkeel_model::CloseReason;
 use evenkeel_process::unix_us;
 
 use super::context::ApiState;
 use super::error::ApiError;
 use super::request::Page;
-
-/// Reasons of ends that are failures of a gateway.
-const ENDS: [&str; 4] = ["gateway-died", "panicked", "handshake-lost", "srtp-counters-lost"];
-
-/// Ends of sessions within this time, for one reason, are one failure, as deaths of nodes are.
-const TOGETHER_US: u64 = 5_000_000;
 
 /// The newest failures that events tell, of this gateway while it serves, and of the owners of its group that it followed. They outlive
 /// the process.
@@ -108,36 +104,43 @@ fn outcome(has_sessions: bool, word: &'static str) -> Word {
     if has_sessions { word.into() } else { "none".into() }
 }
 
-/// The failures by which sessions ended.
+/// The failures by which sessions ended. Ends for one reason are one failure within the time in which deaths of nodes are.
 fn ends(history: &SessionHistory) -> Vec<Failure> {
-    let is_failure = |record: &EndedSession| ENDS.contains(&&*record.reason);
     let mut ended: Vec<Arc<EndedSession>> = history
-        .list(u64::MAX, usize::MAX, is_failure)
+        .list(u64::MAX, usize::MAX, |record| is_failure_of_gateway(&record.reason))
         .into_iter()
         .map(|(_, record)| record)
         .collect();
     ended.sort_by(|a, b| {
-        let place = |it: &EndedSession| (it.gateway.clone(), it.reason.clone(), it.ended_us);
-        place(a).cmp(&place(b))
+        (&a.gateway, &a.reason, a.ended_us).cmp(&(&b.gateway, &b.reason, b.ended_us))
     });
-    let together = |a: &Arc<EndedSession>, b: &Arc<EndedSession>| {
-        (&a.gateway, &a.reason) == (&b.gateway, &b.reason) && b.ended_us - a.ended_us <= TOGETHER_US
-    };
-    ended
-        .chunk_by(together)
-        .map(|ended| {
-            let rooms: BTreeSet<&str> = ended.iter().map(|record| &*record.room).collect();
-            Failure {
-                at_us: ended[0].ended_us,
-                cause: ended[0].reason.to_string().into(),
-                gateway: Some(Arc::from(&*ended[0].gateway)),
-                rooms: Some(rooms.len() as u32),
-                sessions: ended.len() as u32,
-                outcome: "ended".into(),
-                ..Failure::default()
-            }
-        })
-        .collect()
+    let mut failures = Vec::new();
+    let mut rest = &ended[..];
+    while let Some(first) = rest.first() {
+        let is_together = |it: &Arc<EndedSession>| {
+            (&it.gateway, &it.reason) == (&first.gateway, &first.reason)
+                && it.ended_us - first.ended_us < FOLLOWED_US
+        };
+        let (together, later) = rest.split_at(rest.partition_point(is_together));
+        let rooms: BTreeSet<&str> = together.iter().map(|record| &*record.room).collect();
+        failures.push(Failure {
+            at_us: first.ended_us,
+            cause: first.reason.to_string().into(),
+            gateway: Some(Arc::from(&*first.gateway)),
+            rooms: Some(rooms.len() as u32),
+            sessions: together.len() as u32,
+            outcome: "ended".into(),
+            ..Failure::default()
+        });
+        rest = later;
+    }
+    failures
+}
+
+/// `reason`: of a record.
+fn is_failure_of_gateway(reason: &str) -> bool {
+    let is_reason = |known: &CloseReason| known.name() == reason && known.is_failure_of_gateway();
+    reason == GATEWAY_DIED || CloseReason::ALL.iter().any(is_reason)
 }
 
 pub(super) async fn failures(
@@ -158,6 +161,9 @@ pub(super) async fn failures(
     failures.retain(|failure| {
         failure.at_us >= since_us && node.as_deref().is_none_or(|name| is_of(failure, name))
     });
+    let found = failures.len();
+    // There is no next page: `since` and `node` select fewer.
     let _next = page.cut(&mut failures, |_| String::new());
-    Ok(Json(FailureList { failures }))
+    let truncated = failures.len() < found;
+    Ok(Json(FailureList { failures, truncated }))
 }

@@ -122,6 +122,8 @@ pub struct FailuresQuery {
 pub struct FailureList {
     /// Newest first.
     pub failures: Vec<Failure>,
+    /// Older failures match as well, beyond `limit`.
+    pub truncated: bool,
 }
 
 /// A failure of nodes or of a gateway, with the sessions that it hit.

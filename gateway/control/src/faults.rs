@@ -14,7 +14,7 @@ use crate::reporting::{EventRecord, GatewayEvent};
 
 /// Time after the first death in which further deaths belong to the same fault, and rooms find other nodes. A copy is played for as
 /// long.
-const FOLLOWED_US: u64 = 5_000_000;
+pub const FOLLOWED_US: u64 = 5_000_000;
 
 /// Follows nodes that die, and their rooms.
 #[derive(Default)]

@@ -23,8 +23,8 @@ use evenkeel_process::lock;
 
 use self::earlier::EarlierFiles;
 pub(crate) use self::ended::record_of_end;
-pub use self::ended::traffic;
 use self::ended::{BYTES_MAX, EndedSessions, RECORDS_MAX, bytes, key, record_of_death};
+pub use self::ended::{GATEWAY_DIED, traffic};
 pub use self::open::LeftSessions;
 use self::open::OpenChanges;
 pub(crate) use self::open::OpenSession;

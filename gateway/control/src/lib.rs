@@ -56,6 +56,7 @@ pub use equipment::{
     source_of_ports,
 };
 pub use failures::KeptFailure;
+pub use faults::FOLLOWED_US;
 pub use forecasts::{EarlierForecasts, KeptForecast};
 pub use handle::{ControlRequest, Handle, TokensRefused};
 pub use idempotency::{

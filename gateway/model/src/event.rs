@@ -84,6 +84,23 @@ crate::named! {
     }
 }
 
+impl CloseReason {
+    /// Returns true if a fault of a gateway ended the session.
+    pub fn is_failure_of_gateway(self) -> bool {
+        match self {
+            CloseReason::Panicked | CloseReason::HandshakeLost | CloseReason::SrtpCountersLost => {
+                true
+            }
+            CloseReason::Requested
+            | CloseReason::MediaTimeout
+            | CloseReason::Shutdown
+            | CloseReason::NotOpened
+            | CloseReason::ClientClosed
+            | CloseReason::HandshakeFailed => false,
+        }
+    }
+}
+
 /// A session at its end.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ClosedSession {

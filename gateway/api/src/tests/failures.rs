@@ -43,13 +43,18 @@ fn ended(number: u64, room: &str, reason: &str, ago_s: u64) -> EndedSession {
 fn failures_have_time_cause_reach_and_outcome() {
     let mut world = World::start();
     let history = Arc::new(SessionHistory::default());
-    let ask = |world: &mut World, query: &str| {
+    let answer = |world: &mut World, query: &str| {
         let asking = world.ask(&format!("GET /v1/failures{query}"), "");
         let ControlRequest::History(reply) = world.request() else { panic!("history") };
         reply.send(Arc::clone(&history)).unwrap();
-        let (status, mut body) = asking.answer();
+        let (status, body) = asking.answer();
         assert_eq!(status, 200);
-        let Value::Array(failures) = body["failures"].take() else { panic!("no list") };
+        body
+    };
+    let ask = |world: &mut World, query: &str| {
+        let Value::Array(failures) = answer(world, query)["failures"].take() else {
+            panic!("no list")
+        };
         failures
     };
     for (number, room, reason, ago_s) in [
@@ -105,10 +110,47 @@ fn failures_have_time_cause_reach_and_outcome() {
     assert_eq!((words("gateway")[6], words("outcome")[6]), ("edge-1", "ended"));
     assert_eq!(ask(&mut world, "?node=west-b1").len(), 3);
     assert_eq!(ask(&mut world, "?since=150m&limit=7").len(), 7);
+    // 8 are listed without a limit.
+    for (limit, truncated) in [(7, true), (8, false)] {
+        let body = answer(&mut world, &format!("?limit={limit}"));
+        assert_eq!(body["truncated"], json!(truncated), "{limit}");
+    }
     for wrong in ["limit=0", "since=1", "room=a"] {
         let (status, body) = world.ask(&format!("GET /v1/failures?{wrong}"), "").answer();
         assert_eq!((status, &body["error"]["code"]), (400, &json!("bad-request")), "{wrong}");
     }
+}
+
+#[test]
+fn ends_together_are_one_failure() {
+    let store = Store::default();
+    let log = FailureLog::new(&store, Arc::new(names()), None);
+    let history = SessionHistory::default();
+    let reasons = ["handshake-lost", "srtp-counters-lost", "panicked", "gateway-died"];
+    let base_us = 1_000_000_000;
+    let mut number = 0;
+    let mut add = |after_us: u64, reason: &str, gateway: &str| {
+        number += 1;
+        let ended_us = base_us + after_us;
+        let (reason, gateway) = (reason.into(), gateway.into());
+        let record = EndedSession { ended_us, reason, gateway, ..record(number, "room") };
+        history.add(record, 1);
+    };
+    // As of deaths of nodes, the first end counts, not the one before.
+    [8_000_000, 0, 4_000_000, 20_000_000, 24_999_999, 25_000_000]
+        .into_iter()
+        .for_each(|after_us| add(after_us, "panicked", "edge-1"));
+    add(1, "panicked", "edge-2");
+    reasons.into_iter().for_each(|reason| add(60_000_000, reason, "edge-1"));
+    for reason in ["requested", "media-timeout", "handshake-failed", "client-closed"] {
+        add(60_000_000, reason, "edge-1");
+    }
+    let ends: Vec<(u64, u32)> =
+        log.all(&history).iter().map(|it| (it.at_us - base_us, it.sessions)).collect();
+    let each: [(u64, u32); 4] = [(60_000_000, 1); 4];
+    let panics: [(u64, u32); 5] =
+        [(25_000_000, 1), (20_000_000, 2), (8_000_000, 1), (1, 1), (0, 2)];
+    assert_eq!(ends, [&each[..], &panics[..]].concat());
 }
 
 fn note(log: &FailureLog, event: GatewayEvent) {

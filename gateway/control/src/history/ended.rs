@@ -19,7 +19,7 @@ pub(super) const RECORDS_MAX: usize = 16_384;
 pub(super) const BYTES_MAX: usize = 8 << 20;
 
 /// The reason in the record of a session whose gateway was killed.
-const DIED: &str = "gateway-died";
+pub const GATEWAY_DIED: &str = "gateway-died";
 
 /// The media that a session has carried.
 pub fn traffic(totals: &Totals) -> Traffic {
@@ -54,7 +54,7 @@ pub(super) fn record_of_death(session: OpenSession, lived_us: u64) -> EndedSessi
         totals: None,
         moves: BTreeMap::new(),
         last_moves: Vec::new(),
-        reason: DIED.into(),
+        reason: GATEWAY_DIED.into(),
     }
 }
 
