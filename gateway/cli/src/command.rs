@@ -262,6 +262,12 @@ pub(crate) fn list<L: DeserializeOwned, R>(
     Ok(())
 }
 
+/// A number with its noun: `1 session`, `2 sessions`.
+pub(crate) fn counted(number: u32, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// An answer of this type.
 pub(crate) fn typed<T: DeserializeOwned>(answer: &Value) -> Result<T, CommandError> {
     T::deserialize(answer)

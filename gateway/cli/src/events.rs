@@ -9,10 +9,13 @@ use evenkeel_client::{ServerEvent, escape};
 use evenkeel_contract::openapi::event_fields;
 use evenkeel_contract::operations::{Change, ChangeList, Failure, FailureList};
 use evenkeel_model::Hook;
+use evenkeel_telemetry::date;
 use serde_json::{Map, Value};
 
-use crate::command::{ApiArgs, CommandError, list, say, unknown_name};
+use crate::command::{ApiArgs, CommandError, counted, list, say, unknown_name};
 use crate::status::spell;
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -135,7 +138,7 @@ fn hours(since: String) -> String {
 /// List failures of nodes and gateways, newest first
 ///
 /// Deaths of nodes, takeovers, and failures of a gateway by which sessions ended. Prints a line for each failure, with its cause, its
-/// reach (nodes, rooms and sessions that it hit) and its outcome.
+/// reach (nodes, rooms and sessions that it hit) and its outcome. Times are UTC; those beyond a day have a date.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct FailuresArgs {
@@ -161,15 +164,26 @@ impl FailuresArgs {
         for (key, value) in [("since", self.since.map(hours)), ("node", self.node)] {
             path.extend(value.map(|value| format!("&{key}={}", escape(&value))));
         }
-        list(self.json, &self.api.read(&path)?, |list: FailureList| list.failures, failure_line)
+        let answer = self.api.read(&path)?;
+        let (now, mut truncated) = (SystemTime::now(), false);
+        let rows = |list: FailureList| {
+            truncated = list.truncated;
+            list.failures
+        };
+        list(self.json, &answer, rows, |failure| failure_line(failure, now))?;
+        if truncated {
+            eprintln!("evenkeel: older failures match, too: raise --limit (at most 2000)");
+        }
+        Ok(())
     }
 }
 
 /// `2 h 10 min ago 09:41:07.031 node-down (probe) of east-a1: 12 sessions in 5 rooms, moved`.
-fn failure_line(failure: &Failure) -> String {
+fn failure_line(failure: &Failure, now: SystemTime) -> String {
     let Failure { at_us, cause, sessions, outcome, .. } = failure;
     let at = SystemTime::UNIX_EPOCH + Duration::from_micros(*at_us);
-    let ago = SystemTime::now().duration_since(at).unwrap_or_default();
+    let ago = now.duration_since(at).unwrap_or_default();
+    let time = if ago < DAY { clock(*at_us) } else { dated_clock(*at_us) };
     let witnesses = match &failure.witnesses[..] {
         [] => String::new(),
         witnesses => format!(" ({})", witnesses.join(", ")),
@@ -180,15 +194,16 @@ fn failure_line(failure: &Failure) -> String {
         ("", Some(gateway)) => format!(" at {gateway}"),
         (nodes, _) => format!(" of {nodes}"),
     };
-    let rooms = failure.rooms.map(|rooms| format!(" in {rooms} rooms")).unwrap_or_default();
+    let rooms = failure.rooms.map(|rooms| format!(" in {}", counted(rooms, "room")));
+    let rooms = rooms.unwrap_or_default();
     let part = |number: u32, words: &str| match number {
         0 => String::new(),
         number => format!(", {number} {words}"),
     };
     format!(
-        "{:>12} ago {} {cause}{witnesses}{of}: {sessions} sessions{rooms}, {outcome}{}{}",
+        "{:>12} ago {time} {cause}{witnesses}{of}: {}{rooms}, {outcome}{}{}",
         spell(ago),
-        clock(*at_us),
+        counted(*sessions, "session"),
         part(failure.unplaced_sessions, "without a node"),
         part(failure.reduced_sessions, "with a lower bit rate"),
     )
@@ -257,6 +272,13 @@ fn clock(at_us: u64) -> String {
     let (seconds, ms) = (at_ms / 1_000 % 86_400, at_ms % 1_000);
     let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
     format!("{hours:02}:{minutes:02}:{seconds:02}.{ms:03}")
+}
+
+/// The time in UTC with its date: `2027-01-31 09:41:07.031 UTC`.
+fn dated_clock(at_us: u64) -> String {
+    let date = date(SystemTime::UNIX_EPOCH + Duration::from_micros(at_us));
+    let day = date.split(' ').next().unwrap_or_default();
+    format!("{day} {} UTC", clock(at_us))
 }
 
 /// A hop is its node; texts without spaces have no quotes.

@@ -10,7 +10,9 @@ use evenkeel_contract::sessions::{Room, RoomPage};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::command::{ApiArgs, CommandError, list, print_accepted, print_done, say, typed};
+use crate::command::{
+    ApiArgs, CommandError, counted, list, print_accepted, print_done, say, typed,
+};
 use crate::session::room_lines;
 
 /// List, drain, eject and return nodes.
@@ -126,7 +128,7 @@ fn node_line(node: &Node) -> String {
     };
     let impaired = match node.impaired_sessions {
         0 => String::new(),
-        sessions => format!(", impairs {sessions} sessions"),
+        sessions => format!(", impairs {}", counted(sessions, "session")),
     };
     let NodePlace { node: name, carrier, .. } = &node.hop.place;
     let carrier = carrier.as_ref().map_or(String::new(), |carrier| format!(", carrier {carrier}"));

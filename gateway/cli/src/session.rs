@@ -14,7 +14,7 @@ use evenkeel_contract::sessions::{
 };
 use serde_json::{Value, json};
 
-use crate::command::{ApiArgs, CommandError, list, print_done, say, typed, unknown_name};
+use crate::command::{ApiArgs, CommandError, counted, list, print_done, say, typed, unknown_name};
 
 /// Maximum size of a page of gateways of earlier versions.
 const PAGE_MAX: usize = 1_000;
@@ -428,9 +428,12 @@ fn decision_lines(said: &RoomDecisions) -> Vec<String> {
 /// A revision that is asked: `asks call/routing@5f0c5f0c5f0c (canary), about 2 sessions`.
 fn asked_line(asked: &AskedRevision) -> String {
     let AskedRevision { policy, arm, revision, sessions } = asked;
+    let about = format!("about {}", counted(*sessions, "session"));
     match revision {
-        Some(revision) => format!("  asks {policy}@{revision} ({arm}), about {sessions} sessions"),
-        None => format!("  asks no revision of {policy} ({arm}): the native default decides"),
+        Some(revision) => format!("  asks {policy}@{revision} ({arm}), {about}"),
+        None => {
+            format!("  asks no revision of {policy} ({arm}), {about}: the native default decides")
+        }
     }
 }
 

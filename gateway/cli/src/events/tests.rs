@@ -101,8 +101,14 @@ fn failure_line_has_cause_reach_and_outcome() {
         unplaced_sessions: 2,
         reduced_sessions: 3,
     };
-    let line = failure_line(&failure);
-    let (_, line) = line.split_once(" ago ").unwrap();
+    let after = |seconds: u64| {
+        SystemTime::UNIX_EPOCH
+            + Duration::from_micros(34_867_031_250)
+            + Duration::from_secs(seconds)
+    };
+    let line = failure_line(&failure, after(7_800));
+    let (ago, line) = line.split_once(" ago ").unwrap();
+    assert_eq!(ago.trim(), "2 h 10 min");
     assert_eq!(
         line,
         "09:41:07.031 node-down (agent, probe) of east-a1, east-a2: 12 sessions in 5 rooms, unplaced, 2 \
@@ -116,6 +122,10 @@ fn failure_line_has_cause_reach_and_outcome() {
         outcome: "continued".into(),
         ..Failure::default()
     };
-    let line = failure_line(&takeover);
-    assert!(line.ends_with("takeover at edge-2: 4 sessions, continued"), "{line}");
+    let line = failure_line(&takeover, after(86_399));
+    assert!(line.ends_with(" 09:41:07.031 takeover at edge-2: 4 sessions, continued"), "{line}");
+    let single = Failure { sessions: 1, rooms: Some(1), ..takeover };
+    let line = failure_line(&single, after(86_400));
+    let right = " 1 d 0 h ago 1970-01-01 09:41:07.031 UTC takeover at edge-2: 1 session in 1 room, continued";
+    assert!(line.ends_with(right), "{line}");
 }

@@ -19,6 +19,9 @@ fn node_line_shows_delay_loss_and_impaired_sessions() {
     let bad = json!({"node": "east-b1", "round_trip_us": 12_345, "loss_ppm": 15_000, "impaired_sessions": 3});
     let line = node_line(&serde_json::from_value(bad).unwrap());
     assert!(line.ends_with(" kbit/s, 12.3 ms away, 1.5 % lost, impairs 3 sessions"), "{line}");
+    let one = json!({"node": "east-b1", "impaired_sessions": 1});
+    let line = node_line(&serde_json::from_value(one).unwrap());
+    assert!(line.ends_with(", impairs 1 session"), "{line}");
     let good = json!({"node": "east-b1", "round_trip_us": 900});
     let line = node_line(&serde_json::from_value(good).unwrap());
     assert!(line.ends_with(" kbit/s, 0.9 ms away"), "{line}");

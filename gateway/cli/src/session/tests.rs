@@ -160,3 +160,17 @@ fn session_line_names_the_impairing_segment() {
     );
     assert!(!line(&session("east-a1", "a", 0, &json!({}))).contains("impaired"));
 }
+
+#[test]
+fn asked_revision_has_its_sessions() {
+    let asked = |revision: Value, sessions: u32| {
+        asked_line(&read(json!({
+            "policy": "call/routing", "arm": "canary", "revision": revision, "sessions": sessions,
+        })))
+    };
+    assert_eq!(asked(json!("5f0c"), 1), "  asks call/routing@5f0c (canary), about 1 session");
+    assert_eq!(
+        asked(Value::Null, 2),
+        "  asks no revision of call/routing (canary), about 2 sessions: the native default decides"
+    );
+}

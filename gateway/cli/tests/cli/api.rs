@@ -681,3 +681,16 @@ fn lists_have_text_and_json() {
         assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), right);
     }
 }
+
+#[test]
+fn failures_beyond_the_limit_are_told() {
+    for truncated in [true, false] {
+        let failure = json!({"at_us": 1, "cause": "takeover", "outcome": "continued"});
+        let answer = json!({"failures": [failure], "truncated": truncated});
+        let api = Api::start(vec![("GET /v1/failures?limit=100", answer)]);
+        let output = evenkeel(&api.socket, &["failures"]);
+        assert!(said(&output).contains(" takeover: 0 sessions, continued"));
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(error.contains("older failures match, too"), truncated, "{error}");
+    }
+}
