@@ -66,22 +66,23 @@ pub async fn run(
     }
     let mut own = admin();
     let mut rng = fastrand::Rng::with_seed(drill.seed);
-    // Checked before any session is opened.
-    let expected = victims(drill, &nodes(&mut own).await?)?;
+    // Chosen once: these nodes are asked before any session is opened, and no other one is broken.
+    let victims = victims(drill, &nodes(&mut own).await?)?;
     tokio::select! {
-        closed = breaker_closed(&mut own, &expected, CLOSED_WITHIN) => closed?,
+        closed = breaker_closed(&mut own, &victims, CLOSED_WITHIN) => closed?,
         () = interrupted.as_mut() => return Err(DrillError::Interrupted),
     }
-    require_permission(drill.kind, &expected, &mut own).await?;
+    require_permission(drill.kind, &victims, &mut own).await?;
     let rooms = format!("drill-{:08x}", rng.u32(..));
-    let plan = plan(drill, rooms, &expected);
+    let plan = plan(drill, rooms, &victims);
     eprintln!("opening {} synthetic sessions", drill.sessions);
     let entered = Crowd::enter_unless(&plan, &admin, interrupted.as_mut()).await;
     let mut crowd = entered.map_err(|failed| match failed {
         LabError::Interrupted => DrillError::Interrupted,
         failed => DrillError::Lab(failed),
     })?;
-    let outcome = play(drill, &mut own, &mut crowd, &mut rng, interrupted).await;
+    let victims: Vec<String> = victims.into_iter().map(|node| node.name).collect();
+    let outcome = play(drill, victims, &mut own, &mut crowd, &mut rng, interrupted).await;
     // Sessions are closed after an error too. Closing succeeds if the gateway has ended.
     let left = crowd.leave(&mut own).await;
     let report = outcome?;
@@ -118,13 +119,14 @@ fn plan(drill: &DrillPlan, rooms: String, victims: &[DrillNode]) -> CrowdPlan {
 
 async fn play(
     drill: &DrillPlan,
+    victims: Vec<String>,
     admin: &mut ApiClient,
     crowd: &mut Crowd,
     rng: &mut fastrand::Rng,
     mut interrupted: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<DrillReport, DrillError> {
-    let (victims, hit, control) = tokio::select! {
-        ready = prepare(drill, admin, crowd, rng) => ready?,
+    let (hit, control) = tokio::select! {
+        ready = prepare(&victims, admin, crowd, rng) => ready?,
         () = interrupted.as_mut() => return Err(DrillError::Interrupted),
     };
     eprintln!(
@@ -173,25 +175,21 @@ fn still_broken(why: DrillError, unmended: Vec<Unmended>) -> DrillError {
     }
 }
 
-/// Runs the control run and chooses the nodes to break. Returns their names, the synthetic sessions there, and pauses
-/// without a fault, nanoseconds.
+/// Runs the control run. Returns the synthetic sessions at the nodes to break, and pauses without a fault, nanoseconds.
 async fn prepare(
-    drill: &DrillPlan,
+    victims: &[String],
     admin: &mut ApiClient,
     crowd: &mut Crowd,
     rng: &mut fastrand::Rng,
-) -> Result<(Vec<String>, BTreeSet<u64>, Vec<u64>), DrillError> {
-    // The synthetic sessions count towards the busiest node.
-    let victims = victims(drill, &nodes(admin).await?)?;
-    let victims: Vec<String> = victims.into_iter().map(|node| node.name).collect();
+) -> Result<(BTreeSet<u64>, Vec<u64>), DrillError> {
     crowd.begin_window();
     let moments = clock::control_moments(CONTROL).await;
     let control = crowd.end_window().await.control(&moments);
     crowd.begin_window();
     tokio::time::sleep(BEFORE_FAULT + BEFORE_FAULT.mul_f64(rng.f64())).await;
-    let hit = sessions_on(&victims, admin, crowd).await?;
-    require_somebody(&hit, &victims)?;
-    Ok((victims, hit, control))
+    let hit = sessions_on(victims, admin, crowd).await?;
+    require_somebody(&hit, victims)?;
+    Ok((hit, control))
 }
 
 /// Fails without a synthetic session at the victims, because the drill would measure nothing.

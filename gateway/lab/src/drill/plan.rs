@@ -52,7 +52,8 @@ pub(super) struct FaultFacts {
     is: &'static str,
     pub(super) fault: &'static str,
     pub(super) cure: &'static str,
-    /// Needs the same permissions and means as the fault, and changes nothing at a node without one.
+    /// Needs the same permissions as the fault. It changes nothing at a node without a fault, and ends the fault of another drill. That the
+    /// agent can cure the fault it does not show: `kill` needs a `start`.
     pub(super) trial: &'static str,
 }
 

@@ -204,7 +204,8 @@ async fn played(
     let mut crowd = Crowd::enter(&plan, || gateway.admin()).await.unwrap();
     let (mut own, mut rng) = (gateway.admin(), fastrand::Rng::with_seed(1));
     let ends = pin!(gateway.wait(ends));
-    let outcome = play(&drill, &mut own, &mut crowd, &mut rng, ends).await;
+    let victims = vec!["east-a1".to_owned()];
+    let outcome = play(&drill, victims, &mut own, &mut crowd, &mut rng, ends).await;
     let orders = gateway.state().orders.clone();
     (outcome, orders)
 }
@@ -266,4 +267,13 @@ async fn forbidden_drill_opens_no_session() {
         let state = gateway.state();
         assert_eq!((state.opened_ever, &state.orders[..]), (0, &[format!("{trial} east-a1")][..]));
     }
+}
+
+#[tokio::test]
+async fn drill_breaks_the_node_that_it_asked() {
+    let gateway = SmallGateway::start(usize::MAX).await;
+    gateway.state().unable = vec![("kill", 403)];
+    // The sessions of the drill make the node in the west the busiest.
+    run(&drill(DrillFault::KillNode), || gateway.admin()).await.unwrap_err();
+    assert_eq!(gateway.state().orders, ["wake east-a1", "kill east-a1"]);
 }

@@ -35,11 +35,13 @@ pub(crate) struct State {
     /// The explanation of every session, and how often it was asked for.
     pub(crate) explained: Value,
     pub(crate) explanations: usize,
+    /// Explanations are asked for in vain.
+    pub(crate) explains_nothing: bool,
     /// Orders to nodes: `wake east-a1`.
     pub(crate) orders: Vec<String>,
     /// The number of reports that show the breaker of the eastern region open.
     pub(crate) open_looks: usize,
-    /// Commands that fail, and the status of the answer.
+    /// Commands, and endings of paths of explanations, that fail, and the status of the answer.
     pub(crate) unable: Vec<(&'static str, u16)>,
 }
 
@@ -55,6 +57,7 @@ impl SmallGateway {
             offers: Vec::new(),
             explained: json!({}),
             explanations: 0,
+            explains_nothing: false,
             orders: Vec::new(),
             open_looks: 0,
             unable: Vec::new(),
@@ -114,6 +117,9 @@ impl SmallGateway {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        while head.uri.path().ends_with("/explain") && self.state().explains_nothing {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let (status, said) = self.state().handle(&head.method, head.uri.path(), &body);
         let said = if said.is_null() { Bytes::new() } else { said.to_string().into() };
         let mut response = Response::new(Full::new(said));
@@ -143,7 +149,10 @@ impl State {
         }
         if path.ends_with("/explain") {
             self.explanations += 1;
-            return (200, self.explained.clone());
+            return match self.unable.iter().find(|(unable, _)| path.ends_with(*unable)) {
+                Some((_, status)) => refusal(*status),
+                None => (200, self.explained.clone()),
+            };
         }
         if let Some(id) = path.strip_prefix("/v1/sessions/") {
             assert_eq!(method, Method::DELETE);
@@ -162,10 +171,9 @@ impl State {
         }
         if path == "/v1/nodes" {
             let node = |name, region, rooms| json!({"node": name, "region": region, "rooms": rooms, "health": "up"});
-            return (
-                200,
-                json!({"nodes": [node("east-a1", "east", 2), node("west-a1", "west", 1)]}),
-            );
+            // Each session adds a room there.
+            let west = node("west-a1", "west", 1 + self.open.len());
+            return (200, json!({"nodes": [node("east-a1", "east", 2), west]}));
         }
         let (node, verb) = path.strip_prefix("/v1/nodes/").unwrap().split_once(':').unwrap();
         let verb = body["how"].as_str().unwrap_or(verb);
