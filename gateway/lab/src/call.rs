@@ -148,7 +148,8 @@ async fn run_until(
     let mut crowd = Crowd::enter_unless(&plan.crowd, &admin, interrupted.as_mut()).await?;
     let mut own = admin();
     let sessions = follow(plan, &mut own, &mut crowd, interrupted, tell).await;
-    let left = timeout(CLOSED_WITHIN, crowd.leave(&mut own)).await;
+    // On another connection: a question may be without its answer.
+    let left = timeout(CLOSED_WITHIN, crowd.leave(&mut admin())).await;
     let late = |_| Err(LabError::in_vain("the end of all sessions", CLOSED_WITHIN));
     let unclosed = left.unwrap_or_else(late).err();
     Ok(CallTotals { sessions, unclosed })
@@ -184,7 +185,11 @@ async fn follow(
             let after_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             tell(CallChange { session, after_ms, fact });
         });
-        let asked = asked.await;
+        let asked = tokio::select! {
+            asked = asked => asked,
+            () = end.as_mut() => break,
+            () = interrupted.as_mut() => break,
+        };
         match (&asked, is_silent) {
             (Err(error), false) => eprintln!("{error}; the call goes on"),
             (Ok(()), true) => eprintln!("the gateway answers again"),
@@ -210,8 +215,17 @@ async fn explain(admin: &mut ApiClient, id: &str) -> Result<Option<Explanation>,
     match admin.explain(id).await {
         Ok(explained) => Ok(Some(explained)),
         Err(ClientError::Refused { status: 404, .. }) => Ok(None),
-        Err(error) => Err(LabError::gateway("explaining a session")(error)),
+        Err(error) => Err(LabError::gateway(&format!("explaining session {id}"))(error)),
     }
+}
+
+/// Returns true if the gateway was not asked, or the connection ended, so that later questions would fail, too.
+fn is_of_connection(error: &LabError) -> bool {
+    let LabError::Gateway(_, error) = error else { return false };
+    matches!(
+        error,
+        ClientError::Unreached(_) | ClientError::Untrusted { .. } | ClientError::Http(_)
+    )
 }
 
 /// The last facts by session and hook; the state is that of no hook.
@@ -219,22 +233,29 @@ async fn explain(admin: &mut ApiClient, id: &str) -> Result<Option<Explanation>,
 struct KnownFacts(BTreeMap<(String, Word), CallFact>);
 
 impl KnownFacts {
-    /// Asks the gateway about each session, and tells the facts that are new or changed, until a question fails.
+    /// Asks the gateway about each session, and tells the facts that are new or changed. Fails with the first failure; later sessions are
+    /// asked about unless the connection failed or no answer came.
     async fn ask<'a>(
         &mut self,
         ids: impl Iterator<Item = &'a String>,
         admin: &mut ApiClient,
         mut tell: impl FnMut(String, CallFact),
     ) -> Result<(), LabError> {
+        let mut outcome = Ok(());
         for id in ids {
-            let explained = timeout(ANSWERED_WITHIN, explain(admin, id)).await;
-            let late = |_| Err(LabError::in_vain("an answer of the gateway", ANSWERED_WITHIN));
-            let Some(explained) = explained.unwrap_or_else(late)? else { continue };
-            for fact in self.changes(id, &explained) {
-                tell(id.clone(), fact);
+            let late = |_| LabError::in_vain("an answer of the gateway", ANSWERED_WITHIN);
+            match timeout(ANSWERED_WITHIN, explain(admin, id)).await.map_err(late)? {
+                Ok(Some(explained)) => {
+                    for fact in self.changes(id, &explained) {
+                        tell(id.clone(), fact);
+                    }
+                }
+                Ok(None) => {}
+                Err(error) if is_of_connection(&error) => return Err(error),
+                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
-        Ok(())
+        outcome
     }
 
     /// The facts that are new or changed.

@@ -68,6 +68,31 @@ async fn each_change_of_a_decision_is_told_once() {
     assert_eq!(shown["answer"]["outcome"], "unchanged");
 }
 
+#[tokio::test]
+async fn failed_answer_hides_no_other_session() {
+    let gateway = SmallGateway::start(usize::MAX).await;
+    gateway.state().unable = vec![("/s1/explain", 500)];
+    let (_, changes) = played(&gateway, |state| state.explanations > 60).await;
+    let states = changes.iter().filter(|change| matches!(change.fact, CallFact::State(_)));
+    let sessions: Vec<&str> = states.map(|change| &*change.session).collect();
+    assert_eq!(sessions, ["s2", "s3"]);
+}
+
+#[tokio::test]
+async fn call_ends_while_it_waits_for_an_answer() {
+    let gateway = SmallGateway::start(usize::MAX).await;
+    gateway.state().explains_nothing = true;
+    let plan = CallPlan { duration: Some(Duration::from_millis(100)), ..plan() };
+    let ends = pin!(pending());
+    let began = Instant::now();
+    let mut tell = |_: CallChange| {};
+    let played = run_until(ends, &plan, || gateway.admin(), &mut tell);
+    let CallTotals { sessions, unclosed } = played.await.unwrap();
+    assert!(began.elapsed() < ANSWERED_WITHIN, "{:?}", began.elapsed());
+    assert_eq!(sessions.len(), 3);
+    assert!(unclosed.is_none(), "{unclosed:?}");
+}
+
 #[test]
 fn ended_session_is_told_with_its_reason() {
     let mut known = KnownFacts::default();
