@@ -42,11 +42,15 @@ impl FailureLog {
 
     /// Keeps an event that is a failure.
     pub(super) fn note_event(&self, record: &EventRecord) {
+        self.note_event_as(self.group.as_ref().map(Group::owner), record);
+    }
+
+    /// `owner`: of the group at present; `None` without one.
+    pub(super) fn note_event_as(&self, owner: Option<GroupOwnership>, record: &EventRecord) {
         let failure = match &record.event {
             GatewayEvent::LossCompared(compared) => {
-                // The owner notes the deaths that its standby sees, too.
-                let group = self.group.as_ref();
-                if group.is_some_and(|group| group.owner() != GroupOwnership::Here) {
+                // The owner notes the deaths that its standby sees, too. After a hand-over since the death it is the new owner.
+                if owner.is_some_and(|owner| owner != GroupOwnership::Here) {
                     return;
                 }
                 self.of_nodes(compared)

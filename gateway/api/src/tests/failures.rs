@@ -4,6 +4,7 @@ use evenkeel_contract::sessions::EndedSession;
 use evenkeel_control::history::SessionHistory;
 use evenkeel_control::samples::ended_session as record;
 use evenkeel_control::{Continuation, LossComparison, LossFigures};
+use evenkeel_group::GroupOwnership;
 use evenkeel_kept::{Follower, Store};
 use evenkeel_model::EvidenceSource;
 use evenkeel_process::unix_us;
@@ -170,6 +171,31 @@ fn standby_adds_the_failures_of_its_owner() {
     }
     let all = of_standby.all(&SessionHistory::default());
     assert_eq!(all.iter().map(|failure| failure.at_us).collect::<Vec<_>>(), [2_000, 3, 1]);
+}
+
+#[test]
+fn owner_alone_notes_the_death_of_a_node() {
+    use GroupOwnership::{Doubting, Here, Peer, Unknown};
+
+    let store = Store::default();
+    let log = FailureLog::new(&store, Arc::new(names()), None);
+    let noted = |owner: Option<GroupOwnership>, event: GatewayEvent| {
+        let before = log.all(&SessionHistory::default()).len();
+        log.note_event_as(owner, &EventRecord::now(event));
+        log.all(&SessionHistory::default()).len() > before
+    };
+    // A hand-over between the death and the comparison: the new owner notes it, the old one does not.
+    for (died_us, owner, right) in [
+        (1, None, true),
+        (2, Some(Here), true),
+        (3, Some(Peer("edge-2".into())), false),
+        (4, Some(Doubting), false),
+        (5, Some(Unknown), false),
+    ] {
+        let words = format!("{owner:?}");
+        assert_eq!(noted(owner, death(0, died_us, LossFigures::default())), right, "{words}");
+    }
+    assert!(noted(Some(Unknown), takeover(1)), "each member notes its takeover");
 }
 
 #[test]
