@@ -121,14 +121,14 @@ pub(crate) struct ChangesArgs {
 
 impl ChangesArgs {
     pub(crate) fn run(self) -> Result<(), CommandError> {
-        let query = self.since.map(|since| format!("?since={}", escape(&hours(since))));
+        let query = self.since.map(|since| format!("?since={}", escape(&days_as_hours(since))));
         let path = format!("/v1/changes{}", query.unwrap_or_default());
         list(self.json, &self.api.read(&path)?, |list: ChangeList| list.changes, change_line)
     }
 }
 
-/// A time of the API, which has no days.
-fn hours(since: String) -> String {
+/// A time for the API, which has no days; other texts as they are.
+fn days_as_hours(since: String) -> String {
     match since.strip_suffix('d').map(str::parse::<u64>) {
         Some(Ok(days)) => format!("{}h", days.saturating_mul(24)),
         _ => since,
@@ -161,7 +161,7 @@ pub(crate) struct FailuresArgs {
 impl FailuresArgs {
     pub(crate) fn run(self) -> Result<(), CommandError> {
         let mut path = format!("/v1/failures?limit={}", self.limit);
-        for (key, value) in [("since", self.since.map(hours)), ("node", self.node)] {
+        for (key, value) in [("since", self.since.map(days_as_hours)), ("node", self.node)] {
             path.extend(value.map(|value| format!("&{key}={}", escape(&value))));
         }
         let answer = self.api.read(&path)?;

@@ -70,11 +70,11 @@ impl Diagnosis {
         self.impaired_by.get(&node).copied().unwrap_or(0)
     }
 
-    fn recount(&mut self, before: Option<NodeId>, now: Option<NodeId>) {
-        if before == now {
+    fn change_count(&mut self, from: Option<NodeId>, to: Option<NodeId>) {
+        if from == to {
             return;
         }
-        if let Some(node) = before
+        if let Some(node) = from
             && let Some(sessions) = self.impaired_by.get_mut(&node)
         {
             *sessions -= 1;
@@ -82,7 +82,7 @@ impl Diagnosis {
                 self.impaired_by.remove(&node);
             }
         }
-        if let Some(node) = now {
+        if let Some(node) = to {
             *self.impaired_by.entry(node).or_default() += 1;
         }
     }
@@ -107,7 +107,7 @@ impl Diagnosis {
     /// Forgets a session that has just been closed. Its impairment ends before it.
     pub(crate) fn end_session(&mut self, id: SessionId, effects: &mut Effects) {
         let Some(path) = self.paths.remove(&id) else { return };
-        self.recount(path.impairing_node(), None);
+        self.change_count(path.impairing_node(), None);
         if let Some(StandingImpairment { impairment, since, .. }) = path.impairment {
             effects.explain_close(id, |room_name, scenario| CoreEvent::Impaired {
                 session: id,
@@ -181,7 +181,7 @@ impl Diagnosis {
         let Some(path) = self.paths.get_mut(&id) else { return };
         let change = path.add(flow);
         let impairing = path.impairing_node();
-        self.recount(before, impairing);
+        self.change_count(before, impairing);
         if let Some(change) = change {
             report(id, change, sessions, rooms, effects);
         }
@@ -248,7 +248,7 @@ impl Diagnosis {
                 continue;
             }
             let Some(path) = self.paths.remove(&id) else { continue };
-            self.recount(path.impairing_node(), None);
+            self.change_count(path.impairing_node(), None);
             if let Some(session) = sessions.get(&id)
                 && self.uplinks.get(&session.room()).is_some_and(|it| it.is_idle_since(idle_since))
             {

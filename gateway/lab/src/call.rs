@@ -122,7 +122,7 @@ impl CallSession {
 pub struct CallTotals {
     /// All sessions, in their order.
     pub sessions: Vec<CallSession>,
-    /// Why the gateway may still have sessions of the call; `None`: all are closed.
+    /// The reason for which the gateway may still have sessions of the call; `None`: all are closed.
     pub unclosed: Option<LabError>,
 }
 
