@@ -137,7 +137,7 @@ fn shares(world: &World) -> BTreeMap<SessionId, u16> {
 }
 
 #[test]
-fn copy_has_drains_refusals_and_decays_of_nodes() {
+fn copy_has_drains_and_refusals_of_nodes() {
     let mut world = World::new(settings());
     world.open("r");
     assert_eq!(world.stands("r"), Some(A));
@@ -148,12 +148,6 @@ fn copy_has_drains_refusals_and_decays_of_nodes() {
     assert_eq!(to(&mut world), Some(D), "C refuses new rooms");
     world.pass(ms(6_000));
     assert_eq!(to(&mut world), Some(C));
-    let decays = |world: &mut World, permille| {
-        world.gateway.change_nodes(world.now, |nodes| nodes.handle_decay(C, permille));
-    };
-    decays(&mut world, 500);
-    assert_eq!(to(&mut world), Some(D), "C is expected to fail");
-    decays(&mut world, 0);
     world
         .gateway
         .change_nodes(world.now, |nodes| nodes.handle_drain(C, true, None, world.now))
@@ -168,6 +162,16 @@ fn copy_has_drains_refusals_and_decays_of_nodes() {
         .unwrap();
     world.settle();
     assert_eq!(to(&mut world), None);
+}
+
+#[test]
+fn copy_has_forecasts_of_nodes() {
+    let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000), (0, 1_000), (0, 1_000)]));
+    world.open("r");
+    let to = |world: &mut World| blast(world, &[A, B]).rooms[0].to;
+    assert_eq!(to(&mut world), Some(C));
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_decay(C, 500));
+    assert_eq!(to(&mut world), Some(D), "C is expected to fail");
 }
 
 /// A node that answered late opens few sessions at a time, and gets fewer rooms.

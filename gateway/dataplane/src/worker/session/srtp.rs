@@ -187,9 +187,6 @@ pub struct AnsweredMedia {
     pub may_send: bool,
     /// The client may receive media.
     pub may_receive: bool,
-    /// The streams that the client sends.
-    #[serde(default)]
-    pub sends: Vec<ClientStream>,
     /// The client's numbers, if some differ from those of the room.
     #[serde(default)]
     pub numbers: Option<ClientNumbers>,
@@ -199,6 +196,9 @@ pub struct AnsweredMedia {
     /// The client's ICE password; empty if it is unknown.
     #[serde(default)]
     pub password: ClientPassword,
+    /// The streams that the client sends.
+    #[serde(default)]
+    pub sends: Vec<ClientStream>,
 }
 
 /// The stream that a client sends on an m-line.
