@@ -41,7 +41,7 @@ const PACKETS: u64 = 50;
 const LIMITS: GapLimits = GapLimits("webrtc.*");
 
 /// Of frozen video while packets are lost.
-const LOSSES: GapLimits = GapLimits("webrtc.losses*");
+const LOSSES: GapLimits = GapLimits("webrtc.losses_behind_the_node_are_repaired");
 
 /// The path of a file in `tests/interop`.
 pub(crate) fn script(name: &str) -> PathBuf {

@@ -152,7 +152,7 @@ pub struct ForecastRecord(Subject);
 #[serde(rename_all = "kebab-case")]
 enum Subject {
     Region { name: Arc<str>, forecast: RegionForecast },
-    Node { name: Arc<str>, forecast: NodeForecast },
+    Node { name: Arc<str>, forecast: Box<NodeForecast> },
 }
 
 impl ForecastRecord {
@@ -178,7 +178,7 @@ impl ForecastTable {
             Subject::Region { name, forecast }
         });
         let nodes = self.nodes.iter().map(|(name, forecast)| {
-            let (name, forecast) = (Arc::clone(name), forecast.clone());
+            let (name, forecast) = (Arc::clone(name), Box::new(forecast.clone()));
             Subject::Node { name, forecast }
         });
         regions.chain(nodes).map(ForecastRecord)
@@ -193,7 +193,7 @@ impl ForecastTable {
                     table.regions.insert(name, forecast);
                 }
                 Subject::Region { .. } => {}
-                Subject::Node { name, forecast } => _ = table.nodes.insert(name, forecast),
+                Subject::Node { name, forecast } => _ = table.nodes.insert(name, *forecast),
             }
         }
         table
