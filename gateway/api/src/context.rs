@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use super::change_log::ChangeLog;
 use super::error::{ApiError, no_owner, not_relayed, refused};
 use super::event_feed::EventFeed;
-use super::failures::FailureLog;
+use super::failure_log::FailureLog;
 use super::relay::{ANSWER_WITHIN, PeerRelay};
 use super::request::{BODY_MAX, BodyBudget, Share, strict};
 

@@ -16,7 +16,7 @@ use tokio_stream::{Stream, StreamExt};
 use super::change_log::ChangeLog;
 use super::error::ApiError;
 use super::events::{EventNotice, NoticeWriter, missing};
-use super::failures::FailureLog;
+use super::failure_log::FailureLog;
 
 const LISTENERS_MAX: usize = 64;
 /// Notices that a listener may lag behind, enough for the failure of a region with thousands of rooms.

@@ -12,6 +12,7 @@ mod context;
 mod error;
 mod event_feed;
 mod events;
+mod failure_log;
 mod failures;
 mod gateway;
 mod listener;

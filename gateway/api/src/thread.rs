@@ -34,7 +34,7 @@ use super::context::{ApiContext, BODIES_MAX, CredentialEnd, MetricsText, UPLOADS
 use super::error::{ApiError, unknown_path};
 use super::event_feed::EventFeed;
 use super::events::NoticeWriter;
-use super::failures::FailureLog;
+use super::failure_log::FailureLog;
 use super::listener::{
     self, ConnectionLimits, Entrance, Gate, Gated, ProvenCredential, SocketFile, TcpPlace,
 };

@@ -151,7 +151,7 @@ pub struct ForecastRecord(Subject);
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Subject {
-    Region { name: Arc<str>, forecast: RegionForecast },
+    Region { name: Arc<str>, forecast: Box<RegionForecast> },
     Node { name: Arc<str>, forecast: Box<NodeForecast> },
 }
 
@@ -174,7 +174,7 @@ impl ForecastTable {
     /// The records of all regions, then of all nodes, by name.
     pub fn records(&self) -> impl Iterator<Item = ForecastRecord> {
         let regions = self.regions.iter().map(|(name, forecast)| {
-            let (name, forecast) = (Arc::clone(name), forecast.clone());
+            let (name, forecast) = (Arc::clone(name), Box::new(forecast.clone()));
             Subject::Region { name, forecast }
         });
         let nodes = self.nodes.iter().map(|(name, forecast)| {
@@ -190,7 +190,7 @@ impl ForecastTable {
         for ForecastRecord(subject) in records {
             match subject {
                 Subject::Region { name, forecast } if forecast.load.is_valid() => {
-                    table.regions.insert(name, forecast);
+                    table.regions.insert(name, *forecast);
                 }
                 Subject::Region { .. } => {}
                 Subject::Node { name, forecast } => _ = table.nodes.insert(name, *forecast),

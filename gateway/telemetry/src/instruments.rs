@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Meter, MeterProvider};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
@@ -20,7 +19,7 @@ use super::alerts::SeriesLabels;
 use super::exemplars::{ExemplarTable, SampledSpan};
 use super::node_levels::NodeLevels;
 use super::open_metrics::{self, MetricsFormat};
-use super::registry::{Attribute, Count, Described, Histogram, Level};
+use super::registry::{Count, Described, Histogram, Level, MetricLabels};
 use super::replaced_levels::{LevelTable, ReplacedLevels};
 
 /// Buckets of an exponential histogram, and its finest scale, as the specification of OpenTelemetry's SDK has them by default.
@@ -44,9 +43,6 @@ struct MeterInstruments {
     levels: Vec<Option<Gauge<f64>>>,
     histograms: Vec<opentelemetry::metrics::Histogram<f64>>,
 }
-
-/// Values of a metric's labels, each at most once.
-pub type MetricLabels<'a> = &'a [(Attribute, &'a str)];
 
 impl MeterInstruments {
     fn new(meter: &Meter) -> MeterInstruments {
@@ -83,13 +79,13 @@ impl Instruments {
 
     /// Adds `n` to a counter.
     pub fn count(&self, metric: Count, n: u64, labels: MetricLabels<'_>) {
-        let points = points(metric.described(), labels);
+        let points = metric.described().points(labels);
         self.meters.iter().for_each(|meter| meter.counts[metric as usize].add(n, &points));
     }
 
     /// Sets a gauge.
     pub fn level(&self, metric: Level, value: f64, labels: MetricLabels<'_>) {
-        let points = points(metric.described(), labels);
+        let points = metric.described().points(labels);
         for meter in &self.meters {
             let Some(gauge) = &meter.levels[metric as usize] else {
                 return debug_assert!(
@@ -114,7 +110,7 @@ impl Instruments {
 
     /// Adds a value to a histogram.
     pub fn value(&self, metric: Histogram, value: f64, labels: MetricLabels<'_>) {
-        let points = points(metric.described(), labels);
+        let points = metric.described().points(labels);
         self.meters.iter().for_each(|meter| {
             meter.histograms[metric as usize].record(value, &points);
         });
@@ -138,18 +134,6 @@ impl Instruments {
             self.exemplars.note(metric, took.as_secs_f64(), labels, span);
         }
     }
-}
-
-pub(super) fn points(metric: Described, labels: MetricLabels<'_>) -> Vec<KeyValue> {
-    debug_assert!(
-        labels.iter().all(|(attribute, _)| metric.attributes.contains(attribute)),
-        "{labels:?} are not all registered for {}",
-        metric.name
-    );
-    labels
-        .iter()
-        .map(|(attribute, value)| KeyValue::new(attribute.key(), value.to_string()))
-        .collect()
 }
 
 /// The registry behind `/metrics`.

@@ -30,7 +30,7 @@ use evenkeel_control::{EventRecord, Handle, NodeNames, TraceRegistry, TraceShare
 use evenkeel_process::host;
 pub use export_failures::{ExportFailure, ExportFailures};
 use instruments::Meters;
-pub use instruments::{Instruments, MetricLabels, MetricSample, Prometheus};
+pub use instruments::{Instruments, MetricSample, Prometheus};
 pub use node_levels::{NodeLevel, NodeLevels, NodeLoad};
 pub use open_metrics::MetricsFormat;
 use opentelemetry::KeyValue;

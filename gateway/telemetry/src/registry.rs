@@ -8,9 +8,13 @@ use evenkeel_model::{
     CloseReason, DropReason, EvidenceSource, GuardRule, MoveCause, MoveOutcome, Op, PathSegment,
     RedundancyMode, RepairKind, Strike,
 };
+use opentelemetry::KeyValue;
 
 /// All values of a label that this program knows.
 pub type LabelWords = fn() -> Vec<&'static str>;
+
+/// Values of a metric's labels, each at most once.
+pub type MetricLabels<'a> = &'a [(Attribute, &'a str)];
 
 /// The row of a metric.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +33,18 @@ pub struct Described {
 }
 
 impl Described {
+    pub(super) fn points(self, labels: MetricLabels<'_>) -> Vec<KeyValue> {
+        debug_assert!(
+            labels.iter().all(|(attribute, _)| self.attributes.contains(attribute)),
+            "{labels:?} are not all registered for {}",
+            self.name
+        );
+        labels
+            .iter()
+            .map(|(attribute, value)| KeyValue::new(attribute.key(), value.to_string()))
+            .collect()
+    }
+
     /// All values of this label; `None` if they depend on the configuration or on clients.
     pub fn words(self, label: Attribute) -> Option<Vec<&'static str>> {
         let own = self.words.iter().find(|(attribute, _)| *attribute == label);

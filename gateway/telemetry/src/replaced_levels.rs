@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 
-use super::instruments::{MetricLabels, points};
-use super::registry::{Described, Level};
+use super::registry::{Described, Level, MetricLabels};
 
 /// These gauges.
 const REPLACED: [Level; 2] = [Level::PolicyRevision, Level::ScenarioImpaired];
@@ -34,7 +33,7 @@ impl LevelTable {
 
     /// Adds a series.
     pub fn add(&mut self, labels: MetricLabels<'_>, value: f64) {
-        let labels = points(self.level.described(), labels);
+        let labels = self.level.described().points(labels);
         self.series.push(LevelSeries { labels, value });
     }
 }

@@ -11,7 +11,7 @@ use evenkeel_process::unix_us;
 use tempfile::tempdir;
 
 use super::*;
-use crate::failures::FailureLog;
+use crate::failure_log::FailureLog;
 
 fn death(node: u32, died_us: u64, actual: LossFigures) -> GatewayEvent {
     GatewayEvent::LossCompared(Box::new(LossComparison {

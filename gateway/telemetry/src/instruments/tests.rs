@@ -4,6 +4,7 @@ use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ScopeMetri
 
 use super::*;
 use crate::node_levels::{NodeLevel, NodeLoad};
+use crate::registry::Attribute;
 
 #[test]
 fn prometheus_uses_base_units() {
