@@ -68,6 +68,7 @@ impl Series<'_> {
         self.level(Level::ScenarioSessions, &["call", "east", "a"], busy);
         let impaired = (step % 4) as f64;
         self.level(Level::ScenarioImpaired, &["call", "leg", "east", "a", "n0"], impaired);
+        self.level(Level::ScenarioImpaired, &["call", "leg", "", "", "other"], impaired);
         self.level(Level::ScenarioImpaired, &["call", "gateway", "", "", ""], impaired);
         self.level(Level::ScenarioImpaired, &["call", "device", "", "", ""], busy / 4.0);
         // Three users of a hundred hear badly.

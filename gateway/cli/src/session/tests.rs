@@ -140,7 +140,7 @@ fn room_is_explained_with_revision_and_arm() {
         "    accused by probe for 40 ms",
         "  routing decided by call/routing@5f0c",
         "  asks call/routing@5f0c (canary), about 2 sessions",
-        "  asks no revision of call/degradation (active): the native default decides",
+        "  asks no revision of call/degradation (active), about 2 sessions: the native default decides",
         "  route: east-a1 (east), admitted",
         "  not west-b1 (west): full, 99 % load, 40 % without reserves",
     ];
