@@ -1,5 +1,6 @@
 //! Each PromQL expression of the documentation is put to a Prometheus that scrapes the gateway.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -99,6 +100,10 @@ fn history(until_s: u64) -> String {
             .attributes
             .iter()
             .map(|label| match (label, metric.words(*label)) {
+                // The registry does not list kinds of forecasts.
+                (Attribute::Reason, _) if metric.name == "evenkeel.forecast.warnings" => {
+                    vec!["load", "decay", "flap", "delay"]
+                }
                 (_, Some(words)) => words,
                 // `evenkeel.scenario.impaired` does not name all nodes.
                 (Attribute::Node, None) => vec!["x", "other"],
@@ -274,6 +279,7 @@ fn prometheus_answers_each_documented_expression() {
     let history = Prometheus::of_history(stage.folder());
     let none = history.samples("evenkeel_node_health > 1e9");
     assert!(none.is_empty(), "an expression without a sample is noticed: {none:?}");
+    let empty = RefCell::new(Vec::new());
     let check = |place: &str, expression: &str| {
         let unknown: Vec<&str> = names(expression)
             .filter(|name| !exported.contains(*name) && !labels.contains(*name))
@@ -284,8 +290,12 @@ fn prometheus_answers_each_documented_expression() {
         assert!(output.status.success(), "{place}: `{expression}`: {error}");
         // A gateway that serves one session has few series.
         let is_name = labels.contains(expression) || histograms.contains(expression);
+        // Sides that are matched need equal labels, which series of the history need not have.
+        let matches = [" on (", " ignoring ("].iter().any(|by| expression.contains(by));
         let samples = history.samples(&with_values(expression));
-        assert!(is_name || !samples.is_empty(), "{place}: `{expression}` has no sample");
+        if !is_name && !matches && samples.is_empty() {
+            empty.borrow_mut().push(format!("{place}: `{expression}`"));
+        }
     };
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
     let mut asked = 0;
@@ -317,6 +327,7 @@ fn prometheus_answers_each_documented_expression() {
             }
         }
     }
+    assert!(empty.borrow().is_empty(), "without a sample: {:#?}", empty.borrow());
 }
 
 /// Rules that last longer fire at the minute of their fault here, and not one before.

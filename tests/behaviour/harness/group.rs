@@ -186,13 +186,16 @@ fn of_sessions(gateway: &mut GatewayProcess, field: &str) -> Vec<String> {
 
 /// Waits until the owner sees that its standby has all records.
 pub(crate) fn await_replica(owner: &mut GatewayProcess) {
-    wait_until("the standby has all records", || {
-        // A loaded machine may be late with the answer.
-        let seen = owner.ask(async |client| client.read("/v1/gateways").await);
-        let Ok(seen) = seen else { return false };
-        let mut gateways = seen["gateways"].as_array().unwrap().iter();
-        gateways.any(|gateway| gateway["role"] == "standby" && gateway["in_sync"] == true)
-    });
+    wait_until("the standby has all records", || has_replica(owner));
+}
+
+/// Returns true if the standby has all records of this owner.
+pub(crate) fn has_replica(owner: &mut GatewayProcess) -> bool {
+    // A loaded machine may be late with the answer.
+    let seen = owner.ask(async |client| client.read("/v1/gateways").await);
+    let Ok(seen) = seen else { return false };
+    let mut gateways = seen["gateways"].as_array().unwrap().iter();
+    gateways.any(|gateway| gateway["role"] == "standby" && gateway["in_sync"] == true)
 }
 
 /// Waits until the standby takes over if the owner falls silent.

@@ -19,8 +19,8 @@ pub(crate) use degradation_plugin::{Fault, capping_plugin};
 pub(crate) use gateway::{Gateway, World};
 pub(crate) use gateway_process::GatewayProcess;
 pub(crate) use group::{
-    GATEWAYS, Hosts, NODE, SHARED, await_armed, await_replica, ids, offer_with_key, trace_ids,
-    try_offer_with_key,
+    GATEWAYS, Hosts, NODE, SHARED, await_armed, await_replica, has_replica, ids, offer_with_key,
+    trace_ids, try_offer_with_key,
 };
 pub(crate) use ice::{Credentials, Nominate};
 pub(crate) use node::{Node, SECRET};
