@@ -68,7 +68,7 @@ fn ends(line: &Value) -> &[Value] {
     ends.map_or(&[], Vec::as_slice)
 }
 
-/// What all ends received, by kind.
+/// The packets that all ends received, by kind.
 fn received(line: &Value) -> Vec<u64> {
     let counts = ends(line).iter().flat_map(|end| match end["received"].as_array() {
         Some(counts) => counts.clone(),

@@ -16,8 +16,8 @@ use evenkeel_http::{Poster, WebhookMessage};
 use evenkeel_kept::Store;
 use evenkeel_media::srtp::{IndexGrant, SrtpKeys};
 use evenkeel_model::{
-    CloseReason, CoreEvent, DropReason, Health, Labels, MediaDescription, NodeId, Offer,
-    RedundancyMode, RoomId, SessionId, Stamp,
+    CloseReason, CoreEvent, DropReason, Health, NodeId, Offer, RedundancyMode, RoomId, SessionId,
+    Stamp,
 };
 use evenkeel_nodes::{NodeEffect, NodeEvidence, WATCH_EVERY};
 use evenkeel_policies::{PolicyReport, PolicyThreads};
@@ -449,10 +449,9 @@ impl Control {
                 let added = match &event {
                     CoreEvent::Opened { session, room_name, .. } => {
                         let streams = self.gateway.views().streams(*session);
-                        let of = |(labels, media): (&Labels, &Arc<MediaDescription>)| {
+                        streams.map_or_else(Vec::new, |(labels, media)| {
                             self.sessions.streams_of(*session, room_name, labels, media)
-                        };
-                        streams.map(of).unwrap_or_default()
+                        })
                     }
                     _ => Vec::new(),
                 };

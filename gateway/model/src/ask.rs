@@ -57,7 +57,7 @@ crate::named! {
 /// Labels of a session, known when it opens, in the order given.
 pub type Labels = Arc<[(Box<str>, Box<str>)]>;
 
-/// Returns the label `participant`: the participant whose streams the session sends. An empty one counts as none.
+/// Returns the label `participant`: the participant whose streams the session sends. `None` if the label is empty.
 pub fn participant(labels: &Labels) -> Option<&str> {
     let found = labels.iter().find(|(name, _)| &**name == "participant");
     found.map(|(_, value)| &**value).filter(|value| !value.is_empty())

@@ -427,10 +427,8 @@ pub(super) fn credentials(
         ("webrtc-certificate", webrtc_certificate_ends),
         ("index-token", token),
     ];
-    let known = |(credential, ends): (&'static str, Option<SystemTime>)| {
-        Some(CredentialEnd { credential, ends: ends? })
-    };
-    all.into_iter().filter_map(known).collect()
+    let known = all.into_iter();
+    known.filter_map(|(credential, ends)| Some(CredentialEnd { credential, ends: ends? })).collect()
 }
 
 /// Whole seconds until the end, negative after it.

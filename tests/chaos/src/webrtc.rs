@@ -84,7 +84,7 @@ pub(crate) struct Transports {
     pub(crate) captured: CapturedIndices,
     /// The packets that other programs refused, and that no fault explains.
     pub(crate) refused: Vec<RefusedPacket>,
-    /// Those that were on their way when a fault happened.
+    /// The refused packets that were on their way when a fault happened.
     pub(crate) refused_on_the_way: Vec<RefusedPacket>,
 }
 
