@@ -311,7 +311,6 @@ fn call_survives_all(mut command: Command) {
 
 #[required(Namespaces, Chromium)]
 #[test]
-#[ignore = "one direction stops after one of ten upgrades, and the cause is not known"]
 fn call_of_chromium_survives_each_fault() {
     let mut command = Command::new("node");
     command.arg(script("browser/call.js")).arg(browser_packages());
@@ -321,7 +320,6 @@ fn call_of_chromium_survives_each_fault() {
 
 #[required(Namespaces, Aiortc)]
 #[test]
-#[ignore = "one direction stops after one of ten upgrades, and the cause is not known"]
 fn call_of_aiortc_survives_each_fault() {
     let mut command = Command::new(python());
     command.arg(script("webrtc_call.py")).arg("aiortc");

@@ -433,6 +433,39 @@ fn upgrade_to_another_member_is_refused() {
     assert!(!owner.process.log().contains("standby may not take over"), "nothing was begun");
 }
 
+/// The scheduling policy of the thread that sends a member's beats (proc(5), `/proc/PID/stat`).
+fn policy_of_beats(process: u32) -> i32 {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let stats = threads.map(|it| std::fs::read_to_string(it.unwrap().path().join("stat")).unwrap());
+    let beats = stats.filter_map(|stat| {
+        let (name, fields) = stat.rsplit_once(") ").unwrap();
+        let is_cluster = name.ends_with("(evenkeel-cluste");
+        is_cluster.then(|| fields.split(' ').nth(38).unwrap().parse().unwrap())
+    });
+    beats.last().unwrap()
+}
+
+/// A beat that waits for packets and other threads costs the ownership.
+#[required(Namespaces, RealTime)]
+#[test]
+fn beats_run_before_other_threads_also_after_an_upgrade() {
+    let place = Hosts::lay();
+    let node = place.node();
+    let [mut owner, _standby] = place.group(&node);
+    assert_eq!(policy_of_beats(owner.process.id()), nix::libc::SCHED_RR);
+    await_replica(&mut owner);
+    for upgrade in ["of a process that root started", "of one without capabilities"] {
+        let upgraded = owner.upgrade(json!({})).join().unwrap().unwrap();
+        let successor = upgraded["pid"].as_i64().unwrap() as i32;
+        owner.note_successor(successor);
+        assert_eq!(
+            policy_of_beats(successor as u32),
+            nix::libc::SCHED_RR,
+            "after an upgrade {upgrade}"
+        );
+    }
+}
+
 /// Stops the owner, which the standby replaces with the same sessions, and lets it find out.
 fn expect_replacement([mut owner, mut standby]: [GatewayProcess; 2], ann: &mut Phone) {
     let opened = ids(&mut owner);

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 /// The lowest real-time priority. Threads without one run after it.
 const PRIORITY: i32 = 1;
 
@@ -25,7 +27,7 @@ pub fn run_after_others() {
 }
 
 /// Lets threads [run before others](run_before_others) that this thread starts meanwhile, also after it has given up its
-/// capabilities.
+/// capabilities; so may those of programs that the process starts, such as the new process of an upgrade, by RLIMIT_RTPRIO.
 pub struct RealTimeLoan {
     is_given: bool,
 }
@@ -36,6 +38,9 @@ impl RealTimeLoan {
         // `run_before_others` reports the failure. Another policy is the operator's choice.
         let is_given =
             policy() == libc::SCHED_OTHER && set_policy(libc::SCHED_RR, PRIORITY).is_ok();
+        if is_given {
+            raise_limit();
+        }
         RealTimeLoan { is_given }
     }
 }
@@ -45,6 +50,15 @@ impl Drop for RealTimeLoan {
         if self.is_given {
             set_policy(libc::SCHED_OTHER, 0).expect("a thread may give up its priority");
         }
+    }
+}
+
+/// Fails without CAP_SYS_RESOURCE. The log of the next process has its consequence.
+fn raise_limit() {
+    let wanted = PRIORITY as u64;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_RTPRIO).unwrap_or_default();
+    if soft < wanted {
+        let _ = setrlimit(Resource::RLIMIT_RTPRIO, wanted, hard.max(wanted));
     }
 }
 
