@@ -26,7 +26,7 @@ const ROOM: &str = "room";
 /// The port of the group's listener.
 const PORT: u16 = 7_000;
 /// Packets of each kind, and frames that pages decode, that each end receives between faults.
-const PACKETS: u64 = 50;
+const PACKETS: u64 = 25;
 /// A takeover loses a few packets of those that a report is about.
 const LOSS_PPM_MAX: u64 = 150_000;
 /// A program has processed what reached it this long before a report of an end.
@@ -155,7 +155,7 @@ impl ForeignCall {
             let before = before.as_ref().and_then(|before| before.get(place));
             *count >= before.copied().unwrap_or_default() + PACKETS
         };
-        let came = self.program.wait_for(what, TIMEOUT, |lines| {
+        let came = self.program.wait_for(what, 2 * TIMEOUT, |lines| {
             let counts = received(&last(lines)?);
             let is_whole = !counts.is_empty() && counts.iter().enumerate().all(is_enough);
             is_whole.then_some(())

@@ -40,7 +40,8 @@ use evenkeel_config::GatewayConfig;
 use evenkeel_control::{Inherited, NamedSockets, SocketName};
 use evenkeel_drivers::group_number;
 use evenkeel_ownership::PeerId;
-use evenkeel_process::{descriptors, scheduling};
+use evenkeel_process::descriptors;
+use evenkeel_process::scheduling::{self, RealTimeThread};
 use evenkeel_telemetry::Instruments;
 use group::GroupInbox;
 pub use group::{
@@ -172,10 +173,10 @@ impl BoundMember {
         Ok([beats, link].into_iter().chain(self.addresses.duplicate()?).collect())
     }
 
-    /// Starts the thread, which waits for [`BoundMember::start`]. It is real-time if the caller
-    /// [lends](scheduling::RealTimeLoan) that.
-    pub fn start_thread(&mut self) -> Result<(), ClusterStartError> {
-        self.thread = Some(WaitingThread::start().map_err(ClusterStartError::Thread)?);
+    /// Starts the member's thread by this one, which may make it real-time. It waits for [`BoundMember::start`].
+    pub fn start_thread(&mut self, starter: &RealTimeThread) -> Result<(), ClusterStartError> {
+        let thread = starter.run(WaitingThread::start);
+        self.thread = Some(thread.map_err(ClusterStartError::Thread)?);
         Ok(())
     }
 

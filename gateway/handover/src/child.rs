@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command, ExitStatus};
 use std::time::Duration;
 
+use evenkeel_process::scheduling::RealTimeThread;
 use tokio::time::Instant;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
@@ -41,10 +42,14 @@ impl Child {
         binary: &Path,
         arguments: &[OsString],
         channel: OwnedFd,
+        starter: Option<&RealTimeThread>,
     ) -> Result<Child, String> {
         let mut command = Command::new(binary);
         command.args(arguments).arg(super::INHERIT).stdin(channel);
-        let started = command.spawn();
+        let started = match starter {
+            Some(starter) => starter.run(move || command.spawn()),
+            None => command.spawn(),
+        };
         started
             .map(|process| Child { process, serves: false })
             .map_err(|error| format!("cannot start {}: {error}", binary.display()))

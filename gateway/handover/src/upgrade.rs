@@ -13,6 +13,7 @@ use evenkeel_control::{
 };
 use evenkeel_dataplane::quic;
 use evenkeel_group::{Group, OwnershipState};
+use evenkeel_process::scheduling::RealTimeThread;
 use evenkeel_process::signals::PendingSignals;
 use evenkeel_runtime::{RunningGateway, UpgradeBuffer};
 use nix::sys::signal::{Signal, kill};
@@ -147,6 +148,8 @@ pub trait RequestGate: Sync {
 pub struct Upgrader<'a> {
     /// The program to start.
     pub program: &'a SuccessorProgram,
+    /// Starts it, so that beats of a member remain real-time.
+    pub starter: Option<&'a RealTimeThread>,
     /// Refuses a configuration that only a restart can apply, before a process is started.
     pub check: &'a dyn Fn() -> Result<(), String>,
     /// The gateway whose sessions move.
@@ -287,7 +290,7 @@ impl Upgrader<'_> {
         let (channel, theirs) = Channel::pair().map_err(no_channel)?;
         let binary = request.binary.as_deref().unwrap_or(&self.program.path);
         let stays = Init::of_this().map_err(no_channel)?;
-        let child = Child::start(binary, &self.program.arguments, theirs)?;
+        let child = Child::start(binary, &self.program.arguments, theirs, self.starter)?;
         let mut attempt = Attempt { channel, child, is_suspended: false, guard: None };
         // The new process takes processor time from the workers long before packets stop.
         self.widen_buffers().await;

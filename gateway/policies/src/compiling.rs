@@ -291,7 +291,6 @@ pub fn compile_plugin(processor_seconds: u64, memory_mib: u64) -> io::Result<()>
         (Resource::RLIMIT_NOFILE, FILES_MAX, FILES_MAX),
         (Resource::RLIMIT_FSIZE, 0, 0),
         (Resource::RLIMIT_CORE, 0, 0),
-        (Resource::RLIMIT_RTPRIO, 0, 0),
     ];
     for (resource, soft, hard) in limits {
         setrlimit(resource, soft, hard)?;

@@ -1,8 +1,7 @@
 //! The scheduling of threads by the kernel.
 
-use std::io;
-
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::sync::mpsc;
+use std::{io, thread};
 
 /// The lowest real-time priority. Threads without one run after it.
 const PRIORITY: i32 = 1;
@@ -26,22 +25,31 @@ pub fn run_after_others() {
     let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }
 
-/// Lets threads [run before others](run_before_others) that this thread starts meanwhile, also after it has given up its
-/// capabilities; so may those of programs that the process starts, such as the new process of an upgrade, by RLIMIT_RTPRIO.
+/// Makes this thread real-time, so that threads that it starts meanwhile may [run before others](run_before_others), also after it has
+/// given up its capabilities.
 pub struct RealTimeLoan {
     is_given: bool,
 }
 
 impl RealTimeLoan {
-    /// Begins it, if the process may.
-    pub fn begin() -> RealTimeLoan {
-        // `run_before_others` reports the failure. Another policy is the operator's choice.
-        let is_given =
-            policy() == libc::SCHED_OTHER && set_policy(libc::SCHED_RR, PRIORITY).is_ok();
-        if is_given {
-            raise_limit();
-        }
+    /// Begins it, if the process may. `is_successor`: a [`RealTimeThread`] of another process may have started this one, which is
+    /// real-time then.
+    pub fn begin(is_successor: bool) -> RealTimeLoan {
+        let is_given = match policy() {
+            // `run_before_others` reports the failure.
+            libc::SCHED_OTHER => set_policy(libc::SCHED_RR, PRIORITY).is_ok(),
+            // Otherwise it is the operator's choice.
+            policy => is_successor && policy == libc::SCHED_RR,
+        };
         RealTimeLoan { is_given }
+    }
+
+    /// Starts a thread that keeps it.
+    pub fn keep(&self) -> io::Result<RealTimeThread> {
+        let (work, given) = mpsc::channel::<Work>();
+        let thread = thread::Builder::new().name("evenkeel-start".to_owned());
+        thread.spawn(move || given.iter().for_each(|work| work()))?;
+        Ok(RealTimeThread { work })
     }
 }
 
@@ -53,12 +61,25 @@ impl Drop for RealTimeLoan {
     }
 }
 
-/// Fails without CAP_SYS_RESOURCE. The log of the next process has its consequence.
-fn raise_limit() {
-    let wanted = PRIORITY as u64;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_RTPRIO).unwrap_or_default();
-    if soft < wanted {
-        let _ = setrlimit(Resource::RLIMIT_RTPRIO, wanted, hard.max(wanted));
+type Work = Box<dyn FnOnce() + Send>;
+
+/// A thread that starts others, and programs. They are real-time if it [keeps a loan](RealTimeLoan::keep).
+#[derive(Debug)]
+pub struct RealTimeThread {
+    work: mpsc::Sender<Work>,
+}
+
+impl RealTimeThread {
+    /// Returns what this function returns on that thread.
+    ///
+    /// # Panics
+    /// If an earlier function panicked, or this one does.
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, result) = mpsc::channel();
+        // Fails only if the caller has ended.
+        let work = Box::new(move || drop(done.send(work())));
+        self.work.send(work).expect("the thread has not panicked");
+        result.recv().expect("the thread does not panic")
     }
 }
 
@@ -80,6 +101,7 @@ fn set_policy(policy: i32, sched_priority: i32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
     use std::thread;
 
     use evenkeel_testkit::required;
@@ -90,20 +112,44 @@ mod tests {
     #[test]
     fn threads_of_a_real_time_thread_are_not() {
         let lender = thread::spawn(|| {
-            let loan = RealTimeLoan::begin();
+            let loan = RealTimeLoan::begin(false);
             caps::clear(None, caps::CapSet::Effective).unwrap();
-            let (go, gone) = std::sync::mpsc::channel();
-            let borrower = thread::spawn(move || {
-                gone.recv().unwrap();
-                run_before_others()?;
-                Ok::<_, io::Error>((policy(), thread::spawn(policy).join().unwrap()))
-            });
+            let keeper = loan.keep().unwrap();
             drop(loan);
-            go.send(()).unwrap();
-            (policy(), borrower.join().unwrap())
+            let borrowed = keeper.run(|| {
+                let borrower = thread::spawn(move || {
+                    run_before_others()?;
+                    Ok::<_, io::Error>((policy(), thread::spawn(policy).join().unwrap()))
+                });
+                borrower.join().unwrap()
+            });
+            (policy(), borrowed)
         });
         let (lent, borrowed) = lender.join().unwrap();
         assert_eq!(lent, libc::SCHED_OTHER);
         assert_eq!(borrowed.unwrap(), (libc::SCHED_RR, libc::SCHED_OTHER));
+    }
+
+    #[required(RealTime)]
+    #[test]
+    fn programs_of_a_kept_loan_are_real_time() {
+        let lender = thread::spawn(|| RealTimeLoan::begin(false).keep().unwrap());
+        let keeper = lender.join().unwrap();
+        let started = keeper.run(|| Command::new("chrt").args(["--pid", "0"]).output());
+        let text = String::from_utf8(started.unwrap().stdout).unwrap();
+        assert!(text.contains("SCHED_RR"), "{text}");
+    }
+
+    #[required(RealTime)]
+    #[test]
+    fn inherited_policy_is_a_loan_to_a_successor_alone() {
+        let policies = thread::spawn(|| {
+            set_policy(libc::SCHED_RR, PRIORITY).unwrap();
+            drop(RealTimeLoan::begin(false));
+            let chosen = policy();
+            drop(RealTimeLoan::begin(true));
+            [chosen, policy()]
+        });
+        assert_eq!(policies.join().unwrap(), [libc::SCHED_RR, libc::SCHED_OTHER]);
     }
 }

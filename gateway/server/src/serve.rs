@@ -118,12 +118,13 @@ fn serve_as(
     // Listeners that the configuration no longer names end with the old process: nothing would read them here.
     drop(inherited);
     let is_confined = successor.as_ref().is_some_and(Successor::is_confined);
-    let loan = member.as_ref().map(|_| RealTimeLoan::begin());
+    let loan = member.as_ref().map(|_| RealTimeLoan::begin(successor.is_some()));
     let sandbox = Sandbox::enter(place, &settings, is_confined)?;
-    if let Some(member) = &mut member {
-        member.start_thread()?;
-    }
+    let starter = loan.as_ref().map(RealTimeLoan::keep).transpose()?;
     drop(loan);
+    if let (Some(member), Some(starter)) = (&mut member, &starter) {
+        member.start_thread(starter)?;
+    }
     let telemetry = Telemetry::start(&settings, &instance())
         .map_err(|error| ServeError::Telemetry(error.to_string()))?;
     let (_last_lines, log_filter) = install_log(&telemetry)?;
@@ -256,6 +257,7 @@ fn serve_as(
     };
     let upgrader = place.program.as_ref().map(|program| Upgrader {
         program,
+        starter: starter.as_ref(),
         check: &check,
         gateway: &gateway,
         api: &api,

@@ -9,7 +9,7 @@ use super::*;
 fn sleeping() -> Child {
     let (_, channel) = std::os::unix::net::UnixStream::pair().unwrap();
     let arguments = ["-c".into(), "exec sleep 600".into()];
-    Child::start(Path::new("/bin/sh"), &arguments, channel.into()).unwrap()
+    Child::start(Path::new("/bin/sh"), &arguments, channel.into(), None).unwrap()
 }
 
 fn is_running(process: u32) -> bool {
