@@ -16,7 +16,7 @@ use super::check::ConfigCheck;
 /// Maximum listeners, since a session stores its listener in one byte.
 pub(super) const LISTENS_MAX: usize = 64;
 
-/// Maximum addresses of a listener: a client is told two of them.
+/// Maximum addresses of a listener: a client is told those of its carrier and one of another.
 const ADVERTISED_MAX: usize = 16;
 
 const ADVERTISED: &str = "an address such as `203.0.113.7`, with a port if it differs";
@@ -294,20 +294,28 @@ fn advertise(raw: &Spanned<AdvertiseValue>, check: &mut ConfigCheck) -> Vec<Adve
     for entry in list {
         let AdvertiseTable { address, carrier } = entry.get_ref();
         let name = carrier.as_ref().map(|name| self::carrier(name, check));
-        if all.iter().any(|earlier| earlier.carrier == name) {
+        let Some(address) = advertised_address(address, check) else { continue };
+        let is_rival = |earlier: &AdvertisedAddress| {
+            earlier.carrier == name && earlier.address.is_ipv4() == address.is_ipv4()
+        };
+        if all.iter().any(is_rival) {
+            let version = if address.is_ipv4() { "IPv4" } else { "IPv6" };
             let (span, found) = match (carrier, &name) {
                 (Some(written), Some(name)) => {
-                    (written.span(), format!("carrier `{name}` a second time"))
+                    (written.span(), format!("carrier `{name}` a second time for {version}"))
                 }
-                _ => (entry.span(), "a second address without `carrier`".to_owned()),
+                _ => (entry.span(), format!("a second address of {version} without `carrier`")),
             };
-            check.refuse(span, found, "one address for each carrier, and one for all others");
+            let expected =
+                "one address of IPv4, one of IPv6, or both for each carrier, and for all others";
+            check.refuse(span, found, expected);
         }
-        let Some(address) = advertised_address(address, check) else { continue };
-        let address = AdvertisedAddress { address, carrier: name };
-        // Clients of an unknown carrier are told the first one.
-        let place = if address.carrier.is_none() { 0 } else { all.len() };
-        all.insert(place, address);
+        // Clients of an unknown carrier are told the first ones.
+        let place = match name {
+            None => all.iter().take_while(|earlier| earlier.carrier.is_none()).count(),
+            Some(_) => all.len(),
+        };
+        all.insert(place, AdvertisedAddress { address, carrier: name });
     }
     all
 }

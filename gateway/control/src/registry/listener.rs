@@ -10,9 +10,9 @@ use evenkeel_media::continuity::AnnouncedStreams;
 /// The addresses of a listener that clients are told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListenerAddresses {
-    /// The address for clients of other carriers than those named, and of none.
+    /// The preferred address for clients of other carriers than those named, and of none.
     pub default: ListenerAddress,
-    /// The addresses of other carriers.
+    /// The address of the default's other IP version, if there is one, and those of other carriers.
     pub others: Vec<ListenerAddress>,
 }
 
@@ -33,12 +33,13 @@ impl ListenerAddresses {
         std::iter::once(&self.default).chain(&self.others)
     }
 
-    /// The address for a client of this carrier, and then one of another carrier, if there is one.
+    /// The addresses for a client of this carrier, at most one of each IP version, and then one of another carrier, if there is one.
     fn of_client(&self, carrier: Option<&str>) -> impl Iterator<Item = &ListenerAddress> {
         let own = self.iter().find(|address| address.carrier.as_deref() == carrier);
         let own = own.unwrap_or(&self.default);
         let alternate = self.iter().find(|address| address.carrier != own.carrier);
-        std::iter::once(own).chain(alternate)
+        let of_carrier = self.iter().filter(|address| address.carrier == own.carrier);
+        of_carrier.chain(alternate)
     }
 
     /// Destinations of RTP of a client of this carrier, best first.
@@ -97,7 +98,7 @@ pub struct QuicListener {
 pub enum IngressAnswer {
     /// RTP over UDP.
     Udp {
-        /// Destinations of RTP, best first: that of the client's carrier, and an alternate of another one.
+        /// Destinations of RTP, best first: those of the client's carrier, and an alternate of another one.
         addresses: Vec<SocketAddr>,
         /// Destinations of RTCP, if they differ, in the same order.
         rtcp: Vec<SocketAddr>,

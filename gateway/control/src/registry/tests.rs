@@ -1,7 +1,7 @@
 mod ice;
 mod record;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime};
 
 use evenkeel_config::Traceparent;
@@ -99,16 +99,17 @@ fn port_that_is_not_free_is_told() {
     assert!(reserved.reserve(SESSION, Some(ELSEWHERE), (port, None)));
 }
 
-/// The addresses of RTP and RTCP that an offer of this carrier's client is answered with, over UDP and over QUIC.
-fn told(carrier: &str, rtcp: RtcpPort) -> [Vec<String>; 3] {
-    let address = |ip: u8, carrier: Option<&str>| ListenerAddress {
-        rtp: ([203, 0, 113, ip], 5_004).into(),
-        rtcp: Some(([203, 0, 113, ip], 5_005).into()),
-        carrier: carrier.map(Arc::from),
+/// The addresses of RTP and RTCP that an offer of this carrier's client is answered with, over UDP and over QUIC. `others`: the
+/// addresses of the listeners beside 203.0.113.1, with their carriers.
+fn told(others: &[(&str, Option<&str>)], carrier: &str, rtcp: RtcpPort) -> [Vec<String>; 3] {
+    let address = |ip: &str, carrier: Option<&str>| {
+        let ip: IpAddr = ip.parse().unwrap();
+        let rtcp = Some(SocketAddr::new(ip, 5_005));
+        ListenerAddress { rtp: SocketAddr::new(ip, 5_004), rtcp, carrier: carrier.map(Arc::from) }
     };
     let addresses = ListenerAddresses {
-        default: address(1, None),
-        others: vec![address(2, Some("ct")), address(3, Some("cu"))],
+        default: address("203.0.113.1", None),
+        others: others.iter().map(|(ip, carrier)| address(ip, *carrier)).collect(),
     };
     let udp = UdpListener {
         addresses: addresses.clone(),
@@ -146,13 +147,36 @@ fn told(carrier: &str, rtcp: RtcpPort) -> [Vec<String>; 3] {
 #[test]
 fn carriers_address_comes_before_an_alternate() {
     let of = |ips: [u8; 2], port| ips.map(|ip| format!("203.0.113.{ip}:{port}")).to_vec();
+    let others = [("203.0.113.2", Some("ct")), ("203.0.113.3", Some("cu"))];
     for (carrier, ips) in [("ct", [2, 1]), ("cu", [3, 1]), ("cm", [1, 2]), ("", [1, 2])] {
         let rtp = of(ips, 5_004);
-        let [udp, rtcp, quic] = told(carrier, RtcpPort::Mux);
+        let [udp, rtcp, quic] = told(&others, carrier, RtcpPort::Mux);
         assert_eq!((&udp, &quic), (&rtp, &rtp), "{carrier}");
         assert_eq!(rtcp, [""; 0], "on the port of RTP");
-        let [_, own, _] = told(carrier, RtcpPort::Own);
+        let [_, own, _] = told(&others, carrier, RtcpPort::Own);
         assert_eq!(own, of(ips, 5_005), "{carrier}");
+    }
+}
+
+#[test]
+fn both_ip_versions_of_a_carrier_are_told() {
+    let others = [
+        ("2001:db8::1", None),
+        ("203.0.113.2", Some("ct")),
+        ("2001:db8::2", Some("ct")),
+        ("2001:db8::3", Some("cu")),
+    ];
+    for (carrier, ips) in [
+        ("", ["203.0.113.1", "2001:db8::1", "203.0.113.2"].to_vec()),
+        ("ct", ["203.0.113.2", "2001:db8::2", "203.0.113.1"].to_vec()),
+        ("cu", ["2001:db8::3", "203.0.113.1"].to_vec()),
+    ] {
+        let of = |port| -> Vec<String> {
+            let all = ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), port).to_string());
+            all.collect()
+        };
+        let [udp, rtcp, quic] = told(&others, carrier, RtcpPort::Own);
+        assert_eq!((udp, rtcp, quic), (of(5_004), of(5_005), of(5_004)), "{carrier}");
     }
 }
 

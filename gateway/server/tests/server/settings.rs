@@ -393,6 +393,8 @@ fn every_key_is_loaded() {
         advertise = [
             { address = "203.0.113.8", carrier = "ct" },
             { address = "[2001:db8::7]:15004" },
+            { address = "203.0.113.7" },
+            { address = "2001:db8::8", carrier = "ct" },
         ]
 
         [[listen]]
@@ -460,8 +462,8 @@ fn every_key_is_loaded() {
     assert_eq!(advertised(open), ["203.0.113.7:0 -"]);
     assert_eq!(
         advertised(chosen),
-        ["[2001:db8::7]:15004 -", "203.0.113.8:0 ct"],
-        "the default first"
+        ["[2001:db8::7]:15004 -", "203.0.113.7:0 -", "203.0.113.8:0 ct", "[2001:db8::8]:0 ct"],
+        "the defaults first, in the order of the file"
     );
     let ListenIngress::Udp { identities, open: None, rtcp: Some(0) } = &chosen.ingress else {
         panic!("{chosen:?}")
