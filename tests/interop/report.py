@@ -27,7 +27,7 @@ def limits_of(row):
 
 
 rows, has_ended = [], False
-# Tests add lines here: the test, a figure's name, and the figure or the reason for which it was not measured.
+# Tests add lines here: the test, a figure's name, and the figure or the reason for which it was not measured; or `client` and the version of one.
 measured = tempfile.NamedTemporaryFile(mode="r")
 run = subprocess.Popen(
     command,
@@ -61,7 +61,9 @@ for line in measured:
     # libtest prints another line for a test that is to panic.
     if row is None:
         continue
-    if name == "not-measured":
+    if name == "client":
+        row["clients"] = sorted({value, *row.get("clients", [])})
+    elif name == "not-measured":
         # A test that failed has missed another limit.
         row["not-measured"] = value
         row["held"] = None if row["held"] else row["held"]
@@ -73,4 +75,7 @@ for line in measured:
 report.parent.mkdir(parents=True, exist_ok=True)
 described = subprocess.run(DESCRIBE_RUN, stdout=subprocess.PIPE, text=True, check=True).stdout
 report.write_text(json.dumps({"run": json.loads(described), "rows": rows}, indent=2) + "\n")
+for row in rows:
+    if "clients" in row:
+        print(f"{row['id']}: {', '.join(row['clients'])}")
 print(f"{sum(row['held'] is True for row in rows)} of {len(rows)} rows held: {report}")

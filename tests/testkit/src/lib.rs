@@ -15,7 +15,7 @@ pub mod udp;
 
 /// Marks a test by what it needs.
 pub use evenkeel_testkit_macros::required;
-pub use measured::{figure, not_measured};
+pub use measured::{client, figure, not_measured};
 pub use required::required;
 
 use std::time::Duration;

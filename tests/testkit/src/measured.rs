@@ -10,9 +10,18 @@ const FILE: &str = "EVENKEEL_FIGURES";
 /// The figure of a test that is no measurement: the reason.
 const NOT_MEASURED: &str = "not-measured";
 
+/// The name under which a test adds a program that it tests with.
+const CLIENT: &str = "client";
+
 /// Adds a figure of the running test.
 pub fn figure(name: &str, value: f64) {
     add(name, &value.to_string());
+}
+
+/// Adds a program that the running test has as a client, with its version.
+pub fn client(version: &str) {
+    println!("{CLIENT}: {version}");
+    add(CLIENT, version);
 }
 
 /// Says that the machine did not let the running test measure what it judges: the test is no success, and shows no fault of its subject.

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::fs;
+use std::net::{Ipv6Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -36,6 +37,7 @@ needs! {
     Mounts = "root with mount namespaces (util-linux)",
     UserNamespaces = "user namespaces (util-linux)",
     RawSockets = "raw sockets (root or CAP_NET_RAW)",
+    Ipv6 = "IPv6 at loopback",
     RealTime = "real-time scheduling (root or CAP_SYS_NICE)",
     Ptrace = "ptrace of a child",
     OpenMemory = "ptrace of any own process (kernel.yama.ptrace_scope = 0)",
@@ -63,6 +65,7 @@ needs! {
     Libwebrtc = "libwebrtc (make clients)",
     Pylibsrtp = "pylibsrtp (make clients)",
     Chromium = "Chromium with playwright-core (make clients)",
+    WhipWhep = "Chromium with playwright-core and whip-whep (make clients)",
     Firefox = "Firefox ESR with playwright-core (make clients)",
 }
 
@@ -162,6 +165,7 @@ impl Need {
                 works("unshare", &[&words[..], &["--kill-child", "true"]].concat())
             }
             Need::RawSockets => has_capability(CAP_NET_RAW),
+            Need::Ipv6 => UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok(),
             Need::RealTime => works("chrt", &["--rr", "1", "true"]),
             Need::Ptrace => opens_memory_of_child(),
             Need::OpenMemory => fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
@@ -205,6 +209,9 @@ impl Need {
             Need::Libwebrtc => imports("webrtc"),
             Need::Pylibsrtp => imports("pylibsrtp"),
             Need::Chromium => is_driven("chromium"),
+            Need::WhipWhep => {
+                is_driven("chromium") && browser_packages().join("node_modules/whip-whep").is_dir()
+            }
             Need::Firefox => is_driven("firefox-esr"),
         }
     }

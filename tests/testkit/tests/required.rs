@@ -25,6 +25,7 @@ fn test_that_lacks_a_program_fails_by_its_name() {
 #[ignore = "started by the other tests"]
 fn measures_nothing() {
     evenkeel_testkit::figure("gap_max", 612.5);
+    evenkeel_testkit::client("Pion 3.1.56-2");
     evenkeel_testkit::not_measured("the machine is busy");
 }
 
@@ -45,5 +46,6 @@ fn closing_lines_name_what_was_not_measured() {
     let closing = "not measured: 1\n    measures_nothing: the machine is busy\n";
     assert!(text.ends_with(closing), "{text}");
     let kept = std::fs::read_to_string(figures).unwrap();
-    assert!(kept.starts_with("measures_nothing\tgap_max\t612.5\n"), "{kept}");
+    let begins = "measures_nothing\tgap_max\t612.5\nmeasures_nothing\tclient\tPion 3.1.56-2\n";
+    assert!(kept.starts_with(begins), "{kept}");
 }
