@@ -11,7 +11,7 @@ use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::clients::{
     SYSTEM_PYTHON, browser_packages, ecdsa_certificate, pion_call, python,
 };
-use evenkeel_testkit::required;
+use evenkeel_testkit::{client, figure, required};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
@@ -83,12 +83,26 @@ pub(crate) fn received(clients: &ChildProcess, before: Option<&ClientReport>) ->
     found.unwrap_or_else(|error| panic!("{error}; {:?}", clients.lines().last()))
 }
 
+/// Adds the clients and their versions to the report.
+pub(crate) fn note_versions(clients: &ChildProcess) {
+    let lines = clients.lines();
+    let line: Value = serde_json::from_str(lines.last().expect("a line")).unwrap_or_default();
+    let versions = line["clients"].as_array().unwrap_or_else(|| panic!("no clients in {line}"));
+    versions.iter().filter_map(Value::as_str).for_each(client);
+}
+
 /// The growth of a figure of an end.
 fn grown(field: &str, before: &Value, after: &Value) -> f64 {
     let figure = |end: &Value| end[field].as_f64().unwrap_or_else(|| panic!("no {field} in {end}"));
     let grown = figure(after) - figure(before);
     assert!(grown >= 0.0, "{field} shrinks from {before} to {after}");
     grown
+}
+
+/// The packets that an end lost. One that was counted may have come late.
+fn lost(before: &Value, after: &Value) -> f64 {
+    let lost = |end: &Value| end["lost"].as_f64().unwrap_or_else(|| panic!("no lost in {end}"));
+    (lost(after) - lost(before)).max(0.0)
 }
 
 /// The ends by a line of output.
@@ -132,24 +146,49 @@ pub(crate) fn survives_node_death(
     assert!(open >= Some(2), "{open:?} sessions");
     assert_eq!(sessions(stage), open);
     let drops = &stage.read("/v1/status")["drops"];
-    for reason in ["srtp-forged", "srtp-replayed", "srtp-index"] {
+    for reason in ["srtp-forged", "srtp-index"] {
         assert_eq!(drops[reason].as_u64().unwrap_or_default(), 0, "{drops}");
     }
     // Only packets before the clients' answers to the gateway's checks may be held back.
     judge_in_round_trip("webrtc.*", drops["unvalidated"].as_f64().unwrap_or_default());
+    note_versions(clients);
+    for (before, after) in before.ends.iter().zip(&after.ends) {
+        figure("lost", lost(before, after));
+    }
+    let sessions = stage.read("/v1/sessions");
+    for session in sessions["sessions"].as_array().into_iter().flatten() {
+        figure("moves", session["totals"]["switches"].as_f64().expect("a total"));
+    }
     [calm, before, after]
 }
 
-/// A call by the clients that the command starts.
-fn call_survives_node_death(test: &str, mut command: Command) -> [ClientReport; 3] {
-    let mut stage = Stage::before(test, CONFIGURATION, |folder| {
+/// The number of packets that the gateway had before (RFC 3711, section 3.3.2).
+pub(crate) fn replayed(stage: &mut Stage) -> u64 {
+    stage.read("/v1/status")["drops"]["srtp-replayed"].as_u64().unwrap_or_default()
+}
+
+/// A gateway and two nodes.
+fn set_stage(test: &str, configuration: &str) -> Stage {
+    Stage::before(test, configuration, |folder| {
         NODES.map(|node| sample_node(node, folder, &["--webrtc"])).into()
-    });
+    })
+}
+
+/// Starts clients, which open their sessions by the API.
+fn start_call(stage: &Stage, mut command: Command) -> ChildProcess {
     command.arg(stage.folder().join("admin.sock")).arg(ROOM);
     let clients = ChildProcess::start("webrtc-call", &mut command, stage.folder());
     // A browser ends with its driver.
-    let clients = clients.expect("the client starts").with_grace(TIMEOUT);
-    survives_node_death(test, &mut stage, ROOM, &clients)
+    clients.expect("the client starts").with_grace(TIMEOUT)
+}
+
+/// A call by the clients that the command starts.
+fn call_survives_node_death(test: &str, command: Command) -> [ClientReport; 3] {
+    let mut stage = set_stage(test, CONFIGURATION);
+    let clients = start_call(&stage, command);
+    let reports = survives_node_death(test, &mut stage, ROOM, &clients);
+    assert_eq!(replayed(&mut stage), 0);
+    reports
 }
 
 fn library(module: &str) -> Command {
@@ -170,27 +209,78 @@ fn call_of_libwebrtc_survives_node_death() {
     call_survives_node_death("webrtc-libwebrtc", library("webrtc"));
 }
 
-/// webrtcbin with an ECDSA certificate. The file has it and its key.
-pub(crate) fn webrtcbin() -> (Command, NamedTempFile) {
+/// aiortc offers H.264, which the distribution's Chromium may not encode.
+#[required(Aiortc)]
+#[test]
+fn aiortc_by_h264_and_pcmu_survives_node_death() {
+    let mut command = library("aiortc");
+    command.arg("--codecs=H264,PCMU");
+    let [.., after] = call_survives_node_death("webrtc-h264", command);
+    for end in &after.ends {
+        assert_eq!(end["codecs"], json!(["H264", "PCMU", "rtx"]), "{end}");
+    }
+}
+
+/// webrtcbin with an ECDSA certificate, at these local addresses of its ends. The file has the certificate and its key.
+pub(crate) fn webrtcbin(addresses: &str) -> (Command, NamedTempFile) {
     let mut file = NamedTempFile::new().expect("a file can be made");
     file.write_all(ecdsa_certificate().as_bytes()).expect("a file can be written");
     let mut command = Command::new(SYSTEM_PYTHON);
-    command.arg(script("webrtc_gstreamer.py")).arg(file.path()).arg("127.0.0.1");
+    command.arg(script("webrtc_gstreamer.py")).arg(file.path()).arg(addresses);
     (command, file)
 }
 
 #[required(Webrtcbin)]
 #[test]
 fn call_of_gstreamer_survives_node_death() {
-    let (mut command, _certificate) = webrtcbin();
+    let (mut command, _certificate) = webrtcbin("127.0.0.1");
     command.arg("call");
     call_survives_node_death("webrtc-gstreamer", command);
+}
+
+/// A call of GStreamer's ends at these addresses, through one listener.
+fn call_at(test: &str, listener: &str, addresses: &str) {
+    let configuration = CONFIGURATION.replace("udp = \"127.0.0.1:0\"", listener);
+    let mut stage = set_stage(test, &configuration);
+    let (mut command, _certificate) = webrtcbin(addresses);
+    command.arg("call");
+    let clients = start_call(&stage, command);
+    survives_node_death(test, &mut stage, ROOM, &clients);
+    assert_eq!(replayed(&mut stage), 0);
+}
+
+#[required(Webrtcbin, Ipv6)]
+#[test]
+fn call_by_ipv6_survives_node_death() {
+    call_at("webrtc-ipv6", "udp = \"[::1]:0\"", "::1");
+}
+
+/// One end has IPv4 alone, the other one IPv6 alone.
+#[required(Webrtcbin, Ipv6)]
+#[test]
+fn call_of_both_ip_versions_survives_node_death() {
+    let listener = r#"udp = "[::]:0"
+advertise = [{ address = "127.0.0.1" }, { address = "::1" }]"#;
+    call_at("webrtc-dual-stack", listener, "127.0.0.1,::1");
 }
 
 #[required(Pion)]
 #[test]
 fn call_of_pion_survives_node_death() {
-    call_survives_node_death("webrtc-pion", Command::new(pion_call()));
+    let mut command = Command::new(pion_call());
+    command.arg("--reports");
+    call_survives_node_death("webrtc-pion", command);
+}
+
+/// Pion repeats packets with their SRTP index, which are dropped if only the node lost them.
+#[required(Pion)]
+#[test]
+fn call_of_pion_as_it_is_survives_node_death() {
+    let test = "webrtc-pion-default";
+    let mut stage = set_stage(test, CONFIGURATION);
+    let clients = start_call(&stage, Command::new(pion_call()));
+    survives_node_death(test, &mut stage, ROOM, &clients);
+    figure("replayed", replayed(&mut stage) as f64);
 }
 
 /// A call of pages, each in this browser. Each page decodes the pictures of all others.
@@ -207,22 +297,27 @@ fn call_of_pages(test: &str, browsers: &[&str]) -> [ClientReport; 3] {
         );
         assert!(before["path"][0].is_string(), "{before}");
         assert_eq!(after["path"], before["path"], "candidate pairs and certificates");
-        // The time before the death is shorter.
-        let scale = grown("at_ms", before, after) / grown("at_ms", calm, before);
-        let [concealed, frozen] = ["concealed_ms", "frozen_ms"].map(|field| {
-            let seconds = |ms: f64| Duration::from_secs_f64(ms / 1e3);
-            let control = grown(field, calm, before) * scale;
-            (seconds(grown(field, before, after)), seconds(control))
-        });
-        let kbps = &after["kbps"];
-        println!(
-            "{test}: {concealed:?} of audio concealed and {frozen:?} of video frozen around the death and in as long a time before, \
-             may send {kbps} kbit/s"
-        );
-        LIMITS.judge_concealed(test, concealed.0, concealed.1);
-        LIMITS.judge_frozen(test, frozen.0, frozen.1);
+        judge_page(test, calm, before, after);
     }
     reports
+}
+
+/// Judges the media that a page missed between two reports, beside that of as long a time before them.
+fn judge_page(test: &str, calm: &Value, before: &Value, after: &Value) {
+    let scale = grown("at_ms", before, after) / grown("at_ms", calm, before);
+    let [concealed, frozen] = ["concealed_ms", "frozen_ms"].map(|field| {
+        let seconds = |ms: f64| Duration::from_secs_f64(ms / 1e3);
+        let control = grown(field, calm, before) * scale;
+        (seconds(grown(field, before, after)), seconds(control))
+    });
+    let kbps = &after["kbps"];
+    println!(
+        "{test}: {concealed:?} of audio concealed and {frozen:?} of video frozen after the fault and in as long a time before it, \
+         may send {kbps} kbit/s"
+    );
+    figure("freezes", grown("freezes", before, after));
+    LIMITS.judge_concealed(test, concealed.0, concealed.1);
+    LIMITS.judge_frozen(test, frozen.0, frozen.1);
 }
 
 #[required(Chromium)]
@@ -231,18 +326,80 @@ fn call_of_chromium_survives_node_death() {
     call_of_pages("webrtc-chromium", &["chromium"; 2]);
 }
 
+/// A call of Chromium by these codecs alone.
+fn call_by_codecs(test: &str, video: &str, audio: &str) {
+    let option = format!("--codecs={video},{audio}");
+    let [.., after] = call_of_pages(test, &[option.as_str(), "chromium", "chromium"]);
+    for end in &after.ends {
+        assert_eq!(end["codecs"], json!([format!("audio/{audio}"), format!("video/{video}")]));
+    }
+}
+
+#[required(Chromium)]
+#[test]
+fn chromium_by_vp9_and_pcma_survives_node_death() {
+    call_by_codecs("webrtc-vp9", "VP9", "PCMA");
+}
+
+#[required(Chromium)]
+#[test]
+fn chromium_by_av1_and_pcmu_survives_node_death() {
+    call_by_codecs("webrtc-av1", "AV1", "PCMU");
+}
+
+/// A page restarts ICE, adds a track, which the other page asks for, and removes it.
+#[required(Chromium)]
+#[test]
+fn later_offers_of_a_page_lose_no_media() {
+    let test = "webrtc-offers";
+    let mut stage = set_stage(test, CONFIGURATION);
+    let mut command = Command::new("node");
+    command.arg(script("browser/offers.js")).arg(browser_packages());
+    let clients = start_call(&stage, command);
+    let lines = clients.wait_for("all offers", 2 * TIMEOUT, |lines| {
+        lines.last()?.contains("\"step\":\"ended\"").then(|| lines.to_vec())
+    });
+    let lines = lines.unwrap_or_else(|error| panic!("{error}; {:?}", clients.lines().last()));
+    let lines: Vec<Value> = lines.iter().filter_map(|it| serde_json::from_str(it).ok()).collect();
+    let of_step = |step| lines.iter().filter(move |line| line["step"] == step);
+    let begun = of_step("calm").next().expect("a time without offers");
+    let calm = of_step("calm").last().expect("a time without offers");
+    let ended = of_step("ended").next().expect("the last offer was answered");
+    assert_eq!((&calm["credentials"], &ended["credentials"]), (&json!(1), &json!(2)));
+    note_versions(&clients);
+    for end in 0..2 {
+        let of = |line: &Value| line["ends"][end].clone();
+        for line in lines.iter().skip_while(|line| line["step"] == "") {
+            let states = of(line)["states"].to_string();
+            let is_broken =
+                ["disconnected", "failed", "closed"].iter().any(|it| states.contains(it));
+            assert!(!is_broken, "end {end}: {states}");
+        }
+        let [before, after] =
+            [calm, ended].map(|line| [2, 3].map(|index| of(line)["path"][index].clone()));
+        assert_eq!(after, before, "certificates");
+        figure("lost", lost(&of(calm), &of(ended)));
+        judge_page(test, &of(begun), &of(calm), &of(ended));
+    }
+    // The restart, the new track, the request of the other page, and the end of the track.
+    for restarts in [true, false, false, false] {
+        stage.wait_for_event("an offer", |event| {
+            let is_due = event.name == "renegotiated" && event.data["ice_restarted"] == restarts;
+            (is_due && (restarts || event.data["streams_changed"] == true)).then_some(())
+        });
+    }
+    let sessions = stage.read("/v1/sessions");
+    assert_eq!(sessions["sessions"].as_array().map(Vec::len), Some(2));
+}
+
 /// The page that joins reads the speaker in its answer, and the level in the packets. Chromium's fake microphone beeps once a second.
 #[required(Chromium)]
 #[test]
 fn voice_of_a_page_has_name_and_level() {
-    let mut stage = Stage::before("webrtc-voices", CONFIGURATION, |folder| {
-        NODES.map(|node| sample_node(node, folder, &["--webrtc"])).into()
-    });
+    let mut stage = set_stage("webrtc-voices", CONFIGURATION);
     let mut command = Command::new("node");
     command.arg(script("browser/call.js")).arg(browser_packages()).args(["chromium"; 2]);
-    command.arg(stage.folder().join("admin.sock")).arg(ROOM);
-    let clients = ChildProcess::start("webrtc-call", &mut command, stage.folder());
-    let clients = clients.expect("the client starts").with_grace(TIMEOUT);
+    let clients = start_call(&stage, command);
     let name = clients.wait_for("a voice", TIMEOUT, |lines| {
         let ends = ends_of(lines.last()?);
         let [name, level] = &ends.get(1)?["voices"][0].as_array()?[..] else { return None };
@@ -302,9 +459,7 @@ fn losses_behind_the_node_are_repaired() {
     });
     let mut command = Command::new("node");
     command.arg(script("browser/call.js")).arg(browser_packages()).args(["chromium"; 2]);
-    command.arg(stage.folder().join("admin.sock")).arg(ROOM);
-    let clients = ChildProcess::start("webrtc-call", &mut command, stage.folder());
-    let clients = clients.expect("the client starts").with_grace(TIMEOUT);
+    let clients = start_call(&stage, command);
     let since = |before: &ClientReport, after: &ClientReport, field: &str| -> Vec<f64> {
         let ends = before.ends.iter().zip(&after.ends);
         ends.map(|(before, after)| grown(field, before, after)).collect()

@@ -1,22 +1,28 @@
 """Ends of a WebRTC library in calls.
 
-Standard output is lines of JSON, four a second: each end with its states, the packets that it received by kind, and, by aiortc, its candidate
-pair; by aiortc also the packets of RTP that SRTP accepted since the line before, each as SSRC and sequence number.
+Standard output is lines of JSON, four a second: the version of the library, each end with its states, the packets that it received by kind and
+those that it lost, the codecs of its answer and, by aiortc, its candidate pair; by aiortc also the packets of RTP that SRTP accepted since the
+line before, each as SSRC and sequence number.
 """
 
 import argparse
 import asyncio
 import importlib
+import importlib.metadata
 import json
+import re
 import time
 
 from admin_api import add_call, open_session, rooms
 
 PARSER = argparse.ArgumentParser(description=__doc__)
 PARSER.add_argument("module", choices=["aiortc", "webrtc"], help="webrtc: libwebrtc")
+PARSER.add_argument("--codecs", type=lambda names: names.split(","), help="of aiortc: the codecs that it offers, in place of all")
 add_call(PARSER)
 OPTIONS = PARSER.parse_args()
 MODULE, KINDS = OPTIONS.module, OPTIONS.kinds
+# The package of libwebrtc is another one than its module.
+CLIENT = f"aiortc {importlib.metadata.version('aiortc')}" if MODULE == "aiortc" else f"wrtc {importlib.metadata.version('wrtc')}"
 LIBRARY = importlib.import_module(MODULE)
 ACCEPTED = []
 
@@ -41,6 +47,8 @@ def new_peer():
         tracks = {"audio": LIBRARY.mediastreams.AudioStreamTrack, "video": LIBRARY.mediastreams.VideoStreamTrack}
         for kind in KINDS:
             peer.addTrack(tracks[kind]())
+        if OPTIONS.codecs:
+            prefer(peer.getTransceivers(), OPTIONS.codecs)
         peer.on("track", lambda track: asyncio.ensure_future(consume(track)))
         return peer
     peer = LIBRARY.RTCPeerConnection()
@@ -49,6 +57,13 @@ def new_peer():
         peer.addTrack(track)
         asyncio.ensure_future(generate(kind, track.writable.getWriter()))
     return peer
+
+
+def prefer(transceivers, names):
+    for transceiver in transceivers:
+        codecs = LIBRARY.RTCRtpSender.getCapabilities(transceiver.kind).codecs
+        wanted = [f"{transceiver.kind}/{name}" for name in [*names, "rtx"]]
+        transceiver.setCodecPreferences([codec for codec in codecs if codec.mimeType in wanted])
 
 
 async def consume(track):
@@ -103,10 +118,13 @@ def path(peer):
 async def report(peer):
     stats = await peer.getStats()
     inbound = [each for each in stats.values() if word(each.type) == "inbound-rtp"]
+    lost = lambda each: getattr(each, "packetsLost", None) or getattr(each, "packets_lost", None) or 0
     packets = lambda each: getattr(each, "packetsReceived", None) or getattr(each, "packets_received", None) or 0
     end = {
         "states": [word(peer.connectionState), word(peer.iceConnectionState)],
         "received": [sum(packets(each) for each in inbound if word(each.kind) == kind) for kind in KINDS],
+        "lost": sum(map(lost, inbound)),
+        "codecs": sorted(set(re.findall(r"a=rtpmap:\d+ ([^/]+)", peer.remoteDescription.sdp))),
         "audio": [each.ssrc for each in inbound if word(each.kind) == "audio"],
         "at_ms": 1000 * time.time(),
     }
@@ -123,7 +141,7 @@ async def main():
     while True:
         await asyncio.sleep(0.25)
         ends = [await report(peer) for peer in peers]
-        print(json.dumps({"ends": ends, "accepted": ACCEPTED}), flush=True)
+        print(json.dumps({"clients": [CLIENT], "ends": ends, "accepted": ACCEPTED}), flush=True)
         ACCEPTED.clear()
 
 

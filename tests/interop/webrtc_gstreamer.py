@@ -1,7 +1,8 @@
 """webrtcbin elements of GStreamer, with a certificate of their own.
 
-Standard output is lines of JSON, four a second: each end with its states and the packets that it received by kind, and the packets of RTP that
-SRTP accepted since the line before, each as SSRC and sequence number. The last line of `publish` has the statuses of the answers to its requests.
+Standard output is lines of JSON, four a second: the version of GStreamer, each end with its states, the packets that it received by kind and
+those that it lost, and the packets of RTP that SRTP accepted since the line before, each as SSRC and sequence number. The last line of
+`publish` has the statuses of the answers to its requests.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from admin_api import add_call, open_session, rooms
 
 PARSER = argparse.ArgumentParser(description=__doc__)
 PARSER.add_argument("certificate", help="a PEM file with certificate and key")
-PARSER.add_argument("address", help="the local address")
+PARSER.add_argument("addresses", type=lambda text: text.split(","), help="the local address, or one for each end in turn, with commas")
 MODES = PARSER.add_subparsers(dest="mode", required=True)
 add_call(MODES.add_parser("call", help="ends of calls"))
 PUBLISH = MODES.add_parser("publish", help="an end that sends by WHIP, until SIGTERM")
@@ -56,9 +57,11 @@ class End:
 
     direction = GstWebRTC.WebRTCRTPTransceiverDirection.SENDRECV
 
-    def __init__(self, room=None):
+    def __init__(self, address, room=None):
         self.room = room
         self.received = dict.fromkeys(KINDS, 0)
+        # By SSRC: the first sequence number and the highest one, extended, and the number of packets.
+        self.sources = {}
         self.audio = set()
         sources = "".join(SOURCES[kind] for kind in KINDS)
         self.pipeline = Gst.parse_launch(f"webrtcbin name=peer bundle-policy=max-bundle {sources}")
@@ -71,7 +74,7 @@ class End:
         self.peer.connect("on-ice-candidate", self.on_candidate)
         # The element loses its agent without this reference. libnice skips loopback.
         self.agent = self.peer.get_property("ice-agent")
-        self.agent.emit("add-local-ip-address", OPTIONS.address)
+        self.agent.emit("add-local-ip-address", address)
         self.pipeline.set_state(Gst.State.PLAYING)
 
     def join(self, offer):
@@ -122,6 +125,9 @@ class End:
         ssrc, sequence = int.from_bytes(header[8:], "big"), int.from_bytes(header[2:4], "big")
         # By threads of GStreamer.
         ACCEPTED.append([ssrc, sequence])
+        source = self.sources.setdefault(ssrc, [sequence, sequence, 0])
+        source[1] += max((sequence - source[1] + 0x8000) % 0x10000 - 0x8000, 0)
+        source[2] += 1
         if header[1] & 0x7F == OPUS:
             self.audio.add(ssrc)
         return Gst.PadProbeReturn.OK
@@ -131,6 +137,7 @@ class End:
         return {
             "states": [self.peer.get_property(name).value_nick for name in names],
             "received": [self.received[kind] for kind in KINDS],
+            "lost": sum(highest - first + 1 - packets for first, highest, packets in list(self.sources.values())),
             "audio": list(self.audio),
             "at_ms": 1000 * time.time(),
         }
@@ -148,9 +155,9 @@ class Publisher(End):
 
     direction = GstWebRTC.WebRTCRTPTransceiverDirection.SENDONLY
 
-    def __init__(self):
+    def __init__(self, address):
         self.statuses = []
-        super().__init__()
+        super().__init__(address)
 
     def request(self, method, url, headers={}, body=None):
         connection = http.client.HTTPConnection(urlsplit(OPTIONS.url).netloc)
@@ -181,16 +188,16 @@ class Publisher(End):
 
 def show(ends):
     accepted = [ACCEPTED.popleft() for _ in range(len(ACCEPTED))]
-    print(json.dumps({"ends": [end.state() for end in ends], "accepted": accepted}), flush=True)
+    print(json.dumps({"clients": [Gst.version_string()], "ends": [end.state() for end in ends], "accepted": accepted}), flush=True)
     return True
 
 
 Gst.init(None)
 LOOP = GLib.MainLoop()
 if OPTIONS.mode == "call":
-    ends = [End(room) for room in rooms(OPTIONS)]
+    ends = [End(OPTIONS.addresses[index % len(OPTIONS.addresses)], room) for index, room in enumerate(rooms(OPTIONS))]
 else:
-    ends = [Publisher()]
+    ends = [Publisher(OPTIONS.addresses[0])]
     GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGTERM, ends[0].end)
 GLib.timeout_add(250, show, ends)
 LOOP.run()

@@ -1,6 +1,7 @@
 // Browsers with a camera and a microphone that need no hardware and no consent.
 
 import { mkdtempSync, openSync, readSync, rmSync, writeFileSync } from "node:fs";
+import http from "node:http";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -68,6 +69,22 @@ export async function newPage(browser) {
   return page;
 }
 
+/** Sends a request to the API at a socket. Returns its answer. */
+export function ask(socketPath, method, path, body) {
+  const options = { socketPath, path, method, headers: { "content-type": "application/json" } };
+  return new Promise((resolve, reject) => {
+    const request = http.request(options, async (response) => {
+      const text = (await response.toArray()).join("");
+      if (response.statusCode < 300) resolve(JSON.parse(text));
+      else reject(new Error(`${method} ${path}: ${response.statusCode}: ${text}`));
+    });
+    request.on("error", reject).end(JSON.stringify(body));
+  });
+}
+
+/** The names of started browsers, each with its version. */
+export const versions = (browsers) => [...browsers].map(([name, browser]) => `${name} ${browser.version()}`);
+
 /** Runs in a page: the state of its `peer`. `received` has the counts of the stream with the fewest among those of `others` ends, if there are any. */
 export async function observe(others = 1) {
   const report = [...(await peer.getStats()).values()];
@@ -77,6 +94,8 @@ export async function observe(others = 1) {
   const [audio, video] = ["audio", "video"].map((kind) => find("inbound-rtp", kind));
   const [transport] = find("transport");
   const pair = report.find((each) => each.id === transport?.selectedCandidatePairId);
+  const codec = ({ codecId }) => report.find((each) => each.id === codecId);
+  const concealed = (row) => ((row.concealedSamples ?? 0) * 1000) / (codec(row)?.clockRate ?? 48_000);
   return {
     states: [peer.connectionState, peer.iceConnectionState, transport?.dtlsState],
     // Firefox tells the pair only.
@@ -90,13 +109,14 @@ export async function observe(others = 1) {
       const voice = peer.getReceivers().find((each) => each.track === track);
       return [name, voice?.getSynchronizationSources()[0]?.audioLevel ?? null];
     }),
+    lost: sum([...audio, ...video], "packetsLost"),
+    codecs: [...new Set([...audio, ...video].map((row) => codec(row)?.mimeType ?? null))],
     repaired: sum(video, "retransmittedPacketsReceived"),
     // By layer of simulcast.
     sent: Object.fromEntries(find("outbound-rtp", "video").map((row) => [row.rid ?? "", row.packetsSent])),
     key_frames_asked: sum(find("outbound-rtp", "video"), "pliCount") + sum(find("outbound-rtp", "video"), "firCount"),
     kbps: Math.round((pair?.availableOutgoingBitrate ?? 0) / 1000),
-    // Opus has 48 samples per millisecond.
-    concealed_ms: Math.round(sum(audio, "concealedSamples") / 48),
+    concealed_ms: Math.round(audio.reduce((total, row) => total + concealed(row), 0)),
     // A browser without the statistic does not tell 0.
     frozen_ms: others > 0 && video.every((row) => "totalFreezesDuration" in row) ? Math.round(sum(video, "totalFreezesDuration") * 1000) : null,
     freezes: others > 0 ? sum(video, "freezeCount") : null,

@@ -1,22 +1,23 @@
 // Pages in a call, or one that publishes a stream. Arguments: the folder of `playwright-core`, `--simulcast` if the first page sends its
-// pictures in two sizes, `--publish` for a stream of small pictures, or `--recorded`; the browser of each page (`chromium` or `firefox`), the
-// socket of the API, and the room.
+// pictures in two sizes, `--publish` for a stream of small pictures, `--codecs=VIDEO,AUDIO` for pages that offer these alone, or `--recorded`;
+// the browser of each page (`chromium` or `firefox`), the socket of the API, and the room.
 //
-// Standard output is lines of JSON, four a second: each end with its states, the packets that it received by kind, the frames that it
-// decoded, and its figures; with `--recorded` also the packets of RTP that SRTP of all pages accepted since the line before.
+// Standard output is lines of JSON, four a second: the versions of the browsers, each end with its states, the packets that it received by kind,
+// the frames that it decoded, and its figures; with `--recorded` also the packets of RTP that SRTP of all pages accepted since the line before.
 
-import http from "node:http";
-import { launch, launchRecorded, newPage, observe, pause } from "./browser.js";
+import { ask, launch, launchRecorded, newPage, observe, pause, versions } from "./browser.js";
 
 const [packages, ...words] = process.argv.slice(2);
 const [api, room] = words.splice(-2);
-const option = words[0].startsWith("--") ? words.shift() : "";
+const [option, list] = words[0].startsWith("--") ? words.shift().split("=") : [""];
+const codecs = list?.split(",") ?? [];
 const others = words.length - 1;
 const scenario = option === "--publish" ? "live" : "call";
-/** The pictures of the first page, and their layers. */
+/** The pictures of the first page, with `--codecs` of all pages, and their layers. */
 const [pictures, layers] = {
   "": [true, []],
   "--recorded": [true, []],
+  "--codecs": [{ width: 320, height: 240, frameRate: 15 }, []],
   "--simulcast": [true, [{ rid: "small", scaleResolutionDownBy: 2 }, { rid: "large" }]],
   "--publish": [{ width: 320, height: 240, frameRate: 10 }, [{ maxBitrate: 100_000 }]],
 }[option];
@@ -25,21 +26,14 @@ const [pictures, layers] = {
 const PACKETS = 100;
 
 /** Sends an offer to the gateway. Returns the SDP of its answer. */
-function openSession(offer, participant) {
-  const body = JSON.stringify({ scenario, room, labels: { participant }, webrtc: { offer } });
-  const options = { socketPath: api, path: "/v1/sessions", method: "POST", headers: { "content-type": "application/json" } };
-  return new Promise((resolve, reject) => {
-    const request = http.request(options, async (response) => {
-      const text = (await response.toArray()).join("");
-      if (response.statusCode === 201) resolve(JSON.parse(text).webrtc.answer);
-      else reject(new Error(`${response.statusCode}: ${text}`));
-    });
-    request.on("error", reject).end(body);
-  });
+async function openSession(offer, participant) {
+  const body = { scenario, room, labels: { participant }, webrtc: { offer } };
+  return (await ask(api, "POST", "/v1/sessions", body)).webrtc.answer;
 }
 
-/** Runs in a page: calls `others` ends with camera and microphone, and plays one of them. `sendEncodings`: the layers of its pictures. */
-async function call({ participant, others, pictures, sendEncodings }) {
+/** Runs in a page: calls `others` ends with camera and microphone, and plays one of them. `sendEncodings`: the layers of its pictures.
+ *  `codecs`: those that it offers; none stands for all. */
+async function call({ participant, others, pictures, sendEncodings, codecs }) {
   const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: pictures });
   globalThis.peer = new RTCPeerConnection();
   const player = document.createElement("video");
@@ -56,7 +50,12 @@ async function call({ participant, others, pictures, sendEncodings }) {
   for (const track of media.getTracks()) {
     const encodings = track.kind === "video" ? sendEncodings : [];
     const direction = others > 0 ? "sendrecv" : "sendonly";
-    peer.addTransceiver(track, { direction, streams: [media], sendEncodings: encodings });
+    const transceiver = peer.addTransceiver(track, { direction, streams: [media], sendEncodings: encodings });
+    if (codecs.length > 0) {
+      const wanted = [...codecs, "rtx"].map((codec) => `${track.kind}/${codec}`);
+      const all = RTCRtpReceiver.getCapabilities(track.kind).codecs;
+      transceiver.setCodecPreferences(all.filter(({ mimeType }) => wanted.includes(mimeType)));
+    }
   }
   for (let other = 1; other < others; other++) {
     for (const kind of ["audio", "video"]) peer.addTransceiver(kind, { direction: "recvonly" });
@@ -80,14 +79,15 @@ for (const name of words) {
 const pages = await Promise.all(words.map((name) => newPage(browsers.get(name))));
 for (const page of pages) await page.exposeFunction("openSession", openSession);
 const [first, ...later] = pages;
-await first.evaluate(call, { participant: "page 0", others, pictures, sendEncodings: layers });
+await first.evaluate(call, { participant: "page 0", others, pictures, sendEncodings: layers, codecs });
 const isHeard = ({ received: [audio, video] }) => audio >= PACKETS && video >= PACKETS;
 while (later.length > 0 && !isHeard(await first.evaluate(observe))) await pause(50);
 for (const [index, page] of later.entries()) {
-  await page.evaluate(call, { participant: `page ${index + 1}`, others, pictures: true, sendEncodings: [] });
+  const own = codecs.length > 0 ? pictures : true;
+  await page.evaluate(call, { participant: `page ${index + 1}`, others, pictures: own, sendEncodings: [], codecs });
 }
 for (;;) {
   await pause(250);
   const ends = await Promise.all(pages.map((page) => page.evaluate(observe, others)));
-  console.log(JSON.stringify({ ends, accepted: accepted?.() }));
+  console.log(JSON.stringify({ clients: versions(browsers), ends, accepted: accepted?.() }));
 }

@@ -3,7 +3,7 @@
 //
 // Standard output is lines of JSON, four a second, as of call.js. The last line has the statuses of the answers to its requests.
 
-import { launch, newPage, observe, pause } from "./browser.js";
+import { launch, newPage, observe, pause, versions } from "./browser.js";
 
 const [packages, url, token] = process.argv.slice(2);
 
@@ -53,7 +53,8 @@ process.on("SIGTERM", () => (ends = true));
 await page.evaluate(view, [url, token]);
 while (!ends) {
   await pause(250);
-  console.log(JSON.stringify({ ends: [await page.evaluate(observe)] }));
+  const clients = versions([["chromium", browser]]);
+  console.log(JSON.stringify({ clients, ends: [await page.evaluate(observe)] }));
 }
 const statuses = await page.evaluate(async () => {
   await request("DELETE", session);

@@ -1,6 +1,8 @@
-// Two peers of Pion in a call. Arguments: the socket of the API, and the room.
+// Two peers of Pion in a call. Arguments: `--reports` for peers with one of the default interceptors alone, that of RTCP reports; the socket
+// of the API, and the room.
 //
-// Standard output is lines of JSON, four a second: each end with its states, and the packets that it received by kind.
+// Standard output is lines of JSON, four a second: the version of Pion, each end with its states, the packets that it received by kind, and those
+// that it lost.
 package main
 
 import (
@@ -28,19 +30,24 @@ var (
 	vp8  = append([]byte{0x10, 0, 0, 0x9d, 0x01, 0x2a, 16, 0, 16, 0}, make([]byte, 500)...)
 )
 
+// Set by the linker.
+var version = "of an unknown version"
+
 type end struct {
 	peer     *webrtc.PeerConnection
 	received [2]atomic.Uint64
+	lost     atomic.Int64
 }
 
 type report struct {
 	States   [2]string `json:"states"`
 	Received [2]uint64 `json:"received"`
+	Lost     int64     `json:"lost"`
 }
 
 func (end *end) report() report {
 	states := [2]string{end.peer.ConnectionState().String(), end.peer.ICEConnectionState().String()}
-	return report{states, [2]uint64{end.received[0].Load(), end.received[1].Load()}}
+	return report{states, [2]uint64{end.received[0].Load(), end.received[1].Load()}, end.lost.Load()}
 }
 
 func check[T any](value T, err error) T {
@@ -72,9 +79,12 @@ func openSession(api, room, offer string) string {
 	return opened.WebRTC.Answer
 }
 
-// newPeer makes a peer without retransmissions: Pion 3 repeats a packet with its SRTP index (RFC 3711, section 3.3.2), which is a replay if
-// the gateway had the packet and a node lost it.
-func newPeer() *webrtc.PeerConnection {
+// newPeer makes a peer with the default interceptors, or with RTCP reports alone and so without retransmissions: Pion 3 repeats a packet with
+// its SRTP index (RFC 3711, section 3.3.2), which is a replay if the gateway had the packet and a node lost it.
+func newPeer(reportsAlone bool) *webrtc.PeerConnection {
+	if !reportsAlone {
+		return check(webrtc.NewPeerConnection(webrtc.Configuration{}))
+	}
 	engine, registry := &webrtc.MediaEngine{}, &interceptor.Registry{}
 	check(0, engine.RegisterDefaultCodecs())
 	check(0, webrtc.ConfigureRTCPReports(registry))
@@ -83,18 +93,29 @@ func newPeer() *webrtc.PeerConnection {
 }
 
 // newEnd makes a peer with audio and video, and its offer.
-func newEnd() *end {
-	end := &end{peer: newPeer()}
+func newEnd(reportsAlone bool) *end {
+	end := &end{peer: newPeer(reportsAlone)}
 	end.peer.OnTrack(func(track *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
 		received := &end.received[0]
 		if track.Kind() == webrtc.RTPCodecTypeVideo {
 			received = &end.received[1]
 		}
-		for {
-			if _, _, err := track.ReadRTP(); err != nil {
+		for expected, begun := uint16(0), false; ; begun = true {
+			packet, _, err := track.ReadRTP()
+			if err != nil {
 				return
 			}
 			received.Add(1)
+			// A packet that was counted as lost comes late.
+			missing := int16(packet.SequenceNumber - expected)
+			if begun && missing < 0 {
+				end.lost.Add(-1)
+				continue
+			}
+			if begun {
+				end.lost.Add(int64(missing))
+			}
+			expected = packet.SequenceNumber + 1
 		}
 	})
 	end.send(webrtc.MimeTypeOpus, "audio", opus, 20*time.Millisecond)
@@ -131,12 +152,20 @@ func (end *end) call(api, room string) {
 }
 
 func main() {
-	api, room := os.Args[1], os.Args[2]
-	ends := [2]*end{newEnd(), newEnd()}
+	words := os.Args[1:]
+	reportsAlone := words[0] == "--reports"
+	if reportsAlone {
+		words = words[1:]
+	}
+	api, room := words[0], words[1]
+	ends := [2]*end{newEnd(reportsAlone), newEnd(reportsAlone)}
 	ends[0].call(api, room)
 	ends[1].call(api, room)
 	for range time.Tick(250 * time.Millisecond) {
-		line := check(json.Marshal(map[string]any{"ends": []report{ends[0].report(), ends[1].report()}}))
+		line := check(json.Marshal(map[string]any{
+			"clients": []string{"Pion " + version},
+			"ends":    []report{ends[0].report(), ends[1].report()},
+		}))
 		fmt.Println(string(line))
 	}
 }
