@@ -12,6 +12,7 @@ mod meter;
 mod operating;
 mod otlp;
 mod page;
+mod phones;
 mod promql;
 mod roq;
 mod rtpengine;

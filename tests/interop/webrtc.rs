@@ -238,6 +238,22 @@ fn call_of_gstreamer_survives_node_death() {
     call_survives_node_death("webrtc-gstreamer", command);
 }
 
+/// GStreamer 1.22 makes a certificate with an RSA key, which `dimpl` cannot verify.
+#[required(Webrtcbin)]
+#[test]
+fn webrtcbin_with_its_rsa_certificate_is_refused() {
+    let mut stage = set_stage("webrtc-rsa", CONFIGURATION);
+    let mut command = Command::new(SYSTEM_PYTHON);
+    command.arg(script("webrtc_gstreamer.py")).args(["-", "127.0.0.1", "call"]);
+    let clients = start_call(&stage, command);
+    stage.wait_for_event("a failed handshake", |event| {
+        let ended = event.name == "closed" && event.data["reason"] == "handshake-failed";
+        ended.then_some(())
+    });
+    stage.wait_for_log("no client certificate received");
+    note_versions(&clients);
+}
+
 /// A call of GStreamer's ends at these addresses, through one listener.
 fn call_at(test: &str, listener: &str, addresses: &str) {
     let configuration = CONFIGURATION.replace("udp = \"127.0.0.1:0\"", listener);

@@ -1,4 +1,4 @@
-"""webrtcbin elements of GStreamer, with a certificate of their own.
+"""webrtcbin elements of GStreamer, with a certificate of a file or with the one that GStreamer makes.
 
 Standard output is lines of JSON, four a second: the version of GStreamer, each end with its states, the packets that it received by kind and
 those that it lost, and the packets of RTP that SRTP accepted since the line before, each as SSRC and sequence number. The last line of
@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import http.client
 import json
+import pathlib
 import re
 import signal
 import ssl
@@ -26,7 +27,7 @@ from gi.repository import GLib, Gst, GstSdp, GstWebRTC
 from admin_api import add_call, open_session, rooms
 
 PARSER = argparse.ArgumentParser(description=__doc__)
-PARSER.add_argument("certificate", help="a PEM file with certificate and key")
+PARSER.add_argument("certificate", help="a PEM file with certificate and key, or - for the certificate that GStreamer makes")
 PARSER.add_argument("addresses", type=lambda text: text.split(","), help="the local address, or one for each end in turn, with commas")
 MODES = PARSER.add_subparsers(dest="mode", required=True)
 add_call(MODES.add_parser("call", help="ends of calls"))
@@ -35,8 +36,7 @@ PUBLISH.add_argument("url")
 PUBLISH.add_argument("token")
 PUBLISH.set_defaults(kinds=["audio", "video"])
 OPTIONS = PARSER.parse_args()
-with open(OPTIONS.certificate) as file:
-    PEM = file.read()
+PEM = None if OPTIONS.certificate == "-" else pathlib.Path(OPTIONS.certificate).read_text()
 KINDS = OPTIONS.kinds
 OPUS = 97
 ACCEPTED = deque()
@@ -114,7 +114,7 @@ class End:
 
     def on_element(self, _bin, _parent, element):
         kind = element.__gtype__.name
-        if kind == "GstDtlsSrtpDec":
+        if kind == "GstDtlsSrtpDec" and PEM is not None:
             # GStreamer made a certificate with a key for RSA.
             element.set_property("pem", PEM)
         elif kind == "GstSrtpDec":
@@ -145,6 +145,8 @@ class End:
 
 def with_fingerprint(offer):
     """An offer with the fingerprint of the certificate. That of GStreamer 1.22 is the digest of certificate and key."""
+    if PEM is None:
+        return offer
     certificate = ssl.PEM_cert_to_DER_cert(PEM[: PEM.index("-----BEGIN PRIVATE KEY")])
     digest = hashlib.sha256(certificate).digest().hex(":").upper()
     return re.sub("(?<=a=fingerprint:sha-256 )[0-9A-F:]+", digest, offer)

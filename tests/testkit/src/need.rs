@@ -56,6 +56,7 @@ needs! {
     Administration = "curl, openssl and systemd-analyze (make clients)",
     Rtpengine = "rtpengine (make clients)",
     Janus = "Janus (make clients)",
+    Baresip = "baresip (make clients)",
     GStreamer = "GStreamer (make clients)",
     Webrtcbin = "GStreamer's webrtcbin with PyGObject (make clients)",
     Ffmpeg = "ffmpeg (make clients)",
@@ -198,6 +199,8 @@ impl Need {
             Need::Rtpengine => works("rtpengine", &["--version"]),
             // It has no option that only prints its version.
             Need::Janus => works("janus", &["--help"]),
+            // Its help ends with a failure.
+            Need::Baresip => works("sh", &["-c", "command -v baresip"]),
             Need::GStreamer => {
                 ELEMENTS.iter().all(|element| works("gst-inspect-1.0", &["--exists", element]))
             }
