@@ -377,13 +377,13 @@ fn later_offers_of_a_page_lose_no_media() {
     });
     let lines = lines.unwrap_or_else(|error| panic!("{error}; {:?}", clients.lines().last()));
     let lines: Vec<Value> = lines.iter().filter_map(|it| serde_json::from_str(it).ok()).collect();
-    let of_step = |step| lines.iter().filter(move |line| line["step"] == step);
+    let of_step = |step: &'static str| lines.iter().filter(move |line| line["step"] == step);
     let begun = of_step("calm").next().expect("a time without offers");
-    let calm = of_step("calm").last().expect("a time without offers");
+    let calm = of_step("calm").next_back().expect("a time without offers");
     let ended = of_step("ended").next().expect("the last offer was answered");
     assert_eq!((&calm["credentials"], &ended["credentials"]), (&json!(1), &json!(2)));
     note_versions(&clients);
-    for end in 0..2 {
+    for end in 0..2_usize {
         let of = |line: &Value| line["ends"][end].clone();
         for line in lines.iter().skip_while(|line| line["step"] == "") {
             let states = of(line)["states"].to_string();
@@ -392,7 +392,7 @@ fn later_offers_of_a_page_lose_no_media() {
             assert!(!is_broken, "end {end}: {states}");
         }
         let [before, after] =
-            [calm, ended].map(|line| [2, 3].map(|index| of(line)["path"][index].clone()));
+            [calm, ended].map(|line| [2_usize, 3].map(|index| of(line)["path"][index].clone()));
         assert_eq!(after, before, "certificates");
         figure("lost", lost(&of(calm), &of(ended)));
         judge_page(test, &of(begun), &of(calm), &of(ended));

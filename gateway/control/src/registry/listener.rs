@@ -38,7 +38,7 @@ impl ListenerAddresses {
         let own = self.iter().find(|address| address.carrier.as_deref() == carrier);
         let own = own.unwrap_or(&self.default);
         let alternate = self.iter().find(|address| address.carrier != own.carrier);
-        let of_carrier = self.iter().filter(|address| address.carrier == own.carrier);
+        let of_carrier = self.iter().filter(move |address| address.carrier == own.carrier);
         of_carrier.chain(alternate)
     }
 
