@@ -510,6 +510,7 @@ fn losses_behind_the_node_are_repaired() {
     stage.end_gateway();
 }
 
+/// The receiver has one m-line of video, and so plays one of the sender's layers.
 #[required(Chromium)]
 #[test]
 fn simulcast_call_survives_node_death() {
