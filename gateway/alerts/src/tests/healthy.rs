@@ -1,5 +1,5 @@
-//! A day of healthy traffic with its churn: sessions come and go, nodes are restarted and one dies, the gateway is upgraded and takes over
-//! its group, and values pass their limits for a moment.
+//! A day of series that stay below the limit of each rule, or pass it for less time than the rule waits. The metrics of a simulated day stand in
+//! `gateway/server/src/counters/tests/day.rs`.
 
 use std::collections::BTreeSet;
 
@@ -172,7 +172,7 @@ fn healthy(metrics: &BTreeSet<&'static str>, step: u64) -> Vec<MetricSample> {
 }
 
 #[test]
-fn day_of_healthy_traffic_sends_no_page() {
+fn values_short_of_their_limits_send_no_page() {
     let receivers = [receiver("ops", &AlertTier::ALL)];
     let metrics = Alerts::new(&[]).metrics();
     let fed = healthy(&metrics, 0);

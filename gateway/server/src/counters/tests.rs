@@ -19,6 +19,8 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::*;
 
+mod day;
+
 fn telemetry() -> Telemetry {
     Telemetry::start(&GatewayConfig::load(None, None, &[]).unwrap(), "test").unwrap()
 }
