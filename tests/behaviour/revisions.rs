@@ -108,12 +108,12 @@ fn canary_continues_after_a_kill() {
     assert_eq!(decided(&mut gateway)["active"], active, "a rollback is possible still");
 }
 
-/// Starts the gateway with a cache of 1 MiB that nothing else uses, after this command in its folder.
-fn start_with_small_disk(world: &World, before: &str) -> GatewayProcess {
+/// Starts the gateway with a cache of this size that nothing else uses, after this command in its folder.
+pub(crate) fn start_with_small_disk(world: &World, mib: u32, before: &str) -> GatewayProcess {
     let mut command = Command::new("unshare");
     let mount = format!(
         "mkdir -p \"$XDG_CACHE_HOME/evenkeel\" && chmod 700 \"$XDG_CACHE_HOME/evenkeel\" && \
-         mount -t tmpfs -o size=1m,mode=700 tmpfs \"$XDG_CACHE_HOME/evenkeel\" && \
+         mount -t tmpfs -o size={mib}m,mode=700 tmpfs \"$XDG_CACHE_HOME/evenkeel\" && \
          (cd \"$XDG_CACHE_HOME/evenkeel\" && {before}) && exec \"$0\" \"$@\""
     );
     command.args(["--mount", "sh", "-c", &mount]).arg(evenkeel());
@@ -127,7 +127,7 @@ fn filler(gateway: &GatewayProcess) -> PathBuf {
 }
 
 /// Fills the disk. Returns the file to remove.
-fn fill_disk(gateway: &GatewayProcess) -> PathBuf {
+pub(crate) fn fill_disk(gateway: &GatewayProcess) -> PathBuf {
     let filler = filler(gateway);
     while OpenOptions::new()
         .create(true)
@@ -156,7 +156,7 @@ fn unwritten(gateway: &mut GatewayProcess) -> Vec<String> {
 #[test]
 fn push_with_a_full_disk_says_that_it_runs() {
     let node = Node::agent("east-a1");
-    let mut gateway = start_with_small_disk(&world(&node), "true");
+    let mut gateway = start_with_small_disk(&world(&node), 1, "true");
     push(&mut gateway, 0, "now=true");
     assert!(unwritten(&mut gateway).is_empty());
     let filler = fill_disk(&gateway);
@@ -223,7 +223,7 @@ fn node_started_with_a_full_disk_is_in_the_status() {
     // One session takes nine tenths.
     world.nodes = world.nodes.replace("200 Mbit/s", "70 kbit/s");
     world.nodes += &format!("{}start = {{ command = [\"/bin/true\"] }}\n", cold.text());
-    let mut gateway = start_with_small_disk(&world, "true");
+    let mut gateway = start_with_small_disk(&world, 1, "true");
     let filler = fill_disk(&gateway);
     let phones = [1, 2].map(Phone::new);
     let offer = |phone: &Phone| {
@@ -258,7 +258,7 @@ fn full_disk_at_the_start_is_in_the_status() {
     world.admin = WEBRTC.replace("127.0.0.1:0", &address.to_string());
     // An earlier process of the gateway left its key.
     let before = "umask 077 && head -c 32 /dev/urandom > key && ! head -c 2M /dev/zero > filler";
-    let mut gateway = start_with_small_disk(&world, before);
+    let mut gateway = start_with_small_disk(&world, 1, before);
     let (offer, token) = (WebrtcPhone::new(1).sdp(), token(&claims("t1")));
     let (status, answer) = Whip::at(address).ask("POST /whip/call/room", &token, &offer);
     assert_eq!(status, 201, "{answer}");
@@ -285,7 +285,7 @@ fn full_disk_at_the_start_is_in_the_status() {
 #[test]
 fn decision_with_a_full_disk_is_executed_and_not_acknowledged() {
     let node = Node::agent("east-a1");
-    let mut gateway = start_with_small_disk(&world(&node), "true");
+    let mut gateway = start_with_small_disk(&world(&node), 1, "true");
     push(&mut gateway, 0, "now=true");
     let filler = fill_disk(&gateway);
     let wasm = routing_plugin(Behaviour::Numbered(1));

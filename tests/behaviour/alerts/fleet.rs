@@ -1,4 +1,4 @@
-//! A group and three gateways alone, each with nodes, clients and what a fault needs.
+//! A group and four gateways alone, each with nodes, clients and what a fault needs.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
@@ -17,6 +17,7 @@ use crate::harness::{
     GatewayProcess, Hosts, NODE, Node, Phone, World, await_armed, await_replica, wait_until,
 };
 use crate::index::at;
+use crate::revisions::start_with_small_disk;
 
 /// The API of each gateway, which is its `instance` in alerts.
 pub(super) const OWNER: &str = "10.77.0.1:7300";
@@ -24,6 +25,8 @@ pub(super) const STANDBY: &str = "10.77.0.2:7300";
 pub(super) const REMOTE: &str = "10.77.0.3:7301";
 pub(super) const BUSY: &str = "10.77.0.3:7302";
 pub(super) const FULL: &str = "10.77.0.3:7303";
+
+pub(super) const CALLS: &str = "10.77.0.3:7305";
 
 /// That of a gateway that a fault starts.
 pub(super) const LATER: &str = "10.77.0.3:7304";
@@ -44,8 +47,12 @@ pub(super) const ALONE_IN_REGION: &str = "west-a1";
 /// A stall of a busy test machine is shorter, and those that the test causes are longer.
 const DETECTOR: &str = "stall_threshold = \"25ms\"\n";
 
-/// The number of the client in [`Callers`] whose uplink loses packets.
+/// The numbers of clients in [`Callers`] whose uplinks lose packets: at the full gateway, and of one carrier at the busy one.
+pub(super) const OF_FULL: usize = 0;
 pub(super) const LOSSY: usize = 4;
+
+/// MiB of the disk of the gateway with encrypted calls.
+const DISK_MIB: u32 = 16;
 
 /// Ended in this order.
 pub(super) struct Fleet<'a> {
@@ -58,10 +65,14 @@ pub(super) struct Fleet<'a> {
     /// With receivers, a dependency, an index and several nodes.
     pub(super) busy: GatewayProcess,
     pub(super) busy_nodes: Vec<Node>,
+    /// A link to the last of them.
+    pub(super) slow: NodeLink,
     /// Two nodes of little capacity, a policy and an index.
     pub(super) full: GatewayProcess,
     pub(super) full_nodes: [Node; 2],
     pub(super) full_began: Instant,
+    /// With clients that encrypt, and a disk of its own.
+    pub(super) calls: GatewayProcess,
     later: Option<GatewayProcess>,
     pub(super) otlp: Option<HttpSink>,
     pub(super) dependency: Option<HttpSink>,
@@ -128,8 +139,12 @@ impl<'a> Fleet<'a> {
         let names = ["east-b1", "east-c1", "east-d1", "east-e1"];
         let busy_nodes: Vec<Node> = names.map(|name| node(place, name)).into();
         let mut busy = world(place, BUSY, 7_020, &busy_nodes.iter().collect::<Vec<_>>());
+        let slow = at(&place.node, || NodeLink::start(busy_nodes[3].address));
+        let [direct, slowed] = [busy_nodes[3].address, slow.address].map(|it| it.to_string());
+        busy.nodes = busy.nodes.replace(&direct, &slowed);
+        // Longer than the rule of its alert waits.
         busy.nodes += &format!(
-            "[breaker.clients]\nmin_sessions = 1\nmax_open_for = \"10s\"\n\
+            "[breaker.clients]\nmin_sessions = 1\nmax_open_for = \"20s\"\n\
              [telemetry]\notlp = \"http://{}\"\nprotocol = \"http\"\nsignals = [\"traces\", \"metrics\"]\n\
              metrics_interval = \"1s\"\n\
              [[dependency]]\nname = \"login\"\nurl = \"http://{}/health\"\nevery = \"1s\"\n\
@@ -140,6 +155,11 @@ impl<'a> Fleet<'a> {
         );
         let mut busy = start(place, &busy);
 
+        let of_calls = node(place, "east-l1");
+        let mut calls = world(place, CALLS, 7_050, &[&of_calls]);
+        calls.listens = calls.listens.replace("[\"declared\"]", "[\"stun\", \"declared\"]");
+        let mut calls = at(&place.gateways[2], || start_with_small_disk(&calls, DISK_MIB, "true"));
+
         let of_group = ["east-h1", "east-i1"].map(|name| node(place, name));
         let text: String = of_group.iter().map(Node::text).collect();
         let mut group = place.group_with(&text, |host, world| {
@@ -148,9 +168,11 @@ impl<'a> Fleet<'a> {
 
         let mut phones: Vec<Phone> = (1..=6).map(|number| phone(place, client, number)).collect();
         phones.push(phone(place, CUT_OFF, 7));
-        let [of_full, of_remote, of_group_owner, first, lossy, sound, second] = &mut phones[..]
+        phones.extend([8, 9].map(|number| phone(place, client, number)));
+        let [of_full, of_remote, of_group_owner, first, lossy, sound, second, ann, bob] =
+            &mut phones[..]
         else {
-            unreachable!("seven phones")
+            unreachable!("nine phones")
         };
         full.open("room", of_full);
         remote.open("room", of_remote);
@@ -158,6 +180,8 @@ impl<'a> Fleet<'a> {
         // Two clients that hear each other, and a client of each of two carriers.
         busy.open("pair", first);
         busy.open("pair", second);
+        calls.open("pair", ann);
+        calls.open("pair", bob);
         for (phone, carrier) in [(lossy, "telecom"), (sound, "unicom")] {
             let mut offer = offer(carrier, phone.address());
             offer.labels = [("carrier", carrier)].into_iter().collect();
@@ -184,7 +208,7 @@ impl<'a> Fleet<'a> {
                 gateway.read("/v1/status")["index"]["state"] == "current"
             });
         }
-        let nodes = behind.into_iter().chain(of_group).collect();
+        let nodes = behind.into_iter().chain(of_group).chain([of_calls]).collect();
         Fleet {
             place,
             callers,
@@ -193,9 +217,11 @@ impl<'a> Fleet<'a> {
             links,
             busy,
             busy_nodes,
+            slow,
             full,
             full_nodes: small,
             full_began,
+            calls,
             later: None,
             otlp: Some(otlp),
             dependency: Some(dependency),
@@ -232,7 +258,7 @@ impl<'a> Fleet<'a> {
     }
 
     pub(super) fn instances() -> Vec<SocketAddr> {
-        [OWNER, STANDBY, REMOTE, BUSY, FULL].map(|instance| instance.parse().unwrap()).into()
+        [OWNER, STANDBY, REMOTE, BUSY, FULL, CALLS].map(|instance| instance.parse().unwrap()).into()
     }
 
     /// The health of a node of the busy gateway.

@@ -17,68 +17,6 @@ const PROMETHEUS: u16 = 9_090;
 pub(super) const ALERTMANAGER: u16 = 9_093;
 const RECEIVER: u16 = 9_095;
 
-/// A part of each duration of the rules, and the limits of the result in seconds. Counters are read each second, and sessions each ten.
-const PART: u64 = 20;
-const SECONDS_MIN: u64 = 1;
-const SECONDS_MAX: u64 = 20;
-
-/// The rules with shorter times: no test waits for ten minutes. The values of labels stay, such as the windows of burn rates, which are the
-/// gateway's.
-fn shortened(rules: &str) -> String {
-    let lines = rules.lines().map(|line| match line.trim_start().split_once(':') {
-        Some(("for", _)) => shortened_times(line),
-        Some(("expr", _)) => {
-            // Each second part is the value of a label.
-            let parts = line.split('"').enumerate();
-            let parts = parts.map(|(number, part)| match number % 2 {
-                0 => shortened_times(part),
-                _ => part.to_owned(),
-            });
-            parts.collect::<Vec<_>>().join("\"")
-        }
-        _ => line.to_owned(),
-    });
-    lines.map(|line| line + "\n").collect()
-}
-
-/// The text with shorter durations: those in brackets, and those after `offset` and `for:`.
-fn shortened_times(text: &str) -> String {
-    let (mut short, mut rest) = (String::new(), text);
-    loop {
-        let marks = ["[", "offset ", "for: "].into_iter();
-        let found = marks.filter_map(|mark| Some(rest.find(mark)? + mark.len())).min();
-        let Some(at) = found else { return short + rest };
-        let (before, after) = rest.split_at(at);
-        let end = after.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(after.len());
-        let (duration, tail) = after.split_at(end);
-        short.push_str(before);
-        short.push_str(&shortened_duration(duration));
-        rest = tail;
-    }
-}
-
-/// A shorter duration of PromQL; 0 stays.
-fn shortened_duration(text: &str) -> String {
-    let units = BTreeMap::from([("s", 1), ("m", 60), ("h", 3_600)]);
-    let (number, unit) = text.split_at(text.len() - 1);
-    match number.parse::<u64>().unwrap() * units[unit] {
-        0 => text.to_owned(),
-        seconds => format!("{}s", (seconds / PART).clamp(SECONDS_MIN, SECONDS_MAX)),
-    }
-}
-
-#[test]
-fn times_of_rules_are_shortened() {
-    let rules = shortened(
-        "  - alert: X\n    expr: 'rate(a{b=\"5m\"}[2m]) > 14.4 + avg_over_time(c[1h] offset 5m)'\n    for: 10s\n",
-    );
-    let expected = "  - alert: X\n    expr: 'rate(a{b=\"5m\"}[6s]) > 14.4 + avg_over_time(c[20s] offset 15s)'\n    for: 1s\n";
-    assert_eq!(rules, expected);
-    let all = shortened(&rules_file());
-    assert!(all.contains("for: 0s") && all.contains("evenkeel_window=\"6h\""), "{all}");
-    assert!(!all.contains("[5m]") && !all.contains("for: 1m"), "{all}");
-}
-
 /// An alert in a notice of Alertmanager.
 #[derive(Clone, Debug)]
 pub(super) struct Noticed {
@@ -103,6 +41,8 @@ pub(super) struct Servers<'a> {
     place: &'a Hosts,
     receiver: HttpSink,
     processes: [ChildProcess; 2],
+    /// Prometheus has scraped all gateways since then.
+    pub(super) began: Instant,
     _folder: TempDir,
 }
 
@@ -137,7 +77,7 @@ impl<'a> Servers<'a> {
         // It is alone.
         command.arg("--cluster.listen-address=");
         let alertmanager = ChildProcess::start("alertmanager", &mut command, folder.path());
-        write("rules.yml", &shortened(&rules_file()));
+        write("rules.yml", &rules_file());
         let secret = String::from_utf8_lossy(SECRET);
         let targets: Vec<String> = gateways.iter().map(|it| format!("'{it}'")).collect();
         let prometheus = write(
@@ -159,9 +99,10 @@ impl<'a> Servers<'a> {
         command.arg("--storage.tsdb.path").arg(folder.path().join("prometheus"));
         command.arg(format!("--web.listen-address={}", at(PROMETHEUS)));
         let prometheus = ChildProcess::start("prometheus", &mut command, folder.path());
-        let servers = Servers {
+        let mut servers = Servers {
             place,
             receiver,
+            began: Instant::now(),
             processes: [alertmanager.unwrap(), prometheus.unwrap()],
             _folder: folder,
         };
@@ -174,7 +115,16 @@ impl<'a> Servers<'a> {
             assert!(Instant::now() < deadline, "{}", servers.processes[1].log());
             std::thread::park_timeout(Duration::from_millis(200));
         }
+        servers.began = Instant::now();
         servers
+    }
+
+    /// The alerts of rules that hold now, but not for long enough yet.
+    pub(super) fn pending(&self) -> Vec<Value> {
+        let body = self.get(PROMETHEUS, "/api/v1/alerts").unwrap_or_default();
+        let mut listed: Value = serde_json::from_str(&body).unwrap_or_default();
+        let alerts = listed["data"]["alerts"].as_array_mut().map(std::mem::take);
+        alerts.into_iter().flatten().filter(|alert| alert["state"] == "pending").collect()
     }
 
     /// The body of an answer with status 200.
@@ -207,10 +157,11 @@ impl<'a> Servers<'a> {
         labels.any(|labels| is_sent(&labels, alert))
     }
 
-    /// The receiver heard that an alert of this rule, which a gateway sent, fires or has ended.
-    pub(super) fn has_heard(&self, alert: &str, is_firing: bool) -> bool {
+    /// When the receiver first heard, after this time, that an alert of this rule, which a gateway sent, fires or has ended.
+    pub(super) fn heard_at(&self, alert: &str, is_firing: bool, after: Instant) -> Option<Instant> {
         let noticed = self.noticed();
-        noticed.iter().any(|it| it.is_firing == is_firing && is_sent(&it.labels, alert))
+        let heard = noticed.iter().filter(|it| it.is_firing == is_firing && it.at >= after);
+        heard.filter(|it| is_sent(&it.labels, alert)).map(|it| it.at).min()
     }
 }
 

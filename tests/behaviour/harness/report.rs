@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use evenkeel_report::{AcceptanceRow, LimitTable, RowLimits, earlier_rows};
-use evenkeel_telemetry::alerts::RULES;
+use evenkeel_telemetry::alerts::rules_of_file;
 use serde_json::{Value, json};
 
 /// Tests of one run add to one file.
@@ -30,7 +30,7 @@ pub(crate) fn id_of_rule(rule: &str) -> String {
 
 /// The ids of all rows.
 fn ids() -> Vec<String> {
-    let rules = RULES.iter().map(|rule| id_of_rule(rule.name));
+    let rules = rules_of_file().map(|rule| id_of_rule(rule.name));
     rules.chain(OTHERS.map(str::to_owned)).collect()
 }
 
