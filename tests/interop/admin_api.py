@@ -32,12 +32,14 @@ def add_call(parser):
     """Adds the arguments of ends in calls."""
     parser.add_argument("--audio", dest="kinds", action="store_const", const=["audio"], default=["audio", "video"], help="no video")
     parser.add_argument("--rooms", type=int, help="one end in each of the rooms ROOM-1 to ROOM-ROOMS, in place of two ends in ROOM")
+    parser.add_argument("--video-rooms", type=int, default=0, help="so many of the rooms have video with --audio, too")
     parser.add_argument("api", help="the socket of the API")
     parser.add_argument("room")
 
 
-def rooms(options):
-    """The room of each end."""
+def ends(options):
+    """The room of each end, and the kinds of media there."""
     if options.rooms is None:
-        return [options.room] * 2
-    return [f"{options.room}-{number + 1}" for number in range(options.rooms)]
+        return [(options.room, options.kinds)] * 2
+    kinds = lambda number: ["audio", "video"] if number < options.video_rooms else options.kinds
+    return [(f"{options.room}-{number + 1}", kinds(number)) for number in range(options.rooms)]

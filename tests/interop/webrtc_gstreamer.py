@@ -1,7 +1,7 @@
 """webrtcbin elements of GStreamer, with a certificate of a file or with the one that GStreamer makes.
 
-Standard output is lines of JSON, four a second: the version of GStreamer, each end with its states, the packets that it received by kind and
-those that it lost, and the packets of RTP that SRTP accepted since the line before, each as SSRC and sequence number. The last line of
+Standard output is lines of JSON, four a second: the version of GStreamer, each end with its states, the packets that it received by kind, their
+SSRCs and those that it lost, and the packets of RTP that SRTP accepted since the line before, each as SSRC and sequence number. The last line of
 `publish` has the statuses of the answers to its requests.
 """
 
@@ -24,7 +24,7 @@ gi.require_version("GstSdp", "1.0")
 gi.require_version("GstWebRTC", "1.0")
 from gi.repository import GLib, Gst, GstSdp, GstWebRTC
 
-from admin_api import add_call, open_session, rooms
+from admin_api import add_call, ends, open_session
 
 PARSER = argparse.ArgumentParser(description=__doc__)
 PARSER.add_argument("certificate", help="a PEM file with certificate and key, or - for the certificate that GStreamer makes")
@@ -37,8 +37,7 @@ PUBLISH.add_argument("token")
 PUBLISH.set_defaults(kinds=["audio", "video"])
 OPTIONS = PARSER.parse_args()
 PEM = None if OPTIONS.certificate == "-" else pathlib.Path(OPTIONS.certificate).read_text()
-KINDS = OPTIONS.kinds
-OPUS = 97
+OPUS, VP8 = 97, 98
 ACCEPTED = deque()
 # After the first key frame the encoder sends one only on request.
 SOURCES = {
@@ -57,16 +56,16 @@ class End:
 
     direction = GstWebRTC.WebRTCRTPTransceiverDirection.SENDRECV
 
-    def __init__(self, address, room=None):
-        self.room = room
-        self.received = dict.fromkeys(KINDS, 0)
+    def __init__(self, address, room, kinds):
+        self.room, self.kinds = room, kinds
+        self.received = dict.fromkeys(kinds, 0)
         # By SSRC: the first sequence number and the highest one, extended, and the number of packets.
         self.sources = {}
-        self.audio = set()
-        sources = "".join(SOURCES[kind] for kind in KINDS)
+        self.audio, self.video = set(), set()
+        sources = "".join(SOURCES[kind] for kind in kinds)
         self.pipeline = Gst.parse_launch(f"webrtcbin name=peer bundle-policy=max-bundle {sources}")
         self.peer = self.pipeline.get_by_name("peer")
-        for index in range(len(KINDS)):
+        for index in range(len(kinds)):
             self.peer.emit("get-transceiver", index).set_property("direction", self.direction)
         self.peer.connect("deep-element-added", self.on_element)
         self.peer.connect("pad-added", self.on_pad)
@@ -130,15 +129,18 @@ class End:
         source[2] += 1
         if header[1] & 0x7F == OPUS:
             self.audio.add(ssrc)
+        elif header[1] & 0x7F == VP8:
+            self.video.add(ssrc)
         return Gst.PadProbeReturn.OK
 
     def state(self):
         names = ["connection-state", "ice-connection-state"]
         return {
             "states": [self.peer.get_property(name).value_nick for name in names],
-            "received": [self.received[kind] for kind in KINDS],
+            "received": [self.received[kind] for kind in self.kinds],
             "lost": sum(highest - first + 1 - packets for first, highest, packets in list(self.sources.values())),
             "audio": list(self.audio),
+            "video": list(self.video),
             "at_ms": 1000 * time.time(),
         }
 
@@ -159,7 +161,7 @@ class Publisher(End):
 
     def __init__(self, address):
         self.statuses = []
-        super().__init__(address)
+        super().__init__(address, None, OPTIONS.kinds)
 
     def request(self, method, url, headers={}, body=None):
         connection = http.client.HTTPConnection(urlsplit(OPTIONS.url).netloc)
@@ -188,18 +190,18 @@ class Publisher(End):
         LOOP.quit()
 
 
-def show(ends):
+def show(peers):
     accepted = [ACCEPTED.popleft() for _ in range(len(ACCEPTED))]
-    print(json.dumps({"clients": [Gst.version_string()], "ends": [end.state() for end in ends], "accepted": accepted}), flush=True)
+    print(json.dumps({"clients": [Gst.version_string()], "ends": [peer.state() for peer in peers], "accepted": accepted}), flush=True)
     return True
 
 
 Gst.init(None)
 LOOP = GLib.MainLoop()
 if OPTIONS.mode == "call":
-    ends = [End(OPTIONS.addresses[index % len(OPTIONS.addresses)], room) for index, room in enumerate(rooms(OPTIONS))]
+    peers = [End(OPTIONS.addresses[index % len(OPTIONS.addresses)], room, kinds) for index, (room, kinds) in enumerate(ends(OPTIONS))]
 else:
-    ends = [Publisher(OPTIONS.addresses[0])]
-    GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGTERM, ends[0].end)
-GLib.timeout_add(250, show, ends)
+    peers = [Publisher(OPTIONS.addresses[0])]
+    GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGTERM, peers[0].end)
+GLib.timeout_add(250, show, peers)
 LOOP.run()

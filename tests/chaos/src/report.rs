@@ -97,7 +97,7 @@ pub(crate) struct RowReport {
     /// Requests for key frames that reached the publisher of a live stream at each fault.
     key_frames_asked: Vec<u64>,
     /// The duration of freezes in each page of a browser at each fault (`totalFreezesDuration`), and by frames at the capture of each client of the
-    /// lab, milliseconds.
+    /// lab and of each end of a library, milliseconds.
     frozen_ms: Vec<u64>,
     unfault: Option<RecoveryReport>,
     pub(crate) control: Option<ControlReport>,

@@ -27,7 +27,7 @@ const VIDEO: u8 = 96;
 /// The time for which the video of each client of the lab stood still in this span, milliseconds.
 pub(crate) fn frozen_ms(capture: &Capture<ClientPacket>, span: Range<u64>) -> Vec<u64> {
     let frozen =
-        capture.read(|packets| frozen_ns(packets, |payload_type| payload_type == VIDEO, span));
+        capture.read(|packets| frozen_ns(packets, |_, payload_type| payload_type == VIDEO, span));
     frozen.into_iter().map(|ns| ns / 1_000_000).collect()
 }
 

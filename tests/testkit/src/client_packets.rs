@@ -244,16 +244,16 @@ pub fn refused(
 /// The time for which each stream of video stood still in this span, nanoseconds: the sum of the pauses between whole frames that are
 /// freezes (W3C webrtc-stats, `totalFreezesDuration`). The end of the span ends the last pause. A frame is whole when its last packet has
 /// arrived; one that refers to a lost frame counts as shown, since the capture does not see which do. `is_video` chooses streams by
-/// payload type; those without a whole frame before the span are left out.
+/// SSRC and payload type; those without a whole frame before the span are left out.
 pub fn frozen_ns(
     packets: &[ClientPacket],
-    is_video: impl Fn(u8) -> bool,
+    is_video: impl Fn(u32, u8) -> bool,
     span: Range<u64>,
 ) -> Vec<u64> {
     let mut streams: BTreeMap<Source, VideoStream> = BTreeMap::new();
     for &ClientPacket { at_ns, client, content } in packets {
         if let ClientContent::Srtp { ssrc, payload_type, ends_frame, sequence, .. } = content
-            && is_video(payload_type)
+            && is_video(ssrc, payload_type)
             && at_ns < span.end
         {
             let stream = streams.entry(Source { client, ssrc, is_rtp: true }).or_default();
@@ -517,7 +517,7 @@ mod tests {
         let frozen = |frames_ms: &[u64], until_ms: u64| {
             let all = video(frames_ms, &[]);
             let frozen =
-                frozen_ns(&all, |payload_type| payload_type == 96, 500 * MS..until_ms * MS);
+                frozen_ns(&all, |_, payload_type| payload_type == 96, 500 * MS..until_ms * MS);
             frozen.iter().map(|ns| ns / MS).collect::<Vec<_>>()
         };
         let calm: Vec<u64> = (0..=20).map(|frame| frame * 40).collect();
@@ -534,7 +534,8 @@ mod tests {
     #[test]
     fn frame_without_a_packet_is_not_shown() {
         let frames: Vec<u64> = (0..=20).map(|frame| frame * 40).collect();
-        let frozen = |lost: &[u16]| frozen_ns(&video(&frames, lost), |_| true, 400 * MS..840 * MS);
+        let frozen =
+            |lost: &[u16]| frozen_ns(&video(&frames, lost), |_, _| true, 400 * MS..840 * MS);
         assert_eq!(frozen(&[]), [0]);
         // The first packets of four frames across the roll-over: 520 to 640 ms.
         let first = 65_530_u32 + 2 * 13;

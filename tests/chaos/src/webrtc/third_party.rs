@@ -11,7 +11,7 @@ use evenkeel_lab::crowd::FaultEffect;
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::capture::Capture;
 use evenkeel_testkit::client_packets::{
-    AcceptedPacket, ClientContent, ClientPacket, RefusedPacket, refused,
+    AcceptedPacket, ClientContent, ClientPacket, RefusedPacket, frozen_ns, refused,
 };
 use evenkeel_testkit::clients::{SYSTEM_PYTHON, browser_packages, ecdsa_certificate, python};
 use evenkeel_testkit::need::Need;
@@ -38,6 +38,8 @@ const CONNECTED: [&str; 2] = ["connected", "completed"];
 const PROCESSED_AFTER_NS: u64 = 2_000_000_000;
 /// Ends of each library.
 const ENDS: usize = 10;
+/// Calls of libraries that have video, too: encoders for all would leave no processor time to measure voice.
+const VIDEO_CALLS: usize = 1;
 /// The payload type of Opus in offers of the lab.
 const VIEWERS_OPUS: u8 = 111;
 
@@ -46,7 +48,7 @@ const VIEWERS_OPUS: u8 = 111;
 pub(crate) enum ThirdParty {
     /// Two pages of Chromium in a call.
     Pages,
-    /// Calls of voice between an end by aiortc and one by GStreamer.
+    /// Calls of voice, some with video, between an end by aiortc and one by GStreamer.
     Libraries,
     /// A page of Chromium that publishes a stream. Clients of the lab view it.
     Publisher,
@@ -110,8 +112,9 @@ impl ThirdParty {
         let certificate = places.folder.join("webrtcbin.pem");
         let written = fs::write(&certificate, ecdsa_certificate());
         written.map_err(|error| format!("{}: {error}", certificate.display()))?;
-        let rooms = ENDS.to_string();
-        let options = ["--audio", "--rooms", &rooms].map(str::to_owned);
+        let (rooms, with_video) = (ENDS.to_string(), VIDEO_CALLS.to_string());
+        let options = ["--audio", "--rooms", &rooms, "--video-rooms", &with_video];
+        let options = options.map(str::to_owned);
         let words = |script: &str, own: Vec<String>| {
             let rest = [api.clone(), CROWD.to_owned()];
             [vec![text(&interop.join(script))], own, options.to_vec(), rest.to_vec()].concat()
@@ -140,6 +143,9 @@ struct EndReport {
     received: Vec<u64>,
     /// The SSRCs of audio that it receives.
     audio: BTreeSet<u32>,
+    /// Those of video, of libraries.
+    #[serde(default)]
+    video: BTreeSet<u32>,
     /// Time of the report, milliseconds since the Unix epoch.
     at_ms: f64,
     /// The time for which video was frozen (`totalFreezesDuration`).
@@ -299,7 +305,7 @@ impl ThirdPartyClients {
         for program in &mut self.programs {
             program.renew().await?;
         }
-        let mut effect = self.effect(capture, span);
+        let mut effect = self.effect(capture, span.clone());
         let (hit, receivers) = (effect.hit, self.receivers);
         if hit != receivers {
             return Err(format!("{hit} of {receivers} receivers got audio before the fault"));
@@ -311,7 +317,15 @@ impl ThirdPartyClients {
             both.flatten().collect::<Vec<u64>>()
         };
         effect.freezes = grown(|end| end.freezes).into_iter().sum();
-        let frozen_ms = grown(|end| end.frozen_ms);
+        let mut frozen_ms = grown(|end| end.frozen_ms);
+        if self.kind == ThirdParty::Libraries {
+            let of_libraries = self.frozen_ms(capture, span);
+            let (streams, ends) = (of_libraries.len(), 2 * VIDEO_CALLS);
+            if streams != ends {
+                return Err(format!("{streams} of {ends} ends got video before the fault"));
+            }
+            frozen_ms.extend(of_libraries);
+        }
         let asked = grown(|end| end.key_frames_asked);
         let key_frames_asked =
             asked.first().copied().filter(|_| self.kind == ThirdParty::Publisher);
@@ -330,6 +344,15 @@ impl ThirdPartyClients {
             ThirdParty::Pages | ThirdParty::Libraries => audio.contains(&ssrc),
         };
         capture.read(|packets| effect(packets, is_audio, span))
+    }
+
+    /// The time for which each stream of video that libraries receive stood still in this span, milliseconds.
+    fn frozen_ms(&self, capture: &Capture<ClientPacket>, span: Range<u64>) -> Vec<u64> {
+        let ends = self.programs.iter().flat_map(|program| &program.last);
+        let video: BTreeSet<u32> = ends.flat_map(|end| &end.video).copied().collect();
+        let frozen =
+            capture.read(|packets| frozen_ns(packets, |ssrc, _| video.contains(&ssrc), span));
+        frozen.into_iter().map(|ns| ns / 1_000_000).collect()
     }
 
     /// True if clients of the lab view its streams.
@@ -469,6 +492,7 @@ mod tests {
             path: Value::Null,
             received: vec![ENOUGH; 3],
             audio: BTreeSet::new(),
+            video: BTreeSet::new(),
             at_ms,
             frozen_ms: Some(0),
             freezes: Some(0),
