@@ -202,7 +202,7 @@ impl Crowd {
         }
         let (plan, heard, watch) = (plan.clone(), watch.events.clone(), Some(watch));
         let mut crowd = Crowd { sessions, events: heard, watch, plan, from_ns: 0 };
-        let newcomers = crowd.newcomers(1)?;
+        let newcomers = crowd.newcomers(1, crowd.plan.sessions)?;
         let entered = match crowd.sessions.open(newcomers, &admin, go.as_mut()).await {
             Ok(()) => tokio::select! {
                 ready = crowd.sessions.wait_ready() => ready,
@@ -253,8 +253,25 @@ impl Crowd {
         Ok(crowd)
     }
 
-    fn newcomers(&self, first: u64) -> Result<Vec<EnteringClient>, LabError> {
-        let sessions = first..first + u64::from(self.plan.sessions);
+    /// Opens this many further sessions, in rooms of their own, at another gateway, and waits until every client can send.
+    pub async fn enter_also(
+        &mut self,
+        sessions: u32,
+        admin: impl Fn() -> ApiClient,
+    ) -> Result<(), LabError> {
+        let newcomers = self.newcomers(self.next_session(), sessions)?;
+        self.sessions.open(newcomers, admin, pin!(pending())).await?;
+        self.sessions.wait_ready().await?;
+        self.begin_window();
+        Ok(())
+    }
+
+    fn next_session(&self) -> u64 {
+        self.by_id().values().max().map_or(1, |last| last + 1)
+    }
+
+    fn newcomers(&self, first: u64, sessions: u32) -> Result<Vec<EnteringClient>, LabError> {
+        let sessions = first..first + u64::from(sessions);
         let newcomer = |session| newcomer(self.plan.planned(session), self.plan.clients_at);
         sessions.map(newcomer).collect()
     }
@@ -276,9 +293,8 @@ impl Crowd {
 
     /// Replaces all clients at once by new sessions. The ledger forgets the old ones.
     pub async fn reconnect(&mut self, admin: impl Fn() -> ApiClient) -> Result<(), LabError> {
-        let first = self.by_id().values().max().map_or(1, |last| last + 1);
         // New sockets are bound before the old are closed, so that no address is used twice.
-        let newcomers = self.newcomers(first)?;
+        let newcomers = self.newcomers(self.next_session(), self.plan.sessions)?;
         let gone: Vec<u64> = std::mem::take(&mut self.sessions.by_id).into_values().collect();
         gone.iter().for_each(|&session| self.sessions.fleet.leave(session));
         // During this time the old clients still record packets.

@@ -30,3 +30,18 @@ async fn failed_close_does_not_stop_the_others() {
     crowd.leave(&mut gateway.admin()).await.unwrap();
     assert_eq!(gateway.state().open.len(), 0);
 }
+
+#[tokio::test]
+async fn further_sessions_have_rooms_of_their_own() {
+    let gateway = SmallGateway::start(usize::MAX).await;
+    let mut crowd = Crowd::enter(&CrowdPlan::new(8), || gateway.admin()).await.unwrap();
+    crowd.enter_also(6, || gateway.admin()).await.unwrap();
+    let numbers: BTreeSet<u64> = crowd.by_id().values().copied().collect();
+    assert_eq!(numbers, (1..=14).collect());
+    let mut members = BTreeMap::<String, usize>::new();
+    for offer in &gateway.state().offers {
+        *members.entry(offer["room"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    assert_eq!((members.len(), members["drill-7"]), (7, 2));
+    assert!(members.values().all(|&sessions| sessions == 2), "{members:?}");
+}
