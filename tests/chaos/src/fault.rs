@@ -7,6 +7,7 @@ mod proof;
 mod region;
 mod store;
 mod way;
+mod zone;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,12 +21,13 @@ use serde_json::{Value, json};
 use crate::impairment::Impairment;
 use crate::layout::Kind;
 use crate::node::Misbehaviour;
-use crate::stage::{Stage, numbers};
+use crate::stage::{Stage, numbers, sessions_of};
 pub(crate) use owner::Loss;
 use process::{limit_files, signal_all, starve, stop_thread};
 pub(crate) use region::Home;
 pub(crate) use store::Outage;
 pub(crate) use way::Way;
+pub(crate) use zone::ZoneLoss;
 
 /// The nodes that a fault hits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,8 +75,10 @@ pub(crate) enum Fault {
     Reconnect,
     /// The gateway is replaced by a new process.
     Upgrade,
-    /// A fault of the gateway that owns the address of a group.
+    /// A fault of the gateway that owns the address of the first group.
     Owner(Loss),
+    /// A zone is lost with its nodes, agents and gateways at one instant.
+    Zone(&'static str, ZoneLoss),
     /// A fault of the store of the shared index.
     Store(Outage),
     /// Packets to the gateway's UDP listener are dropped for this long; QUIC goes on.
@@ -114,7 +118,7 @@ impl Fault {
             way.kill(stage, &names, turn)?;
             region::leave(stage, crowd, &names).await?;
         }
-        let hit = stage.sessions_on(&names).await?;
+        let hit = self.sessions_hit(stage, &names).await?;
         let before = stage.tally(&names)?;
         let at_ns = clock::now_ns();
         self.begin(stage, &names, turn)?;
@@ -128,6 +132,8 @@ impl Fault {
             Fault::Misbehave(..) if !silences(stage.layout.kind) => Scope::Nodes(nodes),
             Fault::Misbehave(..) => Scope::Paused(nodes),
             Fault::BlockUdp(_) => Scope::Sessions(by_quic(crowd)),
+            Fault::Zone(..) => Scope::Sessions(hit),
+            Fault::Owner(_) if stage.has_several_groups() => Scope::Sessions(hit),
             Fault::Return(..) | Fault::Upgrade | Fault::Owner(_) | Fault::Store(_) => {
                 Scope::Everybody
             }
@@ -145,6 +151,23 @@ impl Fault {
         })
     }
 
+    /// The sessions at nodes or gateways that it hits, where these are fewer than all.
+    async fn sessions_hit(self, stage: &Stage, names: &[String]) -> Result<BTreeSet<u64>, String> {
+        let mut hit = stage.sessions_on(names).await?;
+        match self {
+            Fault::Zone(zone, _) => {
+                for group in stage.groups().filter(|group| group.owner_is_in(zone)) {
+                    hit.extend(sessions_of(group).await?);
+                }
+            }
+            Fault::Owner(_) if stage.has_several_groups() => {
+                hit.extend(sessions_of(&stage.gateways).await?);
+            }
+            _ => {}
+        }
+        Ok(hit)
+    }
+
     fn begin(self, stage: &mut Stage, names: &[String], turn: u32) -> Result<(), String> {
         match self {
             Fault::Kill(_, way) | Fault::CrashLoop(_, _, way) => way.kill(stage, names, turn),
@@ -153,6 +176,7 @@ impl Fault {
             Fault::NoDescriptors(..) => limit_files(stage, names, false),
             Fault::Misbehave(..) | Fault::Leak(..) => signal_all(stage, names, Signal::SIGUSR1),
             Fault::Owner(loss) => loss.begin(stage, names, turn),
+            Fault::Zone(zone, loss) => loss.begin(stage, names, zone),
             Fault::BlockUdp(_) => stage.firewall.block(stage.gateway().udp.port()),
             Fault::Starve(..)
             | Fault::Return(..)
@@ -216,6 +240,7 @@ impl Fault {
             Fault::Move(rooms) => stage.move_rooms(rooms, turn as usize * rooms).await,
             Fault::Upgrade => stage.gateways.upgrade(&stage.places).await,
             Fault::Owner(loss) => loss.go_on(stage).await,
+            Fault::Zone(zone, _) => zone::expect_takeovers(stage, zone).await,
             Fault::Store(outage) => outage.go_on(stage).await,
             Fault::Rebind => crowd.rebind().map_err(|error| error.to_string()),
             Fault::Reconnect => {
@@ -263,6 +288,7 @@ impl Fault {
             }
             Fault::BlockUdp(_) => stage.firewall.clear(),
             Fault::Owner(loss) => loss.heal(stage, struck.turn).await,
+            Fault::Zone(zone, loss) => loss.heal(stage, names, zone).await,
             Fault::Store(outage) => outage.heal(stage).await,
             Fault::Stall(_)
             | Fault::StallControl(_)
@@ -299,6 +325,10 @@ impl Fault {
             | Fault::Leak(target, _)
             | Fault::Drain(target) => target,
             Fault::DrainRegion(region, _) => Target::Region(region),
+            Fault::Zone(zone, _) => {
+                let nodes = stage.nodes.iter().filter(|node| node.zone == zone);
+                return Ok(nodes.map(|node| node.name.clone()).collect());
+            }
         };
         let of = |regions: &[&str]| {
             let nodes = stage.nodes.iter().filter(|node| regions.contains(&node.region));

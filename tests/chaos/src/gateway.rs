@@ -1,5 +1,6 @@
 //! A gateway's process, and the process that replaces it.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use evenkeel_lab::process::{ChildProcess, ProcessError};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::process;
 use crate::stage::Places;
@@ -77,6 +78,18 @@ impl Gateway {
     /// A new client of the admin API.
     pub(crate) fn admin(&self) -> ApiClient {
         ApiClient::new(ApiEndpoint::Unix(self.socket.clone()))
+    }
+
+    /// The error of a request to it, with the end of its log.
+    pub(crate) fn request_error<E: Display>(&self, action: &str) -> impl FnOnce(E) -> String {
+        move |error| self.process.error(format!("{action}: {error}")).into()
+    }
+
+    /// Reads `/v1/LIST`, an object with a list of this name.
+    pub(crate) async fn read_list(&self, list: &str) -> Result<Vec<Value>, String> {
+        let read = self.admin().read(&format!("/v1/{list}")).await;
+        let read = read.map_err(self.request_error(&format!("listing {list}")))?;
+        Ok(read[list].as_array().cloned().unwrap_or_default())
     }
 
     /// Replaces the process by a new one, of the newer program if there are two.

@@ -1,18 +1,20 @@
-//! The gateways of a stage: one that serves, and its standby and spares if it is in a group.
+//! The gateways of a group: one that serves, and its standby and spares. A gateway without a group has none.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use evenkeel_client::ApiClient;
 use evenkeel_lab::network::{Host, INTERFACE, PREFIX};
+use evenkeel_lab::process::ChildProcess;
 use nix::sys::signal::Signal;
 
 use crate::firewall;
 use crate::gateway::Gateway;
-use crate::hosts::{Hosts, MEMBER, Passed, SHARED};
-use crate::layout::{CACHE, CERTIFICATE, ConfiguredNode, KEY, Layout};
+use crate::hosts::{Addresses, Hosts, MEMBER, Passed, SHARED, shared_by};
+use crate::layout::{CACHE, CERTIFICATE, ConfiguredNode, KEY, Layout, Member};
 use crate::stage::{Places, WITNESS, write};
 use crate::store::Store;
 
@@ -33,36 +35,55 @@ pub(crate) struct Gateways {
     standby: usize,
     /// The last owner before, or the standby.
     former: usize,
-    hosts: Option<Hosts>,
+    /// Of each gateway in the order of `gateways`; none if everything is on loopback.
+    members: Vec<Member>,
+    /// `None` if everything is on loopback, as `hosts`.
+    addresses: Option<Addresses>,
+    hosts: Option<Rc<Hosts>>,
+}
+
+/// The place of a gateway among others.
+struct Membership<'a> {
+    hosts: &'a Hosts,
+    /// The number of the group.
+    group: u8,
+    members: &'a [Member],
+    /// The number of the gateway among the members.
+    number: usize,
 }
 
 impl Gateways {
-    /// Starts all gateways, and waits until one owns the shared address.
+    /// Starts all gateways of the group with this number, and waits until one owns the group's address.
     pub(crate) async fn start(
+        group: u8,
         layout: &Layout,
         places: &Places,
         told: &[ConfiguredNode],
         witness: Option<SocketAddr>,
-        hosts: Option<Hosts>,
+        hosts: Option<Rc<Hosts>>,
     ) -> Result<Gateways, String> {
-        if layout.gateway_hosts > 1 {
-            write_certificate(&places.folder)?;
-        }
-        let gateways = match &hosts {
-            None => vec![start("gateway", layout, places, told, None, None)?],
+        let members = layout.members(group.into());
+        let (gateways, addresses) = match &hosts {
+            None => (vec![start("gateway", layout, places, told, None, None)?], None),
             Some(hosts) => {
-                let start = |(number, host): (usize, &Host)| {
+                let host_of = |member: &Member| &hosts.gateways[member.host];
+                let addresses = Addresses::watch(members.iter().map(host_of), shared_by(group))?;
+                let start = |(number, member): (usize, &Member)| {
+                    let host = host_of(member);
                     if layout.gateway_hosts == 1 {
                         host.ip(&format!("addr add {SHARED}/{PREFIX} dev {INTERFACE}"))?;
                     }
                     let _inside = host.enter()?;
-                    start(host.name(), layout, places, told, witness, Some((hosts, number)))
+                    let membership = Membership { hosts, group, members: &members, number };
+                    start(member.name, layout, places, told, witness, Some(membership))
                 };
-                hosts.gateways.iter().enumerate().map(start).collect::<Result<_, String>>()?
+                let gateways = members.iter().enumerate().map(start);
+                (gateways.collect::<Result<_, String>>()?, Some(addresses))
             }
         };
         let standby = 1 % gateways.len();
-        let mut group = Gateways { gateways, owner: 0, standby, former: standby, hosts };
+        let mut group =
+            Gateways { gateways, owner: 0, standby, former: standby, members, addresses, hosts };
         if layout.gateway_hosts > 0 {
             group.expect_owner(0).await?;
         }
@@ -83,9 +104,9 @@ impl Gateways {
         (0..count).map(|at| self.gateways[(self.owner + at) % count].admin()).collect()
     }
 
-    /// The media packets that reached the nodes since the last call; none without hosts.
+    /// The media packets of all groups that reached the nodes since the last call; none without hosts.
     pub(crate) fn passed(&self) -> Vec<Passed> {
-        self.hosts.as_ref().map(Hosts::passed).unwrap_or_default()
+        self.hosts().map(Hosts::passed).unwrap_or_default()
     }
 
     /// Replaces the gateway that serves by a new process.
@@ -101,11 +122,44 @@ impl Gateways {
 
     /// The hosts of this stage; `None` if everything is on loopback.
     pub(crate) fn hosts(&self) -> Option<&Hosts> {
-        self.hosts.as_ref()
+        self.hosts.as_deref()
+    }
+
+    /// True if the first member serves.
+    pub(crate) fn is_at_home(&self) -> bool {
+        self.owner == 0
+    }
+
+    /// The number of the host of the gateway that serves; `None` without hosts.
+    pub(crate) fn host_of_owner(&self) -> Option<usize> {
+        self.members.get(self.owner).map(|member| member.host)
+    }
+
+    /// True if the gateway that serves is in this zone.
+    pub(crate) fn owner_is_in(&self, zone: &str) -> bool {
+        self.members.get(self.owner).is_some_and(|member| member.zone == zone)
+    }
+
+    /// The processes of the gateways in this zone.
+    pub(crate) fn processes_in(&self, zone: &str) -> impl Iterator<Item = &ChildProcess> {
+        let all = self.members.iter().zip(&self.gateways);
+        all.filter(move |(member, _)| member.zone == zone).map(|(_, gateway)| &gateway.process)
+    }
+
+    /// Cuts the links of the hosts in this zone, or restores them.
+    pub(crate) fn set_links_in(&self, zone: &str, is_up: bool) -> Result<(), String> {
+        let hosts = self.own_hosts()?;
+        let mut members = self.members.iter().filter(|member| member.zone == zone);
+        members.try_for_each(|member| hosts.set_link(member.host, is_up))
     }
 
     fn own_hosts(&self) -> Result<&Hosts, String> {
         self.hosts().ok_or_else(|| "the gateway has no host of its own".to_owned())
+    }
+
+    fn own_addresses(&self) -> Result<&Addresses, String> {
+        let addresses = self.addresses.as_ref();
+        addresses.ok_or_else(|| "the gateway has no host of its own".to_owned())
     }
 
     pub(crate) fn signal_owner(&self, signal: Signal) -> Result<(), String> {
@@ -117,11 +171,11 @@ impl Gateways {
     }
 
     pub(crate) fn cut_owner(&self) -> Result<(), String> {
-        self.own_hosts()?.set_link(self.owner, false)
+        self.own_hosts()?.set_link(self.members[self.owner].host, false)
     }
 
     pub(crate) fn restore_former_link(&self) -> Result<(), String> {
-        self.own_hosts()?.set_link(self.former, true)
+        self.own_hosts()?.set_link(self.members[self.former].host, true)
     }
 
     /// Drops all packets between the members from now on.
@@ -158,9 +212,9 @@ impl Gateways {
 
     async fn expect_owner(&mut self, gateway: usize) -> Result<(), String> {
         let until = Instant::now() + OWNED_WITHIN;
-        while !self.own_hosts()?.addresses().has_it(gateway) {
+        while !self.own_addresses()?.has_it(gateway) {
             if Instant::now() > until {
-                let problem = format!("does not own {SHARED} within {OWNED_WITHIN:?}");
+                let problem = format!("does not own the address within {OWNED_WITHIN:?}");
                 return Err(self.gateways[gateway].process.error(problem).into());
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -171,12 +225,12 @@ impl Gateways {
 
     /// The time from which the owner's host has the address; `None` without hosts.
     pub(crate) fn owned_since(&self) -> Option<u64> {
-        self.hosts()?.addresses().since(self.owner)
+        self.addresses.as_ref()?.since(self.owner)
     }
 
     /// Fails unless one gateway owned the shared address in this span, the one that was the owner before.
     pub(crate) async fn check_one_owner(&self, from_ns: u64, until_ns: u64) -> Result<(), String> {
-        let addresses = self.own_hosts()?.addresses();
+        let addresses = self.own_addresses()?;
         let shared_ns = addresses.shared_ns(from_ns, until_ns);
         if shared_ns > 0 {
             return Err(format!("two hosts had {SHARED} for {:.1} ms", shared_ns as f64 / 1e6));
@@ -206,8 +260,19 @@ impl Gateways {
         if self.gateways[former].is_running() {
             return Ok(());
         }
-        let _inside = self.own_hosts()?.gateways[former].enter()?;
+        let _inside = self.own_hosts()?.gateways[self.members[former].host].enter()?;
         self.gateways[former].start_again(places)
+    }
+
+    /// Hands the address back to the first member, unless it has it. The gateway that served becomes the standby.
+    pub(crate) async fn hand_back(&mut self, places: &Places) -> Result<(), String> {
+        if self.is_at_home() {
+            return Ok(());
+        }
+        self.signal_owner(Signal::SIGTERM)?;
+        self.expect_takeover().await?;
+        self.await_end_of_former().await?;
+        self.await_standby(places).await
     }
 
     /// Waits until the standby has the records of all sessions, and may replace a silent owner. A former owner that ends on its return is started again.
@@ -255,16 +320,6 @@ impl Gateways {
         }
         Ok(())
     }
-
-    /// Media packets that the hosts of the standby and spares sent since the last call.
-    pub(crate) fn count_media_of_standby(&self) -> Result<u64, String> {
-        let Some(hosts) = self.hosts.as_ref().filter(|_| self.gateways.len() > 1) else {
-            return Ok(0);
-        };
-        let counts = hosts.count_media()?;
-        let others = counts.iter().enumerate().filter(|(gateway, _)| *gateway != self.owner);
-        Ok(others.map(|(_, count)| count).sum())
-    }
 }
 
 fn drop_at(host: &Host, hook: &str, packets: &str) -> Result<(), String> {
@@ -276,14 +331,14 @@ fn drop_at(host: &Host, hook: &str, packets: &str) -> Result<(), String> {
     ))
 }
 
-/// Starts a gateway with files of its own in the network namespace of this thread. In a group it has a number.
+/// Starts a gateway with files of its own in the network namespace of this thread.
 fn start(
     name: &'static str,
     layout: &Layout,
     places: &Places,
     told: &[ConfiguredNode],
     witness: Option<SocketAddr>,
-    member: Option<(&Hosts, usize)>,
+    membership: Option<Membership<'_>>,
 ) -> Result<Gateway, String> {
     let folder = places.folder.join(name);
     let policies = folder.join("policies");
@@ -296,22 +351,26 @@ fn start(
     for told in told {
         write_secret(&folder, &told.name)?;
     }
-    let mut text = layout.configuration(told);
-    if let Some((hosts, number)) = member.filter(|_| layout.gateway_hosts > 1) {
+    let is_first = membership.as_ref().is_none_or(|membership| membership.number == 0);
+    let group = membership.as_ref().map_or(0, |membership| membership.group);
+    let mut text = layout.configuration(group, told);
+    if let Some(membership) = membership.filter(|_| layout.gateway_hosts > 1) {
         write(&folder.join("cluster.secret"), SECRET)?;
-        let own = &hosts.gateways[number];
-        let others = hosts.gateways.iter().filter(|other| other.name() != own.name());
-        let peer = |peer: &Host| {
-            let (name, address) = (peer.name(), peer.address());
-            format!("[[cluster.peer]]\nname = \"{name}\"\naddress = \"{address}:{MEMBER}\"\n\n")
+        let Membership { hosts, members, .. } = membership;
+        let address = |member: &Member| hosts.gateways[member.host].address();
+        let (own, port) = (&members[membership.number], MEMBER + u16::from(group));
+        let others = members.iter().filter(|other| other.name != own.name);
+        let peer = |peer: &Member| {
+            let (name, address) = (peer.name, address(peer));
+            format!("[[cluster.peer]]\nname = \"{name}\"\naddress = \"{address}:{port}\"\n\n")
         };
         let peers: String = others.map(peer).collect();
         text += &format!(
-            "\n[cluster]\nname = \"{name}\"\nsecret_file = \"cluster.secret\"\nlisten = \"{}:{MEMBER}\"\n\
-             preferred = {}\nhold_down = \"0s\"\n\n{peers}\
-             [[cluster.address]]\naddress = \"{SHARED}/{PREFIX}\"\ninterface = \"{INTERFACE}\"\nport_legs = {}\n",
-            own.address(),
-            number == 0,
+            "\n[cluster]\nname = \"{name}\"\nsecret_file = \"cluster.secret\"\nlisten = \"{}:{port}\"\n\
+             preferred = {is_first}\nhold_down = \"0s\"\n\n{peers}\
+             [[cluster.address]]\naddress = \"{}/{PREFIX}\"\ninterface = \"{INTERFACE}\"\nport_legs = {}\n",
+            address(own),
+            shared_by(group),
             layout.port_legs,
         );
     }
@@ -326,12 +385,12 @@ fn start(
         text += &format!("\n[index]\nservers = [\"nats://{store}\"]\nvotes = {votes}\n");
     }
     write(&folder.join("evenkeel.toml"), &text)?;
-    let is_first = member.is_none_or(|(_, number)| number == 0);
     let program = places.from.as_ref().filter(|_| is_first).unwrap_or(&places.evenkeel);
     Gateway::start(name, folder, program, places, layout.gateway_hosts > 0)
 }
 
-fn write_certificate(folder: &Path) -> Result<(), String> {
+/// Writes the certificate that the gateways of all groups have in common.
+pub(crate) fn write_certificate(folder: &Path) -> Result<(), String> {
     let made = rcgen::generate_simple_self_signed(vec!["evenkeel".to_owned()]);
     let made = made.map_err(|error| format!("making a certificate: {error}"))?;
     write(&folder.join(CERTIFICATE), &made.cert.pem())?;

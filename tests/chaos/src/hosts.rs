@@ -13,26 +13,31 @@ pub(crate) use addresses::Addresses;
 use meter::Meter;
 pub(crate) use tap::{Passed, longest_pauses};
 
-/// The address that belongs to one of the gateways.
-pub(crate) const SHARED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// The address that belongs to one of the gateways of the first group.
+pub(crate) const SHARED: Ipv4Addr = shared_by(0);
 /// The ports of the gateways' listeners.
 pub(crate) const UDP: u16 = 7_000;
 pub(crate) const QUIC: u16 = 7_443;
-/// The port of members of a group.
+/// The port of members of the first group. Each further group has the next one, since a host may have members of several.
 pub(crate) const MEMBER: u16 = 7_100;
 
 pub(crate) const CLIENTS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
 const NODES: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 20);
-pub(crate) const GATEWAYS: [(&str, Ipv4Addr); 3] = [
+pub(crate) const GATEWAYS: [(&str, Ipv4Addr); 4] = [
     ("edge-1", Ipv4Addr::new(10, 77, 0, 1)),
     ("edge-2", Ipv4Addr::new(10, 77, 0, 2)),
     ("edge-3", Ipv4Addr::new(10, 77, 0, 3)),
+    ("edge-4", Ipv4Addr::new(10, 77, 0, 4)),
 ];
 
-/// A host for each gateway, one for all nodes, and one for clients: the namespace of this process.
+/// The address that belongs to one of the gateways of this group.
+pub(crate) const fn shared_by(group: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, 100 + group)
+}
+
+/// Hosts for gateways, one for all nodes, and one for clients: the namespace of this process.
 pub(crate) struct Hosts {
     tap: Capture<Passed>,
-    addresses: Addresses,
     /// At the clients and at the nodes.
     meters: [Meter; 2],
     pub(crate) gateways: Vec<Host>,
@@ -42,7 +47,7 @@ pub(crate) struct Hosts {
 }
 
 impl Hosts {
-    /// Joins hosts with this number of gateways.
+    /// Joins hosts, this number of them for gateways.
     ///
     /// # Errors
     /// A tool is missing, or the kernel refuses.
@@ -55,8 +60,7 @@ impl Hosts {
         let meters =
             [Meter::of_listeners(&clients, &gateways)?, Meter::of_media(&nodes, &gateways)?];
         let tap = tap::open(&nodes)?;
-        let addresses = Addresses::watch(&gateways)?;
-        Ok(Hosts { tap, addresses, meters, gateways, nodes, clients, network })
+        Ok(Hosts { tap, meters, gateways, nodes, clients, network })
     }
 
     /// Cuts the link of a gateway's host, or restores it.
@@ -69,11 +73,7 @@ impl Hosts {
         self.tap.take()
     }
 
-    pub(crate) fn addresses(&self) -> &Addresses {
-        &self.addresses
-    }
-
-    /// Media packets that each gateway's host sent to clients and to nodes since the last call.
+    /// Media packets that each host of gateways sent to clients and to nodes since the last call.
     pub(crate) fn count_media(&self) -> Result<Vec<u64>, String> {
         let [at_clients, at_nodes] = &self.meters;
         let (at_clients, at_nodes) = (at_clients.read(&self.clients)?, at_nodes.read(&self.nodes)?);

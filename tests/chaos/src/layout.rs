@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use evenkeel_testkit::need::Need;
 
-use crate::hosts::{QUIC, SHARED, UDP};
+use crate::hosts::{GATEWAYS, QUIC, UDP, shared_by};
 use crate::node::Misbehaviour;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,9 +30,10 @@ pub(crate) struct Layout {
     pub(crate) home: &'static str,
     /// Each region with its number of nodes, in two zones.
     pub(crate) regions: &'static [(&'static str, usize)],
-    /// The number of gateways, each on a host of its own, with nodes and clients on further hosts; 0 for one gateway with
-    /// everything on loopback.
+    /// The number of hosts of gateways, with nodes and clients on further hosts; 0 for one gateway with everything on loopback.
     pub(crate) gateway_hosts: usize,
+    /// The groups, if there are several; else the gateways on all hosts are one.
+    pub(crate) groups: &'static [[Member; 2]],
     /// True if there is a link in front of each node.
     pub(crate) linked: bool,
     /// The one-way delay to another region, made by links.
@@ -62,6 +63,16 @@ pub(crate) struct Layout {
     pub(crate) narrow: Option<(&'static str, u64)>,
     /// Time that a region's breaker stays open, seconds.
     pub(crate) breaker_open_s: u64,
+}
+
+/// A gateway of a group. The first member of a group owns its address first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Member {
+    pub(crate) name: &'static str,
+    /// The number of its host.
+    pub(crate) host: usize,
+    /// The zone of its host. Only rows that kill a zone look at it.
+    pub(crate) zone: &'static str,
 }
 
 /// A node in the gateway's configuration.
@@ -107,6 +118,7 @@ impl Layout {
         home: "east",
         regions: &[("east", 3)],
         gateway_hosts: 0,
+        groups: &[],
         linked: false,
         far: Duration::ZERO,
         kind: Kind::Sample,
@@ -147,6 +159,42 @@ impl Layout {
     /// Two gateways of a group, each on a host of its own.
     pub(crate) const GROUP: Layout = Layout { gateway_hosts: 2, ..Layout::HOSTS };
 
+    /// Two zones of a city, with two nodes each, and two groups: each owner is in another zone, and its standby across. A witness is at a third
+    /// site, so that the voters of the zone that stays are a majority.
+    pub(crate) const TWO_GROUPS: Layout = Layout {
+        regions: &[("east", 4)],
+        reserve: "zone",
+        witness: Some(Duration::ZERO),
+        gateway_hosts: 4,
+        groups: &[
+            [
+                Member { name: "edge-1", host: 0, zone: "a" },
+                Member { name: "edge-2", host: 1, zone: "b" },
+            ],
+            [
+                Member { name: "edge-3", host: 2, zone: "b" },
+                Member { name: "edge-4", host: 3, zone: "a" },
+            ],
+        ],
+        ..Layout::GROUP
+    };
+
+    /// Two owners on hosts of their own, and one host of both standbys, each of which is a process of its own (N + 1).
+    pub(crate) const ONE_STANDBY_HOST: Layout = Layout {
+        gateway_hosts: 3,
+        groups: &[
+            [
+                Member { name: "edge-1", host: 0, zone: "a" },
+                Member { name: "edge-3", host: 2, zone: "b" },
+            ],
+            [
+                Member { name: "edge-2", host: 1, zone: "a" },
+                Member { name: "edge-4", host: 2, zone: "b" },
+            ],
+        ],
+        ..Layout::GROUP
+    };
+
     /// All nodes in another region than the gateway, 40 ms away each way.
     pub(crate) const ACROSS: Layout = Layout {
         home: "west",
@@ -175,6 +223,33 @@ impl Layout {
                 (format!("{region}-{zone}{}", number / zones + 1), region, zone)
             })
         })
+    }
+
+    /// The number of groups; 1 also for a gateway without one.
+    pub(crate) fn group_count(&self) -> usize {
+        self.groups.len().max(1)
+    }
+
+    /// The members of a group.
+    pub(crate) fn members(&self, group: usize) -> Vec<Member> {
+        let of_all_hosts = || {
+            let hosts = GATEWAYS.iter().take(self.gateway_hosts).enumerate();
+            hosts.map(|(host, &(name, _))| Member { name, host, zone: "a" }).collect()
+        };
+        self.groups.get(group).map_or_else(of_all_hosts, |members| members.to_vec())
+    }
+
+    /// The sessions of each group, of this number in all: whole rooms, as equal as possible.
+    pub(crate) fn shares(&self, sessions: u32) -> Vec<u32> {
+        let groups = self.group_count() as u32;
+        let mut left = sessions;
+        let share = |group: u32| {
+            let rooms = left.div_ceil(2).div_ceil(groups - group);
+            let share = left.min(2 * rooms);
+            left -= share;
+            share
+        };
+        (0..groups).map(share).collect()
     }
 
     /// True if all sessions are in one room, a publisher and its viewers.
@@ -228,18 +303,18 @@ impl Layout {
         self.linked || !self.delay(region).is_zero()
     }
 
-    /// The addresses of a gateway's listeners, by UDP and by QUIC.
-    fn listeners(&self) -> [SocketAddr; 2] {
+    /// The addresses of the listeners of a group's gateways, by UDP and by QUIC.
+    fn listeners(&self, group: u8) -> [SocketAddr; 2] {
         if self.gateway_hosts == 0 {
             [SocketAddr::from(([127, 0, 0, 1], 0)); 2]
         } else {
-            [UDP, QUIC].map(|port| (SHARED, port).into())
+            [UDP, QUIC].map(|port| (shared_by(group), port).into())
         }
     }
 
-    /// The gateway's configuration file.
-    pub(crate) fn configuration(&self, nodes: &[ConfiguredNode]) -> String {
-        let [udp, quic] = self.listeners();
+    /// The configuration file of a group's gateways.
+    pub(crate) fn configuration(&self, group: u8, nodes: &[ConfiguredNode]) -> String {
+        let [udp, quic] = self.listeners(group);
         // The members of a group need the same certificate, except for WebTransport.
         let certificate = if self.gateway_hosts > 1 && self.certificate {
             format!("certificate = \"../{CERTIFICATE}\"\nkey = \"../{KEY}\"\n")
@@ -355,6 +430,8 @@ on_fault = "hold"
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -362,6 +439,57 @@ mod tests {
         assert_eq!(Layout::REGIONS.fits(), u64::MAX);
         let fits = |kbps| Layout { narrow: Some(("west", kbps)), ..Layout::REGIONS }.fits();
         assert_eq!([127, 128, 255, 256].map(fits), [0, 2, 2, 4]);
+    }
+
+    #[test]
+    fn members_are_named_once_and_standby_is_elsewhere() {
+        let [zones, spare] = [Layout::TWO_GROUPS, Layout::ONE_STANDBY_HOST];
+        for layout in [zones, spare] {
+            let members: Vec<Member> = (0..2).flat_map(|group| layout.members(group)).collect();
+            let names: BTreeSet<&str> = members.iter().map(|member| member.name).collect();
+            assert_eq!(names.len(), 4, "a group is known by the names of its members");
+            let last = members.iter().map(|member| member.host).max();
+            assert_eq!(last, Some(layout.gateway_hosts - 1));
+            for [owner, standby] in layout.groups {
+                assert!(owner.host != standby.host && owner.zone != standby.zone);
+            }
+        }
+        let [owners, standbys] =
+            [0, 1].map(|number| [0, 1].map(|group| zones.groups[group][number].zone));
+        assert_eq!((owners, standbys), (["a", "b"], ["b", "a"]));
+        assert_eq!([0, 1].map(|group| spare.groups[group][1].host), [2, 2]);
+    }
+
+    #[test]
+    fn zone_without_its_nodes_has_a_majority_of_voters() {
+        let layout = Layout::TWO_GROUPS;
+        let lost = layout.nodes().filter(|(.., zone)| *zone == "a").count();
+        let voters = layout.nodes().count() + usize::from(layout.witness.is_some());
+        assert!(voters % 2 == 1 && 2 * lost < voters, "{lost} of {voters}");
+    }
+
+    #[test]
+    fn group_of_all_hosts_has_their_names() {
+        let names = |layout: Layout| -> Vec<&str> {
+            layout.members(0).iter().map(|member| member.name).collect()
+        };
+        assert_eq!(names(Layout::GROUP), ["edge-1", "edge-2"]);
+        assert_eq!(names(Layout::HOSTS), ["edge-1"]);
+        assert_eq!(names(Layout::HOT), [""; 0]);
+    }
+
+    #[test]
+    fn groups_share_sessions_by_whole_rooms() {
+        assert_eq!(Layout::GROUP.shares(301), [301]);
+        assert_eq!(Layout::TWO_GROUPS.shares(500), [250, 250]);
+        assert_eq!(Layout::TWO_GROUPS.shares(250), [126, 124]);
+    }
+
+    #[test]
+    fn groups_listen_at_addresses_of_their_own() {
+        let listens = |group| Layout::TWO_GROUPS.configuration(group, &[]);
+        assert!(listens(0).contains("udp = \"10.77.0.100:7000\""));
+        assert!(listens(1).contains("udp = \"10.77.0.101:7000\""));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use evenkeel_testkit::namespace::First;
 
 use crate::death_counts::DeathCounts;
 use crate::fault::StartedFault;
+use crate::gateways::Gateways;
 use crate::hosts::longest_pauses;
 use crate::limits::Limits;
 use crate::newcomers::{self, Newcomers};
@@ -37,7 +38,7 @@ const AFTERWARDS: Duration = Duration::from_secs(2);
 const POLL_EVERY: Duration = Duration::from_millis(50);
 /// A packet that a gateway sent before a fault reaches its client within this time, over an impaired link too, nanoseconds.
 const ON_ITS_WAY_NS: u64 = 20_000_000;
-/// Time limit of the start.
+/// Time limit of the start, and of what is put right between faults.
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Runs a row.
@@ -58,14 +59,19 @@ pub(crate) async fn play(
     let stage = Stage::set(row.layout, places, seed).await?;
     let port = stage.gateway().udp.port();
     let capture = row.webrtc.then(|| webrtc::capture(port)).transpose()?;
-    let plan = plan(row, &stage, seed);
+    let shares = row.layout.shares(row.sessions);
+    let plan = plan(row, shares[0], &stage, seed);
     let crowd = Crowd::enter(&plan, || stage.admin()).await;
     let mut crowd = crowd.map_err(|error| stage.gateway().process.error(error.to_string()))?;
+    for (group, share) in stage.groups().zip(shares).skip(1) {
+        let entered = crowd.enter_also(share, || group.owner().admin()).await;
+        entered.map_err(|error| group.owner().process.error(error.to_string()))?;
+    }
     let others = match row.third_party {
         Some(kind) => Some(ThirdPartyClients::start(kind, plan.sessions, places, &stage).await?),
         None => None,
     };
-    for admin in &stage.gateways.admins()[1..] {
+    for admin in &stage.admins()[1..] {
         let watched = crowd.watch_also(admin).await;
         watched.map_err(|error| format!("the events of a standby: {error}"))?;
     }
@@ -78,9 +84,9 @@ pub(crate) async fn play(
     let newcomers = row.newcomers.then(|| Newcomers::begin(stage.admin(), home));
     let mut scene =
         Scene { row, limits, stage, crowd, capture, others, newcomers, faults_ns: Vec::new() };
-    scene.stage.gateways.count_media_of_standby()?;
+    scene.stage.count_media_of_standby()?;
     played.control = control(row, &mut scene).await?;
-    played.of_standby += scene.stage.gateways.count_media_of_standby()?;
+    played.of_standby += scene.stage.count_media_of_standby()?;
     if played.control.idle_percent < busy_at {
         return Ok(RowEnd::Busy);
     }
@@ -177,13 +183,14 @@ impl Scene<'_> {
         played: &mut Played,
     ) -> Result<Done, String> {
         let Scene { row, limits, stage, crowd, capture, others, faults_ns, .. } = self;
+        stage.hand_back(SETTLED_WITHIN).await?;
         played.unproven.extend(stand_idle(stage, row.idle).await?);
         if let Some(others) = others {
             others.begin_observation().await?;
         }
         crowd.begin_window();
         drop(stage.gateways.passed());
-        let admins = stage.gateways.admins();
+        let admins = stage.admins();
         let offers = row.offers.then(|| Offers::begin(&admins, row.layout.carrying()));
         tokio::time::sleep(BEFORE_FAULT + phase).await;
         let predicted = match limits.predicts() {
@@ -202,7 +209,7 @@ impl Scene<'_> {
             played.predicted.compare(targets, stage).await?;
         }
         let offered = offers.map(Offers::end).unwrap_or_default();
-        stage.gateways.require()?;
+        stage.groups_mut().try_for_each(Gateways::require)?;
         let (mut nowhere, mut unplaced) = (BTreeSet::new(), UnplacedRooms::default());
         if row.checks.some_unplaced {
             unplaced.ask(&newcomers::ask(&mut stage.admin(), row.layout.carrying(), 0).await.0);
@@ -212,11 +219,15 @@ impl Scene<'_> {
         let _quiet = Quiet::begin()?;
         let mut window = end_window(row, crowd).await;
         let until_ns = window.span.end;
-        let up_ns = longest_pauses(&stage.gateways.passed(), struck.happened.at_ns, until_ns);
+        let mut passed = stage.gateways.passed();
+        if let Scope::Sessions(hit) = &struck.happened.scope {
+            passed.retain(|passed| hit.contains(&passed.session));
+        }
+        let up_ns = longest_pauses(&passed, struck.happened.at_ns, until_ns);
         played.gaps_up_ns.extend(up_ns);
-        let taken_ns =
-            stage.gateways.owned_since().map(|since| since.checked_sub(struck.happened.at_ns));
-        played.taken_ns.extend(taken_ns.flatten());
+        let taken_ns = stage.groups().filter_map(Gateways::owned_since);
+        let at_ns = struck.happened.at_ns;
+        played.taken_ns.extend(taken_ns.filter_map(|since| since.checked_sub(at_ns)));
         played.moves.note(&window.events);
         if row.checks.some_unplaced {
             unplaced.add(UnplacedRooms::part(&mut window, &nowhere, struck.happened.scope.nodes()));
@@ -272,7 +283,7 @@ impl Scene<'_> {
             tokio::time::sleep(AFTERWARDS).await;
         }
         let mut window = end_window(row, crowd).await;
-        played.of_standby += stage.gateways.count_media_of_standby()?;
+        played.of_standby += stage.count_media_of_standby()?;
         played.moves.note(&window.events);
         unplaced.come_back(&mut window, &nowhere, healed_ns);
         played.unplaced.add(unplaced);
@@ -315,7 +326,8 @@ async fn stand_idle(stage: &Stage, long: Duration) -> Result<Option<String>, Str
     Ok(None)
 }
 
-fn plan(row: &Row, stage: &Stage, seed: u64) -> CrowdPlan {
+/// The plan of this number of the row's sessions.
+fn plan(row: &Row, sessions: u32, stage: &Stage, seed: u64) -> CrowdPlan {
     // A client with a changing address cannot declare it.
     let stun = row.natted;
     let region = row.layout.carrying().to_owned();
@@ -325,7 +337,7 @@ fn plan(row: &Row, stage: &Stage, seed: u64) -> CrowdPlan {
     let clients_at = stage.clients_at();
     // Other programs open their own sessions.
     let own = row.third_party.map_or(0, ThirdParty::sessions);
-    let mut plan = CrowdPlan::new(row.sessions - own);
+    let mut plan = CrowdPlan::new(sessions - own);
     // Freezes of WebRTC clients are measured.
     (plan.video, plan.feedback) = (webrtc, webrtc);
     if row.layout.is_live() {

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs;
+use std::iter;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use evenkeel_client::ApiClient;
@@ -17,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::firewall::Firewall;
 use crate::gateway::Gateway;
-use crate::gateways::{Gateways, write_secret};
+use crate::gateways::{Gateways, write_certificate, write_secret};
 use crate::hosts::{CLIENTS, Hosts};
 use crate::layout::{ConfiguredNode, Kind, Layout};
 use crate::link::Link;
@@ -49,8 +51,15 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) process: Option<ChildProcess>,
     pub(crate) link: Option<Link>,
-    /// The agent outlives the node, and ends with the stage.
-    _agent: Option<ChildProcess>,
+    /// `None` if the layout has none. It outlives the node, unless its zone dies.
+    agent: Option<NodeAgent>,
+}
+
+/// The agent beside a node.
+struct NodeAgent {
+    /// `None` only while it is started again.
+    process: Option<ChildProcess>,
+    address: SocketAddr,
 }
 
 /// The name of the group's witness.
@@ -91,7 +100,9 @@ impl Witness {
 
 /// All processes except clients. Dropping it ends them.
 pub(crate) struct Stage {
+    /// Those of the first group.
     pub(crate) gateways: Gateways,
+    further_groups: Vec<Gateways>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) firewall: Firewall,
     /// Of the shared index.
@@ -106,28 +117,83 @@ impl Stage {
         let firewall = Firewall::raise()?;
         let hosts =
             (layout.gateway_hosts > 0).then(|| Hosts::join(layout.gateway_hosts)).transpose()?;
+        let hosts = hosts.map(Rc::new);
         let (nodes, told) = {
             let _inside = hosts.as_ref().map(|hosts| hosts.nodes.enter()).transpose()?;
-            start_nodes(&layout, places, seed, hosts.as_ref())?
+            start_nodes(&layout, places, seed, hosts.as_deref())?
         };
         let witness = match (&hosts, layout.witness) {
             (Some(hosts), Some(delay)) => Some(Witness::start(places, hosts, delay, seed)?),
             _ => None,
         };
         let store = layout.store.then(|| Store::start(&places.folder)).transpose()?;
-        let gateways = Gateways::start(
-            &layout,
-            places,
-            &told,
-            witness.as_ref().map(|it| it.link.near()),
-            hosts,
-        )
-        .await?;
-        let places = places.clone();
-        Ok(Stage { gateways, nodes, firewall, store, _witness: witness, layout, places })
+        if layout.gateway_hosts > 1 {
+            write_certificate(&places.folder)?;
+        }
+        let witness_at = witness.as_ref().map(|it| it.link.near());
+        let start =
+            |group| Gateways::start(group, &layout, places, &told, witness_at, hosts.clone());
+        let gateways = start(0).await?;
+        let mut further_groups = Vec::new();
+        for group in 1..layout.group_count() as u8 {
+            further_groups.push(start(group).await?);
+        }
+        Ok(Stage {
+            gateways,
+            further_groups,
+            nodes,
+            firewall,
+            store,
+            _witness: witness,
+            layout,
+            places: places.clone(),
+        })
     }
 
-    /// The gateway that serves.
+    /// All groups, the first one first.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Gateways> {
+        iter::once(&self.gateways).chain(&self.further_groups)
+    }
+
+    pub(crate) fn groups_mut(&mut self) -> impl Iterator<Item = &mut Gateways> {
+        iter::once(&mut self.gateways).chain(&mut self.further_groups)
+    }
+
+    pub(crate) fn has_several_groups(&self) -> bool {
+        !self.further_groups.is_empty()
+    }
+
+    /// Hands the addresses of several groups back to their first owners.
+    pub(crate) async fn hand_back(&mut self, within: Duration) -> Result<(), String> {
+        if !self.has_several_groups() || self.groups().all(Gateways::is_at_home) {
+            return Ok(());
+        }
+        let places = self.places.clone();
+        for group in self.groups_mut() {
+            group.hand_back(&places).await?;
+        }
+        self.settled(within).await?;
+        // Former owners have sent until they handed back.
+        self.count_media_of_standby()?;
+        Ok(())
+    }
+
+    /// Media packets since the last call from hosts at which no gateway serves.
+    pub(crate) fn count_media_of_standby(&self) -> Result<u64, String> {
+        let hosts = self.gateways.hosts().filter(|_| self.layout.gateway_hosts > 1);
+        let Some(hosts) = hosts else { return Ok(0) };
+        let serving: BTreeSet<usize> = self.groups().filter_map(Gateways::host_of_owner).collect();
+        let counts = hosts.count_media()?;
+        let others = counts.iter().enumerate().filter(|(host, _)| !serving.contains(host));
+        Ok(others.map(|(_, count)| count).sum())
+    }
+
+    /// Clients of the APIs of all gateways, that of the first group's owner first.
+    pub(crate) fn admins(&self) -> Vec<ApiClient> {
+        self.groups().flat_map(Gateways::admins).collect()
+    }
+
+    /// The gateway of the first group that serves.
     pub(crate) fn gateway(&self) -> &Gateway {
         self.gateways.owner()
     }
@@ -144,7 +210,7 @@ impl Stage {
 
     /// The error of a request to the gateway that serves, with the end of its log.
     pub(crate) fn request_error<E: Display>(&self, action: &str) -> impl FnOnce(E) -> String {
-        move |error| self.gateway().process.error(format!("{action}: {error}")).into()
+        self.gateway().request_error(action)
     }
 
     pub(crate) fn node(&self, name: &str) -> Result<&Node, String> {
@@ -173,19 +239,36 @@ impl Stage {
         clear(&self.layout, region)
     }
 
-    /// Restarts nodes that have ended, at their old addresses.
+    /// Sends a signal to the agents of these nodes.
+    pub(crate) fn signal_agents(&self, names: &[String], signal: Signal) -> Result<(), String> {
+        for name in names {
+            let agent = self.node(name)?.agent.as_ref();
+            if let Some(process) = agent.and_then(|agent| agent.process.as_ref()) {
+                process.signal(signal)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Restarts nodes and agents that have ended, at their old addresses.
     pub(crate) fn restart_the_dead(&mut self) -> Result<(), String> {
         let _inside = self.gateways.hosts().map(|hosts| hosts.nodes.enter()).transpose()?;
         for node in &mut self.nodes {
-            if node.process.as_mut().is_some_and(ChildProcess::is_running) {
-                continue;
+            if !node.process.as_mut().is_some_and(ChildProcess::is_running) {
+                // The port of the dead process is free once it was waited for.
+                node.process = None;
+                let at = node.address.to_string();
+                node.process = Some(start_node(&self.layout, &self.places, &node.name, &at)?.0);
+                if let Some(link) = &node.link {
+                    link.reopen().map_err(|error| format!("the link to {}: {error}", node.name))?;
+                }
             }
-            // The port of the dead process is free once it was waited for.
-            node.process = None;
-            let at = node.address.to_string();
-            node.process = Some(start_node(&self.layout, &self.places, &node.name, &at)?.0);
-            if let Some(link) = &node.link {
-                link.reopen().map_err(|error| format!("the link to {}: {error}", node.name))?;
+            if let Some(agent) = &mut node.agent
+                && !agent.process.as_mut().is_some_and(ChildProcess::is_running)
+            {
+                agent.process = None;
+                let at = agent.address.to_string();
+                agent.process = Some(start_agent(&self.places, &node.name, &at)?.0);
             }
         }
         Ok(())
@@ -193,9 +276,7 @@ impl Stage {
 
     /// The nodes as the API shows them.
     pub(crate) async fn states(&self) -> Result<Vec<Value>, String> {
-        let nodes = self.admin().read("/v1/nodes").await;
-        let nodes = nodes.map_err(self.request_error("listing nodes"))?;
-        Ok(nodes["nodes"].as_array().cloned().unwrap_or_default())
+        self.gateway().read_list("nodes").await
     }
 
     pub(crate) async fn are_up(&self, names: &[String]) -> Result<bool, String> {
@@ -208,14 +289,8 @@ impl Stage {
 
     /// The number of rooms outside their home region.
     pub(crate) async fn away(&self) -> Result<u64, String> {
-        let regions = self.regions().await?;
+        let regions = self.gateway().read_list("regions").await?;
         Ok(regions.iter().filter_map(|region| region["rooms_displaced"].as_u64()).sum())
-    }
-
-    async fn regions(&self) -> Result<Vec<Value>, String> {
-        let regions = self.admin().read("/v1/regions").await;
-        let regions = regions.map_err(self.request_error("listing regions"))?;
-        Ok(regions["regions"].as_array().cloned().unwrap_or_default())
     }
 
     /// The node that carries most rooms.
@@ -255,7 +330,7 @@ impl Stage {
         Ok(standbys.all(|node| node["rooms"] == 0))
     }
 
-    /// The number of these sessions that the gateway does not list.
+    /// The number of these sessions that no gateway lists.
     pub(crate) async fn count_missing(
         &self,
         sessions: impl Iterator<Item = &String>,
@@ -265,10 +340,12 @@ impl Stage {
             // A gateway without descriptors answers nothing.
             return Ok(0);
         }
-        let listed = self.admin().list("sessions").await;
-        let listed = listed.map_err(self.request_error("listing sessions"))?;
-        for id in listed.iter().filter_map(|session| session["id"].as_str()) {
-            missing.remove(id);
+        for group in self.groups() {
+            let listed = group.owner().admin().list("sessions").await;
+            let listed = listed.map_err(group.owner().request_error("listing sessions"))?;
+            for id in listed.iter().filter_map(|session| session["id"].as_str()) {
+                missing.remove(id);
+            }
         }
         Ok(missing.len())
     }
@@ -289,9 +366,10 @@ impl Stage {
 
     /// The rooms of the crowd, without those of newcomers.
     pub(crate) async fn rooms(&self) -> Result<Vec<Value>, String> {
-        let rooms = self.admin().list("rooms").await;
-        let mut rooms = rooms.map_err(self.request_error("listing rooms"))?;
-        rooms.retain(|room| members(room).is_some());
+        let mut rooms = Vec::new();
+        for group in self.groups() {
+            rooms.extend(rooms_of(group).await?);
+        }
         Ok(rooms)
     }
 
@@ -311,20 +389,33 @@ impl Stage {
     }
 
     async fn is_settled(&self) -> Result<bool, String> {
-        let all_up = self
-            .states()
-            .await?
-            .iter()
-            .all(|node| node["health"] == "up" || node["health"] == "cold");
+        let is_up = |node: &Value| node["health"] == "up" || node["health"] == "cold";
         let is_home =
             |region: &Value| region["rooms_displaced"] == 0 && region["breaker"] == "closed";
-        if !all_up || !self.regions().await?.iter().all(is_home) {
-            return Ok(false);
+        for group in self.groups() {
+            let owner = group.owner();
+            let all_up = owner.read_list("nodes").await?.iter().all(is_up);
+            if !all_up || !owner.read_list("regions").await?.iter().all(is_home) {
+                return Ok(false);
+            }
         }
         let hops = |room: &Value| room["route"].as_array().map_or(0, Vec::len);
         let spares = usize::from(self.layout.spares).min(1);
         Ok(self.rooms().await?.iter().all(|room| hops(room) > spares))
     }
+}
+
+/// Sessions of the crowd at a group.
+pub(crate) async fn sessions_of(group: &Gateways) -> Result<BTreeSet<u64>, String> {
+    Ok(rooms_of(group).await?.iter().filter_map(members).flatten().collect())
+}
+
+/// The rooms of the crowd at a group.
+async fn rooms_of(group: &Gateways) -> Result<Vec<Value>, String> {
+    let rooms = group.owner().admin().list("rooms").await;
+    let mut rooms = rooms.map_err(group.owner().request_error("listing rooms"))?;
+    rooms.retain(|room| members(room).is_some());
+    Ok(rooms)
 }
 
 /// The two sessions of a crowd's room, by its name.
@@ -370,17 +461,17 @@ fn start_nodes(
         }
         let seen = link.as_ref().map_or(address, Link::near);
         let agent = layout.agents.then(|| start_agent(places, &name, &listen)).transpose()?;
-        let (agent, at) = agent.unzip();
+        let agent = agent.map(|(process, address)| NodeAgent { process: Some(process), address });
         told.push(ConfiguredNode {
             name: name.clone(),
             region,
             zone,
             address: seen,
-            agent: at,
+            agent: agent.as_ref().map(|agent| agent.address),
             start: None,
         });
         let process = Some(process);
-        nodes.push(Node { name, region, zone, address, process, link, _agent: agent });
+        nodes.push(Node { name, region, zone, address, process, link, agent });
     }
     let own = nodes.iter().map(|node: &Node| node.address);
     namespace::reserve(told.iter().map(|told| told.address).chain(own).map(|at| at.port()))?;
@@ -457,7 +548,7 @@ fn cold_start(places: &Places, name: &str) -> Result<(Vec<String>, SocketAddr), 
     Ok((words.iter().chain(&own).map(|&word| word.to_owned()).collect(), at))
 }
 
-/// An agent that watches the node of this name.
+/// An agent that watches the node of this name, and its address.
 fn start_agent(
     places: &Places,
     node: &str,

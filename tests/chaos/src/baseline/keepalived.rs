@@ -13,7 +13,7 @@ use evenkeel_lab::network::{INTERFACE, PREFIX};
 use evenkeel_lab::process::ChildProcess;
 use serde::Serialize;
 
-use crate::hosts::{CLIENTS, Hosts, SHARED};
+use crate::hosts::{Addresses, CLIENTS, Hosts, SHARED};
 use crate::process;
 use crate::stage::{Places, write};
 
@@ -87,6 +87,7 @@ struct Pair {
     members: Vec<[ChildProcess; 2]>,
     owner: usize,
     _redis: ChildProcess,
+    addresses: Addresses,
     hosts: Hosts,
     advert: Duration,
     places: Places,
@@ -95,6 +96,7 @@ struct Pair {
 impl Pair {
     async fn start(advert: Duration, places: &Places) -> Result<Pair, String> {
         let hosts = Hosts::join(2)?;
+        let addresses = Addresses::watch(&hosts.gateways, SHARED)?;
         let store = hosts.nodes.address().to_string();
         let redis = {
             let _inside = hosts.nodes.enter()?;
@@ -104,7 +106,7 @@ impl Pair {
             process::start("redis", Path::new("redis-server"), &words, &places.folder)?
         };
         let (members, places) = (Vec::new(), places.clone());
-        let mut pair = Pair { members, owner: 0, _redis: redis, hosts, advert, places };
+        let mut pair = Pair { members, owner: 0, _redis: redis, addresses, hosts, advert, places };
         for gateway in 0..2 {
             let member = pair.start_member(gateway)?;
             pair.members.push(member);
@@ -162,7 +164,7 @@ impl Pair {
 
     async fn await_owner(&self, gateway: usize) -> Result<(), String> {
         let until = Instant::now() + OWNED_WITHIN;
-        while !self.hosts.addresses().has_it(gateway) {
+        while !self.addresses.has_it(gateway) {
             if Instant::now() > until {
                 let problem = format!("did not take {SHARED} within {OWNED_WITHIN:?}");
                 let [_, keepalived] = &self.members[gateway];

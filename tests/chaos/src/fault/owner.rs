@@ -8,7 +8,7 @@ use super::signal_all;
 use crate::stage::Stage;
 
 /// Time in which a node that starts again is found.
-const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
 /// The fault of the owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +44,7 @@ impl Loss {
                 stage.gateways.signal_owner(Signal::SIGKILL)
             }
             Loss::Parted(_) => {
-                stage.gateways.count_media_of_standby()?;
+                stage.count_media_of_standby()?;
                 stage.gateways.part()
             }
         }
@@ -59,7 +59,7 @@ impl Loss {
                 let until = tokio::time::Instant::now() + long;
                 stage.gateways.expect_takeover().await?;
                 tokio::time::sleep_until(until).await;
-                stage.gateways.count_media_of_standby()?;
+                stage.count_media_of_standby()?;
                 stage.gateways.signal_former(Signal::SIGCONT)
             }
             Loss::Parted(long) => {
@@ -73,13 +73,13 @@ impl Loss {
     pub(super) async fn heal(self, stage: &mut Stage, turn: u32) -> Result<(), String> {
         match self {
             Loss::Killed | Loss::WithNode => {
-                stage.gateways.count_media_of_standby()?;
+                stage.count_media_of_standby()?;
                 stage.restart_the_dead()?;
                 // A gateway that starts marks a node down that its agent has not found again.
                 stage.settled(SETTLED_WITHIN).await?;
             }
             Loss::Silent => {
-                stage.gateways.count_media_of_standby()?;
+                stage.count_media_of_standby()?;
                 if cuts(turn) {
                     stage.gateways.restore_former_link()?;
                 } else {
@@ -89,7 +89,7 @@ impl Loss {
             }
             Loss::HandedOver => {
                 stage.gateways.await_end_of_former().await?;
-                stage.gateways.count_media_of_standby()?;
+                stage.count_media_of_standby()?;
             }
             Loss::Stopped(_) => stage.gateways.await_end_of_former().await?,
             Loss::Parted(_) => stage.gateways.join()?,

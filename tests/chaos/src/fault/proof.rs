@@ -57,10 +57,10 @@ impl Fault {
             Fault::Owner(Loss::Parted(_)) => {
                 stage.gateways.check_one_owner(struck.happened.at_ns, clock::now_ns()).await
             }
-            Fault::Owner(_) | Fault::Store(_) => {
+            Fault::Owner(_) | Fault::Store(_) | Fault::Zone(..) => {
                 let missing = stage.count_missing(window.by_id.keys()).await?;
-                let with_node = self == Fault::Owner(Loss::WithNode);
-                let down = if with_node { marked_down(struck, effect) } else { Ok(()) };
+                let kills_nodes = matches!(self, Fault::Owner(Loss::WithNode) | Fault::Zone(..));
+                let down = if kills_nodes { marked_down(struck, effect) } else { Ok(()) };
                 let name = stage.gateway().name();
                 down.and(proven(missing == 0, format!("{name} lacks {missing} sessions")))
             }

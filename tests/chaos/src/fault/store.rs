@@ -102,7 +102,7 @@ impl Outage {
 
 /// Opens sessions, and closes some of them.
 async fn change_sessions(stage: &Stage) -> Result<(), String> {
-    let offers = Offers::begin(&stage.gateways.admins(), stage.layout.carrying());
+    let offers = Offers::begin(&stage.admins(), stage.layout.carrying());
     tokio::time::sleep(CHANGES_FOR).await;
     let mut opened = offers.end();
     opened.truncate(opened.len() / 2);

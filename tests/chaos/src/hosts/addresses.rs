@@ -1,5 +1,6 @@
-//! The times at which each gateway's host has the shared address.
+//! The times at which the host of each gateway of a group has the group's address.
 
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -9,11 +10,9 @@ use evenkeel_lab::clock;
 use evenkeel_lab::network::Host;
 use nix::ifaddrs::getifaddrs;
 
-use super::SHARED;
-
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// A watch over all gateways' hosts, until it is dropped.
+/// A watch over the hosts of a group's gateways, until it is dropped.
 pub(crate) struct Addresses {
     /// Of each host the changes, in order.
     changes: Vec<Arc<Mutex<Vec<Change>>>>,
@@ -28,7 +27,11 @@ struct Change {
 }
 
 impl Addresses {
-    pub(super) fn watch(gateways: &[Host]) -> Result<Addresses, String> {
+    /// Watches the address that is shared by gateways at these hosts.
+    pub(crate) fn watch<'a>(
+        gateways: impl IntoIterator<Item = &'a Host>,
+        shared: Ipv4Addr,
+    ) -> Result<Addresses, String> {
         let ending = Arc::<AtomicBool>::default();
         let (mut changes, mut threads) = (Vec::new(), Vec::new());
         for host in gateways {
@@ -39,7 +42,7 @@ impl Addresses {
             let _inside = host.enter()?;
             threads.push(std::thread::spawn(move || {
                 while !ending.load(Ordering::Relaxed) {
-                    look(&mut own.lock().unwrap_or_else(PoisonError::into_inner));
+                    look(shared, &mut own.lock().unwrap_or_else(PoisonError::into_inner));
                     std::thread::sleep(LOOK_EVERY);
                 }
             }));
@@ -80,11 +83,11 @@ impl Drop for Addresses {
 }
 
 /// Adds a change, if there is one.
-fn look(changes: &mut Vec<Change>) {
+fn look(shared: Ipv4Addr, changes: &mut Vec<Change>) {
     let Ok(addresses) = getifaddrs() else { return };
     let is_it = |address: nix::ifaddrs::InterfaceAddress| {
         let address = address.address?;
-        Some(address.as_sockaddr_in()?.ip() == SHARED)
+        Some(address.as_sockaddr_in()?.ip() == shared)
     };
     let has_it = addresses.filter_map(is_it).any(|is_it| is_it);
     if changes.last().is_some_and(|last| last.has_it) != has_it {

@@ -12,7 +12,7 @@ use evenkeel_testkit::capture::Capture;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Passed {
     /// The sender, from the test header.
-    session: u64,
+    pub(crate) session: u64,
     /// Nanoseconds since the Unix epoch.
     at_ns: u64,
 }

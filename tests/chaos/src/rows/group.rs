@@ -24,7 +24,9 @@ pub(super) const ROWS: &[Row] = &[
     // Half of the faults hit each member.
     Row::new("gateway.zombie", Layout::GROUP, Owner(Stopped(FIVE_S))).both_ways().times(6),
     Row::new("gateway.kill.ports", PORTS, Owner(Killed)).of(200).both_ways().times(10),
-    Row::new("gateway.kill.other-ports", OTHER_PORTS, Owner(Killed)).of(200).both_ways().times(6),
+    Row::new("gateway.kill.other-ports", OTHER_PORTS, Owner(Killed)).both_ways().times(6),
+    // Calls of the other group do not notice it.
+    Row::new("gateway.nplus1.kill", Layout::ONE_STANDBY_HOST, Owner(Killed)).both_ways().times(10),
     Row::new("gateway.witness.silent", WITNESSED, Owner(Silent)).of(200).both_ways().times(10),
     Row::new("gateway.witness.far", WITNESSED_FAR, Owner(Silent)).of(200).both_ways().times(10),
     // The store has the lowest priority.
