@@ -381,7 +381,7 @@ fn start(
         );
     }
     if layout.store {
-        let (store, votes) = (Store::address(), layout.store_votes);
+        let (store, votes) = (Store::seen_by_gateways(layout), layout.store_votes);
         text += &format!("\n[index]\nservers = [\"nats://{store}\"]\nvotes = {votes}\n");
     }
     write(&folder.join("evenkeel.toml"), &text)?;

@@ -52,6 +52,8 @@ pub(crate) struct Layout {
     pub(crate) store: bool,
     /// True if the store of the index votes on the ownership of the group.
     pub(crate) store_votes: bool,
+    /// The one-way delay to the store, before a fault; `None` without a link to it.
+    pub(crate) store_delay: Option<Duration>,
     /// True if loss counts as a cost in the routing policy.
     pub(crate) quality: bool,
     pub(crate) spares: u8,
@@ -129,6 +131,7 @@ impl Layout {
         witness: None,
         store: false,
         store_votes: false,
+        store_delay: None,
         quality: false,
         spares: 2,
         zones: 2,

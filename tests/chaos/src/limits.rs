@@ -13,7 +13,7 @@ use crate::row::Row;
 use crate::webrtc::{ThirdParty, Transports};
 
 /// The figures of a row, each with the key of its limit in the table.
-const FIGURES: [(&str, &str); 47] = [
+const FIGURES: [(&str, &str); 48] = [
     ("gap_p99_ms", "p99"),
     ("gap_max_ms", "max"),
     ("gap_at_nodes_p99_ms", "p99"),
@@ -27,6 +27,7 @@ const FIGURES: [(&str, &str); 47] = [
     ("left_max_ms", "left_within"),
     ("index_correct_max_ms", "index_within"),
     ("restored_max_ms", "restored_within"),
+    ("offer_p99_ms", "offer_p99"),
     ("overlap_ms", "overlap"),
     ("frozen_max_ms", "frozen_max"),
     ("frozen_p99_ms", "frozen_p99"),
@@ -301,6 +302,7 @@ impl Limits {
             ("left_max_ms", longest(&faults.left_ns)),
             ("index_correct_max_ms", longest(&played.index_ns)),
             ("restored_max_ms", longest(&both_ways)),
+            ("offer_p99_ms", p99(&played.offers_ns)),
             ("overlap_ms", self.counts_packets().then_some(overlap_ms)),
             ("frozen_max_ms", greatest(&played.frozen_ms)),
             ("frozen_p99_ms", p99_of_ms(&played.frozen_ms)),
@@ -654,6 +656,17 @@ mod tests {
     }
 
     #[test]
+    fn slow_answers_to_offers_are_a_miss() {
+        let misses = |ms: u64| {
+            let faults = FaultEffect { hit: 1, ..FaultEffect::default() };
+            let offers_ns = vec![ms * 1_000_000; 100];
+            with("offer_p99 = 45").misses(&Played { faults, offers_ns, ..with_a_fault() })
+        };
+        assert_eq!(misses(45), [""; 0]);
+        assert_eq!(misses(46), ["offer_p99_ms 46.0, 45 is the limit"]);
+    }
+
+    #[test]
     fn rooms_that_are_to_move_may_not_stay() {
         let limits = with("moves_min = 1");
         let misses = |rooms_moved| {
@@ -791,7 +804,7 @@ mod tests {
         let all = with(
             "p99 = 1, found_max = 1, lost = 0, freezes = 0, marked_down = 0, left_within = 1, \
              index_within = 1, frozen_max = 1, key_frame_requests_per_death = 1, moves_min = 1, \
-             moves_max = 1, predicted = 1, restored_within = 1",
+             moves_max = 1, predicted = 1, restored_within = 1, offer_p99 = 1",
         );
         let detections =
             vec![NodeDetection { node: "a".to_owned(), after_ms: 1.0, by_witness: [].into() }];
@@ -805,6 +818,7 @@ mod tests {
             predicted,
             settle_ns: vec![1],
             index_ns: vec![1],
+            offers_ns: vec![1; 100],
             key_frames_asked: vec![1],
             frozen_ms: vec![1],
             ..with_a_fault()

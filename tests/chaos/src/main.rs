@@ -33,6 +33,7 @@ mod runs;
 mod stage;
 mod store;
 mod table;
+mod tcp_link;
 mod tries;
 mod unplaced;
 mod webhook;

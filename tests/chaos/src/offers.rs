@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_client::ApiClient;
 use tokio::task::JoinSet;
@@ -21,16 +21,23 @@ const ANSWERED_WITHIN: Duration = Duration::from_millis(250);
 const FIRST_PORT: u16 = 1_024;
 const LAST_PORT: u16 = 32_000;
 
+/// A session that was offered and answered.
+pub(crate) struct AnsweredOffer {
+    pub(crate) id: String,
+    /// From the offer to the answer.
+    pub(crate) took_ns: u64,
+}
+
 /// Offers until this ends or is dropped.
 pub(crate) struct Offers {
-    answered: Arc<Mutex<Vec<String>>>,
+    answered: Arc<Mutex<Vec<AnsweredOffer>>>,
     lanes: JoinSet<()>,
 }
 
 impl Offers {
     /// Starts with the first of these gateways. A lane turns to the next gateway when one fails.
     pub(crate) fn begin(gateways: &[ApiClient], home: &'static str) -> Offers {
-        let answered = Arc::<Mutex<Vec<String>>>::default();
+        let answered = Arc::<Mutex<Vec<AnsweredOffer>>>::default();
         let (target, mut lanes) = (Arc::<AtomicUsize>::default(), JoinSet::new());
         for _ in 0..LANES {
             let mut clients: Vec<ApiClient> = gateways.iter().map(ApiClient::another).collect();
@@ -41,10 +48,14 @@ impl Offers {
                 loop {
                     clock.tick().await;
                     let at = target.load(Ordering::Relaxed);
+                    let asked = Instant::now();
                     let opening = open(&mut clients[at], home);
                     match tokio::time::timeout(ANSWERED_WITHIN, opening).await {
                         Ok(Some(id)) => {
-                            answered.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+                            let took_ns = asked.elapsed().as_nanos() as u64;
+                            let mut answered =
+                                answered.lock().unwrap_or_else(PoisonError::into_inner);
+                            answered.push(AnsweredOffer { id, took_ns });
                         }
                         Ok(None) | Err(_) => {
                             // The connection is not used again: its answer may still come.
@@ -64,8 +75,8 @@ impl Offers {
         Offers { answered, lanes }
     }
 
-    /// The ids of all sessions that were answered.
-    pub(crate) fn end(self) -> Vec<String> {
+    /// All sessions that were answered.
+    pub(crate) fn end(self) -> Vec<AnsweredOffer> {
         drop(self.lanes);
         std::mem::take(&mut *self.answered.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -253,6 +253,8 @@ impl Scene<'_> {
         let unproven = row.fault.unproven(stage, &struck, &window, &effect).await?;
         played.unproven.extend(unproven);
         played.offered += offered.len();
+        played.offers_ns.extend(offered.iter().map(|offered| offered.took_ns));
+        let offered: Vec<String> = offered.into_iter().map(|offered| offered.id).collect();
         played.offered_missing += stage.count_missing(offered.iter()).await?;
         offers::close(&stage.admin(), offered).await;
         played.marked_down("during the fault", &effect.marked_down, &struck.names);

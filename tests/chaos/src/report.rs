@@ -88,6 +88,8 @@ pub(crate) struct RowReport {
     nodes_sampled: Option<SampledNodes>,
     /// Sessions that were offered and answered around faults; null if none are offered.
     offered: Option<usize>,
+    /// From each of these offers to its answer; null if none are offered.
+    offer_ms: Option<Distribution>,
     /// Media packets from the host of a standby: before faults, and after a former owner is back; null without a standby.
     of_standby: Option<u64>,
     /// New sessions; null if none were opened.
@@ -217,6 +219,8 @@ pub(crate) struct Played {
     pub(crate) index_ns: Vec<u64>,
     /// Sessions that were offered and answered around faults.
     pub(crate) offered: usize,
+    /// From the offer of each of them to its answer.
+    pub(crate) offers_ns: Vec<u64>,
     /// Those that the gateway does not list afterwards.
     pub(crate) offered_missing: usize,
     /// Media packets from the host of a standby.
@@ -323,6 +327,7 @@ impl RowReport {
             unplaced: row.checks.some_unplaced.then_some(unplaced),
             nodes_sampled: sampled,
             offered: limits.has_offers().then_some(played.offered),
+            offer_ms: of_ns(played.offers_ns),
             of_standby: limits.has_standby().then_some(played.of_standby),
             newcomers: tide,
             transports: played.transports,
@@ -400,6 +405,7 @@ impl RowReport {
             unplaced_recovered_ms: None,
             nodes_sampled: None,
             offered: None,
+            offer_ms: None,
             of_standby: None,
             newcomers: None,
             transports: None,

@@ -126,7 +126,7 @@ impl Stage {
             (Some(hosts), Some(delay)) => Some(Witness::start(places, hosts, delay, seed)?),
             _ => None,
         };
-        let store = layout.store.then(|| Store::start(&places.folder)).transpose()?;
+        let store = layout.store.then(|| Store::start(&layout, &places.folder)).transpose()?;
         if layout.gateway_hosts > 1 {
             write_certificate(&places.folder)?;
         }

@@ -7,11 +7,15 @@ use std::time::{Duration, Instant};
 
 use evenkeel_testkit::nats::NatsServer;
 
-use crate::hosts::{CLIENTS, GATEWAYS};
+use crate::hosts::CLIENTS;
+use crate::layout::Layout;
 use crate::process::Quiet;
 use crate::stage::Stage;
+use crate::tcp_link::TcpLink;
 
 const PORT: u16 = 4_222;
+/// The near end of the link to the store.
+const LINK_PORT: u16 = 4_223;
 pub(crate) const BUCKET: &str = "evenkeel";
 /// Each look reads all entries and lists all sessions, which takes processor time from gateways.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -21,6 +25,8 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(30);
 pub(crate) struct Store {
     /// `None` while another thread works with it.
     server: Option<NatsServer>,
+    /// `None` if the layout has none.
+    link: Option<TcpLink>,
     /// From each return of the store until the index was correct.
     pub(crate) corrected_ns: Vec<u64>,
 }
@@ -30,14 +36,37 @@ impl Store {
         (CLIENTS, PORT).into()
     }
 
-    pub(crate) fn start(folder: &Path) -> Result<Store, String> {
+    /// The address in the configuration of gateways.
+    pub(crate) fn seen_by_gateways(layout: &Layout) -> SocketAddr {
+        let port = if layout.store_delay.is_some() { LINK_PORT } else { PORT };
+        (CLIENTS, port).into()
+    }
+
+    pub(crate) fn start(layout: &Layout, folder: &Path) -> Result<Store, String> {
         let folder = folder.join("store");
         // Another row's.
         let _none = std::fs::remove_dir_all(&folder);
         let mut server = NatsServer::new(Store::address(), &folder)?;
-        let _quiet = Quiet::begin()?;
-        server.start();
-        Ok(Store { server: Some(server), corrected_ns: Vec::new() })
+        {
+            let _quiet = Quiet::begin()?;
+            server.start();
+        }
+        let near = Store::seen_by_gateways(layout);
+        let link = layout.store_delay.map(|delay| TcpLink::start(near, Store::address(), delay));
+        let link = link.transpose().map_err(|error| format!("a link to the store: {error}"))?;
+        Ok(Store { server: Some(server), link, corrected_ns: Vec::new() })
+    }
+
+    /// Sets the one-way delay to the store.
+    pub(crate) fn set_delay(&self, delay: Duration) -> Result<(), String> {
+        let link = self.link.as_ref().ok_or("the row has no link to the store")?;
+        link.set_delay(delay);
+        Ok(())
+    }
+
+    /// True if gateways and store sent each other bytes since the delay was set.
+    pub(crate) fn link_was_used(&self) -> bool {
+        self.link.as_ref().is_some_and(TcpLink::was_used)
     }
 
     /// Works with the server on another thread, while clients talk.
@@ -67,8 +96,7 @@ impl Stage {
     /// Waits until the index lists the sessions of the gateway that serves, and names it.
     pub(crate) async fn await_index(&mut self) -> Result<(), String> {
         let back = Instant::now();
-        let members: Vec<_> =
-            GATEWAYS.iter().take(self.layout.gateway_hosts).map(|(name, _)| *name).collect();
+        let members: Vec<_> = self.layout.members(0).iter().map(|member| member.name).collect();
         let group = members.join("/");
         loop {
             let listed = self.admin().list("sessions").await;

@@ -12,6 +12,7 @@ use crate::impairment::Impairment;
 use crate::layout::Kind;
 use crate::node::Misbehaviour;
 use crate::stage::Stage;
+use crate::store::Store;
 
 /// A node without descriptors answers no probe in this time.
 const UNANSWERED_FOR: Duration = Duration::from_millis(500);
@@ -52,6 +53,10 @@ impl Fault {
             }
             // The stall ends by itself; an upgrade without a new process fails, and a flood that the gateway does not read.
             Fault::StallControl(_) | Fault::Upgrade | Fault::HelloFlood(_) => Ok(()),
+            Fault::Store(Outage::Far) => {
+                let was_used = stage.store.as_ref().is_some_and(Store::link_was_used);
+                proven(was_used, "no gateway asked the store".to_owned())
+            }
             // A store that does not fail is found by its own limit.
             Fault::Store(outage) if outage != Outage::DownAtTakeover => Ok(()),
             Fault::Owner(Loss::Parted(_)) => {

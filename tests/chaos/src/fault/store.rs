@@ -14,6 +14,8 @@ use crate::store::BUCKET;
 const LASTS: Duration = Duration::from_secs(5);
 /// The age of the data that a store returns with.
 const ROLLED_BACK_BY: Duration = Duration::from_secs(30);
+/// The one-way delay to a store that is far away.
+const FAR: Duration = Duration::from_millis(20);
 /// Sessions come and go for this time while the store is away.
 const CHANGES_FOR: Duration = Duration::from_secs(1);
 const OLDER: &str = "older";
@@ -34,6 +36,8 @@ pub(crate) enum Outage {
     RolledBack,
     /// Gateways and store do not reach each other.
     Split,
+    /// The store is 20 ms away each way, for as long as the row is watched.
+    Far,
 }
 
 impl Outage {
@@ -42,6 +46,7 @@ impl Outage {
             Outage::Down => stage.store()?.with(NatsServer::kill).await?,
             Outage::Slow => stage.store()?.with(|server| server.pause(true)).await?,
             Outage::Split => stage.gateways.part_from_store()?,
+            Outage::Far => return stage.store()?.set_delay(FAR),
             Outage::DownAtTakeover => {
                 stage.store()?.with(NatsServer::kill).await?;
                 stage.gateways.signal_owner(Signal::SIGKILL)?;
@@ -90,6 +95,7 @@ impl Outage {
             Outage::Down => stage.store()?.with(NatsServer::start).await?,
             Outage::Slow => stage.store()?.with(|server| server.pause(false)).await?,
             Outage::Split => stage.gateways.join()?,
+            Outage::Far => stage.store()?.set_delay(Duration::ZERO)?,
             Outage::DownAtTakeover => {
                 Loss::Killed.heal(stage, 0).await?;
                 stage.store()?.with(NatsServer::start).await?;
@@ -104,7 +110,7 @@ impl Outage {
 async fn change_sessions(stage: &Stage) -> Result<(), String> {
     let offers = Offers::begin(&stage.admins(), stage.layout.carrying());
     tokio::time::sleep(CHANGES_FOR).await;
-    let mut opened = offers.end();
+    let mut opened: Vec<String> = offers.end().into_iter().map(|offered| offered.id).collect();
     opened.truncate(opened.len() / 2);
     offers::close(&stage.admin(), opened).await;
     Ok(())

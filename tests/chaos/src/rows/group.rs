@@ -14,6 +14,7 @@ const THREE: Layout = Layout { gateway_hosts: 3, ..Layout::GROUP };
 /// No node has an agent: a witness decides, which may be in another region.
 const WITNESSED: Layout = Layout { agents: false, witness: Some(Duration::ZERO), ..PORTS };
 const WITNESSED_FAR: Layout = Layout { witness: Some(Duration::from_millis(20)), ..WITNESSED };
+const BY_FAR_STORE: Layout = Layout { store_delay: Some(Duration::from_millis(20)), ..BY_STORE };
 const BY_STORE: Layout = Layout { witness: None, store: true, store_votes: true, ..WITNESSED };
 const FIVE_S: Duration = Duration::from_secs(5);
 
@@ -30,7 +31,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("gateway.witness.silent", WITNESSED, Owner(Silent)).of(200).both_ways().times(10),
     Row::new("gateway.witness.far", WITNESSED_FAR, Owner(Silent)).of(200).both_ways().times(10),
     // The store has the lowest priority.
-    Row::new("gateway.witness.store", BY_STORE, Owner(Silent)).of(200).both_ways().times(10),
+    Row::new("gateway.witness.store", BY_FAR_STORE, Owner(Silent)).of(200).both_ways().times(10),
     Row::new("gateway.quic", Layout::GROUP, Owner(Killed))
         .of(200)
         .with_quic()
