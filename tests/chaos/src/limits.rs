@@ -13,7 +13,7 @@ use crate::row::Row;
 use crate::webrtc::{ThirdParty, Transports};
 
 /// The figures of a row, each with the key of its limit in the table.
-const FIGURES: [(&str, &str); 48] = [
+const FIGURES: [(&str, &str); 49] = [
     ("gap_p99_ms", "p99"),
     ("gap_max_ms", "max"),
     ("gap_at_nodes_p99_ms", "p99"),
@@ -27,6 +27,7 @@ const FIGURES: [(&str, &str); 48] = [
     ("left_max_ms", "left_within"),
     ("index_correct_max_ms", "index_within"),
     ("restored_max_ms", "restored_within"),
+    ("restore_max_ms", "restore_max"),
     ("offer_p99_ms", "offer_p99"),
     ("overlap_ms", "overlap"),
     ("frozen_max_ms", "frozen_max"),
@@ -302,6 +303,7 @@ impl Limits {
             ("left_max_ms", longest(&faults.left_ns)),
             ("index_correct_max_ms", longest(&played.index_ns)),
             ("restored_max_ms", longest(&both_ways)),
+            ("restore_max_ms", longest(&played.restore_ns)),
             ("offer_p99_ms", p99(&played.offers_ns)),
             ("overlap_ms", self.counts_packets().then_some(overlap_ms)),
             ("frozen_max_ms", greatest(&played.frozen_ms)),
@@ -656,6 +658,17 @@ mod tests {
     }
 
     #[test]
+    fn slowest_restore_is_limited() {
+        let misses = |restore_ns: &[u64]| {
+            let faults = FaultEffect { hit: 1, ..FaultEffect::default() };
+            let restore_ns = restore_ns.to_vec();
+            with("restore_max = 90").misses(&Played { faults, restore_ns, ..with_a_fault() })
+        };
+        assert_eq!(misses(&[90_000_000, 1]), [""; 0]);
+        assert_eq!(misses(&[1, 91_000_000]), ["restore_max_ms 91.0, 90 is the limit"]);
+    }
+
+    #[test]
     fn slow_answers_to_offers_are_a_miss() {
         let misses = |ms: u64| {
             let faults = FaultEffect { hit: 1, ..FaultEffect::default() };
@@ -804,7 +817,8 @@ mod tests {
         let all = with(
             "p99 = 1, found_max = 1, lost = 0, freezes = 0, marked_down = 0, left_within = 1, \
              index_within = 1, frozen_max = 1, key_frame_requests_per_death = 1, moves_min = 1, \
-             moves_max = 1, predicted = 1, restored_within = 1, offer_p99 = 1",
+             moves_max = 1, predicted = 1, restored_within = 1, restore_max = 1, \
+             offer_p99 = 1",
         );
         let detections =
             vec![NodeDetection { node: "a".to_owned(), after_ms: 1.0, by_witness: [].into() }];
@@ -818,6 +832,7 @@ mod tests {
             predicted,
             settle_ns: vec![1],
             index_ns: vec![1],
+            restore_ns: vec![1],
             offers_ns: vec![1; 100],
             key_frames_asked: vec![1],
             frozen_ms: vec![1],

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use evenkeel_client::ServerEvent;
+use evenkeel_contract::events::Continued;
 use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, CrowdPlan, FaultEffect, InjectedFault, ObservationWindow, Scope};
 use evenkeel_lab::ledger::GapSpread;
@@ -228,6 +229,8 @@ impl Scene<'_> {
         let taken_ns = stage.groups().filter_map(Gateways::owned_since);
         let at_ns = struck.happened.at_ns;
         played.taken_ns.extend(taken_ns.filter_map(|since| since.checked_sub(at_ns)));
+        let continued = window.events.iter().filter_map(ServerEvent::data_of::<Continued>);
+        played.restore_ns.extend(continued.map(|continued| continued.took_us * 1_000));
         played.moves.note(&window.events);
         if row.checks.some_unplaced {
             unplaced.add(UnplacedRooms::part(&mut window, &nowhere, struck.happened.scope.nodes()));

@@ -60,6 +60,8 @@ pub(crate) struct RowReport {
     gap_at_nodes_ms: Option<Distribution>,
     /// From the fault until another gateway's host had the shared address; null if none took it.
     taken_over_ms: Option<Distribution>,
+    /// The time in which the gateway that took over restored the sessions; it may begin before it takes over. Null if none did.
+    restore_ms: Option<Distribution>,
     /// From the return of the store until the index was correct; null without a store.
     index_correct_ms: Option<Distribution>,
     /// Gaps of the sessions of each kill.
@@ -215,6 +217,8 @@ pub(crate) struct Played {
     pub(crate) gaps_up_ns: Vec<u64>,
     /// The time from each fault until another gateway's host had the shared address.
     pub(crate) taken_ns: Vec<u64>,
+    /// The time in which a process that continues sessions restored them, at each fault.
+    pub(crate) restore_ns: Vec<u64>,
     /// The time from each return of the store until the index was correct.
     pub(crate) index_ns: Vec<u64>,
     /// Sessions that were offered and answered around faults.
@@ -313,6 +317,7 @@ impl RowReport {
             gap_ms: of_ns(faults.gaps_ns.clone()),
             gap_at_nodes_ms: of_ns(played.gaps_up_ns),
             taken_over_ms: of_ns(played.taken_ns),
+            restore_ms: of_ns(played.restore_ns),
             index_correct_ms: of_ns(played.index_ns),
             kills: Some(kills.len()),
             gap_p99_over_kills: OverKills::of(&kills),
@@ -391,6 +396,7 @@ impl RowReport {
             gap_ms: None,
             gap_at_nodes_ms: None,
             taken_over_ms: None,
+            restore_ms: None,
             index_correct_ms: None,
             gap_ms_of_kills: Vec::new(),
             gap_p99_over_kills: None,
