@@ -23,6 +23,7 @@ mod push;
 mod recording;
 mod relay;
 mod request;
+mod secrets;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -30,5 +31,6 @@ mod thread;
 mod whip;
 
 pub use context::{CredentialEnd, MetricsText};
+pub use secrets::ClientSecrets;
 pub use thread::{ApiStartError, ApiThread, BoundApi, bind, start};
 pub use whip::tls::{WebrtcCertificate, WebrtcCertificateError};

@@ -68,8 +68,8 @@ impl World {
         let socket = socket_path();
         let address = (Ipv4Addr::LOCALHOST, 0).into();
         let token = |bytes: &[u8]| SecretFile::new(bytes.to_vec());
-        let (token, read_token) = (token(b"secret"), Some(token(b"reader")));
-        let tcp = Some(AdminTcp { address, token, read_token });
+        let (tokens, read_tokens) = (vec![token(b"secret")], vec![token(b"reader")]);
+        let tcp = Some(AdminTcp { address, tokens, read_tokens });
         let metrics = Box::new(|format: MetricsFormat| match format {
             MetricsFormat::Prometheus => "evenkeel_sessions 3\n".to_owned(),
             MetricsFormat::OpenMetrics => "# EOF\n".to_owned(),

@@ -22,7 +22,7 @@ use evenkeel_control::{Handle, Inherited, NamedSockets, SocketName, TokensRefuse
 use evenkeel_group::{Access, PeerStream};
 use evenkeel_handover::{RequestGate, Upgrades};
 use evenkeel_index::IndexReader;
-use evenkeel_process::{scheduling, sha256};
+use evenkeel_process::scheduling;
 use evenkeel_telemetry::{ExportFailures, Instruments};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
@@ -40,6 +40,7 @@ use super::listener::{
 };
 use super::relay::{self, PeerRelay, RelayLimits, Relayed};
 use super::request::{BodyBudget, bearer};
+use super::secrets::ClientSecrets;
 use super::whip::tls::{WebrtcCertificate, WebrtcCertificateError, WebrtcTls};
 use super::{
     alerts, blast, changes, failures, gateway, offer, operations, policies, recording, sessions,
@@ -118,6 +119,8 @@ pub struct BoundApi {
     webrtc: Option<BoundWebrtc>,
     listening: ApiListeners,
     runtime: Runtime,
+    /// The secrets of clients, which a reload replaces.
+    pub secrets: ClientSecrets,
     /// Counts refused tokens of WebRTC clients.
     pub instruments: Option<Arc<Instruments>>,
     /// Replaces the process on a client's request.
@@ -144,6 +147,7 @@ pub fn bind(
 ) -> Result<BoundApi, ApiStartError> {
     let runtime = event_loop()?;
     let listening = runtime.block_on(listen(&settings, inherited))?;
+    let secrets = ClientSecrets::of(settings.tcp.as_ref(), webrtc.as_ref());
     let webrtc = webrtc.map(|settings| BoundWebrtc::new(settings, inherited)).transpose()?;
     let bodies = BodyBudget::new(BODIES_MAX);
     Ok(BoundApi {
@@ -151,6 +155,7 @@ pub fn bind(
         webrtc,
         listening,
         runtime,
+        secrets,
         instruments: None,
         upgrades: None,
         bodies,
@@ -220,7 +225,7 @@ impl BoundApi {
         credentials: Vec<CredentialEnd>,
     ) -> Result<ApiThread, ApiStartError> {
         let BoundApi { settings, webrtc, listening, runtime, upgrades, bodies, relay, .. } = self;
-        let instruments = self.instruments;
+        let (secrets, instruments) = (self.secrets, self.instruments);
         let (index, alerts, configuration) = (self.index, self.alerts, self.configuration);
         let changes = Arc::new(ChangeLog::new(&handle.kept));
         let (stop, stopped) = watch::channel(());
@@ -263,6 +268,7 @@ impl BoundApi {
                 sessions,
                 Arc::clone(&shared.handle.session_urls),
                 &webrtc.settings,
+                secrets.clone(),
                 instruments,
             );
             let entrance = Entrance::at(&api.gate);
@@ -276,7 +282,7 @@ impl BoundApi {
         }
         let served = async move {
             tokio::spawn(shared.feed.clone().follow(events, notices, changes, failures));
-            serve(listening, settings, &shared, entrance, stopped).await;
+            serve(listening, settings, secrets, &shared, entrance, stopped).await;
         };
         api.threads.push(start_thread("evenkeel-api", move || runtime.block_on(served))?);
         Ok(api)
@@ -446,6 +452,7 @@ async fn answer_last(entrance: &Entrance) {
 async fn serve(
     listening: ApiListeners,
     settings: AdminSettings,
+    secrets: ClientSecrets,
     shared: &Arc<ApiContext>,
     entrance: Entrance,
     mut stopped: watch::Receiver<()>,
@@ -461,13 +468,9 @@ async fn serve(
         .into_make_service_with_connect_info::<SocketPeer>();
     // All tasks run until this function returns and the runtime ends.
     let local = tokio::spawn(axum::serve(unix, local).into_future());
-    if let (Some((listener, _)), Some(tcp)) = (tcp, settings.tcp) {
+    if let Some((listener, _)) = tcp {
         let refused = Arc::clone(&shared.handle.tokens_refused);
-        let guard = Arc::new(TokenGuard {
-            token_sha256: sha256(tcp.token.bytes()),
-            read_token_sha256: tcp.read_token.map(|token| sha256(token.bytes())),
-            refused,
-        });
+        let guard = Arc::new(TokenGuard { secrets, refused });
         let guarded = router(Arc::clone(shared))
             .layer(enter())
             .layer(middleware::from_fn_with_state(guard, require_token));
@@ -613,8 +616,7 @@ fn closing(refused: ApiError) -> Response {
 struct ReaderToken;
 
 struct TokenGuard {
-    token_sha256: [u8; 32],
-    read_token_sha256: Option<[u8; 32]>,
+    secrets: ClientSecrets,
     refused: Arc<TokensRefused>,
 }
 
@@ -625,22 +627,18 @@ async fn require_token(
     next: Next,
 ) -> Response {
     let token = bearer(request.headers());
-    // The time to compare digests reveals nothing about the token.
-    let digest = token.map(|token| sha256(token.as_bytes()));
     let is_get = *request.method() == Method::GET;
-    let credential = if digest == Some(guard.token_sha256) {
-        ProvenCredential::OperatorToken
-    } else if digest.is_some() && digest == guard.read_token_sha256 {
-        request.extensions_mut().insert(ReaderToken);
-        ProvenCredential::ReaderToken
-    } else {
+    let Some(credential) = token.and_then(|token| guard.secrets.credential(token)) else {
         guard.refused.count(token.is_none());
         let read = if is_get { " or `read_token_file`" } else { "" };
         let expected = "expected the header `authorization: Bearer` with the token of `token_file`";
         return closing(ApiError::new(ErrorCode::Unauthorized, format!("{expected}{read}")));
     };
-    if credential == ProvenCredential::ReaderToken && !is_get {
-        return reader_refused();
+    if credential == ProvenCredential::ReaderToken {
+        if !is_get {
+            return reader_refused();
+        }
+        request.extensions_mut().insert(ReaderToken);
     }
     match place.trust(credential) {
         Ok(()) => next.run(request).await,

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{patch, post};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use evenkeel_config::token::{ClientDirection, TokenClaims, TokenKey, TokenRefusal, Validity};
+use evenkeel_config::token::{ClientDirection, TokenClaims, TokenRefusal, Validity};
 use evenkeel_config::{IceServer, WebrtcSettings};
 use evenkeel_contract::errors::{ErrorAnswer, ErrorCode, ErrorFacts};
 use evenkeel_contract::offers::{
@@ -41,6 +41,7 @@ use super::listener::{ProvenCredential, TcpPlace};
 use super::offer::token_use::{TOKEN_FIELD, TokenUse};
 use super::offer::webrtc::WebrtcOffer;
 use super::request::{BodyBudget, bearer, session_id};
+use super::secrets::ClientSecrets;
 
 mod cors;
 mod endpoint;
@@ -62,7 +63,7 @@ pub(super) struct WhipContext {
     /// Paths of the API about sessions.
     sessions: Router,
     bodies: Arc<BodyBudget>,
-    token_key: TokenKey,
+    secrets: ClientSecrets,
     urls: Arc<SessionUrls>,
     /// Headers `Link` of answers.
     links: Vec<HeaderValue>,
@@ -86,12 +87,12 @@ pub(super) fn router(
     sessions: Router,
     urls: Arc<SessionUrls>,
     settings: &WebrtcSettings,
+    secrets: ClientSecrets,
     instruments: Option<Arc<Instruments>>,
 ) -> Router {
     let links = settings.ice_servers.iter().map(link).collect();
-    let token_key = settings.token_key.clone();
     let (bodies, rates) = (BodyBudget::new(BODIES_MAX), Mutex::new(OfferRates::new()));
-    let whip = WhipContext { sessions, bodies, token_key, urls, links, rates, instruments };
+    let whip = WhipContext { sessions, bodies, secrets, urls, links, rates, instruments };
     let whip = Arc::new(whip);
     let mut router = Router::new();
     for direction in [ClientDirection::Publish, ClientDirection::View] {
@@ -235,7 +236,7 @@ impl WhipContext {
         validity: Validity,
     ) -> Result<TokenClaims, ApiError> {
         let token = bearer(headers).ok_or(TokenRefusal::Missing);
-        let verified = token.and_then(|token| self.token_key.verify(token, validity));
+        let verified = token.and_then(|token| self.secrets.verify(token, validity));
         let checked = verified.and_then(|claims| {
             claims.check(endpoint.direction, &endpoint.scenario, &endpoint.room).map(|()| claims)
         });

@@ -80,7 +80,7 @@ pub(crate) struct ApiArgs {
     /// Unix socket or TCP address of the API; default: that in EVENKEEL_API, or else that of `evenkeel run`
     #[arg(long, value_name = "SOCKET|ADDRESS", global = true)]
     api: Option<String>,
-    /// File with the API's token, for TCP
+    /// File with the API's token in its first line, for TCP
     #[arg(long, value_name = "FILE", global = true)]
     token: Option<PathBuf>,
     /// Seconds to wait for an answer; compiling a large plugin takes several
@@ -176,7 +176,8 @@ impl ApiArgs {
         let token = std::fs::read_to_string(path).map_err(|error| {
             CommandError::Wrong(format!("cannot read the token {}: {error}", path.display()))
         })?;
-        Ok(admin.with_token(token.trim_end()))
+        let mut lines = token.lines().map(str::trim).filter(|line| !line.is_empty());
+        Ok(admin.with_token(lines.next().unwrap_or_default()))
     }
 
     /// A host's name and port, which would otherwise be the name of a socket in this folder.

@@ -23,7 +23,7 @@ const SECRET_MAX: u64 = 4_096;
 const COST_MAX: f64 = 1_000_000.0;
 
 /// Shorter secrets can be guessed.
-const SECRET_MIN: usize = 16;
+pub(super) const SECRET_MIN: usize = 16;
 
 pub(super) struct ConfigCheck {
     pub(super) source: Arc<ConfigSource>,
@@ -270,6 +270,37 @@ impl ConfigCheck {
                 None
             }
         }
+    }
+
+    /// The secrets of a file: one, or two while it is rotated, each on a line of at least this many bytes.
+    pub(super) fn secrets(
+        &mut self,
+        raw: &Spanned<String>,
+        least: usize,
+    ) -> Option<Vec<SecretFile>> {
+        let bytes = self.secret_file(raw, least)?;
+        let lines = bytes.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+        let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
+        let (file, before) = (raw.get_ref(), self.invalid.len());
+        if lines.is_empty() || lines.len() > 2 {
+            let found = format!("`{file}` with {} secrets", lines.len());
+            let expected = "one secret, or two while it is rotated, each on a line";
+            self.refuse(raw.span(), found, expected);
+        }
+        for (place, line) in lines.iter().enumerate() {
+            if line.len() < least {
+                let (length, number) = (line.len(), place + 1);
+                let found = format!("`{file}` with {length} bytes in secret {number}");
+                self.refuse(raw.span(), found, format!("at least {least} bytes"));
+            }
+            if lines[..place].contains(line) {
+                let found = format!("`{file}` with the same secret twice");
+                self.refuse(raw.span(), found, "a new secret and the previous one");
+            }
+        }
+        self.warn_of_readers(raw);
+        let is_sound = self.invalid.len() == before;
+        is_sound.then(|| lines.into_iter().map(|line| SecretFile::new(line.to_vec())).collect())
     }
 
     /// The content of a secret file, without the line end.

@@ -254,41 +254,21 @@ pub(super) fn check(
     })
 }
 
-/// The secrets of the file, one per line.
+/// The secrets of the file, none of which a node has.
 fn secrets(
     raw: &Spanned<String>,
     nodes: &[NodeConfig],
     check: &mut ConfigCheck,
 ) -> Option<Vec<SecretFile>> {
-    let bytes = check.secret_file(raw, SECRET_MIN)?;
-    let lines = bytes.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
-    let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
-    let (file, before) = (raw.get_ref(), check.invalid.len());
-    if lines.is_empty() || lines.len() > 2 {
-        let found = format!("`{file}` with {} secrets", lines.len());
-        check.refuse(raw.span(), found, "one secret, or two while it is rotated, each on a line");
+    let secrets = check.secrets(raw, SECRET_MIN)?;
+    let knows = |node: &&NodeConfig| node.secret().is_some_and(|secret| secrets.contains(secret));
+    if let Some(node) = nodes.iter().find(knows) {
+        let found = format!("`{}` with the secret of node `{}`", raw.get_ref(), node.name);
+        let expected = "a secret of its own: its holder can read and take over every call";
+        check.refuse(raw.span(), found, expected);
+        return None;
     }
-    for (place, line) in lines.iter().enumerate() {
-        let number = place + 1;
-        if line.len() < SECRET_MIN {
-            let found = format!("`{file}` with {} bytes in secret {number}", line.len());
-            check.refuse(raw.span(), found, format!("at least {SECRET_MIN} bytes"));
-        }
-        if lines[..place].contains(line) {
-            let found = format!("`{file}` with the same secret twice");
-            check.refuse(raw.span(), found, "a new secret and the previous one");
-        }
-        let knows =
-            |node: &&NodeConfig| node.secret().is_some_and(|secret| secret.bytes() == *line);
-        if let Some(node) = nodes.iter().find(knows) {
-            let found = format!("`{file}` with the secret of node `{}`", node.name);
-            let expected = "a secret of its own: its holder can read and take over every call";
-            check.refuse(raw.span(), found, expected);
-        }
-    }
-    check.warn_of_readers(raw);
-    let sound = check.invalid.len() == before;
-    sound.then(|| lines.into_iter().map(|line| SecretFile::new(line.to_vec())).collect())
+    Some(secrets)
 }
 
 fn peers(

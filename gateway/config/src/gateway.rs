@@ -11,7 +11,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::address::NetworkPrefix;
-use super::check::{ConfigCheck, SecretFile, spell};
+use super::check::{ConfigCheck, SECRET_MIN, SecretFile, spell};
 
 const US: Duration = Duration::from_micros(1);
 const MS: Duration = Duration::from_millis(1);
@@ -130,10 +130,10 @@ pub struct AdminSettings {
 pub struct AdminTcp {
     /// The address to listen on.
     pub address: SocketAddr,
-    /// Grants full access.
-    pub token: SecretFile,
-    /// Grants GET requests.
-    pub read_token: Option<SecretFile>,
+    /// Each grants full access. One token, or two while it is rotated.
+    pub tokens: Vec<SecretFile>,
+    /// Each grants GET requests. Default: none.
+    pub read_tokens: Vec<SecretFile>,
 }
 
 /// Treatment of a caller's `traceparent` (W3C Trace Context).
@@ -183,11 +183,11 @@ impl AdminSettings {
     }
 
     fn tcp(raw: &AdminTable, check: &mut ConfigCheck) -> Option<AdminTcp> {
-        let secret = |path: &Option<Spanned<String>>, check: &mut ConfigCheck| {
-            path.as_ref().and_then(|path| check.secret(path))
+        let secrets = |path: &Option<Spanned<String>>, check: &mut ConfigCheck| {
+            path.as_ref().and_then(|path| check.secrets(path, SECRET_MIN))
         };
-        let token = secret(&raw.token_file, check);
-        let read_token = secret(&raw.read_token_file, check);
+        let tokens = secrets(&raw.token_file, check);
+        let read_tokens = secrets(&raw.read_token_file, check).unwrap_or_default();
         let Some(tcp) = &raw.tcp else {
             let keys = [("token_file", &raw.token_file), ("read_token_file", &raw.read_token_file)];
             for (key, path) in keys {
@@ -198,15 +198,12 @@ impl AdminSettings {
             }
             return None;
         };
-        if let (Some(path), Some(token), Some(read_token)) =
-            (&raw.read_token_file, &token, &read_token)
-            && token == read_token
+        let is_operators =
+            |token: &SecretFile| tokens.as_ref().is_some_and(|tokens| tokens.contains(token));
+        if let Some(path) = &raw.read_token_file
+            && read_tokens.iter().any(is_operators)
         {
-            check.refuse(
-                path.span(),
-                "the token of `token_file`",
-                "another token, which only reads",
-            );
+            check.refuse(path.span(), "a token of `token_file`", "another token, which only reads");
         }
         if raw.token_file.is_none() {
             let expected = "`token_file`: each client of this port has full access";
@@ -218,7 +215,7 @@ impl AdminSettings {
             let found = format!("`{address}`, where the token crosses the network in clear text");
             check.warn(tcp.span(), found, "a loopback address, behind a proxy that ends TLS");
         }
-        Some(AdminTcp { address, token: token?, read_token })
+        Some(AdminTcp { address, tokens: tokens?, read_tokens })
     }
 }
 

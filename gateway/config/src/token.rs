@@ -1,6 +1,6 @@
 //! Bearer tokens of WebRTC clients: JSON Web Tokens (RFC 7519), signed by an operator's key.
 //!
-//! A [`TokenKey`] has one algorithm, which its kind determines. The header of a token chooses none (RFC 8725, section 3.1).
+//! A key of [`TokenKeys`] has one algorithm, which its kind determines. The header of a token chooses none (RFC 8725, section 3.1).
 
 mod claims;
 mod key;
@@ -10,5 +10,5 @@ mod tests;
 mod verifier;
 
 pub use claims::{ClientDirection, TokenClaims};
-pub use key::{TokenKey, TokenKeyError, Validity};
+pub use key::{TokenKeyError, TokenKeys, Validity};
 pub use refusal::TokenRefusal;

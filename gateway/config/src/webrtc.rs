@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::token::TokenKey;
+use crate::token::TokenKeys;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use toml::Spanned;
@@ -53,8 +53,8 @@ pub struct WebrtcSettings {
     pub certificate: Option<CertificateFiles>,
     /// The name or address by which clients reach `listen`. `None`: it is not known.
     pub host: Option<String>,
-    /// Verifies the tokens of clients.
-    pub token_key: TokenKey,
+    /// Verify the tokens of clients.
+    pub token_keys: TokenKeys,
     /// Origins of the pages that may send requests (CORS). Default: none.
     pub origins: Vec<String>,
     /// STUN and TURN servers that clients are told. Default: none.
@@ -101,7 +101,7 @@ pub(super) fn check(raw: &Spanned<WebrtcTable>, check: &mut ConfigCheck) -> Opti
         }
     }
     let host = raw.host.as_ref().map(|host| host.get_ref().clone());
-    let token_key = token_key(&raw.token_key_file, check);
+    let token_keys = token_keys(&raw.token_key_file, check);
     check.at_most(&raw.origins, ORIGINS_MAX, "origins");
     raw.origins.iter().for_each(|origin| check_origin(origin, check));
     check.at_most(&raw.ice_server, ICE_SERVERS_MAX, "servers");
@@ -112,7 +112,7 @@ pub(super) fn check(raw: &Spanned<WebrtcTable>, check: &mut ConfigCheck) -> Opti
         listen: listen?,
         certificate,
         host,
-        token_key: token_key?,
+        token_keys: token_keys?,
         origins,
         ice_servers,
     })
@@ -127,14 +127,14 @@ fn check_host(raw: &Spanned<String>, check: &mut ConfigCheck) {
     }
 }
 
-fn token_key(raw: &Spanned<String>, check: &mut ConfigCheck) -> Option<TokenKey> {
+fn token_keys(raw: &Spanned<String>, check: &mut ConfigCheck) -> Option<TokenKeys> {
     let file = check.secret_file(raw, 32)?;
-    match TokenKey::read(&file) {
-        Ok(key) => {
-            if key.is_secret() {
+    match TokenKeys::read(&file) {
+        Ok(keys) => {
+            if keys.are_secret() {
                 check.warn_of_readers(raw);
             }
-            Some(key)
+            Some(keys)
         }
         Err(wrong) => {
             let found = format!("`{}` with {}", raw.get_ref(), wrong.found);

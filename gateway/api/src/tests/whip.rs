@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::UNIX_EPOCH;
 
 use data_encoding::BASE64URL_NOPAD;
-use evenkeel_config::token::{TokenKey, TokenRefusal};
+use evenkeel_config::token::{TokenKeys, TokenRefusal};
 use evenkeel_config::{GatewayConfig, IceServer, IceServerLogin, WebrtcSettings};
 use evenkeel_control::{IceFragments, Inherited, LaterOffer, SessionView};
 use evenkeel_dataplane::worker::SrtpKeying;
@@ -39,7 +39,7 @@ impl WhipWorld {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             certificate: None,
             host: None,
-            token_key: TokenKey::read(SECRET).unwrap(),
+            token_keys: TokenKeys::read(SECRET).unwrap(),
             origins: vec!["https://live.example.org".into()],
             ice_servers: vec![
                 IceServer { url: "stun:stun.example.org".into(), login: None },
@@ -548,7 +548,7 @@ fn tls_protects_requests() {
             key: key.into(),
         }),
         host: Some("localhost".into()),
-        token_key: TokenKey::read(SECRET).unwrap(),
+        token_keys: TokenKeys::read(SECRET).unwrap(),
         origins: Vec::new(),
         ice_servers: Vec::new(),
     };

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use evenkeel_config::token::TokenKeys;
 use evenkeel_fuzz::Corpus;
 use evenkeel_process::lock;
 use serde_json::{Value, json};
@@ -81,14 +82,15 @@ fn fuzz_whip_request() {
         listen: ([127, 0, 0, 1], 0).into(),
         certificate: None,
         host: None,
-        token_key: TokenKey::read(SECRET).unwrap(),
+        token_keys: TokenKeys::read(SECRET).unwrap(),
         origins: vec!["https://live.example.org".into()],
         ice_servers: Vec::new(),
     };
     let urls = Arc::new(SessionUrls::default());
     // The secret of the URLs in the corpus.
     urls.resume(serde_json::from_value(json!(vec![7; 32])).unwrap());
-    let router = router(api(&asked), urls, &settings, None);
+    let secrets = ClientSecrets::of(None, Some(&settings));
+    let router = router(api(&asked), urls, &settings, secrets, None);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let status = |input: &[u8]| {
         let service = TowerToHyperService::new(router.clone());

@@ -1,4 +1,4 @@
-//! The operator's key, and the verification of tokens by it.
+//! The operator's keys, and the verification of tokens by them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +15,9 @@ use crate::token::verifier;
 /// Least length of a shared secret: that of the hash (RFC 7518, section 3.2).
 const SECRET_BYTES_MIN: usize = 32;
 
+/// A key, and the one before it.
+const KEYS_MAX: usize = 2;
+
 /// Difference of the signer's clock that `exp` and `nbf` allow.
 const CLOCK_SECONDS: u64 = 5;
 
@@ -28,11 +31,16 @@ const P256_HEAD: [u8; 26] = [
 const ED25519_HEAD: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-const EXPECTED: &str = "a public key of ECDSA by P-256 or of Ed25519 in PEM, or a secret of at least 32 bytes for HS256";
+const EXPECTED: &str = "a public key of ECDSA by P-256 or of Ed25519 in PEM, or a secret of at least 32 bytes for HS256; \
+    while it is rotated two public keys, or two secrets, each on a line";
 
-/// The key that verifies tokens: a public key for ES256 or EdDSA, or a secret for HS256.
+/// The keys that verify tokens: one, or two while it is rotated.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TokenKeys(Vec<TokenKey>);
+
+/// A public key for ES256 or EdDSA, or a secret for HS256.
 #[derive(Clone)]
-pub struct TokenKey {
+struct TokenKey {
     key: Arc<DecodingKey>,
     algorithm: Algorithm,
 }
@@ -56,21 +64,22 @@ pub struct TokenKeyError {
     pub expected: &'static str,
 }
 
-impl TokenKey {
-    /// Reads a public key in PEM (RFC 7468), or else a secret. A line end after a secret is ignored.
+impl TokenKeys {
+    /// Reads one or two public keys in PEM (RFC 7468), or else secrets, each on a line.
     ///
     /// # Errors
-    /// The secret is short, or the PEM has not exactly one public key of a supported kind.
-    pub fn read(file: &[u8]) -> Result<TokenKey, TokenKeyError> {
+    /// A secret is short, a public key is of another kind, or there is another number of keys.
+    pub fn read(file: &[u8]) -> Result<TokenKeys, TokenKeyError> {
         verifier::install();
-        let wrong = |found: String| TokenKeyError { found, expected: EXPECTED };
         if !file.windows(b"-----BEGIN".len()).any(|text| text == b"-----BEGIN") {
-            let secret = file.trim_ascii_end();
-            if secret.len() < SECRET_BYTES_MIN {
-                return Err(wrong(format!("a secret of {} bytes", secret.len())));
-            }
-            let key = DecodingKey::from_secret(secret).map_err(|error| wrong(error.to_string()))?;
-            return Ok(TokenKey { key: Arc::new(key), algorithm: Algorithm::HS256 });
+            let lines = file.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+            let secrets: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
+            require_number(secrets.len(), "secrets")?;
+            return secrets
+                .into_iter()
+                .map(TokenKey::of_secret)
+                .collect::<Result<_, _>>()
+                .map(TokenKeys);
         }
         if PrivateKeyDer::from_pem_slice(file).is_ok() {
             let expected = "the public key of the pair alone: `openssl pkey -in FILE -pubout`";
@@ -78,9 +87,53 @@ impl TokenKey {
         }
         let keys: Result<Vec<_>, _> = SubjectPublicKeyInfoDer::pem_slice_iter(file).collect();
         let keys = keys.map_err(|_| wrong("PEM that cannot be read".to_owned()))?;
-        let [key] = &keys[..] else {
-            return Err(wrong(format!("{} sections `PUBLIC KEY`", keys.len())));
-        };
+        require_number(keys.len(), "sections `PUBLIC KEY`")?;
+        keys.iter().map(TokenKey::of_public).collect::<Result<_, _>>().map(TokenKeys)
+    }
+
+    /// Returns true for keys that must be kept secret, since they also sign.
+    pub fn are_secret(&self) -> bool {
+        self.0.iter().any(|key| key.algorithm == Algorithm::HS256)
+    }
+
+    /// Verifies a token by each key and returns its claims.
+    ///
+    /// # Errors
+    /// The signature is that of no key, the token has expired, or it lacks a claim.
+    pub fn verify(&self, token: &str, validity: Validity) -> Result<TokenClaims, TokenRefusal> {
+        let mut refusal = TokenRefusal::Missing;
+        for key in &self.0 {
+            match key.verify(token, validity) {
+                // The other key may have signed it. A wrong signature says more than another algorithm.
+                Err(TokenRefusal::Algorithm(_)) if refusal == TokenRefusal::Signature => {}
+                Err(other @ (TokenRefusal::Algorithm(_) | TokenRefusal::Signature)) => {
+                    refusal = other;
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(refusal)
+    }
+}
+
+fn wrong(found: String) -> TokenKeyError {
+    TokenKeyError { found, expected: EXPECTED }
+}
+
+fn require_number(found: usize, keys: &str) -> Result<(), TokenKeyError> {
+    if (1..=KEYS_MAX).contains(&found) { Ok(()) } else { Err(wrong(format!("{found} {keys}"))) }
+}
+
+impl TokenKey {
+    fn of_secret(secret: &[u8]) -> Result<TokenKey, TokenKeyError> {
+        if secret.len() < SECRET_BYTES_MIN {
+            return Err(wrong(format!("a secret of {} bytes", secret.len())));
+        }
+        let key = DecodingKey::from_secret(secret).map_err(|error| wrong(error.to_string()))?;
+        Ok(TokenKey { key: Arc::new(key), algorithm: Algorithm::HS256 })
+    }
+
+    fn of_public(key: &SubjectPublicKeyInfoDer<'_>) -> Result<TokenKey, TokenKeyError> {
         let (key, algorithm) = if let Some(point) = key.strip_prefix(&P256_HEAD) {
             (DecodingKey::from_ec_der(point), Algorithm::ES256)
         } else if let Some(key) = key.strip_prefix(&ED25519_HEAD) {
@@ -89,11 +142,6 @@ impl TokenKey {
             return Err(wrong("a public key of another kind".to_owned()));
         };
         Ok(TokenKey { key: Arc::new(key), algorithm })
-    }
-
-    /// Returns true for a key that must be kept secret, since it also signs.
-    pub fn is_secret(&self) -> bool {
-        self.algorithm == Algorithm::HS256
     }
 
     /// The member `alg` of the tokens that the key verifies.
@@ -105,11 +153,7 @@ impl TokenKey {
         }
     }
 
-    /// Verifies a token and returns its claims.
-    ///
-    /// # Errors
-    /// The signature is not that of this key, the token has expired, or it lacks a claim.
-    pub fn verify(&self, token: &str, validity: Validity) -> Result<TokenClaims, TokenRefusal> {
+    fn verify(&self, token: &str, validity: Validity) -> Result<TokenClaims, TokenRefusal> {
         let alg = self.alg();
         let header = decode_header(token).map_err(|_| {
             TokenRefusal::Malformed(format!(

@@ -10,7 +10,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
 use serde_json::{Value, json};
 
-use crate::token::{ClientDirection, TokenClaims, TokenKey, TokenRefusal, Validity};
+use crate::token::{ClientDirection, TokenClaims, TokenKeys, TokenRefusal, Validity};
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -40,8 +40,8 @@ fn hs256(secret: &[u8], claims: &Value) -> String {
     joined(&message, hmac::sign(&key, message.as_bytes()).as_ref())
 }
 
-fn shared() -> TokenKey {
-    TokenKey::read(SECRET).unwrap()
+fn shared() -> TokenKeys {
+    TokenKeys::read(SECRET).unwrap()
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn token_of_each_key_kind_is_verified() {
         sessions: None,
     };
     let line = [SECRET, b"\n"].concat();
-    let found = TokenKey::read(&line).unwrap().verify(&hs256(SECRET, &claims()), Validity::Now);
+    let found = TokenKeys::read(&line).unwrap().verify(&hs256(SECRET, &claims()), Validity::Now);
     assert_eq!(found, Ok(right.clone()));
 
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
@@ -65,17 +65,47 @@ fn token_of_each_key_kind_is_verified() {
     let kind = &ECDSA_P256_SHA256_FIXED_SIGNING;
     let pair = EcdsaKeyPair::from_pkcs8(kind, &key.serialize_der(), &random).unwrap();
     let token = joined(&message, pair.sign(&random, message.as_bytes()).unwrap().as_ref());
-    let public = TokenKey::read(key.public_key_pem().as_bytes()).unwrap();
+    let public = TokenKeys::read(key.public_key_pem().as_bytes()).unwrap();
     assert_eq!(public.verify(&token, Validity::Now), Ok(right.clone()));
 
     let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
     let message = unsigned(&json!({"alg": "EdDSA"}), &claims());
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&key.serialize_der()).unwrap();
     let token = joined(&message, pair.sign(message.as_bytes()).as_ref());
-    let public = TokenKey::read(key.public_key_pem().as_bytes()).unwrap();
+    let public = TokenKeys::read(key.public_key_pem().as_bytes()).unwrap();
     assert_eq!(public.verify(&token, Validity::Now), Ok(right));
     let other = message.replace("EdDSA", "ES256");
     assert_ne!(public.verify(&joined(&other, &[0; 64]), Validity::Now).err(), None);
+}
+
+#[test]
+fn token_of_either_key_is_verified() {
+    let (new, old) = ([b'n'; 32], [b'o'; 32]);
+    let keys = TokenKeys::read(&[&new[..], b"\r\n", &old, b"\n\n"].concat()).unwrap();
+    let refusal = |token: &str| keys.verify(token, Validity::Now).err();
+    for key in [new, old] {
+        assert_eq!(refusal(&hs256(&key, &claims())), None);
+    }
+    assert_eq!(refusal(&hs256(SECRET, &claims())), Some(TokenRefusal::Signature));
+    let mut past = claims();
+    past["exp"] = 1.into();
+    assert_eq!(
+        refusal(&hs256(&old, &past)),
+        Some(TokenRefusal::Expired),
+        "its reason, not the other's"
+    );
+
+    let pairs =
+        [&PKCS_ECDSA_P256_SHA256, &PKCS_ED25519].map(|kind| KeyPair::generate_for(kind).unwrap());
+    let pem: String = pairs.iter().map(KeyPair::public_key_pem).collect();
+    let keys = TokenKeys::read(pem.as_bytes()).unwrap();
+    let message = unsigned(&json!({"alg": "EdDSA"}), &claims());
+    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&pairs[1].serialize_der()).unwrap();
+    let token = joined(&message, pair.sign(message.as_bytes()).as_ref());
+    assert!(keys.verify(&token, Validity::Now).is_ok(), "a key of another kind");
+    let forged = joined(&unsigned(&json!({"alg": "ES256"}), &claims()), &[0; 64]);
+    let refusal = keys.verify(&forged, Validity::Now);
+    assert_eq!(refusal, Err(TokenRefusal::Signature), "the first key has this algorithm");
 }
 
 #[test]
@@ -131,7 +161,7 @@ fn refusal_names_what_is_expected() {
 fn public_key_is_no_shared_secret() {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     let pem = key.public_key_pem();
-    let verifier = TokenKey::read(pem.as_bytes()).unwrap();
+    let verifier = TokenKeys::read(pem.as_bytes()).unwrap();
     let der = key.subject_public_key_info();
     for secret in [pem.as_bytes(), pem.trim_end().as_bytes(), &der, &der[26..]] {
         let refusal = verifier.verify(&hs256(secret, &claims()), Validity::Now);
@@ -198,12 +228,16 @@ fn token_of_another_purpose_is_named() {
 
 #[test]
 fn unusable_key_is_refused() {
-    let found = |file: &[u8]| TokenKey::read(file).unwrap_err().found;
+    let found = |file: &[u8]| TokenKeys::read(file).unwrap_err().found;
     assert_eq!(found(&SECRET[1..]), "a secret of 31 bytes");
     let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
     assert_eq!(found(key.serialize_pem().as_bytes()), "a private key");
-    let two = key.public_key_pem().repeat(2);
-    assert_eq!(found(two.as_bytes()), "2 sections `PUBLIC KEY`");
+    let three = key.public_key_pem().repeat(3);
+    assert_eq!(found(three.as_bytes()), "3 sections `PUBLIC KEY`");
+    let secrets = |number: usize| [SECRET, b"\n"].concat().repeat(number);
+    assert_eq!(found(&secrets(3)), "3 secrets");
+    assert_eq!(found(&[&secrets(1)[..], &SECRET[1..]].concat()), "a secret of 31 bytes");
+    assert_eq!(found(b"\n"), "0 secrets");
     assert_eq!(found(b"-----BEGIN CERTIFICATE REQUEST"), "PEM that cannot be read");
     let none = b"-----BEGIN X-----\nAAAA\n-----END X-----\n";
     assert_eq!(found(none), "0 sections `PUBLIC KEY`");
@@ -214,7 +248,7 @@ fn unusable_key_is_refused() {
 #[test]
 fn debug_output_omits_the_key() {
     let shown = format!("{:?}", shared());
-    assert_eq!(shown, "TokenKey { algorithm: HS256, .. }");
+    assert_eq!(shown, "TokenKeys([TokenKey { algorithm: HS256, .. }])");
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn unusable_token_key_is_refused() {
     for (key, found) in [
         ("short", "found `short` with a secret of 16 bytes"),
         ("none", "found `none`: "),
-        ("https.pem", "with a secret of 0 bytes"),
+        ("https.pem", "with 0 secrets"),
     ] {
         let text = format!("[webrtc]\n{LOOPBACK}token_key_file = \"{key}\"\n");
         fs::write(&file, text).unwrap();

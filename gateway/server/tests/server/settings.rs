@@ -372,7 +372,8 @@ fn every_key_is_loaded() {
     let folder = folder("everything");
     fs::write(folder.join("node.secret"), "0123456789abcdef\n").unwrap();
     fs::write(folder.join("token"), "a token of many letters\r\n").unwrap();
-    fs::write(folder.join("reader"), "a token that only reads\n").unwrap();
+    let readers = "a token that only reads\nthe reader's previous token\n";
+    fs::write(folder.join("reader"), readers).unwrap();
     let file = folder.join("evenkeel.toml");
     fs::write(
         &file,
@@ -491,8 +492,11 @@ fn every_key_is_loaded() {
     assert_eq!((agent.capacity.kbps(), plain.capacity.kbps()), (400_000, 1_500_000));
     assert_eq!(settings.admin.socket, folder.join("admin.sock"));
     let tcp = settings.admin.tcp.unwrap();
-    assert_eq!(tcp.token.bytes(), b"a token of many letters");
-    assert_eq!(tcp.read_token.unwrap().bytes(), b"a token that only reads");
+    let texts = |tokens: &[SecretFile]| -> Vec<String> {
+        tokens.iter().map(|token| String::from_utf8_lossy(token.bytes()).into_owned()).collect()
+    };
+    assert_eq!(texts(&tcp.tokens), ["a token of many letters"]);
+    assert_eq!(texts(&tcp.read_tokens), ["a token that only reads", "the reader's previous token"]);
     assert_eq!(settings.admin.traceparent, Traceparent::Parent);
     let otlp = settings.telemetry.logs.unwrap();
     let expected = ("http://127.0.0.1:4318/v1/logs", OtlpProtocol::Http);
@@ -514,7 +518,7 @@ fn read_token_is_another_one_for_tcp() {
         ("read_token_file = \"token\"\n", "`read_token_file` without `tcp`"),
         (
             "tcp = \"127.0.0.1:8080\"\ntoken_file = \"token\"\nread_token_file = \"token\"\n",
-            "the token of `token_file`",
+            "a token of `token_file`",
         ),
     ] {
         fs::write(&file, format!("[admin]\n{keys}")).unwrap();
