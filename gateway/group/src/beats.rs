@@ -129,6 +129,13 @@ impl Beats {
         })
     }
 
+    /// Signs by the first secret of these settings, and accepts theirs alone.
+    pub(crate) fn replace_secrets(&mut self, settings: &GroupSettings) {
+        for (member, peer) in self.members.iter_mut().zip(&settings.peers) {
+            member.signed.replace_secrets(settings, &peer.name);
+        }
+    }
+
     /// A beat that cannot be sent is lost.
     pub(crate) fn send(&mut self, to: PeerId, payload: &[u8]) {
         // Not by the event loop, which does not know at first that the socket takes a datagram.
@@ -211,11 +218,13 @@ struct BeatMember {
     signed: BeatSigner,
 }
 
+type IdentifiedKey = (BeatKeyId, hmac::Key);
+
 struct BeatSigner {
     /// Signs with the first secret.
-    out: (BeatKeyId, hmac::Key),
+    out: IdentifiedKey,
     /// Of each secret.
-    accepted: Vec<(BeatKeyId, hmac::Key)>,
+    accepted: Vec<IdentifiedKey>,
     /// Time of the last beat sent.
     last_us: u64,
     /// Time of the newest beat read.
@@ -228,17 +237,28 @@ struct BeatSigner {
 impl BeatSigner {
     /// Accepts beats from this time on: a process that starts has no memory of earlier ones.
     fn new(settings: &GroupSettings, peer: &str, started_us: u64) -> BeatSigner {
-        let own = &settings.name;
-        let keys: Vec<GroupKeys> = settings.secrets.iter().map(GroupKeys::of).collect();
-        let first = keys.first().expect("a group has a secret");
+        let (out, accepted) = BeatSigner::keys(settings, peer);
         BeatSigner {
-            out: (first.id(), first.beats(own, peer)),
-            accepted: keys.iter().map(|keys| (keys.id(), keys.beats(peer, own))).collect(),
+            out,
+            accepted,
             last_us: 0,
             newest_us: started_us,
             quotable: VecDeque::with_capacity(QUOTABLE_MAX),
             datagram: Vec::with_capacity(HEAD_LEN + MAC_LEN + PAYLOAD_MAX),
         }
+    }
+
+    fn replace_secrets(&mut self, settings: &GroupSettings, peer: &str) {
+        (self.out, self.accepted) = BeatSigner::keys(settings, peer);
+    }
+
+    /// The key of beats to the peer, and those of beats from it.
+    fn keys(settings: &GroupSettings, peer: &str) -> (IdentifiedKey, Vec<IdentifiedKey>) {
+        let own = &settings.name;
+        let keys: Vec<GroupKeys> = settings.secrets.iter().map(GroupKeys::of).collect();
+        let first = keys.first().expect("a group has a secret");
+        let accepted = keys.iter().map(|keys| (keys.id(), keys.beats(peer, own)));
+        ((first.id(), first.beats(own, peer)), accepted.collect())
     }
 
     fn write(&mut self, payload: &[u8], now_us: u64) -> &[u8] {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_config::GatewayConfig;
+use evenkeel_config::{GatewayConfig, SecretFile};
 use evenkeel_contract::blast::GatewayLoss;
 use evenkeel_contract::gateway::{NewOwner, TakenOver};
 use evenkeel_ownership::{Blocked, HandOverRefusal};
@@ -328,6 +328,8 @@ pub(super) enum GroupRequest {
     EndRest,
     /// Nodes, witnesses or policy sets were reloaded.
     Reload(Arc<GatewayConfig>),
+    /// The group's secrets, of which the first signs.
+    ReplaceSecrets(Vec<SecretFile>),
 }
 
 /// What another process of the same member continues.
@@ -471,6 +473,12 @@ impl Group {
     pub async fn reload(&self, settings: &Arc<GatewayConfig>) {
         // Fails only if the member has ended.
         let _ = self.requests.send(GroupRequest::Reload(Arc::clone(settings))).await;
+    }
+
+    /// Signs by the first of these secrets, and accepts those alone, in beats and in connections to come.
+    pub async fn replace_secrets(&self, secrets: Vec<SecretFile>) {
+        // Fails only if the member has ended.
+        let _ = self.requests.send(GroupRequest::ReplaceSecrets(secrets)).await;
     }
 
     /// Hands the addresses to the standby, of this name if it is given.

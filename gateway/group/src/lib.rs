@@ -48,7 +48,7 @@ pub use group::{
     GatewayStanding, Group, GroupOwnership, GroupRole, GroupStatus, HandOverError, HostWarning,
     OwnershipState, TakeOverError,
 };
-use link::{Link, LinkedPeer};
+use link::{Link, LinkTls, LinkedPeer};
 pub use link::{PeerApi, PeerStream};
 use member::GroupMember;
 pub use member::{MemberEnd, MemberGateway};
@@ -90,6 +90,7 @@ pub struct BoundMember {
     /// Streams of the peer to [`Access::streams`].
     streams: mpsc::Sender<PeerStream>,
     linked: watch::Sender<LinkedPeer>,
+    tls: watch::Sender<LinkTls>,
     /// Taken by the API.
     pub access: Option<Access>,
     store_voter: Option<StoreVoter>,
@@ -139,7 +140,9 @@ impl BoundMember {
         // More than two have to hear first which one is the standby.
         let first = LinkedPeer { id: PeerId::default(), has_records: cluster.peers.len() == 1 };
         let (linked, peer) = watch::channel(first);
-        let peer = PeerApi::new(cluster, peer).map_err(ClusterStartError::Thread)?;
+        let tls = LinkTls::of(&cluster.secrets).map_err(io::Error::other);
+        let (tls, of_api) = watch::channel(tls.map_err(ClusterStartError::Thread)?);
+        let peer = PeerApi::new(cluster, peer, of_api);
         let store_votes = settings.index.as_ref().is_some_and(|index| index.votes);
         let (store_voter, store_questions) = store_votes.then(StoreVoter::new).unzip();
         let access = Some(Access { group: group.clone(), peer, streams });
@@ -158,6 +161,7 @@ impl BoundMember {
             inbox,
             streams: streams_in,
             linked,
+            tls,
             access,
             store_voter,
             thread: None,
@@ -202,8 +206,8 @@ impl BoundMember {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(ClusterStartError::Thread)?;
         let refusals = RefusalLog::new(Arc::clone(&instruments));
-        let link =
-            Link::start(link, &settings, &cluster, refusals.clone(), self.streams, self.linked);
+        let (streams, linked, tls) = (self.streams, self.linked, self.tls);
+        let link = Link::start(link, &settings, &cluster, refusals.clone(), streams, linked, tls);
         let (lost_in, lost) = watch::channel(None);
         let (stop, stopped) = oneshot::channel::<()>();
         let (number, voters) = (group_number(&cluster), VotingAgent::all(&settings));

@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdS
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_config::{GatewayConfig, GroupSettings, PeerSettings};
+use evenkeel_config::{GatewayConfig, GroupSettings, PeerSettings, SecretFile};
 use evenkeel_process::descriptors;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::ClientConfig;
@@ -32,7 +32,7 @@ use self::handshakes::Handshakes;
 pub(crate) use self::hello::LinkedPeer;
 use self::hello::{Hello, LinkRefusal, record_peer};
 use self::queue::{FrameQueue, QueuedFrame};
-use self::tls::LinkTls;
+pub(crate) use self::tls::LinkTls;
 use super::refusals::RefusalLog;
 
 /// The server name of handshakes; the key alone counts.
@@ -66,22 +66,23 @@ pub type PeerStream = TlsStream<TcpStream>;
 pub struct PeerApi {
     cluster: GroupSettings,
     peer: watch::Receiver<LinkedPeer>,
-    tls: Arc<ClientConfig>,
+    tls: watch::Receiver<LinkTls>,
 }
 
 impl PeerApi {
     pub(crate) fn new(
         cluster: &GroupSettings,
         peer: watch::Receiver<LinkedPeer>,
-    ) -> io::Result<PeerApi> {
-        let LinkTls { api: tls, .. } = LinkTls::of(&cluster.secrets).map_err(io::Error::other)?;
-        Ok(PeerApi { cluster: cluster.clone(), peer, tls })
+        tls: watch::Receiver<LinkTls>,
+    ) -> PeerApi {
+        PeerApi { cluster: cluster.clone(), peer, tls }
     }
 
     /// Opens a stream to the API of the gateway that this one follows.
     pub async fn connect(&self) -> io::Result<PeerStream> {
         let address = self.cluster.peers[self.peer.borrow().id.0].address;
-        let opened = open(self.cluster.listen, address, &self.tls);
+        let tls = Arc::clone(&self.tls.borrow().api);
+        let opened = open(self.cluster.listen, address, &tls);
         timeout(HANDSHAKE_WITHIN, opened).await?
     }
 }
@@ -97,6 +98,7 @@ pub(crate) struct Link {
     hello: watch::Sender<Hello>,
     cluster: GroupSettings,
     peer: watch::Sender<LinkedPeer>,
+    tls: watch::Sender<LinkTls>,
 }
 
 impl Link {
@@ -114,8 +116,8 @@ impl Link {
         refusals: RefusalLog,
         streams: mpsc::Sender<PeerStream>,
         peer: watch::Sender<LinkedPeer>,
+        tls: watch::Sender<LinkTls>,
     ) -> io::Result<Link> {
-        let tls = LinkTls::of(&cluster.secrets).map_err(io::Error::other)?;
         let mut instance = [0; 8];
         SystemRandom::new().fill(&mut instance).map_err(|_| io::Error::other("no random bytes"))?;
         let peer_name = record_peer(cluster, *peer.borrow());
@@ -127,7 +129,7 @@ impl Link {
         let local = LocalMember {
             cluster: cluster.clone(),
             peer: peer.subscribe(),
-            tls,
+            tls: tls.subscribe(),
             hello: own,
             messages,
             streams,
@@ -136,7 +138,7 @@ impl Link {
         std::thread::Builder::new()
             .name("evenkeel-link".to_owned())
             .spawn(move || runtime.block_on(serve(listener, local)))?;
-        Ok(Link { events, outbox: None, peer_announces: false, hello, cluster, peer })
+        Ok(Link { events, outbox: None, peer_announces: false, hello, cluster, peer, tls })
     }
 
     pub(crate) fn peer(&self) -> LinkedPeer {
@@ -161,6 +163,12 @@ impl Link {
             fresh.keep_store_vote(hello);
             *hello = fresh;
         });
+    }
+
+    /// Connections to come have these secrets. The open one stays.
+    pub(crate) fn replace_secrets(&self, secrets: &[SecretFile]) -> Result<(), rustls::Error> {
+        self.tls.send_replace(LinkTls::of(secrets)?);
+        Ok(())
     }
 
     /// False if there is no connection, or if the peer did not read and the connection ends.
@@ -359,7 +367,8 @@ async fn accept(listener: TcpListener, local: LocalMember, opened: mpsc::Sender<
 /// A connection that the peer opened. `None`: it goes to this member's API.
 async fn shake_hands(stream: TcpStream, local: &LocalMember) -> io::Result<Option<LinkConnection>> {
     let stream = move_to_early(stream)?;
-    let accepting = TlsAcceptor::from(Arc::clone(&local.tls.server)).accept(stream);
+    let tls = Arc::clone(&local.tls.borrow().server);
+    let accepting = TlsAcceptor::from(tls).accept(stream);
     let stream: TlsStream<TcpStream> = accepting.await?.into();
     if tls::asks_api(stream.get_ref().1) {
         // Fails if the API has ended; the peer connects again.
@@ -423,7 +432,8 @@ async fn dial(
                 continue;
             }
         }
-        let opening = open(cluster.listen, peer.address, &local.tls.client);
+        let tls = Arc::clone(&local.tls.borrow().client);
+        let opening = open(cluster.listen, peer.address, &tls);
         let dialing = async { greet(opening.await?, true, &local).await };
         match timeout(HANDSHAKE_WITHIN, dialing).await.unwrap_or_else(|late| Err(late.into())) {
             Ok(connection) => {
@@ -465,7 +475,7 @@ enum LinkMessage {
 struct LocalMember {
     cluster: GroupSettings,
     peer: watch::Receiver<LinkedPeer>,
-    tls: LinkTls,
+    tls: watch::Receiver<LinkTls>,
     hello: watch::Receiver<Hello>,
     messages: mpsc::Sender<LinkMessage>,
     /// Connections of the peer to this member's API.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_config::{GatewayConfig, GroupSettings, PeerSettings};
+use evenkeel_config::{GatewayConfig, GroupSettings, PeerSettings, SecretFile};
 use evenkeel_contract::gateway::NewOwner;
 use evenkeel_control::{
     CertificateChannels, GatewayEvent, GroupChange, Handle, RecordBatch, Suspended,
@@ -239,6 +239,7 @@ impl GroupMember {
                     GroupRequest::HandOver { to, reply } => self.hand_over(to, reply),
                     GroupRequest::TakeOver { down, reply } => self.take_over_from(&down, reply),
                     GroupRequest::Reload(settings) => self.reload(&settings),
+                    GroupRequest::ReplaceSecrets(secrets) => self.replace_secrets(secrets),
                     GroupRequest::Rest(reply) => self.begin_rest(reply),
                     GroupRequest::EndRest => self.end_rest(),
                 },
@@ -470,6 +471,16 @@ impl GroupMember {
         for gone in self.votes.set_voters(VotingAgent::all(settings)) {
             self.core.handle_no_witness(gone);
         }
+    }
+
+    fn replace_secrets(&mut self, secrets: Vec<SecretFile>) {
+        if let Err(error) = self.records.replace_secrets(&secrets) {
+            tracing::error!(%error, "secrets of the group stay");
+            return;
+        }
+        self.settings.secrets = secrets;
+        self.beats.replace_secrets(&self.settings);
+        tracing::info!(secrets = self.settings.secrets.len(), "secrets of the group reloaded");
     }
 
     fn send_last_records(&mut self, suspended: Suspended, operator: Option<HandOverReply>) {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_config::{GatewayConfig, GroupSettings};
+use evenkeel_config::{GatewayConfig, GroupSettings, SecretFile};
 use evenkeel_control::{CertificateChannels, Handle, RecordBatch, Replica};
 use evenkeel_media::srtp::IndexGrant;
 use evenkeel_ownership::Cluster;
@@ -287,6 +287,11 @@ impl RecordExchange {
     /// Tells the peer of changed nodes, scenarios and voters.
     pub(super) fn reload(&self, settings: &GatewayConfig) {
         self.link.apply(settings);
+    }
+
+    /// Connections to come have these secrets. The open one stays.
+    pub(super) fn replace_secrets(&self, secrets: &[SecretFile]) -> Result<(), rustls::Error> {
+        self.link.replace_secrets(secrets)
     }
 
     /// The owner's records, while this member is the standby.

@@ -101,6 +101,23 @@ fn secret_rotates_without_a_lost_beat() {
 }
 
 #[test]
+fn replaced_secrets_refuse_the_previous_one() {
+    let (mut sender, mut reader) = (left(&["a"]), right(&["a"]));
+    let before = sender.write(b"x", NOW).to_vec();
+    assert_eq!(reader.read(&before, NOW), Ok(&b"x"[..]));
+    let of_left = member(["edge-1", "edge-2"], [LOOPBACK; 2], &["b", "a"]);
+    sender.replace_secrets(&of_left, "edge-2");
+    let of_right = |secrets: &[&str]| member(["edge-2", "edge-1"], [LOOPBACK; 2], secrets);
+    reader.replace_secrets(&of_right(&["a", "b"]), "edge-1");
+    let beat = sender.write(b"y", NOW).to_vec();
+    assert_eq!(reader.read(&beat, NOW), Ok(&b"y"[..]));
+    assert_eq!(reader.read(&before, NOW), Err(BeatRefusal::Replayed), "times are kept");
+    reader.replace_secrets(&of_right(&["b"]), "edge-1");
+    let previous = left(&["a"]).write(b"z", NOW + 9).to_vec();
+    assert_eq!(reader.read(&previous, NOW), Err(BeatRefusal::Secret));
+}
+
+#[test]
 fn beat_with_any_changed_byte_is_refused() {
     let beat = left(&["a"]).write(b"standby", NOW).to_vec();
     for place in 0..beat.len() {

@@ -29,6 +29,14 @@ fn linked() -> (watch::Sender<LinkedPeer>, watch::Receiver<LinkedPeer>) {
     watch::channel(LinkedPeer { id: PeerId(0), has_records: true })
 }
 
+fn tls_of(cluster: &GroupSettings) -> watch::Sender<LinkTls> {
+    watch::Sender::new(LinkTls::of(&cluster.secrets).unwrap())
+}
+
+fn api_of(cluster: &GroupSettings) -> PeerApi {
+    PeerApi::new(cluster, linked().1, tls_of(cluster).subscribe())
+}
+
 impl Pair {
     fn of(names: [[&str; 2]; 2], secrets: [&[&str]; 2]) -> Pair {
         let bind = || Link::bind(&member(NAMES, [LOOPBACK; 2], &["a"])).unwrap();
@@ -54,8 +62,9 @@ impl Pair {
     fn start_with(&self, at: usize, streams: mpsc::Sender<PeerStream>) -> Link {
         let listener = self.listeners[at].try_clone().unwrap();
         let refusals = self.counted[at].refusals.clone();
-        Link::start(listener, &self.settings[at], &self.clusters[at], refusals, streams, linked().0)
-            .unwrap()
+        let (settings, cluster) = (&self.settings[at], &self.clusters[at]);
+        let (linked, tls) = (linked().0, tls_of(cluster));
+        Link::start(listener, settings, cluster, refusals, streams, linked, tls).unwrap()
     }
 
     fn both(&self) -> [Link; 2] {
@@ -152,7 +161,7 @@ async fn unanswered_syn_is_not_waited_for() {
     let listener = socket.listen(0).unwrap();
     let peer = listener.local_addr().unwrap();
     let _waiting = StdStream::connect(peer).unwrap();
-    let api = PeerApi::new(&member(NAMES, [LOOPBACK, peer], &["a"]), linked().1).unwrap();
+    let api = api_of(&member(NAMES, [LOOPBACK, peer], &["a"]));
     let since = Instant::now();
     let error = api.connect().await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -172,6 +181,23 @@ async fn rotated_secrets_connect_in_either_order() {
         let [mut left, mut right] = pair.both();
         deliver(&mut left, &mut right, &LinkFrame::Acknowledged(1)).await;
     }
+}
+
+#[tokio::test]
+async fn replaced_secrets_hold_for_connections_to_come() {
+    let pair = Pair::sound();
+    let [mut left, mut right] = pair.both();
+    deliver(&mut left, &mut right, &LinkFrame::Acknowledged(1)).await;
+    let next = member(NAMES, [LOOPBACK; 2], &["b"]).secrets;
+    for link in [&left, &right] {
+        link.replace_secrets(&next).unwrap();
+    }
+    deliver(&mut left, &mut right, &LinkFrame::Acknowledged(2)).await;
+    left.restart();
+    deliver(&mut left, &mut right, &LinkFrame::Acknowledged(3)).await;
+    let refused = api_of(&pair.clusters[1]).connect().await.unwrap_err();
+    let inner = refused.get_ref().and_then(|inner| inner.downcast_ref());
+    assert!(inner.is_some_and(tls::is_another_secret), "the previous secret: {refused}");
 }
 
 #[tokio::test]
@@ -444,7 +470,7 @@ async fn half_open_handshake_gives_its_place_to_the_peer() {
     let _left = pair.start_with(0, streams);
     let strangers: Vec<_> =
         (0..HANDSHAKES_MAX).map(|_| StdStream::connect(pair.clusters[0].listen).unwrap()).collect();
-    let api = PeerApi::new(&pair.clusters[1], linked().1).unwrap();
+    let api = api_of(&pair.clusters[1]);
     while api.connect().await.is_err() {}
     handed.recv().await.unwrap();
     let mut last = strangers.last().unwrap();
@@ -458,7 +484,7 @@ async fn connections_are_closed_early() {
     let pair = Pair::sound();
     let (streams, mut handed) = mpsc::channel(1);
     let _left = pair.start_with(0, streams);
-    let dialed = PeerApi::new(&pair.clusters[1], linked().1).unwrap().connect().await.unwrap();
+    let dialed = api_of(&pair.clusters[1]).connect().await.unwrap();
     let accepted = handed.recv().await.unwrap();
     for stream in [dialed, accepted] {
         assert!(stream.get_ref().0.as_raw_fd() >= descriptors::early(), "{stream:?}");
@@ -471,7 +497,7 @@ async fn connection_of_the_peers_api_is_handed_over() {
     let (streams, mut handed) = mpsc::channel(1);
     let mut left = pair.start_with(0, streams);
     let mut right = pair.start(1);
-    let mut api = PeerApi::new(&pair.clusters[1], linked().1).unwrap().connect().await.unwrap();
+    let mut api = api_of(&pair.clusters[1]).connect().await.unwrap();
     api.write_all(b"request").await.unwrap();
     let mut stream = handed.recv().await.unwrap();
     let mut request = [0; 7];
@@ -487,7 +513,7 @@ async fn api_with_another_secret_is_not_handed_over() {
     let pair = Pair::of([[left, right], [right, left]], [&["a"], &["b"]]);
     let (streams, mut handed) = mpsc::channel(1);
     let mut left = pair.start_with(0, streams);
-    let refused = PeerApi::new(&pair.clusters[1], linked().1).unwrap().connect().await.unwrap_err();
+    let refused = api_of(&pair.clusters[1]).connect().await.unwrap_err();
     assert!(
         refused
             .get_ref()

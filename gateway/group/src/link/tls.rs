@@ -31,8 +31,8 @@ const LINK: &[u8] = b"evenkeel-cluster";
 const API: &[u8] = b"h2";
 
 /// The TLS configurations of one member.
-#[derive(Clone)]
-pub(super) struct LinkTls {
+#[derive(Clone, Debug)]
+pub(crate) struct LinkTls {
     pub(super) client: Arc<ClientConfig>,
     /// For connections to the peer's API.
     pub(super) api: Arc<ClientConfig>,
@@ -41,7 +41,7 @@ pub(super) struct LinkTls {
 
 impl LinkTls {
     /// Presents the key of the first secret, and accepts those of all.
-    pub(super) fn of(secrets: &[SecretFile]) -> Result<LinkTls, Error> {
+    pub(crate) fn of(secrets: &[SecretFile]) -> Result<LinkTls, Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let keys = secrets.iter().map(signing_key).collect::<Result<Vec<_>, _>>()?;
         let public = keys.iter().map(|key| public_key(&**key)).collect::<Result<Vec<_>, _>>()?;

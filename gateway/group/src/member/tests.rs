@@ -8,6 +8,7 @@ use super::*;
 use crate::address::Addresses;
 use crate::beats::tests::{LOOPBACK, member as settings_of};
 use crate::group::Group;
+use crate::link::LinkTls;
 
 const MS: Duration = Duration::from_millis(1);
 const PEER: PeerId = PeerId(0);
@@ -45,9 +46,10 @@ fn test_member(before: Option<OwnershipState>) -> TestMember {
     let beats = Beats::start(beats, &settings, refusals.clone()).unwrap();
     let linked = watch::channel(LinkedPeer { id: PEER, has_records: true }).0;
     let listener = Link::bind(&settings).unwrap();
-    let streams = mpsc::channel(1).0;
+    let (streams, refused) = (mpsc::channel(1).0, refusals.clone());
+    let tls = watch::Sender::new(LinkTls::of(&settings.secrets).unwrap());
     let link =
-        Link::start(listener, &configured, &settings, refusals.clone(), streams, linked).unwrap();
+        Link::start(listener, &configured, &settings, refused, streams, linked, tls).unwrap();
     let votes = Votes::new(1, Vec::new(), None).unwrap();
     let inbox = Group::new().1;
     let member = GroupMember::new(
