@@ -46,8 +46,8 @@ impl ConfigInForce {
         ConfigInForce::after_reload(settings, settings, Vec::new())
     }
 
-    /// The configuration after a reload: nodes, witnesses, receivers of alerts, dependencies, policy sets, registries and `[trust]` of
-    /// the new file, all else as at the start.
+    /// The configuration after a reload: nodes, witnesses, receivers of alerts, dependencies, policy sets, registries, `[trust]`, and
+    /// secrets of clients and of the group are those of the new file, all else is as at the start.
     pub fn after_reload(
         started: &GatewayConfig,
         new: &GatewayConfig,
@@ -65,6 +65,14 @@ impl ConfigInForce {
             &["cluster", "witness"],
         ] {
             copy_key(&mut configuration, &reloaded, path);
+        }
+        if started.admin.tcp.is_some() && new.admin.tcp.is_some() {
+            copy_key(&mut configuration, &reloaded, &["admin", "token_file"]);
+            copy_key(&mut configuration, &reloaded, &["admin", "read_token_file"]);
+        }
+        copy_key(&mut configuration, &reloaded, &["webrtc", "token_key_file"]);
+        if !requires_restart.iter().any(|key| key.starts_with("[cluster] ")) {
+            copy_key(&mut configuration, &reloaded, &["cluster", "secret_file"]);
         }
         let origin = |origin: &SetOrigin| match origin {
             SetOrigin::Shipped => "embedded".to_owned(),

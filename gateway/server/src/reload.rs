@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_alerts::AlertHandle;
+use evenkeel_api::ClientSecrets;
 use evenkeel_config::{
     Colour, ConfigInForce, GatewayConfig, GatewaySettings, InvalidSetting, PluginLocation,
-    PolicyBinding, PolicySet, ScenarioSettings,
+    PolicyBinding, PolicySet, ScenarioSettings, SecretFile,
 };
 use evenkeel_control::{
     ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, ReloadReport,
@@ -38,8 +39,12 @@ pub(super) struct AppliedConfig {
     /// The gateway's foundry, so that the rollout of a candidate finds it compiled; `None`: they are compiled in a separate
     /// one.
     pub(super) foundry: Option<Foundry>,
-    /// Its member is told of changed nodes and witnesses.
+    /// Its member is told of changed nodes, witnesses and secrets.
     pub(super) group: Option<Group>,
+    /// The secrets of the group; empty without one.
+    pub(super) group_secrets: cell::Sender<Vec<SecretFile>>,
+    /// The API's, which are replaced; `None`: the API keeps them.
+    pub(super) client_secrets: Option<ClientSecrets>,
     /// Their receivers, and the dependencies, are reloaded.
     pub(super) alerts: Option<AlertHandle>,
     /// Its series of new nodes and policies begin with the reload.
@@ -194,6 +199,8 @@ impl AppliedConfig {
             in_force: cell::Sender::new(ConfigInForce::at_start(settings)),
             foundry: None,
             group: None,
+            group_secrets: cell::Sender::new(secrets_of_group(settings).to_vec()),
+            client_secrets: None,
             alerts: None,
             instruments: None,
         }
@@ -209,6 +216,7 @@ impl AppliedConfig {
     ) -> Result<Reloaded, NotReloaded> {
         let mut waiting = keys_for_restart(&self.started, settings);
         let sets = merge(&self.sets, &settings.sets, &mut waiting);
+        let secrets = self.next_secrets(settings, &mut waiting);
         if !waiting.is_empty() {
             tracing::warn!("keys changed that need a restart: {}", waiting.join("; "));
         }
@@ -222,6 +230,13 @@ impl AppliedConfig {
         let nodes = self.list_nodes(settings, wish, handle).await?;
         if let Some(group) = &self.group {
             group.reload(settings).await;
+            if let Some(secrets) = secrets {
+                group.replace_secrets(secrets.to_vec()).await;
+                self.group_secrets.send_replace(secrets.to_vec());
+            }
+        }
+        if let Some(clients) = &self.client_secrets {
+            clients.reload(settings);
         }
         if let Some(instruments) = &self.instruments {
             instruments.begin(settings);
@@ -272,6 +287,25 @@ impl AppliedConfig {
             }
         }
         Ok(if invalid.is_empty() { Ok(candidates) } else { Err(invalid) })
+    }
+
+    /// The secrets of the group, if they changed. The first one signs: until the others accept it, too, the members would part, so
+    /// that a new one comes second. Otherwise they wait for a restart.
+    fn next_secrets<'settings>(
+        &self,
+        settings: &'settings GatewayConfig,
+        waiting: &mut Vec<String>,
+    ) -> Option<&'settings [SecretFile]> {
+        let (applied, saved) = (self.group_secrets.borrow(), secrets_of_group(settings));
+        let first = saved.first().filter(|_| !applied.is_empty() && *applied != saved)?;
+        if applied.contains(first) {
+            return Some(saved);
+        }
+        tracing::warn!(
+            "the first secret of [cluster] is a new one, which no other member accepts yet: add it as the second line at all members first"
+        );
+        waiting.push("[cluster] secret_file".to_owned());
+        None
     }
 
     async fn list_nodes(
@@ -440,24 +474,40 @@ async fn on_thread<T: Send + 'static>(
     })
 }
 
+/// Empty without a group.
+fn secrets_of_group(settings: &GatewayConfig) -> &[SecretFile] {
+    settings.cluster.as_ref().map_or(&[][..], |group| &group.secrets)
+}
+
 /// Lists each changed table that needs a restart, by its name in the file. A reload applies nodes, witnesses, policy
-/// sets, receivers of alerts and dependencies.
+/// sets, receivers of alerts, dependencies, and secrets of clients and of the group.
 fn keys_for_restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
     // The sets of another folder are reloaded.
     let gateway = GatewaySettings { policies: old.gateway.policies.clone(), ..new.gateway.clone() };
+    let (mut admin, mut webrtc, mut cluster) =
+        (new.admin.clone(), new.webrtc.clone(), new.cluster.clone());
+    if let (Some(tcp), Some(old)) = (&mut admin.tcp, &old.admin.tcp) {
+        (tcp.tokens, tcp.read_tokens) = (old.tokens.clone(), old.read_tokens.clone());
+    }
+    if let (Some(webrtc), Some(old)) = (&mut webrtc, &old.webrtc) {
+        webrtc.token_keys = old.token_keys.clone();
+    }
+    if let (Some(cluster), Some(old)) = (&mut cluster, &old.cluster) {
+        cluster.secrets = old.secrets.clone();
+    }
     let tables = [
         (old.gateway != gateway, "[gateway]"),
         (old.listens != new.listens, "[[listen]]"),
         (new.regions.iter().any(|region| !old.regions.contains(region)), "[[region]]"),
-        (old.admin != new.admin, "[admin]"),
-        (old.webrtc != new.webrtc, "[webrtc]"),
+        (old.admin != admin, "[admin]"),
+        (old.webrtc != webrtc, "[webrtc]"),
         (old.telemetry != new.telemetry, "[telemetry]"),
         (old.limits != new.limits, "[limits]"),
         (old.breaker != new.breaker || old.client_breakers != new.client_breakers, "[breaker]"),
         (old.forecast != new.forecast, "[forecast]"),
         (old.elastic != new.elastic, "[elastic]"),
         (old.detector != new.detector, "[detector]"),
-        (old.cluster != new.cluster, "[cluster]"),
+        (old.cluster != cluster, "[cluster]"),
         (old.index != new.index, "[index]"),
     ];
     let tables = tables.into_iter().filter(|(differs, _)| *differs);

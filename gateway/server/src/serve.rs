@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use evenkeel_alerts::AlertChannels;
 use evenkeel_api::{CredentialEnd, WebrtcCertificate};
-use evenkeel_config::{AddressPlace, GatewayConfig, GroupSettings, ListenIngress};
+use evenkeel_config::{AddressPlace, GatewayConfig, GroupSettings, ListenIngress, SecretFile};
 use evenkeel_control::{Continuation, Handle, Inherited, LossFollower, SocketName};
 use evenkeel_drivers::DRIVERS;
 use evenkeel_group::{Group, GroupOwnership, MemberEnd};
@@ -149,6 +149,7 @@ fn serve_as(
     };
     let mut gateway = evenkeel_runtime::begin_with(&settings, DRIVERS, sockets, reads, policies)?;
     applied.foundry = Some(gateway.foundry.clone());
+    applied.client_secrets = Some(api.secrets.clone());
     let triggers = runtime.block_on(ReloadTriggers::listen(&gateway.handle))?;
     let (events, names) = (gateway.events(), gateway.handle.names());
     let mut recorder = telemetry.recorder(events, names, Arc::clone(&gateway.handle.traces));
@@ -250,8 +251,12 @@ fn serve_as(
     let (ending, is_ending) = cell::channel(false);
     let was_told = is_ending.clone();
     let turn = Mutex::new(());
+    let secrets = applied.group_secrets.subscribe();
     let check = || match place.load() {
-        Ok(new) => require_same_member(settings.cluster.as_ref(), new.cluster.as_ref()),
+        Ok(new) => {
+            let (running, new) = (settings.cluster.as_ref(), new.cluster.as_ref());
+            require_same_member(running, &secrets.borrow(), new)
+        }
         // Another program may read it, or refuses it.
         Err(_) => Ok(()),
     };
@@ -415,9 +420,10 @@ fn needs_root(settings: &GatewayConfig) -> bool {
     !settings.gateway.sandbox || has_low_port || changes_addresses
 }
 
-/// Refuses an upgrade to a configuration of another member, or of a member that its peer would not recognise.
+/// Refuses an upgrade to a configuration of another member, or of a member that its peer would not recognise. `secrets`: those in force.
 fn require_same_member(
     running: Option<&GroupSettings>,
+    secrets: &[SecretFile],
     new: Option<&GroupSettings>,
 ) -> Result<(), String> {
     let (running, new) = match (running, new) {
@@ -434,7 +440,7 @@ fn require_same_member(
         (running.name != new.name, "name"),
         (running.listen != new.listen, "listen"),
         (peers(running) != peers(new), "peer.name"),
-        (running.secrets.iter().all(|secret| !new.secrets.contains(secret)), "secret_file"),
+        (new.secrets.first().is_none_or(|first| !secrets.contains(first)), "secret_file"),
     ];
     let changed: Vec<&str> =
         keys.into_iter().filter(|(differs, _)| *differs).map(|(_, key)| key).collect();

@@ -33,6 +33,27 @@ fn defaults_complete_the_written_keys() {
     assert_eq!(in_force.policies["call"], "embedded");
 }
 
+#[test]
+fn reload_shows_new_files_of_secrets() {
+    let folder = tempdir().unwrap();
+    for name in ["old", "new", "old.key", "new.key"] {
+        fs::write(folder.path().join(name), format!("{name} {}", "x".repeat(32))).unwrap();
+    }
+    let text = |name: &str| {
+        format!(
+            "[admin]\ntcp = \"127.0.0.1:8080\"\ntoken_file = \"{name}\"\n\
+             [webrtc]\nlisten = \"127.0.0.1:8081\"\ntoken_key_file = \"{name}.key\"\n"
+        )
+    };
+    let (old, new) = (load(&folder, &text("old")), load(&folder, &text("new")));
+    let shown = ConfigInForce::after_reload(&old, &new, Vec::new()).configuration;
+    assert_eq!(shown["admin"]["token_file"].as_str(), Some("new"));
+    assert_eq!(shown["webrtc"]["token_key_file"].as_str(), Some("new.key"));
+    // The listener stays until a restart.
+    let without = ConfigInForce::after_reload(&old, &load(&folder, ""), Vec::new());
+    assert_eq!(without.configuration["admin"]["token_file"].as_str(), Some("old"));
+}
+
 /// Keys with other values than they have without being written.
 const WRITTEN: &str = r#"
 [limits]
