@@ -37,6 +37,7 @@ mod relay;
 mod revisions;
 mod rollouts;
 mod roq;
+mod rotation;
 mod scenarios;
 mod session_ends;
 mod slos;

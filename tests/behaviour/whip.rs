@@ -18,7 +18,7 @@ fn world(nodes: &[&Node]) -> World {
 }
 
 /// A client that has connected by this request, with the answer.
-fn client(whip: &Whip, id: u64, path: &str, direction: &str) -> (WebrtcPhone, String) {
+pub(crate) fn client(whip: &Whip, id: u64, path: &str, direction: &str) -> (WebrtcPhone, String) {
     let mut claims = claims(&format!("token-{id}"));
     claims["direction"] = direction.into();
     let mut client = WebrtcPhone::new(id);
