@@ -387,13 +387,15 @@ fn await_held(call: &ForeignCall) {
     println!("the phones hold {held:?} packets before the roll-overs");
 }
 
-/// Waits until both numbers have begun again, and packets of them arrived.
+/// Waits until both numbers have begun again, and both ends received packets afterwards.
 fn await_rolled_over(call: &ForeignCall) {
     let came = call.program.wait_for("both roll-overs", TIMEOUT, |lines| {
         let packets = rollovers_in(&last(lines)?)?;
         packets.iter().all(|packets| *packets <= -ROLLED_OVER).then_some(())
     });
     came.unwrap_or_else(|error| panic!("{error}"));
+    // The numbers are those that were sent; a direction may have stopped.
+    call.await_media("both directions go on", Some(&call.line()));
 }
 
 #[required(Namespaces, Pylibsrtp)]
