@@ -1,6 +1,8 @@
 //! Calls of clients that are other programs, through the faults of a group: their own SRTP decides which packets it accepts, and a capture
 //! beside them names those that it does not.
 
+mod turn;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,6 +62,11 @@ fn script(name: &str) -> PathBuf {
 /// The last line of output.
 fn last(lines: &[String]) -> Option<Value> {
     serde_json::from_str(lines.last()?).ok()
+}
+
+/// All lines of output.
+fn read_all(lines: &[String]) -> Vec<Value> {
+    lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// The ends of phones are a list, those of WebRTC clients have the field `ends`.
@@ -246,15 +253,26 @@ impl ForeignCall {
         (reported_ns as u64).saturating_sub(PROCESSED_AFTER_NS)
     }
 
+    /// Both ends have been connected since the call had begun, by each report.
+    fn assert_stays_connected(&self) {
+        let lines = self.program.lines();
+        let since_begun: Vec<Value> = read_all(&lines[self.lines_before..]);
+        assert!(since_begun.iter().all(|line| ends(line).len() == 2));
+        // Phones have no transport with states.
+        let of_webrtc = since_begun.iter().filter_map(|line| line["ends"].as_array()).flatten();
+        let states =
+            of_webrtc.flat_map(|end| end["states"].as_array().unwrap_or_else(|| panic!("{end}")));
+        let others = states.filter(|state| !CONNECTED.iter().any(|known| state == known));
+        let others: BTreeSet<String> = others.map(Value::to_string).collect();
+        assert!(others.is_empty(), "{others:?}");
+    }
+
     /// Each packet that reached an end was accepted there, except those that were on their way at a fault, and had an index of its own. No
     /// end connected again.
     fn assert_accepted(&self) {
         let processed_ns = self.processed_ns();
         let lines = self.program.lines();
-        let read = |lines: &[String]| -> Vec<Value> {
-            lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
-        };
-        let all: Vec<AcceptedPacket> = read(&lines).iter().flat_map(accepted).collect();
+        let all: Vec<AcceptedPacket> = read_all(&lines).iter().flat_map(accepted).collect();
         let (refused, again, indices) = self.capture.read(|packets| {
             let since = packets.iter().filter(|packet| packet.at_ns >= self.begun_ns);
             (
@@ -279,15 +297,7 @@ impl ForeignCall {
         }
         assert_eq!((indices.reused, indices.frames_lost, indices.clients), (0, 0, 2));
         assert_eq!(again, 0, "datagrams of another handshake");
-        let since_begun = read(&lines[self.lines_before..]);
-        assert!(since_begun.iter().all(|line| ends(line).len() == 2));
-        // Phones have no transport with states.
-        let of_webrtc = since_begun.iter().filter_map(|line| line["ends"].as_array()).flatten();
-        let states =
-            of_webrtc.flat_map(|end| end["states"].as_array().unwrap_or_else(|| panic!("{end}")));
-        let others = states.filter(|state| !CONNECTED.iter().any(|known| state == known));
-        let others: BTreeSet<String> = others.map(Value::to_string).collect();
-        assert!(others.is_empty(), "{others:?}");
+        self.assert_stays_connected();
     }
 }
 

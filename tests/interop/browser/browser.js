@@ -6,10 +6,17 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+/** The SHA-256 digest of the public key of a self-signed certificate that Chromium trusts, in Base64. */
+const TRUSTED_KEY = process.env.TRUSTED_KEY;
+
 const OPTIONS = {
   chromium: {
     executablePath: "/usr/bin/chromium",
-    args: ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"],
+    args: [
+      "--use-fake-device-for-media-stream",
+      "--use-fake-ui-for-media-stream",
+      ...(TRUSTED_KEY ? [`--ignore-certificate-errors-spki-list=${TRUSTED_KEY}`] : []),
+    ],
   },
   firefox: {
     // The build of the distribution, by WebDriver BiDi. Playwright 1.65 sends a command that Firefox 153 lacks.
@@ -98,6 +105,8 @@ export async function observe(others = 1) {
   const concealed = (row) => ((row.concealedSamples ?? 0) * 1000) / (codec(row)?.clockRate ?? 48_000);
   return {
     states: [peer.connectionState, peer.iceConnectionState, transport?.dtlsState],
+    // The transport to a TURN server; null without one.
+    relay: report.find((each) => each.id === pair?.localCandidateId)?.relayProtocol ?? null,
     // Firefox tells the pair only.
     path: [pair?.id, transport?.selectedCandidatePairChanges, transport?.localCertificateId, transport?.remoteCertificateId],
     // The time of the statistics: milliseconds since the Unix epoch.

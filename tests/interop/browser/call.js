@@ -1,6 +1,7 @@
 // Pages in a call, or one that publishes a stream. Arguments: the folder of `playwright-core`, `--simulcast` if the first page sends its
 // pictures in two sizes, `--publish` for a stream of small pictures, `--codecs=VIDEO,AUDIO` for pages that offer these alone, or `--recorded`;
-// the browser of each page (`chromium` or `firefox`), the socket of the API, and the room.
+// the browser of each page (`chromium` or `firefox`), the socket of the API, and the room. The environment variable ICE_SERVERS may have their
+// `iceServers` as JSON.
 //
 // Standard output is lines of JSON, four a second: the versions of the browsers, each end with its states, the packets that it received by kind,
 // the frames that it decoded, and its figures; with `--recorded` also the packets of RTP that SRTP of all pages accepted since the line before.
@@ -22,6 +23,8 @@ const [pictures, layers] = {
   "--publish": [{ width: 320, height: 240, frameRate: 10 }, [{ maxBitrate: 100_000 }]],
 }[option];
 
+const iceServers = JSON.parse(process.env.ICE_SERVERS ?? "[]");
+
 /** Packets that the first page receives before the others join. It hears itself while it is alone. */
 const PACKETS = 100;
 
@@ -33,9 +36,9 @@ async function openSession(offer, participant) {
 
 /** Runs in a page: calls `others` ends with camera and microphone, and plays one of them. `sendEncodings`: the layers of its pictures.
  *  `codecs`: those that it offers; none stands for all. */
-async function call({ participant, others, pictures, sendEncodings, codecs }) {
+async function call({ participant, others, pictures, sendEncodings, codecs, iceServers }) {
   const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: pictures });
-  globalThis.peer = new RTCPeerConnection();
+  globalThis.peer = new RTCPeerConnection({ iceServers });
   const player = document.createElement("video");
   player.autoplay = true;
   document.body.append(player);
@@ -79,12 +82,12 @@ for (const name of words) {
 const pages = await Promise.all(words.map((name) => newPage(browsers.get(name))));
 for (const page of pages) await page.exposeFunction("openSession", openSession);
 const [first, ...later] = pages;
-await first.evaluate(call, { participant: "page 0", others, pictures, sendEncodings: layers, codecs });
+await first.evaluate(call, { participant: "page 0", others, pictures, sendEncodings: layers, codecs, iceServers });
 const isHeard = ({ received: [audio, video] }) => audio >= PACKETS && video >= PACKETS;
 while (later.length > 0 && !isHeard(await first.evaluate(observe))) await pause(50);
 for (const [index, page] of later.entries()) {
   const own = codecs.length > 0 ? pictures : true;
-  await page.evaluate(call, { participant: `page ${index + 1}`, others, pictures: own, sendEncodings: [], codecs });
+  await page.evaluate(call, { participant: `page ${index + 1}`, others, pictures: own, sendEncodings: [], codecs, iceServers });
 }
 for (;;) {
   await pause(250);

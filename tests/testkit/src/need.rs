@@ -57,6 +57,7 @@ needs! {
     Rtpengine = "rtpengine (make clients)",
     Janus = "Janus (make clients)",
     Baresip = "baresip (make clients)",
+    Coturn = "coturn (make clients)",
     GStreamer = "GStreamer (make clients)",
     Webrtcbin = "GStreamer's webrtcbin with PyGObject (make clients)",
     Ffmpeg = "ffmpeg (make clients)",
@@ -201,6 +202,7 @@ impl Need {
             Need::Janus => works("janus", &["--help"]),
             // Its help ends with a failure.
             Need::Baresip => works("sh", &["-c", "command -v baresip"]),
+            Need::Coturn => works("sh", &["-c", "command -v turnserver"]),
             Need::GStreamer => {
                 ELEMENTS.iter().all(|element| works("gst-inspect-1.0", &["--exists", element]))
             }
