@@ -83,7 +83,7 @@ fn api_tokens_rotate_during_a_call() {
     let [_, new] = &tokens[..] else { panic!("{tokens:?}") };
     let new = &**new;
     assert_eq!([old, new].map(is_accepted), [true, true]);
-    run(&gateway, &format!("evenkeel status --api {address} --token admin.token"));
+    run(&gateway, &format!("evenkeel session list --api {address} --token admin.token"));
     calls.talk(PACKETS);
     run(&gateway, remove);
     assert_eq!([old, new].map(is_accepted), [false, true]);

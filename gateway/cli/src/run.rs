@@ -11,7 +11,7 @@ use evenkeel_server::{ServeError, ServePaths, ServedAddresses, serve};
 
 use crate::command::{CommandError, ConfigArgs, say};
 
-/// Run the gateway until SIGTERM or SIGINT; SIGHUP reloads nodes, policies and modes.
+/// Run the gateway until SIGTERM or SIGINT; SIGHUP reloads nodes, policies, modes and secrets.
 #[derive(Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]

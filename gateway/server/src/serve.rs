@@ -65,8 +65,8 @@ pub struct ServedAddresses {
 }
 
 /// Runs a gateway until SIGTERM or SIGINT, and then until its sessions have ended or the drain timeout has passed, or until
-/// another process has taken them over. SIGHUP, changed files and operators' requests reload nodes, policies and modes. With
-/// `drills = true` SIGUSR2 ends policies, the API and the listener of WHIP. `started` is called once the gateway forwards.
+/// another process has taken them over. SIGHUP, changed files and operators' requests reload nodes, policies, modes and
+/// secrets. With `drills = true` SIGUSR2 ends policies, the API and the listener of WHIP. `started` is called once the gateway forwards.
 pub fn serve(place: &ServePaths, started: impl FnOnce(&ServedAddresses)) -> Result<(), ServeError> {
     evenkeel_process::allocator::bound_kept_memory();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
