@@ -22,9 +22,9 @@ use evenkeel_breakers::WINDOW;
 use evenkeel_model::{
     AcceptedOffer, Arm, Board, BreachCount, BreakerMode, ClientGroup, ClientLabel, CloseReason,
     CoreEvent, CoreSettings, Decider, FailureDomain, FailureScope, FlowCounts, GuardRule, Health,
-    Hook, Hop, Impossible, LeftHop, Measures, MediaDescription, ModeChange, MoveCause, MoveOutcome,
-    NewcomerAction, NodeId, NodeNeed, NodeSettings, NotStarted, Offer, OfferRefusal, Op,
-    PluginFault, PolicyName, PortMove, RedundancyMode, RegionId, RoomId, Scenario, SessionId,
+    Hook, Hop, Impossible, LeftHop, Measures, MediaDescription, Metric, ModeChange, MoveCause,
+    MoveOutcome, NewcomerAction, NodeId, NodeNeed, NodeSettings, NotStarted, Offer, OfferRefusal,
+    Op, PluginFault, PolicyName, PortMove, RedundancyMode, RegionId, RoomId, Scenario, SessionId,
     Stamp, StartPhase, Starts, Strike, ZoneId,
 };
 use evenkeel_nodes::{
@@ -54,6 +54,7 @@ use crate::quality::{FlowVerdict, Quality};
 use crate::record::{Failback, GatewayRecord, RestoreError, Unsettled};
 use crate::rooms::RoomTable;
 use crate::rooms::placement::{self, NodeChoice};
+use crate::rooms::reviews::Reviews;
 use crate::rooms::room::{
     MoveStep, MoveUnderWay, PendingRoute, Room, RoomChange, RoomNeed, RoomScales,
 };
@@ -145,6 +146,7 @@ struct Tables {
     nodes: NodeTable,
     capacity: Capacity,
     worklists: Worklists,
+    reviews: Reviews,
     slos: SloTable,
     effects: Effects,
     /// Authors of routes and moves, which rooms share.
@@ -184,6 +186,7 @@ impl Gateway {
                 nodes,
                 capacity: Capacity::new(&settings, now),
                 worklists: Worklists::new(settings.nodes.len(), settings.regions.len()),
+                reviews: Reviews::default(),
                 slos: SloTable::new(now),
                 effects,
                 deciders: Interner::default(),
@@ -317,7 +320,11 @@ impl Gateway {
             Timer::Judge => self.policies.turn_judges(now, &mut self.tables.effects),
             Timer::Rollouts => self.poll_rollouts(now),
             Timer::Sweep => self.sweep(now),
-            Timer::Weigh => self.weigh_unprotected(now),
+            Timer::Weigh => {
+                self.weigh_unprotected(now);
+                let Tables { reviews, capacity, nodes, .. } = &mut self.tables;
+                reviews.note_nodes(&capacity.node_rows(nodes));
+            }
             Timer::ShutdownEnds => self.close_all(CloseReason::Shutdown, now),
         }
     }
@@ -348,6 +355,7 @@ impl Gateway {
             self.tables.effects.cancel(&Timer::Drain(node));
         }
         self.tables.worklists.forget_restored();
+        self.tables.reviews.clear();
         self.unsettled = None;
         self.tables.sessions.forget_restored();
         self.tables.with_nodes(NodeTable::forget_restored);
@@ -1047,6 +1055,7 @@ impl Gateway {
         let id = room.id();
         if let Some(room) = self.rooms.remove(id) {
             self.tables.worklists.forget(&room);
+            self.tables.reviews.forget(id);
             self.tables.capacity.ledger.release(room.holding());
             self.tables.effects.cancel(&Timer::RoomDue(id));
             self.tables.effects.cancel(&Timer::LeavingEnds(id));
@@ -2581,9 +2590,13 @@ impl Tables {
 
     // Moves off hops that work: asked for by policies, operators, loss, failback and changed modes.
 
-    /// The room's policy asked for a review, or the room has avoided a refusing hop long enough. Requests a reroute and
-    /// opens missing sessions.
+    /// The room's policy asked for a review, or the room has avoided a refusing hop long enough. Requests a reroute and opens
+    /// missing sessions, unless the review can wait: then the route has not changed since the sessions were opened there.
     fn room_due(&mut self, room: &mut Room, now: Instant) {
+        let rooms = self.worklists.placed();
+        if self.reviews.can_wait(room, || self.room_measures(room), rooms, now) {
+            return self.plan_review(room, now);
+        }
         self.catch_up(room, now);
         if !room.is_placed() {
             return;
@@ -2956,6 +2969,26 @@ impl Tables {
     fn need_of(&self, room: &Room) -> RoomNeed<'_> {
         let scenario = self.settings.scenarios.get(room.scenario());
         RoomNeed::new(self.sessions.load(room.sessions()), scenario)
+    }
+
+    /// The figures of a room that routing policies read, beside its age and the burn rate of its scenario.
+    fn room_measures(&self, room: &Room) -> Measures {
+        let mut measures = Measures::default();
+        measures.set(Metric::Sessions, room.sessions().len() as u64);
+        let sessions = || room.sessions().iter().filter_map(|id| self.sessions.get(id));
+        let worst = [
+            Metric::LossUp,
+            Metric::LossDown,
+            Metric::JitterUp,
+            Metric::JitterDown,
+            Metric::RttClient,
+        ];
+        for metric in worst {
+            if let Some(value) = sessions().filter_map(|session| session.measured(metric)).max() {
+                measures.set(metric, u64::from(value));
+            }
+        }
+        measures
     }
 
     /// The choice of nodes for a room.

@@ -2,6 +2,7 @@
 //! room for each session.
 
 pub(crate) mod placement;
+pub(crate) mod reviews;
 pub(crate) mod room;
 pub(crate) mod worklists;
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use evenkeel_model::{
     Arm, AskId, BreachCount, CoreEvent, Decider, DecisionOutcome, GuardRule, Hook, HookAnswer,
-    Measures, Metric, NodeId, OfferRefusal, PluginFault, PluginState, PolicyName, PolicyQuestion,
+    Metric, NodeId, OfferRefusal, PluginFault, PluginState, PolicyName, PolicyQuestion,
     RevisionAnswer, RoomId, RoomRow, Row, SessionId,
 };
 use evenkeel_revisions::{AdmissionSample, Lifecycle, Revision};
@@ -283,22 +283,9 @@ impl Gateway {
 
     /// A room as routing policies see it. `reads` is the revision that is asked.
     pub(super) fn room_row(&self, room: &Room, reads: Option<&Revision>, now: Instant) -> RoomRow {
-        let mut measures = Measures::default();
-        measures.set(Metric::Sessions, room.sessions().len() as u64);
-        let sessions = || room.sessions().iter().filter_map(|id| self.tables.sessions.get(id));
-        let worst = [
-            Metric::LossUp,
-            Metric::LossDown,
-            Metric::JitterUp,
-            Metric::JitterDown,
-            Metric::RttClient,
-        ];
-        for metric in worst {
-            if let Some(value) = sessions().filter_map(|session| session.measured(metric)).max() {
-                measures.set(metric, u64::from(value));
-            }
-        }
-        if let Some(first) = sessions().map(Session::offered).min() {
+        let mut measures = self.tables.room_measures(room);
+        let sessions = room.sessions().iter().filter_map(|id| self.tables.sessions.get(id));
+        if let Some(first) = sessions.map(Session::offered).min() {
             measures.set(Metric::Age, now.saturating_duration_since(first).as_millis() as u64);
         }
         if let Some(burn) = self.tables.slos.burn_centi(room.scenario(), &self.tables.settings, now)

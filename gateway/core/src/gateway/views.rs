@@ -333,7 +333,8 @@ impl<'a> Views<'a> {
     /// Sizes of everything that grows with clients. Visits every session and room.
     pub fn table_sizes(self) -> TableSizes {
         let Gateway { rooms, quality, diagnosis, policies, questions, .. } = self.gateway;
-        let Tables { sessions, nodes, capacity, effects, worklists, .. } = &self.gateway.tables;
+        let Tables { sessions, nodes, capacity, effects, worklists, reviews, .. } =
+            &self.gateway.tables;
         let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
         let paces = || nodes.opening_windows().map(OpeningWindow::counts);
         let (silent, ticked) = (quality.silent(), sessions.most_ticked());
@@ -342,7 +343,10 @@ impl<'a> Views<'a> {
             sessions: sessions.len(),
             rooms: rooms.len(),
             calls: rooms.calls(),
-            rooms_listed: worklists.longest().max(rooms.len()).max(questions.most_rerouted()),
+            rooms_listed: most(
+                &mut [worklists.longest(), rooms.len(), questions.most_rerouted(), reviews.len()]
+                    .into_iter(),
+            ),
             sessions_listed: most(&mut listed.into_iter().chain([policies.most_judged()])),
             asks: questions.in_flight().len(),
             legs: most(&mut sessions.values().map(|session| session.legs().iter().count())),

@@ -209,6 +209,8 @@ impl Question for RerouteQuestion<'_> {
         for id in &batch {
             if let Some(room) = gateway.rooms.get_mut(id) {
                 gateway.tables.apply(room.begin_review(), room);
+                let measures = gateway.tables.room_measures(room);
+                gateway.tables.reviews.begin(room, &measures, now);
             }
         }
         let reads = gateway.policies.revision(policy, arm);
@@ -263,12 +265,29 @@ impl Question for RerouteQuestion<'_> {
             Ok(_) => mismatched(),
             Err(fault) => DecisionOutcome::Faulted(fault.clone()),
         };
+        // While a canary is judged, each of its rooms counts at each review.
+        let changed: Option<BTreeSet<u32>> = match &given.answer {
+            Ok(HookAnswer::Moves { moves, states, memo: None })
+                if gateway.policies.canary(self.policy).is_none() =>
+            {
+                let states = states.iter().map(|(row, _)| *row);
+                Some(moves.iter().map(|step| step.row).chain(states).collect())
+            }
+            _ => None,
+        };
         let failed = matches!(outcome, DecisionOutcome::Faulted(_));
         let left_out =
             |row| beside.isolated.as_ref().is_some_and(|isolated| isolated.leaves_out(row));
         for (row, &(id, _)) in (0..).zip(rooms) {
             if let Some(room) = gateway.rooms.get_mut(&id) {
-                answered(&mut gateway.tables, room, failed || left_out(row), now);
+                let apart = failed || left_out(row);
+                let is_kept = changed.as_ref().is_some_and(|changed| !changed.contains(&row));
+                // A review has the gateway look for a standby, and for hops that are no longer avoided.
+                let needs_gateway = room.is_bare() || room.shunned(now).next().is_some();
+                if is_kept && !apart && !needs_gateway {
+                    gateway.tables.reviews.note_unchanged(id);
+                }
+                answered(&mut gateway.tables, room, apart, now);
             }
             gateway.take_notices(now);
         }

@@ -1,9 +1,11 @@
 use evenkeel_model::{
-    CoreEvent, Hook, HookAnswer, PluginFault, PolicyName, PolicyQuestion, RoutingMove,
+    CoreEvent, Hook, HookAnswer, Measures, Metric, PluginFault, PolicyName, PolicyQuestion, RoomId,
+    RoutingMove,
 };
 
-use super::revising::{alone, policy, turn};
+use super::revising::{alone, policy, tried, turn};
 use super::*;
+use crate::GatewayEffect;
 
 fn routing() -> PolicyName {
     PolicyName { set: "call".into(), hook: Hook::Routing }
@@ -178,6 +180,138 @@ fn reviews_close_in_time_are_batched() {
     };
     assert!(world.held.len() <= 2, "{}", world.held.len());
     assert_eq!(world.held.iter().map(rooms).sum::<usize>(), 30);
+}
+
+/// The rooms that were reviewed since the last call, one for each review.
+fn take_reviewed(world: &mut World) -> Vec<RoomId> {
+    let outputs = std::mem::take(&mut world.outputs);
+    let rows = outputs.iter().filter_map(|output| match output {
+        GatewayEffect::Ask(ask) => match &ask.question {
+            PolicyQuestion::Reroute { rooms, .. } => Some(rooms),
+            _ => None,
+        },
+        _ => None,
+    });
+    rows.flatten().map(|room| RoomId(room.row.id)).collect()
+}
+
+#[test]
+fn unchanged_rooms_are_not_reviewed_among_many() {
+    const ROOMS: usize = 2_000;
+    let nodes = settings_of(&[(0, 1_000_000), (1, 1_000_000)]);
+    let mut world = World::with_policy(nodes, &[Hook::Routing], |ask| {
+        Some(Ok(match ask.question {
+            PolicyQuestion::Place { .. } => placement(&[A, B], 1_000),
+            _ => kept(),
+        }))
+    });
+    let sessions: Vec<_> = (0..ROOMS).map(|room| world.open(&room.to_string())).collect();
+    world.pass(ms(1_200));
+    assert_eq!(take_reviewed(&mut world).len(), ROOMS, "each has its first review");
+    world.pass(ms(4_000));
+    assert_eq!(take_reviewed(&mut world), []);
+    let mut measures = Measures::default();
+    measures.set(Metric::LossDown, 50_000);
+    world.gateway.handle_summary(sessions[7], measures, Some(world.now));
+    world.pass(ms(1_200));
+    assert_eq!(take_reviewed(&mut world), [world.room("7")], "its session loses packets");
+    world.pass(ms(1_200));
+    assert_eq!(take_reviewed(&mut world), []);
+    world.gateway.handle_decay(B, 500);
+    world.pass(ms(1_700));
+    assert_eq!(take_reviewed(&mut world).len(), ROOMS, "a node decays");
+    world.pass(ms(12_000));
+    assert_eq!(take_reviewed(&mut world).len(), ROOMS, "a policy may wait for a time of its own");
+}
+
+#[test]
+fn many_rooms_are_reviewed_while_they_change() {
+    const ROOMS: usize = 1_100;
+    let reviewed = |answer: fn() -> Result<HookAnswer, PluginFault>| {
+        let nodes = settings_of(&[(0, 1_000_000), (1, 1_000_000)]);
+        let mut world = World::with_policy(nodes, &[Hook::Routing], move |ask| {
+            Some(match ask.question {
+                PolicyQuestion::Place { .. } => Ok(placement(&[A, B], 1_000)),
+                _ => answer(),
+            })
+        });
+        (0..ROOMS).for_each(|room| _ = world.open(&room.to_string()));
+        world.pass(ms(1_200));
+        assert_eq!(take_reviewed(&mut world).len(), ROOMS);
+        world.pass(ms(1_200));
+        take_reviewed(&mut world).len()
+    };
+    // A question has up to 256 rooms.
+    let questions = ROOMS.div_ceil(256);
+    let written = || {
+        let states = vec![(0, state(b"changed"))];
+        Ok(HookAnswer::Moves { moves: Vec::new(), states, memo: None })
+    };
+    assert_eq!(reviewed(written), questions, "a room with another state");
+    let moved = || {
+        let moves = vec![RoutingMove { row: 0, hops: vec![A, B], ttl_ms: 1_000, reason: 0 }];
+        Ok(HookAnswer::Moves { moves, states: Vec::new(), memo: None })
+    };
+    assert_eq!(reviewed(moved), questions, "a room that the policy routed");
+    let noted = || {
+        let memo = Some(state(b"m"));
+        Ok(HookAnswer::Moves { moves: Vec::new(), states: Vec::new(), memo })
+    };
+    assert_eq!(reviewed(noted), ROOMS, "another memo changes the next answers");
+    assert_eq!(reviewed(|| Err(PluginFault::OutOfMemory)), ROOMS, "there is no answer");
+    assert_eq!(reviewed(|| Ok(kept())), 0);
+}
+
+#[test]
+fn many_rooms_are_reviewed_while_a_canary_is_judged() {
+    const ROOMS: usize = 1_100;
+    let nodes = settings_of(&[(0, 1_000_000), (1, 1_000_000)]);
+    let mut world = World::with_policy(nodes, &[Hook::Routing], |ask| {
+        Some(Ok(match ask.question {
+            PolicyQuestion::Place { .. } => placement(&[A, B], 1_000),
+            _ => kept(),
+        }))
+    });
+    turn(&mut world, Hook::Routing, alone());
+    (0..ROOMS).for_each(|room| _ = world.open(&room.to_string()));
+    turn(&mut world, Hook::Routing, tried(10));
+    world.pass(ms(1_200));
+    take_reviewed(&mut world);
+    world.pass(ms(1_200));
+    assert_eq!(take_reviewed(&mut world).len(), ROOMS);
+}
+
+#[test]
+fn many_rooms_without_a_standby_keep_their_reviews() {
+    const ROOMS: usize = 1_100;
+    let nodes = settings_of(&[(0, 1_000_000)]);
+    let mut world = World::with_policy(nodes, &[Hook::Routing], |ask| {
+        Some(Ok(match ask.question {
+            PolicyQuestion::Place { .. } => placement(&[A], 1_000),
+            _ => kept(),
+        }))
+    });
+    (0..ROOMS).for_each(|room| _ = world.open(&room.to_string()));
+    world.pass(ms(1_200));
+    take_reviewed(&mut world);
+    world.pass(ms(1_200));
+    assert!(take_reviewed(&mut world).len() >= ROOMS);
+}
+
+/// The policy names no time, so that a review that is left out is never made up for.
+#[test]
+fn room_is_reviewed_once_it_avoids_no_hop_any_more() {
+    const ROOMS: usize = 2_100;
+    let nodes = settings_of(&[(0, 1_000_000), (1, 1_000_000), (0, 1_000_000)]);
+    let mut world = World::with_policy(nodes, &[Hook::Routing], place(&[A, B, C]));
+    let sessions: Vec<_> = (0..ROOMS).map(|room| world.open(&room.to_string())).collect();
+    world.pass(ms(100));
+    take_reviewed(&mut world);
+    world.gateway.handle_port_closed(sessions[7], world.hop(C), world.now);
+    world.pass(ms(100));
+    assert_eq!(take_reviewed(&mut world), [world.room("7")], "it lost a standby");
+    world.pass(ms(10_000));
+    assert_eq!(take_reviewed(&mut world), [world.room("7")], "the hop is no longer avoided");
 }
 
 #[test]

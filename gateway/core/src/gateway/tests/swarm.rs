@@ -607,7 +607,7 @@ impl Swarm {
             gateway.tables.worklists.away.is_empty() && gateway.tables.capacity.reduced.len() == 0
         );
         assert!(gateway.tables.nodes.opening_windows().all(|pace| pace.counts() == (0, 0)));
-        assert!(gateway.tables.sessions.most_ticked() == 0);
+        assert!(gateway.tables.sessions.most_ticked() == 0 && gateway.tables.reviews.len() == 0);
         let endless = |timer: &Timer| {
             let of_nodes = matches!(timer, Timer::Probe(_) | Timer::StartLate(_));
             of_nodes
