@@ -10,7 +10,7 @@ use evenkeel_model::{
     RoomId, SessionId, actions,
 };
 
-use crate::sessions::{PlanInForce, Session, SessionChange, SessionTable};
+use crate::sessions::{PlanInForce, Session, SessionChange, SessionTable, TickedSessions};
 
 /// Maximum sessions in one question; the others follow with the next tick.
 const SESSIONS_PER_ASK: usize = 4_096;
@@ -18,12 +18,32 @@ const SESSIONS_PER_ASK: usize = 4_096;
 /// Maximum sessions scanned for one question to a canary, most of which are outside its cohort.
 const SESSIONS_PASSED: usize = 16_384;
 
+/// Resting sessions in one question, at least.
+const RESTING_PER_ASK: usize = 256;
+
+/// Questions within which each resting session has its turn: 30 s with a tick each 200 ms. A policy may wait for a time of
+/// its own.
+const RESTING_TURNS: usize = 150;
+
 /// The next sessions that degradation policies are asked about, and the sessions on the native ladder.
 #[derive(Default, Debug)]
 pub(crate) struct DegradationTurns {
-    tick_cursors: BTreeMap<(PolicyName, Arm), SessionId>,
+    tick_cursors: BTreeMap<(PolicyName, Arm), TickCursors>,
     /// Sessions that no policy answers for.
     climbs: BTreeMap<SessionId, NativeLadder>,
+}
+
+/// The sessions of each kind from which the next question goes on.
+#[derive(Debug)]
+struct TickCursors {
+    awake: SessionId,
+    resting: SessionId,
+}
+
+impl Default for TickCursors {
+    fn default() -> TickCursors {
+        TickCursors { awake: SessionId(0), resting: SessionId(0) }
+    }
 }
 
 impl DegradationTurns {
@@ -47,27 +67,42 @@ impl DegradationTurns {
         self.climbs.remove(&session);
     }
 
-    /// The next sessions of `ours` for a question to one arm of a degradation policy.
+    /// The next sessions of `ours` for a question to one arm of a degradation policy, in order.
     pub(crate) fn next_ticked(
         &mut self,
         cursor: (PolicyName, Arm),
-        ours: &IdSet<SessionId>,
+        ours: &TickedSessions,
         asks: impl Fn(SessionId) -> bool,
     ) -> Vec<SessionId> {
-        let from = self.tick_cursors.get(&cursor).copied().unwrap_or(SessionId(0));
-        let (mut ids, mut next) = (Vec::new(), SessionId(0));
-        for (passed, id) in ours.range(from..).enumerate() {
-            if ids.len() == SESSIONS_PER_ASK || passed == SESSIONS_PASSED {
-                next = id;
-                break;
-            }
-            if asks(id) {
-                ids.push(id);
-            }
-        }
-        self.tick_cursors.insert(cursor, next);
+        let cursors = self.tick_cursors.entry(cursor).or_default();
+        let mut ids = next_from(&mut cursors.awake, ours.awake(), SESSIONS_PER_ASK, &asks);
+        let turn = ours.resting().len().div_ceil(RESTING_TURNS).max(RESTING_PER_ASK);
+        let at_most = turn.min(SESSIONS_PER_ASK - ids.len());
+        ids.extend(next_from(&mut cursors.resting, ours.resting(), at_most, &asks));
+        ids.sort_unstable();
         ids
     }
+}
+
+/// The next sessions from the cursor on, which moves behind them.
+fn next_from(
+    cursor: &mut SessionId,
+    sessions: &IdSet<SessionId>,
+    at_most: usize,
+    asks: &impl Fn(SessionId) -> bool,
+) -> Vec<SessionId> {
+    let (mut ids, mut next) = (Vec::new(), SessionId(0));
+    for (passed, id) in sessions.range(*cursor..).enumerate() {
+        if ids.len() == at_most || passed == SESSIONS_PASSED {
+            next = id;
+            break;
+        }
+        if asks(id) {
+            ids.push(id);
+        }
+    }
+    *cursor = next;
+    ids
 }
 
 /// The plans that an answer changes.

@@ -525,12 +525,15 @@ impl Gateway {
     ) {
         self.enrol(id);
         if let Some(session) = self.tables.sessions.unrecorded_mut(&id) {
-            session.take_summary(measures, last_heard);
+            let woke = session.take_summary(measures, last_heard);
             let room = self.rooms.get(&session.room());
             if let Some(on) = room.and_then(|room| room.holding().on)
                 && let Some(node) = self.tables.nodes.get(on)
             {
                 session.judge_zone(node.settings.zone, &mut self.tables.capacity.domain_breakers);
+            }
+            if woke {
+                self.tables.sessions.rouse(id);
             }
             self.judge(|policies, subjects, effects| {
                 policies.weigh_measures(id, subjects, effects);
@@ -2030,7 +2033,7 @@ impl Gateway {
                 Effect::CanaryChanged => {
                     self.degradation.restart_canary(policy);
                 }
-                Effect::DecidersChanged(before) => self.reroute_all(policy, Some(&before), now),
+                Effect::DecidersChanged(before) => self.ask_about_all(policy, Some(&before), now),
             }
         }
     }
@@ -2062,12 +2065,14 @@ impl Gateway {
 
     /// A policy was replaced. The new one is asked about every room of its scenarios.
     pub fn handle_policy_changed(&mut self, policy: &PolicyName, now: Instant) {
-        self.reroute_all(policy, None, now);
+        self.ask_about_all(policy, None, now);
     }
 
-    /// Asks a routing policy about its rooms; with `before`, only about rooms that have another revision now.
-    fn reroute_all(&mut self, policy: &PolicyName, before: Option<&Revisions>, now: Instant) {
+    /// Asks a routing policy about its rooms; with `before`, only about rooms that have another revision now. The next tick of
+    /// a degradation policy is about all its sessions.
+    fn ask_about_all(&mut self, policy: &PolicyName, before: Option<&Revisions>, now: Instant) {
         if policy.hook != Hook::Routing {
+            self.tables.sessions.rouse_all(policy);
             return;
         }
         let is_concerned = |room: &&Room| {
@@ -3048,8 +3053,9 @@ impl Tables {
         }
     }
 
-    /// Applies the consequences of a session's change to the list of reduced sessions and to its worker.
+    /// Applies the consequences of a session's change to the next tick, the list of reduced sessions and its worker.
     fn apply_to_session(&mut self, id: SessionId, change: SessionChange) {
+        self.sessions.rouse(id);
         match change.share {
             Some(ShareChange::ReducedAt(since)) => self.capacity.reduced.set(id, Some(since)),
             Some(ShareChange::Whole) => self.capacity.reduced.set(id, None),

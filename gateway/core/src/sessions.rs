@@ -41,9 +41,53 @@ pub(crate) struct SessionTable {
     /// Maximum age of the workers' last report on a session.
     reports_within: Duration,
     /// Live sessions by their degradation policy.
-    ticked: BTreeMap<PolicyName, IdSet<SessionId>>,
+    ticked: BTreeMap<PolicyName, TickedSessions>,
     /// Sessions with another record.
     changes: Changes<SessionId>,
+}
+
+/// The live sessions of one degradation policy.
+#[derive(Default, Debug)]
+pub(crate) struct TickedSessions {
+    /// Sessions that each tick is about.
+    awake: IdSet<SessionId>,
+    /// Idle sessions that the policy left as they are, and that have not changed since.
+    resting: IdSet<SessionId>,
+}
+
+impl TickedSessions {
+    pub(crate) fn awake(&self) -> &IdSet<SessionId> {
+        &self.awake
+    }
+
+    pub(crate) fn resting(&self) -> &IdSet<SessionId> {
+        &self.resting
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn len(&self) -> usize {
+        self.awake.len() + self.resting.len()
+    }
+
+    fn rest(&mut self, id: SessionId) {
+        if self.awake.remove(id) {
+            self.resting.insert(id);
+        }
+    }
+
+    fn rouse(&mut self, id: SessionId) {
+        if self.resting.remove(id) {
+            self.awake.insert(id);
+        }
+    }
+
+    fn remove(&mut self, id: SessionId) {
+        self.awake.remove(id);
+        self.resting.remove(id);
+    }
 }
 
 /// Sessions that were checked for silence.
@@ -169,7 +213,7 @@ impl SessionTable {
     fn count_live(&mut self, id: SessionId, ticks: Option<PolicyName>) {
         self.live += 1;
         if let Some(policy) = ticks {
-            self.ticked.entry(policy).or_default().insert(id);
+            self.ticked.entry(policy).or_default().awake.insert(id);
         }
     }
 
@@ -244,7 +288,7 @@ impl SessionTable {
         self.changes.note(id);
         if session.is_live() {
             self.live -= 1;
-            self.ticked.values_mut().for_each(|ours| _ = ours.remove(id));
+            self.ticked.values_mut().for_each(|ours| ours.remove(id));
         }
         Some(session)
     }
@@ -375,13 +419,35 @@ impl SessionTable {
         self.live
     }
 
-    pub(crate) fn ticked(&self, policy: &PolicyName) -> Option<&IdSet<SessionId>> {
+    pub(crate) fn ticked(&self, policy: &PolicyName) -> Option<&TickedSessions> {
         self.ticked.get(policy)
+    }
+
+    /// The policy left the session as it is. If the session is idle, not each tick is about it any more.
+    pub(crate) fn rest(&mut self, policy: &PolicyName, id: SessionId) {
+        if self.get(&id).is_some_and(Session::is_idle)
+            && let Some(ours) = self.ticked.get_mut(policy)
+        {
+            ours.rest(id);
+        }
+    }
+
+    /// The session has changed: the next tick of its policy is about it.
+    pub(crate) fn rouse(&mut self, id: SessionId) {
+        self.ticked.values_mut().for_each(|ours| ours.rouse(id));
+    }
+
+    /// The policy has changed: its next tick is about all its sessions.
+    pub(crate) fn rouse_all(&mut self, policy: &PolicyName) {
+        if let Some(ours) = self.ticked.get_mut(policy) {
+            let resting = std::mem::take(&mut ours.resting);
+            resting.iter().for_each(|id| _ = ours.awake.insert(id));
+        }
     }
 
     /// The largest number of sessions of one degradation policy.
     pub(crate) fn most_ticked(&self) -> usize {
-        self.ticked.values().map(IdSet::len).max().unwrap_or(0)
+        self.ticked.values().map(TickedSessions::len).max().unwrap_or(0)
     }
 
     /// Sets the maximum age of the workers' last report on a session.
@@ -1018,10 +1084,23 @@ impl Session {
 
     // Media and measures.
 
-    /// Takes the measures of the workers, and the time at which the client was last heard.
-    pub(crate) fn take_summary(&mut self, measures: Measures, last_heard: Option<Instant>) {
+    /// Takes the measures of the workers, and the time at which the client was last heard. Returns true if the session was idle,
+    /// and is not any more.
+    pub(crate) fn take_summary(&mut self, measures: Measures, last_heard: Option<Instant>) -> bool {
+        let was_idle = self.is_idle();
         self.media.get_or_insert_default().measures = measures;
         last_heard.into_iter().for_each(|heard| self.excuse_silence(heard));
+        was_idle && !self.is_idle()
+    }
+
+    /// The workers' last report has neither packets nor a measured value, or there was none.
+    pub(crate) fn is_idle(&self) -> bool {
+        let Some(media) = &self.media else { return true };
+        Metric::ALL.iter().all(|&metric| match (metric, media.measures.measured(metric)) {
+            (_, None) => true,
+            (Metric::BitrateUp | Metric::BitrateDown, Some(kbps)) => kbps == 0,
+            (_, Some(_)) => false,
+        })
     }
 
     /// The silence of the client counts from this time on.

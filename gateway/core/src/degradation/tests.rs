@@ -64,6 +64,26 @@ fn climbed(
 }
 
 #[test]
+fn resting_sessions_have_turns_beside_the_others() {
+    let policy = PolicyName { set: "call".into(), hook: evenkeel_model::Hook::Degradation };
+    let mut turns = DegradationTurns::default();
+    let mut next =
+        |ours: &TickedSessions| turns.next_ticked((policy.clone(), Arm::Standing), ours, |_| true);
+    let few = TickedSessions::of(0..10, 10..266);
+    let all: Vec<SessionId> = (0..266).map(SessionId).collect();
+    assert_eq!((next(&few), next(&few)), (all.clone(), all), "few are asked about at each tick");
+    let many = TickedSessions::of(0..10, 10..60_010);
+    let rounds: Vec<_> = (0..RESTING_TURNS).map(|_| next(&many)).collect();
+    assert!(rounds.iter().all(|ids| ids.len() == 410 && ids.is_sorted()));
+    assert!(rounds.iter().all(|ids| ids[..10] == (0..10).map(SessionId).collect::<Vec<_>>()));
+    let distinct: std::collections::BTreeSet<SessionId> = rounds.concat().into_iter().collect();
+    assert_eq!(distinct.len(), 60_010, "each has its turn");
+    let busy = TickedSessions::of(0..5_000, 5_000..6_000);
+    let ids = next(&busy);
+    assert_eq!((ids.len(), ids.last()), (SESSIONS_PER_ASK, Some(&SessionId(4_095))));
+}
+
+#[test]
 fn lossy_session_steps_down_and_recovers() {
     let (mut plan, mut now) = (Plan::default(), Instant::now());
     let mut climb = NativeLadder::begin(now);

@@ -19,6 +19,14 @@ impl Session {
     }
 }
 
+/// For tests of turns.
+impl TickedSessions {
+    pub(crate) fn of(awake: std::ops::Range<u64>, resting: std::ops::Range<u64>) -> TickedSessions {
+        let all = |range: std::ops::Range<u64>| range.map(SessionId).collect();
+        TickedSessions { awake: all(awake), resting: all(resting) }
+    }
+}
+
 /// A table with the session of an offer of one stream of 1,024 kbit/s. Its client obeys caps.
 fn offered(now: Instant) -> SessionTable {
     let stream = MediaStream {
@@ -84,6 +92,43 @@ fn live_session_has_no_offer_and_is_counted_once() {
     assert!(table.get_mut(&ID).unwrap().open(now).is_none());
     assert!(table.remove(ID).is_some());
     assert_eq!((table.live(), table.most_ticked()), (0, 0));
+}
+
+#[test]
+fn idle_session_rests_until_it_is_measured() {
+    let now = Instant::now();
+    let mut table = offered(now);
+    let degradation = PolicyName { set: "call".into(), hook: evenkeel_model::Hook::Degradation };
+    table.admit(ID, None, Decider::Native).unwrap().open(now);
+    table.go_live(ID, Some(degradation.clone()), now);
+    let counts = |table: &SessionTable| {
+        let ours = table.ticked(&degradation).unwrap();
+        (ours.awake().len(), ours.resting().len())
+    };
+    table.rest(&degradation, ID);
+    assert_eq!((counts(&table), table.most_ticked()), ((0, 1), 1), "it never had a packet");
+    table.rouse(ID);
+    assert_eq!(counts(&table), (1, 0));
+    let report = |table: &mut SessionTable, metric, value| {
+        let measures = *Measures::default().set(metric, value);
+        table.unrecorded_mut(&ID).unwrap().take_summary(measures, None)
+    };
+    for metric in [Metric::BitrateUp, Metric::BitrateDown, Metric::LossUp, Metric::RttClient] {
+        assert!(report(&mut table, metric, 1), "{metric:?}");
+        assert!(!report(&mut table, metric, 2), "{metric:?}: it was not idle");
+        table.rest(&degradation, ID);
+        assert_eq!(counts(&table), (1, 0), "{metric:?}");
+        assert!(!report(&mut table, Metric::BitrateUp, 0), "{metric:?}");
+    }
+    assert!(report(&mut table, Metric::LossDown, 0), "a measured loss of 0 is a good network");
+    assert!(!report(&mut table, Metric::BitrateDown, 0));
+    table.rest(&degradation, ID);
+    assert_eq!(counts(&table), (0, 1));
+    table.rouse_all(&degradation);
+    assert_eq!(counts(&table), (1, 0));
+    table.rest(&degradation, ID);
+    table.remove(ID);
+    assert_eq!(counts(&table), (0, 0));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The hook `degradation`: actions on sessions, in batches. A native ladder replaces a policy that fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
@@ -94,6 +94,13 @@ impl Question for DegradationQuestion<'_> {
         if !fresh.iter().any(Option::is_some) {
             return BatchOutcome::one(DecisionOutcome::Stale);
         }
+        // While a canary is judged, each of its sessions counts at each tick.
+        let may_rest = memo.is_none()
+            && given.beside.isolated.is_none()
+            && gateway.policies.canary(policy).is_none();
+        let written = states.iter().map(|(row, _)| *row);
+        let changed: BTreeSet<u32> =
+            actions.iter().map(|action| action.row).chain(written).collect();
         memo.into_iter().for_each(|memo| gateway.policies.keep_memo(policy, arm, memo));
         let (mut parts, mut replans) = (PartCounts::default(), Replans::default());
         for action in actions {
@@ -116,6 +123,14 @@ impl Question for DegradationQuestion<'_> {
             let kept = shown.filter(|_| parts.keeps_state(row)).map(TickedSession::session);
             if let Some(session) = kept.and_then(|id| gateway.tables.sessions.deferred_mut(&id)) {
                 session.remember(gateway.questions.state(state), revisions);
+            }
+        }
+        for (row, session) in (0..).zip(fresh.iter().map(|shown| shown.map(TickedSession::session)))
+        {
+            match session {
+                Some(session) if changed.contains(&row) => gateway.tables.sessions.rouse(session),
+                Some(session) if may_rest => gateway.tables.sessions.rest(policy, session),
+                Some(_) | None => {}
             }
         }
         let last = parts.last_own().map(|(row, rule)| {

@@ -2,10 +2,12 @@ use std::sync::Arc;
 
 use evenkeel_model::{
     ClientIdentity, CoreEvent, DegradationAction, GuardRule, Hook, HookAnswer, IngressProtocol,
-    Metric, Op, Plan, PluginFault, PolicyQuestion, SessionId, Srtp, StreamKind,
+    Measures, Metric, Op, Plan, PluginFault, PluginState, PolicyQuestion, SessionId, Srtp,
+    StreamKind,
 };
 
 use super::super::GatewayEffect;
+use super::revising::{alone, tried, turn};
 use super::*;
 
 fn video(world: &mut World, port: u16) -> SessionId {
@@ -21,11 +23,7 @@ fn act(row: u32, op: u32, arg: u64) -> DegradationAction {
 }
 
 /// The policy gives this answer at the next tick, and none after it.
-fn tick(
-    world: &mut World,
-    actions: Vec<DegradationAction>,
-    states: Vec<(u32, evenkeel_model::PluginState)>,
-) {
+fn tick(world: &mut World, actions: Vec<DegradationAction>, states: Vec<(u32, PluginState)>) {
     let mut answer = Some(HookAnswer::Actions { actions, states, memo: Some(state(b"memo")) });
     world.answer_with(move |_| answer.take().map(Ok));
     world.pass(ms(200));
@@ -49,6 +47,71 @@ fn all_sessions_are_asked_each_tick() {
     assert_eq!(*memo, None);
     world.pass(ms(200));
     assert_eq!(world.held.len(), 2);
+}
+
+/// The sessions that ticks were about since the last call, one for each tick.
+fn take_ticked(world: &mut World) -> Vec<SessionId> {
+    let outputs = std::mem::take(&mut world.outputs);
+    let rows = outputs.iter().filter_map(|output| match output {
+        GatewayEffect::Ask(ask) => match &ask.question {
+            PolicyQuestion::Tick { sessions, .. } => Some(sessions),
+            _ => None,
+        },
+        _ => None,
+    });
+    rows.flatten().map(|session| SessionId(session.row.id)).collect()
+}
+
+#[test]
+fn many_idle_sessions_are_asked_about_in_turns() {
+    const SESSIONS: usize = 600;
+    let mut world = World::with_policy(settings(), &[Hook::Degradation], place(&[A]));
+    turn(&mut world, Hook::Degradation, alone());
+    let sessions: Vec<_> = (0..SESSIONS).map(|room| world.open(&room.to_string())).collect();
+    let last = sessions[SESSIONS - 1];
+    // Three ticks end a round of the resting sessions.
+    let round = |world: &mut World| {
+        world.pass(ms(600));
+        let ticked = take_ticked(world);
+        let of_last = ticked.iter().filter(|session| **session == last).count();
+        (ticked.len(), of_last)
+    };
+    world.pass(ms(200));
+    assert_eq!(take_ticked(&mut world), sessions);
+    assert_eq!(round(&mut world), (SESSIONS, 1));
+    let measures = *Measures::default().set(Metric::LossUp, 10_000);
+    world.gateway.handle_summary(last, measures, Some(world.now));
+    assert_eq!(round(&mut world), (SESSIONS - 1 + 3, 3), "it is measured");
+    world.gateway.handle_summary(last, Measures::default(), Some(world.now));
+    // The tick that finds it idle again is beside the turns.
+    assert_eq!(round(&mut world), (SESSIONS - 1 + 1 + 1, 2));
+    world.gateway.degrade(last, Op::Cap, 100);
+    world.pass(ms(200));
+    assert!(take_ticked(&mut world).contains(&last), "it has another plan");
+    turn(&mut world, Hook::Degradation, tried(10));
+    world.pass(ms(200));
+    take_ticked(&mut world);
+    world.pass(ms(600));
+    assert_eq!(take_ticked(&mut world).len(), 3 * SESSIONS, "a canary is judged by all");
+}
+
+#[test]
+fn idle_sessions_are_ticked_while_their_policy_writes() {
+    let ticked = |states: Vec<(u32, PluginState)>, memo: Option<PluginState>| {
+        let mut world = World::with_policy(settings(), &[Hook::Degradation], move |_| {
+            let (states, memo) = (states.clone(), memo.clone());
+            Some(Ok(HookAnswer::Actions { actions: Vec::new(), states, memo }))
+        });
+        (0..600).for_each(|room| _ = world.open(&room.to_string()));
+        world.pass(ms(400));
+        take_ticked(&mut world);
+        world.pass(ms(200));
+        take_ticked(&mut world).len()
+    };
+    assert_eq!(ticked(Vec::new(), None), 256);
+    assert_eq!(ticked(Vec::new(), Some(state(b"m"))), 600, "other memos give other answers");
+    let first = (0..300).map(|row| (row, state(b"s"))).collect();
+    assert_eq!(ticked(first, None), 300 + 256);
 }
 
 #[test]
