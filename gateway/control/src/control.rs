@@ -19,12 +19,11 @@ use evenkeel_model::{
     CloseReason, CoreEvent, DropReason, Health, NodeId, Offer, RedundancyMode, RoomId, SessionId,
     Stamp,
 };
-use evenkeel_nodes::{NodeEffect, NodeEvidence, WATCH_EVERY};
+use evenkeel_nodes::{NodeEffect, NodeEvidence};
 use evenkeel_policies::{PolicyReport, PolicyThreads};
 use evenkeel_process::random::draw;
 use evenkeel_revisions::{Lifecycle, WallClock};
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
 
 use crate::continuity::Continuity;
 use crate::equipment::Equipment;
@@ -52,6 +51,7 @@ use crate::reloads::Reloads;
 use crate::reporting::{Continuation, EventRecord, GatewayEvent, Reporting};
 use crate::sessions::Sessions;
 use crate::signalling::NodeSignalling;
+use crate::watch_timer::WatchTimer;
 use crate::workers::{WorkerLine, WorkerLines};
 
 /// Limit of pending policy calls about offers. All calls may be of one policy, which must answer the last of them
@@ -150,14 +150,13 @@ struct ControlInputs {
 async fn serve(parts: ControlParts) -> std::io::Result<()> {
     // The inputs are dropped before control, so that no policy thread blocks on its reports while control joins these threads.
     let (mut control, mut inputs) = Control::new(parts)?;
-    let mut watch = tokio::time::interval(WATCH_EVERY);
-    watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut watch = WatchTimer::start();
     while !control.lifetime.has_ended() {
         // The watch comes first, so that a flood of reports cannot delay it. Inputs that have arrived are read before
         // the detector runs.
         tokio::select! {
             biased;
-            _ = watch.tick() => {
+            () = watch.tick() => {
                 for _ in 0..inputs.probe_events.len() {
                     inputs.probe_events.try_recv().into_iter().for_each(|event| control.handle_probe(event));
                 }

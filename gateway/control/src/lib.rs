@@ -44,6 +44,7 @@ mod sessions;
 mod signalling;
 mod snapshot;
 mod traces;
+mod watch_timer;
 mod workers;
 
 pub use alerts::{AcknowledgementRecord, AlertRecord, AlertsRecord, NoticeRecord, SentAlertRecord};
