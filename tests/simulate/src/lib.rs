@@ -7,6 +7,8 @@
 //! ([`records`]), the indices of SRTP that these processes use ([`indices`]), and a loss that a copy of the gateway predicts
 //! ([`losses`]).
 //!
+//! An [`Oracle`] tells the harm of a policy that decides alone in such worlds.
+//!
 //! A [`Script`] describes a world and its faults, drawn from a seed. A [`World`] plays it event by event. The checker
 //! ([`check`]) observes it from outside and reports violated invariants.
 
@@ -21,6 +23,7 @@ pub mod losses;
 mod lost_flows;
 mod merge;
 mod node;
+mod oracle;
 mod outcome;
 mod packet;
 pub mod phi;
@@ -38,6 +41,7 @@ pub use check::Violation;
 pub use comparison::{Change, Comparison, policy_name};
 pub use fault::{Episode, Fault};
 pub use lost_flows::LostFlows;
+pub use oracle::{Harm, Noise, Oracle, OracleRevision, OracleRun};
 pub use outcome::{Digest, Listed, Outcome, Spread};
 pub use policies::Library;
 pub use script::{Join, NodeScript, Script};

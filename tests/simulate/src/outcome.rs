@@ -71,6 +71,13 @@ pub struct Outcome {
     pub outage: Duration,
     /// Receivers with a gap above `NOTICED` during a fault.
     pub noticed: u64,
+    /// Failed answers of policies, and parts of answers that the core rejected.
+    pub faults: u64,
+    /// The media of sessions, if the script has it rated.
+    pub rating: Rating,
+    /// Answers that were compared with those of another revision, and those that decide otherwise.
+    pub compared: u64,
+    pub differing: u64,
     /// Order and time of the core's outputs. Two versions of the core that behave alike have equal digests for a seed.
     pub digest: Digest,
     kinds: Vec<&'static str>,
@@ -137,6 +144,16 @@ impl Digest {
             | GatewayEffect::PolicyChanged(_) => {}
         }
     }
+}
+
+/// Sums over the summaries of live sessions, ten a second.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Rating {
+    pub samples: u64,
+    /// R-factors, in hundredths; 0 without a usable node.
+    pub r_hundredths: u64,
+    /// The part of the highest rate of the scenario that a session may not send, in thousandths.
+    pub withheld_permille: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -267,6 +284,7 @@ impl Outcome {
             CoreEvent::Breaker { to: BreakerState::Open, .. } => self.breakers += 1,
             CoreEvent::HopRemoved { .. } => self.struck += 1,
             CoreEvent::Drained { .. } => self.drained += 1,
+            CoreEvent::Guarded { times, .. } => self.faults += u64::from(*times),
             _ => {}
         }
     }

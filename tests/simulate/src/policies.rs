@@ -25,7 +25,9 @@ pub(crate) const FOREVER: Duration = Duration::from_secs(600);
 /// The plugins of the shipped sets, compiled once per thread.
 pub struct Library {
     engine: Engine,
-    policies: BTreeMap<PolicyName, (Component, serde_json::Value)>,
+    pub(crate) policies: BTreeMap<PolicyName, (Component, serde_json::Value)>,
+    /// The revision with which answers of a policy are compared.
+    pub(crate) beside: Option<(PolicyName, Component, serde_json::Value)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,10 +45,19 @@ pub(crate) struct Policies {
     /// Canary revisions with their percentages.
     candidates: BTreeMap<PolicyName, (BoundPlugin, u8)>,
     previous: BTreeMap<PolicyName, BoundPlugin>,
+    beside: Option<Beside>,
     catalog: Vec<CatalogEntry>,
     pub(crate) behaviour: Behaviour,
     rng: Rng,
     nodes: u32,
+}
+
+/// A revision that gets the questions of a policy, too. Its answers are compared and have no effect.
+struct Beside {
+    name: PolicyName,
+    policy: BoundPlugin,
+    compared: u64,
+    differing: u64,
 }
 
 /// One step of a policy's rollout.
@@ -73,7 +84,15 @@ impl Library {
     /// # Panics
     /// A shipped set or plugin is invalid.
     pub fn new() -> Library {
-        let budgets = CallBudgets::all(FOREVER);
+        Library::with_budget(FOREVER)
+    }
+
+    /// The same with a limit of time for each call.
+    ///
+    /// # Panics
+    /// A shipped set or plugin is invalid.
+    pub(crate) fn with_budget(budget: Duration) -> Library {
+        let budgets = CallBudgets::all(budget);
         let engine = Engine::with_budgets(budgets);
         let mut policies = BTreeMap::new();
         for (set, text) in SETS {
@@ -91,7 +110,15 @@ impl Library {
                 policies.insert(PolicyName { set: set.into(), hook }, (component, settings));
             }
         }
-        Library { engine, policies }
+        Library { engine, policies, beside: None }
+    }
+
+    /// Validates and compiles a plugin.
+    ///
+    /// # Errors
+    /// The plugin is invalid.
+    pub(crate) fn vet(&self, plugin: &[u8]) -> Result<Component, String> {
+        Component::vet(&self.engine, plugin).map_err(|refused| refused.to_string())
     }
 
     /// Replaces the plugin or the settings of a shipped policy.
@@ -170,11 +197,19 @@ impl Policies {
             }
         }
         let (candidates, previous) = (BTreeMap::new(), BTreeMap::new());
+        let beside = library.beside.as_ref().and_then(|(name, component, settings)| {
+            let (hook, settings) = (name.hook, settings.clone());
+            let engine = &library.engine;
+            let policy =
+                BoundPlugin::install(engine, component, hook, settings, catalog.clone(), 0).ok()?;
+            Some(Beside { name: name.clone(), policy, compared: 0, differing: 0 })
+        });
         let nodes = settings.nodes.len() as u32;
         Policies {
             policies,
             candidates,
             previous,
+            beside,
             catalog,
             behaviour: Behaviour::Normal,
             rng,
@@ -192,7 +227,9 @@ impl Policies {
         self.nodes = there.len() as u32;
         let candidates = self.candidates.values_mut().map(|(policy, _)| policy);
         let previous = self.previous.values_mut();
-        for policy in self.policies.values_mut().chain(candidates).chain(previous) {
+        let beside = self.beside.iter_mut().map(|beside| &mut beside.policy);
+        let policies = self.policies.values_mut().chain(candidates).chain(previous);
+        for policy in policies.chain(beside) {
             // A plugin that faults here is asked again, like any plugin that faults.
             let _ = policy.catalog(self.catalog.clone());
         }
@@ -286,7 +323,54 @@ impl Policies {
         let reply = policy
             .ask(&ask.question, ask.now_us)
             .map(|answered| RevisionAnswer { took: soon, ..answered });
+        if let Some(beside) = self.beside.as_mut().filter(|beside| beside.name == ask.policy) {
+            beside.compare(ask, &reply);
+        }
         Some((after, reply))
+    }
+
+    /// The number of answers that were compared with another revision's, and of those that decide otherwise.
+    pub(crate) fn compared(&self) -> (u64, u64) {
+        self.beside.as_ref().map_or((0, 0), |beside| (beside.compared, beside.differing))
+    }
+}
+
+impl Beside {
+    /// Asks the same, and compares the answer.
+    fn compare(&mut self, ask: &Ask, reply: &Result<RevisionAnswer, Failure>) {
+        let own = self.policy.ask(&ask.question, ask.now_us);
+        let decides_alike = match (reply, &own) {
+            (Ok(one), Ok(other)) => decide_alike(&one.answer, &other.answer),
+            (one, other) => one.is_err() && other.is_err(),
+        };
+        self.compared += 1;
+        self.differing += u64::from(!decides_alike);
+    }
+}
+
+/// Compares decisions. Reasons, states and times of reviews are none.
+fn decide_alike(one: &HookAnswer, other: &HookAnswer) -> bool {
+    match (one, other) {
+        (HookAnswer::Params(one), HookAnswer::Params(other)) => one == other,
+        (HookAnswer::Admit { verdict: one, .. }, HookAnswer::Admit { verdict: other, .. }) => {
+            one == other
+        }
+        (HookAnswer::Placed { hops: one, .. }, HookAnswer::Placed { hops: other, .. }) => {
+            one == other
+        }
+        (HookAnswer::Moves { moves: one, .. }, HookAnswer::Moves { moves: other, .. }) => {
+            let decided = |moves: &[RoutingMove]| -> Vec<(u32, Vec<NodeId>)> {
+                moves.iter().map(|it| (it.row, it.hops.clone())).collect()
+            };
+            decided(one) == decided(other)
+        }
+        (HookAnswer::Actions { actions: one, .. }, HookAnswer::Actions { actions: other, .. }) => {
+            let decided = |actions: &[DegradationAction]| -> Vec<(u32, u32, u64)> {
+                actions.iter().map(|it| (it.row, it.op, it.arg)).collect()
+            };
+            decided(one) == decided(other)
+        }
+        _ => false,
     }
 }
 

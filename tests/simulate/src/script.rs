@@ -48,6 +48,8 @@ pub struct Script {
     pub baseline: Option<Duration>,
     /// Checks each packet; disabled for millions of packets.
     pub thorough: bool,
+    /// Rates the media of each session for the [`Oracle`](crate::Oracle), and gives clients labels.
+    pub rated: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -171,6 +173,17 @@ impl Script {
             faults.push(lists);
         }
         let lasts = disturbed + calm;
-        Script { seed, settings, nodes, joins, faults, lasts, calm, baseline: None, thorough: true }
+        Script {
+            seed,
+            settings,
+            nodes,
+            joins,
+            faults,
+            lasts,
+            calm,
+            baseline: None,
+            thorough: true,
+            rated: false,
+        }
     }
 }

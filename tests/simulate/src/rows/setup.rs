@@ -70,6 +70,7 @@ pub(crate) fn calls(
         calm,
         baseline: None,
         thorough: true,
+        rated: false,
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::{
-    ClientIdentity, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream, Offer,
+    ClientIdentity, FeedbackSupport, IngressProtocol, Labels, MediaDescription, MediaStream, Offer,
     PayloadType, RtcpPort, SessionId, Srtp, StreamKind,
 };
 
@@ -12,6 +12,7 @@ use super::{Event, TRIES_AGAIN_AFTER, World};
 use crate::client::{Phase, VOICE_EVERY};
 use crate::node::Arrival;
 use crate::packet::{VIDEO, VOICE};
+use crate::script::Join;
 
 impl World<'_> {
     pub(super) fn join(&mut self, client: u32) {
@@ -48,10 +49,31 @@ impl World<'_> {
             id,
             scenario: if join.call { "call".into() } else { "live".into() },
             room: format!("room{}", join.room).into(),
-            labels: Vec::new().into(),
+            labels: self.labels(client),
             ingress: IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None }),
             media: Arc::new(MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain }),
         }
+    }
+
+    /// Clients of rated worlds differ in device and role.
+    fn labels(&self, client: u32) -> Labels {
+        if !self.script.rated {
+            return Vec::new().into();
+        }
+        let Join { sends, call, .. } = self.clients[client as usize].join;
+        let phone = client.is_multiple_of(2);
+        let mut labels = vec![("device", if phone { "phone" } else { "desktop" })];
+        labels
+            .extend((client % 3 > 0).then(|| ("max-height", ["360", "720"][client as usize % 2])));
+        labels.extend(client.is_multiple_of(5).then_some(("battery", "low")));
+        let role = match (call, sends) {
+            (true, _) if client.is_multiple_of(3) => "listener",
+            (true, _) => "speaker",
+            (false, true) => "publisher",
+            (false, false) => "viewer",
+        };
+        labels.push(("role", role));
+        labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
     }
 
     pub(super) fn accepted(&mut self, client: u32, session: SessionId) {

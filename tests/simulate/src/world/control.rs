@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_core::{GatewayEffect, InstalledSession};
+use evenkeel_media::quality::{Codec, r_factor};
 use evenkeel_model::{EvidenceSource, Health, Hop, Measures, Metric, NodeProbing, SessionId};
 use evenkeel_nodes::{NodeEffect, NodeEvidence, WATCH_EVERY};
 
@@ -12,6 +13,12 @@ use crate::driver::Tag;
 use crate::fault::Fault;
 use crate::node::Arrival;
 use crate::worker::SessionState;
+
+/// The bit rate of a voice, as clients offer it.
+const VOICE_KBPS: u32 = 64;
+
+/// The delay of a receiver's jitter buffer.
+const JITTER_BUFFER: Duration = Duration::from_millis(40);
 
 impl World<'_> {
     /// Executes all outputs of the core; called after each input.
@@ -87,6 +94,25 @@ impl World<'_> {
             }
             GatewayEffect::Finished => {}
         }
+    }
+
+    /// Notes the quality of a live session with this delay from mouth to ear, `None` without a node, and this loss.
+    fn rate(&mut self, session: SessionId, delay: Option<Duration>, loss_ppm: u32) {
+        let Some(standing) = self.gateway.views().session(session, self.now) else { return };
+        let most = self.script.settings.scenarios.get(&standing.scenario);
+        let most = most.map_or(0, |scenario| scenario.bounds.ceiling_kbps).max(1);
+        let plan = standing.plan;
+        let ceiling = standing.measures.measured(Metric::Ceiling).unwrap_or(most);
+        let cap = Some(plan.cap_kbps()).filter(|&kbps| kbps > 0);
+        // Other actions leave the voice.
+        let reduced = plan.rung() > u8::from(cap.is_some());
+        let voice = reduced.then_some(VOICE_KBPS);
+        let allowed = [cap, voice].into_iter().flatten().fold(ceiling.min(most), u32::min);
+        let rating = &mut self.outcome.rating;
+        rating.samples += 1;
+        rating.withheld_permille += u64::from(1_000 - allowed * 1_000 / most);
+        rating.r_hundredths += delay
+            .map_or(0, |delay| u64::from(r_factor(delay + JITTER_BUFFER, loss_ppm, Codec::Opus)));
     }
 
     fn judge_death(&mut self, event: &evenkeel_model::CoreEvent) {
@@ -254,6 +280,15 @@ impl World<'_> {
             state.measures.set(Metric::LossDown, down).set(Metric::LossUp, lost);
             let (id, heard, measures): (SessionId, _, Measures) =
                 (state.id, state.last_heard, state.measures);
+            if self.script.rated {
+                let hop = state.route.load().first_usable(&self.board);
+                let path = hop.map(|(hop, _)| {
+                    let own = self.clients[state.client as usize].join.delay;
+                    // The other end of the room is as far away.
+                    (own + self.nodes[hop.node.0 as usize].up.conditions.delay) * 2
+                });
+                self.rate(id, path, down as u32);
+            }
             self.gateway.handle_summary(id, measures, heard);
             self.gateway.handle_flow(id, &flow, self.now);
         }

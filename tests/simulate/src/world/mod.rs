@@ -207,6 +207,7 @@ impl<'a> World<'a> {
         }
         self.outcome.known = std::mem::take(&mut self.checker.deaths.known);
         self.outcome.peak_permille = self.checker.peak_permille;
+        (self.outcome.compared, self.outcome.differing) = self.policies.compared();
         self.outcome.violations = self.checker.violations;
         self.outcome.lasted = self.now - self.began;
         self.outcome.close_digest();
@@ -300,6 +301,7 @@ impl<'a> World<'a> {
         self.checker.note(found, self.now);
         let Some((after, said)) = self.policies.ask(ask) else { return };
         self.outcome.asked += 1;
+        self.outcome.faults += u64::from(said.is_err());
         if let Ok(answered) = &said {
             self.checker.decisions.answered(ask.id, &ask.policy, &answered.revision);
             self.checker.causes.answered(ask, answered);

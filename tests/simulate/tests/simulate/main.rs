@@ -3,5 +3,6 @@
 mod comparison;
 mod group;
 mod mutations;
+mod oracle;
 mod rows;
 mod swarm;
