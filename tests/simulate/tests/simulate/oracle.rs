@@ -35,6 +35,15 @@ fn revision_decides_like_itself() {
 }
 
 #[test]
+fn clients_of_rated_worlds_differ_in_device() {
+    let mut oracle = Oracle::new(0..2);
+    let sound = scenario_call(json!({"floor": 24, "ceiling": 2000}));
+    let small = scenario_call(json!({"floor": 24, "ceiling": 2000, "ceiling_360": 300}));
+    let run = oracle.play(&small, Some(&sound), 0).unwrap();
+    assert!(run.differing > 0 && run.differing < run.compared, "{run:?}");
+}
+
+#[test]
 fn invalid_settings_are_refused() {
     let refused = Oracle::new(0..1).play(&scenario_call(json!({"spares": 9})), None, 0);
     assert!(refused.unwrap_err().contains("spares"));
