@@ -10,7 +10,7 @@ help:
 	  /^[a-z][a-z0-9 -]*:( |$$)/ { sub(/:.*/, ""); sub(/[.:;] .*/, ".", text); if (text) printf "%-34s%s\n", $$0, text } \
 	  !/^[A-Z]+ *[?:]?=/ { text = "" }' Makefile
 
-.PHONY: help demo page test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos gate interop keep-report bench bench-quick bench-policy bench-diagnosis bench-forecast e2e-telemetry instructions instructions-renew clients reference release-contract target
+.PHONY: help demo page test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos gate interop keep-report bench bench-quick bench-policy bench-mutants bench-diagnosis bench-forecast e2e-telemetry instructions instructions-renew clients reference release-contract target
 
 # Builds, then plays 40 s: six nodes, 200 sessions, failures.
 demo: target
@@ -126,6 +126,19 @@ bench-policy: target
 	$(GUESTS)
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench policy --evenkeel $(BUILT)/evenkeel --guests $(TARGET)/$(WASM)/plugin $(if $(QUICK),--quick)
+
+# Makes mutants of the plugins' source, two mutations each, and revisions with other settings, labels both by simulated worlds in which
+# they decide alone, and rolls them out, as root: half an hour for the plugins by which a judge may be built, 90 minutes with OF=all.
+# OF=judging: those that are not looked at while one is built; N=20: so many mutants, of 120; SEED=7: those of that seed. Writes
+# target/bench-policy/part.json.
+MUTATED := $(TARGET)/mutants
+bench-mutants: target
+	$(CARGO) build --release -p evenkeel -p evenkeel-bench -p evenkeel-mutants
+	$(BUILT)/evenkeel-mutants write --out $(MUTATED)
+	$(CARGO) build --offline --profile plugin --target $(WASM) --manifest-path $(MUTATED)/Cargo.toml --target-dir $(MUTATED)/built
+	$(BUILT)/evenkeel-mutants label --out $(MUTATED) --built $(MUTATED)/built/$(WASM)/plugin \
+	  $(if $(OF),--of $(OF)) $(if $(N),--n $(N)) $(if $(SEED),--seed $(SEED))
+	$(BUILT)/evenkeel-bench policy --mutants $(MUTATED)/corpus.json --evenkeel $(BUILT)/evenkeel --out $(TARGET)/bench-policy/part.json
 
 # Breaks one segment of sessions' paths after another (device, uplink, leg, node, gateway, downlink) and counts the sessions for
 # which the gateway names it within 5 s, and false names; as root, ten minutes. Writes target/bench-diagnosis/report.json.

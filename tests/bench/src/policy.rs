@@ -12,6 +12,7 @@ mod gateway;
 mod harm;
 mod hostile;
 mod judged;
+mod mutants;
 mod native;
 mod questions;
 mod recorded;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use evenkeel_mutants::corpus::Corpus;
 use evenkeel_report::LimitTable;
 
 use crate::namespace;
@@ -45,6 +47,9 @@ pub(crate) struct Choice {
     /// Path of the report
     #[arg(long, value_name = "FILE", default_value = "target/bench-policy/report.json")]
     out: PathBuf,
+    /// Only roll out the revisions of this corpus, which `evenkeel-mutants` writes
+    #[arg(long, value_name = "FILE")]
+    mutants: Option<PathBuf>,
 }
 
 /// Repetitions and durations of the measurements.
@@ -93,17 +98,16 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
         std::process::exit(status);
     }
     process::pin(process::LOAD_CORE)?;
+    if let Some(corpus) = &choice.mutants {
+        return mutants::measure(&Corpus::read(corpus)?, &places(choice)?, &choice.out);
+    }
     let effort = if choice.quick { Effort::QUICK } else { Effort::WHOLE };
     let guests = calls::Guests::read(&choice.guests)?;
     let mut report = Report::default();
     let limits = LimitTable::load()?;
     calls::measure(&guests, effort, &mut report)?;
     report.write(&choice.out, &limits)?;
-    let places = Places {
-        evenkeel: evenkeel_report::gateway(&choice.evenkeel, "bench-policy")?,
-        folder: evenkeel_report::folder("target/bench/run".as_ref())?,
-        peers: PathBuf::from("target/bench/peers"),
-    };
+    let places = places(choice)?;
     let mut gateway = gateway::Gateway::start(&places)?;
     let _first = namespace::First::come();
     let mut turns = swaps::SwappedRevisions::new()?;
@@ -126,4 +130,14 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
         0 => Ok(()),
         packets => Err(format!("{packets} packets were misdelivered")),
     }
+}
+
+/// # Errors
+/// The gateway's program is missing, or a folder cannot be made.
+fn places(choice: &Choice) -> Result<Places, String> {
+    Ok(Places {
+        evenkeel: evenkeel_report::gateway(&choice.evenkeel, "bench-policy")?,
+        folder: evenkeel_report::folder("target/bench/run".as_ref())?,
+        peers: PathBuf::from("target/bench/peers"),
+    })
 }

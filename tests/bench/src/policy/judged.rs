@@ -35,7 +35,7 @@ const QUICK_STEP: usize = 8;
 /// The rollout of a revision of the corpus.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct JudgedRevision {
-    id: &'static str,
+    id: String,
     is_bad: bool,
     held_out: bool,
     /// The largest share of the canary, per cent; 0 if it was refused, 100 once it was active.
@@ -123,7 +123,7 @@ pub(crate) fn measure(
     report: &mut Report,
 ) -> Result<(), String> {
     let mut api = gateway.api()?;
-    let mut offers = Offers { room: FIRST_ROOM, last: Instant::now() };
+    let mut offers = Offers::new();
     let step = if quick { QUICK_STEP } else { 1 };
     let (bad, good) = (corpus::bad(guests), corpus::good(guests)?);
     let all = bad.iter().map(|it| (it, true)).chain(good.iter().map(|it| (it, false)));
@@ -133,26 +133,30 @@ pub(crate) fn measure(
             gateway.under_load(|| roll_out(&mut api, revision, reached_most, &mut offers))?;
         let RolloutEnd { reached, undone_s, reason } = fate;
         println!("{:<24} {reached:>3} % {undone_s:?} {reason}", revision.id);
-        let (id, held_out) = (revision.id, revision.held_out);
+        let (id, held_out) = (revision.id.clone(), revision.held_out);
         report.judged.push(JudgedRevision { id, is_bad, held_out, reached, undone_s, reason });
     }
     Ok(())
 }
 
 /// The end of a rollout; the fields are those of [`JudgedRevision`].
-struct RolloutEnd {
-    reached: u64,
-    undone_s: Option<f64>,
-    reason: String,
+pub(super) struct RolloutEnd {
+    pub(super) reached: u64,
+    pub(super) undone_s: Option<f64>,
+    pub(super) reason: String,
 }
 
 /// New rooms, offered one after the other.
-struct Offers {
+pub(super) struct Offers {
     room: u32,
     last: Instant,
 }
 
 impl Offers {
+    pub(super) fn new() -> Offers {
+        Offers { room: FIRST_ROOM, last: Instant::now() }
+    }
+
     fn go_on(&mut self, api: &mut Api) -> Result<(), String> {
         if self.last.elapsed() < OFFER_EVERY {
             return Ok(());
@@ -165,7 +169,7 @@ impl Offers {
 
 /// Pushes the revision as a canary, and follows it to its end, or until its share is above `reached_most`. The revision before is active when
 /// this returns.
-fn roll_out(
+pub(super) fn roll_out(
     api: &mut Api,
     revision: &TrialRevision,
     reached_most: Option<f64>,
@@ -230,7 +234,7 @@ mod tests {
     }
 
     fn judged(is_bad: bool, reached: u64, undone_s: Option<f64>) -> JudgedRevision {
-        let (id, held_out, reason) = ("x", false, String::new());
+        let (id, held_out, reason) = ("x".to_owned(), false, String::new());
         JudgedRevision { id, is_bad, held_out, reached, undone_s, reason }
     }
 
