@@ -154,7 +154,7 @@ impl RiskFacts {
                 unplaced(blast),
                 blast.loss.as_ref().map_or(0, |loss| loss.hit.sessions)
             );
-            add("zone", found, "add nodes in other zones, and set `reserve = \"zone\"`");
+            add("zone", found, "add capacity in other zones; `reserve = \"node\"` of a scenario reserves none for a zone");
         }
         let has_happened = |blast: &Blast| {
             let loss = blast.loss.as_ref();
@@ -190,7 +190,9 @@ impl RiskFacts {
         let unprotected = busiest.and_then(|it| it.loss.as_ref());
         let unprotected = unprotected.map_or(0, |loss| loss.unprotected_rooms_before);
         if unprotected > 0 {
-            let found = format!("{unprotected} rooms lack the spare that their scenario wants");
+            let found = format!(
+                "{unprotected} rooms lack a standby, or reserve for the death of a node instead of its zone or region"
+            );
             add("no-spare", found, "add capacity; `evenkeel session explain` has the candidates");
         }
         for dependency in busiest.iter().flat_map(|it| it.dependencies_down.iter().flatten()) {

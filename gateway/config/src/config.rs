@@ -15,7 +15,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::alert::{self, AlertReceiver, AlertTable};
-use super::check::{self, ConfigCheck, ConfigSource, InvalidSetting, quoted};
+use super::check::{self, ConfigBitRate, ConfigCheck, ConfigSource, InvalidSetting, quoted};
 use super::cluster::{self, ClusterTable, GroupSettings, WitnessSettings};
 use super::dependency::{self, DependencySettings, DependencyTable};
 use super::driver::{self, DriverKind};
@@ -251,6 +251,31 @@ impl GatewayConfig {
         let warnings = self.warnings.iter();
         let warnings = warnings.map(|warning| format!("{}: {warning}", warning.place()));
         trust.into_iter().chain(node::note(&self.nodes)).chain(warnings).collect()
+    }
+
+    /// For each region with several zones: the load up to which scenarios without `reserve` keep capacity for the death of a zone.
+    pub fn zone_reserves(&self) -> Vec<String> {
+        let by_default = |it: &ScenarioSettings| it.reserve.is_none() && it.mode.opens_ahead();
+        if !self.sets.iter().flat_map(|set| &set.scenarios).any(by_default) {
+            return Vec::new();
+        }
+        let mut regions: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+        for node in self.nodes.iter().filter(|node| node.start.is_none()) {
+            let zones = regions.entry(&*node.region).or_default();
+            let sum = zones.entry(&*node.zone).or_default();
+            *sum = sum.saturating_add(node.capacity.0);
+        }
+        let several = regions.into_iter().filter(|(_, zones)| zones.len() > 1);
+        let note = |(region, zones): (&str, BTreeMap<&str, u64>)| {
+            let (largest, of_largest) = zones.iter().max_by_key(|(_, sum)| **sum)?;
+            let all = zones.values().fold(0, |all: u64, sum| all.saturating_add(*sum));
+            let rest = ConfigBitRate(all.saturating_sub(*of_largest));
+            Some(format!(
+                "region `{region}`: scenarios without `reserve` keep capacity for the death of a zone while the load is at most \
+                 {rest}, the capacity without zone `{largest}`; above it, for the death of a node"
+            ))
+        };
+        several.filter_map(note).collect()
     }
 
     /// All bindings with the policies that they configure.

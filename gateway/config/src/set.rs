@@ -101,8 +101,9 @@ pub struct ScenarioSettings {
     pub regions: Vec<Arc<str>>,
     /// 1 to 3. Default 2.
     pub spares: u8,
-    /// The deaths that the reserved capacity covers. Default node.
-    pub reserve: FailureScope,
+    /// The deaths that the reserved capacity covers. `None`: of a zone where the region has two and load leaves the capacity, else of
+    /// a node.
+    pub reserve: Option<FailureScope>,
     /// The spares are outside this domain of the first node. Default node.
     pub spares_outside: FailureScope,
     /// The lowest cap. Default 24 kbit/s.
@@ -202,7 +203,8 @@ fn scenario(
         regions: regions(mode, raw, check),
         spares: check.number(&raw.spares, 2, 1..=3),
         reserve: scope("reserve", &raw.reserve, mode, check),
-        spares_outside: scope("spares_outside", &raw.spares_outside, mode, check),
+        spares_outside: scope("spares_outside", &raw.spares_outside, mode, check)
+            .unwrap_or_default(),
         floor,
         ceiling,
         close_after: check.duration(
@@ -227,8 +229,8 @@ fn scope(
     raw: &Option<Spanned<FailureScope>>,
     mode: RedundancyMode,
     check: &mut ConfigCheck,
-) -> FailureScope {
-    let Some(word) = raw else { return FailureScope::default() };
+) -> Option<FailureScope> {
+    let word = raw.as_ref()?;
     if !mode.opens_ahead() {
         let found = format!("`{key}` with mode `{}`", mode.name());
         let expected = format!(
@@ -236,7 +238,7 @@ fn scope(
         );
         check.refuse(word.span(), found, expected);
     }
-    *word.get_ref()
+    Some(*word.get_ref())
 }
 
 /// `regions` of a regional scenario; refused with other modes.

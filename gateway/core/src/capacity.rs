@@ -236,13 +236,28 @@ pub(crate) struct Holding {
     pub(crate) kbps: u64,
 }
 
+/// A zone or region whose death a reserve covers beside that of the first node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Cover {
+    pub(crate) domain: FailureDomain,
+    /// Load may use the reserve, which then covers the death of the first node alone: no scenario names it.
+    pub(crate) yields: bool,
+}
+
+impl Cover {
+    /// The node is outside the zone or region.
+    pub(crate) fn is_survived_by(self, node: NodeId, nodes: &NodeTable) -> bool {
+        nodes.domains_of(node).all(|domain| domain != self.domain)
+    }
+}
+
 /// The capacity that a room has at its second node.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) enum SecondNode {
     #[default]
     None,
     /// Capacity for the death of the first node, and of this zone or region of it.
-    Reserve { at: NodeId, covers: Option<FailureDomain> },
+    Reserve { at: NodeId, covers: Option<Cover> },
     /// In hitless mode: the node carries all packets, too.
     Twin(NodeId),
 }
@@ -257,11 +272,16 @@ impl Holding {
     }
 
     /// The zone or region of `on` whose death the reserve covers as well.
-    pub(crate) fn covers(self) -> Option<FailureDomain> {
+    pub(crate) fn covers(self) -> Option<Cover> {
         match self.second {
             SecondNode::Reserve { covers, .. } => covers,
             SecondNode::None | SecondNode::Twin(_) => None,
         }
+    }
+
+    /// The same, if the scenario names it: load may not use this reserve.
+    pub(crate) fn firm_cover(self) -> Option<Cover> {
+        self.covers().filter(|cover| !cover.yields)
     }
 
     /// In hitless mode: the second node that carries all packets.
@@ -308,21 +328,32 @@ impl CapacityChange {
 enum ReservedFor {
     Node(NodeId),
     Domain(FailureDomain),
+    /// The rooms there whose reserve for this death yields to load; the others are counted under [`ReservedFor::Domain`].
+    Yielding(FailureDomain),
 }
 
 impl ReservedFor {
     const FIRST: ReservedFor = ReservedFor::Node(NodeId(0));
-    const LAST: ReservedFor = ReservedFor::Domain(FailureDomain::Region(RegionId(u32::MAX)));
+    const LAST: ReservedFor = ReservedFor::Yielding(FailureDomain::Region(RegionId(u32::MAX)));
 
-    fn deaths(on: NodeId, covers: Option<FailureDomain>) -> impl Iterator<Item = ReservedFor> {
-        std::iter::once(ReservedFor::Node(on)).chain(covers.map(ReservedFor::Domain))
+    fn deaths(on: NodeId, covers: Option<Cover>) -> impl Iterator<Item = ReservedFor> {
+        let covered = covers.map(|Cover { domain, yields }| match yields {
+            true => ReservedFor::Yielding(domain),
+            false => ReservedFor::Domain(domain),
+        });
+        std::iter::once(ReservedFor::Node(on)).chain(covered)
+    }
+
+    fn yields(self) -> bool {
+        matches!(self, ReservedFor::Yielding(_))
     }
 }
 
 /// Capacity, load and reserves of every node.
 ///
 /// A node's reserve is the largest load that one death would bring: of another node or, for the rooms that are covered
-/// against it, of a zone or region. From a death on until its rooms have moved, their reserves count as load.
+/// against it, of a zone or region. From a death on until its rooms have moved, their reserves count as load. Reserves that
+/// yield are taken from capacity that is free, and keep no load from it.
 #[derive(Debug)]
 pub(crate) struct CapacityLedger {
     gauges: Vec<Gauge>,
@@ -499,16 +530,29 @@ impl<'a> LedgerView<'a> {
         self,
         standby: NodeId,
         first: NodeId,
-        covers: Option<FailureDomain>,
+        covers: Option<Cover>,
         kbps: u64,
     ) -> bool {
         ReservedFor::deaths(first, covers).all(|death| {
-            let brought = self.reserved((standby, death)) + kbps;
+            let brought = self.brought(standby, death) + kbps;
             self.load(standby) + brought <= self.capacity(standby)
         })
     }
 
-    /// The other nodes that survive each death have capacity for what the node reserves for it.
+    /// Load has taken capacity of the node's reserves that yield.
+    pub(crate) fn is_overdrawn(self, node: NodeId) -> bool {
+        let free = self.capacity(node).saturating_sub(self.load(node));
+        let mut deaths = self.deaths_at(node);
+        deaths.any(|death| death.yields() && self.brought(node, death) > free)
+    }
+
+    /// The deaths for which the node reserves capacity.
+    fn deaths_at(self, node: NodeId) -> impl Iterator<Item = ReservedFor> + use<'a> {
+        let of_node = (node, ReservedFor::FIRST)..=(node, ReservedFor::LAST);
+        self.ledger.reserved.range(of_node).map(|((_, death), _)| *death)
+    }
+
+    /// The other nodes that survive each death have capacity for what the node reserves for it, unless that yields.
     fn reserves_fit(
         self,
         node: NodeId,
@@ -517,12 +561,14 @@ impl<'a> LedgerView<'a> {
         outside: FailureScope,
     ) -> bool {
         let of_node = (node, ReservedFor::FIRST)..=(node, ReservedFor::LAST);
-        self.ledger.reserved.range(of_node).all(|((_, death), kbps)| {
+        let mut firm =
+            self.ledger.reserved.range(of_node).filter(|((_, death), _)| !death.yields());
+        firm.all(|((_, death), kbps)| {
             let survives = |other: &&NodeId| match death {
                 ReservedFor::Node(dead) => {
                     *other != dead && !nodes.share_domain(**other, *dead, outside)
                 }
-                ReservedFor::Domain(domain) => {
+                ReservedFor::Domain(domain) | ReservedFor::Yielding(domain) => {
                     nodes.in_domain(*domain).all(|dead| dead.id != **other)
                 }
             };
@@ -548,17 +594,28 @@ impl<'a> LedgerView<'a> {
         self.ledger.load[node.0 as usize] - own + brought
     }
 
+    /// The largest load that one death would bring, without reserves that yield.
     pub(crate) fn reserve(self, node: NodeId) -> u64 {
-        let of_node = (node, ReservedFor::FIRST)..=(node, ReservedFor::LAST);
-        let deaths = self.ledger.reserved.range(of_node).map(|(key, _)| self.reserved(*key));
-        deaths.max().unwrap_or(0)
+        let firm = self.deaths_at(node).filter(|death| !death.yields());
+        firm.map(|death| self.brought(node, death)).max().unwrap_or(0)
     }
 
-    /// The load that one death would bring; none if the node is dead. A domain keeps its dead node's rooms until they have moved.
+    /// The load that one death would bring to the node.
+    fn brought(self, node: NodeId, death: ReservedFor) -> u64 {
+        let firm = match death {
+            ReservedFor::Yielding(domain) => self.reserved((node, ReservedFor::Domain(domain))),
+            ReservedFor::Node(_) | ReservedFor::Domain(_) => 0,
+        };
+        firm + self.reserved((node, death))
+    }
+
+    /// The reserve under this key; none if the node is dead. A domain keeps its dead node's rooms until they have moved.
     fn reserved(self, key: (NodeId, ReservedFor)) -> u64 {
         match key.1 {
             ReservedFor::Node(dead) if self.ledger.dead.contains(&dead) => 0,
-            ReservedFor::Node(_) | ReservedFor::Domain(_) => self.held_for(key),
+            ReservedFor::Node(_) | ReservedFor::Domain(_) | ReservedFor::Yielding(_) => {
+                self.held_for(key)
+            }
         }
     }
 
@@ -568,14 +625,15 @@ impl<'a> LedgerView<'a> {
         self.ledger.reserved.get(&key).map_or(0, |kbps| kbps - own)
     }
 
-    /// Load plus reserve, in thousandths of the capacity.
+    /// Load plus reserve, in thousandths of the capacity, without reserves that yield.
     pub(crate) fn permille(self, node: NodeId) -> u64 {
-        self.used_ppb(node) / 1_000_000
+        self.ppb(node, self.load(node) + self.reserve(node)) / 1_000_000
     }
 
-    /// Load and reserve as a share of the capacity, in 10⁻⁹: a room changes it at any node.
+    /// Load and all reserves as a share of the capacity, in 10⁻⁹: a room changes it at any node.
     pub(crate) fn used_ppb(self, node: NodeId) -> u64 {
-        self.ppb(node, self.load(node) + self.reserve(node))
+        let brought = self.deaths_at(node).map(|death| self.brought(node, death));
+        self.ppb(node, self.load(node) + brought.max().unwrap_or(0))
     }
 
     /// Load without reserve, in thousandths of the capacity.

@@ -1193,6 +1193,7 @@ impl Gateway {
         self.tables.capacity.ledger.recover(now);
         self.raise_shares(now);
         let before = self.tables.worklists.unreserved.len();
+        self.trim_reserves();
         for id in turn.into_iter().chain(uncovered) {
             let Some(room) = self.rooms.get_mut(&id) else { continue };
             self.tables.regrant(room);
@@ -1208,6 +1209,33 @@ impl Gateway {
         let helps = goes_on && self.tables.worklists.unreserved.len() < before;
         let next = if helps { WEIGH_GOES_ON } else { WEIGH_EVERY };
         self.tables.effects.set(Timer::Weigh, now + next);
+    }
+
+    /// Where load has taken capacity of reserves that yield, rooms give theirs up until those of the others fit. A node to which
+    /// rooms fail over is checked once all have arrived.
+    fn trim_reserves(&mut self) {
+        let nodes: Vec<NodeId> = self.tables.nodes.iter().map(|node| node.id).collect();
+        for node in nodes {
+            let Tables { worklists, capacity, .. } = &self.tables;
+            if worklists.failover.concerns(node) || !capacity.ledger().is_overdrawn(node) {
+                continue;
+            }
+            let yields = |id: &RoomId| {
+                let holding = self.rooms.get(id).map(Room::holding).unwrap_or_default();
+                let covers = holding.covers().is_some_and(|cover| cover.yields);
+                covers && holding.reserve() == Some(node)
+            };
+            let there = worklists.by_node.at(node).iter().filter(yields);
+            let there: Vec<RoomId> = there.take(WEIGHED_AGAIN_MAX).collect();
+            for id in there {
+                if !self.tables.capacity.ledger().is_overdrawn(node) {
+                    break;
+                }
+                if let Some(room) = self.rooms.get_mut(&id) {
+                    self.tables.regrant(room);
+                }
+            }
+        }
     }
 
     fn weigh_breakers(&mut self, now: Instant) {
@@ -1540,6 +1568,7 @@ impl Gateway {
         self.tables.effects.take(&mut self.tables.nodes);
         self.tables.capacity.ledger.add(id, kbps);
         self.tables.worklists.by_node.add_node(id);
+        self.weigh_default_reserves(id, now);
         if drained {
             self.decide_drain(id, |node| node.trust.draining = true, now);
         }
@@ -1668,6 +1697,7 @@ impl Gateway {
             let Worklists { changing, by_node, .. } = &mut self.tables.worklists;
             changing.extend(by_node.at(id).iter());
             self.tables.effects.set_if_idle(Timer::Change, now);
+            self.weigh_default_reserves(id, now);
             // A drain of the region reached the node in its old zone, unless an operator ended it there.
             if self.tables.nodes.is_drained(FailureDomain::Zone(zone)) {
                 self.decide_drain(id, |node| node.trust.draining = true, now);
@@ -1691,6 +1721,7 @@ impl Gateway {
     ) -> Result<(), Impossible> {
         let node = self.tables.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
         node.trust.removed = true;
+        self.weigh_default_reserves(id, now);
         match within {
             None if self.drains.get(id).is_some() => self.drain_some(id, now),
             Some(_) | None => self.set_drain(id, true, within, now),
@@ -1705,7 +1736,24 @@ impl Gateway {
         self.tables.nodes.get(id).filter(removed).ok_or(Impossible::NoSuchNode)?;
         self.tables.effects.cancel(&Timer::Forget(id));
         self.decide_drain(id, |node| node.trust.removed = false, now);
+        self.weigh_default_reserves(id, now);
         Ok(())
+    }
+
+    /// A node came, left or changed its zone. Unless its zone has another permanent node, rooms that reserve by default may want other
+    /// spares.
+    fn weigh_default_reserves(&mut self, id: NodeId, now: Instant) {
+        let Tables { nodes, settings, worklists, effects, .. } = &mut self.tables;
+        let Some(domain) = nodes.domain_of(id, FailureScope::Zone) else { return };
+        if nodes.in_domain(domain).any(|other| other.id != id && other.is_permanent()) {
+            return;
+        }
+        let by_default = |room: &&Room| {
+            let scenario = settings.scenarios.get(room.scenario());
+            scenario.is_some_and(|it| it.reserve.is_none() && it.mode.opens_ahead())
+        };
+        worklists.changing.extend(self.rooms.values().filter(by_default).map(Room::id));
+        effects.set_if_idle(Timer::Change, now);
     }
 
     /// Forgets the node after its legs had time to close, since no room leads there any more.

@@ -285,6 +285,11 @@ impl Node {
         self.takes_rooms() && self.unwilling.is_none()
     }
 
+    /// The node is listed, and runs whether rooms need it or not.
+    pub fn is_permanent(&self) -> bool {
+        !self.trust.removed && self.settings.starts == Starts::ByItself
+    }
+
     /// Rooms prefer this node: it is Up and its path loses little.
     pub fn is_sound(&self) -> bool {
         self.health() == Health::Up && !self.loses()

@@ -362,6 +362,14 @@ impl NodeTable {
             .is_some_and(|domain| self.domain_of(other, scope) == Some(domain))
     }
 
+    /// Another zone of the node's region has a permanent node.
+    pub fn has_other_zone(&self, node: NodeId) -> bool {
+        let Some(zone) = self.get(node).map(|node| node.settings.zone) else { return false };
+        let region = FailureDomain::Region(self.region_of(node));
+        let mut others = self.in_domain(region).filter(|other| other.settings.zone != zone);
+        others.any(Node::is_permanent)
+    }
+
     /// Returns the nodes of the zone or region.
     pub fn in_domain(&self, domain: FailureDomain) -> impl Iterator<Item = &Node> {
         self.iter().filter(move |node| match domain {

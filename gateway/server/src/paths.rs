@@ -134,6 +134,7 @@ impl ServePaths {
         notes.extend(certificate.map(|it| it.summary(now)));
         notes.extend(missing_on_this_host(&settings));
         notes.extend(unheard_addresses(&settings.listens, &addresses_of_host()));
+        notes.extend(settings.zone_reserves());
         notes.push(DescriptorCapacity::of(&settings, descriptors::hard_limit()).to_string());
         notes.push(UpgradeBuffer::granted().to_string());
         Ok(notes)

@@ -484,8 +484,8 @@ metrics! {
     /// Reasons for which this standby could not continue all sessions of the owner: nodes, capacity, ports or revisions that it lacks.
     /// Rehearsed every 2 s. Absent without a group.
     GroupUnready = "evenkeel.group.unready", "{reason}", [];
-    /// Rooms whose mode keeps a spare and that lack one for the death that their scenario names in `reserve`. Read each minute or
-    /// less often.
+    /// Rooms whose mode keeps a spare and that lack one for the death that `reserve` of their scenario, or its default, covers. Read
+    /// each minute or less often.
     RoomsUnprotected = "evenkeel.rooms.unprotected", "{room}", [];
     /// Sessions that would have no node after the loss of the worst node, or of the worst zone, of the eight busiest. Read each minute or
     /// less often.

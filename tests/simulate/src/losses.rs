@@ -130,7 +130,7 @@ fn play_sudden(
     let covers_zones = world
         .gateway
         .scenarios()
-        .all(|(_, it)| it.reserve == FailureScope::Zone && it.mode.opens_ahead());
+        .all(|(_, it)| it.reserve == Some(FailureScope::Zone) && it.mode.opens_ahead());
     let before = rooms(&world);
     let predicted = predict(&mut world, &lost);
     let seen = lose_at_once(&mut world, &lost);

@@ -106,7 +106,7 @@ pub(crate) fn scenario(set: &str, bound: [bool; 4], spares: u8, priority: i64) -
         affinity: Affinity::Room,
         regions: Vec::new(),
         spares,
-        reserve: FailureScope::Node,
+        reserve: Some(FailureScope::Node),
         spares_outside: FailureScope::Node,
         close_after: Duration::from_secs(15),
         priority,

@@ -106,3 +106,35 @@ fn disabled_forecast_starts_no_node_early() {
         assert_eq!(settings.core().limits.early_start, starts, "{keys}");
     }
 }
+
+#[test]
+fn check_names_the_load_that_zones_reserve_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("evenkeel.toml");
+    let sets = folder.path().join("policies");
+    fs::create_dir(&sets).unwrap();
+    let reserves = |zones: &[&str], scenario: &str| {
+        let nodes = zones.iter().enumerate().map(|(place, zone)| {
+            format!(
+                "[[node]]\nname = \"n{place}\"\naddress = \"10.0.0.{place}:1\"\nregion = \"east\"\n\
+                 zone = \"{zone}\"\ndriver = \"plain\"\ncapacity = \"1 Mbit/s\"\n"
+            )
+        });
+        let nodes: String = nodes.collect();
+        fs::write(&file, format!("[gateway]\nregion = \"east\"\n{nodes}")).unwrap();
+        for name in ["call", "conference", "live"] {
+            let set = format!("[scenario.{name}]\n{scenario}\n");
+            fs::write(sets.join(format!("{name}.toml")), set).unwrap();
+        }
+        GatewayConfig::load(Some(&file), Some(&sets), &DRIVERS).unwrap().zone_reserves()
+    };
+    let found = reserves(&["a", "a", "b"], "");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("region `east`"), "{found:?}");
+    assert!(found[0].contains("at most 1 Mbit/s, the capacity without zone `a`"), "{found:?}");
+    for (zones, scenario) in
+        [(&["a", "a"], ""), (&["a", "b"], "reserve = \"node\""), (&["a", "b"], "mode = \"cold\"")]
+    {
+        assert_eq!(reserves(zones, scenario), [""; 0], "{zones:?} {scenario}");
+    }
+}

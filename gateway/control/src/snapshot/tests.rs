@@ -343,7 +343,7 @@ pub(crate) fn with_slo() -> Scenario {
         affinity: Affinity::Room,
         regions: Vec::new(),
         spares: 1,
-        reserve: FailureScope::Node,
+        reserve: Some(FailureScope::Node),
         spares_outside: FailureScope::Node,
         close_after: Duration::from_secs(30),
         priority: 0,

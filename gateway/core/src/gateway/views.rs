@@ -657,7 +657,7 @@ impl<'a> Views<'a> {
         let stays = room.holding().on.is_some_and(|on| {
             let holding = room.holding();
             let reserved = [holding.reserve(), holding.twin()].contains(&Some(node.id));
-            reserved && ledger.fits_reserve(node.id, on, holding.covers(), 0)
+            reserved && ledger.fits_reserve(node.id, on, holding.firm_cover(), 0)
         });
         let fits = stays || ledger.fits(node.id, room.holding().kbps);
         match node.health() {

@@ -212,7 +212,7 @@ impl<'a> NodeChoice<'a> {
     }
 
     /// 2: on these nodes the room has a standby with capacity for the death that its scenario names; 1: only for the death of its
-    /// node; 0: for none.
+    /// node; 0: for none. A reserve that yields counts for no policy: its question does not show it.
     fn redundancy(self, hops: &[NodeId]) -> u8 {
         let [first, second, ..] = hops else { return 0 };
         let (ledger, kbps) = (self.ledger(), self.need.kbps());
@@ -220,7 +220,7 @@ impl<'a> NodeChoice<'a> {
             RedundancyMode::Hitless => ledger.fits(*second, kbps),
             _ => ledger.fits_reserve(*second, *first, covers, kbps),
         };
-        let covers = self.need.covers(*first, *second, self.nodes);
+        let covers = self.need.covers(*first, *second, self.nodes).filter(|cover| !cover.yields);
         u8::from(fits(None)) + u8::from(covers.is_some() && fits(covers))
     }
 
@@ -264,7 +264,7 @@ impl<'a> NodeChoice<'a> {
             ledger.fits(node, kbps + free)
         };
         let reserved = holding.on.zip(holding.reserve());
-        let reserves = |(on, at)| ledger.fits_reserve(at, on, holding.covers(), kbps);
+        let reserves = |(on, at)| ledger.fits_reserve(at, on, holding.firm_cover(), kbps);
         holding.on.is_some() && holding.loads().all(fits) && reserved.is_none_or(reserves)
     }
 
@@ -388,12 +388,12 @@ impl PlacementSurvey<'_> {
     }
 
     /// Spares, best first. Nodes that can reserve capacity, or in hitless mode carry the room as well, come first, then
-    /// existing spares; of the former those that survive the death that the scenario wants covered. Other zones come before
-    /// the same zone, and standbys before other nodes.
+    /// existing spares; of the former those that survive the death that the scenario wants covered: by default no node abroad is
+    /// preferred for it. Other zones come before the same zone, and standbys before other nodes.
     fn spares(&self, first: &Node) -> Vec<NodeId> {
         let PlacementSurvey { current: standing, need, .. } = *self;
         let (kbps, mode, region) = (need.kbps(), self.room.mode(), self.room.region());
-        let domain = self.nodes.domain_of(first.id, need.reserve());
+        let wanted = need.wanted_cover(first.id, self.nodes);
         let reserves =
             |node: &Node, covers| self.ledger.fits_reserve(node.id, first.id, covers, kbps);
         let may = |node: &&Node| {
@@ -410,12 +410,14 @@ impl PlacementSurvey<'_> {
                 RedundancyMode::Hitless => self.ledger.fits(node.id, kbps),
                 _ => reserves(node, None),
             };
-            let survives = self.nodes.domain_of(node.id, need.reserve()) != domain;
-            let covers = domain.is_none()
-                || survives && (mode == RedundancyMode::Hitless || reserves(node, domain));
+            let abroad = self.distance(self.region(node), home);
+            let covers = wanted.is_none_or(|cover| {
+                cover.is_survived_by(node.id, self.nodes)
+                    && (mode == RedundancyMode::Hitless || reserves(node, wanted))
+                    && (!cover.yields || abroad == 0)
+            });
             let kept = standing.iter().position(|standing| *standing == node.id);
             let unsound = !node.is_sound();
-            let abroad = self.distance(self.region(node), home);
             let same_zone = node.settings.zone == first.settings.zone;
             let (place, stands_by) = ((abroad, same_zone), self.stands_by(node));
             let lacks = (!provides, !covers);

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use evenkeel_instant as instant;
 use evenkeel_model::{
-    Board, CoreEvent, Decider, FailureDomain, FailureScope, FlowCounts, HOPS_MAX, Hop, HopGrant,
-    Labels, LeftHop, ModeChange, MoveCause, MoveOutcome, NodeId, Param, PluginState, PortMove,
-    RedundancyMode, RegionId, RegionRole, RoomId, Route, RouteCell, Scenario, SessionId,
+    Board, CoreEvent, Decider, FailureScope, FlowCounts, HOPS_MAX, Hop, HopGrant, Labels, LeftHop,
+    ModeChange, MoveCause, MoveOutcome, NodeId, Param, PluginState, PortMove, RedundancyMode,
+    RegionId, RegionRole, RoomId, Route, RouteCell, Scenario, SessionId,
 };
 use evenkeel_nodes::{Node, NodeTable, OpeningClass};
 use evenkeel_revisions::{Revision, Revisions, StateVersions};
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::{CapacityChange, CapacityLedger, Holding, SecondNode};
+use crate::capacity::{CapacityChange, CapacityLedger, Cover, Holding, SecondNode};
 use crate::collections::SmallSet;
 use crate::hop_map::HopMap;
 use crate::quality::ballots::RoomTally;
@@ -298,7 +298,7 @@ pub(crate) struct MoveStep {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RoomNeed<'a> {
     kbps: u64,
-    reserve: FailureScope,
+    reserve: Option<FailureScope>,
     spares_outside: FailureScope,
     regions: &'a [RegionId],
 }
@@ -307,7 +307,7 @@ impl<'a> RoomNeed<'a> {
     pub(crate) fn new(kbps: u64, scenario: Option<&'a Scenario>) -> RoomNeed<'a> {
         RoomNeed {
             kbps,
-            reserve: scenario.map_or(FailureScope::Node, |scenario| scenario.reserve),
+            reserve: scenario.map_or(Some(FailureScope::Node), |scenario| scenario.reserve),
             spares_outside: scenario.map_or(FailureScope::Node, |scenario| scenario.spares_outside),
             regions: scenario.map_or(&[], |scenario| &scenario.regions),
         }
@@ -316,11 +316,6 @@ impl<'a> RoomNeed<'a> {
     /// The load of the room's sessions.
     pub(crate) fn kbps(&self) -> u64 {
         self.kbps
-    }
-
-    /// The deaths that the first spare should cover.
-    pub(crate) fn reserve(&self) -> FailureScope {
-        self.reserve
     }
 
     /// The spares are outside this domain of the first node.
@@ -333,16 +328,21 @@ impl<'a> RoomNeed<'a> {
         self.regions
     }
 
-    /// The zone or region of `on` whose death the room's scenario names in `reserve`. `None`: the death of the node alone, or
-    /// `standby` would die as well.
-    pub(crate) fn covers(
-        &self,
-        on: NodeId,
-        standby: NodeId,
-        nodes: &NodeTable,
-    ) -> Option<FailureDomain> {
-        let domain = nodes.domain_of(on, self.reserve)?;
-        (nodes.domain_of(standby, self.reserve) != Some(domain)).then_some(domain)
+    /// The zone or region of `on` whose death the first spare should cover: as the scenario's `reserve` says, or by default the
+    /// zone, if the region has another one. `None`: the death of the node alone.
+    pub(crate) fn wanted_cover(&self, on: NodeId, nodes: &NodeTable) -> Option<Cover> {
+        let scope = match self.reserve {
+            Some(scope) => scope,
+            None if nodes.has_other_zone(on) => FailureScope::Zone,
+            None => FailureScope::Node,
+        };
+        let domain = nodes.domain_of(on, scope)?;
+        Some(Cover { domain, yields: self.reserve.is_none() })
+    }
+
+    /// [`Self::wanted_cover`], unless `standby` would die as well.
+    pub(crate) fn covers(&self, on: NodeId, standby: NodeId, nodes: &NodeTable) -> Option<Cover> {
+        self.wanted_cover(on, nodes).filter(|cover| cover.is_survived_by(standby, nodes))
     }
 
     /// The hops without spares in the first one's domain that the scenario names in `spares_outside`.
@@ -401,12 +401,12 @@ impl<'a> RoomScales<'a> {
 /// The second node of a room that is open ahead at it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) enum Protection {
-    /// The room needs none, or has all that its scenario names.
+    /// The room needs none, or has all that its scenario wants.
     #[default]
     Whole,
     /// The death of its node would strand the room.
     Unreserved,
-    /// The death of its node is covered, and not that of the zone or region which its scenario names.
+    /// The death of its node is covered, and not that of the zone or region which its scenario wants covered.
     Uncovered,
 }
 
@@ -662,14 +662,14 @@ impl Room {
         Some(nodes.region_of(on))
     }
 
-    /// The room has a second node with capacity for the death that its scenario names. True of a room without a node.
+    /// The room has a second node with capacity for the death that its scenario wants covered. True of a room without a node.
     pub(crate) fn is_covered(&self, need: RoomNeed, nodes: &NodeTable) -> bool {
         let Holding { on, second, .. } = self.holding;
         let Some(on) = on else { return true };
-        let is_wide = need.reserve != FailureScope::Node;
+        let wanted = need.wanted_cover(on, nodes);
         match second {
-            SecondNode::Twin(twin) => !is_wide || need.covers(on, twin, nodes).is_some(),
-            SecondNode::Reserve { covers, .. } => !is_wide || covers.is_some(),
+            SecondNode::Twin(twin) => wanted.is_none_or(|it| it.is_survived_by(twin, nodes)),
+            SecondNode::Reserve { covers, .. } => wanted.is_none() || covers.is_some(),
             SecondNode::None => false,
         }
     }
@@ -1200,7 +1200,7 @@ impl Room {
             });
         let reserved = on.zip(second).filter(|_| twin.is_none()).and_then(|(on, second)| {
             let had = before.reserve() == Some(second) && before.on == Some(on);
-            let fits = |covers: Option<FailureDomain>| {
+            let fits = |covers: Option<Cover>| {
                 let had = had && (covers.is_none() || covers == before.covers());
                 let fits = (had || takes_reserves) && ledger.fits_reserve(second, on, covers, kbps);
                 heading == Some(second) || fits

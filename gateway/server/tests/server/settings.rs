@@ -541,7 +541,8 @@ fn folder_replaces_and_adds_policy_sets() {
     assert_eq!(names, ["call", "conference", "live", "webinar"]);
     let (set, scenario) = settings.scenario("call").unwrap();
     assert_eq!(set.origin, SetOrigin::File(folder.join("call.toml")));
-    assert_eq!((scenario.spares, scenario.reserve), (3, FailureScope::Zone));
+    assert_eq!((scenario.spares, scenario.reserve), (3, Some(FailureScope::Zone)));
+    assert_eq!(settings.scenario("webinar").unwrap().1.reserve, None, "the nodes decide");
     assert_eq!(scenario.spares_outside, FailureScope::Region);
     let [routing] = &set.bindings[..] else { panic!("{:?}", set.bindings) };
     assert_eq!(routing.plugin, PluginLocation::File(folder.join("mine.wasm")));

@@ -127,7 +127,7 @@ fn settings(nodes: usize, sessions: usize) -> CoreSettings {
         affinity: evenkeel_model::Affinity::Room,
         regions: Vec::new(),
         spares: 2,
-        reserve: FailureScope::Node,
+        reserve: Some(FailureScope::Node),
         spares_outside: FailureScope::Node,
         close_after: Duration::from_secs(3_600),
         priority: 0,

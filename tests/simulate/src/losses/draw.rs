@@ -45,7 +45,7 @@ pub(super) fn crowded(rng: &mut Rng, seed: u64) -> Script {
     }
     for scenario in scenarios(&mut script) {
         scenario.mode = RedundancyMode::ALL[rng.usize(..RedundancyMode::ALL.len())];
-        scenario.reserve = FailureScope::ALL[rng.usize(..FailureScope::ALL.len())];
+        scenario.reserve = Some(FailureScope::ALL[rng.usize(..FailureScope::ALL.len())]);
     }
     script.settings.limits.lost_at_once = rng.usize(1..20);
     script
@@ -59,7 +59,7 @@ pub(super) fn reserving(rng: &mut Rng, seed: u64) -> Script {
     let mut script = crowd(rng, seed, &nodes, rooms);
     for scenario in scenarios(&mut script) {
         scenario.mode = AHEAD[rng.usize(..AHEAD.len())];
-        scenario.reserve = FailureScope::Zone;
+        scenario.reserve = Some(FailureScope::Zone);
     }
     script
 }
@@ -122,7 +122,7 @@ pub(super) fn detected(rng: &mut Rng, seed: u64) -> (Script, BTreeSet<NodeId>) {
         scenario.bound.fill(false);
         scenario.mode = AHEAD[rng.usize(..AHEAD.len())];
         scenario.regions = vec![RegionId(0), RegionId(1)];
-        scenario.reserve = FailureScope::ALL[rng.usize(..FailureScope::ALL.len())];
+        scenario.reserve = Some(FailureScope::ALL[rng.usize(..FailureScope::ALL.len())]);
         scenario.spares = rng.u8(1..4);
     }
     let one = rng.usize(..places.len());

@@ -44,6 +44,33 @@ fn reservation_is_largest_death_load() {
 }
 
 #[test]
+fn reserve_that_yields_is_taken_by_load() {
+    let mut ledger = CapacityLedger::new(vec![100, 100, 100]);
+    let domain = FailureDomain::Zone(ZoneId(0));
+    let covering = |on, yields, kbps| {
+        let second = SecondNode::Reserve { at: C, covers: Some(Cover { domain, yields }) };
+        Holding { on: Some(on), second, kbps, ..Holding::default() }
+    };
+    ledger.hold(covering(A, true, 40));
+    ledger.hold(covering(B, true, 40));
+    let view = |ledger: &CapacityLedger| {
+        let at_c = ledger.view();
+        (at_c.fits(C, 60), at_c.fits(C, 61), at_c.permille(C), at_c.is_overdrawn(C))
+    };
+    assert_eq!(view(&ledger), (true, false, 400, false), "the load of one node");
+    let covers = Some(Cover { domain, yields: true });
+    let takes = |kbps| ledger.view().fits_reserve(C, A, covers, kbps);
+    assert_eq!((takes(20), takes(21)), (true, false), "the load of the zone");
+    // A reserve that a scenario names does not make way for those.
+    let named = Some(Cover { domain, yields: false });
+    assert!(ledger.view().fits_reserve(C, A, named, 60));
+    ledger.hold(covering(A, false, 20));
+    assert_eq!(view(&ledger), (false, false, 600, false));
+    ledger.hold(Holding { on: Some(C), kbps: 1, ..Holding::default() });
+    assert!(ledger.view().is_overdrawn(C));
+}
+
+#[test]
 fn nodes_on_one_machine_share_capacity() {
     let mut ledger = CapacityLedger::new(vec![100, 100, 100]);
     ledger.is_one_machine([A, B]);

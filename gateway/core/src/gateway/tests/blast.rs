@@ -53,7 +53,7 @@ fn crowded(rng: &mut Rng) -> World {
         scenario.mode = RedundancyMode::ALL[rng.usize(..RedundancyMode::ALL.len())];
         scenario.regions = vec![RegionId(0), RegionId(1)];
         scenario.spares = rng.u8(1..4);
-        scenario.reserve = FailureScope::ALL[rng.usize(..FailureScope::ALL.len())];
+        scenario.reserve = Some(FailureScope::ALL[rng.usize(..FailureScope::ALL.len())]);
     }
     settings.limits.lost_at_once = rng.usize(1..20);
     let mut world = World::new(settings);

@@ -3,16 +3,19 @@
 use evenkeel_model::{
     Ask, CoreEvent, CoreSettings, DecisionOutcome, FailureDomain, FailureScope, Hook, HookAnswer,
     HopGrant, NodeId, NodeSettings, PolicyQuestion, RedundancyMode, RegionId, RegionRole,
-    RoutingMove, ZoneId,
+    RoutingMove, Starts, ZoneId,
 };
 use fastrand::Rng;
 
 use super::world::VOICE;
 use super::*;
+use crate::capacity::Cover;
 use crate::rooms::room::Room;
 
+const ZONE: FailureDomain = FailureDomain::Zone(ZoneId(0));
+
 /// Nodes by zone and capacity; rooms reserve capacity for deaths of this scope.
-fn reserving(scope: FailureScope, nodes: &[(u32, u64)]) -> World {
+fn reserving(scope: Option<FailureScope>, nodes: &[(u32, u64)]) -> World {
     let mut settings = settings_of(nodes);
     settings.scenarios.values_mut().for_each(|scenario| scenario.reserve = scope);
     World::new(settings)
@@ -30,7 +33,7 @@ fn reserve_of_zone_is_the_sum_over_its_nodes() {
     for (scope, covered) in [(FailureScope::Node, 0), (FailureScope::Zone, 4)] {
         let mut settings = settings_of(&[(0, VOICE * 4), (0, VOICE * 4), (1, VOICE * 4)]);
         settings.nodes[2].role = RegionRole::Standby;
-        settings.scenarios.values_mut().for_each(|scenario| scenario.reserve = scope);
+        settings.scenarios.values_mut().for_each(|scenario| scenario.reserve = Some(scope));
         let mut world = World::new(settings);
         (0..8).for_each(|room| _ = world.open(&format!("r{room}")));
         world.pass(ms(1_000));
@@ -45,9 +48,109 @@ fn reserve_of_zone_is_the_sum_over_its_nodes() {
     }
 }
 
+fn covered(world: &World) -> usize {
+    world.gateway.rooms.values().filter(|room| room.holding().covers().is_some()).count()
+}
+
+fn unprotected(world: &World) -> usize {
+    world.gateway.tables.worklists.unprotected()
+}
+
+#[test]
+fn zone_is_reserved_for_where_the_region_has_two() {
+    let zone = Cover { domain: ZONE, yields: true };
+    // Zone 2 is in another region.
+    for (zones, covers) in [([0, 0], None), ([0, 1], Some(zone)), ([0, 2], None)] {
+        let mut world = reserving(None, &zones.map(|zone| (zone, 1_000)));
+        world.open("r");
+        let holding = world.gateway.rooms[&world.room("r")].holding();
+        assert_eq!((holding.reserve(), holding.covers()), (Some(B), covers), "{zones:?}");
+        assert_eq!(unprotected(&world), 0, "{zones:?}");
+        world.audit();
+    }
+}
+
+#[test]
+fn zone_that_runs_on_demand_is_not_reserved_for() {
+    let mut settings = settings_of(&[(0, 1_000), (0, 1_000), (1, 1_000)]);
+    settings.nodes[2].starts = Starts::ByHook { within: ms(1_000) };
+    settings.scenarios.values_mut().for_each(|scenario| scenario.reserve = None);
+    let mut world = World::new(settings);
+    world.open("r");
+    assert_eq!((covered(&world), unprotected(&world)), (0, 0));
+}
+
+/// The other zone of the region has no capacity.
+#[test]
+fn default_reserve_prefers_no_node_abroad() {
+    for (scope, standby) in [(None, B), (Some(FailureScope::Zone), D)] {
+        let mut world = reserving(scope, &[(0, 1_000), (0, 1_000), (1, 10), (2, 1_000)]);
+        world.open("r");
+        assert_eq!(world.route("r")[..2], [(A, HopGrant::Admitted), (standby, HopGrant::Reserved)]);
+    }
+}
+
+/// Both nodes of a zone are full. Their rooms have standbys at a node of another zone, which carries nothing.
+fn full_zone(scope: Option<FailureScope>) -> World {
+    let mut settings = settings_of(&[(0, VOICE * 2), (0, VOICE * 2), (1, VOICE * 4)]);
+    settings.nodes[2].role = RegionRole::Standby;
+    for scenario in settings.scenarios.values_mut() {
+        scenario.reserve = scope;
+        // No session gets a smaller share.
+        scenario.bounds.floor_kbps = VOICE as u32;
+    }
+    let mut world = World::new(settings);
+    (0..4).for_each(|room| _ = world.open(&format!("r{room}")));
+    world.pass(ms(1_000));
+    assert_eq!((covered(&world), unprotected(&world)), (4, 0));
+    world
+}
+
+#[test]
+fn default_reserve_of_a_zone_yields_to_load() {
+    let mut world = full_zone(None);
+    let late = ["s0", "s1"].map(|room| world.open(room));
+    world.pass(ms(1_000));
+    // Rooms of the standby have none themselves.
+    assert_eq!((covered(&world), unprotected(&world)), (2, 2 + late.len()));
+    let reserved = world.gateway.rooms.values().filter(|room| room.holding().reserve() == Some(C));
+    assert_eq!(reserved.count(), 4, "for the death of a node");
+    world.audit();
+    let offer = world.offer("s2");
+    assert!(denied(world.replies.get(&offer)).is_some(), "reserves for nodes remain");
+    late.into_iter().for_each(|session| world.close(session));
+    world.pass(ms(5_000));
+    assert_eq!((covered(&world), unprotected(&world)), (4, 0));
+    world.audit();
+}
+
+#[test]
+fn named_reserve_of_a_zone_keeps_load_out() {
+    let mut world = full_zone(Some(FailureScope::Zone));
+    let offer = world.offer("s");
+    assert!(denied(world.replies.get(&offer)).is_some());
+    assert_eq!(covered(&world), 4);
+}
+
+#[test]
+fn open_rooms_reserve_for_a_zone_that_is_new() {
+    let mut world = reserving(None, &[(0, 1_000), (0, 1_000)]);
+    world.open("r");
+    let other = world.add(listed(1)).unwrap();
+    world.pass(ms(5_000));
+    assert_eq!(world.route("r")[1], (other, HopGrant::Reserved));
+    assert_eq!((covered(&world), unprotected(&world)), (1, 0));
+    let now = world.now;
+    world.gateway.change_nodes(now, |nodes| nodes.handle_node_removed(other, None, now)).unwrap();
+    world.pass(ms(5_000));
+    assert_eq!(world.route("r")[1], (B, HopGrant::Reserved));
+    assert_eq!((covered(&world), unprotected(&world)), (0, 0), "there is one zone");
+    world.audit();
+}
+
 #[test]
 fn spare_in_the_same_zone_covers_the_node_alone() {
-    let mut world = reserving(FailureScope::Zone, &[(0, 1_000), (0, 1_000)]);
+    let mut world = reserving(Some(FailureScope::Zone), &[(0, 1_000), (0, 1_000)]);
     world.open("r");
     let holding = |world: &World| world.gateway.rooms[&world.room("r")].holding();
     assert_eq!(world.route("r")[1], (B, HopGrant::Reserved), "better than none");
@@ -56,14 +159,14 @@ fn spare_in_the_same_zone_covers_the_node_alone() {
     let outside = world.add(listed(1)).unwrap();
     world.pass(ms(5_000));
     assert_eq!(world.route("r")[1], (outside, HopGrant::Reserved));
-    assert_eq!(holding(&world).covers(), Some(FailureDomain::Zone(ZoneId(0))));
+    assert_eq!(holding(&world).covers(), Some(Cover { domain: ZONE, yields: false }));
     world.audit();
 }
 
 /// A node elsewhere with capacity for the death of a node alone is better than none.
 #[test]
 fn room_without_a_spare_gets_one_for_its_node() {
-    let mut world = reserving(FailureScope::Zone, &[(0, VOICE * 2), (0, VOICE * 2)]);
+    let mut world = reserving(Some(FailureScope::Zone), &[(0, VOICE * 2), (0, VOICE * 2)]);
     (0..4).for_each(|room| _ = world.offer(&format!("r{room}")));
     world.pass(ms(1_000));
     let bare = world.gateway.tables.worklists.unprotected();
@@ -108,7 +211,6 @@ fn required_spare_is_never_in_the_zone_of_its_room() {
     let mut world = World::new(outside(&[0, 0], 1));
     world.open("r");
     world.pass(ms(2_000));
-    let unprotected = |world: &World| world.gateway.tables.worklists.unprotected();
     assert_eq!((hops(&world), unprotected(&world)), (vec![A], 1));
     let elsewhere = world.add(listed(1)).unwrap();
     world.pass(ms(5_000));
@@ -169,7 +271,7 @@ fn policy_cannot_name_a_spare_in_the_zone() {
 #[test]
 fn reserve_of_region_is_in_another_region() {
     // `C` is in another region.
-    let mut world = reserving(FailureScope::Region, &[(0, 9_000), (1, 9_000), (2, 9_000)]);
+    let mut world = reserving(Some(FailureScope::Region), &[(0, 9_000), (1, 9_000), (2, 9_000)]);
     world.open("r");
     assert_eq!(world.route("r")[..2], [(A, HopGrant::Admitted), (C, HopGrant::Reserved)]);
     lose(&mut world, &[A, B]);
@@ -184,7 +286,7 @@ fn death_of_a_zone_leaves_no_room_without_a_hop() {
         let mut rng = Rng::with_seed(seed);
         let nodes: Vec<(u32, u64)> =
             (0..rng.u32(4..10)).map(|at| (at % 3, rng.u64(600..2_000))).collect();
-        let mut world = reserving(FailureScope::Zone, &nodes);
+        let mut world = reserving(Some(FailureScope::Zone), &nodes);
         let rooms = rng.usize(4..40);
         for room in 0..rooms {
             world.offer(&format!("r{room}"));

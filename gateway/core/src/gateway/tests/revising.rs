@@ -640,7 +640,7 @@ fn standby_that_dies_with_the_zone_spends_redundancy() {
     ] {
         let mut settings = settings();
         for scenario in settings.scenarios.values_mut() {
-            (scenario.reserve, scenario.spares_outside) = (reserve, spares_outside);
+            (scenario.reserve, scenario.spares_outside) = (Some(reserve), spares_outside);
         }
         let crowded = found_in_new_rooms(settings, &[A, C]);
         assert_eq!(crowded, Some(found), "{reserve:?} {spares_outside:?}");

@@ -111,7 +111,9 @@ impl Swarm {
         let mut outside = Rng::with_seed(seed ^ 0x0d5e);
         for scenario in settings.scenarios.values_mut() {
             any_mode(&mut rng, scenario);
-            scenario.reserve = FailureScope::ALL[reserves.usize(..FailureScope::ALL.len())];
+            // One more than there are: the default.
+            scenario.reserve =
+                FailureScope::ALL.get(reserves.usize(..=FailureScope::ALL.len())).copied();
             scenario.spares_outside = FailureScope::ALL[outside.usize(..FailureScope::ALL.len())];
             scenario.spares = rng.u8(1..4);
             scenario.close_after = ms(rng.u64(2_000..60_000));

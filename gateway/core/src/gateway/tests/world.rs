@@ -50,7 +50,7 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> CoreSettings {
         affinity: Affinity::Room,
         regions: Vec::new(),
         spares: 1,
-        reserve: FailureScope::Node,
+        reserve: Some(FailureScope::Node),
         spares_outside: FailureScope::Node,
         close_after: Duration::from_secs(30),
         priority: 0,
