@@ -320,7 +320,7 @@ pub struct Reloaded {
     pub requires_restart: Vec<String>,
     /// Policies that were not replaced.
     pub refused: Vec<PolicyRefused>,
-    /// Faults of files that a restart would read, such as an expired certificate.
+    /// Faults of files that a restart would read, such as an expired certificate, and scenarios that are gone and have open rooms.
     pub warnings: Vec<String>,
 }
 

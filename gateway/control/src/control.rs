@@ -1,6 +1,7 @@
 //! `Control` owns the core: one thread gives it inputs, and executes its effects after each of them through the owners of sessions,
 //! nodes, policies and continuity.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
@@ -651,12 +652,17 @@ impl Control {
         self.policies.threads_mut().set_catalog(catalog);
     }
 
-    /// Replaces the policy sets. Sessions keep the bit rates, silence and marks with which they were opened.
-    fn change_sets(&mut self, sets: Vec<PolicySet>, now: Instant) -> std::io::Result<()> {
+    /// Replaces the policy sets. Sessions keep the bit rates, silence and marks with which they were opened. Returns the scenarios that
+    /// are gone, with the number of their open rooms.
+    fn change_sets(
+        &mut self,
+        sets: Vec<PolicySet>,
+        now: Instant,
+    ) -> std::io::Result<BTreeMap<Arc<str>, usize>> {
         self.policies.change_sets(&self.settings.sets, &sets, &mut self.gateway, now)?;
         self.gateway.handle_scenarios(&self.settings.scenarios_of(&sets), now);
         self.settings = Arc::new(GatewayConfig { sets, ..(*self.settings).clone() });
-        Ok(())
+        Ok(self.gateway.retired_scenarios())
     }
 
     fn handle_policy_report(&mut self, report: PolicyReport) {

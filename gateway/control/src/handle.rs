@@ -119,9 +119,9 @@ requests! {
         /// Reports measured cost and benefit of each mode.
         modes() = Modes -> Vec<Mode>;
         /// Replaces the policy sets: their scenarios, their `[rollout]`, and the hooks that they bind. Open rooms change mode too.
-        /// Returns once the change is active or in progress. Policies that are bound anew have no revision yet. An error
-        /// changes nothing.
-        change_sets(sets: Vec<PolicySet>) = Sets -> io::Result<()>;
+        /// Returns the scenarios that are gone, with the number of their open rooms, once the change is active or in progress. Policies
+        /// that are bound anew have no revision yet. An error changes nothing.
+        change_sets(sets: Vec<PolicySet>) = Sets -> io::Result<BTreeMap<Arc<str>, usize>>;
         /// Replaces the node list: new nodes are added, missing nodes are drained and removed, changed nodes are updated.
         /// A refused list changes nothing.
         list_nodes(list: Box<NodeList>) = List -> Result<ListChange, NotListed>;

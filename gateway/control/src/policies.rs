@@ -1,7 +1,7 @@
 //! Threads of policies and their rollouts: pushes, changed files and operators' actions are passed to the core. Each policy
 //! set has a thread that prepares plugins one after the other, so that a plugin that compiles for long delays no other set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -234,8 +234,8 @@ impl PolicyRunner {
         self.threads.names().filter(is_failing).map(ToString::to_string).collect()
     }
 
-    /// Applies `[rollout]` of the sets, and starts the policies that they bind and those before did not. A policy that a drill
-    /// stopped stays so.
+    /// Applies `[rollout]` of the sets, starts the policies that they bind and those before did not, and ends those that they no longer
+    /// bind. A policy that a drill stopped stays so.
     pub(crate) fn change_sets(
         &mut self,
         before: &[PolicySet],
@@ -263,6 +263,17 @@ impl PolicyRunner {
             }
         }
         self.load(loads, gateway, now);
+        let policies = |sets: &[PolicySet]| -> BTreeSet<PolicyName> {
+            let of_set = |set: &PolicySet| {
+                let policy = |hook| PolicyName { set: Arc::clone(&set.name), hook };
+                set.bindings.iter().map(|it| policy(it.hook)).collect::<Vec<_>>()
+            };
+            sets.iter().flat_map(of_set).collect()
+        };
+        for policy in policies(before).difference(&policies(sets)) {
+            self.threads.remove(policy);
+            tracing::info!(%policy, "policy removed; the native default decides");
+        }
         self.settings = evenkeel_config::rollout_settings(sets);
         self.preparations.retain(|name, _| sets.iter().any(|set| set.name == *name));
         for policy in self.threads.names() {

@@ -68,7 +68,7 @@ pub struct Reloaded {
     pub waiting: Vec<String>,
     /// Policies that were not replaced.
     pub refused: Vec<PolicyRefused>,
-    /// Faults of files that a restart would read.
+    /// Faults of files that a restart would read, and scenarios that are gone and have open rooms.
     pub warnings: Vec<String>,
 }
 

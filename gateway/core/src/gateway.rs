@@ -133,6 +133,8 @@ pub struct Gateway {
     questions: QuestionsInFlight,
     subject_history: SubjectHistory,
     policies: Policies,
+    /// Scenarios that the configuration no longer has, of rooms that are open. They take no offers.
+    retired: BTreeSet<Arc<str>>,
     /// The record of another process, before its rooms are settled.
     unsettled: Option<Box<Unsettled>>,
 }
@@ -180,6 +182,7 @@ impl Gateway {
             questions: QuestionsInFlight::new(now),
             subject_history: SubjectHistory::default(),
             policies: Policies::default(),
+            retired: BTreeSet::new(),
             unsettled: None,
             tables: Tables {
                 sessions: SessionTable::new(),
@@ -392,6 +395,8 @@ impl Gateway {
         let Tables { sessions, effects, .. } = &mut self.tables;
         self.diagnosis.forget_idle(sessions, &self.rooms, effects, now);
         self.questions.end_old_failures(now, effects);
+        self.forget_retired();
+        let Tables { effects, .. } = &mut self.tables;
         let after = if goes_on { SWEEP_GOES_ON } else { SWEEP_EVERY };
         effects.set(Timer::Sweep, now + after);
     }
@@ -424,8 +429,9 @@ impl Gateway {
         }
     }
 
-    /// Changes the named scenarios, and adds those that are new. Other scenarios stay. Rooms take
-    /// the change in batches without packet loss; affinity applies to new rooms.
+    /// Replaces the scenarios. Rooms take a change in batches without packet loss; affinity applies to new rooms. A scenario
+    /// that is gone takes no offers, and stays as it was until its last room ends; see [`Gateway::retired_scenarios`]. A policy that no
+    /// scenario binds any more is forgotten: the native default decides about its rooms and sessions.
     pub fn handle_scenarios(&mut self, scenarios: &BTreeMap<Arc<str>, Scenario>, now: Instant) {
         self.take_scenarios(scenarios, now);
         self.take_notices(now);
@@ -694,6 +700,13 @@ impl Gateway {
         self.tables.worklists.placed()
     }
 
+    /// Returns the scenarios that the configuration no longer has, with the number of their open rooms.
+    pub fn retired_scenarios(&self) -> BTreeMap<Arc<str>, usize> {
+        let rooms =
+            |name: &Arc<str>| self.rooms.values().filter(|room| room.scenario() == name).count();
+        self.retired.iter().map(|name| (Arc::clone(name), rooms(name))).collect()
+    }
+
     /// Returns the name of the room; `None` if the room is gone.
     pub fn room_name(&self, room: RoomId) -> Option<Arc<str>> {
         self.rooms.get(&room).map(|room| Arc::clone(room.name()))
@@ -777,7 +790,8 @@ impl Gateway {
             return Err(OfferRefusal::Full { retry_after: self.retry_after(now) });
         }
         let Tables { settings, sessions, nodes, .. } = &mut self.tables;
-        let Some(scenario) = settings.scenarios.get(&offer.scenario) else {
+        let scenario = settings.scenarios.get(&offer.scenario);
+        let Some(scenario) = scenario.filter(|_| !self.retired.contains(&offer.scenario)) else {
             return Err(OfferRefusal::UnknownScenario(offer.scenario.clone()));
         };
         let id = sessions.next_id();
@@ -1420,7 +1434,9 @@ impl Gateway {
     /// Applies changed settings of scenarios and adds new ones. Rooms follow in batches with their mode, regions and spares;
     /// bit rates, silence and priority are those of the rooms and sessions that open later.
     fn take_scenarios(&mut self, scenarios: &BTreeMap<Arc<str>, Scenario>, now: Instant) {
+        let before = bound_policies(&self.tables.settings.scenarios);
         for (name, new) in scenarios {
+            self.retired.remove(name);
             let old = self.tables.settings.scenarios.insert(Arc::clone(name), new.clone());
             if new.binds(Hook::Degradation) {
                 let policy = Arc::new(new.policy(Hook::Degradation));
@@ -1442,6 +1458,68 @@ impl Gateway {
             }
         }
         self.change_some(now);
+        self.retire_scenarios(scenarios);
+        let bound = bound_policies(&self.tables.settings.scenarios);
+        before.difference(&bound).for_each(|policy| self.remove_policy(policy, now));
+    }
+
+    /// Scenarios that are not among these take no offers. The hooks that their sets bind now decide about their rooms.
+    fn retire_scenarios(&mut self, scenarios: &BTreeMap<Arc<str>, Scenario>) {
+        for (name, scenario) in &mut self.tables.settings.scenarios {
+            if !scenarios.contains_key(name) {
+                let of_set = scenarios.values().find(|it| it.set == scenario.set);
+                scenario.bound = of_set.map_or([false; 4], |it| it.bound);
+                self.retired.insert(Arc::clone(name));
+            }
+        }
+        self.forget_retired();
+    }
+
+    /// Forgets retired scenarios without a room.
+    fn forget_retired(&mut self) {
+        let Gateway { rooms, retired, tables, .. } = self;
+        retired.retain(|name| {
+            let is_used = rooms.values().any(|room| room.scenario() == name);
+            if !is_used {
+                tables.settings.scenarios.remove(name);
+            }
+            is_used
+        });
+    }
+
+    /// Forgets a policy that no scenario binds any more. Questions that it has not answered are decided natively, and so are the routes of
+    /// its rooms; its sessions get whole plans, some at a time.
+    fn remove_policy(&mut self, policy: &PolicyName, now: Instant) {
+        self.policies.remove(policy);
+        self.questions.note_standing(policy, None, now, &mut self.tables.effects);
+        self.ask_again(self.questions.of_policy(policy), now);
+        self.reroute_all(policy, None, now);
+        if policy.hook == Hook::Degradation {
+            self.tables.effects.set(Timer::Tick(Arc::new(policy.clone())), now);
+        }
+    }
+
+    /// The next sessions of a degradation policy that no scenario binds any more get whole plans.
+    fn release_sessions(&mut self, policy: &PolicyName, now: Instant) {
+        let mut replans = Replans::default();
+        for id in self.tables.sessions.release_ticked(policy, CHANGED_AT_ONCE) {
+            self.degradation.end_climb(id);
+            let Some(plan) = self.tables.sessions.get(&id).map(Session::plan) else { continue };
+            for op in Op::ALL.into_iter().filter(|op| plan.arg(*op) > 0) {
+                // An action may always end.
+                let _ = self.replan(id, op as u32, 0, &mut replans);
+            }
+        }
+        self.put_in_force(replans, &Decider::Native);
+        if self.tables.sessions.ticked(policy).is_some() {
+            self.tables.effects.set(Timer::Tick(Arc::new(policy.clone())), now + CHANGE_EVERY);
+        }
+    }
+
+    /// Some scenario binds the policy.
+    fn binds(&self, policy: &PolicyName) -> bool {
+        let mut scenarios = self.tables.settings.scenarios.values();
+        scenarios.any(|it| it.set == policy.set && it.binds(policy.hook))
     }
 
     fn change_some(&mut self, now: Instant) {
@@ -2076,7 +2154,7 @@ impl Gateway {
                 Effect::Unload(name) => {
                     let (unloaded, revision) = (policy.clone(), Arc::clone(&name));
                     self.tables.effects.push(GatewayEffect::Unload { policy: unloaded, revision });
-                    self.ask_again(policy, &name, now);
+                    self.ask_again(self.questions.of_revision(policy, &name), now);
                 }
                 Effect::CanaryChanged => {
                     self.degradation.restart_canary(policy);
@@ -3113,6 +3191,15 @@ impl Tables {
             self.effects.push(GatewayEffect::Plan { session: id, plan, limits });
         }
     }
+}
+
+/// The policies that these scenarios bind.
+fn bound_policies(scenarios: &BTreeMap<Arc<str>, Scenario>) -> BTreeSet<PolicyName> {
+    let bound = scenarios.values().flat_map(|it| {
+        let hooks = Hook::ALL.into_iter().filter(move |hook| it.binds(*hook));
+        hooks.map(move |hook| it.policy(hook))
+    });
+    bound.collect()
 }
 
 /// The nodes that are up and not drained, as by an operator: without one, offers may be refused.

@@ -461,6 +461,13 @@ impl PolicyThreads {
         self.running.iter().filter_map(view).collect()
     }
 
+    /// Stops a policy that no set binds any more, and forgets its record, as a restart without it would.
+    pub fn remove(&mut self, policy: &PolicyName) {
+        self.stop(policy);
+        self.inherited.retain(|record| record.policy != *policy);
+        self.memory.forget(policy);
+    }
+
     /// Stops the thread of one policy, as a drill does; the native default answers its questions from then on. Does not
     /// wait for the current question. Returns false if no such policy runs.
     pub fn stop(&mut self, policy: &PolicyName) -> bool {

@@ -178,6 +178,14 @@ impl PolicyMemory {
         self.kept.put_with_files(KeptPolicy::encode(record, Instant::now()), files);
     }
 
+    /// Drops the record of a policy that has ended.
+    pub(super) fn forget(&mut self, policy: &PolicyName) {
+        let key = policy.to_string();
+        self.read.remove(policy);
+        self.kept.put(&key, &KeptPolicy(Value::Null));
+        self.started.remove(&key);
+    }
+
     /// Drops the records of policies that this process does not have.
     pub(super) fn forget_others(&self) {
         for row in self.kept.rows().iter().filter(|row| !self.started.contains(&*row.key)) {

@@ -8,7 +8,7 @@ use evenkeel_alerts::AlertHandle;
 use evenkeel_api::ClientSecrets;
 use evenkeel_config::{
     Colour, ConfigInForce, GatewayConfig, GatewaySettings, InvalidSetting, PluginLocation,
-    PolicyBinding, PolicySet, ScenarioSettings, SecretFile,
+    PolicyBinding, PolicySet, SecretFile,
 };
 use evenkeel_control::{
     ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, ReloadReport,
@@ -215,7 +215,6 @@ impl AppliedConfig {
         handle: &Handle,
     ) -> Result<Reloaded, NotReloaded> {
         let mut waiting = keys_for_restart(&self.started, settings);
-        let sets = merge(&self.sets, &settings.sets, &mut waiting);
         let secrets = self.next_secrets(settings, &mut waiting);
         if !waiting.is_empty() {
             tracing::warn!("keys changed that need a restart: {}", waiting.join("; "));
@@ -244,7 +243,7 @@ impl AppliedConfig {
         if let Some(alerts) = &self.alerts {
             alerts.reload(settings).await;
         }
-        self.change_sets(sets, handle).await?;
+        let mut warnings = self.change_sets(&settings.sets, handle).await?;
         let mut refused = self.govern(settings, &candidates, handle).await;
         for candidate in candidates {
             refused.extend(self.roll_out(candidate, wish.by, handle).await.err());
@@ -254,7 +253,7 @@ impl AppliedConfig {
         let read = Arc::clone(settings);
         // A folder of the network may hang.
         let fault = tokio::task::spawn_blocking(move || paths::certificate_fault(&read)).await;
-        let warnings: Vec<String> = fault.ok().flatten().into_iter().collect();
+        warnings.extend(fault.ok().flatten());
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(Reloaded { nodes, waiting, refused, warnings })
     }
@@ -323,18 +322,25 @@ impl AppliedConfig {
         }
     }
 
+    /// Returns a warning for each scenario that is gone and has open rooms.
     async fn change_sets(
         &mut self,
-        sets: Vec<PolicySet>,
+        sets: &[PolicySet],
         handle: &Handle,
-    ) -> Result<(), NotReloaded> {
+    ) -> Result<Vec<String>, NotReloaded> {
         if sets.iter().map(settings_of).eq(self.sets.iter().map(settings_of)) {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        match handle.change_sets(sets.clone()).await {
-            Ok(Ok(())) => {
-                self.sets = sets;
+        match handle.change_sets(sets.to_vec()).await {
+            Ok(Ok(retired)) => {
+                self.sets = sets.to_vec();
                 tracing::info!("policy sets reloaded");
+                let warning = |(scenario, rooms): (Arc<str>, usize)| {
+                    format!(
+                        "scenario `{scenario}` is gone: open rooms ({rooms}) keep its settings until they end; new offers are refused"
+                    )
+                };
+                return Ok(retired.into_iter().map(warning).collect());
             }
             Ok(Err(error)) => {
                 tracing::error!(%error, "no thread for a new policy; policy sets stay");
@@ -343,7 +349,7 @@ impl AppliedConfig {
             // Control ended, and the gateway with it.
             Err(_) => {}
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     /// Applies `[trust]` and the grants of bindings. Active plugins that violate them are reported but stay, since no
@@ -519,35 +525,6 @@ fn settings_of(set: &PolicySet) -> impl PartialEq + use<> {
     let bindings = set.bindings.iter().map(|binding| (binding.hook, binding.on_fault));
     let bindings: Vec<_> = bindings.collect();
     (Arc::clone(&set.name), set.scenarios.clone(), set.rollout.clone(), bindings)
-}
-
-/// The saved policy sets, and what the applied ones have beyond them, which waits for a restart: rooms that are open may
-/// depend on it.
-fn merge(applied: &[PolicySet], saved: &[PolicySet], waiting: &mut Vec<String>) -> Vec<PolicySet> {
-    let mut sets = saved.to_vec();
-    for old in applied {
-        let is_saved = |scenario: &ScenarioSettings| {
-            let mut all = saved.iter().flat_map(|set| &set.scenarios);
-            all.any(|saved| saved.name == scenario.name)
-        };
-        let gone = old.scenarios.iter().filter(|scenario| !is_saved(scenario));
-        let gone: Vec<ScenarioSettings> = gone.cloned().collect();
-        let Some(set) = sets.iter_mut().find(|set| set.name == old.name) else {
-            waiting.push(format!("{}.toml, which is gone", old.name));
-            sets.push(PolicySet { scenarios: gone, ..old.clone() });
-            continue;
-        };
-        waiting.extend(gone.iter().map(|one| format!("{}.toml [scenario.{}]", old.name, one.name)));
-        set.scenarios.extend(gone);
-        set.scenarios.sort_by(|a, b| a.name.cmp(&b.name));
-        let unbound = old.bindings.iter().filter(|binding| set.binding(binding.hook).is_none());
-        let unbound: Vec<PolicyBinding> = unbound.cloned().collect();
-        waiting
-            .extend(unbound.iter().map(|binding| format!("{}.toml [{}]", old.name, binding.key())));
-        set.bindings.extend(unbound);
-        set.bindings.sort_by_key(|binding| binding.hook);
-    }
-    sets
 }
 
 #[cfg(test)]

@@ -67,6 +67,9 @@ impl Gateway {
 
     /// Asks about the next batch of the policy's sessions.
     pub(super) fn ask_tick(&mut self, policy: &PolicyName, now: Instant) {
+        if !self.binds(policy) {
+            return self.release_sessions(policy, now);
+        }
         let due = now + self.tables.settings.limits.tick_every;
         self.tables.effects.set(Timer::Tick(Arc::new(policy.clone())), due);
         let has_canary = self.policies.canary(policy).is_some();
@@ -111,10 +114,10 @@ impl Gateway {
         }
     }
 
-    /// Asks the active revision the questions that a removed revision has not answered. Late answers of the removed
-    /// revision are ignored: their questions may contain states of another schema.
-    pub(super) fn ask_again(&mut self, policy: &PolicyName, revision: &str, now: Instant) {
-        for id in self.questions.of_revision(policy, revision) {
+    /// Asks the active revision, or the native default, the questions that a removed revision or policy has not answered. Late
+    /// answers of it are ignored: their questions may contain states of another schema.
+    pub(super) fn ask_again(&mut self, questions: Vec<AskId>, now: Instant) {
+        for id in questions {
             self.tables.effects.cancel(&Timer::AskLate(id));
             let Some(pending) = self.questions.take(id) else { continue };
             self.tables.effects.event(pending.withdrawn(&self.tables.sessions));

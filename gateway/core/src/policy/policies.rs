@@ -81,6 +81,11 @@ impl Policies {
         self.all.insert(policy, new);
     }
 
+    pub(crate) fn remove(&mut self, policy: &PolicyName) {
+        self.all.remove(policy);
+        self.memos.remove(policy);
+    }
+
     pub(crate) fn set_clock(&mut self, clock: WallClock) {
         self.all.values_mut().for_each(|policy| policy.life.set_clock(clock));
     }

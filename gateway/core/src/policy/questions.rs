@@ -314,6 +314,11 @@ impl QuestionsInFlight {
         self.asks.values().filter(is_of).map(|asked| asked.id).collect()
     }
 
+    /// Questions that the policy has not answered.
+    pub(crate) fn of_policy(&self, policy: &PolicyName) -> Vec<AskId> {
+        self.asks.values().filter(|asked| asked.policy == *policy).map(|asked| asked.id).collect()
+    }
+
     pub(crate) fn in_flight(&self) -> impl ExactSizeIterator<Item = &PendingQuestion> {
         self.asks.values()
     }

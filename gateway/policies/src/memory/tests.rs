@@ -246,6 +246,22 @@ fn removed_policy_is_forgotten_once_a_process_serves() {
 }
 
 #[test]
+fn removed_policy_begins_anew() {
+    let folder = Folder::new();
+    let mut process = folder.open();
+    process.memory.begin(&of(Hook::Routing));
+    process.keep(records(Hook::Routing, "first"));
+    process.memory.forget(&of(Hook::Routing));
+    process.written().unwrap();
+    drop(process);
+    let mut process = folder.open();
+    assert_eq!(process.memory.begin(&of(Hook::Routing)).records.len(), 0);
+    process.keep(records(Hook::Routing, "second"));
+    drop(process);
+    assert_eq!(known(folder.open(), Hook::Routing), remembered("second"));
+}
+
+#[test]
 fn files_are_kept_while_a_record_names_them() {
     let folder = Folder::new();
     keep(folder.open(), Hook::Routing, "first");

@@ -60,6 +60,8 @@ struct World {
     requests: mpsc::Receiver<ControlRequest>,
     configured: Configured,
     webrtc: Option<WebrtcSettings>,
+    /// Control's answer to changed sets.
+    retired: BTreeMap<Arc<str>, usize>,
 }
 
 /// Bindings that were rolled out last.
@@ -77,7 +79,8 @@ impl World {
         let applied = AppliedConfig::of(&folder.load());
         let (handle, requests) = Handle::new(Arc::default(), Arc::default());
         let configured = configured(&folder.load());
-        World { folder, applied, handle, requests, configured, webrtc: None }
+        let (webrtc, retired) = (None, BTreeMap::new());
+        World { folder, applied, handle, requests, configured, webrtc, retired }
     }
 
     /// Saves a file and reloads; returns control's requests. Each rollout has this outcome.
@@ -96,7 +99,7 @@ impl World {
         let settings = Arc::new(GatewayConfig { webrtc: self.webrtc.clone(), ..settings });
         let mut asked = Vec::new();
         let (applied, requests) = (&mut self.applied, &mut self.requests);
-        let configured = &mut self.configured;
+        let (configured, retired) = (&mut self.configured, &self.retired);
         let control = async {
             while let Some(request) = requests.recv().await {
                 let (policy, source, reply) = match request {
@@ -109,7 +112,7 @@ impl World {
                         let mut scenarios = sets.iter().flat_map(|set| &set.scenarios);
                         let call = scenarios.find(|scenario| &*scenario.name == "call").unwrap();
                         asked.push(format!("call is {}", call.mode.name()));
-                        reply.send(Ok(())).unwrap();
+                        reply.send(Ok(retired.clone())).unwrap();
                         continue;
                     }
                     ControlRequest::List(list, reply) => {
@@ -316,6 +319,26 @@ async fn new_set_is_applied_before_its_plugin() {
     assert_eq!(asked, ["call is hot", "other rules", "opera/admission", "opera/routing"]);
     assert_eq!(taken, Ok(Reloaded::default()));
     assert_eq!(world.save(CALL, RolloutOutcome::Activated).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn removed_set_and_hook_are_applied_at_once() {
+    let mut world = World::start();
+    let bare = "[scenario.call]\n";
+    world.folder.write("opera.toml", &CALL.replace(".call", ".opera"));
+    world.reload(CALL, |_| RolloutOutcome::Activated).await.1.unwrap();
+    std::fs::remove_file(world.folder.policies().join("opera.toml")).unwrap();
+    world.retired = BTreeMap::from([("opera".into(), 3)]);
+    let (asked, taken) = world.reload(bare, |_| RolloutOutcome::Activated).await;
+    assert_eq!(asked, ["call is hot", "other rules"]);
+    let sets = &world.applied.sets;
+    assert!(sets.iter().all(|set| &*set.name != "opera"), "{sets:?}");
+    let call = sets.iter().find(|set| &*set.name == "call").unwrap();
+    assert!(call.bindings.is_empty(), "{call:?}");
+    let Reloaded { waiting, warnings, .. } = taken.unwrap();
+    assert_eq!(waiting, [""; 0]);
+    let warning = "scenario `opera` is gone: open rooms (3) keep its settings until they end";
+    assert!(warnings.iter().any(|it| it.starts_with(warning)), "{warnings:?}");
 }
 
 #[tokio::test]

@@ -195,8 +195,7 @@ impl Question for RerouteQuestion<'_> {
         if batch.is_empty() {
             return;
         }
-        let mut scenarios = gateway.tables.settings.scenarios.values();
-        if !scenarios.any(|it| it.set == policy.set && it.binds(Hook::Routing)) {
+        if !gateway.binds(policy) {
             for id in batch {
                 if let Some(room) = gateway.rooms.get_mut(&id) {
                     reroute_natively(&mut gateway.tables, room, now);

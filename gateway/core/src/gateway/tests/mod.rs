@@ -23,6 +23,7 @@ mod opening;
 mod outcomes;
 mod policy;
 mod quality;
+mod reloads;
 mod reserves;
 mod restoring;
 mod returning;
