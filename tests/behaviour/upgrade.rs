@@ -653,12 +653,12 @@ fn policy_sets_are_reloaded_in_place() {
     assert_eq!(active_policies(&mut gateway), [""; 0]);
     let tasks = format!("/proc/{}/task", gateway.pid());
     wait_until("the threads of the policies have ended", || {
-        let names = fs::read_dir(&tasks).unwrap().filter_map(|task| {
+        let mut names = fs::read_dir(&tasks).unwrap().filter_map(|task| {
             // A thread may end meanwhile.
             fs::read_to_string(task.ok()?.path().join("comm")).ok()
         });
         let of_sets = ["policy opera", "policy live"];
-        !names.into_iter().any(|name| of_sets.iter().any(|set| name.starts_with(set)))
+        !names.any(|name| of_sets.iter().any(|set| name.starts_with(set)))
     });
 
     // What comes back begins anew, and its rooms take sessions again.

@@ -133,10 +133,20 @@ pub struct Gateway {
     questions: QuestionsInFlight,
     subject_history: SubjectHistory,
     policies: Policies,
+    default_reserves: DefaultReserves,
     /// Scenarios that the configuration no longer has, of rooms that are open. They take no offers.
     retired: BTreeSet<Arc<str>>,
     /// The record of another process, before its rooms are settled.
     unsettled: Option<Box<Unsettled>>,
+}
+
+/// The zones for whose death rooms reserve by default.
+#[derive(Default, Debug)]
+struct DefaultReserves {
+    /// Zones with a permanent node that takes rooms.
+    zones: BTreeSet<ZoneId>,
+    /// Rooms after this one are still to be weighed, since there is another zone.
+    after: Option<RoomId>,
 }
 
 /// The tables that a change of a room reads and changes. The rooms are apart from them: an input takes its room once, and
@@ -182,6 +192,7 @@ impl Gateway {
             questions: QuestionsInFlight::new(now),
             subject_history: SubjectHistory::default(),
             policies: Policies::default(),
+            default_reserves: DefaultReserves::default(),
             retired: BTreeSet::new(),
             unsettled: None,
             tables: Tables {
@@ -1208,6 +1219,7 @@ impl Gateway {
         self.raise_shares(now);
         let before = self.tables.worklists.unreserved.len();
         self.trim_reserves();
+        self.follow_zones();
         for id in turn.into_iter().chain(uncovered) {
             let Some(room) = self.rooms.get_mut(&id) else { continue };
             self.tables.regrant(room);
@@ -1221,8 +1233,30 @@ impl Gateway {
             }
         }
         let helps = goes_on && self.tables.worklists.unreserved.len() < before;
-        let next = if helps { WEIGH_GOES_ON } else { WEIGH_EVERY };
+        let goes_on = helps || self.default_reserves.after.is_some();
+        let next = if goes_on { WEIGH_GOES_ON } else { WEIGH_EVERY };
         self.tables.effects.set(Timer::Weigh, now + next);
+    }
+
+    /// Weighs the next rooms that reserve by default again, once a zone takes rooms that took none before.
+    fn follow_zones(&mut self) {
+        let zones = self.tables.nodes.permanent_zones();
+        if !zones.is_subset(&self.default_reserves.zones) {
+            self.default_reserves.after = Some(RoomId(0));
+        }
+        self.default_reserves.zones = zones;
+        let Some(after) = self.default_reserves.after else { return };
+        let next = self.rooms.after(after).map(Room::id).take(WEIGHED_AGAIN_MAX);
+        let next: Vec<RoomId> = next.collect();
+        let is_last = next.len() < WEIGHED_AGAIN_MAX;
+        self.default_reserves.after = next.last().copied().filter(|_| !is_last);
+        for id in next {
+            let Some(room) = self.rooms.get_mut(&id) else { continue };
+            let scenario = self.tables.settings.scenarios.get(room.scenario());
+            if scenario.is_some_and(|scenario| scenario.reserve.is_none()) {
+                self.tables.regrant(room);
+            }
+        }
     }
 
     /// Where load has taken capacity of reserves that yield, rooms give theirs up until those of the others fit. A node to which
@@ -1646,7 +1680,6 @@ impl Gateway {
         self.tables.effects.take(&mut self.tables.nodes);
         self.tables.capacity.ledger.add(id, kbps);
         self.tables.worklists.by_node.add_node(id);
-        self.weigh_default_reserves(id, now);
         if drained {
             self.decide_drain(id, |node| node.trust.draining = true, now);
         }
@@ -1775,7 +1808,6 @@ impl Gateway {
             let Worklists { changing, by_node, .. } = &mut self.tables.worklists;
             changing.extend(by_node.at(id).iter());
             self.tables.effects.set_if_idle(Timer::Change, now);
-            self.weigh_default_reserves(id, now);
             // A drain of the region reached the node in its old zone, unless an operator ended it there.
             if self.tables.nodes.is_drained(FailureDomain::Zone(zone)) {
                 self.decide_drain(id, |node| node.trust.draining = true, now);
@@ -1799,7 +1831,6 @@ impl Gateway {
     ) -> Result<(), Impossible> {
         let node = self.tables.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
         node.trust.removed = true;
-        self.weigh_default_reserves(id, now);
         match within {
             None if self.drains.get(id).is_some() => self.drain_some(id, now),
             Some(_) | None => self.set_drain(id, true, within, now),
@@ -1814,24 +1845,7 @@ impl Gateway {
         self.tables.nodes.get(id).filter(removed).ok_or(Impossible::NoSuchNode)?;
         self.tables.effects.cancel(&Timer::Forget(id));
         self.decide_drain(id, |node| node.trust.removed = false, now);
-        self.weigh_default_reserves(id, now);
         Ok(())
-    }
-
-    /// A node came, left or changed its zone. Unless its zone has another permanent node, rooms that reserve by default may want other
-    /// spares.
-    fn weigh_default_reserves(&mut self, id: NodeId, now: Instant) {
-        let Tables { nodes, settings, worklists, effects, .. } = &mut self.tables;
-        let Some(domain) = nodes.domain_of(id, FailureScope::Zone) else { return };
-        if nodes.in_domain(domain).any(|other| other.id != id && other.is_permanent()) {
-            return;
-        }
-        let by_default = |room: &&Room| {
-            let scenario = settings.scenarios.get(room.scenario());
-            scenario.is_some_and(|it| it.reserve.is_none() && it.mode.opens_ahead())
-        };
-        worklists.changing.extend(self.rooms.values().filter(by_default).map(Room::id));
-        effects.set_if_idle(Timer::Change, now);
     }
 
     /// Forgets the node after its legs had time to close, since no room leads there any more.

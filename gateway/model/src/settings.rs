@@ -162,8 +162,8 @@ pub struct Scenario {
     pub regions: Vec<RegionId>,
     /// Number of spares in a route, 1 to 3; ignored in cold mode, which has none.
     pub spares: u8,
-    /// The deaths that the capacity reserved at the first spare covers. `None`: of the zone, if its region has another one, as far
-    /// as load leaves the capacity; else of the node.
+    /// The deaths that the capacity reserved at the first spare covers. `None`: of the zone, if nodes in another
+    /// one of its region take rooms, as far as load leaves the capacity; else of the node.
     pub reserve: Option<FailureScope>,
     /// Spares are outside the first node's zone or region. [`FailureScope::Node`]: other zones are only preferred.
     pub spares_outside: FailureScope,

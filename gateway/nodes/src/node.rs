@@ -285,9 +285,9 @@ impl Node {
         self.takes_rooms() && self.unwilling.is_none()
     }
 
-    /// The node is listed, and runs whether rooms need it or not.
+    /// The node runs whether rooms need it or not.
     pub fn is_permanent(&self) -> bool {
-        !self.trust.removed && self.settings.starts == Starts::ByItself
+        self.settings.starts == Starts::ByItself
     }
 
     /// Rooms prefer this node: it is Up and its path loses little.

@@ -362,12 +362,18 @@ impl NodeTable {
             .is_some_and(|domain| self.domain_of(other, scope) == Some(domain))
     }
 
-    /// Another zone of the node's region has a permanent node.
+    /// Another zone of the node's region has a permanent node that takes rooms.
     pub fn has_other_zone(&self, node: NodeId) -> bool {
         let Some(zone) = self.get(node).map(|node| node.settings.zone) else { return false };
         let region = FailureDomain::Region(self.region_of(node));
         let mut others = self.in_domain(region).filter(|other| other.settings.zone != zone);
-        others.any(Node::is_permanent)
+        others.any(|other| other.is_permanent() && other.takes_rooms())
+    }
+
+    /// The zones with a permanent node that takes rooms.
+    pub fn permanent_zones(&self) -> BTreeSet<ZoneId> {
+        let takers = self.iter().filter(|node| node.is_permanent() && node.takes_rooms());
+        takers.map(|node| node.settings.zone).collect()
     }
 
     /// Returns the nodes of the zone or region.

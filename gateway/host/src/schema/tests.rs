@@ -187,6 +187,8 @@ fn unknown_setting_is_refused_with_the_closest() {
 fn only_a_close_word_is_suggested() {
     assert_eq!(nearest("eats", ["east", "west"]).as_deref(), Some("did you mean `east`?"));
     assert_eq!(nearest("nowhere", ["east", "west"]), None);
+    let weight = nearest("load_wieght", ["loss_weight", "load_weight", "delay_weight"]);
+    assert_eq!(weight.as_deref(), Some("did you mean `load_weight`?"));
 }
 
 #[test]

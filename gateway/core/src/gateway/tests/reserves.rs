@@ -148,6 +148,28 @@ fn open_rooms_reserve_for_a_zone_that_is_new() {
     world.audit();
 }
 
+/// Nothing is missing that one zone could have, and rooms are covered again once the other one is back.
+#[test]
+fn zone_that_is_down_is_not_reserved_for() {
+    let mut settings = settings_of(&[(0, 100_000), (0, 100_000), (1, 100_000)]);
+    for scenario in settings.scenarios.values_mut() {
+        (scenario.reserve, scenario.close_after) = (None, ms(600_000));
+    }
+    let mut world = World::new(settings);
+    // More than are weighed at once.
+    let rooms = 600;
+    (0..rooms).for_each(|room| _ = world.open(&format!("r{room}")));
+    world.pass(ms(1_000));
+    assert_eq!((covered(&world), unprotected(&world)), (rooms, 0));
+    world.kill(C);
+    world.pass(ms(10_000));
+    assert_eq!((covered(&world), unprotected(&world)), (0, 0));
+    world.revive(C);
+    world.pass(ms(30_000));
+    assert_eq!((covered(&world), unprotected(&world)), (rooms, 0));
+    world.audit();
+}
+
 #[test]
 fn spare_in_the_same_zone_covers_the_node_alone() {
     let mut world = reserving(Some(FailureScope::Zone), &[(0, 1_000), (0, 1_000)]);
