@@ -141,7 +141,7 @@ pub struct Gateway {
 }
 
 /// The zones for whose death rooms reserve by default.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 struct DefaultReserves {
     /// Zones with a permanent node that takes rooms.
     zones: BTreeSet<ZoneId>,
@@ -192,7 +192,7 @@ impl Gateway {
             questions: QuestionsInFlight::new(now),
             subject_history: SubjectHistory::default(),
             policies: Policies::default(),
-            default_reserves: DefaultReserves::default(),
+            default_reserves: DefaultReserves { zones: nodes.permanent_zones(), after: None },
             retired: BTreeSet::new(),
             unsettled: None,
             tables: Tables {

@@ -526,7 +526,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         affinity: evenkeel_model::Affinity::Room,
         regions: Vec::new(),
         spares: 1,
-        reserve: FailureScope::Node,
+        reserve: Some(FailureScope::Node),
         spares_outside: FailureScope::Node,
         close_after: Duration::from_secs(30),
         priority: 0,
