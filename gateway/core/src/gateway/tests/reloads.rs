@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evenkeel_model::{
-    Arm, Ask, CoreEvent, DegradationAction, Hook, HookAnswer, OfferRefusal, Op, PluginFault,
-    PolicyName, PolicyQuestion, Scenario,
+    AdmitOnFault, Arm, Ask, CoreEvent, DegradationAction, Hook, HookAnswer, OfferRefusal, Op,
+    PluginFault, PolicyName, PolicyQuestion, Scenario,
 };
 
 use super::*;
@@ -99,7 +99,11 @@ fn removed_routing_policy_is_not_asked() {
 
 #[test]
 fn question_to_a_removed_policy_is_decided_natively() {
-    let mut world = World::with_policy(settings(), &[Hook::Admission], |_| None);
+    let mut settings = settings();
+    for scenario in settings.scenarios.values_mut() {
+        scenario.on_admission_fault = AdmitOnFault::AdmitCapped;
+    }
+    let mut world = World::with_policy(settings, &[Hook::Admission], |_| None);
     let offer = world.offer("r");
     assert!(!world.replies.contains_key(&offer));
     bind(&mut world, Hook::Admission, false);
