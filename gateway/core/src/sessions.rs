@@ -448,8 +448,9 @@ impl SessionTable {
     /// Takes the next sessions from those that the policy decides about.
     pub(crate) fn release_ticked(&mut self, policy: &PolicyName, at_most: usize) -> Vec<SessionId> {
         let Some(ours) = self.ticked.get_mut(policy) else { return Vec::new() };
-        let next: Vec<SessionId> = ours.iter().take(at_most).collect();
-        next.iter().for_each(|id| _ = ours.remove(*id));
+        let next: Vec<SessionId> =
+            ours.awake.iter().chain(ours.resting.iter()).take(at_most).collect();
+        next.iter().for_each(|id| ours.remove(*id));
         if ours.is_empty() {
             self.ticked.remove(policy);
         }
