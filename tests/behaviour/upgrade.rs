@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use evenkeel_client::{ApiCall, ClientError};
 use evenkeel_contract::offers::OfferIngress;
-use evenkeel_lab::client::{QuicProtocol, QuicWay};
+use evenkeel_lab::TestHeader;
+use evenkeel_lab::client::{ClientFleet, ClientPath, Persona, QuicProtocol, QuicWay};
+use evenkeel_lab::ledger::Books;
 use evenkeel_lab::sample_node::PlainRoom;
-use evenkeel_media::roq;
+use evenkeel_media::{demux, roq, rtp};
 use evenkeel_testkit::binary::evenkeel;
 use evenkeel_testkit::required;
 use nix::sys::signal::{Signal, kill};
@@ -24,7 +26,7 @@ use crate::harness::{
     talk_for, wait_until,
 };
 use crate::relay::metric;
-use crate::roq::connect;
+use crate::roq::{Line, connect};
 
 /// Packets of each phone between upgrades.
 const PACKETS: u64 = 25;
@@ -430,60 +432,178 @@ fn sigterm_ends_an_upgrade_and_drains() {
     assert!(gateway.process.wait(TIMEOUT).unwrap().success());
 }
 
-#[test]
-fn quic_client_connects_again_with_its_flows() {
-    let node = Node::agent("east-a1");
-    let mut gateway = GatewayProcess::start(&World::of(&[&node]).with_quic());
-    let offer = GatewayProcess::offer("room", OfferIngress::quic());
+/// Opens a session of RTP over QUIC.
+fn roq_session(gateway: &mut GatewayProcess, room: &str) -> QuicWay {
+    let offer = GatewayProcess::offer(room, OfferIngress::quic());
     let opened = gateway.ask(async |client| client.open(&offer).await).unwrap().quic.unwrap();
-    let digest: Vec<u8> = (0..32)
-        .map(|at| u8::from_str_radix(&opened.certificate_sha256[2 * at..2 * at + 2], 16).unwrap())
-        .collect();
-    let way = QuicWay {
+    QuicWay {
         protocol: QuicProtocol::Roq,
         gateway: opened.addresses[0],
-        certificate_sha256: digest.try_into().unwrap(),
+        certificate_sha256: opened.certificate().unwrap(),
         flow_to_gateway: opened.flow_to_gateway.parse().unwrap(),
         flow_from_gateway: opened.flow_from_gateway.parse().unwrap(),
-    };
-    let mut ann = Phone::new(1).voice;
+    }
+}
+
+/// A client that hears itself over one QUIC connection.
+struct QuicEcho {
+    line: Line,
+    voice: Track,
+    /// The numbers of its packets.
+    heard: Vec<u64>,
+}
+
+impl QuicEcho {
+    /// Connects, and talks until it hears itself.
+    fn begin(gateway: &mut GatewayProcess, number: u64) -> QuicEcho {
+        let way = roq_session(gateway, &format!("room-{number}"));
+        let line = gateway.ask(async |_| connect(way).await);
+        let mut echo = QuicEcho { line, voice: Phone::new(number).voice, heard: Vec::new() };
+        gateway.ask(async |_| echo.talk(|echo| !echo.heard.is_empty()).await);
+        echo
+    }
+
+    async fn talk(&mut self, until: impl Fn(&QuicEcho) -> bool) {
+        let mut pace = tokio::time::interval(Duration::from_millis(20));
+        while !until(self) {
+            let connection = self.line.connection.clone();
+            tokio::select! {
+                _ = pace.tick() => {
+                    let mut datagram = Vec::new();
+                    roq::write_datagram(self.line.to, &self.voice.packet(1), &mut datagram);
+                    connection.send_datagram(datagram.into()).unwrap();
+                }
+                datagram = connection.read_datagram() => {
+                    self.heard.extend(voice_number(&datagram.unwrap()));
+                }
+            }
+        }
+    }
+
+    /// Talks until it has heard packets that it sends from now on, and has heard each packet once, in order.
+    fn assert_whole(&mut self, gateway: &mut GatewayProcess) {
+        let goal = self.voice.sent + PACKETS;
+        let is_heard = |echo: &QuicEcho| {
+            echo.voice.sent >= goal && echo.heard.last() == Some(&(echo.voice.sent - 1))
+        };
+        gateway.ask(async |_| self.talk(is_heard).await);
+        // The first packets may come before the leg is open.
+        let expected: Vec<u64> = (self.heard[0]..self.voice.sent).collect();
+        assert_eq!(self.heard, expected);
+        assert_eq!(self.line.connection.close_reason(), None);
+    }
+
+    /// Talks while the gateway answers an upgrade.
+    fn talk_over(
+        &mut self,
+        gateway: &mut GatewayProcess,
+        request: Value,
+    ) -> Result<Value, ClientError> {
+        let upgrading = gateway.upgrade(request);
+        gateway.ask(async |_| self.talk(|_| upgrading.is_finished()).await);
+        let answer = upgrading.join().unwrap();
+        if let Ok(upgraded) = &answer {
+            gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
+        }
+        answer
+    }
+
+    /// Closes the connection, and waits until the process that keeps it has ended.
+    fn end(self, gateway: &mut GatewayProcess, process: Pid) {
+        self.line.connection.close(0_u32.into(), b"");
+        gateway.ask(async |_| {
+            while is_running(process) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+    }
+}
+
+/// The number of a packet of voice in a datagram; `None` for a report.
+fn voice_number(datagram: &[u8]) -> Option<u64> {
+    let (_, packet) = roq::read_datagram(datagram).unwrap();
+    if demux::classify(packet) != demux::DatagramKind::Rtp {
+        return None;
+    }
+    let header = rtp::RtpHeader::parse(packet).unwrap();
+    Some(TestHeader::read(header.payload(packet)).unwrap().number)
+}
+
+#[test]
+fn quic_connections_survive_two_upgrades() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&World::of(&[&node]).with_quic());
     wait_until("the end of the certificate is known", || {
         let left = metric(&mut gateway, "evenkeel_credential_expiry", "quic-certificate");
         left.is_some_and(|seconds| seconds > 365 * 86_400)
     });
-    let mut line = gateway.ask(async |_| echoed(way, &mut ann).await);
-    for _ in 0..2 {
-        let upgrading = gateway.upgrade(own_binary());
-        // The client runs throughout. One that reads nothing for a while may send first when it runs again, and then
-        // finds the new process's stateless reset beside the close.
-        match gateway.ask(async |_| line.closed().await) {
-            quinn::ConnectionError::ApplicationClosed(closed) => {
-                assert_eq!(closed.error_code, quinn::VarInt::from(0_u32));
-            }
-            other => panic!("{other}"),
-        }
-        let upgraded = upgrading.join().unwrap().unwrap();
-        gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
-        // Over a new connection, with the flows of the first offer.
-        line = gateway.ask(async |_| echoed(way, &mut ann).await);
-    }
+    let first = gateway.pid();
+    let mut ann = QuicEcho::begin(&mut gateway, 1);
+    ann.talk_over(&mut gateway, own_binary()).unwrap();
+    ann.assert_whole(&mut gateway);
+    // Of the second process.
+    let (second, mut bob) = (gateway.pid(), QuicEcho::begin(&mut gateway, 2));
+    ann.assert_whole(&mut gateway);
+    bob.talk_over(&mut gateway, own_binary()).unwrap();
+    ann.assert_whole(&mut gateway);
+    bob.assert_whole(&mut gateway);
     let sessions = gateway.ask(async |client| client.list("sessions").await).unwrap();
-    assert_eq!(sessions.len(), 1);
+    assert_eq!(sessions.len(), 2);
+    assert!(is_running(first) && is_running(second));
+    ann.end(&mut gateway, first);
+    assert!(gateway.process.wait(TIMEOUT).unwrap().success());
+    bob.assert_whole(&mut gateway);
+    bob.end(&mut gateway, second);
+    assert!(is_running(gateway.pid()));
 }
 
-/// A connection over which the client heard itself.
-async fn echoed(way: QuicWay, voice: &mut Track) -> quinn::Connection {
-    let line = connect(way).await;
-    let mut datagram = Vec::new();
-    loop {
-        datagram.clear();
-        roq::write_datagram(line.to, &voice.packet(1), &mut datagram);
-        line.connection.send_datagram(datagram.clone().into()).unwrap();
-        let heard = line.connection.read_datagram();
-        if tokio::time::timeout(Duration::from_millis(20), heard).await.is_ok() {
-            return line.connection;
-        }
-    }
+#[test]
+fn failed_upgrade_leaves_quic_unharmed() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&World::of(&[&node]).with_quic());
+    let mut ann = QuicEcho::begin(&mut gateway, 1);
+    let crashes = script(gateway.folder(), "crashes", &format!("{MESSAGES}media; kill -9 $$"));
+    let refused = ann.talk_over(&mut gateway, json!({"binary": crashes})).unwrap_err();
+    assert!(refused.to_string().contains("signal: 9"), "{refused}");
+    ann.assert_whole(&mut gateway);
+    ann.talk_over(&mut gateway, own_binary()).unwrap();
+    ann.assert_whole(&mut gateway);
+}
+
+#[test]
+fn webtransport_session_survives_an_upgrade() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&World::of(&[&node]).with_quic());
+    let offer = GatewayProcess::offer("room", OfferIngress::webtransport());
+    let opened = gateway.ask(async |client| client.open(&offer).await).unwrap();
+    let opened = opened.webtransport.unwrap();
+    let way = QuicWay {
+        protocol: QuicProtocol::Webtransport,
+        gateway: opened.address().unwrap(),
+        certificate_sha256: opened.certificate().unwrap(),
+        flow_to_gateway: opened.flow_to_gateway.parse().unwrap(),
+        flow_from_gateway: opened.flow_from_gateway.parse().unwrap(),
+    };
+    let fleet = ClientFleet::start(&Books::default()).unwrap();
+    let persona = Persona { session: 1, seed: 1, voice: true, video: false };
+    fleet.join(persona, ClientPath::Quic(way));
+    let mut bob = Phone::new(2);
+    gateway.open("room", &mut bob);
+    talk(&mut [&mut bob], "the page is heard", |phones| phones[0].audio_from(1) >= 20);
+    let upgrading = gateway.upgrade(own_binary());
+    talk(&mut [&mut bob], "the upgrade is answered", |_| upgrading.is_finished());
+    let upgraded = upgrading.join().unwrap().unwrap();
+    gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
+    let heard = || fleet.state(1).unwrap().tally.packets_received;
+    let (before, known) = (heard(), bob.audio_from(1));
+    talk(&mut [&mut bob], "both hear on", |phones| {
+        heard() >= before + 100 && phones[0].audio_from(1) >= known + 50
+    });
+    assert_eq!(assert_continuous(&bob.heard_from(1, 0)), 0);
+    // Over the connection that the replaced process keeps.
+    let counts = gateway.read("/v1/status")["quic_counts"].take();
+    assert_eq!(counts["webtransport-opened"], 0, "{counts}");
+    assert!(counts["received-by-predecessors"].as_u64() > Some(50), "{counts}");
 }
 
 #[test]

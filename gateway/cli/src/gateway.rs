@@ -365,7 +365,7 @@ const MARGIN: Duration = Duration::from_secs(10);
 /// Replace the process of a running gateway, with its calls
 ///
 /// A new process reads the configuration and takes over all sockets and sessions; packets wait
-/// in the sockets' buffers, longer with more sessions. Clients over QUIC connect again. If anything fails, the running process continues and the command names the reason.
+/// in the sockets' buffers, longer with more sessions. QUIC connections stay with the replaced process until they end. If anything fails, the running process continues and the command names the reason.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct UpgradeArgs {

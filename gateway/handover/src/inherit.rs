@@ -11,6 +11,7 @@ use std::time::Duration;
 use evenkeel_control::{
     Handle, Inherited, MediaStates, RecordBatch, Replica, STATES, decode_policies,
 };
+use evenkeel_dataplane::quic::HandedConnections;
 use evenkeel_group::OwnershipState;
 use evenkeel_policies::PolicyRecords;
 
@@ -26,7 +27,7 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// The old process takes up to 2 s to answer its last offers, and a second for each message.
 const NEXT_WITHIN: Duration = Duration::from_secs(10);
 
-/// The old process closes its QUIC connections after `go`.
+/// An old process that cannot keep its QUIC connections closes them after `go`.
 const LEFT_WITHIN: Duration = Duration::from_millis(500);
 
 /// The old process may have given up already.
@@ -37,6 +38,8 @@ pub struct Successor {
     channel: Channel,
     withdrawal: Arc<Withdrawal>,
     offer: UpgradeOffer,
+    /// QUIC connections that other processes keep, from `go` on.
+    connections: Option<HandedConnections>,
 }
 
 /// Withdraws the new process from an upgrade.
@@ -70,7 +73,8 @@ impl Successor {
                 let names = std::mem::take(&mut offer.sockets);
                 let sockets = names.into_iter().zip(descriptors);
                 let inherited = Inherited::of(sockets, offer.quic.take(), policies);
-                Ok((Successor { channel, withdrawal, offer }, inherited))
+                let connections = None;
+                Ok((Successor { channel, withdrawal, offer, connections }, inherited))
             }
             Err(reason) => {
                 tell(&mut channel, &reason).await;
@@ -125,10 +129,11 @@ impl Successor {
         let _ = self.channel.readable().await;
     }
 
-    /// Returns once the old process has closed its QUIC connections.
-    pub async fn left(&self) {
+    /// Returns the QUIC connections that other processes keep, once the old process has closed those that it cannot keep.
+    pub async fn left(&mut self) -> Option<HandedConnections> {
         // A process that hangs is not waited for: its clients get stateless resets.
         let _ = tokio::time::timeout(LEFT_WITHIN, self.abandoned()).await;
+        self.connections.take()
     }
 
     /// Restores the sessions, and returns their number once this process is to serve.
@@ -170,8 +175,10 @@ impl Successor {
             }
         }
         self.send(HandoverMessage::Continued).await?;
-        match self.hear().await?.0 {
+        let (message, ChannelFrame { attachment, descriptors, .. }) = self.hear().await?;
+        match message {
             HandoverMessage::Go => {
+                self.connections = HandedConnections::decode(&attachment, descriptors);
                 // Control reads them as it resumes.
                 handle.copy_kept(kept);
                 Ok(sessions)

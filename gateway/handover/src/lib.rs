@@ -13,8 +13,10 @@
 //! | old | `media-part` | last states of sessions with media; the old process reads nothing from here on |
 //! | old | `media` | the rest of them |
 //! | new | `continued` | all sessions are in these states |
-//! | old | `go` | the new process reads; the old one ends, and closes no session |
+//! | old | `go` | the new process reads; the old one ends, and closes no session. With it come links to the processes that keep QUIC connections |
 //! | new | `failed` | in place of any other message: the reason |
+//!
+//! A process that has QUIC connections does not end before them (`dataplane/src/quic/predecessors.rs`).
 //!
 //! `ready` names the layout of last states that the new process reads besides MessagePack (`control::STATES`).
 //!

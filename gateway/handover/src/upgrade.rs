@@ -182,6 +182,8 @@ struct Attempt {
     is_suspended: bool,
     /// Set while packets are stopped.
     guard: Option<SuspensionGuard>,
+    /// Set while the QUIC endpoint is stopped, if its connections can continue.
+    connections: Option<quic::HandedConnections>,
 }
 
 impl Attempt {
@@ -291,7 +293,8 @@ impl Upgrader<'_> {
         let binary = request.binary.as_deref().unwrap_or(&self.program.path);
         let stays = Init::of_this().map_err(no_channel)?;
         let child = Child::start(binary, &self.program.arguments, theirs, self.starter)?;
-        let mut attempt = Attempt { channel, child, is_suspended: false, guard: None };
+        let mut attempt =
+            Attempt { channel, child, is_suspended: false, guard: None, connections: None };
         // The new process takes processor time from the workers long before packets stop.
         self.widen_buffers().await;
         self.is_wide = true;
@@ -300,12 +303,15 @@ impl Upgrader<'_> {
         match self.converse(&mut attempt, pipe, ownership, ready_within).await {
             Ok(upgraded) => {
                 // No await from here on: the gateway is not whole any more.
-                let Attempt { channel, child, guard, .. } = attempt;
+                let Attempt { channel, child, guard, connections, .. } = attempt;
                 child.serve();
                 guard.into_iter().for_each(SuspensionGuard::stay);
-                // The new process reads the QUIC socket once the channel is closed; before, it would answer these
-                // clients by stateless resets.
-                self.gateway.close_quic();
+                // The new process reads the QUIC socket once the channel is closed; before, it would answer clients whose
+                // connections are closed by stateless resets.
+                match connections {
+                    Some(_) => self.gateway.keep_quic(),
+                    None => self.gateway.close_quic(),
+                }
                 drop(channel);
                 let init = self.sockets.iter().find(|(name, _)| *name == SocketName::Init);
                 let init = init.map(|(_, init)| init.try_clone()).transpose();
@@ -320,6 +326,7 @@ impl Upgrader<'_> {
                 if attempt.is_suspended {
                     // Fails only if control has ended, and the gateway with it.
                     let _ = self.gateway.handle.resume(Continuation::Upgrade).await;
+                    self.gateway.resume_quic(None);
                     self.api.open();
                 }
                 Err(reason)
@@ -357,13 +364,15 @@ impl Upgrader<'_> {
             other => return Err(other.unexpected(NEW)),
         };
         let paused = Instant::now();
+        // First: the workers have all that it read when they hand over.
+        attempt.connections = self.gateway.pause_quic();
         let sent = self.send_media(&mut attempt.channel, layout).await;
         attempt.passed(sent).await?;
         match self.hear(attempt, RESTORED_WITHIN).await? {
             HandoverMessage::Continued => {}
             other => return Err(other.unexpected(NEW)),
         }
-        if self.send_go(&mut attempt.channel).await {
+        if self.send_go(attempt).await {
             let paused_us = paused.elapsed().as_micros() as u64;
             return Ok(Upgraded { pid: attempt.child.process.id(), sessions, paused_us });
         }
@@ -501,13 +510,16 @@ impl Upgrader<'_> {
 
     /// Sends `go`, as a whole, and returns true. The new process serves then. If it has withdrawn it receives nothing,
     /// and its reason follows.
-    async fn send_go(&mut self, channel: &mut Channel) -> bool {
+    async fn send_go(&mut self, attempt: &mut Attempt) -> bool {
+        let Attempt { channel, connections, .. } = attempt;
         if channel.has_arrived() {
             return false;
         }
         let go = HandoverMessage::Go.encode();
-        let sent = self.within(RESTORED_WITHIN, channel.send(&go, &[], &[])).await;
-        matches!(sent, Ok(Ok(())))
+        let encoded = connections.as_ref().map(quic::HandedConnections::encode);
+        let links: Vec<_> = connections.iter().flat_map(quic::HandedConnections::links).collect();
+        let sending = channel.send(&go, encoded.as_deref().unwrap_or_default(), &links);
+        matches!(self.within(RESTORED_WITHIN, sending).await, Ok(Ok(())))
     }
 
     /// The next message of the new process, unless that is its failure.

@@ -121,7 +121,7 @@ impl RunningGateway {
         self.certificates.channels()
     }
 
-    /// Duplicates of the listeners' sockets, and the identity of the QUIC endpoint.
+    /// Duplicates of the listeners' sockets, and the next process's identity of the QUIC endpoint.
     pub fn duplicates(
         &self,
         settings: &GatewayConfig,
@@ -135,7 +135,7 @@ impl RunningGateway {
             let socket = thread.try_clone_socket()?;
             duplicates.push((SocketName::Quic { address }, socket.into()));
         }
-        let identity = self.quic_thread.as_ref().map(|thread| thread.identity.clone());
+        let identity = self.quic_thread.as_ref().map(|thread| thread.identity.successor());
         Ok((duplicates, identity))
     }
 
@@ -148,9 +148,28 @@ impl RunningGateway {
         Ok(sockets)
     }
 
-    /// Reads from the QUIC socket, of a gateway that was begun suspended.
-    pub fn resume_quic(&self) {
-        self.quic_resumer().iter().for_each(quic::Resumer::resume);
+    /// Reads from the QUIC socket, of a gateway that was begun suspended, or after [`pause_quic`](RunningGateway::pause_quic).
+    /// `connections` are those of the processes before this one.
+    pub fn resume_quic(&self, connections: Option<quic::HandedConnections>) {
+        let Some(thread) = &self.quic_thread else { return };
+        connections.into_iter().for_each(|connections| thread.adopt(connections));
+        thread.resumer().resume();
+    }
+
+    /// Reads no more from the QUIC socket. Returns what the next process needs to continue the connections, unless there is no QUIC
+    /// listener.
+    pub fn pause_quic(&self) -> Option<quic::HandedConnections> {
+        self.quic_thread.as_ref()?.pause()
+    }
+
+    /// Keeps the QUIC connections for the process that has what [`pause_quic`](RunningGateway::pause_quic) returned.
+    pub fn keep_quic(&self) {
+        self.quic_thread.iter().for_each(quic::QuicThread::follow);
+    }
+
+    /// Takes the QUIC thread, if it keeps connections for another process.
+    pub fn take_predecessor(&mut self) -> Option<quic::PredecessorThread> {
+        self.quic_thread.take().and_then(quic::QuicThread::into_predecessor)
     }
 
     /// Resumes the QUIC thread; `None` without a QUIC listener.

@@ -207,13 +207,13 @@ fn serve_as(
             }
         };
         let successor = taking;
-        runtime.block_on(async {
+        let connections = runtime.block_on(async {
             // Fails only if control has ended, and the gateway with it.
             let _ = gateway.handle.resume(Continuation::Upgrade).await;
             tracing::info!(sessions, "sessions taken over");
-            successor.left().await;
+            successor.left().await
         });
-        gateway.resume_quic();
+        gateway.resume_quic(connections);
     }
     let member = member.map(|bound| {
         let parts = evenkeel_group::MemberGateway {
@@ -324,6 +324,7 @@ fn serve_as(
         }
         index => index,
     };
+    let predecessor = handed_over.as_ref().and_then(|_| gateway.take_predecessor());
     let whole = if left { gateway.leave() } else { gateway.join() };
     if let Err(ended) = &whole {
         tracing::error!("gateway ends: {ended}");
@@ -340,7 +341,12 @@ fn serve_as(
         return Ok(whole?);
     };
     api.leave();
-    match runtime.block_on(handed_over.leave(&mut signals))? {
+    let status = runtime.block_on(handed_over.leave(&mut signals))?;
+    // Signals are for the process that serves: this one ends with its last QUIC connection, or with that process.
+    if let Some(predecessor) = predecessor {
+        predecessor.wait();
+    }
+    match status {
         0 => Ok(()),
         status => Err(ServeError::Successor(status)),
     }

@@ -512,7 +512,7 @@ metrics! {
     PolicyRevision = "evenkeel.policy.revision", "{state}", [Policy, Revision, Arm];
     /// The canary's share of rooms or sessions.
     PolicyCanary = "evenkeel.policy.canary", "%", [Policy];
-    /// QUIC connections of clients, including handshakes.
+    /// QUIC connections of clients, including handshakes, without those that a replaced process keeps.
     QuicConnections = "evenkeel.quic.connections", "{connection}", [];
     /// Sessions with a QUIC connection.
     QuicSessions = "evenkeel.quic.sessions", "{session}", [];

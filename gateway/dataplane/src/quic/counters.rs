@@ -46,6 +46,8 @@ counters! {
     received_datagrams: "received-datagrams";
     /// Session packets received in streams.
     received_in_streams: "received-in-streams";
+    /// Session packets received over connections that an earlier process keeps since an upgrade.
+    received_by_predecessors: "received-by-predecessors";
     /// DATAGRAMs dropped because of an unknown flow.
     unknown_flow_datagrams: "unknown-flow-datagrams";
     /// Streams stopped because of an unknown flow.
@@ -75,6 +77,10 @@ counters! {
     datagrams_dropped: "datagrams-dropped";
     /// Packets sent in streams.
     sent_in_streams: "sent-in-streams";
+    /// Packets that an earlier process sends, which keeps the connection of the client since an upgrade.
+    sent_by_predecessors: "sent-by-predecessors";
+    /// Packets and datagrams dropped because the socket to an earlier process was full.
+    predecessors_full: "predecessors-full";
     /// Packets of sessions without a connection.
     unattached: "unattached";
     /// Packets dropped because the DATAGRAM queue was full.

@@ -7,6 +7,8 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,9 +24,10 @@ use super::QuicSettings;
 use super::connection::ClientConnection;
 use super::connections::{ClientNetwork, Connections};
 use super::counters::count;
-use super::hub::{Hub, Round};
+use super::hub::{Carrier, Hub, Round};
+use super::predecessors::{CarriedSession, HandedConnections, Predecessors};
+use super::process_link::{LinkRead, MESSAGE_MAX, ProcessLink};
 use super::socket::{From, QuicSocket, SEGMENTS_MAX};
-use crate::flows::Home;
 use crate::lease::SendLease;
 use crate::panics;
 use crate::ring::{self, RingItem, RingMeta};
@@ -43,9 +46,50 @@ const DATAGRAMS_PER_HANDSHAKE: usize = 32;
 /// Packets taken from one ring per turn.
 const RING_BATCH: usize = 256;
 
+/// The way to clients.
+pub(super) enum Wire {
+    Socket(QuicSocket),
+    /// By way of the process that serves, which this one precedes.
+    Successor {
+        link: Arc<ProcessLink>,
+        /// Datagrams of one size per message.
+        segments: usize,
+    },
+}
+
+impl Wire {
+    fn segments(&self) -> usize {
+        match self {
+            Wire::Socket(socket) => socket.state.max_gso_segments().min(SEGMENTS_MAX),
+            Wire::Successor { segments, .. } => *segments,
+        }
+    }
+
+    /// Sends a packet. Returns `false` if the buffer is full.
+    fn send(&self, transmit: &Transmit, bytes: &[u8]) -> bool {
+        match self {
+            Wire::Socket(socket) => socket.send(transmit, bytes),
+            Wire::Successor { link, .. } => {
+                let Transmit { destination, ecn, size, segment_size, src_ip } = *transmit;
+                let client = From { source: destination, local: src_ip, ecn };
+                link.send_datagram(client, segment_size, &bytes[..size])
+            }
+        }
+    }
+}
+
+impl AsFd for Wire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Wire::Socket(socket) => socket.as_fd(),
+            Wire::Successor { link, .. } => link.as_fd(),
+        }
+    }
+}
+
 pub(super) struct QuicEndpoint {
     quinn: quinn_proto::Endpoint,
-    pub(super) socket: QuicSocket,
+    pub(super) wire: Wire,
     pub(super) connections: Connections,
     hub: Hub,
     pub(super) rings: Vec<ring::Receiver>,
@@ -59,6 +103,10 @@ pub(super) struct QuicEndpoint {
     pub(super) blocked: Option<(Transmit, Vec<u8>)>,
     framed: Vec<u8>,
     pub(super) lease: Arc<SendLease>,
+    /// Nothing is read but the rings of workers: the endpoint is about to be replaced.
+    is_paused: bool,
+    /// The process that serves ends, or has ended.
+    pub(super) is_abandoned: bool,
 }
 
 /// The result of one turn of the loop.
@@ -84,7 +132,7 @@ impl QuicEndpoint {
         let discovers_mtu = !socket.state.may_fragment();
         QuicEndpoint {
             quinn: quinn_proto::Endpoint::new(own, Some(Arc::new(config)), discovers_mtu, None),
-            socket,
+            wire: Wire::Socket(socket),
             connections: Connections::default(),
             hub,
             rings,
@@ -95,7 +143,62 @@ impl QuicEndpoint {
             blocked: None,
             framed: Vec::new(),
             lease,
+            is_paused: false,
+            is_abandoned: false,
         }
+    }
+
+    /// Handles all that was read, and reads no more from clients.
+    pub(super) fn pause(&mut self) {
+        self.is_paused = true;
+        while self.guarded_turn(Instant::now()).more {}
+    }
+
+    /// Reads again.
+    pub(super) fn resume(&mut self) {
+        self.is_paused = false;
+    }
+
+    /// Returns this process's end of a link, and what the process that replaces it needs to continue its connections and those of its
+    /// predecessors. `process` is the number of this one.
+    pub(super) fn hand_over(&self, process: u8) -> io::Result<(ProcessLink, HandedConnections)> {
+        let (link, other) = ProcessLink::pair()?;
+        Ok((link, self.hub.hand_over(process, other)?))
+    }
+
+    /// Becomes a predecessor: keeps the connections, and neither reads nor sends itself. The process that serves has a lease of its own.
+    pub(super) fn follow(&mut self, successor: ProcessLink) {
+        let link = Arc::new(successor);
+        self.hub.follow(Arc::clone(&link));
+        self.wire = Wire::Successor { link, segments: self.wire.segments() };
+        self.lease = Arc::new(SendLease::forever());
+        // New clients are the other's.
+        self.quinn.set_server_config(None);
+        self.resume();
+    }
+
+    pub(super) fn is_predecessor(&self) -> bool {
+        matches!(self.wire, Wire::Successor { .. })
+    }
+
+    /// Has predecessors close their connections and end.
+    pub(super) fn finish_links(&self) {
+        self.links().for_each(ProcessLink::finish);
+    }
+
+    /// Returns whether no connection is left, neither here nor at a predecessor.
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections.count == 0 && self.hub.predecessors.all.is_empty()
+    }
+
+    /// Serves in place of processes that keep their connections.
+    pub(super) fn adopt(&mut self, predecessors: Predecessors, sessions: Vec<CarriedSession>) {
+        self.hub.adopt(predecessors, sessions);
+    }
+
+    /// The links to predecessors.
+    pub(super) fn links(&self) -> impl Iterator<Item = &ProcessLink> {
+        self.hub.predecessors.all.iter().map(|predecessor| &predecessor.link)
     }
 
     pub(super) fn next_due(&mut self) -> Instant {
@@ -105,7 +208,15 @@ impl QuicEndpoint {
 
     /// Reads, runs timers and sends.
     pub(super) fn turn(&mut self, now: Instant) -> TurnResult {
-        let from_clients = self.read_socket(now);
+        let successor = match &self.wire {
+            Wire::Socket(_) => None,
+            Wire::Successor { link, .. } => Some(Arc::clone(link)),
+        };
+        let from_clients = match successor {
+            None => self.read_socket(now),
+            Some(link) => self.read_successor(&link, now),
+        };
+        let from_predecessors = self.read_predecessors(now);
         let from_workers = self.read_rings(now);
         while let Some(handle) = self.connections.timers.take(now) {
             if let Some(client) = self.connections.get_mut(handle) {
@@ -116,8 +227,8 @@ impl QuicEndpoint {
         self.drive(now);
         self.hub.wake_workers();
         TurnResult {
-            packets: from_clients.packets + from_workers.packets,
-            more: from_clients.more || from_workers.more,
+            packets: from_clients.packets + from_predecessors.packets + from_workers.packets,
+            more: from_clients.more || from_predecessors.more || from_workers.more,
         }
     }
 
@@ -160,7 +271,7 @@ impl QuicEndpoint {
     /// Drives all touched connections until the socket's buffer is full.
     pub(super) fn drive(&mut self, now: Instant) {
         if let Some((transmit, bytes)) = self.blocked.take()
-            && !send(&self.socket, &self.lease, &transmit, &bytes)
+            && !send(&self.wire, &self.lease, &transmit, &bytes)
         {
             self.blocked = Some((transmit, bytes));
             return;
@@ -204,7 +315,7 @@ impl QuicEndpoint {
     /// Sends all pending packets of a connection. Returns whether the socket took them.
     fn transmit(&mut self, handle: ConnectionHandle, now: Instant) -> bool {
         let Some(client) = self.connections.get_mut(handle) else { return true };
-        let segments = self.socket.state.max_gso_segments().min(SEGMENTS_MAX);
+        let segments = self.wire.segments();
         loop {
             self.packet.clear();
             let Some(transmit) = client.connection.poll_transmit(now, segments, &mut self.packet)
@@ -212,7 +323,7 @@ impl QuicEndpoint {
                 return true;
             };
             client.count_sent(&self.hub.counters);
-            if !send(&self.socket, &self.lease, &transmit, &self.packet) {
+            if !send(&self.wire, &self.lease, &transmit, &self.packet) {
                 self.blocked = Some((transmit, std::mem::take(&mut self.packet)));
                 return false;
             }
@@ -256,7 +367,7 @@ impl QuicEndpoint {
     }
 
     fn read_socket(&mut self, now: Instant) -> TurnResult {
-        let mut look = TurnResult { packets: 0, more: true };
+        let mut look = TurnResult { packets: 0, more: !self.is_paused };
         let mut spent = 0;
         while spent < DATAGRAMS_PER_TURN {
             if let Some((from, datagram)) = self.received.pop_front() {
@@ -272,7 +383,8 @@ impl QuicEndpoint {
             if !look.more {
                 return look;
             }
-            match self.socket.receive(&mut self.received) {
+            let Wire::Socket(socket) = &mut self.wire else { return look };
+            match socket.receive(&mut self.received) {
                 Some(more) => {
                     count(&self.hub.counters.reads);
                     look.more = more;
@@ -284,7 +396,74 @@ impl QuicEndpoint {
         look
     }
 
+    /// Reads a predecessor's part from the process that serves: datagrams of its clients, and packets to them.
+    fn read_successor(&mut self, link: &ProcessLink, now: Instant) -> TurnResult {
+        let mut buffer = [0; MESSAGE_MAX];
+        for packets in 0..DATAGRAMS_PER_TURN {
+            match link.receive(&mut buffer) {
+                LinkRead::Datagram { client, bytes, .. } => {
+                    self.take_datagram(client, BytesMut::from(bytes), now);
+                }
+                LinkRead::Item(meta, bytes) => self.take_packet(&meta, bytes, now),
+                LinkRead::Unknown => {}
+                LinkRead::Nothing => return TurnResult { packets, more: false },
+                LinkRead::Ended => {
+                    self.is_abandoned = true;
+                    return TurnResult { packets, more: false };
+                }
+            }
+        }
+        TurnResult { packets: DATAGRAMS_PER_TURN, more: true }
+    }
+
+    /// Reads packets of predecessors' clients, and sends datagrams to these.
+    fn read_predecessors(&mut self, now: Instant) -> TurnResult {
+        let mut look = TurnResult::default();
+        if self.is_paused || self.hub.predecessors.all.is_empty() {
+            return look;
+        }
+        let mut buffer = [0; MESSAGE_MAX];
+        // From the end, since one that has ended is removed.
+        for place in (0..self.hub.predecessors.all.len()).rev() {
+            let mut taken = 0;
+            while taken < DATAGRAMS_PER_TURN && self.blocked.is_none() {
+                match self.hub.read_predecessor(place, &mut buffer) {
+                    LinkRead::Datagram { client, segment, bytes } => {
+                        self.send_for_predecessor(client, segment, bytes);
+                    }
+                    LinkRead::Item(meta, bytes) => self.hub.take_item(place, meta, bytes, now),
+                    LinkRead::Unknown => {}
+                    LinkRead::Nothing => break,
+                    LinkRead::Ended => {
+                        self.hub.part_predecessor(place);
+                        break;
+                    }
+                }
+                taken += 1;
+            }
+            look.packets += taken;
+            look.more |= taken == DATAGRAMS_PER_TURN;
+        }
+        self.hub.wake_workers();
+        look
+    }
+
+    fn send_for_predecessor(&mut self, client: From, segment: Option<usize>, bytes: &[u8]) {
+        let From { source: destination, local: src_ip, ecn } = client;
+        let size = bytes.len();
+        let transmit = Transmit { destination, ecn, size, segment_size: segment, src_ip };
+        if !send(&self.wire, &self.lease, &transmit, bytes) {
+            self.blocked = Some((transmit, bytes.to_vec()));
+        }
+    }
+
     fn take_datagram(&mut self, from: From, datagram: BytesMut, now: Instant) {
+        if let Some(predecessor) = self.hub.predecessors.issuer(&datagram) {
+            if !predecessor.link.send_datagram(from, None, &datagram) {
+                count(&self.hub.counters.predecessors_full);
+            }
+            return;
+        }
         let From { source, local, ecn } = from;
         self.packet.clear();
         // Until quinn finds the connection, a panic belongs to none.
@@ -384,7 +563,7 @@ impl QuicEndpoint {
     /// Answers a client without a connection. A full socket drops the answer; the client will retry.
     fn respond(&self, transmit: &Transmit) {
         if self.blocked.is_none() {
-            let _ = send(&self.socket, &self.lease, transmit, &self.packet);
+            let _ = send(&self.wire, &self.lease, transmit, &self.packet);
         }
     }
 
@@ -406,19 +585,29 @@ impl QuicEndpoint {
 
     fn take_packet(&mut self, meta: &RingMeta, packet: &[u8], now: Instant) {
         match meta.kind {
-            RingItem::Rtp | RingItem::Rtcp => self.send(meta.home, meta.flow, packet, now),
-            RingItem::Detached => self.hub.detach(meta.home, now),
-            // Workers never send these kinds to the endpoint.
-            RingItem::Attached | RingItem::Path(_) | RingItem::Relayed => {}
+            RingItem::Rtp | RingItem::Rtcp => self.send(*meta, packet, now),
+            // These two come from the process that serves.
+            RingItem::Detached => self.hub.unlearn(meta.home, meta.flow, now),
+            RingItem::Attached => self.hub.learn(meta.home, meta.flow),
+            // Nothing sends these kinds to the endpoint.
+            RingItem::Path(_) | RingItem::Relayed => {}
         }
     }
 
     /// Queues a packet for the session's client: in a DATAGRAM if it fits, otherwise in a separate stream.
-    fn send(&mut self, home: Home, flow: u64, packet: &[u8], now: Instant) {
+    fn send(&mut self, meta: RingMeta, packet: &[u8], now: Instant) {
         let counters = &self.hub.counters;
-        let flow = roq::FlowId::new(flow);
-        let handle = self.hub.client(home);
-        let client = handle.and_then(|handle| self.connections.get_mut(handle));
+        let flow = roq::FlowId::new(meta.flow);
+        let client = match self.hub.carrier(meta.home) {
+            Some(Carrier::Own(handle)) => self.connections.get_mut(handle),
+            Some(Carrier::Predecessor(process)) => {
+                if self.hub.tell_predecessor(process, meta, packet) {
+                    count(&counters.sent_by_predecessors);
+                }
+                return;
+            }
+            None => None,
+        };
         let (Some(flow), Some(client)) = (flow, client.filter(|client| client.is_open())) else {
             return count(&counters.unattached);
         };
@@ -446,8 +635,8 @@ impl QuicEndpoint {
 }
 
 /// Sends a packet unless the lease has ended, which blocks like a full buffer. Returns whether it was taken.
-fn send(socket: &QuicSocket, lease: &SendLease, transmit: &Transmit, bytes: &[u8]) -> bool {
-    lease.is_held(Instant::now) && socket.send(transmit, bytes)
+fn send(wire: &Wire, lease: &SendLease, transmit: &Transmit, bytes: &[u8]) -> bool {
+    lease.is_held(Instant::now) && wire.send(transmit, bytes)
 }
 
 /// Frames a packet in separately allocated memory. Packets may wait in a queue, and the queue's limit in bytes holds

@@ -15,12 +15,12 @@ use crate::{buffers, freebind};
 const BUFFER: usize = 1_024 * 1_024;
 /// Longest UDP payload received: that of an Ethernet frame. Clients learn it by `max_udp_payload_size` (RFC 9000,
 /// 18.2).
-const DATAGRAM_MAX: usize = 1_472;
+pub(super) const DATAGRAM_MAX: usize = 1_472;
 /// Datagrams of one size to one client per system call.
 pub(super) const SEGMENTS_MAX: usize = 10;
 
 /// Source and metadata of a datagram.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct From {
     pub(super) source: SocketAddr,
     pub(super) local: Option<IpAddr>,

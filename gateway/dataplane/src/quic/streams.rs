@@ -101,7 +101,7 @@ impl IncomingStream {
                 Ok(None) => return None,
                 Ok(Some(roq::Item::Flow(found))) => {
                     self.flow = Some(found);
-                    hub.home(found).is_none().then_some(Rejected::UnknownFlow)
+                    hub.is_unknown(found).then_some(Rejected::UnknownFlow)
                 }
                 Ok(Some(roq::Item::Packet(packet))) => {
                     let flow = self.flow.expect("a stream's flow comes before its packets");

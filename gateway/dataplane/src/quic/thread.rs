@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use quinn_proto::crypto::rustls::QuicServerConfig;
 use quinn_proto::{EndpointConfig, IdleTimeout, ServerConfig, VarInt};
 use rustix::event::{Timespec, epoll};
@@ -16,6 +17,8 @@ use rustix::event::{Timespec, epoll};
 use super::certificate::{EndpointIdentity, EndpointTls};
 use super::endpoint::QuicEndpoint;
 use super::hub::Hub;
+use super::predecessors::{CarriedSession, HandedConnections, Predecessors};
+use super::process_link::ProcessLink;
 use super::short_lived::ShortLivedCertificates;
 use super::socket::QuicSocket;
 use super::{Counters, QuicSettings, QuicStartError};
@@ -28,8 +31,14 @@ use crate::{panics, ring};
 /// Time that the thread waits at its end for clients to receive the close.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// The reason that clients get at the end of the gateway.
+const SHUTDOWN: &[u8] = b"the gateway is shutting down";
+
 /// Time in which the last packets are sent if the socket's buffer is full.
 const SENT_WITHIN: Duration = Duration::from_millis(100);
+
+/// Time in which the thread stops reading: a turn takes about a millisecond.
+const PAUSED_WITHIN: Duration = Duration::from_millis(100);
 
 /// Stages of the thread, in an atomic.
 const RUNS: u8 = 0;
@@ -37,8 +46,12 @@ const RUNS: u8 = 0;
 const STOPS: u8 = 1;
 /// All connections are closed, and nothing more is read: another process reads the socket.
 const LEAVES: u8 = 2;
-/// Another process still reads the socket.
+/// Another process still reads the socket, or is about to.
 const WAITS: u8 = 3;
+/// The thread is to stop reading, and then waits.
+const PAUSES: u8 = 4;
+/// The thread keeps its connections for another process, which reads the socket.
+const FOLLOWS: u8 = 5;
 
 /// The running endpoint. Dropping it closes all connections within a second and joins the thread.
 #[derive(Debug)]
@@ -56,8 +69,26 @@ pub struct QuicThread {
     /// A duplicate of the endpoint's socket.
     socket: UdpSocket,
     stage: Arc<AtomicU8>,
+    /// Connections that a paused thread hands over.
+    handed: Receiver<HandedConnections>,
+    /// Connections of other processes, for a thread that waits.
+    adopting: Sender<AdoptedConnections>,
     waker: Arc<Waker>,
     thread: Option<JoinHandle<()>>,
+}
+
+type AdoptedConnections = (Predecessors, Vec<CarriedSession>);
+
+/// The thread of a process that another one has replaced.
+#[derive(Debug)]
+pub struct PredecessorThread(JoinHandle<()>);
+
+impl PredecessorThread {
+    /// Returns once its last connection has ended, or the process that serves.
+    pub fn wait(self) {
+        // The thread has already reported a panic.
+        let _ = self.0.join();
+    }
 }
 
 /// Lets a suspended endpoint read.
@@ -70,8 +101,10 @@ pub struct Resumer {
 impl Resumer {
     /// Has the endpoint read again.
     pub fn resume(&self) {
-        // Fails only for an endpoint that reads already.
-        let _ = self.stage.compare_exchange(WAITS, RUNS, Ordering::AcqRel, Ordering::Acquire);
+        // A thread that is to pause may do so in between. Both fail only for an endpoint that reads already.
+        for stage in [PAUSES, WAITS] {
+            let _ = self.stage.compare_exchange(stage, RUNS, Ordering::AcqRel, Ordering::Acquire);
+        }
         self.thread.iter().for_each(std::thread::Thread::unpark);
     }
 }
@@ -138,14 +171,16 @@ pub fn start(
     let endpoint = QuicEndpoint::new(configs, socket, settings, hub, from_workers, lease);
     let sleep = Sleep::new(&endpoint, Arc::clone(&waker)).map_err(QuicStartError::Thread)?;
     let stage = Arc::new(AtomicU8::new(if suspended { WAITS } else { RUNS }));
-    let staged = Arc::clone(&stage);
+    let ((handing, handed), (adopting, adopted)) = (bounded(1), bounded(1));
+    let (staged, process) = (Arc::clone(&stage), identity.process());
+    let orders = ThreadOrders { stage: staged, process, handing, adopted, link: None };
     let thread = std::thread::Builder::new()
         .name("evenkeel-quic".into())
         .spawn(move || {
             Gather::keep_time();
             panics::capture_here();
             // Only epoll can fail here. `QuicThread::is_running` then returns false.
-            let _ = run(endpoint, gather, sleep, &staged);
+            let _ = run(endpoint, gather, sleep, orders);
         })
         .map_err(QuicStartError::Thread)?;
     Ok(QuicThread {
@@ -156,6 +191,8 @@ pub fn start(
         identity,
         socket: duplicate,
         stage,
+        handed,
+        adopting,
         waker,
         thread: Some(thread),
     })
@@ -166,6 +203,33 @@ impl QuicThread {
     pub fn resumer(&self) -> Resumer {
         let thread = self.thread.as_ref().map(|thread| thread.thread().clone());
         Resumer { stage: Arc::clone(&self.stage), thread }
+    }
+
+    /// Has the thread rest, so that another process can read its socket, or [`Resumer::resume`] continues it. Returns what that process
+    /// needs to continue the connections; `None` if they cannot be continued.
+    pub fn pause(&self) -> Option<HandedConnections> {
+        self.stage.compare_exchange(RUNS, PAUSES, Ordering::AcqRel, Ordering::Acquire).ok()?;
+        // Those of a pause that took too long.
+        let _ = self.handed.try_recv();
+        self.waker.wake();
+        self.handed.recv_timeout(PAUSED_WITHIN).ok()
+    }
+
+    /// Has a paused thread keep its connections for another process, which has what [`pause`](QuicThread::pause) has returned.
+    pub fn follow(&self) {
+        self.enter(FOLLOWS);
+    }
+
+    /// Gives a waiting thread the connections of the processes before it.
+    pub fn adopt(&self, connections: HandedConnections) {
+        // Full only if others came before and were not taken, which stay.
+        let _ = self.adopting.try_send(connections.adopt(&self.identity));
+    }
+
+    /// The rest of a thread that follows another process.
+    pub fn into_predecessor(mut self) -> Option<PredecessorThread> {
+        let follows = self.stage.load(Ordering::Acquire) == FOLLOWS;
+        self.thread.take_if(|_| follows).map(PredecessorThread)
     }
 
     /// Closes all connections and ends the thread, which reads nothing more: another process has the socket. The
@@ -201,7 +265,10 @@ impl QuicThread {
 
 impl Drop for QuicThread {
     fn drop(&mut self) {
-        self.enter(STOPS);
+        // Else it is that of a predecessor.
+        if self.thread.is_some() {
+            self.enter(STOPS);
+        }
         if let Some(thread) = self.thread.take() {
             // The thread has already reported a panic.
             let _ = thread.join();
@@ -244,7 +311,10 @@ impl Sleep {
     fn new(endpoint: &QuicEndpoint, waker: Arc<Waker>) -> io::Result<Sleep> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let any = epoll::EventData::new_u64(0);
-        epoll::add(&epoll, &endpoint.socket, any, epoll::EventFlags::IN)?;
+        epoll::add(&epoll, &endpoint.wire, any, epoll::EventFlags::IN)?;
+        for link in endpoint.links() {
+            epoll::add(&epoll, link, any, epoll::EventFlags::IN)?;
+        }
         epoll::add(&epoll, &waker, any, epoll::EventFlags::IN)?;
         for ring in &endpoint.rings {
             epoll::add(&epoll, ring, any, epoll::EventFlags::IN)?;
@@ -258,7 +328,7 @@ impl Sleep {
             self.sending = endpoint.blocked.is_some();
             let mut flags = epoll::EventFlags::IN;
             flags.set(epoll::EventFlags::OUT, self.sending);
-            epoll::modify(&self.epoll, &endpoint.socket, epoll::EventData::new_u64(0), flags)?;
+            epoll::modify(&self.epoll, &endpoint.wire, epoll::EventData::new_u64(0), flags)?;
         }
         let time = due.saturating_duration_since(Instant::now());
         // `None` means no timeout; it results only from a time too long for `Timespec`, which no timer has.
@@ -274,12 +344,70 @@ impl Sleep {
     }
 }
 
-/// Runs until stopped, then until clients have received the close or [`FAREWELL`] has passed.
+/// The thread's end of its orders.
+struct ThreadOrders {
+    stage: Arc<AtomicU8>,
+    /// The number of this process.
+    process: u8,
+    handing: Sender<HandedConnections>,
+    adopted: Receiver<AdoptedConnections>,
+    /// The link to the next process, once connections were handed over.
+    link: Option<ProcessLink>,
+}
+
+impl ThreadOrders {
+    /// Waits while the endpoint may not read or send. Returns the stage, and whether the endpoint has other descriptors since.
+    fn wait(&mut self, endpoint: &mut QuicEndpoint) -> (u8, bool) {
+        loop {
+            match self.stage.load(Ordering::Acquire) {
+                PAUSES => self.pause(endpoint),
+                WAITS => std::thread::park(),
+                RUNS if !endpoint.lease.is_held(Instant::now) => {
+                    std::thread::sleep(lease::CHECKED_EVERY);
+                }
+                RUNS => {
+                    endpoint.resume();
+                    self.link = None;
+                    let adopted = self.adopted.try_recv();
+                    let is_other = adopted.is_ok();
+                    if let Ok((predecessors, sessions)) = adopted {
+                        endpoint.adopt(predecessors, sessions);
+                    }
+                    return (RUNS, is_other);
+                }
+                FOLLOWS => {
+                    let Some(link) = self.link.take() else { return (FOLLOWS, false) };
+                    let connections = endpoint.connections.count;
+                    tracing::info!(connections, "QUIC connections stay with the replaced process");
+                    endpoint.follow(link);
+                    return (FOLLOWS, true);
+                }
+                stage => return (stage, false),
+            }
+        }
+    }
+
+    fn pause(&mut self, endpoint: &mut QuicEndpoint) {
+        endpoint.pause();
+        match endpoint.hand_over(self.process) {
+            Ok((link, connections)) => {
+                self.link = Some(link);
+                // Full only after a pause that took too long.
+                let _ = self.handing.try_send(connections);
+            }
+            Err(error) => tracing::warn!(%error, "QUIC connections cannot be handed over"),
+        }
+        // Fails if the thread is to do something else by now.
+        let _ = self.stage.compare_exchange(PAUSES, WAITS, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+/// Runs until stopped, then until clients have received the close or [`FAREWELL`] has passed. A predecessor runs until it is not needed.
 fn run(
     mut endpoint: QuicEndpoint,
     gather: Duration,
     mut sleep: Sleep,
-    stage: &AtomicU8,
+    mut orders: ThreadOrders,
 ) -> io::Result<()> {
     let mut gather = Gather::new(gather);
     let mut farewell: Option<Instant> = None;
@@ -289,24 +417,32 @@ fn run(
             let due = endpoint.next_due();
             sleep.until(&endpoint, farewell.map_or(due, |until| due.min(until)))?;
         }
-        wait_suspended(&endpoint, stage);
+        let (stage, is_other) = orders.wait(&mut endpoint);
+        if is_other {
+            sleep = Sleep::new(&endpoint, sleep.waker)?;
+        }
         let now = Instant::now();
         // Packets pushed before the stop are sent before the end.
-        let stage = stage.load(Ordering::Acquire);
         if stage != RUNS && !endpoint.lease.is_held(Instant::now) {
             return Ok(());
         }
-        if stage == LEAVES {
-            leave(&mut endpoint, now);
+        if stage == LEAVES || stage == FOLLOWS && !endpoint.is_predecessor() {
+            leave(&mut endpoint, b"the gateway is replaced; connect again", now);
             return Ok(());
         }
         let look = endpoint.guarded_turn(now);
+        if endpoint.is_abandoned {
+            leave(&mut endpoint, SHUTDOWN, now);
+            return Ok(());
+        }
         match farewell {
             None if stage == STOPS => {
-                endpoint.close(b"the gateway is shutting down", now);
+                endpoint.close(SHUTDOWN, now);
+                endpoint.finish_links();
                 farewell = Some(now + FAREWELL);
             }
-            Some(until) if endpoint.connections.count == 0 || until <= now => return Ok(()),
+            Some(until) if endpoint.is_empty() || until <= now => return Ok(()),
+            None if stage == FOLLOWS && endpoint.is_empty() => return Ok(()),
             _ => {}
         }
         more = look.more;
@@ -316,22 +452,9 @@ fn run(
     }
 }
 
-/// Waits while the endpoint may not read or send.
-fn wait_suspended(endpoint: &QuicEndpoint, stage: &AtomicU8) {
-    loop {
-        match stage.load(Ordering::Acquire) {
-            WAITS => std::thread::park(),
-            RUNS if !endpoint.lease.is_held(Instant::now) => {
-                std::thread::sleep(lease::CHECKED_EVERY);
-            }
-            _ => return,
-        }
-    }
-}
-
 /// Closes all connections and reads nothing.
-fn leave(endpoint: &mut QuicEndpoint, now: Instant) {
-    endpoint.close(b"the gateway is replaced; connect again", now);
+fn leave(endpoint: &mut QuicEndpoint, why: &[u8], now: Instant) {
+    endpoint.close(why, now);
     while endpoint.blocked.is_some() && now.elapsed() < SENT_WITHIN {
         std::thread::sleep(Duration::from_millis(1));
         endpoint.drive(now);

@@ -73,7 +73,7 @@ fn connection_is_flowless_after_its_last_session() {
     assert_eq!(hub.flowless(after, ended), []);
     hub.flows.remove(&FlowKey::Roq(0), home(0));
     hub.look_after(home(0), ended, |_| None);
-    assert_eq!(hub.client(home(0)), None);
+    assert_eq!(hub.carrier(home(0)), None);
     assert_eq!(hub.flowless(after, ended + after - Duration::from_nanos(1)), []);
     assert_eq!(hub.flowless(after, ended + after), [CONNECTION]);
 }

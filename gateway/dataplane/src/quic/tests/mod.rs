@@ -29,6 +29,7 @@ mod replaced;
 mod sending;
 mod streams;
 mod turns;
+mod upgraded;
 mod webtransport;
 
 const HOME: Home = Home { worker: 0, slot: 5, generation: 2 };
@@ -63,10 +64,24 @@ impl World {
         World::with_certificates(listener, slots, None)
     }
 
+    /// A thread that waits.
+    fn suspended(listener: BoundQuicSocket) -> World {
+        World::with(listener, 1_024, None, true)
+    }
+
     fn with_certificates(
         listener: BoundQuicSocket,
         slots: usize,
         short_lived: Option<Arc<ShortLivedCertificates>>,
+    ) -> World {
+        World::with(listener, slots, short_lived, false)
+    }
+
+    fn with(
+        listener: BoundQuicSocket,
+        slots: usize,
+        short_lived: Option<Arc<ShortLivedCertificates>>,
+        suspended: bool,
     ) -> World {
         let flows = Arc::new(Flows::new(10));
         flows.insert(FlowKey::Roq(FLOW), FlowEntry::of(HOME)).unwrap();
@@ -76,7 +91,8 @@ impl World {
         let lease = Arc::new(SendLease::forever());
         let rings = (vec![to_worker], vec![from_worker]);
         let (known, held) = (Arc::clone(&flows), Arc::clone(&lease));
-        let thread = start(listener, known, rings.0, rings.1, held, short_lived, false).unwrap();
+        let (to, from) = rings;
+        let thread = start(listener, known, to, from, held, short_lived, suspended).unwrap();
         let waker = readable(from_client.as_fd().try_clone_to_owned().unwrap());
         World { thread, flows, to_client, from_client, waker, came: Default::default(), lease }
     }

@@ -30,6 +30,7 @@ pub(super) struct Raw {
     pub(super) endpoint: QuicEndpoint,
     pub(super) counters: Arc<Counters>,
     pub(super) now: Instant,
+    address: SocketAddr,
     socket: UdpSocket,
 }
 
@@ -48,7 +49,8 @@ impl Raw {
         let tls = identity.tls(&settings.certificate).unwrap();
         let configs = configs(&settings, &identity, tls.config(None));
         let listening = QuicSocket::listen(settings.listen, settings.moves).unwrap();
-        let socket = connected(Ipv4Addr::LOCALHOST, &listening);
+        let address = listening.socket.local_addr().unwrap();
+        let socket = connected(Ipv4Addr::LOCALHOST, address);
         let counters = Arc::<Counters>::default();
         let hub = Hub::new(Arc::new(Flows::new(1)), Arc::clone(&counters), vec![]);
         let endpoint = QuicEndpoint::new(
@@ -59,12 +61,12 @@ impl Raw {
             vec![],
             Arc::new(SendLease::forever()),
         );
-        Raw { endpoint, counters, now: Instant::now(), socket }
+        Raw { endpoint, counters, now: Instant::now(), address, socket }
     }
 
     /// Continues from another address of this host.
     pub(super) fn move_to(&mut self, address: Ipv4Addr) {
-        self.socket = connected(address, &self.endpoint.socket);
+        self.socket = connected(address, self.address);
     }
 
     /// Sends a first packet with these frames to this connection ID and lets the endpoint handle it.
@@ -113,9 +115,9 @@ impl Raw {
     }
 }
 
-fn connected(from: Ipv4Addr, to: &QuicSocket) -> UdpSocket {
+fn connected(from: Ipv4Addr, to: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind((from, 0)).unwrap();
-    socket.connect(to.socket.local_addr().unwrap()).unwrap();
+    socket.connect(to).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     socket
 }
