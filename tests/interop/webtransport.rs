@@ -141,7 +141,7 @@ fn webtransport_of_chromium_survives_deaths() {
     assert!(report["refused"].as_str().is_some_and(|error| !error.is_empty()), "{report}");
     stage.await_quic_counts(&[("webtransport-opened", 3), ("http3-errors", 0)]);
 
-    // QUIC ends with the process. The page knows the certificate and the token of the next one.
+    // The replaced process keeps the page's connection.
     let upgrade =
         ApiCall { method: Method::POST, body: "{}".into(), ..ApiCall::get("/v1/gateway:upgrade") };
     let upgraded = stage.ask(upgrade).accepted().expect("the upgrade succeeds");
@@ -149,8 +149,8 @@ fn webtransport_of_chromium_survives_deaths() {
     client.signal(Signal::SIGUSR2).expect("the client runs");
     let upgraded = client.json_line(2 * TIMEOUT).expect("the client prints JSON");
     println!("webtransport-chromium, upgrade: {upgraded}");
-    assert_eq!((&upgraded["opened"], &upgraded["ssrcs"]), (&json!(2), &json!(1)), "{upgraded}");
-    judge_gap("the end of a process", &upgraded, &report["before"]);
+    assert_eq!((&upgraded["closed"], &upgraded["ssrcs"]), (&Value::Null, &json!(1)), "{upgraded}");
+    judge_gap("an upgrade", &upgraded, &report["before"]);
 }
 
 /// The process of an upgrade; ended on drop.

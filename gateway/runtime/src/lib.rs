@@ -152,7 +152,9 @@ impl RunningGateway {
     /// `connections` are those of the processes before this one.
     pub fn resume_quic(&self, connections: Option<quic::HandedConnections>) {
         let Some(thread) = &self.quic_thread else { return };
-        connections.into_iter().for_each(|connections| thread.adopt(connections));
+        if let Some(connections) = connections {
+            thread.adopt(connections);
+        }
         thread.resumer().resume();
     }
 

@@ -2,7 +2,7 @@
 // URL of the session, SHA-256 of the certificates, separated by a comma, and the flows to and from the gateway.
 //
 // Standard output is three lines of JSON: the packets received before the node dies, with their longest gap; after SIGUSR2 the figures of the
-// death, of a second session, of a refused one and of one that connects again by itself; after another SIGUSR2 its last figures.
+// death, of a second session, of a refused one and of a third; after another SIGUSR2 the last figures of the third.
 
 import http from "node:http";
 import { launch, pause } from "./browser.js";
@@ -11,7 +11,7 @@ const [packages, url, hashes, ...flows] = process.argv.slice(2);
 const PACKETS = 50;
 
 /** Runs in a page: opens a session, and sends a packet every 20 ms. */
-async function start({ url, hashes, flows, reconnects }) {
+async function start({ url, hashes, flows }) {
   const [to, from] = flows.map((flow) => {
     const varint = new DataView(new ArrayBuffer(8));
     varint.setBigUint64(0, BigInt(flow) | (3n << 62n));
@@ -21,23 +21,16 @@ async function start({ url, hashes, flows, reconnects }) {
     algorithm: "sha-256",
     value: Uint8Array.from(hex.match(/../g), (byte) => parseInt(byte, 16)),
   }));
-  const state = { received: [], ssrcs: new Set(), strange: 0, closed: null, sent: 0, opened: 0, writer: null };
+  const state = { received: [], ssrcs: new Set(), strange: 0, closed: null, sent: 0, writer: null };
   globalThis.state = state;
   // A sender continues its numbers in its next session.
   globalThis.number ??= 0;
-  async function connect() {
-    globalThis.transport = new WebTransport(url, { serverCertificateHashes });
-    const ended = (reason) => {
-      state.closed = `${reason}`;
-      state.writer = null;
-      if (reconnects) setTimeout(() => connect().catch(() => {}), 1);
-    };
-    transport.closed.then(ended, ended);
-    await transport.ready;
-    state.opened += 1;
-    state.writer = transport.datagrams.writable.getWriter();
-    read(transport.datagrams.readable.getReader()).catch(() => {});
-  }
+  globalThis.transport = new WebTransport(url, { serverCertificateHashes });
+  const ended = (reason) => {
+    state.closed = `${reason}`;
+    state.writer = null;
+  };
+  transport.closed.then(ended, ended);
   function send() {
     const packet = new Uint8Array(8 + 12 + 40);
     packet.set(to);
@@ -64,15 +57,17 @@ async function start({ url, hashes, flows, reconnects }) {
       state.ssrcs.add(packet.getUint32(8));
     }
   }
-  await connect();
+  await transport.ready;
+  state.writer = transport.datagrams.writable.getWriter();
+  read(transport.datagrams.readable.getReader()).catch(() => {});
   state.timer = setInterval(send, 20);
 }
 
 /** Runs in a page: the figures so far. */
 function observe() {
-  const { received, ssrcs, closed, sent, strange, opened } = state;
+  const { received, ssrcs, closed, sent, strange } = state;
   const gaps = received.slice(1).map((time, at) => time - received[at]);
-  return { longest_gap_ms: Math.round(Math.max(0, ...gaps)), ssrcs: ssrcs.size, sent, received: received.length, strange, opened, closed };
+  return { longest_gap_ms: Math.round(Math.max(0, ...gaps)), ssrcs: ssrcs.size, sent, received: received.length, strange, closed };
 }
 
 /** Runs in a page: closes the session. */
@@ -112,7 +107,7 @@ const again = (await hear(PACKETS)).strange === 0;
 await page.evaluate(stop);
 const wrong = { ...session, url: url.replace(/token=.*/, "token=1") };
 const refused = await page.evaluate(start, wrong).then(() => "", (error) => `${error}`.split("\n")[0]);
-await page.evaluate(start, { ...session, reconnects: true });
+await page.evaluate(start, session);
 const before = await hear(PACKETS);
 const replaced = nextSignal();
 console.log(JSON.stringify({ death, again, refused, before }));

@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use evenkeel_media::roq;
+use quinn_proto::EndpointConfig;
 use quinn_proto::crypto::rustls::QuicServerConfig;
-use quinn_proto::{
-    ConnectionId, ConnectionIdGenerator, EndpointConfig, HashedConnectionIdGenerator, InvalidCid,
-};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{hkdf, hmac};
 use rustls::crypto::ring::default_provider;
@@ -18,15 +16,10 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 
+use super::connection_ids::ConnectionIdKeys;
 use super::short_lived::ShortLivedCertificates;
 use super::x509::{certified, chain_ends, sha256};
 use super::{CertificateSource, QuicStartError, http3};
-
-/// Length of connection IDs.
-pub(super) const CONNECTION_ID: usize = 8;
-
-/// Numbers of processes, after which they begin again.
-const PROCESSES: usize = 1 << u8::BITS;
 
 /// The properties by which clients know an endpoint. A process with the identity of another one continues its
 /// certificate, and its stateless resets (RFC 9000, 10.3) end the connections of the other. Contains private keys.
@@ -165,75 +158,22 @@ impl EndpointIdentity {
         let info: [&[u8]; 1] = [b"stateless resets"];
         let key = prk.expand(&info, hmac::HMAC_SHA256);
         let reset_key = key.map(hmac::Key::from).expect("a key is as long as the hash");
-        let (process, keys) = (self.process, Arc::new(self.connection_id_keys()));
+        let (process, keys) = (self.process, self.connection_id_keys());
         let mut config = EndpointConfig::new(Arc::new(reset_key));
         config
-            .cid_generator(move || {
-                let own = HashedConnectionIdGenerator::from_key(keys[usize::from(process)]);
-                Box::new(ConnectionIds { own, keys: Arc::clone(&keys) })
-            })
+            .cid_generator(move || keys.generator(process))
             // Quinn's default of 20 ms would end the connections of a previous process at 50 a second. No other limit
             // is needed: a reset is shorter than its cause, which must carry a connection ID of this secret.
             .min_reset_interval(Duration::ZERO);
         config
     }
 
-    /// The connection IDs that a process with this identity, but this number, issues.
-    pub(super) fn connection_ids(&self, process: u8) -> HashedConnectionIdGenerator {
-        HashedConnectionIdGenerator::from_key(self.connection_id_keys()[usize::from(process)])
-    }
-
-    /// The keys of connection IDs, by the number of the process.
-    fn connection_id_keys(&self) -> [u64; PROCESSES] {
-        let info: [&[u8]; 1] = [b"connection ids"];
-        let mut bytes = [0; ConnectionIdKeys::LENGTH];
-        let filled =
-            self.prk().expand(&info, ConnectionIdKeys).and_then(|key| key.fill(&mut bytes));
-        filled.expect("HKDF gives 255 times the length of a hash");
-        let (keys, _) = bytes.as_chunks::<{ size_of::<u64>() }>();
-        std::array::from_fn(|process| u64::from_be_bytes(keys[process]))
+    pub(super) fn connection_id_keys(&self) -> ConnectionIdKeys {
+        ConnectionIdKeys::of(&self.prk())
     }
 
     fn prk(&self) -> hkdf::Prk {
         hkdf::Salt::new(hkdf::HKDF_SHA256, b"evenkeel quic").extract(&self.secret)
-    }
-}
-
-struct ConnectionIdKeys;
-
-impl ConnectionIdKeys {
-    const LENGTH: usize = PROCESSES * size_of::<u64>();
-}
-
-impl hkdf::KeyType for ConnectionIdKeys {
-    fn len(&self) -> usize {
-        ConnectionIdKeys::LENGTH
-    }
-}
-
-/// Issues connection IDs of a process, and recognises those of all processes with its identity: a stateless reset ends the connections
-/// of any that has died.
-struct ConnectionIds {
-    own: HashedConnectionIdGenerator,
-    keys: Arc<[u64; PROCESSES]>,
-}
-
-impl ConnectionIdGenerator for ConnectionIds {
-    fn generate_cid(&mut self) -> ConnectionId {
-        self.own.generate_cid()
-    }
-
-    fn validate(&self, id: &ConnectionId) -> Result<(), InvalidCid> {
-        let is_of = |key: &u64| HashedConnectionIdGenerator::from_key(*key).validate(id).is_ok();
-        if self.keys.iter().any(is_of) { Ok(()) } else { Err(InvalidCid) }
-    }
-
-    fn cid_len(&self) -> usize {
-        CONNECTION_ID
-    }
-
-    fn cid_lifetime(&self) -> Option<Duration> {
-        None
     }
 }
 

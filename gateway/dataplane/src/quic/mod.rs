@@ -20,6 +20,7 @@
 
 mod certificate;
 mod connection;
+mod connection_ids;
 mod connections;
 mod counters;
 mod endpoint;

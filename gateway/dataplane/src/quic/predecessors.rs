@@ -25,11 +25,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use bytes::{Buf, BufMut};
 use quinn_proto::{ConnectionId, ConnectionIdGenerator, HashedConnectionIdGenerator};
 
-use super::certificate::{CONNECTION_ID, EndpointIdentity};
+use super::connection_ids::{ConnectionIdKeys, ID_LENGTH};
 use super::process_link::ProcessLink;
 use crate::flows::Home;
 
-/// Each costs the memory of a process; upgrades are minutes apart at least.
+/// A connection outlives this many upgrades. Each predecessor costs the memory of a process.
 const PREDECESSORS_MAX: usize = 4;
 
 /// The layout of [`HandedConnections::encode`]. A process that does not know it takes no connections.
@@ -109,16 +109,19 @@ impl HandedConnections {
         })
     }
 
-    /// The processes as predecessors of the one with this identity, and their sessions.
-    pub(super) fn adopt(self, identity: &EndpointIdentity) -> (Predecessors, Vec<CarriedSession>) {
+    /// The processes as predecessors of the one with this number, and their sessions.
+    pub(super) fn adopt(
+        self,
+        keys: &ConnectionIdKeys,
+        own: u8,
+    ) -> (Predecessors, Vec<CarriedSession>) {
         let HandedConnections { processes, sessions } = self;
         let all = processes.into_iter().map(|(process, link)| Predecessor {
             process,
-            ids: identity.connection_ids(process),
+            ids: keys.of_process(process),
             link: ProcessLink::of(link),
         });
-        let own = Some(identity.connection_ids(identity.process()));
-        (Predecessors { own, all: all.collect() }, sessions)
+        (Predecessors { own: Some(keys.of_process(own)), all: all.collect() }, sessions)
     }
 }
 
@@ -160,12 +163,10 @@ fn destination(datagram: &[u8]) -> Option<ConnectionId> {
     let is_long = first & 0x80 != 0;
     let rest = if is_long { rest.get(4..)? } else { rest };
     let rest = match rest.split_first() {
-        Some((&length, rest)) if is_long => {
-            (usize::from(length) == CONNECTION_ID).then_some(rest)?
-        }
+        Some((&length, rest)) if is_long => (usize::from(length) == ID_LENGTH).then_some(rest)?,
         _ => rest,
     };
-    let (id, rest) = rest.split_at_checked(CONNECTION_ID)?;
+    let (id, rest) = rest.split_at_checked(ID_LENGTH)?;
     if is_long && first & 0x30 == 0 {
         let (&source, rest) = rest.split_first()?;
         if *rest.get(usize::from(source))? != 0 {

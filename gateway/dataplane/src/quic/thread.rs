@@ -222,8 +222,9 @@ impl QuicThread {
 
     /// Gives a waiting thread the connections of the processes before it.
     pub fn adopt(&self, connections: HandedConnections) {
+        let (keys, own) = (self.identity.connection_id_keys(), self.identity.process());
         // Full only if others came before and were not taken, which stay.
-        let _ = self.adopting.try_send(connections.adopt(&self.identity));
+        let _ = self.adopting.try_send(connections.adopt(&keys, own));
     }
 
     /// The rest of a thread that follows another process.

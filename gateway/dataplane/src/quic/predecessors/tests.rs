@@ -1,3 +1,4 @@
+use super::super::certificate::EndpointIdentity;
 use super::*;
 
 fn session(slot: u32, process: u8) -> CarriedSession {
@@ -11,6 +12,14 @@ fn link() -> OwnedFd {
 fn read(connections: &HandedConnections, bytes: &[u8]) -> Option<HandedConnections> {
     let links = connections.links().map(|link| link.try_clone_to_owned().unwrap());
     HandedConnections::decode(bytes, links.collect())
+}
+
+fn adopted(connections: HandedConnections, identity: &EndpointIdentity) -> Predecessors {
+    connections.adopt(&identity.connection_id_keys(), identity.process()).0
+}
+
+fn id_of(identity: &EndpointIdentity) -> ConnectionId {
+    identity.connection_id_keys().of_process(identity.process()).generate_cid()
 }
 
 fn numbers(connections: &HandedConnections) -> Vec<u8> {
@@ -37,7 +46,7 @@ fn oldest_predecessor_is_left_out() {
     for process in 0..6 {
         let connections = HandedConnections::new(process, link(), &predecessors, vec![]).unwrap();
         identity = identity.successor();
-        predecessors = connections.adopt(&identity).0;
+        predecessors = adopted(connections, &identity);
     }
     let processes: Vec<u8> = predecessors.all.iter().map(|it| it.process).collect();
     assert_eq!(processes, [5, 4, 3, 2]);
@@ -54,13 +63,12 @@ fn datagram_goes_to_the_issuer_of_its_id() {
     let second = first.successor();
     let none = Predecessors::default();
     let connections = HandedConnections::new(0, link(), &none, vec![]).unwrap();
-    let (predecessors, _) = connections.adopt(&second);
+    let predecessors = adopted(connections, &second);
     let issuer = |datagram: &[u8]| predecessors.issuer(datagram).map(|it| it.process);
-    let ids = [&first, &second, &second.successor()]
-        .map(|identity| identity.connection_ids(identity.process()).generate_cid());
+    let ids = [&first, &second, &second.successor()].map(id_of);
     for (number, id) in ids.iter().enumerate() {
         let expected = (number == 0).then_some(0);
-        let short = [&[0x40][..], id, &[9; 30]].concat();
+        let short = [&[0x40][..], &id[..], &[9; 30]].concat();
         for datagram in [short, long(0xe0, id, 0), long(0xc0, id, 0)] {
             assert_eq!(issuer(&datagram), expected, "{datagram:?}");
             for length in 0..9 {
@@ -84,6 +92,6 @@ fn ids_of_the_first_process_are_as_before() {
     prk.expand(&info, ::ring::hkdf::HKDF_SHA256).unwrap().fill(&mut key).unwrap();
     let earlier = u64::from_be_bytes(*key.first_chunk().unwrap());
     let earlier = HashedConnectionIdGenerator::from_key(earlier);
-    let id = EndpointIdentity::of_secret(b"secret").connection_ids(0).generate_cid();
+    let id = id_of(&EndpointIdentity::of_secret(b"secret"));
     assert!(earlier.validate(&id).is_ok());
 }

@@ -2,7 +2,6 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::super::predecessors::HandedConnections;
 use super::*;
 
 const LATER_HOME: Home = Home { worker: 0, slot: 7, generation: 1 };
@@ -76,6 +75,7 @@ async fn handshake_begun_before_the_upgrade_completes() {
     while old.count(|counters| &counters.connections) == 0 {
         let early = tokio::time::timeout(Duration::ZERO, &mut connecting).await;
         assert!(early.is_err(), "the client runs only at times");
+        tokio::task::yield_now().await;
         std::thread::sleep(Duration::from_millis(1));
     }
     let mut new = replaced(&old);
