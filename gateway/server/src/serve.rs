@@ -334,7 +334,8 @@ fn serve_as(
     }
     recorder.finish();
     telemetry.flush(FAREWELL);
-    drop(duplicates);
+    // A replaced process may live on.
+    drop((telemetry, duplicates));
     let Some(handed_over) = handed_over else {
         api.shut_down();
         attended?;

@@ -37,8 +37,8 @@ const SHUTDOWN: &[u8] = b"the gateway is shutting down";
 /// Time in which the last packets are sent if the socket's buffer is full.
 const SENT_WITHIN: Duration = Duration::from_millis(100);
 
-/// Time in which the thread stops reading: a turn takes about a millisecond.
-const PAUSED_WITHIN: Duration = Duration::from_millis(100);
+/// Time in which the thread stops reading. A turn takes about a millisecond, on a processor that is not shared.
+const PAUSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Stages of the thread, in an atomic.
 const RUNS: u8 = 0;

@@ -104,6 +104,24 @@ async fn continued(old: &mut Channel) {
 }
 
 #[tokio::test]
+async fn go_brings_links_to_quic_connections() {
+    let (mut old, successor) = greet(ProtocolVersion::own().protocol, offer()).await;
+    let mut successor = successor.unwrap().0;
+    let handle = control();
+    let leading = async {
+        continued(&mut old).await;
+        let (link, _) = io::pipe().unwrap();
+        let go = HandoverMessage::Go.encode();
+        // Of the process with number 7, without sessions.
+        old.send(&go, &[1, 1, 7], &[link.as_fd()]).await.unwrap();
+    };
+    let (taken, ()) = tokio::join!(successor.take_over(&handle), leading);
+    assert_eq!(taken, Ok(6));
+    drop(old);
+    assert_eq!(successor.left().await.unwrap().links().count(), 1);
+}
+
+#[tokio::test]
 async fn withdrawal_counts_unless_go_was_sent() {
     for is_sent in [true, false] {
         let (mut old, successor) = greet(ProtocolVersion::own().protocol, offer()).await;
