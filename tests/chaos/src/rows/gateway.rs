@@ -17,4 +17,6 @@ pub(super) const ROWS: &[Row] = &[
         .of(200)
         .both_ways()
         .times(5),
+    // As many replaced processes keep connections.
+    Row::new("gateway.upgrade.quic", Layout::HOT, Upgrade).of(200).with_quic().both_ways().times(4),
 ];
