@@ -1527,7 +1527,7 @@ impl Gateway {
         self.policies.remove(policy);
         self.questions.note_standing(policy, None, now, &mut self.tables.effects);
         self.ask_again(self.questions.of_policy(policy), now);
-        self.reroute_all(policy, None, now);
+        self.ask_about_all(policy, None, now);
         if policy.hook == Hook::Degradation {
             self.tables.effects.set(Timer::Tick(Arc::new(policy.clone())), now);
         }

@@ -406,23 +406,6 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
             }
         }])
     }
-
-    /// Sessions use all capacity, and one of the two nodes dies. Forecasts and losses are looked at once a minute.
-    fn fill(&mut self) {
-        self.begin(FULL, &["EvenkeelLossUncovered", "EvenkeelCapacityRunsOut"]);
-        let mut refused = 0;
-        for number in 0..200 {
-            let room = format!("fill-{number}");
-            match open_silent(&mut self.fleet.full, &room, 400 + number) {
-                Some(_) => refused = 0,
-                None => refused += 1,
-            }
-            if refused == 5 {
-                break;
-            }
-        }
-        self.fleet.full_nodes[0].kill();
-    }
 }
 
 /// Threads that go on until this is dropped.

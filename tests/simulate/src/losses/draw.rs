@@ -101,7 +101,18 @@ fn crowd(rng: &mut Rng, seed: u64, nodes: &[(usize, u64)], rooms: u32) -> Script
     // Refused clients do not try again.
     let calm = lasts;
     let faults = Vec::new();
-    Script { seed, settings, nodes, joins, faults, lasts, calm, baseline: None, thorough: false }
+    Script {
+        seed,
+        settings,
+        nodes,
+        joins,
+        faults,
+        lasts,
+        calm,
+        baseline: None,
+        thorough: false,
+        rated: false,
+    }
 }
 
 /// The one-way delay to nodes of a zone.
