@@ -154,7 +154,11 @@ impl RiskFacts {
                 unplaced(blast),
                 blast.loss.as_ref().map_or(0, |loss| loss.hit.sessions)
             );
-            add("zone", found, "add capacity in other zones; `reserve = \"node\"` of a scenario reserves none for a zone");
+            add(
+                "zone",
+                found,
+                "add capacity in other zones; `reserve = \"node\"` of a scenario reserves none for a zone",
+            );
         }
         let has_happened = |blast: &Blast| {
             let loss = blast.loss.as_ref();
