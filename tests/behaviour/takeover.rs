@@ -436,7 +436,8 @@ fn upgrade_to_another_member_is_refused() {
 /// The scheduling policy of the thread that sends a member's beats (proc(5), `/proc/PID/stat`).
 fn policy_of_beats(process: u32) -> i32 {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    let stats = threads.map(|it| std::fs::read_to_string(it.unwrap().path().join("stat")).unwrap());
+    // A thread may end meanwhile.
+    let stats = threads.filter_map(|it| std::fs::read_to_string(it.ok()?.path().join("stat")).ok());
     let beats = stats.filter_map(|stat| {
         let (name, fields) = stat.rsplit_once(") ").unwrap();
         let is_cluster = name.ends_with("(evenkeel-cluste");

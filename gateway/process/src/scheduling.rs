@@ -102,7 +102,6 @@ fn set_policy(policy: i32, sched_priority: i32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
-    use std::thread;
 
     use evenkeel_testkit::required;
 

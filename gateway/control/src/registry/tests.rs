@@ -1,7 +1,7 @@
 mod ice;
 mod record;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use evenkeel_config::Traceparent;
