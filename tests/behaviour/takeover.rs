@@ -449,7 +449,7 @@ fn policy_of_beats(process: u32) -> i32 {
 /// A beat that waits for packets and other threads costs the ownership.
 #[required(Namespaces, RealTime)]
 #[test]
-fn beats_run_before_other_threads_also_after_an_upgrade() {
+fn beats_stay_real_time_after_an_upgrade() {
     let place = Hosts::lay();
     let node = place.node();
     let [mut owner, _standby] = place.group(&node);
