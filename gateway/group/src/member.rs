@@ -475,7 +475,7 @@ impl GroupMember {
 
     fn replace_secrets(&mut self, secrets: Vec<SecretFile>) {
         if let Err(error) = self.records.replace_secrets(&secrets) {
-            tracing::error!(%error, "secrets of the group stay");
+            tracing::error!(%error, "cannot replace the secrets of the group; the previous ones stay");
             return;
         }
         self.settings.secrets = secrets;

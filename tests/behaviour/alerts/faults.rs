@@ -137,7 +137,7 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         drop(stalled);
     }
 
-    /// Plays all faults, and returns when all were noticed or are late. Those of rules that wait for five minutes begin first.
+    /// Plays all faults, and returns when all were noticed or are late. Faults of rules that wait for five minutes begin first.
     pub(super) fn play(&mut self) {
         let began = Instant::now();
         self.begin(FULL, &["EvenkeelVoiceBad"]);

@@ -39,7 +39,7 @@ const AFTERWARDS: Duration = Duration::from_secs(2);
 const POLL_EVERY: Duration = Duration::from_millis(50);
 /// A packet that a gateway sent before a fault reaches its client within this time, over an impaired link too, nanoseconds.
 const ON_ITS_WAY_NS: u64 = 20_000_000;
-/// Time limit of the start, and of what is put right between faults.
+/// Time limit of the start, and of a hand-back between faults.
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Runs a row.

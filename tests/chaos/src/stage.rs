@@ -100,7 +100,7 @@ impl Witness {
 
 /// All processes except clients. Dropping it ends them.
 pub(crate) struct Stage {
-    /// Those of the first group.
+    /// The gateways of the first group.
     pub(crate) gateways: Gateways,
     further_groups: Vec<Gateways>,
     pub(crate) nodes: Vec<Node>,
@@ -474,6 +474,7 @@ fn start_nodes(
         nodes.push(Node { name, region, zone, address, process, link, agent });
     }
     let own = nodes.iter().map(|node: &Node| node.address);
+    let own = own.chain(told.iter().filter_map(|told| told.agent));
     namespace::reserve(told.iter().map(|told| told.address).chain(own).map(|at| at.port()))?;
     Ok((nodes, told))
 }

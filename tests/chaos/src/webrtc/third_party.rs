@@ -143,7 +143,7 @@ struct EndReport {
     received: Vec<u64>,
     /// The SSRCs of audio that it receives.
     audio: BTreeSet<u32>,
-    /// Those of video, of libraries.
+    /// The SSRCs of video, of libraries.
     #[serde(default)]
     video: BTreeSet<u32>,
     /// Time of the report, milliseconds since the Unix epoch.
