@@ -253,7 +253,7 @@ pub struct Continued {
     pub cause: Word,
     /// The number of these sessions.
     pub sessions: usize,
-    /// The time for which packets waited.
+    /// The time in which it restored them.
     pub took_us: u64,
 }
 

@@ -33,7 +33,7 @@ pub struct RealTimeLoan {
 
 impl RealTimeLoan {
     /// Begins it, if the process may. `is_successor`: a [`RealTimeThread`] of another process may have started this one, which is
-    /// real-time then.
+    /// real-time then; so an operator's choice of SCHED_RR ends with an upgrade.
     pub fn begin(is_successor: bool) -> RealTimeLoan {
         let is_given = match policy() {
             // `run_before_others` reports the failure.

@@ -99,17 +99,18 @@ fn port_that_is_not_free_is_told() {
     assert!(reserved.reserve(SESSION, Some(ELSEWHERE), (port, None)));
 }
 
-/// The addresses of RTP and RTCP that an offer of this carrier's client is answered with, over UDP and over QUIC. `others`: the
-/// addresses of the listeners beside 203.0.113.1, with their carriers.
-fn told(others: &[(&str, Option<&str>)], carrier: &str, rtcp: RtcpPort) -> [Vec<String>; 3] {
-    let address = |ip: &str, carrier: Option<&str>| {
-        let ip: IpAddr = ip.parse().unwrap();
-        let rtcp = Some(SocketAddr::new(ip, 5_005));
-        ListenerAddress { rtp: SocketAddr::new(ip, 5_004), rtcp, carrier: carrier.map(Arc::from) }
-    };
+fn listener(ip: &str, carrier: Option<&str>) -> ListenerAddress {
+    let ip: IpAddr = ip.parse().unwrap();
+    let rtcp = Some(SocketAddr::new(ip, 5_005));
+    ListenerAddress { rtp: SocketAddr::new(ip, 5_004), rtcp, carrier: carrier.map(Arc::from) }
+}
+
+/// The addresses of RTP and RTCP that an offer of this carrier's client is answered with, over UDP and over QUIC. `others`: those of
+/// the listeners beside 203.0.113.1.
+fn told(others: &[ListenerAddress], carrier: &str, rtcp: RtcpPort) -> [Vec<String>; 3] {
     let addresses = ListenerAddresses {
-        default: address("203.0.113.1", None),
-        others: others.iter().map(|(ip, carrier)| address(ip, *carrier)).collect(),
+        default: listener("203.0.113.1", None),
+        others: others.to_vec(),
     };
     let udp = UdpListener {
         addresses: addresses.clone(),
@@ -147,7 +148,7 @@ fn told(others: &[(&str, Option<&str>)], carrier: &str, rtcp: RtcpPort) -> [Vec<
 #[test]
 fn carriers_address_comes_before_an_alternate() {
     let of = |ips: [u8; 2], port| ips.map(|ip| format!("203.0.113.{ip}:{port}")).to_vec();
-    let others = [("203.0.113.2", Some("ct")), ("203.0.113.3", Some("cu"))];
+    let others = [listener("203.0.113.2", Some("ct")), listener("203.0.113.3", Some("cu"))];
     for (carrier, ips) in [("ct", [2, 1]), ("cu", [3, 1]), ("cm", [1, 2]), ("", [1, 2])] {
         let rtp = of(ips, 5_004);
         let [udp, rtcp, quic] = told(&others, carrier, RtcpPort::Mux);
@@ -161,10 +162,10 @@ fn carriers_address_comes_before_an_alternate() {
 #[test]
 fn both_ip_versions_of_a_carrier_are_told() {
     let others = [
-        ("2001:db8::1", None),
-        ("203.0.113.2", Some("ct")),
-        ("2001:db8::2", Some("ct")),
-        ("2001:db8::3", Some("cu")),
+        listener("2001:db8::1", None),
+        listener("203.0.113.2", Some("ct")),
+        listener("2001:db8::2", Some("ct")),
+        listener("2001:db8::3", Some("cu")),
     ];
     for (carrier, ips) in [
         ("", ["203.0.113.1", "2001:db8::1", "203.0.113.2"].to_vec()),
