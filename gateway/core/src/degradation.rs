@@ -21,8 +21,8 @@ const SESSIONS_PASSED: usize = 16_384;
 /// Resting sessions in one question, at least.
 const RESTING_PER_ASK: usize = 256;
 
-/// Questions within which each resting session has its turn: 30 s with a tick each 200 ms. A policy may wait for a time of
-/// its own.
+/// Questions within which each resting session has its turn, if the others leave space: 30 s with a tick each 200 ms. A policy
+/// may wait for a time of its own.
 const RESTING_TURNS: usize = 150;
 
 /// The next sessions that degradation policies are asked about, and the sessions on the native ladder.
@@ -75,7 +75,9 @@ impl DegradationTurns {
         asks: impl Fn(SessionId) -> bool,
     ) -> Vec<SessionId> {
         let cursors = self.tick_cursors.entry(cursor).or_default();
-        let mut ids = next_from(&mut cursors.awake, ours.awake(), SESSIONS_PER_ASK, &asks);
+        // The others never take the whole question.
+        let at_most = SESSIONS_PER_ASK - ours.resting().len().min(RESTING_PER_ASK);
+        let mut ids = next_from(&mut cursors.awake, ours.awake(), at_most, &asks);
         let turn = ours.resting().len().div_ceil(RESTING_TURNS).max(RESTING_PER_ASK);
         let at_most = turn.min(SESSIONS_PER_ASK - ids.len());
         ids.extend(next_from(&mut cursors.resting, ours.resting(), at_most, &asks));

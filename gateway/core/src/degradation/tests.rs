@@ -80,7 +80,8 @@ fn resting_sessions_have_turns_beside_the_others() {
     assert_eq!(distinct.len(), 60_010, "each has its turn");
     let busy = TickedSessions::of(0..5_000, 5_000..6_000);
     let ids = next(&busy);
-    assert_eq!((ids.len(), ids.last()), (SESSIONS_PER_ASK, Some(&SessionId(4_095))));
+    assert_eq!((ids.len(), ids.last()), (SESSIONS_PER_ASK, Some(&SessionId(5_255))));
+    assert_eq!(ids.iter().filter(|id| id.0 < 5_000).count(), SESSIONS_PER_ASK - RESTING_PER_ASK);
 }
 
 #[test]
