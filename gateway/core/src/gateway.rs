@@ -550,7 +550,7 @@ impl Gateway {
                 session.judge_zone(node.settings.zone, &mut self.tables.capacity.domain_breakers);
             }
             if woke {
-                self.tables.sessions.rouse(id);
+                self.tables.sessions.wake(id);
             }
             self.judge(|policies, subjects, effects| {
                 policies.weigh_measures(id, subjects, effects);
@@ -2212,7 +2212,7 @@ impl Gateway {
     /// a degradation policy is about all its sessions.
     fn ask_about_all(&mut self, policy: &PolicyName, before: Option<&Revisions>, now: Instant) {
         if policy.hook != Hook::Routing {
-            self.tables.sessions.rouse_all(policy);
+            self.tables.sessions.wake_all(policy);
             return;
         }
         let is_concerned = |room: &&Room| {
@@ -3195,7 +3195,7 @@ impl Tables {
 
     /// Applies the consequences of a session's change to the next tick, the list of reduced sessions and its worker.
     fn apply_to_session(&mut self, id: SessionId, change: SessionChange) {
-        self.sessions.rouse(id);
+        self.sessions.wake(id);
         match change.share {
             Some(ShareChange::ReducedAt(since)) => self.capacity.reduced.set(id, Some(since)),
             Some(ShareChange::Whole) => self.capacity.reduced.set(id, None),

@@ -78,7 +78,7 @@ impl TickedSessions {
         }
     }
 
-    fn rouse(&mut self, id: SessionId) {
+    fn wake(&mut self, id: SessionId) {
         if self.resting.remove(id) {
             self.awake.insert(id);
         }
@@ -433,12 +433,12 @@ impl SessionTable {
     }
 
     /// The session has changed: the next tick of its policy is about it.
-    pub(crate) fn rouse(&mut self, id: SessionId) {
-        self.ticked.values_mut().for_each(|ours| ours.rouse(id));
+    pub(crate) fn wake(&mut self, id: SessionId) {
+        self.ticked.values_mut().for_each(|ours| ours.wake(id));
     }
 
     /// The policy has changed: its next tick is about all its sessions.
-    pub(crate) fn rouse_all(&mut self, policy: &PolicyName) {
+    pub(crate) fn wake_all(&mut self, policy: &PolicyName) {
         if let Some(ours) = self.ticked.get_mut(policy) {
             let resting = std::mem::take(&mut ours.resting);
             resting.iter().for_each(|id| _ = ours.awake.insert(id));

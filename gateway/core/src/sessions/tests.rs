@@ -107,7 +107,7 @@ fn idle_session_rests_until_it_is_measured() {
     };
     table.rest(&degradation, ID);
     assert_eq!((counts(&table), table.most_ticked()), ((0, 1), 1), "it never had a packet");
-    table.rouse(ID);
+    table.wake(ID);
     assert_eq!(counts(&table), (1, 0));
     let report = |table: &mut SessionTable, metric, value| {
         let measures = *Measures::default().set(metric, value);
@@ -124,7 +124,7 @@ fn idle_session_rests_until_it_is_measured() {
     assert!(!report(&mut table, Metric::BitrateDown, 0));
     table.rest(&degradation, ID);
     assert_eq!(counts(&table), (0, 1));
-    table.rouse_all(&degradation);
+    table.wake_all(&degradation);
     assert_eq!(counts(&table), (1, 0));
     table.rest(&degradation, ID);
     table.remove(ID);

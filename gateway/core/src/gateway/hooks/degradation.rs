@@ -128,7 +128,7 @@ impl Question for DegradationQuestion<'_> {
         for (row, session) in (0..).zip(fresh.iter().map(|shown| shown.map(TickedSession::session)))
         {
             match session {
-                Some(session) if changed.contains(&row) => gateway.tables.sessions.rouse(session),
+                Some(session) if changed.contains(&row) => gateway.tables.sessions.wake(session),
                 Some(session) if may_rest => gateway.tables.sessions.rest(policy, session),
                 Some(_) | None => {}
             }
