@@ -849,6 +849,29 @@ fn signal_to_the_first_process_is_passed_on_at_once() {
 
 #[required(UserNamespaces)]
 #[test]
+fn first_process_signals_past_kept_connections() {
+    let node = Node::agent("east-a1");
+    let mut command = as_first_process();
+    command.arg(evenkeel());
+    let mut gateway = GatewayProcess::start_by(&World::of(&[&node]).with_quic(), command);
+    let first = first_process(&gateway);
+    let way = roq_session(&mut gateway, "room");
+    gateway.upgrade(own_binary()).join().unwrap().unwrap();
+    // The second process lives on with this connection after it is replaced.
+    let line = gateway.ask(async |_| connect(way).await);
+    let mut ann = QuicEcho { line, voice: Phone::new(1).voice, heard: Vec::new() };
+    gateway.ask(async |_| ann.talk(|ann| !ann.heard.is_empty()).await);
+    gateway.upgrade(own_binary()).join().unwrap().unwrap();
+    // There is a session: the first signal drains, the second ends.
+    kill(first, Signal::SIGTERM).unwrap();
+    gateway.await_log("shutting down");
+    kill(first, Signal::SIGTERM).unwrap();
+    let status = gateway.process.wait(TIMEOUT).unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[required(UserNamespaces)]
+#[test]
 fn first_process_stays_until_the_last_ends() {
     let node = Node::agent("east-a1");
     let mut command = as_first_process();

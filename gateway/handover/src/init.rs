@@ -63,7 +63,7 @@ impl Init {
                 _ = drill.recv() => Signal::SIGUSR2,
             };
             // Fails only if it has ended, which the next turn sees.
-            let _ = kill(line.serving, passed);
+            let _ = kill(line.last_announced(), passed);
         }
     }
 }
@@ -100,11 +100,16 @@ impl ProcessLine {
     fn served_last(&mut self, ended: Pid) -> bool {
         // A process announces the next one and ends, which makes that one a child of this process. So the number of
         // each child that ends is here by now, in whichever order the kernel reports them.
+        ended == self.last_announced()
+    }
+
+    /// The process that serves. The one that announced it may live on, with QUIC connections, and passes no signal on.
+    fn last_announced(&mut self) -> Pid {
         let mut next = [0; 4];
         while self.next.read_exact(&mut next).is_ok() {
             self.serving = Pid::from_raw(u32::from_be_bytes(next).cast_signed());
         }
-        ended == self.serving
+        self.serving
     }
 }
 
