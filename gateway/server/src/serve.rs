@@ -342,12 +342,12 @@ fn serve_as(
         return Ok(whole?);
     };
     api.leave();
-    let status = runtime.block_on(handed_over.leave(&mut signals))?;
+    let status = runtime.block_on(handed_over.leave(&mut signals));
     // Signals are for the process that serves: this one ends with its last QUIC connection, or with that process.
     if let Some(predecessor) = predecessor {
         predecessor.wait();
     }
-    match status {
+    match status? {
         0 => Ok(()),
         status => Err(ServeError::Successor(status)),
     }
