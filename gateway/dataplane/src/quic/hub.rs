@@ -278,7 +278,7 @@ impl Hub {
 
     /// Notes at a predecessor that a flow belongs to this session.
     pub(super) fn learn(&self, home: Home, flow: u64) {
-        // The session may have ended meanwhile, and a full table only costs its packets a reply each.
+        // The flow may be another session's, or the table full: the session then gets no packets over this connection.
         let _ = self.flows.insert(FlowKey::Roq(flow), FlowEntry::of(home));
     }
 

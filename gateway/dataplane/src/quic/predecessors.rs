@@ -1,12 +1,12 @@
 //! Connections that outlive the process that accepted them.
 //!
 //! quinn's states cannot be handed over. After an upgrade the replaced process, a *predecessor*, keeps its connections until they end: it
-//! encrypts, decrypts and acknowledges. It has no socket of clients. The process that serves receives each datagram, recognises by its
+//! encrypts, decrypts and acknowledges. It has no socket for clients. The process that serves receives each datagram, recognises by its
 //! connection ID which process issued that, and passes it on over a [`ProcessLink`]; the predecessor returns the packets in it, as for a
 //! worker, and datagrams for clients, which the serving process sends under its lease. Packets to clients go the same ways back.
 //!
-//! A session has the same [`Home`] in all these processes. The flow table is that of the process that serves; a predecessor has a copy of
-//! the time of the upgrade:
+//! A session has the same [`Home`] in all these processes. The flow table is that of the process that serves; a predecessor has a copy
+//! from the time of the upgrade:
 //!
 //! | item | to the serving process | to a predecessor |
 //! |---|---|---|

@@ -20,7 +20,7 @@ use crate::{address, buffers};
 /// Socket buffer in bytes, as far as the system grants it: the kernel counts about a KiB for each voice packet.
 const BUFFER: usize = 1_024 * 1_024;
 
-/// Every message begins with as many bytes; those that its kind does not use are 0.
+/// Length of a message's header in bytes. Bytes that its kind does not use are 0.
 const HEADER: usize = 44;
 
 /// The longest message: datagrams of one size that quinn sends together.
