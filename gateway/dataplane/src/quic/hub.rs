@@ -245,6 +245,11 @@ impl Hub {
             }
             (RingItem::Attached, Some(home)) => self.attach_to(carrier, home, flow, now),
             (RingItem::Path(_), _) if is_carried(self, there) => self.tell(meta, &[]),
+            // The end of the use did not fit into the link.
+            (RingItem::Path(_), _) => {
+                let ended = RingMeta { kind: RingItem::Detached, ..meta };
+                self.tell_predecessor(process, ended, &[]);
+            }
             (RingItem::Detached, _) if is_carried(self, there) => {
                 self.sessions.remove(&there);
                 self.count_attached();

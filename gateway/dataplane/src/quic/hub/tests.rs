@@ -1,5 +1,7 @@
 //! Path reports to workers and their rounds, and connections without sessions.
 
+use super::super::certificate::EndpointIdentity;
+use super::super::process_link::MESSAGE_MAX;
 use super::*;
 use crate::flows::FlowEntry;
 
@@ -115,4 +117,23 @@ fn empty_round_waits_and_missed_rounds_are_skipped() {
     round.begin(homes(3), late);
     assert_eq!(round.share().len(), 3);
     assert_eq!(round.due(), late + EVERY);
+}
+
+/// The predecessor may have missed that the session uses another connection.
+#[test]
+fn report_of_a_session_elsewhere_is_answered() {
+    let now = Instant::now();
+    let (mut hub, mut ring) = hub(1, now);
+    let identity = EndpointIdentity::of_secret(b"secret").successor();
+    let (link, other) = ProcessLink::pair().unwrap();
+    let handed = HandedConnections::new(0, other, &Predecessors::default(), vec![]).unwrap();
+    let (predecessors, sessions) = handed.adopt(&identity.connection_id_keys(), identity.process());
+    hub.adopt(predecessors, sessions);
+    let kind = RingItem::Path(PathReport { rtt_us: 5_000, lost: 0, sent: 4 });
+    let report = RingMeta { home: home(0), kind, flow: 0 };
+    hub.take_item(0, report, &[], now);
+    let mut buffer = [0; MESSAGE_MAX];
+    let ended = RingMeta { kind: RingItem::Detached, ..report };
+    assert_eq!(link.receive(&mut buffer), LinkRead::Item(ended, &[]));
+    assert_eq!(told(&mut ring), [], "its worker has the reports of its connection");
 }
