@@ -65,7 +65,8 @@ pub(super) fn draw_modes(rng: &mut Rng, settings: &mut CoreSettings) {
 /// Draws the deaths that reserves cover, and the places without spares. Has its own random generator.
 pub(super) fn draw_reserves(rng: &mut Rng, settings: &mut CoreSettings) {
     for scenario in settings.scenarios.values_mut() {
-        scenario.reserve = Some(FailureScope::ALL[rng.usize(..FailureScope::ALL.len())]);
+        // One of four scenarios has the default.
+        scenario.reserve = FailureScope::ALL.get(rng.usize(..=FailureScope::ALL.len())).copied();
     }
     for scenario in settings.scenarios.values_mut() {
         scenario.spares_outside = FailureScope::ALL[rng.usize(..FailureScope::ALL.len())];
