@@ -19,6 +19,7 @@ const OTHERS: [&str; 14] = [
     "npm",
     "clang",
     "openssl",
+    "cat",
     "cp",
     "nats",
     "umask",
