@@ -11,7 +11,7 @@ use crate::page::{Line, pages, root};
 use evenkeel_testkit::binary::evenkeel;
 
 /// Programs that are not ours.
-const OTHERS: [&str; 14] = [
+const OTHERS: [&str; 15] = [
     "cd",
     "mkdir",
     "cargo",

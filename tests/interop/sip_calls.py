@@ -78,7 +78,7 @@ class Phone:
         tone(sound)
         settings = {
             "sip_listen": f"127.0.0.1:{free_port()}",
-            "net_interface": "lo",
+            "net_interface": "127.0.0.1",
             "rtcp_mux": "yes",
             "audio_source": f"aufile,{sound}",
             "audio_player": "aubridge,none",

@@ -251,6 +251,8 @@ fn webrtcbin_with_its_rsa_certificate_is_refused() {
         ended.then_some(())
     });
     stage.wait_for_log("no client certificate received");
+    let line = clients.wait_for("a line", TIMEOUT, |lines| lines.first().cloned());
+    line.expect("GStreamer goes on");
     note_versions(&clients);
 }
 

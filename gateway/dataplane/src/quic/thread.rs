@@ -369,12 +369,15 @@ impl ThreadOrders {
                 RUNS => {
                     endpoint.resume();
                     self.link = None;
-                    let adopted = self.adopted.try_recv();
-                    let is_other = adopted.is_ok();
-                    if let Ok((predecessors, sessions)) = adopted {
-                        endpoint.adopt(predecessors, sessions);
+                    return (RUNS, self.adopt(endpoint));
+                }
+                // Perhaps before the thread has read at all.
+                STOPS => {
+                    let adopts = self.adopt(endpoint);
+                    if adopts {
+                        endpoint.resume();
                     }
-                    return (RUNS, is_other);
+                    return (STOPS, adopts);
                 }
                 FOLLOWS => {
                     let Some(link) = self.link.take() else { return (FOLLOWS, false) };
@@ -386,6 +389,13 @@ impl ThreadOrders {
                 stage => return (stage, false),
             }
         }
+    }
+
+    /// Takes the connections that this process was given. Returns false if there are none.
+    fn adopt(&mut self, endpoint: &mut QuicEndpoint) -> bool {
+        let Ok((predecessors, sessions)) = self.adopted.try_recv() else { return false };
+        endpoint.adopt(predecessors, sessions);
+        true
     }
 
     fn pause(&mut self, endpoint: &mut QuicEndpoint) {

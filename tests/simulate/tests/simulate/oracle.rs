@@ -12,7 +12,7 @@ fn scenario_call(settings: Value) -> OracleRevision {
 
 #[test]
 fn low_ceilings_are_worse_than_chance() {
-    let mut oracle = Oracle::new(0..2);
+    let mut oracle = Oracle::new(0..8);
     let sound = scenario_call(json!({"floor": 24, "ceiling": 2000}));
     let runs: Vec<Harm> =
         (1..4).map(|chance| oracle.play(&sound, None, chance).unwrap().harm).collect();
