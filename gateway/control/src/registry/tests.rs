@@ -108,10 +108,8 @@ fn listener(ip: &str, carrier: Option<&str>) -> ListenerAddress {
 /// The addresses of RTP and RTCP that an offer of this carrier's client is answered with, over UDP and over QUIC. `others`: those of
 /// the listeners beside 203.0.113.1.
 fn told(others: &[ListenerAddress], carrier: &str, rtcp: RtcpPort) -> [Vec<String>; 3] {
-    let addresses = ListenerAddresses {
-        default: listener("203.0.113.1", None),
-        others: others.to_vec(),
-    };
+    let addresses =
+        ListenerAddresses { default: listener("203.0.113.1", None), others: others.to_vec() };
     let udp = UdpListener {
         addresses: addresses.clone(),
         bound: ([0, 0, 0, 0], 5_004).into(),
