@@ -63,8 +63,10 @@ impl World<'_> {
         let Join { sends, call, .. } = self.clients[client as usize].join;
         let phone = client.is_multiple_of(2);
         let mut labels = vec![("device", if phone { "phone" } else { "desktop" })];
-        labels
-            .extend((client % 3 > 0).then(|| ("max-height", ["360", "720"][client as usize % 2])));
+        labels.extend(
+            (!client.is_multiple_of(3))
+                .then(|| ("max-height", ["360", "720"][client as usize % 2])),
+        );
         labels.extend(client.is_multiple_of(5).then_some(("battery", "low")));
         let role = match (call, sends) {
             (true, _) if client.is_multiple_of(3) => "listener",

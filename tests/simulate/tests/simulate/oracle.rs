@@ -5,8 +5,9 @@ use evenkeel_simulate::{Harm, Noise, Oracle, OracleRevision, policy_name};
 use serde_json::{Value, json};
 
 fn scenario_call(settings: Value) -> OracleRevision {
-    let plugin = shipped().iter().find(|one| one.name == "scenario-call").unwrap();
-    let policy = policy_name("call/scenario").unwrap();
+    let plugin =
+        shipped().iter().find(|one| one.name == "scenario-call").expect("a shipped plugin");
+    let policy = policy_name("call/scenario").expect("a policy");
     OracleRevision { policy, plugin: plugin.bytes.to_vec(), settings }
 }
 

@@ -75,7 +75,7 @@ fn rooms_of_a_removed_set_are_routed_natively() {
     world.open("r");
     assert_eq!(world.route("r").len(), 1);
     let asked = world.asked(Hook::Routing);
-    reload(&mut world, |scenarios| scenarios.clear());
+    reload(&mut world, BTreeMap::clear);
     world.pass(ms(1_000));
     assert_eq!((world.stands("r"), world.route("r").len()), (Some(B), 2), "with a spare");
     assert_eq!(world.asked(Hook::Routing), asked);
