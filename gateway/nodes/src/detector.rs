@@ -203,6 +203,11 @@ impl Detector {
         }
     }
 
+    /// Another process has served sessions at the node, so that media of so many is due, though none was heard here.
+    pub fn expect_media(&mut self, sessions: u32) {
+        self.silence.expect(sessions);
+    }
+
     /// Takes the workers' stamp. Arrivals withdraw the accusations by silence and kernel error.
     pub fn handle_stamp(&mut self, stamp: Stamp, now: Instant) {
         if self.silence.handle_stamp(stamp, now) {

@@ -491,6 +491,7 @@ impl Records<'_> {
         for hop in dead {
             self.gateway.fail_over(hop.node, now);
         }
+        self.expect_media();
         let Gateway { rooms, tables, .. } = &mut *self.gateway;
         for id in ids {
             let Some(room) = rooms.get(&id) else { continue };
@@ -513,6 +514,23 @@ impl Records<'_> {
         }
         if !away.is_empty() {
             tables.effects.set_if_idle(Timer::Failback, now);
+        }
+    }
+
+    /// Has the nodes of rooms in which sessions hear each other accused if they are silent: one may have died with the process before.
+    fn expect_media(&mut self) {
+        let Gateway { rooms, tables, .. } = &mut *self.gateway;
+        let mut due: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for room in rooms.values() {
+            let live = tables.sessions_of(room, Session::is_live).len() as u32;
+            if let Some(on) = room.holding().on
+                && live > 1
+            {
+                *due.entry(on).or_default() += live;
+            }
+        }
+        for (node, sessions) in due {
+            tables.nodes[node].detector.expect_media(sessions);
         }
     }
 

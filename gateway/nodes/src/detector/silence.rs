@@ -7,6 +7,9 @@ use evenkeel_model::{Since, Stamp};
 /// A node that was silent this long while alive is expected to send nothing more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 
+/// The media that a session gets from its node, as long as it was not heard: voice in frames of 40 ms.
+const PACKETS_PER_SECOND: f64 = 25.0;
+
 /// Minimum of missing arrivals even for slow flows: one lost packet between two speech pauses is no death.
 const ARRIVALS_MIN: u32 = 3;
 
@@ -69,6 +72,11 @@ impl SilenceDetector {
         }
         self.stamp = stamp;
         arrived > 0
+    }
+
+    /// Expects media of so many sessions once something is sent to the node.
+    pub(super) fn expect(&mut self, sessions: u32) {
+        self.rate = self.rate.max(PACKETS_PER_SECOND * f64::from(sessions));
     }
 
     pub(super) fn excuse(&mut self, late: Duration) {

@@ -540,3 +540,18 @@ fn contradictory_record_changes_nothing() {
         assert_eq!(world.gateway.record(world.now).sessions, []);
     }
 }
+
+#[test]
+fn node_that_died_with_the_owner_is_found_by_silence() {
+    let mut world = World::new(settings());
+    (0..8).for_each(|_| _ = world.open("r"));
+    let on = world.stands("r").unwrap();
+    let record = world.gateway.record(world.now);
+    // The standby probes the node, and hears no media of it.
+    world.hush(on);
+    world.restart(ms(1_000));
+    world.mute(on);
+    world.restore(&record);
+    world.pass(ms(50));
+    assert!(!world.gateway.board().cell(on).unwrap().up, "by two witnesses");
+}
