@@ -27,8 +27,10 @@ use crate::harness::{
 const ROOM: &str = "room";
 /// The port of the group's listener.
 const PORT: u16 = 7_000;
-/// Packets of each kind, and frames that pages decode, that each end receives between faults.
+/// Packets of each kind that each end receives between faults.
 const PACKETS: u64 = 25;
+/// Frames that pages decode meanwhile; a busy machine decodes few.
+const FRAMES: u64 = 5;
 /// A takeover loses a few packets of those that a report is about.
 const LOSS_PPM_MAX: u64 = 150_000;
 /// A program has processed what reached it this long before a report of an end.
@@ -82,6 +84,13 @@ fn received(line: &Value) -> Vec<u64> {
         None => vec![end["decrypted"].clone()],
     });
     counts.map(|count| count.as_u64().unwrap_or_default()).collect()
+}
+
+/// The least of each count that [`received`] returns. Of pages the third one is frames.
+fn wanted(line: &Value) -> Vec<u64> {
+    let least = [PACKETS, PACKETS, FRAMES];
+    let counts = ends(line).iter().map(|end| end["received"].as_array().map_or(1, Vec::len));
+    counts.flat_map(|counts| least.into_iter().take(counts)).collect()
 }
 
 /// The packets of RTP that SRTP accepted since the line before.
@@ -158,13 +167,14 @@ impl ForeignCall {
     /// Waits until each end has received more of each kind.
     fn await_media(&self, what: &str, before: Option<&Value>) {
         let before = before.map(received);
-        let is_enough = |(place, count): (usize, &u64)| {
-            let before = before.as_ref().and_then(|before| before.get(place));
-            *count >= before.copied().unwrap_or_default() + PACKETS
-        };
         let came = self.program.wait_for(what, 2 * TIMEOUT, |lines| {
-            let counts = received(&last(lines)?);
-            let is_whole = !counts.is_empty() && counts.iter().enumerate().all(is_enough);
+            let line = last(lines)?;
+            let counts = received(&line);
+            let goals = wanted(&line).into_iter().enumerate().map(|(place, least)| {
+                let before = before.as_ref().and_then(|before| before.get(place));
+                before.copied().unwrap_or_default() + least
+            });
+            let is_whole = !counts.is_empty() && goals.zip(&counts).all(|(goal, is)| *is >= goal);
             is_whole.then_some(())
         });
         came.unwrap_or_else(|error| panic!("{error}; {:?}", self.program.lines().last()));

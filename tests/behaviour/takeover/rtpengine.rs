@@ -133,7 +133,10 @@ fn srtp_legs_at_rtpengine_get_new_keys() {
     converse(&mut [&mut ann, &mut bob], "both hear");
     await_replica(&mut owner);
     let on_legs = || count(LegPacket::Encrypted);
-    wait_until("the packets are captured", || on_legs() >= 4 * PACKETS as usize);
+    // A busy host captures some of them late, or not at all.
+    while on_legs() < 4 * PACKETS as usize {
+        converse(&mut [&mut ann, &mut bob], "the packets are captured");
+    }
     let encrypted = on_legs();
 
     owner.process.signal(Signal::SIGKILL).unwrap();
@@ -141,9 +144,9 @@ fn srtp_legs_at_rtpengine_get_new_keys() {
     assert_eq!(sessions(&mut standby), opened);
     assert_continuous(&ann.heard);
     assert_continuous(&bob.heard);
-    wait_until("packets are captured after the takeover", || {
-        on_legs() - encrypted >= 4 * PACKETS as usize
-    });
+    while on_legs() - encrypted < 4 * PACKETS as usize {
+        converse(&mut [&mut ann, &mut bob], "packets are captured after the takeover");
+    }
     assert_eq!(count(LegPacket::Plain), 0, "packets that are not encrypted");
     let (first, second) = (first.lock().unwrap(), second.lock().unwrap());
     assert!(!first.is_empty() && !second.is_empty(), "{} and {} keys", first.len(), second.len());
