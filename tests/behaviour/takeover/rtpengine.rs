@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 
 use super::{PACKETS, await_node};
 use crate::harness::{
-    GatewayProcess, Hosts, NODE, Phone, assert_continuous, await_replica, ids, talk, wait_until,
+    GatewayProcess, Hosts, NODE, Phone, assert_continuous, await_replica, ids, talk,
 };
 
 /// The port of NG messages.
