@@ -52,7 +52,7 @@ fn call_through_deaths(transport: &str) {
         .args([url, transport]);
     let browser = ChildProcess::start("browser", &mut command, &folder).expect("node starts");
     let mut browser = browser.with_grace(TIMEOUT);
-    let seen = browser.json_line(2 * TIMEOUT).expect("the page calls through both deaths");
+    let seen = browser.json_line(4 * TIMEOUT).expect("the page calls through both deaths");
     println!("page: {seen}");
     assert_eq!((&seen["state"], &seen["again"]), (&json!("connected"), &json!("connected")));
     let killed = format!("the kill of {}", seen["killed"].as_str().expect("a node"));

@@ -8,6 +8,8 @@ import { launch, pause } from "./browser.js";
 const [packages, url, transport] = process.argv.slice(2);
 const browser = await launch(packages, "chromium");
 const page = await browser.newPage();
+// A gateway of a debug build on a busy machine takes long to start again.
+page.setDefaultTimeout(100_000);
 const faults = [];
 page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
 page.on("pageerror", (error) => faults.push(`${error}`));
