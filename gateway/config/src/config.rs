@@ -266,7 +266,7 @@ impl GatewayConfig {
             *sum = sum.saturating_add(node.capacity.0);
         }
         let several = regions.into_iter().filter(|(_, zones)| zones.len() > 1);
-        let note = |(region, zones): (&str, BTreeMap<&str, u64>)| {
+        let notes = several.filter_map(|(region, zones)| {
             let (largest, of_largest) = zones.iter().max_by_key(|(_, sum)| **sum)?;
             let all = zones.values().fold(0, |all: u64, sum| all.saturating_add(*sum));
             let rest = ConfigBitRate(all.saturating_sub(*of_largest));
@@ -274,8 +274,8 @@ impl GatewayConfig {
                 "region `{region}`: scenarios without `reserve` keep capacity for the death of a zone while the load is at most \
                  {rest}, the capacity without zone `{largest}`; above it, for the death of a node"
             ))
-        };
-        several.filter_map(note).collect()
+        });
+        notes.collect()
     }
 
     /// All bindings with the policies that they configure.

@@ -236,7 +236,7 @@ pub(crate) struct Holding {
     pub(crate) kbps: u64,
 }
 
-/// A zone or region whose death a reserve covers beside that of the first node.
+/// A reserve covers the death of this zone or region, beside that of the first node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Cover {
     pub(crate) domain: FailureDomain,
@@ -271,7 +271,7 @@ impl Holding {
         }
     }
 
-    /// The zone or region of `on` whose death the reserve covers as well.
+    /// The zone or region of `on`, if the reserve covers its death as well.
     pub(crate) fn covers(self) -> Option<Cover> {
         match self.second {
             SecondNode::Reserve { covers, .. } => covers,
@@ -328,7 +328,7 @@ impl CapacityChange {
 enum ReservedFor {
     Node(NodeId),
     Domain(FailureDomain),
-    /// The rooms there whose reserve for this death yields to load; the others are counted under [`ReservedFor::Domain`].
+    /// The death of a zone or region, as far as reserves for it yield to load; firm ones are counted under [`ReservedFor::Domain`].
     Yielding(FailureDomain),
 }
 

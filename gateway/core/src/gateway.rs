@@ -140,7 +140,7 @@ pub struct Gateway {
     unsettled: Option<Box<Unsettled>>,
 }
 
-/// The zones for whose death rooms reserve by default.
+/// The zones that reserves cover by default.
 #[derive(Debug)]
 struct DefaultReserves {
     /// Zones with a permanent node that takes rooms.
@@ -1259,8 +1259,8 @@ impl Gateway {
         }
     }
 
-    /// Where load has taken capacity of reserves that yield, rooms give theirs up until those of the others fit. A node to which
-    /// rooms fail over is checked once all have arrived.
+    /// Gives up reserves that yield, at nodes with too much load for all of them, until the others fit. A node to which rooms fail over
+    /// is checked once all have arrived.
     fn trim_reserves(&mut self) {
         let nodes: Vec<NodeId> = self.tables.nodes.iter().map(|node| node.id).collect();
         for node in nodes {

@@ -306,8 +306,8 @@ impl Upgrader<'_> {
                 let Attempt { channel, child, guard, connections, .. } = attempt;
                 child.serve();
                 guard.into_iter().for_each(SuspensionGuard::stay);
-                // The new process reads the QUIC socket once the channel is closed; before, it would answer clients whose
-                // connections are closed by stateless resets.
+                // The new process reads the QUIC socket once the channel is closed. Before, it would send stateless resets to clients of
+                // closed connections.
                 match connections {
                     Some(_) => self.gateway.keep_quic(),
                     None => self.gateway.close_quic(),

@@ -194,7 +194,8 @@ impl Continuity {
         self.streams.iter_mut().filter(of_client).for_each(|stream| stream.skip_to(sequence));
     }
 
-    /// Removes the fraction lost of the client's report blocks whose interval has numbers that were skipped, with which no packet was sent.
+    /// Removes the fraction lost of the client's report blocks about an interval in which numbers were skipped: no packet was sent with
+    /// them.
     pub fn excuse_skipped(&mut self, compound: &mut [u8]) {
         replace_fractions_lost(compound, |block| {
             let mut streams = self.streams.iter_mut().filter(|stream| stream.ssrc == block.ssrc);

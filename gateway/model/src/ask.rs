@@ -57,7 +57,7 @@ crate::named! {
 /// Labels of a session, known when it opens, in the order given.
 pub type Labels = Arc<[(Box<str>, Box<str>)]>;
 
-/// Returns the label `participant`: the participant whose streams the session sends. `None` if the label is empty.
+/// Returns the label `participant`, the sender of the session's streams. `None` if the label is empty.
 pub fn participant(labels: &Labels) -> Option<&str> {
     let found = labels.iter().find(|(name, _)| &**name == "participant");
     found.map(|(_, value)| &**value).filter(|value| !value.is_empty())

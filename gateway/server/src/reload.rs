@@ -335,12 +335,12 @@ impl AppliedConfig {
             Ok(Ok(retired)) => {
                 self.sets = sets.to_vec();
                 tracing::info!("policy sets reloaded");
-                let warning = |(scenario, rooms): (Arc<str>, usize)| {
+                let warnings = retired.into_iter().map(|(scenario, rooms)| {
                     format!(
                         "scenario `{scenario}` is gone: open rooms ({rooms}) keep its settings until they end; new offers are refused"
                     )
-                };
-                return Ok(retired.into_iter().map(warning).collect());
+                });
+                return Ok(warnings.collect());
             }
             Ok(Err(error)) => {
                 tracing::error!(%error, "no thread for a new policy; policy sets stay");

@@ -68,7 +68,7 @@ impl Gateways {
             Some(hosts) => {
                 let host_of = |member: &Member| &hosts.gateways[member.host];
                 let addresses = Addresses::watch(members.iter().map(host_of), shared_by(group))?;
-                let start = |(number, member): (usize, &Member)| {
+                let gateways = members.iter().enumerate().map(|(number, member)| {
                     let host = host_of(member);
                     if layout.gateway_hosts == 1 {
                         host.ip(&format!("addr add {SHARED}/{PREFIX} dev {INTERFACE}"))?;
@@ -76,8 +76,7 @@ impl Gateways {
                     let _inside = host.enter()?;
                     let membership = Membership { hosts, group, members: &members, number };
                     start(member.name, layout, places, told, witness, Some(membership))
-                };
-                let gateways = members.iter().enumerate().map(start);
+                });
                 (gateways.collect::<Result<_, String>>()?, Some(addresses))
             }
         };

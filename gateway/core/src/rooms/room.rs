@@ -328,7 +328,7 @@ impl<'a> RoomNeed<'a> {
         self.regions
     }
 
-    /// The zone or region of `on` whose death the first spare should cover: as the scenario's `reserve` says, or by default the
+    /// The zone or region of `on`, if the first spare should cover its death: as the scenario's `reserve` says, or by default the
     /// zone, if another one of the region takes rooms. `None`: the death of the node alone.
     pub(crate) fn wanted_cover(&self, on: NodeId, nodes: &NodeTable) -> Option<Cover> {
         let scope = match self.reserve {

@@ -35,7 +35,7 @@ pub(crate) struct Worklists {
     pub(crate) stranded: StrandedRooms,
     /// Rooms that the death of their node would strand.
     pub(crate) unreserved: RoomTurns,
-    /// Rooms whose reserve covers the death of their node, and not that of the zone or region which their scenario wants covered.
+    /// Rooms with a reserve for the death of their node, and without one for that of the zone or region, which their scenario wants.
     pub(crate) uncovered: RoomTurns,
     pub(crate) away: AwayRooms,
     /// Rooms that have not yet taken the changed settings of their scenarios.

@@ -209,7 +209,7 @@ impl QuicThread {
     /// needs to continue the connections; `None` if they cannot be continued.
     pub fn pause(&self) -> Option<HandedConnections> {
         self.stage.compare_exchange(RUNS, PAUSES, Ordering::AcqRel, Ordering::Acquire).ok()?;
-        // Those of a pause that took too long.
+        // A pause that took too long has left its connections there.
         let _ = self.handed.try_recv();
         self.waker.wake();
         self.handed.recv_timeout(PAUSED_WITHIN).ok()

@@ -22,9 +22,17 @@ fn replaced(old: &World) -> World {
     new
 }
 
+/// A client that has sent its first packet.
+async fn heard_client(world: &mut World) -> Client {
+    let client = world.client().await;
+    client.send(FLOW, &rtp(1));
+    assert_eq!(world.next_media().await, rtp(1));
+    client
+}
+
 /// Asserts that the session's packets pass both ways.
 async fn assert_served(world: &mut World, client: &Client, number: u8) {
-    // First to the client, whose connection is known before it sends.
+    // First to the client: its connection is known before it sends.
     world.send(HOME, &rtp(number));
     assert_eq!(client.receive().await, (BACK, rtp(number)));
     client.send(FLOW, &rtp(number));
@@ -44,9 +52,7 @@ async fn await_end(world: &World) {
 #[tokio::test]
 async fn connection_survives_two_upgrades() {
     let mut first = World::start(quiet());
-    let client = first.client().await;
-    client.send(FLOW, &rtp(1));
-    assert_eq!(first.next_media().await, rtp(1));
+    let client = heard_client(&mut first).await;
     let mut second = replaced(&first);
     assert_served(&mut second, &client, 2).await;
     assert_eq!(second.count(|counters| &counters.connections), 0, "the first process has it");
@@ -88,9 +94,7 @@ async fn handshake_begun_before_the_upgrade_completes() {
 #[tokio::test]
 async fn streams_of_a_kept_connection_pass() {
     let mut old = World::start(quiet());
-    let client = old.client().await;
-    client.send(FLOW, &rtp(1));
-    assert_eq!(old.next_media().await, rtp(1));
+    let client = heard_client(&mut old).await;
     let mut new = replaced(&old);
     let mut stream = client.connection.open_uni().await.unwrap();
     stream.write_all(&framed(FLOW, &[&rtp(2), RTCP])).await.unwrap();
@@ -123,9 +127,7 @@ async fn paused_thread_continues_with_all_packets() {
 #[tokio::test]
 async fn packets_of_the_last_pass_reach_the_client() {
     let mut old = World::start(quiet());
-    let client = old.client().await;
-    client.send(FLOW, &rtp(1));
-    assert_eq!(old.next_media().await, rtp(1));
+    let client = heard_client(&mut old).await;
     let socket = Some(old.thread.try_clone_socket().unwrap());
     let identity = Some(old.thread.identity.successor());
     let new = World::suspended(listen(quiet(), socket, identity).unwrap());
@@ -141,9 +143,7 @@ async fn packets_of_the_last_pass_reach_the_client() {
 #[tokio::test]
 async fn session_opened_later_uses_a_kept_connection() {
     let mut old = World::start(quiet());
-    let client = old.client().await;
-    client.send(FLOW, &rtp(1));
-    assert_eq!(old.next_media().await, rtp(1));
+    let client = heard_client(&mut old).await;
     let mut new = replaced(&old);
     new.flows.insert(FlowKey::Roq(LATER_FLOW), FlowEntry::of(LATER_HOME)).unwrap();
     client.send(LATER_FLOW, &rtp(2));
@@ -207,9 +207,7 @@ async fn predecessor_ends_with_its_last_connection() {
 #[tokio::test]
 async fn shutdown_closes_kept_connections() {
     let mut old = World::start(quiet());
-    let client = old.client().await;
-    client.send(FLOW, &rtp(1));
-    assert_eq!(old.next_media().await, rtp(1));
+    let client = heard_client(&mut old).await;
     let new = replaced(&old);
     tokio::task::spawn_blocking(move || drop(new.thread)).await.unwrap();
     match client.connection.closed().await {
@@ -224,9 +222,7 @@ async fn shutdown_closes_kept_connections() {
 #[tokio::test]
 async fn client_of_an_ended_predecessor_is_reset() {
     let mut old = World::start(quiet());
-    let client = old.client().await;
-    client.send(FLOW, &rtp(1));
-    assert_eq!(old.next_media().await, rtp(1));
+    let client = heard_client(&mut old).await;
     let mut new = replaced(&old);
     assert_served(&mut new, &client, 2).await;
     let socket = Some(new.thread.try_clone_socket().unwrap());
@@ -244,9 +240,7 @@ async fn client_of_an_ended_predecessor_is_reset() {
 #[tokio::test]
 async fn kept_connections_wait_for_the_lease() {
     let mut old = World::start(quiet());
-    let client = old.client().await;
-    client.send(FLOW, &rtp(1));
-    assert_eq!(old.next_media().await, rtp(1));
+    let client = heard_client(&mut old).await;
     let mut new = replaced(&old);
     assert_served(&mut new, &client, 2).await;
     // That of the replaced process ends with its membership, which means nothing.
