@@ -1,14 +1,21 @@
 //! The store's vote on the ownership of a group. [`StoreBallot`] decides; its steps are carried out here.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::{Vote, Voted};
 use evenkeel_ownership::{BallotEntry, BallotStep, StoreBallot};
 use evenkeel_process::random::draw;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 use super::entry::{VERSION, decode, encode};
-use super::store::{Store, StoreError};
+use super::store::{Store, StoreEntry, StoreError};
+
+/// Changes that wait for the end of a question. Others wait at the store.
+const CHANGES_MAX: usize = 16;
+
+/// Interval at which a store that reports no changes is asked to.
+const WATCHED_EVERY: Duration = Duration::from_secs(1);
 
 /// `ballot.GROUP`.
 #[derive(Serialize, Deserialize)]
@@ -16,6 +23,34 @@ struct BallotValue {
     v: u32,
     #[serde(flatten)]
     entry: BallotEntry,
+}
+
+impl BallotValue {
+    fn is_plausible(&self) -> bool {
+        self.entry.is_plausible()
+    }
+}
+
+/// Returns the changes of the ballot. The store is asked for them until the receiver is gone.
+pub(super) fn changes<S: Store>(store: S, key: String) -> mpsc::Receiver<StoreEntry> {
+    let (sender, changes) = mpsc::channel(CHANGES_MAX);
+    tokio::spawn(async move {
+        // Questions report that the store does not answer.
+        while store.watch(&key, sender.clone()).await.is_err() {
+            tokio::select! {
+                () = tokio::time::sleep(WATCHED_EVERY) => {}
+                () = sender.closed() => return,
+            }
+        }
+    });
+    changes
+}
+
+/// Notes a change of the ballot.
+pub(super) fn note(ballot: &mut StoreBallot, StoreEntry { value, revision, .. }: &StoreEntry) {
+    if let Some(BallotValue { entry, .. }) = decode(value).filter(BallotValue::is_plausible) {
+        ballot.handle_change(entry, *revision, Instant::now());
+    }
 }
 
 /// Returns the answer to a member's question. May be cancelled; the vote may count then, and gives no lease.
@@ -33,8 +68,8 @@ pub(super) async fn ask<S: Store>(
                 let now = Instant::now();
                 let (value, revision) =
                     found.map_or_else(Default::default, |found| (found.value, found.revision));
-                let value_read: Option<BallotValue> = decode(&value);
-                let entry = value_read.map(|value| value.entry).filter(BallotEntry::is_plausible);
+                let value_read = decode(&value).filter(BallotValue::is_plausible);
+                let entry = value_read.map(|value| value.entry);
                 if entry.is_none() && !value.is_empty() {
                     return Err(StoreError(format!("`{key}` has a value of another program")));
                 }
@@ -97,6 +132,28 @@ mod tests {
         assert_eq!(ask(&store, &mut ballots[0], owner(4)).await.unwrap().epoch, 4);
         store.change(|contents| contents.refusals = 20);
         assert!(ask(&store, &mut ballots[0], owner(5)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn writes_of_another_member_are_noted() {
+        let store = MemoryStore::default();
+        let mut ballots = [(); 2].map(|()| StoreBallot::default());
+        let mut changes = changes(store.clone(), KEY.to_owned());
+        ask(&store, &mut ballots[0], owner(2)).await.unwrap();
+        note(&mut ballots[1], &changes.recv().await.unwrap());
+        store.put(KEY, b"of another program");
+        ask(&store, &mut ballots[0], owner(2)).await.unwrap_err();
+        note(&mut ballots[1], &changes.recv().await.unwrap());
+        // A store that is down is asked again.
+        store.change(|contents| contents.is_down = true);
+        store.put(KEY, b"");
+        tokio::time::pause();
+        tokio::time::sleep(3 * WATCHED_EVERY).await;
+        store.change(|contents| contents.is_down = false);
+        assert!(changes.recv().await.is_some());
+        // The claim is written without a read, for which the store would have to answer first.
+        let step = ballots[1].handle_vote(Vote::Claim { base: 4, claim: 5 }, Instant::now());
+        assert!(matches!(step, BallotStep::Write(_)), "{step:?}");
     }
 
     #[tokio::test]

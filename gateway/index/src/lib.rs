@@ -181,7 +181,17 @@ impl IndexThread {
 async fn vote<S: Store>(store: S, key: String, mut votes: StoreQuestions) {
     let mut ballot = StoreBallot::default();
     let mut logged: Option<String> = None;
-    while let Some(question) = votes.next().await {
+    let mut changes = ballot::changes(store.clone(), key.clone());
+    loop {
+        let question = tokio::select! {
+            biased;
+            Some(change) = changes.recv() => {
+                ballot::note(&mut ballot, &change);
+                continue;
+            }
+            question = votes.next() => question,
+        };
+        let Some(question) = question else { return };
         let late = || StoreError(format!("no answer within {VOTES_WITHIN:?}"));
         let voting = ballot::ask(&store, &key, &mut ballot, question.vote);
         let voted = tokio::time::timeout(VOTES_WITHIN, voting).await;

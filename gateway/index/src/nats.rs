@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL, NATS_ROLLUP};
-use async_nats::jetstream::consumer::{DeliverPolicy, push};
+use async_nats::jetstream::consumer::{Consumer, DeliverPolicy, push};
 use async_nats::jetstream::context::{GetStreamErrorKind, PublishError, PublishErrorKind};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, Context, ErrorCode, kv};
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, HeaderValue};
 use evenkeel_config::{IndexSettings, Login};
 use evenkeel_process::lock;
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 
 use super::store::{Store, StoreChange, StoreEntry, StoreError, StoreMark, VALUE_MAX};
@@ -137,6 +138,18 @@ impl Nats {
         Ok(stream)
     }
 
+    /// A consumer of the newest entries under a pattern, and of later ones.
+    async fn entries(&self, pattern: &str) -> Result<Consumer<push::OrderedConfig>, StoreError> {
+        let stream = self.stream().await?;
+        let consumer = stream.create_consumer(push::OrderedConfig {
+            deliver_subject: self.client.new_inbox(),
+            filter_subject: self.subject(pattern),
+            deliver_policy: DeliverPolicy::LastPerSubject,
+            ..push::OrderedConfig::default()
+        });
+        answer(consumer).await?.map_err(refused)
+    }
+
     async fn create(&self) -> Result<(), StoreError> {
         let config = kv::Config {
             bucket: self.bucket.to_string(),
@@ -197,14 +210,7 @@ impl Store for Nats {
     }
 
     async fn list(&self, pattern: &str, most: usize) -> Result<Vec<StoreEntry>, StoreError> {
-        let stream = self.stream().await?;
-        let consumer = stream.create_consumer(push::OrderedConfig {
-            deliver_subject: self.client.new_inbox(),
-            filter_subject: self.subject(pattern),
-            deliver_policy: DeliverPolicy::LastPerSubject,
-            ..push::OrderedConfig::default()
-        });
-        let consumer = answer(consumer).await?.map_err(refused)?;
+        let consumer = self.entries(pattern).await?;
         // A key that is written during the listing comes again.
         let mut entries = BTreeMap::new();
         if consumer.cached_info().num_pending == 0 {
@@ -252,6 +258,22 @@ impl Store for Nats {
             Err(error) if is_other_revision(&error) => Ok(None),
             Err(error) => Err(refused(error)),
         }
+    }
+
+    async fn watch(&self, key: &str, changes: mpsc::Sender<StoreEntry>) -> Result<(), StoreError> {
+        let consumer = self.entries(key).await?;
+        let mut messages = answer(consumer.messages()).await?.map_err(refused)?;
+        // The consumer is created again after a lost connection.
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(refused)?;
+            let revision = message.info().map_err(refused)?.stream_sequence;
+            let key = self.key(&message.subject);
+            let entry = StoreEntry::listed(key, &message.payload, revision);
+            if changes.send(entry).await.is_err() {
+                return Ok(());
+            }
+        }
+        Err(refused("the watch ended early"))
     }
 
     async fn mark(&self, pattern: &str) -> Result<StoreMark, StoreError> {

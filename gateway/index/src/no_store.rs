@@ -1,6 +1,7 @@
 //! The store of a build without NATS, which no configuration names.
 
 use evenkeel_config::IndexSettings;
+use tokio::sync::mpsc;
 
 use super::store::{Store, StoreChange, StoreEntry, StoreError, StoreMark};
 
@@ -36,6 +37,10 @@ impl Store for Nats {
         _: Option<Vec<u8>>,
         _: u64,
     ) -> Result<Option<u64>, StoreError> {
+        absent()
+    }
+
+    async fn watch(&self, _: &str, _: mpsc::Sender<StoreEntry>) -> Result<(), StoreError> {
         absent()
     }
 

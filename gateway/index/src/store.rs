@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
 /// Bytes of a value; a session with the longest names and key has less than half of it.
 #[cfg(any(feature = "nats", test))]
 pub(super) const VALUE_MAX: usize = 8 * 1_024;
@@ -70,6 +72,13 @@ pub(super) trait Store: Clone + Send + Sync + 'static {
         value: Option<Vec<u8>>,
         revision: u64,
     ) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send;
+
+    /// Sends the entry of this key, and each later one. Ends with an error, or once the receiver is gone.
+    fn watch(
+        &self,
+        key: &str,
+        changes: mpsc::Sender<StoreEntry>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     fn mark(&self, pattern: &str) -> impl Future<Output = Result<StoreMark, StoreError>> + Send;
 }

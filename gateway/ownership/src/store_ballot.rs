@@ -165,6 +165,15 @@ impl StoreBallot {
         }
     }
 
+    /// Takes an entry that another member wrote, as the store reports it. A candidate that knows the newest revision claims
+    /// in one round trip. Between two questions only.
+    pub fn handle_change(&mut self, entry: BallotEntry, revision: u64, now: Instant) {
+        // An older revision is late, or that of a store that forgot votes, which a question notices.
+        if revision > self.newest {
+            self.note(entry, revision, now);
+        }
+    }
+
     /// Takes the entry, `None` if there is none, and the revision of its key. `instance` is random, for a new ballot.
     pub fn handle_entry(
         &mut self,

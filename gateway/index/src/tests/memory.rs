@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::{Notify, mpsc};
+
 use crate::store::{Store, StoreChange, StoreEntry, StoreError, StoreMark};
 
 #[derive(Clone, Default, Debug)]
@@ -21,6 +23,7 @@ pub(crate) struct Contents {
     pub(crate) refusals: usize,
     pub(crate) lists: usize,
     pub(crate) writes: usize,
+    written: Arc<Notify>,
 }
 
 impl Contents {
@@ -30,6 +33,7 @@ impl Contents {
         if !self.loses_writes {
             self.entries.insert(key.to_owned(), (self.revision, value));
         }
+        self.written.notify_waiters();
         self.revision
     }
 
@@ -121,6 +125,20 @@ impl Store for MemoryStore {
             let found = contents.entries.get(key).map_or(0, |(revision, _)| *revision);
             (found == revision).then(|| contents.put(key, value))
         })
+    }
+
+    async fn watch(&self, key: &str, changes: mpsc::Sender<StoreEntry>) -> Result<(), StoreError> {
+        let (written, mut newest) = (self.change(|contents| Arc::clone(&contents.written)), 0);
+        loop {
+            let next = written.notified();
+            if let Some(entry) = self.get(key).await?.filter(|entry| entry.revision > newest) {
+                newest = entry.revision;
+                if changes.send(entry).await.is_err() {
+                    return Ok(());
+                }
+            }
+            next.await;
+        }
     }
 
     async fn mark(&self, pattern: &str) -> Result<StoreMark, StoreError> {

@@ -106,6 +106,36 @@ fn owner_that_writes_keeps_its_lease() {
 }
 
 #[test]
+fn claim_of_a_member_that_knows_the_newest_write_needs_no_read() {
+    let (mut store, mut first, mut second) = setup();
+    store.ask(&mut second, Vote::Standby);
+    store.ask(&mut first, owner(2));
+    second.handle_change(store.entry.unwrap(), store.revision, store.now());
+    let claimed = |second: &mut StoreBallot, now| second.handle_vote(claim(2, 3), now);
+    store.pass(HOLD - MOMENT);
+    let BallotStep::Answer(voted) = claimed(&mut second, store.now()) else { panic!("a hold") };
+    assert_eq!(voted.promised, 0);
+    store.pass(MOMENT);
+    let BallotStep::Write(write) = claimed(&mut second, store.now()) else { panic!("no write") };
+    assert_eq!(write.revision, store.revision);
+    // A write of the owner meanwhile refuses the claim.
+    store.ask(&mut first, owner(2));
+    assert_eq!(store.ask(&mut second, claim(2, 3)).promised, 0);
+}
+
+#[test]
+fn late_report_of_a_change_is_no_news() {
+    let (mut store, mut first, mut second) = setup();
+    store.ask(&mut first, owner(2));
+    let (entry, revision) = (store.entry.unwrap(), store.revision);
+    store.ask(&mut first, owner(2));
+    store.ask(&mut second, Vote::Standby);
+    store.pass(HOLD);
+    second.handle_change(entry, revision, store.now());
+    assert_eq!(store.ask(&mut second, claim(2, 3)).promised, 3);
+}
+
+#[test]
 fn claim_of_another_base_waits_for_no_hold() {
     let (mut store, mut first, mut second) = setup();
     store.ask(&mut first, Vote::Owner { epoch: 2, hold: Hold::Epoch });

@@ -31,6 +31,8 @@ pub(super) enum StoreResult {
     },
     /// No result came in time.
     Late,
+    /// No result of a question: another member wrote this.
+    Changed(StoredBallot),
 }
 
 #[derive(Clone, Copy, Default, Debug)]
@@ -51,6 +53,10 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn new(latency: Duration) -> Store {
         Store { history: Vec::new(), stored: StoredBallot::default(), latency }
+    }
+
+    pub(super) fn stored(&self) -> StoredBallot {
+        self.stored
     }
 
     pub(super) fn handle(
@@ -129,10 +135,19 @@ impl StoreVoter {
 
     /// Takes the result of a request, unless the question was given up.
     pub(super) fn handle_result(&mut self, number: u64, result: StoreResult, now: Instant) {
+        if let StoreResult::Changed(StoredBallot { entry, revision }) = result {
+            // The product leaves them where they are during a question.
+            if let Some(entry) = entry.filter(|_| self.question.is_none()) {
+                self.newest = self.newest.max(revision);
+                self.ballot.handle_change(entry, revision, now);
+            }
+            return;
+        }
         if self.question.is_none_or(|question| question.number != number) {
             return;
         }
         match result {
+            StoreResult::Changed(_) => {}
             StoreResult::Entry { stored: StoredBallot { entry, revision }, instance } => {
                 self.newest = self.newest.max(revision);
                 self.step = Some(self.ballot.handle_entry(entry, revision, instance, now));

@@ -63,8 +63,16 @@ impl World {
         self.instances += 1;
         let store = self.store.as_mut().expect("it votes");
         let result = store.handle(request, self.instances, &mut self.rng);
+        let stored = store.stored();
+        let is_changed = matches!(result, StoreResult::Written { revision: Some(_), .. });
         let event = Event::StoreResult { to: member, number, result, incarnation };
         self.send_store(Way::Down(member, self.agents.len()), event);
+        for at in (0..self.members.len()).filter(|at| is_changed && *at != member) {
+            let Some(process) = &self.members[at].process else { continue };
+            let (incarnation, result) = (process.incarnation, StoreResult::Changed(stored));
+            let event = Event::StoreResult { to: at, number, result, incarnation };
+            self.send_store(Way::Down(at, self.agents.len()), event);
+        }
     }
 
     /// Takes the next step of the member's question to the store.
