@@ -487,7 +487,7 @@ impl WorkerSession {
         let Some(pair) = running.and_then(|running| running.state.pair.as_deref_mut()) else {
             return;
         };
-        let matters = |number| declared(media, number).is_some_and(|(_, it)| !it.repairs());
+        let matters = |number| declared(media, number).is_some_and(|(_, it)| !it.is_repair());
         if pair.differing().any(matters) && pair.tells(cx.now) {
             cx.egress.report(WorkerReport::CopiesDiffer { session: id, hops: pair.hops() });
         }
@@ -621,7 +621,7 @@ impl WorkerSession {
             return (continuity.pass(epoch, header, clock_rate, now), None);
         };
         let is_repaired =
-            |number| declared(&media, number).is_some_and(|(_, other)| !other.repairs());
+            |number| declared(&media, number).is_some_and(|(_, other)| !other.is_repair());
         continuity.pass_retransmission(epoch, header, sequence, clock_rate, is_repaired, now)
     }
 

@@ -547,12 +547,12 @@ impl World {
             .iter()
             .map(|&(kind, number, bitrate_kbps)| MediaStream {
                 kind,
-                payload_types: vec![PayloadType { number, codec: "x".into(), clock_rate: 48_000 }],
+                payload_types: vec![PayloadType::new(number, "x", 48_000)],
                 feedback: FeedbackSupport { remb: self.takes_remb, ..FeedbackSupport::default() },
                 bitrate_kbps,
             })
             .collect();
-        let media = MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+        let media = MediaDescription::new(streams, RtcpPort::Mux, Srtp::Plain);
         let offer = Offer {
             id,
             scenario: scenario.into(),
