@@ -267,6 +267,13 @@ impl MediaDescription {
     pub fn takes_remb(&self) -> bool {
         self.srtp.is_readable() && self.streams.iter().any(|stream| stream.feedback.remb)
     }
+
+    /// Some endpoint of the session obeys caps: by REMB or, for video, by TMMBR.
+    pub fn takes_caps(&self) -> bool {
+        let has_tmmbr =
+            |stream: &MediaStream| stream.kind == StreamKind::Video && stream.feedback.tmmbr;
+        self.takes_remb() || self.srtp.is_readable() && self.streams.iter().any(has_tmmbr)
+    }
 }
 
 /// The author of a decision: a policy, the native default, an operator or a node.

@@ -37,7 +37,6 @@ use evenkeel_model::{
     DropReason, ForwardVerdict, Hop, MediaDescription, MediaLimits, PayloadType, RedundancyMode,
     RepairKind, RouteCell, SessionId, Srtp, StreamKind,
 };
-use feedback::SenderFeedback;
 use measurements::{reported_loss, reports, voice_jitter};
 use media::{MediaState, RunningMedia, voice};
 use node::NodeSide;
@@ -1011,7 +1010,7 @@ impl WorkerSession {
 
     /// Sends the current send cap, or the end of the last one.
     pub(crate) fn send_cap(&mut self, cx: &mut PacketContext<'_>) {
-        if self.running.is_none() && !SenderFeedback::takes_caps(&self.media) {
+        if self.running.is_none() && !self.media.takes_caps() {
             return;
         }
         let kbps = self.limits.send_kbps;

@@ -61,6 +61,20 @@ fn records_of_both_versions_are_read_by_both() {
 }
 
 #[test]
+fn caps_need_remb_or_tmmbr_of_video() {
+    let none = FeedbackSupport::default();
+    let remb = FeedbackSupport { remb: true, ..none };
+    let tmmbr = FeedbackSupport { tmmbr: true, ..none };
+    let takes = |kind, feedback, srtp| described(kind, feedback, srtp).takes_caps();
+    assert!(takes(StreamKind::Audio, remb, Srtp::Plain));
+    assert!(takes(StreamKind::Video, tmmbr, Srtp::Terminated));
+    assert!(!takes(StreamKind::Audio, tmmbr, Srtp::Plain), "it caps video");
+    assert!(!takes(StreamKind::Video, none, Srtp::Plain));
+    assert!(!takes(StreamKind::Video, remb, Srtp::Opaque));
+    assert!(!takes(StreamKind::Video, tmmbr, Srtp::Opaque));
+}
+
+#[test]
 fn red_is_no_repair_of_other_streams() {
     let [red, rtx, opus] = ["RED", "rtx", "opus"].map(|codec| PayloadType::new(63, codec, 48_000));
     assert!(red.is_red() && !red.is_repair());

@@ -1,5 +1,5 @@
 use evenkeel_model::FeedbackSupport as Takes;
-use evenkeel_model::{PayloadType, RtcpPort, Srtp};
+use evenkeel_model::{MediaStream, PayloadType, RtcpPort, Srtp};
 
 use super::*;
 
