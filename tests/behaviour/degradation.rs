@@ -158,7 +158,7 @@ fn uplink_loss_of_a_voice_call_is_explained() {
         said = String::from_utf8(command.output().unwrap().stdout).unwrap();
         said.lines().any(|line| line.starts_with(&named))
     });
-    let limits = "  degradation is limited: no cap, since no `feedback` of an offer has `remb`; there is no video to drop";
+    let limits = "  degradation is limited: no cap, since no `feedback` of an offer has `remb` or `tmmbr`; there is no video to drop";
     assert!(said.lines().any(|line| line == "  rung 0"), "{said}");
     assert!(said.lines().any(|line| line == limits), "{said}");
 }

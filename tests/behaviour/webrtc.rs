@@ -1,11 +1,13 @@
 //! Calls of WebRTC clients: ICE, DTLS and SRTP end at the gateway.
 
+use std::sync::Arc;
+
 use evenkeel_client::ApiCall;
-use evenkeel_control::{GatewayEvent, SessionAnswer};
+use evenkeel_control::{GatewayEvent, LaterOffer, LaterStreams, SessionAnswer};
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::srtp::SrtpProfile;
-use evenkeel_model::{CloseReason, CoreEvent, StreamKind};
+use evenkeel_model::{CloseReason, CoreEvent, Latency, MediaDescription, StreamKind};
 use evenkeel_testkit::required;
 use hyper::Method;
 use nix::sys::signal::Signal;
@@ -244,6 +246,25 @@ fn events_tell_of_streams_that_begin_and_end() {
     for kind in [StreamKind::Audio, StreamKind::Video] {
         assert_eq!(told(false, kind).session, opened.session);
     }
+}
+
+#[test]
+fn later_offer_keeps_the_latency() {
+    let node = Node::agent("east-a1");
+    let gateway = world(&[&node]).start();
+    let mut wanted = WebrtcPhone::new(1).offer("room");
+    let described = Arc::clone(&wanted.media);
+    wanted.media = MediaDescription { latency: Latency(200), ..(*described).clone() }.into();
+    let keying = wanted.srtp.clone().unwrap();
+    let session = gateway.open(wanted).session;
+    let streams = Some(LaterStreams { media: described, keying });
+    let later = LaterOffer { session, ufrag: "next".into(), streams };
+    gateway.ask(gateway.handle.renegotiate(Box::new(later))).unwrap();
+    let streams_changed = gateway.expect("the offer is followed", |told| match &told.event {
+        GatewayEvent::Renegotiated { streams_changed, .. } => Some(*streams_changed),
+        _ => None,
+    });
+    assert!(!streams_changed, "SDP says no latency");
 }
 
 #[test]

@@ -334,7 +334,7 @@ fn media(
 ) -> OfferMedia {
     OfferMedia {
         kind,
-        payload_types: vec![OfferPayloadType { payload_type, codec: codec.to_owned(), clock_rate }],
+        payload_types: vec![OfferPayloadType::new(payload_type, codec, clock_rate)],
         feedback: feedback.to_vec(),
         bitrate: None,
     }

@@ -12,6 +12,7 @@ use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
 use evenkeel_config::address::{self, ADDRESS_ALONE, ADDRESS_AND_PORT};
+use evenkeel_config::read_duration;
 use evenkeel_config::token::ClientDirection;
 use evenkeel_contract::errors::ErrorCode;
 use evenkeel_contract::offers::{
@@ -31,8 +32,8 @@ use evenkeel_index::ClaimRevision;
 use evenkeel_media::roq;
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{
-    ClientIdentity, DeviceLimits, FeedbackSupport, IngressProtocol, Labels, MediaDescription,
-    MediaStream, PayloadType, RtcpPort, SessionId, Srtp, StreamKind,
+    ClientIdentity, DeviceLimits, FeedbackSupport, IngressProtocol, Labels, Latency,
+    MediaDescription, MediaStream, PayloadType, RepairKind, RtcpPort, SessionId, Srtp, StreamKind,
 };
 use evenkeel_process::random::fill;
 
@@ -66,6 +67,8 @@ const NODES_MAX: usize = 64;
 const CRYPTO_MAX: usize = 16;
 /// Above all RTP clock rates in use.
 const CLOCK_RATE_MAX: u32 = 1_000_000;
+/// Packets are kept for a second at most, so that a longer jitter buffer gets no further repair.
+const LATENCY_MAX: Duration = Duration::from_secs(1);
 
 pub(super) async fn open(
     State(shared): ApiState,
@@ -321,7 +324,10 @@ fn parse(body: &[u8], caller: Option<CallerSpan>) -> Result<ParsedOffer, ApiErro
         }
         None => (described(raw.ingress, raw.media, raw.rtcp, raw.srtp)?, None),
     };
-    let ClientMedia { ingress, media, keying } = client;
+    let ClientMedia { ingress, mut media, keying } = client;
+    if let Some(text) = &raw.latency {
+        media.latency = latency(text)?;
+    }
     let nodes = nodes(&raw.nodes, media.rtcp)?;
     let wanted = OfferedSession {
         scenario: name("scenario", &raw.scenario)?.into(),
@@ -358,8 +364,17 @@ fn described(
         OfferRtcp::OwnPort => RtcpPort::Own,
     };
     let (srtp, keying) = self::srtp(&srtp.unwrap_or_default(), &ingress)?;
-    let media = MediaDescription { streams: streams(media)?, rtcp, srtp };
+    let media = MediaDescription::new(streams(media)?, rtcp, srtp);
     Ok(ClientMedia { ingress: self::ingress(ingress, rtcp)?, media, keying })
+}
+
+fn latency(text: &str) -> Result<Latency, ApiError> {
+    let latency = read_duration(text).map_err(|wrong| ApiError::field("latency", wrong))?;
+    if latency > LATENCY_MAX {
+        let message = format!("found `{text}`, expected at most `1s`");
+        return Err(ApiError::field("latency", message));
+    }
+    Ok(Latency(latency.as_millis() as u16))
 }
 
 fn name<'a>(field: &str, text: &'a str) -> Result<&'a str, ApiError> {
@@ -540,6 +555,9 @@ fn streams(raw: Vec<OfferMedia>) -> Result<Vec<MediaStream>, ApiError> {
             }
             payload_types.push(payload_type);
         }
+        for (at, payload_type) in payload_types.iter().enumerate() {
+            check_apt(payload_type, &payload_types, &format!("{field}[{at}].apt"))?;
+        }
         let rate = |text: &String| kbps(&format!("media[{at}].bitrate"), text);
         let bitrate_kbps = raw.bitrate.as_ref().map(rate).transpose()?;
         streams.push(MediaStream {
@@ -573,7 +591,36 @@ fn payload_type(raw: &OfferPayloadType, field: &str) -> Result<PayloadType, ApiE
         let message = format!("found {clock_rate}, expected 1 to {CLOCK_RATE_MAX}");
         return Err(ApiError::field(format!("{field}.clock_rate"), message));
     }
-    Ok(PayloadType { number, codec, clock_rate })
+    Ok(PayloadType { number, codec, clock_rate, repairs: raw.apt })
+}
+
+/// Checks that the `apt` of a payload type, if it has one, names another of its stream that it can carry.
+fn check_apt(
+    payload_type: &PayloadType,
+    stream: &[PayloadType],
+    field: &str,
+) -> Result<(), ApiError> {
+    let Some(apt) = payload_type.repairs else { return Ok(()) };
+    let is_rtx = payload_type.repair() == Some(RepairKind::Retransmission);
+    if !is_rtx && !payload_type.is_red() {
+        let message = format!("is only for `rtx` and `red`, found codec `{}`", payload_type.codec);
+        return Err(ApiError::field(field, message));
+    }
+    // Blocks of RED contain no blocks (RFC 2198), and retransmissions have the clock of the original (RFC 4588, section 4).
+    let can_carry = |other: &&PayloadType| {
+        let is_media = !other.is_repair() && (is_rtx || !other.is_red());
+        is_media && other.clock_rate == payload_type.clock_rate
+    };
+    let right: Vec<u8> = stream.iter().filter(can_carry).map(|other| other.number).collect();
+    if right.contains(&apt) {
+        return Ok(());
+    }
+    let right: Vec<String> = right.iter().map(u8::to_string).collect();
+    let right = if right.is_empty() { "there is none".to_owned() } else { right.join(", ") };
+    let message = format!(
+        "found {apt}, expected the payload type of a codec of this stream with the same clock rate: {right}"
+    );
+    Err(ApiError::field(field, message))
 }
 
 fn feedback(raw: &[OfferFeedback]) -> FeedbackSupport {
@@ -584,6 +631,9 @@ fn feedback(raw: &[OfferFeedback]) -> FeedbackSupport {
             OfferFeedback::Fir => feedback.fir = true,
             OfferFeedback::Remb => feedback.remb = true,
             OfferFeedback::Tmmbr => feedback.tmmbr = true,
+            OfferFeedback::Nack => feedback.nack = true,
+            OfferFeedback::TransportCc => feedback.transport_cc = true,
+            OfferFeedback::Ccfb => feedback.ccfb = true,
         }
     }
     feedback

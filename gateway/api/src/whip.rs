@@ -279,6 +279,7 @@ impl WhipContext {
             scenario: scenario.clone(),
             room: room.clone(),
             labels: claims.labels.iter().collect(),
+            latency: claims.latency.clone(),
             webrtc: Some(OfferSdp { offer: sdp.to_owned(), direction: Some(direction) }),
             ..OfferRequest::default()
         };

@@ -528,7 +528,7 @@ fn segment(said: &Impairment) -> String {
 fn limit(reason: &str) -> &str {
     match reason {
         "no-policy" => "the scenario has no degradation policy",
-        "cap-unsupported" => "no cap, since no `feedback` of an offer has `remb`",
+        "cap-unsupported" => "no cap, since no `feedback` of an offer has `remb` or `tmmbr`",
         "cap-at-floor" => "the bit rate is at the scenario's floor",
         "no-video" => "there is no video to drop",
         "video-dropped" => "the video is dropped already",

@@ -43,6 +43,9 @@ pub struct OfferRequest {
     /// Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub srtp: Option<OfferSrtp>,
+    /// The time for which the client's jitter buffer holds a packet, at most one second: `120ms`. Default: 60 ms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<String>,
     /// Of the driver `plain`: the address and port of the session at each node. Default: none.
     #[serde(default, skip_serializing_if = "OrderedPairs::is_empty")]
     pub nodes: OrderedPairs,
@@ -220,7 +223,7 @@ pub enum OfferStreamKind {
     Video,
 }
 
-/// A payload type, as in SDP's `rtpmap`.
+/// A payload type, as in SDP's `rtpmap` and `fmtp`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -231,6 +234,16 @@ pub struct OfferPayloadType {
     pub codec: String,
     /// RTP timestamp units per second, 1 to 1,000,000.
     pub clock_rate: u32,
+    /// Of `rtx` the payload type of the originals, of `red` that of the blocks: one of the same stream. Default: unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apt: Option<u8>,
+}
+
+impl OfferPayloadType {
+    /// A payload type that names no other.
+    pub fn new(payload_type: u8, codec: &str, clock_rate: u32) -> OfferPayloadType {
+        OfferPayloadType { payload_type, codec: codec.to_owned(), clock_rate, apt: None }
+    }
 }
 
 /// RTCP feedback.
@@ -246,6 +259,12 @@ pub enum OfferFeedback {
     Remb,
     /// Temporary maximum media stream bit rate request (RFC 5104).
     Tmmbr,
+    /// Negative acknowledgement of any packet (RFC 4585).
+    Nack,
+    /// Transport-wide arrival times.
+    TransportCc,
+    /// Arrival times by source (RFC 8888).
+    Ccfb,
 }
 
 /// The port of RTCP.

@@ -448,7 +448,7 @@ fn first_packet_request(
         0..=23 => (StreamKind::Audio, 8_000),
         _ => (StreamKind::Audio, 48_000),
     };
-    let payload = |number| PayloadType { number, codec: "unknown".into(), clock_rate };
+    let payload = |number| PayloadType::new(number, "unknown", clock_rate);
     let stream = MediaStream {
         kind,
         payload_types: vec![payload(payload_type)],
@@ -460,11 +460,7 @@ fn first_packet_request(
         room: format!("{FIRST_PACKET}{listener}-{source}").into(),
         labels: Arc::default(),
         ingress: IngressProtocol::Udp(ClientIdentity::Open { address: source, listener }),
-        media: Arc::new(MediaDescription {
-            streams: vec![stream],
-            rtcp: RtcpPort::Mux,
-            srtp: Srtp::Plain,
-        }),
+        media: Arc::new(MediaDescription::new(vec![stream], RtcpPort::Mux, Srtp::Plain)),
         srtp: None,
         nodes: Vec::new(),
         caller: None,

@@ -18,11 +18,7 @@ pub fn closed_session(now: Instant) -> ClosedSession {
     ClosedSession {
         scenario: "call".into(),
         labels: Arc::new([]),
-        media: Arc::new(MediaDescription {
-            streams: Vec::new(),
-            rtcp: RtcpPort::Mux,
-            srtp: Srtp::Plain,
-        }),
+        media: Arc::new(MediaDescription::new(Vec::new(), RtcpPort::Mux, Srtp::Plain)),
         mode: RedundancyMode::Hot,
         transport: ClientTransport::Udp,
         admitted_by: Arc::new(Decider::Native),

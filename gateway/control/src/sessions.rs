@@ -393,7 +393,9 @@ impl Sessions {
                 announced: Arc::new(announced),
                 ..offered.1.clone()
             };
-            media = Some(streams.media);
+            // SDP describes the streams, not the client's jitter buffer.
+            let latency = present.latency;
+            media = Some(Arc::new(MediaDescription { latency, ..(*streams.media).clone() }));
         }
         let sent_before = sent_streams(Some(before), &present);
         let streams_changed =

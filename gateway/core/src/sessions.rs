@@ -404,13 +404,13 @@ impl SessionTable {
         session: &Session,
         in_room: impl Iterator<Item = &'a SessionId>,
     ) -> bool {
-        if session.request.media.takes_remb() {
+        if session.request.media.takes_caps() {
             return true;
         }
         let live = in_room.filter_map(|id| self.get(id));
         let live = live.filter(|other| other.is_live()).take(3);
         let (count, taking) = live.fold((0, false), |(count, taking), other| {
-            (count + 1, taking || other.request.media.takes_remb())
+            (count + 1, taking || other.request.media.takes_caps())
         });
         count == 2 && taking
     }
@@ -965,7 +965,7 @@ impl Session {
     /// The session can be reduced: its endpoint obeys caps, and its scenario allows one.
     fn can_do_with_less(&self) -> bool {
         let SessionRequest { media, bounds, .. } = &*self.request;
-        media.takes_remb() && self.need_kbps() > u64::from(bounds.floor_kbps)
+        media.takes_caps() && self.need_kbps() > u64::from(bounds.floor_kbps)
     }
 
     /// The granted share of the session's need above its floor, in thousandths.
@@ -1050,7 +1050,7 @@ impl Session {
         }
         if self.voice_only_for.is_some() {
             plan = plan.with(Op::VoiceOnly, 1, media);
-            if media.takes_remb() {
+            if media.takes_caps() {
                 plan = plan.capped(bounds.floor_kbps);
             }
         }

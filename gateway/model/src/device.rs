@@ -32,7 +32,7 @@ impl DeviceLimits {
         let (mut undecodable, mut repairs, mut decodes) = (0, 0, false);
         for payload in video.flat_map(|stream| &stream.payload_types) {
             let bit = 1 << (payload.number & 0x7f);
-            if payload.repairs() {
+            if payload.is_repair() {
                 repairs |= bit;
             } else if named(codecs).any(|codec| codec.eq_ignore_ascii_case(&payload.codec)) {
                 decodes = true;

@@ -55,8 +55,8 @@ pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, Z
 pub use id_map::{IdMap, IdSet};
 pub use offer::{
     ClientIdentity, ClientTransport, Decider, FeedbackSupport, Impossible, IngressProtocol,
-    MediaDescription, MediaStream, Offer, OfferRefusal, PayloadType, RepairKind, RtcpPort, Srtp,
-    StreamKind,
+    Latency, MediaDescription, MediaStream, Offer, OfferRefusal, PayloadType, RepairKind, RtcpPort,
+    Srtp, StreamKind,
 };
 pub use plan::{Plan, PlanRecord};
 pub use registry::{

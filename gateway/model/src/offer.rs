@@ -91,6 +91,29 @@ pub struct MediaDescription {
     pub rtcp: RtcpPort,
     /// The encryption of the payloads.
     pub srtp: Srtp,
+    /// The jitter buffer of the client. Records of earlier versions have none.
+    #[serde(default)]
+    pub latency: Latency,
+}
+
+/// The time for which a client's jitter buffer holds a packet, in milliseconds. A repair that arrives later is useless.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
+pub struct Latency(pub u16);
+
+impl Latency {
+    /// Three packets of 20 ms.
+    const DEFAULT: Latency = Latency(60);
+
+    /// Returns the latency as a duration.
+    pub fn duration(self) -> Duration {
+        Duration::from_millis(self.0.into())
+    }
+}
+
+impl Default for Latency {
+    fn default() -> Latency {
+        Latency::DEFAULT
+    }
 }
 
 /// The port on which the client sends RTCP.
@@ -140,6 +163,9 @@ pub struct PayloadType {
     pub codec: Box<str>,
     /// RTP timestamp units per second.
     pub clock_rate: u32,
+    /// Of `rtx` the payload type of the originals, `apt` (RFC 4588), of `red` that of the blocks (RFC 2198). Records of earlier versions have none.
+    #[serde(default)]
+    pub repairs: Option<u8>,
 }
 
 crate::named! {
@@ -154,6 +180,11 @@ crate::named! {
 }
 
 impl PayloadType {
+    /// Returns a payload type that names no other.
+    pub fn new(number: u8, codec: &str, clock_rate: u32) -> PayloadType {
+        PayloadType { number, codec: codec.into(), clock_rate, repairs: None }
+    }
+
     /// How this payload type repairs other streams; `None` if it does not.
     pub fn repair(&self) -> Option<RepairKind> {
         let is = |name: &str| self.codec.eq_ignore_ascii_case(name);
@@ -168,12 +199,17 @@ impl PayloadType {
     }
 
     /// True if this payload type repairs other streams.
-    pub fn repairs(&self) -> bool {
+    pub fn is_repair(&self) -> bool {
         self.repair().is_some()
+    }
+
+    /// Returns true if packets of this payload type have redundant blocks (RFC 2198).
+    pub fn is_red(&self) -> bool {
+        self.codec.eq_ignore_ascii_case("red")
     }
 }
 
-/// Feedback that a stream's endpoint understands (RFC 4585, RFC 5104).
+/// Feedback that a stream's endpoint understands (RFC 4585, RFC 5104). Records of earlier versions lack those with a default.
 #[derive(Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub struct FeedbackSupport {
     /// Picture loss indication.
@@ -184,6 +220,15 @@ pub struct FeedbackSupport {
     pub remb: bool,
     /// Temporary maximum media stream bit rate request.
     pub tmmbr: bool,
+    /// Negative acknowledgement of any packet (RFC 4585, section 6.2.1).
+    #[serde(default)]
+    pub nack: bool,
+    /// Transport-wide arrival times (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+    #[serde(default)]
+    pub transport_cc: bool,
+    /// Arrival times by source (RFC 8888).
+    #[serde(default)]
+    pub ccfb: bool,
 }
 
 /// A stream of one kind.
@@ -200,6 +245,11 @@ pub struct MediaStream {
 }
 
 impl MediaDescription {
+    /// Returns the description of a client with the default latency.
+    pub const fn new(streams: Vec<MediaStream>, rtcp: RtcpPort, srtp: Srtp) -> MediaDescription {
+        MediaDescription { streams, rtcp, srtp, latency: Latency::DEFAULT }
+    }
+
     /// Returns the declared payload type of this number, with the kind of its stream.
     pub fn payload_type(&self, number: u8) -> Option<(StreamKind, &PayloadType)> {
         self.streams.iter().find_map(|stream| {
@@ -216,6 +266,13 @@ impl MediaDescription {
     /// Some endpoint of the session declared support for REMB.
     pub fn takes_remb(&self) -> bool {
         self.srtp.is_readable() && self.streams.iter().any(|stream| stream.feedback.remb)
+    }
+
+    /// Some endpoint of the session obeys caps: by REMB or, for video, by TMMBR.
+    pub fn takes_caps(&self) -> bool {
+        let has_tmmbr =
+            |stream: &MediaStream| stream.kind == StreamKind::Video && stream.feedback.tmmbr;
+        self.takes_remb() || self.srtp.is_readable() && self.streams.iter().any(has_tmmbr)
     }
 }
 
@@ -332,3 +389,6 @@ pub enum Impossible {
     /// The limit on breakers of clients is reached.
     NoRoomForBreakers,
 }
+
+#[cfg(test)]
+mod tests;

@@ -287,18 +287,18 @@ impl<'a> Trial<'a> {
 fn video_call() -> MediaDescription {
     let stream = |kind, number, codec: &str, clock_rate| MediaStream {
         kind,
-        payload_types: vec![PayloadType { number, codec: codec.into(), clock_rate }],
+        payload_types: vec![PayloadType::new(number, codec, clock_rate)],
         feedback: FeedbackSupport { pli: true, remb: true, ..FeedbackSupport::default() },
         bitrate_kbps: None,
     };
-    MediaDescription {
-        streams: vec![
+    MediaDescription::new(
+        vec![
             stream(StreamKind::Audio, 111, "opus", 48_000),
             stream(StreamKind::Video, 96, "VP8", 90_000),
         ],
-        rtcp: RtcpPort::Mux,
-        srtp: Srtp::Plain,
-    }
+        RtcpPort::Mux,
+        Srtp::Plain,
+    )
 }
 
 fn measures(is_impaired: bool) -> Measures {

@@ -283,8 +283,8 @@ fn audio(number: u16) -> OfferedSession {
     let address = SocketAddr::from(([127, 0, 0, 2], 10_000 + number));
     let identity = ClientIdentity::Declared { address, rtcp: None };
     let wanted = offer(&format!("room-{number}"), IngressProtocol::Udp(identity));
-    let MediaDescription { streams, rtcp, srtp } = &*wanted.media;
-    let media = MediaDescription { streams: streams[..1].to_vec(), rtcp: *rtcp, srtp: *srtp };
+    let streams = wanted.media.streams[..1].to_vec();
+    let media = MediaDescription { streams, ..(*wanted.media).clone() };
     OfferedSession { media: Arc::new(media), ..wanted }
 }
 

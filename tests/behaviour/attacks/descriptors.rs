@@ -99,11 +99,7 @@ impl Gateway {
             ingress: Some(OfferIngress::declared(address)),
             media: Some(vec![OfferMedia {
                 kind: OfferStreamKind::Audio,
-                payload_types: vec![OfferPayloadType {
-                    payload_type: 111,
-                    codec: "opus".into(),
-                    clock_rate: 48_000,
-                }],
+                payload_types: vec![OfferPayloadType::new(111, "opus", 48_000)],
                 feedback: Vec::new(),
                 bitrate: None,
             }]),

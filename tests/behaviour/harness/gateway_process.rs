@@ -178,7 +178,7 @@ impl GatewayProcess {
 
     /// An offer of audio.
     pub(crate) fn offer(room: &str, ingress: OfferIngress) -> OfferRequest {
-        let opus = OfferPayloadType { payload_type: 111, codec: "opus".into(), clock_rate: 48_000 };
+        let opus = OfferPayloadType::new(111, "opus", 48_000);
         let audio = OfferMedia {
             kind: OfferStreamKind::Audio,
             payload_types: vec![opus],

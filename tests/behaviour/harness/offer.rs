@@ -16,24 +16,24 @@ use super::Phone;
 pub(crate) fn offer(room: &str, ingress: IngressProtocol) -> OfferedSession {
     let stream = |kind, number, codec: &str, clock_rate, feedback| MediaStream {
         kind,
-        payload_types: vec![PayloadType { number, codec: codec.into(), clock_rate }],
+        payload_types: vec![PayloadType::new(number, codec, clock_rate)],
         feedback,
         bitrate_kbps: None,
     };
-    let feedback = FeedbackSupport { pli: true, fir: false, remb: true, tmmbr: false };
+    let feedback = FeedbackSupport { pli: true, remb: true, ..FeedbackSupport::default() };
     OfferedSession {
         scenario: "call".into(),
         room: room.into(),
         labels: Arc::new([]),
         ingress,
-        media: Arc::new(MediaDescription {
-            streams: vec![
+        media: Arc::new(MediaDescription::new(
+            vec![
                 stream(StreamKind::Audio, 111, "opus", 48_000, FeedbackSupport::default()),
                 stream(StreamKind::Video, 96, "VP8", 90_000, feedback),
             ],
-            rtcp: RtcpPort::Mux,
-            srtp: Srtp::Plain,
-        }),
+            RtcpPort::Mux,
+            Srtp::Plain,
+        )),
         srtp: None,
         nodes: Vec::new(),
         caller: None,

@@ -78,7 +78,7 @@ impl WebrtcPhone {
     pub(crate) fn sdp(&self) -> String {
         let stream = |kind, payload_type, codec: &str, clock_rate, feedback| OfferMedia {
             kind,
-            payload_types: vec![OfferPayloadType { payload_type, codec: codec.into(), clock_rate }],
+            payload_types: vec![OfferPayloadType::new(payload_type, codec, clock_rate)],
             feedback,
             bitrate: None,
         };

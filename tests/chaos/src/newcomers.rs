@@ -162,7 +162,7 @@ fn read(status: u16, said: &Value) -> (Answer, Option<String>) {
 
 /// A new room with one session.
 pub(crate) fn offer(home: &str, number: u64, address: SocketAddr) -> OfferRequest {
-    let opus = OfferPayloadType { payload_type: 111, codec: "opus".to_owned(), clock_rate: 48_000 };
+    let opus = OfferPayloadType::new(111, "opus", 48_000);
     OfferRequest {
         scenario: "call".to_owned(),
         room: format!("newcomer-{number}"),

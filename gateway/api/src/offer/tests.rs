@@ -19,9 +19,20 @@ fn full_offer_parses() {
     assert_eq!((voice.kind, voice.bitrate_kbps), (StreamKind::Audio, Some(64)));
     assert_eq!(voice.feedback, FeedbackSupport::default());
     assert_eq!((video.kind, video.bitrate_kbps), (StreamKind::Video, Some(1_500)));
-    let all = FeedbackSupport { pli: true, fir: true, remb: true, tmmbr: true };
+    let all = FeedbackSupport {
+        pli: true,
+        fir: true,
+        remb: true,
+        tmmbr: true,
+        nack: true,
+        transport_cc: true,
+        ccfb: true,
+    };
     assert_eq!(video.feedback, all);
-    let opus = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
+    let rtx = PayloadType { repairs: Some(96), ..PayloadType::new(98, "rtx", 90_000) };
+    assert_eq!(video.payload_types[1], rtx);
+    assert_eq!(wanted.media.latency.duration(), Duration::from_millis(120));
+    let opus = PayloadType::new(111, "opus", 48_000);
     assert_eq!(voice.payload_types, [opus]);
     assert_eq!(wanted.nodes, [("east-a1".into(), "10.0.0.1:5000".parse().unwrap())]);
 }
@@ -29,13 +40,14 @@ fn full_offer_parses() {
 #[test]
 fn omitted_fields_have_defaults() {
     let mut offer = offer();
-    for key in ["labels", "rtcp", "srtp", "nodes"] {
+    for key in ["labels", "rtcp", "srtp", "nodes", "latency"] {
         offer.as_object_mut().unwrap().remove(key);
     }
     offer["ingress"] = json!({"quic": {}});
     let wanted = parse(&offer).unwrap();
     assert_eq!(wanted.ingress, IngressProtocol::Quic);
     assert_eq!((wanted.media.rtcp, wanted.media.srtp), (RtcpPort::Mux, Srtp::Plain));
+    assert_eq!(wanted.media.latency, Latency::default());
     assert!(wanted.labels.is_empty() && wanted.nodes.is_empty());
 }
 
@@ -128,7 +140,9 @@ fn error_names_field_found_and_expected() {
             "media[0].payload_types[0].codec",
             &["0 bytes"],
         ),
-        ("/media/1/feedback/0", json!("nack"), "media[1].feedback[0]", &["`nack`", "`pli`"]),
+        ("/media/1/feedback/0", json!("rpsi"), "media[1].feedback[0]", &["`rpsi`", "`nack`"]),
+        ("/latency", json!("60"), "latency", &["`60`", "`60s`"]),
+        ("/latency", json!("1001ms"), "latency", &["`1001ms`", "at most `1s`"]),
         ("/media/0/bitrate", json!("64kbps"), "media[0].bitrate", &["`64kbps`", "kbit/s"]),
         ("/media/0/bitrate", json!("0 kbit/s"), "media[0].bitrate", &["`0 kbit/s`"]),
         ("/media/0/bitrate", json!("NaN kbit/s"), "media[0].bitrate", &["`NaN kbit/s`"]),
@@ -156,6 +170,45 @@ fn error_names_field_found_and_expected() {
             assert!(error.message.contains(word), "{word} in: {}", error.message);
         }
     }
+}
+
+#[test]
+fn apt_names_a_codec_of_the_same_stream() {
+    let with_apt = |number, codec: &str, clock_rate, apt| OfferPayloadType {
+        apt: Some(apt),
+        ..OfferPayloadType::new(number, codec, clock_rate)
+    };
+    let parsed = |codec: &str, clock_rate: u32, apt: u8| {
+        let payload_types = [
+            OfferPayloadType::new(111, "opus", 48_000),
+            OfferPayloadType::new(0, "PCMU", 8_000),
+            with_apt(63, "red", 48_000, 111),
+            with_apt(112, "rtx", 48_000, 111),
+            with_apt(113, codec, clock_rate, apt),
+        ];
+        let mut offer = offer();
+        offer["media"][0]["payload_types"] = serde_json::to_value(payload_types).unwrap();
+        let error = parse(&offer).err()?;
+        assert_eq!(error.field.as_deref(), Some("media[0].payload_types[4].apt"));
+        Some(error.message)
+    };
+    for (codec, clock_rate, apt) in [("RED", 8_000, 0), ("rtx", 48_000, 63), ("rtx", 8_000, 0)] {
+        assert_eq!(parsed(codec, clock_rate, apt), None, "{codec} {apt}");
+    }
+    for (codec, clock_rate, apt, right) in [
+        // A video, the clock rate, another repair, itself, blocks in a block.
+        ("rtx", 48_000, 96, "111, 63"),
+        ("rtx", 48_000, 0, "111, 63"),
+        ("rtx", 48_000, 112, "111, 63"),
+        ("rtx", 90_000, 113, "there is none"),
+        ("red", 48_000, 63, "111"),
+    ] {
+        let message = parsed(codec, clock_rate, apt).unwrap();
+        assert!(message.starts_with(&format!("found {apt}, expected")), "{message}");
+        assert!(message.ends_with(&format!(": {right}")), "{message}");
+    }
+    let message = parsed("ulpfec", 48_000, 111).unwrap();
+    assert!(message.contains("`rtx` and `red`") && message.contains("`ulpfec`"), "{message}");
 }
 
 #[test]
@@ -328,8 +381,11 @@ const OFFER: &str = r#"{
     "media": [
         {"kind": "audio", "bitrate": "64 kbit/s",
          "payload_types": [{"payload_type": 111, "codec": "opus", "clock_rate": 48000}]},
-        {"kind": "video", "bitrate": "1.5 Mbit/s", "feedback": ["pli", "fir", "remb", "tmmbr"],
-         "payload_types": [{"payload_type": 96, "codec": "VP8", "clock_rate": 90000}]}
+        {"kind": "video", "bitrate": "1.5 Mbit/s",
+         "feedback": ["pli", "fir", "remb", "tmmbr", "nack", "transport-cc", "ccfb"],
+         "payload_types": [{"payload_type": 96, "codec": "VP8", "clock_rate": 90000},
+                           {"payload_type": 98, "codec": "rtx", "clock_rate": 90000, "apt": 96}]}
     ],
+    "latency": "120ms",
     "rtcp": "own-port", "srtp": true, "nodes": {"east-a1": "10.0.0.1:5000"}
 }"#;

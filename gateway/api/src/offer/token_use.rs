@@ -113,6 +113,7 @@ mod tests {
             room: "stage".into(),
             direction: ClientDirection::Publish,
             labels: [].into(),
+            latency: None,
             id: "id-1".into(),
             reuse: false,
             sessions: None,

@@ -104,7 +104,7 @@ impl WebrtcOffer {
             });
             add(&mut streams[place], media);
         }
-        MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Terminated }
+        MediaDescription::new(streams, RtcpPort::Mux, Srtp::Terminated)
     }
 
     pub(super) fn keying(&self) -> SrtpKeying {
@@ -214,16 +214,18 @@ fn announced(negotiation: &Negotiation) -> AnnouncedStreams {
 
 /// Adds the formats of an m-line to the stream of its kind, with the payload types of the room.
 fn add(stream: &mut MediaStream, media: &AcceptedMedia) {
-    for MediaFormat { room, format, feedback, .. } in &media.formats {
+    for MediaFormat { room, format, repairs, feedback, .. } in &media.formats {
         if stream.payload_types.iter().any(|known| known.number == *room) {
             continue;
         }
         let (codec, clock_rate) = (format.name().into(), format.codec().clock_rate());
-        stream.payload_types.push(PayloadType { number: *room, codec, clock_rate });
+        let repairs = repairs.and_then(|base| media.payload_types.room_number(base));
+        stream.payload_types.push(PayloadType { number: *room, codec, clock_rate, repairs });
         stream.feedback.pli |= feedback.pli;
         stream.feedback.fir |= feedback.fir;
         stream.feedback.remb |= feedback.remb;
         stream.feedback.tmmbr |= feedback.tmmbr;
+        stream.feedback.nack |= feedback.nack;
     }
 }
 

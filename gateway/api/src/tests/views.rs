@@ -578,11 +578,11 @@ fn modes_show_measurements_or_null() {
 fn voice_only() -> Plan {
     let video = MediaStream {
         kind: StreamKind::Video,
-        payload_types: vec![PayloadType { number: 96, codec: "VP8".into(), clock_rate: 90_000 }],
+        payload_types: vec![PayloadType::new(96, "VP8", 90_000)],
         feedback: FeedbackSupport::default(),
         bitrate_kbps: None,
     };
-    let media = MediaDescription { streams: vec![video], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+    let media = MediaDescription::new(vec![video], RtcpPort::Mux, Srtp::Plain);
     Plan::default().with(Op::VoiceOnly, 1, &media)
 }
 

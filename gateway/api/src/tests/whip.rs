@@ -9,7 +9,7 @@ use evenkeel_config::{GatewayConfig, IceServer, IceServerLogin, WebrtcSettings};
 use evenkeel_control::{IceFragments, Inherited, LaterOffer, SessionView};
 use evenkeel_dataplane::worker::SrtpKeying;
 use evenkeel_handover::RequestGate;
-use evenkeel_model::OfferRefusal;
+use evenkeel_model::{Latency, OfferRefusal};
 use evenkeel_telemetry::Telemetry;
 use ring::hmac;
 use rustls::pki_types::ServerName;
@@ -137,7 +137,7 @@ fn now() -> u64 {
 fn claims() -> Value {
     json!({
         "scenario": "live", "room": "stage", "direction": "publish", "jti": "t1", "exp": now() + 60,
-        "labels": {"region": "east"},
+        "labels": {"region": "east"}, "latency": "200ms",
     })
 }
 
@@ -166,6 +166,7 @@ fn whip_offer_opens_a_session_that_sends_to_the_gateway() {
     let wanted = whip.accept();
     assert_eq!((&*wanted.scenario, &*wanted.room), ("live", "stage"));
     assert_eq!(&*wanted.labels, [("region".into(), "east".into())]);
+    assert_eq!(wanted.media.latency, Latency(200));
     assert_eq!(wanted.caller, None);
     let Some(SrtpKeying::Dtls { answered, .. }) = wanted.srtp else { panic!("no WebRTC client") };
     assert_eq!((answered.may_send, answered.may_receive), (true, false));

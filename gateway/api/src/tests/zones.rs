@@ -161,7 +161,7 @@ fn gateway_with(carriers: &[&str]) -> Gateway {
             room: format!("r{number}").into(),
             labels: [("carrier".into(), (*carrier).into())].into(),
             ingress: IngressProtocol::Quic,
-            media: Arc::new(MediaDescription { streams, rtcp, srtp }),
+            media: Arc::new(MediaDescription::new(streams, rtcp, srtp)),
         };
         gateway.handle_offer(offer, now);
         while let Some(output) = gateway.poll_output() {

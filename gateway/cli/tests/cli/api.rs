@@ -665,7 +665,7 @@ fn lists_have_text_and_json() {
                 "accused by probe for 40 ms",
                 "routing decided by call/routing@5f0c5f0c5f0c",
                 "for lack of capacity",
-                "limited: no cap, since no `feedback` of an offer has `remb`; there is no video",
+                "limited: no cap, since no `feedback` of an offer has `remb` or `tmmbr`; there is no video",
                 "degradation: lossy (guarded by argument-out-of-bounds 2 s ago, \
                  call/degradation@5f0c5f0c5f0c): loss_ppm 40000, step 1",
                 "quarantined by call/routing@5f0c5f0c5f0c: trap: unreachable",

@@ -79,11 +79,7 @@ fn offer() -> OfferRequest {
         ingress: Some(OfferIngress::declared("127.0.0.1:40000".parse().unwrap())),
         media: Some(vec![OfferMedia {
             kind: OfferStreamKind::Audio,
-            payload_types: vec![OfferPayloadType {
-                payload_type: 111,
-                codec: "opus".into(),
-                clock_rate: 48_000,
-            }],
+            payload_types: vec![OfferPayloadType::new(111, "opus", 48_000)],
             feedback: vec![],
             bitrate: None,
         }]),

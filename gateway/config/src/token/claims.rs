@@ -34,6 +34,9 @@ pub struct TokenClaims {
     /// The labels of the session. Default: none.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// The time for which the client's jitter buffer holds a packet: `120ms`. Default: that of offers.
+    #[serde(default)]
+    pub latency: Option<String>,
     /// `jti` (RFC 7519, section 4.1.7). 1 to 120 visible ASCII characters.
     #[serde(rename = "jti")]
     pub id: String,

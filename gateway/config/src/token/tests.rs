@@ -21,7 +21,7 @@ fn now() -> u64 {
 fn claims() -> Value {
     json!({
         "scenario": "live", "room": "stage", "direction": "publish", "exp": now() + 60, "jti": "id-1",
-        "labels": {"region": "east"}, "iss": "example",
+        "labels": {"region": "east"}, "latency": "200ms", "iss": "example",
     })
 }
 
@@ -51,6 +51,7 @@ fn token_of_each_key_kind_is_verified() {
         room: "stage".into(),
         direction: ClientDirection::Publish,
         labels: [("region".into(), "east".into())].into(),
+        latency: Some("200ms".into()),
         id: "id-1".into(),
         reuse: false,
         sessions: None,
@@ -201,6 +202,7 @@ fn missing_or_wrong_claim_is_refused() {
         ("jti", json!("with space")),
         ("jti", json!("x".repeat(121))),
         ("labels", json!({"region": 1})),
+        ("latency", json!(200)),
         ("aud", json!("another")),
         ("room", json!(null)),
     ];

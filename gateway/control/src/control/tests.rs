@@ -78,7 +78,7 @@ fn outputs_are_executed_before_timers() {
     let settings = GatewayConfig::load(None, None, &[]).unwrap();
     let asked = Instant::now() - Duration::from_secs(1);
     let mut gateway = Gateway::new(settings.core(), asked);
-    let media = MediaDescription { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+    let media = MediaDescription::new(Vec::new(), RtcpPort::Mux, Srtp::Plain);
     let offer = Offer {
         id: OfferId(1),
         // Its embedded policy set has policies.

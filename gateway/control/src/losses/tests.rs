@@ -32,7 +32,7 @@ fn settings() -> CoreSettings {
 fn offer(number: u16) -> Offer {
     let audio = MediaStream {
         kind: StreamKind::Audio,
-        payload_types: vec![PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 }],
+        payload_types: vec![PayloadType::new(111, "opus", 48_000)],
         feedback: Default::default(),
         bitrate_kbps: Some(64),
     };
@@ -43,11 +43,7 @@ fn offer(number: u16) -> Offer {
         room: format!("r{number}").into(),
         labels: Arc::from([]),
         ingress: IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None }),
-        media: Arc::new(MediaDescription {
-            streams: vec![audio],
-            rtcp: RtcpPort::Mux,
-            srtp: Srtp::Plain,
-        }),
+        media: Arc::new(MediaDescription::new(vec![audio], RtcpPort::Mux, Srtp::Plain)),
     }
 }
 

@@ -10,11 +10,7 @@ fn hold(waiting: &mut WaitingOffers, room: usize) -> Answer {
         room: room.to_string().into(),
         labels: Arc::new([]),
         ingress: IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None }),
-        media: Arc::new(MediaDescription {
-            streams: Vec::new(),
-            rtcp: RtcpPort::Mux,
-            srtp: Srtp::Plain,
-        }),
+        media: Arc::new(MediaDescription::new(Vec::new(), RtcpPort::Mux, Srtp::Plain)),
         srtp: None,
         nodes: Vec::new(),
         caller: None,

@@ -129,7 +129,7 @@ fn told(others: &[ListenerAddress], carrier: &str, rtcp: RtcpPort) -> [Vec<Strin
             room: "room".into(),
             labels: [("carrier".into(), carrier.into())].into(),
             ingress,
-            media: Arc::new(MediaDescription { streams: Vec::new(), rtcp, srtp: Srtp::Plain }),
+            media: Arc::new(MediaDescription::new(Vec::new(), rtcp, Srtp::Plain)),
         };
         let mut random = |bytes: &mut [u8]| bytes.fill(session as u8);
         let registered = registry.register(SessionId(session), &offer, Vec::new(), &mut random);
@@ -194,7 +194,7 @@ fn webtransport_client_is_told_the_certificates_in_use() {
     let (flows, traces) = (Arc::new(Flows::new(16)), TraceRegistry::new(Traceparent::Link));
     let mut registry =
         SessionRegistry::new(Vec::new(), Some(quic), flows, None, false, 1, Arc::new(traces));
-    let media = MediaDescription { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+    let media = MediaDescription::new(Vec::new(), RtcpPort::Mux, Srtp::Plain);
     let mut told = |session| {
         let offer = Offer {
             id: OfferId(session),

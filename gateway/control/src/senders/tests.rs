@@ -12,12 +12,12 @@ fn labels(participant: &str) -> Labels {
 fn media() -> MediaDescription {
     let stream = |kind, number| MediaStream {
         kind,
-        payload_types: vec![PayloadType { number, codec: "any".into(), clock_rate: 90_000 }],
+        payload_types: vec![PayloadType::new(number, "any", 90_000)],
         feedback: FeedbackSupport::default(),
         bitrate_kbps: None,
     };
     let streams = vec![stream(StreamKind::Audio, OPUS), stream(StreamKind::Video, VP8)];
-    MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Terminated }
+    MediaDescription::new(streams, RtcpPort::Mux, Srtp::Terminated)
 }
 
 fn stream(kind: StreamKind, ssrc: u32) -> ClientStream {

@@ -28,7 +28,7 @@ fn offered_address_follows_the_node_name() {
     let traces = Arc::new(crate::TraceRegistry::new(evenkeel_config::Traceparent::Link));
     let mut registry = SessionRegistry::new(Vec::new(), Some(quic), flows, None, false, 1, traces);
     let (session, own) = (SessionId(1), SocketAddr::from(([10, 0, 0, 1], 40_112)));
-    let media = MediaDescription { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+    let media = MediaDescription::new(Vec::new(), RtcpPort::Mux, Srtp::Plain);
     let offer = Offer {
         id: OfferId(1),
         scenario: "call".into(),

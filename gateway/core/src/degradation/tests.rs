@@ -10,15 +10,15 @@ const BOUNDS: CapBounds = CapBounds { floor_kbps: 24, ceiling_kbps: 2_000 };
 fn media() -> MediaDescription {
     let stream = |kind, number| MediaStream {
         kind,
-        payload_types: vec![PayloadType { number, codec: "x".into(), clock_rate: 90_000 }],
+        payload_types: vec![PayloadType::new(number, "x", 90_000)],
         feedback: FeedbackSupport::default(),
         bitrate_kbps: None,
     };
-    MediaDescription {
-        streams: vec![stream(StreamKind::Audio, 111), stream(StreamKind::Video, 96)],
-        rtcp: RtcpPort::Mux,
-        srtp: Srtp::Plain,
-    }
+    MediaDescription::new(
+        vec![stream(StreamKind::Audio, 111), stream(StreamKind::Video, 96)],
+        RtcpPort::Mux,
+        Srtp::Plain,
+    )
 }
 
 /// A session with or without video.

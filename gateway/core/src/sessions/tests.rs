@@ -31,11 +31,11 @@ impl TickedSessions {
 fn offered(now: Instant) -> SessionTable {
     let stream = MediaStream {
         kind: StreamKind::Video,
-        payload_types: vec![PayloadType { number: 96, codec: "x".into(), clock_rate: 90_000 }],
+        payload_types: vec![PayloadType::new(96, "x", 90_000)],
         feedback: FeedbackSupport { remb: true, ..FeedbackSupport::default() },
         bitrate_kbps: Some(1_024),
     };
-    let media = MediaDescription { streams: vec![stream], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+    let media = MediaDescription::new(vec![stream], RtcpPort::Mux, Srtp::Plain);
     let address = ([127, 0, 0, 1], 4_000).into();
     let offer = Offer {
         id: OfferId(7),

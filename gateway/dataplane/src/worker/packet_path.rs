@@ -55,15 +55,14 @@ impl PacketPath {
         let trunk = TrunkSocket { socket: socket()?, seal: None };
         egress.trunks.push(Some(Trunk::new(trunk)?));
         let flows = Arc::new(Flows::new(sessions as usize));
-        let opus = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
+        let opus = PayloadType::new(111, "opus", 48_000);
         let voice = MediaStream {
             kind: StreamKind::Audio,
             payload_types: vec![opus],
             feedback: evenkeel_model::FeedbackSupport::default(),
             bitrate_kbps: None,
         };
-        let media =
-            MediaDescription { streams: vec![voice], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+        let media = MediaDescription::new(vec![voice], RtcpPort::Mux, Srtp::Plain);
         let mut slots = SessionSlots::default();
         for slot in 0..sessions {
             let home = Home { worker: 0, slot, generation: 1 };

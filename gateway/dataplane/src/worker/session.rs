@@ -37,7 +37,6 @@ use evenkeel_model::{
     DropReason, ForwardVerdict, Hop, MediaDescription, MediaLimits, PayloadType, RedundancyMode,
     RepairKind, RouteCell, SessionId, Srtp, StreamKind,
 };
-use feedback::SenderFeedback;
 use measurements::{reported_loss, reports, voice_jitter};
 use media::{MediaState, RunningMedia, voice};
 use node::NodeSide;
@@ -487,7 +486,7 @@ impl WorkerSession {
         let Some(pair) = running.and_then(|running| running.state.pair.as_deref_mut()) else {
             return;
         };
-        let matters = |number| declared(media, number).is_some_and(|(_, it)| !it.repairs());
+        let matters = |number| declared(media, number).is_some_and(|(_, it)| !it.is_repair());
         if pair.differing().any(matters) && pair.tells(cx.now) {
             cx.egress.report(WorkerReport::CopiesDiffer { session: id, hops: pair.hops() });
         }
@@ -621,7 +620,7 @@ impl WorkerSession {
             return (continuity.pass(epoch, header, clock_rate, now), None);
         };
         let is_repaired =
-            |number| declared(&media, number).is_some_and(|(_, other)| !other.repairs());
+            |number| declared(&media, number).is_some_and(|(_, other)| !other.is_repair());
         continuity.pass_retransmission(epoch, header, sequence, clock_rate, is_repaired, now)
     }
 
@@ -1011,7 +1010,7 @@ impl WorkerSession {
 
     /// Sends the current send cap, or the end of the last one.
     pub(crate) fn send_cap(&mut self, cx: &mut PacketContext<'_>) {
-        if self.running.is_none() && !SenderFeedback::takes_caps(&self.media) {
+        if self.running.is_none() && !self.media.takes_caps() {
             return;
         }
         let kbps = self.limits.send_kbps;

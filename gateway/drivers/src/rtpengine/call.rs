@@ -169,8 +169,5 @@ impl RtpengineCall {
     }
 }
 
-static NO_MEDIA: MediaDescription = MediaDescription {
-    streams: Vec::new(),
-    rtcp: evenkeel_model::RtcpPort::Mux,
-    srtp: evenkeel_model::Srtp::Plain,
-};
+static NO_MEDIA: MediaDescription =
+    MediaDescription::new(Vec::new(), evenkeel_model::RtcpPort::Mux, evenkeel_model::Srtp::Plain);

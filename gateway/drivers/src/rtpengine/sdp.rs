@@ -56,10 +56,18 @@ fn write(
     payloads().for_each(|payload| _ = write!(sdp, " {}", payload.number));
     sdp.push_str("\r\n");
     payloads().filter(|payload| is_named(payload)).for_each(|payload| {
-        let PayloadType { number, codec, clock_rate } = payload;
+        let PayloadType { number, codec, clock_rate, repairs } = payload;
         // RFC 7587, 7: Opus always has two channels.
         let channels = if codec.eq_ignore_ascii_case("opus") { "/2" } else { "" };
         _ = write!(sdp, "a=rtpmap:{number} {codec}/{clock_rate}{channels}\r\n");
+        match repairs {
+            // RFC 2198, 5: the types of the blocks; RFC 4588, 8: that of the original.
+            Some(block) if payload.is_red() => {
+                _ = write!(sdp, "a=fmtp:{number} {block}/{block}\r\n");
+            }
+            Some(apt) => _ = write!(sdp, "a=fmtp:{number} apt={apt}\r\n"),
+            None => {}
+        }
     });
     match ports.rtcp {
         None => sdp.push_str("a=rtcp-mux\r\n"),

@@ -24,7 +24,7 @@ fn towards(other: SocketAddr) -> Option<IpAddr> {
 }
 
 fn facts(rtp: u16, rtcp: Option<u16>) -> SessionFacts {
-    let payload = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
+    let payload = PayloadType::new(111, "opus", 48_000);
     let stream = MediaStream {
         kind: StreamKind::Audio,
         payload_types: vec![payload],
@@ -32,7 +32,7 @@ fn facts(rtp: u16, rtcp: Option<u16>) -> SessionFacts {
         bitrate_kbps: None,
     };
     let port = if rtcp.is_some() { RtcpPort::Own } else { RtcpPort::Mux };
-    let media = Arc::new(MediaDescription { streams: vec![stream], rtcp: port, srtp: Srtp::Plain });
+    let media = Arc::new(MediaDescription::new(vec![stream], port, Srtp::Plain));
     SessionFacts { room: "room".into(), labels: Arc::default(), media, ports: (rtp, rtcp) }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use evenkeel_config::address;
 use evenkeel_dataplane::worker::NodePort;
 use evenkeel_http::Posted;
-use evenkeel_model::{FeedbackSupport, MediaStream, RtcpPort, SessionId, Srtp};
+use evenkeel_model::{FeedbackSupport, MediaStream, PayloadType, RtcpPort, SessionId, Srtp};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -56,15 +56,25 @@ fn stream(stream: &MediaStream) -> Value {
     let payload_types: Vec<Value> = payload_types
         .iter()
         .map(|payload| {
-            json!({
-                "payload_type": payload.number,
-                "codec": payload.codec,
-                "clock_rate": payload.clock_rate,
-            })
+            let PayloadType { number, codec, clock_rate, repairs } = payload;
+            let mut payload =
+                json!({"payload_type": number, "codec": codec, "clock_rate": clock_rate});
+            if let Some(apt) = repairs {
+                payload["apt"] = json!(apt);
+            }
+            payload
         })
         .collect();
-    let FeedbackSupport { pli, fir, remb, tmmbr } = *feedback;
-    let words = [("pli", pli), ("fir", fir), ("remb", remb), ("tmmbr", tmmbr)];
+    let FeedbackSupport { pli, fir, remb, tmmbr, nack, transport_cc, ccfb } = *feedback;
+    let words = [
+        ("pli", pli),
+        ("fir", fir),
+        ("remb", remb),
+        ("tmmbr", tmmbr),
+        ("nack", nack),
+        ("transport-cc", transport_cc),
+        ("ccfb", ccfb),
+    ];
     let feedback: Vec<&str> = words.iter().filter(|(_, is)| *is).map(|(word, _)| *word).collect();
     let mut stream = json!({"kind": kind, "payload_types": payload_types, "feedback": feedback});
     if let Some(kbps) = bitrate_kbps {

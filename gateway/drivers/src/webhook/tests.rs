@@ -17,14 +17,20 @@ const HOP: Hop = Hop { node: NodeId(3), incarnation: Incarnation(1) };
 const MS: Duration = Duration::from_millis(1);
 
 fn facts() -> SessionFacts {
-    let payload = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
+    let opus = PayloadType::new(111, "opus", 48_000);
+    let red = PayloadType { repairs: Some(111), ..PayloadType::new(63, "red", 48_000) };
     let stream = MediaStream {
         kind: StreamKind::Audio,
-        payload_types: vec![payload],
-        feedback: FeedbackSupport { pli: true, ..FeedbackSupport::default() },
+        payload_types: vec![opus, red],
+        feedback: FeedbackSupport {
+            nack: true,
+            transport_cc: true,
+            ccfb: true,
+            ..FeedbackSupport::default()
+        },
         bitrate_kbps: Some(64),
     };
-    let media = MediaDescription { streams: vec![stream], rtcp: RtcpPort::Own, srtp: Srtp::Plain };
+    let media = MediaDescription::new(vec![stream], RtcpPort::Own, Srtp::Plain);
     SessionFacts {
         room: "studio".into(),
         labels: [("device".into(), "phone".into())].into(),
@@ -117,8 +123,11 @@ fn opening_describes_the_session_and_gets_an_address() {
         "labels": {"device": "phone"},
         "media": [{
             "kind": "audio",
-            "payload_types": [{"payload_type": 111, "codec": "opus", "clock_rate": 48_000}],
-            "feedback": ["pli"],
+            "payload_types": [
+                {"payload_type": 111, "codec": "opus", "clock_rate": 48_000},
+                {"payload_type": 63, "codec": "red", "clock_rate": 48_000, "apt": 111},
+            ],
+            "feedback": ["nack", "transport-cc", "ccfb"],
             "bitrate_kbps": 64,
         }],
         "rtcp": "own",

@@ -87,12 +87,22 @@ fn write_section(text: &mut String, media: &OfferMedia, mid: &str) {
         // Opus always has two channels (RFC 7587, section 7).
         let channels = if codec.eq_ignore_ascii_case("opus") { "/2" } else { "" };
         let _whole = writeln!(lines, "a=rtpmap:{number} {codec}/{clock_rate}{channels}");
+        if let Some(apt) = of.apt {
+            let _whole = if codec.eq_ignore_ascii_case("red") {
+                writeln!(lines, "a=fmtp:{number} {apt}/{apt}")
+            } else {
+                writeln!(lines, "a=fmtp:{number} apt={apt}")
+            };
+        }
         for feedback in &media.feedback {
             let value = match feedback {
                 OfferFeedback::Pli => "nack pli",
                 OfferFeedback::Fir => "ccm fir",
                 OfferFeedback::Tmmbr => "ccm tmmbr",
                 OfferFeedback::Remb => "goog-remb",
+                OfferFeedback::Nack => "nack",
+                OfferFeedback::TransportCc => "transport-cc",
+                OfferFeedback::Ccfb => "ack ccfb",
             };
             let _whole = writeln!(lines, "a=rtcp-fb:{number} {value}");
         }

@@ -164,8 +164,7 @@ pub(crate) struct PlannedSession {
 
 /// The media of a session that sends or receives voice.
 pub(crate) fn voice_media() -> OfferMedia {
-    let opus =
-        OfferPayloadType { payload_type: VOICE_TYPE, codec: "opus".to_owned(), clock_rate: 48_000 };
+    let opus = OfferPayloadType::new(VOICE_TYPE, "opus", 48_000);
     OfferMedia {
         kind: OfferStreamKind::Audio,
         payload_types: vec![opus],
@@ -176,8 +175,7 @@ pub(crate) fn voice_media() -> OfferMedia {
 
 /// The media of a session that sends or receives video.
 pub(crate) fn video_media() -> OfferMedia {
-    let vp8 =
-        OfferPayloadType { payload_type: VIDEO_TYPE, codec: "vp8".to_owned(), clock_rate: 90_000 };
+    let vp8 = OfferPayloadType::new(VIDEO_TYPE, "vp8", 90_000);
     OfferMedia {
         kind: OfferStreamKind::Video,
         payload_types: vec![vp8],

@@ -263,7 +263,7 @@ async fn open(admin: &mut ApiClient, body: Incoming) -> Result<PageAnswer, PageA
 fn page_media() -> Vec<OfferMedia> {
     let stream = |kind, payload_type, codec: &str, clock_rate, feedback| OfferMedia {
         kind,
-        payload_types: vec![OfferPayloadType { payload_type, codec: codec.into(), clock_rate }],
+        payload_types: vec![OfferPayloadType::new(payload_type, codec, clock_rate)],
         feedback,
         bitrate: None,
     };

@@ -75,7 +75,7 @@ mod tests {
     const BOUNDS: CapBounds = CapBounds { floor_kbps: 24, ceiling_kbps: 2_000 };
 
     fn media() -> MediaDescription {
-        MediaDescription { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain }
+        MediaDescription::new(Vec::new(), RtcpPort::Mux, Srtp::Plain)
     }
 
     /// Asks about a session with a cap, of which an endpoint obeys caps.

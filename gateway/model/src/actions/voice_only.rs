@@ -53,7 +53,7 @@ mod tests {
     const BOUNDS: CapBounds = CapBounds { floor_kbps: 24, ceiling_kbps: 2_000 };
 
     fn stream(kind: StreamKind, numbers: &[u8]) -> MediaStream {
-        let payload = |&number| PayloadType { number, codec: "x".into(), clock_rate: 90_000 };
+        let payload = |&number| PayloadType::new(number, "x", 90_000);
         MediaStream {
             kind,
             payload_types: numbers.iter().map(payload).collect(),
@@ -66,7 +66,7 @@ mod tests {
         let mut streams =
             vec![stream(StreamKind::Audio, &[111]), stream(StreamKind::Video, &[96, 97])];
         streams.truncate(1 + usize::from(video));
-        MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain }
+        MediaDescription::new(streams, RtcpPort::Mux, Srtp::Plain)
     }
 
     #[test]

@@ -7,11 +7,7 @@ const H264: u8 = 98;
 
 fn limits(labels: &[(&str, &str)]) -> DeviceLimits {
     let payload_types = |types: &[(u8, &str)]| {
-        let payload = |&(number, codec): &(u8, &str)| PayloadType {
-            number,
-            codec: codec.into(),
-            clock_rate: 90_000,
-        };
+        let payload = |&(number, codec): &(u8, &str)| PayloadType::new(number, codec, 90_000);
         types.iter().map(payload).collect()
     };
     let stream = |kind, types: &[(u8, &str)]| MediaStream {
@@ -24,7 +20,7 @@ fn limits(labels: &[(&str, &str)]) -> DeviceLimits {
         stream(StreamKind::Audio, &[(111, "opus")]),
         stream(StreamKind::Video, &[(VP8, "VP8"), (RTX, "rtx"), (H264, "H264")]),
     ];
-    let media = MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+    let media = MediaDescription::new(streams, RtcpPort::Mux, Srtp::Plain);
     let labels: Vec<_> = labels.iter().map(|&(key, value)| (key.into(), value.into())).collect();
     DeviceLimits::new(&labels.into(), &media)
 }

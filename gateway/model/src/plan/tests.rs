@@ -7,11 +7,11 @@ use crate::settings::CapBounds;
 fn media() -> MediaDescription {
     let video = MediaStream {
         kind: StreamKind::Video,
-        payload_types: vec![PayloadType { number: 96, codec: "x".into(), clock_rate: 90_000 }],
+        payload_types: vec![PayloadType::new(96, "x", 90_000)],
         feedback: FeedbackSupport::default(),
         bitrate_kbps: None,
     };
-    MediaDescription { streams: vec![video], rtcp: RtcpPort::Mux, srtp: Srtp::Plain }
+    MediaDescription::new(vec![video], RtcpPort::Mux, Srtp::Plain)
 }
 
 fn limits(plan: Plan, device: &DeviceLimits) -> MediaLimits {

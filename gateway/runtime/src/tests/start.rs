@@ -94,11 +94,7 @@ fn wanted(room: usize, port: u16) -> Box<OfferedSession> {
         room: format!("r{room}").into(),
         labels: Arc::new([]),
         ingress: IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None }),
-        media: Arc::new(MediaDescription {
-            streams: Vec::new(),
-            rtcp: RtcpPort::Mux,
-            srtp: Srtp::Plain,
-        }),
+        media: Arc::new(MediaDescription::new(Vec::new(), RtcpPort::Mux, Srtp::Plain)),
         srtp: None,
         nodes: Vec::new(),
         caller: None,

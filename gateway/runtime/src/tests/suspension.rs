@@ -174,7 +174,7 @@ impl Client {
     }
 
     fn wanted(room: &str, identity: ClientIdentity) -> OfferedSession {
-        let payload = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
+        let payload = PayloadType::new(111, "opus", 48_000);
         let stream = MediaStream {
             kind: StreamKind::Audio,
             payload_types: vec![payload],
@@ -186,11 +186,7 @@ impl Client {
             room: room.into(),
             labels: Arc::new([("device".into(), "phone".into())]),
             ingress: IngressProtocol::Udp(identity),
-            media: Arc::new(MediaDescription {
-                streams: vec![stream],
-                rtcp: RtcpPort::Mux,
-                srtp: Srtp::Plain,
-            }),
+            media: Arc::new(MediaDescription::new(vec![stream], RtcpPort::Mux, Srtp::Plain)),
             srtp: None,
             nodes: Vec::new(),
             caller: None,

@@ -298,14 +298,14 @@ async fn initial_state_is_reported_without_events() {
 
 /// Voice only on the first rung, and a cap beside it on the second.
 fn degraded(rung: u8) -> Plan {
-    let video = PayloadType { number: 96, codec: "VP8".into(), clock_rate: 90_000 };
+    let video = PayloadType::new(96, "VP8", 90_000);
     let stream = MediaStream {
         kind: StreamKind::Video,
         payload_types: vec![video],
         feedback: FeedbackSupport::default(),
         bitrate_kbps: None,
     };
-    let media = MediaDescription { streams: vec![stream], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+    let media = MediaDescription::new(vec![stream], RtcpPort::Mux, Srtp::Plain);
     let voice_only = Plan::default().with(Op::VoiceOnly, u32::from(rung > 0), &media);
     voice_only.capped(if rung > 1 { 300 } else { 0 })
 }

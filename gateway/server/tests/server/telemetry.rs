@@ -166,11 +166,7 @@ pub(crate) fn closed(session: u64, room: u64, reason: CloseReason) -> CoreEvent 
     let closed = Box::new(ClosedSession {
         scenario: "call".into(),
         labels: Arc::new([]),
-        media: Arc::new(MediaDescription {
-            streams: Vec::new(),
-            rtcp: RtcpPort::Mux,
-            srtp: Srtp::Plain,
-        }),
+        media: Arc::new(MediaDescription::new(Vec::new(), RtcpPort::Mux, Srtp::Plain)),
         mode: RedundancyMode::Hot,
         transport: ClientTransport::Udp,
         admitted_by: Arc::new(Decider::Native),

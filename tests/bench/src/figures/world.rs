@@ -33,15 +33,14 @@ impl World {
     /// A home region with this many nodes, and with capacity for up to `sessions` sessions.
     pub(crate) fn new(nodes: usize, sessions: usize) -> World {
         let now = Instant::now();
-        let opus = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
+        let opus = PayloadType::new(111, "opus", 48_000);
         let voice = MediaStream {
             kind: StreamKind::Audio,
             payload_types: vec![opus],
             feedback: FeedbackSupport::default(),
             bitrate_kbps: None,
         };
-        let media =
-            MediaDescription { streams: vec![voice], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+        let media = MediaDescription::new(vec![voice], RtcpPort::Mux, Srtp::Plain);
         World {
             gateway: Gateway::new(settings(nodes, sessions), now),
             now,

@@ -236,11 +236,7 @@ fn declared(address: SocketAddr) -> OfferIngress {
 
 /// An offer of voice, in a room of its own.
 pub(crate) fn offer(session: u32, ingress: OfferIngress) -> OfferRequest {
-    let opus = OfferPayloadType {
-        payload_type: PAYLOAD_TYPE,
-        codec: "opus".to_owned(),
-        clock_rate: 48_000,
-    };
+    let opus = OfferPayloadType::new(PAYLOAD_TYPE, "opus", 48_000);
     OfferRequest {
         scenario: "call".to_owned(),
         room: format!("room-{session}"),

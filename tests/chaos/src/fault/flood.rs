@@ -29,7 +29,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_millis(100);
 pub(super) async fn flood(stage: &Stage, long: Duration) -> Result<f64, String> {
     let mut admin = stage.admin();
     let identity = WebrtcIdentity::generate(0).map_err(|error| error.to_string())?;
-    let opus = OfferPayloadType { payload_type: 111, codec: "opus".to_owned(), clock_rate: 48_000 };
+    let opus = OfferPayloadType::new(111, "opus", 48_000);
     let voice = OfferMedia {
         kind: OfferStreamKind::Audio,
         payload_types: vec![opus],

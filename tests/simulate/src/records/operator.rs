@@ -176,7 +176,7 @@ fn draw_operation(rng: &mut Rng, nodes: usize) -> Operation {
 fn offer(number: u64, room: u8) -> Offer {
     let stream = MediaStream {
         kind: StreamKind::Audio,
-        payload_types: vec![PayloadType { number: 0, codec: "x".into(), clock_rate: 48_000 }],
+        payload_types: vec![PayloadType::new(0, "x", 48_000)],
         feedback: FeedbackSupport::default(),
         bitrate_kbps: Some(64),
     };
@@ -187,11 +187,7 @@ fn offer(number: u64, room: u8) -> Offer {
         room: format!("room{room}").into(),
         labels: Vec::new().into(),
         ingress: IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None }),
-        media: Arc::new(MediaDescription {
-            streams: vec![stream],
-            rtcp: RtcpPort::Mux,
-            srtp: Srtp::Plain,
-        }),
+        media: Arc::new(MediaDescription::new(vec![stream], RtcpPort::Mux, Srtp::Plain)),
     }
 }
 

@@ -36,7 +36,7 @@ impl World<'_> {
         let join = self.clients[client as usize].join;
         let stream = |kind, number, clock_rate, kbps| MediaStream {
             kind,
-            payload_types: vec![PayloadType { number, codec: "x".into(), clock_rate }],
+            payload_types: vec![PayloadType::new(number, "x", clock_rate)],
             feedback: FeedbackSupport { remb: true, ..FeedbackSupport::default() },
             bitrate_kbps: Some(kbps),
         };
@@ -51,7 +51,7 @@ impl World<'_> {
             room: format!("room{}", join.room).into(),
             labels: self.labels(client),
             ingress: IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None }),
-            media: Arc::new(MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain }),
+            media: Arc::new(MediaDescription::new(streams, RtcpPort::Mux, Srtp::Plain)),
         }
     }
 

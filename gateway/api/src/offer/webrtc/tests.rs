@@ -1,6 +1,6 @@
 use evenkeel_media::continuity::AnnouncedSender;
 use evenkeel_media::rtp;
-use evenkeel_model::RepairKind;
+use evenkeel_model::{Latency, RepairKind};
 use serde_json::{Value, json};
 
 use super::super::{ParsedOffer, parse};
@@ -59,6 +59,8 @@ fn browser_is_an_ice_client_with_a_certificate() {
             && repairs.clone().all(|kind| kind == RepairKind::Retransmission)
     );
     assert!(video.feedback.pli && video.feedback.remb && !wanted.media.streams[0].feedback.pli);
+    assert!(video.feedback.nack && !wanted.media.streams[0].feedback.nack);
+    assert_eq!(wanted.media.latency, Latency::default());
 
     let ice = IceAnswer {
         ufrag: "gate".into(),
@@ -80,6 +82,45 @@ fn browser_is_an_ice_client_with_a_certificate() {
     ] {
         assert!(answer.as_str().contains(line), "{line:?} is not in {}", answer.as_str());
     }
+}
+
+#[test]
+fn voice_is_repaired_by_nack_if_offered() {
+    let feedback = "a=rtcp-fb:111 transport-cc";
+    let munged = CHROMIUM.replacen(feedback, &format!("{feedback}\r\na=rtcp-fb:111 nack"), 1);
+    let ParsedOffer { wanted, sdp } = parsed(&offer(&munged)).unwrap();
+    assert!(wanted.media.streams[0].feedback.nack);
+    let ice = IceAnswer {
+        ufrag: "gate".into(),
+        password: "a22characterpassword22".into(),
+        certificate_sha256: [0; 32],
+        announced: None,
+    };
+    let answer = sdp.unwrap().answer(SessionId(1), &[([192, 0, 2, 1], 5000).into()], &ice);
+    let answered = answer.as_str().lines().filter(|line| line.starts_with("a=rtcp-fb:111 "));
+    assert_eq!(answered.collect::<Vec<_>>(), ["a=rtcp-fb:111 nack"]);
+}
+
+#[test]
+fn repairs_name_payload_types_of_rooms() {
+    let repairs = |sdp: &str, number: u8| {
+        let wanted = parsed(&offer(sdp)).unwrap().wanted;
+        let (_, payload_type) = wanted.media.payload_type(number).unwrap();
+        payload_type.repairs
+    };
+    assert_eq!(
+        [63, 97, 111, 96].map(|number| repairs(CHROMIUM, number)),
+        [Some(111), Some(96), None, None]
+    );
+    // Firefox's retransmissions, 124, name 120, its VP8.
+    assert_eq!(repairs(FIREFOX, 97), Some(96));
+}
+
+#[test]
+fn offer_says_the_latency_of_a_browser() {
+    let mut offer = offer(CHROMIUM);
+    offer["latency"] = "200ms".into();
+    assert_eq!(parsed(&offer).unwrap().wanted.media.latency, Latency(200));
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn registry() -> SessionRegistry {
 
 fn media() -> Arc<MediaDescription> {
     let rtcp = RtcpPort::Mux;
-    Arc::new(MediaDescription { streams: Vec::new(), rtcp, srtp: Srtp::Terminated })
+    Arc::new(MediaDescription::new(Vec::new(), rtcp, Srtp::Terminated))
 }
 
 /// Registers the session. Returns its user fragment.

@@ -31,7 +31,7 @@ fn registry(ports: &[u16], port_legs: Option<IpAddr>) -> SessionRegistry {
 }
 
 fn media(rtcp: RtcpPort) -> Arc<MediaDescription> {
-    Arc::new(MediaDescription { streams: Vec::new(), rtcp, srtp: Srtp::Plain })
+    Arc::new(MediaDescription::new(Vec::new(), rtcp, Srtp::Plain))
 }
 
 fn register(

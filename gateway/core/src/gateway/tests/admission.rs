@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, Decider, Hook, Hop, HopGrant, NodeId, OfferRefusal, Op, SessionId,
+    ClientIdentity, CoreEvent, Decider, Hook, Hop, HopGrant, IngressProtocol, NodeId, OfferRefusal,
+    Op, SessionId, StreamKind,
 };
 use evenkeel_nodes::NodeEvidence;
 
@@ -245,6 +246,26 @@ fn new_session_is_capped_before_refused() {
     deaf.takes_remb = false;
     let offer = deaf.offer("r");
     retry(&deaf, offer);
+}
+
+#[test]
+fn client_with_tmmbr_alone_is_capped() {
+    for (kind, is_capped) in [(StreamKind::Video, true), (StreamKind::Audio, false)] {
+        let mut world = World::new(settings_of(&[(0, 64 + 44)]));
+        world.open("r");
+        (world.takes_remb, world.takes_tmmbr) = (false, true);
+        let address = ([127, 0, 0, 1], 9).into();
+        let ingress = IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None });
+        let offer = world.offer_with("r", "call", &[(kind, 96, Some(64))], ingress);
+        if is_capped {
+            let session = world.accepted(offer).session;
+            assert_eq!(world.cap(session), 44);
+        } else {
+            // TMMBR of a client without video caps nothing.
+            retry(&world, offer);
+        }
+        world.audit();
+    }
 }
 
 #[test]

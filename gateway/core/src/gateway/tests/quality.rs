@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use evenkeel_model::{
-    ClientIdentity, CoreEvent, DegradationAction, GuardRule, Hook, HookAnswer, IngressProtocol,
-    Measures, Metric, Op, Plan, PluginFault, PluginState, PolicyQuestion, SessionId, Srtp,
-    StreamKind,
+    ClientIdentity, CoreEvent, DegradationAction, FeedbackSupport, GuardRule, Hook, HookAnswer,
+    IngressProtocol, Measures, Metric, Op, Plan, PluginFault, PluginState, PolicyQuestion,
+    SessionId, Srtp, StreamKind,
 };
 
 use super::super::GatewayEffect;
@@ -287,18 +287,22 @@ fn state_and_decision_apply_together() {
 
 #[test]
 fn unsupported_cap_is_refused_and_visible() {
-    for (srtp, remb, capped) in [
-        (Srtp::Plain, [true, false], [100, 100]),
-        (Srtp::Plain, [false, false], [0, 0]),
-        (Srtp::Opaque, [true, true], [0, 0]),
+    let none = FeedbackSupport::default();
+    let remb = FeedbackSupport { remb: true, ..none };
+    let tmmbr = FeedbackSupport { tmmbr: true, ..none };
+    for (srtp, feedback, capped) in [
+        (Srtp::Plain, [remb, none], [100, 100]),
+        (Srtp::Plain, [none, tmmbr], [100, 100]),
+        (Srtp::Plain, [none, none], [0, 0]),
+        (Srtp::Opaque, [remb, tmmbr], [0, 0]),
     ] {
         let mut world = world();
         let sessions = [video(&mut world, 1), video(&mut world, 2)];
-        for (id, remb) in sessions.into_iter().zip(remb) {
+        for (id, feedback) in sessions.into_iter().zip(feedback) {
             let session = world.gateway.tables.sessions.get_mut(&id).unwrap();
             let media = session.media_mut();
             media.srtp = srtp;
-            media.streams.iter_mut().for_each(|stream| stream.feedback.remb = remb);
+            media.streams.iter_mut().for_each(|stream| stream.feedback = feedback);
         }
         let actions = (0..2).map(|row| act(row, Op::Cap as u32, 100)).collect();
         tick(&mut world, actions, Vec::new());

@@ -130,8 +130,10 @@ pub(super) struct World {
     /// Openings that the driver has not finished.
     pub(super) opening: BTreeSet<(SessionId, Hop)>,
     last_stamps: Instant,
-    /// New sessions obey caps.
+    /// New sessions obey caps by REMB.
     pub(super) takes_remb: bool,
+    /// New sessions obey caps of video by TMMBR.
+    pub(super) takes_tmmbr: bool,
     /// Labels of the next offers.
     pub(super) labels: Labels,
     rng: fastrand::Rng,
@@ -164,6 +166,7 @@ impl World {
             opening: BTreeSet::new(),
             last_stamps: now,
             takes_remb: true,
+            takes_tmmbr: false,
             labels: Labels::default(),
             rng: fastrand::Rng::with_seed(7),
             offers: 0,
@@ -543,16 +546,21 @@ impl World {
     ) -> OfferId {
         self.offers += 1;
         let id = OfferId(self.offers);
+        let feedback = FeedbackSupport {
+            remb: self.takes_remb,
+            tmmbr: self.takes_tmmbr,
+            ..FeedbackSupport::default()
+        };
         let streams = streams
             .iter()
             .map(|&(kind, number, bitrate_kbps)| MediaStream {
                 kind,
-                payload_types: vec![PayloadType { number, codec: "x".into(), clock_rate: 48_000 }],
-                feedback: FeedbackSupport { remb: self.takes_remb, ..FeedbackSupport::default() },
+                payload_types: vec![PayloadType::new(number, "x", 48_000)],
+                feedback,
                 bitrate_kbps,
             })
             .collect();
-        let media = MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+        let media = MediaDescription::new(streams, RtcpPort::Mux, Srtp::Plain);
         let offer = Offer {
             id,
             scenario: scenario.into(),

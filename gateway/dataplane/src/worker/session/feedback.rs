@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_instant as instant;
 use evenkeel_media::rtcp::{self, RtcpPacket, rewrite};
-use evenkeel_model::{MediaDescription, MediaStream, StreamKind};
+use evenkeel_model::{MediaDescription, StreamKind};
 use serde::{Deserialize, Serialize};
 
 /// Interval at which a cap is repeated. REMB is soft state; senders forget it after some seconds.
@@ -110,13 +110,6 @@ impl SenderFeedback {
             RtcpPacket::Fir(fir) => fir.entries().any(|entry| self.video.contains(&entry.media)),
             _ => false,
         })
-    }
-
-    /// The client may obey a REMB or TMMBR.
-    pub(crate) fn takes_caps(media: &MediaDescription) -> bool {
-        let tmmbr =
-            |stream: &MediaStream| stream.kind == StreamKind::Video && stream.feedback.tmmbr;
-        media.takes_remb() || media.srtp.is_readable() && media.streams.iter().any(tmmbr)
     }
 
     /// Requests a key frame for each stream to the client when the stream's next packet arrives.

@@ -363,7 +363,7 @@ impl MediaSigns {
         now: Instant,
     ) -> bool {
         let codec = &payload_type.codec;
-        if payload_type.repairs() {
+        if payload_type.is_repair() {
             return false;
         }
         if kind == StreamKind::Audio {

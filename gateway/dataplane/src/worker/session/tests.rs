@@ -62,7 +62,7 @@ pub(in crate::worker) fn egress(start: Instant) -> (Egress, mpsc::Receiver<Worke
 
 /// A session with video in this slot.
 pub(in crate::worker) fn install(client: ClientAddressing, srtp: Srtp, slot: u32) -> Install {
-    let vp8 = PayloadType { number: 96, codec: "VP8".into(), clock_rate: 90_000 };
+    let vp8 = PayloadType::new(96, "VP8", 90_000);
     let video = MediaStream {
         kind: StreamKind::Video,
         payload_types: vec![vp8],
@@ -72,7 +72,7 @@ pub(in crate::worker) fn install(client: ClientAddressing, srtp: Srtp, slot: u32
     Install {
         home: Home { worker: 0, slot, generation: 1 },
         session: SessionId(1),
-        media: Arc::new(MediaDescription { streams: vec![video], rtcp: RtcpPort::Mux, srtp }),
+        media: Arc::new(MediaDescription::new(vec![video], RtcpPort::Mux, srtp)),
         client,
         route: Arc::new(RouteCell::default()),
         limits: MediaLimits::default(),
@@ -575,18 +575,14 @@ fn planned_move_keeps_numbers_for_packets_in_flight() {
     const TURN_MS: u64 = 40;
     let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Plain);
-    let voice = PayloadType { number: 0, codec: "PCMU".into(), clock_rate: 8_000 };
+    let voice = PayloadType::new(0, "PCMU", 8_000);
     let stream = MediaStream {
         kind: StreamKind::Audio,
         payload_types: vec![voice],
         feedback: Takes::default(),
         bitrate_kbps: None,
     };
-    let media = Arc::new(MediaDescription {
-        streams: vec![stream],
-        rtcp: RtcpPort::Mux,
-        srtp: Srtp::Plain,
-    });
+    let media = Arc::new(MediaDescription::new(vec![stream], RtcpPort::Mux, Srtp::Plain));
     let mut gateway = gateway(&[TURN_MS, 2], bench.start);
     let address = bench.client.local_addr().unwrap();
     let offer = Offer {

@@ -7,11 +7,8 @@ use super::*;
 type Payload<'a> = (u8, &'a str, u32);
 
 fn media(streams: &[(StreamKind, &[Payload<'_>])]) -> MediaDescription {
-    let payload = |&(number, codec, clock_rate): &Payload<'_>| PayloadType {
-        number,
-        codec: codec.into(),
-        clock_rate,
-    };
+    let payload =
+        |&(number, codec, clock_rate): &Payload<'_>| PayloadType::new(number, codec, clock_rate);
     let stream = |(kind, payloads): &(StreamKind, &[Payload<'_>])| MediaStream {
         kind: *kind,
         payload_types: payloads.iter().map(payload).collect(),
@@ -19,7 +16,7 @@ fn media(streams: &[(StreamKind, &[Payload<'_>])]) -> MediaDescription {
         bitrate_kbps: None,
     };
     let streams = streams.iter().map(stream).collect();
-    MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain }
+    MediaDescription::new(streams, RtcpPort::Mux, Srtp::Plain)
 }
 
 const OPUS: (u8, &str, u32) = (111, "opus", 48_000);
@@ -38,6 +35,22 @@ fn sdp_lists_all_payload_types_at_its_port() {
     );
     let video = party("::1".parse().unwrap(), ports, &media(&[(StreamKind::Video, &[H264])]), None);
     assert!(video.contains("c=IN IP6 ::1\r\n") && video.contains("m=video 4000 "), "{}", *video);
+}
+
+#[test]
+fn sdp_names_repaired_payload_types() {
+    const RED: (u8, &str, u32) = (63, "red", 48_000);
+    const RTX: (u8, &str, u32) = (97, "rtx", 90_000);
+    let mut both = media(&[(StreamKind::Audio, &[OPUS, RED]), (StreamKind::Video, &[H264, RTX])]);
+    let fmtp = |media: &MediaDescription| {
+        let sdp = party([10, 0, 0, 1].into(), SdpPorts { rtp: 4_000, rtcp: None }, media, None);
+        let lines = sdp.lines().filter(|line| line.starts_with("a=fmtp")).map(str::to_owned);
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(fmtp(&both), [""; 0]);
+    both.streams[0].payload_types[1].repairs = Some(111);
+    both.streams[1].payload_types[1].repairs = Some(96);
+    assert_eq!(fmtp(&both), ["a=fmtp:63 111/111", "a=fmtp:97 apt=96"]);
 }
 
 #[test]

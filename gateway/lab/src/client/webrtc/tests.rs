@@ -1,6 +1,7 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use evenkeel_contract::offers::OfferPayloadType;
 use evenkeel_dtls::{HandshakeEvent, Handshakes, Peer};
 use evenkeel_media::srtp::{SrtpKeys, SrtpReceiver, SrtpSender};
 use evenkeel_media::stun::{self, BindingRequest, StunKey};
@@ -35,18 +36,37 @@ fn answer_names_gateway_and_credentials() {
 #[test]
 fn offer_has_a_section_for_each_stream() {
     let identity = WebrtcIdentity::generate(1).unwrap();
-    let video =
-        OfferMedia { feedback: vec![OfferFeedback::Pli, OfferFeedback::Remb], ..video_media() };
-    let sdp = identity.sdp(&[voice_media(), video]);
+    let feedback = vec![
+        OfferFeedback::Pli,
+        OfferFeedback::Remb,
+        OfferFeedback::Nack,
+        OfferFeedback::TransportCc,
+        OfferFeedback::Ccfb,
+    ];
+    let mut video = OfferMedia { feedback, ..video_media() };
+    let mut voice = voice_media();
+    for (media, number, codec, clock_rate, apt) in
+        [(&mut voice, 63, "red", 48_000, 111), (&mut video, 97, "rtx", 90_000, 96)]
+    {
+        let repair = OfferPayloadType::new(number, codec, clock_rate);
+        media.payload_types.push(OfferPayloadType { apt: Some(apt), ..repair });
+    }
+    let sdp = identity.sdp(&[voice, video]);
     let lines: Vec<&str> = sdp.split("\r\n").collect();
     for line in [
         "a=group:BUNDLE 0 1",
-        "m=audio 9 UDP/TLS/RTP/SAVPF 111",
+        "m=audio 9 UDP/TLS/RTP/SAVPF 111 63",
         "a=rtpmap:111 opus/48000/2",
-        "m=video 9 UDP/TLS/RTP/SAVPF 96",
+        "a=rtpmap:63 red/48000",
+        "a=fmtp:63 111/111",
+        "m=video 9 UDP/TLS/RTP/SAVPF 96 97",
+        "a=fmtp:97 apt=96",
         "a=rtpmap:96 vp8/90000",
         "a=rtcp-fb:96 nack pli",
         "a=rtcp-fb:96 goog-remb",
+        "a=rtcp-fb:96 nack",
+        "a=rtcp-fb:96 transport-cc",
+        "a=rtcp-fb:96 ack ccfb",
     ] {
         assert!(lines.contains(&line), "{line}: {sdp}");
     }

@@ -376,15 +376,14 @@ impl Day {
             let is_lossy = self.rng.u32(..LOSSY_ONE_OF) == 0;
             let loss_ppm = if is_lossy { 90_000 } else { self.rng.u32(..4_000) };
             self.offered.insert(id, Talker { ends, loss_ppm, hop: None });
-            let voice = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
+            let voice = PayloadType::new(111, "opus", 48_000);
             let stream = MediaStream {
                 kind: StreamKind::Audio,
                 payload_types: vec![voice],
                 feedback: FeedbackSupport::default(),
                 bitrate_kbps: Some(64),
             };
-            let media =
-                MediaDescription { streams: vec![stream], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+            let media = MediaDescription::new(vec![stream], RtcpPort::Mux, Srtp::Plain);
             let offer = Offer {
                 id,
                 scenario: "call".into(),

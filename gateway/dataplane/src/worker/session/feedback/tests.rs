@@ -1,22 +1,30 @@
 use evenkeel_model::FeedbackSupport as Takes;
-use evenkeel_model::{PayloadType, RtcpPort, Srtp};
+use evenkeel_model::{MediaStream, PayloadType, RtcpPort, Srtp};
 
 use super::*;
 
 const VOICE: u32 = 10;
 const VIDEO: u32 = 20;
 
-const REMB: Takes = Takes { pli: true, fir: true, remb: true, tmmbr: true };
+const REMB: Takes = Takes {
+    pli: true,
+    fir: true,
+    remb: true,
+    tmmbr: true,
+    nack: false,
+    transport_cc: false,
+    ccfb: false,
+};
 
 fn feedback(takes: Takes, srtp: Srtp) -> SenderFeedback {
     let stream = |kind, number| MediaStream {
         kind,
-        payload_types: vec![PayloadType { number, codec: "any".into(), clock_rate: 90_000 }],
+        payload_types: vec![PayloadType::new(number, "any", 90_000)],
         feedback: takes,
         bitrate_kbps: None,
     };
     let streams = vec![stream(StreamKind::Audio, 111), stream(StreamKind::Video, 96)];
-    let description = MediaDescription { streams, rtcp: RtcpPort::Mux, srtp };
+    let description = MediaDescription::new(streams, RtcpPort::Mux, srtp);
     let (sources, video) = (vec![VOICE, VIDEO], vec![VIDEO]);
     SenderFeedback { sources, video, ..SenderFeedback::new(7, &description) }
 }

@@ -158,18 +158,14 @@ impl Stage {
             1 => ClientAddressing::Stun,
             _ => ClientAddressing::DeclaredIp { listener: 0 },
         };
-        let payload = |number, codec: &str, clock_rate| PayloadType {
-            number,
-            codec: codec.into(),
-            clock_rate,
-        };
+        let payload = |number, codec: &str, clock_rate| PayloadType::new(number, codec, clock_rate);
         let feedback = Takes { pli: true, remb: true, ..Takes::default() };
         let stream =
             |kind, payload_types| MediaStream { kind, payload_types, feedback, bitrate_kbps: None };
         let voice = stream(StreamKind::Audio, vec![payload(VOICE, "PCMU", 8_000)]);
         let picture = vec![payload(PICTURE, "VP8", 90_000), payload(REPAIR, "rtx", 90_000)];
         let streams = vec![voice, stream(StreamKind::Video, picture)];
-        let media = Arc::new(MediaDescription { streams, rtcp: RtcpPort::Mux, srtp });
+        let media = Arc::new(MediaDescription::new(streams, RtcpPort::Mux, srtp));
         let gateway = gateway(&[1, 1, 1], start);
         bench.board = gateway.board();
         let await_first_packet = kind % 2 == 1;

@@ -23,11 +23,7 @@ impl Scene {
     fn new() -> Scene {
         let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
         let mut bench = Bench::new(declared, Srtp::Plain);
-        let payload = |number, codec: &str, clock_rate| PayloadType {
-            number,
-            codec: codec.into(),
-            clock_rate,
-        };
+        let payload = |number, codec: &str, clock_rate| PayloadType::new(number, codec, clock_rate);
         let stream = |kind, payload_types| MediaStream {
             kind,
             payload_types,
@@ -37,8 +33,7 @@ impl Scene {
         let voice = stream(StreamKind::Audio, vec![payload(VOICE, "PCMU", 8_000)]);
         let picture = vec![payload(PICTURE, "VP8", 90_000), payload(REPAIR, "rtx", 90_000)];
         let streams = vec![voice, stream(StreamKind::Video, picture)];
-        bench.session.media =
-            Arc::new(MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain });
+        bench.session.media = Arc::new(MediaDescription::new(streams, RtcpPort::Mux, Srtp::Plain));
         let gateway = gateway(&[1, 1, 1], bench.start);
         bench.board = gateway.board();
         Scene { bench, gateway }

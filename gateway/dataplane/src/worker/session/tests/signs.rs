@@ -15,8 +15,7 @@ pub(super) fn hop(node: u32) -> Hop {
 pub(super) fn call() -> Bench {
     let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Plain);
-    let payload =
-        |number, codec: &str| PayloadType { number, codec: codec.into(), clock_rate: 8_000 };
+    let payload = |number, codec: &str| PayloadType::new(number, codec, 8_000);
     let voice = MediaStream {
         kind: StreamKind::Audio,
         payload_types: vec![payload(VOICE, "PCMU"), payload(COMFORT_NOISE, "CN")],
@@ -25,7 +24,7 @@ pub(super) fn call() -> Bench {
     };
     let video = bench.session.media.streams.clone();
     let streams = [voice].into_iter().chain(video).collect();
-    let media = MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+    let media = MediaDescription::new(streams, RtcpPort::Mux, Srtp::Plain);
     bench.session.media = Arc::new(media);
     bench.board = Arc::new(Board::new(2));
     route_to(&mut bench, 0);

@@ -330,7 +330,7 @@ fn later_offer_changes_streams_and_keeps_keys_and_numbers_of_packets() {
     let mut datagram = scene.answer(1, &video(100, 77)).unwrap();
     let before = scene.phone.receiver.unprotect_rtp(&mut datagram).unwrap().to_vec();
     // The client gets voice, and sends no more.
-    let opus = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
+    let opus = PayloadType::new(111, "opus", 48_000);
     let mut media = (*scene.bench.session.media).clone();
     let video_stream = media.streams[0].clone();
     media.streams[0].feedback.fir = true;
@@ -408,7 +408,7 @@ fn stream_that_gets_an_m_line_is_asked_for_a_key_frame() {
 fn retransmission_has_the_clients_numbers_of_the_lost_packet() {
     let mut scene = Scene::new();
     let mut media = (*scene.bench.session.media).clone();
-    let rtx = PayloadType { number: 97, codec: "rtx".into(), clock_rate: 90_000 };
+    let rtx = PayloadType::new(97, "rtx", 90_000);
     media.streams[0].payload_types.push(rtx);
     scene.bench.session.media = Arc::new(media);
     let retransmission = |sequence, original: &[u8]| {

@@ -1,0 +1,83 @@
+use super::*;
+
+fn described(kind: StreamKind, feedback: FeedbackSupport, srtp: Srtp) -> MediaDescription {
+    let payload_types = vec![PayloadType::new(96, "x", 90_000)];
+    let stream = MediaStream { kind, payload_types, feedback, bitrate_kbps: None };
+    MediaDescription::new(vec![stream], RtcpPort::Mux, srtp)
+}
+
+/// Descriptions in records of earlier versions, which knew no repair.
+#[derive(Serialize, Deserialize)]
+struct EarlierMedia {
+    streams: Vec<EarlierStream>,
+    rtcp: RtcpPort,
+    srtp: Srtp,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EarlierStream {
+    kind: StreamKind,
+    payload_types: Vec<EarlierPayloadType>,
+    feedback: EarlierFeedback,
+    bitrate_kbps: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EarlierPayloadType {
+    number: u8,
+    codec: Box<str>,
+    clock_rate: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EarlierFeedback {
+    pli: bool,
+    fir: bool,
+    remb: bool,
+    tmmbr: bool,
+}
+
+fn read<T: serde::de::DeserializeOwned>(written: &impl Serialize) -> T {
+    let bytes = rmp_serde::to_vec_named(written).unwrap();
+    rmp_serde::from_slice(&bytes).unwrap()
+}
+
+#[test]
+fn records_of_both_versions_are_read_by_both() {
+    let pli = FeedbackSupport { pli: true, ..FeedbackSupport::default() };
+    let feedback = FeedbackSupport { nack: true, transport_cc: true, ccfb: true, ..pli };
+    let mut media = described(StreamKind::Video, feedback, Srtp::Plain);
+    let rtx = PayloadType { repairs: Some(96), ..PayloadType::new(97, "rtx", 90_000) };
+    media.streams[0].payload_types.push(rtx);
+    media.latency = Latency(200);
+    assert_eq!(read::<MediaDescription>(&media), media);
+
+    let earlier: EarlierMedia = read(&media);
+    let again: MediaDescription = read(&earlier);
+    let mut expected = described(StreamKind::Video, pli, Srtp::Plain);
+    expected.streams[0].payload_types.push(PayloadType::new(97, "rtx", 90_000));
+    assert_eq!(again, expected);
+    assert_eq!(again.latency.duration(), Duration::from_millis(60));
+}
+
+#[test]
+fn caps_need_remb_or_tmmbr_of_video() {
+    let none = FeedbackSupport::default();
+    let remb = FeedbackSupport { remb: true, ..none };
+    let tmmbr = FeedbackSupport { tmmbr: true, ..none };
+    let takes = |kind, feedback, srtp| described(kind, feedback, srtp).takes_caps();
+    assert!(takes(StreamKind::Audio, remb, Srtp::Plain));
+    assert!(takes(StreamKind::Video, tmmbr, Srtp::Terminated));
+    assert!(!takes(StreamKind::Audio, tmmbr, Srtp::Plain), "it caps video");
+    assert!(!takes(StreamKind::Video, none, Srtp::Plain));
+    assert!(!takes(StreamKind::Video, remb, Srtp::Opaque));
+    assert!(!takes(StreamKind::Video, tmmbr, Srtp::Opaque));
+}
+
+#[test]
+fn red_is_no_repair_of_other_streams() {
+    let [red, rtx, opus] = ["RED", "rtx", "opus"].map(|codec| PayloadType::new(63, codec, 48_000));
+    assert!(red.is_red() && !red.is_repair());
+    assert!(rtx.is_repair() && !rtx.is_red());
+    assert!(!opus.is_red() && !opus.is_repair());
+}
