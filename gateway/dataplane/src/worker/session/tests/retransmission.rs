@@ -252,3 +252,33 @@ fn nack_is_left_to_the_node_without_memory() {
     assert_eq!(bench.reports(95, &nack(9, &[88])), [video(88, 9)]);
     assert_eq!(bench.session.take_counts().caches_refused, 0);
 }
+
+#[test]
+fn client_over_quic_is_answered() {
+    let (mut bench, _, hop) = call(Srtp::Plain);
+    let (media, route) = (Arc::clone(&bench.session.media), Arc::clone(&bench.session.route));
+    let quic = ClientAddressing::Quic { flow_from_gateway: 4 };
+    bench.session = WorkerSession::new(Install { media, route, ..install(quic, Srtp::Plain, 0) });
+    let (to_quic, mut from_worker) = crate::ring::channel(100).unwrap();
+    bench.egress.to_quic = Some(to_quic);
+    bench.sends(hop, 9, 1..=40);
+    assert_eq!(from_worker.pop_batch(100, |_, _| {}), 40);
+    bench.reports(45, &nack(9, &[38]));
+    let mut again = Vec::new();
+    from_worker.pop_batch(100, |meta, packet| again.push((meta.flow, packet.to_vec())));
+    assert_eq!(again, [(4, video(38, 9))]);
+}
+
+#[test]
+fn silent_address_gets_no_answer_beyond_its_limit() {
+    let (mut bench, _, hop) = call(Srtp::Plain);
+    bench.session.state().validation = Some(Box::default());
+    for (ms, sequence) in [(1, 1), (13_990, 2)] {
+        let mut packet = video(sequence, 9);
+        packet.resize(500, 0);
+        bench.at(ms, |session, cx| session.handle_node_packet(hop, &packet, cx));
+    }
+    assert_eq!(heard(&bench.client).len(), 2);
+    assert!(bench.reports(14_010, &nack(9, &[2])).is_empty());
+    assert_eq!(bench.drops(DropReason::Unvalidated), 1);
+}
