@@ -213,6 +213,7 @@ impl GatewayConfig {
                 table([
                     ("sessions", limits.sessions.into()),
                     ("session_data_mib", limits.session_data_mib.into()),
+                    ("repair_memory", limits.repair_memory.into()),
                     ("workers", (self.workers() as i64).into()),
                     ("early_packets", u32::from(limits.early_packets).into()),
                     ("early_for", spell(limits.early_for).into()),

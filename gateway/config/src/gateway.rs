@@ -225,6 +225,7 @@ pub(super) struct LimitsTable {
     sessions: Option<Spanned<i64>>,
     host_sessions: Option<Spanned<i64>>,
     session_data_mib: Option<Spanned<i64>>,
+    repair_memory: Option<Spanned<i64>>,
     workers: Option<Spanned<i64>>,
     early_packets: Option<Spanned<i64>>,
     early_for: Option<Spanned<DurationText>>,
@@ -246,6 +247,8 @@ pub struct LimitSettings {
     pub host_sessions: Option<u32>,
     /// MiB of the sessions' own data: names, labels, media and addresses. Default 2.5 KiB per session.
     pub session_data_mib: u32,
+    /// MiB of packets that are kept to repair sessions. Default 64.
+    pub repair_memory: u32,
     /// Packet workers. Default: one less than the number of cores, which control and the QUIC endpoint need; at least
     /// one.
     pub workers: Option<u16>,
@@ -295,6 +298,7 @@ impl LimitSettings {
                 sessions * 5 / 2_048 + 1,
                 1..=1_048_576,
             ),
+            repair_memory: check.number(&raw.repair_memory, 64, 0..=1_048_576),
             workers: (workers > 0).then_some(workers),
             early_packets: check.number(&raw.early_packets, 16, 0..=1_024),
             early_for: check.duration(&raw.early_for, Duration::from_millis(200), early),

@@ -299,6 +299,12 @@ pub struct ScenarioTraffic {
     pub lost_up: u64,
     /// Packets missing between the gateway and clients, by reports of clients and of QUIC.
     pub lost_down: u64,
+    /// Packets that were sent to clients again, because they asked for them.
+    pub answered: u64,
+    /// Packets for which the gateway asked clients.
+    pub requested: u64,
+    /// Caches that could not grow, because all have the memory of the limit.
+    pub caches_refused: u64,
     /// Packets that repair others, in the order of [`RepairKind::ALL`]. They are included in the packets above.
     pub repairs: [RepairCounts; RepairKind::ALL.len()],
 }

@@ -9,6 +9,7 @@
 //! it, [`key_frame`] looks into video, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change
 //! of sender from the receiver, also in a [`retransmission`], [`merge`] deduplicates two copies of a
 //! stream, [`rtp::Reception`] and [`quality`] measure reception.
+//! [`repair`] keeps packets that may have to be sent again, and finds those that a sender is asked for.
 //! [`fingerprint`] checks the certificate of a DTLS handshake.
 
 mod bytes;
@@ -19,6 +20,7 @@ pub mod key_frame;
 pub mod merge;
 pub mod numbering;
 pub mod quality;
+pub mod repair;
 pub mod retransmission;
 pub mod roq;
 pub mod rtcp;

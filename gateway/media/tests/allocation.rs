@@ -2,6 +2,10 @@
 #![expect(unsafe_code, reason = "a counting allocator")]
 
 use evenkeel_media::continuity::{Continuity, Pass, Protection, StreamEpoch};
+use evenkeel_media::repair::PathTiming;
+use evenkeel_media::repair::answers::Answers;
+use evenkeel_media::repair::cache::PacketCache;
+use evenkeel_media::repair::missing::MissingPackets;
 use evenkeel_media::rtp::Reception;
 use evenkeel_media::srtp::{SrtpKey, SrtpProfile, SrtpReceiver, SrtpSender};
 use evenkeel_media::trunk::{self, Bundle, Tag};
@@ -151,4 +155,32 @@ fn srtp_never_allocates() {
         session(0..1);
         assert_eq!(allocations(|| session(1..1_000)), 0, "{profile:?}");
     }
+}
+
+#[test]
+fn retransmission_never_allocates() {
+    #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
+    let origin = Instant::now();
+    let timing =
+        PathTiming { round_trip: Duration::from_millis(40), latency: Duration::from_millis(120) };
+    let mut cache = PacketCache::new(1 << 20, timing.kept_for());
+    let (mut answers, mut missing) = (Answers::default(), MissingPackets::default());
+    let mut session = |numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            let (now, sequence) = (origin + Duration::from_millis(1) * number, number as u16);
+            cache.keep(1, sequence, &[7; 1_200], now);
+            answers.note_sent(1_200, now);
+            if number.is_multiple_of(20) {
+                let found = cache.find(1, sequence, now).unwrap();
+                if answers.copies(&found, timing, now) > 0 {
+                    cache.note_answered(1, sequence, now);
+                }
+                continue;
+            }
+            missing.receive(1, sequence, now);
+            while missing.next_request(timing, now).is_some() {}
+        }
+    };
+    session(0..1_000);
+    assert_eq!(allocations(|| session(1_000..100_000)), 0);
 }

@@ -45,7 +45,7 @@ crate::named! {
         Stale = "stale",
         /// RTCP that must not pass: it refers to a mapping that no longer exists.
         Feedback = "feedback",
-        /// Failed lookups of this prefix, or failed checks of this address, exceed the rate limit.
+        /// Failed lookups of this prefix, failed checks of this address, or the numbers in NACKs of this client exceed the rate limit.
         Limited = "limited",
         /// The kernel refused to send it.
         SendFailed = "send-failed",

@@ -337,6 +337,7 @@ fn assemble(
     let mut rings = rings_between(workers_count)?;
     let (to_handshakes, handshakes) = worker::handshake_channel();
     let (mut lines, mut workers) = (Vec::new(), Vec::new());
+    let repair_memory = worker::RepairMemory::new((settings.limits.repair_memory as usize) << 20);
     for number in 0..workers_count {
         let (commands_in, commands) = crossbeam_channel::bounded(worker::COMMANDS_MAX);
         let waker = Arc::new(Waker::new()?);
@@ -364,6 +365,7 @@ fn assemble(
                 lease: Arc::clone(&lease),
                 grant: Arc::clone(&grant),
                 suspended,
+                repair_memory: repair_memory.clone(),
                 misses_per_prefix: settings.limits.misses_per_prefix,
                 hash_keys: hash_keys.clone(),
                 early_limits: worker::EarlyLimits {

@@ -361,6 +361,8 @@ impl CounterFollower {
                 (Count::ScenarioBytes, "down", now.bytes_down),
                 (Count::ScenarioLost, "up", now.lost_up),
                 (Count::ScenarioLost, "down", now.lost_down),
+                (Count::ScenarioRetransmissions, "up", now.requested),
+                (Count::ScenarioRetransmissions, "down", now.answered),
             ] {
                 self.totals.add(count, &[scenario, (Attribute::Direction, direction)], total);
             }
@@ -377,6 +379,7 @@ impl CounterFollower {
                 }
             }
             self.totals.add(Count::ScenarioCopied, &[scenario], now.bytes_copied);
+            self.totals.add(Count::ScenarioCachesRefused, &[scenario], now.caches_refused);
         }
         for (&reason, &dropped) in &status.drops {
             self.totals.add(Count::PacketsDropped, &[(Attribute::Reason, reason)], dropped);

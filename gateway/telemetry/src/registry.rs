@@ -397,6 +397,11 @@ metrics! {
     ScenarioRepairPackets = "evenkeel.scenario.repair_packets", "{packet}", [Scenario, Direction, Repair];
     /// Bytes of the packets that repair others. They count as traffic too.
     ScenarioRepairBytes = "evenkeel.scenario.repair", "By", [Scenario, Direction, Repair];
+    /// Packets of a scenario's sessions that were requested by NACK (RFC 4585, 6.2.1): `up` those that the gateway asked clients for, `down`
+    /// those that clients asked for and the gateway sent again.
+    ScenarioRetransmissions = "evenkeel.scenario.retransmissions", "{packet}", [Scenario, Direction];
+    /// Caches of packets that could not grow, because all caches have the memory of `repair_memory` in `[limits]`.
+    ScenarioCachesRefused = "evenkeel.scenario.caches_refused", "{cache}", [Scenario];
     /// Received packets that a network interface dropped: the kernel, or the device without a free buffer. At most 16 interfaces; virtual
     /// ones only on a host without others.
     HostDrops = "evenkeel.host.interface_drops", "{packet}", [Interface];

@@ -57,6 +57,7 @@ fn reload_shows_new_files_of_secrets() {
 /// Keys with other values than they have without being written.
 const WRITTEN: &str = r#"
 [limits]
+repair_memory = 32
 early_packets = 3
 churn_percent = 7
 moves_per_minute = 5
@@ -94,7 +95,7 @@ fn written_keys_are_in_force() {
     fs::write(folder.path().join("cluster.secret"), [b'c'; 32]).unwrap();
     let settings = load(&folder, &format!("{WRITTEN}{NODE}"));
     let core = settings.core().limits;
-    assert_eq!(settings.limits.early_packets, 3);
+    assert_eq!((settings.limits.early_packets, settings.limits.repair_memory), (3, 32));
     assert_eq!((core.churn_percent, core.moves_per_minute, core.failbacks_per_second), (7, 5, 9));
     let circuit = |circuit: &CircuitSettings| {
         (circuit.share_percent, circuit.open_for_max.as_secs(), circuit.half_open_percent)
@@ -106,7 +107,7 @@ fn written_keys_are_in_force() {
 
     let in_force = settings.effective();
     let written: Table = WRITTEN.parse().unwrap();
-    for (table, keys) in [("limits", 4), ("breaker", 3), ("cluster", 4)] {
+    for (table, keys) in [("limits", 5), ("breaker", 3), ("cluster", 4)] {
         let plain = written[table].as_table().unwrap();
         let plain = plain.iter().filter(|(_, value)| !value.is_table() && !value.is_array());
         let plain: Vec<_> = plain.filter(|(key, _)| *key != "listen").collect();

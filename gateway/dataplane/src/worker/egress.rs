@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::dtls::{HandshakeInput, InputKind};
 use super::early::{Early, EarlyLimits};
+use super::repair_memory::RepairMemory;
 use super::report::{WorkerReport, WorkerStats};
 use super::sockets::{ClientArrival, ClientPath, ListenerPort, RtpSide, SourceKey, reason};
 use crate::flows::Home;
@@ -50,6 +51,7 @@ pub(crate) struct Egress {
     relayed: Vec<u8>,
     /// Buffer for an encrypted SRTP packet to a client.
     pub(crate) protected: Vec<u8>,
+    pub(crate) repair_memory: RepairMemory,
     /// Another process continues the sessions, with the counters that they had when this was set.
     pub(crate) is_handed_out: bool,
 }
@@ -102,6 +104,7 @@ impl Egress {
             changed: RefCell::default(),
             relayed: Vec::new(),
             protected: Vec::new(),
+            repair_memory: RepairMemory::new(usize::MAX),
             is_handed_out: false,
         }
     }

@@ -22,6 +22,7 @@ mod egress;
 mod gather;
 mod node_ingress;
 mod packet_path;
+mod repair_memory;
 mod report;
 mod session;
 mod slots;
@@ -51,6 +52,7 @@ use evenkeel_model::{Board, CloseReason, DropReason, NodeId, SessionId};
 pub(crate) use gather::Gather;
 use node_ingress::NodeIngress;
 pub use packet_path::PacketPath;
+pub use repair_memory::RepairMemory;
 pub use report::{
     Distribution, MediaCounts, MediaDirection, RepairCounts, ShedRun, Summary, Totals,
     WorkerReport, WorkerStats,
@@ -131,6 +133,8 @@ pub struct WorkerParts {
     pub board: Arc<Board>,
     /// Limits of packets that wait for a leg.
     pub early_limits: EarlyLimits,
+    /// Memory of the caches from which sessions are repaired, shared by all workers.
+    pub repair_memory: RepairMemory,
     /// Limit of failed lookups, per second and prefix.
     pub misses_per_prefix: u32,
     /// Random keys of this process for hashes of data from strangers.
@@ -277,6 +281,7 @@ impl PacketWorker {
         egress.to_workers = parts.to_workers;
         egress.permit = Permit::new(parts.lease);
         egress.indices = WorkerGrant::new(parts.grant, parts.number);
+        egress.repair_memory = parts.repair_memory;
         Ok(PacketWorker {
             number: parts.number,
             epoll,

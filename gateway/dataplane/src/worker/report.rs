@@ -133,6 +133,12 @@ pub struct MediaCounts {
     pub repairs: [RepairCounts; RepairKind::ALL.len()],
     /// Packets that are missing between gateway and client, by the reports of the client or of QUIC.
     pub lost_down: u32,
+    /// Packets that were sent to the client again, because it asked for them.
+    pub answered: u32,
+    /// Packets for which the gateway asked the client; one that was asked for twice counts twice.
+    pub requested: u32,
+    /// Caches that could not grow, because all have the memory of the limit.
+    pub caches_refused: u32,
     /// Pictures to the client that came so late that the video froze.
     pub freezes: u32,
     /// The longest time for which the client received nothing after its node died.

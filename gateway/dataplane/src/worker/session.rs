@@ -13,6 +13,7 @@ mod media;
 mod node;
 mod reachability;
 mod record;
+mod repair;
 mod srtp;
 #[cfg(test)]
 pub(super) mod tests;
@@ -43,6 +44,7 @@ use node::NodeSide;
 pub use node::{NodeLeg, NodePort, SrtpPort};
 use record::Learned;
 pub use record::{ClientAddressing, Install, SessionState};
+use repair::ClientRepair;
 use srtp::SrtpEnds;
 pub use srtp::{AnsweredMedia, ClientPassword, ClientStream, SrtpKeying};
 
@@ -181,7 +183,9 @@ impl WorkerSession {
                 && state.measurements.is_quiet(now)
                 && !state.feedback.repeats(cap, now)
         };
-        let is_idle = !was_used && self.state_ref().map_or(cap == 0, is_quiet);
+        let repair = self.running.as_deref().and_then(|running| running.repair.as_deref());
+        let repairs = repair.is_some_and(|repair| repair.is_active(now));
+        let is_idle = !was_used && !repairs && self.state_ref().map_or(cap == 0, is_quiet);
         self.activity = if is_idle { Activity::Idle } else { Activity::Quiet };
         // The summary took the last counts.
         self.uncopied |= was_used || is_idle;
@@ -227,12 +231,16 @@ impl WorkerSession {
         if let Some(kind) = repair {
             self.counts().note_repair(kind, MediaDirection::ToNode, packet.len());
         }
+        let was_lost = self.note_number(&header, packet, repair, cx);
         let state = self.state();
         state.totals.packets_up += 1;
         state.totals.bytes_up += packet.len() as u64;
         state.measurements.last_heard = Some(cx.now);
         state.measurements.bytes_up += packet.len() as u64;
-        state.measurements.sources.receive(&header, packet.len(), clock_rate, cx.now);
+        // Loss is measured before repair.
+        if !was_lost {
+            state.measurements.sources.receive(&header, packet.len(), clock_rate, cx.now);
+        }
         state.feedback.note_source(header.ssrc);
         let is_picture = kind == StreamKind::Video && repair.is_none();
         if is_picture {
@@ -294,6 +302,9 @@ impl WorkerSession {
             let jitter = voice_jitter(&packet, |ssrc| continuity.clock_rate(ssrc));
             flow.client_jitter_us = jitter.or(flow.client_jitter_us);
             counts.get_or_insert_default().note_reports(reports(&packet), sent);
+            if !self.answer_nacks(&mut packet, cx) {
+                return;
+            }
         }
         let (hop, twin) = match self.route.forward_to_node(cx.board) {
             ForwardVerdict::Pass { hop, .. } => (hop, None),
@@ -667,6 +678,10 @@ impl WorkerSession {
                 return;
             }
             packet.truncate(length);
+            if !self.suppress_nacks(&mut packet, cx.now) {
+                return;
+            }
+            let state = self.state();
             state.measurements.note_sender_report(&packet, cx.now);
             if state.feedback.is_asked_for_key_frame(&packet) {
                 state.signs.note_key_frame_request(cx.now);
@@ -921,7 +936,8 @@ impl WorkerSession {
         let had_video = self.media.has_video();
         self.media = media;
         let media = Arc::clone(&self.media);
-        let RunningMedia { state, srtp, .. } = self.running();
+        let RunningMedia { state, srtp, repair, .. } = self.running();
+        ClientRepair::follow(repair, &media);
         let had_media = srtp.may_receive();
         srtp.set_answered(answered);
         srtp.announce(&mut state.continuity);
@@ -1054,6 +1070,7 @@ impl WorkerSession {
         if self.has_srtp() {
             self.look_for_keys(cx);
         }
+        self.tick_repair(cx);
     }
 
     /// Returns the session's summary; `None` before its first packet.
@@ -1162,7 +1179,8 @@ impl WorkerSession {
             }
             let mut counts = counts.unwrap_or_default();
             counts.continue_session();
-            self.running = Some(Box::new(RunningMedia { state, srtp: ends, counts: Some(counts) }));
+            let (counts, repair) = (Some(counts), ClientRepair::of(&self.media));
+            self.running = Some(Box::new(RunningMedia { state, srtp: ends, counts, repair }));
         }
         self.seed = seed;
         self.activity = match (touched, active || self.is_active()) {

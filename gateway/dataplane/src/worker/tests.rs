@@ -75,6 +75,7 @@ impl World {
             flows: Arc::clone(&flows),
             board: Arc::new(Board::new(1)),
             early_limits: EarlyLimits { packets: 0, wait: Duration::ZERO },
+            repair_memory: RepairMemory::new(usize::MAX),
             misses_per_prefix: u32::MAX,
             hash_keys: RandomState::new(),
             gather: LONG,

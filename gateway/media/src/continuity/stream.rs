@@ -448,6 +448,10 @@ impl OutgoingStream {
                 }
                 self.missing.fill(number, now);
             }
+            // Two late retransmissions in sequence are no restart.
+            _ if protection == Protection::Terminated && ahead < 0 && self.is_late(timestamp) => {
+                return Pass::Stale;
+            }
             _ if protection == Protection::Terminated => return self.restart(header, now),
             _ => self.jump(header, timestamp, sequence, now),
         }
@@ -473,7 +477,17 @@ impl OutgoingStream {
     /// Returns whether another packet has this number, at or below the highest, or may have it.
     fn is_other(&self, number: u32, timestamp: u32) -> bool {
         let behind = self.highest.wrapping_sub(number);
-        behind >= WINDOW || self.recent.at(number, behind, timestamp) == Use::Other
+        match behind >= WINDOW {
+            true => !self.is_late(timestamp),
+            false => self.recent.at(number, behind, timestamp) == Use::Other,
+        }
+    }
+
+    /// Returns whether the timestamp is at most a second older than the latest one: a packet behind the highest one is then late, and
+    /// no sign of a restart. The client may have asked for it again.
+    fn is_late(&self, timestamp: u32) -> bool {
+        let older = timestamp_ahead(self.latest, timestamp);
+        older >= 0 && older.unsigned_abs() <= self.clock_rate
     }
 
     /// Uses a number at or below the highest. Returns whether it was available.

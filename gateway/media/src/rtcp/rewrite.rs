@@ -238,6 +238,32 @@ pub fn retain_key_frame_requests(
     if has_removed && !has_content { 0 } else { rewritten.unwrap_or(length) }
 }
 
+/// Removes numbers that are not wanted from the NACKs of a compound packet, by the SSRC of their stream (RFC 4585, section 6.2.1).
+/// Returns the length of the compound packet, 0 if only reports without a block and descriptions remain beside removed numbers.
+pub fn retain_requested(compound: &mut [u8], mut is_wanted: impl FnMut(u32, u16) -> bool) -> usize {
+    let length = compound.len();
+    let (mut has_removed, mut has_content) = (false, false);
+    let rewritten = rewrite(compound, |packet| {
+        let kept = match (payload_type(packet), count(packet), read_u32(packet, 8)) {
+            (TRANSPORT_FEEDBACK, NACK, Some(media)) => retain_missing(packet, |first, mask| {
+                let is_kept =
+                    |bit: &u16| mask >> bit & 1 == 1 && is_wanted(media, first.wrapping_add(*bit));
+                let kept = (0..17_u16).filter(is_kept).fold(0_u32, |kept, bit| kept | 1_u32 << bit);
+                has_removed |= kept != mask;
+                (first, kept)
+            }),
+            _ => packet.len(),
+        };
+        has_content |= match payload_type(packet) {
+            RECEIVER_REPORT => count(packet) > 0,
+            SOURCE_DESCRIPTION => false,
+            _ => kept > 0,
+        };
+        kept
+    });
+    if has_removed && !has_content { 0 } else { rewritten.unwrap_or(length) }
+}
+
 /// Passes each source of a BYE to `each`, which renames or removes it. Returns the new length, 0 if
 /// no source remains.
 pub(crate) fn retain_leaving(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u32>) -> usize {

@@ -503,3 +503,35 @@ fn unwanted_key_frame_requests_are_removed() {
     assert_eq!(retained(&[&report], &[]), report);
     assert_eq!(retained(&[&pli, &[0x80]], &[]), [&pli[..], &[0x80]].concat(), "malformed");
 }
+
+#[test]
+fn unwanted_numbers_are_removed_from_requests() {
+    let nack = |media, numbers: &[u16]| bytes(|out| write_nack(9, media, numbers, out));
+    let report = bytes(|out| write_receiver_report(9, &[], out));
+    let retained = |parts: &[&[u8]], wanted: &[(u32, u16)]| {
+        let mut compound = parts.concat();
+        let is_wanted = |media, number| wanted.contains(&(media, number));
+        let length = rewrite::retain_requested(&mut compound, is_wanted);
+        compound.truncate(length);
+        compound
+    };
+    let (five, six) = (nack(5, &[65_534, 65_535, 0, 14, 300]), nack(6, &[0]));
+    let all: &[&[u8]] = &[&report, &five, &six];
+    let wanted = [65_534, 65_535, 0, 14, 300].map(|number| (5, number));
+    assert_eq!(retained(all, &[&wanted[..], &[(6, 0)]].concat()), all.concat());
+    assert_eq!(
+        retained(all, &[(5, 14), (6, 0)]),
+        [report.clone(), nack(5, &[14]), six.clone()].concat()
+    );
+    assert_eq!(
+        retained(all, &[(5, 65_535), (5, 300)]),
+        [report.clone(), nack(5, &[65_535, 300])].concat()
+    );
+    assert_eq!(retained(all, &[]), [0; 0], "an empty report beside removed numbers");
+    let full = bytes(|out| write_receiver_report(9, &[block(5)], out));
+    assert_eq!(retained(&[&full, &five], &[]), full);
+    assert_eq!(retained(&[&report], &[]), report);
+    let pli = bytes(|out| write_pli(Pli { sender: 9, media: 5 }, out));
+    assert_eq!(retained(&[&pli, &five], &[]), pli);
+    assert_eq!(retained(&[&five, &[0x80]], &[]), [&five[..], &[0x80]].concat(), "malformed");
+}

@@ -162,6 +162,9 @@ fn status() -> StatusReport {
         bytes_copied: 800,
         lost_up: 9,
         lost_down: 11,
+        answered: 16,
+        requested: 17,
+        caches_refused: 18,
         ..ScenarioTraffic::default()
     };
     let [rtx, fec] = &mut traffic.repairs;
@@ -265,6 +268,9 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_scenario_copied_bytes_total", "call", "800");
     says(&telemetry, "evenkeel_scenario_lost_total", "up", "9");
     says(&telemetry, "evenkeel_scenario_lost_total", "down", "11");
+    says(&telemetry, "evenkeel_scenario_retransmissions_total", "down", "16");
+    says(&telemetry, "evenkeel_scenario_retransmissions_total", "up", "17");
+    says(&telemetry, "evenkeel_scenario_caches_refused_total", "call", "18");
     for (repair, bytes, packets) in [("rtx", [12, 13], [1, 2]), ("fec", [14, 15], [3, 4])] {
         for (at, direction) in ["up", "down"].into_iter().enumerate() {
             let label = format!("evenkeel_direction=\"{direction}\",evenkeel_repair=\"{repair}\"");

@@ -7,7 +7,7 @@ use std::time::Instant;
 use evenkeel_media::rtcp::rewrite;
 use evenkeel_media::srtp::OVERHEAD_MAX;
 use evenkeel_media::stun::{self, StunKey, Username};
-use evenkeel_model::{DropReason, MediaDescription, RtcpPort, Srtp};
+use evenkeel_model::{DropReason, MediaDescription, RtcpPort, Srtp, StreamKind};
 
 use super::address::{CONSENT, CheckReceipt, CheckedAddress, ClientAddress};
 use super::measurements::reports;
@@ -328,6 +328,13 @@ impl ClientSide {
         cx: &mut PacketContext<'_>,
         rewrite: impl FnOnce(&mut [u8]),
     ) {
+        let mut running = running;
+        let kept = match running.as_deref_mut() {
+            Some(RunningMedia { repair: Some(repair), counts, .. }) if side == RtpSide::Rtp => {
+                repair.prepare(packet, counts, &cx.egress.repair_memory, cx.now)
+            }
+            _ => None,
+        };
         if let Some(flow_from_gateway) = self.address.flow() {
             // The ring copies the bytes, so the header is rewritten first.
             let mut bytes = [0; crate::mmsg::DATAGRAM_MAX];
@@ -336,39 +343,28 @@ impl ClientSide {
             };
             bytes.copy_from_slice(packet);
             rewrite(bytes);
+            keep(running, kept, bytes, cx.now);
             cx.egress.queue_to_quic(home, flow_from_gateway, side, bytes);
             cx.egress.stats.passed(MediaDirection::ToClient, packet.len());
             return;
         }
-        let address = match side {
-            RtpSide::Rtp => self.address.rtp(),
-            RtpSide::Rtcp => self.address.rtcp(),
-        };
-        let is_checked = self.known == ClientKnowledge::Stun;
-        let consent = !is_checked || self.address.has_consent(cx.now);
-        let Some(source) = address.filter(|_| consent) else {
-            return cx.egress.count_drop(DropReason::NoAddress);
-        };
         let is_terminated = media.srtp == Srtp::Terminated;
-        if is_checked {
-            let overhead = if is_terminated { OVERHEAD_MAX } else { 0 };
-            if !self.may_send(source, side, packet.len() + overhead) {
-                return cx.egress.count_drop(DropReason::Unvalidated);
-            }
-        }
+        let overhead = if is_terminated { OVERHEAD_MAX } else { 0 };
+        let Some(source) = self.destination(side, packet.len() + overhead, cx) else { return };
         // The listener's RTCP port is used only for clients that do not multiplex RTCP.
         let (content, side) = match media.rtcp {
             RtcpPort::Mux => (side, RtpSide::Rtp),
             RtcpPort::Own => (side, side),
         };
-        let mut running = running;
         let mut validation = running.as_deref_mut().and_then(|it| it.state.validation.as_mut());
         if validation.as_mut().is_some_and(|validation| !validation.may_send(packet, cx.now)) {
             return cx.egress.count_drop(DropReason::Unvalidated);
         }
         if is_terminated {
             let path = ClientPath { source, local: self.address.local() };
-            return send_protected(path, content, side, dscp, packet, home, running, cx, rewrite);
+            return send_protected(
+                path, content, side, dscp, packet, home, running, kept, cx, rewrite,
+            );
         }
         let local = || self.address.local();
         match cx.egress.queue_to_source(source, local, side, dscp, packet) {
@@ -377,14 +373,74 @@ impl ClientSide {
                 if let Some(validation) = validation {
                     validation.note_sent(bytes);
                 }
+                keep(running, kept, bytes, cx.now);
                 cx.egress.stats.passed(MediaDirection::ToClient, packet.len());
             }
             None => cx.egress.count_drop(DropReason::NoAddress),
         }
     }
+
+    /// Returns the address to which so many bytes may be sent now. Without one the packet counts as dropped.
+    #[inline]
+    fn destination(
+        &mut self,
+        side: RtpSide,
+        bytes: usize,
+        cx: &PacketContext<'_>,
+    ) -> Option<SourceKey> {
+        let address = match side {
+            RtpSide::Rtp => self.address.rtp(),
+            RtpSide::Rtcp => self.address.rtcp(),
+        };
+        let is_checked = self.known == ClientKnowledge::Stun;
+        let consent = !is_checked || self.address.has_consent(cx.now);
+        let Some(source) = address.filter(|_| consent) else {
+            cx.egress.count_drop(DropReason::NoAddress);
+            return None;
+        };
+        if is_checked && !self.may_send(source, side, bytes) {
+            cx.egress.count_drop(DropReason::Unvalidated);
+            return None;
+        }
+        Some(source)
+    }
+
+    /// Sends the bytes of an RTP packet again, as they were sent before. Returns false if it was dropped.
+    pub(super) fn send_again(
+        &mut self,
+        dscp: u8,
+        sent: &[u8],
+        home: Home,
+        cx: &mut PacketContext<'_>,
+    ) -> bool {
+        if let Some(flow_from_gateway) = self.address.flow() {
+            cx.egress.queue_to_quic(home, flow_from_gateway, RtpSide::Rtp, sent);
+        } else {
+            let Some(source) = self.destination(RtpSide::Rtp, sent.len(), cx) else { return false };
+            let local = || self.address.local();
+            let queued = cx.egress.queue_to_source(source, local, RtpSide::Rtp, dscp, sent);
+            if queued.is_none() {
+                cx.egress.count_drop(DropReason::NoAddress);
+                return false;
+            }
+        }
+        cx.egress.stats.passed(MediaDirection::ToClient, sent.len());
+        true
+    }
 }
 
-/// Encrypts a packet to the client and queues it there. `content`: whether it is RTP or RTCP; `side`: the port of the listener.
+/// Keeps a packet as it was sent to the client, if it has a kind.
+#[inline]
+fn keep(running: Option<&mut RunningMedia>, kind: Option<StreamKind>, sent: &[u8], now: Instant) {
+    if let Some(kind) = kind
+        && let Some(repair) = running.and_then(|running| running.repair.as_deref_mut())
+    {
+        repair.keep(kind, sent, now);
+    }
+}
+
+/// Encrypts a packet to the client and queues it there. `content`: whether it is RTP or RTCP; `side`: the port of the listener;
+/// `kept`: its kind, if it is to be kept.
 fn send_protected(
     path: ClientPath,
     content: RtpSide,
@@ -393,6 +449,7 @@ fn send_protected(
     packet: &[u8],
     home: Home,
     running: Option<&mut RunningMedia>,
+    kept: Option<StreamKind>,
     cx: &mut PacketContext<'_>,
     rewrite: impl FnOnce(&mut [u8]),
 ) {
@@ -411,6 +468,7 @@ fn send_protected(
                 // Protection leaves the header as it is.
                 validation.note_sent(&protected);
             }
+            keep(Some(running), kept, &protected, cx.now);
             cx.egress.stats.passed(MediaDirection::ToClient, protected.len());
         }
         Ok(()) => cx.egress.count_drop(DropReason::NoAddress),

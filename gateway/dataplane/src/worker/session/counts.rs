@@ -72,6 +72,23 @@ impl SessionCounts {
         *sum += bytes as u64;
     }
 
+    /// Counts packets that were sent to the client again. `bytes`: of all of them.
+    pub(super) fn note_answered(&mut self, packets: u32, bytes: u64) {
+        self.counts.answered = self.counts.answered.saturating_add(packets);
+        let repairs = &mut self.counts.repairs[RepairKind::Retransmission as usize];
+        repairs.packets_down += u64::from(packets);
+        repairs.bytes_down += bytes;
+    }
+
+    /// The client was asked for so many packets.
+    pub(super) fn note_requested(&mut self, packets: usize) {
+        self.counts.requested = self.counts.requested.saturating_add(packets as u32);
+    }
+
+    pub(super) fn note_cache_refused(&mut self) {
+        self.counts.caches_refused += 1;
+    }
+
     /// For this long the client received nothing.
     pub(super) fn note_gap(&mut self, gap: Duration) {
         self.counts.gap = self.counts.gap.max(Some(gap));

@@ -177,6 +177,11 @@ impl SenderFeedback {
         Some(self.compound(|out| rtcp::write_fir(self.ssrc, &entries, out)))
     }
 
+    /// Returns a NACK of these packets of the client.
+    pub(super) fn nack(&self, media: u32, missing: &[u16]) -> Vec<u8> {
+        self.compound(|out| rtcp::write_nack(self.ssrc, media, missing, out))
+    }
+
     /// Removes requests of a node for key frames that come too soon after another. Returns the length of the compound packet.
     pub(crate) fn thin_requests(&mut self, compound: &mut [u8], now: Instant) -> usize {
         if !self.takes_pli && !self.takes_fir {

@@ -105,6 +105,13 @@ impl VoiceMeasurements {
             && !self.rtt_us.is_some_and(|(_, at)| is_kept(at))
     }
 
+    /// The round trip to the client, unless it was last measured too long ago.
+    pub(super) fn round_trip(&self, now: Instant) -> Option<Duration> {
+        let is_kept = |at: Instant| now.saturating_duration_since(at) < DOWN_KEPT;
+        let (us, _) = self.rtt_us.filter(|(_, at)| is_kept(*at))?;
+        Some(Duration::from_micros(us.into()))
+    }
+
     /// Returns whether the client sent RTP with these numbers lately.
     pub(crate) fn is_recent(&self, ssrc: u32, sequence: u16) -> bool {
         self.sources.is_recent(ssrc, sequence, RECENT_MAX)

@@ -67,6 +67,29 @@ fn late_and_repeated_packets_are_no_restart() {
 }
 
 #[test]
+fn late_retransmissions_are_no_restart() {
+    // Frames of video in twelve packets, of which some come so many later.
+    let frame = |number: u64| Sent { number, timestamp: number as u32 / 12 * 3_000, marker: false };
+    for (behind, passes) in [(40, true), (80, true), (150, false)] {
+        let mut session = terminated();
+        let node = Node { clock_rate: VIDEO_HZ, ..node(1, 0xa, 100, 5_000) };
+        let pass = |session: &mut Session, number: u64, at: u64| {
+            matches!(session.pass(node, frame(number), 3.0 * at as f64), Pass::Untouched)
+        };
+        let lost = [300, 301, 302];
+        let mut last = 300 + behind;
+        (0..=last).filter(|number| !lost.contains(number)).for_each(|number| {
+            assert!(pass(&mut session, number, number));
+        });
+        for number in lost {
+            assert_eq!(pass(&mut session, number, last), passes, "{number}, {behind} later");
+        }
+        last += 1;
+        assert!(pass(&mut session, last, last), "the numbers go on after {behind}");
+    }
+}
+
+#[test]
 fn copy_goes_on_above_the_numbers_that_were_skipped() {
     let mut session = terminated();
     let node = node(1, 0xa, 32_000, 5_000);

@@ -212,6 +212,38 @@ fn forged_and_replayed_packets_reach_no_node() {
     assert_eq!(scene.deliver(ArrivalKind::Rtp, &video(2, SSRC)), None, "plain RTP");
 }
 
+#[test]
+fn nack_is_answered_with_the_same_srtp() {
+    for (suite, key_bytes) in [("AEAD_AES_128_GCM", 28), ("AES_CM_128_HMAC_SHA1_80", 30)] {
+        let mut scene = Scene::of(Phone::new(suite, key_bytes));
+        let mut media = (*scene.bench.session.media).clone();
+        media.streams[0].feedback.nack = true;
+        scene.bench.session.running().repair = ClientRepair::of(&media);
+        scene.bench.session.media = Arc::new(media);
+        let mut sent = Vec::new();
+        for number in 1..=40_u16 {
+            sent.push(scene.answer(number.into(), &video(number, 77)).unwrap());
+            if number != 38 {
+                scene.phone.receiver.unprotect_rtp(&mut sent.last().unwrap().clone()).unwrap();
+            }
+        }
+        let mut nack = Vec::new();
+        rtcp::write_nack(SSRC, 77, &[38], &mut nack);
+        let datagram = scene.phone.protect(RtpSide::Rtcp, &nack);
+        assert_eq!(scene.deliver_at(45, ArrivalKind::Rtcp, &datagram), None, "it ends here");
+        scene.bench.egress.flush(scene.bench.start);
+        let mut again = [0; 256];
+        let length = scene.bench.client.recv(&mut again).unwrap();
+        let again = &mut again[..length];
+        assert_eq!(again, sent[37], "{suite}");
+        let mut twice = again.to_vec();
+        let receiver = &mut scene.phone.receiver;
+        assert_eq!(receiver.unprotect_rtp(again).unwrap(), video(38, 77), "{suite}");
+        assert!(receiver.unprotect_rtp(&mut twice).is_err(), "a second copy is a replay");
+        assert_eq!(scene.bench.drops(DropReason::SrtpIndex), 0);
+    }
+}
+
 fn answered(may_send: bool) -> AnsweredMedia {
     AnsweredMedia {
         ufrag: "phon".into(),

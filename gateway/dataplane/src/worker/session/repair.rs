@@ -1,0 +1,329 @@
+//! Retransmission between the gateway and a client that declared `nack` (RFC 4585, section 6.2.1).
+//!
+//! **To the client**, packets are kept as they were sent, and a NACK is answered with the same bytes. SRTP that ends here is kept
+//! encrypted: an index is used once, also for the same packet ([`evenkeel_media::srtp`]). A receiver drops a second copy as a
+//! replay. Numbers are those that the client sees, so that a change of the hop does not matter. The node gets the rest of the NACK.
+//!
+//! **From the client**, the gateway asks for missing packets itself, and removes them from NACKs of nodes. A packet that was asked for
+//! passes to the node under its own number. There is no timer: requests are made when a packet of the client comes, each 20 ms in
+//! voice and more often in video, and every 100 ms.
+
+use std::time::{Duration, Instant};
+
+use evenkeel_media::repair::answers::{Answers, LastSecond};
+use evenkeel_media::repair::cache::PacketCache;
+use evenkeel_media::repair::missing::MissingPackets;
+use evenkeel_media::repair::{KEPT_MAX, PathTiming};
+use evenkeel_media::rtcp::rewrite;
+use evenkeel_media::rtp::{self, RtpHeader};
+use evenkeel_media::{retransmission, srtp};
+use evenkeel_model::{DropReason, MediaDescription, PayloadType, RepairKind, StreamKind};
+
+use super::WorkerSession;
+use super::counts::SessionCounts;
+use super::measurements::VoiceMeasurements;
+use super::media::RunningMedia;
+use crate::worker::egress::PacketContext;
+use crate::worker::repair_memory::{RepairMemory, ReservedMemory};
+use crate::worker::report::MediaDirection;
+use crate::worker::sockets::RtpSide;
+
+/// Limit of the cache of a session: a second at 16 Mbit/s.
+const CACHE_MAX: usize = 3 << 20;
+
+/// Limit of streams to one client that are kept.
+const STREAMS_MAX: usize = 16;
+
+/// Limit of numbers per second for which a client's NACKs are looked up and passed to nodes. A client that loses a tenth of 4,000
+/// packets/s asks for 400, a few times each.
+const REQUESTED_MAX: u64 = 4_096;
+
+/// The round trip before it is measured.
+const ROUND_TRIP_UNKNOWN: Duration = Duration::from_millis(50);
+
+/// A shorter round trip leaves out the time in which the client looks for missing packets.
+const ROUND_TRIP_MIN: Duration = Duration::from_millis(10);
+
+/// Retransmission between the gateway and one client. No record contains it: an upgrade and a takeover lose it.
+#[derive(Debug)]
+pub(super) struct ClientRepair {
+    /// The payload types, by the room's numbers, that are kept and asked for.
+    audio: u128,
+    video: u128,
+    latency: Duration,
+    cache: PacketCache,
+    reserved: ReservedMemory,
+    /// `repair_memory` had no room for more.
+    is_short: bool,
+    streams: Vec<KeptStream>,
+    /// Numbers in NACKs of the client.
+    requested: LastSecond,
+    missing: MissingPackets,
+}
+
+/// A stream to the client.
+#[derive(Debug)]
+struct KeptStream {
+    ssrc: u32,
+    kind: StreamKind,
+    answers: Answers,
+}
+
+/// Returns the payload types of streams of this kind that are repaired by NACK, a bit each.
+fn repaired(media: &MediaDescription, kind: StreamKind) -> u128 {
+    // Retransmissions and FlexFEC have an SSRC of their own, for which no receiver asks. ULPFEC has numbers of the media.
+    let has_media_ssrc = |payload: &&PayloadType| match payload.repair() {
+        None => true,
+        Some(RepairKind::Retransmission) => false,
+        Some(RepairKind::Fec) => payload.codec.eq_ignore_ascii_case("ulpfec"),
+    };
+    let streams = media.streams.iter().filter(|it| it.kind == kind && it.feedback.nack);
+    let payload_types = streams.flat_map(|stream| &stream.payload_types).filter(has_media_ssrc);
+    payload_types.fold(0, |bits, payload| bits | 1_u128 << (payload.number & 0x7f))
+}
+
+impl ClientRepair {
+    /// `None` if the client declared `nack` for no stream, or if its RTCP cannot be read.
+    pub(super) fn of(media: &MediaDescription) -> Option<Box<ClientRepair>> {
+        let [audio, video] = [StreamKind::Audio, StreamKind::Video].map(|it| repaired(media, it));
+        let is_declared = (audio | video) != 0 && media.srtp.is_readable();
+        is_declared.then(|| {
+            let latency = media.latency.duration();
+            let timing = PathTiming { round_trip: ROUND_TRIP_UNKNOWN, latency };
+            Box::new(ClientRepair {
+                audio,
+                video,
+                latency,
+                cache: PacketCache::new(CACHE_MAX, timing.kept_for()),
+                reserved: ReservedMemory::default(),
+                is_short: false,
+                streams: Vec::new(),
+                requested: LastSecond::default(),
+                missing: MissingPackets::default(),
+            })
+        })
+    }
+
+    /// Follows a later description of the same client.
+    pub(super) fn follow(repair: &mut Option<Box<ClientRepair>>, media: &MediaDescription) {
+        let new = ClientRepair::of(media);
+        if let (Some(repair), Some(new)) = (repair.as_deref_mut(), &new) {
+            (repair.audio, repair.video, repair.latency) = (new.audio, new.video, new.latency);
+            return;
+        }
+        *repair = new;
+    }
+
+    fn timing(&self, measurements: &VoiceMeasurements, now: Instant) -> PathTiming {
+        let round_trip = measurements.round_trip(now).unwrap_or(ROUND_TRIP_UNKNOWN);
+        PathTiming { round_trip: round_trip.max(ROUND_TRIP_MIN), latency: self.latency }
+    }
+
+    /// Returns the kind of the stream if its packets are kept and asked for.
+    #[inline]
+    fn kind(&self, payload_type: u8) -> Option<StreamKind> {
+        let is_in = |bits: u128| bits >> (payload_type & 0x7f) & 1 == 1;
+        match (is_in(self.audio), is_in(self.video)) {
+            (true, _) => Some(StreamKind::Audio),
+            (_, true) => Some(StreamKind::Video),
+            (false, false) => None,
+        }
+    }
+
+    /// Returns the kind of a packet to the client that is to be kept, with the room's numbers, and reserves memory for it.
+    pub(super) fn prepare(
+        &mut self,
+        packet: &[u8],
+        counts: &mut Option<Box<SessionCounts>>,
+        memory: &RepairMemory,
+        now: Instant,
+    ) -> Option<StreamKind> {
+        let kind = self.kind(*packet.get(1)?)?;
+        let growth = self.cache.growth(packet.len() + srtp::OVERHEAD_MAX, now);
+        if growth > 0 {
+            let was_short = self.is_short;
+            self.is_short = !self.reserved.grow_to(self.cache.allocated() + growth, memory);
+            if self.is_short {
+                // Older packets give way instead, until the next tick.
+                self.cache.set_bytes_max(self.cache.allocated());
+                if !was_short {
+                    counts.get_or_insert_default().note_cache_refused();
+                }
+            }
+        }
+        Some(kind)
+    }
+
+    /// Keeps a packet as the client gets it. Memory for it was reserved by [`ClientRepair::prepare`].
+    pub(super) fn keep(&mut self, kind: StreamKind, sent: &[u8], now: Instant) {
+        let Some((ssrc, sequence)) = rtp::ssrc_and_sequence(sent) else { return };
+        self.cache.keep(ssrc, sequence, sent, now);
+        let place = self.streams.iter().position(|stream| stream.ssrc == ssrc);
+        let place = place.unwrap_or_else(|| {
+            if self.streams.len() == STREAMS_MAX {
+                self.streams.remove(0);
+            }
+            self.streams.push(KeptStream { ssrc, kind, answers: Answers::default() });
+            self.streams.len() - 1
+        });
+        self.streams[place].answers.note_sent(sent.len(), now);
+    }
+
+    /// Answers the NACKs of a compound packet, and removes the numbers that were in the cache. A number that is not sent again, since
+    /// it was within the last round trip or exceeds the limit of its stream, is removed too: the client repeats its request. Returns
+    /// the length of the compound packet; 0 if it has no content any more.
+    fn answer(
+        &mut self,
+        compound: &mut [u8],
+        timing: PathTiming,
+        now: Instant,
+        mut send: impl FnMut(StreamKind, &[u8]),
+        mut refuse: impl FnMut(),
+    ) -> usize {
+        let before = self.requested.sum(now);
+        let mut numbers = 0_u32;
+        let length = rewrite::retain_requested(compound, |ssrc, sequence| {
+            numbers += 1;
+            if before + u64::from(numbers) > REQUESTED_MAX {
+                return false;
+            }
+            let stream = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc);
+            let Some((stream, packet)) = stream.zip(self.cache.find(ssrc, sequence, now)) else {
+                return true;
+            };
+            let copies = stream.answers.copies(&packet, timing, now);
+            (0..copies).for_each(|_| send(stream.kind, packet.packet));
+            if copies > 0 {
+                self.cache.note_answered(ssrc, sequence, now);
+            }
+            false
+        });
+        if before + u64::from(numbers) > REQUESTED_MAX {
+            refuse();
+        }
+        self.requested.add(numbers, now);
+        length
+    }
+
+    /// Notes the number of a packet of the client. Returns whether the packet was asked for.
+    fn receive(&mut self, header: &RtpHeader, packet: &[u8], is_rtx: bool, now: Instant) -> bool {
+        if is_rtx {
+            let original = retransmission::original_sequence(header, packet);
+            original.into_iter().for_each(|it| self.missing.receive_retransmission(it));
+            return false;
+        }
+        self.kind(header.payload_type).is_some()
+            && self.missing.receive(header.ssrc, header.sequence, now)
+    }
+
+    /// Runs every 100 ms.
+    fn tick(&mut self, timing: PathTiming, now: Instant) {
+        self.cache.set_kept_for(timing.kept_for());
+        self.cache.set_bytes_max(CACHE_MAX);
+        let is_recent = |at: Instant| now.saturating_duration_since(at) <= KEPT_MAX;
+        if !self.cache.last_at().is_some_and(is_recent) {
+            self.cache = PacketCache::new(CACHE_MAX, timing.kept_for());
+            self.reserved = ReservedMemory::default();
+        }
+    }
+
+    /// Returns whether the session is to be visited every 100 ms: packets are kept, or missing.
+    pub(super) fn is_active(&self, now: Instant) -> bool {
+        self.cache.allocated() > 0 || self.missing.awaits_packets(now)
+    }
+}
+
+impl WorkerSession {
+    /// Answers the client's NACKs in a compound packet, and removes what it answered. Returns whether anything is left.
+    pub(super) fn answer_nacks(
+        &mut self,
+        compound: &mut Vec<u8>,
+        cx: &mut PacketContext<'_>,
+    ) -> bool {
+        let Some(running) = self.running.as_deref_mut() else { return true };
+        // The client's side needs the rest.
+        let Some(mut repair) = running.repair.take() else { return true };
+        let timing = repair.timing(&running.state.measurements, cx.now);
+        let (now, mut packets, mut bytes, mut is_refused) = (cx.now, 0_u32, 0_u64, false);
+        let send = |kind, packet: &[u8]| {
+            let mut validation = running.state.validation.iter_mut();
+            if validation.any(|validation| !validation.may_send(packet, now)) {
+                return cx.egress.count_drop(DropReason::Unvalidated);
+            }
+            let dscp = self.dscp.of(kind);
+            if self.client.send_again(dscp, packet, self.home, cx) {
+                packets += 1;
+                bytes += packet.len() as u64;
+            }
+        };
+        let length = repair.answer(compound, timing, now, send, || is_refused = true);
+        compound.truncate(length);
+        if is_refused {
+            cx.egress.count_drop(DropReason::Limited);
+        }
+        running.repair = Some(repair);
+        if packets > 0 {
+            running.state.totals.packets_down += u64::from(packets);
+            running.state.totals.bytes_down += bytes;
+            running.state.measurements.bytes_down += bytes;
+            running.counts.get_or_insert_default().note_answered(packets, bytes);
+        }
+        length > 0
+    }
+
+    /// Follows the numbers of the client's packets, and asks the client for those that are missing. Returns whether this packet was
+    /// asked for: it was lost before.
+    #[inline]
+    pub(super) fn note_number(
+        &mut self,
+        header: &RtpHeader,
+        packet: &[u8],
+        repair: Option<RepairKind>,
+        cx: &mut PacketContext<'_>,
+    ) -> bool {
+        let Some(running) = self.running.as_deref_mut() else { return false };
+        let Some(client) = &mut running.repair else { return false };
+        let is_rtx = repair == Some(RepairKind::Retransmission);
+        let was_asked = client.receive(header, packet, is_rtx, cx.now);
+        if was_asked {
+            let (kind, way) = (RepairKind::Retransmission, MediaDirection::ToNode);
+            running.counts.get_or_insert_default().note_repair(kind, way, packet.len());
+        }
+        self.ask_for_missing(cx);
+        was_asked
+    }
+
+    fn ask_for_missing(&mut self, cx: &mut PacketContext<'_>) {
+        loop {
+            let Some(running) = self.running.as_deref_mut() else { return };
+            let RunningMedia { state, counts, repair: Some(repair), .. } = running else { return };
+            let timing = repair.timing(&state.measurements, cx.now);
+            let Some(request) = repair.missing.next_request(timing, cx.now) else { return };
+            counts.get_or_insert_default().note_requested(request.numbers.len());
+            let nack = state.feedback.nack(request.ssrc, request.numbers);
+            self.send_to_client(RtpSide::Rtcp, StreamKind::Audio, &nack, cx, |_| {});
+        }
+    }
+
+    /// Removes numbers from a node's NACKs of the client's packets that were asked for within a round trip. Returns whether anything is
+    /// left.
+    pub(super) fn suppress_nacks(&mut self, compound: &mut Vec<u8>, now: Instant) -> bool {
+        let Some(running) = self.running.as_deref_mut() else { return true };
+        let Some(repair) = running.repair.as_deref_mut() else { return true };
+        let PathTiming { round_trip, .. } = repair.timing(&running.state.measurements, now);
+        let length = rewrite::retain_requested(compound, |ssrc, sequence| {
+            repair.missing.admit_request(ssrc, sequence, round_trip, now)
+        });
+        compound.truncate(length);
+        length > 0
+    }
+
+    /// Repeats requests that no later packet has repeated, and releases a cache without recent packets. Called every 100 ms.
+    pub(super) fn tick_repair(&mut self, cx: &mut PacketContext<'_>) {
+        let Some(running) = self.running.as_deref_mut() else { return };
+        let Some(repair) = running.repair.as_deref_mut() else { return };
+        let timing = repair.timing(&running.state.measurements, cx.now);
+        repair.tick(timing, cx.now);
+        self.ask_for_missing(cx);
+    }
+}

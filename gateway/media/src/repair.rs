@@ -1,0 +1,31 @@
+//! Repair of a path that loses packets.
+//!
+//! Retransmission: a [`cache`] keeps the packets that were sent, [`answers`] limits those that are sent again, and [`missing`]
+//! finds those that a sender is asked for.
+
+pub mod answers;
+pub mod cache;
+pub mod missing;
+
+use std::time::Duration;
+
+/// No packet is kept, or asked for, longer than this.
+pub const KEPT_MAX: Duration = Duration::from_secs(1);
+
+/// The times of a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PathTiming {
+    pub round_trip: Duration,
+    /// The time that a packet waits at the receiver: its jitter buffer.
+    pub latency: Duration,
+}
+
+impl PathTiming {
+    /// The age up to which a lost packet may still be sent again.
+    pub fn kept_for(self) -> Duration {
+        (self.latency + self.round_trip).min(KEPT_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+use super::*;
+use crate::repair::tests::{at, timing};
+
+const SSRC: u32 = 7;
+const ROUND_TRIP_MS: u64 = 40;
+const LATENCY_MS: u64 = 120;
+
+/// A receiver of one stream, whose sender is 40 ms away and retransmits for 120 ms.
+#[derive(Default)]
+struct Receiver(MissingPackets);
+
+impl Receiver {
+    /// Returns whether the packet was asked for.
+    fn receive(&mut self, sequence: u16, ms: u64) -> bool {
+        self.0.receive(SSRC, sequence, at(ms))
+    }
+
+    fn asks(&mut self, ms: u64) -> Vec<u16> {
+        let request = self.0.next_request(timing(ROUND_TRIP_MS, LATENCY_MS), at(ms));
+        request.map_or(Vec::new(), |request| {
+            assert_eq!(request.ssrc, SSRC);
+            request.numbers.to_vec()
+        })
+    }
+
+    /// Receives packets, one each 20 ms from 0 on. Returns the requests after each.
+    fn voice(&mut self, numbers: impl IntoIterator<Item = u16>) -> Vec<(u16, Vec<u16>)> {
+        let mut asked = Vec::new();
+        for number in numbers {
+            self.receive(number, 20 * u64::from(number));
+            let numbers = self.asks(20 * u64::from(number));
+            asked.extend((!numbers.is_empty()).then_some((number, numbers)));
+        }
+        asked
+    }
+}
+
+#[test]
+fn missing_voice_is_asked_for_with_the_next_packet() {
+    let mut receiver = Receiver::default();
+    let came = (0..14).filter(|number| ![3, 4].contains(number));
+    // Again after each round trip, until it would come too late.
+    assert_eq!(receiver.voice(came), [5, 7, 9].map(|number| (number, vec![3, 4])));
+    assert!(receiver.0.streams[0].missing.is_empty(), "forgotten");
+}
+
+#[test]
+fn reordered_packets_are_not_asked_for() {
+    let mut receiver = Receiver::default();
+    // Packets of a frame come within a millisecond.
+    for number in [1, 3, 2, 4, 7, 6, 5, 8] {
+        assert!(!receiver.receive(number, 100));
+        assert_eq!(receiver.asks(100), [0; 0], "{number}");
+    }
+    assert!(!receiver.0.awaits_packets(at(100)));
+    receiver.receive(10, 100);
+    assert_eq!(receiver.asks(109), [0; 0]);
+    assert_eq!(receiver.asks(110), [9], "by time");
+    receiver.receive(12, 111);
+    receiver.receive(13, 111);
+    assert_eq!(receiver.asks(111), [0; 0]);
+    receiver.receive(14, 111);
+    assert_eq!(receiver.asks(111), [11], "by packets");
+}
+
+#[test]
+fn packet_that_was_asked_for_is_told_from_a_late_one() {
+    let mut receiver = Receiver::default();
+    receiver.voice([0, 1, 4]);
+    assert!(receiver.receive(2, 90));
+    assert!(receiver.receive(2, 100), "and a second copy of it");
+    assert!(receiver.0.awaits_packets(at(100)));
+    assert!(receiver.receive(3, 110));
+    assert!(!receiver.0.awaits_packets(at(110)));
+    assert_eq!(receiver.asks(130), [0; 0]);
+    assert!(!receiver.receive(1, 130), "a copy of one that was not");
+}
+
+#[test]
+fn retransmission_of_another_stream_is_an_answer() {
+    let mut receiver = Receiver::default();
+    receiver.voice([0, 1, 4]);
+    receiver.0.receive_retransmission(2);
+    receiver.0.receive_retransmission(900);
+    assert_eq!(receiver.asks(80 + ROUND_TRIP_MS), [3]);
+}
+
+#[test]
+fn numbers_wrap() {
+    let mut receiver = Receiver::default();
+    let asked: Vec<_> = [(65_533, 0), (65_534, 20), (2, 100)]
+        .into_iter()
+        .flat_map(|(number, ms)| {
+            receiver.receive(number, ms);
+            receiver.asks(ms)
+        })
+        .collect();
+    assert_eq!(asked, [65_535, 0, 1]);
+    assert!(receiver.receive(65_535, 140) && receiver.receive(0, 140));
+}
+
+#[test]
+fn long_gap_is_given_up() {
+    let mut receiver = Receiver::default();
+    receiver.receive(0, 0);
+    receiver.receive(MISSING_MAX as u16 + 1, 20);
+    assert_eq!(receiver.asks(40).len(), MISSING_MAX);
+    let mut receiver = Receiver::default();
+    receiver.receive(0, 0);
+    for number in [MISSING_MAX as u16 + 2, MISSING_MAX as u16 + 3, 60_000, MISSING_MAX as u16 + 4] {
+        receiver.receive(number, 20);
+        assert_eq!(receiver.asks(40), [0; 0], "{number}");
+    }
+    // Gaps that follow one another are bounded together.
+    (0..1_000_u16).for_each(|step| _ = receiver.receive(200 + 5 * step, 40));
+    assert!(receiver.0.streams[0].missing.len() <= MISSING_MAX);
+}
+
+#[test]
+fn stray_number_changes_nothing() {
+    let mut receiver = Receiver::default();
+    receiver.voice([0, 1]);
+    receiver.receive(30_000, 40);
+    receiver.receive(2, 40);
+    assert_eq!(receiver.voice([3, 5]), [(5, vec![4])]);
+}
+
+#[test]
+fn request_of_a_node_passes_once_per_round_trip() {
+    let mut receiver = Receiver::default();
+    receiver.voice([0, 1]);
+    receiver.receive(3, 60);
+    let round_trip = Duration::from_millis(ROUND_TRIP_MS);
+    let mut admits = |sequence, ms| receiver.0.admit_request(SSRC, sequence, round_trip, at(ms));
+    assert!(admits(2, 60) && !admits(2, 99), "the first asks");
+    assert!(admits(1, 60) && admits(1, 60), "lost behind the gateway");
+    assert_eq!(receiver.asks(99), [0; 0]);
+    assert_eq!(receiver.asks(100), [2]);
+    assert!(!receiver.0.admit_request(SSRC, 2, round_trip, at(139)));
+    assert!(receiver.0.admit_request(9, 2, round_trip, at(139)), "another stream");
+}
+
+#[test]
+fn request_comes_by_time_without_later_packets() {
+    let mut receiver = Receiver::default();
+    receiver.voice([0, 1, 3]);
+    assert_eq!(receiver.asks(100), [2], "a round trip after the first request");
+    assert!(receiver.0.awaits_packets(at(100)));
+    assert!(!receiver.0.awaits_packets(at(1_041)));
+}
