@@ -299,6 +299,8 @@ pub struct ScenarioTraffic {
     pub lost_up: u64,
     /// Packets missing between the gateway and clients, by reports of clients and of QUIC.
     pub lost_down: u64,
+    /// Packets of clients that another node got again after the death of one. They are not included in the packets above.
+    pub replayed: u64,
     /// Packets that repair others, in the order of [`RepairKind::ALL`]. They are included in the packets above.
     pub repairs: [RepairCounts; RepairKind::ALL.len()],
 }

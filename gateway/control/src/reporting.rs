@@ -508,9 +508,10 @@ impl Costs {
 
     /// Adds what a session of this scenario counted since its last summary.
     fn count(&mut self, scenario: &Arc<str>, counts: &MediaCounts) {
-        let MediaCounts { repairs, lost_down, .. } = counts;
+        let MediaCounts { repairs, lost_down, replayed, .. } = counts;
         let traffic = self.scenarios.entry(Arc::clone(scenario)).or_default();
         traffic.lost_down += u64::from(*lost_down);
+        traffic.replayed += u64::from(*replayed);
         for (sum, new) in traffic.repairs.iter_mut().zip(repairs) {
             sum.packets_up += new.packets_up;
             sum.bytes_up += new.bytes_up;

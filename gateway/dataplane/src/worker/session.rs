@@ -13,6 +13,7 @@ mod media;
 mod node;
 mod reachability;
 mod record;
+mod replay;
 mod srtp;
 #[cfg(test)]
 pub(super) mod tests;
@@ -35,7 +36,7 @@ use evenkeel_media::stun::{StunKey, Username};
 use evenkeel_media::{demux, key_frame, retransmission, rtcp, rtp};
 use evenkeel_model::{
     DropReason, ForwardVerdict, Hop, MediaDescription, MediaLimits, PayloadType, RedundancyMode,
-    RepairKind, RouteCell, SessionId, Srtp, StreamKind,
+    RepairKind, ReplayedMedia, RouteCell, SessionId, Srtp, StreamKind,
 };
 use feedback::SenderFeedback;
 use measurements::{reported_loss, reports, voice_jitter};
@@ -68,6 +69,8 @@ pub(crate) struct WorkerSession {
     route: Arc<RouteCell>,
     limits: MediaLimits,
     dscp: DscpMarks,
+    /// The media of which a node gets the packets that its dead predecessor swallowed.
+    replayed: ReplayedMedia,
     /// Allocated with the first packet, because most sessions are silent.
     running: Option<Box<RunningMedia>>,
     /// Seeds SSRC, sequence numbers and CNAME.
@@ -111,6 +114,7 @@ impl WorkerSession {
             route: install.route,
             limits: install.limits,
             dscp: install.dscp,
+            replayed: install.replay,
             running: None,
             seed: install.seed,
             activity: match install.limits.send_kbps {
@@ -240,7 +244,10 @@ impl WorkerSession {
             state.feedback.note_video(header.ssrc);
         }
         let hop = match self.route.forward_to_node(cx.board) {
-            ForwardVerdict::Pass { hop, .. } => hop,
+            ForwardVerdict::Pass { hop, .. } => {
+                self.replay_to(hop, kind, &header, packet, cx);
+                hop
+            }
             ForwardVerdict::Both([hop, twin]) => {
                 self.send_copy(twin, RtpSide::Rtp, kind, packet, cx);
                 hop
@@ -625,7 +632,7 @@ impl WorkerSession {
         continuity.pass_retransmission(epoch, header, sequence, clock_rate, is_repaired, now)
     }
 
-    /// Sends a request for a key frame to the hop, unless one begins with this packet.
+    /// Sends a request for a key frame to the hop, unless one begins with this packet or the client lacks nothing.
     #[cold]
     fn ask_hop(
         &mut self,
@@ -638,7 +645,7 @@ impl WorkerSession {
         let begins = declared(&self.media, header.payload_type).and_then(|(_, payload)| {
             key_frame::begins_key_frame(&payload.codec, header.payload(packet))
         });
-        if begins == Some(true) {
+        if begins == Some(true) || self.lacks_nothing(header.ssrc) {
             return;
         }
         cx.egress.stats.asked_key_frame(MediaDirection::ToNode);
@@ -1022,6 +1029,9 @@ impl WorkerSession {
 
     /// Requests a key frame for each video stream that the client sends.
     pub(crate) fn request_client_key_frame(&mut self, cx: &mut PacketContext<'_>) {
+        if self.spares_key_frames(cx) {
+            return;
+        }
         let running = self.running.as_mut();
         let request = running.and_then(|it| it.state.feedback.key_frame_of_client(cx.now));
         if let Some(request) = request {
@@ -1163,7 +1173,8 @@ impl WorkerSession {
             }
             let mut counts = counts.unwrap_or_default();
             counts.continue_session();
-            self.running = Some(Box::new(RunningMedia { state, srtp: ends, counts: Some(counts) }));
+            let counts = Some(counts);
+            self.running = Some(Box::new(RunningMedia { state, srtp: ends, counts, replay: None }));
         }
         self.seed = seed;
         self.activity = match (touched, active || self.is_active()) {

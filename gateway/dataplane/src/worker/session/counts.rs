@@ -72,6 +72,11 @@ impl SessionCounts {
         *sum += bytes as u64;
     }
 
+    /// These packets of the client were sent to another node again.
+    pub(super) fn note_replayed(&mut self, packets: u32) {
+        self.counts.replayed += packets;
+    }
+
     /// For this long the client received nothing.
     pub(super) fn note_gap(&mut self, gap: Duration) {
         self.counts.gap = self.counts.gap.max(Some(gap));

@@ -15,6 +15,7 @@ use super::counts::SessionCounts;
 use super::feedback::SenderFeedback;
 use super::measurements::{FlowTally, MediaSigns, VoiceMeasurements};
 use super::reachability::AddressValidation;
+use super::replay::Replay;
 use super::srtp::SrtpEnds;
 use crate::worker::egress::PacketContext;
 use crate::worker::report::{MediaCounts, ShedRun, Summary, Totals};
@@ -26,6 +27,8 @@ pub(super) struct RunningMedia {
     pub(super) srtp: SrtpEnds,
     /// Allocated with the first count. The record of the session does not contain them.
     pub(super) counts: Option<Box<SessionCounts>>,
+    /// Allocated with the client's first packet, if nodes get packets again. The record of the session does not contain it.
+    pub(super) replay: Option<Box<Replay>>,
 }
 
 /// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
@@ -113,7 +116,7 @@ impl RunningMedia {
         needs_report: bool,
     ) -> Box<RunningMedia> {
         let state = MediaState::new(seed, media, needs_report);
-        Box::new(RunningMedia { state, srtp: SrtpEnds::default(), counts: None })
+        Box::new(RunningMedia { state, srtp: SrtpEnds::default(), counts: None, replay: None })
     }
 
     /// Makes packets of this hop reach the client from now on. `left`: the hop that the room leaves as planned.
