@@ -252,7 +252,10 @@ impl WorkerSession {
                 self.send_copy(twin, RtpSide::Rtp, kind, packet, cx);
                 hop
             }
-            ForwardVerdict::Drop(reason) => return cx.egress.count_drop(reason),
+            ForwardVerdict::Drop(reason) => {
+                self.end_replay();
+                return cx.egress.count_drop(reason);
+            }
         };
         let state = self.state();
         state.flow.sent[kind as usize] += 1;

@@ -15,7 +15,8 @@ use evenkeel_media::{key_frame, rtp};
 use evenkeel_model::{Board, Hop, ReplayedMedia, STREAM_KINDS, StreamKind};
 
 use super::{WorkerSession, declared};
-use crate::worker::egress::{PacketContext, RepairMemory};
+use crate::worker::egress::PacketContext;
+use crate::worker::repair_memory::{RepairMemory, ReservedMemory};
 use crate::worker::sockets::RtpSide;
 
 /// Time before the last packet to a dead node in which it may have swallowed packets, and by which evidence of its death may be late.
@@ -29,10 +30,10 @@ const MEMORY_MAX: [usize; STREAM_KINDS] = [8 << 10, 96 << 10];
 const NUMBERS_MAX: i16 = 48;
 const _: () = assert!((NUMBERS_MAX as u32) < WINDOW);
 
-/// Receivers that lack nothing need no key frame while the last one of a stream is younger than this.
+/// The next node needs no other key frame of a stream up to this age of the last one.
 const KEY_FRAME_YOUNG: Duration = Duration::from_secs(1);
 
-/// Limit of streams of video whose key frames are noted, those of one client.
+/// Limit of a client's streams of video that are followed.
 const STREAMS_MAX: usize = 8;
 
 /// The last packets of a client towards its node. No record contains them.
@@ -49,28 +50,11 @@ pub(super) struct Replay {
     replayed_at: Option<Instant>,
 }
 
-/// The last packets of a kind, in their part of the memory for repair.
+/// The last packets of a kind.
 #[derive(Debug)]
 struct KeptPackets {
     cache: PacketCache,
-    memory: RepairMemory,
-}
-
-impl Drop for KeptPackets {
-    fn drop(&mut self) {
-        self.memory.release(self.cache.allocated());
-    }
-}
-
-impl KeptPackets {
-    fn keep(&mut self, ssrc: u32, sequence: u16, packet: &[u8], now: Instant) {
-        let growth = self.cache.growth(packet.len(), now);
-        if growth > 0 && !self.memory.reserve(growth) {
-            // Older packets give way, and without any memory nothing is kept.
-            self.cache.set_bytes_max(self.cache.allocated());
-        }
-        self.cache.keep(ssrc, sequence, packet, now);
-    }
+    reserved: ReservedMemory,
 }
 
 /// The last key frame of a stream.
@@ -88,23 +72,35 @@ impl Replay {
             self.moved_at = Some(now);
             return None;
         };
-        let since = self.kept_at?.max(died).checked_sub(KEPT_FOR)?;
+        // Older packets are of no use to a receiver, even if the client paused.
+        let is_useful = |at: &Instant| now.saturating_duration_since(*at) <= FILLED_WITHIN;
+        let last = self.kept_at.filter(is_useful)?;
+        let since = last.max(died).checked_sub(KEPT_FOR)?;
         Some(self.moved_at.map_or(since, |moved| moved.max(since)))
     }
 
+    /// Keeps a packet. Returns false if the memory for repair has no room for more: older packets give way, or none is kept.
     fn keep(
         &mut self,
         kind: StreamKind,
         header: &rtp::RtpHeader,
         packet: &[u8],
-        cx: &PacketContext<'_>,
-    ) {
+        memory: &RepairMemory,
+        now: Instant,
+    ) -> bool {
         let kept = self.kept[kind as usize].get_or_insert_with(|| KeptPackets {
             cache: PacketCache::new(MEMORY_MAX[kind as usize], KEPT_FOR),
-            memory: cx.egress.repair_memory.clone(),
+            reserved: ReservedMemory::default(),
         });
-        kept.keep(header.ssrc, header.sequence, packet, cx.now);
-        self.kept_at = Some(cx.now);
+        let KeptPackets { cache, reserved } = kept;
+        let growth = cache.growth(packet.len(), now);
+        let fits = growth == 0 || reserved.grow_to(cache.allocated() + growth, memory);
+        if !fits {
+            cache.set_bytes_max(cache.allocated());
+        }
+        cache.keep(header.ssrc, header.sequence, packet, now);
+        self.kept_at = Some(now);
+        fits
     }
 
     /// Returns the packets of this kind that came since this time, in their order.
@@ -147,9 +143,11 @@ impl Replay {
 
 /// Returns whether receivers that got the packet recognise it: it is among the last numbers of its stream.
 fn is_recognised(cache: &PacketCache, since: Instant, packet: &CachedPacket<'_>) -> bool {
-    let last = cache.since(since).filter(|other| other.ssrc == packet.ssrc).last();
-    let ahead = |last: CachedPacket<'_>| last.sequence.wrapping_sub(packet.sequence).cast_signed();
-    last.is_some_and(|last| ahead(last) < NUMBERS_MAX)
+    let ahead = |number: u16, of: u16| number.wrapping_sub(of).cast_signed();
+    let of_stream = cache.since(since).filter(|other| other.ssrc == packet.ssrc);
+    let numbers = of_stream.map(|other| other.sequence);
+    let highest = numbers.reduce(|one, other| if ahead(other, one) > 0 { other } else { one });
+    highest.is_some_and(|highest| ahead(highest, packet.sequence) < NUMBERS_MAX)
 }
 
 impl WorkerSession {
@@ -172,7 +170,9 @@ impl WorkerSession {
             replay.replayed_at = Some(cx.now);
         }
         if self.replayed.includes(kind) {
-            replay.keep(kind, header, packet, cx);
+            if !replay.keep(kind, header, packet, &cx.egress.repair_memory, cx.now) {
+                self.counts().note_cache_refused();
+            }
             if kind == StreamKind::Video
                 && self.media.srtp.is_readable()
                 && let Some((_, payload)) = declared(&self.media, header.payload_type)
@@ -183,6 +183,14 @@ impl WorkerSession {
             }
         }
         self.running().replay = Some(replay);
+    }
+
+    /// Handles a packet of the client that no hop gets. Packets before it would leave a gap at the next hop, which is no fault of that hop.
+    #[cold]
+    pub(super) fn end_replay(&mut self) {
+        if let Some(replay) = self.running.as_deref_mut().and_then(|it| it.replay.as_deref_mut()) {
+            replay.hop = None;
+        }
     }
 
     #[cold]

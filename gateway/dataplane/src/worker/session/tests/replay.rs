@@ -4,7 +4,7 @@ use evenkeel_media::srtp::{SrtpKey, SrtpKeys, SrtpProfile, SrtpReceiver};
 
 use super::signs::{call, hop};
 use super::*;
-use crate::worker::egress::RepairMemory;
+use crate::worker::repair_memory::RepairMemory;
 
 const VOICE: u8 = 0;
 const PICTURE: u8 = 96;
@@ -137,10 +137,33 @@ fn window_ends_with_the_last_packet_to_the_dead_node() {
 fn packets_long_before_the_death_stay() {
     let mut scene = Scene::new(ReplayedMedia::Audio);
     scene.talks(0..10);
-    scene.dies(0, 1_000);
-    scene.says(1_010, &voice(10));
+    scene.dies(0, 400);
+    scene.says(410, &voice(10));
     assert_eq!(scene.heard(1), [10]);
     assert_eq!(scene.replayed(), 0);
+}
+
+#[test]
+fn packets_before_a_pause_stay() {
+    for (next_ms, again) in [(680, 3), (681, 0)] {
+        let mut scene = Scene::new(ReplayedMedia::Audio);
+        scene.talks(0..10);
+        scene.dies(0, 190);
+        scene.says(next_ms, &voice(10));
+        assert_eq!(scene.replayed(), again, "{next_ms} ms");
+    }
+}
+
+#[test]
+fn packet_without_a_hop_ends_the_replay() {
+    let mut scene = Scene::new(ReplayedMedia::Audio);
+    scene.talks(0..10);
+    scene.dies(0, 190);
+    scene.route(RedundancyMode::Cold, &[]);
+    scene.says(200, &voice(10));
+    scene.route(RedundancyMode::Cold, &[1]);
+    scene.says(220, &voice(11));
+    assert_eq!(scene.heard(1), [11], "the gap before it is not the new node's");
 }
 
 #[test]
@@ -203,6 +226,8 @@ fn numbers_wrap_and_a_burst_stays_recognisable() {
     for &number in &numbers {
         scene.says(180, &picture(number, INTER));
     }
+    // A retransmission comes last.
+    scene.says(180, &picture(numbers[10], INTER));
     scene.heard(0);
     scene.dies(0, 190);
     scene.says(200, &picture(20, INTER));
@@ -220,7 +245,8 @@ fn without_memory_packets_pass_and_none_is_kept() {
     scene.says(200, &voice(10));
     assert_eq!(scene.heard(0), (0..10).collect::<Vec<_>>());
     assert_eq!(scene.heard(1), [10]);
-    assert_eq!(scene.replayed(), 0);
+    let counts = scene.bench.session.take_counts();
+    assert_eq!((counts.replayed, counts.caches_refused), (0, 1), "refused once");
 }
 
 #[test]
