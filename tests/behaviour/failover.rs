@@ -146,6 +146,25 @@ fn transparent_node_killed_packets_stay_unchanged() {
 }
 
 #[test]
+fn swallowed_voice_is_sent_again_and_heard_once() {
+    let mut nodes = nodes(|name| Node::unchanged(name).keeping_ssrc());
+    let gateway = World::of(&nodes.each_ref()).start();
+    let mut party = Party::of(&gateway, 2);
+    let [first, second] = [0, 1].map(|hop| party.opened.route[hop].node.0 as usize);
+    party.hear("media through the first hop", nodes[first].number(), 10);
+    nodes[first].die();
+    party.hear("media through the second hop", nodes[second].number(), 20);
+    for phone in &party.phones {
+        let heard = phone.heard_from(party.peer(phone), 0);
+        as_sent(&heard, party.peer(phone));
+        assert_continuous(&heard);
+    }
+    wait_until("packets that were sent again are counted", || {
+        gateway.status().scenario_traffic.iter().any(|(_, traffic)| traffic.replayed > 0)
+    });
+}
+
+#[test]
 fn silent_node_call_continues() {
     assert_call_survives(nodes(Node::agent), 2, |node| node.stop(true), rewritten);
 }

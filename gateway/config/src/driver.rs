@@ -36,6 +36,11 @@ pub trait DriverKind: Sync {
         None
     }
 
+    /// Its nodes send streams on with the SSRCs and sequence numbers of their senders: the default of `keeps_ssrc`.
+    fn keeps_ssrc(&self) -> bool {
+        false
+    }
+
     /// It agrees with nodes on keys of SRTP.
     fn agrees_on_keys(&self) -> bool {
         false

@@ -37,8 +37,7 @@ pub(super) struct NodeEntry {
     capacity: Spanned<BitRateText>,
     #[serde(default)]
     standby: bool,
-    #[serde(default)]
-    keeps_ssrc: bool,
+    keeps_ssrc: Option<bool>,
     start: Option<Spanned<StartTable>>,
     agent: Option<Spanned<String>>,
     secret_file: Option<Spanned<String>>,
@@ -96,7 +95,7 @@ pub struct NodeConfig {
     pub canary: bool,
     /// The node takes no first hop of hot and hitless scenarios while other nodes can. Default false.
     pub standby: bool,
-    /// The node sends on streams with the SSRCs of their senders. Default false.
+    /// The node sends streams on with the SSRCs and sequence numbers of their senders. Default: as the driver states.
     pub keeps_ssrc: bool,
     /// Starts the node when rooms of cold scenarios need it.
     pub start: Option<StartHook>,
@@ -258,7 +257,7 @@ pub(super) fn check(
         carrier,
         canary,
         standby: raw.standby,
-        keeps_ssrc: raw.keeps_ssrc,
+        keeps_ssrc: raw.keeps_ssrc.unwrap_or_else(|| kind.keeps_ssrc()),
         start,
         agent,
         srtp,

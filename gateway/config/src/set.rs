@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use evenkeel_model::{
     AdmitOnFault, Affinity, CapBounds, DegradeOnFault, FailureScope, Hook, RedundancyMode,
-    Scenario, ServiceObjective,
+    ReplayedMedia, Scenario, ServiceObjective,
 };
 use evenkeel_process::setting_text::{BitRateText, DurationText};
 use evenkeel_revisions::{Judging, RolloutRules, Strategy};
@@ -69,6 +69,7 @@ struct ScenarioTable {
     close_after: Option<Spanned<DurationText>>,
     await_first_packet: Option<bool>,
     await_report: Option<bool>,
+    replay: Option<ReplayedMedia>,
     dscp: DscpTable,
     priority: Option<Spanned<i64>>,
     slo: Option<Spanned<SloConfig>>,
@@ -116,6 +117,9 @@ pub struct ScenarioSettings {
     pub await_first_packet: bool,
     /// Bytes to a declared address are limited until a receiver report came from it. Default: as `await_first_packet`.
     pub await_report: bool,
+    /// The media of which a node gets the packets that its dead predecessor swallowed. `None`: sound, if the nodes of the room keep the
+    /// numbers of senders, since repeats are recognised then.
+    pub replay: Option<ReplayedMedia>,
     /// Marks of packets.
     pub dscp: DscpSettings,
     /// Order of placement when many rooms need a node, 0 to 100; higher is earlier. Default 10.
@@ -214,6 +218,7 @@ fn scenario(
         ),
         await_first_packet,
         await_report: raw.await_report.unwrap_or(await_first_packet),
+        replay: raw.replay,
         dscp: DscpSettings {
             voice: dscp(&raw.dscp.voice, 46, check),
             video: dscp(&raw.dscp.video, 34, check),
@@ -314,6 +319,13 @@ impl PolicySet {
 }
 
 impl ScenarioSettings {
+    /// The media of which a node gets the packets that its dead predecessor swallowed. `keeps_ssrc`: the nodes of the room keep the numbers
+    /// of senders, so that receivers do not get a packet twice.
+    pub fn replayed(&self, keeps_ssrc: bool) -> ReplayedMedia {
+        let by_nodes = if keeps_ssrc { ReplayedMedia::Audio } else { ReplayedMedia::Off };
+        self.replay.unwrap_or(by_nodes)
+    }
+
     /// The scenario in the core, without its regions.
     pub(super) fn core(&self, set: &PolicySet) -> Scenario {
         let on_fault = |hook| set.binding(hook).map(|binding| binding.on_fault);

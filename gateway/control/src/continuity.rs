@@ -432,12 +432,14 @@ fn restore_all(
         let mut at_worker = at_workers.next_if(|it| it.state.session == session);
         at_worker.iter_mut().for_each(|it| translation.apply(&mut it.state));
         let scenario = settings.scenario(&restored.scenario).map(|(_, scenario)| scenario);
+        let keeps_ssrc = nodes.listed().keep_ssrc(&gateway.views().nodes_of(restored.room));
         sessions.restore(
             restored,
             at_worker,
             facts_of_sessions.remove(&session),
             entry,
             scenario,
+            keeps_ssrc,
         )?;
         count += 1;
         if count % INSTALLED_TOGETHER == 0 {

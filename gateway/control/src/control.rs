@@ -477,10 +477,7 @@ impl Control {
 
     /// Returns true if all nodes of a room's route send streams on with the SSRCs of their senders.
     fn keeps_ssrc(&self, room: RoomId) -> bool {
-        let nodes = self.gateway.views().nodes_of(room);
-        let keeps =
-            |node: &NodeId| self.nodes.listed().config(*node).is_some_and(|node| node.keeps_ssrc);
-        nodes.iter().all(keeps)
+        self.nodes.listed().keep_ssrc(&self.gateway.views().nodes_of(room))
     }
 
     /// Executes an effect of the drivers.

@@ -305,6 +305,8 @@ pub struct ScenarioTraffic {
     pub requested: u64,
     /// Caches that could not grow, because all have the memory of the limit.
     pub caches_refused: u64,
+    /// Packets of clients that another node got again after the death of one. They are not included in the packets above.
+    pub replayed: u64,
     /// Packets that repair others, in the order of [`RepairKind::ALL`]. They are included in the packets above.
     pub repairs: [RepairCounts; RepairKind::ALL.len()],
 }

@@ -60,6 +60,11 @@ impl ListedNodes {
         self.nodes.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
     }
 
+    /// Returns whether all these nodes send streams on with the SSRCs and sequence numbers of their senders.
+    pub(crate) fn keep_ssrc(&self, nodes: &[NodeId]) -> bool {
+        nodes.iter().all(|node| self.config(*node).is_some_and(|node| node.keeps_ssrc))
+    }
+
     pub(crate) fn leaves(&self, id: NodeId) -> bool {
         self.nodes.get(id.0 as usize).and_then(Option::as_ref).is_some_and(|listed| listed.leaves)
     }

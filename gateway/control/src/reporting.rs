@@ -508,12 +508,15 @@ impl Costs {
 
     /// Adds what a session of this scenario counted since its last summary.
     fn count(&mut self, scenario: &Arc<str>, counts: &MediaCounts) {
-        let MediaCounts { repairs, lost_down, answered, requested, caches_refused, .. } = counts;
+        let MediaCounts {
+            repairs, lost_down, answered, requested, caches_refused, replayed, ..
+        } = counts;
         let traffic = self.scenarios.entry(Arc::clone(scenario)).or_default();
         traffic.lost_down += u64::from(*lost_down);
         traffic.answered += u64::from(*answered);
         traffic.requested += u64::from(*requested);
         traffic.caches_refused += u64::from(*caches_refused);
+        traffic.replayed += u64::from(*replayed);
         for (sum, new) in traffic.repairs.iter_mut().zip(repairs) {
             sum.packets_up += new.packets_up;
             sum.bytes_up += new.bytes_up;

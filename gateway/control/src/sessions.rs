@@ -18,7 +18,7 @@ use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{
     ClientIdentity, ClientLabel, ClientTransport, CoreEvent, Hop, Impossible, Labels,
-    MediaDescription, NodeId, Offer, RoomId, RtcpPort, SessionId, StreamKind,
+    MediaDescription, NodeId, Offer, ReplayedMedia, RoomId, RtcpPort, SessionId, StreamKind,
 };
 use evenkeel_process::random::{draw, fill};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -163,7 +163,7 @@ impl Sessions {
             }
         }
         self.offers.note_registered(offer.id, Ok(reached));
-        self.install_at(home, installed, client, ports, None, scenario);
+        self.install_at(home, installed, client, ports, None, scenario, keeps_ssrc);
         Ok(())
     }
 
@@ -205,7 +205,7 @@ impl Sessions {
         described_streams(session, room, labels, &self.sent_streams(session, media))
     }
 
-    /// Gives the session to its worker, with the state that it had in another process.
+    /// Gives the session to its worker, with the state that it had in another process. `keeps_ssrc`: the nodes of its room do.
     fn install_at(
         &mut self,
         home: Home,
@@ -214,6 +214,7 @@ impl Sessions {
         ports: Option<Box<SessionPorts>>,
         state: Option<Box<SessionState>>,
         scenario: Option<&ScenarioSettings>,
+        keeps_ssrc: bool,
     ) {
         let InstalledSession {
             session,
@@ -240,6 +241,7 @@ impl Sessions {
                 voice: scenario.dscp.voice,
                 video: scenario.dscp.video,
             }),
+            replay: scenario.map_or(ReplayedMedia::Off, |scenario| scenario.replayed(keeps_ssrc)),
             ports,
             await_first_packet: declared.is_some_and(|scenario| scenario.await_first_packet),
             await_report: declared.is_some_and(|scenario| scenario.await_report),
@@ -497,7 +499,7 @@ impl Sessions {
         self.registry.begin_restore(record)
     }
 
-    /// Continues a session of another process.
+    /// Continues a session of another process. `keeps_ssrc`: the nodes of its room do.
     pub(crate) fn restore(
         &mut self,
         restored: InstalledSession,
@@ -505,6 +507,7 @@ impl Sessions {
         facts: Option<(Arc<str>, Labels)>,
         entry: EntryRecord,
         scenario: Option<&ScenarioSettings>,
+        keeps_ssrc: bool,
     ) -> Result<(), SnapshotError> {
         let (state, ports) = at_worker.map(|it| (it.state, it.ports)).unzip();
         let data = self.idempotency_keys.reserve(entry.data);
@@ -516,7 +519,7 @@ impl Sessions {
             has_address: state.as_ref().is_some_and(|state| state.has_address()),
         };
         let (home, client, ports) = self.registry.restore(entry, beside)?;
-        self.install_at(home, restored, client, ports, state, scenario);
+        self.install_at(home, restored, client, ports, state, scenario, keeps_ssrc);
         Ok(())
     }
 

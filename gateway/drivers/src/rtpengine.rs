@@ -80,6 +80,10 @@ impl DriverKind for Rtpengine {
         }
     }
 
+    fn keeps_ssrc(&self) -> bool {
+        true
+    }
+
     fn agrees_on_keys(&self) -> bool {
         true
     }

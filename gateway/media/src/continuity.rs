@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use announced::Placement;
 pub use announced::{AnnouncedSection, AnnouncedSender, AnnouncedStreams};
 use evenkeel_instant as instant;
-pub use numbers::FILLED_WITHIN;
+pub use numbers::{FILLED_WITHIN, WINDOW};
 pub use protection::Protection;
 use serde::{Deserialize, Serialize};
 use stream::OutgoingStream;
@@ -274,6 +274,12 @@ impl Continuity {
     pub fn missed_at_switches(&self, now: Instant) -> u32 {
         let missed = self.streams.iter().map(|stream| stream.missed(now));
         missed.fold(self.missed, u32::saturating_add)
+    }
+
+    /// Returns whether the hop of `epoch` goes on with a stream in the numbers of the hop before, and
+    /// no packet between the two is missing. `node_ssrc`: the SSRC that the hop sends.
+    pub fn is_whole(&self, epoch: StreamEpoch, node_ssrc: u32) -> bool {
+        sent_by(&self.streams, epoch, node_ssrc).is_some_and(OutgoingStream::is_whole)
     }
 
     /// Returns the packets expected from nodes since the last call, by their sequence numbers, and

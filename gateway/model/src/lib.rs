@@ -66,6 +66,6 @@ pub use registry::{
 pub use settings::{
     AdmitOnFault, Affinity, Breakers, CapBounds, CircuitSettings, ClientBreakerSettings,
     CoreSettings, DegradeOnFault, FAST_BURN, FailureDomain, FailureScope, GatewayLimits, HookTerms,
-    NewcomerAction, NodeProbing, NodeSettings, RedundancyMode, RegionRole, Scenario,
+    NewcomerAction, NodeProbing, NodeSettings, RedundancyMode, RegionRole, ReplayedMedia, Scenario,
     ServiceObjective, SloIndicator, StartBudget, Starts, Timings, Zone,
 };

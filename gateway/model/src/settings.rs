@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ask::{Hook, PolicyName};
 use crate::id::{RegionId, ZoneId};
+use crate::offer::StreamKind;
 
 /// The settings of the core, validated.
 #[derive(Clone, PartialEq, Debug)]
@@ -485,6 +486,32 @@ impl RedundancyMode {
     /// Standby nodes are avoided while other nodes can take the room.
     pub fn leaves_standbys(self) -> bool {
         matches!(self, RedundancyMode::Hitless | RedundancyMode::Hot)
+    }
+}
+
+crate::named! {
+    /// The media of which a node gets the packets that its dead predecessor swallowed.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum ReplayedMedia {
+        /// None.
+        #[default]
+        Off = "off",
+        /// Voice and other sound.
+        Audio = "audio",
+        /// Sound and video.
+        All = "all",
+    }
+}
+
+impl ReplayedMedia {
+    /// Returns whether packets of this kind are sent again.
+    pub fn includes(self, kind: StreamKind) -> bool {
+        match self {
+            ReplayedMedia::Off => false,
+            ReplayedMedia::Audio => kind == StreamKind::Audio,
+            ReplayedMedia::All => true,
+        }
     }
 }
 

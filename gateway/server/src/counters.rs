@@ -380,6 +380,7 @@ impl CounterFollower {
             }
             self.totals.add(Count::ScenarioCopied, &[scenario], now.bytes_copied);
             self.totals.add(Count::ScenarioCachesRefused, &[scenario], now.caches_refused);
+            self.totals.add(Count::ScenarioReplayed, &[scenario], now.replayed);
         }
         for (&reason, &dropped) in &status.drops {
             self.totals.add(Count::PacketsDropped, &[(Attribute::Reason, reason)], dropped);

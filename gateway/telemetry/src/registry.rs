@@ -393,6 +393,8 @@ metrics! {
     /// RTP packets of a scenario's sessions that are missing before repair: from clients by sequence number, to clients by their
     /// receiver reports (RFC 3550, 6.4.1) or by QUIC.
     ScenarioLost = "evenkeel.scenario.lost", "{packet}", [Scenario, Direction];
+    /// RTP packets of a scenario's clients that another node got again after the death of one (`replay`).
+    ScenarioReplayed = "evenkeel.scenario.replayed_packets", "{packet}", [Scenario];
     /// Packets of a scenario's sessions that repair others. They count as packets too.
     ScenarioRepairPackets = "evenkeel.scenario.repair_packets", "{packet}", [Scenario, Direction, Repair];
     /// Bytes of the packets that repair others. They count as traffic too.

@@ -64,6 +64,12 @@ impl Node {
         Node::start(name, "127.0.0.1:0", &driver, |options| options.plain_room = room)
     }
 
+    /// The gateway knows that the node keeps the numbers of senders.
+    pub(crate) fn keeping_ssrc(mut self) -> Node {
+        self.driver.push_str("\nkeeps_ssrc = true");
+        self
+    }
+
     /// Disables canaries, so that probes are the only packets that the gateway sends on its own.
     pub(crate) fn without_canaries(mut self) -> Node {
         self.driver.push_str("\ncanary = false");

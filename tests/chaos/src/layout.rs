@@ -65,6 +65,8 @@ pub(crate) struct Layout {
     pub(crate) narrow: Option<(&'static str, u64)>,
     /// Time that a region's breaker stays open, seconds.
     pub(crate) breaker_open_s: u64,
+    /// True if nodes keep the numbers of senders, and get the packets that a dead one swallowed.
+    pub(crate) replay: bool,
 }
 
 /// A gateway of a group. The first member of a group owns its address first.
@@ -138,10 +140,14 @@ impl Layout {
         reserve: "node",
         narrow: None,
         breaker_open_s: 10,
+        replay: false,
     };
 
     /// A live stream, with hosts for the gateway, the nodes and the clients.
     pub(crate) const LIVE: Layout = Layout { scenario: LIVE, ..Layout::HOSTS };
+
+    /// Swallowed packets are sent again.
+    pub(crate) const REPLAY: Layout = Layout { replay: true, ..Layout::HOT };
 
     /// Both hops carry everything.
     pub(crate) const HITLESS: Layout = Layout { mode: "hitless", ..Layout::HOT };
@@ -356,6 +362,9 @@ impl Layout {
                     )
                 }
             };
+            if self.replay && self.kind != Kind::Rtpengine {
+                let _whole = writeln!(text, "keeps_ssrc = true");
+            }
             if self.gateway_hosts > 1 && self.kind != Kind::Rtpengine {
                 // The media packets of a standby are counted.
                 let _whole = writeln!(text, "canary = false");
@@ -376,16 +385,18 @@ impl Layout {
         text
     }
 
-    /// The configuration of the failover mode.
+    /// The configuration of the failover mode, and of packets that are sent again.
     fn survival(&self) -> String {
-        if self.mode == "regional" {
+        let replay = if self.replay { "replay = \"all\"\n" } else { "" };
+        let mode = if self.mode == "regional" {
             let regions: Vec<&str> = self.regions.iter().map(|(region, _)| *region).collect();
             format!("regions = {regions:?}\n")
         } else if self.spares > 0 {
             format!("spares = {}\nreserve = \"{}\"\n", self.spares, self.reserve)
         } else {
             String::new()
-        }
+        };
+        mode + replay
     }
 
     /// The policies of the scenario. They are those of the shipped set `call` with equal node costs, so that rooms spread and stay
@@ -503,6 +514,29 @@ mod tests {
             assert!(text.contains(&format!("plugin = \"scenario-{scenario}\"\n")), "{text}");
         }
         assert!(call.contains("voice-only") && !live.contains("voice-only"), "{live}");
+    }
+
+    #[test]
+    fn replay_needs_nodes_that_keep_numbers() {
+        let node = |name: &str| ConfiguredNode {
+            name: name.to_owned(),
+            region: "east",
+            zone: "a",
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            agent: None,
+            start: None,
+        };
+        let rtpengine = Layout { kind: Kind::Rtpengine, ..Layout::REPLAY };
+        for (layout, keeps, replay) in [
+            (Layout::HOT, false, false),
+            (Layout::REPLAY, true, true),
+            // Its driver states it.
+            (rtpengine, false, true),
+        ] {
+            let text = layout.configuration(0, &[node("east-a1")]);
+            assert_eq!(text.contains("keeps_ssrc = true\n"), keeps, "{text}");
+            assert_eq!(layout.policies().contains("\nreplay = \"all\"\n"), replay);
+        }
     }
 
     #[test]

@@ -243,10 +243,10 @@ impl Limits {
     fn applies(&self, name: &str, key: &str) -> bool {
         let Checks { others_suffer, both_carry, damaged, overlap, no_old_owner, .. } = self.checks;
         let counts_packets = self.counts_packets();
+        let is_own = || self.table.get(key).is_some_and(|limit| !limit.is_common());
         match name {
             "packets_lost_after" => {
-                let is_own = self.table.get(key).is_some_and(|limit| !limit.is_common());
-                is_own || counts_packets && others_suffer.is_none() && !damaged
+                is_own() || counts_packets && others_suffer.is_none() && !damaged
             }
             "moves_of_others" | "lost_of_others" | "freezes_of_others" => {
                 counts_packets && others_suffer.is_none()
@@ -254,7 +254,7 @@ impl Limits {
             "stragglers" => counts_packets && !both_carry && !damaged && !overlap,
             // Rooms go home make-before-break.
             "overlap_ms" => counts_packets && (overlap || !both_carry && !damaged),
-            "twice" => counts_packets && both_carry,
+            "twice" => is_own() || counts_packets && both_carry,
             "misdelivered" => counts_packets && !damaged,
             "of_old_owner" => counts_packets && no_old_owner,
             "of_standby" => self.has_standby,
@@ -745,6 +745,16 @@ mod tests {
         assert_eq!(misses(common(), 1), ["packets_lost_after 1.0, 0 is the limit"]);
         let excused = Checks { others_suffer: Some("they are cut off"), ..Checks::ALL };
         assert_eq!(misses(limits("hit = 1", excused), 1), [""; 0]);
+    }
+
+    #[test]
+    fn repeats_are_judged_where_the_row_limits_them() {
+        let misses = |limits: Limits| {
+            let faults = FaultEffect { hit: 1, twice: 1, ..FaultEffect::default() };
+            limits.misses(&Played { faults, ..with_a_fault() })
+        };
+        assert_eq!(misses(common()), [""; 0]);
+        assert_eq!(misses(with("twice = 0")), ["twice 1.0, 0 is the limit"]);
     }
 
     #[test]

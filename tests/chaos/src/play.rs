@@ -337,14 +337,14 @@ fn plan(row: &Row, sessions: u32, stage: &Stage, seed: u64) -> CrowdPlan {
     let stun = row.natted;
     let region = row.layout.carrying().to_owned();
     let labels = [("region".to_owned(), region)].into();
-    let Row { quic, webrtc, webtransport, natted, both_ways, .. } = *row;
+    let Row { quic, video, webrtc, webtransport, natted, both_ways, .. } = *row;
     let (rooms, scenario) = (CROWD.to_owned(), row.layout.scenario.to_owned());
     let clients_at = stage.clients_at();
     // Other programs open their own sessions.
     let own = row.third_party.map_or(0, ThirdParty::sessions);
     let mut plan = CrowdPlan::new(sessions - own);
     // Freezes of WebRTC clients are measured.
-    (plan.video, plan.feedback) = (webrtc, webrtc);
+    (plan.video, plan.feedback) = (video || webrtc, webrtc);
     if row.layout.is_live() {
         plan.silent = true;
         plan.room_size = row.sessions;

@@ -30,6 +30,8 @@ pub(crate) struct Row {
     pub(crate) both_ways: bool,
     /// Every other room uses QUIC.
     pub(crate) quic: bool,
+    /// Clients send video, too. WebRTC clients do in any case.
+    pub(crate) video: bool,
     /// Clients by UDP are WebRTC clients.
     pub(crate) webrtc: bool,
     /// All clients use WebTransport.
@@ -59,6 +61,7 @@ impl Row {
         let sessions = if layout.gateway_hosts > 0 { SESSIONS_BETWEEN_HOSTS } else { SESSIONS };
         let (kills, idle) = (1, Duration::ZERO);
         let (newcomers, offers, webtransport, third_party) = (false, false, false, None);
+        let video = false;
         Row {
             id,
             layout,
@@ -66,6 +69,7 @@ impl Row {
             own_sessions: sessions,
             both_ways,
             quic,
+            video,
             webrtc,
             webtransport,
             third_party,
@@ -108,6 +112,11 @@ impl Row {
     /// With every other room by QUIC.
     pub(crate) const fn with_quic(self) -> Row {
         Row { quic: true, ..self }
+    }
+
+    /// With video.
+    pub(crate) const fn with_video(self) -> Row {
+        Row { video: true, ..self }
     }
 
     /// With WebRTC clients.

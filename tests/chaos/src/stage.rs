@@ -522,6 +522,8 @@ fn start_sample(
     }
     if layout.mode == "hitless" {
         words.push("--untouched");
+    } else if layout.replay {
+        words.extend(["--untouched", "--stamp"]);
     }
     Ok((process::start(name, program, &words, &places.folder)?, None))
 }

@@ -18,6 +18,25 @@ fn dscp_is_name_or_number() {
 }
 
 #[test]
+fn replay_follows_the_nodes_unless_stated() {
+    use ReplayedMedia::{All, Audio, Off};
+    for (line, replayed) in [
+        ("", [Off, Audio]),
+        ("replay = \"off\"", [Off, Off]),
+        ("replay = \"audio\"", [Audio, Audio]),
+        ("replay = \"all\"", [All, All]),
+    ] {
+        let text = format!("[scenario.call]\n{line}\n");
+        let mut check = ConfigCheck::new(source(Path::new("call.toml"), &text), Path::new(""));
+        let raw: SetTable = toml::from_str(&text).unwrap();
+        let (name, raw) = raw.scenario.iter().next().unwrap();
+        let scenario = scenario(name, raw, &mut check);
+        assert_eq!([false, true].map(|keeps| scenario.replayed(keeps)), replayed, "{line}");
+    }
+    assert!(toml::from_str::<SetTable>("[scenario.call]\nreplay = \"video\"\n").is_err());
+}
+
+#[test]
 fn every_hook_has_its_own_on_fault() {
     for hook in Hook::ALL {
         let others = Hook::ALL.into_iter().filter(|other| *other != hook);

@@ -93,13 +93,13 @@ fn scenario_traffic_includes_a_session_that_ended() {
     };
     let mut repairs = [RepairCounts::default(); 2];
     repairs[1] = RepairCounts { packets_up: 1, bytes_up: 2, packets_down: 3, bytes_down: 4 };
-    let (answered, requested, caches_refused) = (6, 7, 8);
     let counts = MediaCounts {
         repairs,
         lost_down: 5,
-        answered,
-        requested,
-        caches_refused,
+        answered: 6,
+        requested: 7,
+        caches_refused: 8,
+        replayed: 9,
         ..MediaCounts::default()
     };
     costs.count(&"drone".into(), &counts);
@@ -121,6 +121,7 @@ fn scenario_traffic_includes_a_session_that_ended() {
         answered: 6,
         requested: 7,
         caches_refused: 8,
+        replayed: 9,
         repairs,
         ..expected(1)
     };

@@ -131,6 +131,7 @@ fn install(home: Home, media: &MediaDescription) -> Install {
         route: Arc::new(RouteCell::holding(route)),
         limits: MediaLimits::default(),
         dscp: DscpMarks { voice: 46, video: 34 },
+        replay: evenkeel_model::ReplayedMedia::Off,
         srtp: None,
         ports: None,
         await_first_packet: false,

@@ -143,6 +143,8 @@ pub struct MediaCounts {
     pub freezes: u32,
     /// The longest time for which the client received nothing after its node died.
     pub gap: Option<Duration>,
+    /// Packets of the client that another node got again after the death of one. They are not included in [`Totals`].
+    pub replayed: u32,
 }
 
 /// Packets that repair others in one way. They are included in [`Totals`].

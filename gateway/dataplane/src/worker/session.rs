@@ -14,6 +14,7 @@ mod node;
 mod reachability;
 mod record;
 mod repair;
+mod replay;
 mod srtp;
 #[cfg(test)]
 pub(super) mod tests;
@@ -36,7 +37,7 @@ use evenkeel_media::stun::{StunKey, Username};
 use evenkeel_media::{demux, key_frame, retransmission, rtcp, rtp};
 use evenkeel_model::{
     DropReason, ForwardVerdict, Hop, MediaDescription, MediaLimits, PayloadType, RedundancyMode,
-    RepairKind, RouteCell, SessionId, Srtp, StreamKind,
+    RepairKind, ReplayedMedia, RouteCell, SessionId, Srtp, StreamKind,
 };
 use measurements::{reported_loss, reports, voice_jitter};
 use media::{MediaState, RunningMedia, voice};
@@ -69,6 +70,8 @@ pub(crate) struct WorkerSession {
     route: Arc<RouteCell>,
     limits: MediaLimits,
     dscp: DscpMarks,
+    /// The media of which a node gets the packets that its dead predecessor swallowed.
+    replayed: ReplayedMedia,
     /// Allocated with the first packet, because most sessions are silent.
     running: Option<Box<RunningMedia>>,
     /// Seeds SSRC, sequence numbers and CNAME.
@@ -112,6 +115,7 @@ impl WorkerSession {
             route: install.route,
             limits: install.limits,
             dscp: install.dscp,
+            replayed: install.replay,
             running: None,
             seed: install.seed,
             activity: match install.limits.send_kbps {
@@ -247,12 +251,18 @@ impl WorkerSession {
             state.feedback.note_video(header.ssrc);
         }
         let hop = match self.route.forward_to_node(cx.board) {
-            ForwardVerdict::Pass { hop, .. } => hop,
+            ForwardVerdict::Pass { hop, .. } => {
+                self.replay_to(hop, kind, &header, packet, cx);
+                hop
+            }
             ForwardVerdict::Both([hop, twin]) => {
                 self.send_copy(twin, RtpSide::Rtp, kind, packet, cx);
                 hop
             }
-            ForwardVerdict::Drop(reason) => return cx.egress.count_drop(reason),
+            ForwardVerdict::Drop(reason) => {
+                self.end_replay();
+                return cx.egress.count_drop(reason);
+            }
         };
         let state = self.state();
         state.flow.sent[kind as usize] += 1;
@@ -635,7 +645,7 @@ impl WorkerSession {
         continuity.pass_retransmission(epoch, header, sequence, clock_rate, is_repaired, now)
     }
 
-    /// Sends a request for a key frame to the hop, unless one begins with this packet.
+    /// Sends a request for a key frame to the hop, unless one begins with this packet or the client lacks nothing.
     #[cold]
     fn ask_hop(
         &mut self,
@@ -648,7 +658,7 @@ impl WorkerSession {
         let begins = declared(&self.media, header.payload_type).and_then(|(_, payload)| {
             key_frame::begins_key_frame(&payload.codec, header.payload(packet))
         });
-        if begins == Some(true) {
+        if begins == Some(true) || self.lacks_nothing(header.ssrc) {
             return;
         }
         cx.egress.stats.asked_key_frame(MediaDirection::ToNode);
@@ -1037,6 +1047,9 @@ impl WorkerSession {
 
     /// Requests a key frame for each video stream that the client sends.
     pub(crate) fn request_client_key_frame(&mut self, cx: &mut PacketContext<'_>) {
+        if self.spares_key_frames(cx) {
+            return;
+        }
         let running = self.running.as_mut();
         let request = running.and_then(|it| it.state.feedback.key_frame_of_client(cx.now));
         if let Some(request) = request {
@@ -1179,8 +1192,9 @@ impl WorkerSession {
             }
             let mut counts = counts.unwrap_or_default();
             counts.continue_session();
-            let (counts, repair) = (Some(counts), ClientRepair::of(&self.media));
-            self.running = Some(Box::new(RunningMedia { state, srtp: ends, counts, repair }));
+            let counts = Some(counts);
+            let media = &self.media;
+            self.running = Some(Box::new(RunningMedia::with(state, ends, counts, media)));
         }
         self.seed = seed;
         self.activity = match (touched, active || self.is_active()) {

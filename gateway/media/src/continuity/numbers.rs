@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 /// make-before-break.
 pub const FILLED_WITHIN: Duration = Duration::from_millis(500);
 
-/// Limit of remembered numbers: more than a second of voice, and any reordering of video that a
-/// jitter buffer would still wait for.
-pub(super) const WINDOW: u32 = 64;
+/// Limit of remembered numbers of a stream: more than a second of voice, and any reordering of video
+/// that a jitter buffer would still wait for. A packet that comes again is recognised among them.
+pub const WINDOW: u32 = 64;
 
 /// The last outgoing numbers, each with a fingerprint of its packet's timestamp.
 #[derive(Clone, Copy, Serialize, Deserialize, Debug)]
@@ -107,6 +107,11 @@ impl MissingNumbers {
         {
             gap.missing = gap.missing.saturating_sub(1);
         }
+    }
+
+    /// Returns whether no packet of the last switch is missing.
+    pub(super) fn is_filled(&self) -> bool {
+        self.last.as_ref().is_none_or(|gap| gap.missing == 0)
     }
 
     /// Number of missing packets; with `by`, only if no more can arrive.

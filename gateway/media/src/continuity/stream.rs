@@ -545,6 +545,13 @@ impl OutgoingStream {
         Pass::Rewrite { ssrc: self.ssrc, sequence, timestamp }
     }
 
+    /// Returns whether the present mapping is that of the first sender and older than the last
+    /// packet, and no packet of the last switch is missing.
+    pub(super) fn is_whole(&self) -> bool {
+        let Mapping { took_over, first, .. } = self.present;
+        !took_over && self.highest != first && self.missing.is_filled()
+    }
+
     /// Number of packets missed at switches, as known at `now`.
     pub(super) fn missed(&self, now: Instant) -> u32 {
         self.missing.all(Some(now))

@@ -90,6 +90,7 @@ fn drivers_load_their_keys() {
     let [rtpengine, webhook] = &settings.nodes[..] else { panic!("{:?}", settings.nodes) };
     assert_eq!((rtpengine.driver.name, rtpengine.driver.probe), ("rtpengine", NodeProbe::Ping));
     assert_eq!(rtpengine.driver.sessions_per_room, Some(2));
+    assert_eq!([rtpengine, webhook].map(|node| node.keeps_ssrc), [true, false]);
     assert_eq!(rtpengine.address.to_string(), "10.0.1.11:2223");
     assert_eq!(webhook.driver.probe, NodeProbe::None);
     let hook = webhook.driver.signalling.hook().unwrap();

@@ -22,6 +22,8 @@ const ATTENDED: Layout = Layout { agents: true, ..Layout::HOT };
 const PLAIN: Layout = Layout { kind: Kind::Plain, ..Layout::HOT };
 const WEBHOOK: Layout = Layout { kind: Kind::Webhook, ..Layout::HOT };
 const RTPENGINE: Layout = Layout { kind: Kind::Rtpengine, ..Layout::HOT };
+const RTPENGINE_REPLAY: Layout = Layout { kind: Kind::Rtpengine, ..Layout::REPLAY };
+const WEBRTC_REPLAY: Layout = Layout { replay: true, ..Layout::HOSTS };
 
 /// Packets of both nodes alternate.
 const BOTH_CARRY: Checks = Checks { both_carry: true, ..Checks::ALL };
@@ -33,6 +35,21 @@ const COUNTED: Checks = Checks { counts_alike: true, ..Checks::ALL };
 pub(super) const ROWS: &[Row] = &[
     Row::new("node.kill.hot", Layout::HOT, Kill(Busiest, Loud)).times(30),
     Row::new("node.kill.hot.silent", Layout::HOT, Kill(Busiest, Silent)).times(12),
+    Row::new("node.kill.replay.voice", Layout::REPLAY, Kill(Busiest, Loud)).times(30),
+    Row::new("node.kill.replay.video", Layout::REPLAY, Kill(Busiest, Loud))
+        .of(40)
+        .both_ways()
+        .with_video()
+        .times(12),
+    Row::new("node.kill.replay.webrtc", WEBRTC_REPLAY, Kill(Busiest, Loud))
+        .of(20)
+        .both_ways()
+        .webrtc()
+        .times(20),
+    Row::new("node.kill.replay.rtpengine", RTPENGINE_REPLAY, Kill(Busiest, Loud))
+        .of(200)
+        .both_ways()
+        .times(4),
     Row::new("node.kill.counts", Layout::HOT, Kill(Busiest, Loud))
         .of(200)
         .both_ways()

@@ -89,6 +89,11 @@ impl SessionCounts {
         self.counts.caches_refused += 1;
     }
 
+    /// These packets of the client were sent to another node again.
+    pub(super) fn note_replayed(&mut self, packets: u32) {
+        self.counts.replayed += packets;
+    }
+
     /// For this long the client received nothing.
     pub(super) fn note_gap(&mut self, gap: Duration) {
         self.counts.gap = self.counts.gap.max(Some(gap));

@@ -16,6 +16,7 @@ use super::feedback::SenderFeedback;
 use super::measurements::{FlowTally, MediaSigns, VoiceMeasurements};
 use super::reachability::AddressValidation;
 use super::repair::ClientRepair;
+use super::replay::Replay;
 use super::srtp::SrtpEnds;
 use crate::worker::egress::PacketContext;
 use crate::worker::report::{MediaCounts, ShedRun, Summary, Totals};
@@ -29,6 +30,8 @@ pub(super) struct RunningMedia {
     pub(super) counts: Option<Box<SessionCounts>>,
     /// `None` if the client declared `nack` for no stream. The record of the session does not contain it.
     pub(super) repair: Option<Box<ClientRepair>>,
+    /// Allocated with the client's first packet, if nodes get packets again. The record of the session does not contain it.
+    pub(super) replay: Option<Box<Replay>>,
 }
 
 /// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
@@ -116,8 +119,18 @@ impl RunningMedia {
         needs_report: bool,
     ) -> Box<RunningMedia> {
         let state = MediaState::new(seed, media, needs_report);
-        let (srtp, repair) = (SrtpEnds::default(), ClientRepair::of(media));
-        Box::new(RunningMedia { state, srtp, counts: None, repair })
+        Box::new(RunningMedia::with(state, SrtpEnds::default(), None, media))
+    }
+
+    /// Continues this state. The caches and the redundancy of a session begin empty.
+    pub(super) fn with(
+        state: MediaState,
+        srtp: SrtpEnds,
+        counts: Option<Box<SessionCounts>>,
+        media: &MediaDescription,
+    ) -> RunningMedia {
+        let repair = ClientRepair::of(media);
+        RunningMedia { state, srtp, counts, repair, replay: None }
     }
 
     /// Makes packets of this hop reach the client from now on. `left`: the hop that the room leaves as planned.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_instant as instant;
-use evenkeel_model::{Hop, MediaDescription, MediaLimits, RouteCell, SessionId};
+use evenkeel_model::{Hop, MediaDescription, MediaLimits, ReplayedMedia, RouteCell, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::address::ClientAddress;
@@ -35,6 +35,8 @@ pub struct Install {
     pub limits: MediaLimits,
     /// Marks of packets to client and node.
     pub dscp: DscpMarks,
+    /// The media of which a node gets the packets that its dead predecessor swallowed.
+    pub replay: ReplayedMedia,
     /// The origin of the keys of the client's SRTP, if it ends here.
     pub srtp: Option<SrtpKeying>,
     /// The session's own sockets towards nodes; set for port legs.

@@ -26,6 +26,7 @@ mod hitless;
 mod key_frames;
 mod leg_srtp;
 mod reachability;
+mod replay;
 mod retransmission;
 mod signs;
 mod srtp;
@@ -78,6 +79,7 @@ pub(in crate::worker) fn install(client: ClientAddressing, srtp: Srtp, slot: u32
         route: Arc::new(RouteCell::default()),
         limits: MediaLimits::default(),
         dscp: DscpMarks::default(),
+        replay: ReplayedMedia::Off,
         srtp: None,
         ports: None,
         await_first_packet: false,

@@ -98,6 +98,48 @@ fn packets_that_neither_hop_delivered_count() {
     assert_eq!(missed(&session, 5_000.0), 3, "no loss this time");
 }
 
+/// A node with the numbers of senders takes over from one that died after packet 29 of `talked`.
+fn replayed(mut session: Session, first: u64) -> (Session, Vec<u64>) {
+    session.0.switched(StreamEpoch(2), SwitchCause::Failover);
+    session.0.close_previous();
+    session.0.left(at(650.0), false);
+    let passes = |number: &u64| {
+        matches!(session.pass(old().again(2), voice(*number), 661.0), Pass::Untouched)
+    };
+    let passed = (first..34).filter(passes).collect();
+    (session, passed)
+}
+
+#[test]
+fn packets_sent_again_pass_once_and_fill_the_gap() {
+    for (first, missing) in [(26, 0), (29, 0), (30, 0), (31, 1)] {
+        let (session, passed) = replayed(talked(), first);
+        assert_eq!(passed, (first.max(30)..34).collect::<Vec<_>>(), "from {first}");
+        assert_eq!(missed(&session, 1_161.0), missing, "from {first}");
+        assert_eq!(session.0.is_whole(StreamEpoch(2), old().ssrc), missing == 0, "from {first}");
+        assert!(!session.0.is_whole(StreamEpoch(2), new().ssrc), "no stream");
+    }
+    // One that overtook the others leaves a gap until they come.
+    let (mut session, _) = replayed(talked(), 33);
+    assert!(!session.0.is_whole(StreamEpoch(2), old().ssrc));
+    (30..33).for_each(|number| {
+        session.got(old().again(2), voice(number), 662.0);
+    });
+    assert!(session.0.is_whole(StreamEpoch(2), old().ssrc));
+    assert_eq!(missed(&session, 1_161.0), 0);
+}
+
+#[test]
+fn node_with_numbers_of_its_own_leaves_no_stream_whole() {
+    let mut session = talked();
+    session.0.switched(StreamEpoch(2), SwitchCause::Failover);
+    session.0.left(at(590.0), false);
+    for number in [30, 31] {
+        session.got(new(), voice(number), 20.0 * number as f64);
+        assert!(!session.0.is_whole(StreamEpoch(2), new().ssrc), "packet {number}");
+    }
+}
+
 #[test]
 fn forgotten_stream_keeps_its_count() {
     let mut session = talked();

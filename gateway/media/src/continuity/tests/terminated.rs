@@ -146,3 +146,14 @@ fn other_sender_follows_the_numbers_that_were_skipped() {
     let after = passed[0].wrapping_sub(36_000);
     assert!((1..300).contains(&after), "{passed:?}");
 }
+
+#[test]
+fn packets_sent_again_after_a_death_pass_once() {
+    let mut session = terminated();
+    let node = node(1, 0xa, 50_000, 5_000);
+    assert_eq!(passed(&mut session, node, 0..100).len(), 100);
+    session.0.switched(StreamEpoch(2), SwitchCause::Failover);
+    // Of the last numbers half were delivered before.
+    let numbers = passed(&mut session, node.again(2), 52..152);
+    assert_eq!(numbers, (17_332..17_384).collect::<Vec<u16>>());
+}

@@ -1,0 +1,228 @@
+//! Packets that a node swallowed when it died are sent to the next one, before the client's next packet.
+//!
+//! A node swallows the packets on the way to it when it dies, and those that are sent to it until it is marked down. It is marked down
+//! within 40 ms, and a packet takes less than 20 ms to it, so these are among the packets of the last 60 ms, counted from the last one to
+//! that node: the time to the client's next packet does not count.
+//!
+//! Receivers may have got some of them. A node that keeps the numbers of senders delivers them under the same numbers, and continuity
+//! drops them as duplicates. So nothing before these 60 ms is sent again, not even video since its last key frame: receivers have it.
+
+use std::time::{Duration, Instant};
+
+use evenkeel_media::continuity::{FILLED_WITHIN, WINDOW};
+use evenkeel_media::repair::cache::{CachedPacket, PacketCache};
+use evenkeel_media::{key_frame, rtp};
+use evenkeel_model::{Board, Hop, ReplayedMedia, STREAM_KINDS, StreamKind};
+
+use super::{WorkerSession, declared};
+use crate::worker::egress::PacketContext;
+use crate::worker::repair_memory::{RepairMemory, ReservedMemory};
+use crate::worker::sockets::RtpSide;
+
+/// Time before the last packet to a dead node in which it may have swallowed packets, and by which evidence of its death may be late.
+const KEPT_FOR: Duration = Duration::from_millis(60);
+
+/// Limit of the memory of a session by kind, two thirds of it for packets: 500 kbit/s of sound, 8 Mbit/s of video. It limits a burst to
+/// a node, too.
+const MEMORY_MAX: [usize; STREAM_KINDS] = [8 << 10, 96 << 10];
+
+/// Only the last numbers of a stream are sent again. The rest of those that receivers remember is for packets out of order.
+const NUMBERS_MAX: i16 = 48;
+const _: () = assert!((NUMBERS_MAX as u32) < WINDOW);
+
+/// The next node needs no other key frame of a stream up to this age of the last one.
+const KEY_FRAME_YOUNG: Duration = Duration::from_secs(1);
+
+/// Limit of a client's streams of video that are followed.
+const STREAMS_MAX: usize = 8;
+
+/// The last packets of a client towards its node. No record contains them.
+#[derive(Default, Debug)]
+pub(super) struct Replay {
+    /// The hop that got the last packet.
+    hop: Option<Hop>,
+    /// The hop before was left as planned then, and delivers the packets before.
+    moved_at: Option<Instant>,
+    kept_at: Option<Instant>,
+    kept: [Option<KeptPackets>; STREAM_KINDS],
+    key_frames: Vec<StreamKeyFrame>,
+    /// Time of the last replay.
+    replayed_at: Option<Instant>,
+}
+
+/// The last packets of a kind.
+#[derive(Debug)]
+struct KeptPackets {
+    cache: PacketCache,
+    reserved: ReservedMemory,
+}
+
+/// The last key frame of a stream.
+#[derive(Debug)]
+struct StreamKeyFrame {
+    ssrc: u32,
+    at: Option<Instant>,
+}
+
+impl Replay {
+    /// Notes that this hop gets the next packet. Returns the time since which it lacks packets, if the hop before died.
+    fn follow(&mut self, hop: Hop, board: &Board, now: Instant) -> Option<Instant> {
+        let before = self.hop.replace(hop).filter(|before| *before != hop)?;
+        let Some(died) = board.died(before) else {
+            self.moved_at = Some(now);
+            return None;
+        };
+        // Older packets are of no use to a receiver, even if the client paused.
+        let is_useful = |at: &Instant| now.saturating_duration_since(*at) <= FILLED_WITHIN;
+        let last = self.kept_at.filter(is_useful)?;
+        let since = last.max(died).checked_sub(KEPT_FOR)?;
+        Some(self.moved_at.map_or(since, |moved| moved.max(since)))
+    }
+
+    /// Keeps a packet. Returns false if the memory for repair has no room for more: older packets give way, or none is kept.
+    fn keep(
+        &mut self,
+        kind: StreamKind,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        memory: &RepairMemory,
+        now: Instant,
+    ) -> bool {
+        let kept = self.kept[kind as usize].get_or_insert_with(|| KeptPackets {
+            cache: PacketCache::new(MEMORY_MAX[kind as usize], KEPT_FOR),
+            reserved: ReservedMemory::default(),
+        });
+        let KeptPackets { cache, reserved } = kept;
+        let growth = cache.growth(packet.len(), now);
+        let fits = growth == 0 || reserved.grow_to(cache.allocated() + growth, memory);
+        if !fits {
+            cache.set_bytes_max(cache.allocated());
+        }
+        cache.keep(header.ssrc, header.sequence, packet, now);
+        self.kept_at = Some(now);
+        fits
+    }
+
+    /// Returns the packets of this kind that came since this time, in their order.
+    fn since(&self, kind: StreamKind, since: Instant) -> impl Iterator<Item = &[u8]> {
+        self.kept[kind as usize].iter().flat_map(move |KeptPackets { cache, .. }| {
+            let packets = cache.since(since).filter(move |it| is_recognised(cache, since, it));
+            packets.map(|it| it.packet)
+        })
+    }
+
+    fn note_video(&mut self, ssrc: u32, begins_key_frame: bool, now: Instant) {
+        let known = self.key_frames.iter().position(|stream| stream.ssrc == ssrc);
+        let index = known.unwrap_or_else(|| {
+            if self.key_frames.len() == STREAMS_MAX {
+                self.key_frames.remove(0);
+            }
+            self.key_frames.push(StreamKeyFrame { ssrc, at: None });
+            self.key_frames.len() - 1
+        });
+        if begins_key_frame {
+            self.key_frames[index].at = Some(now);
+        }
+    }
+
+    /// Returns whether a node's death is no reason to ask the client for a key frame: the next node gets, or got, the packets since,
+    /// and the last key frame of each stream is young.
+    fn spares_key_frames(&self, board: &Board, now: Instant) -> bool {
+        let within = |at: Option<Instant>, time: Duration| {
+            at.is_some_and(|at| now.saturating_duration_since(at) <= time)
+        };
+        let is_due = self.hop.is_some_and(|hop| board.died(hop).is_some());
+        let is_young = |stream: &StreamKeyFrame| within(stream.at, KEY_FRAME_YOUNG);
+        let video = self.kept[StreamKind::Video as usize].as_ref();
+        (is_due || within(self.replayed_at, FILLED_WITHIN))
+            && video.is_some_and(|video| video.cache.allocated() > 0)
+            && !self.key_frames.is_empty()
+            && self.key_frames.iter().all(is_young)
+    }
+}
+
+/// Returns whether receivers that got the packet recognise it: it is among the last numbers of its stream.
+fn is_recognised(cache: &PacketCache, since: Instant, packet: &CachedPacket<'_>) -> bool {
+    let ahead = |number: u16, of: u16| number.wrapping_sub(of).cast_signed();
+    let of_stream = cache.since(since).filter(|other| other.ssrc == packet.ssrc);
+    let numbers = of_stream.map(|other| other.sequence);
+    let highest = numbers.reduce(|one, other| if ahead(other, one) > 0 { other } else { one });
+    highest.is_some_and(|highest| ahead(highest, packet.sequence) < NUMBERS_MAX)
+}
+
+impl WorkerSession {
+    /// Handles a packet of the client that this hop alone gets next. If the hop before died, this one gets the swallowed packets now.
+    #[inline]
+    pub(super) fn replay_to(
+        &mut self,
+        hop: Hop,
+        kind: StreamKind,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        if self.replayed == ReplayedMedia::Off {
+            return;
+        }
+        let mut replay = self.running().replay.take().unwrap_or_default();
+        if let Some(since) = replay.follow(hop, cx.board, cx.now) {
+            self.send_again(hop, &replay, since, cx);
+            replay.replayed_at = Some(cx.now);
+        }
+        if self.replayed.includes(kind) {
+            if !replay.keep(kind, header, packet, &cx.egress.repair_memory, cx.now) {
+                self.counts().note_cache_refused();
+            }
+            if kind == StreamKind::Video
+                && self.media.srtp.is_readable()
+                && let Some((_, payload)) = declared(&self.media, header.payload_type)
+                && payload.repair().is_none()
+            {
+                let begins = key_frame::begins_key_frame(&payload.codec, header.payload(packet));
+                replay.note_video(header.ssrc, begins == Some(true), cx.now);
+            }
+        }
+        self.running().replay = Some(replay);
+    }
+
+    /// Handles a packet of the client that no hop gets. Packets before it would leave a gap at the next hop, which is no fault of that hop.
+    #[cold]
+    pub(super) fn end_replay(&mut self) {
+        if let Some(replay) = self.running.as_deref_mut().and_then(|it| it.replay.as_deref_mut()) {
+            replay.hop = None;
+        }
+    }
+
+    #[cold]
+    fn send_again(
+        &mut self,
+        hop: Hop,
+        replay: &Replay,
+        since: Instant,
+        cx: &mut PacketContext<'_>,
+    ) {
+        for kind in StreamKind::ALL {
+            let mut sent = 0;
+            for packet in replay.since(kind, since) {
+                self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
+                sent += 1;
+            }
+            self.state().flow.sent[kind as usize] += sent;
+            self.counts().note_replayed(sent);
+        }
+    }
+
+    /// Returns whether a request of the gateway for a key frame of the client would be needless after a node's death.
+    pub(super) fn spares_key_frames(&self, cx: &PacketContext<'_>) -> bool {
+        let replay = self.running.as_deref().and_then(|running| running.replay.as_deref());
+        replay.is_some_and(|replay| replay.spares_key_frames(cx.board, cx.now))
+    }
+
+    /// Returns whether the client lacks no packet of this stream of the hop, since the senders' packets were sent again.
+    pub(super) fn lacks_nothing(&mut self, ssrc: u32) -> bool {
+        self.replayed == ReplayedMedia::All && {
+            let state = self.state();
+            state.continuity.is_whole(state.epoch(), ssrc)
+        }
+    }
+}
