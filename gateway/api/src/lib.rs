@@ -19,6 +19,7 @@ mod listener;
 mod offer;
 mod operations;
 mod policies;
+mod probes;
 mod push;
 mod recording;
 mod relay;
