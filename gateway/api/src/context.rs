@@ -23,7 +23,7 @@ use super::change_log::ChangeLog;
 use super::error::{ApiError, no_owner, not_relayed, refused};
 use super::event_feed::EventFeed;
 use super::failure_log::FailureLog;
-use super::probes::UsedResults;
+use super::probe_results::UsedResults;
 use super::relay::{ANSWER_WITHIN, PeerRelay};
 use super::request::{BODY_MAX, BodyBudget, Share, strict};
 

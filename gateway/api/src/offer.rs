@@ -42,7 +42,7 @@ use self::webrtc::WebrtcOffer;
 use super::answers;
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, note_retry};
-use super::probes::PROBE_LABELS;
+use super::probe_results::PROBE_LABELS;
 use super::relay;
 use super::request::{Share, caller, strict};
 

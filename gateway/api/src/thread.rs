@@ -38,7 +38,7 @@ use super::failure_log::FailureLog;
 use super::listener::{
     self, ConnectionLimits, Entrance, Gate, Gated, ProvenCredential, SocketFile, TcpPlace,
 };
-use super::probes::UsedResults;
+use super::probe_results::UsedResults;
 use super::relay::{self, PeerRelay, RelayLimits, Relayed};
 use super::request::{BodyBudget, bearer};
 use super::secrets::ClientSecrets;

@@ -29,7 +29,7 @@ const fn train(packets: u16, interval_us: u64, bytes: u16) -> PacketTrain {
 const VIDEO_BYTES: u16 = 1_200;
 
 /// The trains of a probe, one after the other, 3 s in all: voice; three sizes for the MTU of tunnels and of Ethernet, where a loss
-/// of one packet hides none; video at the rates of [`RESOLUTIONS`], 250 ms each.
+/// of one packet hides none; video at the rates of `RESOLUTIONS`, 250 ms each.
 pub const TRAINS: [PacketTrain; 10] = [
     train(140, 10_000, 160),
     train(3, 10_000, 1_252),

@@ -1,3 +1,6 @@
+use evenkeel_contract::errors::ErrorCode;
+use evenkeel_media::probe::PACKETS;
+
 use super::*;
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
