@@ -32,6 +32,7 @@ mod policies;
 mod policy_answers;
 mod policy_faults;
 mod port_legs;
+mod probes;
 mod recordings;
 mod relay;
 mod reserves;

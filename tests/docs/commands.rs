@@ -29,8 +29,8 @@ const OTHERS: [&str; 15] = [
     "evenkeel-simulate",
 ];
 
-/// Verbs that go on until they are ended, or play a world: of these the arguments alone are looked at.
-const LONG: [&str; 5] = ["call", "demo", "drill", "sample-node", "run"];
+/// Verbs that go on until they are ended, play a world, or ask several gateways: of these the arguments alone are looked at.
+const LONG: [&str; 6] = ["call", "demo", "drill", "probe", "sample-node", "run"];
 
 #[test]
 fn command_lines_are_taken() {

@@ -62,7 +62,9 @@ pub(super) async fn name_user(
 
 /// The request may change something that is noted.
 fn is_change(request: &Request) -> bool {
-    *request.method() != Method::GET && !request.uri().path().starts_with("/v1/sessions")
+    let of_clients = ["/v1/sessions", "/v1/probes"];
+    let path = request.uri().path();
+    *request.method() != Method::GET && !of_clients.iter().any(|those| path.starts_with(those))
 }
 
 /// Notes the requests that changed something.

@@ -23,6 +23,7 @@ use super::change_log::ChangeLog;
 use super::error::{ApiError, no_owner, not_relayed, refused};
 use super::event_feed::EventFeed;
 use super::failure_log::FailureLog;
+use super::probe_results::UsedResults;
 use super::relay::{ANSWER_WITHIN, PeerRelay};
 use super::request::{BODY_MAX, BodyBudget, Share, strict};
 
@@ -63,6 +64,8 @@ pub(super) struct ApiContext {
     pub(super) feed: EventFeed,
     pub(super) bodies: Arc<BodyBudget>,
     pub(super) uploads: Arc<BodyBudget>,
+    /// Results of clients' probes that offers have carried.
+    pub(super) used_results: UsedResults,
     pub(super) drills: bool,
     /// `None`: the gateway runs within another program.
     pub(super) upgrades: Option<Upgrades>,

@@ -19,6 +19,8 @@ mod listener;
 mod offer;
 mod operations;
 mod policies;
+mod probe_results;
+mod probes;
 mod push;
 mod recording;
 mod relay;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -43,6 +43,7 @@ use self::webrtc::WebrtcOffer;
 use super::answers;
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, note_retry};
+use super::probe_results::PROBE_LABELS;
 use super::relay;
 use super::request::{Share, caller, strict};
 
@@ -145,9 +146,14 @@ async fn offer(
     body: &[u8],
     is_private: bool,
 ) -> Result<(SessionId, Vec<u8>), ApiError> {
-    let ParsedOffer { wanted, sdp } = parse(body, caller(headers))?;
+    let ParsedOffer { mut wanted, sdp, probe } = parse(body, caller(headers))?;
     if let Some(SrtpKeying::Sdes(_)) = wanted.srtp {
         check_keys(is_private)?;
+    }
+    if let Some(signed) = probe {
+        let (urls, now) = (&shared.handle.session_urls, SystemTime::now());
+        let measured = shared.used_results.redeem(urls, &signed, now)?;
+        wanted.labels = wanted.labels.iter().cloned().chain(measured).collect();
     }
     let claim = claim_room(shared, &wanted).await?;
     let opened = shared.ask("", shared.handle.offer(wanted.clone())).await;
@@ -301,11 +307,12 @@ fn response(answer: StoredAnswer) -> Response {
     response
 }
 
-/// An offer, and the SDP in it.
+/// An offer, the SDP in it, and the result of a probe that it carries.
 #[derive(Debug)]
 struct ParsedOffer {
     wanted: OfferedSession,
     sdp: Option<WebrtcOffer>,
+    probe: Option<String>,
 }
 
 /// Parses an offer of this caller. The error names the first invalid field.
@@ -339,7 +346,7 @@ fn parse(body: &[u8], caller: Option<CallerSpan>) -> Result<ParsedOffer, ApiErro
         nodes,
         caller,
     };
-    Ok(ParsedOffer { wanted, sdp })
+    Ok(ParsedOffer { wanted, sdp, probe: raw.probe })
 }
 
 fn direction(direction: OfferDirection) -> ClientDirection {
@@ -400,6 +407,9 @@ fn labels(OrderedPairs(pairs): OrderedPairs) -> Result<Labels, ApiError> {
     at_most("labels", pairs.len(), LABELS_MAX)?;
     for (key, value) in &pairs {
         name("labels", key)?;
+        if PROBE_LABELS.contains(&&**key) {
+            return Err(ApiError::field(format!("labels.{key}"), "is set by `probe` alone"));
+        }
         if value.len() > NAME_MAX {
             let found = value.len();
             let message = format!("{found} bytes, at most {NAME_MAX} are allowed");

@@ -10,6 +10,7 @@ mod forecasts;
 mod history;
 mod log;
 mod offers;
+mod probes;
 mod slos;
 mod sockets;
 mod views;

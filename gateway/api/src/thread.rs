@@ -38,13 +38,14 @@ use super::failure_log::FailureLog;
 use super::listener::{
     self, ConnectionLimits, Entrance, Gate, Gated, ProvenCredential, SocketFile, TcpPlace,
 };
+use super::probe_results::UsedResults;
 use super::relay::{self, PeerRelay, RelayLimits, Relayed};
 use super::request::{BodyBudget, bearer};
 use super::secrets::ClientSecrets;
 use super::whip::tls::{WebrtcCertificate, WebrtcCertificateError, WebrtcTls};
 use super::{
-    alerts, blast, changes, failures, gateway, offer, operations, policies, recording, sessions,
-    whip,
+    alerts, blast, changes, failures, gateway, offer, operations, policies, probes, recording,
+    sessions, whip,
 };
 
 /// Maximum connections on the Unix socket, including event listeners. Further connections wait.
@@ -250,6 +251,7 @@ impl BoundApi {
             feed: EventFeed::default(),
             bodies,
             uploads: BodyBudget::new(UPLOADS_MAX),
+            used_results: UsedResults::default(),
             drills: settings.drills,
             upgrades,
             relay,
@@ -508,6 +510,8 @@ fn of_owner(shared: &ApiContext, relay: Option<&Arc<PeerRelay>>) -> Router<Arc<A
             get(sessions::session).put(offer::later::change).delete(sessions::close),
         )
         .route("/v1/sessions/{id}/explain", get(sessions::explain))
+        .route("/v1/probes", post(probes::open))
+        .route("/v1/probes/{id}", put(probes::measure))
         .route("/v1/rooms", get(sessions::rooms))
         .route("/v1/rooms/{target}", post(operations::room_verb))
         .route("/v1/rooms/{target}/explain", get(sessions::explain_room))

@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use clap::Args;
-use evenkeel_lab::LabError;
 use evenkeel_lab::call::{
     self, CallChange, CallFact, CallPlan, CallSession, CallState, CallTotals,
 };
@@ -13,7 +12,7 @@ use evenkeel_lab::links::Conditions;
 use serde_json::json;
 
 use crate::command::{ApiArgs, CommandError, runtime, say, verdict};
-use crate::lab::await_gateway;
+use crate::lab::{await_gateway, explain};
 use crate::session::{decision, degradation};
 
 /// Sessions of all rooms together. Each one is explained every second.
@@ -103,7 +102,7 @@ impl CallArgs {
             (true, Err(_)) | (false, _) => say(&change_line(&change)),
         };
         let called = call::run(&plan, || client.another(), &mut tell);
-        let called = runtime()?.block_on(called).map_err(|failed| self.explain(failed))?;
+        let called = runtime()?.block_on(called).map_err(|failed| explain(&self.api, failed))?;
         let CallTotals { sessions, unclosed } = called;
         if json {
             say(&json!({"sessions": sessions}));
@@ -153,13 +152,6 @@ impl CallArgs {
         let impaired_after = Duration::from_secs(self.after);
         let duration = self.seconds.map(Duration::from_secs);
         Ok(CallPlan { conditions, impaired_after, duration, ..CallPlan::new(crowd) })
-    }
-
-    fn explain(&self, failed: LabError) -> CommandError {
-        match failed {
-            LabError::Gateway(_, error) => self.api.explain(error),
-            failed => CommandError::Failed(failed.to_string()),
-        }
     }
 }
 

@@ -94,6 +94,12 @@ impl ApiArgs {
         ApiArgs { timeout: self.timeout.saturating_add(by.as_secs()), ..self.clone() }
     }
 
+    /// Returns the same options for another gateway.
+    #[cfg(feature = "lab")]
+    pub(crate) fn at(&self, place: &str) -> ApiArgs {
+        ApiArgs { api: Some(place.to_owned()), ..self.clone() }
+    }
+
     pub(crate) fn read(&self, path: &str) -> Result<Value, CommandError> {
         self.operate(async |admin| admin.read(path).await)
     }

@@ -332,6 +332,14 @@ fn shown(report: &DrillReport, record: &DrillRecordFile) -> String {
     lines.join("\n")
 }
 
+/// The failure of a test call or a probe.
+pub(crate) fn explain(api: &ApiArgs, failed: LabError) -> CommandError {
+    match failed {
+        LabError::Gateway(_, error) => api.explain(error),
+        failed => CommandError::Failed(failed.to_string()),
+    }
+}
+
 /// Waits for a gateway up to [`STARTS_WITHIN`] if it is starting, else up to [`APPEARS_WITHIN`].
 pub(crate) fn await_gateway(api: &ApiArgs) -> Result<(), CommandError> {
     let socket = PathBuf::from(api.shown());

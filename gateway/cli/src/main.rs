@@ -16,6 +16,8 @@ mod lab;
 mod operations;
 mod plugin;
 mod policy;
+#[cfg(feature = "lab")]
+mod probe;
 mod progress;
 mod recording;
 mod risk;
@@ -81,6 +83,8 @@ enum EvenkeelCommand {
     #[cfg(feature = "lab")]
     Call(call::CallArgs),
     #[cfg(feature = "lab")]
+    Probe(probe::ProbeArgs),
+    #[cfg(feature = "lab")]
     Drill(lab::DrillArgs),
     /// List, replace and roll back policies of a running gateway
     Policy(policy::PolicyArgs),
@@ -122,6 +126,8 @@ fn main() -> ExitCode {
         EvenkeelCommand::Session(session) => (session.json, session.run()),
         #[cfg(feature = "lab")]
         EvenkeelCommand::Call(call) => (call.json, call.run()),
+        #[cfg(feature = "lab")]
+        EvenkeelCommand::Probe(probe) => (probe.json, probe.run()),
         #[cfg(feature = "lab")]
         EvenkeelCommand::Drill(drill) => (drill.json, drill.run()),
         EvenkeelCommand::Policy(policy) => (policy.json, policy.run()),

@@ -15,6 +15,7 @@ use evenkeel_contract::gateway::{GatewayList, Status};
 use evenkeel_contract::nodes::{Node, NodeList, Region, RegionList};
 use evenkeel_contract::offers::{OfferAnswer, OfferRequest};
 use evenkeel_contract::policies::{Policy, PolicyList, PushRequest};
+use evenkeel_contract::probes::{ProbeAnswer, ProbeReport, ProbeRoundTrips};
 use evenkeel_contract::sessions::{Explanation, Room, RoomPage, Session};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -289,6 +290,23 @@ impl ApiClient {
     pub async fn ask_to_open(&mut self, offer: &OfferRequest) -> Result<ApiResponse, ClientError> {
         let body = serde_json::to_vec(offer)?.into();
         self.ask(ApiCall { method: Method::POST, path: "/v1/sessions", headers: &[], body }).await
+    }
+
+    /// Opens a probe of the path to the gateway.
+    pub async fn open_probe(&mut self) -> Result<ProbeAnswer, ClientError> {
+        Ok(serde_json::from_value(self.post("/v1/probes", &()).await?)?)
+    }
+
+    /// Asks for the measurement of a probe, by its round trips.
+    pub async fn measure_probe(
+        &mut self,
+        id: &str,
+        round_trips: &ProbeRoundTrips,
+    ) -> Result<ProbeReport, ClientError> {
+        let path = format!("/v1/probes/{}", escape(id));
+        let body = serde_json::to_vec(round_trips)?.into();
+        let call = ApiCall { method: Method::PUT, path: &path, headers: &[], body };
+        Ok(serde_json::from_value(self.ask(call).await?.accepted()?)?)
     }
 
     /// Closes the session of this id.

@@ -24,6 +24,7 @@ pub mod offers;
 pub mod openapi;
 pub mod operations;
 pub mod policies;
+pub mod probes;
 pub mod sessions;
 
 /// A word of a vocabulary, such as `up`.

@@ -49,6 +49,9 @@ pub struct OfferRequest {
     /// Of the driver `plain`: the address and port of the session at each node. Default: none.
     #[serde(default, skip_serializing_if = "OrderedPairs::is_empty")]
     pub nodes: OrderedPairs,
+    /// `signed` of a [`ProbeReport`](crate::probes::ProbeReport), which becomes labels of the session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<String>,
 }
 
 impl OfferRequest {

@@ -25,6 +25,7 @@ use crate::operations::{
 use crate::policies::{
     PolicyList, PushQuery, PushRequest, RecordingQuery, RefusalList, RolloutAnswer, VerbQuery,
 };
+use crate::probes::{ProbeAnswer, ProbeReport, ProbeRoundTrips};
 use crate::sessions::{
     Explanation, HistoryPage, HistoryQuery, PageQuery, RoomExplanation, RoomPage, Session,
     SessionPage,
@@ -354,6 +355,14 @@ fn endpoints() -> Vec<Endpoint> {
             .body::<LaterRequest>()
             .answer::<LaterAnswer>(),
         Endpoint::new("delete", "/v1/sessions/{session}", "Closes a session"),
+        post("/v1/probes", "Opens a probe of a client's path").answer::<ProbeAnswer>().status(201),
+        Endpoint::new(
+            "put",
+            "/v1/probes/{probe}",
+            "Measures the path from the client's round trips",
+        )
+        .body::<ProbeRoundTrips>()
+        .answer::<ProbeReport>(),
         get("/v1/rooms", "Lists rooms in pages").query::<PageQuery>().answer::<RoomPage>(),
         get("/v1/rooms/{room}/explain", "Explains where a room is, and which revisions decide")
             .answer::<RoomExplanation>(),

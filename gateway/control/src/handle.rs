@@ -14,6 +14,7 @@ use evenkeel_core::{
     BlastRadius, Explanation, GatewayCopy, ModePrediction, NodeStanding, RegionStanding,
     RestoreError, RoomExplanation, RoomRecord, RoomStanding, SessionCopy,
 };
+use evenkeel_dataplane::client_probes::ClientProbes;
 use evenkeel_kept::{Encoded, KeptPart, Row, Store};
 use evenkeel_model::{ClientLabel, NodeId, PolicyName, RedundancyMode, RoomId, SessionId};
 use evenkeel_policies::{
@@ -274,8 +275,10 @@ pub struct Handle {
     pub names: Arc<NodeNames>,
     /// Ids of the traces of sessions.
     pub traces: Arc<TraceRegistry>,
-    /// Codes of the URLs of sessions.
+    /// Codes of the URLs of sessions, and of results of clients' probes.
     pub session_urls: Arc<SessionUrls>,
+    /// Probes of clients, which workers answer.
+    pub client_probes: Arc<ClientProbes>,
     /// Counts of refused tokens.
     pub tokens_refused: Arc<TokensRefused>,
     /// Keys of the API, with their answers.
@@ -339,6 +342,7 @@ impl Handle {
             names,
             traces,
             session_urls: Arc::default(),
+            client_probes: Arc::default(),
             tokens_refused: Arc::default(),
             idempotency_keys: Arc::new(IdempotencyKeys::keeping(&kept)),
             unwritten: UnwrittenDocuments::default(),

@@ -1,4 +1,4 @@
-//! The secret behind the URLs of sessions by WHIP and WHEP.
+//! The secret behind the URLs of sessions by WHIP and WHEP, and behind the results of clients' probes.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -22,7 +22,7 @@ impl fmt::Debug for SessionUrlSecret {
     }
 }
 
-/// Makes the codes of sessions' URLs.
+/// Makes the codes of sessions' URLs and of probes' results.
 #[derive(Debug)]
 pub struct SessionUrls(Mutex<SessionUrlSecret>);
 
@@ -36,7 +36,7 @@ impl Default for SessionUrls {
 }
 
 impl SessionUrls {
-    /// The code of a URL with these parts.
+    /// The code of a URL, or of a result, with these parts.
     pub fn code(&self, parts: &[&str]) -> [u8; CODE_BYTES] {
         let SessionUrlSecret(secret) = self.secret();
         let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &secret));

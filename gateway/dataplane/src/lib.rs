@@ -7,6 +7,8 @@
 pub mod address;
 #[cfg(not(loom))]
 pub mod buffers;
+#[cfg(not(loom))]
+pub mod client_probes;
 pub mod flows;
 #[cfg(not(loom))]
 pub mod freebind;

@@ -15,6 +15,7 @@ pub mod links;
 pub mod machine;
 mod mark;
 pub mod network;
+pub mod probe;
 pub mod process;
 mod reception;
 pub mod relay;

@@ -1,7 +1,8 @@
 //! STUN binding for ICE (RFC 8489, RFC 8445): a request proves knowledge of a password.
 //!
 //! The gateway answers as an ICE-lite agent ([`BindingRequest`], [`write_success`], [`write_unknown`]), and checks addresses at which
-//! its clients have not proved to receive ([`write_check`]); its probes and the lab are clients ([`BindingBuilder`], [`Response`]). Implemented here on ring's
+//! its clients have not proved to receive ([`write_check`]); its probes and the lab are clients ([`BindingBuilder`], [`Response`]). A client's probe of its
+//! path has padded requests, and answers of the same size ([`write_padded_request`], [`write_padded_success`]). Implemented here on ring's
 //! HMAC-SHA1, because binding needs only six attributes and a general crate brings a second set of
 //! hashes.
 
@@ -10,7 +11,7 @@ use std::net::SocketAddr;
 use message::{
     ERROR_CODE, ICE_CONTROLLED, ICE_CONTROLLING, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256,
     PRIORITY, UNKNOWN_ATTRIBUTES, USE_CANDIDATE, USERNAME, XOR_MAPPED_ADDRESS, append,
-    append_address, begin, end, read_address,
+    append_address, begin, end, pad, read_address,
 };
 pub use message::{
     MAGIC_COOKIE, StunError, StunKey, StunMessage, Transaction, Unverified, is_stun,
@@ -183,6 +184,34 @@ pub fn write_success(
     let start = begin(BINDING_SUCCESS, transaction, out);
     append_address(mapped, transaction, out);
     end(start, key, out);
+}
+
+/// Appends a signed request of `length` bytes, a multiple of 4, to `out`.
+pub fn write_padded_request(
+    transaction: Transaction,
+    Username { server_ufrag, client_ufrag }: Username<'_>,
+    key: &StunKey,
+    length: usize,
+    out: &mut Vec<u8>,
+) {
+    let start = begin(BINDING_REQUEST, transaction, out);
+    append(USERNAME, format!("{server_ufrag}:{client_ufrag}").as_bytes(), out);
+    pad(start, length, out);
+    end(start, Some(key), out);
+}
+
+/// Like [`write_success`], in `length` bytes, a multiple of 4.
+pub fn write_padded_success(
+    transaction: Transaction,
+    mapped: SocketAddr,
+    key: &StunKey,
+    length: usize,
+    out: &mut Vec<u8>,
+) {
+    let start = begin(BINDING_SUCCESS, transaction, out);
+    append_address(mapped, transaction, out);
+    pad(start, length, out);
+    end(start, Some(key), out);
 }
 
 /// Appends error 420 with the unknown attributes to `out` (RFC 8489, sections 6.3.1 and 14.9).

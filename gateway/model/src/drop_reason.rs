@@ -31,7 +31,7 @@ crate::named! {
         DtlsRecord = "dtls-record",
         /// The packet's payload type was not declared, or its client only receives or only sends.
         UndeclaredPayload = "undeclared-payload",
-        /// The packet exceeds a size limit of the path.
+        /// The packet exceeds a size limit of the path, or is a packet of a client's probe that has another size than planned.
         Oversize = "oversize",
         /// A ring between threads was full.
         RingFull = "ring-full",
@@ -51,7 +51,7 @@ crate::named! {
         SendFailed = "send-failed",
         /// Hitless mode: the other hop's copy passed first, or the streams are not yet known to be copies.
         Duplicate = "duplicate",
-        /// A STUN check that was received from another address before.
+        /// A STUN check that was received from another address before, or a packet of a client's probe that was received before.
         Replayed = "replayed",
         /// Another gateway may own the session: the lease of this one has ended.
         Fenced = "fenced",

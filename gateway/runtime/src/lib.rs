@@ -360,6 +360,7 @@ fn assemble(
                 reports: reports_in.clone(),
                 stats: Arc::clone(&stats),
                 flows: Arc::clone(&flows),
+                probes: Arc::clone(&handle.client_probes),
                 board: Arc::clone(&board),
                 gather: settings.limits.batch_delay,
                 lease: Arc::clone(&lease),

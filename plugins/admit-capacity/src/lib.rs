@@ -38,6 +38,10 @@ pub struct AdmitCapacity {
     /// Retry delay of a rejected session, plus up to half of it, so that not all return at once.
     #[setting(default = "5s", min = "100ms", max = "10m")]
     retry_after: Duration,
+    /// R-factor that the client's probe of its path must have forecast (label `probe-r`). A session below it is capped,
+    /// so that it begins with what its path carries. 0: none.
+    #[setting(default = 0, min = 0, max = 93)]
+    min_probe_r: u32,
 }
 
 /// Reasons of verdicts.
@@ -53,6 +57,8 @@ pub enum VerdictReason {
     Full = 4,
     /// The breaker of the session's region is open, or none of its nodes is up.
     RegionUnavailable = 5,
+    /// The client's path is below `min_probe_r`.
+    WeakPath = 6,
 }
 
 #[admission]
@@ -80,8 +86,9 @@ impl Admission for AdmitCapacity {
         } else if self.is_full(load, standing.is_some() || self.is_awaited(newcomer), lot) {
             VerdictReason::Full
         } else if self.is_capped(&region, load, lot) {
-            let cap = newcomer.labels.max_kbps().map_or(self.cap, |limit| self.cap.min(limit));
-            return Verdict::AcceptCapped(cap).because(VerdictReason::NearlyFull);
+            return self.capped(newcomer).because(VerdictReason::NearlyFull);
+        } else if self.has_weak_path(newcomer) {
+            return self.capped(newcomer).because(VerdictReason::WeakPath);
         } else {
             return Verdict::Accept.because(VerdictReason::HasCapacity);
         };
@@ -99,6 +106,17 @@ impl AdmitCapacity {
     fn is_awaited(&self, newcomer: &NewSession<'_>) -> bool {
         let role = newcomer.labels.value(label::ROLE);
         role.is_some_and(|role| self.priority_roles.iter().any(|awaited| awaited == role))
+    }
+
+    /// Returns whether the client has probed its path and found it below `min_probe_r`.
+    fn has_weak_path(&self, newcomer: &NewSession<'_>) -> bool {
+        let r = newcomer.labels.value("probe-r").and_then(|r| r.parse::<u32>().ok());
+        r.is_some_and(|r| r < self.min_probe_r)
+    }
+
+    fn capped(&self, newcomer: &NewSession<'_>) -> Verdict {
+        let limit = newcomer.labels.max_kbps();
+        Verdict::AcceptCapped(limit.map_or(self.cap, |limit| self.cap.min(limit)))
     }
 
     fn is_full(&self, load: f64, goes_first: bool, lot: Lot) -> bool {

@@ -78,6 +78,18 @@ fn cap_stays_within_limit_of_device() {
 }
 
 #[test]
+fn client_with_a_weak_path_is_capped() {
+    let weak = Verdict::AcceptCapped(300).because(VerdictReason::WeakPath);
+    let free = Verdict::Accept.because(VerdictReason::HasCapacity);
+    let mut trial = trial(r#"{"min_probe_r": 70}"#, &up(0));
+    for (r, judgement) in [("69", weak), ("70", free), ("good", free)] {
+        assert_eq!(trial.admit(6, &[("probe-r", r)], None), judgement, "{r}");
+    }
+    assert_eq!(trial.admit(6, &[], None), free, "a client without a probe");
+    assert_eq!(crowd("{}", &[("probe-r", "0")], &up(0)), [1_000, 0, 0, 0]);
+}
+
+#[test]
 fn share_of_refused_rooms_grows_until_full() {
     for (load, turned) in [(900, 0), (910, 200), (925, 500), (940, 800), (949, 980), (950, 1_000)] {
         let [free, thin, away, out] = crowd("{}", &[], &up(load));

@@ -12,6 +12,7 @@ mod index;
 mod offers;
 mod panics;
 mod privileges;
+mod probes;
 mod quic;
 mod relay;
 mod socket;

@@ -18,6 +18,7 @@ use super::session::{Admission, CheckReceipt, WorkerSession};
 use super::slots::SessionSlots;
 use super::sockets::{ArrivalKind, ClientArrival, RtpSide, SourceKey};
 use crate::address;
+use crate::client_probes::{ClientProbe, ClientProbes};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home, Ufrag};
 
 /// Sources in the cache. When it is full it is cleared.
@@ -41,7 +42,11 @@ pub(crate) struct ClientIngress {
     /// Limit of connectivity checks that fail for a session, per address of the source.
     failed_checks: FailureLimiter,
     keys: RandomState,
+    /// Probes of clients without a session.
+    probes: Arc<ClientProbes>,
     answer: Vec<u8>,
+    /// The last datagram was a packet of a probe, whose answer waits.
+    answers_probe: bool,
     /// Buffer for a decrypted SRTP packet.
     unprotected: Vec<u8>,
 }
@@ -67,12 +72,20 @@ impl ClientIngress {
             misses: FailureLimiter::new(misses, keys.clone(), now),
             failed_checks: FailureLimiter::new(misses, keys.clone(), now),
             keys,
+            probes: Arc::default(),
             answer: Vec::new(),
+            answers_probe: false,
             unprotected: Vec::new(),
         }
     }
 
-    /// Returns the session of a datagram and the datagram's kind. `None` if the datagram was dropped and counted.
+    /// With the probes of clients, which it answers.
+    pub(crate) fn with_probes(self, probes: Arc<ClientProbes>) -> ClientIngress {
+        ClientIngress { probes, ..self }
+    }
+
+    /// Returns the session of a datagram and the datagram's kind. `None` if the datagram was dropped and counted, or has a
+    /// [`probe_answer`](ClientIngress::probe_answer).
     pub(crate) fn identify(
         &mut self,
         source: SourceKey,
@@ -183,6 +196,11 @@ impl ClientIngress {
         let username = stun::Username::read(datagram);
         let entry = username.ok().flatten().and_then(|username| entry(&self.flows, username));
         let Some(entry) = entry else {
+            if let Ok(Some(username)) = username
+                && let Some(probe) = self.probes.find(username.server_ufrag, now)
+            {
+                return self.verify_probe(&probe, source, datagram, egress, now);
+            }
             let reason = match username {
                 _ if !self.charge_miss(source.address, now) => DropReason::Limited,
                 Ok(_) => DropReason::BadIntegrity,
@@ -208,6 +226,34 @@ impl ClientIngress {
         }
         let nominates = request.use_candidate();
         Some((home, if nominates { ArrivalKind::Nomination } else { ArrivalKind::Check }))
+    }
+
+    /// Verifies a packet of a client's probe and writes its answer. Failures are limited as those of checks.
+    fn verify_probe(
+        &mut self,
+        probe: &ClientProbe,
+        source: SourceKey,
+        datagram: &[u8],
+        egress: &Egress,
+        now: Instant,
+    ) -> Option<(Home, ArrivalKind)> {
+        let origin = FailureOrigin::address(source.address);
+        if !self.failed_checks.allows(origin, now) {
+            return refuse(egress, DropReason::Limited);
+        }
+        match probe.answer(source.address, datagram, now, &mut self.answer) {
+            Ok(()) => self.answers_probe = true,
+            Err(reason) => {
+                self.failed_checks.charge(origin);
+                egress.count_drop(reason);
+            }
+        }
+        None
+    }
+
+    /// Takes the answer to the last datagram, if that was a packet of a probe.
+    pub(crate) fn probe_answer(&mut self) -> Option<&[u8]> {
+        std::mem::take(&mut self.answers_probe).then_some(&*self.answer)
     }
 
     /// Delivers a datagram to a session of this worker.

@@ -71,6 +71,7 @@ use sockets::{ClientArrival, ListenerPort, RtpSide, reason};
 pub(crate) use sockets::{ClientPath, SourceKey};
 use tokio::sync::mpsc;
 
+use crate::client_probes::ClientProbes;
 use crate::flows::{Flows, Home};
 use crate::lease::{CHECKED_EVERY, SendLease};
 use crate::mmsg::{BATCH, ReceiveBatch, drain_errors};
@@ -129,6 +130,8 @@ pub struct WorkerParts {
     pub stats: Arc<WorkerStats>,
     /// The flow table, shared by all workers.
     pub flows: Arc<Flows>,
+    /// Probes of clients, shared by all workers.
+    pub probes: Arc<ClientProbes>,
     /// The states of nodes, written by control.
     pub board: Arc<Board>,
     /// Limits of packets that wait for a leg.
@@ -294,7 +297,8 @@ impl PacketWorker {
                 parts.misses_per_prefix,
                 parts.hash_keys,
                 now,
-            ),
+            )
+            .with_probes(parts.probes),
             node_ingress: NodeIngress::default(),
             sessions: SessionSlots::default(),
             from_quic: parts.from_quic,
@@ -501,7 +505,12 @@ impl PacketWorker {
         };
         let source = SourceKey { listener, address };
         let found = self.client_ingress.identify(source, side, datagram, &self.egress, now);
-        let Some((home, kind)) = found else { return };
+        let Some((home, kind)) = found else {
+            if let Some(answer) = self.client_ingress.probe_answer() {
+                self.egress.queue_to_client(ClientPath { source, local }, side, 0, answer);
+            }
+            return;
+        };
         let arrival = ClientArrival { source, local, kind };
         if home.worker != self.number {
             return self.egress.relay(home, arrival, datagram);

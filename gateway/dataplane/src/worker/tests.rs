@@ -73,6 +73,7 @@ impl World {
             reports: says,
             stats: Arc::clone(&stats),
             flows: Arc::clone(&flows),
+            probes: Arc::default(),
             board: Arc::new(Board::new(1)),
             early_limits: EarlyLimits { packets: 0, wait: Duration::ZERO },
             repair_memory: RepairMemory::new(usize::MAX),

@@ -7,8 +7,8 @@ use ring::hmac;
 
 /// The fixed value at bytes 4–7 of every message (RFC 8489, section 5).
 pub const MAGIC_COOKIE: u32 = 0x2112_a442;
-/// Longer messages are refused: IPv6's minimum MTU suffices for any binding.
-pub(crate) const MESSAGE_LEN_MAX: usize = 1_280;
+/// Longer messages are refused: the largest UDP payload in a frame of Ethernet, which a client's probe sends (RFC 768, RFC 894).
+pub(crate) const MESSAGE_LEN_MAX: usize = 1_472;
 
 const HEADER_LEN: usize = 20;
 
@@ -83,6 +83,8 @@ pub(super) const MESSAGE_INTEGRITY_SHA256: u16 = 0x001c;
 pub(super) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 pub(super) const PRIORITY: u16 = 0x0024;
 pub(super) const USE_CANDIDATE: u16 = 0x0025;
+/// RFC 5780, section 7.6.
+const PADDING: u16 = 0x0026;
 const FINGERPRINT: u16 = 0x8028;
 pub(super) const ICE_CONTROLLED: u16 = 0x8029;
 pub(super) const ICE_CONTROLLING: u16 = 0x802a;
@@ -225,11 +227,20 @@ pub(super) fn begin(kind: u16, transaction: Transaction, out: &mut Vec<u8>) -> u
 }
 
 pub(super) fn append(kind: u16, value: &[u8], out: &mut Vec<u8>) {
-    let length = u16::try_from(value.len()).expect("values written here are below 1 KiB");
+    let length = u16::try_from(value.len()).expect("values written here fit into a datagram");
     out.extend_from_slice(&kind.to_be_bytes());
     out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(value);
     out.resize(out.len() + value.len().next_multiple_of(4) - value.len(), 0);
+}
+
+/// Pads the message that began at `start`, so that it has this length once [`end`] has signed it. A longer message is left as it is.
+pub(super) fn pad(start: usize, message_len: usize, out: &mut Vec<u8>) {
+    let signed = 2 * ATTRIBUTE_HEADER_LEN + INTEGRITY_LEN + FINGERPRINT_LEN;
+    let used = out.len() - start + signed + ATTRIBUTE_HEADER_LEN;
+    if let Some(padding) = message_len.min(MESSAGE_LEN_MAX).checked_sub(used) {
+        append(PADDING, &[0; MESSAGE_LEN_MAX][..padding], out);
+    }
 }
 
 /// Ends the message that began at `start`: MESSAGE-INTEGRITY if there is a key, then FINGERPRINT.

@@ -263,6 +263,23 @@ fn message_above_the_limit_is_refused() {
 }
 
 #[test]
+fn padded_messages_have_the_length() {
+    let (key, mapped) = (key(), "[2001:db8::1]:5004".parse().unwrap());
+    let username = Username { server_ufrag: "0123456789abcdef", client_ufrag: "probe" };
+    for length in [160, 1_200, MESSAGE_LEN_MAX] {
+        let (mut request, mut success) = (Vec::new(), Vec::new());
+        write_padded_request(TRANSACTION, username, &key, length, &mut request);
+        write_padded_success(TRANSACTION, mapped, &key, length, &mut success);
+        assert_eq!((request.len(), success.len()), (length, length));
+        let request = BindingRequest::parse(&request).unwrap();
+        assert_eq!((request.username(), request.message.verify(&key)), (Some(username), Ok(())));
+        let success = Response::parse(&success).unwrap();
+        assert_eq!(success.outcome, BindingOutcome::Mapped(mapped));
+        assert_eq!(success.message.verify(&key), Ok(()));
+    }
+}
+
+#[test]
 fn requests_and_responses_are_distinct() {
     let request = written(&binding(&key()));
     assert_eq!(Response::parse(&request).unwrap_err(), StunError::NotBinding);

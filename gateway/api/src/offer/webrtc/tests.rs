@@ -26,7 +26,7 @@ fn refused(offer: &Value) -> (String, String) {
 
 #[test]
 fn browser_is_an_ice_client_with_a_certificate() {
-    let ParsedOffer { wanted, sdp } = parsed(&offer(CHROMIUM)).unwrap();
+    let ParsedOffer { wanted, sdp, .. } = parsed(&offer(CHROMIUM)).unwrap();
     assert_eq!(wanted.ingress, IngressProtocol::Udp(ClientIdentity::Stun));
     assert_eq!((wanted.media.rtcp, wanted.media.srtp), (RtcpPort::Mux, Srtp::Terminated));
     let Some(SrtpKeying::Dtls { fingerprints, keys: None, answered }) = &wanted.srtp else {
@@ -125,7 +125,7 @@ fn offer_says_the_latency_of_a_browser() {
 
 #[test]
 fn firefox_has_the_payload_types_of_rooms() {
-    let ParsedOffer { wanted, sdp } = parsed(&offer(FIREFOX)).unwrap();
+    let ParsedOffer { wanted, sdp, .. } = parsed(&offer(FIREFOX)).unwrap();
     let vp8 = wanted.media.payload_type(96).unwrap();
     assert_eq!((vp8.0, &*vp8.1.codec), (StreamKind::Video, "VP8"));
     assert_eq!(wanted.media.payload_type(120), None);
@@ -153,7 +153,7 @@ fn m_lines_of_a_kind_are_one_stream() {
     let second = CHROMIUM[from..to].replace("a=mid:1", "a=mid:3");
     let two = (CHROMIUM.to_owned() + &second).replace("BUNDLE 0 1 2", "BUNDLE 0 1 2 3");
     let one = parsed(&offer(CHROMIUM)).unwrap().wanted;
-    let ParsedOffer { wanted, sdp } = parsed(&offer(&two)).unwrap();
+    let ParsedOffer { wanted, sdp, .. } = parsed(&offer(&two)).unwrap();
     assert_eq!(sdp.unwrap().negotiation.accepted().count(), 3);
     assert_eq!(wanted.media, one.media);
 }
@@ -182,7 +182,7 @@ fn announced(
 
 #[test]
 fn receiving_m_lines_have_announced_streams() {
-    let ParsedOffer { wanted, sdp } = parsed(&offer(CHROMIUM)).unwrap();
+    let ParsedOffer { wanted, sdp, .. } = parsed(&offer(CHROMIUM)).unwrap();
     let sdp = sdp.unwrap();
     let Some(SrtpKeying::Dtls { answered, .. }) = &wanted.srtp else { panic!("{wanted:?}") };
     let (streams, seed) = (&answered.announced, answered.announced.seed);

@@ -1,6 +1,7 @@
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
+use evenkeel_media::probe;
 use evenkeel_media::srtp::{SrtpKeys, SrtpSender};
 use evenkeel_model::{Board, Srtp};
 
@@ -272,6 +273,51 @@ fn address_is_learned_at_the_home_worker_only() {
     let mut bench = Bench::new();
     assert_eq!(bench.identify(0, RtpSide::Rtp, &check(1)), Some((FIRST, ArrivalKind::Check)));
     assert_eq!(bench.holder(), None, "the worker that read it need not be the home worker");
+}
+
+/// A packet of the probe `probe` with this number.
+fn probe_packet(number: u16, password: &str) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let username = stun::Username { server_ufrag: "probe", client_ufrag: "client" };
+    let (transaction, key) = (probe::transaction(number, [7; 10]), stun::StunKey::new(password));
+    stun::write_padded_request(transaction, username, &key, 160, &mut packet);
+    packet
+}
+
+#[test]
+fn packet_of_a_probe_opens_no_session() {
+    let mut bench = Bench::new();
+    let ufrag = Ufrag::new(b"probe").unwrap();
+    let packet = |number| probe_packet(number, "password of the probe");
+    assert_eq!(bench.identify(0, RtpSide::Rtp, &packet(0)), None);
+    assert_eq!(bench.drops(DropReason::BadIntegrity), 1, "there is no probe yet");
+    bench.ingress.probes.open(ufrag, "password of the probe", bench.start).unwrap();
+    assert_eq!(bench.identify(0, RtpSide::Rtp, &packet(0)), None);
+    assert_eq!(bench.ingress.probe_answer().map(<[u8]>::len), Some(160));
+    assert_eq!(bench.ingress.probe_answer(), None, "it is sent once");
+    for (side, reason) in
+        [(RtpSide::Rtp, DropReason::Replayed), (RtpSide::Rtcp, DropReason::UnknownSource)]
+    {
+        assert_eq!(bench.identify(1, side, &packet(0)), None);
+        assert_eq!(bench.ingress.probe_answer(), None, "{side:?}");
+        assert_eq!(bench.drops(reason), 1, "{side:?}");
+    }
+    assert_eq!(bench.identify(1, RtpSide::Rtp, &media()), None);
+    assert_eq!(bench.holder(), None, "its address is not learned");
+}
+
+#[test]
+fn failed_packets_of_a_probe_are_limited() {
+    let mut bench = Bench::new();
+    let ufrag = Ufrag::new(b"probe").unwrap();
+    bench.ingress.probes.open(ufrag, "password of the probe", bench.start).unwrap();
+    for _ in 0..1_000 {
+        bench.identify(1, RtpSide::Rtp, &probe_packet(0, "a guess at the password"));
+    }
+    assert_eq!(bench.drops(DropReason::BadIntegrity), 2 * u64::from(MISSES));
+    assert_eq!(bench.drops(DropReason::Limited), 1_000 - 2 * u64::from(MISSES));
+    bench.identify(1, RtpSide::Rtp, &probe_packet(0, "password of the probe"));
+    assert_eq!(bench.ingress.probe_answer(), None);
 }
 
 #[test]
