@@ -174,6 +174,7 @@ fn session_view(view: &SessionView, names: &NodeNames) -> Session {
         actions: actions(&session.plan),
         measures: measured(&session.measures),
         impairment: session.impairment.as_ref().map(answers::impairment),
+        advice: session.advice.map(answers::advice),
         ice: view.ice.as_ref().map(|ice| IceFragments {
             ufrag: ice.gateway.to_string(),
             client_ufrag: ice.client.to_string(),
@@ -220,6 +221,7 @@ fn explained(
         actions: actions(&standing.plan),
         measures: measured(&standing.measures),
         impairment: standing.impairment.as_ref().map(answers::impairment),
+        advice: standing.advice.map(answers::advice),
         degradation_limits: limits.map(|limit| limit.name().into()).collect(),
         voice_only_for: explanation.voice_only_for.as_ref().map(answers::client_group),
         share_permille: explanation.share_permille,

@@ -28,6 +28,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use super::advice_feed::AdviceFeed;
 use super::change_log::ChangeLog;
 use super::changes::SocketPeer;
 use super::context::{ApiContext, BODIES_MAX, CredentialEnd, MetricsText, UPLOADS_MAX};
@@ -262,6 +263,8 @@ impl BoundApi {
             failures: Arc::clone(&failures),
         });
         if let Some(webrtc) = webrtc {
+            let advice = Arc::new(AdviceFeed::default());
+            let advised = Arc::clone(&advice).follow_events(shared.handle.events());
             let sessions = of_owner(&shared, self.webrtc_relay.as_ref());
             let sessions = sessions.with_state(Arc::clone(&shared));
             let whip = whip::router(
@@ -270,6 +273,8 @@ impl BoundApi {
                 &webrtc.settings,
                 secrets.clone(),
                 instruments,
+                advice,
+                shared.group().cloned(),
             );
             let entrance = Entrance::at(&api.gate);
             let BoundWebrtc { listener: (listener, _), tls, runtime, .. } = webrtc;
@@ -277,7 +282,10 @@ impl BoundApi {
             api.threads.push(start_thread("evenkeel-webrtc", move || {
                 // Offers of clients delay no operator.
                 scheduling::run_after_others();
-                runtime.block_on(served);
+                runtime.block_on(async {
+                    tokio::spawn(advised);
+                    served.await;
+                });
             })?);
         }
         let served = async move {

@@ -9,7 +9,7 @@ use evenkeel_contract::Word;
 use evenkeel_contract::gateway::{IndexedSession, IndexedSessionList};
 use evenkeel_contract::nodes::{NodeList, NodePlace};
 use evenkeel_contract::sessions::{
-    AskedRevision, EndedSession, Explanation, HistoryPage, Impairment, LiveExplanation,
+    Advice, AskedRevision, EndedSession, Explanation, HistoryPage, Impairment, LiveExplanation,
     PolicyAnswer, Quarantine, RoomDecisions, RoomExplanation, Session, SessionPage,
 };
 use serde_json::{Value, json};
@@ -333,6 +333,7 @@ fn explain(said: &LiveExplanation) {
     if let Some(said) = &said.impairment {
         impairment(said).iter().for_each(say);
     }
+    said.advice.iter().for_each(|it| say(&advice(it)));
     let less = if said.share_permille < 1_000 { ", for lack of capacity" } else { "" };
     say(&format!("  rung {}{}{less}", said.rung, degradation(said.cap_kbps, &said.actions)));
     let limits: Vec<&str> = said.degradation_limits.iter().map(|reason| limit(reason)).collect();
@@ -510,6 +511,12 @@ fn impairment(said: &Impairment) -> Vec<String> {
         lines.push(format!("    this gateway was late by {} ms", evidence.gateway_late_ms));
     }
     lines
+}
+
+/// The advice to the user: `  user advised: switch-network, for the downlink`.
+fn advice(said: &Advice) -> String {
+    let cause = said.cause.as_deref().unwrap_or("unknown segment");
+    format!("  user advised: {}, for the {cause}", said.advice)
 }
 
 /// The segment with the session of that device, uplink or downlink: `the uplink of s18`.

@@ -65,6 +65,9 @@ pub struct Session {
     /// The segment of the path that impairs the session's media.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub impairment: Option<Impairment>,
+    /// The advice to its user that holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<Advice>,
     /// Of a client that checks its path by STUN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ice: Option<IceFragments>,
@@ -127,6 +130,19 @@ pub struct Impairment {
     pub confidence_percent: u8,
     /// The measurements that show it.
     pub evidence: ImpairmentEvidence,
+}
+
+/// Advice to the user of a session.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct Advice {
+    /// `switch-network`, `lower-quality`, `audio-only` or `restored`.
+    pub advice: Word,
+    /// The segment of the session's path that is the reason: `uplink`, `downlink`, `leg` or `node`. Left out: there was no advice before
+    /// `restored`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Word>,
 }
 
 /// Measurements along the path of a session; a measurement that was not taken is left out.
@@ -281,6 +297,9 @@ pub struct LiveExplanation {
     /// The segment of the path that impairs the session's media.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub impairment: Option<Impairment>,
+    /// As of a session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<Advice>,
     /// Why the session is not degraded further: `cap-unsupported`, `no-video`…
     pub degradation_limits: Vec<Word>,
     /// The group of clients by which the session was admitted with voice only, until its breaker is closed.

@@ -18,6 +18,7 @@
 //! A round trip covers both directions, so one of a client does not tell its uplink from its downlink: the segment is
 //! unknown.
 
+mod advice;
 mod device;
 mod loss;
 mod own;
@@ -26,6 +27,7 @@ mod reports;
 mod timing;
 mod uplinks;
 
+pub use advice::{Advisor, FLOOR_R_CENTI, SessionQuality, VideoState};
 pub use own::{OwnFault, OwnFaults};
 pub use path::{ImpairmentChange, PathContext, ProbedLeg, SessionPath, StandingImpairment};
 pub use uplinks::{HeardUplinks, RoomUplinks, SenderUplink};

@@ -174,3 +174,9 @@ fn asked_revision_has_its_sessions() {
         "  asks no revision of call/routing (canary), about 2 sessions: the native default decides"
     );
 }
+
+#[test]
+fn advice_names_its_cause() {
+    let said = read(json!({"advice": "switch-network", "cause": "downlink"}));
+    assert_eq!(advice(&said), "  user advised: switch-network, for the downlink");
+}
