@@ -15,6 +15,7 @@ mod event_feed;
 mod events;
 mod failure_log;
 mod failures;
+mod feedback;
 mod gateway;
 mod listener;
 mod offer;

@@ -44,8 +44,8 @@ use super::request::{BodyBudget, bearer};
 use super::secrets::ClientSecrets;
 use super::whip::tls::{WebrtcCertificate, WebrtcCertificateError, WebrtcTls};
 use super::{
-    alerts, blast, changes, failures, gateway, offer, operations, policies, recording, sessions,
-    whip,
+    alerts, blast, changes, failures, feedback, gateway, offer, operations, policies, recording,
+    sessions, whip,
 };
 
 /// Maximum connections on the Unix socket, including event listeners. Further connections wait.
@@ -516,6 +516,8 @@ fn of_owner(shared: &ApiContext, relay: Option<&Arc<PeerRelay>>) -> Router<Arc<A
             get(sessions::session).put(offer::later::change).delete(sessions::close),
         )
         .route("/v1/sessions/{id}/explain", get(sessions::explain))
+        .route("/v1/sessions/{id}/feedback", post(feedback::rate))
+        .route("/v1/ratings", get(feedback::ratings))
         .route("/v1/rooms", get(sessions::rooms))
         .route("/v1/rooms/{target}", post(operations::room_verb))
         .route("/v1/rooms/{target}/explain", get(sessions::explain_room))

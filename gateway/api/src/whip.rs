@@ -52,8 +52,12 @@ mod session_url;
 pub(super) mod tls;
 
 const SDP: &str = "application/sdp";
+const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+
+/// Largest body with a rating: 500 bytes, each of which may be written as `\u0000`.
+const FEEDBACK_MAX: usize = 4 << 10;
 
 /// Bytes of all bodies that are held at the same time. Separate from operators' bodies, so that clients cannot keep these out.
 const BODIES_MAX: usize = 256 * SDP_BYTES_MAX;
@@ -120,9 +124,11 @@ pub(super) fn router(
         let posts = post(open).get(nothing).options(async || [(ACCEPT_POST, SDP)]);
         let patches = patch(trickle).delete(end).get(follow);
         let patches = patches.options(async || [(ACCEPT_PATCH, FRAGMENT)]);
+        let feedback = format!("{session}/feedback");
         router = router
             .route(&endpoint, posts.layer(Extension(direction)))
-            .route(&session, patches.layer(Extension(direction)));
+            .route(&session, patches.layer(Extension(direction)))
+            .route(&feedback, post(rate).layer(Extension(direction)));
     }
     let origins = Arc::new(AllowedOrigins::new(&settings.origins));
     router
@@ -270,6 +276,36 @@ async fn follow(
     Ok(stream.answer())
 }
 
+/// `POST` of the user's rating, also soon after the end of the session.
+async fn rate(
+    State(whip): State<Arc<WhipContext>>,
+    Extension(direction): Extension<ClientDirection>,
+    Extension(place): Extension<Arc<TcpPlace>>,
+    Path((scenario, room, session)): Path<(String, String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let endpoint = Endpoint { direction, scenario, room };
+    whip.authorize(&endpoint, &headers, Validity::Once)?;
+    require_type(&headers, JSON)?;
+    let id = session_url::proved(&whip.urls, &session, &endpoint).ok_or_else(unknown_session)?;
+    place.trust(ProvenCredential::SessionUrl(id))?;
+    let (body, _share) = whip.bodies.read(body, FEEDBACK_MAX).await?;
+    let path = format!("/v1/sessions/{id}/feedback");
+    let (head, body) = whip.ask(Method::POST, &path, None, body).await;
+    match head.status {
+        status if status.is_success() => Ok(StatusCode::NO_CONTENT),
+        StatusCode::CONFLICT => {
+            Err(ApiError::new(ErrorCode::Conflict, "the session has another rating"))
+        }
+        status => Err(ApiError { field: error_of(&body).field, ..refused(status, &body) }),
+    }
+}
+
+fn unknown_session() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "there is no such session, or it has ended")
+}
+
 impl WhipContext {
     /// The claims of the request's token, if it is for this endpoint.
     fn authorize(
@@ -347,20 +383,16 @@ impl WhipContext {
 
     /// The live session with this URL.
     async fn find(&self, endpoint: &Endpoint, segment: &str) -> Result<ProvedSession, ApiError> {
-        let unknown = || {
-            let message = "there is no such session, or it has ended";
-            ApiError::new(ErrorCode::NotFound, message)
-        };
-        let id = session_url::proved(&self.urls, segment, endpoint).ok_or_else(unknown)?;
+        let id = session_url::proved(&self.urls, segment, endpoint).ok_or_else(unknown_session)?;
         let path = format!("/v1/sessions/{id}");
         let (head, body) = self.ask(Method::GET, &path, None, Vec::new()).await;
         match head.status {
             StatusCode::OK => {}
-            StatusCode::NOT_FOUND => return Err(unknown()),
+            StatusCode::NOT_FOUND => return Err(unknown_session()),
             _ => return Err(refused(head.status, &body)),
         }
         let Session { ice, advice, .. } = serde_json::from_slice(&body).unwrap_or_default();
-        Ok(ProvedSession { id, ice: ice.ok_or_else(unknown)?, advice })
+        Ok(ProvedSession { id, ice: ice.ok_or_else(unknown_session)?, advice })
     }
 
     async fn restart_ice(&self, id: SessionId, ufrag: &str) -> Result<IceRestart, ApiError> {

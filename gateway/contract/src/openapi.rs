@@ -26,8 +26,8 @@ use crate::policies::{
     PolicyList, PushQuery, PushRequest, RecordingQuery, RefusalList, RolloutAnswer, VerbQuery,
 };
 use crate::sessions::{
-    Explanation, HistoryPage, HistoryQuery, PageQuery, RoomExplanation, RoomPage, Session,
-    SessionPage,
+    Explanation, FeedbackRequest, HistoryPage, HistoryQuery, PageQuery, RatingComparison,
+    RoomExplanation, RoomPage, Session, SessionPage,
 };
 
 pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -354,6 +354,9 @@ fn endpoints() -> Vec<Endpoint> {
             .body::<LaterRequest>()
             .answer::<LaterAnswer>(),
         Endpoint::new("delete", "/v1/sessions/{session}", "Closes a session"),
+        post("/v1/sessions/{session}/feedback", "Takes the rating of a session by its user")
+            .body::<FeedbackRequest>(),
+        get("/v1/ratings", "Compares ratings and measured quality").answer::<RatingComparison>(),
         get("/v1/rooms", "Lists rooms in pages").query::<PageQuery>().answer::<RoomPage>(),
         get("/v1/rooms/{room}/explain", "Explains where a room is, and which revisions decide")
             .answer::<RoomExplanation>(),

@@ -117,6 +117,12 @@ pub struct ClosedSession {
     pub transport: ClientTransport,
     /// The author of the admission.
     pub admitted_by: Arc<Decider>,
+    /// The author of the room's route.
+    pub routed_by: Decider,
+    /// The node that carried the room; `None` while it was stranded.
+    pub node: Option<NodeId>,
+    /// The mean R-factor of its voice, times 100; `None` if it was not measured.
+    pub mean_r_centi: Option<u32>,
     /// The arrival of the offer.
     pub offered: Instant,
     /// The time at which the session ended.

@@ -15,7 +15,7 @@ use evenkeel_model::{
 use super::*;
 
 /// A session in a hitless room; the second node is full.
-fn explanation(id: SessionId) -> Explanation {
+pub(super) fn explanation(id: SessionId) -> Explanation {
     let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
     let now = Instant::now();
     let standing = SessionStanding {
@@ -31,6 +31,7 @@ fn explanation(id: SessionId) -> Explanation {
         measures: Measures::default(),
         impairment: Some(events::impairment()),
         advice: Some(Advice { kind: AdviceKind::SwitchNetwork, cause: PathSegment::Uplink }),
+        mean_r_centi: Some(6_200),
         age: Duration::from_secs(3),
     };
     let step = MoveRecord {

@@ -6,6 +6,7 @@ use std::time::{Instant, UNIX_EPOCH};
 use data_encoding::BASE64URL_NOPAD;
 use evenkeel_config::token::{TokenKeys, TokenRefusal};
 use evenkeel_config::{GatewayConfig, IceServer, IceServerLogin, WebrtcSettings};
+use evenkeel_control::history::{RatableSession, SessionHistory};
 use evenkeel_control::samples::closed_session;
 use evenkeel_control::{IceFragments, Inherited, LaterOffer, SessionView};
 use evenkeel_dataplane::worker::SrtpKeying;
@@ -523,6 +524,44 @@ fn advice_is_for_the_holder_of_the_session_url() {
     assert_eq!(ask(&location, "none", events), 401);
     assert_eq!(ask(&location, &changed("room", "other"), events), 403);
     assert_eq!(ask("/whip/live/stage/s17-00", &token(&claims()), events), 404);
+    assert!(whip.asks_nothing());
+}
+
+#[test]
+fn session_is_rated_by_its_url_after_its_end() {
+    let mut whip = WhipWorld::start();
+    let (location, _) = whip.opened();
+    let history = Arc::new(SessionHistory::default());
+    history.note_ended(RatableSession {
+        session: SessionId(17),
+        scenario: "live".into(),
+        node: None,
+        decided_by: ["native".to_owned(), "native".to_owned()],
+        mean_r_centi: None,
+    });
+    let token = changed("exp", now() - 600);
+    let head = format!("POST {location}/feedback\ncontent-type: application/json");
+    let mut rate = |feedback: Value| {
+        let asking = whip.ask(&head, &token, &feedback.to_string());
+        let ControlRequest::Explain(SessionId(17), reply) = whip.world.request() else {
+            panic!("explain")
+        };
+        reply.send(None).unwrap();
+        let ControlRequest::History(reply) = whip.world.request() else { panic!("history") };
+        reply.send(Arc::clone(&history)).unwrap();
+        asking.whole()
+    };
+    assert_eq!(rate(json!({"rating": 3})), (204, String::new()));
+    assert_eq!(rate(json!({"rating": 4})).0, 409);
+    let ratings = history.ratings();
+    assert_eq!(ratings.iter().map(|it| it.rating).collect::<Vec<_>>(), [3]);
+    let (status, body) = whip.ask(&head, &token, r#"{"rating": 9}"#).answer();
+    assert_eq!((status, &body["error"]["field"]), (400, &json!("rating")));
+    assert_eq!(whip.ask(&head, "none", r#"{"rating": 3}"#).status(), 401);
+    let guessed = format!("POST {location}0/feedback\ncontent-type: application/json");
+    assert_eq!(whip.ask(&guessed, &token, r#"{"rating": 3}"#).status(), 404);
+    let plain = format!("POST {location}/feedback\ncontent-type: text/plain");
+    assert_eq!(whip.ask(&plain, &token, r#"{"rating": 3}"#).status(), 415);
     assert!(whip.asks_nothing());
 }
 

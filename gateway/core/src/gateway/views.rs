@@ -49,6 +49,8 @@ pub struct SessionStanding {
     pub impairment: Option<Impairment>,
     /// The advice to its user, if any.
     pub advice: Option<Advice>,
+    /// The mean R-factor of its voice, times 100; `None` if it was not measured.
+    pub mean_r_centi: Option<u32>,
     /// Time since the offer.
     pub age: Duration,
 }
@@ -381,6 +383,7 @@ impl<'a> Views<'a> {
             measures: session.measures(now),
             impairment: self.gateway.diagnosis.impairment(id),
             advice: self.gateway.advice.standing(id),
+            mean_r_centi: session.mean_r_centi(),
             age: now.saturating_duration_since(session.offered()),
         })
     }

@@ -1,8 +1,8 @@
 //! The segment of the path that impairs a session, found by faults of one segment each.
 
 use evenkeel_model::{
-    Advice, AdviceKind, CoreEvent, FlowCounts, Impairment, ImpairmentSign, Measures, Metric, Op,
-    PathSegment, RedundancyMode, ServiceObjective, SessionId,
+    Advice, AdviceKind, CoreEvent, Decider, FlowCounts, Impairment, ImpairmentSign, Measures,
+    Metric, Op, PathSegment, RedundancyMode, ServiceObjective, SessionId,
 };
 
 use super::*;
@@ -628,4 +628,23 @@ fn session_that_ends_leaves_no_advice() {
     }
     call.world.settle();
     assert_eq!(call.world.gateway.advice.len(), 0);
+}
+
+#[test]
+fn closed_session_has_its_mean_r_and_its_node() {
+    let mut call = Call::new();
+    for r_centi in [8_000, 6_000] {
+        call.measures.set(Metric::RFactor, r_centi);
+        call.goes_on(1_000);
+    }
+    let (on, now, first) = (call.world.stands("r"), call.world.now, call.sessions[0]);
+    call.world.gateway.handle_close(first, now).unwrap();
+    call.world.settle();
+    let closed = call.world.events().find_map(|event| match event {
+        CoreEvent::Closed { session, closed, .. } if *session == first => Some(closed.clone()),
+        _ => None,
+    });
+    let closed = closed.unwrap();
+    assert_eq!((closed.mean_r_centi, closed.node), (Some(7_000), on));
+    assert_eq!(closed.routed_by, Decider::Native);
 }
