@@ -18,6 +18,9 @@
 //! A round trip covers both directions, so one of a client does not tell its uplink from its downlink: the segment is
 //! unknown.
 
+// Tests start their virtual clock at the current time.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 mod advice;
 mod device;
 mod loss;
