@@ -251,7 +251,7 @@ async fn end(
     Ok(StatusCode::OK)
 }
 
-/// `GET` of a session: its advice, if the client takes events. Otherwise the answer is empty (RFC 9725, section 4.2).
+/// `GET` of a session: its advice, if the client takes events. Otherwise the answer is empty.
 async fn follow(
     State(whip): State<Arc<WhipContext>>,
     Extension(direction): Extension<ClientDirection>,
