@@ -4,6 +4,7 @@
 mod harness;
 
 mod addresses;
+mod advice;
 mod agents;
 mod alerts;
 mod attacks;

@@ -11,7 +11,7 @@ use evenkeel_contract::gateway::{
 };
 use evenkeel_contract::nodes::{Hop, NodePlace};
 use evenkeel_contract::policies::{Rollout, RolloutStage};
-use evenkeel_contract::sessions::{ClientGroup, Impairment, ImpairmentEvidence};
+use evenkeel_contract::sessions::{Advice, ClientGroup, Impairment, ImpairmentEvidence};
 use evenkeel_control::{ListChange, NodeName, NodeNames};
 use evenkeel_forecast::DecaySign;
 use evenkeel_model::Decider;
@@ -76,6 +76,10 @@ pub(super) fn impairment(impairment: &evenkeel_model::Impairment) -> Impairment 
             gateway_dropped_ppm: evidence.dropped_ppm,
         },
     }
+}
+
+pub(super) fn advice(advice: evenkeel_model::Advice) -> Advice {
+    Advice { advice: advice.kind.name().into(), cause: Some(advice.cause.name().into()) }
 }
 
 pub(super) fn forecast_evidence(

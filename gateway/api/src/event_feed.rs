@@ -22,7 +22,7 @@ const LISTENERS_MAX: usize = 64;
 /// Notices that a listener may lag behind, enough for the failure of a region with thousands of rooms.
 const NOTICES_MAX: usize = 16_384;
 /// Interval of comments, because proxies close silent connections.
-const COMMENT_EVERY: Duration = Duration::from_secs(15);
+pub(super) const COMMENT_EVERY: Duration = Duration::from_secs(15);
 
 #[derive(Clone)]
 pub(super) struct EventFeed {

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_alerts::AlertHandle;
 use evenkeel_contract::events::{
-    BreakerChanged, ClientBreakerChanged, Closed, Continued, Degraded, Drained, Draining,
-    EventData, ForecastChanged, GroupChanged, HandshakeEnded, HopRemoved, ImpairmentChanged,
-    LossCompared, LossesUncovered, Missed, ModeChanged, MoveCauseFound, MoveEnded, Moved,
-    NodeHealth, NodeListChanged, NodeRemoved, NodeStart, NodeStop, NotOpened, Opened, PacketsShed,
-    PolicyHealth, PredictedLoss, ProviderBreakerChanged, Renegotiated, RoomDuplicate, StreamAdded,
-    StreamRemoved, UncoveredLoss, UplinkSuspected, Witness,
+    AdviceChanged, BreakerChanged, ClientBreakerChanged, Closed, Continued, Degraded, Drained,
+    Draining, EventData, ForecastChanged, GroupChanged, HandshakeEnded, HopRemoved,
+    ImpairmentChanged, LossCompared, LossesUncovered, Missed, ModeChanged, MoveCauseFound,
+    MoveEnded, Moved, NodeHealth, NodeListChanged, NodeRemoved, NodeStart, NodeStop, NotOpened,
+    Opened, PacketsShed, PolicyHealth, PredictedLoss, ProviderBreakerChanged, Renegotiated,
+    RoomDuplicate, StreamAdded, StreamRemoved, UncoveredLoss, UplinkSuspected, Witness,
 };
 use evenkeel_contract::policies::TimedRollout;
 use evenkeel_control::history::traffic;
@@ -354,6 +354,15 @@ impl NoticeWriter {
                     room: Arc::clone(room_name),
                     scenario: Arc::clone(scenario),
                     impairment: impairment.as_deref().map(answers::impairment),
+                })
+            }
+            CoreEvent::Advised { session, room_name, scenario, advice } => {
+                EventNotice::of(&AdviceChanged {
+                    at_us,
+                    session: session.to_string(),
+                    room: Arc::clone(room_name),
+                    scenario: Arc::clone(scenario),
+                    advice: answers::advice(*advice),
                 })
             }
             CoreEvent::Standing { policy, fault, .. } => EventNotice::of(&PolicyHealth {

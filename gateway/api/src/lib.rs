@@ -3,6 +3,7 @@
 //! It parses strictly, asks control through its [`Handle`](evenkeel_control::Handle) and serialises the answer. It runs
 //! on its own thread; forwarding never waits for it and does not depend on it.
 
+mod advice_feed;
 mod alerts;
 mod answers;
 mod blast;
@@ -14,6 +15,7 @@ mod event_feed;
 mod events;
 mod failure_log;
 mod failures;
+mod feedback;
 mod gateway;
 mod listener;
 mod offer;

@@ -1,6 +1,6 @@
 //! Sessions and rooms: lists, explanations, and records of ended sessions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -67,7 +67,10 @@ pub(super) async fn explain(
         let ended = history.list(u64::MAX, 1, |record| *record.id == *id);
         let (_, ended) = ended.into_iter().next().ok_or_else(|| shared.no_session(session))?;
         let ended = Arc::unwrap_or_clone(ended);
-        return Ok(Json(Explanation::Ended(Box::new(EndedExplanation { id, ended }))));
+        let rating = history.ratings().into_iter().find(|rating| *rating.id == *id);
+        let rating = rating.map(Arc::unwrap_or_clone);
+        let explained = EndedExplanation { id, ended, rating };
+        return Ok(Json(Explanation::Ended(Box::new(explained))));
     };
     let nodes = shared.ask(&id, shared.handle.nodes()).await?;
     // `None`: it ended meanwhile.
@@ -138,8 +141,12 @@ pub(super) async fn history(
         record.ended_us >= since_us && room.as_deref().is_none_or(|room| room == &*record.room)
     });
     let next = page.cut(&mut all, |(number, _)| number.to_string());
-    let sessions = all.into_iter().map(|(_, record)| Arc::unwrap_or_clone(record)).collect();
-    Ok(Json(HistoryPage { sessions, next, dropped: history.dropped() }))
+    let sessions: Vec<_> =
+        all.into_iter().map(|(_, record)| Arc::unwrap_or_clone(record)).collect();
+    let ids: BTreeSet<&str> = sessions.iter().map(|session| &*session.id).collect();
+    let ratings = history.ratings().into_iter().filter(|rating| ids.contains(&*rating.id));
+    let ratings = ratings.map(Arc::unwrap_or_clone).collect();
+    Ok(Json(HistoryPage { sessions, next, ratings, dropped: history.dropped() }))
 }
 
 fn number(text: &str) -> Result<u64, ApiError> {
@@ -174,6 +181,7 @@ fn session_view(view: &SessionView, names: &NodeNames) -> Session {
         actions: actions(&session.plan),
         measures: measured(&session.measures),
         impairment: session.impairment.as_ref().map(answers::impairment),
+        advice: session.advice.map(answers::advice),
         ice: view.ice.as_ref().map(|ice| IceFragments {
             ufrag: ice.gateway.to_string(),
             client_ufrag: ice.client.to_string(),
@@ -220,6 +228,7 @@ fn explained(
         actions: actions(&standing.plan),
         measures: measured(&standing.measures),
         impairment: standing.impairment.as_ref().map(answers::impairment),
+        advice: standing.advice.map(answers::advice),
         degradation_limits: limits.map(|limit| limit.name().into()).collect(),
         voice_only_for: explanation.voice_only_for.as_ref().map(answers::client_group),
         share_permille: explanation.share_permille,

@@ -6,6 +6,7 @@ mod documents;
 mod events;
 mod explain;
 mod failures;
+mod feedback;
 mod forecasts;
 mod history;
 mod log;

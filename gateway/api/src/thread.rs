@@ -28,6 +28,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use super::advice_feed::AdviceFeed;
 use super::change_log::ChangeLog;
 use super::changes::SocketPeer;
 use super::context::{ApiContext, BODIES_MAX, CredentialEnd, MetricsText, UPLOADS_MAX};
@@ -44,7 +45,8 @@ use super::request::{BodyBudget, bearer};
 use super::secrets::ClientSecrets;
 use super::whip::tls::{WebrtcCertificate, WebrtcCertificateError, WebrtcTls};
 use super::{
-    alerts, blast, changes, failures, gateway, offer, operations, policies, probes, recording,
+    alerts, blast, changes, failures, feedback, gateway, offer, operations, policies, probes,
+    recording,
     sessions, whip,
 };
 
@@ -264,6 +266,8 @@ impl BoundApi {
             failures: Arc::clone(&failures),
         });
         if let Some(webrtc) = webrtc {
+            let advice = Arc::new(AdviceFeed::default());
+            let advised = Arc::clone(&advice).follow_events(shared.handle.events());
             let sessions = of_owner(&shared, self.webrtc_relay.as_ref());
             let sessions = sessions.with_state(Arc::clone(&shared));
             let whip = whip::router(
@@ -272,6 +276,8 @@ impl BoundApi {
                 &webrtc.settings,
                 secrets.clone(),
                 instruments,
+                advice,
+                shared.group().cloned(),
             );
             let entrance = Entrance::at(&api.gate);
             let BoundWebrtc { listener: (listener, _), tls, runtime, .. } = webrtc;
@@ -279,7 +285,10 @@ impl BoundApi {
             api.threads.push(start_thread("evenkeel-webrtc", move || {
                 // Offers of clients delay no operator.
                 scheduling::run_after_others();
-                runtime.block_on(served);
+                runtime.block_on(async {
+                    tokio::spawn(advised);
+                    served.await;
+                });
             })?);
         }
         let served = async move {
@@ -512,6 +521,8 @@ fn of_owner(shared: &ApiContext, relay: Option<&Arc<PeerRelay>>) -> Router<Arc<A
         .route("/v1/sessions/{id}/explain", get(sessions::explain))
         .route("/v1/probes", post(probes::open))
         .route("/v1/probes/{id}", put(probes::measure))
+        .route("/v1/sessions/{id}/feedback", post(feedback::rate))
+        .route("/v1/ratings", get(feedback::ratings))
         .route("/v1/rooms", get(sessions::rooms))
         .route("/v1/rooms/{target}", post(operations::room_verb))
         .route("/v1/rooms/{target}/explain", get(sessions::explain_room))

@@ -21,8 +21,9 @@ use evenkeel_contract::offers::{
     AnswerSdp, IceRestart, LaterAnswer, LaterRequest, LaterSdp, OfferAnswer, OfferDirection,
     OfferRequest, OfferSdp,
 };
-use evenkeel_contract::sessions::{IceFragments, Session};
+use evenkeel_contract::sessions::{Advice, IceFragments, Session};
 use evenkeel_control::SessionUrls;
+use evenkeel_group::{Group, GroupOwnership};
 use evenkeel_model::SessionId;
 use evenkeel_process::lock;
 use evenkeel_process::random::draw;
@@ -36,6 +37,7 @@ use hyper_util::service::TowerToHyperService;
 use self::cors::AllowedOrigins;
 use self::endpoint::{Endpoint, protocol};
 use self::rates::OfferRates;
+use super::advice_feed::AdviceFeed;
 use super::error::{ApiError, unknown_path};
 use super::listener::{ProvenCredential, TcpPlace};
 use super::offer::token_use::{TOKEN_FIELD, TokenUse};
@@ -50,7 +52,12 @@ mod session_url;
 pub(super) mod tls;
 
 const SDP: &str = "application/sdp";
+const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+
+/// Largest body with a rating: 500 bytes, each of which may be written as `\u0000`.
+const FEEDBACK_MAX: usize = 4 << 10;
 
 /// Bytes of all bodies that are held at the same time. Separate from operators' bodies, so that clients cannot keep these out.
 const BODIES_MAX: usize = 256 * SDP_BYTES_MAX;
@@ -69,12 +76,16 @@ pub(super) struct WhipContext {
     links: Vec<HeaderValue>,
     rates: Mutex<OfferRates>,
     instruments: Option<Arc<Instruments>>,
+    advice: Arc<AdviceFeed>,
+    /// `None`: the gateway belongs to no group.
+    group: Option<Group>,
 }
 
 /// A live session. Its URL is one that the gateway answered with.
 struct ProvedSession {
     id: SessionId,
     ice: IceFragments,
+    advice: Option<Advice>,
 }
 
 /// The strong entity tag of the ICE session (RFC 9725, section 4.3.1).
@@ -89,22 +100,35 @@ pub(super) fn router(
     settings: &WebrtcSettings,
     secrets: ClientSecrets,
     instruments: Option<Arc<Instruments>>,
+    advice: Arc<AdviceFeed>,
+    group: Option<Group>,
 ) -> Router {
     let links = settings.ice_servers.iter().map(link).collect();
     let (bodies, rates) = (BodyBudget::new(BODIES_MAX), Mutex::new(OfferRates::new()));
-    let whip = WhipContext { sessions, bodies, secrets, urls, links, rates, instruments };
-    let whip = Arc::new(whip);
+    let whip = Arc::new(WhipContext {
+        sessions,
+        bodies,
+        secrets,
+        urls,
+        links,
+        rates,
+        instruments,
+        advice,
+        group,
+    });
     let mut router = Router::new();
     for direction in [ClientDirection::Publish, ClientDirection::View] {
         let endpoint = format!("/{}/{{scenario}}/{{room}}", protocol(direction));
         let session = format!("{endpoint}/{{session}}");
         let nothing = async || StatusCode::NO_CONTENT;
         let posts = post(open).get(nothing).options(async || [(ACCEPT_POST, SDP)]);
-        let patches = patch(trickle).delete(end).get(nothing);
+        let patches = patch(trickle).delete(end).get(follow);
         let patches = patches.options(async || [(ACCEPT_PATCH, FRAGMENT)]);
+        let feedback = format!("{session}/feedback");
         router = router
             .route(&endpoint, posts.layer(Extension(direction)))
-            .route(&session, patches.layer(Extension(direction)));
+            .route(&session, patches.layer(Extension(direction)))
+            .route(&feedback, post(rate).layer(Extension(direction)));
     }
     let origins = Arc::new(AllowedOrigins::new(&settings.origins));
     router
@@ -227,6 +251,61 @@ async fn end(
     Ok(StatusCode::OK)
 }
 
+/// `GET` of a session: its advice, if the client takes events. Otherwise the answer is empty.
+async fn follow(
+    State(whip): State<Arc<WhipContext>>,
+    Extension(direction): Extension<ClientDirection>,
+    Extension(place): Extension<Arc<TcpPlace>>,
+    Path((scenario, room, session)): Path<(String, String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    if !takes_events(&headers) {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let endpoint = Endpoint { direction, scenario, room };
+    whip.authorize(&endpoint, &headers, Validity::Once)?;
+    let ProvedSession { id, .. } = whip.find(&endpoint, &session).await?;
+    place.trust(ProvenCredential::SessionUrl(id))?;
+    // The events of a session are at the gateway that has it.
+    if whip.group.as_ref().is_some_and(|group| !matches!(group.owner(), GroupOwnership::Here)) {
+        return Err(ApiError::new(ErrorCode::Standby, "the gateway does not serve at present"));
+    }
+    let stream = whip.advice.follow(id)?;
+    let ProvedSession { advice, .. } = whip.find(&endpoint, &session).await?;
+    stream.begin(advice);
+    Ok(stream.answer())
+}
+
+/// `POST` of the user's rating, also soon after the end of the session.
+async fn rate(
+    State(whip): State<Arc<WhipContext>>,
+    Extension(direction): Extension<ClientDirection>,
+    Extension(place): Extension<Arc<TcpPlace>>,
+    Path((scenario, room, session)): Path<(String, String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let endpoint = Endpoint { direction, scenario, room };
+    whip.authorize(&endpoint, &headers, Validity::Once)?;
+    require_type(&headers, JSON)?;
+    let id = session_url::proved(&whip.urls, &session, &endpoint).ok_or_else(unknown_session)?;
+    place.trust(ProvenCredential::SessionUrl(id))?;
+    let (body, _share) = whip.bodies.read(body, FEEDBACK_MAX).await?;
+    let path = format!("/v1/sessions/{id}/feedback");
+    let (head, body) = whip.ask(Method::POST, &path, None, body).await;
+    match head.status {
+        status if status.is_success() => Ok(StatusCode::NO_CONTENT),
+        StatusCode::CONFLICT => {
+            Err(ApiError::new(ErrorCode::Conflict, "the session has another rating"))
+        }
+        status => Err(ApiError { field: error_of(&body).field, ..refused(status, &body) }),
+    }
+}
+
+fn unknown_session() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "there is no such session, or it has ended")
+}
+
 impl WhipContext {
     /// The claims of the request's token, if it is for this endpoint.
     fn authorize(
@@ -305,20 +384,16 @@ impl WhipContext {
 
     /// The live session with this URL.
     async fn find(&self, endpoint: &Endpoint, segment: &str) -> Result<ProvedSession, ApiError> {
-        let unknown = || {
-            let message = "there is no such session, or it has ended";
-            ApiError::new(ErrorCode::NotFound, message)
-        };
-        let id = session_url::proved(&self.urls, segment, endpoint).ok_or_else(unknown)?;
+        let id = session_url::proved(&self.urls, segment, endpoint).ok_or_else(unknown_session)?;
         let path = format!("/v1/sessions/{id}");
         let (head, body) = self.ask(Method::GET, &path, None, Vec::new()).await;
         match head.status {
             StatusCode::OK => {}
-            StatusCode::NOT_FOUND => return Err(unknown()),
+            StatusCode::NOT_FOUND => return Err(unknown_session()),
             _ => return Err(refused(head.status, &body)),
         }
-        let Session { ice, .. } = serde_json::from_slice(&body).unwrap_or_default();
-        Ok(ProvedSession { id, ice: ice.ok_or_else(unknown)? })
+        let Session { ice, advice, .. } = serde_json::from_slice(&body).unwrap_or_default();
+        Ok(ProvedSession { id, ice: ice.ok_or_else(unknown_session)?, advice })
     }
 
     async fn restart_ice(&self, id: SessionId, ufrag: &str) -> Result<IceRestart, ApiError> {
@@ -399,6 +474,15 @@ fn require_type(headers: &HeaderMap, expected: &str) -> Result<(), ApiError> {
     }
     let message = format!("found content type `{found}`, expected `{expected}`");
     Err(ApiError::new(ErrorCode::UnsupportedMediaType, message))
+}
+
+/// The client asks for server-sent events.
+fn takes_events(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|text| text.split(',')).any(|range| {
+        let media_type = range.split(';').next().unwrap_or_default().trim();
+        media_type.eq_ignore_ascii_case(EVENTS)
+    })
 }
 
 /// Checks that the client takes an answer in SDP (RFC 9110, section 12.5.1).

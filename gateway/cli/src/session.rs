@@ -9,8 +9,9 @@ use evenkeel_contract::Word;
 use evenkeel_contract::gateway::{IndexedSession, IndexedSessionList};
 use evenkeel_contract::nodes::{NodeList, NodePlace};
 use evenkeel_contract::sessions::{
-    AskedRevision, EndedSession, Explanation, HistoryPage, Impairment, LiveExplanation,
-    PolicyAnswer, Quarantine, RoomDecisions, RoomExplanation, Session, SessionPage,
+    Advice, AskedRevision, EndedExplanation, EndedSession, Explanation, HistoryPage, Impairment,
+    LiveExplanation, PolicyAnswer, Quarantine, RoomDecisions, RoomExplanation, Session,
+    SessionPage, SessionRating,
 };
 use serde_json::{Value, json};
 
@@ -125,7 +126,6 @@ fn is_bad(session: &Session) -> bool {
 
 /// The measured quality with units: `R 82.1, loss 0.1 % up, jitter 3 ms up`; empty if nothing is measured.
 fn quality(measures: &BTreeMap<Word, u32>) -> String {
-    let hundredths = |value: u32| format!("{}.{:02}", value / 100, value % 100);
     let percent = |ppm: u32| format!("{} %", hundredths(ppm / 100));
     let ms = |us: u32| format!("{} ms", us.div_ceil(1_000));
     let both = |name: &str, written: &dyn Fn(u32) -> String| {
@@ -213,7 +213,7 @@ impl SessionArgs {
                     say(&said);
                 } else {
                     match typed(&said)? {
-                        Explanation::Ended(record) => explain_ended(&record.ended),
+                        Explanation::Ended(record) => explain_ended(&record),
                         Explanation::Live(said) => explain(&said),
                     }
                 }
@@ -301,8 +301,9 @@ pub(crate) fn degradation(cap_kbps: Option<u32>, actions: &BTreeMap<Word, u32>) 
 }
 
 /// The record of an ended session, with its moves.
-fn explain_ended(record: &EndedSession) {
+fn explain_ended(EndedExplanation { ended: record, rating, .. }: &EndedExplanation) {
     say(&ended(record));
+    rating.iter().for_each(|it| say(&rated(it)));
     for step in &record.last_moves {
         say(&format!(
             "  moved {} ago from {} to {}: {}, by {}",
@@ -313,6 +314,23 @@ fn explain_ended(record: &EndedSession) {
             step.by,
         ));
     }
+}
+
+/// `  rated 2 of 5, measured R 62.00: "choppy"`.
+fn rated(SessionRating { rating, mean_r_centi, words, .. }: &SessionRating) -> String {
+    let measured = r_factor(*mean_r_centi);
+    let words = words.as_ref().map(|words| format!(": \"{words}\"")).unwrap_or_default();
+    format!("  rated {rating} of 5, {measured}{words}")
+}
+
+/// `measured R 62.00`.
+pub(crate) fn r_factor(centi: Option<u32>) -> String {
+    centi.map_or("R not measured".to_owned(), |r| format!("measured R {}", hundredths(r)))
+}
+
+/// `62.05`.
+pub(crate) fn hundredths(centi: u32) -> String {
+    format!("{}.{:02}", centi / 100, centi % 100)
 }
 
 fn explain(said: &LiveExplanation) {
@@ -333,6 +351,7 @@ fn explain(said: &LiveExplanation) {
     if let Some(said) = &said.impairment {
         impairment(said).iter().for_each(say);
     }
+    said.advice.iter().for_each(|it| say(&advice(it)));
     let less = if said.share_permille < 1_000 { ", for lack of capacity" } else { "" };
     say(&format!("  rung {}{}{less}", said.rung, degradation(said.cap_kbps, &said.actions)));
     let limits: Vec<&str> = said.degradation_limits.iter().map(|reason| limit(reason)).collect();
@@ -510,6 +529,12 @@ fn impairment(said: &Impairment) -> Vec<String> {
         lines.push(format!("    this gateway was late by {} ms", evidence.gateway_late_ms));
     }
     lines
+}
+
+/// The advice to the user: `  user advised: switch-network, for the downlink`.
+fn advice(said: &Advice) -> String {
+    let cause = said.cause.as_deref().unwrap_or("unknown segment");
+    format!("  user advised: {}, for the {cause}", said.advice)
 }
 
 /// The segment with the session of that device, uplink or downlink: `the uplink of s18`.

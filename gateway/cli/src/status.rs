@@ -10,24 +10,35 @@ use evenkeel_contract::gateway::{
 };
 use evenkeel_contract::nodes::{Node, NodeList};
 use evenkeel_contract::policies::{Policy, PolicyList};
+use evenkeel_contract::sessions::{RatedGroup, RatingComparison};
 use evenkeel_process::unix_us;
 use serde_json::json;
 
-use crate::command::{ApiArgs, CommandError, say, typed};
+use crate::command::{ApiArgs, CommandError, counted, say, show_lines, typed};
 use crate::operations::held;
+use crate::session::{hundredths, r_factor};
 
 /// Show sessions, nodes and policies of a running gateway.
 #[derive(Args)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     api: ApiArgs,
-    /// Print JSON: the objects `status`, `nodes` and `policies` of the API
+    /// Compare the ratings of users with the measured quality, by scenario, node and revision
+    #[arg(long)]
+    ratings: bool,
+    /// Print JSON: the objects `status`, `nodes` and `policies` of the API, or its comparison of ratings
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 impl StatusArgs {
     pub(crate) fn run(self) -> Result<(), CommandError> {
+        if self.ratings {
+            let answer = self.api.read("/v1/ratings")?;
+            let compared = typed(&answer)?;
+            show_lines(self.json, &answer, || rating_lines(&compared));
+            return Ok(());
+        }
         let (status, nodes, policies) = self.api.operate(async |admin| {
             Ok((
                 admin.read("/v1/status").await?,
@@ -108,6 +119,27 @@ impl StatusArgs {
         }
         Ok(())
     }
+}
+
+/// A line for each scenario, node and revision with ratings.
+fn rating_lines(compared: &RatingComparison) -> String {
+    let RatingComparison { scenarios, nodes, revisions } = compared;
+    let line = |kind: &str, group: &RatedGroup| {
+        let RatedGroup { name, ratings, mean_rating_centi, measured, mean_r_centi } = group;
+        let mean = hundredths(*mean_rating_centi);
+        let of = match measured {
+            1.. if measured < ratings => format!(" (of {measured})"),
+            _ => String::new(),
+        };
+        let (ratings, measured) = (counted(*ratings, "rating"), r_factor(*mean_r_centi));
+        format!("  {kind:<8} {name:<32} {ratings}, mean {mean} of 5, {measured}{of}")
+    };
+    let lines = [("scenario", scenarios), ("node", nodes), ("revision", revisions)];
+    let lines = lines.into_iter().flat_map(|(kind, groups)| {
+        groups.iter().map(move |group| line(kind, group)).collect::<Vec<_>>()
+    });
+    let lines: Vec<String> = lines.collect();
+    if lines.is_empty() { "no ratings".to_owned() } else { lines.join("\n") }
 }
 
 /// A certificate or token with its end.

@@ -12,7 +12,7 @@ use crate::Word;
 use crate::gateway::{ForecastEvidence, ReloadReport};
 use crate::nodes::Hop;
 use crate::policies::TimedRollout;
-use crate::sessions::{Impairment, Traffic};
+use crate::sessions::{Advice, Impairment, Traffic};
 
 /// The data of an event.
 pub trait EventData: Serialize + DeserializeOwned {
@@ -64,6 +64,7 @@ names! {
     UplinkSuspected = "uplink",
     Degraded = "degraded",
     ImpairmentChanged = "impaired",
+    AdviceChanged = "advice",
     Draining = "draining",
     NodeStart = "start",
     NodeStop = "stop",
@@ -679,6 +680,24 @@ pub struct ImpairmentChanged {
     /// Left out if none does any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub impairment: Option<Impairment>,
+}
+
+/// The user of a session is advised, or an advice holds no more.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct AdviceChanged {
+    /// Unix time.
+    pub at_us: u64,
+    /// The session's id.
+    pub session: String,
+    /// The room's name.
+    pub room: Arc<str>,
+    /// The scenario's name.
+    pub scenario: Arc<str>,
+    /// The advice, or the end of the one before.
+    #[serde(flatten)]
+    pub advice: Advice,
 }
 
 /// A node takes no rooms any more, or does again; without a node, the gateway shuts down.

@@ -27,8 +27,8 @@ use crate::policies::{
 };
 use crate::probes::{ProbeAnswer, ProbeReport, ProbeRoundTrips};
 use crate::sessions::{
-    Explanation, HistoryPage, HistoryQuery, PageQuery, RoomExplanation, RoomPage, Session,
-    SessionPage,
+    Explanation, FeedbackRequest, HistoryPage, HistoryQuery, PageQuery, RatingComparison,
+    RoomExplanation, RoomPage, Session, SessionPage,
 };
 
 pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -363,6 +363,9 @@ fn endpoints() -> Vec<Endpoint> {
         )
         .body::<ProbeRoundTrips>()
         .answer::<ProbeReport>(),
+        post("/v1/sessions/{session}/feedback", "Takes the rating of a session by its user")
+            .body::<FeedbackRequest>(),
+        get("/v1/ratings", "Compares ratings and measured quality").answer::<RatingComparison>(),
         get("/v1/rooms", "Lists rooms in pages").query::<PageQuery>().answer::<RoomPage>(),
         get("/v1/rooms/{room}/explain", "Explains where a room is, and which revisions decide")
             .answer::<RoomExplanation>(),

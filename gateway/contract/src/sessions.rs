@@ -65,6 +65,9 @@ pub struct Session {
     /// The segment of the path that impairs the session's media.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub impairment: Option<Impairment>,
+    /// The advice to its user that holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<Advice>,
     /// Of a client that checks its path by STUN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ice: Option<IceFragments>,
@@ -127,6 +130,19 @@ pub struct Impairment {
     pub confidence_percent: u8,
     /// The measurements that show it.
     pub evidence: ImpairmentEvidence,
+}
+
+/// Advice to the user of a session.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct Advice {
+    /// `switch-network`, `lower-quality`, `audio-only` or `restored`.
+    pub advice: Word,
+    /// The segment of the session's path that is the reason: `uplink`, `downlink`, `leg` or `node`. Left out: there was no advice before
+    /// `restored`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Word>,
 }
 
 /// Measurements along the path of a session; a measurement that was not taken is left out.
@@ -247,6 +263,9 @@ pub struct EndedExplanation {
     pub id: String,
     /// The newest record of the id.
     pub ended: EndedSession,
+    /// The rating by its user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rating: Option<SessionRating>,
 }
 
 /// A session with its hop, the decisions and their reasons, other candidates, moves, answers of policies and evidence.
@@ -281,6 +300,9 @@ pub struct LiveExplanation {
     /// The segment of the path that impairs the session's media.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub impairment: Option<Impairment>,
+    /// As of a session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<Advice>,
     /// Why the session is not degraded further: `cap-unsupported`, `no-video`…
     pub degradation_limits: Vec<Word>,
     /// The group of clients by which the session was admitted with voice only, until its breaker is closed.
@@ -537,6 +559,8 @@ pub struct HistoryPage<S = EndedSession> {
     /// `after` of the next page, while more follow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// The ratings of these sessions, the newest first.
+    pub ratings: Vec<SessionRating>,
     /// Records that were dropped since the start because others came.
     pub dropped: u64,
 }
@@ -574,6 +598,71 @@ pub struct EndedSession {
     pub last_moves: Vec<EndedMove>,
     /// `requested`, `media-timeout`, `gateway-died`…
     pub reason: Box<str>,
+}
+
+/// The body of `POST /v1/sessions/ID/feedback`.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct FeedbackRequest {
+    /// 1 (bad) to 5 (excellent), the scale of ITU-T P.800.
+    pub rating: u64,
+    /// The user's words, at most 500 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<Box<str>>,
+}
+
+/// The rating of a session by its user, beside the quality that the gateway measured.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct SessionRating {
+    /// `s4k7mq2-17`.
+    pub id: Box<str>,
+    /// The scenario's name.
+    pub scenario: Box<str>,
+    /// The name of the node that carried the session; null without one.
+    pub node: Option<Box<str>>,
+    /// The authors of its admission and of its route: `call/routing@5f0c5f0c5f0c`, or the native default.
+    pub decided_by: Vec<Box<str>>,
+    /// The mean R-factor (ITU-T G.107) until the rating or the end, times 100; null if it was not measured.
+    pub mean_r_centi: Option<u32>,
+    /// The time of the rating.
+    pub rated_us: u64,
+    /// 1 to 5.
+    pub rating: u8,
+    /// The user's words.
+    pub words: Option<Box<str>>,
+}
+
+/// The answer to `GET /v1/ratings`. Each list is ordered by name.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct RatingComparison {
+    /// By scenario.
+    pub scenarios: Vec<RatedGroup>,
+    /// By the node that carried the sessions.
+    pub nodes: Vec<RatedGroup>,
+    /// By the author of an admission or a route.
+    pub revisions: Vec<RatedGroup>,
+}
+
+/// Ratings of some sessions, and the quality that the gateway measured of these.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct RatedGroup {
+    /// Of the scenario, the node or the author.
+    pub name: Box<str>,
+    /// Their number.
+    pub ratings: u32,
+    /// Their mean, times 100.
+    pub mean_rating_centi: u32,
+    /// The number of the sessions with a measured R-factor.
+    pub measured: u32,
+    /// The mean R-factor of these, times 100; null without any.
+    pub mean_r_centi: Option<u32>,
 }
 
 /// A completed move of the room of an ended session.

@@ -6,14 +6,17 @@
 mod earlier;
 mod ended;
 mod open;
+mod ratings;
+mod recent;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
-use evenkeel_contract::sessions::EndedSession;
+use evenkeel_contract::sessions::{EndedSession, SessionRating};
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_kept::{
     DiskError, Record, RecordBatch, RecordKeeper, RecordReader, RecordTable, Store,
@@ -23,11 +26,14 @@ use evenkeel_process::lock;
 
 use self::earlier::EarlierFiles;
 pub(crate) use self::ended::record_of_end;
-use self::ended::{BYTES_MAX, EndedSessions, RECORDS_MAX, bytes, key, record_of_death};
+use self::ended::{EndedSessions, RECORDS_MAX, bytes, key, record_of_death};
 pub use self::ended::{GATEWAY_DIED, traffic};
 pub use self::open::LeftSessions;
 use self::open::OpenChanges;
 pub(crate) use self::open::OpenSession;
+pub use self::ratings::{AlreadyRated, RATABLE_FOR, RatableSession};
+use self::ratings::{Ratings, SessionRatings};
+use self::recent::RecentRecords;
 use crate::names::NodeNames;
 
 /// Sessions that wait for the thread after their opening or end, enough for the end of all sessions of most gateways. Ends beyond it
@@ -40,42 +46,11 @@ const BATCH_MAX: usize = 1_024;
 /// The newest records.
 #[derive(Default, Debug)]
 pub struct SessionHistory {
-    records: Mutex<RecentRecords>,
+    records: Mutex<RecentRecords<EndedSession>>,
+    ratings: Mutex<Ratings>,
     dropped: AtomicU64,
     /// The number of the next record.
     next: AtomicU64,
-}
-
-#[derive(Default, Debug)]
-struct RecentRecords {
-    /// Oldest first, each with its size.
-    records: VecDeque<(Arc<EndedSession>, usize)>,
-    bytes: usize,
-    /// The number of the oldest record.
-    first: u64,
-}
-
-impl RecentRecords {
-    /// The number of the next record.
-    fn next(&self) -> u64 {
-        self.first + self.records.len() as u64
-    }
-
-    /// Up to `limit` records from this number on, oldest first.
-    fn from(&self, from: u64, limit: usize) -> impl ExactSizeIterator<Item = &Arc<EndedSession>> {
-        let skipped = usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        self.records.iter().skip(skipped).take(limit).map(|(record, _)| record)
-    }
-
-    fn push(&mut self, record: Arc<EndedSession>, bytes: usize) {
-        self.records.push_back((record, bytes));
-        self.bytes += bytes;
-        while self.records.len() > RECORDS_MAX || self.bytes > BYTES_MAX {
-            let Some((_, bytes)) = self.records.pop_front() else { return };
-            self.bytes -= bytes;
-            self.first += 1;
-        }
-    }
 }
 
 impl SessionHistory {
@@ -152,7 +127,30 @@ impl SessionHistory {
         self.next.store(kept.next(), Ordering::Relaxed);
     }
 
-    fn lock(&self) -> MutexGuard<'_, RecentRecords> {
+    /// Keeps the first rating of a session, which the disk has about a second later.
+    ///
+    /// # Errors
+    /// If there is another one.
+    pub fn rate(&self, rating: SessionRating) -> Result<(), AlreadyRated> {
+        lock(&self.ratings).rate(rating)
+    }
+
+    /// A session that ended, while it can be rated.
+    pub fn ended_lately(&self, session: SessionId) -> Option<RatableSession> {
+        lock(&self.ratings).ended_lately(session, Instant::now())
+    }
+
+    /// The newest ratings, the newest first.
+    pub fn ratings(&self) -> Vec<Arc<SessionRating>> {
+        lock(&self.ratings).list().cloned().collect()
+    }
+
+    /// A session ended, and can be rated.
+    pub fn note_ended(&self, session: RatableSession) {
+        lock(&self.ratings).note_ended(session, Instant::now());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, RecentRecords<EndedSession>> {
         lock(&self.records)
     }
 }
@@ -171,7 +169,8 @@ pub struct HistoryWriter {
 #[derive(Debug)]
 enum HistoryRecord {
     Opened(Box<OpenSession>),
-    Ended(Box<EndedSession>),
+    /// The record, and the session as its user may rate it.
+    Ended(Box<EndedSession>, Option<Box<RatableSession>>),
     /// Of the owner of the group, while this gateway is its standby.
     Copied(Box<EndedSession>),
 }
@@ -209,7 +208,8 @@ impl HistoryWriter {
         names: &NodeNames,
     ) {
         let record = record_of_end(&self.gateway, session, room, reason, closed, totals, names);
-        self.send_ended(HistoryRecord::Ended(Box::new(record)));
+        let ratable = RatableSession::ended(session, closed, names);
+        self.send_ended(HistoryRecord::Ended(Box::new(record), Some(Box::new(ratable))));
     }
 
     /// Notes a session that opened, so that its end has a record even if this process is killed.
@@ -248,7 +248,7 @@ impl HistoryWriter {
     }
 }
 
-const TABLES: &[RecordTable] = &[EndedSessions::TABLE, OpenSession::TABLE];
+const TABLES: &[RecordTable] = &[EndedSessions::TABLE, OpenSession::TABLE, SessionRatings::TABLE];
 
 /// The end of the history on the thread of the store.
 struct HistoryKeeper {
@@ -261,6 +261,9 @@ struct HistoryKeeper {
     written: u64,
     /// The number after the records of the last batch.
     next: u64,
+    /// The same numbers of ratings.
+    ratings_written: u64,
+    ratings_next: u64,
     /// All records in memory replace those of the table, at once or not at all.
     must_clear_table: bool,
     open: OpenChanges,
@@ -280,6 +283,8 @@ impl HistoryKeeper {
             earlier,
             written: 0,
             next: 0,
+            ratings_written: 0,
+            ratings_next: 0,
             must_clear_table: false,
             open: OpenChanges::default(),
             dropped_reported: 0,
@@ -306,7 +311,8 @@ impl RecordKeeper for HistoryKeeper {
                     self.open.open(*session);
                 }
                 HistoryRecord::Opened(_) => {}
-                HistoryRecord::Ended(session) => {
+                HistoryRecord::Ended(session, ratable) => {
+                    ratable.into_iter().for_each(|it| self.history.note_ended(*it));
                     if self.earlier.is_some() {
                         self.open.end(&session.id);
                     }
@@ -332,6 +338,7 @@ impl RecordKeeper for HistoryKeeper {
         let Some(files) = &mut self.earlier else { return Ok(true) };
         let Some(found) = files.read(self.left) else { return Ok(false) };
         let mut ended = reader.newest::<EndedSessions>(RECORDS_MAX)?;
+        let ratings = reader.newest::<SessionRatings>(RECORDS_MAX)?;
         let on_disk = ended.len();
         let known: HashSet<_> = ended.iter().map(key).collect();
         // An earlier program may have written its files after this table.
@@ -357,17 +364,22 @@ impl RecordKeeper for HistoryKeeper {
         }
         let new = (ended.len() - on_disk) as u64;
         self.written = self.history.add_earlier(ended) - new;
+        self.ratings_written = lock(&self.history.ratings).add_earlier(ratings);
         Ok(true)
     }
 
     fn has_unwritten(&self) -> bool {
-        self.must_clear_table || self.history.has_number(self.written) || self.open.has_some()
+        self.must_clear_table
+            || self.history.has_number(self.written)
+            || self.ratings_written < lock(&self.history.ratings).next()
+            || self.open.has_some()
     }
 
     fn batch(&mut self) -> RecordBatch {
         let mut batch = RecordBatch::default();
         if self.must_clear_table {
             batch.clear::<EndedSessions>();
+            batch.clear::<SessionRatings>();
         }
         let at_most = if self.must_clear_table { RECORDS_MAX } else { BATCH_MAX };
         let kept = self.history.lock();
@@ -375,6 +387,9 @@ impl RecordKeeper for HistoryKeeper {
         self.next = self.written.max(kept.first) + records.len() as u64;
         drop(kept);
         records.iter().for_each(|record| batch.insert::<EndedSessions>(record));
+        let ratings = lock(&self.history.ratings);
+        self.ratings_next = ratings.add_to(&mut batch, self.ratings_written, at_most);
+        drop(ratings);
         // A session is open until its record is on the disk.
         if !self.history.has_number(self.next) {
             self.open.add_to(&mut batch, BATCH_MAX);
@@ -384,6 +399,7 @@ impl RecordKeeper for HistoryKeeper {
 
     fn note_written(&mut self, database: &Path) {
         (self.written, self.must_clear_table) = (self.next, false);
+        self.ratings_written = self.ratings_next;
         if self.history.has_number(self.next) {
             return;
         }
@@ -395,6 +411,7 @@ impl RecordKeeper for HistoryKeeper {
 
     fn note_other_disk(&mut self) {
         (self.written, self.must_clear_table) = (0, true);
+        self.ratings_written = 0;
     }
 }
 

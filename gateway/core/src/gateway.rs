@@ -38,6 +38,7 @@ use evenkeel_revisions::{
 use evenkeel_slo::{ActivationJudges, SloTable};
 
 use crate::admission::Admission;
+use crate::advice::SessionAdvice;
 use crate::capacity::Capacity;
 use crate::collections::Interner;
 use crate::degradation::{DegradationTurns, Replans};
@@ -129,6 +130,7 @@ pub struct Gateway {
     activations: ActivationJudges,
     quality: Quality,
     diagnosis: Diagnosis,
+    advice: SessionAdvice,
     degradation: DegradationTurns,
     questions: QuestionsInFlight,
     subject_history: SubjectHistory,
@@ -188,6 +190,7 @@ impl Gateway {
             activations: ActivationJudges::default(),
             quality: Quality::default(),
             diagnosis: Diagnosis::new(now),
+            advice: SessionAdvice::default(),
             degradation: DegradationTurns::default(),
             questions: QuestionsInFlight::new(now),
             subject_history: SubjectHistory::default(),
@@ -238,6 +241,7 @@ impl Gateway {
                     self.quality.forget_session(room, session);
                     self.degradation.end_climb(session);
                     self.diagnosis.end_session(session, &mut self.tables.effects);
+                    self.advice.end_session(session);
                     self.subject_history.forget(ended);
                 }
                 RoomNotice::Dissolved { room, scenario } => {
@@ -565,11 +569,13 @@ impl Gateway {
 
     /// Counts packets between a session and its node since the last report.
     pub fn handle_flow(&mut self, id: SessionId, flow: &FlowCounts, now: Instant) {
-        let Gateway { rooms, quality, diagnosis, .. } = self;
+        let Gateway { rooms, quality, diagnosis, advice, .. } = self;
         let Tables { sessions, nodes, effects, settings, slos, .. } = &mut self.tables;
         let flow = quality.handle_flow(id, flow, sessions, rooms, nodes, effects, now);
         let Some(flow) = flow else { return };
         diagnosis.handle_flow(id, &flow, sessions, rooms, nodes, effects, now);
+        let impairment = diagnosis.impairment(id);
+        advice.handle_flow(id, impairment, sessions, rooms, settings, effects, now);
         let loses_by_client = diagnosis.loses_by_client(id);
         if let Some(is_impaired) = loses_by_client
             && let Some(session) = sessions.unrecorded_mut(&id)

@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod admission;
+mod advice;
 mod capacity;
 mod collections;
 mod degradation;

@@ -754,6 +754,9 @@ impl OfferStep {
 struct SessionMedia {
     /// Values of the last report.
     measures: Measures,
+    /// The sum of the R-factors of all reports, times 100, and the number of those that have one.
+    r_centi_sum: u64,
+    r_reports: u32,
     track: Option<FlowTracker>,
 }
 
@@ -1100,7 +1103,12 @@ impl Session {
     /// and is not any more.
     pub(crate) fn take_summary(&mut self, measures: Measures, last_heard: Option<Instant>) -> bool {
         let was_idle = self.is_idle();
-        self.media.get_or_insert_default().measures = measures;
+        let media = self.media.get_or_insert_default();
+        media.measures = measures;
+        if let Some(r_centi) = measures.measured(Metric::RFactor) {
+            media.r_centi_sum += u64::from(r_centi);
+            media.r_reports += 1;
+        }
         last_heard.into_iter().for_each(|heard| self.excuse_silence(heard));
         was_idle && !self.is_idle()
     }
@@ -1145,6 +1153,12 @@ impl Session {
     /// A value of the workers' last report.
     pub(crate) fn measured(&self, metric: Metric) -> Option<u32> {
         self.media.as_ref()?.measures.measured(metric)
+    }
+
+    /// The mean R-factor of the workers' reports to this process, times 100.
+    pub(crate) fn mean_r_centi(&self) -> Option<u32> {
+        let media = self.media.as_ref()?;
+        media.r_centi_sum.checked_div(media.r_reports.into()).map(|mean| mean as u32)
     }
 
     pub(crate) fn track(&self) -> Option<&FlowTracker> {
@@ -1206,6 +1220,9 @@ impl Session {
             mode: room.route().mode,
             transport: self.transport,
             admitted_by: Arc::clone(&self.admitted_by),
+            routed_by: room.placed_by().clone(),
+            node: room.holding().on,
+            mean_r_centi: self.mean_r_centi(),
             offered: self.offered,
             ended: now,
             moves: moves

@@ -18,6 +18,10 @@
 //! A round trip covers both directions, so one of a client does not tell its uplink from its downlink: the segment is
 //! unknown.
 
+// Tests start their virtual clock at the current time.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
+mod advice;
 mod device;
 mod loss;
 mod own;
@@ -26,6 +30,7 @@ mod reports;
 mod timing;
 mod uplinks;
 
+pub use advice::{Advisor, FLOOR_R_CENTI, SessionQuality, VideoState};
 pub use own::{OwnFault, OwnFaults};
 pub use path::{ImpairmentChange, PathContext, ProbedLeg, SessionPath, StandingImpairment};
 pub use uplinks::{HeardUplinks, RoomUplinks, SenderUplink};

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::advice::Advice;
 use crate::ask::{
     Arm, DecisionNote, DecisionOutcome, GuardRule, Hook, Labels, PluginFault, PolicyName,
 };
@@ -116,6 +117,12 @@ pub struct ClosedSession {
     pub transport: ClientTransport,
     /// The author of the admission.
     pub admitted_by: Arc<Decider>,
+    /// The author of the room's route.
+    pub routed_by: Decider,
+    /// The node that carried the room; `None` while it was stranded.
+    pub node: Option<NodeId>,
+    /// The mean R-factor of its voice, times 100; `None` if it was not measured.
+    pub mean_r_centi: Option<u32>,
     /// The arrival of the offer.
     pub offered: Instant,
     /// The time at which the session ended.
@@ -530,6 +537,23 @@ crate::events! {
                 [session, scenario = &**scenario, segment = impairment.as_ref().map(|it| it.segment.name())];
             sends "impaired" with "`session`, `room`, `scenario`, `impairment` as an explanation of the session has it, absent at the end; the sign \
                                    is that of the beginning: a change of it alone is no event";
+        /// Another [advice](media.md#advice) holds for the user of a session, or none does any more.
+        Advised {
+            /// The number of the session.
+            session: SessionId,
+            /// The name that clients requested; the number of a room that is gone.
+            room_name: Arc<str>,
+            /// The name of the scenario.
+            scenario: Arc<str>,
+            /// The advice, or the end of the one before.
+            advice: Advice,
+        }
+            logs Debug "advice changed"
+                [session, scenario = &**scenario, advice = advice.kind.name(), cause = advice.cause.name()];
+            counts "evenkeel.advices"
+                [scenario = &**scenario, advice = advice.kind.name(), segment = advice.cause.name()];
+            sends "advice" with "`session`, `room`, `scenario`, `advice` (switch-network, lower-quality, audio-only or restored), `cause` (uplink, \
+                                 downlink, leg or node)";
         /// The control loop stalled. Every deadline moved by `late`, and no node was marked down.
         OwnStall {
             /// The time for which this process did not run.

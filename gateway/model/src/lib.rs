@@ -5,6 +5,7 @@
 
 mod action;
 pub mod actions;
+mod advice;
 mod ask;
 mod bytes;
 mod clients;
@@ -27,6 +28,7 @@ mod sync;
 pub use action::{
     Action, ActionArguments, ActionFacts, DegradationLimit, DegradedSession, MediaLimits, lower_cap,
 };
+pub use advice::{Advice, AdviceKind};
 pub use ask::{
     AdmitVerdict, Arm, Ask, DecisionNote, DecisionOutcome, DegradationAction, GuardRule, Hook,
     HookAnswer, IsolatedRows, Labels, NO_NODE, PluginFault, PluginState, Poisoned, PolicyName,

@@ -5,8 +5,8 @@
 
 use evenkeel_config::token::TokenRefusal;
 use evenkeel_model::{
-    CloseReason, DropReason, EvidenceSource, GuardRule, MoveCause, MoveOutcome, Op, PathSegment,
-    RedundancyMode, RepairKind, Strike,
+    AdviceKind, CloseReason, DropReason, EvidenceSource, GuardRule, MoveCause, MoveOutcome, Op,
+    PathSegment, RedundancyMode, RepairKind, Strike,
 };
 use opentelemetry::KeyValue;
 
@@ -109,6 +109,8 @@ macro_rules! attributes {
 }
 
 attributes! {
+    /// Advice to the user of a session: `switch-network`, `lower-quality`, `audio-only` or `restored`.
+    Advice = "evenkeel.advice" in || AdviceKind::ALL.map(AdviceKind::name).to_vec();
     /// Arm of a rollout: `active` or `canary`.
     Arm = "evenkeel.arm";
     /// The decider of an admission: a policy, `native` or `operator`.
@@ -372,6 +374,8 @@ metrics! {
     PolicyRefusals = "evenkeel.policy.refusals", "{rollout}", [Policy, Reason];
     /// Impairments of sessions' media, by the segment of the path that causes each.
     Impairments = "evenkeel.impairments", "{impairment}", [Scenario, Segment];
+    /// Advice to users, and `restored` at its end, by the segment of the path that is the reason.
+    Advices = "evenkeel.advices", "{advice}", [Scenario, Advice, Segment];
     /// Changes of a session's quality.
     Degradations = "evenkeel.degradations", "{action}", [Op, By];
     /// Stalls of the event loop; failure detection is skipped for their time.

@@ -640,6 +640,12 @@ var NEEDED = [...[
 	"VideoEncoder",
 	"VideoDecoder"
 ], ...["MediaStreamTrackProcessor", "MediaStreamTrackGenerator"]];
+/** The words for each advice. */
+var ADVICE = {
+	"switch-network": "Your network is too bad for a call: use another one, such as Wi-Fi.",
+	"lower-quality": "The connection is bad: send and watch with a lower resolution.",
+	"audio-only": "The connection carries voice only: turn your camera off."
+};
 /** Time between attempts to call while the gateway starts. */
 var RETRY_MS = 500;
 var element = (id) => document.getElementById(id);
@@ -679,6 +685,12 @@ function say(text) {
 }
 function show(id, text) {
 	element(id).textContent = text;
+}
+/** Shows the advice of the gateway, or none. */
+function advise(advice) {
+	const banner = element("advice");
+	banner.hidden = !advice;
+	banner.textContent = advice ? `${ADVICE[advice.advice] ?? advice.advice} (${advice.cause})` : "";
 }
 async function openCamera() {
 	own.srcObject ??= await navigator.mediaDevices.getUserMedia({
@@ -756,6 +768,7 @@ function leave(hasSession) {
 	call.media.close();
 	if (hasSession) end(call.session);
 	call = void 0;
+	advise();
 	leaveButton.disabled = true;
 	killButtons.forEach((button) => button.disabled = true);
 }
@@ -796,7 +809,7 @@ async function locate(now) {
 		if (error instanceof Refused && error.status === 404) return joinAgain(now);
 		return show("gateway", "starts");
 	}
-	const { node, gateway, kills, killed } = carriers;
+	const { node, gateway, kills, killed, advice } = carriers;
 	now.gateway ??= gateway;
 	if (now.gateway !== gateway) return joinAgain(now);
 	now.kills ??= kills;
@@ -805,6 +818,7 @@ async function locate(now) {
 		now.since = now.samples[0];
 		show("since", `the kill of ${killed}`);
 	}
+	if (now === call) advise(advice);
 	show("node", node ?? "none");
 	show("gateway", `${gateway}`);
 	if (node && node !== now.node) {

@@ -25,6 +25,12 @@ interface Call {
   since: Figures;
 }
 
+/** The advice of the gateway, with the segment of the path that is the reason. */
+interface Advice {
+  advice: string;
+  cause: string;
+}
+
 const REFRESH_MS = 250;
 
 /** Interfaces of a call by WebTransport. */
@@ -32,6 +38,13 @@ const NEEDED = [
   ...["WebTransport", "AudioEncoder", "AudioDecoder", "VideoEncoder", "VideoDecoder"],
   ...["MediaStreamTrackProcessor", "MediaStreamTrackGenerator"],
 ];
+
+/** The words for each advice. */
+const ADVICE: Record<string, string> = {
+  "switch-network": "Your network is too bad for a call: use another one, such as Wi-Fi.",
+  "lower-quality": "The connection is bad: send and watch with a lower resolution.",
+  "audio-only": "The connection carries voice only: turn your camera off.",
+};
 
 /** Time between attempts to call while the gateway starts. */
 const RETRY_MS = 500;
@@ -76,6 +89,13 @@ function say(text: string) {
 
 function show(id: string, text: string) {
   element(id).textContent = text;
+}
+
+/** Shows the advice of the gateway, or none. */
+function advise(advice?: Advice | null) {
+  const banner = element("advice");
+  banner.hidden = !advice;
+  banner.textContent = advice ? `${ADVICE[advice.advice] ?? advice.advice} (${advice.cause})` : "";
 }
 
 async function openCamera() {
@@ -133,6 +153,7 @@ function leave(hasSession: boolean) {
   call.media.close();
   if (hasSession) end(call.session);
   call = undefined;
+  advise();
   leaveButton.disabled = true;
   killButtons.forEach((button) => (button.disabled = true));
 }
@@ -172,14 +193,14 @@ async function refresh(call: Call) {
 
 /** Shows the node and the gateway of the call. Calls again if another process of the gateway runs. */
 async function locate(now: Call) {
-  let carriers: { node: string | null; gateway: number; kills: number; killed: string | null };
+  let carriers: { node: string | null; gateway: number; kills: number; killed: string | null; advice: Advice | null };
   try {
     carriers = await ask("GET", `/sessions/${now.session}`);
   } catch (error) {
     if (error instanceof Refused && error.status === 404) return joinAgain(now);
     return show("gateway", "starts");
   }
-  const { node, gateway, kills, killed } = carriers;
+  const { node, gateway, kills, killed, advice } = carriers;
   now.gateway ??= gateway;
   if (now.gateway !== gateway) return joinAgain(now);
   now.kills ??= kills;
@@ -188,6 +209,7 @@ async function locate(now: Call) {
     now.since = now.samples[0];
     show("since", `the kill of ${killed}`);
   }
+  if (now === call) advise(advice);
   show("node", node ?? "none");
   show("gateway", `${gateway}`);
   if (node && node !== now.node) {

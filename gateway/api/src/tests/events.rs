@@ -5,9 +5,9 @@ use std::time::Instant;
 use evenkeel_control::samples::closed_session;
 use evenkeel_dataplane::worker::ShedRun;
 use evenkeel_model::{
-    BreakerMode, BreakerState, CloseReason, EvidenceSource, Health, Impairment, ImpairmentSign,
-    MoveCause, MoveOutcome, NewcomerAction, Op, PathEvidence, PathSegment, PluginFault, PortMove,
-    StartPhase, StartRefusal, StopPhase,
+    Advice, AdviceKind, BreakerMode, BreakerState, CloseReason, EvidenceSource, Health, Impairment,
+    ImpairmentSign, MoveCause, MoveOutcome, NewcomerAction, Op, PathEvidence, PathSegment,
+    PluginFault, PortMove, StartPhase, StartRefusal, StopPhase,
 };
 
 use super::*;
@@ -300,4 +300,19 @@ fn impairment_and_its_end_are_published() {
     assert_eq!((&told["scenario"], &told["impairment"]), (&json!("call"), &impairment_json()));
     tell(None, Some((Box::new(impairment()), Instant::now())));
     assert_eq!(listening.notice("impaired").get("impairment"), None);
+}
+
+#[test]
+fn advice_is_published_with_its_cause() {
+    let (world, mut listening) = listening();
+    let advice = Advice { kind: AdviceKind::LowerQuality, cause: PathSegment::Leg };
+    let (session, room_name, scenario) = (SessionId(17), "room-1".into(), "call".into());
+    world.tell(CoreEvent::Advised { session, room_name, scenario, advice }, None);
+    let mut told = listening.notice("advice");
+    assert!(told["at_us"].take().is_u64());
+    let right = json!({
+        "at_us": null, "session": "s17", "room": "room-1", "scenario": "call",
+        "advice": "lower-quality", "cause": "leg",
+    });
+    assert_eq!(told, right);
 }

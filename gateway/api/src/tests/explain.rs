@@ -7,14 +7,15 @@ use evenkeel_core::{
     RoomExplanation, RoomStanding, SessionStanding, SubjectDecision, SubjectQuarantine,
 };
 use evenkeel_model::{
-    Arm, ClientTransport, DecisionOutcome, DegradationLimit, EvidenceSource, GuardRule, Hook,
-    HopGrant, Impossible, Measures, MoveCause, MoveOutcome, Plan, PluginFault, RedundancyMode,
+    Advice, AdviceKind, Arm, ClientTransport, DecisionOutcome, DegradationLimit, EvidenceSource,
+    GuardRule, Hook, HopGrant, Impossible, Measures, MoveCause, MoveOutcome, PathSegment, Plan,
+    PluginFault, RedundancyMode,
 };
 
 use super::*;
 
 /// A session in a hitless room; the second node is full.
-fn explanation(id: SessionId) -> Explanation {
+pub(super) fn explanation(id: SessionId) -> Explanation {
     let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
     let now = Instant::now();
     let standing = SessionStanding {
@@ -29,6 +30,8 @@ fn explanation(id: SessionId) -> Explanation {
         plan: Plan::default().capped(44),
         measures: Measures::default(),
         impairment: Some(events::impairment()),
+        advice: Some(Advice { kind: AdviceKind::SwitchNetwork, cause: PathSegment::Uplink }),
+        mean_r_centi: Some(6_200),
         age: Duration::from_secs(3),
     };
     let step = MoveRecord {
@@ -196,6 +199,7 @@ fn session_is_explained() {
         "rung": 1, "cap_kbps": 44, "actions": {"cap": 44}, "measures": {}, "degradation_limits": ["no-video"], "share_permille": 500,
         "voice_only_for": {"label": "carrier", "value": "ct"},
         "impairment": events::impairment_json(),
+        "advice": {"advice": "switch-network", "cause": "uplink"},
         "candidates": [
             candidate(json!({"reason": "full"})),
             candidate(json!({"reason": "not-chosen", "policy_reason": "nearest"})),

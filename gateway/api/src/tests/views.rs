@@ -601,6 +601,8 @@ pub(super) fn session(number: u64) -> SessionView {
         plan: voice_only(),
         measures,
         impairment: None,
+        advice: None,
+        mean_r_centi: None,
         age: Duration::from_secs(2),
     };
     let trace = TraceIds { trace_id: [0xab; 16], span_id: [1; 8] };

@@ -1,15 +1,17 @@
 //! WHIP and WHEP: tokens, offers, changes and ends of sessions, pages of other origins, TLS.
 
 use std::net::{SocketAddr, TcpStream};
-use std::time::UNIX_EPOCH;
+use std::time::{Instant, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD;
 use evenkeel_config::token::{TokenKeys, TokenRefusal};
 use evenkeel_config::{GatewayConfig, IceServer, IceServerLogin, WebrtcSettings};
+use evenkeel_control::history::{RatableSession, SessionHistory};
+use evenkeel_control::samples::closed_session;
 use evenkeel_control::{IceFragments, Inherited, LaterOffer, SessionView};
 use evenkeel_dataplane::worker::SrtpKeying;
 use evenkeel_handover::RequestGate;
-use evenkeel_model::{Latency, OfferRefusal};
+use evenkeel_model::{Advice, AdviceKind, CloseReason, Latency, OfferRefusal, PathSegment};
 use evenkeel_telemetry::Telemetry;
 use ring::hmac;
 use rustls::pki_types::ServerName;
@@ -21,6 +23,8 @@ const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 const CHROMIUM: &str = include_str!("../../../../tests/fuzz/corpus/sdp_offer/chromium");
 const VIEWER: &str = include_str!("../../../../tests/fuzz/corpus/sdp_offer/whep-recvonly");
+
+const ORIGIN: &str = "https://live.example.org";
 
 const SDP: &str = "content-type: application/sdp";
 const FRAGMENT: &str = "content-type: application/trickle-ice-sdpfrag";
@@ -40,7 +44,7 @@ impl WhipWorld {
             certificate: None,
             host: None,
             token_keys: TokenKeys::read(SECRET).unwrap(),
-            origins: vec!["https://live.example.org".into()],
+            origins: vec![ORIGIN.into()],
             ice_servers: vec![
                 IceServer { url: "stun:stun.example.org".into(), login: None },
                 IceServer {
@@ -107,12 +111,17 @@ impl WhipWorld {
 
     /// Answers the next question about session 17.
     fn show(&mut self, lives: bool) {
+        self.show_advised(lives, None);
+    }
+
+    fn show_advised(&mut self, lives: bool, advice: Option<Advice>) {
         let ControlRequest::Session(SessionId(17), reply) = self.world.request() else {
             panic!("session")
         };
         let trace = self.world.handle.traces.of(SessionId(17), None);
         let ice = Some(IceFragments { gateway: "gate".into(), client: "Zp4k".into() });
-        let view = SessionView { trace, ice, ..views::session(17) };
+        let mut view = SessionView { trace, ice, ..views::session(17) };
+        view.state.advice = advice;
         reply.send(lives.then_some(view)).unwrap();
     }
 
@@ -446,6 +455,114 @@ fn candidates_are_taken() {
     }
     let head = format!("PATCH {location}\n{SDP}");
     assert_eq!(whip.ask(&head, &token, &same).status(), 415);
+    assert!(whip.asks_nothing());
+}
+
+/// Follows session 17, whose advice is this one.
+fn followed(whip: &mut WhipWorld, location: &str, advice: Option<Advice>) -> Asking<TcpStream> {
+    let head = format!("GET {location}\naccept: text/event-stream\r\norigin: {ORIGIN}");
+    let mut following = whip.ask(&head, &token(&claims()), "");
+    whip.show(true);
+    whip.show_advised(true, advice);
+    assert_eq!(following.status(), 200);
+    following
+}
+
+fn advised(kind: AdviceKind) -> CoreEvent {
+    let advice = Advice { kind, cause: PathSegment::Downlink };
+    let (room_name, scenario) = ("stage".into(), "live".into());
+    CoreEvent::Advised { session: SessionId(17), room_name, scenario, advice }
+}
+
+fn ended(session: SessionId) -> CoreEvent {
+    let closed = Box::new(closed_session(Instant::now()));
+    let reason = CloseReason::Requested;
+    CoreEvent::Closed { session, room: RoomId(1), room_name: "stage".into(), reason, closed }
+}
+
+#[test]
+fn session_url_follows_advice_until_the_end() {
+    let mut whip = WhipWorld::start();
+    let (location, _) = whip.opened();
+    let mut following = followed(&mut whip, &location, None);
+    following.find(&format!("access-control-allow-origin: {ORIGIN}"));
+    assert_eq!(following.notice("advice"), json!({"advice": "restored"}));
+    whip.world.tell(advised(AdviceKind::AudioOnly), None);
+    let right = json!({"advice": "audio-only", "cause": "downlink"});
+    assert_eq!(following.notice("advice"), right);
+    whip.world.tell(ended(SessionId(18)), None);
+    whip.world.tell(advised(AdviceKind::Restored), None);
+    let right = json!({"advice": "restored", "cause": "downlink"});
+    assert_eq!(following.notice("advice"), right, "another session has ended");
+    whip.world.tell(ended(SessionId(17)), None);
+    following.end();
+}
+
+#[test]
+fn newer_stream_replaces_the_older() {
+    let mut whip = WhipWorld::start();
+    let (location, _) = whip.opened();
+    let holds = Advice { kind: AdviceKind::SwitchNetwork, cause: PathSegment::Uplink };
+    let mut older = followed(&mut whip, &location, Some(holds));
+    let right = json!({"advice": "switch-network", "cause": "uplink"});
+    assert_eq!(older.notice("advice"), right);
+    let mut newer = followed(&mut whip, &location, Some(holds));
+    assert_eq!(newer.notice("advice"), right);
+    older.end();
+    whip.world.tell(advised(AdviceKind::LowerQuality), None);
+    assert_eq!(newer.notice("advice")["advice"], "lower-quality");
+}
+
+#[test]
+fn advice_is_for_the_holder_of_the_session_url() {
+    let mut whip = WhipWorld::start();
+    let (location, _) = whip.opened();
+    let events = "accept: text/event-stream";
+    let ask = |path: &str, token: &str, headers: &str| {
+        whip.ask(&format!("GET {path}\n{headers}"), token, "").status()
+    };
+    assert_eq!(ask(&location, &token(&claims()), "accept: text/html"), 204);
+    assert_eq!(ask(&location, "none", events), 401);
+    assert_eq!(ask(&location, &changed("room", "other"), events), 403);
+    assert_eq!(ask("/whip/live/stage/s17-00", &token(&claims()), events), 404);
+    assert!(whip.asks_nothing());
+}
+
+#[test]
+fn session_is_rated_by_its_url_after_its_end() {
+    let mut whip = WhipWorld::start();
+    let (location, _) = whip.opened();
+    let history = Arc::new(SessionHistory::default());
+    history.note_ended(RatableSession {
+        session: SessionId(17),
+        scenario: "live".into(),
+        node: None,
+        decided_by: ["native".to_owned(), "native".to_owned()],
+        mean_r_centi: None,
+    });
+    let token = changed("exp", now() - 600);
+    let head = format!("POST {location}/feedback\ncontent-type: application/json");
+    let mut rate = |feedback: Value| {
+        let asking = whip.ask(&head, &token, &feedback.to_string());
+        let ControlRequest::Explain(SessionId(17), reply) = whip.world.request() else {
+            panic!("explain")
+        };
+        reply.send(None).unwrap();
+        let ControlRequest::History(reply) = whip.world.request() else { panic!("history") };
+        reply.send(Arc::clone(&history)).unwrap();
+        asking.whole()
+    };
+    assert_eq!(rate(json!({"rating": 3})), (204, String::new()));
+    assert_eq!(rate(json!({"rating": 4})).0, 409);
+    let ratings = history.ratings();
+    assert_eq!(ratings.iter().map(|it| it.rating).collect::<Vec<_>>(), [3]);
+    let (status, body) = whip.ask(&head, &token, r#"{"rating": 9}"#).answer();
+    assert_eq!((status, &body["error"]["field"]), (400, &json!("rating")));
+    assert_eq!(whip.ask(&head, "none", r#"{"rating": 3}"#).status(), 401);
+    let guessed = format!("POST {location}0/feedback\ncontent-type: application/json");
+    assert_eq!(whip.ask(&guessed, &token, r#"{"rating": 3}"#).status(), 404);
+    let plain = format!("POST {location}/feedback\ncontent-type: text/plain");
+    assert_eq!(whip.ask(&plain, &token, r#"{"rating": 3}"#).status(), 415);
     assert!(whip.asks_nothing());
 }
 

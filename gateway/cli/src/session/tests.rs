@@ -174,3 +174,17 @@ fn asked_revision_has_its_sessions() {
         "  asks no revision of call/routing (canary), about 2 sessions: the native default decides"
     );
 }
+
+#[test]
+fn advice_names_its_cause() {
+    let said = read(json!({"advice": "switch-network", "cause": "downlink"}));
+    assert_eq!(advice(&said), "  user advised: switch-network, for the downlink");
+}
+
+#[test]
+fn rating_stands_beside_the_measured_quality() {
+    let said = |rating: Value| rated(&read(rating));
+    let right = "  rated 2 of 5, measured R 62.05: \"choppy\"";
+    assert_eq!(said(json!({"rating": 2, "mean_r_centi": 6_205, "words": "choppy"})), right);
+    assert_eq!(said(json!({"rating": 5})), "  rated 5 of 5, R not measured");
+}

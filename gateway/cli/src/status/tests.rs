@@ -140,3 +140,29 @@ fn credential_line_has_the_date_of_the_end() {
     let ended = "  webrtc-certificate ended on 2025-01-02 02:00 UTC: renew it";
     assert_eq!(line(1_735_000_000_000_000), ended);
 }
+
+#[test]
+fn ratings_are_compared_by_scenario_node_and_revision() {
+    let group = |name: &str, measured: u32, r: Value| {
+        json!({
+            "name": name, "ratings": 2, "mean_rating_centi": 350, "measured": measured,
+            "mean_r_centi": r,
+        })
+    };
+    let compared = json!({
+        "scenarios": [group("call", 2, json!(8_105))],
+        "nodes": [group("east-a1", 1, json!(8_000))],
+        "revisions": [group("native", 0, Value::Null)],
+    });
+    let lines = rating_lines(&read(compared));
+    let words: Vec<Vec<&str>> =
+        lines.lines().map(|line| line.split_whitespace().collect()).collect();
+    let said: Vec<String> = words.iter().map(|words| words.join(" ")).collect();
+    let right = [
+        "scenario call 2 ratings, mean 3.50 of 5, measured R 81.05",
+        "node east-a1 2 ratings, mean 3.50 of 5, measured R 80.00 (of 1)",
+        "revision native 2 ratings, mean 3.50 of 5, R not measured",
+    ];
+    assert_eq!(said, right);
+    assert_eq!(rating_lines(&RatingComparison::default()), "no ratings");
+}

@@ -8,6 +8,7 @@ use evenkeel_dataplane::worker::Totals;
 use evenkeel_kept::{Column, ColumnType, Record, RecordTable};
 use evenkeel_model::{CloseReason, ClosedSession, SessionId};
 use evenkeel_process::unix_us;
+use serde::Serialize;
 
 use super::open::OpenSession;
 use crate::names::NodeNames;
@@ -109,7 +110,7 @@ pub(super) fn key(record: &EndedSession) -> (&str, u64) {
 }
 
 /// The size of the record, in JSON.
-pub(super) fn bytes(record: &EndedSession) -> usize {
+pub(super) fn bytes<T: Serialize>(record: &T) -> usize {
     serde_json::to_vec(record).expect("a record is text and numbers").len()
 }
 

@@ -16,6 +16,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
+use super::ended::BYTES_MAX;
 use super::open::tests::session;
 use super::*;
 use crate::samples::{closed_session, ended_session as record};
@@ -129,7 +130,7 @@ fn start(folder: Option<&Path>, left: LeftSessions) -> Process {
 }
 
 fn ended(number: u64, room: &str) -> HistoryRecord {
-    HistoryRecord::Ended(Box::new(record(number, room)))
+    HistoryRecord::Ended(Box::new(record(number, room)), None)
 }
 
 pub(super) fn send(writer: &HistoryWriter, numbers: impl IntoIterator<Item = u64>) {
@@ -215,7 +216,7 @@ fn copies_are_kept_once() {
     let folder = Folder::new();
     let writer = folder.start();
     let own = record(1, "room");
-    writer.send_ended(HistoryRecord::Ended(Box::new(own.clone())));
+    writer.send_ended(HistoryRecord::Ended(Box::new(own.clone()), None));
     writer.expect_ids(&["s1"]);
     writer.copy(vec![own, record(2, "room")]);
     writer.expect_ids(&["s2", "s1"]);
@@ -461,7 +462,7 @@ fn records_wait_until_the_disk_takes_them() {
     fs::write(&kept, "a file").unwrap();
     send(&process, 2..4);
     process.expect_ids(&["s3", "s2", "s1"]);
-    process.expect_unwritten(&["history", "open-sessions"]);
+    process.expect_unwritten(&["history", "open-sessions", "ratings"]);
     fs::remove_file(&kept).unwrap();
     fs::rename(&away, &kept).unwrap();
     process.expect_unwritten(&[]);
@@ -490,7 +491,7 @@ fn unusable_folder_is_tried_again() {
     let process = folder.start();
     send(&process, [1]);
     process.expect_ids(&["s1"]);
-    process.expect_unwritten(&["history", "open-sessions"]);
+    process.expect_unwritten(&["history", "open-sessions", "ratings"]);
     fs::remove_file(&kept).unwrap();
     process.expect_unwritten(&[]);
     drop(process);
@@ -505,7 +506,7 @@ fn table_of_a_later_version_is_refused() {
     table.execute("UPDATE record_table SET version = 2 WHERE name = 'history'", []).unwrap();
     let process = folder.start();
     send(&process, [2]);
-    process.expect_unwritten(&["history", "open-sessions"]);
+    process.expect_unwritten(&["history", "open-sessions", "ratings"]);
     let reason = "its table history has version 2, this gateway reads version 1";
     assert_eq!(&*process.unwritten.list()[0].reason, reason);
     process.expect_ids(&["s2"]);
@@ -529,7 +530,7 @@ fn operators_query_columns() {
     let mut old = record(2, "old");
     old.ended_us -= 7_200_000_000;
     for record in [record(3, "short"), long, old] {
-        process.send_ended(HistoryRecord::Ended(Box::new(record)));
+        process.send_ended(HistoryRecord::Ended(Box::new(record), None));
     }
     process.open(session(9));
     drop(process);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::ClientBreakerStanding;
 use evenkeel_model::{
-    Affinity, Arm, BreakerMode, BreakerState, ClientGroup, ClientTransport, Decider,
+    Advice, Affinity, Arm, BreakerMode, BreakerState, ClientGroup, ClientTransport, Decider,
     DegradationLimit, EvidenceSource, FailureDomain, Health, Hook, Hop, HopGrant, Impairment,
     Labels, Measures, MediaDescription, MoveCause, NodeId, NodeNeed, NodeProbing, Op, Plan,
     PolicyName, RedundancyMode, RegionId, RoomId, Scenario, SessionId, actions,
@@ -47,6 +47,10 @@ pub struct SessionStanding {
     pub measures: Measures,
     /// The impairment of the media, if any.
     pub impairment: Option<Impairment>,
+    /// The advice to its user, if any.
+    pub advice: Option<Advice>,
+    /// The mean R-factor of its voice, times 100; `None` if it was not measured.
+    pub mean_r_centi: Option<u32>,
     /// Time since the offer.
     pub age: Duration,
 }
@@ -332,13 +336,13 @@ impl Gateway {
 impl<'a> Views<'a> {
     /// Sizes of everything that grows with clients. Visits every session and room.
     pub fn table_sizes(self) -> TableSizes {
-        let Gateway { rooms, quality, diagnosis, policies, questions, .. } = self.gateway;
+        let Gateway { rooms, quality, diagnosis, advice, policies, questions, .. } = self.gateway;
         let Tables { sessions, nodes, capacity, effects, worklists, reviews, .. } =
             &self.gateway.tables;
         let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
         let paces = || nodes.opening_windows().map(OpeningWindow::counts);
         let (silent, ticked) = (quality.silent(), sessions.most_ticked());
-        let listed = [capacity.reduced.len(), silent, ticked, diagnosis.len()];
+        let listed = [capacity.reduced.len(), silent, ticked, diagnosis.len(), advice.len()];
         TableSizes {
             sessions: sessions.len(),
             rooms: rooms.len(),
@@ -378,6 +382,8 @@ impl<'a> Views<'a> {
             plan: session.plan_now(),
             measures: session.measures(now),
             impairment: self.gateway.diagnosis.impairment(id),
+            advice: self.gateway.advice.standing(id),
+            mean_r_centi: session.mean_r_centi(),
             age: now.saturating_duration_since(session.offered()),
         })
     }

@@ -16,6 +16,7 @@ use evenkeel_contract::offers::{
     OfferStreamKind,
 };
 use evenkeel_contract::operations::{BreakRequest, NodeFault};
+use evenkeel_contract::sessions::Session;
 use evenkeel_process::lock;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -177,12 +178,13 @@ impl DemoPage {
         match (head.method.as_str(), &parts[..]) {
             ("POST", ["sessions"]) => open(&mut admin, body).await,
             ("GET", ["sessions", id]) => {
-                let hop = admin.session(id).await?.hop;
+                let Session { hop, advice, .. } = admin.session(id).await?;
                 let node = hop.map(|hop| hop.place.node);
                 let latest = lock(&self.killed).last_key_value().map(|(at, of)| (*at, of.clone()));
                 let (kills, killed) = latest.unzip();
                 let carriers = json!({
-                    "node": node, "gateway": gateway, "kills": kills.unwrap_or(0), "killed": killed
+                    "node": node, "gateway": gateway, "kills": kills.unwrap_or(0), "killed": killed,
+                    "advice": advice,
                 });
                 Ok(PageAnswer::json(StatusCode::OK, &carriers))
             }

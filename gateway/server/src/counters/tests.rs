@@ -336,6 +336,8 @@ fn view(session: u64, rung: u8, metrics: &[(Metric, u64)]) -> SessionView {
         plan: degraded(rung),
         measures,
         impairment: None,
+        advice: None,
+        mean_r_centi: None,
         age: Duration::ZERO,
     };
     let trace = TraceIds { trace_id: [1; 16], span_id: [1; 8] };

@@ -13,11 +13,12 @@ use evenkeel_control::{
     CallerSpan, EventRecord, GatewayEvent, NodeNames, TraceCaller, TraceRegistry,
 };
 use evenkeel_model::{
-    Arm, AskId, BreakerMode, BreakerState, ClientGroup, ClientLabel, ClientTransport, CloseReason,
-    ClosedSession, CoreEvent, Decider, DecisionNote, DecisionOutcome, EvidenceSource, GuardRule,
-    Health, Hook, Hop, Incarnation, MediaDescription, MoveCause, NewcomerAction, NodeId, OfferId,
-    OfferRefusal, Op, PluginFault, PolicyName, RedundancyMode, RegionId, RoomId, RtcpPort,
-    SessionId, Srtp, StartPhase, StartRefusal, StopPhase, Strike,
+    Advice, AdviceKind, Arm, AskId, BreakerMode, BreakerState, ClientGroup, ClientLabel,
+    ClientTransport, CloseReason, ClosedSession, CoreEvent, Decider, DecisionNote, DecisionOutcome,
+    EvidenceSource, GuardRule, Health, Hook, Hop, Incarnation, MediaDescription, MoveCause,
+    NewcomerAction, NodeId, OfferId, OfferRefusal, Op, PathSegment, PluginFault, PolicyName,
+    RedundancyMode, RegionId, RoomId, RtcpPort, SessionId, Srtp, StartPhase, StartRefusal,
+    StopPhase, Strike,
 };
 use evenkeel_revisions::{Actor, RolloutOutcome, RolloutReport, RolloutStage, Staged};
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level, Span};
@@ -170,6 +171,9 @@ pub(crate) fn closed(session: u64, room: u64, reason: CloseReason) -> CoreEvent 
         mode: RedundancyMode::Hot,
         transport: ClientTransport::Udp,
         admitted_by: Arc::new(Decider::Native),
+        routed_by: Decider::Native,
+        node: None,
+        mean_r_centi: None,
         offered: Instant::now(),
         ended: Instant::now(),
         moves: Vec::new(),
@@ -686,6 +690,12 @@ fn every_event_changes_a_metric() {
                 rung: 1,
                 by: native,
             },
+            CoreEvent::Advised {
+                session: SessionId(1),
+                room_name: "room".into(),
+                scenario: "call".into(),
+                advice: Advice { kind: AdviceKind::AudioOnly, cause: PathSegment::Downlink },
+            },
             clients("ct", true, 0),
             clients("invented", false, 2),
             CoreEvent::Breaker {
@@ -732,6 +742,7 @@ fn every_event_changes_a_metric() {
         ("hops_removed_total", "flow-lost", 1),
         ("node_draining", "n0", 1),
         ("degradations_total", "cap", 1),
+        ("advices_total", "audio-only", 1),
         ("zone_breaker", "evenkeel_zone=\"a\"", 1),
         ("region_breaker", "", 0),
         ("client_breaker", "\"ct\"", 1),

@@ -1,8 +1,8 @@
 //! The segment of the path that impairs a session, found by faults of one segment each.
 
 use evenkeel_model::{
-    CoreEvent, FlowCounts, Impairment, ImpairmentSign, Measures, Op, PathSegment, RedundancyMode,
-    SessionId,
+    Advice, AdviceKind, CoreEvent, Decider, FlowCounts, Impairment, ImpairmentSign, Measures,
+    Metric, Op, PathSegment, RedundancyMode, ServiceObjective, SessionId,
 };
 
 use super::*;
@@ -54,6 +54,8 @@ struct Call {
     faults: Faults,
     /// Video frames of the first session in 100 ms.
     frames: u32,
+    /// The measures of both sessions.
+    measures: Measures,
     packets: u32,
     dropped: u64,
 }
@@ -67,7 +69,9 @@ impl Call {
         world.takes_remb = true;
         let sessions = [world.open("r"), world.open("r")];
         let faults = Faults::default();
-        let mut call = Call { world, sessions, faults, frames: 3, packets: 0, dropped: 0 };
+        let measures = Measures::default();
+        let mut call =
+            Call { world, sessions, faults, frames: 3, measures, packets: 0, dropped: 0 };
         call.goes_on(5_000);
         call.world.outputs.clear();
         call
@@ -127,7 +131,7 @@ impl Call {
                 key_frame_missing_ms: if is_first { self.faults.key_frame_missing } else { 0 },
                 ..FlowCounts::default()
             };
-            self.world.gateway.handle_summary(session, Measures::default(), Some(now));
+            self.world.gateway.handle_summary(session, self.measures, Some(now));
             self.world.gateway.handle_flow(session, &flow, now);
         }
         self.world.settle();
@@ -136,6 +140,22 @@ impl Call {
     fn impairment(&self, at: usize) -> Option<Impairment> {
         let session = self.world.gateway.views().session(self.sessions[at], self.world.now);
         session.unwrap().impairment
+    }
+
+    fn advice(&self, at: usize) -> Option<Advice> {
+        let session = self.world.gateway.views().session(self.sessions[at], self.world.now);
+        session.unwrap().advice
+    }
+
+    /// The advice of the events.
+    fn advised(&self, at: usize) -> Vec<Advice> {
+        let advised = |event: &CoreEvent| match event {
+            CoreEvent::Advised { session, advice, .. } if *session == self.sessions[at] => {
+                Some(*advice)
+            }
+            _ => None,
+        };
+        self.world.events().filter_map(advised).collect()
     }
 
     /// The segments that the events named, with the session they are at; `None` for an end.
@@ -543,4 +563,88 @@ fn node_counts_the_sessions_that_it_impairs() {
     // A path without packets is forgotten.
     call.world.pass(ms(60_000));
     assert_eq!(impaired(&call), []);
+}
+
+#[test]
+fn lossy_downlink_advises_until_it_is_restored() {
+    let mut call = Call::new();
+    call.faults.client_ppm = Some(100_000);
+    call.measures.set(Metric::RFactor, 8_000);
+    call.goes_on(10_000);
+    assert_eq!((call.advised(0), call.advice(0)), (Vec::new(), None), "repair holds the floor");
+    call.measures.set(Metric::RFactor, 6_900);
+    call.goes_on(3_000);
+    let switch = Advice { kind: AdviceKind::SwitchNetwork, cause: PathSegment::Downlink };
+    assert_eq!((call.advised(0), call.advice(0)), (vec![switch], Some(switch)));
+    call.faults.client_ppm = Some(0);
+    call.measures.set(Metric::RFactor, 9_000);
+    call.goes_on(25_000);
+    let restored = Advice { kind: AdviceKind::Restored, ..switch };
+    assert_eq!((call.advised(0), call.advice(0)), (vec![switch, restored], None));
+    assert_eq!(call.world.gateway.advice.len(), 0, "sessions without fault take no memory");
+}
+
+#[test]
+fn advice_follows_the_objective_of_the_scenario() {
+    for (floor, advised) in [(8_000, false), (8_001, true)] {
+        let mut settings = settings();
+        let slo = ServiceObjective {
+            objective: 0.99,
+            refusals: false,
+            set_up: None,
+            gap: None,
+            r_factor_centi: Some(floor),
+        };
+        settings.scenarios.values_mut().for_each(|scenario| scenario.slo = Some(slo));
+        let mut call = Call::in_world(World::new(settings));
+        call.faults.client_ppm = Some(100_000);
+        call.measures.set(Metric::RFactor, 8_000);
+        call.goes_on(10_000);
+        assert_eq!(call.advice(0).is_some(), advised, "{floor}");
+    }
+}
+
+#[test]
+fn loss_that_repair_left_counts_and_not_the_rest() {
+    for (left_ppm, advised) in [(49_999, false), (50_000, true)] {
+        let mut call = Call::new();
+        call.faults.client_ppm = Some(100_000);
+        call.measures.set(Metric::LossDown, 100_000).set(Metric::LossDownAfterRepair, left_ppm);
+        call.goes_on(10_000);
+        assert_eq!(call.advice(0).is_some(), advised, "{left_ppm} ppm");
+    }
+}
+
+#[test]
+fn session_that_ends_leaves_no_advice() {
+    let mut call = Call::new();
+    call.faults.client_ppm = Some(100_000);
+    call.measures.set(Metric::RFactor, 4_000);
+    call.goes_on(10_000);
+    assert!(call.advice(0).is_some());
+    let now = call.world.now;
+    for session in call.sessions {
+        call.world.gateway.handle_close(session, now).unwrap();
+    }
+    call.world.settle();
+    assert_eq!(call.world.gateway.advice.len(), 0);
+}
+
+#[test]
+fn closed_session_has_its_mean_r_and_its_node() {
+    let mut call = Call::new();
+    for r_centi in [8_000, 6_000] {
+        call.measures.set(Metric::RFactor, r_centi);
+        call.goes_on(1_000);
+    }
+    let (on, now, first) = (call.world.stands("r"), call.world.now, call.sessions[0]);
+    call.world.gateway.handle_close(first, now).unwrap();
+    call.world.settle();
+    let closed = call.world.events().find_map(|event| match event {
+        CoreEvent::Closed { session, closed, .. } if *session == first => Some(closed.clone()),
+        _ => None,
+    });
+    let closed = closed.unwrap();
+    assert_eq!((closed.mean_r_centi, closed.node), (Some(7_000), on));
+    assert_eq!(closed.routed_by, Decider::Native);
 }

@@ -77,3 +77,20 @@ async fn errors_of_offers_and_gateway_are_told() {
         assert!(unreached.body.contains("the admin API is out of reach"), "{unreached}");
     }
 }
+
+#[tokio::test]
+async fn page_has_the_advice_of_its_session() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    let admin = ApiEndpoint::Tcp(listener.local_addr().expect("the listener is bound"));
+    let advice = json!({"advice": "audio-only", "cause": "leg"});
+    let session = Bytes::from(json!({"id": "s1", "advice": advice}).to_string());
+    tokio::spawn(serve(listener, move |_| {
+        let session = session.clone();
+        async move { Response::new(Full::new(session)) }
+    }));
+    let page = DemoPage::start(admin, 7).await.expect("loopback has a free port");
+    let answer = ask(&page, "GET /sessions/s1", &["host: SELF"], "").await;
+    assert_status(&answer, 200);
+    let shown: Value = serde_json::from_str(&answer.body).expect("an object");
+    assert_eq!(shown["advice"], advice);
+}
