@@ -1,9 +1,9 @@
 //! STUN binding for ICE (RFC 8489, RFC 8445): a request proves knowledge of a password.
 //!
 //! The gateway answers as an ICE-lite agent ([`BindingRequest`], [`write_success`], [`write_unknown`]), and checks addresses at which
-//! its clients have not proved to receive ([`write_check`]); its probes and the lab are clients ([`BindingBuilder`], [`Response`]). A client's probe of its
-//! path has padded requests, and answers of the same size ([`write_padded_request`], [`write_padded_success`]). Implemented here on ring's
-//! HMAC-SHA1, because binding needs only six attributes and a general crate brings a second set of
+//! its clients have not proved to receive ([`write_check`]); its probes and the lab are clients ([`BindingBuilder`], [`Response`]). A
+//! client's probe of its path has padded requests, and answers of the same size ([`write_padded_request`], [`write_padded_success`]).
+//! Implemented here on ring's HMAC-SHA1, because binding needs only six attributes and a general crate brings a second set of
 //! hashes.
 
 use std::net::SocketAddr;
