@@ -153,7 +153,8 @@ pub use newcomer::{NewRoom, NewSession};
 pub use node::{Node, Nodes};
 pub use reason::Reason;
 pub use registry::{
-    Breaker, COMMON_REASONS_FROM, CONTRACT, CommonReason, Health, Metric, Op, Param, label,
+    Breaker, COMMON_REASONS_FROM, CONTRACT, CommonReason, Health, ImpairedSegment, Metric, Op,
+    Param, label,
 };
 pub use room::{Room, Rooms};
 pub use routing::{Moves, Placement, RoomMove, Routing};
@@ -167,9 +168,10 @@ pub mod prelude {
 
     pub use crate::{
         Actions, Admission, BitRate, Breaker, Catalog, CommonReason, DataMap, Degradation,
-        Document, Health, Judgement, Labels, Level, Metric, Moves, NewRoom, NewSession, Node,
-        NodeId, Nodes, Op, Pack, Param, Params, Placement, Reason, Region, RegionId, Regions, Room,
-        RoomId, Rooms, Routing, Scenario, Session, SessionId, Setting, Settings, State, Verdict,
-        ZoneId, admission, degradation, label, log, note, routing, scenario,
+        Document, Health, ImpairedSegment, Judgement, Labels, Level, Metric, Moves, NewRoom,
+        NewSession, Node, NodeId, Nodes, Op, Pack, Param, Params, Placement, Reason, Region,
+        RegionId, Regions, Room, RoomId, Rooms, Routing, Scenario, Session, SessionId, Setting,
+        Settings, State, Verdict, ZoneId, admission, degradation, label, log, note, routing,
+        scenario,
     };
 }

@@ -206,6 +206,14 @@ impl Continuity {
         });
     }
 
+    /// Returns the numbers up to the highest one of the client's report with which no packet was sent to it, modulo 2^32: they were
+    /// lost before, or skipped at a switch. Unlike [`Self::excuse_skipped`], it counts them exactly, if at most 64 numbers are
+    /// above the highest one.
+    pub fn unsent(&self, block: &ReportBlock) -> u32 {
+        let stream = self.streams.iter().find(|stream| stream.ssrc == block.ssrc);
+        stream.map_or(0, |stream| stream.unsent_to(block.sequence_max as u16))
+    }
+
     /// Makes packets of the previous hop stale. Called 500 ms after a planned move, or at once if a
     /// node marked down could return with old packets.
     pub fn close_previous(&mut self) {

@@ -8,7 +8,7 @@
 //! [`srtp`] decrypts it, [`numbering`] gives it the numbers of its room, [`rtp`] and [`rtcp`] parse
 //! it, [`key_frame`] looks into video, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change
 //! of sender from the receiver, also in a [`retransmission`], [`merge`] deduplicates two copies of a
-//! stream, [`rtp::Reception`] and [`quality`] measure reception, [`probe`] a path before there is media.
+//! stream, [`rtp::Reception`], [`loss`] and [`quality`] measure reception, [`probe`] a path before there is media.
 //! [`repair`] keeps packets that may have to be sent again, and finds those that a sender is asked for.
 //! [`fingerprint`] checks the certificate of a DTLS handshake.
 
@@ -17,6 +17,7 @@ pub mod continuity;
 pub mod demux;
 pub mod fingerprint;
 pub mod key_frame;
+pub mod loss;
 pub mod merge;
 pub mod numbering;
 pub mod probe;

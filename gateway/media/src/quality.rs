@@ -1,9 +1,10 @@
-//! Call quality: the E-model's R-factor (ITU-T G.107), from delay and loss.
+//! Call quality: the E-model's R-factor (ITU-T G.107), from delay, loss and its bursts.
 //!
-//! Simplified as usual for packet networks: all inputs except delay and codec have the standard's
+//! Simplified as usual for packet networks: all inputs except delay, loss and codec have the standard's
 //! defaults, so R = 93.2 − Id − Ie,eff. At least 80 is good, 70 fair, below 50 not recommended.
 
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// R without delay or loss, at the defaults of G.107.
@@ -50,16 +51,35 @@ impl Codec {
     }
 }
 
+/// The valid burst ratios (G.107, table 2). 1 is random loss.
+const BURST_RATIO: RangeInclusive<f64> = 1.0..=8.0;
+
+/// Loss as it is heard, after repair.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct HeardLoss {
+    /// The share of lost packets, in parts per million.
+    pub ppm: u32,
+    /// The mean length of bursts of loss over that of random loss of the same share (BurstR).
+    pub burst_ratio: f64,
+}
+
+impl HeardLoss {
+    /// Random loss: each packet is lost independently of those before it.
+    pub fn random(ppm: u32) -> HeardLoss {
+        HeardLoss { ppm, burst_ratio: *BURST_RATIO.start() }
+    }
+}
+
 /// Returns the R-factor in hundredths, 0–9,320.
 ///
-/// `one_way_delay` is from mouth to ear, jitter buffer included; `loss_ppm` is the loss after
-/// repair in parts per million, taken as random (BurstR = 1).
-pub fn r_factor(one_way_delay: Duration, loss_ppm: u32, codec: Codec) -> u32 {
+/// `one_way_delay` is from mouth to ear, jitter buffer included. The codec's impairment by loss is that of G.107, clause 7.5.
+pub fn r_factor(one_way_delay: Duration, loss: HeardLoss, codec: Codec) -> u32 {
     let delay_ms = one_way_delay.as_secs_f64() * 1_000.0;
     let delay = 0.024 * delay_ms + 0.11 * (delay_ms - DELAY_KNEE_MS).max(0.0);
-    let loss_percent = f64::from(loss_ppm.min(1_000_000)) / 10_000.0;
+    let percent = f64::from(loss.ppm.min(1_000_000)) / 10_000.0;
+    let burst_ratio = loss.burst_ratio.clamp(*BURST_RATIO.start(), *BURST_RATIO.end());
     let (impairment, robustness) = codec.impairment();
-    let codec = impairment + (95.0 - impairment) * loss_percent / (loss_percent + robustness);
+    let codec = impairment + (95.0 - impairment) * percent / (percent / burst_ratio + robustness);
     ((R_BEST - delay - codec) * 100.0).round().clamp(0.0, 9_320.0) as u32
 }
 

@@ -219,6 +219,8 @@ pub const VIDEO_CLOCK_HZ: u32 = 90_000;
 const DROPOUT_MAX: i16 = 3_000;
 /// A larger jump back is not reordering (RFC 3550, appendix A.1).
 const MISORDER_MAX: i16 = 100;
+/// A packet that comes after more later ones was lost at first, and was sent again (as in RFC 9002, section 6.1.1).
+const REORDERING_MAX: u32 = 3;
 /// Number of remembered sequence numbers to detect duplicates; more than [`MISORDER_MAX`].
 const WINDOW: u32 = 128;
 /// A longer time without a packet counts as a gap: five frames of voice, three of video. Jitter
@@ -234,8 +236,18 @@ pub struct ReceptionCounts {
     pub(crate) bytes: u64,
     /// Packets sent, according to the sequence numbers.
     pub expected: u64,
-    /// Packets that did not arrive. A late packet was lost in the previous interval.
+    /// Packets that were missing at first: that did not arrive, or came later than reordering explains. A reordered packet was
+    /// lost in the previous interval.
     pub lost: u64,
+    /// Packets of `lost` that arrived later, as a retransmission does.
+    #[serde(default)]
+    pub(crate) late: u64,
+    /// Packets of `lost` that did not arrive, and that repair recovered.
+    #[serde(default)]
+    pub(crate) recovered: u64,
+    /// Runs of consecutive numbers in `lost`.
+    #[serde(default)]
+    pub bursts: u64,
     pub(crate) duplicates: u64,
     /// Packets that arrived after a later one.
     pub(crate) reordered: u64,
@@ -243,6 +255,13 @@ pub struct ReceptionCounts {
     pub(crate) gaps: u64,
     /// The longest time without a packet.
     pub(crate) gap_max: Duration,
+}
+
+impl ReceptionCounts {
+    /// Packets of `lost` that were filled in the interval, also those that were lost in an earlier one.
+    pub fn filled(&self) -> u64 {
+        self.late + self.recovered
+    }
 }
 
 /// Reception of one source. Never allocates.
@@ -318,6 +337,7 @@ impl Reception {
         let ahead = sequence_ahead(header.sequence, run.highest as u16);
         match ahead {
             1..=DROPOUT_MAX => {
+                self.total.bursts += u64::from(ahead > 1);
                 run.highest += u64::from(ahead.unsigned_abs());
                 run.arrivals =
                     run.arrivals.checked_shl(u32::from(ahead.unsigned_abs())).unwrap_or(0) | 1;
@@ -334,6 +354,14 @@ impl Reception {
                 run.arrivals |= 1 << behind;
                 run.first = run.first.min(run.highest - u64::from(behind));
                 self.total.reordered += 1;
+                if behind > REORDERING_MAX {
+                    self.total.late += 1;
+                } else {
+                    // Each neighbour that is missing is the end of a burst of its own; until now all was one burst.
+                    let is_missing = |behind: u32| u64::from(run.arrivals >> behind & 1 == 0);
+                    let ends = is_missing(behind + 1) + is_missing(behind - 1);
+                    self.total.bursts = (self.total.bursts + ends).saturating_sub(1);
+                }
             }
             _ if self.after_jump == Some(header.sequence) => {
                 self.expected_before += run.expected();
@@ -348,7 +376,23 @@ impl Reception {
         self.count(bytes);
     }
 
-    /// Returns the counts since the last call, and resets them. Late packets lower `lost`.
+    /// Notes that repair recovered this packet, which was missing. It needs no retransmission any more, and is a duplicate if it
+    /// arrives. Returns false if it had arrived, or is not among the last 100 numbers.
+    pub fn filled(&mut self, sequence: u16) -> bool {
+        let Some(run) = &mut self.run else { return false };
+        let behind = u32::from((run.highest as u16).wrapping_sub(sequence));
+        let is_remembered = behind <= u32::from(MISORDER_MAX.unsigned_abs());
+        let is_missing = is_remembered
+            && run.arrivals >> behind & 1 == 0
+            && run.highest - u64::from(behind) > run.first;
+        if is_missing {
+            run.arrivals |= 1 << behind;
+            self.total.recovered += 1;
+        }
+        is_missing
+    }
+
+    /// Returns the counts since the last call, and resets them. Reordered packets lower `lost`.
     pub fn interval(&mut self) -> ReceptionCounts {
         let total = self.totals();
         let then = std::mem::replace(&mut self.then, total);
@@ -356,7 +400,10 @@ impl Reception {
             packets: total.packets - then.packets,
             bytes: total.bytes - then.bytes,
             expected: total.expected - then.expected,
-            lost: total.lost.saturating_sub(then.lost),
+            lost: (total.lost + total.late).saturating_sub(then.lost + then.late),
+            late: total.late - then.late,
+            recovered: total.recovered - then.recovered,
+            bursts: total.bursts.saturating_sub(then.bursts),
             duplicates: total.duplicates - then.duplicates,
             reordered: total.reordered - then.reordered,
             gaps: total.gaps - then.gaps,
@@ -364,7 +411,7 @@ impl Reception {
         }
     }
 
-    /// Returns the counts since the source began.
+    /// Returns the counts since the source began. `lost` excludes late packets, as in reports.
     pub(crate) fn totals(&self) -> ReceptionCounts {
         let expected = self.expected();
         let lost = expected.saturating_sub(self.total.packets);
@@ -518,6 +565,12 @@ impl Receptions {
     /// Returns whether this number of a source is the highest received, or at most `behind` below it.
     pub fn is_recent(&self, ssrc: u32, sequence: u16, behind: u16) -> bool {
         self.0.iter().any(|(of, reception)| *of == ssrc && reception.is_recent(sequence, behind))
+    }
+
+    /// Notes that repair recovered this packet of a source, which was missing. Returns false if it had arrived, or is unknown.
+    pub fn filled(&mut self, ssrc: u32, sequence: u16) -> bool {
+        let source = self.0.iter_mut().find(|(of, _)| *of == ssrc);
+        source.is_some_and(|(_, reception)| reception.filled(sequence))
     }
 
     /// All sources.

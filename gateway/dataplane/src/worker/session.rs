@@ -307,7 +307,13 @@ impl WorkerSession {
         let mut packet = packet.to_vec();
         if readable {
             continuity.excuse_skipped(&mut packet);
-            measurements.read_reports(&packet, |ssrc| continuity.clock_rate(ssrc), cx.now);
+            measurements.read_reports(
+                &packet,
+                |ssrc| continuity.clock_rate(ssrc),
+                |block| continuity.unsent(block),
+                cx.now,
+            );
+            // The diagnosis itself subtracts the losses before the gateway.
             flow.client_ppm = reported_loss(&packet).or(flow.client_ppm);
             let jitter = voice_jitter(&packet, |ssrc| continuity.clock_rate(ssrc));
             flow.client_jitter_us = jitter.or(flow.client_jitter_us);

@@ -56,6 +56,11 @@ impl Recent {
         }
     }
 
+    /// Returns how many of the highest numbers are used; `highest` is at most [`WINDOW`].
+    pub(super) fn used_among(&self, highest: u32) -> u32 {
+        (self.used & u64::MAX.checked_shr(WINDOW - highest).unwrap_or(0)).count_ones()
+    }
+
     /// Marks the number `behind` the highest as used.
     pub(super) fn fill(&mut self, number: u32, behind: u32, timestamp: u32) {
         if behind < WINDOW {

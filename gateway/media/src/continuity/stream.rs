@@ -147,6 +147,9 @@ pub(super) struct Reports {
     /// The last number that was skipped, until the client has reported about a later one.
     #[serde(default)]
     pub(super) skipped_to: Option<u16>,
+    /// The outgoing number that would be the highest if none had passed, and no number below were unsent.
+    #[serde(default)]
+    unsent_from: u32,
 }
 
 impl Mapping {
@@ -197,6 +200,7 @@ impl OutgoingStream {
             reports: Reports {
                 packets: 1,
                 octets: header.payload_len() as u32,
+                unsent_from: highest.wrapping_sub(1),
                 ..Reports::default()
             },
             highest,
@@ -227,6 +231,15 @@ impl OutgoingStream {
     /// the present one.
     pub(super) fn count_from_here(&mut self) {
         self.counted = (self.highest, self.reports.packets);
+    }
+
+    /// Returns the numbers up to this outgoing one with which no packet has passed, modulo 2^32. [`Self::skip_to`] is excluded.
+    pub(super) fn unsent_to(&self, sequence: u16) -> u32 {
+        let Reports { packets, unsent_from, .. } = self.reports;
+        let unsent = self.highest.wrapping_sub(unsent_from).wrapping_sub(packets);
+        let above = sequence_ahead(self.highest as u16, sequence).clamp(0, WINDOW as i16);
+        let above = u32::from(above.unsigned_abs());
+        unsent.wrapping_sub(above - self.recent.used_among(above))
     }
 
     /// Returns the hop that delivers the stream, or delivered it last.
@@ -325,6 +338,7 @@ impl OutgoingStream {
         // The client will count them.
         self.reports.lost_before = self.reports.lost_before.saturating_add_unsigned(ahead);
         self.reports.skipped_to = Some(sequence);
+        self.reports.unsent_from = self.reports.unsent_from.wrapping_add(ahead);
         self.recent.advance(self.highest, ahead, self.latest);
         (self.previous, self.after_jump, self.withheld) = (None, None, None);
         self.use_only_above(self.highest);
@@ -516,6 +530,9 @@ impl OutgoingStream {
         let ahead = sequence.wrapping_sub(self.highest as u16);
         (self.on_copies, self.elsewhere) = (false, false);
         self.highest = self.highest.wrapping_add(ahead.into());
+        // Two packets passed; the client takes the jump for a restart as well.
+        let unsent_from = self.reports.unsent_from.wrapping_add(ahead.into());
+        self.reports.unsent_from = unsent_from.wrapping_sub(2);
         self.recent = Recent::new(self.highest, timestamp);
         self.after_jump = None;
         self.pace.resume(header.marker);

@@ -1,7 +1,7 @@
 use super::*;
 
 fn r(delay_ms: u64, loss_ppm: u32, codec: Codec) -> u32 {
-    r_factor(Duration::from_millis(delay_ms), loss_ppm, codec)
+    r_factor(Duration::from_millis(delay_ms), HeardLoss::random(loss_ppm), codec)
 }
 
 #[test]
@@ -23,6 +23,18 @@ fn loss_costs_less_with_better_concealment() {
     assert_eq!(r(0, 10_000, Codec::G729), 7_800);
     assert_eq!(r(0, 10_000, Codec::Other), 7_528);
     assert_eq!(r(0, 50_000, Codec::Opus), 7_742);
+}
+
+#[test]
+fn bursts_cost_more_than_random_loss() {
+    let r =
+        |ppm, burst_ratio| r_factor(Duration::ZERO, HeardLoss { ppm, burst_ratio }, Codec::G711);
+    // 93.2 − 95 · 2 / (2 / 2 + 25.1), and without bursts 93.2 − 95 · 2 / (2 + 25.1).
+    assert_eq!((r(20_000, 2.0), r(20_000, 1.0)), (8_592, 8_619));
+    assert_eq!(r(100_000, 4.0), 5_878);
+    assert_eq!(r(20_000, 9.0), r(20_000, 8.0), "beyond the standard's range");
+    assert_eq!(r(20_000, 0.5), r(20_000, 1.0));
+    assert_eq!(r(0, 8.0), 9_320);
 }
 
 #[test]

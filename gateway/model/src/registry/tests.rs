@@ -20,3 +20,9 @@ fn parameter_is_clamped_to_bounds() {
     assert_eq!(spares, [1, 1, 3, 3]);
     assert_eq!(Param::BitrateFloor.within(-1), -1, "the scenario's text bounds it");
 }
+
+#[test]
+fn impaired_segments_are_those_of_the_diagnosis() {
+    let names = crate::PathSegment::ALL.map(crate::PathSegment::name);
+    assert_eq!(Metric::ImpairedSegment.values(), [&["none"][..], &names].concat());
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_core::{GatewayEffect, InstalledSession};
-use evenkeel_media::quality::{Codec, r_factor};
+use evenkeel_media::quality::{Codec, HeardLoss, r_factor};
 use evenkeel_model::{EvidenceSource, Health, Hop, Measures, Metric, NodeProbing, SessionId};
 use evenkeel_nodes::{NodeEffect, NodeEvidence, WATCH_EVERY};
 
@@ -111,8 +111,9 @@ impl World<'_> {
         let rating = &mut self.outcome.rating;
         rating.samples += 1;
         rating.withheld_permille += u64::from(1_000 - allowed * 1_000 / most);
-        rating.r_hundredths += delay
-            .map_or(0, |delay| u64::from(r_factor(delay + JITTER_BUFFER, loss_ppm, Codec::Opus)));
+        let loss = HeardLoss::random(loss_ppm);
+        rating.r_hundredths +=
+            delay.map_or(0, |delay| u64::from(r_factor(delay + JITTER_BUFFER, loss, Codec::Opus)));
     }
 
     fn judge_death(&mut self, event: &evenkeel_model::CoreEvent) {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Arm, Decider, DecisionOutcome, DegradeOnFault, GuardRule, Hook, HookAnswer, Measures, Metric,
-    PluginState, PolicyName, PolicyQuestion, Row, SessionId, SessionRow,
+    Arm, Decider, DecisionOutcome, DegradeOnFault, GuardRule, Hook, HookAnswer, Impairment,
+    ImpairmentSign, Measures, Metric, PluginState, PolicyName, PolicyQuestion, Row, SessionId,
+    SessionRow,
 };
 
 use crate::degradation::{LadderInput, Replans};
@@ -207,5 +208,12 @@ fn session_measures(gateway: &Gateway, session: &Session, now: Instant) -> Measu
     if !gateway.obeys_caps(session) {
         measures.set(Metric::Floor, u64::from(session.bounds().ceiling_kbps));
     }
+    let impairment = gateway.diagnosis.impairment(session.id());
+    let has_few_frames =
+        |it: Impairment| it.sign == ImpairmentSign::FewFrames && it.at == session.id();
+    // 0 is no segment.
+    measures
+        .set(Metric::ImpairedSegment, impairment.map_or(0, |it| it.segment as u64 + 1))
+        .set(Metric::FewFrames, u64::from(impairment.is_some_and(has_few_frames)));
     measures
 }

@@ -1,8 +1,12 @@
 //! The segment of the path that impairs a session, found by faults of one segment each.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use evenkeel_model::{
-    Advice, AdviceKind, CoreEvent, Decider, FlowCounts, Impairment, ImpairmentSign, Measures,
-    Metric, Op, PathSegment, RedundancyMode, ServiceObjective, SessionId,
+    Advice, AdviceKind, Ask, CoreEvent, Decider, FlowCounts, Hook, HookAnswer, Impairment,
+    ImpairmentSign, Measures, Metric, Op, PathSegment, PolicyQuestion, RedundancyMode,
+    ServiceObjective, SessionId,
 };
 
 use super::*;
@@ -184,6 +188,29 @@ fn uplink_loss_is_named_at_both_sessions() {
     assert!((90_000..=110_000).contains(&impairment.loss_ppm), "{impairment:?}");
     assert!(impairment.confidence >= 95, "{impairment:?}");
     assert_eq!(call.impairment(1).unwrap().evidence.from_node_ppm, Some(100_000));
+}
+
+#[test]
+fn policy_reads_the_verdict_of_the_diagnosis() {
+    let verdicts = Rc::new(RefCell::new(Vec::new()));
+    let asked = Rc::clone(&verdicts);
+    let policy = move |ask: &Ask| {
+        if let PolicyQuestion::Tick { sessions, .. } = &ask.question {
+            let of_row = |metric| sessions.first().map(|it| it.row.measures.value(metric));
+            asked.borrow_mut().push([Metric::ImpairedSegment, Metric::FewFrames].map(of_row));
+        }
+        Some(Ok(HookAnswer::Actions { actions: Vec::new(), states: Vec::new(), memo: None }))
+    };
+    let last = |call: &mut Call| {
+        verdicts.borrow_mut().clear();
+        call.goes_on(400);
+        verdicts.borrow().last().copied().expect("a tick each 200 ms")
+    };
+    let mut call = Call::in_world(World::with_policy(settings(), &[Hook::Degradation], policy));
+    assert_eq!(last(&mut call), [Some(0), Some(0)]);
+    call.sends_few_frames();
+    let device = Metric::ImpairedSegment.values().iter().position(|name| *name == "device");
+    assert_eq!(last(&mut call), [device.map(|place| place as u32), Some(1)]);
 }
 
 #[test]

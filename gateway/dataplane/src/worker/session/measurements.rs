@@ -4,6 +4,8 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_instant as instant;
+use evenkeel_media::loss::{Bursts, ReportedLoss};
+use evenkeel_media::quality::HeardLoss;
 use evenkeel_media::rtp::{self, ArrivalJitter, Receptions, RtpHeader};
 use evenkeel_media::{key_frame, quality, rtcp};
 use evenkeel_model::{FlowCounts, Hop, Measures, Metric, PayloadType, STREAM_KINDS, StreamKind};
@@ -39,7 +41,15 @@ pub(crate) struct VoiceMeasurements {
     pub(super) sources: Receptions,
     #[serde(with = "instant::option")]
     pub(super) last_heard: Option<Instant>,
+    /// Loss before repair, and after it.
     loss_up_ppm: Smoothed,
+    #[serde(default)]
+    left_up_ppm: Smoothed,
+    /// Lost packets that were filled since the last packet was expected.
+    #[serde(default)]
+    filled_up: u64,
+    #[serde(default)]
+    bursts_up: Bursts,
     jitter_up_us: u64,
     down: Vec<Down>,
     #[serde(with = "instant::paired")]
@@ -62,10 +72,39 @@ pub(crate) struct VoiceMeasurements {
 
 /// Reception by the client: one stream's receiver reports, or the connection as measured by QUIC.
 #[derive(Clone, Serialize, Deserialize, Debug)]
-struct Down {
+pub(super) struct Down {
     ssrc: Option<u32>,
+    /// Loss before repair, and after it.
     loss_ppm: Smoothed,
+    #[serde(default)]
+    left_ppm: Smoothed,
     jitter_us: Option<u64>,
+    #[serde(default)]
+    pub(super) reported: ReportedLoss,
+}
+
+impl Down {
+    fn new(ssrc: Option<u32>) -> Down {
+        Down {
+            ssrc,
+            loss_ppm: Smoothed::default(),
+            left_ppm: Smoothed::default(),
+            jitter_us: None,
+            reported: ReportedLoss::default(),
+        }
+    }
+
+    /// The loss before repair; `None` without a recent report.
+    fn loss(&self, now: Instant) -> Option<u64> {
+        self.loss_ppm.fresh(DOWN_KEPT, now)
+    }
+
+    /// The loss after repair.
+    fn heard(&self, now: Instant) -> Option<HeardLoss> {
+        let burst_ratio = self.reported.bursts().ratio(self.loss(now)? as u32);
+        let ppm = self.left_ppm.fresh(DOWN_KEPT, now)? as u32;
+        Some(HeardLoss { ppm, burst_ratio })
+    }
 }
 
 /// Exponential smoothing over irregular samples.
@@ -117,24 +156,37 @@ impl VoiceMeasurements {
         self.sources.is_recent(ssrc, sequence, RECENT_MAX)
     }
 
-    /// Reads the client's receiver reports (RFC 3550, 6.4.1). `clock_rate` returns the clock rate of an SSRC in Hz.
+    /// Reads the client's receiver reports (RFC 3550, 6.4.1) and NACKs (RFC 4585, 6.2.1). `clock_rate` returns the clock rate of an
+    /// SSRC in Hz, `unsent` the numbers up to the highest one of a report that were not sent, modulo 2^32.
     pub(crate) fn read_reports(
         &mut self,
         compound: &[u8],
         clock_rate: impl Fn(u32) -> Option<u32>,
+        unsent: impl Fn(&rtcp::ReportBlock) -> u32,
         now: Instant,
     ) {
-        let packets = rtcp::packets(compound).map_while(Result::ok);
-        for block in packets.flat_map(|packet| packet.blocks()) {
-            self.read_block(&block, clock_rate(block.ssrc), now);
+        for packet in rtcp::packets(compound).map_while(Result::ok) {
+            if let rtcp::RtcpPacket::Nack(nack) = packet {
+                self.down(Some(nack.media)).reported.note_missing(nack.missing());
+            }
+            for block in packet.blocks() {
+                self.read_block(&block, clock_rate(block.ssrc), unsent(&block), now);
+            }
         }
     }
 
-    fn read_block(&mut self, block: &rtcp::ReportBlock, clock_rate: Option<u32>, now: Instant) {
+    fn read_block(
+        &mut self,
+        block: &rtcp::ReportBlock,
+        clock_rate: Option<u32>,
+        unsent: u32,
+        now: Instant,
+    ) {
         let jitter = u64::from(block.jitter) * 1_000_000;
         let down = self.down(Some(block.ssrc));
-        let loss = i64::from(block.fraction_lost) * 1_000_000 / 256;
-        down.loss_ppm.show(loss, REPORTS_FOLLOW_IN, now);
+        let loss = down.reported.read(block, unsent);
+        down.loss_ppm.show(loss.before_repair, REPORTS_FOLLOW_IN, now);
+        down.left_ppm.show(loss.after_repair, REPORTS_FOLLOW_IN, now);
         down.jitter_us = clock_rate.and_then(|rate| jitter.checked_div(rate.into()));
         let Some((middle, at)) = self.reported else { return };
         if block.last_sr == middle && middle != 0 {
@@ -145,12 +197,13 @@ impl VoiceMeasurements {
         }
     }
 
-    fn down(&mut self, ssrc: Option<u32>) -> &mut Down {
+    /// The client's reception of the stream with this SSRC, or of the QUIC connection.
+    pub(super) fn down(&mut self, ssrc: Option<u32>) -> &mut Down {
         let place = self.down.iter().position(|down| down.ssrc == ssrc).unwrap_or_else(|| {
             if self.down.len() == Receptions::MAX {
                 self.down.remove(0);
             }
-            self.down.push(Down { ssrc, loss_ppm: Smoothed::default(), jitter_us: None });
+            self.down.push(Down::new(ssrc));
             self.down.len() - 1
         });
         &mut self.down[place]
@@ -173,7 +226,9 @@ impl VoiceMeasurements {
         let PathReport { rtt_us, lost, sent } = path;
         self.rtt_us = Some((rtt_us, now));
         if let Some(loss) = (i64::from(lost.min(sent)) * 1_000_000).checked_div(sent.into()) {
-            self.down(None).loss_ppm.show(loss, FOLLOWS_IN, now);
+            let down = self.down(None);
+            down.loss_ppm.show(loss, FOLLOWS_IN, now);
+            down.left_ppm.show(loss, FOLLOWS_IN, now);
         }
     }
 
@@ -185,6 +240,8 @@ impl VoiceMeasurements {
             let interval = reception.interval();
             expected += interval.expected;
             lost += interval.lost;
+            self.filled_up += interval.filled();
+            self.bursts_up.add(interval.lost, interval.bursts);
             jitter = jitter.max(reception.jitter_us());
             if interval.expected > 0 && !reception.is_video() {
                 of_voice = of_voice.max(Some(reception.jitter_us()));
@@ -194,6 +251,8 @@ impl VoiceMeasurements {
         self.lost_up += lost;
         if let Some(loss) = (lost * 1_000_000).checked_div(expected) {
             self.loss_up_ppm.show(loss as i64, FOLLOWS_IN, now);
+            let filled = std::mem::take(&mut self.filled_up) * 1_000_000 / expected;
+            self.left_up_ppm.show(loss as i64 - filled as i64, FOLLOWS_IN, now);
             self.jitter_up_us = jitter;
         }
         let since = self.since.replace(now).unwrap_or(now);
@@ -210,21 +269,32 @@ impl VoiceMeasurements {
             }
         };
         let loss_up = self.loss_up_ppm.fresh(UP_KEPT, now);
-        let fresh = |down: &Down| Some((down.loss_ppm.fresh(DOWN_KEPT, now)?, down.jitter_us));
-        let down = || self.down.iter().filter_map(fresh);
-        let loss_down = down().map(|(loss, _)| loss).max();
+        let is_fresh = |down: &&Down| down.loss(now).is_some();
+        let down = || self.down.iter().filter(is_fresh);
+        let is_lossy = |down: &&Down| down.loss(now) > Some(0);
+        let bursts_down = down().filter(is_lossy).map(|down| down.reported.bursts());
+        let bursts_up = Some(self.bursts_up).filter(|_| loss_up > Some(0));
+        let heard_up = loss_up.zip(self.left_up_ppm.fresh(UP_KEPT, now)).map(|(loss, left)| {
+            HeardLoss { ppm: left as u32, burst_ratio: self.bursts_up.ratio(loss as u32) }
+        });
+        let heard_down = down().filter_map(|down| down.heard(now)).max_by_key(|heard| heard.ppm);
         let is_kept = |at: Instant| now.saturating_duration_since(at) < DOWN_KEPT;
         let rtt = self.rtt_us.filter(|(_, at)| is_kept(*at)).map(|(us, _)| us);
         set(Metric::LossUp, loss_up);
-        set(Metric::LossDown, loss_down);
+        set(Metric::LossDown, down().filter_map(|down| down.loss(now)).max());
+        set(Metric::LossUpAfterRepair, heard_up.map(|heard| heard.ppm.into()));
+        set(Metric::LossDownAfterRepair, heard_down.map(|heard| heard.ppm.into()));
+        set(Metric::BurstUp, bursts_up.and_then(|bursts| bursts.mean_centi()));
+        set(Metric::BurstDown, bursts_down.filter_map(|bursts| bursts.mean_centi()).max());
         set(Metric::JitterUp, loss_up.map(|_| self.jitter_up_us));
-        set(Metric::JitterDown, down().filter_map(|(_, jitter)| jitter).max());
+        set(Metric::JitterDown, down().filter_map(|down| down.jitter_us).max());
         set(Metric::RttClient, rtt.map(u64::from));
-        let rate = |(codec, loss): (quality::Codec, u64)| {
+        let heard = [heard_up, heard_down].into_iter().flatten().max_by_key(|heard| heard.ppm);
+        let rate = |(codec, heard): (quality::Codec, HeardLoss)| {
             let one_way = Duration::from_micros(u64::from(rtt.unwrap_or(0)) / 2);
-            quality::r_factor(one_way, loss as u32, codec).into()
+            quality::r_factor(one_way, heard, codec).into()
         };
-        set(Metric::RFactor, self.voice.zip(loss_up.max(loss_down)).map(rate));
+        set(Metric::RFactor, self.voice.zip(heard).map(rate));
         measures
     }
 }

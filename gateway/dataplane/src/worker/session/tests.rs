@@ -25,6 +25,7 @@ mod continued;
 mod hitless;
 mod key_frames;
 mod leg_srtp;
+mod loss;
 mod reachability;
 mod replay;
 mod retransmission;

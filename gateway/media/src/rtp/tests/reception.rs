@@ -90,6 +90,58 @@ fn late_packet_lowers_the_total_not_below_zero() {
 }
 
 #[test]
+fn packet_beyond_reordering_was_lost_at_first() {
+    for (number, late) in [(7, 0), (6, 1)] {
+        let mut reception = received(65_530, &[0, 1, 2, 3, 4, 5, 10]);
+        assert_eq!(reception.interval().lost, 4);
+        receive(&mut reception, 65_530, &[number, 11, 13]);
+        let interval = reception.interval();
+        // Number 12 is missing now; the reordered packet is not any more.
+        assert_eq!((interval.lost, interval.late, interval.filled()), (late, late, late));
+        assert_eq!(reception.totals().lost, 4, "as reports count");
+    }
+}
+
+#[test]
+fn recovered_packet_stays_lost_and_is_filled_once() {
+    let mut reception = received(65_530, &[0, 1, 2, 4, 8, 10]);
+    assert!(reception.filled(65_530_u16.wrapping_add(9)));
+    for number in [3, 5] {
+        assert!(reception.filled(65_530_u16.wrapping_add(number)));
+        assert!(!reception.filled(65_530_u16.wrapping_add(number)), "once");
+    }
+    for number in [0, 4, 10, 11] {
+        assert!(!reception.filled(65_530_u16.wrapping_add(number)), "arrived, or is to come");
+    }
+    assert!(!reception.filled(65_529), "before the first");
+    receive(&mut reception, 65_530, &[3]);
+    let interval = reception.interval();
+    assert_eq!((interval.lost, interval.recovered, interval.duplicates), (5, 3, 1));
+    assert_eq!(reception.report(1).lost, 5, "reports tell of what arrived");
+    assert!(!Reception::new(HZ).filled(1));
+}
+
+#[test]
+fn bursts_are_runs_of_missing_numbers() {
+    let cases: [(&[u64], u64, u64); 8] = [
+        (&[0, 1, 2, 3], 0, 0),
+        (&[0, 2, 4, 6], 3, 3),
+        (&[0, 4, 5, 9], 6, 2),
+        // Reordered packets end, shorten and divide a burst.
+        (&[0, 2, 1, 3], 0, 0),
+        (&[0, 3, 2, 4], 1, 1),
+        (&[0, 4, 2, 5], 2, 2),
+        (&[0, 4, 2, 1, 3, 5], 0, 0),
+        // A retransmission divides none.
+        (&[0, 4, 5, 6, 2], 3, 1),
+    ];
+    for (numbers, lost, bursts) in cases {
+        let interval = received(65_534, numbers).interval();
+        assert_eq!((interval.lost, interval.bursts), (lost, bursts), "{numbers:?}");
+    }
+}
+
+#[test]
 fn gap_is_longer_than_its_threshold() {
     for (ms, gaps) in [(100, 0), (101, 1)] {
         let mut reception = Reception::new(HZ);
@@ -220,9 +272,13 @@ fn fuzz_reception() {
             packets += 1;
             let counts = if reads & 1 == 0 { reception.totals() } else { reception.interval() };
             assert!(counts.packets + counts.duplicates <= packets);
-            assert!(counts.lost <= counts.expected);
+            assert!(counts.lost <= counts.expected + counts.late);
+            assert!(counts.recovered <= packets);
             if reads & 2 != 0 {
                 let _ = reception.report(1);
+            }
+            if reads & 4 != 0 {
+                reception.filled(sequence.wrapping_sub(u16::from(*pause)));
             }
             assert!(reception.jitter_us() < 10_100_000, "longer steps reset the clock");
         }

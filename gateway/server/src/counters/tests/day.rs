@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use evenkeel_core::{Gateway, GatewayEffect, NotOpened};
-use evenkeel_media::quality::{Codec, r_factor};
+use evenkeel_media::quality::{Codec, HeardLoss, r_factor};
 use evenkeel_model::{
     CoreSettings, FlowCounts, IngressProtocol, NodeProbing, Offer, OfferId, Stamp, Timings,
 };
@@ -419,7 +419,7 @@ impl Day {
             measures
                 .set(Metric::LossUp, loss.into())
                 .set(Metric::LossDown, loss.into())
-                .set(Metric::RFactor, r_factor(DELAY, loss, Codec::Opus).into());
+                .set(Metric::RFactor, r_factor(DELAY, HeardLoss::random(loss), Codec::Opus).into());
             self.core.handle_summary(session, measures, Some(now));
             let Some(hop) = hop.filter(|hop| !self.is_dead(hop.node)) else { continue };
             let is_rescued = before.is_some_and(|before| self.is_dead(before.node));

@@ -1,3 +1,5 @@
+use evenkeel_media::loss::RepairPacket;
+
 use super::*;
 use crate::worker::session::tests::handed_over;
 
@@ -69,7 +71,7 @@ impl Bench {
             _ => None,
         };
         let now = self.at(ms);
-        self.measure.read_reports(&compound, rate, now);
+        self.measure.read_reports(&compound, rate, |_| 0, now);
     }
 
     fn told(&mut self, ms: u64, metric: Metric) -> Option<u32> {
@@ -91,6 +93,53 @@ fn loss_up_follows_reception_and_expires() {
     }
     let again = bench.talk(20_000, 20_200, false);
     assert_eq!(again.measured(Metric::LossUp), Some(0), "what was is not remembered");
+}
+
+#[test]
+fn packets_that_repair_fills_are_lost_before_it_only() {
+    let measured = |is_filled: bool| {
+        let (mut bench, mut last) = (Bench::new(), Measures::default());
+        for at in (0..5_000).step_by(100) {
+            last = bench.talk(at, at + 100, true);
+            if is_filled {
+                bench.measure.sources.filled(1, bench.sequence / 10 * 10);
+            }
+        }
+        let value = |metric| last.measured(metric).unwrap();
+        assert_eq!(value(Metric::BurstUp), 100, "single packets");
+        [Metric::LossUp, Metric::LossUpAfterRepair, Metric::RFactor].map(value)
+    };
+    let [loss, left, r] = measured(false);
+    assert!((50_000..150_000).contains(&loss), "{loss} ppm of 10 %");
+    assert_eq!(left, loss);
+    let [loss, left, repaired_r] = measured(true);
+    assert!((50_000..150_000).contains(&loss) && left < 20_000, "{loss} {left}");
+    assert!(repaired_r > r + 1_000, "{repaired_r} {r}");
+}
+
+#[test]
+fn loss_down_is_that_before_repair() {
+    for (packet, before, after) in
+        [(RepairPacket::Same, 312_500, 250_000), (RepairPacket::Separate, 250_000, 187_500)]
+    {
+        let mut bench = Bench::new();
+        let reported = &mut bench.measure.down(Some(VOICE)).reported;
+        reported.read(&rtcp::ReportBlock::default(), 0);
+        reported.note_repair(packet);
+        let block = rtcp::ReportBlock {
+            ssrc: VOICE,
+            fraction_lost: 64,
+            sequence_max: 16,
+            ..<_>::default()
+        };
+        let mut compound = Vec::new();
+        rtcp::write_receiver_report(5, &[block], &mut compound);
+        rtcp::write_nack(5, VOICE, &[3, 4, 9], &mut compound);
+        bench.measure.read_reports(&compound, |_| None, |_| 0, bench.start);
+        assert_eq!(bench.told(0, Metric::LossDown), Some(before), "{packet:?}");
+        assert_eq!(bench.told(0, Metric::LossDownAfterRepair), Some(after), "{packet:?}");
+        assert_eq!(bench.told(0, Metric::BurstDown), Some(150));
+    }
 }
 
 #[test]
@@ -166,7 +215,7 @@ fn report_block_gives_the_round_trip_time() {
     let mut answer = Vec::new();
     rtcp::write_receiver_report(5, &[block], &mut answer);
     let now = bench.at(1_040);
-    bench.measure.read_reports(&answer, |_| None, now);
+    bench.measure.read_reports(&answer, |_| None, |_| 0, now);
     assert_eq!(bench.told(1_040, Metric::RttClient), Some(40_000));
 }
 

@@ -1,0 +1,69 @@
+//! Loss counts at the path that loses.
+
+use evenkeel_media::rtp::{Reception, RtpHeader};
+use evenkeel_model::Metric;
+
+use super::*;
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum LossPlace {
+    /// Between the sender and the gateway.
+    Uplink,
+    /// Between the gateway and the receiver.
+    Downlink,
+}
+
+/// Ten seconds of packets from one client to the other, of which each tenth is lost. Returns the loss up of the sender, and the
+/// loss down of the receiver, in ppm.
+fn losses(place: LossPlace) -> [u32; 2] {
+    let (mut sender, _sender_node, _) = at_node(Srtp::Plain);
+    let (mut receiver, _receiver_node, hop) = at_node(Srtp::Plain);
+    let (mut reception, mut ssrc, mut report) = (Reception::new(90_000), 0, Vec::new());
+    for number in 0..1_000_u16 {
+        let (ms, packet) = (u64::from(number) * 10, video(number.wrapping_add(65_000), 9));
+        let is_lost = number % 10 == 3;
+        if !(is_lost && place == LossPlace::Uplink) {
+            sender.at(ms, |session, cx| {
+                session.handle_client_rtp(&packet, cx);
+                flush_ports(session, cx);
+            });
+            receiver.at(ms, |session, cx| session.handle_node_packet(hop, &packet, cx));
+        }
+        let mut arrived = [0; 128];
+        if let Ok(length) = receiver.client.recv(&mut arrived)
+            && !(is_lost && place == LossPlace::Downlink)
+        {
+            let header = RtpHeader::parse(&arrived[..length]).unwrap();
+            ssrc = header.ssrc;
+            reception.receive(&header, length, receiver.start + Duration::from_millis(ms));
+        }
+        // Seven packets, of which one is lost, overtake the report on its way.
+        match number % 100 {
+            50 => {
+                report.clear();
+                rtcp::write_receiver_report(5, &[reception.report(ssrc)], &mut report);
+            }
+            57 => receiver.at(ms, |session, cx| session.handle_client_rtcp(&report, cx)),
+            _ => {}
+        }
+    }
+    let measured = |bench: &mut Bench, metric| {
+        let now = bench.start + Duration::from_secs(10);
+        bench.session.summary(now).unwrap().measures.measured(metric).unwrap()
+    };
+    [measured(&mut sender, Metric::LossUp), measured(&mut receiver, Metric::LossDown)]
+}
+
+#[test]
+fn loss_of_the_uplink_is_not_charged_to_the_downlink() {
+    let [up, down] = losses(LossPlace::Uplink);
+    assert!((95_000..=105_000).contains(&up), "{up} ppm of 10 %");
+    assert_eq!(down, 0);
+}
+
+#[test]
+fn loss_of_the_downlink_is_not_charged_to_the_uplink() {
+    let [up, down] = losses(LossPlace::Downlink);
+    assert!((90_000..=105_000).contains(&down), "{down} ppm of 10 %");
+    assert_eq!(up, 0);
+}
