@@ -282,6 +282,9 @@ pub struct Reception {
     jitter_x16: u64,
     /// Packets expected and received at the last report.
     reported: (u64, u64),
+    /// True if another process may have received packets after the last one.
+    #[serde(skip)]
+    elsewhere: bool,
 }
 
 /// A run of sequence numbers without a jump.
@@ -324,8 +327,10 @@ impl Reception {
 
     /// Handles a packet of `bytes` bytes.
     pub fn receive(&mut self, header: &RtpHeader, bytes: usize, now: Instant) {
-        let Some(run) = &mut self.run else {
+        let Some(run) = self.run.as_mut().filter(|_| !self.elsewhere) else {
+            self.expected_before += self.run.map_or(0, |run| run.expected());
             self.run = Some(SequenceRun::new(header, now));
+            (self.elsewhere, self.after_jump) = (false, None);
             self.count(bytes);
             return;
         };
@@ -571,6 +576,12 @@ impl Receptions {
     pub fn filled(&mut self, ssrc: u32, sequence: u16) -> bool {
         let source = self.0.iter_mut().find(|(of, _)| *of == ssrc);
         source.is_some_and(|(_, reception)| reception.filled(sequence))
+    }
+
+    /// Notes that these are copies, and that another process has received packets since they were made. The next packet of
+    /// each source shows no loss.
+    pub fn went_on_elsewhere(&mut self) {
+        self.iter_mut().for_each(|reception| reception.elsewhere = true);
     }
 
     /// All sources.

@@ -241,8 +241,9 @@ impl WorkerSession {
         state.totals.bytes_up += packet.len() as u64;
         state.measurements.last_heard = Some(cx.now);
         state.measurements.bytes_up += packet.len() as u64;
-        // Loss is measured before repair.
-        if !was_lost {
+        if was_lost {
+            state.measurements.sources.filled(header.ssrc, header.sequence);
+        } else {
             state.measurements.sources.receive(&header, packet.len(), clock_rate, cx.now);
         }
         state.feedback.note_source(header.ssrc);
@@ -1195,6 +1196,7 @@ impl WorkerSession {
             state.validation.take_if(|_| !needs_report);
             if copied {
                 state.continuity.went_on_elsewhere();
+                state.measurements.sources.went_on_elsewhere();
             }
             let mut counts = counts.unwrap_or_default();
             counts.continue_session();

@@ -10,6 +10,7 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_media::loss::RepairPacket;
 use evenkeel_media::repair::answers::{Answers, LastSecond};
 use evenkeel_media::repair::cache::PacketCache;
 use evenkeel_media::repair::missing::MissingPackets;
@@ -177,7 +178,7 @@ impl ClientRepair {
         compound: &mut [u8],
         timing: PathTiming,
         now: Instant,
-        mut send: impl FnMut(StreamKind, &[u8]),
+        mut send: impl FnMut(StreamKind, &[u8], u32),
         mut refuse: impl FnMut(),
     ) -> usize {
         let before = self.requested.sum(now);
@@ -192,8 +193,8 @@ impl ClientRepair {
                 return true;
             };
             let copies = stream.answers.copies(&packet, timing, now);
-            (0..copies).for_each(|_| send(stream.kind, packet.packet));
             if copies > 0 {
+                send(stream.kind, packet.packet, copies);
                 self.cache.note_answered(ssrc, sequence, now);
             }
             false
@@ -245,15 +246,25 @@ impl WorkerSession {
         let Some(mut repair) = running.repair.take() else { return true };
         let timing = repair.timing(&running.state.measurements, cx.now);
         let (now, mut packets, mut bytes, mut is_refused) = (cx.now, 0_u32, 0_u64, false);
-        let send = |kind, packet: &[u8]| {
-            let mut validation = running.state.validation.iter_mut();
-            if validation.any(|validation| !validation.may_send(packet, now)) {
-                return cx.egress.count_drop(DropReason::Unvalidated);
+        let send = |kind, packet: &[u8], copies| {
+            let before = packets;
+            for _ in 0..copies {
+                let mut validation = running.state.validation.iter_mut();
+                if validation.any(|validation| !validation.may_send(packet, now)) {
+                    cx.egress.count_drop(DropReason::Unvalidated);
+                    continue;
+                }
+                let dscp = self.dscp.of(kind);
+                if self.client.send_again(dscp, packet, self.home, cx) {
+                    packets += 1;
+                    bytes += packet.len() as u64;
+                }
             }
-            let dscp = self.dscp.of(kind);
-            if self.client.send_again(dscp, packet, self.home, cx) {
-                packets += 1;
-                bytes += packet.len() as u64;
+            if packets > before
+                && let Some((ssrc, _)) = rtp::ssrc_and_sequence(packet)
+            {
+                let down = running.state.measurements.down(Some(ssrc));
+                down.reported.note_repair(RepairPacket::Same);
             }
         };
         let length = repair.answer(compound, timing, now, send, || is_refused = true);

@@ -54,6 +54,20 @@ fn counts_cross_the_wrap() {
 }
 
 #[test]
+fn packets_that_another_process_received_are_no_loss() {
+    let mut receptions = Receptions::default();
+    let receive = |receptions: &mut Receptions, number: u64| {
+        let header = header(65_000_u16.wrapping_add(number as u16), number as u32 * 960);
+        receptions.receive(&header, 112, HZ, at(number * 20));
+    };
+    (0..10).for_each(|number| receive(&mut receptions, number));
+    receptions.went_on_elsewhere();
+    [60, 61, 63].into_iter().for_each(|number| receive(&mut receptions, number));
+    let totals = receptions.iter_mut().next().unwrap().totals();
+    assert_eq!((totals.packets, totals.expected, totals.lost, totals.gaps), (13, 14, 1, 0));
+}
+
+#[test]
 fn lost_duplicate_and_reordered_packets_are_distinct() {
     let totals = received(65_534, &[0, 1, 4, 3, 3, 4, 6, 0]).totals();
     assert_eq!((totals.packets, totals.expected, totals.lost), (5, 7, 2));

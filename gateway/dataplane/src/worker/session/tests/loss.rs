@@ -4,6 +4,7 @@ use evenkeel_media::rtp::{Reception, RtpHeader};
 use evenkeel_model::Metric;
 
 use super::*;
+use crate::flows::Flows;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum LossPlace {
@@ -66,4 +67,26 @@ fn loss_of_the_downlink_is_not_charged_to_the_uplink() {
     let [up, down] = losses(LossPlace::Downlink);
     assert!((90_000..=105_000).contains(&down), "{down} ppm of 10 %");
     assert_eq!(up, 0);
+}
+
+#[test]
+fn packets_before_a_takeover_are_no_loss_of_the_uplink() {
+    let (mut bench, _node, _) = at_node(Srtp::Plain);
+    let send = |bench: &mut Bench, numbers: std::ops::Range<u16>| {
+        for number in numbers {
+            bench.at(u64::from(number) * 20, |session, cx| {
+                session.handle_client_rtp(&video(number, 9), cx);
+                flush_ports(session, cx);
+            });
+        }
+    };
+    send(&mut bench, 0..100);
+    let state = SessionState { copied: true, ..bench.session.hand_out(&Flows::new(1)) };
+    // The owner receives another 50 packets after this copy, and dies.
+    bench.session.go_on(state);
+    send(&mut bench, 150..200);
+    let now = bench.start + Duration::from_millis(4_000);
+    let summary = bench.session.summary(now).unwrap();
+    assert_eq!(summary.measures.measured(Metric::LossUp), Some(0));
+    assert_eq!(summary.totals.lost_up, 0);
 }
