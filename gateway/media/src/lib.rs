@@ -8,7 +8,7 @@
 //! [`srtp`] decrypts it, [`numbering`] gives it the numbers of its room, [`rtp`] and [`rtcp`] parse
 //! it, [`key_frame`] looks into video, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change
 //! of sender from the receiver, also in a [`retransmission`], [`merge`] deduplicates two copies of a
-//! stream, [`rtp::Reception`] and [`quality`] measure reception.
+//! stream, [`rtp::Reception`] and [`quality`] measure reception, [`repair`] restores lost packets.
 //! [`fingerprint`] checks the certificate of a DTLS handshake.
 
 mod bytes;
@@ -19,6 +19,7 @@ pub mod key_frame;
 pub mod merge;
 pub mod numbering;
 pub mod quality;
+pub mod repair;
 pub mod retransmission;
 pub mod roq;
 pub mod rtcp;

@@ -1,0 +1,3 @@
+//! Repairs of a lossy path.
+
+pub mod red;
