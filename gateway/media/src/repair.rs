@@ -1,3 +1,4 @@
 //! Repairs of a lossy path.
 
+pub mod choice;
 pub mod red;

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "a counting allocator")]
 
 use evenkeel_media::continuity::{Continuity, Pass, Protection, StreamEpoch};
+use evenkeel_media::repair::choice::{StreamLoss, has_lbrr};
 use evenkeel_media::repair::red::{Frame, RedPayload, RedReader, RedWriter, Spacing};
 use evenkeel_media::rtp::Reception;
 use evenkeel_media::srtp::{SrtpKey, SrtpProfile, SrtpReceiver, SrtpSender};
@@ -156,7 +157,7 @@ fn srtp_never_allocates() {
 
 #[test]
 fn redundancy_never_allocates() {
-    let (mut writer, mut reader) = (RedWriter::default(), None);
+    let (mut writer, mut reader, mut loss) = (RedWriter::default(), None, StreamLoss::new(0));
     let (mut packet, mut payload) = (Vec::with_capacity(400), Vec::with_capacity(400));
     let mut recovered = 0;
     let mut session = |numbers: std::ops::Range<u32>| {
@@ -167,6 +168,8 @@ fn redundancy_never_allocates() {
             let spacing = Spacing { frames: 2, distance: 2 };
             let is_red = writer.write(&frame, 111, spacing, 9_600, &mut payload);
             writer.keep(&frame);
+            loss.note_sent(fields.sequence);
+            assert!(!has_lbrr(frame.data));
             packet.clear();
             rtp::write(&fields, &payload, &mut packet);
             let header = rtp::RtpHeader::parse(&packet).unwrap();
