@@ -299,6 +299,10 @@ pub struct ScenarioTraffic {
     pub lost_up: u64,
     /// Packets missing between the gateway and clients, by reports of clients and of QUIC.
     pub lost_down: u64,
+    /// Bytes to clients that repeat earlier frames. They are included in the bytes above.
+    pub redundant_bytes: u64,
+    /// Lost packets of clients that nodes got from the redundancy in later ones.
+    pub recovered: u64,
     /// Packets that repair others, in the order of [`RepairKind::ALL`]. They are included in the packets above.
     pub repairs: [RepairCounts; RepairKind::ALL.len()],
 }

@@ -508,9 +508,11 @@ impl Costs {
 
     /// Adds what a session of this scenario counted since its last summary.
     fn count(&mut self, scenario: &Arc<str>, counts: &MediaCounts) {
-        let MediaCounts { repairs, lost_down, .. } = counts;
+        let MediaCounts { repairs, lost_down, redundant_bytes, recovered, .. } = counts;
         let traffic = self.scenarios.entry(Arc::clone(scenario)).or_default();
         traffic.lost_down += u64::from(*lost_down);
+        traffic.redundant_bytes += redundant_bytes;
+        traffic.recovered += u64::from(*recovered);
         for (sum, new) in traffic.repairs.iter_mut().zip(repairs) {
             sum.packets_up += new.packets_up;
             sum.bytes_up += new.bytes_up;

@@ -376,7 +376,13 @@ impl CounterFollower {
                     self.totals.add(count, &labels, total);
                 }
             }
-            self.totals.add(Count::ScenarioCopied, &[scenario], now.bytes_copied);
+            for (count, total) in [
+                (Count::ScenarioCopied, now.bytes_copied),
+                (Count::ScenarioRedundancy, now.redundant_bytes),
+                (Count::ScenarioRecovered, now.recovered),
+            ] {
+                self.totals.add(count, &[scenario], total);
+            }
         }
         for (&reason, &dropped) in &status.drops {
             self.totals.add(Count::PacketsDropped, &[(Attribute::Reason, reason)], dropped);

@@ -93,7 +93,13 @@ fn scenario_traffic_includes_a_session_that_ended() {
     };
     let mut repairs = [RepairCounts::default(); 2];
     repairs[1] = RepairCounts { packets_up: 1, bytes_up: 2, packets_down: 3, bytes_down: 4 };
-    let counts = MediaCounts { repairs, lost_down: 5, ..MediaCounts::default() };
+    let counts = MediaCounts {
+        repairs,
+        lost_down: 5,
+        redundant_bytes: 6,
+        recovered: 7,
+        ..MediaCounts::default()
+    };
     costs.count(&"drone".into(), &counts);
     // Another process counted the first two packets.
     costs.carried(RedundancyMode::Hot, 1, &"call".into(), &totals(2), &totals(5));
@@ -108,7 +114,8 @@ fn scenario_traffic_includes_a_session_that_ended() {
         lost_up: packets,
         ..ScenarioTraffic::default()
     };
-    let drone = ScenarioTraffic { lost_down: 5, repairs, ..expected(1) };
+    let drone =
+        ScenarioTraffic { lost_down: 5, redundant_bytes: 6, recovered: 7, repairs, ..expected(1) };
     let expected = [("call".into(), expected(7)), ("drone".into(), drone)];
     assert_eq!(costs.scenarios, BTreeMap::from(expected));
 }

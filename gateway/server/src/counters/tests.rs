@@ -162,6 +162,8 @@ fn status() -> StatusReport {
         bytes_copied: 800,
         lost_up: 9,
         lost_down: 11,
+        redundant_bytes: 16,
+        recovered: 17,
         ..ScenarioTraffic::default()
     };
     let [rtx, fec] = &mut traffic.repairs;
@@ -263,6 +265,8 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_scenario_traffic_bytes_total", "up", "600");
     says(&telemetry, "evenkeel_scenario_traffic_bytes_total", "down", "700");
     says(&telemetry, "evenkeel_scenario_copied_bytes_total", "call", "800");
+    says(&telemetry, "evenkeel_scenario_redundancy_bytes_total", "call", "16");
+    says(&telemetry, "evenkeel_scenario_recovered_total", "call", "17");
     says(&telemetry, "evenkeel_scenario_lost_total", "up", "9");
     says(&telemetry, "evenkeel_scenario_lost_total", "down", "11");
     for (repair, bytes, packets) in [("rtx", [12, 13], [1, 2]), ("fec", [14, 15], [3, 4])] {
