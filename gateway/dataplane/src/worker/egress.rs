@@ -50,6 +50,8 @@ pub(crate) struct Egress {
     relayed: Vec<u8>,
     /// Buffer for an encrypted SRTP packet to a client.
     pub(crate) protected: Vec<u8>,
+    /// Buffer for the own frame of a packet with redundancy (RFC 2198).
+    pub(crate) stripped: Vec<u8>,
     /// Another process continues the sessions, with the counters that they had when this was set.
     pub(crate) is_handed_out: bool,
 }
@@ -102,6 +104,7 @@ impl Egress {
             changed: RefCell::default(),
             relayed: Vec::new(),
             protected: Vec::new(),
+            stripped: Vec::new(),
             is_handed_out: false,
         }
     }

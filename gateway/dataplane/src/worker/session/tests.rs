@@ -26,6 +26,7 @@ mod hitless;
 mod key_frames;
 mod leg_srtp;
 mod reachability;
+mod redundancy;
 mod signs;
 mod srtp;
 mod validation;
