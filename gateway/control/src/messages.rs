@@ -307,6 +307,10 @@ pub struct ScenarioTraffic {
     pub caches_refused: u64,
     /// Packets of clients that another node got again after the death of one. They are not included in the packets above.
     pub replayed: u64,
+    /// Bytes to clients that repeat earlier frames. They are included in the bytes above.
+    pub redundant_bytes: u64,
+    /// Lost packets of clients that nodes got from the redundancy in later ones.
+    pub recovered: u64,
     /// Packets that repair others, in the order of [`RepairKind::ALL`]. They are included in the packets above.
     pub repairs: [RepairCounts; RepairKind::ALL.len()],
 }

@@ -509,7 +509,15 @@ impl Costs {
     /// Adds what a session of this scenario counted since its last summary.
     fn count(&mut self, scenario: &Arc<str>, counts: &MediaCounts) {
         let MediaCounts {
-            repairs, lost_down, answered, requested, caches_refused, replayed, ..
+            repairs,
+            lost_down,
+            answered,
+            requested,
+            caches_refused,
+            replayed,
+            redundant_bytes,
+            recovered,
+            ..
         } = counts;
         let traffic = self.scenarios.entry(Arc::clone(scenario)).or_default();
         traffic.lost_down += u64::from(*lost_down);
@@ -517,6 +525,8 @@ impl Costs {
         traffic.requested += u64::from(*requested);
         traffic.caches_refused += u64::from(*caches_refused);
         traffic.replayed += u64::from(*replayed);
+        traffic.redundant_bytes += redundant_bytes;
+        traffic.recovered += u64::from(*recovered);
         for (sum, new) in traffic.repairs.iter_mut().zip(repairs) {
             sum.packets_up += new.packets_up;
             sum.bytes_up += new.bytes_up;

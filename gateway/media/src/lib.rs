@@ -9,7 +9,7 @@
 //! it, [`key_frame`] looks into video, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change
 //! of sender from the receiver, also in a [`retransmission`], [`merge`] deduplicates two copies of a
 //! stream, [`rtp::Reception`], [`loss`] and [`quality`] measure reception, [`probe`] a path before there is media.
-//! [`repair`] keeps packets that may have to be sent again, and finds those that a sender is asked for.
+//! [`repair`] restores lost packets.
 //! [`fingerprint`] checks the certificate of a DTLS handshake.
 
 mod bytes;

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::quality::{Codec, r_factor};
+use crate::quality::{Codec, HeardLoss, r_factor};
 use crate::stun::Transaction;
 
 /// Packets of one size at one interval.
@@ -162,7 +162,7 @@ impl PathMeasurement {
 
     /// The R-factor of voice on this path, in hundredths. The other client's path is unknown, and is taken as perfect.
     pub fn r_factor(&self) -> u32 {
-        r_factor(self.delay(), self.loss_ppm(), Codec::Opus)
+        r_factor(self.delay(), HeardLoss::random(self.loss_ppm()), Codec::Opus)
     }
 
     /// From mouth to ear, up to the gateway.
@@ -200,7 +200,7 @@ impl PathMeasurement {
             ""
         } else if self.payload_max < VIDEO_BYTES {
             "; try without VPN"
-        } else if r < R_GOOD && r_factor(self.delay(), 0, Codec::Opus) < R_GOOD {
+        } else if r < R_GOOD && r_factor(self.delay(), HeardLoss::random(0), Codec::Opus) < R_GOOD {
             "; try a nearer region"
         } else {
             "; try Wi-Fi"

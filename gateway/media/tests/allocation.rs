@@ -5,7 +5,9 @@ use evenkeel_media::continuity::{Continuity, Pass, Protection, StreamEpoch};
 use evenkeel_media::repair::PathTiming;
 use evenkeel_media::repair::answers::Answers;
 use evenkeel_media::repair::cache::PacketCache;
+use evenkeel_media::repair::choice::{StreamLoss, has_lbrr};
 use evenkeel_media::repair::missing::MissingPackets;
+use evenkeel_media::repair::red::{Frame, RedPayload, RedReader, RedWriter, Spacing};
 use evenkeel_media::rtp::Reception;
 use evenkeel_media::srtp::{SrtpKey, SrtpProfile, SrtpReceiver, SrtpSender};
 use evenkeel_media::trunk::{self, Bundle, Tag};
@@ -183,4 +185,36 @@ fn retransmission_never_allocates() {
     };
     session(0..1_000);
     assert_eq!(allocations(|| session(1_000..100_000)), 0);
+}
+
+#[test]
+fn redundancy_never_allocates() {
+    let (mut writer, mut reader, mut loss) = (RedWriter::default(), None, StreamLoss::new(0));
+    let (mut packet, mut payload) = (Vec::with_capacity(400), Vec::with_capacity(400));
+    let mut recovered = 0;
+    let mut session = |numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            let fields = fields(1, number);
+            let frame = Frame { sequence: number as u16, timestamp: number * 960, data: &[7; 100] };
+            payload.clear();
+            let spacing = Spacing { frames: 2, distance: 2 };
+            let is_red = writer.write(&frame, 111, spacing, 9_600, &mut payload);
+            writer.keep(&frame);
+            loss.note_sent(fields.sequence);
+            assert!(!has_lbrr(frame.data));
+            packet.clear();
+            rtp::write(&fields, &payload, &mut packet);
+            let header = rtp::RtpHeader::parse(&packet).unwrap();
+            if !is_red || number % 7 == 0 {
+                continue;
+            }
+            let reader = reader.get_or_insert_with(|| RedReader::new(&header));
+            assert!(reader.receive(&header));
+            let read = RedPayload::parse(header.payload(&packet)).unwrap();
+            reader.recover(&header, &read, 111, |_| recovered += 1);
+        }
+    };
+    session(0..4);
+    assert_eq!(allocations(|| session(4..1_000)), 0);
+    assert!(recovered > 100);
 }

@@ -1,5 +1,6 @@
 //! Codecs, and their payload types in rooms.
 
+use evenkeel_media::repair::red;
 use sdp_types::RtpMap;
 
 /// Audio or video.
@@ -244,7 +245,7 @@ impl Format {
         let video = |codec| VIDEO_NUMBERS.iter().find(|(numbered, ..)| *numbered == codec);
         match self {
             Format::Media(Codec::Opus) => Some(111),
-            Format::Redundancy(Codec::Opus) => Some(63),
+            Format::Redundancy(Codec::Opus) => Some(red::ROOM_PAYLOAD_TYPE),
             Format::Media(Codec::Pcmu) => Some(0),
             Format::Media(Codec::Pcma) => Some(8),
             Format::Media(Codec::TelephoneEvent { clock_rate: 8_000 }) => Some(126),

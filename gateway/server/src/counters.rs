@@ -378,9 +378,15 @@ impl CounterFollower {
                     self.totals.add(count, &labels, total);
                 }
             }
-            self.totals.add(Count::ScenarioCopied, &[scenario], now.bytes_copied);
-            self.totals.add(Count::ScenarioCachesRefused, &[scenario], now.caches_refused);
-            self.totals.add(Count::ScenarioReplayed, &[scenario], now.replayed);
+            for (count, total) in [
+                (Count::ScenarioCopied, now.bytes_copied),
+                (Count::ScenarioCachesRefused, now.caches_refused),
+                (Count::ScenarioReplayed, now.replayed),
+                (Count::ScenarioRedundancy, now.redundant_bytes),
+                (Count::ScenarioRecovered, now.recovered),
+            ] {
+                self.totals.add(count, &[scenario], total);
+            }
         }
         for (&reason, &dropped) in &status.drops {
             self.totals.add(Count::PacketsDropped, &[(Attribute::Reason, reason)], dropped);

@@ -408,6 +408,10 @@ metrics! {
     ScenarioRetransmissions = "evenkeel.scenario.retransmissions", "{packet}", [Scenario, Direction];
     /// Caches of packets that could not grow, because all caches have the memory of `repair_memory` in `[limits]`.
     ScenarioCachesRefused = "evenkeel.scenario.caches_refused", "{cache}", [Scenario];
+    /// Bytes by which packets to clients of a scenario repeat earlier frames (RFC 2198). They count as traffic too.
+    ScenarioRedundancy = "evenkeel.scenario.redundancy", "By", [Scenario];
+    /// Lost packets of a scenario's clients that nodes got from the redundancy in later ones (RFC 2198).
+    ScenarioRecovered = "evenkeel.scenario.recovered", "{packet}", [Scenario];
     /// Received packets that a network interface dropped: the kernel, or the device without a free buffer. At most 16 interfaces; virtual
     /// ones only on a host without others.
     HostDrops = "evenkeel.host.interface_drops", "{packet}", [Interface];

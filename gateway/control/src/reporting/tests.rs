@@ -100,6 +100,8 @@ fn scenario_traffic_includes_a_session_that_ended() {
         requested: 7,
         caches_refused: 8,
         replayed: 9,
+        redundant_bytes: 10,
+        recovered: 11,
         ..MediaCounts::default()
     };
     costs.count(&"drone".into(), &counts);
@@ -122,6 +124,8 @@ fn scenario_traffic_includes_a_session_that_ended() {
         requested: 7,
         caches_refused: 8,
         replayed: 9,
+        redundant_bytes: 10,
+        recovered: 11,
         repairs,
         ..expected(1)
     };

@@ -52,6 +52,8 @@ pub(crate) struct Egress {
     /// Buffer for an encrypted SRTP packet to a client.
     pub(crate) protected: Vec<u8>,
     pub(crate) repair_memory: RepairMemory,
+    /// Buffer for the own frame of a packet with redundancy (RFC 2198).
+    pub(crate) stripped: Vec<u8>,
     /// Another process continues the sessions, with the counters that they had when this was set.
     pub(crate) is_handed_out: bool,
 }
@@ -105,6 +107,7 @@ impl Egress {
             relayed: Vec::new(),
             protected: Vec::new(),
             repair_memory: RepairMemory::new(usize::MAX),
+            stripped: Vec::new(),
             is_handed_out: false,
         }
     }

@@ -139,6 +139,10 @@ pub struct MediaCounts {
     pub requested: u32,
     /// Caches that could not grow, because all have the memory of the limit.
     pub caches_refused: u32,
+    /// Bytes to the client that repeat earlier frames (RFC 2198). They are included in [`Totals`].
+    pub redundant_bytes: u64,
+    /// Lost packets of the client that the node got from the redundancy in later ones.
+    pub recovered: u32,
     /// Pictures to the client that came so late that the video froze.
     pub freezes: u32,
     /// The longest time for which the client received nothing after its node died.

@@ -13,6 +13,7 @@ mod media;
 mod node;
 mod reachability;
 mod record;
+mod redundancy;
 mod repair;
 mod replay;
 mod srtp;
@@ -45,6 +46,7 @@ use node::NodeSide;
 pub use node::{NodeLeg, NodePort, SrtpPort};
 use record::Learned;
 pub use record::{ClientAddressing, Install, SessionState};
+use redundancy::Redundancy;
 use repair::ClientRepair;
 use srtp::SrtpEnds;
 pub use srtp::{AnsweredMedia, ClientPassword, ClientStream, SrtpKeying};
@@ -251,20 +253,25 @@ impl WorkerSession {
         if is_picture {
             state.feedback.note_video(header.ssrc);
         }
-        let hop = match self.route.forward_to_node(cx.board) {
+        let (hop, twin) = match self.route.forward_to_node(cx.board) {
             ForwardVerdict::Pass { hop, .. } => {
                 self.replay_to(hop, kind, &header, packet, cx);
-                hop
+                (hop, None)
             }
-            ForwardVerdict::Both([hop, twin]) => {
-                self.send_copy(twin, RtpSide::Rtp, kind, packet, cx);
-                hop
-            }
+            ForwardVerdict::Both([hop, twin]) => (hop, Some(twin)),
             ForwardVerdict::Drop(reason) => {
                 self.end_replay();
                 return cx.egress.count_drop(reason);
             }
         };
+        if self.has_redundancy(kind, repair)
+            && let Err(reason) = self.recover_lost(hop, twin, &header, packet, cx)
+        {
+            return cx.egress.count_drop(reason);
+        }
+        if let Some(twin) = twin {
+            self.send_copy(twin, RtpSide::Rtp, kind, packet, cx);
+        }
         let state = self.state();
         state.flow.sent[kind as usize] += 1;
         // The marker ends a frame (RFC 6184, 5.1; RFC 7741, 4.1).
@@ -275,6 +282,35 @@ impl WorkerSession {
             self.inspect(&header, packet, cx.now);
         }
         self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
+    }
+
+    /// Returns whether the client negotiated redundancy for a packet of this kind.
+    #[inline]
+    fn has_redundancy(&self, kind: StreamKind, repair: Option<RepairKind>) -> bool {
+        let has_some = self.running.as_deref().is_some_and(|it| it.redundancy.is_some());
+        has_some && kind == StreamKind::Audio && repair.is_none()
+    }
+
+    /// Sends the lost packets whose frames this one repeats to the node, before it. Fails if this one is not to follow.
+    fn recover_lost(
+        &mut self,
+        hop: Hop,
+        twin: Option<Hop>,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) -> Result<(), DropReason> {
+        let Some(mut redundancy) = self.running().redundancy.take() else { return Ok(()) };
+        let found = redundancy.find_lost(header, packet, |lost| {
+            self.counts().note_recovered();
+            self.state().flow.sent[StreamKind::Audio as usize] += 1;
+            if let Some(twin) = twin {
+                self.send_copy(twin, RtpSide::Rtp, StreamKind::Audio, lost, cx);
+            }
+            self.send_to_node(hop, RtpSide::Rtp, StreamKind::Audio, lost, cx);
+        });
+        self.running().redundancy = Some(redundancy);
+        found
     }
 
     /// Few packets are inspected, so `#[cold]` moves this code out of the packet path.
@@ -293,7 +329,7 @@ impl WorkerSession {
         self.mark_active(cx);
         let readable = self.media.srtp.is_readable();
         let home = self.home;
-        let RunningMedia { state, counts, .. } = self.running();
+        let RunningMedia { state, counts, redundancy, .. } = self.running();
         let MediaState { measurements, continuity, validation, flow, totals, .. } = state;
         let sent = totals.packets_down;
         measurements.last_heard = Some(cx.now);
@@ -307,6 +343,9 @@ impl WorkerSession {
         // RTCP is only a few packets a second, so the copy is cheap.
         let mut packet = packet.to_vec();
         if readable {
+            if let Some(redundancy) = redundancy {
+                redundancy.read_feedback(&packet, cx.now);
+            }
             continuity.excuse_skipped(&mut packet);
             measurements.read_reports(
                 &packet,
@@ -570,7 +609,7 @@ impl WorkerSession {
         cx: &mut PacketContext<'_>,
     ) {
         let Some((kind, payload)) = declared(&self.media, header.payload_type) else {
-            return cx.egress.count_drop(DropReason::UndeclaredPayload);
+            return self.pass_own_frame(from, epoch, header, packet, cx);
         };
         let (clock_rate, repair) = (payload.clock_rate, payload.repair());
         let RunningMedia { state, srtp, .. } = self.running();
@@ -620,7 +659,15 @@ impl WorkerSession {
                 .map_or((header.ssrc, header.timestamp), |(ssrc, _, timestamp)| (ssrc, timestamp));
             self.counts().note_picture(ssrc, timestamp, cx.now);
         }
-        self.send_to_client(RtpSide::Rtp, kind, packet, cx, |bytes| {
+        let mut repeating = None;
+        if self.has_redundancy(kind, repair) {
+            let (ssrc, sequence, timestamp) =
+                rewrite.unwrap_or((header.ssrc, header.sequence, header.timestamp));
+            let sent = rtp::RtpHeader { ssrc, sequence, timestamp, ..*header };
+            repeating = self.running().repeat_frames(&sent, packet, cx.now);
+        }
+        let content = repeating.as_deref().unwrap_or(packet);
+        self.send_to_client(RtpSide::Rtp, kind, content, cx, |bytes| {
             let Some((ssrc, sequence, timestamp)) = rewrite else { return };
             rtp::set_ssrc(bytes, ssrc);
             rtp::set_sequence(bytes, sequence);
@@ -630,6 +677,33 @@ impl WorkerSession {
                 retransmission::set_original_sequence(header, bytes, sequence);
             }
         });
+        if let Some(buffer) = repeating
+            && let Some(redundancy) = &mut self.running().redundancy
+        {
+            redundancy.reuse(buffer);
+        }
+    }
+
+    /// Sends the frame of a packet with redundancy that the client did not negotiate. Drops a packet with another payload type.
+    #[cold]
+    fn pass_own_frame(
+        &mut self,
+        from: Hop,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let mut buffer = std::mem::take(&mut cx.egress.stripped);
+        match redundancy::strip(&self.media, header, packet, &mut buffer) {
+            Some(plain) => {
+                if let Ok(header) = self.parse(plain) {
+                    self.rtp_to_client(from, epoch, &header, plain, cx);
+                }
+            }
+            None => cx.egress.count_drop(DropReason::UndeclaredPayload),
+        }
+        cx.egress.stripped = buffer;
     }
 
     /// Assigns numbers to a retransmission, and to the packet that it contains.
@@ -953,8 +1027,9 @@ impl WorkerSession {
         let had_video = self.media.has_video();
         self.media = media;
         let media = Arc::clone(&self.media);
-        let RunningMedia { state, srtp, repair, .. } = self.running();
+        let RunningMedia { state, srtp, repair, redundancy, .. } = self.running();
         ClientRepair::follow(repair, &media);
+        Redundancy::follow(redundancy, &media);
         let had_media = srtp.may_receive();
         srtp.set_answered(answered);
         srtp.announce(&mut state.continuity);
@@ -1091,6 +1166,11 @@ impl WorkerSession {
             self.look_for_keys(cx);
         }
         self.tick_repair(cx);
+        if let Some(running) = self.running.as_deref_mut()
+            && let Some(redundancy) = &mut running.redundancy
+        {
+            redundancy.choose(&running.state.measurements, cx.now);
+        }
     }
 
     /// Returns the session's summary; `None` before its first packet.

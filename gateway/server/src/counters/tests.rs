@@ -166,6 +166,8 @@ fn status() -> StatusReport {
         requested: 17,
         caches_refused: 18,
         replayed: 19,
+        redundant_bytes: 20,
+        recovered: 21,
         ..ScenarioTraffic::default()
     };
     let [rtx, fec] = &mut traffic.repairs;
@@ -268,6 +270,8 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_scenario_traffic_bytes_total", "down", "700");
     says(&telemetry, "evenkeel_scenario_copied_bytes_total", "call", "800");
     says(&telemetry, "evenkeel_scenario_replayed_packets_total", "call", "19");
+    says(&telemetry, "evenkeel_scenario_redundancy_bytes_total", "call", "20");
+    says(&telemetry, "evenkeel_scenario_recovered_total", "call", "21");
     says(&telemetry, "evenkeel_scenario_lost_total", "up", "9");
     says(&telemetry, "evenkeel_scenario_lost_total", "down", "11");
     says(&telemetry, "evenkeel_scenario_retransmissions_total", "down", "16");

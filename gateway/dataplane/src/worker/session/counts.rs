@@ -94,6 +94,15 @@ impl SessionCounts {
         self.counts.replayed += packets;
     }
 
+    pub(super) fn note_redundancy(&mut self, bytes: usize) {
+        self.counts.redundant_bytes += bytes as u64;
+    }
+
+    /// A lost packet of the client was recovered.
+    pub(super) fn note_recovered(&mut self) {
+        self.counts.recovered += 1;
+    }
+
     /// For this long the client received nothing.
     pub(super) fn note_gap(&mut self, gap: Duration) {
         self.counts.gap = self.counts.gap.max(Some(gap));

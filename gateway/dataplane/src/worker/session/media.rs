@@ -6,6 +6,7 @@ use evenkeel_instant as instant;
 use evenkeel_media::continuity::{Continuity, FILLED_WITHIN, Protection, StreamEpoch, SwitchCause};
 use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
+use evenkeel_media::rtp::RtpHeader;
 use evenkeel_model::{
     FlowCounts, Hop, LeftHop, MediaDescription, RedundancyMode, SessionId, Srtp, StreamKind,
 };
@@ -15,6 +16,7 @@ use super::counts::SessionCounts;
 use super::feedback::SenderFeedback;
 use super::measurements::{FlowTally, MediaSigns, VoiceMeasurements};
 use super::reachability::AddressValidation;
+use super::redundancy::Redundancy;
 use super::repair::ClientRepair;
 use super::replay::Replay;
 use super::srtp::SrtpEnds;
@@ -32,6 +34,8 @@ pub(super) struct RunningMedia {
     pub(super) repair: Option<Box<ClientRepair>>,
     /// Allocated with the client's first packet, if nodes get packets again. The record of the session does not contain it.
     pub(super) replay: Option<Box<Replay>>,
+    /// Present if the client negotiated redundant audio.
+    pub(super) redundancy: Option<Box<Redundancy>>,
 }
 
 /// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
@@ -129,8 +133,9 @@ impl RunningMedia {
         counts: Option<Box<SessionCounts>>,
         media: &MediaDescription,
     ) -> RunningMedia {
-        let repair = ClientRepair::of(media);
-        RunningMedia { state, srtp, counts, repair, replay: None }
+        let (repair, mut redundancy) = (ClientRepair::of(media), None);
+        Redundancy::follow(&mut redundancy, media);
+        RunningMedia { state, srtp, counts, repair, replay: None, redundancy }
     }
 
     /// Makes packets of this hop reach the client from now on. `left`: the hop that the room leaves as planned.
@@ -181,6 +186,22 @@ impl RunningMedia {
             cx.egress.stats.recovered(mode, gap);
             self.counts.get_or_insert_default().note_gap(gap);
         }
+    }
+
+    /// Handles a packet of voice to the client; `sent` is its header there. Returns the packet to send instead, if it is to repeat frames, in a
+    /// buffer that [`Redundancy::reuse`] takes.
+    pub(super) fn repeat_frames(
+        &mut self,
+        sent: &RtpHeader,
+        packet: &[u8],
+        now: Instant,
+    ) -> Option<Vec<u8>> {
+        let repeating = self.redundancy.as_deref_mut()?.wrap(sent, packet, now)?;
+        let more = repeating.len().saturating_sub(packet.len());
+        self.state.totals.bytes_down += more as u64;
+        self.state.measurements.bytes_down += more as u64;
+        self.counts.get_or_insert_default().note_redundancy(more);
+        Some(repeating)
     }
 
     pub(super) fn take_counts(&mut self) -> MediaCounts {

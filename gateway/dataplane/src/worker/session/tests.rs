@@ -27,6 +27,7 @@ mod key_frames;
 mod leg_srtp;
 mod loss;
 mod reachability;
+mod redundancy;
 mod replay;
 mod retransmission;
 mod signs;

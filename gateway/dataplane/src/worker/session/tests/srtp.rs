@@ -715,3 +715,26 @@ fn verified_packets_keep_consent() {
     assert!(scene.deliver_at(70_000, ArrivalKind::Rtp, &packet).is_some(), "an earlier address");
     ends_at(&scene, 90_000);
 }
+
+#[test]
+fn repeated_frames_are_protected() {
+    use super::redundancy::{OPUS, RED, frame, frames, media, report, voice};
+
+    let mut scene = Scene::new();
+    let media = media(Srtp::Terminated, true);
+    scene.bench.session.renegotiate(media, Arc::new(answered(true)));
+    for number in 1..=50 {
+        let plain = voice(OPUS, number, &frame(number));
+        assert_eq!(scene.opened(1, &plain), Some(plain), "{number}");
+    }
+    let report = scene.phone.protect(RtpSide::Rtcp, &report(50, 5));
+    assert!(scene.deliver_at(2, ArrivalKind::Rtcp, &report).is_some());
+    scene.bench.at(3, |session, cx| session.tick(cx));
+    for number in 51..=54 {
+        scene.opened(4, &voice(OPUS, number, &frame(number))).unwrap();
+    }
+    let opened = scene.opened(5, &voice(OPUS, 55, &frame(55))).unwrap();
+    let header = rtp::RtpHeader::parse(&opened).unwrap();
+    assert_eq!((header.payload_type, header.sequence), (RED, 55));
+    assert_eq!(frames(&opened), [51, 53, 55].map(frame));
+}

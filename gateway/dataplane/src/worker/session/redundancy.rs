@@ -1,0 +1,314 @@
+//! Redundant audio (RFC 2198) of a client that negotiated it: packets to the client repeat earlier frames while its path loses some, and lost
+//! frames of the client are found in its later packets. A client that did not negotiate it gets plain packets.
+//!
+//! No record contains this state: another process measures the path again.
+
+use std::time::{Duration, Instant};
+
+use evenkeel_media::repair::choice::{PathState, Repair, RepairChoice, StreamLoss, has_lbrr};
+use evenkeel_media::repair::red::{self, Frame, RedPayload, RedReader, RedWriter};
+use evenkeel_media::rtcp::{self, RtcpPacket};
+use evenkeel_media::rtp::{self, RtpHeader};
+use evenkeel_media::srtp::OVERHEAD_MAX;
+use evenkeel_model::{DropReason, MediaDescription, StreamKind};
+
+use super::measurements::VoiceMeasurements;
+
+/// Packets with redundancy are no longer than fits any path, encrypted.
+const PACKET_BYTES_MAX: usize = 1_200 - OVERHEAD_MAX;
+
+/// Streams to the client that are followed: the speakers of a conference at one time. A stream that is repeated takes 4 KiB.
+const STREAMS_MAX: usize = 4;
+
+/// A stream without packets for this time gives its place to another one. Silent voice sends a packet every 400 ms.
+const SILENT_FOR: Duration = Duration::from_secs(1);
+
+/// Streams of the client that are followed.
+const SOURCES_MAX: usize = 4;
+
+/// The interval of frames before it is known (RFC 7587, section 4.2).
+const USUAL_FRAME: Duration = Duration::from_millis(20);
+
+/// Opus' own redundancy is in frames of active voice alone; a speaker pauses no longer than this.
+const LBRR_KEPT: Duration = Duration::from_secs(5);
+
+/// The client's redundancy, as negotiated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct NegotiatedRed {
+    /// The payload type of redundant blocks.
+    payload_type: u8,
+    /// The payload type of a block.
+    of_block: u8,
+    clock_rate: u32,
+    is_opus: bool,
+    takes_retransmission: bool,
+    latency: Duration,
+}
+
+impl NegotiatedRed {
+    fn of(media: &MediaDescription) -> Option<NegotiatedRed> {
+        let audio = media.streams.iter().filter(|stream| stream.kind == StreamKind::Audio);
+        let mut found = audio.filter_map(|stream| {
+            let types = &stream.payload_types;
+            let red = types.iter().find(|it| it.is_red() && it.repairs.is_some())?;
+            let block = types.iter().find(|it| Some(it.number) == red.repairs && !it.is_red())?;
+            Some(NegotiatedRed {
+                payload_type: red.number,
+                of_block: block.number,
+                clock_rate: block.clock_rate,
+                is_opus: block.codec.eq_ignore_ascii_case("opus"),
+                takes_retransmission: stream.feedback.nack,
+                latency: media.latency.duration(),
+            })
+        });
+        found.next().filter(|_| media.srtp.is_readable())
+    }
+}
+
+/// A stream to the client, with the numbers that the client gets.
+#[derive(Debug)]
+struct VoiceStream {
+    ssrc: u32,
+    sequence: u16,
+    timestamp: u32,
+    last_packet_at: Instant,
+    loss: StreamLoss,
+    /// Present while packets repeat frames.
+    writer: Option<RedWriter>,
+}
+
+/// A stream from the client.
+#[derive(Debug)]
+struct VoiceSource {
+    ssrc: u32,
+    reader: RedReader,
+}
+
+/// The redundancy of one client.
+#[derive(Debug)]
+pub(super) struct Redundancy {
+    negotiated: NegotiatedRed,
+    choice: RepairChoice,
+    repair: Repair,
+    round_trip: Option<Duration>,
+    frame: Duration,
+    /// The last packet to the client with Opus' own redundancy.
+    lbrr_at: Option<Instant>,
+    streams: Vec<VoiceStream>,
+    sources: Vec<VoiceSource>,
+    buffer: Vec<u8>,
+}
+
+impl Redundancy {
+    /// Follows the description of the client's media. The state remains if the redundancy in it does.
+    pub(super) fn follow(redundancy: &mut Option<Box<Redundancy>>, media: &MediaDescription) {
+        let negotiated = NegotiatedRed::of(media);
+        if redundancy.as_deref().map(|it| it.negotiated) == negotiated {
+            return;
+        }
+        *redundancy = negotiated.map(|negotiated| {
+            Box::new(Redundancy {
+                negotiated,
+                choice: RepairChoice::default(),
+                repair: Repair::default(),
+                round_trip: None,
+                frame: USUAL_FRAME,
+                lbrr_at: None,
+                streams: Vec::new(),
+                sources: Vec::new(),
+                buffer: Vec::new(),
+            })
+        });
+    }
+
+    /// Reads the client's reports and requests about streams to it.
+    pub(super) fn read_feedback(&mut self, compound: &[u8], now: Instant) {
+        for packet in rtcp::packets(compound).map_while(Result::ok) {
+            for block in packet.blocks() {
+                if let Some(stream) = self.stream(block.ssrc) {
+                    stream.loss.note_report(&block, now);
+                }
+            }
+            if let RtcpPacket::Nack(nack) = packet
+                && let Some(stream) = self.stream(nack.media)
+            {
+                stream.loss.note_requests(nack.missing(), now);
+            }
+        }
+    }
+
+    fn stream(&mut self, ssrc: u32) -> Option<&mut VoiceStream> {
+        self.streams.iter_mut().find(|stream| stream.ssrc == ssrc)
+    }
+
+    /// Chooses the repair. Called every 100 ms.
+    pub(super) fn choose(&mut self, measurements: &VoiceMeasurements, now: Instant) {
+        let measured = measurements.round_trip_us.map(|us| Duration::from_micros(us.into()));
+        self.round_trip = measured.or(self.round_trip);
+        let samples = self
+            .streams
+            .iter()
+            .filter_map(|stream| Some((stream.loss.sample(now)?, stream.loss.burst_x100())));
+        let worst = samples.max_by_key(|(sample, _)| sample.ppm);
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < LBRR_KEPT;
+        let path = PathState {
+            loss: worst.map(|(sample, _)| sample),
+            burst_x100: worst.map_or(100, |(_, burst)| burst),
+            round_trip: self.round_trip,
+            latency: self.negotiated.latency,
+            frame: self.frame,
+            takes_retransmission: self.negotiated.takes_retransmission,
+            takes_redundancy: true,
+            has_lbrr: self.lbrr_at.is_some_and(is_recent),
+        };
+        self.repair = self.choice.update(&path, now);
+        if !matches!(self.repair, Repair::Redundancy(_)) {
+            self.streams.iter_mut().for_each(|stream| stream.writer = None);
+        }
+    }
+
+    /// Handles a packet to the client; `sent` is its header there. Returns it with earlier frames, if it is to repeat some, in a buffer that
+    /// [`reuse`](Redundancy::reuse) takes.
+    pub(super) fn wrap(
+        &mut self,
+        sent: &RtpHeader,
+        packet: &[u8],
+        now: Instant,
+    ) -> Option<Vec<u8>> {
+        let NegotiatedRed { payload_type, of_block, clock_rate, is_opus, latency, .. } =
+            self.negotiated;
+        let index = self.follow_stream(sent, now)?;
+        let stream = &mut self.streams[index];
+        if sent.payload_type != of_block {
+            return None;
+        }
+        let data = sent.payload(packet);
+        if is_opus && has_lbrr(data) {
+            self.lbrr_at = Some(now);
+        }
+        let ticks = sent.timestamp.wrapping_sub(stream.timestamp);
+        let follows = sent.sequence == stream.sequence.wrapping_add(1);
+        if follows && (1..=u32::from(red::OFFSET_MAX)).contains(&ticks) && clock_rate > 0 {
+            self.frame =
+                Duration::from_micros(u64::from(ticks) * 1_000_000 / u64::from(clock_rate));
+        }
+        (stream.sequence, stream.timestamp) = (sent.sequence, sent.timestamp);
+        let Repair::Redundancy(spacing) = self.repair else { return None };
+        let writer = stream.writer.get_or_insert_default();
+        let frame = Frame { sequence: sent.sequence, timestamp: sent.timestamp, data };
+        let reach = latency.as_millis() as u32 * (clock_rate / 1_000);
+        let mut out = std::mem::take(&mut self.buffer);
+        begin_packet(sent, packet, payload_type, &mut out);
+        let repeats = writer.write(&frame, of_block, spacing, reach, &mut out);
+        writer.keep(&frame);
+        if repeats && out.len() <= PACKET_BYTES_MAX {
+            return Some(out);
+        }
+        self.buffer = out;
+        None
+    }
+
+    /// Returns the place of the packet's stream. `None` if there is none: another stream would lose its place with each packet.
+    fn follow_stream(&mut self, sent: &RtpHeader, now: Instant) -> Option<usize> {
+        if let Some(index) = self.streams.iter().position(|stream| stream.ssrc == sent.ssrc) {
+            let stream = &mut self.streams[index];
+            stream.last_packet_at = now;
+            stream.loss.note_sent(sent.sequence);
+            return Some(index);
+        }
+        if self.streams.len() == STREAMS_MAX {
+            let silent = |stream: &VoiceStream| {
+                now.saturating_duration_since(stream.last_packet_at) >= SILENT_FOR
+            };
+            let ended = self.streams.iter().position(silent)?;
+            self.streams.remove(ended);
+        }
+        self.streams.push(VoiceStream {
+            ssrc: sent.ssrc,
+            sequence: sent.sequence,
+            timestamp: sent.timestamp,
+            last_packet_at: now,
+            loss: StreamLoss::new(sent.sequence),
+            writer: None,
+        });
+        Some(self.streams.len() - 1)
+    }
+
+    /// Takes the buffer of a packet that was sent.
+    pub(super) fn reuse(&mut self, buffer: Vec<u8>) {
+        self.buffer = buffer;
+    }
+
+    /// Handles a packet of the client, and passes on plain packets with the frames of lost ones that it repeats. Fails if the packet itself is
+    /// not to follow: its frame passed before, or its blocks cannot be read.
+    pub(super) fn find_lost(
+        &mut self,
+        header: &RtpHeader,
+        packet: &[u8],
+        mut pass: impl FnMut(&[u8]),
+    ) -> Result<(), DropReason> {
+        let NegotiatedRed { payload_type, of_block, .. } = self.negotiated;
+        let is_red = header.payload_type == payload_type;
+        let blocks = is_red.then(|| RedPayload::parse(header.payload(packet)));
+        let blocks = blocks.transpose().map_err(|_| DropReason::Malformed)?;
+        let known = self.sources.iter().position(|source| source.ssrc == header.ssrc);
+        let index = known.unwrap_or_else(|| {
+            if self.sources.len() == SOURCES_MAX {
+                self.sources.remove(0);
+            }
+            self.sources.push(VoiceSource { ssrc: header.ssrc, reader: RedReader::new(header) });
+            self.sources.len() - 1
+        });
+        let (reader, buffer) = (&mut self.sources[index].reader, &mut self.buffer);
+        if !reader.receive(header) {
+            return Err(DropReason::Duplicate);
+        }
+        let Some(blocks) = blocks else { return Ok(()) };
+        reader.recover(header, &blocks, of_block, |frame| {
+            let fields = rtp::Fields {
+                payload_type: of_block,
+                marker: false,
+                sequence: frame.sequence,
+                timestamp: frame.timestamp,
+                ssrc: header.ssrc,
+            };
+            buffer.clear();
+            rtp::write(&fields, frame.data, buffer);
+            pass(buffer.as_slice());
+        });
+        Ok(())
+    }
+}
+
+/// Replaces `out` by the header of a packet, with its CSRCs and extension, without padding, with another payload type.
+fn begin_packet(header: &RtpHeader, packet: &[u8], payload_type: u8, out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(packet.get(..header.payload_offset).unwrap_or_default());
+    if let Some(flags) = out.first_mut() {
+        *flags &= !0x20;
+    }
+    rtp::set_payload_type(out, payload_type);
+}
+
+/// Returns the packet's own frame as a packet of its codec, in `out`, for a client that did not negotiate the payload type of the packet. `None`
+/// if that is not the room's for redundant blocks, of a payload type that the client did negotiate.
+pub(super) fn strip<'a>(
+    media: &MediaDescription,
+    header: &RtpHeader,
+    packet: &[u8],
+    out: &'a mut Vec<u8>,
+) -> Option<&'a [u8]> {
+    if header.payload_type != red::ROOM_PAYLOAD_TYPE || !media.srtp.is_readable() {
+        return None;
+    }
+    let payload = RedPayload::parse(header.payload(packet)).ok()?;
+    let own = payload.own();
+    let (kind, _) = media.payload_type(own.payload_type)?;
+    let is_one = payload.earlier().all(|block| block.payload_type == own.payload_type);
+    if !is_one || kind != StreamKind::Audio {
+        return None;
+    }
+    begin_packet(header, packet, own.payload_type, out);
+    out.extend_from_slice(own.data);
+    Some(out)
+}

@@ -1,0 +1,177 @@
+//! The loss of one stream between the gateway and a client.
+
+use std::time::{Duration, Instant};
+
+use crate::rtcp::ReportBlock;
+use crate::rtp::sequence_ahead;
+
+/// Numbers below the highest that are remembered: 20 s of usual frames, and more than the interval of reports (RFC 3550, section 6.2).
+const REMEMBERED: u16 = 1_024;
+
+/// Packets of half a window of requested packets: 2 s of usual frames. Two of them are the loss at which repair begins, one is not.
+const HALF_WINDOW: u32 = 100;
+
+/// Evidence is void after this time: three missed reports, as for the measurements of a session.
+const KEPT_FOR: Duration = Duration::from_secs(15);
+
+/// A measured loss.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LossSample {
+    /// Parts per million of the packets that were sent.
+    pub ppm: u32,
+    /// Time of the evidence.
+    pub at: Instant,
+}
+
+/// The packets of one stream that were sent to a client, and those that are missing there by its receiver reports (RFC 3550) and its requests
+/// (RFC 4585). Packets that are missing before the gateway do not count. Never allocates.
+#[derive(Clone, Debug)]
+pub struct StreamLoss {
+    first: u16,
+    highest: u16,
+    /// A bit for each number: it was sent.
+    sent: [u64; REMEMBERED as usize / 64],
+    /// Highest number and losses in the last report.
+    reported: Option<Reported>,
+    report: Option<LossSample>,
+    /// The highest number that was requested.
+    requested: Option<u16>,
+    requested_at: Option<Instant>,
+    windows: [RequestWindow; 2],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reported {
+    sequence: u16,
+    lost: i32,
+}
+
+/// Packets that were sent, and requests for packets.
+#[derive(Clone, Copy, Default, Debug)]
+struct RequestWindow {
+    sent: u32,
+    missing: u32,
+    bursts: u32,
+}
+
+impl StreamLoss {
+    /// Begins with the number of a packet.
+    pub fn new(sequence: u16) -> StreamLoss {
+        let mut loss = StreamLoss {
+            first: sequence,
+            highest: sequence,
+            sent: [0; REMEMBERED as usize / 64],
+            reported: None,
+            report: None,
+            requested: None,
+            requested_at: None,
+            windows: Default::default(),
+        };
+        loss.mark(sequence);
+        loss
+    }
+
+    /// A packet with this number was sent.
+    pub fn note_sent(&mut self, sequence: u16) {
+        let ahead = sequence_ahead(sequence, self.highest);
+        if ahead > 0 {
+            // The numbers between are those of older packets now.
+            for skipped in 1..ahead.unsigned_abs().min(REMEMBERED) {
+                let (word, bit) = place(sequence.wrapping_sub(skipped));
+                self.sent[word] &= !bit;
+            }
+            self.highest = sequence;
+        } else if self.highest.wrapping_sub(sequence) >= REMEMBERED {
+            // The stream began anew.
+            *self = StreamLoss::new(sequence);
+            return;
+        }
+        self.mark(sequence);
+        let [now, before] = &mut self.windows;
+        now.sent += 1;
+        if now.sent >= HALF_WINDOW {
+            *before = std::mem::take(now);
+        }
+    }
+
+    fn mark(&mut self, sequence: u16) {
+        if self.highest.wrapping_sub(sequence) < REMEMBERED {
+            let (word, bit) = place(sequence);
+            self.sent[word] |= bit;
+        }
+    }
+
+    fn was_sent(&self, sequence: u16) -> bool {
+        let (word, bit) = place(sequence);
+        self.highest.wrapping_sub(sequence) < REMEMBERED && self.sent[word] & bit != 0
+    }
+
+    /// Reads the client's report on the stream.
+    pub fn note_report(&mut self, block: &ReportBlock, now: Instant) {
+        let sequence = block.sequence_max as u16;
+        let before = self.reported.replace(Reported { sequence, lost: block.lost });
+        let from = before.map_or(self.first, |before| before.sequence.wrapping_add(1));
+        let numbers = sequence.wrapping_sub(from).wrapping_add(1);
+        if self.highest.wrapping_sub(from) >= REMEMBERED || numbers == 0 || numbers > REMEMBERED {
+            return;
+        }
+        let sent = (0..numbers).filter(|ahead| self.was_sent(from.wrapping_add(*ahead))).count();
+        let missing = match before {
+            Some(before) => i64::from(block.lost) - i64::from(before.lost),
+            // The stream may be older than this.
+            None => i64::from(numbers) * i64::from(block.fraction_lost) / 256,
+        };
+        // Numbers that were never sent are missing too.
+        let lost = sent as i64 - (i64::from(numbers) - missing);
+        let lost = lost.clamp(0, sent as i64).unsigned_abs();
+        if let Some(ppm) = (lost * 1_000_000).checked_div(sent as u64) {
+            self.report = Some(LossSample { ppm: ppm as u32, at: now });
+        }
+    }
+
+    /// Reads a request of the client for packets (RFC 4585, section 6.2.1), in the order of their numbers. Each number counts once.
+    pub fn note_requests(&mut self, missing: impl Iterator<Item = u16>, now: Instant) {
+        let is_old = |at: Instant| now.saturating_duration_since(at) >= KEPT_FOR;
+        if self.requested_at.is_some_and(is_old) {
+            // By now the numbers may have wrapped.
+            self.requested = None;
+        }
+        for sequence in missing {
+            let is_new = self.requested.is_none_or(|last| sequence_ahead(sequence, last) > 0);
+            if !is_new || !self.was_sent(sequence) {
+                continue;
+            }
+            let continues = self.requested == Some(sequence.wrapping_sub(1));
+            self.windows[0].missing += 1;
+            self.windows[0].bursts += u32::from(!continues);
+            (self.requested, self.requested_at) = (Some(sequence), Some(now));
+        }
+    }
+
+    /// Returns the loss: the higher one by reports and by requests. `None` if neither came lately.
+    pub fn sample(&self, now: Instant) -> Option<LossSample> {
+        let missing: u32 = self.windows.iter().map(|window| window.missing).sum();
+        let sent: u32 = self.windows.iter().map(|window| window.sent).sum();
+        let ppm = u64::from(missing) * 1_000_000 / u64::from(sent.max(2 * HALF_WINDOW));
+        let requests = self.requested_at.map(|at| LossSample { ppm: ppm as u32, at });
+        let is_fresh = |it: &LossSample| now.saturating_duration_since(it.at) < KEPT_FOR;
+        let samples = [self.report, requests].into_iter().flatten().filter(is_fresh);
+        samples.max_by_key(|sample| (sample.ppm, sample.at))
+    }
+
+    /// Returns the mean length of bursts of requested packets in hundredths of packets: 100, for single ones, if it is unknown.
+    pub fn burst_x100(&self) -> u32 {
+        let missing: u32 = self.windows.iter().map(|window| window.missing).sum();
+        let bursts: u32 = self.windows.iter().map(|window| window.bursts).sum();
+        (missing * 100).checked_div(bursts).unwrap_or(100).max(100)
+    }
+}
+
+/// Returns the word and the bit of a number.
+fn place(sequence: u16) -> (usize, u64) {
+    let index = usize::from(sequence % REMEMBERED);
+    (index / 64, 1 << (index % 64))
+}
+
+#[cfg(test)]
+mod tests;
