@@ -12,6 +12,7 @@ mod forward;
 mod load;
 mod losing;
 mod measuring;
+mod media;
 mod namespace;
 mod overload;
 mod policy;
@@ -54,6 +55,8 @@ enum Verb {
     Full(Choice),
     /// Calls, faults, swaps and dropped files of policies, beside the same functions natively: some minutes
     Policy(policy::Choice),
+    /// Sessions over paths that lose packets, with repair and without: a quarter of an hour
+    Media(media::Choice),
     /// Be a relay without any feature
     #[command(hide = true)]
     Relay { manner: bare::Manner },
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
         Verb::Quick(choice) => measure(&choice, Extent::Quick),
         Verb::Full(choice) => measure(&choice, Extent::Full),
         Verb::Policy(choice) => policy::measure(&choice),
+        Verb::Media(choice) => media::measure(&choice),
         Verb::Relay { manner } => bare::run(manner),
         Verb::QuinnEcho => roq::echo(),
     };
