@@ -34,6 +34,7 @@ mod policy_faults;
 mod port_legs;
 mod recordings;
 mod relay;
+mod replay;
 mod reserves;
 mod revisions;
 mod rollouts;

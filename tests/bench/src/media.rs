@@ -6,6 +6,7 @@
 
 mod browser;
 mod clients;
+mod content;
 mod losses;
 mod path;
 mod red;

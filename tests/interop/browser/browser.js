@@ -119,6 +119,7 @@ export async function observe(others = 1) {
       return [name, voice?.getSynchronizationSources()[0]?.audioLevel ?? null];
     }),
     lost: sum([...audio, ...video], "packetsLost"),
+    video_lost: sum(video, "packetsLost"),
     codecs: [...new Set([...audio, ...video].map((row) => codec(row)?.mimeType ?? null))],
     repaired: sum(video, "retransmittedPacketsReceived"),
     // Of video, without what was sent again.

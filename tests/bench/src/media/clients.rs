@@ -5,12 +5,12 @@ use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::TestHeader;
 use evenkeel_lab::clock;
 use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::rtcp::{self, RtcpPacket};
 use evenkeel_media::rtp::{self, RtpHeader};
 
+use super::content::{self, number_of};
 use super::path;
 use super::red;
 use super::row::{LATENCY, Medium, REORDERING, ROUND_TRIP};
@@ -35,24 +35,6 @@ impl Schedule {
     pub(super) fn due(&self, number: usize) -> Instant {
         self.begins + self.medium.since_first(number / self.medium.packets_per_frame())
     }
-}
-
-/// The packet of a number, as the sender sends it.
-fn payload(schedule: &Schedule, session: u64, number: usize) -> Vec<u8> {
-    let stream = u8::from(schedule.medium == Medium::Video);
-    let mut payload = Vec::new();
-    TestHeader { session, number: number as u64, sent_ns: 0, node: 0, stream }.write(&mut payload);
-    let length = schedule.medium.payload_length();
-    let fill = (payload.len()..length).map(|at| (number * 31 + at * 7) as u8);
-    payload.extend(fill);
-    payload
-}
-
-/// True if this is the sender's content of the number. Nodes write their own number into the test header.
-fn is_as_sent(schedule: &Schedule, session: u64, number: usize, content: &[u8]) -> bool {
-    let sent = payload(schedule, session, number);
-    let content = content.get(TestHeader::LENGTH..);
-    content == Some(&sent[TestHeader::LENGTH..])
 }
 
 pub(super) struct Sender {
@@ -117,7 +99,7 @@ impl Sender {
             ssrc: self.ssrc,
         };
         let mut packet = Vec::new();
-        rtp::write(&fields, &payload(&self.schedule, self.session, number), &mut packet);
+        rtp::write(&fields, &content::write(medium, self.session, number), &mut packet);
         // A full socket loses the packet, as any network would.
         let _lost_at_worst = self.socket.send_to(&packet, self.gateway);
     }
@@ -323,7 +305,7 @@ impl Receiver {
             let is_in_place = redundant.is_none_or(|RedundantPlace { carrier, before }| {
                 carrier.checked_sub(number).is_some_and(|frames| frames as u32 * ticks == before)
             });
-            is_in_place && is_as_sent(&self.schedule, self.session, number, content)
+            is_in_place && content::write(self.schedule.medium, self.session, number) == content
         };
         let Some(number) = number.filter(|number| is_right(*number)) else {
             self.reception.wrong += 1;
@@ -445,11 +427,6 @@ fn extended(stream: &IncomingStream) -> u32 {
     first + (stream.highest - stream.first) as u32
 }
 
-/// The number in the test header of a packet's content.
-fn number_of(content: &[u8]) -> Option<usize> {
-    TestHeader::read(content).and_then(|mark| usize::try_from(mark.number).ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -485,14 +462,14 @@ mod tests {
         packet
     }
 
-    fn content(receiver: &Receiver, number: u16) -> Vec<u8> {
-        payload(&receiver.schedule, SESSION, number.into())
+    fn content(number: u16) -> Vec<u8> {
+        content::write(Medium::Voice, SESSION, number.into())
     }
 
     /// Hands over the packet of this number when it is due, or this much later.
     fn deliver(receiver: &mut Receiver, number: u16, later: Duration) {
         let at = receiver.schedule.due(number.into()) + TRANSIT + later;
-        let packet = packet(111, number, &content(receiver, number));
+        let packet = packet(111, number, &content(number));
         receiver.handle_media(&packet, at);
     }
 
@@ -552,7 +529,7 @@ mod tests {
     fn redundant_block_replaces_a_lost_packet() {
         let mut receiver = receiver();
         deliver(&mut receiver, 0, Duration::ZERO);
-        let (older, newer) = (content(&receiver, 1), content(&receiver, 3));
+        let (older, newer) = (content(1), content(3));
         let red = |before: u32, older: &[u8]| {
             let fields = before << 10 | older.len() as u32;
             let [_, a, b, c] = fields.to_be_bytes();
@@ -566,7 +543,7 @@ mod tests {
         receiver.handle_media(&packet(Medium::RED, 3, &red(960, &older)), at);
         assert_eq!(receiver.reception.wrong, 1, "the block has another timestamp");
         let mut damaged = older.clone();
-        damaged[TestHeader::LENGTH] ^= 1;
+        *damaged.last_mut().unwrap() ^= 1;
         receiver.handle_media(&packet(Medium::RED, 3, &red(2 * 960, &damaged)), at);
         assert_eq!(receiver.reception.wrong, 2, "the block has another content");
     }

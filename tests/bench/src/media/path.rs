@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::TestHeader;
 use evenkeel_lab::datagrams::DatagramInbox;
 use evenkeel_lab::relay::Direction;
 use evenkeel_lab::relay::pump::{DelayQueue, Pump, RelayHandler};
@@ -14,6 +13,7 @@ use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::rtp::RtpHeader;
 use nix::sys::epoll::Epoll;
 
+use super::content::number_of;
 use super::losses::LossPlan;
 
 /// Half of the round trip.
@@ -173,9 +173,9 @@ impl Lane {
         }
         let Ok(header) = RtpHeader::parse(datagram) else { return false };
         if self.numbers.is_none() {
-            self.numbers = TestHeader::read(header.payload(datagram)).map(|mark| LaneNumbers {
+            self.numbers = number_of(header.payload(datagram)).map(|number| LaneNumbers {
                 ssrc: header.ssrc,
-                ahead: header.sequence.wrapping_sub(mark.number as u16),
+                ahead: header.sequence.wrapping_sub(number as u16),
             });
         }
         let Some(numbers) = self.numbers.filter(|numbers| numbers.ssrc == header.ssrc) else {
@@ -210,7 +210,9 @@ mod tests {
 
     use evenkeel_media::rtp;
 
+    use super::super::content;
     use super::super::losses::Losses;
+    use super::super::row::Medium;
     use super::*;
 
     const NUMBERS: Range<usize> = 0..200;
@@ -219,20 +221,12 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     fn packet(number: usize, first_sequence: u16) -> Vec<u8> {
-        let mark = TestHeader { session: 1, number: number as u64, sent_ns: 0, node: 0, stream: 0 };
-        let mut payload = Vec::new();
-        mark.write(&mut payload);
         let sequence = first_sequence.wrapping_add(number as u16);
         let fields =
             rtp::Fields { payload_type: 111, marker: false, sequence, timestamp: 0, ssrc: 7 };
         let mut packet = Vec::new();
-        rtp::write(&fields, &payload, &mut packet);
+        rtp::write(&fields, &content::write(Medium::Voice, 1, number), &mut packet);
         packet
-    }
-
-    fn number_of(packet: &[u8]) -> usize {
-        let header = RtpHeader::parse(packet).unwrap();
-        TestHeader::read(header.payload(packet)).unwrap().number as usize
     }
 
     /// The numbers that a client receives whose gateway sends each packet this many times, in this order.
@@ -255,7 +249,8 @@ mod tests {
         let mut received = BTreeSet::new();
         while !received.contains(&LAST) {
             let length = client.recv(&mut buffer).unwrap();
-            received.insert(number_of(&buffer[..length]));
+            let header = RtpHeader::parse(&buffer[..length]).unwrap();
+            received.insert(number_of(header.payload(&buffer[..length])).unwrap());
         }
         received.remove(&LAST);
         (received, paths.tallies()[0].lost_first)
