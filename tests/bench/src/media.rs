@@ -277,11 +277,8 @@ fn rows(
     let id = row.ids[chosen];
     let mut measured = AcceptanceRow::new(id);
     let mut set = |name: &str, values: Vec<f64>| {
-        let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
         let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
-        measured.set_figure(name, Some(mean));
-        measured.set_figure(&format!("{name}_spread"), Some(largest - least));
+        row::set_figure(&mut measured, name, mean, &values);
     };
     set("lost_before", repaired().map(|call| call.lost_before).collect());
     set("lost_after", repaired().map(|call| call.lost_after).collect());

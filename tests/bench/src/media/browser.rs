@@ -16,8 +16,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::path::ONE_WAY;
+use super::row::set_figure;
 use super::stage::{Clients, MediaStage};
-use crate::rounds::{median, spread};
+use crate::rounds::median;
 
 /// A row, and the loss of its downlinks in per cent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,8 +107,8 @@ pub(super) fn measure(
     let figures: [(&str, fn(&BrowserRun) -> f64); 3] =
         [("frozen", |run| run.frozen), ("rate_kept", |run| run.rate), ("back_s", |run| run.back)];
     for (name, figure) in figures {
-        measured.set_figure(name, Some(median(runs.iter().map(figure))));
-        measured.set_figure(&format!("{name}_spread"), Some(spread(runs.iter().map(figure))));
+        let values: Vec<f64> = runs.iter().map(figure).collect();
+        set_figure(&mut measured, name, median(values.iter().copied()), &values);
         measured.limit_by(name, limits, name);
     }
     measured.judge();

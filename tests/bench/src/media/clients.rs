@@ -136,6 +136,9 @@ impl Sender {
             }
             for packet in rtcp::packets(&datagram[..length]).flatten() {
                 let RtcpPacket::Nack(nack) = packet else { continue };
+                if nack.media != self.ssrc {
+                    continue;
+                }
                 for sequence in nack.missing() {
                     let number = usize::from(sequence.wrapping_sub(self.first_sequence));
                     if number < self.next {

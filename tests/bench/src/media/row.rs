@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use evenkeel_lab::relay::Direction;
+use evenkeel_report::AcceptanceRow;
 use serde_json::{Value, json};
 
 use super::losses::{LossPlan, Losses, percent_of};
@@ -175,4 +176,12 @@ impl MediaRow {
             Repair::Red => plan.least_lost_twice_repeated(judged, FRAMES_APART),
         })
     }
+}
+
+/// Sets a figure and, under its name with `_spread`, the distance from the least of its values to the largest.
+pub(super) fn set_figure(row: &mut AcceptanceRow, name: &str, figure: f64, values: &[f64]) {
+    let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    row.set_figure(name, Some(figure));
+    row.set_figure(&format!("{name}_spread"), Some(largest - least));
 }

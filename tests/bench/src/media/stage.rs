@@ -63,7 +63,7 @@ impl MediaStage {
         let mut node = process::start(NODE, evenkeel, &words, b"", folder)?;
         let line = node.json_line(FIRST_LINE_WITHIN)?;
         let address = line["listening"].as_str().and_then(|address| address.parse().ok());
-        let address = address.ok_or_else(|| node.error(format!("printed {line}")))?;
+        let address: SocketAddr = address.ok_or_else(|| node.error(format!("printed {line}")))?;
         if clients == Clients::Declared {
             let policies = folder.join("policies");
             fs::create_dir_all(&policies).map_err(|error| error.to_string())?;
