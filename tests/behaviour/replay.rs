@@ -11,7 +11,7 @@ use crate::harness::{
     wait_until,
 };
 
-/// What was swallowed earlier than this before the gateway found the death may not be sent again. A busy machine may take longer to find it.
+/// A packet that was swallowed earlier than this before the gateway found the death may not be sent again. A busy machine may take longer.
 const REPLAYED: Duration = Duration::from_millis(55);
 
 /// Two phones in a room, which hear each other through the first hop.

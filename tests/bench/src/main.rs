@@ -2,8 +2,8 @@
 //! side in one run, rounds interleaved, with medians and spread.
 //!
 //! Everything runs in one network namespace with a private address, but for `media`, which runs at loopback. Generator
-//! and sinks are on core 0, the measured relay on core 1. Exit codes: 0 measured, whether targets are met or missed · 1 a packet reached the wrong session,
-//! or a measurement failed · 2 wrong command line.
+//! and sinks are on core 0, the measured relay on core 1. Exit codes: 0 measured, whether targets are met or missed ·
+//! 1 a packet reached the wrong session, or a measurement failed · 2 wrong command line.
 
 mod allocations;
 mod bare;

@@ -42,7 +42,7 @@ const CALM_S: usize = 5;
 /// Seconds with losses before those that are judged: the gateway learns of losses from reports.
 const LEARNING_S: usize = 5;
 const JUDGED_S: usize = 60;
-/// Seconds of packets after the judged ones, whose redundant blocks may complete them.
+/// Seconds of packets after the judged ones: their redundant blocks may complete the judged ones.
 const REST_S: usize = 1;
 /// The loss beyond that of the path at which sessions without repair, and so the machine, say that nothing was measured, in per cent.
 const CONTROL_BEYOND: f64 = 0.05;

@@ -1,4 +1,4 @@
-//! Two pages of Chromium in a call, whose downlinks lose packets.
+//! Two pages of Chromium in a call, over downlinks that lose packets.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};

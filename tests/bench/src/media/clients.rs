@@ -22,7 +22,7 @@ const DATAGRAM: usize = 2_048;
 /// Seconds from 1900 to 1970.
 const UNIX_IN_NTP_S: u64 = 2_208_988_800;
 
-/// When each packet is sent.
+/// The times at which packets are sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
     pub(super) medium: Medium,
@@ -39,7 +39,7 @@ impl Schedule {
 
 pub(super) struct Sender {
     pub(super) socket: UdpSocket,
-    /// Where it sends to.
+    /// It sends to this address.
     pub(super) gateway: SocketAddr,
     schedule: Schedule,
     session: u64,
@@ -151,10 +151,10 @@ impl Sender {
     }
 }
 
-/// The packets of a receiver whose numbers are judged.
+/// Counters of a receiver, of packets with a judged number but for `wrong`.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Reception {
-    /// Packets whose content had arrived before.
+    /// Packets with content that had arrived before.
     pub(super) repeated: u64,
     /// Packets with redundant blocks, and these blocks.
     pub(super) red_packets: u64,
@@ -167,7 +167,7 @@ pub(super) struct Reception {
 #[derive(Clone, Copy)]
 struct IncomingStream {
     ssrc: u32,
-    /// What its sequence number is ahead of the sender's number.
+    /// Its sequence number less the sender's number.
     ahead: u16,
     /// The highest number so far.
     highest: usize,
@@ -181,7 +181,7 @@ struct IncomingStream {
 
 pub(super) struct Receiver {
     pub(super) socket: UdpSocket,
-    /// Where it sends to.
+    /// It sends to this address.
     pub(super) gateway: SocketAddr,
     schedule: Schedule,
     judged: Range<usize>,
@@ -203,7 +203,7 @@ pub(super) struct Receiver {
     pub(super) reception: Reception,
 }
 
-/// Where a redundant block is.
+/// The place of a redundant block.
 #[derive(Clone, Copy)]
 struct RedundantPlace {
     /// The number of the packet that carries it.
@@ -343,7 +343,7 @@ impl Receiver {
         self.reception.wrong += u64::from(!is_of_stream);
     }
 
-    /// When the content of a number is played, if it has arrived.
+    /// The time at which the content of a number is played.
     fn deadline(&self, number: usize) -> Option<Instant> {
         Some(self.schedule.due(number) + self.transit? + LATENCY)
     }
@@ -444,7 +444,7 @@ mod tests {
         Schedule { medium: Medium::Voice, begins: Instant::now(), packets: 50 }
     }
 
-    /// A receiver whose packets come back to its own socket.
+    /// A receiver that sends to its own socket.
     fn receiver() -> Receiver {
         let receiver = Receiver::new(SESSION, schedule(), JUDGED, true).unwrap();
         receiver.socket.set_nonblocking(false).unwrap();

@@ -8,11 +8,11 @@ use super::row::Medium;
 const PREFIX: usize = 1;
 /// A frame of 20 ms of CELT alone (RFC 6716, section 3.1), which has no redundancy of its own.
 const OPUS: u8 = 31 << 3;
-/// The payload descriptor of VP8 (RFC 7741, section 4.2) in the first packet of a frame, and in the others. What follows is no key frame.
+/// The payload descriptor of VP8 (RFC 7741, section 4.2) in the first packet of a frame, and in the others. No key frame follows.
 const VP8_BEGINS: u8 = 0x10;
 const VP8_CONTINUES: u8 = 0;
 
-/// What a sender sends under this number.
+/// The content that a sender sends under this number.
 pub(super) fn write(medium: Medium, session: u64, number: usize) -> Vec<u8> {
     let (prefix, stream) = match medium {
         Medium::Voice => (OPUS, 0),

@@ -27,20 +27,20 @@ pub(super) struct Paths(Pump<Lanes>);
 /// The addresses of a client's path.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LaneAddresses {
-    /// Where the client sends to, in place of the gateway.
+    /// The client sends to it, in place of the gateway.
     pub(super) near: SocketAddr,
-    /// Where the gateway sends to, in place of the client.
+    /// The gateway sends to it, in place of the client.
     pub(super) far: SocketAddr,
 }
 
-/// The RTP packets of a lane in its lossy direction whose numbers are judged.
+/// Counters of a lane in its lossy direction, for RTP packets with a judged number.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct LaneTally {
     /// Bytes sent, lost ones included, with the headers of IPv4 and UDP.
     pub(super) bytes: u64,
-    /// Numbers whose first transmission was lost.
+    /// Numbers of which the first transmission was lost.
     pub(super) lost_first: u64,
-    /// Packets whose number is unknown: of another SSRC, or before a test header was seen.
+    /// Packets of an unknown number: of another SSRC, or before a test header was seen.
     pub(super) unknown: u64,
 }
 
@@ -63,11 +63,11 @@ struct Lane {
     tally: LaneTally,
 }
 
-/// How the packets of a stream are numbered on this path. Nodes give a stream another SSRC and other sequence numbers.
+/// The numbering of a stream on this path. Nodes give a stream another SSRC and other sequence numbers.
 #[derive(Clone, Copy)]
 struct LaneNumbers {
     ssrc: u32,
-    /// What its sequence number is ahead of the sender's number.
+    /// Its sequence number less the sender's number.
     ahead: u16,
 }
 
@@ -229,7 +229,7 @@ mod tests {
         packet
     }
 
-    /// The numbers that a client receives whose gateway sends each packet this many times, in this order.
+    /// The numbers that a client receives if the gateway sends all packets this many times, in order.
     fn received(plan: &Arc<LossPlan>, first_sequence: u16, times: usize) -> (BTreeSet<usize>, u64) {
         let paths = Paths::start().unwrap();
         let [client, gateway] = [0; 2].map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());

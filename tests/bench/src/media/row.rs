@@ -16,13 +16,13 @@ pub(super) const LATENCY: Duration = Duration::from_millis(120);
 pub(super) const REORDERING: Duration = Duration::from_millis(20);
 /// A missed packet is asked for again after this time.
 pub(super) const ROUND_TRIP: Duration = Duration::from_millis(40);
-/// How often a packet can be sent again in time: once for each time that a receiver can ask for it, and the last time twice.
+/// Repetitions of a packet that can come in time: one for each time that a receiver can ask for it, and two for the last time.
 const REPETITIONS: usize =
     ((LATENCY.as_millis() - REORDERING.as_millis()) / ROUND_TRIP.as_millis()) as usize + 1;
 /// By how many frames of 20 ms a repetition in RED can be later and still come in time.
 const FRAMES_APART: usize = (LATENCY.as_millis() / 20) as usize - 1;
 
-/// What a sender sends.
+/// The media of a sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Medium {
     /// Frames of 20 ms, as Opus at 24 kbit/s has them.
@@ -80,7 +80,7 @@ impl Medium {
     }
 }
 
-/// What clients with repair declare.
+/// The repair that clients declare.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Repair {
     Nack,
