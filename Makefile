@@ -10,7 +10,7 @@ help:
 	  /^[a-z][a-z0-9 -]*:( |$$)/ { sub(/:.*/, ""); sub(/[.:;] .*/, ".", text); if (text) printf "%-34s%s\n", $$0, text } \
 	  !/^[A-Z]+ *[?:]?=/ { text = "" }' Makefile
 
-.PHONY: help demo page test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos gate interop keep-report bench bench-quick bench-policy bench-mutants bench-diagnosis bench-forecast e2e-telemetry instructions instructions-renew clients reference release-contract target
+.PHONY: help demo page test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos gate interop keep-report bench bench-quick bench-policy bench-media bench-mutants bench-diagnosis bench-forecast e2e-telemetry instructions instructions-renew clients reference release-contract target
 
 # Builds, then plays 40 s: six nodes, 200 sessions, failures.
 demo: target
@@ -126,6 +126,13 @@ bench-policy: target
 	$(GUESTS)
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench policy --evenkeel $(BUILT)/evenkeel --guests $(TARGET)/$(WASM)/plugin $(if $(QUICK),--quick)
+
+# Loses packets on the paths of clients, and measures what repair leaves of the losses, beside sessions without repair that lose the same
+# packets; calls pages of Chromium over such paths, if it is installed; 20 minutes. ROWS=voice: only rows with this in their id, RUNS=5:
+# the median of so many calls of pages. Writes target/bench-media/report.json, or part.json for a part; the exit status is 0 if the run completed.
+bench-media: target clients
+	$(CARGO) build --release -p evenkeel -p evenkeel-bench
+	$(BUILT)/evenkeel-bench media --evenkeel $(BUILT)/evenkeel $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS))
 
 # Makes mutants of the plugins' source, two mutations each, and revisions with other settings, labels both by simulated worlds in which
 # they decide alone, and rolls them out, as root: half an hour for the plugins by which a judge may be built, 90 minutes with OF=all.

@@ -36,6 +36,7 @@ mod port_legs;
 mod probes;
 mod recordings;
 mod relay;
+mod replay;
 mod reserves;
 mod revisions;
 mod rollouts;

@@ -13,10 +13,11 @@ use crate::telemetry::RENEW;
 const PAGE: &str = "docs/benchmarks.md";
 
 /// A table of limits: the section of `tests/limits.toml`, and the commands whose rows it has.
-const LIMITS: [(&str, &[&str]); 8] = [
+const LIMITS: [(&str, &[&str]); 9] = [
     ("chaos", &["chaos"]),
     ("bench", &["bench-quick", "bench"]),
     ("policy", &["bench-policy"]),
+    ("media", &["bench-media"]),
     ("diagnosis", &["bench-diagnosis"]),
     ("forecast", &["bench-forecast"]),
     ("telemetry", &[]),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use evenkeel_contract::offers::{OfferFeedback, OfferRequest};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -234,6 +235,81 @@ pub(crate) fn assert_decoding_survives_kill(stage: &mut Stage, causes: &[&str]) 
     let sessions = sessions["sessions"].as_array().map_or(0, Vec::len);
     assert_eq!(sessions, 2, "no session ended");
     moved
+}
+
+/// The network loses one of this many packets to the receiver.
+const LOST_EACH: u64 = 20;
+/// Packets that are lost, and sent again.
+const LOST: u64 = 20;
+/// The jitter buffer of a receiver that asks for packets: several round trips on a busy machine, too.
+const LATENCY_MS: u32 = 1_000;
+/// The longest time between frames of 20 ms none of which is missing. Jitter moves their times a little.
+const COMPLETE: Duration = Duration::from_millis(35);
+/// Frames at the start, while the receiver learns of the sender's clock.
+const FIRST: usize = 10;
+
+/// A pipeline that decodes voice, logs each frame, and asks for lost packets by NACK. Reports are not held back.
+fn asking_receiver(to: SocketAddr, voice: Ports) -> String {
+    let caps =
+        "media=audio,payload=111,clock-rate=48000,encoding-name=OPUS,rtcp-fb-nack=(boolean)true";
+    format!(
+        "rtpsession name=session rtp-profile=avpf bandwidth=1000000 rtcp-min-interval=10000000 \
+         {rtp} caps=\"application/x-rtp,{caps}\" ! session.recv_rtp_sink \
+         session.recv_rtp_src ! rtpjitterbuffer do-retransmission=true latency={LATENCY_MS} \
+         ! rtpopusdepay ! opusdec ! fakesink name=voice silent=false sync=false async=false \
+         {rtcp} ! session.recv_rtcp_sink session.send_rtcp_src ! {sink}",
+        rtp = udp_source(voice.rtp),
+        rtcp = udp_source(voice.rtcp),
+        sink = udp_sink(to),
+    )
+}
+
+/// A receiver that negotiated no RTX gets the packets that it asks for once more, under their own numbers.
+#[required(GStreamer)]
+#[test]
+fn gstreamer_gets_lost_packets_again() {
+    let mut stage = Stage::set("gstreamer-nack", "");
+    let (talker, listener) = (Tap::bind(), Tap::bind().losing_each(LOST_EACH));
+    let with_nack = || {
+        let mut voice = voice();
+        voice.feedback.push(OfferFeedback::Nack);
+        vec![voice]
+    };
+    let outgoing = stage.open(&offer("studio", declared(talker.rtp(), None), with_nack()));
+    let incoming = offer("studio", declared(listener.rtp(), None), with_nack());
+    let latency = Some(format!("{LATENCY_MS}ms"));
+    let incoming = stage.open(&OfferRequest { latency, ..incoming });
+
+    let ports = Ports::free();
+    let pipeline = asking_receiver(listener.inside(), ports);
+    let listener = listener.run(&incoming.udp.expect("by UDP"), vec![ports.lane(OPUS)]);
+    let receiving = launch("receiver", &pipeline, &stage);
+    let playing = |lines: &[String]| lines.iter().find(|line| line.contains("PLAYING")).cloned();
+    receiving.wait_for("PLAYING", TIMEOUT, playing).expect("the pipeline starts");
+    let pipeline = format!("{SOUND} ! {}", udp_sink(talker.inside()));
+    let talker = talker.run(&outgoing.udp.expect("by UDP"), Vec::new());
+    let sending = launch("sender", &pipeline, &stage);
+
+    listener.wait_for("lost packets", |books| books.lost >= LOST);
+    let sent = talker.books().sent.len();
+    let decoded = |lines: &[String]| (shown(lines, "voice").len() >= sent).then_some(());
+    receiving.wait_for("decoded frames", TIMEOUT, decoded).expect("frames are decoded");
+    sending.end(Signal::SIGINT, TIMEOUT).expect("the sender runs");
+    let frames = shown(&receiving.lines(), "voice");
+    let (heard, said) = (listener.books(), talker.books());
+    let repeated = heard.came.len().saturating_sub(said.sent.len());
+    println!(
+        "{} packets sent, {} to the receiver, {} lost on the way; {} frames shown, longest between them {:.1?}",
+        said.sent.len(),
+        heard.came.len(),
+        heard.lost,
+        frames.len(),
+        longest(&frames[FIRST..]),
+    );
+    assert!(longest(&frames[FIRST..]) < COMPLETE, "a frame is missing");
+    assert!(repeated > 0 && (heard.strange, said.strange) == (0, 0), "unexpected packets");
+    drop((heard, said));
+    stage.await_counted("evenkeel_scenario_retransmissions_total", "evenkeel_direction=\"down\"");
 }
 
 #[test]

@@ -199,6 +199,25 @@ impl Stage {
         }
     }
 
+    /// Waits until the series of a counter with these labels count at least one. Lines of Prometheus name it.
+    pub(crate) fn await_counted(&mut self, counter: &str, labels: &str) {
+        let until = Instant::now() + TIMEOUT;
+        loop {
+            let page = self.ask(ApiCall::get("/metrics")).body;
+            let page = String::from_utf8_lossy(&page);
+            let of_counter = format!("{counter}{{");
+            let mut series = page.lines().filter(|line| {
+                let series = line.strip_prefix(&of_counter);
+                series.is_some_and(|series| series.contains(labels) && !series.ends_with(" 0"))
+            });
+            if series.next().is_some() {
+                return;
+            }
+            assert!(Instant::now() < until, "timed out: {counter} with {labels}:\n{page}");
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+
     pub(crate) fn push(
         &mut self,
         set: &str,

@@ -49,6 +49,8 @@ pub(crate) struct Books {
     pub(crate) sent: Vec<Packet>,
     /// RTP packets from the gateway, in order.
     pub(crate) came: Vec<Packet>,
+    /// Those of them that the network loses on their way to the program.
+    pub(crate) lost: u64,
     pub(crate) key_frame_requests: Vec<KeyFrameRequest>,
     /// Sender reports from the gateway.
     pub(crate) sender_reports: usize,
@@ -65,6 +67,8 @@ pub(crate) struct Tap {
     outside: UdpSocket,
     outside_rtcp: UdpSocket,
     inside: UdpSocket,
+    /// The network loses one of this many packets of RTP to the program; 0: none.
+    lost_each: u64,
 }
 
 #[derive(Default)]
@@ -96,7 +100,12 @@ impl Tap {
             socket.set_nonblocking(true).expect("a socket may be non-blocking");
             socket
         };
-        Tap { outside: socket(), outside_rtcp: socket(), inside: socket() }
+        Tap { outside: socket(), outside_rtcp: socket(), inside: socket(), lost_each: 0 }
+    }
+
+    /// Loses one of this many packets of RTP to the program.
+    pub(crate) fn losing_each(self, lost_each: u64) -> Tap {
+        Tap { lost_each, ..self }
     }
 
     /// The source of the client's RTP, and of muxed RTCP.
@@ -169,7 +178,7 @@ impl Drop for Running {
 
 impl Line {
     fn run(&self, ending: &AtomicBool) {
-        let Tap { outside, outside_rtcp, inside } = &self.tap;
+        let Tap { outside, outside_rtcp, inside, .. } = &self.tap;
         // The gateway sends nothing to a declared address before a packet came from there.
         let mut report = Vec::new();
         rtcp::write_receiver_report(SSRC, &[], &mut report);
@@ -221,7 +230,9 @@ impl Line {
                 let Some(packet) = packet(datagram) else { return books.strange += 1 };
                 let is_its =
                     |lane: &&ProgramAddresses| lane.payload_type == packet.header.payload_type;
+                let count = books.came.len() as u64 + 1;
                 match self.lanes.iter().find(is_its) {
+                    Some(_) if count.is_multiple_of(self.tap.lost_each) => books.lost += 1,
                     Some(lane) => send(&self.tap.inside, datagram, lane.rtp),
                     None => books.strange += 1,
                 }

@@ -2,11 +2,15 @@
 //! that carries their sessions dies.
 
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use evenkeel_lab::links::Conditions;
 use evenkeel_lab::process::ChildProcess;
+use evenkeel_lab::relay::Direction;
+use evenkeel_lab::relay::link::Link;
 use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::clients::{
     SYSTEM_PYTHON, browser_packages, ecdsa_certificate, pion_call, python,
@@ -17,7 +21,7 @@ use tempfile::NamedTempFile;
 
 use crate::lossy::LossyPath;
 use crate::meter::{GapLimits, judge_in_round_trip};
-use crate::stage::{NODES, Stage, sample_node};
+use crate::stage::{NODES, Stage, free_pair, sample_node};
 
 const ROOM: &str = "webrtc";
 
@@ -39,9 +43,6 @@ const PACKETS: u64 = 50;
 
 /// Of concealed audio and frozen video in pages.
 const LIMITS: GapLimits = GapLimits("webrtc.*");
-
-/// Of frozen video while packets are lost.
-const LOSSES: GapLimits = GapLimits("webrtc.losses_behind_the_node_are_repaired");
 
 /// The path of a file in `tests/interop`.
 pub(crate) fn script(name: &str) -> PathBuf {
@@ -460,6 +461,48 @@ const REPAIRED: f64 = 10.0;
 /// The time without losses, and with them.
 const WATCHED_MS: f64 = 10_000.0;
 
+/// Waits for a call of pages. Returns a report after a time without losses, and one after as long a time with them, once this holds. The limit of
+/// frozen video has the name of the test.
+fn call_with_losses(
+    test: &'static str,
+    clients: &ChildProcess,
+    begin_to_lose: impl FnOnce(),
+    holds: impl Fn(&ClientReport, &ClientReport) -> bool,
+) -> [ClientReport; 2] {
+    let wait_for = |what: &str, before: &ClientReport, holds: &dyn Fn(&ClientReport) -> bool| {
+        let found = clients.wait_for(what, 2 * TIMEOUT, |lines| {
+            let last = ClientReport::of(lines.last()?)?;
+            let lasted = each_grown("at_ms", before, &last).iter().all(|ms| *ms >= WATCHED_MS);
+            (lasted && holds(&last)).then_some(last)
+        });
+        found.unwrap_or_else(|error| panic!("{error}; {:?}", clients.lines().last()))
+    };
+    let frozen = |before: &ClientReport, after: &ClientReport| {
+        let (frozen, lasted) =
+            (each_grown("frozen_ms", before, after), each_grown("at_ms", before, after));
+        let shares = frozen.iter().zip(lasted).map(|(frozen, lasted)| frozen / lasted);
+        Duration::from_secs_f64(shares.fold(0.0, f64::max) * WATCHED_MS / 1e3)
+    };
+    let first = received(clients, None);
+    let before = wait_for("a call without losses", &first, &|_| true);
+    begin_to_lose();
+    let after = wait_for("repaired packets", &before, &|last| holds(&before, last));
+    GapLimits(test).judge_frozen("pictures", frozen(&before, &after), frozen(&first, &before));
+    [before, after]
+}
+
+/// The growth of a figure of each end.
+fn each_grown(field: &str, before: &ClientReport, after: &ClientReport) -> Vec<f64> {
+    let ends = before.ends.iter().zip(&after.ends);
+    ends.map(|(before, after)| grown(field, before, after)).collect()
+}
+
+fn pages() -> Command {
+    let mut command = Command::new("node");
+    command.arg(script("browser/call.js")).arg(browser_packages()).args(["chromium"; 2]);
+    command
+}
+
 /// A call of pages, while three of a hundred datagrams with media are lost between the nodes and the gateway.
 #[required(Chromium)]
 #[test]
@@ -475,40 +518,78 @@ fn losses_behind_the_node_are_repaired() {
         };
         NODES.map(behind_path).into()
     });
-    let mut command = Command::new("node");
-    command.arg(script("browser/call.js")).arg(browser_packages()).args(["chromium"; 2]);
-    let clients = start_call(&stage, command);
-    let since = |before: &ClientReport, after: &ClientReport, field: &str| -> Vec<f64> {
-        let ends = before.ends.iter().zip(&after.ends);
-        ends.map(|(before, after)| grown(field, before, after)).collect()
-    };
-    let wait_for = |what: &str, before: &ClientReport, holds: &dyn Fn(&ClientReport) -> bool| {
-        let found = clients.wait_for(what, 2 * TIMEOUT, |lines| {
-            let last = ClientReport::of(lines.last()?)?;
-            let lasted = since(before, &last, "at_ms").iter().all(|ms| *ms >= WATCHED_MS);
-            (lasted && holds(&last)).then_some(last)
-        });
-        found.unwrap_or_else(|error| panic!("{error}; {:?}", clients.lines().last()))
-    };
-    let frozen = |before: &ClientReport, after: &ClientReport| {
-        let parts =
-            since(before, after, "frozen_ms").into_iter().zip(since(before, after, "at_ms"));
-        let longest = parts.map(|(frozen, lasted)| frozen / lasted).fold(0.0, f64::max);
-        Duration::from_secs_f64(longest * WATCHED_MS / 1e3)
-    };
-    let first = received(&clients, None);
-    let before = wait_for("a call without losses", &first, &|_| true);
-    paths.iter().for_each(LossyPath::begin_to_lose);
-    let after = wait_for("repaired packets", &before, &|last| {
-        since(&before, last, "repaired").iter().all(|packets| *packets >= REPAIRED)
+    let clients = start_call(&stage, pages());
+    let test = "webrtc.losses_behind_the_node_are_repaired";
+    let begin_to_lose = || paths.iter().for_each(LossyPath::begin_to_lose);
+    let [before, after] = call_with_losses(test, &clients, begin_to_lose, |before, last| {
+        each_grown("repaired", before, last).iter().all(|packets| *packets >= REPAIRED)
     });
-    LOSSES.judge_frozen("pictures", frozen(&before, &after), frozen(&first, &before));
     let lost: u64 = paths.iter().map(LossyPath::lost).sum();
-    println!("{lost} datagrams lost, packets repaired {:?}", since(&before, &after, "repaired"));
+    let repaired = each_grown("repaired", &before, &after);
+    println!("{lost} datagrams lost, packets repaired {repaired:?}");
     drop(clients);
     let counters = NODES.map(|node| stage.end_node(node));
     let asked = counters.iter().map(|counters| counters["nack"].as_f64().expect("a counter"));
     assert!(asked.sum::<f64>() >= REPAIRED / 2.0, "{counters:?}");
+    stage.end_gateway();
+}
+
+/// The loss of a path between pages and the gateway, in per cent.
+const LOSS: u32 = 5;
+
+/// A gateway whose clients send to this link in place of it.
+fn stage_behind_link(test: &str) -> (Stage, Link) {
+    let (gateway, _) = free_pair();
+    let link = Link::start((Ipv4Addr::LOCALHOST, 0).into(), gateway, 1).expect("a link starts");
+    let listener = format!("udp = \"{gateway}\"\nadvertise = \"{}\"", link.near());
+    let configuration = CONFIGURATION.replace("udp = \"127.0.0.1:0\"", &listener);
+    (set_stage(test, &configuration), link)
+}
+
+/// The gateway answers the requests of pages from its cache: the nodes get none.
+#[required(Chromium)]
+#[test]
+fn losses_to_pages_are_repaired() {
+    let (mut stage, link) = stage_behind_link("webrtc-losses-down");
+    let clients = start_call(&stage, pages());
+    let test = "webrtc.losses_to_pages_are_repaired";
+    let begin_to_lose = || link.set(Direction::Down, Conditions::loss_percent(LOSS));
+    let [before, after] = call_with_losses(test, &clients, begin_to_lose, |before, last| {
+        each_grown("repaired", before, last).iter().all(|packets| *packets >= REPAIRED)
+    });
+    let nacks = |report: &ClientReport| report.ends[0]["nacks"][0].as_f64().expect("a counter");
+    assert!(nacks(&after) > nacks(&before), "{:?}", after.ends);
+    println!("packets repaired {:?}", each_grown("repaired", &before, &after));
+    stage.await_counted("evenkeel_scenario_retransmissions_total", "evenkeel_direction=\"down\"");
+    note_versions(&clients);
+    drop(clients);
+    stage.end_gateway();
+}
+
+/// The gateway asks pages for what was lost on the way from them, so that their receivers lack little.
+#[required(Chromium)]
+#[test]
+fn losses_from_pages_are_repaired() {
+    let (mut stage, link) = stage_behind_link("webrtc-losses-up");
+    let clients = start_call(&stage, pages());
+    let test = "webrtc.losses_from_pages_are_repaired";
+    let begin_to_lose = || link.set(Direction::Up, Conditions::loss_percent(LOSS));
+    let nacked = |end: &Value| end["nacks"][1].as_f64().expect("a counter");
+    let [before, after] = call_with_losses(test, &clients, begin_to_lose, |before, last| {
+        let mut ends = before.ends.iter().zip(&last.ends);
+        ends.all(|(before, last)| nacked(last) >= nacked(before) + REPAIRED / 2.0)
+    });
+    let dropped = link.tally().dropped as f64;
+    // Pages repair no audio.
+    let video_lost = |report: &ClientReport| -> f64 {
+        report.ends.iter().map(|end| end["video_lost"].as_f64().expect("a counter")).sum()
+    };
+    let missing = video_lost(&after) - video_lost(&before);
+    println!("{dropped} datagrams lost, {missing} packets of video missing at receivers");
+    assert!(missing < dropped / 4.0, "{missing} packets of {dropped} are missing");
+    stage.await_counted("evenkeel_scenario_retransmissions_total", "evenkeel_direction=\"up\"");
+    note_versions(&clients);
+    drop(clients);
     stage.end_gateway();
 }
 

@@ -4,6 +4,7 @@
 //! A client sends to the near side of its lane instead of the gateway; the gateway sees the lane's far side as the
 //! client.
 
+pub mod link;
 pub mod pump;
 
 use std::collections::BTreeSet;

@@ -1,9 +1,9 @@
 //! Measures the gateway beside a bare relay (the floor), an optimised bare relay (the limit) and its peers: side by
 //! side in one run, rounds interleaved, with medians and spread.
 //!
-//! Everything runs in one network namespace with a private address. Generator and sinks are on core 0, the measured
-//! relay on core 1. Exit codes: 0 measured, whether targets are met or missed · 1 a packet reached the wrong session,
-//! or a measurement failed · 2 wrong command line.
+//! Everything runs in one network namespace with a private address, but for `media`, which runs at loopback. Generator
+//! and sinks are on core 0, the measured relay on core 1. Exit codes: 0 measured, whether targets are met or missed ·
+//! 1 a packet reached the wrong session, or a measurement failed · 2 wrong command line.
 
 mod allocations;
 mod bare;
@@ -12,6 +12,7 @@ mod forward;
 mod load;
 mod losing;
 mod measuring;
+mod media;
 mod namespace;
 mod overload;
 mod policy;
@@ -54,6 +55,8 @@ enum Verb {
     Full(Choice),
     /// Calls, faults, swaps and dropped files of policies, beside the same functions natively: some minutes
     Policy(policy::Choice),
+    /// Sessions over paths that lose packets, with repair and without: a quarter of an hour
+    Media(media::Choice),
     /// Be a relay without any feature
     #[command(hide = true)]
     Relay { manner: bare::Manner },
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
         Verb::Quick(choice) => measure(&choice, Extent::Quick),
         Verb::Full(choice) => measure(&choice, Extent::Full),
         Verb::Policy(choice) => policy::measure(&choice),
+        Verb::Media(choice) => media::measure(&choice),
         Verb::Relay { manner } => bare::run(manner),
         Verb::QuinnEcho => roq::echo(),
     };

@@ -15,7 +15,6 @@ mod hosts;
 mod impairment;
 mod layout;
 mod limits;
-mod link;
 mod moves;
 mod newcomers;
 mod node;

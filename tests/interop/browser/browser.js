@@ -119,8 +119,13 @@ export async function observe(others = 1) {
       return [name, voice?.getSynchronizationSources()[0]?.audioLevel ?? null];
     }),
     lost: sum([...audio, ...video], "packetsLost"),
+    video_lost: sum(video, "packetsLost"),
     codecs: [...new Set([...audio, ...video].map((row) => codec(row)?.mimeType ?? null))],
     repaired: sum(video, "retransmittedPacketsReceived"),
+    // Of video, without what was sent again.
+    video_bytes: sum(video, "bytesReceived") - sum(video, "retransmittedBytesReceived"),
+    // Requests to send packets again: those of the page, and those that reached it.
+    nacks: [sum(video, "nackCount"), sum(find("outbound-rtp", "video"), "nackCount")],
     // By layer of simulcast.
     sent: Object.fromEntries(find("outbound-rtp", "video").map((row) => [row.rid ?? "", row.packetsSent])),
     key_frames_asked: sum(find("outbound-rtp", "video"), "pliCount") + sum(find("outbound-rtp", "video"), "firCount"),

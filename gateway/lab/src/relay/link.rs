@@ -1,15 +1,16 @@
-//! The link between a gateway and one node: each sender to its near end reaches the node from its own far end.
+//! A link to one address, such as that of a node or a gateway: each sender to its near end reaches the address from its own far end.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
 
-use evenkeel_lab::datagrams::DatagramInbox;
-use evenkeel_lab::links::{Conditions, Impairment, PacketOutcome};
-use evenkeel_lab::relay::pump::{self, DATAGRAM, DelayQueue, Pump};
-use evenkeel_lab::relay::{Direction, RelayTally};
 use nix::sys::epoll::Epoll;
+
+use super::pump::{self, DATAGRAM, DelayQueue, Pump};
+use super::{Direction, RelayTally};
+use crate::datagrams::DatagramInbox;
+use crate::links::{Conditions, Impairment, PacketOutcome};
 
 /// A gateway has a socket for each worker, one for probes, and one for each session on port legs. Packets of further
 /// senders are dropped.
@@ -18,7 +19,7 @@ const SENDERS_MAX: usize = 4_096;
 const NEAR: u64 = u64::MAX;
 
 /// A running link. Dropping it ends its thread.
-pub(crate) struct Link {
+pub struct Link {
     pump: Pump<World>,
     near: SocketAddr,
 }
@@ -54,7 +55,10 @@ enum Delayed {
 
 impl Link {
     /// Starts an unimpaired link to this node with its near end at a free port of `at`.
-    pub(crate) fn start(at: SocketAddr, node: SocketAddr, seed: u64) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The system has no sockets or threads.
+    pub fn start(at: SocketAddr, node: SocketAddr, seed: u64) -> io::Result<Self> {
         let near = open(at)?;
         let address = near.local_addr()?;
         let mut seeds = fastrand::Rng::with_seed(seed);
@@ -74,29 +78,32 @@ impl Link {
         Ok(link)
     }
 
-    /// The address that the gateway uses instead of the node's.
-    pub(crate) fn near(&self) -> SocketAddr {
+    /// The address that senders use instead of the node's.
+    pub fn near(&self) -> SocketAddr {
         self.near
     }
 
     /// Sets the impairment of one direction for packets that arrive from now on.
-    pub(crate) fn set(&self, direction: Direction, conditions: Conditions) {
+    pub fn set(&self, direction: Direction, conditions: Conditions) {
         self.pump.world().way(direction).conditions = conditions;
     }
 
     /// Sets the impairment of both directions.
-    pub(crate) fn set_both(&self, conditions: Conditions) {
+    pub fn set_both(&self, conditions: Conditions) {
         self.set(Direction::Up, conditions);
         self.set(Direction::Down, conditions);
     }
 
     /// Longer datagrams do not cross any more.
-    pub(crate) fn set_mtu(&self, bytes: usize) {
+    pub fn set_mtu(&self, bytes: usize) {
         self.pump.world().mtu = bytes;
     }
 
     /// Reopens the near end after the node restarted. Earlier refusals, also those in flight, no longer close it.
-    pub(crate) fn reopen(&self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The near end's port is taken.
+    pub fn reopen(&self) -> io::Result<()> {
         let mut world = self.pump.world();
         for sender in &world.senders {
             let _refused_before = sender.far.take_error()?;
@@ -115,7 +122,8 @@ impl Link {
         world.near.as_ref().map_or(Ok(()), |near| self.pump.watch(near, NEAR))
     }
 
-    pub(crate) fn tally(&self) -> RelayTally {
+    /// The datagrams since the start.
+    pub fn tally(&self) -> RelayTally {
         self.pump.world().tally
     }
 }

@@ -1,0 +1,173 @@
+//! The losses of a path, drawn from a seed by packet number, so that sessions with and without repair lose the same packets.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use evenkeel_lab::links::{Bursts, Conditions, Impairment, PacketOutcome};
+
+const MILLION: u32 = 1_000_000;
+/// Transmissions of a number with draws of their own. Later ones repeat the last.
+const TRANSMISSIONS: usize = 8;
+
+/// The losses of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Losses {
+    pub(super) percent: u32,
+    /// Mean length of bursts in packets (Gilbert's model); 1: losses are independent.
+    pub(super) burst: u32,
+}
+
+impl Losses {
+    pub(super) const NONE: Losses = Losses { percent: 0, burst: 1 };
+
+    pub(super) const fn random(percent: u32) -> Losses {
+        Losses { percent, burst: 1 }
+    }
+
+    pub(super) const fn bursts_of(burst: u32, percent: u32) -> Losses {
+        Losses { percent, burst }
+    }
+
+    /// The conditions under which first transmissions are lost.
+    fn conditions(self) -> Conditions {
+        if self.burst <= 1 {
+            return Conditions::loss_percent(self.percent);
+        }
+        let leave_ppm = MILLION / self.burst;
+        // The share of time in the bad state is the loss: enter ÷ (enter + leave).
+        let enter_ppm = leave_ppm * self.percent / (100 - self.percent);
+        let bursts = Bursts { enter_ppm, leave_ppm, good_loss_ppm: 0, bad_loss_ppm: MILLION };
+        Conditions { bursts: Some(bursts), ..Conditions::default() }
+    }
+}
+
+/// The fate of each packet of a session.
+#[derive(Debug)]
+pub(super) struct LossPlan {
+    /// By transmission, then by number. Packets that are sent again pass when the burst has ended: their losses are independent.
+    lost: Vec<Vec<bool>>,
+    /// Numbers outside of this range are not lost.
+    lossy: Range<usize>,
+}
+
+impl LossPlan {
+    pub(super) fn new(losses: Losses, lossy: Range<usize>, seed: u64) -> LossPlan {
+        let now = Instant::now();
+        let draw = |transmission: usize| {
+            let mut link = Impairment::new(seed.wrapping_mul(1_000) + transmission as u64);
+            link.conditions = match transmission {
+                0 => losses.conditions(),
+                _ => Conditions::loss_percent(losses.percent),
+            };
+            let is_lost = |_| matches!(link.decide(now, 0), PacketOutcome::Drop(_));
+            (0..lossy.end).map(is_lost).collect::<Vec<bool>>()
+        };
+        LossPlan { lost: (0..TRANSMISSIONS).map(draw).collect(), lossy }
+    }
+
+    /// True if this transmission of the number, counted from 0, is lost.
+    pub(super) fn loses(&self, number: usize, transmission: usize) -> bool {
+        self.lossy.contains(&number) && self.lost[transmission.min(TRANSMISSIONS - 1)][number]
+    }
+
+    /// True if the number is lost although it is sent again this many times.
+    pub(super) fn loses_all(&self, number: usize, again: usize) -> bool {
+        (0..=again).all(|transmission| self.loses(number, transmission))
+    }
+
+    /// The least share of the numbers that are lost although one of `apart` later packets repeats each, in per cent: the distance of the
+    /// repetition is the best one.
+    pub(super) fn least_lost_once_repeated(&self, judged: &Range<usize>, apart: usize) -> f64 {
+        let share = |first| {
+            percent_of(judged, 1, |number| self.loses(number, 0) && self.loses(number + first, 0))
+        };
+        (1..=apart).map(share).fold(f64::INFINITY, f64::min)
+    }
+
+    /// The same with two repetitions.
+    pub(super) fn least_lost_twice_repeated(&self, judged: &Range<usize>, apart: usize) -> f64 {
+        let pairs = (1..apart).flat_map(|first| (first + 1..=apart).map(move |last| [first, last]));
+        let share = |later: [usize; 2]| {
+            percent_of(judged, 1, |number| {
+                self.loses(number, 0) && later.iter().all(|later| self.loses(number + later, 0))
+            })
+        };
+        pairs.map(share).fold(f64::INFINITY, f64::min)
+    }
+}
+
+/// The share of the groups of `size` numbers in which one is lost, in per cent.
+pub(super) fn percent_of(
+    judged: &Range<usize>,
+    size: usize,
+    is_lost: impl Fn(usize) -> bool,
+) -> f64 {
+    let groups = judged.clone().step_by(size);
+    let lost = groups.clone().filter(|first| (*first..first + size).any(&is_lost)).count();
+    100.0 * lost as f64 / groups.count().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NUMBERS: Range<usize> = 500..20_500;
+
+    fn plan(losses: Losses) -> LossPlan {
+        LossPlan::new(losses, NUMBERS, 7)
+    }
+
+    fn lost(plan: &LossPlan, again: usize) -> f64 {
+        percent_of(&NUMBERS, 1, |number| plan.loses_all(number, again))
+    }
+
+    #[test]
+    fn plan_of_a_seed_is_the_same() {
+        let losses = Losses::bursts_of(3, 10);
+        let (one, same) = (plan(losses), plan(losses));
+        let other = LossPlan::new(losses, NUMBERS, 8);
+        assert!(NUMBERS.chain(0..1).all(|number| one.loses(number, 0) == same.loses(number, 0)));
+        assert!(NUMBERS.clone().any(|number| one.loses(number, 0) != other.loses(number, 0)));
+    }
+
+    #[test]
+    fn random_losses_have_their_rate_and_are_independent() {
+        let plan = plan(Losses::random(10));
+        assert!((9.0..11.0).contains(&lost(&plan, 0)), "{}", lost(&plan, 0));
+        assert!((0.7..1.3).contains(&lost(&plan, 1)), "{}", lost(&plan, 1));
+        let adjacent = plan.least_lost_once_repeated(&(500..20_000), 1);
+        assert!((0.7..1.3).contains(&adjacent), "{adjacent}");
+    }
+
+    #[test]
+    fn bursts_have_their_rate_and_mean_length() {
+        let plan = plan(Losses::bursts_of(3, 10));
+        assert!((8.5..11.5).contains(&lost(&plan, 0)), "{}", lost(&plan, 0));
+        let begins = |number: usize| plan.loses(number, 0) && !plan.loses(number - 1, 0);
+        let bursts = percent_of(&NUMBERS, 1, begins);
+        assert!((2.5..3.5).contains(&(lost(&plan, 0) / bursts)), "{bursts}");
+    }
+
+    #[test]
+    fn distance_of_repetitions_matters_in_bursts() {
+        let plan = plan(Losses::bursts_of(3, 10));
+        let judged = 500..20_000;
+        let adjacent = plan.least_lost_once_repeated(&judged, 1);
+        let apart = plan.least_lost_once_repeated(&judged, 4);
+        let twice = plan.least_lost_twice_repeated(&judged, 4);
+        assert!(twice < apart && apart < 0.6 * adjacent, "{twice}, {apart}, {adjacent}");
+    }
+
+    #[test]
+    fn numbers_before_and_without_losses_pass() {
+        let plan = plan(Losses::random(100));
+        assert_eq!([499, 500].map(|number| plan.loses(number, 0)), [false, true]);
+        assert_eq!(lost(&LossPlan::new(Losses::NONE, NUMBERS, 7), 0), 0.0);
+    }
+
+    #[test]
+    fn frame_is_broken_by_one_lost_packet() {
+        let share = |size| percent_of(&(0..24), size, |number| [3, 4, 12].contains(&number));
+        assert_eq!((share(12), share(1)), (100.0, 12.5));
+    }
+}

@@ -1,0 +1,280 @@
+//! The path of impaired clients: 20 ms each way, and the losses of a plan in one direction.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_lab::datagrams::DatagramInbox;
+use evenkeel_lab::relay::Direction;
+use evenkeel_lab::relay::pump::{DelayQueue, Pump, RelayHandler};
+use evenkeel_media::demux::{self, DatagramKind};
+use evenkeel_media::rtp::RtpHeader;
+use nix::sys::epoll::Epoll;
+
+use super::content::number_of;
+use super::losses::LossPlan;
+
+/// Half of the round trip.
+pub(super) const ONE_WAY: Duration = Duration::from_millis(20);
+/// The headers of IPv4 and UDP, which a packet costs beside its own bytes.
+const HEADERS: u64 = 28;
+
+/// The running paths of a row. Dropping them ends their thread.
+pub(super) struct Paths(Pump<Lanes>);
+
+/// The addresses of a client's path.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LaneAddresses {
+    /// The client sends to it, in place of the gateway.
+    pub(super) near: SocketAddr,
+    /// The gateway sends to it, in place of the client.
+    pub(super) far: SocketAddr,
+}
+
+/// Counters of a lane in its lossy direction, for RTP packets with a judged number.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct LaneTally {
+    /// Bytes sent, lost ones included, with the headers of IPv4 and UDP.
+    pub(super) bytes: u64,
+    /// Numbers of which the first transmission was lost.
+    pub(super) lost_first: u64,
+    /// Packets of an unknown number: of another SSRC, or before a test header was seen.
+    pub(super) unknown: u64,
+}
+
+struct Lanes {
+    lanes: Vec<Lane>,
+    late: DelayQueue<Delayed>,
+}
+
+struct Lane {
+    near: UdpSocket,
+    far: UdpSocket,
+    /// The client's last source address.
+    client: Option<SocketAddr>,
+    lossy: Direction,
+    plan: Arc<LossPlan>,
+    judged: Range<usize>,
+    numbers: Option<LaneNumbers>,
+    /// Transmissions so far, by number.
+    transmissions: Vec<usize>,
+    tally: LaneTally,
+}
+
+/// The numbering of a stream on this path. Nodes give a stream another SSRC and other sequence numbers.
+#[derive(Clone, Copy)]
+struct LaneNumbers {
+    ssrc: u32,
+    /// Its sequence number less the sender's number.
+    ahead: u16,
+}
+
+struct Delayed {
+    lane: usize,
+    direction: Direction,
+    bytes: Vec<u8>,
+}
+
+impl Paths {
+    /// # Errors
+    /// The system has no sockets or threads.
+    pub(super) fn start() -> io::Result<Paths> {
+        let lanes = Lanes { lanes: Vec::new(), late: DelayQueue::default() };
+        Ok(Paths(Pump::start("media-paths", lanes)?))
+    }
+
+    /// Opens a path to the gateway at this address.
+    ///
+    /// # Errors
+    /// The system has no sockets.
+    pub(super) fn open(
+        &self,
+        lossy: Direction,
+        plan: Arc<LossPlan>,
+        judged: Range<usize>,
+    ) -> io::Result<LaneAddresses> {
+        let [near, far] = [socket()?, socket()?];
+        let addresses = LaneAddresses { near: near.local_addr()?, far: far.local_addr()? };
+        let mut lanes = self.0.world();
+        let index = lanes.lanes.len() as u64;
+        self.0.watch(&near, 2 * index)?;
+        self.0.watch(&far, 2 * index + 1)?;
+        let (numbers, tally) = (None, LaneTally::default());
+        let (client, transmissions) = (None, vec![0; judged.end]);
+        let lane = Lane { near, far, client, lossy, plan, judged, numbers, transmissions, tally };
+        lanes.lanes.push(lane);
+        Ok(addresses)
+    }
+
+    /// Connects the path with this far address to the gateway.
+    ///
+    /// # Errors
+    /// No path has this address, or its socket cannot be connected.
+    pub(super) fn connect(&self, addresses: LaneAddresses, gateway: SocketAddr) -> io::Result<()> {
+        let lanes = self.0.world();
+        let is_it = |lane: &&Lane| lane.far.local_addr().is_ok_and(|far| far == addresses.far);
+        let lane = lanes.lanes.iter().find(is_it).ok_or(io::ErrorKind::NotFound)?;
+        lane.far.connect(gateway)
+    }
+
+    /// The counters of all paths, in the order in which they were opened.
+    pub(super) fn tallies(&self) -> Vec<LaneTally> {
+        self.0.world().lanes.iter().map(|lane| lane.tally).collect()
+    }
+}
+
+impl RelayHandler for Lanes {
+    type Kept = Delayed;
+
+    fn late(&mut self) -> &mut DelayQueue<Delayed> {
+        &mut self.late
+    }
+
+    fn read(&mut self, place: u64, inbox: &mut DatagramInbox, _epoll: &Epoll) {
+        let index = (place / 2) as usize;
+        let direction = if place.is_multiple_of(2) { Direction::Up } else { Direction::Down };
+        let lane = &mut self.lanes[index];
+        let socket = if direction == Direction::Up { &lane.near } else { &lane.far };
+        // An ICMP error of an earlier packet.
+        if inbox.receive(socket).is_err() {
+            return;
+        }
+        let at = Instant::now() + ONE_WAY;
+        for datagram in inbox.iter() {
+            if direction == Direction::Up {
+                lane.client = Some(datagram.source);
+            }
+            if direction == lane.lossy && lane.loses(datagram.bytes) {
+                continue;
+            }
+            let bytes = datagram.bytes.to_vec();
+            self.late.keep(at, Delayed { lane: index, direction, bytes });
+        }
+    }
+
+    fn send(&mut self, Delayed { lane, direction, bytes }: Delayed) {
+        let lane = &self.lanes[lane];
+        // A socket that is full or refuses loses the packet, as any network would.
+        let _lost_at_worst = match (direction, lane.client) {
+            (Direction::Up, _) => lane.far.send(&bytes),
+            (Direction::Down, Some(client)) => lane.near.send_to(&bytes, client),
+            (Direction::Down, None) => Ok(0),
+        };
+    }
+}
+
+impl Lane {
+    /// Counts a datagram in the lossy direction. Returns true if it is lost.
+    fn loses(&mut self, datagram: &[u8]) -> bool {
+        if demux::classify(datagram) != DatagramKind::Rtp {
+            return false;
+        }
+        let Ok(header) = RtpHeader::parse(datagram) else { return false };
+        if self.numbers.is_none() {
+            self.numbers = number_of(header.payload(datagram)).map(|number| LaneNumbers {
+                ssrc: header.ssrc,
+                ahead: header.sequence.wrapping_sub(number as u16),
+            });
+        }
+        let Some(numbers) = self.numbers.filter(|numbers| numbers.ssrc == header.ssrc) else {
+            self.tally.unknown += 1;
+            return false;
+        };
+        let number = usize::from(header.sequence.wrapping_sub(numbers.ahead));
+        let is_judged = self.judged.contains(&number);
+        let Some(transmissions) = self.transmissions.get_mut(number) else {
+            return self.plan.loses(number, 0);
+        };
+        let is_lost = self.plan.loses(number, *transmissions);
+        if is_judged {
+            self.tally.bytes += datagram.len() as u64 + HEADERS;
+            self.tally.lost_first += u64::from(is_lost && *transmissions == 0);
+        }
+        *transmissions += 1;
+        is_lost
+    }
+}
+
+/// A non-blocking socket at loopback.
+pub(super) fn socket() -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use evenkeel_media::rtp;
+
+    use super::super::content;
+    use super::super::losses::Losses;
+    use super::super::row::Medium;
+    use super::*;
+
+    /// Few enough for the buffer of a socket.
+    const NUMBERS: Range<usize> = 0..60;
+    /// The last packet, which the plan does not lose.
+    const LAST: usize = 60;
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn packet(number: usize, first_sequence: u16) -> Vec<u8> {
+        let sequence = first_sequence.wrapping_add(number as u16);
+        let fields =
+            rtp::Fields { payload_type: 111, marker: false, sequence, timestamp: 0, ssrc: 7 };
+        let mut packet = Vec::new();
+        rtp::write(&fields, &content::write(Medium::Voice, 1, number), &mut packet);
+        packet
+    }
+
+    /// The numbers that a client receives if the gateway sends all packets this many times, in order.
+    fn received(plan: &Arc<LossPlan>, first_sequence: u16, times: usize) -> (BTreeSet<usize>, u64) {
+        let paths = Paths::start().unwrap();
+        let [client, gateway] = [0; 2].map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        client.set_read_timeout(Some(SOON)).unwrap();
+        gateway.set_read_timeout(Some(SOON)).unwrap();
+        let lane = paths.open(Direction::Down, Arc::clone(plan), NUMBERS).unwrap();
+        paths.connect(lane, gateway.local_addr().unwrap()).unwrap();
+        client.send_to(&[0], lane.near).unwrap();
+        let mut buffer = [0; 100];
+        assert_eq!(gateway.recv_from(&mut buffer).unwrap(), (1, lane.far));
+        for _ in 0..times {
+            for number in NUMBERS {
+                gateway.send_to(&packet(number, first_sequence), lane.far).unwrap();
+            }
+        }
+        gateway.send_to(&packet(LAST, first_sequence), lane.far).unwrap();
+        let mut received = BTreeSet::new();
+        while !received.contains(&LAST) {
+            let length = client.recv(&mut buffer).unwrap();
+            let header = RtpHeader::parse(&buffer[..length]).unwrap();
+            received.insert(number_of(header.payload(&buffer[..length])).unwrap());
+        }
+        received.remove(&LAST);
+        (received, paths.tallies()[0].lost_first)
+    }
+
+    #[test]
+    fn lanes_of_a_plan_lose_the_same_numbers() {
+        let plan = Arc::new(LossPlan::new(Losses::random(30), 10..LAST, 3));
+        let lost = NUMBERS.filter(|number| plan.loses(*number, 0)).count();
+        let (one, counted) = received(&plan, 65_500, 1);
+        assert!(
+            lost > 0
+                && NUMBERS.clone().all(|number| one.contains(&number) != plan.loses(number, 0))
+        );
+        assert_eq!(counted, lost as u64);
+        assert_eq!(received(&plan, 100, 1).0, one, "of another numbering");
+    }
+
+    #[test]
+    fn packet_sent_again_has_a_fate_of_its_own() {
+        let plan = Arc::new(LossPlan::new(Losses::random(30), 10..LAST, 3));
+        let (twice, counted) = received(&plan, 9, 2);
+        assert!(NUMBERS.clone().all(|number| twice.contains(&number) != plan.loses_all(number, 1)));
+        assert_eq!(counted, NUMBERS.filter(|number| plan.loses(*number, 0)).count() as u64);
+    }
+}
