@@ -303,6 +303,9 @@ impl WorkerSession {
         let Some(mut redundancy) = self.running().redundancy.take() else { return Ok(()) };
         let found = redundancy.find_lost(header, packet, |lost| {
             self.counts().note_recovered();
+            if let Some((ssrc, sequence)) = rtp::ssrc_and_sequence(lost) {
+                self.state().measurements.sources.filled(ssrc, sequence);
+            }
             self.state().flow.sent[StreamKind::Audio as usize] += 1;
             if let Some(twin) = twin {
                 self.send_copy(twin, RtpSide::Rtp, StreamKind::Audio, lost, cx);
