@@ -154,6 +154,28 @@ mod tests {
     }
 
     #[test]
+    fn ladder_lifts_caps_of_one_direction_and_sets_none() {
+        for op in [Op::CapUp, Op::CapDown] {
+            for (cap, raise) in [(0, None), (500, Some(1_000)), (1_000, Some(0))] {
+                let steps = at(0, |session| {
+                    let mut decided = session.decided;
+                    decided.set(op, cap);
+                    let session = DegradedSession { decided, ..session };
+                    (crate::actions::of(op).lower(&session), crate::actions::of(op).raise(&session))
+                });
+                assert_eq!(steps, (None, raise), "{op:?} {cap}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_cap_on_receiving_can_exceed_the_device() {
+        let device = DeviceLimits { kbps: Some(700), ..DeviceLimits::default() };
+        let exceeds = |op| crate::actions::of(op).exceeds_device(701, &device);
+        assert_eq!([Op::CapUp, Op::CapDown].map(exceeds), [false, true]);
+    }
+
+    #[test]
     fn cap_saves_nothing_at_the_floor() {
         let limit = |cap, obeys_caps, sent_kbps| {
             at(cap, |session| Cap.exhausted(&DegradedSession { obeys_caps, sent_kbps, ..session }))
