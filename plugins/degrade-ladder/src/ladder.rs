@@ -118,13 +118,13 @@ impl Ladder<'_> {
         };
         let carried = self.carried(path).map_or(f64::from(from), |kbps| kbps.min(from.into()));
         let missing = f64::from(self.direction.missing_ppm(self.session).unwrap_or(0)) / 1e6;
+        let base = if path.helped > 0 { path.helped } else { of };
         let kept = match why {
-            ActionReason::Loss => 1.0 - self.settings.cut_per_loss * missing,
-            ActionReason::Jitter => self.settings.cap_factor,
+            ActionReason::Loss => f64::from(base) * (1.0 - self.settings.cut_per_loss * missing),
+            ActionReason::Jitter => f64::from(of) * self.settings.cap_factor,
             ActionReason::Queue | ActionReason::Recovered | ActionReason::Relapse => 0.0,
         };
-        let base = if path.helped > 0 { path.helped } else { of };
-        let kbps = (carried * self.settings.cap_factor).max(f64::from(base) * kept).round() as u32;
+        let kbps = (carried * self.settings.cap_factor).max(kept).round() as u32;
         let kbps = kbps.min(self.ceiling().unwrap_or(kbps)).max(floor);
         let is_rung = f64::from(kbps) <= f64::from(from) * RUNG_BELOW;
         is_rung.then_some(Rung::Cap { kbps, of })

@@ -194,7 +194,9 @@ impl DegradeLadder {
         if falls || lasted < bears {
             return;
         }
-        path.judge_cap(loss);
+        if why == ActionReason::Loss {
+            path.judge_cap(loss);
+        }
         let relapsed = path.relapse(self.up_after, now);
         let back = relapsed.and_then(|held| ladder.back(memory, held, |op| out.may(op)));
         let (rung, why) = match back {
@@ -282,7 +284,7 @@ impl Rung {
             }
             Rung::LiftCap => {
                 let path = memory.path_mut(direction);
-                (path.cap, path.uncapped) = (0, 0);
+                (path.cap, path.uncapped, path.helped, path.loss_then) = (0, 0, 0, 0);
                 out.act(direction.cap(), 0).because(why);
             }
             Rung::EarlierCap { kbps } => {
