@@ -109,6 +109,26 @@ impl<S: State, M: State> Actions<S, M> {
         self.act(Op::Cap, 0)
     }
 
+    /// Caps the bit rate that the session sends, in kbit/s.
+    pub fn cap_up(&mut self, kbps: u32) -> &mut Self {
+        self.act(Op::CapUp, kbps.into())
+    }
+
+    /// Removes the cap on what the session sends.
+    pub fn lift_cap_up(&mut self) -> &mut Self {
+        self.act(Op::CapUp, 0)
+    }
+
+    /// Caps the bit rate that the session receives, in kbit/s.
+    pub fn cap_down(&mut self, kbps: u32) -> &mut Self {
+        self.act(Op::CapDown, kbps.into())
+    }
+
+    /// Removes the cap on what the session receives.
+    pub fn lift_cap_down(&mut self) -> &mut Self {
+        self.act(Op::CapDown, 0)
+    }
+
     /// Drops the video sent to the session.
     pub fn voice_only(&mut self) -> &mut Self {
         self.act(Op::VoiceOnly, 1)

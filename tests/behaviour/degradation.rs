@@ -14,7 +14,7 @@ use crate::harness::{
 /// A ladder that steps down within two ticks of 3 % loss, and up equally fast.
 const QUICK: &str = "[degradation]\nplugin = \"degrade-ladder\"\n\
     settings = { steps = [\"cap\", \"voice-only\"], down_at_loss = 0.03, down_after = \"50ms\", \
-    hysteresis = 0.8, up_after = \"50ms\", cap_factor = 0.1, raise_factor = 10 }\n";
+    hysteresis = 0.8, up_after = \"50ms\", cap_factor = 0.1, cut_per_loss = 1000, raise_factor = 10 }\n";
 
 /// 10 % in 256ths.
 const LOSS: u8 = 26;

@@ -249,7 +249,7 @@ fn harmful_canary_is_rolled_back_by_gateway() {
     // This ladder goes to the last step at the smallest loss.
     let eager = serde_json::json!({
         "steps": ["cap", "voice-only"], "down_at_loss": 0.001, "voice_only_at_loss": 0.001, "down_after": "50ms",
-        "hysteresis": 0.2, "up_after": "10s", "cap_factor": 0.1,
+        "hysteresis": 0.2, "up_after": "10s", "cap_factor": 0.1, "cut_per_loss": 1000,
     });
     let shipped = evenkeel_host::shipped().iter().find(|one| one.name == "degrade-ladder").unwrap();
     let (bytes, wish) = (shipped.bytes.to_vec(), canary(50));

@@ -137,7 +137,8 @@ fn same_faults_hit_call_and_live_differently() {
     let delay = Duration::from_millis(150);
     impair(&crowds, Conditions { delay, ..Conditions::default() });
     wait_within(REPORTED_WITHIN, "the call is capped", || {
-        plans(&gateway, "call").iter().any(|plan| plan.cap_kbps() > 0)
+        let is_capped = |plan: &Plan| plan.cap_kbps() > 0 || plan.cap_down_kbps() > 0;
+        plans(&gateway, "call").iter().any(is_capped)
     });
     wait_within(REPORTED_WITHIN, "the delay of the stream is measured", || {
         round_trips(&gateway, "live").iter().all(|trip| *trip > 2 * quick)

@@ -293,7 +293,8 @@ pub(crate) fn period(time: Duration) -> String {
 /// `, capped at 300 kbit/s, voice-only`: the degradation actions in force.
 pub(crate) fn degradation(cap_kbps: Option<u32>, actions: &BTreeMap<Word, u32>) -> String {
     let cap = cap_kbps.map(|cap| format!(", capped at {cap} kbit/s"));
-    let others = actions.iter().filter(|(name, _)| *name != "cap").map(|(name, arg)| match arg {
+    let others = actions.iter().filter(|(name, _)| !(*name == "cap" || *name == "cap-up"));
+    let others = others.map(|(name, arg)| match arg {
         1 => format!(", {name}"),
         _ => format!(", {name} {arg}"),
     });

@@ -124,7 +124,7 @@ pub(crate) struct Replanned {
     in_force: PlanInForce,
     /// The last action of each kind that had an effect.
     actions: Vec<(Op, u64)>,
-    cap_differs: bool,
+    cap_down_differs: bool,
     sees_again: bool,
 }
 
@@ -137,8 +137,9 @@ impl Replanned {
         self.room
     }
 
-    pub(crate) fn cap_differs(&self) -> bool {
-        self.cap_differs
+    /// The cap on what the session receives has changed.
+    pub(crate) fn cap_down_differs(&self) -> bool {
+        self.cap_down_differs
     }
 
     /// The session receives video again.
@@ -216,7 +217,7 @@ impl Replans {
                 room: session.room(),
                 in_force: session.plan_in_force(),
                 actions: last.into_iter().filter(has_effect).collect(),
-                cap_differs: before.cap_kbps() != kept.cap_kbps(),
+                cap_down_differs: before.cap_down_kbps() != kept.cap_down_kbps(),
                 sees_again: limits(&kept).restores(&limits(&before)),
             });
         }
@@ -241,16 +242,16 @@ const UP_AFTER: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LadderInput<'a> {
     session: DegradedSession<'a>,
-    /// The higher loss of both directions; `None` without a measurement.
+    /// The higher loss of both directions after repair; `None` without a measurement.
     loss_ppm: Option<u32>,
 }
 
 impl LadderInput<'_> {
     pub(crate) fn of(session: &Session, obeys_caps: bool) -> LadderInput<'_> {
-        LadderInput {
-            session: session.degraded(obeys_caps),
-            loss_ppm: session.measured(Metric::LossDown).max(session.measured(Metric::LossUp)),
-        }
+        let loss = |metric| session.measured(metric);
+        let up = loss(Metric::LossUpAfterRepair).or(loss(Metric::LossUp));
+        let down = loss(Metric::LossDownAfterRepair).or(loss(Metric::LossDown));
+        LadderInput { session: session.degraded(obeys_caps), loss_ppm: down.max(up) }
     }
 }
 

@@ -1153,7 +1153,7 @@ impl Gateway {
             let room_name = self.rooms.name_of(room);
             let events = replanned.events(&room_name, by);
             events.for_each(|event| self.tables.effects.event(event));
-            if replanned.cap_differs() {
+            if replanned.cap_down_differs() {
                 capped.insert(room);
             }
             if replanned.sees_again() {

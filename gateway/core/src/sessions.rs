@@ -385,6 +385,8 @@ impl SessionTable {
     ) -> Vec<(SessionId, SessionChange)> {
         let cap = |id: &SessionId| self[id].receives_kbps();
         let peer_caps: Vec<u32> = match live {
+            // A session alone in its room may hear itself.
+            [only] => vec![self[only].plan_now().arg(Op::CapDown)],
             [first, second] => vec![cap(second), cap(first)],
             others => vec![0; others.len()],
         };
@@ -1073,7 +1075,7 @@ impl Session {
 
     /// The highest rate to the session in kbit/s, by its cap and its device; 0: no limit.
     fn receives_kbps(&self) -> u32 {
-        lower_cap(self.plan_now().cap_kbps(), self.request.device.kbps.unwrap_or(0))
+        lower_cap(self.plan_now().cap_down_kbps(), self.request.device.kbps.unwrap_or(0))
     }
 
     /// The action would send the device more than the labels allow.

@@ -1,6 +1,8 @@
 //! The degradation actions of the contract, each in a file of its own.
 
 mod cap;
+mod cap_down;
+mod cap_up;
 mod voice_only;
 
 use crate::action::Action;
@@ -11,5 +13,7 @@ pub fn of(op: Op) -> &'static dyn Action {
     match op {
         Op::Cap => &cap::Cap,
         Op::VoiceOnly => &voice_only::VoiceOnly,
+        Op::CapUp => &cap_up::CapUp,
+        Op::CapDown => &cap_down::CapDown,
     }
 }

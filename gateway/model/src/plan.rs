@@ -27,14 +27,21 @@ impl Plan {
         self.actions.of(op)
     }
 
-    /// The session's own cap, kbit/s; 0: none.
+    /// The cap on what the session sends, kbit/s; 0: none.
     pub fn cap_kbps(&self) -> u32 {
-        self.arg(Op::Cap)
+        lower_cap(self.arg(Op::Cap), self.arg(Op::CapUp))
     }
 
-    /// Number of rungs down the ladder: each action in force counts one; 0 is undegraded.
+    /// The cap on what the session receives, kbit/s; 0: none.
+    pub fn cap_down_kbps(&self) -> u32 {
+        lower_cap(self.arg(Op::Cap), self.arg(Op::CapDown))
+    }
+
+    /// Number of rungs down the ladder: each action in force counts one, and all caps together; 0 is undegraded.
     pub fn rung(&self) -> u8 {
-        self.actions.in_force().count() as u8
+        let is_cap = |op| matches!(op, Op::Cap | Op::CapUp | Op::CapDown);
+        let is_capped = self.cap_kbps() > 0 || self.cap_down_kbps() > 0;
+        u8::from(is_capped) + self.actions.in_force().filter(|(op, _)| !is_cap(*op)).count() as u8
     }
 
     /// The limits that workers follow: those of the actions, of the other session and of the device.
@@ -86,7 +93,7 @@ impl Plan {
     /// The plan with a cap of at most this rate; 0: no further cap.
     #[must_use]
     pub fn capped(mut self, kbps: u32) -> Plan {
-        self.actions.set(Op::Cap, lower_cap(self.cap_kbps(), kbps));
+        self.actions.set(Op::Cap, lower_cap(self.arg(Op::Cap), kbps));
         self
     }
 

@@ -449,8 +449,8 @@ fn seconds_left(end: SystemTime, now: SystemTime) -> f64 {
     }
 }
 
-/// The rungs of a degraded session: each action in force is one.
-const RUNGS: usize = Op::ALL.len();
+/// The rungs of a degraded session: its caps are one, and each other action in force is one.
+const RUNGS: usize = Op::ALL.len() - 2;
 
 /// The sessions of a scenario.
 #[derive(Default)]

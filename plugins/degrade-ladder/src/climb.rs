@@ -2,8 +2,8 @@
 
 use evenkeel_plugin_sdk::prelude::*;
 
-use crate::LadderMemory;
 use crate::ladder::Rung;
+use crate::memory::PathMemory;
 
 /// Limit of consecutive failures that double the wait: 64 times is longer than any setting allows.
 const RELAPSES_MAX: u8 = 6;
@@ -20,10 +20,14 @@ pub(crate) struct UpgradeAttempt {
     pub(crate) from: u32,
 }
 
-impl LadderMemory {
-    /// Records this upgrade.
+impl PathMemory {
+    /// Records this upgrade, unless it is one of both directions: the next downgrade is one of this direction.
     pub(crate) fn climbs(&mut self, rung: Rung, now: Duration) {
-        let from = if rung == Rung::RestoreVideo { 0 } else { self.cap };
+        let from = match rung {
+            Rung::EarlierCap { .. } => return,
+            Rung::RestoreVideo => 0,
+            Rung::Cap { .. } | Rung::LiftCap | Rung::VoiceOnly => self.cap,
+        };
         self.climb = Some(UpgradeAttempt { at: now, from });
     }
 

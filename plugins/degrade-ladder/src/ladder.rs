@@ -3,28 +3,39 @@
 use evenkeel_plugin_sdk::prelude::*;
 
 use crate::climb::UpgradeAttempt;
-use crate::network::Remedy;
-use crate::{DegradeLadder, LadderMemory, LadderStep};
+use crate::memory::PathMemory;
+use crate::network::{Direction, Remedy};
+use crate::{ActionReason, DegradeLadder, LadderMemory, LadderStep};
 
 /// The lowest cap if the scenario sets none: less carries no voice. kbit/s.
 const FLOOR: u32 = 24;
 
+/// Share of the rate above which a cap would save nothing worth a rung.
+const RUNG_BELOW: f64 = 0.95;
+
 /// An action that goes one rung down or up.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Rung {
-    /// Caps the session at `kbps`; `of` is the bit rate before the first cap.
+    /// Caps the direction at `kbps`; `of` is the bit rate before the first cap.
     Cap {
         kbps: u32,
         of: u32,
     },
     LiftCap,
+    /// Replaces the cap of an earlier policy on both directions; 0 lifts it.
+    EarlierCap {
+        kbps: u32,
+    },
     VoiceOnly,
     RestoreVideo,
 }
 
+/// The ladder of a direction.
+#[derive(Clone, Copy)]
 pub(crate) struct Ladder<'a> {
     pub(crate) settings: &'a DegradeLadder,
     pub(crate) session: &'a Session<'a, LadderMemory>,
+    pub(crate) direction: Direction,
 }
 
 impl Ladder<'_> {
@@ -34,10 +45,12 @@ impl Ladder<'_> {
         &self,
         memory: &LadderMemory,
         remedy: Remedy,
+        why: ActionReason,
         may: impl Fn(Op) -> bool,
     ) -> Option<Rung> {
+        let path = memory.path(self.direction);
         self.settings.steps.iter().find_map(|step| match step {
-            LadderStep::Cap if remedy.cap && may(Op::Cap) => self.lower_cap(memory),
+            LadderStep::Cap if remedy.cap && may(self.direction.cap()) => self.lower_cap(path, why),
             LadderStep::VoiceOnly if remedy.voice_only && may(Op::VoiceOnly) => {
                 self.drop_video(memory)
             }
@@ -53,77 +66,110 @@ impl Ladder<'_> {
         climb: UpgradeAttempt,
         may: impl Fn(Op) -> bool,
     ) -> Option<Rung> {
-        let steps = &self.settings.steps;
+        let (steps, path) = (&self.settings.steps, memory.path(self.direction));
         if climb.from == 0 {
             let may = steps.contains(&LadderStep::VoiceOnly) && may(Op::VoiceOnly);
-            return self.drop_video(memory).filter(|_| may);
+            return self.drop_video(memory).filter(|_| may && self.direction == Direction::Down);
         }
-        let kbps = climb.from.min(self.ceiling(memory).unwrap_or(u32::MAX));
-        let is_lower = memory.cap == 0 || kbps < memory.cap;
-        let uncapped = Some(memory.uncapped).filter(|&kbps| kbps > 0);
-        let of = uncapped.or(self.uncapped(memory)).unwrap_or(kbps).max(kbps);
-        let may = steps.contains(&LadderStep::Cap) && may(Op::Cap);
+        let kbps = climb.from.min(self.ceiling().unwrap_or(u32::MAX));
+        let is_lower = path.cap == 0 || kbps < path.cap;
+        let uncapped = Some(path.uncapped).filter(|&kbps| kbps > 0);
+        let of = uncapped.or(self.uncapped(path)).unwrap_or(kbps).max(kbps);
+        let may = steps.contains(&LadderStep::Cap) && may(self.direction.cap());
         (may && is_lower).then_some(Rung::Cap { kbps, of })
     }
 
     /// Returns the next rung up, from the last step taken. Steps that were removed from the settings are reverted
     /// first.
     ///
-    /// Actions of an earlier policy are reverted as well. Its cap is visible in `cap`; dropped video is visible only in
-    /// the current `rung`.
+    /// Actions of an earlier policy are reverted as well. Video that it dropped is visible only in the current `rung`.
     pub(crate) fn up(&self, memory: &LadderMemory) -> Option<Rung> {
         let steps = &self.settings.steps;
         let gone = [LadderStep::VoiceOnly, LadderStep::Cap]
             .into_iter()
             .filter(|step| !steps.contains(step));
-        gone.chain(steps.iter().rev().copied()).find_map(|step| match step {
-            LadderStep::Cap => self.raise_cap(memory),
+        let rung = gone.chain(steps.iter().rev().copied()).find_map(|step| match step {
+            LadderStep::Cap => self.raise_cap(memory.path(self.direction)),
             LadderStep::VoiceOnly => {
-                let taken_by_another = memory.cap == 0 && self.session.rung() > Some(0);
-                (memory.voice_only || taken_by_another).then_some(Rung::RestoreVideo)
+                let is_dropped = memory.voice_only || self.is_dropped_by_another();
+                (is_dropped && self.direction == Direction::Down).then_some(Rung::RestoreVideo)
             }
+        });
+        rung.or(memory.earlier_cap.map(|kbps| Rung::EarlierCap { kbps }))
+    }
+
+    /// The session is on a rung that is no cap.
+    fn is_dropped_by_another(&self) -> bool {
+        let session = self.session;
+        let caps = [session.cap_kbps(), session.cap_up_kbps(), session.cap_down_kbps()];
+        let is_capped = caps.into_iter().flatten().any(|kbps| kbps > 0);
+        session.rung() > Some(u32::from(is_capped))
+    }
+
+    /// A cap below what the path carries. Loss may be random, and jitter inherent, so neither takes more than a share of the rate.
+    fn lower_cap(&self, path: &PathMemory, why: ActionReason) -> Option<Rung> {
+        let floor = self.session.floor_kbps().filter(|&kbps| kbps > 0).unwrap_or(FLOOR);
+        let (from, of) = match path.cap {
+            0 => {
+                let uncapped = self.uncapped(path)?;
+                (uncapped, uncapped)
+            }
+            cap => (cap, path.uncapped.max(cap)),
+        };
+        let carried = self.carried(path).map_or(f64::from(from), |kbps| kbps.min(from.into()));
+        let missing = f64::from(self.direction.missing_ppm(self.session).unwrap_or(0)) / 1e6;
+        let base = if path.helped > 0 { path.helped } else { of };
+        let kept = match why {
+            ActionReason::Loss => f64::from(base) * (1.0 - self.settings.cut_per_loss * missing),
+            ActionReason::Jitter => f64::from(of) * self.settings.cap_factor,
+            ActionReason::Queue | ActionReason::Recovered | ActionReason::Relapse => 0.0,
+        };
+        let kbps = (carried * self.settings.cap_factor).max(kept).round() as u32;
+        let kbps = kbps.min(self.ceiling().unwrap_or(kbps)).max(floor);
+        let is_rung = f64::from(kbps) <= f64::from(from) * RUNG_BELOW;
+        is_rung.then_some(Rung::Cap { kbps, of })
+    }
+
+    /// Returns the share of packets that the path loses, limited so that it can divide.
+    fn lost(&self) -> f64 {
+        let ppm = self.direction.loss_ppm(self.session).unwrap_or(0);
+        (f64::from(ppm) / 1e6).min(0.99)
+    }
+
+    /// Returns the bit rate that arrives at the end of the path.
+    fn carried(&self, path: &PathMemory) -> Option<f64> {
+        let rate = Some(f64::from(path.rate)).filter(|_| path.rate > 0)?;
+        Some(match self.direction {
+            Direction::Up => rate,
+            Direction::Down => rate * (1.0 - self.lost()),
         })
     }
 
-    fn lower_cap(&self, memory: &LadderMemory) -> Option<Rung> {
-        let floor = self.session.floor_kbps().filter(|&kbps| kbps > 0).unwrap_or(FLOOR);
-        let ceiling = self.ceiling(memory);
-        let (from, of) = if memory.cap > 0 {
-            (memory.cap, memory.uncapped.max(memory.cap))
-        } else {
-            let uncapped = self.uncapped(memory)?;
-            (uncapped, uncapped)
-        };
-        let kbps = (f64::from(from) * self.settings.cap_factor) as u32;
-        let kbps = kbps.min(ceiling.unwrap_or(kbps)).max(floor);
-        (from > floor).then_some(Rung::Cap { kbps, of })
-    }
-
     /// Returns the bit rate without a cap or, if unknown, the limit.
-    fn uncapped(&self, memory: &LadderMemory) -> Option<u32> {
-        let sends = self.session.bitrate_up_kbps().filter(|&kbps| kbps > 0);
-        sends.into_iter().chain(self.ceiling(memory)).min()
+    fn uncapped(&self, path: &PathMemory) -> Option<u32> {
+        let sent =
+            Some(f64::from(path.rate)).filter(|_| path.rate > 0).map(|rate| match self.direction {
+                Direction::Up => (rate / (1.0 - self.lost())).round() as u32,
+                Direction::Down => path.rate,
+            });
+        sent.into_iter().chain(self.ceiling()).min()
     }
 
-    fn raise_cap(&self, memory: &LadderMemory) -> Option<Rung> {
-        if memory.cap == 0 || memory.cap == memory.allowed {
+    fn raise_cap(&self, path: &PathMemory) -> Option<Rung> {
+        if path.cap == 0 {
             return None;
         }
-        let kbps = (f64::from(memory.cap) * self.settings.raise_factor).ceil() as u32;
+        let kbps = (f64::from(path.cap) * self.settings.raise_factor).ceil() as u32;
         // The bit rate before the cap suffices. If it is unknown, the ceiling applies.
-        let ceiling = self.ceiling(memory).unwrap_or(u32::MAX);
-        let of = if memory.uncapped > 0 { memory.uncapped.min(ceiling) } else { ceiling };
-        match memory.allowed {
-            _ if kbps < of => Some(Rung::Cap { kbps, of }),
-            0 => Some(Rung::LiftCap),
-            allowed => Some(Rung::Cap { kbps: allowed, of }),
-        }
+        let ceiling = self.ceiling().unwrap_or(u32::MAX);
+        let of = if path.uncapped > 0 { path.uncapped.min(ceiling) } else { ceiling };
+        Some(if kbps < of { Rung::Cap { kbps, of } } else { Rung::LiftCap })
     }
 
-    /// Returns the highest allowed rate: the lower limit of scenario and admission.
-    fn ceiling(&self, memory: &LadderMemory) -> Option<u32> {
-        let allowed = Some(memory.allowed);
-        [self.session.ceiling_kbps(), allowed].into_iter().flatten().filter(|&kbps| kbps > 0).min()
+    /// Returns the highest allowed rate: the lower limit of the scenario, and of the cap on both directions.
+    fn ceiling(&self) -> Option<u32> {
+        let limits = [self.session.ceiling_kbps(), self.session.cap_kbps()];
+        limits.into_iter().flatten().filter(|&kbps| kbps > 0).min()
     }
 
     fn drop_video(&self, memory: &LadderMemory) -> Option<Rung> {

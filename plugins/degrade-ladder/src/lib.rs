@@ -1,11 +1,11 @@
-//! Degradation policy: caps a lossy session step by step, then sends it voice only, and recovers
-//! slowly.
+//! Degradation policy: caps the direction of a session that loses, step by step, then sends it voice only, and recovers.
 //!
-//! Each session has a separate ladder. While its loss is too high, or its round trip grows as in a queue that fills up,
-//! it steps down one rung at a time. It takes the steps in the configured order, each to its end (a cap down to the
-//! scenario's floor) and only if it helps. After a calm period it steps back up, one rung at a time, last step first.
-//! An upgrade that fails is reverted at once, and the next one is tried after twice the time, so that a session settles
-//! just below the capacity of its network.
+//! Each direction of a session has a separate ladder. While packets are missing after repair, its round trip grows as in a queue that
+//! fills up, or its packets arrive unevenly, it steps down one rung at a time. It takes the steps in the configured order, each to its
+//! end and only if it helps. A cap follows what the path carries: loss takes at most a multiple of its own share from the rate, so that
+//! random loss, which no cap mends, leaves most of the quality. After a calm period the direction steps back up, one rung at a time,
+//! last step first. An upgrade that fails is reverted at once, and the next one is tried after twice the time, so that a session
+//! settles just below the capacity of its network.
 
 mod climb;
 mod ladder;
@@ -18,7 +18,7 @@ use evenkeel_plugin_sdk::prelude::*;
 
 use crate::ladder::{Ladder, Rung};
 pub use crate::memory::LadderMemory;
-use crate::network::{NetworkCondition, Remedy};
+use crate::network::{Direction, NetworkCondition, Remedy};
 
 /// Settings.
 #[derive(Settings, Debug)]
@@ -26,20 +26,23 @@ pub struct DegradeLadder {
     /// Steps of degradation, in order.
     #[setting(default = ["cap", "voice-only"])]
     steps: Vec<LadderStep>,
-    /// Loss in either direction from which a session is degraded.
+    /// Loss after repair from which a direction is degraded.
     #[setting(default = 0.03, min = 0.001, max = 1)]
     down_at_loss: f64,
-    /// Loss from which it is sent voice only.
+    /// Loss after repair from which the session is sent voice only.
     #[setting(default = 0.08, min = 0.001, max = 1)]
     voice_only_at_loss: f64,
     /// Increase of the round trip over its recent minimum from which a session is degraded, as
     /// packets queue up and will be lost. "0s": ignore the round trip.
     #[setting(default = "0s", max = "5s")]
     down_at_queue: Duration,
+    /// Interarrival jitter from which a direction is capped by one rung. "0s": ignore the jitter.
+    #[setting(default = "0s", max = "5s")]
+    down_at_jitter: Duration,
     /// Time in a bad network before a downgrade, and before each further one.
     #[setting(default = "600ms", max = "1m")]
     down_after: Duration,
-    /// Upgrades need loss below `down_at_loss` by this share.
+    /// Upgrades need loss and jitter below their limits by this share.
     #[setting(default = 0.5, min = 0, max = 1)]
     hysteresis: f64,
     /// Time in a good network before an upgrade, and before each further one; doubled after each
@@ -49,9 +52,12 @@ pub struct DegradeLadder {
     /// Limit of that time after failed upgrades.
     #[setting(default = "2m", max = "1h")]
     max_up_after: Duration,
-    /// Share of the rate left by each rung of the step `cap`.
+    /// Share of the rate that arrives, left by each rung of the step `cap`.
     #[setting(default = 0.7, min = 0.1, max = 0.95)]
     cap_factor: f64,
+    /// Limit of what loss takes from the rate, as a multiple of its share: with 4, caps leave 88 % at 3 % loss, and 60 % at 10 %.
+    #[setting(default = 4.0, min = 1, max = 1000)]
+    cut_per_loss: f64,
     /// Factor of the cap at each upgrade.
     #[setting(default = 1.5, min = 1.05, max = 10)]
     raise_factor: f64,
@@ -89,6 +95,8 @@ pub enum ActionReason {
     Queue = 3,
     /// The last upgrade failed.
     Relapse = 4,
+    /// Packets arrive unevenly.
+    Jitter = 5,
 }
 
 #[degradation]
@@ -99,11 +107,18 @@ impl Degradation for DegradeLadder {
     const READS: &'static [Metric] = &[
         Metric::LossUp,
         Metric::LossDown,
+        Metric::LossUpAfterRepair,
+        Metric::LossDownAfterRepair,
+        Metric::JitterUp,
+        Metric::JitterDown,
         Metric::RttClient,
         Metric::BitrateUp,
+        Metric::BitrateDown,
         Metric::Rung,
         Metric::Age,
         Metric::Cap,
+        Metric::CapUp,
+        Metric::CapDown,
         Metric::Video,
         Metric::Sessions,
         Metric::Floor,
@@ -119,24 +134,34 @@ impl Degradation for DegradeLadder {
 
     fn tick(&self, session: &Session<'_, LadderMemory>, out: &mut Actions<LadderMemory>) {
         let mut memory = session.state().clone();
-        // The active cap may differ from the requested one, because of the gateway's own ladder or the scenario's
-        // floor.
-        memory.cap = session.cap_kbps().unwrap_or(memory.cap);
         if !memory.seen {
             memory.seen = true;
             let new = session.age_ms().is_some_and(|ms| Duration::from_millis(ms.into()) < NEW);
-            memory.allowed = if new { memory.cap } else { 0 };
+            let is_of_another = !new && session.cap_kbps().is_some_and(|kbps| kbps > 0);
+            memory.earlier_cap = is_of_another.then_some(0);
         }
-        match NetworkCondition::of(self, session, &mut memory) {
-            // Without a measurement nothing changes.
-            NetworkCondition::Unknown => {}
-            NetworkCondition::Between => {
-                (memory.bad_since, memory.good_since, memory.loss_before) = (None, None, 0);
+        let queue = memory.queue.hear(self.down_at_queue, session);
+        for direction in Direction::ALL {
+            // The active cap may differ from the requested one, because of the scenario's floor or another policy.
+            let path = memory.path_mut(direction);
+            path.cap = direction.cap_kbps(session).unwrap_or(path.cap);
+            match NetworkCondition::of(self, session, direction, queue, &memory) {
+                // Without a measurement nothing changes.
+                NetworkCondition::Unknown => {}
+                NetworkCondition::Between => {
+                    let path = memory.path_mut(direction);
+                    path.end_bad();
+                    path.good_since = None;
+                }
+                NetworkCondition::Bad(remedy, why) => {
+                    let ladder = Ladder { settings: self, session, direction };
+                    self.suffer(ladder, remedy, why, &mut memory, out);
+                }
+                NetworkCondition::Good => {
+                    let ladder = Ladder { settings: self, session, direction };
+                    self.recover(ladder, &mut memory, out);
+                }
             }
-            NetworkCondition::Bad(remedy, why) => {
-                self.suffer(session, remedy, why, &mut memory, out);
-            }
-            NetworkCondition::Good => self.recover(session, &mut memory, out),
         }
         if memory != *session.state() {
             out.keep(&memory);
@@ -148,35 +173,41 @@ impl DegradeLadder {
     /// Takes a downgrade if it is due.
     fn suffer(
         &self,
-        session: &Session<'_, LadderMemory>,
+        ladder: Ladder<'_>,
         remedy: Remedy,
         why: ActionReason,
         memory: &mut LadderMemory,
         out: &mut Actions<LadderMemory>,
     ) {
+        let Ladder { session, direction, .. } = ladder;
         let now = session.now();
-        memory.good_since = None;
-        let lasted = now - begun(&mut memory.bad_since, now);
-        let loss = session.loss_up_ppm().max(session.loss_down_ppm()).unwrap_or(0);
-        let before = std::mem::replace(&mut memory.loss_before, loss);
-        // Falling loss since the last rung needs no further rung: loss is smoothed, and reported late.
-        let falls = why == ActionReason::Loss && f64::from(loss) < f64::from(before) * FALLING;
+        let loss = direction.missing_ppm(session).unwrap_or(0);
         let bears =
             self.share(memory).map_or(self.down_after, |share| self.down_after.mul_f64(share));
+        let path = memory.path_mut(direction);
+        path.good_since = None;
+        path.rate = path.rate.max(direction.bitrate_kbps(session).unwrap_or(0));
+        let lasted = now - begun(&mut path.bad_since, now);
+        let before = std::mem::replace(&mut path.loss_before, loss);
+        // Falling loss since the last rung needs no further rung: loss is smoothed, and reported late.
+        let falls = why == ActionReason::Loss && f64::from(loss) < f64::from(before) * FALLING;
         if falls || lasted < bears {
             return;
         }
-        let ladder = Ladder { settings: self, session };
-        let relapsed = memory.relapse(self.up_after, now);
+        if why == ActionReason::Loss {
+            path.judge_cap(loss);
+        }
+        let relapsed = path.relapse(self.up_after, now);
         let back = relapsed.and_then(|held| ladder.back(memory, held, |op| out.may(op)));
         let (rung, why) = match back {
             Some(rung) => (Some(rung), ActionReason::Relapse),
-            None => (ladder.down(memory, remedy, |op| out.may(op)), why),
+            None => (ladder.down(memory, remedy, why, |op| out.may(op)), why),
         };
         if let Some(rung) = rung {
-            rung.take(memory, out, why);
+            rung.take(direction, memory, out, why);
             self.explain(session, memory, out);
-            memory.bad_since = Some(now);
+            let path = memory.path_mut(direction);
+            (path.bad_since, path.rate) = (Some(now), 0);
             memory.queue.acted();
         }
     }
@@ -184,22 +215,26 @@ impl DegradeLadder {
     /// Takes an upgrade if it is due.
     fn recover(
         &self,
-        session: &Session<'_, LadderMemory>,
+        ladder: Ladder<'_>,
         memory: &mut LadderMemory,
         out: &mut Actions<LadderMemory>,
     ) {
+        let Ladder { session, direction, .. } = ladder;
         let now = session.now();
-        (memory.bad_since, memory.loss_before) = (None, 0);
-        let lasted = now - begun(&mut memory.good_since, now);
-        memory.settle(self.up_after, now);
-        let wait = memory.wait(self.up_after, self.max_up_after);
-        let wait = self.share(memory).map_or(wait, |share| wait.div_f64(share));
+        let share = self.share(memory);
+        let path = memory.path_mut(direction);
+        path.end_bad();
+        let lasted = now - begun(&mut path.good_since, now);
+        path.settle(self.up_after, now);
+        let wait = path.wait(self.up_after, self.max_up_after);
+        let wait = share.map_or(wait, |share| wait.div_f64(share));
         if lasted >= wait
-            && let Some(rung) = (Ladder { settings: self, session }).up(memory)
+            && let Some(rung) = ladder.up(memory)
         {
-            memory.climbs(rung, now);
-            rung.take(memory, out, ActionReason::Recovered);
-            memory.good_since = Some(now);
+            let path = memory.path_mut(direction);
+            path.climbs(rung, now);
+            path.good_since = Some(now);
+            rung.take(direction, memory, out, ActionReason::Recovered);
         }
     }
 
@@ -234,15 +269,27 @@ fn begun(since: &mut Option<Duration>, now: Duration) -> Duration {
 }
 
 impl Rung {
-    fn take(self, memory: &mut LadderMemory, out: &mut Actions<LadderMemory>, why: ActionReason) {
+    fn take(
+        self,
+        direction: Direction,
+        memory: &mut LadderMemory,
+        out: &mut Actions<LadderMemory>,
+        why: ActionReason,
+    ) {
         match self {
             Rung::Cap { kbps, of } => {
-                (memory.cap, memory.uncapped) = (kbps, of);
-                out.cap(kbps).because(why);
+                let path = memory.path_mut(direction);
+                (path.cap, path.uncapped) = (kbps, of);
+                out.act(direction.cap(), kbps.into()).because(why);
             }
             Rung::LiftCap => {
-                (memory.cap, memory.uncapped) = (0, 0);
-                out.lift_cap().because(why);
+                let path = memory.path_mut(direction);
+                (path.cap, path.uncapped, path.helped, path.loss_then) = (0, 0, 0, 0);
+                out.act(direction.cap(), 0).because(why);
+            }
+            Rung::EarlierCap { kbps } => {
+                memory.earlier_cap = None;
+                out.cap(kbps).because(why);
             }
             Rung::VoiceOnly => {
                 memory.voice_only = true;

@@ -4,30 +4,61 @@ use evenkeel_plugin_sdk::prelude::*;
 use evenkeel_plugin_sdk::unpack;
 
 use crate::climb::UpgradeAttempt;
-use crate::network::QueueDelay;
+use crate::network::{Direction, QueueDelay};
 
 /// State of a session.
 #[derive(State, Clone, PartialEq, Debug)]
-#[state(schema = 2, migrate = from_older)]
+#[state(schema = 3, migrate = from_older)]
 pub struct LadderMemory {
     /// True if the session was in an earlier tick.
     pub(crate) seen: bool,
-    /// The cap of the session's admission, which limits upgrades; 0 without one. kbit/s.
-    pub(crate) allowed: u32,
-    /// The requested cap; 0 without one. kbit/s.
-    pub(crate) cap: u32,
-    /// The bit rate when the first cap was set, kbit/s. A cap above it has no effect.
-    pub(crate) uncapped: u32,
+    /// The cap that follows one of an earlier policy on both directions: that of the session's admission, 0 for none. kbit/s.
+    pub(crate) earlier_cap: Option<u32>,
     /// True if the session's video is dropped.
     pub(crate) voice_only: bool,
-    /// Start of the bad period, or time of the last downgrade.
-    pub(crate) bad_since: Option<Duration>,
-    /// Start of the good period, or time of the last upgrade.
-    pub(crate) good_since: Option<Duration>,
     /// True if the session's role gives way to others.
     pub(crate) low_priority: bool,
     /// Recent round trips of the session.
     pub(crate) queue: QueueDelay,
+    /// The direction from the session.
+    pub(crate) up: PathMemory,
+    /// The direction to the session.
+    pub(crate) down: PathMemory,
+}
+
+impl LadderMemory {
+    pub(crate) fn path(&self, direction: Direction) -> &PathMemory {
+        match direction {
+            Direction::Up => &self.up,
+            Direction::Down => &self.down,
+        }
+    }
+
+    pub(crate) fn path_mut(&mut self, direction: Direction) -> &mut PathMemory {
+        match direction {
+            Direction::Up => &mut self.up,
+            Direction::Down => &mut self.down,
+        }
+    }
+}
+
+/// State of a direction.
+#[derive(Pack, Clone, PartialEq, Debug)]
+pub(crate) struct PathMemory {
+    /// The requested cap; 0 without one. kbit/s.
+    pub(crate) cap: u32,
+    /// The bit rate when the first cap was set, kbit/s. A cap above it has no effect.
+    pub(crate) uncapped: u32,
+    /// The last cap that at least halved the loss, from which further loss takes its share; 0 for the rate without a cap. kbit/s.
+    pub(crate) helped: u32,
+    /// The loss at that cap, ppm.
+    pub(crate) loss_then: u32,
+    /// The highest measured bit rate of the bad period, kbit/s: rates of 100 ms vary with the frames.
+    pub(crate) rate: u32,
+    /// Start of the bad period, or time of the last downgrade.
+    pub(crate) bad_since: Option<Duration>,
+    /// Start of the good period, or time of the last upgrade.
+    pub(crate) good_since: Option<Duration>,
     /// The last upgrade, until its success is certain.
     pub(crate) climb: Option<UpgradeAttempt>,
     /// Number of consecutive failed upgrades.
@@ -36,6 +67,22 @@ pub struct LadderMemory {
     pub(crate) failed_from: u32,
     /// The loss of the last tick in a bad period, ppm.
     pub(crate) loss_before: u32,
+}
+
+impl PathMemory {
+    /// A rung is due at this loss. A cap that helped showed that the path was full; random loss stays as it is.
+    pub(crate) fn judge_cap(&mut self, loss: u32) {
+        if self.cap == 0 {
+            (self.helped, self.loss_then) = (0, loss);
+        } else if loss <= self.loss_then / 2 {
+            (self.helped, self.loss_then) = (self.cap, loss);
+        }
+    }
+
+    /// The bad period is over.
+    pub(crate) fn end_bad(&mut self) {
+        (self.bad_since, self.loss_before, self.rate) = (None, 0, 0);
+    }
 }
 
 /// The first schema.
@@ -50,14 +97,40 @@ struct LadderMemoryV1 {
     good_since: Option<Duration>,
 }
 
+/// The second schema, with one cap for both directions.
+#[derive(Pack)]
+struct LadderMemoryV2 {
+    seen: bool,
+    allowed: u32,
+    cap: u32,
+    uncapped: u32,
+    voice_only: bool,
+    bad_since: Option<Duration>,
+    good_since: Option<Duration>,
+    low_priority: bool,
+    queue: QueueDelay,
+    climb: Option<UpgradeAttempt>,
+    relapses: u8,
+    failed_from: u32,
+    loss_before: u32,
+}
+
 fn from_older(schema: u32, bytes: &[u8]) -> Option<LadderMemory> {
-    if schema != 1 {
-        return None;
-    }
-    let LadderMemoryV1 { seen, allowed, cap, uncapped, voice_only, bad_since, good_since } =
-        unpack(bytes)?;
     let fresh = LadderMemory::fresh();
-    Some(LadderMemory { seen, allowed, cap, uncapped, voice_only, bad_since, good_since, ..fresh })
+    let earlier = |cap: u32, allowed: u32| (cap > 0 && cap != allowed).then_some(allowed);
+    match schema {
+        1 => {
+            let LadderMemoryV1 { seen, allowed, cap, voice_only, .. } = unpack(bytes)?;
+            Some(LadderMemory { seen, earlier_cap: earlier(cap, allowed), voice_only, ..fresh })
+        }
+        2 => {
+            let LadderMemoryV2 { seen, allowed, cap, voice_only, low_priority, queue, .. } =
+                unpack(bytes)?;
+            let earlier_cap = earlier(cap, allowed);
+            Some(LadderMemory { seen, earlier_cap, voice_only, low_priority, queue, ..fresh })
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -67,26 +140,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn state_of_the_first_revision_is_migrated() {
-        let first = LadderMemoryV1 {
-            seen: true,
-            allowed: 300,
-            cap: 150,
-            uncapped: 280,
-            voice_only: true,
-            bad_since: Some(Duration::from_secs(7)),
-            good_since: None,
-        };
-        let expected = LadderMemory {
-            seen: true,
-            allowed: 300,
-            cap: 150,
-            uncapped: 280,
-            voice_only: true,
-            bad_since: Some(Duration::from_secs(7)),
-            ..LadderMemory::fresh()
-        };
-        assert_eq!(trial::migrate::<LadderMemory>(1, &first), Some(expected));
-        assert_eq!(trial::migrate::<LadderMemory>(9, &first), None);
+    fn state_of_earlier_revisions_is_migrated() {
+        let seven = Some(Duration::from_secs(7));
+        for (allowed, cap, earlier_cap) in [(300, 150, Some(300)), (300, 300, None), (0, 0, None)] {
+            let first = LadderMemoryV1 {
+                seen: true,
+                allowed,
+                cap,
+                uncapped: 280,
+                voice_only: true,
+                bad_since: seven,
+                good_since: None,
+            };
+            let second = LadderMemoryV2 {
+                seen: true,
+                allowed,
+                cap,
+                uncapped: 280,
+                voice_only: true,
+                bad_since: seven,
+                good_since: None,
+                low_priority: true,
+                queue: QueueDelay::fresh(),
+                climb: None,
+                relapses: 3,
+                failed_from: 100,
+                loss_before: 50_000,
+            };
+            let fresh = LadderMemory::fresh();
+            let expected = LadderMemory { seen: true, earlier_cap, voice_only: true, ..fresh };
+            assert_eq!(trial::migrate::<LadderMemory>(1, &first), Some(expected.clone()));
+            let expected = LadderMemory { low_priority: true, ..expected };
+            assert_eq!(trial::migrate::<LadderMemory>(2, &second), Some(expected));
+            assert_eq!(trial::migrate::<LadderMemory>(9, &first), None);
+        }
     }
 }

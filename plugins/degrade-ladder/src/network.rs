@@ -8,10 +8,85 @@ use crate::{ActionReason, DegradeLadder, LadderMemory};
 /// queue for long, and low enough that the policy reacts to a queue first.
 const FOLLOWS_PER_SECOND: Duration = Duration::from_millis(5);
 
-/// In a room of two, a cap on one session also lowers the rate received by the other.
+/// In a room of two, a cap on what one session receives is one on what the other sends.
 const ROOM_OF_TWO: u32 = 2;
 
-/// Condition of a session's network.
+/// A direction of a session's media.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Direction {
+    /// From the session.
+    Up,
+    /// To the session.
+    Down,
+}
+
+impl Direction {
+    pub(crate) const ALL: [Direction; 2] = [Direction::Up, Direction::Down];
+
+    fn other(self) -> Direction {
+        match self {
+            Direction::Up => Direction::Down,
+            Direction::Down => Direction::Up,
+        }
+    }
+
+    /// The action that caps this direction.
+    pub(crate) fn cap(self) -> Op {
+        match self {
+            Direction::Up => Op::CapUp,
+            Direction::Down => Op::CapDown,
+        }
+    }
+
+    /// The active cap; 0 without one.
+    pub(crate) fn cap_kbps(self, session: &Session<'_, LadderMemory>) -> Option<u32> {
+        match self {
+            Direction::Up => session.cap_up_kbps(),
+            Direction::Down => session.cap_down_kbps(),
+        }
+    }
+
+    /// The bit rate of packets that arrived from the session, or were sent to it.
+    pub(crate) fn bitrate_kbps(self, session: &Session<'_, LadderMemory>) -> Option<u32> {
+        match self {
+            Direction::Up => session.bitrate_up_kbps(),
+            Direction::Down => session.bitrate_down_kbps(),
+        }
+    }
+
+    /// The loss before repair.
+    pub(crate) fn loss_ppm(self, session: &Session<'_, LadderMemory>) -> Option<u32> {
+        match self {
+            Direction::Up => session.loss_up_ppm(),
+            Direction::Down => session.loss_down_ppm(),
+        }
+    }
+
+    /// The loss after repair. A gateway that does not measure it repairs nothing.
+    pub(crate) fn missing_ppm(self, session: &Session<'_, LadderMemory>) -> Option<u32> {
+        let missing = match self {
+            Direction::Up => session.loss_up_after_repair_ppm(),
+            Direction::Down => session.loss_down_after_repair_ppm(),
+        };
+        missing.or(self.loss_ppm(session))
+    }
+
+    fn jitter_us(self, session: &Session<'_, LadderMemory>) -> u32 {
+        let jitter = match self {
+            Direction::Up => session.jitter_up_us(),
+            Direction::Down => session.jitter_down_us(),
+        };
+        jitter.unwrap_or(0)
+    }
+
+    /// A growing round trip may be due to a queue in this direction: the jitter of the other is not more than twice as high.
+    fn may_queue(self, session: &Session<'_, LadderMemory>) -> bool {
+        let other = self.other().jitter_us(session);
+        self.jitter_us(session).saturating_mul(2) >= other
+    }
+}
+
+/// Condition of a direction's network.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum NetworkCondition {
     Unknown,
@@ -34,40 +109,48 @@ impl NetworkCondition {
     pub(crate) fn of(
         settings: &DegradeLadder,
         session: &Session<'_, LadderMemory>,
-        memory: &mut LadderMemory,
+        direction: Direction,
+        queue: QueueLevel,
+        memory: &LadderMemory,
     ) -> NetworkCondition {
         let share = settings.share(memory).unwrap_or(1.0);
         let ppm = |part: f64| part * share * 1e6;
         let down_at = ppm(settings.down_at_loss);
-        let voice_only_at = ppm(settings.voice_only_at_loss);
-        let (up, down) = (session.loss_up_ppm(), session.loss_down_ppm());
-        let is = |loss: Option<u32>, at: f64| loss.is_some_and(|loss| f64::from(loss) >= at);
-        let queue = memory.queue.hear(settings.down_at_queue, session);
-        let loss = up.max(down);
-        if is(loss, down_at) {
-            let in_pair = session.sessions().is_none_or(|sessions| sessions <= ROOM_OF_TWO);
-            let cap = in_pair || is(up, down_at);
-            return NetworkCondition::Bad(
-                Remedy { cap, voice_only: is(loss, voice_only_at) },
-                ActionReason::Loss,
-            );
+        let good_below = 1.0 - settings.hysteresis;
+        let loss = direction.missing_ppm(session);
+        let loses = |at: f64| loss.is_some_and(|loss| f64::from(loss) >= at);
+        let jitter = Duration::from_micros(direction.jitter_us(session).into());
+        let jitter_at = settings.down_at_jitter;
+        let jitters = |share: f64| !jitter_at.is_zero() && jitter >= jitter_at.mul_f64(share);
+        let queue = if direction.may_queue(session) { queue } else { QueueLevel::Low };
+        let in_pair = session.sessions().is_none_or(|sessions| sessions <= ROOM_OF_TWO);
+        let cap = direction == Direction::Up || in_pair;
+        let voice_only = direction == Direction::Down && loses(ppm(settings.voice_only_at_loss));
+        if loses(down_at) {
+            return NetworkCondition::Bad(Remedy { cap, voice_only }, ActionReason::Loss);
         }
-        match (loss, queue) {
-            (_, QueueLevel::High) => {
-                NetworkCondition::Bad(Remedy { cap: true, voice_only: false }, ActionReason::Queue)
-            }
-            (None, _) => NetworkCondition::Unknown,
-            (Some(_), QueueLevel::Between) => NetworkCondition::Between,
-            (Some(_), QueueLevel::Low) if is(loss, down_at * (1.0 - settings.hysteresis)) => {
-                NetworkCondition::Between
-            }
-            (Some(_), QueueLevel::Low) => NetworkCondition::Good,
+        let remedy = Remedy { cap, voice_only: false };
+        if queue == QueueLevel::High {
+            return NetworkCondition::Bad(remedy, ActionReason::Queue);
+        }
+        if loss.is_none() {
+            return NetworkCondition::Unknown;
+        }
+        if jitters(1.0) {
+            return NetworkCondition::Bad(remedy, ActionReason::Jitter);
+        }
+        let is_calm = queue == QueueLevel::Low && !loses(down_at * good_below);
+        if is_calm && !jitters(good_below) {
+            NetworkCondition::Good
+        } else {
+            NetworkCondition::Between
         }
     }
 }
 
+/// The excess of the round trip over the usual one.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum QueueLevel {
+pub(crate) enum QueueLevel {
     Low,
     Between,
     High,
@@ -87,7 +170,11 @@ pub(crate) struct QueueDelay {
 }
 
 impl QueueDelay {
-    fn hear(&mut self, limit: Duration, session: &Session<'_, LadderMemory>) -> QueueLevel {
+    pub(crate) fn hear(
+        &mut self,
+        limit: Duration,
+        session: &Session<'_, LadderMemory>,
+    ) -> QueueLevel {
         let Some(rtt_us) = session.rtt_client_us().filter(|_| limit > Duration::ZERO) else {
             return QueueLevel::Low;
         };

@@ -19,7 +19,7 @@ fn run_one(plugin: &str, text: &str) -> CaseReport {
 
 /// A session with lasting loss, asked four times in 600 ms; `VIDEO` stands for its last expectation.
 const LOSS: &str = r#"
-settings = { down_after = "600ms" }
+settings = { down_after = "600ms", cut_per_loss = 1000 }
 
 [[ask]]
 times = 3
@@ -33,7 +33,7 @@ expect = { s7 = "unchanged", s8 = "unchanged" }
 sessions = [
     { id = 7, loss-up = 50000, bitrate-up = 1000, cap = 0, video = true, floor = 100, ceiling = 2000 },
 ]
-expect.s7.actions = [{ action = "cap", argument = ARGUMENT, reason = "loss" }]
+expect.s7.actions = [{ action = "cap-up", argument = ARGUMENT, reason = "loss" }]
 "#;
 
 #[test]

@@ -15,8 +15,14 @@ pub(super) enum Values {
 }
 
 /// Metrics that are enums or flags, with their highest valid number.
-const NAMES: [(Metric, u32); 4] =
-    [(Metric::Health, 3), (Metric::Breaker, 2), (Metric::Draining, 1), (Metric::Video, 1)];
+const NAMES: [(Metric, u32); 6] = [
+    (Metric::Health, 3),
+    (Metric::Breaker, 2),
+    (Metric::Draining, 1),
+    (Metric::Video, 1),
+    (Metric::FewFrames, 1),
+    (Metric::ImpairedSegment, 7),
+];
 
 /// Keys and values of labels; `region` is drawn from the existing ones.
 const LABELS: &[(&str, &[&str])] = &[
@@ -60,15 +66,17 @@ impl Values {
         }
     }
 
-    /// In usual worlds, puts the floor below the ceiling, and the cap between both.
+    /// In usual worlds, puts the floor below the ceiling, and caps between both.
     pub(super) fn settle(self, measures: &mut Measures) {
         let both = measures.measured(Metric::Floor).zip(measures.measured(Metric::Ceiling));
         let (Values::Usual, Some((a, b))) = (self, both) else { return };
         let (floor, ceiling) = (a.min(b), a.max(b));
         measures.set(Metric::Floor, floor.into()).set(Metric::Ceiling, ceiling.into());
-        if let Some(cap) = measures.measured(Metric::Cap) {
-            let cap = if cap < 1_000 { 0 } else { cap.clamp(floor, ceiling) };
-            measures.set(Metric::Cap, cap.into());
+        for metric in [Metric::Cap, Metric::CapUp, Metric::CapDown] {
+            if let Some(cap) = measures.measured(metric) {
+                let cap = if cap < 1_000 { 0 } else { cap.clamp(floor, ceiling) };
+                measures.set(metric, cap.into());
+            }
         }
     }
 

@@ -360,7 +360,11 @@ impl WorkerSession {
             flow.client_ppm = reported_loss(&packet).or(flow.client_ppm);
             let jitter = voice_jitter(&packet, |ssrc| continuity.clock_rate(ssrc));
             flow.client_jitter_us = jitter.or(flow.client_jitter_us);
-            counts.get_or_insert_default().note_reports(reports(&packet), sent);
+            let behind = reports(&packet).map(|block| rtcp::ReportBlock {
+                lost: block.lost.wrapping_sub(continuity.unsent(&block).cast_signed()),
+                ..block
+            });
+            counts.get_or_insert_default().note_reports(behind, sent);
             if !self.answer_nacks(&mut packet, cx) {
                 return;
             }

@@ -287,7 +287,9 @@ impl<'a> Evaluation<'a> {
                 .filter(|((_, other), args)| other == op && args.iter().any(|&arg| arg > 0));
             with.map(|((session, _), _)| *session).collect()
         };
-        let (capped, voice_only) = (sessions("cap"), sessions("voice-only"));
+        let caps = ["cap", "cap-up", "cap-down"];
+        let capped: BTreeSet<u64> = caps.into_iter().flat_map(sessions).collect();
+        let voice_only = sessions("voice-only");
         let all: BTreeSet<u64> = capped.union(&voice_only).copied().collect();
         let is_restored = |session: &&u64| {
             let mut of_session = done.iter().filter(|((other, _), _)| other == *session);

@@ -1,4 +1,5 @@
-//! `cap`: a cap on the session's bit rate, which senders are told by REMB or TMMBR.
+//! `cap`: a cap on the session's bit rate, which senders are told by REMB or TMMBR. It limits both directions: what the session sends
+//! and, in a room of two, what it receives.
 
 use std::ops::RangeInclusive;
 
@@ -10,9 +11,27 @@ use crate::registry::{Metric, Op};
 /// The argument is the cap in kbit/s.
 pub(super) struct Cap;
 
+/// The valid caps of the session's scenario.
+pub(super) fn bounds(facts: &ActionFacts<'_>) -> RangeInclusive<u32> {
+    facts.bounds.floor_kbps..=facts.bounds.ceiling_kbps
+}
+
+/// The cap is above the highest rate that the device can receive.
+pub(super) fn exceeds(kbps: u64, device: &DeviceLimits) -> bool {
+    device.kbps.is_some_and(|limit| kbps > u64::from(limit))
+}
+
+/// Twice the rate of this cap, up to the ceiling, where the cap ends.
+pub(super) fn raised(op: Op, session: &DegradedSession<'_>) -> Option<u32> {
+    let cap = session.decided.of(op);
+    let to = cap.saturating_mul(2);
+    let raised = if to >= session.facts.bounds.ceiling_kbps { 0 } else { to };
+    (cap > 0).then_some(raised)
+}
+
 impl Action for Cap {
     fn range(&self, facts: &ActionFacts<'_>) -> RangeInclusive<u32> {
-        facts.bounds.floor_kbps..=facts.bounds.ceiling_kbps
+        bounds(facts)
     }
 
     fn limit(&self, arg: u32, _: &MediaDescription, limits: &mut MediaLimits) {
@@ -24,7 +43,7 @@ impl Action for Cap {
     }
 
     fn exceeds_device(&self, arg: u64, device: &DeviceLimits) -> bool {
-        device.kbps.is_some_and(|limit| arg > u64::from(limit))
+        exceeds(arg, device)
     }
 
     fn needs_obedience(&self) -> bool {
@@ -42,12 +61,8 @@ impl Action for Cap {
         (session.obeys_caps && to < from).then_some(to)
     }
 
-    /// Twice the rate, up to the ceiling, where the cap ends.
     fn raise(&self, session: &DegradedSession<'_>) -> Option<u32> {
-        let cap = session.decided.of(Op::Cap);
-        let to = cap.saturating_mul(2);
-        let raised = if to >= session.facts.bounds.ceiling_kbps { 0 } else { to };
-        (cap > 0).then_some(raised)
+        raised(Op::Cap, session)
     }
 
     fn exhausted(&self, session: &DegradedSession<'_>) -> Option<DegradationLimit> {
@@ -136,6 +151,28 @@ mod tests {
             at(0, |session| Cap.lower(&DegradedSession { obeys_caps: false, ..session })),
             None
         );
+    }
+
+    #[test]
+    fn ladder_lifts_caps_of_one_direction_and_sets_none() {
+        for op in [Op::CapUp, Op::CapDown] {
+            for (cap, raise) in [(0, None), (500, Some(1_000)), (1_000, Some(0))] {
+                let steps = at(0, |session| {
+                    let mut decided = session.decided;
+                    decided.set(op, cap);
+                    let session = DegradedSession { decided, ..session };
+                    (crate::actions::of(op).lower(&session), crate::actions::of(op).raise(&session))
+                });
+                assert_eq!(steps, (None, raise), "{op:?} {cap}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_cap_on_receiving_can_exceed_the_device() {
+        let device = DeviceLimits { kbps: Some(700), ..DeviceLimits::default() };
+        let exceeds = |op| crate::actions::of(op).exceeds_device(701, &device);
+        assert_eq!([Op::CapUp, Op::CapDown].map(exceeds), [false, true]);
     }
 
     #[test]

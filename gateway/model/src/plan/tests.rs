@@ -77,6 +77,23 @@ fn lower_of_two_caps_applies() {
 }
 
 #[test]
+fn cap_of_one_direction_leaves_the_other() {
+    let limited = |op| {
+        let plan = Plan::default().with(op, 300, &media());
+        let MediaLimits { send_kbps, receive_kbps, .. } = limits(plan, &DeviceLimits::default());
+        [send_kbps, receive_kbps, plan.cap_kbps(), plan.cap_down_kbps()]
+    };
+    assert_eq!(limited(Op::CapUp), [300, 0, 300, 0]);
+    assert_eq!(limited(Op::CapDown), [0, 300, 0, 300]);
+    assert_eq!(limited(Op::Cap), [300, 0, 300, 300], "the other session of a room of two");
+    let all = Op::ALL.into_iter().fold(Plan::default(), |plan, op| plan.with(op, 300, &media()));
+    assert_eq!(all.rung(), 2, "all caps are one rung");
+    let device = DeviceLimits { kbps: Some(200), ..DeviceLimits::default() };
+    assert_eq!({ limits(all, &device).receive_kbps }, 200);
+    assert_eq!(PlanRecord::new(all, &media()).plan(), all);
+}
+
+#[test]
 fn another_peer_cap_is_a_change() {
     let mut plan = Plan::default();
     assert_eq!([200, 200, 0].map(|kbps| plan.set_peer_cap(kbps)), [true, false, true]);

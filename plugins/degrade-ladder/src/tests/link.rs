@@ -1,7 +1,7 @@
 //! Runs the policy on a simulated link, which its actions affect. The link loses packets above its capacity; loss is
 //! smoothed over about a second, as by workers.
 
-use super::{BitrateUp, Call, Duration, TICK};
+use super::{BitrateDown, Call, Duration, TICK};
 
 /// Bit rate of the sender without a cap, kbit/s.
 const WANTS: u32 = 1_000;
@@ -29,11 +29,11 @@ impl Link {
         let ticks = (time.as_millis() / TICK.as_millis()) as u32;
         let (mut rungs, mut lossy, mut through) = (0, 0, 0.0);
         for _ in 0..ticks {
-            let cap = self.call.session.state.cap;
+            let cap = self.call.path().cap;
             let sends = if cap == 0 { WANTS } else { cap.min(WANTS) };
             let lost = 1.0 - f64::from(kbps.min(sends)) / f64::from(sends);
             self.loss_ppm += (lost * 1e6 - self.loss_ppm) / 10.0;
-            self.call.measure(BitrateUp, sends);
+            self.call.measure(BitrateDown, sends);
             rungs += usize::from(self.call.tick(self.loss_ppm as u32).is_some());
             lossy += u32::from(lost >= 0.03);
             through += f64::from(kbps.min(sends));
@@ -43,7 +43,7 @@ impl Link {
     }
 }
 
-const CALL: &str = r#"{"down_after": "600ms", "up_after": "5s", "cap_factor": 0.5}"#;
+const CALL: &str = r#"{"down_after": "600ms", "up_after": "2s", "cap_factor": 0.85}"#;
 
 #[test]
 fn session_settles_below_reduced_bandwidth() {
@@ -70,7 +70,7 @@ fn session_recovers_full_bandwidth_within_minutes() {
         let mut link = Link::with(CALL);
         link.carries(kbps, Duration::from_secs(600));
         link.carries(2_000, Duration::from_secs(200));
-        assert_eq!(link.call.session.state.cap, 0, "{kbps}");
+        assert_eq!(link.call.path().cap, 0, "{kbps}");
         assert!(!link.call.session.state.voice_only, "{kbps}");
         assert_eq!(link.carries(2_000, Duration::from_secs(600)).rungs, 0, "{kbps}");
     }

@@ -203,6 +203,33 @@ fn cap_in_pair_is_lifted_by_third_listener() {
 }
 
 #[test]
+fn cap_of_one_direction_limits_one_sender() {
+    let mut world = world();
+    let [lossy, other] = [video(&mut world, 1), video(&mut world, 1)];
+    let sent = |world: &World| {
+        [lossy, other].map(|id| world.gateway.tables.sessions[&id].plan_in_force().limits.send_kbps)
+    };
+    tick(&mut world, vec![act(0, Op::CapUp as u32, 100)], Vec::new());
+    assert_eq!(sent(&world), [100, 0], "what it sends");
+    tick(
+        &mut world,
+        vec![act(0, Op::CapUp as u32, 0), act(0, Op::CapDown as u32, 200)],
+        Vec::new(),
+    );
+    assert_eq!(sent(&world), [0, 200], "what it receives, the other sends");
+    let limits = world.gateway.tables.sessions[&lossy].plan_in_force().limits;
+    assert_eq!({ limits.receive_kbps }, 200);
+    let now = world.now;
+    world.gateway.handle_close(other, now).unwrap();
+    world.pass(ms(1));
+    assert_eq!(
+        world.gateway.tables.sessions[&lossy].plan_in_force().limits.send_kbps,
+        200,
+        "alone it may hear itself"
+    );
+}
+
+#[test]
 fn change_is_sent_once() {
     let mut world = world();
     video(&mut world, 1);

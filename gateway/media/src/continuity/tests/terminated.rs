@@ -137,6 +137,29 @@ fn numbers_that_were_skipped_are_no_reported_loss() {
 }
 
 #[test]
+fn unsent_numbers_are_counted_up_to_a_report() {
+    let unsent = |session: &Session, sequence_max| {
+        session.0.unsent(&ReportBlock { ssrc: 0xa, sequence_max, ..ReportBlock::default() })
+    };
+    let mut session = terminated();
+    let sender = node(1, 0xa, 32_000, 5_000);
+    passed(&mut session, sender, 0..100);
+    passed(&mut session, sender, 103..110);
+    let ends = [32_099, 32_101, 32_102, 32_109].map(|end| unsent(&session, end));
+    assert_eq!(ends, [0, 2, 3, 3]);
+    passed(&mut session, sender, 101..102);
+    assert_eq!([32_101, 32_109].map(|end| unsent(&session, end)), [1, 2], "it came late");
+    session.0.skip_to(0xa, 36_000);
+    assert_eq!(unsent(&session, 36_000), 2, "excused otherwise");
+
+    let mut session = Session(Continuity::new(7, Protection::Clear));
+    let sender = node(1, 0xa, 100, 5_000);
+    passed(&mut session, sender, 0..10);
+    assert_eq!(passed(&mut session, sender, 20_000..20_005).len(), 5);
+    assert_eq!(unsent(&session, 20_104), 0, "the receiver takes the jump for a restart");
+}
+
+#[test]
 fn other_sender_follows_the_numbers_that_were_skipped() {
     let mut session = terminated();
     passed(&mut session, node(1, 0xa, 32_000, 5_000), 0..100);
