@@ -213,7 +213,7 @@ async fn trickle(
     let endpoint = Endpoint { direction, scenario, room };
     whip.authorize(&endpoint, &headers, Validity::Once)?;
     require_type(&headers, FRAGMENT)?;
-    let ProvedSession { id, ice } = whip.find(&endpoint, &session).await?;
+    let ProvedSession { id, ice, .. } = whip.find(&endpoint, &session).await?;
     place.trust(ProvenCredential::SessionUrl(id))?;
     require_match(&headers, &etag(&ice.ufrag))?;
     let (fragment, _share) = whip.bodies.read(body, SDP_BYTES_MAX).await?;

@@ -90,7 +90,7 @@ fn fuzz_whip_request() {
     // The secret of the URLs in the corpus.
     urls.resume(serde_json::from_value(json!(vec![7; 32])).unwrap());
     let secrets = ClientSecrets::of(None, Some(&settings));
-    let router = router(api(&asked), urls, &settings, secrets, None);
+    let router = router(api(&asked), urls, &settings, secrets, None, Arc::default(), None);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let status = |input: &[u8]| {
         let service = TowerToHyperService::new(router.clone());

@@ -88,7 +88,7 @@ fn browser_is_an_ice_client_with_a_certificate() {
 fn voice_is_repaired_by_nack_if_offered() {
     let feedback = "a=rtcp-fb:111 transport-cc";
     let munged = CHROMIUM.replacen(feedback, &format!("{feedback}\r\na=rtcp-fb:111 nack"), 1);
-    let ParsedOffer { wanted, sdp } = parsed(&offer(&munged)).unwrap();
+    let ParsedOffer { wanted, sdp, .. } = parsed(&offer(&munged)).unwrap();
     assert!(wanted.media.streams[0].feedback.nack);
     let ice = IceAnswer {
         ufrag: "gate".into(),
