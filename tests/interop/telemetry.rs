@@ -38,6 +38,7 @@ fn shape(attribute: Attribute) -> Shape {
         Attribute::Confidence | Attribute::Duration | Attribute::Loss => Shape::Number,
         Attribute::Nodes | Attribute::Witness => Shape::Texts,
         Attribute::AdmittedBy
+        | Attribute::Advice
         | Attribute::Arm
         | Attribute::By
         | Attribute::Cause
