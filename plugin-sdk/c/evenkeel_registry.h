@@ -35,6 +35,22 @@
 #define EK_CEILING 15
 /* Burn rate of the error budget of the scenario times 100, over 5 minutes: of the indicator of its service level objective that burns fastest. [centi, of session, room] */
 #define EK_SLO_BURN 16
+/* Packets of the session that the gateway lacks: lost on the way, and neither sent again nor recovered. [ppm, of session] */
+#define EK_LOSS_UP_AFTER_REPAIR 17
+/* Packets that the session lacks: lost on the way from the gateway, and not sent again in time. [ppm, of session] */
+#define EK_LOSS_DOWN_AFTER_REPAIR 18
+/* Mean length of bursts of lost packets of the session times 100. Unmeasured without loss. [centi, of session] */
+#define EK_BURST_UP 19
+/* Mean length of bursts of packets that the session asked for (RFC 4585, 6.2.1) times 100. Unmeasured without loss. [centi, of session] */
+#define EK_BURST_DOWN 20
+/* Segment of the path that impairs the session's media, by the diagnosis: 0 none, 1 device, 2 uplink, 3 leg, 4 node, 5 gateway, 6 downlink, 7 unknown. [count, of session] */
+#define EK_IMPAIRED_SEGMENT 21
+/* 1 if the session's device sends much fewer video frames than usual. [count, of session] */
+#define EK_FEW_FRAMES 22
+/* The active cap on what the session sends, by the action of this name; 0 without one. [kbps, of session] */
+#define EK_CAP_UP 23
+/* The active cap on what the session receives, by the action of this name; 0 without one. [kbps, of session] */
+#define EK_CAP_DOWN 24
 /* One-way delay to the node: half of the measured round trip. [us, of node, region] */
 #define EK_DELAY 32
 /* Unanswered probes of the node, smoothed. [ppm, of node, region] */
@@ -64,6 +80,10 @@
 #define EK_OP_CAP 1
 /* Send the session voice only. Argument: 1 drops video, 0 restores it. [count] */
 #define EK_OP_VOICE_ONLY 2
+/* Cap the bit rate that the session sends (REMB), and no other one's. Argument: kbit/s; 0 removes the cap. [kbps] */
+#define EK_OP_CAP_UP 3
+/* Cap the bit rate that the session receives: of what the other session of a room of two sends, and by its own REMB to a node that obeys it. Argument: kbit/s; 0 removes the cap. [kbps] */
+#define EK_OP_CAP_DOWN 4
 
 /* Enough or too little capacity for the load. */
 #define EK_REASON_CAPACITY 65536

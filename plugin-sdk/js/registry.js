@@ -33,6 +33,22 @@ export const Metric = Object.freeze({
   Ceiling: 15,
   /** Burn rate of the error budget of the scenario times 100, over 5 minutes: of the indicator of its service level objective that burns fastest. [centi] */
   SloBurn: 16,
+  /** Packets of the session that the gateway lacks: lost on the way, and neither sent again nor recovered. [ppm] */
+  LossUpAfterRepair: 17,
+  /** Packets that the session lacks: lost on the way from the gateway, and not sent again in time. [ppm] */
+  LossDownAfterRepair: 18,
+  /** Mean length of bursts of lost packets of the session times 100. Unmeasured without loss. [centi] */
+  BurstUp: 19,
+  /** Mean length of bursts of packets that the session asked for (RFC 4585, 6.2.1) times 100. Unmeasured without loss. [centi] */
+  BurstDown: 20,
+  /** Segment of the path that impairs the session's media, by the diagnosis: 0 none, 1 device, 2 uplink, 3 leg, 4 node, 5 gateway, 6 downlink, 7 unknown. [count] */
+  ImpairedSegment: 21,
+  /** 1 if the session's device sends much fewer video frames than usual. [count] */
+  FewFrames: 22,
+  /** The active cap on what the session sends, by the action of this name; 0 without one. [kbps] */
+  CapUp: 23,
+  /** The active cap on what the session receives, by the action of this name; 0 without one. [kbps] */
+  CapDown: 24,
   /** One-way delay to the node: half of the measured round trip. [us] */
   Delay: 32,
   /** Unanswered probes of the node, smoothed. [ppm] */
@@ -64,6 +80,10 @@ export const Op = Object.freeze({
   Cap: 1,
   /** Send the session voice only. Argument: 1 drops video, 0 restores it. [count] */
   VoiceOnly: 2,
+  /** Cap the bit rate that the session sends (REMB), and no other one's. Argument: kbit/s; 0 removes the cap. [kbps] */
+  CapUp: 3,
+  /** Cap the bit rate that the session receives: of what the other session of a room of two sends, and by its own REMB to a node that obeys it. Argument: kbit/s; 0 removes the cap. [kbps] */
+  CapDown: 4,
 });
 
 export const CommonReason = Object.freeze({
