@@ -239,6 +239,13 @@ pub struct ReceptionCounts {
     /// Packets that were missing at first: that did not arrive, or came later than reordering explains. A reordered packet was
     /// lost in the previous interval.
     pub lost: u64,
+    pub(crate) duplicates: u64,
+    /// Packets that arrived after a later one.
+    pub(crate) reordered: u64,
+    /// Number of times longer than `GAP` without a packet.
+    pub(crate) gaps: u64,
+    /// The longest time without a packet.
+    pub(crate) gap_max: Duration,
     /// Packets of `lost` that arrived later, as a retransmission does.
     #[serde(default)]
     pub(crate) late: u64,
@@ -248,13 +255,6 @@ pub struct ReceptionCounts {
     /// Runs of consecutive numbers in `lost`.
     #[serde(default)]
     pub bursts: u64,
-    pub(crate) duplicates: u64,
-    /// Packets that arrived after a later one.
-    pub(crate) reordered: u64,
-    /// Number of times longer than `GAP` without a packet.
-    pub(crate) gaps: u64,
-    /// The longest time without a packet.
-    pub(crate) gap_max: Duration,
 }
 
 impl ReceptionCounts {

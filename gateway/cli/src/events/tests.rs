@@ -59,7 +59,7 @@ fn unknown_event_or_field_is_refused_with_the_names() {
         }
     };
     let event = refused(&["nosuch"], "node=x");
-    assert!(event.starts_with("there is no such event: nosuch; there are breaker, "), "{event}");
+    assert!(event.starts_with("there is no such event: nosuch; there are advice, "), "{event}");
     assert!(event.contains(", moved, "), "{event}");
     assert!(refused(&["movd"], "node=x").ends_with("; did you mean `moved`?"));
     let field = refused(&[], "nod=x");

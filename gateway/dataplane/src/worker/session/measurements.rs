@@ -41,15 +41,8 @@ pub(crate) struct VoiceMeasurements {
     pub(super) sources: Receptions,
     #[serde(with = "instant::option")]
     pub(super) last_heard: Option<Instant>,
-    /// Loss before repair, and after it.
+    /// Loss before repair.
     loss_up_ppm: Smoothed,
-    #[serde(default)]
-    left_up_ppm: Smoothed,
-    /// Lost packets that were filled since the last packet was expected.
-    #[serde(default)]
-    filled_up: u64,
-    #[serde(default)]
-    bursts_up: Bursts,
     jitter_up_us: u64,
     down: Vec<Down>,
     #[serde(with = "instant::paired")]
@@ -68,17 +61,26 @@ pub(crate) struct VoiceMeasurements {
     pub(super) jitter_voice_us: Option<u32>,
     #[serde(default)]
     pub(super) round_trip_us: Option<u32>,
+    /// Loss after repair.
+    #[serde(default)]
+    left_up_ppm: Smoothed,
+    /// Lost packets that were filled since the last packet was expected.
+    #[serde(default)]
+    filled_up: u64,
+    #[serde(default)]
+    bursts_up: Bursts,
 }
 
 /// Reception by the client: one stream's receiver reports, or the connection as measured by QUIC.
 #[derive(Clone, Serialize, Deserialize, Debug)]
 pub(super) struct Down {
     ssrc: Option<u32>,
-    /// Loss before repair, and after it.
+    /// Loss before repair.
     loss_ppm: Smoothed,
+    jitter_us: Option<u64>,
+    /// Loss after repair.
     #[serde(default)]
     left_ppm: Smoothed,
-    jitter_us: Option<u64>,
     #[serde(default)]
     pub(super) reported: ReportedLoss,
 }
