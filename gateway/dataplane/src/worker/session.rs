@@ -32,6 +32,7 @@ use client::ClientSide;
 use counts::SessionCounts;
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::continuity::{OriginalNumbers, Pass, StreamEpoch, Withheld};
+use evenkeel_media::loss::RepairPacket;
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
 use evenkeel_media::srtp::{GrantView, SrtpKeys};
 use evenkeel_media::stun::{StunKey, Username};
@@ -237,7 +238,7 @@ impl WorkerSession {
         if let Some(kind) = repair {
             self.counts().note_repair(kind, MediaDirection::ToNode, packet.len());
         }
-        let was_lost = self.note_number(&header, packet, repair, cx);
+        let was_lost = self.note_number(&header, packet, repair, cx.now);
         let state = self.state();
         state.totals.packets_up += 1;
         state.totals.bytes_up += packet.len() as u64;
@@ -268,6 +269,9 @@ impl WorkerSession {
             && let Err(reason) = self.recover_lost(hop, twin, &header, packet, cx)
         {
             return cx.egress.count_drop(reason);
+        }
+        if self.running().repair.is_some() {
+            self.ask_for_missing(cx);
         }
         if let Some(twin) = twin {
             self.send_copy(twin, RtpSide::Rtp, kind, packet, cx);
@@ -305,6 +309,9 @@ impl WorkerSession {
             self.counts().note_recovered();
             if let Some((ssrc, sequence)) = rtp::ssrc_and_sequence(lost) {
                 self.state().measurements.sources.filled(ssrc, sequence);
+                if let Some(repair) = &mut self.running().repair {
+                    repair.note_recovered(ssrc, sequence);
+                }
             }
             self.state().flow.sent[StreamKind::Audio as usize] += 1;
             if let Some(twin) = twin {
@@ -654,6 +661,9 @@ impl WorkerSession {
         state.totals.packets_down += 1;
         state.totals.bytes_down += packet.len() as u64;
         state.measurements.bytes_down += packet.len() as u64;
+        if let Some(OriginalNumbers { ssrc, .. }) = original {
+            state.measurements.down(Some(ssrc)).reported.note_repair(RepairPacket::Separate);
+        }
         if kind == StreamKind::Video
             && let Some(request) = state.feedback.key_frame_request(header.ssrc)
         {
@@ -679,7 +689,7 @@ impl WorkerSession {
             rtp::set_ssrc(bytes, ssrc);
             rtp::set_sequence(bytes, sequence);
             rtp::set_timestamp(bytes, timestamp);
-            if let Some(OriginalNumbers { sequence, timestamp }) = original {
+            if let Some(OriginalNumbers { sequence, timestamp, .. }) = original {
                 rtp::set_timestamp(bytes, timestamp);
                 retransmission::set_original_sequence(header, bytes, sequence);
             }

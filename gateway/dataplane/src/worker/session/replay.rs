@@ -222,8 +222,7 @@ impl WorkerSession {
     pub(super) fn lacks_nothing(&mut self, ssrc: u32) -> bool {
         self.replayed == ReplayedMedia::All && {
             let state = self.state();
-            state.feedback.is_wanted_for_switch()
-                && state.continuity.is_whole(state.epoch(), ssrc)
+            state.feedback.is_wanted_for_switch() && state.continuity.is_whole(state.epoch(), ssrc)
         }
     }
 }

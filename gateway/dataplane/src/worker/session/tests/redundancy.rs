@@ -326,6 +326,22 @@ fn frames_of_lost_packets_reach_the_node_once() {
 }
 
 #[test]
+fn recovered_packets_are_not_asked_for() {
+    let mut call = Call::new(true);
+    let mut media = MediaDescription::clone(&call.bench.session.media);
+    media.streams[0].feedback.nack = true;
+    call.bench.session.media = Arc::new(media);
+    let plain = |number| voice(OPUS, number, &frame(number));
+    call.speak(1, &plain(1));
+    assert_eq!(call.speak(3, &redundant(3, &[1])).len(), 2);
+    assert!(received(&call.bench.client).is_empty());
+    call.speak(5, &plain(5));
+    assert_eq!(received(&call.bench.client).len(), 1, "a NACK of the fourth");
+    let summary = call.bench.session.summary(call.bench.start).unwrap();
+    assert_eq!((summary.counts.recovered, summary.counts.requested), (1, 1));
+}
+
+#[test]
 fn recovered_packets_reach_both_hops() {
     let mut call = Call::new(true);
     let twin = UdpSocket::bind("127.0.0.1:0").unwrap();
