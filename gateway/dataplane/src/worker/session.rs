@@ -193,6 +193,10 @@ impl WorkerSession {
         let repair = self.running.as_deref().and_then(|running| running.repair.as_deref());
         let repairs = repair.is_some_and(|repair| repair.is_active(now));
         let is_idle = !was_used && !repairs && self.state_ref().map_or(cap == 0, is_quiet);
+        if is_idle && let Some(running) = self.running.as_deref_mut() {
+            // Its packets are too old, and its memory is shared.
+            running.replay = None;
+        }
         self.activity = if is_idle { Activity::Idle } else { Activity::Quiet };
         // The summary took the last counts.
         self.uncopied |= was_used || is_idle;
@@ -514,6 +518,7 @@ impl WorkerSession {
             };
         };
         let kind = declared(&self.media, header.payload_type).map(|(kind, _)| kind);
+        let kind = kind.or_else(|| redundancy::stripped_kind(header.payload_type));
         let state = self.state();
         let taken = match (kind, state.pair.as_deref_mut()) {
             (Some(kind), Some(pair)) => {

@@ -90,7 +90,6 @@ pub(super) struct Redundancy {
     negotiated: NegotiatedRed,
     choice: RepairChoice,
     repair: Repair,
-    round_trip: Option<Duration>,
     frame: Duration,
     /// The last packet to the client with Opus' own redundancy.
     lbrr_at: Option<Instant>,
@@ -111,7 +110,6 @@ impl Redundancy {
                 negotiated,
                 choice: RepairChoice::default(),
                 repair: Repair::default(),
-                round_trip: None,
                 frame: USUAL_FRAME,
                 lbrr_at: None,
                 streams: Vec::new(),
@@ -143,8 +141,6 @@ impl Redundancy {
 
     /// Chooses the repair. Called every 100 ms.
     pub(super) fn choose(&mut self, measurements: &VoiceMeasurements, now: Instant) {
-        let measured = measurements.round_trip_us.map(|us| Duration::from_micros(us.into()));
-        self.round_trip = measured.or(self.round_trip);
         let samples = self
             .streams
             .iter()
@@ -154,7 +150,7 @@ impl Redundancy {
         let path = PathState {
             loss: worst.map(|(sample, _)| sample),
             burst_x100: worst.map_or(100, |(_, burst)| burst),
-            round_trip: self.round_trip,
+            round_trip: measurements.round_trip(now),
             latency: self.negotiated.latency,
             frame: self.frame,
             takes_retransmission: self.negotiated.takes_retransmission,
@@ -288,6 +284,11 @@ fn begin_packet(header: &RtpHeader, packet: &[u8], payload_type: u8, out: &mut V
         *flags &= !0x20;
     }
     rtp::set_payload_type(out, payload_type);
+}
+
+/// Returns the kind of the packets with redundancy that the client may not have negotiated.
+pub(super) fn stripped_kind(payload_type: u8) -> Option<StreamKind> {
+    (payload_type == red::ROOM_PAYLOAD_TYPE).then_some(StreamKind::Audio)
 }
 
 /// Returns the packet's own frame as a packet of its codec, in `out`, for a client that did not negotiate the payload type of the packet. `None`

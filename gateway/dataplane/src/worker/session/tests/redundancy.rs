@@ -391,6 +391,25 @@ fn client_without_redundancy_hears_plain_packets() {
 }
 
 #[test]
+fn plain_packets_of_two_hops_count_once() {
+    let mut call = Call::new(false);
+    call.bench.board = Arc::new(Board::new(2));
+    let hops = [call.hop, hop(1)].map(|hop| (hop, HopGrant::Admitted));
+    let route = Route::new(1, RedundancyMode::Hitless, hops);
+    call.bench.session.route = Arc::new(RouteCell::holding(route));
+    for number in 1..=3 {
+        let packet = redundant(number, &[1]);
+        assert_eq!(call.hear(number, &packet), Some(voice(OPUS, number, &frame(number))));
+        call.bench.at(u64::from(number) * 20, |session, cx| {
+            session.handle_node_packet(hop(1), &packet, cx);
+        });
+    }
+    assert!(received(&call.bench.client).is_empty());
+    let summary = call.bench.session.summary(call.bench.start).unwrap();
+    assert_eq!(summary.flow.received[StreamKind::Audio as usize], 3);
+}
+
+#[test]
 fn copy_measures_the_path_again() {
     let mut call = Call::lossy();
     assert!(call.repeats(51));
@@ -464,11 +483,13 @@ fn client_that_can_ask_in_time_gets_no_redundancy() {
     call.bench.session.media = Arc::new(media);
     call.plain(1..=50);
     call.report(50, 1);
-    // The round trip of each interval in which it was measured.
     for (round_trip_us, number, is_red) in
         [(None, 51, true), (Some(100_000), 56, false), (None, 61, false), (Some(101_000), 66, true)]
     {
-        call.bench.session.state().measurements.round_trip_us = round_trip_us;
+        if let Some(rtt_us) = round_trip_us {
+            let path = PathReport { rtt_us, lost: 0, sent: 1 };
+            call.bench.at(u64::from(number) * 20, |session, cx| session.handle_quic_path(path, cx));
+        }
         call.tick(number);
         assert_eq!(call.repeats(number), is_red, "{number}");
     }

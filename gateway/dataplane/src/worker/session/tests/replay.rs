@@ -351,6 +351,21 @@ fn hop_is_asked_for_a_key_frame_of_restored_video() {
 }
 
 #[test]
+fn memory_of_a_silent_sender_is_released() {
+    let mut scene = Scene::new(ReplayedMedia::Audio);
+    let memory = RepairMemory::new(1 << 20);
+    scene.bench.egress.repair_memory = memory.clone();
+    scene.talks(0..5);
+    for (ms, is_idle) in [(1_000, false), (60_000, true)] {
+        assert!(memory.reserved() > 0);
+        let now = scene.instant(ms);
+        scene.bench.session.summary(now);
+        assert_eq!(scene.bench.session.went_idle(now), is_idle, "{ms}");
+    }
+    assert_eq!(memory.reserved(), 0);
+}
+
+#[test]
 fn publisher_with_a_young_key_frame_is_not_asked() {
     for (replayed, key_frame_ms, dies, asks) in [
         (ReplayedMedia::All, 2_000, true, false),
