@@ -1191,7 +1191,7 @@ impl WorkerSession {
         if let Some(running) = self.running.as_deref_mut()
             && let Some(redundancy) = &mut running.redundancy
         {
-            redundancy.choose(&running.state.measurements, cx.now);
+            redundancy.choose(&mut running.state.measurements, cx.now);
         }
     }
 

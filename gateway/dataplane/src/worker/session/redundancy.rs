@@ -139,8 +139,8 @@ impl Redundancy {
         self.streams.iter_mut().find(|stream| stream.ssrc == ssrc)
     }
 
-    /// Chooses the repair. Called every 100 ms.
-    pub(super) fn choose(&mut self, measurements: &VoiceMeasurements, now: Instant) {
+    /// Chooses the repair, and tells the measurements of it. Called every 100 ms.
+    pub(super) fn choose(&mut self, measurements: &mut VoiceMeasurements, now: Instant) {
         let samples = self
             .streams
             .iter()
@@ -158,8 +158,13 @@ impl Redundancy {
             has_lbrr: self.lbrr_at.is_some_and(is_recent),
         };
         self.repair = self.choice.update(&path, now);
-        if !matches!(self.repair, Repair::Redundancy(_)) {
-            self.streams.iter_mut().for_each(|stream| stream.writer = None);
+        let spacing = match self.repair {
+            Repair::Redundancy(spacing) => Some(spacing),
+            Repair::Nothing | Repair::Retransmission => None,
+        };
+        for stream in &mut self.streams {
+            stream.writer.take_if(|_| spacing.is_none());
+            measurements.note_redundancy(stream.ssrc, spacing.filter(|_| stream.writer.is_some()));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Redundant audio to and from a client.
 
 use evenkeel_media::repair::red::{self, RedBlock, RedPayload};
-use evenkeel_model::Latency;
+use evenkeel_model::{Latency, Metric};
 
 use super::signs::hop;
 use super::*;
@@ -196,6 +196,21 @@ fn frames_are_repeated_while_packets_are_lost() {
     let bytes = (1..=100).map(|number| voice(OPUS, number, &frame(number)).len());
     let total = call.bench.session.totals(call.bench.start).bytes_down;
     assert_eq!(total, (bytes.sum::<usize>() + added) as u64);
+}
+
+#[test]
+fn repeated_frames_are_no_loss_after_repair() {
+    let mut call = Call::lossy();
+    for (number, is_repaired) in [(51, false), (56, true)] {
+        call.tick(number);
+        let now = call.bench.start + Duration::from_millis(u64::from(number) * 20);
+        let measures = call.bench.session.summary(now).unwrap().measures;
+        assert_eq!(measures.measured(Metric::LossDown), Some(101_562));
+        let left = measures.measured(Metric::LossDownAfterRepair).unwrap();
+        // The cube of the loss: two frames are repeated.
+        assert_eq!(left, if is_repaired { 1_047 } else { 101_562 });
+        call.repeats(number);
+    }
 }
 
 #[test]
