@@ -330,7 +330,7 @@ fn frames_of_lost_packets_reach_the_node_once() {
     assert_eq!(call.speak(1, &plain(1)), [plain(1)]);
     assert_eq!(call.speak(2, &redundant(2, &[1])), [redundant(2, &[1])]);
     let mut third = plain(3);
-    // The marker is that of the lost packet alone, which nobody knows.
+    // No block tells the marker of a lost packet.
     third[1] &= 0x7f;
     let last = redundant(4, &[2, 1]);
     assert_eq!(call.speak(4, &last), [third, last]);
