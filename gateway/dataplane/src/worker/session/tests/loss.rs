@@ -92,7 +92,7 @@ fn packets_before_a_takeover_are_no_loss_of_the_uplink() {
 }
 
 #[test]
-fn retransmissions_of_the_node_take_from_loss_after_repair() {
+fn rtx_of_the_node_lowers_loss_after_repair() {
     let (mut bench, _node, hop) = at_node(Srtp::Plain);
     let mut media = (*bench.session.media).clone();
     media.streams[0].payload_types.push(PayloadType::new(97, "rtx", 90_000));

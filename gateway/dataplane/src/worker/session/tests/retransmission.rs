@@ -187,7 +187,7 @@ fn client_is_asked_for_packets_that_are_missing() {
 }
 
 #[test]
-fn retransmission_of_the_client_in_its_own_stream_is_an_answer() {
+fn rtx_of_the_client_is_repair() {
     let (mut bench, ..) = call(Srtp::Plain);
     let mut media = (*bench.session.media).clone();
     media.streams[0].payload_types.push(PayloadType::new(97, "rtx", 90_000));
