@@ -1052,6 +1052,7 @@ impl WorkerSession {
         let RunningMedia { state, srtp, repair, redundancy, .. } = self.running();
         ClientRepair::follow(repair, &media);
         Redundancy::follow(redundancy, &media);
+        state.measurements.note_redundancy(|_| None);
         let had_media = srtp.may_receive();
         srtp.set_answered(answered);
         srtp.announce(&mut state.continuity);

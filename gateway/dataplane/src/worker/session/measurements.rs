@@ -205,10 +205,10 @@ impl VoiceMeasurements {
         }
     }
 
-    /// Notes the earlier frames that packets of this stream repeat from now on.
-    pub(super) fn note_redundancy(&mut self, ssrc: u32, spacing: Option<Spacing>) {
-        if let Some(down) = self.down.iter_mut().find(|down| down.ssrc == Some(ssrc)) {
-            down.redundancy = spacing;
+    /// Notes the earlier frames that packets of each stream repeat from now on, by its SSRC.
+    pub(super) fn note_redundancy(&mut self, spacing: impl Fn(u32) -> Option<Spacing>) {
+        for down in &mut self.down {
+            down.redundancy = down.ssrc.and_then(&spacing);
         }
     }
 

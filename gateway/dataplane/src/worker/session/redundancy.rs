@@ -162,10 +162,13 @@ impl Redundancy {
             Repair::Redundancy(spacing) => Some(spacing),
             Repair::Nothing | Repair::Retransmission => None,
         };
-        for stream in &mut self.streams {
-            stream.writer.take_if(|_| spacing.is_none());
-            measurements.note_redundancy(stream.ssrc, spacing.filter(|_| stream.writer.is_some()));
+        if spacing.is_none() {
+            self.streams.iter_mut().for_each(|stream| stream.writer = None);
         }
+        let repeats = |ssrc| {
+            self.streams.iter().any(|stream| stream.ssrc == ssrc && stream.writer.is_some())
+        };
+        measurements.note_redundancy(|ssrc| spacing.filter(|_| repeats(ssrc)));
     }
 
     /// Handles a packet to the client; `sent` is its header there. Returns it with earlier frames, if it is to repeat some, in a buffer that

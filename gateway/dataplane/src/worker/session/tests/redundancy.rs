@@ -201,7 +201,11 @@ fn frames_are_repeated_while_packets_are_lost() {
 #[test]
 fn repeated_frames_are_no_loss_after_repair() {
     let mut call = Call::lossy();
-    for (number, is_repaired) in [(51, false), (56, true)] {
+    for (number, is_repaired) in [(51, false), (56, true), (61, false)] {
+        if number == 61 {
+            let answered = Arc::new(super::srtp::answered(true));
+            call.bench.session.renegotiate(media(Srtp::Plain, false), answered);
+        }
         call.tick(number);
         let now = call.bench.start + Duration::from_millis(u64::from(number) * 20);
         let measures = call.bench.session.summary(now).unwrap().measures;
