@@ -165,10 +165,10 @@ impl Redundancy {
         if spacing.is_none() {
             self.streams.iter_mut().for_each(|stream| stream.writer = None);
         }
-        let repeats = |ssrc| {
-            self.streams.iter().any(|stream| stream.ssrc == ssrc && stream.writer.is_some())
-        };
-        measurements.note_redundancy(|ssrc| spacing.filter(|_| repeats(ssrc)));
+        measurements.note_redundancy(|ssrc| {
+            let stream = self.streams.iter().find(|stream| stream.ssrc == ssrc)?;
+            spacing.filter(|_| stream.writer.is_some())
+        });
     }
 
     /// Handles a packet to the client; `sent` is its header there. Returns it with earlier frames, if it is to repeat some, in a buffer that
