@@ -16,8 +16,8 @@ use evenkeel_model::DropReason;
 
 use crate::flows::Ufrag;
 
-/// Probes that are kept at the same time. With [`KEPT_FOR`] at most 3,200 packets a second arrive for them, which take a few per
-/// cent of a worker.
+/// Probes that are kept at the same time. With [`KEPT_FOR`] at most 3,200 of their packets a second are answered on average, which
+/// takes a few per cent of a worker.
 pub const PROBES_MAX: usize = 256;
 
 /// A probe lasts 3 s; its client may begin late.

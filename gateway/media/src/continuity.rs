@@ -663,14 +663,11 @@ impl Continuity {
     ) -> (Pass, Option<OriginalNumbers>) {
         let lost = RtpHeader { sequence, ..*header };
         let found = self.repaired(epoch, header.ssrc, &lost, clock_rate, is_repaired);
-        let original = found.and_then(|index| {
-            let stream = &self.streams[index];
-            Some((stream.ssrc, stream.original(&lost)?))
-        });
+        let original = found.and_then(|index| self.streams[index].original(&lost));
         match original {
-            Some((repaired, numbers)) => {
-                let pass = self.pass_from(epoch, header, clock_rate, Some(repaired), now);
-                (pass, Some(numbers))
+            Some(OriginalNumbers { ssrc, .. }) => {
+                let pass = self.pass_from(epoch, header, clock_rate, Some(ssrc), now);
+                (pass, original)
             }
             None => {
                 // The node did send it.

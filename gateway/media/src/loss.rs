@@ -11,6 +11,9 @@ const BURSTS_MAX: u64 = 64;
 /// The most packets between two reports: 15 s of 4,000 packets/s. Receivers that count more have restarted.
 const EXPECTED_MAX: u32 = 60_000;
 
+/// Requests of numbers this far behind the highest one repeat it. Those further behind are later numbers, after a long time without.
+const REPEATED_WITHIN: i16 = 4_096;
+
 const PPM: i64 = 1_000_000;
 
 /// The lengths of bursts of loss. Recent ones weigh more.
@@ -96,8 +99,8 @@ impl ReportedLoss {
     pub fn note_missing(&mut self, numbers: impl Iterator<Item = u16>) {
         for number in numbers {
             let ahead = self.missing_to.map_or(i16::MAX, |to| sequence_ahead(number, to));
-            if ahead > 0 {
-                self.bursts.add(1, u64::from(ahead > 1));
+            if !(-REPEATED_WITHIN..=0).contains(&ahead) {
+                self.bursts.add(1, u64::from(ahead != 1));
                 self.missing_to = Some(number);
             }
         }

@@ -203,7 +203,7 @@ pub fn write(fields: &Fields, payload: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Distance of `sequence` from `reference`, across the wrap; negative is behind (RFC 1982).
-pub(crate) fn sequence_ahead(sequence: u16, reference: u16) -> i16 {
+pub fn sequence_ahead(sequence: u16, reference: u16) -> i16 {
     sequence.wrapping_sub(reference).cast_signed()
 }
 

@@ -32,6 +32,7 @@ use client::ClientSide;
 use counts::SessionCounts;
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::continuity::{OriginalNumbers, Pass, StreamEpoch, Withheld};
+use evenkeel_media::loss::RepairPacket;
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
 use evenkeel_media::srtp::{GrantView, SrtpKeys};
 use evenkeel_media::stun::{StunKey, Username};
@@ -192,6 +193,10 @@ impl WorkerSession {
         let repair = self.running.as_deref().and_then(|running| running.repair.as_deref());
         let repairs = repair.is_some_and(|repair| repair.is_active(now));
         let is_idle = !was_used && !repairs && self.state_ref().map_or(cap == 0, is_quiet);
+        if is_idle && let Some(running) = self.running.as_deref_mut() {
+            // Its packets are too old, and its memory is shared.
+            running.replay = None;
+        }
         self.activity = if is_idle { Activity::Idle } else { Activity::Quiet };
         // The summary took the last counts.
         self.uncopied |= was_used || is_idle;
@@ -237,7 +242,7 @@ impl WorkerSession {
         if let Some(kind) = repair {
             self.counts().note_repair(kind, MediaDirection::ToNode, packet.len());
         }
-        let was_lost = self.note_number(&header, packet, repair, cx);
+        let was_lost = self.note_number(&header, packet, repair, cx.now);
         let state = self.state();
         state.totals.packets_up += 1;
         state.totals.bytes_up += packet.len() as u64;
@@ -268,6 +273,9 @@ impl WorkerSession {
             && let Err(reason) = self.recover_lost(hop, twin, &header, packet, cx)
         {
             return cx.egress.count_drop(reason);
+        }
+        if self.running().repair.is_some() {
+            self.ask_for_missing(cx);
         }
         if let Some(twin) = twin {
             self.send_copy(twin, RtpSide::Rtp, kind, packet, cx);
@@ -305,6 +313,9 @@ impl WorkerSession {
             self.counts().note_recovered();
             if let Some((ssrc, sequence)) = rtp::ssrc_and_sequence(lost) {
                 self.state().measurements.sources.filled(ssrc, sequence);
+                if let Some(repair) = &mut self.running().repair {
+                    repair.note_recovered(ssrc, sequence);
+                }
             }
             self.state().flow.sent[StreamKind::Audio as usize] += 1;
             if let Some(twin) = twin {
@@ -507,6 +518,7 @@ impl WorkerSession {
             };
         };
         let kind = declared(&self.media, header.payload_type).map(|(kind, _)| kind);
+        let kind = kind.or_else(|| redundancy::stripped_kind(header.payload_type));
         let state = self.state();
         let taken = match (kind, state.pair.as_deref_mut()) {
             (Some(kind), Some(pair)) => {
@@ -654,6 +666,9 @@ impl WorkerSession {
         state.totals.packets_down += 1;
         state.totals.bytes_down += packet.len() as u64;
         state.measurements.bytes_down += packet.len() as u64;
+        if let Some(OriginalNumbers { ssrc, .. }) = original {
+            state.measurements.down(Some(ssrc)).reported.note_repair(RepairPacket::Separate);
+        }
         if kind == StreamKind::Video
             && let Some(request) = state.feedback.key_frame_request(header.ssrc)
         {
@@ -679,7 +694,7 @@ impl WorkerSession {
             rtp::set_ssrc(bytes, ssrc);
             rtp::set_sequence(bytes, sequence);
             rtp::set_timestamp(bytes, timestamp);
-            if let Some(OriginalNumbers { sequence, timestamp }) = original {
+            if let Some(OriginalNumbers { sequence, timestamp, .. }) = original {
                 rtp::set_timestamp(bytes, timestamp);
                 retransmission::set_original_sequence(header, bytes, sequence);
             }
@@ -1037,6 +1052,7 @@ impl WorkerSession {
         let RunningMedia { state, srtp, repair, redundancy, .. } = self.running();
         ClientRepair::follow(repair, &media);
         Redundancy::follow(redundancy, &media);
+        state.measurements.note_redundancy(|_| None);
         let had_media = srtp.may_receive();
         srtp.set_answered(answered);
         srtp.announce(&mut state.continuity);
@@ -1176,7 +1192,7 @@ impl WorkerSession {
         if let Some(running) = self.running.as_deref_mut()
             && let Some(redundancy) = &mut running.redundancy
         {
-            redundancy.choose(&running.state.measurements, cx.now);
+            redundancy.choose(&mut running.state.measurements, cx.now);
         }
     }
 

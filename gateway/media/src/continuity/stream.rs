@@ -39,6 +39,8 @@ pub struct StreamEpoch(pub u64);
 /// The client's numbers of a packet that is sent again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OriginalNumbers {
+    /// Of the stream that lacked the packet.
+    pub ssrc: u32,
     /// On the client's sequence.
     pub sequence: u16,
     /// On the client's timeline.
@@ -657,7 +659,7 @@ impl OutgoingStream {
         // Numbers between these belong to packets of the sender before.
         let end = self.present.first.wrapping_sub(1);
         let last = if self.present.took_over { end } else { self.present.floor };
-        is_above(number, last).then_some(OriginalNumbers { sequence, timestamp })
+        is_above(number, last).then_some(OriginalNumbers { ssrc: self.ssrc, sequence, timestamp })
     }
 }
 

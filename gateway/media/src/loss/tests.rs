@@ -85,6 +85,9 @@ fn bursts_follow_the_numbers_that_are_asked_for() {
     loss.note_missing([65_535, 0, 1, 7].into_iter());
     assert_eq!(loss.bursts().mean_centi(), Some(250));
     assert_eq!(ratio(&loss, 100_000) as u32, 2_250);
+    // No number was lost for more than half of a cycle.
+    loss.note_missing([40_000].into_iter());
+    assert_eq!(loss.bursts().mean_centi(), Some(200));
 }
 
 #[test]

@@ -79,12 +79,21 @@ impl MissingPackets {
         false
     }
 
-    /// Handles a retransmission under an SSRC of its own (RFC 4588), which contains the packet with this number.
-    pub fn receive_retransmission(&mut self, sequence: u16) {
-        let mut missing = self.streams.iter_mut().flat_map(|stream| &mut stream.missing);
-        let found =
-            missing.find(|it| it.sequence == sequence && it.asked.is_some() && !it.has_come);
-        if let Some(number) = found {
+    /// Handles a retransmission under an SSRC of its own (RFC 4588), which contains the packet with this number. Returns the SSRC of
+    /// the stream that lacked it, if that was asked for.
+    pub fn receive_retransmission(&mut self, sequence: u16) -> Option<u32> {
+        self.streams.iter_mut().find_map(|stream| {
+            let number = stream.find(sequence)?;
+            let is_answer = number.asked.is_some() && !number.has_come;
+            number.has_come |= is_answer;
+            is_answer.then_some(stream.ssrc)
+        })
+    }
+
+    /// Notes that this packet was recovered without a request.
+    pub fn note_recovered(&mut self, ssrc: u32, sequence: u16) {
+        let stream = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc);
+        if let Some(number) = stream.and_then(|stream| stream.find(sequence)) {
             number.has_come = true;
         }
     }

@@ -156,6 +156,19 @@ impl Spacing {
 
     /// Packets from the oldest frame to the packet: 80 ms of usual frames. A burst of losses rarely hits both.
     pub const SPAN_MAX: u8 = 4;
+
+    /// Returns the share of lost frames that are lost with each repetition, at this share of lost packets. `burst`: the mean length of bursts of
+    /// losses in packets, `None` if they are random. By Gilbert's model: whether a packet is lost depends on the one before.
+    pub fn share_left(self, loss: f64, burst: Option<f64>) -> f64 {
+        if loss >= 1.0 {
+            return 1.0;
+        }
+        let burst_ends = burst.map_or(1.0 - loss, |burst| 1.0 / burst.max(1.0));
+        let burst_begins = burst_ends * loss / (1.0 - loss);
+        let dependence = (1.0 - burst_ends - burst_begins).clamp(0.0, 1.0);
+        let lost_again = loss + (1.0 - loss) * dependence.powi(self.distance.into());
+        lost_again.powi(self.frames.into())
+    }
 }
 
 #[derive(Clone, Copy, Default, Debug)]

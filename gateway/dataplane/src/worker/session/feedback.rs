@@ -57,6 +57,9 @@ pub(crate) struct SenderFeedback {
     /// Requests of nodes.
     #[serde(default)]
     key_frames: KeyFrameRequests,
+    /// True if the only reason is a switch: the client needs no key frame of a stream of which no packet is missing.
+    #[serde(default)]
+    wanted_for_switch: bool,
 }
 
 impl SenderFeedback {
@@ -114,8 +117,21 @@ impl SenderFeedback {
 
     /// Requests a key frame for each stream to the client when the stream's next packet arrives.
     pub(crate) fn want_key_frame(&mut self) {
+        (self.wanted, self.wanted_for_switch) = (true, false);
+        self.asked_hop.clear();
+    }
+
+    /// Like [`want_key_frame`](SenderFeedback::want_key_frame), after a switch.
+    pub(crate) fn want_key_frame_after_switch(&mut self) {
+        // Requests for another reason may not have been sent yet.
+        self.wanted_for_switch |= !self.wanted || !self.asked_hop.is_empty();
         self.wanted = true;
         self.asked_hop.clear();
+    }
+
+    /// Returns whether the only reason for the requests is a switch.
+    pub(super) fn is_wanted_for_switch(&self) -> bool {
+        self.wanted_for_switch
     }
 
     /// Requests a key frame for this stream of the hop when a packet of it passes: the client lacks those before.

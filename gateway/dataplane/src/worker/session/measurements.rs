@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use evenkeel_instant as instant;
 use evenkeel_media::loss::{Bursts, ReportedLoss};
 use evenkeel_media::quality::HeardLoss;
+use evenkeel_media::repair::red::Spacing;
 use evenkeel_media::rtp::{self, ArrivalJitter, Receptions, RtpHeader};
 use evenkeel_media::{key_frame, quality, rtcp};
 use evenkeel_model::{FlowCounts, Hop, Measures, Metric, PayloadType, STREAM_KINDS, StreamKind};
@@ -83,6 +84,9 @@ pub(super) struct Down {
     left_ppm: Smoothed,
     #[serde(default)]
     pub(super) reported: ReportedLoss,
+    /// The earlier frames that packets of the stream repeat.
+    #[serde(skip)]
+    redundancy: Option<Spacing>,
 }
 
 impl Down {
@@ -93,6 +97,7 @@ impl Down {
             left_ppm: Smoothed::default(),
             jitter_us: None,
             reported: ReportedLoss::default(),
+            redundancy: None,
         }
     }
 
@@ -101,11 +106,14 @@ impl Down {
         self.loss_ppm.fresh(DOWN_KEPT, now)
     }
 
-    /// The loss after repair.
+    /// The loss after repair. Reports count packets whose frames are in later ones as lost.
     fn heard(&self, now: Instant) -> Option<HeardLoss> {
-        let burst_ratio = self.reported.bursts().ratio(self.loss(now)? as u32);
-        let ppm = self.left_ppm.fresh(DOWN_KEPT, now)? as u32;
-        Some(HeardLoss { ppm, burst_ratio })
+        let (loss, bursts) = (self.loss(now)? as u32, self.reported.bursts());
+        let burst = bursts.mean_centi().map(|centi| centi as f64 / 100.0);
+        let share_left = |spacing: Spacing| spacing.share_left(f64::from(loss) / 1e6, burst);
+        let left = self.left_ppm.fresh(DOWN_KEPT, now)? as f64;
+        let ppm = left * self.redundancy.map_or(1.0, share_left);
+        Some(HeardLoss { ppm: ppm as u32, burst_ratio: bursts.ratio(loss) })
     }
 }
 
@@ -196,6 +204,13 @@ impl VoiceMeasurements {
                 Duration::from_micros(u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536);
             let trip = now.saturating_duration_since(at).saturating_sub(held);
             self.rtt_us = u32::try_from(trip.as_micros()).ok().map(|us| (us, now));
+        }
+    }
+
+    /// Notes the earlier frames that packets of each stream repeat from now on, by its SSRC.
+    pub(super) fn note_redundancy(&mut self, spacing: impl Fn(u32) -> Option<Spacing>) {
+        for down in &mut self.down {
+            down.redundancy = down.ssrc.and_then(&spacing);
         }
     }
 

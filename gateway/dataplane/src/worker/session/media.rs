@@ -151,7 +151,7 @@ impl RunningMedia {
         let before = state.set_current_hop(hop);
         if before.is_some() {
             state.totals.switches += 1;
-            state.feedback.want_key_frame();
+            state.feedback.want_key_frame_after_switch();
         }
         state.switches += 1;
         let epoch = state.epoch();

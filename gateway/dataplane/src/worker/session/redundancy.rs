@@ -90,7 +90,6 @@ pub(super) struct Redundancy {
     negotiated: NegotiatedRed,
     choice: RepairChoice,
     repair: Repair,
-    round_trip: Option<Duration>,
     frame: Duration,
     /// The last packet to the client with Opus' own redundancy.
     lbrr_at: Option<Instant>,
@@ -111,7 +110,6 @@ impl Redundancy {
                 negotiated,
                 choice: RepairChoice::default(),
                 repair: Repair::default(),
-                round_trip: None,
                 frame: USUAL_FRAME,
                 lbrr_at: None,
                 streams: Vec::new(),
@@ -141,10 +139,8 @@ impl Redundancy {
         self.streams.iter_mut().find(|stream| stream.ssrc == ssrc)
     }
 
-    /// Chooses the repair. Called every 100 ms.
-    pub(super) fn choose(&mut self, measurements: &VoiceMeasurements, now: Instant) {
-        let measured = measurements.round_trip_us.map(|us| Duration::from_micros(us.into()));
-        self.round_trip = measured.or(self.round_trip);
+    /// Chooses the repair, and tells the measurements of it. Called every 100 ms.
+    pub(super) fn choose(&mut self, measurements: &mut VoiceMeasurements, now: Instant) {
         let samples = self
             .streams
             .iter()
@@ -154,7 +150,7 @@ impl Redundancy {
         let path = PathState {
             loss: worst.map(|(sample, _)| sample),
             burst_x100: worst.map_or(100, |(_, burst)| burst),
-            round_trip: self.round_trip,
+            round_trip: measurements.round_trip(now),
             latency: self.negotiated.latency,
             frame: self.frame,
             takes_retransmission: self.negotiated.takes_retransmission,
@@ -162,9 +158,17 @@ impl Redundancy {
             has_lbrr: self.lbrr_at.is_some_and(is_recent),
         };
         self.repair = self.choice.update(&path, now);
-        if !matches!(self.repair, Repair::Redundancy(_)) {
+        let spacing = match self.repair {
+            Repair::Redundancy(spacing) => Some(spacing),
+            Repair::Nothing | Repair::Retransmission => None,
+        };
+        if spacing.is_none() {
             self.streams.iter_mut().for_each(|stream| stream.writer = None);
         }
+        measurements.note_redundancy(|ssrc| {
+            let stream = self.streams.iter().find(|stream| stream.ssrc == ssrc)?;
+            spacing.filter(|_| stream.writer.is_some())
+        });
     }
 
     /// Handles a packet to the client; `sent` is its header there. Returns it with earlier frames, if it is to repeat some, in a buffer that
@@ -288,6 +292,11 @@ fn begin_packet(header: &RtpHeader, packet: &[u8], payload_type: u8, out: &mut V
         *flags &= !0x20;
     }
     rtp::set_payload_type(out, payload_type);
+}
+
+/// Returns the kind of the packets with redundancy that the client may not have negotiated.
+pub(super) fn stripped_kind(payload_type: u8) -> Option<StreamKind> {
+    (payload_type == red::ROOM_PAYLOAD_TYPE).then_some(StreamKind::Audio)
 }
 
 /// Returns the packet's own frame as a packet of its codec, in `out`, for a client that did not negotiate the payload type of the packet. `None`

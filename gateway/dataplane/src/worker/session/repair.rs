@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_media::loss::RepairPacket;
 use evenkeel_media::repair::answers::{Answers, LastSecond};
-use evenkeel_media::repair::cache::PacketCache;
+use evenkeel_media::repair::cache::{CachedPacket, PacketCache};
 use evenkeel_media::repair::missing::MissingPackets;
 use evenkeel_media::repair::{KEPT_MAX, PathTiming};
 use evenkeel_media::rtcp::rewrite;
@@ -178,7 +178,7 @@ impl ClientRepair {
         compound: &mut [u8],
         timing: PathTiming,
         now: Instant,
-        mut send: impl FnMut(StreamKind, &[u8], u32),
+        mut send: impl FnMut(StreamKind, &CachedPacket<'_>, u32),
         mut refuse: impl FnMut(),
     ) -> usize {
         let before = self.requested.sum(now);
@@ -194,7 +194,7 @@ impl ClientRepair {
             };
             let copies = stream.answers.copies(&packet, timing, now);
             if copies > 0 {
-                send(stream.kind, packet.packet, copies);
+                send(stream.kind, &packet, copies);
                 self.cache.note_answered(ssrc, sequence, now);
             }
             false
@@ -206,15 +206,9 @@ impl ClientRepair {
         length
     }
 
-    /// Notes the number of a packet of the client. Returns whether the packet was asked for.
-    fn receive(&mut self, header: &RtpHeader, packet: &[u8], is_rtx: bool, now: Instant) -> bool {
-        if is_rtx {
-            let original = retransmission::original_sequence(header, packet);
-            original.into_iter().for_each(|it| self.missing.receive_retransmission(it));
-            return false;
-        }
-        self.kind(header.payload_type).is_some()
-            && self.missing.receive(header.ssrc, header.sequence, now)
+    /// Redundancy in a later packet of the client had the frame of this one.
+    pub(super) fn note_recovered(&mut self, ssrc: u32, sequence: u16) {
+        self.missing.note_recovered(ssrc, sequence);
     }
 
     /// Runs every 100 ms.
@@ -246,7 +240,8 @@ impl WorkerSession {
         let Some(mut repair) = running.repair.take() else { return true };
         let timing = repair.timing(&running.state.measurements, cx.now);
         let (now, mut packets, mut bytes, mut is_refused) = (cx.now, 0_u32, 0_u64, false);
-        let send = |kind, packet: &[u8], copies| {
+        let send = |kind, cached: &CachedPacket<'_>, copies| {
+            let packet = cached.packet;
             let before = packets;
             for _ in 0..copies {
                 let mut validation = running.state.validation.iter_mut();
@@ -260,10 +255,9 @@ impl WorkerSession {
                     bytes += packet.len() as u64;
                 }
             }
-            if packets > before
-                && let Some((ssrc, _)) = rtp::ssrc_and_sequence(packet)
-            {
-                let down = running.state.measurements.down(Some(ssrc));
+            // A second answer repairs no second loss.
+            if packets > before && cached.answered.is_none() {
+                let down = running.state.measurements.down(Some(cached.ssrc));
                 down.reported.note_repair(RepairPacket::Same);
             }
         };
@@ -282,29 +276,38 @@ impl WorkerSession {
         length > 0
     }
 
-    /// Follows the numbers of the client's packets, and asks the client for those that are missing. Returns whether this packet was
-    /// asked for: it was lost before.
+    /// Follows the numbers of the client's packets. Returns whether this packet was asked for: it was lost before.
     #[inline]
     pub(super) fn note_number(
         &mut self,
         header: &RtpHeader,
         packet: &[u8],
         repair: Option<RepairKind>,
-        cx: &mut PacketContext<'_>,
+        now: Instant,
     ) -> bool {
         let Some(running) = self.running.as_deref_mut() else { return false };
-        let Some(client) = &mut running.repair else { return false };
-        let is_rtx = repair == Some(RepairKind::Retransmission);
-        let was_asked = client.receive(header, packet, is_rtx, cx.now);
+        let RunningMedia { state, counts, repair: Some(client), .. } = running else {
+            return false;
+        };
+        if repair == Some(RepairKind::Retransmission) {
+            if let Some(sequence) = retransmission::original_sequence(header, packet)
+                && let Some(ssrc) = client.missing.receive_retransmission(sequence)
+            {
+                state.measurements.sources.filled(ssrc, sequence);
+            }
+            return false;
+        }
+        let was_asked = client.kind(header.payload_type).is_some()
+            && client.missing.receive(header.ssrc, header.sequence, now);
         if was_asked {
             let (kind, way) = (RepairKind::Retransmission, MediaDirection::ToNode);
-            running.counts.get_or_insert_default().note_repair(kind, way, packet.len());
+            counts.get_or_insert_default().note_repair(kind, way, packet.len());
         }
-        self.ask_for_missing(cx);
         was_asked
     }
 
-    fn ask_for_missing(&mut self, cx: &mut PacketContext<'_>) {
+    /// Asks the client for packets that are missing. The redundancy in its last packet comes first.
+    pub(super) fn ask_for_missing(&mut self, cx: &mut PacketContext<'_>) {
         loop {
             let Some(running) = self.running.as_deref_mut() else { return };
             let RunningMedia { state, counts, repair: Some(repair), .. } = running else { return };

@@ -10,8 +10,9 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_media::continuity::{FILLED_WITHIN, WINDOW};
+use evenkeel_media::key_frame;
 use evenkeel_media::repair::cache::{CachedPacket, PacketCache};
-use evenkeel_media::{key_frame, rtp};
+use evenkeel_media::rtp::{self, sequence_ahead};
 use evenkeel_model::{Board, Hop, ReplayedMedia, STREAM_KINDS, StreamKind};
 
 use super::{WorkerSession, declared};
@@ -33,7 +34,7 @@ const _: () = assert!((NUMBERS_MAX as u32) < WINDOW);
 /// The next node needs no other key frame of a stream up to this age of the last one.
 const KEY_FRAME_YOUNG: Duration = Duration::from_secs(1);
 
-/// Limit of a client's streams of video that are followed.
+/// Limit of a client's streams of a kind that are followed.
 const STREAMS_MAX: usize = 8;
 
 /// The last packets of a client towards its node. No record contains them.
@@ -103,12 +104,26 @@ impl Replay {
         fits
     }
 
-    /// Returns the packets of this kind that came since this time, in their order.
+    /// Returns the packets of this kind that came since this time, in their order: those that receivers recognise if they got them, since
+    /// they are among the last numbers of their stream.
     fn since(&self, kind: StreamKind, since: Instant) -> impl Iterator<Item = &[u8]> {
-        self.kept[kind as usize].iter().flat_map(move |KeptPackets { cache, .. }| {
-            let packets = cache.since(since).filter(move |it| is_recognised(cache, since, it));
-            packets.map(|it| it.packet)
-        })
+        let kept = self.kept[kind as usize].as_ref();
+        let packets = move || kept.into_iter().flat_map(move |kept| kept.cache.since(since));
+        let mut highest: Vec<(u32, u16)> = Vec::new();
+        for packet in packets() {
+            match highest.iter_mut().find(|(ssrc, _)| *ssrc == packet.ssrc) {
+                Some((_, number)) if sequence_ahead(packet.sequence, *number) > 0 => {
+                    *number = packet.sequence;
+                }
+                None if highest.len() < STREAMS_MAX => highest.push((packet.ssrc, packet.sequence)),
+                Some(_) | None => {}
+            }
+        }
+        let is_recognised = move |packet: &CachedPacket<'_>| {
+            let stream = highest.iter().find(|(ssrc, _)| *ssrc == packet.ssrc);
+            stream.is_some_and(|(_, number)| sequence_ahead(*number, packet.sequence) < NUMBERS_MAX)
+        };
+        packets().filter(is_recognised).map(|it| it.packet)
     }
 
     fn note_video(&mut self, ssrc: u32, begins_key_frame: bool, now: Instant) {
@@ -139,15 +154,6 @@ impl Replay {
             && !self.key_frames.is_empty()
             && self.key_frames.iter().all(is_young)
     }
-}
-
-/// Returns whether receivers that got the packet recognise it: it is among the last numbers of its stream.
-fn is_recognised(cache: &PacketCache, since: Instant, packet: &CachedPacket<'_>) -> bool {
-    let ahead = |number: u16, of: u16| number.wrapping_sub(of).cast_signed();
-    let of_stream = cache.since(since).filter(|other| other.ssrc == packet.ssrc);
-    let numbers = of_stream.map(|other| other.sequence);
-    let highest = numbers.reduce(|one, other| if ahead(other, one) > 0 { other } else { one });
-    highest.is_some_and(|highest| ahead(highest, packet.sequence) < NUMBERS_MAX)
 }
 
 impl WorkerSession {
@@ -222,7 +228,7 @@ impl WorkerSession {
     pub(super) fn lacks_nothing(&mut self, ssrc: u32) -> bool {
         self.replayed == ReplayedMedia::All && {
             let state = self.state();
-            state.continuity.is_whole(state.epoch(), ssrc)
+            state.feedback.is_wanted_for_switch() && state.continuity.is_whole(state.epoch(), ssrc)
         }
     }
 }

@@ -106,6 +106,21 @@ impl StreamLoss {
         self.highest.wrapping_sub(sequence) < REMEMBERED && self.sent[word] & bit != 0
     }
 
+    /// Returns how many of these numbers were sent, of which the first is remembered. A report may have many blocks of lies, so numbers are
+    /// counted by words.
+    fn sent_among(&self, from: u16, numbers: u16) -> u32 {
+        let remembered = self.highest.wrapping_sub(from).saturating_add(1);
+        let (mut at, mut left, mut sent) = (from, numbers.min(remembered), 0);
+        while left > 0 {
+            let (word, bit) = place(at);
+            let counted = (64 - at % 64).min(left);
+            let mask = u64::MAX >> (64 - counted) << bit.trailing_zeros();
+            sent += (self.sent[word] & mask).count_ones();
+            (at, left) = (at.wrapping_add(counted), left - counted);
+        }
+        sent
+    }
+
     /// Reads the client's report on the stream.
     pub fn note_report(&mut self, block: &ReportBlock, now: Instant) {
         let sequence = block.sequence_max as u16;
@@ -115,16 +130,16 @@ impl StreamLoss {
         if self.highest.wrapping_sub(from) >= REMEMBERED || numbers == 0 || numbers > REMEMBERED {
             return;
         }
-        let sent = (0..numbers).filter(|ahead| self.was_sent(from.wrapping_add(*ahead))).count();
+        let sent = self.sent_among(from, numbers);
         let missing = match before {
             Some(before) => i64::from(block.lost) - i64::from(before.lost),
             // The stream may be older than this.
             None => i64::from(numbers) * i64::from(block.fraction_lost) / 256,
         };
         // Numbers that were never sent are missing too.
-        let lost = sent as i64 - (i64::from(numbers) - missing);
-        let lost = lost.clamp(0, sent as i64).unsigned_abs();
-        if let Some(ppm) = (lost * 1_000_000).checked_div(sent as u64) {
+        let lost = i64::from(sent) - (i64::from(numbers) - missing);
+        let lost = lost.clamp(0, sent.into()).unsigned_abs();
+        if let Some(ppm) = (lost * 1_000_000).checked_div(sent.into()) {
             self.report = Some(LossSample { ppm: ppm as u32, at: now });
         }
     }

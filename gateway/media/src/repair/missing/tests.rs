@@ -80,9 +80,22 @@ fn packet_that_was_asked_for_is_told_from_a_late_one() {
 fn retransmission_of_another_stream_is_an_answer() {
     let mut receiver = Receiver::default();
     receiver.voice([0, 1, 4]);
-    receiver.0.receive_retransmission(2);
-    receiver.0.receive_retransmission(900);
+    assert_eq!(receiver.0.receive_retransmission(2), Some(SSRC));
+    assert_eq!(receiver.0.receive_retransmission(2), None, "a second copy of it");
+    assert_eq!(receiver.0.receive_retransmission(900), None);
     assert_eq!(receiver.asks(80 + ROUND_TRIP_MS), [3]);
+}
+
+#[test]
+fn recovered_packet_is_not_asked_for() {
+    let mut receiver = Receiver::default();
+    assert!(receiver.voice([0, 1]).is_empty());
+    receiver.receive(4, 80);
+    receiver.0.note_recovered(SSRC, 3);
+    receiver.0.note_recovered(SSRC + 1, 2);
+    assert_eq!(receiver.asks(80), [2]);
+    assert_eq!(receiver.0.streams.len(), 1);
+    assert!(!receiver.receive(3, 90), "it comes late");
 }
 
 #[test]

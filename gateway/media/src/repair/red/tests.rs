@@ -368,3 +368,21 @@ fn bursts_are_recovered_by_spaced_frames() {
     let [left, _] = play(Spacing { frames: 1, distance: 1 }, lossy(3.0));
     assert!(left > 60_000, "{left}");
 }
+
+#[test]
+fn repetition_at_a_distance_leaves_fewer_bursts() {
+    for (burst, frames, distance, per_mille) in [
+        (None, 1, 4, 100),
+        (None, 2, 2, 10),
+        (Some(1.0), 1, 1, 100),
+        (Some(3.0), 1, 1, 667),
+        (Some(3.0), 1, 4, 241),
+        (Some(3.0), 2, 1, 444),
+        (Some(3.0), 2, 2, 209),
+    ] {
+        let left = Spacing { frames, distance }.share_left(0.1, burst);
+        assert_eq!((left * 1_000.0).round() as u32, per_mille, "{burst:?} {frames} {distance}");
+    }
+    let spacing = Spacing { frames: 2, distance: 2 };
+    assert_eq!([0.0, 1.0].map(|loss| spacing.share_left(loss, None)), [0.0, 1.0]);
+}

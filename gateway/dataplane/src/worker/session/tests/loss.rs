@@ -90,3 +90,40 @@ fn packets_before_a_takeover_are_no_loss_of_the_uplink() {
     assert_eq!(summary.measures.measured(Metric::LossUp), Some(0));
     assert_eq!(summary.totals.lost_up, 0);
 }
+
+#[test]
+fn rtx_of_the_node_lowers_loss_after_repair() {
+    let (mut bench, _node, hop) = at_node(Srtp::Plain);
+    let mut media = (*bench.session.media).clone();
+    media.streams[0].payload_types.push(PayloadType::new(97, "rtx", 90_000));
+    bench.session.media = Arc::new(media);
+    let send = |bench: &mut Bench, packet: &[u8]| {
+        bench.at(0, |session, cx| session.handle_node_packet(hop, packet, cx));
+    };
+    let report = |bench: &mut Bench, ms, fraction_lost, sequence_max| {
+        let block = rtcp::ReportBlock {
+            ssrc: 9,
+            fraction_lost,
+            sequence_max,
+            ..rtcp::ReportBlock::default()
+        };
+        let mut report = Vec::new();
+        rtcp::write_receiver_report(5, &[block], &mut report);
+        bench.at(ms, |session, cx| session.handle_client_rtcp(&report, cx));
+    };
+    (1..=100).for_each(|number| send(&mut bench, &video(number, 9)));
+    report(&mut bench, 0, 0, 100);
+    (101..=200).for_each(|number| send(&mut bench, &video(number, 9)));
+    for lost in 196..=200_u16 {
+        let fields =
+            rtp::Fields { payload_type: 97, marker: false, sequence: lost, timestamp: 1, ssrc: 4 };
+        let mut rtx = Vec::new();
+        rtp::write(&fields, &[&lost.to_be_bytes()[..], b"frame"].concat(), &mut rtx);
+        send(&mut bench, &rtx);
+    }
+    report(&mut bench, 4_000, 64, 200);
+    let summary = bench.session.summary(bench.start + Duration::from_secs(4)).unwrap();
+    let measured = |metric| summary.measures.measured(metric);
+    assert_eq!(measured(Metric::LossDown), Some(250_000));
+    assert_eq!(measured(Metric::LossDownAfterRepair), Some(200_000));
+}

@@ -1,7 +1,7 @@
 //! Redundant audio to and from a client.
 
 use evenkeel_media::repair::red::{self, RedBlock, RedPayload};
-use evenkeel_model::Latency;
+use evenkeel_model::{Latency, Metric};
 
 use super::signs::hop;
 use super::*;
@@ -199,6 +199,25 @@ fn frames_are_repeated_while_packets_are_lost() {
 }
 
 #[test]
+fn repeated_frames_are_no_loss_after_repair() {
+    let mut call = Call::lossy();
+    for (number, is_repaired) in [(51, false), (56, true), (61, false)] {
+        if number == 61 {
+            let answered = Arc::new(super::srtp::answered(true));
+            call.bench.session.renegotiate(media(Srtp::Plain, false), answered);
+        }
+        call.tick(number);
+        let now = call.bench.start + Duration::from_millis(u64::from(number) * 20);
+        let measures = call.bench.session.summary(now).unwrap().measures;
+        assert_eq!(measures.measured(Metric::LossDown), Some(101_562));
+        let left = measures.measured(Metric::LossDownAfterRepair).unwrap();
+        // The cube of the loss: two frames are repeated.
+        assert_eq!(left, if is_repaired { 1_047 } else { 101_562 });
+        call.repeats(number);
+    }
+}
+
+#[test]
 fn redundancy_ends_five_seconds_after_the_last_loss() {
     let mut call = Call::lossy();
     assert!(call.repeats(51));
@@ -315,7 +334,7 @@ fn frames_of_lost_packets_reach_the_node_once() {
     assert_eq!(call.speak(1, &plain(1)), [plain(1)]);
     assert_eq!(call.speak(2, &redundant(2, &[1])), [redundant(2, &[1])]);
     let mut third = plain(3);
-    // The marker is that of the lost packet alone, which nobody knows.
+    // No block tells the marker of a lost packet.
     third[1] &= 0x7f;
     let last = redundant(4, &[2, 1]);
     assert_eq!(call.speak(4, &last), [third, last]);
@@ -323,6 +342,22 @@ fn frames_of_lost_packets_reach_the_node_once() {
     assert_eq!(call.bench.drops(DropReason::Duplicate), 1);
     let summary = call.bench.session.summary(call.bench.start).unwrap();
     assert_eq!((summary.counts.recovered, summary.flow.sent[0]), (1, 4));
+}
+
+#[test]
+fn recovered_packets_are_not_asked_for() {
+    let mut call = Call::new(true);
+    let mut media = MediaDescription::clone(&call.bench.session.media);
+    media.streams[0].feedback.nack = true;
+    call.bench.session.media = Arc::new(media);
+    let plain = |number| voice(OPUS, number, &frame(number));
+    call.speak(1, &plain(1));
+    assert_eq!(call.speak(3, &redundant(3, &[1])).len(), 2);
+    assert!(received(&call.bench.client).is_empty());
+    call.speak(5, &plain(5));
+    assert_eq!(received(&call.bench.client).len(), 1, "a NACK of the fourth");
+    let summary = call.bench.session.summary(call.bench.start).unwrap();
+    assert_eq!((summary.counts.recovered, summary.counts.requested), (1, 1));
 }
 
 #[test]
@@ -372,6 +407,25 @@ fn client_without_redundancy_hears_plain_packets() {
         assert_eq!(call.hear(15, &packet), None);
     }
     assert_eq!(call.bench.drops(DropReason::UndeclaredPayload), 4);
+}
+
+#[test]
+fn plain_packets_of_two_hops_count_once() {
+    let mut call = Call::new(false);
+    call.bench.board = Arc::new(Board::new(2));
+    let hops = [call.hop, hop(1)].map(|hop| (hop, HopGrant::Admitted));
+    let route = Route::new(1, RedundancyMode::Hitless, hops);
+    call.bench.session.route = Arc::new(RouteCell::holding(route));
+    for number in 1..=3 {
+        let packet = redundant(number, &[1]);
+        assert_eq!(call.hear(number, &packet), Some(voice(OPUS, number, &frame(number))));
+        call.bench.at(u64::from(number) * 20, |session, cx| {
+            session.handle_node_packet(hop(1), &packet, cx);
+        });
+    }
+    assert!(received(&call.bench.client).is_empty());
+    let summary = call.bench.session.summary(call.bench.start).unwrap();
+    assert_eq!(summary.flow.received[StreamKind::Audio as usize], 3);
 }
 
 #[test]
@@ -448,11 +502,13 @@ fn client_that_can_ask_in_time_gets_no_redundancy() {
     call.bench.session.media = Arc::new(media);
     call.plain(1..=50);
     call.report(50, 1);
-    // The round trip of each interval in which it was measured.
     for (round_trip_us, number, is_red) in
         [(None, 51, true), (Some(100_000), 56, false), (None, 61, false), (Some(101_000), 66, true)]
     {
-        call.bench.session.state().measurements.round_trip_us = round_trip_us;
+        if let Some(rtt_us) = round_trip_us {
+            let path = PathReport { rtt_us, lost: 0, sent: 1 };
+            call.bench.at(u64::from(number) * 20, |session, cx| session.handle_quic_path(path, cx));
+        }
         call.tick(number);
         assert_eq!(call.repeats(number), is_red, "{number}");
     }

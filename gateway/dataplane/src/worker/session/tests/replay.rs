@@ -331,6 +331,41 @@ fn hop_is_asked_for_a_key_frame_only_if_packets_are_missing() {
 }
 
 #[test]
+fn hop_is_asked_for_a_key_frame_of_restored_video() {
+    let mut scene = Scene::new(ReplayedMedia::All);
+    let delivers = |scene: &mut Scene, ms, node, number| {
+        scene.bench.at(ms, |session, cx| {
+            session.handle_node_packet(hop(node), &picture(number, INTER), cx);
+            flush_ports(session, cx);
+        });
+    };
+    (0..4_u16).for_each(|number| delivers(&mut scene, 20 * u64::from(number), 0, number));
+    scene.bench.session.state().feedback.want_key_frame();
+    // A death before the next packet leaves the reason.
+    scene.dies(0, 70);
+    (4..6_u16).for_each(|number| delivers(&mut scene, 20 * u64::from(number), 1, number));
+    assert_eq!(scene.received(1).len(), 1);
+    scene.dies(1, 110);
+    (6..8_u16).for_each(|number| delivers(&mut scene, 20 * u64::from(number), 2, number));
+    assert!(scene.received(2).is_empty(), "it was asked for the restored video");
+}
+
+#[test]
+fn memory_of_a_silent_sender_is_released() {
+    let mut scene = Scene::new(ReplayedMedia::Audio);
+    let memory = RepairMemory::new(1 << 20);
+    scene.bench.egress.repair_memory = memory.clone();
+    scene.talks(0..5);
+    for (ms, is_idle) in [(1_000, false), (60_000, true)] {
+        assert!(memory.reserved() > 0);
+        let now = scene.instant(ms);
+        scene.bench.session.summary(now);
+        assert_eq!(scene.bench.session.went_idle(now), is_idle, "{ms}");
+    }
+    assert_eq!(memory.reserved(), 0);
+}
+
+#[test]
 fn publisher_with_a_young_key_frame_is_not_asked() {
     for (replayed, key_frame_ms, dies, asks) in [
         (ReplayedMedia::All, 2_000, true, false),

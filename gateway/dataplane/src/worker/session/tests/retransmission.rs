@@ -1,5 +1,7 @@
 //! Retransmission to and from a client that declared `nack`. The round trip is unknown: 50 ms; the client's latency is 60 ms.
 
+use evenkeel_model::Metric;
+
 use super::*;
 use crate::worker::repair_memory::RepairMemory;
 
@@ -182,6 +184,47 @@ fn client_is_asked_for_packets_that_are_missing() {
     assert_eq!(summary.flow.lost_up, 1, "before repair");
     assert_eq!(summary.counts.requested, 1);
     assert_eq!(summary.counts.repairs[RepairKind::Retransmission as usize].packets_up, 1);
+}
+
+#[test]
+fn rtx_of_the_client_is_repair() {
+    let (mut bench, ..) = call(Srtp::Plain);
+    let mut media = (*bench.session.media).clone();
+    media.streams[0].payload_types.push(PayloadType::new(97, "rtx", 90_000));
+    bench.session.media = Arc::new(media);
+    bench.speaks(20, 1);
+    bench.speaks(40, 2);
+    assert_eq!(bench.speaks(80, 4), [3]);
+    let fields =
+        rtp::Fields { payload_type: 97, marker: false, sequence: 1, timestamp: 1, ssrc: 4 };
+    let mut rtx = Vec::new();
+    rtp::write(&fields, &[&3_u16.to_be_bytes()[..], b"frame"].concat(), &mut rtx);
+    bench.at(110, |session, cx| session.handle_client_rtp(&rtx, cx));
+    let summary = bench.session.summary(bench.start + Duration::from_millis(150)).unwrap();
+    let measured = |metric| summary.measures.measured(metric);
+    // One of the five packets of both streams.
+    assert_eq!(measured(Metric::LossUp), Some(200_000));
+    assert_eq!(measured(Metric::LossUpAfterRepair), Some(0));
+}
+
+#[test]
+fn packet_that_is_answered_twice_was_lost_once() {
+    let (mut bench, _node, hop) = call(Srtp::Plain);
+    let report = |sequence_max| {
+        let block = rtcp::ReportBlock { ssrc: 9, sequence_max, ..rtcp::ReportBlock::default() };
+        let mut report = Vec::new();
+        rtcp::write_receiver_report(5, &[block], &mut report);
+        report
+    };
+    bench.sends(hop, 9, 1..=40);
+    bench.reports(41, &report(20));
+    assert_eq!(bench.reports(45, &nack(9, &[38])).len(), 1);
+    assert_eq!(bench.reports(95, &nack(9, &[38])).len(), 2);
+    bench.reports(4_000, &report(40));
+    let summary = bench.session.summary(bench.start + Duration::from_millis(4_000)).unwrap();
+    // One of 20 packets.
+    assert_eq!(summary.measures.measured(Metric::LossDown), Some(50_000));
+    assert_eq!(summary.measures.measured(Metric::LossDownAfterRepair), Some(0));
 }
 
 #[test]

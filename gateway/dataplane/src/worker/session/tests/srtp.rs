@@ -244,7 +244,7 @@ fn nack_is_answered_with_the_same_srtp() {
     }
 }
 
-fn answered(may_send: bool) -> AnsweredMedia {
+pub(super) fn answered(may_send: bool) -> AnsweredMedia {
     AnsweredMedia {
         ufrag: "phon".into(),
         password: ClientPassword::default(),
