@@ -66,7 +66,7 @@ struct ListArgs {
     /// Only sessions at nodes of this zone, `eu/a` or `a`
     #[arg(long)]
     zone: Option<String>,
-    /// Only sessions with an R-factor below 70, a loss of 2 % or more, a degradation, or no node
+    /// Only sessions with an R-factor below 70, a loss of 2 % or more after repair, a degradation, or no node
     #[arg(long)]
     bad: bool,
 }
