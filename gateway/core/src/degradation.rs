@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Arm, CoreEvent, Decider, DegradedSession, GuardRule, IdSet, Metric, Op, Plan, PolicyName,
-    RoomId, SessionId, actions,
+    Arm, CoreEvent, Decider, DegradedSession, GuardRule, IdSet, Op, Plan, PolicyName, RoomId,
+    SessionId, actions,
 };
 
 use crate::sessions::{PlanInForce, Session, SessionChange, SessionTable, TickedSessions};
@@ -248,9 +248,7 @@ pub(crate) struct LadderInput<'a> {
 
 impl LadderInput<'_> {
     pub(crate) fn of(session: &Session, obeys_caps: bool) -> LadderInput<'_> {
-        let loss = |metric| session.measured(metric);
-        let up = loss(Metric::LossUpAfterRepair).or(loss(Metric::LossUp));
-        let down = loss(Metric::LossDownAfterRepair).or(loss(Metric::LossDown));
+        let [up, down] = session.losses_after_repair();
         LadderInput { session: session.degraded(obeys_caps), loss_ppm: down.max(up) }
     }
 }
