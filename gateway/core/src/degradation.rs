@@ -178,13 +178,14 @@ impl Replans {
     ) -> Result<Option<(Op, Plan)>, GuardRule> {
         let op = Replans::known(op)?;
         let plan = session.plan().after(op, arg, &session.facts())?;
-        if plan == session.plan() {
+        let (is_same, has_effect) = (plan == session.plan(), arg == 0 || plan.arg(op) > 0);
+        if is_same && has_effect {
             return Ok(None);
         }
-        if plan.arg(op) > 0 && actions::of(op).needs_obedience() && !obeys_caps() {
+        if arg > 0 && actions::of(op).needs_obedience() && !obeys_caps() {
             return Err(GuardRule::CapUnsupported);
         }
-        Ok(Some((op, plan)))
+        Ok((!is_same).then_some((op, plan)))
     }
 
     /// The action of this number.
