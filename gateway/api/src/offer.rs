@@ -150,21 +150,32 @@ async fn offer(
     if let Some(SrtpKeying::Sdes(_)) = wanted.srtp {
         check_keys(is_private)?;
     }
-    if let Some(signed) = probe {
+    if let Some(signed) = &probe {
         let (urls, now) = (&shared.handle.session_urls, SystemTime::now());
-        let measured = shared.used_results.redeem(urls, &signed, now)?;
+        let measured = shared.used_results.redeem(urls, signed, now)?;
         wanted.labels = wanted.labels.iter().cloned().chain(measured).collect();
     }
-    let claim = claim_room(shared, &wanted).await?;
-    let opened = shared.ask("", shared.handle.offer(wanted.clone())).await;
-    if let (Some(index), Some(claim), Err(_)) = (&shared.index, claim, &opened) {
-        index.note_unused(&wanted.room, claim);
+    let opened = open_session(shared, &wanted).await;
+    if let (Some(signed), Err(_)) = (&probe, &opened) {
+        shared.used_results.release(signed);
     }
     let opened = opened?;
     let session = opened.session;
     let view = view(opened, &wanted, sdp.as_ref(), &shared.names, &shared.handle.traces);
     let body = serde_json::to_vec(&view);
     Ok((session, body.expect("an answer is words and numbers")))
+}
+
+async fn open_session(
+    shared: &ApiContext,
+    wanted: &OfferedSession,
+) -> Result<SessionAnswer, ApiError> {
+    let claim = claim_room(shared, wanted).await?;
+    let opened = shared.ask("", shared.handle.offer(wanted.clone())).await;
+    if let (Some(index), Some(claim), Err(_)) = (&shared.index, claim, &opened) {
+        index.note_unused(&wanted.room, claim);
+    }
+    opened
 }
 
 /// Keys are accepted only if no other host saw them (RFC 4568, section 8.3).

@@ -86,6 +86,12 @@ impl UsedResults {
         let label = |(name, value): (&str, &str)| (name.into(), value.into());
         Ok(PROBE_LABELS.into_iter().zip(parts).map(label).collect())
     }
+
+    /// The offer with this redeemed result opened no session: another offer may carry the result.
+    pub(super) fn release(&self, signed: &str) {
+        let id = signed.split('.').next().unwrap_or_default();
+        lock(&self.0).remove(id);
+    }
 }
 
 #[cfg(test)]

@@ -46,8 +46,7 @@ use super::secrets::ClientSecrets;
 use super::whip::tls::{WebrtcCertificate, WebrtcCertificateError, WebrtcTls};
 use super::{
     alerts, blast, changes, failures, feedback, gateway, offer, operations, policies, probes,
-    recording,
-    sessions, whip,
+    recording, sessions, whip,
 };
 
 /// Maximum connections on the Unix socket, including event listeners. Further connections wait.

@@ -273,7 +273,9 @@ fn action_violation(sessions: &[SessionRow], action: &DegradationAction) -> Opti
     let measures = &session.row.measures;
     let bounds = measures.measured(Metric::Floor).zip(measures.measured(Metric::Ceiling));
     match (op, bounds) {
-        (Op::Cap | Op::CapUp | Op::CapDown, Some((floor, ceiling))) if floor <= ceiling && action.arg > 0 => {
+        (Op::Cap | Op::CapUp | Op::CapDown, Some((floor, ceiling)))
+            if floor <= ceiling && action.arg > 0 =>
+        {
             let (row, kbps) = (action.row, action.arg);
             let fine = (u64::from(floor)..=u64::from(ceiling)).contains(&kbps);
             (!fine).then_some(Violation::CapOutOfBounds { row, kbps, floor, ceiling })

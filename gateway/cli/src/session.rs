@@ -66,7 +66,7 @@ struct ListArgs {
     /// Only sessions at nodes of this zone, `eu/a` or `a`
     #[arg(long)]
     zone: Option<String>,
-    /// Only sessions with an R-factor below 70, a loss of 2 % or more, a degradation, or no node
+    /// Only sessions with an R-factor below 70, a loss of 2 % or more after repair, a degradation, or no node
     #[arg(long)]
     bad: bool,
 }
@@ -115,7 +115,11 @@ const BAD_LOSS_PPM: u32 = 20_000;
 
 fn is_bad(session: &Session) -> bool {
     let measured = |key: &str| session.measures.get(key);
-    let is_lossy = |key: &str| measured(key).is_some_and(|ppm| *ppm >= BAD_LOSS_PPM);
+    // A gateway of an earlier version, which repairs nothing, measures the loss before repair alone.
+    let is_lossy = |loss: &str| {
+        let left = measured(&format!("{loss}-after-repair")).or(measured(loss));
+        left.is_some_and(|ppm| *ppm >= BAD_LOSS_PPM)
+    };
     measured("r-factor").is_some_and(|r| *r < BAD_R)
         || is_lossy("loss-up")
         || is_lossy("loss-down")
@@ -124,7 +128,7 @@ fn is_bad(session: &Session) -> bool {
         || session.hop.is_none()
 }
 
-/// The measured quality with units: `R 82.1, loss 0.1 % up, jitter 3 ms up`; empty if nothing is measured.
+/// The measured quality with units: `R 82.1, loss 3 % up, after repair 0.1 % up, jitter 3 ms up`; empty if nothing is measured.
 fn quality(measures: &BTreeMap<Word, u32>) -> String {
     let percent = |ppm: u32| format!("{} %", hundredths(ppm / 100));
     let ms = |us: u32| format!("{} ms", us.div_ceil(1_000));
@@ -137,8 +141,15 @@ fn quality(measures: &BTreeMap<Word, u32>) -> String {
         (!ways.is_empty()).then(|| format!("{name} {}", ways.join(" and ")))
     };
     let r = measures.get("r-factor").map(|r| format!("R {}", hundredths(*r)));
+    let left = |way: &str| {
+        let (before, after) = (format!("loss-{way}"), format!("loss-{way}-after-repair"));
+        let after = measures.get(&*after)?;
+        (measures.get(&*before) != Some(after)).then(|| format!("{} {way}", percent(*after)))
+    };
+    let left: Vec<String> = ["up", "down"].into_iter().filter_map(left).collect();
+    let left = (!left.is_empty()).then(|| format!("after repair {}", left.join(" and ")));
     let trip = measures.get("rtt-client").map(|us| format!("round trip {}", ms(*us)));
-    let parts = [r, both("loss", &percent), both("jitter", &ms), trip];
+    let parts = [r, both("loss", &percent), left, both("jitter", &ms), trip];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 

@@ -423,8 +423,13 @@ impl PluginLimits {
             let found = format!("`actions` of hook `{}`", hook.name());
             check.refuse(first.span(), found, "`actions` in [degradation] only");
         }
+        let mut ops = raw.actions.as_ref().map(|list| named(list, &ops, "action", check));
+        // A cap on both directions takes more than one on either: sets of versions without the latter remain in force.
+        if let Some(allowed) = ops.as_mut().filter(|allowed| allowed.contains(&Op::Cap)) {
+            allowed.extend([Op::CapUp, Op::CapDown]);
+        }
         let grant = GrantLimits {
-            ops: raw.actions.as_ref().map(|list| named(list, &ops, "action", check)),
+            ops,
             metrics: raw.metrics.as_ref().map(|list| named(list, &metrics, "metric", check)),
         };
         PluginLimits { unsigned: raw.unsigned, grant }

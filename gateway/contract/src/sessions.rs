@@ -55,7 +55,7 @@ pub struct Session {
     pub hop: Option<Hop>,
     /// The number of the degradation in force; 0 for none.
     pub rung: u8,
-    /// Null: the bit rate has no cap.
+    /// The cap on what the client sends; null without one.
     pub cap_kbps: Option<u32>,
     /// The degradation actions in force, each with its argument.
     #[serde(default)]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use evenkeel_diagnosis::{Advisor, FLOOR_R_CENTI, SessionQuality, VideoState};
-use evenkeel_model::{Advice, CoreEvent, CoreSettings, Impairment, Metric, Op, SessionId};
+use evenkeel_model::{
+    Advice, CoreEvent, CoreSettings, Impairment, Metric, Op, SessionId, lower_cap,
+};
 
 use crate::effects::Effects;
 use crate::rooms::RoomTable;
@@ -62,16 +64,14 @@ fn quality(
     impairment: Option<Impairment>,
     settings: &CoreSettings,
 ) -> SessionQuality {
-    let measured = |metric| session.measured(metric);
-    // A direction that no repair covers has one loss.
-    let down = measured(Metric::LossDownAfterRepair).or(measured(Metric::LossDown));
-    let up = measured(Metric::LossUpAfterRepair).or(measured(Metric::LossUp));
+    let [up, down] = session.losses_after_repair();
     let slo = settings.slo(session.scenario()).and_then(|(_, slo)| slo.r_factor_centi);
-    let cap_kbps = session.plan().cap_kbps();
+    let plan = session.plan();
+    let cap_kbps = lower_cap(plan.cap_kbps(), plan.cap_down_kbps());
     SessionQuality {
         session: session.id(),
         impairment,
-        r_centi: measured(Metric::RFactor),
+        r_centi: session.measured(Metric::RFactor),
         floor_r_centi: slo.unwrap_or(FLOOR_R_CENTI),
         loss_ppm: down.max(up),
         video: match session.has_video() {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Arm, CoreEvent, Decider, DegradedSession, GuardRule, IdSet, Metric, Op, Plan, PolicyName,
-    RoomId, SessionId, actions,
+    Arm, CoreEvent, Decider, DegradedSession, GuardRule, IdSet, Op, Plan, PolicyName, RoomId,
+    SessionId, actions,
 };
 
 use crate::sessions::{PlanInForce, Session, SessionChange, SessionTable, TickedSessions};
@@ -178,13 +178,14 @@ impl Replans {
     ) -> Result<Option<(Op, Plan)>, GuardRule> {
         let op = Replans::known(op)?;
         let plan = session.plan().after(op, arg, &session.facts())?;
-        if plan == session.plan() {
+        let (is_same, has_effect) = (plan == session.plan(), arg == 0 || plan.arg(op) > 0);
+        if is_same && has_effect {
             return Ok(None);
         }
-        if plan.arg(op) > 0 && actions::of(op).needs_obedience() && !obeys_caps() {
+        if arg > 0 && actions::of(op).needs_obedience() && !obeys_caps() {
             return Err(GuardRule::CapUnsupported);
         }
-        Ok(Some((op, plan)))
+        Ok((!is_same).then_some((op, plan)))
     }
 
     /// The action of this number.
@@ -248,9 +249,7 @@ pub(crate) struct LadderInput<'a> {
 
 impl LadderInput<'_> {
     pub(crate) fn of(session: &Session, obeys_caps: bool) -> LadderInput<'_> {
-        let loss = |metric| session.measured(metric);
-        let up = loss(Metric::LossUpAfterRepair).or(loss(Metric::LossUp));
-        let down = loss(Metric::LossDownAfterRepair).or(loss(Metric::LossDown));
+        let [up, down] = session.losses_after_repair();
         LadderInput { session: session.degraded(obeys_caps), loss_ppm: down.max(up) }
     }
 }

@@ -1157,6 +1157,11 @@ impl Session {
         self.media.as_ref()?.measures.measured(metric)
     }
 
+    /// The loss from the session and that to it, ppm, each after repair.
+    pub(crate) fn losses_after_repair(&self) -> [Option<u32>; 2] {
+        self.media.as_ref().map_or([None; 2], |media| media.measures.losses_after_repair())
+    }
+
     /// The mean R-factor of the workers' reports to this process, times 100.
     pub(crate) fn mean_r_centi(&self) -> Option<u32> {
         let media = self.media.as_ref()?;

@@ -166,7 +166,7 @@ crate::named! {
         NoPolicy = "no-policy",
         /// No endpoint takes a cap.
         CapUnsupported = "cap-unsupported",
-        /// The cap, or what the client sends, is at the scenario's floor.
+        /// The cap of a direction, or what the client sends, is at the scenario's floor.
         CapAtFloor = "cap-at-floor",
         /// The session has no video that could be dropped.
         NoVideo = "no-video",

@@ -40,6 +40,15 @@ impl Measures {
         Some(self.value(metric)).filter(|&value| value != UNMEASURED)
     }
 
+    /// Returns the loss from a session and that to it, ppm, each after repair. A direction that nothing repairs has one loss.
+    pub fn losses_after_repair(&self) -> [Option<u32>; 2] {
+        let left = |after, before| self.measured(after).or(self.measured(before));
+        [
+            left(Metric::LossUpAfterRepair, Metric::LossUp),
+            left(Metric::LossDownAfterRepair, Metric::LossDown),
+        ]
+    }
+
     /// Sets a value, limited to the largest that the wire format holds.
     pub fn set(&mut self, metric: Metric, value: u64) -> &mut Self {
         self.0[place(metric)] = value.min(u64::from(UNMEASURED - 1)) as u32;

@@ -52,7 +52,7 @@ const PLAYED_FOR: Duration = Duration::from_secs(5);
 /// Time during which the revision before could be restored: beyond the end of each trial.
 const KEPT_FOR: Duration = Duration::from_secs(3_600);
 
-/// The last change of a session's bit rate.
+/// The last change of the bit rate in a direction of a session.
 #[derive(Default)]
 struct RateTrend {
     /// 0: no cap.
@@ -84,7 +84,8 @@ pub(super) struct Trial<'a> {
     labels: Vec<Labels>,
     media: Arc<MediaDescription>,
     sessions: Vec<SessionId>,
-    rates: BTreeMap<SessionId, RateTrend>,
+    /// What each session sends, and what it receives.
+    rates: BTreeMap<SessionId, [RateTrend; 2]>,
     questions: RecentQuestions,
     calls: usize,
     /// The processor time of the thread at which the trial ends.
@@ -257,10 +258,12 @@ impl<'a> Trial<'a> {
                     self.sessions.push(accepted.session);
                 }
                 GatewayEffect::Plan { session, plan, .. } => {
-                    let rate = self.rates.entry(session).or_default();
-                    rate.note(plan.cap_kbps());
-                    if rate.turns > TURNS_OF_RATE_MAX {
-                        return Err(ProofFailure::Flaps { times: rate.turns, of: TURNS * TURN });
+                    let caps = [plan.cap_kbps(), plan.cap_down_kbps()];
+                    let rates = self.rates.entry(session).or_default();
+                    rates.iter_mut().zip(caps).for_each(|(rate, cap)| rate.note(cap));
+                    let times = rates.iter().map(|rate| rate.turns).max().unwrap_or(0);
+                    if times > TURNS_OF_RATE_MAX {
+                        return Err(ProofFailure::Flaps { times, of: TURNS * TURN });
                     }
                 }
                 GatewayEffect::Event(CoreEvent::Breached { breach, .. }) => {

@@ -250,11 +250,14 @@ impl DegradeLadder {
         memory: &LadderMemory,
         out: &mut Actions<LadderMemory>,
     ) {
-        if let Some(loss) = session.loss_up_ppm() {
-            out.note("loss_up_ppm", loss.into());
-        }
-        if let Some(loss) = session.loss_down_ppm() {
-            out.note("loss_down_ppm", loss.into());
+        let losses = [
+            ("loss_up_ppm", session.loss_up_ppm()),
+            ("loss_down_ppm", session.loss_down_ppm()),
+            ("loss_up_after_repair_ppm", session.loss_up_after_repair_ppm()),
+            ("loss_down_after_repair_ppm", session.loss_down_after_repair_ppm()),
+        ];
+        for (key, loss) in losses {
+            loss.into_iter().for_each(|ppm| _ = out.note(key, ppm.into()));
         }
         if self.down_at_queue > Duration::ZERO {
             out.note("queue_us", memory.queue.longer_us(session.rtt_client_us()).into());

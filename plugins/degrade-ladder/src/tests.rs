@@ -125,6 +125,16 @@ fn loss_that_repair_holds_degrades_nothing() {
 }
 
 #[test]
+fn notes_have_the_loss_before_and_after_repair() {
+    let mut call = Call::with(r#"{"down_after": "0s"}"#);
+    call.measure(LossDownAfterRepair, 70_000);
+    assert!(call.tick(100_000).is_some());
+    let notes = evenkeel_plugin_sdk::trial::notes();
+    let right = [("loss_down_ppm", 100_000), ("loss_down_after_repair_ppm", 70_000)];
+    assert_eq!(notes, right.map(|(key, ppm)| (0, key.to_owned(), ppm)));
+}
+
+#[test]
 fn downgrade_needs_lasting_loss() {
     let mut call = Call::with(r#"{"down_after": "600ms"}"#);
     assert_eq!(call.during(Duration::from_millis(600), 70_000), []);

@@ -37,6 +37,8 @@ fn result_becomes_labels_once() {
     let last = NOW + KEPT_FOR + VALID_FOR - Duration::from_secs(1);
     assert!(refused(&used, &urls, &again, last).contains("once"), "one probe, signed later");
     assert!(used.redeem(&urls, &sign(&urls, "id-2", &path(), NOW), NOW).is_ok());
+    used.release(&signed);
+    assert!(used.redeem(&urls, &signed, NOW).is_ok(), "its offer was refused");
 }
 
 #[test]

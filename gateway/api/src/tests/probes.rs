@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use evenkeel_contract::probes::{ProbeAnswer, ProbeReport};
+use evenkeel_model::OfferRefusal;
 
 use super::*;
 
@@ -56,6 +57,10 @@ fn result_reaches_control_as_labels_once() {
     assert_eq!((report.loss_up_ppm, report.rate_kbps, report.mtu), (1_000_000, 0, 0));
     assert_eq!(report.verdict, "no call: UDP does not pass; try another network");
     let members = json!({"probe": report.signed, "labels": {"region": "east"}});
+    let asking = world.ask("POST /v1/sessions", &offer(&members));
+    let ControlRequest::Offer(_, reply) = world.request() else { panic!("offer") };
+    reply.send(Err(ControlError::Refused(OfferRefusal::Draining))).unwrap();
+    assert!(asking.answer().0 >= 400, "no session has the result");
     let asking = world.ask("POST /v1/sessions", &offer(&members));
     let ControlRequest::Offer(wanted, reply) = world.request() else { panic!("offer") };
     let labels: BTreeMap<&str, &str> =

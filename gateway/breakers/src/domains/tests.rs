@@ -124,6 +124,23 @@ fn unmeasured_sessions_are_not_counted() {
 }
 
 #[test]
+fn repaired_loss_opens_no_breaker() {
+    for (left_ppm, opened) in [(0, Vec::new()), (150_000, zone("a", BreakerState::Open))] {
+        let mut scene = Scene::new();
+        let mut lossy = Measures::default();
+        lossy.set(Metric::LossDown, 150_000).set(Metric::LossDownAfterRepair, left_ppm);
+        let mut told = Vec::new();
+        for _ in 0..2 {
+            for _ in 0..20 {
+                scene.breakers.judge(A, &mut JudgedWindow::default(), &lossy);
+            }
+            told.extend(scene.weigh());
+        }
+        assert_eq!(told, opened, "{left_ppm} ppm left");
+    }
+}
+
+#[test]
 fn equally_bad_zones_open_the_breaker_of_their_region() {
     let mut scene = Scene::new();
     let told = scene.hear(&[(A, 15), (B, 15), (FAR, 0)]);

@@ -24,13 +24,30 @@ fn quality_has_units() {
 }
 
 #[test]
+fn quality_has_the_loss_that_repair_left() {
+    let said = |measures: Value| quality(&session("east-a1", "a", 0, &measures).measures);
+    let repaired = json!({
+        "loss-up": 30_000, "loss-up-after-repair": 0, "loss-down": 50_000,
+        "loss-down-after-repair": 1_000,
+    });
+    let right = "loss 3.00 % up and 5.00 % down, after repair 0.00 % up and 0.10 % down";
+    assert_eq!(said(repaired), right);
+    let alike = json!({"loss-up": 30_000, "loss-up-after-repair": 30_000});
+    assert_eq!(said(alike), "loss 3.00 % up");
+}
+
+#[test]
 fn list_is_filtered_by_place_and_quality() {
     let all = ListArgs { node: None, zone: None, bad: false };
     let good = session("east-a1", "a", 0, &json!({"r-factor": 7_000, "loss-up": 19_999}));
     assert!(all.takes(&good) && !ListArgs { bad: true, ..all }.takes(&good));
+    let repaired = json!({"loss-up": 200_000, "loss-up-after-repair": 19_999});
+    let repaired = session("east-a1", "a", 0, &repaired);
+    assert!(!ListArgs { node: None, zone: None, bad: true }.takes(&repaired));
     for bad in [
         session("east-a1", "a", 0, &json!({"r-factor": 6_999})),
         session("east-a1", "a", 0, &json!({"loss-down": 20_000})),
+        session("east-a1", "a", 0, &json!({"loss-down-after-repair": 20_000})),
         session("east-a1", "a", 1, &json!({})),
         read(json!({"id": "s2", "hop": null, "rung": 0, "measures": {}})),
         read(json!({"id": "s3", "hop": {}, "rung": 0, "measures": {}, "impairment": {}})),

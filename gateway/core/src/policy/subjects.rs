@@ -145,7 +145,8 @@ impl<'a> Subjects<'a> {
         let sums = &mut tally.0[arm as usize];
         sums.sessions += 1;
         sums.rooms += u32::from(counts);
-        sums.loss.add(session.measured(Metric::LossUp).max(session.measured(Metric::LossDown)));
+        let [up, down] = session.losses_after_repair();
+        sums.loss.add(up.max(down));
         sums.r_factor.add(session.measured(Metric::RFactor));
         sums.rung_centi.add(Some(u32::from(session.plan_now().rung()) * 100));
     }
@@ -203,10 +204,11 @@ impl ArmTally {
 impl Session {
     /// Figures by which the session is bad, according to its last measures.
     pub(super) fn bad_by_measures(&self, judging: &Judging) -> BadFigures {
-        let lossy = |metric| self.measured(metric).is_some_and(|loss| loss >= judging.loss_ppm);
+        let losses = self.losses_after_repair().into_iter().flatten();
+        let is_lossy = losses.max().is_some_and(|loss| loss >= judging.loss_ppm);
         let poor = self.measured(Metric::RFactor).is_some_and(|r| r < judging.r_factor_centi);
         BadFigures::default()
-            .with(Figure::Loss, lossy(Metric::LossUp) || lossy(Metric::LossDown))
+            .with(Figure::Loss, is_lossy)
             .with(Figure::RFactor, poor)
             .with(Figure::Rung, self.plan_now().rung() >= judging.rung)
     }

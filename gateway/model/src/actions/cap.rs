@@ -3,7 +3,9 @@
 
 use std::ops::RangeInclusive;
 
-use crate::action::{Action, ActionFacts, DegradationLimit, DegradedSession, MediaLimits};
+use crate::action::{
+    Action, ActionArguments, ActionFacts, DegradationLimit, DegradedSession, MediaLimits, lower_cap,
+};
 use crate::device::DeviceLimits;
 use crate::offer::MediaDescription;
 use crate::registry::{Metric, Op};
@@ -29,6 +31,11 @@ pub(super) fn raised(op: Op, session: &DegradedSession<'_>) -> Option<u32> {
     (cap > 0).then_some(raised)
 }
 
+/// The caps on what the session sends and receives, each the lower of its own and that of both directions; 0: none.
+fn caps(decided: &ActionArguments) -> [u32; 2] {
+    [Op::CapUp, Op::CapDown].map(|op| lower_cap(decided.of(Op::Cap), decided.of(op)))
+}
+
 impl Action for Cap {
     fn range(&self, facts: &ActionFacts<'_>) -> RangeInclusive<u32> {
         bounds(facts)
@@ -50,12 +57,12 @@ impl Action for Cap {
         true
     }
 
-    /// Half of the rate, down to the floor.
+    /// Half of the rate of the direction with the higher cap, down to the floor.
     fn lower(&self, session: &DegradedSession<'_>) -> Option<u32> {
         let bounds = session.facts.bounds;
-        let from = match session.decided.of(Op::Cap) {
-            0 => bounds.ceiling_kbps,
-            cap => cap,
+        let from = match caps(&session.decided) {
+            [0, _] | [_, 0] => bounds.ceiling_kbps,
+            [up, down] => up.max(down),
         };
         let to = (from / 2).max(bounds.floor_kbps);
         (session.obeys_caps && to < from).then_some(to)
@@ -66,7 +73,8 @@ impl Action for Cap {
     }
 
     fn exhausted(&self, session: &DegradedSession<'_>) -> Option<DegradationLimit> {
-        let kbps = match session.decided.of(Op::Cap) {
+        let [up, down] = caps(&session.decided);
+        let kbps = match lower_cap(up, down) {
             0 => session.sent_kbps,
             cap => Some(cap),
         };
@@ -82,7 +90,6 @@ impl Action for Cap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::ActionArguments;
     use crate::offer::{RtcpPort, Srtp};
     use crate::settings::CapBounds;
     use crate::{GuardRule, Plan};
@@ -165,6 +172,36 @@ mod tests {
                 });
                 assert_eq!(steps, (None, raise), "{op:?} {cap}");
             }
+        }
+    }
+
+    /// Asks about a session with caps on what it sends and receives.
+    fn with_caps<T>([up, down]: [u32; 2], ask: impl Fn(DegradedSession<'_>) -> T) -> T {
+        at(0, |session| {
+            let mut decided = session.decided;
+            decided.set(Op::CapUp, up);
+            decided.set(Op::CapDown, down);
+            ask(DegradedSession { decided, ..session })
+        })
+    }
+
+    #[test]
+    fn ladder_begins_at_the_caps_of_both_directions() {
+        for (caps, lower) in [
+            ([300, 0], Some(1_000)),
+            ([0, 300], Some(1_000)),
+            ([300, 400], Some(200)),
+            ([24, 24], None),
+        ] {
+            assert_eq!(with_caps(caps, |session| Cap.lower(&session)), lower, "{caps:?}");
+        }
+    }
+
+    #[test]
+    fn direction_at_the_floor_limits_the_degradation() {
+        for (caps, is_at_floor) in [([24, 0], true), ([0, 24], true), ([25, 25], false)] {
+            let limit = with_caps(caps, |session| Cap.exhausted(&session));
+            assert_eq!(limit == Some(DegradationLimit::CapAtFloor), is_at_floor, "{caps:?}");
         }
     }
 

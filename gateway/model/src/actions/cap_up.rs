@@ -15,8 +15,11 @@ impl Action for CapUp {
         bounds(facts)
     }
 
-    fn limit(&self, arg: u32, _: &MediaDescription, limits: &mut MediaLimits) {
-        limits.cap(arg);
+    /// Without effect on a client that is told of no cap.
+    fn limit(&self, arg: u32, media: &MediaDescription, limits: &mut MediaLimits) {
+        if media.takes_caps() {
+            limits.cap(arg);
+        }
     }
 
     fn metric(&self) -> Option<Metric> {

@@ -3,12 +3,12 @@ use crate::device::DeviceLimits;
 use crate::offer::{FeedbackSupport, MediaStream, PayloadType, RtcpPort, Srtp, StreamKind};
 use crate::settings::CapBounds;
 
-/// Video of payload type 96.
+/// Video of payload type 96, of a client that takes caps.
 fn media() -> MediaDescription {
     let video = MediaStream {
         kind: StreamKind::Video,
         payload_types: vec![PayloadType::new(96, "x", 90_000)],
-        feedback: FeedbackSupport::default(),
+        feedback: FeedbackSupport { remb: true, ..FeedbackSupport::default() },
         bitrate_kbps: None,
     };
     MediaDescription::new(vec![video], RtcpPort::Mux, Srtp::Plain)
@@ -91,6 +91,14 @@ fn cap_of_one_direction_leaves_the_other() {
     let device = DeviceLimits { kbps: Some(200), ..DeviceLimits::default() };
     assert_eq!({ limits(all, &device).receive_kbps }, 200);
     assert_eq!(PlanRecord::new(all, &media()).plan(), all);
+}
+
+#[test]
+fn client_that_takes_no_cap_has_none_on_what_it_sends() {
+    let mut deaf = media();
+    deaf.streams[0].feedback = FeedbackSupport::default();
+    let plans = [Op::CapUp, Op::CapDown].map(|op| Plan::default().with(op, 300, &deaf));
+    assert_eq!(plans.map(|plan| plan.rung()), [0, 1]);
 }
 
 #[test]

@@ -15,6 +15,16 @@ fn a_number_is_known_if_the_registry_has_it() {
 }
 
 #[test]
+fn loss_after_repair_replaces_that_before() {
+    let mut measures = Measures::default();
+    assert_eq!(measures.losses_after_repair(), [None, None]);
+    measures.set(Metric::LossUp, 5).set(Metric::LossDown, 6);
+    assert_eq!(measures.losses_after_repair(), [Some(5), Some(6)]);
+    measures.set(Metric::LossUpAfterRepair, 1).set(Metric::LossDownAfterRepair, 0);
+    assert_eq!(measures.losses_after_repair(), [Some(1), Some(0)]);
+}
+
+#[test]
 fn parameter_is_clamped_to_bounds() {
     let spares = [0, 1, 3, 4].map(|value| Param::Spares.within(value));
     assert_eq!(spares, [1, 1, 3, 3]);

@@ -1,7 +1,7 @@
 use evenkeel_config::GatewayConfig;
 use evenkeel_guests::module::{ANSWER, Module, SCRATCH, answer, list, word_at};
 use evenkeel_host::{Component, Engine};
-use evenkeel_model::{CoreSettings, Figure, Hook, NodeProbing, NodeSettings, Zone, ZoneId};
+use evenkeel_model::{CoreSettings, Figure, Hook, NodeProbing, NodeSettings, Op, Zone, ZoneId};
 use evenkeel_revisions::samples;
 use serde_json::json;
 
@@ -109,21 +109,24 @@ fn moves_of_other_rooms_are_found() {
 #[test]
 fn policy_that_caps_and_lifts_in_turns_is_found() {
     let next = "(global.set $cap (i32.sub (i32.const 300) (global.get $cap)))";
-    let cap = format!("(i32.store (i32.const {}) (global.get $cap))", SCRATCH + 8);
-    let writes = [
-        next.to_owned(),
-        word_at(SCRATCH, 0),
-        word_at(SCRATCH + 4, 1),
-        cap,
-        word_at(SCRATCH + 12, 0),
-        word_at(SCRATCH + 16, 0),
-        list(0, SCRATCH, 1),
-    ];
-    let module = Module::honest(Hook::Degradation)
-        .item("(global $cap (mut i32) (i32.const 0))")
-        .body("tick", answer(&writes));
-    let failure = played(Hook::Degradation, &module).unwrap_err();
-    assert!(matches!(failure, ProofFailure::Flaps { .. }), "{failure}");
+    for op in [Op::Cap, Op::CapUp, Op::CapDown] {
+        let cap = format!("(i32.store (i32.const {}) (global.get $cap))", SCRATCH + 8);
+        let writes = [
+            next.to_owned(),
+            word_at(SCRATCH, 0),
+            word_at(SCRATCH + 4, op as u32),
+            cap,
+            word_at(SCRATCH + 12, 0),
+            word_at(SCRATCH + 16, 0),
+            list(0, SCRATCH, 1),
+        ];
+        let module = Module::honest(Hook::Degradation)
+            .manifest_key("ops", json!([op as u32]))
+            .item("(global $cap (mut i32) (i32.const 0))")
+            .body("tick", answer(&writes));
+        let failure = played(Hook::Degradation, &module).unwrap_err();
+        assert!(matches!(failure, ProofFailure::Flaps { .. }), "{op:?}: {failure}");
+    }
 }
 
 /// Isolating rows would take up to 64 calls for each question.

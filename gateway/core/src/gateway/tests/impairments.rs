@@ -6,7 +6,7 @@ use std::rc::Rc;
 use evenkeel_model::{
     Advice, AdviceKind, Ask, CoreEvent, Decider, FlowCounts, Hook, HookAnswer, Impairment,
     ImpairmentSign, Measures, Metric, Op, PathSegment, PolicyQuestion, RedundancyMode,
-    ServiceObjective, SessionId,
+    ServiceObjective, SessionId, StreamKind,
 };
 
 use super::*;
@@ -639,6 +639,23 @@ fn loss_that_repair_left_counts_and_not_the_rest() {
         call.measures.set(Metric::LossDown, 100_000).set(Metric::LossDownAfterRepair, left_ppm);
         call.goes_on(10_000);
         assert_eq!(call.advice(0).is_some(), advised, "{left_ppm} ppm");
+    }
+}
+
+#[test]
+fn cap_of_a_direction_at_the_floor_is_advised() {
+    for op in [Op::Cap, Op::CapUp, Op::CapDown] {
+        for (kbps, advised) in [(24, true), (25, false)] {
+            let mut call = Call::new();
+            let first = call.sessions[0];
+            let session = call.world.gateway.tables.sessions.get_mut(&first).unwrap();
+            session.media_mut().streams[0].kind = StreamKind::Video;
+            call.world.gateway.degrade(first, op, kbps);
+            call.faults.client_ppm = Some(100_000);
+            call.measures.set(Metric::RFactor, 8_000);
+            call.goes_on(10_000);
+            assert_eq!(call.advice(0).is_some(), advised, "{op:?} {kbps}");
+        }
     }
 }
 

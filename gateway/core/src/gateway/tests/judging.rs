@@ -123,6 +123,14 @@ fn measured_or_reported_loss_is_found() {
     }
 }
 
+#[test]
+fn loss_that_repair_holds_is_not_found() {
+    let repaired = but(|measures, _| {
+        measures.set(Metric::LossUp, 50_000).set(Metric::LossUpAfterRepair, 49_999);
+    });
+    assert_eq!(Cohorts::start().judged(repaired), []);
+}
+
 /// Receivers report every few seconds, if they do at all.
 #[test]
 fn sequence_gaps_are_loss_before_any_report() {

@@ -344,6 +344,20 @@ fn unsupported_cap_is_refused_and_visible() {
 }
 
 #[test]
+fn cap_on_what_a_deaf_client_sends_is_no_rung() {
+    for (other_takes_caps, guards) in [(true, vec![]), (false, vec![GuardRule::CapUnsupported])] {
+        let mut world = world();
+        world.takes_remb = false;
+        let deaf = video(&mut world, 1);
+        world.takes_remb = other_takes_caps;
+        video(&mut world, 2);
+        tick(&mut world, vec![act(0, Op::CapUp as u32, 100)], Vec::new());
+        assert_eq!(world.guards(), guards);
+        assert_eq!(plan(&world, deaf).rung(), 0);
+    }
+}
+
+#[test]
 fn session_that_joins_after_the_question_blames_none() {
     let mut world = world();
     world.takes_remb = false;
