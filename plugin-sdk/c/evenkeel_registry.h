@@ -80,7 +80,7 @@
 #define EK_OP_CAP 1
 /* Send the session voice only. Argument: 1 drops video, 0 restores it. [count] */
 #define EK_OP_VOICE_ONLY 2
-/* Cap the bit rate that the session sends (REMB), and no other one's. Argument: kbit/s; 0 removes the cap. [kbps] */
+/* Cap the bit rate that the session sends (REMB, TMMBR), and no other one's. Without effect if its client takes no caps. Argument: kbit/s; 0 removes the cap. [kbps] */
 #define EK_OP_CAP_UP 3
 /* Cap the bit rate that the session receives: of what the other session of a room of two sends, and by its own REMB to a node that obeys it. Argument: kbit/s; 0 removes the cap. [kbps] */
 #define EK_OP_CAP_DOWN 4

@@ -111,12 +111,14 @@ impl Replay {
         let packets = move || kept.into_iter().flat_map(move |kept| kept.cache.since(since));
         let mut highest: Vec<(u32, u16)> = Vec::new();
         for packet in packets() {
-            match highest.iter_mut().find(|(ssrc, _)| *ssrc == packet.ssrc) {
-                Some((_, number)) if sequence_ahead(packet.sequence, *number) > 0 => {
+            let place = highest.iter().position(|(ssrc, _)| *ssrc == packet.ssrc);
+            if let Some(place) = place {
+                let (_, number) = &mut highest[place];
+                if sequence_ahead(packet.sequence, *number) > 0 {
                     *number = packet.sequence;
                 }
-                None if highest.len() < STREAMS_MAX => highest.push((packet.ssrc, packet.sequence)),
-                Some(_) | None => {}
+            } else if highest.len() < STREAMS_MAX {
+                highest.push((packet.ssrc, packet.sequence));
             }
         }
         let is_recognised = move |packet: &CachedPacket<'_>| {
