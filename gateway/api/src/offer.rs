@@ -153,7 +153,7 @@ async fn offer(
     if let Some(signed) = &probe {
         let (urls, now) = (&shared.handle.session_urls, SystemTime::now());
         let measured = shared.used_results.redeem(urls, signed, now)?;
-        wanted.labels = wanted.labels.iter().cloned().chain(measured).collect();
+        wanted.labels = wanted.labels.iter().chain(&*measured).cloned().collect();
     }
     let opened = open_session(shared, &wanted).await;
     if let (Some(signed), Err(_)) = (&probe, &opened) {

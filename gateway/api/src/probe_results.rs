@@ -8,6 +8,7 @@ use data_encoding::HEXLOWER;
 use evenkeel_control::SessionUrls;
 use evenkeel_dataplane::client_probes::KEPT_FOR;
 use evenkeel_media::probe::PathMeasurement;
+use evenkeel_model::Labels;
 use evenkeel_process::{lock, sha256, unix_us};
 
 use super::error::ApiError;
@@ -61,7 +62,7 @@ impl UsedResults {
         urls: &SessionUrls,
         signed: &str,
         now: SystemTime,
-    ) -> Result<Vec<(Box<str>, Box<str>)>, ApiError> {
+    ) -> Result<Labels, ApiError> {
         let wrong = |message: &str| ApiError::field(FIELD, message);
         let forged = || wrong("found a result that no gateway of this group has signed");
         let (result, _code) = signed.rsplit_once('.').ok_or_else(forged)?;

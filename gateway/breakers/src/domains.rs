@@ -61,8 +61,10 @@ impl DomainBreakers {
     /// measured loss to the client and without an R-factor, such as of video without receiver reports, is not counted.
     pub fn judge(&mut self, zone: ZoneId, judged: &mut JudgedWindow, measures: &Measures) {
         let Breakers { loss_ppm, r_factor_centi, .. } = self.settings;
-        let [_, down] = measures.losses_after_repair();
-        let is_lossy = down.map(|it| it >= loss_ppm);
+        // Also losses between the zone's nodes and the gateway.
+        let [_, left] = measures.losses_after_repair();
+        let heard = measures.measured(Metric::LossHeard).or(left);
+        let is_lossy = heard.map(|it| it >= loss_ppm);
         let is_poor = measures.measured(Metric::RFactor).map(|it| it < r_factor_centi);
         if let Some(bad) = is_lossy.max(is_poor) {
             self.evidence.entry(zone).or_default().add(judged.count(self.window, bad));

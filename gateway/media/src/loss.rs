@@ -83,6 +83,8 @@ pub struct IntervalLoss {
     pub before_repair: i64,
     /// Packets that the receiver lacks.
     pub after_repair: i64,
+    /// Packets that never entered the path, of all that the receiver should have got.
+    pub before_path: i64,
 }
 
 impl ReportedLoss {
@@ -112,19 +114,21 @@ impl ReportedLoss {
         let last = self.last.replace(report);
         let (same, separate) = (std::mem::take(&mut self.same), std::mem::take(&mut self.separate));
         let fraction = i64::from(block.fraction_lost);
-        let all = |ppm| IntervalLoss { before_repair: ppm, after_repair: ppm };
+        let all =
+            |ppm, before_path| IntervalLoss { before_repair: ppm, after_repair: ppm, before_path };
         let reported = fraction * PPM / 256;
         let Some(last) = last else {
             // The first report tells of all numbers.
             let (lost, unsent) = (i64::from(block.lost), i64::from(unsent));
-            return all(if lost > 0 { reported * (lost - unsent).max(0) / lost } else { reported });
+            let own = if lost > 0 { reported * (lost - unsent).max(0) / lost } else { reported };
+            return all(own, reported - own);
         };
         let expected = report.sequence_max.wrapping_sub(last.sequence_max);
         // Fewer than none if late packets filled earlier gaps.
         let unsent = i64::from(unsent.wrapping_sub(last.unsent).cast_signed());
         let sent = i64::from(expected) - unsent;
         if !(1..=EXPECTED_MAX).contains(&expected) || sent <= 0 {
-            return all(reported);
+            return all(reported, 0);
         }
         // In 1/256 packets.
         let lost = (fraction * i64::from(expected) - 256 * unsent.max(0)).max(0);
@@ -132,6 +136,7 @@ impl ReportedLoss {
         IntervalLoss {
             before_repair: share(lost + 256 * i64::from(same)).min(PPM),
             after_repair: share(lost - 256 * i64::from(separate)),
+            before_path: unsent.max(0) * PPM / i64::from(expected),
         }
     }
 

@@ -128,7 +128,7 @@ fn repaired_loss_opens_no_breaker() {
     for (left_ppm, opened) in [(0, Vec::new()), (150_000, zone("a", BreakerState::Open))] {
         let mut scene = Scene::new();
         let mut lossy = Measures::default();
-        lossy.set(Metric::LossDown, 150_000).set(Metric::LossDownAfterRepair, left_ppm);
+        lossy.set(Metric::LossDown, 150_000).set(Metric::LossHeard, left_ppm);
         let mut told = Vec::new();
         for _ in 0..2 {
             for _ in 0..20 {

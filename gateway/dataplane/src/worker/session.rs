@@ -34,6 +34,8 @@ use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::continuity::{OriginalNumbers, Pass, StreamEpoch, Withheld};
 use evenkeel_media::loss::RepairPacket;
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
+use evenkeel_media::repair::PathTiming;
+use evenkeel_media::repair::cache::CachedPacket;
 use evenkeel_media::srtp::{GrantView, SrtpKeys};
 use evenkeel_media::stun::{StunKey, Username};
 use evenkeel_media::{demux, key_frame, retransmission, rtcp, rtp};
@@ -49,6 +51,7 @@ use record::Learned;
 pub use record::{ClientAddressing, Install, SessionState};
 use redundancy::Redundancy;
 use repair::ClientRepair;
+use replay::Replay;
 use srtp::SrtpEnds;
 pub use srtp::{AnsweredMedia, ClientPassword, ClientStream, SrtpKeying};
 
@@ -1313,6 +1316,189 @@ impl WorkerSession {
             (false, true) => Activity::Quiet,
             (false, false) => Activity::Idle,
         };
+    }
+
+    /// Answers the client's NACKs in a compound packet, and removes what it answered. Returns whether anything is left.
+    fn answer_nacks(&mut self, compound: &mut Vec<u8>, cx: &mut PacketContext<'_>) -> bool {
+        let Some(running) = self.running.as_deref_mut() else { return true };
+        // The client's side needs the rest.
+        let Some(mut repair) = running.repair.take() else { return true };
+        let timing = repair.timing(&running.state.measurements, cx.now);
+        let (now, mut packets, mut bytes, mut is_refused) = (cx.now, 0_u32, 0_u64, false);
+        let send = |kind, cached: &CachedPacket<'_>, copies| {
+            let packet = cached.packet;
+            let before = packets;
+            for _ in 0..copies {
+                let mut validation = running.state.validation.iter_mut();
+                if validation.any(|validation| !validation.may_send(packet, now)) {
+                    cx.egress.count_drop(DropReason::Unvalidated);
+                    continue;
+                }
+                let dscp = self.dscp.of(kind);
+                if self.client.send_again(dscp, packet, self.home, cx) {
+                    packets += 1;
+                    bytes += packet.len() as u64;
+                }
+            }
+            // A second answer repairs no second loss.
+            if packets > before && cached.answered.is_none() {
+                let down = running.state.measurements.down(Some(cached.ssrc));
+                down.reported.note_repair(RepairPacket::Same);
+            }
+        };
+        let length = repair.answer(compound, timing, now, send, || is_refused = true);
+        compound.truncate(length);
+        if is_refused {
+            cx.egress.count_drop(DropReason::Limited);
+        }
+        running.repair = Some(repair);
+        if packets > 0 {
+            running.state.totals.packets_down += u64::from(packets);
+            running.state.totals.bytes_down += bytes;
+            running.state.measurements.bytes_down += bytes;
+            running.counts.get_or_insert_default().note_answered(packets, bytes);
+        }
+        length > 0
+    }
+
+    /// Follows the numbers of the client's packets. Returns whether this packet was asked for: it was lost before.
+    #[inline]
+    fn note_number(
+        &mut self,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        repair: Option<RepairKind>,
+        now: Instant,
+    ) -> bool {
+        let Some(running) = self.running.as_deref_mut() else { return false };
+        let RunningMedia { state, counts, repair: Some(client), .. } = running else {
+            return false;
+        };
+        if repair == Some(RepairKind::Retransmission) {
+            if let Some(sequence) = retransmission::original_sequence(header, packet)
+                && let Some(ssrc) = client.missing.receive_retransmission(sequence)
+            {
+                state.measurements.sources.filled(ssrc, sequence);
+            }
+            return false;
+        }
+        let was_asked = client.kind(header.payload_type).is_some()
+            && client.missing.receive(header.ssrc, header.sequence, now);
+        if was_asked {
+            let (kind, way) = (RepairKind::Retransmission, MediaDirection::ToNode);
+            counts.get_or_insert_default().note_repair(kind, way, packet.len());
+        }
+        was_asked
+    }
+
+    /// Asks the client for packets that are missing. The redundancy in its last packet comes first.
+    fn ask_for_missing(&mut self, cx: &mut PacketContext<'_>) {
+        loop {
+            let Some(running) = self.running.as_deref_mut() else { return };
+            let RunningMedia { state, counts, repair: Some(repair), .. } = running else { return };
+            let timing = repair.timing(&state.measurements, cx.now);
+            let Some(request) = repair.missing.next_request(timing, cx.now) else { return };
+            counts.get_or_insert_default().note_requested(request.numbers.len());
+            let nack = state.feedback.nack(request.ssrc, request.numbers);
+            self.send_to_client(RtpSide::Rtcp, StreamKind::Audio, &nack, cx, |_| {});
+        }
+    }
+
+    /// Removes numbers from a node's NACKs of the client's packets that were asked for within a round trip. Returns whether anything is
+    /// left.
+    fn suppress_nacks(&mut self, compound: &mut Vec<u8>, now: Instant) -> bool {
+        let Some(running) = self.running.as_deref_mut() else { return true };
+        let Some(repair) = running.repair.as_deref_mut() else { return true };
+        let PathTiming { round_trip, .. } = repair.timing(&running.state.measurements, now);
+        let length = rtcp::rewrite::retain_requested(compound, |ssrc, sequence| {
+            repair.missing.admit_request(ssrc, sequence, round_trip, now)
+        });
+        compound.truncate(length);
+        length > 0
+    }
+
+    /// Repeats requests that no later packet has repeated, and releases a cache without recent packets. Called every 100 ms.
+    fn tick_repair(&mut self, cx: &mut PacketContext<'_>) {
+        let Some(running) = self.running.as_deref_mut() else { return };
+        let Some(repair) = running.repair.as_deref_mut() else { return };
+        let timing = repair.timing(&running.state.measurements, cx.now);
+        repair.tick(timing, cx.now);
+        self.ask_for_missing(cx);
+    }
+
+    /// Handles a packet of the client that this hop alone gets next. If the hop before died, this one gets the swallowed packets now.
+    #[inline]
+    fn replay_to(
+        &mut self,
+        hop: Hop,
+        kind: StreamKind,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        if self.replayed == ReplayedMedia::Off {
+            return;
+        }
+        let mut replay = self.running().replay.take().unwrap_or_default();
+        if let Some(since) = replay.follow(hop, cx.board, cx.now) {
+            self.send_again(hop, &replay, since, cx);
+            replay.note_replayed(cx.now);
+        }
+        if self.replayed.includes(kind) {
+            if !replay.keep(kind, header, packet, &cx.egress.repair_memory, cx.now) {
+                self.counts().note_cache_refused();
+            }
+            if kind == StreamKind::Video
+                && self.media.srtp.is_readable()
+                && let Some((_, payload)) = declared(&self.media, header.payload_type)
+                && payload.repair().is_none()
+            {
+                let begins = key_frame::begins_key_frame(&payload.codec, header.payload(packet));
+                replay.note_video(header.ssrc, begins == Some(true), cx.now);
+            }
+        }
+        self.running().replay = Some(replay);
+    }
+
+    /// Handles a packet of the client that no hop gets. Packets before it would leave a gap at the next hop, which is no fault of that hop.
+    #[cold]
+    fn end_replay(&mut self) {
+        if let Some(replay) = self.running.as_deref_mut().and_then(|it| it.replay.as_deref_mut()) {
+            replay.end();
+        }
+    }
+
+    #[cold]
+    fn send_again(
+        &mut self,
+        hop: Hop,
+        replay: &Replay,
+        since: Instant,
+        cx: &mut PacketContext<'_>,
+    ) {
+        for kind in StreamKind::ALL {
+            let mut sent = 0;
+            for packet in replay.since(kind, since) {
+                self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
+                sent += 1;
+            }
+            self.state().flow.sent[kind as usize] += sent;
+            self.counts().note_replayed(sent);
+        }
+    }
+
+    /// Returns whether a request of the gateway for a key frame of the client would be needless after a node's death.
+    fn spares_key_frames(&self, cx: &PacketContext<'_>) -> bool {
+        let replay = self.running.as_deref().and_then(|running| running.replay.as_deref());
+        replay.is_some_and(|replay| replay.spares_key_frames(cx.board, cx.now))
+    }
+
+    /// Returns whether the client lacks no packet of this stream of the hop, since the senders' packets were sent again.
+    fn lacks_nothing(&mut self, ssrc: u32) -> bool {
+        self.replayed == ReplayedMedia::All && {
+            let state = self.state();
+            state.feedback.is_wanted_for_switch() && state.continuity.is_whole(state.epoch(), ssrc)
+        }
     }
 
     /// Returns an address to the flow table, unless another session has it.

@@ -310,7 +310,7 @@ fn breaking_registry_changes_are_named() {
         (
             "an action is renumbered",
             "number = 2\nname = \"voice-only\"",
-            "number = 3\nname = \"voice-only\"",
+            "number = 9\nname = \"voice-only\"",
             "[[op]] 2 voice-only: it is gone",
         ),
         (
@@ -360,7 +360,7 @@ fn breaking_registry_changes_are_named() {
 
 #[test]
 fn registry_additions_are_compatible() {
-    let more = "[[metric]]\nnumber = 17\nname = \"freezes\"\nunit = \"ms\"\nof = [\"session\"]\ndoc = \"Frozen.\"\n\n[[op]]";
+    let more = "[[metric]]\nnumber = 99\nname = \"freezes\"\nunit = \"ms\"\nof = [\"session\"]\ndoc = \"Frozen.\"\n\n[[op]]";
     let changes = [
         ("a metric is added", "[[op]]", more),
         ("more rows carry it", "of = [\"session\"]", "of = [\"session\", \"room\"]"),

@@ -84,6 +84,9 @@ pub(super) struct Down {
     left_ppm: Smoothed,
     #[serde(default)]
     pub(super) reported: ReportedLoss,
+    /// Loss before the path.
+    #[serde(default)]
+    before_ppm: Smoothed,
     /// The earlier frames that packets of the stream repeat.
     #[serde(skip)]
     redundancy: Option<Spacing>,
@@ -97,6 +100,7 @@ impl Down {
             left_ppm: Smoothed::default(),
             jitter_us: None,
             reported: ReportedLoss::default(),
+            before_ppm: Smoothed::default(),
             redundancy: None,
         }
     }
@@ -106,14 +110,21 @@ impl Down {
         self.loss_ppm.fresh(DOWN_KEPT, now)
     }
 
-    /// The loss after repair. Reports count packets whose frames are in later ones as lost.
-    fn heard(&self, now: Instant) -> Option<HeardLoss> {
+    /// The loss of the path after repair. Reports count packets whose frames are in later ones as lost.
+    fn left(&self, now: Instant) -> Option<HeardLoss> {
         let (loss, bursts) = (self.loss(now)? as u32, self.reported.bursts());
         let burst = bursts.mean_centi().map(|centi| centi as f64 / 100.0);
         let share_left = |spacing: Spacing| spacing.share_left(f64::from(loss) / 1e6, burst);
         let left = self.left_ppm.fresh(DOWN_KEPT, now)? as f64;
         let ppm = left * self.redundancy.map_or(1.0, share_left);
         Some(HeardLoss { ppm: ppm as u32, burst_ratio: bursts.ratio(loss) })
+    }
+
+    /// The loss that the client hears: that of its path after repair, and that before it.
+    fn heard(&self, now: Instant) -> Option<HeardLoss> {
+        let left = self.left(now)?;
+        let before = self.before_ppm.fresh(DOWN_KEPT, now).unwrap_or(0) as u32;
+        Some(HeardLoss { ppm: left.ppm + before, ..left })
     }
 }
 
@@ -197,6 +208,7 @@ impl VoiceMeasurements {
         let loss = down.reported.read(block, unsent);
         down.loss_ppm.show(loss.before_repair, REPORTS_FOLLOW_IN, now);
         down.left_ppm.show(loss.after_repair, REPORTS_FOLLOW_IN, now);
+        down.before_ppm.show(loss.before_path, REPORTS_FOLLOW_IN, now);
         down.jitter_us = clock_rate.and_then(|rate| jitter.checked_div(rate.into()));
         let Some((middle, at)) = self.reported else { return };
         if block.last_sr == middle && middle != 0 {
@@ -300,7 +312,9 @@ impl VoiceMeasurements {
         set(Metric::LossUp, loss_up);
         set(Metric::LossDown, down().filter_map(|down| down.loss(now)).max());
         set(Metric::LossUpAfterRepair, heard_up.map(|heard| heard.ppm.into()));
-        set(Metric::LossDownAfterRepair, heard_down.map(|heard| heard.ppm.into()));
+        let left_down = down().filter_map(|down| down.left(now)).map(|left| left.ppm).max();
+        set(Metric::LossDownAfterRepair, left_down.map(u64::from));
+        set(Metric::LossHeard, heard_down.map(|heard| heard.ppm.into()));
         set(Metric::BurstUp, bursts_up.and_then(|bursts| bursts.mean_centi()));
         set(Metric::BurstDown, bursts_down.filter_map(|bursts| bursts.mean_centi()).max());
         set(Metric::JitterUp, loss_up.map(|_| self.jitter_up_us));

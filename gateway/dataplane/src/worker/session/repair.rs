@@ -10,24 +10,18 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_media::loss::RepairPacket;
 use evenkeel_media::repair::answers::{Answers, LastSecond};
 use evenkeel_media::repair::cache::{CachedPacket, PacketCache};
 use evenkeel_media::repair::missing::MissingPackets;
 use evenkeel_media::repair::{KEPT_MAX, PathTiming};
 use evenkeel_media::rtcp::rewrite;
-use evenkeel_media::rtp::{self, RtpHeader};
-use evenkeel_media::{retransmission, srtp};
-use evenkeel_model::{DropReason, MediaDescription, PayloadType, RepairKind, StreamKind};
+use evenkeel_media::rtp;
+use evenkeel_media::srtp;
+use evenkeel_model::{MediaDescription, PayloadType, RepairKind, StreamKind};
 
-use super::WorkerSession;
 use super::counts::SessionCounts;
 use super::measurements::VoiceMeasurements;
-use super::media::RunningMedia;
-use crate::worker::egress::PacketContext;
 use crate::worker::repair_memory::{RepairMemory, ReservedMemory};
-use crate::worker::report::MediaDirection;
-use crate::worker::sockets::RtpSide;
 
 /// Limit of the cache of a session: a second at 16 Mbit/s.
 const CACHE_MAX: usize = 3 << 20;
@@ -59,7 +53,7 @@ pub(super) struct ClientRepair {
     streams: Vec<KeptStream>,
     /// Numbers in NACKs of the client.
     requested: LastSecond,
-    missing: MissingPackets,
+    pub(super) missing: MissingPackets,
 }
 
 /// A stream to the client.
@@ -115,14 +109,14 @@ impl ClientRepair {
         *repair = new;
     }
 
-    fn timing(&self, measurements: &VoiceMeasurements, now: Instant) -> PathTiming {
+    pub(super) fn timing(&self, measurements: &VoiceMeasurements, now: Instant) -> PathTiming {
         let round_trip = measurements.round_trip(now).unwrap_or(ROUND_TRIP_UNKNOWN);
         PathTiming { round_trip: round_trip.max(ROUND_TRIP_MIN), latency: self.latency }
     }
 
     /// Returns the kind of the stream if its packets are kept and asked for.
     #[inline]
-    fn kind(&self, payload_type: u8) -> Option<StreamKind> {
+    pub(super) fn kind(&self, payload_type: u8) -> Option<StreamKind> {
         let is_in = |bits: u128| bits >> (payload_type & 0x7f) & 1 == 1;
         match (is_in(self.audio), is_in(self.video)) {
             (true, _) => Some(StreamKind::Audio),
@@ -173,7 +167,7 @@ impl ClientRepair {
     /// Answers the NACKs of a compound packet, and removes the numbers that were in the cache. A number that is not sent again, since
     /// it was within the last round trip or exceeds the limit of its stream, is removed too: the client repeats its request. Returns
     /// the length of the compound packet; 0 if it has no content any more.
-    fn answer(
+    pub(super) fn answer(
         &mut self,
         compound: &mut [u8],
         timing: PathTiming,
@@ -212,7 +206,7 @@ impl ClientRepair {
     }
 
     /// Runs every 100 ms.
-    fn tick(&mut self, timing: PathTiming, now: Instant) {
+    pub(super) fn tick(&mut self, timing: PathTiming, now: Instant) {
         self.cache.set_kept_for(timing.kept_for());
         self.cache.set_bytes_max(CACHE_MAX);
         let is_recent = |at: Instant| now.saturating_duration_since(at) <= KEPT_MAX;
@@ -225,119 +219,5 @@ impl ClientRepair {
     /// Returns whether the session is to be visited every 100 ms: packets are kept, or missing.
     pub(super) fn is_active(&self, now: Instant) -> bool {
         self.cache.allocated() > 0 || self.missing.awaits_packets(now)
-    }
-}
-
-impl WorkerSession {
-    /// Answers the client's NACKs in a compound packet, and removes what it answered. Returns whether anything is left.
-    pub(super) fn answer_nacks(
-        &mut self,
-        compound: &mut Vec<u8>,
-        cx: &mut PacketContext<'_>,
-    ) -> bool {
-        let Some(running) = self.running.as_deref_mut() else { return true };
-        // The client's side needs the rest.
-        let Some(mut repair) = running.repair.take() else { return true };
-        let timing = repair.timing(&running.state.measurements, cx.now);
-        let (now, mut packets, mut bytes, mut is_refused) = (cx.now, 0_u32, 0_u64, false);
-        let send = |kind, cached: &CachedPacket<'_>, copies| {
-            let packet = cached.packet;
-            let before = packets;
-            for _ in 0..copies {
-                let mut validation = running.state.validation.iter_mut();
-                if validation.any(|validation| !validation.may_send(packet, now)) {
-                    cx.egress.count_drop(DropReason::Unvalidated);
-                    continue;
-                }
-                let dscp = self.dscp.of(kind);
-                if self.client.send_again(dscp, packet, self.home, cx) {
-                    packets += 1;
-                    bytes += packet.len() as u64;
-                }
-            }
-            // A second answer repairs no second loss.
-            if packets > before && cached.answered.is_none() {
-                let down = running.state.measurements.down(Some(cached.ssrc));
-                down.reported.note_repair(RepairPacket::Same);
-            }
-        };
-        let length = repair.answer(compound, timing, now, send, || is_refused = true);
-        compound.truncate(length);
-        if is_refused {
-            cx.egress.count_drop(DropReason::Limited);
-        }
-        running.repair = Some(repair);
-        if packets > 0 {
-            running.state.totals.packets_down += u64::from(packets);
-            running.state.totals.bytes_down += bytes;
-            running.state.measurements.bytes_down += bytes;
-            running.counts.get_or_insert_default().note_answered(packets, bytes);
-        }
-        length > 0
-    }
-
-    /// Follows the numbers of the client's packets. Returns whether this packet was asked for: it was lost before.
-    #[inline]
-    pub(super) fn note_number(
-        &mut self,
-        header: &RtpHeader,
-        packet: &[u8],
-        repair: Option<RepairKind>,
-        now: Instant,
-    ) -> bool {
-        let Some(running) = self.running.as_deref_mut() else { return false };
-        let RunningMedia { state, counts, repair: Some(client), .. } = running else {
-            return false;
-        };
-        if repair == Some(RepairKind::Retransmission) {
-            if let Some(sequence) = retransmission::original_sequence(header, packet)
-                && let Some(ssrc) = client.missing.receive_retransmission(sequence)
-            {
-                state.measurements.sources.filled(ssrc, sequence);
-            }
-            return false;
-        }
-        let was_asked = client.kind(header.payload_type).is_some()
-            && client.missing.receive(header.ssrc, header.sequence, now);
-        if was_asked {
-            let (kind, way) = (RepairKind::Retransmission, MediaDirection::ToNode);
-            counts.get_or_insert_default().note_repair(kind, way, packet.len());
-        }
-        was_asked
-    }
-
-    /// Asks the client for packets that are missing. The redundancy in its last packet comes first.
-    pub(super) fn ask_for_missing(&mut self, cx: &mut PacketContext<'_>) {
-        loop {
-            let Some(running) = self.running.as_deref_mut() else { return };
-            let RunningMedia { state, counts, repair: Some(repair), .. } = running else { return };
-            let timing = repair.timing(&state.measurements, cx.now);
-            let Some(request) = repair.missing.next_request(timing, cx.now) else { return };
-            counts.get_or_insert_default().note_requested(request.numbers.len());
-            let nack = state.feedback.nack(request.ssrc, request.numbers);
-            self.send_to_client(RtpSide::Rtcp, StreamKind::Audio, &nack, cx, |_| {});
-        }
-    }
-
-    /// Removes numbers from a node's NACKs of the client's packets that were asked for within a round trip. Returns whether anything is
-    /// left.
-    pub(super) fn suppress_nacks(&mut self, compound: &mut Vec<u8>, now: Instant) -> bool {
-        let Some(running) = self.running.as_deref_mut() else { return true };
-        let Some(repair) = running.repair.as_deref_mut() else { return true };
-        let PathTiming { round_trip, .. } = repair.timing(&running.state.measurements, now);
-        let length = rewrite::retain_requested(compound, |ssrc, sequence| {
-            repair.missing.admit_request(ssrc, sequence, round_trip, now)
-        });
-        compound.truncate(length);
-        length > 0
-    }
-
-    /// Repeats requests that no later packet has repeated, and releases a cache without recent packets. Called every 100 ms.
-    pub(super) fn tick_repair(&mut self, cx: &mut PacketContext<'_>) {
-        let Some(running) = self.running.as_deref_mut() else { return };
-        let Some(repair) = running.repair.as_deref_mut() else { return };
-        let timing = repair.timing(&running.state.measurements, cx.now);
-        repair.tick(timing, cx.now);
-        self.ask_for_missing(cx);
     }
 }

@@ -10,15 +10,11 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_media::continuity::{FILLED_WITHIN, WINDOW};
-use evenkeel_media::key_frame;
 use evenkeel_media::repair::cache::{CachedPacket, PacketCache};
 use evenkeel_media::rtp::{self, sequence_ahead};
-use evenkeel_model::{Board, Hop, ReplayedMedia, STREAM_KINDS, StreamKind};
+use evenkeel_model::{Board, Hop, STREAM_KINDS, StreamKind};
 
-use super::{WorkerSession, declared};
-use crate::worker::egress::PacketContext;
 use crate::worker::repair_memory::{RepairMemory, ReservedMemory};
-use crate::worker::sockets::RtpSide;
 
 /// Time before the last packet to a dead node in which it may have swallowed packets, and by which evidence of its death may be late.
 const KEPT_FOR: Duration = Duration::from_millis(60);
@@ -67,7 +63,7 @@ struct StreamKeyFrame {
 
 impl Replay {
     /// Notes that this hop gets the next packet. Returns the time since which it lacks packets, if the hop before died.
-    fn follow(&mut self, hop: Hop, board: &Board, now: Instant) -> Option<Instant> {
+    pub(super) fn follow(&mut self, hop: Hop, board: &Board, now: Instant) -> Option<Instant> {
         let before = self.hop.replace(hop).filter(|before| *before != hop)?;
         let Some(died) = board.died(before) else {
             self.moved_at = Some(now);
@@ -81,7 +77,7 @@ impl Replay {
     }
 
     /// Keeps a packet. Returns false if the memory for repair has no room for more: older packets give way, or none is kept.
-    fn keep(
+    pub(super) fn keep(
         &mut self,
         kind: StreamKind,
         header: &rtp::RtpHeader,
@@ -106,7 +102,7 @@ impl Replay {
 
     /// Returns the packets of this kind that came since this time, in their order: those that receivers recognise if they got them, since
     /// they are among the last numbers of their stream.
-    fn since(&self, kind: StreamKind, since: Instant) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn since(&self, kind: StreamKind, since: Instant) -> impl Iterator<Item = &[u8]> {
         let kept = self.kept[kind as usize].as_ref();
         let packets = move || kept.into_iter().flat_map(move |kept| kept.cache.since(since));
         let mut highest: Vec<(u32, u16)> = Vec::new();
@@ -128,7 +124,16 @@ impl Replay {
         packets().filter(is_recognised).map(|it| it.packet)
     }
 
-    fn note_video(&mut self, ssrc: u32, begins_key_frame: bool, now: Instant) {
+    pub(super) fn note_replayed(&mut self, now: Instant) {
+        self.replayed_at = Some(now);
+    }
+
+    /// No hop got the client's packet.
+    pub(super) fn end(&mut self) {
+        self.hop = None;
+    }
+
+    pub(super) fn note_video(&mut self, ssrc: u32, begins_key_frame: bool, now: Instant) {
         let known = self.key_frames.iter().position(|stream| stream.ssrc == ssrc);
         let index = known.unwrap_or_else(|| {
             if self.key_frames.len() == STREAMS_MAX {
@@ -144,7 +149,7 @@ impl Replay {
 
     /// Returns whether a node's death is no reason to ask the client for a key frame: the next node gets, or got, the packets since,
     /// and the last key frame of each stream is young.
-    fn spares_key_frames(&self, board: &Board, now: Instant) -> bool {
+    pub(super) fn spares_key_frames(&self, board: &Board, now: Instant) -> bool {
         let within = |at: Option<Instant>, time: Duration| {
             at.is_some_and(|at| now.saturating_duration_since(at) <= time)
         };
@@ -155,82 +160,5 @@ impl Replay {
             && video.is_some_and(|video| video.cache.allocated() > 0)
             && !self.key_frames.is_empty()
             && self.key_frames.iter().all(is_young)
-    }
-}
-
-impl WorkerSession {
-    /// Handles a packet of the client that this hop alone gets next. If the hop before died, this one gets the swallowed packets now.
-    #[inline]
-    pub(super) fn replay_to(
-        &mut self,
-        hop: Hop,
-        kind: StreamKind,
-        header: &rtp::RtpHeader,
-        packet: &[u8],
-        cx: &mut PacketContext<'_>,
-    ) {
-        if self.replayed == ReplayedMedia::Off {
-            return;
-        }
-        let mut replay = self.running().replay.take().unwrap_or_default();
-        if let Some(since) = replay.follow(hop, cx.board, cx.now) {
-            self.send_again(hop, &replay, since, cx);
-            replay.replayed_at = Some(cx.now);
-        }
-        if self.replayed.includes(kind) {
-            if !replay.keep(kind, header, packet, &cx.egress.repair_memory, cx.now) {
-                self.counts().note_cache_refused();
-            }
-            if kind == StreamKind::Video
-                && self.media.srtp.is_readable()
-                && let Some((_, payload)) = declared(&self.media, header.payload_type)
-                && payload.repair().is_none()
-            {
-                let begins = key_frame::begins_key_frame(&payload.codec, header.payload(packet));
-                replay.note_video(header.ssrc, begins == Some(true), cx.now);
-            }
-        }
-        self.running().replay = Some(replay);
-    }
-
-    /// Handles a packet of the client that no hop gets. Packets before it would leave a gap at the next hop, which is no fault of that hop.
-    #[cold]
-    pub(super) fn end_replay(&mut self) {
-        if let Some(replay) = self.running.as_deref_mut().and_then(|it| it.replay.as_deref_mut()) {
-            replay.hop = None;
-        }
-    }
-
-    #[cold]
-    fn send_again(
-        &mut self,
-        hop: Hop,
-        replay: &Replay,
-        since: Instant,
-        cx: &mut PacketContext<'_>,
-    ) {
-        for kind in StreamKind::ALL {
-            let mut sent = 0;
-            for packet in replay.since(kind, since) {
-                self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
-                sent += 1;
-            }
-            self.state().flow.sent[kind as usize] += sent;
-            self.counts().note_replayed(sent);
-        }
-    }
-
-    /// Returns whether a request of the gateway for a key frame of the client would be needless after a node's death.
-    pub(super) fn spares_key_frames(&self, cx: &PacketContext<'_>) -> bool {
-        let replay = self.running.as_deref().and_then(|running| running.replay.as_deref());
-        replay.is_some_and(|replay| replay.spares_key_frames(cx.board, cx.now))
-    }
-
-    /// Returns whether the client lacks no packet of this stream of the hop, since the senders' packets were sent again.
-    pub(super) fn lacks_nothing(&mut self, ssrc: u32) -> bool {
-        self.replayed == ReplayedMedia::All && {
-            let state = self.state();
-            state.feedback.is_wanted_for_switch() && state.continuity.is_whole(state.epoch(), ssrc)
-        }
     }
 }

@@ -203,7 +203,7 @@ fn repeated_frames_are_no_loss_after_repair() {
     let mut call = Call::lossy();
     for (number, is_repaired) in [(51, false), (56, true), (61, false)] {
         if number == 61 {
-            let answered = Arc::new(super::srtp::answered(true));
+            let answered = Arc::new(srtp::answered(true));
             call.bench.session.renegotiate(media(Srtp::Plain, false), answered);
         }
         call.tick(number);
