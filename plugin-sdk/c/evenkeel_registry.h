@@ -51,6 +51,8 @@
 #define EK_CAP_UP 23
 /* The active cap on what the session receives, by the action of this name; 0 without one. [kbps, of session] */
 #define EK_CAP_DOWN 24
+/* Packets that the session lacks of all that others sent to it: those of `loss-down-after-repair`, and those that were lost before the gateway sent them. [ppm, of session] */
+#define EK_LOSS_HEARD 25
 /* One-way delay to the node: half of the measured round trip. [us, of node, region] */
 #define EK_DELAY 32
 /* Unanswered probes of the node, smoothed. [ppm, of node, region] */

@@ -49,6 +49,8 @@ export const Metric = Object.freeze({
   CapUp: 23,
   /** The active cap on what the session receives, by the action of this name; 0 without one. [kbps] */
   CapDown: 24,
+  /** Packets that the session lacks of all that others sent to it: those of `loss-down-after-repair`, and those that were lost before the gateway sent them. [ppm] */
+  LossHeard: 25,
   /** One-way delay to the node: half of the measured round trip. [us] */
   Delay: 32,
   /** Unanswered probes of the node, smoothed. [ppm] */
