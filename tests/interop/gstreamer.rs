@@ -248,14 +248,15 @@ const COMPLETE: Duration = Duration::from_millis(35);
 /// Frames at the start, while the receiver learns of the sender's clock.
 const FIRST: usize = 10;
 
-/// A pipeline that decodes voice, logs each frame, and asks for lost packets by NACK. Reports are not held back.
+/// A pipeline that decodes voice, logs each frame, and asks for lost packets by NACK. Reports are not held back. `rtpssrcdemux` adds the
+/// SSRC to the requests of the jitter buffer.
 fn asking_receiver(to: SocketAddr, voice: Ports) -> String {
     let caps =
         "media=audio,payload=111,clock-rate=48000,encoding-name=OPUS,rtcp-fb-nack=(boolean)true";
     format!(
         "rtpsession name=session rtp-profile=avpf bandwidth=1000000 rtcp-min-interval=10000000 \
          {rtp} caps=\"application/x-rtp,{caps}\" ! session.recv_rtp_sink \
-         session.recv_rtp_src ! rtpjitterbuffer do-retransmission=true latency={LATENCY_MS} \
+         session.recv_rtp_src ! rtpssrcdemux ! rtpjitterbuffer do-retransmission=true latency={LATENCY_MS} \
          ! rtpopusdepay ! opusdec ! fakesink name=voice silent=false sync=false async=false \
          {rtcp} ! session.recv_rtcp_sink session.send_rtcp_src ! {sink}",
         rtp = udp_source(voice.rtp),
