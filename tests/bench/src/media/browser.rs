@@ -104,9 +104,12 @@ pub(super) fn measure(
     let runs = (0..runs as u64).map(|seed| play(row.percent, evenkeel, &folders()?, seed));
     let runs: Vec<BrowserRun> = runs.collect::<Result<_, String>>()?;
     let mut measured = AcceptanceRow::new(row.id);
-    let figures: [(&str, fn(&BrowserRun) -> f64); 3] =
-        [("frozen", |run| run.frozen), ("rate_kept", |run| run.rate), ("back_s", |run| run.back)];
-    for (name, figure) in figures {
+    for name in ["frozen", "rate_kept", "back_s"] {
+        let figure = |run: &BrowserRun| match name {
+            "frozen" => run.frozen,
+            "rate_kept" => run.rate,
+            _ => run.back,
+        };
         let values: Vec<f64> = runs.iter().map(figure).collect();
         set_figure(&mut measured, name, median(values.iter().copied()), &values);
         measured.limit_by(name, limits, name);

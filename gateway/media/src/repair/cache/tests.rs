@@ -127,6 +127,13 @@ fn packet_beyond_the_bound_is_not_kept() {
     assert!(bytes(&nothing, 1, 0).is_some(), "the bound was raised");
 }
 
+struct KeptPacket {
+    ssrc: u32,
+    sequence: u16,
+    ms: u64,
+    packet: Vec<u8>,
+}
+
 /// Keeps packets as the bytes say, and compares the cache with a list.
 #[test]
 fn fuzz_packet_cache() {
@@ -134,22 +141,22 @@ fn fuzz_packet_cache() {
     evenkeel_fuzz::Corpus::of("packet_cache").with(seed).check(|input| {
         let bound = allocation(4 * RING_MIN);
         let mut cache = cache(bound);
-        let (mut kept, mut ms): (Vec<((u32, u16), u64, Vec<u8>)>, u64) = (Vec::new(), 0);
+        let (mut kept, mut ms) = (Vec::<KeptPacket>::new(), 0);
         for (number, &[ssrc, sequence, length, pause]) in (0..).zip(input.as_chunks::<4>().0) {
             ms += u64::from(pause);
             let (ssrc, sequence) = (u32::from(ssrc % 3), u16::from(sequence));
             let packet = packet(number, usize::from(length) * 6);
             cache.keep(ssrc, sequence, &packet, at(ms));
-            kept.retain(|(of, _, _)| *of != (ssrc, sequence) || packet.is_empty());
-            kept.extend((!packet.is_empty()).then_some(((ssrc, sequence), ms, packet)));
+            kept.retain(|it| (it.ssrc, it.sequence) != (ssrc, sequence) || packet.is_empty());
+            kept.extend((!packet.is_empty()).then_some(KeptPacket { ssrc, sequence, ms, packet }));
             assert!(cache.allocated() <= bound);
         }
-        for ((ssrc, sequence), then, packet) in &kept {
+        for KeptPacket { ssrc, sequence, ms: then, packet } in &kept {
             let found = cache.find(*ssrc, *sequence, at(ms));
             assert!(found.is_none_or(|found| found.packet == &packet[..]), "{ssrc} {sequence}");
             assert!(found.is_none() || ms - then <= 1_000);
         }
-        if let Some(((ssrc, sequence), _, _)) = kept.last() {
+        if let Some(KeptPacket { ssrc, sequence, .. }) = kept.last() {
             assert!(cache.find(*ssrc, *sequence, at(ms)).is_some(), "{ssrc} {sequence}");
         }
     });

@@ -157,7 +157,7 @@ impl Call {
     }
 
     fn tick(&mut self, number: u16) {
-        self.bench.at(u64::from(number) * 20, |session, cx| session.tick(cx));
+        self.bench.at(u64::from(number) * 20, WorkerSession::tick);
     }
 
     /// Delivers a packet of the client. Returns what the node receives.

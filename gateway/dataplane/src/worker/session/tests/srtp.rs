@@ -729,7 +729,7 @@ fn repeated_frames_are_protected() {
     }
     let report = scene.phone.protect(RtpSide::Rtcp, &report(50, 5));
     assert!(scene.deliver_at(2, ArrivalKind::Rtcp, &report).is_some());
-    scene.bench.at(3, |session, cx| session.tick(cx));
+    scene.bench.at(3, WorkerSession::tick);
     for number in 51..=54 {
         scene.opened(4, &voice(OPUS, number, &frame(number))).unwrap();
     }
