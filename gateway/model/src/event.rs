@@ -552,8 +552,8 @@ crate::events! {
                 [session, scenario = &**scenario, advice = advice.kind.name(), cause = advice.cause.name()];
             counts "evenkeel.advices"
                 [scenario = &**scenario, advice = advice.kind.name(), segment = advice.cause.name()];
-            sends "advice" with "`session`, `room`, `scenario`, `advice` (switch-network, lower-quality, audio-only or restored), `cause` (uplink, \
-                                 downlink, leg or node)";
+            sends "advice" with "`session`, `room`, `scenario`, `advice`: switch-network, lower-quality, audio-only or restored, with its cause: \
+                                 uplink, downlink, leg or node";
         /// The control loop stalled. Every deadline moved by `late`, and no node was marked down.
         OwnStall {
             /// The time for which this process did not run.
