@@ -245,7 +245,8 @@ impl WorkerSession {
         if let Some(kind) = repair {
             self.counts().note_repair(kind, MediaDirection::ToNode, packet.len());
         }
-        let was_lost = self.note_number(&header, packet, repair, cx.now);
+        let has_repair = self.running.as_deref().is_some_and(|running| running.repair.is_some());
+        let was_lost = has_repair && self.note_number(&header, packet, repair, cx.now);
         let state = self.state();
         state.totals.packets_up += 1;
         state.totals.bytes_up += packet.len() as u64;
@@ -263,7 +264,9 @@ impl WorkerSession {
         }
         let (hop, twin) = match self.route.forward_to_node(cx.board) {
             ForwardVerdict::Pass { hop, .. } => {
-                self.replay_to(hop, kind, &header, packet, cx);
+                if self.replayed != ReplayedMedia::Off {
+                    self.replay_to(hop, kind, &header, packet, cx);
+                }
                 (hop, None)
             }
             ForwardVerdict::Both([hop, twin]) => (hop, Some(twin)),
@@ -277,7 +280,7 @@ impl WorkerSession {
         {
             return cx.egress.count_drop(reason);
         }
-        if self.running().repair.is_some() {
+        if has_repair {
             self.ask_for_missing(cx);
         }
         if let Some(twin) = twin {
@@ -303,6 +306,7 @@ impl WorkerSession {
     }
 
     /// Sends the lost packets whose frames this one repeats to the node, before it. Fails if this one is not to follow.
+    #[cold]
     fn recover_lost(
         &mut self,
         hop: Hop,
@@ -684,15 +688,15 @@ impl WorkerSession {
                 .map_or((header.ssrc, header.timestamp), |(ssrc, _, timestamp)| (ssrc, timestamp));
             self.counts().note_picture(ssrc, timestamp, cx.now);
         }
-        let mut repeating = None;
         if self.has_redundancy(kind, repair) {
             let (ssrc, sequence, timestamp) =
                 rewrite.unwrap_or((header.ssrc, header.sequence, header.timestamp));
             let sent = rtp::RtpHeader { ssrc, sequence, timestamp, ..*header };
-            repeating = self.running().repeat_frames(&sent, packet, cx.now);
+            if self.send_with_redundancy(&sent, packet, cx) {
+                return;
+            }
         }
-        let content = repeating.as_deref().unwrap_or(packet);
-        self.send_to_client(RtpSide::Rtp, kind, content, cx, |bytes| {
+        self.send_to_client(RtpSide::Rtp, kind, packet, cx, |bytes| {
             let Some((ssrc, sequence, timestamp)) = rewrite else { return };
             rtp::set_ssrc(bytes, ssrc);
             rtp::set_sequence(bytes, sequence);
@@ -702,11 +706,27 @@ impl WorkerSession {
                 retransmission::set_original_sequence(header, bytes, sequence);
             }
         });
-        if let Some(buffer) = repeating
-            && let Some(redundancy) = &mut self.running().redundancy
-        {
+    }
+
+    /// Sends a packet of voice with earlier frames, under these numbers. Returns false if none are repeated now. Few sessions have
+    /// redundancy, so `#[cold]` moves this code out of the packet path.
+    #[cold]
+    fn send_with_redundancy(
+        &mut self,
+        sent: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) -> bool {
+        let Some(buffer) = self.running().repeat_frames(sent, packet, cx.now) else { return false };
+        self.send_to_client(RtpSide::Rtp, StreamKind::Audio, &buffer, cx, |bytes| {
+            rtp::set_ssrc(bytes, sent.ssrc);
+            rtp::set_sequence(bytes, sent.sequence);
+            rtp::set_timestamp(bytes, sent.timestamp);
+        });
+        if let Some(redundancy) = &mut self.running().redundancy {
             redundancy.reuse(buffer);
         }
+        true
     }
 
     /// Sends the frame of a packet with redundancy that the client did not negotiate. Drops a packet with another payload type.
@@ -1362,7 +1382,7 @@ impl WorkerSession {
     }
 
     /// Follows the numbers of the client's packets. Returns whether this packet was asked for: it was lost before.
-    #[inline]
+    #[cold]
     fn note_number(
         &mut self,
         header: &rtp::RtpHeader,
@@ -1392,6 +1412,7 @@ impl WorkerSession {
     }
 
     /// Asks the client for packets that are missing. The redundancy in its last packet comes first.
+    #[cold]
     fn ask_for_missing(&mut self, cx: &mut PacketContext<'_>) {
         loop {
             let Some(running) = self.running.as_deref_mut() else { return };
@@ -1427,7 +1448,7 @@ impl WorkerSession {
     }
 
     /// Handles a packet of the client that this hop alone gets next. If the hop before died, this one gets the swallowed packets now.
-    #[inline]
+    #[cold]
     fn replay_to(
         &mut self,
         hop: Hop,
@@ -1436,9 +1457,6 @@ impl WorkerSession {
         packet: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
-        if self.replayed == ReplayedMedia::Off {
-            return;
-        }
         let mut replay = self.running().replay.take().unwrap_or_default();
         if let Some(since) = replay.follow(hop, cx.board, cx.now) {
             self.send_again(hop, &replay, since, cx);

@@ -381,7 +381,7 @@ impl ClientSide {
     }
 
     /// Returns the address to which so many bytes may be sent now. Without one the packet counts as dropped.
-    #[inline]
+    #[inline(always)]
     fn destination(
         &mut self,
         side: RtpSide,
