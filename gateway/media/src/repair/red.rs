@@ -1,6 +1,6 @@
 //! Redundant audio (RFC 2198): a packet repeats earlier frames beside its own.
 //!
-//! [`RedPayload`] reads a payload in place, and [`write`] appends one. A [`RedWriter`] repeats the frames of a stream in its later
+//! [`RedPayload`] reads a payload in place, and [`write()`] appends one. A [`RedWriter`] repeats the frames of a stream in its later
 //! packets; a [`RedReader`] finds frames of lost packets in those that arrive.
 
 use crate::rtp::{RtpHeader, sequence_ahead, timestamp_ahead};
