@@ -89,13 +89,13 @@ impl RatingSums {
     }
 
     fn means(self) -> Vec<RatedGroup> {
-        let mean = |(name, sum): (Box<str>, RatingSum)| RatedGroup {
+        let means = self.0.into_iter().map(|(name, sum)| RatedGroup {
             name,
             ratings: sum.ratings,
             mean_rating_centi: (sum.rating * 100 / u64::from(sum.ratings)) as u32,
             measured: sum.measured,
             mean_r_centi: sum.r_centi.checked_div(sum.measured.into()).map(|mean| mean as u32),
-        };
-        self.0.into_iter().map(mean).collect()
+        });
+        means.collect()
     }
 }

@@ -13,7 +13,7 @@ use evenkeel_process::{lock, sha256, unix_us};
 
 use super::error::ApiError;
 
-/// Labels of a session whose offer carried a result, in the order of their values in it.
+/// The labels that a result gives to a session, in the order of their values in it.
 pub(super) const PROBE_LABELS: [&str; 5] =
     ["probe-r", "probe-loss", "probe-rtt", "probe-rate", "probe-video"];
 
@@ -84,8 +84,8 @@ impl UsedResults {
             return Err(wrong("was carried by another offer; a result is valid once"));
         }
         used.insert(id.into(), now + (VALID_FOR + KEPT_FOR).as_secs());
-        let label = |(name, value): (&str, &str)| (name.into(), value.into());
-        Ok(PROBE_LABELS.into_iter().zip(parts).map(label).collect())
+        let labels = PROBE_LABELS.into_iter().zip(parts);
+        Ok(labels.map(|(name, value)| (name.into(), value.into())).collect())
     }
 
     /// The offer with this redeemed result opened no session: another offer may carry the result.

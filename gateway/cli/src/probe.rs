@@ -21,7 +21,7 @@ pub(crate) struct ProbeArgs {
     to: Vec<String>,
     #[command(flatten)]
     api: ApiArgs,
-    /// Print JSON: an object for each gateway, whose `signed` is for the member `probe` of an offer
+    /// Print JSON: an object for each gateway. Its `signed` is the member `probe` of an offer
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -1,4 +1,4 @@
-//! Advice to the user of a session whose quality repair and ladder cannot hold.
+//! Advice to the user of a session, if repair and ladder cannot hold its quality.
 
 use std::cmp::Ordering;
 use std::time::{Duration, Instant};

@@ -97,7 +97,7 @@ fn exchange(opened: &ProbeAnswer) -> io::Result<Vec<Option<u32>>> {
     }
 }
 
-/// A socket towards the gateway, whose packets are not fragmented.
+/// A socket towards the gateway. Its packets are not fragmented.
 fn connected(gateway: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(any_of(gateway))?;
     socket.connect(gateway)?;
@@ -113,7 +113,7 @@ fn connected(gateway: SocketAddr) -> io::Result<UdpSocket> {
 fn questions(trains: &[ProbeTrain]) -> Vec<Question> {
     let mut after_ns = 0;
     let packets = trains.iter().flat_map(|train| (0..train.packets).map(move |_| *train));
-    let question = |(number, train): (u16, ProbeTrain)| {
+    let questions = (0..).zip(packets).map(|(number, train)| {
         let mut random = [0; 10];
         fill(&mut random);
         let transaction = probe::transaction(number, random);
@@ -126,8 +126,8 @@ fn questions(trains: &[ProbeTrain]) -> Vec<Question> {
             sent_ns: None,
             round_trip_us: None,
         }
-    };
-    (0..).zip(packets).map(question).collect()
+    });
+    questions.collect()
 }
 
 /// Notes the first answer to a packet.

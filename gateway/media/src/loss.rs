@@ -11,7 +11,8 @@ const BURSTS_MAX: u64 = 64;
 /// The most packets between two reports: 15 s of 4,000 packets/s. Receivers that count more have restarted.
 const EXPECTED_MAX: u32 = 60_000;
 
-/// Requests of numbers this far behind the highest one repeat it. Those further behind are later numbers, after a long time without.
+/// A request of a number this far behind the highest one repeats an earlier request. A number further behind is a later one, after a
+/// long time without requests.
 const REPEATED_WITHIN: i16 = 4_096;
 
 const PPM: i64 = 1_000_000;

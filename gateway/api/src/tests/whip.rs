@@ -458,7 +458,7 @@ fn candidates_are_taken() {
     assert!(whip.asks_nothing());
 }
 
-/// Follows session 17, whose advice is this one.
+/// Follows session 17 while this advice holds.
 fn followed(whip: &mut WhipWorld, location: &str, advice: Option<Advice>) -> Asking<TcpStream> {
     let head = format!("GET {location}\naccept: text/event-stream\r\norigin: {ORIGIN}");
     let mut following = whip.ask(&head, &token(&claims()), "");

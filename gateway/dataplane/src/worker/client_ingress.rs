@@ -45,7 +45,7 @@ pub(crate) struct ClientIngress {
     /// Probes of clients without a session.
     probes: Arc<ClientProbes>,
     answer: Vec<u8>,
-    /// The last datagram was a packet of a probe, whose answer waits.
+    /// The last datagram was a packet of a probe, and its answer waits.
     answers_probe: bool,
     /// Buffer for a decrypted SRTP packet.
     unprotected: Vec<u8>,

@@ -305,8 +305,8 @@ impl WorkerSession {
         has_some && kind == StreamKind::Audio && repair.is_none()
     }
 
-    /// Sends the lost packets whose frames this one repeats to the node, before it. Fails if this one is not to follow.
-    #[cold]
+    /// This packet repeats frames of earlier ones. Sends those that were lost to the node, before it. Fails if it is not to follow.
+    #[inline(never)]
     fn recover_lost(
         &mut self,
         hop: Hop,
@@ -709,8 +709,8 @@ impl WorkerSession {
     }
 
     /// Sends a packet of voice with earlier frames, under these numbers. Returns false if none are repeated now. Few sessions have
-    /// redundancy, so `#[cold]` moves this code out of the packet path.
-    #[cold]
+    /// redundancy, so this code stands apart from the packet path of others.
+    #[inline(never)]
     fn send_with_redundancy(
         &mut self,
         sent: &rtp::RtpHeader,
@@ -1382,7 +1382,7 @@ impl WorkerSession {
     }
 
     /// Follows the numbers of the client's packets. Returns whether this packet was asked for: it was lost before.
-    #[cold]
+    #[inline(never)]
     fn note_number(
         &mut self,
         header: &rtp::RtpHeader,
@@ -1412,7 +1412,7 @@ impl WorkerSession {
     }
 
     /// Asks the client for packets that are missing. The redundancy in its last packet comes first.
-    #[cold]
+    #[inline(never)]
     fn ask_for_missing(&mut self, cx: &mut PacketContext<'_>) {
         loop {
             let Some(running) = self.running.as_deref_mut() else { return };
@@ -1448,7 +1448,7 @@ impl WorkerSession {
     }
 
     /// Handles a packet of the client that this hop alone gets next. If the hop before died, this one gets the swallowed packets now.
-    #[cold]
+    #[inline(never)]
     fn replay_to(
         &mut self,
         hop: Hop,

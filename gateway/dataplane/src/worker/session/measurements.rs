@@ -110,7 +110,7 @@ impl Down {
         self.loss_ppm.fresh(DOWN_KEPT, now)
     }
 
-    /// The loss of the path after repair. Reports count packets whose frames are in later ones as lost.
+    /// The loss of the path after repair. Reports count a lost packet as lost although a later one repeats its frame.
     fn left(&self, now: Instant) -> Option<HeardLoss> {
         let (loss, bursts) = (self.loss(now)? as u32, self.reported.bursts());
         let burst = bursts.mean_centi().map(|centi| centi as f64 / 100.0);
@@ -321,11 +321,10 @@ impl VoiceMeasurements {
         set(Metric::JitterDown, down().filter_map(|down| down.jitter_us).max());
         set(Metric::RttClient, rtt.map(u64::from));
         let heard = [heard_up, heard_down].into_iter().flatten().max_by_key(|heard| heard.ppm);
-        let rate = |(codec, heard): (quality::Codec, HeardLoss)| {
-            let one_way = Duration::from_micros(u64::from(rtt.unwrap_or(0)) / 2);
-            quality::r_factor(one_way, heard, codec).into()
-        };
-        set(Metric::RFactor, self.voice.zip(heard).map(rate));
+        let one_way = Duration::from_micros(u64::from(rtt.unwrap_or(0)) / 2);
+        let voice = self.voice.zip(heard);
+        let rated = voice.map(|(codec, heard)| quality::r_factor(one_way, heard, codec));
+        set(Metric::RFactor, rated.map(u64::from));
         measures
     }
 }

@@ -126,7 +126,7 @@ impl ClientRepair {
     }
 
     /// Returns the kind of a packet to the client that is to be kept, with the room's numbers, and reserves memory for it.
-    #[cold]
+    #[inline(never)]
     pub(super) fn prepare(
         &mut self,
         packet: &[u8],
@@ -151,7 +151,7 @@ impl ClientRepair {
     }
 
     /// Keeps a packet as the client gets it. Memory for it was reserved by [`ClientRepair::prepare`].
-    #[cold]
+    #[inline(never)]
     pub(super) fn keep(&mut self, kind: StreamKind, sent: &[u8], now: Instant) {
         let Some((ssrc, sequence)) = rtp::ssrc_and_sequence(sent) else { return };
         self.cache.keep(ssrc, sequence, sent, now);

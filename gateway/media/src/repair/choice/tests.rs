@@ -1,10 +1,10 @@
 use super::*;
+use crate::repair::tests::at;
 
 const RTT: Duration = Duration::from_millis(40);
 
-#[expect(clippy::disallowed_methods, reason = "only distances count")]
 fn origin() -> Instant {
-    Instant::now()
+    at(0)
 }
 
 /// A path with this loss, just measured. Its client takes redundancy, and no retransmissions.

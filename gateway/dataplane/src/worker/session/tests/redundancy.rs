@@ -105,7 +105,7 @@ impl Call {
         Call { bench, node, hop }
     }
 
-    /// A call whose client has lost every tenth of 50 packets.
+    /// A call. Its client has lost every tenth of 50 packets.
     fn lossy() -> Call {
         let mut call = Call::new(true);
         call.plain(1..=50);

@@ -113,7 +113,7 @@ fn next_node_gets_swallowed_packets_in_order() {
     assert_eq!(scene.heard(0), (0..10).collect::<Vec<_>>());
     scene.dies(0, 190);
     scene.says(200, &voice(10));
-    // Those since 130 ms.
+    // The packets since 130 ms.
     assert_eq!(scene.received(1), [7, 8, 9, 10].map(voice));
     scene.says(220, &voice(11));
     assert_eq!(scene.heard(1), [11], "once");

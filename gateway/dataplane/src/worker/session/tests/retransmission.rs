@@ -5,7 +5,7 @@ use evenkeel_model::Metric;
 use super::*;
 use crate::worker::repair_memory::RepairMemory;
 
-/// A session at a hop, with video, whose client declared `nack`.
+/// A session at a hop, with video. Its client declared `nack`.
 fn call(srtp: Srtp) -> (Bench, UdpSocket, Hop) {
     let (mut bench, node, hop) = at_node(srtp);
     let mut media = (*bench.session.media).clone();

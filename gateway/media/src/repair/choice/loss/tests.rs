@@ -1,8 +1,8 @@
 use super::*;
+use crate::repair::tests::at;
 
-#[expect(clippy::disallowed_methods, reason = "only distances count")]
 fn origin() -> Instant {
-    Instant::now()
+    at(0)
 }
 
 /// A receiver report up to this number.
