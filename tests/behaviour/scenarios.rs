@@ -6,7 +6,7 @@ use evenkeel_control::GatewayEvent;
 use evenkeel_lab::crowd::{Crowd, CrowdPlan};
 use evenkeel_lab::links::Conditions;
 use evenkeel_lab::relay::Direction;
-use evenkeel_model::{CoreEvent, Hop, Metric, Op, Plan};
+use evenkeel_model::{CoreEvent, DecisionOutcome, Hook, Hop, Metric, Op, Plan};
 use tokio::runtime::Runtime;
 
 use crate::harness::{Gateway, Node, World, wait_until, wait_within};
@@ -67,6 +67,20 @@ fn hops_taken(gateway: &Gateway, scenario: &str) -> Vec<Hop> {
     taken
 }
 
+/// Number of answers of the scenario's degradation policy that came in time and changed nothing.
+fn ticks(gateway: &Gateway, scenario: &str) -> usize {
+    let mut ticks = 0;
+    gateway.happened(|told| {
+        if let GatewayEvent::Core(CoreEvent::Decided { policy, outcome, .. }) = &told.event
+            && (&*policy.set, policy.hook) == (scenario, Hook::Degradation)
+        {
+            ticks += usize::from(*outcome == DecisionOutcome::Kept);
+        }
+        None::<()>
+    });
+    ticks
+}
+
 fn plans(gateway: &Gateway, scenario: &str) -> Vec<Plan> {
     let sessions = gateway.ask(gateway.handle.sessions()).unwrap();
     let of_scenario = sessions.iter().filter(|session| &*session.state.scenario == scenario);
@@ -104,7 +118,10 @@ fn same_faults_hit_call_and_live_differently() {
     let call = include_str!("../../policies/call.toml").split_once("[scenario.call]\n");
     // On a busy machine an admission may be answered too late, which would cap a session from its start.
     world.scenario = call.unwrap().1.replace("admit-capped", "admit");
-    world.live = include_str!("../../policies/live.toml").replace("admit-capped", "admit");
+    let live = include_str!("../../policies/live.toml").replace("admit-capped", "admit");
+    // The lab's video has 400 kbit/s: a cap at the shipped floor would save nothing once a fifth is lost.
+    let floors = [["\"300 kbit/s\"", "\"200 kbit/s\""], ["floor = 300", "floor = 200"]];
+    world.live = floors.iter().fold(live, |live, [shipped, low]| live.replace(shipped, low));
     let gateway = world.start();
     gateway.ask(gateway.handle.policies_stand()).unwrap();
     let api = Api::of(&gateway);
@@ -124,9 +141,12 @@ fn same_faults_hit_call_and_live_differently() {
     wait_until("both have their standbys again, elsewhere", || {
         have_standbys() && !routes().iter().flatten().any(is_near)
     });
-    let [by_call, by_stream] = SCENARIOS.map(|scenario| hops_taken(&gateway, scenario));
-    assert_eq!(by_call.last(), Some(&before[0][2]), "its second standby carries the call");
-    assert!(by_stream.iter().any(|hop| !before[1].contains(hop)), "the stream had no other hop");
+    wait_until("its second standby carries the call", || {
+        hops_taken(&gateway, "call").last() == Some(&before[0][2])
+    });
+    wait_until("the stream takes a hop that it had not", || {
+        hops_taken(&gateway, "live").iter().any(|hop| !before[1].contains(hop))
+    });
 
     let quick = Duration::from_millis(100);
     wait_within(REPORTED_WITHIN, "the round trips of all receivers are measured", || {
@@ -134,6 +154,12 @@ fn same_faults_hit_call_and_live_differently() {
         trips.iter().all(|trips| trips.len() == 2 && trips.iter().all(|trip| *trip < quick))
     });
     wait_within(REPORTED_WITHIN, "no session is degraded", || have_recovered(&gateway));
+    // A policy that is late on a busy machine is suspended, and would learn the delay as the usual round trip.
+    let ticks = || SCENARIOS.map(|scenario| ticks(&gateway, scenario));
+    let before = ticks();
+    wait_within(REPORTED_WITHIN, "the policies have seen the usual round trips", || {
+        ticks().iter().zip(before).all(|(ticks, before)| *ticks > before + 1)
+    });
     let delay = Duration::from_millis(150);
     impair(&crowds, Conditions { delay, ..Conditions::default() });
     wait_within(REPORTED_WITHIN, "the call is capped", || {
@@ -151,9 +177,9 @@ fn same_faults_hit_call_and_live_differently() {
     );
 
     impair(&crowds, Conditions::loss_percent(20));
-    wait_within(REPORTED_WITHIN, "the call has voice only, the publisher its floor", || {
+    wait_within(REPORTED_WITHIN, "the call has voice only, the publisher a cap", || {
         plans(&gateway, "call").iter().all(|plan| plan.arg(Op::VoiceOnly) > 0)
-            && plans(&gateway, "live").iter().any(|plan| plan.cap_kbps() == 300)
+            && plans(&gateway, "live").iter().any(|plan| (200..250).contains(&plan.cap_kbps()))
     });
     let streamed = plans(&gateway, "live");
     assert!(
