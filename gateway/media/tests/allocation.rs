@@ -197,7 +197,7 @@ fn redundancy_never_allocates() {
             let fields = fields(1, number);
             let frame = Frame { sequence: number as u16, timestamp: number * 960, data: &[7; 100] };
             payload.clear();
-            let spacing = Spacing { frames: 2, distance: 2 };
+            let spacing = Spacing { frames: 2, span: 4 };
             let is_red = writer.write(&frame, 111, spacing, 9_600, &mut payload);
             writer.keep(&frame);
             loss.note_sent(fields.sequence);

@@ -34,7 +34,6 @@ use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::continuity::{OriginalNumbers, Pass, StreamEpoch, Withheld};
 use evenkeel_media::loss::RepairPacket;
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
-use evenkeel_media::repair::PathTiming;
 use evenkeel_media::repair::cache::CachedPacket;
 use evenkeel_media::srtp::{GrantView, SrtpKeys};
 use evenkeel_media::stun::{StunKey, Username};
@@ -1430,9 +1429,9 @@ impl WorkerSession {
     fn suppress_nacks(&mut self, compound: &mut Vec<u8>, now: Instant) -> bool {
         let Some(running) = self.running.as_deref_mut() else { return true };
         let Some(repair) = running.repair.as_deref_mut() else { return true };
-        let PathTiming { round_trip, .. } = repair.timing(&running.state.measurements, now);
+        let timing = repair.timing(&running.state.measurements, now);
         let length = rtcp::rewrite::retain_requested(compound, |ssrc, sequence| {
-            repair.missing.admit_request(ssrc, sequence, round_trip, now)
+            repair.missing.admit_request(ssrc, sequence, timing, now)
         });
         compound.truncate(length);
         length > 0

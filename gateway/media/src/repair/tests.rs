@@ -11,7 +11,7 @@ pub(super) fn at(ms: u64) -> Instant {
 
 pub(super) fn timing(round_trip_ms: u64, latency_ms: u64) -> PathTiming {
     let [round_trip, latency] = [round_trip_ms, latency_ms].map(Duration::from_millis);
-    PathTiming { round_trip, latency }
+    PathTiming { round_trip, is_measured: false, latency }
 }
 
 #[test]

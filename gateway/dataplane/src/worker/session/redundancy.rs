@@ -17,7 +17,7 @@ use super::measurements::VoiceMeasurements;
 /// Packets with redundancy are no longer than fits any path, encrypted.
 const PACKET_BYTES_MAX: usize = 1_200 - OVERHEAD_MAX;
 
-/// Streams to the client that are followed: the speakers of a conference at one time. A stream that is repeated takes 4 KiB.
+/// Streams to the client that are followed: the speakers of a conference at one time. A stream that is repeated takes 8 KiB.
 const STREAMS_MAX: usize = 4;
 
 /// A stream without packets for this time gives its place to another one. Silent voice sends a packet every 400 ms.
