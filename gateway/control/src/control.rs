@@ -882,7 +882,9 @@ impl Control {
             ControlRequest::RestorePolicies(records) => {
                 self.policies.restore(records, &mut self.gateway, now);
             }
-            ControlRequest::CopyHistory(records) => self.reporting.history().copy(records),
+            ControlRequest::CopyHistory(records, ratings) => {
+                self.reporting.history().copy(records, ratings);
+            }
             ControlRequest::ReadKept => self.nodes.operations_mut().read(),
             ControlRequest::ReadLateKept => {
                 if !self.gateway.has_sessions() {
