@@ -1355,6 +1355,7 @@ impl Control {
             messages_refused: self.nodes.probes().messages_refused(),
             udp: registry.udp_addresses(),
             quic: registry.quic_address(),
+            short_lived_sha256: registry.short_lived_sha256(),
             carriers: registry.carriers(),
             quic_counts: workers.quic_counts(),
         }

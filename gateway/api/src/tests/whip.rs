@@ -11,7 +11,7 @@ use evenkeel_control::samples::closed_session;
 use evenkeel_control::{IceFragments, Inherited, LaterOffer, SessionView};
 use evenkeel_dataplane::worker::SrtpKeying;
 use evenkeel_handover::RequestGate;
-use evenkeel_media::probe::{PACKETS, PathMeasurement};
+use evenkeel_media::probe::{PathMeasurement, ProbeTransport};
 use evenkeel_model::{Advice, AdviceKind, CloseReason, Latency, OfferRefusal, PathSegment};
 use evenkeel_telemetry::Telemetry;
 use ring::hmac;
@@ -282,7 +282,8 @@ fn probed(whip: &WhipWorld, token: &str, result: &str) -> Asking<TcpStream> {
 
 /// The result of the probe with this id, on a path of 30 ms without loss.
 fn probe_result(whip: &WhipWorld, id: &str, signed_at: SystemTime) -> String {
-    let path = PathMeasurement::new(|_| true, &[Some(30_000); PACKETS]);
+    let times = [Some(30_000); ProbeTransport::Udp.packets()];
+    let path = PathMeasurement::new(ProbeTransport::Udp, |_| true, &times);
     sign(&whip.world.handle.session_urls, id, &path, signed_at)
 }
 
