@@ -1,6 +1,7 @@
 use std::net::TcpStream;
 
 use evenkeel_testkit::http::{HttpAnswer, HttpClient};
+use serde_json::Value;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
