@@ -43,7 +43,7 @@ use self::webrtc::WebrtcOffer;
 use super::answers;
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, note_retry};
-use super::probe_results::PROBE_LABELS;
+use super::probe_results::{PROBE_FIELD, PROBE_LABELS};
 use super::relay;
 use super::request::{Share, caller, strict};
 
@@ -123,9 +123,12 @@ async fn offer_once(
                 let _ = tokio::time::timeout(TOKEN_KEPT_WITHIN, kept).await;
             }
             let own = opened.as_ref().ok().map(|(session, _)| *session);
-            let is_passing = opened
-                .as_ref()
-                .is_err_and(|error| error.room_owner.is_some() || token != TokenUse::Once);
+            // A result of a probe ages; its key may come again with another one, or with none.
+            let is_passing = opened.as_ref().is_err_and(|error| {
+                error.room_owner.is_some()
+                    || error.field.as_deref() == Some(PROBE_FIELD)
+                    || token != TokenUse::Once
+            });
             working.seen.finish(&key, answered(opened), is_passing);
             if let Some(own) = own.filter(|_| token == TokenUse::Reuse) {
                 working.end_replaced(&key, own).await;

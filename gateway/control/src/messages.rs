@@ -276,6 +276,8 @@ pub struct StatusReport {
     pub udp: Vec<SocketAddr>,
     /// Address of the QUIC listener.
     pub quic: Option<SocketAddr>,
+    /// SHA-256 of the certificates of the QUIC listener that browsers accept by it, the one in use first.
+    pub short_lived_sha256: Vec<[u8; 32]>,
     /// Addresses that clients of each carrier are told, by its name.
     pub carriers: BTreeMap<Arc<str>, Vec<SocketAddr>>,
     /// Counters of the QUIC endpoint, by name.

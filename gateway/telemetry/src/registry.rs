@@ -429,6 +429,9 @@ metrics! {
     TelemetryDropped = "evenkeel.telemetry.dropped", "{item}", [Signal in || vec!["spans", "logs", "metrics", "events"], Reason in || vec!["queue-full", "not-taken", "behind"]];
     /// Notices of alerts that this gateway posted to a receiver of `[[alert]]`: `delivered` or `failed`.
     AlertDeliveries = "evenkeel.alert.deliveries", "{delivery}", [Receiver, Outcome in || vec!["delivered", "failed"]];
+    /// Advice to users that this gateway posted to the webhook of `[advice]`: `delivered`; `failed`, and posted again; `dropped`, because too
+    /// many waited or the webhook was removed.
+    AdviceDeliveries = "evenkeel.advice.deliveries", "{advice}", [Outcome in || vec!["delivered", "failed", "dropped"]];
     /// Failed exports.
     TelemetryFailures = "evenkeel.telemetry.failures", "{attempt}", [Signal];
 }

@@ -199,6 +199,7 @@ fn status() -> StatusReport {
         messages_refused: [("clock", 4)].into(),
         udp: Vec::new(),
         quic: None,
+        short_lived_sha256: Vec::new(),
         carriers: BTreeMap::new(),
         quic_counts: [("connections", 2), ("handshakes-failed", 3)].into(),
     }
