@@ -204,6 +204,7 @@ impl WorkerSession {
         if is_idle && let Some(running) = self.running.as_deref_mut() {
             // Its packets are too old, and its memory is shared.
             running.replay = None;
+            DownlinkEstimate::release(&mut running.estimate);
         }
         self.activity = if is_idle { Activity::Idle } else { Activity::Quiet };
         // The summary took the last counts.

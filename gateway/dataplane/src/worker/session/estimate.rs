@@ -130,6 +130,12 @@ impl DownlinkEstimate {
         }
     }
 
+    /// Releases the memory of a session that is idle. Numbers go on.
+    pub(super) fn release(estimate: &mut Option<Box<DownlinkEstimate>>) {
+        let numbering = estimate.take().and_then(|estimate| estimate.numbering);
+        *estimate = numbering.map(|numbering| DownlinkEstimate::new(Some(numbering)));
+    }
+
     /// Returns whether packets to the client get numbers.
     #[inline]
     pub(super) fn has_numbers(&self) -> bool {

@@ -221,6 +221,12 @@ fn estimate_from_arrivals_is_a_metric() {
     let end = call.bench.start + Duration::from_secs(4);
     call.bench.session.went_idle(end);
     assert!(!call.bench.session.went_idle(end), "the estimate ends later");
+    let later = call.bench.start + Duration::from_secs(20);
+    let measures = call.bench.session.summary(later).unwrap().measures;
+    assert_eq!(measures.measured(Metric::AvailableDown), None);
+    assert!(call.bench.session.went_idle(later));
+    let next = call.hear(20_100, &packet(VP8, 9, 200));
+    assert_eq!(number(&next), Some(200), "numbers go on");
     let mut silent = Call::new(media(Srtp::Plain, [true, true]));
     silent.hear(0, &packet(VP8, 9, 1));
     assert_eq!(silent.estimated(), None, "without feedback");
