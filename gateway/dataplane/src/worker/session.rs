@@ -392,7 +392,7 @@ impl WorkerSession {
             if !self.answer_nacks(&mut packet, cx) {
                 return;
             }
-            if !DownlinkEstimate::read(self.running(), lost_ppm, &mut packet, cx.now) {
+            if !self.running().follow_downlink(lost_ppm, &mut packet, cx.now) {
                 return;
             }
         }

@@ -19,7 +19,6 @@ use evenkeel_media::rtp::extension::set_or_insert_u16;
 use evenkeel_model::{ExtensionUri, MediaDescription};
 
 use super::feedback::remember;
-use super::media::RunningMedia;
 
 /// Interval at which nodes get the estimate. REMB is soft state; senders forget it after some seconds.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
@@ -103,6 +102,11 @@ impl SentRate {
 }
 
 impl DownlinkEstimate {
+    /// The estimate for a client without numbers.
+    pub(super) fn by_reports() -> Box<DownlinkEstimate> {
+        DownlinkEstimate::new(None)
+    }
+
     fn new(numbering: Option<PacketNumbering>) -> Box<DownlinkEstimate> {
         Box::new(DownlinkEstimate {
             rate: RateEstimate::new(),
@@ -182,29 +186,26 @@ impl DownlinkEstimate {
         [estimated, Some(limit_kbps).filter(|kbps| *kbps > 0)].into_iter().flatten().min()
     }
 
-    /// Reads a compound packet of the client, with the loss before repair that its reports tell of. Feedback about transport-wide numbers is
-    /// removed. Returns whether anything is left.
-    pub(super) fn read(
-        running: &mut RunningMedia,
-        lost_ppm: Option<u32>,
-        compound: &mut Vec<u8>,
+    /// Reads the loss before repair in reports of a client without numbers. `bytes`: all bytes to the client so far.
+    pub(super) fn note_report(
+        &mut self,
+        lost_ppm: u32,
+        round_trip: Option<Duration>,
+        bytes: u64,
         now: Instant,
-    ) -> bool {
-        let RunningMedia { state, estimate, .. } = running;
-        if let Some(estimate) = estimate.as_deref_mut().filter(|it| it.has_numbers()) {
-            return estimate.read_feedback(compound, now);
+    ) {
+        if !self.has_numbers()
+            && let Some(kbps) = self.sent.update(bytes, now)
+        {
+            self.rate.note_report(lost_ppm, round_trip, kbps, now);
         }
-        if let Some(lost_ppm) = lost_ppm {
-            let estimate = estimate.get_or_insert_with(|| DownlinkEstimate::new(None));
-            let round_trip = state.measurements.round_trip(now);
-            if let Some(kbps) = estimate.sent.update(state.totals.bytes_down, now) {
-                estimate.rate.note_report(lost_ppm, round_trip, kbps, now);
-            }
-        }
-        true
     }
 
-    fn read_feedback(&mut self, compound: &mut Vec<u8>, now: Instant) -> bool {
+    /// Reads and removes the feedback about numbers in a compound packet of the client. Returns whether anything is left.
+    pub(super) fn read_feedback(&mut self, compound: &mut Vec<u8>, now: Instant) -> bool {
+        if !self.has_numbers() {
+            return true;
+        }
         let mut sender = None;
         for packet in rtcp::packets(compound).map_while(Result::ok) {
             if let RtcpPacket::TransportFeedback(feedback) = packet {

@@ -208,6 +208,23 @@ impl RunningMedia {
         Some(repeating)
     }
 
+    /// Follows the rate of the path by a compound packet of the client, whose reports tell of this loss before repair. Removes feedback about
+    /// transport-wide numbers. Returns whether anything is left.
+    pub(super) fn follow_downlink(
+        &mut self,
+        lost_ppm: Option<u32>,
+        compound: &mut Vec<u8>,
+        now: Instant,
+    ) -> bool {
+        let RunningMedia { state, estimate, .. } = self;
+        if let Some(lost_ppm) = lost_ppm {
+            let (round_trip, bytes) = (state.measurements.round_trip(now), state.totals.bytes_down);
+            let estimate = estimate.get_or_insert_with(DownlinkEstimate::by_reports);
+            estimate.note_report(lost_ppm, round_trip, bytes, now);
+        }
+        estimate.as_deref_mut().is_none_or(|estimate| estimate.read_feedback(compound, now))
+    }
+
     pub(super) fn take_counts(&mut self) -> MediaCounts {
         self.counts.as_deref_mut().map(SessionCounts::take).unwrap_or_default()
     }
