@@ -16,9 +16,10 @@ use evenkeel_config::read_duration;
 use evenkeel_config::token::ClientDirection;
 use evenkeel_contract::errors::ErrorCode;
 use evenkeel_contract::offers::{
-    AnswerSdp, CryptoAnswer, OfferAnswer, OfferCrypto, OfferDirection, OfferFeedback,
-    OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferQuic, OfferRequest, OfferRtcp,
-    OfferSrtp, OfferStreamKind, OrderedPairs, QuicAnswer, UdpAnswer, WebtransportAnswer,
+    AnswerSdp, CryptoAnswer, OfferAnswer, OfferCrypto, OfferDirection, OfferExtension,
+    OfferFeedback, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferQuic,
+    OfferRequest, OfferRtcp, OfferSrtp, OfferStreamKind, OrderedPairs, QuicAnswer, UdpAnswer,
+    WebtransportAnswer,
 };
 use evenkeel_contract::sessions::IceFragments;
 use evenkeel_control::{
@@ -32,8 +33,9 @@ use evenkeel_index::ClaimRevision;
 use evenkeel_media::roq;
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{
-    ClientIdentity, DeviceLimits, FeedbackSupport, IngressProtocol, Labels, Latency,
-    MediaDescription, MediaStream, PayloadType, RepairKind, RtcpPort, SessionId, Srtp, StreamKind,
+    ClientIdentity, DeviceLimits, ExtensionUri, FeedbackSupport, HeaderExtension, IngressProtocol,
+    Labels, Latency, MediaDescription, MediaStream, PayloadType, RepairKind, RtcpPort, SessionId,
+    Srtp, StreamKind,
 };
 use evenkeel_process::random::fill;
 
@@ -62,6 +64,8 @@ pub(super) const NAME_MAX: usize = 256;
 /// Maximum streams of a session, and payload types of a stream. RTP has 32 dynamic numbers.
 const STREAMS_MAX: usize = 16;
 const PAYLOAD_TYPES_MAX: usize = 32;
+/// Maximum header extensions of a session; browsers offer up to 14.
+const EXTENSIONS_MAX: usize = 32;
 /// Maximum nodes for which an offer may give addresses.
 const NODES_MAX: usize = 64;
 /// Maximum attributes with keys; phones offer up to eight.
@@ -343,7 +347,11 @@ fn parse(body: &[u8], caller: Option<CallerSpan>) -> Result<ParsedOffer, ApiErro
             let sdp = WebrtcOffer::parse(&webrtc.offer, webrtc.direction.map(direction))?;
             (sdp.client(), Some(sdp))
         }
-        None => (described(raw.ingress, raw.media, raw.rtcp, raw.srtp)?, None),
+        None => {
+            let mut client = described(raw.ingress, raw.media, raw.rtcp, raw.srtp)?;
+            client.media.extensions = extensions(raw.extensions)?;
+            (client, None)
+        }
     };
     let ClientMedia { ingress, mut media, keying } = client;
     if let Some(text) = &raw.latency {
@@ -645,6 +653,32 @@ fn check_apt(
         "found {apt}, expected the payload type of a codec of this stream with the same clock rate: {right}"
     );
     Err(ApiError::field(field, message))
+}
+
+fn extensions(raw: Vec<OfferExtension>) -> Result<Vec<HeaderExtension>, ApiError> {
+    at_most("extensions", raw.len(), EXTENSIONS_MAX)?;
+    let mut seen = BTreeSet::new();
+    let mut extensions = Vec::with_capacity(raw.len());
+    for (at, OfferExtension { id, uri }) in raw.into_iter().enumerate() {
+        let field = |name| format!("extensions[{at}].{name}");
+        // RFC 8285, section 4.2, reserves 0 and 15.
+        if matches!(id, 0 | 15) {
+            let message = format!("found {id}, expected 1 to 14 or 16 to 255");
+            return Err(ApiError::field(field("id"), message));
+        }
+        if !seen.insert(id) {
+            let message = format!("found {id} a second time, expected each id once");
+            return Err(ApiError::field(field("id"), message));
+        }
+        name(&field("uri"), &uri)?;
+        if !uri.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let message = format!("found `{uri}`, expected a URI (RFC 3986)");
+            return Err(ApiError::field(field("uri"), message));
+        }
+        let uri = ExtensionUri::from(uri.into_boxed_str());
+        extensions.push(HeaderExtension { id, uri });
+    }
+    Ok(extensions)
 }
 
 fn feedback(raw: &[OfferFeedback]) -> FeedbackSupport {

@@ -7,6 +7,7 @@
 mod address;
 mod client;
 mod counts;
+mod estimate;
 mod feedback;
 mod measurements;
 mod media;
@@ -30,6 +31,7 @@ use address::CheckedAddress;
 pub(crate) use client::Admission;
 use client::ClientSide;
 use counts::SessionCounts;
+use estimate::DownlinkEstimate;
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::continuity::{OriginalNumbers, Pass, StreamEpoch, Withheld};
 use evenkeel_media::loss::RepairPacket;
@@ -194,10 +196,14 @@ impl WorkerSession {
         };
         let repair = self.running.as_deref().and_then(|running| running.repair.as_deref());
         let repairs = repair.is_some_and(|repair| repair.is_active(now));
-        let is_idle = !was_used && !repairs && self.state_ref().map_or(cap == 0, is_quiet);
+        let estimate = self.running.as_deref().and_then(|running| running.estimate.as_deref());
+        let estimates = estimate.is_some_and(|estimate| estimate.kbps(now).is_some());
+        let is_idle =
+            !was_used && !repairs && !estimates && self.state_ref().map_or(cap == 0, is_quiet);
         if is_idle && let Some(running) = self.running.as_deref_mut() {
             // Its packets are too old, and its memory is shared.
             running.replay = None;
+            DownlinkEstimate::release(&mut running.estimate);
         }
         self.activity = if is_idle { Activity::Idle } else { Activity::Quiet };
         // The summary took the last counts.
@@ -367,7 +373,7 @@ impl WorkerSession {
                 redundancy.read_feedback(&packet, cx.now);
             }
             continuity.excuse_skipped(&mut packet);
-            measurements.read_reports(
+            let lost_ppm = measurements.read_reports(
                 &packet,
                 |ssrc| continuity.clock_rate(ssrc),
                 |block| continuity.unsent(block),
@@ -385,6 +391,9 @@ impl WorkerSession {
             if !self.answer_nacks(&mut packet, cx) {
                 return;
             }
+            if !self.running().follow_downlink(lost_ppm, &mut packet, cx.now) {
+                return;
+            }
         }
         let (hop, twin) = match self.route.forward_to_node(cx.board) {
             ForwardVerdict::Pass { hop, .. } => (hop, None),
@@ -400,9 +409,11 @@ impl WorkerSession {
         match self.state().continuity.rtcp_to_node(&mut packet) {
             Ok(length) => {
                 packet.truncate(length);
-                if readable && self.limits.receive_kbps > 0 {
-                    let bps = u64::from(self.limits.receive_kbps) * 1_000;
-                    rtcp::rewrite::limit_rates(&mut packet, bps);
+                let running = self.running.as_deref();
+                let estimate = running.and_then(|running| running.estimate.as_deref());
+                let limit = DownlinkEstimate::limit(estimate, self.limits.receive_kbps, cx.now);
+                if readable && let Some(kbps) = limit {
+                    rtcp::rewrite::limit_rates(&mut packet, u64::from(kbps) * 1_000);
                 }
                 let packet = &packet[..];
                 if let Some(twin) = twin {
@@ -836,7 +847,34 @@ impl WorkerSession {
         // The next copy must have the counters.
         self.uncopied |= self.has_srtp();
         let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
+        if let Some(RunningMedia { estimate: Some(estimate), .. }) = &running
+            && estimate.has_numbers()
+        {
+            return self.send_numbered(side, kind, packet, cx, rewrite);
+        }
         self.client.send(side, dscp, packet, &self.media, self.home, running, cx, rewrite);
+    }
+
+    /// Sends a packet to a client that takes transport-wide numbers. Few sessions do, so this code stands apart from the packet path of
+    /// others.
+    #[inline(never)]
+    fn send_numbered(
+        &mut self,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+        rewrite: impl FnOnce(&mut [u8]),
+    ) {
+        let Some(mut estimate) = self.running().estimate.take() else { return };
+        let numbered = estimate.number(packet, rewrite, cx.now);
+        let more = (numbered.len() - packet.len()) as u64;
+        let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
+        self.client.send(side, dscp, numbered, &self.media, self.home, running, cx, |_| {});
+        let RunningMedia { state, estimate: place, .. } = self.running();
+        state.totals.bytes_down += more;
+        state.measurements.bytes_down += more;
+        *place = Some(estimate);
     }
 
     /// Sets the client's port from an RTP packet. Returns whether the packet has a declared payload type.
@@ -1071,9 +1109,10 @@ impl WorkerSession {
         let had_video = self.media.has_video();
         self.media = media;
         let media = Arc::clone(&self.media);
-        let RunningMedia { state, srtp, repair, redundancy, .. } = self.running();
+        let RunningMedia { state, srtp, repair, redundancy, estimate, .. } = self.running();
         ClientRepair::follow(repair, &media);
         Redundancy::follow(redundancy, &media);
+        DownlinkEstimate::follow(estimate, &media);
         state.measurements.note_redundancy(|_| None);
         let had_media = srtp.may_receive();
         srtp.set_answered(answered);

@@ -7,8 +7,8 @@ use super::feedback::{COMMON_LEN, REMB_SSRCS_AT, is_remb, limit_rate};
 use super::report::{BLOCK_LEN, HEADER_LEN, SENDER_INFO_LEN, chunks, read_u32};
 use super::{
     APPLICATION, BYE, FIR, NACK, PAYLOAD_FEEDBACK, RECEIVER_REPORT, ReportBlock, RtcpError,
-    SENDER_REPORT, SOURCE_DESCRIPTION, SenderInfo, TMMBN, TMMBR, TRANSPORT_FEEDBACK, packet_len,
-    read,
+    SENDER_REPORT, SOURCE_DESCRIPTION, SenderInfo, TMMBN, TMMBR, TRANSPORT_FEEDBACK,
+    TRANSPORT_WIDE, packet_len, read,
 };
 
 /// Flag in the first byte: the packet ends with padding.
@@ -211,9 +211,7 @@ pub fn retain_key_frame_requests(
     compound: &mut [u8],
     mut is_wanted: impl FnMut(u32) -> bool,
 ) -> usize {
-    let length = compound.len();
-    let (mut has_removed, mut has_content) = (false, false);
-    let rewritten = rewrite(compound, |packet| {
+    retain_content(compound, |packet| {
         let (mut has_some, mut has_wanted) = (false, false);
         let mut see = |media| {
             has_some = true;
@@ -224,36 +222,43 @@ pub fn retain_key_frame_requests(
             Ok(super::RtcpPacket::Fir(fir)) => fir.entries().for_each(|entry| see(entry.media)),
             Ok(_) | Err(_) => {}
         }
-        if has_some && !has_wanted {
-            has_removed = true;
-            return 0;
-        }
-        has_content |= match payload_type(packet) {
-            RECEIVER_REPORT => count(packet) > 0,
-            SOURCE_DESCRIPTION => false,
-            _ => true,
-        };
-        packet.len()
-    });
-    if has_removed && !has_content { 0 } else { rewritten.unwrap_or(length) }
+        if has_some && !has_wanted { 0 } else { packet.len() }
+    })
 }
 
 /// Removes numbers that are not wanted from the NACKs of a compound packet, by the SSRC of their stream (RFC 4585, section 6.2.1).
 /// Returns the length of the compound packet, 0 if only reports without a block and descriptions remain beside removed numbers.
 pub fn retain_requested(compound: &mut [u8], mut is_wanted: impl FnMut(u32, u16) -> bool) -> usize {
-    let length = compound.len();
-    let (mut has_removed, mut has_content) = (false, false);
-    let rewritten = rewrite(compound, |packet| {
-        let kept = match (payload_type(packet), count(packet), read_u32(packet, 8)) {
+    retain_content(compound, |packet| {
+        match (payload_type(packet), count(packet), read_u32(packet, 8)) {
             (TRANSPORT_FEEDBACK, NACK, Some(media)) => retain_missing(packet, |first, mask| {
                 let is_kept =
                     |bit: &u16| mask >> bit & 1 == 1 && is_wanted(media, first.wrapping_add(*bit));
                 let kept = (0..17_u16).filter(is_kept).fold(0_u32, |kept, bit| kept | 1_u32 << bit);
-                has_removed |= kept != mask;
                 (first, kept)
             }),
             _ => packet.len(),
-        };
+        }
+    })
+}
+
+/// Removes feedback about transport-wide numbers (draft-holmer-rmcat-transport-wide-cc-extensions-01). Returns the length of the compound
+/// packet, 0 if only reports without a block and descriptions remain beside removed feedback.
+pub fn remove_transport_wide(compound: &mut [u8]) -> usize {
+    retain_content(compound, |packet| {
+        let is_removed =
+            (payload_type(packet), count(packet)) == (TRANSPORT_FEEDBACK, TRANSPORT_WIDE);
+        if is_removed { 0 } else { packet.len() }
+    })
+}
+
+/// Passes each packet of a compound packet to `each`, as [`rewrite`] does. Returns the length of the compound packet, 0 if only reports
+/// without a block and descriptions remain of a packet that became shorter.
+fn retain_content(compound: &mut [u8], mut each: impl FnMut(&mut [u8]) -> usize) -> usize {
+    let length = compound.len();
+    let mut has_content = false;
+    let rewritten = rewrite(compound, |packet| {
+        let kept = each(packet);
         has_content |= match payload_type(packet) {
             RECEIVER_REPORT => count(packet) > 0,
             SOURCE_DESCRIPTION => false,
@@ -261,7 +266,11 @@ pub fn retain_requested(compound: &mut [u8], mut is_wanted: impl FnMut(u32, u16)
         };
         kept
     });
-    if has_removed && !has_content { 0 } else { rewritten.unwrap_or(length) }
+    match rewritten {
+        Ok(shorter) if shorter < length && !has_content => 0,
+        Ok(shorter) => shorter,
+        Err(_) => length,
+    }
 }
 
 /// Passes each source of a BYE to `each`, which renames or removes it. Returns the new length, 0 if

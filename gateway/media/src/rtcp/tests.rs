@@ -535,3 +535,23 @@ fn unwanted_numbers_are_removed_from_requests() {
     assert_eq!(retained(&[&pli, &five], &[]), pli);
     assert_eq!(retained(&[&five, &[0x80]], &[]), [&five[..], &[0x80]].concat(), "malformed");
 }
+
+#[test]
+fn feedback_about_transport_wide_numbers_is_removed() {
+    // Two packets from 7 on, received at once (draft-holmer-rmcat-transport-wide-cc-extensions-01, section 3.1).
+    let wide = [0x8f, 205, 0, 5, 0, 0, 0, 9, 0, 0, 0, 5, 0, 7, 0, 2, 0, 0, 1, 0, 0x20, 2, 0, 0];
+    let removed = |parts: &[&[u8]]| {
+        let mut compound = parts.concat();
+        let length = rewrite::remove_transport_wide(&mut compound);
+        compound.truncate(length);
+        compound
+    };
+    let report = bytes(|out| write_receiver_report(9, &[], out));
+    let full = bytes(|out| write_receiver_report(9, &[block(5)], out));
+    let nack = bytes(|out| write_nack(9, 5, &[1], out));
+    assert_eq!(removed(&[&wide]), [0; 0]);
+    assert_eq!(removed(&[&report, &wide]), [0; 0], "an empty report beside removed feedback");
+    assert_eq!(removed(&[&full, &wide, &nack, &wide]), [&full[..], &nack].concat());
+    assert_eq!(removed(&[&report]), report);
+    assert_eq!(removed(&[&wide, &[0x80]]), [&wide[..], &[0x80]].concat(), "malformed");
+}

@@ -347,7 +347,7 @@ impl KeyFrameRequests {
 }
 
 /// Adds a source to a bounded list, newest last.
-fn remember(sources: &mut Vec<u32>, ssrc: u32) {
+pub(super) fn remember(sources: &mut Vec<u32>, ssrc: u32) {
     if !sources.contains(&ssrc) {
         if sources.len() == FEEDBACK_SOURCES_MAX {
             sources.remove(0);

@@ -178,22 +178,26 @@ impl VoiceMeasurements {
     }
 
     /// Reads the client's receiver reports (RFC 3550, 6.4.1) and NACKs (RFC 4585, 6.2.1). `clock_rate` returns the clock rate of an
-    /// SSRC in Hz, `unsent` the numbers up to the highest one of a report that were not sent, modulo 2^32.
+    /// SSRC in Hz, `unsent` the numbers up to the highest one of a report that were not sent, modulo 2^32. Returns the highest loss before
+    /// repair that these reports tell of, ppm.
     pub(crate) fn read_reports(
         &mut self,
         compound: &[u8],
         clock_rate: impl Fn(u32) -> Option<u32>,
         unsent: impl Fn(&rtcp::ReportBlock) -> u32,
         now: Instant,
-    ) {
+    ) -> Option<u32> {
+        let mut highest = None;
         for packet in rtcp::packets(compound).map_while(Result::ok) {
             if let rtcp::RtcpPacket::Nack(nack) = packet {
                 self.down(Some(nack.media)).reported.note_missing(nack.missing());
             }
             for block in packet.blocks() {
-                self.read_block(&block, clock_rate(block.ssrc), unsent(&block), now);
+                let lost = self.read_block(&block, clock_rate(block.ssrc), unsent(&block), now);
+                highest = highest.max(Some(lost));
             }
         }
+        highest
     }
 
     fn read_block(
@@ -202,7 +206,7 @@ impl VoiceMeasurements {
         clock_rate: Option<u32>,
         unsent: u32,
         now: Instant,
-    ) {
+    ) -> u32 {
         let jitter = u64::from(block.jitter) * 1_000_000;
         let down = self.down(Some(block.ssrc));
         let loss = down.reported.read(block, unsent);
@@ -210,13 +214,17 @@ impl VoiceMeasurements {
         down.left_ppm.show(loss.after_repair, REPORTS_FOLLOW_IN, now);
         down.before_ppm.show(loss.before_path, REPORTS_FOLLOW_IN, now);
         down.jitter_us = clock_rate.and_then(|rate| jitter.checked_div(rate.into()));
-        let Some((middle, at)) = self.reported else { return };
-        if block.last_sr == middle && middle != 0 {
+        let lost_ppm = u32::try_from(loss.before_repair).unwrap_or(0);
+        if let Some((middle, at)) = self.reported
+            && block.last_sr == middle
+            && middle != 0
+        {
             let held =
                 Duration::from_micros(u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536);
             let trip = now.saturating_duration_since(at).saturating_sub(held);
             self.rtt_us = u32::try_from(trip.as_micros()).ok().map(|us| (us, now));
         }
+        lost_ppm
     }
 
     /// Notes the earlier frames that packets of each stream repeat from now on, by its SSRC.

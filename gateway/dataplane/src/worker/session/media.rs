@@ -8,11 +8,12 @@ use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
 use evenkeel_media::rtp::RtpHeader;
 use evenkeel_model::{
-    FlowCounts, Hop, LeftHop, MediaDescription, RedundancyMode, SessionId, Srtp, StreamKind,
+    FlowCounts, Hop, LeftHop, MediaDescription, Metric, RedundancyMode, SessionId, Srtp, StreamKind,
 };
 use serde::{Deserialize, Serialize};
 
 use super::counts::SessionCounts;
+use super::estimate::DownlinkEstimate;
 use super::feedback::SenderFeedback;
 use super::measurements::{FlowTally, MediaSigns, VoiceMeasurements};
 use super::reachability::AddressValidation;
@@ -36,6 +37,8 @@ pub(super) struct RunningMedia {
     pub(super) replay: Option<Box<Replay>>,
     /// Present if the client negotiated redundant audio.
     pub(super) redundancy: Option<Box<Redundancy>>,
+    /// Present if packets to the client are numbered, or once it reported. The record of the session does not contain it.
+    pub(super) estimate: Option<Box<DownlinkEstimate>>,
 }
 
 /// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
@@ -133,9 +136,10 @@ impl RunningMedia {
         counts: Option<Box<SessionCounts>>,
         media: &MediaDescription,
     ) -> RunningMedia {
-        let (repair, mut redundancy) = (ClientRepair::of(media), None);
+        let (repair, mut redundancy, mut estimate) = (ClientRepair::of(media), None, None);
         Redundancy::follow(&mut redundancy, media);
-        RunningMedia { state, srtp, counts, repair, replay: None, redundancy }
+        DownlinkEstimate::follow(&mut estimate, media);
+        RunningMedia { state, srtp, counts, repair, replay: None, redundancy, estimate }
     }
 
     /// Makes packets of this hop reach the client from now on. `left`: the hop that the room leaves as planned.
@@ -204,6 +208,23 @@ impl RunningMedia {
         Some(repeating)
     }
 
+    /// Follows the rate of the path by a compound packet of the client, whose reports tell of this loss before repair. Removes feedback about
+    /// transport-wide numbers. Returns whether anything is left.
+    pub(super) fn follow_downlink(
+        &mut self,
+        lost_ppm: Option<u32>,
+        compound: &mut Vec<u8>,
+        now: Instant,
+    ) -> bool {
+        let RunningMedia { state, estimate, .. } = self;
+        if let Some(lost_ppm) = lost_ppm {
+            let (round_trip, bytes) = (state.measurements.round_trip(now), state.totals.bytes_down);
+            let estimate = estimate.get_or_insert_with(DownlinkEstimate::by_reports);
+            estimate.note_report(lost_ppm, round_trip, bytes, now);
+        }
+        estimate.as_deref_mut().is_none_or(|estimate| estimate.read_feedback(compound, now))
+    }
+
     pub(super) fn take_counts(&mut self) -> MediaCounts {
         self.counts.as_deref_mut().map(SessionCounts::take).unwrap_or_default()
     }
@@ -213,7 +234,10 @@ impl RunningMedia {
         let MediaState { measurements, continuity, flow, signs, missed_told, current_hop, .. } =
             &mut self.state;
         let lost_before = measurements.lost_up;
-        let (measures, last_heard) = (measurements.interval(now), measurements.last_heard);
+        let (mut measures, last_heard) = (measurements.interval(now), measurements.last_heard);
+        if let Some(kbps) = self.estimate.as_deref().and_then(|estimate| estimate.kbps(now)) {
+            measures.set(Metric::AvailableDown, kbps.into());
+        }
         let lost_up = (measurements.lost_up - lost_before) as u32;
         let (expected, lost) = continuity.arrivals();
         let missed = continuity.missed_at_switches(now);

@@ -5,7 +5,7 @@ use std::hash::RandomState;
 use evenkeel_fuzz::Corpus;
 use evenkeel_media::stun;
 use evenkeel_media::trunk::Tag;
-use evenkeel_model::Incarnation;
+use evenkeel_model::{Incarnation, Metric};
 
 use super::*;
 use crate::flows::Flows;
@@ -243,6 +243,7 @@ impl Stage {
                 if let Some(summary) = &mut summary {
                     summary.counts = MediaCounts::default();
                     summary.flow.jitter_us = None;
+                    summary.measures.set(Metric::AvailableDown, 0);
                 }
                 self.out.push(format!("{summary:?} {}", session.went_idle(now)));
             }

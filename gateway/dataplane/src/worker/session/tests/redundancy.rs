@@ -27,8 +27,8 @@ pub(super) fn media(srtp: Srtp, with_red: bool) -> Arc<MediaDescription> {
         feedback: Takes::default(),
         bitrate_kbps: None,
     };
-    let (streams, latency) = (vec![voice], Latency(120));
-    Arc::new(MediaDescription { streams, rtcp: RtcpPort::Mux, srtp, latency })
+    let media = MediaDescription::new(vec![voice], RtcpPort::Mux, srtp);
+    Arc::new(MediaDescription { latency: Latency(120), ..media })
 }
 
 pub(super) fn frame(number: u16) -> Vec<u8> {
