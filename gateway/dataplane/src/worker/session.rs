@@ -350,7 +350,7 @@ impl WorkerSession {
         self.mark_active(cx);
         let readable = self.media.srtp.is_readable();
         let home = self.home;
-        let RunningMedia { state, counts, redundancy, .. } = self.running();
+        let RunningMedia { state, counts, .. } = self.running();
         let MediaState { measurements, continuity, validation, flow, totals, .. } = state;
         let sent = totals.packets_down;
         measurements.last_heard = Some(cx.now);
@@ -364,9 +364,6 @@ impl WorkerSession {
         // RTCP is only a few packets a second, so the copy is cheap.
         let mut packet = packet.to_vec();
         if readable {
-            if let Some(redundancy) = redundancy {
-                redundancy.read_feedback(&packet, cx.now);
-            }
             continuity.excuse_skipped(&mut packet);
             measurements.read_reports(
                 &packet,
@@ -395,6 +392,11 @@ impl WorkerSession {
         // The rewrite may shorten the packet.
         if readable {
             self.client.restore_reports(&mut packet);
+            let measurements = &self.state().measurements;
+            let length = rtcp::xr::retain_answers(&mut packet, |reference| {
+                measurements.has_sent_reference(reference)
+            });
+            packet.truncate(length);
             let length = feedback::coalesce(&mut packet);
             packet.truncate(length);
         }
@@ -674,7 +676,7 @@ impl WorkerSession {
         state.totals.bytes_down += packet.len() as u64;
         state.measurements.bytes_down += packet.len() as u64;
         if let Some(OriginalNumbers { ssrc, .. }) = original {
-            state.measurements.down(Some(ssrc)).reported.note_repair(RepairPacket::Separate);
+            state.measurements.down(Some(ssrc)).losses.note_repair(RepairPacket::Separate);
         }
         if kind == StreamKind::Video
             && let Some(request) = state.feedback.key_frame_request(header.ssrc)
@@ -1363,7 +1365,7 @@ impl WorkerSession {
             // A second answer repairs no second loss.
             if packets > before && cached.answered.is_none() {
                 let down = running.state.measurements.down(Some(cached.ssrc));
-                down.reported.note_repair(RepairPacket::Same);
+                down.losses.note_repair(RepairPacket::Same);
             }
         };
         let length = repair.answer(compound, timing, now, send, || is_refused = true);

@@ -110,6 +110,7 @@ impl MediaState {
     pub(super) fn set_current_hop(&mut self, hop: Hop) -> Option<Hop> {
         self.flow.forget_hop();
         self.signs.forget_hop();
+        self.measurements.forget_hop();
         self.current_hop.replace(hop)
     }
 }
@@ -196,7 +197,8 @@ impl RunningMedia {
         packet: &[u8],
         now: Instant,
     ) -> Option<Vec<u8>> {
-        let repeating = self.redundancy.as_deref_mut()?.wrap(sent, packet, now)?;
+        let redundancy = self.redundancy.as_deref_mut()?;
+        let repeating = redundancy.wrap(sent, packet, &mut self.state.measurements, now)?;
         let more = repeating.len().saturating_sub(packet.len());
         self.state.totals.bytes_down += more as u64;
         self.state.measurements.bytes_down += more as u64;
