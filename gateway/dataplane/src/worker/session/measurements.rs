@@ -295,6 +295,14 @@ impl VoiceMeasurements {
         self.down.iter().find(|down| down.ssrc == Some(ssrc)).map(|down| &down.losses)
     }
 
+    /// The loss after repair of the stream with this SSRC to the client, or of its QUIC connection.
+    pub(super) fn left_of(&self, ssrc: u32, now: Instant) -> Option<HeardLoss> {
+        let of = |ssrc: Option<u32>| {
+            self.down.iter().find(|down| down.ssrc == ssrc).and_then(|down| down.left(now))
+        };
+        of(Some(ssrc)).or_else(|| of(None))
+    }
+
     /// Returns whether the present node asked the client for an answer to this reference time.
     pub(super) fn has_sent_reference(&self, reference: u32) -> bool {
         self.reference.is_some_and(|(middle, _)| middle == reference)
@@ -523,6 +531,9 @@ pub(super) struct MediaSigns {
     last_video: Option<Instant>,
     /// Voice packets of the client so far. `None` once one of them has sound, or if that is unknown.
     silent_voice: Option<u32>,
+    /// Video packets of the client are inspected: a key frame was requested.
+    #[serde(default)]
+    inspects_video: bool,
 }
 
 impl MediaSigns {
@@ -548,6 +559,12 @@ impl MediaSigns {
             (self.first_request, self.last_video) = (Some(now), None);
         }
         self.last_request = Some(now);
+        self.inspects_video = true;
+    }
+
+    /// The next packet of video is inspected, too: a key frame of another stream is still to come, or was requested too long ago to be a sign.
+    pub(super) fn go_on_inspecting(&mut self) {
+        self.inspects_video = true;
     }
 
     /// The next packet of this kind from the client is inspected.
@@ -555,27 +572,28 @@ impl MediaSigns {
     pub(super) fn inspects(&self, kind: StreamKind) -> bool {
         match kind {
             StreamKind::Audio => self.silent_voice.is_some(),
-            StreamKind::Video => self.first_request.is_some(),
+            StreamKind::Video => self.inspects_video,
         }
     }
 
-    /// Looks for sound, or a key frame. Packets of an unknown codec may have them. Returns whether the packet begins a key frame.
+    /// Looks for sound, or a key frame. Packets of an unknown codec may have them. Returns whether the packet begins a key frame; `None` if
+    /// that is unknown.
     pub(super) fn inspect(
         &mut self,
         kind: StreamKind,
         payload_type: &PayloadType,
         payload: &[u8],
         now: Instant,
-    ) -> bool {
+    ) -> Option<bool> {
         let codec = &payload_type.codec;
         if payload_type.is_repair() {
-            return false;
+            return Some(false);
         }
         if kind == StreamKind::Audio {
             let is_silent = quality::is_silent(codec, payload) == Some(true);
             let silent = self.silent_voice.filter(|_| is_silent);
             self.silent_voice = silent.map(|packets| packets.saturating_add(1));
-            return false;
+            return Some(false);
         }
         let begins = key_frame::begins_key_frame(codec, payload);
         if begins == Some(false) && self.is_repeated(now) {
@@ -583,7 +601,8 @@ impl MediaSigns {
         } else {
             self.first_request = None;
         }
-        begins == Some(true)
+        self.inspects_video = self.first_request.is_some();
+        begins
     }
 
     fn is_repeated(&self, now: Instant) -> bool {
