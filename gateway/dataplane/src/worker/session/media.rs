@@ -8,7 +8,7 @@ use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
 use evenkeel_media::rtp::RtpHeader;
 use evenkeel_model::{
-    FlowCounts, Hop, LeftHop, MediaDescription, RedundancyMode, SessionId, Srtp, StreamKind,
+    FlowCounts, Hop, LeftHop, MediaDescription, Metric, RedundancyMode, SessionId, Srtp, StreamKind,
 };
 use serde::{Deserialize, Serialize};
 
@@ -215,7 +215,19 @@ impl RunningMedia {
         let MediaState { measurements, continuity, flow, signs, missed_told, current_hop, .. } =
             &mut self.state;
         let lost_before = measurements.lost_up;
-        let (measures, last_heard) = (measurements.interval(now), measurements.last_heard);
+        let since = measurements.since.unwrap_or(now);
+        let (mut measures, last_heard) = (measurements.interval(now), measurements.last_heard);
+        if let Some(counts) = self.counts.as_deref_mut() {
+            let frozen = counts.frozen_ppm(
+                now.saturating_duration_since(since),
+                measurements.round_trip(now).unwrap_or_default(),
+                |ssrc| measurements.left_of(ssrc, now),
+                now,
+            );
+            if let Some(ppm) = frozen {
+                measures.set(Metric::FreezeDown, ppm);
+            }
+        }
         let lost_up = (measurements.lost_up - lost_before) as u32;
         let (expected, lost) = continuity.arrivals();
         let missed = continuity.missed_at_switches(now);

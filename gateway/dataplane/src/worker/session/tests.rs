@@ -29,6 +29,7 @@ mod loss;
 mod reachability;
 mod redundancy;
 mod replay;
+mod reports;
 mod retransmission;
 mod signs;
 mod srtp;
