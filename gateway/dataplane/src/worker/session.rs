@@ -342,9 +342,11 @@ impl WorkerSession {
             return;
         };
         let MediaState { signs, feedback, .. } = &mut running.state;
-        // In the packets of an unknown codec no key frame is found.
-        if signs.inspect(kind, payload, header.payload(packet), now) != Some(false) {
-            feedback.key_frame_came(header.ssrc);
+        match signs.inspect(kind, payload, header.payload(packet), now) {
+            Some(true) => feedback.key_frame_came(header.ssrc),
+            Some(false) => {}
+            // In the packets of an unknown codec no key frame is found.
+            None => feedback.stop_awaiting(header.ssrc),
         }
         if feedback.awaits_key_frame_of_client() {
             signs.go_on_inspecting();

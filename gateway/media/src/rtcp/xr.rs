@@ -6,7 +6,7 @@ use super::report::{HEADER_LEN, read_u32};
 use super::rewrite::{PADDING, body_end, payload_type, rewrite, set_len, set_u32};
 
 /// Payload type of an extended report (RFC 3611, section 2).
-pub(crate) const EXTENDED_REPORT: u8 = 207;
+pub const EXTENDED_REPORT: u8 = 207;
 
 /// Types of blocks (RFC 3611, section 4).
 const LOSS_RUNS: u8 = 1;

@@ -229,6 +229,11 @@ impl SenderFeedback {
     /// The client sent a key frame of this stream.
     pub(crate) fn key_frame_came(&mut self, ssrc: u32) {
         self.key_frames.came(ssrc);
+        self.stop_awaiting(ssrc);
+    }
+
+    /// Requests for a key frame of this stream of the client are not repeated.
+    pub(super) fn stop_awaiting(&mut self, ssrc: u32) {
         self.awaited_of_client.came(ssrc);
     }
 
@@ -479,7 +484,7 @@ impl AwaitedKeyFrames {
         };
         let AwaitedKeyFrame { asked, repeats, .. } = &mut self.streams[place];
         let wait = (round_trip + ANSWERED_WITHIN).max(KEY_FRAME_EVERY);
-        if now.saturating_duration_since(*asked) < wait * (1 << *repeats) {
+        if now.saturating_duration_since(*asked) < wait * (1_u32 << *repeats) {
             return false;
         }
         if *repeats == REPEATS_MAX {

@@ -140,6 +140,23 @@ fn requests_are_repeated_until_a_key_frame_comes() {
 }
 
 #[test]
+fn requests_of_an_unknown_codec_are_not_repeated() {
+    let (mut bench, camera) = (call(), 3);
+    let mut media = (*bench.session.media).clone();
+    media.streams[1].payload_types[0].codec = "H266".into();
+    bench.session.media = Arc::new(media);
+    bench.at(0, |session, cx| session.handle_client_rtp(&video(1, camera), cx));
+    (0..2).for_each(|ms| ask(&mut bench, ms, camera));
+    bench.at(20, |session, cx| session.handle_client_rtp(&video(2, camera), cx));
+    assert_eq!(heard(&bench), [camera]);
+    bench.at(310, WorkerSession::tick);
+    assert_eq!(heard(&bench), [camera], "a receiver asked twice");
+    bench.at(350, |session, cx| session.handle_client_rtp(&video(3, camera), cx));
+    bench.at(2_000, WorkerSession::tick);
+    assert_eq!(heard(&bench), [0; 0]);
+}
+
+#[test]
 fn overdue_key_frame_is_no_sign_of_receivers_without_one() {
     let (mut bench, camera) = (call(), 3);
     bench.at(0, |session, cx| session.handle_client_rtp(&vp8(1, camera, INTER), cx));
