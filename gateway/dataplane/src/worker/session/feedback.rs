@@ -30,8 +30,12 @@ const KEY_FRAME_EVERY: Duration = Duration::from_millis(300);
 /// Time in which a sender answers a request, beside the round trip: its next frame, paced.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(100);
 
-/// A request is repeated this often, each time after twice the time. A sender that has not answered then sends no key frames.
-const REPEATS_MAX: u8 = 5;
+/// A request to the client is repeated this often, each time after twice the time. A sender that has not answered then sends no key frames.
+const REPEATS_TO_CLIENT_MAX: u8 = 5;
+
+/// A request to a hop is repeated this often. The node may send it to a client here, of which requests for two seconds mean that receivers
+/// lack a key frame; and those ask again themselves.
+const REPEATS_TO_HOP_MAX: u8 = 2;
 
 #[derive(Clone, Default, Serialize, Deserialize, Debug)]
 pub(crate) struct SenderFeedback {
@@ -199,7 +203,7 @@ impl SenderFeedback {
     /// Returns a PLI for this stream of the hop, if its key frame is overdue. The way to the sender behind the hop is unknown.
     pub(super) fn repeat_to_hop(&mut self, ssrc: u32, now: Instant) -> Option<Vec<u8>> {
         let pli = rtcp::Pli { sender: self.ssrc, media: ssrc };
-        let is_overdue = self.awaited_of_hop.repeat(ssrc, Duration::ZERO, now);
+        let is_overdue = self.awaited_of_hop.repeat(ssrc, Duration::ZERO, REPEATS_TO_HOP_MAX, now);
         is_overdue.then(|| self.compound(|out| rtcp::write_pli(pli, out)))
     }
 
@@ -256,7 +260,7 @@ impl SenderFeedback {
     ) -> Option<Vec<u8>> {
         let awaited = &mut self.awaited_of_client;
         let mut streams: Vec<_> = awaited.streams.iter().map(|stream| stream.ssrc).collect();
-        streams.retain(|ssrc| awaited.repeat(*ssrc, round_trip, now));
+        streams.retain(|ssrc| awaited.repeat(*ssrc, round_trip, REPEATS_TO_CLIENT_MAX, now));
         self.ask_client(&streams, now)
     }
 
@@ -477,8 +481,8 @@ impl AwaitedKeyFrames {
         Some(self.streams.remove(place).since)
     }
 
-    /// Returns whether the key frame is overdue, and is requested again now. Gives up one that was requested often enough.
-    fn repeat(&mut self, ssrc: u32, round_trip: Duration, now: Instant) -> bool {
+    /// Returns whether the key frame is overdue, and is requested again now. Gives up one whose request was repeated `most` times.
+    fn repeat(&mut self, ssrc: u32, round_trip: Duration, most: u8, now: Instant) -> bool {
         let Some(place) = self.streams.iter().position(|stream| stream.ssrc == ssrc) else {
             return false;
         };
@@ -487,7 +491,7 @@ impl AwaitedKeyFrames {
         if now.saturating_duration_since(*asked) < wait * (1_u32 << *repeats) {
             return false;
         }
-        if *repeats == REPEATS_MAX {
+        if *repeats == most {
             self.streams.remove(place);
             self.given_up += 1;
             return false;

@@ -201,8 +201,12 @@ fn hop_is_asked_again_until_a_key_frame_comes() {
         {
             assert_eq!(asks(&mut bench, ms, &vp8(number, 9, INTER)), is_asked, "{ms} {by_client}");
         }
-        assert!(!asks(&mut bench, 1_000, &vp8(6, 9, KEY)));
-        assert!(!asks(&mut bench, 10_000, &vp8(7, 9, INTER)), "it came");
+        let frame = if by_client { KEY } else { INTER };
+        assert!(!asks(&mut bench, 2_100, &vp8(6, 9, frame)));
+        assert!(!asks(&mut bench, 10_000, &vp8(7, 9, INTER)), "it came, or is given up");
+        bench.at(10_000, WorkerSession::tick);
+        let given_up = bench.session.take_counts().key_frames_given_up;
+        assert_eq!(given_up, u32::from(!by_client));
     }
 }
 
