@@ -313,6 +313,8 @@ pub struct ScenarioTraffic {
     pub redundant_bytes: u64,
     /// Lost packets of clients that nodes got from the redundancy in later ones.
     pub recovered: u64,
+    /// Key frames that were requested repeatedly and did not come.
+    pub key_frames_given_up: u64,
     /// Packets that repair others, in the order of [`RepairKind::ALL`]. They are included in the packets above.
     pub repairs: [RepairCounts; RepairKind::ALL.len()],
 }

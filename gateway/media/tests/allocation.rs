@@ -2,10 +2,11 @@
 #![expect(unsafe_code, reason = "a counting allocator")]
 
 use evenkeel_media::continuity::{Continuity, Pass, Protection, StreamEpoch};
+use evenkeel_media::loss::StreamLoss;
 use evenkeel_media::repair::PathTiming;
 use evenkeel_media::repair::answers::Answers;
 use evenkeel_media::repair::cache::PacketCache;
-use evenkeel_media::repair::choice::{StreamLoss, has_lbrr};
+use evenkeel_media::repair::choice::has_lbrr;
 use evenkeel_media::repair::missing::MissingPackets;
 use evenkeel_media::repair::red::{Frame, RedPayload, RedReader, RedWriter, Spacing};
 use evenkeel_media::rtp::Reception;
@@ -189,7 +190,7 @@ fn retransmission_never_allocates() {
 
 #[test]
 fn redundancy_never_allocates() {
-    let (mut writer, mut reader, mut loss) = (RedWriter::default(), None, StreamLoss::new(0));
+    let (mut writer, mut reader, mut loss) = (RedWriter::default(), None, StreamLoss::default());
     let (mut packet, mut payload) = (Vec::with_capacity(400), Vec::with_capacity(400));
     let mut recovered = 0;
     let mut session = |numbers: std::ops::Range<u32>| {

@@ -412,6 +412,8 @@ metrics! {
     ScenarioRedundancy = "evenkeel.scenario.redundancy", "By", [Scenario];
     /// Lost packets of a scenario's clients that nodes got from the redundancy in later ones (RFC 2198).
     ScenarioRecovered = "evenkeel.scenario.recovered", "{packet}", [Scenario];
+    /// Key frames, from a scenario's clients or to them, that were requested repeatedly and did not come.
+    ScenarioKeyFramesGivenUp = "evenkeel.scenario.key_frames_given_up", "{key_frame}", [Scenario];
     /// Received packets that a network interface dropped: the kernel, or the device without a free buffer. At most 16 interfaces; virtual
     /// ones only on a host without others.
     HostDrops = "evenkeel.host.interface_drops", "{packet}", [Interface];

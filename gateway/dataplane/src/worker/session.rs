@@ -343,10 +343,18 @@ impl WorkerSession {
     #[cold]
     fn inspect(&mut self, header: &rtp::RtpHeader, packet: &[u8], now: Instant) {
         let declared = declared(&self.media, header.payload_type);
-        if let (Some((kind, payload)), Some(running)) = (declared, self.running.as_deref_mut())
-            && running.state.signs.inspect(kind, payload, header.payload(packet), now)
-        {
-            running.state.feedback.key_frame_came(header.ssrc);
+        let (Some((kind, payload)), Some(running)) = (declared, self.running.as_deref_mut()) else {
+            return;
+        };
+        let MediaState { signs, feedback, .. } = &mut running.state;
+        match signs.inspect(kind, payload, header.payload(packet), now) {
+            Some(true) => feedback.key_frame_came(header.ssrc),
+            Some(false) => {}
+            // In the packets of an unknown codec no key frame is found.
+            None => feedback.stop_awaiting(header.ssrc),
+        }
+        if feedback.awaits_key_frame_of_client() {
+            signs.go_on_inspecting();
         }
     }
 
@@ -355,7 +363,7 @@ impl WorkerSession {
         self.mark_active(cx);
         let readable = self.media.srtp.is_readable();
         let home = self.home;
-        let RunningMedia { state, counts, redundancy, .. } = self.running();
+        let RunningMedia { state, counts, .. } = self.running();
         let MediaState { measurements, continuity, validation, flow, totals, .. } = state;
         let sent = totals.packets_down;
         measurements.last_heard = Some(cx.now);
@@ -369,9 +377,6 @@ impl WorkerSession {
         // RTCP is only a few packets a second, so the copy is cheap.
         let mut packet = packet.to_vec();
         if readable {
-            if let Some(redundancy) = redundancy {
-                redundancy.read_feedback(&packet, cx.now);
-            }
             continuity.excuse_skipped(&mut packet);
             let lost_ppm = measurements.read_reports(
                 &packet,
@@ -403,6 +408,11 @@ impl WorkerSession {
         // The rewrite may shorten the packet.
         if readable {
             self.client.restore_reports(&mut packet);
+            let measurements = &self.state().measurements;
+            let length = rtcp::xr::retain_answers(&mut packet, |reference| {
+                measurements.has_sent_reference(reference)
+            });
+            packet.truncate(length);
             let length = feedback::coalesce(&mut packet);
             packet.truncate(length);
         }
@@ -416,6 +426,9 @@ impl WorkerSession {
                     rtcp::rewrite::limit_rates(&mut packet, u64::from(kbps) * 1_000);
                 }
                 let packet = &packet[..];
+                if readable {
+                    self.state().feedback.note_requests_to_hop(packet, cx.now);
+                }
                 if let Some(twin) = twin {
                     self.send_copy(twin, RtpSide::Rtcp, StreamKind::Audio, packet, cx);
                 }
@@ -684,12 +697,10 @@ impl WorkerSession {
         state.totals.bytes_down += packet.len() as u64;
         state.measurements.bytes_down += packet.len() as u64;
         if let Some(OriginalNumbers { ssrc, .. }) = original {
-            state.measurements.down(Some(ssrc)).reported.note_repair(RepairPacket::Separate);
+            state.measurements.down(Some(ssrc)).losses.note_repair(RepairPacket::Separate);
         }
-        if kind == StreamKind::Video
-            && let Some(request) = state.feedback.key_frame_request(header.ssrc)
-        {
-            self.ask_hop(from, header, packet, &request, cx);
+        if kind == StreamKind::Video && state.feedback.looks_for_key_frame(header.ssrc) {
+            self.look_for_key_frame(from, header, packet, cx);
         }
         if let Some(kind) = repair {
             self.counts().note_repair(kind, MediaDirection::ToClient, packet.len());
@@ -781,24 +792,43 @@ impl WorkerSession {
         continuity.pass_retransmission(epoch, header, sequence, clock_rate, is_repaired, now)
     }
 
-    /// Sends a request for a key frame to the hop, unless one begins with this packet or the client lacks nothing.
+    /// Looks for a key frame in a packet of the hop. Requests one, or requests it again, unless one begins or the client lacks nothing.
     #[cold]
-    fn ask_hop(
+    fn look_for_key_frame(
         &mut self,
         hop: Hop,
         header: &rtp::RtpHeader,
         packet: &[u8],
-        request: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
+        let (ssrc, now) = (header.ssrc, cx.now);
         let begins = declared(&self.media, header.payload_type).and_then(|(_, payload)| {
             key_frame::begins_key_frame(&payload.codec, header.payload(packet))
         });
-        if begins == Some(true) || self.lacks_nothing(header.ssrc) {
+        let lacks_nothing = self.state().feedback.wants_key_frame(ssrc) && self.lacks_nothing(ssrc);
+        let MediaState { feedback, continuity, .. } = self.state();
+        if begins == Some(true) {
+            continuity.note_key_frame(ssrc);
+        }
+        if begins == Some(true) || lacks_nothing {
+            if let Some(after) = feedback.key_frame_of_hop_came(ssrc, now) {
+                self.counts().note_key_frame(after);
+            }
             return;
         }
-        cx.egress.stats.asked_key_frame(MediaDirection::ToNode);
-        self.send_to_node(hop, RtpSide::Rtcp, StreamKind::Video, request, cx);
+        let mut request = feedback.key_frame_request(ssrc);
+        match begins {
+            // In the packets of an unknown codec no key frame is found.
+            None => {
+                feedback.key_frame_of_hop_came(ssrc, now);
+            }
+            Some(_) if request.is_some() => feedback.await_key_frame_of_hop(ssrc, now),
+            Some(_) => request = feedback.repeat_to_hop(ssrc, now),
+        }
+        if let Some(request) = request {
+            cx.egress.stats.asked_key_frame(MediaDirection::ToNode);
+            self.send_to_node(hop, RtpSide::Rtcp, StreamKind::Video, &request, cx);
+        }
     }
 
     fn rtcp_to_client(&mut self, epoch: StreamEpoch, packet: &[u8], cx: &mut PacketContext<'_>) {
@@ -1229,6 +1259,22 @@ impl WorkerSession {
         self.send_to_client(RtpSide::Rtcp, StreamKind::Video, request, cx, |_| {});
     }
 
+    /// Repeats requests for key frames of the client that are overdue. They are no sign of a receiver that still lacks one.
+    fn repeat_key_frame_requests(&mut self, cx: &mut PacketContext<'_>) {
+        let Some(running) = self.running.as_deref_mut() else { return };
+        let MediaState { feedback, measurements, .. } = &mut running.state;
+        let round_trip = measurements.round_trip(cx.now).unwrap_or_default();
+        let request = feedback.repeat_to_client(round_trip, cx.now);
+        let given_up = feedback.take_given_up();
+        if given_up > 0 {
+            self.counts().note_given_up(given_up);
+        }
+        if let Some(request) = request {
+            cx.egress.stats.asked_key_frame(MediaDirection::ToClient);
+            self.send_to_client(RtpSide::Rtcp, StreamKind::Video, &request, cx, |_| {});
+        }
+    }
+
     /// Runs every 100 ms: repeats the cap when due and reports shed packets.
     pub(crate) fn tick(&mut self, cx: &mut PacketContext<'_>) {
         let kbps = self.limits.send_kbps;
@@ -1246,6 +1292,7 @@ impl WorkerSession {
         if let Some(request) = due {
             self.send_key_frame_request(&request, cx);
         }
+        self.repeat_key_frame_requests(cx);
         if self.has_srtp() {
             self.look_for_keys(cx);
         }
@@ -1401,7 +1448,7 @@ impl WorkerSession {
             // A second answer repairs no second loss.
             if packets > before && cached.answered.is_none() {
                 let down = running.state.measurements.down(Some(cached.ssrc));
-                down.reported.note_repair(RepairPacket::Same);
+                down.losses.note_repair(RepairPacket::Same);
             }
         };
         let length = repair.answer(compound, timing, now, send, || is_refused = true);

@@ -3,12 +3,9 @@
 //! Nothing while the path loses nothing; then the cheapest repair that is in time. Retransmission costs the lost packets alone, but a round
 //! trip of time; redundancy is in time on any path, and costs each frame again.
 
-mod loss;
-
 use std::time::{Duration, Instant};
 
-pub use loss::{LossSample, StreamLoss};
-
+use crate::loss::LossSample;
 use crate::repair::red::Spacing;
 
 /// Repair begins at this loss. Concealment hides less (R of Opus falls by 3.6 at 1 %).

@@ -3,7 +3,7 @@
 //! The functions take one packet with the length in its header, as `rewrite` passes it. A packet
 //! too short for its type remains unchanged.
 
-use super::feedback::{COMMON_LEN, REMB_SSRCS_AT, is_remb, limit_rate};
+use super::feedback::{COMMON_LEN, LNTF_NUMBER_AT, REMB_SSRCS_AT, is_lntf, is_remb, limit_rate};
 use super::report::{BLOCK_LEN, HEADER_LEN, SENDER_INFO_LEN, chunks, read_u32};
 use super::{
     APPLICATION, BYE, FIR, NACK, PAYLOAD_FEEDBACK, RECEIVER_REPORT, ReportBlock, RtcpError,
@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Flag in the first byte: the packet ends with padding.
-const PADDING: u8 = 0x20;
+pub(super) const PADDING: u8 = 0x20;
 
 /// Passes each packet of a compound packet to `each`, which modifies it and returns its new length;
 /// 0 removes the packet. Closes the gaps and returns the total length. Fails if any packet is malformed, before the first
@@ -192,6 +192,32 @@ pub(crate) fn rename_media(packet: &mut [u8], mut rename: impl FnMut(u32) -> Opt
     }
 }
 
+/// Returns the source that feedback refers to (RFC 4585, section 6.1).
+pub(crate) fn media_source(packet: &[u8]) -> Option<u32> {
+    read_u32(packet, 8)
+}
+
+/// Passes the number of the last decoded packet in a loss notification to `translate`. Returns the new length: 0 if that returns `None`,
+/// which removes the packet.
+pub(crate) fn translate_notification(
+    packet: &mut [u8],
+    translate: impl FnOnce(u16) -> Option<u16>,
+) -> usize {
+    let end = body_end(packet);
+    let is_notification = (payload_type(packet), count(packet)) == (PAYLOAD_FEEDBACK, APPLICATION)
+        && packet.get(HEADER_LEN..end).is_some_and(is_lntf);
+    let at = HEADER_LEN + LNTF_NUMBER_AT;
+    let Some(&[high, low]) = packet.get(at..).and_then(<[u8]>::first_chunk) else {
+        return packet.len();
+    };
+    if !is_notification {
+        return packet.len();
+    }
+    let Some(number) = translate(u16::from_be_bytes([high, low])) else { return 0 };
+    packet[at..at + 2].copy_from_slice(&number.to_be_bytes());
+    packet.len()
+}
+
 /// Lowers the bitrates of REMB and TMMBR in a compound packet to `most_bps`. Returns whether there
 /// is any.
 pub fn limit_rates(compound: &mut [u8], most_bps: u64) -> bool {
@@ -322,7 +348,7 @@ pub(crate) fn retain_described(
 }
 
 /// Returns the end of a packet's body, before padding.
-fn body_end(packet: &[u8]) -> usize {
+pub(super) fn body_end(packet: &[u8]) -> usize {
     match *packet {
         [first, .., padding] if first & PADDING != 0 => packet.len().saturating_sub(padding.into()),
         _ => packet.len(),
@@ -338,13 +364,13 @@ fn close_gap(packet: &mut [u8], kept: u8, end: usize, after: usize) -> usize {
 }
 
 /// Sets the length in the header to `length` bytes, a multiple of four, and returns it.
-fn set_len(packet: &mut [u8], length: usize) -> usize {
+pub(super) fn set_len(packet: &mut [u8], length: usize) -> usize {
     let words = u16::try_from(length / 4 - 1).unwrap_or(u16::MAX);
     packet[2..4].copy_from_slice(&words.to_be_bytes());
     length
 }
 
-fn set_u32(packet: &mut [u8], at: usize, value: u32) {
+pub(super) fn set_u32(packet: &mut [u8], at: usize, value: u32) {
     if let Some(field) = packet.get_mut(at..at + 4) {
         field.copy_from_slice(&value.to_be_bytes());
     }

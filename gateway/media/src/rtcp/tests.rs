@@ -214,7 +214,7 @@ fn assert_reads_back(packet: RtcpPacket<'_>) {
             assert_eq!((again.sender, again.media), (arrivals.sender, arrivals.media));
             assert_eq!(bytes(|out| again.write(out)), bytes(|out| arrivals.write(out)));
         }
-        RtcpPacket::Other { .. } => {}
+        RtcpPacket::Extended(_) | RtcpPacket::Other { .. } => {}
     }
 }
 
@@ -280,6 +280,7 @@ fn malformed_packet_names_its_reason() {
     assert_eq!(reason(&[0x81, 201, 0, 1, 0, 0, 0, 1]), RtcpError::Body(201));
     assert_eq!(reason(&[0x82, 203, 0, 1, 0, 0, 0, 1]), RtcpError::Body(203));
     assert_eq!(reason(&[0x81, 205, 0, 1, 0, 0, 0, 1]), RtcpError::Body(205));
+    assert_eq!(reason(&[0x80, 207, 0, 0]), RtcpError::Body(207));
     assert_eq!(reason(&[0xa0, 201, 0, 1, 0, 0, 0, 0]), RtcpError::Padding);
     assert_eq!(reason(&[0xa0, 201, 0, 1, 0, 0, 0, 5]), RtcpError::Padding);
 }
@@ -292,10 +293,10 @@ fn padding_is_not_part_of_the_body() {
 
 #[test]
 fn unknown_packets_are_skipped() {
-    let mut compound = vec![0x85, 207, 0, 1, 1, 2, 3, 4];
+    let mut compound = vec![0x85, 208, 0, 1, 1, 2, 3, 4];
     write_bye(&[1], &mut compound);
     let mut packets = packets(&compound);
-    let Some(Ok(RtcpPacket::Other { payload_type: 207, count: 5 })) = packets.next() else {
+    let Some(Ok(RtcpPacket::Other { payload_type: 208, count: 5 })) = packets.next() else {
         panic!()
     };
     assert!(matches!(packets.next(), Some(Ok(RtcpPacket::Other { payload_type: BYE, count: 1 }))));

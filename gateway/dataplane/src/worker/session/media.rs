@@ -113,6 +113,7 @@ impl MediaState {
     pub(super) fn set_current_hop(&mut self, hop: Hop) -> Option<Hop> {
         self.flow.forget_hop();
         self.signs.forget_hop();
+        self.measurements.forget_hop();
         self.current_hop.replace(hop)
     }
 }
@@ -200,7 +201,8 @@ impl RunningMedia {
         packet: &[u8],
         now: Instant,
     ) -> Option<Vec<u8>> {
-        let repeating = self.redundancy.as_deref_mut()?.wrap(sent, packet, now)?;
+        let redundancy = self.redundancy.as_deref_mut()?;
+        let repeating = redundancy.wrap(sent, packet, &mut self.state.measurements, now)?;
         let more = repeating.len().saturating_sub(packet.len());
         self.state.totals.bytes_down += more as u64;
         self.state.measurements.bytes_down += more as u64;
@@ -234,9 +236,21 @@ impl RunningMedia {
         let MediaState { measurements, continuity, flow, signs, missed_told, current_hop, .. } =
             &mut self.state;
         let lost_before = measurements.lost_up;
+        let since = measurements.since.unwrap_or(now);
         let (mut measures, last_heard) = (measurements.interval(now), measurements.last_heard);
         if let Some(kbps) = self.estimate.as_deref().and_then(|estimate| estimate.kbps(now)) {
             measures.set(Metric::AvailableDown, kbps.into());
+        }
+        if let Some(counts) = self.counts.as_deref_mut() {
+            let frozen = counts.frozen_ppm(
+                now.saturating_duration_since(since),
+                measurements.round_trip(now).unwrap_or_default(),
+                |ssrc| measurements.left_of(ssrc, now),
+                now,
+            );
+            if let Some(ppm) = frozen {
+                measures.set(Metric::FreezeDown, ppm);
+            }
         }
         let lost_up = (measurements.lost_up - lost_before) as u32;
         let (expected, lost) = continuity.arrivals();

@@ -30,6 +30,7 @@ mod loss;
 mod reachability;
 mod redundancy;
 mod replay;
+mod reports;
 mod retransmission;
 mod signs;
 mod srtp;
