@@ -837,7 +837,7 @@ impl WorkerSession {
         // The next copy must have the counters.
         self.uncopied |= self.has_srtp();
         let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
-        self.client.send(side, dscp, packet, &self.media, self.home, running, cx, rewrite);
+        self.client.send(side, kind, dscp, packet, &self.media, self.home, running, cx, rewrite);
     }
 
     /// Sets the client's port from an RTP packet. Returns whether the packet has a declared payload type.
@@ -1354,8 +1354,8 @@ impl WorkerSession {
                     cx.egress.count_drop(DropReason::Unvalidated);
                     continue;
                 }
-                let dscp = self.dscp.of(kind);
-                if self.client.send_again(dscp, packet, self.home, cx) {
+                let (dscp, latency) = (self.dscp.of(kind), self.media.latency);
+                if self.client.send_again(kind, dscp, packet, latency, self.home, cx) {
                     packets += 1;
                     bytes += packet.len() as u64;
                 }
