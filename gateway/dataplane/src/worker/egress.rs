@@ -220,12 +220,14 @@ impl Egress {
         self.stats.forget(node);
     }
 
-    pub(crate) fn queue_to_quic(&mut self, home: Home, flow: u64, side: RtpSide, packet: &[u8]) {
-        let kind = match side {
-            RtpSide::Rtp => ring::RingItem::Rtp,
-            RtpSide::Rtcp => ring::RingItem::Rtcp,
-        };
-        let meta = ring::RingMeta { home, kind, flow };
+    pub(crate) fn queue_to_quic(
+        &mut self,
+        home: Home,
+        flow: u64,
+        terms: ring::SendTerms,
+        packet: &[u8],
+    ) {
+        let meta = ring::RingMeta { home, kind: ring::RingItem::ToClient(terms), flow };
         let pushed = self.to_quic.as_mut().map(|ring| ring.push(meta, packet));
         if pushed != Some(Ok(())) {
             self.stats.dropped(DropReason::RingFull);

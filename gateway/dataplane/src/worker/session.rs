@@ -882,7 +882,7 @@ impl WorkerSession {
         {
             return self.send_numbered(side, kind, packet, cx, rewrite);
         }
-        self.client.send(side, dscp, packet, &self.media, self.home, running, cx, rewrite);
+        self.client.send(side, kind, dscp, packet, &self.media, self.home, running, cx, rewrite);
     }
 
     /// Sends a packet to a client that takes transport-wide numbers. Few sessions do, so this code stands apart from the packet path of
@@ -900,7 +900,7 @@ impl WorkerSession {
         let numbered = estimate.number(packet, rewrite, cx.now);
         let more = (numbered.len() - packet.len()) as u64;
         let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
-        self.client.send(side, dscp, numbered, &self.media, self.home, running, cx, |_| {});
+        self.client.send(side, kind, dscp, numbered, &self.media, self.home, running, cx, |_| {});
         let RunningMedia { state, estimate: place, .. } = self.running();
         state.totals.bytes_down += more;
         state.measurements.bytes_down += more;
@@ -1439,8 +1439,8 @@ impl WorkerSession {
                     cx.egress.count_drop(DropReason::Unvalidated);
                     continue;
                 }
-                let dscp = self.dscp.of(kind);
-                if self.client.send_again(dscp, packet, self.home, cx) {
+                let (dscp, latency) = (self.dscp.of(kind), self.media.latency);
+                if self.client.send_again(kind, dscp, packet, latency, self.home, cx) {
                     packets += 1;
                     bytes += packet.len() as u64;
                 }
