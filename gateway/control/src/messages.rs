@@ -311,6 +311,8 @@ pub struct ScenarioTraffic {
     pub redundant_bytes: u64,
     /// Lost packets of clients that nodes got from the redundancy in later ones.
     pub recovered: u64,
+    /// Packets of video to clients that were withheld with their frames.
+    pub thinned: u64,
     /// Packets that repair others, in the order of [`RepairKind::ALL`]. They are included in the packets above.
     pub repairs: [RepairCounts; RepairKind::ALL.len()],
 }

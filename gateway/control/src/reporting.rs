@@ -517,6 +517,7 @@ impl Costs {
             replayed,
             redundant_bytes,
             recovered,
+            thinned,
             ..
         } = counts;
         let traffic = self.scenarios.entry(Arc::clone(scenario)).or_default();
@@ -527,6 +528,7 @@ impl Costs {
         traffic.replayed += u64::from(*replayed);
         traffic.redundant_bytes += redundant_bytes;
         traffic.recovered += u64::from(*recovered);
+        traffic.thinned += u64::from(*thinned);
         for (sum, new) in traffic.repairs.iter_mut().zip(repairs) {
             sum.packets_up += new.packets_up;
             sum.bytes_up += new.bytes_up;

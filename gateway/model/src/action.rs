@@ -35,6 +35,16 @@ pub trait Action: Sync {
         false
     }
 
+    /// A plugin may take the action only if its operator lists it.
+    fn needs_grant(&self) -> bool {
+        false
+    }
+
+    /// The action ends the session. Nothing undoes it.
+    fn ends_session(&self) -> bool {
+        false
+    }
+
     /// The argument of the native ladder's next step down; `None` if that would save nothing.
     fn lower(&self, session: &DegradedSession<'_>) -> Option<u32> {
         let _ = session;
@@ -124,6 +134,10 @@ pub struct MediaLimits {
     pub receive_kbps: u32,
     /// Payload types withheld from the client, as a bit set.
     pub withheld: u128,
+    /// The argument of the action `thin` about video to the client; 0: all frames pass.
+    pub thin: u8,
+    /// Media of the client is not forwarded to nodes.
+    pub parked: bool,
 }
 
 impl MediaLimits {

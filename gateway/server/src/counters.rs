@@ -384,6 +384,7 @@ impl CounterFollower {
                 (Count::ScenarioReplayed, now.replayed),
                 (Count::ScenarioRedundancy, now.redundant_bytes),
                 (Count::ScenarioRecovered, now.recovered),
+                (Count::ScenarioThinned, now.thinned),
             ] {
                 self.totals.add(count, &[scenario], total);
             }
@@ -449,8 +450,8 @@ fn seconds_left(end: SystemTime, now: SystemTime) -> f64 {
     }
 }
 
-/// The rungs of a degraded session: its caps are one, and each other action in force is one.
-const RUNGS: usize = Op::ALL.len() - 2;
+/// The rungs of a degraded session: its caps are one, and each other action in force is one; `end` is never in force.
+const RUNGS: usize = Op::ALL.len() - 3;
 
 /// The sessions of a scenario.
 #[derive(Default)]

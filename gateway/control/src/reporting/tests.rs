@@ -102,6 +102,7 @@ fn scenario_traffic_includes_a_session_that_ended() {
         replayed: 9,
         redundant_bytes: 10,
         recovered: 11,
+        thinned: 12,
         ..MediaCounts::default()
     };
     costs.count(&"drone".into(), &counts);
@@ -126,6 +127,7 @@ fn scenario_traffic_includes_a_session_that_ended() {
         replayed: 9,
         redundant_bytes: 10,
         recovered: 11,
+        thinned: 12,
         repairs,
         ..expected(1)
     };

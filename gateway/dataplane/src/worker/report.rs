@@ -149,6 +149,8 @@ pub struct MediaCounts {
     pub gap: Option<Duration>,
     /// Packets of the client that another node got again after the death of one. They are not included in [`Totals`].
     pub replayed: u32,
+    /// Packets of video to the client that were withheld with their frames. They are included in [`Totals::shed`].
+    pub thinned: u32,
 }
 
 /// Packets that repair others in one way. They are included in [`Totals`].

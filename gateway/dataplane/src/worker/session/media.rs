@@ -20,6 +20,7 @@ use super::redundancy::Redundancy;
 use super::repair::ClientRepair;
 use super::replay::Replay;
 use super::srtp::SrtpEnds;
+use super::thinning::Thinning;
 use crate::worker::egress::PacketContext;
 use crate::worker::report::{MediaCounts, ShedRun, Summary, Totals};
 
@@ -36,6 +37,8 @@ pub(super) struct RunningMedia {
     pub(super) replay: Option<Box<Replay>>,
     /// Present if the client negotiated redundant audio.
     pub(super) redundancy: Option<Box<Redundancy>>,
+    /// Present once the client's video was thinned. The record of the session does not contain it.
+    pub(super) thinning: Option<Box<Thinning>>,
 }
 
 /// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
@@ -135,7 +138,7 @@ impl RunningMedia {
     ) -> RunningMedia {
         let (repair, mut redundancy) = (ClientRepair::of(media), None);
         Redundancy::follow(&mut redundancy, media);
-        RunningMedia { state, srtp, counts, repair, replay: None, redundancy }
+        RunningMedia { state, srtp, counts, repair, replay: None, redundancy, thinning: None }
     }
 
     /// Makes packets of this hop reach the client from now on. `left`: the hop that the room leaves as planned.

@@ -26,12 +26,14 @@ mod hitless;
 mod key_frames;
 mod leg_srtp;
 mod loss;
+mod parking;
 mod reachability;
 mod redundancy;
 mod replay;
 mod retransmission;
 mod signs;
 mod srtp;
+mod thinning;
 mod validation;
 
 /// Returns the state as another process reads it, which must be the same.
