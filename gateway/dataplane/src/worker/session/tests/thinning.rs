@@ -160,7 +160,7 @@ fn frame_that_has_begun_passes_whole() {
 }
 
 #[test]
-fn stream_without_layers_loses_discardable_frames_only() {
+fn stream_without_layers_loses_discardable_frames() {
     let mut scene = Scene::new();
     let received = |scene: &mut Scene, is_discardable: bool| {
         let flags = if is_discardable { 0x20 } else { 0 };
