@@ -5,7 +5,7 @@
 
 use crate::key_frame::units;
 
-/// What other frames lose if the frame of a packet is dropped.
+/// The references of other frames to the frame of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FrameLink {
     /// The stream has temporal layers. Frames of a layer refer to those of the same layer and of lower ones only.
@@ -20,14 +20,14 @@ pub enum FrameLink {
     Reference,
 }
 
-/// Whether a receiver that lacks earlier frames of higher layers can decode those from this frame on.
+/// The frames that a receiver without the earlier frames of higher layers can decode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LayerJoin {
-    /// The frame and later ones may refer to them.
+    /// None: this frame and later ones may refer to them.
     No,
-    /// This frame refers to the base layer alone.
+    /// This frame, which refers to the base layer alone.
     Own,
-    /// No later frame refers to frames of higher layers before this one.
+    /// All later frames, which refer to no frame of a higher layer before this one.
     Above,
 }
 
@@ -50,7 +50,7 @@ impl FrameLink {
 /// The payload descriptor of VP8 (RFC 7741, section 4.2).
 struct Vp8 {
     link: FrameLink,
-    /// The place of the picture number, which has 15 bits behind a set one, or 7 behind one that is not set.
+    /// The place of the picture number: 15 bits if the first bit there is set, else 7.
     picture: Option<usize>,
 }
 

@@ -32,8 +32,6 @@ fn parked_session_stays_until_it_is_resumed() {
     let measures = world.gateway.tables.sessions[&parked].measures(world.now);
     assert_eq!(measures.measured(Metric::Park), Some(1));
     assert_eq!(measures.measured(Metric::Rung), Some(1));
-    world.hand_over(ms(0));
-    assert!(is_parked(&world, parked), "also at another process");
     act(&mut world, Op::Park, 0);
     assert!(!is_parked(&world, parked));
     let told: Vec<_> = world
@@ -43,7 +41,10 @@ fn parked_session_stays_until_it_is_resumed() {
             _ => None,
         })
         .collect();
-    assert_eq!(told.last(), Some(&(parked, 0)));
+    assert_eq!(told, [(parked, 1), (parked, 0)]);
+    act(&mut world, Op::Park, 1);
+    world.hand_over(ms(0));
+    assert!(is_parked(&world, parked), "also at another process");
 }
 
 #[test]
@@ -64,6 +65,10 @@ fn policy_ends_a_session_and_no_other() {
         })
         .collect();
     assert_eq!(told, [(ended, "end"), (ended, CloseReason::EndedByPolicy.name())]);
-    let ends = |output: &GatewayEffect| matches!(output, GatewayEffect::End { session, reason: CloseReason::EndedByPolicy } if *session == ended);
-    assert!(world.outputs.iter().any(ends), "workers and nodes forget it");
+    let ends = |output: &GatewayEffect| match output {
+        GatewayEffect::End { session, reason } => Some((*session, *reason)),
+        _ => None,
+    };
+    let ends: Vec<_> = world.outputs.iter().filter_map(ends).collect();
+    assert_eq!(ends, [(ended, CloseReason::EndedByPolicy)], "workers and nodes forget it");
 }
