@@ -64,6 +64,19 @@ fn unknown_action_of_a_record_is_ignored() {
 }
 
 #[test]
+fn each_action_has_an_argument_of_its_own() {
+    let mut actions = ActionArguments::default();
+    for (op, arg) in Op::ALL.into_iter().zip(1..) {
+        actions.set(op, arg);
+    }
+    assert!(actions.in_force().eq(Op::ALL.into_iter().zip(1..)));
+    for (op, kept) in [(Op::CapDown, u32::MAX), (Op::VoiceOnly, u8::MAX.into())] {
+        actions.set(op, u32::MAX);
+        assert_eq!(actions.of(op), kept);
+    }
+}
+
+#[test]
 fn lower_of_two_caps_applies() {
     let sent = |own, peer| {
         let mut plan = Plan::default().capped(own);
