@@ -328,9 +328,9 @@ impl Continuity {
         None
     }
 
-    /// Withholds a packet between others that pass, as [`withhold`](Self::withhold) withholds all of them. Losses among them remain visible to
-    /// the client. Returns false if the packet is to pass, since its number is taken: later packets have passed, or the client knows
-    /// no stream that it continues.
+    /// Withholds a packet of a stream whose other packets pass; [`withhold`](Self::withhold) is for streams of which none does. Losses beside it
+    /// remain visible to the client. Returns false if the packet has to pass: later ones have, or the client knows no stream that it
+    /// continues.
     pub fn withhold_between(
         &mut self,
         epoch: StreamEpoch,
