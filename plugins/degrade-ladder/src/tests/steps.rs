@@ -2,8 +2,8 @@
 
 use super::*;
 
-const FRAMES: &str = r#"{"steps": ["cap", "thin", "voice-only"], "cut_per_loss": 100, "thin_at_loss": 0.1,
-    "voice_only_at_loss": 0.1, "cap_factor": 0.5, "raise_factor": 2, "up_after": "8s"}"#;
+const FRAMES: &str = r#"{"steps": ["cap", "thin", "voice-only"], "cut_per_loss": 100,
+    "thin_at_loss": 0.1, "voice_only_at_loss": 0.1, "cap_factor": 0.5, "raise_factor": 2, "up_after": "8s"}"#;
 
 #[test]
 fn frames_give_way_between_cap_and_video() {
