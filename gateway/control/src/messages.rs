@@ -315,6 +315,8 @@ pub struct ScenarioTraffic {
     pub recovered: u64,
     /// Key frames that were requested repeatedly and did not come.
     pub key_frames_given_up: u64,
+    /// Packets of video to clients that were withheld with their frames.
+    pub thinned: u64,
     /// Packets that repair others, in the order of [`RepairKind::ALL`]. They are included in the packets above.
     pub repairs: [RepairCounts; RepairKind::ALL.len()],
 }

@@ -518,6 +518,7 @@ impl Costs {
             redundant_bytes,
             recovered,
             key_frames_given_up,
+            thinned,
             ..
         } = counts;
         let traffic = self.scenarios.entry(Arc::clone(scenario)).or_default();
@@ -529,6 +530,7 @@ impl Costs {
         traffic.redundant_bytes += redundant_bytes;
         traffic.recovered += u64::from(*recovered);
         traffic.key_frames_given_up += u64::from(*key_frames_given_up);
+        traffic.thinned += u64::from(*thinned);
         for (sum, new) in traffic.repairs.iter_mut().zip(repairs) {
             sum.packets_up += new.packets_up;
             sum.bytes_up += new.bytes_up;

@@ -103,6 +103,7 @@ fn scenario_traffic_includes_a_session_that_ended() {
         redundant_bytes: 10,
         recovered: 11,
         key_frames_given_up: 12,
+        thinned: 13,
         ..MediaCounts::default()
     };
     costs.count(&"drone".into(), &counts);
@@ -128,6 +129,7 @@ fn scenario_traffic_includes_a_session_that_ended() {
         redundant_bytes: 10,
         recovered: 11,
         key_frames_given_up: 12,
+        thinned: 13,
         repairs,
         ..expected(1)
     };

@@ -169,6 +169,7 @@ fn status() -> StatusReport {
         redundant_bytes: 20,
         recovered: 21,
         key_frames_given_up: 22,
+        thinned: 23,
         ..ScenarioTraffic::default()
     };
     let [rtx, fec] = &mut traffic.repairs;
@@ -275,6 +276,7 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_scenario_redundancy_bytes_total", "call", "20");
     says(&telemetry, "evenkeel_scenario_recovered_total", "call", "21");
     says(&telemetry, "evenkeel_scenario_key_frames_given_up_total", "call", "22");
+    says(&telemetry, "evenkeel_scenario_thinned_packets_total", "call", "23");
     says(&telemetry, "evenkeel_scenario_lost_total", "up", "9");
     says(&telemetry, "evenkeel_scenario_lost_total", "down", "11");
     says(&telemetry, "evenkeel_scenario_retransmissions_total", "down", "16");

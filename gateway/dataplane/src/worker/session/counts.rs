@@ -121,6 +121,11 @@ impl SessionCounts {
         self.counts.recovered += 1;
     }
 
+    /// A packet of video was withheld.
+    pub(super) fn note_thinned(&mut self) {
+        self.counts.thinned += 1;
+    }
+
     /// For this long the client received nothing.
     pub(super) fn note_gap(&mut self, gap: Duration) {
         self.counts.gap = self.counts.gap.max(Some(gap));

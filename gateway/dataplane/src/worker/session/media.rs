@@ -21,6 +21,7 @@ use super::redundancy::Redundancy;
 use super::repair::ClientRepair;
 use super::replay::Replay;
 use super::srtp::SrtpEnds;
+use super::thinning::Thinning;
 use crate::worker::egress::PacketContext;
 use crate::worker::report::{MediaCounts, ShedRun, Summary, Totals};
 
@@ -39,6 +40,8 @@ pub(super) struct RunningMedia {
     pub(super) redundancy: Option<Box<Redundancy>>,
     /// Present if packets to the client are numbered, or once it reported. The record of the session does not contain it.
     pub(super) estimate: Option<Box<DownlinkEstimate>>,
+    /// Present once the client's video was thinned. The record of the session does not contain it.
+    pub(super) thinning: Option<Box<Thinning>>,
 }
 
 /// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
@@ -140,7 +143,16 @@ impl RunningMedia {
         let (repair, mut redundancy, mut estimate) = (ClientRepair::of(media), None, None);
         Redundancy::follow(&mut redundancy, media);
         DownlinkEstimate::follow(&mut estimate, media);
-        RunningMedia { state, srtp, counts, repair, replay: None, redundancy, estimate }
+        RunningMedia {
+            state,
+            srtp,
+            counts,
+            repair,
+            replay: None,
+            redundancy,
+            estimate,
+            thinning: None,
+        }
     }
 
     /// Makes packets of this hop reach the client from now on. `left`: the hop that the room leaves as planned.

@@ -27,6 +27,7 @@ mod hitless;
 mod key_frames;
 mod leg_srtp;
 mod loss;
+mod parking;
 mod reachability;
 mod redundancy;
 mod replay;
@@ -34,6 +35,7 @@ mod reports;
 mod retransmission;
 mod signs;
 mod srtp;
+mod thinning;
 mod validation;
 
 /// Returns the state as another process reads it, which must be the same.
