@@ -131,7 +131,7 @@ fn answered_opening_is_kept_open() {
     assert!(signed(&mut drivers, HOP.node, &again, at(start, 3)).is_none(), "it is open already");
     assert!(drivers.poll(at(start, 8_002)).is_none());
     let (refresh, _) = question(drivers.poll(at(start, 9_002)), at(start, 9_002));
-    assert_eq!(refresh, TrunkQuestion::Keep { lease_s: 30, tags: [tag].into() });
+    assert_eq!(refresh, TrunkQuestion::Keep { lease_s: 30, numbered: true, tags: [tag].into() });
 }
 
 #[test]
