@@ -90,7 +90,9 @@ fn opening(start: Instant) -> (Drivers, Tag, u64) {
         next
     };
     let (asked, nonce) = question(drivers.open(&wish(), &mut draw, at(start, 0)), at(start, 0));
-    let TrunkQuestion::Open { session: 7, tag, .. } = asked else { panic!("{asked:?}") };
+    let TrunkQuestion::Open { session: 7, tag, numbered: true, .. } = asked else {
+        panic!("{asked:?}")
+    };
     (drivers, tag, nonce)
 }
 
