@@ -1,8 +1,8 @@
 //! The rate that the path to a client can carry.
 //!
-//! From arrival times of packets (transport-wide feedback): [`trend`] finds out whether a queue grows or drains, [`acknowledged`]
-//! measures the rate that arrives, and [`control`] follows both, as draft-ietf-rmcat-gcc-02 describes. [`loss`] tells congestion from
-//! random loss. From receiver reports alone: [`reports`].
+//! From arrival times of packets (transport-wide feedback): `trend` finds out whether a queue grows or drains, `acknowledged`
+//! measures the rate that arrives, and `control` follows both, as draft-ietf-rmcat-gcc-02 describes. `loss` tells congestion from
+//! random loss. From receiver reports alone: `reports`.
 
 mod acknowledged;
 mod control;

@@ -20,8 +20,8 @@ const HELD_US: i64 = 200_000;
 /// A lower rate than this share of the present one does not wait: the path carries much less than it did a moment ago.
 const URGENT: f64 = 0.8;
 
-/// Growth near the rate at which the path was full (gcc-02, section 5.5): half a packet per round trip of 100 ms, but the same for all round trips, so that
-/// flows share a path evenly.
+/// Growth near the rate at which the path was full: about a packet in the response time of gcc-02, section 5.5, of a round trip of 60 ms. It is the
+/// same for all round trips, so that flows share a path evenly.
 const ADDITIVE_KBPS_PER_S: f64 = 60.0;
 
 /// Growth otherwise. gcc-02, section 5.5, has 1.08; this returns to the full rate within 8 s after a fall by 70 %, without probes, which the

@@ -67,12 +67,12 @@ impl WindowLoss {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LossTolerance {
     share: f64,
-    trial: Trial,
+    trial: LossTrial,
 }
 
 /// Whether a lower rate lessens the loss.
 #[derive(Clone, Copy, Debug)]
-enum Trial {
+enum LossTrial {
     None,
     /// The rate was lowered for this loss. Most packets of the next window were sent before.
     Begun(f64),
@@ -81,7 +81,7 @@ enum Trial {
 
 impl Default for LossTolerance {
     fn default() -> Self {
-        LossTolerance { share: TOLERATED, trial: Trial::None }
+        LossTolerance { share: TOLERATED, trial: LossTrial::None }
     }
 }
 
@@ -89,23 +89,23 @@ impl LossTolerance {
     /// Returns whether this loss among so many packets is congestion, for which the caller lowers the rate.
     pub(super) fn is_exceeded(&mut self, loss: f64, packets: f64) -> bool {
         match self.trial {
-            Trial::Begun(before) => {
-                self.trial = Trial::Due(before);
+            LossTrial::Begun(before) => {
+                self.trial = LossTrial::Due(before);
                 return false;
             }
-            Trial::Due(before) if loss >= UNCHANGED * before => self.share = loss + TOLERATED,
-            Trial::Due(_) | Trial::None => {}
+            LossTrial::Due(before) if loss >= UNCHANGED * before => self.share = loss + TOLERATED,
+            LossTrial::Due(_) | LossTrial::None => {}
         }
         self.share = self.share.min(loss + TOLERATED).max(TOLERATED);
         let deviation = (self.share * (1.0 - self.share).max(0.0) / packets).sqrt();
         let is_exceeded = loss > self.share + DEVIATIONS * deviation;
-        self.trial = if is_exceeded { Trial::Begun(loss) } else { Trial::None };
+        self.trial = if is_exceeded { LossTrial::Begun(loss) } else { LossTrial::None };
         is_exceeded
     }
 
     /// Returns whether the effect of a lower rate is not known yet.
     pub(super) fn is_trying(&self) -> bool {
-        matches!(self.trial, Trial::Due(_))
+        matches!(self.trial, LossTrial::Due(_))
     }
 }
 

@@ -2,8 +2,6 @@ mod cases;
 mod lies;
 mod link;
 
-use std::time::{Duration, Instant};
-
 use super::*;
 use crate::rtcp::write_transport_feedback;
 use link::{Flow, World};
@@ -17,7 +15,7 @@ fn at_us(us: i64) -> Instant {
 
 /// A flow through a path that carries it.
 fn unhindered() -> World {
-    let mut world = World::new(100_000, vec![Flow { kbps_max: 2_000.0, ..Flow::new(20) }]);
+    let mut world = World::new(100_000, vec![Flow::new(20).up_to(2_000.0)]);
     world.run_to(20);
     world
 }
@@ -81,7 +79,7 @@ fn estimate_is_bounded_by_what_arrives() {
 #[test]
 fn random_loss_without_a_queue_takes_its_share() {
     for loss in [1, 5, 8] {
-        let mut world = World::new(100_000, vec![Flow { kbps_max: 2_000.0, ..Flow::new(20) }]);
+        let mut world = World::new(100_000, vec![Flow::new(20).up_to(2_000.0)]);
         world.links[0].loss = loss;
         world.run_to(40);
         let kbps = world.arrived_kbps(0, 15, 40);
@@ -92,7 +90,7 @@ fn random_loss_without_a_queue_takes_its_share() {
 #[test]
 fn heavy_loss_without_a_queue_lowers_the_rate() {
     // A queue of two packets drops a part of each frame, and is too short for a trend.
-    let mut world = World::new(1_000, vec![Flow { kbps_max: 3_000.0, ..Flow::new(20) }]);
+    let mut world = World::new(1_000, vec![Flow::new(20).up_to(3_000.0)]);
     world.links[0].queue_us = 15_000;
     world.run_to(40);
     let kbps = world.arrived_kbps(0, 15, 40);

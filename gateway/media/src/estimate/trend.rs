@@ -64,8 +64,8 @@ pub(super) struct DelayTrend {
 /// What [`DelayTrend::restart`] forgets.
 #[derive(Default, Debug)]
 struct TrendFilter {
-    group: Option<Group>,
-    previous: Option<Group>,
+    group: Option<PacketGroup>,
+    previous: Option<PacketGroup>,
     /// The delay relative to the first group.
     delay_ms: f64,
     smoothed_ms: f64,
@@ -81,7 +81,7 @@ struct TrendFilter {
 
 /// Packets that count as one.
 #[derive(Clone, Copy, Debug)]
-struct Group {
+struct PacketGroup {
     first_sent_us: i64,
     sent_us: i64,
     first_arrived_us: i64,
@@ -118,8 +118,12 @@ impl DelayTrend {
 
     /// Adds a packet that arrived, in the order of sending. Returns the state of the queue.
     pub(super) fn note(&mut self, sent_us: i64, arrived_us: i64) -> PathUse {
-        let group =
-            Group { first_sent_us: sent_us, sent_us, first_arrived_us: arrived_us, arrived_us };
+        let group = PacketGroup {
+            first_sent_us: sent_us,
+            sent_us,
+            first_arrived_us: arrived_us,
+            arrived_us,
+        };
         let Some(current) = &mut self.filter.group else {
             self.filter.group = Some(group);
             return self.path_use();
@@ -195,7 +199,7 @@ impl DelayTrend {
     }
 }
 
-impl Group {
+impl PacketGroup {
     fn includes(&self, sent_us: i64, arrived_us: i64) -> bool {
         let after_us = arrived_us - self.arrived_us;
         sent_us - self.first_sent_us <= BURST_US

@@ -23,8 +23,7 @@ fn capacity(from_s: i64, kbps: i64) -> Capacity {
 }
 
 fn flows(count: usize) -> Vec<Flow> {
-    let offset = |index: i64| Flow { start_us: index * 3_000, ..Flow::new(DELAY_MS) };
-    (0..).take(count).map(offset).collect()
+    (0..).take(count).map(|index| Flow::new(DELAY_MS).starting_at(index * 3_000)).collect()
 }
 
 fn is_about(kbps: i64, expected: i64) -> bool {

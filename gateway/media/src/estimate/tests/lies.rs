@@ -3,7 +3,6 @@
 use fastrand::Rng;
 
 use super::*;
-use crate::rtcp::{TransportFeedback, write_transport_feedback};
 
 const PACKET_US: i64 = 10_000;
 const PACKETS: u16 = 10;

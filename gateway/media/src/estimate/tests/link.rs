@@ -106,6 +106,16 @@ impl Flow {
         }
     }
 
+    pub(super) fn starting_at(mut self, start_us: i64) -> Flow {
+        self.start_us = start_us;
+        self
+    }
+
+    pub(super) fn up_to(mut self, kbps_max: f64) -> Flow {
+        self.kbps_max = kbps_max;
+        self
+    }
+
     fn send(&mut self, links: &mut [Link], now_us: i64) {
         while self.start_us + self.frames * FRAME_US <= now_us {
             let frame_us = self.start_us + self.frames * FRAME_US;

@@ -57,7 +57,7 @@ fn packets_of_a_burst_are_a_group() {
 fn packets_that_were_held_up_together_are_a_group() {
     let mut trend = DelayTrend::default();
     after_groups(&mut trend, 30, 0);
-    let Some(Group { sent_us, arrived_us, .. }) = trend.filter.group else { panic!() };
+    let Some(PacketGroup { sent_us, arrived_us, .. }) = trend.filter.group else { panic!() };
     // A link stops for 80 ms, then delivers all at once.
     for packet in 1..=4 {
         assert_eq!(trend.note(sent_us + packet * 20_000, arrived_us + 80_000), PathUse::Normal);
@@ -69,7 +69,7 @@ fn packets_that_were_held_up_together_are_a_group() {
 fn another_clock_begins_anew() {
     let mut trend = DelayTrend::default();
     after_groups(&mut trend, 30, 0);
-    let Some(Group { sent_us, arrived_us, .. }) = trend.filter.group else { panic!() };
+    let Some(PacketGroup { sent_us, arrived_us, .. }) = trend.filter.group else { panic!() };
     for at_us in [arrived_us + 5_000_000, arrived_us - 5_000_000] {
         let mut trend = DelayTrend::default();
         after_groups(&mut trend, 30, 0);
