@@ -1,6 +1,6 @@
 //! The rate that the path to a client can carry.
 //!
-//! From arrival times of packets (transport-wide feedback): `trend` finds out whether a queue grows or drains, `acknowledged`
+//! From arrival times of packets (transport-wide feedback, or RFC 8888): `trend` finds out whether a queue grows or drains, `acknowledged`
 //! measures the rate that arrives, and `control` follows both, as draft-ietf-rmcat-gcc-02 describes. `loss` tells congestion from
 //! random loss. From receiver reports alone: `reports`.
 
@@ -14,13 +14,13 @@ mod trend;
 
 use std::time::{Duration, Instant};
 
-use crate::rtcp::{REFERENCE_TICKS, TICK_US, TransportFeedback};
+use crate::rtcp::{CongestionFeedback, PacketArrival, REFERENCE_TICKS, TICK_US, TransportFeedback};
 use acknowledged::AcknowledgedRate;
 use control::{PathCondition, RateControl};
 use loss::{LossTolerance, LossWindow, WindowLoss};
 use lowest::Lowest;
 use reports::ReportEstimate;
-use sent::{PacketFate, SENT_MAX, SentPackets};
+use sent::{PacketFate, SENT_MAX, SentPacket, SentPackets};
 use trend::{DelayTrend, PathUse};
 
 /// An estimate ends after this time without feedback. Receivers send some each 50 to 250 ms.
@@ -37,8 +37,14 @@ const BASE_DELAY_US: i64 = 10_000_000;
 const JUMP_WITHIN_US: i64 = 100_000;
 const JUMP_US: f64 = 60_000.0;
 
-/// A receiver's clock that jumps further than this, in units of 64 ms, is another clock.
-const CLOCK_JUMP_MAX: i32 = 60_000 / 64;
+/// Reference times of transport-wide feedback: their bits, and their unit.
+const REFERENCE_BITS: u32 = 24;
+const REFERENCE_PER_MINUTE: i32 = 60_000 / 64;
+
+/// Times of congestion control feedback: their bits, their units in a second, and those of arrivals (RFC 8888, section 3.1).
+const REPORT_BITS: u32 = 32;
+const REPORT_PER_SECOND: i32 = 65_536;
+const OFFSET_PER_SECOND: i64 = 1_024;
 
 /// The rate that a path to a client can carry, from arrival times or from reports.
 ///
@@ -66,36 +72,63 @@ impl RateEstimate {
         self.sent.note(number, bytes, at_us);
     }
 
+    /// Notes a packet without such a number, for a client that sends congestion control feedback (RFC 8888).
+    pub fn note_sent_in_stream(&mut self, ssrc: u32, sequence: u16, bytes: usize, at: Instant) {
+        let at_us = self.since_origin(at);
+        self.sent.note_in_stream(ssrc, sequence, bytes, at_us);
+    }
+
     /// Reads feedback of the client. What it tells of packets that were not sent, or that it told of before, does not count.
     pub fn note_feedback(&mut self, feedback: &TransportFeedback<'_>, now: Instant) {
         let now_us = self.since_origin(now);
-        let Some(reference_us) = self.clock.read(feedback.reference) else {
+        let units = self.clock.read(feedback.reference, REFERENCE_BITS, REFERENCE_PER_MINUTE);
+        let Some(reference_us) = units.map(|units| units * REFERENCE_TICKS * TICK_US) else {
             self.path = PathEstimate::default();
             return;
         };
+        self.forget_old_path(now_us);
+        for (number, ticks) in feedback.arrivals().take(SENT_MAX) {
+            if let Some(packet) = self.sent.find(number, now_us) {
+                match ticks {
+                    Some(ticks) => {
+                        self.path.note_arrived(packet, Some(reference_us + ticks * TICK_US))
+                    }
+                    None => self.path.note_missing(packet),
+                }
+            }
+        }
+        self.follow_path(now_us);
+    }
+
+    /// Reads congestion control feedback of the client, about packets of [`note_sent_in_stream`](RateEstimate::note_sent_in_stream).
+    pub fn note_congestion_feedback(&mut self, feedback: &CongestionFeedback<'_>, now: Instant) {
+        let now_us = self.since_origin(now);
+        let Some(units) = self.clock.read(feedback.at, REPORT_BITS, 60 * REPORT_PER_SECOND) else {
+            self.path = PathEstimate::default();
+            return;
+        };
+        self.forget_old_path(now_us);
+        let report_us = units * 1_000_000 / i64::from(REPORT_PER_SECOND);
+        let path = &mut self.path;
+        self.sent.for_each_told(feedback, now_us, |packet, arrival| match arrival {
+            PacketArrival::Missing => path.note_missing(packet),
+            PacketArrival::Untimed => path.note_arrived(packet, None),
+            PacketArrival::Before(offset) => {
+                let before_us = i64::from(offset) * 1_000_000 / OFFSET_PER_SECOND;
+                path.note_arrived(packet, Some(report_us - before_us));
+            }
+        });
+        self.follow_path(now_us);
+    }
+
+    fn forget_old_path(&mut self, now_us: i64) {
         if self.heard_us.is_some_and(|heard_us| now_us - heard_us >= FEEDBACK_KEPT_US) {
             self.path = PathEstimate::default();
         }
-        let mut newest = None;
-        for (number, arrival) in feedback.arrivals().take(SENT_MAX) {
-            let Some(packet) = self.sent.find(number, now_us) else { continue };
-            let Some(ticks) = arrival else {
-                if packet.fate == PacketFate::Unknown {
-                    packet.fate = PacketFate::Missing;
-                    self.path.losses.note_lost();
-                }
-                continue;
-            };
-            match std::mem::replace(&mut packet.fate, PacketFate::Arrived) {
-                PacketFate::Unknown => self.path.losses.note_arrived(),
-                PacketFate::Missing => self.path.losses.note_late(),
-                PacketFate::Arrived => continue,
-            }
-            let arrived_us = reference_us + ticks * TICK_US;
-            self.path.note_arrival(packet.at_us, arrived_us, packet.bytes);
-            newest = Some(packet.at_us);
-        }
-        if let Some(sent_us) = newest {
+    }
+
+    fn follow_path(&mut self, now_us: i64) {
+        if let Some(sent_us) = self.path.newest_sent_us.take() {
             self.heard_us = Some(now_us);
             self.path.follow(now_us, now_us - sent_us);
         }
@@ -137,25 +170,27 @@ fn micros_between(origin: Instant, at: Instant) -> i64 {
     i64::try_from(at.saturating_duration_since(origin).as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Extends reference times, which have 24 bits.
+/// Extends the times of a receiver.
 #[derive(Default, Debug)]
 struct ReceiverClock {
     last: Option<u32>,
-    /// Units of 64 ms since the first reference time.
+    /// Units since the first time.
     units: i64,
 }
 
 impl ReceiverClock {
-    /// Returns microseconds since the first reference time; `None` if this is another clock, which begins anew.
-    fn read(&mut self, reference: u32) -> Option<i64> {
-        let last = self.last.replace(reference).unwrap_or(reference);
-        let ahead = (reference.wrapping_sub(last) << 8).cast_signed() >> 8;
-        if ahead.abs() > CLOCK_JUMP_MAX {
+    /// Reads a time of so many bits. Returns the units since the first time; `None` if it is more than a minute from the last one. Then it is
+    /// that of another clock, which begins anew.
+    fn read(&mut self, time: u32, bits: u32, units_per_minute: i32) -> Option<i64> {
+        let last = self.last.replace(time).unwrap_or(time);
+        let unused = u32::BITS - bits;
+        let ahead = (time.wrapping_sub(last) << unused).cast_signed() >> unused;
+        if ahead.unsigned_abs() > units_per_minute.unsigned_abs() {
             self.units = 0;
             return None;
         }
         self.units += i64::from(ahead);
-        Some(self.units * REFERENCE_TICKS * TICK_US)
+        Some(self.units)
     }
 }
 
@@ -170,6 +205,7 @@ struct PathEstimate {
     recent_delay: Lowest,
     control: RateControl,
     /// Of the packets of this feedback.
+    newest_sent_us: Option<i64>,
     has_overuse: bool,
     queue_us: f64,
     jump_us: f64,
@@ -185,6 +221,7 @@ impl Default for PathEstimate {
             base_delay: Lowest::within(BASE_DELAY_US),
             recent_delay: Lowest::within(JUMP_WITHIN_US),
             control: RateControl::default(),
+            newest_sent_us: None,
             has_overuse: false,
             queue_us: 0.0,
             jump_us: 0.0,
@@ -193,9 +230,25 @@ impl Default for PathEstimate {
 }
 
 impl PathEstimate {
-    fn note_arrival(&mut self, sent_us: i64, arrived_us: i64, bytes: u16) {
+    fn note_missing(&mut self, packet: &mut SentPacket) {
+        if packet.fate == PacketFate::Unknown {
+            packet.fate = PacketFate::Missing;
+            self.losses.note_lost();
+        }
+    }
+
+    /// Notes that a packet arrived, at this time of the receiver's clock if that is known.
+    fn note_arrived(&mut self, packet: &mut SentPacket, arrived_us: Option<i64>) {
+        match std::mem::replace(&mut packet.fate, PacketFate::Arrived) {
+            PacketFate::Unknown => self.losses.note_arrived(),
+            PacketFate::Missing => self.losses.note_late(),
+            PacketFate::Arrived => return,
+        }
+        let Some(arrived_us) = arrived_us else { return };
+        let sent_us = packet.at_us;
+        self.newest_sent_us = Some(sent_us);
         self.has_overuse |= self.trend.note(sent_us, arrived_us) == PathUse::Over;
-        self.acknowledged.note(sent_us, arrived_us, bytes);
+        self.acknowledged.note(sent_us, arrived_us, packet.bytes);
         // The clocks differ by any constant.
         let delay_us = (arrived_us - sent_us) as f64;
         self.queue_us = delay_us - self.base_delay.update(delay_us, arrived_us);

@@ -117,3 +117,44 @@ fn trend_is_the_growth_of_the_delay() {
     assert!((46_000..48_500).contains(&trend(84)), "{}", trend(84));
     assert!((-54_000..-51_000).contains(&trend(76)), "{}", trend(76));
 }
+
+#[test]
+fn streams_are_told_in_the_order_of_sending() {
+    use PacketArrival::{Before, Missing};
+    let mut sent = SentPackets::default();
+    // Two streams in turns, whose numbers wrap, over more packets than are remembered.
+    for packet in 0..2_100_u16 {
+        let (ssrc, sequence) = (u32::from(packet % 2), 65_000_u16.wrapping_add(packet / 2));
+        sent.note_in_stream(ssrc, sequence, 100, i64::from(packet) * 1_000);
+    }
+    let told = |ssrc: u8, begin: u16, arrivals: &[u16]| {
+        let mut stream = vec![0, 0, 0, ssrc];
+        stream.extend_from_slice(&begin.to_be_bytes());
+        stream.extend_from_slice(&(arrivals.len() as u16).to_be_bytes());
+        arrivals.iter().for_each(|arrival| stream.extend_from_slice(&arrival.to_be_bytes()));
+        stream
+    };
+    let mut bytes = vec![0x8b, 205, 0, 0, 0, 0, 0, 9];
+    // The last numbers are 65,000 + 1,049, which is 513. Of stream 2 nothing was sent.
+    bytes.extend(told(1, 512, &[0x8001, 0]));
+    bytes.extend(told(2, 512, &[0x8001, 0x8001]));
+    bytes.extend(told(0, 511, &[0x8003, 0x8002, 0x8001, 0x8001]));
+    bytes.extend_from_slice(&[0, 1, 0, 0]);
+    bytes[3] = (bytes.len() / 4 - 1) as u8;
+    let feedback = CongestionFeedback::parse(&bytes).unwrap();
+    let mut read = Vec::new();
+    sent.for_each_told(&feedback, 2_100_000, |packet, arrival| {
+        read.push((packet.at_us / 1_000, arrival));
+    });
+    let expected = [
+        (2_094, Before(3)),
+        (2_096, Before(2)),
+        (2_097, Before(1)),
+        (2_098, Before(1)),
+        (2_099, Missing),
+    ];
+    assert_eq!(read, expected);
+    let mut is_empty = true;
+    sent.for_each_told(&feedback, 12_099_000, |_, _| is_empty = false);
+    assert!(is_empty, "older than 10 s");
+}

@@ -78,15 +78,23 @@ impl<'a> StreamArrivals<'a> {
     /// The packets in the order of their numbers.
     pub fn arrivals(&self) -> impl Iterator<Item = (u16, PacketArrival)> + use<'a> {
         let begin = self.begin;
-        self.metrics.iter().zip(0..).map(move |(metric, index)| {
-            let metric = u16::from_be_bytes(*metric);
-            let arrival = match metric & 0x1fff {
-                _ if metric & 0x8000 == 0 => PacketArrival::Missing,
-                OFFSET_UNKNOWN.. => PacketArrival::Untimed,
-                offset => PacketArrival::Before(offset),
-            };
-            (begin.wrapping_add(index), arrival)
-        })
+        let numbered = self.metrics.iter().zip(0..);
+        numbered.map(move |(metric, index)| (begin.wrapping_add(index), read_metric(*metric)))
+    }
+
+    /// The packet with this number; `None` if nothing is told of it.
+    pub fn arrival(&self, sequence: u16) -> Option<PacketArrival> {
+        let metric = self.metrics.get(usize::from(sequence.wrapping_sub(self.begin)))?;
+        Some(read_metric(*metric))
+    }
+}
+
+fn read_metric(metric: [u8; 2]) -> PacketArrival {
+    let metric = u16::from_be_bytes(metric);
+    match metric & 0x1fff {
+        _ if metric & 0x8000 == 0 => PacketArrival::Missing,
+        OFFSET_UNKNOWN.. => PacketArrival::Untimed,
+        offset => PacketArrival::Before(offset),
     }
 }
 

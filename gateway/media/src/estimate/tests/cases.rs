@@ -32,20 +32,25 @@ fn is_about(kbps: i64, expected: i64) -> bool {
 
 #[test]
 fn rate_falls_at_once_and_recovers() {
-    for (from, to, delay_ms) in [(2_500, 750, 20), (2_500, 750, 50), (1_000, 300, 20)] {
-        let case = format!("{from} to {to} kbit/s, {delay_ms} ms");
-        let mut world = World::new(from, vec![Flow::new(delay_ms)]);
+    let cases = [
+        (2_500, 750, Flow::new(20)),
+        (2_500, 750, Flow::new(50)),
+        (1_000, 300, Flow::new(20)),
+        (2_500, 750, Flow::new(20).with_congestion_feedback()),
+    ];
+    for (case, (from, to, flow)) in cases.into_iter().enumerate() {
+        let mut world = World::new(from, vec![flow]);
         world.run_to(15);
         world.links[0].kbps = to;
         world.run_to(30);
         world.links[0].kbps = from;
-        world.run_to(45);
+        world.run_to(50);
         // 400 ms and the interval of feedback.
         let down_ms = world.first_ms(15, |kbps| kbps <= to as f64);
         assert!(down_ms <= 500, "{case}: down after {down_ms} ms");
         let up_ms = world.first_ms(30, |kbps| kbps >= from as f64 * 0.85);
         assert!(up_ms <= 8_000, "{case}: up after {up_ms} ms");
-        for (begin_s, end_s, kbps) in [(8, 15, from), (23, 30, to), (38, 45, from)] {
+        for (begin_s, end_s, kbps) in [(10, 15, from), (23, 30, to), (40, 50, from)] {
             let used = world.arrived_kbps(0, begin_s, end_s) * 100 / kbps;
             assert!(used >= USED_MIN, "{case}: {used} % used from {begin_s} s on");
             let queue_ms = world.longest_queue_ms(0, begin_s, end_s);

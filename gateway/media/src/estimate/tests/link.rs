@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use super::at_us;
 use crate::estimate::RateEstimate;
-use crate::rtcp::{TICK_US, TransportFeedback, write_transport_feedback};
+use crate::rtcp::{CongestionFeedback, TICK_US, TransportFeedback, write_transport_feedback};
 
 const FRAME_US: i64 = 33_333;
 const FEEDBACK_US: i64 = 100_000;
@@ -60,6 +60,8 @@ pub(super) struct Flow {
     pub(super) delay_us: i64,
     pub(super) start_us: i64,
     pub(super) paused_us: std::ops::Range<i64>,
+    /// The SSRC of its stream, if the receiver sends congestion control feedback (RFC 8888).
+    stream: Option<u32>,
     /// The rate of the encoder, and its limit.
     pub(super) kbps: f64,
     pub(super) kbps_max: f64,
@@ -94,6 +96,7 @@ impl Flow {
             delay_us: delay_ms * 1_000,
             start_us: 0,
             paused_us: 0..0,
+            stream: None,
             kbps: 300.0,
             kbps_max: 1e6,
             number: 65_000,
@@ -116,6 +119,11 @@ impl Flow {
         self
     }
 
+    pub(super) fn with_congestion_feedback(mut self) -> Flow {
+        self.stream = Some(7);
+        self
+    }
+
     fn send(&mut self, links: &mut [Link], now_us: i64) {
         while self.start_us + self.frames * FRAME_US <= now_us {
             let frame_us = self.start_us + self.frames * FRAME_US;
@@ -131,7 +139,11 @@ impl Flow {
                 let sent_us = frame_us + packet as i64 * 200;
                 let left_us = links[self.link].carry(sent_us, bytes);
                 let arrival_us = left_us.map(|left_us| left_us + self.delay_us);
-                self.estimate.note_sent(self.number, bytes, at_us(sent_us));
+                let (number, at) = (self.number, at_us(sent_us));
+                match self.stream {
+                    Some(ssrc) => self.estimate.note_sent_in_stream(ssrc, number, bytes, at),
+                    None => self.estimate.note_sent(number, bytes, at),
+                }
                 self.sent.push_back(Sent { number: self.number, arrival_us, bytes });
                 self.number = self.number.wrapping_add(1);
             }
@@ -147,14 +159,12 @@ impl Flow {
         let has_come = |sent: &Sent| sent.arrival_us.is_some_and(|at| at <= now_us);
         let Some(last) = self.sent.iter().rposition(has_come) else { return };
         let told: Vec<Sent> = self.sent.drain(..=last).collect();
-        let arrivals: Vec<_> = told
-            .iter()
-            .map(|sent| sent.arrival_us.map(|at_us| (at_us + CLOCK_US) / TICK_US))
-            .collect();
         let came = told.iter().filter(|sent| sent.arrival_us.is_some());
         self.arrived_bytes += came.map(|sent| sent.bytes as i64).sum::<i64>();
-        let mut packet = Vec::new();
-        write_transport_feedback(1, 2, told[0].number, 0, &arrivals, &mut packet);
+        let packet = match self.stream {
+            Some(ssrc) => congestion_feedback(ssrc, &told, now_us),
+            None => transport_feedback(&told),
+        };
         let left_us = match self.feedback_link {
             Some(link) => links[link].carry(now_us, packet.len() + 48),
             None => Some(now_us),
@@ -168,13 +178,44 @@ impl Flow {
             let Some(Feedback { at_us: arrived_us, packet }) = self.feedback.pop_front() else {
                 return;
             };
-            let feedback = TransportFeedback::parse(&packet).unwrap();
-            self.estimate.note_feedback(&feedback, at_us(arrived_us));
+            if self.stream.is_some() {
+                let feedback = CongestionFeedback::parse(&packet).unwrap();
+                self.estimate.note_congestion_feedback(&feedback, at_us(arrived_us));
+            } else {
+                let feedback = TransportFeedback::parse(&packet).unwrap();
+                self.estimate.note_feedback(&feedback, at_us(arrived_us));
+            }
             if let Some(kbps) = self.estimate.kbps(at_us(now_us)) {
                 self.kbps = f64::from(kbps).clamp(50.0, self.kbps_max);
             }
         }
     }
+}
+
+fn transport_feedback(told: &[Sent]) -> Vec<u8> {
+    let ticks = |at_us: i64| (at_us + CLOCK_US) / TICK_US;
+    let arrivals: Vec<_> = told.iter().map(|sent| sent.arrival_us.map(ticks)).collect();
+    let mut packet = Vec::new();
+    write_transport_feedback(1, 2, told[0].number, 0, &arrivals, &mut packet);
+    packet
+}
+
+/// Writes what RFC 8888, section 3.1, describes.
+fn congestion_feedback(ssrc: u32, told: &[Sent], now_us: i64) -> Vec<u8> {
+    let mut packet = vec![0x8b, 205, 0, 0, 0, 0, 0, 1];
+    packet.extend_from_slice(&ssrc.to_be_bytes());
+    packet.extend_from_slice(&told[0].number.to_be_bytes());
+    packet.extend_from_slice(&(told.len() as u16).to_be_bytes());
+    for sent in told {
+        let offset = |at_us: i64| 0x8000 | ((now_us - at_us) * 1_024 / SECOND_US) as u16;
+        packet.extend_from_slice(&sent.arrival_us.map_or(0, offset).to_be_bytes());
+    }
+    packet.resize(packet.len().next_multiple_of(4), 0);
+    let report = (now_us + CLOCK_US) * 65_536 / SECOND_US;
+    packet.extend_from_slice(&(report as u32).to_be_bytes());
+    let words = (packet.len() / 4 - 1) as u16;
+    packet[2..4].copy_from_slice(&words.to_be_bytes());
+    packet
 }
 
 /// A flow of TCP (Reno) whose round trip is 100 ms without a queue.

@@ -15,7 +15,7 @@ fn growing_and_draining_queues_are_found() {
     let mut trend = DelayTrend::default();
     assert_eq!(after_groups(&mut trend, 30, 0), PathUse::Normal);
     assert_eq!(trend.slope(), Some(0.0));
-    assert_eq!(after_groups(&mut trend, 10, 4_000), PathUse::Over);
+    assert_eq!(after_groups(&mut trend, 20, 4_000), PathUse::Over);
     assert!(trend.slope().unwrap() > 0.05);
     assert_eq!(after_groups(&mut trend, 40, -4_000), PathUse::Under);
     assert_eq!(after_groups(&mut trend, 60, 0), PathUse::Normal);

@@ -29,6 +29,10 @@ fn streams_and_arrivals_are_read() {
     let read: Vec<_> = three.arrivals().collect();
     assert_eq!(read, [(65_535, Before(16)), (0, Missing), (1, Untimed)]);
     assert_eq!(two.arrivals().collect::<Vec<_>>(), [(7, Untimed), (8, Before(1))]);
+    assert_eq!(
+        [65_534, 65_535, 1, 2].map(|number| three.arrival(number)),
+        [None, Some(Before(16)), Some(Untimed), None]
+    );
     assert_eq!(CongestionFeedback::parse(&packet(&[])).unwrap().streams().count(), 0);
 }
 
