@@ -3,17 +3,21 @@
 //! [`packets`] iterates over a compound packet, reduced-size ones included (RFC 5506). Each
 //! `write_*` function appends one packet. [`rewrite`] modifies a compound packet in place.
 
+mod ccfb;
 mod feedback;
 mod report;
 pub mod rewrite;
+mod transport_cc;
 pub mod xr;
 
+pub use ccfb::{CongestionFeedback, PacketArrival, StreamArrivals};
 pub(crate) use feedback::{
     APPLICATION, FIR, NACK, PAYLOAD_FEEDBACK, PLI, RPSI, TMMBN, TRANSPORT_WIDE,
 };
+use feedback::CONGESTION;
 pub use feedback::{
-    Fir, FirEntry, Nack, Pli, Remb, TMMBR, TRANSPORT_FEEDBACK, TransportWide, write_fir,
-    write_nack, write_pli, write_remb, write_tmmbr,
+    Fir, FirEntry, Nack, Pli, Remb, TMMBR, TRANSPORT_FEEDBACK, write_fir, write_nack, write_pli,
+    write_remb, write_tmmbr,
 };
 use report::HEADER_LEN;
 pub use report::{
@@ -21,6 +25,9 @@ pub use report::{
     write_receiver_report, write_sender_report,
 };
 pub(crate) use report::{RECEIVER_REPORT, SENDER_REPORT};
+pub use transport_cc::{
+    Arrivals, REFERENCE_TICKS, TICK_US, TransportFeedback, write_transport_feedback,
+};
 use xr::{EXTENDED_REPORT, ExtendedReport};
 
 /// Reason why bytes are not an RTCP packet.
@@ -59,7 +66,9 @@ pub enum RtcpPacket<'a> {
     /// Receiver estimated maximum bitrate (draft-alvestrand-rmcat-remb).
     Remb(Remb<'a>),
     /// Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01).
-    TransportWide(TransportWide<'a>),
+    TransportFeedback(TransportFeedback<'a>),
+    /// Congestion control feedback (RFC 8888).
+    CongestionFeedback(CongestionFeedback<'a>),
     /// Extended report (RFC 3611).
     Extended(ExtendedReport<'a>),
     /// Any other packet, of which only the length is checked.
@@ -140,7 +149,10 @@ fn read(packet: &[u8]) -> Result<RtcpPacket<'_>, RtcpError> {
         (EXTENDED_REPORT, _) => ExtendedReport::read(body).map(RtcpPacket::Extended),
         (TRANSPORT_FEEDBACK, NACK) => Nack::read(body).map(RtcpPacket::Nack),
         (TRANSPORT_FEEDBACK, TRANSPORT_WIDE) => {
-            TransportWide::read(packet, body).map(RtcpPacket::TransportWide)
+            TransportFeedback::read(packet, body).map(RtcpPacket::TransportFeedback)
+        }
+        (TRANSPORT_FEEDBACK, CONGESTION) => {
+            CongestionFeedback::read(body).map(RtcpPacket::CongestionFeedback)
         }
         (PAYLOAD_FEEDBACK, PLI) => Pli::read(body).map(RtcpPacket::Pli),
         (PAYLOAD_FEEDBACK, FIR) => Fir::read(body).map(RtcpPacket::Fir),

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "a counting allocator")]
 
 use evenkeel_media::continuity::{Continuity, Pass, Protection, StreamEpoch};
+use evenkeel_media::estimate::RateEstimate;
 use evenkeel_media::loss::StreamLoss;
 use evenkeel_media::repair::PathTiming;
 use evenkeel_media::repair::answers::Answers;
@@ -251,4 +252,23 @@ fn redundancy_never_allocates() {
     session(0..4);
     assert_eq!(allocations(|| session(4..1_000)), 0);
     assert!(recovered > 100);
+}
+
+#[test]
+fn estimate_allocates_with_its_first_packet() {
+    #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
+    let origin = Instant::now();
+    let mut estimate = RateEstimate::new();
+    assert_eq!(allocations(|| estimate.note_sent(0, 1_200, origin)), 1);
+    let mut packet = Vec::new();
+    let arrivals: Vec<_> = (0..500).map(|number| Some(number * 8)).collect();
+    rtcp::write_transport_feedback(1, 2, 0, 0, &arrivals, &mut packet);
+    let after = |ms: u16| origin + Duration::from_millis(ms.into());
+    let allocated = allocations(|| {
+        (1..500).for_each(|number| estimate.note_sent(number, 1_200, after(2 * number)));
+        let feedback = rtcp::TransportFeedback::parse(&packet).unwrap();
+        estimate.note_feedback(&feedback, after(1_100));
+        assert!(estimate.kbps(after(1_100)).is_some());
+    });
+    assert_eq!(allocated, 0);
 }

@@ -202,7 +202,8 @@ impl Talker {
                 Ok(RtcpPacket::ReceiverReport(_)) => self.tally.reports_received += 1,
                 Ok(
                     RtcpPacket::Nack(_)
-                    | RtcpPacket::TransportWide(_)
+                    | RtcpPacket::TransportFeedback(_)
+                    | RtcpPacket::CongestionFeedback(_)
                     | RtcpPacket::Extended(_)
                     | RtcpPacket::Other { .. },
                 ) => {}

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenkeel_media::rtcp::{self, FirEntry, Pli, Remb, RtcpPacket, SenderInfo, TransportWide};
+use evenkeel_media::rtcp::{self, FirEntry, Pli, Remb, RtcpPacket, SenderInfo, TransportFeedback};
 
 use super::reflector::{BatchClock, Reflector, SessionIndex};
 use super::session::{ReflectedStream, SessionLeg};
@@ -55,9 +55,14 @@ impl Reflector {
                     self.counters.remb += 1;
                     self.handle_estimate(index, remb, now, outbox);
                 }
-                Ok(RtcpPacket::TransportWide(arrivals)) => {
+                Ok(RtcpPacket::TransportFeedback(arrivals)) => {
                     self.counters.transport_wide += 1;
                     self.forward_arrivals(index, arrivals, outbox);
+                }
+                Ok(RtcpPacket::CongestionFeedback(_)) => {
+                    if !self.options.untouched {
+                        self.counters.ignored.count_rtcp(rtcp::TRANSPORT_FEEDBACK);
+                    }
                 }
                 Ok(RtcpPacket::Extended(_)) => {
                     if !self.options.untouched {
@@ -190,7 +195,7 @@ impl Reflector {
     fn forward_arrivals(
         &mut self,
         index: SessionIndex,
-        mut arrivals: TransportWide<'_>,
+        mut arrivals: TransportFeedback<'_>,
         outbox: &mut DatagramOutbox,
     ) {
         if self.options.untouched {

@@ -1,7 +1,6 @@
-//! Feedback: NACK and PLI (RFC 4585), FIR (RFC 5104), REMB (draft-alvestrand-rmcat-remb-03), transport-wide feedback
-//! (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+//! Feedback: NACK and PLI (RFC 4585), FIR (RFC 5104), REMB (draft-alvestrand-rmcat-remb-03).
 
-use super::report::{HEADER_LEN, read_u32, write_header};
+use super::report::{read_u32, write_header};
 
 /// Payload type of transport-layer feedback (RFC 4585, 6.2).
 pub const TRANSPORT_FEEDBACK: u8 = 205;
@@ -13,7 +12,9 @@ pub(crate) const NACK: u8 = 1;
 /// Format of TMMBR, transport-layer feedback (RFC 5104, 4.2).
 pub const TMMBR: u8 = 3;
 /// Format of the arrival times of packets with transport-wide sequence numbers, transport-layer feedback.
-pub(crate) const TRANSPORT_WIDE: u8 = 15;
+pub(super) const TRANSPORT_WIDE: u8 = 15;
+/// Format of congestion control feedback, transport-layer feedback (RFC 8888, 3.1).
+pub(super) const CONGESTION: u8 = 11;
 /// Format of TMMBN; see [`TMMBR`].
 pub(crate) const TMMBN: u8 = 4;
 /// Format of a picture loss indication, payload-specific feedback (RFC 4585, 6.3.1).
@@ -62,31 +63,6 @@ impl<'a> Nack<'a> {
             let mask = u32::from(u16::from_be_bytes([b0, b1])) << 1 | 1;
             (0..17).filter(move |bit| mask >> bit & 1 == 1).map(move |bit| first.wrapping_add(bit))
         })
-    }
-}
-
-/// Arrival times of packets, by their transport-wide sequence numbers, parsed in place.
-#[derive(Clone, Copy, Debug)]
-pub struct TransportWide<'a> {
-    /// SSRC of the packet sender.
-    pub sender: u32,
-    /// SSRC of a media source of the transport.
-    pub media: u32,
-    /// From its header on, with padding.
-    packet: &'a [u8],
-}
-
-impl<'a> TransportWide<'a> {
-    pub(super) fn read(packet: &'a [u8], body: &[u8]) -> Option<Self> {
-        Some(Self { sender: read_u32(body, 0)?, media: read_u32(body, 4)?, packet })
-    }
-
-    /// Appends the packet with the SSRCs of the fields.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        let start = out.len() + HEADER_LEN;
-        out.extend_from_slice(self.packet);
-        out[start..start + 4].copy_from_slice(&self.sender.to_be_bytes());
-        out[start + 4..start + COMMON_LEN].copy_from_slice(&self.media.to_be_bytes());
     }
 }
 

@@ -208,13 +208,13 @@ fn assert_reads_back(packet: RtcpPacket<'_>) {
             let [before, after] = [nack, again].map(|it| it.missing().collect::<BTreeSet<_>>());
             assert_eq!(after, before);
         }
-        RtcpPacket::TransportWide(arrivals) => {
+        RtcpPacket::TransportFeedback(arrivals) => {
             let again = bytes(|out| arrivals.write(out));
-            let RtcpPacket::TransportWide(again) = only(&again) else { panic!("no arrivals") };
+            let RtcpPacket::TransportFeedback(again) = only(&again) else { panic!("no arrivals") };
             assert_eq!((again.sender, again.media), (arrivals.sender, arrivals.media));
             assert_eq!(bytes(|out| again.write(out)), bytes(|out| arrivals.write(out)));
         }
-        RtcpPacket::Extended(_) | RtcpPacket::Other { .. } => {}
+        RtcpPacket::CongestionFeedback(_) | RtcpPacket::Extended(_) | RtcpPacket::Other { .. } => {}
     }
 }
 

@@ -158,7 +158,9 @@ fn arrival_times_go_to_a_single_sender_only() {
     let out_ssrc = rig.gateway.rtp().1.ssrc;
     rig.send(11, &arrivals(out_ssrc));
     let (tag, compound) = rig.gateway.packet();
-    let [_, RtcpPacket::TransportWide(came)] = parts(&compound)[..] else { panic!("{compound:?}") };
+    let [_, RtcpPacket::TransportFeedback(came)] = parts(&compound)[..] else {
+        panic!("{compound:?}")
+    };
     assert_eq!((tag, came.media, came.sender), (Tag(10), 5, number_of("east-a1")));
     assert_eq!(compound[compound.len() - 12..], arrivals(0)[arrivals(0).len() - 12..]);
 
