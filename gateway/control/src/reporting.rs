@@ -517,6 +517,8 @@ impl Costs {
             replayed,
             redundant_bytes,
             recovered,
+            repaired,
+            parity_bytes,
             ..
         } = counts;
         let traffic = self.scenarios.entry(Arc::clone(scenario)).or_default();
@@ -527,6 +529,8 @@ impl Costs {
         traffic.replayed += u64::from(*replayed);
         traffic.redundant_bytes += redundant_bytes;
         traffic.recovered += u64::from(*recovered);
+        traffic.repaired += u64::from(*repaired);
+        traffic.parity_bytes += parity_bytes;
         for (sum, new) in traffic.repairs.iter_mut().zip(repairs) {
             sum.packets_up += new.packets_up;
             sum.bytes_up += new.bytes_up;

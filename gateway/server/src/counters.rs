@@ -384,6 +384,8 @@ impl CounterFollower {
                 (Count::ScenarioReplayed, now.replayed),
                 (Count::ScenarioRedundancy, now.redundant_bytes),
                 (Count::ScenarioRecovered, now.recovered),
+                (Count::ScenarioParity, now.parity_bytes),
+                (Count::ScenarioRepaired, now.repaired),
             ] {
                 self.totals.add(count, &[scenario], total);
             }

@@ -412,6 +412,10 @@ metrics! {
     ScenarioRedundancy = "evenkeel.scenario.redundancy", "By", [Scenario];
     /// Lost packets of a scenario's clients that nodes got from the redundancy in later ones (RFC 2198).
     ScenarioRecovered = "evenkeel.scenario.recovered", "{packet}", [Scenario];
+    /// Bytes of the parity packets that the gateway made for clients of a scenario (FlexFEC-03). They count as packets that repair others, too.
+    ScenarioParity = "evenkeel.scenario.parity", "By", [Scenario];
+    /// Lost packets of a scenario's clients that nodes got from parity of the clients (FlexFEC-03).
+    ScenarioRepaired = "evenkeel.scenario.repaired", "{packet}", [Scenario];
     /// Received packets that a network interface dropped: the kernel, or the device without a free buffer. At most 16 interfaces; virtual
     /// ones only on a host without others.
     HostDrops = "evenkeel.host.interface_drops", "{packet}", [Interface];

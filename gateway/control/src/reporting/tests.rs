@@ -102,6 +102,8 @@ fn scenario_traffic_includes_a_session_that_ended() {
         replayed: 9,
         redundant_bytes: 10,
         recovered: 11,
+        repaired: 12,
+        parity_bytes: 13,
         ..MediaCounts::default()
     };
     costs.count(&"drone".into(), &counts);
@@ -126,6 +128,8 @@ fn scenario_traffic_includes_a_session_that_ended() {
         replayed: 9,
         redundant_bytes: 10,
         recovered: 11,
+        repaired: 12,
+        parity_bytes: 13,
         repairs,
         ..expected(1)
     };

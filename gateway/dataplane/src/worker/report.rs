@@ -149,6 +149,10 @@ pub struct MediaCounts {
     pub gap: Option<Duration>,
     /// Packets of the client that another node got again after the death of one. They are not included in [`Totals`].
     pub replayed: u32,
+    /// Lost packets of the client that the node got from parity.
+    pub repaired: u32,
+    /// Bytes of the parity packets that the gateway made for the client. They are included in `repairs`.
+    pub parity_bytes: u64,
 }
 
 /// Packets that repair others in one way. They are included in [`Totals`].

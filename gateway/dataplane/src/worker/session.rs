@@ -7,6 +7,7 @@
 mod address;
 mod client;
 mod counts;
+mod fec;
 mod feedback;
 mod measurements;
 mod media;
@@ -43,6 +44,7 @@ use evenkeel_model::{
     DropReason, ForwardVerdict, Hop, MediaDescription, MediaLimits, PayloadType, RedundancyMode,
     RepairKind, ReplayedMedia, RouteCell, SessionId, Srtp, StreamKind,
 };
+use fec::ClientFec;
 use measurements::{reported_loss, reports, voice_jitter};
 use media::{MediaState, RunningMedia, voice};
 use node::NodeSide;
@@ -199,6 +201,7 @@ impl WorkerSession {
         if is_idle && let Some(running) = self.running.as_deref_mut() {
             // Its packets are too old, and its memory is shared.
             running.replay = None;
+            running.fec.iter_mut().for_each(|fec| fec.release());
         }
         self.activity = if is_idle { Activity::Idle } else { Activity::Quiet };
         // The summary took the last counts.
@@ -275,10 +278,14 @@ impl WorkerSession {
                 return cx.egress.count_drop(reason);
             }
         };
-        if self.has_redundancy(kind, repair)
-            && let Err(reason) = self.recover_lost(hop, twin, &header, packet, cx)
-        {
-            return cx.egress.count_drop(reason);
+        if self.has_redundancy(kind, repair) {
+            let recovered = match kind {
+                StreamKind::Audio => self.recover_lost(hop, twin, &header, packet, cx),
+                StreamKind::Video => self.recover_by_parity(hop, twin, &header, packet, cx),
+            };
+            if let Err(reason) = recovered {
+                return cx.egress.count_drop(reason);
+            }
         }
         if has_repair {
             self.ask_for_missing(cx);
@@ -298,11 +305,13 @@ impl WorkerSession {
         self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
     }
 
-    /// Returns whether the client negotiated redundancy for a packet of this kind.
+    /// Returns whether the client negotiated redundancy for a packet of this kind: repeated frames of voice, or parity of video.
     #[inline]
     fn has_redundancy(&self, kind: StreamKind, repair: Option<RepairKind>) -> bool {
-        let has_some = self.running.as_deref().is_some_and(|it| it.redundancy.is_some());
-        has_some && kind == StreamKind::Audio && repair.is_none()
+        self.running.as_deref().is_some_and(|running| match kind {
+            StreamKind::Audio => running.redundancy.is_some() && repair.is_none(),
+            StreamKind::Video => running.fec.is_some(),
+        })
     }
 
     /// This packet repeats frames of earlier ones. Sends those that were lost to the node, before it. Fails if it is not to follow.
@@ -318,20 +327,32 @@ impl WorkerSession {
         let Some(mut redundancy) = self.running().redundancy.take() else { return Ok(()) };
         let found = redundancy.find_lost(header, packet, |lost| {
             self.counts().note_recovered();
-            if let Some((ssrc, sequence)) = rtp::ssrc_and_sequence(lost) {
-                self.state().measurements.sources.filled(ssrc, sequence);
-                if let Some(repair) = &mut self.running().repair {
-                    repair.note_recovered(ssrc, sequence);
-                }
-            }
-            self.state().flow.sent[StreamKind::Audio as usize] += 1;
-            if let Some(twin) = twin {
-                self.send_copy(twin, RtpSide::Rtp, StreamKind::Audio, lost, cx);
-            }
-            self.send_to_node(hop, RtpSide::Rtp, StreamKind::Audio, lost, cx);
+            self.send_recovered(hop, twin, StreamKind::Audio, lost, cx);
         });
         self.running().redundancy = Some(redundancy);
         found
+    }
+
+    /// Sends a packet of the client that was recovered to the nodes.
+    fn send_recovered(
+        &mut self,
+        hop: Hop,
+        twin: Option<Hop>,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        if let Some((ssrc, sequence)) = rtp::ssrc_and_sequence(packet) {
+            self.state().measurements.sources.filled(ssrc, sequence);
+            if let Some(repair) = &mut self.running().repair {
+                repair.note_recovered(ssrc, sequence);
+            }
+        }
+        self.state().flow.sent[kind as usize] += 1;
+        if let Some(twin) = twin {
+            self.send_copy(twin, RtpSide::Rtp, kind, packet, cx);
+        }
+        self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
     }
 
     /// Few packets are inspected, so `#[cold]` moves this code out of the packet path.
@@ -350,7 +371,7 @@ impl WorkerSession {
         self.mark_active(cx);
         let readable = self.media.srtp.is_readable();
         let home = self.home;
-        let RunningMedia { state, counts, redundancy, .. } = self.running();
+        let RunningMedia { state, counts, redundancy, fec, .. } = self.running();
         let MediaState { measurements, continuity, validation, flow, totals, .. } = state;
         let sent = totals.packets_down;
         measurements.last_heard = Some(cx.now);
@@ -366,6 +387,9 @@ impl WorkerSession {
         if readable {
             if let Some(redundancy) = redundancy {
                 redundancy.read_feedback(&packet, cx.now);
+            }
+            if let Some(fec) = fec {
+                fec.read_feedback(&packet, cx.now);
             }
             continuity.excuse_skipped(&mut packet);
             measurements.read_reports(
@@ -692,7 +716,11 @@ impl WorkerSession {
             let (ssrc, sequence, timestamp) =
                 rewrite.unwrap_or((header.ssrc, header.sequence, header.timestamp));
             let sent = rtp::RtpHeader { ssrc, sequence, timestamp, ..*header };
-            if self.send_with_redundancy(&sent, packet, cx) {
+            let is_sent = match kind {
+                StreamKind::Audio => self.send_with_redundancy(&sent, packet, cx),
+                StreamKind::Video => self.send_with_parity(&sent, packet, cx),
+            };
+            if is_sent {
                 return;
             }
         }
@@ -1072,9 +1100,10 @@ impl WorkerSession {
         let had_video = self.media.has_video();
         self.media = media;
         let media = Arc::clone(&self.media);
-        let RunningMedia { state, srtp, repair, redundancy, .. } = self.running();
+        let RunningMedia { state, srtp, repair, redundancy, fec, .. } = self.running();
         ClientRepair::follow(repair, &media);
         Redundancy::follow(redundancy, &media);
+        ClientFec::follow(fec, &media);
         state.measurements.note_redundancy(|_| None);
         let had_media = srtp.may_receive();
         srtp.set_answered(answered);
@@ -1212,10 +1241,13 @@ impl WorkerSession {
             self.look_for_keys(cx);
         }
         self.tick_repair(cx);
-        if let Some(running) = self.running.as_deref_mut()
-            && let Some(redundancy) = &mut running.redundancy
-        {
-            redundancy.choose(&mut running.state.measurements, cx.now);
+        if let Some(RunningMedia { state, redundancy, fec, .. }) = self.running.as_deref_mut() {
+            if let Some(redundancy) = redundancy {
+                redundancy.choose(&mut state.measurements, cx.now);
+            }
+            if let Some(fec) = fec {
+                fec.choose(&state.measurements, cx.now);
+            }
         }
     }
 

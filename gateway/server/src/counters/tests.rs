@@ -168,6 +168,8 @@ fn status() -> StatusReport {
         replayed: 19,
         redundant_bytes: 20,
         recovered: 21,
+        repaired: 22,
+        parity_bytes: 23,
         ..ScenarioTraffic::default()
     };
     let [rtx, fec] = &mut traffic.repairs;
@@ -272,6 +274,8 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_scenario_replayed_packets_total", "call", "19");
     says(&telemetry, "evenkeel_scenario_redundancy_bytes_total", "call", "20");
     says(&telemetry, "evenkeel_scenario_recovered_total", "call", "21");
+    says(&telemetry, "evenkeel_scenario_repaired_total", "call", "22");
+    says(&telemetry, "evenkeel_scenario_parity_bytes_total", "call", "23");
     says(&telemetry, "evenkeel_scenario_lost_total", "up", "9");
     says(&telemetry, "evenkeel_scenario_lost_total", "down", "11");
     says(&telemetry, "evenkeel_scenario_retransmissions_total", "down", "16");

@@ -238,6 +238,12 @@ impl VoiceMeasurements {
         &mut self.down[place]
     }
 
+    /// The loss of a stream to the client after repair, in parts per million. `None` without a recent report.
+    pub(super) fn left_down(&self, ssrc: u32, now: Instant) -> Option<u32> {
+        let down = self.down.iter().find(|down| down.ssrc == Some(ssrc))?;
+        Some(down.left(now)?.ppm)
+    }
+
     /// Notes a sender report to the client. The client's answer gives the round-trip time.
     pub(crate) fn note_sender_report(&mut self, compound: &[u8], now: Instant) {
         if self.reported.is_some_and(|(_, at)| now.saturating_duration_since(at) >= REPORT_KEPT) {

@@ -13,6 +13,7 @@ use evenkeel_model::{
 use serde::{Deserialize, Serialize};
 
 use super::counts::SessionCounts;
+use super::fec::ClientFec;
 use super::feedback::SenderFeedback;
 use super::measurements::{FlowTally, MediaSigns, VoiceMeasurements};
 use super::reachability::AddressValidation;
@@ -36,6 +37,8 @@ pub(super) struct RunningMedia {
     pub(super) replay: Option<Box<Replay>>,
     /// Present if the client negotiated redundant audio.
     pub(super) redundancy: Option<Box<Redundancy>>,
+    /// Present if the client negotiated parity for its video.
+    pub(super) fec: Option<Box<ClientFec>>,
 }
 
 /// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
@@ -126,16 +129,17 @@ impl RunningMedia {
         Box::new(RunningMedia::with(state, SrtpEnds::default(), None, media))
     }
 
-    /// Continues this state. The caches and the redundancy of a session begin empty.
+    /// Continues this state. The caches, the redundancy and the parity of a session begin empty.
     pub(super) fn with(
         state: MediaState,
         srtp: SrtpEnds,
         counts: Option<Box<SessionCounts>>,
         media: &MediaDescription,
     ) -> RunningMedia {
-        let (repair, mut redundancy) = (ClientRepair::of(media), None);
+        let (repair, mut redundancy, mut fec) = (ClientRepair::of(media), None, None);
         Redundancy::follow(&mut redundancy, media);
-        RunningMedia { state, srtp, counts, repair, replay: None, redundancy }
+        ClientFec::follow(&mut fec, media);
+        RunningMedia { state, srtp, counts, repair, replay: None, redundancy, fec }
     }
 
     /// Makes packets of this hop reach the client from now on. `left`: the hop that the room leaves as planned.
@@ -202,6 +206,14 @@ impl RunningMedia {
         self.state.measurements.bytes_down += more as u64;
         self.counts.get_or_insert_default().note_redundancy(more);
         Some(repeating)
+    }
+
+    /// A parity packet of this length is sent to the client.
+    pub(super) fn note_parity(&mut self, bytes: usize) {
+        self.state.totals.packets_down += 1;
+        self.state.totals.bytes_down += bytes as u64;
+        self.state.measurements.bytes_down += bytes as u64;
+        self.counts.get_or_insert_default().note_parity(bytes);
     }
 
     pub(super) fn take_counts(&mut self) -> MediaCounts {

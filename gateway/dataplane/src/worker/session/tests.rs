@@ -22,6 +22,7 @@ use super::super::sockets::{ListenerPort, SessionPorts};
 use super::*;
 
 mod continued;
+mod fec;
 mod hitless;
 mod key_frames;
 mod leg_srtp;

@@ -37,8 +37,9 @@ struct WaitingParity {
 #[derive(Debug)]
 pub struct ParityReader {
     ssrc: u32,
-    highest: u16,
-    /// Numbers below the highest one that are followed: those before the stream, or before this reader, count as received.
+    /// `None` before the first packet.
+    highest: Option<u16>,
+    /// Numbers below the highest one that are followed: those before the first packet count as received.
     followed: u16,
     /// Packets, each at the place of its sequence number.
     packets: Box<[Option<KeptPacket>]>,
@@ -51,11 +52,11 @@ impl ParityReader {
     pub const BYTES: usize = WINDOW as usize * (PACKET_BYTES_MAX + size_of::<Option<KeptPacket>>())
         + WAITING_MAX * size_of::<WaitingParity>();
 
-    /// Follows the stream of this parity packet from the packets behind it on.
-    pub fn new(first: &ParityPayload<'_>) -> ParityReader {
+    /// Follows a stream from its next packet on.
+    pub fn new(ssrc: u32) -> ParityReader {
         ParityReader {
-            ssrc: first.ssrc,
-            highest: first.last(),
+            ssrc,
+            highest: None,
             followed: 0,
             packets: vec![None; WINDOW.into()].into(),
             data: vec![[0; PACKET_BYTES_MAX]; WINDOW.into()].into(),
@@ -85,8 +86,9 @@ impl ParityReader {
     /// Fails if it is too long, or far from the packets of the stream.
     pub fn receive_parity(&mut self, payload: &ParityPayload<'_>) -> Result<(), FlexfecError> {
         let ParityPayload { base, mask, fields, data, .. } = *payload;
-        let is_near = sequence_ahead(base, self.highest) > -WINDOW.cast_signed()
-            && sequence_ahead(payload.last(), self.highest) <= SPAN_MAX.cast_signed();
+        let Some(highest) = self.highest else { return Ok(()) };
+        let is_near = sequence_ahead(base, highest) > -WINDOW.cast_signed()
+            && sequence_ahead(payload.last(), highest) <= SPAN_MAX.cast_signed();
         if !is_near {
             return Err(FlexfecError::Base);
         }
@@ -95,8 +97,8 @@ impl ParityReader {
         let mut lost = 0_u128;
         for at in places(mask) {
             let sequence = base.wrapping_add(at);
-            let is_followed = sequence_ahead(sequence, self.highest) > 0
-                || self.highest.wrapping_sub(sequence) < self.followed;
+            let is_followed = sequence_ahead(sequence, highest) > 0
+                || highest.wrapping_sub(sequence) < self.followed;
             match self.find(sequence) {
                 Some(kept) if kept.length > 0 => {}
                 None if is_followed => lost |= 1 << at,
@@ -108,7 +110,7 @@ impl ParityReader {
             return Ok(());
         }
         if self.waiting.len() == WAITING_MAX {
-            let behind = |parity: &WaitingParity| sequence_ahead(self.highest, parity.base);
+            let behind = |parity: &WaitingParity| sequence_ahead(highest, parity.base);
             let oldest = (0..WAITING_MAX).max_by_key(|at| behind(&self.waiting[*at]));
             self.waiting.swap_remove(oldest.unwrap_or(0));
         }
@@ -168,17 +170,18 @@ impl ParityReader {
 
     /// Makes this number the highest one, unless another one is.
     fn advance(&mut self, sequence: u16) {
-        let ahead = sequence_ahead(sequence, self.highest);
+        let highest = *self.highest.get_or_insert(sequence);
+        let ahead = sequence_ahead(sequence, highest);
         if ahead.unsigned_abs() >= WINDOW {
             // The stream began anew, or paused.
-            (self.highest, self.followed) = (sequence, 0);
+            (self.highest, self.followed) = (Some(sequence), 0);
             self.packets.fill(None);
             self.waiting.clear();
         } else if ahead > 0 {
             for skipped in 0..ahead.unsigned_abs() {
                 self.packets[place(sequence.wrapping_sub(skipped))] = None;
             }
-            self.highest = sequence;
+            self.highest = Some(sequence);
             self.followed = (self.followed + ahead.unsigned_abs()).min(WINDOW);
             let oldest = -WINDOW.cast_signed();
             self.waiting.retain(|parity| sequence_ahead(parity.base, sequence) > oldest);
