@@ -219,7 +219,7 @@ impl ClientFec {
         let (overhead, latency) = (self.overhead, self.negotiated.latency);
         let Some((stream, overhead)) = self.stream(sent.ssrc).zip(overhead) else { return true };
         let StreamParity { writer, reserved } = stream.parity.get_or_insert_with(|| StreamParity {
-            writer: ParityWriter::new(sent.ssrc, VideoPath::reach(latency)),
+            writer: ParityWriter::new(sent.ssrc, latency),
             reserved: ReservedMemory::default(),
         });
         let growth = writer.growth(packet.len(), now);

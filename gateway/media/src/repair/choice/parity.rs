@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{LastLoss, LossSample, REORDERED_WITHIN, RETRANSMISSION_MAX_PPM, is_in_time};
+use super::{LastLoss, LossSample, RETRANSMISSION_MAX_PPM, is_in_time};
 use crate::repair::flexfec::Overhead;
 
 /// The loss from which on each share is made. At the loss where the next one begins, it leaves at most 2 % of frames broken, if they have 12 packets.
@@ -31,13 +31,6 @@ pub struct VideoPath {
     pub latency: Duration,
     /// The client requests lost packets again (RFC 4585), and packets are kept for it.
     pub takes_retransmission: bool,
-}
-
-impl VideoPath {
-    /// The age up to which parity helps: it may come somewhat later than the packet that it replaces would.
-    pub fn reach(latency: Duration) -> Duration {
-        latency.saturating_sub(REORDERED_WITHIN).max(REORDERED_WITHIN)
-    }
 }
 
 /// The choice for one path, with its hysteresis.

@@ -127,9 +127,9 @@ impl ParityReader {
         let index = self.waiting.iter().position(|parity| parity.lost.is_power_of_two())?;
         let parity = self.waiting.swap_remove(index);
         let sequence = parity.base.wrapping_add(parity.lost.trailing_zeros() as u16);
+        self.advance(sequence);
         Some(match self.add_up(parity, sequence) {
             Ok(length) => {
-                self.advance(sequence);
                 let kept = KeptPacket { sequence, length: length as u16, is_recovered: true };
                 self.packets[place(sequence)] = Some(kept);
                 self.note_found(sequence);
@@ -146,13 +146,13 @@ impl ParityReader {
         for at in places(mask & !lost) {
             let sequence = base.wrapping_add(at);
             let kept = self.find(sequence).ok_or(FlexfecError::Base)?;
-            add(&self.data[place(sequence)][..kept.length.into()], &mut fields, sum)?;
+            let packet = &self.data[place(sequence)][..usize::from(kept.length)];
+            add(packet, &mut fields, sum)?;
         }
         let [h0, h1, l0, l1, t0, t1, t2, t3] = fields;
         let length = usize::from(u16::from_be_bytes([l0, l1]));
         let rest = sum.get(..length).ok_or(FlexfecError::Length)?;
-        // No number in the window has this place.
-        self.packets[place(sequence)] = None;
+        // No other number in the window has this place.
         let packet = &mut self.data[place(sequence)][..HEADER_LEN + length];
         let [s0, s1] = sequence.to_be_bytes();
         let [c0, c1, c2, c3] = self.ssrc.to_be_bytes();

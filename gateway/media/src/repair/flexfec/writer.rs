@@ -16,6 +16,10 @@ const GROUP_MAX: usize = SPAN_MAX as usize / GROUPS;
 /// Limit of covered packets: parity is longer by its header of 32 bytes, is encrypted (20 bytes), and fits into a packet of IPv6 and UDP (48 bytes).
 const COVERED_BYTES_MAX: usize = PACKET_BYTES_MAX - 100;
 
+/// The time by which a packet must be younger than the latency of the receiver, so that parity for it is in time in spite of jitter. In a
+/// shorter latency than twice this time, parity covers the packets of this time.
+const EARLIER: Duration = Duration::from_millis(20);
+
 /// Limit of kept packets: three groups of the longest ones, with their index.
 const KEPT_BYTES_MAX: usize = 384 << 10;
 
@@ -32,9 +36,6 @@ pub enum Overhead {
 }
 
 impl Overhead {
-    pub const ALL: [Overhead; 4] =
-        [Overhead::Tenth, Overhead::Fifth, Overhead::Third, Overhead::Half];
-
     /// Parity packets for each packet, in sixtieths.
     fn of_packet(self) -> u32 {
         match self {
@@ -63,8 +64,9 @@ pub struct ParityWriter {
 }
 
 impl ParityWriter {
-    /// Begins with the next packet of a stream. `reach`: the age up to which a receiver can still use a packet.
-    pub fn new(ssrc: u32, reach: Duration) -> ParityWriter {
+    /// Begins with the next packet of a stream. `latency`: the time for which its receiver awaits a packet.
+    pub fn new(ssrc: u32, latency: Duration) -> ParityWriter {
+        let reach = latency.saturating_sub(EARLIER).max(EARLIER);
         ParityWriter {
             ssrc,
             packets: PacketCache::new(KEPT_BYTES_MAX, reach),
@@ -140,7 +142,7 @@ impl ParityWriter {
         let mut mask = 0_u128;
         for (back, group) in groups.iter().enumerate() {
             for (place, sequence) in group.iter().enumerate() {
-                // Two packets that share a parity packet in one group share none in the next.
+                // Packets that share a parity packet after their group are in different ones after the next, if there are enough.
                 let covering = match back {
                     0 => place % *due,
                     1 => place * *due / group.len(),

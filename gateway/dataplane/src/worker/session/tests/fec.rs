@@ -251,7 +251,7 @@ fn parity_memory_is_reserved_and_returned() {
 /// The packets of a client with parity: half as many as others.
 fn spoken(numbers: std::ops::RangeInclusive<u16>) -> Vec<Vec<u8>> {
     let start = Instant::now();
-    let mut writer = ParityWriter::new(SSRC, Duration::from_millis(100));
+    let mut writer = ParityWriter::new(SSRC, Duration::from_millis(120));
     let (mut packets, mut sequence) = (Vec::new(), 500);
     for number in numbers {
         let packet = picture(number);

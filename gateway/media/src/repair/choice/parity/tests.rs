@@ -68,11 +68,3 @@ fn parity_ends_after_five_seconds_without_loss() {
     assert_eq!(choice.update(&VideoPath { loss: None, ..path(0, 0) }, at(10_002)), None);
     assert_eq!(choice.update(&path(9_999, 10_003), at(10_003)), None);
 }
-
-#[test]
-fn reach_is_a_frame_shorter_than_the_latency() {
-    for (latency, reach) in [(120, 100), (60, 40), (30, 20), (0, 20)] {
-        let reach = Duration::from_millis(reach);
-        assert_eq!(VideoPath::reach(Duration::from_millis(latency)), reach);
-    }
-}
