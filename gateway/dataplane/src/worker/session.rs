@@ -333,6 +333,40 @@ impl WorkerSession {
         found
     }
 
+    /// Handles a packet of video, or of its parity. Sends packets of the client that are recovered now to the nodes, before it. Fails if it is not
+    /// to follow.
+    #[inline(never)]
+    fn recover_by_parity(
+        &mut self,
+        hop: Hop,
+        twin: Option<Hop>,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) -> Result<(), DropReason> {
+        let running = self.running();
+        if running.srtp.has_own_numbers() {
+            // The parity covers the client's numbers, which the packet no longer has.
+            return Ok(());
+        }
+        let Some(mut fec) = running.fec.take() else { return Ok(()) };
+        let memory = &cx.egress.repair_memory;
+        let received = fec.receive(header, packet, &mut running.counts, memory, cx.now);
+        while let Some(found) = fec.next_recovered() {
+            let Ok(lost) = found else {
+                cx.egress.count_drop(DropReason::Malformed);
+                continue;
+            };
+            self.counts().note_repaired();
+            let ends_frame = lost.get(1).is_some_and(|second| second & 0x80 != 0);
+            let state = self.state();
+            state.flow.frames += u32::from(ends_frame && state.feedback.has_one_video());
+            self.send_recovered(hop, twin, StreamKind::Video, lost, cx);
+        }
+        self.running().fec = Some(fec);
+        received
+    }
+
     /// Sends a packet of the client that was recovered to the nodes.
     fn send_recovered(
         &mut self,
@@ -777,6 +811,41 @@ impl WorkerSession {
             None => cx.egress.count_drop(DropReason::UndeclaredPayload),
         }
         cx.egress.stripped = buffer;
+    }
+
+    /// Sends a packet of video under these numbers, and the parity that is due after it. Returns false if none is made now. As above, this code
+    /// stands apart.
+    #[inline(never)]
+    fn send_with_parity(
+        &mut self,
+        sent: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) -> bool {
+        let seed = self.seed;
+        let Some(mut fec) = self.running().fec.take() else { return false };
+        let Some(mut covered) = fec.note_sent(sent, cx.now) else {
+            self.running().fec = Some(fec);
+            return false;
+        };
+        self.send_to_client(RtpSide::Rtp, StreamKind::Video, packet, cx, |bytes| {
+            rtp::set_ssrc(bytes, sent.ssrc);
+            rtp::set_sequence(bytes, sent.sequence);
+            rtp::set_timestamp(bytes, sent.timestamp);
+            covered.extend_from_slice(bytes);
+        });
+        let running = self.running();
+        if running.srtp.map_to_client(&mut covered).is_ok()
+            && !fec.keep(sent, covered, &cx.egress.repair_memory, cx.now)
+        {
+            running.counts.get_or_insert_default().note_cache_refused();
+        }
+        while let Some(parity) = fec.next_parity(sent, seed, &self.running().srtp, cx.now) {
+            self.running().note_parity(parity.len());
+            self.send_to_client(RtpSide::Rtp, StreamKind::Video, parity, cx, |_| {});
+        }
+        self.running().fec = Some(fec);
+        true
     }
 
     /// Assigns numbers to a retransmission, and to the packet that it contains.

@@ -1,5 +1,5 @@
-//! Parity (FlexFEC-03, [`evenkeel_media::repair::flexfec`]) of a client that negotiated it for its video: the client gets parity packets while its path
-//! loses packets that retransmission does not repair in time, and lost packets of the client are recovered from parity that it sends.
+//! Parity (FlexFEC-03, [`evenkeel_media::repair::flexfec`]) of a client that negotiated it for its video: the client gets parity packets while
+//! its path loses packets that retransmission does not repair in time, and lost packets of the client are recovered from parity that it sends.
 //!
 //! No record contains this state: another process measures the path again.
 //!
@@ -16,15 +16,12 @@ use evenkeel_media::repair::flexfec::{
 };
 use evenkeel_media::rtcp::{self, RtcpPacket};
 use evenkeel_media::rtp::{self, RtpHeader};
-use evenkeel_model::{DropReason, Hop, MediaDescription, StreamKind};
+use evenkeel_model::{DropReason, MediaDescription, StreamKind};
 
-use super::WorkerSession;
 use super::counts::SessionCounts;
 use super::measurements::VoiceMeasurements;
 use super::srtp::SrtpEnds;
-use crate::worker::egress::PacketContext;
 use crate::worker::repair_memory::{RepairMemory, ReservedMemory};
-use crate::worker::sockets::RtpSide;
 
 /// Streams to the client that are followed: the pictures of a conference that are seen at one time. One with parity takes up to 384 KiB.
 const STREAMS_MAX: usize = 4;
@@ -174,22 +171,30 @@ impl ClientFec {
         self.sources.retain(|source| is_awaited(source.last_parity_at));
     }
 
-    /// Releases the kept packets of a session without any.
+    /// Releases the kept packets of a session that is silent.
     pub(super) fn release(&mut self) {
         self.streams.iter_mut().for_each(|stream| stream.parity = None);
         self.sources.clear();
     }
 
-    /// Handles a packet to the client; `sent` is its header there. Returns whether parity is to cover it.
-    fn note_sent(&mut self, sent: &RtpHeader, now: Instant) -> bool {
-        if !self.negotiated.covers(sent.payload_type) {
-            return false;
-        }
-        let is_covered = self.overhead.is_some();
+    /// Handles a packet to the client; `sent` is its header there. Returns an empty buffer for the packet as the client gets it, if parity is to
+    /// cover it.
+    pub(super) fn note_sent(&mut self, sent: &RtpHeader, now: Instant) -> Option<Vec<u8>> {
+        let is_followed =
+            self.negotiated.covers(sent.payload_type) && self.follow_stream(sent, now);
+        (is_followed && self.overhead.is_some()).then(|| {
+            let mut covered = mem::take(&mut self.covered);
+            covered.clear();
+            covered
+        })
+    }
+
+    /// Returns whether the packet's stream is followed. If not, another stream would lose its place with each packet.
+    fn follow_stream(&mut self, sent: &RtpHeader, now: Instant) -> bool {
         if let Some(stream) = self.stream(sent.ssrc) {
             stream.last_packet_at = now;
             stream.loss.note_sent(sent.sequence);
-            return is_covered;
+            return true;
         }
         if self.streams.len() == STREAMS_MAX {
             let silent = |stream: &CoveredStream| {
@@ -205,14 +210,14 @@ impl ClientFec {
             next: None,
             parity: None,
         });
-        is_covered
+        true
     }
 
     /// Keeps a packet as the client gets it, decrypted, for parity. Returns false if memory for it is refused.
-    fn keep(
+    pub(super) fn keep(
         &mut self,
         sent: &RtpHeader,
-        packet: &[u8],
+        packet: Vec<u8>,
         memory: &RepairMemory,
         now: Instant,
     ) -> bool {
@@ -227,12 +232,13 @@ impl ClientFec {
         if !has_memory {
             writer.stop_growth();
         }
-        writer.keep(sent, packet, overhead, now);
+        writer.keep(sent, &packet, overhead, now);
+        self.covered = packet;
         has_memory
     }
 
     /// Returns the next parity packet that is due after this packet to the client.
-    fn next_parity(
+    pub(super) fn next_parity(
         &mut self,
         sent: &RtpHeader,
         seed: u64,
@@ -263,7 +269,7 @@ impl ClientFec {
 
     /// Handles a packet of the client. Packets that it helps to recover come from [`next_recovered`](ClientFec::next_recovered). Fails if the packet
     /// itself is not to follow: it was recovered before, or its parity is wrong.
-    fn receive(
+    pub(super) fn receive(
         &mut self,
         header: &RtpHeader,
         packet: &[u8],
@@ -325,7 +331,7 @@ impl ClientFec {
     }
 
     /// Returns the next packet of the client that was recovered, as the client sent it. Fails if parity gave none.
-    fn next_recovered(&mut self) -> Option<Result<&[u8], FlexfecError>> {
+    pub(super) fn next_recovered(&mut self) -> Option<Result<&[u8], FlexfecError>> {
         let negotiated = self.negotiated;
         let found = self.sources.iter_mut().find_map(|source| source.reader.recover())?;
         Some(found.and_then(|packet| match RtpHeader::parse(packet) {
@@ -339,77 +345,4 @@ impl ClientFec {
 fn parity_ssrc(seed: u64, ssrc: u32) -> u32 {
     let mixed = (seed ^ u64::from(ssrc)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed ^ mixed >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32
-}
-
-impl WorkerSession {
-    /// Sends a packet of video under these numbers, and the parity that is due after it. Returns false if none is made now. Few sessions have
-    /// parity, so this code stands apart from the packet path of others.
-    #[inline(never)]
-    pub(super) fn send_with_parity(
-        &mut self,
-        sent: &RtpHeader,
-        packet: &[u8],
-        cx: &mut PacketContext<'_>,
-    ) -> bool {
-        let seed = self.seed;
-        let Some(mut fec) = self.running().fec.take() else { return false };
-        let is_covered = fec.note_sent(sent, cx.now);
-        if is_covered {
-            let mut covered = mem::take(&mut fec.covered);
-            covered.clear();
-            self.send_to_client(RtpSide::Rtp, StreamKind::Video, packet, cx, |bytes| {
-                rtp::set_ssrc(bytes, sent.ssrc);
-                rtp::set_sequence(bytes, sent.sequence);
-                rtp::set_timestamp(bytes, sent.timestamp);
-                covered.extend_from_slice(bytes);
-            });
-            let running = self.running();
-            if running.srtp.map_to_client(&mut covered).is_ok()
-                && !fec.keep(sent, &covered, &cx.egress.repair_memory, cx.now)
-            {
-                running.counts.get_or_insert_default().note_cache_refused();
-            }
-            fec.covered = covered;
-            while let Some(parity) = fec.next_parity(sent, seed, &self.running().srtp, cx.now) {
-                self.running().note_parity(parity.len());
-                self.send_to_client(RtpSide::Rtp, StreamKind::Video, parity, cx, |_| {});
-            }
-        }
-        self.running().fec = Some(fec);
-        is_covered
-    }
-
-    /// Handles a packet of video, or of its parity. Sends packets of the client that are recovered now to the nodes, before it. Fails if it is not
-    /// to follow.
-    #[inline(never)]
-    pub(super) fn recover_by_parity(
-        &mut self,
-        hop: Hop,
-        twin: Option<Hop>,
-        header: &RtpHeader,
-        packet: &[u8],
-        cx: &mut PacketContext<'_>,
-    ) -> Result<(), DropReason> {
-        let running = self.running();
-        if running.srtp.has_own_numbers() {
-            // The parity covers the client's numbers, which the packet no longer has.
-            return Ok(());
-        }
-        let Some(mut fec) = running.fec.take() else { return Ok(()) };
-        let memory = &cx.egress.repair_memory;
-        let received = fec.receive(header, packet, &mut running.counts, memory, cx.now);
-        while let Some(found) = fec.next_recovered() {
-            let Ok(lost) = found else {
-                cx.egress.count_drop(DropReason::Malformed);
-                continue;
-            };
-            self.counts().note_repaired();
-            let ends_frame = lost.get(1).is_some_and(|second| second & 0x80 != 0);
-            let state = self.state();
-            state.flow.frames += u32::from(ends_frame && state.feedback.has_one_video());
-            self.send_recovered(hop, twin, StreamKind::Video, lost, cx);
-        }
-        self.running().fec = Some(fec);
-        received
-    }
 }
