@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::thread;
 
-use evenkeel_testkit::http::HttpClient;
+use evenkeel_testkit::http::{HttpClient, HttpSink};
 use serde_json::{Value, json};
 
 use crate::harness::whip::{Whip, claims, location, token};
@@ -13,7 +13,10 @@ use crate::whip::client;
 #[test]
 fn lossy_call_is_advised_until_it_is_restored() {
     let node = Node::agent("east-a1");
-    let mut gateway = GatewayProcess::start(&World::of(&[&node]));
+    let webhook = HttpSink::start("127.0.0.1:0".parse().unwrap());
+    let mut world = World::of(&[&node]);
+    world.listens += &format!("[advice]\nurl = \"http://{}/advice\"\n", webhook.address());
+    let mut gateway = GatewayProcess::start(&world);
     let mut ann = Phone::new(1);
     gateway.open("room", &mut ann);
     let path = format!("/v1/sessions/{}", ids(&mut gateway).remove(0));
@@ -43,6 +46,18 @@ fn lossy_call_is_advised_until_it_is_restored() {
             })
         })
     });
+    let posted = || -> Vec<Value> {
+        let bodies = webhook.bodies().into_iter();
+        let bodies = bodies.map(|body| serde_json::from_slice::<Value>(&body.bytes).unwrap());
+        bodies.flat_map(|body| body["advices"].as_array().unwrap().clone()).collect()
+    };
+    wait_until("the webhook has the end", || {
+        posted().last().is_some_and(|advice| advice["advice"] == "restored")
+    });
+    let first = posted().remove(0);
+    let session = path.trim_start_matches("/v1/sessions/");
+    assert_eq!((&first["session"], &first["room"]), (&json!(session), &json!("room")));
+    assert_eq!((&first["scenario"], &first["cause"]), (&json!("call"), &json!("uplink")));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use evenkeel_contract::offers::{OfferIngress, OfferRequest};
-use evenkeel_contract::probes::{ProbeReport, ProbeRoundTrips};
+use evenkeel_contract::probes::{ProbeReport, ProbeRequest, ProbeRoundTrips};
 use evenkeel_media::probe::transaction;
 use evenkeel_media::stun::{Response, StunKey, Username, write_padded_request};
 use evenkeel_testkit::binary::evenkeel;
@@ -124,7 +124,8 @@ fn lossy_path_shows_its_loss() {
 fn repeated_and_oversized_packets_are_counted() {
     let node = Node::agent("east-a1");
     let mut gateway = GatewayProcess::start(&World::of(&[&node]));
-    let opened = gateway.ask(async |client| client.open_probe().await).unwrap();
+    let opened =
+        gateway.ask(async |client| client.open_probe(ProbeRequest::default()).await).unwrap();
     let (key, id) = (StunKey::new(&opened.password), opened.id.clone());
     let packet = |number, length| {
         let mut packet = Vec::new();

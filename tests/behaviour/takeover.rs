@@ -636,7 +636,7 @@ fn lost_redundancy_is_reported() {
 
 #[required(Namespaces)]
 #[test]
-fn ended_sessions_are_listed_at_the_next_owner() {
+fn history_is_listed_at_the_next_owner() {
     let place = Hosts::lay();
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
@@ -651,11 +651,20 @@ fn ended_sessions_are_listed_at_the_next_owner() {
         records.as_array().unwrap().iter().map(id).collect::<Vec<_>>()
     };
     wait_until("the owner lists it", || history(&mut owner) == ended);
+    let feedback = format!("/v1/sessions/{}/feedback", ids(&mut owner).remove(0));
+    owner.post(&feedback, &json!({"rating": 2, "words": "choppy at the owner"}));
+    let compared = owner.read("/v1/ratings");
+    assert_eq!(compared["scenarios"][0]["mean_rating_centi"], 200, "{compared}");
     await_replica(&mut owner);
     standby.await_written(&ended[0]);
+    standby.await_written("choppy at the owner");
     owner.process.signal(Signal::SIGKILL).unwrap();
     await_owner(&place, &mut standby);
     assert_eq!(history(&mut standby), ended);
+    assert_eq!(standby.read("/v1/ratings"), compared);
+    let other = json!({"rating": 5});
+    let refused = standby.ask(async |client| client.post(&feedback, &other).await).unwrap_err();
+    assert!(refused.to_string().contains("another rating"), "{refused}");
 }
 
 #[required(Namespaces)]

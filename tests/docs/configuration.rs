@@ -251,6 +251,7 @@ fn base(file: File, table: &str) -> String {
         (File::Gateway, "index") => {
             "[index]\nname = \"a\"\nservers = [\"nats://127.0.0.1:4222\"]".to_owned()
         }
+        (File::Gateway, "advice") => "[advice]\nurl = \"http://127.0.0.1:1/\"".to_owned(),
         (File::Gateway, "alert") => {
             "[[alert]]\nname = \"a\"\nurl = \"http://127.0.0.1:1/\"".to_owned()
         }

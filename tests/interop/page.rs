@@ -54,6 +54,11 @@ fn call_through_deaths(transport: &str) {
     let mut browser = browser.with_grace(TIMEOUT);
     let seen = browser.json_line(4 * TIMEOUT).expect("the page calls through both deaths");
     println!("page: {seen}");
+    // How good it is depends on the load of the machine.
+    let verdict = seen["probe"]["verdict"].as_str();
+    assert!(verdict.is_some_and(|verdict| verdict.starts_with("voice ")), "{seen}");
+    let figures = seen["probe"].as_object().expect("figures").values();
+    assert!(figures.into_iter().all(|figure| figure != ""), "{seen}");
     assert_eq!((&seen["state"], &seen["again"]), (&json!("connected"), &json!("connected")));
     let killed = format!("the kill of {}", seen["killed"].as_str().expect("a node"));
     let ended = "this call began; the gateway's death ended the one before";

@@ -1,11 +1,12 @@
 //! Alerts without Prometheus: the same rules, evaluated on the gateway's own metrics, and sent to receivers of `[[alert]]`. Also the
-//! checks of `[[dependency]]`.
+//! checks of `[[dependency]]`, and the posts of advice to `[advice]` (`advice.rs`).
 //!
 //! `history.rs` keeps values, `active.rs` the active alerts, `outbox.rs` what one receiver was sent, `alerts.rs` all of them. They
 //! have no clock; `thread.rs` gives them the time, and posts. Before it posts, control gets the record with which the next process
 //! goes on ([`Alerts::take_changed_record`]).
 
 mod active;
+mod advice;
 mod alerts;
 mod dependencies;
 mod history;

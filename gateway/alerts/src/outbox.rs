@@ -30,6 +30,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
+/// The pause after a failure that follows this many.
+pub(crate) fn retry_pause(failures: u32) -> Duration {
+    (RETRY_AFTER * (1 << failures.min(6))).min(RETRY_AFTER_MAX)
+}
+
 /// A receiver, and what it was sent.
 pub(crate) struct Outbox {
     pub(crate) receiver: AlertReceiver,
@@ -204,9 +209,8 @@ impl Outbox {
         };
         if !is_accepted {
             *self.failed.entry(rule).or_default() += 1;
-            let doublings = self.failures.min(6);
+            self.retry_at = Some(now + retry_pause(self.failures));
             self.failures = self.failures.saturating_add(1);
-            self.retry_at = Some(now + (RETRY_AFTER * (1 << doublings)).min(RETRY_AFTER_MAX));
             return;
         }
         (self.failures, self.retry_at) = (0, None);

@@ -1,4 +1,4 @@
-//! The thread that evaluates rules, posts notices and checks dependencies. Nothing waits for it.
+//! The thread that evaluates rules, posts notices and advice, and checks dependencies. Nothing waits for it.
 
 use std::convert::Infallible;
 use std::io;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_config::{AlertReceiver, DependencySettings, GatewayConfig};
+use evenkeel_config::{AlertReceiver, DependencySettings, GatewayConfig, WebhookTarget};
 use evenkeel_contract::alerts::{AlertList, Dependency};
 use evenkeel_control::{ControlError, Handle};
 use evenkeel_group::{Group, GroupOwnership};
@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::active::AcknowledgeError;
+use super::advice::AdvicePoster;
 use super::alerts::{AlertDelivery, Alerts};
 use super::dependencies::{DependencyChecks, DependencyViews, down};
 
@@ -53,6 +54,7 @@ pub enum AlertRequest {
 #[derive(Clone)]
 pub struct AlertHandle {
     requests: mpsc::Sender<AlertRequest>,
+    advice: watch::Sender<Option<Arc<WebhookTarget>>>,
     dependencies: watch::Receiver<DependencyViews>,
 }
 
@@ -79,9 +81,21 @@ impl AlertHandle {
 
     /// Applies a saved configuration.
     pub async fn reload(&self, settings: &GatewayConfig) {
+        self.set_advice(settings);
         let (alerts, dependencies) = (settings.alerts.clone(), settings.dependencies.clone());
         // The thread may have ended with the gateway.
         let _ = self.requests.send(AlertRequest::Reload(alerts, dependencies)).await;
+    }
+
+    /// Sets the webhook of advice.
+    fn set_advice(&self, settings: &GatewayConfig) {
+        self.advice.send_if_modified(|target| {
+            let is_same = target.as_deref() == settings.advice.as_ref();
+            if !is_same {
+                *target = settings.advice.clone().map(Arc::new);
+            }
+            !is_same
+        });
     }
 
     /// The last check of each dependency, by name.
@@ -109,7 +123,11 @@ impl Default for AlertChannels {
         let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
         let (views, dependencies) = watch::channel(DependencyViews::new());
         AlertChannels {
-            handle: AlertHandle { requests: requests_in, dependencies },
+            handle: AlertHandle {
+                requests: requests_in,
+                advice: watch::Sender::new(None),
+                dependencies,
+            },
             requests,
             views,
         }
@@ -140,6 +158,14 @@ impl AlertChannels {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let checks = DependencyChecks::new(self.views, Arc::clone(&instruments));
+        self.handle.set_advice(settings);
+        let advice = AdvicePoster {
+            gateway: name(settings),
+            targets: self.handle.advice.subscribe(),
+            events: control.events.clone(),
+            instruments: Arc::clone(&instruments),
+            client: Arc::default(),
+        };
         let mut sender = AlertSender {
             alerts: Alerts::new(&settings.alerts),
             control,
@@ -162,6 +188,7 @@ impl AlertChannels {
         let thread = thread.spawn(move || {
             runtime.block_on(async {
                 sender.checks.set(&dependencies);
+                tokio::spawn(advice.run());
                 tokio::select! {
                     _ = stopped => {}
                     // Another process has the alerts, or this one ends.
@@ -218,6 +245,16 @@ struct AlertSender {
 struct PostedNotice {
     receiver: Arc<str>,
     answer: Result<(), String>,
+}
+
+/// POSTs once. An error says why the receiver has not taken the message.
+pub(crate) async fn post(client: &HttpClient, message: &WebhookMessage) -> Result<(), String> {
+    match timeout(POSTED_WITHIN, client.post(message)).await {
+        Ok(Ok(answer)) if (200..300).contains(&answer.status) => Ok(()),
+        Ok(Ok(answer)) => Err(format!("status {}", answer.status)),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_late) => Err(format!("no answer within {POSTED_WITHIN:?}")),
+    }
 }
 
 impl AlertSender {
@@ -305,12 +342,7 @@ impl AlertSender {
             let hook = Arc::new(receiver.target);
             let message = WebhookMessage { hook, body: body.into(), trace: None };
             self.posts.spawn(async move {
-                let answer = match timeout(POSTED_WITHIN, client.post(&message)).await {
-                    Ok(Ok(answer)) if (200..300).contains(&answer.status) => Ok(()),
-                    Ok(Ok(answer)) => Err(format!("status {}", answer.status)),
-                    Ok(Err(error)) => Err(error.to_string()),
-                    Err(_late) => Err(format!("no answer within {POSTED_WITHIN:?}")),
-                };
+                let answer = post(&client, &message).await;
                 PostedNotice { receiver: receiver.name, answer }
             });
         }

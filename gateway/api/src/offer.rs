@@ -16,9 +16,10 @@ use evenkeel_config::read_duration;
 use evenkeel_config::token::ClientDirection;
 use evenkeel_contract::errors::ErrorCode;
 use evenkeel_contract::offers::{
-    AnswerSdp, CryptoAnswer, OfferAnswer, OfferCrypto, OfferDirection, OfferFeedback,
-    OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferQuic, OfferRequest, OfferRtcp,
-    OfferSrtp, OfferStreamKind, OrderedPairs, QuicAnswer, UdpAnswer, WebtransportAnswer,
+    AnswerSdp, CryptoAnswer, OfferAnswer, OfferCrypto, OfferDirection, OfferExtension,
+    OfferFeedback, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferQuic,
+    OfferRequest, OfferRtcp, OfferSrtp, OfferStreamKind, OrderedPairs, QuicAnswer, UdpAnswer,
+    WebtransportAnswer,
 };
 use evenkeel_contract::sessions::IceFragments;
 use evenkeel_control::{
@@ -32,8 +33,9 @@ use evenkeel_index::ClaimRevision;
 use evenkeel_media::roq;
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{
-    ClientIdentity, DeviceLimits, FeedbackSupport, IngressProtocol, Labels, Latency,
-    MediaDescription, MediaStream, PayloadType, RepairKind, RtcpPort, SessionId, Srtp, StreamKind,
+    ClientIdentity, DeviceLimits, ExtensionUri, FeedbackSupport, HeaderExtension, IngressProtocol,
+    Labels, Latency, MediaDescription, MediaStream, PayloadType, RepairKind, RtcpPort, SessionId,
+    Srtp, StreamKind,
 };
 use evenkeel_process::random::fill;
 
@@ -43,7 +45,7 @@ use self::webrtc::WebrtcOffer;
 use super::answers;
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, note_retry};
-use super::probe_results::PROBE_LABELS;
+use super::probe_results::{PROBE_FIELD, PROBE_LABELS};
 use super::relay;
 use super::request::{Share, caller, strict};
 
@@ -62,6 +64,8 @@ pub(super) const NAME_MAX: usize = 256;
 /// Maximum streams of a session, and payload types of a stream. RTP has 32 dynamic numbers.
 const STREAMS_MAX: usize = 16;
 const PAYLOAD_TYPES_MAX: usize = 32;
+/// Maximum header extensions of a session; browsers offer up to 14.
+const EXTENSIONS_MAX: usize = 32;
 /// Maximum nodes for which an offer may give addresses.
 const NODES_MAX: usize = 64;
 /// Maximum attributes with keys; phones offer up to eight.
@@ -123,9 +127,12 @@ async fn offer_once(
                 let _ = tokio::time::timeout(TOKEN_KEPT_WITHIN, kept).await;
             }
             let own = opened.as_ref().ok().map(|(session, _)| *session);
-            let is_passing = opened
-                .as_ref()
-                .is_err_and(|error| error.room_owner.is_some() || token != TokenUse::Once);
+            // A result of a probe ages; its key may come again with another one, or with none.
+            let is_passing = opened.as_ref().is_err_and(|error| {
+                error.room_owner.is_some()
+                    || error.field.as_deref() == Some(PROBE_FIELD)
+                    || token != TokenUse::Once
+            });
             working.seen.finish(&key, answered(opened), is_passing);
             if let Some(own) = own.filter(|_| token == TokenUse::Reuse) {
                 working.end_replaced(&key, own).await;
@@ -340,7 +347,11 @@ fn parse(body: &[u8], caller: Option<CallerSpan>) -> Result<ParsedOffer, ApiErro
             let sdp = WebrtcOffer::parse(&webrtc.offer, webrtc.direction.map(direction))?;
             (sdp.client(), Some(sdp))
         }
-        None => (described(raw.ingress, raw.media, raw.rtcp, raw.srtp)?, None),
+        None => {
+            let mut client = described(raw.ingress, raw.media, raw.rtcp, raw.srtp)?;
+            client.media.extensions = extensions(raw.extensions)?;
+            (client, None)
+        }
     };
     let ClientMedia { ingress, mut media, keying } = client;
     if let Some(text) = &raw.latency {
@@ -642,6 +653,32 @@ fn check_apt(
         "found {apt}, expected the payload type of a codec of this stream with the same clock rate: {right}"
     );
     Err(ApiError::field(field, message))
+}
+
+fn extensions(raw: Vec<OfferExtension>) -> Result<Vec<HeaderExtension>, ApiError> {
+    at_most("extensions", raw.len(), EXTENSIONS_MAX)?;
+    let mut seen = BTreeSet::new();
+    let mut extensions = Vec::with_capacity(raw.len());
+    for (at, OfferExtension { id, uri }) in raw.into_iter().enumerate() {
+        let field = |name| format!("extensions[{at}].{name}");
+        // RFC 8285, section 4.2, reserves 0 and 15.
+        if matches!(id, 0 | 15) {
+            let message = format!("found {id}, expected 1 to 14 or 16 to 255");
+            return Err(ApiError::field(field("id"), message));
+        }
+        if !seen.insert(id) {
+            let message = format!("found {id} a second time, expected each id once");
+            return Err(ApiError::field(field("id"), message));
+        }
+        name(&field("uri"), &uri)?;
+        if !uri.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let message = format!("found `{uri}`, expected a URI (RFC 3986)");
+            return Err(ApiError::field(field("uri"), message));
+        }
+        let uri = ExtensionUri::from(uri.into_boxed_str());
+        extensions.push(HeaderExtension { id, uri });
+    }
+    Ok(extensions)
 }
 
 fn feedback(raw: &[OfferFeedback]) -> FeedbackSupport {

@@ -18,7 +18,7 @@ pub(super) const PROBE_LABELS: [&str; 5] =
     ["probe-r", "probe-loss", "probe-rtt", "probe-rate", "probe-video"];
 
 /// The field of an offer that carries a result.
-const FIELD: &str = "probe";
+pub(super) const PROBE_FIELD: &str = "probe";
 
 /// Time in which an offer may carry a result. Paths change with the client's network.
 pub(super) const VALID_FOR: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ pub(super) fn sign(
 }
 
 fn with_code(urls: &SessionUrls, result: &str) -> String {
-    format!("{result}.{}", HEXLOWER.encode(&urls.code(&[FIELD, result])))
+    format!("{result}.{}", HEXLOWER.encode(&urls.code(&[PROBE_FIELD, result])))
 }
 
 fn seconds(at: SystemTime) -> u64 {
@@ -63,7 +63,7 @@ impl UsedResults {
         signed: &str,
         now: SystemTime,
     ) -> Result<Labels, ApiError> {
-        let wrong = |message: &str| ApiError::field(FIELD, message);
+        let wrong = |message: &str| ApiError::field(PROBE_FIELD, message);
         let forged = || wrong("found a result that no gateway of this group has signed");
         let (result, _code) = signed.rsplit_once('.').ok_or_else(forged)?;
         // The time to compare digests reveals nothing about the code.

@@ -280,6 +280,7 @@ fn status(state: &str) -> StatusReport {
         messages_refused: [("clock", 1)].into(),
         udp: vec![(Ipv4Addr::LOCALHOST, 5004).into()],
         quic: None,
+        short_lived_sha256: Vec::new(),
         carriers: Default::default(),
         quic_counts: [("connections", 1)].into(),
     }

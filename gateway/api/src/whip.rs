@@ -42,6 +42,7 @@ use super::error::{ApiError, unknown_path};
 use super::listener::{ProvenCredential, TcpPlace};
 use super::offer::token_use::{TOKEN_FIELD, TokenUse};
 use super::offer::webrtc::WebrtcOffer;
+use super::probe_results::PROBE_FIELD;
 use super::request::{BodyBudget, bearer, session_id};
 use super::secrets::ClientSecrets;
 
@@ -64,6 +65,8 @@ const BODIES_MAX: usize = 256 * SDP_BYTES_MAX;
 
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+/// The header of an offer with the signed result of its client's probe.
+const PROBE: &str = "evenkeel-probe";
 
 /// The state that all handlers share.
 pub(super) struct WhipContext {
@@ -179,7 +182,10 @@ async fn open(
     // An offer that is refused here does not use up the token.
     let parsed = WebrtcOffer::parse(&sdp, Some(direction));
     parsed.map_err(|error| ApiError { field: None, ..error })?;
-    let answer = whip.offer(&endpoint, &claims, &sdp).await?;
+    let probe = headers.get(PROBE).map(HeaderValue::to_str).transpose();
+    let probe =
+        probe.map_err(|_| ApiError::field(PROBE, "found characters outside visible ASCII"))?;
+    let answer = whip.offer(&endpoint, &claims, &sdp, probe).await?;
     let OfferAnswer { id, webrtc: Some(AnswerSdp { answer: sdp }), ice: Some(ice), .. } = answer
     else {
         let message = "the owner of the group runs another version, which answers no SDP";
@@ -349,6 +355,7 @@ impl WhipContext {
         Endpoint { direction, scenario, room }: &Endpoint,
         claims: &TokenClaims,
         sdp: &str,
+        probe: Option<&str>,
     ) -> Result<OfferAnswer, ApiError> {
         let direction = match direction {
             ClientDirection::Publish => OfferDirection::Publish,
@@ -359,6 +366,7 @@ impl WhipContext {
             room: room.clone(),
             labels: claims.labels.iter().collect(),
             latency: claims.latency.clone(),
+            probe: probe.map(str::to_owned),
             webrtc: Some(OfferSdp { offer: sdp.to_owned(), direction: Some(direction) }),
             ..OfferRequest::default()
         };
@@ -377,6 +385,9 @@ impl WhipContext {
             (StatusCode::BAD_REQUEST, Some("scenario")) => {
                 let message = format!("there is no scenario `{scenario}`");
                 Err(ApiError::new(ErrorCode::NotFound, message))
+            }
+            (StatusCode::BAD_REQUEST, Some(PROBE_FIELD)) => {
+                Err(ApiError { field: Some(PROBE.to_owned()), ..refused(head.status, &body) })
             }
             _ => Err(refused(head.status, &body)),
         }

@@ -149,7 +149,9 @@ fn quality(measures: &BTreeMap<Word, u32>) -> String {
     let left: Vec<String> = ["up", "down"].into_iter().filter_map(left).collect();
     let left = (!left.is_empty()).then(|| format!("after repair {}", left.join(" and ")));
     let trip = measures.get("rtt-client").map(|us| format!("round trip {}", ms(*us)));
-    let parts = [r, both("loss", &percent), left, both("jitter", &ms), trip];
+    let available = measures.get("available-down");
+    let available = available.map(|kbps| format!("available {kbps} kbit/s down"));
+    let parts = [r, both("loss", &percent), left, both("jitter", &ms), trip, available];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 

@@ -15,7 +15,7 @@ use evenkeel_contract::gateway::{GatewayList, Status};
 use evenkeel_contract::nodes::{Node, NodeList, Region, RegionList};
 use evenkeel_contract::offers::{OfferAnswer, OfferRequest};
 use evenkeel_contract::policies::{Policy, PolicyList, PushRequest};
-use evenkeel_contract::probes::{ProbeAnswer, ProbeReport, ProbeRoundTrips};
+use evenkeel_contract::probes::{ProbeAnswer, ProbeReport, ProbeRequest, ProbeRoundTrips};
 use evenkeel_contract::sessions::{Explanation, Room, RoomPage, Session};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -293,8 +293,8 @@ impl ApiClient {
     }
 
     /// Opens a probe of the path to the gateway.
-    pub async fn open_probe(&mut self) -> Result<ProbeAnswer, ClientError> {
-        Ok(serde_json::from_value(self.post("/v1/probes", &()).await?)?)
+    pub async fn open_probe(&mut self, request: ProbeRequest) -> Result<ProbeAnswer, ClientError> {
+        Ok(serde_json::from_value(self.post("/v1/probes", &request).await?)?)
     }
 
     /// Asks for the measurement of a probe, by its round trips.

@@ -14,6 +14,7 @@ use evenkeel_process::file;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::advice::{self, AdviceTable};
 use super::alert::{self, AlertReceiver, AlertTable};
 use super::check::{self, ConfigBitRate, ConfigCheck, ConfigSource, InvalidSetting, quoted};
 use super::cluster::{self, ClusterTable, GroupSettings, WitnessSettings};
@@ -33,6 +34,7 @@ use super::registry::{self, RegistrySettings, RegistryTable};
 use super::set::{self, CheckedSet, PolicySet, SHIPPED_SETS, ScenarioSettings, SetTable};
 use super::source_file::WrittenConfig;
 use super::telemetry::{TelemetrySettings, TelemetryTable};
+use super::webhook::WebhookTarget;
 use super::webrtc::{self, WebrtcSettings, WebrtcTable};
 
 /// Maximum size of a configuration file. These files are written by hand, so a larger one was named by mistake.
@@ -58,6 +60,7 @@ struct ConfigFile {
     registry: Vec<Spanned<RegistryTable>>,
     cluster: Option<Spanned<ClusterTable>>,
     index: Option<Spanned<IndexTable>>,
+    advice: Option<AdviceTable>,
     alert: Vec<Spanned<AlertTable>>,
     dependency: Vec<Spanned<DependencyTable>>,
 }
@@ -107,6 +110,8 @@ pub struct GatewayConfig {
     pub witnesses: Vec<WitnessSettings>,
     /// The index that lists the sessions of all gateways. Default: none.
     pub index: Option<IndexSettings>,
+    /// `[advice]`: the webhook that gets advice to users. Default: none.
+    pub advice: Option<WebhookTarget>,
     /// `[[alert]]`: receivers of alerts, in the order of the file.
     pub alerts: Vec<AlertReceiver>,
     /// `[[dependency]]`, in the order of the file.
@@ -236,6 +241,7 @@ impl GatewayConfig {
             cluster,
             witnesses,
             index: raw.index.as_ref().and_then(|raw| index::check(raw, member, check)),
+            advice: raw.advice.as_ref().and_then(|raw| advice::check(raw, check)),
             alerts: alert::check(&raw.alert, check),
             dependencies: dependency::check(&raw.dependency, check),
             compiler: None,

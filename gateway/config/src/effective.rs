@@ -46,7 +46,7 @@ impl ConfigInForce {
         ConfigInForce::after_reload(settings, settings, Vec::new())
     }
 
-    /// The configuration after a reload: nodes, witnesses, receivers of alerts, dependencies, policy sets, registries, `[trust]`, and
+    /// The configuration after a reload: nodes, witnesses, receivers of advice and alerts, dependencies, policy sets, registries, `[trust]`, and
     /// secrets of clients and of the group are those of the new file, all else is as at the start.
     pub fn after_reload(
         started: &GatewayConfig,
@@ -59,6 +59,7 @@ impl ConfigInForce {
             &["node"][..],
             &["trust"],
             &["registry"],
+            &["advice"],
             &["alert"],
             &["dependency"],
             &["gateway", "policies"],

@@ -1,6 +1,7 @@
 //! `evenkeel.toml` and the policy sets, parsed and checked once.
 
 pub mod address;
+mod advice;
 mod alert;
 mod check;
 mod cluster;

@@ -28,7 +28,7 @@ pub struct OfferRequest {
     /// Labels for policies, at most 32 of at most 256 bytes. Default: none.
     #[serde(default)]
     pub labels: OrderedPairs,
-    /// Of a WebRTC client, in place of `ingress`, `media`, `rtcp` and `srtp`.
+    /// Of a WebRTC client, in place of `ingress`, `media`, `extensions`, `rtcp` and `srtp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webrtc: Option<OfferSdp>,
     /// How the client's packets arrive.
@@ -37,6 +37,9 @@ pub struct OfferRequest {
     /// The client's streams, at most 16.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media: Option<Vec<OfferMedia>>,
+    /// The header extensions of its packets, at most 32. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<OfferExtension>,
     /// Default: `mux`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtcp: Option<OfferRtcp>,
@@ -60,6 +63,7 @@ impl OfferRequest {
         let given = [
             ("ingress", self.ingress.is_some()),
             ("media", self.media.is_some()),
+            ("extensions", !self.extensions.is_empty()),
             ("rtcp", self.rtcp.is_some()),
             ("srtp", self.srtp.is_some()),
         ];
@@ -247,6 +251,17 @@ impl OfferPayloadType {
     pub fn new(payload_type: u8, codec: &str, clock_rate: u32) -> OfferPayloadType {
         OfferPayloadType { payload_type, codec: codec.to_owned(), clock_rate, apt: None }
     }
+}
+
+/// A header extension of RTP packets (RFC 8285), as in SDP's `extmap`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct OfferExtension {
+    /// The id in the packet: 1 to 14, or 16 to 255 for the two-byte form.
+    pub id: u8,
+    /// The URI: `urn:ietf:params:rtp-hdrext:ssrc-audio-level`.
+    pub uri: String,
 }
 
 /// RTCP feedback.

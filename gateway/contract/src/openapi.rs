@@ -25,7 +25,7 @@ use crate::operations::{
 use crate::policies::{
     PolicyList, PushQuery, PushRequest, RecordingQuery, RefusalList, RolloutAnswer, VerbQuery,
 };
-use crate::probes::{ProbeAnswer, ProbeReport, ProbeRoundTrips};
+use crate::probes::{ProbeAnswer, ProbeReport, ProbeRequest, ProbeRoundTrips};
 use crate::sessions::{
     Explanation, FeedbackRequest, HistoryPage, HistoryQuery, PageQuery, RatingComparison,
     RoomExplanation, RoomPage, Session, SessionPage,
@@ -355,7 +355,10 @@ fn endpoints() -> Vec<Endpoint> {
             .body::<LaterRequest>()
             .answer::<LaterAnswer>(),
         Endpoint::new("delete", "/v1/sessions/{session}", "Closes a session"),
-        post("/v1/probes", "Opens a probe of a client's path").answer::<ProbeAnswer>().status(201),
+        post("/v1/probes", "Opens a probe of a client's path")
+            .optional_body::<ProbeRequest>()
+            .answer::<ProbeAnswer>()
+            .status(201),
         Endpoint::new(
             "put",
             "/v1/probes/{probe}",

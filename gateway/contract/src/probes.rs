@@ -7,12 +7,36 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The body of `POST /v1/probes`, which may be left out.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ProbeRequest {
+    /// The listener that answers the packets. Default: `udp`.
+    pub ingress: ProbeIngress,
+}
+
+/// The listener that answers the packets of a probe.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum ProbeIngress {
+    /// A UDP listener.
+    #[default]
+    Udp,
+    /// The QUIC listener, for a page of a browser.
+    Webtransport,
+}
+
 /// The body of the answer 201 to `POST /v1/probes`.
 ///
-/// The client sends the packets of the trains to the first address that it reaches, each a STUN binding request (RFC 8489) with the
+/// By UDP the client sends the packets of the trains to the first address that it reaches, each a STUN binding request (RFC 8489) with the
 /// username `ID:` and any fragment of its own, MESSAGE-INTEGRITY by the password, and PADDING (RFC 5780) up to the train's size. The
 /// first two bytes of the transaction identifier are the packet's number, in network order from 0 over all trains; the others are random. Each
 /// is answered once, in its own size.
+///
+/// By WebTransport the page opens a session at the first URL, and sends each packet in a DATAGRAM of the train's size that begins with the
+/// packet's number. Each is answered once, by a DATAGRAM with the same bytes.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
@@ -21,12 +45,26 @@ pub struct ProbeAnswer {
     pub id: String,
     /// The password of its packets.
     pub password: String,
-    /// Destinations of its packets: the gateway's UDP listeners.
+    /// Destinations of its packets: the gateway's UDP listeners. Empty by WebTransport.
     pub addresses: Vec<SocketAddr>,
+    /// Left out by UDP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webtransport: Option<ProbeWebtransport>,
     /// The packets to send, one train after the other.
     pub trains: Vec<ProbeTrain>,
     /// Time in which the result can be asked for.
     pub ends_ms: u64,
+}
+
+/// The way of a probe's packets by WebTransport.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct ProbeWebtransport {
+    /// URLs of the probe, with its password. One of them opens one session.
+    pub urls: Vec<String>,
+    /// SHA-256 (hexadecimal) of the certificate in use, and of the next one. Empty with a configured certificate.
+    pub certificates_sha256: Vec<String>,
 }
 
 /// Packets of one size at one interval.
@@ -38,7 +76,7 @@ pub struct ProbeTrain {
     pub packets: u16,
     /// Time from one packet to the next.
     pub interval_us: u64,
-    /// Bytes of each UDP payload.
+    /// Bytes of each UDP payload or DATAGRAM.
     pub bytes: u16,
 }
 
@@ -74,7 +112,8 @@ pub struct ProbeReport {
     pub loss_down_ppm: u32,
     /// The highest rate that passed in both directions at the same time, at most 4,000.
     pub rate_kbps: u32,
-    /// Bytes of the largest IP packet that passed in both directions, at most 1,500 with IPv4; 0: none.
+    /// Bytes of the largest IP packet that passed in both directions, at most 1,500 with IPv4; 0: none. By WebTransport a packet has a few bytes
+    /// more.
     pub mtu: u16,
     /// Packets that the gateway did not answer, because they were repeated or had another size than planned.
     pub refused: u32,

@@ -882,7 +882,9 @@ impl Control {
             ControlRequest::RestorePolicies(records) => {
                 self.policies.restore(records, &mut self.gateway, now);
             }
-            ControlRequest::CopyHistory(records) => self.reporting.history().copy(records),
+            ControlRequest::CopyHistory(records, ratings) => {
+                self.reporting.history().copy(records, ratings);
+            }
             ControlRequest::ReadKept => self.nodes.operations_mut().read(),
             ControlRequest::ReadLateKept => {
                 if !self.gateway.has_sessions() {
@@ -1353,6 +1355,7 @@ impl Control {
             messages_refused: self.nodes.probes().messages_refused(),
             udp: registry.udp_addresses(),
             quic: registry.quic_address(),
+            short_lived_sha256: registry.short_lived_sha256(),
             carriers: registry.carriers(),
             quic_counts: workers.quic_counts(),
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::PolicySet;
 use evenkeel_contract::gateway::Mode;
-use evenkeel_contract::sessions::EndedSession;
+use evenkeel_contract::sessions::{EndedSession, SessionRating};
 use evenkeel_core::{
     BlastRadius, Explanation, GatewayCopy, ModePrediction, NodeStanding, RegionStanding,
     RestoreError, RoomExplanation, RoomRecord, RoomStanding, SessionCopy,
@@ -229,8 +229,8 @@ requests! {
         },
         /// Continues records of policies of the process that decides about their revisions.
         RestorePolicies(PolicyRecords),
-        /// Records of ended sessions of the group's owner.
-        CopyHistory(Vec<EndedSession>),
+        /// Records of ended sessions, and ratings, of the group's owner.
+        CopyHistory(Vec<EndedSession>, Vec<SessionRating>),
         /// Reads the documents of the process that this one follows.
         ReadKept,
         /// Continues the documents of a disk that answered after the process went on without them.
@@ -383,9 +383,10 @@ impl Handle {
             || self.requests.try_send(ControlRequest::RestorePolicies(records)).is_ok()
     }
 
-    /// Keeps records of ended sessions of the group's owner. Returns false if control is busy or gone.
-    pub fn copy_history(&self, records: Vec<EndedSession>) -> bool {
-        records.is_empty() || self.requests.try_send(ControlRequest::CopyHistory(records)).is_ok()
+    /// Keeps records of ended sessions, and ratings, of the group's owner. Returns false if control is busy or gone.
+    pub fn copy_history(&self, records: Vec<EndedSession>, ratings: Vec<SessionRating>) -> bool {
+        let is_empty = records.is_empty() && ratings.is_empty();
+        is_empty || self.requests.try_send(ControlRequest::CopyHistory(records, ratings)).is_ok()
     }
 
     /// Keeps documents of the process that this one follows. Returns false if control is busy or gone.

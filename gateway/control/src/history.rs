@@ -51,6 +51,27 @@ pub struct SessionHistory {
     dropped: AtomicU64,
     /// The number of the next record.
     next: AtomicU64,
+    /// The number of the next rating.
+    next_rating: AtomicU64,
+}
+
+/// How much of the history a follower has: the numbers of the next record and of the next rating.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct HistoryPosition {
+    pub(crate) record: u64,
+    pub(crate) rating: u64,
+}
+
+impl HistoryPosition {
+    /// The follower needs nothing.
+    pub(crate) const END: HistoryPosition = HistoryPosition { record: u64::MAX, rating: u64::MAX };
+
+    /// The position before the last `count` records and the last `count` ratings.
+    pub(crate) fn back(self, count: u64) -> HistoryPosition {
+        let HistoryPosition { record, rating } = self;
+        let (record, rating) = (record.saturating_sub(count), rating.saturating_sub(count));
+        HistoryPosition { record, rating }
+    }
 }
 
 impl SessionHistory {
@@ -74,6 +95,20 @@ impl SessionHistory {
         let Ok(kept) = self.records.try_lock() else { return (from, Vec::new()) };
         let found: Vec<EndedSession> = kept.from(from, limit).map(|it| (**it).clone()).collect();
         (from.max(kept.first).saturating_add(found.len() as u64), found)
+    }
+
+    /// Up to `limit` ratings from this number on, oldest first, and the number after them.
+    pub(crate) fn ratings_from(&self, from: u64, limit: usize) -> (u64, Vec<SessionRating>) {
+        // As for records.
+        let Ok(ratings) = self.ratings.try_lock() else { return (from, Vec::new()) };
+        let (next, found) = ratings.from(from, limit);
+        (next, found.map(|it| (**it).clone()).collect())
+    }
+
+    /// Returns true if there is more of the history than the follower has.
+    pub(crate) fn has_more_than(&self, position: HistoryPosition) -> bool {
+        self.has_number(position.record)
+            || position.rating < self.next_rating.load(Ordering::Relaxed)
     }
 
     /// Returns true if there is a record of this number or a later one.
@@ -132,7 +167,18 @@ impl SessionHistory {
     /// # Errors
     /// If there is another one.
     pub fn rate(&self, rating: SessionRating) -> Result<(), AlreadyRated> {
-        lock(&self.ratings).rate(rating)
+        let mut ratings = lock(&self.ratings);
+        let rated = ratings.rate(rating);
+        self.next_rating.store(ratings.next(), Ordering::Relaxed);
+        rated
+    }
+
+    /// Adds the ratings of earlier processes before those of this process. Returns the number of the first one of this process.
+    fn add_earlier_ratings(&self, earlier: Vec<SessionRating>) -> u64 {
+        let mut ratings = lock(&self.ratings);
+        let first_own = ratings.add_earlier(earlier);
+        self.next_rating.store(ratings.next(), Ordering::Relaxed);
+        first_own
     }
 
     /// A session that ended, while it can be rated.
@@ -173,6 +219,8 @@ enum HistoryRecord {
     Ended(Box<EndedSession>, Option<Box<RatableSession>>),
     /// Of the owner of the group, while this gateway is its standby.
     Copied(Box<EndedSession>),
+    /// Of the owner, too.
+    CopiedRating(Box<SessionRating>),
 }
 
 impl HistoryWriter {
@@ -209,7 +257,7 @@ impl HistoryWriter {
     ) {
         let record = record_of_end(&self.gateway, session, room, reason, closed, totals, names);
         let ratable = RatableSession::ended(session, closed, names);
-        self.send_ended(HistoryRecord::Ended(Box::new(record), Some(Box::new(ratable))));
+        self.send_or_count(HistoryRecord::Ended(Box::new(record), Some(Box::new(ratable))));
     }
 
     /// Notes a session that opened, so that its end has a record even if this process is killed.
@@ -218,10 +266,11 @@ impl HistoryWriter {
         self.send(HistoryRecord::Opened(Box::new(opened)));
     }
 
-    /// Keeps records of the group's owner, each once.
-    pub(crate) fn copy(&self, records: Vec<EndedSession>) {
-        let copied = |record| self.send_ended(HistoryRecord::Copied(Box::new(record)));
-        records.into_iter().for_each(copied);
+    /// Keeps records and ratings of the group's owner, each once.
+    pub(crate) fn copy(&self, records: Vec<EndedSession>, ratings: Vec<SessionRating>) {
+        let records = records.into_iter().map(|it| HistoryRecord::Copied(Box::new(it)));
+        let ratings = ratings.into_iter().map(|it| HistoryRecord::CopiedRating(Box::new(it)));
+        records.chain(ratings).for_each(|record| self.send_or_count(record));
     }
 
     /// The newest records.
@@ -234,7 +283,8 @@ impl HistoryWriter {
         &self.gateway
     }
 
-    fn send_ended(&self, record: HistoryRecord) {
+    /// Sends a record, or counts it as dropped.
+    fn send_or_count(&self, record: HistoryRecord) {
         if !self.send(record) {
             self.history.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -319,6 +369,8 @@ impl RecordKeeper for HistoryKeeper {
                     self.add(*session);
                 }
                 HistoryRecord::Copied(session) => copied.push(*session),
+                // Fails if its session has another one here: the first stands.
+                HistoryRecord::CopiedRating(rating) => _ = self.history.rate(*rating),
             }
         }
         self.history.retain_unknown(&mut copied);
@@ -364,7 +416,7 @@ impl RecordKeeper for HistoryKeeper {
         }
         let new = (ended.len() - on_disk) as u64;
         self.written = self.history.add_earlier(ended) - new;
-        self.ratings_written = lock(&self.history.ratings).add_earlier(ratings);
+        self.ratings_written = self.history.add_earlier_ratings(ratings);
         Ok(true)
     }
 

@@ -276,6 +276,8 @@ pub struct StatusReport {
     pub udp: Vec<SocketAddr>,
     /// Address of the QUIC listener.
     pub quic: Option<SocketAddr>,
+    /// SHA-256 of the certificates of the QUIC listener that browsers accept by it, the one in use first.
+    pub short_lived_sha256: Vec<[u8; 32]>,
     /// Addresses that clients of each carrier are told, by its name.
     pub carriers: BTreeMap<Arc<str>, Vec<SocketAddr>>,
     /// Counters of the QUIC endpoint, by name.
@@ -311,6 +313,8 @@ pub struct ScenarioTraffic {
     pub redundant_bytes: u64,
     /// Lost packets of clients that nodes got from the redundancy in later ones.
     pub recovered: u64,
+    /// Key frames that were requested repeatedly and did not come.
+    pub key_frames_given_up: u64,
     /// Lost packets of clients that nodes got from parity.
     pub repaired: u64,
     /// Bytes of the parity packets that the gateway made for clients. They are included in the bytes above, and in `repairs`.

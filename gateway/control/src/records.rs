@@ -20,7 +20,7 @@ use evenkeel_policies::{PolicyRecord, PolicyRecords};
 use evenkeel_slo::SloRecord;
 use tokio::sync::mpsc;
 
-use crate::history::SessionHistory;
+use crate::history::{HistoryPosition, SessionHistory};
 use crate::messages::LastChange;
 use crate::nodes::Nodes;
 use crate::policies::PolicyRunner;
@@ -34,7 +34,7 @@ const HAND_OVER_SLICE: usize = 128;
 /// is renewed by beats, and ends after 24 ms.
 const SLICE: usize = 32;
 
-/// Records of ended sessions in a batch: a standby that joins gets 16,384 of them within a minute, beside all else.
+/// Records of ended sessions in a batch, and ratings: a standby that joins gets 16,384 of each within a minute, beside all else.
 const HISTORY_SLICE: usize = 8;
 
 /// Bytes of documents in a batch, so that none delays a beat. A longer row is sent alone.
@@ -79,8 +79,8 @@ pub(crate) struct Replication {
     grant: Arc<IndexGrant>,
     kept: Store,
     follower: Option<RecordFollower>,
-    /// The number of the record of an ended session from which the next standby continues.
-    history_next: u64,
+    /// The part of the history from which the next standby continues.
+    history: HistoryPosition,
 }
 
 struct RecordFollower {
@@ -112,8 +112,7 @@ struct RecordFollower {
     sent_records: BTreeMap<PolicyName, Vec<Arc<str>>>,
     /// The plugins that the follower has.
     sent_files: BTreeSet<Arc<str>>,
-    /// The number of the next record of an ended session.
-    history_next: u64,
+    history: HistoryPosition,
     full_since: Option<Instant>,
 }
 
@@ -132,7 +131,7 @@ impl RecordFollower {
     fn new(
         to: mpsc::Sender<RecordBatch>,
         standby: Option<u64>,
-        history_next: u64,
+        history: HistoryPosition,
         owners: &RecordOwners<'_>,
         now: Instant,
     ) -> RecordFollower {
@@ -156,7 +155,7 @@ impl RecordFollower {
             kept: Follower::default(),
             sent_records: BTreeMap::new(),
             sent_files: BTreeSet::new(),
-            history_next,
+            history,
             full_since: None,
         }
     }
@@ -290,10 +289,10 @@ impl RecordFollower {
         let registry = sessions.registry();
         let stands = |state: &MediaRecord| registry.get(state.state.session).is_some();
         let media = std::mem::take(&mut self.states).into_iter().filter(stands).collect();
-        let (history_next, history) = owners
-            .history
-            .records_from(self.history_next, at_most.map_or(HAND_OVER_SLICE, |_| HISTORY_SLICE));
-        self.history_next = history_next;
+        let slice = at_most.map_or(HAND_OVER_SLICE, |_| HISTORY_SLICE);
+        let (record, history) = owners.history.records_from(self.history.record, slice);
+        let (rating, ratings) = owners.history.ratings_from(self.history.rating, slice);
+        self.history = HistoryPosition { record, rating };
         RecordBatch {
             number: self.number,
             whole: self.whole,
@@ -311,6 +310,7 @@ impl RecordFollower {
                 core,
             },
             history,
+            ratings,
             // A standby of an earlier version reads these.
             operations: kept.as_ref().and_then(|part| part.document("")),
             alerts: kept.as_ref().and_then(|part| part.document("")),
@@ -415,7 +415,7 @@ impl RecordOwners<'_> {
 
 impl Replication {
     pub(crate) fn new(grant: Arc<IndexGrant>, kept: Store) -> Replication {
-        Replication { grant, kept, follower: None, history_next: 0 }
+        Replication { grant, kept, follower: None, history: HistoryPosition::default() }
     }
 
     /// Continues the limits of the process before this one: its standby may still take over the same sessions.
@@ -437,10 +437,10 @@ impl Replication {
             owners.gateway.records().follow();
             owners.sessions.idempotency_keys().follow();
             self.end_follower();
-            // The next process of this machine reads the table of ended sessions.
-            let history_next = if hands_over { u64::MAX } else { self.history_next };
+            // The next process of this machine reads the tables.
+            let history = if hands_over { HistoryPosition::END } else { self.history };
             let standby = (!hands_over).then(|| self.grant.begin(now));
-            let follower = RecordFollower::new(to, standby, history_next, owners, now);
+            let follower = RecordFollower::new(to, standby, history, owners, now);
             self.follower = Some(follower);
         }
         batches
@@ -450,7 +450,7 @@ impl Replication {
     fn end_follower(&mut self) {
         if let Some(follower) = self.follower.take().filter(|it| !it.hands_over) {
             let under_way = (BATCHES_MAX * HISTORY_SLICE) as u64;
-            self.history_next = follower.history_next.saturating_sub(under_way);
+            self.history = follower.history.back(under_way);
         }
     }
 
@@ -529,7 +529,7 @@ impl Replication {
             || !follower.states.is_empty()
             || !follower.policies.is_empty()
             || self.kept.has_part(&follower.kept)
-            || owners.history.has_number(follower.history_next);
+            || owners.history.has_more_than(follower.history);
         if changed && follower.to.capacity() > 0 {
             follower.sent_last = now;
             let at_most = Some(follower.slice());

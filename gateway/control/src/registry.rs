@@ -323,6 +323,11 @@ impl SessionRegistry {
         self.quic.as_ref().map(|quic| quic.addresses.default.rtp)
     }
 
+    /// SHA-256 of the certificates of the QUIC listener that browsers accept by it, the one in use first.
+    pub(crate) fn short_lived_sha256(&self) -> Vec<[u8; 32]> {
+        self.quic.iter().flat_map(QuicListener::short_lived_sha256).collect()
+    }
+
     /// The scenario of sessions that a first packet at this listener opens.
     pub(crate) fn open_scenario(&self, listener: u8) -> Option<&Arc<str>> {
         self.udp.get(usize::from(listener))?.open.as_ref()
@@ -482,12 +487,12 @@ impl SessionRegistry {
     ) -> Option<(ClientRecord, IngressAnswer)> {
         let carrier = ClientLabel::Carrier.value(&offer.labels);
         let IngressProtocol::Udp(identity) = &offer.ingress else {
-            let QuicListener { addresses, certificate_sha256, short_lived } = self.quic.as_ref()?;
+            let quic = self.quic.as_ref()?;
             let (flow_to_gateway, flow_from_gateway) = (flow(random), flow(random));
             let reached = IngressAnswer::Quic {
-                addresses: addresses.rtp_of_client(carrier),
-                certificate_sha256: *certificate_sha256,
-                short_lived_sha256: short_lived.iter().flat_map(|pair| pair.sha256()).collect(),
+                addresses: quic.addresses.rtp_of_client(carrier),
+                certificate_sha256: quic.certificate_sha256,
+                short_lived_sha256: quic.short_lived_sha256().collect(),
                 flow_to_gateway,
                 flow_from_gateway,
             };

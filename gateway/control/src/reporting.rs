@@ -517,6 +517,7 @@ impl Costs {
             replayed,
             redundant_bytes,
             recovered,
+            key_frames_given_up,
             repaired,
             parity_bytes,
             ..
@@ -529,6 +530,7 @@ impl Costs {
         traffic.replayed += u64::from(*replayed);
         traffic.redundant_bytes += redundant_bytes;
         traffic.recovered += u64::from(*recovered);
+        traffic.key_frames_given_up += u64::from(*key_frames_given_up);
         traffic.repaired += u64::from(*repaired);
         traffic.parity_bytes += parity_bytes;
         for (sum, new) in traffic.repairs.iter_mut().zip(repairs) {

@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_contract::sessions::EndedSession;
+use evenkeel_contract::sessions::{EndedSession, SessionRating};
 use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord};
 use evenkeel_dataplane::worker::{SessionState, TrunkState};
 use evenkeel_drivers::{DriversRecord, DriversReplica};
@@ -149,6 +149,9 @@ pub struct RecordBatch {
     /// Records of ended sessions, each once, oldest first.
     #[serde(default)]
     pub(crate) history: Vec<EndedSession>,
+    /// Ratings of sessions, each once, oldest first.
+    #[serde(default)]
+    pub(crate) ratings: Vec<SessionRating>,
     /// Documents that changed since the last batch.
     #[serde(default)]
     pub(crate) kept: Option<KeptPart>,
@@ -189,6 +192,7 @@ impl RecordBatch {
             dissolved: Vec::new(),
             changed: snapshot,
             history: Vec::new(),
+            ratings: Vec::new(),
             kept: None,
             operations: None,
             alerts: None,
@@ -468,6 +472,8 @@ pub struct Replica {
     /// Not taken yet.
     history: Vec<EndedSession>,
     /// Not taken yet.
+    ratings: Vec<SessionRating>,
+    /// Not taken yet.
     kept: Vec<KeptPart>,
     /// The owner sends no documents but operations and alerts.
     is_of_earlier_version: bool,
@@ -561,6 +567,7 @@ impl Replica {
         } = changed;
         self.policies.extend(policies);
         self.history.extend(batch.history);
+        self.ratings.extend(batch.ratings);
         self.drivers.apply(drivers, core.sessions.iter().map(|session| session.id));
         self.take_core(core);
         let mut registry = registry;
@@ -715,10 +722,11 @@ impl Replica {
         self.ports.binds() && self.entries.values().any(|entry| entry.ports.is_some())
     }
 
-    /// Something is to be taken: records of policies or of ended sessions, or documents.
+    /// Something is to be taken: records of policies or of ended sessions, ratings, or documents.
     pub fn has_news(&self) -> bool {
         !self.policies.is_empty()
             || !self.history.is_empty()
+            || !self.ratings.is_empty()
             || !self.kept.is_empty()
             || self.forecasts.is_whole()
     }
@@ -735,6 +743,11 @@ impl Replica {
     /// Takes the records of ended sessions that came, for [`Handle::copy_history`](crate::Handle::copy_history).
     pub fn take_history(&mut self) -> Vec<EndedSession> {
         std::mem::take(&mut self.history)
+    }
+
+    /// Takes the ratings that came, for [`Handle::copy_history`](crate::Handle::copy_history).
+    pub fn take_ratings(&mut self) -> Vec<SessionRating> {
+        std::mem::take(&mut self.ratings)
     }
 
     /// Takes the documents that changed, for [`Handle::copy_kept`](crate::Handle::copy_kept).

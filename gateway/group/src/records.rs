@@ -192,7 +192,7 @@ impl RecordExchange {
     }
 
     /// Has control continue the owner's revisions of policies, so that a takeover finds them loaded, and keep its records of
-    /// ended sessions and its documents.
+    /// ended sessions, its ratings and its documents.
     pub(super) fn pass_on(&mut self, handle: &Handle) {
         // This gateway relays requests to the URLs of the owner's sessions.
         self.copy.url_secret().into_iter().for_each(|it| handle.session_urls.resume(it));
@@ -201,7 +201,7 @@ impl RecordExchange {
         }
         let replica = Arc::make_mut(&mut self.copy);
         let policies = handle.restore_policies(replica.take_policies());
-        let history = handle.copy_history(replica.take_history());
+        let history = handle.copy_history(replica.take_history(), replica.take_ratings());
         let kept = handle.copy_kept(replica.take_kept());
         if let Some(forecasts) = replica.take_forecasts() {
             let store = handle.kept.clone();

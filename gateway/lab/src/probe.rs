@@ -5,7 +5,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use evenkeel_client::ApiClient;
-use evenkeel_contract::probes::{ProbeAnswer, ProbeReport, ProbeRoundTrips, ProbeTrain};
+use evenkeel_contract::probes::{
+    ProbeAnswer, ProbeReport, ProbeRequest, ProbeRoundTrips, ProbeTrain,
+};
 use evenkeel_media::probe;
 use evenkeel_media::stun::{
     BindingOutcome, Response, StunKey, Transaction, Username, write_padded_request,
@@ -30,7 +32,8 @@ const BATCH: usize = 64;
 /// # Errors
 /// The gateway refuses the probe or does not answer, or no socket can be connected to it.
 pub async fn run(admin: &mut ApiClient) -> Result<ProbeReport, LabError> {
-    let opened = admin.open_probe().await.map_err(LabError::gateway("opening a probe"))?;
+    let opened = admin.open_probe(ProbeRequest::default()).await;
+    let opened = opened.map_err(LabError::gateway("opening a probe"))?;
     let id = opened.id.clone();
     let exchanged = tokio::task::spawn_blocking(move || exchange(&opened)).await;
     let exchanged = exchanged.expect("the exchange does not panic");

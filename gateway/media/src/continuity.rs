@@ -44,12 +44,14 @@ pub use stream::{OriginalNumbers, Pass, StreamEpoch};
 
 use crate::retransmission;
 use crate::rtcp::rewrite::{
-    count, payload_type, rename_media, replace_fractions_lost, retain_blocks, retain_described,
-    retain_leaving, retain_missing, rewrite, sender_info, set_sender_info, set_ssrc, ssrc,
+    count, media_source, payload_type, rename_media, replace_fractions_lost, retain_blocks,
+    retain_described, retain_leaving, retain_missing, rewrite, sender_info, set_sender_info,
+    set_ssrc, ssrc, translate_notification,
 };
+use crate::rtcp::xr::{self, EXTENDED_REPORT};
 use crate::rtcp::{
-    BYE, NACK, RECEIVER_REPORT, ReportBlock, RtcpError, SENDER_REPORT, SOURCE_DESCRIPTION,
-    TRANSPORT_FEEDBACK,
+    APPLICATION, BYE, NACK, PAYLOAD_FEEDBACK, RECEIVER_REPORT, RPSI, ReportBlock, RtcpError,
+    SENDER_REPORT, SOURCE_DESCRIPTION, TRANSPORT_FEEDBACK,
 };
 use crate::rtp::{RtpHeader, sequence_ahead};
 
@@ -516,8 +518,9 @@ impl Continuity {
 
     /// Rewrites the client's RTCP for the present hop. Returns the length of the result.
     ///
-    /// Reports, NACKs and key-frame requests are translated to that hop's streams and numbers.
-    /// Feedback on an earlier sender's packets is removed, as are losses counted for that sender.
+    /// Reports, extended ones included (RFC 3611), NACKs, loss notifications and key-frame requests are translated to that hop's streams and
+    /// numbers. Feedback on an earlier sender's packets is removed, as are losses counted for that sender, and selections of its pictures
+    /// (RFC 4585, section 6.3.3) until a [key frame](Self::note_key_frame) of the present one.
     ///
     /// # Errors
     /// Fails if nothing remains.
@@ -537,12 +540,19 @@ impl Continuity {
                     })
                 }
                 (TRANSPORT_FEEDBACK, NACK) => {
-                    let media = packet.get(8..).and_then(<[u8]>::first_chunk);
-                    let media = media.map(|bytes| u32::from_be_bytes(*bytes));
-                    match media.and_then(|ssrc| known_as(streams, ssrc)) {
+                    match media_source(packet).and_then(|ssrc| known_as(streams, ssrc)) {
                         Some(stream) => missing(stream, epoch, packet),
                         None => packet.len(),
                     }
+                }
+                (PAYLOAD_FEEDBACK, RPSI | APPLICATION) => {
+                    match media_source(packet).and_then(|ssrc| known_as(streams, ssrc)) {
+                        Some(stream) => codec_feedback(stream, epoch, packet),
+                        None => packet.len(),
+                    }
+                }
+                (EXTENDED_REPORT, _) => {
+                    xr::retain_extended(packet, |block| extended_block(streams, epoch, block))
                 }
                 (SOURCE_DESCRIPTION, _) => return packet.len(),
                 _ => packet.len(),
@@ -554,6 +564,15 @@ impl Continuity {
             kept
         });
         finish(length, has_content)
+    }
+
+    /// Notes that a key frame of the present hop reached the client. `node_ssrc`: the SSRC that the hop sends.
+    pub fn note_key_frame(&mut self, node_ssrc: u32) {
+        let epoch = self.epoch;
+        let sends = |stream: &&mut OutgoingStream| stream.is_sent_by(epoch, node_ssrc);
+        if let Some(stream) = self.streams.iter_mut().find(sends) {
+            stream.present.awaits_key_frame = false;
+        }
     }
 
     /// Gives sources the SSRCs that were announced, from their first packet on. A client without m-lines, now and before, gets the
@@ -758,18 +777,56 @@ fn report_block(stream: &mut OutgoingStream, epoch: StreamEpoch, block: &mut Rep
     if stream.is_untouched() {
         return true;
     }
-    let behind = (stream.highest as u16).wrapping_sub(block.sequence_max as u16).cast_signed();
-    let highest = stream.highest.wrapping_sub_signed(behind.into());
-    if stream.epoch() != epoch || highest.wrapping_sub(stream.present.first).cast_signed() < 0 {
+    let Some(sequence_max) = node_number(stream, epoch, block.sequence_max as u16) else {
         return false;
-    }
+    };
     block.ssrc = stream.present.node_ssrc;
-    block.sequence_max = stream.present.node_sequence(highest);
+    block.sequence_max = sequence_max;
     block.lost = block.lost.saturating_sub(stream.reports.lost_before);
     if !stream.reports.times.contains(&block.last_sr) {
         (block.last_sr, block.delay_since_last_sr) = (0, 0);
     }
     true
+}
+
+/// Returns the number that the node gave to this packet of the client's; `None` if another hop, or an earlier sender, sent it.
+fn node_number(stream: &OutgoingStream, epoch: StreamEpoch, sequence: u16) -> Option<u32> {
+    let behind = (stream.highest as u16).wrapping_sub(sequence).cast_signed();
+    let number = stream.highest.wrapping_sub_signed(behind.into());
+    let is_own = number.wrapping_sub(stream.present.first).cast_signed() >= 0;
+    (stream.epoch() == epoch && is_own).then(|| stream.present.node_sequence(number))
+}
+
+/// Rewrites a selection of a picture or a loss notification about `stream` for the node; returns 0 to remove it.
+fn codec_feedback(stream: &OutgoingStream, epoch: StreamEpoch, packet: &mut [u8]) -> usize {
+    if stream.is_untouched() {
+        return packet.len();
+    }
+    if count(packet) == RPSI {
+        let is_known = stream.epoch() == epoch && !stream.present.awaits_key_frame;
+        return if is_known { packet.len() } else { 0 };
+    }
+    translate_notification(packet, |decoded| {
+        node_number(stream, epoch, decoded).map(|number| number as u16)
+    })
+}
+
+/// Rewrites a block of an extended report for the node; returns false to remove it.
+fn extended_block(streams: &mut [OutgoingStream], epoch: StreamEpoch, block: &mut [u8]) -> bool {
+    let Some(source) = xr::source(block) else {
+        xr::rename_receivers(block, |ssrc| {
+            known_as(streams, ssrc).map(|stream| stream.present.node_ssrc)
+        });
+        return true;
+    };
+    let Some(stream) = known_as(streams, source).filter(|stream| !stream.is_untouched()) else {
+        return true;
+    };
+    // Other blocks have times of the stream, or are about the senders before, too.
+    let Some(first) = xr::first_number(block) else { return false };
+    node_number(stream, epoch, first).is_some_and(|number| {
+        xr::move_numbers(block, stream.present.node_ssrc, (number as u16).wrapping_sub(first))
+    })
 }
 
 /// Rewrites a NACK about `stream` for the node; returns 0 if it lists no packet that the node sent.

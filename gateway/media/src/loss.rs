@@ -1,8 +1,15 @@
-//! Loss at a receiver before and after repair, by its reports, and the bursts of losses.
+//! Loss at a receiver before and after repair, by its reports and requests, and the bursts of losses.
 
+mod sent;
+
+use std::time::Instant;
+
+pub use sent::LossSample;
+use sent::SentNumbers;
 use serde::{Deserialize, Serialize};
 
 use crate::rtcp::ReportBlock;
+use crate::rtcp::xr::{LossRuns, StatisticsSummary, VoipMetrics};
 use crate::rtp::sequence_ahead;
 
 /// Bursts after which older ones weigh half: enough for a mean, and few enough that it follows the path within seconds of heavy loss.
@@ -54,26 +61,42 @@ pub enum RepairPacket {
     Separate,
 }
 
-/// The losses of one stream at its receiver, by the receiver's reports.
+/// The losses of one stream between the gateway and a client, by the client's reports (RFC 3550, RFC 3611) and its requests (RFC 4585).
 ///
-/// A report tells of all numbers up to its highest one. Numbers that were never sent to the receiver were lost before the path,
+/// A report tells of all numbers up to its highest one. Numbers that were never sent to the client were lost before the path,
 /// and are no loss of it. A packet that was sent again under its own number is not in the fraction lost (RFC 3550, appendix A.3),
 /// although the path had lost it.
-#[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
-pub struct ReportedLoss {
+#[derive(Clone, Default, Serialize, Deserialize, Debug)]
+pub struct StreamLoss {
     last: Option<LastReport>,
     /// Packets sent again since the last report.
     same: u32,
     separate: u32,
-    /// The highest number that the receiver asked for.
+    /// The highest number that the client asked for, or reported as lost by its number.
     missing_to: Option<u16>,
     bursts: Bursts,
+    /// The end of the last exact count.
+    #[serde(default)]
+    counted: Option<CountEnd>,
+    /// The bursts in the client's metrics of VoIP.
+    #[serde(default)]
+    voip_bursts: Bursts,
+    /// Present once a packet was noted. Another process notes them anew.
+    #[serde(skip)]
+    sent: Option<Box<SentNumbers>>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize, Debug)]
 struct LastReport {
     sequence_max: u32,
     /// Numbers up to that one that were not sent.
+    unsent: u32,
+}
+
+/// The first number after those of an exact count, and the numbers before it that were not sent.
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
+struct CountEnd {
+    end: u16,
     unsent: u32,
 }
 
@@ -88,8 +111,22 @@ pub struct IntervalLoss {
     pub before_path: i64,
 }
 
-impl ReportedLoss {
-    /// Notes that a packet that the receiver lacks was sent again, in time for its jitter buffer.
+impl StreamLoss {
+    /// A packet with this number was sent. Repairs are chosen by [`Self::sample`], for which all packets of a stream are noted; the
+    /// measurements need it of none.
+    pub fn note_sent(&mut self, sequence: u16) {
+        match &mut self.sent {
+            Some(sent) => sent.note_sent(sequence),
+            None => self.sent = Some(Box::new(SentNumbers::new(sequence))),
+        }
+    }
+
+    /// Returns whether packets of the stream are noted.
+    pub fn notes_packets(&self) -> bool {
+        self.sent.is_some()
+    }
+
+    /// Notes that a packet that the client lacks was sent again, in time for its jitter buffer.
     pub fn note_repair(&mut self, packet: RepairPacket) {
         let count = match packet {
             RepairPacket::Same => &mut self.same,
@@ -98,19 +135,33 @@ impl ReportedLoss {
         *count = count.saturating_add(1);
     }
 
-    /// Notes numbers that the receiver asks for (RFC 4585, section 6.2.1), in order. Repeated ones count once.
-    pub fn note_missing(&mut self, numbers: impl Iterator<Item = u16>) {
+    /// Notes numbers that the client asks for (RFC 4585, section 6.2.1), in order. Repeated ones count once, and those that are known not to
+    /// have been sent do not count.
+    pub fn note_missing(&mut self, numbers: impl Iterator<Item = u16>, now: Instant) {
         for number in numbers {
-            let ahead = self.missing_to.map_or(i16::MAX, |to| sequence_ahead(number, to));
-            if !(-REPEATED_WITHIN..=0).contains(&ahead) {
+            if let Some(ahead) = self.ahead_of_missing(number)
+                && self.sent.as_deref().is_none_or(|sent| sent.was_sent(number))
+            {
                 self.bursts.add(1, u64::from(ahead != 1));
                 self.missing_to = Some(number);
+                if let Some(sent) = &mut self.sent {
+                    sent.note_request(now);
+                }
             }
         }
     }
 
-    /// Reads a report. `unsent`: numbers up to the report's highest one that were not sent to the receiver, modulo 2^32.
-    pub fn read(&mut self, block: &ReportBlock, unsent: u32) -> IntervalLoss {
+    /// Returns the distance of this number from the last missing one; `None` if it repeats an earlier one.
+    fn ahead_of_missing(&self, number: u16) -> Option<i16> {
+        let ahead = self.missing_to.map_or(i16::MAX, |to| sequence_ahead(number, to));
+        (!(-REPEATED_WITHIN..=0).contains(&ahead)).then_some(ahead)
+    }
+
+    /// Reads a report. `unsent`: numbers up to the report's highest one that were not sent to the client, modulo 2^32.
+    pub fn read(&mut self, block: &ReportBlock, unsent: u32, now: Instant) -> IntervalLoss {
+        if let Some(sent) = &mut self.sent {
+            sent.note_report(block, now);
+        }
         let report = LastReport { sequence_max: block.sequence_max, unsent };
         let last = self.last.replace(report);
         let (same, separate) = (std::mem::take(&mut self.same), std::mem::take(&mut self.separate));
@@ -141,9 +192,112 @@ impl ReportedLoss {
         }
     }
 
-    /// The bursts of packets that the receiver asked for.
+    /// Reads which packets the client received (RFC 3611, section 4.1). `unsent`: numbers before the end of the report that were not sent to the
+    /// client, modulo 2^32. `None` if it tells of no packet that was sent.
+    pub fn read_runs(
+        &mut self,
+        runs: &LossRuns<'_>,
+        unsent: u32,
+        now: Instant,
+    ) -> Option<IntervalLoss> {
+        let (mut at, mut numbers, mut lost, mut is_in_burst) = (runs.begin, 0_u32, 0_u32, false);
+        for run in runs.runs() {
+            numbers += u32::from(run.length);
+            lost += if run.is_lost { run.length.into() } else { 0 };
+            if runs.thinning == 0 {
+                is_in_burst = run.is_lost && self.note_lost_run(at, run.length, is_in_burst);
+                at = at.wrapping_add(run.length);
+            }
+        }
+        let unsent = match runs.thinning {
+            0 => self.unsent_between(runs.begin, runs.end, numbers, unsent),
+            // Those numbers are a sample, too.
+            _ => 0,
+        };
+        self.read_count(numbers, lost, unsent, now)
+    }
+
+    /// Notes that these numbers were lost. Returns whether the next lost ones go on with their burst.
+    fn note_lost_run(&mut self, first: u16, length: u16, continues: bool) -> bool {
+        let sent = self.sent.as_deref().map_or(length.into(), |it| it.sent_in(first, length));
+        if sent > 0 && self.ahead_of_missing(first).is_some() {
+            self.bursts.add(sent.into(), u64::from(!continues));
+            self.missing_to = Some(first.wrapping_add(length - 1));
+        }
+        continues || sent > 0
+    }
+
+    /// Reads the number of packets that the client lacks (RFC 3611, section 4.6). `unsent`: as for [`Self::read_runs`].
+    pub fn read_statistics(
+        &mut self,
+        summary: &StatisticsSummary,
+        unsent: u32,
+        now: Instant,
+    ) -> Option<IntervalLoss> {
+        let numbers = u32::from(summary.end.wrapping_sub(summary.begin));
+        let lost = summary.lost?.min(numbers);
+        let unsent = self.unsent_between(summary.begin, summary.end, numbers, unsent);
+        self.read_count(numbers, lost, unsent, now)
+    }
+
+    /// Returns how many of so many numbers from `begin` on were not sent. Without notes of sent packets that is known only if the count goes
+    /// on where the last one ended.
+    fn unsent_between(&mut self, begin: u16, end: u16, numbers: u32, unsent: u32) -> u32 {
+        let last = self.counted.replace(CountEnd { end, unsent });
+        match (&self.sent, last) {
+            (Some(sent), _) => numbers - sent.sent_in(begin, numbers as u16),
+            (None, Some(last)) if last.end == begin => {
+                unsent.wrapping_sub(last.unsent).cast_signed().max(0).unsigned_abs().min(numbers)
+            }
+            (None, _) => 0,
+        }
+    }
+
+    /// Reads an exact count. `lost`: packets of `numbers` that the client lacks, those included that were not sent.
+    fn read_count(
+        &mut self,
+        numbers: u32,
+        lost: u32,
+        unsent: u32,
+        now: Instant,
+    ) -> Option<IntervalLoss> {
+        let sent = i64::from(numbers.saturating_sub(unsent));
+        if sent == 0 {
+            return None;
+        }
+        let (same, separate) = (std::mem::take(&mut self.same), std::mem::take(&mut self.separate));
+        let lost = i64::from(lost.saturating_sub(unsent));
+        let share = |lost: i64| lost * PPM / sent;
+        let loss = IntervalLoss {
+            before_repair: share(lost + i64::from(same)).min(PPM),
+            after_repair: share(lost - i64::from(separate)),
+            before_path: i64::from(unsent) * PPM / i64::from(numbers),
+        };
+        if let Some(sent) = &mut self.sent {
+            sent.note_count(loss.before_repair as u32, now);
+        }
+        Some(loss)
+    }
+
+    /// Reads the client's metrics of VoIP (RFC 3611, section 4.7). Its bursts are those of this stream until packets are known by their
+    /// numbers: with losses of a density, a run of lost packets has 1 / (1 − density) of them.
+    pub fn read_voip(&mut self, metrics: &VoipMetrics) {
+        let VoipMetrics { burst_density, burst_ms, .. } = *metrics;
+        self.voip_bursts = match burst_density > 0 && burst_ms > 0 {
+            true => Bursts { lost: 256, bursts: 256 - u64::from(burst_density) },
+            false => Bursts::default(),
+        };
+    }
+
+    /// Returns the recent loss before repair, of packets that were [noted](Self::note_sent): the higher one by reports and by requests.
+    /// `None` if neither came lately.
+    pub fn sample(&self, now: Instant) -> Option<LossSample> {
+        self.sent.as_deref()?.sample(now)
+    }
+
+    /// The bursts of lost packets: those that the client asked for or reported by their numbers, or else those of its metrics of VoIP.
     pub fn bursts(&self) -> Bursts {
-        self.bursts
+        if self.bursts.bursts > 0 { self.bursts } else { self.voip_bursts }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::rtp::extension::{ElementForm, ElementPlace};
 use crate::rtp::{self, RtpError, RtpHeader};
 
 /// Maps payload types (RFC 3550, section 5.1): 0 to 127.
@@ -169,29 +170,19 @@ fn map(
     Ok(())
 }
 
-/// Maps the ids of the elements in a header extension (RFC 8285, sections 4.2 and 4.3). Receivers ignore all that follows a
-/// malformed one.
+/// Maps the ids of the elements in a header extension (RFC 8285, sections 4.2 and 4.3).
 fn map_elements(profile: u16, elements: &mut [u8], number: impl Fn(u8) -> Option<u8>) {
-    let is_short = profile == 0xbede;
-    if !is_short && profile & 0xfff0 != 0x1000 {
-        return;
-    }
-    let mut at = 0;
-    while let Some(&first) = elements.get(at) {
-        let (id, length) = match (first, is_short) {
-            // Padding.
-            (0, _) => (0, 1),
-            (_, true) => (first >> 4, 2 + usize::from(first & 0x0f)),
-            (_, false) => (first, 2 + usize::from(elements.get(at + 1).copied().unwrap_or(0))),
-        };
-        let is_last = is_short && first != 0 && matches!(id, 0 | 15);
-        let Some(element) = elements.get_mut(at..at + length).filter(|_| !is_last) else { return };
-        match number(id) {
-            Some(mapped) if is_short => element[0] = mapped << 4 | first & 0x0f,
-            Some(mapped) => element[0] = mapped,
-            None => element.fill(0),
+    let Some(form) = ElementForm::of(profile) else { return };
+    let mut from = 0;
+    while let Some(ElementPlace { id, start, data }) = form.next(elements, from) {
+        match (number(id), form) {
+            (Some(mapped), ElementForm::OneByte) => {
+                elements[start] = mapped << 4 | elements[start] & 0x0f;
+            }
+            (Some(mapped), ElementForm::TwoByte) => elements[start] = mapped,
+            (None, _) => elements[start..data.end].fill(0),
         }
-        at += length;
+        from = data.end;
     }
 }
 

@@ -1,8 +1,10 @@
 //! A client's probe of its path to the gateway, before there is a session: trains of numbered packets, each answered by one of the
 //! same size; the measurement of the path from their times; the forecast of a call on it.
 //!
-//! A packet is a STUN binding request (RFC 8489) with the ufrag and password of the probe, padded as RFC 5780 says. Its number is in
+//! By UDP a packet is a STUN binding request (RFC 8489) with the ufrag and password of the probe, padded as RFC 5780 says. Its number is in
 //! the first two bytes of the transaction identifier; ten random bytes remain, and the password protects both ways.
+//!
+//! By WebTransport a packet is a DATAGRAM that begins with its number, and its answer has the same bytes. The connection protects both.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -25,12 +27,15 @@ const fn train(packets: u16, interval_us: u64, bytes: u16) -> PacketTrain {
     PacketTrain { packets, interval: Duration::from_micros(interval_us), bytes }
 }
 
-/// Bytes of a packet of the trains of video: those of encoders, with space for the headers of SRTP and tunnels.
+/// Bytes of a packet of the trains of video by UDP: those of encoders, with space for the headers of SRTP and tunnels.
 const VIDEO_BYTES: u16 = 1_200;
 
-/// The trains of a probe, one after the other, 3 s in all: voice; three sizes for the MTU of tunnels and of Ethernet, where a loss
+/// The same by WebTransport: DATAGRAMs of a new connection have 1,200 bytes less the headers of QUIC.
+const WEBTRANSPORT_VIDEO_BYTES: u16 = 1_000;
+
+/// The trains of a probe by UDP, one after the other, 3 s in all: voice; three sizes for the MTU of tunnels and of Ethernet, where a loss
 /// of one packet hides none; video at the rates of `RESOLUTIONS`, 250 ms each.
-pub const TRAINS: [PacketTrain; 10] = [
+const UDP_TRAINS: [PacketTrain; 10] = [
     train(140, 10_000, 160),
     train(3, 10_000, 1_252),
     train(3, 10_000, 1_372),
@@ -43,17 +48,28 @@ pub const TRAINS: [PacketTrain; 10] = [
     train(104, 2_400, VIDEO_BYTES),
 ];
 
+/// The same by WebTransport, with the sizes at which DATAGRAMs of browsers end.
+const WEBTRANSPORT_TRAINS: [PacketTrain; 10] = [
+    train(140, 10_000, 160),
+    train(3, 10_000, 1_052),
+    train(3, 10_000, 1_100),
+    train(3, 10_000, 1_152),
+    train(4, 53_334, WEBTRANSPORT_VIDEO_BYTES),
+    train(11, 22_858, WEBTRANSPORT_VIDEO_BYTES),
+    train(15, 16_000, WEBTRANSPORT_VIDEO_BYTES),
+    train(28, 8_889, WEBTRANSPORT_VIDEO_BYTES),
+    train(78, 3_200, WEBTRANSPORT_VIDEO_BYTES),
+    train(125, 2_000, WEBTRANSPORT_VIDEO_BYTES),
+];
+
 /// Position of the first train of video.
 const VIDEO: usize = 4;
 
-/// Number of packets of all trains.
-pub const PACKETS: usize = {
-    let (mut packets, mut at) = (0, 0);
-    while at < TRAINS.len() {
-        packets += TRAINS[at].packets as usize;
-        at += 1;
-    }
-    packets
+/// Number of packets of a probe at most.
+pub const PACKETS_MAX: usize = {
+    let (udp, webtransport) =
+        (ProbeTransport::Udp.packets(), ProbeTransport::WebTransport.packets());
+    if udp > webtransport { udp } else { webtransport }
 };
 
 /// Lines of a picture, and the kbit/s that an encoder needs for them: the target rates of libwebrtc (`kSimulcastFormats` in
@@ -92,19 +108,47 @@ pub fn number(Transaction([high, low, ..]): Transaction) -> u16 {
     u16::from_be_bytes([high, low])
 }
 
-/// The size of the packet with this number; `None` beyond the last train.
-pub fn bytes_of(number: u16) -> Option<u16> {
-    trains().find(|(numbers, _)| numbers.contains(&number)).map(|(_, train)| train.bytes)
+/// The transport of a probe, which determines its packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProbeTransport {
+    Udp,
+    WebTransport,
 }
 
-/// The trains with the numbers of their packets.
-fn trains() -> impl Iterator<Item = (Range<u16>, PacketTrain)> {
-    let mut next = 0;
-    TRAINS.into_iter().map(move |train| {
-        let first = next;
-        next += train.packets;
-        (first..next, train)
-    })
+impl ProbeTransport {
+    /// The packets to send, one train after the other.
+    pub const fn trains(self) -> &'static [PacketTrain] {
+        match self {
+            ProbeTransport::Udp => &UDP_TRAINS,
+            ProbeTransport::WebTransport => &WEBTRANSPORT_TRAINS,
+        }
+    }
+
+    /// Number of packets of all trains.
+    pub const fn packets(self) -> usize {
+        let (trains, mut packets, mut at) = (self.trains(), 0, 0);
+        while at < trains.len() {
+            packets += trains[at].packets as usize;
+            at += 1;
+        }
+        packets
+    }
+
+    /// The size of the packet with this number; `None` beyond the last train.
+    pub fn bytes_of(self, number: u16) -> Option<u16> {
+        let mut trains = self.numbered_trains();
+        trains.find(|(numbers, _)| numbers.contains(&number)).map(|(_, train)| train.bytes)
+    }
+
+    /// The trains with the numbers of their packets.
+    fn numbered_trains(self) -> impl Iterator<Item = (Range<u16>, PacketTrain)> {
+        let mut next = 0;
+        self.trains().iter().map(move |train| {
+            let first = next;
+            next += train.packets;
+            (first..next, *train)
+        })
+    }
 }
 
 /// A path, as a probe measured it.
@@ -128,6 +172,7 @@ impl PathMeasurement {
     /// Measures from the packets that the gateway received, and from the client's round trips by number. A round trip of a packet
     /// that the gateway has not received counts as none.
     pub fn new(
+        transport: ProbeTransport,
         is_received: impl Fn(u16) -> bool,
         round_trips_us: &[Option<u32>],
     ) -> PathMeasurement {
@@ -135,7 +180,8 @@ impl PathMeasurement {
             let round_trip = round_trips_us.get(usize::from(number)).copied().flatten();
             round_trip.filter(|_| is_received(number))
         };
-        let voice = 0..TRAINS[0].packets;
+        let trains = || transport.numbered_trains();
+        let voice = 0..transport.trains()[0].packets;
         let fastest = voice.clone().filter_map(answered).min().unwrap_or(0);
         let in_time =
             |number| answered(number).filter(|us| *us - fastest.min(*us) <= LATE_AFTER_US);
@@ -173,11 +219,16 @@ impl PathMeasurement {
 
     /// The lines of the picture that the path carries; 0: none.
     pub fn video_lines(&self) -> u16 {
-        if self.loss_ppm() > VIDEO_LOSS_MAX_PPM || self.payload_max < VIDEO_BYTES {
+        if self.loss_ppm() > VIDEO_LOSS_MAX_PPM || !self.passes_video() {
             return 0;
         }
         let passes = |rate: u32| 100 * self.rate_kbps >= RATE_PERCENT * rate;
         RESOLUTIONS.into_iter().find(|(_, rate)| passes(*rate)).map_or(0, |(lines, _)| lines)
+    }
+
+    /// Packets as large as those of video pass.
+    fn passes_video(&self) -> bool {
+        self.payload_max >= VIDEO_BYTES.min(WEBTRANSPORT_VIDEO_BYTES)
     }
 
     /// The forecast for a user, and the remedy if there may be one: `voice good, video 360p; try Wi-Fi`.
@@ -198,7 +249,7 @@ impl PathMeasurement {
         };
         let remedy = if r >= R_GOOD && lines >= 720 {
             ""
-        } else if self.payload_max < VIDEO_BYTES {
+        } else if !self.passes_video() {
             "; try without VPN"
         } else if r < R_GOOD && r_factor(self.delay(), HeardLoss::random(0), Codec::Opus) < R_GOOD {
             "; try a nearer region"

@@ -6,8 +6,11 @@
 mod feedback;
 mod report;
 pub mod rewrite;
+pub mod xr;
 
-pub(crate) use feedback::{APPLICATION, FIR, NACK, PAYLOAD_FEEDBACK, PLI, TMMBN, TRANSPORT_WIDE};
+pub(crate) use feedback::{
+    APPLICATION, FIR, NACK, PAYLOAD_FEEDBACK, PLI, RPSI, TMMBN, TRANSPORT_WIDE,
+};
 pub use feedback::{
     Fir, FirEntry, Nack, Pli, Remb, TMMBR, TRANSPORT_FEEDBACK, TransportWide, write_fir,
     write_nack, write_pli, write_remb, write_tmmbr,
@@ -18,6 +21,7 @@ pub use report::{
     write_receiver_report, write_sender_report,
 };
 pub(crate) use report::{RECEIVER_REPORT, SENDER_REPORT};
+use xr::{EXTENDED_REPORT, ExtendedReport};
 
 /// Reason why bytes are not an RTCP packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -56,6 +60,8 @@ pub enum RtcpPacket<'a> {
     Remb(Remb<'a>),
     /// Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01).
     TransportWide(TransportWide<'a>),
+    /// Extended report (RFC 3611).
+    Extended(ExtendedReport<'a>),
     /// Any other packet, of which only the length is checked.
     Other {
         /// The second byte.
@@ -131,6 +137,7 @@ fn read(packet: &[u8]) -> Result<RtcpPacket<'_>, RtcpError> {
     let parsed = match (payload_type, count) {
         (SENDER_REPORT, _) => SenderReport::read(count, body).map(RtcpPacket::SenderReport),
         (RECEIVER_REPORT, _) => ReceiverReport::read(count, body).map(RtcpPacket::ReceiverReport),
+        (EXTENDED_REPORT, _) => ExtendedReport::read(body).map(RtcpPacket::Extended),
         (TRANSPORT_FEEDBACK, NACK) => Nack::read(body).map(RtcpPacket::Nack),
         (TRANSPORT_FEEDBACK, TRANSPORT_WIDE) => {
             TransportWide::read(packet, body).map(RtcpPacket::TransportWide)

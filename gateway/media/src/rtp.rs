@@ -3,6 +3,8 @@
 //! Headers are parsed and modified in place (RFC 3550, section 5). Reception is loss, reordering, duplicates, jitter and
 //! gaps (RFC 3550, appendix A).
 
+pub mod extension;
+
 use crate::rtcp::ReportBlock;
 use evenkeel_instant as instant;
 use serde::{Deserialize, Serialize};

@@ -2,10 +2,11 @@
 #![expect(unsafe_code, reason = "a counting allocator")]
 
 use evenkeel_media::continuity::{Continuity, Pass, Protection, StreamEpoch};
+use evenkeel_media::loss::StreamLoss;
 use evenkeel_media::repair::PathTiming;
 use evenkeel_media::repair::answers::Answers;
 use evenkeel_media::repair::cache::PacketCache;
-use evenkeel_media::repair::choice::{StreamLoss, has_lbrr};
+use evenkeel_media::repair::choice::has_lbrr;
 use evenkeel_media::repair::missing::MissingPackets;
 use evenkeel_media::repair::red::{Frame, RedPayload, RedReader, RedWriter, Spacing};
 use evenkeel_media::rtp::Reception;
@@ -189,7 +190,7 @@ fn retransmission_never_allocates() {
 
 #[test]
 fn redundancy_never_allocates() {
-    let (mut writer, mut reader, mut loss) = (RedWriter::default(), None, StreamLoss::new(0));
+    let (mut writer, mut reader, mut loss) = (RedWriter::default(), None, StreamLoss::default());
     let (mut packet, mut payload) = (Vec::with_capacity(400), Vec::with_capacity(400));
     let mut recovered = 0;
     let mut session = |numbers: std::ops::Range<u32>| {
@@ -197,7 +198,7 @@ fn redundancy_never_allocates() {
             let fields = fields(1, number);
             let frame = Frame { sequence: number as u16, timestamp: number * 960, data: &[7; 100] };
             payload.clear();
-            let spacing = Spacing { frames: 2, distance: 2 };
+            let spacing = Spacing { frames: 2, span: 4 };
             let is_red = writer.write(&frame, 111, spacing, 9_600, &mut payload);
             writer.keep(&frame);
             loss.note_sent(fields.sequence);

@@ -56,9 +56,9 @@ pub use health::{
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use id_map::{IdMap, IdSet};
 pub use offer::{
-    ClientIdentity, ClientTransport, Decider, FeedbackSupport, Impossible, IngressProtocol,
-    Latency, MediaDescription, MediaStream, Offer, OfferRefusal, PayloadType, RepairKind, RtcpPort,
-    Srtp, StreamKind,
+    ClientIdentity, ClientTransport, Decider, ExtensionUri, FeedbackSupport, HeaderExtension,
+    Impossible, IngressProtocol, Latency, MediaDescription, MediaStream, Offer, OfferRefusal,
+    PayloadType, RepairKind, RtcpPort, Srtp, StreamKind,
 };
 pub use plan::{Plan, PlanRecord};
 pub use registry::{

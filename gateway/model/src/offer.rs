@@ -94,6 +94,81 @@ pub struct MediaDescription {
     /// The jitter buffer of the client. Records of earlier versions have none.
     #[serde(default)]
     pub latency: Latency,
+    /// The header extensions, with the ids of the room. Records of earlier versions have none.
+    #[serde(default)]
+    pub extensions: Vec<HeaderExtension>,
+}
+
+/// A header extension of RTP packets (RFC 8285).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
+pub struct HeaderExtension {
+    /// 1–14, or 16–255 for the two-byte form.
+    pub id: u8,
+    /// The meaning of its elements.
+    pub uri: ExtensionUri,
+}
+
+/// The URI of a header extension. Records have its text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
+#[serde(from = "Box<str>", into = "Box<str>")]
+pub enum ExtensionUri {
+    /// Transport-wide sequence numbers (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+    TransportWideNumber,
+    /// The level of the voice in the packet (RFC 6464).
+    AudioLevel,
+    /// The m-line of the stream (RFC 9143).
+    Mid,
+    /// The simulcast layer of the stream (RFC 8852).
+    StreamId,
+    /// The time at which the packet was sent.
+    AbsoluteSendTime,
+    /// The frame of the packet, and those that it refers to (AV1 RTP payload format 1.0, appendix A).
+    DependencyDescriptor,
+    /// Another one.
+    Other(Box<str>),
+}
+
+impl ExtensionUri {
+    const KNOWN: [ExtensionUri; 6] = [
+        ExtensionUri::TransportWideNumber,
+        ExtensionUri::AudioLevel,
+        ExtensionUri::Mid,
+        ExtensionUri::StreamId,
+        ExtensionUri::AbsoluteSendTime,
+        ExtensionUri::DependencyDescriptor,
+    ];
+
+    /// Returns the URI.
+    pub fn as_str(&self) -> &str {
+        match self {
+            ExtensionUri::TransportWideNumber => {
+                "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+            }
+            ExtensionUri::AudioLevel => "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+            ExtensionUri::Mid => "urn:ietf:params:rtp-hdrext:sdes:mid",
+            ExtensionUri::StreamId => "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
+            ExtensionUri::AbsoluteSendTime => {
+                "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
+            }
+            ExtensionUri::DependencyDescriptor => {
+                "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
+            }
+            ExtensionUri::Other(uri) => uri,
+        }
+    }
+}
+
+impl From<Box<str>> for ExtensionUri {
+    fn from(uri: Box<str>) -> ExtensionUri {
+        let known = ExtensionUri::KNOWN.into_iter().find(|known| known.as_str() == &*uri);
+        known.unwrap_or(ExtensionUri::Other(uri))
+    }
+}
+
+impl From<ExtensionUri> for Box<str> {
+    fn from(uri: ExtensionUri) -> Box<str> {
+        uri.as_str().into()
+    }
 }
 
 /// The time for which a client's jitter buffer holds a packet, in milliseconds. A repair that arrives later is useless.
@@ -245,9 +320,16 @@ pub struct MediaStream {
 }
 
 impl MediaDescription {
-    /// Returns the description of a client with the default latency.
+    /// Returns the description of a client with the default latency and no header extension.
     pub const fn new(streams: Vec<MediaStream>, rtcp: RtcpPort, srtp: Srtp) -> MediaDescription {
-        MediaDescription { streams, rtcp, srtp, latency: Latency::DEFAULT }
+        let extensions = Vec::new();
+        MediaDescription { streams, rtcp, srtp, latency: Latency::DEFAULT, extensions }
+    }
+
+    /// Returns the id of a header extension, if the client declared it.
+    pub fn extension(&self, uri: &ExtensionUri) -> Option<u8> {
+        let found = self.extensions.iter().find(|extension| extension.uri == *uri);
+        found.map(|extension| extension.id)
     }
 
     /// Returns the declared payload type of this number, with the kind of its stream.

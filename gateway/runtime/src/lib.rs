@@ -332,8 +332,15 @@ fn assemble(
     let folder = policies.foundry().folder();
     let certificates = ClientCertificates::open(folder, socket, is_self_made(settings), unwritten)?;
     let short_lived = certificates.webtransport.clone();
-    let (quic_thread, mut quic_rings) =
-        quic(quic_listener, short_lived.clone(), &flows, workers_count, suspended, &lease)?;
+    let (quic_thread, mut quic_rings) = quic(
+        quic_listener,
+        short_lived.clone(),
+        &flows,
+        &handle.client_probes,
+        workers_count,
+        suspended,
+        &lease,
+    )?;
     let mut rings = rings_between(workers_count)?;
     let (to_handshakes, handshakes) = worker::handshake_channel();
     let (mut lines, mut workers) = (Vec::new(), Vec::new());

@@ -9,6 +9,7 @@ use evenkeel_control::{
     Equipment, Inherited, ListenerAddress, ListenerAddresses, NamedSockets, SOCKET_BUFFER,
     SocketName, UdpListener, equip,
 };
+use evenkeel_dataplane::client_probes::ClientProbes;
 use evenkeel_dataplane::flows::Flows;
 use evenkeel_dataplane::worker::ListenerParts;
 use evenkeel_dataplane::{SendLease, buffers, freebind, quic, ring};
@@ -227,6 +228,7 @@ pub(super) fn quic(
     listener: Option<quic::BoundQuicSocket>,
     short_lived: Option<Arc<quic::ShortLivedCertificates>>,
     flows: &Arc<Flows>,
+    probes: &Arc<ClientProbes>,
     workers: usize,
     suspended: bool,
     lease: &Arc<SendLease>,
@@ -244,9 +246,16 @@ pub(super) fn quic(
     }
     // Workers take their rings from the end of the list.
     ends.reverse();
-    let (flows, lease) = (Arc::clone(flows), Arc::clone(lease));
-    let thread =
-        quic::start(listener, flows, to_workers, from_workers, lease, short_lived, suspended)?;
+    let thread = quic::start(
+        listener,
+        Arc::clone(flows),
+        Arc::clone(probes),
+        to_workers,
+        from_workers,
+        Arc::clone(lease),
+        short_lived,
+        suspended,
+    )?;
     Ok((Some(thread), ends))
 }
 

@@ -9,7 +9,7 @@ use sdp_types::{Direction, Setup};
 
 use crate::codec::CodecKind;
 use crate::error::{Rejection, SdpError, excerpt};
-use crate::extensions::RTP_STREAM_ID;
+use crate::extensions::{RTP_STREAM_ID, TRANSPORT_WIDE_NUMBER};
 use crate::ice::IceCredentials;
 use crate::offer::SdpOffer;
 use crate::section::{HeaderExtension, MediaFormat, MediaSource, OfferedSection, SimulcastLayer};
@@ -264,13 +264,11 @@ fn accept(
         }
     }
     let is_accepted = |format: &&MediaFormat| own.room_number(format.number).is_some();
-    let formats: Vec<MediaFormat> = section.formats.iter().filter(is_accepted).cloned().collect();
+    let mut formats: Vec<MediaFormat> =
+        section.formats.iter().filter(is_accepted).cloned().collect();
     if formats.iter().all(|format| format.format.codec().is_event()) {
         return Err(no_codec());
     }
-    let mut accepted = section.extensions.clone();
-    accepted.retain(|extension| extensions.admits(extension.id, extension.room));
-    accepted.iter().for_each(|extension| extensions.insert(extension.id, extension.room));
     let allowed = match (policy.sends, policy.receives) {
         (true, true) => Direction::SendRecv,
         (true, false) => Direction::SendOnly,
@@ -278,6 +276,16 @@ fn accept(
         (false, false) => Direction::Inactive,
     };
     let direction = allowed.intersect_with_remote(section.direction);
+    let mut accepted = section.extensions.clone();
+    accepted.retain(|extension| {
+        let is_received =
+            direction.has_recv() && extension.direction.is_none_or(Direction::has_recv);
+        let is_written = extension.uri != TRANSPORT_WIDE_NUMBER || !is_received;
+        is_written && extensions.admits(extension.id, extension.room)
+    });
+    accepted.iter().for_each(|extension| extensions.insert(extension.id, extension.room));
+    let has_numbers = accepted.iter().any(|extension| extension.uri == TRANSPORT_WIDE_NUMBER);
+    formats.iter_mut().for_each(|format| format.feedback.transport_cc &= has_numbers);
     let has_rid = accepted.iter().any(|extension| extension.uri == RTP_STREAM_ID);
     let layers = if has_rid && direction.has_recv() { layers(section, &own) } else { Vec::new() };
     Ok(AcceptedMedia {

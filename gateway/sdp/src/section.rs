@@ -111,6 +111,8 @@ pub struct FeedbackSet {
     pub tmmbr: bool,
     /// `goog-remb` (draft-alvestrand-rmcat-remb-03).
     pub remb: bool,
+    /// `transport-cc` (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+    pub transport_cc: bool,
 }
 
 /// An RTP header extension (RFC 8285).
@@ -383,6 +385,7 @@ impl FeedbackSet {
             ("ccm", Some("fir")) => self.fir = true,
             ("ccm", Some("tmmbr")) => self.tmmbr = true,
             ("goog-remb", None) => self.remb = true,
+            ("transport-cc", None) => self.transport_cc = true,
             _ => {}
         }
     }
@@ -395,6 +398,7 @@ impl FeedbackSet {
             (self.fir, "ccm fir"),
             (self.tmmbr, "ccm tmmbr"),
             (self.remb, "goog-remb"),
+            (self.transport_cc, "transport-cc"),
         ];
         all.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name)
     }

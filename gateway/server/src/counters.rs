@@ -384,6 +384,7 @@ impl CounterFollower {
                 (Count::ScenarioReplayed, now.replayed),
                 (Count::ScenarioRedundancy, now.redundant_bytes),
                 (Count::ScenarioRecovered, now.recovered),
+                (Count::ScenarioKeyFramesGivenUp, now.key_frames_given_up),
                 (Count::ScenarioParity, now.parity_bytes),
                 (Count::ScenarioRepaired, now.repaired),
             ] {

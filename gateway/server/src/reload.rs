@@ -486,7 +486,7 @@ fn secrets_of_group(settings: &GatewayConfig) -> &[SecretFile] {
 }
 
 /// Lists each changed table that needs a restart, by its name in the file. A reload applies nodes, witnesses, policy
-/// sets, receivers of alerts, dependencies, and secrets of clients and of the group.
+/// sets, receivers of advice and alerts, dependencies, and secrets of clients and of the group.
 fn keys_for_restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
     // The sets of another folder are reloaded.
     let gateway = GatewaySettings { policies: old.gateway.policies.clone(), ..new.gateway.clone() };

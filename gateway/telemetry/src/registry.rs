@@ -412,6 +412,8 @@ metrics! {
     ScenarioRedundancy = "evenkeel.scenario.redundancy", "By", [Scenario];
     /// Lost packets of a scenario's clients that nodes got from the redundancy in later ones (RFC 2198).
     ScenarioRecovered = "evenkeel.scenario.recovered", "{packet}", [Scenario];
+    /// Key frames, from a scenario's clients or to them, that were requested repeatedly and did not come.
+    ScenarioKeyFramesGivenUp = "evenkeel.scenario.key_frames_given_up", "{key_frame}", [Scenario];
     /// Bytes of the parity packets that the gateway made for clients of a scenario (FlexFEC-03). They count as packets that repair others, too.
     ScenarioParity = "evenkeel.scenario.parity", "By", [Scenario];
     /// Lost packets of a scenario's clients that nodes got from parity of the clients (FlexFEC-03).
@@ -433,6 +435,9 @@ metrics! {
     TelemetryDropped = "evenkeel.telemetry.dropped", "{item}", [Signal in || vec!["spans", "logs", "metrics", "events"], Reason in || vec!["queue-full", "not-taken", "behind"]];
     /// Notices of alerts that this gateway posted to a receiver of `[[alert]]`: `delivered` or `failed`.
     AlertDeliveries = "evenkeel.alert.deliveries", "{delivery}", [Receiver, Outcome in || vec!["delivered", "failed"]];
+    /// Advice to users that this gateway posted to the webhook of `[advice]`: `delivered`; `failed`, and posted again; `dropped`, because too
+    /// many waited or the webhook was removed.
+    AdviceDeliveries = "evenkeel.advice.deliveries", "{advice}", [Outcome in || vec!["delivered", "failed", "dropped"]];
     /// Failed exports.
     TelemetryFailures = "evenkeel.telemetry.failures", "{attempt}", [Signal];
 }

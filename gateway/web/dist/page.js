@@ -5,56 +5,6 @@ var NONE = {
 	gapMs: 0,
 	frozenMs: 0
 };
-// src/webrtc.ts
-var WebrtcMedia = class {
-	#peer = new RTCPeerConnection();
-	/** The tracks of the other ends. */
-	received = new MediaStream();
-	/** Sends this media, unless it is absent, and receives if `receives`. */
-	constructor(media, receives) {
-		this.#peer.ontrack = ({ track }) => this.received.addTrack(track);
-		if (media) {
-			const direction = receives ? "sendrecv" : "sendonly";
-			media.getTracks().forEach((track) => this.#peer.addTransceiver(track, {
-				direction,
-				streams: [media]
-			}));
-		} else for (const kind of ["audio", "video"]) this.#peer.addTransceiver(kind, { direction: "recvonly" });
-	}
-	get state() {
-		return this.#peer.connectionState;
-	}
-	/** The SDP of the offer. */
-	async offer() {
-		await this.#peer.setLocalDescription();
-		return this.#peer.localDescription?.sdp;
-	}
-	async accept(sdp) {
-		await this.#peer.setRemoteDescription({
-			type: "answer",
-			sdp
-		});
-	}
-	async figures() {
-		const sum = { ...NONE };
-		let roundTripMs;
-		(await this.#peer.getStats()).forEach((report) => {
-			if (report.type === "inbound-rtp") {
-				sum.received += report.packetsReceived ?? 0;
-				sum.lost += report.packetsLost ?? 0;
-				sum.gapMs += (report.concealedSamples ?? 0) / 48;
-				sum.frozenMs += (report.totalFreezesDuration ?? 0) * 1e3;
-			} else if (report.type === "candidate-pair" && report.nominated && report.currentRoundTripTime !== void 0) roundTripMs = report.currentRoundTripTime * 1e3;
-		});
-		return {
-			...sum,
-			roundTripMs
-		};
-	}
-	close() {
-		this.#peer.close();
-	}
-};
 // src/datagrams.ts
 /** The shortest and the longest time between attempts to connect, milliseconds. */
 var [WAIT_MIN, WAIT_MAX] = [1, 1e3];
@@ -72,13 +22,8 @@ var Datagrams = class {
 	#writer;
 	/** `failed` gets the errors of `receive`, and the first of a connection since the last packet. */
 	constructor(destination, receive, failed) {
-		const bytes = (hex) => Uint8Array.from(hex.match(/../g) ?? [], (byte) => parseInt(byte, 16));
-		const hashes = destination.certificates_sha256;
 		this.#url = destination.urls[0];
-		this.#options = { serverCertificateHashes: hashes.map((hex) => ({
-			algorithm: "sha-256",
-			value: bytes(hex)
-		})) };
+		this.#options = { serverCertificateHashes: certificateHashes(destination.certificates_sha256) };
 		this.#to = varint(destination.flow_to_gateway);
 		this.#from = varint(destination.flow_from_gateway);
 		[this.#receive, this.#failed] = [receive, failed];
@@ -137,12 +82,126 @@ var Datagrams = class {
 		}
 	}
 };
+/** The option of a connection for certificates with these SHA-256 (hexadecimal). */
+function certificateHashes(sha256) {
+	const bytes = (hex) => Uint8Array.from(hex.match(/../g) ?? [], (byte) => parseInt(byte, 16));
+	return sha256.map((hex) => ({
+		algorithm: "sha-256",
+		value: bytes(hex)
+	}));
+}
 /** A variable-length integer of 8 bytes (RFC 9000, section 16), as the gateway writes its identifiers. */
 function varint(number) {
 	const bytes = /* @__PURE__ */ new DataView(/* @__PURE__ */ new ArrayBuffer(8));
 	bytes.setBigUint64(0, BigInt(number) | 3n << 62n);
 	return new Uint8Array(bytes.buffer);
 }
+// src/probe.ts
+/** Wait for a connection, and for answers after the last packet, milliseconds. */
+var [CONNECTED_WITHIN, ANSWERED_WITHIN] = [2e3, 500];
+var pause$1 = (ms) => new Promise((wake) => setTimeout(wake, ms));
+/** Sends the packets of a probe, each once. Returns the round trips by number, microseconds; null: no answer came. */
+async function exchange({ trains, webtransport }) {
+	const packets = [];
+	let due = 0;
+	for (const { packets: count, interval_us, bytes } of trains) for (let at = 0; at < count; at += 1, due += interval_us / 1e3) packets.push({
+		due,
+		bytes,
+		roundTripUs: null
+	});
+	const serverCertificateHashes = certificateHashes(webtransport.certificates_sha256);
+	const session = new WebTransport(webtransport.urls[0], { serverCertificateHashes });
+	session.closed.catch(() => {});
+	try {
+		const late = pause$1(CONNECTED_WITHIN).then(() => {
+			throw new Error("UDP does not pass: no connection to the gateway; try another network");
+		});
+		await Promise.race([session.ready, late]);
+		const { datagrams } = session;
+		receive(datagrams.readable.getReader(), packets).catch(() => {});
+		await send(datagrams.writable.getWriter(), datagrams.maxDatagramSize, packets);
+		const until = performance.now() + ANSWERED_WITHIN;
+		const isLeft = ({ sent, roundTripUs }) => sent !== void 0 && roundTripUs === null;
+		while (performance.now() < until && packets.some(isLeft)) await pause$1(10);
+	} finally {
+		session.close();
+	}
+	return packets.map((packet) => packet.roundTripUs);
+}
+/** Sends each packet when it is due: its number, and zeroes up to its size. One that fits into no DATAGRAM is lost. */
+async function send(writer, largest, packets) {
+	const began = performance.now();
+	for (const [number, packet] of packets.entries()) {
+		const wait = began + packet.due - performance.now();
+		if (wait > 0) await pause$1(wait);
+		if (packet.bytes > largest) continue;
+		const datagram = new Uint8Array(packet.bytes);
+		new DataView(datagram.buffer).setUint16(0, number);
+		packet.sent = performance.now();
+		writer.write(datagram).catch(() => {});
+	}
+}
+/** Notes the first answer to each packet. */
+async function receive(reader, packets) {
+	for (;;) {
+		const { value, done } = await reader.read();
+		if (done) return;
+		if (value.length < 2) continue;
+		const packet = packets[new DataView(value.buffer, value.byteOffset).getUint16(0)];
+		if (packet?.sent === void 0 || packet.roundTripUs !== null || packet.bytes !== value.length) continue;
+		packet.roundTripUs = Math.round((performance.now() - packet.sent) * 1e3);
+	}
+}
+// src/webrtc.ts
+var WebrtcMedia = class {
+	#peer = new RTCPeerConnection();
+	/** The tracks of the other ends. */
+	received = new MediaStream();
+	/** Sends this media, unless it is absent, and receives if `receives`. */
+	constructor(media, receives) {
+		this.#peer.ontrack = ({ track }) => this.received.addTrack(track);
+		if (media) {
+			const direction = receives ? "sendrecv" : "sendonly";
+			media.getTracks().forEach((track) => this.#peer.addTransceiver(track, {
+				direction,
+				streams: [media]
+			}));
+		} else for (const kind of ["audio", "video"]) this.#peer.addTransceiver(kind, { direction: "recvonly" });
+	}
+	get state() {
+		return this.#peer.connectionState;
+	}
+	/** The SDP of the offer. */
+	async offer() {
+		await this.#peer.setLocalDescription();
+		return this.#peer.localDescription?.sdp;
+	}
+	async accept(sdp) {
+		await this.#peer.setRemoteDescription({
+			type: "answer",
+			sdp
+		});
+	}
+	async figures() {
+		const sum = { ...NONE };
+		let roundTripMs;
+		(await this.#peer.getStats()).forEach((report) => {
+			if (report.type === "inbound-rtp") {
+				sum.received += report.packetsReceived ?? 0;
+				sum.lost += report.packetsLost ?? 0;
+				sum.gapMs += (report.concealedSamples ?? 0) / 48;
+				sum.frozenMs += (report.totalFreezesDuration ?? 0) * 1e3;
+			} else if (report.type === "candidate-pair" && report.nominated && report.currentRoundTripTime !== void 0) roundTripMs = report.currentRoundTripTime * 1e3;
+		});
+		return {
+			...sum,
+			roundTripMs
+		};
+	}
+	close() {
+		this.#peer.close();
+	}
+};
 // src/rtp.ts
 var HEADER_BYTES = 12;
 /** Bytes of VP8 in a packet: a DATAGRAM has about 1,150 bytes on a new connection. */
@@ -653,8 +712,11 @@ var pause = (ms) => new Promise((wake) => setTimeout(wake, ms));
 var own = element("own");
 var remote = element("remote");
 var leaveButton = element("leave");
+var probeButton = element("probe");
 var killButtons = ["kill-node", "kill-gateway"].map((id) => element(id));
 var call;
+/** The result of a probe for the next call, and the time until which the gateway takes it. */
+var probed;
 var said = "";
 /** An error that the gateway or the page's server told. */
 var Refused = class extends Error {
@@ -699,6 +761,35 @@ async function openCamera() {
 	});
 	return own.srcObject;
 }
+/** Measures the path to the gateway, and shows it. The next call carries the result. */
+async function testNetwork() {
+	if (!("WebTransport" in window)) throw new Error("this browser lacks WebTransport, which the test needs; Chromium has it");
+	probed = void 0;
+	show("verdict", "testing…");
+	const opened = await ask("POST", "/probes");
+	const roundTrips = await exchange(opened);
+	const report = await ask("PUT", `/probes/${opened.id}`, { round_trips_us: roundTrips });
+	probed = {
+		signed: report.signed,
+		until: performance.now() + report.valid_ms
+	};
+	const percent = (ppm) => `${(ppm / 1e4).toFixed(1)} %`;
+	show("verdict", report.verdict);
+	show("probe-delay", `${(report.round_trip_us / 1e3).toFixed(1)} ms`);
+	show("probe-jitter", `${(report.jitter_us / 1e3).toFixed(1)} ms`);
+	show("probe-loss", `${percent(report.loss_up_ppm)} up, ${percent(report.loss_down_ppm)} down`);
+	show("probe-rate", `${report.rate_kbps} kbit/s`);
+	show("probe-mtu", report.mtu ? `${report.mtu} bytes` : "none");
+	show("probe-r", (report.r_factor / 100).toFixed(0));
+	show("probe-video", report.video_lines ? `${report.video_lines}p` : "none");
+	element("probe-figures").hidden = false;
+}
+/** The result of a probe, for one offer. */
+function takeProbe() {
+	const result = probed && performance.now() < probed.until ? probed.signed : void 0;
+	probed = void 0;
+	return result;
+}
 /** Opens a session in the room. */
 async function join(role, room, transport) {
 	const media = role === "watch" ? void 0 : await openCamera();
@@ -715,7 +806,8 @@ async function joinByWebrtc(role, room, sent) {
 		const { id, answer } = await ask("POST", "/sessions", {
 			role,
 			room,
-			offer: await media.offer()
+			offer: await media.offer(),
+			probe: takeProbe()
 		});
 		session = id;
 		await media.accept(answer);
@@ -739,7 +831,8 @@ async function joinByWebtransport(role, room, sent) {
 	if (missing.length) throw new Error(`this browser lacks ${missing.join(", ")}; Chromium has them`);
 	const { id, webtransport } = await ask("POST", "/sessions", {
 		role,
-		room
+		room,
+		probe: takeProbe()
 	});
 	try {
 		const media = new WebtransportMedia(webtransport, sent, (error) => say(`${error}`));
@@ -779,6 +872,7 @@ function stopCamera() {
 /** Calls until the gateway answers. */
 async function joinAgain({ role, room, transport }) {
 	leave(false);
+	probed = void 0;
 	for (;;) try {
 		await join(role, room, transport);
 		show("since", "this call began; the gateway's death ended the one before");
@@ -839,6 +933,10 @@ element("join").addEventListener("submit", (event) => {
 	leave(true);
 	const transport = element("transport").value;
 	attempt(join(role, element("room").value, transport));
+});
+probeButton.addEventListener("click", () => {
+	probeButton.disabled = true;
+	testNetwork().catch((error) => show("verdict", `${error instanceof Error ? error.message : error}`)).finally(() => probeButton.disabled = false);
 });
 leaveButton.addEventListener("click", () => {
 	leave(true);

@@ -33,10 +33,8 @@ export class Datagrams {
     receive: (packet: Uint8Array) => void,
     failed: (error: unknown) => void,
   ) {
-    const bytes = (hex: string) => Uint8Array.from(hex.match(/../g) ?? [], (byte) => parseInt(byte, 16));
-    const hashes = destination.certificates_sha256;
     this.#url = destination.urls[0]!;
-    this.#options = { serverCertificateHashes: hashes.map((hex) => ({ algorithm: "sha-256", value: bytes(hex) })) };
+    this.#options = { serverCertificateHashes: certificateHashes(destination.certificates_sha256) };
     this.#to = varint(destination.flow_to_gateway);
     this.#from = varint(destination.flow_from_gateway);
     [this.#receive, this.#failed] = [receive, failed];
@@ -102,6 +100,12 @@ export class Datagrams {
       }
     }
   }
+}
+
+/** The option of a connection for certificates with these SHA-256 (hexadecimal). */
+export function certificateHashes(sha256: string[]) {
+  const bytes = (hex: string) => Uint8Array.from(hex.match(/../g) ?? [], (byte) => parseInt(byte, 16));
+  return sha256.map((hex) => ({ algorithm: "sha-256", value: bytes(hex) }));
 }
 
 /** A variable-length integer of 8 bytes (RFC 9000, section 16), as the gateway writes its identifiers. */

@@ -1,6 +1,7 @@
 // Calls through the gateway of the demo, shows the figures of the call, and kills its node or the gateway.
 
 import { type CallMedia, type Figures, NONE } from "./figures";
+import { exchange, type OpenedProbe, type ProbeReport } from "./probe";
 import { WebrtcMedia } from "./webrtc";
 import { WebtransportMedia } from "./webtransport";
 
@@ -55,9 +56,12 @@ const pause = (ms: number) => new Promise((wake) => setTimeout(wake, ms));
 const own = element<HTMLVideoElement>("own");
 const remote = element<HTMLVideoElement>("remote");
 const leaveButton = element<HTMLButtonElement>("leave");
+const probeButton = element<HTMLButtonElement>("probe");
 const killButtons = ["kill-node", "kill-gateway"].map((id) => element<HTMLButtonElement>(id));
 
 let call: Call | undefined;
+/** The result of a probe for the next call, and the time until which the gateway takes it. */
+let probed: { signed: string; until: number } | undefined;
 let said = "";
 
 /** An error that the gateway or the page's server told. */
@@ -103,6 +107,34 @@ async function openCamera() {
   return own.srcObject as MediaStream;
 }
 
+/** Measures the path to the gateway, and shows it. The next call carries the result. */
+async function testNetwork() {
+  if (!("WebTransport" in window)) throw new Error("this browser lacks WebTransport, which the test needs; Chromium has it");
+  probed = undefined;
+  show("verdict", "testing…");
+  const opened: OpenedProbe = await ask("POST", "/probes");
+  const roundTrips = await exchange(opened);
+  const report: ProbeReport = await ask("PUT", `/probes/${opened.id}`, { round_trips_us: roundTrips });
+  probed = { signed: report.signed, until: performance.now() + report.valid_ms };
+  const percent = (ppm: number) => `${(ppm / 10_000).toFixed(1)} %`;
+  show("verdict", report.verdict);
+  show("probe-delay", `${(report.round_trip_us / 1_000).toFixed(1)} ms`);
+  show("probe-jitter", `${(report.jitter_us / 1_000).toFixed(1)} ms`);
+  show("probe-loss", `${percent(report.loss_up_ppm)} up, ${percent(report.loss_down_ppm)} down`);
+  show("probe-rate", `${report.rate_kbps} kbit/s`);
+  show("probe-mtu", report.mtu ? `${report.mtu} bytes` : "none");
+  show("probe-r", (report.r_factor / 100).toFixed(0));
+  show("probe-video", report.video_lines ? `${report.video_lines}p` : "none");
+  element("probe-figures").hidden = false;
+}
+
+/** The result of a probe, for one offer. */
+function takeProbe() {
+  const result = probed && performance.now() < probed.until ? probed.signed : undefined;
+  probed = undefined;
+  return result;
+}
+
 /** Opens a session in the room. */
 async function join(role: Role, room: string, transport: Transport) {
   const media = role === "watch" ? undefined : await openCamera();
@@ -117,7 +149,7 @@ async function joinByWebrtc(role: Role, room: string, sent?: MediaStream): Promi
   let session: string | undefined;
   try {
     remote.srcObject = media.received;
-    const { id, answer } = await ask("POST", "/sessions", { role, room, offer: await media.offer() });
+    const { id, answer } = await ask("POST", "/sessions", { role, room, offer: await media.offer(), probe: takeProbe() });
     session = id;
     await media.accept(answer);
     return { role, room, transport: "webrtc", media, session: id, samples: [NONE, NONE], since: NONE };
@@ -131,7 +163,7 @@ async function joinByWebrtc(role: Role, room: string, sent?: MediaStream): Promi
 async function joinByWebtransport(role: Role, room: string, sent?: MediaStream): Promise<Call> {
   const missing = NEEDED.filter((name) => !(name in window));
   if (missing.length) throw new Error(`this browser lacks ${missing.join(", ")}; Chromium has them`);
-  const { id, webtransport } = await ask("POST", "/sessions", { role, room });
+  const { id, webtransport } = await ask("POST", "/sessions", { role, room, probe: takeProbe() });
   try {
     const media = new WebtransportMedia(webtransport, sent, (error) => say(`${error}`));
     remote.srcObject = media.received;
@@ -166,6 +198,8 @@ function stopCamera() {
 /** Calls until the gateway answers. */
 async function joinAgain({ role, room, transport }: Call) {
   leave(false);
+  // Another process takes no result of the one before.
+  probed = undefined;
   for (;;) {
     try {
       await join(role, room, transport);
@@ -233,6 +267,11 @@ element("join").addEventListener("submit", (event) => {
   leave(true);
   const transport = element<HTMLSelectElement>("transport").value as Transport;
   attempt(join(role, element<HTMLInputElement>("room").value, transport));
+});
+probeButton.addEventListener("click", () => {
+  probeButton.disabled = true;
+  const tested = testNetwork().catch((error) => show("verdict", `${error instanceof Error ? error.message : error}`));
+  void tested.finally(() => (probeButton.disabled = false));
 });
 leaveButton.addEventListener("click", () => {
   leave(true);

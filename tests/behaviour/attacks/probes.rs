@@ -4,12 +4,14 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
 
 use evenkeel_dataplane::flows::Ufrag;
-use evenkeel_media::probe::{PACKETS, bytes_of, transaction};
+use evenkeel_media::probe::{ProbeTransport, transaction};
 use evenkeel_media::stun::{StunKey, Username, write_padded_request};
 
 use crate::harness::{
     Gateway, Node, Phone, TIMEOUT, World, declared, offer, talk, udp_of, wait_until,
 };
+
+const PACKETS: u16 = ProbeTransport::Udp.packets() as u16;
 
 const UFRAG: &str = "0123456789abcdef";
 const PASSWORD: &str = "0123456789abcdef0123456789abcdef";
@@ -25,8 +27,12 @@ fn packet(number: u16, length: usize, password: &str) -> Vec<u8> {
     packet
 }
 
+fn bytes_of(number: u16) -> usize {
+    ProbeTransport::Udp.bytes_of(number).unwrap().into()
+}
+
 fn planned(number: u16) -> Vec<u8> {
-    packet(number, usize::from(bytes_of(number).unwrap()), PASSWORD)
+    packet(number, bytes_of(number), PASSWORD)
 }
 
 /// A gateway with a probe, and a client whose session goes on beside it.
@@ -36,7 +42,8 @@ fn scene(node: &Node) -> (Gateway, SocketAddr, Phone) {
     let opened = gateway.open(offer("room", declared(&ann)));
     ann.set_target(udp_of(&opened));
     let ufrag = Ufrag::new(UFRAG.as_bytes()).unwrap();
-    gateway.handle.client_probes.open(ufrag, PASSWORD, Instant::now()).unwrap();
+    let probes = &gateway.handle.client_probes;
+    probes.open(ufrag, PASSWORD, ProbeTransport::Udp, Instant::now()).unwrap();
     (gateway, udp_of(&opened), ann)
 }
 
@@ -62,7 +69,7 @@ fn probe_is_answered_with_no_more_bytes() {
     let (gateway, to, mut ann) = scene(&node);
     let (client, mut buffer) = (socket(), [0; 2_048]);
     let (mut sent, mut received) = (0, 0);
-    for number in 0..PACKETS as u16 {
+    for number in 0..PACKETS {
         let packet = planned(number);
         sent += client.send_to(&packet, to).unwrap();
         let length = client.recv(&mut buffer).unwrap();
@@ -102,13 +109,12 @@ fn stranger_to_a_probe_changes_nothing() {
     let (gateway, to, mut ann) = scene(&node);
     let eve = socket();
     for number in 0..REPEATED as u16 {
-        let guess =
-            packet(number, usize::from(bytes_of(number).unwrap()), "a guess at the password");
+        let guess = packet(number, bytes_of(number), "a guess at the password");
         eve.send_to(&guess, to).unwrap();
     }
     wait_until("all are dropped", || gateway.drops("bad-integrity") == REPEATED);
     let probe = gateway.handle.client_probes.find(UFRAG, Instant::now()).unwrap();
-    assert!((0..PACKETS as u16).all(|number| !probe.has_received(number)));
+    assert!((0..PACKETS).all(|number| !probe.has_received(number)));
     assert_eq!(probe.refused(), 0);
     assert_unanswered(&eve);
     hears_herself(&mut ann);

@@ -1,7 +1,7 @@
 // The page of `evenkeel demo --serve` in Chromium: calls, and kills the node that carries the call, then the gateway. Arguments: the folder of
 // `playwright-core`, the page's address, and the transport (`webrtc` or `webtransport`).
 //
-// Standard output is one line of JSON: the figures after the death of the node, the state after that of the gateway, and faults of the page.
+// Standard output is one line of JSON: the result of a probe, the figures after the death of the node, the state after that of the gateway, and faults of the page.
 
 import { launch, pause } from "./browser.js";
 
@@ -66,6 +66,11 @@ await page.addInitScript(() => {
 
 await page.goto(url);
 await page.locator("#transport").selectOption(transport);
+await press("Test my network");
+await page.locator("#probe-figures").waitFor();
+const probeIds = ["verdict", "probe-delay", "probe-jitter", "probe-loss", "probe-rate", "probe-mtu", "probe-r", "probe-video"];
+const probe = Object.fromEntries(await Promise.all(probeIds.map(async (id) => [id, await text(id)])));
+// The call carries the result.
 await press("Call");
 await line("carries the call");
 await watch();
@@ -112,5 +117,5 @@ await watch();
 // The page shows its call and its gateway some times a second.
 await page.waitForFunction((former) => !["starts", former].includes(document.querySelector("#gateway").textContent), figures.gateway);
 await page.locator("#state", { hasText: /^connected$/ }).waitFor();
-console.log(JSON.stringify({ killed, node, since: [...figuresSince, await since(page)], control, ...figures, faults: before, again: await text("state"), process: await text("gateway") }));
+console.log(JSON.stringify({ probe, killed, node, since: [...figuresSince, await since(page)], control, ...figures, faults: before, again: await text("state"), process: await text("gateway") }));
 await browser.close();

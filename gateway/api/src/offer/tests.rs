@@ -34,13 +34,16 @@ fn full_offer_parses() {
     assert_eq!(wanted.media.latency.duration(), Duration::from_millis(120));
     let opus = PayloadType::new(111, "opus", 48_000);
     assert_eq!(voice.payload_types, [opus]);
+    assert_eq!(wanted.media.extension(&ExtensionUri::TransportWideNumber), Some(3));
+    let other = ExtensionUri::Other("urn:example:other".into());
+    assert_eq!(wanted.media.extensions[1], HeaderExtension { id: 200, uri: other });
     assert_eq!(wanted.nodes, [("east-a1".into(), "10.0.0.1:5000".parse().unwrap())]);
 }
 
 #[test]
 fn omitted_fields_have_defaults() {
     let mut offer = offer();
-    for key in ["labels", "rtcp", "srtp", "nodes", "latency"] {
+    for key in ["labels", "rtcp", "srtp", "nodes", "latency", "extensions"] {
         offer.as_object_mut().unwrap().remove(key);
     }
     offer["ingress"] = json!({"quic": {}});
@@ -49,6 +52,7 @@ fn omitted_fields_have_defaults() {
     assert_eq!((wanted.media.rtcp, wanted.media.srtp), (RtcpPort::Mux, Srtp::Plain));
     assert_eq!(wanted.media.latency, Latency::default());
     assert!(wanted.labels.is_empty() && wanted.nodes.is_empty());
+    assert!(wanted.media.extensions.is_empty());
 }
 
 #[test]
@@ -141,6 +145,18 @@ fn error_names_field_found_and_expected() {
             &["0 bytes"],
         ),
         ("/media/1/feedback/0", json!("rpsi"), "media[1].feedback[0]", &["`rpsi`", "`nack`"]),
+        ("/extensions/0/id", json!(0), "extensions[0].id", &["found 0", "1 to 14 or 16 to 255"]),
+        ("/extensions/1/id", json!(15), "extensions[1].id", &["found 15", "16 to 255"]),
+        ("/extensions/0/id", json!(256), "extensions[0].id", &["256"]),
+        ("/extensions/1/id", json!(3), "extensions[1].id", &["found 3 a second time", "once"]),
+        ("/extensions/0/uri", json!(""), "extensions[0].uri", &["0 bytes", "1 to 256"]),
+        ("/extensions/1/uri", json!("urn:a b"), "extensions[1].uri", &["`urn:a b`", "URI"]),
+        (
+            "/extensions",
+            json!(vec![json!({"id": 1, "uri": "urn:x"}); 33]),
+            "extensions",
+            &["found 33", "at most 32"],
+        ),
         ("/latency", json!("60"), "latency", &["`60`", "`60s`"]),
         ("/latency", json!("1001ms"), "latency", &["`1001ms`", "at most `1s`"]),
         ("/media/0/bitrate", json!("64kbps"), "media[0].bitrate", &["`64kbps`", "kbit/s"]),
@@ -385,6 +401,10 @@ const OFFER: &str = r#"{
          "feedback": ["pli", "fir", "remb", "tmmbr", "nack", "transport-cc", "ccfb"],
          "payload_types": [{"payload_type": 96, "codec": "VP8", "clock_rate": 90000},
                            {"payload_type": 98, "codec": "rtx", "clock_rate": 90000, "apt": 96}]}
+    ],
+    "extensions": [
+        {"id": 3, "uri": "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"},
+        {"id": 200, "uri": "urn:example:other"}
     ],
     "latency": "120ms",
     "rtcp": "own-port", "srtp": true, "nodes": {"east-a1": "10.0.0.1:5000"}

@@ -10,8 +10,8 @@ use evenkeel_media::continuity::{AnnouncedSection, AnnouncedStreams};
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::numbering::ClientNumbers;
 use evenkeel_model::{
-    ClientIdentity, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream, PayloadType,
-    RtcpPort, SessionId, Srtp, StreamKind,
+    ClientIdentity, ExtensionUri, FeedbackSupport, HeaderExtension, IngressProtocol,
+    MediaDescription, MediaStream, PayloadType, RtcpPort, SessionId, Srtp, StreamKind,
 };
 use evenkeel_process::random::fill;
 use evenkeel_sdp::{
@@ -104,7 +104,33 @@ impl WebrtcOffer {
             });
             add(&mut streams[place], media);
         }
-        MediaDescription::new(streams, RtcpPort::Mux, Srtp::Terminated)
+        for stream in &mut streams {
+            stream.feedback.transport_cc = self.numbers(stream.kind);
+        }
+        let media = MediaDescription::new(streams, RtcpPort::Mux, Srtp::Terminated);
+        MediaDescription { extensions: self.extensions(), ..media }
+    }
+
+    /// Returns whether the client takes transport-wide numbers on each m-line of this kind on which it receives: packets of a kind do not tell
+    /// their m-line.
+    fn numbers(&self, kind: StreamKind) -> bool {
+        let receives =
+            |media: &&AcceptedMedia| stream_kind(media.kind) == kind && media.direction.has_send();
+        let mut receiving = self.negotiation.accepted().filter(receives).peekable();
+        let takes = |format: &MediaFormat| format.feedback.transport_cc;
+        receiving.peek().is_some() && receiving.all(|media| media.formats.iter().any(takes))
+    }
+
+    /// The header extensions of all m-lines, with the ids of the room.
+    fn extensions(&self) -> Vec<HeaderExtension> {
+        let mut extensions: Vec<HeaderExtension> = Vec::new();
+        for accepted in self.negotiation.accepted().flat_map(|media| &media.extensions) {
+            if extensions.iter().all(|known| known.id != accepted.room) {
+                let uri = ExtensionUri::from(Box::<str>::from(accepted.uri));
+                extensions.push(HeaderExtension { id: accepted.room, uri });
+            }
+        }
+        extensions
     }
 
     pub(super) fn keying(&self) -> SrtpKeying {

@@ -1,5 +1,5 @@
 use evenkeel_contract::errors::ErrorCode;
-use evenkeel_media::probe::PACKETS;
+use evenkeel_media::probe::ProbeTransport;
 
 use super::*;
 
@@ -7,7 +7,8 @@ const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
 /// A path of 30 ms without loss.
 fn path() -> PathMeasurement {
-    PathMeasurement::new(|_| true, &[Some(30_000); PACKETS])
+    let times = [Some(30_000); ProbeTransport::Udp.packets()];
+    PathMeasurement::new(ProbeTransport::Udp, |_| true, &times)
 }
 
 /// The field and the message of an error.

@@ -47,6 +47,32 @@ fn probe_names_listeners_and_trains() {
 }
 
 #[test]
+fn probe_by_webtransport_has_a_url() {
+    let mut world = World::start();
+    let mut open = |quic| {
+        let asking = world.ask("POST /v1/probes", r#"{"ingress": "webtransport"}"#);
+        let ControlRequest::Status(reply) = world.request() else { panic!("status") };
+        let short_lived_sha256 = vec![[0x01; 32], [0x02; 32]];
+        reply.send(StatusReport { quic, short_lived_sha256, ..status("serving") }).unwrap();
+        asking.answer()
+    };
+    assert_eq!(open(None).0, 409, "there is no QUIC listener");
+    let (status, body) = open(Some((Ipv4Addr::LOCALHOST, 443).into()));
+    assert_eq!(status, 201, "{body}");
+    let probe: ProbeAnswer = serde_json::from_value(body).unwrap();
+    let webtransport = probe.webtransport.unwrap();
+    let query = format!("id={}&token={}", probe.id, probe.password);
+    assert_eq!(webtransport.urls, [format!("https://127.0.0.1:443/probe?{query}")]);
+    assert_eq!(webtransport.certificates_sha256, ["01".repeat(32), "02".repeat(32)]);
+    assert!(probe.addresses.is_empty());
+    let packets: u16 = probe.trains.iter().map(|train| train.packets).sum();
+    assert_eq!((packets, probe.trains[4].bytes), (410, 1_000));
+    let times = |packets: usize| json!({"round_trips_us": vec![1; packets]});
+    assert_eq!(measured(&world, &probe.id, &times(410)).0, 200);
+    assert_eq!(measured(&world, &probe.id, &times(411)).0, 400);
+}
+
+#[test]
 fn result_reaches_control_as_labels_once() {
     let mut world = World::start();
     let probe = opened(&mut world);

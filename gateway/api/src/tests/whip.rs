@@ -11,6 +11,7 @@ use evenkeel_control::samples::closed_session;
 use evenkeel_control::{IceFragments, Inherited, LaterOffer, SessionView};
 use evenkeel_dataplane::worker::SrtpKeying;
 use evenkeel_handover::RequestGate;
+use evenkeel_media::probe::{PathMeasurement, ProbeTransport};
 use evenkeel_model::{Advice, AdviceKind, CloseReason, Latency, OfferRefusal, PathSegment};
 use evenkeel_telemetry::Telemetry;
 use ring::hmac;
@@ -18,6 +19,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, RootCertStore, StreamOwned};
 
 use super::*;
+use crate::probe_results::sign;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -270,6 +272,56 @@ fn refused_offer_does_not_use_up_the_token() {
     let mut opened = whip.post("/whip/live/stage", &token, CHROMIUM);
     whip.accept();
     assert_eq!(opened.status(), 201);
+}
+
+/// An offer with the result of a probe.
+fn probed(whip: &WhipWorld, token: &str, result: &str) -> Asking<TcpStream> {
+    let head = format!("POST /whip/live/stage\n{SDP}\r\nevenkeel-probe: {result}");
+    whip.ask(&head, token, CHROMIUM)
+}
+
+/// The result of the probe with this id, on a path of 30 ms without loss.
+fn probe_result(whip: &WhipWorld, id: &str, signed_at: SystemTime) -> String {
+    let times = [Some(30_000); ProbeTransport::Udp.packets()];
+    let path = PathMeasurement::new(ProbeTransport::Udp, |_| true, &times);
+    sign(&whip.world.handle.session_urls, id, &path, signed_at)
+}
+
+#[test]
+fn offer_carries_the_result_of_a_probe_once() {
+    let mut whip = WhipWorld::start();
+    let result = probe_result(&whip, "probe-1", SystemTime::now());
+    let mut asking = probed(&whip, &token(&claims()), &result);
+    let labels = whip.accept().labels;
+    for (name, value) in [("region", "east"), ("probe-r", "91"), ("probe-rtt", "30")] {
+        assert!(labels.iter().any(|it| (&*it.0, &*it.1) == (name, value)), "{name}: {labels:?}");
+    }
+    assert_eq!(asking.status(), 201);
+    let (status, body) = probed(&whip, &changed("jti", "t2"), &result).answer();
+    assert_eq!((status, &body["error"]["field"]), (400, &json!("evenkeel-probe")), "{body}");
+    assert!(body["error"]["message"].as_str().unwrap().contains("once"), "{body}");
+    assert!(whip.asks_nothing());
+}
+
+#[test]
+fn refused_result_does_not_use_up_the_token() {
+    let mut whip = WhipWorld::start();
+    let token = token(&claims());
+    let fresh = probe_result(&whip, "probe-1", SystemTime::now());
+    let old = probe_result(&whip, "probe-2", SystemTime::now() - Duration::from_secs(61));
+    for (result, reason) in [
+        (&*old, "expired"),
+        (&*fresh.replace(".91.", ".93."), "signed"),
+        ("caf\u{e9}", "visible ASCII"),
+    ] {
+        let (status, body) = probed(&whip, &token, result).answer();
+        assert_eq!((status, &body["error"]["field"]), (400, &json!("evenkeel-probe")), "{body}");
+        assert!(body["error"]["message"].as_str().unwrap().contains(reason), "{body}");
+    }
+    assert!(whip.asks_nothing());
+    let mut asking = whip.post("/whip/live/stage", &token, CHROMIUM);
+    whip.accept();
+    assert_eq!(asking.status(), 201);
 }
 
 #[test]
@@ -637,7 +689,7 @@ fn listed_origins_may_ask() {
         "accept-post: application/sdp\r\n",
         "access-control-allow-origin: https://live.example.org\r\n",
         "access-control-allow-methods: POST, PATCH, DELETE, OPTIONS\r\n",
-        "access-control-allow-headers: authorization, content-type, if-match\r\n",
+        "access-control-allow-headers: authorization, content-type, if-match, evenkeel-probe\r\n",
         "vary: origin\r\n",
     ] {
         assert!(allowed.contains(line), "{line} is not in {allowed}");

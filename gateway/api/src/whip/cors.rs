@@ -9,7 +9,7 @@ use axum::response::Response;
 
 const METHODS: HeaderValue = HeaderValue::from_static("POST, PATCH, DELETE, OPTIONS");
 const REQUEST_HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, if-match");
+    HeaderValue::from_static("authorization, content-type, if-match, evenkeel-probe");
 const ANSWER_HEADERS: HeaderValue =
     HeaderValue::from_static("location, etag, link, accept-patch, accept-post, retry-after");
 

@@ -20,6 +20,9 @@ fn quality_has_units() {
     let said = quality(&session("east-a1", "a", 0, &measures).measures);
     let expected = "R 82.04, loss 0.12 % up and 12.00 % down, jitter 3 ms up, round trip 30 ms";
     assert_eq!(said, expected);
+    let measures = json!({"rtt-client": 30_000, "available-down": 1_250});
+    let said = quality(&session("east-a1", "a", 0, &measures).measures);
+    assert_eq!(said, "round trip 30 ms, available 1250 kbit/s down");
     assert_eq!(quality(&BTreeMap::new()), "");
 }
 

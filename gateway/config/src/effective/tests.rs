@@ -154,11 +154,13 @@ fn tables_that_wait_for_a_restart_stay() {
 #[test]
 fn receivers_and_dependencies_have_their_defaults() {
     let folder = tempdir().unwrap();
-    let text = "[[alert]]\nname = \"ops\"\nurl = \"http://127.0.0.1:1/\"\n\
+    let text = "[advice]\nurl = \"http://127.0.0.1:1/advice\"\n\
+                [[alert]]\nname = \"ops\"\nurl = \"http://127.0.0.1:1/\"\n\
                 [[dependency]]\nname = \"idp\"\ntcp = \"127.0.0.1:1\"\nevery = \"1m\"\n";
     let started = load(&folder, NODE);
     let in_force = ConfigInForce::after_reload(&started, &load(&folder, text), Vec::new());
     let tables = &in_force.configuration;
+    assert_eq!(tables["advice"]["url"].as_str(), Some("http://127.0.0.1:1/advice"));
     assert_eq!(tables["alert"][0]["kind"].as_str(), Some("webhook"));
     assert_eq!(tables["alert"][0]["tiers"].as_array().map(Vec::len), Some(3));
     assert_eq!(tables["dependency"][0]["every"].as_str(), Some("1m"));

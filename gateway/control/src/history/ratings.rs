@@ -1,6 +1,6 @@
 //! Ratings of sessions by their users, beside the quality that the gateway measured.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -108,7 +108,13 @@ impl Ratings {
 
     /// Adds the ratings of earlier processes before those of this process. Returns the number of the first one of this process.
     pub(super) fn add_earlier(&mut self, earlier: Vec<SessionRating>) -> u64 {
-        let own = std::mem::take(&mut self.rated);
+        let next = self.rated.next();
+        let mut own = std::mem::take(&mut self.rated);
+        // Copies of the owner's ratings may have come again meanwhile.
+        let known: HashSet<&str> = earlier.iter().map(|it| &*it.id).collect();
+        own.records.retain(|(rating, _)| !known.contains(&*rating.id));
+        // They get numbers that no reader has passed.
+        self.rated.first = next;
         earlier.into_iter().for_each(|rating| self.push(rating));
         let first_own = self.rated.next();
         own.records.into_iter().for_each(|(rating, bytes)| self.rated.push(rating, bytes));
@@ -122,10 +128,19 @@ impl Ratings {
 
     /// Adds up to `limit` ratings from this number on, oldest first. Returns the number after them.
     pub(super) fn add_to(&self, batch: &mut RecordBatch, from: u64, limit: usize) -> u64 {
-        let ratings = self.rated.from(from, limit);
-        let next = from.max(self.rated.first) + ratings.len() as u64;
+        let (next, ratings) = self.from(from, limit);
         ratings.for_each(|rating| batch.insert::<SessionRatings>(rating));
         next
+    }
+
+    /// Up to `limit` ratings from this number on, oldest first, and the number after them.
+    pub(super) fn from(
+        &self,
+        from: u64,
+        limit: usize,
+    ) -> (u64, impl Iterator<Item = &Arc<SessionRating>>) {
+        let ratings = self.rated.from(from, limit);
+        (from.max(self.rated.first).saturating_add(ratings.len() as u64), ratings)
     }
 
     fn push(&mut self, rating: SessionRating) {

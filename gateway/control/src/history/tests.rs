@@ -134,7 +134,7 @@ fn ended(number: u64, room: &str) -> HistoryRecord {
 }
 
 pub(super) fn send(writer: &HistoryWriter, numbers: impl IntoIterator<Item = u64>) {
-    numbers.into_iter().for_each(|number| writer.send_ended(ended(number, "room")));
+    numbers.into_iter().for_each(|number| writer.send_or_count(ended(number, "room")));
 }
 
 /// Ids of the listed sessions, newest first.
@@ -216,9 +216,9 @@ fn copies_are_kept_once() {
     let folder = Folder::new();
     let writer = folder.start();
     let own = record(1, "room");
-    writer.send_ended(HistoryRecord::Ended(Box::new(own.clone()), None));
+    writer.send_or_count(HistoryRecord::Ended(Box::new(own.clone()), None));
     writer.expect_ids(&["s1"]);
-    writer.copy(vec![own, record(2, "room")]);
+    writer.copy(vec![own, record(2, "room")], Vec::new());
     writer.expect_ids(&["s2", "s1"]);
     drop(writer);
     let writer = folder.start();
@@ -530,7 +530,7 @@ fn operators_query_columns() {
     let mut old = record(2, "old");
     old.ended_us -= 7_200_000_000;
     for record in [record(3, "short"), long, old] {
-        process.send_ended(HistoryRecord::Ended(Box::new(record), None));
+        process.send_or_count(HistoryRecord::Ended(Box::new(record), None));
     }
     process.open(session(9));
     drop(process);
@@ -602,7 +602,7 @@ fn cost_of_100_000_sessions() {
         while process.records.is_full() {
             std::thread::yield_now();
         }
-        process.send_ended(ended(number, "room"));
+        process.send_or_count(ended(number, "room"));
     }
     let taken = began.elapsed();
     drop(process);

@@ -93,6 +93,13 @@ pub struct QuicListener {
     pub short_lived: Option<Arc<ShortLivedCertificates>>,
 }
 
+impl QuicListener {
+    /// SHA-256 of the certificates that browsers accept by it, the one in use first.
+    pub(super) fn short_lived_sha256(&self) -> impl Iterator<Item = [u8; 32]> {
+        self.short_lived.iter().flat_map(|pair| pair.sha256())
+    }
+}
+
 /// The addresses at which one client reaches the gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum IngressAnswer {

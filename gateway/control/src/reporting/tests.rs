@@ -102,8 +102,9 @@ fn scenario_traffic_includes_a_session_that_ended() {
         replayed: 9,
         redundant_bytes: 10,
         recovered: 11,
-        repaired: 12,
-        parity_bytes: 13,
+        key_frames_given_up: 12,
+        repaired: 13,
+        parity_bytes: 14,
         ..MediaCounts::default()
     };
     costs.count(&"drone".into(), &counts);
@@ -128,8 +129,9 @@ fn scenario_traffic_includes_a_session_that_ended() {
         replayed: 9,
         redundant_bytes: 10,
         recovered: 11,
-        repaired: 12,
-        parity_bytes: 13,
+        key_frames_given_up: 12,
+        repaired: 13,
+        parity_bytes: 14,
         repairs,
         ..expected(1)
     };

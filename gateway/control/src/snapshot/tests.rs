@@ -219,6 +219,17 @@ fn replica_gives_keys_and_the_secret_of_urls() {
 }
 
 #[test]
+fn replica_gives_ratings_once() {
+    let rating = SessionRating { id: "s17".into(), rating: 2, ..SessionRating::default() };
+    let batch = RecordBatch { number: 1, ratings: vec![rating.clone()], ..fixture("v2") };
+    let mut replica = Replica::new();
+    replica.apply(RecordBatch::decode(&batch.encode(), None).unwrap()).unwrap();
+    assert!(replica.has_news());
+    assert_eq!(replica.take_ratings(), [rating]);
+    assert_eq!(replica.take_ratings(), []);
+}
+
+#[test]
 fn copies_hold_once_the_owner_returns_an_acknowledgement() {
     let mut replica = Replica::new();
     let mut holding = |number, echo| {

@@ -157,6 +157,21 @@ impl ClientConnection {
                     continue;
                 }
             };
+            let probe = self.http3.as_ref().and_then(|http3| http3.probe());
+            let echoes = probe.map(|probe| {
+                probe.echoes(self.connection.remote_address(), &datagram[start..], now)
+            });
+            if let Some(echoes) = echoes {
+                // In memory of its own, as all that may wait in the queue.
+                let answer = echoes.then(|| Bytes::copy_from_slice(&datagram));
+                // One that does not fit is lost.
+                if let Some(Err(SendDatagramError::Blocked(_))) =
+                    answer.map(|answer| self.send_datagram(answer))
+                {
+                    count(&hub.counters.datagrams_full);
+                }
+                continue;
+            }
             let (flow, packet) = match roq::read_datagram(&datagram[start..]) {
                 Ok((flow, _)) if self.http3.as_ref().is_some_and(|http3| !http3.has_flow(flow)) => {
                     count(&hub.counters.unknown_flow_datagrams);

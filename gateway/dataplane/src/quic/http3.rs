@@ -4,12 +4,14 @@
 //! The query of the request has the flow identifier of a session: `/roq?token=…`. From the answer on the session uses the connection.
 //! Packets that are too large for a DATAGRAM go to the client in streams of WebTransport, as RoQ frames them.
 //!
+//! Or the request is that of a client's probe: `/probe?id=…&token=…`. Its DATAGRAMs are answered by their own bytes.
+//!
 //! `web-transport-proto` has the codec of SETTINGS and field sections. No table of QPACK grows: the announced capacity is 0.
 //!
 //! | error | handling |
 //! |---|---|
 //! | another path | status 404 |
-//! | a token that is the flow of no session | status 403 |
+//! | a token that is the flow of no session, or opens no session of a probe | status 403 |
 //! | another method | status 405 |
 //! | another protocol, or a client without DATAGRAMs of HTTP/3 | status 501 |
 //! | a second session | stream reset with H3_REQUEST_REJECTED |
@@ -18,6 +20,8 @@
 //! | a violation of HTTP/3, a DATAGRAM that is no packet | connection closed with the code of [`Http3Error`] |
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -32,6 +36,7 @@ pub(super) use self::error::Http3Error;
 use self::frames::{FrameReader, ReadFrame};
 use super::counters::count;
 use super::hub::Hub;
+use crate::client_probes::ClientProbe;
 use crate::flows::Home;
 
 mod error;
@@ -41,6 +46,8 @@ mod frames;
 pub(super) const ALPN: &[u8] = b"h3";
 
 const PATH: &str = "/roq";
+const PROBE_PATH: &str = "/probe";
+const PROBE_ID: &str = "id";
 const TOKEN: &str = "token";
 
 /// Requests of a client in progress: that of the session, and one that is refused.
@@ -66,8 +73,13 @@ const NOT_IN_CONTROL: [u32; 7] = [0x0, 0x1, 0x2, 0x5, 0x6, 0x8, 0x9];
 const RESERVED_SETTINGS: [u32; 4] = [0x2, 0x3, 0x4, 0x5];
 
 /// The URL of a session at one address of the endpoint.
-pub fn webtransport_url(address: std::net::SocketAddr, flow_to_gateway: u64) -> String {
+pub fn webtransport_url(address: SocketAddr, flow_to_gateway: u64) -> String {
     format!("https://{address}{PATH}?{TOKEN}={flow_to_gateway}")
+}
+
+/// The URL of a probe at one address of the endpoint.
+pub fn probe_url(address: SocketAddr, id: &str, password: &str) -> String {
+    format!("https://{address}{PROBE_PATH}?{PROBE_ID}={id}&{TOKEN}={password}")
 }
 
 /// The client's connection, and the sessions that it may use.
@@ -105,12 +117,20 @@ enum Http3Stream {
 }
 
 struct WebTransportSession {
-    home: Home,
-    /// The only flow of the session towards the gateway.
-    flow: FlowId,
+    purpose: SessionPurpose,
     quarter_id: u64,
     datagram_prefix: Vec<u8>,
     stream_prefix: Vec<u8>,
+}
+
+/// The content of a session of WebTransport.
+enum SessionPurpose {
+    Media {
+        home: Home,
+        /// The only flow towards the gateway.
+        flow: FlowId,
+    },
+    Probe(Arc<ClientProbe>),
 }
 
 enum Piece {
@@ -152,7 +172,16 @@ impl Http3 {
 
     /// Returns whether the open session has this flow towards the gateway.
     pub(super) fn has_flow(&self, flow: FlowId) -> bool {
-        self.session.as_ref().is_some_and(|open| open.flow == flow)
+        let purpose = self.session.as_ref().map(|open| &open.purpose);
+        matches!(purpose, Some(SessionPurpose::Media { flow: own, .. }) if *own == flow)
+    }
+
+    /// The probe of the open session.
+    pub(super) fn probe(&self) -> Option<&ClientProbe> {
+        match &self.session.as_ref()?.purpose {
+            SessionPurpose::Media { .. } => None,
+            SessionPurpose::Probe(probe) => Some(probe),
+        }
     }
 
     /// The bytes before RoQ's in a DATAGRAM to the client.
@@ -302,7 +331,7 @@ impl Http3 {
         let Some(Http3Stream::Waiting { request, rest }) = self.streams.remove(&id) else {
             return Ok(());
         };
-        let admitted = match admit(&request, cx.hub)? {
+        let admitted = match admit(&request, cx.hub, cx.now)? {
             Ok(_) if self.session.is_some() => {
                 count(&cx.hub.counters.webtransport_refused);
                 self.reject(id, REQUEST_REJECTED, cx);
@@ -311,11 +340,11 @@ impl Http3 {
             Ok(_) if !has_datagrams => Err(StatusCode::NOT_IMPLEMENTED),
             admitted => admitted,
         };
-        let response = ConnectResponse::new(admitted.err().unwrap_or(StatusCode::OK));
+        let response = ConnectResponse::new(*admitted.as_ref().err().unwrap_or(&StatusCode::OK));
         let mut bytes = Vec::new();
         response.encode(&mut bytes).expect("a status is below the limit of a field section");
         write(cx.connection, id, &bytes)?;
-        let Ok((home, flow)) = admitted else {
+        let Ok(purpose) = admitted else {
             count(&cx.hub.counters.webtransport_refused);
             // Both fail only if the client has ended the stream.
             let _ = cx.connection.send_stream(id).finish();
@@ -323,8 +352,10 @@ impl Http3 {
             return Ok(());
         };
         count(&cx.hub.counters.webtransport_opened);
-        cx.hub.attach(cx.handle, home, flow.number(), cx.now);
-        self.session = Some(WebTransportSession::new(id, home, flow));
+        if let SessionPurpose::Media { home, flow } = purpose {
+            cx.hub.attach(cx.handle, home, flow.number(), cx.now);
+        }
+        self.session = Some(WebTransportSession::new(id, purpose));
         self.streams.insert(id, Http3Stream::Open(FrameReader::default()));
         self.take(id, &rest, cx)
     }
@@ -350,8 +381,9 @@ impl Http3 {
             }
             Some(Http3Stream::Request(_)) => self.reject(id, REQUEST_INCOMPLETE, cx),
             Some(Http3Stream::Open(reader)) => {
-                if let Some(over) = self.session.take() {
-                    cx.hub.release(cx.handle, over.home, cx.now);
+                let purpose = self.session.take().map(|over| over.purpose);
+                if let Some(SessionPurpose::Media { home, .. }) = purpose {
+                    cx.hub.release(cx.handle, home, cx.now);
                 }
                 if is_finished && !reader.is_between_frames() {
                     return Err(Http3Error::Frame);
@@ -366,7 +398,7 @@ impl Http3 {
 }
 
 impl WebTransportSession {
-    fn new(request: StreamId, home: Home, flow: FlowId) -> WebTransportSession {
+    fn new(request: StreamId, purpose: SessionPurpose) -> WebTransportSession {
         let number = VarInt::from(request).into_inner();
         let varint = |number: u64| {
             web_transport_proto::VarInt::from_u64(number).expect("stream IDs have 62 bits")
@@ -376,12 +408,16 @@ impl WebTransportSession {
         varint(quarter_id).encode(&mut datagram_prefix);
         StreamUni::WEBTRANSPORT.encode(&mut stream_prefix);
         varint(number).encode(&mut stream_prefix);
-        WebTransportSession { home, flow, quarter_id, datagram_prefix, stream_prefix }
+        WebTransportSession { purpose, quarter_id, datagram_prefix, stream_prefix }
     }
 }
 
-/// The session that a request names, or the status of the refusal.
-fn admit(request: &[u8], hub: &Hub) -> Result<Result<(Home, FlowId), StatusCode>, Http3Error> {
+/// The purpose of the session that a request opens, or the status of the refusal.
+fn admit(
+    request: &[u8],
+    hub: &Hub,
+    now: Instant,
+) -> Result<Result<SessionPurpose, StatusCode>, Http3Error> {
     let request = match ConnectRequest::decode(&mut &*request) {
         Ok(request) => request,
         Err(ConnectError::WrongMethod(Some(_))) => return Ok(Err(StatusCode::METHOD_NOT_ALLOWED)),
@@ -390,14 +426,24 @@ fn admit(request: &[u8], hub: &Hub) -> Result<Result<(Home, FlowId), StatusCode>
         Err(ConnectError::FieldSectionTooLarge) => return Err(Http3Error::ExcessiveLoad),
         Err(_) => return Err(Http3Error::Message),
     };
-    if request.url.path() != PATH {
-        return Ok(Err(StatusCode::NOT_FOUND));
-    }
-    let mut query = request.url.query_pairs();
-    let token = query.find(|(name, _)| name == TOKEN);
-    let flow = token.and_then(|(_, token)| token.parse().ok()).and_then(FlowId::new);
-    let session = flow.and_then(|flow| Some((hub.home(flow)?, flow)));
-    Ok(session.ok_or(StatusCode::FORBIDDEN))
+    let value = |key: &str| {
+        let mut query = request.url.query_pairs();
+        query.find(|(name, _)| name == key).map(|(_, value)| value)
+    };
+    let media = || {
+        let flow = value(TOKEN)?.parse().ok().and_then(FlowId::new)?;
+        Some(SessionPurpose::Media { home: hub.home(flow)?, flow })
+    };
+    let probe = || {
+        let probe = hub.probe(&value(PROBE_ID)?, now)?;
+        probe.admits_session(&value(TOKEN)?, now).then_some(SessionPurpose::Probe(probe))
+    };
+    let purpose = match request.url.path() {
+        PATH => media(),
+        PROBE_PATH => probe(),
+        _ => return Ok(Err(StatusCode::NOT_FOUND)),
+    };
+    Ok(purpose.ok_or(StatusCode::FORBIDDEN))
 }
 
 /// Reads SETTINGS. Returns whether the client receives DATAGRAMs of HTTP/3.

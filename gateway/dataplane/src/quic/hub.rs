@@ -15,6 +15,7 @@ use quinn_proto::ConnectionHandle;
 use super::counters::{Counters, count};
 use super::predecessors::{CarriedSession, HandedConnections, Predecessors};
 use super::process_link::{LinkRead, ProcessLink};
+use crate::client_probes::{ClientProbe, ClientProbes};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
 use crate::ring::{self, PathReport, RingFull, RingItem, RingMeta};
 
@@ -70,6 +71,7 @@ pub(super) struct PathStatistics {
 pub(super) struct Hub {
     pub(super) counters: Arc<Counters>,
     flows: Arc<Flows>,
+    probes: Arc<ClientProbes>,
     outlet: Outlet,
     pub(super) predecessors: Predecessors,
     /// Open connections of this process.
@@ -116,11 +118,22 @@ impl Hub {
         Hub {
             counters,
             flows,
+            probes: Arc::default(),
             outlet: Outlet::Workers(workers),
             predecessors: Predecessors::default(),
             connections: HashMap::new(),
             sessions: HashMap::new(),
         }
+    }
+
+    /// With the probes of clients, for which it opens sessions of WebTransport.
+    pub(super) fn with_probes(self, probes: Arc<ClientProbes>) -> Hub {
+        Hub { probes, ..self }
+    }
+
+    /// The probe with this id.
+    pub(super) fn probe(&self, id: &str, now: Instant) -> Option<Arc<ClientProbe>> {
+        self.probes.find(id, now)
     }
 
     /// Everything that the next process needs to know. `newest` is the number of this process, `link` the other end of one to it.

@@ -39,7 +39,7 @@ mod x509;
 
 pub use certificate::EndpointIdentity;
 pub use counters::Counters;
-pub use http3::webtransport_url;
+pub use http3::{probe_url, webtransport_url};
 pub use predecessors::HandedConnections;
 pub use settings::{CertificateSource, QuicSettings, QuicStartError};
 pub use short_lived::{ShortLivedCertificates, ShortLivedError};

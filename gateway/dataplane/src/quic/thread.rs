@@ -23,6 +23,7 @@ use super::short_lived::ShortLivedCertificates;
 use super::socket::QuicSocket;
 use super::{Counters, QuicSettings, QuicStartError};
 use crate::Waker;
+use crate::client_probes::ClientProbes;
 use crate::flows::Flows;
 use crate::lease::{self, SendLease};
 use crate::worker::Gather;
@@ -144,7 +145,7 @@ pub fn listen(
 
 /// Starts the endpoint's thread.
 ///
-/// `to_workers` and `from_workers` have one ring per worker, by number. Browsers see a certificate of `short_lived`, if it is given, and
+/// `probes` are answered by WebTransport. `to_workers` and `from_workers` have one ring per worker, by number. Browsers see a certificate of `short_lived`, if it is given, and
 /// else that of all clients. The endpoint reads and sends only while it has the lease. A suspended one reads nothing before [`Resumer::resume`].
 ///
 /// # Errors
@@ -153,6 +154,7 @@ pub fn listen(
 pub fn start(
     listener: BoundQuicSocket,
     flows: Arc<Flows>,
+    probes: Arc<ClientProbes>,
     to_workers: Vec<ring::RingSender>,
     from_workers: Vec<ring::Receiver>,
     lease: Arc<SendLease>,
@@ -167,7 +169,7 @@ pub fn start(
 
     let counters = Arc::<Counters>::default();
     let waker = Arc::new(Waker::new().map_err(QuicStartError::Thread)?);
-    let hub = Hub::new(flows, Arc::clone(&counters), to_workers);
+    let hub = Hub::new(flows, Arc::clone(&counters), to_workers).with_probes(probes);
     let endpoint = QuicEndpoint::new(configs, socket, settings, hub, from_workers, lease);
     let sleep = Sleep::new(&endpoint, Arc::clone(&waker)).map_err(QuicStartError::Thread)?;
     let stage = Arc::new(AtomicU8::new(if suspended { WAITS } else { RUNS }));

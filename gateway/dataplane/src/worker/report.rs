@@ -149,6 +149,8 @@ pub struct MediaCounts {
     pub gap: Option<Duration>,
     /// Packets of the client that another node got again after the death of one. They are not included in [`Totals`].
     pub replayed: u32,
+    /// Key frames, from the client or to it, that were requested repeatedly and did not come.
+    pub key_frames_given_up: u32,
     /// Lost packets of the client that the node got from parity.
     pub repaired: u32,
     /// Bytes of the parity packets that the gateway made for the client. They are included in `repairs`.

@@ -7,6 +7,7 @@
 mod address;
 mod client;
 mod counts;
+mod estimate;
 mod fec;
 mod feedback;
 mod measurements;
@@ -31,11 +32,11 @@ use address::CheckedAddress;
 pub(crate) use client::Admission;
 use client::ClientSide;
 use counts::SessionCounts;
+use estimate::DownlinkEstimate;
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::continuity::{OriginalNumbers, Pass, StreamEpoch, Withheld};
 use evenkeel_media::loss::RepairPacket;
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
-use evenkeel_media::repair::PathTiming;
 use evenkeel_media::repair::cache::CachedPacket;
 use evenkeel_media::srtp::{GrantView, SrtpKeys};
 use evenkeel_media::stun::{StunKey, Username};
@@ -197,10 +198,14 @@ impl WorkerSession {
         };
         let repair = self.running.as_deref().and_then(|running| running.repair.as_deref());
         let repairs = repair.is_some_and(|repair| repair.is_active(now));
-        let is_idle = !was_used && !repairs && self.state_ref().map_or(cap == 0, is_quiet);
+        let estimate = self.running.as_deref().and_then(|running| running.estimate.as_deref());
+        let estimates = estimate.is_some_and(|estimate| estimate.kbps(now).is_some());
+        let is_idle =
+            !was_used && !repairs && !estimates && self.state_ref().map_or(cap == 0, is_quiet);
         if is_idle && let Some(running) = self.running.as_deref_mut() {
             // Its packets are too old, and its memory is shared.
             running.replay = None;
+            DownlinkEstimate::release(&mut running.estimate);
             running.fec.iter_mut().for_each(|fec| fec.release());
         }
         self.activity = if is_idle { Activity::Idle } else { Activity::Quiet };
@@ -393,10 +398,18 @@ impl WorkerSession {
     #[cold]
     fn inspect(&mut self, header: &rtp::RtpHeader, packet: &[u8], now: Instant) {
         let declared = declared(&self.media, header.payload_type);
-        if let (Some((kind, payload)), Some(running)) = (declared, self.running.as_deref_mut())
-            && running.state.signs.inspect(kind, payload, header.payload(packet), now)
-        {
-            running.state.feedback.key_frame_came(header.ssrc);
+        let (Some((kind, payload)), Some(running)) = (declared, self.running.as_deref_mut()) else {
+            return;
+        };
+        let MediaState { signs, feedback, .. } = &mut running.state;
+        match signs.inspect(kind, payload, header.payload(packet), now) {
+            Some(true) => feedback.key_frame_came(header.ssrc),
+            Some(false) => {}
+            // In the packets of an unknown codec no key frame is found.
+            None => feedback.stop_awaiting(header.ssrc),
+        }
+        if feedback.awaits_key_frame_of_client() {
+            signs.go_on_inspecting();
         }
     }
 
@@ -405,7 +418,7 @@ impl WorkerSession {
         self.mark_active(cx);
         let readable = self.media.srtp.is_readable();
         let home = self.home;
-        let RunningMedia { state, counts, redundancy, fec, .. } = self.running();
+        let RunningMedia { state, counts, .. } = self.running();
         let MediaState { measurements, continuity, validation, flow, totals, .. } = state;
         let sent = totals.packets_down;
         measurements.last_heard = Some(cx.now);
@@ -419,14 +432,8 @@ impl WorkerSession {
         // RTCP is only a few packets a second, so the copy is cheap.
         let mut packet = packet.to_vec();
         if readable {
-            if let Some(redundancy) = redundancy {
-                redundancy.read_feedback(&packet, cx.now);
-            }
-            if let Some(fec) = fec {
-                fec.read_feedback(&packet, cx.now);
-            }
             continuity.excuse_skipped(&mut packet);
-            measurements.read_reports(
+            let lost_ppm = measurements.read_reports(
                 &packet,
                 |ssrc| continuity.clock_rate(ssrc),
                 |block| continuity.unsent(block),
@@ -444,6 +451,9 @@ impl WorkerSession {
             if !self.answer_nacks(&mut packet, cx) {
                 return;
             }
+            if !self.running().follow_downlink(lost_ppm, &mut packet, cx.now) {
+                return;
+            }
         }
         let (hop, twin) = match self.route.forward_to_node(cx.board) {
             ForwardVerdict::Pass { hop, .. } => (hop, None),
@@ -453,17 +463,27 @@ impl WorkerSession {
         // The rewrite may shorten the packet.
         if readable {
             self.client.restore_reports(&mut packet);
+            let measurements = &self.state().measurements;
+            let length = rtcp::xr::retain_answers(&mut packet, |reference| {
+                measurements.has_sent_reference(reference)
+            });
+            packet.truncate(length);
             let length = feedback::coalesce(&mut packet);
             packet.truncate(length);
         }
         match self.state().continuity.rtcp_to_node(&mut packet) {
             Ok(length) => {
                 packet.truncate(length);
-                if readable && self.limits.receive_kbps > 0 {
-                    let bps = u64::from(self.limits.receive_kbps) * 1_000;
-                    rtcp::rewrite::limit_rates(&mut packet, bps);
+                let running = self.running.as_deref();
+                let estimate = running.and_then(|running| running.estimate.as_deref());
+                let limit = DownlinkEstimate::limit(estimate, self.limits.receive_kbps, cx.now);
+                if readable && let Some(kbps) = limit {
+                    rtcp::rewrite::limit_rates(&mut packet, u64::from(kbps) * 1_000);
                 }
                 let packet = &packet[..];
+                if readable {
+                    self.state().feedback.note_requests_to_hop(packet, cx.now);
+                }
                 if let Some(twin) = twin {
                     self.send_copy(twin, RtpSide::Rtcp, StreamKind::Audio, packet, cx);
                 }
@@ -732,12 +752,10 @@ impl WorkerSession {
         state.totals.bytes_down += packet.len() as u64;
         state.measurements.bytes_down += packet.len() as u64;
         if let Some(OriginalNumbers { ssrc, .. }) = original {
-            state.measurements.down(Some(ssrc)).reported.note_repair(RepairPacket::Separate);
+            state.measurements.down(Some(ssrc)).losses.note_repair(RepairPacket::Separate);
         }
-        if kind == StreamKind::Video
-            && let Some(request) = state.feedback.key_frame_request(header.ssrc)
-        {
-            self.ask_hop(from, header, packet, &request, cx);
+        if kind == StreamKind::Video && state.feedback.looks_for_key_frame(header.ssrc) {
+            self.look_for_key_frame(from, header, packet, cx);
         }
         if let Some(kind) = repair {
             self.counts().note_repair(kind, MediaDirection::ToClient, packet.len());
@@ -823,17 +841,19 @@ impl WorkerSession {
         cx: &mut PacketContext<'_>,
     ) -> bool {
         let seed = self.seed;
-        let Some(mut fec) = self.running().fec.take() else { return false };
-        let Some(mut covered) = fec.note_sent(sent, cx.now) else {
-            self.running().fec = Some(fec);
+        let RunningMedia { state, fec: place, .. } = self.running();
+        let Some(mut fec) = place.take() else { return false };
+        let Some(mut covered) = fec.note_sent(sent, &mut state.measurements, cx.now) else {
+            *place = Some(fec);
             return false;
         };
-        self.send_to_client(RtpSide::Rtp, StreamKind::Video, packet, cx, |bytes| {
+        let rewrite = |bytes: &mut [u8]| {
             rtp::set_ssrc(bytes, sent.ssrc);
             rtp::set_sequence(bytes, sent.sequence);
             rtp::set_timestamp(bytes, sent.timestamp);
-            covered.extend_from_slice(bytes);
-        });
+        };
+        let show = |bytes: &[u8]| covered.extend_from_slice(bytes);
+        self.send_shown(RtpSide::Rtp, StreamKind::Video, packet, cx, rewrite, show);
         let running = self.running();
         if running.srtp.map_to_client(&mut covered).is_ok()
             && !fec.keep(sent, covered, &cx.egress.repair_memory, cx.now)
@@ -868,24 +888,43 @@ impl WorkerSession {
         continuity.pass_retransmission(epoch, header, sequence, clock_rate, is_repaired, now)
     }
 
-    /// Sends a request for a key frame to the hop, unless one begins with this packet or the client lacks nothing.
+    /// Looks for a key frame in a packet of the hop. Requests one, or requests it again, unless one begins or the client lacks nothing.
     #[cold]
-    fn ask_hop(
+    fn look_for_key_frame(
         &mut self,
         hop: Hop,
         header: &rtp::RtpHeader,
         packet: &[u8],
-        request: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
+        let (ssrc, now) = (header.ssrc, cx.now);
         let begins = declared(&self.media, header.payload_type).and_then(|(_, payload)| {
             key_frame::begins_key_frame(&payload.codec, header.payload(packet))
         });
-        if begins == Some(true) || self.lacks_nothing(header.ssrc) {
+        let lacks_nothing = self.state().feedback.wants_key_frame(ssrc) && self.lacks_nothing(ssrc);
+        let MediaState { feedback, continuity, .. } = self.state();
+        if begins == Some(true) {
+            continuity.note_key_frame(ssrc);
+        }
+        if begins == Some(true) || lacks_nothing {
+            if let Some(after) = feedback.key_frame_of_hop_came(ssrc, now) {
+                self.counts().note_key_frame(after);
+            }
             return;
         }
-        cx.egress.stats.asked_key_frame(MediaDirection::ToNode);
-        self.send_to_node(hop, RtpSide::Rtcp, StreamKind::Video, request, cx);
+        let mut request = feedback.key_frame_request(ssrc);
+        match begins {
+            // In the packets of an unknown codec no key frame is found.
+            None => {
+                feedback.key_frame_of_hop_came(ssrc, now);
+            }
+            Some(_) if request.is_some() => feedback.await_key_frame_of_hop(ssrc, now),
+            Some(_) => request = feedback.repeat_to_hop(ssrc, now),
+        }
+        if let Some(request) = request {
+            cx.egress.stats.asked_key_frame(MediaDirection::ToNode);
+            self.send_to_node(hop, RtpSide::Rtcp, StreamKind::Video, &request, cx);
+        }
     }
 
     fn rtcp_to_client(&mut self, epoch: StreamEpoch, packet: &[u8], cx: &mut PacketContext<'_>) {
@@ -931,10 +970,57 @@ impl WorkerSession {
         cx: &mut PacketContext<'_>,
         rewrite: impl FnOnce(&mut [u8]),
     ) {
+        self.send_shown(side, kind, packet, cx, rewrite, |_| {});
+    }
+
+    /// Sends a packet to the client. `show` gets it with all numbers, by the room's ones for payload types and extensions, before encryption.
+    #[inline(always)]
+    fn send_shown(
+        &mut self,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+        rewrite: impl FnOnce(&mut [u8]),
+        show: impl FnOnce(&[u8]),
+    ) {
         // The next copy must have the counters.
         self.uncopied |= self.has_srtp();
         let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
-        self.client.send(side, dscp, packet, &self.media, self.home, running, cx, rewrite);
+        if let Some(RunningMedia { estimate: Some(estimate), .. }) = &running
+            && estimate.has_numbers()
+        {
+            return self.send_numbered(side, kind, packet, cx, rewrite, show);
+        }
+        self.client.send(side, dscp, packet, &self.media, self.home, running, cx, |bytes| {
+            rewrite(bytes);
+            show(bytes);
+        });
+    }
+
+    /// Sends a packet to a client that takes transport-wide numbers. Few sessions do, so this code stands apart from the packet path of
+    /// others.
+    #[inline(never)]
+    fn send_numbered(
+        &mut self,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+        rewrite: impl FnOnce(&mut [u8]),
+        show: impl FnOnce(&[u8]),
+    ) {
+        let Some(mut estimate) = self.running().estimate.take() else { return };
+        let numbered = estimate.number(packet, rewrite, cx.now);
+        let more = (numbered.len() - packet.len()) as u64;
+        let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
+        self.client.send(side, dscp, numbered, &self.media, self.home, running, cx, |bytes| {
+            show(bytes);
+        });
+        let RunningMedia { state, estimate: place, .. } = self.running();
+        state.totals.bytes_down += more;
+        state.measurements.bytes_down += more;
+        *place = Some(estimate);
     }
 
     /// Sets the client's port from an RTP packet. Returns whether the packet has a declared payload type.
@@ -1169,9 +1255,10 @@ impl WorkerSession {
         let had_video = self.media.has_video();
         self.media = media;
         let media = Arc::clone(&self.media);
-        let RunningMedia { state, srtp, repair, redundancy, fec, .. } = self.running();
+        let RunningMedia { state, srtp, repair, redundancy, estimate, fec, .. } = self.running();
         ClientRepair::follow(repair, &media);
         Redundancy::follow(redundancy, &media);
+        DownlinkEstimate::follow(estimate, &media);
         ClientFec::follow(fec, &media);
         state.measurements.note_redundancy(|_| None);
         let had_media = srtp.may_receive();
@@ -1289,6 +1376,22 @@ impl WorkerSession {
         self.send_to_client(RtpSide::Rtcp, StreamKind::Video, request, cx, |_| {});
     }
 
+    /// Repeats requests for key frames of the client that are overdue. They are no sign of a receiver that still lacks one.
+    fn repeat_key_frame_requests(&mut self, cx: &mut PacketContext<'_>) {
+        let Some(running) = self.running.as_deref_mut() else { return };
+        let MediaState { feedback, measurements, .. } = &mut running.state;
+        let round_trip = measurements.round_trip(cx.now).unwrap_or_default();
+        let request = feedback.repeat_to_client(round_trip, cx.now);
+        let given_up = feedback.take_given_up();
+        if given_up > 0 {
+            self.counts().note_given_up(given_up);
+        }
+        if let Some(request) = request {
+            cx.egress.stats.asked_key_frame(MediaDirection::ToClient);
+            self.send_to_client(RtpSide::Rtcp, StreamKind::Video, &request, cx, |_| {});
+        }
+    }
+
     /// Runs every 100 ms: repeats the cap when due and reports shed packets.
     pub(crate) fn tick(&mut self, cx: &mut PacketContext<'_>) {
         let kbps = self.limits.send_kbps;
@@ -1306,6 +1409,7 @@ impl WorkerSession {
         if let Some(request) = due {
             self.send_key_frame_request(&request, cx);
         }
+        self.repeat_key_frame_requests(cx);
         if self.has_srtp() {
             self.look_for_keys(cx);
         }
@@ -1464,7 +1568,7 @@ impl WorkerSession {
             // A second answer repairs no second loss.
             if packets > before && cached.answered.is_none() {
                 let down = running.state.measurements.down(Some(cached.ssrc));
-                down.reported.note_repair(RepairPacket::Same);
+                down.losses.note_repair(RepairPacket::Same);
             }
         };
         let length = repair.answer(compound, timing, now, send, || is_refused = true);
@@ -1531,9 +1635,9 @@ impl WorkerSession {
     fn suppress_nacks(&mut self, compound: &mut Vec<u8>, now: Instant) -> bool {
         let Some(running) = self.running.as_deref_mut() else { return true };
         let Some(repair) = running.repair.as_deref_mut() else { return true };
-        let PathTiming { round_trip, .. } = repair.timing(&running.state.measurements, now);
+        let timing = repair.timing(&running.state.measurements, now);
         let length = rtcp::rewrite::retain_requested(compound, |ssrc, sequence| {
-            repair.missing.admit_request(ssrc, sequence, round_trip, now)
+            repair.missing.admit_request(ssrc, sequence, timing, now)
         });
         compound.truncate(length);
         length > 0

@@ -6,13 +6,15 @@ use std::time::Duration;
 use evenkeel_config::address;
 use evenkeel_dataplane::worker::NodePort;
 use evenkeel_http::Posted;
-use evenkeel_model::{FeedbackSupport, MediaStream, PayloadType, RtcpPort, SessionId, Srtp};
+use evenkeel_model::{
+    FeedbackSupport, HeaderExtension, MediaStream, PayloadType, RtcpPort, SessionId, Srtp,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::session::{SessionFacts, plain_reason};
 
-/// `{"verb":"open","node":"east-a1","room":"studio","session":"…","nonce":"…","labels":{…},"media":[…],"rtcp":"mux",
+/// `{"verb":"open","node":"east-a1","room":"studio","session":"…","nonce":"…","labels":{…},"media":[…],"extensions":[…],"rtcp":"mux",
 /// "srtp":false,"gateway":{"address":"10.0.0.1:40000"},"lease_s":30}`; `gateway.rtcp` is present if `rtcp` is `own`.
 pub(super) fn open(
     node: &str,
@@ -41,6 +43,7 @@ pub(super) fn open(
         "nonce": word(nonce),
         "labels": labels,
         "media": media.streams.iter().map(stream).collect::<Vec<_>>(),
+        "extensions": media.extensions.iter().map(extension).collect::<Vec<_>>(),
         "rtcp": rtcp,
         "srtp": media.srtp == Srtp::Opaque,
         "gateway": gateway,
@@ -81,6 +84,11 @@ fn stream(stream: &MediaStream) -> Value {
         stream["bitrate_kbps"] = json!(kbps);
     }
     stream
+}
+
+fn extension(extension: &HeaderExtension) -> Value {
+    let HeaderExtension { id, uri } = extension;
+    json!({"id": id, "uri": uri.as_str()})
 }
 
 /// `{"verb":"refresh","node":"east-a1","sessions":[{"session":"…","nonce":"…"}],"lease_s":30}`.

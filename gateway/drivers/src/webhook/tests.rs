@@ -5,8 +5,8 @@ use evenkeel_dataplane::flows::Home;
 use evenkeel_fuzz::Corpus;
 use evenkeel_http::HttpAnswer;
 use evenkeel_model::{
-    FeedbackSupport, Incarnation, MediaDescription, MediaStream, PayloadType, RoomId, RtcpPort,
-    Srtp, StreamKind,
+    ExtensionUri, FeedbackSupport, HeaderExtension, Incarnation, MediaDescription, MediaStream,
+    PayloadType, RoomId, RtcpPort, Srtp, StreamKind,
 };
 use serde_json::{Value, json};
 
@@ -30,7 +30,8 @@ fn facts() -> SessionFacts {
         },
         bitrate_kbps: Some(64),
     };
-    let media = MediaDescription::new(vec![stream], RtcpPort::Own, Srtp::Plain);
+    let mut media = MediaDescription::new(vec![stream], RtcpPort::Own, Srtp::Plain);
+    media.extensions = vec![HeaderExtension { id: 1, uri: ExtensionUri::AudioLevel }];
     SessionFacts {
         room: "studio".into(),
         labels: [("device".into(), "phone".into())].into(),
@@ -130,6 +131,7 @@ fn opening_describes_the_session_and_gets_an_address() {
             "feedback": ["nack", "transport-cc", "ccfb"],
             "bitrate_kbps": 64,
         }],
+        "extensions": [{"id": 1, "uri": "urn:ietf:params:rtp-hdrext:ssrc-audio-level"}],
         "rtcp": "own",
         "srtp": false,
         "gateway": {"address": "10.0.0.1:4000", "rtcp": 4_017},

@@ -201,7 +201,10 @@ impl Talker {
                 }
                 Ok(RtcpPacket::ReceiverReport(_)) => self.tally.reports_received += 1,
                 Ok(
-                    RtcpPacket::Nack(_) | RtcpPacket::TransportWide(_) | RtcpPacket::Other { .. },
+                    RtcpPacket::Nack(_)
+                    | RtcpPacket::TransportWide(_)
+                    | RtcpPacket::Extended(_)
+                    | RtcpPacket::Other { .. },
                 ) => {}
                 Err(_) => self.tally.unreadable += 1,
             }

@@ -16,6 +16,7 @@ use evenkeel_contract::offers::{
     OfferStreamKind,
 };
 use evenkeel_contract::operations::{BreakRequest, NodeFault};
+use evenkeel_contract::probes::{ProbeIngress, ProbeRequest, ProbeRoundTrips};
 use evenkeel_contract::sessions::Session;
 use evenkeel_process::lock;
 use http_body_util::{BodyExt, Full, Limited};
@@ -26,8 +27,9 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
@@ -93,6 +95,8 @@ struct PageOffer {
     room: String,
     /// SDP. Without it the session is one of WebTransport.
     offer: Option<String>,
+    /// The signed result of a probe.
+    probe: Option<String>,
 }
 
 /// A response without its headers.
@@ -103,8 +107,9 @@ struct PageAnswer {
 }
 
 impl PageAnswer {
-    fn json(status: StatusCode, body: &Value) -> PageAnswer {
-        PageAnswer { status, media_type: JSON, body: body.to_string().into() }
+    fn json(status: StatusCode, body: &impl Serialize) -> PageAnswer {
+        let body = serde_json::to_vec(body).expect("texts and numbers");
+        PageAnswer { status, media_type: JSON, body: body.into() }
     }
 
     fn done() -> PageAnswer {
@@ -177,6 +182,15 @@ impl DemoPage {
         let parts: Vec<&str> = path.split('/').skip(1).collect();
         match (head.method.as_str(), &parts[..]) {
             ("POST", ["sessions"]) => open(&mut admin, body).await,
+            ("POST", ["probes"]) => {
+                let request = ProbeRequest { ingress: ProbeIngress::Webtransport };
+                Ok(PageAnswer::json(StatusCode::CREATED, &admin.open_probe(request).await?))
+            }
+            ("PUT", ["probes", id]) => {
+                let round_trips: ProbeRoundTrips = read(body).await?;
+                let report = admin.measure_probe(id, &round_trips).await?;
+                Ok(PageAnswer::json(StatusCode::OK, &report))
+            }
             ("GET", ["sessions", id]) => {
                 let Session { hop, advice, .. } = admin.session(id).await?;
                 let node = hop.map(|hop| hop.place.node);
@@ -229,13 +243,17 @@ impl DemoPage {
     }
 }
 
-/// Opens a session of a browser.
-async fn open(admin: &mut ApiClient, body: Incoming) -> Result<PageAnswer, PageAnswer> {
+/// Reads a body in JSON.
+async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, PageAnswer> {
     let malformed =
         |error: &dyn ToString| PageAnswer::error(StatusCode::BAD_REQUEST, &error.to_string());
     let body = Limited::new(body, BODY_MAX).collect().await.map_err(|error| malformed(&error))?;
-    let PageOffer { role, room, offer } =
-        serde_json::from_slice(&body.to_bytes()).map_err(|error| malformed(&error))?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| malformed(&error))
+}
+
+/// Opens a session of a browser.
+async fn open(admin: &mut ApiClient, body: Incoming) -> Result<PageAnswer, PageAnswer> {
+    let PageOffer { role, room, offer, probe } = read(body).await?;
     let (scenario, role) = match role {
         PageRole::Call => ("call", "caller"),
         PageRole::Publish => ("live", "publisher"),
@@ -253,6 +271,7 @@ async fn open(admin: &mut ApiClient, body: Incoming) -> Result<PageAnswer, PageA
         webrtc,
         ingress,
         media,
+        probe,
         ..OfferRequest::default()
     };
     let OfferAnswer { id, webrtc, webtransport, .. } = admin.open(&request).await?;

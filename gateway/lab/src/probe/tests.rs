@@ -11,6 +11,7 @@ fn opened(gateway: SocketAddr) -> ProbeAnswer {
         id: "0123456789abcdef".into(),
         password: PASSWORD.into(),
         addresses: vec![gateway],
+        webtransport: None,
         trains: vec![train(3, 160), train(2, 1_200)],
         ends_ms: 30_000,
     }

@@ -59,6 +59,11 @@ impl Reflector {
                     self.counters.transport_wide += 1;
                     self.forward_arrivals(index, arrivals, outbox);
                 }
+                Ok(RtcpPacket::Extended(_)) => {
+                    if !self.options.untouched {
+                        self.counters.ignored.count_rtcp(rtcp::xr::EXTENDED_REPORT);
+                    }
+                }
                 Ok(RtcpPacket::Other { payload_type, .. }) => {
                     if !self.options.untouched {
                         self.counters.ignored.count_rtcp(payload_type);

@@ -129,6 +129,9 @@ pub(super) struct Mapping {
     pub(super) floor: u32,
     /// True if the mapping continues another sender's stream.
     pub(super) took_over: bool,
+    /// True until a key frame of this sender: the client refers to pictures of the sender before.
+    #[serde(default)]
+    pub(super) awaits_key_frame: bool,
 }
 
 /// State for rewriting RTCP reports of a stream.
@@ -197,6 +200,7 @@ impl OutgoingStream {
                 first: highest,
                 floor: highest.wrapping_sub(1 << 16),
                 took_over: false,
+                awaits_key_frame: false,
             },
             previous: None,
             reports: Reports {
@@ -390,6 +394,7 @@ impl OutgoingStream {
             first: self.highest,
             floor: if elsewhere { self.highest.wrapping_sub(1) } else { floor },
             took_over: true,
+            awaits_key_frame: true,
         };
         self.payload_type = header.payload_type;
         (self.after_jump, self.on_copies) = (None, false);

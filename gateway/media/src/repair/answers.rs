@@ -67,9 +67,12 @@ impl Answers {
     /// If no later request of the client could help, the packet is sent twice: the round trip after this one ends when the packet
     /// is due.
     pub fn copies(&mut self, packet: &CachedPacket<'_>, timing: PathTiming, now: Instant) -> u32 {
-        let PathTiming { round_trip, latency } = timing;
-        let is_under_way = |answered: Instant| now.saturating_duration_since(answered) < round_trip;
-        if packet.answered.is_some_and(is_under_way) {
+        let PathTiming { round_trip, is_measured, latency } = timing;
+        let is_under_way =
+            |sent: Instant| now.saturating_duration_since(sent) < timing.repeated_after();
+        // The request for a packet that came late, from its sender, left before the packet could arrive.
+        let is_premature = is_measured && is_under_way(packet.at);
+        if is_premature || packet.answered.is_some_and(is_under_way) {
             return 0;
         }
         let due = packet.at + latency;

@@ -108,19 +108,19 @@ impl MissingPackets {
         Some(PacketRequest { ssrc, numbers: &self.numbers })
     }
 
-    /// Returns whether another receiver's request for this packet may pass: none was sent within a round trip. One that passes
-    /// counts as sent.
+    /// Returns whether another receiver's request for this packet may pass: none was sent that may still be answered. One that
+    /// passes counts as sent.
     pub fn admit_request(
         &mut self,
         ssrc: u32,
         sequence: u16,
-        round_trip: Duration,
+        timing: PathTiming,
         now: Instant,
     ) -> bool {
         let stream = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc);
         let number = stream.and_then(|stream| stream.find(sequence));
         number.is_none_or(|number| {
-            let is_due = number.may_be_asked(round_trip, now);
+            let is_due = number.may_be_asked(timing, now);
             if is_due {
                 number.asked = Some(now);
             }
@@ -188,7 +188,6 @@ impl StreamNumbers {
     }
 
     fn ask(&mut self, timing: PathTiming, now: Instant, numbers: &mut Vec<u16>) {
-        let PathTiming { round_trip, latency } = timing;
         let since = |time: Instant| now.saturating_duration_since(time);
         while self.missing.front().is_some_and(|first| since(first.due) > timing.kept_for()) {
             self.missing.pop_front();
@@ -198,8 +197,8 @@ impl StreamNumbers {
             let is_lost = highest.wrapping_sub(number.sequence) >= LATER_PACKETS
                 || since(number.due) >= LATER;
             // Its retransmission comes a round trip later.
-            let is_in_time = since(number.due) <= latency.min(KEPT_MAX);
-            if is_lost && is_in_time && number.may_be_asked(round_trip, now) {
+            let is_in_time = since(number.due) <= timing.latency.min(KEPT_MAX);
+            if is_lost && is_in_time && number.may_be_asked(timing, now) {
                 number.asked = Some(now);
                 numbers.push(number.sequence);
             }
@@ -208,8 +207,9 @@ impl StreamNumbers {
 }
 
 impl MissingNumber {
-    fn may_be_asked(&self, round_trip: Duration, now: Instant) -> bool {
-        self.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= round_trip)
+    fn may_be_asked(&self, timing: PathTiming, now: Instant) -> bool {
+        let is_lost = |asked| now.saturating_duration_since(asked) >= timing.repeated_after();
+        self.asked.is_none_or(is_lost)
     }
 }
 

@@ -144,18 +144,24 @@ pub struct Frame<'a> {
 /// The earlier frames that a packet repeats.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Spacing {
-    /// Number of the frames: at most [`Spacing::FRAMES_MAX`].
+    /// Number of the frames: at most [`Spacing::FRAMES_MAX`], and at most `span`.
     pub frames: u8,
-    /// Packets from each to the next: `frames` times `distance` is at most [`Spacing::SPAN_MAX`].
-    pub distance: u8,
+    /// Packets from the oldest frame to the packet: at most [`Spacing::SPAN_MAX`].
+    pub span: u8,
 }
 
 impl Spacing {
     /// A third frame would cost as much as each before it, and restore a hundredth of the lost packets at 10 % loss.
     pub const FRAMES_MAX: u8 = 2;
 
-    /// Packets from the oldest frame to the packet: 80 ms of usual frames. A burst of losses rarely hits both.
-    pub const SPAN_MAX: u8 = 4;
+    /// Packets from the oldest frame to the packet: 160 ms of usual frames. A burst of losses rarely hits both.
+    pub const SPAN_MAX: u8 = 8;
+
+    /// Returns the packets from each frame to the packet, spread over the span, the oldest frame first as in the examples of RFC 2198.
+    pub fn offsets(self) -> impl Iterator<Item = u8> {
+        let frames = self.frames.min(Spacing::FRAMES_MAX);
+        (1..=frames).rev().map(move |place| place * self.span / frames)
+    }
 
     /// Returns the share of lost frames that are lost with each repetition, at this share of lost packets. `burst`: the mean length of bursts of
     /// losses in packets, `None` if they are random. By Gilbert's model: whether a packet is lost depends on the one before.
@@ -166,8 +172,9 @@ impl Spacing {
         let burst_ends = burst.map_or(1.0 - loss, |burst| 1.0 / burst.max(1.0));
         let burst_begins = burst_ends * loss / (1.0 - loss);
         let dependence = (1.0 - burst_ends - burst_begins).clamp(0.0, 1.0);
-        let lost_again = loss + (1.0 - loss) * dependence.powi(self.distance.into());
-        lost_again.powi(self.frames.into())
+        let lost_again = |gap: u8| loss + (1.0 - loss) * dependence.powi(gap.into());
+        let nearer = self.offsets().skip(1).chain([0]);
+        self.offsets().zip(nearer).map(|(older, nearer)| lost_again(older - nearer)).product()
     }
 }
 
@@ -220,10 +227,8 @@ impl RedWriter {
     ) -> bool {
         let mut blocks = [RedBlock::default(); Spacing::FRAMES_MAX as usize];
         let mut found = 0;
-        // The oldest one first, as in the examples of RFC 2198.
-        for place in (1..=u16::from(spacing.frames.min(Spacing::FRAMES_MAX))).rev() {
-            let back = place * u16::from(spacing.distance);
-            let kept = self.find(frame.sequence.wrapping_sub(back));
+        for back in spacing.offsets() {
+            let kept = self.find(frame.sequence.wrapping_sub(back.into()));
             let Some(Frame { timestamp, data, .. }) = kept else { continue };
             let offset = frame.timestamp.wrapping_sub(timestamp);
             if let Some(offset) = u16::try_from(offset).ok().filter(|it| u32::from(*it) <= reach) {

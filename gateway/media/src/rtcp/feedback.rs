@@ -18,6 +18,8 @@ pub(crate) const TRANSPORT_WIDE: u8 = 15;
 pub(crate) const TMMBN: u8 = 4;
 /// Format of a picture loss indication, payload-specific feedback (RFC 4585, 6.3.1).
 pub(crate) const PLI: u8 = 1;
+/// Format of a reference picture selection, payload-specific feedback (RFC 4585, 6.3.3).
+pub(crate) const RPSI: u8 = 3;
 /// Format of a full intra request, payload-specific feedback (RFC 5104, 4.3.1).
 pub(crate) const FIR: u8 = 4;
 /// Format of application-layer feedback, which includes REMB (RFC 4585, 6.4).
@@ -27,6 +29,9 @@ pub(super) const COMMON_LEN: usize = 8;
 const REMB_RATE_AT: usize = COMMON_LEN + 4;
 pub(super) const REMB_SSRCS_AT: usize = COMMON_LEN + 8;
 const REMB_MARK: [u8; 4] = *b"REMB";
+const LNTF_MARK: [u8; 4] = *b"LNTF";
+pub(super) const LNTF_NUMBER_AT: usize = COMMON_LEN + 4;
+const LNTF_LEN: usize = COMMON_LEN + 8;
 const REMB_MANTISSA_BITS: u32 = 18;
 const TMMBR_OVERHEAD_BITS: u32 = 9;
 const TMMBR_MANTISSA_BITS: u32 = 17;
@@ -159,6 +164,12 @@ impl<'a> Remb<'a> {
 
 pub(super) fn is_remb(body: &[u8]) -> bool {
     body.get(COMMON_LEN..COMMON_LEN + 4) == Some(&REMB_MARK)
+}
+
+/// Returns whether this is a loss notification: `goog-lntf` of libwebrtc, application-layer feedback. It has the number of the last packet of
+/// the last decoded frame, and the distance of the last received packet from it.
+pub(super) fn is_lntf(body: &[u8]) -> bool {
+    body.get(COMMON_LEN..COMMON_LEN + 4) == Some(&LNTF_MARK) && body.len() >= LNTF_LEN
 }
 
 fn write_common(

@@ -3,16 +3,16 @@
 //! The functions take one packet with the length in its header, as `rewrite` passes it. A packet
 //! too short for its type remains unchanged.
 
-use super::feedback::{COMMON_LEN, REMB_SSRCS_AT, is_remb, limit_rate};
+use super::feedback::{COMMON_LEN, LNTF_NUMBER_AT, REMB_SSRCS_AT, is_lntf, is_remb, limit_rate};
 use super::report::{BLOCK_LEN, HEADER_LEN, SENDER_INFO_LEN, chunks, read_u32};
 use super::{
     APPLICATION, BYE, FIR, NACK, PAYLOAD_FEEDBACK, RECEIVER_REPORT, ReportBlock, RtcpError,
-    SENDER_REPORT, SOURCE_DESCRIPTION, SenderInfo, TMMBN, TMMBR, TRANSPORT_FEEDBACK, packet_len,
-    read,
+    SENDER_REPORT, SOURCE_DESCRIPTION, SenderInfo, TMMBN, TMMBR, TRANSPORT_FEEDBACK,
+    TRANSPORT_WIDE, packet_len, read,
 };
 
 /// Flag in the first byte: the packet ends with padding.
-const PADDING: u8 = 0x20;
+pub(super) const PADDING: u8 = 0x20;
 
 /// Passes each packet of a compound packet to `each`, which modifies it and returns its new length;
 /// 0 removes the packet. Closes the gaps and returns the total length. Fails if any packet is malformed, before the first
@@ -192,6 +192,32 @@ pub(crate) fn rename_media(packet: &mut [u8], mut rename: impl FnMut(u32) -> Opt
     }
 }
 
+/// Returns the source that feedback refers to (RFC 4585, section 6.1).
+pub(crate) fn media_source(packet: &[u8]) -> Option<u32> {
+    read_u32(packet, 8)
+}
+
+/// Passes the number of the last decoded packet in a loss notification to `translate`. Returns the new length: 0 if that returns `None`,
+/// which removes the packet.
+pub(crate) fn translate_notification(
+    packet: &mut [u8],
+    translate: impl FnOnce(u16) -> Option<u16>,
+) -> usize {
+    let end = body_end(packet);
+    let is_notification = (payload_type(packet), count(packet)) == (PAYLOAD_FEEDBACK, APPLICATION)
+        && packet.get(HEADER_LEN..end).is_some_and(is_lntf);
+    let at = HEADER_LEN + LNTF_NUMBER_AT;
+    let Some(&[high, low]) = packet.get(at..).and_then(<[u8]>::first_chunk) else {
+        return packet.len();
+    };
+    if !is_notification {
+        return packet.len();
+    }
+    let Some(number) = translate(u16::from_be_bytes([high, low])) else { return 0 };
+    packet[at..at + 2].copy_from_slice(&number.to_be_bytes());
+    packet.len()
+}
+
 /// Lowers the bitrates of REMB and TMMBR in a compound packet to `most_bps`. Returns whether there
 /// is any.
 pub fn limit_rates(compound: &mut [u8], most_bps: u64) -> bool {
@@ -211,9 +237,7 @@ pub fn retain_key_frame_requests(
     compound: &mut [u8],
     mut is_wanted: impl FnMut(u32) -> bool,
 ) -> usize {
-    let length = compound.len();
-    let (mut has_removed, mut has_content) = (false, false);
-    let rewritten = rewrite(compound, |packet| {
+    retain_content(compound, |packet| {
         let (mut has_some, mut has_wanted) = (false, false);
         let mut see = |media| {
             has_some = true;
@@ -224,36 +248,43 @@ pub fn retain_key_frame_requests(
             Ok(super::RtcpPacket::Fir(fir)) => fir.entries().for_each(|entry| see(entry.media)),
             Ok(_) | Err(_) => {}
         }
-        if has_some && !has_wanted {
-            has_removed = true;
-            return 0;
-        }
-        has_content |= match payload_type(packet) {
-            RECEIVER_REPORT => count(packet) > 0,
-            SOURCE_DESCRIPTION => false,
-            _ => true,
-        };
-        packet.len()
-    });
-    if has_removed && !has_content { 0 } else { rewritten.unwrap_or(length) }
+        if has_some && !has_wanted { 0 } else { packet.len() }
+    })
 }
 
 /// Removes numbers that are not wanted from the NACKs of a compound packet, by the SSRC of their stream (RFC 4585, section 6.2.1).
 /// Returns the length of the compound packet, 0 if only reports without a block and descriptions remain beside removed numbers.
 pub fn retain_requested(compound: &mut [u8], mut is_wanted: impl FnMut(u32, u16) -> bool) -> usize {
-    let length = compound.len();
-    let (mut has_removed, mut has_content) = (false, false);
-    let rewritten = rewrite(compound, |packet| {
-        let kept = match (payload_type(packet), count(packet), read_u32(packet, 8)) {
+    retain_content(compound, |packet| {
+        match (payload_type(packet), count(packet), read_u32(packet, 8)) {
             (TRANSPORT_FEEDBACK, NACK, Some(media)) => retain_missing(packet, |first, mask| {
                 let is_kept =
                     |bit: &u16| mask >> bit & 1 == 1 && is_wanted(media, first.wrapping_add(*bit));
                 let kept = (0..17_u16).filter(is_kept).fold(0_u32, |kept, bit| kept | 1_u32 << bit);
-                has_removed |= kept != mask;
                 (first, kept)
             }),
             _ => packet.len(),
-        };
+        }
+    })
+}
+
+/// Removes feedback about transport-wide numbers (draft-holmer-rmcat-transport-wide-cc-extensions-01). Returns the length of the compound
+/// packet, 0 if only reports without a block and descriptions remain beside removed feedback.
+pub fn remove_transport_wide(compound: &mut [u8]) -> usize {
+    retain_content(compound, |packet| {
+        let is_removed =
+            (payload_type(packet), count(packet)) == (TRANSPORT_FEEDBACK, TRANSPORT_WIDE);
+        if is_removed { 0 } else { packet.len() }
+    })
+}
+
+/// Passes each packet of a compound packet to `each`, as [`rewrite`] does. Returns the length of the compound packet, 0 if only reports
+/// without a block and descriptions remain of a packet that became shorter.
+fn retain_content(compound: &mut [u8], mut each: impl FnMut(&mut [u8]) -> usize) -> usize {
+    let length = compound.len();
+    let mut has_content = false;
+    let rewritten = rewrite(compound, |packet| {
+        let kept = each(packet);
         has_content |= match payload_type(packet) {
             RECEIVER_REPORT => count(packet) > 0,
             SOURCE_DESCRIPTION => false,
@@ -261,7 +292,11 @@ pub fn retain_requested(compound: &mut [u8], mut is_wanted: impl FnMut(u32, u16)
         };
         kept
     });
-    if has_removed && !has_content { 0 } else { rewritten.unwrap_or(length) }
+    match rewritten {
+        Ok(shorter) if shorter < length && !has_content => 0,
+        Ok(shorter) => shorter,
+        Err(_) => length,
+    }
 }
 
 /// Passes each source of a BYE to `each`, which renames or removes it. Returns the new length, 0 if
@@ -313,7 +348,7 @@ pub(crate) fn retain_described(
 }
 
 /// Returns the end of a packet's body, before padding.
-fn body_end(packet: &[u8]) -> usize {
+pub(super) fn body_end(packet: &[u8]) -> usize {
     match *packet {
         [first, .., padding] if first & PADDING != 0 => packet.len().saturating_sub(padding.into()),
         _ => packet.len(),
@@ -329,13 +364,13 @@ fn close_gap(packet: &mut [u8], kept: u8, end: usize, after: usize) -> usize {
 }
 
 /// Sets the length in the header to `length` bytes, a multiple of four, and returns it.
-fn set_len(packet: &mut [u8], length: usize) -> usize {
+pub(super) fn set_len(packet: &mut [u8], length: usize) -> usize {
     let words = u16::try_from(length / 4 - 1).unwrap_or(u16::MAX);
     packet[2..4].copy_from_slice(&words.to_be_bytes());
     length
 }
 
-fn set_u32(packet: &mut [u8], at: usize, value: u32) {
+pub(super) fn set_u32(packet: &mut [u8], at: usize, value: u32) {
     if let Some(field) = packet.get_mut(at..at + 4) {
         field.copy_from_slice(&value.to_be_bytes());
     }

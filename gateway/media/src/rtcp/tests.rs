@@ -214,7 +214,7 @@ fn assert_reads_back(packet: RtcpPacket<'_>) {
             assert_eq!((again.sender, again.media), (arrivals.sender, arrivals.media));
             assert_eq!(bytes(|out| again.write(out)), bytes(|out| arrivals.write(out)));
         }
-        RtcpPacket::Other { .. } => {}
+        RtcpPacket::Extended(_) | RtcpPacket::Other { .. } => {}
     }
 }
 
@@ -280,6 +280,7 @@ fn malformed_packet_names_its_reason() {
     assert_eq!(reason(&[0x81, 201, 0, 1, 0, 0, 0, 1]), RtcpError::Body(201));
     assert_eq!(reason(&[0x82, 203, 0, 1, 0, 0, 0, 1]), RtcpError::Body(203));
     assert_eq!(reason(&[0x81, 205, 0, 1, 0, 0, 0, 1]), RtcpError::Body(205));
+    assert_eq!(reason(&[0x80, 207, 0, 0]), RtcpError::Body(207));
     assert_eq!(reason(&[0xa0, 201, 0, 1, 0, 0, 0, 0]), RtcpError::Padding);
     assert_eq!(reason(&[0xa0, 201, 0, 1, 0, 0, 0, 5]), RtcpError::Padding);
 }
@@ -292,10 +293,10 @@ fn padding_is_not_part_of_the_body() {
 
 #[test]
 fn unknown_packets_are_skipped() {
-    let mut compound = vec![0x85, 207, 0, 1, 1, 2, 3, 4];
+    let mut compound = vec![0x85, 208, 0, 1, 1, 2, 3, 4];
     write_bye(&[1], &mut compound);
     let mut packets = packets(&compound);
-    let Some(Ok(RtcpPacket::Other { payload_type: 207, count: 5 })) = packets.next() else {
+    let Some(Ok(RtcpPacket::Other { payload_type: 208, count: 5 })) = packets.next() else {
         panic!()
     };
     assert!(matches!(packets.next(), Some(Ok(RtcpPacket::Other { payload_type: BYE, count: 1 }))));
@@ -534,4 +535,24 @@ fn unwanted_numbers_are_removed_from_requests() {
     let pli = bytes(|out| write_pli(Pli { sender: 9, media: 5 }, out));
     assert_eq!(retained(&[&pli, &five], &[]), pli);
     assert_eq!(retained(&[&five, &[0x80]], &[]), [&five[..], &[0x80]].concat(), "malformed");
+}
+
+#[test]
+fn feedback_about_transport_wide_numbers_is_removed() {
+    // Two packets from 7 on, received at once (draft-holmer-rmcat-transport-wide-cc-extensions-01, section 3.1).
+    let wide = [0x8f, 205, 0, 5, 0, 0, 0, 9, 0, 0, 0, 5, 0, 7, 0, 2, 0, 0, 1, 0, 0x20, 2, 0, 0];
+    let removed = |parts: &[&[u8]]| {
+        let mut compound = parts.concat();
+        let length = rewrite::remove_transport_wide(&mut compound);
+        compound.truncate(length);
+        compound
+    };
+    let report = bytes(|out| write_receiver_report(9, &[], out));
+    let full = bytes(|out| write_receiver_report(9, &[block(5)], out));
+    let nack = bytes(|out| write_nack(9, 5, &[1], out));
+    assert_eq!(removed(&[&wide]), [0; 0]);
+    assert_eq!(removed(&[&report, &wide]), [0; 0], "an empty report beside removed feedback");
+    assert_eq!(removed(&[&full, &wide, &nack, &wide]), [&full[..], &nack].concat());
+    assert_eq!(removed(&[&report]), report);
+    assert_eq!(removed(&[&wide, &[0x80]]), [&wide[..], &[0x80]].concat(), "malformed");
 }

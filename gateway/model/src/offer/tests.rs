@@ -1,5 +1,8 @@
 use super::*;
 
+const TRANSPORT_WIDE: &str =
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+
 fn described(kind: StreamKind, feedback: FeedbackSupport, srtp: Srtp) -> MediaDescription {
     let payload_types = vec![PayloadType::new(96, "x", 90_000)];
     let stream = MediaStream { kind, payload_types, feedback, bitrate_kbps: None };
@@ -50,6 +53,9 @@ fn records_of_both_versions_are_read_by_both() {
     let rtx = PayloadType { repairs: Some(96), ..PayloadType::new(97, "rtx", 90_000) };
     media.streams[0].payload_types.push(rtx);
     media.latency = Latency(200);
+    let extension =
+        |id, uri: &str| HeaderExtension { id, uri: ExtensionUri::from(Box::<str>::from(uri)) };
+    media.extensions = vec![extension(3, TRANSPORT_WIDE), extension(200, "urn:example:other")];
     assert_eq!(read::<MediaDescription>(&media), media);
 
     let earlier: EarlierMedia = read(&media);
@@ -58,6 +64,20 @@ fn records_of_both_versions_are_read_by_both() {
     expected.streams[0].payload_types.push(PayloadType::new(97, "rtx", 90_000));
     assert_eq!(again, expected);
     assert_eq!(again.latency.duration(), Duration::from_millis(60));
+}
+
+#[test]
+fn header_extensions_are_found_by_their_uri() {
+    let mut media = described(StreamKind::Video, FeedbackSupport::default(), Srtp::Plain);
+    assert_eq!(media.extension(&ExtensionUri::TransportWideNumber), None);
+    for (id, uri) in (1..).zip(ExtensionUri::KNOWN) {
+        assert_eq!(ExtensionUri::from(Box::<str>::from(uri.clone())), uri);
+        media.extensions.push(HeaderExtension { id, uri });
+    }
+    assert_eq!(media.extension(&ExtensionUri::TransportWideNumber), Some(1));
+    assert_eq!(ExtensionUri::TransportWideNumber.as_str(), TRANSPORT_WIDE);
+    let other = ExtensionUri::from(Box::<str>::from("urn:example:other"));
+    assert_eq!((other.as_str(), media.extension(&other)), ("urn:example:other", None));
 }
 
 #[test]

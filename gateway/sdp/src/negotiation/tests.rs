@@ -125,6 +125,27 @@ fn other_numbers_are_mapped_to_those_of_rooms() {
 }
 
 #[test]
+fn transport_wide_numbers_go_to_the_client_alone() {
+    const URI: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+    let viewer = answer(RECEIVER);
+    let line = format!("a=extmap:3 {URI}");
+    assert_eq!(lines(&viewer, "a=extmap:3"), [&line, &line]);
+    assert_eq!(lines(&viewer, "a=rtcp-fb:111"), ["a=rtcp-fb:111 transport-cc"]);
+    assert!(media(&viewer, 1).formats[0].feedback.transport_cc);
+    let policy = AnswerPolicy { receives: false, ..POLICY };
+    let gateway = Gateway { policy, ..Gateway::new() };
+    assert_eq!(lines(&gateway.answer(CHROMIUM).unwrap(), "a=extmap:3").len(), 2);
+    // The client may limit the direction itself.
+    let limited = FIREFOX.replace("a=extmap:7 ", "a=extmap:7/recvonly ");
+    let limited = answer(&limited);
+    assert_eq!(lines(&limited, "a=extmap:7"), [format!("a=extmap:7/sendonly {URI}")]);
+    assert_eq!(limited.extensions.client_number(3), Some(7));
+    // Without the extension, the feedback would have no numbers.
+    let without = answer(&RECEIVER.replace("a=extmap:3 ", "a=x-extmap:3 "));
+    assert!(!without.text().contains("transport-"), "{}", without.text());
+}
+
+#[test]
 fn each_section_has_its_own_numbers() {
     let negotiation = answer(GSTREAMER);
     assert_eq!(rejections(&negotiation), [None, None, None]);

@@ -64,12 +64,12 @@ fn chromium_offer_is_typed() {
     let rooms = video.extensions.iter().map(|extension| (extension.id, extension.room));
     // Rooms have the numbers of Chromium.
     assert!(rooms.clone().all(|(id, room)| id == room), "{:?}", video.extensions);
-    assert_eq!(rooms.count(), 9);
+    assert_eq!(rooms.count(), 10);
     assert_eq!((data.kind, data.media.as_str()), (None, "application"));
 }
 
 fn all_feedback() -> FeedbackSet {
-    FeedbackSet { nack: true, pli: true, fir: true, tmmbr: true, remb: true }
+    FeedbackSet { nack: true, pli: true, fir: true, tmmbr: true, remb: true, transport_cc: true }
 }
 
 #[test]

@@ -168,8 +168,9 @@ fn status() -> StatusReport {
         replayed: 19,
         redundant_bytes: 20,
         recovered: 21,
-        repaired: 22,
-        parity_bytes: 23,
+        key_frames_given_up: 22,
+        repaired: 23,
+        parity_bytes: 24,
         ..ScenarioTraffic::default()
     };
     let [rtx, fec] = &mut traffic.repairs;
@@ -201,6 +202,7 @@ fn status() -> StatusReport {
         messages_refused: [("clock", 4)].into(),
         udp: Vec::new(),
         quic: None,
+        short_lived_sha256: Vec::new(),
         carriers: BTreeMap::new(),
         quic_counts: [("connections", 2), ("handshakes-failed", 3)].into(),
     }
@@ -274,8 +276,9 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_scenario_replayed_packets_total", "call", "19");
     says(&telemetry, "evenkeel_scenario_redundancy_bytes_total", "call", "20");
     says(&telemetry, "evenkeel_scenario_recovered_total", "call", "21");
-    says(&telemetry, "evenkeel_scenario_repaired_total", "call", "22");
-    says(&telemetry, "evenkeel_scenario_parity_bytes_total", "call", "23");
+    says(&telemetry, "evenkeel_scenario_key_frames_given_up_total", "call", "22");
+    says(&telemetry, "evenkeel_scenario_repaired_total", "call", "23");
+    says(&telemetry, "evenkeel_scenario_parity_bytes_total", "call", "24");
     says(&telemetry, "evenkeel_scenario_lost_total", "up", "9");
     says(&telemetry, "evenkeel_scenario_lost_total", "down", "11");
     says(&telemetry, "evenkeel_scenario_retransmissions_total", "down", "16");

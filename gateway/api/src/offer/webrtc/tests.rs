@@ -8,6 +8,7 @@ use super::*;
 
 const CHROMIUM: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/chromium");
 const FIREFOX: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/firefox");
+const VIEWER: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/whep-recvonly");
 const PHONE: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/phone-sdes");
 
 fn offer(sdp: &str) -> Value {
@@ -99,6 +100,34 @@ fn voice_is_repaired_by_nack_if_offered() {
     let answer = sdp.unwrap().answer(SessionId(1), &[([192, 0, 2, 1], 5000).into()], &ice);
     let answered = answer.as_str().lines().filter(|line| line.starts_with("a=rtcp-fb:111 "));
     assert_eq!(answered.collect::<Vec<_>>(), ["a=rtcp-fb:111 nack"]);
+}
+
+#[test]
+fn packets_of_a_kind_are_numbered_on_all_m_lines_or_none() {
+    let takes = |sdp: &str| {
+        let media = parsed(&offer(sdp)).unwrap().wanted.media;
+        let of_kinds = media.streams.iter().map(|stream| stream.feedback.transport_cc);
+        let id = media.extension(&ExtensionUri::TransportWideNumber);
+        (of_kinds.collect::<Vec<_>>(), id)
+    };
+    assert_eq!(takes(VIEWER), (vec![true, true], Some(3)));
+    assert_eq!(takes(CHROMIUM), (vec![false, false], None));
+    // The id is that of the room.
+    let limited = FIREFOX.replace("a=extmap:7 ", "a=extmap:7/recvonly ");
+    assert_eq!(takes(&limited), (vec![false, true], Some(3)));
+    let camera = VIEWER[VIEWER.find("m=video").unwrap()..].replace("a=mid:1", "a=mid:2");
+    let both = VIEWER.replace("BUNDLE 0 1", "BUNDLE 0 1 2");
+    let both = both + &camera.replace("a=recvonly", "a=sendrecv");
+    assert_eq!(takes(&both), (vec![true, false], Some(3)));
+}
+
+#[test]
+fn extensions_have_the_ids_of_rooms() {
+    let media = parsed(&offer(FIREFOX)).unwrap().wanted.media;
+    let ids: Vec<u8> = media.extensions.iter().map(|extension| extension.id).collect();
+    // Firefox has the time of sending at 4, the offset at 5, and the playout delay at 6.
+    assert_eq!(ids, [1, 2, 14, 5]);
+    assert_eq!(media.extension(&ExtensionUri::AbsoluteSendTime), Some(2));
 }
 
 #[test]
@@ -248,6 +277,7 @@ fn wrong_offers_are_refused() {
     for (name, value) in [
         ("ingress", json!({"quic": {}})),
         ("media", json!([])),
+        ("extensions", json!([{"id": 1, "uri": "urn:x"}])),
         ("rtcp", json!("mux")),
         ("srtp", json!(true)),
     ] {

@@ -1,6 +1,7 @@
 use evenkeel_model::NodeId;
 
 use super::super::tests::{Folder, WITHIN};
+use super::super::{HistoryPosition, SessionHistory};
 use super::*;
 use crate::samples::closed_session;
 
@@ -65,12 +66,18 @@ fn first_rating_of_a_session_stands() {
     assert_eq!(listed, [("s2", 5), ("s1", 2)]);
 }
 
+fn await_ids(history: &SessionHistory, right: &[&str]) {
+    let deadline = Instant::now() + WITHIN;
+    let ids = || history.ratings().iter().map(|it| it.id.to_string()).collect::<Vec<_>>();
+    while ids() != right {
+        assert!(Instant::now() < deadline, "{:?}", ids());
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
 #[test]
 fn ratings_are_kept_over_processes() {
     let folder = Folder::new();
-    let ids = |history: &super::super::SessionHistory| {
-        history.ratings().iter().map(|it| it.id.to_string()).collect::<Vec<_>>()
-    };
     let first = folder.start();
     let words = "\u{e4}\"\n".repeat(100);
     first.history().rate(rated(1, 1, Some(&words))).unwrap();
@@ -78,19 +85,44 @@ fn ratings_are_kept_over_processes() {
     drop(first);
     let next = folder.start();
     let history = next.history();
-    let deadline = Instant::now() + WITHIN;
-    while ids(&history) != ["s2", "s1"] {
-        assert!(Instant::now() < deadline, "{:?}", ids(&history));
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
+    await_ids(&history, &["s2", "s1"]);
     assert_eq!(history.ratings()[1].words.as_deref(), Some(&*words));
     assert_eq!(history.rate(rated(1, 2, None)), Err(AlreadyRated));
     history.rate(rated(3, 4, None)).unwrap();
     drop(next);
     let last = folder.start();
-    let deadline = Instant::now() + WITHIN;
-    while ids(&last.history()) != ["s3", "s2", "s1"] {
-        assert!(Instant::now() < deadline, "{:?}", ids(&last.history()));
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
+    await_ids(&last.history(), &["s3", "s2", "s1"]);
+}
+
+/// A standby gets the ratings of the owner, also those that it had as the owner.
+#[test]
+fn copied_ratings_are_kept_once() {
+    let folder = Folder::new();
+    let writer = folder.start();
+    let history = writer.history();
+    history.rate(rated(1, 2, None)).unwrap();
+    writer.copy(Vec::new(), vec![rated(1, 5, None), rated(2, 5, None)]);
+    await_ids(&history, &["s2", "s1"]);
+    assert_eq!(history.ratings()[1].rating, 2, "the first stands");
+    drop(writer);
+    await_ids(&folder.start().history(), &["s2", "s1"]);
+}
+
+#[test]
+fn each_rating_is_read_once_by_its_number() {
+    let history = SessionHistory::default();
+    (1..=3).for_each(|number| history.rate(rated(number, 2, None)).unwrap());
+    let (next, first) = history.ratings_from(0, 2);
+    let (end, rest) = history.ratings_from(next, 2);
+    let ids = |ratings: Vec<SessionRating>| {
+        ratings.into_iter().map(|it| it.id.into_string()).collect::<Vec<_>>()
+    };
+    assert_eq!((ids(first), ids(rest)), (vec!["s1".into(), "s2".into()], vec!["s3".into()]));
+    let has_more = |rating| history.has_more_than(HistoryPosition { record: 0, rating });
+    assert!(has_more(next) && !has_more(end));
+    assert_eq!(history.ratings_from(u64::MAX, 2), (u64::MAX, Vec::new()));
+    // Ratings of an earlier process come before them, and are read too.
+    assert_eq!(history.add_earlier_ratings(vec![rated(0, 4, None), rated(1, 4, None)]), end + 2);
+    assert_eq!(ids(history.ratings_from(end, 9).1), ["s0", "s1", "s2", "s3"]);
+    assert!(has_more(end) && !has_more(end + 4));
 }

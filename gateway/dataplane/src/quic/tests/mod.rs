@@ -12,6 +12,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::*;
+use crate::client_probes::ClientProbes;
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
 use crate::lease::SendLease;
 use crate::ring::{self, PathReport, RingItem, RingMeta};
@@ -43,6 +44,7 @@ const NEVER: Duration = Duration::from_secs(3_600);
 struct World {
     thread: QuicThread,
     flows: Arc<Flows>,
+    probes: Arc<ClientProbes>,
     to_client: ring::RingSender,
     from_client: ring::Receiver,
     /// Readable when the ring has entries.
@@ -92,9 +94,13 @@ impl World {
         let rings = (vec![to_worker], vec![from_worker]);
         let (known, held) = (Arc::clone(&flows), Arc::clone(&lease));
         let (to, from) = rings;
-        let thread = start(listener, known, to, from, held, short_lived, suspended).unwrap();
+        let probes = Arc::<ClientProbes>::default();
+        let answered = Arc::clone(&probes);
+        let thread =
+            start(listener, known, answered, to, from, held, short_lived, suspended).unwrap();
         let waker = readable(from_client.as_fd().try_clone_to_owned().unwrap());
-        World { thread, flows, to_client, from_client, waker, came: Default::default(), lease }
+        let came = Default::default();
+        World { thread, flows, probes, to_client, from_client, waker, came, lease }
     }
 
     async fn connect(&self, config: quinn::ClientConfig) -> Result<Connection, ConnectionError> {

@@ -1,5 +1,8 @@
 //! Sessions of WebTransport, by a client that writes its frames itself.
 
+use std::time::Instant;
+
+use evenkeel_media::probe::ProbeTransport;
 use quinn::{RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 use web_transport_proto::http::StatusCode;
@@ -9,6 +12,7 @@ use super::super::http3::Http3Error;
 use super::super::http3::tests::connect_frame;
 use super::client::client_trusting;
 use super::*;
+use crate::flows::Ufrag;
 
 /// Streams that a client of HTTP/3 keeps open.
 struct Browser {
@@ -208,6 +212,37 @@ async fn second_session_is_rejected() {
     assert_eq!(reset, quinn::ReadError::Reset(VarInt::from_u32(0x10b)));
     assert_eq!(request.stopped().await.unwrap(), Some(VarInt::from_u32(0x10b)));
     assert_eq!(world.count(|counters| &counters.webtransport_opened), 1);
+}
+
+#[tokio::test]
+async fn probe_is_echoed_in_one_session() {
+    const ID: &str = "0123456789abcdef";
+    let world = World::start(quiet());
+    let (ufrag, transport) = (Ufrag::new(ID.as_bytes()).unwrap(), ProbeTransport::WebTransport);
+    world.probes.open(ufrag, "password", transport, Instant::now()).unwrap();
+    let request = |id, token| connect_frame(&format!("/probe?id={id}&token={token}"));
+    for (id, token) in [(ID, "another"), ("another", "password")] {
+        let browser = world.browser().await;
+        let (_request, _response, status) = browser.request(&request(id, token)).await;
+        assert_eq!(status.unwrap(), StatusCode::FORBIDDEN);
+    }
+    let browser = world.browser().await;
+    let (_request, _response, status) = browser.request(&request(ID, "password")).await;
+    assert_eq!(status.unwrap(), StatusCode::OK);
+    let question = |number: u8| [&[0, 0, number][..], &[7; 158]].concat();
+    browser.datagram(&[&question(3)]);
+    assert_eq!(browser.connection.read_datagram().await.unwrap(), question(3));
+    // A repetition, and another size than the number has.
+    browser.datagram(&[&question(3)]);
+    browser.datagram(&[&question(4), &[7; 4]]);
+    browser.datagram(&[&question(5)]);
+    assert_eq!(browser.connection.read_datagram().await.unwrap(), question(5));
+    let probe = world.probes.find(ID, Instant::now()).unwrap();
+    assert_eq!((probe.refused(), probe.has_received(3), probe.has_received(4)), (2, true, false));
+
+    let other = world.browser().await;
+    let (_request, _response, status) = other.request(&request(ID, "password")).await;
+    assert_eq!(status.unwrap(), StatusCode::FORBIDDEN, "a token opens one session");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::probe;
+use evenkeel_media::probe::{self, ProbeTransport};
 use evenkeel_media::srtp::{SrtpKeys, SrtpSender};
 use evenkeel_model::{Board, Srtp};
 
@@ -291,7 +291,8 @@ fn packet_of_a_probe_opens_no_session() {
     let packet = |number| probe_packet(number, "password of the probe");
     assert_eq!(bench.identify(0, RtpSide::Rtp, &packet(0)), None);
     assert_eq!(bench.drops(DropReason::BadIntegrity), 1, "there is no probe yet");
-    bench.ingress.probes.open(ufrag, "password of the probe", bench.start).unwrap();
+    let probes = &bench.ingress.probes;
+    probes.open(ufrag, "password of the probe", ProbeTransport::Udp, bench.start).unwrap();
     assert_eq!(bench.identify(0, RtpSide::Rtp, &packet(0)), None);
     assert_eq!(bench.ingress.probe_answer().map(<[u8]>::len), Some(160));
     assert_eq!(bench.ingress.probe_answer(), None, "it is sent once");
@@ -310,7 +311,8 @@ fn packet_of_a_probe_opens_no_session() {
 fn failed_packets_of_a_probe_are_limited() {
     let mut bench = Bench::new();
     let ufrag = Ufrag::new(b"probe").unwrap();
-    bench.ingress.probes.open(ufrag, "password of the probe", bench.start).unwrap();
+    let probes = &bench.ingress.probes;
+    probes.open(ufrag, "password of the probe", ProbeTransport::Udp, bench.start).unwrap();
     for _ in 0..1_000 {
         bench.identify(1, RtpSide::Rtp, &probe_packet(0, "a guess at the password"));
     }

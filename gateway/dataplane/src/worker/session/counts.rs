@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_media::quality::HeardLoss;
 use evenkeel_media::rtcp::ReportBlock;
 use evenkeel_model::RepairKind;
 
@@ -22,6 +23,15 @@ const FREEZE_MAX: Duration = Duration::from_secs(10);
 const SMOOTHING: u32 = 8;
 const INTERVALS_MAX: u32 = 3;
 
+/// Smoothing time of the share of time in freezes: a freeze of a second is a tenth of it.
+const FREEZES_FOLLOW_IN: Duration = Duration::from_secs(10);
+
+/// Pictures after which older ones weigh half, for the mean number of their packets.
+const PICTURES_MAX: u32 = 256;
+
+/// Time from a request for a key frame to the key frame, before it is measured.
+const KEY_FRAME_AFTER: Duration = Duration::from_millis(100);
+
 /// Counts since the last summary, and the facts from which they follow.
 #[derive(Default, Debug)]
 pub(crate) struct SessionCounts {
@@ -32,6 +42,11 @@ pub(crate) struct SessionCounts {
     sent_before: u64,
     /// Another process counted the losses up to the client's next report.
     is_continued: bool,
+    /// Time in freezes that ended since the last call of [`SessionCounts::frozen_ppm`], and the smoothed share of it before.
+    frozen: Duration,
+    frozen_share: f64,
+    /// Time from the last request for a key frame to that key frame.
+    key_frame_after: Option<Duration>,
 }
 
 /// A stream of pictures to the client.
@@ -43,6 +58,9 @@ struct PictureStream {
     at: Instant,
     /// Smoothed time from picture to picture; zero before the second one.
     usual: Duration,
+    /// Recent pictures and their packets.
+    pictures: u32,
+    packets: u32,
 }
 
 /// A stream in the client's receiver reports.
@@ -119,6 +137,15 @@ impl SessionCounts {
         self.counts.gap = self.counts.gap.max(Some(gap));
     }
 
+    /// The hop sent a key frame this long after it was requested.
+    pub(super) fn note_key_frame(&mut self, after: Duration) {
+        self.key_frame_after = Some(after);
+    }
+
+    pub(super) fn note_given_up(&mut self, key_frames: u32) {
+        self.counts.key_frames_given_up += key_frames;
+    }
+
     pub(super) fn note_lost(&mut self, packets: u32) {
         self.counts.lost_down = self.counts.lost_down.saturating_add(packets);
     }
@@ -153,23 +180,72 @@ impl SessionCounts {
                 self.pictures.remove(0);
             }
             let usual = Duration::ZERO;
-            return self.pictures.push(PictureStream { ssrc, timestamp, at: now, usual });
+            let stream = PictureStream { ssrc, timestamp, at: now, usual, pictures: 1, packets: 1 };
+            return self.pictures.push(stream);
         };
+        stream.packets += 1;
         // A packet of the same picture or, with B-frames, of an earlier one.
         if timestamp.wrapping_sub(stream.timestamp).cast_signed() <= 0 {
             return;
         }
         let since = now.saturating_duration_since(std::mem::replace(&mut stream.at, now));
         stream.timestamp = timestamp;
+        stream.pictures += 1;
+        if stream.pictures >= PICTURES_MAX {
+            (stream.pictures, stream.packets) = (stream.pictures / 2, stream.packets / 2);
+        }
         let usual = stream.usual;
         if usual.is_zero() || since >= FREEZE_MAX {
             stream.usual = if since >= FREEZE_MAX { Duration::ZERO } else { since };
             return;
         }
         let is_late = since >= usual + FREEZE_MIN.max(2 * usual);
-        self.counts.freezes += u32::from(is_late);
+        if is_late {
+            self.counts.freezes += 1;
+            self.frozen += since;
+        }
         let counted = since.min(INTERVALS_MAX * usual);
         stream.usual = (usual * (SMOOTHING - 1) + counted) / SMOOTHING;
+    }
+
+    /// Returns the share of time in which the picture of the client stands still, in ppm; `None` without recent video. `elapsed`: the time since
+    /// the last call. `left` returns the loss after repair of a stream.
+    ///
+    /// It has two parts: freezes in what was sent to the client, which ended lately; and pictures that lack a packet there, each of which
+    /// stands until a key frame comes. Of several streams the worst one counts.
+    pub(super) fn frozen_ppm(
+        &mut self,
+        elapsed: Duration,
+        round_trip: Duration,
+        left: impl Fn(u32) -> Option<HeardLoss>,
+        now: Instant,
+    ) -> Option<u64> {
+        let frozen = std::mem::take(&mut self.frozen).as_secs_f64();
+        let (passed, follows_in) = (elapsed.as_secs_f64(), FREEZES_FOLLOW_IN.as_secs_f64());
+        let kept = 1.0 - passed.min(follows_in) / follows_in;
+        self.frozen_share = self.frozen_share * kept + frozen / follows_in.max(passed);
+        let stands = round_trip + self.key_frame_after.unwrap_or(KEY_FRAME_AFTER);
+        let is_recent = |stream: &&PictureStream| {
+            !stream.usual.is_zero() && now.saturating_duration_since(stream.at) < FREEZE_MAX
+        };
+        let streams = self.pictures.iter().filter(is_recent);
+        let broken = streams
+            .map(|stream| left(stream.ssrc).map_or(0.0, |loss| stream.broken_share(loss, stands)));
+        let broken = broken.reduce(f64::max)?;
+        let frozen = self.frozen_share.min(1.0);
+        Some(((frozen + (1.0 - frozen) * broken) * 1e6).round() as u64)
+    }
+}
+
+impl PictureStream {
+    /// Returns the share of time in which a picture that lacks a packet is shown, if each stands for this time.
+    fn broken_share(&self, loss: HeardLoss, stands: Duration) -> f64 {
+        let packets = f64::from(self.packets) / f64::from(self.pictures.max(1));
+        // Losses in a burst hit the same picture.
+        let begins = f64::from(loss.ppm) / 1e6 / loss.burst_ratio.max(1.0);
+        let broken = 1.0 - (1.0 - begins.min(1.0)).powf(packets);
+        let lost_time = broken * stands.as_secs_f64();
+        lost_time / (lost_time + self.usual.as_secs_f64())
     }
 }
 

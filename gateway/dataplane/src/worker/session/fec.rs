@@ -10,11 +10,10 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::repair::choice::{ParityChoice, StreamLoss, VideoPath};
+use evenkeel_media::repair::choice::{ParityChoice, VideoPath};
 use evenkeel_media::repair::flexfec::{
     FlexfecError, Overhead, ParityPayload, ParityReader, ParityWriter,
 };
-use evenkeel_media::rtcp::{self, RtcpPacket};
 use evenkeel_media::rtp::{self, RtpHeader};
 use evenkeel_model::{DropReason, MediaDescription, StreamKind};
 
@@ -72,7 +71,6 @@ impl NegotiatedFec {
 struct CoveredStream {
     ssrc: u32,
     last_packet_at: Instant,
-    loss: StreamLoss,
     /// The number of the next parity packet. `None` before the first one of this process.
     next: Option<u16>,
     /// Present while parity is made.
@@ -131,34 +129,18 @@ impl ClientFec {
         });
     }
 
-    /// Reads the client's reports and requests about streams to it.
-    pub(super) fn read_feedback(&mut self, compound: &[u8], now: Instant) {
-        for packet in rtcp::packets(compound).map_while(Result::ok) {
-            for block in packet.blocks() {
-                if let Some(stream) = self.stream(block.ssrc) {
-                    stream.loss.note_report(&block, now);
-                }
-            }
-            if let RtcpPacket::Nack(nack) = packet
-                && let Some(stream) = self.stream(nack.media)
-            {
-                stream.loss.note_requests(nack.missing(), now);
-            }
-        }
-    }
-
-    fn stream(&mut self, ssrc: u32) -> Option<&mut CoveredStream> {
-        self.streams.iter_mut().find(|stream| stream.ssrc == ssrc)
-    }
-
     /// Chooses the share of parity, and releases what is no longer needed. Called every 100 ms.
     pub(super) fn choose(&mut self, measurements: &VoiceMeasurements, now: Instant) {
-        let samples = self.streams.iter().filter_map(|it| Some((it, it.loss.sample(now)?)));
+        let samples = self.streams.iter().filter_map(|stream| {
+            Some((stream.ssrc, measurements.losses_of(stream.ssrc)?.sample(now)?))
+        });
         let worst = samples.max_by_key(|(_, sample)| sample.ppm);
+        let ssrc = worst.map(|(ssrc, _)| ssrc);
+        let bursts = ssrc.and_then(|ssrc| measurements.losses_of(ssrc)?.bursts().mean_centi());
         let path = VideoPath {
             loss: worst.map(|(_, sample)| sample),
-            left_ppm: worst.and_then(|(stream, _)| measurements.left_down(stream.ssrc, now)),
-            burst_x100: worst.map_or(100, |(stream, _)| stream.loss.burst_x100()),
+            left_ppm: ssrc.and_then(|ssrc| Some(measurements.left_of(ssrc, now)?.ppm)),
+            burst_x100: bursts.unwrap_or(100) as u32,
             round_trip: measurements.round_trip(now),
             latency: self.negotiated.latency,
             takes_retransmission: self.negotiated.takes_retransmission,
@@ -179,21 +161,26 @@ impl ClientFec {
 
     /// Handles a packet to the client; `sent` is its header there. Returns an empty buffer for the packet as the client gets it, if parity is to
     /// cover it.
-    pub(super) fn note_sent(&mut self, sent: &RtpHeader, now: Instant) -> Option<Vec<u8>> {
-        let is_followed =
-            self.negotiated.covers(sent.payload_type) && self.follow_stream(sent, now);
-        (is_followed && self.overhead.is_some()).then(|| {
-            let mut covered = mem::take(&mut self.covered);
-            covered.clear();
-            covered
-        })
+    pub(super) fn note_sent(
+        &mut self,
+        sent: &RtpHeader,
+        measurements: &mut VoiceMeasurements,
+        now: Instant,
+    ) -> Option<Vec<u8>> {
+        if !self.negotiated.covers(sent.payload_type) || !self.follow_stream(sent.ssrc, now) {
+            return None;
+        }
+        measurements.down(Some(sent.ssrc)).losses.note_sent(sent.sequence);
+        self.overhead?;
+        let mut covered = mem::take(&mut self.covered);
+        covered.clear();
+        Some(covered)
     }
 
-    /// Returns whether the packet's stream is followed. If not, another stream would lose its place with each packet.
-    fn follow_stream(&mut self, sent: &RtpHeader, now: Instant) -> bool {
-        if let Some(stream) = self.stream(sent.ssrc) {
+    /// Returns whether the stream is followed. If not, another stream would lose its place with each packet.
+    fn follow_stream(&mut self, ssrc: u32, now: Instant) -> bool {
+        if let Some(stream) = self.stream(ssrc) {
             stream.last_packet_at = now;
-            stream.loss.note_sent(sent.sequence);
             return true;
         }
         if self.streams.len() == STREAMS_MAX {
@@ -203,13 +190,7 @@ impl ClientFec {
             let Some(ended) = self.streams.iter().position(silent) else { return false };
             self.streams.remove(ended);
         }
-        self.streams.push(CoveredStream {
-            ssrc: sent.ssrc,
-            last_packet_at: now,
-            loss: StreamLoss::new(sent.sequence),
-            next: None,
-            parity: None,
-        });
+        self.streams.push(CoveredStream { ssrc, last_packet_at: now, next: None, parity: None });
         true
     }
 

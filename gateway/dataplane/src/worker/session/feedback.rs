@@ -27,6 +27,16 @@ const REQUESTS_MAX: usize = 32;
 /// key frame.
 const KEY_FRAME_EVERY: Duration = Duration::from_millis(300);
 
+/// Time in which a sender answers a request, beside the round trip: its next frame, paced.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(100);
+
+/// A request to the client is repeated this often, each time after twice the time. A sender that has not answered then sends no key frames.
+const REPEATS_TO_CLIENT_MAX: u8 = 5;
+
+/// A request to a hop is repeated this often. The node may send it to a client here, of which requests for two seconds mean that receivers
+/// lack a key frame; and those ask again themselves.
+const REPEATS_TO_HOP_MAX: u8 = 2;
+
 #[derive(Clone, Default, Serialize, Deserialize, Debug)]
 pub(crate) struct SenderFeedback {
     /// The sender SSRC of the generated RTCP.
@@ -60,6 +70,11 @@ pub(crate) struct SenderFeedback {
     /// True if the only reason is a switch: the client needs no key frame of a stream of which no packet is missing.
     #[serde(default)]
     wanted_for_switch: bool,
+    #[serde(default)]
+    awaited_of_client: AwaitedKeyFrames,
+    /// By the SSRCs of the hop that the client hears.
+    #[serde(default)]
+    awaited_of_hop: AwaitedKeyFrames,
 }
 
 impl SenderFeedback {
@@ -127,6 +142,8 @@ impl SenderFeedback {
         self.wanted_for_switch |= !self.wanted || !self.asked_hop.is_empty();
         self.wanted = true;
         self.asked_hop.clear();
+        // Of the hop before.
+        self.awaited_of_hop.streams.clear();
     }
 
     /// Returns whether the only reason for the requests is a switch.
@@ -140,15 +157,63 @@ impl SenderFeedback {
         self.asked_hop.retain(|asked| *asked != ssrc);
     }
 
-    /// Returns a PLI for this stream of the hop, if a key frame is wanted and the PLI was not sent yet.
+    /// Returns whether the next packet of this stream of the hop is inspected: a key frame is wanted, or is still to come.
+    #[inline]
+    pub(super) fn looks_for_key_frame(&self, ssrc: u32) -> bool {
+        self.wants_key_frame(ssrc) || self.awaited_of_hop.has(ssrc)
+    }
+
+    /// Returns whether a key frame of this stream of the hop is wanted, and was not requested yet.
+    #[inline]
+    pub(super) fn wants_key_frame(&self, ssrc: u32) -> bool {
+        self.wanted
+            && self.may_write
+            && !self.asked_hop.contains(&ssrc)
+            && self.asked_hop.len() < FEEDBACK_SOURCES_MAX
+    }
+
+    /// Returns a PLI for this stream of the hop, if a key frame is [wanted](Self::wants_key_frame).
     pub(crate) fn key_frame_request(&mut self, ssrc: u32) -> Option<Vec<u8>> {
-        let asked = self.asked_hop.contains(&ssrc) || self.asked_hop.len() >= FEEDBACK_SOURCES_MAX;
-        if !self.wanted || !self.may_write || asked {
+        if !self.wants_key_frame(ssrc) {
             return None;
         }
         self.asked_hop.push(ssrc);
         let pli = rtcp::Pli { sender: self.ssrc, media: ssrc };
         Some(self.compound(|out| rtcp::write_pli(pli, out)))
+    }
+
+    /// The hop was asked for a key frame of this stream.
+    pub(super) fn await_key_frame_of_hop(&mut self, ssrc: u32, now: Instant) {
+        self.awaited_of_hop.request(ssrc, now);
+    }
+
+    /// Notes the client's requests to the hop, with the SSRCs of the hop. They are repeated too.
+    pub(super) fn note_requests_to_hop(&mut self, compound: &[u8], now: Instant) {
+        for packet in rtcp::packets(compound).map_while(Result::ok) {
+            match packet {
+                RtcpPacket::Pli(pli) => self.awaited_of_hop.request(pli.media, now),
+                RtcpPacket::Fir(fir) => {
+                    fir.entries().for_each(|it| self.awaited_of_hop.request(it.media, now));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns a PLI for this stream of the hop, if its key frame is overdue. The way to the sender behind the hop is unknown.
+    pub(super) fn repeat_to_hop(&mut self, ssrc: u32, now: Instant) -> Option<Vec<u8>> {
+        let pli = rtcp::Pli { sender: self.ssrc, media: ssrc };
+        let is_overdue = self.awaited_of_hop.repeat(ssrc, Duration::ZERO, REPEATS_TO_HOP_MAX, now);
+        is_overdue.then(|| self.compound(|out| rtcp::write_pli(pli, out)))
+    }
+
+    /// No key frame of this stream of the hop is awaited any more. Returns the time since its first request.
+    pub(super) fn key_frame_of_hop_came(&mut self, ssrc: u32, now: Instant) -> Option<Duration> {
+        if self.wants_key_frame(ssrc) {
+            self.asked_hop.push(ssrc);
+        }
+        let since = self.awaited_of_hop.came(ssrc)?;
+        Some(now.saturating_duration_since(since))
     }
 
     /// Returns a PLI for each video stream of the client, or a FIR if the client does not support PLI. `None` if key frames of all are
@@ -160,7 +225,7 @@ impl SenderFeedback {
             return None;
         }
         let streams = self.video.clone();
-        let request = self.ask_client(&streams)?;
+        let request = self.ask_client(&streams, now)?;
         self.asked_client = Some(now);
         Some(request)
     }
@@ -168,19 +233,49 @@ impl SenderFeedback {
     /// The client sent a key frame of this stream.
     pub(crate) fn key_frame_came(&mut self, ssrc: u32) {
         self.key_frames.came(ssrc);
+        self.stop_awaiting(ssrc);
+    }
+
+    /// Requests for a key frame of this stream of the client are not repeated.
+    pub(super) fn stop_awaiting(&mut self, ssrc: u32) {
+        self.awaited_of_client.came(ssrc);
+    }
+
+    /// Returns whether a key frame of the client is still to come.
+    pub(super) fn awaits_key_frame_of_client(&self) -> bool {
+        !self.awaited_of_client.streams.is_empty()
     }
 
     /// Returns a request for the streams for which one of a node came too soon after another, and no key frame since.
     pub(crate) fn due_key_frame_of_client(&mut self, now: Instant) -> Option<Vec<u8>> {
         let streams = self.key_frames.due(self.asked_client, now);
-        self.ask_client(&streams)
+        self.ask_client(&streams, now)
     }
 
-    fn ask_client(&mut self, streams: &[u32]) -> Option<Vec<u8>> {
+    /// Returns a request for the streams of the client of which a key frame is overdue.
+    pub(super) fn repeat_to_client(
+        &mut self,
+        round_trip: Duration,
+        now: Instant,
+    ) -> Option<Vec<u8>> {
+        let awaited = &mut self.awaited_of_client;
+        let mut streams: Vec<_> = awaited.streams.iter().map(|stream| stream.ssrc).collect();
+        streams.retain(|ssrc| awaited.repeat(*ssrc, round_trip, REPEATS_TO_CLIENT_MAX, now));
+        self.ask_client(&streams, now)
+    }
+
+    /// Returns the number of key frames that were given up since the last call.
+    pub(super) fn take_given_up(&mut self) -> u32 {
+        let awaited = [&mut self.awaited_of_client, &mut self.awaited_of_hop];
+        awaited.map(|awaited| std::mem::take(&mut awaited.given_up)).iter().sum()
+    }
+
+    fn ask_client(&mut self, streams: &[u32], now: Instant) -> Option<Vec<u8>> {
         let can_ask = self.may_write && (self.takes_pli || self.takes_fir);
         if !can_ask || streams.is_empty() {
             return None;
         }
+        streams.iter().for_each(|ssrc| self.awaited_of_client.request(*ssrc, now));
         if self.takes_pli {
             let sender = self.ssrc;
             let plis = streams.iter().map(|&media| rtcp::Pli { sender, media });
@@ -204,7 +299,16 @@ impl SenderFeedback {
             // The gateway could not repeat them.
             return compound.len();
         }
-        self.key_frames.thin(compound, &self.video, self.asked_client, now)
+        rewrite::retain_key_frame_requests(compound, |media| {
+            if !self.video.contains(&media) {
+                return true;
+            }
+            let passes = self.key_frames.ask(media, self.asked_client, now);
+            if passes {
+                self.awaited_of_client.request(media, now);
+            }
+            passes
+        })
     }
 
     /// Returns a REMB over all streams, or a TMMBR with an equal share for each video stream. 0 lifts the cap.
@@ -290,21 +394,8 @@ pub(super) fn coalesce(compound: &mut [u8]) -> usize {
 }
 
 impl KeyFrameRequests {
-    /// Removes the requests for these streams that come too early. They wait for their [turn](KeyFrameRequests::due). Returns the length
-    /// of the compound packet. `asked_all`: the time at which the gateway asked all streams.
-    fn thin(
-        &mut self,
-        compound: &mut [u8],
-        streams: &[u32],
-        asked_all: Option<Instant>,
-        now: Instant,
-    ) -> usize {
-        rewrite::retain_key_frame_requests(compound, |media| {
-            !streams.contains(&media) || self.ask(media, asked_all, now)
-        })
-    }
-
-    /// Returns whether the stream is to be asked now.
+    /// Returns whether the stream is to be asked now. A request that comes too early waits for its [turn](KeyFrameRequests::due).
+    /// `asked_all`: the time at which the gateway asked all streams.
     fn ask(&mut self, ssrc: u32, asked_all: Option<Instant>, now: Instant) -> bool {
         let KeyFrameRequests(streams) = self;
         let index = streams.iter().position(|stream| stream.ssrc == ssrc).unwrap_or_else(|| {
@@ -346,8 +437,72 @@ impl KeyFrameRequests {
     }
 }
 
+/// Key frames that were requested and did not come yet. A request may be lost, and so may the key frame.
+#[derive(Clone, Default, Serialize, Deserialize, Debug)]
+struct AwaitedKeyFrames {
+    streams: Vec<AwaitedKeyFrame>,
+    given_up: u32,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
+struct AwaitedKeyFrame {
+    ssrc: u32,
+    /// The first request.
+    #[serde(with = "instant")]
+    since: Instant,
+    /// The last request.
+    #[serde(with = "instant")]
+    asked: Instant,
+    /// Requests that the gateway repeated.
+    repeats: u8,
+}
+
+impl AwaitedKeyFrames {
+    #[inline]
+    fn has(&self, ssrc: u32) -> bool {
+        self.streams.iter().any(|stream| stream.ssrc == ssrc)
+    }
+
+    /// A key frame was requested.
+    fn request(&mut self, ssrc: u32, now: Instant) {
+        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
+            stream.asked = now;
+            return;
+        }
+        if self.streams.len() == FEEDBACK_SOURCES_MAX {
+            self.streams.remove(0);
+        }
+        self.streams.push(AwaitedKeyFrame { ssrc, since: now, asked: now, repeats: 0 });
+    }
+
+    /// The key frame came. Returns the time of its first request.
+    fn came(&mut self, ssrc: u32) -> Option<Instant> {
+        let place = self.streams.iter().position(|stream| stream.ssrc == ssrc)?;
+        Some(self.streams.remove(place).since)
+    }
+
+    /// Returns whether the key frame is overdue, and is requested again now. Gives up one whose request was repeated `most` times.
+    fn repeat(&mut self, ssrc: u32, round_trip: Duration, most: u8, now: Instant) -> bool {
+        let Some(place) = self.streams.iter().position(|stream| stream.ssrc == ssrc) else {
+            return false;
+        };
+        let AwaitedKeyFrame { asked, repeats, .. } = &mut self.streams[place];
+        let wait = (round_trip + ANSWERED_WITHIN).max(KEY_FRAME_EVERY);
+        if now.saturating_duration_since(*asked) < wait * (1_u32 << *repeats) {
+            return false;
+        }
+        if *repeats == most {
+            self.streams.remove(place);
+            self.given_up += 1;
+            return false;
+        }
+        (*asked, *repeats) = (now, *repeats + 1);
+        true
+    }
+}
+
 /// Adds a source to a bounded list, newest last.
-fn remember(sources: &mut Vec<u32>, ssrc: u32) {
+pub(super) fn remember(sources: &mut Vec<u32>, ssrc: u32) {
     if !sources.contains(&ssrc) {
         if sources.len() == FEEDBACK_SOURCES_MAX {
             sources.remove(0);

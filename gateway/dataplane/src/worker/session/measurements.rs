@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_instant as instant;
-use evenkeel_media::loss::{Bursts, ReportedLoss};
+use evenkeel_media::loss::{Bursts, IntervalLoss, StreamLoss};
 use evenkeel_media::quality::HeardLoss;
 use evenkeel_media::repair::red::Spacing;
+use evenkeel_media::rtcp::xr::ExtendedBlock;
 use evenkeel_media::rtp::{self, ArrivalJitter, Receptions, RtpHeader};
 use evenkeel_media::{key_frame, quality, rtcp};
 use evenkeel_model::{FlowCounts, Hop, Measures, Metric, PayloadType, STREAM_KINDS, StreamKind};
@@ -29,6 +30,9 @@ const UP_KEPT: Duration = Duration::from_secs(2);
 
 /// Lifetime of downlink values: three missed reports (RFC 3550, 6.2: every 5 s).
 const DOWN_KEPT: Duration = Duration::from_secs(15);
+
+/// Limit of followed streams to the client: the active speakers of a conference with their video.
+const DOWN_MAX: usize = 16;
 
 /// Time for which a report may still answer a sender report, for the round-trip time.
 const REPORT_KEPT: Duration = Duration::from_secs(10);
@@ -70,6 +74,12 @@ pub(crate) struct VoiceMeasurements {
     filled_up: u64,
     #[serde(default)]
     bursts_up: Bursts,
+    /// The middle 32 bits of the last reference time that the client got (RFC 3611, section 4.4), and the time it was sent.
+    #[serde(default, with = "instant::paired")]
+    reference: Option<(u32, Instant)>,
+    /// Time for which the client's jitter buffer holds voice, by its metrics of VoIP, in ms.
+    #[serde(default, with = "instant::paired")]
+    buffer_ms: Option<(u16, Instant)>,
 }
 
 /// Reception by the client: one stream's receiver reports, or the connection as measured by QUIC.
@@ -83,7 +93,7 @@ pub(super) struct Down {
     #[serde(default)]
     left_ppm: Smoothed,
     #[serde(default)]
-    pub(super) reported: ReportedLoss,
+    pub(super) losses: StreamLoss,
     /// Loss before the path.
     #[serde(default)]
     before_ppm: Smoothed,
@@ -99,10 +109,17 @@ impl Down {
             loss_ppm: Smoothed::default(),
             left_ppm: Smoothed::default(),
             jitter_us: None,
-            reported: ReportedLoss::default(),
+            losses: StreamLoss::default(),
             before_ppm: Smoothed::default(),
             redundancy: None,
         }
+    }
+
+    /// Shows the loss of an interval that ends now. Of two reports at one time the first one counts.
+    fn show(&mut self, loss: IntervalLoss, now: Instant) {
+        self.loss_ppm.show(loss.before_repair, REPORTS_FOLLOW_IN, now);
+        self.left_ppm.show(loss.after_repair, REPORTS_FOLLOW_IN, now);
+        self.before_ppm.show(loss.before_path, REPORTS_FOLLOW_IN, now);
     }
 
     /// The loss before repair; `None` without a recent report.
@@ -112,7 +129,7 @@ impl Down {
 
     /// The loss of the path after repair. Reports count a lost packet as lost although a later one repeats its frame.
     fn left(&self, now: Instant) -> Option<HeardLoss> {
-        let (loss, bursts) = (self.loss(now)? as u32, self.reported.bursts());
+        let (loss, bursts) = (self.loss(now)? as u32, self.losses.bursts());
         let burst = bursts.mean_centi().map(|centi| centi as f64 / 100.0);
         let share_left = |spacing: Spacing| spacing.share_left(f64::from(loss) / 1e6, burst);
         let left = self.left_ppm.fresh(DOWN_KEPT, now)? as f64;
@@ -178,22 +195,32 @@ impl VoiceMeasurements {
     }
 
     /// Reads the client's receiver reports (RFC 3550, 6.4.1) and NACKs (RFC 4585, 6.2.1). `clock_rate` returns the clock rate of an
-    /// SSRC in Hz, `unsent` the numbers up to the highest one of a report that were not sent, modulo 2^32.
+    /// SSRC in Hz, `unsent` the numbers up to the highest one of a report that were not sent, modulo 2^32. Returns the highest loss before
+    /// repair that these reports tell of, ppm.
     pub(crate) fn read_reports(
         &mut self,
         compound: &[u8],
         clock_rate: impl Fn(u32) -> Option<u32>,
         unsent: impl Fn(&rtcp::ReportBlock) -> u32,
         now: Instant,
-    ) {
+    ) -> Option<u32> {
+        let mut highest = None;
+        // Exact counts first: they are about the interval of the report beside them.
         for packet in rtcp::packets(compound).map_while(Result::ok) {
-            if let rtcp::RtcpPacket::Nack(nack) = packet {
-                self.down(Some(nack.media)).reported.note_missing(nack.missing());
-            }
-            for block in packet.blocks() {
-                self.read_block(&block, clock_rate(block.ssrc), unsent(&block), now);
+            if let rtcp::RtcpPacket::Extended(report) = packet {
+                report.blocks().for_each(|block| self.read_extended(block, &unsent, now));
             }
         }
+        for packet in rtcp::packets(compound).map_while(Result::ok) {
+            if let rtcp::RtcpPacket::Nack(nack) = packet {
+                self.down(Some(nack.media)).losses.note_missing(nack.missing(), now);
+            }
+            for block in packet.blocks() {
+                let lost = self.read_block(&block, clock_rate(block.ssrc), unsent(&block), now);
+                highest = highest.max(Some(lost));
+            }
+        }
+        highest
     }
 
     fn read_block(
@@ -202,21 +229,94 @@ impl VoiceMeasurements {
         clock_rate: Option<u32>,
         unsent: u32,
         now: Instant,
-    ) {
+    ) -> u32 {
         let jitter = u64::from(block.jitter) * 1_000_000;
         let down = self.down(Some(block.ssrc));
-        let loss = down.reported.read(block, unsent);
-        down.loss_ppm.show(loss.before_repair, REPORTS_FOLLOW_IN, now);
-        down.left_ppm.show(loss.after_repair, REPORTS_FOLLOW_IN, now);
-        down.before_ppm.show(loss.before_path, REPORTS_FOLLOW_IN, now);
+        let loss = down.losses.read(block, unsent, now);
+        down.show(loss, now);
         down.jitter_us = clock_rate.and_then(|rate| jitter.checked_div(rate.into()));
-        let Some((middle, at)) = self.reported else { return };
-        if block.last_sr == middle && middle != 0 {
-            let held =
-                Duration::from_micros(u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536);
-            let trip = now.saturating_duration_since(at).saturating_sub(held);
-            self.rtt_us = u32::try_from(trip.as_micros()).ok().map(|us| (us, now));
+        let lost_ppm = u32::try_from(loss.before_repair).unwrap_or(0);
+        let sent = self.reported.filter(|(middle, _)| *middle == block.last_sr);
+        self.read_answer(sent, block.delay_since_last_sr, now);
+        lost_ppm
+    }
+
+    /// Reads the client's answer to a time that was sent to it. `delay`: the time for which the client held it, in 1/65,536 s.
+    fn read_answer(&mut self, sent: Option<(u32, Instant)>, delay: u32, now: Instant) {
+        let Some((_, at)) = sent.filter(|(middle, _)| *middle != 0) else { return };
+        let held = Duration::from_micros(u64::from(delay) * 1_000_000 / 65_536);
+        let trip = now.saturating_duration_since(at).saturating_sub(held);
+        self.rtt_us = u32::try_from(trip.as_micros()).ok().map(|us| (us, now));
+    }
+
+    /// Reads a block of the client's extended report (RFC 3611). `unsent` is that of [`Self::read_reports`].
+    fn read_extended(
+        &mut self,
+        block: ExtendedBlock<'_>,
+        unsent: &impl Fn(&rtcp::ReportBlock) -> u32,
+        now: Instant,
+    ) {
+        let unsent_before = |ssrc, end: u16| {
+            let sequence_max = end.wrapping_sub(1).into();
+            unsent(&rtcp::ReportBlock { ssrc, sequence_max, ..rtcp::ReportBlock::default() })
+        };
+        match block {
+            ExtendedBlock::LossRuns(runs) => {
+                let unsent = unsent_before(runs.ssrc, runs.end);
+                let down = self.down(Some(runs.ssrc));
+                if let Some(loss) = down.losses.read_runs(&runs, unsent, now) {
+                    down.show(loss, now);
+                }
+            }
+            ExtendedBlock::Statistics(summary) => {
+                let unsent = unsent_before(summary.ssrc, summary.end);
+                let down = self.down(Some(summary.ssrc));
+                if let Some(loss) = down.losses.read_statistics(&summary, unsent, now) {
+                    down.show(loss, now);
+                }
+            }
+            ExtendedBlock::Voip(metrics) => {
+                self.down(Some(metrics.ssrc)).losses.read_voip(&metrics);
+                self.buffer_ms = Some((metrics.buffer_ms, now)).filter(|(ms, _)| *ms > 0);
+            }
+            ExtendedBlock::LastReferences(answers) => {
+                for answer in answers.entries() {
+                    let sent = self.reference.filter(|(middle, _)| *middle == answer.reference);
+                    self.read_answer(sent, answer.delay, now);
+                }
+            }
+            ExtendedBlock::ReferenceTime(_) | ExtendedBlock::Other => {}
         }
+    }
+
+    /// The time for which the client's jitter buffer holds voice, unless the client told it too long ago.
+    pub(super) fn voice_buffer(&self, now: Instant) -> Option<Duration> {
+        let is_kept = |at: Instant| now.saturating_duration_since(at) < DOWN_KEPT;
+        let (ms, _) = self.buffer_ms.filter(|(_, at)| is_kept(*at))?;
+        Some(Duration::from_millis(ms.into()))
+    }
+
+    /// The losses of the stream with this SSRC to the client.
+    pub(super) fn losses_of(&self, ssrc: u32) -> Option<&StreamLoss> {
+        self.down.iter().find(|down| down.ssrc == Some(ssrc)).map(|down| &down.losses)
+    }
+
+    /// The loss after repair of the stream with this SSRC to the client, or of its QUIC connection.
+    pub(super) fn left_of(&self, ssrc: u32, now: Instant) -> Option<HeardLoss> {
+        let of = |ssrc: Option<u32>| {
+            self.down.iter().find(|down| down.ssrc == ssrc).and_then(|down| down.left(now))
+        };
+        of(Some(ssrc)).or_else(|| of(None))
+    }
+
+    /// Returns whether the present node asked the client for an answer to this reference time.
+    pub(super) fn has_sent_reference(&self, reference: u32) -> bool {
+        self.reference.is_some_and(|(middle, _)| middle == reference)
+    }
+
+    /// The client hears another hop from now on.
+    pub(super) fn forget_hop(&mut self) {
+        self.reference = None;
     }
 
     /// Notes the earlier frames that packets of each stream repeat from now on, by its SSRC.
@@ -229,8 +329,9 @@ impl VoiceMeasurements {
     /// The client's reception of the stream with this SSRC, or of the QUIC connection.
     pub(super) fn down(&mut self, ssrc: Option<u32>) -> &mut Down {
         let place = self.down.iter().position(|down| down.ssrc == ssrc).unwrap_or_else(|| {
-            if self.down.len() == Receptions::MAX {
-                self.down.remove(0);
+            if self.down.len() == DOWN_MAX {
+                let is_idle = |down: &Down| !down.losses.notes_packets();
+                self.down.remove(self.down.iter().position(is_idle).unwrap_or(0));
             }
             self.down.push(Down::new(ssrc));
             self.down.len() - 1
@@ -238,20 +339,25 @@ impl VoiceMeasurements {
         &mut self.down[place]
     }
 
-    /// The loss of a stream to the client after repair, in parts per million. `None` without a recent report.
-    pub(super) fn left_down(&self, ssrc: u32, now: Instant) -> Option<u32> {
-        let down = self.down.iter().find(|down| down.ssrc == Some(ssrc))?;
-        Some(down.left(now)?.ppm)
-    }
-
-    /// Notes a sender report to the client. The client's answer gives the round-trip time.
+    /// Notes a sender report, or a reference time (RFC 3611, section 4.4), to the client. The client's answer gives the round-trip time.
     pub(crate) fn note_sender_report(&mut self, compound: &[u8], now: Instant) {
         if self.reported.is_some_and(|(_, at)| now.saturating_duration_since(at) >= REPORT_KEPT) {
             self.reported = None;
         }
         for packet in rtcp::packets(compound).map_while(Result::ok) {
-            if let rtcp::RtcpPacket::SenderReport(report) = packet {
-                self.reported = Some(((report.info.ntp >> 16) as u32, now));
+            let middle = |ntp: u64| (ntp >> 16) as u32;
+            match packet {
+                rtcp::RtcpPacket::SenderReport(report) => {
+                    self.reported = Some((middle(report.info.ntp), now));
+                }
+                rtcp::RtcpPacket::Extended(report) => {
+                    for block in report.blocks() {
+                        if let ExtendedBlock::ReferenceTime(ntp) = block {
+                            self.reference = Some((middle(ntp), now));
+                        }
+                    }
+                }
+                _ => {}
             }
         }
     }
@@ -307,7 +413,7 @@ impl VoiceMeasurements {
         let is_fresh = |down: &&Down| down.loss(now).is_some();
         let down = || self.down.iter().filter(is_fresh);
         let is_lossy = |down: &&Down| down.loss(now) > Some(0);
-        let bursts_down = down().filter(is_lossy).map(|down| down.reported.bursts());
+        let bursts_down = down().filter(is_lossy).map(|down| down.losses.bursts());
         let bursts_up = Some(self.bursts_up).filter(|_| loss_up > Some(0));
         let heard_up = loss_up.zip(self.left_up_ppm.fresh(UP_KEPT, now)).map(|(loss, left)| {
             HeardLoss { ppm: left as u32, burst_ratio: self.bursts_up.ratio(loss as u32) }
@@ -431,6 +537,9 @@ pub(super) struct MediaSigns {
     last_video: Option<Instant>,
     /// Voice packets of the client so far. `None` once one of them has sound, or if that is unknown.
     silent_voice: Option<u32>,
+    /// Video packets of the client are inspected: a key frame was requested.
+    #[serde(default)]
+    inspects_video: bool,
 }
 
 impl MediaSigns {
@@ -456,6 +565,12 @@ impl MediaSigns {
             (self.first_request, self.last_video) = (Some(now), None);
         }
         self.last_request = Some(now);
+        self.inspects_video = true;
+    }
+
+    /// The next packet of video is inspected, too: a key frame of another stream is still to come, or was requested too long ago to be a sign.
+    pub(super) fn go_on_inspecting(&mut self) {
+        self.inspects_video = true;
     }
 
     /// The next packet of this kind from the client is inspected.
@@ -463,27 +578,28 @@ impl MediaSigns {
     pub(super) fn inspects(&self, kind: StreamKind) -> bool {
         match kind {
             StreamKind::Audio => self.silent_voice.is_some(),
-            StreamKind::Video => self.first_request.is_some(),
+            StreamKind::Video => self.inspects_video,
         }
     }
 
-    /// Looks for sound, or a key frame. Packets of an unknown codec may have them. Returns whether the packet begins a key frame.
+    /// Looks for sound, or a key frame. Packets of an unknown codec may have them. Returns whether the packet begins a key frame; `None` if
+    /// that is unknown.
     pub(super) fn inspect(
         &mut self,
         kind: StreamKind,
         payload_type: &PayloadType,
         payload: &[u8],
         now: Instant,
-    ) -> bool {
+    ) -> Option<bool> {
         let codec = &payload_type.codec;
         if payload_type.is_repair() {
-            return false;
+            return Some(false);
         }
         if kind == StreamKind::Audio {
             let is_silent = quality::is_silent(codec, payload) == Some(true);
             let silent = self.silent_voice.filter(|_| is_silent);
             self.silent_voice = silent.map(|packets| packets.saturating_add(1));
-            return false;
+            return Some(false);
         }
         let begins = key_frame::begins_key_frame(codec, payload);
         if begins == Some(false) && self.is_repeated(now) {
@@ -491,7 +607,8 @@ impl MediaSigns {
         } else {
             self.first_request = None;
         }
-        begins == Some(true)
+        self.inspects_video = self.first_request.is_some();
+        begins
     }
 
     fn is_repeated(&self, now: Instant) -> bool {

@@ -8,11 +8,12 @@ use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
 use evenkeel_media::rtp::RtpHeader;
 use evenkeel_model::{
-    FlowCounts, Hop, LeftHop, MediaDescription, RedundancyMode, SessionId, Srtp, StreamKind,
+    FlowCounts, Hop, LeftHop, MediaDescription, Metric, RedundancyMode, SessionId, Srtp, StreamKind,
 };
 use serde::{Deserialize, Serialize};
 
 use super::counts::SessionCounts;
+use super::estimate::DownlinkEstimate;
 use super::fec::ClientFec;
 use super::feedback::SenderFeedback;
 use super::measurements::{FlowTally, MediaSigns, VoiceMeasurements};
@@ -37,6 +38,8 @@ pub(super) struct RunningMedia {
     pub(super) replay: Option<Box<Replay>>,
     /// Present if the client negotiated redundant audio.
     pub(super) redundancy: Option<Box<Redundancy>>,
+    /// Present if packets to the client are numbered, or once it reported. The record of the session does not contain it.
+    pub(super) estimate: Option<Box<DownlinkEstimate>>,
     /// Present if the client negotiated parity for its video.
     pub(super) fec: Option<Box<ClientFec>>,
 }
@@ -113,6 +116,7 @@ impl MediaState {
     pub(super) fn set_current_hop(&mut self, hop: Hop) -> Option<Hop> {
         self.flow.forget_hop();
         self.signs.forget_hop();
+        self.measurements.forget_hop();
         self.current_hop.replace(hop)
     }
 }
@@ -136,10 +140,12 @@ impl RunningMedia {
         counts: Option<Box<SessionCounts>>,
         media: &MediaDescription,
     ) -> RunningMedia {
-        let (repair, mut redundancy, mut fec) = (ClientRepair::of(media), None, None);
+        let (mut redundancy, mut estimate, mut fec) = (None, None, None);
         Redundancy::follow(&mut redundancy, media);
+        DownlinkEstimate::follow(&mut estimate, media);
         ClientFec::follow(&mut fec, media);
-        RunningMedia { state, srtp, counts, repair, replay: None, redundancy, fec }
+        let repair = ClientRepair::of(media);
+        RunningMedia { state, srtp, counts, repair, replay: None, redundancy, estimate, fec }
     }
 
     /// Makes packets of this hop reach the client from now on. `left`: the hop that the room leaves as planned.
@@ -200,12 +206,30 @@ impl RunningMedia {
         packet: &[u8],
         now: Instant,
     ) -> Option<Vec<u8>> {
-        let repeating = self.redundancy.as_deref_mut()?.wrap(sent, packet, now)?;
+        let redundancy = self.redundancy.as_deref_mut()?;
+        let repeating = redundancy.wrap(sent, packet, &mut self.state.measurements, now)?;
         let more = repeating.len().saturating_sub(packet.len());
         self.state.totals.bytes_down += more as u64;
         self.state.measurements.bytes_down += more as u64;
         self.counts.get_or_insert_default().note_redundancy(more);
         Some(repeating)
+    }
+
+    /// Follows the rate of the path by a compound packet of the client, whose reports tell of this loss before repair. Removes feedback about
+    /// transport-wide numbers. Returns whether anything is left.
+    pub(super) fn follow_downlink(
+        &mut self,
+        lost_ppm: Option<u32>,
+        compound: &mut Vec<u8>,
+        now: Instant,
+    ) -> bool {
+        let RunningMedia { state, estimate, .. } = self;
+        if let Some(lost_ppm) = lost_ppm {
+            let (round_trip, bytes) = (state.measurements.round_trip(now), state.totals.bytes_down);
+            let estimate = estimate.get_or_insert_with(DownlinkEstimate::by_reports);
+            estimate.note_report(lost_ppm, round_trip, bytes, now);
+        }
+        estimate.as_deref_mut().is_none_or(|estimate| estimate.read_feedback(compound, now))
     }
 
     /// A parity packet of this length is sent to the client.
@@ -225,7 +249,22 @@ impl RunningMedia {
         let MediaState { measurements, continuity, flow, signs, missed_told, current_hop, .. } =
             &mut self.state;
         let lost_before = measurements.lost_up;
-        let (measures, last_heard) = (measurements.interval(now), measurements.last_heard);
+        let since = measurements.since.unwrap_or(now);
+        let (mut measures, last_heard) = (measurements.interval(now), measurements.last_heard);
+        if let Some(kbps) = self.estimate.as_deref().and_then(|estimate| estimate.kbps(now)) {
+            measures.set(Metric::AvailableDown, kbps.into());
+        }
+        if let Some(counts) = self.counts.as_deref_mut() {
+            let frozen = counts.frozen_ppm(
+                now.saturating_duration_since(since),
+                measurements.round_trip(now).unwrap_or_default(),
+                |ssrc| measurements.left_of(ssrc, now),
+                now,
+            );
+            if let Some(ppm) = frozen {
+                measures.set(Metric::FreezeDown, ppm);
+            }
+        }
         let lost_up = (measurements.lost_up - lost_before) as u32;
         let (expected, lost) = continuity.arrivals();
         let missed = continuity.missed_at_switches(now);

@@ -5,9 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_media::repair::choice::{PathState, Repair, RepairChoice, StreamLoss, has_lbrr};
+use evenkeel_media::repair::KEPT_MAX;
+use evenkeel_media::repair::choice::{PathState, Repair, RepairChoice, has_lbrr};
 use evenkeel_media::repair::red::{self, Frame, RedPayload, RedReader, RedWriter};
-use evenkeel_media::rtcp::{self, RtcpPacket};
 use evenkeel_media::rtp::{self, RtpHeader};
 use evenkeel_media::srtp::OVERHEAD_MAX;
 use evenkeel_model::{DropReason, MediaDescription, StreamKind};
@@ -17,7 +17,7 @@ use super::measurements::VoiceMeasurements;
 /// Packets with redundancy are no longer than fits any path, encrypted.
 const PACKET_BYTES_MAX: usize = 1_200 - OVERHEAD_MAX;
 
-/// Streams to the client that are followed: the speakers of a conference at one time. A stream that is repeated takes 4 KiB.
+/// Streams to the client that are followed: the speakers of a conference at one time. A stream that is repeated takes 8 KiB.
 const STREAMS_MAX: usize = 4;
 
 /// A stream without packets for this time gives its place to another one. Silent voice sends a packet every 400 ms.
@@ -72,7 +72,6 @@ struct VoiceStream {
     sequence: u16,
     timestamp: u32,
     last_packet_at: Instant,
-    loss: StreamLoss,
     /// Present while packets repeat frames.
     writer: Option<RedWriter>,
 }
@@ -90,6 +89,8 @@ pub(super) struct Redundancy {
     negotiated: NegotiatedRed,
     choice: RepairChoice,
     repair: Repair,
+    /// Time for which the client's jitter buffer holds a packet.
+    latency: Duration,
     frame: Duration,
     /// The last packet to the client with Opus' own redundancy.
     lbrr_at: Option<Instant>,
@@ -110,6 +111,7 @@ impl Redundancy {
                 negotiated,
                 choice: RepairChoice::default(),
                 repair: Repair::default(),
+                latency: negotiated.latency,
                 frame: USUAL_FRAME,
                 lbrr_at: None,
                 streams: Vec::new(),
@@ -119,39 +121,22 @@ impl Redundancy {
         });
     }
 
-    /// Reads the client's reports and requests about streams to it.
-    pub(super) fn read_feedback(&mut self, compound: &[u8], now: Instant) {
-        for packet in rtcp::packets(compound).map_while(Result::ok) {
-            for block in packet.blocks() {
-                if let Some(stream) = self.stream(block.ssrc) {
-                    stream.loss.note_report(&block, now);
-                }
-            }
-            if let RtcpPacket::Nack(nack) = packet
-                && let Some(stream) = self.stream(nack.media)
-            {
-                stream.loss.note_requests(nack.missing(), now);
-            }
-        }
-    }
-
-    fn stream(&mut self, ssrc: u32) -> Option<&mut VoiceStream> {
-        self.streams.iter_mut().find(|stream| stream.ssrc == ssrc)
-    }
-
     /// Chooses the repair, and tells the measurements of it. Called every 100 ms.
     pub(super) fn choose(&mut self, measurements: &mut VoiceMeasurements, now: Instant) {
-        let samples = self
-            .streams
-            .iter()
-            .filter_map(|stream| Some((stream.loss.sample(now)?, stream.loss.burst_x100())));
+        let losses = self.streams.iter().filter_map(|stream| measurements.losses_of(stream.ssrc));
+        let samples = losses.filter_map(|losses| {
+            Some((losses.sample(now)?, losses.bursts().mean_centi().unwrap_or(100) as u32))
+        });
         let worst = samples.max_by_key(|(sample, _)| sample.ppm);
         let is_recent = |at: Instant| now.saturating_duration_since(at) < LBRR_KEPT;
+        // A buffer that adapts waits for the next packet, whatever it holds now.
+        let held = measurements.voice_buffer(now).map(|it| it.min(KEPT_MAX).max(2 * self.frame));
+        self.latency = held.unwrap_or(self.negotiated.latency);
         let path = PathState {
             loss: worst.map(|(sample, _)| sample),
             burst_x100: worst.map_or(100, |(_, burst)| burst),
             round_trip: measurements.round_trip(now),
-            latency: self.negotiated.latency,
+            latency: self.latency,
             frame: self.frame,
             takes_retransmission: self.negotiated.takes_retransmission,
             takes_redundancy: true,
@@ -177,11 +162,12 @@ impl Redundancy {
         &mut self,
         sent: &RtpHeader,
         packet: &[u8],
+        measurements: &mut VoiceMeasurements,
         now: Instant,
     ) -> Option<Vec<u8>> {
-        let NegotiatedRed { payload_type, of_block, clock_rate, is_opus, latency, .. } =
-            self.negotiated;
+        let NegotiatedRed { payload_type, of_block, clock_rate, is_opus, .. } = self.negotiated;
         let index = self.follow_stream(sent, now)?;
+        measurements.down(Some(sent.ssrc)).losses.note_sent(sent.sequence);
         let stream = &mut self.streams[index];
         if sent.payload_type != of_block {
             return None;
@@ -200,7 +186,7 @@ impl Redundancy {
         let Repair::Redundancy(spacing) = self.repair else { return None };
         let writer = stream.writer.get_or_insert_default();
         let frame = Frame { sequence: sent.sequence, timestamp: sent.timestamp, data };
-        let reach = latency.as_millis() as u32 * (clock_rate / 1_000);
+        let reach = self.latency.as_millis() as u32 * (clock_rate / 1_000);
         let mut out = std::mem::take(&mut self.buffer);
         begin_packet(sent, packet, payload_type, &mut out);
         let repeats = writer.write(&frame, of_block, spacing, reach, &mut out);
@@ -217,7 +203,6 @@ impl Redundancy {
         if let Some(index) = self.streams.iter().position(|stream| stream.ssrc == sent.ssrc) {
             let stream = &mut self.streams[index];
             stream.last_packet_at = now;
-            stream.loss.note_sent(sent.sequence);
             return Some(index);
         }
         if self.streams.len() == STREAMS_MAX {
@@ -232,7 +217,6 @@ impl Redundancy {
             sequence: sent.sequence,
             timestamp: sent.timestamp,
             last_packet_at: now,
-            loss: StreamLoss::new(sent.sequence),
             writer: None,
         });
         Some(self.streams.len() - 1)

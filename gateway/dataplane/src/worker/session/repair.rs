@@ -84,7 +84,8 @@ impl ClientRepair {
         let is_declared = (audio | video) != 0 && media.srtp.is_readable();
         is_declared.then(|| {
             let latency = media.latency.duration();
-            let timing = PathTiming { round_trip: ROUND_TRIP_UNKNOWN, latency };
+            let (round_trip, is_measured) = (ROUND_TRIP_UNKNOWN, false);
+            let timing = PathTiming { round_trip, is_measured, latency };
             Box::new(ClientRepair {
                 audio,
                 video,
@@ -110,8 +111,12 @@ impl ClientRepair {
     }
 
     pub(super) fn timing(&self, measurements: &VoiceMeasurements, now: Instant) -> PathTiming {
-        let round_trip = measurements.round_trip(now).unwrap_or(ROUND_TRIP_UNKNOWN);
-        PathTiming { round_trip: round_trip.max(ROUND_TRIP_MIN), latency: self.latency }
+        let measured = measurements.round_trip(now);
+        PathTiming {
+            round_trip: measured.unwrap_or(ROUND_TRIP_UNKNOWN).max(ROUND_TRIP_MIN),
+            is_measured: measured.is_some(),
+            latency: self.latency,
+        }
     }
 
     /// Returns the kind of the stream if its packets are kept and asked for.

@@ -22,6 +22,7 @@ use super::super::sockets::{ListenerPort, SessionPorts};
 use super::*;
 
 mod continued;
+mod estimate;
 mod fec;
 mod hitless;
 mod key_frames;
@@ -30,6 +31,7 @@ mod loss;
 mod reachability;
 mod redundancy;
 mod replay;
+mod reports;
 mod retransmission;
 mod signs;
 mod srtp;

@@ -1,6 +1,7 @@
 use std::net::TcpStream;
 
 use evenkeel_testkit::http::{HttpAnswer, HttpClient};
+use serde_json::Value;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -93,4 +94,38 @@ async fn page_has_the_advice_of_its_session() {
     assert_status(&answer, 200);
     let shown: Value = serde_json::from_str(&answer.body).expect("an object");
     assert_eq!(shown["advice"], advice);
+}
+
+#[tokio::test]
+async fn page_passes_probes_and_their_results_on() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    let admin = ApiEndpoint::Tcp(listener.local_addr().expect("the listener is bound"));
+    // Answers with what it was asked.
+    tokio::spawn(serve(listener, |request| async move {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
+        let verdict = format!("{} {} ", head.method, head.uri.path());
+        let verdict = [verdict.as_bytes(), &body].concat();
+        let verdict = String::from_utf8(verdict).expect("text");
+        let answer = json!({"id": verdict, "verdict": verdict}).to_string();
+        Response::new(Full::new(Bytes::from(answer)))
+    }));
+    let page = DemoPage::start(admin, 7).await.expect("loopback has a free port");
+    let own = ["host: SELF", "origin: http://SELF"];
+    let asked = async |line: &str, body: &str, key: &str| {
+        let answer = ask(&page, line, &own, body).await;
+        assert!(answer.status < 300, "{answer}");
+        let answer: Value = serde_json::from_str(&answer.body).expect("an object");
+        answer[key].as_str().expect("a text").to_owned()
+    };
+    let opened = asked("POST /probes", "", "id").await;
+    assert_eq!(opened, r#"POST /v1/probes {"ingress":"webtransport"}"#);
+    let times = r#"{"round_trips_us":[7,null]}"#;
+    let measured = asked("PUT /probes/p1", times, "verdict").await;
+    assert_eq!(measured, format!("PUT /v1/probes/p1 {times}"));
+    let offer = r#"{"role": "watch", "room": "r", "probe": "signed"}"#;
+    let offered = asked("POST /sessions", offer, "id").await;
+    assert!(offered.contains(r#""probe":"signed""#), "{offered}");
+    let malformed = ask(&page, "PUT /probes/p1", &own, "{}").await;
+    assert_status(&malformed, 400);
 }

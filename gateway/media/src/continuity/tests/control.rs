@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::rtcp::tests::write_bye;
+use crate::rtcp::xr::tests::{block, range, report};
 use crate::rtcp::{
     FirEntry, Pli, ReportBlock, RtcpError, RtcpPacket, SenderInfo, packets, write_cname, write_fir,
     write_nack, write_pli, write_receiver_report, write_remb, write_sender_report,
@@ -326,6 +327,79 @@ fn key_frame_and_bitrate_requests_use_node_ssrc() {
         })
     };
     assert_eq!(to_node(&mut session, write(old().ssrc)), Ok(write(new().ssrc)));
+}
+
+/// A loss notification (`goog-lntf`): the last decoded packet, and one received after three more.
+fn notification(media: u32, decoded: u16) -> Vec<u8> {
+    let words = [0x8fce_0004, CLIENT, media, 0x4c4e_5446, u32::from(decoded) << 16 | 3 << 1];
+    words.map(u32::to_be_bytes).concat()
+}
+
+#[test]
+fn loss_notifications_use_node_numbers() {
+    let mut session = switched();
+    let asked = to_node(&mut session, notification(old().ssrc, 1_015));
+    assert_eq!(asked, Ok(notification(new().ssrc, 40_015)));
+    let of_old = to_node(&mut session, notification(old().ssrc, 1_009));
+    assert_eq!(of_old, Err(FeedbackDrop::Empty), "the old node's packet");
+    assert_eq!(to_node(&mut session, notification(OTHER, 9)), Ok(notification(OTHER, 9)));
+}
+
+#[test]
+fn picture_selections_wait_for_a_key_frame() {
+    let selection = |media: u32| {
+        let words = [0x83ce_0003, CLIENT, media, 0x0060_8001];
+        words.map(u32::to_be_bytes).concat()
+    };
+    let mut session = Session::new();
+    session.voice_as(old(), old(), 0, 10);
+    assert_eq!(to_node(&mut session, selection(old().ssrc)), Ok(selection(old().ssrc)));
+    session.voice_as(new(), old(), 13, 23);
+    let selected = to_node(&mut session, selection(old().ssrc));
+    assert_eq!(selected, Err(FeedbackDrop::Empty), "a picture of the old node");
+    session.0.note_key_frame(old().ssrc);
+    assert!(to_node(&mut session, selection(old().ssrc)).is_err(), "of another stream");
+    session.0.note_key_frame(new().ssrc);
+    assert_eq!(to_node(&mut session, selection(old().ssrc)), Ok(selection(new().ssrc)));
+}
+
+#[test]
+fn extended_reports_use_node_numbers() {
+    let mut session = switched();
+    let runs =
+        |ssrc, begin, thinning| block(1, thinning, &[ssrc, range(begin, begin + 6), 0x4003_0000]);
+    let metrics = |ssrc| block(7, 0, &[ssrc, 0, 0, 0, 0, 0, 0, 0]);
+    let mut statistics = vec![old().ssrc, range(1_014, 1_020)];
+    statistics.resize(9, 0);
+    let mut translated = statistics.clone();
+    translated[..2].copy_from_slice(&[new().ssrc, range(40_014, 40_020)]);
+    let asked = to_node(
+        &mut session,
+        report(&[
+            runs(old().ssrc, 1_014, 0),
+            runs(old().ssrc, 1_009, 0),
+            runs(old().ssrc, 1_016, 3),
+            runs(old().ssrc, 1_016, 4),
+            runs(OTHER, 1_009, 0),
+            block(6, 0x80, &statistics),
+            metrics(old().ssrc),
+            block(5, 0, &[old().ssrc, 1, 2, OTHER, 3, 4]),
+        ]),
+    );
+    let expected = report(&[
+        runs(new().ssrc, 40_014, 0),
+        runs(new().ssrc, 40_016, 3),
+        runs(OTHER, 1_009, 0),
+        block(6, 0x80, &translated),
+        block(5, 0, &[new().ssrc, 1, 2, OTHER, 3, 4]),
+    ]);
+    assert_eq!(asked, Ok(expected));
+    let of_old = report(&[runs(old().ssrc, 1_009, 0)]);
+    assert_eq!(to_node(&mut session, of_old), Err(FeedbackDrop::Empty));
+    let mut session = Session::new();
+    session.voice_as(old(), old(), 0, 10);
+    let same = report(&[runs(old().ssrc, 1_003, 4), metrics(old().ssrc)]);
+    assert_eq!(to_node(&mut session, same.clone()), Ok(same), "nothing is translated");
 }
 
 #[test]

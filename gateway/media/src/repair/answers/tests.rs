@@ -21,8 +21,17 @@ fn packet_is_sent_again_once_per_round_trip() {
     let mut answers = answers();
     let timing = timing(40, 500);
     assert_eq!(answers.copies(&packet(980, None), timing, at(990)), 1);
-    assert_eq!(answers.copies(&packet(980, Some(990)), timing, at(1_029)), 0);
-    assert_eq!(answers.copies(&packet(980, Some(990)), timing, at(1_030)), 1);
+    assert_eq!(answers.copies(&packet(980, Some(990)), timing, at(1_019)), 0);
+    // The client's round trip is shorter than the measured one.
+    assert_eq!(answers.copies(&packet(980, Some(990)), timing, at(1_020)), 1);
+}
+
+#[test]
+fn request_that_is_older_than_the_packet_is_not_answered() {
+    let mut answers = answers();
+    let timing = PathTiming { is_measured: true, ..timing(40, 500) };
+    assert_eq!(answers.copies(&packet(980, None), timing, at(1_009)), 0);
+    assert_eq!(answers.copies(&packet(980, None), timing, at(1_010)), 1);
 }
 
 #[test]

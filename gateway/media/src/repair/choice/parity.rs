@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{LastLoss, LossSample, RETRANSMISSION_MAX_PPM, is_in_time};
+use super::{LastLoss, RETRANSMISSION_MAX_PPM, is_in_time};
+use crate::loss::LossSample;
 use crate::repair::flexfec::Overhead;
 
 /// The loss from which on each share is made. At the loss where the next one begins, it leaves at most 2 % of frames broken, if they have 12 packets.

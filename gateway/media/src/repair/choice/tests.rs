@@ -25,15 +25,15 @@ fn first(path: &PathState) -> Repair {
     RepairChoice::default().update(path, path.loss.map_or_else(origin, |loss| loss.at))
 }
 
-fn redundancy(frames: u8, distance: u8) -> Repair {
-    Repair::Redundancy(Spacing { frames, distance })
+fn redundancy(frames: u8, span: u8) -> Repair {
+    Repair::Redundancy(Spacing { frames, span })
 }
 
 #[test]
 fn repair_begins_at_one_percent() {
     let at = origin();
     assert_eq!(first(&path(9_999, at)), Repair::Nothing);
-    assert_eq!(first(&path(10_000, at)), redundancy(1, 4));
+    assert_eq!(first(&path(10_000, at)), redundancy(1, 5));
     assert_eq!(first(&PathState { loss: None, ..path(0, at) }), Repair::Nothing);
 }
 
@@ -42,7 +42,7 @@ fn repair_ends_after_five_seconds_without_loss() {
     let start = origin();
     let at = |ms| start + Duration::from_millis(ms);
     let mut choice = RepairChoice::default();
-    assert_eq!(choice.update(&path(10_000, at(0)), at(0)), redundancy(1, 4));
+    assert_eq!(choice.update(&path(10_000, at(0)), at(0)), redundancy(1, 5));
     let mut look = |ppm, of, now| choice.update(&path(ppm, at(of)), at(now)) != Repair::Nothing;
     assert!(look(2_999, 100, 4_999));
     assert!(look(3_000, 4_900, 5_100), "a little loss goes on");
@@ -58,7 +58,7 @@ fn repair_ends_after_five_seconds_without_loss() {
 fn repair_ends_with_the_measurements() {
     let start = origin();
     let mut choice = RepairChoice::default();
-    assert_eq!(choice.update(&path(10_000, start), start), redundancy(1, 4));
+    assert_eq!(choice.update(&path(10_000, start), start), redundancy(1, 5));
     let unknown = PathState { loss: None, ..path(0, start) };
     assert_eq!(choice.update(&unknown, start), Repair::Nothing);
     assert_eq!(choice.update(&path(9_999, start), start), Repair::Nothing);
@@ -72,10 +72,10 @@ fn retransmission_is_chosen_while_it_fits() {
         ..path(ppm, origin())
     };
     assert_eq!(first(&nack(20_000, Some(100))), Repair::Retransmission);
-    assert_eq!(first(&nack(20_000, Some(101))), redundancy(1, 4), "it would come too late");
-    assert_eq!(first(&nack(20_000, None)), redundancy(1, 4), "it may come too late");
+    assert_eq!(first(&nack(20_000, Some(101))), redundancy(1, 5), "it would come too late");
+    assert_eq!(first(&nack(20_000, None)), redundancy(1, 5), "it may come too late");
     assert_eq!(first(&nack(49_999, Some(40))), Repair::Retransmission);
-    assert_eq!(first(&nack(50_000, Some(40))), redundancy(2, 2), "it would be lost too often");
+    assert_eq!(first(&nack(50_000, Some(40))), redundancy(2, 5), "it would be lost too often");
     let without = |ppm, trip| PathState { takes_redundancy: false, ..nack(ppm, trip) };
     assert_eq!(first(&without(50_000, Some(40))), Repair::Retransmission);
     assert_eq!(first(&without(50_000, Some(101))), Repair::Nothing);
@@ -84,11 +84,11 @@ fn retransmission_is_chosen_while_it_fits() {
 #[test]
 fn second_frame_is_for_heavy_loss() {
     for (ppm, burst_x100, expected) in [
-        (49_999, 150, redundancy(1, 4)),
-        (50_000, 150, redundancy(2, 2)),
-        (50_000, 151, redundancy(1, 4)),
-        (149_999, 300, redundancy(1, 4)),
-        (150_000, 300, redundancy(2, 2)),
+        (49_999, 150, redundancy(1, 5)),
+        (50_000, 150, redundancy(2, 5)),
+        (50_000, 151, redundancy(1, 5)),
+        (149_999, 300, redundancy(1, 5)),
+        (150_000, 300, redundancy(2, 5)),
     ] {
         let path = PathState { burst_x100, ..path(ppm, origin()) };
         assert_eq!(first(&path), expected, "{ppm} {burst_x100}");
@@ -103,17 +103,17 @@ fn heavy_loss_is_remembered_as_long_as_loss() {
         let now = start + Duration::from_millis(ms);
         choice.update(&path(ppm, now), now)
     };
-    assert_eq!(look(50_000, 0), redundancy(2, 2));
-    assert_eq!(look(20_000, 4_999), redundancy(2, 2));
-    assert_eq!(look(20_000, 5_000), redundancy(1, 4));
+    assert_eq!(look(50_000, 0), redundancy(2, 5));
+    assert_eq!(look(20_000, 4_999), redundancy(2, 5));
+    assert_eq!(look(20_000, 5_000), redundancy(1, 5));
 }
 
 #[test]
 fn frames_are_as_far_apart_as_the_latency_allows() {
     for (latency, frame, one, two) in [
-        (120, 20, redundancy(1, 4), redundancy(2, 2)),
-        (99, 20, redundancy(1, 3), redundancy(2, 1)),
-        (60, 20, redundancy(1, 2), redundancy(2, 1)),
+        (120, 20, redundancy(1, 5), redundancy(2, 5)),
+        (99, 20, redundancy(1, 3), redundancy(2, 3)),
+        (60, 20, redundancy(1, 2), redundancy(2, 2)),
         (40, 20, redundancy(1, 1), redundancy(1, 1)),
         (39, 20, Repair::Nothing, Repair::Nothing),
         (120, 60, redundancy(1, 1), redundancy(1, 1)),
@@ -130,7 +130,7 @@ fn frames_are_as_far_apart_as_the_latency_allows() {
 
 #[test]
 fn lbrr_suffices_for_single_losses() {
-    for (burst_x100, expected) in [(150, Repair::Nothing), (151, redundancy(1, 4))] {
+    for (burst_x100, expected) in [(150, Repair::Nothing), (151, redundancy(1, 5))] {
         let path = PathState { burst_x100, has_lbrr: true, ..path(10_000, origin()) };
         assert_eq!(first(&path), expected);
     }

@@ -143,14 +143,14 @@ fn request_of_a_node_passes_once_per_round_trip() {
     let mut receiver = Receiver::default();
     receiver.voice([0, 1]);
     receiver.receive(3, 60);
-    let round_trip = Duration::from_millis(ROUND_TRIP_MS);
-    let mut admits = |sequence, ms| receiver.0.admit_request(SSRC, sequence, round_trip, at(ms));
-    assert!(admits(2, 60) && !admits(2, 99), "the first asks");
+    let timing = timing(ROUND_TRIP_MS, LATENCY_MS);
+    let mut admits = |sequence, ms| receiver.0.admit_request(SSRC, sequence, timing, at(ms));
+    assert!(admits(2, 60) && !admits(2, 89), "the first asks");
     assert!(admits(1, 60) && admits(1, 60), "lost behind the gateway");
-    assert_eq!(receiver.asks(99), [0; 0]);
-    assert_eq!(receiver.asks(100), [2]);
-    assert!(!receiver.0.admit_request(SSRC, 2, round_trip, at(139)));
-    assert!(receiver.0.admit_request(9, 2, round_trip, at(139)), "another stream");
+    assert_eq!(receiver.asks(89), [0; 0]);
+    assert_eq!(receiver.asks(90), [2]);
+    assert!(!receiver.0.admit_request(SSRC, 2, timing, at(119)));
+    assert!(receiver.0.admit_request(9, 2, timing, at(119)), "another stream");
 }
 
 #[test]

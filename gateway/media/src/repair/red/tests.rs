@@ -159,27 +159,27 @@ fn writer_repeats_kept_frames_within_reach() {
     let last = 0x1_0000 + 2;
     let mut writer = RedWriter::default();
     let mut out = Vec::new();
-    let spacing = |frames, distance| Spacing { frames, distance };
+    let spacing = |frames, span| Spacing { frames, span };
     let write = |writer: &RedWriter, spacing, reach, out: &mut Vec<u8>| {
         out.clear();
         writer.write(&frame(last, b"own"), OPUS, spacing, reach, out)
     };
-    assert!(!write(&writer, spacing(2, 1), 5 * TICKS, &mut out), "no frame yet");
+    assert!(!write(&writer, spacing(2, 2), 5 * TICKS, &mut out), "no frame yet");
     for number in last - 5..last {
         writer.keep(&frame(number, &[number as u8; 5]));
     }
-    for (frames, distance, reach, offsets) in [
+    for (frames, span, reach, offsets) in [
         (1, 1, 5, &[1][..]),
         (1, 4, 5, &[4]),
-        (2, 1, 5, &[2, 1]),
-        (2, 2, 5, &[4, 2]),
-        (9, 2, 5, &[4, 2]),
-        (2, 2, 3, &[2]),
-        (1, 5, 9, &[]),
+        (2, 2, 5, &[2, 1]),
+        (2, 5, 5, &[5, 2]),
+        (9, 4, 5, &[4, 2]),
+        (2, 4, 3, &[2]),
+        (1, 6, 9, &[]),
         (1, 4, 3, &[]),
         (1, 0, 5, &[]),
     ] {
-        let is_written = write(&writer, spacing(frames, distance), reach * TICKS, &mut out);
+        let is_written = write(&writer, spacing(frames, span), reach * TICKS, &mut out);
         assert_eq!(is_written, !offsets.is_empty());
         assert_eq!(is_written, !out.is_empty());
         if !is_written {
@@ -202,7 +202,7 @@ fn long_frame_is_not_repeated() {
     for (bytes, is_kept) in [(BLOCK_BYTES_MAX, true), (BLOCK_BYTES_MAX + 1, false), (0, false)] {
         let mut writer = RedWriter::default();
         writer.keep(&frame(1, &long[..bytes]));
-        let spacing = Spacing { frames: 1, distance: 1 };
+        let spacing = Spacing { frames: 1, span: 1 };
         let written = writer.write(&frame(2, b"own"), OPUS, spacing, TICKS, &mut Vec::new());
         assert_eq!(written, is_kept, "{bytes}");
     }
@@ -351,38 +351,39 @@ fn random() -> impl FnMut() -> bool {
 
 #[test]
 fn random_losses_are_recovered_by_two_frames() {
-    let [left, _] = play(Spacing { frames: 2, distance: 2 }, random());
+    let [left, _] = play(Spacing { frames: 2, span: 5 }, random());
     assert!(left <= 1_500, "{left}");
-    let [left, _] = play(Spacing { frames: 1, distance: 4 }, random());
+    let [left, _] = play(Spacing { frames: 1, span: 5 }, random());
     assert!((8_000..12_000).contains(&left), "{left}");
 }
 
 #[test]
 fn bursts_are_recovered_by_spaced_frames() {
-    let [left, bytes] = play(Spacing { frames: 1, distance: 4 }, lossy(3.0));
-    assert!(left <= 27_000, "{left}");
+    let [left, bytes] = play(Spacing { frames: 1, span: 5 }, lossy(3.0));
+    assert!(left <= 20_000, "{left}");
     assert!(bytes <= 170, "{bytes}");
-    let [left, _] = play(Spacing { frames: 2, distance: 2 }, lossy(3.0));
-    assert!(left <= 23_000, "{left}");
+    let [left, _] = play(Spacing { frames: 2, span: 5 }, lossy(3.0));
+    assert!(left <= 16_000, "{left}");
     // Frames beside the packet are in its burst.
-    let [left, _] = play(Spacing { frames: 1, distance: 1 }, lossy(3.0));
+    let [left, _] = play(Spacing { frames: 1, span: 1 }, lossy(3.0));
     assert!(left > 60_000, "{left}");
 }
 
 #[test]
 fn repetition_at_a_distance_leaves_fewer_bursts() {
-    for (burst, frames, distance, per_mille) in [
+    for (burst, frames, span, per_mille) in [
         (None, 1, 4, 100),
-        (None, 2, 2, 10),
+        (None, 2, 4, 10),
         (Some(1.0), 1, 1, 100),
         (Some(3.0), 1, 1, 667),
-        (Some(3.0), 1, 4, 241),
-        (Some(3.0), 2, 1, 444),
-        (Some(3.0), 2, 2, 209),
+        (Some(3.0), 1, 5, 189),
+        (Some(3.0), 2, 2, 444),
+        (Some(3.0), 2, 4, 209),
+        (Some(3.0), 2, 5, 148),
     ] {
-        let left = Spacing { frames, distance }.share_left(0.1, burst);
-        assert_eq!((left * 1_000.0).round() as u32, per_mille, "{burst:?} {frames} {distance}");
+        let left = Spacing { frames, span }.share_left(0.1, burst);
+        assert_eq!((left * 1_000.0).round() as u32, per_mille, "{burst:?} {frames} {span}");
     }
-    let spacing = Spacing { frames: 2, distance: 2 };
+    let spacing = Spacing { frames: 2, span: 4 };
     assert_eq!([0.0, 1.0].map(|loss| spacing.share_left(loss, None)), [0.0, 1.0]);
 }

@@ -60,3 +60,48 @@ fn slower_camera_stops_to_freeze() {
     let freezes = counts.take().freezes;
     assert!((1..=15).contains(&freezes), "{freezes}");
 }
+
+/// Pictures of so many packets, 40 ms apart, for a second. The last one comes `late` ms late.
+fn pictures(packets: u32, late: u64) -> (SessionCounts, Instant) {
+    let (mut counts, began) = (SessionCounts::default(), Instant::now());
+    let mut at = began;
+    for number in 0..25 {
+        at = began + Duration::from_millis(40 * u64::from(number) + u64::from(number == 24) * late);
+        (0..packets).for_each(|_| counts.note_picture(9, 3_600 * number, at));
+    }
+    (counts, at)
+}
+
+fn frozen_ppm(counts: &mut SessionCounts, loss: Option<HeardLoss>, now: Instant) -> Option<u64> {
+    let (elapsed, round_trip) = (Duration::from_secs(1), Duration::from_millis(60));
+    counts.frozen_ppm(elapsed, round_trip, |ssrc| loss.filter(|_| ssrc == 9), now)
+}
+
+#[test]
+fn freeze_is_a_share_of_the_last_seconds() {
+    let (mut counts, at) = pictures(1, 0);
+    assert_eq!(frozen_ppm(&mut counts, None, at), Some(0));
+    let (mut counts, at) = pictures(1, 960);
+    // A second of ten; later ones weigh more.
+    assert_eq!(frozen_ppm(&mut counts, None, at), Some(100_000));
+    assert_eq!(frozen_ppm(&mut counts, None, at), Some(90_000));
+    assert_eq!(frozen_ppm(&mut counts, None, at + FREEZE_MAX), None, "the camera is off");
+    assert_eq!(frozen_ppm(&mut SessionCounts::default(), None, at), None);
+}
+
+#[test]
+fn picture_without_a_packet_stands_until_a_key_frame() {
+    let loss = |ppm, burst_ratio| Some(HeardLoss { ppm, burst_ratio });
+    let (mut counts, at) = pictures(1, 0);
+    // A tenth of the pictures, 160 ms each, of one each 40 ms.
+    assert_eq!(frozen_ppm(&mut counts, loss(100_000, 1.0), at), Some(285_714));
+    counts.note_key_frame(Duration::from_millis(340));
+    assert_eq!(frozen_ppm(&mut counts, loss(100_000, 1.0), at), Some(500_000));
+    assert_eq!(frozen_ppm(&mut counts, loss(0, 1.0), at), Some(0));
+    // Pictures of ten packets lack one more often, but less in bursts.
+    let (mut counts, at) = pictures(10, 0);
+    let random = frozen_ppm(&mut counts, loss(10_000, 1.0), at).unwrap();
+    let bursts = frozen_ppm(&mut counts, loss(10_000, 4.0), at).unwrap();
+    assert!((270_000..=285_000).contains(&random), "{random}");
+    assert!((85_000..=95_000).contains(&bursts), "{bursts}");
+}

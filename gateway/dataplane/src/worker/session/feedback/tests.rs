@@ -136,3 +136,29 @@ fn no_rtcp_is_written_with_srtp() {
     assert_eq!(feedback.key_frame_of_client(after(0)), None);
     assert_eq!(feedback.cap(300, after(0)), None);
 }
+
+#[test]
+fn key_frames_of_the_hop_before_are_not_awaited() {
+    let mut feedback = feedback(REMB, Srtp::Plain);
+    let asked = |feedback: &mut SenderFeedback| {
+        feedback.want_key_frame();
+        feedback.key_frame_request(99).unwrap();
+        feedback.await_key_frame_of_hop(99, after(0));
+    };
+    asked(&mut feedback);
+    let came = feedback.key_frame_of_hop_came(99, after(80));
+    assert_eq!(came, Some(Duration::from_millis(80)));
+    assert!(!feedback.looks_for_key_frame(99));
+    asked(&mut feedback);
+    feedback.want_key_frame_after_switch();
+    assert_eq!(feedback.key_frame_of_hop_came(99, after(80)), None);
+    assert!(!feedback.looks_for_key_frame(99), "the next hop begins with one");
+}
+
+#[test]
+fn awaited_key_frames_are_bounded() {
+    let mut awaited = AwaitedKeyFrames::default();
+    (0..20).for_each(|ssrc| awaited.request(ssrc, after(0)));
+    assert_eq!(awaited.streams.len(), FEEDBACK_SOURCES_MAX);
+    assert!(awaited.has(19) && !awaited.has(11));
+}

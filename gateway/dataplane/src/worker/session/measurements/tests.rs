@@ -123,9 +123,10 @@ fn loss_down_is_that_before_repair() {
         [(RepairPacket::Same, 312_500, 250_000), (RepairPacket::Separate, 250_000, 187_500)]
     {
         let mut bench = Bench::new();
-        let reported = &mut bench.measure.down(Some(VOICE)).reported;
-        reported.read(&rtcp::ReportBlock::default(), 0);
-        reported.note_repair(packet);
+        let now = bench.start;
+        let losses = &mut bench.measure.down(Some(VOICE)).losses;
+        losses.read(&rtcp::ReportBlock::default(), 0, now);
+        losses.note_repair(packet);
         let block = rtcp::ReportBlock {
             ssrc: VOICE,
             fraction_lost: 64,

@@ -5,7 +5,7 @@ use std::hash::RandomState;
 use evenkeel_fuzz::Corpus;
 use evenkeel_media::stun;
 use evenkeel_media::trunk::Tag;
-use evenkeel_model::Incarnation;
+use evenkeel_model::{Incarnation, Metric};
 
 use super::*;
 use crate::flows::Flows;
@@ -242,7 +242,9 @@ impl Stage {
                 // They begin anew in another process.
                 if let Some(summary) = &mut summary {
                     summary.counts = MediaCounts::default();
+                    summary.measures.set(evenkeel_model::Metric::FreezeDown, 0);
                     summary.flow.jitter_us = None;
+                    summary.measures.set(Metric::AvailableDown, 0);
                 }
                 self.out.push(format!("{summary:?} {}", session.went_idle(now)));
             }

@@ -1,7 +1,7 @@
 //! Parity of video (FlexFEC-03) to and from a client. The client's latency is 120 ms.
 
 use evenkeel_media::repair::flexfec::{Overhead, ParityPayload, ParityReader, ParityWriter};
-use evenkeel_model::Latency;
+use evenkeel_model::{ExtensionUri, HeaderExtension, Latency};
 
 use super::redundancy::report;
 use super::*;
@@ -24,8 +24,8 @@ pub(super) fn media(srtp: Srtp, with_fec: bool, nack: bool) -> Arc<MediaDescript
         feedback: Takes { nack, ..Takes::default() },
         bitrate_kbps: None,
     };
-    let (streams, latency) = (vec![video], Latency(120));
-    Arc::new(MediaDescription { streams, rtcp: RtcpPort::Mux, srtp, latency })
+    let media = MediaDescription::new(vec![video], RtcpPort::Mux, srtp);
+    Arc::new(MediaDescription { latency: Latency(120), ..media })
 }
 
 /// A packet of video; each fourth one ends a frame.
@@ -107,6 +107,11 @@ impl Call {
         heard(&self.bench.client)
     }
 
+    /// Delivers frames of the node. Returns what the client receives.
+    fn hear_frames(&mut self, numbers: std::ops::Range<u16>) -> Vec<Vec<u8>> {
+        numbers.flat_map(|number| self.hear_at(ms(number), [number])).collect()
+    }
+
     /// Packets of the node that pass without parity.
     fn plain(&mut self, numbers: impl IntoIterator<Item = u16>) {
         for number in numbers {
@@ -142,10 +147,7 @@ fn is_parity(packet: &[u8]) -> bool {
 #[test]
 fn parity_is_made_while_packets_are_lost() {
     let mut call = Call::lossy();
-    let mut packets = Vec::new();
-    for first in (97..145).step_by(4) {
-        packets.extend(call.hear_at(ms(first), first..first + 4));
-    }
+    let packets = call.hear_frames(97..145);
     let (parities, media): (Vec<Vec<u8>>, Vec<_>) =
         packets.iter().cloned().partition(|packet| is_parity(packet));
     assert_eq!(media, (97..145).map(picture).collect::<Vec<_>>());
@@ -229,6 +231,22 @@ fn renegotiated_client_gets_parity() {
     call.plain(5..=96);
     call.report(ms(96), 96, 5);
     assert!(call.hear_at(ms(97), 97..=100).iter().any(|packet| is_parity(packet)));
+}
+
+#[test]
+fn parity_covers_transport_wide_numbers() {
+    let mut media = (*media(Srtp::Plain, true, false)).clone();
+    media.streams[0].feedback.transport_cc = true;
+    let uri = ExtensionUri::TransportWideNumber;
+    media.extensions.push(HeaderExtension { id: 3, uri });
+    let mut call = Call::new(Arc::new(media));
+    call.hear_frames(1..97);
+    call.report(ms(96), 96, 5);
+    let packets = call.hear_frames(97..125);
+    let is_lost = |packet: &&Vec<u8>| !is_parity(packet) && header(packet).sequence == 118;
+    let lost = packets.iter().find(is_lost).unwrap();
+    assert!(lost.len() > picture(118).len(), "it has a number");
+    assert_eq!(recovered(&packets, FLEXFEC, 118), [lost.clone()]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use evenkeel_media::repair::red::{self, RedBlock, RedPayload};
 use evenkeel_model::{Latency, Metric};
 
+use super::reports::extended;
 use super::signs::hop;
 use super::*;
 use crate::flows::Flows;
@@ -27,8 +28,8 @@ pub(super) fn media(srtp: Srtp, with_red: bool) -> Arc<MediaDescription> {
         feedback: Takes::default(),
         bitrate_kbps: None,
     };
-    let (streams, latency) = (vec![voice], Latency(120));
-    Arc::new(MediaDescription { streams, rtcp: RtcpPort::Mux, srtp, latency })
+    let media = MediaDescription::new(vec![voice], RtcpPort::Mux, srtp);
+    Arc::new(MediaDescription { latency: Latency(120), ..media })
 }
 
 pub(super) fn frame(number: u16) -> Vec<u8> {
@@ -511,6 +512,23 @@ fn client_that_can_ask_in_time_gets_no_redundancy() {
         }
         call.tick(number);
         assert_eq!(call.repeats(number), is_red, "{number}");
+    }
+}
+
+#[test]
+fn frames_are_as_far_apart_as_the_jitter_buffer_allows() {
+    // Metrics of VoIP: the buffer holds 60 ms, or 10 ms.
+    for (buffer_ms, repeated) in [(60, &[58, 59, 60][..]), (10, &[59, 60][..])] {
+        let mut call = Call::new(true);
+        call.plain(1..=50);
+        let metrics = extended(&[0x0700_0008, SSRC, 0, 0, 0, 0, 0, buffer_ms, 0]);
+        call.feed_back(50, &[report(50, 5), metrics].concat());
+        call.tick(50);
+        let mut heard = Vec::new();
+        for number in 51..=60 {
+            heard = call.hear_voice(number);
+        }
+        assert_eq!(frames(&heard), repeated.iter().map(|it| frame(*it)).collect::<Vec<_>>());
     }
 }
 

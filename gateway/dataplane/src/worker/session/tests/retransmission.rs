@@ -15,7 +15,7 @@ fn call(srtp: Srtp) -> (Bench, UdpSocket, Hop) {
 }
 
 /// The datagrams that came to a socket.
-fn heard(socket: &UdpSocket) -> Vec<Vec<u8>> {
+pub(super) fn heard(socket: &UdpSocket) -> Vec<Vec<u8>> {
     let mut buffer = [0; 2_048];
     let next = || socket.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec());
     std::iter::from_fn(next).collect()

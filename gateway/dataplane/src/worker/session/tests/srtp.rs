@@ -10,6 +10,7 @@ use evenkeel_dtls::{HANDSHAKE_LIFETIME, HandshakeFailure};
 use evenkeel_media::continuity::{AnnouncedSection, AnnouncedStreams, Pass, StreamEpoch};
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::numbering::{ClientNumbers, ExtensionMap};
+use evenkeel_model::{ExtensionUri, HeaderExtension};
 
 use super::*;
 use crate::worker::client_ingress::ClientIngress;
@@ -395,6 +396,26 @@ fn node_gets_the_numbers_of_the_room_and_the_client_its_own() {
     rtcp::write_receiver_report(SSRC, &[], &mut report);
     let datagram = scene.phone.protect(RtpSide::Rtcp, &report);
     assert_eq!(scene.deliver(ArrivalKind::Rtcp, &datagram), Some(report));
+}
+
+#[test]
+fn transport_wide_number_has_the_id_of_the_client() {
+    let mut scene = Scene::new();
+    let extensions = vec![(7, 3)].into();
+    let numbers = ClientNumbers::new(&vec![(96, 96)].into(), &extensions, None);
+    let mut media = (*scene.bench.session.media).clone();
+    media.streams[0].feedback.transport_cc = true;
+    let uri = ExtensionUri::TransportWideNumber;
+    media.extensions.push(HeaderExtension { id: 3, uri });
+    let answered = AnsweredMedia { numbers, ..answered(true) };
+    scene.bench.session.renegotiate(Arc::new(media), Arc::new(answered));
+    for number in 0..3_u16 {
+        let packet = scene.opened(1, &video(100 + number, 77)).unwrap();
+        let header = rtp::RtpHeader::parse(&packet).unwrap();
+        let element = rtp::extension::element(&packet, &header, 7);
+        assert_eq!(element, Some(&number.to_be_bytes()[..]));
+        assert_eq!(header.payload(&packet), b"frame");
+    }
 }
 
 #[test]

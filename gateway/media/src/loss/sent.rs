@@ -1,4 +1,4 @@
-//! The loss of one stream between the gateway and a client.
+//! The numbers of one stream that were sent to a client, and the recent loss among them.
 
 use std::time::{Duration, Instant};
 
@@ -23,10 +23,10 @@ pub struct LossSample {
     pub at: Instant,
 }
 
-/// The packets of one stream that were sent to a client, and those that are missing there by its receiver reports (RFC 3550) and its requests
-/// (RFC 4585). Packets that are missing before the gateway do not count. Never allocates.
+/// The packets of one stream that were sent to a client, and those that are missing there. Packets that are missing before the gateway do not
+/// count. Never allocates.
 #[derive(Clone, Debug)]
-pub struct StreamLoss {
+pub(super) struct SentNumbers {
     first: u16,
     highest: u16,
     /// A bit for each number: it was sent.
@@ -34,8 +34,6 @@ pub struct StreamLoss {
     /// Highest number and losses in the last report.
     reported: Option<Reported>,
     report: Option<LossSample>,
-    /// The highest number that was requested.
-    requested: Option<u16>,
     requested_at: Option<Instant>,
     windows: [RequestWindow; 2],
 }
@@ -51,28 +49,26 @@ struct Reported {
 struct RequestWindow {
     sent: u32,
     missing: u32,
-    bursts: u32,
 }
 
-impl StreamLoss {
+impl SentNumbers {
     /// Begins with the number of a packet.
-    pub fn new(sequence: u16) -> StreamLoss {
-        let mut loss = StreamLoss {
+    pub(super) fn new(sequence: u16) -> SentNumbers {
+        let mut numbers = SentNumbers {
             first: sequence,
             highest: sequence,
             sent: [0; REMEMBERED as usize / 64],
             reported: None,
             report: None,
-            requested: None,
             requested_at: None,
             windows: Default::default(),
         };
-        loss.mark(sequence);
-        loss
+        numbers.mark(sequence);
+        numbers
     }
 
     /// A packet with this number was sent.
-    pub fn note_sent(&mut self, sequence: u16) {
+    pub(super) fn note_sent(&mut self, sequence: u16) {
         let ahead = sequence_ahead(sequence, self.highest);
         if ahead > 0 {
             // The numbers between are those of older packets now.
@@ -83,7 +79,7 @@ impl StreamLoss {
             self.highest = sequence;
         } else if self.highest.wrapping_sub(sequence) >= REMEMBERED {
             // The stream began anew.
-            *self = StreamLoss::new(sequence);
+            *self = SentNumbers::new(sequence);
             return;
         }
         self.mark(sequence);
@@ -101,7 +97,7 @@ impl StreamLoss {
         }
     }
 
-    fn was_sent(&self, sequence: u16) -> bool {
+    pub(super) fn was_sent(&self, sequence: u16) -> bool {
         let (word, bit) = place(sequence);
         self.highest.wrapping_sub(sequence) < REMEMBERED && self.sent[word] & bit != 0
     }
@@ -121,8 +117,16 @@ impl StreamLoss {
         sent
     }
 
-    /// Reads the client's report on the stream.
-    pub fn note_report(&mut self, block: &ReportBlock, now: Instant) {
+    /// Returns how many of so many numbers from `first` on were sent. Those that are not remembered count as sent.
+    pub(super) fn sent_in(&self, first: u16, numbers: u16) -> u32 {
+        match self.highest.wrapping_sub(first) < REMEMBERED {
+            true => self.sent_among(first, numbers),
+            false => numbers.into(),
+        }
+    }
+
+    /// Reads the client's report on the stream (RFC 3550, section 6.4.1).
+    pub(super) fn note_report(&mut self, block: &ReportBlock, now: Instant) {
         let sequence = block.sequence_max as u16;
         let before = self.reported.replace(Reported { sequence, lost: block.lost });
         let from = before.map_or(self.first, |before| before.sequence.wrapping_add(1));
@@ -144,27 +148,19 @@ impl StreamLoss {
         }
     }
 
-    /// Reads a request of the client for packets (RFC 4585, section 6.2.1), in the order of their numbers. Each number counts once.
-    pub fn note_requests(&mut self, missing: impl Iterator<Item = u16>, now: Instant) {
-        let is_old = |at: Instant| now.saturating_duration_since(at) >= KEPT_FOR;
-        if self.requested_at.is_some_and(is_old) {
-            // By now the numbers may have wrapped.
-            self.requested = None;
-        }
-        for sequence in missing {
-            let is_new = self.requested.is_none_or(|last| sequence_ahead(sequence, last) > 0);
-            if !is_new || !self.was_sent(sequence) {
-                continue;
-            }
-            let continues = self.requested == Some(sequence.wrapping_sub(1));
-            self.windows[0].missing += 1;
-            self.windows[0].bursts += u32::from(!continues);
-            (self.requested, self.requested_at) = (Some(sequence), Some(now));
-        }
+    /// Reads the loss by an exact count of the client.
+    pub(super) fn note_count(&mut self, ppm: u32, now: Instant) {
+        self.report = Some(LossSample { ppm, at: now });
+    }
+
+    /// The client requests a packet that was sent, for the first time.
+    pub(super) fn note_request(&mut self, now: Instant) {
+        self.windows[0].missing += 1;
+        self.requested_at = Some(now);
     }
 
     /// Returns the loss: the higher one by reports and by requests. `None` if neither came lately.
-    pub fn sample(&self, now: Instant) -> Option<LossSample> {
+    pub(super) fn sample(&self, now: Instant) -> Option<LossSample> {
         let missing: u32 = self.windows.iter().map(|window| window.missing).sum();
         let sent: u32 = self.windows.iter().map(|window| window.sent).sum();
         let ppm = u64::from(missing) * 1_000_000 / u64::from(sent.max(2 * HALF_WINDOW));
@@ -172,13 +168,6 @@ impl StreamLoss {
         let is_fresh = |it: &LossSample| now.saturating_duration_since(it.at) < KEPT_FOR;
         let samples = [self.report, requests].into_iter().flatten().filter(is_fresh);
         samples.max_by_key(|sample| (sample.ppm, sample.at))
-    }
-
-    /// Returns the mean length of bursts of requested packets in hundredths of packets: 100, for single ones, if it is unknown.
-    pub fn burst_x100(&self) -> u32 {
-        let missing: u32 = self.windows.iter().map(|window| window.missing).sum();
-        let bursts: u32 = self.windows.iter().map(|window| window.bursts).sum();
-        (missing * 100).checked_div(bursts).unwrap_or(100).max(100)
     }
 }
 
