@@ -14,7 +14,7 @@ const SUM_BYTES_MAX: usize = PACKET_BYTES_MAX - HEADER_LEN;
 
 /// A packet that came, or was recovered.
 #[derive(Clone, Copy, Debug)]
-struct KeptPacket {
+struct ReceivedPacket {
     sequence: u16,
     /// 0: it is too long to be kept.
     length: u16,
@@ -42,14 +42,15 @@ pub struct ParityReader {
     /// Numbers below the highest one that are followed: those before the first packet count as received.
     followed: u16,
     /// Packets, each at the place of its sequence number.
-    packets: Box<[Option<KeptPacket>]>,
+    packets: Box<[Option<ReceivedPacket>]>,
     data: Box<[[u8; PACKET_BYTES_MAX]]>,
     waiting: Vec<WaitingParity>,
 }
 
 impl ParityReader {
     /// Bytes that a reader allocates.
-    pub const BYTES: usize = WINDOW as usize * (PACKET_BYTES_MAX + size_of::<Option<KeptPacket>>())
+    pub const BYTES: usize = WINDOW as usize
+        * (PACKET_BYTES_MAX + size_of::<Option<ReceivedPacket>>())
         + WAITING_MAX * size_of::<WaitingParity>();
 
     /// Follows a stream from its next packet on.
@@ -75,7 +76,7 @@ impl ParityReader {
         let length = if is_short { packet.len() } else { 0 };
         self.data[place][..length].copy_from_slice(&packet[..length]);
         let length = length as u16;
-        self.packets[place] = Some(KeptPacket { sequence, length, is_recovered: false });
+        self.packets[place] = Some(ReceivedPacket { sequence, length, is_recovered: false });
         self.note_found(sequence);
         true
     }
@@ -130,7 +131,7 @@ impl ParityReader {
         self.advance(sequence);
         Some(match self.add_up(parity, sequence) {
             Ok(length) => {
-                let kept = KeptPacket { sequence, length: length as u16, is_recovered: true };
+                let kept = ReceivedPacket { sequence, length: length as u16, is_recovered: true };
                 self.packets[place(sequence)] = Some(kept);
                 self.note_found(sequence);
                 Ok(&self.data[place(sequence)][..length])
@@ -164,7 +165,7 @@ impl ParityReader {
     }
 
     /// Returns a packet that came, or was recovered.
-    fn find(&self, sequence: u16) -> Option<KeptPacket> {
+    fn find(&self, sequence: u16) -> Option<ReceivedPacket> {
         self.packets[place(sequence)].filter(|kept| kept.sequence == sequence)
     }
 
