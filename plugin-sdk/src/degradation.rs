@@ -139,6 +139,32 @@ impl<S: State, M: State> Actions<S, M> {
         self.act(Op::VoiceOnly, 0)
     }
 
+    /// Drops frames of the video sent to the session: with 1 those to which no other refers, and those of the highest temporal layer; with
+    /// 2 all but those of the base layer.
+    pub fn thin(&mut self, level: u32) -> &mut Self {
+        self.act(Op::Thin, level.into())
+    }
+
+    /// Restores the frames of the video sent to the session.
+    pub fn restore_frames(&mut self) -> &mut Self {
+        self.act(Op::Thin, 0)
+    }
+
+    /// Suspends the session, if [`may`](Actions::may) grants it.
+    pub fn park(&mut self) -> &mut Self {
+        self.act(Op::Park, 1)
+    }
+
+    /// Resumes a suspended session.
+    pub fn resume(&mut self) -> &mut Self {
+        self.act(Op::Park, 0)
+    }
+
+    /// Ends the session, if [`may`](Actions::may) grants it.
+    pub fn end(&mut self) -> &mut Self {
+        self.act(Op::End, 1)
+    }
+
     /// Takes an action by its registry name, which documents the argument.
     pub fn act(&mut self, op: Op, arg: u64) -> &mut Self {
         self.actions.push(abi::Action { row: self.row, op: op as u32, arg, reason: 0 });

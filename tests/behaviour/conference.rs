@@ -80,14 +80,14 @@ fn conference_listener_loses_video_before_speaker() {
 
     // Both have the same loss; only the listener is degraded.
     let mut said = None;
-    talk(&mut [ann, bob, cleo, dan], "the listener gets voice only", |phones| {
+    talk(&mut [ann, bob, cleo, dan], "the listener is degraded", |phones| {
         report(phones[1], 1, LOSS);
         report(phones[2], 1, LOSS);
         said = degraded(&gateway, opened[2].session);
         said.is_some()
     });
     let (op, by) = said.unwrap();
-    assert_eq!(op, Op::VoiceOnly, "a cap on a listener would not help");
+    assert_eq!(op, Op::Thin, "a cap on a listener would not help");
     let Decider::Policy { policy, .. } = by else { panic!("{by:?}") };
     assert_eq!(policy.to_string(), "conference/degradation");
     let seen = bob.heard_from(1, 1).len();

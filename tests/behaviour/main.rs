@@ -49,6 +49,7 @@ mod srtp;
 mod survival_modes;
 mod takeover;
 mod trace_backends;
+mod trunk_repair;
 mod upgrade;
 mod webrtc;
 mod webtransport;

@@ -73,8 +73,12 @@ impl PathState {
     fn pass_on(&self, from_node: &UdpSocket, near: &UdpSocket, gateway: SocketAddr) {
         let mut media: u64 = 0;
         self.receive(from_node, |datagram, _| {
-            let may_be_lost = demux::classify(datagram) == DatagramKind::Bundle
-                && self.loses.load(Ordering::Relaxed);
+            let kind = demux::classify(datagram);
+            // The leg's own repair is lost as well: the clients have to repair.
+            if kind == DatagramKind::TrunkRepair {
+                return;
+            }
+            let may_be_lost = kind == DatagramKind::Bundle && self.loses.load(Ordering::Relaxed);
             media += u64::from(may_be_lost);
             if may_be_lost && media.is_multiple_of(LOST) {
                 self.lost.fetch_add(1, Ordering::Relaxed);

@@ -65,6 +65,8 @@ pub(crate) struct AgentMachine {
     replays: Replays,
     ballots: Ballots,
     bundles: Bundles,
+    /// Buffer for a bundle that was lost and recovered.
+    recovered: Vec<u8>,
     /// Set if trunk legs are encrypted.
     seal: Option<seal::NodeSeal>,
     /// Recent orders by nonce. A retransmitted order is answered again, but not executed again.
@@ -95,6 +97,7 @@ impl AgentMachine {
             notices: DeathNotices::default(),
             replays: Replays::default(),
             bundles: if seal.is_some() { Bundles::sealed() } else { Bundles::default() },
+            recovered: Vec::new(),
             seal,
             orders: VecDeque::new(),
             leases_checked: now,
@@ -111,10 +114,13 @@ impl AgentMachine {
         io: &mut impl Io,
     ) {
         match demux::classify(bytes) {
-            DatagramKind::Bundle if self.seal.is_some() => {
+            DatagramKind::Bundle | DatagramKind::TrunkRepair if self.seal.is_some() => {
                 self.refusals.unreadable(&mut self.counters, source, now, io);
             }
-            DatagramKind::Bundle => self.handle_bundle(bytes, bytes.len(), Some(source), io),
+            DatagramKind::Bundle => {
+                self.handle_bundle(bytes, bytes.len(), source, false, now.instant, io);
+            }
+            DatagramKind::TrunkRepair => self.handle_repair(bytes, source, false, now.instant, io),
             DatagramKind::Signed => self.handle_signed(bytes, source, None, now, io),
             DatagramKind::Sealed => self.handle_sealed(bytes, source, now, io),
             DatagramKind::Rtp
@@ -142,8 +148,15 @@ impl AgentMachine {
         match opened {
             Ok((content, sender)) => match demux::classify(content) {
                 DatagramKind::Signed => self.handle_signed(content, source, Some(sender), now, io),
-                DatagramKind::Bundle if sender.is_new() => self.counters.unknown_source += 1,
-                DatagramKind::Bundle => self.handle_bundle(content, length, None, io),
+                DatagramKind::Bundle | DatagramKind::TrunkRepair if sender.is_new() => {
+                    self.counters.unknown_source += 1;
+                }
+                DatagramKind::Bundle => {
+                    self.handle_bundle(content, length, source, true, now.instant, io);
+                }
+                DatagramKind::TrunkRepair => {
+                    self.handle_repair(content, source, true, now.instant, io);
+                }
                 _ => self.counters.malformed += 1,
             },
             Err(SealError::Forged) => self.refusals.unreadable(&mut self.counters, source, now, io),
@@ -151,17 +164,75 @@ impl AgentMachine {
         }
     }
 
-    /// Handles a bundle in a datagram of this length. `source` is `None` if encryption proves the sender.
+    /// Handles a bundle in a datagram of this length. Encryption proves the sender of a sealed one.
     fn handle_bundle(
         &mut self,
         bytes: &[u8],
         length: usize,
-        source: Option<SocketAddr>,
+        source: SocketAddr,
+        sealed: bool,
+        now: Instant,
         io: &mut impl Io,
     ) {
         if self.faults.is_link_cut() {
             return;
         }
+        let is_new =
+            !self.is_of_session(bytes, source) || self.bundles.handle_bundle(source, bytes, now);
+        if is_new {
+            self.deliver(bytes, length, source, sealed, io);
+        }
+        self.deliver_recovered(source, sealed, io);
+    }
+
+    /// Handles a repair datagram or a report of losses. A report has the tag of a session, as a bundle has; repair datagrams are of use
+    /// only with bundles.
+    fn handle_repair(
+        &mut self,
+        bytes: &[u8],
+        source: SocketAddr,
+        sealed: bool,
+        now: Instant,
+        io: &mut impl Io,
+    ) {
+        if self.faults.is_link_cut() {
+            return;
+        }
+        if trunk::first_tag(bytes).is_some() && !self.is_of_session(bytes, source) {
+            self.counters.unknown_source += 1;
+            return;
+        }
+        if self.bundles.handle_repair(source, bytes, now).is_err() {
+            self.counters.malformed += 1;
+        }
+        self.deliver_recovered(source, sealed, io);
+    }
+
+    /// Returns whether the first tag is that of a session with this reply address.
+    fn is_of_session(&mut self, bytes: &[u8], source: SocketAddr) -> bool {
+        let slot = trunk::first_tag(bytes).and_then(|tag| self.sessions.slot(tag));
+        let session = slot.and_then(|slot| self.sessions.at(slot));
+        session.is_some_and(|session| session.reply_to == source)
+    }
+
+    fn deliver_recovered(&mut self, source: SocketAddr, sealed: bool, io: &mut impl Io) {
+        let mut bundle = std::mem::take(&mut self.recovered);
+        while self.bundles.take_recovered(source, &mut bundle) {
+            self.counters.bundles_recovered += 1;
+            self.deliver(&bundle, bundle.len(), source, sealed, io);
+        }
+        self.recovered = bundle;
+    }
+
+    /// Hands the packets of a bundle in a datagram of this length to the server.
+    fn deliver(
+        &mut self,
+        bytes: &[u8],
+        length: usize,
+        source: SocketAddr,
+        sealed: bool,
+        io: &mut impl Io,
+    ) {
         for entry in trunk::entries(bytes) {
             let Ok((tag, packet)) = entry else {
                 self.counters.malformed += 1;
@@ -176,7 +247,7 @@ impl AgentMachine {
                 continue;
             };
             let gateway = session.reply_to;
-            if source.is_some_and(|source| source != gateway) {
+            if !sealed && source != gateway {
                 self.counters.unknown_source += 1;
                 continue;
             }
@@ -272,7 +343,8 @@ impl AgentMachine {
                 self.refusals.unreadable(&mut self.counters, source, now, io);
                 TrunkAnswer::Open { tag, status: OpenStatus::Unencrypted }
             }
-            TrunkQuestion::Open { room, session, tag, lease_s } => {
+            TrunkQuestion::Open { room, session, tag, lease_s, numbered } => {
+                self.set_numbered(source, numbered, io);
                 let lease = TrunkSession {
                     tag,
                     room,
@@ -286,7 +358,8 @@ impl AgentMachine {
                 }
             }
             TrunkQuestion::Close { tag } => TrunkAnswer::Close { tag, status: self.close(tag, io) },
-            TrunkQuestion::Keep { lease_s, tags } => {
+            TrunkQuestion::Keep { lease_s, numbered, tags } => {
+                self.set_numbered(source, numbered, io);
                 let expires = expires(lease_s);
                 let unknown = tags.iter().filter(|&&tag| !self.renew(tag, source, expires));
                 TrunkAnswer::Keep { unknown: unknown.copied().collect() }
@@ -321,6 +394,11 @@ impl AgentMachine {
             },
         };
         self.answer(&answer, (source, nonce), sealed, now, io);
+    }
+
+    fn set_numbered(&mut self, to: SocketAddr, numbered: bool, io: &mut impl Io) {
+        let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, io);
+        self.bundles.set_numbered(to, numbered, send);
     }
 
     /// Sends an answer, encrypted as its question was.
@@ -535,6 +613,10 @@ impl AgentMachine {
             return;
         }
         self.leases_checked = now.instant;
+        if !self.faults.is_link_cut() {
+            let send = &mut |to, report: &[u8]| self::send(self.seal.as_mut(), to, report, io);
+            self.bundles.handle_timeout(now.instant, send);
+        }
         let over = self.sessions.all().filter(|(_, session)| session.expires <= now.instant);
         let over: Vec<SessionSlot> = over.map(|(slot, _)| slot).collect();
         for slot in over {

@@ -14,6 +14,8 @@ pub(crate) struct AgentCounters {
     pub(crate) noted: u64,
     pub(crate) packets_to_server: u64,
     pub(crate) packets_to_gateway: u64,
+    /// Bundles that were lost on the way and restored from repair datagrams.
+    pub(crate) bundles_recovered: u64,
     pub(crate) unknown_tag: u64,
     /// Packets from another address than that of their session's last signed message, and encrypted bundles of a
     /// gateway that has sent no signed message yet.

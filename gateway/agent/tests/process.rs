@@ -162,6 +162,7 @@ impl Scene {
             session: 6,
             tag: Tag(tag),
             lease_s: 30,
+            numbered: false,
         });
         self.receive_answer(|answer| match answer {
             TrunkAnswer::Open { status, .. } => Some(status),
@@ -214,7 +215,11 @@ fn packets_pass_both_ways_and_exit_is_notified() {
     assert_eq!(scene.notice(), ServingState::Gone);
     assert_eq!(scene.notice(), ServingState::Serving, "restarted");
     assert_eq!(scene.wait_for(ServingState::Serving).sessions, 0);
-    scene.send_question(&TrunkQuestion::Keep { lease_s: 30, tags: [Tag(7)].into() });
+    scene.send_question(&TrunkQuestion::Keep {
+        lease_s: 30,
+        numbered: false,
+        tags: [Tag(7)].into(),
+    });
     let unknown = scene.receive_answer(|answer| match answer {
         TrunkAnswer::Keep { unknown } => Some(unknown),
         _ => None,

@@ -383,7 +383,7 @@ pub struct TrustSettings {
 pub struct PluginLimits {
     /// Unsigned plugins are accepted. Default: [`TrustSettings::unsigned`].
     pub(crate) unsigned: Option<bool>,
-    /// Limits the grants that the plugin's manifest requests. Default: no limit.
+    /// Limits the grants that the plugin's manifest requests. Default: no limit, but for actions that need to be listed.
     pub grant: GrantLimits,
 }
 

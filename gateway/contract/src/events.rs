@@ -418,8 +418,8 @@ pub struct Closed {
     pub session: String,
     /// The room's name.
     pub room: Arc<str>,
-    /// `requested`, `media-timeout`, `shutdown`, `not-opened`, `panicked`, `client-closed`, `handshake-failed`, `handshake-lost` or
-    /// `srtp-counters-lost`.
+    /// `requested`, `media-timeout`, `shutdown`, `not-opened`, `panicked`, `client-closed`, `handshake-failed`, `handshake-lost`,
+    /// `srtp-counters-lost` or `ended-by-policy`.
     pub reason: Word,
     /// The media that it carried, if it was counted.
     #[serde(skip_serializing_if = "Option::is_none")]

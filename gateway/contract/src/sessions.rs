@@ -137,10 +137,10 @@ pub struct Impairment {
 #[cfg_attr(feature = "openapi", derive(JsonSchema))]
 #[serde(default)]
 pub struct Advice {
-    /// `switch-network`, `lower-quality`, `audio-only` or `restored`.
+    /// `suspended`, `switch-network`, `lower-quality`, `audio-only` or `restored`.
     pub advice: Word,
-    /// The segment of the session's path that is the reason: `uplink`, `downlink`, `leg` or `node`. Left out: there was no advice before
-    /// `restored`.
+    /// The segment of the session's path that is the reason: `uplink`, `downlink`, `leg` or `node`; with `suspended` it may be `unknown`. Left
+    /// out: there was no advice before `restored`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Word>,
 }

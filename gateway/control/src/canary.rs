@@ -135,7 +135,8 @@ impl CanaryProbe {
             self.openings.ask(nonces);
             for (tag, nonce) in self.names.tags.into_iter().zip(nonces) {
                 let (room, session) = (self.names.room, tag.0);
-                let question = TrunkQuestion::Open { room, session, tag, lease_s: LEASE_S };
+                let question =
+                    TrunkQuestion::Open { room, session, tag, lease_s: LEASE_S, numbered: false };
                 let mut message = Vec::new();
                 question.write(&self.secret, nonce, clock.unix_us, &mut message);
                 self.send_datagram(socket, &message);

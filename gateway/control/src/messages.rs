@@ -315,6 +315,8 @@ pub struct ScenarioTraffic {
     pub recovered: u64,
     /// Key frames that were requested repeatedly and did not come.
     pub key_frames_given_up: u64,
+    /// Packets of video to clients that were withheld with their frames.
+    pub thinned: u64,
     /// Lost packets of clients that nodes got from parity.
     pub repaired: u64,
     /// Bytes of the parity packets that the gateway made for clients. They are included in the bytes above, and in `repairs`.

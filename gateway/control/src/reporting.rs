@@ -518,6 +518,7 @@ impl Costs {
             redundant_bytes,
             recovered,
             key_frames_given_up,
+            thinned,
             repaired,
             parity_bytes,
             ..
@@ -531,6 +532,7 @@ impl Costs {
         traffic.redundant_bytes += redundant_bytes;
         traffic.recovered += u64::from(*recovered);
         traffic.key_frames_given_up += u64::from(*key_frames_given_up);
+        traffic.thinned += u64::from(*thinned);
         traffic.repaired += u64::from(*repaired);
         traffic.parity_bytes += parity_bytes;
         for (sum, new) in traffic.repairs.iter_mut().zip(repairs) {

@@ -42,10 +42,10 @@ impl SessionAdvice {
         effects: &mut Effects,
         now: Instant,
     ) {
-        if impairment.is_none() && !self.0.contains_key(&id) {
+        let Some(session) = sessions.get(&id) else { return };
+        if impairment.is_none() && !is_parked(session) && !self.0.contains_key(&id) {
             return;
         }
-        let Some(session) = sessions.get(&id) else { return };
         let Some(room) = rooms.get(&session.room()) else { return };
         let advisor = self.0.entry(id).or_default();
         let change = advisor.judge(&quality(session, impairment, settings), now);
@@ -80,5 +80,10 @@ fn quality(
             true => VideoState::Shown,
         },
         is_capped_at_floor: (1..=session.bounds().floor_kbps).contains(&cap_kbps),
+        is_parked: is_parked(session),
     }
+}
+
+fn is_parked(session: &Session) -> bool {
+    session.plan().arg(Op::Park) > 0
 }

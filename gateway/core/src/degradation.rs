@@ -1,7 +1,7 @@
 //! Degradation: the turns of sessions that policies are asked about, the changes of plans by an answer, and the native ladder
 //! that replaces a policy which fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -107,9 +107,12 @@ fn next_from(
     ids
 }
 
-/// The plans that an answer changes.
+/// The plans that an answer changes, and the sessions that it ends.
 #[derive(Default)]
-pub(crate) struct Replans(BTreeMap<SessionId, Replan>);
+pub(crate) struct Replans {
+    plans: BTreeMap<SessionId, Replan>,
+    ending: BTreeSet<SessionId>,
+}
 
 struct Replan {
     before: Plan,
@@ -193,10 +196,24 @@ impl Replans {
         Op::from_number(op).ok_or(GuardRule::UnknownAction)
     }
 
+    /// Has the session end, if the action does that. Returns whether it does.
+    pub(crate) fn end(&mut self, id: SessionId, op: u32, arg: u64) -> bool {
+        let ends = arg > 0 && Op::from_number(op).is_some_and(|op| actions::of(op).ends_session());
+        if ends {
+            self.ending.insert(id);
+        }
+        ends
+    }
+
+    /// Takes the sessions that end.
+    pub(crate) fn take_ending(&mut self) -> BTreeSet<SessionId> {
+        std::mem::take(&mut self.ending)
+    }
+
     /// Changes the session's plan without its consequences.
     pub(crate) fn replan(&mut self, session: &mut Session, op: Op, arg: u64, plan: Plan) {
         let new = Replan { before: session.plan(), last: Vec::new() };
-        let last = &mut self.0.entry(session.id()).or_insert(new).last;
+        let last = &mut self.plans.entry(session.id()).or_insert(new).last;
         last.retain(|(other, _)| *other != op);
         last.push((op, arg));
         session.replan(plan);
@@ -205,7 +222,7 @@ impl Replans {
     /// Returns each changed plan once, however many actions changed it.
     pub(crate) fn put_in_force(self, sessions: &mut SessionTable) -> Vec<Replanned> {
         let mut replanned = Vec::new();
-        for (id, Replan { before, last }) in self.0 {
+        for (id, Replan { before, last }) in self.plans {
             let Some(session) = sessions.get_mut(&id).filter(|it| it.plan() != before) else {
                 continue;
             };

@@ -111,6 +111,8 @@ pub(crate) enum RoomNotice {
     Reroute(RoomId),
     /// The session became live, or its room moved: rollout judges count it from now on.
     Enrol(SessionId),
+    /// A policy ended the session.
+    End(SessionId),
     /// A move counts towards the room's limit of moves.
     MoveCounted(RoomId),
     Ended {

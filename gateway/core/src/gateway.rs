@@ -228,6 +228,7 @@ impl Gateway {
             match notice {
                 RoomNotice::Reroute(room) => self.want_reroute(room, now),
                 RoomNotice::Enrol(session) => self.enrol(session),
+                RoomNotice::End(session) => self.close(session, CloseReason::EndedByPolicy, now),
                 RoomNotice::MoveCounted(room) => {
                     if let Some(room) = self.rooms.get_mut(&room) {
                         self.tables.apply(room.forget_old_moves(now), room);
@@ -1023,7 +1024,8 @@ impl Gateway {
                 | CloseReason::ClientClosed
                 | CloseReason::HandshakeFailed
                 | CloseReason::HandshakeLost
-                | CloseReason::SrtpCountersLost => OfferRefusal::Closed,
+                | CloseReason::SrtpCountersLost
+                | CloseReason::EndedByPolicy => OfferRefusal::Closed,
             };
             self.reply_refused(id, refused, now);
         }
@@ -1135,6 +1137,9 @@ impl Gateway {
             return Replans::known(op).map(|_| PartOutcome::Kept);
         };
         let after = Replans::after(session, op, arg, || self.obeys_caps(session))?;
+        if replans.end(id, op, arg) {
+            return Ok(PartOutcome::Applied { differs: true });
+        }
         let Some((op, plan)) = after else { return Ok(PartOutcome::Kept) };
         self.enrol(id);
         if let Some(session) = self.tables.sessions.get_mut(&id) {
@@ -1145,8 +1150,9 @@ impl Gateway {
 
     /// Puts the changed plans of an answer in force, once per session and room, however many plans it changed: rooms may be
     /// as large as a batch.
-    fn put_in_force(&mut self, replans: Replans, by: &Decider) {
+    fn put_in_force(&mut self, mut replans: Replans, by: &Decider) {
         let (mut capped, mut see_again) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
+        let ending = replans.take_ending();
         for replanned in replans.put_in_force(&mut self.tables.sessions) {
             let (session, room) = (replanned.session(), replanned.room());
             self.tables.apply_to_session(session, replanned.change());
@@ -1167,6 +1173,15 @@ impl Gateway {
             if let Some(room) = self.rooms.get(&room) {
                 self.tables.request_key_frames(room, &receivers);
             }
+        }
+        for id in ending {
+            let Some(session) = self.tables.sessions.get(&id) else { continue };
+            let (room_name, rung) = (self.rooms.name_of(session.room()), session.plan_now().rung());
+            let (op, by) = (Op::End, by.clone());
+            let event = CoreEvent::Degraded { session: id, room_name, op, arg: 1, rung, by };
+            self.tables.effects.event(event);
+            // The rest of the answer is about sessions that are there.
+            self.tables.effects.notice(RoomNotice::End(id));
         }
     }
 

@@ -40,6 +40,8 @@ pub enum RingItem {
     Rtp,
     /// A compound RTCP packet.
     Rtcp,
+    /// A packet of either kind to a client of QUIC.
+    ToClient(SendTerms),
     /// A client's datagram behind the header that one worker writes for another.
     Relayed,
     /// The state of the session's path, without bytes.
@@ -48,6 +50,38 @@ pub enum RingItem {
     Attached,
     /// The session has lost the connection to its client. Without bytes.
     Detached,
+}
+
+/// How a packet to a client waits while the path takes no more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SendTerms {
+    /// Its place among the packets of the connection.
+    pub priority: PacketPriority,
+    /// The time after which it is dropped, in milliseconds; not 0.
+    pub latency_ms: u16,
+}
+
+impl SendTerms {
+    /// The longest time that video and RTCP wait: a key frame takes longer to leave than jitter buffers hold packets, and video after it
+    /// needs all of it.
+    pub const LATENCY_MS_MAX: u16 = 500;
+}
+
+/// The order in which packets to a client leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum PacketPriority {
+    /// Voice and other sound, its repair, and RTCP.
+    Voice,
+    /// Video as it comes.
+    Video,
+    /// Video that is sent again.
+    VideoRepair,
+}
+
+impl PacketPriority {
+    /// Number of priorities.
+    pub const COUNT: usize = 3;
 }
 
 /// State of a QUIC path since the last report.

@@ -49,6 +49,8 @@ pub struct SessionQuality {
     pub video: VideoState,
     /// The ladder has no lower bit rate.
     pub is_capped_at_floor: bool,
+    /// A policy suspended the session.
+    pub is_parked: bool,
 }
 
 impl SessionQuality {
@@ -117,7 +119,13 @@ impl Advisor {
     /// Takes the quality of now. Returns advice that is new, or [`AdviceKind::Restored`] with the cause that has ended.
     pub fn judge(&mut self, quality: &SessionQuality, now: Instant) -> Option<Advice> {
         self.cause = quality.cause().or(self.cause);
-        let helps = self.cause.and_then(|cause| quality.advice(cause));
+        let helps = match (quality.is_parked, self.cause) {
+            (true, cause) => {
+                let cause = cause.unwrap_or(PathSegment::Unknown);
+                Some(Advice { kind: AdviceKind::Suspended, cause })
+            }
+            (false, cause) => cause.and_then(|cause| quality.advice(cause)),
+        };
         if helps == self.standing {
             if helps.is_none() {
                 self.cause = None;

@@ -225,7 +225,8 @@ impl AgentNode {
         let &TrunkLease { session, hop, room, tag, nonce, worker, .. } = lease;
         self.leases.unanswered.push_back((now + ASK_AGAIN, nonce));
         let lease_s = LEASE.as_secs() as u16;
-        let question = TrunkQuestion::Open { room, session: session.0, tag, lease_s };
+        let question =
+            TrunkQuestion::Open { room, session: session.0, tag, lease_s, numbered: true };
         Asking { node: hop.node, worker, question, nonce }
     }
 
@@ -287,7 +288,8 @@ impl AgentNode {
         }
         let keep = self.leases.due_of_all(now).or_else(|| self.leases.due_to_keep(now))?;
         let LeaseRefresh { path: TrunkPath { node, worker }, nonce, tags } = keep;
-        let question = TrunkQuestion::Keep { lease_s: LEASE.as_secs() as u16, tags };
+        let lease_s = LEASE.as_secs() as u16;
+        let question = TrunkQuestion::Keep { lease_s, numbered: true, tags };
         Some(Asking { node, worker, question, nonce })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use evenkeel_model::{COMMON_REASONS_FROM, CommonReason, Hook, Metric, Op, Reasons};
+use evenkeel_model::{COMMON_REASONS_FROM, CommonReason, Hook, Metric, Op, Reasons, actions};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -158,7 +158,7 @@ impl Manifest {
 /// Limits set by the operator for a policy's plugins. Default: none.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct GrantLimits {
-    /// Actions that the plugin may take; an empty list allows none. `None`: all.
+    /// Actions that the plugin may take; an empty list allows none. `None`: all but those that need to be listed.
     pub ops: Option<Vec<Op>>,
     /// Metrics that the plugin may read, for any kind of row. `None`: all.
     pub metrics: Option<Vec<Metric>>,
@@ -179,10 +179,13 @@ pub struct PluginGrant {
 
 impl PluginGrant {
     pub(crate) fn of(manifest: &Manifest, allowed: &GrantLimits) -> PluginGrant {
+        let is_listed = |op: &Op| allowed.ops.is_some() || !actions::of(*op).needs_grant();
+        let mut ops = intersection(&manifest.ops, allowed.ops.as_deref());
+        ops.retain(is_listed);
         PluginGrant {
             subject_metrics: intersection(&manifest.subject_metrics, allowed.metrics.as_deref()),
             node_metrics: intersection(&manifest.node_metrics, allowed.metrics.as_deref()),
-            ops: intersection(&manifest.ops, allowed.ops.as_deref()),
+            ops,
         }
     }
 

@@ -129,7 +129,7 @@ impl SampleNode {
             for datagram in inbox.iter() {
                 self.reflector.handle_datagram(&datagram, now, &mut outbox);
             }
-            self.reflector.handle_timeout(now);
+            self.reflector.handle_timeout(now, &mut outbox);
             self.reflector.flush(&mut outbox);
             outbox.flush(&self.socket);
             if came > 0 {

@@ -108,7 +108,13 @@ impl Stranger {
         self.repeat(to, count, |own| {
             let tag = Tag(own.rng.u64(..));
             let mut message = Vec::new();
-            let open = TrunkQuestion::Open { room: 0, session: SESSION, tag, lease_s: 60 };
+            let open = TrunkQuestion::Open {
+                room: 0,
+                session: SESSION,
+                tag,
+                lease_s: 60,
+                numbered: false,
+            };
             open.write(&secret, own.rng.u64(..), clock::now_ns() / 1_000, &mut message);
             vec![message]
         })

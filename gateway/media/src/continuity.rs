@@ -330,6 +330,24 @@ impl Continuity {
         None
     }
 
+    /// Withholds a packet of a stream whose other packets pass; [`withhold`](Self::withhold) is for streams of which none does. Losses beside it
+    /// remain visible to the client. Returns false if the packet has to pass: later ones have, or the client knows no stream that it
+    /// continues.
+    pub fn withhold_between(
+        &mut self,
+        epoch: StreamEpoch,
+        header: &RtpHeader,
+        now: Instant,
+    ) -> bool {
+        let sends = |stream: &&mut OutgoingStream| stream.is_sent_by(epoch, header.ssrc);
+        self.protection != Protection::Srtp
+            && self
+                .streams
+                .iter_mut()
+                .find(sends)
+                .is_some_and(|it| it.withhold_between(header, now))
+    }
+
     /// Handles the first packet of a source of the present hop.
     fn join(
         &mut self,
@@ -341,6 +359,8 @@ impl Continuity {
         let (epoch, previous, protection) = (self.epoch, self.previous, self.protection);
         if let Some(stream) = self.went_on(header, clock_rate, now) {
             stream.go_on(epoch, previous);
+            // Withheld packets are not missing.
+            stream.close_up(header);
             stream.note_missing_before(header, now);
             let pass = stream.pass(epoch, header, protection, now);
             stream.count_from_here();
@@ -837,11 +857,11 @@ fn missing(stream: &OutgoingStream, epoch: StreamEpoch, packet: &mut [u8]) -> us
     if stream.epoch() != epoch {
         return 0;
     }
-    let since_first = stream.highest.wrapping_sub(stream.present.first).cast_signed();
+    let since_oldest = stream.highest.wrapping_sub(stream.present.oldest()).cast_signed();
     retain_missing(packet, |first, mask| {
         let behind = (stream.highest as u16).wrapping_sub(first).cast_signed();
-        // The number of packets, of the 17 from `first`, that precede the sender's first packet.
-        let before = (i32::from(behind) - since_first).clamp(0, 17);
+        // The number of packets, of the 17 from `first`, that precede the sender's first packet, or the last gap that was closed.
+        let before = (i32::from(behind) - since_oldest).clamp(0, 17);
         let number = stream.highest.wrapping_sub_signed(behind.into());
         (stream.present.node_sequence(number) as u16, mask >> before << before)
     })

@@ -11,9 +11,9 @@ pub enum DatagramKind {
     Rtp,
     /// First byte 128–191, second byte 192–223: RTCP or SRTCP (RFC 5761, section 4).
     Rtcp,
-    /// First byte 64–127 or 192–255 except 0xE0–0xE3: QUIC (RFC 9443).
+    /// First byte 64–127 or 192–255 except 0xE0–0xE6: QUIC (RFC 9443).
     Quic,
-    /// First byte 0xE0: packets bundled on a trunk leg ([`crate::trunk::Bundle`]).
+    /// First byte 0xE0, or 0xE4 with a number: packets bundled on a trunk leg ([`crate::trunk::Bundle`]).
     Bundle,
     /// First byte 0xE1: a signed message of a trunk leg ([`crate::trunk::message`]).
     Signed,
@@ -21,6 +21,8 @@ pub enum DatagramKind {
     Echo,
     /// First byte 0xE3: an encrypted datagram of a trunk leg ([`crate::trunk::seal`]).
     Sealed,
+    /// First byte 0xE5 or 0xE6: a repair datagram of a trunk leg, or a report of losses ([`crate::trunk::TrunkRepair`]).
+    TrunkRepair,
     /// Empty, ZRTP, or an unassigned first byte.
     Unknown,
 }
@@ -33,10 +35,16 @@ pub(crate) const SIGNED: u8 = 0xE1;
 pub const ECHO: u8 = 0xE2;
 /// First byte of an encrypted datagram on a trunk leg.
 pub(crate) const SEALED: u8 = 0xE3;
+/// First byte of a bundle with a number on a trunk leg.
+pub(crate) const NUMBERED_BUNDLE: u8 = 0xE4;
+/// First byte of a repair datagram on a trunk leg.
+pub(crate) const REPAIR: u8 = 0xE5;
+/// First byte of a report of lost bundles on a trunk leg.
+pub(crate) const LOSS_REPORT: u8 = 0xE6;
 
 /// Classifies a datagram.
 ///
-/// The first bytes 0xE0–0xE3 of trunk legs are in QUIC's range. They are free on a media port,
+/// The first bytes 0xE0–0xE6 of trunk legs are in QUIC's range. They are free on a media port,
 /// because QUIC has a separate port. An RTP first byte without a second byte is [`DatagramKind::Unknown`].
 pub fn classify(datagram: &[u8]) -> DatagramKind {
     let Some(&first) = datagram.first() else { return DatagramKind::Unknown };
@@ -48,10 +56,11 @@ pub fn classify(datagram: &[u8]) -> DatagramKind {
             Some(_) => DatagramKind::Rtp,
             None => DatagramKind::Unknown,
         },
-        BUNDLE => DatagramKind::Bundle,
+        BUNDLE | NUMBERED_BUNDLE => DatagramKind::Bundle,
         SIGNED => DatagramKind::Signed,
         ECHO => DatagramKind::Echo,
         SEALED => DatagramKind::Sealed,
+        REPAIR | LOSS_REPORT => DatagramKind::TrunkRepair,
         64..=127 | 192..=255 => DatagramKind::Quic,
         4..=19 => DatagramKind::Unknown,
     }

@@ -73,7 +73,7 @@ fn h265(payload: &[u8]) -> Option<bool> {
 }
 
 /// The first byte of each unit of an aggregation: size (2), unit.
-fn units(mut rest: &[u8]) -> impl Iterator<Item = u8> {
+pub(crate) fn units(mut rest: &[u8]) -> impl Iterator<Item = u8> {
     std::iter::from_fn(move || {
         let (size, units) = rest.split_first_chunk::<SIZE_LEN>()?;
         let first = *units.first()?;

@@ -6,7 +6,7 @@
 //!
 //! In the order of a packet: [`demux`] classifies a datagram, [`stun`] authenticates its sender,
 //! [`srtp`] decrypts it, [`numbering`] gives it the numbers of its room, [`rtp`] and [`rtcp`] parse
-//! it, [`key_frame`] looks into video, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change
+//! it, [`key_frame`] and [`frames`] look into video, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change
 //! of sender from the receiver, also in a [`retransmission`], [`merge`] deduplicates two copies of a
 //! stream, [`rtp::Reception`], [`loss`] and [`quality`] measure reception, [`probe`] a path before there is media.
 //! [`repair`] restores lost packets.
@@ -16,6 +16,7 @@ mod bytes;
 pub mod continuity;
 pub mod demux;
 pub mod fingerprint;
+pub mod frames;
 pub mod key_frame;
 pub mod loss;
 pub mod merge;

@@ -11,7 +11,7 @@ use evenkeel_media::repair::missing::MissingPackets;
 use evenkeel_media::repair::red::{Frame, RedPayload, RedReader, RedWriter, Spacing};
 use evenkeel_media::rtp::Reception;
 use evenkeel_media::srtp::{SrtpKey, SrtpProfile, SrtpReceiver, SrtpSender};
-use evenkeel_media::trunk::{self, Bundle, Tag};
+use evenkeel_media::trunk::{self, Bundle, Tag, TrunkRepair};
 use evenkeel_media::{demux, rtcp, rtp, stun};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -93,6 +93,39 @@ fn packet_path_never_allocates() {
     session(1, 1, 0..1);
     assert_eq!(allocations(|| session(1, 1, 1..1_000)), 0, "in steady state");
     assert_eq!(allocations(|| session(2, 2, 1_003..2_000)), 0, "and across a switch");
+}
+
+#[test]
+fn trunk_repair_never_allocates() {
+    #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
+    let origin = Instant::now();
+    let (mut sender, mut receiver) = (TrunkRepair::default(), TrunkRepair::default());
+    let (mut bundle, mut bytes) = (Bundle::new(1_400), Vec::with_capacity(1_400));
+    let mut recovered = 0;
+    let mut leg = |numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            let now = origin + Duration::from_micros(500) * number;
+            assert!(bundle.push(Tag(9), &[7; 1_000]));
+            sender.send(&mut bundle, |datagram| {
+                match demux::classify(datagram) {
+                    demux::DatagramKind::TrunkRepair => {
+                        receiver.handle_repair(datagram, now).unwrap();
+                    }
+                    _ => assert!(number % 20 == 19 || receiver.handle_bundle(datagram, now)),
+                }
+                while receiver.take_recovered(&mut bytes) {
+                    recovered += 1;
+                }
+            });
+            bundle.clear();
+            if let Some(report) = receiver.poll_report(now) {
+                sender.handle_repair(&report, now).unwrap();
+            }
+        }
+    };
+    leg(0..2_000);
+    assert_eq!(allocations(|| leg(2_000..4_000)), 0, "in steady state");
+    assert!(recovered > 150, "{recovered}");
 }
 
 #[test]

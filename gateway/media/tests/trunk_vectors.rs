@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::trunk::message::{
@@ -14,7 +14,9 @@ use evenkeel_media::trunk::message::{
     ProcessReport, Replays, SKEW_MAX_US, ServingState, TrunkAnswer, TrunkQuestion,
 };
 use evenkeel_media::trunk::seal::{GatewaySeal, NodeSeal};
-use evenkeel_media::trunk::{Bundle, BundleError, GroupOwner, Hold, Tag, Vote, Voted, entries};
+use evenkeel_media::trunk::{
+    Bundle, BundleError, GroupOwner, Hold, Tag, TrunkRepair, Vote, Voted, entries,
+};
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs");
@@ -190,10 +192,15 @@ fn question(facts: &mut Vector) -> TrunkQuestion {
             session: facts.number("session"),
             tag: facts.tag(),
             lease_s: facts.number("lease") as u16,
+            numbered: facts.facts.remove("numbered").is_some(),
         },
         "close" => TrunkQuestion::Close { tag: facts.tag() },
         "drain" => TrunkQuestion::Drain,
-        "keep" => TrunkQuestion::Keep { lease_s: facts.number("lease") as u16, tags: facts.tags() },
+        "keep" => TrunkQuestion::Keep {
+            lease_s: facts.number("lease") as u16,
+            numbered: facts.facts.remove("numbered").is_some(),
+            tags: facts.tags(),
+        },
         "notice" => TrunkQuestion::Noted { number: facts.number("number") },
         "start" => TrunkQuestion::Start,
         "process" => TrunkQuestion::Process,
@@ -388,7 +395,7 @@ fn reason(error: MessageError) -> &'static str {
 
 #[test]
 fn each_vector_has_a_known_layer() {
-    let known = ["signed", "refusal", "bundle", "sealed", "refused"];
+    let known = ["signed", "refusal", "bundle", "repair", "loss-report", "sealed", "refused"];
     for (name, vector) in vectors() {
         assert!(known.iter().any(|layer| vector.is_of(layer)), "{name}");
     }
@@ -475,20 +482,87 @@ fn refusal_vector_has_nonce_and_time() {
 fn bundle_vector_has_its_packets() {
     for mut vector in of_layer("bundle") {
         vector.take("layer");
-        let packets: Vec<(Tag, Vec<u8>)> = (1..)
-            .map_while(|number: u32| vector.facts.remove(&format!("packet-{number}")))
-            .map(|packet| {
-                let (tag, hex) = packet.split_once(' ').unwrap();
-                (Tag(number(tag)), bytes_of(hex))
-            })
-            .collect();
+        let packets = packets(&mut vector);
+        let numbered = vector.facts.remove("number").map(|text| number(&text) as u16);
         vector.finish();
         let mut bundle = Bundle::new(vector.bytes.len());
         assert!(packets.iter().all(|(tag, packet)| bundle.push(*tag, packet)));
-        assert_eq!(bundle.as_bytes(), vector.bytes);
+        match numbered {
+            None => assert_eq!(bundle.as_bytes(), vector.bytes),
+            Some(number) => assert_eq!(bundle.numbered(number), vector.bytes),
+        }
         let read =
             entries(&vector.bytes).map(|entry| entry.map(|(tag, bytes)| (tag, bytes.to_vec())));
         assert_eq!(read.collect::<Result<Vec<_>, _>>(), Ok(packets));
+    }
+}
+
+fn packets(vector: &mut Vector) -> Vec<(Tag, Vec<u8>)> {
+    (1..)
+        .map_while(|number: u32| vector.facts.remove(&format!("packet-{number}")))
+        .map(|packet| {
+            let (tag, hex) = packet.split_once(' ').unwrap();
+            (Tag(number(tag)), bytes_of(hex))
+        })
+        .collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[test]
+fn repair_vector_restores_each_bundle() {
+    let report = of_layer("loss-report").remove(0).bytes;
+    for mut vector in of_layer("repair") {
+        vector.take("layer");
+        let (packets, now) = (packets(&mut vector), now());
+        vector.finish();
+        let mut sender = TrunkRepair::default();
+        sender.handle_repair(&report, now).unwrap();
+        let mut sent = Vec::new();
+        for (tag, packet) in &packets {
+            let mut bundle = Bundle::new(1_400);
+            assert!(bundle.push(*tag, packet));
+            sender.send(&mut bundle, |datagram| sent.push(datagram.to_vec()));
+        }
+        let repair = sent.pop().unwrap();
+        assert_eq!((&repair, sent.len()), (&vector.bytes, packets.len()));
+        let mut earlier = Bundle::new(1_400);
+        assert!(earlier.push(packets[0].0, b"earlier"));
+        for (lost, (tag, packet)) in packets.iter().enumerate() {
+            let (mut receiver, mut recovered) = (TrunkRepair::default(), Vec::new());
+            // Copies of bundles are kept from the first gap on: before number 0.
+            assert!(receiver.handle_bundle(earlier.numbered(u16::MAX - 1), now));
+            for (place, bundle) in sent.iter().enumerate() {
+                assert!(place == lost || receiver.handle_bundle(bundle, now));
+            }
+            receiver.handle_repair(&vector.bytes, now).unwrap();
+            assert!(receiver.take_recovered(&mut recovered), "{lost}");
+            assert_eq!(entries(&recovered).collect::<Vec<_>>(), [Ok((*tag, &packet[..]))]);
+        }
+    }
+}
+
+#[test]
+fn loss_report_vector_has_its_numbers() {
+    for mut vector in of_layer("loss-report") {
+        vector.take("layer");
+        let (tag, expected, lost) =
+            (vector.tag(), vector.number("expected"), vector.number("lost"));
+        vector.finish();
+        let (mut receiver, now) = (TrunkRepair::default(), now());
+        let numbers =
+            (0..expected as u16).filter(|number| *number == 0 || u64::from(*number) > lost);
+        for number in numbers {
+            let mut bundle = Bundle::new(100);
+            assert!(bundle.push(tag, b"packet"));
+            receiver.handle_bundle(bundle.numbered(number), now);
+        }
+        let report = receiver.poll_report(now).unwrap();
+        assert_eq!(report[..], vector.bytes);
+        assert_eq!(TrunkRepair::default().handle_repair(&vector.bytes, now), Ok(()));
     }
 }
 

@@ -35,6 +35,16 @@ pub trait Action: Sync {
         false
     }
 
+    /// A plugin may take the action only if its operator lists it.
+    fn needs_grant(&self) -> bool {
+        false
+    }
+
+    /// The action ends the session. Nothing undoes it.
+    fn ends_session(&self) -> bool {
+        false
+    }
+
     /// The argument of the native ladder's next step down; `None` if that would save nothing.
     fn lower(&self, session: &DegradedSession<'_>) -> Option<u32> {
         let _ = session;
@@ -87,30 +97,48 @@ pub struct DegradedSession<'a> {
     pub sent_kbps: Option<u32>,
 }
 
-/// The argument of each action; 0: not in force.
+/// The number of actions whose arguments are bit rates.
+const RATES: usize = 3;
+
+/// The argument of each action; 0: not in force. Arguments that are no bit rates are small: a gateway has very many sessions.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct ActionArguments([u32; Op::ALL.len()]);
+pub struct ActionArguments {
+    rates_kbps: [u32; RATES],
+    levels: [u8; Op::ALL.len() - RATES],
+}
 
 impl ActionArguments {
     /// The argument of the action.
     pub fn of(&self, op: Op) -> u32 {
-        self.0[place(op)]
+        match is_rate(op) {
+            true => self.rates_kbps[place(op)],
+            false => self.levels[place(op)].into(),
+        }
     }
 
     /// Sets the argument of the action.
     pub fn set(&mut self, op: Op, arg: u32) {
-        self.0[place(op)] = arg;
+        match is_rate(op) {
+            true => self.rates_kbps[place(op)] = arg,
+            false => self.levels[place(op)] = u8::try_from(arg).unwrap_or(u8::MAX),
+        }
     }
 
     /// The actions in force with their arguments.
     pub fn in_force(self) -> impl Iterator<Item = (Op, u32)> {
-        Op::ALL.into_iter().zip(self.0).filter(|(_, arg)| *arg > 0)
+        Op::ALL.into_iter().map(move |op| (op, self.of(op))).filter(|(_, arg)| *arg > 0)
     }
 }
 
-/// Numbers of actions may have gaps.
+/// The argument of the action is a bit rate.
+fn is_rate(op: Op) -> bool {
+    matches!(op, Op::Cap | Op::CapUp | Op::CapDown)
+}
+
+/// The place of the action among those of its kind. Numbers of actions may have gaps.
 fn place(op: Op) -> usize {
-    Op::ALL.iter().position(|other| *other == op).expect("`ALL` has each action")
+    let mut alike = Op::ALL.into_iter().filter(|other| is_rate(*other) == is_rate(op));
+    alike.position(|other| other == op).expect("`ALL` has each action")
 }
 
 /// The limits on a session's media that workers follow. Packed, because the alignment of `withheld` would add 16 bytes to
@@ -124,6 +152,10 @@ pub struct MediaLimits {
     pub receive_kbps: u32,
     /// Payload types withheld from the client, as a bit set.
     pub withheld: u128,
+    /// The argument of the action `thin` about video to the client; 0: all frames pass.
+    pub thin: u8,
+    /// Media of the client is not forwarded to nodes.
+    pub parked: bool,
 }
 
 impl MediaLimits {

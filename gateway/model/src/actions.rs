@@ -3,6 +3,9 @@
 mod cap;
 mod cap_down;
 mod cap_up;
+mod end;
+mod park;
+mod thin;
 mod voice_only;
 
 use crate::action::Action;
@@ -15,5 +18,8 @@ pub fn of(op: Op) -> &'static dyn Action {
         Op::VoiceOnly => &voice_only::VoiceOnly,
         Op::CapUp => &cap_up::CapUp,
         Op::CapDown => &cap_down::CapDown,
+        Op::Thin => &thin::Thin,
+        Op::Park => &park::Park,
+        Op::End => &end::End,
     }
 }

@@ -14,6 +14,8 @@ crate::named! {
         AudioOnly = "audio-only",
         /// Use another network, such as Wi-Fi instead of a mobile one.
         SwitchNetwork = "switch-network",
+        /// Wait: a policy suspended the session (`park`).
+        Suspended = "suspended",
     }
 }
 
@@ -21,6 +23,6 @@ crate::named! {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Advice {
     pub kind: AdviceKind,
-    /// The client's uplink or downlink, the leg, or the node.
+    /// The client's uplink or downlink, the leg, or the node; unknown at most for a suspended session.
     pub cause: PathSegment,
 }

@@ -9,7 +9,7 @@ crate::named! {
         NoHop = "no-hop",
         /// The packet came from a hop that is not in the room's route.
         StaleHop = "stale-hop",
-        /// The session's plan withholds this payload type.
+        /// The session's plan withholds the packet.
         Shed = "shed",
         /// No session has this source address.
         UnknownSource = "unknown-source",

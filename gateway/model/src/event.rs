@@ -82,6 +82,8 @@ crate::named! {
         HandshakeLost = "handshake-lost",
         /// Another gateway may have used indices of its SRTP that this one does not know.
         SrtpCountersLost = "srtp-counters-lost",
+        /// A degradation policy ended it, by the action `end`.
+        EndedByPolicy = "ended-by-policy",
     }
 }
 
@@ -97,7 +99,8 @@ impl CloseReason {
             | CloseReason::Shutdown
             | CloseReason::NotOpened
             | CloseReason::ClientClosed
-            | CloseReason::HandshakeFailed => false,
+            | CloseReason::HandshakeFailed
+            | CloseReason::EndedByPolicy => false,
         }
     }
 }
@@ -552,8 +555,8 @@ crate::events! {
                 [session, scenario = &**scenario, advice = advice.kind.name(), cause = advice.cause.name()];
             counts "evenkeel.advices"
                 [scenario = &**scenario, advice = advice.kind.name(), segment = advice.cause.name()];
-            sends "advice" with "`session`, `room`, `scenario`, `advice`: switch-network, lower-quality, audio-only or restored, with its cause: \
-                                 uplink, downlink, leg or node";
+            sends "advice" with "`session`, `room`, `scenario`, `advice`: suspended, switch-network, lower-quality, audio-only or restored, \
+                                 with its cause: uplink, downlink, leg, node or unknown";
         /// The control loop stalled. Every deadline moved by `late`, and no node was marked down.
         OwnStall {
             /// The time for which this process did not run.

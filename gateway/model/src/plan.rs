@@ -51,6 +51,7 @@ impl Plan {
             send_kbps: self.peer_cap_kbps,
             receive_kbps: device.kbps.unwrap_or(0),
             withheld: device.undecodable,
+            ..MediaLimits::default()
         };
         self.limit(facts.media, &mut limits);
         limits

@@ -385,6 +385,7 @@ impl CounterFollower {
                 (Count::ScenarioRedundancy, now.redundant_bytes),
                 (Count::ScenarioRecovered, now.recovered),
                 (Count::ScenarioKeyFramesGivenUp, now.key_frames_given_up),
+                (Count::ScenarioThinned, now.thinned),
                 (Count::ScenarioParity, now.parity_bytes),
                 (Count::ScenarioRepaired, now.repaired),
             ] {
@@ -452,8 +453,8 @@ fn seconds_left(end: SystemTime, now: SystemTime) -> f64 {
     }
 }
 
-/// The rungs of a degraded session: its caps are one, and each other action in force is one.
-const RUNGS: usize = Op::ALL.len() - 2;
+/// The rungs of a degraded session: its caps are one, and each other action in force is one; `end` is never in force.
+const RUNGS: usize = Op::ALL.len() - 3;
 
 /// The sessions of a scenario.
 #[derive(Default)]

@@ -109,7 +109,7 @@ macro_rules! attributes {
 }
 
 attributes! {
-    /// Advice to the user of a session: `switch-network`, `lower-quality`, `audio-only` or `restored`.
+    /// Advice to the user of a session: `suspended`, `switch-network`, `lower-quality`, `audio-only` or `restored`.
     Advice = "evenkeel.advice" in || AdviceKind::ALL.map(AdviceKind::name).to_vec();
     /// Arm of a rollout: `active` or `canary`.
     Arm = "evenkeel.arm";
@@ -307,7 +307,7 @@ metrics! {
     SessionsOpened = "evenkeel.sessions.opened", "{session}", [Scenario];
     /// Offers refused.
     SessionsRefused = "evenkeel.sessions.refused", "{session}", [Scenario, Reason in || REFUSALS.to_vec()];
-    /// Sessions ended: completed (`requested`, `client-closed`), abandoned at set-up (`not-opened`, `handshake-failed`, `handshake-lost`),
+    /// Sessions ended: completed (`requested`, `client-closed`, `ended-by-policy`), abandoned at set-up (`not-opened`, `handshake-failed`, `handshake-lost`),
     /// or by a fault (`media-timeout`, `panicked`, [`srtp-counters-lost`](operations/group-media.md#srtp-in-a-group)).
     SessionsClosed = "evenkeel.sessions.closed", "{session}", [Scenario, Reason in || CloseReason::ALL.map(CloseReason::name).to_vec()];
     /// DTLS handshakes of clients that ended: `done`, or the reason of the failure.
@@ -414,6 +414,8 @@ metrics! {
     ScenarioRecovered = "evenkeel.scenario.recovered", "{packet}", [Scenario];
     /// Key frames, from a scenario's clients or to them, that were requested repeatedly and did not come.
     ScenarioKeyFramesGivenUp = "evenkeel.scenario.key_frames_given_up", "{key_frame}", [Scenario];
+    /// Packets of video that clients of a scenario were not sent, because the action `thin` withheld their frames.
+    ScenarioThinned = "evenkeel.scenario.thinned_packets", "{packet}", [Scenario];
     /// Bytes of the parity packets that the gateway made for clients of a scenario (FlexFEC-03). They count as packets that repair others, too.
     ScenarioParity = "evenkeel.scenario.parity", "By", [Scenario];
     /// Lost packets of a scenario's clients that nodes got from parity of the clients (FlexFEC-03).

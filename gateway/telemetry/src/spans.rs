@@ -398,7 +398,8 @@ impl SpanWriter {
             CloseReason::Requested
             | CloseReason::MediaTimeout
             | CloseReason::Shutdown
-            | CloseReason::ClientClosed => false,
+            | CloseReason::ClientClosed
+            | CloseReason::EndedByPolicy => false,
         };
         // The process before may have seen its failover.
         if failed || closed.moves.iter().any(|it| affects(it.cause)) {

@@ -701,6 +701,7 @@ var NEEDED = [...[
 ], ...["MediaStreamTrackProcessor", "MediaStreamTrackGenerator"]];
 /** The words for each advice. */
 var ADVICE = {
+	"suspended": "The call is suspended.",
 	"switch-network": "Your network is too bad for a call: use another one, such as Wi-Fi.",
 	"lower-quality": "The connection is bad: send and watch with a lower resolution.",
 	"audio-only": "The connection carries voice only: turn your camera off."

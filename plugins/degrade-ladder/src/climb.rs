@@ -2,7 +2,7 @@
 
 use evenkeel_plugin_sdk::prelude::*;
 
-use crate::ladder::Rung;
+use crate::LadderStep;
 use crate::memory::PathMemory;
 
 /// Limit of consecutive failures that double the wait: 64 times is longer than any setting allows.
@@ -15,28 +15,22 @@ const TOLD_WITHIN: Duration = Duration::from_secs(8);
 /// An upgrade whose success is not certain yet.
 #[derive(Pack, Clone, Copy, PartialEq, Debug)]
 pub(crate) struct UpgradeAttempt {
-    at: Duration,
-    /// The cap before the upgrade, if it raised or lifted a cap, kbit/s; 0 if it restored video.
+    pub(crate) at: Duration,
+    /// The step that it undid, or a part of it.
+    pub(crate) step: LadderStep,
+    /// The argument of the step's action before: the cap in kbit/s, the level of `thin`.
     pub(crate) from: u32,
+    /// The place of the upgrade on the way up, to compare it with others.
+    pub(crate) height: u32,
 }
 
 impl PathMemory {
-    /// Records this upgrade, unless it is one of both directions: the next downgrade is one of this direction.
-    pub(crate) fn climbs(&mut self, rung: Rung, now: Duration) {
-        let from = match rung {
-            Rung::EarlierCap { .. } => return,
-            Rung::RestoreVideo => 0,
-            Rung::Cap { .. } | Rung::LiftCap | Rung::VoiceOnly => self.cap,
-        };
-        self.climb = Some(UpgradeAttempt { at: now, from });
-    }
-
     /// Handles a good network: an upgrade that has lasted long enough was successful. If it reaches the level that
     /// failed before, earlier failures are forgotten.
     pub(crate) fn settle(&mut self, up_after: Duration, now: Duration) {
         if let Some(climb) = self.climb.filter(|climb| !climb.is_fresh(up_after, now)) {
             self.climb = None;
-            if climb.from >= self.failed_from {
+            if climb.height >= self.failed_height {
                 self.relapses = 0;
             }
         }
@@ -46,7 +40,7 @@ impl PathMemory {
     pub(crate) fn relapse(&mut self, up_after: Duration, now: Duration) -> Option<UpgradeAttempt> {
         let climb = self.climb.take().filter(|climb| climb.is_fresh(up_after, now))?;
         self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
-        self.failed_from = climb.from;
+        self.failed_height = climb.height;
         Some(climb)
     }
 

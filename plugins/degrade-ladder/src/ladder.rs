@@ -28,6 +28,13 @@ pub(crate) enum Rung {
     },
     VoiceOnly,
     RestoreVideo,
+    /// Sets the level of `thin`, one higher or lower than before.
+    Thin {
+        level: u8,
+    },
+    Park,
+    Resume,
+    End,
 }
 
 /// The ladder of a direction.
@@ -54,11 +61,18 @@ impl Ladder<'_> {
             LadderStep::VoiceOnly if remedy.voice_only && may(Op::VoiceOnly) => {
                 self.drop_video(memory)
             }
-            LadderStep::Cap | LadderStep::VoiceOnly => None,
+            LadderStep::Thin if remedy.thin && may(Op::Thin) => self.drop_frames(memory),
+            LadderStep::Park if remedy.park && may(Op::Park) => self.suspend(memory),
+            LadderStep::End if remedy.park && may(Op::End) => Some(Rung::End),
+            LadderStep::Cap
+            | LadderStep::VoiceOnly
+            | LadderStep::Thin
+            | LadderStep::Park
+            | LadderStep::End => None,
         })
     }
 
-    /// Reverts the last upgrade: to the cap before it, or to voice only. Returns `None` if the state has changed
+    /// Reverts the last upgrade: to the cap before it, to fewer frames, to voice only or to no media. Returns `None` if the state has changed
     /// meanwhile.
     pub(crate) fn back(
         &self,
@@ -66,17 +80,53 @@ impl Ladder<'_> {
         climb: UpgradeAttempt,
         may: impl Fn(Op) -> bool,
     ) -> Option<Rung> {
-        let (steps, path) = (&self.settings.steps, memory.path(self.direction));
-        if climb.from == 0 {
-            let may = steps.contains(&LadderStep::VoiceOnly) && may(Op::VoiceOnly);
-            return self.drop_video(memory).filter(|_| may && self.direction == Direction::Down);
+        if !self.settings.steps.contains(&climb.step) {
+            return None;
         }
+        match climb.step {
+            LadderStep::Cap if may(self.direction.cap()) => self.lower_again(memory, climb),
+            LadderStep::VoiceOnly if may(Op::VoiceOnly) => self.drop_video(memory),
+            LadderStep::Thin if may(Op::Thin) => {
+                let level = climb.from as u8;
+                self.drop_frames(memory)
+                    .filter(|_| memory.thin < level)
+                    .map(|_| Rung::Thin { level })
+            }
+            LadderStep::Park if may(Op::Park) => self.suspend(memory),
+            LadderStep::Cap
+            | LadderStep::VoiceOnly
+            | LadderStep::Thin
+            | LadderStep::Park
+            | LadderStep::End => None,
+        }
+    }
+
+    fn lower_again(&self, memory: &LadderMemory, climb: UpgradeAttempt) -> Option<Rung> {
+        let path = memory.path(self.direction);
         let kbps = climb.from.min(self.ceiling().unwrap_or(u32::MAX));
         let is_lower = path.cap == 0 || kbps < path.cap;
         let uncapped = Some(path.uncapped).filter(|&kbps| kbps > 0);
         let of = uncapped.or(self.uncapped(path)).unwrap_or(kbps).max(kbps);
-        let may = steps.contains(&LadderStep::Cap) && may(self.direction.cap());
-        (may && is_lower).then_some(Rung::Cap { kbps, of })
+        is_lower.then_some(Rung::Cap { kbps, of })
+    }
+
+    /// The upgrade that this rung tries; `None` for one of both directions: the next downgrade is one of this direction.
+    pub(crate) fn attempt(&self, rung: Rung, memory: &LadderMemory) -> Option<UpgradeAttempt> {
+        let (step, from, progress) = match rung {
+            Rung::Cap { .. } | Rung::LiftCap => {
+                let cap = memory.path(self.direction).cap;
+                (LadderStep::Cap, cap, cap)
+            }
+            Rung::Thin { level } => {
+                (LadderStep::Thin, memory.thin.into(), 2 - u32::from(level).min(2))
+            }
+            Rung::RestoreVideo => (LadderStep::VoiceOnly, 1, 0),
+            Rung::Resume => (LadderStep::Park, 1, 0),
+            Rung::EarlierCap { .. } | Rung::VoiceOnly | Rung::Park | Rung::End => return None,
+        };
+        let later = self.settings.steps.iter().rev().position(|other| *other == step);
+        let height = (later.unwrap_or(0) as u32) << 24 | progress.min((1 << 24) - 1);
+        Some(UpgradeAttempt { at: self.session.now(), step, from, height })
     }
 
     /// Returns the next rung up, from the last step taken. Steps that were removed from the settings are reverted
@@ -85,25 +135,36 @@ impl Ladder<'_> {
     /// Actions of an earlier policy are reverted as well. Video that it dropped is visible only in the current `rung`.
     pub(crate) fn up(&self, memory: &LadderMemory) -> Option<Rung> {
         let steps = &self.settings.steps;
-        let gone = [LadderStep::VoiceOnly, LadderStep::Cap]
+        let gone = [LadderStep::Park, LadderStep::VoiceOnly, LadderStep::Thin, LadderStep::Cap]
             .into_iter()
             .filter(|step| !steps.contains(step));
         let rung = gone.chain(steps.iter().rev().copied()).find_map(|step| match step {
             LadderStep::Cap => self.raise_cap(memory.path(self.direction)),
             LadderStep::VoiceOnly => {
-                let is_dropped = memory.voice_only || self.is_dropped_by_another();
+                let is_dropped = memory.voice_only || self.is_dropped_by_another(memory);
                 (is_dropped && self.direction == Direction::Down).then_some(Rung::RestoreVideo)
             }
+            LadderStep::Thin => {
+                let is_thinned = memory.thin > 0 && self.direction == Direction::Down;
+                let level =
+                    if self.session.thin() == Some(0) { 0 } else { memory.thin.saturating_sub(1) };
+                is_thinned.then_some(Rung::Thin { level })
+            }
+            LadderStep::Park => memory.path(self.direction).parked.then_some(Rung::Resume),
+            LadderStep::End => None,
         });
         rung.or(memory.earlier_cap.map(|kbps| Rung::EarlierCap { kbps }))
     }
 
-    /// The session is on a rung that is no cap.
-    fn is_dropped_by_another(&self) -> bool {
+    /// The session is on a rung that is none of the other actions.
+    fn is_dropped_by_another(&self, memory: &LadderMemory) -> bool {
         let session = self.session;
         let caps = [session.cap_kbps(), session.cap_up_kbps(), session.cap_down_kbps()];
         let is_capped = caps.into_iter().flatten().any(|kbps| kbps > 0);
-        session.rung() > Some(u32::from(is_capped))
+        let is_thinned = session.thin().map_or(memory.thin > 0, |level| level > 0);
+        let is_parked = session.park().unwrap_or(memory.up.parked || memory.down.parked);
+        let others: u32 = [is_capped, is_thinned, is_parked].into_iter().map(u32::from).sum();
+        session.rung() > Some(others)
     }
 
     /// A cap below what the path carries. Loss may be random, and jitter inherent, so neither takes more than a share of the rate.
@@ -172,8 +233,23 @@ impl Ladder<'_> {
         limits.into_iter().flatten().filter(|&kbps| kbps > 0).min()
     }
 
+    /// The session is sent video.
+    fn is_watched(&self, memory: &LadderMemory) -> bool {
+        self.session.video() == Some(true) && !memory.voice_only
+    }
+
     fn drop_video(&self, memory: &LadderMemory) -> Option<Rung> {
-        let there = self.session.video() == Some(true) && !memory.voice_only;
-        there.then_some(Rung::VoiceOnly)
+        self.is_watched(memory).then_some(Rung::VoiceOnly)
+    }
+
+    /// The next level of `thin`, unless the last one had no effect: then the frames of this video cannot be told apart.
+    fn drop_frames(&self, memory: &LadderMemory) -> Option<Rung> {
+        let has_effect = memory.thin == 0 || self.session.thin() != Some(0);
+        let helps = self.is_watched(memory) && memory.thin < 2 && has_effect;
+        helps.then_some(Rung::Thin { level: memory.thin + 1 })
+    }
+
+    fn suspend(&self, memory: &LadderMemory) -> Option<Rung> {
+        (!memory.up.parked && !memory.down.parked).then_some(Rung::Park)
     }
 }

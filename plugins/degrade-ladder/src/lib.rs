@@ -1,4 +1,4 @@
-//! Degradation policy: caps the direction of a session that loses, step by step, then sends it voice only, and recovers.
+//! Degradation policy: caps the direction of a session that loses, step by step, then sends it fewer frames or voice only, and recovers.
 //!
 //! Each direction of a session has a separate ladder. While packets are missing after repair, its round trip grows as in a queue that
 //! fills up, or its packets arrive unevenly, it steps down one rung at a time. It takes the steps in the configured order, each to its
@@ -32,6 +32,12 @@ pub struct DegradeLadder {
     /// Loss after repair from which the session is sent voice only.
     #[setting(default = 0.08, min = 0.001, max = 1)]
     voice_only_at_loss: f64,
+    /// Loss after repair from which the session is sent fewer frames of video.
+    #[setting(default = 0.05, min = 0.001, max = 1)]
+    thin_at_loss: f64,
+    /// Loss after repair, in either direction, from which the session is suspended or ended.
+    #[setting(default = 0.5, min = 0.001, max = 1)]
+    park_at_loss: f64,
     /// Increase of the round trip over its recent minimum from which a session is degraded, as
     /// packets queue up and will be lost. "0s": ignore the round trip.
     #[setting(default = "0s", max = "5s")]
@@ -70,12 +76,18 @@ pub struct DegradeLadder {
 }
 
 /// A step of degradation.
-#[derive(Settings, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Settings, Pack, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LadderStep {
     /// The bit rate: the sender is asked to send less.
     Cap,
     /// Video, if there is any.
     VoiceOnly,
+    /// Frames of the video to the session that no other needs, then all but those of the base layer.
+    Thin,
+    /// All media: the session is suspended, and tried again like an upgrade.
+    Park,
+    /// The session, for good.
+    End,
 }
 
 /// Maximum age at which an existing cap is that of the session's admission. The first tick comes well within this time.
@@ -119,6 +131,8 @@ impl Degradation for DegradeLadder {
         Metric::Cap,
         Metric::CapUp,
         Metric::CapDown,
+        Metric::Thin,
+        Metric::Park,
         Metric::Video,
         Metric::Sessions,
         Metric::Floor,
@@ -139,13 +153,27 @@ impl Degradation for DegradeLadder {
             let new = session.age_ms().is_some_and(|ms| Duration::from_millis(ms.into()) < NEW);
             let is_of_another = !new && session.cap_kbps().is_some_and(|kbps| kbps > 0);
             memory.earlier_cap = is_of_another.then_some(0);
+            memory.thin = session.thin().unwrap_or(0).min(2) as u8;
+            memory.down.parked = session.park() == Some(true);
         }
+        if session.park() == Some(false) {
+            (memory.up.parked, memory.down.parked) = (false, false);
+        }
+        let is_parked = memory.up.parked || memory.down.parked;
         let queue = memory.queue.hear(self.down_at_queue, session);
         for direction in Direction::ALL {
             // The active cap may differ from the requested one, because of the scenario's floor or another policy.
             let path = memory.path_mut(direction);
             path.cap = direction.cap_kbps(session).unwrap_or(path.cap);
-            match NetworkCondition::of(self, session, direction, queue, &memory) {
+            let parked = path.parked;
+            let condition = match NetworkCondition::of(self, session, direction, queue, &memory) {
+                // Nothing is sent to a suspended session: only another attempt shows whether its path is better.
+                _ if is_parked && direction == Direction::Down && parked => NetworkCondition::Good,
+                _ if is_parked && direction == Direction::Down => NetworkCondition::Unknown,
+                NetworkCondition::Unknown if parked => NetworkCondition::Good,
+                condition => condition,
+            };
+            match condition {
                 // Without a measurement nothing changes.
                 NetworkCondition::Unknown => {}
                 NetworkCondition::Between => {
@@ -231,8 +259,9 @@ impl DegradeLadder {
         if lasted >= wait
             && let Some(rung) = ladder.up(memory)
         {
+            let attempt = ladder.attempt(rung, memory);
             let path = memory.path_mut(direction);
-            path.climbs(rung, now);
+            path.climb = attempt.or(path.climb);
             path.good_since = Some(now);
             rung.take(direction, memory, out, ActionReason::Recovered);
         }
@@ -294,6 +323,19 @@ impl Rung {
                 memory.earlier_cap = None;
                 out.cap(kbps).because(why);
             }
+            Rung::Thin { level } => {
+                memory.thin = level;
+                out.thin(level.into()).because(why);
+            }
+            Rung::Park => {
+                memory.path_mut(direction).parked = true;
+                out.park().because(why);
+            }
+            Rung::Resume => {
+                memory.path_mut(direction).parked = false;
+                out.resume().because(why);
+            }
+            Rung::End => _ = out.end().because(why),
             Rung::VoiceOnly => {
                 memory.voice_only = true;
                 out.voice_only().because(why);

@@ -8,7 +8,7 @@ use crate::network::{Direction, QueueDelay};
 
 /// State of a session.
 #[derive(State, Clone, PartialEq, Debug)]
-#[state(schema = 3, migrate = from_older)]
+#[state(schema = 4, migrate = from_older)]
 pub struct LadderMemory {
     /// True if the session was in an earlier tick.
     pub(crate) seen: bool,
@@ -24,6 +24,8 @@ pub struct LadderMemory {
     pub(crate) up: PathMemory,
     /// The direction to the session.
     pub(crate) down: PathMemory,
+    /// The requested level of `thin`.
+    pub(crate) thin: u8,
 }
 
 impl LadderMemory {
@@ -63,10 +65,12 @@ pub(crate) struct PathMemory {
     pub(crate) climb: Option<UpgradeAttempt>,
     /// Number of consecutive failed upgrades.
     pub(crate) relapses: u8,
-    /// The cap before the last failed upgrade, kbit/s; 0 if it restored video.
-    pub(crate) failed_from: u32,
+    /// The height of the last failed upgrade.
+    pub(crate) failed_height: u32,
     /// The loss of the last tick in a bad period, ppm.
     pub(crate) loss_before: u32,
+    /// True if the session is suspended for this direction.
+    pub(crate) parked: bool,
 }
 
 impl PathMemory {
@@ -109,10 +113,63 @@ struct LadderMemoryV2 {
     good_since: Option<Duration>,
     low_priority: bool,
     queue: QueueDelay,
-    climb: Option<UpgradeAttempt>,
+    climb: Option<UpgradeAttemptV3>,
     relapses: u8,
     failed_from: u32,
     loss_before: u32,
+}
+
+/// An upgrade of the second and the third schema.
+#[derive(Pack)]
+struct UpgradeAttemptV3 {
+    at: Duration,
+    from: u32,
+}
+
+/// The third schema, with two steps.
+#[derive(Pack)]
+struct LadderMemoryV3 {
+    seen: bool,
+    earlier_cap: Option<u32>,
+    voice_only: bool,
+    low_priority: bool,
+    queue: QueueDelay,
+    up: PathMemoryV3,
+    down: PathMemoryV3,
+}
+
+#[derive(Pack)]
+struct PathMemoryV3 {
+    cap: u32,
+    uncapped: u32,
+    helped: u32,
+    loss_then: u32,
+    rate: u32,
+    bad_since: Option<Duration>,
+    good_since: Option<Duration>,
+    climb: Option<UpgradeAttemptV3>,
+    relapses: u8,
+    failed_from: u32,
+    loss_before: u32,
+}
+
+impl PathMemoryV3 {
+    fn migrate(self) -> PathMemory {
+        PathMemory {
+            cap: self.cap,
+            uncapped: self.uncapped,
+            helped: self.helped,
+            loss_then: self.loss_then,
+            rate: self.rate,
+            bad_since: self.bad_since,
+            good_since: self.good_since,
+            climb: None,
+            relapses: self.relapses,
+            failed_height: 0,
+            loss_before: self.loss_before,
+            parked: false,
+        }
+    }
 }
 
 fn from_older(schema: u32, bytes: &[u8]) -> Option<LadderMemory> {
@@ -129,6 +186,21 @@ fn from_older(schema: u32, bytes: &[u8]) -> Option<LadderMemory> {
             let earlier_cap = earlier(cap, allowed);
             Some(LadderMemory { seen, earlier_cap, voice_only, low_priority, queue, ..fresh })
         }
+        3 => {
+            let LadderMemoryV3 { seen, earlier_cap, voice_only, low_priority, queue, up, down } =
+                unpack(bytes)?;
+            let (up, down) = (up.migrate(), down.migrate());
+            Some(LadderMemory {
+                seen,
+                earlier_cap,
+                voice_only,
+                low_priority,
+                queue,
+                up,
+                down,
+                thin: 0,
+            })
+        }
         _ => None,
     }
 }
@@ -138,6 +210,37 @@ mod tests {
     use evenkeel_plugin_sdk::trial;
 
     use super::*;
+
+    #[test]
+    fn caps_of_the_third_schema_go_on() {
+        let path = |cap| PathMemoryV3 {
+            cap,
+            uncapped: 900,
+            helped: 700,
+            loss_then: 30_000,
+            rate: 800,
+            bad_since: None,
+            good_since: Some(Duration::from_secs(7)),
+            climb: Some(UpgradeAttemptV3 { at: Duration::from_secs(6), from: 300 }),
+            relapses: 2,
+            failed_from: 300,
+            loss_before: 5,
+        };
+        let third = LadderMemoryV3 {
+            seen: true,
+            earlier_cap: Some(400),
+            voice_only: true,
+            low_priority: true,
+            queue: QueueDelay::fresh(),
+            up: path(500),
+            down: path(600),
+        };
+        let migrated = trial::migrate::<LadderMemory>(3, &third).unwrap();
+        assert_eq!((migrated.up.cap, migrated.down.cap, migrated.down.relapses), (500, 600, 2));
+        assert_eq!((migrated.earlier_cap, migrated.voice_only), (Some(400), true));
+        assert_eq!(migrated.down.good_since, Some(Duration::from_secs(7)));
+        assert_eq!((migrated.down.climb, migrated.thin, migrated.down.parked), (None, 0, false));
+    }
 
     #[test]
     fn state_of_earlier_revisions_is_migrated() {

@@ -101,8 +101,12 @@ pub(crate) enum NetworkCondition {
 pub(crate) struct Remedy {
     /// True if a cap on the session helps.
     pub(crate) cap: bool,
-    /// True if dropping the video sent to the session helps, as the last resort.
+    /// True if fewer frames of the video sent to the session help.
+    pub(crate) thin: bool,
+    /// True if dropping the video sent to the session helps.
     pub(crate) voice_only: bool,
+    /// True if the session is of no use, so that it is suspended or ended.
+    pub(crate) park: bool,
 }
 
 impl NetworkCondition {
@@ -125,13 +129,19 @@ impl NetworkCondition {
         let queue = if direction.may_queue(session) { queue } else { QueueLevel::Low };
         let in_pair = session.sessions().is_none_or(|sessions| sessions <= ROOM_OF_TWO);
         let cap = direction == Direction::Up || in_pair;
-        let voice_only = direction == Direction::Down && loses(ppm(settings.voice_only_at_loss));
+        let is_down = direction == Direction::Down;
         if loses(down_at) {
-            return NetworkCondition::Bad(Remedy { cap, voice_only }, ActionReason::Loss);
+            let remedy = Remedy {
+                cap,
+                thin: is_down && loses(ppm(settings.thin_at_loss)),
+                voice_only: is_down && loses(ppm(settings.voice_only_at_loss)),
+                park: loses(ppm(settings.park_at_loss)),
+            };
+            return NetworkCondition::Bad(remedy, ActionReason::Loss);
         }
-        let remedy = Remedy { cap, voice_only: false };
+        let remedy = Remedy { cap, thin: false, voice_only: false, park: false };
         if queue == QueueLevel::High {
-            return NetworkCondition::Bad(remedy, ActionReason::Queue);
+            return NetworkCondition::Bad(Remedy { thin: is_down, ..remedy }, ActionReason::Queue);
         }
         if loss.is_none() {
             return NetworkCondition::Unknown;

@@ -4,7 +4,8 @@
 
 use evenkeel_plugin_sdk::Metric::{
     Age, BitrateDown, BitrateUp, Cap, CapDown, CapUp, Ceiling, Floor, JitterDown, JitterUp,
-    LossDown, LossDownAfterRepair, LossUp, LossUpAfterRepair, RttClient, Rung, Sessions, Video,
+    LossDown, LossDownAfterRepair, LossUp, LossUpAfterRepair, Park, RttClient, Rung, Sessions,
+    Thin, Video,
 };
 use evenkeel_plugin_sdk::Pack as _;
 use evenkeel_plugin_sdk::trial::{Session, Trial, World};
@@ -15,6 +16,7 @@ use crate::memory::PathMemory;
 mod climb;
 mod link;
 mod random;
+mod steps;
 
 const TICK: Duration = Duration::from_millis(100);
 const LOSS: u32 = ActionReason::Loss as u32;
@@ -66,8 +68,14 @@ impl Call {
         self.trial.pass(TICK);
         assert!(actions.len() <= 1, "one rung at a time: {actions:?}");
         let &(_, op, arg, why) = actions.first()?;
-        let cap = [(Op::Cap, Cap), (Op::CapUp, CapUp), (Op::CapDown, CapDown)];
-        if let Some((_, metric)) = cap.into_iter().find(|(other, _)| *other == op) {
+        let shown = [
+            (Op::Cap, Cap),
+            (Op::CapUp, CapUp),
+            (Op::CapDown, CapDown),
+            (Op::Thin, Thin),
+            (Op::Park, Park),
+        ];
+        if let Some((_, metric)) = shown.into_iter().find(|(other, _)| *other == op) {
             self.measure(metric, arg as u32);
         }
         Some((op, arg, why))

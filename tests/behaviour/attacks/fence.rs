@@ -107,7 +107,7 @@ fn only_a_newer_owner_moves_a_session() {
     let tag = trunk::first_tag(&tap.seen(media)[0].bytes).unwrap();
     let heir = stranger();
     heir.connect(agent.address).unwrap();
-    let keep = TrunkQuestion::Keep { lease_s: 30, tags: [tag].into() };
+    let keep = TrunkQuestion::Keep { lease_s: 30, numbered: false, tags: [tag].into() };
     assert_eq!(ask(&heir, &keep, 4), TrunkAnswer::Keep { unknown: [].into() });
     wait_until("the new owner is served", || is_served(&heir, tag));
     wait_until("the old owner hears of it", || {

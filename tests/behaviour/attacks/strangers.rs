@@ -1,6 +1,7 @@
 //! Packets of unknown senders are dropped, counted by reason, and not answered.
 
 use evenkeel_lab::stranger::{SESSION, Stranger, knock_quic};
+use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::trunk::{Bundle, Tag};
 use evenkeel_model::{ClientIdentity, IngressProtocol};
 
@@ -76,7 +77,7 @@ fn unknown_trunk_tag_is_dropped() {
     let trunk = loop {
         ann.send_media();
         let (length, from) = impostor.recv_from(&mut buffer).unwrap();
-        if length > 0 && buffer[0] == 0xe0 {
+        if demux::classify(&buffer[..length]) == DatagramKind::Bundle {
             break from;
         }
     };

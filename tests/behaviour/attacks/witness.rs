@@ -121,7 +121,7 @@ fn witness_serves_no_session_and_amplifies_nothing() {
     let witness = files.witness(NAME, "127.0.0.1:0");
     let host = Host::before(&witness);
     let questions = [
-        TrunkQuestion::Open { room: 1, session: 1, tag: Tag(1), lease_s: 30 },
+        TrunkQuestion::Open { room: 1, session: 1, tag: Tag(1), lease_s: 30, numbered: false },
         TrunkQuestion::Probe,
         TrunkQuestion::Start,
         TrunkQuestion::Break(NodeFault::Kill),

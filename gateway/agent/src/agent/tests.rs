@@ -1,5 +1,6 @@
 mod encryption;
 mod groups;
+mod repair;
 
 use evenkeel_fuzz::Corpus;
 use evenkeel_media::trunk::message::{ClockRefusal, NodeLoad, ProcessReport};
@@ -165,7 +166,8 @@ impl Scene {
     }
 
     fn open_in(&mut self, room: u64, tag: u64) -> Option<OpenStatus> {
-        let open = TrunkQuestion::Open { room, session: tag, tag: Tag(tag), lease_s: 30 };
+        let open =
+            TrunkQuestion::Open { room, session: tag, tag: Tag(tag), lease_s: 30, numbered: false };
         match self.ask(&open)? {
             TrunkAnswer::Open { status, .. } => Some(status),
             other => panic!("{other:?}"),
@@ -223,7 +225,7 @@ fn packets_go_to_the_last_signed_source() {
     scene.bundle(7, &voice(1), 2);
     assert_eq!(to(&mut scene), 1, "a bundle is not signed");
     assert_eq!((scene.io.forwarded.len(), scene.agent.counters.unknown_source), (0, 1));
-    scene.ask_from(&TrunkQuestion::Keep { lease_s: 30, tags: [Tag(7)].into() }, 3);
+    scene.ask_from(&TrunkQuestion::Keep { lease_s: 30, numbered: false, tags: [Tag(7)].into() }, 3);
     assert_eq!(to(&mut scene), 3);
 }
 
@@ -298,7 +300,7 @@ fn sessions_are_bounded_renewed_and_expire() {
     assert_eq!(scene.open(3), Some(OpenStatus::Ok), "retransmitted");
     assert_eq!(scene.io.opened.len(), 3);
     scene.pass(Duration::from_secs(20));
-    let keep = TrunkQuestion::Keep { lease_s: 30, tags: [Tag(1), Tag(9)].into() };
+    let keep = TrunkQuestion::Keep { lease_s: 30, numbered: false, tags: [Tag(1), Tag(9)].into() };
     assert_eq!(scene.ask(&keep), Some(TrunkAnswer::Keep { unknown: [Tag(9)].into() }));
     scene.pass(Duration::from_secs(11));
     assert_eq!((scene.io.closed.len(), scene.agent.counters.expired), (2, 2));
@@ -322,7 +324,13 @@ fn a_tag_in_another_room_is_another_session() {
 fn open_is_answered_once_the_server_accepted() {
     let mut scene = Scene::new();
     scene.io.opening = Some(OpeningState::Pending);
-    let open = |tag: u64| TrunkQuestion::Open { room: 1, session: 1, tag: Tag(tag), lease_s: 30 };
+    let open = |tag: u64| TrunkQuestion::Open {
+        room: 1,
+        session: 1,
+        tag: Tag(tag),
+        lease_s: 30,
+        numbered: false,
+    };
     assert_eq!(scene.ask_as(&open(7), 70, 1), None);
     assert_eq!(scene.ask_as(&open(7), 71, 2), None, "retransmitted, still pending");
     assert_eq!(scene.io.opened.len(), 1);
@@ -390,7 +398,7 @@ fn sessions_end_with_the_process_and_can_be_reopened() {
     assert_eq!(scene.io.closed, [0]);
     assert_eq!(scene.open(7), Some(OpenStatus::Failed), "no process");
     scene.agent.handle_process(true, scene.now, &mut scene.io);
-    let keep = TrunkQuestion::Keep { lease_s: 30, tags: [Tag(7)].into() };
+    let keep = TrunkQuestion::Keep { lease_s: 30, numbered: false, tags: [Tag(7)].into() };
     assert_eq!(scene.ask(&keep), Some(TrunkAnswer::Keep { unknown: [Tag(7)].into() }));
     assert_eq!(scene.open(7), Some(OpenStatus::Ok));
 }

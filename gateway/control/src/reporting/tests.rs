@@ -103,8 +103,9 @@ fn scenario_traffic_includes_a_session_that_ended() {
         redundant_bytes: 10,
         recovered: 11,
         key_frames_given_up: 12,
-        repaired: 13,
-        parity_bytes: 14,
+        thinned: 13,
+        repaired: 14,
+        parity_bytes: 15,
         ..MediaCounts::default()
     };
     costs.count(&"drone".into(), &counts);
@@ -130,8 +131,9 @@ fn scenario_traffic_includes_a_session_that_ended() {
         redundant_bytes: 10,
         recovered: 11,
         key_frames_given_up: 12,
-        repaired: 13,
-        parity_bytes: 14,
+        thinned: 13,
+        repaired: 14,
+        parity_bytes: 15,
         repairs,
         ..expected(1)
     };

@@ -1,21 +1,29 @@
 //! One client's connection, from its handshake to its end.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
 use evenkeel_media::roq;
 use quinn_proto::crypto::rustls::HandshakeData;
-use quinn_proto::{
-    Connection, ConnectionHandle, Dir, Event, SendDatagramError, StreamEvent, StreamId, VarInt,
-};
+use quinn_proto::{Connection, ConnectionHandle, Dir, Event, StreamEvent, StreamId, VarInt};
 
 use super::code;
+use super::congestion::SendRoom;
 use super::counters::{Counters, count};
 use super::http3::{self, Http3, Http3Context, Http3Error};
 use super::hub::{Hub, PathStatistics, Rejected};
+use super::send_queue::SendQueue;
 use super::streams::{IncomingStream, OutgoingStreams};
+use crate::ring::PacketPriority;
+
+/// DATAGRAMs that quinn gets at once, for one system call. quinn sends as many in a burst before its pacer delays others (`MIN_BURST_SIZE`).
+const BATCH: usize = 8;
+
+/// The queue of quinn in bytes, for a batch.
+pub(super) const QUINN_QUEUE: usize = 64 * 1_024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ConnectionStage {
@@ -35,8 +43,10 @@ pub(super) struct ClientConnection {
     http3: Option<Box<Http3>>,
     incoming: HashMap<StreamId, IncomingStream>,
     outgoing: OutgoingStreams,
+    waiting: SendQueue,
+    room: SendRoom,
     read: u64,
-    /// DATAGRAMs queued and not yet known to be sent.
+    /// DATAGRAMs that quinn has and that are not yet known to be sent.
     queued: u64,
     sent: u64,
 }
@@ -49,11 +59,13 @@ impl ClientConnection {
     ) -> ClientConnection {
         ClientConnection {
             handle,
+            room: SendRoom::of(&connection),
             connection,
             stage: ConnectionStage::Handshake { until },
             http3: None,
             incoming: HashMap::new(),
             outgoing: OutgoingStreams::default(),
+            waiting: SendQueue::default(),
             read: 0,
             queued: 0,
             sent: 0,
@@ -70,7 +82,8 @@ impl ClientConnection {
             ConnectionStage::Open => self.outgoing.due,
             ConnectionStage::Ended => None,
         };
-        [self.connection.poll_timeout(), own].into_iter().flatten().min()
+        let due = [self.connection.poll_timeout(), own, self.waiting.due()];
+        due.into_iter().flatten().min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, hub: &mut Hub) {
@@ -81,7 +94,10 @@ impl ClientConnection {
             ConnectionStage::Handshake { until } if until <= now => {
                 self.close(roq::ErrorCode::NoError, b"", now, hub);
             }
-            ConnectionStage::Open => self.outgoing.expire(&mut self.connection, now, &hub.counters),
+            ConnectionStage::Open => {
+                self.outgoing.expire(&mut self.connection, now, &hub.counters);
+                self.waiting.expire(now, &hub.counters);
+            }
             ConnectionStage::Handshake { .. } | ConnectionStage::Ended => {}
         }
     }
@@ -232,11 +248,49 @@ impl ClientConnection {
         self.http3.as_ref().map_or(&[], |http3| http3.stream_prefix())
     }
 
-    /// Queues a DATAGRAM. A full queue refuses it and keeps the DATAGRAMs in it.
-    pub(super) fn send_datagram(&mut self, datagram: Bytes) -> Result<(), SendDatagramError> {
-        self.connection.datagrams().send(datagram, false)?;
-        self.queued += 1;
-        Ok(())
+    /// Returns whether the client takes a DATAGRAM of so many bytes now.
+    pub(super) fn takes_datagram(&mut self, bytes: usize) -> bool {
+        self.connection.datagrams().max_size().is_some_and(|most| bytes <= most)
+    }
+
+    /// Queues a DATAGRAM of at most that size, in a queue of so many bytes. It expires at `until`.
+    pub(super) fn queue_datagram(
+        &mut self,
+        datagram: Bytes,
+        priority: PacketPriority,
+        until: Instant,
+        bytes_max: usize,
+        counters: &Counters,
+    ) {
+        self.waiting.push(datagram, priority, until, bytes_max, counters);
+    }
+
+    /// Passes queued DATAGRAMs to quinn, as far as the window takes them: what quinn has can neither expire nor be overtaken. There it
+    /// waits for the pacer alone, for less than a round trip.
+    pub(super) fn pass_datagrams(&mut self, now: Instant, counters: &Counters) {
+        if self.waiting.is_empty() || !self.has_passed_all() {
+            return;
+        }
+        self.room.follow(&self.connection);
+        for _ in 0..BATCH {
+            if !self.room.is_open() {
+                return;
+            }
+            let Some(datagram) = self.waiting.pop(now, counters) else { return };
+            self.room.note_queued(datagram.len());
+            match self.connection.datagrams().send(datagram, false) {
+                Ok(()) => self.queued += 1,
+                // The MTU of the path shrank.
+                Err(_) => count(&counters.datagrams_dropped),
+            }
+        }
+    }
+
+    /// Returns whether quinn has sent all DATAGRAMs that it got, or dropped them.
+    fn has_passed_all(&mut self) -> bool {
+        // quinn counts each with a `Bytes`, and one of these as taken.
+        let space = self.connection.datagrams().send_buffer_space();
+        space + mem::size_of::<Bytes>() >= QUINN_QUEUE
     }
 
     /// Counts the DATAGRAMs sent since the last call.
@@ -290,13 +344,13 @@ impl ClientConnection {
         }
         let counters = &hub.counters;
         counters.connections.fetch_sub(1, Ordering::Relaxed);
-        match std::mem::replace(&mut self.stage, ConnectionStage::Ended) {
+        match mem::replace(&mut self.stage, ConnectionStage::Ended) {
             ConnectionStage::Open => {
                 let received = self.connection.stats().frame_rx.datagram;
                 let unread = received.saturating_sub(self.read);
                 counters.receive_overflow.fetch_add(unread, Ordering::Relaxed);
                 // Queued DATAGRAMs are no longer sent.
-                let unsent = std::mem::take(&mut self.queued);
+                let unsent = mem::take(&mut self.queued) + self.waiting.clear() as u64;
                 counters.datagrams_dropped.fetch_add(unsent, Ordering::Relaxed);
                 self.outgoing.end(counters);
                 hub.part(self.handle);

@@ -72,8 +72,8 @@ counters! {
     ring_full: "ring-full";
     /// Packets sent in DATAGRAMs.
     sent_datagrams: "sent-datagrams";
-    /// DATAGRAMs that were queued and never sent because the connection ended or its path's MTU shrank. Counted when
-    /// the connection ends.
+    /// DATAGRAMs that were queued and never sent because the connection ended or its path's MTU shrank. Those in the queue of quinn
+    /// are counted when the connection ends.
     datagrams_dropped: "datagrams-dropped";
     /// Packets sent in streams.
     sent_in_streams: "sent-in-streams";
@@ -83,8 +83,10 @@ counters! {
     predecessors_full: "predecessors-full";
     /// Packets of sessions without a connection.
     unattached: "unattached";
-    /// Packets dropped because the DATAGRAM queue was full.
+    /// Packets dropped for newer ones, or for those of a higher priority, because the queue for DATAGRAMs was full.
     datagrams_full: "datagrams-full";
+    /// Packets dropped because they waited for the path for longer than the latency of their session.
+    datagrams_late: "datagrams-late";
     /// Packets dropped because too many streams were in progress.
     streams_full: "streams-full";
     /// Packets in streams that expired.

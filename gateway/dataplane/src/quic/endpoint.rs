@@ -11,13 +11,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use evenkeel_media::roq;
 use quinn_proto::{
-    ConnectionHandle, DatagramEvent, EndpointConfig, EndpointEvent, Incoming, SendDatagramError,
-    Transmit,
+    ConnectionHandle, DatagramEvent, EndpointConfig, EndpointEvent, Incoming, Transmit,
 };
 
 use super::QuicSettings;
@@ -30,7 +29,7 @@ use super::process_link::{LinkRead, MESSAGE_MAX, ProcessLink};
 use super::socket::{From, QuicSocket, SEGMENTS_MAX};
 use crate::lease::SendLease;
 use crate::panics;
-use crate::ring::{self, RingItem, RingMeta};
+use crate::ring::{self, PacketPriority, RingItem, RingMeta, SendTerms};
 
 /// With this many handshakes of a source in progress, further clients of the source must validate their address: a
 /// sender of forged sources holds no more connections in the name of another host.
@@ -317,6 +316,7 @@ impl QuicEndpoint {
         let Some(client) = self.connections.get_mut(handle) else { return true };
         let segments = self.wire.segments();
         loop {
+            client.pass_datagrams(now, &self.hub.counters);
             self.packet.clear();
             let Some(transmit) = client.connection.poll_transmit(now, segments, &mut self.packet)
             else {
@@ -585,7 +585,13 @@ impl QuicEndpoint {
 
     fn take_packet(&mut self, meta: &RingMeta, packet: &[u8], now: Instant) {
         match meta.kind {
-            RingItem::Rtp | RingItem::Rtcp => self.send(*meta, packet, now),
+            RingItem::ToClient(terms) => self.send(*meta, terms, packet, now),
+            // These come from a process of an earlier version, which does not tell sound from video.
+            RingItem::Rtp | RingItem::Rtcp => {
+                let latency_ms = SendTerms::LATENCY_MS_MAX;
+                let terms = SendTerms { priority: PacketPriority::Video, latency_ms };
+                self.send(*meta, terms, packet, now);
+            }
             // These two come from the process that serves.
             RingItem::Detached => self.hub.unlearn(meta.home, meta.flow, now),
             RingItem::Attached => self.hub.learn(meta.home, meta.flow),
@@ -595,7 +601,7 @@ impl QuicEndpoint {
     }
 
     /// Queues a packet for the session's client: in a DATAGRAM if it fits, otherwise in a separate stream.
-    fn send(&mut self, meta: RingMeta, packet: &[u8], now: Instant) {
+    fn send(&mut self, meta: RingMeta, terms: SendTerms, packet: &[u8], now: Instant) {
         let counters = &self.hub.counters;
         let flow = roq::FlowId::new(meta.flow);
         let client = match self.hub.carrier(meta.home) {
@@ -612,22 +618,16 @@ impl QuicEndpoint {
             return count(&counters.unattached);
         };
         let framed = datagram(client.datagram_prefix(), flow, packet, &mut self.framed);
-        match client.send_datagram(framed) {
-            // Counted when the DATAGRAM is sent.
-            Ok(()) => {}
-            Err(SendDatagramError::Blocked(_)) => count(&counters.datagrams_full),
-            Err(
-                SendDatagramError::TooLarge
-                | SendDatagramError::UnsupportedByPeer
-                | SendDatagramError::Disabled,
-            ) => {
-                let mut bytes = Vec::with_capacity(packet.len() + 32);
-                bytes.extend_from_slice(client.stream_prefix());
-                roq::write_stream_start(flow, &mut bytes);
-                roq::write_stream_packet(packet, &mut bytes);
-                let until = now + self.settings.stream_lifetime;
-                client.send_stream(bytes.into(), until, self.settings.streams_out_max, &self.hub);
-            }
+        let until = now + Duration::from_millis(terms.latency_ms.into());
+        if client.takes_datagram(framed.len()) {
+            let bytes_max = self.settings.datagram_queue_bytes;
+            client.queue_datagram(framed, terms.priority, until, bytes_max, counters);
+        } else {
+            let mut bytes = Vec::with_capacity(packet.len() + 32);
+            bytes.extend_from_slice(client.stream_prefix());
+            roq::write_stream_start(flow, &mut bytes);
+            roq::write_stream_packet(packet, &mut bytes);
+            client.send_stream(bytes.into(), until, self.settings.streams_out_max, &self.hub);
         }
         let handle = client.handle;
         self.connections.touch(handle);

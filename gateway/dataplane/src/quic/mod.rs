@@ -19,6 +19,7 @@
 //! A client may speak WebTransport instead (`http3.rs`); its connections are closed with codes of HTTP/3.
 
 mod certificate;
+mod congestion;
 mod connection;
 mod connection_ids;
 mod connections;
@@ -28,6 +29,7 @@ mod http3;
 mod hub;
 mod predecessors;
 mod process_link;
+mod send_queue;
 mod settings;
 mod short_lived;
 mod socket;

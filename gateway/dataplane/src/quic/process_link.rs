@@ -14,7 +14,7 @@ use rustix::net::{
 
 use super::socket::{DATAGRAM_MAX, From, SEGMENTS_MAX};
 use crate::flows::{Home, scope};
-use crate::ring::{PathReport, RingFull, RingItem, RingMeta};
+use crate::ring::{PacketPriority, PathReport, RingFull, RingItem, RingMeta, SendTerms};
 use crate::{address, buffers};
 
 /// Socket buffer in bytes, as far as the system grants it: the kernel counts about a KiB for each voice packet.
@@ -105,8 +105,13 @@ impl ProcessLink {
     pub(super) fn push(&self, meta: RingMeta, bytes: &[u8]) -> Result<(), RingFull> {
         let RingMeta { home: Home { worker, slot, generation }, kind, flow } = meta;
         let none = PathReport { rtt_us: 0, lost: 0, sent: 0 };
+        let terms = match kind {
+            RingItem::ToClient(terms) => Some(terms),
+            _ => None,
+        };
         let (kind, PathReport { rtt_us, lost, sent }) = match kind {
-            RingItem::Rtp => (RTP, none),
+            // A process of an earlier version reads it without its terms.
+            RingItem::Rtp | RingItem::ToClient(_) => (RTP, none),
             RingItem::Rtcp => (RTCP, none),
             RingItem::Path(report) => (PATH, report),
             RingItem::Attached => (ATTACHED, none),
@@ -124,6 +129,8 @@ impl ProcessLink {
         out.put_u32(rtt_us);
         out.put_u32(lost);
         out.put_u32(sent);
+        out.put_u8(terms.map_or(0, |terms| terms.priority as u8));
+        out.put_u16(terms.map_or(0, |terms| terms.latency_ms));
         if self.send(&header, bytes) { Ok(()) } else { Err(RingFull) }
     }
 
@@ -173,13 +180,20 @@ fn read(message: &[u8]) -> Option<LinkRead<'_>> {
     }
     let (worker, slot, generation) = (header.get_u16(), header.get_u32(), header.get_u32());
     let (home, flow) = (Home { worker, slot, generation }, header.get_u64());
+    let (rtt_us, lost, sent) = (header.get_u32(), header.get_u32(), header.get_u32());
+    let (priority, latency_ms) = (header.get_u8(), header.get_u16());
     let kind = match kind {
-        RTP => RingItem::Rtp,
-        RTCP => RingItem::Rtcp,
-        PATH => {
-            let (rtt_us, lost, sent) = (header.get_u32(), header.get_u32(), header.get_u32());
-            RingItem::Path(PathReport { rtt_us, lost, sent })
+        RTP if latency_ms == 0 => RingItem::Rtp,
+        RTP => {
+            let priority = match priority {
+                0 => PacketPriority::Voice,
+                1 => PacketPriority::Video,
+                _ => PacketPriority::VideoRepair,
+            };
+            RingItem::ToClient(SendTerms { priority, latency_ms })
         }
+        RTCP => RingItem::Rtcp,
+        PATH => RingItem::Path(PathReport { rtt_us, lost, sent }),
         ATTACHED => RingItem::Attached,
         DETACHED => RingItem::Detached,
         _ => return None,

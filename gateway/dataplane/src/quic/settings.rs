@@ -34,7 +34,7 @@ pub struct QuicSettings {
     /// Maximum time for which packets gather while they keep arriving; at most 250 µs. Default 200 µs: a wake-up costs
     /// more than a packet. The first packet after a pause is never delayed.
     pub gather: Duration,
-    /// Send and receive buffer for DATAGRAMs per connection, in bytes. Default 64 KiB: a key frame at once, and a
+    /// Send and receive queue for DATAGRAMs per connection, in bytes. Default 64 KiB: a key frame at once, and a
     /// second of 500 kbit/s. Excess is dropped and counted.
     pub datagram_queue_bytes: usize,
     /// Limit of unidirectional streams that a client may have open. Default 256: a key frame at once, with one packet
@@ -42,8 +42,6 @@ pub struct QuicSettings {
     pub streams_in_max: u32,
     /// Streams to a client in progress, one packet each. Default 256; packets beyond are dropped and counted.
     pub streams_out_max: usize,
-    /// Lifetime of a packet in a stream to a client. Default 1 s.
-    pub stream_lifetime: Duration,
 }
 
 impl QuicSettings {
@@ -65,7 +63,6 @@ impl QuicSettings {
             datagram_queue_bytes: 64 * 1_024,
             streams_in_max: 256,
             streams_out_max: 256,
-            stream_lifetime: Duration::from_secs(1),
         }
     }
 }

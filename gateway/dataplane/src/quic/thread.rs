@@ -21,7 +21,7 @@ use super::predecessors::{CarriedSession, HandedConnections, Predecessors};
 use super::process_link::ProcessLink;
 use super::short_lived::ShortLivedCertificates;
 use super::socket::QuicSocket;
-use super::{Counters, QuicSettings, QuicStartError};
+use super::{Counters, QuicSettings, QuicStartError, congestion, connection};
 use crate::Waker;
 use crate::client_probes::ClientProbes;
 use crate::flows::Flows;
@@ -290,7 +290,8 @@ pub(super) fn configs(
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))))
         .keep_alive_interval(Some(settings.keep_alive_every))
         .datagram_receive_buffer_size(Some(settings.datagram_queue_bytes))
-        .datagram_send_buffer_size(settings.datagram_queue_bytes)
+        .datagram_send_buffer_size(connection::QUINN_QUEUE)
+        .congestion_controller_factory(Arc::new(congestion::DelayBased))
         .max_concurrent_uni_streams(VarInt::from_u32(settings.streams_in_max))
         // One stream is allowed, so that a client that opens one gets the draft's error instead of a transport error.
         .max_concurrent_bidi_streams(VarInt::from_u32(1))

@@ -117,6 +117,7 @@ impl ClientIngress {
             | demux::DatagramKind::Signed
             | demux::DatagramKind::Echo
             | demux::DatagramKind::Sealed
+            | demux::DatagramKind::TrunkRepair
             | demux::DatagramKind::Unknown => refuse(egress, DropReason::Malformed),
         }
     }

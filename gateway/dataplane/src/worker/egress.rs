@@ -6,11 +6,11 @@ use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use evenkeel_media::srtp::{CopyNumber, GrantView, IndexGrant};
 use evenkeel_media::trunk::seal::{self, SealError};
-use evenkeel_media::trunk::{Bundle, SHARED_MAX, Tag};
+use evenkeel_media::trunk::{self, Bundle, REPAIR_EXCESS, SHARED_MAX, Tag, TrunkRepair};
 use evenkeel_model::{Board, DropReason, NodeId, StreamKind};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -201,6 +201,38 @@ impl Egress {
         None
     }
 
+    /// Notes a bundle of the node. Returns false if its packets were delivered before, since the bundle was recovered. `is_open` says
+    /// whether a session has this tag.
+    pub(crate) fn note_bundle(
+        &mut self,
+        node: NodeId,
+        bundle: &[u8],
+        is_open: impl FnOnce(Tag) -> bool,
+        now: Instant,
+    ) -> bool {
+        let trunk = trunk_to(&mut self.trunks, node);
+        trunk.is_none_or(|trunk| trunk.note_bundle(bundle, is_open, now))
+    }
+
+    /// Handles a repair datagram of the node, or its report of losses.
+    pub(crate) fn handle_repair(
+        &mut self,
+        node: NodeId,
+        datagram: &[u8],
+        is_open: impl FnOnce(Tag) -> bool,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let trunk = trunk_to(&mut self.trunks, node);
+        trunk.map_or(Ok(()), |trunk| trunk.handle_repair(datagram, is_open, now))
+    }
+
+    /// Writes a bundle that the last datagram of the node recovered. Returns false if there is none.
+    pub(crate) fn take_recovered(&mut self, node: NodeId, bundle: &mut Vec<u8>) -> bool {
+        let trunk = trunk_to(&mut self.trunks, node);
+        let repair = trunk.and_then(|trunk| trunk.repair.as_mut());
+        repair.is_some_and(|numbered| numbered.repair.take_recovered(bundle))
+    }
+
     pub(crate) fn hand_out_trunks(&mut self) -> Vec<TrunkState> {
         let trunks = (0..).map(NodeId).zip(&mut self.trunks);
         trunks.filter_map(|(node, trunk)| Some(trunk.as_mut()?.hand_out(node))).collect()
@@ -220,12 +252,14 @@ impl Egress {
         self.stats.forget(node);
     }
 
-    pub(crate) fn queue_to_quic(&mut self, home: Home, flow: u64, side: RtpSide, packet: &[u8]) {
-        let kind = match side {
-            RtpSide::Rtp => ring::RingItem::Rtp,
-            RtpSide::Rtcp => ring::RingItem::Rtcp,
-        };
-        let meta = ring::RingMeta { home, kind, flow };
+    pub(crate) fn queue_to_quic(
+        &mut self,
+        home: Home,
+        flow: u64,
+        terms: ring::SendTerms,
+        packet: &[u8],
+    ) {
+        let meta = ring::RingMeta { home, kind: ring::RingItem::ToClient(terms), flow };
         let pushed = self.to_quic.as_mut().map(|ring| ring.push(meta, packet));
         if pushed != Some(Ok(())) {
             self.stats.dropped(DropReason::RingFull);
@@ -353,6 +387,10 @@ pub const BUNDLE_SIZES: [u16; 3] = [1_200, 1_252, SHARED_MAX as u16];
 /// a tag, so the kernel fragments such a datagram where the path's MTU is smaller.
 const TRUNK_ALONE_MAX: usize = DATAGRAM_MAX;
 
+/// A node that sends neither a numbered bundle nor a report for this time may have been replaced by one that reads no numbers. Reports
+/// come each second at least.
+const NUMBERED_FOR: Duration = Duration::from_secs(3);
+
 /// A worker's connected socket to a node.
 #[derive(Debug)]
 pub struct TrunkSocket {
@@ -381,12 +419,21 @@ pub(crate) struct Trunk {
     /// The bundle for a packet that is too large to share a datagram.
     alone: Bundle,
     outbox: SendBatch,
+    /// Set if the node reads numbered bundles.
+    repair: Option<Box<NumberedTrunk>>,
     /// True if session packets are queued, and not only signed messages.
     media: bool,
     /// True if a queued datagram is longer than the size that fits any path.
     long: bool,
     /// True if a datagram was not decrypted.
     unreadable: bool,
+}
+
+/// The repair of a trunk to a node that reads numbered bundles.
+struct NumberedTrunk {
+    repair: TrunkRepair,
+    /// The time of the node's last numbered bundle or report.
+    heard: Instant,
 }
 
 impl Trunk {
@@ -397,10 +444,11 @@ impl Trunk {
         Ok(Trunk {
             socket,
             seal,
-            bundle: Bundle::new(SHARED_MAX - overhead),
+            bundle: Bundle::new(SHARED_MAX - REPAIR_EXCESS - overhead),
             alone: Bundle::new(TRUNK_ALONE_MAX - overhead),
             // The socket is connected, so no address is written.
             outbox: SendBatch::new(Family::V4),
+            repair: None,
             media: false,
             long: false,
             unreadable: false,
@@ -414,9 +462,66 @@ impl Trunk {
 
     fn close_bundle(&mut self) {
         if !self.bundle.is_empty() {
-            let sent = queue(&mut self.outbox, self.seal.as_deref_mut(), self.bundle.as_bytes());
-            self.long |= is_long(sent);
-            self.bundle.clear();
+            let Trunk { outbox, seal, repair, bundle, .. } = self;
+            self.long |= queue_bundle(outbox, seal.as_deref_mut(), repair.as_deref_mut(), bundle);
+        }
+    }
+
+    fn note_bundle(
+        &mut self,
+        bundle: &[u8],
+        is_open: impl FnOnce(Tag) -> bool,
+        now: Instant,
+    ) -> bool {
+        let is_numbered = trunk::number(bundle).is_some();
+        // Only a bundle with the tag of a session proves that the node sent it.
+        if (!is_numbered && self.repair.is_none()) || !trunk::first_tag(bundle).is_some_and(is_open)
+        {
+            return true;
+        }
+        if is_numbered {
+            return self.numbered(now).handle_bundle(bundle, now);
+        }
+        self.repair = None;
+        true
+    }
+
+    fn handle_repair(
+        &mut self,
+        datagram: &[u8],
+        is_open: impl FnOnce(Tag) -> bool,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        // Reports have the tag of a session. Repair datagrams are of use only with bundles.
+        if let Some(tag) = trunk::first_tag(datagram) {
+            if !is_open(tag) {
+                return Err(DropReason::UnknownTag);
+            }
+            self.numbered(now);
+        }
+        let Some(numbered) = &mut self.repair else { return Ok(()) };
+        numbered.repair.handle_repair(datagram, now).map_err(|_| DropReason::Malformed)
+    }
+
+    /// The repair of this trunk, now that the node has proved that it reads numbered bundles.
+    #[inline(never)]
+    fn numbered(&mut self, now: Instant) -> &mut TrunkRepair {
+        let begin = || Box::new(NumberedTrunk { repair: TrunkRepair::default(), heard: now });
+        let numbered = self.repair.get_or_insert_with(begin);
+        numbered.heard = now;
+        &mut numbered.repair
+    }
+
+    /// Queues a report of losses that is due, and ends repair that the node no longer proves to read.
+    #[inline(never)]
+    fn report_losses(&mut self, now: Instant) {
+        let is_old = |numbered: &mut Box<NumberedTrunk>| {
+            now.saturating_duration_since(numbered.heard) >= NUMBERED_FOR
+        };
+        let _stale = self.repair.take_if(is_old);
+        let report = self.repair.as_mut().and_then(|numbered| numbered.repair.poll_report(now));
+        if let Some(report) = report {
+            queue(&mut self.outbox, self.seal.as_deref_mut(), &report);
         }
     }
 
@@ -432,8 +537,8 @@ impl Trunk {
         }
         let fits = self.alone.push(tag, packet);
         if fits {
-            queue(&mut self.outbox, self.seal.as_deref_mut(), self.alone.as_bytes());
-            self.alone.clear();
+            let Trunk { outbox, seal, repair, alone, .. } = self;
+            queue_bundle(outbox, seal.as_deref_mut(), repair.as_deref_mut(), alone);
         }
         fits
     }
@@ -450,11 +555,13 @@ impl Trunk {
 
     pub(super) fn limit_bundles(&mut self, size_max: u16) {
         self.close_bundle();
-        self.bundle = Bundle::new(usize::from(size_max) - overhead(self.seal.as_deref()));
+        let overhead = REPAIR_EXCESS + overhead(self.seal.as_deref());
+        self.bundle = Bundle::new(usize::from(size_max) - overhead);
     }
 
     pub(super) fn hand_out(&mut self, node: NodeId) -> TrunkState {
-        let size_max = (self.bundle.size_max() + overhead(self.seal.as_deref())) as u16;
+        let overhead = REPAIR_EXCESS + overhead(self.seal.as_deref());
+        let size_max = (self.bundle.size_max() + overhead) as u16;
         TrunkState { node, size_max, seal: self.seal.as_mut().map(|seal| seal.hand_out()) }
     }
 
@@ -475,6 +582,9 @@ impl Trunk {
         now: Instant,
     ) {
         self.close_bundle();
+        if self.repair.is_some() {
+            self.report_losses(now);
+        }
         if self.outbox.is_empty() || !permit.may_send() {
             return;
         }
@@ -511,6 +621,24 @@ fn queue<'a>(
         None => outbox.push(None, 0, datagram),
         Some(seal) => outbox.push(None, 0, seal.seal(datagram)),
     }
+}
+
+/// Queues a bundle, numbered if the node reads numbers, with the repair datagram that follows it. Returns whether it is long.
+fn queue_bundle(
+    outbox: &mut SendBatch,
+    mut seal: Option<&mut seal::GatewaySeal>,
+    numbered: Option<&mut NumberedTrunk>,
+    bundle: &mut Bundle,
+) -> bool {
+    let mut long = false;
+    match numbered {
+        None => long = is_long(queue(outbox, seal, bundle.as_bytes())),
+        Some(numbered) => numbered.repair.send(bundle, |datagram| {
+            long |= is_long(queue(outbox, seal.as_deref_mut(), datagram));
+        }),
+    }
+    bundle.clear();
+    long
 }
 
 pub(super) fn unix_us() -> u64 {

@@ -557,7 +557,7 @@ impl PacketWorker {
                 // The client may reconnect. If it does not, silence ends the session.
                 ring::RingItem::Detached => {}
                 // Only workers send this kind.
-                ring::RingItem::Relayed => {}
+                ring::RingItem::Relayed | ring::RingItem::ToClient(_) => {}
             });
             if known.is_none() {
                 egress.count_drop(DropReason::UnknownFlow);

@@ -17,6 +17,8 @@ pub(crate) struct NodeIngress {
     bundle_done: usize,
     /// True if the current datagram was decrypted in place.
     is_opened: bool,
+    /// Buffer for a bundle that was lost and recovered.
+    recovered: Vec<u8>,
 }
 
 impl NodeIngress {
@@ -30,9 +32,7 @@ impl NodeIngress {
     ) -> u64 {
         let (mut kind, long) = (demux::classify(datagram), is_long(datagram));
         // Media that is not encrypted is refused on an encrypted trunk; signed messages prove themselves.
-        if kind == demux::DatagramKind::Sealed
-            || (kind == demux::DatagramKind::Bundle && cx.egress.is_sealed(node))
-        {
+        if kind == demux::DatagramKind::Sealed || (is_media(kind) && cx.egress.is_sealed(node)) {
             datagram = if std::mem::take(&mut self.is_opened) {
                 seal::content(datagram)
             } else {
@@ -40,10 +40,23 @@ impl NodeIngress {
                 content
             };
             kind = demux::classify(datagram);
-            self.is_opened = kind == demux::DatagramKind::Bundle;
+            self.is_opened = is_media(kind);
         }
+        let is_open = |tag| sessions.with_tag(node, tag, |_, _| ()).is_some();
         match kind {
-            demux::DatagramKind::Bundle => {}
+            demux::DatagramKind::Bundle => {
+                if long {
+                    cx.egress.stats.long(node);
+                }
+                if cx.egress.note_bundle(node, datagram, is_open, cx.now) {
+                    self.deliver_bundle(sessions, node, datagram, cx);
+                }
+            }
+            demux::DatagramKind::TrunkRepair => {
+                if let Err(reason) = cx.egress.handle_repair(node, datagram, is_open, cx.now) {
+                    cx.egress.count_drop(reason);
+                }
+            }
             demux::DatagramKind::Signed => {
                 cx.egress.report(WorkerReport::Signed { node, message: Box::from(&*datagram) });
                 return 0;
@@ -53,10 +66,19 @@ impl NodeIngress {
                 return 0;
             }
         }
-        if long {
-            cx.egress.stats.long(node);
-        }
-        let mut entries = trunk::entries(datagram);
+        let recovered = self.deliver_recovered(sessions, node, cx);
+        self.is_opened = false;
+        std::mem::take(&mut self.bundle_done) as u64 + recovered
+    }
+
+    fn deliver_bundle(
+        &mut self,
+        sessions: &mut SessionSlots,
+        node: NodeId,
+        bundle: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let mut entries = trunk::entries(bundle);
         entries.by_ref().take(self.bundle_done).for_each(drop);
         for entry in entries {
             let Ok((tag, packet)) = entry else {
@@ -66,9 +88,30 @@ impl NodeIngress {
             deliver_packet(sessions, node, tag, packet, cx);
             self.bundle_done += 1;
         }
-        self.is_opened = false;
-        std::mem::take(&mut self.bundle_done) as u64
     }
+
+    /// Delivers the bundles that the datagram recovered. Returns their number of packets. After a panic the rest of them is lost.
+    fn deliver_recovered(
+        &mut self,
+        sessions: &mut SessionSlots,
+        node: NodeId,
+        cx: &mut PacketContext<'_>,
+    ) -> u64 {
+        let (mut bundle, mut packets) = (std::mem::take(&mut self.recovered), 0);
+        while cx.egress.take_recovered(node, &mut bundle) {
+            for (tag, packet) in trunk::entries(&bundle).map_while(Result::ok) {
+                deliver_packet(sessions, node, tag, packet, cx);
+                packets += 1;
+            }
+        }
+        self.recovered = bundle;
+        packets
+    }
+}
+
+/// Returns whether this is the kind of datagrams that an encrypted trunk encrypts always.
+fn is_media(kind: demux::DatagramKind) -> bool {
+    matches!(kind, demux::DatagramKind::Bundle | demux::DatagramKind::TrunkRepair)
 }
 
 /// Handles a datagram that was read from a session's port.

@@ -151,6 +151,8 @@ pub struct MediaCounts {
     pub replayed: u32,
     /// Key frames, from the client or to it, that were requested repeatedly and did not come.
     pub key_frames_given_up: u32,
+    /// Packets of video to the client that were withheld with their frames. They are included in [`Totals::shed`].
+    pub thinned: u32,
     /// Lost packets of the client that the node got from parity.
     pub repaired: u32,
     /// Bytes of the parity packets that the gateway made for the client. They are included in `repairs`.

@@ -21,6 +21,7 @@ mod replay;
 mod srtp;
 #[cfg(test)]
 pub(super) mod tests;
+mod thinning;
 
 use std::io;
 use std::net::SocketAddr;
@@ -57,6 +58,7 @@ use repair::ClientRepair;
 use replay::Replay;
 use srtp::SrtpEnds;
 pub use srtp::{AnsweredMedia, ClientPassword, ClientStream, SrtpKeying};
+use thinning::Thinning;
 
 use super::dtls::{DtlsSession, HandshakeDatagram, InputKind};
 use super::egress::{DscpMarks, Egress, PacketContext};
@@ -143,6 +145,7 @@ impl WorkerSession {
             srtp.announce(&mut state.continuity);
         }
         install.state.into_iter().for_each(|state| session.go_on(*state));
+        session.follow_thinning();
         session
     }
 
@@ -269,6 +272,10 @@ impl WorkerSession {
         let is_picture = kind == StreamKind::Video && repair.is_none();
         if is_picture {
             state.feedback.note_video(header.ssrc);
+        }
+        if self.limits.parked {
+            self.end_replay();
+            return cx.egress.count_drop(DropReason::Shed);
         }
         let (hop, twin) = match self.route.forward_to_node(cx.board) {
             ForwardVerdict::Pass { hop, .. } => {
@@ -716,7 +723,10 @@ impl WorkerSession {
             return self.pass_own_frame(from, epoch, header, packet, cx);
         };
         let (clock_rate, repair) = (payload.clock_rate, payload.repair());
-        let RunningMedia { state, srtp, .. } = self.running();
+        let RunningMedia { state, srtp, thinning, .. } = self.running();
+        if thinning.is_some() && kind == StreamKind::Video && repair.is_none() {
+            return self.thin(from, epoch, header, packet, cx);
+        }
         if !srtp.may_receive() {
             // The client's numbers go on without a gap once it receives.
             let _withheld = state.continuity.withhold(epoch, header, clock_rate, cx.now);
@@ -786,6 +796,48 @@ impl WorkerSession {
                 retransmission::set_original_sequence(header, bytes, sequence);
             }
         });
+    }
+
+    /// Handles a packet of video to a client whose video is thinned, or was. Few are, so this code stands apart from the packet path of others.
+    #[inline(never)]
+    fn thin(
+        &mut self,
+        from: Hop,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let media = Arc::clone(&self.media);
+        let Some((kind, payload)) = declared(&media, header.payload_type) else { return };
+        let Some(mut thinning) = self.running().thinning.take() else { return };
+        let frame = thinning.decide(&payload.codec, header, packet);
+        let state = self.state();
+        if !frame.passes && state.continuity.withhold_between(epoch, header, cx.now) {
+            // `merge_to_client` counts merged packets.
+            if state.current_hop == Some(from) && state.pair.is_none() {
+                state.flow.received[kind as usize] += 1;
+            }
+            state.totals.shed += 1;
+            self.counts().note_thinned();
+            cx.egress.count_drop(DropReason::Shed);
+        } else if let Some(renumbered) =
+            thinning.renumber(&payload.codec, header, packet, frame.withheld)
+        {
+            self.rtp_to_client(from, epoch, header, &renumbered, cx);
+            thinning.reuse(renumbered);
+        } else {
+            self.rtp_to_client(from, epoch, header, packet, cx);
+        }
+        self.running().thinning = Some(thinning);
+    }
+
+    /// Thins the client's video by the limits of now.
+    fn follow_thinning(&mut self) {
+        let level = self.limits.thin;
+        if level > 0 || self.running.is_some() {
+            Thinning::follow(&mut self.running().thinning, level);
+        }
     }
 
     /// Sends a packet of voice with earlier frames, under these numbers. Returns false if none are repeated now. Few sessions have
@@ -992,7 +1044,7 @@ impl WorkerSession {
         {
             return self.send_numbered(side, kind, packet, cx, rewrite, show);
         }
-        self.client.send(side, dscp, packet, &self.media, self.home, running, cx, |bytes| {
+        self.client.send(side, kind, dscp, packet, &self.media, self.home, running, cx, |bytes| {
             rewrite(bytes);
             show(bytes);
         });
@@ -1014,9 +1066,8 @@ impl WorkerSession {
         let numbered = estimate.number(packet, rewrite, cx.now);
         let more = (numbered.len() - packet.len()) as u64;
         let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
-        self.client.send(side, dscp, numbered, &self.media, self.home, running, cx, |bytes| {
-            show(bytes);
-        });
+        let show = |bytes: &mut [u8]| show(bytes);
+        self.client.send(side, kind, dscp, numbered, &self.media, self.home, running, cx, show);
         let RunningMedia { state, estimate: place, .. } = self.running();
         state.totals.bytes_down += more;
         state.measurements.bytes_down += more;
@@ -1338,6 +1389,7 @@ impl WorkerSession {
         let capped = self.limits.send_kbps != limits.send_kbps;
         self.limits = limits;
         self.wake(cx);
+        self.follow_thinning();
         if restored {
             self.report_shed(cx.egress);
             self.state().feedback.want_key_frame();
@@ -1535,6 +1587,7 @@ impl WorkerSession {
             let media = &self.media;
             self.running = Some(Box::new(RunningMedia::with(state, ends, counts, media)));
         }
+        self.follow_thinning();
         self.seed = seed;
         self.activity = match (touched, active || self.is_active()) {
             (true, _) => Activity::Used,
@@ -1559,8 +1612,8 @@ impl WorkerSession {
                     cx.egress.count_drop(DropReason::Unvalidated);
                     continue;
                 }
-                let dscp = self.dscp.of(kind);
-                if self.client.send_again(dscp, packet, self.home, cx) {
+                let (dscp, latency) = (self.dscp.of(kind), self.media.latency);
+                if self.client.send_again(kind, dscp, packet, latency, self.home, cx) {
                     packets += 1;
                     bytes += packet.len() as u64;
                 }

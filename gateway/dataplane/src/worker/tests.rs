@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use evenkeel_media::rtp;
 use evenkeel_media::trunk::message::{NodeSecret, OpenStatus, TrunkAnswer};
-use evenkeel_media::trunk::{self, Bundle, Tag, seal};
+use evenkeel_media::trunk::{self, Bundle, Tag, TrunkRepair, seal};
 use evenkeel_model::{
     DropReason, Hop, HopGrant, Incarnation, RedundancyMode, Route, RouteCell, SessionId, Srtp,
     Stamp,
@@ -373,6 +373,121 @@ fn assert_panic_spares_bundle(
     let heard = phones.map(|phone| phone.heard());
     assert_eq!(heard, [vec![10, 11, 12, 13], vec![], vec![10, 11, 12, 13]]);
     assert_eq!(world.stats.drops(DropReason::UnknownTag), 4);
+}
+
+/// A bundle with one packet.
+fn bundle(tag: Tag, sequence: u16) -> Bundle {
+    let mut bundle = Bundle::new(1_200);
+    assert!(bundle.push(tag, &video(sequence)));
+    bundle
+}
+
+/// A report that five of a hundred bundles were lost.
+fn loss_report(Tag(tag): Tag) -> Vec<u8> {
+    [&[0xE6][..], &tag.to_be_bytes(), &[0, 100, 0, 5]].concat()
+}
+
+/// Takes the first byte of each datagram that reached the node, and its number if it is a numbered bundle.
+fn marks(node: &UdpSocket) -> Vec<(u8, Option<u16>)> {
+    let mut bytes = [0; 2_048];
+    let came =
+        std::iter::from_fn(|| node.recv(&mut bytes).ok().map(|length| bytes[..length].to_vec()));
+    came.map(|datagram| (datagram[0], trunk::number(&datagram))).collect()
+}
+
+#[test]
+fn bundles_are_numbered_for_node_that_proves_to_read() {
+    let (world, mut worker, node) = World::with_node();
+    let phone = world.enter(0);
+    worker.turns();
+    let mut sequence = 0;
+    let mut form_after = |datagram: &[u8]| {
+        node.send(datagram).unwrap();
+        worker.turns();
+        sequence += 1;
+        phone.speak(sequence);
+        worker.turns();
+        let mut marks = marks(&node);
+        marks.retain(|(mark, _)| *mark != 0xE6);
+        marks
+    };
+    let (open, guessed) = (tag(0, 7), tag(0, 8));
+    let plain = (0xE0, None);
+    assert_eq!(form_after(bundle(open, 1).as_bytes()), [plain]);
+    assert_eq!(form_after(bundle(guessed, 1).numbered(1)), [plain]);
+    assert_eq!(form_after(bundle(open, 2).numbered(1)), [(0xE4, Some(0))]);
+    assert_eq!(form_after(bundle(guessed, 1).as_bytes()), [(0xE4, Some(1))]);
+    assert_eq!(form_after(bundle(open, 3).as_bytes()), [plain], "another version");
+    assert_eq!(form_after(&loss_report(guessed)), [plain]);
+    assert_eq!(form_after(&loss_report(open)), [(0xE4, Some(0))]);
+}
+
+#[test]
+fn silent_node_gets_plain_bundles() {
+    let (world, mut worker, node) = World::with_node();
+    let phone = world.enter(0);
+    worker.turns();
+    node.send(bundle(tag(0, 7), 1).numbered(1)).unwrap();
+    worker.turns();
+    // The end of this pass is more than three seconds later.
+    worker.egress.flush(Instant::now() + Duration::from_secs(4));
+    marks(&node);
+    phone.speak(1);
+    worker.turns();
+    assert_eq!(marks(&node), [(0xE0, None)]);
+}
+
+#[test]
+fn lost_bundle_of_the_node_reaches_the_client() {
+    let (world, mut worker, node) = World::with_node();
+    let phone = world.enter(0);
+    worker.turns();
+    let mut repair = TrunkRepair::default();
+    repair.handle_repair(&loss_report(tag(0, 7)), Instant::now()).unwrap();
+    for sequence in 10..15 {
+        repair.send(&mut bundle(tag(0, 7), sequence), |datagram| {
+            if sequence != 12 {
+                node.send(datagram).unwrap();
+            }
+        });
+    }
+    worker.turns();
+    let mut heard = phone.heard();
+    heard.sort_unstable();
+    assert_eq!(heard, [10, 11, 12, 13, 14]);
+    assert_eq!(world.received(), 5);
+    assert_eq!(marks(&node), [(0xE6, None)], "the report to the node");
+}
+
+#[test]
+fn parity_follows_bundles_to_a_node_that_misses_some() {
+    let (world, mut worker, node) = World::with_node();
+    let phone = world.enter(0);
+    worker.turns();
+    node.send(&loss_report(tag(0, 7))).unwrap();
+    worker.turns();
+    for sequence in 10..15 {
+        phone.speak(sequence);
+        worker.turns();
+    }
+    let bundles = (0..5).map(|number| (0xE4, Some(number)));
+    assert_eq!(marks(&node), bundles.chain([(0xE5, None)]).collect::<Vec<_>>());
+}
+
+#[test]
+fn invalid_repair_datagrams_are_counted() {
+    let (world, mut worker, node) = World::with_node();
+    let _phone = world.enter(0);
+    worker.turns();
+    let report = loss_report(tag(0, 7));
+    for datagram in [&loss_report(tag(0, 8))[..], &report, &report[..12]] {
+        node.send(datagram).unwrap();
+    }
+    node.send(bundle(tag(0, 7), 1).numbered(1)).unwrap();
+    node.send(&[0xE5, 0, 1, 5, 0]).unwrap();
+    worker.turns();
+    assert_eq!(world.stats.drops(DropReason::UnknownTag), 1);
+    assert_eq!(world.stats.drops(DropReason::Malformed), 2);
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn quality(cause: Option<PathSegment>, r: u32) -> SessionQuality {
         loss_ppm: None,
         video: VideoState::Shown,
         is_capped_at_floor: false,
+        is_parked: false,
     }
 }
 
@@ -172,4 +173,15 @@ fn advisor_is_idle_ten_seconds_after_the_end() {
     assert_eq!((restored.kind, advisor.standing()), (AdviceKind::Restored, None));
     assert!(!advisor.is_idle(at(22_999)), "no other advice may follow yet");
     assert!(advisor.is_idle(at(23_000)));
+}
+
+#[test]
+fn suspended_session_is_told_with_or_without_a_cause() {
+    let parked = |cause| SessionQuality { is_parked: true, ..quality(cause, 90) };
+    for (cause, named) in [(UPLINK, PathSegment::Uplink), (None, PathSegment::Unknown)] {
+        assert_eq!(lasting(parked(cause)), Some(advice(AdviceKind::Suspended, named)));
+    }
+    let done = changes(40, |ms| if ms < 20_000 { parked(None) } else { quality(None, 90) });
+    let restored = advice(AdviceKind::Restored, PathSegment::Unknown);
+    assert_eq!(done[1..], [(25_000, restored)]);
 }

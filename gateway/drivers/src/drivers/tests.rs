@@ -90,7 +90,9 @@ fn opening(start: Instant) -> (Drivers, Tag, u64) {
         next
     };
     let (asked, nonce) = question(drivers.open(&wish(), &mut draw, at(start, 0)), at(start, 0));
-    let TrunkQuestion::Open { session: 7, tag, .. } = asked else { panic!("{asked:?}") };
+    let TrunkQuestion::Open { session: 7, tag, numbered: true, .. } = asked else {
+        panic!("{asked:?}")
+    };
     (drivers, tag, nonce)
 }
 
@@ -131,7 +133,7 @@ fn answered_opening_is_kept_open() {
     assert!(signed(&mut drivers, HOP.node, &again, at(start, 3)).is_none(), "it is open already");
     assert!(drivers.poll(at(start, 8_002)).is_none());
     let (refresh, _) = question(drivers.poll(at(start, 9_002)), at(start, 9_002));
-    assert_eq!(refresh, TrunkQuestion::Keep { lease_s: 30, tags: [tag].into() });
+    assert_eq!(refresh, TrunkQuestion::Keep { lease_s: 30, numbered: true, tags: [tag].into() });
 }
 
 #[test]

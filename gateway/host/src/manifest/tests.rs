@@ -180,3 +180,14 @@ fn fuzz_manifest() {
         Err(refused) => assert_is_message(&refused),
     });
 }
+
+#[test]
+fn park_and_end_are_granted_only_if_listed() {
+    let mut value = manifest();
+    value["ops"] = json!([1, 5, 6, 7]);
+    let manifest = read(&value).unwrap();
+    let granted = |ops| PluginGrant::of(&manifest, &GrantLimits { ops, metrics: None }).ops;
+    assert_eq!(granted(None), [Op::Cap, Op::Thin]);
+    assert_eq!(granted(Some(vec![Op::Park, Op::End])), [Op::Park, Op::End]);
+    assert_eq!(granted(Some(Op::ALL.to_vec())), [Op::Cap, Op::Thin, Op::Park, Op::End]);
+}

@@ -17,6 +17,10 @@ pub struct SampleNodeCounters {
     /// Openings refused because the node was full or draining.
     pub(crate) turned_away: u64,
     pub(crate) bundles_in: u64,
+    /// Repair datagrams received on trunk legs.
+    pub repairs_in: u64,
+    /// Bundles that were lost on the way and restored from repair datagrams.
+    pub bundles_recovered: u64,
     /// Packets received of open sessions.
     pub packets_in: u64,
     pub(crate) packets_out: u64,

@@ -60,6 +60,8 @@ pub(super) struct Reflector {
     pub(super) out_ssrcs: HashMap<u32, (SessionIndex, u32)>,
     /// Packets on trunk legs, bundled per destination.
     bundles: Bundles,
+    /// Buffer for a bundle that was lost and recovered.
+    recovered: Vec<u8>,
     /// Set if trunk legs are encrypted.
     seal: Option<NodeSeal>,
     leases_seen: Option<Instant>,
@@ -95,6 +97,7 @@ impl Reflector {
             rooms: HashMap::new(),
             out_ssrcs: HashMap::new(),
             bundles: if seal.is_some() { Bundles::sealed() } else { Bundles::default() },
+            recovered: Vec::new(),
             seal,
             leases_seen: None,
             counters: SampleNodeCounters::default(),
@@ -118,12 +121,13 @@ impl Reflector {
         match demux::classify(bytes) {
             DatagramKind::Signed => self.handle_signed(bytes, source, None, now, outbox),
             _ if self.cut.is_some() => self.counters.ignored.cut += 1,
-            DatagramKind::Bundle if self.seal.is_some() => {
+            DatagramKind::Bundle | DatagramKind::TrunkRepair if self.seal.is_some() => {
                 self.counters.refused.unreadable += 1;
             }
             DatagramKind::Bundle => {
-                self.handle_bundle(bytes, bytes.len(), Some(source), now, outbox);
+                self.handle_bundle(bytes, bytes.len(), source, false, now, outbox);
             }
+            DatagramKind::TrunkRepair => self.handle_repair(bytes, source, false, now, outbox),
             DatagramKind::Sealed => self.handle_sealed(bytes, source, now, outbox),
             DatagramKind::Rtp | DatagramKind::Rtcp => {
                 if let Some(index) = self.plain_session(source, now) {
@@ -154,13 +158,17 @@ impl Reflector {
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: BatchClock) {
+    pub(super) fn handle_timeout(&mut self, now: BatchClock, outbox: &mut DatagramOutbox) {
         let due =
             self.leases_seen.is_none_or(|seen| now.instant.duration_since(seen) >= LEASES_EVERY);
         if !due {
             return;
         }
         self.leases_seen = Some(now.instant);
+        if self.cut.is_none() {
+            let send = &mut |to, report: &[u8]| send(self.seal.as_mut(), to, report, outbox);
+            self.bundles.handle_timeout(now.instant, send);
+        }
         let _mended = self.cut.take_if(|until| *until <= now.instant);
         self.conduct.tick();
         let over = self.sessions.iter().filter(|(_, session)| session.expires <= now.instant);
@@ -198,8 +206,15 @@ impl Reflector {
                 DatagramKind::Signed => {
                     self.handle_signed(content, source, Some(sender), now, outbox);
                 }
-                DatagramKind::Bundle if sender.is_new() => self.counters.unknown_source += 1,
-                DatagramKind::Bundle => self.handle_bundle(content, length, None, now, outbox),
+                DatagramKind::Bundle | DatagramKind::TrunkRepair if sender.is_new() => {
+                    self.counters.unknown_source += 1;
+                }
+                DatagramKind::Bundle => {
+                    self.handle_bundle(content, length, source, true, now, outbox);
+                }
+                DatagramKind::TrunkRepair => {
+                    self.handle_repair(content, source, true, now, outbox);
+                }
                 _ => self.counters.malformed += 1,
             },
             Err(SealError::Forged) => self.counters.refused.unreadable += 1,
@@ -207,16 +222,79 @@ impl Reflector {
         }
     }
 
-    /// Handles a bundle in a datagram of this length. `source` is `None` if encryption proves the sender.
+    /// Handles a bundle in a datagram of this length. Encryption proves the sender of a sealed one.
     fn handle_bundle(
         &mut self,
         bytes: &[u8],
         length: usize,
-        source: Option<SocketAddr>,
+        source: SocketAddr,
+        sealed: bool,
         now: BatchClock,
         outbox: &mut DatagramOutbox,
     ) {
         self.counters.bundles_in += 1;
+        let is_new = !self.is_of_session(bytes, source)
+            || self.bundles.handle_bundle(source, bytes, now.instant);
+        if is_new {
+            self.deliver(bytes, length, source, sealed, now, outbox);
+        }
+        self.deliver_recovered(source, sealed, now, outbox);
+    }
+
+    /// Handles a repair datagram or a report of losses. A report has the tag of a session, as a bundle has; repair datagrams are of use
+    /// only with bundles.
+    fn handle_repair(
+        &mut self,
+        bytes: &[u8],
+        source: SocketAddr,
+        sealed: bool,
+        now: BatchClock,
+        outbox: &mut DatagramOutbox,
+    ) {
+        let is_report = trunk::first_tag(bytes).is_some();
+        if is_report && !self.is_of_session(bytes, source) {
+            self.counters.unknown_source += 1;
+            return;
+        }
+        self.counters.repairs_in += u64::from(!is_report);
+        if self.bundles.handle_repair(source, bytes, now.instant).is_err() {
+            self.counters.malformed += 1;
+        }
+        self.deliver_recovered(source, sealed, now, outbox);
+    }
+
+    /// Returns whether the first tag is that of a session with this reply address.
+    fn is_of_session(&self, bytes: &[u8], source: SocketAddr) -> bool {
+        let index = trunk::first_tag(bytes).and_then(|tag| self.by_tag.get(&tag));
+        let session = index.and_then(|index| self.sessions.get(index));
+        session.is_some_and(|session| trunk_of(session.leg) == Some(source))
+    }
+
+    fn deliver_recovered(
+        &mut self,
+        source: SocketAddr,
+        sealed: bool,
+        now: BatchClock,
+        outbox: &mut DatagramOutbox,
+    ) {
+        let mut bundle = std::mem::take(&mut self.recovered);
+        while self.bundles.take_recovered(source, &mut bundle) {
+            self.counters.bundles_recovered += 1;
+            self.deliver(&bundle, bundle.len(), source, sealed, now, outbox);
+        }
+        self.recovered = bundle;
+    }
+
+    /// Handles the packets of a bundle in a datagram of this length.
+    fn deliver(
+        &mut self,
+        bytes: &[u8],
+        length: usize,
+        source: SocketAddr,
+        sealed: bool,
+        now: BatchClock,
+        outbox: &mut DatagramOutbox,
+    ) {
         for entry in trunk::entries(bytes) {
             let Ok((tag, packet)) = entry else {
                 self.counters.malformed += 1;
@@ -229,7 +307,7 @@ impl Reflector {
             let session = self.sessions.get(&index);
             let Some(gateway) = session.and_then(|session| trunk_of(session.leg)) else { continue };
             // Bundles are not signed: they come from the source of the last signed message.
-            if source.is_some_and(|source| source != gateway) {
+            if !sealed && source != gateway {
                 self.counters.unknown_source += 1;
                 continue;
             }
@@ -283,7 +361,8 @@ impl Reflector {
             TrunkQuestion::Open { tag, .. } if self.seal.is_some() && !sealed => {
                 TrunkAnswer::Open { tag, status: OpenStatus::Unencrypted }
             }
-            TrunkQuestion::Open { room, tag, lease_s, .. } => {
+            TrunkQuestion::Open { room, tag, lease_s, numbered, .. } => {
+                self.set_numbered(source, numbered, outbox);
                 let expires = now.instant + Duration::from_secs(lease_s.into());
                 let leg = SessionLeg::Trunk { tag, reply_to: source };
                 TrunkAnswer::Open {
@@ -293,7 +372,8 @@ impl Reflector {
                 }
             }
             TrunkQuestion::Close { tag } => TrunkAnswer::Close { tag, status: self.close(tag) },
-            TrunkQuestion::Keep { lease_s, tags } => {
+            TrunkQuestion::Keep { lease_s, numbered, tags } => {
+                self.set_numbered(source, numbered, outbox);
                 let expires = now.instant + Duration::from_secs(lease_s.into());
                 let unknown = tags.iter().filter(|&&tag| !self.keep(tag, source, expires));
                 TrunkAnswer::Keep { unknown: unknown.copied().collect() }
@@ -323,6 +403,11 @@ impl Reflector {
             }
         };
         self.answer(&answer, &secret, (source, asked.nonce, sealed), now, outbox);
+    }
+
+    fn set_numbered(&mut self, to: SocketAddr, numbered: bool, outbox: &mut DatagramOutbox) {
+        let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, outbox);
+        self.bundles.set_numbered(to, numbered, send);
     }
 
     fn answer(

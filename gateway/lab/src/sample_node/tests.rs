@@ -98,7 +98,8 @@ impl Rig {
     }
 
     fn open(&self, room: u64, tag: u64) -> OpenStatus {
-        let question = TrunkQuestion::Open { room, session: tag, tag: Tag(tag), lease_s: 30 };
+        let question =
+            TrunkQuestion::Open { room, session: tag, tag: Tag(tag), lease_s: 30, numbered: false };
         let TrunkAnswer::Open { status, .. } = self.ask(&question) else { panic!() };
         status
     }
@@ -106,7 +107,9 @@ impl Rig {
     /// Renews these leases for `lease_s` seconds. Returns unknown tags.
     fn keep(&self, lease_s: u16, tags: &[u64]) -> Vec<Tag> {
         let tags = tags.iter().copied().map(Tag).collect();
-        let TrunkAnswer::Keep { unknown } = self.ask(&TrunkQuestion::Keep { lease_s, tags }) else {
+        let TrunkAnswer::Keep { unknown } =
+            self.ask(&TrunkQuestion::Keep { lease_s, numbered: false, tags })
+        else {
             panic!()
         };
         unknown.to_vec()
@@ -286,7 +289,8 @@ fn path_probe_is_answered_in_its_own_length() {
 fn badly_signed_message_is_refused() {
     let rig = Rig::new(|_| {});
     let now_us = clock::now_ns() / 1_000;
-    let open = TrunkQuestion::Open { room: 1, session: 1, tag: Tag(1), lease_s: 30 };
+    let open =
+        TrunkQuestion::Open { room: 1, session: 1, tag: Tag(1), lease_s: 30, numbered: false };
     let mut forged = Vec::new();
     open.write(&rig.secret, 1, now_us, &mut forged);
     *forged.last_mut().unwrap() ^= 1;
@@ -324,7 +328,13 @@ fn node_without_a_secret_believes_nobody() {
 fn lease_ends_unless_renewed() {
     let rig = Rig::new(|_| {});
     rig.open_all(1, &[11, 12]);
-    rig.ask(&TrunkQuestion::Open { room: 1, session: 10, tag: Tag(10), lease_s: 0 });
+    rig.ask(&TrunkQuestion::Open {
+        room: 1,
+        session: 10,
+        tag: Tag(10),
+        lease_s: 0,
+        numbered: false,
+    });
     assert_eq!(rig.keep(0, &[12]), []);
     let deadline = Instant::now() + Duration::from_secs(20);
     while rig.probe().sessions != 1 {
@@ -348,7 +358,7 @@ fn keep_renews_open_and_names_unknown_tags() {
         question.write(&NodeSecret::new(SECRET, "n").unwrap(), 1, now.unix_us, &mut bytes);
         let source = "127.0.0.1:9".parse().unwrap();
         let datagram = crate::datagrams::Datagram { bytes: &bytes, source, stamp_ns: None };
-        reflector.handle_timeout(now);
+        reflector.handle_timeout(now, &mut DatagramOutbox::default());
         reflector.handle_datagram(&datagram, now, &mut DatagramOutbox::default());
         let answer = &reflector.scratch;
         let answer =
@@ -356,11 +366,20 @@ fn keep_renews_open_and_names_unknown_tags() {
         (answer.message, reflector.counters())
     };
     for tag in [10, 11] {
-        ask(TrunkQuestion::Open { room: 1, session: tag, tag: Tag(tag), lease_s: 10 }, 0);
+        ask(
+            TrunkQuestion::Open {
+                room: 1,
+                session: tag,
+                tag: Tag(tag),
+                lease_s: 10,
+                numbered: false,
+            },
+            0,
+        );
     }
     let keep = |tags: &[u64]| {
         let tags = tags.iter().copied().map(Tag).collect();
-        TrunkQuestion::Keep { lease_s: 10, tags }
+        TrunkQuestion::Keep { lease_s: 10, numbered: false, tags }
     };
     let unknown =
         |tags: &[u64]| TrunkAnswer::Keep { unknown: tags.iter().copied().map(Tag).collect() };
@@ -400,11 +419,14 @@ fn lease_runs_from_its_last_renewal() {
         &mut DatagramOutbox::default(),
     );
     let expires = reflector.sessions.values().next().unwrap().expires;
-    reflector
-        .handle_timeout(BatchClock { instant: expires - Duration::from_millis(60), unix_us: 0 });
-    assert_eq!(reflector.counters().sessions, 1);
-    reflector.handle_timeout(BatchClock { instant: expires, unix_us: 0 });
-    assert_eq!((reflector.counters().sessions, reflector.counters().expired), (0, 1));
+    let mut expire = |instant| {
+        let now = BatchClock { instant, unix_us: 0 };
+        reflector.handle_timeout(now, &mut DatagramOutbox::default());
+        reflector.counters()
+    };
+    assert_eq!(expire(expires - Duration::from_millis(60)).sessions, 1);
+    let counters = expire(expires);
+    assert_eq!((counters.sessions, counters.expired), (0, 1));
 }
 
 #[test]

@@ -94,8 +94,7 @@ pub(super) struct OutgoingStream {
     latest_at: Instant,
     /// The number that would follow a jump: two consecutive numbers are accepted.
     after_jump: Option<u16>,
-    /// The highest number withheld since the last packet that passed, and its distance from that
-    /// packet.
+    /// The highest number withheld since the last gap was closed, and the numbers that later packets leave out.
     pub(super) withheld: Option<(u16, u32)>,
     pub(super) pace: TimestampPace,
     recent: Recent,
@@ -108,6 +107,9 @@ pub(super) struct OutgoingStream {
     /// The outgoing number up to which losses were counted, and the number of packets that had
     /// passed by then.
     counted: (u32, u32),
+    /// Bit n is set if the number n below the highest one withheld was withheld, too.
+    #[serde(default)]
+    among: u32,
 }
 
 /// Translates a sender's numbers to the client's.
@@ -125,7 +127,7 @@ pub(super) struct Mapping {
     pub(super) timestamp: u32,
     /// The outgoing number of the mapping's first packet.
     pub(super) first: u32,
-    /// Highest number that the previous sender used; this mapping uses only numbers above it.
+    /// Highest number that the previous sender used, or that was used before a gap was closed; this mapping uses only numbers above it.
     pub(super) floor: u32,
     /// True if the mapping continues another sender's stream.
     pub(super) took_over: bool,
@@ -165,6 +167,11 @@ impl Mapping {
     pub(super) fn numbers(&self, header: &RtpHeader) -> (u16, u32) {
         let sequence = header.sequence.wrapping_add(self.sequence as u16);
         (sequence, header.timestamp.wrapping_add(self.timestamp))
+    }
+
+    /// Returns the lowest outgoing number that the mapping translates: others had another offset.
+    pub(super) fn oldest(&self) -> u32 {
+        if is_above(self.first, self.floor) { self.first } else { self.floor.wrapping_add(1) }
     }
 
     /// Returns the node's sequence number for an outgoing one; the upper half counts the node's
@@ -220,6 +227,7 @@ impl OutgoingStream {
             on_copies: false,
             elsewhere: false,
             counted: (highest.wrapping_sub(1), 0),
+            among: 0,
         }
     }
 
@@ -461,7 +469,9 @@ impl OutgoingStream {
             }
             ..=0 if ahead >= -BEHIND_MAX => {
                 let number = self.highest.wrapping_add_signed(ahead.into());
-                if protection == Protection::Terminated && self.is_other(number, timestamp) {
+                let may_restart = protection == Protection::Terminated
+                    && !(self.is_renumbered(number) && self.is_late(timestamp));
+                if may_restart && self.is_other(number, timestamp) {
                     return self.restart(header, now);
                 }
                 if !self.fill(number, timestamp) {
@@ -495,6 +505,11 @@ impl OutgoingStream {
         }
     }
 
+    /// Returns whether a gap was closed above this number, so that it is none of its packet.
+    fn is_renumbered(&self, number: u32) -> bool {
+        is_above(self.present.oldest(), number) && !is_above(self.present.first, self.present.floor)
+    }
+
     /// Returns whether another packet has this number, at or below the highest, or may have it.
     fn is_other(&self, number: u32, timestamp: u32) -> bool {
         let behind = self.highest.wrapping_sub(number);
@@ -516,11 +531,12 @@ impl OutgoingStream {
         let behind = self.highest.wrapping_sub(number);
         let own = is_above(number, self.present.first) || number == self.present.first;
         let free = match self.recent.at(number, behind, timestamp) {
-            Use::Free => is_above(number, self.present.floor),
+            Use::Free => true,
             Use::Same => false,
             // The sender restarted at a number that was used before.
             Use::Other => own,
         };
+        let free = free && is_above(number, self.present.floor);
         if free {
             self.recent.fill(number, behind, timestamp);
         }
@@ -634,26 +650,71 @@ impl OutgoingStream {
     /// the packet is late.
     pub(super) fn withhold(&mut self, header: &RtpHeader, now: Instant) -> Option<(u16, u32)> {
         let (sequence, _) = self.present.numbers(header);
-        let (last, place) = self.withheld.unwrap_or((self.highest as u16, 0));
+        let (last, place) = self.pending();
         let ahead = sequence_ahead(sequence, last);
         let place = place.checked_add_signed(ahead.into()).filter(|&place| place > 0)?;
         if ahead > 0 {
             self.withheld = Some((sequence, place));
+            let ahead = ahead.unsigned_abs().into();
+            self.among = self.among.checked_shl(ahead).unwrap_or(0) | lowest_bits(ahead);
         }
         self.last_packet_at = now;
         Some((self.highest as u16, place))
     }
 
-    /// Closes the gap that withheld packets left before this one.
-    pub(super) fn close_up(&mut self, header: &RtpHeader) {
+    /// Withholds a packet between others that pass. Returns false if it is late.
+    pub(super) fn withhold_between(&mut self, header: &RtpHeader, now: Instant) -> bool {
         let (sequence, _) = self.present.numbers(header);
-        let Some((last, place)) = self.withheld else { return };
-        if sequence_ahead(sequence, last) <= 0 {
+        let (last, left_out) = self.pending();
+        let ahead = sequence_ahead(sequence, last);
+        if (1..=AHEAD_MAX).contains(&ahead) {
+            self.withheld = Some((sequence, left_out + 1));
+            self.among = self.among.checked_shl(ahead.unsigned_abs().into()).unwrap_or(0) | 1;
+        } else {
+            let bit = 1_u32.checked_shl(ahead.unsigned_abs().into());
+            let is_among = left_out > 0 && sequence_ahead(sequence, self.highest as u16) > 0;
+            let Some(bit) = bit.filter(|_| ahead <= 0 && is_among) else { return false };
+            self.withheld = Some((last, left_out + u32::from(self.among & bit == 0)));
+            self.among |= bit;
+        }
+        self.last_packet_at = now;
+        true
+    }
+
+    /// The highest number withheld, and the numbers left out; the last number that passed, and 0 if there are none.
+    fn pending(&mut self) -> (u16, u32) {
+        self.withheld.unwrap_or_else(|| {
+            self.among = 0;
+            (self.highest as u16, 0)
+        })
+    }
+
+    /// Closes the gap that packets withheld before this one left.
+    #[inline]
+    pub(super) fn close_up(&mut self, header: &RtpHeader) {
+        if let Some((last, left_out)) = self.withheld {
+            self.close_gap(header, last, left_out);
+        }
+    }
+
+    /// As [`Self::close_up`]. The gap of those withheld behind this packet remains.
+    #[cold]
+    fn close_gap(&mut self, header: &RtpHeader, last: u16, left_out: u32) {
+        let (sequence, _) = self.present.numbers(header);
+        let behind = u32::from(sequence_ahead(last, sequence).max(0).unsigned_abs());
+        let Some(before) = self.among.checked_shr(behind) else { return };
+        let kept = self.among & lowest_bits(behind);
+        let closed = left_out.saturating_sub(kept.count_ones());
+        if closed == 0 {
             return;
         }
-        self.withheld = None;
-        self.present.sequence = self.present.sequence.wrapping_sub(place);
-        self.use_only_above(self.highest);
+        // Late packets from before have lost their numbers, also those that are missing until now.
+        let ahead = u32::try_from(sequence_ahead(last, self.highest as u16)).unwrap_or(0);
+        let ahead = ahead.saturating_sub(behind + before.trailing_zeros() + closed);
+        self.present.floor = self.highest.wrapping_add(ahead);
+        self.present.sequence = self.present.sequence.wrapping_sub(closed);
+        self.withheld = (kept > 0).then(|| (last.wrapping_sub(closed as u16), kept.count_ones()));
+        self.among = kept;
     }
 
     /// The client's numbers of a packet of the present sender that is sent again; `None` if the client got no such packet.
@@ -661,8 +722,8 @@ impl OutgoingStream {
         let (sequence, timestamp) = self.present.numbers(lost);
         let behind = (self.highest as u16).wrapping_sub(sequence);
         let number = self.highest.wrapping_sub(behind.into());
-        // Numbers between these belong to packets of the sender before.
-        let end = self.present.first.wrapping_sub(1);
+        // Numbers between these belong to packets of the sender before, or to others of this one.
+        let end = self.present.oldest().wrapping_sub(1);
         let last = if self.present.took_over { end } else { self.present.floor };
         is_above(number, last).then_some(OriginalNumbers { ssrc: self.ssrc, sequence, timestamp })
     }
@@ -680,6 +741,11 @@ fn ticks(time: Duration, clock_rate: u32) -> u64 {
     let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     // Rounded: 20 ms measured slightly short must still give 960 ticks at 48 kHz.
     (micros.saturating_mul(clock_rate.into()).saturating_add(500_000)) / 1_000_000
+}
+
+/// The number with so many of its lowest bits set.
+fn lowest_bits(bits: u32) -> u32 {
+    1_u32.checked_shl(bits).map_or(u32::MAX, |bit| bit - 1)
 }
 
 fn is_above(number: u32, other: u32) -> bool {

@@ -14,6 +14,7 @@ mod overlap;
 mod placement;
 mod seeds;
 mod terminated;
+mod thinned;
 mod voice;
 
 const OPUS: u8 = 111;

@@ -13,7 +13,9 @@ fn first_byte_ranges_hold_at_both_edges() {
         (225, 225, DatagramKind::Signed),
         (226, 226, DatagramKind::Echo),
         (227, 227, DatagramKind::Sealed),
-        (228, 255, DatagramKind::Quic),
+        (228, 228, DatagramKind::Bundle),
+        (229, 230, DatagramKind::TrunkRepair),
+        (231, 255, DatagramKind::Quic),
     ];
     for (low, high, kind) in ranges {
         for first in low..=high {

@@ -1,12 +1,9 @@
 //! Packets of many sessions in one datagram.
 //!
-//! Format: `0xE0`, then entries of tag (8 bytes), length (2 bytes) and packet; big endian.
-//!
-//! A node has one outgoing bundle per destination, so that packets of many sessions share datagrams.
+//! Format: `0xE0`, then entries of tag (8 bytes), length (2 bytes) and packet; big endian. With a number: `0xE4`, the number
+//! (2 bytes), entries.
 
-use std::net::SocketAddr;
-
-use super::{Tag, seal};
+use super::Tag;
 use crate::demux;
 
 /// Bytes before the first entry.
@@ -14,20 +11,28 @@ pub const OVERHEAD: usize = 1;
 /// Bytes of an entry besides its packet: tag and length.
 pub const ENTRY_OVERHEAD: usize = 10;
 
+/// Bytes before the first entry of a numbered bundle.
+const NUMBERED_OVERHEAD: usize = 3;
+
+/// The place of the first byte of a bundle without a number: the entries follow it in both forms.
+const PLAIN: usize = NUMBERED_OVERHEAD - OVERHEAD;
+
 /// A datagram being filled with packets. Keeps its memory when cleared.
 #[derive(Clone, Debug)]
 pub struct Bundle {
+    /// The numbered form. Its last byte before the entries is the first byte of the other form until a number is set.
     bytes: Vec<u8>,
-    size_max: usize,
+    /// Limit of `bytes`.
+    length_max: usize,
 }
 
 impl Bundle {
     /// Creates an empty bundle for datagrams of at most `size_max` bytes (the path MTU less IP and
-    /// UDP).
+    /// UDP). A number makes them 2 bytes longer.
     pub fn new(size_max: usize) -> Self {
-        let mut bytes = Vec::with_capacity(size_max);
-        bytes.push(demux::BUNDLE);
-        Self { bytes, size_max }
+        let mut bytes = Vec::with_capacity(PLAIN + size_max);
+        bytes.extend_from_slice(&[demux::NUMBERED_BUNDLE, 0, demux::BUNDLE]);
+        Self { bytes, length_max: PLAIN + size_max }
     }
 
     /// Adds a packet. Returns whether it fits; if not, the bundle remains unchanged.
@@ -35,7 +40,7 @@ impl Bundle {
     /// A packet that does not fit an empty bundle never fits; an empty packet is refused.
     pub fn push(&mut self, tag: Tag, packet: &[u8]) -> bool {
         let Ok(length) = u16::try_from(packet.len()) else { return false };
-        if length == 0 || self.bytes.len() + ENTRY_OVERHEAD + packet.len() > self.size_max {
+        if length == 0 || self.bytes.len() + ENTRY_OVERHEAD + packet.len() > self.length_max {
             return false;
         }
         self.bytes.extend_from_slice(&tag.0.to_be_bytes());
@@ -46,29 +51,45 @@ impl Bundle {
 
     /// Limit of the datagram, bytes.
     pub fn size_max(&self) -> usize {
-        self.size_max
+        self.length_max - PLAIN
     }
 
-    /// The datagram so far.
+    /// The datagram so far, without a number.
     pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[PLAIN..]
+    }
+
+    /// The datagram with a number. The bundle has to be cleared next.
+    pub fn numbered(&mut self, number: u16) -> &[u8] {
+        self.bytes[1..NUMBERED_OVERHEAD].copy_from_slice(&number.to_be_bytes());
         &self.bytes
+    }
+
+    /// The tags, lengths and packets, which both forms have.
+    pub(super) fn entries(&self) -> &[u8] {
+        &self.bytes[NUMBERED_OVERHEAD..]
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - PLAIN
     }
 
     /// True without a packet.
     pub fn is_empty(&self) -> bool {
-        self.bytes.len() == OVERHEAD
+        self.len() == OVERHEAD
     }
 
     /// Removes all packets.
     pub fn clear(&mut self) {
-        self.bytes.truncate(OVERHEAD);
+        self.bytes.truncate(NUMBERED_OVERHEAD);
+        self.bytes[PLAIN] = demux::BUNDLE;
     }
 }
 
 /// Reason why a datagram, or the rest of it, is not a bundle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BundleError {
-    /// The first byte is not 0xE0, or no entry follows it.
+    /// The first byte is neither 0xE0 nor 0xE4, or no entry follows it and the number.
     #[error("no bundle")]
     Mark,
     /// An entry ends within its tag or length.
@@ -84,15 +105,34 @@ pub enum BundleError {
 
 /// Returns the packets in a datagram, in order; the first malformed entry is the last item.
 pub fn entries(datagram: &[u8]) -> BundleEntries<'_> {
-    match datagram.split_first() {
-        Some((&demux::BUNDLE, rest)) if !rest.is_empty() => BundleEntries { rest: Ok(rest) },
+    match content(datagram) {
+        Some(rest @ [_, ..]) => BundleEntries { rest: Ok(rest) },
         _ => BundleEntries { rest: Err(BundleError::Mark) },
     }
 }
 
-/// Returns the tag of the first packet of a bundle that may be cut after it, as in an ICMP error.
+/// Returns the bytes after the first byte and, if it has one, the number.
+pub(super) fn content(datagram: &[u8]) -> Option<&[u8]> {
+    match datagram {
+        [demux::BUNDLE, rest @ ..] | [demux::NUMBERED_BUNDLE, _, _, rest @ ..] => Some(rest),
+        _ => None,
+    }
+}
+
+/// Returns the number of a bundle, if it has one.
+pub fn number(datagram: &[u8]) -> Option<u16> {
+    match datagram {
+        [demux::NUMBERED_BUNDLE, high, low, ..] => Some(u16::from_be_bytes([*high, *low])),
+        _ => None,
+    }
+}
+
+/// Returns the tag of the first packet of a bundle that may be cut after it, as in an ICMP error, or the tag of a report of losses.
 pub fn first_tag(start: &[u8]) -> Option<Tag> {
-    let entry = start.strip_prefix(&[demux::BUNDLE])?;
+    let entry = match start {
+        [demux::LOSS_REPORT, rest @ ..] => rest,
+        _ => content(start)?,
+    };
     entry.first_chunk().map(|tag| Tag(u64::from_be_bytes(*tag)))
 }
 
@@ -130,115 +170,6 @@ fn head(rest: &[u8]) -> Result<(Tag, usize), BundleError> {
         0 => Err(BundleError::Empty),
         _ if length > packet.len() => Err(BundleError::Packet),
         _ => Ok((Tag(u64::from_be_bytes([t0, t1, t2, t3, t4, t5, t6, t7])), length)),
-    }
-}
-
-/// Payload of an Ethernet frame after IPv4 and UDP: the limit of a datagram with a single packet,
-/// unless the peer has sent a longer one.
-pub(crate) const BUNDLE_MAX: usize = 1_472;
-
-/// Limit of a datagram that packets share, until the path is probed: IPv6's minimum MTU of 1,280
-/// would waste capacity; 1,500 less IPv6, UDP and some tunnel headers usually fits.
-pub const SHARED_MAX: usize = 1_400;
-
-/// Bundles by destination; few, as a gateway has one socket per worker and node.
-#[derive(Clone, Default, Debug)]
-pub struct Bundles {
-    queues: Vec<BundleQueue>,
-    /// Bytes that encryption adds to each datagram.
-    overhead: usize,
-}
-
-#[derive(Clone, Debug)]
-struct BundleQueue {
-    to: SocketAddr,
-    bundle: Bundle,
-    /// Limit of a datagram with a single packet.
-    alone_max: usize,
-    /// Limit of a datagram that packets share.
-    shared_max: usize,
-}
-
-impl Bundles {
-    /// Bundles that will be encrypted ([`seal`](super::seal)).
-    pub fn sealed() -> Self {
-        Self { queues: Vec::new(), overhead: seal::OVERHEAD }
-    }
-
-    /// Notes that a peer sent a datagram of this size, so that bundles of this size may be sent back.
-    pub fn handle_size(
-        &mut self,
-        from: SocketAddr,
-        size: usize,
-        send: &mut impl FnMut(SocketAddr, &[u8]),
-    ) {
-        let overhead = self.overhead;
-        let way = self.way(from);
-        if size > way.alone_max {
-            way.flush(send);
-            way.alone_max = size;
-            way.bundle = Bundle::new(size.saturating_sub(overhead));
-        }
-    }
-
-    /// Sets the limit of shared datagrams, from a path probe.
-    pub fn limit(&mut self, to: SocketAddr, shared_max: usize) {
-        self.way(to).shared_max = shared_max.saturating_sub(self.overhead);
-    }
-
-    /// Adds a packet, after sending a full bundle. Returns whether the packet fits the path.
-    pub fn push(
-        &mut self,
-        to: SocketAddr,
-        tag: Tag,
-        packet: &[u8],
-        send: &mut impl FnMut(SocketAddr, &[u8]),
-    ) -> bool {
-        let way = self.way(to);
-        if way.has_room(packet) && way.bundle.push(tag, packet) {
-            return true;
-        }
-        way.flush(send);
-        way.bundle.push(tag, packet)
-    }
-
-    /// Sends the packets collected so far.
-    pub fn flush(&mut self, send: &mut impl FnMut(SocketAddr, &[u8])) {
-        self.queues.iter_mut().for_each(|way| way.flush(send));
-    }
-
-    /// Removes destinations that are no longer used.
-    pub fn keep(&mut self, known: impl Fn(SocketAddr) -> bool) {
-        self.queues.retain(|way| !way.bundle.is_empty() || known(way.to));
-    }
-
-    /// Number of addresses with a queue.
-    pub fn destinations(&self) -> usize {
-        self.queues.len()
-    }
-
-    fn way(&mut self, to: SocketAddr) -> &mut BundleQueue {
-        let place = self.queues.iter().position(|way| way.to == to).unwrap_or_else(|| {
-            let (alone_max, shared_max) = (BUNDLE_MAX, SHARED_MAX - self.overhead);
-            let bundle = Bundle::new(alone_max - self.overhead);
-            self.queues.push(BundleQueue { to, bundle, alone_max, shared_max });
-            self.queues.len() - 1
-        });
-        &mut self.queues[place]
-    }
-}
-
-impl BundleQueue {
-    /// Returns whether a packet fits the current bundle.
-    fn has_room(&self, packet: &[u8]) -> bool {
-        self.bundle.as_bytes().len() + ENTRY_OVERHEAD + packet.len() <= self.shared_max
-    }
-
-    fn flush(&mut self, send: &mut impl FnMut(SocketAddr, &[u8])) {
-        if !self.bundle.is_empty() {
-            send(self.to, self.bundle.as_bytes());
-            self.bundle.clear();
-        }
     }
 }
 

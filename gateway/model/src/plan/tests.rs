@@ -64,6 +64,19 @@ fn unknown_action_of_a_record_is_ignored() {
 }
 
 #[test]
+fn each_action_has_an_argument_of_its_own() {
+    let mut actions = ActionArguments::default();
+    for (op, arg) in Op::ALL.into_iter().zip(1..) {
+        actions.set(op, arg);
+    }
+    assert!(actions.in_force().eq(Op::ALL.into_iter().zip(1..)));
+    for (op, kept) in [(Op::CapDown, u32::MAX), (Op::VoiceOnly, u8::MAX.into())] {
+        actions.set(op, u32::MAX);
+        assert_eq!(actions.of(op), kept);
+    }
+}
+
+#[test]
 fn lower_of_two_caps_applies() {
     let sent = |own, peer| {
         let mut plan = Plan::default().capped(own);
@@ -87,7 +100,7 @@ fn cap_of_one_direction_leaves_the_other() {
     assert_eq!(limited(Op::CapDown), [0, 300, 0, 300]);
     assert_eq!(limited(Op::Cap), [300, 0, 300, 300], "the other session of a room of two");
     let all = Op::ALL.into_iter().fold(Plan::default(), |plan, op| plan.with(op, 300, &media()));
-    assert_eq!(all.rung(), 2, "all caps are one rung");
+    assert_eq!(all.rung(), 3, "all caps are one rung");
     let device = DeviceLimits { kbps: Some(200), ..DeviceLimits::default() };
     assert_eq!({ limits(all, &device).receive_kbps }, 200);
     assert_eq!(PlanRecord::new(all, &media()).plan(), all);

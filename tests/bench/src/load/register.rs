@@ -292,7 +292,13 @@ mod tests {
         let mut node = Node::new(Wire::Bundled, Some(secret.clone()));
         for (tag, session) in [(500, 17), (501, 18)] {
             let mut question = Vec::new();
-            let open = TrunkQuestion::Open { room: 1, session, tag: Tag(tag), lease_s: 30 };
+            let open = TrunkQuestion::Open {
+                room: 1,
+                session,
+                tag: Tag(tag),
+                lease_s: 30,
+                numbered: false,
+            };
             open.write(&secret, 1, clock::now_ns() / 1_000, &mut question);
             assert_eq!(node.take(0, 40, &question), (0, 0, 0));
         }

@@ -20,8 +20,8 @@ impl Meter {
 
     /// Counts media on trunk legs and on port legs, but no signed messages.
     pub(super) fn of_media(host: &Host, gateways: &[Host]) -> Result<Meter, String> {
-        // The first byte of bundles, of encrypted datagrams and of RTP.
-        Meter::set(host, gateways, "meta l4proto udp @th,64,8 { 0xe0, 0xe3, 0x80-0xbf }")
+        // The first byte of bundles, of encrypted datagrams, of numbered bundles and their repair, and of RTP.
+        Meter::set(host, gateways, "meta l4proto udp @th,64,8 { 0xe0, 0xe3-0xe5, 0x80-0xbf }")
     }
 
     fn set(host: &Host, gateways: &[Host], datagrams: &str) -> Result<Meter, String> {

@@ -27,7 +27,7 @@ fn ask(
 }
 
 fn open(tag: u64) -> TrunkQuestion {
-    TrunkQuestion::Open { room: 1, session: tag, tag: Tag(tag), lease_s: 30 }
+    TrunkQuestion::Open { room: 1, session: tag, tag: Tag(tag), lease_s: 30, numbered: false }
 }
 
 fn bundle(packet: &[u8]) -> Bundle {

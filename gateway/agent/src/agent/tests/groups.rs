@@ -45,11 +45,11 @@ impl Scene {
 }
 
 fn open() -> TrunkQuestion {
-    TrunkQuestion::Open { room: 1, session: 7, tag: Tag(7), lease_s: 30 }
+    TrunkQuestion::Open { room: 1, session: 7, tag: Tag(7), lease_s: 30, numbered: false }
 }
 
 fn keep() -> TrunkQuestion {
-    TrunkQuestion::Keep { lease_s: 30, tags: [Tag(7)].into() }
+    TrunkQuestion::Keep { lease_s: 30, numbered: false, tags: [Tag(7)].into() }
 }
 
 const OPENED: Option<TrunkAnswer> = Some(TrunkAnswer::Open { tag: Tag(7), status: OpenStatus::Ok });

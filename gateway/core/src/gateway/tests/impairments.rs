@@ -612,6 +612,20 @@ fn lossy_downlink_advises_until_it_is_restored() {
 }
 
 #[test]
+fn suspended_session_is_advised_until_it_goes_on() {
+    let mut call = Call::new();
+    let first = call.sessions[0];
+    call.world.gateway.degrade(first, Op::Park, 1);
+    call.goes_on(3_000);
+    let suspended = Advice { kind: AdviceKind::Suspended, cause: PathSegment::Unknown };
+    assert_eq!((call.advice(0), call.advice(1)), (Some(suspended), None));
+    call.world.gateway.degrade(first, Op::Park, 0);
+    call.goes_on(20_000);
+    let restored = Advice { kind: AdviceKind::Restored, ..suspended };
+    assert_eq!((call.advised(0), call.advice(0)), (vec![suspended, restored], None));
+}
+
+#[test]
 fn advice_follows_the_objective_of_the_scenario() {
     for (floor, advised) in [(8_000, false), (8_001, true)] {
         let mut settings = settings();

@@ -32,6 +32,7 @@ mod slo;
 mod starts;
 mod streams;
 mod survival;
+mod suspension;
 mod swarm;
 mod uplink;
 pub(crate) mod world;

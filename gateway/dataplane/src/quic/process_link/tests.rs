@@ -9,6 +9,10 @@ fn pair() -> (ProcessLink, ProcessLink) {
     (here, ProcessLink::of(there))
 }
 
+fn to_client(priority: PacketPriority, latency_ms: u16) -> RingItem {
+    RingItem::ToClient(SendTerms { priority, latency_ms })
+}
+
 #[test]
 fn items_and_datagrams_arrive_as_sent() {
     let (here, there) = pair();
@@ -17,6 +21,9 @@ fn items_and_datagrams_arrive_as_sent() {
     for (kind, bytes) in [
         (RingItem::Rtp, &b"voice"[..]),
         (RingItem::Rtcp, &b"report"[..]),
+        (to_client(PacketPriority::Voice, 60), &b"voice"[..]),
+        (to_client(PacketPriority::Video, 500), &b"video"[..]),
+        (to_client(PacketPriority::VideoRepair, 500), &b"video"[..]),
         (RingItem::Path(report), &[]),
         (RingItem::Attached, &[]),
         (RingItem::Detached, &[]),

@@ -28,6 +28,7 @@ mod leased;
 mod raw;
 mod replaced;
 mod sending;
+mod slow_path;
 mod streams;
 mod turns;
 mod upgraded;

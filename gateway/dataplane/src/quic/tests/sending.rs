@@ -1,6 +1,7 @@
 //! Packets to clients.
 
 use super::*;
+use crate::ring::{PacketPriority, SendTerms};
 
 #[tokio::test]
 async fn packets_use_the_last_delivering_connection() {
@@ -103,20 +104,18 @@ async fn client_without_datagrams_gets_streams() {
 
 #[tokio::test]
 async fn streams_are_bounded_in_number_and_time() {
-    let settings = QuicSettings {
-        streams_out_max: 2,
-        stream_lifetime: Duration::from_millis(20),
-        feedback_every: Duration::from_millis(5),
-        ..quiet()
-    };
+    let settings =
+        QuicSettings { streams_out_max: 2, feedback_every: Duration::from_millis(5), ..quiet() };
     let mut world = World::start(settings);
     let config = client_without_credit(&world.thread);
     let client = Client { connection: world.connect(config).await.unwrap() };
     let mut stream = client.connection.open_uni().await.unwrap();
     stream.write_all(&framed(FLOW, &[&rtp(1)])).await.unwrap();
     assert_eq!(world.next_media().await, rtp(1));
+    let terms = SendTerms { priority: PacketPriority::Voice, latency_ms: 20 };
+    let short_lived = RingMeta { kind: RingItem::ToClient(terms), ..meta_back(HOME) };
     for number in 0..5 {
-        world.push(meta_back(HOME), &rtp(number));
+        world.push(short_lived, &rtp(number));
     }
     world.to_client.wake();
     // Reports continue until the two waiting packets have expired.
@@ -125,7 +124,8 @@ async fn streams_are_bounded_in_number_and_time() {
     }
     assert_eq!(world.count(|counters| &counters.streams_full), 3);
     assert_eq!(world.count(|counters| &counters.streams_late), 2);
-    world.send(HOME, &rtp(6));
+    world.push(short_lived, &rtp(6));
+    world.to_client.wake();
     while world.count(|counters| &counters.streams_late) < 3 {
         world.next().await;
     }

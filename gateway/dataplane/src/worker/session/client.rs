@@ -7,7 +7,7 @@ use std::time::Instant;
 use evenkeel_media::rtcp::rewrite;
 use evenkeel_media::srtp::OVERHEAD_MAX;
 use evenkeel_media::stun::{self, StunKey, Username};
-use evenkeel_model::{DropReason, MediaDescription, RtcpPort, Srtp, StreamKind};
+use evenkeel_model::{DropReason, Latency, MediaDescription, RtcpPort, Srtp, StreamKind};
 
 use super::address::{CONSENT, CheckReceipt, CheckedAddress, ClientAddress};
 use super::measurements::reports;
@@ -15,6 +15,7 @@ use super::media::RunningMedia;
 use super::record::ClientAddressing;
 use super::srtp::ProtectError;
 use crate::flows::{CHECKED_FOR, Home};
+use crate::ring::{PacketPriority, SendTerms};
 use crate::worker::egress::{Egress, PacketContext};
 use crate::worker::report::MediaDirection;
 use crate::worker::sockets::{ClientPath, RtpSide, SourceKey};
@@ -320,6 +321,7 @@ impl ClientSide {
     pub(super) fn send(
         &mut self,
         side: RtpSide,
+        kind: StreamKind,
         dscp: u8,
         packet: &[u8],
         media: &MediaDescription,
@@ -344,7 +346,8 @@ impl ClientSide {
             bytes.copy_from_slice(packet);
             rewrite(bytes);
             keep(running, kept, bytes, cx.now);
-            cx.egress.queue_to_quic(home, flow_from_gateway, side, bytes);
+            let terms = terms_of(side, kind, media.latency);
+            cx.egress.queue_to_quic(home, flow_from_gateway, terms, bytes);
             cx.egress.stats.passed(MediaDirection::ToClient, packet.len());
             return;
         }
@@ -408,13 +411,19 @@ impl ClientSide {
     /// Sends the bytes of an RTP packet again, as they were sent before. Returns false if it was dropped.
     pub(super) fn send_again(
         &mut self,
+        kind: StreamKind,
         dscp: u8,
         sent: &[u8],
+        latency: Latency,
         home: Home,
         cx: &mut PacketContext<'_>,
     ) -> bool {
         if let Some(flow_from_gateway) = self.address.flow() {
-            cx.egress.queue_to_quic(home, flow_from_gateway, RtpSide::Rtp, sent);
+            let mut terms = terms_of(RtpSide::Rtp, kind, latency);
+            if kind == StreamKind::Video {
+                terms.priority = PacketPriority::VideoRepair;
+            }
+            cx.egress.queue_to_quic(home, flow_from_gateway, terms, sent);
         } else {
             let Some(source) = self.destination(RtpSide::Rtp, sent.len(), cx) else { return false };
             let local = || self.address.local();
@@ -426,6 +435,23 @@ impl ClientSide {
         }
         cx.egress.stats.passed(MediaDirection::ToClient, sent.len());
         true
+    }
+}
+
+/// Sound waits as long as the jitter buffer of its client does.
+fn terms_of(side: RtpSide, kind: StreamKind, latency: Latency) -> SendTerms {
+    match (side, kind) {
+        (RtpSide::Rtp, StreamKind::Audio) => {
+            SendTerms { priority: PacketPriority::Voice, latency_ms: latency.0.max(1) }
+        }
+        (RtpSide::Rtp, StreamKind::Video) => {
+            let latency_ms = SendTerms::LATENCY_MS_MAX;
+            SendTerms { priority: PacketPriority::Video, latency_ms }
+        }
+        (RtpSide::Rtcp, _) => {
+            let latency_ms = SendTerms::LATENCY_MS_MAX;
+            SendTerms { priority: PacketPriority::Voice, latency_ms }
+        }
     }
 }
 

@@ -121,6 +121,11 @@ impl SessionCounts {
         self.counts.recovered += 1;
     }
 
+    /// A packet of video was withheld.
+    pub(super) fn note_thinned(&mut self) {
+        self.counts.thinned += 1;
+    }
+
     /// A parity packet is sent to the client.
     pub(super) fn note_parity(&mut self, bytes: usize) {
         self.counts.parity_bytes += bytes as u64;

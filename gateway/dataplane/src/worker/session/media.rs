@@ -22,6 +22,7 @@ use super::redundancy::Redundancy;
 use super::repair::ClientRepair;
 use super::replay::Replay;
 use super::srtp::SrtpEnds;
+use super::thinning::Thinning;
 use crate::worker::egress::PacketContext;
 use crate::worker::report::{MediaCounts, ShedRun, Summary, Totals};
 
@@ -40,6 +41,8 @@ pub(super) struct RunningMedia {
     pub(super) redundancy: Option<Box<Redundancy>>,
     /// Present if packets to the client are numbered, or once it reported. The record of the session does not contain it.
     pub(super) estimate: Option<Box<DownlinkEstimate>>,
+    /// Present once the client's video was thinned. The record of the session does not contain it.
+    pub(super) thinning: Option<Box<Thinning>>,
     /// Present if the client negotiated parity for its video.
     pub(super) fec: Option<Box<ClientFec>>,
 }
@@ -144,8 +147,17 @@ impl RunningMedia {
         Redundancy::follow(&mut redundancy, media);
         DownlinkEstimate::follow(&mut estimate, media);
         ClientFec::follow(&mut fec, media);
-        let repair = ClientRepair::of(media);
-        RunningMedia { state, srtp, counts, repair, replay: None, redundancy, estimate, fec }
+        RunningMedia {
+            state,
+            srtp,
+            counts,
+            repair: ClientRepair::of(media),
+            replay: None,
+            redundancy,
+            estimate,
+            thinning: None,
+            fec,
+        }
     }
 
     /// Makes packets of this hop reach the client from now on. `left`: the hop that the room leaves as planned.

@@ -28,6 +28,7 @@ mod hitless;
 mod key_frames;
 mod leg_srtp;
 mod loss;
+mod parking;
 mod reachability;
 mod redundancy;
 mod replay;
@@ -35,6 +36,7 @@ mod reports;
 mod retransmission;
 mod signs;
 mod srtp;
+mod thinning;
 mod validation;
 
 /// Returns the state as another process reads it, which must be the same.

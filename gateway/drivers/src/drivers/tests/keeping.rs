@@ -110,7 +110,7 @@ impl Pair {
                 self.known.insert(tag, until(lease_s));
                 TrunkAnswer::Open { tag, status: OpenStatus::Ok }
             }
-            TrunkQuestion::Keep { lease_s, tags } => {
+            TrunkQuestion::Keep { lease_s, numbered: true, tags } => {
                 self.keeps += 1;
                 let until = until(lease_s);
                 let (known, unknown): (Vec<Tag>, Vec<Tag>) =

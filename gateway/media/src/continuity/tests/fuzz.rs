@@ -9,6 +9,7 @@ const COPIES: u8 = 2;
 const CLOSED: u8 = 3;
 const WITHHELD: u8 = 4;
 const PLANNED: u8 = 5;
+const WITHHELD_BETWEEN: u8 = 6;
 
 /// Encodes a packet: act and hop, pause, payload type, SSRC, sequence number and timestamp.
 fn step(act: u8, next_hop: bool, number: u32) -> [u8; 10] {
@@ -19,7 +20,7 @@ fn step(act: u8, next_hop: bool, number: u32) -> [u8; 10] {
 #[test]
 fn fuzz_continuity() {
     let voice = (0..60).map(|number| step(0, number % 20 == 19, number));
-    let acts = (0..40).map(|number| step(number as u8 % 6, number % 10 == 9, number));
+    let acts = (0..40).map(|number| step(number as u8 % 7, number % 10 == 9, number));
     let corpus = Corpus::of("continuity").with(voice.flatten().collect::<Vec<_>>());
     corpus.with(acts.flatten().collect::<Vec<_>>()).check(|bytes| {
         for protection in [Protection::Clear, Protection::Srtp, Protection::Terminated] {
@@ -61,6 +62,7 @@ fn play(bytes: &[u8], protection: Protection) {
                     COPIES => continuity.switch_to_copies(),
                     CLOSED => continuity.close_previous(),
                     WITHHELD => withheld = continuity.withhold(epoch, &header, clock_rate, now),
+                    WITHHELD_BETWEEN => _ = continuity.withhold_between(epoch, &header, now),
                     PLANNED => {
                         let lead = Duration::from_millis(pause.into());
                         continuity.switched(epoch, SwitchCause::Planned { lead });

@@ -99,103 +99,27 @@ fn fuzz_bundle() {
             let Ok((tag, packet)) = entry else { return };
             assert!(bundle.push(*tag, packet));
         }
-        assert_eq!(bundle.as_bytes(), datagram);
-    });
-}
-
-fn address(port: u16) -> SocketAddr {
-    ([192, 0, 2, 1], port).into()
-}
-
-/// Returns destination and number of packets of each bundle sent.
-fn sent(act: impl FnOnce(&mut dyn FnMut(SocketAddr, &[u8]))) -> Vec<(u16, usize)> {
-    let mut sent = Vec::new();
-    act(&mut |to, bundle| sent.push((to.port(), entries(bundle).count())));
-    sent
-}
-
-#[test]
-fn packets_of_one_destination_share_a_bundle() {
-    let mut bundles = Bundles::default();
-    let sent = sent(|mut send| {
-        for (port, tag) in [(1, 1), (2, 2), (1, 3)] {
-            assert!(bundles.push(address(port), Tag(tag), b"packet", &mut send));
+        match number(datagram) {
+            None => assert_eq!(bundle.as_bytes(), datagram),
+            Some(number) => assert_eq!(bundle.numbered(number), datagram),
         }
-        bundles.flush(&mut send);
-        bundles.flush(&mut send);
     });
-    assert_eq!(sent, [(1, 2), (2, 1)]);
 }
 
 #[test]
-fn full_bundle_is_sent_and_the_next_begins() {
-    let mut bundles = Bundles::default();
-    let sent = sent(|mut send| {
-        assert!(bundles.push(address(1), Tag(1), &[0; 800], &mut send));
-        assert!(bundles.push(address(1), Tag(2), &[0; 800], &mut send));
-        assert!(!bundles.push(address(1), Tag(3), &[0; 1_500], &mut send), "it never fits");
-    });
-    assert_eq!(sent, [(1, 1), (1, 1)]);
-}
-
-#[test]
-fn path_takes_bundles_as_large_as_received() {
-    let mut bundles = Bundles::default();
-    let sent = sent(|mut send| {
-        assert!(bundles.push(address(1), Tag(1), &[0; 100], &mut send));
-        bundles.handle_size(address(1), 2_000, &mut send);
-        assert!(bundles.push(address(1), Tag(1), &[0; 1_900], &mut send));
-    });
-    assert_eq!(sent, [(1, 1)]);
-}
-
-#[test]
-fn shared_bundles_respect_the_path_limit() {
-    let mut bundles = Bundles::default();
-    bundles.limit(address(1), 500);
-    let sent = sent(|mut send| {
-        for length in [200, 200, 200, 700] {
-            assert!(bundles.push(address(1), Tag(1), &vec![0; length], &mut send));
-        }
-        assert!(bundles.push(address(2), Tag(1), &[0; 600], &mut send), "another way");
-        assert!(bundles.push(address(2), Tag(1), &[0; 600], &mut send));
-        bundles.flush(&mut send);
-    });
-    assert_eq!(sent, [(1, 2), (1, 1), (1, 1), (2, 2)]);
-}
-
-#[test]
-fn encrypted_bundles_leave_space() {
-    let longest = |bundles: &mut Bundles, lengths: &[usize]| {
-        let mut longest = 0;
-        let mut send = |_, bundle: &[u8]| longest = longest.max(bundle.len() + seal::OVERHEAD);
-        for &length in lengths {
-            let _fits = bundles.push(address(1), Tag(1), &vec![0; length], &mut send);
-        }
-        bundles.flush(&mut send);
-        longest
-    };
-    let mut bundles = Bundles::sealed();
-    let fill = |size: usize| size - seal::OVERHEAD - OVERHEAD - ENTRY_OVERHEAD;
-    assert_eq!(longest(&mut bundles, &[fill(BUNDLE_MAX)]), BUNDLE_MAX);
-    assert_eq!(longest(&mut bundles, &[fill(BUNDLE_MAX) + 1]), 0);
-    assert!((SHARED_MAX - 40..=SHARED_MAX).contains(&longest(&mut bundles, &[20; 200])));
-    bundles.limit(address(1), 1_200);
-    assert!((1_160..=1_200).contains(&longest(&mut bundles, &[20; 200])));
-    bundles.handle_size(address(1), 2_000, &mut |_, _| {});
-    assert_eq!(longest(&mut bundles, &[fill(2_000)]), 2_000);
-}
-
-#[test]
-fn unused_destinations_are_forgotten() {
-    let mut bundles = Bundles::default();
-    let _ = sent(|mut send| {
-        bundles.handle_size(address(2), 1, &mut send);
-        assert!(bundles.push(address(1), Tag(1), b"queued", &mut send));
-        bundles.keep(|to| to == address(2));
-        assert_eq!(bundles.destinations(), 2, "queued packets still go out");
-        bundles.flush(&mut send);
-    });
-    bundles.keep(|to| to == address(2));
-    assert_eq!(bundles.destinations(), 1);
+fn numbered_bundle_is_read_like_another() {
+    let mut bundle = bundle(&[(7, b"aaa"), (8, b"bbb")]);
+    let plain = bundle.as_bytes().to_vec();
+    let numbered = bundle.numbered(0x1234).to_vec();
+    assert_eq!(numbered, [&[demux::NUMBERED_BUNDLE, 0x12, 0x34][..], &plain[1..]].concat());
+    assert_eq!([&numbered, &plain].map(|it| number(it)), [Some(0x1234), None]);
+    assert!(entries(&numbered).eq(entries(&plain)));
+    assert_eq!([&numbered[..], &numbered[..11]].map(first_tag), [Some(Tag(7)); 2]);
+    assert_eq!(first_tag(&numbered[..10]), None);
+    bundle.clear();
+    assert!(bundle.is_empty() && bundle.push(Tag(7), b"aaa") && bundle.push(Tag(8), b"bbb"));
+    assert_eq!(bundle.as_bytes(), plain);
+    for length in 1..4 {
+        assert_eq!(entries(&numbered[..length]).collect::<Vec<_>>(), [Err(BundleError::Mark)]);
+    }
 }

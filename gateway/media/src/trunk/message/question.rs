@@ -26,6 +26,8 @@ pub enum TrunkQuestion {
         tag: Tag,
         /// Lease in seconds: the session expires unless renewed.
         lease_s: u16,
+        /// True if the source of this message reads numbered bundles and repair datagrams. A node of an earlier version ignores it.
+        numbered: bool,
     },
     /// Ends a session.
     Close { tag: Tag },
@@ -36,6 +38,8 @@ pub enum TrunkQuestion {
     Keep {
         /// Lease in seconds: the sessions expire unless renewed.
         lease_s: u16,
+        /// As in [`Open`](TrunkQuestion::Open).
+        numbered: bool,
         /// One to [`KEEP_MAX`](super::KEEP_MAX) tags.
         tags: Box<[Tag]>,
     },
@@ -88,20 +92,22 @@ impl TrunkQuestion {
         }
         let zeros = match *self {
             Self::Probe | Self::Drain | Self::Start | Self::Process => 16,
-            Self::Open { room, session, tag, lease_s } => {
+            Self::Open { room, session, tag, lease_s, numbered } => {
                 out.extend_from_slice(&room.to_be_bytes());
                 out.extend_from_slice(&session.to_be_bytes());
                 out.extend_from_slice(&tag.0.to_be_bytes());
                 out.extend_from_slice(&lease_s.to_be_bytes());
-                6
+                out.push(numbered.into());
+                5
             }
             Self::Close { tag: Tag(number) } | Self::Noted { number } => {
                 out.extend_from_slice(&number.to_be_bytes());
                 8
             }
-            Self::Keep { lease_s, ref tags } => {
+            Self::Keep { lease_s, numbered, ref tags } => {
                 out.extend_from_slice(&lease_s.to_be_bytes());
-                write_zeros(6, out);
+                out.push(numbered.into());
+                write_zeros(5, out);
                 write_tags(tags, out);
                 0
             }
@@ -153,18 +159,19 @@ impl TrunkQuestion {
             PROBE => (Self::Probe, 16),
             OPEN => {
                 let (room, session, tag) = (body.u64()?, body.u64()?, Tag(body.u64()?));
-                (Self::Open { room, session, tag, lease_s: body.u16()? }, 6)
+                let (lease_s, numbered) = (body.u16()?, body.flag()?);
+                (Self::Open { room, session, tag, lease_s, numbered }, 5)
             }
             CLOSE => (Self::Close { tag: Tag(body.u64()?) }, 8),
             DRAIN => (Self::Drain, 16),
             KEEP => {
-                let lease_s = body.u16()?;
-                body.skip(6)?;
+                let (lease_s, numbered) = (body.u16()?, body.flag()?);
+                body.skip(5)?;
                 let tags = body.tags()?;
                 if tags.is_empty() {
                     return Err(MessageError::Length);
                 }
-                (Self::Keep { lease_s, tags }, 0)
+                (Self::Keep { lease_s, numbered, tags }, 0)
             }
             NOTICE => (Self::Noted { number: body.u64()? }, 8),
             START => (Self::Start, 16),

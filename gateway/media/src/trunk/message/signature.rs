@@ -117,6 +117,11 @@ impl MessageBody<'_> {
         self.take().map(u8::from_be_bytes)
     }
 
+    /// Reads a byte of which the last bit is in use.
+    pub(super) fn flag(&mut self) -> Result<bool, MessageError> {
+        self.u8().map(|byte| byte & 1 == 1)
+    }
+
     /// Reads a byte that is an index into this list.
     pub(super) fn one_of<T: Copy>(&mut self, all: &[T]) -> Result<T, MessageError> {
         all.get(usize::from(self.u8()?)).copied().ok_or(MessageError::Unknown)

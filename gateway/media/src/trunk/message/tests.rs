@@ -19,11 +19,18 @@ fn tags(count: usize) -> Box<[Tag]> {
 fn questions() -> Vec<TrunkQuestion> {
     let mut questions = vec![
         TrunkQuestion::Probe,
-        TrunkQuestion::Open { room: 1, session: 2, tag: Tag(u64::MAX), lease_s: 30 },
+        TrunkQuestion::Open {
+            room: 1,
+            session: 2,
+            tag: Tag(u64::MAX),
+            lease_s: 30,
+            numbered: false,
+        },
+        TrunkQuestion::Open { room: 1, session: 2, tag: Tag(3), lease_s: 30, numbered: true },
         TrunkQuestion::Close { tag: Tag(7) },
         TrunkQuestion::Drain,
-        TrunkQuestion::Keep { lease_s: 30, tags: tags(1) },
-        TrunkQuestion::Keep { lease_s: 1, tags: tags(KEEP_MAX) },
+        TrunkQuestion::Keep { lease_s: 30, numbered: false, tags: tags(1) },
+        TrunkQuestion::Keep { lease_s: 1, numbered: true, tags: tags(KEEP_MAX) },
         TrunkQuestion::Noted { number: 3 },
         TrunkQuestion::Start,
         TrunkQuestion::Process,
@@ -169,13 +176,16 @@ fn only_questions_have_an_owner() {
 
 #[test]
 fn wire_format_of_keep_is_stable() {
-    let bytes = asked(&TrunkQuestion::Keep { lease_s: 30, tags: tags(3) });
+    let bytes = asked(&TrunkQuestion::Keep { lease_s: 30, numbered: false, tags: tags(3) });
     assert_eq!(bytes[..4], [0xE1, 2, 5, 0]);
     assert_eq!(bytes[24..32], [0, 30, 0, 0, 0, 0, 0, 0]);
     assert_eq!(bytes[32..40], 1u64.to_be_bytes());
     assert_eq!(bytes[48..56], 3u64.to_be_bytes());
     assert_eq!(bytes.len(), 24 + 8 + 3 * 8 + 32);
-    assert_eq!(asked(&TrunkQuestion::Keep { lease_s: 30, tags: tags(KEEP_MAX) }).len(), 1_200);
+    assert_eq!(
+        asked(&TrunkQuestion::Keep { lease_s: 30, numbered: false, tags: tags(KEEP_MAX) }).len(),
+        1_200
+    );
     let answer = answered(&TrunkAnswer::Keep { unknown: tags(2) });
     assert_eq!(answer[..4], [0xE1, 2, 5, 1]);
     assert_eq!(answer[24..32], 1u64.to_be_bytes());
@@ -199,7 +209,8 @@ fn no_answer_is_longer_than_its_question() {
     }
     // The answer may list all tags of the question.
     for count in 1..=KEEP_MAX {
-        let question = asked(&TrunkQuestion::Keep { lease_s: 30, tags: tags(count) });
+        let question =
+            asked(&TrunkQuestion::Keep { lease_s: 30, numbered: false, tags: tags(count) });
         assert!(answered(&TrunkAnswer::Keep { unknown: tags(count) }).len() <= question.len());
     }
 }

@@ -68,3 +68,18 @@ fn only_clients_that_can_report_need_to() {
     assert_eq!(needs(&declared, Srtp::Opaque), [false, false]);
     assert_eq!(needs(&ClientAddressing::Stun, Srtp::Plain), [false, false]);
 }
+
+#[test]
+fn sound_waits_as_long_as_its_client_and_goes_first() {
+    let terms = |side, kind, latency| terms_of(side, kind, Latency(latency));
+    let voice = SendTerms { priority: PacketPriority::Voice, latency_ms: 120 };
+    assert_eq!(terms(RtpSide::Rtp, StreamKind::Audio, 120), voice);
+    let report = SendTerms { latency_ms: 500, ..voice };
+    for kind in [StreamKind::Audio, StreamKind::Video] {
+        assert_eq!(terms(RtpSide::Rtcp, kind, 120), report);
+    }
+    let video = SendTerms { priority: PacketPriority::Video, latency_ms: 500 };
+    assert_eq!(terms(RtpSide::Rtp, StreamKind::Video, 120), video);
+    // 0 has another meaning in the link to a replaced process.
+    assert_eq!(terms(RtpSide::Rtp, StreamKind::Audio, 0).latency_ms, 1);
+}

@@ -3,6 +3,7 @@
 use evenkeel_model::Metric;
 
 use super::*;
+use crate::ring::{PacketPriority, RingItem, RingMeta, SendTerms};
 use crate::worker::repair_memory::RepairMemory;
 
 /// A session at a hop, with video. Its client declared `nack`.
@@ -305,11 +306,17 @@ fn client_over_quic_is_answered() {
     let (to_quic, mut from_worker) = crate::ring::channel(100).unwrap();
     bench.egress.to_quic = Some(to_quic);
     bench.sends(hop, 9, 1..=40);
-    assert_eq!(from_worker.pop_batch(100, |_, _| {}), 40);
+    let terms = |priority| RingItem::ToClient(SendTerms { priority, latency_ms: 500 });
+    let is_video = |meta: &RingMeta, _: &[u8]| {
+        assert_eq!(meta.kind, terms(PacketPriority::Video));
+    };
+    assert_eq!(from_worker.pop_batch(100, is_video), 40);
     bench.reports(45, &nack(9, &[38]));
     let mut again = Vec::new();
-    from_worker.pop_batch(100, |meta, packet| again.push((meta.flow, packet.to_vec())));
-    assert_eq!(again, [(4, video(38, 9))]);
+    from_worker.pop_batch(100, |meta, packet| {
+        again.push((meta.flow, meta.kind, packet.to_vec()));
+    });
+    assert_eq!(again, [(4, terms(PacketPriority::VideoRepair), video(38, 9))]);
 }
 
 #[test]
