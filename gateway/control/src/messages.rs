@@ -317,6 +317,10 @@ pub struct ScenarioTraffic {
     pub key_frames_given_up: u64,
     /// Packets of video to clients that were withheld with their frames.
     pub thinned: u64,
+    /// Lost packets of clients that nodes got from parity.
+    pub repaired: u64,
+    /// Bytes of the parity packets that the gateway made for clients. They are included in the bytes above, and in `repairs`.
+    pub parity_bytes: u64,
     /// Packets that repair others, in the order of [`RepairKind::ALL`]. They are included in the packets above.
     pub repairs: [RepairCounts; RepairKind::ALL.len()],
 }

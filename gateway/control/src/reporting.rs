@@ -519,6 +519,8 @@ impl Costs {
             recovered,
             key_frames_given_up,
             thinned,
+            repaired,
+            parity_bytes,
             ..
         } = counts;
         let traffic = self.scenarios.entry(Arc::clone(scenario)).or_default();
@@ -531,6 +533,8 @@ impl Costs {
         traffic.recovered += u64::from(*recovered);
         traffic.key_frames_given_up += u64::from(*key_frames_given_up);
         traffic.thinned += u64::from(*thinned);
+        traffic.repaired += u64::from(*repaired);
+        traffic.parity_bytes += parity_bytes;
         for (sum, new) in traffic.repairs.iter_mut().zip(repairs) {
             sum.packets_up += new.packets_up;
             sum.bytes_up += new.bytes_up;

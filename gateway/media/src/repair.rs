@@ -1,12 +1,13 @@
 //! Repair of a path that loses packets.
 //!
 //! Retransmission: a [`cache`] keeps the packets that were sent, [`answers`] limits those that are sent again, and [`missing`]
-//! finds those that a sender is asked for. Redundancy: [`red`] repeats earlier frames of voice, and [`choice`] says when. Trunk legs:
-//! [`window`] restores lost bundles from linear combinations of others.
+//! finds those that a sender is asked for. Redundancy: [`red`] repeats earlier frames of voice, [`flexfec`] makes parity of video, and [`choice`]
+//! says when. Trunk legs: [`window`] restores lost bundles from linear combinations of others.
 
 pub mod answers;
 pub mod cache;
 pub mod choice;
+pub mod flexfec;
 mod gf256;
 pub mod missing;
 pub mod red;

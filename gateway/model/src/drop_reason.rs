@@ -49,8 +49,8 @@ crate::named! {
         Limited = "limited",
         /// The kernel refused to send it.
         SendFailed = "send-failed",
-        /// Hitless mode: the other hop's copy passed first, or the streams are not yet known to be copies. A late packet of a client, the frame of
-        /// which the redundancy of another one had.
+        /// Hitless mode: the other hop's copy passed first, or the streams are not yet known to be copies. A late packet of a client that was
+        /// recovered from parity, or the frame of which the redundancy of another one had.
         Duplicate = "duplicate",
         /// A STUN check that was received from another address before, or a packet of a client's probe that was received before.
         Replayed = "replayed",

@@ -386,6 +386,8 @@ impl CounterFollower {
                 (Count::ScenarioRecovered, now.recovered),
                 (Count::ScenarioKeyFramesGivenUp, now.key_frames_given_up),
                 (Count::ScenarioThinned, now.thinned),
+                (Count::ScenarioParity, now.parity_bytes),
+                (Count::ScenarioRepaired, now.repaired),
             ] {
                 self.totals.add(count, &[scenario], total);
             }

@@ -104,6 +104,8 @@ fn scenario_traffic_includes_a_session_that_ended() {
         recovered: 11,
         key_frames_given_up: 12,
         thinned: 13,
+        repaired: 14,
+        parity_bytes: 15,
         ..MediaCounts::default()
     };
     costs.count(&"drone".into(), &counts);
@@ -130,6 +132,8 @@ fn scenario_traffic_includes_a_session_that_ended() {
         recovered: 11,
         key_frames_given_up: 12,
         thinned: 13,
+        repaired: 14,
+        parity_bytes: 15,
         repairs,
         ..expected(1)
     };

@@ -153,6 +153,10 @@ pub struct MediaCounts {
     pub key_frames_given_up: u32,
     /// Packets of video to the client that were withheld with their frames. They are included in [`Totals::shed`].
     pub thinned: u32,
+    /// Lost packets of the client that the node got from parity.
+    pub repaired: u32,
+    /// Bytes of the parity packets that the gateway made for the client. They are included in `repairs`.
+    pub parity_bytes: u64,
 }
 
 /// Packets that repair others in one way. They are included in [`Totals`].

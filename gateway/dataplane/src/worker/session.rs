@@ -8,6 +8,7 @@ mod address;
 mod client;
 mod counts;
 mod estimate;
+mod fec;
 mod feedback;
 mod measurements;
 mod media;
@@ -45,6 +46,7 @@ use evenkeel_model::{
     DropReason, ForwardVerdict, Hop, MediaDescription, MediaLimits, PayloadType, RedundancyMode,
     RepairKind, ReplayedMedia, RouteCell, SessionId, Srtp, StreamKind,
 };
+use fec::ClientFec;
 use measurements::{reported_loss, reports, voice_jitter};
 use media::{MediaState, RunningMedia, voice};
 use node::NodeSide;
@@ -207,6 +209,7 @@ impl WorkerSession {
             // Its packets are too old, and its memory is shared.
             running.replay = None;
             DownlinkEstimate::release(&mut running.estimate);
+            running.fec.iter_mut().for_each(|fec| fec.release());
         }
         self.activity = if is_idle { Activity::Idle } else { Activity::Quiet };
         // The summary took the last counts.
@@ -287,10 +290,14 @@ impl WorkerSession {
                 return cx.egress.count_drop(reason);
             }
         };
-        if self.has_redundancy(kind, repair)
-            && let Err(reason) = self.recover_lost(hop, twin, &header, packet, cx)
-        {
-            return cx.egress.count_drop(reason);
+        if self.has_redundancy(kind, repair) {
+            let recovered = match kind {
+                StreamKind::Audio => self.recover_lost(hop, twin, &header, packet, cx),
+                StreamKind::Video => self.recover_by_parity(hop, twin, &header, packet, cx),
+            };
+            if let Err(reason) = recovered {
+                return cx.egress.count_drop(reason);
+            }
         }
         if has_repair {
             self.ask_for_missing(cx);
@@ -310,11 +317,13 @@ impl WorkerSession {
         self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
     }
 
-    /// Returns whether the client negotiated redundancy for a packet of this kind.
+    /// Returns whether the client negotiated redundancy for a packet of this kind: repeated frames of voice, or parity of video.
     #[inline]
     fn has_redundancy(&self, kind: StreamKind, repair: Option<RepairKind>) -> bool {
-        let has_some = self.running.as_deref().is_some_and(|it| it.redundancy.is_some());
-        has_some && kind == StreamKind::Audio && repair.is_none()
+        self.running.as_deref().is_some_and(|running| match kind {
+            StreamKind::Audio => running.redundancy.is_some() && repair.is_none(),
+            StreamKind::Video => running.fec.is_some(),
+        })
     }
 
     /// This packet repeats frames of earlier ones. Sends those that were lost to the node, before it. Fails if it is not to follow.
@@ -330,20 +339,66 @@ impl WorkerSession {
         let Some(mut redundancy) = self.running().redundancy.take() else { return Ok(()) };
         let found = redundancy.find_lost(header, packet, |lost| {
             self.counts().note_recovered();
-            if let Some((ssrc, sequence)) = rtp::ssrc_and_sequence(lost) {
-                self.state().measurements.sources.filled(ssrc, sequence);
-                if let Some(repair) = &mut self.running().repair {
-                    repair.note_recovered(ssrc, sequence);
-                }
-            }
-            self.state().flow.sent[StreamKind::Audio as usize] += 1;
-            if let Some(twin) = twin {
-                self.send_copy(twin, RtpSide::Rtp, StreamKind::Audio, lost, cx);
-            }
-            self.send_to_node(hop, RtpSide::Rtp, StreamKind::Audio, lost, cx);
+            self.send_recovered(hop, twin, StreamKind::Audio, lost, cx);
         });
         self.running().redundancy = Some(redundancy);
         found
+    }
+
+    /// Handles a packet of video, or of its parity. Sends packets of the client that are recovered now to the nodes, before it. Fails if it is not
+    /// to follow.
+    #[inline(never)]
+    fn recover_by_parity(
+        &mut self,
+        hop: Hop,
+        twin: Option<Hop>,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) -> Result<(), DropReason> {
+        let running = self.running();
+        if running.srtp.has_own_numbers() {
+            // The parity covers the client's numbers, which the packet no longer has.
+            return Ok(());
+        }
+        let Some(mut fec) = running.fec.take() else { return Ok(()) };
+        let memory = &cx.egress.repair_memory;
+        let received = fec.receive(header, packet, &mut running.counts, memory, cx.now);
+        while let Some(found) = fec.next_recovered() {
+            let Ok(lost) = found else {
+                cx.egress.count_drop(DropReason::Malformed);
+                continue;
+            };
+            self.counts().note_repaired();
+            let ends_frame = lost.get(1).is_some_and(|second| second & 0x80 != 0);
+            let state = self.state();
+            state.flow.frames += u32::from(ends_frame && state.feedback.has_one_video());
+            self.send_recovered(hop, twin, StreamKind::Video, lost, cx);
+        }
+        self.running().fec = Some(fec);
+        received
+    }
+
+    /// Sends a packet of the client that was recovered to the nodes.
+    fn send_recovered(
+        &mut self,
+        hop: Hop,
+        twin: Option<Hop>,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        if let Some((ssrc, sequence)) = rtp::ssrc_and_sequence(packet) {
+            self.state().measurements.sources.filled(ssrc, sequence);
+            if let Some(repair) = &mut self.running().repair {
+                repair.note_recovered(ssrc, sequence);
+            }
+        }
+        self.state().flow.sent[kind as usize] += 1;
+        if let Some(twin) = twin {
+            self.send_copy(twin, RtpSide::Rtp, kind, packet, cx);
+        }
+        self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
     }
 
     /// Few packets are inspected, so `#[cold]` moves this code out of the packet path.
@@ -723,7 +778,11 @@ impl WorkerSession {
             let (ssrc, sequence, timestamp) =
                 rewrite.unwrap_or((header.ssrc, header.sequence, header.timestamp));
             let sent = rtp::RtpHeader { ssrc, sequence, timestamp, ..*header };
-            if self.send_with_redundancy(&sent, packet, cx) {
+            let is_sent = match kind {
+                StreamKind::Audio => self.send_with_redundancy(&sent, packet, cx),
+                StreamKind::Video => self.send_with_parity(&sent, packet, cx),
+            };
+            if is_sent {
                 return;
             }
         }
@@ -822,6 +881,43 @@ impl WorkerSession {
             None => cx.egress.count_drop(DropReason::UndeclaredPayload),
         }
         cx.egress.stripped = buffer;
+    }
+
+    /// Sends a packet of video under these numbers, and the parity that is due after it. Returns false if none is made now. As above, this code
+    /// stands apart.
+    #[inline(never)]
+    fn send_with_parity(
+        &mut self,
+        sent: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) -> bool {
+        let seed = self.seed;
+        let RunningMedia { state, fec: place, .. } = self.running();
+        let Some(mut fec) = place.take() else { return false };
+        let Some(mut covered) = fec.note_sent(sent, &mut state.measurements, cx.now) else {
+            *place = Some(fec);
+            return false;
+        };
+        let rewrite = |bytes: &mut [u8]| {
+            rtp::set_ssrc(bytes, sent.ssrc);
+            rtp::set_sequence(bytes, sent.sequence);
+            rtp::set_timestamp(bytes, sent.timestamp);
+        };
+        let show = |bytes: &[u8]| covered.extend_from_slice(bytes);
+        self.send_shown(RtpSide::Rtp, StreamKind::Video, packet, cx, rewrite, show);
+        let running = self.running();
+        if running.srtp.map_to_client(&mut covered).is_ok()
+            && !fec.keep(sent, covered, &cx.egress.repair_memory, cx.now)
+        {
+            running.counts.get_or_insert_default().note_cache_refused();
+        }
+        while let Some(parity) = fec.next_parity(sent, seed, &self.running().srtp, cx.now) {
+            self.running().note_parity(parity.len());
+            self.send_to_client(RtpSide::Rtp, StreamKind::Video, parity, cx, |_| {});
+        }
+        self.running().fec = Some(fec);
+        true
     }
 
     /// Assigns numbers to a retransmission, and to the packet that it contains.
@@ -926,15 +1022,32 @@ impl WorkerSession {
         cx: &mut PacketContext<'_>,
         rewrite: impl FnOnce(&mut [u8]),
     ) {
+        self.send_shown(side, kind, packet, cx, rewrite, |_| {});
+    }
+
+    /// Sends a packet to the client. `show` gets it with all numbers, by the room's ones for payload types and extensions, before encryption.
+    #[inline(always)]
+    fn send_shown(
+        &mut self,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+        rewrite: impl FnOnce(&mut [u8]),
+        show: impl FnOnce(&[u8]),
+    ) {
         // The next copy must have the counters.
         self.uncopied |= self.has_srtp();
         let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
         if let Some(RunningMedia { estimate: Some(estimate), .. }) = &running
             && estimate.has_numbers()
         {
-            return self.send_numbered(side, kind, packet, cx, rewrite);
+            return self.send_numbered(side, kind, packet, cx, rewrite, show);
         }
-        self.client.send(side, kind, dscp, packet, &self.media, self.home, running, cx, rewrite);
+        self.client.send(side, kind, dscp, packet, &self.media, self.home, running, cx, |bytes| {
+            rewrite(bytes);
+            show(bytes);
+        });
     }
 
     /// Sends a packet to a client that takes transport-wide numbers. Few sessions do, so this code stands apart from the packet path of
@@ -947,12 +1060,14 @@ impl WorkerSession {
         packet: &[u8],
         cx: &mut PacketContext<'_>,
         rewrite: impl FnOnce(&mut [u8]),
+        show: impl FnOnce(&[u8]),
     ) {
         let Some(mut estimate) = self.running().estimate.take() else { return };
         let numbered = estimate.number(packet, rewrite, cx.now);
         let more = (numbered.len() - packet.len()) as u64;
         let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
-        self.client.send(side, kind, dscp, numbered, &self.media, self.home, running, cx, |_| {});
+        let show = |bytes: &mut [u8]| show(bytes);
+        self.client.send(side, kind, dscp, numbered, &self.media, self.home, running, cx, show);
         let RunningMedia { state, estimate: place, .. } = self.running();
         state.totals.bytes_down += more;
         state.measurements.bytes_down += more;
@@ -1191,10 +1306,11 @@ impl WorkerSession {
         let had_video = self.media.has_video();
         self.media = media;
         let media = Arc::clone(&self.media);
-        let RunningMedia { state, srtp, repair, redundancy, estimate, .. } = self.running();
+        let RunningMedia { state, srtp, repair, redundancy, estimate, fec, .. } = self.running();
         ClientRepair::follow(repair, &media);
         Redundancy::follow(redundancy, &media);
         DownlinkEstimate::follow(estimate, &media);
+        ClientFec::follow(fec, &media);
         state.measurements.note_redundancy(|_| None);
         let had_media = srtp.may_receive();
         srtp.set_answered(answered);
@@ -1350,10 +1466,13 @@ impl WorkerSession {
             self.look_for_keys(cx);
         }
         self.tick_repair(cx);
-        if let Some(running) = self.running.as_deref_mut()
-            && let Some(redundancy) = &mut running.redundancy
-        {
-            redundancy.choose(&mut running.state.measurements, cx.now);
+        if let Some(RunningMedia { state, redundancy, fec, .. }) = self.running.as_deref_mut() {
+            if let Some(redundancy) = redundancy {
+                redundancy.choose(&mut state.measurements, cx.now);
+            }
+            if let Some(fec) = fec {
+                fec.choose(&state.measurements, cx.now);
+            }
         }
     }
 

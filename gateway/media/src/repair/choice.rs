@@ -1,9 +1,13 @@
-//! The repair of a client's voice, chosen from the state of its path every 100 ms.
+//! The repair of a client's voice and video, chosen from the state of its path every 100 ms.
 //!
 //! Nothing while the path loses nothing; then the cheapest repair that is in time. Retransmission costs the lost packets alone, but a round
-//! trip of time; redundancy is in time on any path, and costs each frame again.
+//! trip of time; redundancy is in time on any path, and costs each frame again. [`ParityChoice`] is that of video.
+
+mod parity;
 
 use std::time::{Duration, Instant};
+
+pub use parity::{ParityChoice, VideoPath};
 
 use crate::loss::LossSample;
 use crate::repair::red::Spacing;
@@ -70,15 +74,37 @@ pub enum Repair {
     Redundancy(Spacing),
 }
 
+/// The last sample with at least some loss, remembered for [`LOSSLESS_FOR`].
+#[derive(Clone, Copy, Default, Debug)]
+struct LastLoss(Option<Instant>);
+
+impl LastLoss {
+    /// Handles a sample. Returns whether one with at least this loss is remembered.
+    fn note(&mut self, loss: LossSample, least: u32, now: Instant) -> bool {
+        let is_over = |since: Instant| now.saturating_duration_since(since) >= LOSSLESS_FOR;
+        if loss.ppm >= least {
+            self.0 = Some(loss.at);
+        } else if self.0.is_some_and(is_over) {
+            self.0 = None;
+        }
+        self.0.is_some()
+    }
+
+    /// Returns the loss from which on there is something to repair.
+    fn least(self) -> u32 {
+        if self.0.is_some() { LOSS_NONE_PPM } else { LOSS_MIN_PPM }
+    }
+}
+
 /// The choice for one path, with its hysteresis.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct RepairChoice {
     /// The last sample with loss, if there is loss to repair.
-    lossy_at: Option<Instant>,
+    lossy: LastLoss,
     /// The last sample with more loss than [`RETRANSMISSION_MAX_PPM`].
-    heavy_at: Option<Instant>,
+    heavy: LastLoss,
     /// The last sample for which two frames are worth their bytes.
-    two_frames_at: Option<Instant>,
+    two_frames: LastLoss,
 }
 
 impl RepairChoice {
@@ -88,26 +114,15 @@ impl RepairChoice {
             *self = RepairChoice::default();
             return Repair::Nothing;
         };
-        let begins = if self.lossy_at.is_some() { LOSS_NONE_PPM } else { LOSS_MIN_PPM };
         let is_long = path.burst_x100 > LONG_BURST_X100;
         let two_from = if is_long { TWO_FRAMES_IN_BURSTS_PPM } else { TWO_FRAMES_PPM };
-        let note = |at: &mut Option<Instant>, least: u32| {
-            let is_over = |since: Instant| now.saturating_duration_since(since) >= LOSSLESS_FOR;
-            if loss.ppm >= least {
-                *at = Some(loss.at);
-            } else if at.is_some_and(is_over) {
-                *at = None;
-            }
-            at.is_some()
-        };
-        let is_lossy = note(&mut self.lossy_at, begins);
-        let is_heavy = note(&mut self.heavy_at, RETRANSMISSION_MAX_PPM);
-        let takes_two = note(&mut self.two_frames_at, two_from);
+        let is_lossy = self.lossy.note(loss, self.lossy.least(), now);
+        let is_heavy = self.heavy.note(loss, RETRANSMISSION_MAX_PPM, now);
+        let takes_two = self.two_frames.note(loss, two_from, now);
         if !is_lossy {
             return Repair::Nothing;
         }
-        let is_in_time = |trip: Duration| trip + REORDERED_WITHIN <= path.latency;
-        let retransmits = path.takes_retransmission && path.round_trip.is_some_and(is_in_time);
+        let retransmits = path.takes_retransmission && is_in_time(path.round_trip, path.latency);
         let by_itself = path.has_lbrr && path.burst_x100 <= LBRR_REACH_X100;
         let spacing = spacing(path, if takes_two { Spacing::FRAMES_MAX } else { 1 });
         match spacing.filter(|_| path.takes_redundancy && !by_itself) {
@@ -116,6 +131,11 @@ impl RepairChoice {
             _ => Repair::Nothing,
         }
     }
+}
+
+/// Returns whether a packet that is requested again comes while the receiver awaits it. An unknown round trip may be too long.
+fn is_in_time(round_trip: Option<Duration>, latency: Duration) -> bool {
+    round_trip.is_some_and(|trip| trip + REORDERED_WITHIN <= latency)
 }
 
 /// Returns the widest spacing of at most this many frames by which the oldest comes a frame before the client plays it, so that jitter has

@@ -170,6 +170,8 @@ fn status() -> StatusReport {
         recovered: 21,
         key_frames_given_up: 22,
         thinned: 23,
+        repaired: 24,
+        parity_bytes: 25,
         ..ScenarioTraffic::default()
     };
     let [rtx, fec] = &mut traffic.repairs;
@@ -277,6 +279,8 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_scenario_recovered_total", "call", "21");
     says(&telemetry, "evenkeel_scenario_key_frames_given_up_total", "call", "22");
     says(&telemetry, "evenkeel_scenario_thinned_packets_total", "call", "23");
+    says(&telemetry, "evenkeel_scenario_repaired_total", "call", "24");
+    says(&telemetry, "evenkeel_scenario_parity_bytes_total", "call", "25");
     says(&telemetry, "evenkeel_scenario_lost_total", "up", "9");
     says(&telemetry, "evenkeel_scenario_lost_total", "down", "11");
     says(&telemetry, "evenkeel_scenario_retransmissions_total", "down", "16");

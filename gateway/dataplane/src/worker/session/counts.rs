@@ -126,6 +126,17 @@ impl SessionCounts {
         self.counts.thinned += 1;
     }
 
+    /// A parity packet is sent to the client.
+    pub(super) fn note_parity(&mut self, bytes: usize) {
+        self.counts.parity_bytes += bytes as u64;
+        self.note_repair(RepairKind::Fec, MediaDirection::ToClient, bytes);
+    }
+
+    /// A lost packet of the client was recovered from parity.
+    pub(super) fn note_repaired(&mut self) {
+        self.counts.repaired += 1;
+    }
+
     /// For this long the client received nothing.
     pub(super) fn note_gap(&mut self, gap: Duration) {
         self.counts.gap = self.counts.gap.max(Some(gap));

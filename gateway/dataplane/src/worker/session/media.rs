@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::counts::SessionCounts;
 use super::estimate::DownlinkEstimate;
+use super::fec::ClientFec;
 use super::feedback::SenderFeedback;
 use super::measurements::{FlowTally, MediaSigns, VoiceMeasurements};
 use super::reachability::AddressValidation;
@@ -42,6 +43,8 @@ pub(super) struct RunningMedia {
     pub(super) estimate: Option<Box<DownlinkEstimate>>,
     /// Present once the client's video was thinned. The record of the session does not contain it.
     pub(super) thinning: Option<Box<Thinning>>,
+    /// Present if the client negotiated parity for its video.
+    pub(super) fec: Option<Box<ClientFec>>,
 }
 
 /// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
@@ -133,25 +136,27 @@ impl RunningMedia {
         Box::new(RunningMedia::with(state, SrtpEnds::default(), None, media))
     }
 
-    /// Continues this state. The caches and the redundancy of a session begin empty.
+    /// Continues this state. The caches, the redundancy and the parity of a session begin empty.
     pub(super) fn with(
         state: MediaState,
         srtp: SrtpEnds,
         counts: Option<Box<SessionCounts>>,
         media: &MediaDescription,
     ) -> RunningMedia {
-        let (repair, mut redundancy, mut estimate) = (ClientRepair::of(media), None, None);
+        let (mut redundancy, mut estimate, mut fec) = (None, None, None);
         Redundancy::follow(&mut redundancy, media);
         DownlinkEstimate::follow(&mut estimate, media);
+        ClientFec::follow(&mut fec, media);
         RunningMedia {
             state,
             srtp,
             counts,
-            repair,
+            repair: ClientRepair::of(media),
             replay: None,
             redundancy,
             estimate,
             thinning: None,
+            fec,
         }
     }
 
@@ -237,6 +242,14 @@ impl RunningMedia {
             estimate.note_report(lost_ppm, round_trip, bytes, now);
         }
         estimate.as_deref_mut().is_none_or(|estimate| estimate.read_feedback(compound, now))
+    }
+
+    /// A parity packet of this length is sent to the client.
+    pub(super) fn note_parity(&mut self, bytes: usize) {
+        self.state.totals.packets_down += 1;
+        self.state.totals.bytes_down += bytes as u64;
+        self.state.measurements.bytes_down += bytes as u64;
+        self.counts.get_or_insert_default().note_parity(bytes);
     }
 
     pub(super) fn take_counts(&mut self) -> MediaCounts {

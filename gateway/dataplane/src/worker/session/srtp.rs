@@ -368,18 +368,39 @@ impl SrtpEnds {
         packet: &mut Vec<u8>,
         at: GrantView<'_>,
     ) -> Result<(), ProtectError> {
-        let client = self.client.as_deref_mut().ok_or(ProtectError::NO_KEYS)?;
-        let answered = client.answered.as_deref().filter(|_| side == RtpSide::Rtp);
-        if let Some(AnsweredMedia { numbers: Some(numbers), .. }) = answered {
-            numbers
-                .map_to_client(packet)
-                .map_err(|error| ProtectError::Dropped(unmapped(error)))?;
+        if side == RtpSide::Rtp {
+            self.map_to_client(packet)?;
         }
+        let client = self.client.as_deref_mut().ok_or(ProtectError::NO_KEYS)?;
         let contexts = client.contexts.as_mut().ok_or(ProtectError::NO_KEYS)?;
         contexts.protect(side, packet, at).map_err(|error| match error {
             SrtpError::LeaseExhausted { .. } => ProtectError::LeaseExhausted,
             error => ProtectError::Dropped(drop_reason(error)),
         })
+    }
+
+    /// The numbers of the client that differ from those of its room.
+    fn own_numbers(&self) -> Option<&ClientNumbers> {
+        self.answered()?.numbers.as_ref()
+    }
+
+    /// Returns whether some numbers of the client differ from those of its room.
+    pub(super) fn has_own_numbers(&self) -> bool {
+        self.own_numbers().is_some()
+    }
+
+    /// Gives a packet to the client the client's numbers.
+    pub(super) fn map_to_client(&self, packet: &mut [u8]) -> Result<(), ProtectError> {
+        let Some(numbers) = self.own_numbers() else { return Ok(()) };
+        numbers.map_to_client(packet).map_err(|error| ProtectError::Dropped(unmapped(error)))
+    }
+
+    /// Returns the number behind the last one that may have been sent to the client with this SSRC, here or at another process. `None` if none
+    /// was, or if the client's SRTP does not end here.
+    pub(super) fn next_number(&self, ssrc: u32) -> Option<u16> {
+        let mut sources = self.client_contexts()?.sender.counters();
+        let next = sources.find(|source| source.ssrc == ssrc)?.rtp.next;
+        (next > 0).then_some(next as u16)
     }
 
     /// Gives the client's streams the SSRCs that the answer announced.

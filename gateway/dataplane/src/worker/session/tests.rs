@@ -23,6 +23,7 @@ use super::*;
 
 mod continued;
 mod estimate;
+mod fec;
 mod hitless;
 mod key_frames;
 mod leg_srtp;

@@ -153,6 +153,48 @@ impl Scene {
         heard
     }
 
+    /// Another process continues the session, after this one has ended.
+    fn hand_over(&mut self) {
+        let state = self.bench.session.hand_out(&Flows::new(4));
+        let client = self.bench.client.local_addr().unwrap();
+        let declared = ClientAddressing::Declared { listener: 0, address: client, rtcp: client };
+        self.bench.session = WorkerSession::new(Install {
+            srtp: Some(self.keying.clone()),
+            media: Arc::clone(&self.bench.session.media),
+            route: Arc::clone(&self.bench.session.route),
+            state: Some(Box::new(handed_over(&state))),
+            ..install(declared, Srtp::Terminated, 0)
+        });
+        assert!(self.bench.session.begin_srtp(self.bench.start));
+        self.bench.egress.indices =
+            WorkerGrant::new(Arc::new(IndexGrant::new(1, self.bench.start)), 0);
+    }
+
+    /// The packets that the phone receives while the node sends these pictures, decrypted.
+    fn opened_pictures(&mut self, numbers: std::ops::RangeInclusive<u16>) -> Vec<Vec<u8>> {
+        let (hop, mut opened) = (self.hop, Vec::new());
+        for number in numbers {
+            let packet = super::fec::picture(number);
+            self.bench.at(super::fec::ms(number), |session, cx| {
+                session.handle_node_packet(hop, &packet, cx);
+            });
+            let mut datagram = [0; 256];
+            while let Ok(length) = self.bench.client.recv(&mut datagram) {
+                let packet = self.phone.receiver.unprotect_rtp(&mut datagram[..length]);
+                opened.push(packet.unwrap().to_vec());
+            }
+        }
+        opened
+    }
+
+    /// The phone reports that so many pictures up to this one are lost, and the session chooses its repair.
+    fn report_lost_pictures(&mut self, number: u16, lost: u16) {
+        let report = super::redundancy::report(number, lost);
+        let report = self.phone.protect(RtpSide::Rtcp, &report);
+        self.deliver_at(super::fec::ms(number), ArrivalKind::Rtcp, &report);
+        self.bench.at(super::fec::ms(number), WorkerSession::tick);
+    }
+
     /// Delivers a packet of the node. Returns what the phone receives of it.
     fn answer(&mut self, ms: u64, packet: &[u8]) -> Option<Vec<u8>> {
         let hop = self.hop;
@@ -758,4 +800,45 @@ fn repeated_frames_are_protected() {
     let header = rtp::RtpHeader::parse(&opened).unwrap();
     assert_eq!((header.payload_type, header.sequence), (RED, 55));
     assert_eq!(frames(&opened), [51, 53, 55].map(frame));
+}
+
+#[test]
+fn parity_has_indices_of_its_own_at_each_process() {
+    use super::fec::{FLEXFEC, header, media};
+
+    let mut scene = Scene::new();
+    let media = media(Srtp::Terminated, true, false);
+    scene.bench.session.renegotiate(media, Arc::new(answered(true)));
+    let mut parities = Vec::new();
+    for (first, lost) in [(1, 5), (101, 10)] {
+        assert_eq!(scene.opened_pictures(first..=first + 95).len(), 96);
+        scene.report_lost_pictures(first + 95, lost);
+        let opened = scene.opened_pictures(first + 96..=first + 99);
+        let headers = opened.iter().map(|packet| header(packet));
+        parities.extend(headers.filter(|header| header.payload_type == FLEXFEC));
+        scene.hand_over();
+    }
+    let numbers: Vec<_> = parities.iter().map(|header| (header.ssrc, header.sequence)).collect();
+    let [(ssrc, sequence), _] = numbers[..] else { panic!("{numbers:?}") };
+    assert_eq!(numbers[1], (ssrc, sequence + 1), "the second process goes on");
+    assert_ne!(ssrc, header(&super::fec::picture(1)).ssrc);
+    assert_eq!(scene.bench.drops(DropReason::SrtpIndex), 0);
+}
+
+#[test]
+fn parity_covers_packets_as_the_client_gets_them() {
+    use super::fec::{FLEXFEC, media, picture, recovered};
+
+    let mut scene = Scene::new();
+    let payload_types = vec![(120, 96), (121, FLEXFEC)].into();
+    let numbers = ClientNumbers::new(&payload_types, &ExtensionMap::default(), None);
+    let answered = AnsweredMedia { numbers, ..answered(true) };
+    scene.answer_offer(answered.clone());
+    scene.bench.session.renegotiate(media(Srtp::Terminated, true, false), Arc::new(answered));
+    scene.opened_pictures(1..=96);
+    scene.report_lost_pictures(96, 5);
+    let opened = scene.opened_pictures(97..=124);
+    let mut lost = picture(118);
+    rtp::set_payload_type(&mut lost, 120);
+    assert_eq!(recovered(&opened, 121, 118), [lost]);
 }
