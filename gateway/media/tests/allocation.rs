@@ -198,8 +198,11 @@ fn srtp_never_allocates() {
 fn retransmission_never_allocates() {
     #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
     let origin = Instant::now();
-    let timing =
-        PathTiming { round_trip: Duration::from_millis(40), latency: Duration::from_millis(120) };
+    let timing = PathTiming {
+        round_trip: Duration::from_millis(40),
+        is_measured: true,
+        latency: Duration::from_millis(120),
+    };
     let mut cache = PacketCache::new(1 << 20, timing.kept_for());
     let (mut answers, mut missing) = (Answers::default(), MissingPackets::default());
     let mut session = |numbers: std::ops::Range<u32>| {

@@ -8,7 +8,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use evenkeel_media::roq;
 use quinn_proto::crypto::rustls::HandshakeData;
-use quinn_proto::{Connection, ConnectionHandle, Dir, Event, StreamEvent, StreamId, VarInt};
+use quinn_proto::{
+    Connection, ConnectionHandle, Dir, Event, SendDatagramError, StreamEvent, StreamId, VarInt,
+};
 
 use super::code;
 use super::congestion::SendRoom;
@@ -181,10 +183,12 @@ impl ClientConnection {
                 // In memory of its own, as all that may wait in the queue.
                 let answer = echoes.then(|| Bytes::copy_from_slice(&datagram));
                 // One that does not fit is lost.
-                if let Some(Err(SendDatagramError::Blocked(_))) =
-                    answer.map(|answer| self.send_datagram(answer))
-                {
-                    count(&hub.counters.datagrams_full);
+                match answer.map(|answer| self.connection.datagrams().send(answer, false)) {
+                    Some(Ok(())) => self.queued += 1,
+                    Some(Err(SendDatagramError::Blocked(_))) => {
+                        count(&hub.counters.datagrams_full);
+                    }
+                    Some(Err(_)) | None => {}
                 }
                 continue;
             }
@@ -290,7 +294,7 @@ impl ClientConnection {
     fn has_passed_all(&mut self) -> bool {
         // quinn counts each with a `Bytes`, and one of these as taken.
         let space = self.connection.datagrams().send_buffer_space();
-        space + mem::size_of::<Bytes>() >= QUINN_QUEUE
+        space + size_of::<Bytes>() >= QUINN_QUEUE
     }
 
     /// Counts the DATAGRAMs sent since the last call.

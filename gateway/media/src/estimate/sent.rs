@@ -83,7 +83,8 @@ impl SentPackets {
                 told[index] = Some(stream);
             }
         }
-        let (newer, older) = self.packets.split_at_mut(self.next.min(self.packets.len()));
+        let split = self.next.min(self.packets.len());
+        let (newer, older) = self.packets.split_at_mut(split);
         let in_order = older.iter_mut().chain(newer).flatten();
         for packet in in_order.filter(|packet| now_us - packet.at_us < SENT_KEPT_US) {
             let stream = told[usize::from(packet.stream)];

@@ -275,7 +275,7 @@ pub fn retain_answers(compound: &mut [u8], mut is_known: impl FnMut(u32) -> bool
 
 /// Returns the source that a block reports on.
 pub(crate) fn source(block: &[u8]) -> Option<u32> {
-    match block.first()? {
+    match *block.first()? {
         LOSS_RUNS | DUPLICATE_RUNS | RECEIPT_TIMES | STATISTICS | VOIP_METRICS => {
             read_u32(block, 4)
         }
@@ -286,7 +286,7 @@ pub(crate) fn source(block: &[u8]) -> Option<u32> {
 /// Returns the first number that a block reports on, if its numbers can be moved: receipt times have the timestamps of the sender, too,
 /// and metrics of voice no numbers.
 pub(crate) fn first_number(block: &[u8]) -> Option<u16> {
-    match block.first()? {
+    match *block.first()? {
         LOSS_RUNS | DUPLICATE_RUNS | STATISTICS => read_u16(block, 8),
         _ => None,
     }

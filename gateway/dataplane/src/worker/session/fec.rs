@@ -177,6 +177,10 @@ impl ClientFec {
         Some(covered)
     }
 
+    fn stream(&mut self, ssrc: u32) -> Option<&mut CoveredStream> {
+        self.streams.iter_mut().find(|stream| stream.ssrc == ssrc)
+    }
+
     /// Returns whether the stream is followed. If not, another stream would lose its place with each packet.
     fn follow_stream(&mut self, ssrc: u32, now: Instant) -> bool {
         if let Some(stream) = self.stream(ssrc) {

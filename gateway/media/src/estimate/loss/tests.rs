@@ -47,6 +47,8 @@ fn loss_that_a_lower_rate_leaves_is_random() {
     assert!(!tolerance.is_exceeded(0.3, 1e3));
     assert!(tolerance.is_exceeded(0.4, 1e3), "more than the random loss");
     let mut tolerance = LossTolerance::default();
-    [0.2, 0.2, 0.2, 0.0].map(|loss| tolerance.is_exceeded(loss, 1e3));
+    for loss in [0.2, 0.2, 0.2, 0.0] {
+        tolerance.is_exceeded(loss, 1e3);
+    }
     assert!(tolerance.is_exceeded(0.2, 1e3), "it had ended");
 }
