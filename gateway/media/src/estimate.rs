@@ -91,7 +91,7 @@ impl RateEstimate {
             if let Some(packet) = self.sent.find(number, now_us) {
                 match ticks {
                     Some(ticks) => {
-                        self.path.note_arrived(packet, Some(reference_us + ticks * TICK_US))
+                        self.path.note_arrived(packet, Some(reference_us + ticks * TICK_US));
                     }
                     None => self.path.note_missing(packet),
                 }

@@ -11,10 +11,8 @@ mod transport_cc;
 pub mod xr;
 
 pub use ccfb::{CongestionFeedback, PacketArrival, StreamArrivals};
-use feedback::CONGESTION;
-pub(crate) use feedback::{
-    APPLICATION, FIR, NACK, PAYLOAD_FEEDBACK, PLI, RPSI, TMMBN, TRANSPORT_WIDE,
-};
+pub(crate) use feedback::{APPLICATION, FIR, NACK, PAYLOAD_FEEDBACK, PLI, RPSI, TMMBN};
+use feedback::{CONGESTION, TRANSPORT_WIDE};
 pub use feedback::{
     Fir, FirEntry, Nack, Pli, Remb, TMMBR, TRANSPORT_FEEDBACK, write_fir, write_nack, write_pli,
     write_remb, write_tmmbr,

@@ -6,11 +6,8 @@ use super::*;
 use crate::rtcp::write_transport_feedback;
 use link::{Flow, World};
 
-/// A clock set by the test; only distances between its instants matter.
 fn at_us(us: i64) -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
-    static ORIGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    *ORIGIN + Duration::from_micros(us.unsigned_abs())
+    crate::tests::at(0) + Duration::from_micros(us.unsigned_abs())
 }
 
 /// A flow through a path that carries it.

@@ -235,7 +235,7 @@ impl WindowDecoder {
         }
     }
 
-    /// Notes a source symbol. Returns false if it was recovered before.
+    /// Notes a source symbol. Returns false if the same one was recovered before.
     pub(crate) fn note_source(&mut self, number: u16, source: &[u8], now: Instant) -> bool {
         self.recovered.clear();
         self.advance(number, now);
@@ -245,9 +245,10 @@ impl WindowDecoder {
         let oldest = column(self.next);
         let symbol = &mut self.symbols[column(number)];
         match symbol.state {
-            SymbolState::Recovered => return false,
+            SymbolState::Recovered if symbol.bytes[LENGTH_LEN..] == *source => return false,
             SymbolState::Known => return true,
-            SymbolState::Unknown | SymbolState::Missing(_) => {}
+            // A symbol that differs from the recovered one: the sender began anew, or a repair datagram was forged.
+            SymbolState::Recovered | SymbolState::Unknown | SymbolState::Missing(_) => {}
         }
         if LENGTH_LEN + source.len() > SYMBOL_MAX {
             symbol.state = SymbolState::Unknown;

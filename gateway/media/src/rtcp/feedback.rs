@@ -12,7 +12,7 @@ pub(crate) const NACK: u8 = 1;
 /// Format of TMMBR, transport-layer feedback (RFC 5104, 4.2).
 pub const TMMBR: u8 = 3;
 /// Format of the arrival times of packets with transport-wide sequence numbers, transport-layer feedback.
-pub(crate) const TRANSPORT_WIDE: u8 = 15;
+pub(super) const TRANSPORT_WIDE: u8 = 15;
 /// Format of congestion control feedback, transport-layer feedback (RFC 8888, 3.1).
 pub(super) const CONGESTION: u8 = 11;
 /// Format of TMMBN; see [`TMMBR`].

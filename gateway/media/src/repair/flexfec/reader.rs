@@ -129,7 +129,7 @@ impl ParityReader {
         let parity = self.waiting.swap_remove(index);
         let sequence = parity.base.wrapping_add(parity.lost.trailing_zeros() as u16);
         self.advance(sequence);
-        Some(match self.add_up(parity, sequence) {
+        Some(match self.add_up(&parity, sequence) {
             Ok(length) => {
                 let kept = ReceivedPacket { sequence, length: length as u16, is_recovered: true };
                 self.packets[place(sequence)] = Some(kept);
@@ -141,8 +141,8 @@ impl ParityReader {
     }
 
     /// Writes the lost packet of a parity packet, of which all others are kept, to its place. Returns its length.
-    fn add_up(&mut self, parity: WaitingParity, sequence: u16) -> Result<usize, FlexfecError> {
-        let WaitingParity { base, mask, lost, mut fields, length, mut data } = parity;
+    fn add_up(&mut self, parity: &WaitingParity, sequence: u16) -> Result<usize, FlexfecError> {
+        let WaitingParity { base, mask, lost, mut fields, length, mut data } = *parity;
         let sum = &mut data[..length];
         for at in places(mask & !lost) {
             let sequence = base.wrapping_add(at);

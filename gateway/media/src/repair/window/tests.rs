@@ -141,6 +141,15 @@ fn late_original_of_a_recovered_symbol_is_refused() {
 }
 
 #[test]
+fn source_symbol_unlike_the_recovered_one_passes() {
+    let (mut forger, mut decoder) = (WindowEncoder::new(MARK, 1), WindowDecoder::new(0));
+    decoder.note_repair(forger.add(0, b"forged").unwrap(), at(0)).unwrap();
+    assert_eq!(decoder.take_recovered(), Some((0, &b"forged"[..])));
+    assert!(decoder.note_source(0, b"sent", at(0)));
+    assert_eq!(decoder.take_recovered(), None);
+}
+
+#[test]
 fn late_source_symbol_completes_an_equation() {
     let (mut encoder, mut decoder) = (WindowEncoder::new(MARK, 5), WindowDecoder::new(0));
     let now = at(0);

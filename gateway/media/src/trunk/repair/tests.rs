@@ -5,11 +5,8 @@ use crate::trunk::entries;
 
 const TAG: Tag = Tag(0xa1a2_a3a4_a5a6_a7a8);
 
-/// A clock set by the test; only distances between its instants matter.
 fn at(us: u64) -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
-    static ORIGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    *ORIGIN + Duration::from_secs(1_000) + Duration::from_micros(us)
+    crate::tests::at(0) + Duration::from_micros(us)
 }
 
 fn packet(number: u32) -> Vec<u8> {
