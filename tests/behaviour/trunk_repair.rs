@@ -47,7 +47,7 @@ fn assert_leg_is_repaired(mut node: Node, seed: u64) {
     link.set_both(Conditions::loss_percent(5));
     // Without repair 29 of 300 packets are missing.
     let sent = (BURSTS * BURST) as usize;
-    wait_until("what the leg loses comes back", || came_back(&mut ann) >= sent - sent / 50);
+    wait_until("lost packets come back", || came_back(&mut ann) >= sent - sent / 50);
     drop(gateway);
     let counters = node.kill();
     assert!(counters.repairs_in > 0 && counters.bundles_recovered > 0, "{counters:?}");

@@ -76,7 +76,7 @@ fn resting_sessions_have_turns_beside_the_others() {
     let rounds: Vec<_> = (0..RESTING_TURNS).map(|_| next(&many)).collect();
     assert!(rounds.iter().all(|ids| ids.len() == 410 && ids.is_sorted()));
     assert!(rounds.iter().all(|ids| ids[..10] == (0..10).map(SessionId).collect::<Vec<_>>()));
-    let distinct: std::collections::BTreeSet<SessionId> = rounds.concat().into_iter().collect();
+    let distinct: BTreeSet<SessionId> = rounds.concat().into_iter().collect();
     assert_eq!(distinct.len(), 60_010, "each has its turn");
     let busy = TickedSessions::of(0..5_000, 5_000..6_000);
     let ids = next(&busy);

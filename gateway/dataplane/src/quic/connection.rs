@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 use std::mem;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evenkeel_media::roq;
 use quinn_proto::crypto::rustls::HandshakeData;
-use quinn_proto::{
-    Connection, ConnectionHandle, Dir, Event, SendDatagramError, StreamEvent, StreamId, VarInt,
-};
+use quinn_proto::{Connection, ConnectionHandle, Dir, Event, StreamEvent, StreamId, VarInt};
 
 use super::code;
 use super::congestion::SendRoom;
@@ -19,13 +17,16 @@ use super::http3::{self, Http3, Http3Context, Http3Error};
 use super::hub::{Hub, PathStatistics, Rejected};
 use super::send_queue::SendQueue;
 use super::streams::{IncomingStream, OutgoingStreams};
-use crate::ring::PacketPriority;
+use crate::ring::{PacketPriority, SendTerms};
 
 /// DATAGRAMs that quinn gets at once, for one system call. quinn sends as many in a burst before its pacer delays others (`MIN_BURST_SIZE`).
 const BATCH: usize = 8;
 
 /// The queue of quinn in bytes, for a batch.
 pub(super) const QUINN_QUEUE: usize = 64 * 1_024;
+
+/// The queue for answers to a probe in bytes, as for media by default. A connection has the one or the other.
+const ECHO_QUEUE: usize = 64 * 1_024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ConnectionStage {
@@ -180,15 +181,13 @@ impl ClientConnection {
                 probe.echoes(self.connection.remote_address(), &datagram[start..], now)
             });
             if let Some(echoes) = echoes {
-                // In memory of its own, as all that may wait in the queue.
-                let answer = echoes.then(|| Bytes::copy_from_slice(&datagram));
                 // One that does not fit is lost.
-                match answer.map(|answer| self.connection.datagrams().send(answer, false)) {
-                    Some(Ok(())) => self.queued += 1,
-                    Some(Err(SendDatagramError::Blocked(_))) => {
-                        count(&hub.counters.datagrams_full);
-                    }
-                    Some(Err(_)) | None => {}
+                if echoes && self.takes_datagram(datagram.len()) {
+                    // In memory of its own, as all that may wait in the queue.
+                    let answer = Bytes::copy_from_slice(&datagram);
+                    let until = now + Duration::from_millis(SendTerms::LATENCY_MS_MAX.into());
+                    let priority = PacketPriority::Voice;
+                    self.queue_datagram(answer, priority, until, ECHO_QUEUE, &hub.counters);
                 }
                 continue;
             }

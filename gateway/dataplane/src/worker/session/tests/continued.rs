@@ -242,7 +242,7 @@ impl Stage {
                 // They begin anew in another process.
                 if let Some(summary) = &mut summary {
                     summary.counts = MediaCounts::default();
-                    summary.measures.set(evenkeel_model::Metric::FreezeDown, 0);
+                    summary.measures.set(Metric::FreezeDown, 0);
                     summary.flow.jitter_us = None;
                     summary.measures.set(Metric::AvailableDown, 0);
                 }

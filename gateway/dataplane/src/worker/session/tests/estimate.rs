@@ -140,7 +140,7 @@ fn numbers_are_consecutive_over_streams() {
 fn numbers_follow_the_mapping_after_a_switch() {
     let mut call = Call::new(media(Srtp::Plain, [true, true]));
     let before = call.hear(0, &packet(VP8, 9, 100));
-    call.hop = super::signs::hop(1);
+    call.hop = signs::hop(1);
     call.bench.board = Arc::new(Board::new(2));
     let route = Route::new(2, RedundancyMode::Hot, [(call.hop, HopGrant::Admitted)]);
     call.bench.session.route = Arc::new(RouteCell::holding(route));
@@ -289,7 +289,7 @@ fn reports_of_other_clients_are_evidence() {
 fn numbers_go_on_after_a_later_offer() {
     let mut call = Call::new(media(Srtp::Plain, [true, true]));
     call.hear(0, &packet(VP8, 9, 1));
-    let answered = Arc::new(super::srtp::answered(true));
+    let answered = Arc::new(srtp::answered(true));
     let mut offers = |takes| {
         call.bench.session.renegotiate(Arc::new(media(Srtp::Plain, takes)), Arc::clone(&answered));
         let sequence = 2 + call.bench.session.totals(call.bench.start).packets_down as u16;

@@ -174,8 +174,8 @@ impl Scene {
     fn opened_pictures(&mut self, numbers: std::ops::RangeInclusive<u16>) -> Vec<Vec<u8>> {
         let (hop, mut opened) = (self.hop, Vec::new());
         for number in numbers {
-            let packet = super::fec::picture(number);
-            self.bench.at(super::fec::ms(number), |session, cx| {
+            let packet = fec::picture(number);
+            self.bench.at(fec::ms(number), |session, cx| {
                 session.handle_node_packet(hop, &packet, cx);
             });
             let mut datagram = [0; 256];
@@ -189,10 +189,10 @@ impl Scene {
 
     /// The phone reports that so many pictures up to this one are lost, and the session chooses its repair.
     fn report_lost_pictures(&mut self, number: u16, lost: u16) {
-        let report = super::redundancy::report(number, lost);
+        let report = redundancy::report(number, lost);
         let report = self.phone.protect(RtpSide::Rtcp, &report);
-        self.deliver_at(super::fec::ms(number), ArrivalKind::Rtcp, &report);
-        self.bench.at(super::fec::ms(number), WorkerSession::tick);
+        self.deliver_at(fec::ms(number), ArrivalKind::Rtcp, &report);
+        self.bench.at(fec::ms(number), WorkerSession::tick);
     }
 
     /// Delivers a packet of the node. Returns what the phone receives of it.
@@ -804,7 +804,7 @@ fn repeated_frames_are_protected() {
 
 #[test]
 fn parity_has_indices_of_its_own_at_each_process() {
-    use super::fec::{FLEXFEC, header, media};
+    use fec::{FLEXFEC, header, media};
 
     let mut scene = Scene::new();
     let media = media(Srtp::Terminated, true, false);
@@ -821,13 +821,13 @@ fn parity_has_indices_of_its_own_at_each_process() {
     let numbers: Vec<_> = parities.iter().map(|header| (header.ssrc, header.sequence)).collect();
     let [(ssrc, sequence), _] = numbers[..] else { panic!("{numbers:?}") };
     assert_eq!(numbers[1], (ssrc, sequence + 1), "the second process goes on");
-    assert_ne!(ssrc, header(&super::fec::picture(1)).ssrc);
+    assert_ne!(ssrc, header(&fec::picture(1)).ssrc);
     assert_eq!(scene.bench.drops(DropReason::SrtpIndex), 0);
 }
 
 #[test]
 fn parity_covers_packets_as_the_client_gets_them() {
-    use super::fec::{FLEXFEC, media, picture, recovered};
+    use fec::{FLEXFEC, media, picture, recovered};
 
     let mut scene = Scene::new();
     let payload_types = vec![(120, 96), (121, FLEXFEC)].into();
