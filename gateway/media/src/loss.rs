@@ -121,6 +121,11 @@ impl StreamLoss {
         }
     }
 
+    /// Forgets the packets that were noted: another process notes them anew.
+    pub fn forget_sent(&mut self) {
+        self.sent = None;
+    }
+
     /// Returns whether packets of the stream are noted.
     pub fn notes_packets(&self) -> bool {
         self.sent.is_some()

@@ -1040,7 +1040,7 @@ impl WorkerSession {
         self.uncopied |= self.has_srtp();
         let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
         if let Some(RunningMedia { estimate: Some(estimate), .. }) = &running
-            && estimate.has_numbers()
+            && estimate.has_arrivals()
         {
             return self.send_numbered(side, kind, packet, cx, rewrite, show);
         }
@@ -1505,13 +1505,17 @@ impl WorkerSession {
                 None => address.lose(source),
             }
         }
+        let mut media = self.state_ref().cloned().map(Box::new);
+        if let Some(media) = &mut media {
+            media.measurements.forget_unrecorded();
+        }
         let srtp = self.running.as_deref().map(|running| &running.srtp);
         SessionState {
             session: self.id,
             legs: self.nodes.legs().to_vec(),
             address,
             learned,
-            media: self.state_ref().cloned().map(Box::new),
+            media,
             seed: self.seed,
             active: self.is_active(),
             touched: self.activity == Activity::Used,

@@ -75,7 +75,7 @@ impl ReportEstimate {
             round_trip_us - self.base_round_trip.update(round_trip_us, now_us) > QUEUE_US
         });
         // A report has no number of packets: it counts as it is.
-        let is_exceeded = self.tolerance.is_exceeded(loss, f64::INFINITY);
+        let is_exceeded = self.rate.is_some() && self.tolerance.is_exceeded(loss, f64::INFINITY);
         let kbps = match self.rate {
             None => bound_kbps,
             Some(rate) if is_exceeded || has_queue && loss >= LOSS_NONE => {

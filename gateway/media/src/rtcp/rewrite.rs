@@ -6,8 +6,8 @@
 use super::feedback::{COMMON_LEN, LNTF_NUMBER_AT, REMB_SSRCS_AT, is_lntf, is_remb, limit_rate};
 use super::report::{BLOCK_LEN, HEADER_LEN, SENDER_INFO_LEN, chunks, read_u32};
 use super::{
-    APPLICATION, BYE, FIR, NACK, PAYLOAD_FEEDBACK, RECEIVER_REPORT, ReportBlock, RtcpError,
-    SENDER_REPORT, SOURCE_DESCRIPTION, SenderInfo, TMMBN, TMMBR, TRANSPORT_FEEDBACK,
+    APPLICATION, BYE, CONGESTION, FIR, NACK, PAYLOAD_FEEDBACK, RECEIVER_REPORT, ReportBlock,
+    RtcpError, SENDER_REPORT, SOURCE_DESCRIPTION, SenderInfo, TMMBN, TMMBR, TRANSPORT_FEEDBACK,
     TRANSPORT_WIDE, packet_len, read,
 };
 
@@ -268,12 +268,12 @@ pub fn retain_requested(compound: &mut [u8], mut is_wanted: impl FnMut(u32, u16)
     })
 }
 
-/// Removes feedback about transport-wide numbers (draft-holmer-rmcat-transport-wide-cc-extensions-01). Returns the length of the compound
-/// packet, 0 if only reports without a block and descriptions remain beside removed feedback.
-pub fn remove_transport_wide(compound: &mut [u8]) -> usize {
+/// Removes feedback about arrival times (draft-holmer-rmcat-transport-wide-cc-extensions-01, and RFC 8888). Returns the length of the
+/// compound packet, 0 if only reports without a block and descriptions remain beside removed feedback.
+pub fn remove_arrivals(compound: &mut [u8]) -> usize {
     retain_content(compound, |packet| {
-        let is_removed =
-            (payload_type(packet), count(packet)) == (TRANSPORT_FEEDBACK, TRANSPORT_WIDE);
+        let is_removed = payload_type(packet) == TRANSPORT_FEEDBACK
+            && [TRANSPORT_WIDE, CONGESTION].contains(&count(packet));
         if is_removed { 0 } else { packet.len() }
     })
 }

@@ -538,12 +538,12 @@ fn unwanted_numbers_are_removed_from_requests() {
 }
 
 #[test]
-fn feedback_about_transport_wide_numbers_is_removed() {
+fn feedback_about_arrivals_is_removed() {
     // Two packets from 7 on, received at once (draft-holmer-rmcat-transport-wide-cc-extensions-01, section 3.1).
     let wide = [0x8f, 205, 0, 5, 0, 0, 0, 9, 0, 0, 0, 5, 0, 7, 0, 2, 0, 0, 1, 0, 0x20, 2, 0, 0];
     let removed = |parts: &[&[u8]]| {
         let mut compound = parts.concat();
-        let length = rewrite::remove_transport_wide(&mut compound);
+        let length = rewrite::remove_arrivals(&mut compound);
         compound.truncate(length);
         compound
     };
@@ -553,6 +553,9 @@ fn feedback_about_transport_wide_numbers_is_removed() {
     assert_eq!(removed(&[&wide]), [0; 0]);
     assert_eq!(removed(&[&report, &wide]), [0; 0], "an empty report beside removed feedback");
     assert_eq!(removed(&[&full, &wide, &nack, &wide]), [&full[..], &nack].concat());
+    // No packet of stream 5, from 7 on (RFC 8888, section 3.1).
+    let congestion = [0x8b, 205, 0, 4, 0, 0, 0, 9, 0, 0, 0, 5, 0, 7, 0, 0, 0, 0, 0, 1];
+    assert_eq!(removed(&[&full, &congestion, &nack]), [&full[..], &nack].concat());
     assert_eq!(removed(&[&report]), report);
     assert_eq!(removed(&[&wide, &[0x80]]), [&wide[..], &[0x80]].concat(), "malformed");
 }

@@ -136,22 +136,31 @@ async fn voice_overtakes_waiting_video() {
 
 #[tokio::test]
 async fn late_packets_never_leave() {
-    const LATE: [u8; 2] = [100, 101];
+    const FIRST: u8 = 100;
+    const LAST: u8 = 99;
+    let late = |world: &World| world.count(|counters| &counters.datagrams_late);
+    let sent = |world: &World| world.count(|counters| &counters.sent_datagrams);
     let (mut world, client, relay) = blocked().await;
-    for number in LATE {
-        push(&mut world, PacketPriority::Voice, 1, &rtp(number));
+    // quinn's probes may open the window for a moment, in which a packet leaves in time.
+    let mut pushed = Vec::new();
+    while late(&world) < 2 {
+        let before = late(&world) + sent(&world);
+        let packet = rtp(FIRST + pushed.len() as u8);
+        push(&mut world, PacketPriority::Voice, 1, &packet);
+        pushed.push(packet);
+        world.to_client.wake();
+        until(&world, |world| late(world) + sent(world) > before).await;
     }
-    world.to_client.wake();
-    until(&world, |world| world.count(|counters| &counters.datagrams_late) == 2).await;
-    push(&mut world, PacketPriority::Voice, LATENCY_LONG, &rtp(102));
+    push(&mut world, PacketPriority::Voice, LATENCY_LONG, &rtp(LAST));
     world.to_client.wake();
     relay.holds.send(false).unwrap();
+    let mut arrived = 0;
     loop {
         let (_, packet) = client.receive().await;
-        assert!(LATE.iter().all(|number| packet != rtp(*number)), "{packet:?}");
-        if packet == rtp(102) {
+        arrived += u64::from(pushed.contains(&packet));
+        if packet == rtp(LAST) {
             break;
         }
     }
-    assert_eq!(world.count(|counters| &counters.datagrams_late), 2);
+    assert_eq!(arrived + late(&world), pushed.len() as u64);
 }

@@ -3,7 +3,8 @@
 //! A client that negotiated transport-wide sequence numbers (draft-holmer-rmcat-transport-wide-cc-extensions-01) gets one in each packet of
 //! the streams for which it did. They are consecutive over these streams, and written after all other numbers, before encryption. Feedback
 //! about them ends here: nodes do not know them, and get the estimate as REMB instead, if the client declared that. A packet that is sent
-//! again keeps its number, so that no feedback tells of the second copy.
+//! again keeps its number, so that no feedback tells of the second copy. A client may send feedback about the numbers of its streams
+//! instead (RFC 8888), which ends here, too: nodes have other ones.
 //!
 //! For other clients the loss in their receiver reports is the only evidence.
 //!
@@ -16,12 +17,15 @@ use evenkeel_media::estimate::RateEstimate;
 use evenkeel_media::rtcp::{self, RtcpPacket, rewrite};
 use evenkeel_media::rtp::RtpHeader;
 use evenkeel_media::rtp::extension::set_or_insert_u16;
-use evenkeel_model::{ExtensionUri, MediaDescription};
+use evenkeel_model::{ExtensionUri, FeedbackSupport, MediaDescription};
 
 use super::feedback::remember;
 
 /// Interval at which nodes get the estimate. REMB is soft state; senders forget it after some seconds.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// Feedback in a compound packet beyond this number is not read: clients send one each 50 to 250 ms.
+const FEEDBACK_MAX: usize = 4;
 
 /// Share of the estimate that nodes know, in percent, below which they get the next one at once.
 const TOLD_BELOW: u64 = 97;
@@ -34,7 +38,7 @@ const RATE_OVER: Duration = Duration::from_millis(200);
 pub(super) struct DownlinkEstimate {
     rate: RateEstimate,
     /// `None` if the estimate follows from receiver reports.
-    numbering: Option<PacketNumbering>,
+    timed: Option<TimedPackets>,
     /// A packet with all numbers but the transport-wide one, and with that.
     rewritten: Vec<u8>,
     numbered: Vec<u8>,
@@ -44,29 +48,35 @@ pub(super) struct DownlinkEstimate {
     told_at: Option<Instant>,
 }
 
-/// The transport-wide numbers of packets to a client.
+/// The packets to a client of which its feedback tells the times of arrival.
 #[derive(Debug)]
-struct PacketNumbering {
-    /// The id of the header extension, by the room's numbers.
-    extension: u8,
-    /// The payload types of numbered packets, by the room's numbers, a bit each.
+struct TimedPackets {
+    /// The id of the header extension for transport-wide numbers, by the room's numbers. `None`: feedback has the numbers of streams.
+    extension: Option<u8>,
+    /// The payload types of these packets, by the room's numbers, a bit each.
     payload_types: u128,
     takes_remb: bool,
     next: u16,
-    /// The SSRCs of numbered packets.
+    /// The SSRCs of these packets.
     sources: Vec<u32>,
 }
 
-impl PacketNumbering {
-    /// `None` if the client takes no numbers, or if the gateway can write none.
-    fn of(media: &MediaDescription) -> Option<PacketNumbering> {
-        let extension = media.extension(&ExtensionUri::TransportWideNumber)?;
-        let streams = media.streams.iter().filter(|stream| stream.feedback.transport_cc);
-        let payload_types = streams
-            .flat_map(|stream| &stream.payload_types)
-            .fold(0, |bits, payload| bits | 1_u128 << (payload.number & 0x7f));
+impl TimedPackets {
+    /// `None` if the client sends no such feedback, or if the gateway cannot read it.
+    fn of(media: &MediaDescription) -> Option<TimedPackets> {
+        let payload_types = |has_feedback: fn(&FeedbackSupport) -> bool| {
+            let streams = media.streams.iter().filter(|stream| has_feedback(&stream.feedback));
+            let payload_types = streams.flat_map(|stream| &stream.payload_types);
+            payload_types.fold(0, |bits, payload| bits | 1_u128 << (payload.number & 0x7f))
+        };
+        let extension = media.extension(&ExtensionUri::TransportWideNumber);
+        let numbered = extension.map_or(0, |_| payload_types(|feedback| feedback.transport_cc));
+        let (extension, payload_types) = match numbered {
+            0 => (None, payload_types(|feedback| feedback.ccfb)),
+            numbered => (extension, numbered),
+        };
         let is_possible = payload_types != 0 && media.srtp.is_readable();
-        is_possible.then(|| PacketNumbering {
+        is_possible.then(|| TimedPackets {
             extension,
             payload_types,
             takes_remb: media.takes_remb(),
@@ -102,15 +112,15 @@ impl SentRate {
 }
 
 impl DownlinkEstimate {
-    /// The estimate for a client without numbers.
+    /// The estimate for a client without feedback about arrival times.
     pub(super) fn by_reports() -> Box<DownlinkEstimate> {
         DownlinkEstimate::new(None)
     }
 
-    fn new(numbering: Option<PacketNumbering>) -> Box<DownlinkEstimate> {
+    fn new(timed: Option<TimedPackets>) -> Box<DownlinkEstimate> {
         Box::new(DownlinkEstimate {
             rate: RateEstimate::new(),
-            numbering,
+            timed,
             rewritten: Vec::new(),
             numbered: Vec::new(),
             sent: SentRate::default(),
@@ -121,53 +131,59 @@ impl DownlinkEstimate {
 
     /// Follows the description of the client's media. Numbers go on, and the estimate remains, if its evidence is of the same kind.
     pub(super) fn follow(estimate: &mut Option<Box<DownlinkEstimate>>, media: &MediaDescription) {
-        let Some(new) = PacketNumbering::of(media) else {
-            estimate.take_if(|estimate| estimate.has_numbers());
+        let Some(new) = TimedPackets::of(media) else {
+            estimate.take_if(|estimate| estimate.has_arrivals());
             return;
         };
-        match estimate.as_deref_mut().and_then(|estimate| estimate.numbering.as_mut()) {
-            Some(before) => {
+        match estimate.as_deref_mut().and_then(|estimate| estimate.timed.as_mut()) {
+            Some(before) if before.extension.is_some() == new.extension.is_some() => {
                 let (next, sources) = (before.next, mem::take(&mut before.sources));
-                *before = PacketNumbering { next, sources, ..new };
+                *before = TimedPackets { next, sources, ..new };
             }
-            None => *estimate = Some(DownlinkEstimate::new(Some(new))),
+            _ => *estimate = Some(DownlinkEstimate::new(Some(new))),
         }
     }
 
     /// Releases the memory of a session that is idle. Numbers go on.
     pub(super) fn release(estimate: &mut Option<Box<DownlinkEstimate>>) {
-        let numbering = estimate.take().and_then(|estimate| estimate.numbering);
-        *estimate = numbering.map(|numbering| DownlinkEstimate::new(Some(numbering)));
+        let timed = estimate.take().and_then(|estimate| estimate.timed);
+        *estimate = timed.map(|timed| DownlinkEstimate::new(Some(timed)));
     }
 
-    /// Returns whether packets to the client get numbers.
+    /// Returns whether the client's feedback tells when packets arrived.
     #[inline]
-    pub(super) fn has_numbers(&self) -> bool {
-        self.numbering.is_some()
+    pub(super) fn has_arrivals(&self) -> bool {
+        self.timed.is_some()
     }
 
-    /// Returns a packet to the client as `rewrite` leaves it, with the next number if it is to have one: RTCP has no declared payload type.
+    /// Returns a packet to the client as `rewrite` leaves it, with the next number if it is to have one, and notes it: RTCP has no declared
+    /// payload type.
     pub(super) fn number(
         &mut self,
         packet: &[u8],
         rewrite: impl FnOnce(&mut [u8]),
         now: Instant,
     ) -> &[u8] {
-        let DownlinkEstimate { rate, numbering, rewritten, numbered, .. } = self;
+        let DownlinkEstimate { rate, timed, rewritten, numbered, .. } = self;
         rewritten.clear();
         rewritten.extend_from_slice(packet);
         rewrite(rewritten);
-        let Some(numbering) = numbering else { return rewritten };
-        let PacketNumbering { extension, payload_types, next, sources, .. } = numbering;
-        if let Ok(header) = RtpHeader::parse_opaque(rewritten)
-            && *payload_types >> (header.payload_type & 0x7f) & 1 == 1
-            && set_or_insert_u16(rewritten, &header, *extension, *next, numbered)
-        {
-            rate.note_sent(*next, numbered.len(), now);
-            *next = next.wrapping_add(1);
-            remember(sources, header.ssrc);
-            return numbered;
+        let Some(timed) = timed else { return rewritten };
+        let TimedPackets { extension, payload_types, next, sources, .. } = timed;
+        let header = RtpHeader::parse_opaque(rewritten).ok();
+        let is_timed = |header: &RtpHeader| *payload_types >> (header.payload_type & 0x7f) & 1 == 1;
+        let Some(header) = header.filter(is_timed) else { return rewritten };
+        match *extension {
+            None => rate.note_sent_in_stream(header.ssrc, header.sequence, rewritten.len(), now),
+            Some(id) if set_or_insert_u16(rewritten, &header, id, *next, numbered) => {
+                rate.note_sent(*next, numbered.len(), now);
+                *next = next.wrapping_add(1);
+                remember(sources, header.ssrc);
+                return numbered;
+            }
+            Some(_) => return rewritten,
         }
+        remember(sources, header.ssrc);
         rewritten
     }
 
@@ -176,17 +192,17 @@ impl DownlinkEstimate {
         self.rate.kbps(now)
     }
 
-    /// Returns the lower one of a limit in kbit/s, 0 for none, and the estimate by feedback about numbers.
+    /// Returns the lower one of a limit in kbit/s, 0 for none, and the estimate by arrival times.
     pub(super) fn limit(
         estimate: Option<&DownlinkEstimate>,
         limit_kbps: u32,
         now: Instant,
     ) -> Option<u32> {
-        let estimated = estimate.filter(|it| it.has_numbers()).and_then(|it| it.kbps(now));
+        let estimated = estimate.filter(|it| it.has_arrivals()).and_then(|it| it.kbps(now));
         [estimated, Some(limit_kbps).filter(|kbps| *kbps > 0)].into_iter().flatten().min()
     }
 
-    /// Reads the loss before repair in reports of a client without numbers. `bytes`: all bytes to the client so far.
+    /// Reads the loss before repair in reports of a client without feedback about arrivals. `bytes`: all bytes to the client so far.
     pub(super) fn note_report(
         &mut self,
         lost_ppm: u32,
@@ -194,26 +210,36 @@ impl DownlinkEstimate {
         bytes: u64,
         now: Instant,
     ) {
-        if !self.has_numbers()
+        if !self.has_arrivals()
             && let Some(kbps) = self.sent.update(bytes, now)
         {
             self.rate.note_report(lost_ppm, round_trip, kbps, now);
         }
     }
 
-    /// Reads and removes the feedback about numbers in a compound packet of the client. Returns whether anything is left.
+    /// Reads and removes the feedback about arrivals in a compound packet of the client. Returns whether anything is left.
     pub(super) fn read_feedback(&mut self, compound: &mut Vec<u8>, now: Instant) -> bool {
-        if !self.has_numbers() {
+        if !self.has_arrivals() {
             return true;
         }
         let mut sender = None;
-        for packet in rtcp::packets(compound).map_while(Result::ok) {
-            if let RtcpPacket::TransportFeedback(feedback) = packet {
-                self.rate.note_feedback(&feedback, now);
-                sender = Some(feedback.sender);
+        let feedback = rtcp::packets(compound).map_while(Result::ok).filter(|packet| {
+            matches!(packet, RtcpPacket::TransportFeedback(_) | RtcpPacket::CongestionFeedback(_))
+        });
+        for packet in feedback.take(FEEDBACK_MAX) {
+            match packet {
+                RtcpPacket::TransportFeedback(feedback) => {
+                    self.rate.note_feedback(&feedback, now);
+                    sender = Some(feedback.sender);
+                }
+                RtcpPacket::CongestionFeedback(feedback) => {
+                    self.rate.note_congestion_feedback(&feedback, now);
+                    sender = Some(feedback.sender);
+                }
+                _ => {}
             }
         }
-        let length = rewrite::remove_transport_wide(compound);
+        let length = rewrite::remove_arrivals(compound);
         compound.truncate(length);
         if let Some(sender) = sender {
             self.tell_nodes(sender, compound, now);
@@ -221,17 +247,17 @@ impl DownlinkEstimate {
         !compound.is_empty()
     }
 
-    /// Appends the estimate, if nodes are to know it now: clients that number packets send no REMB.
+    /// Appends the estimate, if nodes are to know it now: clients with such feedback send no REMB.
     fn tell_nodes(&mut self, sender: u32, compound: &mut Vec<u8>, now: Instant) {
         let Some(kbps) = self.kbps(now) else { return };
-        let Some(numbering) = self.numbering.as_ref().filter(|it| it.takes_remb) else { return };
+        let Some(timed) = self.timed.as_ref().filter(|it| it.takes_remb) else { return };
         let is_known = self.told_at.is_some_and(|at| {
             let is_recent = now.saturating_duration_since(at) < TOLD_EVERY;
             is_recent && u64::from(kbps) * 100 >= u64::from(self.told_kbps) * TOLD_BELOW
         });
         if !is_known {
             (self.told_kbps, self.told_at) = (kbps, Some(now));
-            rtcp::write_remb(sender, u64::from(kbps) * 1_000, &numbering.sources, compound);
+            rtcp::write_remb(sender, u64::from(kbps) * 1_000, &timed.sources, compound);
         }
     }
 }

@@ -173,6 +173,14 @@ impl VoiceMeasurements {
         VoiceMeasurements { voice, ..VoiceMeasurements::default() }
     }
 
+    /// Forgets the state that a record does not contain.
+    pub(super) fn forget_unrecorded(&mut self) {
+        for down in &mut self.down {
+            down.losses.forget_sent();
+            down.redundancy = None;
+        }
+    }
+
     /// Returns whether the next interval would equal the last one if no packet arrived.
     pub(crate) fn is_quiet(&self, now: Instant) -> bool {
         let is_kept = |at: Instant| now.saturating_duration_since(at) < DOWN_KEPT;

@@ -279,6 +279,7 @@ fn reports_of_other_clients_are_evidence() {
         }
     }
     let kbps = call.estimated().unwrap();
+    eprintln!("kbps {kbps}");
     // 405 kbit/s were sent, of which a fifth was lost.
     assert!((20..405).contains(&kbps), "{kbps}");
     let sent = packet(VP8, 9, 201);

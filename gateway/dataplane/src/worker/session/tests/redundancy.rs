@@ -29,7 +29,7 @@ pub(super) fn media(srtp: Srtp, with_red: bool) -> Arc<MediaDescription> {
         bitrate_kbps: None,
     };
     let media = MediaDescription::new(vec![voice], RtcpPort::Mux, srtp);
-    Arc::new(MediaDescription { latency: Latency(120), ..media })
+    Arc::new(MediaDescription { latency: Latency(100), ..media })
 }
 
 pub(super) fn frame(number: u16) -> Vec<u8> {
@@ -464,19 +464,19 @@ fn redundancy_follows_the_negotiation() {
 #[test]
 fn long_frames_are_repeated_in_the_next_packet() {
     let mut call = Call::new(true);
-    // 60 ms.
+    // 40 ms.
     let long = |number: u16| {
         let mut packet = voice(OPUS, number, &frame(number));
-        rtp::set_timestamp(&mut packet, u32::from(number) * 2_880);
+        rtp::set_timestamp(&mut packet, u32::from(number) * 1_920);
         packet
     };
     for number in 1..=50 {
-        assert_eq!(call.hear(3 * number, &long(number)), Some(long(number)));
+        assert_eq!(call.hear(2 * number, &long(number)), Some(long(number)));
     }
-    call.feed_back(150, &report(50, 5));
-    call.tick(150);
-    assert_eq!(call.hear(153, &long(51)), Some(long(51)));
-    let heard = call.hear(156, &long(52)).unwrap();
+    call.feed_back(100, &report(50, 5));
+    call.tick(100);
+    assert_eq!(call.hear(102, &long(51)), Some(long(51)));
+    let heard = call.hear(104, &long(52)).unwrap();
     assert_eq!(frames(&heard), [51, 52].map(frame));
 }
 
@@ -504,7 +504,7 @@ fn client_that_can_ask_in_time_gets_no_redundancy() {
     call.plain(1..=50);
     call.report(50, 1);
     for (round_trip_us, number, is_red) in
-        [(None, 51, true), (Some(100_000), 56, false), (None, 61, false), (Some(101_000), 66, true)]
+        [(None, 51, true), (Some(80_000), 56, false), (None, 61, false), (Some(81_000), 66, true)]
     {
         if let Some(rtt_us) = round_trip_us {
             let path = PathReport { rtt_us, lost: 0, sent: 1 };

@@ -80,8 +80,8 @@ fn nack_is_answered_from_the_cache() {
     let again = bench.reports(45, &nack(9, &[38, 39, 99]));
     assert_eq!(again, [video(38, 9), video(39, 9)]);
     assert_eq!(heard(&node), [nack(9, &[99])], "the node gets the rest");
-    assert!(bench.reports(94, &nack(9, &[38])).is_empty(), "within the round trip");
-    assert_eq!(bench.reports(95, &nack(9, &[38])), [video(38, 9), video(38, 9)], "the last round");
+    assert!(bench.reports(82, &nack(9, &[38])).is_empty(), "within the round trip");
+    assert_eq!(bench.reports(83, &nack(9, &[38])), [video(38, 9), video(38, 9)], "the last round");
     assert!(heard(&node).is_empty(), "nothing is left");
     let summary = bench.session.summary(bench.start + Duration::from_millis(100)).unwrap();
     assert_eq!(summary.counts.answered, 4);
@@ -173,8 +173,8 @@ fn client_is_asked_for_packets_that_are_missing() {
     for (ms, numbers, passes) in [
         (90, &[3][..], &[][..]),
         (95, &[2, 3][..], &[2][..]),
-        (129, &[3][..], &[][..]),
-        (130, &[3][..], &[3][..]),
+        (117, &[3][..], &[][..]),
+        (118, &[3][..], &[3][..]),
     ] {
         bench.at(ms, |session, cx| session.handle_node_packet(hop, &nack(3, numbers), cx));
         assert_eq!(asked(&heard(&bench.client), 3), passes, "{ms}: {numbers:?}");
@@ -220,7 +220,7 @@ fn packet_that_is_answered_twice_was_lost_once() {
     bench.sends(hop, 9, 1..=40);
     bench.reports(41, &report(20));
     assert_eq!(bench.reports(45, &nack(9, &[38])).len(), 1);
-    assert_eq!(bench.reports(95, &nack(9, &[38])).len(), 2);
+    assert_eq!(bench.reports(83, &nack(9, &[38])).len(), 2);
     bench.reports(4_000, &report(40));
     let summary = bench.session.summary(bench.start + Duration::from_millis(4_000)).unwrap();
     // One of 20 packets.
@@ -237,7 +237,7 @@ fn request_is_repeated_without_later_packets() {
         assert_eq!(bench.speaks(ms, number), [0; 0]);
     }
     assert_eq!(bench.speaks(80, 4), [3]);
-    for (ms, numbers) in [(99, &[][..]), (100, &[3][..]), (120, &[3][..]), (140, &[][..])] {
+    for (ms, numbers) in [(94, &[][..]), (95, &[3][..]), (110, &[3][..]), (125, &[][..])] {
         bench.at(ms, WorkerSession::tick);
         assert_eq!(asked(&heard(&bench.client), 3), numbers, "{ms}");
     }

@@ -793,13 +793,13 @@ fn repeated_frames_are_protected() {
     let report = scene.phone.protect(RtpSide::Rtcp, &report(50, 5));
     assert!(scene.deliver_at(2, ArrivalKind::Rtcp, &report).is_some());
     scene.bench.at(3, WorkerSession::tick);
-    for number in 51..=54 {
+    for number in 51..=55 {
         scene.opened(4, &voice(OPUS, number, &frame(number))).unwrap();
     }
-    let opened = scene.opened(5, &voice(OPUS, 55, &frame(55))).unwrap();
+    let opened = scene.opened(5, &voice(OPUS, 56, &frame(56))).unwrap();
     let header = rtp::RtpHeader::parse(&opened).unwrap();
-    assert_eq!((header.payload_type, header.sequence), (RED, 55));
-    assert_eq!(frames(&opened), [51, 53, 55].map(frame));
+    assert_eq!((header.payload_type, header.sequence), (RED, 56));
+    assert_eq!(frames(&opened), [52, 54, 56].map(frame));
 }
 
 #[test]
