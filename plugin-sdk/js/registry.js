@@ -51,6 +51,14 @@ export const Metric = Object.freeze({
   CapDown: 24,
   /** Packets that the session lacks of all that others sent to it: those of `loss-down-after-repair`, and those that were lost before the gateway sent them. [ppm] */
   LossHeard: 25,
+  /** Bit rate that the path to the session can carry, by arrival times of numbered packets or by its receiver reports. [kbps] */
+  AvailableDown: 26,
+  /** The active argument of the action of this name, which drops frames of the video to the session; 0 for all frames. [count] */
+  Thin: 27,
+  /** 1 if the session is suspended by the action of this name. [count] */
+  Park: 28,
+  /** Time in which the picture of the session's video stands still, estimated: of frames that came late, and of those that lack a packet after repair. [ppm] */
+  FreezeDown: 29,
   /** One-way delay to the node: half of the measured round trip. [us] */
   Delay: 32,
   /** Unanswered probes of the node, smoothed. [ppm] */
@@ -86,6 +94,12 @@ export const Op = Object.freeze({
   CapUp: 3,
   /** Cap the bit rate that the session receives: of what the other session of a room of two sends, and by its own REMB to a node that obeys it. Argument: kbit/s; 0 removes the cap. [kbps] */
   CapDown: 4,
+  /** Send the session fewer frames of video, and only such as it can decode. Without effect if its codec (not VP8, VP9 or H.264) or its encryption does not show which. Argument: 1 drops the frames to which no other refers, and those of the highest temporal layer; 2 leaves the base layer alone; 0 restores all. [count] */
+  Thin: 5,
+  /** Suspend the session: media of neither direction passes, and its user is told. Granted only if the operator lists it in `actions`. Argument: 1 suspends, 0 resumes. [count] */
+  Park: 6,
+  /** End the session, with the reason `ended-by-policy`. Granted only if the operator lists it in `actions`. Argument: 1 ends it; nothing undoes that, and 0 has no effect. [count] */
+  End: 7,
 });
 
 export const CommonReason = Object.freeze({
