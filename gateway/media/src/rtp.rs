@@ -158,6 +158,7 @@ pub fn extension_mut(packet: &mut [u8]) -> Option<(u16, &mut [u8])> {
 }
 
 /// Sets the sequence number. A packet shorter than a header remains unchanged.
+#[inline]
 pub fn set_sequence(packet: &mut [u8], sequence: u16) {
     if let Some(field) = packet.get_mut(2..4) {
         field.copy_from_slice(&sequence.to_be_bytes());
@@ -165,6 +166,7 @@ pub fn set_sequence(packet: &mut [u8], sequence: u16) {
 }
 
 /// Sets the timestamp. A packet shorter than a header remains unchanged.
+#[inline]
 pub fn set_timestamp(packet: &mut [u8], timestamp: u32) {
     if let Some(field) = packet.get_mut(4..8) {
         field.copy_from_slice(&timestamp.to_be_bytes());
@@ -172,6 +174,7 @@ pub fn set_timestamp(packet: &mut [u8], timestamp: u32) {
 }
 
 /// Sets the SSRC. A packet shorter than a header remains unchanged.
+#[inline]
 pub fn set_ssrc(packet: &mut [u8], ssrc: u32) {
     if let Some(field) = packet.get_mut(8..12) {
         field.copy_from_slice(&ssrc.to_be_bytes());

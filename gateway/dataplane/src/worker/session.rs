@@ -724,7 +724,7 @@ impl WorkerSession {
         };
         let (clock_rate, repair) = (payload.clock_rate, payload.repair());
         let RunningMedia { state, srtp, thinning, .. } = self.running();
-        if thinning.is_some() && kind == StreamKind::Video && repair.is_none() {
+        if kind == StreamKind::Video && repair.is_none() && thinning.is_some() {
             return self.thin(from, epoch, header, packet, cx);
         }
         if !srtp.may_receive() {
@@ -1044,7 +1044,7 @@ impl WorkerSession {
         {
             return self.send_numbered(side, kind, packet, cx, rewrite, show);
         }
-        self.client.send(side, kind, dscp, packet, &self.media, self.home, running, cx, |bytes| {
+        self.client.send(side, dscp, packet, &self.media, self.home, running, cx, |bytes| {
             rewrite(bytes);
             show(bytes);
         });
@@ -1067,7 +1067,7 @@ impl WorkerSession {
         let more = (numbered.len() - packet.len()) as u64;
         let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
         let show = |bytes: &mut [u8]| show(bytes);
-        self.client.send(side, kind, dscp, numbered, &self.media, self.home, running, cx, show);
+        self.client.send(side, dscp, numbered, &self.media, self.home, running, cx, show);
         let RunningMedia { state, estimate: place, .. } = self.running();
         state.totals.bytes_down += more;
         state.measurements.bytes_down += more;

@@ -33,8 +33,7 @@ pub struct TransportFeedback<'a> {
     /// The time that the first arrival follows, on the receiver's clock: 24 bits, in [`REFERENCE_TICKS`].
     pub reference: u32,
     statuses: u16,
-    chunks: &'a [[u8; 2]],
-    deltas: &'a [u8],
+    chunks: u16,
     /// From its header on, with padding.
     packet: &'a [u8],
 }
@@ -54,22 +53,23 @@ impl<'a> TransportFeedback<'a> {
         let (base, reference) = (read_u32(body, COMMON_LEN)?, read_u32(body, COMMON_LEN + 4)?);
         let statuses = base as u16;
         let rest = body.get(FIXED_LEN..)?;
-        let (mut left, mut chunks_len, mut deltas_len) = (statuses, 0, 0);
+        let (mut left, mut chunks, mut deltas_len) = (statuses, 0_u16, 0);
         while left > 0 {
-            let chunk = u16::from_be_bytes(*rest.get(chunks_len..)?.first_chunk()?);
+            let place = 2 * usize::from(chunks);
+            let chunk = u16::from_be_bytes(*rest.get(place..)?.first_chunk()?);
             let symbols = symbols(chunk).min(left);
             deltas_len += deltas_of(chunk, symbols)?;
-            chunks_len += 2;
+            chunks = chunks.checked_add(1)?;
             left -= symbols;
         }
-        Some(Self {
+        let has_deltas = rest.len() >= 2 * usize::from(chunks) + deltas_len;
+        has_deltas.then_some(Self {
             sender: read_u32(body, 0)?,
             media: read_u32(body, 4)?,
             base: (base >> 16) as u16,
             reference: reference >> 8,
             statuses,
-            chunks: rest.get(..chunks_len)?.as_chunks().0,
-            deltas: rest.get(chunks_len..chunks_len + deltas_len)?,
+            chunks,
             packet,
         })
     }
@@ -77,14 +77,17 @@ impl<'a> TransportFeedback<'a> {
     /// The packets in the order of their numbers, and the arrival of those that were received: units of [`TICK_US`] after the reference time.
     /// At most 65,535.
     pub fn arrivals(&self) -> Arrivals<'a> {
+        let rest = self.packet.get(HEADER_LEN + FIXED_LEN..).unwrap_or_default();
+        let (chunks, deltas) =
+            rest.split_at_checked(2 * usize::from(self.chunks)).unwrap_or_default();
         Arrivals {
             number: self.base,
             left: self.statuses,
             chunk: 0,
             symbols: 0,
             taken: 0,
-            chunks: self.chunks,
-            deltas: self.deltas,
+            chunks: chunks.as_chunks().0,
+            deltas,
             at_ticks: 0,
         }
     }

@@ -321,7 +321,6 @@ impl ClientSide {
     pub(super) fn send(
         &mut self,
         side: RtpSide,
-        kind: StreamKind,
         dscp: u8,
         packet: &[u8],
         media: &MediaDescription,
@@ -346,7 +345,7 @@ impl ClientSide {
             bytes.copy_from_slice(packet);
             rewrite(bytes);
             keep(running, kept, bytes, cx.now);
-            let terms = terms_of(side, kind, media.latency);
+            let terms = terms_of(side, kind_of(packet, media), media.latency);
             cx.egress.queue_to_quic(home, flow_from_gateway, terms, bytes);
             cx.egress.stats.passed(MediaDirection::ToClient, packet.len());
             return;
@@ -436,6 +435,12 @@ impl ClientSide {
         cx.egress.stats.passed(MediaDirection::ToClient, sent.len());
         true
     }
+}
+
+/// Returns the kind of a packet's stream; RTCP is of any.
+fn kind_of(packet: &[u8], media: &MediaDescription) -> StreamKind {
+    let declared = packet.get(1).and_then(|number| media.payload_type(number & 0x7f));
+    declared.map_or(StreamKind::Audio, |(kind, _)| kind)
 }
 
 /// Sound waits as long as the jitter buffer of its client does.
