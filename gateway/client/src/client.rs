@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -44,7 +45,17 @@ pub struct ApiClient {
     place: ApiEndpoint,
     token: Option<String>,
     from: Option<String>,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    connection: Option<KeptConnection>,
+}
+
+/// A connection is used again within this time. The gateway closes one 5 s after its last answer, and a change that meets the end of its
+/// connection may have been executed.
+const KEPT_FOR: Duration = Duration::from_secs(3);
+
+struct KeptConnection {
+    requests: SendRequest<Full<Bytes>>,
+    /// The time of the last answer.
+    used: Instant,
 }
 
 /// A request to the API.
@@ -381,14 +392,17 @@ impl ApiClient {
     }
 
     async fn send_once(&mut self, call: &ApiCall<'_>) -> Result<Response<Incoming>, ClientError> {
-        if let Some(connection) = &mut self.connection
-            && connection.ready().await.is_err()
+        if let Some(KeptConnection { requests, used }) = &mut self.connection
+            && (used.elapsed() >= KEPT_FOR || requests.ready().await.is_err())
         {
             self.connection = None;
         }
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            None => self.connection.insert(connect(&self.place).await?),
+            None => {
+                let requests = connect(&self.place).await?;
+                self.connection.insert(KeptConnection { requests, used: Instant::now() })
+            }
         };
         let mut request =
             Request::builder().method(call.method.clone()).uri(call.path).header(HOST, "evenkeel");
@@ -406,7 +420,9 @@ impl ApiClient {
         for (name, value) in call.headers {
             request = request.header(*name, *value);
         }
-        let answered = connection.send_request(request.body(Full::new(call.body.clone()))?).await;
+        let request = request.body(Full::new(call.body.clone()))?;
+        let answered = connection.requests.send_request(request).await;
+        connection.used = Instant::now();
         if answered.is_err() {
             self.connection = None;
         }
