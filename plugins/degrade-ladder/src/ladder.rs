@@ -132,8 +132,9 @@ impl Ladder<'_> {
     /// Returns the next rung up, from the last step taken. Steps that were removed from the settings are reverted
     /// first.
     ///
-    /// Actions of an earlier policy are reverted as well. Video that it dropped is visible only in the current `rung`.
-    pub(crate) fn up(&self, memory: &LadderMemory) -> Option<Rung> {
+    /// Actions of an earlier policy are reverted as well. Video that it dropped is visible only in the current `rung`; a session that it
+    /// suspended goes on if the operator grants that action.
+    pub(crate) fn up(&self, memory: &LadderMemory, may: impl Fn(Op) -> bool) -> Option<Rung> {
         let steps = &self.settings.steps;
         let gone = [LadderStep::Park, LadderStep::VoiceOnly, LadderStep::Thin, LadderStep::Cap]
             .into_iter()
@@ -150,7 +151,10 @@ impl Ladder<'_> {
                     if self.session.thin() == Some(0) { 0 } else { memory.thin.saturating_sub(1) };
                 is_thinned.then_some(Rung::Thin { level })
             }
-            LadderStep::Park => memory.path(self.direction).parked.then_some(Rung::Resume),
+            LadderStep::Park => {
+                let is_parked = memory.path(self.direction).parked && may(Op::Park);
+                is_parked.then_some(Rung::Resume)
+            }
             LadderStep::End => None,
         });
         rung.or(memory.earlier_cap.map(|kbps| Rung::EarlierCap { kbps }))

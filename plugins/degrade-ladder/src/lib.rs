@@ -257,7 +257,7 @@ impl DegradeLadder {
         let wait = path.wait(self.up_after, self.max_up_after);
         let wait = share.map_or(wait, |share| wait.div_f64(share));
         if lasted >= wait
-            && let Some(rung) = ladder.up(memory)
+            && let Some(rung) = ladder.up(memory, |op| out.may(op))
         {
             let attempt = ladder.attempt(rung, memory);
             let path = memory.path_mut(direction);

@@ -518,8 +518,9 @@ fn first_cap_starts_from_the_bit_rate() {
 #[test]
 fn settings_out_of_bounds_are_refused() {
     let error = |settings| DegradeLadder::parse(settings).unwrap_err();
-    let thin = error(r#"{"steps": ["thin"]}"#);
-    assert_eq!(thin, r#"steps: found "thin", expected one of "cap", "voice-only""#);
+    let unknown = error(r#"{"steps": ["fewer"]}"#);
+    let steps = r#""cap", "voice-only", "thin", "park", "end""#;
+    assert_eq!(unknown, format!(r#"steps: found "fewer", expected one of {steps}"#));
     assert_eq!(error(r#"{"cap_factor": 1.0}"#), "cap_factor: 1 is above 0.95");
     assert_eq!(error(r#"{"up_after": "2h"}"#), "up_after: 7200000ms is above 3600000ms");
 }

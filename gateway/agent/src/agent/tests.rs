@@ -4,7 +4,7 @@ mod repair;
 
 use evenkeel_fuzz::Corpus;
 use evenkeel_media::trunk::message::{ClockRefusal, NodeLoad, ProcessReport};
-use evenkeel_media::trunk::{Bundle, entries};
+use evenkeel_media::trunk::{Bundle, REPAIR_EXCESS, entries};
 
 use super::*;
 
@@ -242,7 +242,7 @@ fn bundle_size_is_limited_by_the_path() {
         scene.io.sent.len()
     };
     assert_eq!(sent(&mut scene), 1);
-    let room = 1 + 4 * (10 + voice(2).len());
+    let room = 1 + 4 * (10 + voice(2).len()) + REPAIR_EXCESS;
     let path = TrunkQuestion::Path { bundle_max: u16::try_from(room).unwrap(), padding: 100 };
     assert_eq!(scene.ask(&path), Some(TrunkAnswer::Path { padding: 100 }));
     assert_eq!(sent(&mut scene), 2);

@@ -92,7 +92,7 @@ fn action_exists_and_cap_is_within_bounds() {
     }
     assert_eq!(judged(1, 1, 9_999), None, "unknown bounds");
     assert_eq!(judged(0, 2, 1), None);
-    assert_eq!(judged(0, 5, 1), Some(Violation::UnknownAction(5)));
+    assert_eq!(judged(0, 99, 1), Some(Violation::UnknownAction(99)));
     assert_eq!(judged(2, 1, 0), Some(Violation::UnknownRow { row: 2, rows: 2 }));
 }
 

@@ -8,7 +8,7 @@ use evenkeel_media::trunk::message::{
     ClockRefusal, NodeFault, NodeLoad, OpenStatus, OrderOutcome, ServingState, TrunkAnswer,
     TrunkQuestion,
 };
-use evenkeel_media::trunk::{self, Bundle, Tag};
+use evenkeel_media::trunk::{self, Bundle, REPAIR_EXCESS, Tag};
 use evenkeel_media::{rtp, stun};
 
 use super::*;
@@ -276,7 +276,8 @@ fn path_probe_is_answered_in_its_own_length() {
     let rig = Rig::new(|_| {});
     rig.open_all(1, &[10, 11]);
     let room = 1 + 2 * (10 + voice(5, 1, 10).len());
-    let path = TrunkQuestion::Path { bundle_max: u16::try_from(room).unwrap(), padding: 900 };
+    let bundle_max = u16::try_from(room + REPAIR_EXCESS).unwrap();
+    let path = TrunkQuestion::Path { bundle_max, padding: 900 };
     assert_eq!(rig.ask(&path), TrunkAnswer::Path { padding: 900 });
     let mut bundle = Bundle::new(DATAGRAM);
     (1..=4).for_each(|number| assert!(bundle.push(Tag(10), &voice(5, number, 10))));

@@ -171,6 +171,9 @@ impl RunningMedia {
         self.record_recovery(hop, mode, cx);
         let state = &mut self.state;
         let before = state.set_current_hop(hop);
+        if let Some(thinning) = &mut self.thinning {
+            thinning.forget_hop();
+        }
         if before.is_some() {
             state.totals.switches += 1;
             state.feedback.want_key_frame_after_switch();

@@ -107,6 +107,11 @@ impl Thinning {
         Some(renumbered)
     }
 
+    /// Another hop sends from now on. Its first frame passes, since the client's numbers go on with its first packet.
+    pub(super) fn forget_hop(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.frames = [None; FRAMES_KEPT]);
+    }
+
     /// Takes the buffer of a packet that was sent.
     pub(super) fn reuse(&mut self, buffer: Vec<u8>) {
         self.buffer = buffer;

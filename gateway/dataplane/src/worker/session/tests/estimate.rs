@@ -232,6 +232,38 @@ fn estimate_from_arrivals_is_a_metric() {
     assert_eq!(silent.estimated(), None, "without feedback");
 }
 
+/// Feedback that five packets of the stream from `first` on arrived, 20 ms apart and the last one at `ms` (RFC 8888, section 3.1).
+fn arrived_in_stream(first: u16, ms: u64) -> Vec<u8> {
+    let mut feedback = vec![0x8b, rtcp::TRANSPORT_FEEDBACK, 0, 7, 0, 0, 0, 5, 0, 0, 0, 9];
+    feedback.extend([first, 5].map(u16::to_be_bytes).as_flattened());
+    for place in 0..5_u16 {
+        // The time before that of the report, in 1/1,024 s.
+        let before = (4 - place) * 20 * 1_024 / 1_000;
+        feedback.extend((0x8000 | before).to_be_bytes());
+    }
+    feedback.extend([0, 0]);
+    feedback.extend(((ms * 65_536 / 1_000) as u32).to_be_bytes());
+    feedback
+}
+
+#[test]
+fn arrivals_by_stream_are_evidence_too() {
+    let mut media = media(Srtp::Plain, [false, false]);
+    media.streams[1].feedback.ccfb = true;
+    let mut call = Call::new(media);
+    for sequence in 0..200_u16 {
+        let (ms, sent) = (20 * u64::from(sequence), packet(VP8, 9, sequence));
+        assert_eq!(call.hear(ms, &sent), sent);
+        if sequence % 5 == 4 {
+            let feedback = arrived_in_stream(sequence - 4, ms + 10);
+            assert!(call.feed_back(ms + 15, &feedback).is_empty(), "nodes have other numbers");
+        }
+    }
+    // 405 kbit/s arrive.
+    let kbps = call.estimated().unwrap();
+    assert!((100..1_000).contains(&kbps), "{kbps}");
+}
+
 #[test]
 fn node_hears_at_most_the_estimate() {
     let rates = |compounds: &[Vec<u8>]| {

@@ -121,6 +121,19 @@ fn highest_layer_is_half_of_the_frames() {
 }
 
 #[test]
+fn first_frame_after_a_switch_is_whole() {
+    let mut scene = Scene::new();
+    scene.thin(1);
+    scene.send(9);
+    scene.hop = signs::hop(1);
+    scene.bench.board = Arc::new(Board::new(2));
+    let route = Route::new(2, RedundancyMode::Hot, [(scene.hop, HopGrant::Admitted)]);
+    scene.bench.session.route = Arc::new(RouteCell::holding(route));
+    assert_eq!(LAYERS[17 % 8].0, 2, "the highest layer");
+    assert_eq!(frames(&scene.send(1)), [17]);
+}
+
+#[test]
 fn base_layer_alone_is_a_quarter_of_the_frames() {
     let mut scene = Scene::new();
     scene.thin(2);
