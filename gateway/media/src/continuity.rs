@@ -43,12 +43,13 @@ pub(crate) use stream::STREAMS_MAX;
 pub use stream::{OriginalNumbers, Pass, StreamEpoch};
 
 use crate::retransmission;
+use crate::rtcp::rewrite::extended;
 use crate::rtcp::rewrite::{
     count, media_source, payload_type, rename_media, replace_fractions_lost, retain_blocks,
     retain_described, retain_leaving, retain_missing, rewrite, sender_info, set_sender_info,
     set_ssrc, ssrc, translate_notification,
 };
-use crate::rtcp::xr::{self, EXTENDED_REPORT};
+use crate::rtcp::xr::EXTENDED_REPORT;
 use crate::rtcp::{
     APPLICATION, BYE, NACK, PAYLOAD_FEEDBACK, RECEIVER_REPORT, RPSI, ReportBlock, RtcpError,
     SENDER_REPORT, SOURCE_DESCRIPTION, TRANSPORT_FEEDBACK,
@@ -572,7 +573,7 @@ impl Continuity {
                     }
                 }
                 (EXTENDED_REPORT, _) => {
-                    xr::retain_extended(packet, |block| extended_block(streams, epoch, block))
+                    extended::retain_extended(packet, |block| extended_block(streams, epoch, block))
                 }
                 (SOURCE_DESCRIPTION, _) => return packet.len(),
                 _ => packet.len(),
@@ -833,8 +834,8 @@ fn codec_feedback(stream: &OutgoingStream, epoch: StreamEpoch, packet: &mut [u8]
 
 /// Rewrites a block of an extended report for the node; returns false to remove it.
 fn extended_block(streams: &mut [OutgoingStream], epoch: StreamEpoch, block: &mut [u8]) -> bool {
-    let Some(source) = xr::source(block) else {
-        xr::rename_receivers(block, |ssrc| {
+    let Some(source) = extended::source(block) else {
+        extended::rename_receivers(block, |ssrc| {
             known_as(streams, ssrc).map(|stream| stream.present.node_ssrc)
         });
         return true;
@@ -843,9 +844,9 @@ fn extended_block(streams: &mut [OutgoingStream], epoch: StreamEpoch, block: &mu
         return true;
     };
     // Other blocks have times of the stream, or are about the senders before, too.
-    let Some(first) = xr::first_number(block) else { return false };
+    let Some(first) = extended::first_number(block) else { return false };
     node_number(stream, epoch, first).is_some_and(|number| {
-        xr::move_numbers(block, stream.present.node_ssrc, (number as u16).wrapping_sub(first))
+        extended::move_numbers(block, stream.present.node_ssrc, (number as u16).wrapping_sub(first))
     })
 }
 

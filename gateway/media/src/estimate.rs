@@ -26,9 +26,6 @@ use trend::{DelayTrend, PathUse};
 /// An estimate ends after this time without feedback. Receivers send some each 50 to 250 ms.
 const FEEDBACK_KEPT_US: i64 = 3_000_000;
 
-/// The estimate exceeds what arrived by no more than this factor (gcc-02, section 5.5).
-const HEADROOM: f64 = 1.5;
-
 /// The lowest delay of this time, at most twice as long, is that of the path without a queue. Clocks drift apart and routes change.
 const BASE_DELAY_US: i64 = 10_000_000;
 

@@ -165,5 +165,27 @@ fn read(packet: &[u8]) -> Result<RtcpPacket<'_>, RtcpError> {
     parsed.ok_or(RtcpError::Body(payload_type))
 }
 
+impl<'a> TransportFeedback<'a> {
+    /// Parses a packet from its header on.
+    pub fn parse(packet: &'a [u8]) -> Result<Self, RtcpError> {
+        match packets(packet).next() {
+            Some(Ok(RtcpPacket::TransportFeedback(feedback))) => Ok(feedback),
+            Some(Err(reason)) => Err(reason),
+            Some(Ok(_)) | None => Err(RtcpError::Body(TRANSPORT_FEEDBACK)),
+        }
+    }
+}
+
+impl<'a> CongestionFeedback<'a> {
+    /// Parses a packet from its header on.
+    pub fn parse(packet: &'a [u8]) -> Result<Self, RtcpError> {
+        match packets(packet).next() {
+            Some(Ok(RtcpPacket::CongestionFeedback(feedback))) => Ok(feedback),
+            Some(Err(reason)) => Err(reason),
+            Some(Ok(_)) | None => Err(RtcpError::Body(TRANSPORT_FEEDBACK)),
+        }
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests;

@@ -471,7 +471,7 @@ impl WorkerSession {
         if readable {
             self.client.restore_reports(&mut packet);
             let measurements = &self.state().measurements;
-            let length = rtcp::xr::retain_answers(&mut packet, |reference| {
+            let length = rtcp::rewrite::extended::retain_answers(&mut packet, |reference| {
                 measurements.has_sent_reference(reference)
             });
             packet.truncate(length);

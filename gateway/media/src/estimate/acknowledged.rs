@@ -1,7 +1,9 @@
 //! The rate that arrives at the client.
 
-use super::HEADROOM;
 use super::lowest::Lowest;
+
+/// The estimate exceeds what arrived by no more than this factor (gcc-02, section 5.5).
+pub(super) const HEADROOM: f64 = 1.5;
 
 /// A sample takes at least this time, and ends with the next packet: three frames of video, or five of voice.
 const SAMPLE_US: i64 = 100_000;

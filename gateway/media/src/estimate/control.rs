@@ -1,7 +1,6 @@
 //! Raises and lowers the rate with the state of the path (gcc-02, section 5.5).
 
-use super::HEADROOM;
-use super::acknowledged::AcknowledgedRate;
+use super::acknowledged::{AcknowledgedRate, HEADROOM};
 use super::trend::PathUse;
 
 /// The lowest estimate: a voice.

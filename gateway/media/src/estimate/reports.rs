@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::HEADROOM;
+use super::acknowledged::HEADROOM;
 use super::control::RATE_MIN_KBPS;
 use super::loss::LossTolerance;
 use super::lowest::Lowest;

@@ -1,8 +1,6 @@
 //! Congestion control feedback: arrival times of packets by stream and sequence number (RFC 8888, section 3.1).
 
-use super::feedback::TRANSPORT_FEEDBACK;
 use super::report::read_u32;
-use super::{RtcpError, RtcpPacket};
 
 /// SSRC of a stream, its first number and the number of its packets.
 const BLOCK_LEN: usize = 8;
@@ -43,15 +41,6 @@ pub enum PacketArrival {
 }
 
 impl<'a> CongestionFeedback<'a> {
-    /// Parses a packet from its header on.
-    pub fn parse(packet: &'a [u8]) -> Result<Self, RtcpError> {
-        match super::packets(packet).next() {
-            Some(Ok(RtcpPacket::CongestionFeedback(feedback))) => Ok(feedback),
-            Some(Err(reason)) => Err(reason),
-            Some(Ok(_)) | None => Err(RtcpError::Body(TRANSPORT_FEEDBACK)),
-        }
-    }
-
     /// `None` if the streams do not end where the report's time begins.
     pub(super) fn read(body: &'a [u8]) -> Option<Self> {
         let (blocks, at) = body.get(4..)?.split_last_chunk()?;

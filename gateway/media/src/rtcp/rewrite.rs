@@ -3,6 +3,8 @@
 //! The functions take one packet with the length in its header, as `rewrite` passes it. A packet
 //! too short for its type remains unchanged.
 
+pub mod extended;
+
 use super::feedback::{COMMON_LEN, LNTF_NUMBER_AT, REMB_SSRCS_AT, is_lntf, is_remb, limit_rate};
 use super::report::{BLOCK_LEN, HEADER_LEN, SENDER_INFO_LEN, chunks, read_u32};
 use super::{

@@ -3,7 +3,6 @@
 
 use super::feedback::{COMMON_LEN, TRANSPORT_FEEDBACK, TRANSPORT_WIDE};
 use super::report::{HEADER_LEN, read_u32, write_header};
-use super::{RtcpError, RtcpPacket};
 
 /// The unit of arrival times, in microseconds.
 pub const TICK_US: i64 = 250;
@@ -39,15 +38,6 @@ pub struct TransportFeedback<'a> {
 }
 
 impl<'a> TransportFeedback<'a> {
-    /// Parses a packet from its header on.
-    pub fn parse(packet: &'a [u8]) -> Result<Self, RtcpError> {
-        match super::packets(packet).next() {
-            Some(Ok(RtcpPacket::TransportFeedback(feedback))) => Ok(feedback),
-            Some(Err(reason)) => Err(reason),
-            Some(Ok(_)) | None => Err(RtcpError::Body(TRANSPORT_FEEDBACK)),
-        }
-    }
-
     /// `None` if chunks or deltas are missing, or a symbol is the reserved one.
     pub(super) fn read(packet: &'a [u8], body: &'a [u8]) -> Option<Self> {
         let (base, reference) = (read_u32(body, COMMON_LEN)?, read_u32(body, COMMON_LEN + 4)?);

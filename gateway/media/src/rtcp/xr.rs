@@ -1,28 +1,27 @@
-//! Extended reports (RFC 3611), parsed and rewritten in place.
+//! Extended reports (RFC 3611), parsed in place.
 //!
 //! A block has its type, a byte of its own, its length in words less one, and then its content.
 
 use super::report::{HEADER_LEN, read_u32};
-use super::rewrite::{PADDING, body_end, payload_type, rewrite, set_len, set_u32};
 
 /// Payload type of an extended report (RFC 3611, section 2).
 pub const EXTENDED_REPORT: u8 = 207;
 
 /// Types of blocks (RFC 3611, section 4).
-const LOSS_RUNS: u8 = 1;
-const DUPLICATE_RUNS: u8 = 2;
-const RECEIPT_TIMES: u8 = 3;
+pub(super) const LOSS_RUNS: u8 = 1;
+pub(super) const DUPLICATE_RUNS: u8 = 2;
+pub(super) const RECEIPT_TIMES: u8 = 3;
 const REFERENCE_TIME: u8 = 4;
-const LAST_REFERENCES: u8 = 5;
-const STATISTICS: u8 = 6;
-const VOIP_METRICS: u8 = 7;
+pub(super) const LAST_REFERENCES: u8 = 5;
+pub(super) const STATISTICS: u8 = 6;
+pub(super) const VOIP_METRICS: u8 = 7;
 
 /// The header of a block, and that of the packet with the SSRC of its sender.
-const BLOCK_HEADER_LEN: usize = 4;
-const BLOCKS_AT: usize = HEADER_LEN + 4;
+pub(super) const BLOCK_HEADER_LEN: usize = 4;
+pub(super) const BLOCKS_AT: usize = HEADER_LEN + 4;
 
 /// Each 2^thinning-th number is reported on (RFC 3611, section 4.1).
-const THINNING: u8 = 0x0f;
+pub(super) const THINNING: u8 = 0x0f;
 
 /// Flag of a statistics summary: it has the number of lost packets (RFC 3611, section 4.6).
 const HAS_LOSS: u8 = 0x80;
@@ -69,7 +68,7 @@ impl<'a> ExtendedReport<'a> {
 }
 
 impl<'a> ExtendedBlock<'a> {
-    fn read(block: &'a [u8]) -> Self {
+    pub(super) fn read(block: &'a [u8]) -> Self {
         let parsed = match block[0] {
             LOSS_RUNS => LossRuns::read(block).map(Self::LossRuns),
             REFERENCE_TIME => read_u32(block, 4).zip(read_u32(block, 8)).map(|(seconds, part)| {
@@ -88,12 +87,12 @@ impl<'a> ExtendedBlock<'a> {
 }
 
 /// Returns the length of the first block; `None` without a whole header.
-fn block_len(blocks: &[u8]) -> Option<usize> {
+pub(super) fn block_len(blocks: &[u8]) -> Option<usize> {
     let &[_, _, high, low] = blocks.first_chunk()?;
     Some(BLOCK_HEADER_LEN + 4 * usize::from(u16::from_be_bytes([high, low])))
 }
 
-fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
 }
 
@@ -121,7 +120,7 @@ pub struct LossRun {
 }
 
 impl<'a> LossRuns<'a> {
-    fn read(block: &'a [u8]) -> Option<Self> {
+    pub(super) fn read(block: &'a [u8]) -> Option<Self> {
         Some(Self {
             ssrc: read_u32(block, 4)?,
             begin: read_u16(block, 8)?,
@@ -199,7 +198,7 @@ pub struct StatisticsSummary {
 }
 
 impl StatisticsSummary {
-    fn read(block: &[u8]) -> Option<Self> {
+    pub(super) fn read(block: &[u8]) -> Option<Self> {
         let lost = read_u32(block, 12)?;
         Some(Self {
             ssrc: read_u32(block, 4)?,
@@ -224,7 +223,7 @@ pub struct VoipMetrics {
 }
 
 impl VoipMetrics {
-    fn read(block: &[u8]) -> Option<Self> {
+    pub(super) fn read(block: &[u8]) -> Option<Self> {
         let &[_, _, burst_density, _] = block.get(8..)?.first_chunk()?;
         Some(Self {
             ssrc: read_u32(block, 4)?,
@@ -232,92 +231,6 @@ impl VoipMetrics {
             burst_ms: read_u16(block, 12)?,
             buffer_ms: read_u16(block.get(..36)?, 30)?,
         })
-    }
-}
-
-/// Passes each block of an extended report to `each`, which may modify it and returns whether to keep it. Removes padding, and bytes behind
-/// the last whole block. Returns the new length, 0 if no block remains.
-pub(crate) fn retain_extended(packet: &mut [u8], mut each: impl FnMut(&mut [u8]) -> bool) -> usize {
-    if payload_type(packet) != EXTENDED_REPORT {
-        return packet.len();
-    }
-    let body_end = body_end(packet);
-    let (mut at, mut end) = (BLOCKS_AT, BLOCKS_AT);
-    while let Some(length) = packet.get(at..body_end).and_then(block_len) {
-        let rest = packet.get_mut(at..body_end);
-        let Some(block) = rest.and_then(|rest| rest.get_mut(..length)) else { break };
-        if each(block) {
-            packet.copy_within(at..at + length, end);
-            end += length;
-        }
-        at += length;
-    }
-    if end == BLOCKS_AT {
-        return 0;
-    }
-    packet[0] &= !PADDING;
-    set_len(packet, end)
-}
-
-/// Removes the answers to reference times that the present node did not send. Returns the length of the compound packet, 0 if nothing is left.
-pub fn retain_answers(compound: &mut [u8], mut is_known: impl FnMut(u32) -> bool) -> usize {
-    let length = compound.len();
-    let rewritten = rewrite(compound, |packet| {
-        retain_extended(packet, |block| {
-            let ExtendedBlock::LastReferences(answers) = ExtendedBlock::read(block) else {
-                return true;
-            };
-            answers.entries().all(|answer| answer.reference == 0 || is_known(answer.reference))
-        })
-    });
-    rewritten.unwrap_or(length)
-}
-
-/// Returns the source that a block reports on.
-pub(crate) fn source(block: &[u8]) -> Option<u32> {
-    match *block.first()? {
-        LOSS_RUNS | DUPLICATE_RUNS | RECEIPT_TIMES | STATISTICS | VOIP_METRICS => {
-            read_u32(block, 4)
-        }
-        _ => None,
-    }
-}
-
-/// Returns the first number that a block reports on, if its numbers can be moved: receipt times have the timestamps of the sender, too,
-/// and metrics of voice no numbers.
-pub(crate) fn first_number(block: &[u8]) -> Option<u16> {
-    match *block.first()? {
-        LOSS_RUNS | DUPLICATE_RUNS | STATISTICS => read_u16(block, 8),
-        _ => None,
-    }
-}
-
-/// Names another source, and moves the numbers of a block with a [first number](first_number). Returns false if they cannot be moved by so
-/// much: only each 2^n-th is reported on.
-pub(crate) fn move_numbers(block: &mut [u8], ssrc: u32, shift: u16) -> bool {
-    let is_thinned = matches!(block[0], LOSS_RUNS | DUPLICATE_RUNS);
-    let step = if is_thinned { 1_u16 << (block[1] & THINNING) } else { 1 };
-    if shift & (step - 1) != 0 {
-        return false;
-    }
-    set_u32(block, 4, ssrc);
-    for at in [8, 10] {
-        if let Some(number) = read_u16(block, at) {
-            block[at..at + 2].copy_from_slice(&number.wrapping_add(shift).to_be_bytes());
-        }
-    }
-    true
-}
-
-/// Renames the receivers of which a block answers reference times. `None` keeps the name.
-pub(crate) fn rename_receivers(block: &mut [u8], mut rename: impl FnMut(u32) -> Option<u32>) {
-    if block.first() != Some(&LAST_REFERENCES) {
-        return;
-    }
-    for at in (BLOCK_HEADER_LEN..block.len()).step_by(12) {
-        if let Some(name) = read_u32(block, at).and_then(&mut rename) {
-            set_u32(block, at, name);
-        }
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::rtcp::RtcpError;
 use evenkeel_fuzz::Corpus;
 
 /// Feedback of sender 1 with these streams and the report's time 65,536.

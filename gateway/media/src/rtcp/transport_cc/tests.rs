@@ -1,4 +1,5 @@
 use super::*;
+use crate::rtcp::RtcpError;
 use evenkeel_fuzz::Corpus;
 use fastrand::Rng;
 

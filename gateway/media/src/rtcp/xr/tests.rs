@@ -1,6 +1,10 @@
 use evenkeel_fuzz::Corpus;
 
 use super::*;
+use crate::rtcp::rewrite::extended::{
+    first_number, move_numbers, rename_receivers, retain_answers, retain_extended, source,
+};
+use crate::rtcp::rewrite::{PADDING, rewrite};
 use crate::rtcp::{RtcpPacket, packets};
 
 /// A block of this type, with a byte of its own and these words.
