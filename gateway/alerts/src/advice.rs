@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use super::outbox::retry_pause;
-use super::thread::post;
+use super::post::post;
 
 /// The version of the object that the webhook gets.
 const VERSION: u32 = 1;

@@ -12,6 +12,7 @@ mod dependencies;
 mod history;
 mod outbox;
 mod payload;
+mod post;
 mod record;
 #[cfg(test)]
 mod tests;

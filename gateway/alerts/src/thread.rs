@@ -17,18 +17,16 @@ use evenkeel_telemetry::registry::{Attribute, Count};
 use evenkeel_telemetry::{Instruments, Moment, Prometheus};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::active::AcknowledgeError;
 use super::advice::AdvicePoster;
 use super::alerts::{AlertDelivery, Alerts};
 use super::dependencies::{DependencyChecks, DependencyViews, down};
+use super::post::post;
 
 /// Interval of evaluations. Rules hold for 10 s or longer before they fire, or look at minutes.
 const EVALUATED_EVERY: Duration = Duration::from_secs(5);
-
-/// Timeout of a delivery.
-const POSTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Requests of the API that may wait.
 const REQUESTS_MAX: usize = 64;
@@ -245,16 +243,6 @@ struct AlertSender {
 struct PostedNotice {
     receiver: Arc<str>,
     answer: Result<(), String>,
-}
-
-/// POSTs once. An error says why the receiver has not taken the message.
-pub(crate) async fn post(client: &HttpClient, message: &WebhookMessage) -> Result<(), String> {
-    match timeout(POSTED_WITHIN, client.post(message)).await {
-        Ok(Ok(answer)) if (200..300).contains(&answer.status) => Ok(()),
-        Ok(Ok(answer)) => Err(format!("status {}", answer.status)),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_late) => Err(format!("no answer within {POSTED_WITHIN:?}")),
-    }
 }
 
 impl AlertSender {

@@ -111,7 +111,7 @@ fn fields_have_the_places_of_the_draft() {
         &[0xbb, 0x99, 0xcc],
     ];
     let expected = expected.concat();
-    assert_eq!(keep(&mut writer, Overhead::Half, &second, 0), [expected.clone()]);
+    assert_eq!(keep(&mut writer, Overhead::Half, &second, 0), std::slice::from_ref(&expected));
     let read = ParityPayload::parse(&expected).unwrap();
     assert_eq!((read.ssrc, read.base, read.mask), (SSRC, 0x1000, 0b101));
 }

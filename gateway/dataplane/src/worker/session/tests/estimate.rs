@@ -236,10 +236,10 @@ fn estimate_from_arrivals_is_a_metric() {
 fn arrived_in_stream(first: u16, ms: u64) -> Vec<u8> {
     let mut feedback = vec![0x8b, rtcp::TRANSPORT_FEEDBACK, 0, 7, 0, 0, 0, 5, 0, 0, 0, 9];
     feedback.extend([first, 5].map(u16::to_be_bytes).as_flattened());
-    for place in 0..5_u16 {
+    for later in (0..5_u32).rev() {
         // The time before that of the report, in 1/1,024 s.
-        let before = (4 - place) * 20 * 1_024 / 1_000;
-        feedback.extend((0x8000 | before).to_be_bytes());
+        let before = later * 20 * 1_024 / 1_000;
+        feedback.extend((0x8000 | before as u16).to_be_bytes());
     }
     feedback.extend([0, 0]);
     feedback.extend(((ms * 65_536 / 1_000) as u32).to_be_bytes());

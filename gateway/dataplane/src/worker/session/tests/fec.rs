@@ -63,7 +63,7 @@ pub(super) fn recovered(packets: &[Vec<u8>], payload_type: u8, lost: u16) -> Vec
         } else if let Some(reader) = reader.as_mut().filter(|_| header.sequence != lost) {
             reader.receive(header.sequence, packet);
         }
-        while let Some(found) = reader.as_mut().and_then(|reader| reader.recover()) {
+        while let Some(found) = reader.as_mut().and_then(ParityReader::recover) {
             recovered.push(found.unwrap().to_vec());
         }
     }
@@ -246,7 +246,7 @@ fn parity_covers_transport_wide_numbers() {
     let is_lost = |packet: &&Vec<u8>| !is_parity(packet) && header(packet).sequence == 118;
     let lost = packets.iter().find(is_lost).unwrap();
     assert!(lost.len() > picture(118).len(), "it has a number");
-    assert_eq!(recovered(&packets, FLEXFEC, 118), [lost.clone()]);
+    assert_eq!(recovered(&packets, FLEXFEC, 118), std::slice::from_ref(lost));
 }
 
 #[test]
