@@ -277,7 +277,8 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         self.begin(REMOTE, &["EvenkeelSessionsImpaired", "EvenkeelZoneBreakerOpen"]);
         let used = self.used_link();
         assert_ne!(BEHIND_LINKS[used], ALONE_IN_REGION);
-        self.fleet.links[used].set(12, Duration::from_millis(60));
+        // The leg restores a part of it.
+        self.fleet.links[used].set(25, Duration::from_millis(60));
     }
 
     /// That link is well again, and the session is at the only node of another region, to which the link impairs it.
