@@ -76,7 +76,12 @@ impl Answers {
             return 0;
         }
         let due = packet.at + latency;
-        let wanted = if now <= due && due < now + round_trip { 2 } else { 1 };
+        // This request may have crossed the answer to the one before.
+        let is_certain = packet
+            .answered
+            .is_none_or(|sent| now.saturating_duration_since(sent) >= round_trip * 5 / 4);
+        let is_last = now <= due && due < now + round_trip;
+        let wanted = if is_last && is_certain { 2 } else { 1 };
         let (length, allowed) = (packet.packet.len() as u64, self.sent.sum(now) / PART);
         let mut again = self.again.sum(now);
         let mut copies = 0;

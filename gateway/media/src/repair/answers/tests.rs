@@ -44,6 +44,14 @@ fn last_round_that_fits_is_sent_twice() {
 }
 
 #[test]
+fn request_that_may_have_crossed_an_answer_is_answered_once() {
+    let mut answers = answers();
+    let timing = timing(40, 120);
+    assert_eq!(answers.copies(&packet(900, Some(940)), timing, at(989)), 1);
+    assert_eq!(answers.copies(&packet(900, Some(940)), timing, at(990)), 2);
+}
+
+#[test]
 fn quarter_of_the_last_second_is_sent_again() {
     let mut answers = answers();
     let timing = timing(40, 500);
