@@ -331,7 +331,7 @@ impl Continuity {
         None
     }
 
-    /// Withholds a packet of a stream whose other packets pass; [`withhold`](Self::withhold) is for streams of which none does. Losses beside it
+    /// Withholds one packet of a stream that passes; [`withhold`](Self::withhold) is for streams that do not pass at all. Losses beside it
     /// remain visible to the client. Returns false if the packet has to pass: later ones have, or the client knows no stream that it
     /// continues.
     pub fn withhold_between(

@@ -401,7 +401,7 @@ impl DelayController {
         Phase::Probe(Probe { rounds_left: 2, window, held, queue, round_trip, competition })
     }
 
-    /// Tells by the queue of a probe's last round whose it is.
+    /// Tells by the queue of a probe's last round which flow filled it.
     fn judge(&mut self, probe: &Probe, path: &PathDelay, now: Instant) -> Phase {
         let &Probe { window, held, queue, round_trip, competition, .. } = probe;
         let empty = QUEUE.max(round_trip.mul_f64(2.0 * self.packet / window));

@@ -72,8 +72,8 @@ counters! {
     ring_full: "ring-full";
     /// Packets sent in DATAGRAMs.
     sent_datagrams: "sent-datagrams";
-    /// DATAGRAMs that were queued and never sent because the connection ended or its path's MTU shrank. Those in the queue of quinn
-    /// are counted when the connection ends.
+    /// DATAGRAMs that were queued and never sent because the connection ended or its path's MTU shrank. The end of the
+    /// connection counts those in the queue of quinn.
     datagrams_dropped: "datagrams-dropped";
     /// Packets sent in streams.
     sent_in_streams: "sent-in-streams";

@@ -201,8 +201,8 @@ impl Egress {
         None
     }
 
-    /// Notes a bundle of the node. Returns false if its packets were delivered before, since the bundle was recovered. `is_open` says
-    /// whether a session has this tag.
+    /// Notes a bundle of the node. Returns false if its packets were delivered before, since the bundle was recovered. `is_open`: a
+    /// session has this tag.
     pub(crate) fn note_bundle(
         &mut self,
         node: NodeId,

@@ -798,7 +798,7 @@ impl WorkerSession {
         });
     }
 
-    /// Handles a packet of video to a client whose video is thinned, or was. Few are, so this code stands apart from the packet path of others.
+    /// Handles a packet of thinned video to the client. Few sessions have it, so this code stands apart from the packet path of others.
     #[inline(never)]
     fn thin(
         &mut self,

@@ -1,4 +1,4 @@
-//! Packets to a client whose path takes no more: a relay holds back what the endpoint sends, so that no acknowledgement comes.
+//! Packets to a client over a full path: a relay holds back what the endpoint sends, so that no acknowledgement comes.
 
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
@@ -17,7 +17,7 @@ const BATCH: u64 = 8;
 /// Bytes of the queue: those packets, with space for some of voice.
 const QUEUE_BYTES: usize = 25_000;
 
-/// Passes datagrams between a client and the endpoint. Those to the client wait while it holds them back.
+/// Passes datagrams between a client and the endpoint, and holds back those to the client.
 struct Relay {
     address: SocketAddr,
     holds: watch::Sender<bool>,

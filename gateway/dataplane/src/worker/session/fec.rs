@@ -25,7 +25,7 @@ use crate::worker::repair_memory::{RepairMemory, ReservedMemory};
 /// Streams to the client that are followed: the pictures of a conference that are seen at one time. One with parity takes up to 384 KiB.
 const STREAMS_MAX: usize = 4;
 
-/// Streams of the client whose packets are recovered: the layers of simulcast, and a screen.
+/// Limit of the client's streams with recovery: the layers of simulcast, and a screen.
 const SOURCES_MAX: usize = 4;
 
 /// A stream without packets for this time gives its place to another one.

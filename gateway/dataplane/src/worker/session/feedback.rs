@@ -481,7 +481,7 @@ impl AwaitedKeyFrames {
         Some(self.streams.remove(place).since)
     }
 
-    /// Returns whether the key frame is overdue, and is requested again now. Gives up one whose request was repeated `most` times.
+    /// Returns whether the key frame is overdue, and is requested again now. Gives it up after `most` repetitions.
     fn repeat(&mut self, ssrc: u32, round_trip: Duration, most: u8, now: Instant) -> bool {
         let Some(place) = self.streams.iter().position(|stream| stream.ssrc == ssrc) else {
             return false;

@@ -230,8 +230,8 @@ impl RunningMedia {
         Some(repeating)
     }
 
-    /// Follows the rate of the path by a compound packet of the client, whose reports tell of this loss before repair. Removes feedback about
-    /// transport-wide numbers. Returns whether anything is left.
+    /// Follows the rate of the path by a compound packet of the client and the loss before repair in its reports. Removes feedback about
+    /// arrivals. Returns whether anything is left.
     pub(super) fn follow_downlink(
         &mut self,
         lost_ppm: Option<u32>,

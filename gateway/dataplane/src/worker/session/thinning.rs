@@ -9,7 +9,7 @@ use evenkeel_media::rtp::RtpHeader;
 /// Streams to one client that are followed.
 const STREAMS_MAX: usize = 8;
 
-/// Frames of a stream whose packets may come late.
+/// Frames of a stream that are remembered, since their packets may come late.
 const FRAMES_KEPT: usize = 4;
 
 /// Frames after which a layer that none of them had counts as gone. Each layer has a frame in eight.
@@ -31,7 +31,7 @@ pub(super) struct Thinning {
 #[derive(Debug)]
 struct ThinnedStream {
     ssrc: u32,
-    /// The highest layer whose frames the client can decode now.
+    /// The highest layer that the client can decode now.
     passing: u8,
     /// The highest layer that the sender uses, that of the frames counted since, and their number.
     highest: u8,

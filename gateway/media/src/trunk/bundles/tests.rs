@@ -111,9 +111,7 @@ fn shared_bundles_leave_space_for_repair() {
     let mut report = [0; 13];
     report[0] = demux::LOSS_REPORT;
     (report[10], report[12]) = (20, 1);
-    #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
-    let now = Instant::now();
-    assert_eq!(bundles.handle_repair(address(1), &report, now), Ok(()));
+    assert_eq!(bundles.handle_repair(address(1), &report, crate::tests::at(0)), Ok(()));
     for length in (1..400).chain([1_382; 10]) {
         assert!(bundles.push(address(1), Tag(1), &vec![1; length], &mut send));
     }

@@ -148,8 +148,8 @@ fn is_parity(packet: &[u8]) -> bool {
 fn parity_is_made_while_packets_are_lost() {
     let mut call = Call::lossy();
     let packets = call.hear_frames(97..145);
-    let (parities, media): (Vec<Vec<u8>>, Vec<_>) =
-        packets.iter().cloned().partition(|packet| is_parity(packet));
+    let mut media = packets.clone();
+    let parities: Vec<_> = media.extract_if(.., |packet| is_parity(packet)).collect();
     assert_eq!(media, (97..145).map(picture).collect::<Vec<_>>());
     assert_eq!(parities.len(), 48 / 3);
     assert_eq!(packets[4], parities[0], "it comes with its frame");
