@@ -1,6 +1,7 @@
 //! Two ends of a WebRTC library, or two pages of browsers, in a call through a gateway, with DTLS, encrypted audio and video; the node
 //! that carries their sessions dies.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -394,9 +395,13 @@ fn later_offers_of_a_page_lose_no_media() {
                 ["disconnected", "failed", "closed"].iter().any(|it| states.contains(it));
             assert!(!is_broken, "end {end}: {states}");
         }
-        let [before, after] =
-            [calm, ended].map(|line| [2_usize, 3].map(|index| of(line)["path"][index].clone()));
-        assert_eq!(after, before, "certificates");
+        for index in [2_usize, 3] {
+            // Chromium tells of no certificate until the next offer if it was asked before the handshake's end.
+            let told = lines.iter().map(|line| of(line)["path"][index].clone());
+            let certificates: BTreeSet<String> =
+                told.filter_map(|it| it.as_str().map(str::to_owned)).collect();
+            assert_eq!(certificates.len(), 1, "{certificates:?}");
+        }
         figure("lost", lost(&of(calm), &of(ended)));
         judge_page(test, &of(begun), &of(calm), &of(ended));
     }

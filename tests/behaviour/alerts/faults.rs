@@ -57,13 +57,11 @@ pub(super) fn lasts(rule: &str) -> Duration {
     rules_of_file().find(|it| it.name == rule).expect("a rule of the file").lasts
 }
 
-/// The longest time from a fault to the notice of this rule.
-fn noticed_within(rule: &str) -> Duration {
-    lasts(rule) + limit_s(&id_of_rule(rule), "noticed_within")
-}
-
 /// The rule whose alert the busy gateway sends to Alertmanager itself, too, by its own times.
 pub(super) const SENT: &str = "EvenkeelClientBreakerOpen";
+
+/// The rule of the impaired leg. A gateway that is late itself is at fault for as long, so that the rule begins anew.
+pub(super) const LEG_IMPAIRED: &str = "EvenkeelSessionsImpaired";
 
 /// A played fault that this rule has to notice.
 pub(super) struct PlayedFault {
@@ -90,6 +88,8 @@ impl PlayedFault {
 pub(super) struct FaultPlay<'a, 'b> {
     fleet: &'b mut Fleet<'a>,
     servers: &'b Servers<'a>,
+    /// A rule is waited for this many times the limit of its row.
+    patience: u32,
     pub(super) faults: Vec<PlayedFault>,
     /// When Alertmanager listed the alert that a gateway sent.
     pub(super) sent_at: Option<Instant>,
@@ -98,8 +98,18 @@ pub(super) struct FaultPlay<'a, 'b> {
 }
 
 impl<'a, 'b> FaultPlay<'a, 'b> {
-    pub(super) fn new(fleet: &'b mut Fleet<'a>, servers: &'b Servers<'a>) -> FaultPlay<'a, 'b> {
-        FaultPlay { fleet, servers, faults: Vec::new(), sent_at: None, lasting: Vec::new() }
+    pub(super) fn new(
+        fleet: &'b mut Fleet<'a>,
+        servers: &'b Servers<'a>,
+        patience: u32,
+    ) -> FaultPlay<'a, 'b> {
+        let (faults, lasting) = (Vec::new(), Vec::new());
+        FaultPlay { fleet, servers, patience, faults, sent_at: None, lasting }
+    }
+
+    /// The longest time from a fault to the notice of this rule.
+    fn noticed_within(&self, rule: &str) -> Duration {
+        lasts(rule) + self.patience * limit_s(&id_of_rule(rule), "noticed_within")
     }
 
     /// A fault begins, which these rules are to notice at this gateway.
@@ -113,7 +123,7 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
     fn await_noticed(&self, rules: &[&str]) {
         let of_rules = self.faults.iter().filter(|fault| rules.contains(&fault.rule));
         let of_rules: Vec<&PlayedFault> = of_rules.collect();
-        let late = of_rules.iter().map(|fault| fault.began + noticed_within(fault.rule)).max();
+        let late = of_rules.iter().map(|fault| fault.began + self.noticed_within(fault.rule)).max();
         let late = late.expect("faults of the rules");
         came(late.saturating_duration_since(Instant::now()), || {
             let noticed = self.servers.noticed();
@@ -130,11 +140,10 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         self.break_policy();
         self.impair_zone();
         self.break_calls();
-        let stalled = self.stall();
+        self.stall();
         let rules = self.faults.iter().map(|fault| fault.rule);
         let short: Vec<&str> = rules.filter(|rule| lasts(rule) <= SHORT).collect();
         self.await_noticed(&short);
-        drop(stalled);
     }
 
     /// Plays all faults, and returns when all were noticed or are late. Faults of rules that wait for five minutes begin first.
@@ -274,7 +283,7 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
 
     /// The link to the node of the only session delays and loses packets, in a region with another zone.
     fn impair_zone(&mut self) {
-        self.begin(REMOTE, &["EvenkeelSessionsImpaired", "EvenkeelZoneBreakerOpen"]);
+        self.begin(REMOTE, &[LEG_IMPAIRED, "EvenkeelZoneBreakerOpen"]);
         let used = self.used_link();
         assert_ne!(BEHIND_LINKS[used], ALONE_IN_REGION);
         // The leg restores a part of it.
@@ -327,7 +336,7 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
 
     /// The client's uplink loses nothing any more, so that the alerts end.
     fn end_loss(&mut self) {
-        let is_listed = came(noticed_within(SENT), || self.servers.sends(SENT));
+        let is_listed = came(self.noticed_within(SENT), || self.servers.sends(SENT));
         self.sent_at = is_listed.then(Instant::now);
         self.fleet.callers.lose(LOSSY, 0);
     }
@@ -394,18 +403,21 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         let _full = self.fleet.calls.ask(async |client| client.post(undrain, &json!({})).await);
     }
 
-    /// The process gets no processor time again and again, until the result is dropped.
-    fn stall(&mut self) -> BackgroundThreads {
-        self.begin(CALLS, &["EvenkeelControlLate", "EvenkeelGatewayImpairs"]);
+    /// The process gets no processor time again and again, until the rules notice it. A scrape may fail meanwhile, and rules that hold for longer begin anew.
+    fn stall(&mut self) {
+        let rules = ["EvenkeelControlLate", "EvenkeelGatewayImpairs"];
+        self.begin(CALLS, &rules);
         let process = self.fleet.calls.pid();
-        BackgroundThreads::start([move |ends: &AtomicBool| {
+        let stalled = BackgroundThreads::start([move |ends: &AtomicBool| {
             while !ends.load(Ordering::Relaxed) {
                 for (signal, time) in [(Signal::SIGSTOP, 60), (Signal::SIGCONT, 40)] {
                     kill(process, signal).unwrap();
                     std::thread::park_timeout(Duration::from_millis(time));
                 }
             }
-        }])
+        }]);
+        self.await_noticed(&rules);
+        drop(stalled);
     }
 }
 

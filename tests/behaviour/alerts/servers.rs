@@ -17,6 +17,9 @@ const PROMETHEUS: u16 = 9_090;
 pub(super) const ALERTMANAGER: u16 = 9_093;
 const RECEIVER: u16 = 9_095;
 
+/// The interval of scrapes, and the time that one may take. One that takes longer begins the time anew for which each condition has to hold, and a busy test machine is late by more than a second.
+const SCRAPE: &str = "4s";
+
 /// An alert in a notice of Alertmanager.
 #[derive(Clone, Debug)]
 pub(super) struct Noticed {
@@ -83,7 +86,7 @@ impl<'a> Servers<'a> {
         let prometheus = write(
             "prometheus.yml",
             &format!(
-                "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
+                "global: {{scrape_interval: {SCRAPE}, scrape_timeout: {SCRAPE}, evaluation_interval: 1s}}\n\
                  rule_files: [rules.yml]\n\
                  alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{}']}}]}}]}}\n\
                  scrape_configs:\n- job_name: evenkeel\n  authorization: {{credentials: '{secret}'}}\n  \
@@ -108,15 +111,27 @@ impl<'a> Servers<'a> {
         };
         wait_until("Alertmanager listens", || servers.get(ALERTMANAGER, "/-/ready").is_some());
         let scraped = format!("\"{}\"]", gateways.len());
-        let deadline = Instant::now() + 3 * TIMEOUT;
-        // count(up == 1)
-        let query = "/api/v1/query?query=count(up%20%3D%3D%201)";
-        while !servers.get(PROMETHEUS, query).is_some_and(|answer| answer.contains(&scraped)) {
+        let deadline = Instant::now() + 6 * TIMEOUT;
+        while !servers.query("count(up == 1)").is_some_and(|answer| answer.contains(&scraped)) {
             assert!(Instant::now() < deadline, "{}", servers.processes[1].log());
             std::thread::park_timeout(Duration::from_millis(200));
         }
         servers.began = Instant::now();
         servers
+    }
+
+    /// Prometheus' answer to this expression of PromQL.
+    fn query(&self, expression: &str) -> Option<String> {
+        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        self.get(PROMETHEUS, &format!("/api/v1/query?query={encoded}"))
+    }
+
+    /// This gateway has found that it impaired sessions itself.
+    pub(super) fn impaired_itself(&self, instance: &str) -> bool {
+        let answer = self.query(&format!(
+            "max_over_time(evenkeel_scenario_impaired{{evenkeel_segment=\"gateway\", instance=\"{instance}\"}}[1h]) > 0"
+        ));
+        answer.is_some_and(|answer| answer.contains("\"metric\""))
     }
 
     /// The alerts of rules that hold now, but not for long enough yet.
