@@ -87,11 +87,12 @@ fn rules_of_a_minute_notice_their_faults() {
     let short = play.faults.iter().filter(|fault| lasts(fault.rule) <= SHORT);
     let missed = short.filter(|fault| fault.noticed_after(&noticed).is_none());
     let missed: Vec<&str> = missed.map(|fault| fault.rule).collect();
+    // The verdict of the leg needs a gateway that is in time itself.
     if missed == [LEG_IMPAIRED] && servers.impaired_itself(REMOTE) {
         not_measured("the gateway before the impaired leg was late itself, and said so");
-        return;
+    } else {
+        assert!(missed.is_empty(), "{missed:?}");
     }
-    assert!(missed.is_empty(), "{missed:?}");
 }
 
 #[required(Namespaces, Mounts, Nats, Prometheus, Alertmanager)]
