@@ -84,6 +84,11 @@ impl AgentMachine {
 
     pub(crate) fn new(settings: AgentSettings, now: Instant) -> AgentMachine {
         let seal = settings.salt.map(|salt| seal::NodeSeal::new(settings.secret.clone(), salt));
+        let first_number = settings.instance as u16;
+        let bundles = match &seal {
+            Some(_) => Bundles::sealed(first_number),
+            None => Bundles::new(first_number),
+        };
         AgentMachine {
             runs: !settings.has_process,
             port: if settings.has_check { PortState::Silent } else { PortState::Up },
@@ -96,7 +101,7 @@ impl AgentMachine {
             sessions: TrunkSessions::default(),
             notices: DeathNotices::default(),
             replays: Replays::default(),
-            bundles: if seal.is_some() { Bundles::sealed() } else { Bundles::default() },
+            bundles,
             received: ReceivedPackets::default(),
             seal,
             orders: VecDeque::new(),

@@ -81,6 +81,11 @@ impl Reflector {
         let seal = options.secret.clone().filter(|_| options.encrypt);
         let seal = seal.map(|secret| NodeSeal::new(secret, rng.u64(..)));
         let ballots = Ballots::new(rng.u32(..));
+        let first_number = rng.u16(..);
+        let bundles = match &seal {
+            Some(_) => Bundles::sealed(first_number),
+            None => Bundles::new(first_number),
+        };
         Self {
             number: number_of(&options.name),
             options,
@@ -96,7 +101,7 @@ impl Reflector {
             by_source: HashMap::new(),
             rooms: HashMap::new(),
             out_ssrcs: HashMap::new(),
-            bundles: if seal.is_some() { Bundles::sealed() } else { Bundles::default() },
+            bundles,
             received: ReceivedPackets::default(),
             seal,
             leases_seen: None,

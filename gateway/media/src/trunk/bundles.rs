@@ -17,9 +17,11 @@ pub(crate) const BUNDLE_MAX: usize = 1_472;
 pub const SHARED_MAX: usize = 1_400;
 
 /// Bundles by destination; few, as a gateway has one socket per worker and node.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct Bundles {
     queues: Vec<BundleQueue>,
+    /// The number of the first numbered bundle to each destination.
+    first_number: u16,
     /// Bytes that encryption adds to each datagram.
     overhead: usize,
     /// Buffer for a bundle that was lost and recovered.
@@ -79,9 +81,14 @@ struct BundleQueue {
 }
 
 impl Bundles {
+    /// `first_number` is random ([`TrunkRepair::new`]).
+    pub fn new(first_number: u16) -> Self {
+        Self { queues: Vec::new(), first_number, overhead: 0, recovered: Vec::new() }
+    }
+
     /// Bundles that will be encrypted ([`seal`](super::seal)).
-    pub fn sealed() -> Self {
-        Self { overhead: seal::OVERHEAD, ..Self::default() }
+    pub fn sealed(first_number: u16) -> Self {
+        Self { overhead: seal::OVERHEAD, ..Self::new(first_number) }
     }
 
     /// Sets the limit of shared datagrams, from a path probe.
@@ -96,10 +103,11 @@ impl Bundles {
         is_numbered: bool,
         send: &mut impl FnMut(SocketAddr, &[u8]),
     ) {
+        let first_number = self.first_number;
         let way = self.way(to);
         if is_numbered != way.repair.is_some() {
             way.flush(send);
-            way.repair = is_numbered.then(Box::default);
+            way.repair = is_numbered.then(|| Box::new(TrunkRepair::new(first_number)));
         }
     }
 

@@ -33,7 +33,7 @@ fn receive(
 
 #[test]
 fn packets_of_one_destination_share_a_bundle() {
-    let mut bundles = Bundles::default();
+    let mut bundles = Bundles::new(0);
     let sent = sent(|mut send| {
         for (port, tag) in [(1, 1), (2, 2), (1, 3)] {
             assert!(bundles.push(address(port), Tag(tag), b"packet", &mut send));
@@ -46,7 +46,7 @@ fn packets_of_one_destination_share_a_bundle() {
 
 #[test]
 fn full_bundle_is_sent_and_the_next_begins() {
-    let mut bundles = Bundles::default();
+    let mut bundles = Bundles::new(0);
     let sent = sent(|mut send| {
         assert!(bundles.push(address(1), Tag(1), &[0; 800], &mut send));
         assert!(bundles.push(address(1), Tag(2), &[0; 800], &mut send));
@@ -57,7 +57,7 @@ fn full_bundle_is_sent_and_the_next_begins() {
 
 #[test]
 fn path_takes_bundles_as_large_as_received() {
-    let (mut bundles, mut bundle) = (Bundles::default(), Bundle::new(100));
+    let (mut bundles, mut bundle) = (Bundles::new(0), Bundle::new(100));
     assert!(bundle.push(Tag(1), b"packet"));
     let long = ReceivedDatagram { length: 2_000, ..datagram(bundle.as_bytes()) };
     let (mut received, now) = (ReceivedPackets::default(), crate::tests::at(0));
@@ -71,7 +71,7 @@ fn path_takes_bundles_as_large_as_received() {
 
 #[test]
 fn shared_bundles_respect_the_path_limit() {
-    let mut bundles = Bundles::default();
+    let mut bundles = Bundles::new(0);
     bundles.limit(address(1), 500);
     let sent = sent(|mut send| {
         for length in [200, 200, 200, 700] {
@@ -95,7 +95,7 @@ fn encrypted_bundles_leave_space() {
         bundles.flush(&mut send);
         longest
     };
-    let mut bundles = Bundles::sealed();
+    let mut bundles = Bundles::sealed(0);
     let fill = |size: usize| size - seal::OVERHEAD - OVERHEAD - ENTRY_OVERHEAD;
     assert_eq!(longest(&mut bundles, &[fill(BUNDLE_MAX)]), BUNDLE_MAX);
     assert_eq!(longest(&mut bundles, &[fill(BUNDLE_MAX) + 1]), 0);
@@ -108,7 +108,7 @@ fn encrypted_bundles_leave_space() {
 
 #[test]
 fn bundles_are_numbered_for_peers_that_read_numbers() {
-    let (mut bundles, mut sent) = (Bundles::default(), Vec::new());
+    let (mut bundles, mut sent) = (Bundles::new(u16::MAX), Vec::new());
     let mut send = |to: SocketAddr, bundle: &[u8]| sent.push((to.port(), number(bundle)));
     bundles.set_numbered(address(1), true, &mut send);
     for port in [1, 2, 1, 2] {
@@ -120,13 +120,14 @@ fn bundles_are_numbered_for_peers_that_read_numbers() {
     bundles.set_numbered(address(1), false, &mut send);
     assert!(bundles.push(address(1), Tag(1), b"packet", &mut send));
     bundles.flush(&mut send);
-    let numbers = [(1, Some(0)), (2, None), (1, Some(1)), (2, None), (1, Some(2)), (1, None)];
+    let last = Some(u16::MAX);
+    let numbers = [(1, last), (2, None), (1, Some(0)), (2, None), (1, Some(1)), (1, None)];
     assert_eq!(sent, numbers);
 }
 
 #[test]
 fn shared_bundles_leave_space_for_repair() {
-    let (mut bundles, mut longest) = (Bundles::default(), 0);
+    let (mut bundles, mut longest) = (Bundles::new(0), 0);
     let mut send = |_, datagram: &[u8]| longest = longest.max(datagram.len());
     bundles.set_numbered(address(1), true, &mut send);
     let mut report = [0; 13];
@@ -156,7 +157,7 @@ fn refused(received: &ReceivedPackets) -> (u64, u64, u64) {
 
 #[test]
 fn packets_of_the_senders_sessions_are_received() {
-    let (mut bundles, mut bundle) = (Bundles::default(), Bundle::new(1_400));
+    let (mut bundles, mut bundle) = (Bundles::new(0), Bundle::new(1_400));
     for (tag, packet) in [(1, b"one"), (4, b"all"), (2, b"two"), (3, b"six")] {
         assert!(bundle.push(Tag(tag), packet));
     }
@@ -174,7 +175,7 @@ fn packets_of_the_senders_sessions_are_received() {
 
 #[test]
 fn restored_bundle_is_received_once() {
-    let (mut bundles, mut gateway) = (Bundles::default(), TrunkRepair::default());
+    let (mut bundles, mut gateway) = (Bundles::new(0), TrunkRepair::new(0));
     bundles.set_numbered(address(1), true, &mut |_, _| {});
     let report = [&[demux::LOSS_REPORT][..], &1_u64.to_be_bytes(), &[0, 20, 0, 1]].concat();
     assert_eq!(gateway.handle_repair(&report, crate::tests::at(0)), Ok(()));
@@ -200,7 +201,7 @@ fn restored_bundle_is_received_once() {
 
 #[test]
 fn reports_of_strangers_are_refused() {
-    let mut bundles = Bundles::default();
+    let mut bundles = Bundles::new(0);
     bundles.set_numbered(address(1), true, &mut |_, _| {});
     let report = |tag: u64| [&[demux::LOSS_REPORT][..], &tag.to_be_bytes(), &[0, 9, 0, 1]].concat();
     let mut refused_of =
@@ -213,7 +214,7 @@ fn reports_of_strangers_are_refused() {
 
 #[test]
 fn unused_destinations_are_forgotten() {
-    let mut bundles = Bundles::default();
+    let mut bundles = Bundles::new(0);
     let _ = sent(|mut send| {
         bundles.handle_size(address(2), 1, &mut send);
         assert!(bundles.push(address(1), Tag(1), b"queued", &mut send));

@@ -177,7 +177,7 @@ impl Stage {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.connect(node.local_addr().unwrap()).unwrap();
             node.set_nonblocking(true).unwrap();
-            let trunk = Trunk::new(TrunkSocket { socket, seal: None }).unwrap();
+            let trunk = Trunk::new(TrunkSocket { socket, seal: None, first_number: 0 }).unwrap();
             bench.egress.trunks.push(Some(trunk));
             if number < 2 {
                 bench.session.attach(hop(number), NodeLeg::Trunk(Tag(number.into())));
