@@ -121,9 +121,11 @@ impl StreamLoss {
         }
     }
 
-    /// Forgets the packets that were noted: another process notes them anew.
-    pub fn forget_sent(&mut self) {
-        self.sent = None;
+    /// Returns a copy without the packets that were noted.
+    pub fn recorded(&self) -> StreamLoss {
+        let StreamLoss { last, same, separate, missing_to, bursts, counted, voip_bursts, .. } =
+            *self;
+        StreamLoss { last, same, separate, missing_to, bursts, counted, voip_bursts, sent: None }
     }
 
     /// Returns whether packets of the stream are noted.

@@ -1496,7 +1496,7 @@ impl WorkerSession {
     }
 
     /// Returns a copy of the state. An address that another session has taken over since is not included.
-    pub(crate) fn hand_out(&self, flows: &Flows) -> SessionState {
+    pub(crate) fn hand_out(&mut self, flows: &Flows) -> SessionState {
         let mut address = self.client.address().clone();
         let mut learned = Vec::new();
         for &source in self.client.learned() {
@@ -1505,10 +1505,8 @@ impl WorkerSession {
                 None => address.lose(source),
             }
         }
-        let mut media = self.state_ref().cloned().map(Box::new);
-        if let Some(media) = &mut media {
-            media.measurements.forget_unrecorded();
-        }
+        let running = self.running.as_deref_mut();
+        let media = running.map(|running| Box::new(running.state.recorded()));
         let srtp = self.running.as_deref().map(|running| &running.srtp);
         SessionState {
             session: self.id,
@@ -1528,7 +1526,7 @@ impl WorkerSession {
     }
 
     /// Returns a copy of the state for a process that continues once this one sends no more.
-    pub(crate) fn hand_over(&self, flows: &Flows, at: GrantView<'_>) -> SessionState {
+    pub(crate) fn hand_over(&mut self, flows: &Flows, at: GrantView<'_>) -> SessionState {
         let mut state = self.hand_out(flows);
         if let (Some(counters), Some(running)) = (&mut state.srtp, &self.running) {
             running.srtp.note_limits(counters, at);

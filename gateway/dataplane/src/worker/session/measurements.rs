@@ -49,7 +49,7 @@ pub(crate) struct VoiceMeasurements {
     /// Loss before repair.
     loss_up_ppm: Smoothed,
     jitter_up_us: u64,
-    down: Vec<Down>,
+    pub(super) down: Vec<Down>,
     #[serde(with = "instant::paired")]
     rtt_us: Option<(u32, Instant)>,
     /// The middle 32 bits of the last sender report's NTP timestamp, and the time it was sent.
@@ -115,6 +115,13 @@ impl Down {
         }
     }
 
+    /// Returns a copy of the part that a record contains.
+    pub(super) fn recorded(&self) -> Down {
+        let Down { ssrc, loss_ppm, jitter_us, left_ppm, before_ppm, .. } = *self;
+        let losses = self.losses.recorded();
+        Down { ssrc, loss_ppm, jitter_us, left_ppm, losses, before_ppm, redundancy: None }
+    }
+
     /// Shows the loss of an interval that ends now. Of two reports at one time the first one counts.
     fn show(&mut self, loss: IntervalLoss, now: Instant) {
         self.loss_ppm.show(loss.before_repair, REPORTS_FOLLOW_IN, now);
@@ -171,14 +178,6 @@ impl VoiceMeasurements {
     /// `voice` is the codec of the client's audio stream, if any.
     pub(crate) fn new(voice: Option<quality::Codec>) -> VoiceMeasurements {
         VoiceMeasurements { voice, ..VoiceMeasurements::default() }
-    }
-
-    /// Forgets the state that a record does not contain.
-    pub(super) fn forget_unrecorded(&mut self) {
-        for down in &mut self.down {
-            down.losses.forget_sent();
-            down.redundancy = None;
-        }
     }
 
     /// Returns whether the next interval would equal the last one if no packet arrived.

@@ -16,7 +16,7 @@ use super::counts::SessionCounts;
 use super::estimate::DownlinkEstimate;
 use super::fec::ClientFec;
 use super::feedback::SenderFeedback;
-use super::measurements::{FlowTally, MediaSigns, VoiceMeasurements};
+use super::measurements::{Down, FlowTally, MediaSigns, VoiceMeasurements};
 use super::reachability::AddressValidation;
 use super::redundancy::Redundancy;
 use super::repair::ClientRepair;
@@ -100,6 +100,15 @@ impl MediaState {
             validation: needs_report.then(Box::default),
             signs: MediaSigns::new(media.srtp.is_readable()),
         }
+    }
+
+    /// Returns a copy of the part that a record contains: the notes of sent packets are not copied to be dropped.
+    pub(super) fn recorded(&mut self) -> MediaState {
+        let down = std::mem::take(&mut self.measurements.down);
+        let mut copy = self.clone();
+        copy.measurements.down = down.iter().map(Down::recorded).collect();
+        self.measurements.down = down;
+        copy
     }
 
     /// The continuity epoch of the hop that the client hears.

@@ -308,8 +308,8 @@ impl Stage {
 
     /// Replaces the session by one that another worker installs.
     fn hand_over(&mut self) {
+        let state = handed_over(&self.bench.session.hand_out(&self.flows));
         let session = &self.bench.session;
-        let state = handed_over(&session.hand_out(&self.flows));
         let learned = state.clone().take_learned();
         let old = std::mem::replace(&mut self.flows, Flows::new(10));
         let fresh = install(self.client.clone(), session.media.srtp, 0);
