@@ -275,8 +275,13 @@ impl RunningMedia {
         let lost_before = measurements.lost_up;
         let since = measurements.since.unwrap_or(now);
         let (mut measures, last_heard) = (measurements.interval(now), measurements.last_heard);
-        if let Some(kbps) = self.estimate.as_deref().and_then(|estimate| estimate.kbps(now)) {
-            measures.set(Metric::AvailableDown, kbps.into());
+        if let Some(estimate) = self.estimate.as_deref() {
+            if let Some(kbps) = estimate.kbps(now) {
+                measures.set(Metric::AvailableDown, kbps.into());
+            }
+            if let Some(permille) = estimate.growth_permille(now) {
+                measures.set(Metric::TrendDown, permille.into());
+            }
         }
         if let Some(counts) = self.counts.as_deref_mut() {
             let frozen = counts.frozen_ppm(
