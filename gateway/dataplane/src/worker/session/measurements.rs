@@ -215,6 +215,7 @@ impl VoiceMeasurements {
         // Exact counts first: they are about the interval of the report beside them.
         for packet in rtcp::packets(compound).map_while(Result::ok) {
             if let rtcp::RtcpPacket::Extended(report) = packet {
+                report.blocks().for_each(|block| self.read_after_repair(block));
                 report.blocks().for_each(|block| self.read_extended(block, &unsent, now));
             }
         }
@@ -256,6 +257,16 @@ impl VoiceMeasurements {
         self.rtt_us = u32::try_from(trip.as_micros()).ok().map(|us| (us, now));
     }
 
+    /// Reads which packets the client has after repair. What redundancy repairs is computed instead.
+    fn read_after_repair(&mut self, block: ExtendedBlock<'_>) {
+        if let ExtendedBlock::LossRunsAfterRepair(runs) = block {
+            let down = self.down(Some(runs.ssrc));
+            if down.redundancy.is_none() {
+                down.losses.read_runs_after_repair(&runs);
+            }
+        }
+    }
+
     /// Reads a block of the client's extended report (RFC 3611). `unsent` is that of [`Self::read_reports`].
     fn read_extended(
         &mut self,
@@ -292,7 +303,9 @@ impl VoiceMeasurements {
                     self.read_answer(sent, answer.delay, now);
                 }
             }
-            ExtendedBlock::ReferenceTime(_) | ExtendedBlock::Other => {}
+            ExtendedBlock::LossRunsAfterRepair(_)
+            | ExtendedBlock::ReferenceTime(_)
+            | ExtendedBlock::Other => {}
         }
     }
 
