@@ -10,6 +10,7 @@ mod counts;
 mod estimate;
 mod fec;
 mod feedback;
+mod followed;
 mod measurements;
 mod media;
 mod node;
