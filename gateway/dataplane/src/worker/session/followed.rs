@@ -1,4 +1,4 @@
-//! The streams to a client that a repair follows.
+//! The streams of a client that a repair or a request follows: bounded lists by SSRC.
 
 use std::time::{Duration, Instant};
 
@@ -67,4 +67,23 @@ impl<T> FollowedStreams<T> {
     pub(super) fn states_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.streams.iter_mut().map(|stream| &mut stream.state)
     }
+}
+
+/// Returns the item that `is_it` finds in a bounded list. A new one takes the place of the oldest.
+#[inline]
+pub(super) fn find_or_push<T>(
+    list: &mut Vec<T>,
+    max: usize,
+    is_it: impl FnMut(&T) -> bool,
+    new: impl FnOnce() -> T,
+) -> &mut T {
+    let known = list.iter().position(is_it);
+    let place = known.unwrap_or_else(|| {
+        if list.len() == max {
+            list.remove(0);
+        }
+        list.push(new());
+        list.len() - 1
+    });
+    &mut list[place]
 }

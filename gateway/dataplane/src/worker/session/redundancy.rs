@@ -12,7 +12,7 @@ use evenkeel_media::rtp::{self, RtpHeader};
 use evenkeel_media::srtp::OVERHEAD_MAX;
 use evenkeel_model::{DropReason, MediaDescription, StreamKind};
 
-use super::followed::FollowedStreams;
+use super::followed::{FollowedStreams, find_or_push};
 use super::measurements::VoiceMeasurements;
 
 /// Packets with redundancy are no longer than fits any path, encrypted.
@@ -209,15 +209,10 @@ impl Redundancy {
         let is_red = header.payload_type == payload_type;
         let blocks = is_red.then(|| RedPayload::parse(header.payload(packet)));
         let blocks = blocks.transpose().map_err(|_| DropReason::Malformed)?;
-        let known = self.sources.iter().position(|source| source.ssrc == header.ssrc);
-        let index = known.unwrap_or_else(|| {
-            if self.sources.len() == SOURCES_MAX {
-                self.sources.remove(0);
-            }
-            self.sources.push(VoiceSource { ssrc: header.ssrc, reader: RedReader::new(header) });
-            self.sources.len() - 1
-        });
-        let (reader, buffer) = (&mut self.sources[index].reader, &mut self.buffer);
+        let is_it = |source: &VoiceSource| source.ssrc == header.ssrc;
+        let new = || VoiceSource { ssrc: header.ssrc, reader: RedReader::new(header) };
+        let source = find_or_push(&mut self.sources, SOURCES_MAX, is_it, new);
+        let (reader, buffer) = (&mut source.reader, &mut self.buffer);
         if !reader.receive(header) {
             return Err(DropReason::Duplicate);
         }
