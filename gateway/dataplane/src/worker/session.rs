@@ -896,6 +896,8 @@ impl WorkerSession {
         let seed = self.seed;
         let RunningMedia { state, fec: place, .. } = self.running();
         let Some(mut fec) = place.take() else { return false };
+        let announced = state.continuity.parity_ssrc(sent.ssrc);
+        let ssrc = announced.unwrap_or_else(|| fec::parity_ssrc(seed, sent.ssrc));
         let Some(mut covered) = fec.note_sent(sent, &mut state.measurements, cx.now) else {
             *place = Some(fec);
             return false;
@@ -913,7 +915,7 @@ impl WorkerSession {
         {
             running.counts.get_or_insert_default().note_cache_refused();
         }
-        while let Some(parity) = fec.next_parity(sent, seed, &self.running().srtp, cx.now) {
+        while let Some(parity) = fec.next_parity(sent, ssrc, &self.running().srtp, cx.now) {
             self.running().note_parity(parity.len());
             self.send_to_client(RtpSide::Rtp, StreamKind::Video, parity, cx, |_| {});
         }

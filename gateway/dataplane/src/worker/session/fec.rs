@@ -197,17 +197,16 @@ impl ClientFec {
         has_memory
     }
 
-    /// Returns the next parity packet that is due after this packet to the client.
+    /// Returns the next parity packet that is due after this packet to the client. `ssrc`: that of the parity.
     pub(super) fn next_parity(
         &mut self,
         sent: &RtpHeader,
-        seed: u64,
+        ssrc: u32,
         srtp: &SrtpEnds,
         now: Instant,
     ) -> Option<&[u8]> {
         let stream = self.streams.get_mut(sent.ssrc)?;
         let writer = &mut stream.parity.as_mut()?.writer;
-        let ssrc = parity_ssrc(seed, sent.ssrc);
         // A first number below 2^15 leaves no doubt about the rollover counter (RFC 3711, section 3.3.1).
         let first = || srtp.next_number(ssrc).unwrap_or(ssrc as u16 >> 1);
         let sequence = *stream.next.get_or_insert_with(first);
@@ -301,8 +300,8 @@ impl ClientFec {
     }
 }
 
-/// Returns the SSRC of the parity of a stream: the same at each process.
-fn parity_ssrc(seed: u64, ssrc: u32) -> u32 {
+/// Returns the SSRC of the parity of a stream, for a client to which none was announced: the same at each process.
+pub(super) fn parity_ssrc(seed: u64, ssrc: u32) -> u32 {
     let mixed = (seed ^ u64::from(ssrc)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed ^ mixed >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32
 }
