@@ -151,7 +151,9 @@ fn quality(measures: &BTreeMap<Word, u32>) -> String {
     let trip = measures.get("rtt-client").map(|us| format!("round trip {}", ms(*us)));
     let available = measures.get("available-down");
     let available = available.map(|kbps| format!("available {kbps} kbit/s down"));
-    let parts = [r, both("loss", &percent), left, both("jitter", &ms), trip, available];
+    let growth = measures.get("trend-down").filter(|permille| **permille > 0);
+    let growth = growth.map(|ms| format!("delay grows {ms} ms/s down"));
+    let parts = [r, both("loss", &percent), left, both("jitter", &ms), trip, available, growth];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 

@@ -608,6 +608,12 @@ impl Continuity {
         self.announced = Some(announced);
     }
 
+    /// Returns the SSRC that was announced for the parity of this stream; `None` for a client without m-lines.
+    pub fn parity_ssrc(&self, ssrc: u32) -> Option<u32> {
+        let announced = self.announced.as_ref()?;
+        Some(announced.parity_ssrc(announced.section(ssrc)?.index))
+    }
+
     /// Returns whether the client turned off the m-line of the stream at this place.
     fn is_held(&self, index: usize) -> bool {
         let ssrc = self.streams[index].ssrc;

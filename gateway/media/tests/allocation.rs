@@ -100,7 +100,7 @@ fn packet_path_never_allocates() {
 fn trunk_repair_never_allocates() {
     #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
     let origin = Instant::now();
-    let (mut sender, mut receiver) = (TrunkRepair::default(), TrunkRepair::default());
+    let (mut sender, mut receiver) = (TrunkRepair::new(0), TrunkRepair::new(0));
     let (mut bundle, mut bytes) = (Bundle::new(1_400), Vec::with_capacity(1_400));
     let mut recovered = 0;
     let mut leg = |numbers: std::ops::Range<u32>| {

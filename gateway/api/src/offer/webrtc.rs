@@ -198,6 +198,7 @@ impl WebrtcOffer {
                     cname,
                     ssrc: announced.ssrc(index),
                     retransmission: section.has_retransmissions.then_some(retransmission),
+                    parity: has_parity(media).then(|| announced.parity_ssrc(index)),
                 })
             });
         let sources: Vec<SentStream<'_>> = sources.collect();
@@ -223,9 +224,10 @@ fn announced(negotiation: &Negotiation) -> AnnouncedStreams {
     });
     let receiving: Vec<(u8, &AcceptedMedia)> = receiving.take(AnnouncedStreams::MAX).collect();
     let repairs = |format: &&MediaFormat| matches!(format.format, Format::Retransmission(_));
+    let is_apart = |it: &&MediaFormat| repairs(it) || it.format == Format::Parity;
     let sections = receiving.iter().map(|(index, media)| AnnouncedSection {
         index: *index,
-        payload_types: media.formats.iter().filter(|it| !repairs(it)).map(|it| it.room).collect(),
+        payload_types: media.formats.iter().filter(|it| !is_apart(it)).map(|it| it.room).collect(),
         has_retransmissions: media.formats.iter().any(|format| repairs(&format)),
         sender: None,
     });
@@ -238,13 +240,17 @@ fn announced(negotiation: &Negotiation) -> AnnouncedStreams {
     AnnouncedStreams { seed: u32::from_ne_bytes(seed), in_sync, sections }
 }
 
+fn has_parity(media: &AcceptedMedia) -> bool {
+    media.formats.iter().any(|format| format.format == Format::Parity)
+}
+
 /// Adds the formats of an m-line to the stream of its kind, with the payload types of the room.
 fn add(stream: &mut MediaStream, media: &AcceptedMedia) {
     for MediaFormat { room, format, repairs, feedback, .. } in &media.formats {
         if stream.payload_types.iter().any(|known| known.number == *room) {
             continue;
         }
-        let (codec, clock_rate) = (format.name().into(), format.codec().clock_rate());
+        let (codec, clock_rate) = (format.name().into(), format.clock_rate());
         let repairs = repairs.and_then(|base| media.payload_types.room_number(base));
         stream.payload_types.push(PayloadType { number: *room, codec, clock_rate, repairs });
         stream.feedback.pli |= feedback.pli;

@@ -23,6 +23,12 @@ fn quality_has_units() {
     let measures = json!({"rtt-client": 30_000, "available-down": 1_250});
     let said = quality(&session("east-a1", "a", 0, &measures).measures);
     assert_eq!(said, "round trip 30 ms, available 1250 kbit/s down");
+    let trend = |trend: u32| {
+        let measures = json!({"rtt-client": 30_000, "trend-down": trend});
+        quality(&session("east-a1", "a", 0, &measures).measures)
+    };
+    assert_eq!(trend(12), "round trip 30 ms, delay grows 12 ms/s down");
+    assert_eq!(trend(0), "round trip 30 ms");
     assert_eq!(quality(&BTreeMap::new()), "");
 }
 

@@ -989,9 +989,13 @@ impl PacketWorker {
         self.read_rings_to_the_end();
         self.suspended = true;
         self.egress.is_handed_out = true;
-        let uncopied = self.sessions.iter().filter(|session| session.uncopied);
         let at = self.egress.indices.view(Instant::now());
-        let mut states = uncopied.map(|session| session.hand_over(&self.flows, at));
+        let (flows, sessions) = (&self.flows, &mut self.sessions);
+        let mut states = (0..sessions.slots()).filter_map(|slot| {
+            let state = sessions
+                .with_slot(slot, |session| session.uncopied.then(|| session.hand_over(flows, at)));
+            state.flatten()
+        });
         loop {
             let part: Vec<_> = states.by_ref().take(HandedOut::PART).collect();
             if part.is_empty() {

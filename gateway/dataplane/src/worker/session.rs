@@ -10,6 +10,7 @@ mod counts;
 mod estimate;
 mod fec;
 mod feedback;
+mod followed;
 mod measurements;
 mod media;
 mod node;
@@ -895,6 +896,8 @@ impl WorkerSession {
         let seed = self.seed;
         let RunningMedia { state, fec: place, .. } = self.running();
         let Some(mut fec) = place.take() else { return false };
+        let announced = state.continuity.parity_ssrc(sent.ssrc);
+        let ssrc = announced.unwrap_or_else(|| fec::parity_ssrc(seed, sent.ssrc));
         let Some(mut covered) = fec.note_sent(sent, &mut state.measurements, cx.now) else {
             *place = Some(fec);
             return false;
@@ -912,7 +915,7 @@ impl WorkerSession {
         {
             running.counts.get_or_insert_default().note_cache_refused();
         }
-        while let Some(parity) = fec.next_parity(sent, seed, &self.running().srtp, cx.now) {
+        while let Some(parity) = fec.next_parity(sent, ssrc, &self.running().srtp, cx.now) {
             self.running().note_parity(parity.len());
             self.send_to_client(RtpSide::Rtp, StreamKind::Video, parity, cx, |_| {});
         }
@@ -1496,7 +1499,7 @@ impl WorkerSession {
     }
 
     /// Returns a copy of the state. An address that another session has taken over since is not included.
-    pub(crate) fn hand_out(&self, flows: &Flows) -> SessionState {
+    pub(crate) fn hand_out(&mut self, flows: &Flows) -> SessionState {
         let mut address = self.client.address().clone();
         let mut learned = Vec::new();
         for &source in self.client.learned() {
@@ -1505,10 +1508,8 @@ impl WorkerSession {
                 None => address.lose(source),
             }
         }
-        let mut media = self.state_ref().cloned().map(Box::new);
-        if let Some(media) = &mut media {
-            media.measurements.forget_unrecorded();
-        }
+        let running = self.running.as_deref_mut();
+        let media = running.map(|running| Box::new(running.state.recorded()));
         let srtp = self.running.as_deref().map(|running| &running.srtp);
         SessionState {
             session: self.id,
@@ -1528,7 +1529,7 @@ impl WorkerSession {
     }
 
     /// Returns a copy of the state for a process that continues once this one sends no more.
-    pub(crate) fn hand_over(&self, flows: &Flows, at: GrantView<'_>) -> SessionState {
+    pub(crate) fn hand_over(&mut self, flows: &Flows, at: GrantView<'_>) -> SessionState {
         let mut state = self.hand_out(flows);
         if let (Some(counters), Some(running)) = (&mut state.srtp, &self.running) {
             running.srtp.note_limits(counters, at);

@@ -229,6 +229,37 @@ fn receiving_m_lines_have_announced_streams() {
 }
 
 #[test]
+fn answer_names_the_parity_of_the_gateway() {
+    let format = "a=rtpmap:119 flexfec-03/90000\r\na=rtpmap:118 ";
+    let with_parity = CHROMIUM
+        .replace("116 117 118\r\n", "116 117 118 119\r\n")
+        .replace("a=rtpmap:118 ", format)
+        .replace("a=ssrc-group:FID ", "a=ssrc-group:FEC-FR 2985473190 1177\r\na=ssrc-group:FID ")
+        .replace("a=ssrc:3342768471 ", "a=ssrc:1177 cname:x\r\na=ssrc:3342768471 ");
+    let ParsedOffer { wanted, sdp, .. } = parsed(&offer(&with_parity)).unwrap();
+    let (kind, parity) = wanted.media.payload_type(43).unwrap();
+    assert_eq!(
+        (kind, &*parity.codec, parity.clock_rate),
+        (StreamKind::Video, "flexfec-03", 90_000)
+    );
+    let Some(SrtpKeying::Dtls { answered, .. }) = &wanted.srtp else { panic!("{wanted:?}") };
+    assert_eq!(answered.sends[1].ssrcs, [2_985_473_190], "without that of its parity");
+    let streams = &answered.announced;
+    assert!(!streams.sections[1].payload_types.contains(&43), "parity has no m-line");
+    let ice = IceAnswer {
+        ufrag: "gate".into(),
+        password: "a22characterpassword22".into(),
+        certificate_sha256: [0; 32],
+        announced: None,
+    };
+    let answer = sdp.unwrap().answer(SessionId(1), &[([192, 0, 2, 1], 5000).into()], &ice);
+    let groups = answer.as_str().lines().filter(|line| line.starts_with("a=ssrc-group:FEC-FR"));
+    let expected = format!("a=ssrc-group:FEC-FR {} {}", streams.ssrc(1), streams.parity_ssrc(1));
+    assert_eq!(groups.collect::<Vec<_>>(), [expected]);
+    assert!(answer.as_str().contains(&format!("a=ssrc:{} cname:s1\r\n", streams.parity_ssrc(1))));
+}
+
+#[test]
 fn stream_has_the_name_of_its_sender() {
     let sdp = parsed(&offer(CHROMIUM)).unwrap().sdp.unwrap();
     let mut streams = (*sdp.announced).clone();

@@ -16,7 +16,7 @@ use super::counts::SessionCounts;
 use super::estimate::DownlinkEstimate;
 use super::fec::ClientFec;
 use super::feedback::SenderFeedback;
-use super::measurements::{FlowTally, MediaSigns, VoiceMeasurements};
+use super::measurements::{Down, FlowTally, MediaSigns, VoiceMeasurements};
 use super::reachability::AddressValidation;
 use super::redundancy::Redundancy;
 use super::repair::ClientRepair;
@@ -100,6 +100,15 @@ impl MediaState {
             validation: needs_report.then(Box::default),
             signs: MediaSigns::new(media.srtp.is_readable()),
         }
+    }
+
+    /// Returns a copy of the part that a record contains: the notes of sent packets are not copied to be dropped.
+    pub(super) fn recorded(&mut self) -> MediaState {
+        let down = std::mem::take(&mut self.measurements.down);
+        let mut copy = self.clone();
+        copy.measurements.down = down.iter().map(Down::recorded).collect();
+        self.measurements.down = down;
+        copy
     }
 
     /// The continuity epoch of the hop that the client hears.
@@ -266,8 +275,13 @@ impl RunningMedia {
         let lost_before = measurements.lost_up;
         let since = measurements.since.unwrap_or(now);
         let (mut measures, last_heard) = (measurements.interval(now), measurements.last_heard);
-        if let Some(kbps) = self.estimate.as_deref().and_then(|estimate| estimate.kbps(now)) {
-            measures.set(Metric::AvailableDown, kbps.into());
+        if let Some(estimate) = self.estimate.as_deref() {
+            if let Some(kbps) = estimate.kbps(now) {
+                measures.set(Metric::AvailableDown, kbps.into());
+            }
+            if let Some(permille) = estimate.growth_permille(now) {
+                measures.set(Metric::TrendDown, permille.into());
+            }
         }
         if let Some(counts) = self.counts.as_deref_mut() {
             let frozen = counts.frozen_ppm(

@@ -20,6 +20,7 @@ use evenkeel_media::srtp;
 use evenkeel_model::{MediaDescription, PayloadType, RepairKind, StreamKind};
 
 use super::counts::SessionCounts;
+use super::followed::find_or_push;
 use super::measurements::VoiceMeasurements;
 use crate::worker::repair_memory::{RepairMemory, ReservedMemory};
 
@@ -160,15 +161,10 @@ impl ClientRepair {
     pub(super) fn keep(&mut self, kind: StreamKind, sent: &[u8], now: Instant) {
         let Some((ssrc, sequence)) = rtp::ssrc_and_sequence(sent) else { return };
         self.cache.keep(ssrc, sequence, sent, now);
-        let place = self.streams.iter().position(|stream| stream.ssrc == ssrc);
-        let place = place.unwrap_or_else(|| {
-            if self.streams.len() == STREAMS_MAX {
-                self.streams.remove(0);
-            }
-            self.streams.push(KeptStream { ssrc, kind, answers: Answers::default() });
-            self.streams.len() - 1
-        });
-        self.streams[place].answers.note_sent(sent.len(), now);
+        let is_it = |stream: &KeptStream| stream.ssrc == ssrc;
+        let new = || KeptStream { ssrc, kind, answers: Answers::default() };
+        let stream = find_or_push(&mut self.streams, STREAMS_MAX, is_it, new);
+        stream.answers.note_sent(sent.len(), now);
     }
 
     /// Answers the NACKs of a compound packet, and removes the numbers that were in the cache. A number that is not sent again, since

@@ -6,6 +6,8 @@
 use evenkeel_media::frames::{self, FrameLink, LayerJoin};
 use evenkeel_media::rtp::RtpHeader;
 
+use super::followed::find_or_push;
+
 /// Streams to one client that are followed.
 const STREAMS_MAX: usize = 8;
 
@@ -68,15 +70,10 @@ impl Thinning {
         header: &RtpHeader,
         packet: &[u8],
     ) -> FrameDecision {
-        let known = self.streams.iter().position(|stream| stream.ssrc == header.ssrc);
-        let index = known.unwrap_or_else(|| {
-            if self.streams.len() == STREAMS_MAX {
-                self.streams.remove(0);
-            }
-            self.streams.push(ThinnedStream::new(header.ssrc));
-            self.streams.len() - 1
-        });
-        let (stream, timestamp) = (&mut self.streams[index], header.timestamp);
+        let (ssrc, timestamp) = (header.ssrc, header.timestamp);
+        let is_it = |stream: &ThinnedStream| stream.ssrc == ssrc;
+        let new = || ThinnedStream::new(ssrc);
+        let stream = find_or_push(&mut self.streams, STREAMS_MAX, is_it, new);
         if let Some(decision) = stream.decided(timestamp) {
             return decision;
         }

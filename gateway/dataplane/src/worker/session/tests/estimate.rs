@@ -104,12 +104,18 @@ impl Call {
 
     /// The node sends video for four seconds, of which each packet arrives in the same time. Returns what the node receives of the client.
     fn watch(&mut self) -> Vec<Vec<u8>> {
+        self.watch_growing(0)
+    }
+
+    /// The same with a delay that grows by so many milliseconds with each five packets.
+    fn watch_growing(&mut self, growth_ms: i64) -> Vec<Vec<u8>> {
         let mut at_node = Vec::new();
         for sequence in 0..200_u16 {
             let ms = 20 * u64::from(sequence);
             self.hear(ms, &packet(VP8, 9, sequence));
             if sequence % 5 == 4 {
-                at_node.extend(self.feed_back(ms + 15, &arrived(sequence - 4, 5, ms - 70)));
+                let first_ms = (ms - 70).saturating_add_signed(i64::from(sequence / 5) * growth_ms);
+                at_node.extend(self.feed_back(ms + 15, &arrived(sequence - 4, 5, first_ms)));
             }
         }
         at_node
@@ -230,6 +236,20 @@ fn estimate_from_arrivals_is_a_metric() {
     let mut silent = Call::new(media(Srtp::Plain, [true, true]));
     silent.hear(0, &packet(VP8, 9, 1));
     assert_eq!(silent.estimated(), None, "without feedback");
+}
+
+#[test]
+fn growth_of_the_delay_is_a_metric() {
+    let trend = |growth_ms: i64, second: u64| {
+        let mut call = Call::new(media(Srtp::Plain, [true, true]));
+        call.watch_growing(growth_ms);
+        let at = call.bench.start + Duration::from_secs(second);
+        call.bench.session.summary(at).unwrap().measures.measured(Metric::TrendDown)
+    };
+    assert_eq!((trend(0, 4), trend(-1, 4)), (Some(0), Some(0)));
+    let growth = trend(1, 4).unwrap();
+    assert!((5..=15).contains(&growth), "{growth} ms in a second");
+    assert_eq!(trend(1, 20), None, "without recent feedback");
 }
 
 /// Feedback that five packets of the stream from `first` on arrived, 20 ms apart and the last one at `ms` (RFC 8888, section 3.1).

@@ -1,5 +1,6 @@
 //! Parity of video (FlexFEC-03) to and from a client. The client's latency is 120 ms.
 
+use evenkeel_media::continuity::{AnnouncedSection, AnnouncedStreams};
 use evenkeel_media::repair::flexfec::{Overhead, ParityPayload, ParityReader, ParityWriter};
 use evenkeel_model::{ExtensionUri, HeaderExtension, Latency};
 
@@ -385,4 +386,27 @@ fn client_parity_is_kept_within_memory() {
     assert_eq!(memory.reserved(), ParityReader::BYTES);
     call.bench.at(5_000, WorkerSession::tick);
     assert_eq!(memory.reserved(), 0);
+}
+
+#[test]
+fn parity_has_the_ssrc_that_was_announced() {
+    let mut call = Call::new(media(Srtp::Plain, true, false));
+    let section = AnnouncedSection {
+        index: 1,
+        payload_types: vec![VP8],
+        has_retransmissions: false,
+        sender: None,
+    };
+    // The stream of the second m-line has the SSRC of the packets.
+    let streams = AnnouncedStreams { seed: SSRC - 2, in_sync: Vec::new(), sections: vec![section] };
+    let expected = streams.parity_ssrc(1);
+    call.bench.session.state().continuity.announce(Arc::new(streams));
+    call.hear_frames(1..97);
+    call.report(ms(96), 96, 5);
+    let packets = call.hear_frames(97..161);
+    let parity = packets.iter().map(|packet| header(packet));
+    let parity = parity.filter(|header| header.payload_type == FLEXFEC).map(|header| header.ssrc);
+    let ssrcs: Vec<u32> = parity.collect();
+    assert!(!ssrcs.is_empty() && ssrcs.iter().all(|ssrc| *ssrc == expected), "{ssrcs:?}");
+    assert!(!(SSRC - 2..SSRC + 510).contains(&expected), "of no m-line");
 }
