@@ -233,9 +233,7 @@ impl ClientFec {
         let stream = self.streams.iter_mut().find(|stream| stream.ssrc == sent.ssrc)?;
         let writer = &mut stream.parity.as_mut()?.writer;
         let ssrc = parity_ssrc(seed, sent.ssrc);
-        // A first number below 2^15 leaves no doubt about the rollover counter (RFC 3711, section 3.3.1).
-        let first = || srtp.next_number(ssrc).unwrap_or(ssrc as u16 >> 1);
-        let sequence = *stream.next.get_or_insert_with(first);
+        let sequence = *stream.next.get_or_insert_with(|| srtp.next_number(ssrc));
         let fields = rtp::Fields {
             payload_type: self.negotiated.payload_type,
             marker: false,
