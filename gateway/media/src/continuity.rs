@@ -644,9 +644,7 @@ impl Continuity {
     }
 
     fn place_beside(&self, repaired: u32, announced: &AnnouncedStreams) -> Placement {
-        let section = announced.section(repaired).filter(|section| section.has_retransmissions);
-        let Some(section) = section else { return Placement::Surplus };
-        let ssrc = announced.retransmission_ssrc(section.index);
+        let Some(ssrc) = announced.retransmissions_of(repaired) else { return Placement::Surplus };
         self.stream_of(ssrc).map_or(Placement::Begins(ssrc), Placement::Continues)
     }
 
@@ -707,9 +705,7 @@ impl Continuity {
         is_repaired: impl Fn(u8) -> bool,
         now: Instant,
     ) -> (Pass, Option<OriginalNumbers>) {
-        let lost = RtpHeader { sequence, ..*header };
-        let found = self.repaired(epoch, header.ssrc, &lost, clock_rate, is_repaired);
-        let original = found.and_then(|index| self.streams[index].original(&lost));
+        let original = self.original(epoch, header, sequence, clock_rate, is_repaired);
         match original {
             Some(OriginalNumbers { ssrc, .. }) => {
                 let pass = self.pass_from(epoch, header, clock_rate, Some(ssrc), now);
@@ -724,6 +720,21 @@ impl Continuity {
                 (Pass::Stale, None)
             }
         }
+    }
+
+    /// Returns the client's numbers of the packet that a retransmission contains; the arguments are those of
+    /// [`pass_retransmission`](Self::pass_retransmission). `None` if the client got no such packet of the sender.
+    pub fn original(
+        &self,
+        epoch: StreamEpoch,
+        header: &RtpHeader,
+        sequence: u16,
+        clock_rate: u32,
+        is_repaired: impl Fn(u8) -> bool,
+    ) -> Option<OriginalNumbers> {
+        let lost = RtpHeader { sequence, ..*header };
+        let index = self.repaired(epoch, header.ssrc, &lost, clock_rate, is_repaired)?;
+        self.streams[index].original(&lost)
     }
 
     /// Finds the stream of a lost packet: that of the m-line on which the source of retransmissions has its place, or one with

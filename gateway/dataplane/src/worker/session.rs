@@ -19,6 +19,7 @@ mod record;
 mod redundancy;
 mod repair;
 mod replay;
+mod rtx;
 mod srtp;
 #[cfg(test)]
 pub(super) mod tests;
@@ -40,6 +41,7 @@ use evenkeel_media::continuity::{OriginalNumbers, Pass, StreamEpoch, Withheld};
 use evenkeel_media::loss::RepairPacket;
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
 use evenkeel_media::repair::cache::CachedPacket;
+use evenkeel_media::repair::missing::RetransmittedPacket;
 use evenkeel_media::srtp::{GrantView, SrtpKeys};
 use evenkeel_media::stun::{StunKey, Username};
 use evenkeel_media::{demux, key_frame, retransmission, rtcp, rtp};
@@ -55,8 +57,9 @@ pub use node::{NodeLeg, NodePort, SrtpPort};
 use record::Learned;
 pub use record::{ClientAddressing, Install, SessionState};
 use redundancy::Redundancy;
-use repair::ClientRepair;
+use repair::{ClientRepair, KeptForm, KeptStream};
 use replay::Replay;
+use rtx::{ClientRtx, DuePacket};
 use srtp::SrtpEnds;
 pub use srtp::{AnsweredMedia, ClientPassword, ClientStream, SrtpKeying};
 use thinning::Thinning;
@@ -258,7 +261,7 @@ impl WorkerSession {
             self.counts().note_repair(kind, MediaDirection::ToNode, packet.len());
         }
         let has_repair = self.running.as_deref().is_some_and(|running| running.repair.is_some());
-        let was_lost = has_repair && self.note_number(&header, packet, repair, cx.now);
+        let was_lost = has_repair && self.note_number(&header, packet.len(), cx.now);
         let state = self.state();
         state.totals.packets_up += 1;
         state.totals.bytes_up += packet.len() as u64;
@@ -273,7 +276,26 @@ impl WorkerSession {
         let is_picture = kind == StreamKind::Video && repair.is_none();
         if is_picture {
             state.feedback.note_video(header.ssrc);
+        } else if has_repair
+            && repair == Some(RepairKind::Retransmission)
+            && self.handle_client_rtx(kind, &header, packet, cx)
+        {
+            return;
         }
+        self.pass_to_node(kind, repair, has_repair, &header, packet, cx);
+    }
+
+    /// Sends a packet of the client to its nodes, which was counted. `has_repair`: the client is asked for what is missing.
+    #[inline(always)]
+    fn pass_to_node(
+        &mut self,
+        kind: StreamKind,
+        repair: Option<RepairKind>,
+        has_repair: bool,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
         if self.limits.parked {
             self.end_replay();
             return cx.egress.count_drop(DropReason::Shed);
@@ -281,7 +303,7 @@ impl WorkerSession {
         let (hop, twin) = match self.route.forward_to_node(cx.board) {
             ForwardVerdict::Pass { hop, .. } => {
                 if self.replayed != ReplayedMedia::Off {
-                    self.replay_to(hop, kind, &header, packet, cx);
+                    self.replay_to(hop, kind, header, packet, cx);
                 }
                 (hop, None)
             }
@@ -293,8 +315,8 @@ impl WorkerSession {
         };
         if self.has_redundancy(kind, repair) {
             let recovered = match kind {
-                StreamKind::Audio => self.recover_lost(hop, twin, &header, packet, cx),
-                StreamKind::Video => self.recover_by_parity(hop, twin, &header, packet, cx),
+                StreamKind::Audio => self.recover_lost(hop, twin, header, packet, cx),
+                StreamKind::Video => self.recover_by_parity(hop, twin, header, packet, cx),
             };
             if let Err(reason) = recovered {
                 return cx.egress.count_drop(reason);
@@ -309,13 +331,56 @@ impl WorkerSession {
         let state = self.state();
         state.flow.sent[kind as usize] += 1;
         // The marker ends a frame (RFC 6184, 5.1; RFC 7741, 4.1).
+        let is_picture = kind == StreamKind::Video && repair.is_none();
         if is_picture && header.marker && state.feedback.has_one_video() {
             state.flow.frames += 1;
         }
         if state.signs.inspects(kind) {
-            self.inspect(&header, packet, cx.now);
+            self.inspect(header, packet, cx.now);
         }
         self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
+    }
+
+    /// Handles a retransmission of the client in a stream of its own (RFC 4588). Nodes get the packet in it, if that was asked for. Returns
+    /// false if the retransmission itself is to follow.
+    #[inline(never)]
+    fn handle_client_rtx(
+        &mut self,
+        kind: StreamKind,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) -> bool {
+        let RunningMedia { state, repair: Some(repair), rtx, .. } = self.running() else {
+            return false;
+        };
+        let sources = &mut state.measurements.sources;
+        let Some(rtx) = rtx.as_deref_mut().filter(|rtx| rtx.reads(header.payload_type)) else {
+            // The offer did not tell what it repairs.
+            if let Some(sequence) = retransmission::original_sequence(header, packet)
+                && let RetransmittedPacket::Missing(ssrc) =
+                    repair.missing.receive_retransmission(sequence, None)
+            {
+                sources.filled(ssrc, sequence);
+            }
+            return false;
+        };
+        let restored = match rtx.restore(header, packet, &mut repair.missing) {
+            Ok(Some(restored)) => restored,
+            Ok(None) => return false,
+            Err(reason) => {
+                cx.egress.count_drop(reason);
+                return true;
+            }
+        };
+        if let Ok(header) = rtp::RtpHeader::parse(&restored) {
+            sources.filled(header.ssrc, header.sequence);
+            self.pass_to_node(kind, None, true, &header, &restored, cx);
+        }
+        if let Some(rtx) = &mut self.running().rtx {
+            rtx.reuse(restored);
+        }
+        true
     }
 
     /// Returns whether the client negotiated redundancy for a packet of this kind: repeated frames of voice, or parity of video.
@@ -426,7 +491,7 @@ impl WorkerSession {
         self.mark_active(cx);
         let readable = self.media.srtp.is_readable();
         let home = self.home;
-        let RunningMedia { state, counts, .. } = self.running();
+        let RunningMedia { state, counts, srtp, rtx, .. } = self.running();
         let MediaState { measurements, continuity, validation, flow, totals, .. } = state;
         let sent = totals.packets_down;
         measurements.last_heard = Some(cx.now);
@@ -439,6 +504,15 @@ impl WorkerSession {
         }
         // RTCP is only a few packets a second, so the copy is cheap.
         let mut packet = packet.to_vec();
+        if rtx.is_some() {
+            let length = rtcp::rewrite::retain_reports(&mut packet, |ssrc| {
+                !srtp.is_of_retransmissions(ssrc)
+            });
+            packet.truncate(length);
+            if length == 0 {
+                return;
+            }
+        }
         if readable {
             continuity.excuse_skipped(&mut packet);
             let lost_ppm = measurements.read_reports(
@@ -933,13 +1007,27 @@ impl WorkerSession {
         packet: &[u8],
         now: Instant,
     ) -> (Pass, Option<OriginalNumbers>) {
-        let (media, continuity) = (Arc::clone(&self.media), &mut self.state().continuity);
+        let media = Arc::clone(&self.media);
+        let RunningMedia { state, srtp, rtx, .. } = self.running();
+        let continuity = &mut state.continuity;
+        let is_own = rtx.is_some() && srtp.has_retransmissions();
         let lost = retransmission::original_sequence(header, packet);
         let Some(sequence) = lost.filter(|_| media.srtp.is_readable()) else {
+            if is_own {
+                // The gateway sends the stream, and probes the path by no padding.
+                return (Pass::Stale, None);
+            }
             return (continuity.pass(epoch, header, clock_rate, now), None);
         };
         let is_repaired =
             |number| declared(&media, number).is_some_and(|(_, other)| !other.is_repair());
+        if is_own {
+            let original = continuity.original(epoch, header, sequence, clock_rate, is_repaired);
+            let ssrc = original.and_then(|it| srtp.retransmissions_of(it.ssrc));
+            let Some((original, ssrc)) = original.zip(ssrc) else { return (Pass::Stale, None) };
+            let (sequence, timestamp) = (srtp.next_number(ssrc), original.timestamp);
+            return (Pass::Rewrite { ssrc, sequence, timestamp }, Some(original));
+        }
         continuity.pass_retransmission(epoch, header, sequence, clock_rate, is_repaired, now)
     }
 
@@ -984,12 +1072,15 @@ impl WorkerSession {
 
     fn rtcp_to_client(&mut self, epoch: StreamEpoch, packet: &[u8], cx: &mut PacketContext<'_>) {
         let plain = self.media.srtp.is_readable();
-        // Reports of the previous hop are not counted.
-        let state = self.state();
-        if plain && epoch == state.epoch() {
-            state.flow.reported_ppm = reported_loss(packet).or(state.flow.reported_ppm);
-        }
         let mut packet = packet.to_vec();
+        let RunningMedia { state, rtx, .. } = self.running();
+        if rtx.as_deref().is_some_and(|rtx| !rtx.retain_reports(&mut packet)) {
+            return;
+        }
+        // Reports of the previous hop are not counted.
+        if plain && epoch == state.epoch() {
+            state.flow.reported_ppm = reported_loss(&packet).or(state.flow.reported_ppm);
+        }
         let Ok(length) = self.state().continuity.rtcp_to_client(epoch, &mut packet) else {
             return cx.egress.count_drop(DropReason::Feedback);
         };
@@ -1309,11 +1400,13 @@ impl WorkerSession {
         let had_video = self.media.has_video();
         self.media = media;
         let media = Arc::clone(&self.media);
-        let RunningMedia { state, srtp, repair, redundancy, estimate, fec, .. } = self.running();
+        let RunningMedia { state, srtp, repair, redundancy, estimate, fec, rtx, .. } =
+            self.running();
         ClientRepair::follow(repair, &media);
         Redundancy::follow(redundancy, &media);
         DownlinkEstimate::follow(estimate, &media);
         ClientFec::follow(fec, &media);
+        ClientRtx::follow(rtx, &media);
         state.measurements.note_redundancy(|_| None);
         let had_media = srtp.may_receive();
         srtp.set_answered(answered);
@@ -1608,8 +1701,15 @@ impl WorkerSession {
         let Some(mut repair) = running.repair.take() else { return true };
         let timing = repair.timing(&running.state.measurements, cx.now);
         let (now, mut packets, mut bytes, mut is_refused) = (cx.now, 0_u32, 0_u64, false);
-        let send = |kind, cached: &CachedPacket<'_>, copies| {
-            let packet = cached.packet;
+        let send = |stream: &KeptStream, cached: &CachedPacket<'_>, copies| {
+            let &CachedPacket { ssrc, sequence, packet, answered, .. } = cached;
+            let kind = stream.kind;
+            if stream.form == KeptForm::Plain {
+                let is_first = answered.is_none();
+                let due = DuePacket { kind, ssrc, sequence, copies, is_first };
+                running.rtx.iter_mut().for_each(|rtx| rtx.due.push(due));
+                return;
+            }
             let before = packets;
             for _ in 0..copies {
                 let mut validation = running.state.validation.iter_mut();
@@ -1624,8 +1724,8 @@ impl WorkerSession {
                 }
             }
             // A second answer repairs no second loss.
-            if packets > before && cached.answered.is_none() {
-                let down = running.state.measurements.down(Some(cached.ssrc));
+            if packets > before && answered.is_none() {
+                let down = running.state.measurements.down(Some(ssrc));
                 down.losses.note_repair(RepairPacket::Same);
             }
         };
@@ -1641,35 +1741,53 @@ impl WorkerSession {
             running.state.measurements.bytes_down += bytes;
             running.counts.get_or_insert_default().note_answered(packets, bytes);
         }
+        if running.rtx.as_deref().is_some_and(|rtx| !rtx.due.is_empty()) {
+            self.send_due_packets(cx);
+        }
         length > 0
+    }
+
+    /// Sends the packets that the client asked for in streams of their own (RFC 4588).
+    #[inline(never)]
+    fn send_due_packets(&mut self, cx: &mut PacketContext<'_>) {
+        let RunningMedia { repair, rtx, .. } = self.running();
+        let (Some(repair), Some(mut rtx)) = (repair.take(), rtx.take()) else { return };
+        let mut due = std::mem::take(&mut rtx.due);
+        for DuePacket { kind, ssrc, sequence, copies, is_first } in due.drain(..) {
+            let Some(kept) = repair.find(ssrc, sequence, cx.now) else { continue };
+            let (mut packets, mut bytes) = (0_u32, 0_u64);
+            for _ in 0..copies {
+                let Some(packet) = rtx.repeat(kept.packet, &self.running().srtp) else { break };
+                (packets, bytes) = (packets + 1, bytes + packet.len() as u64);
+                self.send_to_client(RtpSide::Rtp, kind, packet, cx, |_| {});
+            }
+            let RunningMedia { state, counts, .. } = self.running();
+            state.totals.packets_down += u64::from(packets);
+            state.totals.bytes_down += bytes;
+            state.measurements.bytes_down += bytes;
+            if packets > 0 {
+                counts.get_or_insert_default().note_answered(packets, bytes);
+            }
+            // A second answer repairs no second loss.
+            if packets > 0 && is_first {
+                state.measurements.down(Some(ssrc)).losses.note_repair(RepairPacket::Separate);
+            }
+        }
+        rtx.due = due;
+        let RunningMedia { repair: kept, rtx: place, .. } = self.running();
+        (*kept, *place) = (Some(repair), Some(rtx));
     }
 
     /// Follows the numbers of the client's packets. Returns whether this packet was asked for: it was lost before.
     #[inline(never)]
-    fn note_number(
-        &mut self,
-        header: &rtp::RtpHeader,
-        packet: &[u8],
-        repair: Option<RepairKind>,
-        now: Instant,
-    ) -> bool {
+    fn note_number(&mut self, header: &rtp::RtpHeader, bytes: usize, now: Instant) -> bool {
         let Some(running) = self.running.as_deref_mut() else { return false };
-        let RunningMedia { state, counts, repair: Some(client), .. } = running else {
-            return false;
-        };
-        if repair == Some(RepairKind::Retransmission) {
-            if let Some(sequence) = retransmission::original_sequence(header, packet)
-                && let Some(ssrc) = client.missing.receive_retransmission(sequence)
-            {
-                state.measurements.sources.filled(ssrc, sequence);
-            }
-            return false;
-        }
-        let was_asked = client.kind(header.payload_type).is_some()
-            && client.missing.receive(header.ssrc, header.sequence, now);
+        let RunningMedia { counts, repair: Some(client), .. } = running else { return false };
+        let was_asked =
+            client.kind(header.payload_type).is_some() && client.missing.receive(header, now);
         if was_asked {
             let (kind, way) = (RepairKind::Retransmission, MediaDirection::ToNode);
-            counts.get_or_insert_default().note_repair(kind, way, packet.len());
+            counts.get_or_insert_default().note_repair(kind, way, bytes);
         }
         was_asked
     }

@@ -63,6 +63,25 @@ impl AnnouncedStreams {
         self.seed.wrapping_add(SSRCS + u32::from(index))
     }
 
+    /// Returns the SSRC of retransmissions of the stream with this SSRC, if the client was told of one.
+    pub fn retransmissions_of(&self, ssrc: u32) -> Option<u32> {
+        let section = self.section(ssrc).filter(|section| section.has_retransmissions)?;
+        let is_of_media = ssrc == self.ssrc(section.index);
+        is_of_media.then(|| self.retransmission_ssrc(section.index))
+    }
+
+    /// Returns whether the SSRC is that of retransmissions on an m-line.
+    pub fn is_of_retransmissions(&self, ssrc: u32) -> bool {
+        self.section(ssrc).is_some_and(|section| {
+            section.has_retransmissions && ssrc == self.retransmission_ssrc(section.index)
+        })
+    }
+
+    /// Returns whether the client was told of any SSRC of retransmissions.
+    pub fn has_retransmissions(&self) -> bool {
+        self.sections().any(|section| section.has_retransmissions)
+    }
+
     pub(super) fn sections(&self) -> impl Iterator<Item = &AnnouncedSection> {
         self.sections.iter().take(AnnouncedStreams::MAX)
     }

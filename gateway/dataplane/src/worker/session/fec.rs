@@ -207,9 +207,7 @@ impl ClientFec {
     ) -> Option<&[u8]> {
         let stream = self.streams.get_mut(sent.ssrc)?;
         let writer = &mut stream.parity.as_mut()?.writer;
-        // A first number below 2^15 leaves no doubt about the rollover counter (RFC 3711, section 3.3.1).
-        let first = || srtp.next_number(ssrc).unwrap_or(ssrc as u16 >> 1);
-        let sequence = *stream.next.get_or_insert_with(first);
+        let sequence = *stream.next.get_or_insert_with(|| srtp.next_number(ssrc));
         let fields = rtp::Fields {
             payload_type: self.negotiated.payload_type,
             marker: false,

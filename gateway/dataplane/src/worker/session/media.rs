@@ -19,8 +19,9 @@ use super::feedback::SenderFeedback;
 use super::measurements::{Down, FlowTally, MediaSigns, VoiceMeasurements};
 use super::reachability::AddressValidation;
 use super::redundancy::Redundancy;
-use super::repair::ClientRepair;
+use super::repair::{ClientRepair, KeptForm};
 use super::replay::Replay;
+use super::rtx::ClientRtx;
 use super::srtp::SrtpEnds;
 use super::thinning::Thinning;
 use crate::worker::egress::PacketContext;
@@ -45,6 +46,8 @@ pub(super) struct RunningMedia {
     pub(super) thinning: Option<Box<Thinning>>,
     /// Present if the client negotiated parity for its video.
     pub(super) fec: Option<Box<ClientFec>>,
+    /// Present if the client negotiated retransmissions in streams of their own. The record of the session does not contain it.
+    pub(super) rtx: Option<Box<ClientRtx>>,
 }
 
 /// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
@@ -152,10 +155,11 @@ impl RunningMedia {
         counts: Option<Box<SessionCounts>>,
         media: &MediaDescription,
     ) -> RunningMedia {
-        let (mut redundancy, mut estimate, mut fec) = (None, None, None);
+        let (mut redundancy, mut estimate, mut fec, mut rtx) = (None, None, None, None);
         Redundancy::follow(&mut redundancy, media);
         DownlinkEstimate::follow(&mut estimate, media);
         ClientFec::follow(&mut fec, media);
+        ClientRtx::follow(&mut rtx, media);
         RunningMedia {
             state,
             srtp,
@@ -166,6 +170,7 @@ impl RunningMedia {
             estimate,
             thinning: None,
             fec,
+            rtx,
         }
     }
 
@@ -237,6 +242,19 @@ impl RunningMedia {
         self.state.measurements.bytes_down += more as u64;
         self.counts.get_or_insert_default().note_redundancy(more);
         Some(repeating)
+    }
+
+    /// Keeps a packet to the client before encryption, if it would be sent again in a stream of its own. Returns whether it is.
+    #[inline(never)]
+    pub(super) fn keep_plain(&mut self, kind: StreamKind, packet: &[u8], now: Instant) -> bool {
+        let RunningMedia { srtp, repair: Some(repair), rtx: Some(rtx), .. } = self else {
+            return false;
+        };
+        let is_kept = rtx.repeats(packet, srtp);
+        if is_kept {
+            repair.keep(kind, KeptForm::Plain, packet, now);
+        }
+        is_kept
     }
 
     /// Follows the rate of the path by a compound packet of the client and the loss before repair in its reports. Removes feedback about

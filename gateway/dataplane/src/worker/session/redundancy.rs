@@ -235,11 +235,7 @@ impl Redundancy {
 
 /// Replaces `out` by the header of a packet, with its CSRCs and extension, without padding, with another payload type.
 fn begin_packet(header: &RtpHeader, packet: &[u8], payload_type: u8, out: &mut Vec<u8>) {
-    out.clear();
-    out.extend_from_slice(packet.get(..header.payload_offset).unwrap_or_default());
-    if let Some(flags) = out.first_mut() {
-        *flags &= !0x20;
-    }
+    rtp::copy_header(header, packet, out);
     rtp::set_payload_type(out, payload_type);
 }
 

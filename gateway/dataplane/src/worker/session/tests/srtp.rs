@@ -1,5 +1,7 @@
 //! Sessions with SRTP that ends at the gateway.
 
+mod rtx;
+
 use std::hash::RandomState;
 
 use evenkeel_media::srtp::{
