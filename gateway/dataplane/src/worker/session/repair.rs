@@ -21,7 +21,6 @@ use evenkeel_media::srtp;
 use evenkeel_model::{MediaDescription, PayloadType, RepairKind, StreamKind};
 
 use super::counts::SessionCounts;
-use super::followed::find_or_push;
 use super::measurements::VoiceMeasurements;
 use crate::worker::repair_memory::{RepairMemory, ReservedMemory};
 
