@@ -832,11 +832,11 @@ impl WorkerSession {
         self.running().thinning = Some(thinning);
     }
 
-    /// Thins the client's video by the limits of now.
+    /// Thins the client's video by the description and the limits of now.
     fn follow_thinning(&mut self) {
-        let level = self.limits.thin;
+        let (media, level) = (Arc::clone(&self.media), self.limits.thin);
         if level > 0 || self.running.is_some() {
-            Thinning::follow(&mut self.running().thinning, level);
+            Thinning::follow(&mut self.running().thinning, &media, level);
         }
     }
 
@@ -1320,6 +1320,7 @@ impl WorkerSession {
         }
         state.feedback.follow(&media);
         state.measurements.voice = voice(&media);
+        self.follow_thinning();
         self.uncopied = true;
     }
 

@@ -41,7 +41,7 @@ pub(super) struct RunningMedia {
     pub(super) redundancy: Option<Box<Redundancy>>,
     /// Present if packets to the client are numbered, or once it reported. The record of the session does not contain it.
     pub(super) estimate: Option<Box<DownlinkEstimate>>,
-    /// Present once the client's video was thinned. The record of the session does not contain it.
+    /// Present once the client's video was thinned, or if its AV1 has descriptors. The record of the session does not contain it.
     pub(super) thinning: Option<Box<Thinning>>,
     /// Present if the client negotiated parity for its video.
     pub(super) fec: Option<Box<ClientFec>>,
@@ -143,10 +143,12 @@ impl RunningMedia {
         counts: Option<Box<SessionCounts>>,
         media: &MediaDescription,
     ) -> RunningMedia {
-        let (mut redundancy, mut estimate, mut fec) = (None, None, None);
+        let (mut redundancy, mut estimate, mut fec, mut thinning) = (None, None, None, None);
         Redundancy::follow(&mut redundancy, media);
         DownlinkEstimate::follow(&mut estimate, media);
         ClientFec::follow(&mut fec, media);
+        // The session sets the level.
+        Thinning::follow(&mut thinning, media, 0);
         RunningMedia {
             state,
             srtp,
@@ -155,7 +157,7 @@ impl RunningMedia {
             replay: None,
             redundancy,
             estimate,
-            thinning: None,
+            thinning,
             fec,
         }
     }
