@@ -24,6 +24,7 @@ use super::replay::Replay;
 use super::srtp::SrtpEnds;
 use super::thinning::Thinning;
 use crate::worker::egress::PacketContext;
+use crate::worker::pacing::SessionPacing;
 use crate::worker::report::{MediaCounts, ShedRun, Summary, Totals};
 
 /// The part of a session that is allocated once the session carries packets or has keys of SRTP.
@@ -45,6 +46,8 @@ pub(super) struct RunningMedia {
     pub(super) thinning: Option<Box<Thinning>>,
     /// Present if the client negotiated parity for its video.
     pub(super) fec: Option<Box<ClientFec>>,
+    /// Present while the rate to a client over UDP is estimated. The record of the session does not contain it.
+    pub(super) pacing: Option<Box<SessionPacing>>,
 }
 
 /// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
@@ -159,6 +162,7 @@ impl RunningMedia {
             estimate,
             thinning,
             fec,
+            pacing: None,
         }
     }
 
