@@ -22,6 +22,9 @@ use crate::mmsg::DATAGRAM_MAX;
 /// Limit of waiting packets of a session: a key frame of 0.6 MB.
 const WAITING_MAX: usize = 512;
 
+/// With a shorter latency packets would be late before the worker visits them.
+pub(super) const LATENCY_MIN: Duration = Duration::from_millis(10);
+
 /// Streams of which the last key frame is known.
 const STREAMS_MAX: usize = 8;
 

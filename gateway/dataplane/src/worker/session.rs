@@ -63,7 +63,7 @@ use thinning::Thinning;
 
 use super::dtls::{DtlsSession, HandshakeDatagram, InputKind};
 use super::egress::{DscpMarks, Egress, PacketContext};
-use super::pacing::{HeldPacket, SessionPacing};
+use super::pacing::{self, HeldPacket, SessionPacing};
 use super::report::{MediaCounts, MediaDirection, ShedRun, Summary, Totals, WorkerReport};
 use super::sockets::{ClientPath, RtpSide, SourceKey, reason};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
@@ -1025,7 +1025,9 @@ impl WorkerSession {
 
     /// Begins, follows and ends pacing by the estimated rate. Called every 100 ms.
     fn tick_pacing(&mut self, cx: &mut PacketContext<'_>) {
-        let is_possible = self.media.has_video() && self.client.address().flow().is_none();
+        let is_possible = self.media.has_video()
+            && self.media.latency.duration() >= pacing::LATENCY_MIN
+            && self.client.address().flow().is_none();
         let Some(running) = self.running.as_deref_mut() else { return };
         let estimate = running.estimate.as_deref().filter(|_| is_possible);
         let kbps = estimate.and_then(|estimate| estimate.kbps(cx.now));

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use evenkeel_model::Latency;
+
 use super::estimate::{Call, OPUS, VP8, media, number, packet};
 use super::retransmission::heard;
 use super::*;
@@ -78,6 +80,17 @@ fn nothing_leaves_older_than_the_latency() {
     assert!(visit(&mut call, BURST_MS + 60).is_empty());
     assert_eq!(call.bench.drops(DropReason::Late), 40 - AT_ONCE as u64);
     assert_eq!(call.bench.session.take_counts().paced, 35);
+}
+
+#[test]
+fn burst_leaves_at_once_to_a_short_latency() {
+    for (latency_ms, at_once) in [(9, 40), (10, AT_ONCE)] {
+        let mut call = watched(MediaDescription {
+            latency: Latency(latency_ms),
+            ..media(Srtp::Plain, [true, true])
+        });
+        assert_eq!(burst(&mut call, BURST_MS, 200..240).len(), at_once, "{latency_ms}");
+    }
 }
 
 #[test]
