@@ -1,4 +1,4 @@
-//! Pacing of video to clients over UDP whose path has an estimated rate.
+//! Pacing of video to UDP clients with an estimated rate.
 //!
 //! Packets wait before the transport-wide number, parity and encryption, so that each of these follows the order and the time in which packets
 //! leave: feedback about arrivals would take a wait here for a queue of the path. The index of SRTP follows from the sequence number, and

@@ -1,4 +1,5 @@
 use super::*;
+use crate::tests::at;
 
 const LATENCY_MS: u64 = 60;
 const LENGTH: usize = 1_200;
@@ -14,7 +15,7 @@ struct Bench {
 
 impl Bench {
     fn new(kbps: u32) -> Bench {
-        let start = Instant::now();
+        let start = at(0);
         Bench { pacer: Pacer::new(kbps, start), start, us: 0, left: Vec::new(), late: 0 }
     }
 
