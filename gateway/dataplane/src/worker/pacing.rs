@@ -85,6 +85,8 @@ pub(super) struct HeldPacket {
 pub(super) struct SessionPacing {
     pacer: Pacer<HeldPacket>,
     reserved: ReservedMemory,
+    /// There was no memory for the last packet that was to wait.
+    pub(super) is_short: bool,
     key_frames: Vec<KeyFrame>,
     /// Buffers of packets that have left.
     spare: Vec<Vec<u8>>,
@@ -109,6 +111,7 @@ impl SessionPacing {
                 *pacing = Some(Box::new(SessionPacing {
                     pacer: Pacer::new(kbps, now),
                     reserved: ReservedMemory::default(),
+                    is_short: false,
                     key_frames: Vec::new(),
                     spare: Vec::new(),
                     was_used: false,
@@ -155,7 +158,9 @@ impl SessionPacing {
     /// Reserves memory for one more packet. Returns false if there is none, or too many wait.
     pub(super) fn reserve(&mut self, memory: &RepairMemory) -> bool {
         let packets = self.pacer.waiting() + 1;
-        packets <= WAITING_MAX && self.reserved.grow_to(packets * DATAGRAM_MAX, memory)
+        let fits = packets <= WAITING_MAX && self.reserved.grow_to(packets * DATAGRAM_MAX, memory);
+        self.is_short = !fits;
+        fits
     }
 
     /// Has a packet wait. Memory for it was [reserved](Self::reserve).

@@ -960,8 +960,11 @@ impl WorkerSession {
         if pacing.admits(packet.len(), cx.now) {
             return false;
         }
+        let was_short = pacing.is_short;
         if !pacing.reserve(&cx.egress.repair_memory) {
-            counts.get_or_insert_default().note_cache_refused();
+            if !was_short {
+                counts.get_or_insert_default().note_cache_refused();
+            }
             // It overtakes no packet of its stream.
             self.send_all_paced(cx);
             return false;
