@@ -70,6 +70,8 @@ crate::named! {
         SrtpNoKeys = "srtp-no-keys",
         /// The room has more streams than the client has m-lines for.
         SurplusStream = "surplus-stream",
+        /// It waited for its turn, and is too old for its client now.
+        Late = "late",
     }
 }
 

@@ -388,6 +388,7 @@ impl CounterFollower {
                 (Count::ScenarioThinned, now.thinned),
                 (Count::ScenarioParity, now.parity_bytes),
                 (Count::ScenarioRepaired, now.repaired),
+                (Count::ScenarioPaced, now.paced),
             ] {
                 self.totals.add(count, &[scenario], total);
             }

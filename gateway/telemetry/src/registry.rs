@@ -420,6 +420,8 @@ metrics! {
     ScenarioParity = "evenkeel.scenario.parity", "By", [Scenario];
     /// Lost packets of a scenario's clients that nodes got from parity of the clients (FlexFEC-03).
     ScenarioRepaired = "evenkeel.scenario.repaired", "{packet}", [Scenario];
+    /// Packets of video to clients of a scenario that waited for their turn, because the path could not carry them at once.
+    ScenarioPaced = "evenkeel.scenario.paced_packets", "{packet}", [Scenario];
     /// Received packets that a network interface dropped: the kernel, or the device without a free buffer. At most 16 interfaces; virtual
     /// ones only on a host without others.
     HostDrops = "evenkeel.host.interface_drops", "{packet}", [Interface];

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::dtls::{HandshakeInput, InputKind};
 use super::early::{Early, EarlyLimits};
+use super::pacing::PacedSessions;
 use super::repair_memory::RepairMemory;
 use super::report::{WorkerReport, WorkerStats};
 use super::sockets::{ClientArrival, ClientPath, ListenerPort, RtpSide, SourceKey, reason};
@@ -46,6 +47,8 @@ pub(crate) struct Egress {
     pub(crate) ports: Vec<Home>,
     /// Sessions to be summarised, unordered.
     pub(crate) active: Vec<Home>,
+    /// Sessions with video that waits for its turn.
+    pub(crate) paced: PacedSessions,
     /// Sessions with another leg, hop or address since the last copy.
     pub(crate) changed: RefCell<Vec<Home>>,
     relayed: Vec<u8>,
@@ -103,6 +106,7 @@ impl Egress {
             early: Early::new(early_limits),
             ports: Vec::new(),
             active: Vec::new(),
+            paced: PacedSessions::new(Instant::now()),
             changed: RefCell::default(),
             relayed: Vec::new(),
             protected: Vec::new(),

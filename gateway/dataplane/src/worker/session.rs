@@ -40,6 +40,7 @@ use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::continuity::{OriginalNumbers, Pass, StreamEpoch, Withheld};
 use evenkeel_media::loss::RepairPacket;
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
+use evenkeel_media::pacer::PacedClass;
 use evenkeel_media::repair::cache::CachedPacket;
 use evenkeel_media::repair::missing::RetransmittedPacket;
 use evenkeel_media::srtp::{GrantView, SrtpKeys};
@@ -66,6 +67,7 @@ use thinning::Thinning;
 
 use super::dtls::{DtlsSession, HandshakeDatagram, InputKind};
 use super::egress::{DscpMarks, Egress, PacketContext};
+use super::pacing::{self, HeldPacket, SessionPacing};
 use super::report::{MediaCounts, MediaDirection, ShedRun, Summary, Totals, WorkerReport};
 use super::sockets::{ClientPath, RtpSide, SourceKey, reason};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
@@ -798,7 +800,8 @@ impl WorkerSession {
             return self.pass_own_frame(from, epoch, header, packet, cx);
         };
         let (clock_rate, repair) = (payload.clock_rate, payload.repair());
-        let RunningMedia { state, srtp, thinning, .. } = self.running();
+        let RunningMedia { state, srtp, thinning, pacing, .. } = self.running();
+        let is_paced = kind == StreamKind::Video && pacing.is_some();
         if kind == StreamKind::Video && repair.is_none() && thinning.is_some() {
             return self.thin(from, epoch, header, packet, cx);
         }
@@ -849,6 +852,19 @@ impl WorkerSession {
                 .map_or((header.ssrc, header.timestamp), |(ssrc, _, timestamp)| (ssrc, timestamp));
             self.counts().note_picture(ssrc, timestamp, cx.now);
         }
+        let write_numbers = |bytes: &mut [u8]| {
+            let Some((ssrc, sequence, timestamp)) = rewrite else { return };
+            rtp::set_ssrc(bytes, ssrc);
+            rtp::set_sequence(bytes, sequence);
+            rtp::set_timestamp(bytes, timestamp);
+            if let Some(OriginalNumbers { sequence, timestamp, .. }) = original {
+                rtp::set_timestamp(bytes, timestamp);
+                retransmission::set_original_sequence(header, bytes, sequence);
+            }
+        };
+        if is_paced && self.hold_video(header, repair, packet, cx, write_numbers) {
+            return;
+        }
         if self.has_redundancy(kind, repair) {
             let (ssrc, sequence, timestamp) =
                 rewrite.unwrap_or((header.ssrc, header.sequence, header.timestamp));
@@ -861,16 +877,7 @@ impl WorkerSession {
                 return;
             }
         }
-        self.send_to_client(RtpSide::Rtp, kind, packet, cx, |bytes| {
-            let Some((ssrc, sequence, timestamp)) = rewrite else { return };
-            rtp::set_ssrc(bytes, ssrc);
-            rtp::set_sequence(bytes, sequence);
-            rtp::set_timestamp(bytes, timestamp);
-            if let Some(OriginalNumbers { sequence, timestamp, .. }) = original {
-                rtp::set_timestamp(bytes, timestamp);
-                retransmission::set_original_sequence(header, bytes, sequence);
-            }
-        });
+        self.send_to_client(RtpSide::Rtp, kind, packet, cx, write_numbers);
     }
 
     /// Handles a packet of thinned video to the client. Few sessions have it, so this code stands apart from the packet path of others.
@@ -907,11 +914,11 @@ impl WorkerSession {
         self.running().thinning = Some(thinning);
     }
 
-    /// Thins the client's video by the limits of now.
+    /// Thins the client's video by the description and the limits of now.
     fn follow_thinning(&mut self) {
-        let level = self.limits.thin;
+        let (media, level) = (Arc::clone(&self.media), self.limits.thin);
         if level > 0 || self.running.is_some() {
-            Thinning::follow(&mut self.running().thinning, level);
+            Thinning::follow(&mut self.running().thinning, &media, level);
         }
     }
 
@@ -991,10 +998,123 @@ impl WorkerSession {
         }
         while let Some(parity) = fec.next_parity(sent, ssrc, &self.running().srtp, cx.now) {
             self.running().note_parity(parity.len());
-            self.send_to_client(RtpSide::Rtp, StreamKind::Video, parity, cx, |_| {});
+            if !self.hold_parity(parity, cx) {
+                self.send_to_client(RtpSide::Rtp, StreamKind::Video, parity, cx, |_| {});
+            }
         }
         self.running().fec = Some(fec);
         true
+    }
+
+    /// Has a packet of video wait, unless it may leave at once. Returns whether it waits. Few sessions are paced, so this code stands apart from
+    /// the packet path of others.
+    #[inline(never)]
+    fn hold_video(
+        &mut self,
+        header: &rtp::RtpHeader,
+        repair: Option<RepairKind>,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+        write_numbers: impl FnOnce(&mut [u8]),
+    ) -> bool {
+        let until = cx.now + self.media.latency.duration();
+        let begins = declared(&self.media, header.payload_type).and_then(|(_, payload)| {
+            key_frame::begins_key_frame(&payload.codec, header.payload(packet))
+        });
+        let Some(running) = self.running.as_deref_mut() else { return false };
+        let RunningMedia { pacing: Some(pacing), estimate, counts, .. } = running else {
+            return false;
+        };
+        if let Some(kbps) = estimate.as_deref().and_then(|estimate| estimate.kbps(cx.now)) {
+            pacing.set_rate(kbps, cx.now);
+        }
+        let class = match repair {
+            Some(RepairKind::Retransmission) => PacedClass::VideoRepair,
+            // ULPFEC may have the numbers of the media.
+            Some(RepairKind::Fec) => PacedClass::Video,
+            None => pacing.class_of(header, begins == Some(true)),
+        };
+        if pacing.admits(packet.len(), cx.now) {
+            return false;
+        }
+        let was_short = pacing.is_short;
+        if !pacing.reserve(&cx.egress.repair_memory) {
+            if !was_short {
+                counts.get_or_insert_default().note_cache_refused();
+            }
+            // It overtakes no packet of its stream.
+            self.send_all_paced(cx);
+            return false;
+        }
+        pacing.hold(packet, false, class, until, write_numbers);
+        pacing.list(self.home, &mut cx.egress.paced, cx.now);
+        counts.get_or_insert_default().note_paced();
+        true
+    }
+
+    /// Has a parity packet wait, unless it may leave at once. Returns whether it waits.
+    #[inline(never)]
+    fn hold_parity(&mut self, parity: &[u8], cx: &mut PacketContext<'_>) -> bool {
+        let (latency, home) = (self.media.latency.duration(), self.home);
+        let Some(running) = self.running.as_deref_mut() else { return false };
+        let Some(pacing) = running.pacing.as_deref_mut() else { return false };
+        let waits = pacing.hold_repair(parity, false, latency, &cx.egress.repair_memory, cx.now);
+        if waits {
+            pacing.list(home, &mut cx.egress.paced, cx.now);
+            running.counts.get_or_insert_default().note_paced();
+        }
+        waits
+    }
+
+    /// Sends the packets of video whose turn has come. Returns whether others wait.
+    pub(crate) fn send_paced(&mut self, cx: &mut PacketContext<'_>) -> bool {
+        self.send_held(false, cx);
+        let running = self.running.as_deref_mut();
+        let pacing = running.and_then(|running| running.pacing.as_deref_mut());
+        pacing.is_some_and(SessionPacing::stays_listed)
+    }
+
+    /// Sends all packets of video that wait for their turn.
+    pub(crate) fn send_all_paced(&mut self, cx: &mut PacketContext<'_>) {
+        self.send_held(true, cx);
+    }
+
+    fn send_held(&mut self, all: bool, cx: &mut PacketContext<'_>) {
+        loop {
+            let running = self.running.as_deref_mut();
+            let pacing = running.and_then(|running| running.pacing.as_deref_mut());
+            let held = pacing.and_then(|pacing| pacing.next(all, &cx.egress.stats, cx.now));
+            let Some(HeldPacket { bytes, is_repeated }) = held else { return };
+            let (kind, latency) = (StreamKind::Video, self.media.latency);
+            if is_repeated {
+                let dscp = self.dscp.of(kind);
+                self.client.send_again(kind, dscp, &bytes, latency, self.home, cx);
+            } else if let Ok(header) = self.parse(&bytes) {
+                let is_sent =
+                    self.has_redundancy(kind, None) && self.send_with_parity(&header, &bytes, cx);
+                if !is_sent {
+                    self.send_to_client(RtpSide::Rtp, kind, &bytes, cx, |_| {});
+                }
+            }
+            let running = self.running.as_deref_mut();
+            if let Some(pacing) = running.and_then(|running| running.pacing.as_deref_mut()) {
+                pacing.reuse(bytes);
+            }
+        }
+    }
+
+    /// Begins, follows and ends pacing by the estimated rate. Called every 100 ms.
+    fn tick_pacing(&mut self, cx: &mut PacketContext<'_>) {
+        let is_possible = self.media.has_video()
+            && self.media.latency.duration() >= pacing::LATENCY_MIN
+            && self.client.address().flow().is_none();
+        let Some(running) = self.running.as_deref_mut() else { return };
+        let estimate = running.estimate.as_deref().filter(|_| is_possible);
+        let kbps = estimate.and_then(|estimate| estimate.kbps(cx.now));
+        if kbps.is_none() && running.pacing.is_some() {
+            self.send_all_paced(cx);
+        }
+        SessionPacing::follow(&mut self.running().pacing, kbps, cx.now);
     }
 
     /// Assigns numbers to a retransmission, and to the packet that it contains.
@@ -1416,6 +1536,7 @@ impl WorkerSession {
         }
         state.feedback.follow(&media);
         state.measurements.voice = voice(&media);
+        self.follow_thinning();
         self.uncopied = true;
     }
 
@@ -1562,6 +1683,7 @@ impl WorkerSession {
             self.look_for_keys(cx);
         }
         self.tick_repair(cx);
+        self.tick_pacing(cx);
         if let Some(RunningMedia { state, redundancy, fec, .. }) = self.running.as_deref_mut() {
             if let Some(redundancy) = redundancy {
                 redundancy.choose(&mut state.measurements, cx.now);
@@ -1718,7 +1840,19 @@ impl WorkerSession {
                     continue;
                 }
                 let (dscp, latency) = (self.dscp.of(kind), self.media.latency);
-                if self.client.send_again(kind, dscp, packet, latency, self.home, cx) {
+                let pacing = running.pacing.as_deref_mut().filter(|_| kind == StreamKind::Video);
+                let waits = pacing.is_some_and(|pacing| {
+                    let memory = &cx.egress.repair_memory;
+                    let waits = pacing.hold_repair(packet, true, latency.duration(), memory, now);
+                    if waits {
+                        pacing.list(self.home, &mut cx.egress.paced, now);
+                    }
+                    waits
+                });
+                if waits {
+                    running.counts.get_or_insert_default().note_paced();
+                }
+                if waits || self.client.send_again(kind, dscp, packet, latency, self.home, cx) {
                     packets += 1;
                     bytes += packet.len() as u64;
                 }

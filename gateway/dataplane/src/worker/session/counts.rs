@@ -126,6 +126,11 @@ impl SessionCounts {
         self.counts.thinned += 1;
     }
 
+    /// A packet of video waits for its turn.
+    pub(super) fn note_paced(&mut self) {
+        self.counts.paced += 1;
+    }
+
     /// A parity packet is sent to the client.
     pub(super) fn note_parity(&mut self, bytes: usize) {
         self.counts.parity_bytes += bytes as u64;

@@ -25,6 +25,7 @@ use super::rtx::ClientRtx;
 use super::srtp::SrtpEnds;
 use super::thinning::Thinning;
 use crate::worker::egress::PacketContext;
+use crate::worker::pacing::SessionPacing;
 use crate::worker::report::{MediaCounts, ShedRun, Summary, Totals};
 
 /// The part of a session that is allocated once the session carries packets or has keys of SRTP.
@@ -42,12 +43,14 @@ pub(super) struct RunningMedia {
     pub(super) redundancy: Option<Box<Redundancy>>,
     /// Present if packets to the client are numbered, or once it reported. The record of the session does not contain it.
     pub(super) estimate: Option<Box<DownlinkEstimate>>,
-    /// Present once the client's video was thinned. The record of the session does not contain it.
+    /// Present once the client's video was thinned, or if its AV1 has descriptors. The record of the session does not contain it.
     pub(super) thinning: Option<Box<Thinning>>,
     /// Present if the client negotiated parity for its video.
     pub(super) fec: Option<Box<ClientFec>>,
     /// Present if the client negotiated retransmissions in streams of their own. The record of the session does not contain it.
     pub(super) rtx: Option<Box<ClientRtx>>,
+    /// Present while the rate to a client over UDP is estimated. The record of the session does not contain it.
+    pub(super) pacing: Option<Box<SessionPacing>>,
 }
 
 /// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
@@ -155,11 +158,14 @@ impl RunningMedia {
         counts: Option<Box<SessionCounts>>,
         media: &MediaDescription,
     ) -> RunningMedia {
-        let (mut redundancy, mut estimate, mut fec, mut rtx) = (None, None, None, None);
+        let (mut redundancy, mut estimate, mut fec) = (None, None, None);
+        let (mut rtx, mut thinning) = (None, None);
         Redundancy::follow(&mut redundancy, media);
         DownlinkEstimate::follow(&mut estimate, media);
         ClientFec::follow(&mut fec, media);
         ClientRtx::follow(&mut rtx, media);
+        // The session sets the level.
+        Thinning::follow(&mut thinning, media, 0);
         RunningMedia {
             state,
             srtp,
@@ -168,9 +174,10 @@ impl RunningMedia {
             replay: None,
             redundancy,
             estimate,
-            thinning: None,
+            thinning,
             fec,
             rtx,
+            pacing: None,
         }
     }
 

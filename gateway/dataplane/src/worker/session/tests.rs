@@ -28,6 +28,7 @@ mod hitless;
 mod key_frames;
 mod leg_srtp;
 mod loss;
+mod pacing;
 mod parking;
 mod reachability;
 mod redundancy;

@@ -3,8 +3,11 @@
 //!
 //! No record contains this state: another process begins with whole video, and thins it again from its next frame on.
 
+use evenkeel_media::frames::av1::{Av1Frame, DependencyStructure};
 use evenkeel_media::frames::{self, FrameLink, LayerJoin};
 use evenkeel_media::rtp::RtpHeader;
+use evenkeel_media::rtp::extension::element;
+use evenkeel_model::{ExtensionUri, MediaDescription, StreamKind};
 
 use super::followed::find_or_push;
 
@@ -27,12 +30,23 @@ pub(super) struct Thinning {
     level: u8,
     streams: Vec<ThinnedStream>,
     buffer: Vec<u8>,
+    /// The id of the header extension with dependency descriptors, if the client has AV1 with it.
+    descriptor: Option<u8>,
+    structures: Vec<StreamStructure>,
 }
 
-/// A stream, by the SSRC that the node sends.
+/// The structure of a stream of AV1.
+#[derive(Debug)]
+struct StreamStructure {
+    ssrc: u32,
+    known: Option<DependencyStructure>,
+}
+
+/// A stream, by the SSRC that the node sends, or a spatial layer of it.
 #[derive(Debug)]
 struct ThinnedStream {
     ssrc: u32,
+    spatial: u8,
     /// The highest layer that the client can decode now.
     passing: u8,
     /// The highest layer that the sender uses, that of the frames counted since, and their number.
@@ -56,10 +70,18 @@ pub(super) struct FrameDecision {
 }
 
 impl Thinning {
-    /// Follows the argument of the action. The state is made with the first one, and remains: the picture numbers stay lower.
-    pub(super) fn follow(thinning: &mut Option<Box<Thinning>>, level: u8) {
-        if level > 0 || thinning.is_some() {
-            thinning.get_or_insert_default().level = level;
+    /// Follows the description of the client's media, and the argument of the action. The state is made with the first one, and remains: the
+    /// picture numbers stay lower. AV1 has it from the begin on, since only key frames have the structure of a stream.
+    pub(super) fn follow(
+        thinning: &mut Option<Box<Thinning>>,
+        media: &MediaDescription,
+        level: u8,
+    ) {
+        let descriptor = media.extension(&ExtensionUri::DependencyDescriptor);
+        let descriptor = descriptor.filter(|_| media.srtp.is_readable() && has_av1(media));
+        if level > 0 || descriptor.is_some() || thinning.is_some() {
+            let thinning = thinning.get_or_insert_default();
+            (thinning.level, thinning.descriptor) = (level, descriptor);
         }
     }
 
@@ -70,18 +92,41 @@ impl Thinning {
         header: &RtpHeader,
         packet: &[u8],
     ) -> FrameDecision {
-        let (ssrc, timestamp) = (header.ssrc, header.timestamp);
-        let is_it = |stream: &ThinnedStream| stream.ssrc == ssrc;
-        let new = || ThinnedStream::new(ssrc);
+        let described = self.read_descriptor(codec, header, packet);
+        let timestamp = header.timestamp;
+        let (ssrc, spatial) = (header.ssrc, described.map_or(0, |frame| frame.spatial));
+        let is_it = |stream: &ThinnedStream| (stream.ssrc, stream.spatial) == (ssrc, spatial);
+        let new = || ThinnedStream::new(ssrc, spatial);
         let stream = find_or_push(&mut self.streams, STREAMS_MAX, is_it, new);
         if let Some(decision) = stream.decided(timestamp) {
             return decision;
         }
-        match FrameLink::read(codec, header.payload(packet)) {
+        let link = described.map(|frame| frame.link);
+        match link.or_else(|| FrameLink::read(codec, header.payload(packet))) {
             Some(link) => stream.decide(timestamp, link, self.level),
             // A later packet of the frame may tell.
             None => FrameDecision { timestamp, passes: true, withheld: stream.withheld },
         }
+    }
+
+    /// Reads the descriptor of a packet of AV1, and remembers the structure in it.
+    fn read_descriptor(
+        &mut self,
+        codec: &str,
+        header: &RtpHeader,
+        packet: &[u8],
+    ) -> Option<Av1Frame> {
+        let id = self.descriptor.filter(|_| codec.eq_ignore_ascii_case("av1"))?;
+        let descriptor = element(packet, header, id)?;
+        let known = self.structures.iter().position(|it| it.ssrc == header.ssrc);
+        let index = known.unwrap_or_else(|| {
+            if self.structures.len() == STREAMS_MAX {
+                self.structures.remove(0);
+            }
+            self.structures.push(StreamStructure { ssrc: header.ssrc, known: None });
+            self.structures.len() - 1
+        });
+        DependencyStructure::follow(&mut self.structures[index].known, descriptor)
     }
 
     /// Returns the packet with the picture number that follows from so many frames withheld before, in a buffer that
@@ -115,10 +160,18 @@ impl Thinning {
     }
 }
 
+/// Returns whether the client has video of AV1.
+fn has_av1(media: &MediaDescription) -> bool {
+    let video = media.streams.iter().filter(|stream| stream.kind == StreamKind::Video);
+    let mut payload_types = video.flat_map(|stream| &stream.payload_types);
+    payload_types.any(|payload| payload.codec.eq_ignore_ascii_case("av1"))
+}
+
 impl ThinnedStream {
-    fn new(ssrc: u32) -> ThinnedStream {
+    fn new(ssrc: u32, spatial: u8) -> ThinnedStream {
         ThinnedStream {
             ssrc,
+            spatial,
             passing: ALL_LAYERS,
             highest: 0,
             highest_since: 0,

@@ -7,11 +7,11 @@ use super::retransmission::heard;
 use super::*;
 
 const EXTENSION: u8 = 3;
-const OPUS: u8 = 111;
-const VP8: u8 = 96;
+pub(super) const OPUS: u8 = 111;
+pub(super) const VP8: u8 = 96;
 
 /// Voice and video of a client with the header extension. `takes`: its feedback about each of the two.
-fn media(srtp: Srtp, takes: [bool; 2]) -> MediaDescription {
+pub(super) fn media(srtp: Srtp, takes: [bool; 2]) -> MediaDescription {
     let stream = |kind, payload_type, transport_cc| MediaStream {
         kind,
         payload_types: vec![payload_type],
@@ -29,7 +29,7 @@ fn media(srtp: Srtp, takes: [bool; 2]) -> MediaDescription {
     media
 }
 
-fn packet(payload_type: u8, ssrc: u32, sequence: u16) -> Vec<u8> {
+pub(super) fn packet(payload_type: u8, ssrc: u32, sequence: u16) -> Vec<u8> {
     let timestamp = u32::from(sequence) * 960;
     let fields = rtp::Fields { payload_type, marker: false, sequence, timestamp, ssrc };
     let mut packet = Vec::new();
@@ -38,7 +38,7 @@ fn packet(payload_type: u8, ssrc: u32, sequence: u16) -> Vec<u8> {
 }
 
 /// The transport-wide number of a packet.
-fn number(packet: &[u8]) -> Option<u16> {
+pub(super) fn number(packet: &[u8]) -> Option<u16> {
     let header = rtp::RtpHeader::parse(packet).unwrap();
     let element = extension::element(packet, &header, EXTENSION)?;
     Some(u16::from_be_bytes(element.try_into().unwrap()))
@@ -71,21 +71,21 @@ fn arrived(base: u16, packets: u16, ms: u64) -> Vec<u8> {
 }
 
 /// A call of a client with a node.
-struct Call {
-    bench: Bench,
+pub(super) struct Call {
+    pub(super) bench: Bench,
     node: UdpSocket,
-    hop: Hop,
+    pub(super) hop: Hop,
 }
 
 impl Call {
-    fn new(media: MediaDescription) -> Call {
+    pub(super) fn new(media: MediaDescription) -> Call {
         let (mut bench, node, hop) = at_node(media.srtp);
         bench.session.media = Arc::new(media);
         Call { bench, node, hop }
     }
 
     /// The node sends a packet. Returns the one that the client receives.
-    fn hear(&mut self, ms: u64, packet: &[u8]) -> Vec<u8> {
+    pub(super) fn hear(&mut self, ms: u64, packet: &[u8]) -> Vec<u8> {
         let hop = self.hop;
         self.bench.at(ms, |session, cx| session.handle_node_packet(hop, packet, cx));
         let mut packets = heard(&self.bench.client);
@@ -94,7 +94,7 @@ impl Call {
     }
 
     /// The client sends RTCP. Returns the packets that the node receives.
-    fn feed_back(&mut self, ms: u64, compound: &[u8]) -> Vec<Vec<u8>> {
+    pub(super) fn feed_back(&mut self, ms: u64, compound: &[u8]) -> Vec<Vec<u8>> {
         self.bench.at(ms, |session, cx| {
             session.handle_client_rtcp(compound, cx);
             flush_ports(session, cx);
@@ -103,7 +103,7 @@ impl Call {
     }
 
     /// The node sends video for four seconds, of which each packet arrives in the same time. Returns what the node receives of the client.
-    fn watch(&mut self) -> Vec<Vec<u8>> {
+    pub(super) fn watch(&mut self) -> Vec<Vec<u8>> {
         self.watch_growing(0)
     }
 

@@ -177,6 +177,27 @@ fn parity_is_made_while_packets_are_lost() {
 }
 
 #[test]
+fn paced_packets_have_the_same_parity() {
+    let expected = Call::lossy().hear_at(ms(97), 97..=100);
+    assert!(expected.last().is_some_and(|packet| is_parity(packet)));
+    let mut call = Call::lossy();
+    let at = ms(97);
+    let now = call.bench.start + Duration::from_millis(at);
+    let pacing = &mut call.bench.session.running().pacing;
+    SessionPacing::follow(pacing, Some(1_000), now);
+    // The burst budget is spent.
+    assert!(pacing.as_mut().unwrap().admits(10_000, now));
+    assert!(call.hear_at(at, 97..=100).is_empty());
+    let mut got = Vec::new();
+    for later in 1..=119 {
+        call.bench.at(at + later, |session, cx| session.send_paced(cx));
+        got.extend(heard(&call.bench.client));
+    }
+    assert_eq!(got, expected);
+    assert_eq!(call.drops(DropReason::Late), 0);
+}
+
+#[test]
 fn parity_ends_five_seconds_after_the_last_loss() {
     let mut call = Call::lossy();
     let lost_at = ms(96);

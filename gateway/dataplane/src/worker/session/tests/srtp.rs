@@ -301,6 +301,26 @@ pub(super) fn answered(may_send: bool) -> AnsweredMedia {
     }
 }
 
+#[test]
+fn paced_packets_are_protected_when_they_leave() {
+    let mut scene = Scene::new();
+    let now = scene.bench.start + Duration::from_millis(10);
+    let pacing = &mut scene.bench.session.running().pacing;
+    SessionPacing::follow(pacing, Some(100), now);
+    // The burst budget is spent.
+    assert!(pacing.as_mut().unwrap().admits(10_000, now));
+    for number in 100..105 {
+        assert_eq!(scene.answer(10, &video(number, 77)), None);
+    }
+    scene.bench.at(69, |session, cx| session.send_paced(cx));
+    let mut buffer = [0; 256];
+    for number in 100..105 {
+        let length = scene.bench.client.recv(&mut buffer).unwrap();
+        let packet = scene.phone.receiver.unprotect_rtp(&mut buffer[..length]).unwrap();
+        assert_eq!(packet, video(number, 77));
+    }
+}
+
 /// Keys that DTLS has yet to agree on.
 fn dtls() -> SrtpKeying {
     let fingerprints = [CertificateFingerprint::Sha256([7; 32])].into();
