@@ -106,6 +106,7 @@ fn scenario_traffic_includes_a_session_that_ended() {
         thinned: 13,
         repaired: 14,
         parity_bytes: 15,
+        policed: 16,
         ..MediaCounts::default()
     };
     costs.count(&"drone".into(), &counts);
@@ -134,6 +135,7 @@ fn scenario_traffic_includes_a_session_that_ended() {
         thinned: 13,
         repaired: 14,
         parity_bytes: 15,
+        policed: 16,
         repairs,
         ..expected(1)
     };

@@ -17,6 +17,7 @@ use super::estimate::DownlinkEstimate;
 use super::fec::ClientFec;
 use super::feedback::SenderFeedback;
 use super::measurements::{FlowTally, MediaSigns, VoiceMeasurements};
+use super::policing::SenderPolicing;
 use super::reachability::AddressValidation;
 use super::redundancy::Redundancy;
 use super::repair::ClientRepair;
@@ -45,6 +46,8 @@ pub(super) struct RunningMedia {
     pub(super) thinning: Option<Box<Thinning>>,
     /// Present if the client negotiated parity for its video.
     pub(super) fec: Option<Box<ClientFec>>,
+    /// Present once the client sent more than it may. The record of the session does not contain it.
+    pub(super) policing: Option<Box<SenderPolicing>>,
 }
 
 /// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
@@ -157,6 +160,7 @@ impl RunningMedia {
             estimate,
             thinning: None,
             fec,
+            policing: None,
         }
     }
 
@@ -292,6 +296,7 @@ impl RunningMedia {
             lost_up,
             jitter_up_us: measurements.jitter_voice_us,
             round_trip_us: measurements.round_trip_us,
+            policing: self.policing.as_deref().and_then(SenderPolicing::standing),
             ..signs.complete(std::mem::take(flow).into(), now)
         };
         let (totals, counts) = (self.state.totals(now), self.take_counts());
