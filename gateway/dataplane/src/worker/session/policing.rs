@@ -244,11 +244,11 @@ impl SenderPolicing {
         }
         self.budget.refill(now);
         self.voice_budget.refill(now);
-        let place = self.place(header);
+        let (place, drops, drops_voice) = (self.place(header), self.drops(), self.drops_voice());
         let (passes, withheld) = match kind {
             StreamKind::Audio => {
                 self.voice_bytes += packet.len() as u64;
-                (!self.drops_voice() || self.voice_budget.debt().is_zero(), 0)
+                (!drops_voice || self.voice_budget.debt().is_zero(), 0)
             }
             StreamKind::Video => self.decide(place, payload, header, packet),
         };
@@ -265,10 +265,10 @@ impl SenderPolicing {
         if is_newest {
             *left_out = None;
         }
-        if kind == StreamKind::Audio {
+        if drops_voice && kind == StreamKind::Audio {
             self.voice_budget.spend(packet.len());
         }
-        if kind == StreamKind::Video || !self.limits_video {
+        if drops && (kind == StreamKind::Video || !self.limits_video) {
             self.budget.spend(packet.len());
         }
         if sequence == header.sequence && withheld == 0 {

@@ -29,6 +29,7 @@ mod key_frames;
 mod leg_srtp;
 mod loss;
 mod parking;
+mod policing;
 mod reachability;
 mod redundancy;
 mod replay;
