@@ -208,8 +208,10 @@ impl WorkerSession {
         let repairs = repair.is_some_and(|repair| repair.is_active(now));
         let estimate = self.running.as_deref().and_then(|running| running.estimate.as_deref());
         let estimates = estimate.is_some_and(|estimate| estimate.kbps(now).is_some());
-        let is_idle =
-            !was_used && !repairs && !estimates && self.state_ref().map_or(cap == 0, is_quiet);
+        let policing = self.running.as_deref().and_then(|running| running.policing.as_deref());
+        let is_policed = policing.is_some_and(|policing| policing.standing().is_some());
+        let is_busy = was_used || repairs || estimates || is_policed;
+        let is_idle = !is_busy && self.state_ref().map_or(cap == 0, is_quiet);
         if is_idle && let Some(running) = self.running.as_deref_mut() {
             // Its packets are too old, and its memory is shared.
             running.replay = None;

@@ -352,6 +352,7 @@ fn view(session: u64, rung: u8, metrics: &[(Metric, u64)]) -> SessionView {
         measures,
         impairment: None,
         advice: None,
+        policing: None,
         mean_r_centi: None,
         age: Duration::ZERO,
     };
