@@ -21,7 +21,7 @@ const DOUBLINGS_MAX: u8 = 4;
 /// After this many slots without effect the load was not the reason: a camera in the dark has fewer frames, too.
 const SLOTS_WITHOUT_EFFECT: u16 = 30;
 
-/// What a device sent in the slot that ended.
+/// Media of a device in the slot that ended.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceSlot {
     /// Video frames per second, and usually.

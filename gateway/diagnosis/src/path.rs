@@ -250,7 +250,7 @@ impl SessionPath {
         from_node(&self.counts[2..])
     }
 
-    /// What the device of this session sent in the slot that ended. Asked before [`note_frames`](Self::note_frames) adapts the usual rate.
+    /// Returns the media of the session's device in the slot that ended, before [`note_frames`](Self::note_frames) adapts the usual rate.
     pub fn device_slot(&self, id: SessionId, slot_length: Duration) -> DeviceSlot {
         let last = self.counts[1].device;
         let missing = Duration::from_millis(last.key_frame_missing_ms().unwrap_or(0).into());

@@ -1,8 +1,8 @@
 //! Policing of a client that sends more than the scenario's ceiling, or than the cap in force.
 //!
 //! It is told of the ceiling by REMB or TMMBR as of a cap. If it goes on for two seconds, frames of its video are dropped before the node:
-//! those to which no other refers, and those of the higher temporal layers, while bytes are owed; and all frames until a key frame, if
-//! they are not enough. The numbers of the packets that pass follow one another, so that neither node nor receivers miss any, and NACKs of
+//! while bytes are owed, frames to which no other refers, and frames of the higher temporal layers; if they are not enough, all frames
+//! until a key frame. The numbers of the packets that pass follow one another, so that neither node nor receivers miss any, and NACKs of
 //! the node get the client's numbers. Voice is dropped only beyond twice the ceiling.
 //!
 //! No record contains this state: another process measures the rate anew, and passes the client's numbers.
@@ -64,7 +64,7 @@ pub(super) struct SenderPolicing {
     rate: SenderRate,
     /// The rate of its voice beside twice the ceiling.
     voice_rate: SenderRate,
-    /// What may pass to nodes, and of voice.
+    /// The bytes of all media, and of voice, that may pass to nodes.
     budget: RateBudget,
     voice_budget: RateBudget,
     /// Since the last update.
@@ -326,7 +326,7 @@ impl SenderPolicing {
         (frame.passes, frame.withheld)
     }
 
-    /// Gives a retransmission of the client the number of the packet that it contains. Those of dropped packets are dropped.
+    /// Gives a retransmission of the client the number of the packet that it contains. A retransmission of a dropped packet is dropped.
     fn repeat<'a>(&'a mut self, header: &RtpHeader, packet: &'a [u8]) -> Option<&'a [u8]> {
         let streams = self.streams.iter().map(|stream| (stream, stream.numbers.highest()));
         let Some(lost) = retransmission::original_sequence(header, packet) else {
