@@ -1299,11 +1299,14 @@ impl WorkerSession {
         }
     }
 
-    /// Returns whether these are the first bytes of an RTP packet of the client, which reached the node unchanged.
+    /// Returns whether these are the first bytes of an RTP packet of the client, as it reached the node.
     fn has_forwarded(&self, start: &[u8]) -> bool {
-        rtp::ssrc_and_sequence(start)
-            .zip(self.state_ref())
-            .is_some_and(|((ssrc, sequence), state)| state.measurements.is_recent(ssrc, sequence))
+        let numbers = rtp::ssrc_and_sequence(start).zip(self.running.as_deref());
+        numbers.is_some_and(|((ssrc, passed), RunningMedia { state, policing, .. })| {
+            let of_sender = |it: &SenderPolicing| it.of_sender(ssrc, passed);
+            let sequence = policing.as_deref().map_or(Some(passed), of_sender);
+            sequence.is_some_and(|sequence| state.measurements.is_recent(ssrc, sequence))
+        })
     }
 
     /// Returns whether the client encrypts its packets with keys that the session has, or will have.

@@ -362,13 +362,21 @@ impl SenderPolicing {
         passes
     }
 
+    /// Returns the client's number of a packet that a node got; `None` if that is not remembered any more.
+    pub(super) fn of_sender(&self, ssrc: u32, passed: u16) -> Option<u16> {
+        let stream = self.streams.iter().find(|stream| stream.ssrc == ssrc);
+        stream.map_or(Some(passed), |stream| stream.numbers.of_sender(passed))
+    }
+
     /// Takes the requests for packets of streams with other numbers out of a node's compound packet. Returns its length, 0 if nothing is left.
     pub(super) fn take_requests(&self, compound: &mut [u8]) -> (usize, Vec<StreamRequest>) {
         let mut requests: Vec<StreamRequest> = Vec::new();
         let length = rewrite::retain_requested(compound, |ssrc, number| {
-            let is_changed = |it: &&PolicedStream| it.ssrc == ssrc && !it.numbers.is_unchanged();
-            let Some(stream) = self.streams.iter().find(is_changed) else { return true };
-            if let Some(number) = stream.numbers.of_sender(number) {
+            let is_changed = |it: &PolicedStream| it.ssrc == ssrc && !it.numbers.is_unchanged();
+            if !self.streams.iter().any(is_changed) {
+                return true;
+            }
+            if let Some(number) = self.of_sender(ssrc, number) {
                 match requests.iter_mut().find(|request| request.ssrc == ssrc) {
                     Some(request) => request.numbers.push(number),
                     None => requests.push(StreamRequest { ssrc, numbers: vec![number] }),
