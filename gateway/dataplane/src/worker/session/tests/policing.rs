@@ -251,14 +251,14 @@ fn sender_above_the_ceiling_is_told_each_second() {
     for (takes, bps) in [(REMB, Some(400_000)), (tmmbr, None)] {
         let mut scene = Scene::of(media(takes, "VP8", Srtp::Plain), CEILING);
         scene.goes_on(390, 10, |_| Frame::Delta);
-        assert_eq!((&scene.told_bps[..], scene.step), (&[][..], None));
+        assert!(scene.told_bps.is_empty() && scene.step.is_none());
         scene.goes_on(430, 10, |_| Frame::Delta);
         assert!((7..=10).contains(&scene.told_bps.len()), "{:?}", scene.told_bps);
         assert!(scene.told_bps.iter().all(|told| *told == bps), "{:?}", scene.told_bps);
         assert_eq!((scene.step, scene.policed), (Some(PolicingStep::Told), 0), "tolerated");
         scene.goes_on(390, 8, |_| Frame::Delta);
         scene.goes_on(390, 2, |_| Frame::Delta);
-        assert_eq!((&scene.told_bps[..], scene.step), (&[][..], None));
+        assert!(scene.told_bps.is_empty() && scene.step.is_none());
         assert!(scene.bench.session.running().policing.is_none());
     }
 }
