@@ -9,7 +9,7 @@ crate::named! {
         NoHop = "no-hop",
         /// The packet came from a hop that is not in the room's route.
         StaleHop = "stale-hop",
-        /// The session's plan withholds the packet.
+        /// The session's plan withholds the packet, or its client sends more than it may.
         Shed = "shed",
         /// No session has this source address.
         UnknownSource = "unknown-source",

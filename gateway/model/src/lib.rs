@@ -21,6 +21,7 @@ mod id;
 mod id_map;
 mod offer;
 mod plan;
+mod policing;
 mod registry;
 mod settings;
 mod sync;
@@ -61,6 +62,7 @@ pub use offer::{
     PayloadType, RepairKind, RtcpPort, Srtp, StreamKind,
 };
 pub use plan::{Plan, PlanRecord};
+pub use policing::{Policing, PolicingStep};
 pub use registry::{
     COMMON_REASONS_FROM, CatalogEntry, CommonReason, EntryKind, Measures, Metric, Op, Param, Row,
     UNMEASURED,

@@ -208,6 +208,15 @@ fn advice_names_its_cause() {
 }
 
 #[test]
+fn policing_names_rates_and_treatment() {
+    let said =
+        |step| policing(&read(json!({"step": step, "limit_kbps": 2_000, "sent_kbps": 3_100})));
+    let rates = "  policed: sends 3100 of at most 2000 kbit/s; ";
+    assert_eq!(said("frames"), format!("{rates}frames of its video are dropped"));
+    assert_eq!(said("later"), format!("{rates}later"));
+}
+
+#[test]
 fn rating_stands_beside_the_measured_quality() {
     let said = |rating: Value| rated(&read(rating));
     let right = "  rated 2 of 5, measured R 62.05: \"choppy\"";

@@ -107,6 +107,7 @@ fn scenario_traffic_includes_a_session_that_ended() {
         repaired: 14,
         parity_bytes: 15,
         paced: 16,
+        policed: 17,
         ..MediaCounts::default()
     };
     costs.count(&"drone".into(), &counts);
@@ -136,6 +137,7 @@ fn scenario_traffic_includes_a_session_that_ended() {
         repaired: 14,
         parity_bytes: 15,
         paced: 16,
+        policed: 17,
         repairs,
         ..expected(1)
     };

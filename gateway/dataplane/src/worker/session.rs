@@ -14,6 +14,7 @@ mod followed;
 mod measurements;
 mod media;
 mod node;
+mod policing;
 mod reachability;
 mod record;
 mod redundancy;
@@ -48,13 +49,14 @@ use evenkeel_media::stun::{StunKey, Username};
 use evenkeel_media::{demux, key_frame, retransmission, rtcp, rtp};
 use evenkeel_model::{
     DropReason, ForwardVerdict, Hop, MediaDescription, MediaLimits, PayloadType, RedundancyMode,
-    RepairKind, ReplayedMedia, RouteCell, SessionId, Srtp, StreamKind,
+    RepairKind, ReplayedMedia, RouteCell, SessionId, Srtp, StreamKind, lower_cap,
 };
 use fec::ClientFec;
 use measurements::{reported_loss, reports, voice_jitter};
 use media::{MediaState, RunningMedia, voice};
 use node::NodeSide;
 pub use node::{NodeLeg, NodePort, SrtpPort};
+use policing::{SenderPolicing, SentBytes, StreamRequest};
 use record::Learned;
 pub use record::{ClientAddressing, Install, SessionState};
 use redundancy::Redundancy;
@@ -72,6 +74,9 @@ use super::report::{MediaCounts, MediaDirection, ShedRun, Summary, Totals, Worke
 use super::sockets::{ClientPath, RtpSide, SourceKey, reason};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
 use crate::ring::PathReport;
+
+/// A shorter interval does not tell the rate of a client.
+const RATE_OVER: Duration = Duration::from_millis(50);
 
 /// Interval between reports of shed packets. Receivers of the reports need the count, not the time of each packet.
 const SHED_TOLD_EVERY: Duration = Duration::from_secs(1);
@@ -199,7 +204,7 @@ impl WorkerSession {
     /// Returns whether the session has nothing left to summarise. Called after each summary.
     pub(crate) fn went_idle(&mut self, now: Instant) -> bool {
         let was_used = self.activity == Activity::Used;
-        let cap = self.limits.send_kbps;
+        let cap = self.told_kbps();
         let is_quiet = |state: &MediaState| {
             state.shed.is_none()
                 && state.measurements.is_quiet(now)
@@ -209,8 +214,10 @@ impl WorkerSession {
         let repairs = repair.is_some_and(|repair| repair.is_active(now));
         let estimate = self.running.as_deref().and_then(|running| running.estimate.as_deref());
         let estimates = estimate.is_some_and(|estimate| estimate.kbps(now).is_some());
-        let is_idle =
-            !was_used && !repairs && !estimates && self.state_ref().map_or(cap == 0, is_quiet);
+        let policing = self.running.as_deref().and_then(|running| running.policing.as_deref());
+        let is_policed = policing.is_some_and(|policing| policing.standing().is_some());
+        let is_busy = was_used || repairs || estimates || is_policed;
+        let is_idle = !is_busy && self.state_ref().map_or(cap == 0, is_quiet);
         if is_idle && let Some(running) = self.running.as_deref_mut() {
             // Its packets are too old, and its memory is shared.
             running.replay = None;
@@ -275,8 +282,7 @@ impl WorkerSession {
             state.measurements.sources.receive(&header, packet.len(), clock_rate, cx.now);
         }
         state.feedback.note_source(header.ssrc);
-        let is_picture = kind == StreamKind::Video && repair.is_none();
-        if is_picture {
+        if kind == StreamKind::Video && repair.is_none() {
             state.feedback.note_video(header.ssrc);
         } else if has_repair
             && repair == Some(RepairKind::Retransmission)
@@ -284,12 +290,12 @@ impl WorkerSession {
         {
             return;
         }
-        self.pass_to_node(kind, repair, has_repair, &header, packet, cx);
+        self.admit(kind, repair, has_repair, &header, packet, cx);
     }
 
-    /// Sends a packet of the client to its nodes, which was counted. `has_repair`: the client is asked for what is missing.
+    /// Handles a packet of the client, which was counted. `has_repair`: the client is asked for what is missing.
     #[inline(always)]
-    fn pass_to_node(
+    fn admit(
         &mut self,
         kind: StreamKind,
         repair: Option<RepairKind>,
@@ -302,6 +308,56 @@ impl WorkerSession {
             self.end_replay();
             return cx.egress.count_drop(DropReason::Shed);
         }
+        if self.running.as_deref().is_some_and(|running| running.policing.is_some()) {
+            return self.police(kind, header, packet, has_repair, cx);
+        }
+        self.pass_to_nodes(kind, repair, header, packet, has_repair, cx);
+    }
+
+    /// Handles a packet of a client that sends, or sent, more than it may. Few sessions do, so this code stands apart from the packet path of
+    /// others.
+    #[inline(never)]
+    fn police(
+        &mut self,
+        kind: StreamKind,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        has_repair: bool,
+        cx: &mut PacketContext<'_>,
+    ) {
+        let media = Arc::clone(&self.media);
+        let Some((_, payload)) = declared(&media, header.payload_type) else { return };
+        let Some(mut policing) = self.running().policing.take() else { return };
+        let repair = payload.repair();
+        match policing.admit(kind, payload, header, packet, cx.now) {
+            Some(admitted) => {
+                if let Ok(header) = self.parse(admitted) {
+                    self.pass_to_nodes(kind, repair, &header, admitted, has_repair, cx);
+                }
+            }
+            None => {
+                let state = self.state();
+                // The device sent the frame.
+                let ends_frame = kind == StreamKind::Video && repair.is_none() && header.marker;
+                state.flow.frames += u32::from(ends_frame && state.feedback.has_one_video());
+                self.counts().note_policed();
+                cx.egress.count_drop(DropReason::Shed);
+            }
+        }
+        self.running().policing = Some(policing);
+    }
+
+    /// Sends a packet of the client to the nodes that get it now.
+    #[inline(always)]
+    fn pass_to_nodes(
+        &mut self,
+        kind: StreamKind,
+        repair: Option<RepairKind>,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        has_repair: bool,
+        cx: &mut PacketContext<'_>,
+    ) {
         let (hop, twin) = match self.route.forward_to_node(cx.board) {
             ForwardVerdict::Pass { hop, .. } => {
                 if self.replayed != ReplayedMedia::Off {
@@ -377,7 +433,7 @@ impl WorkerSession {
         };
         if let Ok(header) = rtp::RtpHeader::parse(&restored) {
             sources.filled(header.ssrc, header.sequence);
-            self.pass_to_node(kind, None, true, &header, &restored, cx);
+            self.admit(kind, None, true, &header, &restored, cx);
         }
         if let Some(rtx) = &mut self.running().rtx {
             rtx.reuse(restored);
@@ -1205,7 +1261,7 @@ impl WorkerSession {
             return cx.egress.count_drop(DropReason::Feedback);
         };
         packet.truncate(length);
-        let cap = self.limits.send_kbps;
+        let cap = self.told_kbps();
         let state = self.state();
         state.feedback.limit(&mut packet, cap, cx.now);
         if plain {
@@ -1216,7 +1272,7 @@ impl WorkerSession {
                 return;
             }
             packet.truncate(length);
-            if !self.suppress_nacks(&mut packet, cx.now) {
+            if !self.translate_nacks(&mut packet, cx) || !self.suppress_nacks(&mut packet, cx.now) {
                 return;
             }
             let state = self.state();
@@ -1455,11 +1511,14 @@ impl WorkerSession {
         }
     }
 
-    /// Returns whether these are the first bytes of an RTP packet of the client, which reached the node unchanged.
+    /// Returns whether these are the first bytes of an RTP packet of the client, as it reached the node.
     fn has_forwarded(&self, start: &[u8]) -> bool {
-        rtp::ssrc_and_sequence(start)
-            .zip(self.state_ref())
-            .is_some_and(|((ssrc, sequence), state)| state.measurements.is_recent(ssrc, sequence))
+        let numbers = rtp::ssrc_and_sequence(start).zip(self.running.as_deref());
+        numbers.is_some_and(|((ssrc, passed), RunningMedia { state, policing, .. })| {
+            let of_sender = |it: &SenderPolicing| it.of_sender(ssrc, passed);
+            let sequence = policing.as_deref().map_or(Some(passed), of_sender);
+            sequence.is_some_and(|sequence| state.measurements.is_recent(ssrc, sequence))
+        })
     }
 
     /// Returns whether the client encrypts its packets with keys that the session has, or will have.
@@ -1616,12 +1675,40 @@ impl WorkerSession {
         }
     }
 
+    /// The cap that the client is told of, in kbit/s; 0: none. A client that exceeds the scenario's ceiling is told of that.
+    fn told_kbps(&self) -> u32 {
+        let policing = self.running.as_deref().and_then(|running| running.policing.as_deref());
+        let tells_ceiling = policing.is_some_and(SenderPolicing::tells_ceiling);
+        let ceiling = if tells_ceiling { self.limits.ceiling_kbps } else { 0 };
+        lower_cap(self.limits.send_kbps, ceiling)
+    }
+
+    /// Compares the rate of the client's packets with its limit. Called every 100 ms, before the summary. Requests a key frame if frames were
+    /// dropped to which later ones refer, and it may pass.
+    fn follow_sent_rate(&mut self, cx: &mut PacketContext<'_>) {
+        let Some(running) = self.running.as_deref_mut() else { return };
+        let RunningMedia { state, counts, policing, .. } = running;
+        let MediaState { measurements, feedback, .. } = state;
+        let elapsed = measurements.since.map(|since| cx.now.saturating_duration_since(since));
+        let Some(elapsed) = elapsed.filter(|elapsed| *elapsed >= RATE_OVER) else { return };
+        let repairs = counts.as_deref().map_or(0, SessionCounts::repair_bytes_up);
+        let sent = SentBytes { bytes: measurements.bytes_up.saturating_sub(repairs), elapsed };
+        SenderPolicing::follow(policing, sent, self.limits, &self.media, cx.now);
+        if let Some(policing) = policing
+            && policing.wants_key_frame(cx.now)
+            && let Some(request) = feedback.key_frame_of_client(cx.now)
+        {
+            policing.note_key_frame_request();
+            self.send_key_frame_request(&request, cx);
+        }
+    }
+
     /// Sends the current send cap, or the end of the last one.
     pub(crate) fn send_cap(&mut self, cx: &mut PacketContext<'_>) {
         if self.running.is_none() && !self.media.takes_caps() {
             return;
         }
-        let kbps = self.limits.send_kbps;
+        let kbps = self.told_kbps();
         if let Some(cap) = self.state().feedback.cap(kbps, cx.now) {
             self.send_to_client(RtpSide::Rtcp, StreamKind::Video, &cap, cx, |_| {});
         }
@@ -1663,7 +1750,8 @@ impl WorkerSession {
 
     /// Runs every 100 ms: repeats the cap when due and reports shed packets.
     pub(crate) fn tick(&mut self, cx: &mut PacketContext<'_>) {
-        let kbps = self.limits.send_kbps;
+        self.follow_sent_rate(cx);
+        let kbps = self.told_kbps();
         let is_due = |state: &MediaState| state.feedback.cap_is_due(kbps, cx.now);
         if self.state_ref().map_or(kbps > 0, is_due) {
             self.send_cap(cx);
@@ -1938,6 +2026,32 @@ impl WorkerSession {
             let nack = state.feedback.nack(request.ssrc, request.numbers);
             self.send_to_client(RtpSide::Rtcp, StreamKind::Audio, &nack, cx, |_| {});
         }
+    }
+
+    /// Gives a node's NACKs the client's numbers, if packets of the client were dropped, and sends them. Returns whether anything else is left.
+    fn translate_nacks(&mut self, compound: &mut Vec<u8>, cx: &mut PacketContext<'_>) -> bool {
+        let Some(running) = self.running.as_deref_mut() else { return true };
+        let RunningMedia { state, repair, policing: Some(policing), .. } = running else {
+            return true;
+        };
+        let (length, requests) = policing.take_requests(compound);
+        compound.truncate(length);
+        let mut nacks = Vec::new();
+        for StreamRequest { ssrc, mut numbers } in requests {
+            if let Some(repair) = repair {
+                let timing = repair.timing(&state.measurements, cx.now);
+                numbers.retain(|sequence| {
+                    repair.missing.admit_request(ssrc, *sequence, timing, cx.now)
+                });
+            }
+            if !numbers.is_empty() {
+                nacks.push(state.feedback.nack(ssrc, &numbers));
+            }
+        }
+        for nack in nacks {
+            self.send_to_client(RtpSide::Rtcp, StreamKind::Audio, &nack, cx, |_| {});
+        }
+        length > 0
     }
 
     /// Removes numbers from a node's NACKs of the client's packets that were asked for within a round trip. Returns whether anything is

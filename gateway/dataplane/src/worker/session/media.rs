@@ -17,6 +17,7 @@ use super::estimate::DownlinkEstimate;
 use super::fec::ClientFec;
 use super::feedback::SenderFeedback;
 use super::measurements::{Down, FlowTally, MediaSigns, VoiceMeasurements};
+use super::policing::SenderPolicing;
 use super::reachability::AddressValidation;
 use super::redundancy::Redundancy;
 use super::repair::{ClientRepair, KeptForm};
@@ -51,6 +52,8 @@ pub(super) struct RunningMedia {
     pub(super) rtx: Option<Box<ClientRtx>>,
     /// Present while the rate to a client over UDP is estimated. The record of the session does not contain it.
     pub(super) pacing: Option<Box<SessionPacing>>,
+    /// Present once the client sent more than it may. The record of the session does not contain it.
+    pub(super) policing: Option<Box<SenderPolicing>>,
 }
 
 /// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
@@ -178,6 +181,7 @@ impl RunningMedia {
             fec,
             rtx,
             pacing: None,
+            policing: None,
         }
     }
 
@@ -331,6 +335,7 @@ impl RunningMedia {
             lost_up,
             jitter_up_us: measurements.jitter_voice_us,
             round_trip_us: measurements.round_trip_us,
+            policing: self.policing.as_deref().and_then(SenderPolicing::standing),
             ..signs.complete(std::mem::take(flow).into(), now)
         };
         let (totals, counts) = (self.state.totals(now), self.take_counts());

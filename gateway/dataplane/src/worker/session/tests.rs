@@ -30,6 +30,7 @@ mod leg_srtp;
 mod loss;
 mod pacing;
 mod parking;
+mod policing;
 mod reachability;
 mod redundancy;
 mod replay;

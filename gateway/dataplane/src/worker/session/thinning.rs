@@ -1,10 +1,11 @@
 //! Thinner video to a client: whole frames to which no other refers, or of the higher temporal layers, are withheld. The client's numbers
-//! continue without a gap, also the picture numbers of VP8.
+//! continue without a gap, also the picture numbers of VP8. Video of a client that is policed is thinned alike.
 //!
 //! No record contains this state: another process begins with whole video, and thins it again from its next frame on.
 
 use evenkeel_media::frames::av1::{Av1Frame, DependencyStructure};
 use evenkeel_media::frames::{self, FrameLink, LayerJoin};
+use evenkeel_media::key_frame;
 use evenkeel_media::rtp::RtpHeader;
 use evenkeel_media::rtp::extension::element;
 use evenkeel_model::{ExtensionUri, MediaDescription, StreamKind};
@@ -20,13 +21,17 @@ const FRAMES_KEPT: usize = 4;
 /// Frames after which a layer that none of them had counts as gone. Each layer has a frame in eight.
 const LAYERS_KNOWN_FOR: u8 = 32;
 
+/// The level at which only key frames pass, since frames were withheld to which others refer, and that at which none does.
+pub(super) const KEY_FRAMES_ALONE: u8 = 3;
+pub(super) const NO_FRAMES: u8 = 4;
+
 /// The highest layer of a stream without limit.
 const ALL_LAYERS: u8 = u8::MAX;
 
 /// Withholds frames of one client's video.
 #[derive(Default, Debug)]
 pub(super) struct Thinning {
-    /// The argument of the action `thin`; 0 once all frames may pass again.
+    /// The argument of the action `thin`, or a level of policing; 0 once all frames may pass again.
     level: u8,
     streams: Vec<ThinnedStream>,
     buffer: Vec<u8>,
@@ -85,6 +90,15 @@ impl Thinning {
         }
     }
 
+    pub(super) fn set_level(&mut self, level: u8) {
+        self.level = level;
+    }
+
+    /// The decision about a frame of this stream that began lately.
+    pub(super) fn decided(&self, ssrc: u32, timestamp: u32) -> Option<FrameDecision> {
+        self.streams.iter().find(|stream| stream.ssrc == ssrc)?.decided(timestamp)
+    }
+
     /// Decides about a packet of video.
     pub(super) fn decide(
         &mut self,
@@ -101,8 +115,13 @@ impl Thinning {
         if let Some(decision) = stream.decided(timestamp) {
             return decision;
         }
+        let payload = header.payload(packet);
+        if self.level >= KEY_FRAMES_ALONE {
+            let is_key = key_frame::begins_key_frame(codec, payload) == Some(true);
+            return stream.record(timestamp, is_key && self.level == KEY_FRAMES_ALONE);
+        }
         let link = described.map(|frame| frame.link);
-        match link.or_else(|| FrameLink::read(codec, header.payload(packet))) {
+        match link.or_else(|| FrameLink::read(codec, payload)) {
             Some(link) => stream.decide(timestamp, link, self.level),
             // A later packet of the frame may tell.
             None => FrameDecision { timestamp, passes: true, withheld: stream.withheld },
@@ -201,7 +220,10 @@ impl ThinnedStream {
             FrameLink::Discardable => level == 0,
             FrameLink::Reference => true,
         };
-        let passes = passes || newest.is_none();
+        self.record(timestamp, passes || newest.is_none())
+    }
+
+    fn record(&mut self, timestamp: u32, passes: bool) -> FrameDecision {
         let decision = FrameDecision { timestamp, passes, withheld: self.withheld };
         self.withheld = self.withheld.wrapping_add(u16::from(!passes));
         self.frames[self.oldest] = Some(decision);
