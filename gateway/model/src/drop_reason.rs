@@ -69,6 +69,8 @@ crate::named! {
         SrtpNoKeys = "srtp-no-keys",
         /// The room has more streams than the client has m-lines for.
         SurplusStream = "surplus-stream",
+        /// Video of a simulcast layer that the client does not get now.
+        Layer = "layer",
     }
 }
 
