@@ -16,6 +16,7 @@ use super::counts::SessionCounts;
 use super::estimate::DownlinkEstimate;
 use super::fec::ClientFec;
 use super::feedback::SenderFeedback;
+use super::layers::{ReceivedLayers, SentLayers};
 use super::measurements::{FlowTally, MediaSigns, VoiceMeasurements};
 use super::reachability::AddressValidation;
 use super::redundancy::Redundancy;
@@ -25,6 +26,7 @@ use super::srtp::SrtpEnds;
 use super::thinning::Thinning;
 use crate::worker::egress::PacketContext;
 use crate::worker::report::{MediaCounts, ShedRun, Summary, Totals};
+use crate::worker::sockets::RtpSide;
 
 /// The part of a session that is allocated once the session carries packets or has keys of SRTP.
 #[derive(Debug)]
@@ -71,6 +73,12 @@ pub(super) struct MediaState {
     pub(super) validation: Option<Box<AddressValidation>>,
     #[serde(default)]
     pub(super) signs: MediaSigns,
+    /// Present once a node has sent video in layers.
+    #[serde(default)]
+    pub(super) layers: Option<Box<ReceivedLayers>>,
+    /// Present if the client sends video in layers.
+    #[serde(default)]
+    pub(super) sent_layers: Option<Box<SentLayers>>,
 }
 
 /// The preferred codec of the session's first audio stream.
@@ -99,6 +107,17 @@ impl MediaState {
             shed: None,
             validation: needs_report.then(Box::default),
             signs: MediaSigns::new(media.srtp.is_readable()),
+            layers: None,
+            sent_layers: None,
+        }
+    }
+
+    /// Returns whether layers are named in a packet to a node, or have other numbers there.
+    #[inline]
+    pub(super) fn has_layers(&self, side: RtpSide, kind: StreamKind) -> bool {
+        match side {
+            RtpSide::Rtp => kind == StreamKind::Video && self.sent_layers.is_some(),
+            RtpSide::Rtcp => self.layers.is_some(),
         }
     }
 
@@ -261,13 +280,24 @@ impl RunningMedia {
 
     /// Returns the summary of the session.
     pub(super) fn summary(&mut self, session: SessionId, now: Instant) -> Summary {
-        let MediaState { measurements, continuity, flow, signs, missed_told, current_hop, .. } =
-            &mut self.state;
+        let MediaState {
+            measurements,
+            continuity,
+            flow,
+            signs,
+            missed_told,
+            current_hop,
+            layers,
+            ..
+        } = &mut self.state;
         let lost_before = measurements.lost_up;
         let since = measurements.since.unwrap_or(now);
         let (mut measures, last_heard) = (measurements.interval(now), measurements.last_heard);
         if let Some(kbps) = self.estimate.as_deref().and_then(|estimate| estimate.kbps(now)) {
             measures.set(Metric::AvailableDown, kbps.into());
+        }
+        if let Some(rank) = layers.as_deref().and_then(ReceivedLayers::rank) {
+            measures.set(Metric::Layer, rank.into());
         }
         if let Some(counts) = self.counts.as_deref_mut() {
             let frozen = counts.frozen_ppm(
