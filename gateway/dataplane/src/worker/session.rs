@@ -672,21 +672,29 @@ impl WorkerSession {
         }
     }
 
-    /// Looks for the names of a layer in the first packet of a source. It passes; from the next layer on, one of them is chosen.
+    /// Looks for the names of a layer in the first packet of a source, and returns the packet without them. It passes; from the next layer on,
+    /// one of them is chosen.
     #[cold]
-    fn look_for_layers(&mut self, epoch: StreamEpoch, header: &rtp::RtpHeader, packet: &[u8]) {
-        let media = Arc::clone(&self.media);
-        let state = self.state();
-        if state.layers.is_none() {
-            state.layers = ReceivedLayers::begin(&media, epoch, header, packet);
+    fn look_for_layers(
+        &mut self,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+    ) -> Option<Vec<u8>> {
+        if self.state().layers.is_some() {
+            return None;
         }
+        let layers = ReceivedLayers::begin(&self.media, epoch, header, packet)?;
+        let without_names = layers.without_names(packet);
+        self.state().layers = Some(layers);
+        Some(without_names)
     }
 
     /// Follows the layers that the client describes.
     fn follow_layers(&mut self) {
         if !self.media.simulcast.is_empty() || self.running.is_some() {
-            let (session, media) = (self.id, Arc::clone(&self.media));
-            SentLayers::follow(&mut self.state().sent_layers, session, &media);
+            let (seed, media) = (self.seed, Arc::clone(&self.media));
+            SentLayers::follow(&mut self.state().sent_layers, seed, &media);
         }
     }
 
@@ -886,9 +894,16 @@ impl WorkerSession {
             }
             _ => (state.continuity.pass(epoch, header, clock_rate, cx.now), None),
         };
-        if kind == StreamKind::Video && self.state().continuity.take_joined() {
-            self.look_for_layers(epoch, header, packet);
-        }
+        let first;
+        let packet = if kind == StreamKind::Video
+            && self.state().continuity.take_joined()
+            && let Some(without_names) = self.look_for_layers(epoch, header, packet)
+        {
+            first = without_names;
+            &first[..]
+        } else {
+            packet
+        };
         let state = self.state();
         let rewrite = match pass {
             Pass::Untouched if original.is_none() => None,

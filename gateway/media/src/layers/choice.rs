@@ -14,8 +14,8 @@ const ROOM_FOR: Duration = Duration::from_secs(2);
 /// Trials that failed double the time up to a minute.
 const FAILURES_MAX: u32 = 5;
 
-/// After this time a higher layer has shown whether the path carries it.
-const TRIAL: Duration = Duration::from_secs(5);
+/// After this time a higher layer has shown whether the path carries it: estimates grow by 30 % in a second, and layers differ by factors up to 5.
+const TRIAL: Duration = Duration::from_secs(8);
 
 /// In per cent of the layer's rate: an estimate above it is room for more, and one below does not carry the layer. Rates vary from second to
 /// second.

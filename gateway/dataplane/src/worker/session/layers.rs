@@ -19,7 +19,7 @@ use evenkeel_media::repair::answers::LastSecond;
 use evenkeel_media::rtp::{self, RtpHeader};
 use evenkeel_media::{key_frame, retransmission};
 use evenkeel_model::{
-    ExtensionUri, LAYERS_MAX, MediaDescription, MediaLimits, PayloadType, RepairKind, SessionId,
+    ExtensionUri, LAYERS_MAX, MediaDescription, MediaLimits, PayloadType, RepairKind,
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,8 +32,8 @@ const SOURCES_MAX: usize = 2 * LAYERS_MAX;
 /// An estimate of the client itself (REMB) counts for this time. Clients send one each second.
 const ESTIMATED_FOR: Duration = Duration::from_secs(5);
 
-/// Digits of the label of a sender. A room has far less than 2^15 sessions, the square root of their number.
-const LABEL_LEN: usize = 6;
+/// Digits of the label of a sender, of five bits each: too many to be guessed.
+const LABEL_LEN: usize = 8;
 
 /// Returns the ids of names in the room; `None` if one of them has another meaning there.
 fn label_ids(media: &MediaDescription) -> Option<LabelIds> {
@@ -73,7 +73,7 @@ impl SentLayers {
     /// Follows the description of the client's media. What packets told remains if the layers do.
     pub(super) fn follow(
         layers: &mut Option<Box<SentLayers>>,
-        session: SessionId,
+        seed: u64,
         media: &MediaDescription,
     ) {
         let ids = label_ids(media).filter(|_| media.srtp.is_readable());
@@ -90,7 +90,7 @@ impl SentLayers {
             let own = offered.ssrc.map(|ssrc| source(ssrc, false));
             own.into_iter().chain(offered.rtx_ssrc.map(|ssrc| source(ssrc, true)))
         });
-        let (sources, label) = (sources.collect(), label(session));
+        let (sources, label) = (sources.collect(), label(seed));
         let buffer = Vec::new();
         *layers = Some(Box::new(SentLayers { ids, label, names, sources, buffer }));
     }
@@ -143,9 +143,9 @@ impl SentLayers {
     }
 }
 
-/// The label of a client: digits of base 32, of its number.
-fn label(session: SessionId) -> [u8; LABEL_LEN] {
-    let folded = session.0 ^ session.0 >> 30;
+/// The label of a client, by the seed of its session. It reaches nodes, and no client: one that knew it could send under it.
+fn label(seed: u64) -> [u8; LABEL_LEN] {
+    let folded = seed ^ seed >> 24;
     std::array::from_fn(|place| {
         let digit = (folded >> (5 * place) & 0x1f) as u8;
         if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }
@@ -207,6 +207,13 @@ impl ReceivedLayers {
         }))
     }
 
+    /// Returns a packet without the names of its layer and sender.
+    pub(super) fn without_names(&self, packet: &[u8]) -> Vec<u8> {
+        let mut packet = packet.to_vec();
+        self.ids.clear(&mut packet);
+        packet
+    }
+
     /// Decides about a packet of video of the hop of `epoch`.
     pub(super) fn pass(
         &mut self,
@@ -264,7 +271,8 @@ impl ReceivedLayers {
         let named = video.and_then(|video| Some((video, video.place_named(layer)?)));
         let sequence = retransmission::original_sequence(header, packet);
         let Some(((video, place), sequence)) = named.zip(sequence) else {
-            return LayerVerdict::Unread;
+            // Padding, by which a sender probes its path.
+            return self.rewritten(*header, packet, |_| {});
         };
         let lost = RtpHeader { sequence, ..*header };
         let Some(sent) = video.numbered(place, &lost, now) else { return LayerVerdict::Withheld };

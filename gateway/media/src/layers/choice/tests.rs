@@ -96,12 +96,12 @@ fn trials_that_fail_become_rare() {
 fn trial_ends_if_the_estimate_stays_low() {
     let mut scene = Scene::new();
     scene.path(150);
-    assert_eq!(scene.pass(12_000), [(2_500, 1), (7_500, 0), (11_600, 1)]);
+    assert_eq!(scene.pass(15_000), [(2_500, 1), (10_500, 0), (14_600, 1)]);
     scene.path(360);
     assert_eq!(scene.pass(20_000), NONE, "it is carried");
     scene.path(300);
-    assert_eq!(scene.pass(1_000), [(32_000, 0)]);
-    assert_eq!(scene.pass(3_000), [(34_100, 1)], "soon, since the last trial did not fail");
+    assert_eq!(scene.pass(1_000), [(35_000, 0)]);
+    assert_eq!(scene.pass(3_000), [(37_100, 1)], "soon, since the last trial did not fail");
 }
 
 #[test]

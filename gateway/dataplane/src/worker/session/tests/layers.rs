@@ -32,6 +32,8 @@ struct Got {
     sequence: u16,
     timestamp: u32,
     payload: Vec<u8>,
+    /// The label of the sender.
+    label: Option<Vec<u8>>,
 }
 
 /// A session with video and retransmissions.
@@ -68,7 +70,7 @@ fn datagrams(socket: &UdpSocket) -> Vec<Vec<u8>> {
 impl Sender {
     fn new(number: u32) -> Sender {
         let (mut bench, node, _) = at_node_with_rtx();
-        bench.session.id = SessionId(number.into());
+        bench.session.seed = number.into();
         let ssrcs @ [low, high, low_rtx, high_rtx] = [1, 2, 3, 4].map(|place| 100 * number + place);
         let layer = |rid: &str, ssrc, rtx_ssrc| OfferedLayer {
             rid: rid.into(),
@@ -143,13 +145,10 @@ impl Scene {
         let packets = datagrams(&self.receiver.client).into_iter().filter_map(|packet| {
             let header = rtp::RtpHeader::parse(&packet).ok()?;
             let payload = header.payload(&packet).to_vec();
+            let label = rtp::extension::element(&packet, &header, 4).map(<[u8]>::to_vec);
             let rtp::RtpHeader { ssrc, sequence, timestamp, .. } = header;
-            [96, 97].contains(&header.payload_type).then_some(Got {
-                ssrc,
-                sequence,
-                timestamp,
-                payload,
-            })
+            let got = Got { ssrc, sequence, timestamp, payload, label };
+            [96, 97].contains(&header.payload_type).then_some(got)
         });
         packets.collect()
     }
@@ -205,6 +204,7 @@ fn client_gets_one_layer_under_one_numbering() {
     // Both layers of the frame with which the high one begins.
     assert_eq!((layers(&received), received.len()), (vec![0, 1], 21));
     assert_eq!((received[0].ssrc, received[0].sequence), (101, 1), "as the sender has it");
+    assert!(received.iter().all(|got| got.label.is_none()), "it is no secret otherwise");
     assert_eq!(scene.receiver.drops(DropReason::Layer), 19);
     assert_eq!(scene.measured(Metric::Layer), Some(2));
 }
@@ -347,7 +347,7 @@ fn client_names_its_layers_at_first_only() {
         [element(4), element(10)]
     };
     let [label, rid] = elements(&first);
-    assert_eq!((label.map(|label| label.len()), rid.as_deref()), (Some(6), Some(&b"x"[..])));
+    assert_eq!((label.map(|label| label.len()), rid.as_deref()), (Some(8), Some(&b"x"[..])));
     assert_eq!(elements(&first), elements(&second));
     let other = with_rid(&packet(8, 1), b'z');
     assert_eq!(sender.send(3, &other), [other], "not offered");
