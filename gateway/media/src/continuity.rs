@@ -112,6 +112,9 @@ pub struct Continuity {
     /// Packets missed at switches by streams that were forgotten.
     missed: u32,
     streams: Vec<OutgoingStream>,
+    /// A source was new since the last [`Continuity::take_joined`].
+    #[serde(default)]
+    joined: bool,
     /// Comes with the session, not with a copy of its state.
     #[serde(skip)]
     announced: Option<Arc<AnnouncedStreams>>,
@@ -146,9 +149,16 @@ impl Continuity {
             left: None,
             missed: 0,
             streams: Vec::new(),
+            joined: false,
             announced: None,
             surplus_at: None,
         }
+    }
+
+    /// Returns whether a packet since the last call was the first one of its source.
+    #[inline]
+    pub fn take_joined(&mut self) -> bool {
+        std::mem::take(&mut self.joined)
     }
 
     /// Switches the hop. Packets of the previous hop pass until
@@ -358,6 +368,7 @@ impl Continuity {
         now: Instant,
     ) -> Pass {
         let (epoch, previous, protection) = (self.epoch, self.previous, self.protection);
+        self.joined = true;
         if let Some(stream) = self.went_on(header, clock_rate, now) {
             stream.go_on(epoch, previous);
             // Withheld packets are not missing.

@@ -158,6 +158,8 @@ pub struct MediaLimits {
     pub thin: u8,
     /// Media of the client is not forwarded to nodes.
     pub parked: bool,
+    /// The number of the highest simulcast layer of video to the client, from 1 on; 0: no limit.
+    pub layer: u8,
 }
 
 impl MediaLimits {

@@ -72,6 +72,8 @@ crate::named! {
         SurplusStream = "surplus-stream",
         /// It waited for its turn, and is too old for its client now.
         Late = "late",
+        /// Video of a simulcast layer that the client does not get now.
+        Layer = "layer",
     }
 }
 

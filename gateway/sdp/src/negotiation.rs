@@ -101,6 +101,8 @@ pub struct AcceptedMedia {
     pub layers: Vec<SimulcastLayer>,
     /// The sources that the client announced.
     pub sources: Vec<MediaSource>,
+    /// The SSRCs of layers that the client sends without names.
+    pub layer_ssrcs: Vec<u32>,
     /// The client's id of the `MediaStream` (RFC 8830): streams of one id are played in sync. `None` or `-` for none.
     pub stream: Option<String>,
 }
@@ -298,6 +300,7 @@ fn accept(
         extensions: accepted,
         layers,
         sources: section.sources.clone(),
+        layer_ssrcs: section.layer_ssrcs.clone(),
         stream: section.stream.clone(),
     })
 }

@@ -24,6 +24,9 @@ const NAMES_MAX: usize = 8;
 /// Limit of `a=rid` lines that are read: those of layers in both directions, with alternatives.
 const RIDS_MAX: usize = 4 * LAYERS_MAX;
 
+/// The group of the SSRCs of layers. Not registered; libwebrtc wrote it before RIDs.
+const SIMULCAST_GROUP: &str = "SIM";
+
 /// Reserved in the one-byte form (RFC 8285, section 4.2).
 const RESERVED_EXTENSION: u8 = 15;
 
@@ -69,6 +72,8 @@ pub(crate) struct OfferedSection {
     /// The layers that the client sends (RFC 8853).
     pub(crate) layers: Vec<SimulcastLayer>,
     pub(crate) sources: Vec<MediaSource>,
+    /// The SSRCs of layers without names, by `a=ssrc-group:SIM`.
+    pub(crate) layer_ssrcs: Vec<u32>,
     /// The id of the `MediaStream` (RFC 8830).
     pub(crate) stream: Option<String>,
 }
@@ -194,6 +199,7 @@ impl OfferedSection {
             extensions: read_extensions(inherited.extensions.clone(), own),
             layers: read_layers(own),
             sources: read_sources(own),
+            layer_ssrcs: read_layer_ssrcs(own),
             stream: own.values("msid").next().map(|msid| first_word(msid).to_owned()),
         };
         if let Some(kind) = section.kind {
@@ -489,4 +495,19 @@ fn read_sources(own: Attributes<'_>) -> Vec<MediaSource> {
         parity: repair(&parities, ssrc),
     };
     ssrcs.into_iter().filter(is_media).map(source).take(SOURCES_MAX).collect()
+}
+
+/// Reads `a=ssrc-group:SIM`, which senders without RIDs write.
+fn read_layer_ssrcs(own: Attributes<'_>) -> Vec<u32> {
+    let groups = own.values("ssrc-group").filter_map(|value| value.parse::<SsrcGroup>().ok());
+    let is_simulcast =
+        |group: &SsrcGroup| group.semantics.as_str().eq_ignore_ascii_case(SIMULCAST_GROUP);
+    let mut ssrcs = groups.filter(is_simulcast).take(1).flat_map(|group| group.ssrc_ids);
+    let mut layers: Vec<u32> = Vec::new();
+    while let Some(ssrc) = ssrcs.next().filter(|_| layers.len() < LAYERS_MAX) {
+        if !layers.contains(&ssrc) {
+            layers.push(ssrc);
+        }
+    }
+    layers
 }

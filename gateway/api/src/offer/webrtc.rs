@@ -11,7 +11,8 @@ use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::numbering::ClientNumbers;
 use evenkeel_model::{
     ClientIdentity, ExtensionUri, FeedbackSupport, HeaderExtension, IngressProtocol,
-    MediaDescription, MediaStream, PayloadType, RtcpPort, SessionId, Srtp, StreamKind,
+    MediaDescription, MediaStream, OfferedLayer, PayloadType, RtcpPort, SessionId, Srtp,
+    StreamKind,
 };
 use evenkeel_process::random::fill;
 use evenkeel_sdp::{
@@ -108,7 +109,18 @@ impl WebrtcOffer {
             stream.feedback.transport_cc = self.numbers(stream.kind);
         }
         let media = MediaDescription::new(streams, RtcpPort::Mux, Srtp::Terminated);
-        MediaDescription { extensions: self.extensions(), ..media }
+        MediaDescription { extensions: self.extensions(), simulcast: self.simulcast(), ..media }
+    }
+
+    /// The layers of the client's video. Those of several m-lines may have equal names, and are passed without a choice.
+    fn simulcast(&self) -> Vec<OfferedLayer> {
+        let sending = self.negotiation.accepted().filter(|media| media.direction.has_recv());
+        let layers = sending.map(offered_layers).filter(|layers| !layers.is_empty());
+        let layers: Vec<_> = layers.collect();
+        match <[Vec<OfferedLayer>; 1]>::try_from(layers) {
+            Ok([layers]) => layers,
+            Err(_) => Vec::new(),
+        }
     }
 
     /// Returns whether the client takes transport-wide numbers on each m-line of this kind on which it receives: packets of a kind do not tell
@@ -259,6 +271,20 @@ fn add(stream: &mut MediaStream, media: &AcceptedMedia) {
         stream.feedback.tmmbr |= feedback.tmmbr;
         stream.feedback.nack |= feedback.nack;
     }
+}
+
+/// The layers that a client sends on an m-line: by names, or else by SSRCs, which get names.
+fn offered_layers(media: &AcceptedMedia) -> Vec<OfferedLayer> {
+    if !media.layers.is_empty() {
+        let named = media.layers.iter().map(|layer| layer.rid.as_str().into());
+        return named.map(|rid| OfferedLayer { rid, ssrc: None, rtx_ssrc: None }).collect();
+    }
+    let numbered = media.layer_ssrcs.iter().enumerate().map(|(number, &ssrc)| {
+        let source = media.sources.iter().find(|source| source.ssrc == ssrc);
+        let rtx_ssrc = source.and_then(|source| source.retransmission);
+        OfferedLayer { rid: number.to_string().into(), ssrc: Some(ssrc), rtx_ssrc }
+    });
+    numbered.collect()
 }
 
 fn stream_kind(kind: CodecKind) -> StreamKind {

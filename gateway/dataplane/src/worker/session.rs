@@ -11,6 +11,7 @@ mod estimate;
 mod fec;
 mod feedback;
 mod followed;
+mod layers;
 mod measurements;
 mod media;
 mod node;
@@ -52,6 +53,7 @@ use evenkeel_model::{
     RepairKind, ReplayedMedia, RouteCell, SessionId, Srtp, StreamKind, lower_cap,
 };
 use fec::ClientFec;
+use layers::{LayerVerdict, ReceivedLayers, SentLayers};
 use measurements::{reported_loss, reports, voice_jitter};
 use media::{MediaState, RunningMedia, voice};
 use node::NodeSide;
@@ -157,6 +159,7 @@ impl WorkerSession {
         }
         install.state.into_iter().for_each(|state| session.go_on(*state));
         session.follow_thinning();
+        session.follow_layers();
         session
     }
 
@@ -657,10 +660,60 @@ impl WorkerSession {
         packet: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
+        let running = self.running.as_deref();
+        if running.is_some_and(|running| running.state.has_layers(side, kind)) {
+            return self.send_layers_to_node(hop, side, kind, packet, cx);
+        }
+        self.queue_to_node(hop, side, kind, packet, cx);
+    }
+
+    #[inline]
+    fn queue_to_node(
+        &mut self,
+        hop: Hop,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
         let srtp = self.running.as_deref_mut().map(|running| &mut running.srtp);
         // The next copy must have the counters.
         self.uncopied |=
             self.nodes.send(hop, side, kind, self.dscp, packet, self.home, self.id, srtp, cx);
+    }
+
+    /// Sends a packet of the client's video with the names of its layer, or RTCP about the layers that the client gets. Few sessions have layers,
+    /// so this code stands apart from the packet path of others.
+    #[inline(never)]
+    fn send_layers_to_node(
+        &mut self,
+        hop: Hop,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        if side == RtpSide::Rtcp {
+            let mut packet = packet.to_vec();
+            let layers = self.state().layers.as_deref_mut();
+            if layers.is_none_or(|layers| layers.rtcp_to_node(&mut packet, cx.now)) {
+                self.queue_to_node(hop, side, kind, &packet, cx);
+            }
+            return;
+        }
+        let header = self.parse(packet).ok();
+        let repair = header.and_then(|header| declared(&self.media, header.payload_type));
+        let repair = repair.and_then(|(_, payload)| payload.repair());
+        let again = repair == Some(RepairKind::Retransmission);
+        let named = match (header, self.state().sent_layers.as_deref_mut()) {
+            (Some(header), Some(layers)) => layers.name(&header, packet, again),
+            _ => None,
+        };
+        let Some(named) = named else { return self.queue_to_node(hop, side, kind, packet, cx) };
+        self.queue_to_node(hop, side, kind, &named, cx);
+        if let Some(layers) = self.state().sent_layers.as_deref_mut() {
+            layers.reuse(named);
+        }
     }
 
     /// Handles a packet that a hop sent for the client.
@@ -708,8 +761,94 @@ impl WorkerSession {
         let left = leaving && !hears;
         let epoch = StreamEpoch(self.state().epoch().0.saturating_sub(u64::from(left)));
         match header {
+            Some(header) if self.state().layers.is_some() => {
+                self.choose_layer(from, epoch, &header, packet, cx);
+            }
             Some(header) => self.rtp_to_client(from, epoch, &header, packet, cx),
             None => self.rtcp_to_client(epoch, packet, cx),
+        }
+    }
+
+    /// Handles a packet of a hop to a client that gets video in layers. Few sessions do, so this code stands apart from the packet path of others.
+    #[inline(never)]
+    fn choose_layer(
+        &mut self,
+        from: Hop,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let media = Arc::clone(&self.media);
+        let verdict = match (declared(&media, header.payload_type), &mut self.state().layers) {
+            (Some((StreamKind::Video, payload)), Some(layers)) => {
+                layers.pass(epoch, header, packet, payload, cx.now)
+            }
+            _ => LayerVerdict::Unread,
+        };
+        match verdict {
+            LayerVerdict::Unread => self.rtp_to_client(from, epoch, header, packet, cx),
+            LayerVerdict::Passes { header, packet } => {
+                self.rtp_to_client(from, epoch, &header, &packet, cx);
+                if let Some(layers) = self.state().layers.as_deref_mut() {
+                    layers.reuse(packet);
+                }
+            }
+            LayerVerdict::Withheld => {
+                let state = self.state();
+                // `merge_to_client` counts merged packets.
+                if state.current_hop == Some(from) && state.pair.is_none() {
+                    state.flow.received[StreamKind::Video as usize] += 1;
+                }
+                cx.egress.count_drop(DropReason::Layer);
+            }
+        }
+    }
+
+    /// Looks for the names of a layer in the first packet of a source, and returns the packet without them. It passes; from the next layer on,
+    /// one of them is chosen.
+    #[cold]
+    fn look_for_layers(
+        &mut self,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+    ) -> Option<Vec<u8>> {
+        if self.state().layers.is_some() {
+            return None;
+        }
+        let layers = ReceivedLayers::begin(&self.media, epoch, header, packet)?;
+        let without_names = layers.without_names(packet);
+        self.state().layers = Some(layers);
+        Some(without_names)
+    }
+
+    /// Follows the layers that the client describes.
+    fn follow_layers(&mut self) {
+        if !self.media.simulcast.is_empty() || self.running.is_some() {
+            let (seed, media) = (self.seed, Arc::clone(&self.media));
+            SentLayers::follow(&mut self.state().sent_layers, seed, &media);
+        }
+    }
+
+    /// Chooses the layers to the client, and requests key frames of those that are to pass. Called every 100 ms.
+    #[inline(never)]
+    fn tick_layers(&mut self, cx: &mut PacketContext<'_>) {
+        let limits = self.limits;
+        let Some(RunningMedia { state, estimate, .. }) = self.running.as_deref_mut() else {
+            return;
+        };
+        let MediaState { layers: Some(layers), feedback, totals, current_hop, .. } = state else {
+            return;
+        };
+        let path_kbps = estimate.as_deref().and_then(|estimate| estimate.kbps(cx.now));
+        layers.choose(path_kbps, &limits, totals.bytes_down, cx.now);
+        let Some(hop) = *current_hop else { return };
+        let due = layers.due_requests(cx.now).into_iter().map(|ssrc| feedback.layer_request(ssrc));
+        for request in due.collect::<Vec<_>>() {
+            cx.egress.stats.asked_key_frame(MediaDirection::ToNode);
+            // By the SSRC of the hop.
+            self.queue_to_node(hop, RtpSide::Rtcp, StreamKind::Video, &request, cx);
         }
     }
 
@@ -755,6 +894,9 @@ impl WorkerSession {
             _ => MergeOutcome::First,
         };
         match taken {
+            MergeOutcome::First if self.state().layers.is_some() => {
+                return self.choose_layer(from, epoch, header, packet, cx);
+            }
             MergeOutcome::First => return self.rtp_to_client(from, epoch, header, packet, cx),
             MergeOutcome::Again => {}
             MergeOutcome::Unproven => self.report_differing_copies(cx),
@@ -821,9 +963,14 @@ impl WorkerSession {
             state.flow.received[kind as usize] += 1;
         }
         let epoch = state.epoch();
-        let Some(Withheld { ssrc, after, ahead }) =
-            declared.and_then(|(_, rate)| state.continuity.withhold(epoch, header, rate, cx.now))
-        else {
+        let header = match &mut state.layers {
+            Some(layers) => layers.pass_withheld(epoch, header, cx.now),
+            None => Some(*header),
+        };
+        let withheld = declared.zip(header).and_then(|((_, rate), header)| {
+            state.continuity.withhold(epoch, &header, rate, cx.now)
+        });
+        let Some(Withheld { ssrc, after, ahead }) = withheld else {
             return;
         };
         if let Some((run, _)) = &mut state.shed
@@ -880,6 +1027,16 @@ impl WorkerSession {
                 self.repeat(epoch, header, clock_rate, packet, cx.now)
             }
             _ => (state.continuity.pass(epoch, header, clock_rate, cx.now), None),
+        };
+        let first;
+        let packet = if kind == StreamKind::Video
+            && self.state().continuity.take_joined()
+            && let Some(without_names) = self.look_for_layers(epoch, header, packet)
+        {
+            first = without_names;
+            &first[..]
+        } else {
+            packet
         };
         let state = self.state();
         let rewrite = match pass {
@@ -1257,6 +1414,11 @@ impl WorkerSession {
         if plain && epoch == state.epoch() {
             state.flow.reported_ppm = reported_loss(&packet).or(state.flow.reported_ppm);
         }
+        if let Some(layers) = &state.layers
+            && !layers.rtcp_to_client(epoch, &mut packet)
+        {
+            return;
+        }
         let Ok(length) = self.state().continuity.rtcp_to_client(epoch, &mut packet) else {
             return cx.egress.count_drop(DropReason::Feedback);
         };
@@ -1596,6 +1758,7 @@ impl WorkerSession {
         state.feedback.follow(&media);
         state.measurements.voice = voice(&media);
         self.follow_thinning();
+        self.follow_layers();
         self.uncopied = true;
     }
 
@@ -1772,6 +1935,9 @@ impl WorkerSession {
         }
         self.tick_repair(cx);
         self.tick_pacing(cx);
+        if self.state_ref().is_some_and(|state| state.layers.is_some()) {
+            self.tick_layers(cx);
+        }
         if let Some(RunningMedia { state, redundancy, fec, .. }) = self.running.as_deref_mut() {
             if let Some(redundancy) = redundancy {
                 redundancy.choose(&mut state.measurements, cx.now);
@@ -1897,6 +2063,7 @@ impl WorkerSession {
         }
         self.follow_thinning();
         self.seed = seed;
+        self.follow_layers();
         self.activity = match (touched, active || self.is_active()) {
             (true, _) => Activity::Used,
             (false, true) => Activity::Quiet,

@@ -129,6 +129,17 @@ fn simulcast_layers_are_read() {
 }
 
 #[test]
+fn layers_without_names_are_a_group_of_sources() {
+    let ssrcs = |group: &str| {
+        let text = CHROMIUM.replace("a=ssrc-group:FID", &format!("{group}a=ssrc-group:FID"));
+        parse(&text).unwrap().sections.swap_remove(1).layer_ssrcs
+    };
+    assert_eq!(ssrcs("a=ssrc-group:SIM 1 2 3\r\n"), [1, 2, 3]);
+    assert_eq!(ssrcs("a=ssrc-group:sim 1 1 2 3 4 5\r\na=ssrc-group:SIM 6\r\n"), [1, 2, 3, 4]);
+    assert!(ssrcs("").is_empty());
+}
+
+#[test]
 fn gstreamer_offer_has_bundle_only_sections() {
     let offer = parse(GSTREAMER).unwrap();
     let bundle_only: Vec<bool> = offer.sections.iter().map(|section| section.bundle_only).collect();

@@ -1,12 +1,15 @@
 use evenkeel_media::continuity::AnnouncedSender;
 use evenkeel_media::rtp;
 use evenkeel_model::{Latency, RepairKind};
+use evenkeel_sdp::EXTENSION_URIS;
 use serde_json::{Value, json};
 
 use super::super::{ParsedOffer, parse};
 use super::*;
 
 const CHROMIUM: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/chromium");
+const SIMULCAST: &str =
+    include_str!("../../../../../tests/fuzz/corpus/sdp_offer/chromium-simulcast");
 const FIREFOX: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/firefox");
 const VIEWER: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/whep-recvonly");
 const PHONE: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/phone-sdes");
@@ -128,6 +131,35 @@ fn extensions_have_the_ids_of_rooms() {
     // Firefox has the time of sending at 4, the offset at 5, and the playout delay at 6.
     assert_eq!(ids, [1, 2, 14, 5]);
     assert_eq!(media.extension(&ExtensionUri::AbsoluteSendTime), Some(2));
+}
+
+#[test]
+fn layers_are_named_by_rids_or_sources() {
+    let layers = |sdp: &str| parsed(&offer(sdp)).unwrap().wanted.media.simulcast;
+    let layer = |rid: &str, ssrc, rtx_ssrc| OfferedLayer { rid: rid.into(), ssrc, rtx_ssrc };
+    assert_eq!(layers(SIMULCAST), ["h", "m", "l"].map(|rid| layer(rid, None, None)));
+    assert!(layers(CHROMIUM).is_empty());
+    let (media, rtx) = (2_985_473_190, 3_342_768_471);
+    let group = format!("a=ssrc-group:SIM {media} 5\r\na=ssrc-group:FID");
+    let expected = [layer("0", Some(media), Some(rtx)), layer("1", Some(5), None)];
+    assert_eq!(layers(&CHROMIUM.replace("a=ssrc-group:FID", &group)), expected);
+    // Names of two m-lines may be equal.
+    let video = SIMULCAST[SIMULCAST.find("m=video").unwrap()..].replace("a=mid:1", "a=mid:2");
+    let two = SIMULCAST.replace("BUNDLE 0 1", "BUNDLE 0 1 2") + &video;
+    assert!(layers(&two).is_empty());
+}
+
+#[test]
+fn labels_of_layers_have_ids_of_rooms() {
+    let id = |wanted: ExtensionUri| {
+        let mut known = EXTENSION_URIS.into_iter();
+        known.find(|(_, uri)| *uri == wanted.as_str()).map(|(id, _)| id)
+    };
+    let [mid, rid, repaired] =
+        [ExtensionUri::Mid, ExtensionUri::StreamId, ExtensionUri::RepairedStreamId];
+    assert_eq!([id(rid.clone()), id(repaired.clone())], [rid.room_id(), repaired.room_id()]);
+    let label = mid.room_id().unwrap();
+    assert!(id(mid).is_none() && EXTENSION_URIS.iter().all(|(id, _)| *id != label), "free");
 }
 
 #[test]
@@ -309,6 +341,7 @@ fn wrong_offers_are_refused() {
         ("ingress", json!({"quic": {}})),
         ("media", json!([])),
         ("extensions", json!([{"id": 1, "uri": "urn:x"}])),
+        ("simulcast", json!([{"rid": "h"}])),
         ("rtcp", json!("mux")),
         ("srtp", json!(true)),
     ] {

@@ -290,6 +290,12 @@ impl SenderFeedback {
         Some(self.compound(|out| rtcp::write_fir(self.ssrc, &entries, out)))
     }
 
+    /// Returns a PLI for a simulcast layer of the hop.
+    pub(super) fn layer_request(&self, media: u32) -> Vec<u8> {
+        let pli = rtcp::Pli { sender: self.ssrc, media };
+        self.compound(|out| rtcp::write_pli(pli, out))
+    }
+
     /// Returns a NACK of these packets of the client.
     pub(super) fn nack(&self, media: u32, missing: &[u16]) -> Vec<u8> {
         self.compound(|out| rtcp::write_nack(self.ssrc, media, missing, out))

@@ -16,6 +16,7 @@ use super::counts::SessionCounts;
 use super::estimate::DownlinkEstimate;
 use super::fec::ClientFec;
 use super::feedback::SenderFeedback;
+use super::layers::{ReceivedLayers, SentLayers};
 use super::measurements::{Down, FlowTally, MediaSigns, VoiceMeasurements};
 use super::policing::SenderPolicing;
 use super::reachability::AddressValidation;
@@ -28,6 +29,7 @@ use super::thinning::Thinning;
 use crate::worker::egress::PacketContext;
 use crate::worker::pacing::SessionPacing;
 use crate::worker::report::{MediaCounts, ShedRun, Summary, Totals};
+use crate::worker::sockets::RtpSide;
 
 /// The part of a session that is allocated once the session carries packets or has keys of SRTP.
 #[derive(Debug)]
@@ -80,6 +82,12 @@ pub(super) struct MediaState {
     pub(super) validation: Option<Box<AddressValidation>>,
     #[serde(default)]
     pub(super) signs: MediaSigns,
+    /// Present once a node has sent video in layers.
+    #[serde(default)]
+    pub(super) layers: Option<Box<ReceivedLayers>>,
+    /// Present if the client sends video in layers.
+    #[serde(default)]
+    pub(super) sent_layers: Option<Box<SentLayers>>,
 }
 
 /// The preferred codec of the session's first audio stream.
@@ -108,6 +116,17 @@ impl MediaState {
             shed: None,
             validation: needs_report.then(Box::default),
             signs: MediaSigns::new(media.srtp.is_readable()),
+            layers: None,
+            sent_layers: None,
+        }
+    }
+
+    /// Returns whether layers are named in a packet to a node, or have other numbers there.
+    #[inline]
+    pub(super) fn has_layers(&self, side: RtpSide, kind: StreamKind) -> bool {
+        match side {
+            RtpSide::Rtp => kind == StreamKind::Video && self.sent_layers.is_some(),
+            RtpSide::Rtcp => self.layers.is_some(),
         }
     }
 
@@ -117,6 +136,7 @@ impl MediaState {
         let mut copy = self.clone();
         copy.measurements.down = down.iter().map(Down::recorded).collect();
         self.measurements.down = down;
+        copy.layers.iter_mut().for_each(|layers| layers.forget_unrecorded());
         copy
     }
 
@@ -299,8 +319,16 @@ impl RunningMedia {
 
     /// Returns the summary of the session.
     pub(super) fn summary(&mut self, session: SessionId, now: Instant) -> Summary {
-        let MediaState { measurements, continuity, flow, signs, missed_told, current_hop, .. } =
-            &mut self.state;
+        let MediaState {
+            measurements,
+            continuity,
+            flow,
+            signs,
+            missed_told,
+            current_hop,
+            layers,
+            ..
+        } = &mut self.state;
         let lost_before = measurements.lost_up;
         let since = measurements.since.unwrap_or(now);
         let (mut measures, last_heard) = (measurements.interval(now), measurements.last_heard);
@@ -311,6 +339,9 @@ impl RunningMedia {
             if let Some(permille) = estimate.growth_permille(now) {
                 measures.set(Metric::TrendDown, permille.into());
             }
+        }
+        if let Some(rank) = layers.as_deref().and_then(ReceivedLayers::rank) {
+            measures.set(Metric::Layer, rank.into());
         }
         if let Some(counts) = self.counts.as_deref_mut() {
             let frozen = counts.frozen_ppm(

@@ -26,6 +26,7 @@ mod estimate;
 mod fec;
 mod hitless;
 mod key_frames;
+mod layers;
 mod leg_srtp;
 mod loss;
 mod pacing;
