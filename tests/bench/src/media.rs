@@ -411,6 +411,17 @@ mod tests {
     }
 
     #[test]
+    fn repair_of_the_clean_path_is_a_miss() {
+        for id in ["uplink-only", "downlink-only"] {
+            let on_clean_path = |packets| {
+                let repaired = CallFigures { on_clean_path: packets, ..call(10.0, 0.1, 104) };
+                judge(id, &[repaired, call(10.0, 10.0, 100)])[0].held
+            };
+            assert_eq!([0, 1].map(on_clean_path), [Some(true), Some(false)], "{id}");
+        }
+    }
+
+    #[test]
     fn clean_row_has_no_bound() {
         let row = &judge("clean", &[call(0.0, 0.0, 100), call(0.0, 0.0, 100)])[0];
         assert_eq!((row.figure("bound"), row.held), (None, Some(true)));

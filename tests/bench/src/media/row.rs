@@ -106,7 +106,7 @@ pub(super) struct MediaRow {
     pub(super) repair: Repair,
 }
 
-pub(super) static ROWS: [MediaRow; 7] = [
+pub(super) static ROWS: [MediaRow; 9] = [
     voice(&["voice.random.nack"], Losses::random(10), Repair::Nack),
     voice(&["voice.random.red2"], Losses::random(10), Repair::Red),
     voice(&["voice.burst.red1", "voice.burst.red2"], Losses::bursts_of(3, 10), Repair::Red),
@@ -116,6 +116,11 @@ pub(super) static ROWS: [MediaRow; 7] = [
         direction: Direction::Up,
         ..voice(&["uplink.random.nack"], Losses::random(10), Repair::Nack)
     },
+    MediaRow {
+        direction: Direction::Up,
+        ..voice(&["uplink-only"], Losses::random(10), Repair::Any)
+    },
+    voice(&["downlink-only"], Losses::random(10), Repair::Any),
     voice(&["clean"], Losses::NONE, Repair::Any),
 ];
 
@@ -166,6 +171,11 @@ impl MediaRow {
             return None;
         }
         Some(match self.repair {
+            // A later packet may repeat a frame as well.
+            Repair::Any if self.direction == Direction::Down => percent_of(judged, 1, |number| {
+                plan.loses_all(number, REPETITIONS)
+                    && (1..=FRAMES_APART).all(|later| plan.loses(number + later, 0))
+            }),
             Repair::Nack | Repair::Any => {
                 let size = self.medium.packets_per_frame();
                 percent_of(judged, size, |number| plan.loses_all(number, REPETITIONS))
