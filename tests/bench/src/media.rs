@@ -131,6 +131,12 @@ struct CallFigures {
     lost_after: f64,
     frames_broken: f64,
     bytes: u64,
+    /// Those of second copies.
+    bytes_of_copies: u64,
+    /// Packets that did not arrive in time.
+    missed: usize,
+    /// Packets that would not have arrived in time without their second copy.
+    saved_by_copies: usize,
     /// Repairs on the path that lost nothing.
     on_clean_path: u64,
     red_packets: u64,
@@ -249,6 +255,9 @@ fn figures(
         lost_after: percent_of(judged, 1, lost),
         frames_broken: percent_of(judged, row.medium.packets_per_frame(), lost),
         bytes: tally.bytes,
+        bytes_of_copies: tally.bytes_of_copies,
+        missed: judged.clone().filter(|number| lost(*number)).count(),
+        saved_by_copies: tally.saved_by_copies.iter().filter(|it| receiver.has(**it)).count(),
         on_clean_path: match row.direction {
             Direction::Up => reception.repeated + reception.red_blocks,
             Direction::Down => sender.resent,
@@ -298,11 +307,16 @@ fn rows(
     if packets > 0 {
         measured.set_figure("red_depth", Some(depth));
     }
+    if row.repair.has_nack() {
+        set_figures_of_copies(&mut measured, &repaired().collect::<Vec<_>>());
+    }
     let on_clean_path = repaired().map(|call| call.on_clean_path).sum::<u64>() as f64;
     measured.set_figure("repairs_on_clean_path", Some(on_clean_path));
     let limits_of = limits.of(id);
     measured.limit_by("lost_after", &limits_of, "left");
-    for name in ["frames_broken", "bytes_over", "repairs_on_clean_path"] {
+    for name in
+        ["frames_broken", "bytes_over", "repairs_on_clean_path", "misses_saved", "bytes_of_copies"]
+    {
         measured.limit_by(name, &limits_of, name);
     }
     let count = control().count().max(1) as f64;
@@ -320,6 +334,26 @@ fn rows(
     [vec![measured], others].concat()
 }
 
+/// Sets the gain and the cost of second copies beside the same transmissions without them. Of all sessions together: few packets of one are late.
+fn set_figures_of_copies(row: &mut AcceptanceRow, calls: &[&CallFigures]) {
+    let percent = |part: f64, whole: f64| 100.0 * part / whole.max(1.0);
+    let saved = |calls: &[&CallFigures]| {
+        let saved: usize = calls.iter().map(|call| call.saved_by_copies).sum();
+        let missed: usize = calls.iter().map(|call| call.missed).sum();
+        percent(saved as f64, (missed + saved) as f64)
+    };
+    let cost = |calls: &[&CallFigures]| {
+        let copies: u64 = calls.iter().map(|call| call.bytes_of_copies).sum();
+        let bytes: u64 = calls.iter().map(|call| call.bytes).sum();
+        percent(copies as f64, (bytes - copies) as f64)
+    };
+    let each = |figure: &dyn Fn(&[&CallFigures]) -> f64| {
+        calls.iter().map(|call| figure(&[*call])).collect::<Vec<f64>>()
+    };
+    row::set_figure(row, "misses_saved", saved(calls), &each(&saved));
+    row::set_figure(row, "bytes_of_copies", cost(calls), &each(&cost));
+}
+
 #[cfg(test)]
 mod tests {
     use super::losses::Losses;
@@ -335,6 +369,9 @@ mod tests {
             lost_after,
             frames_broken: 2.0 * lost_after,
             bytes,
+            bytes_of_copies: 0,
+            missed: 0,
+            saved_by_copies: 0,
             on_clean_path: 0,
             red_packets: 0,
             red_blocks: 0,
@@ -401,6 +438,25 @@ mod tests {
         let calls = [call(5.0, 0.1, 104), call(5.0, 5.2, 100)];
         let row = &judge("video.random.nack", &calls)[0];
         assert!(row.not_measured.is_some() && row.held.is_none());
+    }
+
+    #[test]
+    fn copies_are_judged_beside_none() {
+        let copied = |saved, bytes| CallFigures {
+            missed: 60,
+            saved_by_copies: saved,
+            bytes_of_copies: bytes,
+            ..call(5.0, 0.1, 10_000)
+        };
+        let row = |saved, bytes| {
+            let calls = [copied(saved, bytes), call(5.0, 5.0, 9_500)];
+            judge("video.deadline", &calls).remove(0)
+        };
+        let held = row(40, 49);
+        let figure = |name: &str| held.figure(name).unwrap();
+        assert_eq!((figure("misses_saved"), held.held), (40.0, Some(true)));
+        assert!((figure("bytes_of_copies") - 0.492).abs() < 0.001);
+        assert_eq!([row(20, 49), row(40, 60)].map(|row| row.held), [Some(false); 2]);
     }
 
     #[test]

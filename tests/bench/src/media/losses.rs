@@ -15,17 +15,23 @@ pub(super) struct Losses {
     pub(super) percent: u32,
     /// Mean length of bursts in packets (Gilbert's model); 1: losses are independent.
     pub(super) burst: u32,
+    /// The other direction of the path loses as many packets, independently.
+    is_both_ways: bool,
 }
 
 impl Losses {
-    pub(super) const NONE: Losses = Losses { percent: 0, burst: 1 };
+    pub(super) const NONE: Losses = Losses { percent: 0, burst: 1, is_both_ways: false };
 
     pub(super) const fn random(percent: u32) -> Losses {
-        Losses { percent, burst: 1 }
+        Losses { percent, ..Losses::NONE }
     }
 
     pub(super) const fn bursts_of(burst: u32, percent: u32) -> Losses {
-        Losses { percent, burst }
+        Losses { percent, burst, ..Losses::NONE }
+    }
+
+    pub(super) const fn both_ways(self) -> Losses {
+        Losses { is_both_ways: true, ..self }
     }
 
     /// The conditions under which first transmissions are lost.
@@ -46,6 +52,8 @@ impl Losses {
 pub(super) struct LossPlan {
     /// By transmission, then by number. Packets that are sent again pass when the burst has ended: their losses are independent.
     lost: Vec<Vec<bool>>,
+    /// Datagrams of the other direction, in their order. Empty if none is lost.
+    lost_back: Vec<bool>,
     /// Numbers outside of this range are not lost.
     lossy: Range<usize>,
 }
@@ -62,7 +70,13 @@ impl LossPlan {
             let is_lost = |_| matches!(link.decide(now, 0), PacketOutcome::Drop(_));
             (0..lossy.end).map(is_lost).collect::<Vec<bool>>()
         };
-        LossPlan { lost: (0..TRANSMISSIONS).map(draw).collect(), lossy }
+        let lost_back = if losses.is_both_ways { draw(TRANSMISSIONS) } else { Vec::new() };
+        LossPlan { lost: (0..TRANSMISSIONS).map(draw).collect(), lost_back, lossy }
+    }
+
+    /// True if this datagram of the other direction, counted from 0, is lost.
+    pub(super) fn loses_back(&self, datagram: usize) -> bool {
+        self.lost_back.get(datagram).copied().unwrap_or(false)
     }
 
     /// True if this transmission of the number, counted from 0, is lost.
@@ -163,6 +177,18 @@ mod tests {
         let plan = plan(Losses::random(100));
         assert_eq!([499, 500].map(|number| plan.loses(number, 0)), [false, true]);
         assert_eq!(lost(&LossPlan::new(Losses::NONE, NUMBERS, 7), 0), 0.0);
+    }
+
+    #[test]
+    fn other_direction_loses_if_declared() {
+        let lost_back = |losses: Losses| {
+            let plan = plan(losses);
+            NUMBERS.filter(|datagram| plan.loses_back(*datagram)).count()
+        };
+        let losses = Losses::random(10);
+        assert_eq!(lost_back(losses), 0);
+        let both = lost_back(losses.both_ways());
+        assert!((1_800..2_200).contains(&both), "{both}");
     }
 
     #[test]

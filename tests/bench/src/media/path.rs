@@ -18,6 +18,8 @@ use super::losses::LossPlan;
 
 /// Half of the round trip.
 pub(super) const ONE_WAY: Duration = Duration::from_millis(20);
+/// A transmission so soon after another one of its number is a second copy: requests are a round trip apart.
+const COPIED_WITHIN: Duration = Duration::from_millis(10);
 /// The headers of IPv4 and UDP, which a packet costs beside its own bytes.
 const HEADERS: u64 = 28;
 
@@ -34,10 +36,14 @@ pub(super) struct LaneAddresses {
 }
 
 /// Counters of a lane in its lossy direction, for RTP packets with a judged number.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct LaneTally {
     /// Bytes sent, lost ones included, with the headers of IPv4 and UDP.
     pub(super) bytes: u64,
+    /// Those of second copies, which were sent right after another transmission of their number.
+    pub(super) bytes_of_copies: u64,
+    /// Numbers of which no transmission had passed before a second copy did.
+    pub(super) saved_by_copies: Vec<usize>,
     /// Numbers of which the first transmission was lost.
     pub(super) lost_first: u64,
     /// Packets of an unknown number: of another SSRC, or before a test header was seen.
@@ -58,9 +64,19 @@ struct Lane {
     plan: Arc<LossPlan>,
     judged: Range<usize>,
     numbers: Option<LaneNumbers>,
-    /// Transmissions so far, by number.
-    transmissions: Vec<usize>,
+    /// By number.
+    transmissions: Vec<Transmissions>,
+    /// Datagrams of the other direction so far.
+    backward: usize,
     tally: LaneTally,
+}
+
+/// The transmissions of a number so far.
+#[derive(Clone, Copy, Default)]
+struct Transmissions {
+    count: usize,
+    last_at: Option<Instant>,
+    has_passed: bool,
 }
 
 /// The numbering of a stream on this path. Nodes give a stream another SSRC and other sequence numbers.
@@ -95,15 +111,13 @@ impl Paths {
         plan: Arc<LossPlan>,
         judged: Range<usize>,
     ) -> io::Result<LaneAddresses> {
-        let [near, far] = [socket()?, socket()?];
-        let addresses = LaneAddresses { near: near.local_addr()?, far: far.local_addr()? };
+        let lane = Lane::new(lossy, plan, judged)?;
+        let addresses =
+            LaneAddresses { near: lane.near.local_addr()?, far: lane.far.local_addr()? };
         let mut lanes = self.0.world();
         let index = lanes.lanes.len() as u64;
-        self.0.watch(&near, 2 * index)?;
-        self.0.watch(&far, 2 * index + 1)?;
-        let (numbers, tally) = (None, LaneTally::default());
-        let (client, transmissions) = (None, vec![0; judged.end]);
-        let lane = Lane { near, far, client, lossy, plan, judged, numbers, transmissions, tally };
+        self.0.watch(&lane.near, 2 * index)?;
+        self.0.watch(&lane.far, 2 * index + 1)?;
         lanes.lanes.push(lane);
         Ok(addresses)
     }
@@ -121,7 +135,7 @@ impl Paths {
 
     /// The counters of all paths, in the order in which they were opened.
     pub(super) fn tallies(&self) -> Vec<LaneTally> {
-        self.0.world().lanes.iter().map(|lane| lane.tally).collect()
+        self.0.world().lanes.iter().map(|lane| lane.tally.clone()).collect()
     }
 }
 
@@ -141,12 +155,17 @@ impl RelayHandler for Lanes {
         if inbox.receive(socket).is_err() {
             return;
         }
-        let at = Instant::now() + ONE_WAY;
+        let now = Instant::now();
+        let at = now + ONE_WAY;
         for datagram in inbox.iter() {
             if direction == Direction::Up {
                 lane.client = Some(datagram.source);
             }
-            if direction == lane.lossy && lane.loses(datagram.bytes) {
+            let is_lost = match direction == lane.lossy {
+                true => lane.loses(datagram.bytes, now),
+                false => lane.loses_back(),
+            };
+            if is_lost {
                 continue;
             }
             let bytes = datagram.bytes.to_vec();
@@ -166,8 +185,23 @@ impl RelayHandler for Lanes {
 }
 
 impl Lane {
+    fn new(lossy: Direction, plan: Arc<LossPlan>, judged: Range<usize>) -> io::Result<Lane> {
+        Ok(Lane {
+            near: socket()?,
+            far: socket()?,
+            client: None,
+            lossy,
+            plan,
+            numbers: None,
+            transmissions: vec![Transmissions::default(); judged.end],
+            judged,
+            backward: 0,
+            tally: LaneTally::default(),
+        })
+    }
+
     /// Counts a datagram in the lossy direction. Returns true if it is lost.
-    fn loses(&mut self, datagram: &[u8]) -> bool {
+    fn loses(&mut self, datagram: &[u8], now: Instant) -> bool {
         if demux::classify(datagram) != DatagramKind::Rtp {
             return false;
         }
@@ -187,13 +221,31 @@ impl Lane {
         let Some(transmissions) = self.transmissions.get_mut(number) else {
             return self.plan.loses(number, 0);
         };
-        let is_lost = self.plan.loses(number, *transmissions);
+        let is_lost = self.plan.loses(number, transmissions.count);
+        let is_copy = transmissions
+            .last_at
+            .is_some_and(|last| now.saturating_duration_since(last) < COPIED_WITHIN);
         if is_judged {
-            self.tally.bytes += datagram.len() as u64 + HEADERS;
-            self.tally.lost_first += u64::from(is_lost && *transmissions == 0);
+            let bytes = datagram.len() as u64 + HEADERS;
+            self.tally.bytes += bytes;
+            self.tally.lost_first += u64::from(is_lost && transmissions.count == 0);
+            if is_copy {
+                self.tally.bytes_of_copies += bytes;
+                if !is_lost && !transmissions.has_passed {
+                    self.tally.saved_by_copies.push(number);
+                }
+            }
         }
-        *transmissions += 1;
+        transmissions.count += 1;
+        transmissions.last_at = Some(now);
+        transmissions.has_passed |= !is_lost;
         is_lost
+    }
+
+    /// Counts a datagram in the other direction. Returns true if it is lost.
+    fn loses_back(&mut self) -> bool {
+        self.backward += 1;
+        self.plan.loses_back(self.backward - 1)
     }
 }
 
@@ -268,6 +320,21 @@ mod tests {
         );
         assert_eq!(counted, lost as u64);
         assert_eq!(received(&plan, 100, 1).0, one, "of another numbering");
+    }
+
+    #[test]
+    fn copy_is_a_transmission_right_after_another() {
+        let plan = Arc::new(LossPlan::new(Losses::random(50), 1..LAST, 3));
+        let is_saved = |number: &usize| plan.loses(*number, 1) && !plan.loses(*number, 2);
+        let saved = (1..LAST).find(|number| plan.loses(*number, 0) && is_saved(number)).unwrap();
+        let mut lane = Lane::new(Direction::Down, Arc::clone(&plan), NUMBERS).unwrap();
+        let now = Instant::now();
+        let datagram = packet(saved, 7);
+        let again = now + COPIED_WITHIN;
+        let lost = [now, again, again].map(|at| lane.loses(&datagram, at));
+        assert_eq!(lost, [true, true, false]);
+        assert_eq!(lane.tally.saved_by_copies, [saved]);
+        assert_eq!(3 * lane.tally.bytes_of_copies, lane.tally.bytes);
     }
 
     #[test]

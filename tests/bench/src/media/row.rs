@@ -106,12 +106,13 @@ pub(super) struct MediaRow {
     pub(super) repair: Repair,
 }
 
-pub(super) static ROWS: [MediaRow; 9] = [
+pub(super) static ROWS: [MediaRow; 10] = [
     voice(&["voice.random.nack"], Losses::random(10), Repair::Nack),
     voice(&["voice.random.red2"], Losses::random(10), Repair::Red),
     voice(&["voice.burst.red1", "voice.burst.red2"], Losses::bursts_of(3, 10), Repair::Red),
     video(&["video.random.nack"], Losses::random(5)),
     video(&["video.burst.nack"], Losses::bursts_of(3, 5)),
+    video(&["video.deadline"], Losses::random(5).both_ways()),
     MediaRow {
         direction: Direction::Up,
         ..voice(&["uplink.random.nack"], Losses::random(10), Repair::Nack)
