@@ -9,6 +9,7 @@ mod clients;
 mod content;
 mod losses;
 mod path;
+mod rating;
 mod red;
 mod row;
 mod stage;
@@ -130,6 +131,8 @@ struct CallFigures {
     lost_before: f64,
     lost_after: f64,
     frames_broken: f64,
+    /// Ratings of voice over time.
+    ratings: Vec<f64>,
     bytes: u64,
     /// Those of second copies.
     bytes_of_copies: u64,
@@ -254,6 +257,7 @@ fn figures(
         lost_before: 100.0 * tally.lost_first as f64 / judged.len() as f64,
         lost_after: percent_of(judged, 1, lost),
         frames_broken: percent_of(judged, row.medium.packets_per_frame(), lost),
+        ratings: rating::ratings(judged, lost),
         bytes: tally.bytes,
         bytes_of_copies: tally.bytes_of_copies,
         missed: judged.clone().filter(|number| lost(*number)).count(),
@@ -304,6 +308,13 @@ fn rows(
     if let Some(bounds) = bounds {
         set("bound", bounds);
     }
+    if row.losses.is_ramp() {
+        let best: Vec<Vec<f64>> =
+            plans.iter().map(|plan| row::best_ratings(plan, judged)).collect();
+        row::set_rating(&mut measured, "r", &ratings_of(repaired()));
+        row::set_rating(&mut measured, "control", &ratings_of(control()));
+        row::set_rating(&mut measured, "bound", &best);
+    }
     if packets > 0 {
         measured.set_figure("red_depth", Some(depth));
     }
@@ -314,9 +325,14 @@ fn rows(
     measured.set_figure("repairs_on_clean_path", Some(on_clean_path));
     let limits_of = limits.of(id);
     measured.limit_by("lost_after", &limits_of, "left");
-    for name in
-        ["frames_broken", "bytes_over", "repairs_on_clean_path", "misses_saved", "bytes_of_copies"]
-    {
+    for name in [
+        "frames_broken",
+        "bytes_over",
+        "repairs_on_clean_path",
+        "misses_saved",
+        "bytes_of_copies",
+        "r",
+    ] {
         measured.limit_by(name, &limits_of, name);
     }
     let count = control().count().max(1) as f64;
@@ -332,6 +348,10 @@ fn rows(
     let others = others.map(|other| AcceptanceRow::not_measured(*other, why.clone()));
     let others: Vec<AcceptanceRow> = others.collect();
     [vec![measured], others].concat()
+}
+
+fn ratings_of<'a>(calls: impl Iterator<Item = &'a CallFigures>) -> Vec<Vec<f64>> {
+    calls.map(|call| call.ratings.clone()).collect()
 }
 
 /// Sets the gain and the cost of second copies beside the same transmissions without them. Of all sessions together: few packets of one are late.
@@ -368,6 +388,7 @@ mod tests {
             lost_before,
             lost_after,
             frames_broken: 2.0 * lost_after,
+            ratings: vec![90.0 - lost_after; 12],
             bytes,
             bytes_of_copies: 0,
             missed: 0,
@@ -438,6 +459,16 @@ mod tests {
         let calls = [call(5.0, 0.1, 104), call(5.0, 5.2, 100)];
         let row = &judge("video.random.nack", &calls)[0];
         assert!(row.not_measured.is_some() && row.held.is_none());
+    }
+
+    #[test]
+    fn ramp_is_judged_by_the_worst_rating() {
+        let ramp = |worst| CallFigures { ratings: vec![90.0, worst, 80.0], ..call(15.0, 1.0, 200) };
+        let row = |worst| judge("voice.ramp", &[ramp(worst), call(15.0, 15.0, 100)]).remove(0);
+        let held = row(77.0);
+        assert_eq!((held.figure("r"), held.figure("control")), (Some(77.0), Some(75.0)));
+        assert!(held.figure("bound").is_some_and(|bound| bound > 60.0), "{held:?}");
+        assert_eq!([held.held, row(76.9).held], [Some(true), Some(false)]);
     }
 
     #[test]

@@ -17,10 +17,13 @@ pub(super) struct Losses {
     pub(super) burst: u32,
     /// The other direction of the path loses as many packets, independently.
     is_both_ways: bool,
+    /// The loss grows from 0 to `percent` over the lossy numbers.
+    is_ramp: bool,
 }
 
 impl Losses {
-    pub(super) const NONE: Losses = Losses { percent: 0, burst: 1, is_both_ways: false };
+    pub(super) const NONE: Losses =
+        Losses { percent: 0, burst: 1, is_both_ways: false, is_ramp: false };
 
     pub(super) const fn random(percent: u32) -> Losses {
         Losses { percent, ..Losses::NONE }
@@ -28,6 +31,14 @@ impl Losses {
 
     pub(super) const fn bursts_of(burst: u32, percent: u32) -> Losses {
         Losses { percent, burst, ..Losses::NONE }
+    }
+
+    pub(super) const fn ramp(percent: u32) -> Losses {
+        Losses { is_ramp: true, ..Losses::random(percent) }
+    }
+
+    pub(super) const fn is_ramp(self) -> bool {
+        self.is_ramp
     }
 
     pub(super) const fn both_ways(self) -> Losses {
@@ -67,7 +78,14 @@ impl LossPlan {
                 0 => losses.conditions(),
                 _ => Conditions::loss_percent(losses.percent),
             };
-            let is_lost = |_| matches!(link.decide(now, 0), PacketOutcome::Drop(_));
+            let is_lost = |number: usize| {
+                if losses.is_ramp {
+                    let reached = number.saturating_sub(lossy.start) as f64 / lossy.len() as f64;
+                    let loss_ppm = (f64::from(losses.percent * (MILLION / 100)) * reached) as u32;
+                    link.conditions = Conditions { loss_ppm, ..Conditions::default() };
+                }
+                matches!(link.decide(now, 0), PacketOutcome::Drop(_))
+            };
             (0..lossy.end).map(is_lost).collect::<Vec<bool>>()
         };
         let lost_back = if losses.is_both_ways { draw(TRANSMISSIONS) } else { Vec::new() };
@@ -89,6 +107,11 @@ impl LossPlan {
         (0..=again).all(|transmission| self.loses(number, transmission))
     }
 
+    /// True if the number is lost, and those that repeat it at these distances are, too.
+    pub(super) fn loses_repeated(&self, number: usize, later: [usize; 2]) -> bool {
+        self.loses(number, 0) && later.iter().all(|later| self.loses(number + later, 0))
+    }
+
     /// The least share of the numbers that are lost although one of `apart` later packets repeats each, in per cent: the distance of the
     /// repetition is the best one.
     pub(super) fn least_lost_once_repeated(&self, judged: &Range<usize>, apart: usize) -> f64 {
@@ -100,14 +123,14 @@ impl LossPlan {
 
     /// The same with two repetitions.
     pub(super) fn least_lost_twice_repeated(&self, judged: &Range<usize>, apart: usize) -> f64 {
-        let pairs = (1..apart).flat_map(|first| (first + 1..=apart).map(move |last| [first, last]));
-        let share = |later: [usize; 2]| {
-            percent_of(judged, 1, |number| {
-                self.loses(number, 0) && later.iter().all(|later| self.loses(number + later, 0))
-            })
-        };
-        pairs.map(share).fold(f64::INFINITY, f64::min)
+        let share = |later| percent_of(judged, 1, |number| self.loses_repeated(number, later));
+        distances(apart).map(share).fold(f64::INFINITY, f64::min)
     }
+}
+
+/// The distances of two repetitions, of which the later one is at most `apart` packets behind.
+pub(super) fn distances(apart: usize) -> impl Iterator<Item = [usize; 2]> {
+    (1..apart).flat_map(move |first| (first + 1..=apart).map(move |last| [first, last]))
 }
 
 /// The share of the groups of `size` numbers in which one is lost, in per cent.
@@ -151,6 +174,15 @@ mod tests {
         assert!((0.7..1.3).contains(&lost(&plan, 1)), "{}", lost(&plan, 1));
         let adjacent = plan.least_lost_once_repeated(&(500..20_000), 1);
         assert!((0.7..1.3).contains(&adjacent), "{adjacent}");
+    }
+
+    #[test]
+    fn ramp_grows_to_its_rate() {
+        let plan = plan(Losses::ramp(40));
+        let lost = |numbers| percent_of(&numbers, 1, |number| plan.loses(number, 0));
+        let (first, middle, last) = (lost(500..2_500), lost(9_500..11_500), lost(18_500..20_500));
+        assert!(first < 4.0 && (17.0..23.0).contains(&middle), "{first}, {middle}");
+        assert!((35.0..42.0).contains(&last), "{last}");
     }
 
     #[test]

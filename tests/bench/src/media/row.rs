@@ -8,7 +8,8 @@ use evenkeel_lab::relay::Direction;
 use evenkeel_report::AcceptanceRow;
 use serde_json::{Value, json};
 
-use super::losses::{LossPlan, Losses, percent_of};
+use super::losses::{LossPlan, Losses, distances, percent_of};
+use super::rating;
 
 /// The jitter buffer of a receiver.
 pub(super) const LATENCY: Duration = Duration::from_millis(120);
@@ -106,10 +107,11 @@ pub(super) struct MediaRow {
     pub(super) repair: Repair,
 }
 
-pub(super) static ROWS: [MediaRow; 10] = [
+pub(super) static ROWS: [MediaRow; 11] = [
     voice(&["voice.random.nack"], Losses::random(10), Repair::Nack),
     voice(&["voice.random.red2"], Losses::random(10), Repair::Red),
     voice(&["voice.burst.red1", "voice.burst.red2"], Losses::bursts_of(3, 10), Repair::Red),
+    voice(&["voice.ramp"], Losses::ramp(30), Repair::Red),
     video(&["video.random.nack"], Losses::random(5)),
     video(&["video.burst.nack"], Losses::bursts_of(3, 5)),
     video(&["video.deadline"], Losses::random(5).both_ways()),
@@ -166,9 +168,10 @@ impl MediaRow {
         })
     }
 
-    /// The least share of frames, in per cent, that any repair of this kind leaves of the packets that the path lost. `None` without losses.
+    /// The least share of frames, in per cent, that any repair of this kind leaves of the packets that the path lost. `None` without losses, and
+    /// for a row that is judged by its rating.
     pub(super) fn bound(&self, plan: &LossPlan, judged: &Range<usize>, id: &str) -> Option<f64> {
-        if self.losses == Losses::NONE {
+        if self.losses == Losses::NONE || self.losses.is_ramp() {
             return None;
         }
         Some(match self.repair {
@@ -187,6 +190,21 @@ impl MediaRow {
             Repair::Red => plan.least_lost_twice_repeated(judged, FRAMES_APART),
         })
     }
+}
+
+/// The ratings of voice whose frames are repeated twice at the best distances.
+pub(super) fn best_ratings(plan: &LossPlan, judged: &Range<usize>) -> Vec<f64> {
+    let ratings = distances(FRAMES_APART)
+        .map(|later| rating::ratings(judged, |number| plan.loses_repeated(number, later)));
+    let least = |ratings: &Vec<f64>| ratings.iter().copied().fold(f64::INFINITY, f64::min);
+    ratings.max_by(|one, other| least(one).total_cmp(&least(other))).unwrap_or_default()
+}
+
+/// Sets the least rating of sessions, and its spread.
+pub(super) fn set_rating(row: &mut AcceptanceRow, name: &str, sessions: &[Vec<f64>]) {
+    let each: Vec<f64> =
+        sessions.iter().map(|ratings| rating::least(std::slice::from_ref(ratings))).collect();
+    set_figure(row, name, rating::least(sessions), &each);
 }
 
 /// Sets a figure and, under its name with `_spread`, the distance from the least of its values to the largest.
