@@ -7,6 +7,7 @@
 mod browser;
 mod clients;
 mod content;
+mod cost;
 mod losses;
 mod path;
 mod rating;
@@ -74,7 +75,8 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     let rows = row::ROWS.iter().filter(|row| row.ids.iter().any(|id| is_wanted(id)));
     let rows: Vec<&MediaRow> = rows.collect();
     let browser_rows: Vec<_> = browser::ROWS.iter().filter(|row| is_wanted(row.id)).collect();
-    if rows.is_empty() && browser_rows.is_empty() {
+    let cost_rows: Vec<_> = cost::ROWS.iter().filter(|row| is_wanted(row.id)).collect();
+    if rows.is_empty() && browser_rows.is_empty() && cost_rows.is_empty() {
         return Err(format!("--rows {:?}: no row has this in its id", choice.rows));
     }
     let name = if choice.rows.is_empty() { "report.json" } else { "part.json" };
@@ -85,6 +87,9 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
         measured.extend(rows);
         evenkeel_report::write(&BTreeMap::from([("rows", &measured)]), &out)
     };
+    for row in cost_rows {
+        add(vec![cost::measure(row, &limits.of(row.id), cost::ROUNDS)])?;
+    }
     for row in rows {
         add(play(row, &evenkeel, &empty(&run)?, &limits)?)?;
     }
@@ -99,7 +104,8 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
 /// The ids of all rows.
 fn ids() -> Vec<&'static str> {
     let simulated = row::ROWS.iter().flat_map(|row| row.ids).copied();
-    simulated.chain(browser::ROWS.iter().map(|row| row.id)).collect()
+    let pages = browser::ROWS.iter().map(|row| row.id);
+    simulated.chain(pages).chain(cost::ROWS.iter().map(|row| row.id)).collect()
 }
 
 fn print(row: &AcceptanceRow) {
