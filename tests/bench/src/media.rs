@@ -6,8 +6,10 @@
 
 mod browser;
 mod clients;
+mod codes;
 mod content;
 mod cost;
+mod flexfec;
 mod losses;
 mod path;
 mod rating;
@@ -32,7 +34,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use clients::{Receiver, Schedule, Sender};
 use losses::{LossPlan, percent_of};
 use path::{LaneTally, Paths};
-use row::{MediaRow, Medium};
+use row::{MediaRow, Medium, Repair};
 use stage::{Clients, MediaStage};
 
 /// Sessions of a row, each with a seed of its own.
@@ -142,6 +144,8 @@ struct CallFigures {
     bytes: u64,
     /// Those of second copies.
     bytes_of_copies: u64,
+    /// Packets of parity, in per cent of the packets of media.
+    parity: f64,
     /// Packets that did not arrive in time.
     missed: usize,
     /// Packets that would not have arrived in time without their second copy.
@@ -167,21 +171,21 @@ fn play(
     let judged = judged_s.start * second..judged_s.end * second;
     let packets = judged.end + REST_S * second;
     let mut stage = MediaStage::start(evenkeel, folder, Clients::Declared)?;
-    let paths = Paths::start().map_err(system)?;
+    let paths = Paths::start(row.round_trip).map_err(system)?;
     let begins = Instant::now() + OPENED_WITHIN;
     let (mut calls, mut plans) = (Vec::new(), Vec::new());
     for seed in 0..SEEDS {
-        let plan = Arc::new(LossPlan::new(row.losses, CALM_S * second..packets, seed));
+        let plan = Arc::new(row.plan(CALM_S * second..packets, seed));
         // Sessions of one seed send at the same time, and others in between.
         let begins = begins + row.medium.since_first(1).mul_f64(seed as f64 / SEEDS as f64);
         let schedule = Schedule { medium: row.medium, begins, packets };
         for is_repaired in [true, false] {
             let session = 2 * seed + u64::from(!is_repaired);
             let (plan, judged) = (Arc::clone(&plan), judged.clone());
-            let asks = is_repaired && row.repair.has_nack();
+            let repair = is_repaired.then_some(row.repair);
             let sender = Sender::new(session, schedule).map_err(system)?;
-            let receiver =
-                Receiver::new(session, schedule, judged.clone(), asks).map_err(system)?;
+            let receiver = Receiver::new(session, schedule, judged.clone(), repair, row.round_trip)
+                .map_err(system)?;
             let mut call = MediaCall { sender, receiver };
             let lane = paths.open(row.direction, plan, judged).map_err(system)?;
             let own = call.sender.socket.local_addr().and_then(|sender| {
@@ -266,6 +270,7 @@ fn figures(
         ratings: rating::ratings(judged, lost),
         bytes: tally.bytes,
         bytes_of_copies: tally.bytes_of_copies,
+        parity: 100.0 * tally.parities as f64 / judged.len() as f64,
         missed: judged.clone().filter(|number| lost(*number)).count(),
         saved_by_copies: tally.saved_by_copies.iter().filter(|it| receiver.has(**it)).count(),
         on_clean_path: match row.direction {
@@ -314,12 +319,20 @@ fn rows(
     if let Some(bounds) = bounds {
         set("bound", bounds);
     }
+    if row.repair == Repair::Parity {
+        set("parity", repaired().map(|call| call.parity).collect());
+    }
+    let mut rivals: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (name, left) in plans.iter().flat_map(|plan| row.rivals(plan, judged)) {
+        rivals.entry(name).or_default().push(left);
+    }
+    rivals.into_iter().for_each(|(name, left)| set(&name, left));
     if row.losses.is_ramp() {
         let best: Vec<Vec<f64>> =
-            plans.iter().map(|plan| row::best_ratings(plan, judged)).collect();
-        row::set_rating(&mut measured, "r", &ratings_of(repaired()));
-        row::set_rating(&mut measured, "control", &ratings_of(control()));
-        row::set_rating(&mut measured, "bound", &best);
+            plans.iter().map(|plan| rating::best_ratings(plan, judged)).collect();
+        rating::set_rating(&mut measured, "r", &ratings_of(repaired()));
+        rating::set_rating(&mut measured, "control", &ratings_of(control()));
+        rating::set_rating(&mut measured, "bound", &best);
     }
     if packets > 0 {
         measured.set_figure("red_depth", Some(depth));
@@ -335,6 +348,7 @@ fn rows(
         "frames_broken",
         "bytes_over",
         "repairs_on_clean_path",
+        "parity",
         "misses_saved",
         "bytes_of_copies",
         "r",
@@ -397,6 +411,7 @@ mod tests {
             ratings: vec![90.0 - lost_after; 12],
             bytes,
             bytes_of_copies: 0,
+            parity: 0.0,
             missed: 0,
             saved_by_copies: 0,
             on_clean_path: 0,
@@ -409,8 +424,8 @@ mod tests {
     /// The row of this id, and the others that its calls stand for.
     fn judge(id: &str, calls: &[CallFigures]) -> Vec<AcceptanceRow> {
         let row = row::ROWS.iter().find(|row| row.ids.contains(&id)).unwrap();
-        let plan = Arc::new(LossPlan::new(row.losses, 100..5_000, 1));
-        rows(row, calls, &[plan], &(100..4_900), &limits())
+        let plan = Arc::new(row.plan(120..5_040, 1));
+        rows(row, calls, &[plan], &(120..4_920), &limits())
     }
 
     #[test]
@@ -465,6 +480,19 @@ mod tests {
         let calls = [call(5.0, 0.1, 104), call(5.0, 5.2, 100)];
         let row = &judge("video.random.nack", &calls)[0];
         assert!(row.not_measured.is_some() && row.held.is_none());
+    }
+
+    #[test]
+    fn parity_is_judged_beside_other_codes() {
+        let parity = |left, parity| CallFigures { parity, ..call(5.0, left, 134) };
+        let row =
+            |left, share| judge("video.fec", &[parity(left, share), call(5.0, 5.0, 100)]).remove(0);
+        let held = row(0.8, 33.3);
+        let figure = |name: &str| held.figure(name).unwrap();
+        assert_eq!((held.held, figure("parity")), (Some(true), 33.3));
+        assert!(figure("bound") < figure("disjoint_1") && figure("disjoint_1") < 15.0, "{held:?}");
+        assert!(held.figure("disjoint_3").is_some());
+        assert_eq!([row(0.9, 33.3), row(0.8, 40.0)].map(|row| row.held), [Some(false); 2]);
     }
 
     #[test]

@@ -65,20 +65,37 @@ pub(super) struct LossPlan {
     lost: Vec<Vec<bool>>,
     /// Datagrams of the other direction, in their order. Empty if none is lost.
     lost_back: Vec<bool>,
+    /// Packets of a frame, and of parity that may follow it.
+    frame_size: usize,
+    parities: usize,
+    /// By frame, then by place.
+    lost_parity: Vec<bool>,
     /// Numbers outside of this range are not lost.
     lossy: Range<usize>,
 }
 
 impl LossPlan {
     pub(super) fn new(losses: Losses, lossy: Range<usize>, seed: u64) -> LossPlan {
+        LossPlan::with_parity(losses, lossy, seed, 1, 0)
+    }
+
+    /// The path also decides about this many packets of parity after each frame: they cross it together.
+    pub(super) fn with_parity(
+        losses: Losses,
+        lossy: Range<usize>,
+        seed: u64,
+        frame_size: usize,
+        parities: usize,
+    ) -> LossPlan {
         let now = Instant::now();
-        let draw = |transmission: usize| {
+        let mut lost_parity = Vec::new();
+        let mut draw = |transmission: usize| {
             let mut link = Impairment::new(seed.wrapping_mul(1_000) + transmission as u64);
             link.conditions = match transmission {
                 0 => losses.conditions(),
                 _ => Conditions::loss_percent(losses.percent),
             };
-            let is_lost = |number: usize| {
+            let mut is_lost = |number: usize| {
                 if losses.is_ramp {
                     let reached = number.saturating_sub(lossy.start) as f64 / lossy.len() as f64;
                     let loss_ppm = (f64::from(losses.percent * (MILLION / 100)) * reached) as u32;
@@ -86,10 +103,31 @@ impl LossPlan {
                 }
                 matches!(link.decide(now, 0), PacketOutcome::Drop(_))
             };
-            (0..lossy.end).map(is_lost).collect::<Vec<bool>>()
+            let mut lost = Vec::with_capacity(lossy.end);
+            for number in 0..lossy.end {
+                lost.push(is_lost(number));
+                if transmission == 0 && (number + 1).is_multiple_of(frame_size) {
+                    lost_parity.extend((0..parities).map(|_| is_lost(number)));
+                }
+            }
+            lost
         };
         let lost_back = if losses.is_both_ways { draw(TRANSMISSIONS) } else { Vec::new() };
-        LossPlan { lost: (0..TRANSMISSIONS).map(draw).collect(), lost_back, lossy }
+        let lost = (0..TRANSMISSIONS).map(draw).collect();
+        LossPlan { lost, lost_back, frame_size, parities, lost_parity, lossy }
+    }
+
+    /// Packets of a frame.
+    pub(super) fn frame_size(&self) -> usize {
+        self.frame_size
+    }
+
+    /// True if the packet of parity at this place after a frame is lost. Those beyond the decided ones repeat the last.
+    pub(super) fn loses_parity(&self, frame: usize, place: usize) -> bool {
+        let Some(last) = self.parities.checked_sub(1) else { return false };
+        let index = frame * self.parities + place.min(last);
+        self.lossy.contains(&(frame * self.frame_size))
+            && self.lost_parity.get(index).copied().unwrap_or(false)
     }
 
     /// True if this datagram of the other direction, counted from 0, is lost.
@@ -209,6 +247,21 @@ mod tests {
         let plan = plan(Losses::random(100));
         assert_eq!([499, 500].map(|number| plan.loses(number, 0)), [false, true]);
         assert_eq!(lost(&LossPlan::new(Losses::NONE, NUMBERS, 7), 0), 0.0);
+    }
+
+    #[test]
+    fn parity_has_losses_of_its_own() {
+        let with_parity = |losses| LossPlan::with_parity(losses, 240..20_400, 7, 12, 4);
+        let random = with_parity(Losses::random(10));
+        let lost = (20..1_700).flat_map(|frame| (0..4).map(move |place| [frame, place]));
+        let lost = lost.filter(|[frame, place]| random.loses_parity(*frame, *place)).count();
+        assert!((570..780).contains(&lost), "10 % of 6,720: {lost}");
+        assert!(!random.loses_parity(19, 0) && !plan(Losses::random(100)).loses_parity(20, 0));
+        // A burst goes on from the last packet of a frame to its parity.
+        let bursts = with_parity(Losses::bursts_of(3, 10));
+        let ends_lost = || (20..1_700).filter(|frame| bursts.loses(frame * 12 + 11, 0));
+        let goes_on = ends_lost().filter(|frame| bursts.loses_parity(*frame, 0)).count();
+        assert!(2 * goes_on > ends_lost().count());
     }
 
     #[test]

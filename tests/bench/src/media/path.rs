@@ -15,8 +15,9 @@ use nix::sys::epoll::Epoll;
 
 use super::content::number_of;
 use super::losses::LossPlan;
+use super::row::Medium;
 
-/// Half of the round trip.
+/// Half of the usual round trip.
 pub(super) const ONE_WAY: Duration = Duration::from_millis(20);
 /// A transmission so soon after another one of its number is a second copy: requests are a round trip apart.
 const COPIED_WITHIN: Duration = Duration::from_millis(10);
@@ -44,6 +45,8 @@ pub(super) struct LaneTally {
     pub(super) bytes_of_copies: u64,
     /// Numbers of which no transmission had passed before a second copy did.
     pub(super) saved_by_copies: Vec<usize>,
+    /// Packets of parity for judged frames.
+    pub(super) parities: u64,
     /// Numbers of which the first transmission was lost.
     pub(super) lost_first: u64,
     /// Packets of an unknown number: of another SSRC, or before a test header was seen.
@@ -51,6 +54,7 @@ pub(super) struct LaneTally {
 }
 
 struct Lanes {
+    one_way: Duration,
     lanes: Vec<Lane>,
     late: DelayQueue<Delayed>,
 }
@@ -66,6 +70,9 @@ struct Lane {
     numbers: Option<LaneNumbers>,
     /// By number.
     transmissions: Vec<Transmissions>,
+    /// The highest number so far, and the packets of parity since then.
+    highest: usize,
+    parities: usize,
     /// Datagrams of the other direction so far.
     backward: usize,
     tally: LaneTally,
@@ -94,10 +101,13 @@ struct Delayed {
 }
 
 impl Paths {
+    /// Packets take half of the round trip in each direction.
+    ///
     /// # Errors
     /// The system has no sockets or threads.
-    pub(super) fn start() -> io::Result<Paths> {
-        let lanes = Lanes { lanes: Vec::new(), late: DelayQueue::default() };
+    pub(super) fn start(round_trip: Duration) -> io::Result<Paths> {
+        let one_way = round_trip / 2;
+        let lanes = Lanes { one_way, lanes: Vec::new(), late: DelayQueue::default() };
         Ok(Paths(Pump::start("media-paths", lanes)?))
     }
 
@@ -156,7 +166,7 @@ impl RelayHandler for Lanes {
             return;
         }
         let now = Instant::now();
-        let at = now + ONE_WAY;
+        let at = now + self.one_way;
         for datagram in inbox.iter() {
             if direction == Direction::Up {
                 lane.client = Some(datagram.source);
@@ -195,6 +205,8 @@ impl Lane {
             numbers: None,
             transmissions: vec![Transmissions::default(); judged.end],
             judged,
+            highest: 0,
+            parities: 0,
             backward: 0,
             tally: LaneTally::default(),
         })
@@ -206,6 +218,9 @@ impl Lane {
             return false;
         }
         let Ok(header) = RtpHeader::parse(datagram) else { return false };
+        if header.payload_type == Medium::PARITY {
+            return self.loses_parity(datagram.len());
+        }
         if self.numbers.is_none() {
             self.numbers = number_of(header.payload(datagram)).map(|number| LaneNumbers {
                 ssrc: header.ssrc,
@@ -218,6 +233,9 @@ impl Lane {
         };
         let number = usize::from(header.sequence.wrapping_sub(numbers.ahead));
         let is_judged = self.judged.contains(&number);
+        if number > self.highest {
+            (self.highest, self.parities) = (number, 0);
+        }
         let Some(transmissions) = self.transmissions.get_mut(number) else {
             return self.plan.loses(number, 0);
         };
@@ -242,6 +260,17 @@ impl Lane {
         is_lost
     }
 
+    /// Counts a packet of parity for the last frame. Returns true if it is lost.
+    fn loses_parity(&mut self, length: usize) -> bool {
+        if self.judged.contains(&self.highest) {
+            self.tally.bytes += length as u64 + HEADERS;
+            self.tally.parities += 1;
+        }
+        self.parities += 1;
+        let frame = self.highest / self.plan.frame_size();
+        self.plan.loses_parity(frame, self.parities - 1)
+    }
+
     /// Counts a datagram in the other direction. Returns true if it is lost.
     fn loses_back(&mut self) -> bool {
         self.backward += 1;
@@ -264,7 +293,7 @@ mod tests {
 
     use super::super::content;
     use super::super::losses::Losses;
-    use super::super::row::Medium;
+    use super::super::row::ROUND_TRIP;
     use super::*;
 
     /// Few enough for the buffer of a socket.
@@ -284,7 +313,7 @@ mod tests {
 
     /// The numbers that a client receives if the gateway sends all packets this many times, in order.
     fn received(plan: &Arc<LossPlan>, first_sequence: u16, times: usize) -> (BTreeSet<usize>, u64) {
-        let paths = Paths::start().unwrap();
+        let paths = Paths::start(ROUND_TRIP).unwrap();
         let [client, gateway] = [0; 2].map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         client.set_read_timeout(Some(SOON)).unwrap();
         gateway.set_read_timeout(Some(SOON)).unwrap();
@@ -335,6 +364,32 @@ mod tests {
         assert_eq!(lost, [true, true, false]);
         assert_eq!(lane.tally.saved_by_copies, [saved]);
         assert_eq!(3 * lane.tally.bytes_of_copies, lane.tally.bytes);
+    }
+
+    #[test]
+    fn parity_belongs_to_the_last_frame() {
+        let losses = Losses::random(50);
+        let plan = Arc::new(LossPlan::with_parity(losses, 0..NUMBERS.end, 3, 12, 12));
+        let mut lane = Lane::new(Direction::Down, Arc::clone(&plan), NUMBERS).unwrap();
+        let fields = rtp::Fields {
+            payload_type: Medium::PARITY,
+            marker: false,
+            sequence: 1,
+            timestamp: 0,
+            ssrc: 8,
+        };
+        let mut parity = Vec::new();
+        rtp::write(&fields, &[0; 30], &mut parity);
+        let now = Instant::now();
+        for number in NUMBERS {
+            lane.loses(&packet(number, 9), now);
+            if (number + 1).is_multiple_of(12) {
+                let lost = [0; 4].map(|_| lane.loses(&parity, now));
+                let expected = [0, 1, 2, 3].map(|place| plan.loses_parity(number / 12, place));
+                assert_eq!(lost, expected, "{number}");
+            }
+        }
+        assert_eq!((lane.tally.parities, lane.tally.unknown), (20, 0));
     }
 
     #[test]

@@ -4,9 +4,11 @@ use std::ops::Range;
 
 use evenkeel_media::loss::Bursts;
 use evenkeel_media::quality::{self, Codec, HeardLoss};
+use evenkeel_report::AcceptanceRow;
 
+use super::losses::{LossPlan, distances};
 use super::path::ONE_WAY;
-use super::row::LATENCY;
+use super::row::{FRAMES_APART, LATENCY, set_figure};
 
 /// Packets of a rating: those of 5 s.
 const WINDOW: usize = 250;
@@ -40,6 +42,21 @@ pub(super) fn least(sessions: &[Vec<f64>]) -> f64 {
         sessions.iter().map(|ratings| ratings[window]).sum::<f64>() / sessions.len() as f64
     };
     (0..windows).map(mean).fold(f64::NAN, f64::min)
+}
+
+/// The ratings of voice whose frames are repeated twice at the best distances.
+pub(super) fn best_ratings(plan: &LossPlan, judged: &Range<usize>) -> Vec<f64> {
+    let all = distances(FRAMES_APART)
+        .map(|later| ratings(judged, |number| plan.loses_repeated(number, later)));
+    let least = |ratings: &Vec<f64>| ratings.iter().copied().fold(f64::INFINITY, f64::min);
+    all.max_by(|one, other| least(one).total_cmp(&least(other))).unwrap_or_default()
+}
+
+/// Sets the least rating of sessions, and its spread.
+pub(super) fn set_rating(row: &mut AcceptanceRow, name: &str, sessions: &[Vec<f64>]) {
+    let each: Vec<f64> =
+        sessions.iter().map(|ratings| least(std::slice::from_ref(ratings))).collect();
+    set_figure(row, name, least(sessions), &each);
 }
 
 #[cfg(test)]
