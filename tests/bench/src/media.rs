@@ -327,6 +327,15 @@ fn rows(
         rivals.entry(name).or_default().push(left);
     }
     rivals.into_iter().for_each(|(name, left)| set(&name, left));
+    let blocks = (0..=row::PARITIES_MAX)
+        .map_while(|parities| measured.figure(&format!("block_{parities}")))
+        .collect::<Vec<f64>>();
+    let sums = measured.figure("frames_broken").zip(measured.figure("bytes_over"));
+    if let Some((broken, over)) = sums.filter(|_| !blocks.is_empty()) {
+        let parities = codes::parities_for(broken, &blocks);
+        let over_of_blocks = 100.0 * parities / row.medium.packets_per_frame() as f64;
+        measured.set_figure("of_blocks", Some(over / over_of_blocks));
+    }
     if row.losses.is_ramp() {
         let best: Vec<Vec<f64>> =
             plans.iter().map(|plan| rating::best_ratings(plan, judged)).collect();
@@ -349,6 +358,7 @@ fn rows(
         "bytes_over",
         "repairs_on_clean_path",
         "parity",
+        "of_blocks",
         "misses_saved",
         "bytes_of_copies",
         "r",
@@ -493,6 +503,18 @@ mod tests {
         assert!(figure("bound") < figure("disjoint_1") && figure("disjoint_1") < 15.0, "{held:?}");
         assert!(held.figure("disjoint_3").is_some());
         assert_eq!([row(0.9, 33.3), row(0.8, 40.0)].map(|row| row.held), [Some(false); 2]);
+    }
+
+    #[test]
+    fn parity_in_bursts_is_judged_beside_blocks() {
+        let parity = |bytes| CallFigures { parity: 50.0, ..call(5.0, 1.0, bytes) };
+        let row = |bytes| judge("video.gilbert", &[parity(bytes), call(5.0, 5.0, 100)]).remove(0);
+        let measured = row(150);
+        let figure = |name: &str| measured.figure(name).unwrap();
+        let blocks: Vec<f64> = (0..=12).map(|n| figure(&format!("block_{n}"))).collect();
+        let parities = codes::parities_for(2.0, &blocks);
+        assert!((figure("of_blocks") - 0.5 * 12.0 / parities).abs() < 1e-9, "{measured:?}");
+        assert!(row(101).held == Some(true) && row(1_000).held == Some(false));
     }
 
     #[test]

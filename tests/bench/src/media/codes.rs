@@ -42,6 +42,19 @@ pub(super) fn left_by_blocks(plan: &LossPlan, judged: &Range<usize>, parities: u
     })
 }
 
+/// The packets of parity per frame with which a code leaves this share of frames. `left`: the shares with 0 packets, with one, and so on. At most as
+/// many as it has.
+pub(super) fn parities_for(share: f64, left: &[f64]) -> f64 {
+    let last = left.len().saturating_sub(1) as f64;
+    left.iter().position(|left| *left <= share).map_or(last, |enough| match enough {
+        0 => 0.0,
+        _ => {
+            let (before, after) = (left[enough - 1], left[enough]);
+            enough as f64 - (share - after) / (before - after)
+        }
+    })
+}
+
 /// The best code whose parity covers its own frame and those before it, `window` frames in all: equations with independent coefficients.
 pub(super) fn left_by_windows(
     plan: &LossPlan,
@@ -170,6 +183,14 @@ mod tests {
         let block = left_by_blocks(&plan, &JUDGED, 4);
         let windows = left_by_windows(&plan, &JUDGED, 3, 4);
         assert!(windows <= block && block < disjoint, "{windows}, {block}, {disjoint}");
+    }
+
+    #[test]
+    fn parity_for_a_share_lies_between_whole_packets() {
+        let left = [40.0, 20.0, 10.0, 10.0, 2.0];
+        let parities = [50.0, 40.0, 30.0, 15.0, 10.0, 4.0, 1.0].map(|it| parities_for(it, &left));
+        assert_eq!(parities, [0.0, 0.0, 0.5, 1.5, 2.0, 3.75, 4.0]);
+        assert_eq!(parities_for(1.0, &[]), 0.0);
     }
 
     #[test]

@@ -13,8 +13,11 @@ const TRANSMISSIONS: usize = 8;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Losses {
     pub(super) percent: u32,
-    /// Mean length of bursts in packets (Gilbert's model); 1: losses are independent.
+    /// Mean length of bursts in packets (Gilbert's model), or of the bad state; 1: losses are independent.
     pub(super) burst: u32,
+    /// Loss in both states of Gilbert's model, or of Elliott's extension.
+    good_ppm: u32,
+    bad_ppm: u32,
     /// The other direction of the path loses as many packets, independently.
     is_both_ways: bool,
     /// The loss grows from 0 to `percent` over the lossy numbers.
@@ -22,8 +25,14 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    pub(super) const NONE: Losses =
-        Losses { percent: 0, burst: 1, is_both_ways: false, is_ramp: false };
+    pub(super) const NONE: Losses = Losses {
+        percent: 0,
+        burst: 1,
+        good_ppm: 0,
+        bad_ppm: MILLION,
+        is_both_ways: false,
+        is_ramp: false,
+    };
 
     pub(super) const fn random(percent: u32) -> Losses {
         Losses { percent, ..Losses::NONE }
@@ -31,6 +40,11 @@ impl Losses {
 
     pub(super) const fn bursts_of(burst: u32, percent: u32) -> Losses {
         Losses { percent, burst, ..Losses::NONE }
+    }
+
+    /// A bad state of this mean length that loses half of its packets, and a good one that loses 0.5 %.
+    pub(super) const fn gilbert_elliott(length: u32, percent: u32) -> Losses {
+        Losses { good_ppm: 5_000, bad_ppm: 500_000, ..Losses::bursts_of(length, percent) }
     }
 
     pub(super) const fn ramp(percent: u32) -> Losses {
@@ -50,10 +64,14 @@ impl Losses {
         if self.burst <= 1 {
             return Conditions::loss_percent(self.percent);
         }
-        let leave_ppm = MILLION / self.burst;
-        // The share of time in the bad state is the loss: enter ÷ (enter + leave).
-        let enter_ppm = leave_ppm * self.percent / (100 - self.percent);
-        let bursts = Bursts { enter_ppm, leave_ppm, good_loss_ppm: 0, bad_loss_ppm: MILLION };
+        let Losses { percent, burst, good_ppm, bad_ppm, .. } = self;
+        let (leave_ppm, loss_ppm) = (MILLION / burst, percent * (MILLION / 100));
+        // The share of time in the bad state is enter ÷ (enter + leave), and (loss − good) ÷ (bad − good).
+        let enter_ppm =
+            u64::from(leave_ppm) * u64::from(loss_ppm - good_ppm) / u64::from(bad_ppm - loss_ppm);
+        let enter_ppm = enter_ppm as u32;
+        let (good_loss_ppm, bad_loss_ppm) = (good_ppm, bad_ppm);
+        let bursts = Bursts { enter_ppm, leave_ppm, good_loss_ppm, bad_loss_ppm };
         Conditions { bursts: Some(bursts), ..Conditions::default() }
     }
 }
@@ -230,6 +248,22 @@ mod tests {
         let begins = |number: usize| plan.loses(number, 0) && !plan.loses(number - 1, 0);
         let bursts = percent_of(&NUMBERS, 1, begins);
         assert!((2.5..3.5).contains(&(lost(&plan, 0) / bursts)), "{bursts}");
+    }
+
+    #[test]
+    fn gilbert_elliott_has_its_rate_and_two_states() {
+        let plan = LossPlan::new(Losses::gilbert_elliott(8, 5), 0..200_000, 7);
+        let judged = 0..199_000;
+        let share = |apart: usize| {
+            percent_of(&judged, 1, |number| plan.loses(number, 0) && plan.loses(number + apart, 0))
+        };
+        let lost = share(0);
+        assert!((4.5..5.5).contains(&lost), "{lost}");
+        // 91 % of the losses are in the bad state, which goes on with 7/8, and loses half: 40 %.
+        let again = share(1) / lost;
+        assert!((0.36..0.45).contains(&again), "{again}");
+        let far = share(200) / lost;
+        assert!((0.03..0.07).contains(&far), "the state is another then: {far}");
     }
 
     #[test]

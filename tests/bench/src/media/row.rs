@@ -120,11 +120,11 @@ pub(super) struct MediaRow {
 /// Packets of parity after a frame of twelve that other codes are measured with: a third.
 const PARITIES: usize = 4;
 /// The most that a path decides about.
-const PARITIES_MAX: usize = 12;
+pub(super) const PARITIES_MAX: usize = 12;
 /// Frames that parity of the gateway covers.
 const WINDOW: usize = 3;
 
-pub(super) static ROWS: [MediaRow; 12] = [
+pub(super) static ROWS: [MediaRow; 13] = [
     voice(&["voice.random.nack"], Losses::random(10), Repair::Nack),
     voice(&["voice.random.red2"], Losses::random(10), Repair::Red),
     voice(&["voice.burst.red1", "voice.burst.red2"], Losses::bursts_of(3, 10), Repair::Red),
@@ -135,6 +135,11 @@ pub(super) static ROWS: [MediaRow; 12] = [
         repair: Repair::Parity,
         round_trip: Duration::from_millis(200),
         ..video(&["video.fec"], Losses::random(5))
+    },
+    MediaRow {
+        repair: Repair::Parity,
+        round_trip: Duration::from_millis(200),
+        ..video(&["video.gilbert"], Losses::gilbert_elliott(8, 5))
     },
     video(&["video.deadline"], Losses::random(5).both_ways()),
     MediaRow {
@@ -170,6 +175,13 @@ impl MediaRow {
     pub(super) fn rivals(&self, plan: &LossPlan, judged: &Range<usize>) -> BTreeMap<String, f64> {
         if self.repair != Repair::Parity {
             return BTreeMap::new();
+        }
+        if self.losses.burst > 1 {
+            let blocks = (0..=PARITIES_MAX).map(|parities| {
+                let left = codes::left_by_blocks(plan, judged, parities);
+                (format!("block_{parities}"), left)
+            });
+            return blocks.collect();
         }
         let disjoint = (1..=WINDOW).map(|frames| {
             let left = codes::left_by_disjoint_masks(plan, judged, frames, PARITIES);
