@@ -1,6 +1,8 @@
 //! Media over a path that loses packets: what is left of the losses with repair, and without it at the same time.
 //!
 //! A row has ten sessions with ten seeds, each twice: with the repair of the row declared, and without. Both lose the same packet numbers.
+//! The row of a trunk leg has ten minutes with ten seeds; those of costs have no sockets.
+//!
 //! Sender and receiver are of this bench, the relay on the client's path has the impairments of the lab. The report has the mean of the
 //! sessions and, under the same name with `_spread`, the distance from the best to the worst.
 
@@ -10,12 +12,14 @@ mod codes;
 mod content;
 mod cost;
 mod flexfec;
+mod leg;
 mod losses;
 mod path;
 mod rating;
 mod red;
 mod row;
 mod stage;
+mod trunk;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -78,7 +82,7 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     let rows: Vec<&MediaRow> = rows.collect();
     let browser_rows: Vec<_> = browser::ROWS.iter().filter(|row| is_wanted(row.id)).collect();
     let cost_rows: Vec<_> = cost::ROWS.iter().filter(|row| is_wanted(row.id)).collect();
-    if rows.is_empty() && browser_rows.is_empty() && cost_rows.is_empty() {
+    if !ids().iter().any(|id| is_wanted(id)) {
         return Err(format!("--rows {:?}: no row has this in its id", choice.rows));
     }
     let name = if choice.rows.is_empty() { "report.json" } else { "part.json" };
@@ -95,6 +99,9 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     for row in rows {
         add(play(row, &evenkeel, &empty(&run)?, &limits)?)?;
     }
+    if is_wanted(trunk::ID) {
+        add(vec![trunk::measure(&evenkeel, &empty(&run)?, &limits.of(trunk::ID))?])?;
+    }
     for row in browser_rows {
         let limits = limits.of(row.id);
         add(vec![browser::measure(*row, &limits, &evenkeel, || empty(&run), choice.runs.max(1))?])?;
@@ -107,7 +114,8 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
 fn ids() -> Vec<&'static str> {
     let simulated = row::ROWS.iter().flat_map(|row| row.ids).copied();
     let pages = browser::ROWS.iter().map(|row| row.id);
-    simulated.chain(pages).chain(cost::ROWS.iter().map(|row| row.id)).collect()
+    let of_cost = cost::ROWS.iter().map(|row| row.id);
+    simulated.chain(pages).chain(of_cost).chain([trunk::ID]).collect()
 }
 
 fn print(row: &AcceptanceRow) {
@@ -170,7 +178,7 @@ fn play(
     let judged_s = calm..CALM_S + LEARNING_S + JUDGED_S;
     let judged = judged_s.start * second..judged_s.end * second;
     let packets = judged.end + REST_S * second;
-    let mut stage = MediaStage::start(evenkeel, folder, Clients::Declared)?;
+    let mut stage = MediaStage::start(evenkeel, folder, Clients::Declared, Ok)?;
     let paths = Paths::start(row.round_trip).map_err(system)?;
     let begins = Instant::now() + OPENED_WITHIN;
     let (mut calls, mut plans) = (Vec::new(), Vec::new());
@@ -215,15 +223,15 @@ fn play(
     }
     // A little longer than the packets, so that repairs of the last ones arrive.
     let ends = begins + row.medium.since_first(packets / row.medium.packets_per_frame());
-    run(&mut calls, ends + row::LATENCY).map_err(system)?;
+    run(&mut calls, ends + row::LATENCY, None).map_err(system)?;
     let tallies = paths.tallies();
     let figures: Vec<CallFigures> =
         calls.iter().zip(tallies).map(|(call, tally)| figures(row, call, tally, &judged)).collect();
     Ok(rows(row, &figures, &plans, &judged, limits))
 }
 
-/// Sends and receives until then.
-fn run(calls: &mut [MediaCall], until: Instant) -> io::Result<()> {
+/// Sends and receives until then. `nap`: the time between two looks, if it is to be shorter than a millisecond.
+fn run(calls: &mut [MediaCall], until: Instant, nap: Option<Duration>) -> io::Result<()> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     for (place, call) in (0..).zip(calls.iter()) {
         pump::watch(&epoll, &call.sender.socket, 2 * place)?;
@@ -231,8 +239,12 @@ fn run(calls: &mut [MediaCall], until: Instant) -> io::Result<()> {
     }
     let mut events = [EpollEvent::empty(); EVENTS];
     while Instant::now() < until {
+        let timeout = nap.map_or(EpollTimeout::from(1_u8), |nap| {
+            std::thread::sleep(nap);
+            EpollTimeout::ZERO
+        });
         // An interrupted wait returns no events.
-        let ready = epoll.wait(&mut events, EpollTimeout::from(1_u8)).unwrap_or(0);
+        let ready = epoll.wait(&mut events, timeout).unwrap_or(0);
         for event in &events[..ready] {
             let call = &mut calls[(event.data() / 2) as usize];
             match event.data() % 2 {

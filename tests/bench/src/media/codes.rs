@@ -89,7 +89,7 @@ fn received_parities(plan: &LossPlan, frame: usize, parities: usize) -> usize {
 }
 
 /// The unknowns that linear equations with independent random coefficients determine. An equation is the list of its unknowns.
-fn determined(equations: &[Vec<usize>], unknowns: usize) -> Vec<bool> {
+pub(super) fn determined(equations: &[Vec<usize>], unknowns: usize) -> Vec<bool> {
     let mut rows: Vec<Vec<u64>> = Vec::new();
     for (index, equation) in equations.iter().enumerate() {
         let mut row = vec![0; unknowns];

@@ -22,7 +22,7 @@ pub(super) const ONE_WAY: Duration = Duration::from_millis(20);
 /// A transmission so soon after another one of its number is a second copy: requests are a round trip apart.
 const COPIED_WITHIN: Duration = Duration::from_millis(10);
 /// The headers of IPv4 and UDP, which a packet costs beside its own bytes.
-const HEADERS: u64 = 28;
+pub(super) const HEADERS: u64 = 28;
 
 /// The running paths of a row. Dropping them ends their thread.
 pub(super) struct Paths(Pump<Lanes>);

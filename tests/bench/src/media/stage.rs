@@ -1,6 +1,7 @@
 //! A gateway and a sample node as processes, and the sessions of clients.
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -43,7 +44,8 @@ pub(super) struct MediaStage {
 }
 
 impl MediaStage {
-    /// Starts both in this folder, and waits until the gateway takes sessions.
+    /// Starts both in this folder, and waits until the gateway takes sessions. `leg` gets the address of the node, and returns the
+    /// one that the gateway uses.
     ///
     /// # Errors
     /// A process cannot be started, or does not serve.
@@ -51,6 +53,7 @@ impl MediaStage {
         evenkeel: &Path,
         folder: &Path,
         clients: Clients,
+        leg: impl FnOnce(SocketAddr) -> io::Result<SocketAddr>,
     ) -> Result<MediaStage, String> {
         let secret = write(folder, "secret", "secret of the media bench's node and gateway")?;
         let secret = secret.display().to_string();
@@ -64,6 +67,7 @@ impl MediaStage {
         let line = node.json_line(FIRST_LINE_WITHIN)?;
         let address = line["listening"].as_str().and_then(|address| address.parse().ok());
         let address: SocketAddr = address.ok_or_else(|| node.error(format!("printed {line}")))?;
+        let address = leg(address).map_err(|error| error.to_string())?;
         if clients == Clients::Declared {
             let policies = folder.join("policies");
             fs::create_dir_all(&policies).map_err(|error| error.to_string())?;
