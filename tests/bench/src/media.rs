@@ -99,8 +99,8 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     for row in rows {
         add(play(row, &evenkeel, &empty(&run)?, &limits)?)?;
     }
-    if is_wanted(trunk::ID) {
-        add(vec![trunk::measure(&evenkeel, &empty(&run)?, &limits.of(trunk::ID))?])?;
+    for row in trunk::ROWS.iter().filter(|row| is_wanted(row.id)) {
+        add(vec![trunk::measure(row, &evenkeel, &empty(&run)?, &limits.of(row.id))?])?;
     }
     for row in browser_rows {
         let limits = limits.of(row.id);
@@ -115,7 +115,8 @@ fn ids() -> Vec<&'static str> {
     let simulated = row::ROWS.iter().flat_map(|row| row.ids).copied();
     let pages = browser::ROWS.iter().map(|row| row.id);
     let of_cost = cost::ROWS.iter().map(|row| row.id);
-    simulated.chain(pages).chain(of_cost).chain([trunk::ID]).collect()
+    let of_legs = trunk::ROWS.iter().map(|row| row.id);
+    simulated.chain(pages).chain(of_cost).chain(of_legs).collect()
 }
 
 fn print(row: &AcceptanceRow) {

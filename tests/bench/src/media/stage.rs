@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint};
+use evenkeel_contract::sessions::{Session, SessionPage};
 use evenkeel_lab::process::ChildProcess;
 use hyper::Method;
 use serde_json::Value;
@@ -24,11 +25,16 @@ close_after = "1h"
 await_first_packet = false
 "#;
 
+/// The listener of clients with declared addresses.
+const DECLARED: &str = "udp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n";
+
 /// The clients of a stage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Clients {
     /// Plain RTP from declared addresses, without policies.
     Declared,
+    /// The same by the shipped policies.
+    DeclaredByPolicies,
     /// WebRTC by the shipped policies. The gateway listens at the first address and tells clients the second one.
     Webrtc { gateway: SocketAddr, advertised: SocketAddr },
 }
@@ -86,6 +92,17 @@ impl MediaStage {
         Ok(MediaStage { api, runtime, admin, gateway, _node: node })
     }
 
+    /// The sessions with a degradation in force.
+    ///
+    /// # Errors
+    /// The gateway does not answer.
+    pub(super) fn degraded(&mut self) -> Result<usize, String> {
+        let page = self.runtime.block_on(self.admin.get::<SessionPage>("/v1/sessions"));
+        let page = page.map_err(|error| self.gateway.error(error.to_string()))?;
+        let is_degraded = |session: &&Session| session.rung > 0 || !session.actions.is_empty();
+        Ok(page.sessions.iter().filter(is_degraded).count())
+    }
+
     /// Opens a session of a declared client. Returns the gateway's address for it.
     ///
     /// # Errors
@@ -103,10 +120,8 @@ impl MediaStage {
 
 fn configuration(clients: Clients, node: SocketAddr) -> String {
     let (gateway, listen) = match clients {
-        Clients::Declared => (
-            "policies = \"policies\"\n",
-            "udp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n".to_owned(),
-        ),
+        Clients::Declared => ("policies = \"policies\"\n", DECLARED.to_owned()),
+        Clients::DeclaredByPolicies => ("", DECLARED.to_owned()),
         Clients::Webrtc { gateway, advertised } => (
             "",
             format!("udp = \"{gateway}\"\nidentity = [\"stun\"]\nadvertise = \"{advertised}\"\n"),
