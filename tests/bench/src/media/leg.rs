@@ -1,5 +1,6 @@
 //! The leg between the gateway and a node, on which bundles and their repair are lost on the way to the node.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -8,9 +9,12 @@ use evenkeel_lab::datagrams::DatagramInbox;
 use evenkeel_lab::links::{Conditions, Impairment, PacketOutcome};
 use evenkeel_lab::relay::pump::{self, DelayQueue, Pump, RelayHandler};
 use evenkeel_media::demux::{self, DatagramKind};
+use evenkeel_media::rtp::RtpHeader;
+use evenkeel_media::trunk;
 use nix::sys::epoll::Epoll;
 
 use super::codes::determined;
+use super::content::test_header_of;
 use super::path::{HEADERS, socket};
 
 /// The first byte of a repair datagram (docs/trunk.md).
@@ -41,7 +45,18 @@ pub(super) struct LegDatagram {
 
 /// The datagrams of a part of the row, in their order.
 #[derive(Clone, Default, Debug)]
-pub(super) struct LegLog(Vec<LegDatagram>);
+pub(super) struct LegLog {
+    datagrams: Vec<LegDatagram>,
+    /// The packets in bundles that were lost.
+    pub(super) lost_packets: BTreeSet<SentPacket>,
+}
+
+/// A packet of a client, by its test header.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct SentPacket {
+    pub(super) session: u64,
+    pub(super) number: u64,
+}
 
 struct LegRelay {
     node: SocketAddr,
@@ -49,6 +64,8 @@ struct LegRelay {
     senders: Vec<LegSender>,
     late: DelayQueue<()>,
     link: Impairment,
+    /// No repair datagram passes.
+    is_without_repair: bool,
     /// One for each part so far.
     logs: Vec<LegLog>,
 }
@@ -59,11 +76,11 @@ struct LegSender {
 }
 
 impl Leg {
-    /// Starts a leg to the node at this address, without losses.
+    /// Starts a leg to the node at this address, without losses. `is_without_repair`: no repair datagram passes.
     ///
     /// # Errors
     /// The system has no sockets or threads.
-    pub(super) fn start(node: SocketAddr) -> io::Result<Leg> {
+    pub(super) fn start(node: SocketAddr, is_without_repair: bool) -> io::Result<Leg> {
         let near = socket()?;
         let address = near.local_addr()?;
         let relay = LegRelay {
@@ -72,6 +89,7 @@ impl Leg {
             senders: Vec::new(),
             late: DelayQueue::default(),
             link: Impairment::new(0),
+            is_without_repair,
             logs: vec![LegLog::default()],
         };
         let leg = Leg { pump: Pump::start("media-leg", relay)?, near: address };
@@ -143,9 +161,13 @@ impl LegRelay {
         if !is_repair && demux::classify(datagram) != DatagramKind::Bundle {
             return false;
         }
-        let is_lost = matches!(self.link.decide(at, 0), PacketOutcome::Drop(_));
-        if let Some(LegLog(log)) = self.logs.last_mut() {
-            log.push(LegDatagram { at, is_repair, is_lost, bytes: datagram.len() });
+        let is_dropped = matches!(self.link.decide(at, 0), PacketOutcome::Drop(_));
+        let is_lost = is_dropped || is_repair && self.is_without_repair;
+        if let Some(log) = self.logs.last_mut() {
+            log.datagrams.push(LegDatagram { at, is_repair, is_lost, bytes: datagram.len() });
+            if is_lost {
+                log.lost_packets.extend(packets_in(datagram));
+            }
         }
         is_lost
     }
@@ -166,9 +188,19 @@ impl LegRelay {
     }
 }
 
+/// The packets of senders in a bundle.
+fn packets_in(datagram: &[u8]) -> impl Iterator<Item = SentPacket> {
+    trunk::entries(datagram).filter_map(|entry| {
+        let (_, packet) = entry.ok()?;
+        let header = RtpHeader::parse(packet).ok()?;
+        let sent = test_header_of(header.payload(packet))?;
+        Some(SentPacket { session: sent.session, number: sent.number })
+    })
+}
+
 impl LegLog {
     fn bundles(&self) -> impl Iterator<Item = &LegDatagram> {
-        self.0.iter().filter(|datagram| !datagram.is_repair)
+        self.datagrams.iter().filter(|datagram| !datagram.is_repair)
     }
 
     pub(super) fn bundle_count(&self) -> usize {
@@ -183,7 +215,7 @@ impl LegLog {
 
     /// Repair datagrams, in per cent of the bundles.
     pub(super) fn repairs(&self) -> f64 {
-        let repairs = self.0.len() - self.bundle_count();
+        let repairs = self.datagrams.len() - self.bundle_count();
         100.0 * repairs as f64 / self.bundle_count().max(1) as f64
     }
 
@@ -191,7 +223,7 @@ impl LegLog {
     pub(super) fn bytes_over(&self) -> f64 {
         let bytes = |datagram: &LegDatagram| datagram.bytes as u64 + HEADERS;
         let of_bundles: u64 = self.bundles().map(bytes).sum();
-        let all: u64 = self.0.iter().map(bytes).sum();
+        let all: u64 = self.datagrams.iter().map(bytes).sum();
         100.0 * (all - of_bundles) as f64 / of_bundles.max(1) as f64
     }
 
@@ -202,7 +234,7 @@ impl LegLog {
         // Repair datagrams that passed, each with the number of bundles before it.
         let mut before = 0;
         let mut repairs: Vec<(usize, Instant)> = Vec::new();
-        for datagram in &self.0 {
+        for datagram in &self.datagrams {
             before += usize::from(!datagram.is_repair);
             if datagram.is_repair && !datagram.is_lost {
                 repairs.push((before, datagram.at));
@@ -235,6 +267,10 @@ impl LegLog {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use evenkeel_media::rtp;
+
+    use super::super::content;
+    use super::super::row::Medium;
     use super::*;
 
     /// Bundles each 500 µs, and a repair datagram after each fifth.
@@ -253,7 +289,39 @@ pub(super) mod tests {
                 log.push(LegDatagram { is_repair: true, is_lost, ..bundle });
             }
         }
-        LegLog(log)
+        LegLog { datagrams: log, lost_packets: BTreeSet::new() }
+    }
+
+    #[test]
+    fn lost_bundle_tells_its_packets() {
+        let node = socket().unwrap().local_addr().unwrap();
+        let leg = Leg::start(node, true).unwrap();
+        leg.begin(100, 1);
+        let mut bundle = trunk::Bundle::new(1_400);
+        for number in [4, 5] {
+            let fields = rtp::Fields {
+                payload_type: 111,
+                marker: false,
+                sequence: number as u16,
+                timestamp: 0,
+                ssrc: 1,
+            };
+            let mut packet = Vec::new();
+            rtp::write(&fields, &content::write(Medium::Voice, 3, number), &mut packet);
+            assert!(bundle.push(trunk::Tag(9), &packet));
+        }
+        let (plain, numbered) = (bundle.as_bytes().to_vec(), bundle.numbered(1).to_vec());
+        let mut relay = leg.pump.world();
+        let now = Instant::now();
+        assert!(relay.loses(&plain, now) && relay.loses(&numbered, now));
+        assert!(!relay.loses(&[0xe1, 0], now), "a signed message");
+        let packets = [4, 5].map(|number| SentPacket { session: 3, number });
+        assert_eq!(relay.logs[1].lost_packets, BTreeSet::from(packets));
+        drop(relay);
+        leg.begin(0, 1);
+        let mut relay = leg.pump.world();
+        let datagrams = [&plain[..], &[REPAIR, 0]];
+        assert_eq!(datagrams.map(|it| relay.loses(it, now)), [false, true], "without repair");
     }
 
     #[test]

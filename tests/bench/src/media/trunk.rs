@@ -27,9 +27,11 @@ pub(super) struct LegRow {
     /// The repair that clients declare.
     repair: Option<Repair>,
     clients: Clients,
+    /// The legs lose all repair datagrams, so that copies over both are the only repair.
+    is_without_repair: bool,
 }
 
-pub(super) static ROWS: [LegRow; 2] = [
+pub(super) static ROWS: [LegRow; 3] = [
     LegRow {
         id: "trunk.random",
         calls: 40,
@@ -37,6 +39,16 @@ pub(super) static ROWS: [LegRow; 2] = [
         seeds: SEEDS,
         repair: None,
         clients: Clients::Declared,
+        is_without_repair: false,
+    },
+    LegRow {
+        id: "two-hops",
+        calls: 10,
+        percent: 5,
+        seeds: 3,
+        repair: None,
+        clients: Clients::DeclaredOverTwo,
+        is_without_repair: true,
     },
     LegRow {
         id: "leg-only",
@@ -45,6 +57,7 @@ pub(super) static ROWS: [LegRow; 2] = [
         seeds: 3,
         repair: Some(Repair::Any),
         clients: Clients::DeclaredByPolicies,
+        is_without_repair: false,
     },
 ];
 
@@ -71,12 +84,16 @@ pub(super) fn measure(
     let minute = JUDGED_S * second;
     let judged = first..first + row.seeds as usize * minute;
     let packets = judged.end + REST_S * second;
-    let mut started = None;
+    let mut legs: Vec<Leg> = Vec::new();
     let mut stage = MediaStage::start(evenkeel, folder, row.clients, |node| {
-        let leg = started.insert(Leg::start(node)?);
-        Ok(leg.near())
+        let leg = Leg::start(node, row.is_without_repair)?;
+        let near = leg.near();
+        legs.push(leg);
+        Ok(near)
     })?;
-    let leg = started.as_ref().ok_or("the stage has no leg")?;
+    let begin = |percent: u32, seed: u64| {
+        (0..).zip(&legs).for_each(|(place, leg)| leg.begin(percent, 100 * place + seed));
+    };
     let offered = MediaRow {
         ids: &[],
         medium: Medium::Voice,
@@ -108,7 +125,7 @@ pub(super) fn measure(
     }
     let (mut until, mut degraded) = (begins, 0);
     let mut play = |seconds: usize, calls: &mut [MediaCall]| {
-        let has_policies = row.clients != Clients::Declared;
+        let has_policies = row.clients == Clients::DeclaredByPolicies;
         let step = if has_policies { LOOK_EVERY_S } else { seconds };
         for from in (0..seconds).step_by(step) {
             until += Duration::from_secs(step.min(seconds - from) as u64);
@@ -120,13 +137,13 @@ pub(super) fn measure(
         Ok::<(), String>(())
     };
     play(CALM_S, &mut calls)?;
-    leg.begin(row.percent, row.seeds);
+    begin(row.percent, row.seeds);
     play(LEARNING_S, &mut calls)?;
     for seed in 0..row.seeds {
-        leg.begin(row.percent, seed);
+        begin(row.percent, seed);
         play(JUDGED_S, &mut calls)?;
     }
-    leg.begin(0, 0);
+    begin(0, 0);
     play(REST_S, &mut calls)?;
     run(&mut calls, until + LATENCY, Some(NAP)).map_err(system)?;
     let left = |minute_begins: usize| {
@@ -136,7 +153,11 @@ pub(super) fn measure(
         });
         of_calls.sum::<f64>() / row.calls as f64
     };
-    let logs = leg.logs();
+    let judged_logs = legs.iter().map(|leg| {
+        let mut logs = leg.logs();
+        logs.drain(2..2 + row.seeds as usize).collect::<Vec<LegLog>>()
+    });
+    let logs: Vec<Vec<LegLog>> = judged_logs.collect();
     let receptions = || calls.iter().map(|call| call.receiver.reception);
     let of_senders: u64 = calls.iter().map(|call| call.sender.resent).sum();
     let of_receivers = receptions().map(|it| it.repeated + it.red_blocks).sum::<u64>();
@@ -146,7 +167,7 @@ pub(super) fn measure(
         degraded,
         wrong: receptions().map(|reception| reception.wrong).sum(),
     };
-    Ok(judge(row, &logs[2..2 + row.seeds as usize], &of_clients, limits))
+    Ok(judge(row, &logs, &of_clients, limits))
 }
 
 /// The figures of all clients of a row.
@@ -161,25 +182,36 @@ struct ClientFigures {
     wrong: u64,
 }
 
-/// `logs`: of each judged minute.
+/// `logs`: of each leg, and each judged minute.
 fn judge(
     row: &LegRow,
-    logs: &[LegLog],
+    logs: &[Vec<LegLog>],
     of_clients: &ClientFigures,
     limits: &RowLimits,
 ) -> AcceptanceRow {
     let packets_per_s = row.calls as f64 * Medium::Voice.frames_per_second() as f64;
+    let bound: Vec<f64> = match logs {
+        [one, other] => one
+            .iter()
+            .zip(other)
+            .map(|(one, other)| {
+                let lost = one.lost_packets.intersection(&other.lost_packets).count();
+                100.0 * lost as f64 / (packets_per_s * JUDGED_S as f64)
+            })
+            .collect(),
+        _ => logs.iter().flatten().map(LegLog::bound).collect(),
+    };
     let mut row = AcceptanceRow::new(row.id);
     let mut set = |name: &str, values: Vec<f64>| {
         let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
         set_figure(&mut row, name, mean, &values);
         mean
     };
-    let of = |figure: fn(&LegLog) -> f64| logs.iter().map(figure).collect::<Vec<f64>>();
+    let of = |figure: fn(&LegLog) -> f64| logs.iter().flatten().map(figure).collect::<Vec<f64>>();
     set("lost_before", of(LegLog::lost));
     set("lost_after", of_clients.left.clone());
     set("control", of(LegLog::lost));
-    set("bound", of(LegLog::bound));
+    set("bound", bound);
     set("parity", of(LegLog::repairs));
     set("bytes_over", of(LegLog::bytes_over));
     let rate = set("bundles_per_s", of(|log| log.bundle_count() as f64 / JUDGED_S as f64));
@@ -203,6 +235,7 @@ fn judge(
 mod tests {
     use evenkeel_report::LimitTable;
 
+    use super::super::leg::SentPacket;
     use super::super::leg::tests::log;
     use super::*;
 
@@ -218,7 +251,8 @@ mod tests {
     #[test]
     fn leg_is_judged_by_packets_that_are_left() {
         let (row, limits) = (&ROWS[0], limits(&ROWS[0]));
-        let logs = vec![log(120_000, |number, is_repair| !is_repair && number % 20 == 3); 2];
+        let log_of_minute = log(120_000, |number, is_repair| !is_repair && number % 20 == 3);
+        let logs = [vec![log_of_minute; 2]];
         let held_with = |of_clients: &ClientFigures| judge(row, &logs, of_clients, &limits).held;
         let held = judge(row, &logs, &clients(0.16), &limits);
         let figure = |name: &str| held.figure(name).unwrap();
@@ -226,14 +260,28 @@ mod tests {
         assert_eq!((figure("bundles_per_s"), figure("bound")), (2_000.0, 0.0));
         assert_eq!([held.held, held_with(&clients(0.17))], [Some(true), Some(false)]);
         assert_eq!(held_with(&ClientFigures { wrong: 1, ..clients(0.1) }), Some(false));
-        let few = [log(1_000, |_, _| false)];
+        let few = [vec![log(1_000, |_, _| false)]];
         assert!(judge(row, &few, &clients(0.1), &limits).not_measured.is_some());
     }
 
     #[test]
-    fn loss_of_the_leg_alone_changes_nothing_at_clients() {
+    fn packet_that_both_legs_lost_is_left() {
         let (row, limits) = (&ROWS[1], limits(&ROWS[1]));
-        let logs = [log(30_000, |number, is_repair| !is_repair && number % 5 == 3)];
+        let losing = |first: u64| {
+            let mut log = log(30_000, |number, _| number % 20 == 3);
+            let numbers = first..first + 1_500;
+            log.lost_packets = numbers.map(|number| SentPacket { session: 1, number }).collect();
+            log
+        };
+        let row = judge(row, &[vec![losing(0)], vec![losing(1_440)]], &clients(0.3), &limits);
+        let figure = |name: &str| row.figure(name).unwrap();
+        assert_eq!((figure("bound"), figure("lost_before"), row.held), (0.2, 5.0, Some(true)));
+    }
+
+    #[test]
+    fn loss_of_the_leg_alone_changes_nothing_at_clients() {
+        let (row, limits) = (&ROWS[2], limits(&ROWS[2]));
+        let logs = [vec![log(30_000, |number, is_repair| !is_repair && number % 5 == 3)]];
         let held = |of_clients: &ClientFigures| judge(row, &logs, of_clients, &limits).held;
         assert_eq!(held(&clients(12.0)), Some(true), "whatever the leg loses");
         assert_eq!(held(&ClientFigures { repairs: 1, ..clients(12.0) }), Some(false));
