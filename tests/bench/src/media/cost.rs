@@ -68,7 +68,7 @@ fn repeat_frames() -> Box<dyn FnMut(u32)> {
     let (mut writer, mut out) = (RedWriter::default(), Vec::with_capacity(rtp::HEADER_LEN));
     let (spacing, ticks) = (Spacing { frames: 2, span: 5 }, Medium::Voice.ticks_per_frame());
     let data = vec![0x5a; Medium::Voice.payload_length()];
-    Box::new(move |number| {
+    Box::new(move |number: u32| {
         let (sequence, timestamp) = (number as u16, number.wrapping_mul(ticks));
         let frame = Frame { sequence, timestamp, data: black_box(data.as_slice()) };
         out.clear();
@@ -83,7 +83,7 @@ fn repeat_frames() -> Box<dyn FnMut(u32)> {
 fn keep_packets() -> Box<dyn FnMut(u32)> {
     let mut cache = PacketCache::new(CACHE_MAX, LATENCY + ROUND_TRIP);
     let mut video = VideoPackets::new();
-    Box::new(move |number| {
+    Box::new(move |number: u32| {
         let now = video.advance(number);
         black_box(cache.growth(video.packet.len(), now));
         cache.keep(VideoPackets::SSRC, number as u16, black_box(video.packet.as_slice()), now);
@@ -94,7 +94,7 @@ fn keep_packets() -> Box<dyn FnMut(u32)> {
 fn make_parity() -> Box<dyn FnMut(u32)> {
     let mut writer = ParityWriter::new(VideoPackets::SSRC, LATENCY);
     let (mut video, mut out) = (VideoPackets::new(), Vec::new());
-    Box::new(move |number| {
+    Box::new(move |number: u32| {
         let now = video.advance(number);
         let header = RtpHeader::parse(&video.packet).expect("a packet has a header");
         black_box(writer.growth(video.packet.len(), now));

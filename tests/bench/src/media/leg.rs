@@ -29,7 +29,7 @@ const RECOVERED_WITHIN: Duration = Duration::from_millis(10);
 const NEAR_BUNDLES: usize = 3 * WINDOW;
 
 /// A running leg. Dropping it ends its thread.
-pub(super) struct Leg {
+pub(super) struct LossyLeg {
     pump: Pump<LegRelay>,
     near: SocketAddr,
 }
@@ -75,12 +75,12 @@ struct LegSender {
     far: UdpSocket,
 }
 
-impl Leg {
+impl LossyLeg {
     /// Starts a leg to the node at this address, without losses. `is_without_repair`: no repair datagram passes.
     ///
     /// # Errors
     /// The system has no sockets or threads.
-    pub(super) fn start(node: SocketAddr, is_without_repair: bool) -> io::Result<Leg> {
+    pub(super) fn start(node: SocketAddr, is_without_repair: bool) -> io::Result<LossyLeg> {
         let near = socket()?;
         let address = near.local_addr()?;
         let relay = LegRelay {
@@ -92,7 +92,7 @@ impl Leg {
             is_without_repair,
             logs: vec![LegLog::default()],
         };
-        let leg = Leg { pump: Pump::start("media-leg", relay)?, near: address };
+        let leg = LossyLeg { pump: Pump::start("media-leg", relay)?, near: address };
         let relay = leg.pump.world();
         leg.pump.watch(&relay.near, NEAR)?;
         drop(relay);
@@ -112,7 +112,7 @@ impl Leg {
         relay.logs.push(LegLog::default());
     }
 
-    /// The datagrams of each part, that before the first [`Leg::begin`] too.
+    /// The datagrams of each part, that before the first [`LossyLeg::begin`] too.
     pub(super) fn logs(&self) -> Vec<LegLog> {
         self.pump.world().logs.clone()
     }
@@ -295,7 +295,7 @@ pub(super) mod tests {
     #[test]
     fn lost_bundle_tells_its_packets() {
         let node = socket().unwrap().local_addr().unwrap();
-        let leg = Leg::start(node, true).unwrap();
+        let leg = LossyLeg::start(node, true).unwrap();
         leg.begin(100, 1);
         let mut bundle = trunk::Bundle::new(1_400);
         for number in [4, 5] {

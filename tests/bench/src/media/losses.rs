@@ -93,6 +93,7 @@ pub(super) struct LossPlan {
 }
 
 impl LossPlan {
+    #[cfg(test)]
     pub(super) fn new(losses: Losses, lossy: Range<usize>, seed: u64) -> LossPlan {
         LossPlan::with_parity(losses, lossy, seed, 1, 0)
     }

@@ -9,7 +9,7 @@ use evenkeel_lab::relay::Direction;
 use evenkeel_report::{AcceptanceRow, RowLimits};
 
 use super::clients::{Receiver, Schedule, Sender};
-use super::leg::{Leg, LegLog};
+use super::leg::{LegLog, LossyLeg};
 use super::losses::{Losses, percent_of};
 use super::row::{LATENCY, MediaRow, Medium, ROUND_TRIP, Repair, set_figure};
 use super::stage::{Clients, MediaStage};
@@ -84,9 +84,9 @@ pub(super) fn measure(
     let minute = JUDGED_S * second;
     let judged = first..first + row.seeds as usize * minute;
     let packets = judged.end + REST_S * second;
-    let mut legs: Vec<Leg> = Vec::new();
+    let mut legs: Vec<LossyLeg> = Vec::new();
     let mut stage = MediaStage::start(evenkeel, folder, row.clients, |node| {
-        let leg = Leg::start(node, row.is_without_repair)?;
+        let leg = LossyLeg::start(node, row.is_without_repair)?;
         let near = leg.near();
         legs.push(leg);
         Ok(near)
