@@ -26,10 +26,14 @@ pub(super) fn write(medium: Medium, session: u64, number: usize) -> Vec<u8> {
     content
 }
 
+/// The test header in the content of a packet.
+pub(super) fn test_header_of(content: &[u8]) -> Option<TestHeader> {
+    TestHeader::read(content.get(PREFIX..)?)
+}
+
 /// The number in the content of a packet.
 pub(super) fn number_of(content: &[u8]) -> Option<usize> {
-    let mark = TestHeader::read(content.get(PREFIX..)?)?;
-    usize::try_from(mark.number).ok()
+    usize::try_from(test_header_of(content)?.number).ok()
 }
 
 #[cfg(test)]
