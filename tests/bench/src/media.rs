@@ -6,6 +6,7 @@
 //! Sender and receiver are of this bench, the relay on the client's path has the impairments of the lab. The report has the mean of the
 //! sessions and, under the same name with `_spread`, the distance from the best to the worst.
 
+mod adapt;
 mod browser;
 mod clients;
 mod codes;
@@ -102,6 +103,9 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     for row in trunk::ROWS.iter().filter(|row| is_wanted(row.id)) {
         add(vec![trunk::measure(row, &evenkeel, &empty(&run)?, &limits.of(row.id))?])?;
     }
+    for row in adapt::ROWS.iter().filter(|row| is_wanted(row.id)) {
+        add(vec![adapt::measure(row, &evenkeel, &empty(&run)?, &limits.of(row.id))?])?;
+    }
     for row in browser_rows {
         let limits = limits.of(row.id);
         add(vec![browser::measure(*row, &limits, &evenkeel, || empty(&run), choice.runs.max(1))?])?;
@@ -116,7 +120,8 @@ fn ids() -> Vec<&'static str> {
     let pages = browser::ROWS.iter().map(|row| row.id);
     let of_cost = cost::ROWS.iter().map(|row| row.id);
     let of_legs = trunk::ROWS.iter().map(|row| row.id);
-    simulated.chain(pages).chain(of_cost).chain(of_legs).collect()
+    let adaptive = adapt::ROWS.iter().map(|row| row.id);
+    simulated.chain(pages).chain(of_cost).chain(of_legs).chain(adaptive).collect()
 }
 
 fn print(row: &AcceptanceRow) {

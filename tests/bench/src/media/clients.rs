@@ -17,11 +17,17 @@ use super::red;
 use super::row::{LATENCY, Medium, REORDERING, Repair};
 
 /// Interval of RTCP reports.
-const REPORT_EVERY: Duration = Duration::from_millis(500);
+pub(super) const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// Longer than any packet.
-const DATAGRAM: usize = 2_048;
+pub(super) const DATAGRAM: usize = 2_048;
 /// Seconds from 1900 to 1970.
 const UNIX_IN_NTP_S: u64 = 2_208_988_800;
+
+/// The NTP time of a report, of nanoseconds since the Unix epoch.
+pub(super) fn ntp_of(unix_ns: u64) -> u64 {
+    let (seconds, rest) = (unix_ns / 1_000_000_000, unix_ns % 1_000_000_000);
+    ((seconds + UNIX_IN_NTP_S) << 32) | ((rest << 32) / 1_000_000_000)
+}
 
 /// The times at which packets are sent.
 #[derive(Clone, Copy, Debug)]
@@ -113,11 +119,9 @@ impl Sender {
     fn report(&self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.schedule.begins);
         let ticks = elapsed.as_secs_f64() * f64::from(self.schedule.medium.clock_rate());
-        let unix_ns = clock::now_ns();
-        let (seconds, rest) = (unix_ns / 1_000_000_000, unix_ns % 1_000_000_000);
         let info = rtcp::SenderInfo {
             ssrc: self.ssrc,
-            ntp: ((seconds + UNIX_IN_NTP_S) << 32) | ((rest << 32) / 1_000_000_000),
+            ntp: ntp_of(clock::now_ns()),
             timestamp: self.first_timestamp.wrapping_add(ticks as u32),
             packets: self.next as u32,
             octets: self.octets,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::datagrams::DatagramInbox;
+use evenkeel_lab::links::{Conditions, Impairment, PacketOutcome};
 use evenkeel_lab::relay::Direction;
 use evenkeel_lab::relay::pump::{DelayQueue, Pump, RelayHandler};
 use evenkeel_media::demux::{self, DatagramKind};
@@ -67,6 +68,8 @@ struct Lane {
     lossy: Direction,
     plan: Arc<LossPlan>,
     judged: Range<usize>,
+    /// A link of limited rate, in the lossy direction.
+    bottleneck: Option<Impairment>,
     numbers: Option<LaneNumbers>,
     /// By number.
     transmissions: Vec<Transmissions>,
@@ -143,6 +146,15 @@ impl Paths {
         lane.far.connect(gateway)
     }
 
+    /// Limits the rate of each path in its lossy direction, in bits per second with the headers of IPv4 and UDP. A packet that would wait for
+    /// more than 200 ms is lost.
+    pub(super) fn set_rate(&self, rate_bps: u64) {
+        for lane in &mut self.0.world().lanes {
+            let link = lane.bottleneck.get_or_insert_with(|| Impairment::new(0));
+            link.conditions = Conditions { rate_bps: Some(rate_bps), ..Conditions::default() };
+        }
+    }
+
     /// The counters of all paths, in the order in which they were opened.
     pub(super) fn tallies(&self) -> Vec<LaneTally> {
         self.0.world().lanes.iter().map(|lane| lane.tally.clone()).collect()
@@ -178,6 +190,13 @@ impl RelayHandler for Lanes {
             if is_lost {
                 continue;
             }
+            let length = datagram.bytes.len() + HEADERS as usize;
+            let bottleneck = lane.bottleneck.as_mut().filter(|_| direction == lane.lossy);
+            let at = match bottleneck.map(|link| link.decide(now, length)) {
+                None => at,
+                Some(PacketOutcome::Deliver { at, .. }) => at + self.one_way,
+                Some(PacketOutcome::Drop(_)) => continue,
+            };
             let bytes = datagram.bytes.to_vec();
             self.late.keep(at, Delayed { lane: index, direction, bytes });
         }
@@ -202,6 +221,7 @@ impl Lane {
             client: None,
             lossy,
             plan,
+            bottleneck: None,
             numbers: None,
             transmissions: vec![Transmissions::default(); judged.end],
             judged,

@@ -118,10 +118,17 @@ impl MediaStage {
     /// # Errors
     /// The gateway does not answer.
     pub(super) fn degraded(&mut self) -> Result<usize, String> {
-        let page = self.runtime.block_on(self.admin.get::<SessionPage>("/v1/sessions"));
-        let page = page.map_err(|error| self.gateway.error(error.to_string()))?;
         let is_degraded = |session: &&Session| session.rung > 0 || !session.actions.is_empty();
-        Ok(page.sessions.iter().filter(is_degraded).count())
+        Ok(self.sessions()?.iter().filter(is_degraded).count())
+    }
+
+    /// All sessions, of which a stage has fewer than a page.
+    ///
+    /// # Errors
+    /// The gateway does not answer.
+    pub(super) fn sessions(&mut self) -> Result<Vec<Session>, String> {
+        let page = self.runtime.block_on(self.admin.get::<SessionPage>("/v1/sessions"));
+        Ok(page.map_err(|error| self.gateway.error(error.to_string()))?.sessions)
     }
 
     /// Opens a session of a declared client. Returns the gateway's address for it.
