@@ -128,7 +128,7 @@ bench-policy: target
 	$(BUILT)/evenkeel-bench policy --evenkeel $(BUILT)/evenkeel --guests $(TARGET)/$(WASM)/plugin $(if $(QUICK),--quick)
 
 # Loses packets on the paths of clients, and measures what repair leaves of the losses, beside sessions without repair that lose the same
-# packets; calls pages of Chromium over such paths, if it is installed; 20 minutes. ROWS=voice: only rows with this in their id, RUNS=5:
+# packets; calls pages of Chromium over such paths, if it is installed; 55 minutes. ROWS=voice: only rows with this in their id, RUNS=5:
 # the median of so many calls of pages. Writes target/bench-media/report.json, or part.json for a part; the exit status is 0 if the run completed.
 bench-media: target clients
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench

@@ -150,6 +150,16 @@ impl<S: State, M: State> Actions<S, M> {
         self.act(Op::Thin, 0)
     }
 
+    /// Sends the session no simulcast layer of video above this one, from 1 for the lowest on.
+    pub fn limit_layer(&mut self, highest: u32) -> &mut Self {
+        self.act(Op::Layer, highest.into())
+    }
+
+    /// Removes the limit on simulcast layers.
+    pub fn restore_layers(&mut self) -> &mut Self {
+        self.act(Op::Layer, 0)
+    }
+
     /// Suspends the session, if [`may`](Actions::may) grants it.
     pub fn park(&mut self) -> &mut Self {
         self.act(Op::Park, 1)

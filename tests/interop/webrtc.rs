@@ -559,15 +559,12 @@ fn losses_to_pages_are_repaired() {
     let clients = start_call(&stage, pages());
     let test = "webrtc.losses_to_pages_are_repaired";
     let begin_to_lose = || link.set(Direction::Down, Conditions::loss_percent(LOSS));
-    let nacks = |end: &Value| end["nacks"][0].as_f64().expect("a counter");
-    // A packet that comes again under its own number is no `retransmittedPacketsReceived`.
+    // Pages negotiate a stream of its own for what is sent again (RTX), which leaves `packetsLost` as it is.
     let [before, after] = call_with_losses(test, &clients, begin_to_lose, |before, last| {
-        let mut ends = before.ends.iter().zip(&last.ends);
-        ends.all(|(before, last)| nacks(last) >= nacks(before) + REPAIRED)
+        each_grown("repaired", before, last).iter().all(|packets| *packets >= REPAIRED)
     });
-    let missing = each_grown("video_lost", &before, &after);
-    println!("packets of video missing at receivers {missing:?}");
-    assert!(missing.iter().all(|packets| *packets < REPAIRED), "{:?}", after.ends);
+    let repaired = each_grown("repaired", &before, &after);
+    println!("packets of video repaired at receivers {repaired:?}");
     stage.await_counted("evenkeel_scenario_retransmissions_total", "evenkeel_direction=\"down\"");
     note_versions(&clients);
     drop(clients);
@@ -588,9 +585,9 @@ fn losses_from_pages_are_repaired() {
         ends.all(|(before, last)| nacked(last) >= nacked(before) + REPAIRED / 2.0)
     });
     let dropped = link.tally().dropped;
-    // Retransmissions in a stream of their own (RTX) leave `packetsLost` as it is.
-    let repaired = each_grown("repaired", &before, &after);
-    println!("{dropped} datagrams lost, packets repaired at receivers {repaired:?}");
+    // The node gets the packets in retransmissions of pages (RTX) under their own numbers.
+    let missing = each_grown("video_lost", &before, &after);
+    println!("{dropped} datagrams lost, packets of video missing at receivers {missing:?}");
     stage.await_counted("evenkeel_scenario_retransmissions_total", "evenkeel_direction=\"up\"");
     note_versions(&clients);
     drop(clients);

@@ -14,7 +14,7 @@ use evenkeel_media::trunk::message::{
     TrunkQuestion,
 };
 use evenkeel_media::trunk::seal::{self, SealError};
-use evenkeel_media::trunk::{self, Ballots, Bundles, Tag};
+use evenkeel_media::trunk::{Ballots, Bundles, ReceivedDatagram, ReceivedPackets, Tag};
 use faults::Faults;
 pub(crate) use io::{BatchTime, Io, MediaPacket, OpeningState};
 use refusals::RefusedMessages;
@@ -65,8 +65,8 @@ pub(crate) struct AgentMachine {
     replays: Replays,
     ballots: Ballots,
     bundles: Bundles,
-    /// Buffer for a bundle that was lost and recovered.
-    recovered: Vec<u8>,
+    /// Packets of the last datagram.
+    received: ReceivedPackets,
     /// Set if trunk legs are encrypted.
     seal: Option<seal::NodeSeal>,
     /// Recent orders by nonce. A retransmitted order is answered again, but not executed again.
@@ -84,6 +84,11 @@ impl AgentMachine {
 
     pub(crate) fn new(settings: AgentSettings, now: Instant) -> AgentMachine {
         let seal = settings.salt.map(|salt| seal::NodeSeal::new(settings.secret.clone(), salt));
+        let first_number = settings.instance as u16;
+        let bundles = match &seal {
+            Some(_) => Bundles::sealed(first_number),
+            None => Bundles::new(first_number),
+        };
         AgentMachine {
             runs: !settings.has_process,
             port: if settings.has_check { PortState::Silent } else { PortState::Up },
@@ -96,8 +101,8 @@ impl AgentMachine {
             sessions: TrunkSessions::default(),
             notices: DeathNotices::default(),
             replays: Replays::default(),
-            bundles: if seal.is_some() { Bundles::sealed() } else { Bundles::default() },
-            recovered: Vec::new(),
+            bundles,
+            received: ReceivedPackets::default(),
             seal,
             orders: VecDeque::new(),
             leases_checked: now,
@@ -117,10 +122,12 @@ impl AgentMachine {
             DatagramKind::Bundle | DatagramKind::TrunkRepair if self.seal.is_some() => {
                 self.refusals.unreadable(&mut self.counters, source, now, io);
             }
-            DatagramKind::Bundle => {
-                self.handle_bundle(bytes, bytes.len(), source, false, now.instant, io);
+            DatagramKind::Bundle | DatagramKind::TrunkRepair => {
+                let length = bytes.len();
+                let datagram =
+                    ReceivedDatagram { content: bytes, length, source, is_sealed: false };
+                self.handle_media(&datagram, now.instant, io);
             }
-            DatagramKind::TrunkRepair => self.handle_repair(bytes, source, false, now.instant, io),
             DatagramKind::Signed => self.handle_signed(bytes, source, None, now, io),
             DatagramKind::Sealed => self.handle_sealed(bytes, source, now, io),
             DatagramKind::Rtp
@@ -151,11 +158,9 @@ impl AgentMachine {
                 DatagramKind::Bundle | DatagramKind::TrunkRepair if sender.is_new() => {
                     self.counters.unknown_source += 1;
                 }
-                DatagramKind::Bundle => {
-                    self.handle_bundle(content, length, source, true, now.instant, io);
-                }
-                DatagramKind::TrunkRepair => {
-                    self.handle_repair(content, source, true, now.instant, io);
+                DatagramKind::Bundle | DatagramKind::TrunkRepair => {
+                    let datagram = ReceivedDatagram { content, length, source, is_sealed: true };
+                    self.handle_media(&datagram, now.instant, io);
                 }
                 _ => self.counters.malformed += 1,
             },
@@ -164,106 +169,35 @@ impl AgentMachine {
         }
     }
 
-    /// Handles a bundle in a datagram of this length. Encryption proves the sender of a sealed one.
-    fn handle_bundle(
-        &mut self,
-        bytes: &[u8],
-        length: usize,
-        source: SocketAddr,
-        sealed: bool,
-        now: Instant,
-        io: &mut impl Io,
-    ) {
+    /// Handles a bundle, a repair datagram, or a report of losses.
+    fn handle_media(&mut self, datagram: &ReceivedDatagram<'_>, now: Instant, io: &mut impl Io) {
         if self.faults.is_link_cut() {
             return;
         }
-        let is_new =
-            !self.is_of_session(bytes, source) || self.bundles.handle_bundle(source, bytes, now);
-        if is_new {
-            self.deliver(bytes, length, source, sealed, io);
+        let mut received = std::mem::take(&mut self.received);
+        let reply_to = |tag: Tag| self.sessions.reply_to(tag);
+        let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, io);
+        self.bundles.receive(datagram, reply_to, now, &mut received, send);
+        self.counters.bundles_recovered += received.bundles_recovered;
+        self.counters.unknown_tag += received.unknown_tag;
+        self.counters.unknown_source += received.unknown_source;
+        self.counters.malformed += received.malformed;
+        for (tag, packet) in received.packets() {
+            self.deliver(tag, packet, io);
         }
-        self.deliver_recovered(source, sealed, io);
+        self.received = received;
     }
 
-    /// Handles a repair datagram or a report of losses. A report has the tag of a session, as a bundle has; repair datagrams are of use
-    /// only with bundles.
-    fn handle_repair(
-        &mut self,
-        bytes: &[u8],
-        source: SocketAddr,
-        sealed: bool,
-        now: Instant,
-        io: &mut impl Io,
-    ) {
-        if self.faults.is_link_cut() {
-            return;
-        }
-        if trunk::first_tag(bytes).is_some() && !self.is_of_session(bytes, source) {
-            self.counters.unknown_source += 1;
-            return;
-        }
-        if self.bundles.handle_repair(source, bytes, now).is_err() {
-            self.counters.malformed += 1;
-        }
-        self.deliver_recovered(source, sealed, io);
-    }
-
-    /// Returns whether the first tag is that of a session with this reply address.
-    fn is_of_session(&mut self, bytes: &[u8], source: SocketAddr) -> bool {
-        let slot = trunk::first_tag(bytes).and_then(|tag| self.sessions.slot(tag));
-        let session = slot.and_then(|slot| self.sessions.at(slot));
-        session.is_some_and(|session| session.reply_to == source)
-    }
-
-    fn deliver_recovered(&mut self, source: SocketAddr, sealed: bool, io: &mut impl Io) {
-        let mut bundle = std::mem::take(&mut self.recovered);
-        while self.bundles.take_recovered(source, &mut bundle) {
-            self.counters.bundles_recovered += 1;
-            self.deliver(&bundle, bundle.len(), source, sealed, io);
-        }
-        self.recovered = bundle;
-    }
-
-    /// Hands the packets of a bundle in a datagram of this length to the server.
-    fn deliver(
-        &mut self,
-        bytes: &[u8],
-        length: usize,
-        source: SocketAddr,
-        sealed: bool,
-        io: &mut impl Io,
-    ) {
-        for entry in trunk::entries(bytes) {
-            let Ok((tag, packet)) = entry else {
-                self.counters.malformed += 1;
-                return;
-            };
-            let Some(slot) = self.sessions.slot(tag) else {
-                self.counters.unknown_tag += 1;
-                continue;
-            };
-            let Some(session) = self.sessions.at(slot).filter(|s| s.awaited.is_none()) else {
-                self.counters.dropped += 1;
-                continue;
-            };
-            let gateway = session.reply_to;
-            if !sealed && source != gateway {
-                self.counters.unknown_source += 1;
-                continue;
-            }
-            let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, io);
-            self.bundles.handle_size(gateway, length, send);
-            let Some(kind) = kind(packet) else {
-                self.counters.malformed += 1;
-                continue;
-            };
-            let count = &mut self.counters;
-            *if io.forward(slot, kind, packet) {
-                &mut count.packets_to_server
-            } else {
-                &mut count.dropped
-            } += 1;
-        }
+    /// Hands a packet of a session to the server, once that has accepted the session.
+    fn deliver(&mut self, tag: Tag, packet: &[u8], io: &mut impl Io) {
+        let Some(slot) = self.sessions.slot(tag) else { return };
+        let is_open = self.sessions.at(slot).is_some_and(|session| session.awaited.is_none());
+        let count = &mut self.counters;
+        *match kind(packet) {
+            None => &mut count.malformed,
+            Some(kind) if is_open && io.forward(slot, kind, packet) => &mut count.packets_to_server,
+            Some(_) => &mut count.dropped,
+        } += 1;
     }
 
     /// Handles a packet that the server sent to a session's socket.

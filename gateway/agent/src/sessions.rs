@@ -59,6 +59,12 @@ impl TrunkSessions {
         self.slots.get_mut(slot as usize)?.as_mut()
     }
 
+    /// The address of the session's gateway.
+    pub(crate) fn reply_to(&self, tag: Tag) -> Option<SocketAddr> {
+        let session = self.slots.get(self.slot(tag)? as usize)?.as_ref();
+        session.map(|session| session.reply_to)
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = (SessionSlot, &TrunkSession)> {
         (0..).zip(&self.slots).filter_map(|(slot, session)| Some((slot, session.as_ref()?)))
     }

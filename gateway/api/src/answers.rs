@@ -11,7 +11,7 @@ use evenkeel_contract::gateway::{
 };
 use evenkeel_contract::nodes::{Hop, NodePlace};
 use evenkeel_contract::policies::{Rollout, RolloutStage};
-use evenkeel_contract::sessions::{Advice, ClientGroup, Impairment, ImpairmentEvidence};
+use evenkeel_contract::sessions::{Advice, ClientGroup, Impairment, ImpairmentEvidence, Policing};
 use evenkeel_control::{ListChange, NodeName, NodeNames};
 use evenkeel_forecast::DecaySign;
 use evenkeel_model::Decider;
@@ -80,6 +80,11 @@ pub(super) fn impairment(impairment: &evenkeel_model::Impairment) -> Impairment 
 
 pub(super) fn advice(advice: evenkeel_model::Advice) -> Advice {
     Advice { advice: advice.kind.name().into(), cause: Some(advice.cause.name().into()) }
+}
+
+pub(super) fn policing(policing: evenkeel_model::Policing) -> Policing {
+    let evenkeel_model::Policing { step, limit_kbps, sent_kbps } = policing;
+    Policing { step: step.name().into(), limit_kbps, sent_kbps }
 }
 
 pub(super) fn forecast_evidence(

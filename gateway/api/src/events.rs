@@ -10,8 +10,9 @@ use evenkeel_contract::events::{
     Draining, EventData, ForecastChanged, GroupChanged, HandshakeEnded, HopRemoved,
     ImpairmentChanged, LossCompared, LossesUncovered, Missed, ModeChanged, MoveCauseFound,
     MoveEnded, Moved, NodeHealth, NodeListChanged, NodeRemoved, NodeStart, NodeStop, NotOpened,
-    Opened, PacketsShed, PolicyHealth, PredictedLoss, ProviderBreakerChanged, Renegotiated,
-    RoomDuplicate, StreamAdded, StreamRemoved, UncoveredLoss, UplinkSuspected, Witness,
+    Opened, PacketsShed, PolicingChanged, PolicyHealth, PredictedLoss, ProviderBreakerChanged,
+    Renegotiated, RoomDuplicate, StreamAdded, StreamRemoved, UncoveredLoss, UplinkSuspected,
+    Witness,
 };
 use evenkeel_contract::policies::TimedRollout;
 use evenkeel_control::history::traffic;
@@ -363,6 +364,15 @@ impl NoticeWriter {
                     room: Arc::clone(room_name),
                     scenario: Arc::clone(scenario),
                     advice: answers::advice(*advice),
+                })
+            }
+            CoreEvent::Policed { session, room_name, scenario, policing } => {
+                EventNotice::of(&PolicingChanged {
+                    at_us,
+                    session: session.to_string(),
+                    room: Arc::clone(room_name),
+                    scenario: Arc::clone(scenario),
+                    policing: policing.map(answers::policing),
                 })
             }
             CoreEvent::Standing { policy, fault, .. } => EventNotice::of(&PolicyHealth {

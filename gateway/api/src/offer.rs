@@ -17,9 +17,9 @@ use evenkeel_config::token::ClientDirection;
 use evenkeel_contract::errors::ErrorCode;
 use evenkeel_contract::offers::{
     AnswerSdp, CryptoAnswer, OfferAnswer, OfferCrypto, OfferDirection, OfferExtension,
-    OfferFeedback, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferQuic,
-    OfferRequest, OfferRtcp, OfferSrtp, OfferStreamKind, OrderedPairs, QuicAnswer, UdpAnswer,
-    WebtransportAnswer,
+    OfferFeedback, OfferIdentity, OfferIngress, OfferLayer, OfferMedia, OfferPayloadType,
+    OfferQuic, OfferRequest, OfferRtcp, OfferSrtp, OfferStreamKind, OrderedPairs, QuicAnswer,
+    UdpAnswer, WebtransportAnswer,
 };
 use evenkeel_contract::sessions::IceFragments;
 use evenkeel_control::{
@@ -34,8 +34,8 @@ use evenkeel_media::roq;
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{
     ClientIdentity, DeviceLimits, ExtensionUri, FeedbackSupport, HeaderExtension, IngressProtocol,
-    Labels, Latency, MediaDescription, MediaStream, PayloadType, RepairKind, RtcpPort, SessionId,
-    Srtp, StreamKind,
+    LAYERS_MAX, Labels, Latency, MediaDescription, MediaStream, OfferedLayer, PayloadType,
+    RepairKind, RtcpPort, SessionId, Srtp, StreamKind,
 };
 use evenkeel_process::random::fill;
 
@@ -66,6 +66,8 @@ const STREAMS_MAX: usize = 16;
 const PAYLOAD_TYPES_MAX: usize = 32;
 /// Maximum header extensions of a session; browsers offer up to 14.
 const EXTENSIONS_MAX: usize = 32;
+/// Maximum length of a RID: the longest element of the one-byte form (RFC 8285, section 4.2).
+const RID_MAX: usize = 16;
 /// Maximum nodes for which an offer may give addresses.
 const NODES_MAX: usize = 64;
 /// Maximum attributes with keys; phones offer up to eight.
@@ -350,6 +352,7 @@ fn parse(body: &[u8], caller: Option<CallerSpan>) -> Result<ParsedOffer, ApiErro
         None => {
             let mut client = described(raw.ingress, raw.media, raw.rtcp, raw.srtp)?;
             client.media.extensions = extensions(raw.extensions)?;
+            client.media.simulcast = simulcast(raw.simulcast, &client.media)?;
             (client, None)
         }
     };
@@ -679,6 +682,41 @@ fn extensions(raw: Vec<OfferExtension>) -> Result<Vec<HeaderExtension>, ApiError
         extensions.push(HeaderExtension { id, uri });
     }
     Ok(extensions)
+}
+
+fn simulcast(
+    raw: Vec<OfferLayer>,
+    media: &MediaDescription,
+) -> Result<Vec<OfferedLayer>, ApiError> {
+    at_most("simulcast", raw.len(), LAYERS_MAX)?;
+    if !raw.is_empty() && !media.has_video() {
+        return Err(ApiError::field("simulcast", "is given, but no stream in `media` is video"));
+    }
+    let (mut rids, mut ssrcs) = (BTreeSet::new(), BTreeSet::new());
+    let mut layers = Vec::with_capacity(raw.len());
+    for (at, OfferLayer { rid, ssrc, rtx }) in raw.into_iter().enumerate() {
+        let field = |name| format!("simulcast[{at}].{name}");
+        let is_name = (1..=RID_MAX).contains(&rid.len())
+            && rid.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if !is_name {
+            let message = format!("found `{rid}`, expected 1 to {RID_MAX} letters and digits");
+            return Err(ApiError::field(field("rid"), message));
+        }
+        if !rids.insert(rid.clone()) {
+            let message = format!("found `{rid}` a second time, expected each name once");
+            return Err(ApiError::field(field("rid"), message));
+        }
+        for (name, ssrc) in [("ssrc", ssrc), ("rtx", rtx)] {
+            if let Some(ssrc) = ssrc
+                && !ssrcs.insert(ssrc)
+            {
+                let message = format!("found {ssrc} a second time, expected each SSRC once");
+                return Err(ApiError::field(field(name), message));
+            }
+        }
+        layers.push(OfferedLayer { rid: rid.into(), ssrc, rtx_ssrc: rtx });
+    }
+    Ok(layers)
 }
 
 fn feedback(raw: &[OfferFeedback]) -> FeedbackSupport {

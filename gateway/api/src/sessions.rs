@@ -182,6 +182,7 @@ fn session_view(view: &SessionView, names: &NodeNames) -> Session {
         measures: measured(&session.measures),
         impairment: session.impairment.as_ref().map(answers::impairment),
         advice: session.advice.map(answers::advice),
+        policing: session.policing.map(answers::policing),
         ice: view.ice.as_ref().map(|ice| IceFragments {
             ufrag: ice.gateway.to_string(),
             client_ufrag: ice.client.to_string(),
@@ -229,6 +230,7 @@ fn explained(
         measures: measured(&standing.measures),
         impairment: standing.impairment.as_ref().map(answers::impairment),
         advice: standing.advice.map(answers::advice),
+        policing: standing.policing.map(answers::policing),
         degradation_limits: limits.map(|limit| limit.name().into()).collect(),
         voice_only_for: explanation.voice_only_for.as_ref().map(answers::client_group),
         share_permille: explanation.share_permille,

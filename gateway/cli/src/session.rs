@@ -10,7 +10,7 @@ use evenkeel_contract::gateway::{IndexedSession, IndexedSessionList};
 use evenkeel_contract::nodes::{NodeList, NodePlace};
 use evenkeel_contract::sessions::{
     Advice, AskedRevision, EndedExplanation, EndedSession, Explanation, HistoryPage, Impairment,
-    LiveExplanation, PolicyAnswer, Quarantine, RoomDecisions, RoomExplanation, Session,
+    LiveExplanation, Policing, PolicyAnswer, Quarantine, RoomDecisions, RoomExplanation, Session,
     SessionPage, SessionRating,
 };
 use serde_json::{Value, json};
@@ -151,7 +151,9 @@ fn quality(measures: &BTreeMap<Word, u32>) -> String {
     let trip = measures.get("rtt-client").map(|us| format!("round trip {}", ms(*us)));
     let available = measures.get("available-down");
     let available = available.map(|kbps| format!("available {kbps} kbit/s down"));
-    let parts = [r, both("loss", &percent), left, both("jitter", &ms), trip, available];
+    let growth = measures.get("trend-down").filter(|permille| **permille > 0);
+    let growth = growth.map(|ms| format!("delay grows {ms} ms/s down"));
+    let parts = [r, both("loss", &percent), left, both("jitter", &ms), trip, available, growth];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
@@ -366,6 +368,7 @@ fn explain(said: &LiveExplanation) {
         impairment(said).iter().for_each(say);
     }
     said.advice.iter().for_each(|it| say(&advice(it)));
+    said.policing.iter().for_each(|it| say(&policing(it)));
     let less = if said.share_permille < 1_000 { ", for lack of capacity" } else { "" };
     say(&format!("  rung {}{}{less}", said.rung, degradation(said.cap_kbps, &said.actions)));
     let limits: Vec<&str> = said.degradation_limits.iter().map(|reason| limit(reason)).collect();
@@ -549,6 +552,20 @@ fn impairment(said: &Impairment) -> Vec<String> {
 fn advice(said: &Advice) -> String {
     let cause = said.cause.as_deref().unwrap_or("unknown segment");
     format!("  user advised: {}, for the {cause}", said.advice)
+}
+
+/// The policing of the client: `  policed: sends 3100 of at most 2000 kbit/s; is told by REMB or TMMBR`.
+fn policing(said: &Policing) -> String {
+    let treatment = match &*said.step {
+        "told" => "is told by REMB or TMMBR",
+        "frames" => "frames of its video are dropped",
+        "voice" => "frames of its video and packets of its voice are dropped",
+        "encrypted" => "its media passes, since its SRTP does not end at the gateway",
+        "unknown-codec" => "its media passes, since the frames of its codec are unknown",
+        other => other,
+    };
+    let (sent, limit) = (said.sent_kbps, said.limit_kbps);
+    format!("  policed: sends {sent} of at most {limit} kbit/s; {treatment}")
 }
 
 /// The segment with the session of that device, uplink or downlink: `the uplink of s18`.

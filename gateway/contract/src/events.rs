@@ -12,7 +12,7 @@ use crate::Word;
 use crate::gateway::{ForecastEvidence, ReloadReport};
 use crate::nodes::Hop;
 use crate::policies::TimedRollout;
-use crate::sessions::{Advice, Impairment, Traffic};
+use crate::sessions::{Advice, Impairment, Policing, Traffic};
 
 /// The data of an event.
 pub trait EventData: Serialize + DeserializeOwned {
@@ -65,6 +65,7 @@ names! {
     Degraded = "degraded",
     ImpairmentChanged = "impaired",
     AdviceChanged = "advice",
+    PolicingChanged = "policed",
     Draining = "draining",
     NodeStart = "start",
     NodeStop = "stop",
@@ -698,6 +699,24 @@ pub struct AdviceChanged {
     /// The advice, or the end of the one before.
     #[serde(flatten)]
     pub advice: Advice,
+}
+
+/// A client sends more than it may, is policed in another way, or no more.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct PolicingChanged {
+    /// Unix time.
+    pub at_us: u64,
+    /// The session's id.
+    pub session: String,
+    /// The room's name.
+    pub room: Arc<str>,
+    /// The scenario's name.
+    pub scenario: Arc<str>,
+    /// Left out if the policing ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policing: Option<Policing>,
 }
 
 /// A node takes no rooms any more, or does again; without a node, the gateway shuts down.

@@ -28,7 +28,7 @@ pub struct OfferRequest {
     /// Labels for policies, at most 32 of at most 256 bytes. Default: none.
     #[serde(default)]
     pub labels: OrderedPairs,
-    /// Of a WebRTC client, in place of `ingress`, `media`, `extensions`, `rtcp` and `srtp`.
+    /// Of a WebRTC client, in place of `ingress`, `media`, `extensions`, `simulcast`, `rtcp` and `srtp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webrtc: Option<OfferSdp>,
     /// How the client's packets arrive.
@@ -40,6 +40,9 @@ pub struct OfferRequest {
     /// The header extensions of its packets, at most 32. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extensions: Vec<OfferExtension>,
+    /// The simulcast layers of its video, at most four. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub simulcast: Vec<OfferLayer>,
     /// Default: `mux`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtcp: Option<OfferRtcp>,
@@ -64,6 +67,7 @@ impl OfferRequest {
             ("ingress", self.ingress.is_some()),
             ("media", self.media.is_some()),
             ("extensions", !self.extensions.is_empty()),
+            ("simulcast", !self.simulcast.is_empty()),
             ("rtcp", self.rtcp.is_some()),
             ("srtp", self.srtp.is_some()),
         ];
@@ -262,6 +266,21 @@ pub struct OfferExtension {
     pub id: u8,
     /// The URI: `urn:ietf:params:rtp-hdrext:ssrc-audio-level`.
     pub uri: String,
+}
+
+/// A simulcast layer of a client's video (RFC 8853).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct OfferLayer {
+    /// Its name in header extensions (RFC 8851), 1 to 16 letters and digits: `h`.
+    pub rid: String,
+    /// Its SSRC. Default: the packets name their layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssrc: Option<u32>,
+    /// The SSRC of its retransmissions (RFC 4588). Default: the packets name the layer that they repair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtx: Option<u32>,
 }
 
 /// RTCP feedback.

@@ -68,6 +68,9 @@ pub struct Session {
     /// The advice to its user that holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<Advice>,
+    /// The policing of the client; left out if it sends no more than it may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policing: Option<Policing>,
     /// Of a client that checks its path by STUN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ice: Option<IceFragments>,
@@ -143,6 +146,20 @@ pub struct Advice {
     /// out: there was no advice before `restored`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Word>,
+}
+
+/// The policing of a client that sends more than it may.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(JsonSchema))]
+#[serde(default)]
+pub struct Policing {
+    /// `told` of the limit; `frames` of its video are dropped, or its `voice` as well; or nothing more is done because its media is `encrypted`
+    /// or of an `unknown-codec`.
+    pub step: Word,
+    /// The ceiling of its scenario, or a lower cap in force.
+    pub limit_kbps: u32,
+    /// Its rate of about the last second.
+    pub sent_kbps: u32,
 }
 
 /// Measurements along the path of a session; a measurement that was not taken is left out.
@@ -303,6 +320,9 @@ pub struct LiveExplanation {
     /// As of a session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<Advice>,
+    /// As of a session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policing: Option<Policing>,
     /// Why the session is not degraded further: `cap-unsupported`, `no-video`…
     pub degradation_limits: Vec<Word>,
     /// The group of clients by which the session was admitted with voice only, until its breaker is closed.

@@ -140,7 +140,8 @@ fn trunk(
             buffers::set_sizes(&socket, SOCKET_BUFFER);
             socket.connect(&node.address.into())?;
         }
-        Ok(TrunkSocket { socket: socket.into(), seal: seal(node).map(Box::new) })
+        let first_number = evenkeel_process::random::draw() as u16;
+        Ok(TrunkSocket { socket: socket.into(), seal: seal(node).map(Box::new), first_number })
     };
     let unreachable =
         |error| EquipError::Node { node: (*node.name).into(), address: node.address, error };

@@ -321,6 +321,10 @@ pub struct ScenarioTraffic {
     pub repaired: u64,
     /// Bytes of the parity packets that the gateway made for clients. They are included in the bytes above, and in `repairs`.
     pub parity_bytes: u64,
+    /// Packets of video to clients that waited for their turn.
+    pub paced: u64,
+    /// Packets of clients that were dropped, since these send more than they may.
+    pub policed: u64,
     /// Packets that repair others, in the order of [`RepairKind::ALL`]. They are included in the packets above.
     pub repairs: [RepairCounts; RepairKind::ALL.len()],
 }

@@ -521,6 +521,8 @@ impl Costs {
             thinned,
             repaired,
             parity_bytes,
+            paced,
+            policed,
             ..
         } = counts;
         let traffic = self.scenarios.entry(Arc::clone(scenario)).or_default();
@@ -535,6 +537,8 @@ impl Costs {
         traffic.thinned += u64::from(*thinned);
         traffic.repaired += u64::from(*repaired);
         traffic.parity_bytes += parity_bytes;
+        traffic.paced += u64::from(*paced);
+        traffic.policed += u64::from(*policed);
         for (sum, new) in traffic.repairs.iter_mut().zip(repairs) {
             sum.packets_up += new.packets_up;
             sum.bytes_up += new.bytes_up;

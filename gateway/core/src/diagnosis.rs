@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use evenkeel_diagnosis::{
-    ImpairmentChange, OwnFaults, PathContext, ProbedLeg, RoomUplinks, SessionPath,
+    DeviceSlot, ImpairmentChange, OwnFaults, PathContext, ProbedLeg, RoomUplinks, SessionPath,
     StandingImpairment,
 };
 use evenkeel_model::{
@@ -150,7 +150,7 @@ impl Diagnosis {
         self.paths.values_mut().for_each(|path| path.reset_counts());
     }
 
-    /// Counts the workers' report on a live session, and judges the session once per slot.
+    /// Counts the workers' report on a live session, and judges the session once per slot. Returns the slot of its device that ended.
     pub(crate) fn handle_flow(
         &mut self,
         id: SessionId,
@@ -160,15 +160,17 @@ impl Diagnosis {
         nodes: &NodeTable,
         effects: &mut Effects,
         now: Instant,
-    ) {
-        let Some(session) = sessions.get(&id) else { return };
+    ) -> Option<DeviceSlot> {
+        let session = sessions.get(&id)?;
         let (slot, room) = (self.slot_of(now), session.room());
         let path = self.paths.entry(id).or_default();
         let before = path.impairing_node();
+        let mut device = None;
         if slot > path.slot {
             let ended = path.slot;
             path.begin_slot(slot);
-            path.note_frames(self.slot_length, session.plan_in_force().limits.send_kbps > 0);
+            device = (ended > 0).then(|| path.device_slot(id, self.slot_length));
+            path.note_frames(self.slot_length, session.is_capped());
             if ended + 1 == slot
                 && let Some(uplink) = path.uplink(id)
             {
@@ -178,13 +180,14 @@ impl Diagnosis {
             change.into_iter().for_each(|it| report(id, it, sessions, rooms, effects));
         }
         self.own.note_packets(slot, flow.packets());
-        let Some(path) = self.paths.get_mut(&id) else { return };
+        let path = self.paths.get_mut(&id)?;
         let change = path.add(flow);
         let impairing = path.impairing_node();
         self.change_count(before, impairing);
         if let Some(change) = change {
             report(id, change, sessions, rooms, effects);
         }
+        device
     }
 
     #[cfg(test)]

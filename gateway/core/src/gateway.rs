@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_breakers::WINDOW;
+use evenkeel_diagnosis::DeviceSlot;
 use evenkeel_model::{
     AcceptedOffer, Arm, Board, BreachCount, BreakerMode, ClientGroup, ClientLabel, CloseReason,
     CoreEvent, CoreSettings, Decider, FailureDomain, FailureScope, FlowCounts, GuardRule, Health,
@@ -574,7 +575,7 @@ impl Gateway {
         let Tables { sessions, nodes, effects, settings, slos, .. } = &mut self.tables;
         let flow = quality.handle_flow(id, flow, sessions, rooms, nodes, effects, now);
         let Some(flow) = flow else { return };
-        diagnosis.handle_flow(id, &flow, sessions, rooms, nodes, effects, now);
+        let device = diagnosis.handle_flow(id, &flow, sessions, rooms, nodes, effects, now);
         let impairment = diagnosis.impairment(id);
         advice.handle_flow(id, impairment, sessions, rooms, settings, effects, now);
         let loses_by_client = diagnosis.loses_by_client(id);
@@ -583,10 +584,33 @@ impl Gateway {
         {
             session.judge_clients(is_impaired, &mut self.admission.client_breakers, now);
         }
+        if let Some(session) = sessions.unrecorded_mut(&id)
+            && session.take_policing(flow.policing)
+            && let Some(room) = rooms.get(&session.room())
+        {
+            let (room_name, scenario) = (room.name().clone(), session.scenario().clone());
+            let policing = flow.policing;
+            effects.event(CoreEvent::Policed { session: id, room_name, scenario, policing });
+        }
         sessions.judge_objective(id, flow.missed, settings, slos, now);
+        if let Some(slot) = device {
+            self.follow_device(id, &slot);
+        }
         self.judge(|policies, subjects, effects| {
             policies.weigh_flow(id, flow.missed, subjects, now, effects);
         });
+    }
+
+    /// Asks a device that cannot keep up for less, or lets it send more again.
+    fn follow_device(&mut self, id: SessionId, slot: &DeviceSlot) {
+        let Some(session) = self.tables.sessions.unrecorded_mut(&id) else { return };
+        let Some(change) = session.follow_device(slot) else { return };
+        let (room_name, plan) = (self.rooms.name_of(session.room()), session.plan_now());
+        self.tables.apply_to_session(id, change);
+        let (op, arg, rung) = (Op::CapUp, u64::from(plan.arg(Op::CapUp)), plan.rung());
+        let by = Decider::Native;
+        let event = CoreEvent::Degraded { session: id, room_name, op, arg, rung, by };
+        self.tables.effects.event(event);
     }
 
     /// Takes the number of packets that this gateway has dropped since it began, for lack of room in its own queues and

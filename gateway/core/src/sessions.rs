@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_breakers::{ClientBreakers, DomainBreakers, JudgedWindow};
+use evenkeel_diagnosis::{DeviceLoad, DeviceSlot};
 use evenkeel_instant as instant;
 use evenkeel_model::{
     ActionFacts, CapBounds, ClientGroup, ClientIdentity, ClientTransport, ClosedMove,
     ClosedSession, CoreSettings, Decider, DegradedSession, DeviceLimits, Hop, IdMap, IdSet,
     IngressProtocol, Labels, Measures, MediaDescription, MediaLimits, Metric, MoveOutcome, Offer,
-    Op, Param, Plan, PlanRecord, PluginState, PolicyName, RedundancyMode, RoomId, Scenario,
-    ServiceObjective, SessionId, ZoneId, actions, lower_cap,
+    Op, Param, Plan, PlanRecord, PluginState, Policing, PolicyName, RedundancyMode, RoomId,
+    Scenario, ServiceObjective, SessionId, ZoneId, actions, lower_cap,
 };
 use evenkeel_revisions::{Revision, Revisions, StateVersions};
 use evenkeel_slo::{SessionMarks, SessionMisses, SloTable};
@@ -760,6 +761,13 @@ struct SessionMedia {
     r_centi_sum: u64,
     r_reports: u32,
     track: Option<FlowTracker>,
+    /// The sum of the rates of the client's media in the reports of this slot of the diagnosis, in kbit/s, and their number.
+    sent_kbps_sum: u64,
+    sent_reports: u32,
+    /// The load of the client's device.
+    load: DeviceLoad,
+    /// The policing of the client by its worker.
+    policing: Option<Policing>,
 }
 
 /// The consequences of a change of a session, for the tables beside it.
@@ -1045,9 +1053,21 @@ impl Session {
         self.plan_version
     }
 
-    /// The plan by policies, limited by the share and by the breaker of the client's group: with voice only, the client's
-    /// sending is capped at the floor, which leaves no room for video.
+    /// The plan by policies, limited by the share, by the breaker of the client's group and by the load of its device.
     pub(crate) fn plan_now(&self) -> Plan {
+        let plan = self.plan_without_load();
+        match self.media.as_ref().map_or(0, |media| media.load.cap_kbps()) {
+            0 => plan,
+            kbps => {
+                let cap = lower_cap(plan.arg(Op::CapUp), kbps);
+                plan.with(Op::CapUp, cap, &self.request.media)
+            }
+        }
+    }
+
+    /// The plan whatever the load of the device is. With voice only, the client's sending is capped at the floor, which leaves no room for
+    /// video.
+    fn plan_without_load(&self) -> Plan {
         let SessionRequest { media, bounds, .. } = &*self.request;
         let mut plan = self.plan;
         if self.share < WHOLE {
@@ -1066,6 +1086,25 @@ impl Session {
     pub(crate) fn plan_in_force(&self) -> PlanInForce {
         let plan = self.plan_now();
         PlanInForce { plan, limits: plan.limits(&self.facts()) }
+    }
+
+    /// Something else than the load of its device caps the rate of the client.
+    pub(crate) fn is_capped(&self) -> bool {
+        self.plan_without_load().limits(&self.facts()).send_kbps > 0
+    }
+
+    /// Judges by a slot that ended whether the client's device keeps up. Returns the consequences if it is asked for another rate.
+    pub(crate) fn follow_device(&mut self, slot: &DeviceSlot) -> Option<SessionChange> {
+        let can_ask = self.request.media.takes_caps() && !self.is_capped();
+        let floor_kbps = self.request.bounds.floor_kbps;
+        let media = self.media.as_mut()?;
+        let (sum, reports) = (media.sent_kbps_sum, media.sent_reports);
+        (media.sent_kbps_sum, media.sent_reports) = (0, 0);
+        let sent_kbps = sum.checked_div(reports.into()).filter(|_| can_ask);
+        let before = media.load.cap_kbps();
+        media.load.judge(slot, sent_kbps.map(|kbps| kbps as u32), floor_kbps);
+        let is_other = media.load.cap_kbps() != before;
+        is_other.then(|| self.replanned())
     }
 
     /// The facts that bound the session's actions.
@@ -1111,8 +1150,24 @@ impl Session {
             media.r_centi_sum += u64::from(r_centi);
             media.r_reports += 1;
         }
+        if let Some(kbps) = measures.measured(Metric::BitrateUp) {
+            media.sent_kbps_sum += u64::from(kbps);
+            media.sent_reports += 1;
+        }
         last_heard.into_iter().for_each(|heard| self.excuse_silence(heard));
         was_idle && !self.is_idle()
+    }
+
+    /// Takes the policing of the client by its worker. Returns whether it is another step, begins or ends.
+    pub(crate) fn take_policing(&mut self, policing: Option<Policing>) -> bool {
+        let media = self.media.get_or_insert_default();
+        let before = std::mem::replace(&mut media.policing, policing);
+        before.map(|it| it.step) != policing.map(|it| it.step)
+    }
+
+    /// The policing of the client, if it sends more than it may.
+    pub(crate) fn policing(&self) -> Option<Policing> {
+        self.media.as_ref()?.policing
     }
 
     /// The workers' last report has neither packets nor a measured value, or there was none.

@@ -4,19 +4,17 @@ use std::time::Duration;
 
 use evenkeel_model::{FlowCounts, ImpairmentSign};
 
+use crate::load::{FRAMES_MOVING, FRAMES_USUAL};
 use crate::loss::{CERTAIN, EVERYDAY, certainty};
-
-/// Usual video frames per second from which a fall is noticed. Shared screens have fewer, and vary.
-const FRAMES_USUAL: f32 = 15.0;
 
 /// A device is named if it sends less than this share of its usual frames.
 const FRAMES_LEFT: f32 = 1.0 / 3.0;
 
-/// Frames per second from which a device is behind: a shared screen without changes, which may replace a camera, has one.
-const FRAMES_MOVING: f32 = 2.0;
-
 /// Part by which a slot changes the usual number of frames.
 const FRAMES_WEIGHT: f32 = 0.125;
+
+/// A key frame is late if it did not come this long after its request: a usual path and a device that keeps up need half of it.
+pub(crate) const KEY_FRAME_LATE: Duration = Duration::from_secs(1);
 
 /// Key frames are missing if none came although they were requested for this time: slow uplinks need a second for one.
 const KEY_FRAME_WITHIN: Duration = Duration::from_secs(2);
@@ -44,6 +42,10 @@ impl DeviceCounts {
         add(&mut self.voice, flow.sent[0]);
         self.silent_voice = flow.silent_voice;
         self.key_frame_missing_ms = self.key_frame_missing_ms.max(flow.key_frame_missing_ms);
+    }
+
+    pub(crate) fn frames_per_second(&self, slot_length: Duration) -> f32 {
+        self.frames as f32 / slot_length.as_secs_f32()
     }
 
     pub(crate) fn silent_packets(&self) -> Option<u32> {
@@ -78,7 +80,7 @@ impl FrameRate {
         is_limited: bool,
         adapts: bool,
     ) {
-        let frames = last.frames as f32 / slot_length.as_secs_f32();
+        let frames = last.frames_per_second(slot_length);
         let was_limited = std::mem::replace(&mut self.was_limited, is_limited);
         if is_limited || frames == 0.0 {
             self.usual = 0.0;
@@ -91,9 +93,14 @@ impl FrameRate {
         }
     }
 
+    /// The usual frames per second; 0 if they are unknown.
+    pub(crate) fn usual(&self) -> f32 {
+        self.usual
+    }
+
     /// Frames per second of the last slot, and usually, if a fall would be noticed.
     pub(crate) fn evidence(&self, last: DeviceCounts, slot_length: Duration) -> Option<[u32; 2]> {
-        let frames = last.frames as f32 / slot_length.as_secs_f32();
+        let frames = last.frames_per_second(slot_length);
         (self.usual >= FRAMES_USUAL).then_some([frames as u32, self.usual as u32])
     }
 

@@ -13,7 +13,7 @@
 //! Probes are lost or delayed on the leg and not in the node, which tells these two apart. Loss and jitter while the
 //! gateway was late or dropped packets are its own, as is a stall of a quarter of the time. The device of a sender is named if no
 //! packet is lost and video frames become much rarer although nothing limits the bit rate, requested key frames do not come, or
-//! its voice never had any sound.
+//! its voice never had any sound. A device that sends less than two thirds of its usual frames over a good path is asked for less.
 //!
 //! A round trip covers both directions, so one of a client does not tell its uplink from its downlink: the segment is
 //! unknown.
@@ -23,6 +23,7 @@
 
 mod advice;
 mod device;
+mod load;
 mod loss;
 mod own;
 mod path;
@@ -31,6 +32,7 @@ mod timing;
 mod uplinks;
 
 pub use advice::{Advisor, FLOOR_R_CENTI, SessionQuality, VideoState};
+pub use load::{DeviceLoad, DeviceSlot};
 pub use own::{OwnFault, OwnFaults};
 pub use path::{ImpairmentChange, PathContext, ProbedLeg, SessionPath, StandingImpairment};
 pub use uplinks::{HeardUplinks, RoomUplinks, SenderUplink};

@@ -6,11 +6,12 @@ use evenkeel_model::{
     FlowCounts, Hop, Impairment, ImpairmentSign, NodeId, PathEvidence, PathSegment, SessionId,
 };
 
-use crate::device::{DeviceCounts, FrameRate, device_fault};
+use crate::device::{DeviceCounts, FrameRate, KEY_FRAME_LATE, device_fault};
+use crate::load::DeviceSlot;
 use crate::loss::{EVERYDAY, IMPAIRS_PPM, LossShare, OwnLoss, per_cent};
 use crate::own::OwnFault;
 use crate::reports::{LastReports, Recalled};
-use crate::timing::{MeanJitter, jittery_segment, slow_segment};
+use crate::timing::{JITTER_IMPAIRS_US, MeanJitter, jittery_segment, slow_segment};
 use crate::uplinks::{HeardUplinks, SenderUplink};
 
 /// An impairment ends after this many slots without it, and another segment is named after as many findings.
@@ -247,6 +248,24 @@ impl SessionPath {
     /// Loss from the node in the slots for which the uplinks of all senders are known.
     fn compared(&self) -> LossShare {
         from_node(&self.counts[2..])
+    }
+
+    /// Returns the media of the session's device in the slot that ended, before [`note_frames`](Self::note_frames) adapts the usual rate.
+    pub fn device_slot(&self, id: SessionId, slot_length: Duration) -> DeviceSlot {
+        let last = self.counts[1].device;
+        let missing = Duration::from_millis(last.key_frame_missing_ms().unwrap_or(0).into());
+        let is_of_network = |it: StandingImpairment| {
+            it.impairment.at == id && it.impairment.segment != PathSegment::Device
+        };
+        let jitter_us = self.counts[1].jitter_up.us().unwrap_or(0);
+        DeviceSlot {
+            frames: last.frames_per_second(slot_length),
+            usual: self.frame_rate.usual(),
+            lacks_key_frame: missing >= KEY_FRAME_LATE,
+            is_network_fine: !self.impairment.is_some_and(is_of_network)
+                && from_client(&self.counts[1..=2]).share() < EVERYDAY
+                && jitter_us < JITTER_IMPAIRS_US,
+        }
     }
 
     /// Adapts the usual frame rate, unless the device is to blame for this one.

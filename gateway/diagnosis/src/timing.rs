@@ -8,7 +8,7 @@ use crate::uplinks::SenderUplink;
 /// Interarrival jitter (RFC 3550, 6.4.1) of a segment that impairs a session. It is a mean deviation: if packets of 20 ms keep
 /// their order, random delays of up to 150 ms show as 23 ms. Some devices send two packets every 40 ms, which show as 20 ms and
 /// do no harm.
-const JITTER_IMPAIRS_US: u32 = 22_000;
+pub(crate) const JITTER_IMPAIRS_US: u32 = 22_000;
 
 /// Everyday jitter. A higher jitter needs the certainty [`CERTAIN`].
 const JITTER_EVERYDAY_US: f64 = 10_000.0;

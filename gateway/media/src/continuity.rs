@@ -112,6 +112,9 @@ pub struct Continuity {
     /// Packets missed at switches by streams that were forgotten.
     missed: u32,
     streams: Vec<OutgoingStream>,
+    /// A source was new since the last [`Continuity::take_joined`].
+    #[serde(default)]
+    joined: bool,
     /// Comes with the session, not with a copy of its state.
     #[serde(skip)]
     announced: Option<Arc<AnnouncedStreams>>,
@@ -146,9 +149,16 @@ impl Continuity {
             left: None,
             missed: 0,
             streams: Vec::new(),
+            joined: false,
             announced: None,
             surplus_at: None,
         }
+    }
+
+    /// Returns whether a packet since the last call was the first one of its source.
+    #[inline]
+    pub fn take_joined(&mut self) -> bool {
+        std::mem::take(&mut self.joined)
     }
 
     /// Switches the hop. Packets of the previous hop pass until
@@ -358,6 +368,7 @@ impl Continuity {
         now: Instant,
     ) -> Pass {
         let (epoch, previous, protection) = (self.epoch, self.previous, self.protection);
+        self.joined = true;
         if let Some(stream) = self.went_on(header, clock_rate, now) {
             stream.go_on(epoch, previous);
             // Withheld packets are not missing.
@@ -608,6 +619,12 @@ impl Continuity {
         self.announced = Some(announced);
     }
 
+    /// Returns the SSRC that was announced for the parity of this stream; `None` for a client without m-lines.
+    pub fn parity_ssrc(&self, ssrc: u32) -> Option<u32> {
+        let announced = self.announced.as_ref()?;
+        Some(announced.parity_ssrc(announced.section(ssrc)?.index))
+    }
+
     /// Returns whether the client turned off the m-line of the stream at this place.
     fn is_held(&self, index: usize) -> bool {
         let ssrc = self.streams[index].ssrc;
@@ -638,9 +655,7 @@ impl Continuity {
     }
 
     fn place_beside(&self, repaired: u32, announced: &AnnouncedStreams) -> Placement {
-        let section = announced.section(repaired).filter(|section| section.has_retransmissions);
-        let Some(section) = section else { return Placement::Surplus };
-        let ssrc = announced.retransmission_ssrc(section.index);
+        let Some(ssrc) = announced.retransmissions_of(repaired) else { return Placement::Surplus };
         self.stream_of(ssrc).map_or(Placement::Begins(ssrc), Placement::Continues)
     }
 
@@ -701,9 +716,7 @@ impl Continuity {
         is_repaired: impl Fn(u8) -> bool,
         now: Instant,
     ) -> (Pass, Option<OriginalNumbers>) {
-        let lost = RtpHeader { sequence, ..*header };
-        let found = self.repaired(epoch, header.ssrc, &lost, clock_rate, is_repaired);
-        let original = found.and_then(|index| self.streams[index].original(&lost));
+        let original = self.original(epoch, header, sequence, clock_rate, is_repaired);
         match original {
             Some(OriginalNumbers { ssrc, .. }) => {
                 let pass = self.pass_from(epoch, header, clock_rate, Some(ssrc), now);
@@ -718,6 +731,21 @@ impl Continuity {
                 (Pass::Stale, None)
             }
         }
+    }
+
+    /// Returns the client's numbers of the packet that a retransmission contains; the arguments are those of
+    /// [`pass_retransmission`](Self::pass_retransmission). `None` if the client got no such packet of the sender.
+    pub fn original(
+        &self,
+        epoch: StreamEpoch,
+        header: &RtpHeader,
+        sequence: u16,
+        clock_rate: u32,
+        is_repaired: impl Fn(u8) -> bool,
+    ) -> Option<OriginalNumbers> {
+        let lost = RtpHeader { sequence, ..*header };
+        let index = self.repaired(epoch, header.ssrc, &lost, clock_rate, is_repaired)?;
+        self.streams[index].original(&lost)
     }
 
     /// Finds the stream of a lost packet: that of the m-line on which the source of retransmissions has its place, or one with

@@ -147,15 +147,21 @@ impl RateEstimate {
     /// The rate in kbit/s. `None` if nothing is known, or nothing fresh.
     pub fn kbps(&self, now: Instant) -> Option<u32> {
         let now_us = micros_between(self.origin?, now);
-        let is_heard = self.heard_us.is_some_and(|heard| now_us - heard < FEEDBACK_KEPT_US);
-        let by_arrivals = if is_heard { self.path.kbps() } else { None };
+        let by_arrivals = if self.is_heard(now_us) { self.path.kbps() } else { None };
         let kbps = by_arrivals.or_else(|| self.reports.kbps(now_us))?;
         Some(kbps.round() as u32)
     }
 
-    /// The trend of the one-way delay: microseconds by which it grows in a second.
-    pub fn trend_us_per_s(&self) -> Option<i32> {
-        self.path.trend.slope().map(|slope| (slope * 1e6) as i32)
+    /// The trend of the one-way delay: microseconds by which it grows in a second. `None` without fresh feedback about arrivals.
+    pub fn trend_us_per_s(&self, now: Instant) -> Option<i32> {
+        let now_us = micros_between(self.origin?, now);
+        let slope = self.path.trend.slope().filter(|_| self.is_heard(now_us))?;
+        Some((slope * 1e6) as i32)
+    }
+
+    /// Returns whether there is fresh feedback about arrivals.
+    fn is_heard(&self, now_us: i64) -> bool {
+        self.heard_us.is_some_and(|heard| now_us - heard < FEEDBACK_KEPT_US)
     }
 
     fn since_origin(&mut self, at: Instant) -> i64 {

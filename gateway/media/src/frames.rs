@@ -1,7 +1,8 @@
 //! Which frames of a video stream may be dropped: those to which no other frame refers, and those of the higher temporal layers.
 //!
-//! Read from VP8 (RFC 7741), VP9 (RFC 9628) and H.264 (RFC 6184). AV1 has this in a header extension (dependency descriptor), whose
-//! structure comes with key frames only; its frames are not told apart.
+//! Read from VP8 (RFC 7741), VP9 (RFC 9628) and H.264 (RFC 6184), and for [`av1`] from a header extension.
+
+pub mod av1;
 
 use crate::key_frame::units;
 
@@ -32,7 +33,7 @@ pub enum LayerJoin {
 }
 
 impl FrameLink {
-    /// Reads the payload of a packet. `None` if the codec is unknown, or the payload says nothing about its frame.
+    /// Reads the payload of a packet. `None` if the payloads of the codec are not read, or this one says nothing about its frame.
     pub fn read(codec: &str, payload: &[u8]) -> Option<FrameLink> {
         let is = |name: &str| codec.eq_ignore_ascii_case(name);
         if is("vp8") {

@@ -9,7 +9,8 @@
 //! it, [`key_frame`] and [`frames`] look into video, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change
 //! of sender from the receiver, also in a [`retransmission`], [`merge`] deduplicates two copies of a
 //! stream, [`rtp::Reception`], [`loss`] and [`quality`] measure reception, [`probe`] a path before there is media.
-//! [`repair`] restores lost packets, [`estimate`] tells the rate that a path can carry.
+//! [`repair`] restores lost packets, [`estimate`] tells the rate that a path can carry, [`pacer`] sends at it, [`policing`] finds a sender that
+//! exceeds one, [`layers`] passes one layer of simulcast.
 //! [`fingerprint`] checks the certificate of a DTLS handshake.
 
 mod bytes;
@@ -19,9 +20,12 @@ pub mod estimate;
 pub mod fingerprint;
 pub mod frames;
 pub mod key_frame;
+pub mod layers;
 pub mod loss;
 pub mod merge;
 pub mod numbering;
+pub mod pacer;
+pub mod policing;
 pub mod probe;
 pub mod quality;
 pub mod repair;

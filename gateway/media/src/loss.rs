@@ -84,6 +84,9 @@ pub struct StreamLoss {
     /// Present once a packet was noted. Another process notes them anew.
     #[serde(skip)]
     sent: Option<Box<SentNumbers>>,
+    /// The share of packets that the client lacks after repair, ppm, until the report about the same interval is read.
+    #[serde(skip)]
+    left_ppm: Option<i64>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize, Debug)]
@@ -121,9 +124,21 @@ impl StreamLoss {
         }
     }
 
-    /// Forgets the packets that were noted: another process notes them anew.
-    pub fn forget_sent(&mut self) {
-        self.sent = None;
+    /// Returns a copy without the packets that were noted.
+    pub fn recorded(&self) -> StreamLoss {
+        let StreamLoss { last, same, separate, missing_to, bursts, counted, voip_bursts, .. } =
+            *self;
+        StreamLoss {
+            last,
+            same,
+            separate,
+            missing_to,
+            bursts,
+            counted,
+            voip_bursts,
+            sent: None,
+            left_ppm: None,
+        }
     }
 
     /// Returns whether packets of the stream are noted.
@@ -170,9 +185,11 @@ impl StreamLoss {
         let report = LastReport { sequence_max: block.sequence_max, unsent };
         let last = self.last.replace(report);
         let (same, separate) = (std::mem::take(&mut self.same), std::mem::take(&mut self.separate));
-        let fraction = i64::from(block.fraction_lost);
-        let all =
-            |ppm, before_path| IntervalLoss { before_repair: ppm, after_repair: ppm, before_path };
+        let (fraction, left) = (i64::from(block.fraction_lost), self.left_ppm.take());
+        let all = |ppm, before_path| {
+            let after_repair = left.unwrap_or(ppm);
+            IntervalLoss { before_repair: ppm, after_repair, before_path }
+        };
         let reported = fraction * PPM / 256;
         let Some(last) = last else {
             // The first report tells of all numbers.
@@ -192,7 +209,7 @@ impl StreamLoss {
         let share = |lost: i64| lost * PPM / (256 * sent);
         IntervalLoss {
             before_repair: share(lost + 256 * i64::from(same)).min(PPM),
-            after_repair: share(lost - 256 * i64::from(separate)),
+            after_repair: left.unwrap_or_else(|| share(lost - 256 * i64::from(separate))),
             before_path: unsent.max(0) * PPM / i64::from(expected),
         }
     }
@@ -220,6 +237,20 @@ impl StreamLoss {
             _ => 0,
         };
         self.read_count(numbers, lost, unsent, now)
+    }
+
+    /// Reads which packets the client has after repair (RFC 5725), of those that were [noted](Self::note_sent). Nothing else tells what parity
+    /// restored. The next report, or exact count, is about the same packets.
+    pub fn read_runs_after_repair(&mut self, runs: &LossRuns<'_>) {
+        let Some(sent) = self.sent.as_deref().filter(|_| runs.thinning == 0) else { return };
+        let (mut at, mut packets, mut lost) = (runs.begin, 0_u32, 0_u32);
+        for run in runs.runs() {
+            let sent = sent.sent_in(at, run.length);
+            packets += sent;
+            lost += if run.is_lost { sent } else { 0 };
+            at = at.wrapping_add(run.length);
+        }
+        self.left_ppm = (i64::from(lost) * PPM).checked_div(packets.into());
     }
 
     /// Notes that these numbers were lost. Returns whether the next lost ones go on with their burst.
@@ -271,11 +302,11 @@ impl StreamLoss {
             return None;
         }
         let (same, separate) = (std::mem::take(&mut self.same), std::mem::take(&mut self.separate));
-        let lost = i64::from(lost.saturating_sub(unsent));
+        let (lost, left) = (i64::from(lost.saturating_sub(unsent)), self.left_ppm.take());
         let share = |lost: i64| lost * PPM / sent;
         let loss = IntervalLoss {
             before_repair: share(lost + i64::from(same)).min(PPM),
-            after_repair: share(lost - i64::from(separate)),
+            after_repair: left.unwrap_or_else(|| share(lost - i64::from(separate))),
             before_path: i64::from(unsent) * PPM / i64::from(numbers),
         };
         if let Some(sent) = &mut self.sent {

@@ -1,6 +1,6 @@
-//! The payload of retransmissions (RFC 4588, section 4): the sequence number of the lost packet, then its payload.
+//! Retransmissions in a stream of their own (RFC 4588, section 4). Their payload is the sequence number of the lost packet, then its payload.
 
-use crate::rtp::RtpHeader;
+use crate::rtp::{self, RtpHeader};
 
 /// A number further than this behind the highest one of a stream is of another stream: senders keep about a second, and video
 /// has fewer packets per second.
@@ -17,6 +17,47 @@ pub fn set_original_sequence(header: &RtpHeader, packet: &mut [u8], sequence: u1
     if let Some(bytes) = payload.and_then(|payload| payload.first_chunk_mut()) {
         *bytes = sequence.to_be_bytes();
     }
+}
+
+/// The numbers by which a stream tells its packets from those of others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PacketNumbers {
+    pub payload_type: u8,
+    pub ssrc: u32,
+    pub sequence: u16,
+}
+
+/// Replaces `out` by a retransmission, with these numbers, of the packet with this header. Marker, timestamp, CSRCs and header extension
+/// remain, padding is left out.
+pub fn write(header: &RtpHeader, packet: &[u8], numbers: PacketNumbers, out: &mut Vec<u8>) {
+    begin(header, packet, numbers, out);
+    out.extend_from_slice(&header.sequence.to_be_bytes());
+    out.extend_from_slice(header.payload(packet));
+}
+
+/// Replaces `out` by the packet in a retransmission with this header: a packet of this payload type and SSRC. Returns false, and leaves
+/// `out`, if the retransmission is padding.
+pub fn restore(
+    header: &RtpHeader,
+    packet: &[u8],
+    payload_type: u8,
+    ssrc: u32,
+    out: &mut Vec<u8>,
+) -> bool {
+    let Some((sequence, payload)) = header.payload(packet).split_first_chunk() else {
+        return false;
+    };
+    let sequence = u16::from_be_bytes(*sequence);
+    begin(header, packet, PacketNumbers { payload_type, ssrc, sequence }, out);
+    out.extend_from_slice(payload);
+    true
+}
+
+fn begin(header: &RtpHeader, packet: &[u8], numbers: PacketNumbers, out: &mut Vec<u8>) {
+    rtp::copy_header(header, packet, out);
+    rtp::set_payload_type(out, numbers.payload_type);
+    rtp::set_ssrc(out, numbers.ssrc);
+    rtp::set_sequence(out, numbers.sequence);
 }
 
 /// Returns the stream that a retransmission repairs, of streams with their highest sequence numbers: the one that sent this number

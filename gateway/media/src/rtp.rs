@@ -207,6 +207,15 @@ pub fn write(fields: &Fields, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
+/// Replaces `out` by the header of a packet with this one, with its CSRCs and extension. It tells of no padding.
+pub fn copy_header(header: &RtpHeader, packet: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(packet.get(..header.payload_offset).unwrap_or_default());
+    if let Some(flags) = out.first_mut() {
+        *flags &= !0x20;
+    }
+}
+
 /// Distance of `sequence` from `reference`, across the wrap; negative is behind (RFC 1982).
 pub fn sequence_ahead(sequence: u16, reference: u16) -> i16 {
     sequence.wrapping_sub(reference).cast_signed()

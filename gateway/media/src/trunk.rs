@@ -18,7 +18,7 @@ pub use ballot::{Ballots, GroupOwner, Hold, OwnershipBallot, Vote, Voted};
 pub use bundle::{
     Bundle, BundleEntries, BundleError, ENTRY_OVERHEAD, OVERHEAD, entries, first_tag, number,
 };
-pub use bundles::{Bundles, SHARED_MAX};
+pub use bundles::{Bundles, ReceivedDatagram, ReceivedPackets, SHARED_MAX};
 pub use repair::{REPAIR_EXCESS, TrunkRepair};
 
 /// Identifies a session on a trunk leg in both directions. A tag is a capability: its holder may

@@ -52,6 +52,12 @@ fn fields(ssrc: u32, number: u32) -> rtp::Fields {
     rtp::Fields { payload_type: 111, marker: false, sequence, timestamp: number * 960, ssrc }
 }
 
+fn header(ssrc: u32, number: u32) -> rtp::RtpHeader {
+    let rtp::Fields { payload_type, marker, sequence, timestamp, ssrc } = fields(ssrc, number);
+    let (payload_offset, payload_end) = (rtp::HEADER_LEN, rtp::HEADER_LEN);
+    rtp::RtpHeader { payload_type, marker, sequence, timestamp, ssrc, payload_offset, payload_end }
+}
+
 #[test]
 fn packet_path_never_allocates() {
     #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
@@ -100,7 +106,7 @@ fn packet_path_never_allocates() {
 fn trunk_repair_never_allocates() {
     #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
     let origin = Instant::now();
-    let (mut sender, mut receiver) = (TrunkRepair::default(), TrunkRepair::default());
+    let (mut sender, mut receiver) = (TrunkRepair::new(0), TrunkRepair::new(0));
     let (mut bundle, mut bytes) = (Bundle::new(1_400), Vec::with_capacity(1_400));
     let mut recovered = 0;
     let mut leg = |numbers: std::ops::Range<u32>| {
@@ -217,7 +223,7 @@ fn retransmission_never_allocates() {
                 }
                 continue;
             }
-            missing.receive(1, sequence, now);
+            missing.receive(&header(1, number), now);
             while missing.next_request(timing, now).is_some() {}
         }
     };

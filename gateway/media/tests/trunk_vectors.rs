@@ -519,7 +519,7 @@ fn repair_vector_restores_each_bundle() {
         vector.take("layer");
         let (packets, now) = (packets(&mut vector), now());
         vector.finish();
-        let mut sender = TrunkRepair::default();
+        let mut sender = TrunkRepair::new(0);
         sender.handle_repair(&report, now).unwrap();
         let mut sent = Vec::new();
         for (tag, packet) in &packets {
@@ -532,7 +532,7 @@ fn repair_vector_restores_each_bundle() {
         let mut earlier = Bundle::new(1_400);
         assert!(earlier.push(packets[0].0, b"earlier"));
         for (lost, (tag, packet)) in packets.iter().enumerate() {
-            let (mut receiver, mut recovered) = (TrunkRepair::default(), Vec::new());
+            let (mut receiver, mut recovered) = (TrunkRepair::new(0), Vec::new());
             // Copies of bundles are kept from the first gap on: before number 0.
             assert!(receiver.handle_bundle(earlier.numbered(u16::MAX - 1), now));
             for (place, bundle) in sent.iter().enumerate() {
@@ -552,7 +552,7 @@ fn loss_report_vector_has_its_numbers() {
         let (tag, expected, lost) =
             (vector.tag(), vector.number("expected"), vector.number("lost"));
         vector.finish();
-        let (mut receiver, now) = (TrunkRepair::default(), now());
+        let (mut receiver, now) = (TrunkRepair::new(0), now());
         let numbers =
             (0..expected as u16).filter(|number| *number == 0 || u64::from(*number) > lost);
         for number in numbers {
@@ -562,7 +562,7 @@ fn loss_report_vector_has_its_numbers() {
         }
         let report = receiver.poll_report(now).unwrap();
         assert_eq!(report[..], vector.bytes);
-        assert_eq!(TrunkRepair::default().handle_repair(&vector.bytes, now), Ok(()));
+        assert_eq!(TrunkRepair::new(0).handle_repair(&vector.bytes, now), Ok(()));
     }
 }
 

@@ -141,13 +141,15 @@ fn place(op: Op) -> usize {
     alike.position(|other| other == op).expect("`ALL` has each action")
 }
 
-/// The limits on a session's media that workers follow. Packed, because the alignment of `withheld` would add 16 bytes to
+/// The limits on a session's media that workers follow. Packed, because the alignment of `withheld` would add 18 bytes to
 /// each session.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-#[repr(Rust, packed(4))]
+#[repr(Rust, packed(2))]
 pub struct MediaLimits {
     /// Cap on the rate of the client's media in kbit/s; 0: none. Senders are told by REMB or TMMBR.
     pub send_kbps: u32,
+    /// The scenario's highest rate of the client's media in kbit/s; 0: none. A sender is told of it when it exceeds it.
+    pub ceiling_kbps: u32,
     /// Limit of the device on the rate to the client in kbit/s; 0: none. Follows from the labels.
     pub receive_kbps: u32,
     /// Payload types withheld from the client, as a bit set.
@@ -156,6 +158,8 @@ pub struct MediaLimits {
     pub thin: u8,
     /// Media of the client is not forwarded to nodes.
     pub parked: bool,
+    /// The number of the highest simulcast layer of video to the client, from 1 on; 0: no limit.
+    pub layer: u8,
 }
 
 impl MediaLimits {

@@ -4,6 +4,7 @@ mod cap;
 mod cap_down;
 mod cap_up;
 mod end;
+mod layer;
 mod park;
 mod thin;
 mod voice_only;
@@ -21,5 +22,6 @@ pub fn of(op: Op) -> &'static dyn Action {
         Op::Thin => &thin::Thin,
         Op::Park => &park::Park,
         Op::End => &end::End,
+        Op::Layer => &layer::Layer,
     }
 }

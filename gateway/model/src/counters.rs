@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::forwarding::Hop;
+use crate::policing::Policing;
 
 /// The number of [`StreamKind`](crate::StreamKind)s, which are tracked separately: a voice-only listener has lost nothing
 /// if it does not receive a new video.
@@ -43,6 +44,8 @@ pub struct FlowCounts {
     pub key_frame_missing_ms: u32,
     /// Voice packets of the client since the session began, if none of them has sound; otherwise 0.
     pub silent_voice: u32,
+    /// The policing of the client, if it sends more than it may.
+    pub policing: Option<Policing>,
 }
 
 impl FlowCounts {

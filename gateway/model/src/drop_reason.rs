@@ -9,7 +9,7 @@ crate::named! {
         NoHop = "no-hop",
         /// The packet came from a hop that is not in the room's route.
         StaleHop = "stale-hop",
-        /// The session's plan withholds the packet.
+        /// The session's plan withholds the packet, or its client sends more than it may.
         Shed = "shed",
         /// No session has this source address.
         UnknownSource = "unknown-source",
@@ -41,7 +41,8 @@ crate::named! {
         NoAddress = "no-address",
         /// The session was not open yet, and its queue of early packets was full.
         NotOpened = "not-opened",
-        /// A duplicate, or a packet older than its stream's window. Towards a node only if the leg has SRTP.
+        /// A duplicate, or a packet older than its stream's window. Towards a node only if the leg has SRTP, or a retransmission (RFC 4588) of
+        /// a number that the client has not sent.
         Stale = "stale",
         /// RTCP that must not pass: it refers to a mapping that no longer exists.
         Feedback = "feedback",
@@ -50,7 +51,7 @@ crate::named! {
         /// The kernel refused to send it.
         SendFailed = "send-failed",
         /// Hitless mode: the other hop's copy passed first, or the streams are not yet known to be copies. A late packet of a client that was
-        /// recovered from parity, or the frame of which the redundancy of another one had.
+        /// recovered from parity, or the frame of which the redundancy of another one had. A retransmission of a client that came twice.
         Duplicate = "duplicate",
         /// A STUN check that was received from another address before, or a packet of a client's probe that was received before.
         Replayed = "replayed",
@@ -69,6 +70,10 @@ crate::named! {
         SrtpNoKeys = "srtp-no-keys",
         /// The room has more streams than the client has m-lines for.
         SurplusStream = "surplus-stream",
+        /// It waited for its turn, and is too old for its client now.
+        Late = "late",
+        /// Video of a simulcast layer that the client does not get now.
+        Layer = "layer",
     }
 }
 

@@ -16,6 +16,7 @@ use crate::forwarding::Hop;
 use crate::health::{BreakerMode, BreakerState, EvidenceSource, Health, StartPhase, StopPhase};
 use crate::id::{AskId, NodeId, OfferId, RegionId, RoomId, SessionId};
 use crate::offer::{ClientTransport, Decider, MediaDescription, OfferRefusal};
+use crate::policing::Policing;
 use crate::registry::Op;
 use crate::settings::{NewcomerAction, RedundancyMode};
 
@@ -557,6 +558,21 @@ crate::events! {
                 [scenario = &**scenario, advice = advice.kind.name(), segment = advice.cause.name()];
             sends "advice" with "`session`, `room`, `scenario`, `advice`: suspended, switch-network, lower-quality, audio-only or restored, \
                                  with its cause: uplink, downlink, leg, node or unknown";
+        /// A client sends [more than it may](media.md#senders-above-their-limit), is policed in another way, or no more.
+        Policed {
+            /// The number of the session.
+            session: SessionId,
+            /// The name that clients requested; the number of a room that is gone.
+            room_name: Arc<str>,
+            /// The name of the scenario.
+            scenario: Arc<str>,
+            /// `None` if the policing ended.
+            policing: Option<Policing>,
+        }
+            logs Debug "policing changed"
+                [session, scenario = &**scenario, step = policing.map(|it| it.step.name())];
+            sends "policed" with "`session`, `room`, `scenario`, `policing` with `step`, `limit_kbps` and `sent_kbps` as a session has it, absent \
+                                  at the end";
         /// The control loop stalled. Every deadline moved by `late`, and no node was marked down.
         OwnStall {
             /// The time for which this process did not run.

@@ -21,6 +21,7 @@ mod id;
 mod id_map;
 mod offer;
 mod plan;
+mod policing;
 mod registry;
 mod settings;
 mod sync;
@@ -57,10 +58,11 @@ pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, Z
 pub use id_map::{IdMap, IdSet};
 pub use offer::{
     ClientIdentity, ClientTransport, Decider, ExtensionUri, FeedbackSupport, HeaderExtension,
-    Impossible, IngressProtocol, Latency, MediaDescription, MediaStream, Offer, OfferRefusal,
-    PayloadType, RepairKind, RtcpPort, Srtp, StreamKind,
+    Impossible, IngressProtocol, LAYERS_MAX, Latency, MediaDescription, MediaStream, Offer,
+    OfferRefusal, OfferedLayer, PayloadType, RepairKind, RtcpPort, Srtp, StreamKind,
 };
 pub use plan::{Plan, PlanRecord};
+pub use policing::{Policing, PolicingStep};
 pub use registry::{
     COMMON_REASONS_FROM, CatalogEntry, CommonReason, EntryKind, Measures, Metric, Op, Param, Row,
     UNMEASURED,

@@ -97,6 +97,23 @@ pub struct MediaDescription {
     /// The header extensions, with the ids of the room. Records of earlier versions have none.
     #[serde(default)]
     pub extensions: Vec<HeaderExtension>,
+    /// The layers of the client's video; empty without simulcast. Records of earlier versions have none.
+    #[serde(default)]
+    pub simulcast: Vec<OfferedLayer>,
+}
+
+/// Limit of the layers of a client's video. Browsers send up to three.
+pub const LAYERS_MAX: usize = 4;
+
+/// A simulcast layer of a client's video (RFC 8853).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
+pub struct OfferedLayer {
+    /// Its name in header extensions (RFC 8851).
+    pub rid: Box<str>,
+    /// Its SSRC, if that is known before its packets name it.
+    pub ssrc: Option<u32>,
+    /// The SSRC of its retransmissions, if that is known.
+    pub rtx_ssrc: Option<u32>,
 }
 
 /// A header extension of RTP packets (RFC 8285).
@@ -120,6 +137,8 @@ pub enum ExtensionUri {
     Mid,
     /// The simulcast layer of the stream (RFC 8852).
     StreamId,
+    /// The simulcast layer that a retransmission repairs (RFC 8852).
+    RepairedStreamId,
     /// The time at which the packet was sent.
     AbsoluteSendTime,
     /// The frame of the packet, and those that it refers to (AV1 RTP payload format 1.0, appendix A).
@@ -129,11 +148,12 @@ pub enum ExtensionUri {
 }
 
 impl ExtensionUri {
-    const KNOWN: [ExtensionUri; 6] = [
+    const KNOWN: [ExtensionUri; 7] = [
         ExtensionUri::TransportWideNumber,
         ExtensionUri::AudioLevel,
         ExtensionUri::Mid,
         ExtensionUri::StreamId,
+        ExtensionUri::RepairedStreamId,
         ExtensionUri::AbsoluteSendTime,
         ExtensionUri::DependencyDescriptor,
     ];
@@ -147,6 +167,9 @@ impl ExtensionUri {
             ExtensionUri::AudioLevel => "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
             ExtensionUri::Mid => "urn:ietf:params:rtp-hdrext:sdes:mid",
             ExtensionUri::StreamId => "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
+            ExtensionUri::RepairedStreamId => {
+                "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
+            }
             ExtensionUri::AbsoluteSendTime => {
                 "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
             }
@@ -154,6 +177,16 @@ impl ExtensionUri {
                 "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
             }
             ExtensionUri::Other(uri) => uri,
+        }
+    }
+
+    /// Returns the id by which the gateway names the layers of simulcast in rooms; `None` for other header extensions.
+    pub fn room_id(&self) -> Option<u8> {
+        match self {
+            ExtensionUri::Mid => Some(4),
+            ExtensionUri::StreamId => Some(10),
+            ExtensionUri::RepairedStreamId => Some(11),
+            _ => None,
         }
     }
 }
@@ -320,10 +353,10 @@ pub struct MediaStream {
 }
 
 impl MediaDescription {
-    /// Returns the description of a client with the default latency and no header extension.
+    /// Returns the description of a client with the default latency, no header extension and no simulcast.
     pub const fn new(streams: Vec<MediaStream>, rtcp: RtcpPort, srtp: Srtp) -> MediaDescription {
-        let extensions = Vec::new();
-        MediaDescription { streams, rtcp, srtp, latency: Latency::DEFAULT, extensions }
+        let (extensions, simulcast) = (Vec::new(), Vec::new());
+        MediaDescription { streams, rtcp, srtp, latency: Latency::DEFAULT, extensions, simulcast }
     }
 
     /// Returns the id of a header extension, if the client declared it.

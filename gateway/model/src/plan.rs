@@ -44,11 +44,12 @@ impl Plan {
         u8::from(is_capped) + self.actions.in_force().filter(|(op, _)| !is_cap(*op)).count() as u8
     }
 
-    /// The limits that workers follow: those of the actions, of the other session and of the device.
+    /// The limits that workers follow: those of the actions, of the other session, of the scenario and of the device.
     pub fn limits(&self, facts: &ActionFacts<'_>) -> MediaLimits {
         let device = facts.device;
         let mut limits = MediaLimits {
             send_kbps: self.peer_cap_kbps,
+            ceiling_kbps: facts.bounds.ceiling_kbps,
             receive_kbps: device.kbps.unwrap_or(0),
             withheld: device.undecodable,
             ..MediaLimits::default()

@@ -48,6 +48,8 @@ pub struct SentStream<'a> {
     pub ssrc: u32,
     /// The SSRC of retransmissions, if there are any.
     pub retransmission: Option<u32>,
+    /// The SSRC of parity, if there may be any.
+    pub parity: Option<u32>,
 }
 
 /// A text that contains keys or passwords: absent from `Debug`, and wiped when it is dropped or grows.
@@ -216,10 +218,10 @@ fn write_accepted(
 }
 
 fn write_format(text: &mut SecretText, format: &MediaFormat) {
-    let (number, name, codec) = (format.number, format.format.name(), format.format.codec());
+    let (number, name, rate) = (format.number, format.format.name(), format.format.clock_rate());
     // Opus always has two channels (RFC 7587, section 7).
-    let channels = if codec == Codec::Opus { "/2" } else { "" };
-    text.line(format_args!("a=rtpmap:{number} {name}/{}{channels}", codec.clock_rate()));
+    let channels = if format.format.codec() == Some(Codec::Opus) { "/2" } else { "" };
+    text.line(format_args!("a=rtpmap:{number} {name}/{rate}{channels}"));
     for feedback in format.feedback.names() {
         text.line(format_args!("a=rtcp-fb:{number} {feedback}"));
     }
@@ -238,14 +240,17 @@ fn write_layer(text: &mut SecretText, layer: &SimulcastLayer) {
     text.line(format_args!("a=rid:{rid}"));
 }
 
-/// Names a stream of the gateway (RFC 8830, RFC 5576).
+/// Names a stream of the gateway (RFC 8830, RFC 5576) with those that repair it (RFC 4588, section 8.3, and RFC 5956, section 4.3).
 fn write_source(text: &mut SecretText, source: &SentStream<'_>) {
-    let SentStream { mid, stream, cname, ssrc, retransmission } = source;
+    let SentStream { mid, stream, cname, ssrc, retransmission, parity } = source;
     text.line(format_args!("a=msid:{stream} {mid}"));
     if let Some(retransmission) = retransmission {
         text.line(format_args!("a=ssrc-group:FID {ssrc} {retransmission}"));
     }
-    for ssrc in iter::once(ssrc).chain(retransmission) {
+    if let Some(parity) = parity {
+        text.line(format_args!("a=ssrc-group:FEC-FR {ssrc} {parity}"));
+    }
+    for ssrc in iter::once(ssrc).chain(retransmission).chain(parity) {
         text.line(format_args!("a=ssrc:{ssrc} cname:{cname}"));
     }
 }

@@ -83,7 +83,15 @@ pub enum Format {
     Retransmission(Codec),
     /// Redundant blocks of the codec (RFC 2198).
     Redundancy(Codec),
+    /// Parity of the packets of an m-line of video (draft-ietf-payload-flexible-fec-scheme-03).
+    Parity,
 }
+
+/// The name of [`Format::Parity`].
+const PARITY_NAME: &str = "flexfec-03";
+
+/// The clock rate of video.
+const VIDEO_RATE: u32 = 90_000;
 
 /// `profile_idc`, the constraint flags that are compared, and their values (RFC 6184, table 5; Constrained High is of H.264, A.2.4.2).
 const H264_PROFILES: [(u8, u8, u8, H264Profile); 9] = [
@@ -156,7 +164,7 @@ impl Codec {
         match self {
             Codec::Opus => 48_000,
             Codec::Pcmu | Codec::Pcma => 8_000,
-            Codec::Vp8 | Codec::Vp9 { .. } | Codec::H264 { .. } | Codec::Av1 { .. } => 90_000,
+            Codec::Vp8 | Codec::Vp9 { .. } | Codec::H264 { .. } | Codec::Av1 { .. } => VIDEO_RATE,
             Codec::TelephoneEvent { clock_rate } => clock_rate,
         }
     }
@@ -221,21 +229,33 @@ impl H264Profile {
 }
 
 impl Format {
-    /// Returns the codec of the payload, or of the payload that it repairs.
-    pub fn codec(self) -> Codec {
+    /// Returns whether an `a=rtpmap` is that of [`Format::Parity`].
+    pub(crate) fn is_parity(map: &RtpMap) -> bool {
+        map.encoding_name.eq_ignore_ascii_case(PARITY_NAME) && map.clock_rate == VIDEO_RATE
+    }
+
+    /// Returns the codec of the payload, or of the payload that it repairs. Parity repairs any.
+    pub fn codec(self) -> Option<Codec> {
         match self {
             Format::Media(codec) | Format::Retransmission(codec) | Format::Redundancy(codec) => {
-                codec
+                Some(codec)
             }
+            Format::Parity => None,
         }
     }
 
-    /// Returns the name of the encoding: that of the codec, `rtx` (RFC 4588) or `red` (RFC 2198).
+    /// Returns the RTP timestamp units per second.
+    pub fn clock_rate(self) -> u32 {
+        self.codec().map_or(VIDEO_RATE, Codec::clock_rate)
+    }
+
+    /// Returns the name of the encoding: that of the codec, `rtx` (RFC 4588), `red` (RFC 2198) or `flexfec-03`.
     pub fn name(self) -> &'static str {
         match self {
             Format::Media(codec) => codec.name(),
             Format::Retransmission(_) => "rtx",
             Format::Redundancy(_) => "red",
+            Format::Parity => PARITY_NAME,
         }
     }
 
@@ -253,6 +273,7 @@ impl Format {
             Format::Media(codec) => video(codec).map(|(_, number, _)| *number),
             Format::Retransmission(codec) => video(codec).map(|(.., number)| *number),
             Format::Redundancy(_) => None,
+            Format::Parity => Some(43),
         }
     }
 

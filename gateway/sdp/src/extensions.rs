@@ -4,7 +4,8 @@
 ///
 /// One that browsers offer is absent, since its values hold for one transport and other clients receive them unchanged: `sdes:mid`
 /// (RFC 9143) names an m-line of the sender, which omits it once a report acknowledged the stream. A client that joins later, and
-/// had negotiated it, would drop the stream. Transport-wide numbers are accepted where the gateway alone writes them.
+/// had negotiated it, would drop the stream. Its id of Chromium, 4, is free: packets of simulcast have a label of their sender there.
+/// Transport-wide numbers are accepted where the gateway alone writes them.
 pub const EXTENSION_URIS: [(u8, &str); 13] = [
     // RFC 6464.
     (1, "urn:ietf:params:rtp-hdrext:ssrc-audio-level"),

@@ -7,7 +7,7 @@ use evenkeel_media::numbering::{ExtensionMap, PayloadTypeMap};
 use evenkeel_media::srtp::SrtpKeys;
 use sdp_types::{Direction, Setup};
 
-use crate::codec::CodecKind;
+use crate::codec::{Codec, CodecKind};
 use crate::error::{Rejection, SdpError, excerpt};
 use crate::extensions::{RTP_STREAM_ID, TRANSPORT_WIDE_NUMBER};
 use crate::ice::IceCredentials;
@@ -101,6 +101,8 @@ pub struct AcceptedMedia {
     pub layers: Vec<SimulcastLayer>,
     /// The sources that the client announced.
     pub sources: Vec<MediaSource>,
+    /// The SSRCs of layers that the client sends without names.
+    pub layer_ssrcs: Vec<u32>,
     /// The client's id of the `MediaStream` (RFC 8830): streams of one id are played in sync. `None` or `-` for none.
     pub stream: Option<String>,
 }
@@ -246,7 +248,8 @@ fn accept(
     extensions: &mut ExtensionMap,
 ) -> Result<AcceptedMedia, Rejection> {
     let no_codec = || {
-        let known = section.formats.iter().map(|format| format.format.codec().name());
+        let codecs = section.formats.iter().filter_map(|format| format.format.codec());
+        let known = codecs.map(Codec::name);
         let names = known.chain(section.unsupported.iter().map(String::as_str));
         Rejection::NoCodec(names.collect::<Vec<_>>().join(", "))
     };
@@ -266,7 +269,7 @@ fn accept(
     let is_accepted = |format: &&MediaFormat| own.room_number(format.number).is_some();
     let mut formats: Vec<MediaFormat> =
         section.formats.iter().filter(is_accepted).cloned().collect();
-    if formats.iter().all(|format| format.format.codec().is_event()) {
+    if formats.iter().all(|format| format.format.codec().is_none_or(Codec::is_event)) {
         return Err(no_codec());
     }
     let allowed = match (policy.sends, policy.receives) {
@@ -297,6 +300,7 @@ fn accept(
         extensions: accepted,
         layers,
         sources: section.sources.clone(),
+        layer_ssrcs: section.layer_ssrcs.clone(),
         stream: section.stream.clone(),
     })
 }

@@ -24,6 +24,9 @@ const NAMES_MAX: usize = 8;
 /// Limit of `a=rid` lines that are read: those of layers in both directions, with alternatives.
 const RIDS_MAX: usize = 4 * LAYERS_MAX;
 
+/// The group of the SSRCs of layers. Not registered; libwebrtc wrote it before RIDs.
+const SIMULCAST_GROUP: &str = "SIM";
+
 /// Reserved in the one-byte form (RFC 8285, section 4.2).
 const RESERVED_EXTENSION: u8 = 15;
 
@@ -69,6 +72,8 @@ pub(crate) struct OfferedSection {
     /// The layers that the client sends (RFC 8853).
     pub(crate) layers: Vec<SimulcastLayer>,
     pub(crate) sources: Vec<MediaSource>,
+    /// The SSRCs of layers without names, by `a=ssrc-group:SIM`.
+    pub(crate) layer_ssrcs: Vec<u32>,
     /// The id of the `MediaStream` (RFC 8830).
     pub(crate) stream: Option<String>,
 }
@@ -145,6 +150,8 @@ pub struct MediaSource {
     pub ssrc: u32,
     /// The SSRC of its retransmissions, by `a=ssrc-group:FID`.
     pub retransmission: Option<u32>,
+    /// The SSRC of its parity, by `a=ssrc-group:FEC-FR` (RFC 5956, section 4.3).
+    pub parity: Option<u32>,
 }
 
 impl InheritedAttributes {
@@ -192,6 +199,7 @@ impl OfferedSection {
             extensions: read_extensions(inherited.extensions.clone(), own),
             layers: read_layers(own),
             sources: read_sources(own),
+            layer_ssrcs: read_layer_ssrcs(own),
             stream: own.values("msid").next().map(|msid| first_word(msid).to_owned()),
         };
         if let Some(kind) = section.kind {
@@ -219,7 +227,7 @@ impl OfferedSection {
             let number = *number;
             let line = &lines[usize::from(number)];
             let media = codec(number).map(|codec| (Format::Media(codec), None));
-            let format = media.or_else(|| line.repair(codec));
+            let format = media.or_else(|| line.repair(kind, codec));
             let in_room =
                 format.and_then(|(format, base)| Some((format.room_number()?, format, base)));
             if let Some((room, format, repairs)) = in_room {
@@ -282,9 +290,16 @@ fn read_format_lines(own: Attributes<'_>) -> Result<[FormatLines<'_>; 128], SdpE
 }
 
 impl FormatLines<'_> {
-    /// Returns the format of a payload type that repairs another of the m-line, and that other one.
-    fn repair(&self, codec: impl Fn(u8) -> Option<Codec>) -> Option<(Format, Option<u8>)> {
+    /// Returns the format of a payload type that repairs others of the m-line, and that other one if there is one.
+    fn repair(
+        &self,
+        kind: CodecKind,
+        codec: impl Fn(u8) -> Option<Codec>,
+    ) -> Option<(Format, Option<u8>)> {
         let map = self.map.as_ref()?;
+        if kind == CodecKind::Video && Format::is_parity(map) {
+            return Some((Format::Parity, None));
+        }
         let (base, repaired): (&str, fn(Codec) -> Format) =
             if map.encoding_name.eq_ignore_ascii_case("rtx") {
                 (parameter(self.parameters, "apt")?, Format::Retransmission)
@@ -452,18 +467,47 @@ fn read_layers(own: Attributes<'_>) -> Vec<SimulcastLayer> {
 fn read_sources(own: Attributes<'_>) -> Vec<MediaSource> {
     let mut ssrcs: Vec<u32> = Vec::new();
     for source in own.values("ssrc").filter_map(|value| value.parse::<Ssrc>().ok()) {
-        if ssrcs.len() < 2 * SOURCES_MAX && !ssrcs.contains(&source.ssrc_id) {
+        if ssrcs.len() < 3 * SOURCES_MAX && !ssrcs.contains(&source.ssrc_id) {
             ssrcs.push(source.ssrc_id);
         }
     }
-    let groups = own.values("ssrc-group").filter_map(|value| value.parse::<SsrcGroup>().ok());
-    let groups = groups.filter(|group| group.semantics == GroupSemantics::FID);
-    let pairs: Vec<[u32; 2]> =
-        groups.filter_map(|group| group.ssrc_ids.try_into().ok()).take(SOURCES_MAX).collect();
-    let is_media = |ssrc: &u32| pairs.iter().all(|[_, repair]| repair != ssrc);
-    let source = |ssrc| {
-        let pair = pairs.iter().find(|[media, _]| *media == ssrc);
-        MediaSource { ssrc, retransmission: pair.map(|[_, repair]| *repair) }
+    let (mut retransmissions, mut parities) = (Vec::new(), Vec::new());
+    for group in own.values("ssrc-group").filter_map(|value| value.parse::<SsrcGroup>().ok()) {
+        let pairs: &mut Vec<[u32; 2]> = match group.semantics {
+            GroupSemantics::FID => &mut retransmissions,
+            GroupSemantics::Other(name) if name == "FEC-FR" => &mut parities,
+            _ => continue,
+        };
+        if let Ok(pair) = <[u32; 2]>::try_from(group.ssrc_ids)
+            && pairs.len() < SOURCES_MAX
+        {
+            pairs.push(pair);
+        }
+    }
+    let is_media =
+        |ssrc: &u32| retransmissions.iter().chain(&parities).all(|[_, repair]| repair != ssrc);
+    let repair = |pairs: &[[u32; 2]], ssrc: u32| {
+        pairs.iter().find(|[media, _]| *media == ssrc).map(|[_, repair]| *repair)
+    };
+    let source = |ssrc| MediaSource {
+        ssrc,
+        retransmission: repair(&retransmissions, ssrc),
+        parity: repair(&parities, ssrc),
     };
     ssrcs.into_iter().filter(is_media).map(source).take(SOURCES_MAX).collect()
+}
+
+/// Reads `a=ssrc-group:SIM`, which senders without RIDs write.
+fn read_layer_ssrcs(own: Attributes<'_>) -> Vec<u32> {
+    let groups = own.values("ssrc-group").filter_map(|value| value.parse::<SsrcGroup>().ok());
+    let is_simulcast =
+        |group: &SsrcGroup| group.semantics.as_str().eq_ignore_ascii_case(SIMULCAST_GROUP);
+    let mut ssrcs = groups.filter(is_simulcast).take(1).flat_map(|group| group.ssrc_ids);
+    let mut layers: Vec<u32> = Vec::new();
+    while let Some(ssrc) = ssrcs.next().filter(|_| layers.len() < LAYERS_MAX) {
+        if !layers.contains(&ssrc) {
+            layers.push(ssrc);
+        }
+    }
+    layers
 }

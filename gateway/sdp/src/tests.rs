@@ -48,6 +48,16 @@ pub(crate) const FRAGMENTS: [&str; 2] =
 pub(crate) const OFFERS: [&str; 8] =
     [CHROMIUM, SIMULCAST, RECEIVER, FIREFOX, GSTREAMER, AIORTC, LIBWEBRTC, PHONE];
 
+/// An offer of Chromium with the field trials `WebRTC-FlexFEC-03` and `WebRTC-FlexFEC-03-Advertised`.
+pub(crate) fn chromium_with_parity() -> String {
+    let format = "a=rtpmap:119 flexfec-03/90000\r\na=fmtp:119 repair-window=10000000\r\n";
+    let source = "a=ssrc-group:FEC-FR 2985473190 1177\r\na=ssrc:1177 cname:Q7rW+0vYpX3nLk9t\r\n";
+    CHROMIUM
+        .replace("116 117 118\r\n", "116 117 118 119\r\n")
+        .replace("a=rtpmap:118 ", &format!("{format}a=rtpmap:118 "))
+        .replace("a=ssrc-group:FID ", &format!("{source}a=ssrc-group:FID "))
+}
+
 /// The gateway's side of a session.
 pub(crate) struct Gateway {
     pub(crate) policy: AnswerPolicy,

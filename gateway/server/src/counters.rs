@@ -386,8 +386,10 @@ impl CounterFollower {
                 (Count::ScenarioRecovered, now.recovered),
                 (Count::ScenarioKeyFramesGivenUp, now.key_frames_given_up),
                 (Count::ScenarioThinned, now.thinned),
+                (Count::ScenarioPoliced, now.policed),
                 (Count::ScenarioParity, now.parity_bytes),
                 (Count::ScenarioRepaired, now.repaired),
+                (Count::ScenarioPaced, now.paced),
             ] {
                 self.totals.add(count, &[scenario], total);
             }

@@ -416,10 +416,14 @@ metrics! {
     ScenarioKeyFramesGivenUp = "evenkeel.scenario.key_frames_given_up", "{key_frame}", [Scenario];
     /// Packets of video that clients of a scenario were not sent, because the action `thin` withheld their frames.
     ScenarioThinned = "evenkeel.scenario.thinned_packets", "{packet}", [Scenario];
+    /// Packets of a scenario's clients that were dropped before the node, because the client sends more than the scenario's ceiling or its cap.
+    ScenarioPoliced = "evenkeel.scenario.policed_packets", "{packet}", [Scenario];
     /// Bytes of the parity packets that the gateway made for clients of a scenario (FlexFEC-03). They count as packets that repair others, too.
     ScenarioParity = "evenkeel.scenario.parity", "By", [Scenario];
     /// Lost packets of a scenario's clients that nodes got from parity of the clients (FlexFEC-03).
     ScenarioRepaired = "evenkeel.scenario.repaired", "{packet}", [Scenario];
+    /// Packets of video to clients of a scenario that waited for their turn, because the path could not carry them at once.
+    ScenarioPaced = "evenkeel.scenario.paced_packets", "{packet}", [Scenario];
     /// Received packets that a network interface dropped: the kernel, or the device without a free buffer. At most 16 interfaces; virtual
     /// ones only on a host without others.
     HostDrops = "evenkeel.host.interface_drops", "{packet}", [Interface];

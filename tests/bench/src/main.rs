@@ -55,7 +55,7 @@ enum Verb {
     Full(Choice),
     /// Calls, faults, swaps and dropped files of policies, beside the same functions natively: some minutes
     Policy(policy::Choice),
-    /// Sessions over paths that lose packets, with repair and without: a quarter of an hour
+    /// Sessions over paths that lose packets, with repair and without: an hour
     Media(media::Choice),
     /// Be a relay without any feature
     #[command(hide = true)]

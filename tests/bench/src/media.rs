@@ -1,17 +1,26 @@
 //! Media over a path that loses packets: what is left of the losses with repair, and without it at the same time.
 //!
 //! A row has ten sessions with ten seeds, each twice: with the repair of the row declared, and without. Both lose the same packet numbers.
+//! The row of a trunk leg has ten minutes with ten seeds; those of costs have no sockets.
+//!
 //! Sender and receiver are of this bench, the relay on the client's path has the impairments of the lab. The report has the mean of the
 //! sessions and, under the same name with `_spread`, the distance from the best to the worst.
 
+mod adapt;
 mod browser;
 mod clients;
+mod codes;
 mod content;
+mod cost;
+mod flexfec;
+mod leg;
 mod losses;
 mod path;
+mod rating;
 mod red;
 mod row;
 mod stage;
+mod trunk;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,7 +39,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use clients::{Receiver, Schedule, Sender};
 use losses::{LossPlan, percent_of};
 use path::{LaneTally, Paths};
-use row::{MediaRow, Medium};
+use row::{MediaRow, Medium, Repair};
 use stage::{Clients, MediaStage};
 
 /// Sessions of a row, each with a seed of its own.
@@ -73,7 +82,8 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     let rows = row::ROWS.iter().filter(|row| row.ids.iter().any(|id| is_wanted(id)));
     let rows: Vec<&MediaRow> = rows.collect();
     let browser_rows: Vec<_> = browser::ROWS.iter().filter(|row| is_wanted(row.id)).collect();
-    if rows.is_empty() && browser_rows.is_empty() {
+    let cost_rows: Vec<_> = cost::ROWS.iter().filter(|row| is_wanted(row.id)).collect();
+    if !ids().iter().any(|id| is_wanted(id)) {
         return Err(format!("--rows {:?}: no row has this in its id", choice.rows));
     }
     let name = if choice.rows.is_empty() { "report.json" } else { "part.json" };
@@ -84,8 +94,17 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
         measured.extend(rows);
         evenkeel_report::write(&BTreeMap::from([("rows", &measured)]), &out)
     };
+    for row in cost_rows {
+        add(vec![cost::measure(row, &limits.of(row.id), cost::ROUNDS)])?;
+    }
     for row in rows {
         add(play(row, &evenkeel, &empty(&run)?, &limits)?)?;
+    }
+    for row in trunk::ROWS.iter().filter(|row| is_wanted(row.id)) {
+        add(vec![trunk::measure(row, &evenkeel, &empty(&run)?, &limits.of(row.id))?])?;
+    }
+    for row in adapt::ROWS.iter().filter(|row| is_wanted(row.id)) {
+        add(vec![adapt::measure(row, &evenkeel, &empty(&run)?, &limits.of(row.id))?])?;
     }
     for row in browser_rows {
         let limits = limits.of(row.id);
@@ -98,7 +117,11 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
 /// The ids of all rows.
 fn ids() -> Vec<&'static str> {
     let simulated = row::ROWS.iter().flat_map(|row| row.ids).copied();
-    simulated.chain(browser::ROWS.iter().map(|row| row.id)).collect()
+    let pages = browser::ROWS.iter().map(|row| row.id);
+    let of_cost = cost::ROWS.iter().map(|row| row.id);
+    let of_legs = trunk::ROWS.iter().map(|row| row.id);
+    let adaptive = adapt::ROWS.iter().map(|row| row.id);
+    simulated.chain(pages).chain(of_cost).chain(of_legs).chain(adaptive).collect()
 }
 
 fn print(row: &AcceptanceRow) {
@@ -130,7 +153,17 @@ struct CallFigures {
     lost_before: f64,
     lost_after: f64,
     frames_broken: f64,
+    /// Ratings of voice over time.
+    ratings: Vec<f64>,
     bytes: u64,
+    /// Those of second copies.
+    bytes_of_copies: u64,
+    /// Packets of parity, in per cent of the packets of media.
+    parity: f64,
+    /// Packets that did not arrive in time.
+    missed: usize,
+    /// Packets that would not have arrived in time without their second copy.
+    saved_by_copies: usize,
     /// Repairs on the path that lost nothing.
     on_clean_path: u64,
     red_packets: u64,
@@ -151,22 +184,22 @@ fn play(
     let judged_s = calm..CALM_S + LEARNING_S + JUDGED_S;
     let judged = judged_s.start * second..judged_s.end * second;
     let packets = judged.end + REST_S * second;
-    let mut stage = MediaStage::start(evenkeel, folder, Clients::Declared)?;
-    let paths = Paths::start().map_err(system)?;
+    let mut stage = MediaStage::start(evenkeel, folder, Clients::Declared, Ok)?;
+    let paths = Paths::start(row.round_trip).map_err(system)?;
     let begins = Instant::now() + OPENED_WITHIN;
     let (mut calls, mut plans) = (Vec::new(), Vec::new());
     for seed in 0..SEEDS {
-        let plan = Arc::new(LossPlan::new(row.losses, CALM_S * second..packets, seed));
+        let plan = Arc::new(row.plan(CALM_S * second..packets, seed));
         // Sessions of one seed send at the same time, and others in between.
         let begins = begins + row.medium.since_first(1).mul_f64(seed as f64 / SEEDS as f64);
         let schedule = Schedule { medium: row.medium, begins, packets };
         for is_repaired in [true, false] {
             let session = 2 * seed + u64::from(!is_repaired);
             let (plan, judged) = (Arc::clone(&plan), judged.clone());
-            let asks = is_repaired && row.repair.has_nack();
+            let repair = is_repaired.then_some(row.repair);
             let sender = Sender::new(session, schedule).map_err(system)?;
-            let receiver =
-                Receiver::new(session, schedule, judged.clone(), asks).map_err(system)?;
+            let receiver = Receiver::new(session, schedule, judged.clone(), repair, row.round_trip)
+                .map_err(system)?;
             let mut call = MediaCall { sender, receiver };
             let lane = paths.open(row.direction, plan, judged).map_err(system)?;
             let own = call.sender.socket.local_addr().and_then(|sender| {
@@ -196,15 +229,15 @@ fn play(
     }
     // A little longer than the packets, so that repairs of the last ones arrive.
     let ends = begins + row.medium.since_first(packets / row.medium.packets_per_frame());
-    run(&mut calls, ends + row::LATENCY).map_err(system)?;
+    run(&mut calls, ends + row::LATENCY, None).map_err(system)?;
     let tallies = paths.tallies();
     let figures: Vec<CallFigures> =
         calls.iter().zip(tallies).map(|(call, tally)| figures(row, call, tally, &judged)).collect();
     Ok(rows(row, &figures, &plans, &judged, limits))
 }
 
-/// Sends and receives until then.
-fn run(calls: &mut [MediaCall], until: Instant) -> io::Result<()> {
+/// Sends and receives until then. `nap`: the time between two looks, if it is to be shorter than a millisecond.
+fn run(calls: &mut [MediaCall], until: Instant, nap: Option<Duration>) -> io::Result<()> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     for (place, call) in (0..).zip(calls.iter()) {
         pump::watch(&epoll, &call.sender.socket, 2 * place)?;
@@ -212,8 +245,12 @@ fn run(calls: &mut [MediaCall], until: Instant) -> io::Result<()> {
     }
     let mut events = [EpollEvent::empty(); EVENTS];
     while Instant::now() < until {
+        let timeout = nap.map_or(EpollTimeout::from(1_u8), |nap| {
+            std::thread::sleep(nap);
+            EpollTimeout::ZERO
+        });
         // An interrupted wait returns no events.
-        let ready = epoll.wait(&mut events, EpollTimeout::from(1_u8)).unwrap_or(0);
+        let ready = epoll.wait(&mut events, timeout).unwrap_or(0);
         for event in &events[..ready] {
             let call = &mut calls[(event.data() / 2) as usize];
             match event.data() % 2 {
@@ -248,7 +285,12 @@ fn figures(
         lost_before: 100.0 * tally.lost_first as f64 / judged.len() as f64,
         lost_after: percent_of(judged, 1, lost),
         frames_broken: percent_of(judged, row.medium.packets_per_frame(), lost),
+        ratings: rating::ratings(judged, lost),
         bytes: tally.bytes,
+        bytes_of_copies: tally.bytes_of_copies,
+        parity: 100.0 * tally.parities as f64 / judged.len() as f64,
+        missed: judged.clone().filter(|number| lost(*number)).count(),
+        saved_by_copies: tally.saved_by_copies.iter().filter(|it| receiver.has(**it)).count(),
         on_clean_path: match row.direction {
             Direction::Up => reception.repeated + reception.red_blocks,
             Direction::Down => sender.resent,
@@ -295,14 +337,50 @@ fn rows(
     if let Some(bounds) = bounds {
         set("bound", bounds);
     }
+    if row.repair == Repair::Parity {
+        set("parity", repaired().map(|call| call.parity).collect());
+    }
+    let mut rivals: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (name, left) in plans.iter().flat_map(|plan| row.rivals(plan, judged)) {
+        rivals.entry(name).or_default().push(left);
+    }
+    rivals.into_iter().for_each(|(name, left)| set(&name, left));
+    let blocks = (0..=row::PARITIES_MAX)
+        .map_while(|parities| measured.figure(&format!("block_{parities}")))
+        .collect::<Vec<f64>>();
+    let sums = measured.figure("frames_broken").zip(measured.figure("bytes_over"));
+    if let Some((broken, over)) = sums.filter(|_| !blocks.is_empty()) {
+        let parities = codes::parities_for(broken, &blocks);
+        let over_of_blocks = 100.0 * parities / row.medium.packets_per_frame() as f64;
+        measured.set_figure("of_blocks", Some(over / over_of_blocks));
+    }
+    if row.losses.is_ramp() {
+        let best: Vec<Vec<f64>> =
+            plans.iter().map(|plan| rating::best_ratings(plan, judged)).collect();
+        rating::set_rating(&mut measured, "r", &ratings_of(repaired()));
+        rating::set_rating(&mut measured, "control", &ratings_of(control()));
+        rating::set_rating(&mut measured, "bound", &best);
+    }
     if packets > 0 {
         measured.set_figure("red_depth", Some(depth));
+    }
+    if row.repair.has_nack() {
+        set_figures_of_copies(&mut measured, &repaired().collect::<Vec<_>>());
     }
     let on_clean_path = repaired().map(|call| call.on_clean_path).sum::<u64>() as f64;
     measured.set_figure("repairs_on_clean_path", Some(on_clean_path));
     let limits_of = limits.of(id);
     measured.limit_by("lost_after", &limits_of, "left");
-    for name in ["frames_broken", "bytes_over", "repairs_on_clean_path"] {
+    for name in [
+        "frames_broken",
+        "bytes_over",
+        "repairs_on_clean_path",
+        "parity",
+        "of_blocks",
+        "misses_saved",
+        "bytes_of_copies",
+        "r",
+    ] {
         measured.limit_by(name, &limits_of, name);
     }
     let count = control().count().max(1) as f64;
@@ -320,6 +398,30 @@ fn rows(
     [vec![measured], others].concat()
 }
 
+fn ratings_of<'a>(calls: impl Iterator<Item = &'a CallFigures>) -> Vec<Vec<f64>> {
+    calls.map(|call| call.ratings.clone()).collect()
+}
+
+/// Sets the gain and the cost of second copies beside the same transmissions without them. Of all sessions together: few packets of one are late.
+fn set_figures_of_copies(row: &mut AcceptanceRow, calls: &[&CallFigures]) {
+    let percent = |part: f64, whole: f64| 100.0 * part / whole.max(1.0);
+    let saved = |calls: &[&CallFigures]| {
+        let saved: usize = calls.iter().map(|call| call.saved_by_copies).sum();
+        let missed: usize = calls.iter().map(|call| call.missed).sum();
+        percent(saved as f64, (missed + saved) as f64)
+    };
+    let cost = |calls: &[&CallFigures]| {
+        let copies: u64 = calls.iter().map(|call| call.bytes_of_copies).sum();
+        let bytes: u64 = calls.iter().map(|call| call.bytes).sum();
+        percent(copies as f64, (bytes - copies) as f64)
+    };
+    let each = |figure: &dyn Fn(&[&CallFigures]) -> f64| {
+        calls.iter().map(|call| figure(&[*call])).collect::<Vec<f64>>()
+    };
+    row::set_figure(row, "misses_saved", saved(calls), &each(&saved));
+    row::set_figure(row, "bytes_of_copies", cost(calls), &each(&cost));
+}
+
 #[cfg(test)]
 mod tests {
     use super::losses::Losses;
@@ -334,7 +436,12 @@ mod tests {
             lost_before,
             lost_after,
             frames_broken: 2.0 * lost_after,
+            ratings: vec![90.0 - lost_after; 12],
             bytes,
+            bytes_of_copies: 0,
+            parity: 0.0,
+            missed: 0,
+            saved_by_copies: 0,
             on_clean_path: 0,
             red_packets: 0,
             red_blocks: 0,
@@ -345,8 +452,8 @@ mod tests {
     /// The row of this id, and the others that its calls stand for.
     fn judge(id: &str, calls: &[CallFigures]) -> Vec<AcceptanceRow> {
         let row = row::ROWS.iter().find(|row| row.ids.contains(&id)).unwrap();
-        let plan = Arc::new(LossPlan::new(row.losses, 100..5_000, 1));
-        rows(row, calls, &[plan], &(100..4_900), &limits())
+        let plan = Arc::new(row.plan(120..5_040, 1));
+        rows(row, calls, &[plan], &(120..4_920), &limits())
     }
 
     #[test]
@@ -404,10 +511,75 @@ mod tests {
     }
 
     #[test]
+    fn parity_is_judged_beside_other_codes() {
+        let parity = |left, parity| CallFigures { parity, ..call(5.0, left, 134) };
+        let row =
+            |left, share| judge("video.fec", &[parity(left, share), call(5.0, 5.0, 100)]).remove(0);
+        let held = row(0.8, 33.3);
+        let figure = |name: &str| held.figure(name).unwrap();
+        assert_eq!((held.held, figure("parity")), (Some(true), 33.3));
+        assert!(figure("bound") < figure("disjoint_1") && figure("disjoint_1") < 15.0, "{held:?}");
+        assert!(held.figure("disjoint_3").is_some());
+        assert_eq!([row(0.9, 33.3), row(0.8, 40.0)].map(|row| row.held), [Some(false); 2]);
+    }
+
+    #[test]
+    fn parity_in_bursts_is_judged_beside_blocks() {
+        let parity = |bytes| CallFigures { parity: 50.0, ..call(5.0, 1.0, bytes) };
+        let row = |bytes| judge("video.gilbert", &[parity(bytes), call(5.0, 5.0, 100)]).remove(0);
+        let measured = row(150);
+        let figure = |name: &str| measured.figure(name).unwrap();
+        let blocks: Vec<f64> = (0..=12).map(|n| figure(&format!("block_{n}"))).collect();
+        let parities = codes::parities_for(2.0, &blocks);
+        assert!((figure("of_blocks") - 0.5 * 12.0 / parities).abs() < 1e-9, "{measured:?}");
+        assert!(row(101).held == Some(true) && row(1_000).held == Some(false));
+    }
+
+    #[test]
+    fn ramp_is_judged_by_the_worst_rating() {
+        let ramp = |worst| CallFigures { ratings: vec![90.0, worst, 80.0], ..call(15.0, 1.0, 200) };
+        let row = |worst| judge("voice.ramp", &[ramp(worst), call(15.0, 15.0, 100)]).remove(0);
+        let held = row(77.0);
+        assert_eq!((held.figure("r"), held.figure("control")), (Some(77.0), Some(75.0)));
+        assert!(held.figure("bound").is_some_and(|bound| bound > 60.0), "{held:?}");
+        assert_eq!([held.held, row(76.9).held], [Some(true), Some(false)]);
+    }
+
+    #[test]
+    fn copies_are_judged_beside_none() {
+        let copied = |saved, bytes| CallFigures {
+            missed: 60,
+            saved_by_copies: saved,
+            bytes_of_copies: bytes,
+            ..call(5.0, 0.1, 10_000)
+        };
+        let row = |saved, bytes| {
+            let calls = [copied(saved, bytes), call(5.0, 5.0, 9_500)];
+            judge("video.deadline", &calls).remove(0)
+        };
+        let held = row(40, 49);
+        let figure = |name: &str| held.figure(name).unwrap();
+        assert_eq!((figure("misses_saved"), held.held), (40.0, Some(true)));
+        assert!((figure("bytes_of_copies") - 0.492).abs() < 0.001);
+        assert_eq!([row(20, 49), row(40, 60)].map(|row| row.held), [Some(false); 2]);
+    }
+
+    #[test]
     fn foreign_content_is_a_miss() {
         let strange = CallFigures { misses: vec!["1".to_owned()], ..call(5.0, 0.1, 104) };
         let row = &judge("video.random.nack", &[strange, call(5.0, 5.0, 100)])[0];
         assert_eq!((row.held, row.misses.len()), (Some(false), 1));
+    }
+
+    #[test]
+    fn repair_of_the_clean_path_is_a_miss() {
+        for id in ["uplink-only", "downlink-only"] {
+            let on_clean_path = |packets| {
+                let repaired = CallFigures { on_clean_path: packets, ..call(10.0, 0.1, 104) };
+                judge(id, &[repaired, call(10.0, 10.0, 100)])[0].held
+            };
+            assert_eq!([0, 1].map(on_clean_path), [Some(true), Some(false)], "{id}");
+        }
     }
 
     #[test]

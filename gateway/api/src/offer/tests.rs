@@ -37,13 +37,15 @@ fn full_offer_parses() {
     assert_eq!(wanted.media.extension(&ExtensionUri::TransportWideNumber), Some(3));
     let other = ExtensionUri::Other("urn:example:other".into());
     assert_eq!(wanted.media.extensions[1], HeaderExtension { id: 200, uri: other });
+    let layer = |rid: &str, ssrc, rtx_ssrc| OfferedLayer { rid: rid.into(), ssrc, rtx_ssrc };
+    assert_eq!(wanted.media.simulcast, [layer("h", None, None), layer("l", Some(7), Some(8))]);
     assert_eq!(wanted.nodes, [("east-a1".into(), "10.0.0.1:5000".parse().unwrap())]);
 }
 
 #[test]
 fn omitted_fields_have_defaults() {
     let mut offer = offer();
-    for key in ["labels", "rtcp", "srtp", "nodes", "latency", "extensions"] {
+    for key in ["labels", "rtcp", "srtp", "nodes", "latency", "extensions", "simulcast"] {
         offer.as_object_mut().unwrap().remove(key);
     }
     offer["ingress"] = json!({"quic": {}});
@@ -52,7 +54,16 @@ fn omitted_fields_have_defaults() {
     assert_eq!((wanted.media.rtcp, wanted.media.srtp), (RtcpPort::Mux, Srtp::Plain));
     assert_eq!(wanted.media.latency, Latency::default());
     assert!(wanted.labels.is_empty() && wanted.nodes.is_empty());
-    assert!(wanted.media.extensions.is_empty());
+    assert!(wanted.media.extensions.is_empty() && wanted.media.simulcast.is_empty());
+}
+
+#[test]
+fn layers_need_a_stream_of_video() {
+    let mut offer = offer();
+    offer["media"].as_array_mut().unwrap().pop();
+    let error = parse(&offer).unwrap_err();
+    assert_eq!(error.field.as_deref(), Some("simulcast"));
+    assert!(error.message.contains("no stream in `media` is video"), "{}", error.message);
 }
 
 #[test]
@@ -156,6 +167,16 @@ fn error_names_field_found_and_expected() {
             json!(vec![json!({"id": 1, "uri": "urn:x"}); 33]),
             "extensions",
             &["found 33", "at most 32"],
+        ),
+        ("/simulcast/0/rid", json!(""), "simulcast[0].rid", &["1 to 16 letters"]),
+        ("/simulcast/0/rid", json!("a-b"), "simulcast[0].rid", &["`a-b`", "letters and digits"]),
+        ("/simulcast/1/rid", json!("h"), "simulcast[1].rid", &["`h` a second time"]),
+        ("/simulcast/1/rtx", json!(7), "simulcast[1].rtx", &["found 7 a second time"]),
+        (
+            "/simulcast",
+            json!(["a", "b", "c", "d", "e"].map(|rid| json!({"rid": rid}))),
+            "simulcast",
+            &["found 5", "at most 4"],
         ),
         ("/latency", json!("60"), "latency", &["`60`", "`60s`"]),
         ("/latency", json!("1001ms"), "latency", &["`1001ms`", "at most `1s`"]),
@@ -406,6 +427,7 @@ const OFFER: &str = r#"{
         {"id": 3, "uri": "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"},
         {"id": 200, "uri": "urn:example:other"}
     ],
+    "simulcast": [{"rid": "h"}, {"rid": "l", "ssrc": 7, "rtx": 8}],
     "latency": "120ms",
     "rtcp": "own-port", "srtp": true, "nodes": {"east-a1": "10.0.0.1:5000"}
 }"#;

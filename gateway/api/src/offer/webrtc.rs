@@ -11,7 +11,8 @@ use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::numbering::ClientNumbers;
 use evenkeel_model::{
     ClientIdentity, ExtensionUri, FeedbackSupport, HeaderExtension, IngressProtocol,
-    MediaDescription, MediaStream, PayloadType, RtcpPort, SessionId, Srtp, StreamKind,
+    MediaDescription, MediaStream, OfferedLayer, PayloadType, RtcpPort, SessionId, Srtp,
+    StreamKind,
 };
 use evenkeel_process::random::fill;
 use evenkeel_sdp::{
@@ -108,7 +109,18 @@ impl WebrtcOffer {
             stream.feedback.transport_cc = self.numbers(stream.kind);
         }
         let media = MediaDescription::new(streams, RtcpPort::Mux, Srtp::Terminated);
-        MediaDescription { extensions: self.extensions(), ..media }
+        MediaDescription { extensions: self.extensions(), simulcast: self.simulcast(), ..media }
+    }
+
+    /// The layers of the client's video. Those of several m-lines may have equal names, and are passed without a choice.
+    fn simulcast(&self) -> Vec<OfferedLayer> {
+        let sending = self.negotiation.accepted().filter(|media| media.direction.has_recv());
+        let layers = sending.map(offered_layers).filter(|layers| !layers.is_empty());
+        let layers: Vec<_> = layers.collect();
+        match <[Vec<OfferedLayer>; 1]>::try_from(layers) {
+            Ok([layers]) => layers,
+            Err(_) => Vec::new(),
+        }
     }
 
     /// Returns whether the client takes transport-wide numbers on each m-line of this kind on which it receives: packets of a kind do not tell
@@ -198,6 +210,7 @@ impl WebrtcOffer {
                     cname,
                     ssrc: announced.ssrc(index),
                     retransmission: section.has_retransmissions.then_some(retransmission),
+                    parity: has_parity(media).then(|| announced.parity_ssrc(index)),
                 })
             });
         let sources: Vec<SentStream<'_>> = sources.collect();
@@ -223,9 +236,10 @@ fn announced(negotiation: &Negotiation) -> AnnouncedStreams {
     });
     let receiving: Vec<(u8, &AcceptedMedia)> = receiving.take(AnnouncedStreams::MAX).collect();
     let repairs = |format: &&MediaFormat| matches!(format.format, Format::Retransmission(_));
+    let is_apart = |it: &&MediaFormat| repairs(it) || it.format == Format::Parity;
     let sections = receiving.iter().map(|(index, media)| AnnouncedSection {
         index: *index,
-        payload_types: media.formats.iter().filter(|it| !repairs(it)).map(|it| it.room).collect(),
+        payload_types: media.formats.iter().filter(|it| !is_apart(it)).map(|it| it.room).collect(),
         has_retransmissions: media.formats.iter().any(|format| repairs(&format)),
         sender: None,
     });
@@ -238,13 +252,17 @@ fn announced(negotiation: &Negotiation) -> AnnouncedStreams {
     AnnouncedStreams { seed: u32::from_ne_bytes(seed), in_sync, sections }
 }
 
+fn has_parity(media: &AcceptedMedia) -> bool {
+    media.formats.iter().any(|format| format.format == Format::Parity)
+}
+
 /// Adds the formats of an m-line to the stream of its kind, with the payload types of the room.
 fn add(stream: &mut MediaStream, media: &AcceptedMedia) {
     for MediaFormat { room, format, repairs, feedback, .. } in &media.formats {
         if stream.payload_types.iter().any(|known| known.number == *room) {
             continue;
         }
-        let (codec, clock_rate) = (format.name().into(), format.codec().clock_rate());
+        let (codec, clock_rate) = (format.name().into(), format.clock_rate());
         let repairs = repairs.and_then(|base| media.payload_types.room_number(base));
         stream.payload_types.push(PayloadType { number: *room, codec, clock_rate, repairs });
         stream.feedback.pli |= feedback.pli;
@@ -253,6 +271,20 @@ fn add(stream: &mut MediaStream, media: &AcceptedMedia) {
         stream.feedback.tmmbr |= feedback.tmmbr;
         stream.feedback.nack |= feedback.nack;
     }
+}
+
+/// The layers that a client sends on an m-line: by names, or else by SSRCs, which get names.
+fn offered_layers(media: &AcceptedMedia) -> Vec<OfferedLayer> {
+    if !media.layers.is_empty() {
+        let named = media.layers.iter().map(|layer| layer.rid.as_str().into());
+        return named.map(|rid| OfferedLayer { rid, ssrc: None, rtx_ssrc: None }).collect();
+    }
+    let numbered = media.layer_ssrcs.iter().enumerate().map(|(number, &ssrc)| {
+        let source = media.sources.iter().find(|source| source.ssrc == ssrc);
+        let rtx_ssrc = source.and_then(|source| source.retransmission);
+        OfferedLayer { rid: number.to_string().into(), ssrc: Some(ssrc), rtx_ssrc }
+    });
+    numbered.collect()
 }
 
 fn stream_kind(kind: CodecKind) -> StreamKind {

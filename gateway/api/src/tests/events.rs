@@ -7,7 +7,7 @@ use evenkeel_dataplane::worker::ShedRun;
 use evenkeel_model::{
     Advice, AdviceKind, BreakerMode, BreakerState, CloseReason, EvidenceSource, Health, Impairment,
     ImpairmentSign, MoveCause, MoveOutcome, NewcomerAction, Op, PathEvidence, PathSegment,
-    PluginFault, PortMove, StartPhase, StartRefusal, StopPhase,
+    PluginFault, Policing, PolicingStep, PortMove, StartPhase, StartRefusal, StopPhase,
 };
 
 use super::*;
@@ -315,4 +315,27 @@ fn advice_is_published_with_its_cause() {
         "advice": "lower-quality", "cause": "leg",
     });
     assert_eq!(told, right);
+}
+
+pub(super) fn policing() -> Policing {
+    Policing { step: PolicingStep::Frames, limit_kbps: 2_000, sent_kbps: 3_100 }
+}
+
+#[test]
+fn policing_and_its_end_are_published() {
+    let (world, mut listening) = listening();
+    let tell = |policing| {
+        let (session, room_name, scenario) = (SessionId(17), "room-1".into(), "call".into());
+        world.tell(CoreEvent::Policed { session, room_name, scenario, policing }, None);
+    };
+    tell(Some(policing()));
+    let mut told = listening.notice("policed");
+    assert!(told["at_us"].take().is_u64());
+    let right = json!({
+        "at_us": null, "session": "s17", "room": "room-1", "scenario": "call",
+        "policing": {"step": "frames", "limit_kbps": 2_000, "sent_kbps": 3_100},
+    });
+    assert_eq!(told, right);
+    tell(None);
+    assert_eq!(listening.notice("policed").get("policing"), None);
 }

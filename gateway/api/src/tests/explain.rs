@@ -31,6 +31,7 @@ pub(super) fn explanation(id: SessionId) -> Explanation {
         measures: Measures::default(),
         impairment: Some(events::impairment()),
         advice: Some(Advice { kind: AdviceKind::SwitchNetwork, cause: PathSegment::Uplink }),
+        policing: Some(events::policing()),
         mean_r_centi: Some(6_200),
         age: Duration::from_secs(3),
     };
@@ -200,6 +201,7 @@ fn session_is_explained() {
         "voice_only_for": {"label": "carrier", "value": "ct"},
         "impairment": events::impairment_json(),
         "advice": {"advice": "switch-network", "cause": "uplink"},
+        "policing": {"step": "frames", "limit_kbps": 2_000, "sent_kbps": 3_100},
         "candidates": [
             candidate(json!({"reason": "full"})),
             candidate(json!({"reason": "not-chosen", "policy_reason": "nearest"})),

@@ -602,6 +602,7 @@ pub(super) fn session(number: u64) -> SessionView {
         measures,
         impairment: None,
         advice: None,
+        policing: None,
         mean_r_centi: None,
         age: Duration::from_secs(2),
     };

@@ -23,6 +23,12 @@ fn quality_has_units() {
     let measures = json!({"rtt-client": 30_000, "available-down": 1_250});
     let said = quality(&session("east-a1", "a", 0, &measures).measures);
     assert_eq!(said, "round trip 30 ms, available 1250 kbit/s down");
+    let trend = |trend: u32| {
+        let measures = json!({"rtt-client": 30_000, "trend-down": trend});
+        quality(&session("east-a1", "a", 0, &measures).measures)
+    };
+    assert_eq!(trend(12), "round trip 30 ms, delay grows 12 ms/s down");
+    assert_eq!(trend(0), "round trip 30 ms");
     assert_eq!(quality(&BTreeMap::new()), "");
 }
 
@@ -199,6 +205,15 @@ fn asked_revision_has_its_sessions() {
 fn advice_names_its_cause() {
     let said = read(json!({"advice": "switch-network", "cause": "downlink"}));
     assert_eq!(advice(&said), "  user advised: switch-network, for the downlink");
+}
+
+#[test]
+fn policing_names_rates_and_treatment() {
+    let said =
+        |step| policing(&read(json!({"step": step, "limit_kbps": 2_000, "sent_kbps": 3_100})));
+    let rates = "  policed: sends 3100 of at most 2000 kbit/s; ";
+    assert_eq!(said("frames"), format!("{rates}frames of its video are dropped"));
+    assert_eq!(said("later"), format!("{rates}later"));
 }
 
 #[test]

@@ -106,6 +106,8 @@ fn scenario_traffic_includes_a_session_that_ended() {
         thinned: 13,
         repaired: 14,
         parity_bytes: 15,
+        paced: 16,
+        policed: 17,
         ..MediaCounts::default()
     };
     costs.count(&"drone".into(), &counts);
@@ -134,6 +136,8 @@ fn scenario_traffic_includes_a_session_that_ended() {
         thinned: 13,
         repaired: 14,
         parity_bytes: 15,
+        paced: 16,
+        policed: 17,
         repairs,
         ..expected(1)
     };

@@ -9,7 +9,7 @@ use evenkeel_model::{
     Advice, Affinity, Arm, BreakerMode, BreakerState, ClientGroup, ClientTransport, Decider,
     DegradationLimit, EvidenceSource, FailureDomain, Health, Hook, Hop, HopGrant, Impairment,
     Labels, Measures, MediaDescription, MoveCause, NodeId, NodeNeed, NodeProbing, Op, Plan,
-    PolicyName, RedundancyMode, RegionId, RoomId, Scenario, SessionId, actions,
+    Policing, PolicyName, RedundancyMode, RegionId, RoomId, Scenario, SessionId, actions,
 };
 use evenkeel_nodes::{Node, OpeningWindow, ProcessState, ProviderBreakerStanding};
 use evenkeel_revisions::unit;
@@ -49,6 +49,8 @@ pub struct SessionStanding {
     pub impairment: Option<Impairment>,
     /// The advice to its user, if any.
     pub advice: Option<Advice>,
+    /// The policing of the client, if it sends more than it may.
+    pub policing: Option<Policing>,
     /// The mean R-factor of its voice, times 100; `None` if it was not measured.
     pub mean_r_centi: Option<u32>,
     /// Time since the offer.
@@ -383,6 +385,7 @@ impl<'a> Views<'a> {
             measures: session.measures(now),
             impairment: self.gateway.diagnosis.impairment(id),
             advice: self.gateway.advice.standing(id),
+            policing: session.policing(),
             mean_r_centi: session.mean_r_centi(),
             age: now.saturating_duration_since(session.offered()),
         })

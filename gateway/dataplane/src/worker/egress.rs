@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::dtls::{HandshakeInput, InputKind};
 use super::early::{Early, EarlyLimits};
+use super::pacing::PacedSessions;
 use super::repair_memory::RepairMemory;
 use super::report::{WorkerReport, WorkerStats};
 use super::sockets::{ClientArrival, ClientPath, ListenerPort, RtpSide, SourceKey, reason};
@@ -46,6 +47,8 @@ pub(crate) struct Egress {
     pub(crate) ports: Vec<Home>,
     /// Sessions to be summarised, unordered.
     pub(crate) active: Vec<Home>,
+    /// Sessions with video that waits for its turn.
+    pub(crate) paced: PacedSessions,
     /// Sessions with another leg, hop or address since the last copy.
     pub(crate) changed: RefCell<Vec<Home>>,
     relayed: Vec<u8>,
@@ -103,6 +106,7 @@ impl Egress {
             early: Early::new(early_limits),
             ports: Vec::new(),
             active: Vec::new(),
+            paced: PacedSessions::new(Instant::now()),
             changed: RefCell::default(),
             relayed: Vec::new(),
             protected: Vec::new(),
@@ -398,6 +402,8 @@ pub struct TrunkSocket {
     pub socket: UdpSocket,
     /// Set if the trunk is encrypted.
     pub seal: Option<Box<seal::GatewaySeal>>,
+    /// The number of the first numbered bundle: random ([`TrunkRepair::new`]).
+    pub first_number: u16,
 }
 
 /// The state of a worker's trunk to a node.
@@ -421,6 +427,7 @@ pub(crate) struct Trunk {
     outbox: SendBatch,
     /// Set if the node reads numbered bundles.
     repair: Option<Box<NumberedTrunk>>,
+    first_number: u16,
     /// True if session packets are queued, and not only signed messages.
     media: bool,
     /// True if a queued datagram is longer than the size that fits any path.
@@ -438,7 +445,9 @@ struct NumberedTrunk {
 
 impl Trunk {
     /// Enables the error queue of the socket.
-    pub(crate) fn new(TrunkSocket { socket, seal }: TrunkSocket) -> io::Result<Trunk> {
+    pub(crate) fn new(
+        TrunkSocket { socket, seal, first_number }: TrunkSocket,
+    ) -> io::Result<Trunk> {
         mmsg::keep_errors(socket.as_fd(), Family::of(socket.local_addr()?))?;
         let overhead = overhead(seal.as_deref());
         Ok(Trunk {
@@ -449,6 +458,7 @@ impl Trunk {
             // The socket is connected, so no address is written.
             outbox: SendBatch::new(Family::V4),
             repair: None,
+            first_number,
             media: false,
             long: false,
             unreadable: false,
@@ -506,7 +516,9 @@ impl Trunk {
     /// The repair of this trunk, now that the node has proved that it reads numbered bundles.
     #[inline(never)]
     fn numbered(&mut self, now: Instant) -> &mut TrunkRepair {
-        let begin = || Box::new(NumberedTrunk { repair: TrunkRepair::default(), heard: now });
+        let first_number = self.first_number;
+        let begin =
+            || Box::new(NumberedTrunk { repair: TrunkRepair::new(first_number), heard: now });
         let numbered = self.repair.get_or_insert_with(begin);
         numbered.heard = now;
         &mut numbered.repair

@@ -21,6 +21,7 @@ mod early;
 mod egress;
 mod gather;
 mod node_ingress;
+mod pacing;
 mod packet_path;
 mod repair_memory;
 mod report;
@@ -339,9 +340,9 @@ impl PacketWorker {
             let wait = if at_once {
                 Duration::ZERO
             } else {
-                self.sweep
-                    .due(self.egress.active.len())
-                    .saturating_duration_since(self.gather.ended)
+                let due = self.sweep.due(self.egress.active.len());
+                let due = self.egress.paced.due().map_or(due, |paced| paced.min(due));
+                due.saturating_duration_since(self.gather.ended)
             };
             self.wait(&mut events, wait)?;
             let began = Instant::now();
@@ -425,6 +426,9 @@ impl PacketWorker {
         }
         if !self.suspended && self.egress.permit.lease.is_held(|| now) {
             self.summarise(now);
+            if !self.egress.paced.is_empty() {
+                self.send_paced(now);
+            }
         }
         if !self.egress.early.is_empty() {
             self.retry_early(now);
@@ -694,6 +698,33 @@ impl PacketWorker {
         self.egress.flush(now);
     }
 
+    /// Sends video that waited for its turn.
+    #[inline(never)]
+    fn send_paced(&mut self, now: Instant) {
+        let PacketWorker { sessions, egress, board, .. } = self;
+        for _ in 0..egress.paced.begin(now) {
+            let Some(home) = egress.paced.pop() else { break };
+            let cx = &mut PacketContext { egress, board, now };
+            let has_more = sessions.with(home, |session| session.send_paced(cx));
+            if has_more.unwrap_or_default() {
+                egress.paced.add(home, now);
+            }
+        }
+    }
+
+    /// Sends all video that waits for its turn: another worker continues the sessions.
+    #[cold]
+    fn send_all_paced(&mut self, now: Instant) {
+        while let Some(home) = self.egress.paced.pop() {
+            self.with_session(home, now, |session, cx| {
+                session.send_all_paced(cx);
+                // It is no longer listed.
+                session.send_paced(cx);
+            });
+        }
+        self.flush(now);
+    }
+
     /// Summarises the next share of active sessions.
     fn summarise(&mut self, now: Instant) {
         let PacketWorker { sessions, sweep, summaries, egress, board, client_ingress, .. } = self;
@@ -909,6 +940,7 @@ impl PacketWorker {
     }
 
     fn remove(&mut self, home: Home, now: Instant) {
+        self.with_session(home, now, WorkerSession::send_all_paced);
         let (flows, egress) = (&self.flows, &self.egress);
         self.sessions.with(home, |session| {
             for source in session.client.learned() {
@@ -987,11 +1019,16 @@ impl PacketWorker {
     fn hand_out(&mut self, to: &mpsc::Sender<HandedOut>) {
         self.pause_rings(true);
         self.read_rings_to_the_end();
+        self.send_all_paced(Instant::now());
         self.suspended = true;
         self.egress.is_handed_out = true;
-        let uncopied = self.sessions.iter().filter(|session| session.uncopied);
         let at = self.egress.indices.view(Instant::now());
-        let mut states = uncopied.map(|session| session.hand_over(&self.flows, at));
+        let (flows, sessions) = (&self.flows, &mut self.sessions);
+        let mut states = (0..sessions.slots()).filter_map(|slot| {
+            let state = sessions
+                .with_slot(slot, |session| session.uncopied.then(|| session.hand_over(flows, at)));
+            state.flatten()
+        });
         loop {
             let part: Vec<_> = states.by_ref().take(HandedOut::PART).collect();
             if part.is_empty() {

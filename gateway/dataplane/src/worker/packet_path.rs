@@ -52,7 +52,7 @@ impl PacketPath {
         let early_limits = EarlyLimits { packets: 0, wait: Duration::ZERO };
         let mut egress = Egress::new(reports, Arc::new(WorkerStats::new(start, 1)), early_limits);
         egress.listeners.push((ListenerPort::new(socket()?)?, None));
-        let trunk = TrunkSocket { socket: socket()?, seal: None };
+        let trunk = TrunkSocket { socket: socket()?, seal: None, first_number: 0 };
         egress.trunks.push(Some(Trunk::new(trunk)?));
         let flows = Arc::new(Flows::new(sessions as usize));
         let opus = PayloadType::new(111, "opus", 48_000);

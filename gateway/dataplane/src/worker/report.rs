@@ -157,6 +157,10 @@ pub struct MediaCounts {
     pub repaired: u32,
     /// Bytes of the parity packets that the gateway made for the client. They are included in `repairs`.
     pub parity_bytes: u64,
+    /// Packets of video to the client that waited for their turn, as its path could not carry them at once.
+    pub paced: u32,
+    /// Packets of the client that were dropped, since it sends more than it may.
+    pub policed: u32,
 }
 
 /// Packets that repair others in one way. They are included in [`Totals`].

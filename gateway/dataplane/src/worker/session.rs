@@ -10,14 +10,18 @@ mod counts;
 mod estimate;
 mod fec;
 mod feedback;
+mod followed;
+mod layers;
 mod measurements;
 mod media;
 mod node;
+mod policing;
 mod reachability;
 mod record;
 mod redundancy;
 mod repair;
 mod replay;
+mod rtx;
 mod srtp;
 #[cfg(test)]
 pub(super) mod tests;
@@ -38,34 +42,43 @@ use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::continuity::{OriginalNumbers, Pass, StreamEpoch, Withheld};
 use evenkeel_media::loss::RepairPacket;
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
+use evenkeel_media::pacer::PacedClass;
 use evenkeel_media::repair::cache::CachedPacket;
+use evenkeel_media::repair::missing::RetransmittedPacket;
 use evenkeel_media::srtp::{GrantView, SrtpKeys};
 use evenkeel_media::stun::{StunKey, Username};
 use evenkeel_media::{demux, key_frame, retransmission, rtcp, rtp};
 use evenkeel_model::{
     DropReason, ForwardVerdict, Hop, MediaDescription, MediaLimits, PayloadType, RedundancyMode,
-    RepairKind, ReplayedMedia, RouteCell, SessionId, Srtp, StreamKind,
+    RepairKind, ReplayedMedia, RouteCell, SessionId, Srtp, StreamKind, lower_cap,
 };
 use fec::ClientFec;
+use layers::{LayerVerdict, ReceivedLayers, SentLayers};
 use measurements::{reported_loss, reports, voice_jitter};
 use media::{MediaState, RunningMedia, voice};
 use node::NodeSide;
 pub use node::{NodeLeg, NodePort, SrtpPort};
+use policing::{SenderPolicing, SentBytes, StreamRequest};
 use record::Learned;
 pub use record::{ClientAddressing, Install, SessionState};
 use redundancy::Redundancy;
-use repair::ClientRepair;
+use repair::{ClientRepair, KeptForm, KeptStream};
 use replay::Replay;
+use rtx::{ClientRtx, DuePacket};
 use srtp::SrtpEnds;
 pub use srtp::{AnsweredMedia, ClientPassword, ClientStream, SrtpKeying};
 use thinning::Thinning;
 
 use super::dtls::{DtlsSession, HandshakeDatagram, InputKind};
 use super::egress::{DscpMarks, Egress, PacketContext};
+use super::pacing::{self, HeldPacket, SessionPacing};
 use super::report::{MediaCounts, MediaDirection, ShedRun, Summary, Totals, WorkerReport};
 use super::sockets::{ClientPath, RtpSide, SourceKey, reason};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
 use crate::ring::PathReport;
+
+/// A shorter interval does not tell the rate of a client.
+const RATE_OVER: Duration = Duration::from_millis(50);
 
 /// Interval between reports of shed packets. Receivers of the reports need the count, not the time of each packet.
 const SHED_TOLD_EVERY: Duration = Duration::from_secs(1);
@@ -146,6 +159,7 @@ impl WorkerSession {
         }
         install.state.into_iter().for_each(|state| session.go_on(*state));
         session.follow_thinning();
+        session.follow_layers();
         session
     }
 
@@ -193,7 +207,7 @@ impl WorkerSession {
     /// Returns whether the session has nothing left to summarise. Called after each summary.
     pub(crate) fn went_idle(&mut self, now: Instant) -> bool {
         let was_used = self.activity == Activity::Used;
-        let cap = self.limits.send_kbps;
+        let cap = self.told_kbps();
         let is_quiet = |state: &MediaState| {
             state.shed.is_none()
                 && state.measurements.is_quiet(now)
@@ -203,8 +217,10 @@ impl WorkerSession {
         let repairs = repair.is_some_and(|repair| repair.is_active(now));
         let estimate = self.running.as_deref().and_then(|running| running.estimate.as_deref());
         let estimates = estimate.is_some_and(|estimate| estimate.kbps(now).is_some());
-        let is_idle =
-            !was_used && !repairs && !estimates && self.state_ref().map_or(cap == 0, is_quiet);
+        let policing = self.running.as_deref().and_then(|running| running.policing.as_deref());
+        let is_policed = policing.is_some_and(|policing| policing.standing().is_some());
+        let is_busy = was_used || repairs || estimates || is_policed;
+        let is_idle = !is_busy && self.state_ref().map_or(cap == 0, is_quiet);
         if is_idle && let Some(running) = self.running.as_deref_mut() {
             // Its packets are too old, and its memory is shared.
             running.replay = None;
@@ -257,7 +273,7 @@ impl WorkerSession {
             self.counts().note_repair(kind, MediaDirection::ToNode, packet.len());
         }
         let has_repair = self.running.as_deref().is_some_and(|running| running.repair.is_some());
-        let was_lost = has_repair && self.note_number(&header, packet, repair, cx.now);
+        let was_lost = has_repair && self.note_number(&header, packet.len(), cx.now);
         let state = self.state();
         state.totals.packets_up += 1;
         state.totals.bytes_up += packet.len() as u64;
@@ -269,18 +285,86 @@ impl WorkerSession {
             state.measurements.sources.receive(&header, packet.len(), clock_rate, cx.now);
         }
         state.feedback.note_source(header.ssrc);
-        let is_picture = kind == StreamKind::Video && repair.is_none();
-        if is_picture {
+        if kind == StreamKind::Video && repair.is_none() {
             state.feedback.note_video(header.ssrc);
+        } else if has_repair
+            && repair == Some(RepairKind::Retransmission)
+            && self.handle_client_rtx(kind, &header, packet, cx)
+        {
+            return;
         }
+        self.admit(kind, repair, has_repair, &header, packet, cx);
+    }
+
+    /// Handles a packet of the client, which was counted. `has_repair`: the client is asked for what is missing.
+    #[inline(always)]
+    fn admit(
+        &mut self,
+        kind: StreamKind,
+        repair: Option<RepairKind>,
+        has_repair: bool,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
         if self.limits.parked {
             self.end_replay();
             return cx.egress.count_drop(DropReason::Shed);
         }
+        if self.running.as_deref().is_some_and(|running| running.policing.is_some()) {
+            return self.police(kind, header, packet, has_repair, cx);
+        }
+        self.pass_to_nodes(kind, repair, header, packet, has_repair, cx);
+    }
+
+    /// Handles a packet of a client that sends, or sent, more than it may. Few sessions do, so this code stands apart from the packet path of
+    /// others.
+    #[inline(never)]
+    fn police(
+        &mut self,
+        kind: StreamKind,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        has_repair: bool,
+        cx: &mut PacketContext<'_>,
+    ) {
+        let media = Arc::clone(&self.media);
+        let Some((_, payload)) = declared(&media, header.payload_type) else { return };
+        let Some(mut policing) = self.running().policing.take() else { return };
+        let repair = payload.repair();
+        match policing.admit(kind, payload, header, packet, cx.now) {
+            Some(admitted) => {
+                if let Ok(header) = self.parse(admitted) {
+                    self.pass_to_nodes(kind, repair, &header, admitted, has_repair, cx);
+                }
+            }
+            None => {
+                let state = self.state();
+                // The device sent the frame.
+                let ends_frame = kind == StreamKind::Video && repair.is_none() && header.marker;
+                state.flow.frames += u32::from(ends_frame && state.feedback.has_one_video());
+                self.counts().note_policed();
+                cx.egress.count_drop(DropReason::Shed);
+            }
+        }
+        self.running().policing = Some(policing);
+    }
+
+    /// Sends a packet of the client to the nodes that get it now.
+    #[inline(always)]
+    fn pass_to_nodes(
+        &mut self,
+        kind: StreamKind,
+        repair: Option<RepairKind>,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        has_repair: bool,
+        cx: &mut PacketContext<'_>,
+    ) {
         let (hop, twin) = match self.route.forward_to_node(cx.board) {
             ForwardVerdict::Pass { hop, .. } => {
                 if self.replayed != ReplayedMedia::Off {
-                    self.replay_to(hop, kind, &header, packet, cx);
+                    self.replay_to(hop, kind, header, packet, cx);
                 }
                 (hop, None)
             }
@@ -292,8 +376,8 @@ impl WorkerSession {
         };
         if self.has_redundancy(kind, repair) {
             let recovered = match kind {
-                StreamKind::Audio => self.recover_lost(hop, twin, &header, packet, cx),
-                StreamKind::Video => self.recover_by_parity(hop, twin, &header, packet, cx),
+                StreamKind::Audio => self.recover_lost(hop, twin, header, packet, cx),
+                StreamKind::Video => self.recover_by_parity(hop, twin, header, packet, cx),
             };
             if let Err(reason) = recovered {
                 return cx.egress.count_drop(reason);
@@ -308,13 +392,56 @@ impl WorkerSession {
         let state = self.state();
         state.flow.sent[kind as usize] += 1;
         // The marker ends a frame (RFC 6184, 5.1; RFC 7741, 4.1).
+        let is_picture = kind == StreamKind::Video && repair.is_none();
         if is_picture && header.marker && state.feedback.has_one_video() {
             state.flow.frames += 1;
         }
         if state.signs.inspects(kind) {
-            self.inspect(&header, packet, cx.now);
+            self.inspect(header, packet, cx.now);
         }
         self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
+    }
+
+    /// Handles a retransmission of the client in a stream of its own (RFC 4588). Nodes get the packet in it, if that was asked for. Returns
+    /// false if the retransmission itself is to follow.
+    #[inline(never)]
+    fn handle_client_rtx(
+        &mut self,
+        kind: StreamKind,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) -> bool {
+        let RunningMedia { state, repair: Some(repair), rtx, .. } = self.running() else {
+            return false;
+        };
+        let sources = &mut state.measurements.sources;
+        let Some(rtx) = rtx.as_deref_mut().filter(|rtx| rtx.reads(header.payload_type)) else {
+            // The offer did not tell what it repairs.
+            if let Some(sequence) = retransmission::original_sequence(header, packet)
+                && let RetransmittedPacket::Missing(ssrc) =
+                    repair.missing.receive_retransmission(sequence, None)
+            {
+                sources.filled(ssrc, sequence);
+            }
+            return false;
+        };
+        let restored = match rtx.restore(header, packet, &mut repair.missing) {
+            Ok(Some(restored)) => restored,
+            Ok(None) => return false,
+            Err(reason) => {
+                cx.egress.count_drop(reason);
+                return true;
+            }
+        };
+        if let Ok(header) = rtp::RtpHeader::parse(&restored) {
+            sources.filled(header.ssrc, header.sequence);
+            self.admit(kind, None, true, &header, &restored, cx);
+        }
+        if let Some(rtx) = &mut self.running().rtx {
+            rtx.reuse(restored);
+        }
+        true
     }
 
     /// Returns whether the client negotiated redundancy for a packet of this kind: repeated frames of voice, or parity of video.
@@ -425,7 +552,7 @@ impl WorkerSession {
         self.mark_active(cx);
         let readable = self.media.srtp.is_readable();
         let home = self.home;
-        let RunningMedia { state, counts, .. } = self.running();
+        let RunningMedia { state, counts, srtp, rtx, .. } = self.running();
         let MediaState { measurements, continuity, validation, flow, totals, .. } = state;
         let sent = totals.packets_down;
         measurements.last_heard = Some(cx.now);
@@ -438,6 +565,15 @@ impl WorkerSession {
         }
         // RTCP is only a few packets a second, so the copy is cheap.
         let mut packet = packet.to_vec();
+        if rtx.is_some() {
+            let length = rtcp::rewrite::retain_reports(&mut packet, |ssrc| {
+                !srtp.is_of_retransmissions(ssrc)
+            });
+            packet.truncate(length);
+            if length == 0 {
+                return;
+            }
+        }
         if readable {
             continuity.excuse_skipped(&mut packet);
             let lost_ppm = measurements.read_reports(
@@ -524,10 +660,60 @@ impl WorkerSession {
         packet: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
+        let running = self.running.as_deref();
+        if running.is_some_and(|running| running.state.has_layers(side, kind)) {
+            return self.send_layers_to_node(hop, side, kind, packet, cx);
+        }
+        self.queue_to_node(hop, side, kind, packet, cx);
+    }
+
+    #[inline]
+    fn queue_to_node(
+        &mut self,
+        hop: Hop,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
         let srtp = self.running.as_deref_mut().map(|running| &mut running.srtp);
         // The next copy must have the counters.
         self.uncopied |=
             self.nodes.send(hop, side, kind, self.dscp, packet, self.home, self.id, srtp, cx);
+    }
+
+    /// Sends a packet of the client's video with the names of its layer, or RTCP about the layers that the client gets. Few sessions have layers,
+    /// so this code stands apart from the packet path of others.
+    #[inline(never)]
+    fn send_layers_to_node(
+        &mut self,
+        hop: Hop,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        if side == RtpSide::Rtcp {
+            let mut packet = packet.to_vec();
+            let layers = self.state().layers.as_deref_mut();
+            if layers.is_none_or(|layers| layers.rtcp_to_node(&mut packet, cx.now)) {
+                self.queue_to_node(hop, side, kind, &packet, cx);
+            }
+            return;
+        }
+        let header = self.parse(packet).ok();
+        let repair = header.and_then(|header| declared(&self.media, header.payload_type));
+        let repair = repair.and_then(|(_, payload)| payload.repair());
+        let again = repair == Some(RepairKind::Retransmission);
+        let named = match (header, self.state().sent_layers.as_deref_mut()) {
+            (Some(header), Some(layers)) => layers.name(&header, packet, again),
+            _ => None,
+        };
+        let Some(named) = named else { return self.queue_to_node(hop, side, kind, packet, cx) };
+        self.queue_to_node(hop, side, kind, &named, cx);
+        if let Some(layers) = self.state().sent_layers.as_deref_mut() {
+            layers.reuse(named);
+        }
     }
 
     /// Handles a packet that a hop sent for the client.
@@ -575,8 +761,94 @@ impl WorkerSession {
         let left = leaving && !hears;
         let epoch = StreamEpoch(self.state().epoch().0.saturating_sub(u64::from(left)));
         match header {
+            Some(header) if self.state().layers.is_some() => {
+                self.choose_layer(from, epoch, &header, packet, cx);
+            }
             Some(header) => self.rtp_to_client(from, epoch, &header, packet, cx),
             None => self.rtcp_to_client(epoch, packet, cx),
+        }
+    }
+
+    /// Handles a packet of a hop to a client that gets video in layers. Few sessions do, so this code stands apart from the packet path of others.
+    #[inline(never)]
+    fn choose_layer(
+        &mut self,
+        from: Hop,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let media = Arc::clone(&self.media);
+        let verdict = match (declared(&media, header.payload_type), &mut self.state().layers) {
+            (Some((StreamKind::Video, payload)), Some(layers)) => {
+                layers.pass(epoch, header, packet, payload, cx.now)
+            }
+            _ => LayerVerdict::Unread,
+        };
+        match verdict {
+            LayerVerdict::Unread => self.rtp_to_client(from, epoch, header, packet, cx),
+            LayerVerdict::Passes { header, packet } => {
+                self.rtp_to_client(from, epoch, &header, &packet, cx);
+                if let Some(layers) = self.state().layers.as_deref_mut() {
+                    layers.reuse(packet);
+                }
+            }
+            LayerVerdict::Withheld => {
+                let state = self.state();
+                // `merge_to_client` counts merged packets.
+                if state.current_hop == Some(from) && state.pair.is_none() {
+                    state.flow.received[StreamKind::Video as usize] += 1;
+                }
+                cx.egress.count_drop(DropReason::Layer);
+            }
+        }
+    }
+
+    /// Looks for the names of a layer in the first packet of a source, and returns the packet without them. It passes; from the next layer on,
+    /// one of them is chosen.
+    #[cold]
+    fn look_for_layers(
+        &mut self,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+    ) -> Option<Vec<u8>> {
+        if self.state().layers.is_some() {
+            return None;
+        }
+        let layers = ReceivedLayers::begin(&self.media, epoch, header, packet)?;
+        let without_names = layers.without_names(packet);
+        self.state().layers = Some(layers);
+        Some(without_names)
+    }
+
+    /// Follows the layers that the client describes.
+    fn follow_layers(&mut self) {
+        if !self.media.simulcast.is_empty() || self.running.is_some() {
+            let (seed, media) = (self.seed, Arc::clone(&self.media));
+            SentLayers::follow(&mut self.state().sent_layers, seed, &media);
+        }
+    }
+
+    /// Chooses the layers to the client, and requests key frames of those that are to pass. Called every 100 ms.
+    #[inline(never)]
+    fn tick_layers(&mut self, cx: &mut PacketContext<'_>) {
+        let limits = self.limits;
+        let Some(RunningMedia { state, estimate, .. }) = self.running.as_deref_mut() else {
+            return;
+        };
+        let MediaState { layers: Some(layers), feedback, totals, current_hop, .. } = state else {
+            return;
+        };
+        let path_kbps = estimate.as_deref().and_then(|estimate| estimate.kbps(cx.now));
+        layers.choose(path_kbps, &limits, totals.bytes_down, cx.now);
+        let Some(hop) = *current_hop else { return };
+        let due = layers.due_requests(cx.now).into_iter().map(|ssrc| feedback.layer_request(ssrc));
+        for request in due.collect::<Vec<_>>() {
+            cx.egress.stats.asked_key_frame(MediaDirection::ToNode);
+            // By the SSRC of the hop.
+            self.queue_to_node(hop, RtpSide::Rtcp, StreamKind::Video, &request, cx);
         }
     }
 
@@ -622,6 +894,9 @@ impl WorkerSession {
             _ => MergeOutcome::First,
         };
         match taken {
+            MergeOutcome::First if self.state().layers.is_some() => {
+                return self.choose_layer(from, epoch, header, packet, cx);
+            }
             MergeOutcome::First => return self.rtp_to_client(from, epoch, header, packet, cx),
             MergeOutcome::Again => {}
             MergeOutcome::Unproven => self.report_differing_copies(cx),
@@ -688,9 +963,14 @@ impl WorkerSession {
             state.flow.received[kind as usize] += 1;
         }
         let epoch = state.epoch();
-        let Some(Withheld { ssrc, after, ahead }) =
-            declared.and_then(|(_, rate)| state.continuity.withhold(epoch, header, rate, cx.now))
-        else {
+        let header = match &mut state.layers {
+            Some(layers) => layers.pass_withheld(epoch, header, cx.now),
+            None => Some(*header),
+        };
+        let withheld = declared.zip(header).and_then(|((_, rate), header)| {
+            state.continuity.withhold(epoch, &header, rate, cx.now)
+        });
+        let Some(Withheld { ssrc, after, ahead }) = withheld else {
             return;
         };
         if let Some((run, _)) = &mut state.shed
@@ -723,7 +1003,8 @@ impl WorkerSession {
             return self.pass_own_frame(from, epoch, header, packet, cx);
         };
         let (clock_rate, repair) = (payload.clock_rate, payload.repair());
-        let RunningMedia { state, srtp, thinning, .. } = self.running();
+        let RunningMedia { state, srtp, thinning, pacing, .. } = self.running();
+        let is_paced = kind == StreamKind::Video && pacing.is_some();
         if kind == StreamKind::Video && repair.is_none() && thinning.is_some() {
             return self.thin(from, epoch, header, packet, cx);
         }
@@ -746,6 +1027,16 @@ impl WorkerSession {
                 self.repeat(epoch, header, clock_rate, packet, cx.now)
             }
             _ => (state.continuity.pass(epoch, header, clock_rate, cx.now), None),
+        };
+        let first;
+        let packet = if kind == StreamKind::Video
+            && self.state().continuity.take_joined()
+            && let Some(without_names) = self.look_for_layers(epoch, header, packet)
+        {
+            first = without_names;
+            &first[..]
+        } else {
+            packet
         };
         let state = self.state();
         let rewrite = match pass {
@@ -774,6 +1065,19 @@ impl WorkerSession {
                 .map_or((header.ssrc, header.timestamp), |(ssrc, _, timestamp)| (ssrc, timestamp));
             self.counts().note_picture(ssrc, timestamp, cx.now);
         }
+        let write_numbers = |bytes: &mut [u8]| {
+            let Some((ssrc, sequence, timestamp)) = rewrite else { return };
+            rtp::set_ssrc(bytes, ssrc);
+            rtp::set_sequence(bytes, sequence);
+            rtp::set_timestamp(bytes, timestamp);
+            if let Some(OriginalNumbers { sequence, timestamp, .. }) = original {
+                rtp::set_timestamp(bytes, timestamp);
+                retransmission::set_original_sequence(header, bytes, sequence);
+            }
+        };
+        if is_paced && self.hold_video(header, repair, packet, cx, write_numbers) {
+            return;
+        }
         if self.has_redundancy(kind, repair) {
             let (ssrc, sequence, timestamp) =
                 rewrite.unwrap_or((header.ssrc, header.sequence, header.timestamp));
@@ -786,16 +1090,7 @@ impl WorkerSession {
                 return;
             }
         }
-        self.send_to_client(RtpSide::Rtp, kind, packet, cx, |bytes| {
-            let Some((ssrc, sequence, timestamp)) = rewrite else { return };
-            rtp::set_ssrc(bytes, ssrc);
-            rtp::set_sequence(bytes, sequence);
-            rtp::set_timestamp(bytes, timestamp);
-            if let Some(OriginalNumbers { sequence, timestamp, .. }) = original {
-                rtp::set_timestamp(bytes, timestamp);
-                retransmission::set_original_sequence(header, bytes, sequence);
-            }
-        });
+        self.send_to_client(RtpSide::Rtp, kind, packet, cx, write_numbers);
     }
 
     /// Handles a packet of thinned video to the client. Few sessions have it, so this code stands apart from the packet path of others.
@@ -832,11 +1127,11 @@ impl WorkerSession {
         self.running().thinning = Some(thinning);
     }
 
-    /// Thins the client's video by the limits of now.
+    /// Thins the client's video by the description and the limits of now.
     fn follow_thinning(&mut self) {
-        let level = self.limits.thin;
+        let (media, level) = (Arc::clone(&self.media), self.limits.thin);
         if level > 0 || self.running.is_some() {
-            Thinning::follow(&mut self.running().thinning, level);
+            Thinning::follow(&mut self.running().thinning, &media, level);
         }
     }
 
@@ -895,6 +1190,8 @@ impl WorkerSession {
         let seed = self.seed;
         let RunningMedia { state, fec: place, .. } = self.running();
         let Some(mut fec) = place.take() else { return false };
+        let announced = state.continuity.parity_ssrc(sent.ssrc);
+        let ssrc = announced.unwrap_or_else(|| fec::parity_ssrc(seed, sent.ssrc));
         let Some(mut covered) = fec.note_sent(sent, &mut state.measurements, cx.now) else {
             *place = Some(fec);
             return false;
@@ -912,12 +1209,125 @@ impl WorkerSession {
         {
             running.counts.get_or_insert_default().note_cache_refused();
         }
-        while let Some(parity) = fec.next_parity(sent, seed, &self.running().srtp, cx.now) {
+        while let Some(parity) = fec.next_parity(sent, ssrc, &self.running().srtp, cx.now) {
             self.running().note_parity(parity.len());
-            self.send_to_client(RtpSide::Rtp, StreamKind::Video, parity, cx, |_| {});
+            if !self.hold_parity(parity, cx) {
+                self.send_to_client(RtpSide::Rtp, StreamKind::Video, parity, cx, |_| {});
+            }
         }
         self.running().fec = Some(fec);
         true
+    }
+
+    /// Has a packet of video wait, unless it may leave at once. Returns whether it waits. Few sessions are paced, so this code stands apart from
+    /// the packet path of others.
+    #[inline(never)]
+    fn hold_video(
+        &mut self,
+        header: &rtp::RtpHeader,
+        repair: Option<RepairKind>,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+        write_numbers: impl FnOnce(&mut [u8]),
+    ) -> bool {
+        let until = cx.now + self.media.latency.duration();
+        let begins = declared(&self.media, header.payload_type).and_then(|(_, payload)| {
+            key_frame::begins_key_frame(&payload.codec, header.payload(packet))
+        });
+        let Some(running) = self.running.as_deref_mut() else { return false };
+        let RunningMedia { pacing: Some(pacing), estimate, counts, .. } = running else {
+            return false;
+        };
+        if let Some(kbps) = estimate.as_deref().and_then(|estimate| estimate.kbps(cx.now)) {
+            pacing.set_rate(kbps, cx.now);
+        }
+        let class = match repair {
+            Some(RepairKind::Retransmission) => PacedClass::VideoRepair,
+            // ULPFEC may have the numbers of the media.
+            Some(RepairKind::Fec) => PacedClass::Video,
+            None => pacing.class_of(header, begins == Some(true)),
+        };
+        if pacing.admits(packet.len(), cx.now) {
+            return false;
+        }
+        let was_short = pacing.is_short;
+        if !pacing.reserve(&cx.egress.repair_memory) {
+            if !was_short {
+                counts.get_or_insert_default().note_cache_refused();
+            }
+            // It overtakes no packet of its stream.
+            self.send_all_paced(cx);
+            return false;
+        }
+        pacing.hold(packet, false, class, until, write_numbers);
+        pacing.list(self.home, &mut cx.egress.paced, cx.now);
+        counts.get_or_insert_default().note_paced();
+        true
+    }
+
+    /// Has a parity packet wait, unless it may leave at once. Returns whether it waits.
+    #[inline(never)]
+    fn hold_parity(&mut self, parity: &[u8], cx: &mut PacketContext<'_>) -> bool {
+        let (latency, home) = (self.media.latency.duration(), self.home);
+        let Some(running) = self.running.as_deref_mut() else { return false };
+        let Some(pacing) = running.pacing.as_deref_mut() else { return false };
+        let waits = pacing.hold_repair(parity, false, latency, &cx.egress.repair_memory, cx.now);
+        if waits {
+            pacing.list(home, &mut cx.egress.paced, cx.now);
+            running.counts.get_or_insert_default().note_paced();
+        }
+        waits
+    }
+
+    /// Sends the packets of video whose turn has come. Returns whether others wait.
+    pub(crate) fn send_paced(&mut self, cx: &mut PacketContext<'_>) -> bool {
+        self.send_held(false, cx);
+        let running = self.running.as_deref_mut();
+        let pacing = running.and_then(|running| running.pacing.as_deref_mut());
+        pacing.is_some_and(SessionPacing::stays_listed)
+    }
+
+    /// Sends all packets of video that wait for their turn.
+    pub(crate) fn send_all_paced(&mut self, cx: &mut PacketContext<'_>) {
+        self.send_held(true, cx);
+    }
+
+    fn send_held(&mut self, all: bool, cx: &mut PacketContext<'_>) {
+        loop {
+            let running = self.running.as_deref_mut();
+            let pacing = running.and_then(|running| running.pacing.as_deref_mut());
+            let held = pacing.and_then(|pacing| pacing.next(all, &cx.egress.stats, cx.now));
+            let Some(HeldPacket { bytes, is_repeated }) = held else { return };
+            let (kind, latency) = (StreamKind::Video, self.media.latency);
+            if is_repeated {
+                let dscp = self.dscp.of(kind);
+                self.client.send_again(kind, dscp, &bytes, latency, self.home, cx);
+            } else if let Ok(header) = self.parse(&bytes) {
+                let is_sent =
+                    self.has_redundancy(kind, None) && self.send_with_parity(&header, &bytes, cx);
+                if !is_sent {
+                    self.send_to_client(RtpSide::Rtp, kind, &bytes, cx, |_| {});
+                }
+            }
+            let running = self.running.as_deref_mut();
+            if let Some(pacing) = running.and_then(|running| running.pacing.as_deref_mut()) {
+                pacing.reuse(bytes);
+            }
+        }
+    }
+
+    /// Begins, follows and ends pacing by the estimated rate. Called every 100 ms.
+    fn tick_pacing(&mut self, cx: &mut PacketContext<'_>) {
+        let is_possible = self.media.has_video()
+            && self.media.latency.duration() >= pacing::LATENCY_MIN
+            && self.client.address().flow().is_none();
+        let Some(running) = self.running.as_deref_mut() else { return };
+        let estimate = running.estimate.as_deref().filter(|_| is_possible);
+        let kbps = estimate.and_then(|estimate| estimate.kbps(cx.now));
+        if kbps.is_none() && running.pacing.is_some() {
+            self.send_all_paced(cx);
+        }
+        SessionPacing::follow(&mut self.running().pacing, kbps, cx.now);
     }
 
     /// Assigns numbers to a retransmission, and to the packet that it contains.
@@ -930,13 +1340,27 @@ impl WorkerSession {
         packet: &[u8],
         now: Instant,
     ) -> (Pass, Option<OriginalNumbers>) {
-        let (media, continuity) = (Arc::clone(&self.media), &mut self.state().continuity);
+        let media = Arc::clone(&self.media);
+        let RunningMedia { state, srtp, rtx, .. } = self.running();
+        let continuity = &mut state.continuity;
+        let is_own = rtx.is_some() && srtp.has_retransmissions();
         let lost = retransmission::original_sequence(header, packet);
         let Some(sequence) = lost.filter(|_| media.srtp.is_readable()) else {
+            if is_own {
+                // The gateway sends the stream, and probes the path by no padding.
+                return (Pass::Stale, None);
+            }
             return (continuity.pass(epoch, header, clock_rate, now), None);
         };
         let is_repaired =
             |number| declared(&media, number).is_some_and(|(_, other)| !other.is_repair());
+        if is_own {
+            let original = continuity.original(epoch, header, sequence, clock_rate, is_repaired);
+            let ssrc = original.and_then(|it| srtp.retransmissions_of(it.ssrc));
+            let Some((original, ssrc)) = original.zip(ssrc) else { return (Pass::Stale, None) };
+            let (sequence, timestamp) = (srtp.next_number(ssrc), original.timestamp);
+            return (Pass::Rewrite { ssrc, sequence, timestamp }, Some(original));
+        }
         continuity.pass_retransmission(epoch, header, sequence, clock_rate, is_repaired, now)
     }
 
@@ -981,17 +1405,25 @@ impl WorkerSession {
 
     fn rtcp_to_client(&mut self, epoch: StreamEpoch, packet: &[u8], cx: &mut PacketContext<'_>) {
         let plain = self.media.srtp.is_readable();
-        // Reports of the previous hop are not counted.
-        let state = self.state();
-        if plain && epoch == state.epoch() {
-            state.flow.reported_ppm = reported_loss(packet).or(state.flow.reported_ppm);
-        }
         let mut packet = packet.to_vec();
+        let RunningMedia { state, rtx, .. } = self.running();
+        if rtx.as_deref().is_some_and(|rtx| !rtx.retain_reports(&mut packet)) {
+            return;
+        }
+        // Reports of the previous hop are not counted.
+        if plain && epoch == state.epoch() {
+            state.flow.reported_ppm = reported_loss(&packet).or(state.flow.reported_ppm);
+        }
+        if let Some(layers) = &state.layers
+            && !layers.rtcp_to_client(epoch, &mut packet)
+        {
+            return;
+        }
         let Ok(length) = self.state().continuity.rtcp_to_client(epoch, &mut packet) else {
             return cx.egress.count_drop(DropReason::Feedback);
         };
         packet.truncate(length);
-        let cap = self.limits.send_kbps;
+        let cap = self.told_kbps();
         let state = self.state();
         state.feedback.limit(&mut packet, cap, cx.now);
         if plain {
@@ -1002,7 +1434,7 @@ impl WorkerSession {
                 return;
             }
             packet.truncate(length);
-            if !self.suppress_nacks(&mut packet, cx.now) {
+            if !self.translate_nacks(&mut packet, cx) || !self.suppress_nacks(&mut packet, cx.now) {
                 return;
             }
             let state = self.state();
@@ -1241,11 +1673,14 @@ impl WorkerSession {
         }
     }
 
-    /// Returns whether these are the first bytes of an RTP packet of the client, which reached the node unchanged.
+    /// Returns whether these are the first bytes of an RTP packet of the client, as it reached the node.
     fn has_forwarded(&self, start: &[u8]) -> bool {
-        rtp::ssrc_and_sequence(start)
-            .zip(self.state_ref())
-            .is_some_and(|((ssrc, sequence), state)| state.measurements.is_recent(ssrc, sequence))
+        let numbers = rtp::ssrc_and_sequence(start).zip(self.running.as_deref());
+        numbers.is_some_and(|((ssrc, passed), RunningMedia { state, policing, .. })| {
+            let of_sender = |it: &SenderPolicing| it.of_sender(ssrc, passed);
+            let sequence = policing.as_deref().map_or(Some(passed), of_sender);
+            sequence.is_some_and(|sequence| state.measurements.is_recent(ssrc, sequence))
+        })
     }
 
     /// Returns whether the client encrypts its packets with keys that the session has, or will have.
@@ -1306,11 +1741,13 @@ impl WorkerSession {
         let had_video = self.media.has_video();
         self.media = media;
         let media = Arc::clone(&self.media);
-        let RunningMedia { state, srtp, repair, redundancy, estimate, fec, .. } = self.running();
+        let RunningMedia { state, srtp, repair, redundancy, estimate, fec, rtx, .. } =
+            self.running();
         ClientRepair::follow(repair, &media);
         Redundancy::follow(redundancy, &media);
         DownlinkEstimate::follow(estimate, &media);
         ClientFec::follow(fec, &media);
+        ClientRtx::follow(rtx, &media);
         state.measurements.note_redundancy(|_| None);
         let had_media = srtp.may_receive();
         srtp.set_answered(answered);
@@ -1320,6 +1757,8 @@ impl WorkerSession {
         }
         state.feedback.follow(&media);
         state.measurements.voice = voice(&media);
+        self.follow_thinning();
+        self.follow_layers();
         self.uncopied = true;
     }
 
@@ -1399,12 +1838,40 @@ impl WorkerSession {
         }
     }
 
+    /// The cap that the client is told of, in kbit/s; 0: none. A client that exceeds the scenario's ceiling is told of that.
+    fn told_kbps(&self) -> u32 {
+        let policing = self.running.as_deref().and_then(|running| running.policing.as_deref());
+        let tells_ceiling = policing.is_some_and(SenderPolicing::tells_ceiling);
+        let ceiling = if tells_ceiling { self.limits.ceiling_kbps } else { 0 };
+        lower_cap(self.limits.send_kbps, ceiling)
+    }
+
+    /// Compares the rate of the client's packets with its limit. Called every 100 ms, before the summary. Requests a key frame if frames were
+    /// dropped to which later ones refer, and it may pass.
+    fn follow_sent_rate(&mut self, cx: &mut PacketContext<'_>) {
+        let Some(running) = self.running.as_deref_mut() else { return };
+        let RunningMedia { state, counts, policing, .. } = running;
+        let MediaState { measurements, feedback, .. } = state;
+        let elapsed = measurements.since.map(|since| cx.now.saturating_duration_since(since));
+        let Some(elapsed) = elapsed.filter(|elapsed| *elapsed >= RATE_OVER) else { return };
+        let repairs = counts.as_deref().map_or(0, SessionCounts::repair_bytes_up);
+        let sent = SentBytes { bytes: measurements.bytes_up.saturating_sub(repairs), elapsed };
+        SenderPolicing::follow(policing, sent, self.limits, &self.media, cx.now);
+        if let Some(policing) = policing
+            && policing.wants_key_frame(cx.now)
+            && let Some(request) = feedback.key_frame_of_client(cx.now)
+        {
+            policing.note_key_frame_request();
+            self.send_key_frame_request(&request, cx);
+        }
+    }
+
     /// Sends the current send cap, or the end of the last one.
     pub(crate) fn send_cap(&mut self, cx: &mut PacketContext<'_>) {
         if self.running.is_none() && !self.media.takes_caps() {
             return;
         }
-        let kbps = self.limits.send_kbps;
+        let kbps = self.told_kbps();
         if let Some(cap) = self.state().feedback.cap(kbps, cx.now) {
             self.send_to_client(RtpSide::Rtcp, StreamKind::Video, &cap, cx, |_| {});
         }
@@ -1446,7 +1913,8 @@ impl WorkerSession {
 
     /// Runs every 100 ms: repeats the cap when due and reports shed packets.
     pub(crate) fn tick(&mut self, cx: &mut PacketContext<'_>) {
-        let kbps = self.limits.send_kbps;
+        self.follow_sent_rate(cx);
+        let kbps = self.told_kbps();
         let is_due = |state: &MediaState| state.feedback.cap_is_due(kbps, cx.now);
         if self.state_ref().map_or(kbps > 0, is_due) {
             self.send_cap(cx);
@@ -1466,6 +1934,10 @@ impl WorkerSession {
             self.look_for_keys(cx);
         }
         self.tick_repair(cx);
+        self.tick_pacing(cx);
+        if self.state_ref().is_some_and(|state| state.layers.is_some()) {
+            self.tick_layers(cx);
+        }
         if let Some(RunningMedia { state, redundancy, fec, .. }) = self.running.as_deref_mut() {
             if let Some(redundancy) = redundancy {
                 redundancy.choose(&mut state.measurements, cx.now);
@@ -1496,7 +1968,7 @@ impl WorkerSession {
     }
 
     /// Returns a copy of the state. An address that another session has taken over since is not included.
-    pub(crate) fn hand_out(&self, flows: &Flows) -> SessionState {
+    pub(crate) fn hand_out(&mut self, flows: &Flows) -> SessionState {
         let mut address = self.client.address().clone();
         let mut learned = Vec::new();
         for &source in self.client.learned() {
@@ -1505,10 +1977,8 @@ impl WorkerSession {
                 None => address.lose(source),
             }
         }
-        let mut media = self.state_ref().cloned().map(Box::new);
-        if let Some(media) = &mut media {
-            media.measurements.forget_unrecorded();
-        }
+        let running = self.running.as_deref_mut();
+        let media = running.map(|running| Box::new(running.state.recorded()));
         let srtp = self.running.as_deref().map(|running| &running.srtp);
         SessionState {
             session: self.id,
@@ -1528,7 +1998,7 @@ impl WorkerSession {
     }
 
     /// Returns a copy of the state for a process that continues once this one sends no more.
-    pub(crate) fn hand_over(&self, flows: &Flows, at: GrantView<'_>) -> SessionState {
+    pub(crate) fn hand_over(&mut self, flows: &Flows, at: GrantView<'_>) -> SessionState {
         let mut state = self.hand_out(flows);
         if let (Some(counters), Some(running)) = (&mut state.srtp, &self.running) {
             running.srtp.note_limits(counters, at);
@@ -1593,6 +2063,7 @@ impl WorkerSession {
         }
         self.follow_thinning();
         self.seed = seed;
+        self.follow_layers();
         self.activity = match (touched, active || self.is_active()) {
             (true, _) => Activity::Used,
             (false, true) => Activity::Quiet,
@@ -1607,8 +2078,15 @@ impl WorkerSession {
         let Some(mut repair) = running.repair.take() else { return true };
         let timing = repair.timing(&running.state.measurements, cx.now);
         let (now, mut packets, mut bytes, mut is_refused) = (cx.now, 0_u32, 0_u64, false);
-        let send = |kind, cached: &CachedPacket<'_>, copies| {
-            let packet = cached.packet;
+        let send = |stream: &KeptStream, cached: &CachedPacket<'_>, copies| {
+            let &CachedPacket { ssrc, sequence, packet, answered, .. } = cached;
+            let kind = stream.kind;
+            if stream.form == KeptForm::Plain {
+                let is_first = answered.is_none();
+                let due = DuePacket { kind, ssrc, sequence, copies, is_first };
+                running.rtx.iter_mut().for_each(|rtx| rtx.due.push(due));
+                return;
+            }
             let before = packets;
             for _ in 0..copies {
                 let mut validation = running.state.validation.iter_mut();
@@ -1617,14 +2095,26 @@ impl WorkerSession {
                     continue;
                 }
                 let (dscp, latency) = (self.dscp.of(kind), self.media.latency);
-                if self.client.send_again(kind, dscp, packet, latency, self.home, cx) {
+                let pacing = running.pacing.as_deref_mut().filter(|_| kind == StreamKind::Video);
+                let waits = pacing.is_some_and(|pacing| {
+                    let memory = &cx.egress.repair_memory;
+                    let waits = pacing.hold_repair(packet, true, latency.duration(), memory, now);
+                    if waits {
+                        pacing.list(self.home, &mut cx.egress.paced, now);
+                    }
+                    waits
+                });
+                if waits {
+                    running.counts.get_or_insert_default().note_paced();
+                }
+                if waits || self.client.send_again(kind, dscp, packet, latency, self.home, cx) {
                     packets += 1;
                     bytes += packet.len() as u64;
                 }
             }
             // A second answer repairs no second loss.
-            if packets > before && cached.answered.is_none() {
-                let down = running.state.measurements.down(Some(cached.ssrc));
+            if packets > before && answered.is_none() {
+                let down = running.state.measurements.down(Some(ssrc));
                 down.losses.note_repair(RepairPacket::Same);
             }
         };
@@ -1640,35 +2130,53 @@ impl WorkerSession {
             running.state.measurements.bytes_down += bytes;
             running.counts.get_or_insert_default().note_answered(packets, bytes);
         }
+        if running.rtx.as_deref().is_some_and(|rtx| !rtx.due.is_empty()) {
+            self.send_due_packets(cx);
+        }
         length > 0
+    }
+
+    /// Sends the packets that the client asked for in streams of their own (RFC 4588).
+    #[inline(never)]
+    fn send_due_packets(&mut self, cx: &mut PacketContext<'_>) {
+        let RunningMedia { repair, rtx, .. } = self.running();
+        let (Some(repair), Some(mut rtx)) = (repair.take(), rtx.take()) else { return };
+        let mut due = std::mem::take(&mut rtx.due);
+        for DuePacket { kind, ssrc, sequence, copies, is_first } in due.drain(..) {
+            let Some(kept) = repair.find(ssrc, sequence, cx.now) else { continue };
+            let (mut packets, mut bytes) = (0_u32, 0_u64);
+            for _ in 0..copies {
+                let Some(packet) = rtx.repeat(kept.packet, &self.running().srtp) else { break };
+                (packets, bytes) = (packets + 1, bytes + packet.len() as u64);
+                self.send_to_client(RtpSide::Rtp, kind, packet, cx, |_| {});
+            }
+            let RunningMedia { state, counts, .. } = self.running();
+            state.totals.packets_down += u64::from(packets);
+            state.totals.bytes_down += bytes;
+            state.measurements.bytes_down += bytes;
+            if packets > 0 {
+                counts.get_or_insert_default().note_answered(packets, bytes);
+            }
+            // A second answer repairs no second loss.
+            if packets > 0 && is_first {
+                state.measurements.down(Some(ssrc)).losses.note_repair(RepairPacket::Separate);
+            }
+        }
+        rtx.due = due;
+        let RunningMedia { repair: kept, rtx: place, .. } = self.running();
+        (*kept, *place) = (Some(repair), Some(rtx));
     }
 
     /// Follows the numbers of the client's packets. Returns whether this packet was asked for: it was lost before.
     #[inline(never)]
-    fn note_number(
-        &mut self,
-        header: &rtp::RtpHeader,
-        packet: &[u8],
-        repair: Option<RepairKind>,
-        now: Instant,
-    ) -> bool {
+    fn note_number(&mut self, header: &rtp::RtpHeader, bytes: usize, now: Instant) -> bool {
         let Some(running) = self.running.as_deref_mut() else { return false };
-        let RunningMedia { state, counts, repair: Some(client), .. } = running else {
-            return false;
-        };
-        if repair == Some(RepairKind::Retransmission) {
-            if let Some(sequence) = retransmission::original_sequence(header, packet)
-                && let Some(ssrc) = client.missing.receive_retransmission(sequence)
-            {
-                state.measurements.sources.filled(ssrc, sequence);
-            }
-            return false;
-        }
-        let was_asked = client.kind(header.payload_type).is_some()
-            && client.missing.receive(header.ssrc, header.sequence, now);
+        let RunningMedia { counts, repair: Some(client), .. } = running else { return false };
+        let was_asked =
+            client.kind(header.payload_type).is_some() && client.missing.receive(header, now);
         if was_asked {
             let (kind, way) = (RepairKind::Retransmission, MediaDirection::ToNode);
-            counts.get_or_insert_default().note_repair(kind, way, packet.len());
+            counts.get_or_insert_default().note_repair(kind, way, bytes);
         }
         was_asked
     }
@@ -1685,6 +2193,32 @@ impl WorkerSession {
             let nack = state.feedback.nack(request.ssrc, request.numbers);
             self.send_to_client(RtpSide::Rtcp, StreamKind::Audio, &nack, cx, |_| {});
         }
+    }
+
+    /// Gives a node's NACKs the client's numbers, if packets of the client were dropped, and sends them. Returns whether anything else is left.
+    fn translate_nacks(&mut self, compound: &mut Vec<u8>, cx: &mut PacketContext<'_>) -> bool {
+        let Some(running) = self.running.as_deref_mut() else { return true };
+        let RunningMedia { state, repair, policing: Some(policing), .. } = running else {
+            return true;
+        };
+        let (length, requests) = policing.take_requests(compound);
+        compound.truncate(length);
+        let mut nacks = Vec::new();
+        for StreamRequest { ssrc, mut numbers } in requests {
+            if let Some(repair) = repair {
+                let timing = repair.timing(&state.measurements, cx.now);
+                numbers.retain(|sequence| {
+                    repair.missing.admit_request(ssrc, *sequence, timing, cx.now)
+                });
+            }
+            if !numbers.is_empty() {
+                nacks.push(state.feedback.nack(ssrc, &numbers));
+            }
+        }
+        for nack in nacks {
+            self.send_to_client(RtpSide::Rtcp, StreamKind::Audio, &nack, cx, |_| {});
+        }
+        length > 0
     }
 
     /// Removes numbers from a node's NACKs of the client's packets that were asked for within a round trip. Returns whether anything is

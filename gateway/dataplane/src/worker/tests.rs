@@ -18,6 +18,8 @@ mod suspended;
 
 const LONG: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_secs(60);
+/// The number of a worker's first numbered bundle.
+const FIRST_NUMBER: u16 = u16::MAX - 1;
 
 fn socket() -> UdpSocket {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
@@ -98,7 +100,8 @@ impl World {
         trunk.connect(node.local_addr().unwrap()).unwrap();
         node.connect(trunk.local_addr().unwrap()).unwrap();
         node.set_nonblocking(true).unwrap();
-        let (world, worker) = World::with(1, Some(TrunkSocket { socket: trunk, seal }));
+        let (world, worker) =
+            World::with(1, Some(TrunkSocket { socket: trunk, seal, first_number: FIRST_NUMBER }));
         (world, worker, node)
     }
 
@@ -415,11 +418,11 @@ fn bundles_are_numbered_for_node_that_proves_to_read() {
     let plain = (0xE0, None);
     assert_eq!(form_after(bundle(open, 1).as_bytes()), [plain]);
     assert_eq!(form_after(bundle(guessed, 1).numbered(1)), [plain]);
-    assert_eq!(form_after(bundle(open, 2).numbered(1)), [(0xE4, Some(0))]);
-    assert_eq!(form_after(bundle(guessed, 1).as_bytes()), [(0xE4, Some(1))]);
+    assert_eq!(form_after(bundle(open, 2).numbered(1)), [(0xE4, Some(FIRST_NUMBER))]);
+    assert_eq!(form_after(bundle(guessed, 1).as_bytes()), [(0xE4, Some(u16::MAX))]);
     assert_eq!(form_after(bundle(open, 3).as_bytes()), [plain], "another version");
     assert_eq!(form_after(&loss_report(guessed)), [plain]);
-    assert_eq!(form_after(&loss_report(open)), [(0xE4, Some(0))]);
+    assert_eq!(form_after(&loss_report(open)), [(0xE4, Some(FIRST_NUMBER))]);
 }
 
 #[test]
@@ -442,7 +445,7 @@ fn lost_bundle_of_the_node_reaches_the_client() {
     let (world, mut worker, node) = World::with_node();
     let phone = world.enter(0);
     worker.turns();
-    let mut repair = TrunkRepair::default();
+    let mut repair = TrunkRepair::new(0);
     repair.handle_repair(&loss_report(tag(0, 7)), Instant::now()).unwrap();
     // The worker keeps bundles from the first gap on, and the last repair datagram covers the last 20.
     for sequence in 10..35 {
@@ -471,7 +474,7 @@ fn parity_follows_bundles_to_a_node_that_misses_some() {
         phone.speak(sequence);
         worker.turns();
     }
-    let bundles = (0..5).map(|number| (0xE4, Some(number)));
+    let bundles = (0..5).map(|number| (0xE4, Some(FIRST_NUMBER.wrapping_add(number))));
     assert_eq!(marks(&node), bundles.chain([(0xE5, None)]).collect::<Vec<_>>());
 }
 
@@ -585,7 +588,7 @@ fn trunk_is_reported_closed(tag: Tag) -> bool {
     let (trunk, node) = (socket(), socket());
     trunk.connect(node.local_addr().unwrap()).unwrap();
     let sender = trunk.try_clone().unwrap();
-    let trunk = TrunkSocket { socket: trunk, seal: None };
+    let trunk = TrunkSocket { socket: trunk, seal: None, first_number: 0 };
     let (mut world, mut worker) = World::with(1, Some(trunk));
     world.enter(0);
     worker.turns();

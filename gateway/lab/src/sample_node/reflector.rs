@@ -10,7 +10,7 @@ use evenkeel_media::trunk::message::{
     ServingState, TrunkAnswer, TrunkQuestion,
 };
 use evenkeel_media::trunk::seal::{NodeSeal, SealError, SealSender};
-use evenkeel_media::trunk::{self, Ballots, Bundles, Tag};
+use evenkeel_media::trunk::{self, Ballots, Bundles, ReceivedDatagram, ReceivedPackets, Tag};
 use evenkeel_media::{rtp, stun};
 use fastrand::Rng;
 
@@ -60,8 +60,8 @@ pub(super) struct Reflector {
     pub(super) out_ssrcs: HashMap<u32, (SessionIndex, u32)>,
     /// Packets on trunk legs, bundled per destination.
     bundles: Bundles,
-    /// Buffer for a bundle that was lost and recovered.
-    recovered: Vec<u8>,
+    /// Packets of the last datagram.
+    received: ReceivedPackets,
     /// Set if trunk legs are encrypted.
     seal: Option<NodeSeal>,
     leases_seen: Option<Instant>,
@@ -81,6 +81,11 @@ impl Reflector {
         let seal = options.secret.clone().filter(|_| options.encrypt);
         let seal = seal.map(|secret| NodeSeal::new(secret, rng.u64(..)));
         let ballots = Ballots::new(rng.u32(..));
+        let first_number = rng.u16(..);
+        let bundles = match &seal {
+            Some(_) => Bundles::sealed(first_number),
+            None => Bundles::new(first_number),
+        };
         Self {
             number: number_of(&options.name),
             options,
@@ -96,8 +101,8 @@ impl Reflector {
             by_source: HashMap::new(),
             rooms: HashMap::new(),
             out_ssrcs: HashMap::new(),
-            bundles: if seal.is_some() { Bundles::sealed() } else { Bundles::default() },
-            recovered: Vec::new(),
+            bundles,
+            received: ReceivedPackets::default(),
             seal,
             leases_seen: None,
             counters: SampleNodeCounters::default(),
@@ -124,10 +129,12 @@ impl Reflector {
             DatagramKind::Bundle | DatagramKind::TrunkRepair if self.seal.is_some() => {
                 self.counters.refused.unreadable += 1;
             }
-            DatagramKind::Bundle => {
-                self.handle_bundle(bytes, bytes.len(), source, false, now, outbox);
+            DatagramKind::Bundle | DatagramKind::TrunkRepair => {
+                let length = bytes.len();
+                let datagram =
+                    ReceivedDatagram { content: bytes, length, source, is_sealed: false };
+                self.handle_media(&datagram, now, outbox);
             }
-            DatagramKind::TrunkRepair => self.handle_repair(bytes, source, false, now, outbox),
             DatagramKind::Sealed => self.handle_sealed(bytes, source, now, outbox),
             DatagramKind::Rtp | DatagramKind::Rtcp => {
                 if let Some(index) = self.plain_session(source, now) {
@@ -209,11 +216,9 @@ impl Reflector {
                 DatagramKind::Bundle | DatagramKind::TrunkRepair if sender.is_new() => {
                     self.counters.unknown_source += 1;
                 }
-                DatagramKind::Bundle => {
-                    self.handle_bundle(content, length, source, true, now, outbox);
-                }
-                DatagramKind::TrunkRepair => {
-                    self.handle_repair(content, source, true, now, outbox);
+                DatagramKind::Bundle | DatagramKind::TrunkRepair => {
+                    let datagram = ReceivedDatagram { content, length, source, is_sealed: true };
+                    self.handle_media(&datagram, now, outbox);
                 }
                 _ => self.counters.malformed += 1,
             },
@@ -222,99 +227,31 @@ impl Reflector {
         }
     }
 
-    /// Handles a bundle in a datagram of this length. Encryption proves the sender of a sealed one.
-    fn handle_bundle(
+    /// Handles a bundle, a repair datagram, or a report of losses.
+    fn handle_media(
         &mut self,
-        bytes: &[u8],
-        length: usize,
-        source: SocketAddr,
-        sealed: bool,
+        datagram: &ReceivedDatagram<'_>,
         now: BatchClock,
         outbox: &mut DatagramOutbox,
     ) {
-        self.counters.bundles_in += 1;
-        let is_new = !self.is_of_session(bytes, source)
-            || self.bundles.handle_bundle(source, bytes, now.instant);
-        if is_new {
-            self.deliver(bytes, length, source, sealed, now, outbox);
-        }
-        self.deliver_recovered(source, sealed, now, outbox);
-    }
-
-    /// Handles a repair datagram or a report of losses. A report has the tag of a session, as a bundle has; repair datagrams are of use
-    /// only with bundles.
-    fn handle_repair(
-        &mut self,
-        bytes: &[u8],
-        source: SocketAddr,
-        sealed: bool,
-        now: BatchClock,
-        outbox: &mut DatagramOutbox,
-    ) {
-        let is_report = trunk::first_tag(bytes).is_some();
-        if is_report && !self.is_of_session(bytes, source) {
-            self.counters.unknown_source += 1;
-            return;
-        }
-        self.counters.repairs_in += u64::from(!is_report);
-        if self.bundles.handle_repair(source, bytes, now.instant).is_err() {
-            self.counters.malformed += 1;
-        }
-        self.deliver_recovered(source, sealed, now, outbox);
-    }
-
-    /// Returns whether the first tag is that of a session with this reply address.
-    fn is_of_session(&self, bytes: &[u8], source: SocketAddr) -> bool {
-        let index = trunk::first_tag(bytes).and_then(|tag| self.by_tag.get(&tag));
-        let session = index.and_then(|index| self.sessions.get(index));
-        session.is_some_and(|session| trunk_of(session.leg) == Some(source))
-    }
-
-    fn deliver_recovered(
-        &mut self,
-        source: SocketAddr,
-        sealed: bool,
-        now: BatchClock,
-        outbox: &mut DatagramOutbox,
-    ) {
-        let mut bundle = std::mem::take(&mut self.recovered);
-        while self.bundles.take_recovered(source, &mut bundle) {
-            self.counters.bundles_recovered += 1;
-            self.deliver(&bundle, bundle.len(), source, sealed, now, outbox);
-        }
-        self.recovered = bundle;
-    }
-
-    /// Handles the packets of a bundle in a datagram of this length.
-    fn deliver(
-        &mut self,
-        bytes: &[u8],
-        length: usize,
-        source: SocketAddr,
-        sealed: bool,
-        now: BatchClock,
-        outbox: &mut DatagramOutbox,
-    ) {
-        for entry in trunk::entries(bytes) {
-            let Ok((tag, packet)) = entry else {
-                self.counters.malformed += 1;
-                return;
-            };
-            let Some(&index) = self.by_tag.get(&tag) else {
-                self.counters.unknown_tag += 1;
-                continue;
-            };
-            let session = self.sessions.get(&index);
-            let Some(gateway) = session.and_then(|session| trunk_of(session.leg)) else { continue };
-            // Bundles are not signed: they come from the source of the last signed message.
-            if !sealed && source != gateway {
-                self.counters.unknown_source += 1;
-                continue;
+        let is_bundle = demux::classify(datagram.content) == DatagramKind::Bundle;
+        let is_report = !is_bundle && trunk::first_tag(datagram.content).is_some();
+        self.counters.bundles_in += u64::from(is_bundle);
+        self.counters.repairs_in += u64::from(!is_bundle && !is_report);
+        let mut received = std::mem::take(&mut self.received);
+        let reply_to = |tag: Tag| trunk_of(self.sessions.get(self.by_tag.get(&tag)?)?.leg);
+        let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, outbox);
+        self.bundles.receive(datagram, reply_to, now.instant, &mut received, send);
+        self.counters.bundles_recovered += received.bundles_recovered;
+        self.counters.unknown_tag += received.unknown_tag;
+        self.counters.unknown_source += received.unknown_source;
+        self.counters.malformed += received.malformed;
+        for (tag, packet) in received.packets() {
+            if let Some(&index) = self.by_tag.get(&tag) {
+                self.handle_packet(index, packet, now, outbox);
             }
-            let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, outbox);
-            self.bundles.handle_size(gateway, length, send);
-            self.handle_packet(index, packet, now, outbox);
         }
+        self.received = received;
     }
 
     /// Handles a signed message; `sender` is set if it was encrypted.

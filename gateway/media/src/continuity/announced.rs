@@ -41,6 +41,9 @@ pub struct AnnouncedSender {
     pub ssrcs: Vec<u32>,
 }
 
+/// Numbers behind the seed that m-lines take: two each.
+const SSRCS: u32 = 2 * (u8::MAX as u32 + 1);
+
 impl AnnouncedStreams {
     /// Limit of m-lines with a stream: each may have a second stream, of retransmissions.
     pub const MAX: usize = STREAMS_MAX / 2;
@@ -55,13 +58,37 @@ impl AnnouncedStreams {
         self.ssrc(index).wrapping_add(1)
     }
 
+    /// Returns the SSRC of parity on the m-line at this place. It is no stream with a place of its own: the gateway makes it.
+    pub fn parity_ssrc(&self, index: u8) -> u32 {
+        self.seed.wrapping_add(SSRCS + u32::from(index))
+    }
+
+    /// Returns the SSRC of retransmissions of the stream with this SSRC, if the client was told of one.
+    pub fn retransmissions_of(&self, ssrc: u32) -> Option<u32> {
+        let section = self.section(ssrc).filter(|section| section.has_retransmissions)?;
+        let is_of_media = ssrc == self.ssrc(section.index);
+        is_of_media.then(|| self.retransmission_ssrc(section.index))
+    }
+
+    /// Returns whether the SSRC is that of retransmissions on an m-line.
+    pub fn is_of_retransmissions(&self, ssrc: u32) -> bool {
+        self.section(ssrc).is_some_and(|section| {
+            section.has_retransmissions && ssrc == self.retransmission_ssrc(section.index)
+        })
+    }
+
+    /// Returns whether the client was told of any SSRC of retransmissions.
+    pub fn has_retransmissions(&self) -> bool {
+        self.sections().any(|section| section.has_retransmissions)
+    }
+
     pub(super) fn sections(&self) -> impl Iterator<Item = &AnnouncedSection> {
         self.sections.iter().take(AnnouncedStreams::MAX)
     }
 
     /// Returns whether the SSRC is, or was, that of an m-line.
     pub(super) fn has_announced(&self, ssrc: u32) -> bool {
-        ssrc.wrapping_sub(self.seed) < 2 * (u32::from(u8::MAX) + 1)
+        ssrc.wrapping_sub(self.seed) < SSRCS
     }
 
     /// Returns the m-line on which the client receives this SSRC.

@@ -20,7 +20,7 @@ fn unhindered() -> World {
 #[test]
 fn nothing_is_known_without_feedback() {
     let mut estimate = RateEstimate::new();
-    assert_eq!((estimate.kbps(at_us(0)), estimate.trend_us_per_s()), (None, None));
+    assert_eq!((estimate.kbps(at_us(0)), estimate.trend_us_per_s(at_us(0))), (None, None));
     (0..500).for_each(|number| estimate.note_sent(number, 1_200, at_us(i64::from(number) * 1_000)));
     assert_eq!(estimate.kbps(at_us(500_000)), None);
 }
@@ -107,7 +107,8 @@ fn trend_is_the_growth_of_the_delay() {
         let mut packet = Vec::new();
         write_transport_feedback(1, 2, 0, 0, &arrivals, &mut packet);
         estimate.note_feedback(&TransportFeedback::parse(&packet).unwrap(), at_us(1_100_000));
-        estimate.trend_us_per_s().unwrap()
+        assert_eq!(estimate.trend_us_per_s(at_us(1_100_000 + FEEDBACK_KEPT_US)), None);
+        estimate.trend_us_per_s(at_us(1_100_000)).unwrap()
     };
     assert_eq!(trend(80), 0);
     // 1 ms of 21 ms, and of 19 ms.

@@ -2,7 +2,7 @@ use evenkeel_fuzz::Corpus;
 
 use super::*;
 
-fn layer(number: u8, joins: LayerJoin) -> Option<FrameLink> {
+pub(super) fn layer(number: u8, joins: LayerJoin) -> Option<FrameLink> {
     Some(FrameLink::Layer { number, joins })
 }
 

@@ -146,6 +146,45 @@ fn runs_of_unsent_numbers_are_no_loss() {
     assert_eq!(loss.sample(at(0)).unwrap().ppm, 55_555);
 }
 
+/// Reads two reports about ten lost ones of 100 packets, before the first of which the client tells that it lacks the last two after
+/// repair. Returns the loss after repair of both.
+fn left_after_repair(noted: std::ops::Range<u16>, thinning: u8) -> [i64; 2] {
+    let mut loss = StreamLoss::default();
+    noted.for_each(|number| loss.note_sent(number));
+    loss.read(&block(0, 0), 0, at(0));
+    let mut packet = loss_runs(1, 101, thinning, [0x4062, 0x0002, 0, 0]);
+    // The type of the block.
+    packet[8] = 10;
+    let [ExtendedBlock::LossRunsAfterRepair(runs)] = blocks(&packet)[..] else { panic!("no runs") };
+    loss.read_runs_after_repair(&runs);
+    [100, 200].map(|sequence_max| {
+        let read = loss.read(&block(26, sequence_max), 0, at(0));
+        assert_eq!(read.before_repair, 101_562);
+        read.after_repair
+    })
+}
+
+#[test]
+fn runs_after_repair_tell_what_parity_left() {
+    assert_eq!(left_after_repair(0..201, 0), [20_000, 101_562]);
+    assert_eq!(left_after_repair(0..100, 0), [10_101, 101_562], "the last one was not sent");
+    assert_eq!(left_after_repair(0..201, 1), [101_562; 2], "a sample");
+    assert_eq!(left_after_repair(0..0, 0), [101_562; 2], "not known which were sent");
+}
+
+#[test]
+fn runs_after_repair_belong_to_an_exact_count() {
+    let mut loss = StreamLoss::default();
+    (1..=20).for_each(|number| loss.note_sent(number));
+    let mut packet = loss_runs(1, 21, 0, [0x4013, 0x0001, 0, 0]);
+    packet[8] = 10;
+    let [ExtendedBlock::LossRunsAfterRepair(runs)] = blocks(&packet)[..] else { panic!("no runs") };
+    loss.read_runs_after_repair(&runs);
+    let packet = loss_runs(1, 21, 0, [0x4010, 0x0004, 0, 0]);
+    let read = read_runs(&mut loss, &packet, 0).unwrap();
+    assert_eq!((read.before_repair, read.after_repair), (200_000, 50_000));
+}
+
 #[test]
 fn statistics_count_lost_packets() {
     let summary = StatisticsSummary { ssrc: 9, begin: 0, end: 100, lost: Some(10) };

@@ -89,6 +89,13 @@ impl PacketCache {
         self.kept_for = kept_for;
     }
 
+    /// Forgets all packets. The ring remains.
+    pub fn clear(&mut self) {
+        while !self.packets.is_empty() {
+            self.forget_first();
+        }
+    }
+
     /// Bytes of the ring and its index.
     pub fn allocated(&self) -> usize {
         allocation(self.ring.len())

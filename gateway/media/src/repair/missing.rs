@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{KEPT_MAX, PathTiming};
-use crate::rtp::sequence_ahead;
+use crate::retransmission;
+use crate::rtp::{RtpHeader, sequence_ahead};
 
 /// Streams of a sender that are followed: voice, and video with its layers.
 const STREAMS_MAX: usize = 8;
@@ -34,6 +35,8 @@ pub struct MissingPackets {
 #[derive(Debug)]
 struct StreamNumbers {
     ssrc: u32,
+    /// The payload types of its packets, a bit each.
+    payload_types: u128,
     highest: u16,
     /// The time at which the highest number came.
     highest_at: Instant,
@@ -60,10 +63,26 @@ pub struct PacketRequest<'a> {
     pub numbers: &'a [u16],
 }
 
+/// The packet in a retransmission under an SSRC of its own (RFC 4588).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RetransmittedPacket {
+    /// It was asked for, and had not come. The SSRC is that of its stream.
+    Missing(u32),
+    /// It was asked for, and had come.
+    Repeated,
+    /// It was not asked for, or several streams lack a packet with this number.
+    Unasked,
+    /// No stream has sent such a number lately.
+    Unknown,
+}
+
 impl MissingPackets {
     /// Handles a packet. Returns whether it was asked for.
-    pub fn receive(&mut self, ssrc: u32, sequence: u16, now: Instant) -> bool {
+    pub fn receive(&mut self, header: &RtpHeader, now: Instant) -> bool {
+        let &RtpHeader { ssrc, sequence, payload_type, .. } = header;
+        let payload_type = 1_u128 << (payload_type & 0x7f);
         if let Some(stream) = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
+            stream.payload_types |= payload_type;
             return stream.receive(sequence, now);
         }
         if self.streams.len() == STREAMS_MAX {
@@ -71,6 +90,7 @@ impl MissingPackets {
         }
         self.streams.push(StreamNumbers {
             ssrc,
+            payload_types: payload_type,
             highest: sequence,
             highest_at: now,
             after_jump: None,
@@ -79,15 +99,40 @@ impl MissingPackets {
         false
     }
 
-    /// Handles a retransmission under an SSRC of its own (RFC 4588), which contains the packet with this number. Returns the SSRC of
-    /// the stream that lacked it, if that was asked for.
-    pub fn receive_retransmission(&mut self, sequence: u16) -> Option<u32> {
-        self.streams.iter_mut().find_map(|stream| {
-            let number = stream.find(sequence)?;
-            let is_answer = number.asked.is_some() && !number.has_come;
-            number.has_come |= is_answer;
-            is_answer.then_some(stream.ssrc)
-        })
+    /// Handles a retransmission under an SSRC of its own, which contains the packet with this number. `payload_type` is that of the packet;
+    /// `None` if it is unknown.
+    pub fn receive_retransmission(
+        &mut self,
+        sequence: u16,
+        payload_type: Option<u8>,
+    ) -> RetransmittedPacket {
+        let may_be = |stream: &&mut StreamNumbers| {
+            payload_type.is_none_or(|number| stream.payload_types >> (number & 0x7f) & 1 == 1)
+        };
+        let (mut lacking, mut has_come) = (None, false);
+        for (index, stream) in self.streams.iter_mut().enumerate().filter(|(_, it)| may_be(it)) {
+            let Some(number) = stream.find(sequence).filter(|it| it.asked.is_some()) else {
+                continue;
+            };
+            if number.has_come {
+                has_come = true;
+            } else if lacking.replace(index).is_some() {
+                return RetransmittedPacket::Unasked;
+            }
+        }
+        if let Some(index) = lacking {
+            let stream = &mut self.streams[index];
+            if let Some(number) = stream.find(sequence) {
+                number.has_come = true;
+            }
+            return RetransmittedPacket::Missing(stream.ssrc);
+        }
+        if has_come {
+            return RetransmittedPacket::Repeated;
+        }
+        let streams = self.streams.iter_mut().filter(may_be);
+        let sender = retransmission::repaired(sequence, streams.map(|it| (it.ssrc, it.highest)));
+        sender.map_or(RetransmittedPacket::Unknown, |_| RetransmittedPacket::Unasked)
     }
 
     /// Notes that this packet was recovered without a request.
@@ -109,7 +154,7 @@ impl MissingPackets {
     }
 
     /// Returns whether another receiver's request for this packet may pass: none was sent that may still be answered. One that
-    /// passes counts as sent.
+    /// passes counts as sent, and a packet that had come is missing again.
     pub fn admit_request(
         &mut self,
         ssrc: u32,
@@ -122,7 +167,7 @@ impl MissingPackets {
         number.is_none_or(|number| {
             let is_due = number.may_be_asked(timing, now);
             if is_due {
-                number.asked = Some(now);
+                (number.asked, number.has_come) = (Some(now), false);
             }
             is_due
         })

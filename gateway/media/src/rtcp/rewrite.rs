@@ -270,6 +270,12 @@ pub fn retain_requested(compound: &mut [u8], mut is_wanted: impl FnMut(u32, u16)
     })
 }
 
+/// Removes the report blocks of a compound packet about streams that are not kept, by their SSRC. Returns the length of the compound packet,
+/// 0 if only reports without a block and descriptions remain beside removed blocks.
+pub fn retain_reports(compound: &mut [u8], is_kept: impl Fn(u32) -> bool) -> usize {
+    retain_content(compound, |packet| retain_blocks(packet, |block| is_kept(block.ssrc)))
+}
+
 /// Removes feedback about arrival times (draft-holmer-rmcat-transport-wide-cc-extensions-01, and RFC 8888). Returns the length of the
 /// compound packet, 0 if only reports without a block and descriptions remain beside removed feedback.
 pub fn remove_arrivals(compound: &mut [u8]) -> usize {

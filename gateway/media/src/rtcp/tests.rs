@@ -538,6 +538,27 @@ fn unwanted_numbers_are_removed_from_requests() {
 }
 
 #[test]
+fn reports_about_some_streams_are_removed() {
+    let retained = |parts: &[&[u8]], kept: &[u32]| {
+        let mut compound = parts.concat();
+        let length = rewrite::retain_reports(&mut compound, |ssrc| kept.contains(&ssrc));
+        compound.truncate(length);
+        compound
+    };
+    let report = |ssrcs: &[u32]| {
+        let blocks: Vec<_> = ssrcs.iter().map(|ssrc| block(*ssrc)).collect();
+        bytes(|out| write_receiver_report(9, &blocks, out))
+    };
+    let pli = bytes(|out| write_pli(Pli { sender: 9, media: 5 }, out));
+    let all = report(&[5, 6, 7]);
+    assert_eq!(retained(&[&all, &pli], &[5, 6, 7]), [&all[..], &pli].concat());
+    assert_eq!(retained(&[&all, &pli], &[5, 7]), [report(&[5, 7]), pli.clone()].concat());
+    assert_eq!(retained(&[&all, &pli], &[]), [report(&[]), pli.clone()].concat());
+    assert_eq!(retained(&[&all], &[]), [0; 0], "an empty report");
+    assert_eq!(retained(&[&report(&[])], &[]), report(&[]), "as it was sent");
+}
+
+#[test]
 fn feedback_about_arrivals_is_removed() {
     // Two packets from 7 on, received at once (draft-holmer-rmcat-transport-wide-cc-extensions-01, section 3.1).
     let wide = [0x8f, 205, 0, 5, 0, 0, 0, 9, 0, 0, 0, 5, 0, 7, 0, 2, 0, 0, 1, 0, 0x20, 2, 0, 0];

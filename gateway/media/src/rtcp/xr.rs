@@ -15,6 +15,8 @@ const REFERENCE_TIME: u8 = 4;
 pub(super) const LAST_REFERENCES: u8 = 5;
 pub(super) const STATISTICS: u8 = 6;
 pub(super) const VOIP_METRICS: u8 = 7;
+/// RFC 5725.
+pub(super) const LOSS_RUNS_AFTER_REPAIR: u8 = 10;
 
 /// The header of a block, and that of the packet with the SSRC of its sender.
 pub(super) const BLOCK_HEADER_LEN: usize = 4;
@@ -39,6 +41,8 @@ pub struct ExtendedReport<'a> {
 pub enum ExtendedBlock<'a> {
     /// Which packets were received (RFC 3611, section 4.1).
     LossRuns(LossRuns<'a>),
+    /// Which packets were received or repaired (RFC 5725).
+    LossRunsAfterRepair(LossRuns<'a>),
     /// The sender's time, in NTP format (RFC 3611, section 4.4).
     ReferenceTime(u64),
     /// Answers to reference times (RFC 3611, section 4.5).
@@ -71,6 +75,7 @@ impl<'a> ExtendedBlock<'a> {
     pub(super) fn read(block: &'a [u8]) -> Self {
         let parsed = match block[0] {
             LOSS_RUNS => LossRuns::read(block).map(Self::LossRuns),
+            LOSS_RUNS_AFTER_REPAIR => LossRuns::read(block).map(Self::LossRunsAfterRepair),
             REFERENCE_TIME => read_u32(block, 4).zip(read_u32(block, 8)).map(|(seconds, part)| {
                 Self::ReferenceTime(u64::from(seconds) << 32 | u64::from(part))
             }),

@@ -15,6 +15,9 @@ const TWO_BYTE_PROFILE: u16 = 0x1000;
 /// The highest id of the one-byte form: 15 is reserved (RFC 8285, section 4.2).
 const ONE_BYTE_ID_MAX: u8 = 14;
 
+/// The longest element of the one-byte form.
+const ONE_BYTE_DATA_MAX: usize = 16;
+
 /// Flag in the first byte: there is a header extension (RFC 3550, section 5.1).
 const EXTENSION: u8 = 0x10;
 
@@ -82,15 +85,31 @@ impl ElementForm {
         }
     }
 
-    /// Returns an element with two bytes of data, padded to a word; `None` if the form has no such id.
-    fn element_of_u16(self, id: u8, value: u16) -> Option<[u8; 4]> {
-        let [high, low] = value.to_be_bytes();
+    /// Returns the length of an element before its data.
+    fn head_len(self) -> usize {
         match self {
-            ElementForm::OneByte if id > ONE_BYTE_ID_MAX => None,
-            ElementForm::OneByte => Some([id << 4 | 1, high, low, 0]),
-            ElementForm::TwoByte => Some([id, 2, high, low]),
+            ElementForm::OneByte => 1,
+            ElementForm::TwoByte => 2,
         }
     }
+
+    /// Returns whether an element can have this form.
+    fn admits(self, element: &NewElement<'_>) -> bool {
+        match self {
+            ElementForm::OneByte => {
+                (1..=ONE_BYTE_ID_MAX).contains(&element.id)
+                    && (1..=ONE_BYTE_DATA_MAX).contains(&element.data.len())
+            }
+            ElementForm::TwoByte => element.id > 0 && u8::try_from(element.data.len()).is_ok(),
+        }
+    }
+}
+
+/// An element to insert.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewElement<'a> {
+    pub(crate) id: u8,
+    pub(crate) data: &'a [u8],
 }
 
 /// Returns the index of the header extension, behind the CSRCs.
@@ -121,30 +140,79 @@ pub fn set_or_insert_u16(
     value: u16,
     out: &mut Vec<u8>,
 ) -> bool {
+    let data = value.to_be_bytes();
+    let own = elements(packet, header).and_then(|(form, elements)| form.find(elements, id));
+    if let Some(place) = own.filter(|place| place.data.len() == data.len()) {
+        let start = extension_at(packet) + PREFIX_LEN;
+        out.clear();
+        out.extend_from_slice(packet);
+        out[start + place.data.start..start + place.data.end].copy_from_slice(&data);
+        return true;
+    }
+    insert(packet, header, &[NewElement { id, data: &data }], out)
+}
+
+/// Replaces `out` by the packet with this header and new elements before the others, padded to a word. Returns false if the packet's header
+/// extension cannot have them. `out` is the packet then.
+pub(crate) fn insert(
+    packet: &[u8],
+    header: &RtpHeader,
+    new: &[NewElement<'_>],
+    out: &mut Vec<u8>,
+) -> bool {
     out.clear();
     out.extend_from_slice(packet);
     let at = extension_at(packet);
-    if header.payload_offset <= at {
-        let form = if id > ONE_BYTE_ID_MAX { ElementForm::TwoByte } else { ElementForm::OneByte };
-        let Some(element) = form.element_of_u16(id, value) else { return false };
-        let [p0, p1] = form.profile().to_be_bytes();
-        let [e0, e1, e2, e3] = element;
-        out.splice(at..at, [p0, p1, 0, 1, e0, e1, e2, e3]);
+    let is_absent = header.payload_offset <= at;
+    let present = elements(packet, header);
+    let form = match present {
+        Some((form, _)) => form,
+        None if !is_absent => return false,
+        None if new.iter().all(|element| ElementForm::OneByte.admits(element)) => {
+            ElementForm::OneByte
+        }
+        None => ElementForm::TwoByte,
+    };
+    if !new.iter().all(|element| form.admits(element)) {
+        return false;
+    }
+    let added: usize = new.iter().map(|element| form.head_len() + element.data.len()).sum();
+    let added = added.next_multiple_of(4);
+    let words = (present.map_or(0, |(_, elements)| elements.len()) + added) / 4;
+    let Ok(words) = u16::try_from(words) else { return false };
+    if is_absent {
         out[0] |= EXTENSION;
-        return true;
+        out.splice(at..at, [0; PREFIX_LEN]);
+        out[at..at + 2].copy_from_slice(&form.profile().to_be_bytes());
     }
-    let Some((form, elements)) = elements(packet, header) else { return false };
-    let (start, words) = (at + PREFIX_LEN, elements.len() / 4);
-    if let Some(place) = form.find(elements, id).filter(|place| place.data.len() == 2) {
-        let data = start + place.data.start..start + place.data.end;
-        out[data].copy_from_slice(&value.to_be_bytes());
-        return true;
+    out[at + 2..at + PREFIX_LEN].copy_from_slice(&words.to_be_bytes());
+    let mut place = at + PREFIX_LEN;
+    out.splice(place..place, std::iter::repeat_n(0, added));
+    for element in new {
+        // Checked by `admits`.
+        let length = element.data.len() as u8;
+        match form {
+            ElementForm::OneByte => out[place] = element.id << 4 | length.wrapping_sub(1),
+            ElementForm::TwoByte => out[place..place + 2].copy_from_slice(&[element.id, length]),
+        }
+        place += form.head_len();
+        out[place..place + element.data.len()].copy_from_slice(element.data);
+        place += element.data.len();
     }
-    let Some(element) = form.element_of_u16(id, value) else { return false };
-    let Ok(words) = u16::try_from(words + 1) else { return false };
-    out.splice(start..start, element);
-    out[at + 2..start].copy_from_slice(&words.to_be_bytes());
     true
+}
+
+/// Makes the elements with these ids padding.
+pub(crate) fn clear(packet: &mut [u8], ids: &[u8]) {
+    let Some((profile, elements)) = super::extension_mut(packet) else { return };
+    let Some(form) = ElementForm::of(profile) else { return };
+    let mut from = 0;
+    while let Some(ElementPlace { id, start, data }) = form.next(elements, from) {
+        if ids.contains(&id) {
+            elements[start..data.end].fill(0);
+        }
+        from = data.end;
+    }
 }
 
 #[cfg(test)]

@@ -39,14 +39,8 @@ impl Bundle {
     ///
     /// A packet that does not fit an empty bundle never fits; an empty packet is refused.
     pub fn push(&mut self, tag: Tag, packet: &[u8]) -> bool {
-        let Ok(length) = u16::try_from(packet.len()) else { return false };
-        if length == 0 || self.bytes.len() + ENTRY_OVERHEAD + packet.len() > self.length_max {
-            return false;
-        }
-        self.bytes.extend_from_slice(&tag.0.to_be_bytes());
-        self.bytes.extend_from_slice(&length.to_be_bytes());
-        self.bytes.extend_from_slice(packet);
-        true
+        let is_too_long = self.bytes.len() + ENTRY_OVERHEAD + packet.len() > self.length_max;
+        !is_too_long && write_entry(tag, packet, &mut self.bytes)
     }
 
     /// Limit of the datagram, bytes.
@@ -84,6 +78,18 @@ impl Bundle {
         self.bytes.truncate(NUMBERED_OVERHEAD);
         self.bytes[PLAIN] = demux::BUNDLE;
     }
+}
+
+/// Adds a packet to a bundle. Returns false if an entry has no such length.
+#[inline]
+pub(super) fn write_entry(tag: Tag, packet: &[u8], bundle: &mut Vec<u8>) -> bool {
+    let Some(length) = u16::try_from(packet.len()).ok().filter(|length| *length > 0) else {
+        return false;
+    };
+    bundle.extend_from_slice(&tag.0.to_be_bytes());
+    bundle.extend_from_slice(&length.to_be_bytes());
+    bundle.extend_from_slice(packet);
+    true
 }
 
 /// Reason why a datagram, or the rest of it, is not a bundle.

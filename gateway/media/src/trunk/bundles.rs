@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::bundle::{Bundle, ENTRY_OVERHEAD};
+use super::bundle::{self, Bundle, ENTRY_OVERHEAD};
 use super::repair::{REPAIR_EXCESS, TrunkRepair};
 use super::{Tag, seal};
-use crate::repair::window::RepairError;
+use crate::demux::{self, DatagramKind};
 
 /// Payload of an Ethernet frame after IPv4 and UDP: the limit of a datagram with a single packet,
 /// unless the peer has sent a longer one.
@@ -17,11 +17,55 @@ pub(crate) const BUNDLE_MAX: usize = 1_472;
 pub const SHARED_MAX: usize = 1_400;
 
 /// Bundles by destination; few, as a gateway has one socket per worker and node.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct Bundles {
     queues: Vec<BundleQueue>,
+    /// The number of the first numbered bundle to each destination.
+    first_number: u16,
     /// Bytes that encryption adds to each datagram.
     overhead: usize,
+    /// Buffer for a bundle that was lost and recovered.
+    recovered: Vec<u8>,
+}
+
+/// A bundle, a repair datagram, or a report of losses, as a node received it.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceivedDatagram<'a> {
+    /// Decrypted, if it was encrypted.
+    pub content: &'a [u8],
+    /// Bytes on the path.
+    pub length: usize,
+    pub source: SocketAddr,
+    /// Encryption proves the sender.
+    pub is_sealed: bool,
+}
+
+/// The packets that a datagram brought for sessions of a node, and the number of those that were refused. Keeps its memory when it is
+/// filled again.
+#[derive(Default, Debug)]
+pub struct ReceivedPackets {
+    /// A bundle of them.
+    accepted: Vec<u8>,
+    /// Bundles that were lost on the way and restored.
+    pub bundles_recovered: u64,
+    pub unknown_tag: u64,
+    /// From another address than that of the session's gateway.
+    pub unknown_source: u64,
+    pub malformed: u64,
+}
+
+impl ReceivedPackets {
+    /// The accepted packets, in order, those of restored bundles last.
+    pub fn packets(&self) -> impl Iterator<Item = (Tag, &[u8])> {
+        bundle::entries(&self.accepted).map_while(Result::ok)
+    }
+
+    fn clear(&mut self) {
+        let mut accepted = std::mem::take(&mut self.accepted);
+        accepted.clear();
+        accepted.push(demux::BUNDLE);
+        *self = ReceivedPackets { accepted, ..ReceivedPackets::default() };
+    }
 }
 
 #[derive(Debug)]
@@ -37,25 +81,14 @@ struct BundleQueue {
 }
 
 impl Bundles {
-    /// Bundles that will be encrypted ([`seal`](super::seal)).
-    pub fn sealed() -> Self {
-        Self { queues: Vec::new(), overhead: seal::OVERHEAD }
+    /// `first_number` is random ([`TrunkRepair::new`]).
+    pub fn new(first_number: u16) -> Self {
+        Self { queues: Vec::new(), first_number, overhead: 0, recovered: Vec::new() }
     }
 
-    /// Notes that a peer sent a datagram of this size, so that bundles of this size may be sent back.
-    pub fn handle_size(
-        &mut self,
-        from: SocketAddr,
-        size: usize,
-        send: &mut impl FnMut(SocketAddr, &[u8]),
-    ) {
-        let overhead = self.overhead;
-        let way = self.way(from);
-        if size > way.alone_max {
-            way.flush(send);
-            way.alone_max = size;
-            way.bundle = Bundle::new(size.saturating_sub(overhead));
-        }
+    /// Bundles that will be encrypted ([`seal`](super::seal)).
+    pub fn sealed(first_number: u16) -> Self {
+        Self { overhead: seal::OVERHEAD, ..Self::new(first_number) }
     }
 
     /// Sets the limit of shared datagrams, from a path probe.
@@ -70,35 +103,92 @@ impl Bundles {
         is_numbered: bool,
         send: &mut impl FnMut(SocketAddr, &[u8]),
     ) {
+        let first_number = self.first_number;
         let way = self.way(to);
         if is_numbered != way.repair.is_some() {
             way.flush(send);
-            way.repair = is_numbered.then(Box::default);
+            way.repair = is_numbered.then(|| Box::new(TrunkRepair::new(first_number)));
         }
     }
 
-    /// Notes a bundle from a peer. Returns false if its packets were delivered before, since the bundle was recovered.
-    pub fn handle_bundle(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> bool {
-        let repair = self.repair_of(from);
-        repair.is_none_or(|repair| repair.handle_bundle(datagram, now))
+    /// Handles a bundle, a repair datagram, or a report of losses. `reply_to` returns the address of the gateway of a session: bundles are
+    /// not signed, so an unencrypted one has to come from there.
+    pub fn receive(
+        &mut self,
+        datagram: &ReceivedDatagram<'_>,
+        reply_to: impl Fn(Tag) -> Option<SocketAddr>,
+        now: Instant,
+        received: &mut ReceivedPackets,
+        send: &mut impl FnMut(SocketAddr, &[u8]),
+    ) {
+        received.clear();
+        let ReceivedDatagram { content, source, .. } = *datagram;
+        let first_tag = bundle::first_tag(content);
+        let is_of_session = first_tag.and_then(&reply_to) == Some(source);
+        if demux::classify(content) == DatagramKind::Bundle {
+            let repair = self.repair_of(source).filter(|_| is_of_session);
+            if repair.is_none_or(|repair| repair.handle_bundle(content, now)) {
+                self.accept(datagram, &reply_to, received, send);
+            }
+        } else if first_tag.is_some() && !is_of_session {
+            // A report has the tag of a session, as a bundle has. Repair datagrams are of use only with bundles.
+            received.unknown_source += 1;
+            return;
+        } else if let Some(repair) = self.repair_of(source)
+            && repair.handle_repair(content, now).is_err()
+        {
+            received.malformed += 1;
+        }
+        let mut recovered = std::mem::take(&mut self.recovered);
+        while self.repair_of(source).is_some_and(|repair| repair.take_recovered(&mut recovered)) {
+            received.bundles_recovered += 1;
+            let (content, length) = (&recovered[..], recovered.len());
+            let restored = ReceivedDatagram { content, length, ..*datagram };
+            self.accept(&restored, &reply_to, received, send);
+        }
+        self.recovered = recovered;
     }
 
-    /// Handles a repair datagram or a report of losses. One of an unknown peer is ignored.
-    ///
-    /// # Errors
-    /// Returns the fault of the datagram.
-    pub fn handle_repair(
+    /// Adds the packets of a bundle that sessions of its sender may get.
+    fn accept(
+        &mut self,
+        datagram: &ReceivedDatagram<'_>,
+        reply_to: &impl Fn(Tag) -> Option<SocketAddr>,
+        received: &mut ReceivedPackets,
+        send: &mut impl FnMut(SocketAddr, &[u8]),
+    ) {
+        for entry in bundle::entries(datagram.content) {
+            let Ok((tag, packet)) = entry else {
+                received.malformed += 1;
+                return;
+            };
+            match reply_to(tag) {
+                None => received.unknown_tag += 1,
+                Some(gateway) if gateway != datagram.source && !datagram.is_sealed => {
+                    received.unknown_source += 1;
+                }
+                Some(gateway) => {
+                    self.handle_size(gateway, datagram.length, send);
+                    bundle::write_entry(tag, packet, &mut received.accepted);
+                }
+            }
+        }
+    }
+
+    /// Notes that a peer sent a datagram of this size, so that bundles of this size may be sent back.
+    fn handle_size(
         &mut self,
         from: SocketAddr,
-        datagram: &[u8],
-        now: Instant,
-    ) -> Result<(), RepairError> {
-        self.repair_of(from).map_or(Ok(()), |repair| repair.handle_repair(datagram, now))
-    }
-
-    /// Writes a bundle that the last datagram of this peer recovered. Returns false if there is none.
-    pub fn take_recovered(&mut self, from: SocketAddr, bundle: &mut Vec<u8>) -> bool {
-        self.repair_of(from).is_some_and(|repair| repair.take_recovered(bundle))
+        size: usize,
+        send: &mut impl FnMut(SocketAddr, &[u8]),
+    ) {
+        let overhead = self.overhead;
+        let way = self.way(from);
+        if size > way.alone_max {
+            way.flush(send);
+            way.alone_max = size;
+            way.bundle = Bundle::new(size.saturating_sub(overhead));
+        }
     }
 
     /// Sends the reports of losses that are due, and ends repair that is no longer needed.

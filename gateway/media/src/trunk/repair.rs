@@ -42,13 +42,20 @@ const REORDERED_MAX: u16 = u64::BITS as u16;
 const GAP_MAX: u16 = 1_024;
 
 /// The repair of a leg at one of its ends, in both directions.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct TrunkRepair {
     sender: RepairSender,
     receiver: LossReceiver,
 }
 
 impl TrunkRepair {
+    /// `first_number` is random, as the first sequence number of RTP (RFC 3550, section 5.1): the plaintext of an encrypted bundle is less
+    /// known, and numbers after a restart are hardly ever those that the other end takes for late ones.
+    pub fn new(first_number: u16) -> TrunkRepair {
+        let sender = RepairSender { next: first_number, ..RepairSender::default() };
+        TrunkRepair { sender, receiver: LossReceiver::default() }
+    }
+
     /// Sends a bundle with the next number, and the repair datagram that follows it. The bundle has to be cleared next.
     pub fn send(&mut self, bundle: &mut Bundle, mut send: impl FnMut(&[u8])) {
         let number = self.sender.next;

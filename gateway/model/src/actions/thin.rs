@@ -3,10 +3,10 @@
 use std::ops::RangeInclusive;
 
 use crate::action::{Action, ActionFacts, DegradedSession, MediaLimits};
-use crate::offer::{MediaDescription, StreamKind};
+use crate::offer::{ExtensionUri, MediaDescription, StreamKind};
 use crate::registry::{Metric, Op};
 
-/// Codecs whose packets tell which frames others need.
+/// Codecs whose payloads tell which frames others need. AV1 needs a header extension.
 const CODECS: [&str; 3] = ["vp8", "vp9", "h264"];
 
 /// The argument is 1: without the frames to which no other refers, and those of the highest temporal layer; or 2: with those of the base
@@ -21,7 +21,11 @@ impl Action for Thin {
     fn limit(&self, arg: u32, media: &MediaDescription, limits: &mut MediaLimits) {
         let video = media.streams.iter().filter(|stream| stream.kind == StreamKind::Video);
         let mut codecs = video.flat_map(|stream| &stream.payload_types).map(|it| &it.codec);
-        let is_read = |name: &str| CODECS.iter().any(|codec| codec.eq_ignore_ascii_case(name));
+        let is_described = media.extension(&ExtensionUri::DependencyDescriptor).is_some();
+        let is_read = |name: &str| {
+            CODECS.iter().any(|codec| codec.eq_ignore_ascii_case(name))
+                || is_described && name.eq_ignore_ascii_case("av1")
+        };
         if media.srtp.is_readable() && codecs.any(|codec| is_read(codec)) {
             limits.thin = limits.thin.max(arg.min(2) as u8);
         }
@@ -41,7 +45,9 @@ mod tests {
     use super::*;
     use crate::action::ActionArguments;
     use crate::device::DeviceLimits;
-    use crate::offer::{FeedbackSupport, MediaStream, PayloadType, RtcpPort, Srtp};
+    use crate::offer::{
+        FeedbackSupport, HeaderExtension, MediaStream, PayloadType, RtcpPort, Srtp,
+    };
     use crate::settings::CapBounds;
     use crate::{GuardRule, Plan};
 
@@ -82,6 +88,13 @@ mod tests {
         ] {
             let plan = Plan::default().with(Op::Thin, 1, &media(kind, codec, srtp));
             assert_eq!(plan.arg(Op::Thin), u32::from(thins), "{codec} {srtp:?}");
+        }
+        let uri = ExtensionUri::DependencyDescriptor;
+        for (codec, thins) in [("AV1", true), ("H265", false)] {
+            let mut media = media(StreamKind::Video, codec, Srtp::Plain);
+            media.extensions.push(HeaderExtension { id: 12, uri: uri.clone() });
+            let plan = Plan::default().with(Op::Thin, 1, &media);
+            assert_eq!(plan.arg(Op::Thin), u32::from(thins), "{codec} with descriptors");
         }
     }
 

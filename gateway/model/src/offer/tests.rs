@@ -56,6 +56,7 @@ fn records_of_both_versions_are_read_by_both() {
     let extension =
         |id, uri: &str| HeaderExtension { id, uri: ExtensionUri::from(Box::<str>::from(uri)) };
     media.extensions = vec![extension(3, TRANSPORT_WIDE), extension(200, "urn:example:other")];
+    media.simulcast = vec![OfferedLayer { rid: "h".into(), ssrc: Some(1), rtx_ssrc: None }];
     assert_eq!(read::<MediaDescription>(&media), media);
 
     let earlier: EarlierMedia = read(&media);

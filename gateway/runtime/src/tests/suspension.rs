@@ -121,8 +121,11 @@ impl World {
         let nodes = self.settings.nodes.iter().zip(&sockets.equipment);
         let equipment = nodes.map(|(node, equipment)| {
             let trunks = equipment.trunks.iter();
-            let trunks =
-                trunks.map(|trunk| TrunkSocket { socket: copy(&trunk.socket), seal: None });
+            let trunks = trunks.map(|trunk| TrunkSocket {
+                socket: copy(&trunk.socket),
+                seal: None,
+                first_number: 0,
+            });
             evenkeel_control::Equipment {
                 trunks: trunks.collect(),
                 ..evenkeel_control::equip(&self.settings, node, 0, &mut Inherited::default())

@@ -8,15 +8,15 @@ fn all_formats() -> Vec<Format> {
     let audio = [Codec::Opus, Codec::Pcmu, Codec::Pcma].into_iter().chain(events);
     let codecs = audio.chain(video);
     let formats = [Format::Media, Format::Retransmission, Format::Redundancy];
-    codecs.flat_map(|codec| formats.map(|format| format(codec))).collect()
+    codecs.flat_map(|codec| formats.map(|format| format(codec))).chain([Format::Parity]).collect()
 }
 
 #[test]
 fn room_numbers_are_unique_and_not_of_rtcp() {
     let formats = all_formats();
     let numbers: Vec<u8> = formats.iter().filter_map(|format| format.room_number()).collect();
-    // Opus with its redundancy, G.711 twice, events at two rates, 20 videos with retransmissions.
-    assert_eq!(numbers.len(), 2 + 2 + 2 + 40);
+    // Opus with its redundancy, G.711 twice, events at two rates, 20 videos with retransmissions, parity.
+    assert_eq!(numbers.len(), 2 + 2 + 2 + 40 + 1);
     assert_eq!(numbers.iter().collect::<BTreeSet<_>>().len(), numbers.len());
     for number in numbers {
         let is_static = number == 0 || number == 8;
@@ -149,4 +149,6 @@ fn documentation_has_the_numbers_of_rooms() {
         let row = format!("\n| {first}, {second} | ");
         assert!(page.contains(&row), "{row:?} is not in docs/webrtc.md");
     }
+    let parity = Format::Parity.room_number().unwrap();
+    assert!(page.contains(&format!("\n| {parity} | parity ")), "of parity");
 }

@@ -5,7 +5,7 @@ use crate::answer::SentStream;
 use crate::codec::{Codec, Format, H264Profile};
 use crate::tests::{
     CHROMIUM, FIREFOX, GSTREAMER, Gateway, PHONE, POLICY, RECEIVER, SIMULCAST, answer,
-    assert_consistent, lines, parse,
+    assert_consistent, chromium_with_parity, lines, parse,
 };
 
 /// The rejection of each m-line.
@@ -328,13 +328,16 @@ fn sent_streams_are_named() {
         cname: "gateway",
         ssrc,
         retransmission,
+        parity: None,
     };
-    let sources = vec![source("0", 7, None), source("1", 8, Some(9))];
+    let video = SentStream { parity: Some(10), ..source("1", 8, Some(9)) };
+    let sources = vec![source("0", 7, None), video];
     let gateway = Gateway { sources, ..Gateway::new() };
     let negotiation = gateway.answer(RECEIVER).unwrap();
     assert_eq!(lines(&negotiation, "a=msid"), ["a=msid:room 0", "a=msid:room 1"]);
-    assert_eq!(lines(&negotiation, "a=ssrc-group"), ["a=ssrc-group:FID 8 9"]);
-    let ssrcs = [7, 8, 9].map(|ssrc| format!("a=ssrc:{ssrc} cname:gateway"));
+    let groups = ["a=ssrc-group:FID 8 9", "a=ssrc-group:FEC-FR 8 10"];
+    assert_eq!(lines(&negotiation, "a=ssrc-group"), groups);
+    let ssrcs = [7, 8, 9, 10].map(|ssrc| format!("a=ssrc:{ssrc} cname:gateway"));
     assert_eq!(lines(&negotiation, "a=ssrc:"), ssrcs);
     assert_eq!(lines(&gateway.answer(SIMULCAST).unwrap(), "a=ssrc"), [""; 0]);
     let sources = vec![SentStream { stream: "ro\r\na=x\0om", ..source("0", 7, None) }];
@@ -486,13 +489,29 @@ fn with_second_video(text: &str) -> String {
 }
 
 #[test]
+fn parity_is_accepted_beside_a_codec() {
+    let answered = answer(&chromium_with_parity());
+    assert_consistent(&parse(&chromium_with_parity()).unwrap(), &answered);
+    assert_eq!(lines(&answered, "a=rtpmap:119"), ["a=rtpmap:119 flexfec-03/90000"]);
+    assert_eq!(lines(&answered, "a=fmtp:119"), ["a=fmtp:119 repair-window=10000000"]);
+    assert_eq!(answered.payload_types.client_number(43), Some(119));
+    let offered = chromium_with_parity();
+    let line = offered.lines().find(|line| line.starts_with("m=video")).unwrap();
+    let alone = answer(&offered.replace(line, "m=video 9 UDP/TLS/RTP/SAVPF 119"));
+    assert!(matches!(alone.sections[1].outcome, Err(Rejection::NoCodec(_))));
+}
+
+#[test]
 fn later_offer_adds_turns_and_removes_streams() {
     let more = with_second_video(CHROMIUM).replacen(" 2 IN IP4", " 3 IN IP4", 1);
     let second = answer(&more);
     assert_consistent(&parse(&more).unwrap(), &second);
     assert_eq!(lines(&second, "a=group"), ["a=group:BUNDLE 0 1 3"]);
     assert_eq!(lines(&second, "o="), ["o=- 4711 3 IN IP4 192.0.2.1"]);
-    assert_eq!(media(&second, 3).sources[0], MediaSource { ssrc: 11, retransmission: Some(12) });
+    assert_eq!(
+        media(&second, 3).sources[0],
+        MediaSource { ssrc: 11, retransmission: Some(12), parity: None }
+    );
     let held = answer(&more.replace("a=sendrecv", "a=sendonly"));
     assert!(held.accepted().all(|media| media.direction == Direction::RecvOnly));
     let removed =

@@ -6,7 +6,9 @@ use super::*;
 use crate::codec::{Codec, CodecKind, Format, H264Profile};
 use crate::description::steps;
 use crate::section::{FeedbackSet, MediaSource, OfferedSection};
-use crate::tests::{AIORTC, CHROMIUM, FIREFOX, GSTREAMER, PHONE, RECEIVER, SIMULCAST, parse};
+use crate::tests::{
+    AIORTC, CHROMIUM, FIREFOX, GSTREAMER, PHONE, RECEIVER, SIMULCAST, chromium_with_parity, parse,
+};
 use crate::{
     CANDIDATES_MAX, CRYPTO_MAX, FINGERPRINTS_MAX, LAYERS_MAX, LINES_MAX, SDP_BYTES_MAX, SOURCES_MAX,
 };
@@ -58,7 +60,8 @@ fn chromium_offer_is_typed() {
     let feedback = FeedbackSet { tmmbr: false, ..all_feedback() };
     assert_eq!(video.formats[0].feedback, feedback);
     assert_eq!(video.formats[1].feedback, FeedbackSet::default());
-    let source = MediaSource { ssrc: 2_985_473_190, retransmission: Some(3_342_768_471) };
+    let source =
+        MediaSource { ssrc: 2_985_473_190, retransmission: Some(3_342_768_471), parity: None };
     assert_eq!(video.sources, [source]);
     assert!(video.stream.as_ref().unwrap().starts_with("9b2f1c60"), "{:?}", video.stream);
     let rooms = video.extensions.iter().map(|extension| (extension.id, extension.room));
@@ -123,6 +126,17 @@ fn simulcast_layers_are_read() {
     let section = parse(&limited).unwrap().sections.swap_remove(1);
     assert_eq!(section.layers[2].payload_types, [96, 98]);
     assert_eq!(section.layers[2].restrictions, ["max-width=320", "max-fps=15"]);
+}
+
+#[test]
+fn layers_without_names_are_a_group_of_sources() {
+    let ssrcs = |group: &str| {
+        let text = CHROMIUM.replace("a=ssrc-group:FID", &format!("{group}a=ssrc-group:FID"));
+        parse(&text).unwrap().sections.swap_remove(1).layer_ssrcs
+    };
+    assert_eq!(ssrcs("a=ssrc-group:SIM 1 2 3\r\n"), [1, 2, 3]);
+    assert_eq!(ssrcs("a=ssrc-group:sim 1 1 2 3 4 5\r\na=ssrc-group:SIM 6\r\n"), [1, 2, 3, 4]);
+    assert!(ssrcs("").is_empty());
 }
 
 #[test]
@@ -304,6 +318,21 @@ fn work_grows_with_lines_alone() {
         let steps = steps::take();
         assert!((1..=SEARCHES_MAX * lines).contains(&steps), "{steps} steps, {lines} lines");
     }
+}
+
+#[test]
+fn parity_is_of_an_m_line_of_video() {
+    let offered = chromium_with_parity();
+    let video = &parse(&offered).unwrap().sections[1];
+    assert!(formats(video).contains(&(119, Format::Parity)));
+    let source = MediaSource {
+        ssrc: 2_985_473_190,
+        retransmission: Some(3_342_768_471),
+        parity: Some(1_177),
+    };
+    assert_eq!(video.sources, [source]);
+    let other = offered.replace("flexfec-03/90000", "flexfec-03/48000");
+    assert!(!formats(&parse(&other).unwrap().sections[1]).contains(&(119, Format::Parity)));
 }
 
 #[test]

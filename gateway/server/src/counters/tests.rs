@@ -172,6 +172,8 @@ fn status() -> StatusReport {
         thinned: 23,
         repaired: 24,
         parity_bytes: 25,
+        paced: 26,
+        policed: 27,
         ..ScenarioTraffic::default()
     };
     let [rtx, fec] = &mut traffic.repairs;
@@ -281,6 +283,8 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_scenario_thinned_packets_total", "call", "23");
     says(&telemetry, "evenkeel_scenario_repaired_total", "call", "24");
     says(&telemetry, "evenkeel_scenario_parity_bytes_total", "call", "25");
+    says(&telemetry, "evenkeel_scenario_paced_packets_total", "call", "26");
+    says(&telemetry, "evenkeel_scenario_policed_packets_total", "call", "27");
     says(&telemetry, "evenkeel_scenario_lost_total", "up", "9");
     says(&telemetry, "evenkeel_scenario_lost_total", "down", "11");
     says(&telemetry, "evenkeel_scenario_retransmissions_total", "down", "16");
@@ -350,6 +354,7 @@ fn view(session: u64, rung: u8, metrics: &[(Metric, u64)]) -> SessionView {
         measures,
         impairment: None,
         advice: None,
+        policing: None,
         mean_r_centi: None,
         age: Duration::ZERO,
     };

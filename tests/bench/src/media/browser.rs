@@ -127,7 +127,7 @@ fn play(percent: u32, evenkeel: &Path, folder: &Path, seed: u64) -> Result<Brows
     let delayed = Conditions { delay: ONE_WAY, ..Conditions::default() };
     path.set_both(delayed);
     let clients = Clients::Webrtc { gateway, advertised: path.near() };
-    let stage = MediaStage::start(evenkeel, folder, clients)?;
+    let stage = MediaStage::start(evenkeel, folder, clients, Ok)?;
     let pages = Pages::start(&stage.api, folder)?;
     pages.wait_until_begun()?;
     std::thread::sleep(RISES_FOR);

@@ -11,16 +11,23 @@ use evenkeel_media::rtcp::{self, RtcpPacket};
 use evenkeel_media::rtp::{self, RtpHeader};
 
 use super::content::{self, number_of};
+use super::flexfec::ParityDecoder;
 use super::path;
 use super::red;
-use super::row::{LATENCY, Medium, REORDERING, ROUND_TRIP};
+use super::row::{LATENCY, Medium, REORDERING, Repair};
 
 /// Interval of RTCP reports.
-const REPORT_EVERY: Duration = Duration::from_millis(500);
+pub(super) const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// Longer than any packet.
-const DATAGRAM: usize = 2_048;
+pub(super) const DATAGRAM: usize = 2_048;
 /// Seconds from 1900 to 1970.
 const UNIX_IN_NTP_S: u64 = 2_208_988_800;
+
+/// The NTP time of a report, of nanoseconds since the Unix epoch.
+pub(super) fn ntp_of(unix_ns: u64) -> u64 {
+    let (seconds, rest) = (unix_ns / 1_000_000_000, unix_ns % 1_000_000_000);
+    ((seconds + UNIX_IN_NTP_S) << 32) | ((rest << 32) / 1_000_000_000)
+}
 
 /// The times at which packets are sent.
 #[derive(Clone, Copy, Debug)]
@@ -112,11 +119,9 @@ impl Sender {
     fn report(&self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.schedule.begins);
         let ticks = elapsed.as_secs_f64() * f64::from(self.schedule.medium.clock_rate());
-        let unix_ns = clock::now_ns();
-        let (seconds, rest) = (unix_ns / 1_000_000_000, unix_ns % 1_000_000_000);
         let info = rtcp::SenderInfo {
             ssrc: self.ssrc,
-            ntp: ((seconds + UNIX_IN_NTP_S) << 32) | ((rest << 32) / 1_000_000_000),
+            ntp: ntp_of(clock::now_ns()),
             timestamp: self.first_timestamp.wrapping_add(ticks as u32),
             packets: self.next as u32,
             octets: self.octets,
@@ -188,6 +193,9 @@ pub(super) struct Receiver {
     session: u64,
     ssrc: u32,
     asks: bool,
+    /// It asks again after this time.
+    round_trip: Duration,
+    parity: Option<ParityDecoder>,
     stream: Option<IncomingStream>,
     /// By number, when its content arrived first.
     arrived: Vec<Option<Instant>>,
@@ -219,7 +227,7 @@ struct SenderReportArrival {
 }
 
 impl Receiver {
-    /// `asks`: it asks for missed packets.
+    /// `repair`: the repair that it declares.
     ///
     /// # Errors
     /// The system has no sockets.
@@ -227,7 +235,8 @@ impl Receiver {
         session: u64,
         schedule: Schedule,
         judged: Range<usize>,
-        asks: bool,
+        repair: Option<Repair>,
+        round_trip: Duration,
     ) -> io::Result<Receiver> {
         let socket = path::socket()?;
         let gateway = socket.local_addr()?;
@@ -238,7 +247,9 @@ impl Receiver {
             judged,
             session,
             ssrc: 0x4ece_0000 + session as u32,
-            asks,
+            asks: repair.is_some_and(Repair::has_nack),
+            round_trip,
+            parity: (repair == Some(Repair::Parity)).then(ParityDecoder::default),
             stream: None,
             arrived: vec![None; schedule.packets],
             asked: vec![None; schedule.packets],
@@ -275,9 +286,16 @@ impl Receiver {
     fn handle_media(&mut self, packet: &[u8], now: Instant) {
         let Ok(header) = RtpHeader::parse(packet) else { return self.reception.wrong += 1 };
         let payload = header.payload(packet);
+        if header.payload_type == Medium::PARITY {
+            return self.handle_parity(payload, now);
+        }
         if header.payload_type != Medium::RED {
             let number = self.take(payload, None, now);
-            return self.count(&header, number);
+            if let Some(parity) = self.parity.as_mut().filter(|_| number.is_some()) {
+                parity.note_packet(header.sequence, packet);
+            }
+            self.count(&header, number);
+            return self.recover(now);
         }
         let Some(blocks) = red::blocks(payload) else { return self.reception.wrong += 1 };
         let (primary, redundant) = blocks.split_last().expect("a payload has a primary block");
@@ -293,6 +311,23 @@ impl Receiver {
         }
         let number = self.take(primary.content, None, now);
         self.count(&header, number);
+    }
+
+    fn handle_parity(&mut self, payload: &[u8], now: Instant) {
+        let is_sound = self.parity.as_mut().is_some_and(|parity| parity.note_parity(payload));
+        self.reception.wrong += u64::from(!is_sound);
+        self.recover(now);
+    }
+
+    /// Takes the packets that parity gives now.
+    fn recover(&mut self, now: Instant) {
+        let (Some(stream), Some(parity)) = (self.stream, &mut self.parity) else { return };
+        for recovered in parity.recover() {
+            let expected = recovered.as_ref().map(|it| it.sequence.wrapping_sub(stream.ahead));
+            let number = recovered.and_then(|it| self.take(&it.payload, None, now));
+            let is_right = number.is_some() && number == expected.map(usize::from);
+            self.reception.wrong += u64::from(!is_right);
+        }
     }
 
     /// Takes the content of a packet or a block. Returns its number.
@@ -374,11 +409,11 @@ impl Receiver {
                 break;
             }
             // A repetition that would come too late is not asked for.
-            let is_over = self.arrived[number].is_some() || now + ROUND_TRIP > due + LATENCY;
+            let is_over = self.arrived[number].is_some() || now + self.round_trip > due + LATENCY;
             if is_over && number == self.settled.max(stream.first) {
                 self.settled = number + 1;
             }
-            let is_early = self.asked[number].is_some_and(|asked| now < asked + ROUND_TRIP);
+            let is_early = self.asked[number].is_some_and(|asked| now < asked + self.round_trip);
             if !is_over && !is_early {
                 self.asked[number] = Some(now);
                 missing.push(stream.ahead.wrapping_add(number as u16));
@@ -432,6 +467,7 @@ fn extended(stream: &IncomingStream) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::row::ROUND_TRIP;
     use super::*;
 
     const SESSION: u64 = 3;
@@ -446,7 +482,8 @@ mod tests {
 
     /// A receiver that sends to its own socket.
     fn receiver() -> Receiver {
-        let receiver = Receiver::new(SESSION, schedule(), JUDGED, true).unwrap();
+        let receiver =
+            Receiver::new(SESSION, schedule(), JUDGED, Some(Repair::Nack), ROUND_TRIP).unwrap();
         receiver.socket.set_nonblocking(false).unwrap();
         receiver.socket.set_read_timeout(Some(SOON)).unwrap();
         receiver
@@ -549,6 +586,34 @@ mod tests {
         *damaged.last_mut().unwrap() ^= 1;
         receiver.handle_media(&packet(Medium::RED, 3, &red(2 * 960, &damaged)), at);
         assert_eq!(receiver.reception.wrong, 2, "the block has another content");
+    }
+
+    #[test]
+    fn parity_replaces_a_lost_packet() {
+        let mut receiver = receiver();
+        receiver.parity = Some(ParityDecoder::default());
+        deliver(&mut receiver, 0, Duration::ZERO);
+        let parity_of = |number: u16, last: u8| {
+            let mut lost = packet(111, number, &content(number));
+            *lost.last_mut().unwrap() ^= last;
+            let length = (lost.len() - rtp::HEADER_LEN) as u16;
+            let payload = [
+                &[0, 111][..],
+                &length.to_be_bytes(),
+                &lost[4..8],
+                &[1, 0, 0, 0, 0, 0, 0, 9],
+                &65_530_u16.wrapping_add(number).to_be_bytes(),
+                &[0xc0, 0],
+                &lost[rtp::HEADER_LEN..],
+            ];
+            packet(Medium::PARITY, number, &payload.concat())
+        };
+        let at = receiver.schedule.due(1) + TRANSIT;
+        receiver.handle_media(&parity_of(1, 0), at);
+        assert_eq!([0, 1, 2].map(|number| receiver.has(number)), [true, true, false]);
+        assert_eq!(receiver.reception.wrong, 0);
+        receiver.handle_media(&parity_of(2, 1), at);
+        assert!(!receiver.has(2) && receiver.reception.wrong > 0, "it has another content");
     }
 
     #[test]

@@ -14,22 +14,38 @@ const VP8_CONTINUES: u8 = 0;
 
 /// The content that a sender sends under this number.
 pub(super) fn write(medium: Medium, session: u64, number: usize) -> Vec<u8> {
+    let begins = number.is_multiple_of(medium.packets_per_frame());
+    write_part(medium, session, number, begins, medium.payload_length())
+}
+
+/// Content of this length. `begins`: it is the first of its frame.
+pub(super) fn write_part(
+    medium: Medium,
+    session: u64,
+    number: usize,
+    begins: bool,
+    length: usize,
+) -> Vec<u8> {
     let (prefix, stream) = match medium {
         Medium::Voice => (OPUS, 0),
-        Medium::Video if number.is_multiple_of(medium.packets_per_frame()) => (VP8_BEGINS, 1),
+        Medium::Video if begins => (VP8_BEGINS, 1),
         Medium::Video => (VP8_CONTINUES, 1),
     };
     let mut content = vec![prefix];
     TestHeader { session, number: number as u64, sent_ns: 0, node: 0, stream }.write(&mut content);
-    let fill = (content.len()..medium.payload_length()).map(|at| (number * 31 + at * 7) as u8);
+    let fill = (content.len()..length).map(|at| (number * 31 + at * 7) as u8);
     content.extend(fill);
     content
 }
 
+/// The test header in the content of a packet.
+pub(super) fn test_header_of(content: &[u8]) -> Option<TestHeader> {
+    TestHeader::read(content.get(PREFIX..)?)
+}
+
 /// The number in the content of a packet.
 pub(super) fn number_of(content: &[u8]) -> Option<usize> {
-    let mark = TestHeader::read(content.get(PREFIX..)?)?;
-    usize::try_from(mark.number).ok()
+    usize::try_from(test_header_of(content)?.number).ok()
 }
 
 #[cfg(test)]

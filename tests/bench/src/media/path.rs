@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::datagrams::DatagramInbox;
+use evenkeel_lab::links::{Conditions, Impairment, PacketOutcome};
 use evenkeel_lab::relay::Direction;
 use evenkeel_lab::relay::pump::{DelayQueue, Pump, RelayHandler};
 use evenkeel_media::demux::{self, DatagramKind};
@@ -15,11 +16,14 @@ use nix::sys::epoll::Epoll;
 
 use super::content::number_of;
 use super::losses::LossPlan;
+use super::row::Medium;
 
-/// Half of the round trip.
+/// Half of the usual round trip.
 pub(super) const ONE_WAY: Duration = Duration::from_millis(20);
+/// A transmission so soon after another one of its number is a second copy: requests are a round trip apart.
+const COPIED_WITHIN: Duration = Duration::from_millis(10);
 /// The headers of IPv4 and UDP, which a packet costs beside its own bytes.
-const HEADERS: u64 = 28;
+pub(super) const HEADERS: u64 = 28;
 
 /// The running paths of a row. Dropping them ends their thread.
 pub(super) struct Paths(Pump<Lanes>);
@@ -34,10 +38,16 @@ pub(super) struct LaneAddresses {
 }
 
 /// Counters of a lane in its lossy direction, for RTP packets with a judged number.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct LaneTally {
     /// Bytes sent, lost ones included, with the headers of IPv4 and UDP.
     pub(super) bytes: u64,
+    /// Those of second copies, which were sent right after another transmission of their number.
+    pub(super) bytes_of_copies: u64,
+    /// Numbers of which no transmission had passed before a second copy did.
+    pub(super) saved_by_copies: Vec<usize>,
+    /// Packets of parity for judged frames.
+    pub(super) parities: u64,
     /// Numbers of which the first transmission was lost.
     pub(super) lost_first: u64,
     /// Packets of an unknown number: of another SSRC, or before a test header was seen.
@@ -45,6 +55,7 @@ pub(super) struct LaneTally {
 }
 
 struct Lanes {
+    one_way: Duration,
     lanes: Vec<Lane>,
     late: DelayQueue<Delayed>,
 }
@@ -57,10 +68,25 @@ struct Lane {
     lossy: Direction,
     plan: Arc<LossPlan>,
     judged: Range<usize>,
+    /// A link of limited rate, in the lossy direction.
+    bottleneck: Option<Impairment>,
     numbers: Option<LaneNumbers>,
-    /// Transmissions so far, by number.
-    transmissions: Vec<usize>,
+    /// By number.
+    transmissions: Vec<Transmissions>,
+    /// The highest number so far, and the packets of parity since then.
+    highest: usize,
+    parities: usize,
+    /// Datagrams of the other direction so far.
+    backward: usize,
     tally: LaneTally,
+}
+
+/// The transmissions of a number so far.
+#[derive(Clone, Copy, Default)]
+struct Transmissions {
+    count: usize,
+    last_at: Option<Instant>,
+    has_passed: bool,
 }
 
 /// The numbering of a stream on this path. Nodes give a stream another SSRC and other sequence numbers.
@@ -78,10 +104,13 @@ struct Delayed {
 }
 
 impl Paths {
+    /// Packets take half of the round trip in each direction.
+    ///
     /// # Errors
     /// The system has no sockets or threads.
-    pub(super) fn start() -> io::Result<Paths> {
-        let lanes = Lanes { lanes: Vec::new(), late: DelayQueue::default() };
+    pub(super) fn start(round_trip: Duration) -> io::Result<Paths> {
+        let one_way = round_trip / 2;
+        let lanes = Lanes { one_way, lanes: Vec::new(), late: DelayQueue::default() };
         Ok(Paths(Pump::start("media-paths", lanes)?))
     }
 
@@ -95,15 +124,13 @@ impl Paths {
         plan: Arc<LossPlan>,
         judged: Range<usize>,
     ) -> io::Result<LaneAddresses> {
-        let [near, far] = [socket()?, socket()?];
-        let addresses = LaneAddresses { near: near.local_addr()?, far: far.local_addr()? };
+        let lane = Lane::new(lossy, plan, judged)?;
+        let addresses =
+            LaneAddresses { near: lane.near.local_addr()?, far: lane.far.local_addr()? };
         let mut lanes = self.0.world();
         let index = lanes.lanes.len() as u64;
-        self.0.watch(&near, 2 * index)?;
-        self.0.watch(&far, 2 * index + 1)?;
-        let (numbers, tally) = (None, LaneTally::default());
-        let (client, transmissions) = (None, vec![0; judged.end]);
-        let lane = Lane { near, far, client, lossy, plan, judged, numbers, transmissions, tally };
+        self.0.watch(&lane.near, 2 * index)?;
+        self.0.watch(&lane.far, 2 * index + 1)?;
         lanes.lanes.push(lane);
         Ok(addresses)
     }
@@ -119,9 +146,18 @@ impl Paths {
         lane.far.connect(gateway)
     }
 
+    /// Limits the rate of each path in its lossy direction, in bits per second with the headers of IPv4 and UDP. A packet that would wait for
+    /// more than 200 ms is lost.
+    pub(super) fn set_rate(&self, rate_bps: u64) {
+        for lane in &mut self.0.world().lanes {
+            let link = lane.bottleneck.get_or_insert_with(|| Impairment::new(0));
+            link.conditions = Conditions { rate_bps: Some(rate_bps), ..Conditions::default() };
+        }
+    }
+
     /// The counters of all paths, in the order in which they were opened.
     pub(super) fn tallies(&self) -> Vec<LaneTally> {
-        self.0.world().lanes.iter().map(|lane| lane.tally).collect()
+        self.0.world().lanes.iter().map(|lane| lane.tally.clone()).collect()
     }
 }
 
@@ -141,14 +177,26 @@ impl RelayHandler for Lanes {
         if inbox.receive(socket).is_err() {
             return;
         }
-        let at = Instant::now() + ONE_WAY;
+        let now = Instant::now();
+        let at = now + self.one_way;
         for datagram in inbox.iter() {
             if direction == Direction::Up {
                 lane.client = Some(datagram.source);
             }
-            if direction == lane.lossy && lane.loses(datagram.bytes) {
+            let is_lost = match direction == lane.lossy {
+                true => lane.loses(datagram.bytes, now),
+                false => lane.loses_back(),
+            };
+            if is_lost {
                 continue;
             }
+            let length = datagram.bytes.len() + HEADERS as usize;
+            let bottleneck = lane.bottleneck.as_mut().filter(|_| direction == lane.lossy);
+            let at = match bottleneck.map(|link| link.decide(now, length)) {
+                None => at,
+                Some(PacketOutcome::Deliver { at, .. }) => at + self.one_way,
+                Some(PacketOutcome::Drop(_)) => continue,
+            };
             let bytes = datagram.bytes.to_vec();
             self.late.keep(at, Delayed { lane: index, direction, bytes });
         }
@@ -166,12 +214,33 @@ impl RelayHandler for Lanes {
 }
 
 impl Lane {
+    fn new(lossy: Direction, plan: Arc<LossPlan>, judged: Range<usize>) -> io::Result<Lane> {
+        Ok(Lane {
+            near: socket()?,
+            far: socket()?,
+            client: None,
+            lossy,
+            plan,
+            bottleneck: None,
+            numbers: None,
+            transmissions: vec![Transmissions::default(); judged.end],
+            judged,
+            highest: 0,
+            parities: 0,
+            backward: 0,
+            tally: LaneTally::default(),
+        })
+    }
+
     /// Counts a datagram in the lossy direction. Returns true if it is lost.
-    fn loses(&mut self, datagram: &[u8]) -> bool {
+    fn loses(&mut self, datagram: &[u8], now: Instant) -> bool {
         if demux::classify(datagram) != DatagramKind::Rtp {
             return false;
         }
         let Ok(header) = RtpHeader::parse(datagram) else { return false };
+        if header.payload_type == Medium::PARITY {
+            return self.loses_parity(datagram.len());
+        }
         if self.numbers.is_none() {
             self.numbers = number_of(header.payload(datagram)).map(|number| LaneNumbers {
                 ssrc: header.ssrc,
@@ -184,16 +253,48 @@ impl Lane {
         };
         let number = usize::from(header.sequence.wrapping_sub(numbers.ahead));
         let is_judged = self.judged.contains(&number);
+        if number > self.highest {
+            (self.highest, self.parities) = (number, 0);
+        }
         let Some(transmissions) = self.transmissions.get_mut(number) else {
             return self.plan.loses(number, 0);
         };
-        let is_lost = self.plan.loses(number, *transmissions);
+        let is_lost = self.plan.loses(number, transmissions.count);
+        let is_copy = transmissions
+            .last_at
+            .is_some_and(|last| now.saturating_duration_since(last) < COPIED_WITHIN);
         if is_judged {
-            self.tally.bytes += datagram.len() as u64 + HEADERS;
-            self.tally.lost_first += u64::from(is_lost && *transmissions == 0);
+            let bytes = datagram.len() as u64 + HEADERS;
+            self.tally.bytes += bytes;
+            self.tally.lost_first += u64::from(is_lost && transmissions.count == 0);
+            if is_copy {
+                self.tally.bytes_of_copies += bytes;
+                if !is_lost && !transmissions.has_passed {
+                    self.tally.saved_by_copies.push(number);
+                }
+            }
         }
-        *transmissions += 1;
+        transmissions.count += 1;
+        transmissions.last_at = Some(now);
+        transmissions.has_passed |= !is_lost;
         is_lost
+    }
+
+    /// Counts a packet of parity for the last frame. Returns true if it is lost.
+    fn loses_parity(&mut self, length: usize) -> bool {
+        if self.judged.contains(&self.highest) {
+            self.tally.bytes += length as u64 + HEADERS;
+            self.tally.parities += 1;
+        }
+        self.parities += 1;
+        let frame = self.highest / self.plan.frame_size();
+        self.plan.loses_parity(frame, self.parities - 1)
+    }
+
+    /// Counts a datagram in the other direction. Returns true if it is lost.
+    fn loses_back(&mut self) -> bool {
+        self.backward += 1;
+        self.plan.loses_back(self.backward - 1)
     }
 }
 
@@ -212,7 +313,7 @@ mod tests {
 
     use super::super::content;
     use super::super::losses::Losses;
-    use super::super::row::Medium;
+    use super::super::row::ROUND_TRIP;
     use super::*;
 
     /// Few enough for the buffer of a socket.
@@ -232,7 +333,7 @@ mod tests {
 
     /// The numbers that a client receives if the gateway sends all packets this many times, in order.
     fn received(plan: &Arc<LossPlan>, first_sequence: u16, times: usize) -> (BTreeSet<usize>, u64) {
-        let paths = Paths::start().unwrap();
+        let paths = Paths::start(ROUND_TRIP).unwrap();
         let [client, gateway] = [0; 2].map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         client.set_read_timeout(Some(SOON)).unwrap();
         gateway.set_read_timeout(Some(SOON)).unwrap();
@@ -268,6 +369,47 @@ mod tests {
         );
         assert_eq!(counted, lost as u64);
         assert_eq!(received(&plan, 100, 1).0, one, "of another numbering");
+    }
+
+    #[test]
+    fn copy_is_a_transmission_right_after_another() {
+        let plan = Arc::new(LossPlan::new(Losses::random(50), 1..LAST, 3));
+        let is_saved = |number: &usize| plan.loses(*number, 1) && !plan.loses(*number, 2);
+        let saved = (1..LAST).find(|number| plan.loses(*number, 0) && is_saved(number)).unwrap();
+        let mut lane = Lane::new(Direction::Down, Arc::clone(&plan), NUMBERS).unwrap();
+        let now = Instant::now();
+        let datagram = packet(saved, 7);
+        let again = now + COPIED_WITHIN;
+        let lost = [now, again, again].map(|at| lane.loses(&datagram, at));
+        assert_eq!(lost, [true, true, false]);
+        assert_eq!(lane.tally.saved_by_copies, [saved]);
+        assert_eq!(3 * lane.tally.bytes_of_copies, lane.tally.bytes);
+    }
+
+    #[test]
+    fn parity_belongs_to_the_last_frame() {
+        let losses = Losses::random(50);
+        let plan = Arc::new(LossPlan::with_parity(losses, 0..NUMBERS.end, 3, 12, 12));
+        let mut lane = Lane::new(Direction::Down, Arc::clone(&plan), NUMBERS).unwrap();
+        let fields = rtp::Fields {
+            payload_type: Medium::PARITY,
+            marker: false,
+            sequence: 1,
+            timestamp: 0,
+            ssrc: 8,
+        };
+        let mut parity = Vec::new();
+        rtp::write(&fields, &[0; 30], &mut parity);
+        let now = Instant::now();
+        for number in NUMBERS {
+            lane.loses(&packet(number, 9), now);
+            if (number + 1).is_multiple_of(12) {
+                let lost = [0; 4].map(|_| lane.loses(&parity, now));
+                let expected = [0, 1, 2, 3].map(|place| plan.loses_parity(number / 12, place));
+                assert_eq!(lost, expected, "{number}");
+            }
+        }
+        assert_eq!((lane.tally.parities, lane.tally.unknown), (20, 0));
     }
 
     #[test]

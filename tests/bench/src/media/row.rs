@@ -1,5 +1,6 @@
 //! The rows with simulated clients.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use evenkeel_lab::relay::Direction;
 use evenkeel_report::AcceptanceRow;
 use serde_json::{Value, json};
 
+use super::codes;
 use super::losses::{LossPlan, Losses, percent_of};
 
 /// The jitter buffer of a receiver.
@@ -20,7 +22,7 @@ pub(super) const ROUND_TRIP: Duration = Duration::from_millis(40);
 const REPETITIONS: usize =
     ((LATENCY.as_millis() - REORDERING.as_millis()) / ROUND_TRIP.as_millis()) as usize + 1;
 /// By how many frames of 20 ms a repetition in RED can be later and still come in time.
-const FRAMES_APART: usize = (LATENCY.as_millis() / 20) as usize - 1;
+pub(super) const FRAMES_APART: usize = (LATENCY.as_millis() / 20) as usize - 1;
 
 /// The media of a sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +36,8 @@ pub(super) enum Medium {
 impl Medium {
     /// The payload type of redundant audio in all offers.
     pub(super) const RED: u8 = 63;
+    /// That of FlexFEC-03.
+    pub(super) const PARITY: u8 = 118;
 
     pub(super) fn packets_per_frame(self) -> usize {
         match self {
@@ -87,11 +91,17 @@ pub(super) enum Repair {
     Red,
     /// Both.
     Any,
+    /// FlexFEC-03.
+    Parity,
 }
 
 impl Repair {
     pub(super) fn has_nack(self) -> bool {
-        self != Repair::Red
+        matches!(self, Repair::Nack | Repair::Any)
+    }
+
+    fn has_red(self) -> bool {
+        matches!(self, Repair::Red | Repair::Any)
     }
 }
 
@@ -104,31 +114,82 @@ pub(super) struct MediaRow {
     pub(super) direction: Direction,
     pub(super) losses: Losses,
     pub(super) repair: Repair,
+    pub(super) round_trip: Duration,
 }
 
-pub(super) static ROWS: [MediaRow; 7] = [
+/// Packets of parity after a frame of twelve that other codes are measured with: a third.
+const PARITIES: usize = 4;
+/// The most that a path decides about.
+pub(super) const PARITIES_MAX: usize = 12;
+/// Frames that parity of the gateway covers.
+const WINDOW: usize = 3;
+
+pub(super) static ROWS: [MediaRow; 13] = [
     voice(&["voice.random.nack"], Losses::random(10), Repair::Nack),
     voice(&["voice.random.red2"], Losses::random(10), Repair::Red),
     voice(&["voice.burst.red1", "voice.burst.red2"], Losses::bursts_of(3, 10), Repair::Red),
+    voice(&["voice.ramp"], Losses::ramp(30), Repair::Red),
     video(&["video.random.nack"], Losses::random(5)),
     video(&["video.burst.nack"], Losses::bursts_of(3, 5)),
+    MediaRow {
+        repair: Repair::Parity,
+        round_trip: Duration::from_millis(200),
+        ..video(&["video.fec"], Losses::random(5))
+    },
+    MediaRow {
+        repair: Repair::Parity,
+        round_trip: Duration::from_millis(200),
+        ..video(&["video.gilbert"], Losses::gilbert_elliott(8, 5))
+    },
+    video(&["video.deadline"], Losses::random(5).both_ways()),
     MediaRow {
         direction: Direction::Up,
         ..voice(&["uplink.random.nack"], Losses::random(10), Repair::Nack)
     },
+    MediaRow {
+        direction: Direction::Up,
+        ..voice(&["uplink-only"], Losses::random(10), Repair::Any)
+    },
+    voice(&["downlink-only"], Losses::random(10), Repair::Any),
     voice(&["clean"], Losses::NONE, Repair::Any),
 ];
 
 const fn voice(ids: &'static [&'static str], losses: Losses, repair: Repair) -> MediaRow {
-    MediaRow { ids, medium: Medium::Voice, direction: Direction::Down, losses, repair }
+    let (medium, direction) = (Medium::Voice, Direction::Down);
+    MediaRow { ids, medium, direction, losses, repair, round_trip: ROUND_TRIP }
 }
 
 const fn video(ids: &'static [&'static str], losses: Losses) -> MediaRow {
-    let (direction, repair) = (Direction::Down, Repair::Nack);
-    MediaRow { ids, medium: Medium::Video, direction, losses, repair }
+    MediaRow { medium: Medium::Video, ..voice(ids, losses, Repair::Nack) }
 }
 
 impl MediaRow {
+    /// The losses of a session, of these numbers at most.
+    pub(super) fn plan(&self, lossy: Range<usize>, seed: u64) -> LossPlan {
+        let parities = if self.repair == Repair::Parity { PARITIES_MAX } else { 0 };
+        let frame_size = self.medium.packets_per_frame();
+        LossPlan::with_parity(self.losses, lossy, seed, frame_size, parities)
+    }
+
+    /// The shares of frames that other codes leave broken, by the name of their figure.
+    pub(super) fn rivals(&self, plan: &LossPlan, judged: &Range<usize>) -> BTreeMap<String, f64> {
+        if self.repair != Repair::Parity {
+            return BTreeMap::new();
+        }
+        if self.losses.burst > 1 {
+            let blocks = (0..=PARITIES_MAX).map(|parities| {
+                let left = codes::left_by_blocks(plan, judged, parities);
+                (format!("block_{parities}"), left)
+            });
+            return blocks.collect();
+        }
+        let disjoint = (1..=WINDOW).map(|frames| {
+            let left = codes::left_by_disjoint_masks(plan, judged, frames, PARITIES);
+            (format!("disjoint_{frames}"), left)
+        });
+        disjoint.collect()
+    }
+
     /// The body of `POST /v1/sessions` for a client at this address. `is_repaired`: it declares the repair of the row.
     pub(super) fn offer(&self, room: &str, address: SocketAddr, is_repaired: bool) -> Value {
         let (kind, codec) = match self.medium {
@@ -138,7 +199,14 @@ impl MediaRow {
         let (payload_type, clock_rate) = (self.medium.payload_type(), self.medium.clock_rate());
         let mut payload_types =
             vec![json!({"payload_type": payload_type, "codec": codec, "clock_rate": clock_rate})];
-        if is_repaired && self.repair != Repair::Nack {
+        if is_repaired && self.repair == Repair::Parity {
+            payload_types.push(json!({
+                "payload_type": Medium::PARITY,
+                "codec": "flexfec-03",
+                "clock_rate": clock_rate,
+            }));
+        }
+        if is_repaired && self.repair.has_red() {
             payload_types.push(json!({
                 "payload_type": Medium::RED,
                 "codec": "red",
@@ -160,16 +228,23 @@ impl MediaRow {
         })
     }
 
-    /// The least share of frames, in per cent, that any repair of this kind leaves of the packets that the path lost. `None` without losses.
+    /// The least share of frames, in per cent, that any repair of this kind leaves of the packets that the path lost. `None` without losses, and
+    /// for a row that is judged by its rating.
     pub(super) fn bound(&self, plan: &LossPlan, judged: &Range<usize>, id: &str) -> Option<f64> {
-        if self.losses == Losses::NONE {
+        if self.losses == Losses::NONE || self.losses.is_ramp() {
             return None;
         }
         Some(match self.repair {
+            // A later packet may repeat a frame as well.
+            Repair::Any if self.direction == Direction::Down => percent_of(judged, 1, |number| {
+                plan.loses_all(number, REPETITIONS)
+                    && (1..=FRAMES_APART).all(|later| plan.loses(number + later, 0))
+            }),
             Repair::Nack | Repair::Any => {
                 let size = self.medium.packets_per_frame();
                 percent_of(judged, size, |number| plan.loses_all(number, REPETITIONS))
             }
+            Repair::Parity => codes::left_by_windows(plan, judged, WINDOW, PARITIES),
             Repair::Red if id.ends_with("red1") => {
                 plan.least_lost_once_repeated(judged, FRAMES_APART)
             }

@@ -1,10 +1,12 @@
-//! A gateway and a sample node as processes, and the sessions of clients.
+//! A gateway and its sample nodes as processes, and the sessions of clients.
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint};
+use evenkeel_contract::sessions::{Session, SessionPage};
 use evenkeel_lab::process::ChildProcess;
 use hyper::Method;
 use serde_json::Value;
@@ -13,7 +15,8 @@ use tokio::runtime::Runtime;
 use crate::process::{self, FIRST_LINE_WITHIN};
 use crate::relay;
 
-const NODE: &str = "east-a1";
+/// The nodes. [`Clients::DeclaredOverTwo`] alone have the second one.
+static NODES: [&str; 2] = ["east-a1", "east-a2"];
 
 /// No policy decides, so that a row shows what repair does alone.
 const CALL: &str = r#"
@@ -23,13 +26,26 @@ close_after = "1h"
 await_first_packet = false
 "#;
 
+/// The listener of clients with declared addresses.
+const DECLARED: &str = "udp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n";
+
 /// The clients of a stage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Clients {
     /// Plain RTP from declared addresses, without policies.
     Declared,
+    /// The same by the shipped policies.
+    DeclaredByPolicies,
+    /// Plain RTP from declared addresses, without policies, over two nodes that leave packets unchanged.
+    DeclaredOverTwo,
     /// WebRTC by the shipped policies. The gateway listens at the first address and tells clients the second one.
     Webrtc { gateway: SocketAddr, advertised: SocketAddr },
+}
+
+impl Clients {
+    fn node_names(self) -> &'static [&'static str] {
+        if self == Clients::DeclaredOverTwo { &NODES } else { &NODES[..1] }
+    }
 }
 
 /// A running gateway. Dropping it ends the processes.
@@ -39,11 +55,12 @@ pub(super) struct MediaStage {
     runtime: Runtime,
     admin: ApiClient,
     gateway: ChildProcess,
-    _node: ChildProcess,
+    _nodes: Vec<ChildProcess>,
 }
 
 impl MediaStage {
-    /// Starts both in this folder, and waits until the gateway takes sessions.
+    /// Starts all in this folder, and waits until the gateway takes sessions. `leg` gets the address of a node, and returns the one that the
+    /// gateway uses.
     ///
     /// # Errors
     /// A process cannot be started, or does not serve.
@@ -51,25 +68,39 @@ impl MediaStage {
         evenkeel: &Path,
         folder: &Path,
         clients: Clients,
+        mut leg: impl FnMut(SocketAddr) -> io::Result<SocketAddr>,
     ) -> Result<MediaStage, String> {
         let secret = write(folder, "secret", "secret of the media bench's node and gateway")?;
         let secret = secret.display().to_string();
-        let words = ["sample-node", "--json", "--listen", "127.0.0.1:0", "--name", NODE];
-        let mut words: Vec<String> = words.map(str::to_owned).into();
-        words.extend(["--secret".to_owned(), secret]);
-        if matches!(clients, Clients::Webrtc { .. }) {
-            words.push("--webrtc".to_owned());
+        let (mut nodes, mut addresses) = (Vec::new(), Vec::new());
+        for &name in clients.node_names() {
+            let words = ["sample-node", "--json", "--listen", "127.0.0.1:0", "--name", name];
+            let mut words: Vec<String> = words.map(str::to_owned).into();
+            words.extend(["--secret".to_owned(), secret.clone()]);
+            match clients {
+                Clients::Webrtc { .. } => words.push("--webrtc".to_owned()),
+                Clients::DeclaredOverTwo => words.push("--untouched".to_owned()),
+                Clients::Declared | Clients::DeclaredByPolicies => {}
+            }
+            let mut node = process::start(name, evenkeel, &words, b"", folder)?;
+            let line = node.json_line(FIRST_LINE_WITHIN)?;
+            let address = line["listening"].as_str().and_then(|address| address.parse().ok());
+            let address: SocketAddr =
+                address.ok_or_else(|| node.error(format!("printed {line}")))?;
+            addresses.push(leg(address).map_err(|error| error.to_string())?);
+            nodes.push(node);
         }
-        let mut node = process::start(NODE, evenkeel, &words, b"", folder)?;
-        let line = node.json_line(FIRST_LINE_WITHIN)?;
-        let address = line["listening"].as_str().and_then(|address| address.parse().ok());
-        let address: SocketAddr = address.ok_or_else(|| node.error(format!("printed {line}")))?;
-        if clients == Clients::Declared {
+        let scenario = match clients {
+            Clients::Declared => Some(CALL.to_owned()),
+            Clients::DeclaredOverTwo => Some(format!("{CALL}mode = \"hitless\"\n")),
+            Clients::DeclaredByPolicies | Clients::Webrtc { .. } => None,
+        };
+        if let Some(scenario) = scenario {
             let policies = folder.join("policies");
             fs::create_dir_all(&policies).map_err(|error| error.to_string())?;
-            write(&policies, "call.toml", CALL)?;
+            write(&policies, "call.toml", &scenario)?;
         }
-        let config = write(folder, "evenkeel.toml", &configuration(clients, address))?;
+        let config = write(folder, "evenkeel.toml", &configuration(clients, &addresses))?;
         let words = ["run", "--json", "--config", &config.display().to_string()].map(str::to_owned);
         let mut gateway = process::start("gateway", evenkeel, &words, b"", folder)?;
         let line = gateway.json_line(FIRST_LINE_WITHIN)?;
@@ -79,7 +110,25 @@ impl MediaStage {
         let runtime = runtime.map_err(|error| error.to_string())?;
         runtime.block_on(relay::ready(&api)).map_err(|why| gateway.error(why))?;
         let admin = ApiClient::new(ApiEndpoint::Unix(api.clone()));
-        Ok(MediaStage { api, runtime, admin, gateway, _node: node })
+        Ok(MediaStage { api, runtime, admin, gateway, _nodes: nodes })
+    }
+
+    /// The sessions with a degradation in force.
+    ///
+    /// # Errors
+    /// The gateway does not answer.
+    pub(super) fn degraded(&mut self) -> Result<usize, String> {
+        let is_degraded = |session: &&Session| session.rung > 0 || !session.actions.is_empty();
+        Ok(self.sessions()?.iter().filter(is_degraded).count())
+    }
+
+    /// All sessions, of which a stage has fewer than a page.
+    ///
+    /// # Errors
+    /// The gateway does not answer.
+    pub(super) fn sessions(&mut self) -> Result<Vec<Session>, String> {
+        let page = self.runtime.block_on(self.admin.get::<SessionPage>("/v1/sessions"));
+        Ok(page.map_err(|error| self.gateway.error(error.to_string()))?.sessions)
     }
 
     /// Opens a session of a declared client. Returns the gateway's address for it.
@@ -97,23 +146,28 @@ impl MediaStage {
     }
 }
 
-fn configuration(clients: Clients, node: SocketAddr) -> String {
+fn configuration(clients: Clients, nodes: &[SocketAddr]) -> String {
     let (gateway, listen) = match clients {
-        Clients::Declared => (
-            "policies = \"policies\"\n",
-            "udp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n".to_owned(),
-        ),
+        Clients::Declared | Clients::DeclaredOverTwo => {
+            ("policies = \"policies\"\n", DECLARED.to_owned())
+        }
+        Clients::DeclaredByPolicies => ("", DECLARED.to_owned()),
         Clients::Webrtc { gateway, advertised } => (
             "",
             format!("udp = \"{gateway}\"\nidentity = [\"stun\"]\nadvertise = \"{advertised}\"\n"),
         ),
     };
-    format!(
+    let mut text = format!(
         "[gateway]\nregion = \"east\"\n{gateway}cache = \"cache\"\ndrain_timeout = \"0s\"\n\n\
-         [[listen]]\n{listen}\n[admin]\nsocket = \"admin.sock\"\n\n\
-         [[node]]\nname = \"{NODE}\"\naddress = \"{node}\"\nregion = \"east\"\nzone = \"a\"\n\
-         driver = \"agent\"\nsecret_file = \"secret\"\ncapacity = \"1 Gbit/s\"\n"
-    )
+         [[listen]]\n{listen}\n[admin]\nsocket = \"admin.sock\"\n"
+    );
+    for (name, address) in clients.node_names().iter().zip(nodes) {
+        text += &format!(
+            "\n[[node]]\nname = \"{name}\"\naddress = \"{address}\"\nregion = \"east\"\n\
+             zone = \"a\"\ndriver = \"agent\"\nsecret_file = \"secret\"\ncapacity = \"1 Gbit/s\"\n"
+        );
+    }
+    text
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf, String> {

@@ -11,6 +11,9 @@ const MS: Duration = Duration::from_millis(1);
 /// Bundles of one packet, one each millisecond.
 const BUNDLES: u8 = 250;
 
+/// The number of the first bundle of both ends: numbers wrap in each test.
+const FIRST_NUMBER: u16 = u16::MAX - 99;
+
 /// Every 20th bundle is lost.
 fn is_lost(number: u8) -> bool {
     number % 20 == 19
@@ -28,10 +31,13 @@ struct Leg {
 
 impl Leg {
     fn open(encrypted: bool) -> Leg {
-        let mut scene = Scene::with(|settings| settings.salt = encrypted.then_some(22));
+        let mut scene = Scene::with(|settings| {
+            settings.salt = encrypted.then_some(22);
+            settings.instance = FIRST_NUMBER.into();
+        });
         scene.agent.handle_process(true, scene.now, &mut scene.io);
         let seal = encrypted.then(|| seal::GatewaySeal::new(secret(), 11));
-        let gateway = TrunkRepair::default();
+        let gateway = TrunkRepair::new(FIRST_NUMBER);
         let mut leg = Leg { scene, seal, gateway, delivered: Vec::new(), repairs: 0 };
         let open =
             TrunkQuestion::Open { room: 1, session: 7, tag: Tag(7), lease_s: 30, numbered: true };

@@ -1,12 +1,15 @@
 use evenkeel_media::continuity::AnnouncedSender;
 use evenkeel_media::rtp;
 use evenkeel_model::{Latency, RepairKind};
+use evenkeel_sdp::EXTENSION_URIS;
 use serde_json::{Value, json};
 
 use super::super::{ParsedOffer, parse};
 use super::*;
 
 const CHROMIUM: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/chromium");
+const SIMULCAST: &str =
+    include_str!("../../../../../tests/fuzz/corpus/sdp_offer/chromium-simulcast");
 const FIREFOX: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/firefox");
 const VIEWER: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/whep-recvonly");
 const PHONE: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/phone-sdes");
@@ -131,6 +134,35 @@ fn extensions_have_the_ids_of_rooms() {
 }
 
 #[test]
+fn layers_are_named_by_rids_or_sources() {
+    let layers = |sdp: &str| parsed(&offer(sdp)).unwrap().wanted.media.simulcast;
+    let layer = |rid: &str, ssrc, rtx_ssrc| OfferedLayer { rid: rid.into(), ssrc, rtx_ssrc };
+    assert_eq!(layers(SIMULCAST), ["h", "m", "l"].map(|rid| layer(rid, None, None)));
+    assert!(layers(CHROMIUM).is_empty());
+    let (media, rtx) = (2_985_473_190, 3_342_768_471);
+    let group = format!("a=ssrc-group:SIM {media} 5\r\na=ssrc-group:FID");
+    let expected = [layer("0", Some(media), Some(rtx)), layer("1", Some(5), None)];
+    assert_eq!(layers(&CHROMIUM.replace("a=ssrc-group:FID", &group)), expected);
+    // Names of two m-lines may be equal.
+    let video = SIMULCAST[SIMULCAST.find("m=video").unwrap()..].replace("a=mid:1", "a=mid:2");
+    let two = SIMULCAST.replace("BUNDLE 0 1", "BUNDLE 0 1 2") + &video;
+    assert!(layers(&two).is_empty());
+}
+
+#[test]
+fn labels_of_layers_have_ids_of_rooms() {
+    let id = |wanted: ExtensionUri| {
+        let mut known = EXTENSION_URIS.into_iter();
+        known.find(|(_, uri)| *uri == wanted.as_str()).map(|(id, _)| id)
+    };
+    let [mid, rid, repaired] =
+        [ExtensionUri::Mid, ExtensionUri::StreamId, ExtensionUri::RepairedStreamId];
+    assert_eq!([id(rid.clone()), id(repaired.clone())], [rid.room_id(), repaired.room_id()]);
+    let label = mid.room_id().unwrap();
+    assert!(id(mid).is_none() && EXTENSION_URIS.iter().all(|(id, _)| *id != label), "free");
+}
+
+#[test]
 fn repairs_name_payload_types_of_rooms() {
     let repairs = |sdp: &str, number: u8| {
         let wanted = parsed(&offer(sdp)).unwrap().wanted;
@@ -229,6 +261,37 @@ fn receiving_m_lines_have_announced_streams() {
 }
 
 #[test]
+fn answer_names_the_parity_of_the_gateway() {
+    let format = "a=rtpmap:119 flexfec-03/90000\r\na=rtpmap:118 ";
+    let with_parity = CHROMIUM
+        .replace("116 117 118\r\n", "116 117 118 119\r\n")
+        .replace("a=rtpmap:118 ", format)
+        .replace("a=ssrc-group:FID ", "a=ssrc-group:FEC-FR 2985473190 1177\r\na=ssrc-group:FID ")
+        .replace("a=ssrc:3342768471 ", "a=ssrc:1177 cname:x\r\na=ssrc:3342768471 ");
+    let ParsedOffer { wanted, sdp, .. } = parsed(&offer(&with_parity)).unwrap();
+    let (kind, parity) = wanted.media.payload_type(43).unwrap();
+    assert_eq!(
+        (kind, &*parity.codec, parity.clock_rate),
+        (StreamKind::Video, "flexfec-03", 90_000)
+    );
+    let Some(SrtpKeying::Dtls { answered, .. }) = &wanted.srtp else { panic!("{wanted:?}") };
+    assert_eq!(answered.sends[1].ssrcs, [2_985_473_190], "without that of its parity");
+    let streams = &answered.announced;
+    assert!(!streams.sections[1].payload_types.contains(&43), "parity has no m-line");
+    let ice = IceAnswer {
+        ufrag: "gate".into(),
+        password: "a22characterpassword22".into(),
+        certificate_sha256: [0; 32],
+        announced: None,
+    };
+    let answer = sdp.unwrap().answer(SessionId(1), &[([192, 0, 2, 1], 5000).into()], &ice);
+    let groups = answer.as_str().lines().filter(|line| line.starts_with("a=ssrc-group:FEC-FR"));
+    let expected = format!("a=ssrc-group:FEC-FR {} {}", streams.ssrc(1), streams.parity_ssrc(1));
+    assert_eq!(groups.collect::<Vec<_>>(), [expected]);
+    assert!(answer.as_str().contains(&format!("a=ssrc:{} cname:s1\r\n", streams.parity_ssrc(1))));
+}
+
+#[test]
 fn stream_has_the_name_of_its_sender() {
     let sdp = parsed(&offer(CHROMIUM)).unwrap().sdp.unwrap();
     let mut streams = (*sdp.announced).clone();
@@ -278,6 +341,7 @@ fn wrong_offers_are_refused() {
         ("ingress", json!({"quic": {}})),
         ("media", json!([])),
         ("extensions", json!([{"id": 1, "uri": "urn:x"}])),
+        ("simulcast", json!([{"rid": "h"}])),
         ("rtcp", json!("mux")),
         ("srtp", json!(true)),
     ] {

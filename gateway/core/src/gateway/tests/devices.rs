@@ -87,6 +87,7 @@ fn scenario_stays_within_device() {
         assert_eq!((kept.floor_kbps, kept.ceiling_kbps), bounds, "{limit}");
         let measures = session.measures(world.now);
         assert_eq!(measures.measured(Metric::Ceiling), Some(bounds.1), "policies see the limit");
+        assert_eq!({ session.plan_in_force().limits.ceiling_kbps }, bounds.1, "and workers");
     }
 }
 

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use evenkeel_model::{
     Advice, AdviceKind, Ask, CoreEvent, Decider, FlowCounts, Hook, HookAnswer, Impairment,
-    ImpairmentSign, Measures, Metric, Op, PathSegment, PolicyQuestion, RedundancyMode,
-    ServiceObjective, SessionId, StreamKind,
+    ImpairmentSign, Measures, Metric, Op, PathSegment, Policing, PolicingStep, PolicyQuestion,
+    RedundancyMode, ServiceObjective, SessionId, StreamKind,
 };
 
 use super::*;
@@ -60,6 +60,8 @@ struct Call {
     frames: u32,
     /// The measures of both sessions.
     measures: Measures,
+    /// The policing of the first session.
+    policing: Option<Policing>,
     packets: u32,
     dropped: u64,
 }
@@ -74,8 +76,9 @@ impl Call {
         let sessions = [world.open("r"), world.open("r")];
         let faults = Faults::default();
         let measures = Measures::default();
+        let (policing, frames) = (None, 3);
         let mut call =
-            Call { world, sessions, faults, frames: 3, measures, packets: 0, dropped: 0 };
+            Call { world, sessions, faults, frames, measures, policing, packets: 0, dropped: 0 };
         call.goes_on(5_000);
         call.world.outputs.clear();
         call
@@ -133,6 +136,7 @@ impl Call {
                 round_trip_us: reports.then_some(1_000 * self.faults.round_trip),
                 silent_voice: if self.faults.is_silent && is_first { self.packets } else { 0 },
                 key_frame_missing_ms: if is_first { self.faults.key_frame_missing } else { 0 },
+                policing: self.policing.filter(|_| is_first),
                 ..FlowCounts::default()
             };
             self.world.gateway.handle_summary(session, self.measures, Some(now));
@@ -705,4 +709,71 @@ fn closed_session_has_its_mean_r_and_its_node() {
     let closed = closed.unwrap();
     assert_eq!((closed.mean_r_centi, closed.node), (Some(7_000), on));
     assert_eq!(closed.routed_by, Decider::Native);
+}
+
+/// The caps that the first session's device was asked for, by the events and by the limits that its worker follows.
+fn asked(call: &Call) -> (Vec<u64>, u32) {
+    let first = call.sessions[0];
+    let asked = call.world.events().filter_map(|event| match event {
+        CoreEvent::Degraded { session, op: Op::CapUp, arg, .. } if *session == first => Some(*arg),
+        _ => None,
+    });
+    let sessions = &call.world.gateway.tables.sessions;
+    assert_eq!({ sessions[&call.sessions[1]].plan_in_force().limits.send_kbps }, 0);
+    (asked.collect(), sessions[&first].plan_in_force().limits.send_kbps)
+}
+
+#[test]
+fn device_that_cannot_keep_up_is_asked_for_less() {
+    let mut call = Call::new();
+    call.measures.set(Metric::BitrateUp, 900);
+    call.goes_on(5_000);
+    call.frames = 1;
+    call.goes_on(2_000);
+    assert_eq!(asked(&call), (vec![], 0), "for a moment");
+    call.goes_on(3_000);
+    assert_eq!(asked(&call), (vec![600], 600));
+    call.frames = 3;
+    call.goes_on(3_000);
+    assert_eq!(asked(&call), (vec![600], 600));
+    call.goes_on(5_000);
+    assert_eq!(asked(&call), (vec![600, 0], 0), "its frames are back");
+}
+
+#[test]
+fn few_frames_on_a_bad_path_are_no_load() {
+    let mut call = Call::new();
+    call.measures.set(Metric::BitrateUp, 900);
+    call.faults.uplink = 10;
+    call.goes_on(5_000);
+    call.frames = 1;
+    call.goes_on(10_000);
+    assert_eq!(asked(&call), (vec![], 0));
+}
+
+#[test]
+fn policing_is_told_when_its_step_changes() {
+    let mut call = Call::new();
+    let policing = |step, sent_kbps| Some(Policing { step, limit_kbps: 2_000, sent_kbps });
+    let frames = policing(PolicingStep::Frames, 3_100);
+    for reported in [
+        policing(PolicingStep::Told, 2_100),
+        policing(PolicingStep::Told, 2_200),
+        frames,
+        None,
+        None,
+    ] {
+        call.policing = reported;
+        call.goes_on(300);
+        let view = call.world.gateway.views().session(call.sessions[0], call.world.now);
+        assert_eq!(view.unwrap().policing, reported);
+    }
+    let told = call.world.events().filter_map(|event| match event {
+        CoreEvent::Policed { session, policing, .. } if *session == call.sessions[0] => {
+            Some(policing.map(|it| it.step))
+        }
+        _ => None,
+    });
+    let right = [Some(PolicingStep::Told), Some(PolicingStep::Frames), None];
+    assert_eq!(told.collect::<Vec<_>>(), right);
 }

@@ -223,7 +223,7 @@ fn cap_of_one_direction_limits_one_sender() {
     world.gateway.handle_close(other, now).unwrap();
     world.pass(ms(1));
     assert_eq!(
-        world.gateway.tables.sessions[&lossy].plan_in_force().limits.send_kbps,
+        { world.gateway.tables.sessions[&lossy].plan_in_force().limits.send_kbps },
         200,
         "alone it may hear itself"
     );

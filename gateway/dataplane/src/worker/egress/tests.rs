@@ -29,7 +29,7 @@ fn travelled_on(size_max: Option<u16>, lengths: &[usize]) -> (Vec<Vec<usize>>, u
     let stats = Arc::new(WorkerStats::new(Instant::now(), 1));
     let early_limits = EarlyLimits { packets: 1, wait: Duration::ZERO };
     let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
-    let trunk = TrunkSocket { socket: here, seal: None };
+    let trunk = TrunkSocket { socket: here, seal: None, first_number: 0 };
     egress.trunks.push(Some(Trunk::new(trunk).unwrap()));
     if let Some(size_max) = size_max {
         trunk_to(&mut egress.trunks, NodeId(0)).unwrap().limit_bundles(size_max);
@@ -54,7 +54,9 @@ fn signed_message_does_not_count_as_sent_media() {
     let stats = Arc::new(WorkerStats::new(base, 1));
     let early_limits = EarlyLimits { packets: 1, wait: Duration::ZERO };
     let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
-    egress.trunks.push(Some(Trunk::new(TrunkSocket { socket, seal: None }).unwrap()));
+    egress
+        .trunks
+        .push(Some(Trunk::new(TrunkSocket { socket, seal: None, first_number: 0 }).unwrap()));
     let sent = |stats: &WorkerStats| {
         let mut all = [evenkeel_model::Stamp::default()];
         stats.merge_into(&mut all);
@@ -110,7 +112,7 @@ fn encrypted_datagrams_keep_to_the_path_limit() {
     let early_limits = EarlyLimits { packets: 1, wait: Duration::ZERO };
     let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
     let seal = Some(Box::new(seal::GatewaySeal::new(secret.clone(), 1)));
-    egress.trunks.push(Some(Trunk::new(TrunkSocket { socket, seal }).unwrap()));
+    egress.trunks.push(Some(Trunk::new(TrunkSocket { socket, seal, first_number: 0 }).unwrap()));
     let largest = DATAGRAM_MAX - seal::OVERHEAD - trunk::OVERHEAD - trunk::ENTRY_OVERHEAD;
     let mut message = Vec::new();
     TrunkQuestion::Probe.write(&secret, 1, unix_us(), &mut message);
@@ -152,7 +154,7 @@ fn unreadable_datagram_is_counted_and_reported() {
     let (reports, mut reported) = mpsc::channel(4);
     let mut egress = Egress::new(reports, Arc::clone(&stats), early_limits);
     let seal = Some(Box::new(seal::GatewaySeal::new(secret, 1)));
-    egress.trunks.push(Some(Trunk::new(TrunkSocket { socket, seal }).unwrap()));
+    egress.trunks.push(Some(Trunk::new(TrunkSocket { socket, seal, first_number: 0 }).unwrap()));
     for length in [0, 1, 17, 33, 200] {
         assert!(egress.open(NodeId(0), &mut vec![0xE3; length]).is_none());
     }

@@ -13,6 +13,7 @@ use super::address::{CONSENT, CheckReceipt, CheckedAddress, ClientAddress};
 use super::measurements::reports;
 use super::media::RunningMedia;
 use super::record::ClientAddressing;
+use super::repair::KeptForm;
 use super::srtp::ProtectError;
 use crate::flows::{CHECKED_FOR, Home};
 use crate::ring::{PacketPriority, SendTerms};
@@ -466,7 +467,7 @@ fn keep(running: Option<&mut RunningMedia>, kind: Option<StreamKind>, sent: &[u8
     if let Some(kind) = kind
         && let Some(repair) = running.and_then(|running| running.repair.as_deref_mut())
     {
-        repair.keep(kind, sent, now);
+        repair.keep(kind, KeptForm::Sent, sent, now);
     }
 }
 
@@ -492,6 +493,8 @@ fn send_protected(
     protected.clear();
     protected.extend_from_slice(packet);
     rewrite(&mut protected);
+    let kept =
+        kept.filter(|kind| running.rtx.is_none() || !running.keep_plain(*kind, &protected, cx.now));
     let indices = cx.egress.indices.view(cx.now);
     match running.srtp.protect_to_client(content, &mut protected, indices) {
         Ok(()) if cx.egress.queue_to_client(path, side, dscp, &protected).is_some() => {

@@ -126,6 +126,21 @@ impl SessionCounts {
         self.counts.thinned += 1;
     }
 
+    /// A packet of video waits for its turn.
+    pub(super) fn note_paced(&mut self) {
+        self.counts.paced += 1;
+    }
+
+    /// A packet of the client was dropped, since it sends more than it may.
+    pub(super) fn note_policed(&mut self) {
+        self.counts.policed += 1;
+    }
+
+    /// Bytes of the client since the last summary that repair others.
+    pub(super) fn repair_bytes_up(&self) -> u64 {
+        self.counts.repairs.iter().map(|repair| repair.bytes_up).sum()
+    }
+
     /// A parity packet is sent to the client.
     pub(super) fn note_parity(&mut self, bytes: usize) {
         self.counts.parity_bytes += bytes as u64;

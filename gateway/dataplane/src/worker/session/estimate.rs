@@ -192,6 +192,12 @@ impl DownlinkEstimate {
         self.rate.kbps(now)
     }
 
+    /// The growth of the one-way delay in permille, 0 if it does not grow; `None` if it is unknown.
+    pub(super) fn growth_permille(&self, now: Instant) -> Option<u32> {
+        let trend_us_per_s = self.rate.trend_us_per_s(now)?;
+        Some(trend_us_per_s.max(0).unsigned_abs() / 1_000)
+    }
+
     /// Returns the lower one of a limit in kbit/s, 0 for none, and the estimate by arrival times.
     pub(super) fn limit(
         estimate: Option<&DownlinkEstimate>,

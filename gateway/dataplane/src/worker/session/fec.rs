@@ -18,18 +18,13 @@ use evenkeel_media::rtp::{self, RtpHeader};
 use evenkeel_model::{DropReason, MediaDescription, StreamKind};
 
 use super::counts::SessionCounts;
+use super::followed::FollowedStreams;
 use super::measurements::VoiceMeasurements;
 use super::srtp::SrtpEnds;
 use crate::worker::repair_memory::{RepairMemory, ReservedMemory};
 
-/// Streams to the client that are followed: the pictures of a conference that are seen at one time. One with parity takes up to 384 KiB.
-const STREAMS_MAX: usize = 4;
-
 /// Limit of the client's streams with recovery: the layers of simulcast, and a screen.
 const SOURCES_MAX: usize = 4;
-
-/// A stream without packets for this time gives its place to another one.
-const SILENT_FOR: Duration = Duration::from_secs(1);
 
 /// Packets of the client are kept for this time after its last parity packet.
 const PARITY_AWAITED: Duration = Duration::from_secs(5);
@@ -67,13 +62,11 @@ impl NegotiatedFec {
 }
 
 /// A stream to the client, with the numbers that the client gets.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 struct CoveredStream {
-    ssrc: u32,
-    last_packet_at: Instant,
     /// The number of the next parity packet. `None` before the first one of this process.
     next: Option<u16>,
-    /// Present while parity is made.
+    /// Present while parity is made. Takes up to 384 KiB.
     parity: Option<StreamParity>,
 }
 
@@ -99,7 +92,7 @@ pub(super) struct ClientFec {
     choice: ParityChoice,
     /// `None` while no parity is made.
     overhead: Option<Overhead>,
-    streams: Vec<CoveredStream>,
+    streams: FollowedStreams<CoveredStream>,
     sources: Vec<CoveredSource>,
     /// `repair_memory` had no room for a source.
     is_short: bool,
@@ -120,7 +113,7 @@ impl ClientFec {
                 negotiated,
                 choice: ParityChoice::default(),
                 overhead: None,
-                streams: Vec::new(),
+                streams: FollowedStreams::new(),
                 sources: Vec::new(),
                 is_short: false,
                 covered: Vec::new(),
@@ -131,9 +124,10 @@ impl ClientFec {
 
     /// Chooses the share of parity, and releases what is no longer needed. Called every 100 ms.
     pub(super) fn choose(&mut self, measurements: &VoiceMeasurements, now: Instant) {
-        let samples = self.streams.iter().filter_map(|stream| {
-            Some((stream.ssrc, measurements.losses_of(stream.ssrc)?.sample(now)?))
-        });
+        let samples = self
+            .streams
+            .iter()
+            .filter_map(|(ssrc, _)| Some((ssrc, measurements.losses_of(ssrc)?.sample(now)?)));
         let worst = samples.max_by_key(|(_, sample)| sample.ppm);
         let ssrc = worst.map(|(ssrc, _)| ssrc);
         let bursts = ssrc.and_then(|ssrc| measurements.losses_of(ssrc)?.bursts().mean_centi());
@@ -147,7 +141,7 @@ impl ClientFec {
         };
         self.overhead = self.choice.update(&path, now);
         if self.overhead.is_none() {
-            self.streams.iter_mut().for_each(|stream| stream.parity = None);
+            self.streams.states_mut().for_each(|stream| stream.parity = None);
         }
         let is_awaited = |at: Instant| now.saturating_duration_since(at) < PARITY_AWAITED;
         self.sources.retain(|source| is_awaited(source.last_parity_at));
@@ -155,7 +149,7 @@ impl ClientFec {
 
     /// Releases the kept packets of a session that is silent.
     pub(super) fn release(&mut self) {
-        self.streams.iter_mut().for_each(|stream| stream.parity = None);
+        self.streams.states_mut().for_each(|stream| stream.parity = None);
         self.sources.clear();
     }
 
@@ -167,35 +161,15 @@ impl ClientFec {
         measurements: &mut VoiceMeasurements,
         now: Instant,
     ) -> Option<Vec<u8>> {
-        if !self.negotiated.covers(sent.payload_type) || !self.follow_stream(sent.ssrc, now) {
+        if !self.negotiated.covers(sent.payload_type) {
             return None;
         }
+        self.streams.follow(sent.ssrc, now, CoveredStream::default)?;
         measurements.down(Some(sent.ssrc)).losses.note_sent(sent.sequence);
         self.overhead?;
         let mut covered = mem::take(&mut self.covered);
         covered.clear();
         Some(covered)
-    }
-
-    fn stream(&mut self, ssrc: u32) -> Option<&mut CoveredStream> {
-        self.streams.iter_mut().find(|stream| stream.ssrc == ssrc)
-    }
-
-    /// Returns whether the stream is followed. If not, another stream would lose its place with each packet.
-    fn follow_stream(&mut self, ssrc: u32, now: Instant) -> bool {
-        if let Some(stream) = self.stream(ssrc) {
-            stream.last_packet_at = now;
-            return true;
-        }
-        if self.streams.len() == STREAMS_MAX {
-            let silent = |stream: &CoveredStream| {
-                now.saturating_duration_since(stream.last_packet_at) >= SILENT_FOR
-            };
-            let Some(ended) = self.streams.iter().position(silent) else { return false };
-            self.streams.remove(ended);
-        }
-        self.streams.push(CoveredStream { ssrc, last_packet_at: now, next: None, parity: None });
-        true
     }
 
     /// Keeps a packet as the client gets it, decrypted, for parity. Returns false if memory for it is refused.
@@ -207,7 +181,8 @@ impl ClientFec {
         now: Instant,
     ) -> bool {
         let (overhead, latency) = (self.overhead, self.negotiated.latency);
-        let Some((stream, overhead)) = self.stream(sent.ssrc).zip(overhead) else { return true };
+        let stream = self.streams.get_mut(sent.ssrc);
+        let Some((stream, overhead)) = stream.zip(overhead) else { return true };
         let StreamParity { writer, reserved } = stream.parity.get_or_insert_with(|| StreamParity {
             writer: ParityWriter::new(sent.ssrc, latency),
             reserved: ReservedMemory::default(),
@@ -222,20 +197,17 @@ impl ClientFec {
         has_memory
     }
 
-    /// Returns the next parity packet that is due after this packet to the client.
+    /// Returns the next parity packet that is due after this packet to the client. `ssrc`: that of the parity.
     pub(super) fn next_parity(
         &mut self,
         sent: &RtpHeader,
-        seed: u64,
+        ssrc: u32,
         srtp: &SrtpEnds,
         now: Instant,
     ) -> Option<&[u8]> {
-        let stream = self.streams.iter_mut().find(|stream| stream.ssrc == sent.ssrc)?;
+        let stream = self.streams.get_mut(sent.ssrc)?;
         let writer = &mut stream.parity.as_mut()?.writer;
-        let ssrc = parity_ssrc(seed, sent.ssrc);
-        // A first number below 2^15 leaves no doubt about the rollover counter (RFC 3711, section 3.3.1).
-        let first = || srtp.next_number(ssrc).unwrap_or(ssrc as u16 >> 1);
-        let sequence = *stream.next.get_or_insert_with(first);
+        let sequence = *stream.next.get_or_insert_with(|| srtp.next_number(ssrc));
         let fields = rtp::Fields {
             payload_type: self.negotiated.payload_type,
             marker: false,
@@ -326,8 +298,8 @@ impl ClientFec {
     }
 }
 
-/// Returns the SSRC of the parity of a stream: the same at each process.
-fn parity_ssrc(seed: u64, ssrc: u32) -> u32 {
+/// Returns the SSRC of the parity of a stream, for a client to which none was announced: the same at each process.
+pub(super) fn parity_ssrc(seed: u64, ssrc: u32) -> u32 {
     let mixed = (seed ^ u64::from(ssrc)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed ^ mixed >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32
 }

@@ -7,6 +7,8 @@ use evenkeel_media::rtcp::{self, RtcpPacket, rewrite};
 use evenkeel_model::{MediaDescription, StreamKind};
 use serde::{Deserialize, Serialize};
 
+use super::followed::find_or_push;
+
 /// Interval at which a cap is repeated. REMB is soft state; senders forget it after some seconds.
 const CAP_EVERY: Duration = Duration::from_secs(1);
 
@@ -288,6 +290,12 @@ impl SenderFeedback {
         Some(self.compound(|out| rtcp::write_fir(self.ssrc, &entries, out)))
     }
 
+    /// Returns a PLI for a simulcast layer of the hop.
+    pub(super) fn layer_request(&self, media: u32) -> Vec<u8> {
+        let pli = rtcp::Pli { sender: self.ssrc, media };
+        self.compound(|out| rtcp::write_pli(pli, out))
+    }
+
     /// Returns a NACK of these packets of the client.
     pub(super) fn nack(&self, media: u32, missing: &[u16]) -> Vec<u8> {
         self.compound(|out| rtcp::write_nack(self.ssrc, media, missing, out))
@@ -398,15 +406,12 @@ impl KeyFrameRequests {
     /// `asked_all`: the time at which the gateway asked all streams.
     fn ask(&mut self, ssrc: u32, asked_all: Option<Instant>, now: Instant) -> bool {
         let KeyFrameRequests(streams) = self;
-        let index = streams.iter().position(|stream| stream.ssrc == ssrc).unwrap_or_else(|| {
-            if streams.len() == FEEDBACK_SOURCES_MAX {
-                streams.remove(0);
-            }
+        let is_it = |stream: &AskedStream| stream.ssrc == ssrc;
+        let new = || {
             let at = now.checked_sub(KEY_FRAME_EVERY).unwrap_or(now);
-            streams.push(AskedStream { ssrc, at, again: false, answered: true });
-            streams.len() - 1
-        });
-        let stream = &mut streams[index];
+            AskedStream { ssrc, at, again: false, answered: true }
+        };
+        let stream = find_or_push(streams, FEEDBACK_SOURCES_MAX, is_it, new);
         stream.again = stream.is_recent(asked_all, now);
         if !stream.again {
             (stream.at, stream.answered) = (now, false);

@@ -49,7 +49,7 @@ pub(crate) struct VoiceMeasurements {
     /// Loss before repair.
     loss_up_ppm: Smoothed,
     jitter_up_us: u64,
-    down: Vec<Down>,
+    pub(super) down: Vec<Down>,
     #[serde(with = "instant::paired")]
     rtt_us: Option<(u32, Instant)>,
     /// The middle 32 bits of the last sender report's NTP timestamp, and the time it was sent.
@@ -115,6 +115,13 @@ impl Down {
         }
     }
 
+    /// Returns a copy of the part that a record contains.
+    pub(super) fn recorded(&self) -> Down {
+        let Down { ssrc, loss_ppm, jitter_us, left_ppm, before_ppm, .. } = *self;
+        let losses = self.losses.recorded();
+        Down { ssrc, loss_ppm, jitter_us, left_ppm, losses, before_ppm, redundancy: None }
+    }
+
     /// Shows the loss of an interval that ends now. Of two reports at one time the first one counts.
     fn show(&mut self, loss: IntervalLoss, now: Instant) {
         self.loss_ppm.show(loss.before_repair, REPORTS_FOLLOW_IN, now);
@@ -173,14 +180,6 @@ impl VoiceMeasurements {
         VoiceMeasurements { voice, ..VoiceMeasurements::default() }
     }
 
-    /// Forgets the state that a record does not contain.
-    pub(super) fn forget_unrecorded(&mut self) {
-        for down in &mut self.down {
-            down.losses.forget_sent();
-            down.redundancy = None;
-        }
-    }
-
     /// Returns whether the next interval would equal the last one if no packet arrived.
     pub(crate) fn is_quiet(&self, now: Instant) -> bool {
         let is_kept = |at: Instant| now.saturating_duration_since(at) < DOWN_KEPT;
@@ -216,6 +215,7 @@ impl VoiceMeasurements {
         // Exact counts first: they are about the interval of the report beside them.
         for packet in rtcp::packets(compound).map_while(Result::ok) {
             if let rtcp::RtcpPacket::Extended(report) = packet {
+                report.blocks().for_each(|block| self.read_after_repair(block));
                 report.blocks().for_each(|block| self.read_extended(block, &unsent, now));
             }
         }
@@ -257,6 +257,16 @@ impl VoiceMeasurements {
         self.rtt_us = u32::try_from(trip.as_micros()).ok().map(|us| (us, now));
     }
 
+    /// Reads which packets the client has after repair. What redundancy repairs is computed instead.
+    fn read_after_repair(&mut self, block: ExtendedBlock<'_>) {
+        if let ExtendedBlock::LossRunsAfterRepair(runs) = block {
+            let down = self.down(Some(runs.ssrc));
+            if down.redundancy.is_none() {
+                down.losses.read_runs_after_repair(&runs);
+            }
+        }
+    }
+
     /// Reads a block of the client's extended report (RFC 3611). `unsent` is that of [`Self::read_reports`].
     fn read_extended(
         &mut self,
@@ -293,7 +303,9 @@ impl VoiceMeasurements {
                     self.read_answer(sent, answer.delay, now);
                 }
             }
-            ExtendedBlock::ReferenceTime(_) | ExtendedBlock::Other => {}
+            ExtendedBlock::LossRunsAfterRepair(_)
+            | ExtendedBlock::ReferenceTime(_)
+            | ExtendedBlock::Other => {}
         }
     }
 

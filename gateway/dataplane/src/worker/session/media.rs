@@ -16,15 +16,20 @@ use super::counts::SessionCounts;
 use super::estimate::DownlinkEstimate;
 use super::fec::ClientFec;
 use super::feedback::SenderFeedback;
-use super::measurements::{FlowTally, MediaSigns, VoiceMeasurements};
+use super::layers::{ReceivedLayers, SentLayers};
+use super::measurements::{Down, FlowTally, MediaSigns, VoiceMeasurements};
+use super::policing::SenderPolicing;
 use super::reachability::AddressValidation;
 use super::redundancy::Redundancy;
-use super::repair::ClientRepair;
+use super::repair::{ClientRepair, KeptForm};
 use super::replay::Replay;
+use super::rtx::ClientRtx;
 use super::srtp::SrtpEnds;
 use super::thinning::Thinning;
 use crate::worker::egress::PacketContext;
+use crate::worker::pacing::SessionPacing;
 use crate::worker::report::{MediaCounts, ShedRun, Summary, Totals};
+use crate::worker::sockets::RtpSide;
 
 /// The part of a session that is allocated once the session carries packets or has keys of SRTP.
 #[derive(Debug)]
@@ -41,10 +46,16 @@ pub(super) struct RunningMedia {
     pub(super) redundancy: Option<Box<Redundancy>>,
     /// Present if packets to the client are numbered, or once it reported. The record of the session does not contain it.
     pub(super) estimate: Option<Box<DownlinkEstimate>>,
-    /// Present once the client's video was thinned. The record of the session does not contain it.
+    /// Present once the client's video was thinned, or if its AV1 has descriptors. The record of the session does not contain it.
     pub(super) thinning: Option<Box<Thinning>>,
     /// Present if the client negotiated parity for its video.
     pub(super) fec: Option<Box<ClientFec>>,
+    /// Present if the client negotiated retransmissions in streams of their own. The record of the session does not contain it.
+    pub(super) rtx: Option<Box<ClientRtx>>,
+    /// Present while the rate to a client over UDP is estimated. The record of the session does not contain it.
+    pub(super) pacing: Option<Box<SessionPacing>>,
+    /// Present once the client sent more than it may. The record of the session does not contain it.
+    pub(super) policing: Option<Box<SenderPolicing>>,
 }
 
 /// The part of [`RunningMedia`] that a record contains: another process continues it as it is.
@@ -71,6 +82,12 @@ pub(super) struct MediaState {
     pub(super) validation: Option<Box<AddressValidation>>,
     #[serde(default)]
     pub(super) signs: MediaSigns,
+    /// Present once a node has sent video in layers.
+    #[serde(default)]
+    pub(super) layers: Option<Box<ReceivedLayers>>,
+    /// Present if the client sends video in layers.
+    #[serde(default)]
+    pub(super) sent_layers: Option<Box<SentLayers>>,
 }
 
 /// The preferred codec of the session's first audio stream.
@@ -99,7 +116,28 @@ impl MediaState {
             shed: None,
             validation: needs_report.then(Box::default),
             signs: MediaSigns::new(media.srtp.is_readable()),
+            layers: None,
+            sent_layers: None,
         }
+    }
+
+    /// Returns whether layers are named in a packet to a node, or have other numbers there.
+    #[inline]
+    pub(super) fn has_layers(&self, side: RtpSide, kind: StreamKind) -> bool {
+        match side {
+            RtpSide::Rtp => kind == StreamKind::Video && self.sent_layers.is_some(),
+            RtpSide::Rtcp => self.layers.is_some(),
+        }
+    }
+
+    /// Returns a copy of the part that a record contains: the notes of sent packets are not copied to be dropped.
+    pub(super) fn recorded(&mut self) -> MediaState {
+        let down = std::mem::take(&mut self.measurements.down);
+        let mut copy = self.clone();
+        copy.measurements.down = down.iter().map(Down::recorded).collect();
+        self.measurements.down = down;
+        copy.layers.iter_mut().for_each(|layers| layers.forget_unrecorded());
+        copy
     }
 
     /// The continuity epoch of the hop that the client hears.
@@ -144,9 +182,13 @@ impl RunningMedia {
         media: &MediaDescription,
     ) -> RunningMedia {
         let (mut redundancy, mut estimate, mut fec) = (None, None, None);
+        let (mut rtx, mut thinning) = (None, None);
         Redundancy::follow(&mut redundancy, media);
         DownlinkEstimate::follow(&mut estimate, media);
         ClientFec::follow(&mut fec, media);
+        ClientRtx::follow(&mut rtx, media);
+        // The session sets the level.
+        Thinning::follow(&mut thinning, media, 0);
         RunningMedia {
             state,
             srtp,
@@ -155,8 +197,11 @@ impl RunningMedia {
             replay: None,
             redundancy,
             estimate,
-            thinning: None,
+            thinning,
             fec,
+            rtx,
+            pacing: None,
+            policing: None,
         }
     }
 
@@ -230,6 +275,19 @@ impl RunningMedia {
         Some(repeating)
     }
 
+    /// Keeps a packet to the client before encryption, if it would be sent again in a stream of its own. Returns whether it is.
+    #[inline(never)]
+    pub(super) fn keep_plain(&mut self, kind: StreamKind, packet: &[u8], now: Instant) -> bool {
+        let RunningMedia { srtp, repair: Some(repair), rtx: Some(rtx), .. } = self else {
+            return false;
+        };
+        let is_kept = rtx.repeats(packet, srtp);
+        if is_kept {
+            repair.keep(kind, KeptForm::Plain, packet, now);
+        }
+        is_kept
+    }
+
     /// Follows the rate of the path by a compound packet of the client and the loss before repair in its reports. Removes feedback about
     /// arrivals. Returns whether anything is left.
     pub(super) fn follow_downlink(
@@ -261,13 +319,29 @@ impl RunningMedia {
 
     /// Returns the summary of the session.
     pub(super) fn summary(&mut self, session: SessionId, now: Instant) -> Summary {
-        let MediaState { measurements, continuity, flow, signs, missed_told, current_hop, .. } =
-            &mut self.state;
+        let MediaState {
+            measurements,
+            continuity,
+            flow,
+            signs,
+            missed_told,
+            current_hop,
+            layers,
+            ..
+        } = &mut self.state;
         let lost_before = measurements.lost_up;
         let since = measurements.since.unwrap_or(now);
         let (mut measures, last_heard) = (measurements.interval(now), measurements.last_heard);
-        if let Some(kbps) = self.estimate.as_deref().and_then(|estimate| estimate.kbps(now)) {
-            measures.set(Metric::AvailableDown, kbps.into());
+        if let Some(estimate) = self.estimate.as_deref() {
+            if let Some(kbps) = estimate.kbps(now) {
+                measures.set(Metric::AvailableDown, kbps.into());
+            }
+            if let Some(permille) = estimate.growth_permille(now) {
+                measures.set(Metric::TrendDown, permille.into());
+            }
+        }
+        if let Some(rank) = layers.as_deref().and_then(ReceivedLayers::rank) {
+            measures.set(Metric::Layer, rank.into());
         }
         if let Some(counts) = self.counts.as_deref_mut() {
             let frozen = counts.frozen_ppm(
@@ -292,6 +366,7 @@ impl RunningMedia {
             lost_up,
             jitter_up_us: measurements.jitter_voice_us,
             round_trip_us: measurements.round_trip_us,
+            policing: self.policing.as_deref().and_then(SenderPolicing::standing),
             ..signs.complete(std::mem::take(flow).into(), now)
         };
         let (totals, counts) = (self.state.totals(now), self.take_counts());

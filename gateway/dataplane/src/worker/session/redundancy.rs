@@ -12,16 +12,11 @@ use evenkeel_media::rtp::{self, RtpHeader};
 use evenkeel_media::srtp::OVERHEAD_MAX;
 use evenkeel_model::{DropReason, MediaDescription, StreamKind};
 
+use super::followed::{FollowedStreams, find_or_push};
 use super::measurements::VoiceMeasurements;
 
 /// Packets with redundancy are no longer than fits any path, encrypted.
 const PACKET_BYTES_MAX: usize = 1_200 - OVERHEAD_MAX;
-
-/// Streams to the client that are followed: the speakers of a conference at one time. A stream that is repeated takes 8 KiB.
-const STREAMS_MAX: usize = 4;
-
-/// A stream without packets for this time gives its place to another one. Silent voice sends a packet every 400 ms.
-const SILENT_FOR: Duration = Duration::from_secs(1);
 
 /// Streams of the client that are followed.
 const SOURCES_MAX: usize = 4;
@@ -68,11 +63,9 @@ impl NegotiatedRed {
 /// A stream to the client, with the numbers that the client gets.
 #[derive(Debug)]
 struct VoiceStream {
-    ssrc: u32,
     sequence: u16,
     timestamp: u32,
-    last_packet_at: Instant,
-    /// Present while packets repeat frames.
+    /// Present while packets repeat frames. Takes 8 KiB.
     writer: Option<RedWriter>,
 }
 
@@ -94,7 +87,7 @@ pub(super) struct Redundancy {
     frame: Duration,
     /// The last packet to the client with Opus' own redundancy.
     lbrr_at: Option<Instant>,
-    streams: Vec<VoiceStream>,
+    streams: FollowedStreams<VoiceStream>,
     sources: Vec<VoiceSource>,
     buffer: Vec<u8>,
 }
@@ -114,7 +107,7 @@ impl Redundancy {
                 latency: negotiated.latency,
                 frame: USUAL_FRAME,
                 lbrr_at: None,
-                streams: Vec::new(),
+                streams: FollowedStreams::new(),
                 sources: Vec::new(),
                 buffer: Vec::new(),
             })
@@ -123,7 +116,7 @@ impl Redundancy {
 
     /// Chooses the repair, and tells the measurements of it. Called every 100 ms.
     pub(super) fn choose(&mut self, measurements: &mut VoiceMeasurements, now: Instant) {
-        let losses = self.streams.iter().filter_map(|stream| measurements.losses_of(stream.ssrc));
+        let losses = self.streams.iter().filter_map(|(ssrc, _)| measurements.losses_of(ssrc));
         let samples = losses.filter_map(|losses| {
             Some((losses.sample(now)?, losses.bursts().mean_centi().unwrap_or(100) as u32))
         });
@@ -148,10 +141,10 @@ impl Redundancy {
             Repair::Nothing | Repair::Retransmission => None,
         };
         if spacing.is_none() {
-            self.streams.iter_mut().for_each(|stream| stream.writer = None);
+            self.streams.states_mut().for_each(|stream| stream.writer = None);
         }
         measurements.note_redundancy(|ssrc| {
-            let stream = self.streams.iter().find(|stream| stream.ssrc == ssrc)?;
+            let stream = self.streams.get(ssrc)?;
             spacing.filter(|_| stream.writer.is_some())
         });
     }
@@ -166,9 +159,10 @@ impl Redundancy {
         now: Instant,
     ) -> Option<Vec<u8>> {
         let NegotiatedRed { payload_type, of_block, clock_rate, is_opus, .. } = self.negotiated;
-        let index = self.follow_stream(sent, now)?;
-        measurements.down(Some(sent.ssrc)).losses.note_sent(sent.sequence);
-        let stream = &mut self.streams[index];
+        let (sequence, timestamp) = (sent.sequence, sent.timestamp);
+        let begin = || VoiceStream { sequence, timestamp, writer: None };
+        let stream = self.streams.follow(sent.ssrc, now, begin)?;
+        measurements.down(Some(sent.ssrc)).losses.note_sent(sequence);
         if sent.payload_type != of_block {
             return None;
         }
@@ -176,16 +170,16 @@ impl Redundancy {
         if is_opus && has_lbrr(data) {
             self.lbrr_at = Some(now);
         }
-        let ticks = sent.timestamp.wrapping_sub(stream.timestamp);
-        let follows = sent.sequence == stream.sequence.wrapping_add(1);
+        let ticks = timestamp.wrapping_sub(stream.timestamp);
+        let follows = sequence == stream.sequence.wrapping_add(1);
         if follows && (1..=u32::from(red::OFFSET_MAX)).contains(&ticks) && clock_rate > 0 {
             self.frame =
                 Duration::from_micros(u64::from(ticks) * 1_000_000 / u64::from(clock_rate));
         }
-        (stream.sequence, stream.timestamp) = (sent.sequence, sent.timestamp);
+        (stream.sequence, stream.timestamp) = (sequence, timestamp);
         let Repair::Redundancy(spacing) = self.repair else { return None };
         let writer = stream.writer.get_or_insert_default();
-        let frame = Frame { sequence: sent.sequence, timestamp: sent.timestamp, data };
+        let frame = Frame { sequence, timestamp, data };
         let reach = self.latency.as_millis() as u32 * (clock_rate / 1_000);
         let mut out = std::mem::take(&mut self.buffer);
         begin_packet(sent, packet, payload_type, &mut out);
@@ -196,30 +190,6 @@ impl Redundancy {
         }
         self.buffer = out;
         None
-    }
-
-    /// Returns the place of the packet's stream. `None` if there is none: another stream would lose its place with each packet.
-    fn follow_stream(&mut self, sent: &RtpHeader, now: Instant) -> Option<usize> {
-        if let Some(index) = self.streams.iter().position(|stream| stream.ssrc == sent.ssrc) {
-            let stream = &mut self.streams[index];
-            stream.last_packet_at = now;
-            return Some(index);
-        }
-        if self.streams.len() == STREAMS_MAX {
-            let silent = |stream: &VoiceStream| {
-                now.saturating_duration_since(stream.last_packet_at) >= SILENT_FOR
-            };
-            let ended = self.streams.iter().position(silent)?;
-            self.streams.remove(ended);
-        }
-        self.streams.push(VoiceStream {
-            ssrc: sent.ssrc,
-            sequence: sent.sequence,
-            timestamp: sent.timestamp,
-            last_packet_at: now,
-            writer: None,
-        });
-        Some(self.streams.len() - 1)
     }
 
     /// Takes the buffer of a packet that was sent.
@@ -239,15 +209,10 @@ impl Redundancy {
         let is_red = header.payload_type == payload_type;
         let blocks = is_red.then(|| RedPayload::parse(header.payload(packet)));
         let blocks = blocks.transpose().map_err(|_| DropReason::Malformed)?;
-        let known = self.sources.iter().position(|source| source.ssrc == header.ssrc);
-        let index = known.unwrap_or_else(|| {
-            if self.sources.len() == SOURCES_MAX {
-                self.sources.remove(0);
-            }
-            self.sources.push(VoiceSource { ssrc: header.ssrc, reader: RedReader::new(header) });
-            self.sources.len() - 1
-        });
-        let (reader, buffer) = (&mut self.sources[index].reader, &mut self.buffer);
+        let is_it = |source: &VoiceSource| source.ssrc == header.ssrc;
+        let new = || VoiceSource { ssrc: header.ssrc, reader: RedReader::new(header) };
+        let source = find_or_push(&mut self.sources, SOURCES_MAX, is_it, new);
+        let (reader, buffer) = (&mut source.reader, &mut self.buffer);
         if !reader.receive(header) {
             return Err(DropReason::Duplicate);
         }
@@ -270,11 +235,7 @@ impl Redundancy {
 
 /// Replaces `out` by the header of a packet, with its CSRCs and extension, without padding, with another payload type.
 fn begin_packet(header: &RtpHeader, packet: &[u8], payload_type: u8, out: &mut Vec<u8>) {
-    out.clear();
-    out.extend_from_slice(packet.get(..header.payload_offset).unwrap_or_default());
-    if let Some(flags) = out.first_mut() {
-        *flags &= !0x20;
-    }
+    rtp::copy_header(header, packet, out);
     rtp::set_payload_type(out, payload_type);
 }
 

@@ -2,7 +2,8 @@
 //!
 //! **To the client**, packets are kept as they were sent, and a NACK is answered with the same bytes. SRTP that ends here is kept
 //! encrypted: an index is used once, also for the same packet ([`evenkeel_media::srtp`]). A receiver drops a second copy as a
-//! replay. Numbers are those that the client sees, so that a change of the hop does not matter. The node gets the rest of the NACK.
+//! replay. Packets that are sent again in a stream of their own ([`super::rtx`]) are kept as they were before encryption. Numbers are those
+//! that the client sees, so that a change of the hop does not matter. The node gets the rest of the NACK.
 //!
 //! **From the client**, the gateway asks for missing packets itself, and removes them from NACKs of nodes. A packet that was asked for
 //! passes to the node under its own number. There is no timer: requests are made when a packet of the client comes, each 20 ms in
@@ -58,10 +59,20 @@ pub(super) struct ClientRepair {
 
 /// A stream to the client.
 #[derive(Debug)]
-struct KeptStream {
+pub(super) struct KeptStream {
     ssrc: u32,
-    kind: StreamKind,
+    pub(super) kind: StreamKind,
+    pub(super) form: KeptForm,
     answers: Answers,
+}
+
+/// The form in which packets are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum KeptForm {
+    /// The bytes that the client got, which are sent again.
+    Sent,
+    /// The packet before encryption, which is sent again in a stream of its own.
+    Plain,
 }
 
 /// Returns the payload types of streams of this kind that are repaired by NACK, a bit each.
@@ -155,20 +166,27 @@ impl ClientRepair {
         Some(kind)
     }
 
-    /// Keeps a packet as the client gets it. Memory for it was reserved by [`ClientRepair::prepare`].
+    /// Keeps a packet to the client, in this form. Memory for it was reserved by [`ClientRepair::prepare`].
     #[inline(never)]
-    pub(super) fn keep(&mut self, kind: StreamKind, sent: &[u8], now: Instant) {
+    pub(super) fn keep(&mut self, kind: StreamKind, form: KeptForm, sent: &[u8], now: Instant) {
         let Some((ssrc, sequence)) = rtp::ssrc_and_sequence(sent) else { return };
-        self.cache.keep(ssrc, sequence, sent, now);
         let place = self.streams.iter().position(|stream| stream.ssrc == ssrc);
         let place = place.unwrap_or_else(|| {
-            if self.streams.len() == STREAMS_MAX {
-                self.streams.remove(0);
+            if self.streams.len() == STREAMS_MAX && self.streams.remove(0).form == KeptForm::Plain {
+                // No packet in this form is taken for one that was encrypted, should the stream return in another form.
+                self.cache.clear();
             }
-            self.streams.push(KeptStream { ssrc, kind, answers: Answers::default() });
+            self.streams.push(KeptStream { ssrc, kind, form, answers: Answers::default() });
             self.streams.len() - 1
         });
-        self.streams[place].answers.note_sent(sent.len(), now);
+        let stream = &mut self.streams[place];
+        if stream.form != form {
+            // A later offer changed it.
+            stream.form = form;
+            self.cache.clear();
+        }
+        stream.answers.note_sent(sent.len(), now);
+        self.cache.keep(ssrc, sequence, sent, now);
     }
 
     /// Answers the NACKs of a compound packet, and removes the numbers that were in the cache. A number that is not sent again, since
@@ -179,7 +197,7 @@ impl ClientRepair {
         compound: &mut [u8],
         timing: PathTiming,
         now: Instant,
-        mut send: impl FnMut(StreamKind, &CachedPacket<'_>, u32),
+        mut send: impl FnMut(&KeptStream, &CachedPacket<'_>, u32),
         mut refuse: impl FnMut(),
     ) -> usize {
         let before = self.requested.sum(now);
@@ -195,7 +213,7 @@ impl ClientRepair {
             };
             let copies = stream.answers.copies(&packet, timing, now);
             if copies > 0 {
-                send(stream.kind, &packet, copies);
+                send(stream, &packet, copies);
                 self.cache.note_answered(ssrc, sequence, now);
             }
             false
@@ -205,6 +223,11 @@ impl ClientRepair {
         }
         self.requested.add(numbers, now);
         length
+    }
+
+    /// Returns the kept packet with these numbers.
+    pub(super) fn find(&self, ssrc: u32, sequence: u16, now: Instant) -> Option<CachedPacket<'_>> {
+        self.cache.find(ssrc, sequence, now)
     }
 
     /// Redundancy in a later packet of the client had the frame of this one.

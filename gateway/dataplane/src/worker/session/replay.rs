@@ -14,6 +14,7 @@ use evenkeel_media::repair::cache::{CachedPacket, PacketCache};
 use evenkeel_media::rtp::{self, sequence_ahead};
 use evenkeel_model::{Board, Hop, STREAM_KINDS, StreamKind};
 
+use super::followed::find_or_push;
 use crate::worker::repair_memory::{RepairMemory, ReservedMemory};
 
 /// Time before the last packet to a dead node in which it may have swallowed packets, and by which evidence of its death may be late.
@@ -134,16 +135,11 @@ impl Replay {
     }
 
     pub(super) fn note_video(&mut self, ssrc: u32, begins_key_frame: bool, now: Instant) {
-        let known = self.key_frames.iter().position(|stream| stream.ssrc == ssrc);
-        let index = known.unwrap_or_else(|| {
-            if self.key_frames.len() == STREAMS_MAX {
-                self.key_frames.remove(0);
-            }
-            self.key_frames.push(StreamKeyFrame { ssrc, at: None });
-            self.key_frames.len() - 1
-        });
+        let is_it = |stream: &StreamKeyFrame| stream.ssrc == ssrc;
+        let new = || StreamKeyFrame { ssrc, at: None };
+        let stream = find_or_push(&mut self.key_frames, STREAMS_MAX, is_it, new);
         if begins_key_frame {
-            self.key_frames[index].at = Some(now);
+            stream.at = Some(now);
         }
     }
 

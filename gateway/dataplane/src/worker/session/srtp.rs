@@ -395,12 +395,30 @@ impl SrtpEnds {
         numbers.map_to_client(packet).map_err(|error| ProtectError::Dropped(unmapped(error)))
     }
 
-    /// Returns the number behind the last one that may have been sent to the client with this SSRC, here or at another process. `None` if none
-    /// was, or if the client's SRTP does not end here.
-    pub(super) fn next_number(&self, ssrc: u32) -> Option<u16> {
-        let mut sources = self.client_contexts()?.sender.counters();
-        let next = sources.find(|source| source.ssrc == ssrc)?.rtp.next;
-        (next > 0).then_some(next as u16)
+    /// Returns the number of the next packet to the client with this SSRC, which the gateway alone sends: the one behind the last that may have
+    /// been sent, here or at another process. The first one if none was, or if the client's SRTP does not end here.
+    pub(super) fn next_number(&self, ssrc: u32) -> u16 {
+        let mut sources = self.client_contexts().into_iter().flat_map(|it| it.sender.counters());
+        match sources.find(|source| source.ssrc == ssrc) {
+            Some(SentIndices { rtp, .. }) if rtp.next > 0 => rtp.next as u16,
+            // A first number below 2^15 leaves no doubt about the rollover counter (RFC 3711, section 3.3.1).
+            _ => ssrc as u16 >> 1,
+        }
+    }
+
+    /// Returns the SSRC of retransmissions to the client of the stream with this SSRC, if the answer announced one.
+    pub(super) fn retransmissions_of(&self, ssrc: u32) -> Option<u32> {
+        self.answered()?.announced.retransmissions_of(ssrc)
+    }
+
+    /// Returns whether the answer announced this SSRC for retransmissions.
+    pub(super) fn is_of_retransmissions(&self, ssrc: u32) -> bool {
+        self.answered().is_some_and(|answered| answered.announced.is_of_retransmissions(ssrc))
+    }
+
+    /// Returns whether the answer announced any SSRC of retransmissions.
+    pub(super) fn has_retransmissions(&self) -> bool {
+        self.answered().is_some_and(|answered| answered.announced.has_retransmissions())
     }
 
     /// Gives the client's streams the SSRCs that the answer announced.

@@ -1,10 +1,16 @@
 //! Thinner video to a client: whole frames to which no other refers, or of the higher temporal layers, are withheld. The client's numbers
-//! continue without a gap, also the picture numbers of VP8.
+//! continue without a gap, also the picture numbers of VP8. Video of a client that is policed is thinned alike.
 //!
 //! No record contains this state: another process begins with whole video, and thins it again from its next frame on.
 
+use evenkeel_media::frames::av1::{Av1Frame, DependencyStructure};
 use evenkeel_media::frames::{self, FrameLink, LayerJoin};
+use evenkeel_media::key_frame;
 use evenkeel_media::rtp::RtpHeader;
+use evenkeel_media::rtp::extension::element;
+use evenkeel_model::{ExtensionUri, MediaDescription, StreamKind};
+
+use super::followed::find_or_push;
 
 /// Streams to one client that are followed.
 const STREAMS_MAX: usize = 8;
@@ -15,22 +21,37 @@ const FRAMES_KEPT: usize = 4;
 /// Frames after which a layer that none of them had counts as gone. Each layer has a frame in eight.
 const LAYERS_KNOWN_FOR: u8 = 32;
 
+/// The level at which only key frames pass, since frames were withheld to which others refer, and that at which none does.
+pub(super) const KEY_FRAMES_ALONE: u8 = 3;
+pub(super) const NO_FRAMES: u8 = 4;
+
 /// The highest layer of a stream without limit.
 const ALL_LAYERS: u8 = u8::MAX;
 
 /// Withholds frames of one client's video.
 #[derive(Default, Debug)]
 pub(super) struct Thinning {
-    /// The argument of the action `thin`; 0 once all frames may pass again.
+    /// The argument of the action `thin`, or a level of policing; 0 once all frames may pass again.
     level: u8,
     streams: Vec<ThinnedStream>,
     buffer: Vec<u8>,
+    /// The id of the header extension with dependency descriptors, if the client has AV1 with it.
+    descriptor: Option<u8>,
+    structures: Vec<StreamStructure>,
 }
 
-/// A stream, by the SSRC that the node sends.
+/// The structure of a stream of AV1.
+#[derive(Debug)]
+struct StreamStructure {
+    ssrc: u32,
+    known: Option<DependencyStructure>,
+}
+
+/// A stream, by the SSRC that the node sends, or a spatial layer of it.
 #[derive(Debug)]
 struct ThinnedStream {
     ssrc: u32,
+    spatial: u8,
     /// The highest layer that the client can decode now.
     passing: u8,
     /// The highest layer that the sender uses, that of the frames counted since, and their number.
@@ -54,11 +75,28 @@ pub(super) struct FrameDecision {
 }
 
 impl Thinning {
-    /// Follows the argument of the action. The state is made with the first one, and remains: the picture numbers stay lower.
-    pub(super) fn follow(thinning: &mut Option<Box<Thinning>>, level: u8) {
-        if level > 0 || thinning.is_some() {
-            thinning.get_or_insert_default().level = level;
+    /// Follows the description of the client's media, and the argument of the action. The state is made with the first one, and remains: the
+    /// picture numbers stay lower. AV1 has it from the begin on, since only key frames have the structure of a stream.
+    pub(super) fn follow(
+        thinning: &mut Option<Box<Thinning>>,
+        media: &MediaDescription,
+        level: u8,
+    ) {
+        let descriptor = media.extension(&ExtensionUri::DependencyDescriptor);
+        let descriptor = descriptor.filter(|_| media.srtp.is_readable() && has_av1(media));
+        if level > 0 || descriptor.is_some() || thinning.is_some() {
+            let thinning = thinning.get_or_insert_default();
+            (thinning.level, thinning.descriptor) = (level, descriptor);
         }
+    }
+
+    pub(super) fn set_level(&mut self, level: u8) {
+        self.level = level;
+    }
+
+    /// The decision about a frame of this stream that began lately.
+    pub(super) fn decided(&self, ssrc: u32, timestamp: u32) -> Option<FrameDecision> {
+        self.streams.iter().find(|stream| stream.ssrc == ssrc)?.decided(timestamp)
     }
 
     /// Decides about a packet of video.
@@ -68,23 +106,46 @@ impl Thinning {
         header: &RtpHeader,
         packet: &[u8],
     ) -> FrameDecision {
-        let known = self.streams.iter().position(|stream| stream.ssrc == header.ssrc);
-        let index = known.unwrap_or_else(|| {
-            if self.streams.len() == STREAMS_MAX {
-                self.streams.remove(0);
-            }
-            self.streams.push(ThinnedStream::new(header.ssrc));
-            self.streams.len() - 1
-        });
-        let (stream, timestamp) = (&mut self.streams[index], header.timestamp);
+        let described = self.read_descriptor(codec, header, packet);
+        let timestamp = header.timestamp;
+        let (ssrc, spatial) = (header.ssrc, described.map_or(0, |frame| frame.spatial));
+        let is_it = |stream: &ThinnedStream| (stream.ssrc, stream.spatial) == (ssrc, spatial);
+        let new = || ThinnedStream::new(ssrc, spatial);
+        let stream = find_or_push(&mut self.streams, STREAMS_MAX, is_it, new);
         if let Some(decision) = stream.decided(timestamp) {
             return decision;
         }
-        match FrameLink::read(codec, header.payload(packet)) {
+        let payload = header.payload(packet);
+        if self.level >= KEY_FRAMES_ALONE {
+            let is_key = key_frame::begins_key_frame(codec, payload) == Some(true);
+            return stream.record(timestamp, is_key && self.level == KEY_FRAMES_ALONE);
+        }
+        let link = described.map(|frame| frame.link);
+        match link.or_else(|| FrameLink::read(codec, payload)) {
             Some(link) => stream.decide(timestamp, link, self.level),
             // A later packet of the frame may tell.
             None => FrameDecision { timestamp, passes: true, withheld: stream.withheld },
         }
+    }
+
+    /// Reads the descriptor of a packet of AV1, and remembers the structure in it.
+    fn read_descriptor(
+        &mut self,
+        codec: &str,
+        header: &RtpHeader,
+        packet: &[u8],
+    ) -> Option<Av1Frame> {
+        let id = self.descriptor.filter(|_| codec.eq_ignore_ascii_case("av1"))?;
+        let descriptor = element(packet, header, id)?;
+        let known = self.structures.iter().position(|it| it.ssrc == header.ssrc);
+        let index = known.unwrap_or_else(|| {
+            if self.structures.len() == STREAMS_MAX {
+                self.structures.remove(0);
+            }
+            self.structures.push(StreamStructure { ssrc: header.ssrc, known: None });
+            self.structures.len() - 1
+        });
+        DependencyStructure::follow(&mut self.structures[index].known, descriptor)
     }
 
     /// Returns the packet with the picture number that follows from so many frames withheld before, in a buffer that
@@ -118,10 +179,18 @@ impl Thinning {
     }
 }
 
+/// Returns whether the client has video of AV1.
+fn has_av1(media: &MediaDescription) -> bool {
+    let video = media.streams.iter().filter(|stream| stream.kind == StreamKind::Video);
+    let mut payload_types = video.flat_map(|stream| &stream.payload_types);
+    payload_types.any(|payload| payload.codec.eq_ignore_ascii_case("av1"))
+}
+
 impl ThinnedStream {
-    fn new(ssrc: u32) -> ThinnedStream {
+    fn new(ssrc: u32, spatial: u8) -> ThinnedStream {
         ThinnedStream {
             ssrc,
+            spatial,
             passing: ALL_LAYERS,
             highest: 0,
             highest_since: 0,
@@ -151,7 +220,10 @@ impl ThinnedStream {
             FrameLink::Discardable => level == 0,
             FrameLink::Reference => true,
         };
-        let passes = passes || newest.is_none();
+        self.record(timestamp, passes || newest.is_none())
+    }
+
+    fn record(&mut self, timestamp: u32, passes: bool) -> FrameDecision {
         let decision = FrameDecision { timestamp, passes, withheld: self.withheld };
         self.withheld = self.withheld.wrapping_add(u16::from(!passes));
         self.frames[self.oldest] = Some(decision);

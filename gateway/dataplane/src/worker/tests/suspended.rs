@@ -35,7 +35,7 @@ impl Shared {
     fn parts(&self, seal: Option<Box<seal::GatewaySeal>>) -> (World, WorkerParts) {
         let copy = |socket: &UdpSocket| socket.try_clone().unwrap();
         let listener = (copy(&self.listener.0), copy(&self.listener.1));
-        let trunk = TrunkSocket { socket: copy(&self.trunk), seal };
+        let trunk = TrunkSocket { socket: copy(&self.trunk), seal, first_number: 0 };
         World::parts(vec![listener], Some(trunk))
     }
 

@@ -129,6 +129,9 @@ fn retransmissions_have_the_ssrc_beside_their_stream() {
     client.ssrc(1, VP8, 9, 9_000);
     assert_eq!(client.ssrc(1, RTX, 20, 1), None, "padding, of an unknown stream");
     assert_eq!(client.repair(1, 20, 9_000), Some((1_007, 9_000)));
+    let header = client.header(RTX, 20, 1);
+    let found = client.continuity.original(StreamEpoch(1), &header, 9_000, 90_000, |it| it == VP8);
+    assert_eq!(found.map(|numbers| (numbers.ssrc, numbers.sequence)), Some((1_006, 9_000)));
     assert_eq!(client.repair(1, 21, 50), Some((1_003, 50)));
     assert_eq!(client.repair(1, 20, 50), None, "its source repairs the other stream");
     // Another node sends both with other SSRCs, in another order.
@@ -142,6 +145,20 @@ fn retransmissions_have_the_ssrc_beside_their_stream() {
     let (pass, _) =
         client.continuity.pass_retransmission(StreamEpoch(2), &header, 900, 90_000, |_| true, now);
     assert_eq!(pass, Pass::Stale, "of another time");
+}
+
+#[test]
+fn announced_retransmissions_belong_to_their_stream() {
+    let streams = announced();
+    let of = |ssrc| streams.retransmissions_of(ssrc);
+    // That of voice, and an m-line that is not there, have none.
+    let found = [999, 1_000, 1_002, 1_003, 1_004, 1_006, 7].map(of);
+    assert_eq!(found, [None, None, Some(1_003), None, None, Some(1_007), None]);
+    let is_of = |ssrc| streams.is_of_retransmissions(ssrc);
+    assert_eq!([1_001, 1_002, 1_003, 1_005, 1_007].map(is_of), [false, false, true, false, true]);
+    assert!(streams.has_retransmissions());
+    let voice = AnnouncedStreams { sections: vec![section(0, OPUS)], ..(*streams).clone() };
+    assert!(!voice.has_retransmissions());
 }
 
 #[test]

@@ -50,6 +50,19 @@ fn oldest_packets_give_way_at_the_bound() {
 }
 
 #[test]
+fn cleared_cache_keeps_its_ring() {
+    let mut cache = cache(2 << 20);
+    (0..20).for_each(|number| cache.keep(7, number, &packet(number.into(), 300), at(0)));
+    let allocated = cache.allocated();
+    cache.clear();
+    assert!((0..20).all(|number| bytes(&cache, number, 0).is_none()));
+    assert_eq!((cache.since(at(0)).count(), cache.last_at()), (0, None));
+    cache.keep(7, 5, &packet(99, 300), at(1));
+    assert_eq!(bytes(&cache, 5, 1), Some(packet(99, 300)));
+    assert_eq!((bytes(&cache, 4, 1), cache.allocated()), (None, allocated));
+}
+
+#[test]
 fn small_packets_are_bounded_by_the_index() {
     let mut cache = cache(allocation(RING_MIN));
     (0..100).for_each(|number| cache.keep(7, number, &[1], at(0)));

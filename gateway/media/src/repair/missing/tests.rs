@@ -1,5 +1,6 @@
 use super::*;
 use crate::repair::tests::{at, timing};
+use crate::rtp::{self, Fields};
 
 const SSRC: u32 = 7;
 const ROUND_TRIP_MS: u64 = 40;
@@ -12,7 +13,14 @@ struct Receiver(MissingPackets);
 impl Receiver {
     /// Returns whether the packet was asked for.
     fn receive(&mut self, sequence: u16, ms: u64) -> bool {
-        self.0.receive(SSRC, sequence, at(ms))
+        self.receive_of(SSRC, 96, sequence, ms)
+    }
+
+    fn receive_of(&mut self, ssrc: u32, payload_type: u8, sequence: u16, ms: u64) -> bool {
+        let fields = Fields { payload_type, marker: false, sequence, timestamp: 0, ssrc };
+        let mut packet = Vec::new();
+        rtp::write(&fields, &[], &mut packet);
+        self.0.receive(&RtpHeader::parse(&packet).unwrap(), at(ms))
     }
 
     fn asks(&mut self, ms: u64) -> Vec<u16> {
@@ -80,10 +88,44 @@ fn packet_that_was_asked_for_is_told_from_a_late_one() {
 fn retransmission_of_another_stream_is_an_answer() {
     let mut receiver = Receiver::default();
     receiver.voice([0, 1, 4]);
-    assert_eq!(receiver.0.receive_retransmission(2), Some(SSRC));
-    assert_eq!(receiver.0.receive_retransmission(2), None, "a second copy of it");
-    assert_eq!(receiver.0.receive_retransmission(900), None);
+    let mut contains = |number| receiver.0.receive_retransmission(number, Some(96));
+    assert_eq!(contains(2), RetransmittedPacket::Missing(SSRC));
+    assert_eq!(contains(2), RetransmittedPacket::Repeated);
+    assert_eq!(contains(1), RetransmittedPacket::Unasked);
+    for number in [5, 4_u16.wrapping_sub(4_097), 32_772] {
+        assert_eq!(contains(number), RetransmittedPacket::Unknown, "{number}");
+    }
+    assert_eq!(contains(4_u16.wrapping_sub(4_096)), RetransmittedPacket::Unasked);
+    let other = receiver.0.receive_retransmission(3, Some(97));
+    assert_eq!(other, RetransmittedPacket::Unknown, "no stream has this payload type");
     assert_eq!(receiver.asks(80 + ROUND_TRIP_MS), [3]);
+    assert_eq!(receiver.0.receive_retransmission(3, None), RetransmittedPacket::Missing(SSRC));
+}
+
+#[test]
+fn retransmission_that_two_streams_lack_is_of_neither() {
+    let mut receiver = Receiver::default();
+    for ssrc in [1, 2, 3] {
+        let payload_type = if ssrc == 3 { 98 } else { 96 };
+        for number in [0, 1, 5] {
+            receiver.receive_of(ssrc, payload_type, number, 0);
+        }
+        while receiver.0.next_request(timing(ROUND_TRIP_MS, LATENCY_MS), at(20)).is_some() {}
+    }
+    let mut contains = |payload_type| receiver.0.receive_retransmission(2, Some(payload_type));
+    assert_eq!(contains(96), RetransmittedPacket::Unasked);
+    assert_eq!(contains(98), RetransmittedPacket::Missing(3));
+}
+
+#[test]
+fn packet_that_a_node_asks_for_again_is_missing_again() {
+    let mut receiver = Receiver::default();
+    receiver.voice([0, 1, 4]);
+    assert!(receiver.receive(2, 90));
+    let timing = timing(ROUND_TRIP_MS, LATENCY_MS);
+    assert!(receiver.0.admit_request(SSRC, 2, timing, at(120)), "lost behind the gateway");
+    let again = receiver.0.receive_retransmission(2, Some(96));
+    assert_eq!(again, RetransmittedPacket::Missing(SSRC));
 }
 
 #[test]

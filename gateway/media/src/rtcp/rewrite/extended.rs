@@ -4,7 +4,8 @@ use super::{PADDING, body_end, payload_type, rewrite, set_len, set_u32};
 use crate::rtcp::report::read_u32;
 use crate::rtcp::xr::{
     BLOCK_HEADER_LEN, BLOCKS_AT, DUPLICATE_RUNS, EXTENDED_REPORT, ExtendedBlock, LAST_REFERENCES,
-    LOSS_RUNS, RECEIPT_TIMES, STATISTICS, THINNING, VOIP_METRICS, block_len, read_u16,
+    LOSS_RUNS, LOSS_RUNS_AFTER_REPAIR, RECEIPT_TIMES, STATISTICS, THINNING, VOIP_METRICS,
+    block_len, read_u16,
 };
 
 /// Passes each block of an extended report to `each`, which may modify it and returns whether to keep it. Removes padding, and bytes behind
@@ -48,9 +49,12 @@ pub fn retain_answers(compound: &mut [u8], mut is_known: impl FnMut(u32) -> bool
 /// Returns the source that a block reports on.
 pub(crate) fn source(block: &[u8]) -> Option<u32> {
     match *block.first()? {
-        LOSS_RUNS | DUPLICATE_RUNS | RECEIPT_TIMES | STATISTICS | VOIP_METRICS => {
-            read_u32(block, 4)
-        }
+        LOSS_RUNS
+        | LOSS_RUNS_AFTER_REPAIR
+        | DUPLICATE_RUNS
+        | RECEIPT_TIMES
+        | STATISTICS
+        | VOIP_METRICS => read_u32(block, 4),
         _ => None,
     }
 }
@@ -59,7 +63,7 @@ pub(crate) fn source(block: &[u8]) -> Option<u32> {
 /// and metrics of voice no numbers.
 pub(crate) fn first_number(block: &[u8]) -> Option<u16> {
     match *block.first()? {
-        LOSS_RUNS | DUPLICATE_RUNS | STATISTICS => read_u16(block, 8),
+        LOSS_RUNS | LOSS_RUNS_AFTER_REPAIR | DUPLICATE_RUNS | STATISTICS => read_u16(block, 8),
         _ => None,
     }
 }
@@ -67,7 +71,7 @@ pub(crate) fn first_number(block: &[u8]) -> Option<u16> {
 /// Names another source, and moves the numbers of a block with a [first number](first_number). Returns false if they cannot be moved by so
 /// much: only each 2^n-th is reported on.
 pub(crate) fn move_numbers(block: &mut [u8], ssrc: u32, shift: u16) -> bool {
-    let is_thinned = matches!(block[0], LOSS_RUNS | DUPLICATE_RUNS);
+    let is_thinned = matches!(block[0], LOSS_RUNS | LOSS_RUNS_AFTER_REPAIR | DUPLICATE_RUNS);
     let step = if is_thinned { 1_u16 << (block[1] & THINNING) } else { 1 };
     if shift & (step - 1) != 0 {
         return false;

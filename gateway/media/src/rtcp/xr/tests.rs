@@ -175,3 +175,15 @@ fn fuzz_extended_report() {
         assert_eq!(again, unmoved[..length]);
     });
 }
+
+#[test]
+fn runs_after_repair_are_moved_as_runs() {
+    for (thinning, shift, is_moved) in [(0, 3, true), (2, 4, true), (2, 3, false)] {
+        let mut runs = block(LOSS_RUNS_AFTER_REPAIR, thinning, &[9, range(65_534, 6), 0x4008_0000]);
+        assert_eq!((source(&runs), first_number(&runs)), (Some(9), Some(65_534)));
+        assert_eq!(move_numbers(&mut runs, 7, shift), is_moved, "{thinning} {shift}");
+        if is_moved {
+            assert_eq!((source(&runs), first_number(&runs)), (Some(7), Some(shift - 2)));
+        }
+    }
+}

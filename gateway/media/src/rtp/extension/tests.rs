@@ -105,6 +105,39 @@ fn packet_that_cannot_have_the_element_remains() {
 }
 
 #[test]
+fn several_elements_share_their_padding() {
+    let new = [NewElement { id: 4, data: b"abc" }, NewElement { id: 10, data: b"h" }];
+    let insert = |before: &[u8], new: &[NewElement<'_>]| {
+        let (header, mut out) = (RtpHeader::parse(before).unwrap(), Vec::new());
+        let is_inserted = super::insert(before, &header, new, &mut out);
+        assert!(is_inserted || out == before, "unchanged");
+        is_inserted.then_some(out)
+    };
+    let short = [0x42, b'a', b'b', b'c', 0xa0, b'h', 0, 0];
+    assert_eq!(insert(&packet(None), &new), Some(packet(Some((0xbede, &short)))));
+    let before = packet(Some((0xbede, &[0x10, 9, 0, 0])));
+    let after = [&short[..], &[0x10, 9, 0, 0]].concat();
+    assert_eq!(insert(&before, &new), Some(packet(Some((0xbede, &after)))));
+    let long = [4, 3, b'a', b'b', b'c', 10, 1, b'h', 7, 1, 9, 0];
+    let before = packet(Some((0x1000, &[7, 1, 9, 0])));
+    assert_eq!(insert(&before, &new), Some(packet(Some((0x1000, &long)))));
+    let longest = [NewElement { id: 4, data: &[1; 17] }];
+    assert_eq!(insert(&packet(Some((0xbede, &[0x10, 9, 0, 0]))), &longest), None);
+    let two_bytes = insert(&packet(None), &longest).unwrap();
+    assert_eq!(read(&two_bytes, 4), Some(&[1; 17][..]));
+}
+
+#[test]
+fn cleared_elements_are_padding() {
+    let mut short = packet(Some((0xbede, &[0x42, 1, 2, 3, 0x10, 9, 0xa0, 5])));
+    clear(&mut short, &[4, 10]);
+    assert_eq!(short, packet(Some((0xbede, &[0, 0, 0, 0, 0x10, 9, 0, 0]))));
+    let mut long = packet(Some((0x1000, &[4, 1, 7, 1, 1, 9, 0, 0])));
+    clear(&mut long, &[4]);
+    assert_eq!(long, packet(Some((0x1000, &[0, 0, 0, 1, 1, 9, 0, 0]))));
+}
+
+#[test]
 fn fuzz_extension() {
     let seeds = [packet(None), packet(Some((0xbede, &[0x31, 1, 2, 0])))];
     let corpus = seeds.into_iter().fold(Corpus::of("rtp"), Corpus::with);

@@ -27,7 +27,8 @@ struct Leg {
 
 impl Leg {
     fn new() -> Leg {
-        let (sender, receiver) = (TrunkRepair::default(), TrunkRepair::default());
+        // Numbers wrap after half a second.
+        let [sender, receiver] = [64_536, 0].map(TrunkRepair::new);
         let (sent, reports, repair_bytes) = (0, 0, 0);
         Leg { sender, receiver, sent, reports, repair_bytes, delivered: Vec::new() }
     }
@@ -161,7 +162,7 @@ fn numbered(number: u16) -> Vec<u8> {
 
 /// The report after bundles with these numbers, and 64 more that show what is lost.
 fn reported(numbers: &[u16]) -> (u16, u16) {
-    let mut end = TrunkRepair::default();
+    let mut end = TrunkRepair::new(0);
     let last = *numbers.last().unwrap();
     for number in numbers.iter().copied().chain((1..=64).map(|more| last.wrapping_add(more))) {
         assert!(end.handle_bundle(&numbered(number), at(0)));
@@ -189,7 +190,7 @@ fn report_counts_what_did_not_come() {
 
 #[test]
 fn losses_are_reported_each_100_ms() {
-    let mut end = TrunkRepair::default();
+    let mut end = TrunkRepair::new(0);
     let mut report_at = |number: u16, ms: u64| {
         assert!(end.handle_bundle(&numbered(number), at(ms * 1_000)));
         end.poll_report(at(ms * 1_000)).is_some()
@@ -202,7 +203,7 @@ fn losses_are_reported_each_100_ms() {
 
 #[test]
 fn plain_bundle_is_reported_too() {
-    let (mut end, mut bundle) = (TrunkRepair::default(), Bundle::new(100));
+    let (mut end, mut bundle) = (TrunkRepair::new(0), Bundle::new(100));
     assert!(bundle.push(TAG, b"packet"));
     assert_eq!(end.poll_report(at(0)), None);
     assert!(end.handle_bundle(bundle.as_bytes(), at(0)));
@@ -213,7 +214,7 @@ fn plain_bundle_is_reported_too() {
 
 #[test]
 fn invalid_reports_are_refused() {
-    let mut end = TrunkRepair::default();
+    let mut end = TrunkRepair::new(0);
     let report = |expected: u16, lost: u16| {
         let numbers = [expected.to_be_bytes(), lost.to_be_bytes()].concat();
         [&[demux::LOSS_REPORT][..], &TAG.0.to_be_bytes(), &numbers].concat()
@@ -235,7 +236,7 @@ fn fuzz_trunk_repair() {
     let repair = [&[demux::REPAIR, 0, 9, 5, 0, 1][..], &[0xff; 40]].concat();
     let corpus = Corpus::of("trunk_repair").with(report).with(repair).with(numbered(20));
     corpus.check(|datagram| {
-        let mut end = TrunkRepair::default();
+        let mut end = TrunkRepair::new(0);
         for number in [8, 9, 11] {
             end.handle_bundle(&numbered(number), at(0));
         }

@@ -177,7 +177,7 @@ impl Stage {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.connect(node.local_addr().unwrap()).unwrap();
             node.set_nonblocking(true).unwrap();
-            let trunk = Trunk::new(TrunkSocket { socket, seal: None }).unwrap();
+            let trunk = Trunk::new(TrunkSocket { socket, seal: None, first_number: 0 }).unwrap();
             bench.egress.trunks.push(Some(trunk));
             if number < 2 {
                 bench.session.attach(hop(number), NodeLeg::Trunk(Tag(number.into())));
@@ -308,8 +308,8 @@ impl Stage {
 
     /// Replaces the session by one that another worker installs.
     fn hand_over(&mut self) {
+        let state = handed_over(&self.bench.session.hand_out(&self.flows));
         let session = &self.bench.session;
-        let state = handed_over(&session.hand_out(&self.flows));
         let learned = state.clone().take_learned();
         let old = std::mem::replace(&mut self.flows, Flows::new(10));
         let fresh = install(self.client.clone(), session.media.srtp, 0);

@@ -7,11 +7,11 @@ use super::retransmission::heard;
 use super::*;
 
 const EXTENSION: u8 = 3;
-const OPUS: u8 = 111;
-const VP8: u8 = 96;
+pub(super) const OPUS: u8 = 111;
+pub(super) const VP8: u8 = 96;
 
 /// Voice and video of a client with the header extension. `takes`: its feedback about each of the two.
-fn media(srtp: Srtp, takes: [bool; 2]) -> MediaDescription {
+pub(super) fn media(srtp: Srtp, takes: [bool; 2]) -> MediaDescription {
     let stream = |kind, payload_type, transport_cc| MediaStream {
         kind,
         payload_types: vec![payload_type],
@@ -29,7 +29,7 @@ fn media(srtp: Srtp, takes: [bool; 2]) -> MediaDescription {
     media
 }
 
-fn packet(payload_type: u8, ssrc: u32, sequence: u16) -> Vec<u8> {
+pub(super) fn packet(payload_type: u8, ssrc: u32, sequence: u16) -> Vec<u8> {
     let timestamp = u32::from(sequence) * 960;
     let fields = rtp::Fields { payload_type, marker: false, sequence, timestamp, ssrc };
     let mut packet = Vec::new();
@@ -38,7 +38,7 @@ fn packet(payload_type: u8, ssrc: u32, sequence: u16) -> Vec<u8> {
 }
 
 /// The transport-wide number of a packet.
-fn number(packet: &[u8]) -> Option<u16> {
+pub(super) fn number(packet: &[u8]) -> Option<u16> {
     let header = rtp::RtpHeader::parse(packet).unwrap();
     let element = extension::element(packet, &header, EXTENSION)?;
     Some(u16::from_be_bytes(element.try_into().unwrap()))
@@ -71,21 +71,21 @@ fn arrived(base: u16, packets: u16, ms: u64) -> Vec<u8> {
 }
 
 /// A call of a client with a node.
-struct Call {
-    bench: Bench,
+pub(super) struct Call {
+    pub(super) bench: Bench,
     node: UdpSocket,
-    hop: Hop,
+    pub(super) hop: Hop,
 }
 
 impl Call {
-    fn new(media: MediaDescription) -> Call {
+    pub(super) fn new(media: MediaDescription) -> Call {
         let (mut bench, node, hop) = at_node(media.srtp);
         bench.session.media = Arc::new(media);
         Call { bench, node, hop }
     }
 
     /// The node sends a packet. Returns the one that the client receives.
-    fn hear(&mut self, ms: u64, packet: &[u8]) -> Vec<u8> {
+    pub(super) fn hear(&mut self, ms: u64, packet: &[u8]) -> Vec<u8> {
         let hop = self.hop;
         self.bench.at(ms, |session, cx| session.handle_node_packet(hop, packet, cx));
         let mut packets = heard(&self.bench.client);
@@ -94,7 +94,7 @@ impl Call {
     }
 
     /// The client sends RTCP. Returns the packets that the node receives.
-    fn feed_back(&mut self, ms: u64, compound: &[u8]) -> Vec<Vec<u8>> {
+    pub(super) fn feed_back(&mut self, ms: u64, compound: &[u8]) -> Vec<Vec<u8>> {
         self.bench.at(ms, |session, cx| {
             session.handle_client_rtcp(compound, cx);
             flush_ports(session, cx);
@@ -103,13 +103,19 @@ impl Call {
     }
 
     /// The node sends video for four seconds, of which each packet arrives in the same time. Returns what the node receives of the client.
-    fn watch(&mut self) -> Vec<Vec<u8>> {
+    pub(super) fn watch(&mut self) -> Vec<Vec<u8>> {
+        self.watch_growing(0)
+    }
+
+    /// The same with a delay that grows by so many milliseconds with each five packets.
+    fn watch_growing(&mut self, growth_ms: i64) -> Vec<Vec<u8>> {
         let mut at_node = Vec::new();
         for sequence in 0..200_u16 {
             let ms = 20 * u64::from(sequence);
             self.hear(ms, &packet(VP8, 9, sequence));
             if sequence % 5 == 4 {
-                at_node.extend(self.feed_back(ms + 15, &arrived(sequence - 4, 5, ms - 70)));
+                let first_ms = (ms - 70).saturating_add_signed(i64::from(sequence / 5) * growth_ms);
+                at_node.extend(self.feed_back(ms + 15, &arrived(sequence - 4, 5, first_ms)));
             }
         }
         at_node
@@ -230,6 +236,20 @@ fn estimate_from_arrivals_is_a_metric() {
     let mut silent = Call::new(media(Srtp::Plain, [true, true]));
     silent.hear(0, &packet(VP8, 9, 1));
     assert_eq!(silent.estimated(), None, "without feedback");
+}
+
+#[test]
+fn growth_of_the_delay_is_a_metric() {
+    let trend = |growth_ms: i64, second: u64| {
+        let mut call = Call::new(media(Srtp::Plain, [true, true]));
+        call.watch_growing(growth_ms);
+        let at = call.bench.start + Duration::from_secs(second);
+        call.bench.session.summary(at).unwrap().measures.measured(Metric::TrendDown)
+    };
+    assert_eq!((trend(0, 4), trend(-1, 4)), (Some(0), Some(0)));
+    let growth = trend(1, 4).unwrap();
+    assert!((5..=15).contains(&growth), "{growth} ms in a second");
+    assert_eq!(trend(1, 20), None, "without recent feedback");
 }
 
 /// Feedback that five packets of the stream from `first` on arrived, 20 ms apart and the last one at `ms` (RFC 8888, section 3.1).

@@ -1,5 +1,6 @@
 //! Parity of video (FlexFEC-03) to and from a client. The client's latency is 120 ms.
 
+use evenkeel_media::continuity::{AnnouncedSection, AnnouncedStreams};
 use evenkeel_media::repair::flexfec::{Overhead, ParityPayload, ParityReader, ParityWriter};
 use evenkeel_model::{ExtensionUri, HeaderExtension, Latency};
 
@@ -173,6 +174,27 @@ fn parity_is_made_while_packets_are_lost() {
     let media_bytes: usize = (1..145).map(|number| picture(number).len()).sum();
     assert_eq!(totals.packets_down, 144 + 16);
     assert_eq!(totals.bytes_down, (media_bytes + bytes) as u64);
+}
+
+#[test]
+fn paced_packets_have_the_same_parity() {
+    let expected = Call::lossy().hear_at(ms(97), 97..=100);
+    assert!(expected.last().is_some_and(|packet| is_parity(packet)));
+    let mut call = Call::lossy();
+    let at = ms(97);
+    let now = call.bench.start + Duration::from_millis(at);
+    let pacing = &mut call.bench.session.running().pacing;
+    SessionPacing::follow(pacing, Some(1_000), now);
+    // The burst budget is spent.
+    assert!(pacing.as_mut().unwrap().admits(10_000, now));
+    assert!(call.hear_at(at, 97..=100).is_empty());
+    let mut got = Vec::new();
+    for later in 1..=119 {
+        call.bench.at(at + later, |session, cx| session.send_paced(cx));
+        got.extend(heard(&call.bench.client));
+    }
+    assert_eq!(got, expected);
+    assert_eq!(call.drops(DropReason::Late), 0);
 }
 
 #[test]
@@ -385,4 +407,27 @@ fn client_parity_is_kept_within_memory() {
     assert_eq!(memory.reserved(), ParityReader::BYTES);
     call.bench.at(5_000, WorkerSession::tick);
     assert_eq!(memory.reserved(), 0);
+}
+
+#[test]
+fn parity_has_the_ssrc_that_was_announced() {
+    let mut call = Call::new(media(Srtp::Plain, true, false));
+    let section = AnnouncedSection {
+        index: 1,
+        payload_types: vec![VP8],
+        has_retransmissions: false,
+        sender: None,
+    };
+    // The stream of the second m-line has the SSRC of the packets.
+    let streams = AnnouncedStreams { seed: SSRC - 2, in_sync: Vec::new(), sections: vec![section] };
+    let expected = streams.parity_ssrc(1);
+    call.bench.session.state().continuity.announce(Arc::new(streams));
+    call.hear_frames(1..97);
+    call.report(ms(96), 96, 5);
+    let packets = call.hear_frames(97..161);
+    let parity = packets.iter().map(|packet| header(packet));
+    let parity = parity.filter(|header| header.payload_type == FLEXFEC).map(|header| header.ssrc);
+    let ssrcs: Vec<u32> = parity.collect();
+    assert!(!ssrcs.is_empty() && ssrcs.iter().all(|ssrc| *ssrc == expected), "{ssrcs:?}");
+    assert!(!(SSRC - 2..SSRC + 510).contains(&expected), "of no m-line");
 }

@@ -442,6 +442,14 @@ fn copy_measures_the_path_again() {
 }
 
 #[test]
+fn copied_session_goes_on_measuring() {
+    let mut call = Call::lossy();
+    let copy = call.bench.session.hand_out(&Flows::new(1)).media.unwrap();
+    let notes = |state: &MediaState| state.measurements.losses_of(SSRC).unwrap().notes_packets();
+    assert!(!notes(&copy) && notes(call.bench.session.state()));
+}
+
+#[test]
 fn redundancy_follows_the_negotiation() {
     let mut call = Call::lossy();
     assert!(call.repeats(51));

@@ -54,6 +54,23 @@ fn runs_of_lost_packets_are_measured() {
 }
 
 #[test]
+fn loss_after_repair_is_that_of_the_report_about_it() {
+    let (mut bench, node, hop) = at_node(Srtp::Plain);
+    for number in 1..=20 {
+        let packet = video(number, 9);
+        bench.at(0, |session, cx| session.handle_node_packet(hop, &packet, cx));
+        // As for a client with parity.
+        bench.session.state().measurements.down(Some(9)).losses.note_sent(number);
+    }
+    // Of 1 to 20, three are lost, and one after repair (RFC 5725).
+    let lost = [0x0100_0004, 9, 0x0001_0015, 0x4008_0003, 0x4009_0000];
+    let left = [0x0a00_0003, 9, 0x0001_0015, 0x4013_0001];
+    report(&mut bench, &node, 0, &extended(&[&lost[..], &left].concat()));
+    assert_eq!(measured(&mut bench, 0, Metric::LossDown), Some(150_000));
+    assert_eq!(measured(&mut bench, 0, Metric::LossDownAfterRepair), Some(50_000));
+}
+
+#[test]
 fn answer_to_a_reference_time_gives_the_round_trip() {
     let (mut bench, node, hop) = at_node(Srtp::Plain);
     let question = extended(&[0x0400_0002, 0x1234_5678, 0x9abc_def0]);

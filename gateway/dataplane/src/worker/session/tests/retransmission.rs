@@ -208,6 +208,131 @@ fn rtx_of_the_client_is_repair() {
     assert_eq!(measured(Metric::LossUpAfterRepair), Some(0));
 }
 
+/// A client that declared what its retransmissions repair. It was asked for packet 3 of the first four.
+fn call_with_rtx() -> (Bench, UdpSocket, Hop) {
+    let (mut bench, node, hop) = call(Srtp::Plain);
+    let mut media = (*bench.session.media).clone();
+    let rtx = PayloadType { repairs: Some(96), ..PayloadType::new(97, "rtx", 90_000) };
+    media.streams[0].payload_types.push(rtx);
+    bench.session.media = Arc::new(media);
+    bench.speaks(20, 1);
+    bench.speaks(40, 2);
+    assert_eq!(bench.speaks(80, 4), [3]);
+    assert_eq!(heard(&node).len(), 3);
+    (bench, node, hop)
+}
+
+/// A retransmission of the client with this payload.
+fn rtx(sequence: u16, payload: &[u8]) -> Vec<u8> {
+    let fields = rtp::Fields { payload_type: 97, marker: false, sequence, timestamp: 1, ssrc: 4 };
+    let mut packet = Vec::new();
+    rtp::write(&fields, payload, &mut packet);
+    packet
+}
+
+/// A retransmission of [`video`].
+fn rtx_of(sequence: u16, lost: u16) -> Vec<u8> {
+    rtx(sequence, &[&lost.to_be_bytes()[..], b"frame"].concat())
+}
+
+impl Bench {
+    fn retransmits(&mut self, ms: u64, packet: &[u8]) {
+        self.at(ms, |session, cx| {
+            session.handle_client_rtp(packet, cx);
+            flush_ports(session, cx);
+        });
+    }
+}
+
+#[test]
+fn asked_retransmission_reaches_the_node_once() {
+    let (mut bench, node, _) = call_with_rtx();
+    bench.retransmits(110, &rtx_of(1, 3));
+    assert_eq!(heard(&node), [video(3, 3)], "as the packet that was lost");
+    bench.retransmits(112, &rtx_of(2, 3));
+    assert!(heard(&node).is_empty());
+    assert_eq!(bench.drops(DropReason::Duplicate), 1);
+    assert_eq!(bench.speaks(140, 5), [0; 0]);
+    let summary = bench.session.summary(bench.start + Duration::from_millis(150)).unwrap();
+    let measured = |metric| summary.measures.measured(metric);
+    // One of the seven packets of both streams.
+    assert_eq!(measured(Metric::LossUp), Some(142_857));
+    assert_eq!(measured(Metric::LossUpAfterRepair), Some(0));
+    assert_eq!(summary.flow.sent, [0, 5]);
+    assert_eq!(summary.counts.repairs[RepairKind::Retransmission as usize].packets_up, 2);
+    assert_eq!(summary.totals.packets_up, 6);
+}
+
+#[test]
+fn asked_retransmission_reaches_the_next_node() {
+    let (mut bench, node, _) = call_with_rtx();
+    bench.board = Arc::new(Board::new(2));
+    let next = UdpSocket::bind("127.0.0.1:0").unwrap();
+    next.set_nonblocking(true).unwrap();
+    let hop = Hop { node: NodeId(1), incarnation: Incarnation(1) };
+    bench.session.attach(hop, port_leg(next.local_addr().unwrap()));
+    let route = Route::new(2, RedundancyMode::Hot, [(hop, HopGrant::Admitted)]);
+    bench.session.route = Arc::new(RouteCell::holding(route));
+    bench.retransmits(110, &rtx_of(1, 3));
+    assert_eq!((heard(&node).len(), heard(&next)), (0, vec![video(3, 3)]));
+}
+
+#[test]
+fn retransmission_that_only_the_node_asked_for_passes() {
+    let (mut bench, node, hop) = call_with_rtx();
+    // Packet 2 was lost behind the gateway.
+    bench.at(100, |session, cx| session.handle_node_packet(hop, &nack(3, &[2]), cx));
+    assert_eq!(asked(&heard(&bench.client), 3), [2]);
+    let probe = rtx(2, &[]);
+    for packet in [rtx_of(1, 2), probe] {
+        bench.retransmits(120, &packet);
+        assert_eq!(heard(&node), [packet]);
+    }
+}
+
+#[test]
+fn wrong_retransmissions_are_counted() {
+    let (mut bench, node, _) = call_with_rtx();
+    for number in [5, 30_000, 4_u16.wrapping_sub(4_097)] {
+        bench.retransmits(110, &rtx_of(1, number));
+    }
+    bench.retransmits(110, &rtx(2, &[3]));
+    assert!(heard(&node).is_empty());
+    let counted = [DropReason::Stale, DropReason::Malformed].map(|reason| bench.drops(reason));
+    assert_eq!(counted, [3, 1]);
+    bench.retransmits(111, &rtx_of(3, 3));
+    assert_eq!(heard(&node), [video(3, 3)], "they change nothing");
+}
+
+#[test]
+fn reports_of_a_node_about_retransmissions_end_here() {
+    let (mut bench, _node, hop) = call_with_rtx();
+    let report = |ssrcs: &[u32]| {
+        let block = |ssrc: &u32| rtcp::ReportBlock {
+            ssrc: *ssrc,
+            // The node gets none of them.
+            fraction_lost: if *ssrc == 4 { 255 } else { 0 },
+            ..rtcp::ReportBlock::default()
+        };
+        let blocks: Vec<_> = ssrcs.iter().map(block).collect();
+        let mut report = Vec::new();
+        rtcp::write_receiver_report(5, &blocks, &mut report);
+        report
+    };
+    let told = |bench: &mut Bench, ssrcs: &[u32]| {
+        let report = report(ssrcs);
+        bench.at(120, |session, cx| session.handle_node_packet(hop, &report, cx));
+        heard(&bench.client)
+    };
+    assert_eq!(told(&mut bench, &[3, 4]), [report(&[3, 4])]);
+    bench.session.summary(bench.start);
+    bench.retransmits(121, &rtx_of(1, 3));
+    assert_eq!(told(&mut bench, &[3, 4]), [report(&[3])]);
+    assert!(told(&mut bench, &[4]).is_empty());
+    let flow = bench.session.summary(bench.start).unwrap().flow;
+    assert_eq!(flow.reported_ppm, Some(0));
+}
+
 #[test]
 fn packet_that_is_answered_twice_was_lost_once() {
     let (mut bench, _node, hop) = call(Srtp::Plain);

@@ -1,5 +1,7 @@
 //! Sessions with SRTP that ends at the gateway.
 
+mod rtx;
+
 use std::hash::RandomState;
 
 use evenkeel_media::srtp::{
@@ -296,6 +298,26 @@ pub(super) fn answered(may_send: bool) -> AnsweredMedia {
         sends: Vec::new(),
         numbers: None,
         announced: Arc::default(),
+    }
+}
+
+#[test]
+fn paced_packets_are_protected_when_they_leave() {
+    let mut scene = Scene::new();
+    let now = scene.bench.start + Duration::from_millis(10);
+    let pacing = &mut scene.bench.session.running().pacing;
+    SessionPacing::follow(pacing, Some(100), now);
+    // The burst budget is spent.
+    assert!(pacing.as_mut().unwrap().admits(10_000, now));
+    for number in 100..105 {
+        assert_eq!(scene.answer(10, &video(number, 77)), None);
+    }
+    scene.bench.at(69, |session, cx| session.send_paced(cx));
+    let mut buffer = [0; 256];
+    for number in 100..105 {
+        let length = scene.bench.client.recv(&mut buffer).unwrap();
+        let packet = scene.phone.receiver.unprotect_rtp(&mut buffer[..length]).unwrap();
+        assert_eq!(packet, video(number, 77));
     }
 }
 

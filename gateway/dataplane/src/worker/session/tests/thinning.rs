@@ -1,4 +1,6 @@
-//! Thinner video to a client: VP8 with three temporal layers, two packets per frame.
+//! Thinner video to a client: VP8 with three temporal layers, two packets per frame, and AV1.
+
+use evenkeel_model::{ExtensionUri, HeaderExtension};
 
 use super::*;
 use crate::flows::Flows;
@@ -199,4 +201,104 @@ fn continued_session_thins_from_its_next_frame() {
     scene.bench.session.go_on(handed_over(&state));
     scene.frame = 13;
     assert_eq!(frames(&scene.send(8)), [13, 16, 20], "the first frame passes");
+}
+
+/// The id of the header extension with dependency descriptors.
+const DESCRIPTOR: u8 = 12;
+
+/// The structure of three temporal layers, as libwebrtc sends it, behind the fields that each descriptor has: two templates of the base
+/// layer, the first one of key frames, then one of layer 1 and two of layer 2.
+const STRUCTURE: [u8; 11] = [0x80, 0x02, 0x14, 0xea, 0xa8, 0x60, 0x41, 0x4d, 0x14, 0x10, 0x00];
+
+/// The templates of four frames.
+const TEMPLATES: [u8; 4] = [1, 3, 2, 4];
+
+/// A session with AV1.
+struct Av1Scene {
+    scene: Scene,
+}
+
+impl Av1Scene {
+    fn new() -> Av1Scene {
+        let (mut bench, _, hop) = at_node(Srtp::Plain);
+        bench.session.media = Av1Scene::media();
+        Av1Scene { scene: Scene { bench, hop, frame: 0 } }
+    }
+
+    fn media() -> Arc<MediaDescription> {
+        let stream = MediaStream {
+            kind: StreamKind::Video,
+            payload_types: vec![PayloadType::new(96, "AV1", 90_000)],
+            feedback: Takes::default(),
+            bitrate_kbps: None,
+        };
+        let mut media = MediaDescription::new(vec![stream], RtcpPort::Mux, Srtp::Plain);
+        let uri = ExtensionUri::DependencyDescriptor;
+        media.extensions.push(HeaderExtension { id: DESCRIPTOR, uri });
+        Arc::new(media)
+    }
+
+    /// Sends a frame with this template. Returns whether it passed.
+    fn send(&mut self, template: u8, structure: &[u8]) -> bool {
+        let frame = self.scene.frame;
+        let [high, low] = frame.to_be_bytes();
+        let length = 3 + structure.len();
+        let mut elements = vec![DESCRIPTOR, length as u8, 0xc0 | template, high, low];
+        elements.extend_from_slice(structure);
+        elements.resize(elements.len().next_multiple_of(4), 0);
+        let mut extension = vec![0x10, 0x00, 0, elements.len() as u8 / 4];
+        extension.append(&mut elements);
+        let mut packet = packet(frame, 1, b"obus");
+        rtp::set_sequence(&mut packet, frame);
+        packet[0] |= 0x10;
+        packet.splice(rtp::HEADER_LEN..rtp::HEADER_LEN, extension);
+        self.scene.arrive(&packet);
+        self.scene.frame += 1;
+        let mut got = [0; 64];
+        self.scene.bench.client.recv(&mut got).is_ok()
+    }
+
+    /// Sends the next so many frames after a key frame. Returns the templates of those that passed.
+    fn watch(&mut self, frames: usize) -> Vec<u8> {
+        let templates = TEMPLATES.into_iter().cycle().take(frames);
+        templates.filter(|template| self.send(*template, &[])).collect()
+    }
+}
+
+#[test]
+fn av1_is_thinned_by_its_dependency_descriptor() {
+    let mut call = Av1Scene::new();
+    assert!(call.send(0, &STRUCTURE), "a key frame, before the video is thinned");
+    assert_eq!(call.watch(4), TEMPLATES);
+    call.scene.thin(1);
+    assert_eq!(call.watch(8), [1, 2, 1, 2]);
+    call.scene.thin(2);
+    assert_eq!(call.watch(8), [1, 1]);
+    assert_eq!(call.scene.bench.drops(DropReason::Shed), 4 + 6);
+    call.scene.thin(0);
+    assert_eq!(call.watch(4), TEMPLATES, "all layers return with the base layer");
+}
+
+#[test]
+fn av1_without_its_structure_is_whole() {
+    let mut call = Av1Scene::new();
+    call.scene.thin(2);
+    assert_eq!(call.watch(8), [TEMPLATES, TEMPLATES].concat());
+    assert!(call.send(0, &STRUCTURE));
+    assert_eq!(call.watch(8), [1, 1], "from the key frame on");
+}
+
+#[test]
+fn later_answer_with_descriptors_has_av1_thinned() {
+    let mut call = Av1Scene::new();
+    let mut without = (*Av1Scene::media()).clone();
+    without.extensions.clear();
+    call.scene.bench.session.media = Arc::new(without);
+    call.send(0, &STRUCTURE);
+    call.scene.thin(2);
+    assert_eq!(call.watch(4), TEMPLATES, "no id is known");
+    let answered = Arc::new(srtp::answered(true));
+    call.scene.bench.session.renegotiate(Av1Scene::media(), answered);
+    call.send(0, &STRUCTURE);
+    assert_eq!(call.watch(8), [1, 1]);
 }
