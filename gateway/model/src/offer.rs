@@ -355,8 +355,14 @@ pub struct MediaStream {
 impl MediaDescription {
     /// Returns the description of a client with the default latency, no header extension and no simulcast.
     pub const fn new(streams: Vec<MediaStream>, rtcp: RtcpPort, srtp: Srtp) -> MediaDescription {
-        let (extensions, simulcast) = (Vec::new(), Vec::new());
-        MediaDescription { streams, rtcp, srtp, latency: Latency::DEFAULT, extensions, simulcast }
+        MediaDescription {
+            streams,
+            rtcp,
+            srtp,
+            latency: Latency::DEFAULT,
+            extensions: Vec::new(),
+            simulcast: Vec::new(),
+        }
     }
 
     /// Returns the id of a header extension, if the client declared it.

@@ -249,9 +249,9 @@ fn accept(
 ) -> Result<AcceptedMedia, Rejection> {
     let no_codec = || {
         let codecs = section.formats.iter().filter_map(|format| format.format.codec());
-        let known = codecs.map(Codec::name);
-        let names = known.chain(section.unsupported.iter().map(String::as_str));
-        Rejection::NoCodec(names.collect::<Vec<_>>().join(", "))
+        let mut names: Vec<&str> = codecs.map(Codec::name).collect();
+        names.extend(section.unsupported.iter().map(String::as_str));
+        Rejection::NoCodec(names.join(", "))
     };
     let kind = section.kind.ok_or_else(no_codec)?;
     let mut own = PayloadTypeMap::default();

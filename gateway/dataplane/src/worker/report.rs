@@ -246,7 +246,7 @@ impl WorkerStats {
         WorkerStats {
             base,
             nodes: (0..nodes).map(|_| NodeStats::default()).collect(),
-            drops: Default::default(),
+            drops: std::array::from_fn(|_| AtomicU64::default()),
             passed: Default::default(),
             bytes: Default::default(),
             key_frames: Default::default(),

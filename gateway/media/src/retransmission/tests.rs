@@ -74,8 +74,8 @@ fn any_retransmission_is_restored_and_written() {
 fn packet(payload: &[u8]) -> (RtpHeader, Vec<u8>) {
     let mut bytes = Vec::new();
     let fields =
-        crate::rtp::Fields { payload_type: 97, marker: false, sequence: 1, timestamp: 2, ssrc: 3 };
-    crate::rtp::write(&fields, payload, &mut bytes);
+        rtp::Fields { payload_type: 97, marker: false, sequence: 1, timestamp: 2, ssrc: 3 };
+    rtp::write(&fields, payload, &mut bytes);
     (RtpHeader::parse(&bytes).unwrap(), bytes)
 }
 

@@ -135,7 +135,7 @@ fn extensions_have_the_ids_of_rooms() {
 
 #[test]
 fn layers_are_named_by_rids_or_sources() {
-    let layers = |sdp: &str| parsed(&offer(sdp)).unwrap().wanted.media.simulcast;
+    let layers = |sdp: &str| parsed(&offer(sdp)).unwrap().wanted.media.simulcast.clone();
     let layer = |rid: &str, ssrc, rtx_ssrc| OfferedLayer { rid: rid.into(), ssrc, rtx_ssrc };
     assert_eq!(layers(SIMULCAST), ["h", "m", "l"].map(|rid| layer(rid, None, None)));
     assert!(layers(CHROMIUM).is_empty());

@@ -109,7 +109,7 @@ fn several_elements_share_their_padding() {
     let new = [NewElement { id: 4, data: b"abc" }, NewElement { id: 10, data: b"h" }];
     let insert = |before: &[u8], new: &[NewElement<'_>]| {
         let (header, mut out) = (RtpHeader::parse(before).unwrap(), Vec::new());
-        let is_inserted = super::insert(before, &header, new, &mut out);
+        let is_inserted = insert(before, &header, new, &mut out);
         assert!(is_inserted || out == before, "unchanged");
         is_inserted.then_some(out)
     };
