@@ -61,6 +61,8 @@
 #define EK_PARK 28
 /* Time in which the picture of the session's video stands still, estimated: of frames that came late, and of those that lack a packet after repair. [ppm, of session] */
 #define EK_FREEZE_DOWN 29
+/* Simulcast layer of video that the session is sent now, from 1 for the lowest on, by their bit rates; of several senders the lowest. Unmeasured without one. [count, of session] */
+#define EK_LAYER 30
 /* One-way delay to the node: half of the measured round trip. [us, of node, region] */
 #define EK_DELAY 32
 /* Unanswered probes of the node, smoothed. [ppm, of node, region] */
@@ -85,6 +87,8 @@
 #define EK_DECAY 42
 /* Admitted load against capacity, without reserves. [permille, of node, region] */
 #define EK_CARRIED 43
+/* Growth of the one-way delay to the session: milliseconds in a second, by arrival times of packets in its feedback; 0 if the delay does not grow. [permille, of session] */
+#define EK_TREND_DOWN 44
 
 /* Cap the session's bit rate (REMB). Argument: kbit/s; 0 removes the cap. [kbps] */
 #define EK_OP_CAP 1
@@ -100,6 +104,8 @@
 #define EK_OP_PARK 6
 /* End the session, with the reason `ended-by-policy`. Granted only if the operator lists it in `actions`. Argument: 1 ends it; nothing undoes that, and 0 has no effect. [count] */
 #define EK_OP_END 7
+/* Send the session no simulcast layer of video above this one. Without effect on video without layers. Argument: the number of the layer, from 1 for the lowest on; 0 removes the limit. [count] */
+#define EK_OP_LAYER 8
 
 /* Enough or too little capacity for the load. */
 #define EK_REASON_CAPACITY 65536

@@ -59,6 +59,8 @@ export const Metric = Object.freeze({
   Park: 28,
   /** Time in which the picture of the session's video stands still, estimated: of frames that came late, and of those that lack a packet after repair. [ppm] */
   FreezeDown: 29,
+  /** Simulcast layer of video that the session is sent now, from 1 for the lowest on, by their bit rates; of several senders the lowest. Unmeasured without one. [count] */
+  Layer: 30,
   /** One-way delay to the node: half of the measured round trip. [us] */
   Delay: 32,
   /** Unanswered probes of the node, smoothed. [ppm] */
@@ -83,6 +85,8 @@ export const Metric = Object.freeze({
   Decay: 42,
   /** Admitted load against capacity, without reserves. [permille] */
   Carried: 43,
+  /** Growth of the one-way delay to the session: milliseconds in a second, by arrival times of packets in its feedback; 0 if the delay does not grow. [permille] */
+  TrendDown: 44,
 });
 
 export const Op = Object.freeze({
@@ -100,6 +104,8 @@ export const Op = Object.freeze({
   Park: 6,
   /** End the session, with the reason `ended-by-policy`. Granted only if the operator lists it in `actions`. Argument: 1 ends it; nothing undoes that, and 0 has no effect. [count] */
   End: 7,
+  /** Send the session no simulcast layer of video above this one. Without effect on video without layers. Argument: the number of the layer, from 1 for the lowest on; 0 removes the limit. [count] */
+  Layer: 8,
 });
 
 export const CommonReason = Object.freeze({
