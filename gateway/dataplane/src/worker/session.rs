@@ -1211,7 +1211,7 @@ impl WorkerSession {
         }
         while let Some(parity) = fec.next_parity(sent, ssrc, &self.running().srtp, cx.now) {
             self.running().note_parity(parity.len());
-            if !self.hold_parity(parity, cx) {
+            if !self.hold_repair(parity, cx) {
                 self.send_to_client(RtpSide::Rtp, StreamKind::Video, parity, cx, |_| {});
             }
         }
@@ -1265,13 +1265,13 @@ impl WorkerSession {
         true
     }
 
-    /// Has a parity packet wait, unless it may leave at once. Returns whether it waits.
+    /// Has a packet of parity, or a retransmission in a stream of its own, wait, unless it may leave at once. Returns whether it waits.
     #[inline(never)]
-    fn hold_parity(&mut self, parity: &[u8], cx: &mut PacketContext<'_>) -> bool {
+    fn hold_repair(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) -> bool {
         let (latency, home) = (self.media.latency.duration(), self.home);
         let Some(running) = self.running.as_deref_mut() else { return false };
         let Some(pacing) = running.pacing.as_deref_mut() else { return false };
-        let waits = pacing.hold_repair(parity, false, latency, &cx.egress.repair_memory, cx.now);
+        let waits = pacing.hold_repair(packet, false, latency, &cx.egress.repair_memory, cx.now);
         if waits {
             pacing.list(home, &mut cx.egress.paced, cx.now);
             running.counts.get_or_insert_default().note_paced();
@@ -1297,12 +1297,17 @@ impl WorkerSession {
             let running = self.running.as_deref_mut();
             let pacing = running.and_then(|running| running.pacing.as_deref_mut());
             let held = pacing.and_then(|pacing| pacing.next(all, &cx.egress.stats, cx.now));
-            let Some(HeldPacket { bytes, is_repeated }) = held else { return };
+            let Some(HeldPacket { mut bytes, is_repeated }) = held else { return };
             let (kind, latency) = (StreamKind::Video, self.media.latency);
             if is_repeated {
                 let dscp = self.dscp.of(kind);
                 self.client.send_again(kind, dscp, &bytes, latency, self.home, cx);
             } else if let Ok(header) = self.parse(&bytes) {
+                let RunningMedia { srtp, rtx, .. } = self.running();
+                if rtx.is_some() && srtp.is_of_retransmissions(header.ssrc) {
+                    // Others have left with the number that was the next one when this packet began to wait.
+                    rtp::set_sequence(&mut bytes, srtp.next_number(header.ssrc));
+                }
                 let is_sent =
                     self.has_redundancy(kind, None) && self.send_with_parity(&header, &bytes, cx);
                 if !is_sent {
@@ -2148,7 +2153,9 @@ impl WorkerSession {
             for _ in 0..copies {
                 let Some(packet) = rtx.repeat(kept.packet, &self.running().srtp) else { break };
                 (packets, bytes) = (packets + 1, bytes + packet.len() as u64);
-                self.send_to_client(RtpSide::Rtp, kind, packet, cx, |_| {});
+                if kind != StreamKind::Video || !self.hold_repair(packet, cx) {
+                    self.send_to_client(RtpSide::Rtp, kind, packet, cx, |_| {});
+                }
             }
             let RunningMedia { state, counts, .. } = self.running();
             state.totals.packets_down += u64::from(packets);

@@ -68,6 +68,11 @@ impl Scene {
     fn asks(&mut self, ms: u64, numbers: &[u16]) -> Vec<Vec<u8>> {
         let heard = self.reports(ms, &nack(VIDEO_SSRC, numbers));
         assert_eq!(heard, None, "it is answered whole");
+        self.got()
+    }
+
+    /// The packets that the phone gets, decrypted.
+    fn got(&mut self) -> Vec<Vec<u8>> {
         let (mut opened, mut datagram) = (Vec::new(), [0; 256]);
         while let Ok(length) = self.bench.client.recv(&mut datagram) {
             let packet = self.phone.receiver.unprotect_rtp(&mut datagram[..length]);
@@ -190,6 +195,25 @@ fn node_retransmissions_are_in_the_same_sequence() {
     assert_eq!(scene.bench.drops(DropReason::Stale), 2);
     assert_eq!(scene.asks(49, &[39]), [again(FIRST + 3, 39)]);
     assert_eq!(scene.bench.drops(DropReason::SrtpIndex), 0);
+}
+
+#[test]
+fn paced_retransmissions_are_numbered_as_they_leave() {
+    let mut scene = Scene::with_rtx();
+    scene.sends_video(1..=40);
+    let now = scene.bench.start + Duration::from_millis(45);
+    let pacing = &mut scene.bench.session.running().pacing;
+    SessionPacing::follow(pacing, Some(100), now);
+    // The burst budget is spent.
+    assert!(pacing.as_mut().unwrap().admits(10_000, now));
+    assert!(scene.asks(45, &[37, 38]).is_empty());
+    let mut of_node = again(9_001, 30);
+    rtp::set_ssrc(&mut of_node, 78);
+    assert_eq!(scene.opened(46, &of_node), None);
+    scene.bench.at(100, |session, cx| session.send_paced(cx));
+    assert_eq!(scene.got(), [again(FIRST, 37), again(FIRST + 1, 38), again(FIRST + 2, 30)]);
+    assert_eq!(scene.bench.drops(DropReason::SrtpIndex), 0);
+    assert_eq!(scene.bench.session.take_counts().paced, 3);
 }
 
 #[test]
