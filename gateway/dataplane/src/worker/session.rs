@@ -70,7 +70,7 @@ pub use srtp::{AnsweredMedia, ClientPassword, ClientStream, SrtpKeying};
 use thinning::Thinning;
 
 use super::dtls::{DtlsSession, HandshakeDatagram, InputKind};
-use super::egress::{DscpMarks, Egress, PacketContext};
+use super::egress::{Egress, PacketContext};
 use super::pacing::{self, HeldPacket, SessionPacing};
 use super::report::{MediaCounts, MediaDirection, ShedRun, Summary, Totals, WorkerReport};
 use super::sockets::{ClientPath, RtpSide, SourceKey, reason};
@@ -93,7 +93,6 @@ pub(crate) struct WorkerSession {
     /// The room's one route.
     route: Arc<RouteCell>,
     limits: MediaLimits,
-    dscp: DscpMarks,
     /// The media of which a node gets the packets that its dead predecessor swallowed.
     replayed: ReplayedMedia,
     /// Allocated with the first packet, because most sessions are silent.
@@ -129,8 +128,8 @@ fn declared(media: &MediaDescription, number: u8) -> Option<(StreamKind, &Payloa
 
 impl WorkerSession {
     pub(crate) fn new(install: Install) -> WorkerSession {
-        let Install { client, media, await_first_packet, await_report, .. } = &install;
-        let client = ClientSide::new(client, media, *await_first_packet, *await_report);
+        let Install { client, media, dscp, await_first_packet, await_report, .. } = &install;
+        let client = ClientSide::new(client, media, *dscp, *await_first_packet, *await_report);
         let mut session = WorkerSession {
             home: install.home,
             id: install.session,
@@ -138,7 +137,6 @@ impl WorkerSession {
             nodes: NodeSide::new(install.ports),
             route: install.route,
             limits: install.limits,
-            dscp: install.dscp,
             replayed: install.replay,
             running: None,
             seed: install.seed,
@@ -677,9 +675,10 @@ impl WorkerSession {
         cx: &mut PacketContext<'_>,
     ) {
         let srtp = self.running.as_deref_mut().map(|running| &mut running.srtp);
+        let dscp = self.client.dscp;
         // The next copy must have the counters.
         self.uncopied |=
-            self.nodes.send(hop, side, kind, self.dscp, packet, self.home, self.id, srtp, cx);
+            self.nodes.send(hop, side, kind, dscp, packet, self.home, self.id, srtp, cx);
     }
 
     /// Sends a packet of the client's video with the names of its layer, or RTCP about the layers that the client gets. Few sessions have layers,
@@ -1300,7 +1299,7 @@ impl WorkerSession {
             let Some(HeldPacket { mut bytes, is_repeated }) = held else { return };
             let (kind, latency) = (StreamKind::Video, self.media.latency);
             if is_repeated {
-                let dscp = self.dscp.of(kind);
+                let dscp = self.client.dscp.of(kind);
                 self.client.send_again(kind, dscp, &bytes, latency, self.home, cx);
             } else if let Ok(header) = self.parse(&bytes) {
                 let RunningMedia { srtp, rtx, .. } = self.running();
@@ -1475,7 +1474,7 @@ impl WorkerSession {
     ) {
         // The next copy must have the counters.
         self.uncopied |= self.has_srtp();
-        let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
+        let (dscp, running) = (self.client.dscp.of(kind), self.running.as_deref_mut());
         if let Some(RunningMedia { estimate: Some(estimate), .. }) = &running
             && estimate.has_arrivals()
         {
@@ -1502,7 +1501,7 @@ impl WorkerSession {
         let Some(mut estimate) = self.running().estimate.take() else { return };
         let numbered = estimate.number(packet, rewrite, cx.now);
         let more = (numbered.len() - packet.len()) as u64;
-        let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
+        let (dscp, running) = (self.client.dscp.of(kind), self.running.as_deref_mut());
         let show = |bytes: &mut [u8]| show(bytes);
         self.client.send(side, dscp, numbered, &self.media, self.home, running, cx, show);
         let RunningMedia { state, estimate: place, .. } = self.running();
@@ -2099,7 +2098,7 @@ impl WorkerSession {
                     cx.egress.count_drop(DropReason::Unvalidated);
                     continue;
                 }
-                let (dscp, latency) = (self.dscp.of(kind), self.media.latency);
+                let (dscp, latency) = (self.client.dscp.of(kind), self.media.latency);
                 let pacing = running.pacing.as_deref_mut().filter(|_| kind == StreamKind::Video);
                 let waits = pacing.is_some_and(|pacing| {
                     let memory = &cx.egress.repair_memory;
