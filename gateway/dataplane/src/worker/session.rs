@@ -1859,7 +1859,9 @@ impl WorkerSession {
         let elapsed = measurements.since.map(|since| cx.now.saturating_duration_since(since));
         let Some(elapsed) = elapsed.filter(|elapsed| *elapsed >= RATE_OVER) else { return };
         let repairs = counts.as_deref().map_or(0, SessionCounts::repair_bytes_up);
-        let sent = SentBytes { bytes: measurements.bytes_up.saturating_sub(repairs), elapsed };
+        let bytes = measurements.bytes_up;
+        // The payload type alone makes a packet a repair, so half of all bytes count whatever they are.
+        let sent = SentBytes { bytes: bytes - repairs.min(bytes / 2), elapsed };
         SenderPolicing::follow(policing, sent, self.limits, &self.media, cx.now);
         if let Some(policing) = policing
             && policing.wants_key_frame(cx.now)
