@@ -1254,8 +1254,10 @@ impl WorkerSession {
             if !was_short {
                 counts.get_or_insert_default().note_cache_refused();
             }
-            // It overtakes no packet of its stream.
-            self.send_all_paced(cx);
+            // A retransmission has its number already, and may overtake others.
+            if repair != Some(RepairKind::Retransmission) {
+                self.send_all_paced(cx);
+            }
             return false;
         }
         pacing.hold(packet, false, class, until, write_numbers);

@@ -5,6 +5,7 @@ use evenkeel_media::retransmission;
 use evenkeel_model::Metric;
 
 use super::*;
+use crate::worker::repair_memory::RepairMemory;
 
 const RTX: u8 = 97;
 const VIDEO_SSRC: u32 = 1_000;
@@ -197,8 +198,8 @@ fn node_retransmissions_are_in_the_same_sequence() {
     assert_eq!(scene.bench.drops(DropReason::SrtpIndex), 0);
 }
 
-#[test]
-fn paced_retransmissions_are_numbered_as_they_leave() {
+/// A client whose path is full. It got 40 packets of video.
+fn paced() -> Scene {
     let mut scene = Scene::with_rtx();
     scene.sends_video(1..=40);
     let now = scene.bench.start + Duration::from_millis(45);
@@ -206,14 +207,36 @@ fn paced_retransmissions_are_numbered_as_they_leave() {
     SessionPacing::follow(pacing, Some(100), now);
     // The burst budget is spent.
     assert!(pacing.as_mut().unwrap().admits(10_000, now));
+    scene
+}
+
+/// A node's retransmission of packet 30.
+fn of_node() -> Vec<u8> {
+    let mut packet = again(9_001, 30);
+    rtp::set_ssrc(&mut packet, 78);
+    packet
+}
+
+#[test]
+fn paced_retransmissions_are_numbered_as_they_leave() {
+    let mut scene = paced();
     assert!(scene.asks(45, &[37, 38]).is_empty());
-    let mut of_node = again(9_001, 30);
-    rtp::set_ssrc(&mut of_node, 78);
-    assert_eq!(scene.opened(46, &of_node), None);
+    assert_eq!(scene.opened(46, &of_node()), None);
     scene.bench.at(100, |session, cx| session.send_paced(cx));
     assert_eq!(scene.got(), [again(FIRST, 37), again(FIRST + 1, 38), again(FIRST + 2, 30)]);
     assert_eq!(scene.bench.drops(DropReason::SrtpIndex), 0);
     assert_eq!(scene.bench.session.take_counts().paced, 3);
+}
+
+#[test]
+fn retransmission_without_memory_overtakes_others() {
+    let mut scene = paced();
+    scene.bench.egress.repair_memory = RepairMemory::new(crate::mmsg::DATAGRAM_MAX);
+    assert!(scene.asks(45, &[37]).is_empty());
+    assert_eq!(scene.opened(46, &of_node()), Some(again(FIRST, 30)));
+    scene.bench.at(100, |session, cx| session.send_paced(cx));
+    assert_eq!(scene.got(), [again(FIRST + 1, 37)]);
+    assert_eq!(scene.bench.drops(DropReason::SrtpIndex), 0);
 }
 
 #[test]
