@@ -141,10 +141,10 @@ fn place(op: Op) -> usize {
     alike.position(|other| other == op).expect("`ALL` has each action")
 }
 
-/// The limits on a session's media that workers follow. Packed, because the alignment of `withheld` would add 18 bytes to
+/// The limits on a session's media that workers follow. Packed, because the alignment of `withheld` would add 16 bytes to
 /// each session.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-#[repr(Rust, packed(2))]
+#[repr(Rust, packed(4))]
 pub struct MediaLimits {
     /// Cap on the rate of the client's media in kbit/s; 0: none. Senders are told by REMB or TMMBR.
     pub send_kbps: u32,

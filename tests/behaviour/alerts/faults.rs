@@ -403,7 +403,8 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         let _full = self.fleet.calls.ask(async |client| client.post(undrain, &json!({})).await);
     }
 
-    /// The process gets no processor time again and again, until the rules notice it. A scrape may fail meanwhile, and rules that hold for longer begin anew.
+    /// The process gets no processor time again and again, until the rules notice it. A scrape may fail meanwhile, and rules that hold for longer
+    /// begin anew.
     fn stall(&mut self) {
         let rules = ["EvenkeelControlLate", "EvenkeelGatewayImpairs"];
         self.begin(CALLS, &rules);

@@ -17,7 +17,8 @@ const PROMETHEUS: u16 = 9_090;
 pub(super) const ALERTMANAGER: u16 = 9_093;
 const RECEIVER: u16 = 9_095;
 
-/// The interval of scrapes, and the time that one may take. One that takes longer begins the time anew for which each condition has to hold, and a busy test machine is late by more than a second.
+/// The interval of scrapes, and the time that one may take. One that takes longer begins the time anew for which each condition has to hold, and
+/// a busy test machine is late by more than a second.
 const SCRAPE: &str = "4s";
 
 /// An alert in a notice of Alertmanager.

@@ -70,7 +70,7 @@ pub use srtp::{AnsweredMedia, ClientPassword, ClientStream, SrtpKeying};
 use thinning::Thinning;
 
 use super::dtls::{DtlsSession, HandshakeDatagram, InputKind};
-use super::egress::{DscpMarks, Egress, PacketContext};
+use super::egress::{Egress, PacketContext};
 use super::pacing::{self, HeldPacket, SessionPacing};
 use super::report::{MediaCounts, MediaDirection, ShedRun, Summary, Totals, WorkerReport};
 use super::sockets::{ClientPath, RtpSide, SourceKey, reason};
@@ -93,7 +93,6 @@ pub(crate) struct WorkerSession {
     /// The room's one route.
     route: Arc<RouteCell>,
     limits: MediaLimits,
-    dscp: DscpMarks,
     /// The media of which a node gets the packets that its dead predecessor swallowed.
     replayed: ReplayedMedia,
     /// Allocated with the first packet, because most sessions are silent.
@@ -129,8 +128,8 @@ fn declared(media: &MediaDescription, number: u8) -> Option<(StreamKind, &Payloa
 
 impl WorkerSession {
     pub(crate) fn new(install: Install) -> WorkerSession {
-        let Install { client, media, await_first_packet, await_report, .. } = &install;
-        let client = ClientSide::new(client, media, *await_first_packet, *await_report);
+        let Install { client, media, dscp, await_first_packet, await_report, .. } = &install;
+        let client = ClientSide::new(client, media, *dscp, *await_first_packet, *await_report);
         let mut session = WorkerSession {
             home: install.home,
             id: install.session,
@@ -138,7 +137,6 @@ impl WorkerSession {
             nodes: NodeSide::new(install.ports),
             route: install.route,
             limits: install.limits,
-            dscp: install.dscp,
             replayed: install.replay,
             running: None,
             seed: install.seed,
@@ -677,9 +675,10 @@ impl WorkerSession {
         cx: &mut PacketContext<'_>,
     ) {
         let srtp = self.running.as_deref_mut().map(|running| &mut running.srtp);
+        let dscp = self.client.dscp;
         // The next copy must have the counters.
         self.uncopied |=
-            self.nodes.send(hop, side, kind, self.dscp, packet, self.home, self.id, srtp, cx);
+            self.nodes.send(hop, side, kind, dscp, packet, self.home, self.id, srtp, cx);
     }
 
     /// Sends a packet of the client's video with the names of its layer, or RTCP about the layers that the client gets. Few sessions have layers,
@@ -1211,7 +1210,7 @@ impl WorkerSession {
         }
         while let Some(parity) = fec.next_parity(sent, ssrc, &self.running().srtp, cx.now) {
             self.running().note_parity(parity.len());
-            if !self.hold_parity(parity, cx) {
+            if !self.hold_repair(parity, cx) {
                 self.send_to_client(RtpSide::Rtp, StreamKind::Video, parity, cx, |_| {});
             }
         }
@@ -1255,8 +1254,10 @@ impl WorkerSession {
             if !was_short {
                 counts.get_or_insert_default().note_cache_refused();
             }
-            // It overtakes no packet of its stream.
-            self.send_all_paced(cx);
+            // A retransmission has its number already, and may overtake others.
+            if repair != Some(RepairKind::Retransmission) {
+                self.send_all_paced(cx);
+            }
             return false;
         }
         pacing.hold(packet, false, class, until, write_numbers);
@@ -1265,13 +1266,13 @@ impl WorkerSession {
         true
     }
 
-    /// Has a parity packet wait, unless it may leave at once. Returns whether it waits.
+    /// Has a packet of parity, or a retransmission in a stream of its own, wait, unless it may leave at once. Returns whether it waits.
     #[inline(never)]
-    fn hold_parity(&mut self, parity: &[u8], cx: &mut PacketContext<'_>) -> bool {
+    fn hold_repair(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) -> bool {
         let (latency, home) = (self.media.latency.duration(), self.home);
         let Some(running) = self.running.as_deref_mut() else { return false };
         let Some(pacing) = running.pacing.as_deref_mut() else { return false };
-        let waits = pacing.hold_repair(parity, false, latency, &cx.egress.repair_memory, cx.now);
+        let waits = pacing.hold_repair(packet, false, latency, &cx.egress.repair_memory, cx.now);
         if waits {
             pacing.list(home, &mut cx.egress.paced, cx.now);
             running.counts.get_or_insert_default().note_paced();
@@ -1297,12 +1298,17 @@ impl WorkerSession {
             let running = self.running.as_deref_mut();
             let pacing = running.and_then(|running| running.pacing.as_deref_mut());
             let held = pacing.and_then(|pacing| pacing.next(all, &cx.egress.stats, cx.now));
-            let Some(HeldPacket { bytes, is_repeated }) = held else { return };
+            let Some(HeldPacket { mut bytes, is_repeated }) = held else { return };
             let (kind, latency) = (StreamKind::Video, self.media.latency);
             if is_repeated {
-                let dscp = self.dscp.of(kind);
+                let dscp = self.client.dscp.of(kind);
                 self.client.send_again(kind, dscp, &bytes, latency, self.home, cx);
             } else if let Ok(header) = self.parse(&bytes) {
+                let RunningMedia { srtp, rtx, .. } = self.running();
+                if rtx.is_some() && srtp.is_of_retransmissions(header.ssrc) {
+                    // Others have left with the number that was the next one when this packet began to wait.
+                    rtp::set_sequence(&mut bytes, srtp.next_number(header.ssrc));
+                }
                 let is_sent =
                     self.has_redundancy(kind, None) && self.send_with_parity(&header, &bytes, cx);
                 if !is_sent {
@@ -1470,7 +1476,7 @@ impl WorkerSession {
     ) {
         // The next copy must have the counters.
         self.uncopied |= self.has_srtp();
-        let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
+        let (dscp, running) = (self.client.dscp.of(kind), self.running.as_deref_mut());
         if let Some(RunningMedia { estimate: Some(estimate), .. }) = &running
             && estimate.has_arrivals()
         {
@@ -1497,7 +1503,7 @@ impl WorkerSession {
         let Some(mut estimate) = self.running().estimate.take() else { return };
         let numbered = estimate.number(packet, rewrite, cx.now);
         let more = (numbered.len() - packet.len()) as u64;
-        let (dscp, running) = (self.dscp.of(kind), self.running.as_deref_mut());
+        let (dscp, running) = (self.client.dscp.of(kind), self.running.as_deref_mut());
         let show = |bytes: &mut [u8]| show(bytes);
         self.client.send(side, dscp, numbered, &self.media, self.home, running, cx, show);
         let RunningMedia { state, estimate: place, .. } = self.running();
@@ -1855,7 +1861,9 @@ impl WorkerSession {
         let elapsed = measurements.since.map(|since| cx.now.saturating_duration_since(since));
         let Some(elapsed) = elapsed.filter(|elapsed| *elapsed >= RATE_OVER) else { return };
         let repairs = counts.as_deref().map_or(0, SessionCounts::repair_bytes_up);
-        let sent = SentBytes { bytes: measurements.bytes_up.saturating_sub(repairs), elapsed };
+        let bytes = measurements.bytes_up;
+        // The payload type alone makes a packet a repair, so half of all bytes count whatever they are.
+        let sent = SentBytes { bytes: bytes - repairs.min(bytes / 2), elapsed };
         SenderPolicing::follow(policing, sent, self.limits, &self.media, cx.now);
         if let Some(policing) = policing
             && policing.wants_key_frame(cx.now)
@@ -2094,7 +2102,7 @@ impl WorkerSession {
                     cx.egress.count_drop(DropReason::Unvalidated);
                     continue;
                 }
-                let (dscp, latency) = (self.dscp.of(kind), self.media.latency);
+                let (dscp, latency) = (self.client.dscp.of(kind), self.media.latency);
                 let pacing = running.pacing.as_deref_mut().filter(|_| kind == StreamKind::Video);
                 let waits = pacing.is_some_and(|pacing| {
                     let memory = &cx.egress.repair_memory;
@@ -2148,7 +2156,9 @@ impl WorkerSession {
             for _ in 0..copies {
                 let Some(packet) = rtx.repeat(kept.packet, &self.running().srtp) else { break };
                 (packets, bytes) = (packets + 1, bytes + packet.len() as u64);
-                self.send_to_client(RtpSide::Rtp, kind, packet, cx, |_| {});
+                if kind != StreamKind::Video || !self.hold_repair(packet, cx) {
+                    self.send_to_client(RtpSide::Rtp, kind, packet, cx, |_| {});
+                }
             }
             let RunningMedia { state, counts, .. } = self.running();
             state.totals.packets_down += u64::from(packets);

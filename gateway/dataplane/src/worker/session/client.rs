@@ -17,7 +17,7 @@ use super::repair::KeptForm;
 use super::srtp::ProtectError;
 use crate::flows::{CHECKED_FOR, Home};
 use crate::ring::{PacketPriority, SendTerms};
-use crate::worker::egress::{Egress, PacketContext};
+use crate::worker::egress::{DscpMarks, Egress, PacketContext};
 use crate::worker::report::MediaDirection;
 use crate::worker::sockets::{ClientPath, RtpSide, SourceKey};
 
@@ -27,6 +27,8 @@ pub(crate) struct ClientSide {
     known: ClientKnowledge,
     /// True if bytes to the declared address are limited until a client there reports its reception.
     needs_report: bool,
+    /// Also of packets to nodes. Beside these flags they take no memory.
+    pub(super) dscp: DscpMarks,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +67,7 @@ impl ClientSide {
     pub(super) fn new(
         client: &ClientAddressing,
         media: &MediaDescription,
+        dscp: DscpMarks,
         await_first_packet: bool,
         await_report: bool,
     ) -> ClientSide {
@@ -85,7 +88,8 @@ impl ClientSide {
                 (ClientKnowledge::Quic, ClientAddress::quic(flow_from_gateway))
             }
         };
-        ClientSide { address, known, needs_report: await_report && can_report(client, media) }
+        let needs_report = await_report && can_report(client, media);
+        ClientSide { address, known, needs_report, dscp }
     }
 
     /// The addresses, for a record.

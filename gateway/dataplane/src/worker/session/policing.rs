@@ -137,7 +137,8 @@ impl SenderPolicing {
     }
 
     /// Compares the rate of the client since the last call with its limit. The state is made with the first excess, and ends when that is over
-    /// unless packets were left out: numbers go on then. `sent` excludes repairs, most of which the gateway asked for.
+    /// unless packets were left out: numbers go on then. `sent` excludes repairs, most of which the gateway asked for, up to
+    /// half of all bytes.
     pub(super) fn follow(
         policing: &mut Option<Box<SenderPolicing>>,
         sent: SentBytes,
@@ -237,14 +238,21 @@ impl SenderPolicing {
         if !self.is_readable {
             return Some(packet);
         }
-        match payload.repair() {
-            Some(RepairKind::Retransmission) => return self.repeat(header, packet),
-            Some(RepairKind::Fec) => return self.admit_parity(header).then_some(packet),
-            None => {}
-        }
         self.budget.refill(now);
         self.voice_budget.refill(now);
-        let (place, drops, drops_voice) = (self.place(header), self.drops(), self.drops_voice());
+        let spends = self.drops() && (kind == StreamKind::Video || !self.limits_video);
+        if let Some(repair) = payload.repair() {
+            let is_owed = spends && self.budget.debt() >= NO_FRAMES_FROM;
+            if spends && !is_owed {
+                self.budget.spend(packet.len());
+            }
+            return match repair {
+                RepairKind::Retransmission if is_owed => None,
+                RepairKind::Retransmission => self.repeat(header, packet),
+                RepairKind::Fec => self.admit_parity(header, is_owed).then_some(packet),
+            };
+        }
+        let (place, drops_voice) = (self.place(header), self.drops_voice());
         let (passes, withheld) = match kind {
             StreamKind::Audio => {
                 self.voice_bytes += packet.len() as u64;
@@ -268,7 +276,7 @@ impl SenderPolicing {
         if drops_voice && kind == StreamKind::Audio {
             self.voice_budget.spend(packet.len());
         }
-        if drops && (kind == StreamKind::Video || !self.limits_video) {
+        if spends {
             self.budget.spend(packet.len());
         }
         if sequence == header.sequence && withheld == 0 {
@@ -349,9 +357,10 @@ impl SenderPolicing {
         Some(&self.buffer)
     }
 
-    /// Returns whether parity passes: it covers the client's numbers, which packets no longer have once some were left out.
-    fn admit_parity(&mut self, header: &RtpHeader) -> bool {
-        let passes = self.is_unchanged();
+    /// Returns whether parity passes: it covers the client's numbers, which packets no longer have once some were left out. `is_owed`: nothing
+    /// passes before the debt is paid.
+    fn admit_parity(&mut self, header: &RtpHeader, is_owed: bool) -> bool {
+        let passes = !is_owed && self.is_unchanged();
         // ULPFEC has numbers of the media.
         let stream = self.streams.iter_mut().find(|stream| stream.ssrc == header.ssrc);
         match stream {

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::super::early::EarlyLimits;
+use super::super::egress::DscpMarks;
 use super::super::report::WorkerStats;
 use super::super::sockets::{ListenerPort, SessionPorts};
 use super::*;

@@ -11,7 +11,7 @@ fn source(port: u16) -> SourceKey {
 
 fn client(client: &ClientAddressing, await_first_packet: bool) -> ClientSide {
     let media = install(client.clone(), Srtp::Plain, 0).media;
-    ClientSide::new(client, &media, await_first_packet, true)
+    ClientSide::new(client, &media, DscpMarks::default(), await_first_packet, true)
 }
 
 fn admit(client: &mut ClientSide, port: u16) -> Admission {
@@ -61,8 +61,10 @@ fn only_clients_that_can_report_need_to() {
     let declared = ClientAddressing::Declared { listener: LISTENER, address, rtcp: address };
     let needs = |client: &ClientAddressing, srtp| {
         let media = install(client.clone(), srtp, 0).media;
-        [false, true]
-            .map(|await_report| ClientSide::new(client, &media, false, await_report).needs_report())
+        [false, true].map(|await_report| {
+            let marks = DscpMarks::default();
+            ClientSide::new(client, &media, marks, false, await_report).needs_report()
+        })
     };
     assert_eq!(needs(&declared, Srtp::Plain), [false, true]);
     assert_eq!(needs(&declared, Srtp::Opaque), [false, false]);

@@ -377,6 +377,28 @@ fn video_that_cannot_be_read_passes_with_the_reason() {
     }
 }
 
+#[test]
+fn flood_of_repairs_is_policed() {
+    let mut scene = Scene::new(CEILING);
+    let mut passed = 0;
+    // 1,920 kbit/s for 15 seconds, of which the first five are not judged.
+    for frame in 0..30 * 15 {
+        let at = scene.ms();
+        for part in 0..8 {
+            let packet = scene.packet(RETRANSMISSIONS, false, 8 * frame + part, &[0; 988]);
+            scene.bench.at(at, |session, cx| {
+                session.handle_client_rtp(&packet, cx);
+                flush_ports(session, cx);
+            });
+            let got = heard(&scene.node).len();
+            passed += if frame < 30 * 5 { 0 } else { got };
+        }
+        scene.end_frame();
+    }
+    // Of 1,000 bytes.
+    assert!((475..=525).contains(&passed), "{passed} instead of 500");
+}
+
 /// Frames were dropped, and the last one has passed. Returns its last packet.
 fn last_passed(scene: &mut Scene) -> Got {
     scene.goes_on(600, 10, every_other);

@@ -771,7 +771,9 @@ fn session_with_refused_counters_ends() {
 fn verified_packets_keep_consent() {
     let mut scene = Scene::new();
     let media = Arc::clone(&scene.bench.session.media);
-    scene.bench.session.client = ClientSide::new(&ClientAddressing::Stun, &media, false, false);
+    let marks = DscpMarks::default();
+    scene.bench.session.client =
+        ClientSide::new(&ClientAddressing::Stun, &media, marks, false, false);
     scene.bench.check(0);
     let ends_at = |scene: &Scene, ms| {
         let at = |ms| scene.bench.start + Duration::from_millis(ms);

@@ -5,6 +5,7 @@ use evenkeel_media::retransmission;
 use evenkeel_model::Metric;
 
 use super::*;
+use crate::worker::repair_memory::RepairMemory;
 
 const RTX: u8 = 97;
 const VIDEO_SSRC: u32 = 1_000;
@@ -68,6 +69,11 @@ impl Scene {
     fn asks(&mut self, ms: u64, numbers: &[u16]) -> Vec<Vec<u8>> {
         let heard = self.reports(ms, &nack(VIDEO_SSRC, numbers));
         assert_eq!(heard, None, "it is answered whole");
+        self.got()
+    }
+
+    /// The packets that the phone gets, decrypted.
+    fn got(&mut self) -> Vec<Vec<u8>> {
         let (mut opened, mut datagram) = (Vec::new(), [0; 256]);
         while let Ok(length) = self.bench.client.recv(&mut datagram) {
             let packet = self.phone.receiver.unprotect_rtp(&mut datagram[..length]);
@@ -189,6 +195,47 @@ fn node_retransmissions_are_in_the_same_sequence() {
     assert_eq!(scene.opened(48, padding), None);
     assert_eq!(scene.bench.drops(DropReason::Stale), 2);
     assert_eq!(scene.asks(49, &[39]), [again(FIRST + 3, 39)]);
+    assert_eq!(scene.bench.drops(DropReason::SrtpIndex), 0);
+}
+
+/// A client whose path is full. It got 40 packets of video.
+fn paced() -> Scene {
+    let mut scene = Scene::with_rtx();
+    scene.sends_video(1..=40);
+    let now = scene.bench.start + Duration::from_millis(45);
+    let pacing = &mut scene.bench.session.running().pacing;
+    SessionPacing::follow(pacing, Some(100), now);
+    // The burst budget is spent.
+    assert!(pacing.as_mut().unwrap().admits(10_000, now));
+    scene
+}
+
+/// A node's retransmission of packet 30.
+fn of_node() -> Vec<u8> {
+    let mut packet = again(9_001, 30);
+    rtp::set_ssrc(&mut packet, 78);
+    packet
+}
+
+#[test]
+fn paced_retransmissions_are_numbered_as_they_leave() {
+    let mut scene = paced();
+    assert!(scene.asks(45, &[37, 38]).is_empty());
+    assert_eq!(scene.opened(46, &of_node()), None);
+    scene.bench.at(100, |session, cx| session.send_paced(cx));
+    assert_eq!(scene.got(), [again(FIRST, 37), again(FIRST + 1, 38), again(FIRST + 2, 30)]);
+    assert_eq!(scene.bench.drops(DropReason::SrtpIndex), 0);
+    assert_eq!(scene.bench.session.take_counts().paced, 3);
+}
+
+#[test]
+fn retransmission_without_memory_overtakes_others() {
+    let mut scene = paced();
+    scene.bench.egress.repair_memory = RepairMemory::new(crate::mmsg::DATAGRAM_MAX);
+    assert!(scene.asks(45, &[37]).is_empty());
+    assert_eq!(scene.opened(46, &of_node()), Some(again(FIRST, 30)));
+    scene.bench.at(100, |session, cx| session.send_paced(cx));
+    assert_eq!(scene.got(), [again(FIRST + 1, 37)]);
     assert_eq!(scene.bench.drops(DropReason::SrtpIndex), 0);
 }
 
