@@ -10,8 +10,8 @@ pub mod label;
 
 use std::time::{Duration, Instant};
 
-use choice::LayerChoice;
 pub use choice::LayerLimits;
+use choice::{LayerChoice, LayerRate};
 use serde::{Deserialize, Serialize};
 
 use crate::repair::answers::LastSecond;
@@ -198,6 +198,45 @@ impl LayeredVideo {
         (sequence_ahead(sent.sequence, left.last) <= 0).then_some(sent)
     }
 
+    /// Chooses the layer that is to pass. Called every 100 ms.
+    pub fn choose(&mut self, limits: LayerLimits, now: Instant) {
+        // The rate of a layer that has just begun is unknown.
+        let is_new = |heard: HeardSince| now.saturating_duration_since(heard.since) < KNOWN_AFTER;
+        if self.layers[self.current].heard.is_some_and(is_new) {
+            return;
+        }
+        let rates = self.rates(now);
+        self.choice.update(&rates, self.current, limits, now);
+    }
+
+    /// Returns the SSRC of the layer of which a key frame is to be requested now.
+    pub fn due_request(&mut self, now: Instant) -> Option<u32> {
+        self.choice.due_request(now).map(|place| self.layers[place].ssrc)
+    }
+
+    /// Returns the number of the layer that passes, from 1 for the lowest on; `None` before it is known.
+    pub fn rank(&self) -> Option<u8> {
+        self.choice.rank()
+    }
+
+    /// Returns the rate of the layer that passes, in kbit/s.
+    pub fn passing_kbps(&mut self, now: Instant) -> u32 {
+        self.layers[self.current].kbps(now)
+    }
+
+    /// The layers that are received, lowest first.
+    fn rates(&mut self, now: Instant) -> Vec<LayerRate> {
+        let layers = self.layers.iter_mut().enumerate();
+        let rates = layers.filter_map(|(place, layer)| {
+            let (heard, kbps) = (layer.heard?, layer.kbps(now));
+            let is_known = now.saturating_duration_since(heard.since) >= KNOWN_AFTER;
+            (is_known && kbps > 0).then_some(LayerRate { place, kbps })
+        });
+        let mut rates: Vec<LayerRate> = rates.collect();
+        rates.sort_by_key(|rate| rate.kbps);
+        rates
+    }
+
     /// Forgets the parts that no record contains.
     pub fn forget_unrecorded(&mut self) {
         (self.left, self.newest, self.choice) = (None, None, LayerChoice::default());
@@ -269,6 +308,11 @@ impl Layer {
     fn new(name: &[u8], ssrc: u32) -> Layer {
         let (received, heard, timestamp) = (LastSecond::default(), None, None);
         Layer { name: name.into(), ssrc, received, heard, timestamp }
+    }
+
+    /// The rate of the last second.
+    fn kbps(&mut self, now: Instant) -> u32 {
+        u32::try_from(self.received.sum(now) * 8 / 1_000).unwrap_or(u32::MAX)
     }
 }
 

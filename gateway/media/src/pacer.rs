@@ -20,6 +20,9 @@ const BURST_MIN: f64 = 4_800.0;
 /// The queue is empty this long before its oldest packet is late: threads wake up late.
 const EMPTY_BEFORE: Duration = Duration::from_millis(5);
 
+/// Streams whose class is remembered while packets wait; those beyond wait as video.
+const STREAMS_MAX: usize = 64;
+
 /// The order in which packets that wait leave.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum PacedClass {
@@ -91,11 +94,13 @@ impl<P> Pacer<P> {
         if class == PacedClass::VideoRepair {
             return class;
         }
+        let is_full = self.streams.len() == STREAMS_MAX;
         match self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
             Some(stream) => {
                 stream.class = stream.class.max(class);
                 stream.class
             }
+            None if is_full => PacedClass::Video,
             None => {
                 self.streams.push(WaitingStream { ssrc, class });
                 class

@@ -571,8 +571,7 @@ crate::events! {
         }
             logs Debug "policing changed"
                 [session, scenario = &**scenario, step = policing.map(|it| it.step.name())];
-            sends "policed" with "`session`, `room`, `scenario`, `policing` with `step`, `limit_kbps` and `sent_kbps` as a session has it, absent \
-                                  at the end";
+            sends "policed" with "`session`, `room`, `scenario`, `policing` as a session has it, absent at the end";
         /// The control loop stalled. Every deadline moved by `late`, and no node was marked down.
         OwnStall {
             /// The time for which this process did not run.

@@ -114,7 +114,9 @@ impl WebrtcOffer {
 
     /// The layers of the client's video. Those of several m-lines may have equal names, and are passed without a choice.
     fn simulcast(&self) -> Vec<OfferedLayer> {
-        let sending = self.negotiation.accepted().filter(|media| media.direction.has_recv());
+        let is_sent =
+            |media: &&AcceptedMedia| media.kind == CodecKind::Video && media.direction.has_recv();
+        let sending = self.negotiation.accepted().filter(is_sent);
         let layers = sending.map(offered_layers).filter(|layers| !layers.is_empty());
         let layers: Vec<_> = layers.collect();
         match <[Vec<OfferedLayer>; 1]>::try_from(layers) {

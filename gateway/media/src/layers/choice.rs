@@ -6,8 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::{HeardSince, KNOWN_AFTER, LAYERS_MAX, LayeredVideo};
-
 /// The path has had room for this time before a higher layer is tried.
 const ROOM_FOR: Duration = Duration::from_secs(2);
 
@@ -60,9 +58,9 @@ struct LayerTrial {
 
 /// A layer that is received.
 #[derive(Clone, Copy, Debug)]
-struct LayerRate {
-    place: usize,
-    kbps: u32,
+pub(super) struct LayerRate {
+    pub(super) place: usize,
+    pub(super) kbps: u32,
 }
 
 impl LayerRate {
@@ -78,6 +76,52 @@ impl LayerChoice {
 
     pub(super) fn end_target(&mut self) {
         (self.target, self.asked) = (None, None);
+    }
+
+    /// Chooses among the layers that are received, lowest first. `current`: the place of the layer that passes.
+    pub(super) fn update(
+        &mut self,
+        rates: &[LayerRate],
+        current: usize,
+        limits: LayerLimits,
+        now: Instant,
+    ) {
+        let rank = |place: usize| rates.iter().position(|rate| rate.place == place);
+        if let Some(rank) = rank(current) {
+            self.rank = rank as u8 + 1;
+        }
+        let most = if limits.highest == 0 { rates.len() } else { limits.highest.into() };
+        let within = rates.get(..most).unwrap_or(rates);
+        let is_capped = |rate: &LayerRate| limits.cap_kbps.is_some_and(|cap| rate.kbps > cap);
+        let admitted = within.iter().rposition(|rate| !is_capped(rate)).unwrap_or(0);
+        let Some(admitted) = within.get(..=admitted) else {
+            // The sender has stopped.
+            self.end_target();
+            return;
+        };
+        let wanted = self.target.unwrap_or(current);
+        let at = rank(wanted).filter(|at| *at < admitted.len());
+        let next = self.next(at, admitted, limits.path_kbps, now);
+        let target = Some(admitted[next].place).filter(|place| *place != current);
+        if target != self.target {
+            (self.target, self.asked) = (target, None);
+        }
+    }
+
+    /// Returns the place of the layer of which a key frame is to be requested now.
+    pub(super) fn due_request(&mut self, now: Instant) -> Option<usize> {
+        let target = self.target?;
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < ASKED_EVERY;
+        if self.asked.is_some_and(is_recent) {
+            return None;
+        }
+        self.asked = Some(now);
+        Some(target)
+    }
+
+    /// Returns the number of the layer that passes, from 1 for the lowest on; `None` before it is known.
+    pub(super) fn rank(&self) -> Option<u8> {
+        Some(self.rank).filter(|rank| *rank > 0)
     }
 
     /// Returns the index of the layer to pass among those that are admitted, lowest first. `at`: that of the layer that passes, or is to.
@@ -129,74 +173,6 @@ impl LayerChoice {
             is_new && u64::from(path_kbps) * 100 >= fell_to
         })
     }
-}
-
-impl LayeredVideo {
-    /// Chooses the layer that is to pass. Called every 100 ms.
-    pub fn choose(&mut self, limits: LayerLimits, now: Instant) {
-        // The rate of a layer that has just begun is unknown.
-        let is_new = |heard: HeardSince| now.saturating_duration_since(heard.since) < KNOWN_AFTER;
-        if self.layers[self.current].heard.is_some_and(is_new) {
-            return;
-        }
-        let rates = self.rates(now);
-        let rank = |place: usize| rates.iter().position(|rate| rate.place == place);
-        if let Some(rank) = rank(self.current) {
-            self.choice.rank = rank as u8 + 1;
-        }
-        let most = if limits.highest == 0 { LAYERS_MAX } else { limits.highest.into() };
-        let within = rates.get(..most).unwrap_or(&rates);
-        let is_capped = |rate: &LayerRate| limits.cap_kbps.is_some_and(|cap| rate.kbps > cap);
-        let admitted = within.iter().rposition(|rate| !is_capped(rate)).unwrap_or(0);
-        let Some(admitted) = within.get(..=admitted) else { return };
-        let wanted = self.choice.target.unwrap_or(self.current);
-        let at = rank(wanted).filter(|at| *at < admitted.len());
-        let next = self.choice.next(at, admitted, limits.path_kbps, now);
-        let target = Some(admitted[next].place).filter(|place| *place != self.current);
-        if target != self.choice.target {
-            (self.choice.target, self.choice.asked) = (target, None);
-        }
-    }
-
-    /// Returns the SSRC of the layer of which a key frame is to be requested now.
-    pub fn due_request(&mut self, now: Instant) -> Option<u32> {
-        let target = self.choice.target?;
-        let is_recent = |at: Instant| now.saturating_duration_since(at) < ASKED_EVERY;
-        if self.choice.asked.is_some_and(is_recent) {
-            return None;
-        }
-        self.choice.asked = Some(now);
-        Some(self.layers[target].ssrc)
-    }
-
-    /// Returns the number of the layer that passes, from 1 for the lowest on; `None` before it is known.
-    pub fn rank(&self) -> Option<u8> {
-        Some(self.choice.rank).filter(|rank| *rank > 0)
-    }
-
-    /// Returns the rate of the layer that passes, in kbit/s.
-    pub fn passing_kbps(&mut self, now: Instant) -> u32 {
-        kbps(self.layers[self.current].received.sum(now))
-    }
-
-    /// The layers that are received, lowest first.
-    fn rates(&mut self, now: Instant) -> Vec<LayerRate> {
-        let layers = self.layers.iter_mut().enumerate();
-        let rates = layers.filter_map(|(place, layer)| {
-            let heard = layer.heard?;
-            let kbps = kbps(layer.received.sum(now));
-            let is_known = now.saturating_duration_since(heard.since) >= KNOWN_AFTER;
-            (is_known && kbps > 0).then_some(LayerRate { place, kbps })
-        });
-        let mut rates: Vec<LayerRate> = rates.collect();
-        rates.sort_by_key(|rate| rate.kbps);
-        rates
-    }
-}
-
-/// The rate of so many bytes in a second.
-fn kbps(bytes: u64) -> u32 {
-    u32::try_from(bytes * 8 / 1_000).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

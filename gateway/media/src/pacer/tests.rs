@@ -153,6 +153,20 @@ fn packet_overtakes_none_of_its_stream() {
 }
 
 #[test]
+fn streams_are_bounded_and_keep_their_order() {
+    let mut bench = Bench::new(1_000);
+    bench.video(0..4);
+    let streams = 100..100 + STREAMS_MAX as u32;
+    streams.clone().for_each(|ssrc| bench.offer(ssrc, PacedClass::KeyFrame, ssrc, LATENCY_MS));
+    for (number, class) in [(10, PacedClass::Video), (11, PacedClass::KeyFrame)] {
+        bench.offer(number, class, 2, LATENCY_MS);
+    }
+    assert_eq!(bench.pacer.streams.len(), STREAMS_MAX);
+    bench.run_ms(60);
+    assert_eq!(bench.numbers()[4..], [streams.collect(), vec![10, 11]].concat());
+}
+
+#[test]
 fn packet_that_is_late_is_dropped() {
     let mut bench = Bench::new(1_000);
     bench.video(0..6);

@@ -168,7 +168,8 @@ mod tests {
         assert_eq!(solved(&[&[0, 1]], 2), [false, false]);
         assert_eq!(solved(&[&[0, 1], &[0, 1]], 2), [true, true]);
         assert_eq!(solved(&[&[0, 1], &[1, 2], &[1, 2]], 3), [true, true, true]);
-        assert_eq!(solved(&[&[0, 1], &[0, 1, 2]], 3), [false, false, true]);
+        assert_eq!(solved(&[&[0, 1], &[0, 1, 2]], 3), [false, false, false]);
+        assert_eq!(solved(&[&[0, 1], &[2]], 3), [false, false, true]);
         assert_eq!(solved(&[], 1), [false]);
         assert!(solved(&[], 0).is_empty());
     }

@@ -143,6 +143,9 @@ fn layers_are_named_by_rids_or_sources() {
     let group = format!("a=ssrc-group:SIM {media} 5\r\na=ssrc-group:FID");
     let expected = [layer("0", Some(media), Some(rtx)), layer("1", Some(5), None)];
     assert_eq!(layers(&CHROMIUM.replace("a=ssrc-group:FID", &group)), expected);
+    let of_voice = SIMULCAST.replace("a=mid:0\r\n", "a=mid:0\r\na=ssrc-group:SIM 1 2\r\n");
+    assert_ne!(of_voice, SIMULCAST);
+    assert_eq!(layers(&of_voice), layers(SIMULCAST), "those of video");
     // Names of two m-lines may be equal.
     let video = SIMULCAST[SIMULCAST.find("m=video").unwrap()..].replace("a=mid:1", "a=mid:2");
     let two = SIMULCAST.replace("BUNDLE 0 1", "BUNDLE 0 1 2") + &video;

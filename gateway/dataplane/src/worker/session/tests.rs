@@ -43,11 +43,16 @@ mod srtp;
 mod thinning;
 mod validation;
 
+/// Returns the part of the state that another process reads.
+fn recorded<T: Serialize + DeserializeOwned>(state: &T) -> T {
+    instant::relative_to(Instant::now(), || {
+        rmp_serde::from_slice(&rmp_serde::to_vec_named(state).unwrap()).unwrap()
+    })
+}
+
 /// Returns the state as another process reads it, which must be the same.
 pub(in crate::worker) fn handed_over<T: Serialize + DeserializeOwned + Debug>(state: &T) -> T {
-    let read = instant::relative_to(Instant::now(), || {
-        rmp_serde::from_slice(&rmp_serde::to_vec_named(state).unwrap()).unwrap()
-    });
+    let read = recorded(state);
     assert_eq!(format!("{read:?}"), format!("{state:?}"));
     read
 }

@@ -1,3 +1,4 @@
+use super::super::LayeredVideo;
 use super::super::tests::{header, two_layers};
 use super::*;
 use crate::tests::at;
@@ -142,4 +143,7 @@ fn key_frame_is_requested_until_it_comes() {
         asked.extend(video.due_request(at(ms)).map(|ssrc| (ms, ssrc)));
     }
     assert_eq!(asked, [(600, 2), (1_100, 2), (1_600, 2)]);
+    // Nothing has come for a second.
+    video.choose(LayerLimits::default(), at(2_000));
+    assert_eq!(video.due_request(at(2_100)), None, "the sender has stopped");
 }

@@ -157,7 +157,8 @@ impl Scene {
 
     /// Another process continues the session, after this one has ended.
     fn hand_over(&mut self) {
-        let state = self.bench.session.hand_out(&Flows::new(4));
+        // The answer comes with the keys.
+        let state = recorded(&self.bench.session.hand_out(&Flows::new(4)));
         let client = self.bench.client.local_addr().unwrap();
         let declared = ClientAddressing::Declared { listener: 0, address: client, rtcp: client };
         self.bench.session = WorkerSession::new(Install {
