@@ -241,8 +241,7 @@ mod tests {
             Text::Reasons(&[(1, "near"), (20, "far")]),
         ]);
         let bytes: [u8; TEXT.len()] = TEXT.bytes();
-        let expected =
-            r#"[32,35]012030501,2,3,4,5,6,7,8{"number":1,"name":"near"},{"number":20,"name":"far"}"#;
+        let expected = r#"[32,35]012030501,2,3,4,5,6,7,8{"number":1,"name":"near"},{"number":20,"name":"far"}"#;
         assert_eq!(std::str::from_utf8(&bytes), Ok(expected));
     }
 }

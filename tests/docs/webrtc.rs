@@ -28,7 +28,7 @@ fn causes_of_calls_that_do_not_begin_are_listed() {
 #[test]
 fn missing_functions_are_listed() {
     let section = section("## Limitations");
-    for missing in ["Data channels", "Recording", "Screen share", "Layers chosen by the gateway"] {
+    for missing in ["Data channels", "Recording", "Screen share"] {
         assert!(section.contains(&format!("- *{missing}")), "{missing}");
     }
 }

@@ -23,7 +23,7 @@ use evenkeel_model::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Limit of videos in layers to one client.
+/// Limit of videos in layers to one client. Then those that pause are forgotten, and others pass unread.
 const VIDEOS_MAX: usize = 16;
 
 /// Sources of layers of one client: each with its retransmissions.
@@ -331,10 +331,12 @@ impl ReceivedLayers {
             return Some((&mut videos[at], place));
         }
         let LayerLabel { video, layer } = ids.read(header, packet, false).filter(|_| !is_left)?;
-        let at = videos.iter().position(|known| known.has_label(video)).unwrap_or_else(|| {
-            if videos.len() == VIDEOS_MAX {
-                videos.remove(0);
-            }
+        let known = videos.iter().position(|known| known.has_label(video));
+        // No client takes the place of others by labels that it makes up.
+        if known.is_none() && videos.len() == VIDEOS_MAX {
+            return None;
+        }
+        let at = known.unwrap_or_else(|| {
             videos.push(LayeredVideo::new(video, layer, header.ssrc));
             videos.len() - 1
         });
@@ -351,6 +353,9 @@ impl ReceivedLayers {
         sent: u64,
         now: Instant,
     ) {
+        if self.videos.len() == VIDEOS_MAX {
+            self.videos.retain_mut(|video| video.passing_kbps(now) > 0);
+        }
         let before = self.sent_before.replace(sent).unwrap_or(sent);
         self.sent.add(u32::try_from(sent.saturating_sub(before)).unwrap_or(u32::MAX), now);
         let own =

@@ -353,6 +353,31 @@ fn client_names_its_layers_at_first_only() {
     assert_eq!(sender.send(3, &other), [other], "not offered");
 }
 
+/// A packet with this label of a sender, and the RID `h`, by the room's ids.
+fn labelled(ssrc: u32, label: [u8; 8]) -> Vec<u8> {
+    let mut bytes = packet(96, ssrc, 1, 1, &[0x10, 1]);
+    bytes[0] |= 0x10;
+    let elements = [&[0xbe, 0xde, 0, 3, 4 << 4 | 7], &label[..], &[10 << 4, b'h', 0]].concat();
+    bytes.splice(12..12, elements);
+    bytes
+}
+
+#[test]
+fn labels_that_a_client_makes_up_take_no_place_of_others() {
+    let mut scene = Scene::new(1);
+    let mut received = scene.send(20);
+    for number in 0..20_u8 {
+        let (ms, hop) = (scene.ms(), scene.hop);
+        let packet = labelled(5_000 + u32::from(number), [b'a' + number; 8]);
+        scene.receiver.at(ms, |session, cx| session.handle_node_packet(hop, &packet, cx));
+    }
+    let _of_the_client = scene.received();
+    received.extend(scene.send(20));
+    let ssrc = received[0].ssrc;
+    received.retain(|it| it.ssrc == ssrc);
+    assert_eq!((layers(&received), received.len()), (vec![0, 1], 41));
+}
+
 #[test]
 fn streams_without_names_pass_unread() {
     let mut scene = Scene::new(1);
