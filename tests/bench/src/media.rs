@@ -231,8 +231,11 @@ fn play(
     let ends = begins + row.medium.since_first(packets / row.medium.packets_per_frame());
     run(&mut calls, ends + row::LATENCY, None).map_err(system)?;
     let tallies = paths.tallies();
-    let figures: Vec<CallFigures> =
-        calls.iter().zip(tallies).map(|(call, tally)| figures(row, call, tally, &judged)).collect();
+    let figures: Vec<CallFigures> = calls
+        .iter()
+        .zip(&tallies)
+        .map(|(call, tally)| figures(row, call, tally, &judged))
+        .collect();
     Ok(rows(row, &figures, &plans, &judged, limits))
 }
 
@@ -270,7 +273,7 @@ fn run(calls: &mut [MediaCall], until: Instant, nap: Option<Duration>) -> io::Re
 fn figures(
     row: &MediaRow,
     call: &MediaCall,
-    tally: LaneTally,
+    tally: &LaneTally,
     judged: &Range<usize>,
 ) -> CallFigures {
     let MediaCall { sender, receiver } = call;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::tests::at;
 
 const LIMIT: u32 = 1_000;
 
@@ -10,7 +11,7 @@ struct Sender {
 
 impl Sender {
     fn new() -> Sender {
-        let now = Instant::now();
+        let now = at(0);
         Sender { rate: SenderRate::new(LIMIT, now), now }
     }
 
@@ -67,7 +68,7 @@ fn another_limit_leaves_time_to_follow() {
 
 #[test]
 fn budget_pays_its_debt_at_its_rate() {
-    let start = Instant::now();
+    let start = at(0);
     let mut budget = RateBudget::new(800, start);
     budget.spend(10_000);
     assert_eq!(budget.debt(), Duration::from_millis(100));

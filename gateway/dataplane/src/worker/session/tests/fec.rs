@@ -190,7 +190,7 @@ fn paced_packets_have_the_same_parity() {
     assert!(call.hear_at(at, 97..=100).is_empty());
     let mut got = Vec::new();
     for later in 1..=119 {
-        call.bench.at(at + later, |session, cx| session.send_paced(cx));
+        call.bench.at(at + later, WorkerSession::send_paced);
         got.extend(heard(&call.bench.client));
     }
     assert_eq!(got, expected);

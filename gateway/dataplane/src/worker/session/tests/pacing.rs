@@ -42,7 +42,7 @@ fn burst(call: &mut Call, ms: u64, numbers: Range<u16>) -> Vec<Vec<u8>> {
 
 /// The worker visits the session. Returns what the client receives.
 fn visit(call: &mut Call, ms: u64) -> Vec<Vec<u8>> {
-    call.bench.at(ms, |session, cx| session.send_paced(cx));
+    call.bench.at(ms, WorkerSession::send_paced);
     heard(&call.bench.client)
 }
 
@@ -70,7 +70,7 @@ fn burst_is_spread_within_the_latency() {
     assert_eq!(numbers, (206..241).collect::<Vec<_>>(), "in the order of leaving");
     assert_eq!(call.bench.session.take_counts().paced, 35);
     assert_eq!(call.bench.drops(DropReason::Late), 0);
-    assert!(!call.bench.at(BURST_MS + 56, |session, cx| session.send_paced(cx)));
+    assert!(!call.bench.at(BURST_MS + 56, WorkerSession::send_paced));
 }
 
 #[test]

@@ -313,7 +313,7 @@ fn paced_packets_are_protected_when_they_leave() {
     for number in 100..105 {
         assert_eq!(scene.answer(10, &video(number, 77)), None);
     }
-    scene.bench.at(69, |session, cx| session.send_paced(cx));
+    scene.bench.at(69, WorkerSession::send_paced);
     let mut buffer = [0; 256];
     for number in 100..105 {
         let length = scene.bench.client.recv(&mut buffer).unwrap();

@@ -222,7 +222,7 @@ fn paced_retransmissions_are_numbered_as_they_leave() {
     let mut scene = paced();
     assert!(scene.asks(45, &[37, 38]).is_empty());
     assert_eq!(scene.opened(46, &of_node()), None);
-    scene.bench.at(100, |session, cx| session.send_paced(cx));
+    scene.bench.at(100, WorkerSession::send_paced);
     assert_eq!(scene.got(), [again(FIRST, 37), again(FIRST + 1, 38), again(FIRST + 2, 30)]);
     assert_eq!(scene.bench.drops(DropReason::SrtpIndex), 0);
     assert_eq!(scene.bench.session.take_counts().paced, 3);
@@ -234,7 +234,7 @@ fn retransmission_without_memory_overtakes_others() {
     scene.bench.egress.repair_memory = RepairMemory::new(crate::mmsg::DATAGRAM_MAX);
     assert!(scene.asks(45, &[37]).is_empty());
     assert_eq!(scene.opened(46, &of_node()), Some(again(FIRST, 30)));
-    scene.bench.at(100, |session, cx| session.send_paced(cx));
+    scene.bench.at(100, WorkerSession::send_paced);
     assert_eq!(scene.got(), [again(FIRST + 1, 37)]);
     assert_eq!(scene.bench.drops(DropReason::SrtpIndex), 0);
 }
