@@ -49,7 +49,7 @@ fn lossy_client_steps_down_and_recovers_video() {
     let gateway = world.start();
     let mut ann = Phone::new(1);
     ann.sends_video = true;
-    ann.video.size = 1_000;
+    ann.video.size = 100;
     ann.set_target(udp_of(&gateway.open(offer("room", declared(&ann)))));
     talk(&mut [&mut ann], "she sees herself", |phones| phones[0].heard_from(1, 1).len() >= 25);
     assert!(caps(&ann).is_empty() && rung(&gateway) == 0);

@@ -146,6 +146,8 @@ fn is_promised(call: &str, shown: &str) -> bool {
     let (state, answer) = (&shown["state"], &shown["answer"]);
     let (rung, cap) = (&state["rung"], &state["cap_kbps"]);
     let has = |option: &str| call.contains(option);
+    // The ladder lowers no cap by less than a twentieth, and the floor is 300.
+    let is_lowest = cap.as_u64().is_some_and(|kbps| (300..316).contains(&kbps));
     let is_by_author = || {
         let by = answer["by"].as_str().unwrap_or_default();
         by.starts_with("webinar/degradation@") && answer["reason"] == "lossy"
@@ -153,7 +155,7 @@ fn is_promised(call: &str, shown: &str) -> bool {
     match () {
         () if has("--scenario call") && has("--loss") => *rung == 2,
         () if has("--scenario call") && has("--delay") => answer["reason"] == "queue",
-        () if has("--scenario live") && has("--loss") => *rung == 1 && *cap == 300,
+        () if has("--scenario live") && has("--loss") => *rung == 1 && is_lowest,
         // Nothing changes.
         () if has("--scenario live") && has("--delay") => *rung == 0,
         () if has("role=presenter") => *rung == 1 && *cap == 300,
