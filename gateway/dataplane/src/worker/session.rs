@@ -126,6 +126,24 @@ fn declared(media: &MediaDescription, number: u8) -> Option<(StreamKind, &Payloa
     })
 }
 
+/// Writes the client's numbers into a packet of a hop. `original`: those of the packet that a retransmission repeats.
+#[inline]
+fn write_numbers(
+    bytes: &mut [u8],
+    header: &rtp::RtpHeader,
+    rewrite: Option<(u32, u16, u32)>,
+    original: Option<OriginalNumbers>,
+) {
+    let Some((ssrc, sequence, timestamp)) = rewrite else { return };
+    rtp::set_ssrc(bytes, ssrc);
+    rtp::set_sequence(bytes, sequence);
+    rtp::set_timestamp(bytes, timestamp);
+    if let Some(OriginalNumbers { sequence, timestamp, .. }) = original {
+        rtp::set_timestamp(bytes, timestamp);
+        retransmission::set_original_sequence(header, bytes, sequence);
+    }
+}
+
 impl WorkerSession {
     pub(crate) fn new(install: Install) -> WorkerSession {
         let Install { client, media, dscp, await_first_packet, await_report, .. } = &install;
@@ -1002,8 +1020,7 @@ impl WorkerSession {
             return self.pass_own_frame(from, epoch, header, packet, cx);
         };
         let (clock_rate, repair) = (payload.clock_rate, payload.repair());
-        let RunningMedia { state, srtp, thinning, pacing, .. } = self.running();
-        let is_paced = kind == StreamKind::Video && pacing.is_some();
+        let RunningMedia { state, srtp, thinning, .. } = self.running();
         if kind == StreamKind::Video && repair.is_none() && thinning.is_some() {
             return self.thin(from, epoch, header, packet, cx);
         }
@@ -1064,18 +1081,11 @@ impl WorkerSession {
                 .map_or((header.ssrc, header.timestamp), |(ssrc, _, timestamp)| (ssrc, timestamp));
             self.counts().note_picture(ssrc, timestamp, cx.now);
         }
-        let write_numbers = |bytes: &mut [u8]| {
-            let Some((ssrc, sequence, timestamp)) = rewrite else { return };
-            rtp::set_ssrc(bytes, ssrc);
-            rtp::set_sequence(bytes, sequence);
-            rtp::set_timestamp(bytes, timestamp);
-            if let Some(OriginalNumbers { sequence, timestamp, .. }) = original {
-                rtp::set_timestamp(bytes, timestamp);
-                retransmission::set_original_sequence(header, bytes, sequence);
+        if kind == StreamKind::Video && self.running().pacing.is_some() {
+            let write = move |bytes: &mut [u8]| write_numbers(bytes, header, rewrite, original);
+            if self.hold_video(header, repair, packet, cx, write) {
+                return;
             }
-        };
-        if is_paced && self.hold_video(header, repair, packet, cx, write_numbers) {
-            return;
         }
         if self.has_redundancy(kind, repair) {
             let (ssrc, sequence, timestamp) =
@@ -1089,7 +1099,9 @@ impl WorkerSession {
                 return;
             }
         }
-        self.send_to_client(RtpSide::Rtp, kind, packet, cx, write_numbers);
+        self.send_to_client(RtpSide::Rtp, kind, packet, cx, |bytes| {
+            write_numbers(bytes, header, rewrite, original);
+        });
     }
 
     /// Handles a packet of thinned video to the client. Few sessions have it, so this code stands apart from the packet path of others.
